@@ -1,0 +1,48 @@
+# Every check of the project by name; `.ci/run` runs them all and needs no just.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+# Lists the recipes.
+default:
+    @just --list
+
+# Everything that needs only Rust and the platform's linker.
+test *args:
+    cargo test --workspace {{ args }}
+
+# The suite on a real Apache Kafka: Java 17, Maven (once) and Python 3; fetches Kafka itself.
+test-kafka *args:
+    tests/kafka/run-suite {{ args }}
+
+# Tries every security mode of the real cluster with Kafka's own console tools (3 minutes).
+test-kafka-tool:
+    tests/kafka/selftest
+
+# Formatting and clippy, warnings are errors.
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets --features kafka-courier-tests/kafka -- -D warnings
+
+# Bans, licences and sources of each shipped crate, and no C in any graph.
+deny:
+    .ci/deny
+
+# Known vulnerabilities; fetches RustSec's database.
+audit:
+    cargo deny check advisories
+
+# The API documentation, warnings are errors.
+docs:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+# The criterion benchmarks.
+bench *args:
+    cargo bench -p kafka-courier-benches {{ args }}
+
+# Fuzzes one target, for example: just fuzz record_batch -- -max_total_time=60 (needs nightly and cargo-fuzz).
+fuzz target *args:
+    cargo +nightly fuzz run {{ target }} {{ args }}
+
+# What CI runs.
+ci:
+    .ci/run

@@ -1,0 +1,144 @@
+"""Java and Kafka's jars: found, fetched once from Maven Central, and put on a command line.
+
+Rules: what is missing is named together with the package that brings it; a fetch that was interrupted leaves no
+half-filled cache; once filled, the cache needs neither Maven nor a network.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+VERSION = os.environ.get("KAFKA_VERSION", "4.1.1")
+HEAP = os.environ.get("KAFKA_HEAP", "512m")
+
+CACHE = Path(
+    os.environ.get("KAFKA_CACHE")
+    or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kafka-test"
+) / VERSION
+LIBS = CACHE / "libs"
+COMPLETE = CACHE / "complete"  # written last by `fetch`: the jars are all there
+
+# Small heaps and the cheapest JIT: short-lived brokers on a shared machine start fastest this way.
+JVM = os.environ.get("KAFKA_JVM", "-XX:+UseSerialGC -XX:TieredStopAtLevel=1").split() + ["-Djava.net.preferIPv4Stack=true"]
+
+POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>local</groupId><artifactId>kafka-test</artifactId><version>1</version><packaging>pom</packaging>
+  <dependencies>
+    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>%s</version></dependency>
+    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka-tools</artifactId><version>%s</version></dependency>
+    <!-- without a binding for slf4j the brokers would log nothing -->
+    <dependency><groupId>org.apache.logging.log4j</groupId><artifactId>log4j-slf4j-impl</artifactId><version>2.24.3</version></dependency>
+  </dependencies>
+</project>
+""" % (VERSION, VERSION)
+
+LOG4J = """<Configuration status="ERROR">
+  <Appenders><Console name="out" target="%(target)s">
+    <PatternLayout pattern="%%d{ISO8601} %%-5p %%m (%%c{1})%%n"/>
+  </Console></Appenders>
+  <Loggers><Root level="%(level)s"><AppenderRef ref="out"/></Root></Loggers>
+</Configuration>
+"""
+
+DUMP_CLASS = "KafkaDump"
+DUMP_SOURCE = Path(__file__).resolve().parent / f"{DUMP_CLASS}.java"
+
+# Seconds to wait before each further attempt at a fetch that failed: a registry may be away for a moment.
+FETCH_PAUSES = (5, 15, 30)
+
+
+def die(message, code=1):
+    print("kafka: " + message, file=sys.stderr)
+    sys.exit(code)
+
+
+def note(message):
+    print(message, file=sys.stderr, flush=True)
+
+
+def java(tool="java"):
+    """The path of java or javac; says what to install when it is missing or too old."""
+    home = os.environ.get("JAVA_HOME")
+    found = str(Path(home) / "bin" / tool) if home else None
+    if not (found and os.access(found, os.X_OK)):
+        found = shutil.which(tool)
+    if not found:
+        package = "openjdk-17-jre-headless" if tool == "java" else "openjdk-17-jdk-headless"
+        what = "a Java 17+ runtime" if tool == "java" else "a Java 17+ JDK"
+        die(f"`{tool}` not found: install {what} (Debian/Ubuntu: apt install {package}; Fedora: dnf install "
+            f"java-17-openjdk-devel; macOS: brew install openjdk@17), or set JAVA_HOME", 127)
+    return found
+
+
+def check_java_version():
+    """Kafka 4 brokers need Java 17; older ones fail with an obscure class-file error."""
+    text = subprocess.run([java(), "-version"], capture_output=True, text=True).stderr
+    try:
+        parts = text.split('"')[1].split(".")
+        major = int(parts[1] if parts[0] == "1" else parts[0].split("-")[0])
+    except (IndexError, ValueError):
+        return  # an unusual version string: let Kafka decide
+    if major < 17:
+        die(f"{java()} is Java {major}; Kafka {VERSION} needs Java 17 or newer", 127)
+
+
+def resolve_jars(mvn, work):
+    """Runs Maven in `work` until its folder `libs` holds Kafka, again after a pause when that fails."""
+    for pause in (*FETCH_PAUSES, None):
+        done = subprocess.run(
+            [mvn, "-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=libs", "-DincludeScope=runtime"],
+            cwd=work, stdin=subprocess.DEVNULL, stdout=sys.stderr)
+        if not done.returncode and list(Path(work, "libs").glob("kafka_2.13-*.jar")):
+            return
+        if pause is None:
+            die("Maven could not resolve Kafka's jars (see above); is Maven Central, or your mirror in "
+                "~/.m2/settings.xml, reachable?")
+        note(f"Maven could not resolve Kafka's jars; trying again in {pause} s")
+        time.sleep(pause)
+
+
+def fetch(force=False):
+    """Resolves Kafka's jars into the cache.  Does nothing (and needs nothing) when they are there."""
+    if COMPLETE.exists() and not force:
+        return
+    mvn = shutil.which("mvn")
+    if not mvn:
+        die(f"`mvn` not found: Maven is needed once, to download Kafka {VERSION} into {CACHE} "
+            "(Debian/Ubuntu: apt install maven; Fedora: dnf install maven; macOS: brew install maven)", 127)
+    java()
+    note(f"fetching Kafka {VERSION} into {CACHE} ...")
+    CACHE.mkdir(parents=True, exist_ok=True)
+    # Into a fresh folder that is then renamed: an interrupted fetch leaves no half-filled cache.
+    with tempfile.TemporaryDirectory(dir=CACHE, prefix="fetch-") as work:
+        Path(work, "pom.xml").write_text(POM)
+        resolve_jars(mvn, work)
+        shutil.rmtree(LIBS, ignore_errors=True)
+        os.rename(Path(work, "libs"), LIBS)
+    for name, target, level in (("broker", "SYSTEM_OUT", "INFO"), ("tool", "SYSTEM_ERR", "ERROR")):
+        (CACHE / f"log4j2-{name}.xml").write_text(LOG4J % {"target": target, "level": level})
+    COMPLETE.write_text(VERSION + "\n")
+
+
+def classpath():
+    return str(LIBS / "*")
+
+
+def java_command(role="tool", heap="256m"):
+    """java with the options shared by all our JVMs; `role` picks the log4j configuration."""
+    return [java(), f"-Xmx{heap}", *JVM, f"-Dlog4j2.configurationFile={CACHE}/log4j2-{role}.xml"]
+
+
+def dump_classes():
+    """Compiles the class behind `kafka dump`, once per version of its source."""
+    out = CACHE / "dump"
+    compiled, text = out / DUMP_SOURCE.name, DUMP_SOURCE.read_text()
+    if not compiled.exists() or compiled.read_text() != text:
+        out.mkdir(parents=True, exist_ok=True)
+        subprocess.run([java("javac"), "-cp", classpath(), "-d", str(out), str(DUMP_SOURCE)], check=True)
+        compiled.write_text(text)  # last, so that a failed compilation is done again
+    return f"{out}{os.pathsep}{classpath()}"
