@@ -1,2 +1,55 @@
 //! Kafka record batches: encoding, decoding, partitioners, accumulation, snappy. No IO, no clock, no async.
+//!
+//! The rules that this crate keeps:
+//!  - Time and randomness are handed in; nothing here reads a clock, draws a number or waits.
+//!  - A record is encoded once, straight into its batch's buffer; pushing one allocates nothing but buffer growth.
+//!  - Sizes are those of the wire, to the byte; memory charged is memory held, to the byte.
+//!  - Bytes from outside are decoded strictly, without panics, and never reserve memory by a length that they claim.
+//!
+//! ```
+//! use kafka_courier_batcher::{Accumulator, BufferPool, Compression, Limits, Record, Stamp};
+//! use std::time::{Duration, Instant};
+//!
+//! let limits = Limits { max_records: 1000, max_bytes: 1 << 20, linger: Duration::from_millis(5) };
+//! let pool = BufferPool::new(8 << 20);
+//! let mut accumulator = Accumulator::new(limits, Compression::Snappy);
+//! let record = Record { key: Some(b"k"), value: Some(b"v"), headers: &[], timestamp: 1_700_000_000_000 };
+//! let pushed = accumulator.push(Instant::now(), &record, &mut |_| true, &pool, || "token")?;
+//! assert_eq!((pushed.token, pushed.index), ("token", 0));
+//!
+//! let mut sealed = accumulator.seal().expect("one record is open").encode(&pool);
+//! sealed.batch.stamp(Stamp { producer_id: 7, epoch: 0, base_sequence: 0 });
+//! assert_eq!(sealed.batch.record_count(), 1);
+//! # Ok::<(), kafka_courier_batcher::PushError>(())
+//! ```
 #![deny(missing_docs)]
+
+mod accumulator;
+mod buffer_pool;
+mod decode;
+mod encoded;
+mod filled;
+mod header;
+mod limits;
+mod partitioner;
+mod raw;
+mod record;
+mod records;
+mod rewrite;
+mod seal;
+mod snappy;
+mod stamp;
+mod varint;
+
+pub use accumulator::{Accumulator, PushError, Pushed};
+pub use buffer_pool::BufferPool;
+pub use decode::{BatchView, DecodeError};
+pub use encoded::EncodedBatch;
+pub use filled::{Filled, Sealed};
+pub use header::HEADER_LEN;
+pub use limits::{Compression, Limits};
+pub use partitioner::{Sticky, murmur2, partition_for_key};
+pub use record::{Header, Record};
+pub use records::{DecodedRecord, RecordIter, Records};
+pub use seal::{Fill, SealEvent, SealReason, seal_reason};
+pub use stamp::{Stamp, sequence_add};

@@ -1,0 +1,206 @@
+//! The records of a decoded batch, one after the other.
+//!
+//! Rules: a record is exactly as long as it says; after the first error there is nothing more; headers are gathered one
+//! by one, so their count reserves nothing.
+
+use crate::decode::{BatchView, DecodeError};
+use crate::record::{Header, Record};
+use crate::varint::{self, VarintError};
+use std::borrow::Cow;
+
+/// The uncompressed records of one batch: borrowed, or owned where they had to be decompressed.
+#[derive(Clone, Debug)]
+pub struct Records<'a> {
+    body: Cow<'a, [u8]>,
+    count: u32,
+    base_timestamp: i64,
+    append_time: Option<i64>,
+    last_offset_delta: i32,
+}
+
+impl<'a> Records<'a> {
+    pub(crate) fn new(batch: &BatchView<'a>, body: Cow<'a, [u8]>) -> Self {
+        Self {
+            body,
+            count: batch.record_count,
+            base_timestamp: batch.base_timestamp,
+            append_time: batch.is_log_append_time().then_some(batch.max_timestamp),
+            last_offset_delta: batch.last_offset_delta,
+        }
+    }
+
+    /// The records in order. Yields as many as the batch says to have, or ends with an error.
+    #[must_use]
+    pub fn iter(&self) -> RecordIter<'_> {
+        RecordIter {
+            records: self,
+            rest: &self.body,
+            left: self.count,
+            last_offset: -1,
+            done: false,
+        }
+    }
+}
+
+impl<'r> IntoIterator for &'r Records<'_> {
+    type Item = Result<DecodedRecord<'r>, DecodeError>;
+    type IntoIter = RecordIter<'r>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+/// A record as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DecodedRecord<'r> {
+    /// Its offset, less the batch's base offset.
+    pub offset_delta: i32,
+    /// Milliseconds since the Unix epoch.
+    pub timestamp: i64,
+    /// The key; `None` is null.
+    pub key: Option<&'r [u8]>,
+    /// The value; `None` is null.
+    pub value: Option<&'r [u8]>,
+    /// The headers, in order.
+    pub headers: Vec<Header<'r>>,
+}
+
+impl DecodedRecord<'_> {
+    /// The same as a record to be written again.
+    #[must_use]
+    pub fn as_record(&self) -> Record<'_> {
+        Record {
+            key: self.key,
+            value: self.value,
+            headers: &self.headers,
+            timestamp: self.timestamp,
+        }
+    }
+}
+
+/// Iterator over [`Records`].
+#[derive(Clone, Debug)]
+pub struct RecordIter<'r> {
+    records: &'r Records<'r>,
+    rest: &'r [u8],
+    left: u32,
+    last_offset: i32,
+    done: bool,
+}
+
+impl<'r> Iterator for RecordIter<'r> {
+    type Item = Result<DecodedRecord<'r>, DecodeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.done {
+            return None;
+        }
+        if self.left == 0 {
+            self.done = true;
+            return (!self.rest.is_empty()).then_some(Err(DecodeError::TrailingBytes));
+        }
+        self.left -= 1;
+        let record = self.read();
+        self.done = record.is_err();
+        Some(record)
+    }
+}
+
+impl<'r> RecordIter<'r> {
+    fn read(&mut self) -> Result<DecodedRecord<'r>, DecodeError> {
+        let mut outer = Fields { rest: self.rest };
+        let length = outer.varint()?;
+        let mut fields = Fields {
+            rest: outer.bytes(length)?,
+        };
+        self.rest = outer.rest;
+        // Attributes: none are defined, and Java's readers do not look at them either.
+        fields.bytes(1)?;
+        let timestamp_delta = fields.varlong()?;
+        let offset_delta = self.offset(fields.varint()?)?;
+        let record = DecodedRecord {
+            offset_delta,
+            timestamp: self.timestamp(timestamp_delta),
+            key: fields.sized()?,
+            value: fields.sized()?,
+            headers: fields.headers()?,
+        };
+        match fields.rest {
+            [] => Ok(record),
+            _ => Err(DecodeError::TrailingBytes),
+        }
+    }
+
+    fn timestamp(&self, delta: i64) -> i64 {
+        let created = self.records.base_timestamp.wrapping_add(delta);
+        self.records.append_time.unwrap_or(created)
+    }
+
+    fn offset(&mut self, delta: i64) -> Result<i32, DecodeError> {
+        let delta = i32::try_from(delta).map_err(|_| DecodeError::BadOffset)?;
+        if delta <= self.last_offset || delta > self.records.last_offset_delta {
+            return Err(DecodeError::BadOffset);
+        }
+        self.last_offset = delta;
+        Ok(delta)
+    }
+}
+
+/// What is left to be read of a record.
+struct Fields<'r> {
+    rest: &'r [u8],
+}
+
+impl<'r> Fields<'r> {
+    fn varint(&mut self) -> Result<i64, DecodeError> {
+        self.number(32)
+    }
+
+    fn varlong(&mut self) -> Result<i64, DecodeError> {
+        self.number(64)
+    }
+
+    fn number(&mut self, bits: u32) -> Result<i64, DecodeError> {
+        let (value, rest) = varint::read(self.rest, bits).map_err(|error| match error {
+            VarintError::Truncated => DecodeError::BadRecord,
+            VarintError::TooBig => DecodeError::BadVarint,
+        })?;
+        self.rest = rest;
+        Ok(value)
+    }
+
+    fn bytes(&mut self, length: i64) -> Result<&'r [u8], DecodeError> {
+        let length = usize::try_from(length).map_err(|_| DecodeError::BadRecord)?;
+        let (bytes, rest) = self
+            .rest
+            .split_at_checked(length)
+            .ok_or(DecodeError::BadRecord)?;
+        self.rest = rest;
+        Ok(bytes)
+    }
+
+    /// Bytes behind their length, of which -1 is null.
+    fn sized(&mut self) -> Result<Option<&'r [u8]>, DecodeError> {
+        match self.varint()? {
+            -1 => Ok(None),
+            length => self.bytes(length).map(Some),
+        }
+    }
+
+    fn headers(&mut self) -> Result<Vec<Header<'r>>, DecodeError> {
+        let count = self.varint()?;
+        if count < 0 {
+            return Err(DecodeError::BadRecord);
+        }
+        (0..count).map(|_| self.header()).collect()
+    }
+
+    fn header(&mut self) -> Result<Header<'r>, DecodeError> {
+        let length = self.varint()?;
+        let key =
+            std::str::from_utf8(self.bytes(length)?).map_err(|_| DecodeError::BadHeaderKey)?;
+        let value = self.sized()?;
+        Ok(Header { key, value })
+    }
+}

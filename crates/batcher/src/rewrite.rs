@@ -1,0 +1,86 @@
+//! Making other batches out of an encoded one: halves of it, or it without some of its records.
+//!
+//! Rules: records keep their order, timestamps and content; halves keep the records' sequence numbers (so the whole and
+//! its halves exclude each other at the leader, as in the Java client's `ProducerBatch.split`), a batch with records
+//! taken out has none.
+
+use crate::buffer_pool::BufferPool;
+use crate::decode::{BatchView, DecodeError};
+use crate::encoded::EncodedBatch;
+use crate::limits::Compression;
+use crate::raw::RawBatch;
+use crate::records::DecodedRecord;
+use crate::stamp::{Stamp, sequence_add};
+
+impl EncodedBatch {
+    /// Two batches of about half the uncompressed bytes each, compressed as this one is; `None` if it is one record. If
+    /// this one is stamped so are they, each record with the sequence number that it has here. Each holds exactly its own
+    /// bytes: together little more than a header more than this one, compression apart.
+    ///
+    /// # Errors
+    /// If the batch cannot be decoded, which would be a defect.
+    pub fn split(&self) -> Result<Option<(Self, Self)>, DecodeError> {
+        if self.record_count() < 2 {
+            return Ok(None);
+        }
+        let last = self.record_count() - 1;
+        let half = self.uncompressed_len() / 2;
+        let mut front = RawBatch::new(Vec::new());
+        let mut back = RawBatch::new(Vec::new());
+        self.each_record(|index, record| {
+            let to_front =
+                index == 0 || (index < last && back.records() == 0 && front.len() < half);
+            append(if to_front { &mut front } else { &mut back }, record);
+        })?;
+        let moved = front.records();
+        let mut front = finish(front, self.compression());
+        let mut back = finish(back, self.compression());
+        if let Some(stamp) = self.current_stamp() {
+            front.stamp(stamp);
+            back.stamp(Stamp {
+                base_sequence: sequence_add(stamp.base_sequence, moved),
+                ..stamp
+            });
+        }
+        Ok(Some((front, back)))
+    }
+
+    /// The batch without the records at these indexes (KIP-467 names them), compressed as this one is and not stamped;
+    /// `None` if no record is left.
+    ///
+    /// # Errors
+    /// If the batch cannot be decoded, which would be a defect.
+    pub fn without(&self, guilty: &[u32]) -> Result<Option<Self>, DecodeError> {
+        let mut kept = RawBatch::new(Vec::new());
+        self.each_record(|index, record| {
+            if !guilty.contains(&index) {
+                append(&mut kept, record);
+            }
+        })?;
+        Ok((kept.records() > 0).then(|| finish(kept, self.compression())))
+    }
+
+    fn each_record(
+        &self,
+        mut visit: impl FnMut(u32, &DecodedRecord<'_>),
+    ) -> Result<(), DecodeError> {
+        let (view, _) = BatchView::parse(self.as_bytes())?;
+        let records = view.records(self.uncompressed_len())?;
+        for (index, record) in (0_u32..).zip(&records) {
+            visit(index, &record?);
+        }
+        Ok(())
+    }
+}
+
+fn append(batch: &mut RawBatch, record: &DecodedRecord<'_>) {
+    let record = record.as_record();
+    let layout = batch.layout(record.payload_len(), record.timestamp);
+    batch.append(&record, layout);
+}
+
+fn finish(raw: RawBatch, compression: Compression) -> EncodedBatch {
+    let mut batch = raw.finish(compression, &BufferPool::new(0));
+    batch.shrink_to_fit();
+    batch
+}

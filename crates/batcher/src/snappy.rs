@@ -1,0 +1,168 @@
+//! Snappy in the framing of snappy-java ("xerial"), which is what Kafka's Java clients write and read.
+//!
+//! Rules: 32 KiB of input a block, as Java does; what does not get smaller is not compressed; raw snappy without
+//! framing is read too (librdkafka writes it); no buffer is made by a length that the input only claims.
+
+use crate::buffer_pool::BufferPool;
+use crate::decode::DecodeError;
+use crate::header::HEADER_LEN;
+
+/// Magic, then version 1 and lowest compatible version 1.
+const MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
+const FRAME_HEADER: [u8; 16] = [
+    0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0, 0, 0, 0, 1, 0, 0, 0, 1,
+];
+const BLOCK: usize = 32 * 1024;
+/// A snappy element of three bytes makes at most 64.
+const MAX_EXPANSION: usize = 22;
+
+/// Compresses the records behind a batch's header; the answer has room for a header too. `None`: it would not be smaller.
+pub(crate) fn compress_batch(batch: &[u8], pool: &BufferPool) -> Option<Vec<u8>> {
+    let mut out = pool.get(batch.len());
+    out.extend_from_slice(&[0; HEADER_LEN]);
+    out.extend_from_slice(&FRAME_HEADER);
+    let records = batch.get(HEADER_LEN..).unwrap_or_default();
+    if compress_blocks(records, batch.len(), &mut out).is_none() {
+        pool.put(out);
+        return None;
+    }
+    Some(out)
+}
+
+/// Appends framed blocks to `out` for as long as it stays below `limit` bytes.
+fn compress_blocks(records: &[u8], limit: usize, out: &mut Vec<u8>) -> Option<()> {
+    let mut encoder = snap::raw::Encoder::new();
+    let mut scratch = vec![0; snap::raw::max_compress_len(records.len().min(BLOCK))];
+    for block in records.chunks(BLOCK) {
+        let written = encoder.compress(block, &mut scratch).ok()?;
+        if out.len() + 4 + written >= limit {
+            return None;
+        }
+        out.extend_from_slice(&(written as u32).to_be_bytes());
+        out.extend_from_slice(scratch.get(..written)?);
+    }
+    Some(())
+}
+
+/// Decompresses framed or raw snappy to at most `max` bytes.
+pub(crate) fn decompress(input: &[u8], max: usize) -> Result<Vec<u8>, DecodeError> {
+    let mut decoder = snap::raw::Decoder::new();
+    let mut out = Vec::new();
+    let Some(framed) = input.strip_prefix(&MAGIC) else {
+        append_block(&mut decoder, input, max, &mut out)?;
+        return Ok(out);
+    };
+    // Version and lowest compatible version: all writers say 1, and readers do not look.
+    let mut rest = framed.get(8..).ok_or(DecodeError::Snappy)?;
+    while !rest.is_empty() {
+        let (length, after) = rest.split_first_chunk::<4>().ok_or(DecodeError::Snappy)?;
+        let length =
+            usize::try_from(i32::from_be_bytes(*length)).map_err(|_| DecodeError::Snappy)?;
+        let (block, after) = after.split_at_checked(length).ok_or(DecodeError::Snappy)?;
+        append_block(&mut decoder, block, max, &mut out)?;
+        rest = after;
+    }
+    Ok(out)
+}
+
+fn append_block(
+    decoder: &mut snap::raw::Decoder,
+    block: &[u8],
+    max: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), DecodeError> {
+    let claimed = snap::raw::decompress_len(block).map_err(|_| DecodeError::Snappy)?;
+    if claimed > block.len().saturating_mul(MAX_EXPANSION) {
+        return Err(DecodeError::Snappy);
+    }
+    let start = out.len();
+    if claimed > max.saturating_sub(start) {
+        return Err(DecodeError::TooLarge { max });
+    }
+    out.resize(start + claimed, 0);
+    let room = out.get_mut(start..).unwrap_or_default();
+    let written = decoder
+        .decompress(block, room)
+        .map_err(|_| DecodeError::Snappy)?;
+    out.truncate(start + written);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn framed(records: &[u8]) -> Vec<u8> {
+        let mut batch = vec![0; HEADER_LEN];
+        batch.extend_from_slice(records);
+        let out = compress_batch(&batch, &BufferPool::new(0)).unwrap();
+        out[HEADER_LEN..].to_vec()
+    }
+
+    #[test]
+    fn blocks_of_32_kib_are_framed_as_snappy_java_does() {
+        let records = b"abcdefgh".repeat(10_000);
+        let bytes = framed(&records);
+        assert_eq!(&bytes[..16], b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01");
+        let first = u32::from_be_bytes(bytes[16..20].try_into().unwrap()) as usize;
+        assert_eq!(snap::raw::decompress_len(&bytes[20..20 + first]), Ok(BLOCK));
+        assert_eq!(decompress(&bytes, records.len()), Ok(records));
+    }
+
+    #[test]
+    fn what_does_not_get_smaller_is_left_alone() {
+        let pool = BufferPool::new(1 << 20);
+        let mut state = 1_u32;
+        let mut noise = || {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            state as u8
+        };
+        let noise: Vec<u8> = (0..4096).map(|_| noise()).collect();
+        assert!(compress_batch(&noise, &pool).is_none());
+        assert_eq!(pool.retained(), 4096);
+    }
+
+    #[test]
+    fn raw_snappy_without_framing_is_read() {
+        let plain = b"the same again and again ".repeat(40);
+        let raw = snap::raw::Encoder::new().compress_vec(&plain).unwrap();
+        assert_eq!(decompress(&raw, plain.len()), Ok(plain));
+    }
+
+    #[test]
+    fn more_than_the_bound_is_refused_before_it_is_made() {
+        let bytes = framed(&[5; 100_000]);
+        assert_eq!(
+            decompress(&bytes, 99_999),
+            Err(DecodeError::TooLarge { max: 99_999 })
+        );
+        assert_eq!(
+            decompress(&bytes, 100_000).map(|out| out.len()),
+            Ok(100_000)
+        );
+    }
+
+    #[test]
+    fn a_length_that_the_input_cannot_make_is_refused() {
+        // Raw snappy that claims 2^31 bytes and has none.
+        assert_eq!(
+            decompress(&[0x80, 0x80, 0x80, 0x80, 0x08], usize::MAX),
+            Err(DecodeError::Snappy)
+        );
+    }
+
+    #[test]
+    fn a_frame_cut_anywhere_is_refused_or_shorter_but_never_a_panic() {
+        let records = b"abcdefgh".repeat(10_000);
+        let bytes = framed(&records);
+        for end in 0..bytes.len() {
+            let cut = decompress(&bytes[..end], records.len());
+            assert!(
+                cut.is_err() || cut.is_ok_and(|out| out.len() < records.len()),
+                "{end}"
+            );
+        }
+    }
+}
