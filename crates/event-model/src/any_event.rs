@@ -1,0 +1,203 @@
+//! Events of whatever type, known only as JSON, and passed on as they came.
+//!
+//! - The text is kept: order of fields, unknown fields and the spelling of numbers survive. Only white space between
+//!   tokens goes, so that an event is always one line.
+//! - Only what publishing needs is looked at; `data` is not checked against its type.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::compact::{MAX_DEPTH, compact};
+use crate::envelope::Envelope;
+use crate::event::{EncodeError, Event, EventData};
+use crate::fields::{Fields, Text, string};
+use crate::id::EventId;
+use crate::parse_error::ParseError;
+use crate::stamper::{Stamper, SystemStamper};
+use crate::trace::TraceContext;
+use crate::types::BUILT_IN;
+
+/// An event of any type, from JSON.
+///
+/// Its key is `partition_key` if that is there, else for a built-in type what the type is keyed by, else none.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AnyEvent {
+    json: Box<str>,
+    id: EventId,
+    event_type: Box<str>,
+    timestamp: Timestamp,
+    correlation_id: Option<Box<str>>,
+    trace: Option<TraceContext>,
+    key: Option<Box<str>>,
+}
+
+impl AnyEvent {
+    /// Reads one event. Only `type` has to be there: an event without `id` gets a new UUIDv7, one without `timestamp`
+    /// the present time, both written before its other fields.
+    pub fn from_json(json: &[u8]) -> Result<Self, ParseError> {
+        Self::from_json_with(json, &SystemStamper)
+    }
+
+    /// As [`AnyEvent::from_json`], with the source of missing ids and timestamps. It is not asked if both are there.
+    pub fn from_json_with(
+        json: &[u8],
+        stamper: &(impl Stamper + ?Sized),
+    ) -> Result<Self, ParseError> {
+        let (text, fields) = Fields::parse(json)?;
+        let event_type = fields.name("type")?.ok_or(ParseError::Missing {
+            field: "type",
+            expected: "the event's type as a string",
+        })?;
+        let json = compact(text).ok_or(ParseError::TooDeep { limit: MAX_DEPTH })?;
+        let id = fields.name("id")?;
+        let mut event = Self {
+            key: key(&fields, &event_type)?,
+            event_type: event_type.into(),
+            timestamp: fields.timestamp()?.unwrap_or_default(),
+            correlation_id: fields.text("correlation_id")?.map(Into::into),
+            trace: fields.trace()?,
+            id: match &id {
+                Some(text) => EventId::parse(text)
+                    .map_err(|error| ParseError::invalid("id", "\"\"", error.to_string()))?,
+                None => uuid::Uuid::nil().into(),
+            },
+            json: json.into(),
+        };
+        event.complete(id.is_none(), fields.raw("timestamp").is_none(), stamper);
+        Ok(event)
+    }
+
+    fn complete(&mut self, id: bool, timestamp: bool, stamper: &(impl Stamper + ?Sized)) {
+        if !id && !timestamp {
+            return;
+        }
+        let (new_id, now) = stamper.stamp();
+        let mut json = String::with_capacity(self.json.len() + 96);
+        json.push('{');
+        if id {
+            self.id = new_id.into();
+            json.push_str(&format!("\"id\":\"{}\",", self.id));
+        }
+        if timestamp {
+            self.timestamp = now;
+            json.push_str(&format!("\"timestamp\":\"{now}\","));
+        }
+        json.push_str(self.json.strip_prefix('{').unwrap_or(&self.json));
+        self.json = json.into();
+    }
+
+    /// The event's JSON, on one line.
+    pub fn as_str(&self) -> &str {
+        &self.json
+    }
+
+    /// When the event happened.
+    pub fn timestamp(&self) -> Timestamp {
+        self.timestamp
+    }
+
+    /// The same event keyed by `key`, which its JSON then says in `partition_key`.
+    #[must_use]
+    pub fn with_key(mut self, key: &str) -> Self {
+        let value = serde_json::Value::from(key).to_string();
+        let mut json = self.json.into_string();
+        match partition_key_at(&json) {
+            Some(range) => json.replace_range(range, &value),
+            None => json.insert_str(json.len() - 1, &format!(",\"partition_key\":{value}")),
+        }
+        self.json = json.into();
+        self.key = Some(key.into());
+        self
+    }
+
+    /// The event as one of type `T`, if it is one and has all of a typed event's fields.
+    pub fn decode<T: EventData + DeserializeOwned>(&self) -> Result<Envelope<T>, ParseError> {
+        Envelope::from_json(self.json.as_bytes())
+    }
+}
+
+/// Where the value of `partition_key` is in `json`.
+fn partition_key_at(json: &str) -> Option<std::ops::Range<usize>> {
+    let (text, fields) = Fields::parse(json.as_bytes()).ok()?;
+    let value = fields.raw("partition_key")?.get();
+    let start = value.as_ptr().addr() - text.as_ptr().addr();
+    Some(start..start + value.len())
+}
+
+impl Event for AnyEvent {
+    fn id(&self) -> &EventId {
+        &self.id
+    }
+
+    fn event_type(&self) -> &str {
+        &self.event_type
+    }
+
+    fn correlation_id(&self) -> Option<&str> {
+        self.correlation_id.as_deref()
+    }
+
+    fn trace(&self) -> Option<&TraceContext> {
+        self.trace.as_ref()
+    }
+
+    fn timestamp_ms(&self) -> i64 {
+        self.timestamp.as_millisecond()
+    }
+
+    fn key(&self) -> Option<Cow<'_, [u8]>> {
+        self.key.as_ref().map(|key| Cow::Borrowed(key.as_bytes()))
+    }
+
+    fn encode_into(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        out.extend_from_slice(self.json.as_bytes());
+        Ok(())
+    }
+}
+
+fn key(fields: &Fields<'_>, event_type: &str) -> Result<Option<Box<str>>, ParseError> {
+    if let Some(key) = fields.text("partition_key")? {
+        return Ok(Some(key.into()));
+    }
+    let built_in = BUILT_IN
+        .iter()
+        .find(|built_in| built_in.event_type == event_type);
+    Ok(built_in.and_then(|built_in| key_in(fields.raw("data")?, built_in.key_field)))
+}
+
+/// The text of field `name` in `data`: a string's content, or a number as it is spelt.
+fn key_in(data: &RawValue, name: &'static str) -> Option<Box<str>> {
+    let mut deserializer = serde_json::Deserializer::from_str(data.get());
+    let raw = deserializer.deserialize_map(Member(name)).ok()??;
+    match raw.get().as_bytes().first()? {
+        b'-' | b'0'..=b'9' => Some(raw.get().into()),
+        _ => string(raw).map(Into::into),
+    }
+}
+
+/// Finds one member of an object. Of several the last counts, as in most readers.
+struct Member(&'static str);
+
+impl<'de> Visitor<'de> for Member {
+    type Value = Option<&'de RawValue>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = None;
+        while let Some(Text(name)) = map.next_key()? {
+            if name == self.0 {
+                found = Some(map.next_value()?);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(found)
+    }
+}

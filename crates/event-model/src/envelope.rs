@@ -1,0 +1,279 @@
+//! What every event carries around its data, and the JSON of both.
+//!
+//! - The order of fields is fixed: id, type, source, version, timestamp, correlation_id, traceparent, tracestate,
+//!   partition_key, data, then whatever this version does not know.
+//! - What is absent is left out; what is false, 0, empty or {} is written.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+use crate::event::{EncodeError, Event, EventData};
+use crate::fields::{Fields, NAMES};
+use crate::id::EventId;
+use crate::parse_error::ParseError;
+use crate::trace::TraceContext;
+
+/// A typed event: its data, and what is said about it. Made by an [`EventBuilder`](crate::EventBuilder), or read back.
+#[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
+pub struct Envelope<T> {
+    /// Unlike every other event's.
+    pub id: EventId,
+    /// The service that the event comes from.
+    pub source: Arc<str>,
+    /// The version of the event's schema.
+    pub version: Arc<str>,
+    /// When it happened. RFC 3339, UTC, in JSON.
+    pub timestamp: Timestamp,
+    /// What ties this event to others of the same request or process.
+    pub correlation_id: Option<Arc<str>>,
+    /// The trace that it belongs to; `traceparent` and `tracestate` in JSON.
+    pub trace: Option<TraceContext>,
+    /// The record's key, where it is not the type's own. In JSON too, so that whoever publishes it again keys it alike.
+    pub partition_key: Option<Box<str>>,
+    /// What happened.
+    pub data: T,
+    extra: Map<String, Value>,
+}
+
+impl<T> Envelope<T> {
+    pub(crate) fn new(
+        (id, timestamp): (uuid::Uuid, Timestamp),
+        (source, version): (Arc<str>, Arc<str>),
+        data: T,
+    ) -> Self {
+        Self {
+            id: id.into(),
+            source,
+            version,
+            timestamp,
+            correlation_id: None,
+            trace: None,
+            partition_key: None,
+            data,
+            extra: Map::new(),
+        }
+    }
+
+    /// Keys the record by `key` instead of the type's own key.
+    #[must_use]
+    pub fn with_key(mut self, key: impl Into<Box<str>>) -> Self {
+        self.partition_key = Some(key.into());
+        self
+    }
+
+    /// Ties this event to others.
+    #[must_use]
+    pub fn with_correlation_id(mut self, correlation_id: impl Into<Arc<str>>) -> Self {
+        self.correlation_id = Some(correlation_id.into());
+        self
+    }
+
+    /// Puts the event into a trace.
+    #[must_use]
+    pub fn with_trace_context(mut self, trace: TraceContext) -> Self {
+        self.trace = Some(trace);
+        self
+    }
+
+    /// Top-level fields beyond the envelope's own, in their order.
+    pub fn extra(&self) -> &Map<String, Value> {
+        &self.extra
+    }
+
+    /// Adds a top-level field, or changes it. The envelope's own names are taken.
+    pub fn set_extra(
+        &mut self,
+        name: impl Into<String>,
+        value: impl Into<Value>,
+    ) -> Result<(), ReservedField> {
+        let name = name.into();
+        if NAMES.contains(&name.as_str()) {
+            return Err(ReservedField { name });
+        }
+        self.extra.insert(name, value.into());
+        Ok(())
+    }
+}
+
+impl<T: EventData + DeserializeOwned> Envelope<T> {
+    /// Reads one event of this type back. Everything but correlation id, trace and partition key has to be there; to
+    /// take events that lack more, or are of any type, read an [`AnyEvent`](crate::AnyEvent).
+    pub fn from_json(json: &[u8]) -> Result<Self, ParseError> {
+        let (_, fields) = Fields::parse(json)?;
+        check_type::<T>(&fields)?;
+        let name = |field| {
+            fields.name(field)?.ok_or(ParseError::Missing {
+                field,
+                expected: "a string",
+            })
+        };
+        let id = name("id")?;
+        Ok(Self {
+            id: EventId::parse(&id)
+                .map_err(|error| ParseError::invalid("id", "\"\"", error.to_string()))?,
+            source: name("source")?.into(),
+            version: name("version")?.into(),
+            timestamp: fields.timestamp()?.ok_or(ParseError::Missing {
+                field: "timestamp",
+                expected: "an RFC 3339 time",
+            })?,
+            correlation_id: fields.text("correlation_id")?.map(Into::into),
+            trace: fields.trace()?,
+            partition_key: fields.text("partition_key")?.map(Into::into),
+            data: data(&fields)?,
+            extra: extra(&fields)?,
+        })
+    }
+}
+
+fn check_type<T: EventData>(fields: &Fields<'_>) -> Result<(), ParseError> {
+    match fields.name("type")? {
+        Some(found) if found == T::TYPE => Ok(()),
+        Some(found) => Err(ParseError::invalid("type", &found, T::TYPE)),
+        None => Err(ParseError::Missing {
+            field: "type",
+            expected: "a string",
+        }),
+    }
+}
+
+fn data<T: EventData + DeserializeOwned>(fields: &Fields<'_>) -> Result<T, ParseError> {
+    let raw = fields.raw("data").ok_or(ParseError::Missing {
+        field: "data",
+        expected: "an object",
+    })?;
+    serde_json::from_str(raw.get()).map_err(|error| ParseError::Data {
+        event_type: T::TYPE,
+        reason: error.to_string(),
+    })
+}
+
+fn extra(fields: &Fields<'_>) -> Result<Map<String, Value>, ParseError> {
+    let value = |raw: &str| serde_json::from_str(raw).map_err(|error| ParseError::syntax(&error));
+    let fields = fields.extra.iter();
+    fields
+        .map(|(name, raw)| Ok((name.clone().into_owned(), value(raw.get())?)))
+        .collect()
+}
+
+impl<T: EventData> Serialize for Envelope<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Head::of(self, T::TYPE).serialize(&self.data, &self.extra, serializer)
+    }
+}
+
+/// An envelope without its data: what typed and untyped events write alike.
+pub(crate) struct Head<'a> {
+    id: &'a EventId,
+    event_type: &'a str,
+    source: &'a str,
+    version: &'a str,
+    timestamp: Timestamp,
+    correlation_id: Option<&'a str>,
+    trace: Option<&'a TraceContext>,
+    partition_key: Option<&'a str>,
+}
+
+impl<'a> Head<'a> {
+    pub(crate) fn of<T>(envelope: &'a Envelope<T>, event_type: &'a str) -> Self {
+        Self {
+            id: &envelope.id,
+            event_type,
+            source: &envelope.source,
+            version: &envelope.version,
+            timestamp: envelope.timestamp,
+            correlation_id: envelope.correlation_id.as_deref(),
+            trace: envelope.trace.as_ref(),
+            partition_key: envelope.partition_key.as_deref(),
+        }
+    }
+
+    pub(crate) fn serialize<S: Serializer>(
+        &self,
+        data: &impl Serialize,
+        extra: &Map<String, Value>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("id", self.id)?;
+        map.serialize_entry("type", self.event_type)?;
+        map.serialize_entry("source", self.source)?;
+        map.serialize_entry("version", self.version)?;
+        map.serialize_entry("timestamp", &self.timestamp)?;
+        let options = [
+            ("correlation_id", self.correlation_id),
+            ("traceparent", self.trace.map(TraceContext::traceparent)),
+            ("tracestate", self.trace.and_then(TraceContext::tracestate)),
+            ("partition_key", self.partition_key),
+        ];
+        for (name, value) in options {
+            if let Some(value) = value {
+                map.serialize_entry(name, value)?;
+            }
+        }
+        map.serialize_entry("data", data)?;
+        for (name, value) in extra {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+impl<T: EventData> Event for Envelope<T> {
+    fn id(&self) -> &EventId {
+        &self.id
+    }
+
+    fn event_type(&self) -> &str {
+        T::TYPE
+    }
+
+    fn correlation_id(&self) -> Option<&str> {
+        self.correlation_id.as_deref()
+    }
+
+    fn trace(&self) -> Option<&TraceContext> {
+        self.trace.as_ref()
+    }
+
+    fn timestamp_ms(&self) -> i64 {
+        self.timestamp.as_millisecond()
+    }
+
+    fn key(&self) -> Option<Cow<'_, [u8]>> {
+        if let Some(key) = &self.partition_key {
+            return Some(Cow::Borrowed(key.as_bytes()));
+        }
+        self.data.key().map(|key| match key {
+            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        })
+    }
+
+    fn encode_into(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        let before = out.len();
+        serde_json::to_writer(&mut *out, self).map_err(|error| {
+            out.truncate(before);
+            EncodeError {
+                event_type: T::TYPE.into(),
+                reason: error.to_string(),
+            }
+        })
+    }
+}
+
+/// A name that the envelope uses itself.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[error("\"{name}\" is a field of the envelope itself: choose another name, or set that field")]
+#[non_exhaustive]
+pub struct ReservedField {
+    /// The name.
+    pub name: String,
+}

@@ -1,0 +1,121 @@
+//! What an event is to those who publish it, and what a type of event has to say about itself.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use serde::Serialize;
+use thiserror::Error;
+
+use crate::id::EventId;
+use crate::trace::TraceContext;
+
+/// Whatever can be published. Object safe.
+pub trait Event: Send + Sync {
+    /// The event's id.
+    fn id(&self) -> &EventId;
+
+    /// The type's name, such as `user.logged_in`.
+    fn event_type(&self) -> &str;
+
+    /// What ties this event to others of the same request or process, if anything does.
+    fn correlation_id(&self) -> Option<&str>;
+
+    /// The trace that the event belongs to, if any.
+    fn trace(&self) -> Option<&TraceContext>;
+
+    /// When the event happened, in milliseconds since 1970-01-01 UTC.
+    fn timestamp_ms(&self) -> i64;
+
+    /// The record's key: events of one key stay in order. An empty key is a key.
+    fn key(&self) -> Option<Cow<'_, [u8]>>;
+
+    /// Appends the event's JSON to `out`; after an error `out` is as it was.
+    fn encode_into(&self, out: &mut Vec<u8>) -> Result<(), EncodeError>;
+}
+
+macro_rules! delegate_event {
+    ($($pointer:ty),+) => {$(
+        impl<E: Event + ?Sized> Event for $pointer {
+            fn id(&self) -> &EventId {
+                (**self).id()
+            }
+            fn event_type(&self) -> &str {
+                (**self).event_type()
+            }
+            fn correlation_id(&self) -> Option<&str> {
+                (**self).correlation_id()
+            }
+            fn trace(&self) -> Option<&TraceContext> {
+                (**self).trace()
+            }
+            fn timestamp_ms(&self) -> i64 {
+                (**self).timestamp_ms()
+            }
+            fn key(&self) -> Option<Cow<'_, [u8]>> {
+                (**self).key()
+            }
+            fn encode_into(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+                (**self).encode_into(out)
+            }
+        }
+    )+};
+}
+
+delegate_event!(&E, Box<E>, Arc<E>);
+
+/// The data of one type of event. [`event_data!`](crate::event_data) implements it in one line.
+pub trait EventData: Serialize + Send + Sync {
+    /// The type's name: words in lower case, joined by dots and underscores, such as `order.placed`. Not empty.
+    const TYPE: &'static str;
+
+    /// What the record is keyed by: events of one key stay in order. `None` lets the producer spread them.
+    fn key(&self) -> Option<Cow<'_, str>>;
+}
+
+/// Implements [`EventData`]: the struct, the type's name, and the field (anything that is `AsRef<str>`) to key by.
+///
+/// ```
+/// use kafka_courier_event_model::{EventBuilder, event_data};
+///
+/// #[derive(serde::Serialize)]
+/// struct OrderPlaced {
+///     order_id: String,
+///     total_cents: u64,
+/// }
+/// event_data!(OrderPlaced, "order.placed", key = order_id);
+///
+/// let builder = EventBuilder::new("shop", "1.0");
+/// let event = builder.custom(OrderPlaced { order_id: "o-1".into(), total_cents: 0 });
+/// ```
+#[macro_export]
+macro_rules! event_data {
+    ($data:ty, $event_type:literal) => {
+        $crate::event_data!(@ $data, $event_type, |_data| None);
+    };
+    ($data:ty, $event_type:literal, key = $key:ident) => {
+        $crate::event_data!(@ $data, $event_type, |data| Some(::std::borrow::Cow::Borrowed(
+            ::core::convert::AsRef::<str>::as_ref(&data.$key)
+        )));
+    };
+    (@ $data:ty, $event_type:literal, |$this:ident| $key:expr) => {
+        impl $crate::EventData for $data {
+            const TYPE: &'static str = $event_type;
+
+            fn key(&self) -> ::core::option::Option<::std::borrow::Cow<'_, str>> {
+                let $this = self;
+                $key
+            }
+        }
+    };
+}
+
+/// An event that has no JSON: its data's `Serialize` said no.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[error("event of type {event_type} cannot be written as JSON: {reason}")]
+#[non_exhaustive]
+pub struct EncodeError {
+    /// The event's type.
+    pub event_type: Box<str>,
+    /// What its `Serialize` said.
+    pub reason: String,
+}

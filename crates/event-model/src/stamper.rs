@@ -1,0 +1,84 @@
+//! Where ids and timestamps come from: one seam, so that tests and samples can be deterministic.
+//!
+//! - The id's time and the event's timestamp are one reading of the clock.
+//! - No lock and no system call for an id: counter and random generator are the thread's own.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use jiff::Timestamp;
+use uuid::{ContextV7, Uuid};
+
+/// Gives each new event its id and its timestamp.
+pub trait Stamper: Send + Sync {
+    /// The id and the timestamp of one new event.
+    fn stamp(&self) -> (Uuid, Timestamp);
+}
+
+impl<F: Fn() -> (Uuid, Timestamp) + Send + Sync> Stamper for F {
+    fn stamp(&self) -> (Uuid, Timestamp) {
+        self()
+    }
+}
+
+/// The default: UUIDv7 ids (RFC 9562) and the system's clock in microseconds.
+///
+/// Ids made by one thread grow, also within a millisecond and when the clock is set back.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct SystemStamper;
+
+thread_local! {
+    static CONTEXT: ContextV7 = const { ContextV7::new() };
+}
+
+impl Stamper for SystemStamper {
+    fn stamp(&self) -> (Uuid, Timestamp) {
+        // A clock before 1970 is a broken one; its events carry 1970.
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO);
+        (new_id(now), timestamp(now))
+    }
+}
+
+fn new_id(now: Duration) -> Uuid {
+    let with = |context: &ContextV7| {
+        uuid::Timestamp::from_unix(context, now.as_secs(), now.subsec_nanos())
+    };
+    // While a thread ends its context may be gone: a fresh one serves its last ids.
+    let timestamp = CONTEXT
+        .try_with(with)
+        .unwrap_or_else(|_| with(&ContextV7::new()));
+    Uuid::new_v7(timestamp)
+}
+
+fn timestamp(now: Duration) -> Timestamp {
+    i64::try_from(now.as_micros())
+        .ok()
+        .and_then(|micros| Timestamp::from_microsecond(micros).ok())
+        .unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_one_thread_grow() {
+        let ids: Vec<_> = (0..100_000).map(|_| SystemStamper.stamp().0).collect();
+        assert!(ids.windows(2).all(|pair| pair[0] < pair[1]));
+    }
+
+    #[test]
+    fn an_id_is_version_7_and_holds_the_time_of_its_event() {
+        let (id, timestamp) = SystemStamper.stamp();
+        assert_eq!(id.get_version_num(), 7);
+        let (secs, nanos) = id.get_timestamp().unwrap().to_unix();
+        let id_ms = i64::try_from(secs).unwrap() * 1000 + i64::from(nanos / 1_000_000);
+        assert_eq!(id_ms, timestamp.as_millisecond());
+    }
+
+    #[test]
+    fn a_time_beyond_every_calendar_is_no_panic() {
+        assert_eq!(timestamp(Duration::MAX), Timestamp::MAX);
+    }
+}

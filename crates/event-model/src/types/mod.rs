@@ -1,0 +1,57 @@
+//! The built-in types, in one table: adding one is a struct in this folder and a line below.
+//!
+//! - Fields are named as in JSON. Optional ones are `Option`, left out when absent; all others are always written.
+//! - A struct ends with `extra`, where fields of `data` that it does not know are kept.
+
+mod api;
+mod duration_ms;
+mod system;
+mod user;
+
+pub use api::{ApiError, ApiRequest};
+pub use system::SystemAlert;
+pub use user::{UserLoggedIn, UserLoggedOut, UserRegistered, UserTokenRefreshed};
+
+use crate::{Envelope, EventBuilder, event_data};
+
+/// What the rest of the crate has to know of a built-in type.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct BuiltIn {
+    /// The type's name.
+    pub event_type: &'static str,
+    /// Where its events go unless the mapping says otherwise.
+    pub default_topic: &'static str,
+    /// The field of `data` that its records are keyed by.
+    pub key_field: &'static str,
+}
+
+macro_rules! built_in_events {
+    ($($data:ident, $method:ident, $event_type:literal => $topic:literal, key = $key:ident;)+) => {
+        /// All built-in types.
+        pub const BUILT_IN: &[BuiltIn] = &[$(BuiltIn {
+            event_type: $event_type,
+            default_topic: $topic,
+            key_field: stringify!($key),
+        }),+];
+
+        $(event_data!($data, $event_type, key = $key);)+
+
+        impl EventBuilder {$(
+            #[doc = concat!("An event of type `", $event_type, "`, keyed by its `", stringify!($key), "`.")]
+            pub fn $method(&self, data: $data) -> Envelope<$data> {
+                self.custom(data)
+            }
+        )+}
+    };
+}
+
+built_in_events! {
+    UserLoggedIn, user_logged_in, "user.logged_in" => "user-events", key = user_id;
+    UserRegistered, user_registered, "user.registered" => "user-events", key = user_id;
+    UserLoggedOut, user_logged_out, "user.logged_out" => "user-events", key = user_id;
+    UserTokenRefreshed, user_token_refreshed, "user.token_refreshed" => "auth-events", key = user_id;
+    ApiRequest, api_request, "api.request" => "api-events", key = request_id;
+    ApiError, api_error, "api.error" => "error-events", key = request_id;
+    SystemAlert, system_alert, "system.alert" => "system-events", key = service;
+}
