@@ -7,6 +7,7 @@
 use crate::buffer_pool::BufferPool;
 use crate::decode::{BatchView, DecodeError};
 use crate::encoded::EncodedBatch;
+use crate::header::HEADER_LEN;
 use crate::limits::Compression;
 use crate::raw::RawBatch;
 use crate::records::DecodedRecord;
@@ -24,7 +25,7 @@ impl EncodedBatch {
             return Ok(None);
         }
         let last = self.record_count() - 1;
-        let half = self.uncompressed_len() / 2;
+        let half = self.uncompressed_len().midpoint(HEADER_LEN);
         let mut front = RawBatch::new(Vec::new());
         let mut back = RawBatch::new(Vec::new());
         self.each_record(|index, record| {
