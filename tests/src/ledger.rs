@@ -157,6 +157,11 @@ impl Ledger {
             let count = cluster.dump(&name, |record| self.take(&mut walk, record))?;
             counts.push((name, count));
         }
+        self.check_complete()?;
+        Ok(counts)
+    }
+
+    fn check_complete(&self) -> Result<()> {
         let missing: Vec<&Uuid> = self
             .entries
             .iter()
@@ -169,7 +174,7 @@ impl Ledger {
             missing.len(),
             missing[0]
         );
-        Ok(counts)
+        Ok(())
     }
 
     fn take(&mut self, walk: &mut Walk, record: &DumpedRecord<'_>) -> Result<()> {
@@ -260,7 +265,9 @@ impl Walk {
 }
 
 fn check_key(record: &DumpedRecord<'_>, event: &Value) -> Result<()> {
-    let wanted = key_field(text(event, "type")?).and_then(|field| event["data"][field].as_str());
+    let field = key_field(text(event, "type")?);
+    let of_type = field.and_then(|field| event["data"][field].as_str());
+    let wanted = event["partition_key"].as_str().or(of_type);
     ensure!(
         record.key.as_deref() == wanted,
         "its key is {:?}, not {wanted:?}",
@@ -279,6 +286,7 @@ fn check_headers(record: &DumpedRecord<'_>, event: &Value) -> Result<()> {
         ("event_id", "id"),
         ("event_type", "type"),
         ("correlation_id", "correlation_id"),
+        ("traceparent", "traceparent"),
     ];
     for (header, field) in wanted {
         let (is, should) = (record.header(header), event[field].as_str());
@@ -323,3 +331,6 @@ fn pair(name: &str, content: u64) -> u64 {
     (name, content).hash(&mut hasher);
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests;

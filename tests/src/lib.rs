@@ -9,4 +9,5 @@ pub mod cluster;
 pub mod courier;
 pub mod dump;
 pub mod ledger;
+pub mod publish;
 pub mod receipts;

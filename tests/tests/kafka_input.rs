@@ -1,0 +1,270 @@
+//! Bad input and bad surroundings: a clear error each, the right exit code, and nothing lost of the rest.
+use std::fs;
+use std::net::TcpListener;
+
+use anyhow::{Context, Result, ensure};
+use kafka_courier_tests::cluster::Cluster;
+use kafka_courier_tests::courier::{Courier, Finished};
+use kafka_courier_tests::ledger::Ledger;
+use kafka_courier_tests::receipts;
+use serde_json::json;
+
+/// Exit codes, from sysexits where it has one.
+const SOME_FAILED: i32 = 1;
+const USAGE: i32 = 64;
+const DATA: i32 = 65;
+const UNREACHABLE: i32 = 69;
+const CONFIG: i32 = 78;
+
+const TOPIC: &str = "all-events";
+const BIG_ID: &str = "018f0000-0000-7000-8000-0000000000b1";
+
+/// Sample events, a line each.
+fn sample(count: usize) -> Result<Vec<String>> {
+    let run = Courier::new(&["sample", "--count", &count.to_string(), "--seed", "7"])?.run()?;
+    Ok(run
+        .expect_code(0)?
+        .stdout
+        .lines()
+        .map(String::from)
+        .collect())
+}
+
+fn cluster_with_topic() -> Result<Cluster> {
+    let cluster = Cluster::start(1)?;
+    cluster.create_topic(TOPIC, 3, 1, &[])?;
+    Ok(cluster)
+}
+
+/// Publishes the lines into [`TOPIC`].
+fn publish(cluster: &Cluster, lines: &[String], more: &[&str]) -> Result<Finished> {
+    let mut arguments = vec![
+        "publish",
+        "--brokers",
+        cluster.bootstrap(),
+        "--topic",
+        TOPIC,
+    ];
+    arguments.extend_from_slice(more);
+    Courier::new(&arguments)?
+        .input_bytes((lines.join("\n") + "\n").as_bytes())?
+        .run()
+}
+
+/// Checks that the topic holds these events, each once and in order, and no others.
+fn arrived(cluster: &Cluster, events: &[String]) -> Result<()> {
+    let mut ledger = Ledger::read(events.join("\n").as_bytes(), Some(TOPIC))?;
+    let counts = ledger.check(cluster)?;
+    ensure!(
+        counts == [(TOPIC.to_owned(), events.len() as u64)],
+        "{counts:?}"
+    );
+    Ok(())
+}
+
+/// An address on which nothing listens.
+fn nobody() -> Result<String> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+}
+
+/// Text that no compression makes small, `length` bytes of it.
+fn noise(length: usize) -> String {
+    let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut letter = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(
+            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+                [(state >> 58) as usize],
+        )
+    };
+    (0..length).map(|_| letter()).collect()
+}
+
+#[test]
+fn garbage_lines_are_named_and_counted_and_all_events_around_them_arrive() {
+    let cluster = cluster_with_topic().unwrap();
+    let events = sample(300).unwrap();
+    let mut lines = events.clone();
+    lines.insert(0, "garbage".to_owned());
+    lines.insert(100, r#"{"type": 5}"#.to_owned());
+    lines.insert(200, r#"{"type":"user.logged_in","data":"#.to_owned());
+    publish(&cluster, &lines, &[])
+        .and_then(|run| run.expect_code(DATA))
+        .and_then(|run| run.expect_said(&["line 1", "line 101", "line 201"]))
+        .unwrap();
+    arrived(&cluster, &events).unwrap();
+}
+
+#[test]
+fn strict_stops_at_the_first_bad_line_and_delivers_what_stood_before_it() {
+    let cluster = cluster_with_topic().unwrap();
+    let events = sample(300).unwrap();
+    let mut lines = events.clone();
+    lines.insert(100, "garbage".to_owned());
+    publish(&cluster, &lines, &["--strict"])
+        .and_then(|run| run.expect_code(DATA))
+        .and_then(|run| run.expect_said(&["line 101"]))
+        .unwrap();
+    arrived(&cluster, &events[..100]).unwrap();
+}
+
+#[test]
+fn an_event_of_two_megabytes_is_refused_with_its_size_and_all_around_it_arrive() {
+    let cluster = cluster_with_topic().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("receipts.ndjson");
+    let events = sample(300).unwrap();
+    let big = json!({
+        "id": BIG_ID, "type": "report.made", "source": "test", "version": "1",
+        "timestamp": "2026-01-15T10:00:00Z", "data": {"text": noise(2_000_000)},
+    });
+    let mut lines = events.clone();
+    lines.insert(150, big.to_string());
+    publish(&cluster, &lines, &["--receipts", file.to_str().unwrap()])
+        .and_then(|run| run.expect_code(SOME_FAILED))
+        .and_then(|run| run.expect_said(&["line 151"]))
+        .unwrap();
+    arrived(&cluster, &events).unwrap();
+
+    let (mut delivered, mut refused) = (0, 0);
+    receipts::read(&file, |receipt| {
+        let id = receipt.id.context("no id")?.to_string();
+        ensure!(receipt.error.is_some() == (id == BIG_ID), "{receipt:?}");
+        *if receipt.error.is_some() {
+            &mut refused
+        } else {
+            &mut delivered
+        } += 1;
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!((delivered, refused), (300, 1));
+}
+
+#[test]
+fn events_for_a_topic_that_is_not_there_fail_alone() {
+    let cluster = cluster_with_topic().unwrap();
+    let mut ours = Vec::new();
+    let mut lines = sample(300).unwrap();
+    for (number, line) in lines.iter_mut().enumerate() {
+        let mut event: serde_json::Value = serde_json::from_str(line).unwrap();
+        if number % 10 == 3 {
+            event["type"] = json!("lost.event");
+            *line = event.to_string();
+        } else if event["type"] == "system.alert" {
+            ours.push(line.clone());
+        }
+    }
+    lines.retain(|line| line.contains(r#""lost.event""#) || ours.contains(line));
+    let mapping = format!("lost.event=no-such-topic,system.alert={TOPIC}");
+    let input = lines.join("\n");
+    let run = Courier::new(&["publish", "--brokers", cluster.bootstrap()]).unwrap();
+    run.env("KAFKA_TOPIC_MAPPING", &mapping)
+        .input_bytes(input.as_bytes())
+        .and_then(Courier::run)
+        .and_then(|run| run.expect_code(SOME_FAILED))
+        .and_then(|run| run.expect_said(&["no-such-topic"]))
+        .unwrap();
+    let mut found = Vec::new();
+    cluster
+        .dump(TOPIC, |record| {
+            found.extend(record.value.as_deref().map(String::from));
+            Ok(())
+        })
+        .unwrap();
+    let ids = |events: &[String]| -> Vec<String> {
+        let id = |line: &String| {
+            serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].to_string()
+        };
+        let mut ids: Vec<String> = events.iter().map(id).collect();
+        ids.sort();
+        ids
+    };
+    assert!(!ours.is_empty());
+    assert_eq!(ids(&found), ids(&ours));
+}
+
+#[test]
+fn a_directory_as_file_is_refused_before_anything_is_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let name = folder.path().to_str().unwrap();
+    Courier::new(&["publish", "--brokers", &nobody().unwrap(), name])
+        .and_then(Courier::run)
+        .and_then(|run| run.expect_code(DATA))
+        .and_then(|run| run.expect_said(&[name, "directory"]))
+        .unwrap();
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let name = folder.path().join("absent.ndjson");
+    let name = name.to_str().unwrap();
+    Courier::new(&["publish", "--brokers", &nobody().unwrap(), name])
+        .and_then(Courier::run)
+        .and_then(|run| run.expect_code(DATA))
+        .and_then(|run| run.expect_said(&[name]))
+        .unwrap();
+}
+
+#[test]
+fn brokers_that_nothing_listens_on_are_named_and_the_exit_code_says_unreachable() {
+    let address = nobody().unwrap();
+    let input = sample(10).unwrap().join("\n");
+    Courier::new(&["publish", "--brokers", &address, "-"])
+        .and_then(|run| run.input_bytes(input.as_bytes()))
+        .and_then(Courier::run)
+        .and_then(|run| run.expect_code(UNREACHABLE))
+        .and_then(|run| run.expect_said(&[&address]))
+        .unwrap();
+}
+
+#[test]
+fn a_topic_name_that_kafka_does_not_allow_is_refused_with_the_rule() {
+    let too_long = "t".repeat(250);
+    for name in ["all events", "..", "überraschung", "", &too_long] {
+        Courier::new(&["publish", "--brokers", &nobody().unwrap(), "--topic", name])
+            .and_then(Courier::run)
+            .and_then(|run| run.expect_code(USAGE))
+            .and_then(|run| run.expect_said(&["topic"]))
+            .unwrap();
+    }
+}
+
+#[test]
+fn a_setting_that_makes_no_sense_is_refused_by_name() {
+    for (name, value) in [
+        ("KAFKA_FLUSH_MESSAGES", "many"),
+        ("KAFKA_TOPIC_MAPPING", "a=b c"),
+    ] {
+        let run = Courier::new(&["publish", "--brokers", &nobody().unwrap()]).unwrap();
+        run.env(name, value)
+            .run()
+            .and_then(|run| run.expect_code(CONFIG))
+            .and_then(|run| run.expect_said(&[name]))
+            .unwrap();
+    }
+}
+
+#[test]
+fn a_json_array_in_a_file_is_read_as_lines_are() {
+    let cluster = cluster_with_topic().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("events.json");
+    let events = sample(50).unwrap();
+    fs::write(&file, format!("[\n{}\n]\n", events.join(",\n"))).unwrap();
+    Courier::new(&[
+        "publish",
+        "--brokers",
+        cluster.bootstrap(),
+        "--topic",
+        TOPIC,
+        file.to_str().unwrap(),
+    ])
+    .and_then(Courier::run)
+    .and_then(|run| run.expect_code(0))
+    .unwrap();
+    arrived(&cluster, &events).unwrap();
+}

@@ -1,0 +1,81 @@
+//! The main job on one real broker: a million events, and batches of the sizes that the settings ask for.
+use kafka_courier_tests::batches::Limits;
+use kafka_courier_tests::cluster::Cluster;
+use kafka_courier_tests::publish::{Job, MESSAGE_MAX_BYTES, create_topics};
+
+#[test]
+fn a_million_events_arrive_each_once_in_order_within_64_mb() {
+    let cluster = Cluster::start(1).unwrap();
+    create_topics(&cluster, 6, 1).unwrap();
+    let limits = Limits {
+        records: 100,
+        bytes: MESSAGE_MAX_BYTES,
+    };
+    let job = Job {
+        events: 1_000_000,
+        seed: 1,
+        settings: &[],
+        limits,
+    };
+    let done = job.publish_and_check(&cluster).unwrap();
+    let peak = done.run.peak_rss;
+    assert!(peak < 64_000_000, "peak memory {peak} bytes");
+    let wall = done.run.wall;
+    assert!(wall.as_secs() < 60, "it took {wall:?}");
+    let full = done.shape.in_full;
+    assert!(
+        full > done.shape.records / 2,
+        "few batches are full under load: {}",
+        done.shape
+    );
+}
+
+#[test]
+fn batches_end_at_the_bytes_that_a_topic_takes_where_the_count_allows_more() {
+    let cluster = Cluster::start(1).unwrap();
+    create_topics(&cluster, 1, 1).unwrap();
+    let settings = [
+        ("KAFKA_FLUSH_MESSAGES", "100000"),
+        ("KAFKA_FLUSH_TIMEOUT", "5s"),
+    ];
+    let limits = Limits {
+        records: 100_000,
+        bytes: MESSAGE_MAX_BYTES,
+    };
+    let job = Job {
+        events: 200_000,
+        seed: 2,
+        settings: &settings,
+        limits,
+    };
+    let shape = job.publish_and_check(&cluster).unwrap().shape;
+    assert!(
+        shape.most_records > 1000,
+        "the count of 100,000 was not the limit that counted: {shape}"
+    );
+}
+
+#[test]
+fn batches_end_at_flush_bytes() {
+    let cluster = Cluster::start(1).unwrap();
+    create_topics(&cluster, 2, 1).unwrap();
+    let settings = [
+        ("KAFKA_FLUSH_MESSAGES", "100000"),
+        ("KAFKA_FLUSH_BYTES", "20000"),
+    ];
+    let limits = Limits {
+        records: 100_000,
+        bytes: 20_000,
+    };
+    let job = Job {
+        events: 50_000,
+        seed: 3,
+        settings: &settings,
+        limits,
+    };
+    let shape = job.publish_and_check(&cluster).unwrap().shape;
+    assert!(
+        shape.most_records > 10,
+        "batches of a few records are no batches: {shape}"
+    );
+}
