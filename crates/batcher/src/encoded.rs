@@ -7,7 +7,7 @@ use crate::limits::Compression;
 use crate::stamp::Stamp;
 
 /// A sealed, encoded record batch v2: base offset 0, leader epoch -1, immutable but for its stamp.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct EncodedBatch {
     buf: Vec<u8>,
     compression: Compression,
