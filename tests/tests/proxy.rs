@@ -1,0 +1,382 @@
+//! kproxy, each fault by itself, against a small server that speaks Kafka's framing: it answers every request (api key,
+//! version, correlation id, payload) with a response of the same payload, and remembers which requests reached it in full.
+//!
+//! Each test has a proxy and a server of its own. Durations are bounded from below where a fault must take time, and from
+//! above only by far.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests may, as tests do
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// How long a read waits for bytes that should come.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a read waits to see that nothing comes.
+const SILENCE: Duration = Duration::from_millis(300);
+
+const PRODUCE: i16 = 0;
+const METADATA: i16 = 3;
+
+type Applied = Arc<Mutex<Vec<(i16, i32)>>>;
+
+fn read_frame(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut size = [0; 4];
+    stream.read_exact(&mut size)?;
+    let mut body = vec![0; usize::try_from(i32::from_be_bytes(size)).unwrap()];
+    stream.read_exact(&mut body)?;
+    Ok(body)
+}
+
+fn id_at(body: &[u8], at: usize) -> i32 {
+    i32::from_be_bytes(body[at..at + 4].try_into().unwrap())
+}
+
+/// Answers requests until the connection ends.
+fn serve(mut stream: TcpStream, applied: &Applied) {
+    while let Ok(body) = read_frame(&mut stream) {
+        let api = i16::from_be_bytes([body[0], body[1]]);
+        applied.lock().unwrap().push((api, id_at(&body, 4)));
+        let mut answer = i32::try_from(body.len() - 4)
+            .unwrap()
+            .to_be_bytes()
+            .to_vec();
+        answer.extend_from_slice(&body[4..]);
+        if stream.write_all(&answer).is_err() {
+            return;
+        }
+    }
+}
+
+fn spare_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+/// The proxy before a server; both end with the test.
+struct Setup {
+    proxy: Child,
+    port: u16,
+    control: u16,
+    applied: Applied,
+}
+
+impl Setup {
+    fn new() -> Self {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = server.local_addr().unwrap().port();
+        let applied = Applied::default();
+        let seen = Arc::clone(&applied);
+        std::thread::spawn(move || {
+            for stream in server.incoming().map_while(Result::ok) {
+                let seen = Arc::clone(&seen);
+                std::thread::spawn(move || serve(stream, &seen));
+            }
+        });
+        Self::before(target, applied)
+    }
+
+    /// A proxy to `target` that takes commands already.
+    fn before(target: u16, applied: Applied) -> Self {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let (port, control) = (spare_port(), spare_port());
+            let proxy = Command::new(env!("CARGO_BIN_EXE_kproxy"))
+                .args(["--control", &format!("127.0.0.1:{control}")])
+                .arg(format!("1={port}:{target}"))
+                .stdin(Stdio::null())
+                .spawn()
+                .unwrap();
+            let mut setup = Self {
+                proxy,
+                port,
+                control,
+                applied: Arc::clone(&applied),
+            };
+            // It ends at once where somebody took one of the ports meanwhile.
+            while setup.proxy.try_wait().unwrap().is_none() {
+                if TcpStream::connect(("127.0.0.1", control)).is_ok() {
+                    return setup;
+                }
+                assert!(Instant::now() < deadline, "kproxy does not listen");
+                std::thread::yield_now();
+            }
+            assert!(Instant::now() < deadline, "kproxy does not start");
+        }
+    }
+
+    /// Gives the proxy a command and returns the status of its one route.
+    fn tell(&self, command: &str) -> Value {
+        let (status, body) = self.http(command);
+        assert!(status.contains("200"), "{command}: {status} {body}");
+        serde_json::from_str::<Value>(&body).unwrap()["1"].clone()
+    }
+
+    /// The status line and the body of the control's answer.
+    fn http(&self, command: &str) -> (String, String) {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.control)).unwrap();
+        write!(stream, "GET /{command} HTTP/1.1\r\n\r\n").unwrap();
+        let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
+        let status = lines.next().unwrap();
+        let body = lines
+            .skip_while(|line| !line.is_empty())
+            .collect::<Vec<_>>()
+            .concat();
+        (status, body)
+    }
+
+    fn client(&self) -> Client {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Client(stream)
+    }
+
+    fn applied(&self) -> Vec<(i16, i32)> {
+        self.applied.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Setup {
+    fn drop(&mut self) {
+        self.proxy.kill().unwrap();
+        self.proxy.wait().unwrap();
+    }
+}
+
+struct Client(TcpStream);
+
+fn frame(id: i32, api: i16, payload: usize) -> Vec<u8> {
+    let mut frame = i32::try_from(8 + payload).unwrap().to_be_bytes().to_vec();
+    frame.extend_from_slice(&api.to_be_bytes());
+    frame.extend_from_slice(&9_i16.to_be_bytes());
+    frame.extend_from_slice(&id.to_be_bytes());
+    frame.resize(frame.len() + payload, b'p');
+    frame
+}
+
+impl Client {
+    fn send(&mut self, id: i32, api: i16, payload: usize) {
+        self.0.write_all(&frame(id, api, payload)).unwrap();
+    }
+
+    /// The correlation id of the next response.
+    fn receive(&mut self) -> io::Result<i32> {
+        read_frame(&mut self.0).map(|body| id_at(&body, 0))
+    }
+
+    fn ask(&mut self, id: i32, api: i16, payload: usize) -> Duration {
+        let started = Instant::now();
+        self.send(id, api, payload);
+        assert_eq!(self.receive().unwrap(), id);
+        started.elapsed()
+    }
+
+    /// Asserts that the connection ended, in one of these ways.
+    fn is_over(&mut self, kinds: &[ErrorKind]) {
+        let error = self.receive().expect_err("the connection is still open");
+        assert!(kinds.contains(&error.kind()), "{error:?}");
+    }
+
+    fn is_silent(&mut self) {
+        self.0.set_read_timeout(Some(SILENCE)).unwrap();
+        self.is_over(&[ErrorKind::WouldBlock, ErrorKind::TimedOut]);
+        self.0.set_read_timeout(Some(PATIENCE)).unwrap();
+    }
+}
+
+const CLOSED: [ErrorKind; 1] = [ErrorKind::UnexpectedEof];
+const RESET: [ErrorKind; 1] = [ErrorKind::ConnectionReset];
+const CLOSED_OR_RESET: [ErrorKind; 2] = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset];
+
+#[test]
+fn without_faults_everything_passes() {
+    let setup = Setup::new();
+    let mut client = setup.client();
+    for id in 0..100 {
+        client.ask(id, PRODUCE, usize::try_from(id).unwrap() * 1000);
+    }
+    assert_eq!(setup.tell("status")["produce_requests"], 100);
+}
+
+#[test]
+fn latency_delays_each_way_but_takes_no_throughput() {
+    let setup = Setup::new();
+    let mut client = setup.client();
+    setup.tell("set?latency_ms=200&jitter_ms=5");
+    assert!(client.ask(1, PRODUCE, 20) >= Duration::from_millis(400));
+    let started = Instant::now();
+    for id in 0..50 {
+        client.send(id, PRODUCE, 5000);
+    }
+    let ids: Vec<i32> = (0..50).map(|_| client.receive().unwrap()).collect();
+    assert_eq!(ids, (0..50).collect::<Vec<_>>());
+    // One after the other they would take 20 s.
+    assert!(started.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn a_rate_bounds_bytes_per_second() {
+    let setup = Setup::new();
+    setup.tell("set?rate=100000");
+    assert!(setup.client().ask(1, PRODUCE, 50_000) >= Duration::from_millis(500));
+}
+
+#[test]
+fn a_cut_closes_every_open_connection_and_a_reset_resets_it() {
+    let setup = Setup::new();
+    let (mut one, mut other) = (setup.client(), setup.client());
+    one.ask(1, PRODUCE, 20);
+    other.ask(1, PRODUCE, 20);
+    setup.tell("cut");
+    one.is_over(&CLOSED);
+    other.is_over(&CLOSED);
+    let mut third = setup.client();
+    third.ask(1, PRODUCE, 20);
+    setup.tell("cut?rst=1");
+    third.is_over(&RESET);
+    assert_eq!(setup.tell("status")["cuts"], 3);
+}
+
+#[test]
+fn a_dropped_response_was_applied_and_is_never_seen() {
+    let setup = Setup::new();
+    setup.tell("set?drop_response=1&api=0");
+    let mut client = setup.client();
+    client.ask(1, METADATA, 20); // not what it aims at
+    let frames = [
+        frame(2, METADATA, 20),
+        frame(3, PRODUCE, 20),
+        frame(4, METADATA, 20),
+    ];
+    client.0.write_all(&frames.concat()).unwrap();
+    assert_eq!(client.receive().unwrap(), 2);
+    client.is_over(&CLOSED);
+    assert!(setup.applied().contains(&(PRODUCE, 3)));
+    setup.client().ask(5, PRODUCE, 20); // one shot only
+}
+
+#[test]
+fn a_header_that_comes_in_pieces_is_aimed_at_all_the_same() {
+    let setup = Setup::new();
+    setup.tell("set?drop_response=1");
+    let mut client = setup.client();
+    let frame = frame(7, PRODUCE, 20);
+    for piece in [&frame[..3], &frame[3..9], &frame[9..]] {
+        let before = setup.tell("status")["up_bytes"].as_u64().unwrap();
+        client.0.write_all(piece).unwrap();
+        // The proxy has read this piece before the next is sent.
+        while setup.tell("status")["up_bytes"].as_u64().unwrap() == before {
+            std::thread::yield_now();
+        }
+    }
+    client.is_over(&CLOSED);
+    assert_eq!(setup.tell("status")["dropped_responses"], 1);
+}
+
+#[test]
+fn a_dropped_request_never_reaches_the_broker() {
+    let setup = Setup::new();
+    setup.tell("set?drop_request=1&api=0");
+    let mut client = setup.client();
+    client.ask(1, METADATA, 20);
+    client.send(2, PRODUCE, 20);
+    client.is_over(&CLOSED_OR_RESET);
+    setup.client().ask(3, PRODUCE, 20);
+    assert_eq!(setup.applied(), [(METADATA, 1), (PRODUCE, 3)]);
+}
+
+#[test]
+fn a_cut_after_some_bytes_hits_the_middle_of_a_request() {
+    let setup = Setup::new();
+    setup.tell("set?cut_after=1000");
+    let mut client = setup.client();
+    client.ask(1, PRODUCE, 500);
+    client.send(2, PRODUCE, 5000);
+    client.is_over(&CLOSED_OR_RESET);
+    assert_eq!(setup.tell("status")["cut_times"], 0);
+    setup.client().ask(3, PRODUCE, 5000);
+    assert_eq!(setup.applied(), [(PRODUCE, 1), (PRODUCE, 3)]);
+}
+
+#[test]
+fn a_stalled_direction_delivers_when_the_stall_is_over() {
+    for (side, reaches) in [("up", false), ("down", true), ("both", false)] {
+        let setup = Setup::new();
+        setup.tell(&format!("set?stall={side}"));
+        let mut client = setup.client();
+        client.send(1, PRODUCE, 20);
+        client.is_silent();
+        assert_eq!(!setup.applied().is_empty(), reaches, "{side}");
+        setup.tell("clear");
+        assert_eq!(client.receive().unwrap(), 1);
+        client.ask(2, PRODUCE, 20);
+    }
+}
+
+#[test]
+fn a_connection_that_lost_bytes_in_a_black_hole_stays_dead() {
+    for (side, reaches) in [("up", false), ("down", true), ("both", false)] {
+        let setup = Setup::new();
+        setup.tell(&format!("set?blackhole={side}"));
+        let mut client = setup.client();
+        client.send(1, PRODUCE, 20);
+        client.is_silent();
+        assert_eq!(!setup.applied().is_empty(), reaches, "{side}");
+        setup.tell("clear");
+        client.send(2, PRODUCE, 20);
+        client.is_silent();
+        setup.client().ask(3, PRODUCE, 20);
+    }
+}
+
+#[test]
+fn refusing_resets_new_connections_and_leaves_older_ones() {
+    let setup = Setup::new();
+    let mut older = setup.client();
+    older.ask(1, PRODUCE, 20);
+    setup.tell("set?refuse=1");
+    setup.client().is_over(&CLOSED_OR_RESET);
+    older.ask(2, PRODUCE, 20);
+}
+
+#[test]
+fn shots_wait_until_an_encrypted_connection_has_shaken_hands() {
+    let setup = Setup::new();
+    setup.tell("set?drop_request=1");
+    let mut client = setup.client();
+    client.0.write_all(&[0x16, 3, 1, 0, 0, 0, 0, 0]).unwrap();
+    while setup.tell("status")["up_bytes"] != 8 {
+        std::thread::yield_now();
+    }
+    assert_eq!(setup.tell("status")["drop_request"], 1);
+    client.0.write_all(&[0; 16 * 1024]).unwrap();
+    client.is_over(&CLOSED_OR_RESET);
+    assert_eq!(setup.tell("status")["dropped_requests"], 1);
+}
+
+#[test]
+fn a_broker_that_is_down_resets_the_client() {
+    let setup = Setup::before(spare_port(), Applied::default());
+    setup.client().is_over(&CLOSED_OR_RESET);
+}
+
+#[test]
+fn a_command_that_makes_no_sense_is_refused() {
+    let setup = Setup::new();
+    for command in [
+        "set?nonsense=1",
+        "set?rate=-1",
+        "set?stall=left",
+        "cut?broker=9",
+        "nothing",
+    ] {
+        let (status, body) = setup.http(command);
+        assert!(status.contains("400"), "{command}: {status} {body}");
+    }
+}
