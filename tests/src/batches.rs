@@ -39,9 +39,7 @@ pub struct Batch {
 
 /// Parses what `kafka batches` prints: a JSON object a line.
 pub(crate) fn parse(text: &str) -> Result<Vec<Batch>> {
-    text.lines()
-        .map(|line| serde_json::from_str(line).with_context(|| format!("not a batch: {line}")))
-        .collect()
+    text.lines().map(|line| serde_json::from_str(line).with_context(|| format!("not a batch: {line}"))).collect()
 }
 
 /// The most that a batch may hold.
@@ -76,12 +74,7 @@ impl fmt::Display for Shape {
         write!(
             f,
             "{} records in {} batches (mean {mean:.1}, most {}, {} in full ones), {} bytes (largest batch {})",
-            self.records,
-            self.batches,
-            self.most_records,
-            self.in_full,
-            self.bytes,
-            self.most_bytes
+            self.records, self.batches, self.most_records, self.in_full, self.bytes, self.most_bytes
         )
     }
 }
@@ -99,27 +92,12 @@ pub fn check_idempotent(batches: &[Batch], limits: Limits) -> Result<Shape> {
         let stamp = (batch.producer_id, batch.producer_epoch);
         let first = *producer.get_or_insert(stamp);
         ensure!(batch.producer_id >= 0, "not idempotent: {batch:?}");
-        ensure!(
-            stamp == first,
-            "another producer id or epoch than the first batch's {first:?}: {batch:?}"
-        );
-        let (offset, sequence) = ends
-            .get(&(&*batch.topic, batch.partition))
-            .copied()
-            .unwrap_or((0, 0));
-        ensure!(
-            batch.base_offset == offset,
-            "offset {offset} expected: {batch:?}"
-        );
-        ensure!(
-            batch.base_sequence == sequence,
-            "sequence {sequence} expected: {batch:?}"
-        );
+        ensure!(stamp == first, "another producer id or epoch than the first batch's {first:?}: {batch:?}");
+        let (offset, sequence) = ends.get(&(&*batch.topic, batch.partition)).copied().unwrap_or((0, 0));
+        ensure!(batch.base_offset == offset, "offset {offset} expected: {batch:?}");
+        ensure!(batch.base_sequence == sequence, "sequence {sequence} expected: {batch:?}");
         check_alone(batch, limits)?;
-        ends.insert(
-            (&batch.topic, batch.partition),
-            (batch.last_offset + 1, batch.last_sequence + 1),
-        );
+        ends.insert((&batch.topic, batch.partition), (batch.last_offset + 1, batch.last_sequence + 1));
         shape.add(batch, limits);
     }
     Ok(shape)
@@ -127,29 +105,15 @@ pub fn check_idempotent(batches: &[Batch], limits: Limits) -> Result<Shape> {
 
 /// What must hold of a batch whatever stands before it.
 fn check_alone(batch: &Batch, limits: Limits) -> Result<()> {
-    ensure!(
-        batch.isvalid && batch.magic == 2,
-        "broken, or of an old format: {batch:?}"
-    );
+    ensure!(batch.isvalid && batch.magic == 2, "broken, or of an old format: {batch:?}");
     ensure!(batch.compresscodec == "snappy", "not snappy: {batch:?}");
-    ensure!(
-        batch.last_offset - batch.base_offset + 1 == batch.count,
-        "offsets and count differ: {batch:?}"
-    );
+    ensure!(batch.last_offset - batch.base_offset + 1 == batch.count, "offsets and count differ: {batch:?}");
     ensure!(
         i64::from(batch.last_sequence - batch.base_sequence) + 1 == batch.count,
         "sequences and count differ: {batch:?}"
     );
-    ensure!(
-        batch.count <= limits.records,
-        "more than {} records: {batch:?}",
-        limits.records
-    );
-    ensure!(
-        batch.size <= limits.bytes,
-        "more than {} bytes: {batch:?}",
-        limits.bytes
-    );
+    ensure!(batch.count <= limits.records, "more than {} records: {batch:?}", limits.records);
+    ensure!(batch.size <= limits.bytes, "more than {} bytes: {batch:?}", limits.bytes);
     Ok(())
 }
 

@@ -39,25 +39,17 @@ impl Cluster {
     /// As [`Self::start`].
     pub fn start_with(brokers: u8, arguments: &[&str]) -> Result<Self> {
         let one = ONE_AT_A_TIME.lock();
-        let folder = std::env::var_os("KAFKA_COURIER_CLUSTERS")
-            .map_or_else(std::env::temp_dir, PathBuf::from);
+        let folder = std::env::var_os("KAFKA_COURIER_CLUSTERS").map_or_else(std::env::temp_dir, PathBuf::from);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let home = folder.join(format!("kafka-courier-{}-{number}", std::process::id()));
         let count = brokers.to_string();
         // From here on a drop cleans up, whatever happens.
-        let mut cluster = Self {
-            home,
-            bootstrap: String::new(),
-            _one: one,
-        };
+        let mut cluster = Self { home, bootstrap: String::new(), _one: one };
         let mut words = vec!["up", "--brokers", &count];
         words.extend_from_slice(arguments);
         let said = cluster.tool(&words)?;
         cluster.bootstrap = said.lines().last().unwrap_or_default().to_owned();
-        ensure!(
-            !cluster.bootstrap.is_empty(),
-            "`kafka up` printed no bootstrap servers"
-        );
+        ensure!(!cluster.bootstrap.is_empty(), "`kafka up` printed no bootstrap servers");
         Ok(cluster)
     }
 
@@ -71,27 +63,10 @@ impl Cluster {
     ///
     /// # Errors
     /// When the cluster refuses it.
-    pub fn create_topic(
-        &self,
-        name: &str,
-        partitions: u32,
-        replication: u32,
-        configs: &[(&str, &str)],
-    ) -> Result<()> {
+    pub fn create_topic(&self, name: &str, partitions: u32, replication: u32, configs: &[(&str, &str)]) -> Result<()> {
         let (partitions, replication) = (partitions.to_string(), replication.to_string());
-        let mut words = vec![
-            "topic",
-            "create",
-            name,
-            "--partitions",
-            &partitions,
-            "--replication",
-            &replication,
-        ];
-        let settings: Vec<String> = configs
-            .iter()
-            .map(|(key, value)| format!("{key}={value}"))
-            .collect();
+        let mut words = vec!["topic", "create", name, "--partitions", &partitions, "--replication", &replication];
+        let settings: Vec<String> = configs.iter().map(|(key, value)| format!("{key}={value}")).collect();
         for setting in &settings {
             words.extend_from_slice(&["--config", setting]);
         }
@@ -103,11 +78,7 @@ impl Cluster {
     ///
     /// # Errors
     /// When the topic is not there, a key or value is not UTF-8, or `each` fails.
-    pub fn dump(
-        &self,
-        topic: &str,
-        each: impl FnMut(&DumpedRecord<'_>) -> Result<()>,
-    ) -> Result<u64> {
+    pub fn dump(&self, topic: &str, each: impl FnMut(&DumpedRecord<'_>) -> Result<()>) -> Result<u64> {
         dump::read(self.command(&["dump", topic]), each).with_context(|| format!("dump of {topic}"))
     }
 
@@ -127,9 +98,7 @@ impl Cluster {
     /// When it has no leader now.
     pub fn leader(&self, topic: &str, partition: u32) -> Result<u32> {
         let said = self.tool(&["leader", topic, &partition.to_string()])?;
-        said.trim()
-            .parse()
-            .with_context(|| format!("`kafka leader` printed {said:?}"))
+        said.trim().parse().with_context(|| format!("`kafka leader` printed {said:?}"))
     }
 
     /// SIGKILL to a broker.
@@ -194,19 +163,12 @@ impl Cluster {
 
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new("python3");
-        command
-            .arg(tool_path())
-            .args(words)
-            .env("KAFKA_DIR", &self.home)
-            .stdin(Stdio::null());
+        command.arg(tool_path()).args(words).env("KAFKA_DIR", &self.home).stdin(Stdio::null());
         command
     }
 
     fn keep_logs(&self) -> Result<PathBuf> {
-        let kept = tempfile::Builder::new()
-            .prefix("kafka-courier-logs-")
-            .tempdir()?
-            .keep();
+        let kept = tempfile::Builder::new().prefix("kafka-courier-logs-").tempdir()?.keep();
         for entry in std::fs::read_dir(&self.home)? {
             let broker = entry?.path();
             let log = broker.join("server.log");
@@ -227,10 +189,7 @@ impl Drop for Cluster {
             }
         }
         if let Err(error) = self.tool(&["down"]) {
-            eprintln!(
-                "{}: the cluster did not come down: {error:#}",
-                self.home.display()
-            );
+            eprintln!("{}: the cluster did not come down: {error:#}", self.home.display());
         }
     }
 }
@@ -245,11 +204,6 @@ fn finish(mut command: Command, what: &str) -> Result<String> {
         "python3 did not start: install Python 3.8 or newer (Debian/Ubuntu: apt install python3; macOS: brew install python)",
     )?;
     let said = String::from_utf8_lossy(&done.stderr);
-    ensure!(
-        done.status.success(),
-        "`kafka {what}` failed with {}: {}",
-        done.status,
-        said.trim()
-    );
+    ensure!(done.status.success(), "`kafka {what}` failed with {}: {}", done.status, said.trim());
     Ok(String::from_utf8_lossy(&done.stdout).into_owned())
 }

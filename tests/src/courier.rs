@@ -23,16 +23,9 @@ pub fn binary() -> Result<PathBuf> {
         return Ok(named.into());
     }
     let test = std::env::current_exe()?;
-    let profile = test
-        .parent()
-        .and_then(|deps| deps.parent())
-        .context("the test stands in no target folder")?;
+    let profile = test.parent().and_then(|deps| deps.parent()).context("the test stands in no target folder")?;
     let built = profile.join("courier");
-    ensure!(
-        built.exists(),
-        "{} is not there: cargo build --release -p kafka-courier-cli",
-        built.display()
-    );
+    ensure!(built.exists(), "{} is not there: cargo build --release -p kafka-courier-cli", built.display());
     Ok(built)
 }
 
@@ -73,10 +66,7 @@ impl Courier {
                 command.env_remove(name);
             }
         }
-        Ok(Self {
-            command,
-            deadline: Duration::from_secs(120),
-        })
+        Ok(Self { command, deadline: Duration::from_secs(120) })
     }
 
     /// Sets an environment variable.
@@ -116,10 +106,7 @@ impl Courier {
     /// # Errors
     /// When it does not start.
     pub fn pipe(mut self) -> Result<Child> {
-        self.command
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("courier did not start")
+        self.command.stdout(Stdio::piped()).spawn().context("courier did not start")
     }
 
     /// Runs it to its end.
@@ -128,29 +115,17 @@ impl Courier {
     /// When it does not start or not end in time. Its exit code is no error here.
     pub fn run(mut self) -> Result<Finished> {
         let (mut out, mut err) = (tempfile::tempfile()?, tempfile::tempfile()?);
-        self.command
-            .stdout(out.try_clone()?)
-            .stderr(err.try_clone()?);
+        self.command.stdout(out.try_clone()?).stderr(err.try_clone()?);
         let started = Instant::now();
         let child = self.command.spawn().context("courier did not start")?;
         let ended = wait(child, started + self.deadline);
         let wall = started.elapsed();
         let (stdout, stderr) = (text(&mut out)?, text(&mut err)?);
         let Some(used) = ended? else {
-            bail!(
-                "courier did not end within {:?}; it wrote:\n{stdout}\n{stderr}",
-                self.deadline
-            );
+            bail!("courier did not end within {:?}; it wrote:\n{stdout}\n{stderr}", self.deadline);
         };
         let cpu = used.rusage.utime + used.rusage.stime;
-        Ok(Finished {
-            code: used.status.code(),
-            stdout,
-            stderr,
-            wall,
-            cpu,
-            peak_rss: used.rusage.maxrss,
-        })
+        Ok(Finished { code: used.status.code(), stdout, stderr, wall, cpu, peak_rss: used.rusage.maxrss })
     }
 }
 
@@ -176,17 +151,9 @@ impl Finished {
     /// When one is missing.
     pub fn expect_said(self, words: &[&str]) -> Result<Self> {
         for word in words {
-            ensure!(
-                self.stderr.contains(word),
-                "standard error does not say {word:?}:\n{}",
-                self.stderr
-            );
+            ensure!(self.stderr.contains(word), "standard error does not say {word:?}:\n{}", self.stderr);
         }
-        ensure!(
-            !self.stderr.contains("panicked at"),
-            "it panicked:\n{}",
-            self.stderr
-        );
+        ensure!(!self.stderr.contains("panicked at"), "it panicked:\n{}", self.stderr);
         Ok(self)
     }
 }

@@ -55,14 +55,8 @@ impl DumpedRecord<'_> {
 }
 
 /// Runs `kafka dump` and hands each record to `each`; returns how many there were.
-pub(crate) fn read(
-    mut command: Command,
-    mut each: impl FnMut(&DumpedRecord<'_>) -> Result<()>,
-) -> Result<u64> {
-    let mut child = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("python3 did not start")?;
+pub(crate) fn read(mut command: Command, mut each: impl FnMut(&DumpedRecord<'_>) -> Result<()>) -> Result<u64> {
+    let mut child = command.stdout(Stdio::piped()).spawn().context("python3 did not start")?;
     let read = match child.stdout.take() {
         Some(stdout) => read_lines(BufReader::with_capacity(1 << 20, stdout), &mut each),
         None => Ok(0),
@@ -72,17 +66,11 @@ pub(crate) fn read(
     }
     let status = child.wait()?;
     let count = read?;
-    ensure!(
-        status.success(),
-        "`kafka dump` failed with {status}; its reason is above"
-    );
+    ensure!(status.success(), "`kafka dump` failed with {status}; its reason is above");
     Ok(count)
 }
 
-fn read_lines(
-    mut from: impl BufRead,
-    each: &mut impl FnMut(&DumpedRecord<'_>) -> Result<()>,
-) -> Result<u64> {
+fn read_lines(mut from: impl BufRead, each: &mut impl FnMut(&DumpedRecord<'_>) -> Result<()>) -> Result<u64> {
     let mut line = Vec::new();
     let mut count = 0;
     loop {
@@ -90,12 +78,8 @@ fn read_lines(
         if from.read_until(b'\n', &mut line)? == 0 {
             return Ok(count);
         }
-        let record = serde_json::from_slice(&line).with_context(|| {
-            format!(
-                "not a record: {}",
-                String::from_utf8_lossy(&line).trim_end()
-            )
-        })?;
+        let record = serde_json::from_slice(&line)
+            .with_context(|| format!("not a record: {}", String::from_utf8_lossy(&line).trim_end()))?;
         each(&record)?;
         count += 1;
     }

@@ -14,14 +14,8 @@ use crate::cluster::Cluster;
 use crate::dump::DumpedRecord;
 
 /// The default topics, in the order in which the ledger numbers them.
-pub const TOPICS: [&str; 6] = [
-    "user-events",
-    "auth-events",
-    "api-events",
-    "error-events",
-    "system-events",
-    "default-events",
-];
+pub const TOPICS: [&str; 6] =
+    ["user-events", "auth-events", "api-events", "error-events", "system-events", "default-events"];
 
 /// The default topic of an event type.
 #[must_use]
@@ -39,9 +33,7 @@ pub fn default_topic(event_type: &str) -> &'static str {
 /// The field of `data` that is the record key of an event type.
 fn key_field(event_type: &str) -> Option<&'static str> {
     match event_type {
-        "user.logged_in" | "user.registered" | "user.logged_out" | "user.token_refreshed" => {
-            Some("user_id")
-        }
+        "user.logged_in" | "user.registered" | "user.logged_out" | "user.token_refreshed" => Some("user_id"),
         "api.request" | "api.error" => Some("request_id"),
         "system.alert" => Some("service"),
         _ => None,
@@ -78,19 +70,11 @@ impl Ledger {
     /// # Errors
     /// A line that is no event, or an id that comes twice.
     pub fn read(mut events: impl BufRead, topic: Option<&str>) -> Result<Self> {
-        let topics = topic.map_or_else(
-            || TOPICS.map(String::from).to_vec(),
-            |one| vec![one.to_owned()],
-        );
-        let mut ledger = Self {
-            topics,
-            entries: HashMap::new(),
-        };
+        let topics = topic.map_or_else(|| TOPICS.map(String::from).to_vec(), |one| vec![one.to_owned()]);
+        let mut ledger = Self { topics, entries: HashMap::new() };
         let mut line = String::new();
         while events.read_line(&mut line)? > 0 {
-            ledger
-                .add(&line)
-                .with_context(|| format!("event {}", line.trim_end()))?;
+            ledger.add(&line).with_context(|| format!("event {}", line.trim_end()))?;
             line.clear();
         }
         Ok(ledger)
@@ -99,20 +83,9 @@ impl Ledger {
     fn add(&mut self, line: &str) -> Result<()> {
         let event: Value = serde_json::from_str(line)?;
         let wanted = default_topic(text(&event, "type")?);
-        let index = self
-            .topics
-            .iter()
-            .position(|topic| topic == wanted)
-            .unwrap_or(0);
-        let entry = Entry {
-            topic: u8::try_from(index)?,
-            content: content(&event),
-            found: None,
-        };
-        ensure!(
-            self.entries.insert(id(&event)?, entry).is_none(),
-            "its id came before"
-        );
+        let index = self.topics.iter().position(|topic| topic == wanted).unwrap_or(0);
+        let entry = Entry { topic: u8::try_from(index)?, content: content(&event), found: None };
+        ensure!(self.entries.insert(id(&event)?, entry).is_none(), "its id came before");
         Ok(())
     }
 
@@ -149,11 +122,7 @@ impl Ledger {
         let mut counts = Vec::new();
         for index in 0..self.topics.len() {
             let name = self.topics[index].clone();
-            let mut walk = Walk {
-                topic: u8::try_from(index)?,
-                offsets: HashMap::new(),
-                running: HashMap::new(),
-            };
+            let mut walk = Walk { topic: u8::try_from(index)?, offsets: HashMap::new(), running: HashMap::new() };
             let count = cluster.dump(&name, |record| self.take(&mut walk, record))?;
             counts.push((name, count));
         }
@@ -162,64 +131,26 @@ impl Ledger {
     }
 
     fn check_complete(&self) -> Result<()> {
-        let missing: Vec<&Uuid> = self
-            .entries
-            .iter()
-            .filter(|(_, e)| e.found.is_none())
-            .map(|(id, _)| id)
-            .collect();
-        ensure!(
-            missing.is_empty(),
-            "{} events are not in the log, among them {}",
-            missing.len(),
-            missing[0]
-        );
+        let missing: Vec<&Uuid> = self.entries.iter().filter(|(_, e)| e.found.is_none()).map(|(id, _)| id).collect();
+        ensure!(missing.is_empty(), "{} events are not in the log, among them {}", missing.len(), missing[0]);
         Ok(())
     }
 
     fn take(&mut self, walk: &mut Walk, record: &DumpedRecord<'_>) -> Result<()> {
-        let place = Place {
-            topic: walk.topic,
-            partition: record.partition,
-            offset: record.offset,
-        };
-        let value = record
-            .value
-            .as_deref()
-            .with_context(|| format!("{place:?} has no value"))?;
+        let place = Place { topic: walk.topic, partition: record.partition, offset: record.offset };
+        let value = record.value.as_deref().with_context(|| format!("{place:?} has no value"))?;
         self.take_event(walk, record, &serde_json::from_str(value)?, place)
-            .with_context(|| {
-                format!(
-                    "{} {place:?}: {value}",
-                    self.topics[usize::from(walk.topic)]
-                )
-            })
+            .with_context(|| format!("{} {place:?}: {value}", self.topics[usize::from(walk.topic)]))
     }
 
-    fn take_event(
-        &mut self,
-        walk: &mut Walk,
-        record: &DumpedRecord<'_>,
-        event: &Value,
-        place: Place,
-    ) -> Result<()> {
+    fn take_event(&mut self, walk: &mut Walk, record: &DumpedRecord<'_>, event: &Value, place: Place) -> Result<()> {
         let id = id(event)?;
-        let entry = self
-            .entries
-            .get_mut(&id)
-            .context("its id was never published")?;
+        let entry = self.entries.get_mut(&id).context("its id was never published")?;
         if let Some(first) = entry.found.replace(place) {
             bail!("it is in the log twice, first at {first:?}");
         }
-        ensure!(
-            entry.topic == walk.topic,
-            "it belongs into {}",
-            self.topics[usize::from(entry.topic)]
-        );
-        ensure!(
-            entry.content == content(event),
-            "it is not what was published"
-        );
+        ensure!(entry.topic == walk.topic, "it belongs into {}", self.topics[usize::from(entry.topic)]);
+        ensure!(entry.content == content(event), "it is not what was published");
         check_key(record, event)?;
         check_headers(record, event)?;
         walk.check_order(record, event)
@@ -240,23 +171,15 @@ impl Walk {
         let next = self.offsets.entry(record.partition).or_insert(0);
         ensure!(record.offset == *next, "offset {next} expected");
         *next += 1;
-        let number = event["sample"]["seq"]
-            .as_u64()
-            .context("no running number")?;
+        let number = event["sample"]["seq"].as_u64().context("no running number")?;
         let key = record.key.as_deref().unwrap_or_default();
         match self.running.get_mut(key) {
             Some(last) => {
-                ensure!(
-                    number == *last + 1,
-                    "out of order: {number} follows {last} of key {key:?}"
-                );
+                ensure!(number == *last + 1, "out of order: {number} follows {last} of key {key:?}");
                 *last = number;
             }
             None => {
-                ensure!(
-                    number <= 1,
-                    "the first of key {key:?} has the running number {number}"
-                );
+                ensure!(number <= 1, "the first of key {key:?} has the running number {number}");
                 self.running.insert(key.to_owned(), number);
             }
         }
@@ -268,16 +191,9 @@ fn check_key(record: &DumpedRecord<'_>, event: &Value) -> Result<()> {
     let field = key_field(text(event, "type")?);
     let of_type = field.and_then(|field| event["data"][field].as_str());
     let wanted = event["partition_key"].as_str().or(of_type);
-    ensure!(
-        record.key.as_deref() == wanted,
-        "its key is {:?}, not {wanted:?}",
-        record.key
-    );
+    ensure!(record.key.as_deref() == wanted, "its key is {:?}, not {wanted:?}", record.key);
     let java = record.java_partition.unwrap_or(record.partition);
-    ensure!(
-        record.partition == java,
-        "the Java client puts this key into partition {java}"
-    );
+    ensure!(record.partition == java, "the Java client puts this key into partition {java}");
     Ok(())
 }
 
@@ -296,9 +212,7 @@ fn check_headers(record: &DumpedRecord<'_>, event: &Value) -> Result<()> {
 }
 
 fn text<'a>(event: &'a Value, field: &str) -> Result<&'a str> {
-    event[field]
-        .as_str()
-        .with_context(|| format!("it has no text {field:?}"))
+    event[field].as_str().with_context(|| format!("it has no text {field:?}"))
 }
 
 fn id(event: &Value) -> Result<Uuid> {
@@ -309,14 +223,9 @@ fn id(event: &Value) -> Result<Uuid> {
 fn content(value: &Value) -> u64 {
     let mut hasher = DefaultHasher::new();
     match value {
-        Value::Array(items) => {
-            ("array", items.iter().map(content).collect::<Vec<_>>()).hash(&mut hasher)
-        }
+        Value::Array(items) => ("array", items.iter().map(content).collect::<Vec<_>>()).hash(&mut hasher),
         Value::Object(fields) => {
-            let mut all: Vec<u64> = fields
-                .iter()
-                .map(|(name, value)| pair(name, content(value)))
-                .collect();
+            let mut all: Vec<u64> = fields.iter().map(|(name, value)| pair(name, content(value))).collect();
             all.sort_unstable();
             ("object", all).hash(&mut hasher);
         }

@@ -58,19 +58,13 @@ impl Job<'_> {
     pub fn publish_and_check(&self, cluster: &Cluster) -> Result<Done> {
         let folder = tempfile::tempdir()?;
         let receipts_file = folder.path().join("receipts.ndjson");
-        let receipts_name = receipts_file
-            .to_str()
-            .context("a temporary folder that is not UTF-8")?;
+        let receipts_name = receipts_file.to_str().context("a temporary folder that is not UTF-8")?;
         let run = self.publish(cluster, receipts_name)?;
         let mut ledger = self.ledger()?;
         let counts = ledger.check(cluster)?;
         receipts::check(&receipts_file, &ledger)?;
         let shape = batches::check_idempotent(&cluster.batches(&TOPICS)?, self.limits)?;
-        ensure!(
-            shape.records.unsigned_abs() == self.events,
-            "{shape} for {} events",
-            self.events
-        );
+        ensure!(shape.records.unsigned_abs() == self.events, "{shape} for {} events", self.events);
         println!(
             "courier publish: {} events in {:.1} s, {:.1} s of CPU ({:.2} us an event), peak memory {:.1} MB",
             self.events,
@@ -87,17 +81,8 @@ impl Job<'_> {
     fn publish(&self, cluster: &Cluster, receipts: &str) -> Result<Finished> {
         let mut sample = self.sample()?.pipe()?;
         let events = sample.stdout.take().context("no pipe")?;
-        let arguments = [
-            "publish",
-            "--brokers",
-            cluster.bootstrap(),
-            "--receipts",
-            receipts,
-            "-",
-        ];
-        let mut courier = Courier::new(&arguments)?
-            .input(Stdio::from(events))
-            .within(DEADLINE);
+        let arguments = ["publish", "--brokers", cluster.bootstrap(), "--receipts", receipts, "-"];
+        let mut courier = Courier::new(&arguments)?.input(Stdio::from(events)).within(DEADLINE);
         for (name, value) in self.settings {
             courier = courier.env(name, value);
         }
@@ -114,12 +99,7 @@ impl Job<'_> {
         let events = sample.stdout.take().context("no pipe")?;
         let ledger = Ledger::read(BufReader::with_capacity(1 << 20, events), None)?;
         ensure!(sample.wait()?.success(), "courier sample failed");
-        ensure!(
-            ledger.len() as u64 == self.events,
-            "{} sample events, not {}",
-            ledger.len(),
-            self.events
-        );
+        ensure!(ledger.len() as u64 == self.events, "{} sample events, not {}", ledger.len(), self.events);
         Ok(ledger)
     }
 

@@ -30,12 +30,9 @@ pub struct Receipt {
 /// # Errors
 /// When a line is no receipt, or `each` fails.
 pub fn read(file: &Path, mut each: impl FnMut(Receipt) -> Result<()>) -> Result<()> {
-    for line in
-        BufReader::new(File::open(file).with_context(|| file.display().to_string())?).lines()
-    {
+    for line in BufReader::new(File::open(file).with_context(|| file.display().to_string())?).lines() {
         let line = line?;
-        let receipt =
-            serde_json::from_str(&line).with_context(|| format!("not a receipt: {line}"))?;
+        let receipt = serde_json::from_str(&line).with_context(|| format!("not a receipt: {line}"))?;
         each(receipt).with_context(|| format!("receipt {line}"))?;
     }
     Ok(())
@@ -54,28 +51,12 @@ pub fn check(file: &Path, ledger: &Ledger) -> Result<()> {
         else {
             bail!("it names no place");
         };
-        let topic = topics
-            .iter()
-            .position(|name| *name == topic)
-            .context("an unknown topic")?;
-        let place = Place {
-            topic: u8::try_from(topic)?,
-            partition,
-            offset,
-        };
-        ensure!(
-            ledger.place(&id) == Some(place),
-            "the log has it at {:?}",
-            ledger.place(&id)
-        );
+        let topic = topics.iter().position(|name| *name == topic).context("an unknown topic")?;
+        let place = Place { topic: u8::try_from(topic)?, partition, offset };
+        ensure!(ledger.place(&id) == Some(place), "the log has it at {:?}", ledger.place(&id));
         ensure!(seen.insert(id), "a second one for this event");
         Ok(())
     })?;
-    ensure!(
-        seen.len() == ledger.len(),
-        "{} receipts for {} events",
-        seen.len(),
-        ledger.len()
-    );
+    ensure!(seen.len() == ledger.len(), "{} receipts for {} events", seen.len(), ledger.len());
     Ok(())
 }

@@ -8,21 +8,11 @@ use serde_json::Value;
 /// The workspace's packages that a package's users compile with it: normal and build dependencies by name.
 fn shipped() -> BTreeMap<String, BTreeSet<String>> {
     let output = Command::new(env!("CARGO"))
-        .args([
-            "metadata",
-            "--no-deps",
-            "--format-version",
-            "1",
-            "--offline",
-        ])
+        .args(["metadata", "--no-deps", "--format-version", "1", "--offline"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
     let packages = metadata["packages"].as_array().unwrap();
     let name = |value: &Value| value["name"].as_str().unwrap().to_owned();
@@ -30,25 +20,16 @@ fn shipped() -> BTreeMap<String, BTreeSet<String>> {
     let ours = |package: &Value| -> BTreeSet<String> {
         let all = package["dependencies"].as_array().unwrap();
         let kept = all.iter().filter(|d| d["kind"] != "dev").map(name);
-        kept.filter(|dependency| members.contains(dependency))
-            .collect()
+        kept.filter(|dependency| members.contains(dependency)).collect()
     };
-    packages
-        .iter()
-        .map(|package| (name(package), ours(package)))
-        .collect()
+    packages.iter().map(|package| (name(package), ours(package))).collect()
 }
 
 /// Asserts that `package` knows nobody of the workspace but `allowed`.
 fn knows_only(package: &str, allowed: &[&str]) {
     let shipped = shipped();
-    let known = shipped
-        .get(package)
-        .unwrap_or_else(|| panic!("no package {package}"));
-    let strangers: Vec<&String> = known
-        .iter()
-        .filter(|k| !allowed.contains(&k.as_str()))
-        .collect();
+    let known = shipped.get(package).unwrap_or_else(|| panic!("no package {package}"));
+    let strangers: Vec<&String> = known.iter().filter(|k| !allowed.contains(&k.as_str())).collect();
     assert!(strangers.is_empty(), "{package} depends on {strangers:?}");
 }
 
@@ -60,10 +41,7 @@ fn event_model_and_batcher_know_nobody() {
 
 #[test]
 fn the_sender_knows_the_batcher_alone() {
-    knows_only(
-        "kafka-courier-idempotent-sender",
-        &["kafka-courier-batcher"],
-    );
+    knows_only("kafka-courier-idempotent-sender", &["kafka-courier-batcher"]);
 }
 
 #[test]
@@ -73,11 +51,7 @@ fn the_test_broker_knows_the_batcher_alone() {
 
 #[test]
 fn the_producer_joins_events_batches_and_sender() {
-    let parts = [
-        "kafka-courier-event-model",
-        "kafka-courier-batcher",
-        "kafka-courier-idempotent-sender",
-    ];
+    let parts = ["kafka-courier-event-model", "kafka-courier-batcher", "kafka-courier-idempotent-sender"];
     knows_only("kafka-courier", &parts);
     let known = &shipped()["kafka-courier"];
     assert!(parts.iter().all(|part| known.contains(*part)), "{known:?}");
@@ -85,10 +59,7 @@ fn the_producer_joins_events_batches_and_sender() {
 
 #[test]
 fn the_binary_reaches_kafka_through_the_producer_alone() {
-    knows_only(
-        "kafka-courier-cli",
-        &["kafka-courier", "kafka-courier-event-model"],
-    );
+    knows_only("kafka-courier-cli", &["kafka-courier", "kafka-courier-event-model"]);
     assert!(shipped()["kafka-courier-cli"].contains("kafka-courier"));
 }
 
@@ -96,10 +67,7 @@ fn the_binary_reaches_kafka_through_the_producer_alone() {
 fn no_shipped_package_depends_on_tests_or_benchmarks() {
     for (package, known) in shipped() {
         for unshipped in ["kafka-courier-tests", "kafka-courier-benches"] {
-            assert!(
-                !known.contains(unshipped),
-                "{package} depends on {unshipped}"
-            );
+            assert!(!known.contains(unshipped), "{package} depends on {unshipped}");
         }
     }
 }

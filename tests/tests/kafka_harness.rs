@@ -7,10 +7,7 @@ use anyhow::Result;
 use kafka_courier_tests::batches::{Limits, check_idempotent};
 use kafka_courier_tests::cluster::Cluster;
 
-const LIMITS: Limits = Limits {
-    records: 100_000,
-    bytes: 1_048_588,
-};
+const LIMITS: Limits = Limits { records: 100_000, bytes: 1_048_588 };
 
 fn file_of(text: &str) -> Result<File> {
     let mut file = tempfile::tempfile()?;
@@ -22,44 +19,21 @@ fn file_of(text: &str) -> Result<File> {
 /// Records written by Kafka's performance tool, 100 bytes each.
 fn perf(cluster: &Cluster, topic: &str, count: &str, settings: &[&str]) -> Result<String> {
     let bootstrap = format!("bootstrap.servers={}", cluster.bootstrap());
-    let mut words = vec![
-        "--topic",
-        topic,
-        "--num-records",
-        count,
-        "--record-size",
-        "100",
-        "--throughput",
-        "-1",
-    ];
+    let mut words = vec!["--topic", topic, "--num-records", count, "--record-size", "100", "--throughput", "-1"];
     words.extend_from_slice(&["--producer-props", &bootstrap]);
     words.extend_from_slice(settings);
-    cluster.java(
-        "org.apache.kafka.tools.ProducerPerformance",
-        &words,
-        Stdio::null(),
-    )
+    cluster.java("org.apache.kafka.tools.ProducerPerformance", &words, Stdio::null())
 }
 
 #[test]
 fn a_record_of_kafkas_console_producer_is_read_back_with_all_its_parts() {
     let cluster = Cluster::start(1).unwrap();
-    cluster
-        .create_topic("t", 6, 1, &[("retention.ms", "-1")])
-        .unwrap();
+    cluster.create_topic("t", 6, 1, &[("retention.ms", "-1")]).unwrap();
     let input = file_of("a:1,b:ä\tkey\tva\"lue\nc:3\tother\t\n").unwrap();
     let words = ["--bootstrap-server", cluster.bootstrap(), "--topic", "t"];
-    let properties = ["parse.key=true", "parse.headers=true"]
-        .map(|p| ["--property", p])
-        .concat();
+    let properties = ["parse.key=true", "parse.headers=true"].map(|p| ["--property", p]).concat();
     let words = [&words[..], &properties].concat();
-    cluster
-        .java(
-            "org.apache.kafka.tools.ConsoleProducer",
-            &words,
-            input.into(),
-        )
-        .unwrap();
+    cluster.java("org.apache.kafka.tools.ConsoleProducer", &words, input.into()).unwrap();
 
     let mut seen = Vec::new();
     let count = cluster
@@ -67,11 +41,7 @@ fn a_record_of_kafkas_console_producer_is_read_back_with_all_its_parts() {
             assert_eq!(record.java_partition, Some(record.partition), "{record:?}");
             assert_eq!(record.offset, 0);
             let headers = ["a", "b", "c"].map(|name| record.header(name).map(String::from));
-            seen.push((
-                record.key.as_deref().map(String::from),
-                record.value.as_deref().map(String::from),
-                headers,
-            ));
+            seen.push((record.key.as_deref().map(String::from), record.value.as_deref().map(String::from), headers));
             Ok(())
         })
         .unwrap();
@@ -88,20 +58,8 @@ fn batches_of_the_java_producer_are_idempotent_only_where_they_are() {
     for topic in ["good", "plain", "uncompressed", "two"] {
         cluster.create_topic(topic, 2, 1, &[]).unwrap();
     }
-    perf(
-        &cluster,
-        "good",
-        "20000",
-        &["compression.type=snappy", "linger.ms=10"],
-    )
-    .unwrap();
-    perf(
-        &cluster,
-        "plain",
-        "100",
-        &["compression.type=snappy", "enable.idempotence=false"],
-    )
-    .unwrap();
+    perf(&cluster, "good", "20000", &["compression.type=snappy", "linger.ms=10"]).unwrap();
+    perf(&cluster, "plain", "100", &["compression.type=snappy", "enable.idempotence=false"]).unwrap();
     perf(&cluster, "uncompressed", "100", &[]).unwrap();
     perf(&cluster, "two", "100", &["compression.type=snappy"]).unwrap();
     perf(&cluster, "two", "100", &["compression.type=snappy"]).unwrap();
@@ -116,32 +74,10 @@ fn batches_of_the_java_producer_are_idempotent_only_where_they_are() {
     assert!(error("plain", LIMITS).contains("not idempotent"));
     assert!(error("uncompressed", LIMITS).contains("not snappy"));
     assert!(error("two", LIMITS).contains("another producer id"));
-    assert!(
-        error(
-            "good",
-            Limits {
-                records: shape.most_records - 1,
-                ..LIMITS
-            }
-        )
-        .contains("records")
-    );
-    assert!(
-        error(
-            "good",
-            Limits {
-                bytes: shape.most_bytes - 1,
-                ..LIMITS
-            }
-        )
-        .contains("bytes")
-    );
+    assert!(error("good", Limits { records: shape.most_records - 1, ..LIMITS }).contains("records"));
+    assert!(error("good", Limits { bytes: shape.most_bytes - 1, ..LIMITS }).contains("bytes"));
 
-    let gap: Vec<_> = good
-        .iter()
-        .filter(|batch| batch.base_offset > 0)
-        .cloned()
-        .collect();
+    let gap: Vec<_> = good.iter().filter(|batch| batch.base_offset > 0).cloned().collect();
     assert!(check_idempotent(&gap, LIMITS).is_err());
 }
 

@@ -22,12 +22,7 @@ const BIG_ID: &str = "018f0000-0000-7000-8000-0000000000b1";
 /// Sample events, a line each.
 fn sample(count: usize) -> Result<Vec<String>> {
     let run = Courier::new(&["sample", "--count", &count.to_string(), "--seed", "7"])?.run()?;
-    Ok(run
-        .expect_code(0)?
-        .stdout
-        .lines()
-        .map(String::from)
-        .collect())
+    Ok(run.expect_code(0)?.stdout.lines().map(String::from).collect())
 }
 
 fn cluster_with_topic() -> Result<Cluster> {
@@ -38,27 +33,16 @@ fn cluster_with_topic() -> Result<Cluster> {
 
 /// Publishes the lines into [`TOPIC`].
 fn publish(cluster: &Cluster, lines: &[String], more: &[&str]) -> Result<Finished> {
-    let mut arguments = vec![
-        "publish",
-        "--brokers",
-        cluster.bootstrap(),
-        "--topic",
-        TOPIC,
-    ];
+    let mut arguments = vec!["publish", "--brokers", cluster.bootstrap(), "--topic", TOPIC];
     arguments.extend_from_slice(more);
-    Courier::new(&arguments)?
-        .input_bytes((lines.join("\n") + "\n").as_bytes())?
-        .run()
+    Courier::new(&arguments)?.input_bytes((lines.join("\n") + "\n").as_bytes())?.run()
 }
 
 /// Checks that the topic holds these events, each once and in order, and no others.
 fn arrived(cluster: &Cluster, events: &[String]) -> Result<()> {
     let mut ledger = Ledger::read(events.join("\n").as_bytes(), Some(TOPIC))?;
     let counts = ledger.check(cluster)?;
-    ensure!(
-        counts == [(TOPIC.to_owned(), events.len() as u64)],
-        "{counts:?}"
-    );
+    ensure!(counts == [(TOPIC.to_owned(), events.len() as u64)], "{counts:?}");
     Ok(())
 }
 
@@ -74,10 +58,7 @@ fn noise(length: usize) -> String {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        char::from(
-            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-                [(state >> 58) as usize],
-        )
+        char::from(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"[(state >> 58) as usize])
     };
     (0..length).map(|_| letter()).collect()
 }
@@ -132,11 +113,7 @@ fn an_event_of_two_megabytes_is_refused_with_its_size_and_all_around_it_arrive()
     receipts::read(&file, |receipt| {
         let id = receipt.id.context("no id")?.to_string();
         ensure!(receipt.error.is_some() == (id == BIG_ID), "{receipt:?}");
-        *if receipt.error.is_some() {
-            &mut refused
-        } else {
-            &mut delivered
-        } += 1;
+        *if receipt.error.is_some() { &mut refused } else { &mut delivered } += 1;
         Ok(())
     })
     .unwrap();
@@ -175,9 +152,7 @@ fn events_for_a_topic_that_is_not_there_fail_alone() {
         })
         .unwrap();
     let ids = |events: &[String]| -> Vec<String> {
-        let id = |line: &String| {
-            serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].to_string()
-        };
+        let id = |line: &String| serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].to_string();
         let mut ids: Vec<String> = events.iter().map(id).collect();
         ids.sort();
         ids
@@ -235,10 +210,7 @@ fn a_topic_name_that_kafka_does_not_allow_is_refused_with_the_rule() {
 
 #[test]
 fn a_setting_that_makes_no_sense_is_refused_by_name() {
-    for (name, value) in [
-        ("KAFKA_FLUSH_MESSAGES", "many"),
-        ("KAFKA_TOPIC_MAPPING", "a=b c"),
-    ] {
+    for (name, value) in [("KAFKA_FLUSH_MESSAGES", "many"), ("KAFKA_TOPIC_MAPPING", "a=b c")] {
         let run = Courier::new(&["publish", "--brokers", &nobody().unwrap()]).unwrap();
         run.env(name, value)
             .run()
@@ -255,16 +227,9 @@ fn a_json_array_in_a_file_is_read_as_lines_are() {
     let file = folder.path().join("events.json");
     let events = sample(50).unwrap();
     fs::write(&file, format!("[\n{}\n]\n", events.join(",\n"))).unwrap();
-    Courier::new(&[
-        "publish",
-        "--brokers",
-        cluster.bootstrap(),
-        "--topic",
-        TOPIC,
-        file.to_str().unwrap(),
-    ])
-    .and_then(Courier::run)
-    .and_then(|run| run.expect_code(0))
-    .unwrap();
+    Courier::new(&["publish", "--brokers", cluster.bootstrap(), "--topic", TOPIC, file.to_str().unwrap()])
+        .and_then(Courier::run)
+        .and_then(|run| run.expect_code(0))
+        .unwrap();
     arrived(&cluster, &events).unwrap();
 }

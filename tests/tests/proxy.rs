@@ -39,10 +39,7 @@ fn serve(mut stream: TcpStream, applied: &Applied) {
     while let Ok(body) = read_frame(&mut stream) {
         let api = i16::from_be_bytes([body[0], body[1]]);
         applied.lock().unwrap().push((api, id_at(&body, 4)));
-        let mut answer = i32::try_from(body.len() - 4)
-            .unwrap()
-            .to_be_bytes()
-            .to_vec();
+        let mut answer = i32::try_from(body.len() - 4).unwrap().to_be_bytes().to_vec();
         answer.extend_from_slice(&body[4..]);
         if stream.write_all(&answer).is_err() {
             return;
@@ -51,11 +48,7 @@ fn serve(mut stream: TcpStream, applied: &Applied) {
 }
 
 fn spare_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// The proxy before a server; both end with the test.
@@ -92,12 +85,7 @@ impl Setup {
                 .stdin(Stdio::null())
                 .spawn()
                 .unwrap();
-            let mut setup = Self {
-                proxy,
-                port,
-                control,
-                applied: Arc::clone(&applied),
-            };
+            let mut setup = Self { proxy, port, control, applied: Arc::clone(&applied) };
             // It ends at once where somebody took one of the ports meanwhile.
             while setup.proxy.try_wait().unwrap().is_none() {
                 if TcpStream::connect(("127.0.0.1", control)).is_ok() {
@@ -123,10 +111,7 @@ impl Setup {
         write!(stream, "GET /{command} HTTP/1.1\r\n\r\n").unwrap();
         let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
         let status = lines.next().unwrap();
-        let body = lines
-            .skip_while(|line| !line.is_empty())
-            .collect::<Vec<_>>()
-            .concat();
+        let body = lines.skip_while(|line| !line.is_empty()).collect::<Vec<_>>().concat();
         (status, body)
     }
 
@@ -249,11 +234,7 @@ fn a_dropped_response_was_applied_and_is_never_seen() {
     setup.tell("set?drop_response=1&api=0");
     let mut client = setup.client();
     client.ask(1, METADATA, 20); // not what it aims at
-    let frames = [
-        frame(2, METADATA, 20),
-        frame(3, PRODUCE, 20),
-        frame(4, METADATA, 20),
-    ];
+    let frames = [frame(2, METADATA, 20), frame(3, PRODUCE, 20), frame(4, METADATA, 20)];
     client.0.write_all(&frames.concat()).unwrap();
     assert_eq!(client.receive().unwrap(), 2);
     client.is_over(&CLOSED);
@@ -369,13 +350,7 @@ fn a_broker_that_is_down_resets_the_client() {
 #[test]
 fn a_command_that_makes_no_sense_is_refused() {
     let setup = Setup::new();
-    for command in [
-        "set?nonsense=1",
-        "set?rate=-1",
-        "set?stall=left",
-        "cut?broker=9",
-        "nothing",
-    ] {
+    for command in ["set?nonsense=1", "set?rate=-1", "set?stall=left", "cut?broker=9", "nothing"] {
         let (status, body) = setup.http(command);
         assert!(status.contains("400"), "{command}: {status} {body}");
     }

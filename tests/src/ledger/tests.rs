@@ -30,18 +30,11 @@ fn dumped(event: &Value, offset: i64) -> Value {
 /// The first thing that is wrong with these records, as they follow each other in one topic.
 fn fault(records: &[Value]) -> Option<String> {
     let mut ledger = ledger();
-    let mut walk = Walk {
-        topic: 0,
-        offsets: HashMap::new(),
-        running: HashMap::new(),
-    };
+    let mut walk = Walk { topic: 0, offsets: HashMap::new(), running: HashMap::new() };
     records.iter().find_map(|record| {
         let line = record.to_string();
         let record = serde_json::from_str(&line).unwrap();
-        ledger
-            .take(&mut walk, &record)
-            .err()
-            .map(|error| format!("{error:#}"))
+        ledger.take(&mut walk, &record).err().map(|error| format!("{error:#}"))
     })
 }
 
@@ -63,38 +56,23 @@ fn a_log_as_it_should_be_is_accepted_whatever_the_order_of_fields() {
         "sample": {"seq": 0}, "data": {"resolved": false, "service": "billing"}, "correlation_id": "c",
         "version": "1", "source": "s", "type": "system.alert", "id": FIRST,
     });
-    assert_eq!(
-        fault(&[dumped(&turned, 0), dumped(&alert(SECOND, 1), 1)]),
-        None
-    );
+    assert_eq!(fault(&[dumped(&turned, 0), dumped(&alert(SECOND, 1), 1)]), None);
 }
 
 #[test]
 fn an_event_that_is_there_twice_is_found() {
-    finds(
-        &[dumped(&alert(FIRST, 0), 0), dumped(&alert(FIRST, 0), 1)],
-        "in the log twice",
-    );
+    finds(&[dumped(&alert(FIRST, 0), 0), dumped(&alert(FIRST, 0), 1)], "in the log twice");
 }
 
 #[test]
 fn an_event_that_is_not_there_is_found() {
     let mut ledger = ledger();
-    let mut walk = Walk {
-        topic: 0,
-        offsets: HashMap::new(),
-        running: HashMap::new(),
-    };
+    let mut walk = Walk { topic: 0, offsets: HashMap::new(), running: HashMap::new() };
     for (event, missing) in [(alert(FIRST, 0), true), (alert(SECOND, 1), false)] {
         let line = dumped(&event, walk.offsets.get(&3).copied().unwrap_or(0)).to_string();
-        ledger
-            .take(&mut walk, &serde_json::from_str(&line).unwrap())
-            .unwrap();
+        ledger.take(&mut walk, &serde_json::from_str(&line).unwrap()).unwrap();
         let found = ledger.check_complete().err().map(|error| error.to_string());
-        assert_eq!(
-            found,
-            missing.then(|| format!("1 events are not in the log, among them {SECOND}"))
-        );
+        assert_eq!(found, missing.then(|| format!("1 events are not in the log, among them {SECOND}")));
     }
 }
 
@@ -113,18 +91,12 @@ fn an_event_that_changed_on_its_way_is_found() {
 
 #[test]
 fn events_of_a_key_that_changed_places_are_found() {
-    finds(
-        &[dumped(&alert(SECOND, 1), 0), dumped(&alert(FIRST, 0), 1)],
-        "out of order",
-    );
+    finds(&[dumped(&alert(SECOND, 1), 0), dumped(&alert(FIRST, 0), 1)], "out of order");
 }
 
 #[test]
 fn a_gap_in_the_offsets_is_found() {
-    finds(
-        &[dumped(&alert(FIRST, 0), 0), dumped(&alert(SECOND, 1), 2)],
-        "offset 1 expected",
-    );
+    finds(&[dumped(&alert(FIRST, 0), 0), dumped(&alert(SECOND, 1), 2)], "offset 1 expected");
 }
 
 #[test]
@@ -141,33 +113,18 @@ fn a_partition_that_java_would_not_have_chosen_is_found() {
 
 #[test]
 fn a_missing_a_doubled_and_a_wrong_header_are_found() {
-    let right = [
-        json!(["event_id", FIRST]),
-        json!(["event_type", "system.alert"]),
-    ];
+    let right = [json!(["event_id", FIRST]), json!(["event_type", "system.alert"])];
     finds(&[with("headers", json!(right))], "header correlation_id");
     let doubled = [json!(["event_id", FIRST]), json!(["event_id", FIRST])];
     finds(&[with("headers", json!(doubled))], "header event_id");
-    finds(
-        &[with("headers", json!([["event_id", "other"]]))],
-        "header event_id",
-    );
+    finds(&[with("headers", json!([["event_id", "other"]]))], "header event_id");
 }
 
 #[test]
 fn an_event_in_another_topic_than_its_types_is_found() {
     let mut ledger = Ledger::read(alert(FIRST, 0).to_string().as_bytes(), None).unwrap();
-    let mut walk = Walk {
-        topic: 0,
-        offsets: HashMap::new(),
-        running: HashMap::new(),
-    };
+    let mut walk = Walk { topic: 0, offsets: HashMap::new(), running: HashMap::new() };
     let line = dumped(&alert(FIRST, 0), 0).to_string();
-    let error = ledger
-        .take(&mut walk, &serde_json::from_str(&line).unwrap())
-        .unwrap_err();
-    assert!(
-        format!("{error:#}").contains("belongs into system-events"),
-        "{error:#}"
-    );
+    let error = ledger.take(&mut walk, &serde_json::from_str(&line).unwrap()).unwrap_err();
+    assert!(format!("{error:#}").contains("belongs into system-events"), "{error:#}");
 }

@@ -38,19 +38,14 @@ pub(crate) async fn serve(mut client: TcpStream, routes: Arc<Routes>) {
 
 fn obey(target: &str, routes: &Routes) -> Result<String, String> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let mut pairs: Vec<(&str, &str)> = query
-        .split('&')
-        .filter(|s| !s.is_empty())
-        .map(|s| s.split_once('=').unwrap_or((s, "1")))
-        .collect();
+    let mut pairs: Vec<(&str, &str)> =
+        query.split('&').filter(|s| !s.is_empty()).map(|s| s.split_once('=').unwrap_or((s, "1"))).collect();
     let broker = match pairs.iter().position(|(k, _)| *k == "broker") {
         Some(i) => pairs.remove(i).1,
         None => "all",
     };
-    let chosen: Vec<(&String, &Arc<Route>)> = routes
-        .iter()
-        .filter(|(id, _)| broker == "all" || broker == *id)
-        .collect();
+    let chosen: Vec<(&String, &Arc<Route>)> =
+        routes.iter().filter(|(id, _)| broker == "all" || broker == *id).collect();
     if chosen.is_empty() {
         return Err(format!("no broker {broker:?}"));
     }
@@ -61,26 +56,17 @@ fn obey(target: &str, routes: &Routes) -> Result<String, String> {
             "/clear" => clear(route),
             "/cut" => cut(route, pairs.contains(&("rst", "1"))),
             _ => {
-                return Err(format!(
-                    "no such command {path:?}: /status, /set, /cut, /clear"
-                ));
+                return Err(format!("no such command {path:?}: /status, /set, /cut, /clear"));
             }
         }
     }
-    let each: Vec<String> = chosen
-        .iter()
-        .map(|(id, route)| format!("\"{id}\":{}", describe(route)))
-        .collect();
+    let each: Vec<String> = chosen.iter().map(|(id, route)| format!("\"{id}\":{}", describe(route))).collect();
     Ok(format!("{{{}}}", each.join(",")))
 }
 
 fn clear(route: &Route) {
     route.faults.send_replace(Faults::default());
-    for left in [
-        &route.shots.drop_response,
-        &route.shots.drop_request,
-        &route.shots.cut_times,
-    ] {
+    for left in [&route.shots.drop_response, &route.shots.drop_request, &route.shots.cut_times] {
         left.store(0, Relaxed);
     }
 }
@@ -127,9 +113,7 @@ fn set(route: &Route, pairs: &[(&str, &str)]) -> Result<(), String> {
 }
 
 fn number(key: &str, value: &str) -> Result<i64, String> {
-    value
-        .parse()
-        .map_err(|_| format!("{key}={value}: not a number"))
+    value.parse().map_err(|_| format!("{key}={value}: not a number"))
 }
 
 fn natural(key: &str, value: &str) -> Result<u64, String> {

@@ -43,29 +43,16 @@ impl Header<'_> {
 impl Frames {
     /// Calls `seen` for each request whose header is complete within this chunk; true stops, and the place in the chunk
     /// where that request starts (0 if it began earlier) is returned.
-    pub(crate) fn requests(
-        &mut self,
-        chunk: &[u8],
-        seen: impl FnMut(Header<'_>) -> bool,
-    ) -> Option<usize> {
+    pub(crate) fn requests(&mut self, chunk: &[u8], seen: impl FnMut(Header<'_>) -> bool) -> Option<usize> {
         self.scan(HEADER, chunk, seen)
     }
 
     /// As [`Self::requests`], for responses, whose header ends with the correlation id at byte 8.
-    pub(crate) fn responses(
-        &mut self,
-        chunk: &[u8],
-        seen: impl FnMut(Header<'_>) -> bool,
-    ) -> Option<usize> {
+    pub(crate) fn responses(&mut self, chunk: &[u8], seen: impl FnMut(Header<'_>) -> bool) -> Option<usize> {
         self.scan(8, chunk, seen)
     }
 
-    fn scan(
-        &mut self,
-        header: usize,
-        chunk: &[u8],
-        mut seen: impl FnMut(Header<'_>) -> bool,
-    ) -> Option<usize> {
+    fn scan(&mut self, header: usize, chunk: &[u8], mut seen: impl FnMut(Header<'_>) -> bool) -> Option<usize> {
         let mut at = 0;
         let mut start = 0;
         while at < chunk.len() {

@@ -100,11 +100,7 @@ async fn open(word: &str) -> Result<(String, Arc<Route>), String> {
     let bad = || format!("{word:?} is not ID=LISTEN:TARGET");
     let (id, ports) = word.split_once('=').ok_or_else(bad)?;
     let (listen, target) = ports.rsplit_once(':').ok_or_else(bad)?;
-    let listen = if listen.contains(':') {
-        listen.to_owned()
-    } else {
-        format!("127.0.0.1:{listen}")
-    };
+    let listen = if listen.contains(':') { listen.to_owned() } else { format!("127.0.0.1:{listen}") };
     let target = format!("127.0.0.1:{target}").parse().map_err(|_| bad())?;
     let listener = bind(&listen).await?;
     let route = Arc::new(Route::new(target));
@@ -113,9 +109,7 @@ async fn open(word: &str) -> Result<(String, Arc<Route>), String> {
 }
 
 async fn bind(address: &str) -> Result<TcpListener, String> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|e| format!("{address}: {e}"))
+    TcpListener::bind(address).await.map_err(|e| format!("{address}: {e}"))
 }
 
 async fn accept(listener: TcpListener, route: Arc<Route>) {

@@ -40,11 +40,7 @@ pub(crate) async fn connection(client: TcpStream, route: Arc<Route>) {
     let Ok(broker) = TcpStream::connect(route.target).await else {
         return reset(&client);
     };
-    if client
-        .set_nodelay(true)
-        .and(broker.set_nodelay(true))
-        .is_err()
-    {
+    if client.set_nodelay(true).and(broker.set_nodelay(true)).is_err() {
         return reset(&client);
     }
     let (id, conn) = route.remember();
@@ -52,11 +48,7 @@ pub(crate) async fn connection(client: TcpStream, route: Arc<Route>) {
     let (broker_in, broker_out) = broker.into_split();
     let (up_tx, up_rx) = mpsc::channel(QUEUE);
     let (down_tx, down_rx) = mpsc::channel(QUEUE);
-    let both = |dir| Side {
-        route: Arc::clone(&route),
-        conn: Arc::clone(&conn),
-        dir,
-    };
+    let both = |dir| Side { route: Arc::clone(&route), conn: Arc::clone(&conn), dir };
     tokio::join!(
         Reader::new(both(Dir::Up)).run(client_in, up_tx),
         both(Dir::Up).write(broker_out, up_rx),
@@ -194,10 +186,7 @@ impl Reader {
         if let Some(keep) = self.cut(faults, data.len()) {
             return Verdict { keep, last: true };
         }
-        Verdict {
-            keep: data.len(),
-            last: false,
-        }
+        Verdict { keep: data.len(), last: false }
     }
 
     /// `cut_after`: the byte at which its budget is used up, if that is among the next `length`.
@@ -208,9 +197,7 @@ impl Reader {
             self.budget = None;
             return None;
         }
-        let (total, left) = self
-            .budget
-            .get_or_insert((faults.cut_after, faults.cut_after));
+        let (total, left) = self.budget.get_or_insert((faults.cut_after, faults.cut_after));
         if *total != faults.cut_after {
             (*total, *left) = (faults.cut_after, faults.cut_after);
         }
@@ -243,11 +230,7 @@ impl Reader {
             delay += self.jitter % (faults.jitter_ms + 1);
         }
         self.last_due = self.last_due.max(now + Duration::from_millis(delay)); // never overtakes
-        let chunk = Chunk {
-            due: self.last_due,
-            data,
-            last: verdict.last,
-        };
+        let chunk = Chunk { due: self.last_due, data, last: verdict.last };
         let sent = tokio::select! {
             biased;
             _ = ended(&mut self.end) => return false,
@@ -272,13 +255,7 @@ fn opaque_shot(route: &Route, conn: &Conn, dir: Dir) -> Option<usize> {
     })
 }
 
-fn request_shot(
-    frames: &mut Frames,
-    route: &Route,
-    conn: &Conn,
-    faults: &Faults,
-    data: &[u8],
-) -> Option<usize> {
+fn request_shot(frames: &mut Frames, route: &Route, conn: &Conn, faults: &Faults, data: &[u8]) -> Option<usize> {
     let hit = frames.requests(data, |header| {
         let api = header.api_key();
         if api == 0 {
@@ -293,13 +270,7 @@ fn request_shot(
     hit.inspect(|_| count(&route.counts.dropped_requests, 1))
 }
 
-fn response_shot(
-    frames: &mut Frames,
-    route: &Route,
-    conn: &Conn,
-    faults: &Faults,
-    data: &[u8],
-) -> Option<usize> {
+fn response_shot(frames: &mut Frames, route: &Route, conn: &Conn, faults: &Faults, data: &[u8]) -> Option<usize> {
     let hit = frames.responses(data, |header| {
         let api = conn.awaited.lock().remove(&header.response_id());
         api.is_some_and(|api| faults.aims_at(api)) && fire(&route.shots.drop_response)
@@ -326,11 +297,7 @@ impl Side {
     }
 
     /// How the connection is to end; none when the other side closed and that was passed on.
-    async fn write_queue(
-        &self,
-        to: &mut OwnedWriteHalf,
-        mut from: mpsc::Receiver<Chunk>,
-    ) -> Option<End> {
+    async fn write_queue(&self, to: &mut OwnedWriteHalf, mut from: mpsc::Receiver<Chunk>) -> Option<End> {
         let faults = self.route.faults.subscribe();
         let mut paced = Instant::now(); // when the bytes written so far have passed the throttle
         while let Some(chunk) = from.recv().await {
@@ -340,11 +307,7 @@ impl Side {
             let mut rest = &chunk.data[..];
             while !rest.is_empty() {
                 let rate = faults.borrow().rate;
-                let piece = if rate == 0 {
-                    rest.len()
-                } else {
-                    fifty_ms(rate).min(rest.len())
-                };
+                let piece = if rate == 0 { rest.len() } else { fifty_ms(rate).min(rest.len()) };
                 if rate > 0 {
                     let took = Duration::from_secs_f64(piece as f64 / rate as f64);
                     paced = paced.max(Instant::now()) + took;

@@ -118,11 +118,7 @@ impl Route {
 
     /// How its faults end a connection.
     pub(crate) fn end(&self) -> End {
-        if self.faults.borrow().rst {
-            End::Reset
-        } else {
-            End::Close
-        }
+        if self.faults.borrow().rst { End::Reset } else { End::Close }
     }
 
     /// A new connection, to be forgotten by [`Self::forget`] with its number.
@@ -140,8 +136,7 @@ impl Route {
 
 /// Takes one of the remaining shots, if there is one.
 pub(crate) fn fire(left: &AtomicI64) -> bool {
-    left.fetch_update(Relaxed, Relaxed, |n| (n > 0).then_some(n - 1))
-        .is_ok()
+    left.fetch_update(Relaxed, Relaxed, |n| (n > 0).then_some(n - 1)).is_ok()
 }
 
 /// Adds to a counter.
