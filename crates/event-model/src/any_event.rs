@@ -43,15 +43,11 @@ impl AnyEvent {
     }
 
     /// As [`AnyEvent::from_json`], with the source of missing ids and timestamps. It is not asked if both are there.
-    pub fn from_json_with(
-        json: &[u8],
-        stamper: &(impl Stamper + ?Sized),
-    ) -> Result<Self, ParseError> {
+    pub fn from_json_with(json: &[u8], stamper: &(impl Stamper + ?Sized)) -> Result<Self, ParseError> {
         let (text, fields) = Fields::parse(json)?;
-        let event_type = fields.name("type")?.ok_or(ParseError::Missing {
-            field: "type",
-            expected: "the event's type as a string",
-        })?;
+        let event_type = fields
+            .name("type")?
+            .ok_or(ParseError::Missing { field: "type", expected: "the event's type as a string" })?;
         let json = compact(text).ok_or(ParseError::TooDeep { limit: MAX_DEPTH })?;
         let id = fields.name("id")?;
         let mut event = Self {
@@ -61,8 +57,9 @@ impl AnyEvent {
             correlation_id: fields.text("correlation_id")?.map(Into::into),
             trace: fields.trace()?,
             id: match &id {
-                Some(text) => EventId::parse(text)
-                    .map_err(|error| ParseError::invalid("id", "\"\"", error.to_string()))?,
+                Some(text) => {
+                    EventId::parse(text).map_err(|error| ParseError::invalid("id", "\"\"", error.to_string()))?
+                }
                 None => uuid::Uuid::nil().into(),
             },
             json: json.into(),
@@ -163,9 +160,7 @@ fn key(fields: &Fields<'_>, event_type: &str) -> Result<Option<Box<str>>, ParseE
     if let Some(key) = fields.text("partition_key")? {
         return Ok(Some(key.into()));
     }
-    let built_in = BUILT_IN
-        .iter()
-        .find(|built_in| built_in.event_type == event_type);
+    let built_in = BUILT_IN.iter().find(|built_in| built_in.event_type == event_type);
     Ok(built_in.and_then(|built_in| key_in(fields.raw("data")?, built_in.key_field)))
 }
 

@@ -66,11 +66,7 @@ impl EventBuilder {
         let envelope = self.envelope(data);
         let mut json = Vec::new();
         Head::of(&envelope, event_type)
-            .serialize(
-                &envelope.data,
-                envelope.extra(),
-                &mut serde_json::Serializer::new(&mut json),
-            )
+            .serialize(&envelope.data, envelope.extra(), &mut serde_json::Serializer::new(&mut json))
             .map_err(|error| ParseError::syntax(&error))?;
         AnyEvent::from_json(&json)
     }

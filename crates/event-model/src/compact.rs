@@ -9,18 +9,14 @@ pub(crate) const MAX_DEPTH: usize = 127;
 /// `json` without white space between tokens; `None` if it is nested deeper than [`MAX_DEPTH`].
 pub(crate) fn compact(json: &str) -> Option<String> {
     let mut out = String::with_capacity(json.len());
+    let bytes = json.as_bytes();
     let mut depth = 0_usize;
-    let mut in_string = false;
-    let mut escaped = false;
     let mut copied = 0;
-    for (at, byte) in json.bytes().enumerate() {
-        if in_string {
-            in_string = escaped || byte != b'"';
-            escaped = !escaped && byte == b'\\';
-            continue;
-        }
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        at += 1;
         match byte {
-            b'"' => in_string = true,
+            b'"' => at = string_end(bytes, at),
             b'{' | b'[' => {
                 depth += 1;
                 if depth > MAX_DEPTH {
@@ -29,14 +25,26 @@ pub(crate) fn compact(json: &str) -> Option<String> {
             }
             b'}' | b']' => depth = depth.saturating_sub(1),
             b' ' | b'\n' | b'\r' | b'\t' => {
-                out.push_str(&json[copied..at]);
-                copied = at + 1;
+                out.push_str(&json[copied..at - 1]);
+                copied = at;
             }
             _ => {}
         }
     }
     out.push_str(&json[copied..]);
     Some(out)
+}
+
+/// Where the string goes on behind its closing quote, its content being at `at`.
+fn string_end(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => return at + 1,
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+    bytes.len()
 }
 
 #[cfg(test)]
@@ -46,10 +54,7 @@ mod tests {
     #[test]
     fn white_space_between_tokens_goes_and_within_strings_stays() {
         let json = " { \"a b\" :\t[ 1 , \"x \\\" y\\\\\" , {} ] ,\r\n \"c\" : 1.50E+3 } ";
-        assert_eq!(
-            compact(json).unwrap(),
-            r#"{"a b":[1,"x \" y\\",{}],"c":1.50E+3}"#
-        );
+        assert_eq!(compact(json).unwrap(), r#"{"a b":[1,"x \" y\\",{}],"c":1.50E+3}"#);
     }
 
     #[test]

@@ -88,11 +88,7 @@ impl<T> Envelope<T> {
     }
 
     /// Adds a top-level field, or changes it. The envelope's own names are taken.
-    pub fn set_extra(
-        &mut self,
-        name: impl Into<String>,
-        value: impl Into<Value>,
-    ) -> Result<(), ReservedField> {
+    pub fn set_extra(&mut self, name: impl Into<String>, value: impl Into<Value>) -> Result<(), ReservedField> {
         let name = name.into();
         if NAMES.contains(&name.as_str()) {
             return Err(ReservedField { name });
@@ -108,22 +104,15 @@ impl<T: EventData + DeserializeOwned> Envelope<T> {
     pub fn from_json(json: &[u8]) -> Result<Self, ParseError> {
         let (_, fields) = Fields::parse(json)?;
         check_type::<T>(&fields)?;
-        let name = |field| {
-            fields.name(field)?.ok_or(ParseError::Missing {
-                field,
-                expected: "a string",
-            })
-        };
+        let name = |field| fields.name(field)?.ok_or(ParseError::Missing { field, expected: "a string" });
         let id = name("id")?;
         Ok(Self {
-            id: EventId::parse(&id)
-                .map_err(|error| ParseError::invalid("id", "\"\"", error.to_string()))?,
+            id: EventId::parse(&id).map_err(|error| ParseError::invalid("id", "\"\"", error.to_string()))?,
             source: name("source")?.into(),
             version: name("version")?.into(),
-            timestamp: fields.timestamp()?.ok_or(ParseError::Missing {
-                field: "timestamp",
-                expected: "an RFC 3339 time",
-            })?,
+            timestamp: fields
+                .timestamp()?
+                .ok_or(ParseError::Missing { field: "timestamp", expected: "an RFC 3339 time" })?,
             correlation_id: fields.text("correlation_id")?.map(Into::into),
             trace: fields.trace()?,
             partition_key: fields.text("partition_key")?.map(Into::into),
@@ -137,30 +126,19 @@ fn check_type<T: EventData>(fields: &Fields<'_>) -> Result<(), ParseError> {
     match fields.name("type")? {
         Some(found) if found == T::TYPE => Ok(()),
         Some(found) => Err(ParseError::invalid("type", &found, T::TYPE)),
-        None => Err(ParseError::Missing {
-            field: "type",
-            expected: "a string",
-        }),
+        None => Err(ParseError::Missing { field: "type", expected: "a string" }),
     }
 }
 
 fn data<T: EventData + DeserializeOwned>(fields: &Fields<'_>) -> Result<T, ParseError> {
-    let raw = fields.raw("data").ok_or(ParseError::Missing {
-        field: "data",
-        expected: "an object",
-    })?;
-    serde_json::from_str(raw.get()).map_err(|error| ParseError::Data {
-        event_type: T::TYPE,
-        reason: error.to_string(),
-    })
+    let raw = fields.raw("data").ok_or(ParseError::Missing { field: "data", expected: "an object" })?;
+    serde_json::from_str(raw.get()).map_err(|error| ParseError::Data { event_type: T::TYPE, reason: error.to_string() })
 }
 
 fn extra(fields: &Fields<'_>) -> Result<Map<String, Value>, ParseError> {
     let value = |raw: &str| serde_json::from_str(raw).map_err(|error| ParseError::syntax(&error));
     let fields = fields.extra.iter();
-    fields
-        .map(|(name, raw)| Ok((name.clone().into_owned(), value(raw.get())?)))
-        .collect()
+    fields.map(|(name, raw)| Ok((name.clone().into_owned(), value(raw.get())?))).collect()
 }
 
 impl<T: EventData> Serialize for Envelope<T> {
@@ -261,10 +239,7 @@ impl<T: EventData> Event for Envelope<T> {
         let before = out.len();
         serde_json::to_writer(&mut *out, self).map_err(|error| {
             out.truncate(before);
-            EncodeError {
-                event_type: T::TYPE.into(),
-                reason: error.to_string(),
-            }
+            EncodeError { event_type: T::TYPE.into(), reason: error.to_string() }
         })
     }
 }

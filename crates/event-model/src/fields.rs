@@ -40,13 +40,10 @@ pub(crate) struct Fields<'a> {
 impl<'a> Fields<'a> {
     /// Takes `bytes` apart. A byte order mark before the JSON is passed over (RFC 8259, section 8.1).
     pub(crate) fn parse(bytes: &'a [u8]) -> Result<(&'a str, Self), ParseError> {
-        let text = std::str::from_utf8(bytes).map_err(|error| ParseError::NotUtf8 {
-            at: error.valid_up_to(),
-        })?;
+        let text = std::str::from_utf8(bytes).map_err(|error| ParseError::NotUtf8 { at: error.valid_up_to() })?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         check_object(text)?;
-        let fields: Self =
-            serde_json::from_str(text).map_err(|error| ParseError::syntax(&error))?;
+        let fields: Self = serde_json::from_str(text).map_err(|error| ParseError::syntax(&error))?;
         match fields.duplicate {
             Some(field) => Err(ParseError::Duplicate { field }),
             None => Ok((text, fields)),
@@ -64,11 +61,7 @@ impl<'a> Fields<'a> {
         };
         match string(raw).filter(|text| !text.is_empty()) {
             Some(text) => Ok(Some(text)),
-            None => Err(ParseError::invalid(
-                field,
-                raw.get(),
-                "a string that is not empty",
-            )),
+            None => Err(ParseError::invalid(field, raw.get(), "a string that is not empty")),
         }
     }
 
@@ -79,11 +72,7 @@ impl<'a> Fields<'a> {
         };
         match string(raw) {
             Some(text) => Ok(Some(text)),
-            None => Err(ParseError::invalid(
-                field,
-                raw.get(),
-                "a string, or leave it out",
-            )),
+            None => Err(ParseError::invalid(field, raw.get(), "a string, or leave it out")),
         }
     }
 
@@ -103,17 +92,13 @@ impl<'a> Fields<'a> {
         let Some(traceparent) = self.text("traceparent")? else {
             return Ok(None);
         };
-        TraceContext::new(&traceparent, tracestate.as_deref())
-            .map(Some)
-            .map_err(|error| {
-                let (field, value) = match error {
-                    TraceContextError::Traceparent => ("traceparent", &traceparent),
-                    TraceContextError::Tracestate => {
-                        ("tracestate", tracestate.as_ref().unwrap_or(&traceparent))
-                    }
-                };
-                ParseError::invalid(field, value, error.to_string())
-            })
+        TraceContext::new(&traceparent, tracestate.as_deref()).map(Some).map_err(|error| {
+            let (field, value) = match error {
+                TraceContextError::Traceparent => ("traceparent", &traceparent),
+                TraceContextError::Tracestate => ("tracestate", tracestate.as_ref().unwrap_or(&traceparent)),
+            };
+            ParseError::invalid(field, value, error.to_string())
+        })
     }
 }
 
@@ -129,14 +114,10 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
                 let mut fields = Fields::default();
-                while let Some((Text(name), value)) =
-                    map.next_entry::<Text<'de>, &'de RawValue>()?
-                {
+                while let Some((Text(name), value)) = map.next_entry::<Text<'de>, &'de RawValue>()? {
                     match index(&name) {
                         None => fields.extra.push((name, value)),
-                        Some(at) if fields.known[at].replace(value).is_some() => {
-                            fields.duplicate = Some(NAMES[at])
-                        }
+                        Some(at) if fields.known[at].replace(value).is_some() => fields.duplicate = Some(NAMES[at]),
                         Some(_) => {}
                     }
                 }
@@ -182,10 +163,7 @@ fn index(name: &str) -> Option<usize> {
 }
 
 fn check_object(text: &str) -> Result<(), ParseError> {
-    let found = match text
-        .bytes()
-        .find(|byte| !matches!(byte, b' ' | b'\n' | b'\r' | b'\t'))
-    {
+    let found = match text.bytes().find(|byte| !matches!(byte, b' ' | b'\n' | b'\r' | b'\t')) {
         Some(b'[') => "an array",
         Some(b'"') => "a string",
         Some(b'-' | b'0'..=b'9') => "a number",
@@ -199,9 +177,7 @@ fn check_object(text: &str) -> Result<(), ParseError> {
 fn rfc3339(text: &str) -> Option<Timestamp> {
     let bytes = text.as_bytes();
     let separators = bytes.len() >= 20
-        && [(4, b'-'), (7, b'-'), (13, b':'), (16, b':')]
-            .iter()
-            .all(|(at, byte)| bytes[*at] == *byte)
+        && [(4, b'-'), (7, b'-'), (13, b':'), (16, b':')].iter().all(|(at, byte)| bytes[*at] == *byte)
         && matches!(bytes[10], b'T' | b't');
     let numeric_offset = || {
         let offset = &bytes[bytes.len() - 6..];
@@ -217,11 +193,7 @@ mod tests {
 
     #[test]
     fn rfc_3339_is_taken_and_other_forms_are_not() {
-        for good in [
-            "2024-01-15T10:00:00Z",
-            "2024-01-15t10:00:00.123456789z",
-            "2024-01-15T10:00:00.5+02:00",
-        ] {
+        for good in ["2024-01-15T10:00:00Z", "2024-01-15t10:00:00.123456789z", "2024-01-15T10:00:00.5+02:00"] {
             assert!(rfc3339(good).is_some(), "{good}");
         }
         for bad in [

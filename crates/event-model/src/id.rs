@@ -29,12 +29,9 @@ impl EventId {
             return Err(EmptyEventId);
         }
         // Only the canonical spelling becomes a UUID, so that any other is written back as it came.
-        let canonical = Uuid::try_parse(text)
-            .ok()
-            .filter(|uuid| uuid.hyphenated().encode_lower(&mut [0; Self::UUID_LEN]) == text);
-        Ok(Self(
-            canonical.map_or_else(|| Repr::Text(text.into()), Repr::Uuid),
-        ))
+        let canonical =
+            Uuid::try_parse(text).ok().filter(|uuid| uuid.hyphenated().encode_lower(&mut [0; Self::UUID_LEN]) == text);
+        Ok(Self(canonical.map_or_else(|| Repr::Text(text.into()), Repr::Uuid)))
     }
 
     /// The UUID, if the id is one in canonical spelling.
@@ -95,18 +92,8 @@ mod tests {
 
     #[test]
     fn only_the_canonical_spelling_is_a_uuid() {
-        assert!(
-            EventId::parse("0190163d-8694-739b-aea5-966c26f8ad91")
-                .unwrap()
-                .as_uuid()
-                .is_some()
-        );
-        assert!(
-            EventId::parse("0190163d8694739baea5966c26f8ad91")
-                .unwrap()
-                .as_uuid()
-                .is_none()
-        );
+        assert!(EventId::parse("0190163d-8694-739b-aea5-966c26f8ad91").unwrap().as_uuid().is_some());
+        assert!(EventId::parse("0190163d8694739baea5966c26f8ad91").unwrap().as_uuid().is_none());
     }
 
     #[test]

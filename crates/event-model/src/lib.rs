@@ -33,7 +33,7 @@ mod stamper;
 mod topic_mapping;
 mod topic_name;
 mod trace;
-pub mod types;
+mod types;
 
 pub use any_event::AnyEvent;
 pub use builder::EventBuilder;
@@ -45,7 +45,4 @@ pub use stamper::{Stamper, SystemStamper};
 pub use topic_mapping::{TopicMapping, TopicMappingError, TopicMappingProblem};
 pub use topic_name::{TopicNameError, validate_topic_name};
 pub use trace::{TraceContext, TraceContextError};
-pub use types::{
-    ApiError, ApiRequest, SystemAlert, UserLoggedIn, UserLoggedOut, UserRegistered,
-    UserTokenRefreshed,
-};
+pub use types::*;

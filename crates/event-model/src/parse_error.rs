@@ -69,25 +69,15 @@ pub enum ParseError {
 
 impl ParseError {
     pub(crate) fn invalid(field: &'static str, value: &str, expected: impl Into<String>) -> Self {
-        let value = match value
-            .char_indices()
-            .map(|(at, _)| at)
-            .find(|at| *at >= SHOWN)
-        {
+        let value = match value.char_indices().map(|(at, _)| at).find(|at| *at >= SHOWN) {
             Some(end) => format!("{}...", &value[..end]),
             None => value.to_owned(),
         };
         let expected = expected.into();
-        Self::Invalid {
-            field,
-            value,
-            expected,
-        }
+        Self::Invalid { field, value, expected }
     }
 
     pub(crate) fn syntax(error: &serde_json::Error) -> Self {
-        Self::Syntax {
-            reason: error.to_string(),
-        }
+        Self::Syntax { reason: error.to_string() }
     }
 }

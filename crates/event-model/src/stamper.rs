@@ -33,21 +33,15 @@ thread_local! {
 impl Stamper for SystemStamper {
     fn stamp(&self) -> (Uuid, Timestamp) {
         // A clock before 1970 is a broken one; its events carry 1970.
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or(Duration::ZERO);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         (new_id(now), timestamp(now))
     }
 }
 
 fn new_id(now: Duration) -> Uuid {
-    let with = |context: &ContextV7| {
-        uuid::Timestamp::from_unix(context, now.as_secs(), now.subsec_nanos())
-    };
+    let with = |context: &ContextV7| uuid::Timestamp::from_unix(context, now.as_secs(), now.subsec_nanos());
     // While a thread ends its context may be gone: a fresh one serves its last ids.
-    let timestamp = CONTEXT
-        .try_with(with)
-        .unwrap_or_else(|_| with(&ContextV7::new()));
+    let timestamp = CONTEXT.try_with(with).unwrap_or_else(|_| with(&ContextV7::new()));
     Uuid::new_v7(timestamp)
 }
 

@@ -41,16 +41,9 @@ impl Table {
 
 impl Default for TopicMapping {
     fn default() -> Self {
-        let entries = BUILT_IN
-            .iter()
-            .map(|built_in| (built_in.event_type.into(), built_in.default_topic.into()));
-        let table = Table {
-            topics: entries.collect(),
-            default: "default-events".into(),
-        };
-        Self {
-            table: ArcSwap::from_pointee(table),
-        }
+        let entries = BUILT_IN.iter().map(|built_in| (built_in.event_type.into(), built_in.default_topic.into()));
+        let table = Table { topics: entries.collect(), default: "default-events".into() };
+        Self { table: ArcSwap::from_pointee(table) }
     }
 }
 
@@ -63,19 +56,11 @@ impl TopicMapping {
     /// The topic for events of this type.
     pub fn topic_for(&self, event_type: &str) -> Arc<str> {
         let table = self.table.load();
-        table
-            .topics
-            .get(event_type)
-            .unwrap_or(&table.default)
-            .clone()
+        table.topics.get(event_type).unwrap_or(&table.default).clone()
     }
 
     /// Sends events of this type to `topic` from now on; type `*` stands for all that have no topic of their own.
-    pub fn set_topic_mapping(
-        &self,
-        event_type: &str,
-        topic: &str,
-    ) -> Result<(), TopicMappingError> {
+    pub fn set_topic_mapping(&self, event_type: &str, topic: &str) -> Result<(), TopicMappingError> {
         self.set_all(&[check(event_type, topic)?]);
         Ok(())
     }
@@ -107,42 +92,29 @@ fn parse(mappings: &str) -> Result<Vec<(&str, Arc<str>)>, TopicMappingError> {
     for entry in mappings.split(',').map(str::trim) {
         match parse_entry(entry) {
             Ok((event_type, _)) if entries.iter().any(|(seen, _)| *seen == event_type) => {
-                problems.push(TopicMappingProblem::Twice {
-                    event_type: event_type.to_owned(),
-                });
+                problems.push(TopicMappingProblem::Twice { event_type: event_type.to_owned() });
             }
             Ok(parsed) => entries.push(parsed),
             Err(problem) => problems.push(problem),
         }
     }
-    if problems.is_empty() {
-        Ok(entries)
-    } else {
-        Err(TopicMappingError { problems })
-    }
+    if problems.is_empty() { Ok(entries) } else { Err(TopicMappingError { problems }) }
 }
 
 fn parse_entry(entry: &str) -> Result<(&str, Arc<str>), TopicMappingProblem> {
     let Some((event_type, topic)) = entry.split_once('=') else {
-        return Err(TopicMappingProblem::NoEqualsSign {
-            entry: entry.to_owned(),
-        });
+        return Err(TopicMappingProblem::NoEqualsSign { entry: entry.to_owned() });
     };
     check(event_type.trim(), topic.trim())
 }
 
 fn check<'a>(event_type: &'a str, topic: &str) -> Result<(&'a str, Arc<str>), TopicMappingProblem> {
     if event_type.is_empty() {
-        return Err(TopicMappingProblem::EmptyType {
-            topic: topic.to_owned(),
-        });
+        return Err(TopicMappingProblem::EmptyType { topic: topic.to_owned() });
     }
     match validate_topic_name(topic) {
         Ok(()) => Ok((event_type, topic.into())),
-        Err(reason) => Err(TopicMappingProblem::Topic {
-            event_type: event_type.to_owned(),
-            reason,
-        }),
+        Err(reason) => Err(TopicMappingProblem::Topic { event_type: event_type.to_owned(), reason }),
     }
 }
 
@@ -156,9 +128,7 @@ pub struct TopicMappingError {
 
 impl From<TopicMappingProblem> for TopicMappingError {
     fn from(problem: TopicMappingProblem) -> Self {
-        Self {
-            problems: vec![problem],
-        }
+        Self { problems: vec![problem] }
     }
 }
 

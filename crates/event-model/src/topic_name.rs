@@ -11,18 +11,10 @@ pub fn validate_topic_name(name: &str) -> Result<(), TopicNameError> {
         return Err(TopicNameError::Empty);
     }
     if name == "." || name == ".." {
-        return Err(TopicNameError::Dots {
-            name: name.to_owned(),
-        });
+        return Err(TopicNameError::Dots { name: name.to_owned() });
     }
-    if let Some(found) = name
-        .chars()
-        .find(|c| !matches!(c, 'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '_' | '-'))
-    {
-        return Err(TopicNameError::Character {
-            name: name.chars().take(MAX_LEN).collect(),
-            found,
-        });
+    if let Some(found) = name.chars().find(|c| !matches!(c, 'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '_' | '-')) {
+        return Err(TopicNameError::Character { name: name.chars().take(MAX_LEN).collect(), found });
     }
     if name.len() > MAX_LEN {
         return Err(TopicNameError::TooLong { length: name.len() });
@@ -44,9 +36,7 @@ pub enum TopicNameError {
         name: String,
     },
     /// A character that is not allowed.
-    #[error(
-        "topic name \"{name}\" has {found:?} in it: only a-z, A-Z, 0-9, '.', '_' and '-' are allowed"
-    )]
+    #[error("topic name \"{name}\" has {found:?} in it: only a-z, A-Z, 0-9, '.', '_' and '-' are allowed")]
     Character {
         /// The name, cut to the longest allowed.
         name: String,
@@ -68,16 +58,7 @@ mod tests {
     #[test]
     fn names_that_kafka_takes_are_taken() {
         let longest = "a".repeat(MAX_LEN);
-        for name in [
-            "a",
-            "user-events",
-            "A.b_C-9",
-            "...",
-            ".a",
-            "_",
-            "-",
-            longest.as_str(),
-        ] {
+        for name in ["a", "user-events", "A.b_C-9", "...", ".a", "_", "-", longest.as_str()] {
             assert_eq!(validate_topic_name(name), Ok(()), "{name}");
         }
     }
@@ -86,30 +67,12 @@ mod tests {
     fn names_that_kafka_refuses_are_refused_with_the_reason() {
         assert_eq!(validate_topic_name(""), Err(TopicNameError::Empty));
         for name in [".", ".."] {
-            assert_eq!(
-                validate_topic_name(name),
-                Err(TopicNameError::Dots { name: name.into() })
-            );
+            assert_eq!(validate_topic_name(name), Err(TopicNameError::Dots { name: name.into() }));
         }
-        assert_eq!(
-            validate_topic_name(&"a".repeat(250)),
-            Err(TopicNameError::TooLong { length: 250 })
-        );
-        for (name, found) in [
-            ("a b", ' '),
-            ("a/b", '/'),
-            ("ä", 'ä'),
-            ("a\0", '\0'),
-            ("a,b", ','),
-        ] {
+        assert_eq!(validate_topic_name(&"a".repeat(250)), Err(TopicNameError::TooLong { length: 250 }));
+        for (name, found) in [("a b", ' '), ("a/b", '/'), ("ä", 'ä'), ("a\0", '\0'), ("a,b", ',')] {
             let error = validate_topic_name(name).unwrap_err();
-            assert_eq!(
-                error,
-                TopicNameError::Character {
-                    name: name.into(),
-                    found
-                }
-            );
+            assert_eq!(error, TopicNameError::Character { name: name.into(), found });
         }
     }
 }

@@ -18,14 +18,10 @@ impl TraceContext {
         if !is_traceparent(traceparent) {
             return Err(TraceContextError::Traceparent);
         }
-        if tracestate.is_some_and(|state| !state.bytes().all(|b| matches!(b, b' '..=b'~' | b'\t')))
-        {
+        if tracestate.is_some_and(|state| !state.bytes().all(|b| matches!(b, b' '..=b'~' | b'\t'))) {
             return Err(TraceContextError::Tracestate);
         }
-        Ok(Self {
-            traceparent: traceparent.into(),
-            tracestate: tracestate.map(Into::into),
-        })
+        Ok(Self { traceparent: traceparent.into(), tracestate: tracestate.map(Into::into) })
     }
 
     /// The `traceparent` header: version, trace id, parent id and flags.
@@ -43,21 +39,14 @@ impl TraceContext {
 fn is_traceparent(text: &str) -> bool {
     let mut parts = text.split('-');
     let mut hex = |len| {
-        parts.next().filter(|part| {
-            part.len() == len && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-        })
+        parts.next().filter(|part| part.len() == len && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
     };
-    let (Some(version), Some(trace), Some(parent), Some(_)) = (hex(2), hex(32), hex(16), hex(2))
-    else {
+    let (Some(version), Some(trace), Some(parent), Some(_)) = (hex(2), hex(32), hex(16), hex(2)) else {
         return false;
     };
     let rest = parts.next();
     let zero = |id: &str| id.bytes().all(|b| b == b'0');
-    version != "ff"
-        && !zero(trace)
-        && !zero(parent)
-        && (version != "00" || rest.is_none())
-        && text.is_ascii()
+    version != "ff" && !zero(trace) && !zero(parent) && (version != "00" || rest.is_none()) && text.is_ascii()
 }
 
 /// Why something is no trace context.
@@ -90,10 +79,7 @@ mod tests {
     #[test]
     fn later_versions_may_be_longer_and_version_00_may_not() {
         assert!(is_traceparent(&GOOD.replacen("00", "01", 1)));
-        assert!(is_traceparent(&format!(
-            "{}-more",
-            GOOD.replacen("00", "01", 1)
-        )));
+        assert!(is_traceparent(&format!("{}-more", GOOD.replacen("00", "01", 1))));
         assert!(!is_traceparent(&format!("{GOOD}-more")));
     }
 
@@ -109,15 +95,8 @@ mod tests {
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0",
         ] {
-            assert_eq!(
-                TraceContext::new(bad, None),
-                Err(TraceContextError::Traceparent),
-                "{bad}"
-            );
+            assert_eq!(TraceContext::new(bad, None), Err(TraceContextError::Traceparent), "{bad}");
         }
-        assert_eq!(
-            TraceContext::new(GOOD, Some("a=\n")),
-            Err(TraceContextError::Tracestate)
-        );
+        assert_eq!(TraceContext::new(GOOD, Some("a=\n")), Err(TraceContextError::Tracestate));
     }
 }

@@ -8,10 +8,7 @@ use serde::ser::Serializer;
 
 const NANOS_PER_MS: u32 = 1_000_000;
 
-pub(super) fn serialize<S: Serializer>(
-    duration: &Duration,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
+pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     let whole = u64::try_from(duration.as_millis()).ok();
     match whole.filter(|_| duration.subsec_nanos().is_multiple_of(NANOS_PER_MS)) {
         Some(millis) => serializer.serialize_u64(millis),
@@ -20,9 +17,7 @@ pub(super) fn serialize<S: Serializer>(
     }
 }
 
-pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Duration, D::Error> {
+pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     deserializer.deserialize_f64(Millis)
 }
 

@@ -8,9 +8,9 @@ mod duration_ms;
 mod system;
 mod user;
 
-pub use api::{ApiError, ApiRequest};
-pub use system::SystemAlert;
-pub use user::{UserLoggedIn, UserLoggedOut, UserRegistered, UserTokenRefreshed};
+pub use api::*;
+pub use system::*;
+pub use user::*;
 
 use crate::{Envelope, EventBuilder, event_data};
 

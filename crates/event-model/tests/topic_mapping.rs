@@ -1,0 +1,130 @@
+//! Which topic an event goes to, by default and after changes, from every thread.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use kafka_courier_event_model::{TopicMapping, TopicMappingProblem, TopicNameError};
+
+fn topic(mapping: &TopicMapping, event_type: &str) -> String {
+    mapping.topic_for(event_type).to_string()
+}
+
+#[test]
+fn every_built_in_type_has_its_topic_and_all_others_share_one() {
+    let mapping = TopicMapping::new();
+    for (event_type, expected) in [
+        ("user.logged_in", "user-events"),
+        ("user.registered", "user-events"),
+        ("user.logged_out", "user-events"),
+        ("user.token_refreshed", "auth-events"),
+        ("api.request", "api-events"),
+        ("api.error", "error-events"),
+        ("system.alert", "system-events"),
+        ("order.placed", "default-events"),
+        ("USER.LOGGED_IN", "default-events"),
+        ("", "default-events"),
+    ] {
+        assert_eq!(topic(&mapping, event_type), expected, "{event_type}");
+    }
+}
+
+#[test]
+fn a_change_counts_for_its_type_alone() {
+    let mapping = TopicMapping::new();
+    mapping.set_topic_mapping("user.logged_in", "logins").unwrap();
+    mapping.set_topic_mapping("order.placed", "orders").unwrap();
+    assert_eq!(topic(&mapping, "user.logged_in"), "logins");
+    assert_eq!(topic(&mapping, "order.placed"), "orders");
+    assert_eq!(topic(&mapping, "user.registered"), "user-events");
+    assert_eq!(topic(&mapping, "order.paid"), "default-events");
+}
+
+#[test]
+fn the_star_stands_for_all_types_that_have_no_topic_of_their_own() {
+    let mapping = TopicMapping::new();
+    mapping.set_topic_mapping("*", "rest").unwrap();
+    assert_eq!(topic(&mapping, "order.placed"), "rest");
+    assert_eq!(topic(&mapping, "api.request"), "api-events");
+}
+
+#[test]
+fn a_topic_that_kafka_would_refuse_is_refused_and_changes_nothing() {
+    let mapping = TopicMapping::new();
+    let error = mapping.set_topic_mapping("api.request", "a b").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "topic mapping for type api.request: topic name \"a b\" has ' ' in it: \
+         only a-z, A-Z, 0-9, '.', '_' and '-' are allowed"
+    );
+    assert_eq!(topic(&mapping, "api.request"), "api-events");
+}
+
+#[test]
+fn a_list_of_mappings_is_applied_with_spaces_around_names() {
+    let mapping = TopicMapping::new();
+    mapping.apply(" user.logged_in = logins,order.placed=orders ,\n* = rest").unwrap();
+    assert_eq!(topic(&mapping, "user.logged_in"), "logins");
+    assert_eq!(topic(&mapping, "order.placed"), "orders");
+    assert_eq!(topic(&mapping, "x"), "rest");
+    mapping.apply("  ").unwrap();
+    assert_eq!(topic(&mapping, "x"), "rest");
+}
+
+#[test]
+fn all_that_is_wrong_with_a_list_is_said_at_once_and_nothing_is_applied() {
+    let mapping = TopicMapping::new();
+    let error = mapping.apply("a=ok,b,=c,d=..,a=again,,e=").unwrap_err();
+    assert_eq!(
+        error.problems,
+        [
+            TopicMappingProblem::NoEqualsSign { entry: "b".into() },
+            TopicMappingProblem::EmptyType { topic: "c".into() },
+            TopicMappingProblem::Topic { event_type: "d".into(), reason: TopicNameError::Dots { name: "..".into() } },
+            TopicMappingProblem::Twice { event_type: "a".into() },
+            TopicMappingProblem::NoEqualsSign { entry: String::new() },
+            TopicMappingProblem::Topic { event_type: "e".into(), reason: TopicNameError::Empty },
+        ]
+    );
+    assert_eq!(error.to_string().matches("; ").count(), 5);
+    assert_eq!(topic(&mapping, "a"), "default-events");
+}
+
+#[test]
+fn changes_of_several_threads_all_count_and_readers_see_old_or_new() {
+    let mapping = TopicMapping::new();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        let topic = topic(&mapping, "type-0-0");
+                        assert!(topic == "default-events" || topic == "topic-0-0", "{topic}");
+                        assert_eq!(self::topic(&mapping, "api.error"), "error-events");
+                    }
+                })
+            })
+            .collect();
+        let writers: Vec<_> = (0..4)
+            .map(|writer| {
+                let mapping = &mapping;
+                scope.spawn(move || {
+                    for n in 0..100 {
+                        let (event_type, topic) = (format!("type-{writer}-{n}"), format!("topic-{writer}-{n}"));
+                        mapping.set_topic_mapping(&event_type, &topic).unwrap();
+                        assert_eq!(&*mapping.topic_for(&event_type), topic);
+                    }
+                })
+            })
+            .collect();
+        let written: Vec<_> = writers.into_iter().map(thread::ScopedJoinHandle::join).collect();
+        done.store(true, Ordering::Relaxed);
+        assert!(written.into_iter().all(|result| result.is_ok()));
+        assert!(readers.into_iter().all(|reader| reader.join().is_ok()));
+    });
+    for writer in 0..4 {
+        for n in 0..100 {
+            assert_eq!(topic(&mapping, &format!("type-{writer}-{n}")), format!("topic-{writer}-{n}"));
+        }
+    }
+}
