@@ -1,0 +1,122 @@
+//! Brokers, connections, and what is under way on them.
+//!
+//! Rules: plain state; `schedule` decides what is sent where, `sender` what happens when something ends.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+use super::partition::Partition;
+use super::types::{BatchUid, BrokerAddress, BrokerId, ConnId, PartitionId, RequestId};
+
+/// A partition's place in a ready list. It counts only while the partition's generation is the same.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ready {
+    pub(crate) partition: PartitionId,
+    pub(crate) generation: u32,
+}
+
+/// One batch of a request.
+#[derive(Debug)]
+pub(crate) struct SentPart {
+    pub(crate) ready: Ready,
+    pub(crate) uid: BatchUid,
+}
+
+/// A request that waits for its answer.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) id: RequestId,
+    pub(crate) sent_at: Instant,
+    /// When the socket took its last byte.
+    pub(crate) written_at: Option<Instant>,
+    pub(crate) bytes: usize,
+    pub(crate) parts: Vec<SentPart>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Conn {
+    pub(crate) broker: BrokerId,
+    pub(crate) up: bool,
+    pub(crate) inflight: VecDeque<Request>,
+    /// Partitions that are bound to this connection and have something to send.
+    pub(crate) ready: VecDeque<Ready>,
+    /// Bytes in flight, and of the batches that wait here.
+    pub(crate) load: usize,
+    pub(crate) last_answer: Option<Instant>,
+    pub(crate) last_used: Instant,
+    pub(crate) armed: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Broker {
+    pub(crate) address: BrokerAddress,
+    pub(crate) conns: Vec<ConnId>,
+    /// Partitions that have something to send and nothing in flight.
+    pub(crate) ready: VecDeque<Ready>,
+    pub(crate) failures: u32,
+    pub(crate) retry_at: Option<Instant>,
+    pub(crate) throttled_until: Option<Instant>,
+    pub(crate) dirty: bool,
+}
+
+impl Broker {
+    pub(crate) fn new(address: BrokerAddress) -> Self {
+        Self {
+            address,
+            conns: Vec::new(),
+            ready: VecDeque::new(),
+            failures: 0,
+            retry_at: None,
+            throttled_until: None,
+            dirty: false,
+        }
+    }
+}
+
+pub(crate) type Brokers = BTreeMap<BrokerId, Broker>;
+pub(crate) type Conns = BTreeMap<ConnId, Conn>;
+
+/// A partition, and how it stands to the connections.
+#[derive(Debug)]
+pub(crate) struct Lane<T> {
+    pub(crate) partition: Partition<T>,
+    /// The connection that it is bound to while anything of it is unanswered there.
+    pub(crate) conn: Option<ConnId>,
+    /// Raised when the leader moves or the connection ends: older bindings no longer count.
+    pub(crate) generation: u32,
+    /// Parts unanswered on the bound connection.
+    pub(crate) unanswered: u32,
+    /// It stands in a ready list.
+    pub(crate) queued: bool,
+    /// It sends nothing until nothing of it is unanswered, to move to another connection.
+    pub(crate) drain: bool,
+    /// The earliest timer that is set for it.
+    pub(crate) armed: Option<Instant>,
+}
+
+impl<T: Clone> Lane<T> {
+    pub(crate) fn new(id: PartitionId) -> Self {
+        Self {
+            partition: Partition::new(id),
+            conn: None,
+            generation: 0,
+            unanswered: 0,
+            queued: false,
+            drain: false,
+            armed: None,
+        }
+    }
+
+    /// Frees it from its connection; what is unanswered there no longer counts.
+    pub(crate) fn unbind(&mut self) {
+        self.conn = None;
+        self.generation = self.generation.wrapping_add(1);
+        self.unanswered = 0;
+        self.queued = false;
+        self.drain = false;
+    }
+
+    pub(crate) fn ready(&self) -> Ready {
+        Ready { partition: self.partition.id, generation: self.generation }
+    }
+}

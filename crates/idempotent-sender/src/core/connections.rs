@@ -1,0 +1,200 @@
+//! What happens on connections: opened, written, answered, ended.
+//!
+//! Rules: an attempt whose request left whole and was not answered is open; one whose request did not
+//! leave whole was never sent. Nothing else is concluded from a connection's end.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::cluster::{Conn, Request};
+use super::sender::Sender;
+use super::timers::Timer;
+use super::types::{Action, BrokerId, ConnId, PartitionId, ProduceAnswer, Reason, RequestId};
+
+impl Conn {
+    pub(crate) fn new(broker: BrokerId, now: Instant) -> Self {
+        Self {
+            broker,
+            up: false,
+            inflight: Default::default(),
+            ready: Default::default(),
+            load: 0,
+            last_answer: None,
+            last_used: now,
+            armed: false,
+        }
+    }
+}
+
+impl<T: Clone> Sender<T> {
+    /// A connection is ready for requests.
+    pub fn on_connected(&mut self, now: Instant, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        conn.up = true;
+        conn.last_used = now;
+        let broker = conn.broker;
+        self.arm_conn(id);
+        self.share_with(broker);
+        self.mark_dirty(broker);
+    }
+
+    /// Lets a fair share of the partitions that are bound to a broker's older connections move to the new one.
+    fn share_with(&mut self, id: BrokerId) {
+        let Some(broker) = self.brokers.get(&id) else { return };
+        let up: Vec<ConnId> =
+            broker.conns.iter().filter(|c| self.conns.get(c).is_some_and(|c| c.up)).copied().collect();
+        if up.len() < 2 {
+            return;
+        }
+        let mut bound = 0usize;
+        for partition in self.topics.partitions() {
+            let Some(lane) = self.topics.lane_mut(partition) else { continue };
+            if lane.conn.is_some_and(|conn| up.contains(&conn)) {
+                lane.drain = bound.is_multiple_of(up.len());
+                bound += 1;
+            }
+        }
+    }
+
+    /// The socket took the last byte of a request.
+    pub fn on_written(&mut self, now: Instant, id: ConnId, request: RequestId) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        if let Some(request) = conn.inflight.iter_mut().find(|r| r.id == request) {
+            request.written_at = Some(now);
+        }
+    }
+
+    /// The answer to a request.
+    pub fn on_answer(&mut self, now: Instant, id: ConnId, request: RequestId, answer: ProduceAnswer) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let Some(position) = conn.inflight.iter().position(|r| r.id == request) else { return };
+        let Some(sent) = conn.inflight.remove(position) else { return };
+        conn.last_answer = Some(now);
+        conn.last_used = now;
+        let broker = conn.broker;
+        self.learn_brokers(&answer.brokers, false);
+        self.note_answered(broker, &answer, now);
+        let mut answers = answer.parts.into_iter();
+        for part in sent.parts {
+            let answer = answers.next().flatten();
+            self.with_lane(part.ready.partition, now, |lane, cx| {
+                let leader = lane.partition.leader;
+                if lane.generation == part.ready.generation {
+                    lane.unanswered = lane.unanswered.saturating_sub(1);
+                }
+                match &answer {
+                    Some(answer) => lane.partition.on_answer(part.uid, sent.id, answer, cx),
+                    None => {
+                        let why: Arc<str> = "the broker's answer left the partition out".into();
+                        lane.partition.on_lost(part.uid, sent.id, true, &why);
+                        lane.partition.after_loss(cx);
+                    }
+                }
+                if lane.partition.leader != leader || (lane.unanswered == 0 && !lane.queued) {
+                    lane.unbind();
+                }
+            });
+        }
+        self.settle_load(id);
+        self.mark_dirty(broker);
+    }
+
+    fn note_answered(&mut self, id: BrokerId, answer: &ProduceAnswer, now: Instant) {
+        let Some(broker) = self.brokers.get_mut(&id) else { return };
+        broker.failures = 0;
+        broker.retry_at = None;
+        if !answer.throttle.is_zero() {
+            let until = now + answer.throttle;
+            broker.throttled_until = broker.throttled_until.max(Some(until));
+            self.out.counters.throttled += answer.throttle;
+            self.timers.set(until, Timer::Broker(id));
+        }
+    }
+
+    /// A connection could not be opened, or has ended.
+    pub fn on_disconnected(&mut self, now: Instant, id: ConnId, why: &str) {
+        let Some(conn) = self.conns.remove(&id) else { return };
+        let why: Arc<str> = why.into();
+        if let Some(broker) = self.brokers.get_mut(&conn.broker) {
+            broker.conns.retain(|other| *other != id);
+            broker.failures = broker.failures.saturating_add(1);
+            let at = now + self.config.backoff.wait(broker.failures, &mut self.chance);
+            broker.retry_at = Some(at);
+            self.timers.set(at, Timer::Broker(conn.broker));
+        }
+        if conn.up {
+            self.free_lanes(&conn, now, &why);
+        } else {
+            self.note_unreachable(conn.broker, now, why);
+        }
+        self.want_metadata(now);
+        self.mark_dirty(conn.broker);
+    }
+
+    /// The partitions that wait for a broker learn that it could not be reached.
+    fn note_unreachable(&mut self, id: BrokerId, now: Instant, why: Arc<str>) {
+        let Some(broker) = self.brokers.get(&id) else { return };
+        let reason = Reason::NotAvailable(why);
+        for ready in &broker.ready {
+            if let Some(lane) = self.topics.lane_mut(ready.partition).filter(|l| l.generation == ready.generation) {
+                lane.partition.on_unreachable(now, &reason);
+            }
+        }
+    }
+
+    fn free_lanes(&mut self, conn: &Conn, now: Instant, why: &Arc<str>) {
+        let mut touched: Vec<PartitionId> = Vec::new();
+        for Request { id, written_at, parts, .. } in &conn.inflight {
+            for part in parts {
+                let Some(lane) = self.topics.lane_mut(part.ready.partition) else { continue };
+                lane.partition.on_lost(part.uid, *id, written_at.is_some(), why);
+                if lane.generation == part.ready.generation {
+                    lane.unbind();
+                }
+                touched.push(part.ready.partition);
+            }
+        }
+        touched.sort_unstable();
+        touched.dedup();
+        for ready in &conn.ready {
+            if let Some(lane) = self.topics.lane_mut(ready.partition).filter(|l| l.generation == ready.generation) {
+                lane.unbind();
+            }
+            self.after_lane(ready.partition, now);
+        }
+        for partition in touched {
+            self.with_lane(partition, now, |lane, cx| lane.partition.after_loss(cx));
+        }
+    }
+
+    /// Looks whether a connection's oldest request has gone without an answer for too long, or whether
+    /// it has been idle for so long that the broker would soon close it.
+    pub(super) fn check_conn(&mut self, now: Instant, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        conn.armed = false;
+        let Some(conn) = self.conns.get(&id) else { return };
+        let due = self.conn_deadline(conn) <= now;
+        if !due {
+            self.arm_conn(id);
+        } else if conn.inflight.is_empty() {
+            self.close_idle(id);
+        } else {
+            let why = format!("no answer within {:?}", self.config.request_timeout);
+            self.out.actions.push_back(Action::Disconnect { conn: id });
+            self.on_disconnected(now, id, &why);
+        }
+    }
+
+    fn close_idle(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.remove(&id) else { return };
+        if let Some(broker) = self.brokers.get_mut(&conn.broker) {
+            broker.conns.retain(|other| *other != id);
+        }
+        for ready in &conn.ready {
+            if let Some(lane) = self.topics.lane_mut(ready.partition).filter(|l| l.generation == ready.generation) {
+                lane.unbind();
+            }
+        }
+        self.out.actions.push_back(Action::Disconnect { conn: id });
+    }
+}

@@ -1,0 +1,110 @@
+//! What a partition's decisions ask of the rest of the core, and what the core counts.
+//!
+//! Rules: a partition never reaches outside itself; it writes here, and the core acts on it.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::backoff::Chance;
+use super::config::Config;
+use super::outcome::Treatment;
+use super::types::{Action, BatchUid, PartitionId};
+
+/// A look at the leader's producer state that a partition wants.
+#[derive(Debug)]
+pub(crate) struct WantedLook {
+    pub(crate) partition: PartitionId,
+    pub(crate) uid: BatchUid,
+    pub(crate) producer_id: i64,
+}
+
+/// What came of a partition's decisions.
+#[derive(Debug)]
+pub(crate) struct Effects<T> {
+    pub(crate) actions: VecDeque<Action<T>>,
+    pub(crate) looks: Vec<WantedLook>,
+    pub(crate) refresh_metadata: bool,
+    pub(crate) exhausted_id: Option<i64>,
+    pub(crate) counters: Counters,
+    next_uid: u64,
+}
+
+impl<T> Effects<T> {
+    pub(crate) fn new() -> Self {
+        Self {
+            actions: VecDeque::new(),
+            looks: Vec::new(),
+            refresh_metadata: false,
+            exhausted_id: None,
+            counters: Counters::default(),
+            next_uid: 0,
+        }
+    }
+
+    pub(crate) fn uid(&mut self) -> BatchUid {
+        self.next_uid += 1;
+        BatchUid(self.next_uid)
+    }
+}
+
+/// What a partition may know of the world while it decides.
+pub(crate) struct Context<'a, T> {
+    pub(crate) now: Instant,
+    pub(crate) config: &'a Config,
+    pub(crate) chance: &'a mut Chance,
+    pub(crate) out: &'a mut Effects<T>,
+    /// The producer id that new stamps begin with, if there is one.
+    pub(crate) producer_id: Option<i64>,
+}
+
+/// How often things happened since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Records in the log.
+    pub records_delivered: u64,
+    /// Records with a failed verdict.
+    pub records_failed: u64,
+    /// Batches that were sent again.
+    pub batch_retries: u64,
+    /// Records in them.
+    pub record_retries: u64,
+    /// Batches split because they were too large.
+    pub splits: u64,
+    /// Epochs raised.
+    pub epoch_raises: u64,
+    /// Producer ids used up.
+    pub ids_exhausted: u64,
+    /// Batches whose sequences wrap from `i32::MAX` to 0.
+    pub sequence_wraps: u64,
+    /// Times that a leader had lost acknowledged records (it expected a sequence number that was acknowledged).
+    pub acknowledged_lost: u64,
+    /// Batches from which guilty records were singled out.
+    pub singled_out: u64,
+    /// Looks at a leader's producer state.
+    pub looks: u64,
+    /// Verdicts of `Unknown` that a later answer corrected.
+    pub corrections: u64,
+    /// Requests sent.
+    pub requests: u64,
+    /// Answers that asked us to wait (KIP-219), and for how long.
+    pub throttled: std::time::Duration,
+    /// How often each treatment of the outcome table was applied to a head batch.
+    pub treatments: std::collections::BTreeMap<&'static str, u64>,
+}
+
+impl Counters {
+    pub(crate) fn treated(&mut self, treatment: Treatment) {
+        let name = match treatment {
+            Treatment::Delivered => "delivered",
+            Treatment::Duplicate => "duplicate",
+            Treatment::Wait => "wait",
+            Treatment::WaitForLeader => "wait_for_leader",
+            Treatment::Retry => "retry",
+            Treatment::Split => "split",
+            Treatment::Sequence => "sequence",
+            Treatment::NewTopicId => "new_topic_id",
+            Treatment::Reject => "reject",
+        };
+        *self.treatments.entry(name).or_default() += 1;
+    }
+}

@@ -1,0 +1,191 @@
+//! Metadata: when it is asked for, and what is believed of the answer.
+//!
+//! Rules:
+//! - One refresh at a time, with backoff between them; old metadata is refreshed unasked.
+//! - A leader counts only if its epoch is newer than the one known (KIP-320): answers can be stale.
+//! - A topic with another id is another topic: what may be written to the old one is given up as unknown.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::cluster::{Broker, Lane};
+use super::error_code::ErrorCode;
+use super::sender::Sender;
+use super::timers::Timer;
+use super::topics::TopicState;
+use super::types::{Action, BrokerAddress, ClusterMetadata, PartitionId, Reason, TopicId, TopicMetadata};
+
+#[derive(Debug, Default)]
+pub(crate) struct Metadata {
+    wanted: bool,
+    in_flight: bool,
+    not_before: Option<Instant>,
+    failures: u32,
+    stale_at: Option<Instant>,
+}
+
+impl<T: Clone> Sender<T> {
+    /// Asks for fresh metadata, now or when the backoff is over.
+    pub(super) fn want_metadata(&mut self, now: Instant) {
+        if !self.metadata.wanted {
+            self.metadata.wanted = true;
+            if let Some(at) = self.metadata.not_before.filter(|at| *at > now) {
+                self.timers.set(at, Timer::Metadata);
+            }
+        }
+        self.refresh_if_due(now);
+    }
+
+    pub(super) fn on_metadata_timer(&mut self, now: Instant) {
+        if self.metadata.stale_at.is_some_and(|at| at <= now) {
+            self.metadata.stale_at = None;
+            self.metadata.wanted = true;
+        }
+        self.refresh_if_due(now);
+    }
+
+    fn refresh_if_due(&mut self, now: Instant) {
+        let may = self.metadata.not_before.is_none_or(|at| at <= now);
+        if !self.metadata.wanted || self.metadata.in_flight || !may {
+            return;
+        }
+        let topics: Vec<Arc<str>> = self
+            .topics
+            .iter()
+            .filter(|topic| topic.state != TopicState::Failed)
+            .map(|topic| topic.name.clone())
+            .collect();
+        self.metadata.wanted = false;
+        if !topics.is_empty() {
+            self.metadata.in_flight = true;
+            self.out.actions.push_back(Action::RefreshMetadata { topics });
+        }
+    }
+
+    /// The cluster's answer.
+    pub fn on_metadata(&mut self, now: Instant, cluster: ClusterMetadata) {
+        self.metadata.in_flight = false;
+        self.learn_brokers(&cluster.brokers, true);
+        for topic in cluster.topics {
+            self.learn_topic(now, topic);
+        }
+        let unresolved = self.topics.iter().any(|topic| {
+            matches!(topic.state, TopicState::Pending(_))
+                || topic.lanes.iter().any(|lane| lane.partition.leader.is_none() && !lane.partition.is_idle())
+        });
+        self.metadata.failures = if unresolved { self.metadata.failures.saturating_add(1) } else { 0 };
+        self.metadata.wanted |= unresolved;
+        let stale_at = now + self.config.metadata_max_age;
+        self.metadata.stale_at = Some(stale_at);
+        self.timers.set(stale_at, Timer::Metadata);
+        self.pause_metadata(now);
+    }
+
+    /// No broker could be asked.
+    pub fn on_metadata_failed(&mut self, now: Instant, why: &str) {
+        self.metadata.in_flight = false;
+        self.metadata.failures = self.metadata.failures.saturating_add(1);
+        self.metadata.wanted = true;
+        self.pause_metadata(now);
+        let reason = Reason::NotAvailable(why.into());
+        for id in self.topics.partitions() {
+            if let Some(lane) = self.topics.lane_mut(id)
+                && lane.partition.leader.is_none()
+            {
+                lane.partition.on_unreachable(now, &reason);
+            }
+        }
+    }
+
+    fn pause_metadata(&mut self, now: Instant) {
+        let at = now + self.config.backoff.wait(self.metadata.failures.max(1), &mut self.chance);
+        self.metadata.not_before = Some(at);
+        self.timers.set(at, Timer::Metadata);
+    }
+
+    /// Takes addresses in. With `all`, brokers that are not named and have no connection are forgotten.
+    pub(super) fn learn_brokers(&mut self, addresses: &[BrokerAddress], all: bool) {
+        for address in addresses {
+            let broker = self.brokers.entry(address.id).or_insert_with(|| Broker::new(address.clone()));
+            if broker.address != *address {
+                // It listens elsewhere now: a wait for the old place is pointless.
+                broker.address = address.clone();
+                broker.retry_at = None;
+                broker.failures = 0;
+            }
+        }
+        if all {
+            self.brokers.retain(|id, broker| {
+                !broker.conns.is_empty() || !broker.ready.is_empty() || addresses.iter().any(|a| a.id == *id)
+            });
+        }
+    }
+
+    fn learn_topic(&mut self, now: Instant, found: TopicMetadata) {
+        let Some(id) = self.topics.id(&found.name) else { return };
+        let Some(topic) = self.topics.get_mut(id) else { return };
+        topic.code = found.code;
+        if found.code != 0 {
+            let code = ErrorCode(found.code);
+            if matches!(topic.state, TopicState::Pending(_)) && !code.is_retriable() {
+                self.fail_topic(id);
+            }
+            return;
+        }
+        let made_anew = topic.uuid != [0; 16] && found.uuid != [0; 16] && topic.uuid != found.uuid;
+        topic.uuid = found.uuid;
+        let mut news = topic.state != TopicState::Ready;
+        topic.state = TopicState::Ready;
+        news |= self.grow(id, found.partitions.iter().map(|p| p.index).max());
+        for partition in &found.partitions {
+            let partition_id = PartitionId { topic: id, index: partition.index };
+            let changed = self.with_lane(partition_id, now, |lane, cx| {
+                if made_anew {
+                    let reason = Reason::Broker {
+                        code: ErrorCode::INCONSISTENT_TOPIC_ID,
+                        message: Some("the topic was deleted and made anew".into()),
+                    };
+                    lane.partition.on_new_topic(&reason, cx);
+                    lane.unbind();
+                }
+                let had_leader = lane.partition.leader.is_some();
+                if lane.partition.adopt_leader(partition.leader, partition.leader_epoch) {
+                    lane.unbind();
+                }
+                had_leader != lane.partition.leader.is_some()
+            });
+            news |= changed.unwrap_or(false);
+        }
+        if news {
+            self.announce(id);
+        }
+    }
+
+    /// Gives a topic as many partitions as it has in the cluster; they never become fewer.
+    fn grow(&mut self, id: TopicId, highest: Option<i32>) -> bool {
+        let count = highest.and_then(|index| usize::try_from(index).ok()).map_or(0, |index| index + 1);
+        let Some(topic) = self.topics.get_mut(id) else { return false };
+        let before = topic.lanes.len();
+        for index in before..count {
+            topic.lanes.push(Lane::new(PartitionId { topic: id, index: i32::try_from(index).unwrap_or(i32::MAX) }));
+        }
+        count > before
+    }
+
+    pub(super) fn check_topic(&mut self, now: Instant, id: TopicId) {
+        let pending = self.topics.get(id).map(|topic| topic.state);
+        if matches!(pending, Some(TopicState::Pending(until)) if until <= now) {
+            self.fail_topic(id);
+        }
+    }
+
+    fn fail_topic(&mut self, id: TopicId) {
+        let Some(topic) = self.topics.get_mut(id) else { return };
+        topic.state = TopicState::Failed;
+        let reason = match topic.code {
+            0 => Reason::NotAvailable("no broker could be asked for the topic in time".into()),
+            code => Reason::Broker { code: ErrorCode(code), message: None },
+        };
+        self.out.actions.push_back(Action::TopicFailed { topic: id, reason });
+    }
+}

@@ -1,0 +1,343 @@
+//! What a partition makes of an answer, of its lack, and of a look at the leader's state.
+//!
+//! Rules:
+//! - An acceptance proves that everything before it under the same id and epoch is in the log.
+//! - An error answer counts only for the head, and only if the attempt was fresh; a late one changes nothing.
+//! - A batch with an open attempt is never stamped anew on a sequence error: it is looked for.
+
+use std::sync::Arc;
+
+use super::super::effects::{Context, WantedLook};
+use super::super::error_code::ErrorCode;
+use super::super::flight::{Flight, Proof};
+use super::super::outcome::{Outcome, Treatment, classify};
+use super::super::types::{
+    Action, BatchUid, FailedOutcome, Failure, LookAnswer, PartAnswer, Reason, RequestId, Verdict,
+};
+use super::Partition;
+
+impl<T: Clone> Partition<T> {
+    /// The leader's answer to one attempt.
+    pub(crate) fn on_answer(
+        &mut self,
+        uid: BatchUid,
+        request: RequestId,
+        answer: &PartAnswer,
+        cx: &mut Context<'_, T>,
+    ) {
+        let outcome = classify(answer);
+        let Some(position) = self.window.iter().position(|flight| flight.uid == uid) else {
+            if outcome.treatment == Treatment::Delivered {
+                self.correct_late(uid, answer, cx);
+            }
+            return;
+        };
+        let flight = &mut self.window[position];
+        let current = flight.outstanding == Some(request);
+        let was_open = flight.open || (!current && flight.outstanding.is_some());
+        if current {
+            flight.outstanding = None;
+        }
+        if outcome.treatment == Treatment::Delivered {
+            self.on_accepted(position, current, answer, cx);
+            return;
+        }
+        if !current {
+            return;
+        }
+        let decides = position == 0 && flight.fresh;
+        flight.open |= !outcome.refused;
+        let reason = Reason::Broker { code: ErrorCode(answer.code), message: answer.message.clone() };
+        flight.history.reason = Some(reason.clone());
+        self.trouble = Some(reason);
+        if decides {
+            cx.out.counters.treated(outcome.treatment);
+            self.on_head_failed(outcome, was_open, answer, cx);
+        }
+        self.close_gap(cx);
+    }
+
+    fn on_accepted(&mut self, position: usize, current: bool, answer: &PartAnswer, cx: &mut Context<'_, T>) {
+        cx.out.counters.treated(Treatment::Delivered);
+        for earlier in self.window.iter_mut().take(position) {
+            earlier.prove(Proof::Written);
+        }
+        let time = (answer.log_append_time >= 0).then_some(answer.log_append_time);
+        let flight = &mut self.window[position];
+        flight.prove(Proof::At(answer.base_offset, time));
+        let (stamp, aged) = (flight.stamp(), flight.aged);
+        if let Some(stamp) = stamp {
+            self.correct_epoch(stamp.producer_id, stamp.epoch, cx);
+        }
+        if current {
+            self.known = !aged;
+            self.last_success = Some(cx.now);
+            self.failures = 0;
+            self.backoff_until = None;
+            self.solo = false;
+            self.trouble = None;
+        }
+        self.settle_proved(cx);
+        self.close_gap(cx);
+    }
+
+    /// Settles from the head on whatever is known to be in the log, and where.
+    fn settle_proved(&mut self, cx: &mut Context<'_, T>) {
+        while self.window.front().is_some_and(|head| matches!(head.proof, Proof::At(..))) {
+            if let Some(head) = self.window.pop_front() {
+                self.settle_delivered(head, cx);
+            }
+        }
+    }
+
+    fn on_head_failed(&mut self, outcome: Outcome, was_open: bool, answer: &PartAnswer, cx: &mut Context<'_, T>) {
+        self.disturb();
+        match outcome.treatment {
+            Treatment::Delivered => {}
+            Treatment::Duplicate => self.on_duplicate(was_open, cx),
+            Treatment::Wait => self.back_off(cx),
+            Treatment::WaitForLeader => self.wait_for_leader(answer, cx),
+            Treatment::NewTopicId => {
+                cx.out.refresh_metadata = true;
+                self.back_off(cx);
+            }
+            Treatment::Retry => self.retry_head(cx),
+            Treatment::Split => self.split_head(cx),
+            Treatment::Sequence => self.on_sequence_refused(was_open, cx),
+            Treatment::Reject => self.reject_head(answer, cx),
+        }
+    }
+
+    fn wait_for_leader(&mut self, answer: &PartAnswer, cx: &mut Context<'_, T>) {
+        let hinted = answer.leader.is_some_and(|(leader, epoch)| epoch >= 0 && self.adopt_leader(Some(leader), epoch));
+        if !hinted {
+            cx.out.refresh_metadata = true;
+            self.back_off(cx);
+        }
+    }
+
+    fn on_duplicate(&mut self, was_open: bool, cx: &mut Context<'_, T>) {
+        if was_open {
+            self.head_is_written(cx);
+        } else {
+            // No attempt of it can have been appended: the answer contradicts what we know.
+            self.give_up_head(false, cx);
+        }
+    }
+
+    fn retry_head(&mut self, cx: &mut Context<'_, T>) {
+        let Some(head) = self.window.front_mut() else { return };
+        head.write_errors += 1;
+        if head.write_errors > cx.config.retry_max {
+            self.give_up_head(false, cx);
+        } else {
+            self.back_off(cx);
+        }
+    }
+
+    fn split_head(&mut self, cx: &mut Context<'_, T>) {
+        let uids = [cx.out.uid(), cx.out.uid()];
+        match self.window.front().map(|head| head.split(uids)) {
+            Some(Ok(Some([first, second]))) => {
+                cx.out.counters.splits += 1;
+                self.window.pop_front();
+                self.window.push_front(second);
+                self.window.push_front(first);
+            }
+            Some(Ok(None)) => self.look_or_give_up(cx),
+            Some(Err(error)) => self.give_up_corrupt(&error.to_string(), cx),
+            None => {}
+        }
+    }
+
+    fn on_sequence_refused(&mut self, was_open: bool, cx: &mut Context<'_, T>) {
+        let proved = self.window.front().is_some_and(|head| head.proof == Proof::Written);
+        if proved {
+            self.head_is_written(cx);
+        } else if was_open {
+            self.look_or_give_up(cx);
+        } else {
+            cx.out.counters.acknowledged_lost += 1;
+            self.stamp_all_anew(cx);
+            self.back_off(cx);
+        }
+    }
+
+    fn reject_head(&mut self, answer: &PartAnswer, cx: &mut Context<'_, T>) {
+        let Some(head) = self.window.front() else { return };
+        if head.may_be_written() {
+            return self.look_or_give_up(cx);
+        }
+        let count = head.batch.record_count();
+        let mut guilty: Vec<u32> = answer.record_errors.iter().map(|e| e.0).filter(|i| *i < count).collect();
+        guilty.sort_unstable();
+        guilty.dedup();
+        if guilty.is_empty() || guilty.len() == count as usize {
+            return self.give_up_head(false, cx);
+        }
+        let uids = [cx.out.uid(), cx.out.uid()];
+        match head.single_out(&guilty, uids) {
+            Ok(Some(parts)) => self.give_up_guilty(parts, answer, cx),
+            Ok(None) => self.give_up_head(false, cx),
+            Err(error) => self.give_up_corrupt(&error.to_string(), cx),
+        }
+    }
+
+    /// The guilty records are certainly not written: everything behind them is barred, and goes again
+    /// in order under the next epoch, the innocent of their batch first.
+    fn give_up_guilty(&mut self, [guilty, rest]: [Flight<T>; 2], answer: &PartAnswer, cx: &mut Context<'_, T>) {
+        cx.out.counters.singled_out += 1;
+        self.window.pop_front();
+        let message = answer.record_errors.iter().find_map(|e| e.1.clone()).or_else(|| answer.message.clone());
+        let reason = Reason::Broker { code: ErrorCode(answer.code), message };
+        self.settle_given_up(guilty, Some(reason), false, cx);
+        self.stamp_all_anew(cx);
+        self.queue.push_front(rest);
+    }
+
+    /// Where an attempt is open the leader's state is looked at first; the rest is certain.
+    fn look_or_give_up(&mut self, cx: &mut Context<'_, T>) {
+        let Some(head) = self.window.front() else { return };
+        if head.proof == Proof::Written {
+            return self.head_is_written(cx);
+        }
+        match head.stamp() {
+            Some(stamp) if head.open => {
+                cx.out.counters.looks += 1;
+                self.looking = Some(head.uid);
+                cx.out.looks.push(WantedLook { partition: self.id, uid: head.uid, producer_id: stamp.producer_id });
+            }
+            _ => self.give_up_head(false, cx),
+        }
+    }
+
+    /// What the look found. The leader's state proves that a batch was appended if it stands at the
+    /// batch's epoch and at or past its last sequence number; it never proves that one was not.
+    pub(crate) fn on_looked(&mut self, uid: BatchUid, answer: LookAnswer, cx: &mut Context<'_, T>) {
+        if self.looking != Some(uid) {
+            return;
+        }
+        self.looking = None;
+        match answer {
+            LookAnswer::Producer { epoch, last_sequence } if self.head_lies_before(epoch, last_sequence) => {
+                self.head_is_written(cx);
+            }
+            LookAnswer::Producer { .. } | LookAnswer::Nothing => self.give_up_head(false, cx),
+            LookAnswer::Unavailable => self.back_off(cx),
+        }
+        self.close_gap(cx);
+    }
+
+    fn head_lies_before(&self, epoch: i32, last_sequence: i32) -> bool {
+        let Some(head) = self.window.front() else { return false };
+        let (Some(stamp), Some(ours)) = (head.stamp(), head.last_sequence()) else { return false };
+        // Sequence numbers live on a circle of 2^31; half of it lies before any point.
+        let ahead = last_sequence.wrapping_sub(ours) & i32::MAX;
+        i32::from(stamp.epoch) == epoch && last_sequence >= 0 && ahead < 1 << 30
+    }
+
+    /// The head is in the log, and nobody can say where any more.
+    fn head_is_written(&mut self, cx: &mut Context<'_, T>) {
+        if let Some(mut head) = self.window.pop_front() {
+            head.prove(Proof::Written);
+            if let Some(stamp) = head.stamp() {
+                self.correct_epoch(stamp.producer_id, stamp.epoch, cx);
+            }
+            self.settle_delivered(head, cx);
+            self.settle_proved(cx);
+        }
+    }
+
+    /// The connection that an attempt was on ended without an answer to it.
+    pub(crate) fn on_lost(&mut self, uid: BatchUid, request: RequestId, written: bool, why: &Arc<str>) {
+        let Some(flight) = self.window.iter_mut().find(|f| f.uid == uid && f.outstanding == Some(request)) else {
+            return;
+        };
+        flight.outstanding = None;
+        let reason = if written {
+            flight.open = true;
+            flight.write_errors += 1;
+            self.solo = true;
+            Reason::NoAnswer(why.clone())
+        } else {
+            Reason::NotAvailable(why.clone())
+        };
+        flight.history.reason = Some(reason.clone());
+        self.trouble = Some(reason);
+    }
+
+    /// After all that was lost with a connection is noted.
+    pub(crate) fn after_loss(&mut self, cx: &mut Context<'_, T>) {
+        self.disturb();
+        let spent = self
+            .window
+            .front()
+            .is_some_and(|head| head.outstanding.is_none() && head.write_errors > cx.config.retry_max);
+        if spent {
+            self.give_up_head(false, cx);
+        } else if self.waits_until(cx.now).is_none() && !self.window.is_empty() {
+            self.back_off(cx);
+        }
+        self.close_gap(cx);
+    }
+
+    /// A given-up batch turns out to be in the log, and so is all before it in its epoch.
+    fn correct_late(&mut self, uid: BatchUid, answer: &PartAnswer, cx: &mut Context<'_, T>) {
+        let Some(position) = self.given_up.iter().position(|given| given.uid == uid) else { return };
+        let Some(found) = self.given_up.remove(position) else { return };
+        let Some(stamp) = found.stamp else { return };
+        cx.out.counters.corrections += 1;
+        let base_offset = (answer.base_offset >= 0).then_some(answer.base_offset);
+        cx.out.actions.push_back(Action::Correct { token: found.token, records: found.records, base_offset });
+        let earlier: Vec<_> =
+            (0..position).filter(|i| self.given_up[*i].same_epoch(stamp.producer_id, stamp.epoch)).collect();
+        self.correct_positions(&earlier, cx);
+        self.close_gap(cx);
+    }
+
+    /// An acceptance under this id and epoch proves every given-up batch of it, for all of them lie before.
+    fn correct_epoch(&mut self, producer_id: i64, epoch: i16, cx: &mut Context<'_, T>) {
+        if self.given_up.is_empty() {
+            return;
+        }
+        let all: Vec<_> =
+            (0..self.given_up.len()).filter(|i| self.given_up[*i].same_epoch(producer_id, epoch)).collect();
+        self.correct_positions(&all, cx);
+    }
+
+    fn correct_positions(&mut self, positions: &[usize], cx: &mut Context<'_, T>) {
+        for position in positions.iter().rev() {
+            let Some(given) = self.given_up.remove(*position) else { continue };
+            cx.out.counters.corrections += 1;
+            cx.out.actions.push_back(Action::Correct { token: given.token, records: given.records, base_offset: None });
+        }
+    }
+
+    /// The batch's own bytes can't be taken apart: a defect of ours, told instead of hidden.
+    fn give_up_corrupt(&mut self, why: &str, cx: &mut Context<'_, T>) {
+        if let Some(head) = self.window.front_mut() {
+            head.history.reason = Some(Reason::Corrupt(why.into()));
+        }
+        self.give_up_head(false, cx);
+    }
+
+    /// The verdict of a batch that is given up: delivered, where that is proved.
+    pub(super) fn settle_given_up(
+        &mut self,
+        flight: Flight<T>,
+        reason: Option<Reason>,
+        timed_out: bool,
+        cx: &mut Context<'_, T>,
+    ) {
+        if flight.proof != Proof::None {
+            return self.settle_delivered(flight, cx);
+        }
+        let reason = reason.or_else(|| flight.history.reason.clone()).or_else(|| self.trouble.clone());
+        let failure: Failure = flight.failure(reason.unwrap_or(Reason::NoLeader), timed_out);
+        if failure.outcome == FailedOutcome::Unknown {
+            self.remember(&flight);
+        }
+        cx.out.counters.records_failed += u64::from(flight.records.len());
+        self.settle(flight, Verdict::Failed(Arc::new(failure)), cx);
+    }
+}

@@ -1,0 +1,119 @@
+//! Giving up a batch, and what that means for those behind it.
+//!
+//! Rules (the reasons: docs/ARCHITECTURE.md, "Idempotence"):
+//! - The head is given up *certainly not written*: nothing of its epoch can enter behind it any more.
+//!   Those behind are barred; they are stamped anew at once, in order.
+//! - The head is given up and *may be written*: those behind with open attempts keep their stamps and are
+//!   sent on until their own verdict. The first of them without an open attempt bars all from itself on:
+//!   from there the queue goes on under the next epoch, once nothing before it is left.
+//! - An acceptance proves that there was no gap after all.
+
+use super::super::effects::Context;
+use super::super::flight::{Flight, Proof};
+use super::super::types::Reason;
+use super::{GIVEN_UP_REMEMBERED, GivenUp, Partition};
+
+impl<T> GivenUp<T> {
+    pub(super) fn same_epoch(&self, producer_id: i64, epoch: i16) -> bool {
+        self.stamp.is_some_and(|stamp| stamp.producer_id == producer_id && stamp.epoch == epoch)
+    }
+}
+
+impl<T: Clone> Partition<T> {
+    /// Settles the head as failed (or as delivered, where that is proved).
+    pub(super) fn give_up_head(&mut self, timed_out: bool, cx: &mut Context<'_, T>) {
+        let Some(head) = self.window.pop_front() else { return };
+        self.looking = None;
+        self.backoff_until = None;
+        let proved = head.proof != Proof::None;
+        let maybe = head.may_be_written();
+        self.settle_given_up(head, None, timed_out, cx);
+        if proved {
+            return;
+        }
+        self.disturb();
+        if maybe {
+            self.gap = true;
+        } else {
+            self.stamp_all_anew(cx);
+        }
+    }
+
+    /// Ends the state after a batch was given up that may be written, once that can be done safely.
+    pub(super) fn close_gap(&mut self, cx: &mut Context<'_, T>) {
+        if !self.gap {
+            return;
+        }
+        let (id, epoch) = self.next.map_or((-1, -1), |next| (next.producer_id, next.epoch));
+        if !self.given_up.iter().any(|given| given.same_epoch(id, epoch)) {
+            self.gap = false; // all of them turned out to be written: the sequence has no gap
+            return;
+        }
+        match self.window.front() {
+            None => self.raise_epoch(cx),
+            Some(head) if !head.may_be_written() => self.stamp_all_anew(cx),
+            Some(_) => {}
+        }
+    }
+
+    /// Takes the stamps from everything in the window and goes on under the next epoch. Only where
+    /// all of it is provably not written.
+    pub(super) fn stamp_all_anew(&mut self, cx: &mut Context<'_, T>) {
+        while let Some(mut flight) = self.window.pop_back() {
+            if flight.proof != Proof::None {
+                self.settle_delivered(flight, cx);
+                continue;
+            }
+            flight.forget_stamp(cx.out.uid());
+            self.queue.push_front(flight);
+        }
+        self.looking = None;
+        self.raise_epoch(cx);
+    }
+
+    pub(super) fn remember(&mut self, flight: &Flight<T>) {
+        if self.given_up.len() == GIVEN_UP_REMEMBERED {
+            self.given_up.pop_front();
+        }
+        self.given_up.push_back(GivenUp {
+            uid: flight.uid,
+            token: flight.token.clone(),
+            records: flight.records.clone(),
+            stamp: flight.stamp(),
+        });
+    }
+
+    /// Gives up what has waited for longer than `delivery_timeout`.
+    pub(crate) fn expire(&mut self, cx: &mut Context<'_, T>) {
+        while self.deadline(cx.config.delivery_timeout).is_some_and(|deadline| deadline <= cx.now) {
+            if self.window.is_empty() {
+                let Some(flight) = self.queue.pop_front() else { return };
+                self.settle_given_up(flight, None, true, cx);
+            } else {
+                self.give_up_head(true, cx);
+                self.close_gap(cx);
+            }
+        }
+    }
+
+    /// Gives up everything, for `reason`.
+    pub(crate) fn give_up_all(&mut self, reason: &Reason, cx: &mut Context<'_, T>) {
+        let early = std::mem::take(&mut self.early).into_values();
+        let window = std::mem::take(&mut self.window);
+        for flight in window.into_iter().chain(std::mem::take(&mut self.queue)).chain(early) {
+            self.settle_given_up(flight, Some(reason.clone()), false, cx);
+        }
+        self.looking = None;
+        if self.next.is_some() {
+            self.raise_epoch(cx);
+        }
+    }
+
+    /// Gives up what was never stamped, for `reason`: no producer id is to be had.
+    pub(crate) fn give_up_queue(&mut self, reason: &Reason, cx: &mut Context<'_, T>) {
+        for mut flight in std::mem::take(&mut self.queue) {
+            flight.history.tried(cx.now);
+            self.settle_given_up(flight, Some(reason.clone()), false, cx);
+        }
+    }
+}

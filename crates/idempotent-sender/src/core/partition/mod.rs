@@ -1,0 +1,334 @@
+//! One partition: its queue, its window of stamped batches, and its own (id, epoch, next sequence).
+//!
+//! Rules:
+//! - Batches leave in the order of their ordinals. The window holds the stamped ones, in sequence order;
+//!   the queue holds those without a stamp. What is not settled stands in exactly one of them.
+//! - Several batches are in flight only while the leader is known to know the stamp: from an acceptance
+//!   until any error, lost answer, change of leader, epoch or topic id, or a minute's idleness.
+//! - Only the head batch decides; answers to those behind it are noted.
+//! - Nothing here knows connections, other partitions, or the clock.
+
+mod answer;
+mod give_up;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kafka_courier_batcher::{EncodedBatch, Stamp, sequence_add};
+
+use super::effects::Context;
+use super::flight::{Flight, History, Proof};
+use super::types::{
+    Action, BatchUid, BrokerId, PartitionId, Reason, RecordSet, RequestId, Settlement, Submission, Verdict,
+};
+
+/// A leader that heard nothing of us for this long may have forgotten our id.
+const IDLE_REARM: Duration = Duration::from_secs(60);
+/// How many given-up batches are remembered, for a correction.
+const GIVEN_UP_REMEMBERED: usize = 256;
+
+/// Where the next stamp continues.
+#[derive(Clone, Copy, Debug)]
+struct NextStamp {
+    producer_id: i64,
+    epoch: i16,
+    sequence: i32,
+}
+
+/// A batch that was given up though it may be written.
+#[derive(Debug)]
+struct GivenUp<T> {
+    uid: BatchUid,
+    token: T,
+    records: RecordSet,
+    stamp: Option<Stamp>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Partition<T> {
+    pub(crate) id: PartitionId,
+    pub(crate) leader: Option<BrokerId>,
+    leader_epoch: i32,
+    next: Option<NextStamp>,
+    /// The id whose epochs are used up here; it is never taken again.
+    exhausted: Option<i64>,
+    window: VecDeque<Flight<T>>,
+    queue: VecDeque<Flight<T>>,
+    /// Handed in before their turn: sealing finishes on many threads.
+    early: BTreeMap<u64, Flight<T>>,
+    next_ordinal: u64,
+    /// The leader knows the stamp.
+    known: bool,
+    last_success: Option<Instant>,
+    /// A batch of this epoch was given up that may be written: nothing new is stamped until it is
+    /// clear what became of those behind it.
+    gap: bool,
+    given_up: VecDeque<GivenUp<T>>,
+    failures: u32,
+    backoff_until: Option<Instant>,
+    /// After a lost answer batches go one partition per request.
+    solo: bool,
+    looking: Option<BatchUid>,
+    /// The last thing that went wrong, for the verdicts of those that were never tried.
+    trouble: Option<Reason>,
+}
+
+/// A batch that leaves now.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) uid: BatchUid,
+    pub(crate) batch: Arc<EncodedBatch>,
+    pub(crate) solo: bool,
+}
+
+impl<T: Clone> Partition<T> {
+    pub(crate) fn new(id: PartitionId) -> Self {
+        Self {
+            id,
+            leader: None,
+            leader_epoch: -1,
+            next: None,
+            exhausted: None,
+            window: VecDeque::new(),
+            queue: VecDeque::new(),
+            early: BTreeMap::new(),
+            next_ordinal: 0,
+            known: false,
+            last_success: None,
+            gap: false,
+            given_up: VecDeque::new(),
+            failures: 0,
+            backoff_until: None,
+            solo: false,
+            looking: None,
+            trouble: None,
+        }
+    }
+
+    /// Takes a batch in; it is queued when its turn has come.
+    pub(crate) fn enqueue(&mut self, submission: Submission<T>, uid: BatchUid) {
+        let ordinal = submission.ordinal;
+        let flight = Flight {
+            uid,
+            token: submission.token,
+            records: RecordSet::Range(0..submission.batch.record_count()),
+            charge: submission.batch.capacity(),
+            batch: Arc::new(submission.batch),
+            published_at: submission.published_at,
+            aged: submission.aged,
+            outstanding: None,
+            fresh: false,
+            open: false,
+            proof: Proof::None,
+            write_errors: 0,
+            history: History::default(),
+        };
+        self.early.insert(ordinal, flight);
+        while let Some(flight) = self.early.remove(&self.next_ordinal) {
+            self.queue.push_back(flight);
+            self.next_ordinal += 1;
+        }
+    }
+
+    /// Whether anything waits for a verdict.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.window.is_empty() && self.queue.is_empty() && self.early.is_empty()
+    }
+
+    /// Whether some batch could be sent, were everything else ready.
+    pub(crate) fn has_unsent(&self) -> bool {
+        !self.queue.is_empty() || self.window.iter().any(|flight| flight.outstanding.is_none())
+    }
+
+    /// Whether its next batch has to travel alone.
+    pub(crate) fn is_solo(&self) -> bool {
+        self.solo
+    }
+
+    /// Wire bytes of the batch that would go next; 0 if there is none.
+    pub(crate) fn next_len(&self) -> usize {
+        let resend = self.window.iter().find(|flight| flight.outstanding.is_none());
+        resend.or(self.queue.front()).map_or(0, |flight| flight.batch.len())
+    }
+
+    /// When a wait of this partition ends, if it is waiting at `now`.
+    pub(crate) fn waits_until(&self, now: Instant) -> Option<Instant> {
+        self.backoff_until.filter(|until| *until > now)
+    }
+
+    /// Whether it stands still for want of a producer id.
+    pub(crate) fn wants_producer_id(&self) -> bool {
+        self.next.is_none() && !self.queue.is_empty()
+    }
+
+    /// When the oldest batch's time is up.
+    pub(crate) fn deadline(&self, timeout: Duration) -> Option<Instant> {
+        self.window.front().or(self.queue.front()).map(|flight| flight.published_at + timeout)
+    }
+
+    /// The next batch that may leave now, noted as sent in `request`.
+    pub(crate) fn next_outgoing(&mut self, request: RequestId, cx: &mut Context<'_, T>) -> Option<Outgoing> {
+        if self.waits_until(cx.now).is_some() || self.looking.is_some() {
+            return None;
+        }
+        let room = self.room(cx);
+        let solo = self.solo;
+        for flight in self.window.iter_mut().take(room) {
+            match flight.outstanding {
+                Some(_) if flight.fresh => {}
+                Some(_) => return None,
+                None => {
+                    if flight.history.tries > 0 {
+                        cx.out.counters.batch_retries += 1;
+                        cx.out.counters.record_retries += u64::from(flight.records.len());
+                    }
+                    flight.sent(request, cx.now);
+                    return Some(Outgoing { uid: flight.uid, batch: flight.batch.clone(), solo });
+                }
+            }
+        }
+        if self.gap || self.window.len() >= room {
+            return None;
+        }
+        self.stamp_next(request, cx)
+    }
+
+    /// How many of the window's first batches may be in flight.
+    fn room(&self, cx: &Context<'_, T>) -> usize {
+        let recent = self.last_success.is_some_and(|at| cx.now.saturating_duration_since(at) < IDLE_REARM);
+        let aged = self.window.iter().any(|flight| flight.aged);
+        if self.known && recent && !aged { cx.config.max_in_flight as usize } else { 1 }
+    }
+
+    /// Stamps the queue's first batch and sends it.
+    fn stamp_next(&mut self, request: RequestId, cx: &mut Context<'_, T>) -> Option<Outgoing> {
+        self.queue.front()?;
+        let next = match &mut self.next {
+            Some(next) => next,
+            None => {
+                let producer_id = cx.producer_id.filter(|id| Some(*id) != self.exhausted)?;
+                self.next.insert(NextStamp { producer_id, epoch: 0, sequence: 0 })
+            }
+        };
+        let mut flight = self.queue.pop_front()?;
+        flight.set_stamp(Stamp { producer_id: next.producer_id, epoch: next.epoch, base_sequence: next.sequence });
+        let after = sequence_add(next.sequence, flight.batch.record_count());
+        if after < next.sequence {
+            cx.out.counters.sequence_wraps += 1;
+        }
+        next.sequence = after;
+        if flight.history.tries > 0 {
+            cx.out.counters.batch_retries += 1;
+            cx.out.counters.record_retries += u64::from(flight.records.len());
+        }
+        flight.sent(request, cx.now);
+        let outgoing = Outgoing { uid: flight.uid, batch: flight.batch.clone(), solo: self.solo };
+        self.window.push_back(flight);
+        Some(outgoing)
+    }
+
+    /// Takes a leader from metadata or from a hint, if it is newer than the one known. Answers of a
+    /// former leader are not waited for: what is in flight there goes again, under the same stamps.
+    /// Returns whether the leader is another broker now.
+    pub(crate) fn adopt_leader(&mut self, leader: Option<BrokerId>, epoch: i32) -> bool {
+        let newer = epoch > self.leader_epoch
+            || (epoch == self.leader_epoch && self.leader.is_none())
+            || (epoch < 0 && self.leader_epoch < 0);
+        if !newer || (leader == self.leader && epoch == self.leader_epoch) {
+            return false;
+        }
+        let moved = leader != self.leader;
+        self.leader = leader;
+        self.leader_epoch = epoch;
+        self.known = false;
+        if moved {
+            self.window.iter_mut().for_each(Flight::abandon);
+            self.looking = None;
+            self.backoff_until = None;
+        }
+        moved
+    }
+
+    /// A connection to the leader failed before anything could be sent.
+    pub(crate) fn on_unreachable(&mut self, now: Instant, reason: &Reason) {
+        self.trouble = Some(reason.clone());
+        if let Some(head) = self.window.front_mut().or(self.queue.front_mut())
+            && head.outstanding.is_none()
+        {
+            head.history.failed_to_reach(now, reason);
+        }
+    }
+
+    /// The topic was made anew: what may be written to the old one is unknown for ever, the rest goes on.
+    pub(crate) fn on_new_topic(&mut self, reason: &Reason, cx: &mut Context<'_, T>) {
+        let window = std::mem::take(&mut self.window);
+        let mut rest = VecDeque::new();
+        for mut flight in window {
+            if flight.may_be_written() {
+                self.settle_given_up(flight, Some(reason.clone()), false, cx);
+            } else {
+                flight.forget_stamp(cx.out.uid());
+                rest.push_back(flight);
+            }
+        }
+        rest.append(&mut self.queue);
+        self.queue = rest;
+        self.looking = None;
+        self.leader = None;
+        self.leader_epoch = -1;
+        self.backoff_until = None;
+        self.raise_epoch(cx);
+    }
+
+    /// The same stamp no more: the next epoch, from 0; after the last epoch, another id.
+    fn raise_epoch(&mut self, cx: &mut Context<'_, T>) {
+        self.known = false;
+        self.gap = false;
+        let Some(next) = &mut self.next else { return };
+        if next.epoch == i16::MAX {
+            cx.out.counters.ids_exhausted += 1;
+            cx.out.exhausted_id = Some(next.producer_id);
+            self.exhausted = Some(next.producer_id);
+            self.next = None;
+        } else {
+            cx.out.counters.epoch_raises += 1;
+            next.epoch += 1;
+            next.sequence = 0;
+        }
+    }
+
+    fn back_off(&mut self, cx: &mut Context<'_, T>) {
+        self.failures = self.failures.saturating_add(1);
+        self.backoff_until = Some(cx.now + cx.config.backoff.wait(self.failures, cx.chance));
+    }
+
+    /// Any error or lost answer: one batch in flight again, and what is under way behind the head is
+    /// no longer fresh.
+    fn disturb(&mut self) {
+        self.known = false;
+        for flight in &mut self.window {
+            flight.fresh = false;
+        }
+    }
+
+    fn settle_delivered(&mut self, flight: Flight<T>, cx: &mut Context<'_, T>) {
+        let (base_offset, log_append_time) = match flight.proof {
+            Proof::At(offset, time) => (Some(offset), time),
+            Proof::None | Proof::Written => (None, None),
+        };
+        cx.out.counters.records_delivered += u64::from(flight.records.len());
+        self.settle(flight, Verdict::Delivered { base_offset, log_append_time }, cx);
+    }
+
+    fn settle(&self, flight: Flight<T>, verdict: Verdict, cx: &mut Context<'_, T>) {
+        cx.out.actions.push_back(Action::Settle(Settlement {
+            token: flight.token,
+            partition: self.id,
+            records: flight.records,
+            verdict,
+            batch: flight.batch,
+            charge: flight.charge,
+        }));
+    }
+}

@@ -1,0 +1,255 @@
+//! Which batch leaves on which connection, and when.
+//!
+//! Rules:
+//! - A partition is bound to one connection while anything of it is unanswered there: so its order holds.
+//! - A request holds one batch of a partition at most (Produce v3+), and up to `max_request_bytes`.
+//! - More connections to a broker are opened while the least loaded one is busy; partitions move to a new
+//!   one when nothing of theirs is in flight.
+//! - Work is proportional to what is ready, never to the number of partitions.
+
+use std::time::Instant;
+
+use super::cluster::{Broker, Conn, Ready, Request, SentPart};
+use super::effects::Context;
+use super::sender::Sender;
+use super::timers::Timer;
+use super::types::{Action, BrokerId, ConnId, PartitionId, ProducePart, RequestId};
+
+/// A connection with this much on it is busy enough for another to pay.
+const BUSY_BYTES: usize = 512 << 10;
+
+/// What became of a look into a partition for the request that is being built.
+enum Taken {
+    Part(ProducePart, SentPart, Again),
+    Nothing,
+    Full,
+}
+
+struct Again {
+    more: bool,
+    solo: bool,
+}
+
+impl<T: Clone> Sender<T> {
+    pub(super) fn mark_dirty(&mut self, id: BrokerId) {
+        if let Some(broker) = self.brokers.get_mut(&id)
+            && !std::mem::replace(&mut broker.dirty, true)
+        {
+            self.dirty.push(id);
+        }
+    }
+
+    /// Puts a partition that has something to send into the ready list of its connection or its leader.
+    pub(super) fn make_ready(&mut self, id: PartitionId) {
+        let Some(lane) = self.topics.lane_mut(id) else { return };
+        let Some(leader) = lane.partition.leader else { return };
+        let ready = lane.ready();
+        let len = lane.partition.next_len();
+        match lane.conn.and_then(|conn| self.conns.get_mut(&conn)) {
+            Some(conn) => {
+                conn.ready.push_back(ready);
+                conn.load += len;
+            }
+            None => {
+                lane.conn = None;
+                let Some(broker) = self.brokers.get_mut(&leader) else {
+                    self.out.refresh_metadata = true;
+                    return;
+                };
+                broker.ready.push_back(ready);
+            }
+        }
+        lane.queued = true;
+        self.mark_dirty(leader);
+    }
+
+    /// Sends whatever may be sent to a broker.
+    pub(super) fn pump(&mut self, id: BrokerId, now: Instant) {
+        let Some(broker) = self.brokers.get_mut(&id) else { return };
+        broker.dirty = false;
+        if broker.throttled_until.is_some_and(|until| until > now) {
+            return;
+        }
+        self.bind_ready(id, now);
+        let conns = self.brokers.get(&id).map(|broker| broker.conns.clone()).unwrap_or_default();
+        for conn in conns {
+            while self.send_next(conn, now) {}
+        }
+    }
+
+    /// Gives each free partition that is ready to the least loaded connection.
+    fn bind_ready(&mut self, id: BrokerId, now: Instant) {
+        loop {
+            let Some(ready) = self.brokers.get_mut(&id).and_then(|broker| broker.ready.pop_front()) else { return };
+            let Some(lane) = self.topics.lane_mut(ready.partition).filter(|l| l.generation == ready.generation) else {
+                continue;
+            };
+            let len = lane.partition.next_len();
+            let Some(broker) = self.brokers.get_mut(&id) else { return };
+            let up = broker.conns.iter().filter(|c| self.conns.get(c).is_some_and(|conn| conn.up));
+            let Some(least) = up.min_by_key(|c| self.conns.get(c).map_or(usize::MAX, |conn| conn.load)).copied() else {
+                broker.ready.push_front(ready);
+                self.connect(id, now);
+                return;
+            };
+            lane.conn = Some(least);
+            if let Some(conn) = self.conns.get_mut(&least) {
+                conn.ready.push_back(ready);
+                conn.load += len;
+            }
+        }
+    }
+
+    /// Opens a connection, unless one is being opened, there are enough, or it is too early.
+    fn connect(&mut self, id: BrokerId, now: Instant) {
+        let Some(broker) = self.brokers.get_mut(&id) else { return };
+        let opening = broker.conns.iter().any(|c| self.conns.get(c).is_some_and(|conn| !conn.up));
+        let enough = broker.conns.len() >= self.config.connections_per_broker as usize;
+        if opening || enough || broker.retry_at.is_some_and(|at| at > now) {
+            return;
+        }
+        self.next_conn += 1;
+        let conn = ConnId(self.next_conn);
+        broker.conns.push(conn);
+        let address = broker.address.clone();
+        self.conns.insert(conn, Conn::new(id, now));
+        self.out.actions.push_back(Action::Connect { conn, address });
+    }
+
+    /// Builds one request for a connection and sends it. Returns whether it did.
+    fn send_next(&mut self, id: ConnId, now: Instant) -> bool {
+        let max_in_flight = self.config.max_in_flight as usize;
+        let Some(conn) = self.conns.get(&id) else { return false };
+        if !conn.up || conn.ready.is_empty() || conn.inflight.len() >= max_in_flight {
+            return false;
+        }
+        self.next_request += 1;
+        let request = RequestId(self.next_request);
+        let (mut parts, mut sent, mut again, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        while let Some(ready) = self.conns.get_mut(&id).and_then(|conn| conn.ready.pop_front()) {
+            match self.take_from(ready, request, bytes, now) {
+                Taken::Part(part, sent_part, next) => {
+                    bytes += part.batch.len();
+                    parts.push(part);
+                    sent.push(sent_part);
+                    if next.more {
+                        again.push(ready.partition);
+                    }
+                    if next.solo {
+                        break;
+                    }
+                }
+                Taken::Nothing => {}
+                Taken::Full => {
+                    if let Some(conn) = self.conns.get_mut(&id) {
+                        conn.ready.push_front(ready);
+                    }
+                    break;
+                }
+            }
+        }
+        for partition in again {
+            self.after_lane(partition, now);
+        }
+        let done = !parts.is_empty();
+        if done {
+            self.dispatch(id, Request { id: request, sent_at: now, written_at: None, bytes, parts: sent }, parts, now);
+        }
+        self.settle_load(id);
+        done
+    }
+
+    /// Takes a partition's next batch into the request that is being built, if it may leave and fits.
+    fn take_from(&mut self, ready: Ready, request: RequestId, bytes: usize, now: Instant) -> Taken {
+        let producer_id = self.producer_id();
+        let Some(topic) = self.topics.get_mut(ready.partition.topic) else { return Taken::Nothing };
+        let (name, uuid) = (topic.name.clone(), topic.uuid);
+        let index = usize::try_from(ready.partition.index).unwrap_or(usize::MAX);
+        let Some(lane) = topic.lanes.get_mut(index).filter(|l| l.generation == ready.generation) else {
+            return Taken::Nothing;
+        };
+        let held = lane.unanswered >= self.config.max_in_flight || (lane.drain && lane.unanswered > 0);
+        if held {
+            lane.queued = false;
+            return Taken::Nothing;
+        }
+        if bytes > 0 && (lane.partition.is_solo() || bytes + lane.partition.next_len() > self.config.max_request_bytes)
+        {
+            return Taken::Full;
+        }
+        lane.queued = false;
+        let mut cx = Context { now, config: &self.config, chance: &mut self.chance, out: &mut self.out, producer_id };
+        let Some(outgoing) = lane.partition.next_outgoing(request, &mut cx) else {
+            if lane.unanswered == 0 {
+                lane.unbind();
+            }
+            return Taken::Nothing;
+        };
+        lane.unanswered += 1;
+        let again = Again { more: lane.partition.has_unsent(), solo: outgoing.solo };
+        let part = ProducePart { partition: ready.partition, topic: name, topic_uuid: uuid, batch: outgoing.batch };
+        Taken::Part(part, SentPart { ready, uid: outgoing.uid }, again)
+    }
+
+    fn dispatch(&mut self, id: ConnId, request: Request, parts: Vec<ProducePart>, now: Instant) {
+        self.out.counters.requests += 1;
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        self.out.actions.push_back(Action::Send { conn: id, request: request.id, parts });
+        conn.inflight.push_back(request);
+        conn.last_used = now;
+        let (broker, busy) = (conn.broker, conn.load >= BUSY_BYTES);
+        self.arm_conn(id);
+        if busy {
+            self.connect_another(broker, now);
+        }
+    }
+
+    /// Another connection, where all that there are, are busy.
+    fn connect_another(&mut self, id: BrokerId, now: Instant) {
+        let all_busy = self.brokers.get(&id).is_some_and(|broker| {
+            broker.conns.iter().all(|c| self.conns.get(c).is_some_and(|conn| conn.load >= BUSY_BYTES))
+        });
+        if all_busy {
+            self.connect(id, now);
+        }
+    }
+
+    /// Counts anew what a connection carries and what waits on it.
+    pub(super) fn settle_load(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get(&id) else { return };
+        let waiting: usize = conn
+            .ready
+            .iter()
+            .filter_map(|ready| self.topics.lane(ready.partition))
+            .map(|lane| lane.partition.next_len())
+            .sum();
+        let flying: usize = conn.inflight.iter().map(|request| request.bytes).sum();
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.load = waiting + flying;
+        }
+    }
+
+    /// Has the connection looked at when its oldest request's time is up, or when it has been idle too long.
+    pub(super) fn arm_conn(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get(&id).filter(|conn| !conn.armed) else { return };
+        let at = self.conn_deadline(conn);
+        self.timers.set(at, Timer::Conn(id));
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.armed = true;
+        }
+    }
+
+    /// A request's time runs from its last byte or the previous answer, whichever is later (a broker
+    /// answers one request of a connection at a time), and stands still while we are throttled.
+    pub(super) fn conn_deadline(&self, conn: &Conn) -> Instant {
+        let throttled = self.brokers.get(&conn.broker).and_then(|broker: &Broker| broker.throttled_until);
+        match conn.inflight.front() {
+            Some(request) => {
+                let written = request.written_at.unwrap_or(request.sent_at);
+                let from = [Some(written), conn.last_answer, throttled].into_iter().flatten().max().unwrap_or(written);
+                from + self.config.request_timeout
+            }
+            None => conn.last_used + self.config.idle_timeout,
+        }
+    }
+}

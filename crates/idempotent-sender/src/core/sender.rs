@@ -1,0 +1,290 @@
+//! The sender: what comes in, what is to be done, and when to look again.
+//!
+//! Rules:
+//! - Every method takes `now`; nothing here sleeps, spawns, reads a clock or touches a socket.
+//! - `poll` is called until it says `None`, after every input and at `next_deadline`.
+//! - Every record that was handed in settles exactly once.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::backoff::Chance;
+use super::cluster::{Brokers, Conns, Lane};
+use super::config::{Config, ConfigError};
+use super::effects::{Context, Counters, Effects};
+use super::error_code::ErrorCode;
+use super::metadata::Metadata;
+use super::timers::{Timer, Timers};
+use super::topics::{TopicState, Topics};
+use super::types::{Action, BatchUid, BrokerId, LookAnswer, PartitionId, Reason, Submission, TopicId};
+
+/// Where the producer id stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Identity {
+    None,
+    Asked,
+    Waiting(Instant),
+    Have(i64),
+}
+
+/// The pure core. `T` is the shell's own word for a batch.
+#[derive(Debug)]
+pub struct Sender<T> {
+    pub(super) config: Config,
+    pub(super) chance: Chance,
+    pub(super) out: Effects<T>,
+    pub(super) topics: Topics<T>,
+    pub(super) brokers: Brokers,
+    pub(super) conns: Conns,
+    pub(super) metadata: Metadata,
+    pub(super) timers: Timers,
+    pub(super) next_conn: u64,
+    pub(super) next_request: u64,
+    pub(super) dirty: Vec<BrokerId>,
+    identity: Identity,
+    identity_failures: u32,
+    accepted: u64,
+}
+
+impl<T: Clone> Sender<T> {
+    /// A sender with nothing to do. Errors: every setting out of its bounds.
+    pub fn new(config: Config) -> Result<Self, Vec<ConfigError>> {
+        let problems = config.problems();
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        Ok(Self {
+            chance: Chance::new(config.seed),
+            config,
+            out: Effects::new(),
+            topics: Topics::new(),
+            brokers: Brokers::new(),
+            conns: Conns::new(),
+            metadata: Metadata::default(),
+            timers: Timers::default(),
+            next_conn: 0,
+            next_request: 0,
+            dirty: Vec::new(),
+            identity: Identity::None,
+            identity_failures: 0,
+            accepted: 0,
+        })
+    }
+
+    /// Asks for a topic. Answered by `TopicReady` or `TopicFailed`; a topic that failed is asked for anew.
+    pub fn want_topic(&mut self, now: Instant, name: &str) -> TopicId {
+        let pending = TopicState::Pending(now + self.config.metadata_timeout);
+        let id = self.topics.id(name).unwrap_or_else(|| self.topics.add(name, TopicState::Failed));
+        match self.topics.get(id).map(|topic| topic.state) {
+            Some(TopicState::Ready) => self.announce(id),
+            Some(TopicState::Failed) => {
+                if let Some(topic) = self.topics.get_mut(id) {
+                    topic.state = pending;
+                    topic.code = 0;
+                }
+                self.timers.set(now + self.config.metadata_timeout, Timer::Topic(id));
+                self.want_metadata(now);
+            }
+            Some(TopicState::Pending(_)) | None => {}
+        }
+        id
+    }
+
+    /// Takes a batch over. Its partition must have been announced by `TopicReady`; otherwise it comes back.
+    pub fn on_sealed(&mut self, now: Instant, submission: Submission<T>) -> Result<(), Submission<T>> {
+        let id = submission.partition;
+        let uid = self.out.uid();
+        let Some(lane) = self.topics.lane_mut(id) else { return Err(submission) };
+        self.accepted += u64::from(submission.batch.record_count());
+        lane.partition.enqueue(submission, uid);
+        self.after_lane(id, now);
+        Ok(())
+    }
+
+    /// A producer id was given.
+    pub fn on_producer_id(&mut self, now: Instant, producer_id: i64) {
+        self.identity = Identity::Have(producer_id);
+        self.identity_failures = 0;
+        for id in self.topics.partitions() {
+            if self.topics.lane(id).is_some_and(|lane| lane.partition.wants_producer_id()) {
+                self.after_lane(id, now);
+            }
+        }
+    }
+
+    /// No producer id could be had. `code` is the broker's answer; without one nobody could be asked.
+    pub fn on_producer_id_failed(&mut self, now: Instant, code: Option<ErrorCode>, why: &str) {
+        self.identity_failures = self.identity_failures.saturating_add(1);
+        let until = now + self.config.backoff.wait(self.identity_failures, &mut self.chance);
+        self.identity = Identity::Waiting(until);
+        self.timers.set(until, Timer::Identity);
+        let reason = match code {
+            Some(code) => Reason::Broker { code, message: Some(format!("no producer id: {why}").into()) },
+            None => Reason::NoProducerId(why.into()),
+        };
+        let is_final = code.is_some_and(|code| !code.is_retriable() && code != ErrorCode::UNKNOWN_SERVER_ERROR);
+        for id in self.topics.partitions() {
+            self.with_lane(id, now, |lane, cx| match lane.partition.wants_producer_id() {
+                true if is_final => lane.partition.give_up_queue(&reason, cx),
+                true => lane.partition.on_unreachable(cx.now, &reason),
+                false => {}
+            });
+        }
+    }
+
+    /// What the look at a leader's producer state found.
+    pub fn on_looked(&mut self, now: Instant, partition: PartitionId, uid: BatchUid, answer: LookAnswer) {
+        self.with_lane(partition, now, |lane, cx| lane.partition.on_looked(uid, answer, cx));
+    }
+
+    /// Gives up everything that is left, for `reason`.
+    pub fn give_up_all(&mut self, now: Instant, reason: &Reason) {
+        for id in self.topics.partitions() {
+            self.with_lane(id, now, |lane, cx| lane.partition.give_up_all(reason, cx));
+        }
+    }
+
+    /// Records that have no verdict yet.
+    pub fn unsettled(&self) -> u64 {
+        self.accepted - self.out.counters.records_delivered - self.out.counters.records_failed
+    }
+
+    /// How often things happened.
+    pub fn counters(&self) -> &Counters {
+        &self.out.counters
+    }
+
+    /// When `poll` is to be called again, if nothing comes in before.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// What is to be done now.
+    pub fn poll(&mut self, now: Instant) -> Option<Action<T>> {
+        if let Some(action) = self.out.actions.pop_front() {
+            return Some(action);
+        }
+        while let Some(timer) = self.timers.pop_due(now) {
+            self.on_timer(now, timer);
+        }
+        self.absorb(now);
+        while let Some(broker) = self.dirty.pop() {
+            self.pump(broker, now);
+        }
+        self.out.actions.pop_front()
+    }
+
+    fn on_timer(&mut self, now: Instant, timer: Timer) {
+        match timer {
+            Timer::Partition(id) => {
+                if let Some(lane) = self.topics.lane_mut(id) {
+                    lane.armed = lane.armed.filter(|at| *at > now);
+                }
+                self.with_lane(id, now, |lane, cx| lane.partition.expire(cx));
+            }
+            Timer::Conn(id) => self.check_conn(now, id),
+            Timer::Broker(id) => self.mark_dirty(id),
+            Timer::Topic(id) => self.check_topic(now, id),
+            Timer::Metadata => self.on_metadata_timer(now),
+            Timer::Identity => {
+                if matches!(self.identity, Identity::Waiting(until) if until <= now) {
+                    self.identity = Identity::None;
+                    if self.topics.iter().any(|t| t.lanes.iter().any(|l| l.partition.wants_producer_id())) {
+                        self.ask_identity();
+                    }
+                }
+            }
+        }
+    }
+
+    fn ask_identity(&mut self) {
+        if self.identity == Identity::None {
+            self.identity = Identity::Asked;
+            self.out.actions.push_back(Action::InitProducerId);
+        }
+    }
+
+    /// Runs a decision of one partition, then sees to what follows from its new state.
+    pub(super) fn with_lane<R>(
+        &mut self,
+        id: PartitionId,
+        now: Instant,
+        decide: impl FnOnce(&mut Lane<T>, &mut Context<'_, T>) -> R,
+    ) -> Option<R> {
+        let producer_id = self.producer_id();
+        let lane = self.topics.lane_mut(id)?;
+        let mut cx = Context { now, config: &self.config, chance: &mut self.chance, out: &mut self.out, producer_id };
+        let result = decide(lane, &mut cx);
+        self.after_lane(id, now);
+        Some(result)
+    }
+
+    pub(super) fn producer_id(&self) -> Option<i64> {
+        match self.identity {
+            Identity::Have(id) => Some(id),
+            _ => None,
+        }
+    }
+
+    /// Sees to timers, a producer id, a leader and a place in a ready list, as the partition's state asks.
+    pub(super) fn after_lane(&mut self, id: PartitionId, now: Instant) {
+        let delivery_timeout = self.config.delivery_timeout;
+        let Some(lane) = self.topics.lane_mut(id) else { return };
+        let waits = lane.partition.waits_until(now);
+        let look_at = [waits, lane.partition.deadline(delivery_timeout)].into_iter().flatten().min();
+        if let Some(at) = look_at.filter(|at| lane.armed.is_none_or(|armed| *at < armed)) {
+            lane.armed = Some(at);
+            self.timers.set(at, Timer::Partition(id));
+        }
+        let can_send = lane.partition.has_unsent() && waits.is_none() && !lane.queued;
+        let no_leader = lane.partition.leader.is_none() && !lane.partition.is_idle();
+        let no_id = lane.partition.wants_producer_id();
+        if no_id {
+            self.ask_identity();
+        }
+        if no_leader {
+            self.want_metadata(now);
+        } else if can_send {
+            self.make_ready(id);
+        }
+    }
+
+    /// Acts on what partitions asked for beyond themselves.
+    fn absorb(&mut self, now: Instant) {
+        if std::mem::take(&mut self.out.refresh_metadata) {
+            self.want_metadata(now);
+        }
+        if let Some(used_up) = self.out.exhausted_id.take()
+            && self.identity == Identity::Have(used_up)
+        {
+            self.identity = Identity::None;
+            self.ask_identity();
+        }
+        for look in std::mem::take(&mut self.out.looks) {
+            let topic = self.topics.get(look.partition.topic).map(|topic| topic.name.clone());
+            let leader = self.topics.lane(look.partition).and_then(|lane| lane.partition.leader);
+            let address = leader.and_then(|id| self.brokers.get(&id)).map(|broker| broker.address.clone());
+            match (topic, address) {
+                (Some(topic), Some(leader)) => self.out.actions.push_back(Action::Look {
+                    partition: look.partition,
+                    topic,
+                    leader,
+                    uid: look.uid,
+                    producer_id: look.producer_id,
+                }),
+                _ => self.on_looked(now, look.partition, look.uid, LookAnswer::Unavailable),
+            }
+        }
+    }
+
+    pub(super) fn announce(&mut self, id: TopicId) {
+        let Some(topic) = self.topics.get(id) else { return };
+        let available = topic.lanes.iter().map(|lane| lane.partition.leader.is_some()).collect();
+        self.out.actions.push_back(Action::TopicReady { topic: id, available });
+    }
+
+    /// A topic's name.
+    pub fn topic_name(&self, id: TopicId) -> Option<Arc<str>> {
+        self.topics.get(id).map(|topic| topic.name.clone())
+    }
+}

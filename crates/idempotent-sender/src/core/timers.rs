@@ -1,0 +1,43 @@
+//! What is to be looked at again, and when.
+//!
+//! Rules: a timer only says "look"; whoever looks decides from the state as it is then, so a timer that
+//! has become pointless does no harm and is never searched for and removed.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Instant;
+
+use super::types::{BrokerId, ConnId, PartitionId, TopicId};
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Timer {
+    Partition(PartitionId),
+    Conn(ConnId),
+    Broker(BrokerId),
+    Topic(TopicId),
+    Metadata,
+    Identity,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Timers(BinaryHeap<Reverse<(Instant, Timer)>>);
+
+impl Timers {
+    pub(crate) fn set(&mut self, at: Instant, timer: Timer) {
+        self.0.push(Reverse((at, timer)));
+    }
+
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.0.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// The earliest timer, if it is due.
+    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<Timer> {
+        let Reverse((at, timer)) = *self.0.peek()?;
+        if at > now {
+            return None;
+        }
+        self.0.pop();
+        Some(timer)
+    }
+}

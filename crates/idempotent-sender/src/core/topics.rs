@@ -1,0 +1,77 @@
+//! Topics as the core knows them: their partitions, their ids, and whether they can be had at all.
+//!
+//! Rules: a topic is asked for until it is there or `metadata_timeout` has passed; once there, it stays.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::cluster::Lane;
+use super::types::{PartitionId, TopicId, TopicUuid};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum TopicState {
+    /// Asked for, and given up at this time.
+    Pending(Instant),
+    Ready,
+    Failed,
+}
+
+#[derive(Debug)]
+pub(crate) struct Topic<T> {
+    pub(crate) name: Arc<str>,
+    pub(crate) uuid: TopicUuid,
+    pub(crate) state: TopicState,
+    /// The last error that metadata gave for it.
+    pub(crate) code: i16,
+    pub(crate) lanes: Vec<Lane<T>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Topics<T> {
+    list: Vec<Topic<T>>,
+    by_name: HashMap<Arc<str>, TopicId>,
+}
+
+impl<T: Clone> Topics<T> {
+    pub(crate) fn new() -> Self {
+        Self { list: Vec::new(), by_name: HashMap::new() }
+    }
+
+    pub(crate) fn id(&self, name: &str) -> Option<TopicId> {
+        self.by_name.get(name).copied()
+    }
+
+    pub(crate) fn add(&mut self, name: &str, state: TopicState) -> TopicId {
+        let id = TopicId(u32::try_from(self.list.len()).unwrap_or(u32::MAX));
+        let name: Arc<str> = name.into();
+        self.by_name.insert(name.clone(), id);
+        self.list.push(Topic { name, uuid: [0; 16], state, code: 0, lanes: Vec::new() });
+        id
+    }
+
+    pub(crate) fn get(&self, id: TopicId) -> Option<&Topic<T>> {
+        self.list.get(id.0 as usize)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: TopicId) -> Option<&mut Topic<T>> {
+        self.list.get_mut(id.0 as usize)
+    }
+
+    pub(crate) fn lane(&self, id: PartitionId) -> Option<&Lane<T>> {
+        self.get(id.topic)?.lanes.get(usize::try_from(id.index).ok()?)
+    }
+
+    pub(crate) fn lane_mut(&mut self, id: PartitionId) -> Option<&mut Lane<T>> {
+        self.get_mut(id.topic)?.lanes.get_mut(usize::try_from(id.index).ok()?)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Topic<T>> {
+        self.list.iter()
+    }
+
+    /// The ids of all partitions.
+    pub(crate) fn partitions(&self) -> Vec<PartitionId> {
+        self.list.iter().flat_map(|topic| topic.lanes.iter().map(|lane| lane.partition.id)).collect()
+    }
+}

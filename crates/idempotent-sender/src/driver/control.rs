@@ -1,0 +1,146 @@
+//! Questions that any broker can answer: metadata and producer ids; and looks at a leader's state.
+//!
+//! Rules:
+//! - They have a connection of their own: a connection that carries Produce requests may be mute for as
+//!   long as a write waits for its replicas.
+//! - Known brokers are asked before the configured ones; when all known ones are gone the configured ones
+//!   are asked again (KIP-899). The first to be asked changes with each failure.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use super::connection::{Dialer, Link};
+use crate::core::{BrokerAddress, ClusterMetadata, ErrorCode, LookAnswer};
+use crate::wire::messenger::{InitProducerIdRequest, Metadata, ProducerId};
+use crate::wire::metadata::MetadataRequest;
+use crate::wire::small::describe_producers;
+
+/// Where a broker listens, as it was configured or learnt.
+pub(crate) type Endpoint = (Arc<str>, u16);
+
+/// Why no producer id was had.
+#[derive(Debug)]
+pub(crate) struct NoProducerId {
+    pub(crate) code: Option<ErrorCode>,
+    pub(crate) why: String,
+}
+
+pub(crate) struct Control {
+    dialer: Dialer,
+    timeout: Duration,
+    bootstrap: Vec<Endpoint>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    link: Option<Arc<Link>>,
+    known: Vec<Endpoint>,
+    failures: usize,
+}
+
+impl Control {
+    pub(crate) fn new(dialer: Dialer, timeout: Duration, bootstrap: Vec<Endpoint>) -> Self {
+        Self { dialer, timeout, bootstrap, state: Mutex::new(State::default()) }
+    }
+
+    /// Asks for these topics.
+    pub(crate) async fn metadata(&self, topics: Vec<Arc<str>>) -> Result<ClusterMetadata, String> {
+        let link = self.link().await?;
+        let answer = timeout(self.timeout, link.request(MetadataRequest { topics })).await;
+        match answer {
+            Ok(Ok(Metadata((cluster, 0)))) => {
+                self.state.lock().await.known =
+                    cluster.brokers.iter().map(|broker| (broker.host.clone(), broker.port)).collect();
+                Ok(cluster)
+            }
+            Ok(Ok(Metadata((_, code)))) => self.fail(format!("metadata: {}", ErrorCode(code))).await,
+            Ok(Err(error)) => self.fail(format!("metadata: {error}")).await,
+            Err(_) => self.fail(format!("metadata: no answer within {:?}", self.timeout)).await,
+        }
+    }
+
+    /// Asks for a producer id.
+    pub(crate) async fn producer_id(&self) -> Result<i64, NoProducerId> {
+        let link = self.link().await.map_err(|why| NoProducerId { code: None, why })?;
+        match timeout(self.timeout, link.request(InitProducerIdRequest)).await {
+            Ok(Ok(ProducerId((0, id)))) => Ok(id),
+            Ok(Ok(ProducerId((code, _)))) => {
+                let code = ErrorCode(code);
+                Err(NoProducerId { code: Some(code), why: code.description().to_owned() })
+            }
+            Ok(Err(why)) => Err(NoProducerId { code: None, why: self.forget(why).await }),
+            Err(_) => {
+                let why = format!("no answer within {:?}", self.timeout);
+                Err(NoProducerId { code: None, why: self.forget(why).await })
+            }
+        }
+    }
+
+    /// Asks a partition's leader what it knows of a producer id.
+    pub(crate) async fn look(
+        &self,
+        leader: &BrokerAddress,
+        topic: Arc<str>,
+        partition: i32,
+        producer_id: i64,
+    ) -> LookAnswer {
+        let Ok(link) = self.dialer.dial(&leader.host, leader.port).await else { return LookAnswer::Unavailable };
+        let question = describe_producers::Request { topic, partition };
+        match timeout(self.timeout, link.request(question)).await {
+            Ok(Ok(answer)) => describe_producers::judge(&answer.0, producer_id),
+            Ok(Err(error)) if error.contains("matching version") => LookAnswer::Nothing,
+            Ok(Err(_)) | Err(_) => LookAnswer::Unavailable,
+        }
+    }
+
+    /// The connection that is there, or a new one to whichever broker takes one.
+    async fn link(&self) -> Result<Arc<Link>, String> {
+        let mut state = self.state.lock().await;
+        if let Some(link) = &state.link {
+            return Ok(link.clone());
+        }
+        let mut failure = String::new();
+        let first = state.failures;
+        let candidates: Vec<Endpoint> = {
+            let mut known = state.known.clone();
+            if !known.is_empty() {
+                let turn = first % known.len();
+                known.rotate_left(turn);
+            }
+            let mut configured = self.bootstrap.clone();
+            if !configured.is_empty() {
+                let turn = first % configured.len();
+                configured.rotate_left(turn);
+            }
+            known.into_iter().chain(configured).collect()
+        };
+        for (host, port) in candidates {
+            match self.dialer.dial(&host, port).await {
+                Ok(link) => {
+                    let link = Arc::new(link);
+                    state.link = Some(link.clone());
+                    return Ok(link);
+                }
+                Err(error) => failure = error,
+            }
+        }
+        state.failures = state.failures.wrapping_add(1);
+        Err(failure)
+    }
+
+    async fn fail<A>(&self, why: String) -> Result<A, String> {
+        Err(self.forget(why).await)
+    }
+
+    /// Drops the connection that failed us.
+    async fn forget(&self, why: String) -> String {
+        let mut state = self.state.lock().await;
+        state.link = None;
+        state.failures = state.failures.wrapping_add(1);
+        why
+    }
+}

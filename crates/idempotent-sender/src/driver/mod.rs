@@ -1,0 +1,367 @@
+//! The shell: one task that owns the core, its connections and its timers.
+//!
+//! Rules:
+//! - It decides nothing: it hands inputs and the time to the core, and carries out its actions in order.
+//! - Requests of a connection are written in the order in which the core decided them: each future is
+//!   polled once, which queues it, before the next is made.
+//! - It ends when it was told to close (or nobody can tell it anything more) and everything has a verdict.
+
+mod connection;
+mod control;
+mod stream;
+
+use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::mpsc;
+
+use self::connection::{Dialer, Link};
+use self::control::{Control, Endpoint, NoProducerId};
+use crate::core::{
+    Action, BatchUid, BrokerAddress, ClusterMetadata, Config, ConfigError, ConnId, Counters, LookAnswer, PartitionId,
+    ProduceAnswer, ProducePart, Reason, RequestId, Sender, Settlement, Submission, TopicId,
+};
+use crate::wire::messenger::Produced;
+use crate::wire::produce::{PartKey, ProduceRequest};
+
+/// Commands that are taken at once before the core is asked again.
+const COMMANDS_AT_ONCE: usize = 256;
+/// The leader's own timeout comes this much before ours, so that its answer says what became of the write.
+const ANSWER_HEADROOM: Duration = Duration::from_secs(2);
+
+/// What the driver tells the layer above. Called from the driver's task; must not block.
+pub trait Upcalls<T>: Send + 'static {
+    /// A verdict.
+    fn settled(&mut self, settlement: Settlement<T>);
+    /// Records that were given up as unknown are in the log after all.
+    fn corrected(&mut self, token: T, records: crate::core::RecordSet, base_offset: Option<i64>);
+    /// A topic can be published to, or its partitions or leaders have changed.
+    fn topic_ready(&mut self, topic: TopicId, name: &Arc<str>, available: &[bool]);
+    /// A topic can't be had.
+    fn topic_failed(&mut self, topic: TopicId, name: &Arc<str>, reason: &Reason);
+    /// The linger of this open batch is over. Returns it sealed, unless it was sealed meanwhile.
+    fn lingered(&mut self, partition: PartitionId, ordinal: u64) -> Option<Submission<T>>;
+    /// Called after each round with what has happened so far.
+    fn counted(&mut self, counters: &Counters);
+}
+
+/// What the layer above tells the driver.
+#[derive(Debug)]
+pub enum Command<T> {
+    /// A topic is wanted.
+    WantTopic(Arc<str>),
+    /// A batch was opened, and is to be sealed at its deadline if it is still open.
+    Opened {
+        /// Its partition.
+        partition: PartitionId,
+        /// Its ordinal.
+        ordinal: u64,
+        /// When its linger is over.
+        deadline: Instant,
+    },
+    /// A batch to deliver.
+    Sealed(Submission<T>),
+    /// Finish: whatever has no verdict at `deadline` is given up.
+    Close {
+        /// When patience ends.
+        deadline: Instant,
+    },
+}
+
+/// How the driver reaches the cluster.
+#[derive(Clone, Debug)]
+pub struct DriverConfig {
+    /// The core's settings.
+    pub core: Config,
+    /// Where to begin: host and port of some brokers.
+    pub bootstrap: Vec<(Arc<str>, u16)>,
+    /// The client id, sent with every request.
+    pub client_id: Arc<str>,
+}
+
+type IoFuture = Pin<Box<dyn Future<Output = IoEvent> + Send>>;
+
+/// What came of something that the driver had under way.
+enum IoEvent {
+    Dialed(ConnId, Result<Link, String>),
+    Answered(ConnId, RequestId, Result<ProduceAnswer, String>),
+    Metadata(Result<ClusterMetadata, String>),
+    ProducerId(Result<i64, NoProducerId>),
+    Looked(PartitionId, BatchUid, LookAnswer),
+}
+
+struct OpenLink {
+    link: Arc<Link>,
+    /// Requests that were handed to it and have not left whole.
+    unwritten: VecDeque<RequestId>,
+    /// Frames whose leaving was told to the core, plus those that opening took.
+    told: u64,
+}
+
+/// The task. Made by [`driver`], run by awaiting [`Driver::run`].
+pub struct Driver<T, U> {
+    core: Sender<T>,
+    upcalls: U,
+    commands: mpsc::UnboundedReceiver<Command<T>>,
+    lingering: VecDeque<(Instant, PartitionId, u64)>,
+    links: HashMap<ConnId, OpenLink>,
+    io: FuturesUnordered<IoFuture>,
+    dialer: Dialer,
+    control: Arc<Control>,
+    produce_timeout: Duration,
+    closing: Option<Instant>,
+}
+
+/// Makes a driver and the channel to it. The channel needs no bound of its own: what travels on it is
+/// bounded by the memory that batches are made of. Errors: every setting out of its bounds.
+#[allow(clippy::type_complexity)]
+pub fn driver<T, U>(
+    config: DriverConfig,
+    upcalls: U,
+) -> Result<(mpsc::UnboundedSender<Command<T>>, Driver<T, U>), Vec<ConfigError>>
+where
+    T: Clone + Send + 'static,
+    U: Upcalls<T>,
+{
+    let (sender, commands) = mpsc::unbounded_channel();
+    let request_timeout = config.core.request_timeout;
+    let dialer = Dialer { client_id: config.client_id, timeout: request_timeout };
+    let bootstrap: Vec<Endpoint> = config.bootstrap;
+    let driver = Driver {
+        core: Sender::new(config.core)?,
+        upcalls,
+        commands,
+        lingering: VecDeque::new(),
+        links: HashMap::new(),
+        io: FuturesUnordered::new(),
+        control: Arc::new(Control::new(dialer.clone(), request_timeout, bootstrap)),
+        dialer,
+        produce_timeout: request_timeout.saturating_sub(ANSWER_HEADROOM).max(request_timeout / 2),
+        closing: None,
+    };
+    Ok((sender, driver))
+}
+
+impl<T, U> Driver<T, U>
+where
+    T: Clone + Send + 'static,
+    U: Upcalls<T>,
+{
+    /// Runs until it was told to close, or nobody can tell it anything more, and everything has a verdict.
+    ///
+    /// Cancel safety: dropping this future drops every batch that has no verdict; whoever holds their
+    /// tokens has to see to that.
+    pub async fn run(mut self) {
+        let mut inbox = Vec::with_capacity(COMMANDS_AT_ONCE);
+        loop {
+            self.carry_out().await;
+            self.upcalls.counted(self.core.counters());
+            if self.is_done() {
+                return;
+            }
+            let wake = self.next_wake();
+            let open = !self.commands.is_closed() || !self.commands.is_empty();
+            tokio::select! {
+                taken = self.commands.recv_many(&mut inbox, COMMANDS_AT_ONCE), if open => {
+                    if taken == 0 {
+                        self.abandon();
+                    }
+                    let now = Instant::now();
+                    for command in inbox.drain(..) {
+                        self.on_command(now, command);
+                    }
+                }
+                Some(event) = self.io.next() => self.on_event(event),
+                () = sleep_until(wake) => {}
+            }
+            self.report_written();
+            self.on_time();
+        }
+    }
+
+    /// Nobody can publish any more: what was accepted is still delivered, within its own time.
+    fn abandon(&mut self) {
+        self.closing.get_or_insert_with(|| Instant::now() + Duration::from_secs(60 * 60 * 24));
+        self.seal_lingering();
+    }
+
+    fn is_done(&self) -> bool {
+        self.closing.is_some() && self.core.unsettled() == 0 && self.lingering.is_empty() && self.commands.is_empty()
+    }
+
+    fn next_wake(&self) -> Option<Instant> {
+        let linger = self.lingering.front().map(|entry| entry.0);
+        [self.core.next_deadline(), linger, self.closing].into_iter().flatten().min()
+    }
+
+    fn on_command(&mut self, now: Instant, command: Command<T>) {
+        match command {
+            Command::WantTopic(name) => {
+                self.core.want_topic(now, &name);
+            }
+            Command::Opened { partition, ordinal, deadline } => {
+                self.lingering.push_back((deadline, partition, ordinal))
+            }
+            Command::Sealed(submission) => self.submit(now, submission),
+            Command::Close { deadline } => {
+                self.closing = Some(self.closing.map_or(deadline, |at| at.min(deadline)));
+                self.seal_lingering();
+            }
+        }
+    }
+
+    fn submit(&mut self, now: Instant, submission: Submission<T>) {
+        if let Err(submission) = self.core.on_sealed(now, submission) {
+            // Partitions come from TopicReady, so there is none that the core does not know.
+            tracing::error!(partition = ?submission.partition, "a batch for an unknown partition was dropped");
+        }
+    }
+
+    fn seal_lingering(&mut self) {
+        let now = Instant::now();
+        for (_, partition, ordinal) in std::mem::take(&mut self.lingering) {
+            if let Some(submission) = self.upcalls.lingered(partition, ordinal) {
+                self.submit(now, submission);
+            }
+        }
+    }
+
+    fn on_time(&mut self) {
+        let now = Instant::now();
+        while self.lingering.front().is_some_and(|entry| entry.0 <= now) {
+            let Some((_, partition, ordinal)) = self.lingering.pop_front() else { break };
+            if let Some(submission) = self.upcalls.lingered(partition, ordinal) {
+                self.submit(now, submission);
+            }
+        }
+        if self.closing.is_some_and(|deadline| deadline <= now) {
+            self.seal_lingering();
+            self.core.give_up_all(now, &Reason::Closed);
+        }
+    }
+
+    /// Tells the core which requests have left whole. Must come before it hears of a connection's end.
+    fn report_written(&mut self) {
+        for (conn, open) in self.links.iter_mut().filter(|(_, open)| !open.unwritten.is_empty()) {
+            let written = open.link.written();
+            while open.told < written.frames
+                && let Some(request) = open.unwritten.pop_front()
+            {
+                open.told += 1;
+                self.core.on_written(written.last, *conn, request);
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: IoEvent) {
+        self.report_written();
+        let now = Instant::now();
+        match event {
+            IoEvent::Dialed(conn, Ok(link)) => {
+                let told = link.frames_before;
+                self.links.insert(conn, OpenLink { link: Arc::new(link), unwritten: VecDeque::new(), told });
+                self.core.on_connected(now, conn);
+            }
+            IoEvent::Dialed(conn, Err(why)) => {
+                tracing::debug!(why, "could not connect");
+                self.core.on_disconnected(now, conn, &why);
+            }
+            IoEvent::Answered(conn, request, Ok(answer)) => self.core.on_answer(now, conn, request, answer),
+            IoEvent::Answered(conn, _, Err(why)) => {
+                if self.links.contains_key(&conn) {
+                    tracing::debug!(why, "connection lost");
+                    self.disconnect(conn);
+                    self.core.on_disconnected(now, conn, &why);
+                }
+            }
+            IoEvent::Metadata(Ok(cluster)) => self.core.on_metadata(now, cluster),
+            IoEvent::Metadata(Err(why)) => {
+                tracing::debug!(why, "no metadata");
+                self.core.on_metadata_failed(now, &why);
+            }
+            IoEvent::ProducerId(Ok(id)) => self.core.on_producer_id(now, id),
+            IoEvent::ProducerId(Err(error)) => self.core.on_producer_id_failed(now, error.code, &error.why),
+            IoEvent::Looked(partition, uid, answer) => self.core.on_looked(now, partition, uid, answer),
+        }
+    }
+
+    /// Carries out all that the core wants done now.
+    async fn carry_out(&mut self) {
+        while let Some(action) = self.core.poll(Instant::now()) {
+            match action {
+                Action::Connect { conn, address } => self.connect(conn, address),
+                Action::Disconnect { conn } => self.disconnect(conn),
+                Action::Send { conn, request, parts } => self.send(conn, request, parts).await,
+                Action::RefreshMetadata { topics } => {
+                    let control = self.control.clone();
+                    self.start(async move { IoEvent::Metadata(control.metadata(topics).await) });
+                }
+                Action::InitProducerId => {
+                    let control = self.control.clone();
+                    self.start(async move { IoEvent::ProducerId(control.producer_id().await) });
+                }
+                Action::Look { partition, topic, leader, uid, producer_id } => {
+                    let control = self.control.clone();
+                    self.start(async move {
+                        let answer = control.look(&leader, topic, partition.index, producer_id).await;
+                        IoEvent::Looked(partition, uid, answer)
+                    });
+                }
+                Action::Settle(settlement) => self.upcalls.settled(settlement),
+                Action::Correct { token, records, base_offset } => self.upcalls.corrected(token, records, base_offset),
+                Action::TopicReady { topic, available } => {
+                    if let Some(name) = self.core.topic_name(topic) {
+                        self.upcalls.topic_ready(topic, &name, &available);
+                    }
+                }
+                Action::TopicFailed { topic, reason } => {
+                    if let Some(name) = self.core.topic_name(topic) {
+                        self.upcalls.topic_failed(topic, &name, &reason);
+                    }
+                }
+            }
+        }
+    }
+
+    fn disconnect(&mut self, conn: ConnId) {
+        if let Some(open) = self.links.remove(&conn) {
+            open.link.cut();
+        }
+    }
+
+    fn start(&mut self, io: impl Future<Output = IoEvent> + Send + 'static) {
+        self.io.push(Box::pin(io));
+    }
+
+    fn connect(&mut self, conn: ConnId, address: BrokerAddress) {
+        let dialer = self.dialer.clone();
+        self.start(async move { IoEvent::Dialed(conn, dialer.dial(&address.host, address.port).await) });
+    }
+
+    async fn send(&mut self, conn: ConnId, request: RequestId, parts: Vec<ProducePart>) {
+        let Some(open) = self.links.get_mut(&conn) else { return };
+        open.unwritten.push_back(request);
+        let link = open.link.clone();
+        let timeout = self.produce_timeout;
+        let mut io: IoFuture = Box::pin(async move {
+            let keys: Vec<PartKey> = parts.iter().map(PartKey::of).collect();
+            let answer = link.request(ProduceRequest { timeout, parts }).await;
+            IoEvent::Answered(conn, request, answer.map(|Produced(response)| response.into_answer(&keys)))
+        });
+        // The first poll queues the request on its connection: the order of polls is the order on the wire.
+        match futures_util::poll!(&mut io) {
+            std::task::Poll::Ready(event) => self.start(std::future::ready(event)),
+            std::task::Poll::Pending => self.io.push(io),
+        }
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,104 @@
+//! Our messages in the shape that rskafka's Messenger takes.
+//!
+//! Rules: one macro line a message; no decision here.
+
+use std::collections::HashMap;
+use std::io::Cursor;
+
+use rskafka::protocol::api_key::ApiKey;
+use rskafka::protocol::api_version::{ApiVersion, ApiVersionRange};
+use rskafka::protocol::messages::{
+    ReadVersionedError, ReadVersionedType, RequestBody, WriteVersionedError, WriteVersionedType,
+};
+use rskafka::protocol::primitives::Int16;
+use rskafka::protocol::traits::ReadError;
+
+use super::metadata::MetadataRequest;
+use super::produce::{ProduceRequest, ProduceResponse};
+use super::small::{self, api_versions, describe_producers, init_producer_id};
+use crate::core::ClusterMetadata;
+
+const fn version(v: i16) -> ApiVersion {
+    ApiVersion(Int16(v))
+}
+
+/// Hands the rest of an answer to its decoder.
+fn read_rest<A, E: std::error::Error + Send + Sync + 'static>(
+    cursor: &mut Cursor<Vec<u8>>,
+    decode: impl FnOnce(&[u8]) -> Result<A, E>,
+) -> Result<A, ReadVersionedError> {
+    let start = usize::try_from(cursor.position()).unwrap_or(usize::MAX);
+    let answer = decode(cursor.get_ref().get(start..).unwrap_or_default())
+        .map_err(|error| ReadError::Malformed(Box::new(error)))?;
+    cursor.set_position(cursor.get_ref().len() as u64);
+    Ok(answer)
+}
+
+macro_rules! message {
+    ($request:ty => $response:ident($body:ty), $key:ident, $versions:expr, flexible $flexible:expr, header $header:expr,
+     $encode:expr, $decode:expr) => {
+        #[derive(Debug)]
+        pub(crate) struct $response(pub(crate) $body);
+
+        impl RequestBody for $request {
+            type ResponseBody = $response;
+            const API_KEY: ApiKey = ApiKey::$key;
+            const API_VERSION_RANGE: ApiVersionRange = ApiVersionRange::new(version($versions.0), version($versions.1));
+            const FIRST_TAGGED_FIELD_IN_REQUEST_VERSION: ApiVersion = version($flexible);
+            const FIRST_TAGGED_FIELD_IN_RESPONSE_VERSION: ApiVersion = version($header);
+        }
+
+        impl WriteVersionedType<Vec<u8>> for $request {
+            fn write_versioned(&self, out: &mut Vec<u8>, version: ApiVersion) -> Result<(), WriteVersionedError> {
+                let encode: fn(&$request, &mut Vec<u8>, i16) = $encode;
+                encode(self, out, version.0.0);
+                Ok(())
+            }
+        }
+
+        impl ReadVersionedType<Cursor<Vec<u8>>> for $response {
+            fn read_versioned(cursor: &mut Cursor<Vec<u8>>, version: ApiVersion) -> Result<Self, ReadVersionedError> {
+                read_rest(cursor, |bytes| $decode(bytes, version.0.0)).map(Self)
+            }
+        }
+    };
+}
+
+#[derive(Debug)]
+pub(crate) struct ApiVersionsRequest;
+
+#[derive(Debug)]
+pub(crate) struct InitProducerIdRequest;
+
+message!(ProduceRequest => Produced(ProduceResponse), Produce, super::produce::VERSIONS,
+    flexible super::produce::FIRST_FLEXIBLE, header super::produce::FIRST_FLEXIBLE,
+    ProduceRequest::encode, ProduceResponse::decode);
+message!(MetadataRequest => Metadata((ClusterMetadata, i16)), Metadata, super::metadata::VERSIONS,
+    flexible super::metadata::FIRST_FLEXIBLE, header super::metadata::FIRST_FLEXIBLE,
+    MetadataRequest::encode, super::metadata::decode);
+// An ApiVersions answer never has tags in its header (KIP-511).
+message!(ApiVersionsRequest => ApiVersions((i16, Vec<small::ApiRange>)), ApiVersions, api_versions::VERSIONS,
+    flexible api_versions::FIRST_FLEXIBLE, header i16::MAX,
+    |_, out, version| api_versions::encode(out, version), api_versions::decode);
+message!(InitProducerIdRequest => ProducerId((i16, i64)), InitProducerId, init_producer_id::VERSIONS,
+    flexible init_producer_id::FIRST_FLEXIBLE, header init_producer_id::FIRST_FLEXIBLE,
+    |_, out, version| init_producer_id::encode(out, version), init_producer_id::decode);
+message!(describe_producers::Request => Producers((i16, Vec<describe_producers::Producer>)), DescribeProducers,
+    describe_producers::VERSIONS, flexible describe_producers::FIRST_FLEXIBLE, header describe_producers::FIRST_FLEXIBLE,
+    describe_producers::Request::encode, describe_producers::decode);
+
+/// The ranges that a broker named, as the Messenger wants them; ranges that are upside down are left out.
+pub(crate) fn version_ranges(ranges: &[small::ApiRange]) -> HashMap<ApiKey, ApiVersionRange> {
+    ranges
+        .iter()
+        .filter(|(_, lowest, highest)| lowest <= highest)
+        .map(|(key, lowest, highest)| {
+            (ApiKey::from(Int16(*key)), ApiVersionRange::new(version(*lowest), version(*highest)))
+        })
+        .collect()
+}
+
+/// What may be asked before the broker's versions are known: ApiVersions up to `highest`.
+pub(crate) fn first_question(highest: i16) -> HashMap<ApiKey, ApiVersionRange> {
+    HashMap::from([(ApiKey::ApiVersions, ApiVersionRange::new(version(0), version(highest)))])
+}

@@ -1,0 +1,98 @@
+//! Metadata, versions 4 to 13 (KIP-320, 482, 516).
+//!
+//! Rules: topics are asked for by name, and the broker may create them if it is set to.
+
+use std::sync::Arc;
+
+use super::reader::{Reader, WireError};
+use super::writer::Writer;
+use crate::core::{BrokerAddress, BrokerId, ClusterMetadata, PartitionMetadata, TopicMetadata};
+
+pub(crate) const FIRST_FLEXIBLE: i16 = 9;
+pub(crate) const VERSIONS: (i16, i16) = (4, 13);
+
+#[derive(Debug)]
+pub(crate) struct MetadataRequest {
+    pub(crate) topics: Vec<Arc<str>>,
+}
+
+impl MetadataRequest {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>, version: i16) {
+        let mut writer = Writer::new(out, version >= FIRST_FLEXIBLE);
+        writer.count(self.topics.len());
+        for topic in &self.topics {
+            if version >= 10 {
+                writer.out.extend_from_slice(&[0; 16]);
+            }
+            writer.string(topic);
+            writer.no_tags();
+        }
+        writer.i8(1); // allow auto creation
+        if (8..=10).contains(&version) {
+            writer.i8(0); // cluster's authorised operations
+        }
+        if version >= 8 {
+            writer.i8(0); // topics' authorised operations
+        }
+        writer.no_tags();
+    }
+}
+
+/// Decodes a Metadata answer. A top-level error (v13) comes back as its code.
+pub(crate) fn decode(bytes: &[u8], version: i16) -> Result<(ClusterMetadata, i16), WireError> {
+    let mut reader = Reader::new(bytes, version >= FIRST_FLEXIBLE);
+    reader.i32("throttle time")?;
+    let brokers = reader.vec("brokers", 10, broker)?;
+    reader.nullable_string("cluster id")?;
+    reader.i32("controller id")?;
+    let topics = reader.vec("topics", 8, |reader| topic(reader, version))?;
+    if (8..=10).contains(&version) {
+        reader.i32("authorised operations")?;
+    }
+    let code = if version >= 13 { reader.i16("error code")? } else { 0 };
+    reader.skip_tags()?;
+    reader.end()?;
+    Ok((ClusterMetadata { brokers, topics: topics.into_iter().flatten().collect() }, code))
+}
+
+fn broker(reader: &mut Reader<'_>) -> Result<BrokerAddress, WireError> {
+    let id = BrokerId(reader.i32("node id")?);
+    let host = reader.string("host")?;
+    let port = super::port(reader.i32("port")?)?;
+    reader.nullable_string("rack")?;
+    reader.skip_tags()?;
+    Ok(BrokerAddress { id, host, port })
+}
+
+/// A topic, unless it came without a name (which only a question by id brings about).
+fn topic(reader: &mut Reader<'_>, version: i16) -> Result<Option<TopicMetadata>, WireError> {
+    let code = reader.i16("topic error code")?;
+    let name = reader.nullable_string("topic name")?;
+    let uuid = if version >= 10 { reader.uuid("topic id")? } else { [0; 16] };
+    reader.i8("is internal")?;
+    let partitions = reader.vec("partitions", 18, |reader| partition(reader, version))?;
+    if version >= 8 {
+        reader.i32("authorised operations")?;
+    }
+    reader.skip_tags()?;
+    Ok(name.map(|name| TopicMetadata { name, uuid, code, partitions }))
+}
+
+fn partition(reader: &mut Reader<'_>, version: i16) -> Result<PartitionMetadata, WireError> {
+    let code = reader.i16("partition error code")?;
+    let index = reader.i32("partition index")?;
+    let leader = reader.i32("leader id")?;
+    let leader_epoch = if version >= 7 { reader.i32("leader epoch")? } else { -1 };
+    reader.skip_i32s("replicas")?;
+    reader.skip_i32s("in-sync replicas")?;
+    if version >= 5 {
+        reader.skip_i32s("offline replicas")?;
+    }
+    reader.skip_tags()?;
+    // A million is ten times what Kafka's own documents call many.
+    if !(0..1_000_000).contains(&index) {
+        return Err(WireError::Malformed { what: "partition index" });
+    }
+    let leader = (leader >= 0).then_some(BrokerId(leader));
+    Ok(PartitionMetadata { index, code, leader, leader_epoch })
+}

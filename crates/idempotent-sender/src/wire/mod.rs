@@ -1,0 +1,37 @@
+//! Kafka's messages, as far as delivery needs them, fitted to rskafka's Messenger.
+//!
+//! Rules:
+//! - Everything that comes from a broker is decoded here, by `reader`, and by nothing else: generated
+//!   decoders reserve memory by the lengths that they read.
+//! - Messages are plain values; this module knows no sockets.
+
+pub(crate) mod messenger;
+pub(crate) mod metadata;
+pub(crate) mod produce;
+mod reader;
+pub(crate) mod small;
+mod writer;
+
+pub use reader::WireError;
+
+pub(crate) fn port(port: i32) -> Result<u16, WireError> {
+    u16::try_from(port).map_err(|_| WireError::Malformed { what: "port" })
+}
+
+/// Decodes bytes as every answer that the sender reads, in every version: for fuzzing.
+#[doc(hidden)]
+pub fn decode_anything(bytes: &[u8]) {
+    for version in produce::VERSIONS.0..=produce::VERSIONS.1 {
+        let _ = produce::ProduceResponse::decode(bytes, version);
+    }
+    for version in metadata::VERSIONS.0..=metadata::VERSIONS.1 {
+        let _ = metadata::decode(bytes, version);
+    }
+    for version in 0..=small::api_versions::VERSIONS.1 {
+        let _ = small::api_versions::decode(bytes, version);
+    }
+    for version in 0..=small::init_producer_id::VERSIONS.1 {
+        let _ = small::init_producer_id::decode(bytes, version);
+    }
+    let _ = small::describe_producers::decode(bytes, 0);
+}

@@ -1,0 +1,204 @@
+//! Reads Kafka's primitive types from bytes that came from outside.
+//!
+//! Rules: a length is believed only once it is known to fit into the bytes that are left; no memory is
+//! reserved before that; every lack is an error, never a panic. Encodings: the Kafka protocol guide,
+//! "Protocol Primitive Types"; compact forms and tags: KIP-482.
+
+use std::sync::Arc;
+
+/// Why an answer could not be understood.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum WireError {
+    /// The bytes end before what they announce.
+    #[error("the answer ends {missing} bytes too early, in {what}")]
+    Truncated {
+        /// What was being read.
+        what: &'static str,
+        /// How many bytes are missing at least.
+        missing: u64,
+    },
+    /// A number, length or text that can't be.
+    #[error("the answer holds an impossible {what}")]
+    Malformed {
+        /// What was being read.
+        what: &'static str,
+    },
+    /// Bytes after the end.
+    #[error("{0} bytes are left over after the answer")]
+    LeftOver(usize),
+}
+
+/// A cursor over an answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reader<'a> {
+    rest: &'a [u8],
+    /// Whether this version uses compact lengths and tags.
+    pub(crate) flexible: bool,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(rest: &'a [u8], flexible: bool) -> Self {
+        Self { rest, flexible }
+    }
+
+    fn take(&mut self, n: usize, what: &'static str) -> Result<&'a [u8], WireError> {
+        match self.rest.split_at_checked(n) {
+            Some((head, rest)) => {
+                self.rest = rest;
+                Ok(head)
+            }
+            None => Err(WireError::Truncated { what, missing: (n - self.rest.len()) as u64 }),
+        }
+    }
+
+    fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], WireError> {
+        let bytes = self.take(N, what)?;
+        bytes.try_into().map_err(|_| WireError::Malformed { what })
+    }
+
+    pub(crate) fn i8(&mut self, what: &'static str) -> Result<i8, WireError> {
+        Ok(i8::from_be_bytes(self.array(what)?))
+    }
+
+    pub(crate) fn i16(&mut self, what: &'static str) -> Result<i16, WireError> {
+        Ok(i16::from_be_bytes(self.array(what)?))
+    }
+
+    pub(crate) fn i32(&mut self, what: &'static str) -> Result<i32, WireError> {
+        Ok(i32::from_be_bytes(self.array(what)?))
+    }
+
+    pub(crate) fn i64(&mut self, what: &'static str) -> Result<i64, WireError> {
+        Ok(i64::from_be_bytes(self.array(what)?))
+    }
+
+    pub(crate) fn uuid(&mut self, what: &'static str) -> Result<[u8; 16], WireError> {
+        self.array(what)
+    }
+
+    fn unsigned_varint(&mut self, what: &'static str) -> Result<u32, WireError> {
+        let mut value = 0u32;
+        for shift in [0, 7, 14, 21, 28] {
+            let [byte] = self.array(what)?;
+            let bits = u32::from(byte & 0x7f);
+            if shift == 28 && bits > 0xf {
+                break;
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(WireError::Malformed { what })
+    }
+
+    /// A length, `None` for null.
+    fn length(&mut self, long: bool, what: &'static str) -> Result<Option<usize>, WireError> {
+        let length = if self.flexible {
+            i64::from(self.unsigned_varint(what)?) - 1
+        } else if long {
+            i64::from(self.i32(what)?)
+        } else {
+            i64::from(self.i16(what)?)
+        };
+        match length {
+            -1 => Ok(None),
+            n => usize::try_from(n).map(Some).map_err(|_| WireError::Malformed { what }),
+        }
+    }
+
+    pub(crate) fn nullable_string(&mut self, what: &'static str) -> Result<Option<Arc<str>>, WireError> {
+        let Some(length) = self.length(false, what)? else { return Ok(None) };
+        let text = std::str::from_utf8(self.take(length, what)?).map_err(|_| WireError::Malformed { what })?;
+        Ok(Some(text.into()))
+    }
+
+    pub(crate) fn string(&mut self, what: &'static str) -> Result<Arc<str>, WireError> {
+        self.nullable_string(what)?.ok_or(WireError::Malformed { what })
+    }
+
+    /// Reads an array whose elements take at least `min_size` bytes each; null reads as empty.
+    pub(crate) fn vec<E>(
+        &mut self,
+        what: &'static str,
+        min_size: usize,
+        mut element: impl FnMut(&mut Self) -> Result<E, WireError>,
+    ) -> Result<Vec<E>, WireError> {
+        let count = self.length(true, what)?.unwrap_or(0);
+        let needed = count as u64 * min_size.max(1) as u64;
+        if needed > self.rest.len() as u64 {
+            return Err(WireError::Truncated { what, missing: needed - self.rest.len() as u64 });
+        }
+        let mut list = Vec::with_capacity(count);
+        for _ in 0..count {
+            list.push(element(self)?);
+        }
+        Ok(list)
+    }
+
+    /// Passes over an array that nobody needs.
+    pub(crate) fn skip_i32s(&mut self, what: &'static str) -> Result<(), WireError> {
+        let count = self.length(true, what)?.unwrap_or(0);
+        self.take(count.checked_mul(4).ok_or(WireError::Malformed { what })?, what).map(|_| ())
+    }
+
+    /// Reads the tagged fields, if the version has any; unknown ones are passed over (KIP-482).
+    pub(crate) fn tags(
+        &mut self,
+        mut known: impl FnMut(u32, &mut Reader<'a>) -> Result<(), WireError>,
+    ) -> Result<(), WireError> {
+        if !self.flexible {
+            return Ok(());
+        }
+        let count = self.unsigned_varint("tag count")?;
+        for _ in 0..count {
+            let tag = self.unsigned_varint("tag")?;
+            let size = self.unsigned_varint("tag size")? as usize;
+            let mut field = Reader::new(self.take(size, "tagged field")?, true);
+            known(tag, &mut field)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn skip_tags(&mut self) -> Result<(), WireError> {
+        self.tags(|_, _| Ok(()))
+    }
+
+    /// Nothing may follow.
+    pub(crate) fn end(self) -> Result<(), WireError> {
+        if self.rest.is_empty() { Ok(()) } else { Err(WireError::LeftOver(self.rest.len())) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_array_of_two_billion_elements_in_a_short_answer_is_an_error_and_reserves_nothing() {
+        let bytes = i32::MAX.to_be_bytes();
+        let result = Reader::new(&bytes, false).vec("topics", 1, |r| r.i8("x"));
+        assert_eq!(result, Err(WireError::Truncated { what: "topics", missing: i32::MAX as u64 }));
+    }
+
+    #[test]
+    fn a_varint_of_more_than_32_bits_is_malformed() {
+        for bytes in [[0xff, 0xff, 0xff, 0xff, 0x1f], [0xff, 0xff, 0xff, 0xff, 0xff]] {
+            assert_eq!(Reader::new(&bytes, true).unsigned_varint("n"), Err(WireError::Malformed { what: "n" }));
+        }
+        assert_eq!(Reader::new(&[0xff, 0xff, 0xff, 0xff, 0x0f], true).unsigned_varint("n"), Ok(u32::MAX));
+    }
+
+    #[test]
+    fn a_negative_length_other_than_null_is_malformed() {
+        assert_eq!(Reader::new(&(-2i16).to_be_bytes(), false).string("s"), Err(WireError::Malformed { what: "s" }));
+        assert_eq!(Reader::new(&(-1i16).to_be_bytes(), false).nullable_string("s"), Ok(None));
+    }
+
+    #[test]
+    fn unknown_tags_are_passed_over() {
+        let mut reader = Reader::new(&[1, 9, 2, 0xaa, 0xbb, 7], true);
+        reader.skip_tags().unwrap();
+        assert_eq!(reader.i8("next"), Ok(7));
+    }
+}

@@ -1,0 +1,158 @@
+//! The small messages: ApiVersions (0 to 3), InitProducerId (0 to 5), DescribeProducers (0).
+//!
+//! Rules: as for all messages here; each has its encode, its decode, and its version constants.
+
+use std::sync::Arc;
+
+use super::reader::{Reader, WireError};
+use super::writer::Writer;
+use crate::core::LookAnswer;
+
+/// A range of versions of an api: (api key, lowest, highest).
+pub(crate) type ApiRange = (i16, i16, i16);
+
+pub(crate) mod api_versions {
+    use super::{ApiRange, Reader, WireError, Writer};
+
+    pub(crate) const FIRST_FLEXIBLE: i16 = 3;
+    pub(crate) const VERSIONS: (i16, i16) = (0, 3);
+
+    pub(crate) fn encode(out: &mut Vec<u8>, version: i16) {
+        let mut writer = Writer::new(out, version >= FIRST_FLEXIBLE);
+        if version >= 3 {
+            writer.string("kafka-courier");
+            writer.string(env!("CARGO_PKG_VERSION"));
+        }
+        writer.no_tags();
+    }
+
+    /// The error code, and what the broker can do. A broker that does not know the version answers
+    /// in version 0 with error 35 (KIP-511), which reads the same up to the array.
+    pub(crate) fn decode(bytes: &[u8], version: i16) -> Result<(i16, Vec<ApiRange>), WireError> {
+        let code = Reader::new(bytes, false).i16("error code")?;
+        let version = if code == 35 { 0 } else { version };
+        let mut reader = Reader::new(bytes, version >= FIRST_FLEXIBLE);
+        reader.i16("error code")?;
+        let ranges = reader.vec("api keys", 6, |reader| {
+            let range = (reader.i16("api key")?, reader.i16("lowest version")?, reader.i16("highest version")?);
+            reader.skip_tags()?;
+            Ok(range)
+        })?;
+        if version >= 1 {
+            reader.i32("throttle time")?;
+        }
+        reader.skip_tags()?;
+        reader.end()?;
+        Ok((code, ranges))
+    }
+}
+
+pub(crate) mod init_producer_id {
+    use super::{Reader, WireError, Writer};
+
+    pub(crate) const FIRST_FLEXIBLE: i16 = 2;
+    pub(crate) const VERSIONS: (i16, i16) = (0, 5);
+
+    pub(crate) fn encode(out: &mut Vec<u8>, version: i16) {
+        let mut writer = Writer::new(out, version >= FIRST_FLEXIBLE);
+        writer.null_string(); // transactional id
+        writer.i32(i32::MAX); // transaction timeout: means nothing without one
+        if version >= 3 {
+            writer.i64(-1);
+            writer.i16(-1);
+        }
+        writer.no_tags();
+    }
+
+    /// The error code and the id. Epochs begin at 0 with every new id.
+    pub(crate) fn decode(bytes: &[u8], version: i16) -> Result<(i16, i64), WireError> {
+        let mut reader = Reader::new(bytes, version >= FIRST_FLEXIBLE);
+        reader.i32("throttle time")?;
+        let code = reader.i16("error code")?;
+        let id = reader.i64("producer id")?;
+        reader.i16("producer epoch")?;
+        reader.skip_tags()?;
+        reader.end()?;
+        if code == 0 && id < 0 {
+            return Err(WireError::Malformed { what: "producer id" });
+        }
+        Ok((code, id))
+    }
+}
+
+pub(crate) mod describe_producers {
+    use super::{Arc, LookAnswer, Reader, WireError, Writer};
+
+    pub(crate) const FIRST_FLEXIBLE: i16 = 0;
+    pub(crate) const VERSIONS: (i16, i16) = (0, 0);
+
+    #[derive(Debug)]
+    pub(crate) struct Request {
+        pub(crate) topic: Arc<str>,
+        pub(crate) partition: i32,
+    }
+
+    impl Request {
+        pub(crate) fn encode(&self, out: &mut Vec<u8>, version: i16) {
+            let mut writer = Writer::new(out, version >= FIRST_FLEXIBLE);
+            writer.count(1);
+            writer.string(&self.topic);
+            writer.count(1);
+            writer.i32(self.partition);
+            writer.no_tags();
+            writer.no_tags();
+        }
+    }
+
+    /// One producer of the partition that was asked for.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub(crate) struct Producer {
+        pub(crate) id: i64,
+        pub(crate) epoch: i32,
+        pub(crate) last_sequence: i32,
+    }
+
+    /// The partition's error code and its producers.
+    pub(crate) fn decode(bytes: &[u8], version: i16) -> Result<(i16, Vec<Producer>), WireError> {
+        let mut reader = Reader::new(bytes, version >= FIRST_FLEXIBLE);
+        reader.i32("throttle time")?;
+        let mut found = (0, Vec::new());
+        reader.vec("topics", 3, |reader| {
+            reader.string("topic name")?;
+            reader.vec("partitions", 9, |reader| {
+                reader.i32("partition index")?;
+                let code = reader.i16("error code")?;
+                reader.nullable_string("error message")?;
+                let producers = reader.vec("producers", 33, producer)?;
+                reader.skip_tags()?;
+                found = (code, producers);
+                Ok(())
+            })?;
+            reader.skip_tags()
+        })?;
+        reader.skip_tags()?;
+        reader.end()?;
+        Ok(found)
+    }
+
+    fn producer(reader: &mut Reader<'_>) -> Result<Producer, WireError> {
+        let id = reader.i64("producer id")?;
+        let epoch = reader.i32("producer epoch")?;
+        let last_sequence = reader.i32("last sequence")?;
+        reader.i64("last timestamp")?;
+        reader.i32("coordinator epoch")?;
+        reader.i64("transaction start offset")?;
+        reader.skip_tags()?;
+        Ok(Producer { id, epoch, last_sequence })
+    }
+
+    /// What the answer says of one producer id.
+    pub(crate) fn judge((code, producers): &(i16, Vec<Producer>), producer_id: i64) -> LookAnswer {
+        let retriable = crate::core::ErrorCode(*code).is_retriable();
+        match producers.iter().find(|producer| producer.id == producer_id) {
+            Some(found) => LookAnswer::Producer { epoch: found.epoch, last_sequence: found.last_sequence },
+            None if retriable => LookAnswer::Unavailable,
+            None => LookAnswer::Nothing,
+        }
+    }
+}

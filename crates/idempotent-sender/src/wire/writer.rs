@@ -1,0 +1,75 @@
+//! Writes Kafka's primitive types.
+//!
+//! Rules: what is written is ours, so lengths fit by construction; strings over 32,767 bytes and arrays
+//! over `i32::MAX` are cut off by the callers' limits long before.
+
+/// Appends to a request's bytes.
+pub(crate) struct Writer<'a> {
+    pub(crate) out: &'a mut Vec<u8>,
+    flexible: bool,
+}
+
+impl<'a> Writer<'a> {
+    pub(crate) fn new(out: &'a mut Vec<u8>, flexible: bool) -> Self {
+        Self { out, flexible }
+    }
+
+    pub(crate) fn i8(&mut self, value: i8) {
+        self.out.extend_from_slice(&value.to_be_bytes());
+    }
+
+    pub(crate) fn i16(&mut self, value: i16) {
+        self.out.extend_from_slice(&value.to_be_bytes());
+    }
+
+    pub(crate) fn i32(&mut self, value: i32) {
+        self.out.extend_from_slice(&value.to_be_bytes());
+    }
+
+    pub(crate) fn i64(&mut self, value: i64) {
+        self.out.extend_from_slice(&value.to_be_bytes());
+    }
+
+    fn unsigned_varint(&mut self, mut value: u32) {
+        while value >= 0x80 {
+            self.out.push(value.to_le_bytes()[0] | 0x80);
+            value >>= 7;
+        }
+        self.out.push(value.to_le_bytes()[0]);
+    }
+
+    fn length(&mut self, length: Option<usize>, long: bool) {
+        let length = length.map(|n| i32::try_from(n).unwrap_or(i32::MAX));
+        match (self.flexible, long) {
+            (true, _) => self.unsigned_varint(length.map_or(0, |n| n.cast_unsigned() + 1)),
+            (false, true) => self.i32(length.unwrap_or(-1)),
+            (false, false) => self.i16(length.map_or(-1, |n| i16::try_from(n).unwrap_or(i16::MAX))),
+        }
+    }
+
+    pub(crate) fn string(&mut self, text: &str) {
+        self.length(Some(text.len()), false);
+        self.out.extend_from_slice(text.as_bytes());
+    }
+
+    pub(crate) fn null_string(&mut self) {
+        self.length(None, false);
+    }
+
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
+        self.length(Some(bytes.len()), true);
+        self.out.extend_from_slice(bytes);
+    }
+
+    /// The count that an array begins with.
+    pub(crate) fn count(&mut self, count: usize) {
+        self.length(Some(count), true);
+    }
+
+    /// No tagged fields, where the version has them at all.
+    pub(crate) fn no_tags(&mut self) {
+        if self.flexible {
+            self.out.push(0);
+        }
+    }
+}
