@@ -1,0 +1,125 @@
+//! The generator: draws a type by weight, makes an event of it, numbers it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use fastrand::Rng;
+use jiff::Timestamp;
+use kafka_courier_event_model::{
+    ApiError, ApiRequest, BUILT_IN, Envelope, Event, EventBuilder, EventData, SystemAlert, UserLoggedIn, UserLoggedOut,
+    UserRegistered, UserTokenRefreshed,
+};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::world::World;
+
+/// Longest time between two events, in microseconds.
+const MAX_STEP_US: i64 = 2_000;
+
+/// One type: how often it comes, and how one is made.
+struct Kind {
+    event_type: &'static str,
+    source: &'static str,
+    weight: usize,
+    make: Make,
+}
+
+type Make = fn(&mut Samples, &EventBuilder) -> Box<dyn Event>;
+
+const KINDS: [Kind; 7] = [
+    kind::<ApiRequest>("api-gateway", 48, |samples, builder| samples.make(builder, World::api_request)),
+    kind::<UserLoggedIn>("auth-service", 14, |samples, builder| samples.make(builder, World::user_logged_in)),
+    kind::<UserTokenRefreshed>("auth-service", 14, |samples, builder| {
+        samples.make(builder, World::user_token_refreshed)
+    }),
+    kind::<UserLoggedOut>("auth-service", 10, |samples, builder| samples.make(builder, World::user_logged_out)),
+    kind::<ApiError>("api-gateway", 7, |samples, builder| samples.make(builder, World::api_error)),
+    kind::<SystemAlert>("monitor", 4, |samples, builder| samples.make(builder, World::system_alert)),
+    kind::<UserRegistered>("auth-service", 3, |samples, builder| samples.make(builder, World::user_registered)),
+];
+
+const fn kind<T: EventData>(source: &'static str, weight: usize, make: Make) -> Kind {
+    Kind { event_type: T::TYPE, source, weight, make }
+}
+
+/// An endless row of events, the same for the same seed, start and types.
+pub(super) struct Samples {
+    world: World,
+    /// Each type as often as it weighs.
+    draws: Arc<[(Make, Arc<EventBuilder>)]>,
+    /// Draws ids, types and steps, apart from the world, which draws the data.
+    rng: Rng,
+    /// Id and timestamp of the event to come, where the builders find them.
+    stamp: Arc<Mutex<(Uuid, Timestamp)>>,
+    numbers: HashMap<&'static str, HashMap<Box<[u8]>, u64>>,
+}
+
+impl Samples {
+    /// Events from `start` on, of these types only; of all if none of them is built in.
+    pub(super) fn new(seed: u64, start: Timestamp, types: &[String]) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let stamp = Arc::new(Mutex::new((Uuid::nil(), start)));
+        let wanted = |kind: &&Kind| types.iter().any(|wanted| wanted == kind.event_type);
+        let all = !KINDS.iter().any(|kind| wanted(&kind));
+        let mut draws = Vec::new();
+        for kind in KINDS.iter().filter(|kind| all || wanted(kind)) {
+            let stamp = stamp.clone();
+            let read = move || *stamp.lock().unwrap_or_else(PoisonError::into_inner);
+            let builder = Arc::new(EventBuilder::new(kind.source, "1.0").with_stamper(read));
+            draws.extend(std::iter::repeat_n((kind.make, builder), kind.weight));
+        }
+        let world = World::new(rng.fork(), start);
+        Self { world, draws: draws.into(), rng, stamp, numbers: HashMap::new() }
+    }
+
+    fn step(&mut self) {
+        let micros = self.world.now.as_microsecond().saturating_add(self.rng.i64(1..=MAX_STEP_US));
+        self.world.now = Timestamp::from_microsecond(micros).unwrap_or(Timestamp::MAX);
+        let millis = u64::try_from(self.world.now.as_millisecond()).unwrap_or(0);
+        let random = self.rng.u128(..).to_le_bytes();
+        let (random, _) = random.split_first_chunk().unwrap_or((&[0; 10], &[]));
+        let id = uuid::Builder::from_unix_timestamp_millis(millis, random).into_uuid();
+        *self.stamp.lock().unwrap_or_else(PoisonError::into_inner) = (id, self.world.now);
+    }
+
+    fn make<T: EventData + 'static>(&mut self, builder: &EventBuilder, data: fn(&mut World) -> T) -> Box<dyn Event> {
+        let mut event = builder.custom(data(&mut self.world));
+        if self.rng.u8(..4) == 0 {
+            event = event.with_correlation_id(format!("corr-{:08x}", self.rng.u32(..)));
+        }
+        let number = self.number(&event);
+        let added = event.set_extra("sample", json!({ "seq": number }));
+        debug_assert!(added.is_ok(), "the envelope has no field of this name");
+        Box::new(event)
+    }
+
+    /// The event's number among those of its default topic and key.
+    fn number<T: EventData>(&mut self, event: &Envelope<T>) -> u64 {
+        let built_in = BUILT_IN.iter().find(|built_in| built_in.event_type == T::TYPE);
+        let topic = built_in.map_or(T::TYPE, |built_in| built_in.default_topic);
+        let numbers = self.numbers.entry(topic).or_default();
+        let key = event.key().unwrap_or_default();
+        match numbers.get_mut(&*key) {
+            Some(number) => {
+                *number += 1;
+                *number
+            }
+            None => {
+                numbers.insert(key.into(), 0);
+                0
+            }
+        }
+    }
+}
+
+impl Iterator for Samples {
+    type Item = Box<dyn Event>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.step();
+        let draws = self.draws.clone();
+        let (make, builder) = draws.get(self.rng.usize(..draws.len()))?;
+        Some(make(self, builder))
+    }
+}

@@ -1,0 +1,144 @@
+//! The samples' promises: the same bytes for the same seed, dense numbers per key, every type.
+
+use std::collections::{HashMap, HashSet};
+
+use clap::Parser;
+use kafka_courier_event_model::AnyEvent;
+use serde_json::Value;
+
+use super::*;
+
+#[derive(Parser)]
+struct Command {
+    #[command(flatten)]
+    sample: SampleArgs,
+}
+
+fn args(args: &str) -> SampleArgs {
+    Command::parse_from(format!("sample {args}").split_whitespace()).sample
+}
+
+fn print(options: &str) -> String {
+    let mut out = Vec::new();
+    write(&args(options), &mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn without_arguments_there_are_ten_events_of_seed_one() {
+    assert_eq!(print("").lines().count(), 10);
+    assert_eq!(print(""), print("--count 10 --seed 1 --start 2025-01-01T00:00:00Z"));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes_and_another_seed_others() {
+    assert_eq!(print("--count 1000 --seed 7"), print("--count 1000 --seed 7"));
+    let (seven, eight) = (print("--count 1000 --seed 7"), print("--count 1000 --seed 8"));
+    let common = seven.lines().collect::<HashSet<_>>().intersection(&eight.lines().collect()).count();
+    assert_eq!(common, 0);
+}
+
+#[test]
+fn fewer_events_are_the_first_of_more() {
+    assert!(print("--count 500").starts_with(&print("--count 100")));
+    assert_eq!(print("--count 0"), "");
+}
+
+#[test]
+fn every_type_is_there_and_about_a_thousand_keys_none_in_two_topics() {
+    let mut topics_of_keys: HashMap<Vec<u8>, HashSet<&str>> = HashMap::new();
+    let mut types = HashSet::new();
+    for line in print("--count 30000").lines() {
+        let event = AnyEvent::from_json(line.as_bytes()).unwrap();
+        let built_in = BUILT_IN.iter().find(|built_in| built_in.event_type == event.event_type()).unwrap();
+        types.insert(built_in.event_type);
+        topics_of_keys.entry(event.key().unwrap().into_owned()).or_default().insert(built_in.default_topic);
+    }
+    assert_eq!(types.len(), BUILT_IN.len());
+    assert_eq!(topics_of_keys.len(), 1000);
+    assert!(topics_of_keys.values().all(|topics| topics.len() == 1));
+}
+
+#[test]
+fn numbers_run_from_zero_without_gaps_for_each_key_and_survive_a_round_trip() {
+    let mut next: HashMap<Vec<u8>, u64> = HashMap::new();
+    for line in print("--count 20000").lines() {
+        let event = AnyEvent::from_json(line.as_bytes()).unwrap();
+        assert_eq!(event.as_str(), line);
+        let json: Value = serde_json::from_str(line).unwrap();
+        let next = next.entry(event.key().unwrap().into_owned()).or_default();
+        assert_eq!(json["sample"]["seq"].as_u64(), Some(*next));
+        *next += 1;
+    }
+    assert!(next.values().any(|count| *count > 10));
+}
+
+#[test]
+fn ids_are_unique_uuids_of_version_7_and_times_grow() {
+    let text = print("--count 20000");
+    let events: Vec<_> = text.lines().map(|line| AnyEvent::from_json(line.as_bytes()).unwrap()).collect();
+    let ids: HashSet<_> = events.iter().map(|event| event.id().as_uuid().unwrap()).collect();
+    assert_eq!(ids.len(), events.len());
+    assert!(ids.iter().all(|id| id.get_version_num() == 7));
+    assert!(events.windows(2).all(|pair| pair[0].timestamp() < pair[1].timestamp()));
+    assert!(events[0].timestamp() > args("").start);
+}
+
+#[test]
+fn what_an_event_tells_of_happened_shortly_before_it() {
+    use kafka_courier_event_model::UserLoggedIn;
+    let text = print("--count 100 --type user.logged_in");
+    let ago = |line: &str| {
+        let event = AnyEvent::from_json(line.as_bytes()).unwrap().decode::<UserLoggedIn>().unwrap();
+        event.timestamp.duration_since(event.data.login_time).as_millis()
+    };
+    let ago: HashSet<_> = text.lines().map(ago).collect();
+    assert!(ago.len() > 1 && ago.iter().all(|ago| (0..50).contains(ago)), "{ago:?}");
+}
+
+#[test]
+fn every_event_fits_its_type() {
+    use kafka_courier_event_model::*;
+    for line in print("--count 5000").lines() {
+        let event = AnyEvent::from_json(line.as_bytes()).unwrap();
+        match event.event_type() {
+            UserLoggedIn::TYPE => assert!(event.decode::<UserLoggedIn>().is_ok(), "{line}"),
+            UserRegistered::TYPE => assert!(event.decode::<UserRegistered>().is_ok(), "{line}"),
+            UserLoggedOut::TYPE => assert!(event.decode::<UserLoggedOut>().is_ok(), "{line}"),
+            UserTokenRefreshed::TYPE => assert!(event.decode::<UserTokenRefreshed>().is_ok(), "{line}"),
+            ApiRequest::TYPE => assert!(event.decode::<ApiRequest>().is_ok(), "{line}"),
+            ApiError::TYPE => assert!(event.decode::<ApiError>().is_ok(), "{line}"),
+            SystemAlert::TYPE => assert!(event.decode::<SystemAlert>().is_ok(), "{line}"),
+            other => panic!("{other}"),
+        }
+    }
+}
+
+#[test]
+fn types_can_be_chosen_and_an_unknown_one_is_refused() {
+    let text = print("--count 100 --type system.alert --type api.error");
+    let types: HashSet<_> =
+        text.lines().map(|line| AnyEvent::from_json(line.as_bytes()).unwrap().event_type().to_owned()).collect();
+    assert_eq!(types, HashSet::from(["system.alert".to_owned(), "api.error".to_owned()]));
+    assert!(Command::try_parse_from(["sample", "--type", "order.placed"]).is_err());
+}
+
+#[test]
+fn the_ends_of_time_are_no_panic() {
+    assert_eq!(print("--count 100 --start 9999-12-30T22:00:00Z").lines().count(), 100);
+    assert_eq!(print("--count 100 --start=-009999-01-02T01:59:59Z").lines().count(), 100);
+}
+
+#[test]
+fn a_failing_writer_is_an_error() {
+    struct Full;
+    impl Write for Full {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    assert_eq!(write(&args(""), Full).unwrap_err().kind(), io::ErrorKind::StorageFull);
+}
