@@ -1,11 +1,7 @@
 //! What a record costs in the batcher: push, encode, stamp, decode, partition.
 //!
 //! Rule: figures are per record (criterion's throughput, elements): 100-byte JSON values in batches of 1000.
-#![allow(
-    clippy::unwrap_used,
-    missing_docs,
-    reason = "a benchmark: a failure is a panic, and nobody imports it"
-)]
+#![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark: a failure is a panic, and nobody imports it")]
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use kafka_courier_batcher::{
@@ -16,16 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const RECORDS: usize = 1000;
-const LIMITS: Limits = Limits {
-    max_records: RECORDS as u32,
-    max_bytes: 1 << 20,
-    linger: Duration::from_millis(5),
-};
-const STAMP: Stamp = Stamp {
-    producer_id: 4000,
-    epoch: 0,
-    base_sequence: 0,
-};
+const LIMITS: Limits = Limits { max_records: RECORDS as u32, max_bytes: 1 << 20, linger: Duration::from_millis(5) };
+const STAMP: Stamp = Stamp { producer_id: 4000, epoch: 0, base_sequence: 0 };
 
 struct Event {
     key: String,
@@ -35,14 +23,9 @@ struct Event {
 fn events() -> Vec<Event> {
     let event = |n: usize| {
         let user = n.wrapping_mul(2_654_435_761) % 100_000;
-        let value = format!(
-            r#"{{"user_id":"user-{user:05}","session":"{:016x}","method":"GET","path":"/api/v1/items"#,
-            n * n
-        );
-        Event {
-            key: format!("user-{user:05}"),
-            value: format!("{value:~<98}\"}}"),
-        }
+        let value =
+            format!(r#"{{"user_id":"user-{user:05}","session":"{:016x}","method":"GET","path":"/api/v1/items"#, n * n);
+        Event { key: format!("user-{user:05}"), value: format!("{value:~<98}\"}}") }
     };
     (0..RECORDS).map(event).collect()
 }
@@ -62,13 +45,11 @@ fn filled(events: &[Event], compression: Compression, pool: &BufferPool) -> Fill
     let now = Instant::now();
     let mut sealed = None;
     for event in events {
-        let pushed = accumulator
-            .push(now, &record(event), &mut |_| true, pool, || ())
-            .unwrap();
+        let pushed = accumulator.push(now, &record(event), &mut |_| true, pool, || ()).unwrap();
         let [_, own] = pushed.sealed;
         sealed = own;
     }
-    sealed.unwrap()
+    *sealed.unwrap()
 }
 
 /// A thousand records go through `push` in one iteration; full batches give their buffers back.
@@ -82,19 +63,12 @@ fn push(criterion: &mut Criterion, name: &str, headers: &[Header<'_>]) {
     group.bench_function(name, |bencher| {
         bencher.iter(|| {
             for event in &events {
-                let record = Record {
-                    headers,
-                    ..record(event)
-                };
+                let record = Record { headers, ..record(event) };
                 let mut reserve = |bytes| {
                     budget = budget.wrapping_add(bytes);
                     true
                 };
-                let pushed = accumulator
-                    .push(now, black_box(&record), &mut reserve, &pool, || {
-                        token.clone()
-                    })
-                    .unwrap();
+                let pushed = accumulator.push(now, black_box(&record), &mut reserve, &pool, || token.clone()).unwrap();
                 black_box((&pushed.token, pushed.index));
                 for filled in pushed.sealed.into_iter().flatten() {
                     pool.put(filled.encode(&pool).batch.into_buffer());
@@ -111,14 +85,8 @@ fn pushes(criterion: &mut Criterion) {
         criterion,
         "100B_two_headers",
         &[
-            Header {
-                key: "content-type",
-                value: Some(b"application/json"),
-            },
-            Header {
-                key: "event-type",
-                value: Some(b"api.request"),
-            },
+            Header { key: "content-type", value: Some(b"application/json") },
+            Header { key: "event-type", value: Some(b"api.request") },
         ],
     );
 }
@@ -136,12 +104,8 @@ fn encode(criterion: &mut Criterion) {
             );
         });
     }
-    let mut batch = filled(&events, Compression::None, &pool)
-        .encode(&pool)
-        .batch;
-    group.bench_function("stamp", |bencher| {
-        bencher.iter(|| black_box(&mut batch).stamp(STAMP))
-    });
+    let mut batch = filled(&events, Compression::None, &pool).encode(&pool).batch;
+    group.bench_function("stamp", |bencher| bencher.iter(|| black_box(&mut batch).stamp(STAMP)));
     group.finish();
 }
 
@@ -155,10 +119,7 @@ fn decode(criterion: &mut Criterion) {
             bencher.iter(|| {
                 let (view, _) = BatchView::parse(black_box(batch.as_bytes())).unwrap();
                 let records = view.records(1 << 20).unwrap();
-                records
-                    .iter()
-                    .map(|record| record.unwrap().value.map_or(0, <[u8]>::len))
-                    .sum::<usize>()
+                records.iter().map(|record| record.unwrap().value.map_or(0, <[u8]>::len)).sum::<usize>()
             });
         });
     }

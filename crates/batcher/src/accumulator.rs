@@ -42,21 +42,16 @@ pub struct Pushed<T> {
     pub opened: Option<Instant>,
     /// Its batch's place among the partition's batches: dense, from 0.
     pub ordinal: u64,
-    /// In order: the batch that it did not fit in, and its own if that is full now.
-    pub sealed: [Option<Filled<T>>; 2],
+    /// In order: the batch that it did not fit in, and its own if that is full now. Boxed, so that the many records that
+    /// seal nothing do not carry the room for two batches around.
+    pub sealed: [Option<Box<Filled<T>>>; 2],
 }
 
 impl<T> Accumulator<T> {
     /// An accumulator with nothing open. Limits beyond what the format can hold are cut to it.
     #[must_use]
     pub fn new(limits: Limits, compression: Compression) -> Self {
-        Self {
-            limits: limits.bounded(),
-            compression,
-            open: None,
-            next_ordinal: 0,
-            hint: 0,
-        }
+        Self { limits: limits.bounded(), compression, open: None, next_ordinal: 0, hint: 0 }
     }
 
     /// Changes the limits, for instance when a topic turns out to take less. They count from the next call on; what an
@@ -87,17 +82,17 @@ impl<T> Accumulator<T> {
         let payload = record.payload_len();
         if let Some(open) = &mut self.open {
             let layout = open.raw.layout(payload, record.timestamp);
-            if seal_reason(
-                &open.fill(),
-                &self.limits,
-                SealEvent::Incoming(layout.len()),
-            )
-            .is_none()
-            {
+            if seal_reason(&open.fill(), &self.limits, SealEvent::Incoming(layout.len())).is_none() {
                 open.make_room(layout.len(), reserve, pool)?;
                 let index = open.raw.append(record, layout);
-                let (token, ordinal) = (open.token.clone(), open.ordinal);
-                return Ok(self.pushed(token, index, ordinal, None, None));
+                let pushed = Pushed {
+                    token: open.token.clone(),
+                    index,
+                    opened: None,
+                    ordinal: open.ordinal,
+                    sealed: [None, None],
+                };
+                return Ok(self.seal_full(pushed));
             }
         }
         self.push_first(now, record, payload, reserve, pool, token)
@@ -117,27 +112,15 @@ impl<T> Accumulator<T> {
     {
         let layout = Layout::new(payload, 0, 0);
         let buffer = self.first_buffer(layout.len(), reserve, pool)?;
-        let before = self
-            .reason_against(record)
-            .and_then(|reason| self.seal_for(reason));
+        let token = token();
+        let before = self.reason_against(record).and_then(|reason| self.seal_for(reason)).map(Box::new);
         let mut raw = RawBatch::new(buffer);
         let index = raw.append(record, layout);
         let ordinal = self.next_ordinal;
         self.next_ordinal += 1;
-        let token = token();
-        self.open = Some(Open {
-            raw,
-            opened_at: now,
-            token: token.clone(),
-            ordinal,
-        });
-        Ok(self.pushed(
-            token,
-            index,
-            ordinal,
-            Some(self.limits.deadline(now)),
-            before,
-        ))
+        self.open = Some(Open { raw, opened_at: now, token: token.clone(), ordinal });
+        let opened = Some(self.limits.deadline(now));
+        Ok(self.seal_full(Pushed { token, index, opened, ordinal, sealed: [before, None] }))
     }
 
     /// A buffer for a batch that begins with a record of `len` bytes, as big as the last batch was if memory allows.
@@ -163,21 +146,13 @@ impl<T> Accumulator<T> {
         Err(PushError::NoMemory { needed })
     }
 
-    fn pushed(
-        &mut self,
-        token: T,
-        index: u32,
-        ordinal: u64,
-        opened: Option<Instant>,
-        before: Option<Filled<T>>,
-    ) -> Pushed<T> {
-        Pushed {
-            token,
-            index,
-            opened,
-            ordinal,
-            sealed: [before, self.seal_on(SealEvent::Joined)],
+    /// Hands out the record's own batch if that is full now.
+    #[inline]
+    fn seal_full(&mut self, mut pushed: Pushed<T>) -> Pushed<T> {
+        if let Some(reason) = self.reason_on(SealEvent::Joined) {
+            pushed.sealed[1] = self.seal_for(reason).map(Box::new);
         }
+        pushed
     }
 
     /// Whether a record would join the open batch, or find none open. A record without key may then rather go to another
@@ -203,9 +178,7 @@ impl<T> Accumulator<T> {
     /// When the open batch will have waited long enough.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.open
-            .as_ref()
-            .map(|open| self.limits.deadline(open.opened_at))
+        self.open.as_ref().map(|open| self.limits.deadline(open.opened_at))
     }
 
     /// Whether no batch is open.
@@ -255,11 +228,7 @@ impl<T> Accumulator<T> {
 
 impl<T> Open<T> {
     fn fill(&self) -> Fill {
-        Fill {
-            records: self.raw.records(),
-            bytes: self.raw.len(),
-            opened_at: self.opened_at,
-        }
+        Fill { records: self.raw.records(), bytes: self.raw.len(), opened_at: self.opened_at }
     }
 
     fn make_room(

@@ -28,14 +28,8 @@ impl BufferPool {
     /// A pool that keeps at most `retained_max` bytes of free buffers; 0 keeps none.
     #[must_use]
     pub fn new(retained_max: usize) -> Self {
-        let shelves = Shelves {
-            retained: 0,
-            by_class: std::array::from_fn(|_| Vec::new()),
-        };
-        Self {
-            retained_max,
-            shelves: Mutex::new(shelves),
-        }
+        let shelves = Shelves { retained: 0, by_class: std::array::from_fn(|_| Vec::new()) };
+        Self { retained_max, shelves: Mutex::new(shelves) }
     }
 
     /// The capacity that [`get`](Self::get) answers to a wish for `capacity` bytes: the next power of two, at least 512.
@@ -52,10 +46,7 @@ impl BufferPool {
     #[must_use]
     pub fn get(&self, capacity: usize) -> Vec<u8> {
         let class = Self::class_of(capacity);
-        self.shelves
-            .lock()
-            .take(class)
-            .unwrap_or_else(|| Vec::with_capacity(class))
+        self.shelves.lock().take(class).unwrap_or_else(|| Vec::with_capacity(class))
     }
 
     /// Takes a buffer back. One whose capacity is no size of this pool, or for which there is no room, is freed.
@@ -101,9 +92,7 @@ impl Shelves {
         };
         let own_bytes = self.bytes(own);
         while self.retained + size > retained_max {
-            let fullest = (0..CLASSES)
-                .max_by_key(|&class| self.bytes(class))
-                .unwrap_or(own);
+            let fullest = (0..CLASSES).max_by_key(|&class| self.bytes(class)).unwrap_or(own);
             if self.bytes(fullest) <= own_bytes {
                 freed.push(buffer);
                 return freed;
@@ -138,14 +127,7 @@ mod tests {
     #[test]
     fn a_buffer_has_exactly_the_capacity_of_its_class() {
         let pool = BufferPool::new(0);
-        for (asked, got) in [
-            (0, 512),
-            (1, 512),
-            (512, 512),
-            (513, 1024),
-            (1_000_000, 1 << 20),
-            (1 << 20, 1 << 20),
-        ] {
+        for (asked, got) in [(0, 512), (1, 512), (512, 512), (513, 1024), (1_000_000, 1 << 20), (1 << 20, 1 << 20)] {
             assert_eq!(pool.get(asked).capacity(), got);
             assert_eq!(BufferPool::class_of(asked), got);
         }

@@ -63,15 +63,9 @@ impl<'a> BatchView<'a> {
             return Err(DecodeError::UnsupportedMagic(magic));
         }
         let length = i32::from_be_bytes(at(header, 8));
-        let length = usize::try_from(length)
-            .ok()
-            .and_then(|length| length.checked_add(LENGTH_END));
-        let length = length
-            .filter(|&length| length >= HEADER_LEN)
-            .ok_or(DecodeError::BadLength)?;
-        let (whole, rest) = bytes
-            .split_at_checked(length)
-            .ok_or(DecodeError::Truncated)?;
+        let length = usize::try_from(length).ok().and_then(|length| length.checked_add(LENGTH_END));
+        let length = length.filter(|&length| length >= HEADER_LEN).ok_or(DecodeError::BadLength)?;
+        let (whole, rest) = bytes.split_at_checked(length).ok_or(DecodeError::Truncated)?;
         let count = i32::from_be_bytes(at(header, 57));
         let last_offset_delta = i32::from_be_bytes(at(header, 23));
         if count < 0 || i64::from(count) > i64::from(last_offset_delta) + 1 {
@@ -151,9 +145,7 @@ impl<'a> BatchView<'a> {
         let body = match self.codec() {
             _ if self.record_count == 0 && self.body.is_empty() => Cow::Borrowed(self.body),
             0 if self.body.len() > max_uncompressed => {
-                return Err(DecodeError::TooLarge {
-                    max: max_uncompressed,
-                });
+                return Err(DecodeError::TooLarge { max: max_uncompressed });
             }
             0 => Cow::Borrowed(self.body),
             2 => Cow::Owned(snappy::decompress(self.body, max_uncompressed)?),

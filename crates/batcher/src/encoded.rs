@@ -19,12 +19,7 @@ pub struct EncodedBatch {
 }
 
 impl EncodedBatch {
-    pub(crate) fn new(
-        buf: Vec<u8>,
-        compression: Compression,
-        uncompressed_len: usize,
-        fields: &HeaderFields,
-    ) -> Self {
+    pub(crate) fn new(buf: Vec<u8>, compression: Compression, uncompressed_len: usize, fields: &HeaderFields) -> Self {
         Self {
             buf,
             compression,
@@ -44,10 +39,7 @@ impl EncodedBatch {
 
     /// Bytes on the wire, header included.
     #[must_use]
-    #[allow(
-        clippy::len_without_is_empty,
-        reason = "a batch has at least a header and one record"
-    )]
+    #[allow(clippy::len_without_is_empty, reason = "a batch has at least a header and one record")]
     pub fn len(&self) -> usize {
         self.buf.len()
     }

@@ -32,9 +32,7 @@ impl Limits {
     /// When a batch that was opened at `opened_at` has waited for `linger`.
     #[must_use]
     pub fn deadline(&self, opened_at: Instant) -> Instant {
-        opened_at
-            .checked_add(self.linger.min(MAX_LINGER))
-            .unwrap_or(opened_at)
+        opened_at.checked_add(self.linger.min(MAX_LINGER)).unwrap_or(opened_at)
     }
 }
 

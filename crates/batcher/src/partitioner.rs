@@ -14,10 +14,7 @@ pub fn murmur2(data: &[u8]) -> i32 {
         h = h.wrapping_mul(M) ^ (k ^ (k >> 24)).wrapping_mul(M);
     }
     if !tail.is_empty() {
-        let last = tail
-            .iter()
-            .rev()
-            .fold(0, |sum, &byte| sum << 8 | u32::from(byte));
+        let last = tail.iter().rev().fold(0, |sum, &byte| sum << 8 | u32::from(byte));
         h = (h ^ last).wrapping_mul(M);
     }
     h = (h ^ (h >> 13)).wrapping_mul(M);
@@ -44,11 +41,7 @@ impl Sticky {
     /// `batch_bytes` is what a partition gets before it is another's turn.
     #[must_use]
     pub fn new(batch_bytes: usize) -> Self {
-        Self {
-            batch_bytes,
-            current: None,
-            sent: 0,
-        }
+        Self { batch_bytes, current: None, sent: 0 }
     }
 
     /// The partition for the next record, which takes `bytes`. `available` are the partitions that have a leader, in
@@ -61,9 +54,8 @@ impl Sticky {
         available: &[i32],
         random: impl FnOnce() -> u64,
     ) -> Option<i32> {
-        let stays = self.current.filter(|&current| {
-            self.sent < self.batch_bytes && is_choice(current, partitions, available)
-        });
+        let stays =
+            self.current.filter(|&current| self.sent < self.batch_bytes && is_choice(current, partitions, available));
         if stays.is_none() {
             self.current = another(self.current, partitions, available, random());
             self.sent = 0;
@@ -118,10 +110,7 @@ mod tests {
         assert_eq!(murmur2(b"foobar"), -790_332_482);
         assert_eq!(murmur2(b"a-little-bit-long-string"), -985_981_536);
         assert_eq!(murmur2(b"a-little-bit-longer-string"), -1_486_304_829);
-        assert_eq!(
-            murmur2(b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8"),
-            -58_897_971
-        );
+        assert_eq!(murmur2(b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8"), -58_897_971);
         assert_eq!(murmur2(b"abc"), 479_470_107);
     }
 
@@ -137,14 +126,8 @@ mod tests {
         let mut sticky = Sticky::new(300);
         let first = sticky.pick(100, 3, &[], || 1);
         assert_eq!(first, Some(1));
-        assert_eq!(
-            sticky.pick(100, 3, &[], || panic!("no number is needed")),
-            first
-        );
-        assert_eq!(
-            sticky.pick(100, 3, &[], || panic!("no number is needed")),
-            first
-        );
+        assert_eq!(sticky.pick(100, 3, &[], || panic!("no number is needed")), first);
+        assert_eq!(sticky.pick(100, 3, &[], || panic!("no number is needed")), first);
         assert_eq!(sticky.pick(100, 3, &[], || 0), Some(0));
     }
 
@@ -154,28 +137,16 @@ mod tests {
             let mut sticky = Sticky::new(1);
             let first = sticky.pick(1, 4, &[], || random);
             let second = sticky.pick(1, 4, &[], || random);
-            assert!(
-                first.is_some() && second.is_some() && first != second,
-                "{random}"
-            );
+            assert!(first.is_some() && second.is_some() && first != second, "{random}");
         }
     }
 
     #[test]
     fn every_other_partition_can_be_drawn() {
         for available in [&[][..], &[1, 3, 4, 9]] {
-            let mut drawn: Vec<_> = (0..3)
-                .filter_map(|random| another(Some(1), 4, available, random))
-                .collect();
+            let mut drawn: Vec<_> = (0..3).filter_map(|random| another(Some(1), 4, available, random)).collect();
             drawn.sort_unstable();
-            assert_eq!(
-                drawn,
-                if available.is_empty() {
-                    [0, 2, 3]
-                } else {
-                    [3, 4, 9]
-                }
-            );
+            assert_eq!(drawn, if available.is_empty() { [0, 2, 3] } else { [3, 4, 9] });
         }
     }
 

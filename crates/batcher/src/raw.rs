@@ -23,12 +23,7 @@ impl RawBatch {
     pub(crate) fn new(mut buf: Vec<u8>) -> Self {
         buf.clear();
         buf.extend_from_slice(&[0; HEADER_LEN]);
-        Self {
-            buf,
-            records: 0,
-            base_timestamp: 0,
-            max_timestamp: i64::MIN,
-        }
+        Self { buf, records: 0, base_timestamp: 0, max_timestamp: i64::MIN }
     }
 
     /// Bytes of the whole batch, uncompressed.

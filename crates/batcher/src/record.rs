@@ -2,7 +2,7 @@
 //!
 //! Rules: null and empty are told apart everywhere; the length is known before the first byte is written.
 
-use crate::varint::{self, Run};
+use crate::varint;
 
 /// A record header: a name and a value that may be null.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,11 +39,7 @@ impl Layout {
     /// `payload` is the record's [`Record::payload_len`].
     pub(crate) fn new(payload: usize, offset_delta: u32, timestamp_delta: i64) -> Self {
         let deltas = varint::len(timestamp_delta) + varint::len(i64::from(offset_delta));
-        Self {
-            offset_delta,
-            timestamp_delta,
-            body: payload.saturating_add(1 + deltas),
-        }
+        Self { offset_delta, timestamp_delta, body: payload.saturating_add(1 + deltas) }
     }
 
     /// Bytes that the record adds to its batch.
@@ -53,48 +49,31 @@ impl Layout {
 }
 
 fn sized_len(bytes: Option<&[u8]>) -> usize {
-    bytes.map_or(1, |bytes| {
-        varint::len(bytes.len() as i64).saturating_add(bytes.len())
-    })
+    bytes.map_or(1, |bytes| varint::len(bytes.len() as i64).saturating_add(bytes.len()))
 }
 
 impl Record<'_> {
     /// Bytes of key, value and headers with their lengths: what does not depend on the place in a batch.
     pub(crate) fn payload_len(&self) -> usize {
         let count = varint::len(self.headers.len() as i64);
-        let plain = sized_len(self.key)
-            .saturating_add(sized_len(self.value))
-            .saturating_add(count);
+        let plain = sized_len(self.key).saturating_add(sized_len(self.value)).saturating_add(count);
         self.headers.iter().fold(plain, |sum, header| {
-            sum.saturating_add(sized_len(Some(header.key.as_bytes())))
-                .saturating_add(sized_len(header.value))
+            sum.saturating_add(sized_len(Some(header.key.as_bytes()))).saturating_add(sized_len(header.value))
         })
     }
 
     /// Appends the record. `layout` is its own in the batch whose buffer this is.
     pub(crate) fn write(&self, layout: Layout, out: &mut Vec<u8>) {
-        let mut run = Run::new();
-        run.varint(layout.body as i64);
-        run.byte(0);
-        run.varint(layout.timestamp_delta);
-        run.varint(i64::from(layout.offset_delta));
-        run.length(self.key);
-        out.extend_from_slice(run.as_slice());
-        out.extend_from_slice(self.key.unwrap_or_default());
-        write_sized(self.value, out);
-        let mut run = Run::new();
-        run.varint(self.headers.len() as i64);
-        out.extend_from_slice(run.as_slice());
+        varint::put(layout.body as i64, out);
+        out.push(0);
+        varint::put(layout.timestamp_delta, out);
+        varint::put(i64::from(layout.offset_delta), out);
+        varint::put_sized(self.key, out);
+        varint::put_sized(self.value, out);
+        varint::put(self.headers.len() as i64, out);
         for header in self.headers {
-            write_sized(Some(header.key.as_bytes()), out);
-            write_sized(header.value, out);
+            varint::put_sized(Some(header.key.as_bytes()), out);
+            varint::put_sized(header.value, out);
         }
     }
-}
-
-fn write_sized(bytes: Option<&[u8]>, out: &mut Vec<u8>) {
-    let mut run = Run::new();
-    run.length(bytes);
-    out.extend_from_slice(run.as_slice());
-    out.extend_from_slice(bytes.unwrap_or_default());
 }

@@ -32,13 +32,7 @@ impl<'a> Records<'a> {
     /// The records in order. Yields as many as the batch says to have, or ends with an error.
     #[must_use]
     pub fn iter(&self) -> RecordIter<'_> {
-        RecordIter {
-            records: self,
-            rest: &self.body,
-            left: self.count,
-            last_offset: -1,
-            done: false,
-        }
+        RecordIter { records: self, rest: &self.body, left: self.count, last_offset: -1, done: false }
     }
 }
 
@@ -70,12 +64,7 @@ impl DecodedRecord<'_> {
     /// The same as a record to be written again.
     #[must_use]
     pub fn as_record(&self) -> Record<'_> {
-        Record {
-            key: self.key,
-            value: self.value,
-            headers: &self.headers,
-            timestamp: self.timestamp,
-        }
+        Record { key: self.key, value: self.value, headers: &self.headers, timestamp: self.timestamp }
     }
 }
 
@@ -111,9 +100,7 @@ impl<'r> RecordIter<'r> {
     fn read(&mut self) -> Result<DecodedRecord<'r>, DecodeError> {
         let mut outer = Fields { rest: self.rest };
         let length = outer.varint()?;
-        let mut fields = Fields {
-            rest: outer.bytes(length)?,
-        };
+        let mut fields = Fields { rest: outer.bytes(length)? };
         self.rest = outer.rest;
         // Attributes: none are defined, and Java's readers do not look at them either.
         fields.bytes(1)?;
@@ -172,10 +159,7 @@ impl<'r> Fields<'r> {
 
     fn bytes(&mut self, length: i64) -> Result<&'r [u8], DecodeError> {
         let length = usize::try_from(length).map_err(|_| DecodeError::BadRecord)?;
-        let (bytes, rest) = self
-            .rest
-            .split_at_checked(length)
-            .ok_or(DecodeError::BadRecord)?;
+        let (bytes, rest) = self.rest.split_at_checked(length).ok_or(DecodeError::BadRecord)?;
         self.rest = rest;
         Ok(bytes)
     }
@@ -198,8 +182,7 @@ impl<'r> Fields<'r> {
 
     fn header(&mut self) -> Result<Header<'r>, DecodeError> {
         let length = self.varint()?;
-        let key =
-            std::str::from_utf8(self.bytes(length)?).map_err(|_| DecodeError::BadHeaderKey)?;
+        let key = std::str::from_utf8(self.bytes(length)?).map_err(|_| DecodeError::BadHeaderKey)?;
         let value = self.sized()?;
         Ok(Header { key, value })
     }

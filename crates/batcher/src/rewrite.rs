@@ -29,8 +29,7 @@ impl EncodedBatch {
         let mut front = RawBatch::new(Vec::new());
         let mut back = RawBatch::new(Vec::new());
         self.each_record(|index, record| {
-            let to_front =
-                index == 0 || (index < last && back.records() == 0 && front.len() < half);
+            let to_front = index == 0 || (index < last && back.records() == 0 && front.len() < half);
             append(if to_front { &mut front } else { &mut back }, record);
         })?;
         let moved = front.records();
@@ -38,10 +37,7 @@ impl EncodedBatch {
         let mut back = finish(back, self.compression());
         if let Some(stamp) = self.current_stamp() {
             front.stamp(stamp);
-            back.stamp(Stamp {
-                base_sequence: sequence_add(stamp.base_sequence, moved),
-                ..stamp
-            });
+            back.stamp(Stamp { base_sequence: sequence_add(stamp.base_sequence, moved), ..stamp });
         }
         Ok(Some((front, back)))
     }
@@ -61,10 +57,7 @@ impl EncodedBatch {
         Ok((kept.records() > 0).then(|| finish(kept, self.compression())))
     }
 
-    fn each_record(
-        &self,
-        mut visit: impl FnMut(u32, &DecodedRecord<'_>),
-    ) -> Result<(), DecodeError> {
+    fn each_record(&self, mut visit: impl FnMut(u32, &DecodedRecord<'_>)) -> Result<(), DecodeError> {
         let (view, _) = BatchView::parse(self.as_bytes())?;
         let records = view.records(self.uncompressed_len())?;
         for (index, record) in (0_u32..).zip(&records) {

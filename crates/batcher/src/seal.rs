@@ -70,52 +70,29 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    const LIMITS: Limits = Limits {
-        max_records: 10,
-        max_bytes: 1000,
-        linger: Duration::from_millis(5),
-    };
+    const LIMITS: Limits = Limits { max_records: 10, max_bytes: 1000, linger: Duration::from_millis(5) };
 
     fn fill(records: u32, bytes: usize) -> Fill {
-        Fill {
-            records,
-            bytes,
-            opened_at: Instant::now(),
-        }
+        Fill { records, bytes, opened_at: Instant::now() }
     }
 
     #[test]
     fn a_batch_is_full_at_max_records_and_not_before() {
         assert_eq!(seal_reason(&fill(9, 100), &LIMITS, SealEvent::Joined), None);
-        assert_eq!(
-            seal_reason(&fill(10, 100), &LIMITS, SealEvent::Joined),
-            Some(SealReason::Count)
-        );
+        assert_eq!(seal_reason(&fill(10, 100), &LIMITS, SealEvent::Joined), Some(SealReason::Count));
     }
 
     #[test]
     fn a_record_may_fill_a_batch_to_the_last_byte_and_no_further() {
-        assert_eq!(
-            seal_reason(&fill(1, 900), &LIMITS, SealEvent::Incoming(100)),
-            None
-        );
-        assert_eq!(
-            seal_reason(&fill(1, 900), &LIMITS, SealEvent::Incoming(101)),
-            Some(SealReason::Bytes)
-        );
-        assert_eq!(
-            seal_reason(&fill(1, 900), &LIMITS, SealEvent::Incoming(usize::MAX)),
-            Some(SealReason::Bytes)
-        );
+        assert_eq!(seal_reason(&fill(1, 900), &LIMITS, SealEvent::Incoming(100)), None);
+        assert_eq!(seal_reason(&fill(1, 900), &LIMITS, SealEvent::Incoming(101)), Some(SealReason::Bytes));
+        assert_eq!(seal_reason(&fill(1, 900), &LIMITS, SealEvent::Incoming(usize::MAX)), Some(SealReason::Bytes));
     }
 
     #[test]
     fn a_batch_that_can_take_no_record_at_all_is_full() {
         assert_eq!(seal_reason(&fill(1, 993), &LIMITS, SealEvent::Joined), None);
-        assert_eq!(
-            seal_reason(&fill(1, 994), &LIMITS, SealEvent::Joined),
-            Some(SealReason::Bytes)
-        );
+        assert_eq!(seal_reason(&fill(1, 994), &LIMITS, SealEvent::Joined), Some(SealReason::Bytes));
     }
 
     #[test]
@@ -124,18 +101,12 @@ mod tests {
         let deadline = fill.opened_at + LIMITS.linger;
         let before = deadline - Duration::from_nanos(1);
         assert_eq!(seal_reason(&fill, &LIMITS, SealEvent::Tick(before)), None);
-        assert_eq!(
-            seal_reason(&fill, &LIMITS, SealEvent::Tick(deadline)),
-            Some(SealReason::Linger)
-        );
+        assert_eq!(seal_reason(&fill, &LIMITS, SealEvent::Tick(deadline)), Some(SealReason::Linger));
         assert_eq!(seal_reason(&fill, &LIMITS, SealEvent::Joined), None);
     }
 
     #[test]
     fn whoever_asks_gets_the_batch() {
-        assert_eq!(
-            seal_reason(&fill(1, 100), &LIMITS, SealEvent::Asked),
-            Some(SealReason::Asked)
-        );
+        assert_eq!(seal_reason(&fill(1, 100), &LIMITS, SealEvent::Asked), Some(SealReason::Asked));
     }
 }

@@ -9,9 +9,7 @@ use crate::header::HEADER_LEN;
 
 /// Magic, then version 1 and lowest compatible version 1.
 const MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
-const FRAME_HEADER: [u8; 16] = [
-    0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0, 0, 0, 0, 1, 0, 0, 0, 1,
-];
+const FRAME_HEADER: [u8; 16] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0, 0, 0, 0, 1, 0, 0, 0, 1];
 const BLOCK: usize = 32 * 1024;
 /// A snappy element of three bytes makes at most 64.
 const MAX_EXPANSION: usize = 22;
@@ -56,8 +54,7 @@ pub(crate) fn decompress(input: &[u8], max: usize) -> Result<Vec<u8>, DecodeErro
     let mut rest = framed.get(8..).ok_or(DecodeError::Snappy)?;
     while !rest.is_empty() {
         let (length, after) = rest.split_first_chunk::<4>().ok_or(DecodeError::Snappy)?;
-        let length =
-            usize::try_from(i32::from_be_bytes(*length)).map_err(|_| DecodeError::Snappy)?;
+        let length = usize::try_from(i32::from_be_bytes(*length)).map_err(|_| DecodeError::Snappy)?;
         let (block, after) = after.split_at_checked(length).ok_or(DecodeError::Snappy)?;
         append_block(&mut decoder, block, max, &mut out)?;
         rest = after;
@@ -81,9 +78,7 @@ fn append_block(
     }
     out.resize(start + claimed, 0);
     let room = out.get_mut(start..).unwrap_or_default();
-    let written = decoder
-        .decompress(block, room)
-        .map_err(|_| DecodeError::Snappy)?;
+    let written = decoder.decompress(block, room).map_err(|_| DecodeError::Snappy)?;
     out.truncate(start + written);
     Ok(())
 }
@@ -134,23 +129,14 @@ mod tests {
     #[test]
     fn more_than_the_bound_is_refused_before_it_is_made() {
         let bytes = framed(&[5; 100_000]);
-        assert_eq!(
-            decompress(&bytes, 99_999),
-            Err(DecodeError::TooLarge { max: 99_999 })
-        );
-        assert_eq!(
-            decompress(&bytes, 100_000).map(|out| out.len()),
-            Ok(100_000)
-        );
+        assert_eq!(decompress(&bytes, 99_999), Err(DecodeError::TooLarge { max: 99_999 }));
+        assert_eq!(decompress(&bytes, 100_000).map(|out| out.len()), Ok(100_000));
     }
 
     #[test]
     fn a_length_that_the_input_cannot_make_is_refused() {
         // Raw snappy that claims 2^31 bytes and has none.
-        assert_eq!(
-            decompress(&[0x80, 0x80, 0x80, 0x80, 0x08], usize::MAX),
-            Err(DecodeError::Snappy)
-        );
+        assert_eq!(decompress(&[0x80, 0x80, 0x80, 0x80, 0x08], usize::MAX), Err(DecodeError::Snappy));
     }
 
     #[test]
@@ -159,10 +145,7 @@ mod tests {
         let bytes = framed(&records);
         for end in 0..bytes.len() {
             let cut = decompress(&bytes[..end], records.len());
-            assert!(
-                cut.is_err() || cut.is_ok_and(|out| out.len() < records.len()),
-                "{end}"
-            );
+            assert!(cut.is_err() || cut.is_ok_and(|out| out.len() < records.len()), "{end}");
         }
     }
 }

@@ -4,24 +4,15 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use kafka_courier_batcher::{
-    Accumulator, BufferPool, Compression, Filled, HEADER_LEN, Limits, PushError, Pushed, Record,
-    SealReason,
+    Accumulator, BufferPool, Compression, Filled, HEADER_LEN, Limits, PushError, Pushed, Record, SealReason,
 };
+use std::borrow::Borrow;
 use std::time::{Duration, Instant};
 
-const LIMITS: Limits = Limits {
-    max_records: 100,
-    max_bytes: 10_000,
-    linger: Duration::from_millis(5),
-};
+const LIMITS: Limits = Limits { max_records: 100, max_bytes: 10_000, linger: Duration::from_millis(5) };
 
 fn value(bytes: &[u8]) -> Record<'_> {
-    Record {
-        key: None,
-        value: Some(bytes),
-        headers: &[],
-        timestamp: 1_700_000_000_000,
-    }
+    Record { key: None, value: Some(bytes), headers: &[], timestamp: 1_700_000_000_000 }
 }
 
 /// An accumulator with its pool, its clock and its budget.
@@ -56,25 +47,22 @@ impl Rig {
             *charged += bytes;
             true
         };
-        self.accumulator
-            .push(self.now, record, &mut reserve, &self.pool, || {
-                *tokens += 1;
-                *tokens
-            })
+        self.accumulator.push(self.now, record, &mut reserve, &self.pool, || {
+            *tokens += 1;
+            *tokens
+        })
     }
 }
 
-fn held(filled: Option<Filled<u64>>) -> (u64, u32, SealReason) {
+fn held(filled: Option<impl Borrow<Filled<u64>>>) -> (u64, u32, SealReason) {
     let filled = filled.unwrap();
+    let filled = filled.borrow();
     (filled.ordinal, filled.record_count(), filled.reason)
 }
 
 #[test]
 fn a_batch_is_handed_out_with_its_last_record_when_the_count_is_reached() {
-    let mut rig = Rig::new(Limits {
-        max_records: 3,
-        ..LIMITS
-    });
+    let mut rig = Rig::new(Limits { max_records: 3, ..LIMITS });
     for index in 0..2 {
         let pushed = rig.push(&value(b"v")).unwrap();
         assert_eq!((pushed.token, pushed.index, pushed.ordinal), (1, index, 0));
@@ -116,13 +104,7 @@ fn a_batch_is_filled_to_the_very_last_byte_of_its_limit() {
     let [_, own] = rig.push(&value(&vec![0; biggest])).unwrap().sealed;
     assert_eq!(own.unwrap().uncompressed_len(), LIMITS.max_bytes);
     let error = rig.push(&value(&vec![0; biggest + 1])).unwrap_err();
-    assert_eq!(
-        error,
-        PushError::TooLarge {
-            size: LIMITS.max_bytes + 1,
-            limit: LIMITS.max_bytes
-        }
-    );
+    assert_eq!(error, PushError::TooLarge { size: LIMITS.max_bytes + 1, limit: LIMITS.max_bytes });
 }
 
 #[test]
@@ -130,14 +112,8 @@ fn a_record_that_is_too_large_changes_nothing() {
     let mut rig = Rig::new(LIMITS);
     rig.push(&value(b"v")).unwrap();
     let charged = rig.charged;
-    assert!(matches!(
-        rig.push(&value(&[0; 10_000])),
-        Err(PushError::TooLarge { .. })
-    ));
-    assert_eq!(
-        (rig.charged, rig.tokens, rig.accumulator.open_ordinal()),
-        (charged, 1, Some(0))
-    );
+    assert!(matches!(rig.push(&value(&[0; 10_000])), Err(PushError::TooLarge { .. })));
+    assert_eq!((rig.charged, rig.tokens, rig.accumulator.open_ordinal()), (charged, 1, Some(0)));
     assert_eq!(rig.push(&value(b"w")).unwrap().index, 1);
 }
 
@@ -146,18 +122,9 @@ fn a_refused_reservation_changes_nothing() {
     let mut rig = Rig::new(LIMITS);
     rig.free = 512;
     rig.push(&value(&[0; 300])).unwrap();
-    assert_eq!(
-        rig.push(&value(&[0; 300])).unwrap_err(),
-        PushError::NoMemory { needed: 512 }
-    );
-    assert_eq!(
-        rig.push(&value(&[0; 9800])).unwrap_err(),
-        PushError::NoMemory { needed: 16_384 }
-    );
-    assert_eq!(
-        (rig.charged, rig.tokens, rig.accumulator.open_ordinal()),
-        (512, 1, Some(0))
-    );
+    assert_eq!(rig.push(&value(&[0; 300])).unwrap_err(), PushError::NoMemory { needed: 512 });
+    assert_eq!(rig.push(&value(&[0; 9800])).unwrap_err(), PushError::NoMemory { needed: 16_384 });
+    assert_eq!((rig.charged, rig.tokens, rig.accumulator.open_ordinal()), (512, 1, Some(0)));
     rig.free = 512;
     assert_eq!(rig.push(&value(&[0; 300])).unwrap().index, 1);
     assert_eq!(rig.accumulator.seal().unwrap().charged(), 1024);
@@ -169,10 +136,7 @@ fn linger_runs_from_the_first_record_and_is_not_renewed() {
     assert_eq!(rig.accumulator.deadline(), None);
     let opened = rig.push(&value(b"v")).unwrap().opened;
     let deadline = rig.now + LIMITS.linger;
-    assert_eq!(
-        (opened, rig.accumulator.deadline()),
-        (Some(deadline), Some(deadline))
-    );
+    assert_eq!((opened, rig.accumulator.deadline()), (Some(deadline), Some(deadline)));
     rig.now += Duration::from_millis(3);
     assert_eq!(rig.push(&value(b"v")).unwrap().opened, None);
     assert_eq!(rig.accumulator.deadline(), Some(deadline));
@@ -180,27 +144,15 @@ fn linger_runs_from_the_first_record_and_is_not_renewed() {
     assert!(!rig.accumulator.due(early) && rig.accumulator.seal_due(early).is_none());
     assert!(rig.accumulator.due(deadline));
     let filled = rig.accumulator.seal_due(deadline).unwrap();
-    assert_eq!(
-        (filled.reason, filled.opened_at),
-        (SealReason::Linger, deadline - LIMITS.linger)
-    );
+    assert_eq!((filled.reason, filled.opened_at), (SealReason::Linger, deadline - LIMITS.linger));
     assert!(!rig.accumulator.due(deadline));
 }
 
 #[test]
 fn no_linger_still_lets_records_gather_until_somebody_comes_for_them() {
-    let mut rig = Rig::new(Limits {
-        linger: Duration::ZERO,
-        ..LIMITS
-    });
+    let mut rig = Rig::new(Limits { linger: Duration::ZERO, ..LIMITS });
     rig.push(&value(b"v")).unwrap();
-    assert!(
-        rig.push(&value(b"v"))
-            .unwrap()
-            .sealed
-            .iter()
-            .all(Option::is_none)
-    );
+    assert!(rig.push(&value(b"v")).unwrap().sealed.iter().all(Option::is_none));
     assert!(rig.accumulator.due(rig.now));
     assert_eq!(held(rig.accumulator.seal()), (0, 2, SealReason::Asked));
     assert!(rig.accumulator.seal().is_none());
@@ -208,20 +160,14 @@ fn no_linger_still_lets_records_gather_until_somebody_comes_for_them() {
 
 #[test]
 fn an_endless_linger_is_a_deadline_too() {
-    let mut rig = Rig::new(Limits {
-        linger: Duration::MAX,
-        ..LIMITS
-    });
+    let mut rig = Rig::new(Limits { linger: Duration::MAX, ..LIMITS });
     let opened = rig.push(&value(b"v")).unwrap().opened.unwrap();
     assert!(opened > rig.now + Duration::from_hours(24 * 300));
 }
 
 #[test]
 fn a_count_of_zero_is_one() {
-    let mut rig = Rig::new(Limits {
-        max_records: 0,
-        ..LIMITS
-    });
+    let mut rig = Rig::new(Limits { max_records: 0, ..LIMITS });
     let [_, own] = rig.push(&value(b"v")).unwrap().sealed;
     assert_eq!(held(own), (0, 1, SealReason::Count));
 }
@@ -230,16 +176,10 @@ fn a_count_of_zero_is_one() {
 fn tighter_limits_count_from_the_next_record_on() {
     let mut rig = Rig::new(LIMITS);
     rig.push(&value(&[0; 3000])).unwrap();
-    rig.accumulator.set_limits(Limits {
-        max_bytes: 1000,
-        ..LIMITS
-    });
+    rig.accumulator.set_limits(Limits { max_bytes: 1000, ..LIMITS });
     let [before, _] = rig.push(&value(b"v")).unwrap().sealed;
     assert_eq!(held(before), (0, 1, SealReason::Bytes));
-    assert!(matches!(
-        rig.push(&value(&[0; 3000])),
-        Err(PushError::TooLarge { limit: 1000, .. })
-    ));
+    assert!(matches!(rig.push(&value(&[0; 3000])), Err(PushError::TooLarge { limit: 1000, .. })));
 }
 
 #[test]
@@ -283,10 +223,7 @@ fn a_lone_record_in_a_big_buffer_is_moved_to_a_small_one_when_encoded() {
     rig.accumulator.seal().unwrap();
     rig.push(&value(b"v")).unwrap();
     let sealed = rig.accumulator.seal().unwrap().encode(&rig.pool);
-    assert_eq!(
-        (sealed.batch.capacity(), sealed.released),
-        (512, 8192 - 512)
-    );
+    assert_eq!((sealed.batch.capacity(), sealed.released), (512, 8192 - 512));
 }
 
 #[test]

@@ -49,10 +49,7 @@ fn the_smallest_record_is_read() {
     let records = view.records(7).unwrap();
     let record = records.iter().next().unwrap().unwrap();
     assert_eq!((record.offset_delta, record.timestamp), (0, 1001));
-    assert_eq!(
-        (record.key, record.value, record.headers.len()),
-        (None, None, 0)
-    );
+    assert_eq!((record.key, record.value, record.headers.len()), (None, None, 0));
 }
 
 #[test]
@@ -76,23 +73,11 @@ fn a_wrong_header_is_refused_with_its_reason() {
     assert_eq!(error(&good[..67]), Some(DecodeError::Truncated));
     assert_eq!(with(16, &[1]), Some(DecodeError::UnsupportedMagic(1)));
     assert_eq!(with(8, &48_i32.to_be_bytes()), Some(DecodeError::BadLength));
-    assert_eq!(
-        with(8, &(-1_i32).to_be_bytes()),
-        Some(DecodeError::BadLength)
-    );
-    assert_eq!(
-        with(8, &i32::MAX.to_be_bytes()),
-        Some(DecodeError::Truncated)
-    );
-    assert_eq!(
-        with(57, &(-1_i32).to_be_bytes()),
-        Some(DecodeError::BadCount)
-    );
+    assert_eq!(with(8, &(-1_i32).to_be_bytes()), Some(DecodeError::BadLength));
+    assert_eq!(with(8, &i32::MAX.to_be_bytes()), Some(DecodeError::Truncated));
+    assert_eq!(with(57, &(-1_i32).to_be_bytes()), Some(DecodeError::BadCount));
     assert_eq!(with(57, &2_i32.to_be_bytes()), Some(DecodeError::BadCount));
-    assert_eq!(
-        with(21, &4_i16.to_be_bytes()),
-        Some(DecodeError::UnsupportedCodec(4))
-    );
+    assert_eq!(with(21, &4_i16.to_be_bytes()), Some(DecodeError::UnsupportedCodec(4)));
     assert_eq!(with(21, &2_i16.to_be_bytes()), Some(DecodeError::Snappy));
 }
 
@@ -102,59 +87,29 @@ fn a_wrong_record_is_refused_with_its_reason() {
     assert_eq!(of(&[]), Some(DecodeError::BadRecord));
     assert_eq!(of(&[14, 0, 2, 0, 1, 1, 0]), Some(DecodeError::BadRecord));
     assert_eq!(of(&[1, 0, 2, 0, 1, 1, 0]), Some(DecodeError::BadRecord));
-    assert_eq!(
-        of(&[14, 0, 2, 0, 1, 1, 0, 0]),
-        Some(DecodeError::TrailingBytes)
-    );
-    assert_eq!(
-        of(&[12, 0, 2, 0, 1, 1, 0, 0]),
-        Some(DecodeError::TrailingBytes)
-    );
+    assert_eq!(of(&[14, 0, 2, 0, 1, 1, 0, 0]), Some(DecodeError::TrailingBytes));
+    assert_eq!(of(&[12, 0, 2, 0, 1, 1, 0, 0]), Some(DecodeError::TrailingBytes));
     assert_eq!(of(&[12, 0, 2, 0, 3, 1, 0]), Some(DecodeError::BadRecord));
     assert_eq!(of(&[12, 0, 2, 0, 1, 1, 1]), Some(DecodeError::BadRecord));
-    assert_eq!(
-        of(&[0xff, 0xff, 0xff, 0xff, 0xff, 1]),
-        Some(DecodeError::BadVarint)
-    );
-    assert_eq!(
-        of(&[16, 0, 2, 0, 1, 1, 2, 2, b'k']),
-        Some(DecodeError::BadRecord)
-    );
-    assert_eq!(
-        of(&[18, 0, 2, 0, 1, 1, 2, 2, 0xff, 1]),
-        Some(DecodeError::BadHeaderKey)
-    );
+    assert_eq!(of(&[0xff, 0xff, 0xff, 0xff, 0xff, 1]), Some(DecodeError::BadVarint));
+    assert_eq!(of(&[16, 0, 2, 0, 1, 1, 2, 2, b'k']), Some(DecodeError::BadRecord));
+    assert_eq!(of(&[18, 0, 2, 0, 1, 1, 2, 2, 0xff, 1]), Some(DecodeError::BadHeaderKey));
     assert_eq!(of(&[18, 0, 2, 0, 1, 1, 2, 2, b'k', 1]), None);
 }
 
 #[test]
 fn offsets_must_rise_and_stay_within_the_batch() {
     let record = |offset: u8| [12, 0, 2, offset * 2, 1, 1, 0];
-    assert_eq!(
-        error(&batch(0, 2, 9, &[record(3), record(9)].concat())),
-        None
-    );
-    assert_eq!(
-        error(&batch(0, 2, 9, &[record(3), record(3)].concat())),
-        Some(DecodeError::BadOffset)
-    );
-    assert_eq!(
-        error(&batch(0, 2, 9, &[record(3), record(10)].concat())),
-        Some(DecodeError::BadOffset)
-    );
-    assert_eq!(
-        error(&batch(0, 1, 0, &[12, 0, 2, 1, 1, 1, 0])),
-        Some(DecodeError::BadOffset)
-    );
+    assert_eq!(error(&batch(0, 2, 9, &[record(3), record(9)].concat())), None);
+    assert_eq!(error(&batch(0, 2, 9, &[record(3), record(3)].concat())), Some(DecodeError::BadOffset));
+    assert_eq!(error(&batch(0, 2, 9, &[record(3), record(10)].concat())), Some(DecodeError::BadOffset));
+    assert_eq!(error(&batch(0, 1, 0, &[12, 0, 2, 1, 1, 1, 0])), Some(DecodeError::BadOffset));
 }
 
 #[test]
 fn a_batch_emptied_by_compaction_is_read_and_has_no_records() {
     assert_eq!(error(&batch(0, 0, 9, &[])), None);
-    assert_eq!(
-        error(&batch(0, 0, 9, &RECORD)),
-        Some(DecodeError::TrailingBytes)
-    );
+    assert_eq!(error(&batch(0, 0, 9, &RECORD)), Some(DecodeError::TrailingBytes));
 }
 
 #[test]
@@ -176,10 +131,7 @@ fn attributes_are_told() {
 fn more_bytes_of_records_than_allowed_are_refused() {
     let bytes = batch(0, 1, 0, &RECORD);
     let (view, _) = BatchView::parse(&bytes).unwrap();
-    assert_eq!(
-        view.records(6).err(),
-        Some(DecodeError::TooLarge { max: 6 })
-    );
+    assert_eq!(view.records(6).err(), Some(DecodeError::TooLarge { max: 6 }));
 }
 
 #[test]

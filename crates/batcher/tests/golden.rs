@@ -20,17 +20,10 @@ fn golden(folder: &str, case: &Case) -> Vec<u8> {
 #[test]
 fn without_compression_the_bytes_are_those_of_the_java_client() {
     let cases = cases::load(&directory());
-    let plain: Vec<_> = cases
-        .iter()
-        .filter(|case| case.compression == Compression::None)
-        .collect();
+    let plain: Vec<_> = cases.iter().filter(|case| case.compression == Compression::None).collect();
     assert!(plain.len() >= 6);
     for case in plain {
-        assert!(
-            case.encode().as_bytes() == golden("java", case),
-            "{}",
-            case.name
-        );
+        assert!(case.encode().as_bytes() == golden("java", case), "{}", case.name);
     }
 }
 
@@ -43,14 +36,7 @@ fn what_the_java_client_wrote_is_decoded_field_by_field() {
         assert_eq!(view.stamp(), Some(case.stamp));
         assert_eq!((view.base_offset, view.partition_leader_epoch), (0, -1));
         assert_eq!(view.record_count as usize, case.records.len());
-        assert_eq!(
-            view.codec(),
-            if case.compression == Compression::Snappy {
-                2
-            } else {
-                0
-            }
-        );
+        assert_eq!(view.codec(), if case.compression == Compression::Snappy { 2 } else { 0 });
         let records = view.records(1 << 20).unwrap();
         assert_eq!(records.iter().count(), case.records.len());
         for (index, (decoded, expected)) in records.iter().zip(&case.records).enumerate() {
@@ -81,18 +67,10 @@ fn keys_go_to_the_partitions_that_the_java_client_picks() {
     assert!(vectors.len() > 80);
     for vector in vectors {
         let key = cases::bytes(&vector["key"]).unwrap();
-        assert_eq!(
-            Some(i64::from(murmur2(&key))),
-            vector["murmur2"].as_i64(),
-            "{key:?}"
-        );
+        assert_eq!(Some(i64::from(murmur2(&key))), vector["murmur2"].as_i64(), "{key:?}");
         for partitions in [1, 6, 1000] {
             let expected = vector[format!("of_{partitions}")].as_i64();
-            assert_eq!(
-                Some(i64::from(partition_for_key(&key, partitions))),
-                expected,
-                "{key:?}"
-            );
+            assert_eq!(Some(i64::from(partition_for_key(&key, partitions))), expected, "{key:?}");
         }
     }
 }

@@ -7,8 +7,7 @@ mod arbitrary;
 
 use arbitrary::{Owned, compression, fill_batches, owned_records, pushed_into};
 use kafka_courier_batcher::{
-    Accumulator, BatchView, BufferPool, Compression, EncodedBatch, Limits, Record, Stamp,
-    sequence_add,
+    Accumulator, BatchView, BufferPool, Compression, EncodedBatch, Limits, Record, Stamp, sequence_add,
 };
 use proptest::prelude::*;
 use std::time::{Duration, Instant};
@@ -20,28 +19,18 @@ fn decoded(batch: &EncodedBatch) -> Vec<Owned> {
     assert_eq!(view.base_timestamp, batch.first_timestamp());
     assert_eq!(view.max_timestamp, batch.max_timestamp());
     let records = view.records(batch.uncompressed_len()).unwrap();
-    records
-        .iter()
-        .map(|record| Owned::from(&record.unwrap()))
-        .collect()
+    records.iter().map(|record| Owned::from(&record.unwrap())).collect()
 }
 
 fn stamped(stamp: Stamp, batch: &mut EncodedBatch) {
     batch.stamp(stamp);
     let (view, _) = BatchView::parse(batch.as_bytes()).unwrap();
     assert!(view.check_crc());
-    assert_eq!(
-        (view.stamp(), batch.current_stamp()),
-        (Some(stamp), Some(stamp))
-    );
+    assert_eq!((view.stamp(), batch.current_stamp()), (Some(stamp), Some(stamp)));
 }
 
 fn one_batch(records: &[Owned], compression: Compression) -> EncodedBatch {
-    let limits = Limits {
-        max_records: u32::MAX,
-        max_bytes: 1 << 30,
-        linger: Duration::ZERO,
-    };
+    let limits = Limits { max_records: u32::MAX, max_bytes: 1 << 30, linger: Duration::ZERO };
     let mut accumulator = Accumulator::new(limits, compression);
     let pool = BufferPool::new(0);
     for owned in records {
@@ -141,10 +130,7 @@ proptest! {
 #[test]
 fn halves_are_halves_in_bytes_and_compressed_as_the_whole_was() {
     for compression in [Compression::None, Compression::Snappy] {
-        let record = |value: Vec<u8>| Owned {
-            value: Some(value),
-            ..Owned::default()
-        };
+        let record = |value: Vec<u8>| Owned { value: Some(value), ..Owned::default() };
         let mut records = vec![record(vec![b'a'; 10_000])];
         records.extend(std::iter::repeat_n(record(vec![b'b'; 100]), 100));
         let batch = one_batch(&records, compression);
@@ -152,21 +138,13 @@ fn halves_are_halves_in_bytes_and_compressed_as_the_whole_was() {
         assert_eq!(front.compression(), compression);
         assert_eq!(back.compression(), compression);
         let half = batch.uncompressed_len() / 2;
-        assert!(
-            front.uncompressed_len().abs_diff(half) < 200
-                && back.uncompressed_len().abs_diff(half) < 200
-        );
+        assert!(front.uncompressed_len().abs_diff(half) < 200 && back.uncompressed_len().abs_diff(half) < 200);
     }
 }
 
 #[test]
 fn splitting_again_and_again_ends_with_single_records() {
-    let records: Vec<_> = (0..37)
-        .map(|i| Owned {
-            timestamp: i,
-            ..Owned::default()
-        })
-        .collect();
+    let records: Vec<_> = (0..37).map(|i| Owned { timestamp: i, ..Owned::default() }).collect();
     let mut batches = vec![one_batch(&records, Compression::None)];
     let mut singles = Vec::new();
     while let Some(batch) = batches.pop() {
@@ -180,46 +158,21 @@ fn splitting_again_and_again_ends_with_single_records() {
 
 #[test]
 fn the_back_half_is_relative_to_its_own_first_timestamp() {
-    let records: Vec<_> = [500, 1000, 200, 900]
-        .map(|timestamp| Owned {
-            timestamp,
-            ..Owned::default()
-        })
-        .into();
-    let (front, back) = one_batch(&records, Compression::None)
-        .split()
-        .unwrap()
-        .unwrap();
-    assert_eq!(
-        (front.first_timestamp(), front.max_timestamp()),
-        (500, 1000)
-    );
+    let records: Vec<_> = [500, 1000, 200, 900].map(|timestamp| Owned { timestamp, ..Owned::default() }).into();
+    let (front, back) = one_batch(&records, Compression::None).split().unwrap().unwrap();
+    assert_eq!((front.first_timestamp(), front.max_timestamp()), (500, 1000));
     assert_eq!((back.first_timestamp(), back.max_timestamp()), (200, 900));
 }
 
 #[test]
 fn what_snappy_cannot_shrink_is_sent_as_it_is_and_says_so() {
-    let record = Record {
-        key: None,
-        value: Some(b"x"),
-        headers: &[],
-        timestamp: 0,
-    };
-    let limits = Limits {
-        max_records: 1,
-        max_bytes: 1000,
-        linger: Duration::ZERO,
-    };
+    let record = Record { key: None, value: Some(b"x"), headers: &[], timestamp: 0 };
+    let limits = Limits { max_records: 1, max_bytes: 1000, linger: Duration::ZERO };
     let mut accumulator = Accumulator::new(limits, Compression::Snappy);
     let pool = BufferPool::new(0);
-    let pushed = accumulator
-        .push(Instant::now(), &record, &mut |_| true, &pool, || ())
-        .unwrap();
+    let pushed = accumulator.push(Instant::now(), &record, &mut |_| true, &pool, || ()).unwrap();
     let [_, own] = pushed.sealed;
     let batch = own.unwrap().encode(&pool).batch;
-    assert_eq!(
-        (batch.compression(), batch.len()),
-        (Compression::None, batch.uncompressed_len())
-    );
+    assert_eq!((batch.compression(), batch.len()), (Compression::None, batch.uncompressed_len()));
     assert_eq!(BatchView::parse(batch.as_bytes()).unwrap().0.codec(), 0);
 }

@@ -3,8 +3,8 @@
 //! Rule: small alphabets and long repeats, so that nulls, empties, varint borders and compressible bytes all occur.
 
 use kafka_courier_batcher::{
-    Accumulator, BufferPool, Compression, DecodedRecord, EncodedBatch, Filled, Header, Limits,
-    PushError, Pushed, Record,
+    Accumulator, BufferPool, Compression, DecodedRecord, EncodedBatch, Filled, Header, Limits, PushError, Pushed,
+    Record,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -23,8 +23,7 @@ pub(crate) struct Owned {
 
 impl From<&DecodedRecord<'_>> for Owned {
     fn from(record: &DecodedRecord<'_>) -> Self {
-        let header =
-            |header: &Header<'_>| (header.key.to_owned(), header.value.map(<[u8]>::to_vec));
+        let header = |header: &Header<'_>| (header.key.to_owned(), header.value.map(<[u8]>::to_vec));
         Self {
             key: record.key.map(<[u8]>::to_vec),
             value: record.value.map(<[u8]>::to_vec),
@@ -46,14 +45,12 @@ fn bytes() -> impl Strategy<Value = Bytes> {
 
 pub(crate) fn owned() -> impl Strategy<Value = Owned> {
     let timestamp = prop_oneof![8 => 1_700_000_000_000..1_700_000_100_000_i64, 1 => any::<i64>()];
-    (bytes(), bytes(), vec((".{0,5}", bytes()), 0..3), timestamp).prop_map(
-        |(key, value, headers, timestamp)| Owned {
-            key,
-            value,
-            headers,
-            timestamp,
-        },
-    )
+    (bytes(), bytes(), vec((".{0,5}", bytes()), 0..3), timestamp).prop_map(|(key, value, headers, timestamp)| Owned {
+        key,
+        value,
+        headers,
+        timestamp,
+    })
 }
 
 pub(crate) fn owned_records() -> impl Strategy<Value = Vec<Owned>> {
@@ -71,14 +68,7 @@ pub(crate) fn pushed_into(
     pool: &BufferPool,
     reserve: &mut impl FnMut(usize) -> bool,
 ) -> Result<Pushed<()>, PushError> {
-    let headers: Vec<_> = owned
-        .headers
-        .iter()
-        .map(|(key, value)| Header {
-            key,
-            value: value.as_deref(),
-        })
-        .collect();
+    let headers: Vec<_> = owned.headers.iter().map(|(key, value)| Header { key, value: value.as_deref() }).collect();
     let record = Record {
         key: owned.key.as_deref(),
         value: owned.value.as_deref(),
@@ -113,7 +103,7 @@ pub(crate) fn fill_batches(
         if let Ok(pushed) = pushed_into(&mut accumulator, owned, pool, &mut reserve) {
             accepted.push(owned.clone());
             for filled in pushed.sealed.into_iter().flatten() {
-                encode(filled, &mut charged);
+                encode(*filled, &mut charged);
             }
         }
     }

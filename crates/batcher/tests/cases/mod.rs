@@ -1,14 +1,9 @@
 //! The batches that golden/cases.json describes, encoded by this crate.
 //!
 //! Rule: nothing is made up here: what a case does not say is an error.
-#![allow(
-    clippy::unwrap_used,
-    reason = "test set-up: a broken case file must fail loudly"
-)]
+#![allow(clippy::unwrap_used, reason = "test set-up: a broken case file must fail loudly")]
 
-use kafka_courier_batcher::{
-    Accumulator, BufferPool, Compression, EncodedBatch, Header, Limits, Record, Stamp,
-};
+use kafka_courier_batcher::{Accumulator, BufferPool, Compression, EncodedBatch, Header, Limits, Record, Stamp};
 use serde_json::Value;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -36,22 +31,14 @@ impl CaseRecord {
         Self {
             key: bytes(&json["key"]),
             value: bytes(&json["value"]),
-            headers: headers
-                .map(|header| (header[0].as_str().unwrap().to_owned(), bytes(&header[1])))
-                .collect(),
+            headers: headers.map(|header| (header[0].as_str().unwrap().to_owned(), bytes(&header[1]))).collect(),
             timestamp: json["timestamp"].as_i64().unwrap(),
         }
     }
 
     /// Its headers as the crate takes them.
     pub(crate) fn headers(&self) -> Vec<Header<'_>> {
-        self.headers
-            .iter()
-            .map(|(key, value)| Header {
-                key,
-                value: value.as_deref(),
-            })
-            .collect()
+        self.headers.iter().map(|(key, value)| Header { key, value: value.as_deref() }).collect()
     }
 }
 
@@ -80,11 +67,7 @@ impl Case {
 
     /// The case as this crate encodes and stamps it.
     pub(crate) fn encode(&self) -> EncodedBatch {
-        let limits = Limits {
-            max_records: u32::MAX,
-            max_bytes: 1 << 20,
-            linger: Duration::ZERO,
-        };
+        let limits = Limits { max_records: u32::MAX, max_bytes: 1 << 20, linger: Duration::ZERO };
         let pool = BufferPool::new(0);
         let mut accumulator = Accumulator::new(limits, self.compression);
         for case in &self.records {
@@ -95,9 +78,7 @@ impl Case {
                 headers: &headers,
                 timestamp: case.timestamp,
             };
-            accumulator
-                .push(Instant::now(), &record, &mut |_| true, &pool, || ())
-                .unwrap();
+            accumulator.push(Instant::now(), &record, &mut |_| true, &pool, || ()).unwrap();
         }
         let mut batch = accumulator.seal().unwrap().encode(&pool).batch;
         batch.stamp(self.stamp);
@@ -112,22 +93,12 @@ pub(crate) fn bytes(json: &Value) -> Option<Vec<u8>> {
         None => (json.as_str()?, 1),
     };
     let digit = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
-    Some(
-        (0..hex.len())
-            .step_by(2)
-            .map(digit)
-            .collect::<Vec<_>>()
-            .repeat(count),
-    )
+    Some((0..hex.len()).step_by(2).map(digit).collect::<Vec<_>>().repeat(count))
 }
 
 /// All cases of `directory`/cases.json.
 pub(crate) fn load(directory: &Path) -> Vec<Case> {
     let text = std::fs::read_to_string(directory.join("cases.json")).unwrap();
     let json: Value = serde_json::from_str(&text).unwrap();
-    json.as_array()
-        .unwrap()
-        .iter()
-        .map(Case::from_json)
-        .collect()
+    json.as_array().unwrap().iter().map(Case::from_json).collect()
 }
