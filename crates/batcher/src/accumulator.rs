@@ -62,8 +62,9 @@ impl<T> Accumulator<T> {
 
     /// Adds a record to the open batch, or to a new one if there is none or it does not fit.
     ///
-    /// `reserve` is asked for each byte of capacity that is about to be taken, and `token` for the token of a batch that
-    /// is about to be opened. Linger is not looked at: see [`due`](Self::due).
+    /// `reserve` is asked for the capacity that is about to be taken, bytes: what it says yes to is charged. For a new
+    /// batch it may be asked twice, the second time for less. `token` makes the token of a batch that is about to be
+    /// opened. Linger is not looked at: see [`due`](Self::due).
     ///
     /// # Errors
     /// [`PushError::TooLarge`] if no batch can hold the record, [`PushError::NoMemory`] if `reserve` says no. Nothing
