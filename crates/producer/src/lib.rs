@@ -1,2 +1,24 @@
 //! An event producer for Apache Kafka in pure Rust: idempotent, self-healing, with an acknowledgement that tells the truth.
 #![deny(missing_docs)]
+
+mod config;
+mod delivery;
+mod error;
+mod intake;
+mod ledger;
+mod memory;
+mod producer;
+mod record;
+mod shared;
+mod topics;
+
+pub use config::{Compression, ConfigErrors, Endpoint, KafkaConfig, OptionDoc};
+pub use delivery::{Delivery, RecordMetadata};
+pub use error::{DeliveryError, PublishError};
+pub use kafka_courier_batcher::Header;
+pub use kafka_courier_event_model as events;
+pub use kafka_courier_idempotent_sender::core::{ErrorCode, FailedOutcome, Reason};
+pub use producer::{
+    CloseReport, HEADER_CORRELATION_ID, HEADER_EVENT_ID, HEADER_EVENT_TYPE, HealthError, KafkaProducer, Stats,
+};
+pub use record::ProducerRecord;

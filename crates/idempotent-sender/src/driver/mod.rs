@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use self::connection::{Dialer, Link};
 use self::control::{Control, Endpoint, NoProducerId};
@@ -29,6 +29,8 @@ use crate::wire::produce::{PartKey, ProduceRequest};
 
 /// Commands that are taken at once before the core is asked again.
 const COMMANDS_AT_ONCE: usize = 256;
+/// After the deadline of a close: how often is looked for what was still being sealed.
+const AFTER_CLOSE: Duration = Duration::from_millis(5);
 /// The leader's own timeout comes this much before ours, so that its answer says what became of the write.
 const ANSWER_HEADROOM: Duration = Duration::from_secs(2);
 
@@ -44,6 +46,8 @@ pub trait Upcalls<T>: Send + 'static {
     fn topic_failed(&mut self, topic: TopicId, name: &Arc<str>, reason: &Reason);
     /// The linger of this open batch is over. Returns it sealed, unless it was sealed meanwhile.
     fn lingered(&mut self, partition: PartitionId, ordinal: u64) -> Option<Submission<T>>;
+    /// Whether nothing that was accepted is without a verdict: nothing open, nothing being sealed.
+    fn is_idle(&self) -> bool;
     /// Called after each round with what has happened so far.
     fn counted(&mut self, counters: &Counters);
 }
@@ -64,6 +68,10 @@ pub enum Command<T> {
     },
     /// A batch to deliver.
     Sealed(Submission<T>),
+    /// Seal every batch that is open: somebody waits for memory, or for everything.
+    SealOpen,
+    /// Prove a round trip to the cluster.
+    Probe(oneshot::Sender<Result<(), String>>),
     /// Finish: whatever has no verdict at `deadline` is given up.
     Close {
         /// When patience ends.
@@ -91,6 +99,7 @@ enum IoEvent {
     Metadata(Result<ClusterMetadata, String>),
     ProducerId(Result<i64, NoProducerId>),
     Looked(PartitionId, BatchUid, LookAnswer),
+    Probed,
 }
 
 struct OpenLink {
@@ -189,7 +198,11 @@ where
     }
 
     fn is_done(&self) -> bool {
-        self.closing.is_some() && self.core.unsettled() == 0 && self.lingering.is_empty() && self.commands.is_empty()
+        self.closing.is_some()
+            && self.core.unsettled() == 0
+            && self.lingering.is_empty()
+            && self.commands.is_empty()
+            && self.upcalls.is_idle()
     }
 
     fn next_wake(&self) -> Option<Instant> {
@@ -203,9 +216,21 @@ where
                 self.core.want_topic(now, &name);
             }
             Command::Opened { partition, ordinal, deadline } => {
-                self.lingering.push_back((deadline, partition, ordinal))
+                self.lingering.push_back((deadline, partition, ordinal));
+                if self.closing.is_some() {
+                    self.seal_lingering();
+                }
             }
             Command::Sealed(submission) => self.submit(now, submission),
+            Command::SealOpen => self.seal_lingering(),
+            Command::Probe(answer) => {
+                let control = self.control.clone();
+                self.start(async move {
+                    // Whoever asked may have gone.
+                    let _ = answer.send(control.metadata(Vec::new()).await.map(|_| ()));
+                    IoEvent::Probed
+                });
+            }
             Command::Close { deadline } => {
                 self.closing = Some(self.closing.map_or(deadline, |at| at.min(deadline)));
                 self.seal_lingering();
@@ -240,6 +265,8 @@ where
         if self.closing.is_some_and(|deadline| deadline <= now) {
             self.seal_lingering();
             self.core.give_up_all(now, &Reason::Closed);
+            // Somebody may still be sealing a batch: it is given up as it comes in.
+            self.closing = Some(now + AFTER_CLOSE);
         }
     }
 
@@ -284,6 +311,7 @@ where
             }
             IoEvent::ProducerId(Ok(id)) => self.core.on_producer_id(now, id),
             IoEvent::ProducerId(Err(error)) => self.core.on_producer_id_failed(now, error.code, &error.why),
+            IoEvent::Probed => {}
             IoEvent::Looked(partition, uid, answer) => self.core.on_looked(now, partition, uid, answer),
         }
     }

@@ -1,0 +1,85 @@
+//! Durations as Go writes them: `1m30s`, `100ms`, `1.5h`.
+//!
+//! Rules: a number needs a unit (only `0` needs none); units are ns, us, µs, ms, s, m, h; no sign.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+const UNITS: &[(&str, f64)] =
+    &[("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
+
+/// Reads a duration. The error says what a duration looks like.
+pub(super) fn parse(text: &str) -> Result<Duration, String> {
+    const HELP: &str = "a duration is numbers with units, such as 500ms, 1s or 1m30s (units: ns us ms s m h)";
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let (mut rest, mut total) = (text, Duration::ZERO);
+    if rest.is_empty() {
+        return Err(HELP.to_owned());
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let (number, tail) = rest.split_at(digits);
+        let letters = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(letters);
+        let seconds = UNITS.iter().find(|known| known.0 == unit).map(|known| known.1);
+        let value = number.parse::<f64>().ok().filter(|value| value.is_finite());
+        let part = seconds.zip(value).and_then(|(unit, value)| Duration::try_from_secs_f64(unit * value).ok());
+        total = part.and_then(|part| total.checked_add(part)).ok_or_else(|| HELP.to_owned())?;
+        rest = tail;
+    }
+    Ok(total)
+}
+
+/// Writes a duration so that [`parse`] reads it back.
+pub(super) fn format(duration: Duration) -> String {
+    let nanos = duration.as_nanos();
+    if nanos == 0 {
+        return "0s".to_owned();
+    }
+    let (mut text, mut rest) = (String::new(), nanos);
+    for (unit, size) in [
+        ("h", 3_600_000_000_000),
+        ("m", 60_000_000_000),
+        ("s", 1_000_000_000),
+        ("ms", 1_000_000),
+        ("us", 1_000),
+        ("ns", 1),
+    ] {
+        if rest >= size {
+            let _ = write!(text, "{}{unit}", rest / size);
+            rest %= size;
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_go_writes_them() {
+        for (text, millis) in
+            [("100ms", 100), ("1s", 1000), ("1m30s", 90_000), ("1.5h", 5_400_000), ("0", 0), ("2h45m0.5s", 9_900_500)]
+        {
+            assert_eq!(parse(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_number_without_a_unit_a_sign_and_nonsense_are_errors() {
+        for text in ["", "5", "-1s", "s", "1x", "1 s", "1..5s", "1e400s", "99999999999999999999h", "∞s"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        for nanos in [0, 1, 1_500, 90_000_000_000, 3_600_000_000_001, 123_456_789] {
+            let duration = Duration::from_nanos(nanos);
+            assert_eq!(parse(&format(duration)), Ok(duration), "{}", format(duration));
+        }
+    }
+}

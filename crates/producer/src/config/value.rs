@@ -1,0 +1,179 @@
+//! How each kind of option is read from text, and written.
+//!
+//! Rules: an error says what is allowed; the caller adds the option's name and the value.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::duration;
+
+/// A kind of value that an option can have.
+pub(super) trait Value: Sized {
+    fn read(text: &str) -> Result<Self, String>;
+    fn write(&self) -> String;
+}
+
+/// Where a broker listens.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Endpoint {
+    /// Host name or address.
+    pub host: Arc<str>,
+    /// Port.
+    pub port: u16,
+}
+
+impl FromStr for Endpoint {
+    type Err = String;
+
+    /// `host:port`, `host` (port 9092), `[::1]:9092`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        const HELP: &str = "a broker is host:port, such as kafka-1:9092 or [::1]:9092";
+        let (host, port) = match text.strip_prefix('[') {
+            Some(rest) => {
+                let (host, rest) = rest.split_once(']').ok_or(HELP)?;
+                (host, if rest.is_empty() { None } else { Some(rest.strip_prefix(':').ok_or(HELP)?) })
+            }
+            None => match text.rsplit_once(':') {
+                Some((host, _)) if host.contains(':') => {
+                    return Err(format!("{HELP}; an IPv6 address stands in brackets"));
+                }
+                Some((host, port)) => (host, Some(port)),
+                None => (text, None),
+            },
+        };
+        let known = |c: char| c.is_ascii_alphanumeric() || "-._:%".contains(c);
+        if host.is_empty() || !host.chars().all(known) {
+            return Err(HELP.to_owned());
+        }
+        let port = port.map_or(Some(9092), |port| port.parse().ok().filter(|port| *port > 0));
+        Ok(Self { host: host.into(), port: port.ok_or(HELP)? })
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl Value for Vec<Endpoint> {
+    fn read(text: &str) -> Result<Self, String> {
+        let endpoints: Result<Self, String> =
+            text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::parse).collect();
+        endpoints.and_then(|list| {
+            if list.is_empty() { Err("name at least one broker, such as localhost:9092".to_owned()) } else { Ok(list) }
+        })
+    }
+
+    fn write(&self) -> String {
+        self.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+    }
+}
+
+impl Value for Duration {
+    fn read(text: &str) -> Result<Self, String> {
+        duration::parse(text)
+    }
+
+    fn write(&self) -> String {
+        duration::format(*self)
+    }
+}
+
+impl Value for u32 {
+    fn read(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| format!("a whole number from 0 to {}", Self::MAX))
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for usize {
+    fn read(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| "a whole number of bytes, such as 1048576".to_owned())
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for String {
+    fn read(text: &str) -> Result<Self, String> {
+        Ok(text.to_owned())
+    }
+
+    fn write(&self) -> String {
+        self.clone()
+    }
+}
+
+/// How batches are compressed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[non_exhaustive]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// Snappy.
+    #[default]
+    Snappy,
+}
+
+impl Value for Compression {
+    fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self::None),
+            "snappy" => Ok(Self::Snappy),
+            _ => Err("none or snappy".to_owned()),
+        }
+    }
+
+    fn write(&self) -> String {
+        match self {
+            Self::None => "none".to_owned(),
+            Self::Snappy => "snappy".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_is_a_host_and_a_port() {
+        for (text, host, port) in [
+            ("kafka-1:9093", "kafka-1", 9093),
+            ("localhost", "localhost", 9092),
+            ("[::1]:19092", "::1", 19092),
+            ("[::1]", "::1", 9092),
+        ] {
+            let endpoint: Endpoint = text.parse().unwrap();
+            assert_eq!((&*endpoint.host, endpoint.port), (host, port));
+            assert_eq!(endpoint.to_string().parse(), Ok(endpoint));
+        }
+    }
+
+    #[test]
+    fn what_is_no_broker_is_an_error() {
+        for text in
+            ["", ":9092", "host:", "host:0", "host:99999", "::1:9092", "http://kafka:9092", "a b:1", "[::1", "[::1]9"]
+        {
+            assert!(text.parse::<Endpoint>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_list_of_brokers_may_have_spaces_and_empty_places_but_not_nothing() {
+        assert_eq!(Vec::<Endpoint>::read("a:1, b:2,").unwrap().len(), 2);
+        assert!(Vec::<Endpoint>::read(" , ").is_err());
+    }
+}

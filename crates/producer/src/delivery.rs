@@ -1,0 +1,250 @@
+//! What a publisher holds of an event that was accepted: a place in a batch, and the batch's verdicts.
+//!
+//! Rules:
+//! - One shared state and one wake-up per batch; a [`Delivery`] is a reference to it and an index.
+//! - Every record of a batch gets exactly one verdict, whatever becomes of the producer: when the last
+//!   owner of a batch goes without giving one, the rest settles as failed.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, Reason, RecordSet, Verdict};
+use parking_lot::Mutex;
+
+use crate::error::DeliveryError;
+
+/// Where a delivered event is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct RecordMetadata {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition.
+    pub partition: i32,
+    /// The offset. `None` where it is proved that the record is in the log, but not where: all answers
+    /// that would have told it were lost.
+    pub offset: Option<i64>,
+    /// The record's timestamp in milliseconds since 1970-01-01 UTC: the publisher's, or the broker's
+    /// where the topic uses LogAppendTime.
+    pub timestamp: i64,
+}
+
+/// A batch, as those who wait for its verdicts see it.
+#[derive(Debug)]
+pub(crate) struct BatchState {
+    topic: Arc<str>,
+    partition: i32,
+    /// The batch's number among all of the producer's.
+    pub(crate) number: u64,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// How many records it has; known once it is sealed.
+    total: Option<u32>,
+    settled: u32,
+    verdicts: Vec<(RecordSet, Verdict)>,
+    /// All that have no verdict of their own.
+    rest: Option<Arc<Failure>>,
+    wakers: Vec<Waker>,
+}
+
+/// What the accumulator and the sender hold of a batch.
+#[derive(Clone, Debug)]
+pub(crate) struct Token(Arc<Owner>);
+
+#[derive(Debug)]
+struct Owner(Arc<BatchState>);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
+impl Token {
+    pub(crate) fn new(topic: Arc<str>, partition: i32, number: u64) -> Self {
+        Self(Arc::new(Owner(Arc::new(BatchState { topic, partition, number, inner: Mutex::default() }))))
+    }
+
+    pub(crate) fn state(&self) -> &Arc<BatchState> {
+        &self.0.0
+    }
+}
+
+impl BatchState {
+    /// Says how many records the batch has.
+    pub(crate) fn sealed(&self, total: u32) {
+        self.inner.lock().total = Some(total);
+    }
+
+    /// Notes a verdict and wakes those who wait. Returns whether that was the last one.
+    pub(crate) fn settle(&self, records: RecordSet, verdict: Verdict) -> bool {
+        let mut inner = self.inner.lock();
+        inner.settled += records.len();
+        inner.verdicts.push((records, verdict));
+        let last = Some(inner.settled) == inner.total;
+        let wakers = std::mem::take(&mut inner.wakers);
+        drop(inner);
+        wakers.into_iter().for_each(Waker::wake);
+        last
+    }
+
+    /// Nobody is left to give a verdict.
+    fn abandon(&self) {
+        let mut inner = self.inner.lock();
+        if Some(inner.settled) == inner.total {
+            return;
+        }
+        inner.rest = Some(Arc::new(Failure {
+            outcome: FailedOutcome::Unknown,
+            reason: Reason::Closed,
+            timed_out: false,
+            attempts: 0,
+            first_attempt: None,
+            last_attempt: None,
+            stamp: None,
+        }));
+        let wakers = std::mem::take(&mut inner.wakers);
+        drop(inner);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    fn result(&self, inner: &Inner, index: u32, timestamp: i64) -> Option<Result<RecordMetadata, DeliveryError>> {
+        let found = inner.verdicts.iter().find_map(|(set, verdict)| position(set, index).map(|at| (at, verdict)));
+        match found {
+            Some((at, Verdict::Delivered { base_offset, log_append_time })) => Some(Ok(RecordMetadata {
+                topic: self.topic.clone(),
+                partition: self.partition,
+                offset: base_offset.map(|base| base + i64::from(at)),
+                timestamp: log_append_time.unwrap_or(timestamp),
+            })),
+            Some((_, Verdict::Failed(failure))) => Some(Err(self.error(failure))),
+            None => inner.rest.as_ref().map(|failure| Err(self.error(failure))),
+        }
+    }
+
+    fn error(&self, failure: &Arc<Failure>) -> DeliveryError {
+        DeliveryError::new(self.topic.clone(), self.partition, failure.clone())
+    }
+}
+
+/// A record's place within a set, if it belongs to it.
+fn position(set: &RecordSet, index: u32) -> Option<u32> {
+    match set {
+        RecordSet::Range(range) => range.contains(&index).then(|| index - range.start),
+        RecordSet::List(list) => list.binary_search(&index).ok().and_then(|at| u32::try_from(at).ok()),
+    }
+}
+
+/// The verdict to come on one event that was accepted.
+///
+/// Await it for `Ok` (in the log of every in-sync replica) or the error with which it was given up.
+/// Letting it go costs nothing and changes nothing: say so with [`detach`](Self::detach).
+///
+/// Cancel safety: dropping it, at any time, loses only the answer. It may be polled from any task, outlive
+/// the producer, and be asked again after it was ready.
+#[derive(Clone, Debug)]
+#[must_use = "a delivery tells what became of the event; `.detach()` says that nobody wants to know"]
+pub struct Delivery {
+    state: Arc<BatchState>,
+    index: u32,
+    timestamp: i64,
+}
+
+impl Delivery {
+    pub(crate) fn new(state: Arc<BatchState>, index: u32, timestamp: i64) -> Self {
+        Self { state, index, timestamp }
+    }
+
+    /// Lets it go: the event is delivered, or given up, all the same.
+    pub fn detach(self) {}
+
+    /// The verdict, if it is there already.
+    pub fn now(&self) -> Option<Result<RecordMetadata, DeliveryError>> {
+        self.state.result(&self.state.inner.lock(), self.index, self.timestamp)
+    }
+
+    /// The topic that the event goes to.
+    pub fn topic(&self) -> &str {
+        &self.state.topic
+    }
+
+    /// The partition that the event goes to.
+    pub fn partition(&self) -> i32 {
+        self.state.partition
+    }
+}
+
+impl Future for Delivery {
+    type Output = Result<RecordMetadata, DeliveryError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut inner = self.state.inner.lock();
+        if let Some(result) = self.state.result(&inner, self.index, self.timestamp) {
+            return Poll::Ready(result);
+        }
+        // One task that awaits many of a batch registers once in a row.
+        if !inner.wakers.last().is_some_and(|last| last.will_wake(cx.waker())) {
+            inner.wakers.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delivered(base_offset: i64) -> Verdict {
+        Verdict::Delivered { base_offset: Some(base_offset), log_append_time: None }
+    }
+
+    fn batch(records: u32) -> (Token, Vec<Delivery>) {
+        let token = Token::new("t".into(), 3, 1);
+        token.state().sealed(records);
+        let deliveries = (0..records).map(|i| Delivery::new(token.state().clone(), i, 7)).collect();
+        (token, deliveries)
+    }
+
+    #[test]
+    fn each_record_of_a_batch_has_its_own_offset() {
+        let (token, deliveries) = batch(3);
+        assert!(token.state().settle(RecordSet::Range(0..3), delivered(40)));
+        let offsets: Vec<_> = deliveries.iter().map(|d| d.now().unwrap().unwrap().offset.unwrap()).collect();
+        assert_eq!(offsets, [40, 41, 42]);
+    }
+
+    #[test]
+    fn the_parts_of_a_batch_settle_apart() {
+        let (token, deliveries) = batch(4);
+        assert!(!token.state().settle(RecordSet::List(vec![0, 2, 3]), delivered(10)));
+        assert_eq!(deliveries[2].now().unwrap().unwrap().offset, Some(11));
+        assert!(deliveries[1].now().is_none());
+        assert!(token.state().settle(RecordSet::List(vec![1]), delivered(99)));
+    }
+
+    #[test]
+    fn a_batch_that_nobody_owns_any_more_settles_as_unknown() {
+        let (token, deliveries) = batch(2);
+        let other = token.clone();
+        drop(token);
+        assert!(deliveries[0].now().is_none());
+        drop(other);
+        let error = deliveries[0].now().unwrap().unwrap_err();
+        assert_eq!(error.outcome(), FailedOutcome::Unknown);
+    }
+
+    #[tokio::test]
+    async fn everyone_who_waits_is_woken_once_the_verdict_is_there() {
+        let (token, deliveries) = batch(2);
+        let waiting: Vec<_> = deliveries.into_iter().map(|delivery| tokio::spawn(delivery)).collect();
+        tokio::task::yield_now().await;
+        token.state().settle(RecordSet::Range(0..2), delivered(0));
+        for task in waiting {
+            task.await.unwrap().unwrap();
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! What can go wrong: before an event is accepted ([`PublishError`]), and after ([`DeliveryError`]).
+//!
+//! Rules: an event with a `PublishError` was never accepted, and nothing of it is kept; an accepted one
+//! gets a verdict, and `DeliveryError` says whether it may be in the log all the same.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kafka_courier_event_model::{EncodeError, TopicNameError};
+use kafka_courier_idempotent_sender::core::{ErrorCode, FailedOutcome, Failure, Reason};
+
+/// Why an event was not accepted.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The event has no JSON.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// The topic's name is not allowed.
+    #[error(transparent)]
+    TopicName(#[from] TopicNameError),
+    /// The event is larger than a batch may be.
+    #[error("the event takes {size} bytes as a batch, more than the {limit} that {what} allows")]
+    TooLarge {
+        /// What it would take on the wire.
+        size: usize,
+        /// What is allowed.
+        limit: usize,
+        /// The setting that allows no more.
+        what: &'static str,
+    },
+    /// No memory became free in time.
+    #[error(
+        "no room in buffer_memory for {needed} bytes within {waited:?}: the cluster takes events more slowly than they are published"
+    )]
+    BufferFull {
+        /// How much was wanted.
+        needed: usize,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// The topic can't be had.
+    #[error("topic {topic}: {reason}")]
+    Topic {
+        /// The topic.
+        topic: Arc<str>,
+        /// Why.
+        reason: Reason,
+    },
+    /// The topic has no such partition.
+    #[error("topic {topic} has partitions 0 to {highest}, not {partition}")]
+    Partition {
+        /// The topic.
+        topic: Arc<str>,
+        /// What was asked for.
+        partition: i32,
+        /// The highest there is.
+        highest: i32,
+    },
+    /// The producer was closed.
+    #[error("the producer is closed")]
+    Closed,
+}
+
+impl PublishError {
+    /// Whether the same event may well be accepted later.
+    pub fn is_retriable(&self) -> bool {
+        match self {
+            Self::BufferFull { .. } => true,
+            Self::Topic { reason, .. } => reason.is_retriable(),
+            _ => false,
+        }
+    }
+}
+
+/// Why an accepted event was given up.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DeliveryError {
+    topic: Arc<str>,
+    partition: i32,
+    failure: Arc<Failure>,
+}
+
+impl DeliveryError {
+    pub(crate) fn new(topic: Arc<str>, partition: i32, failure: Arc<Failure>) -> Self {
+        Self { topic, partition, failure }
+    }
+
+    /// Whether the event is certainly not in the log, or may be.
+    pub fn outcome(&self) -> FailedOutcome {
+        self.failure.outcome
+    }
+
+    /// The last error.
+    pub fn reason(&self) -> &Reason {
+        &self.failure.reason
+    }
+
+    /// Kafka's error code, where a broker gave one.
+    pub fn code(&self) -> Option<ErrorCode> {
+        self.failure.reason.code()
+    }
+
+    /// How often it was tried, failed connections included.
+    pub fn attempts(&self) -> u32 {
+        self.failure.attempts
+    }
+
+    /// Whether the same event may well be delivered later.
+    pub fn is_retriable(&self) -> bool {
+        self.failure.reason.is_retriable()
+    }
+
+    /// Whether `delivery_timeout` ran out.
+    pub fn timed_out(&self) -> bool {
+        self.failure.timed_out
+    }
+}
+
+impl fmt::Display for DeliveryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Failure { outcome, reason, attempts, timed_out, .. } = &*self.failure;
+        let late = if *timed_out { ", delivery_timeout ran out" } else { "" };
+        let tries = if *attempts == 1 { "try" } else { "tries" };
+        write!(
+            f,
+            "{reason} (topic {}, partition {}, {attempts} {tries}{late}, {})",
+            self.topic,
+            self.partition,
+            outcome.as_str()
+        )
+    }
+}
+
+impl fmt::Debug for DeliveryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DeliveryError({self})")
+    }
+}
+
+impl std::error::Error for DeliveryError {}

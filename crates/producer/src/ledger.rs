@@ -1,0 +1,87 @@
+//! Which batches have no verdict yet: what flush and close wait for.
+//!
+//! Rules: a batch is entered when it is opened and struck out with its last verdict; one lock, taken once
+//! or twice per batch and never per record.
+
+use std::collections::BTreeSet;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    open: Mutex<Open>,
+    struck: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    next: u64,
+    numbers: BTreeSet<u64>,
+}
+
+impl Ledger {
+    /// Enters a batch; returns its number.
+    pub(crate) fn enter(&self) -> u64 {
+        let mut open = self.open.lock();
+        let number = open.next;
+        open.next += 1;
+        open.numbers.insert(number);
+        number
+    }
+
+    /// Strikes a batch out.
+    pub(crate) fn strike(&self, number: u64) {
+        let mut open = self.open.lock();
+        let first = open.numbers.first() == Some(&number);
+        open.numbers.remove(&number);
+        drop(open);
+        if first {
+            self.struck.notify_waiters();
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.open.lock().numbers.is_empty()
+    }
+
+    /// Waits until every batch that is entered now is struck out.
+    ///
+    /// Cancel safety: it only looks.
+    pub(crate) async fn settled(&self) {
+        let until = self.open.lock().next;
+        loop {
+            let mut struck = std::pin::pin!(self.struck.notified());
+            struck.as_mut().enable();
+            if self.open.lock().numbers.first().is_none_or(|first| *first >= until) {
+                return;
+            }
+            struck.await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_flush_waits_for_what_was_there_before_it_and_for_nothing_later() {
+        let ledger = Arc::new(Ledger::default());
+        let (a, b) = (ledger.enter(), ledger.enter());
+        let flush = tokio::spawn({
+            let ledger = ledger.clone();
+            async move { ledger.settled().await }
+        });
+        tokio::task::yield_now().await;
+        ledger.enter();
+        ledger.strike(b);
+        tokio::task::yield_now().await;
+        assert!(!flush.is_finished());
+        ledger.strike(a);
+        flush.await.unwrap();
+        assert!(!ledger.is_empty());
+    }
+}

@@ -1,0 +1,131 @@
+//! The topics that were published to, and their partitions' open batches.
+//!
+//! Rules: looking up takes no lock; partitions are added, never taken away; a topic that failed is asked
+//! for anew by whoever publishes to it next.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use kafka_courier_batcher::{Accumulator, Compression, Limits, Sticky};
+use kafka_courier_idempotent_sender::core::{PartitionId, Reason, TopicId};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::delivery::Token;
+
+/// One partition's open batch.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) id: PartitionId,
+    pub(crate) accumulator: Mutex<Accumulator<Token>>,
+}
+
+/// A topic's partitions as they are known now.
+#[derive(Debug)]
+pub(crate) struct Partitions {
+    pub(crate) slots: Vec<Arc<Slot>>,
+    /// Those that have a leader, in rising order.
+    pub(crate) available: Vec<i32>,
+}
+
+/// How it stands with a topic.
+#[derive(Clone, Debug)]
+pub(crate) enum Standing {
+    Unasked,
+    Asked,
+    Ready,
+    Failed(Reason),
+}
+
+#[derive(Debug)]
+pub(crate) struct Topic {
+    pub(crate) name: Arc<str>,
+    pub(crate) partitions: ArcSwapOption<Partitions>,
+    pub(crate) standing: watch::Sender<Standing>,
+    pub(crate) sticky: Mutex<Sticky>,
+}
+
+/// All topics, by name and by the sender's number.
+#[derive(Debug)]
+pub(crate) struct Topics {
+    by_name: ArcSwap<HashMap<Arc<str>, Arc<Topic>>>,
+    by_id: ArcSwap<HashMap<TopicId, Arc<Topic>>>,
+    limits: Limits,
+    compression: Compression,
+}
+
+impl Topics {
+    pub(crate) fn new(limits: Limits, compression: Compression) -> Self {
+        Self { by_name: ArcSwap::default(), by_id: ArcSwap::default(), limits, compression }
+    }
+
+    /// The topic, if it was ever published to.
+    pub(crate) fn get(&self, name: &str) -> Option<Arc<Topic>> {
+        self.by_name.load().get(name).cloned()
+    }
+
+    /// The topic; it is entered if it is new.
+    pub(crate) fn get_or_add(&self, name: &str) -> Arc<Topic> {
+        if let Some(topic) = self.get(name) {
+            return topic;
+        }
+        let topic = Arc::new(Topic {
+            name: name.into(),
+            partitions: ArcSwapOption::empty(),
+            standing: watch::Sender::new(Standing::Unasked),
+            sticky: Mutex::new(Sticky::new(self.limits.max_bytes)),
+        });
+        self.by_name.rcu(|topics| {
+            let mut topics = HashMap::clone(topics);
+            topics.entry(topic.name.clone()).or_insert_with(|| topic.clone());
+            topics
+        });
+        self.get(name).unwrap_or(topic)
+    }
+
+    pub(crate) fn slot(&self, id: PartitionId) -> Option<Arc<Slot>> {
+        let topics = self.by_id.load();
+        let partitions = topics.get(&id.topic)?.partitions.load();
+        partitions.as_ref()?.slots.get(usize::try_from(id.index).ok()?).cloned()
+    }
+
+    pub(crate) fn topic(&self, id: TopicId) -> Option<Arc<Topic>> {
+        self.by_id.load().get(&id).cloned()
+    }
+
+    /// Every partition of every topic.
+    pub(crate) fn all_slots(&self) -> Vec<Arc<Slot>> {
+        let topics = self.by_name.load();
+        let partitions = topics.values().filter_map(|topic| topic.partitions.load_full());
+        partitions.flat_map(|partitions| partitions.slots.clone()).collect()
+    }
+
+    /// Takes in what the sender says of a topic: a partition for each place, and whether it has a leader.
+    pub(crate) fn on_ready(&self, id: TopicId, name: &str, available: &[bool]) {
+        let topic = self.get_or_add(name);
+        let known = topic.partitions.load_full();
+        let mut slots = known.map_or_else(Vec::new, |partitions| partitions.slots.clone());
+        for index in slots.len()..available.len() {
+            let id = PartitionId { topic: id, index: i32::try_from(index).unwrap_or(i32::MAX) };
+            let accumulator = Mutex::new(Accumulator::new(self.limits, self.compression));
+            slots.push(Arc::new(Slot { id, accumulator }));
+        }
+        let available = (0..).zip(available).filter_map(|(index, has_leader)| has_leader.then_some(index)).collect();
+        if !slots.is_empty() {
+            topic.partitions.store(Some(Arc::new(Partitions { slots, available })));
+        }
+        self.by_id.rcu(|topics| {
+            let mut topics = HashMap::clone(topics);
+            topics.insert(id, topic.clone());
+            topics
+        });
+        topic.standing.send_replace(Standing::Ready);
+    }
+
+    pub(crate) fn on_failed(&self, name: &str, reason: &Reason) {
+        if let Some(topic) = self.get(name) {
+            topic.standing.send_replace(Standing::Failed(reason.clone()));
+        }
+    }
+}
