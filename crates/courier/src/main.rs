@@ -1,2 +1,60 @@
-//! The `courier` command.
-fn main() {}
+//! `courier`: publishes business events to Apache Kafka from the command line.
+//!
+//! Rules: what a command prints for others to read goes to standard output, everything else to standard
+//! error; the exit code tells what happened (see `exit`).
+
+mod exit;
+mod logging;
+mod publish;
+mod sample;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::exit::Exit;
+
+/// Publishes business events to Apache Kafka: idempotent, in order per key, with a verdict on each.
+#[derive(Parser, Debug)]
+#[command(name = "courier", version, after_long_help = exit::HELP)]
+struct Cli {
+    /// What is logged to standard error: error, warn, info, debug, trace, or a filter as in RUST_LOG.
+    #[arg(long, global = true, value_name = "LEVEL", env = "RUST_LOG", default_value = "error")]
+    log_level: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Publishes events from a file or standard input.
+    Publish(publish::PublishArgs),
+    /// Prints realistic events as NDJSON, the same for the same seed.
+    Sample(sample::SampleArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
+            // Nobody is left to tell if even that can't be printed.
+            let _ = error.print();
+            return code.into();
+        }
+    };
+    if let Err(error) = logging::start(&cli.log_level) {
+        eprintln!("courier: --log-level {:?}: {error}", cli.log_level);
+        return Exit::Usage.into();
+    }
+    match cli.command {
+        Command::Publish(args) => publish::run(args).into(),
+        Command::Sample(args) => match sample::run(&args) {
+            Ok(()) => Exit::Ok.into(),
+            Err(error) => {
+                eprintln!("courier: standard output: {error}");
+                Exit::Io.into()
+            }
+        },
+    }
+}

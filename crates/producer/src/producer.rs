@@ -35,6 +35,10 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
+/// A topic that could not be had is not asked for again for so long: who publishes to it meanwhile is told
+/// at once, and does not hold up its other events.
+const FAILED_TOPIC_PAUSE: Duration = Duration::from_secs(5);
+
 /// A scratch buffer that has grown beyond this is not kept.
 const SCRATCH_KEPT: usize = 1 << 20;
 
@@ -276,7 +280,11 @@ impl KafkaProducer {
     async fn wait_for_topic(&self, topic: &Topic) -> Result<(), PublishError> {
         let mut standing = topic.standing.subscribe();
         let ask = topic.standing.send_if_modified(|standing| {
-            let ask = matches!(standing, Standing::Unasked | Standing::Failed(_));
+            let ask = match standing {
+                Standing::Unasked => true,
+                Standing::Failed(_, at) => at.elapsed() >= FAILED_TOPIC_PAUSE,
+                Standing::Asked | Standing::Ready => false,
+            };
             if ask {
                 *standing = Standing::Asked;
             }
@@ -287,11 +295,11 @@ impl KafkaProducer {
         }
         let mut finished = self.inner.finished.clone();
         let settled = tokio::select! {
-            seen = standing.wait_for(|now| matches!(now, Standing::Ready | Standing::Failed(_))) => seen.map(|s| s.clone()),
+            seen = standing.wait_for(|now| matches!(now, Standing::Ready | Standing::Failed(..))) => seen.map(|s| s.clone()),
             _ = finished.wait_for(|done| *done) => return Err(PublishError::Closed),
         };
         match settled {
-            Ok(Standing::Failed(reason)) => Err(PublishError::Topic { topic: topic.name.clone(), reason }),
+            Ok(Standing::Failed(reason, _)) => Err(PublishError::Topic { topic: topic.name.clone(), reason }),
             Ok(_) => Ok(()),
             Err(_) => Err(PublishError::Closed),
         }

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use kafka_courier_batcher::{Accumulator, Compression, Limits, Sticky};
@@ -35,7 +36,7 @@ pub(crate) enum Standing {
     Unasked,
     Asked,
     Ready,
-    Failed(Reason),
+    Failed(Reason, Instant),
 }
 
 #[derive(Debug)]
@@ -125,7 +126,7 @@ impl Topics {
 
     pub(crate) fn on_failed(&self, name: &str, reason: &Reason) {
         if let Some(topic) = self.get(name) {
-            topic.standing.send_replace(Standing::Failed(reason.clone()));
+            topic.standing.send_replace(Standing::Failed(reason.clone(), Instant::now()));
         }
     }
 }

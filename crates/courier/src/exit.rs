@@ -1,0 +1,48 @@
+//! The exit codes, in one place.
+//!
+//! Rules: numbers are those of BSD's sysexits where it has one for the case.
+
+use std::process::ExitCode;
+
+/// How a command ended.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(u8)]
+pub(crate) enum Exit {
+    /// Everything was done.
+    Ok = 0,
+    /// Some records failed.
+    SomeFailed = 1,
+    /// The command line makes no sense.
+    Usage = 64,
+    /// The input is bad, or not there.
+    Data = 65,
+    /// No broker could be reached.
+    Unreachable = 69,
+    /// A file can't be made.
+    CantCreate = 73,
+    /// Reading or writing failed.
+    Io = 74,
+    /// The configuration is wrong.
+    Config = 78,
+    /// A second Ctrl-C: what was under way was left alone.
+    Interrupted = 130,
+}
+
+/// What `--help` says of them.
+pub(crate) const HELP: &str = "\
+Exit codes:
+  0   everything was delivered (also after Ctrl-C, if all that was read was delivered)
+  1   some events were not delivered
+  64  the command line makes no sense
+  65  some input is no event, or the input is not there
+  69  no broker could be reached
+  73  a file could not be made
+  74  reading or writing failed
+  78  the configuration is wrong
+  130 a second Ctrl-C or SIGTERM: what was under way was left alone";
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
