@@ -19,6 +19,8 @@ pub struct Accumulator<T> {
     compression: Compression,
     open: Option<Open<T>>,
     next_ordinal: u64,
+    /// A record that takes more than `max_bytes` still goes, in a batch of its own, up to this.
+    max_single: usize,
     /// Capacity that the last batch came to: the next one starts with it.
     hint: usize,
 }
@@ -51,13 +53,19 @@ impl<T> Accumulator<T> {
     /// An accumulator with nothing open. Limits beyond what the format can hold are cut to it.
     #[must_use]
     pub fn new(limits: Limits, compression: Compression) -> Self {
-        Self { limits: limits.bounded(), compression, open: None, next_ordinal: 0, hint: 0 }
+        Self { limits: limits.bounded(), compression, open: None, next_ordinal: 0, max_single: 0, hint: 0 }
     }
 
     /// Changes the limits, for instance when a topic turns out to take less. They count from the next call on; what an
     /// open batch already holds stays in it.
     pub fn set_limits(&mut self, limits: Limits) {
         self.limits = limits.bounded();
+    }
+
+    /// Lets a record that takes more than `max_bytes` go in a batch of its own, if that batch is no larger than `bytes`
+    /// on the wire, uncompressed: what the topic takes. At most 1 GiB.
+    pub fn allow_single(&mut self, bytes: usize) {
+        self.max_single = Limits { max_bytes: bytes, ..self.limits }.bounded().max_bytes;
     }
 
     /// Adds a record to the open batch, or to a new one if there is none or it does not fit.
@@ -132,12 +140,12 @@ impl<T> Accumulator<T> {
         pool: &BufferPool,
     ) -> Result<Vec<u8>, PushError> {
         let size = len.saturating_add(HEADER_LEN);
-        let limit = self.limits.max_bytes;
+        let limit = self.limits.max_bytes.max(self.max_single);
         if size > limit {
             return Err(PushError::TooLarge { size, limit });
         }
         let needed = BufferPool::class_of(size);
-        let hinted = self.hint.min(BufferPool::class_of(limit));
+        let hinted = self.hint.min(BufferPool::class_of(self.limits.max_bytes));
         if hinted > needed && reserve(hinted) {
             return Ok(pool.get(hinted));
         }

@@ -234,3 +234,15 @@ fn an_uncompressed_batch_is_not_copied() {
     let sealed = rig.accumulator.seal().unwrap().encode(&pool);
     assert_eq!((sealed.released, pool.retained()), (0, 0));
 }
+
+#[test]
+fn a_record_over_the_batch_limit_goes_alone_if_the_topic_takes_it() {
+    let mut rig = Rig::new(LIMITS);
+    rig.accumulator.allow_single(20_000);
+    rig.push(&value(b"small")).unwrap();
+    let [before, own] = rig.push(&value(&[0; 15_000])).unwrap().sealed;
+    assert_eq!(held(before), (0, 1, SealReason::Bytes));
+    assert_eq!(held(own), (1, 1, SealReason::Bytes));
+    assert!(matches!(rig.push(&value(&[0; 20_000])), Err(PushError::TooLarge { limit: 20_000, .. })));
+    assert!(rig.accumulator.is_empty());
+}

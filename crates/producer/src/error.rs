@@ -21,13 +21,13 @@ pub enum PublishError {
     #[error(transparent)]
     TopicName(#[from] TopicNameError),
     /// The event is larger than a batch may be.
-    #[error("the event takes {size} bytes as a batch, more than the {limit} that {what} allows")]
+    #[error("the event takes {size} bytes as a batch of its own, more than the {limit} that {what} allows")]
     TooLarge {
         /// What it would take on the wire.
         size: usize,
         /// What is allowed.
         limit: usize,
-        /// The setting that allows no more.
+        /// What allows no more.
         what: &'static str,
     },
     /// No memory became free in time.

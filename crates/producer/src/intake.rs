@@ -86,7 +86,7 @@ impl Intake {
                 Refused::Error(PublishError::TooLarge { size: needed, limit, what: "buffer_memory" })
             }
             PushError::TooLarge { size, limit } => {
-                Refused::Error(PublishError::TooLarge { size, limit, what: "flush_bytes" })
+                Refused::Error(PublishError::TooLarge { size, limit, what: "the topic (max.message.bytes)" })
             }
         }
     }

@@ -103,6 +103,10 @@ impl Upcalls<Token> for Callbacks {
         self.0.topics.on_ready(topic, name, available);
     }
 
+    fn topic_limit(&mut self, topic: TopicId, bytes: usize) {
+        self.0.topics.on_limit(topic, bytes);
+    }
+
     fn topic_failed(&mut self, _topic: TopicId, name: &Arc<str>, reason: &Reason) {
         self.0.topics.on_failed(name, reason);
     }

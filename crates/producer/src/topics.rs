@@ -1,10 +1,13 @@
 //! The topics that were published to, and their partitions' open batches.
 //!
+//! Until a topic's own limit is known it is taken to be Kafka's default.
+//!
 //! Rules: looking up takes no lock; partitions are added, never taken away; a topic that failed is asked
 //! for anew by whoever publishes to it next.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -14,6 +17,9 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::delivery::Token;
+
+/// Kafka's default of `max.message.bytes`: a whole batch with its header, as it is on the wire.
+const DEFAULT_TOPIC_LIMIT: usize = 1_048_588;
 
 /// One partition's open batch.
 #[derive(Debug)]
@@ -45,6 +51,8 @@ pub(crate) struct Topic {
     pub(crate) partitions: ArcSwapOption<Partitions>,
     pub(crate) standing: watch::Sender<Standing>,
     pub(crate) sticky: Mutex<Sticky>,
+    /// The largest batch that it takes.
+    limit: AtomicUsize,
 }
 
 /// All topics, by name and by the sender's number.
@@ -76,6 +84,7 @@ impl Topics {
             partitions: ArcSwapOption::empty(),
             standing: watch::Sender::new(Standing::Unasked),
             sticky: Mutex::new(Sticky::new(self.limits.max_bytes)),
+            limit: DEFAULT_TOPIC_LIMIT.into(),
         });
         self.by_name.rcu(|topics| {
             let mut topics = HashMap::clone(topics);
@@ -109,8 +118,9 @@ impl Topics {
         let mut slots = known.map_or_else(Vec::new, |partitions| partitions.slots.clone());
         for index in slots.len()..available.len() {
             let id = PartitionId { topic: id, index: i32::try_from(index).unwrap_or(i32::MAX) };
-            let accumulator = Mutex::new(Accumulator::new(self.limits, self.compression));
-            slots.push(Arc::new(Slot { id, accumulator }));
+            let mut accumulator = Accumulator::new(self.limits, self.compression);
+            self.limit(&mut accumulator, topic.limit.load(Ordering::Relaxed));
+            slots.push(Arc::new(Slot { id, accumulator: Mutex::new(accumulator) }));
         }
         let available = (0..).zip(available).filter_map(|(index, has_leader)| has_leader.then_some(index)).collect();
         if !slots.is_empty() {
@@ -122,6 +132,30 @@ impl Topics {
             topics
         });
         topic.standing.send_replace(Standing::Ready);
+    }
+
+    /// Takes in how large a batch a topic takes; batches that are open already are kept as they are.
+    pub(crate) fn on_limit(&self, id: TopicId, bytes: usize) {
+        let Some(topic) = self.topic(id) else { return };
+        if bytes < self.limits.max_bytes {
+            tracing::info!(
+                topic = &*topic.name,
+                flush_bytes = self.limits.max_bytes,
+                bytes,
+                "flush_bytes is capped by what the topic takes"
+            );
+        }
+        topic.limit.store(bytes, Ordering::Relaxed);
+        if let Some(partitions) = &*topic.partitions.load() {
+            for slot in &partitions.slots {
+                self.limit(&mut slot.accumulator.lock(), bytes);
+            }
+        }
+    }
+
+    fn limit(&self, accumulator: &mut Accumulator<Token>, bytes: usize) {
+        accumulator.set_limits(Limits { max_bytes: self.limits.max_bytes.min(bytes), ..self.limits });
+        accumulator.allow_single(bytes);
     }
 
     pub(crate) fn on_failed(&self, name: &str, reason: &Reason) {

@@ -14,9 +14,9 @@ use tokio::time::timeout;
 
 use super::connection::{Dialer, Link};
 use crate::core::{BrokerAddress, ClusterMetadata, ErrorCode, LookAnswer};
-use crate::wire::messenger::{InitProducerIdRequest, Metadata, ProducerId};
+use crate::wire::messenger::{InitProducerIdRequest, Metadata, ProducerId, TopicLimit};
 use crate::wire::metadata::MetadataRequest;
-use crate::wire::small::describe_producers;
+use crate::wire::small::{describe_configs, describe_producers};
 
 /// Where a broker listens, as it was configured or learnt.
 pub(crate) type Endpoint = (Arc<str>, u16);
@@ -77,6 +77,15 @@ impl Control {
                 let why = format!("no answer within {:?}", self.timeout);
                 Err(NoProducerId { code: None, why: self.forget(why).await })
             }
+        }
+    }
+
+    /// Asks how large a batch a topic takes. `None`: nobody could be asked, or we may not know.
+    pub(crate) async fn topic_limit(&self, topic: Arc<str>) -> Option<usize> {
+        let link = self.link().await.ok()?;
+        match timeout(self.timeout, link.request(describe_configs::Request { topic })).await {
+            Ok(Ok(TopicLimit(limit))) => limit,
+            Ok(Err(_)) | Err(_) => None,
         }
     }
 

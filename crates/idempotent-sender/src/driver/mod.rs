@@ -10,7 +10,7 @@ mod connection;
 mod control;
 mod stream;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,6 +42,8 @@ pub trait Upcalls<T>: Send + 'static {
     fn corrected(&mut self, token: T, records: crate::core::RecordSet, base_offset: Option<i64>);
     /// A topic can be published to, or its partitions or leaders have changed.
     fn topic_ready(&mut self, topic: TopicId, name: &Arc<str>, available: &[bool]);
+    /// The largest batch that a topic takes (`max.message.bytes`).
+    fn topic_limit(&mut self, topic: TopicId, bytes: usize);
     /// A topic can't be had.
     fn topic_failed(&mut self, topic: TopicId, name: &Arc<str>, reason: &Reason);
     /// The linger of this open batch is over. Returns it sealed, unless it was sealed meanwhile.
@@ -99,6 +101,7 @@ enum IoEvent {
     Metadata(Result<ClusterMetadata, String>),
     ProducerId(Result<i64, NoProducerId>),
     Looked(PartitionId, BatchUid, LookAnswer),
+    Limit(TopicId, Option<usize>),
     Probed,
 }
 
@@ -117,6 +120,7 @@ pub struct Driver<T, U> {
     commands: mpsc::UnboundedReceiver<Command<T>>,
     lingering: VecDeque<(Instant, PartitionId, u64)>,
     links: HashMap<ConnId, OpenLink>,
+    limits_asked: HashSet<TopicId>,
     io: FuturesUnordered<IoFuture>,
     dialer: Dialer,
     control: Arc<Control>,
@@ -145,6 +149,7 @@ where
         commands,
         lingering: VecDeque::new(),
         links: HashMap::new(),
+        limits_asked: HashSet::new(),
         io: FuturesUnordered::new(),
         control: Arc::new(Control::new(dialer.clone(), request_timeout, bootstrap)),
         dialer,
@@ -311,7 +316,8 @@ where
             }
             IoEvent::ProducerId(Ok(id)) => self.core.on_producer_id(now, id),
             IoEvent::ProducerId(Err(error)) => self.core.on_producer_id_failed(now, error.code, &error.why),
-            IoEvent::Probed => {}
+            IoEvent::Limit(topic, Some(bytes)) => self.upcalls.topic_limit(topic, bytes),
+            IoEvent::Limit(_, None) | IoEvent::Probed => {}
             IoEvent::Looked(partition, uid, answer) => self.core.on_looked(now, partition, uid, answer),
         }
     }
@@ -343,6 +349,7 @@ where
                 Action::TopicReady { topic, available } => {
                     if let Some(name) = self.core.topic_name(topic) {
                         self.upcalls.topic_ready(topic, &name, &available);
+                        self.ask_limit(topic, name);
                     }
                 }
                 Action::TopicFailed { topic, reason } => {
@@ -351,6 +358,14 @@ where
                     }
                 }
             }
+        }
+    }
+
+    /// Asks, once for each topic, how large a batch it takes.
+    fn ask_limit(&mut self, topic: TopicId, name: Arc<str>) {
+        if self.limits_asked.insert(topic) {
+            let control = self.control.clone();
+            self.start(async move { IoEvent::Limit(topic, control.topic_limit(name).await) });
         }
     }
 

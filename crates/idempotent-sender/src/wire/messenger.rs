@@ -15,7 +15,7 @@ use rskafka::protocol::traits::ReadError;
 
 use super::metadata::MetadataRequest;
 use super::produce::{ProduceRequest, ProduceResponse};
-use super::small::{self, api_versions, describe_producers, init_producer_id};
+use super::small::{self, api_versions, describe_configs, describe_producers, init_producer_id};
 use crate::core::ClusterMetadata;
 
 const fn version(v: i16) -> ApiVersion {
@@ -86,6 +86,10 @@ message!(InitProducerIdRequest => ProducerId((i16, i64)), InitProducerId, init_p
 message!(describe_producers::Request => Producers((i16, Vec<describe_producers::Producer>)), DescribeProducers,
     describe_producers::VERSIONS, flexible describe_producers::FIRST_FLEXIBLE, header describe_producers::FIRST_FLEXIBLE,
     describe_producers::Request::encode, describe_producers::decode);
+
+message!(describe_configs::Request => TopicLimit(Option<usize>), DescribeConfigs, describe_configs::VERSIONS,
+    flexible describe_configs::FIRST_FLEXIBLE, header describe_configs::FIRST_FLEXIBLE,
+    describe_configs::Request::encode, describe_configs::decode);
 
 /// The ranges that a broker named, as the Messenger wants them; ranges that are upside down are left out.
 pub(crate) fn version_ranges(ranges: &[small::ApiRange]) -> HashMap<ApiKey, ApiVersionRange> {

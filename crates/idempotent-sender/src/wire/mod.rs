@@ -34,4 +34,7 @@ pub fn decode_anything(bytes: &[u8]) {
         let _ = small::init_producer_id::decode(bytes, version);
     }
     let _ = small::describe_producers::decode(bytes, 0);
+    for version in small::describe_configs::VERSIONS.0..=small::describe_configs::VERSIONS.1 {
+        let _ = small::describe_configs::decode(bytes, version);
+    }
 }

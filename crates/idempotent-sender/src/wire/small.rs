@@ -1,4 +1,4 @@
-//! The small messages: ApiVersions (0 to 3), InitProducerId (0 to 5), DescribeProducers (0).
+//! The small messages: ApiVersions (0 to 3), InitProducerId (0 to 5), DescribeProducers (0), DescribeConfigs (1 to 4).
 //!
 //! Rules: as for all messages here; each has its encode, its decode, and its version constants.
 
@@ -154,5 +154,82 @@ pub(crate) mod describe_producers {
             None if retriable => LookAnswer::Unavailable,
             None => LookAnswer::Nothing,
         }
+    }
+}
+
+pub(crate) mod describe_configs {
+    use super::{Arc, Reader, WireError, Writer};
+
+    pub(crate) const FIRST_FLEXIBLE: i16 = 4;
+    pub(crate) const VERSIONS: (i16, i16) = (1, 4);
+    /// A topic, among the kinds of resource.
+    const TOPIC: i8 = 2;
+    const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
+
+    /// Asks for a topic's `max.message.bytes`.
+    #[derive(Debug)]
+    pub(crate) struct Request {
+        pub(crate) topic: Arc<str>,
+    }
+
+    impl Request {
+        pub(crate) fn encode(&self, out: &mut Vec<u8>, version: i16) {
+            let mut writer = Writer::new(out, version >= FIRST_FLEXIBLE);
+            writer.count(1);
+            writer.i8(TOPIC);
+            writer.string(&self.topic);
+            writer.count(1);
+            writer.string(MAX_MESSAGE_BYTES);
+            writer.no_tags();
+            writer.i8(0); // synonyms
+            if version >= 3 {
+                writer.i8(0); // documentation
+            }
+            writer.no_tags();
+        }
+    }
+
+    /// The topic's `max.message.bytes`, if the broker told it.
+    pub(crate) fn decode(bytes: &[u8], version: i16) -> Result<Option<usize>, WireError> {
+        let mut reader = Reader::new(bytes, version >= FIRST_FLEXIBLE);
+        reader.i32("throttle time")?;
+        let mut found = None;
+        reader.vec("results", 7, |reader| {
+            reader.i16("error code")?;
+            reader.nullable_string("error message")?;
+            reader.i8("resource type")?;
+            reader.string("resource name")?;
+            reader.vec("configs", 6, |reader| {
+                let (name, value) = config(reader, version)?;
+                if &*name == MAX_MESSAGE_BYTES {
+                    found = value.and_then(|value| value.parse().ok());
+                }
+                Ok(())
+            })?;
+            reader.skip_tags()
+        })?;
+        reader.skip_tags()?;
+        reader.end()?;
+        Ok(found)
+    }
+
+    fn config(reader: &mut Reader<'_>, version: i16) -> Result<(Arc<str>, Option<Arc<str>>), WireError> {
+        let name = reader.string("config name")?;
+        let value = reader.nullable_string("config value")?;
+        reader.i8("read only")?;
+        reader.i8("config source")?;
+        reader.i8("is sensitive")?;
+        reader.vec("synonyms", 4, |reader| {
+            reader.string("synonym name")?;
+            reader.nullable_string("synonym value")?;
+            reader.i8("synonym source")?;
+            reader.skip_tags()
+        })?;
+        if version >= 3 {
+            reader.i8("config type")?;
+            reader.nullable_string("documentation")?;
+        }
+        reader.skip_tags()?;
+        Ok((name, value))
     }
 }

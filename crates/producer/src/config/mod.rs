@@ -151,7 +151,7 @@ impl KafkaConfig {
                 None => warnings.push(format!("{variable} is no option of kafka-courier and is ignored")),
             }
         }
-        problems.extend(config.problems());
+        problems.extend(config.problems().iter().map(|problem| name_variable(problem)));
         warnings.sort();
         if problems.is_empty() { Ok((config, warnings)) } else { Err(ConfigErrors(problems)) }
     }
@@ -209,6 +209,13 @@ impl KafkaConfig {
     }
 }
 
+/// Names the variable too, where a problem begins with an option's name.
+fn name_variable(problem: &str) -> String {
+    let end = problem.find(|c: char| !c.is_ascii_lowercase() && c != '_').unwrap_or(problem.len());
+    let (name, rest) = problem.split_at(end);
+    format!("KAFKA_{} ({name}){rest}", name.to_uppercase())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -251,7 +258,7 @@ mod tests {
             read(&[("KAFKA_FLUSH_TIMEOUT", "5"), ("KAFKA_MAX_IN_FLIGHT", "6"), ("KAFKA_BROKERS", "::")]).unwrap_err();
         assert_eq!(error.0.len(), 3, "{error}");
         assert!(error.to_string().contains("KAFKA_FLUSH_TIMEOUT is \"5\""), "{error}");
-        assert!(error.to_string().contains("max_in_flight is 6"), "{error}");
+        assert!(error.to_string().contains("KAFKA_MAX_IN_FLIGHT (max_in_flight) is 6"), "{error}");
     }
 
     #[test]
