@@ -88,6 +88,24 @@ impl<T> Accumulator<T> {
     where
         T: Clone,
     {
+        self.push_at(|| now, record, reserve, pool, token)
+    }
+
+    /// As [`push`](Self::push), for those to whom a look at the clock is dear: `now` is asked only if a batch is opened.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub fn push_at(
+        &mut self,
+        now: impl FnOnce() -> Instant,
+        record: &Record<'_>,
+        reserve: &mut impl FnMut(usize) -> bool,
+        pool: &BufferPool,
+        token: impl FnOnce() -> T,
+    ) -> Result<Pushed<T>, PushError>
+    where
+        T: Clone,
+    {
         let payload = record.payload_len();
         if let Some(open) = &mut self.open {
             let layout = open.raw.layout(payload, record.timestamp);
@@ -109,7 +127,7 @@ impl<T> Accumulator<T> {
 
     fn push_first(
         &mut self,
-        now: Instant,
+        now: impl FnOnce() -> Instant,
         record: &Record<'_>,
         payload: usize,
         reserve: &mut impl FnMut(usize) -> bool,
@@ -121,6 +139,7 @@ impl<T> Accumulator<T> {
     {
         let layout = Layout::new(payload, 0, 0);
         let buffer = self.first_buffer(layout.len(), reserve, pool)?;
+        let now = now();
         let token = token();
         let before = self.reason_against(record).and_then(|reason| self.seal_for(reason)).map(Box::new);
         let mut raw = RawBatch::new(buffer);

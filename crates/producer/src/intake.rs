@@ -70,7 +70,7 @@ impl Intake {
         let token = || Token::new(topic.name.clone(), slot.id.index, shared.ledger.enter());
         let reserve = &mut |bytes| shared.memory.reserve(bytes);
         let pushed = accumulator
-            .push(Instant::now(), record, reserve, &shared.pool, token)
+            .push_at(Instant::now, record, reserve, &shared.pool, token)
             .map_err(|error| self.refusal(error))?;
         if let (Some(deadline), None) = (pushed.opened, &pushed.sealed[1]) {
             self.tell(Command::Opened { partition: slot.id, ordinal: pushed.ordinal, deadline });

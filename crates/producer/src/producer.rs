@@ -39,6 +39,9 @@ thread_local! {
 /// at once, and does not hold up its other events.
 const FAILED_TOPIC_PAUSE: Duration = Duration::from_secs(5);
 
+/// How long batches on their way may give no memory back before the open ones are sent too.
+const SHORT_OF_MEMORY: Duration = Duration::from_millis(50);
+
 /// A scratch buffer that has grown beyond this is not kept.
 const SCRATCH_KEPT: usize = 1 << 20;
 
@@ -107,6 +110,7 @@ impl KafkaProducer {
             ledger: Ledger::default(),
             closed: false.into(),
             counts: Counts::default(),
+            on_their_way: 0.into(),
         });
         let driver_config = DriverConfig {
             core: config.core(),
@@ -266,15 +270,27 @@ impl KafkaProducer {
             Refused::Error(error) => Err(error),
             Refused::NoTopic => self.wait_for_topic(topic).await,
             Refused::NoMemory { needed } => {
-                let intake = &self.inner.intake;
-                intake.tell(Command::SealOpen);
-                let patience = deadline.saturating_duration_since(Instant::now());
-                if intake.shared.memory.wait_for(needed, patience).await {
+                if self.wait_for_memory(needed, deadline).await {
                     return Ok(());
                 }
                 Err(PublishError::BufferFull { needed, waited: self.inner.max_block })
             }
         }
+    }
+
+    /// Waits for memory until `deadline`; whether it is there. As long as batches on their way give some back
+    /// the open ones go on filling; if none are, or none do, the open ones are sent as they are.
+    async fn wait_for_memory(&self, needed: usize, deadline: Instant) -> bool {
+        let intake = &self.inner.intake;
+        let memory = &intake.shared.memory;
+        let patience = || deadline.saturating_duration_since(Instant::now());
+        if intake.shared.on_their_way.load(Ordering::Relaxed) > 0
+            && memory.wait_for(needed, patience().min(SHORT_OF_MEMORY)).await
+        {
+            return true;
+        }
+        intake.tell(Command::SealOpen);
+        memory.wait_for(needed, patience()).await
     }
 
     async fn wait_for_topic(&self, topic: &Topic) -> Result<(), PublishError> {

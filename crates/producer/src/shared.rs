@@ -3,7 +3,7 @@
 //! Rules: nothing here blocks; memory goes back before a verdict is told, so that whoever is told finds room.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kafka_courier_batcher::{BufferPool, Filled};
@@ -28,6 +28,8 @@ pub(crate) struct Shared {
     pub(crate) ledger: Ledger,
     pub(crate) closed: AtomicBool,
     pub(crate) counts: Counts,
+    /// Sealed batches without their last verdict.
+    pub(crate) on_their_way: AtomicUsize,
 }
 
 /// What has happened so far; read without a lock.
@@ -49,6 +51,7 @@ impl Shared {
     pub(crate) fn submission(&self, partition: PartitionId, filled: Filled<Token>) -> Submission<Token> {
         filled.token.state().sealed(filled.record_count());
         let sealed = filled.encode(&self.pool);
+        self.on_their_way.fetch_add(1, Ordering::Relaxed);
         self.memory.release(sealed.released);
         let old = wall_clock_ms() - i64::try_from(AGED.as_millis()).unwrap_or(0);
         Submission {
@@ -85,6 +88,7 @@ impl Upcalls<Token> for Callbacks {
             );
         }
         if token.state().settle(records, verdict) {
+            self.0.on_their_way.fetch_sub(1, Ordering::Relaxed);
             self.0.ledger.strike(token.state().number);
         }
     }

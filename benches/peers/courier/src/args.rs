@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use kafka_courier::KafkaConfig;
+
 /// What is to be sent, and how.
 #[derive(Clone, Debug)]
 pub struct Args {
@@ -24,12 +26,15 @@ pub struct Args {
     pub threads: usize,
     pub flush_messages: u32,
     pub buffer: usize,
+    pub request: usize,
+    pub connections: u32,
     /// Typed events, JSON encoding included, instead of raw records.
     pub typed: bool,
 }
 
 impl Args {
     pub fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
+        let defaults = KafkaConfig::default();
         let mut args = Self {
             bootstrap: "127.0.0.1:19092".into(),
             topic: "bench".into(),
@@ -47,6 +52,8 @@ impl Args {
             threads: 1,
             flush_messages: 1_000_000,
             buffer: 64 << 20,
+            request: defaults.max_request_bytes,
+            connections: defaults.connections_per_broker,
             typed: false,
         };
         while let Some(flag) = words.next() {
@@ -74,6 +81,8 @@ impl Args {
             "--x-threads" => self.threads = read(flag, value)?,
             "--x-flush-messages" => self.flush_messages = read(flag, value)?,
             "--x-buffer" => self.buffer = read(flag, value)?,
+            "--x-request" => self.request = read(flag, value)?,
+            "--x-connections" => self.connections = read(flag, value)?,
             "--x-typed" => self.typed = value == "1",
             _ => return Err(format!("unknown flag {flag}")),
         }

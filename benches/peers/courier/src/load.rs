@@ -65,7 +65,9 @@ pub async fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     let mut senders = Vec::new();
     for thread in 0..load.args.threads as u64 {
         let (load, collectors) = (load.clone(), collectors.clone());
-        senders.push(tokio::spawn(async move { send_all(&load, thread, collectors).await }));
+        // A thread of its own: a paced sender sleeps as a thread does, and would hold up a worker's tasks.
+        let runtime = tokio::runtime::Handle::current();
+        senders.push(tokio::task::spawn_blocking(move || runtime.block_on(send_all(&load, thread, collectors))));
     }
     drop(collectors);
     for sender in senders {
@@ -91,6 +93,8 @@ async fn prepare(args: Args) -> Result<Load, Failure> {
     config.flush_timeout = Duration::from_millis(args.linger_ms);
     config.buffer_memory = args.buffer;
     config.max_in_flight = args.inflight;
+    config.max_request_bytes = args.request;
+    config.connections_per_broker = args.connections;
     config.compression = if args.compression == "snappy" { Compression::Snappy } else { Compression::None };
     Ok(Load {
         producer: KafkaProducer::build(config)?,
