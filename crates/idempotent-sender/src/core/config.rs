@@ -31,6 +31,11 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// Where the core's chance (jitter) starts.
     pub seed: u64,
+    /// The epoch under which a partition begins with its first producer id: 0, but a test of what happens
+    /// when epochs are used up begins near `i16::MAX`.
+    pub first_epoch: i16,
+    /// The sequence number with which a partition begins: 0, but a test of the wrap begins near `i32::MAX`.
+    pub first_sequence: i32,
 }
 
 impl Default for Config {
@@ -47,6 +52,8 @@ impl Default for Config {
             connections_per_broker: 4,
             idle_timeout: Duration::from_secs(540),
             seed: 0,
+            first_epoch: 0,
+            first_sequence: 0,
         }
     }
 }
@@ -96,6 +103,8 @@ impl Config {
         ] {
             check(!value.is_zero(), name, "0s".to_owned(), "more than zero");
         }
+        check(self.first_epoch >= 0, "first_epoch", self.first_epoch.to_string(), "at least 0");
+        check(self.first_sequence >= 0, "first_sequence", self.first_sequence.to_string(), "at least 0");
         check(
             self.backoff.base <= self.backoff.cap,
             "retry_backoff",

@@ -208,7 +208,11 @@ impl<T: Clone> Partition<T> {
             Some(next) => next,
             None => {
                 let producer_id = cx.producer_id.filter(|id| Some(*id) != self.exhausted)?;
-                self.next.insert(NextStamp { producer_id, epoch: 0, sequence: 0 })
+                let (epoch, sequence) = match self.exhausted {
+                    None => (cx.config.first_epoch, cx.config.first_sequence),
+                    Some(_) => (0, 0),
+                };
+                self.next.insert(NextStamp { producer_id, epoch, sequence })
             }
         };
         let mut flight = self.queue.pop_front()?;

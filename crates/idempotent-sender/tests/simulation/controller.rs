@@ -1,0 +1,297 @@
+//! The controller and the lives of brokers: elections, fencing, pauses, kills, restarts, news.
+//!
+//! Rules (KRaft): only a member of the ISR is elected; a broker that is silent for `session_timeout`, or
+//! that starts anew, is fenced, and leads nothing until it is back; brokers and metadata answers go by
+//! what they have heard, which may be old; a paused broker hears nothing and believes itself a leader.
+
+use kafka_courier_idempotent_sender::core::{
+    BatchUid, BrokerId, ClusterMetadata, PartitionId, PartitionMetadata, TopicMetadata,
+};
+
+use crate::cluster::{
+    BROKERS, MS, Micros, PARTITIONS, PARTITIONS_OF_A_TOPIC, Replica, SECOND, TOPICS, View, topic_name, topic_of, uuid,
+};
+use crate::log::Producers;
+use crate::produce::address;
+use crate::world::{Event, World, model_partition};
+
+impl World {
+    /// Changes the truth about a partition; the brokers hear of it by and by.
+    pub(crate) fn change(&mut self, partition: usize, change: impl FnOnce(&mut View)) {
+        change(&mut self.partitions[partition].truth);
+        self.trace(|| format!("p{partition} is now {:?}", self.partitions[partition].truth));
+        for broker in 0..BROKERS {
+            let wait = self.rng.range(MS / 2..50 * MS) + self.brokers[broker].news_delay;
+            self.after(wait, Event::News(broker, partition));
+        }
+    }
+
+    pub(crate) fn learn_news(&mut self, broker: usize, partition: usize) {
+        let truth = self.partitions[partition].truth;
+        let before = self.brokers[broker].views[partition];
+        if !self.brokers[broker].runs() || truth == before {
+            return;
+        }
+        self.brokers[broker].views[partition] = truth;
+        let led = before.leader == Some(broker);
+        let leads = truth.leader == Some(broker);
+        if truth.incarnation != before.incarnation || !truth.exists {
+            self.end_waits(broker, partition, |_| Some(3));
+        }
+        if truth.incarnation != self.partitions[partition].replicas[broker].incarnation {
+            let replica = Replica { incarnation: truth.incarnation, ..Replica::default() };
+            self.partitions[partition].replicas[broker] = replica;
+        }
+        if led && !leads {
+            self.end_waits(broker, partition, |_| Some(6));
+        }
+        if leads && truth.epoch != before.epoch {
+            self.begin_to_lead(broker, partition);
+        }
+        if leads {
+            self.advance(broker, partition);
+        }
+        self.fetch_soon(partition);
+    }
+
+    fn begin_to_lead(&mut self, broker: usize, partition: usize) {
+        let epoch = self.partitions[partition].truth.epoch;
+        let replica = &mut self.partitions[partition].replicas[broker];
+        replica.fetched = [0; BROKERS];
+        replica.caught_up = [self.now; BROKERS];
+        self.after(self.plan.rules.replica_lag_max, Event::WatchIsr(broker, partition, epoch));
+    }
+
+    /// Elects `to`, if it is in the ISR and alive.
+    pub(crate) fn elect(&mut self, partition: usize, to: usize) {
+        let truth = self.partitions[partition].truth;
+        if truth.exists && truth.leader != Some(to) && truth.in_isr(to) && !self.brokers[to].fenced {
+            self.change(partition, |truth| {
+                truth.leader = Some(to);
+                truth.epoch += 1;
+            });
+        }
+    }
+
+    pub(crate) fn fence(&mut self, broker: usize) {
+        if std::mem::replace(&mut self.brokers[broker].fenced, true) {
+            return;
+        }
+        for partition in 0..PARTITIONS {
+            let truth = self.partitions[partition].truth;
+            let others: Vec<usize> =
+                (0..BROKERS).filter(|b| *b != broker && truth.in_isr(*b) && !self.brokers[*b].fenced).collect();
+            let next = if others.is_empty() { None } else { Some(self.rng.pick(&others)) };
+            let led = truth.leader == Some(broker);
+            if !led && (!truth.in_isr(broker) || truth.isr_len() == 1) {
+                continue;
+            }
+            self.change(partition, |truth| {
+                if truth.isr_len() > 1 {
+                    truth.isr &= !(1 << broker);
+                }
+                if led {
+                    truth.leader = next;
+                    truth.epoch += 1;
+                }
+            });
+        }
+    }
+
+    pub(crate) fn fence_if_still(&mut self, broker: usize, incarnation: u32, pauses: u32) {
+        let state = &self.brokers[broker];
+        if state.incarnation == incarnation && state.pauses == pauses && !state.runs() {
+            self.fence(broker);
+        }
+    }
+
+    pub(crate) fn unfence_if_still(&mut self, broker: usize, incarnation: u32, pauses: u32) {
+        let state = &mut self.brokers[broker];
+        if state.incarnation != incarnation || state.pauses != pauses || !state.runs() {
+            return;
+        }
+        state.fenced = false;
+        for partition in 0..PARTITIONS {
+            let truth = self.partitions[partition].truth;
+            if truth.leader.is_none() && truth.in_isr(broker) {
+                self.elect(partition, broker);
+            }
+            let wait = self.rng.range(MS..50 * MS);
+            self.after(wait, Event::News(broker, partition));
+            self.fetch_soon(partition);
+        }
+    }
+
+    fn fence_later(&mut self, broker: usize) {
+        let Self { brokers, plan, .. } = self;
+        let event = Event::Fence(broker, brokers[broker].incarnation, brokers[broker].pauses);
+        let wait = plan.rules.session_timeout;
+        self.after(wait, event);
+    }
+
+    fn unfence_later(&mut self, broker: usize) {
+        let event = Event::Unfence(broker, self.brokers[broker].incarnation, self.brokers[broker].pauses);
+        let wait = self.rng.range(50 * MS..SECOND);
+        self.after(wait, event);
+    }
+
+    pub(crate) fn pause(&mut self, broker: usize, time: Micros) {
+        if !self.brokers[broker].runs() {
+            return;
+        }
+        self.trace(|| format!("broker {broker} is paused for {} ms", time / MS));
+        self.brokers[broker].paused = true;
+        self.brokers[broker].pauses += 1;
+        self.after(time, Event::Resume(broker, self.brokers[broker].pauses));
+        self.fence_later(broker);
+    }
+
+    pub(crate) fn resume(&mut self, broker: usize, pauses: u32) {
+        if !self.brokers[broker].paused || self.brokers[broker].pauses != pauses {
+            return;
+        }
+        self.trace(|| format!("broker {broker} resumes"));
+        self.brokers[broker].paused = false;
+        self.brokers[broker].pauses += 1;
+        for partition in 0..PARTITIONS {
+            let wait = self.rng.range(0..300 * MS);
+            self.after(wait, Event::News(broker, partition));
+            self.fetch_soon(partition);
+        }
+        for conn in self.links_of(broker) {
+            let wait = self.rng.range(0..20 * MS);
+            self.after(wait, Event::Serve(conn));
+        }
+        self.unfence_later(broker);
+    }
+
+    /// `clean`: its leaderships are handed over first, and a snapshot of its producers is written.
+    pub(crate) fn stop(&mut self, broker: usize, clean: bool, down: Micros) {
+        if !self.brokers[broker].up {
+            return;
+        }
+        self.trace(|| format!("broker {broker} stops, clean: {clean}"));
+        if clean {
+            self.fence(broker);
+        }
+        let state = &mut self.brokers[broker];
+        state.up = false;
+        state.paused = false;
+        state.incarnation += 1;
+        self.delayed.retain(|_, delayed| delayed.broker != broker);
+        for conn in self.links_of(broker) {
+            if let Some(link) = self.links.get_mut(&conn) {
+                link.inbox.clear();
+            }
+            self.cut(conn);
+        }
+        self.fence_later(broker);
+        self.after(down, Event::Restart(broker, clean));
+    }
+
+    pub(crate) fn restart(&mut self, broker: usize, clean: bool) {
+        if self.brokers[broker].up {
+            return;
+        }
+        self.trace(|| format!("broker {broker} starts"));
+        self.brokers[broker].up = true;
+        self.brokers[broker].incarnation += 1;
+        self.fence(broker);
+        for partition in 0..PARTITIONS {
+            let draw = self.rng.next() as usize;
+            // It knows nobody as leader until it has heard who leads.
+            self.brokers[broker].views[partition].leader = None;
+            let replica = &mut self.partitions[partition].replicas[broker];
+            let snapshot = if clean { replica.log.len() } else { draw % (replica.log.len() + 1) };
+            replica.producers = Producers::rebuild(&replica.log, snapshot);
+            replica.offline = false;
+        }
+        self.unfence_later(broker);
+    }
+
+    /// The topic is deleted, and made anew `gone` later.
+    pub(crate) fn make_anew(&mut self, topic: usize, gone: bool) {
+        for partition in (0..PARTITIONS).filter(|p| topic_of(*p) == topic) {
+            if gone {
+                self.archive(partition);
+                self.change(partition, |truth| truth.exists = false);
+            } else {
+                let alive: Vec<usize> = (0..BROKERS).filter(|b| !self.brokers[*b].fenced).collect();
+                let leader = if alive.is_empty() { None } else { Some(self.rng.pick(&alive)) };
+                let isr = alive.iter().fold(0, |isr, b| isr | 1 << b);
+                self.change(partition, |truth| {
+                    let incarnation = truth.incarnation + 1;
+                    let isr = if isr == 0 { 0b111 } else { isr };
+                    *truth = View { leader, epoch: 0, isr, incarnation, exists: true };
+                });
+            }
+        }
+    }
+
+    fn archive(&mut self, partition: usize) {
+        let model = &mut self.partitions[partition];
+        for replica in model.replicas.iter().filter(|replica| replica.incarnation == model.truth.incarnation) {
+            let committed = replica.log.iter().filter(|entry| entry.end() <= replica.high_watermark);
+            model.archived.extend(committed.map(|entry| (replica.incarnation, entry.clone())));
+        }
+    }
+
+    pub(crate) fn refresh_metadata(&mut self) {
+        let broker = self.rng.index(BROKERS);
+        let wait = self.latency(broker);
+        self.after(wait, Event::AskMetadata(broker));
+    }
+
+    pub(crate) fn ask_metadata(&mut self, broker: usize) {
+        let state = &self.brokers[broker];
+        if !state.runs() || state.refuses_until > self.now || state.requests_stall_until > self.now {
+            let wait = if state.up { self.rng.range(SECOND..10 * SECOND) } else { MS };
+            self.after(wait, Event::Metadata(None));
+            return;
+        }
+        let topics = (0..TOPICS).map(|topic| self.topic_metadata(broker, topic)).collect();
+        let brokers = (0..BROKERS).filter(|b| !self.brokers[*b].fenced).map(address).collect();
+        let wait = self.latency(broker);
+        self.after(wait, Event::Metadata(Some(ClusterMetadata { brokers, topics })));
+    }
+
+    fn topic_metadata(&self, broker: usize, topic: usize) -> TopicMetadata {
+        let first = topic * PARTITIONS_OF_A_TOPIC;
+        let views = &self.brokers[broker].views[first..first + PARTITIONS_OF_A_TOPIC];
+        let gone = views.iter().any(|view| !view.exists);
+        let partition = |(index, view): (usize, &View)| PartitionMetadata {
+            index: index as i32,
+            code: if view.leader.is_some() { 0 } else { 5 },
+            leader: view.leader.map(|leader| BrokerId(leader as i32 + 1)),
+            leader_epoch: view.epoch,
+        };
+        TopicMetadata {
+            name: topic_name(topic).into(),
+            uuid: if gone { [0; 16] } else { uuid(topic, views[0].incarnation) },
+            code: if gone { 3 } else { 0 },
+            partitions: if gone { Vec::new() } else { views.iter().enumerate().map(partition).collect() },
+        }
+    }
+
+    pub(crate) fn init_producer_id(&mut self) {
+        let broker = self.rng.index(BROKERS);
+        let wait = self.latency(broker);
+        let state = &self.brokers[broker];
+        let answer = if !state.runs() || state.refuses_until > self.now {
+            Err(0)
+        } else if self.plan.rules.failing_ids > 0 {
+            self.plan.rules.failing_ids -= 1;
+            Err(14)
+        } else {
+            self.next_producer_id += 1;
+            Ok(self.next_producer_id)
+        };
+        self.after(wait, Event::ProducerId(answer));
+    }
+
+    pub(crate) fn look(&mut self, broker: usize, core: PartitionId, uid: BatchUid, producer_id: i64) {
+        let wait = self.latency(broker);
+        let partition = model_partition(core);
+        self.after(wait, Event::AskLook { broker, partition, core, uid, producer_id });
+    }
+}

@@ -1,0 +1,261 @@
+//! What was accepted, what became of it, and what must hold at every moment.
+//!
+//! Rules: a record has a number, which its value carries through the cluster; verdicts are noted as they
+//! come, and a second one for a record is an error at once.
+
+use std::collections::{BTreeMap, HashMap};
+
+use kafka_courier_batcher::{Accumulator, BatchView, Compression, DecodedRecord, Limits, Record};
+use kafka_courier_idempotent_sender::core::{
+    ConnId, FailedOutcome, ProducePart, RecordSet, RequestId, Settlement, Submission, Verdict,
+};
+
+use crate::cluster::{MS, Micros, PARTITIONS};
+use crate::plan::{BatchPlan, RecordPlan};
+use crate::world::{STARTED_MS, World, core_partition, model_partition};
+
+#[derive(Clone, Debug)]
+pub(crate) struct RecordHistory {
+    pub(crate) partition: usize,
+    pub(crate) has_key: bool,
+    pub(crate) verdict: Option<Told>,
+    pub(crate) corrected: Option<Option<i64>>,
+}
+
+/// The verdict on one record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Told {
+    Delivered(Option<i64>),
+    NotWritten(Option<i16>),
+    Unknown(Option<i16>),
+}
+
+#[derive(Clone, Debug)]
+struct BatchHistory {
+    first: u32,
+    count: u32,
+    published_at: Micros,
+    charge: usize,
+    returned: usize,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    pub(crate) records: Vec<RecordHistory>,
+    batches: Vec<BatchHistory>,
+    /// For each partition: its next batch's ordinal, and when its last one was opened.
+    opened: [(u64, Micros); PARTITIONS],
+    /// Which record a stamp stood for at first: it must stand for no other.
+    stamps: HashMap<(usize, i64, i16, i32), u32>,
+    /// What is unanswered on each open connection: the partition and the first record of each batch.
+    in_flight: BTreeMap<ConnId, Vec<(RequestId, Vec<(usize, u32)>)>>,
+    pub(crate) faults: BTreeMap<&'static str, u64>,
+}
+
+/// A record's number is in its value's first four bytes.
+pub(crate) fn record_number(record: &DecodedRecord<'_>) -> Result<u32, String> {
+    let value = record.value.and_then(|value| value.first_chunk::<4>()).ok_or("a record lost its value")?;
+    Ok(u32::from_be_bytes(*value))
+}
+
+fn timestamp(now: Micros, age_ms: i64) -> i64 {
+    STARTED_MS + (now / MS) as i64 - age_ms
+}
+
+impl World {
+    pub(crate) fn submit_planned(&mut self, index: usize) -> Result<(), String> {
+        let planned = self.plan.batches[index].clone();
+        self.submit(&planned)
+    }
+
+    /// Hands a batch to the sender, as the accumulator would.
+    pub(crate) fn submit(&mut self, planned: &BatchPlan) -> Result<(), String> {
+        let token = self.history.batches.len();
+        let first = self.history.records.len() as u32;
+        let batch = self.encode(planned, first)?;
+        // A partition's batches are opened one after the other.
+        let (ordinal, opened_before) = self.history.opened[planned.partition];
+        let published_at = self.now.saturating_sub(planned.lingered).max(opened_before);
+        self.history.opened[planned.partition] = (ordinal + 1, published_at);
+        let submission = Submission {
+            partition: core_partition(planned.partition),
+            token,
+            ordinal,
+            published_at: self.instant() - std::time::Duration::from_micros(self.now - published_at),
+            aged: planned.age_ms > 0,
+            batch,
+        };
+        let count = planned.records.len() as u32;
+        let charge = submission.batch.capacity();
+        self.history.batches.push(BatchHistory { first, count, published_at, charge, returned: 0 });
+        self.trace(|| format!("submit {token}: p{} records {first}+{count}", planned.partition));
+        let now = self.instant();
+        self.sender.on_sealed(now, submission).map_err(|_| "a batch for a known partition came back".to_owned())
+    }
+
+    fn encode(&mut self, planned: &BatchPlan, first: u32) -> Result<kafka_courier_batcher::EncodedBatch, String> {
+        let limits = Limits { max_records: u32::MAX, max_bytes: 1 << 20, linger: Default::default() };
+        let compression = if first.is_multiple_of(5) { Compression::Snappy } else { Compression::None };
+        let mut accumulator = Accumulator::new(limits, compression);
+        for (number, RecordPlan { has_key, padding }) in (first..).zip(&planned.records) {
+            let mut value = number.to_be_bytes().to_vec();
+            value.resize(4 + usize::from(*padding), b'.');
+            let key = has_key.then_some(&b"key"[..]);
+            let timestamp = timestamp(self.now, planned.age_ms);
+            let record = Record { key, value: Some(&value), headers: &[], timestamp };
+            accumulator
+                .push(self.instant(), &record, &mut |_| true, &self.pool, || ())
+                .map_err(|error| error.to_string())?;
+            let partition = planned.partition;
+            self.history.records.push(RecordHistory { partition, has_key: *has_key, verdict: None, corrected: None });
+        }
+        let filled = accumulator.seal().ok_or("a batch without records")?;
+        Ok(filled.encode(&self.pool).batch)
+    }
+
+    /// Checks what leaves: one batch of a partition in a request, the bound on what is unanswered, and that
+    /// a stamp stands for the same record for ever.
+    pub(crate) fn note_sent(&mut self, conn: ConnId, request: RequestId, parts: &[ProducePart]) -> Result<(), String> {
+        self.trace(|| format!("send {request:?} on {conn:?}: {}", show_parts(parts)));
+        let mut sent: Vec<(usize, u32)> = Vec::with_capacity(parts.len());
+        for part in parts {
+            let partition = model_partition(part.partition);
+            if sent.iter().any(|(other, _)| *other == partition) {
+                return Err(format!("{request:?} holds two batches of p{partition}"));
+            }
+            sent.push((partition, self.history.check_stamp(part)?));
+        }
+        self.history.in_flight.entry(conn).or_default().push((request, sent.clone()));
+        sent.iter().try_for_each(|(partition, _)| self.check_window(*partition))
+    }
+
+    /// At most `max_in_flight` batches of a partition are unanswered, over all connections.
+    fn check_window(&self, partition: usize) -> Result<(), String> {
+        let history = &self.history;
+        let all = history.in_flight.values().flatten().flat_map(|(_, sent)| sent);
+        let unsettled = |number: &u32| history.records[*number as usize].verdict.is_none();
+        let mut firsts: Vec<u32> = all.filter(|s| s.0 == partition).map(|s| s.1).filter(unsettled).collect();
+        firsts.sort_unstable();
+        firsts.dedup();
+        if firsts.len() > self.plan.config.max_in_flight as usize {
+            return Err(format!("p{partition}: the batches that begin with {firsts:?} are all unanswered"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn settled(&mut self, settlement: Settlement<usize>) -> Result<(), String> {
+        let Settlement { token, partition, records, verdict, batch, charge } = settlement;
+        let history = &mut self.history;
+        let told_of = history.batches.get_mut(token).ok_or("a verdict for a batch that was never handed in")?;
+        told_of.returned += charge;
+        let late = self.now.saturating_sub(told_of.published_at);
+        if late > self.plan.config.delivery_timeout.as_micros() as Micros + MS {
+            return Err(format!("batch {token} has its verdict {} ms after it was published", late / MS));
+        }
+        let (first, count) = (told_of.first, told_of.count);
+        let mut numbers = Vec::new();
+        for (position, index) in (0..).zip(records.iter()) {
+            if index >= count {
+                return Err(format!("batch {token} has no record {index}"));
+            }
+            numbers.push(first + index);
+            let record = &mut history.records[(first + index) as usize];
+            let told = Told::of(&verdict, position);
+            if let Some(before) = record.verdict.replace(told) {
+                return Err(format!("record {} has two verdicts: {before:?} and {told:?}", first + index));
+            }
+            if record.partition != model_partition(partition) {
+                return Err(format!("record {} settled for another partition", first + index));
+            }
+        }
+        let held = numbers_in(batch.as_bytes())?;
+        if held != numbers {
+            return Err(format!("a settlement of {numbers:?} came with the bytes of {held:?}"));
+        }
+        Ok(())
+    }
+}
+
+impl Told {
+    fn of(verdict: &Verdict, position: i64) -> Self {
+        match verdict {
+            Verdict::Delivered { base_offset, .. } => Self::Delivered(base_offset.map(|base| base + position)),
+            Verdict::Failed(failure) => {
+                let code = failure.reason.code().map(|code| code.0);
+                match failure.outcome {
+                    FailedOutcome::NotWritten => Self::NotWritten(code),
+                    FailedOutcome::Unknown => Self::Unknown(code),
+                }
+            }
+        }
+    }
+}
+
+impl History {
+    pub(crate) fn answered(&mut self, conn: ConnId, request: RequestId) {
+        if let Some(sent) = self.in_flight.get_mut(&conn) {
+            sent.retain(|(id, _)| *id != request);
+        }
+    }
+
+    pub(crate) fn closed(&mut self, conn: ConnId) {
+        self.in_flight.remove(&conn);
+    }
+
+    /// Returns the number of the batch's first record.
+    fn check_stamp(&mut self, part: &ProducePart) -> Result<u32, String> {
+        let stamp = part.batch.current_stamp().ok_or("a batch without a stamp")?;
+        let partition = model_partition(part.partition);
+        let numbers = numbers_in(part.batch.as_bytes())?;
+        for (n, number) in (0_u32..).zip(&numbers) {
+            let sequence = kafka_courier_batcher::sequence_add(stamp.base_sequence, n);
+            let key = (partition, stamp.producer_id, stamp.epoch, sequence);
+            let stood_for = *self.stamps.entry(key).or_insert(*number);
+            if stood_for != *number {
+                return Err(format!("{key:?} stood for record {stood_for}, and now for {number}"));
+            }
+        }
+        numbers.first().copied().ok_or_else(|| "an empty batch was sent".to_owned())
+    }
+
+    pub(crate) fn corrected(&mut self, token: usize, set: &RecordSet, base: Option<i64>) -> Result<(), String> {
+        let batch = self.batches.get(token).ok_or("a correction of a batch that was never handed in")?;
+        for (position, index) in (0..).zip(set.iter()) {
+            let record = &mut self.records[(batch.first + index) as usize];
+            if !matches!(record.verdict, Some(Told::Unknown(_))) || record.corrected.is_some() {
+                return Err(format!("{:?} was corrected", record));
+            }
+            record.corrected = Some(base.map(|base| base + position));
+        }
+        Ok(())
+    }
+
+    /// Every charge was given back once.
+    pub(crate) fn check_charges(&self) -> Result<(), String> {
+        match self.batches.iter().find(|batch| batch.charge != batch.returned) {
+            Some(batch) => Err(format!("{batch:?} was charged with other bytes than were given back")),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn published_at(&self, record: usize) -> Micros {
+        let batch = self.batches.partition_point(|batch| batch.first as usize <= record);
+        self.batches[batch - 1].published_at
+    }
+}
+
+fn numbers_in(bytes: &[u8]) -> Result<Vec<u32>, String> {
+    let (view, _) = BatchView::parse(bytes).map_err(|error| error.to_string())?;
+    let records = view.records(1 << 20).map_err(|error| error.to_string())?;
+    records.iter().map(|record| record_number(&record.map_err(|error| error.to_string())?)).collect()
+}
+
+fn show_parts(parts: &[ProducePart]) -> String {
+    let show = |part: &ProducePart| {
+        let stamp = part.batch.current_stamp();
+        let numbers = numbers_in(part.batch.as_bytes()).unwrap_or_default();
+        let words = stamp.map(|s| format!("{}/{}/{}", s.producer_id, s.epoch, s.base_sequence)).unwrap_or_default();
+        format!("[p{} {words} {numbers:?}]", model_partition(part.partition))
+    };
+    parts.iter().map(show).collect()
+}

@@ -1,0 +1,209 @@
+//! Connections between the sender and the model's brokers.
+//!
+//! Rules:
+//! - A connection delivers in order, both ways. What it loses it loses from some point on.
+//! - After the client has closed it, the broker may read on whatever was written whole.
+//! - A request of which the socket has not taken the last byte when the connection ends never arrives.
+
+use std::collections::VecDeque;
+
+use kafka_courier_idempotent_sender::core::{ConnId, ProduceAnswer, ProducePart, RequestId};
+
+use crate::cluster::{MS, Micros};
+use crate::world::{Event, World};
+
+#[derive(Debug)]
+struct Sent {
+    id: RequestId,
+    parts: Vec<ProducePart>,
+    written: bool,
+    /// It will not arrive.
+    lost: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) broker: usize,
+    /// The broker's life in which it was made.
+    pub(crate) incarnation: u32,
+    /// The client has not closed it, nor heard that it has ended.
+    pub(crate) client_open: bool,
+    /// Nothing gets through any more.
+    pub(crate) cut: bool,
+    /// On their way to the broker.
+    under_way: VecDeque<Sent>,
+    /// Arrived, not yet served.
+    pub(crate) inbox: VecDeque<(RequestId, Vec<ProducePart>)>,
+    /// The broker serves one request of a connection at a time.
+    pub(crate) busy: bool,
+    pub(crate) muted_until: Micros,
+    answers_lost: bool,
+    last_written: Micros,
+    last_arrival: Micros,
+    last_answer: Micros,
+}
+
+impl World {
+    pub(crate) fn latency(&mut self, broker: usize) -> Micros {
+        let (least, most) = self.plan.rules.latency;
+        let slow = if self.brokers[broker].slow_until > self.now { self.brokers[broker].slowness } else { 0 };
+        self.rng.range(least..most) + if slow > 0 { self.rng.range(slow / 2..slow) } else { 0 }
+    }
+
+    pub(crate) fn connect(&mut self, conn: ConnId, broker: usize) {
+        let target = &self.brokers[broker];
+        let ok = target.runs() && target.refuses_until <= self.now && target.requests_stall_until <= self.now;
+        let incarnation = target.incarnation;
+        let wait = if target.up && !ok { self.rng.range(MS..2000 * MS) } else { self.latency(broker) };
+        self.trace(|| format!("connect {conn:?} to {broker}: {ok}"));
+        let link = Link {
+            broker,
+            incarnation,
+            client_open: true,
+            cut: !ok,
+            under_way: VecDeque::new(),
+            inbox: VecDeque::new(),
+            busy: false,
+            muted_until: 0,
+            answers_lost: false,
+            last_written: 0,
+            last_arrival: 0,
+            last_answer: 0,
+        };
+        self.links.insert(conn, link);
+        self.after(wait, Event::Connected(conn, ok));
+    }
+
+    pub(crate) fn connected(&mut self, conn: ConnId, ok: bool) {
+        let now = self.instant();
+        let Some(link) = self.links.get(&conn) else { return };
+        let alive = ok && !link.cut && self.brokers[link.broker].incarnation == link.incarnation;
+        if alive {
+            self.sender.on_connected(now, conn);
+        } else {
+            self.links.remove(&conn);
+            self.sender.on_disconnected(now, conn, "connection refused");
+        }
+    }
+
+    pub(crate) fn send(&mut self, conn: ConnId, request: RequestId, parts: Vec<ProducePart>) {
+        let Some(broker) = self.links.get(&conn).map(|link| link.broker) else { return };
+        let latency = self.latency(broker);
+        let stall = self.brokers[broker].requests_stall_until;
+        let stuffed = stall > self.now && self.rng.percent(50);
+        let now = self.now;
+        let Some(link) = self.links.get_mut(&conn) else { return };
+        let written = if stuffed { stall } else { now }.max(link.last_written);
+        let arrival = (written + latency).max(stall).max(link.last_arrival + 1);
+        link.last_written = written;
+        link.last_arrival = arrival;
+        let cut = link.cut;
+        link.under_way.push_back(Sent { id: request, parts, written: false, lost: cut });
+        self.at(written, Event::Written(conn, request));
+        self.at(arrival, Event::Arrive(conn, request));
+    }
+
+    pub(crate) fn written(&mut self, conn: ConnId, request: RequestId) {
+        let now = self.instant();
+        let Some(link) = self.links.get_mut(&conn).filter(|link| link.client_open) else { return };
+        if let Some(sent) = link.under_way.iter_mut().find(|sent| sent.id == request) {
+            sent.written = true;
+            self.sender.on_written(now, conn, request);
+        }
+    }
+
+    pub(crate) fn arrive(&mut self, conn: ConnId, request: RequestId) -> Result<(), String> {
+        let Some(link) = self.links.get_mut(&conn) else { return Ok(()) };
+        let Some(position) = link.under_way.iter().position(|sent| sent.id == request) else { return Ok(()) };
+        let Some(sent) = link.under_way.remove(position) else { return Ok(()) };
+        if sent.lost || link.incarnation != self.brokers[link.broker].incarnation {
+            return Ok(());
+        }
+        link.inbox.push_back((sent.id, sent.parts));
+        self.serve(conn)
+    }
+
+    /// The client closes it.
+    pub(crate) fn disconnect(&mut self, conn: ConnId) {
+        self.trace(|| format!("the client closes {conn:?}"));
+        self.lose_from_some_point(conn);
+        if let Some(link) = self.links.get_mut(&conn) {
+            link.client_open = false;
+        }
+        self.history.closed(conn);
+    }
+
+    /// The network, or the broker, ends it: the client hears of it a little later.
+    pub(crate) fn cut(&mut self, conn: ConnId) {
+        self.lose_from_some_point(conn);
+        let Some(link) = self.links.get_mut(&conn) else { return };
+        if !std::mem::replace(&mut link.cut, true) {
+            let wait = self.rng.range(0..20 * MS);
+            self.after(wait, Event::Closed(conn));
+        }
+    }
+
+    pub(crate) fn closed(&mut self, conn: ConnId) {
+        let now = self.instant();
+        let Some(link) = self.links.get_mut(&conn).filter(|link| link.client_open) else { return };
+        link.client_open = false;
+        link.under_way.iter_mut().filter(|sent| !sent.written).for_each(|sent| sent.lost = true);
+        self.trace(|| format!("{conn:?} has ended"));
+        self.history.closed(conn);
+        self.sender.on_disconnected(now, conn, "connection reset");
+    }
+
+    /// Of what is written and has not arrived yet, the first few requests may still do so.
+    fn lose_from_some_point(&mut self, conn: ConnId) {
+        let reads_on = self.plan.rules.reads_on;
+        let Some(link) = self.links.get_mut(&conn) else { return };
+        let mut lost = false;
+        for sent in &mut link.under_way {
+            lost |= sent.lost || !sent.written || !self.rng.percent(reads_on);
+            sent.lost = lost;
+        }
+    }
+
+    /// The broker answers a request and turns to the connection's next.
+    pub(crate) fn answer(&mut self, conn: ConnId, request: RequestId, mut answer: ProduceAnswer) {
+        let Some(broker) = self.links.get(&conn).map(|link| link.broker) else { return };
+        let latency = self.latency(broker);
+        let (lossy, throttles_until) = {
+            let broker = &self.brokers[broker];
+            (broker.answers_lost_until > self.now, broker.throttles_until)
+        };
+        let throttle = throttles_until.saturating_sub(self.now);
+        if throttle > 0 {
+            answer.throttle = std::time::Duration::from_micros(throttle);
+        }
+        if self.brokers[broker].forgets_parts_until > self.now && !answer.parts.is_empty() {
+            let index = self.rng.index(answer.parts.len());
+            answer.parts[index] = None;
+        }
+        let now = self.now;
+        let Some(link) = self.links.get_mut(&conn) else { return };
+        link.busy = false;
+        link.muted_until = now + throttle;
+        link.answers_lost |= lossy;
+        let at = (now + latency).max(link.last_answer + 1);
+        link.last_answer = at;
+        if !link.answers_lost && !link.cut && link.client_open {
+            self.at(at, Event::Answer(conn, request, answer));
+        }
+        self.after(throttle, Event::Serve(conn));
+    }
+
+    pub(crate) fn answered(&mut self, conn: ConnId, request: RequestId, answer: ProduceAnswer) {
+        let now = self.instant();
+        if !self.links.get(&conn).is_some_and(|link| link.client_open && !link.cut) {
+            return;
+        }
+        self.trace(|| format!("answer to {request:?}: {answer:?}"));
+        self.history.answered(conn, request);
+        self.sender.on_answer(now, conn, request, answer);
+    }
+
+    pub(crate) fn links_of(&self, broker: usize) -> Vec<ConnId> {
+        self.links.iter().filter(|(_, link)| link.broker == broker).map(|(conn, _)| *conn).collect()
+    }
+}

@@ -1,0 +1,107 @@
+//! The sender's core against a model cluster, in virtual time, under seeded schedules of faults.
+//!
+//! Rules:
+//! - The model keeps a real broker's rules (see each file's own); the checker is independent of both.
+//! - A failing seed prints the command that replays it; `SIM_TRACE=1` shows every step.
+//! - `SIM_SCHEDULES` says how many random schedules are run, `SIM_FIRST` which seed is the first.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod checker;
+mod cluster;
+mod controller;
+mod coverage;
+mod faults;
+mod history;
+mod link;
+mod log;
+mod plan;
+mod produce;
+mod random;
+mod replication;
+mod rng;
+mod scenarios;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use coverage::Coverage;
+use world::World;
+
+/// From so many schedules on everything that must be reached has to be.
+const ENOUGH_FOR_COVERAGE: u64 = 10_000;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name}={value} is not a number")))
+}
+
+/// Runs one schedule. Errors: the first thing that was wrong.
+fn simulate(seed: u64, coverage: &mut Coverage, tracing: bool) -> Result<(), String> {
+    let mut world = World::new(random::random_plan(seed), tracing)?;
+    world.finish()?;
+    world.probe()?;
+    world.check()?;
+    world.check_guilt()?;
+    coverage.note(world.sender.counters(), &world.history);
+    Ok(())
+}
+
+fn simulate_caught(seed: u64, coverage: &mut Coverage, tracing: bool) -> Result<(), String> {
+    let outcome = catch_unwind(AssertUnwindSafe(|| simulate(seed, coverage, tracing)));
+    outcome.unwrap_or_else(|_| Err("it panicked".into())).map_err(|why| format!("{why}\n{}", replay(seed)))
+}
+
+fn replay(seed: u64) -> String {
+    format!(
+        "replay: SIM_SEED={seed} SIM_TRACE=1 cargo test --release -p kafka-courier-idempotent-sender \
+         --test simulation random_schedules -- --nocapture"
+    )
+}
+
+/// Runs schedules on all cores until all are done or one has failed.
+fn run(first: u64, schedules: u64) -> (Coverage, Vec<String>) {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let next = AtomicU64::new(0);
+    let failures = Mutex::new(Vec::new());
+    let coverage = Mutex::new(Coverage::default());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let mut own = Coverage::default();
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    if index >= schedules {
+                        break;
+                    }
+                    if let Err(failure) = simulate_caught(first + index, &mut own, false) {
+                        failures.lock().unwrap().push(failure);
+                        next.store(schedules, Ordering::Relaxed);
+                    }
+                }
+                coverage.lock().unwrap().merge(&own);
+            });
+        }
+    });
+    (coverage.into_inner().unwrap(), failures.into_inner().unwrap())
+}
+
+#[test]
+fn random_schedules_keep_every_promise() {
+    if let Some(seed) = number("SIM_SEED") {
+        let tracing = std::env::var_os("SIM_TRACE").is_some();
+        simulate_caught(seed, &mut Coverage::default(), tracing).unwrap();
+        return;
+    }
+    let default = if cfg!(debug_assertions) { 1_000 } else { 20_000 };
+    let schedules = number("SIM_SCHEDULES").unwrap_or(default);
+    let started = Instant::now();
+    let (coverage, failures) = run(number("SIM_FIRST").unwrap_or(1), schedules);
+    coverage.print();
+    println!("{:.0} schedules a second", coverage.schedules as f64 / started.elapsed().as_secs_f64());
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    if schedules >= ENOUGH_FOR_COVERAGE {
+        assert_eq!(coverage.missing(), [""; 0], "never reached");
+    }
+}

@@ -1,0 +1,253 @@
+//! What a broker makes of a Produce request: its checks in a real broker's order, the append, the wait.
+//!
+//! Rules (Apache Kafka's `KafkaApis`, `ReplicaManager`, `UnifiedLog`, `DelayedProduce`):
+//! - Topic, rights, leader, disk, min ISR, size, CRC, records, segment size; then the duplicate; then epoch
+//!   and sequence.
+//! - acks=all waits for the high watermark, a duplicate too. An error that ends the wait keeps the offset.
+
+use std::rc::Rc;
+
+use kafka_courier_batcher::{BatchView, sequence_add};
+use kafka_courier_idempotent_sender::core::{BrokerAddress, BrokerId, ConnId, PartAnswer, ProduceAnswer, ProducePart, RequestId};
+
+use crate::cluster::{MS, SECOND, topic_of, uuid};
+use crate::history::record_number;
+use crate::log::{Admission, Entry};
+use crate::world::{Event, World, model_partition};
+
+/// A request that waits for in-sync replicas.
+#[derive(Debug)]
+pub(crate) struct Delayed {
+    pub(crate) conn: ConnId,
+    pub(crate) request: RequestId,
+    pub(crate) broker: usize,
+    pub(crate) parts: Vec<Waiting>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Waiting {
+    Done(PartAnswer),
+    For { partition: usize, base_offset: i64, required: i64 },
+}
+
+pub(crate) fn error(code: i16) -> PartAnswer {
+    PartAnswer { code, base_offset: -1, log_append_time: -1, ..PartAnswer::default() }
+}
+
+pub(crate) fn appended(code: i16, base_offset: i64) -> PartAnswer {
+    PartAnswer { base_offset, ..error(code) }
+}
+
+impl World {
+    /// Serves the connection's next request, if the broker runs and is done with the one before.
+    pub(crate) fn serve(&mut self, conn: ConnId) -> Result<(), String> {
+        let Some(link) = self.links.get_mut(&conn) else { return Ok(()) };
+        let broker = link.broker;
+        if link.busy || link.muted_until > self.now || !self.brokers[broker].runs() {
+            return Ok(());
+        }
+        let Some((request, parts)) = link.inbox.pop_front() else { return Ok(()) };
+        let bytes: usize = parts.iter().map(|part| part.batch.len()).sum();
+        if bytes > self.plan.rules.request_max_bytes {
+            link.inbox.clear();
+            self.cut(conn);
+            return Ok(());
+        }
+        link.busy = true;
+        let parts = parts.iter().map(|part| self.append(broker, part)).collect::<Result<_, _>>()?;
+        self.next_delayed += 1;
+        let id = self.next_delayed;
+        self.delayed.insert(id, Delayed { conn, request, broker, parts });
+        if !self.answer_if_done(id) {
+            self.after(self.plan.rules.produce_timeout, Event::ProduceTimeout(id));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn answer_if_done(&mut self, id: u64) -> bool {
+        let Some(delayed) = self.delayed.get(&id) else { return false };
+        if delayed.parts.iter().any(|part| matches!(part, Waiting::For { .. })) {
+            return false;
+        }
+        let Some(Delayed { conn, request, parts, .. }) = self.delayed.remove(&id) else { return false };
+        let parts: Vec<Option<PartAnswer>> = parts
+            .into_iter()
+            .map(|part| match part {
+                Waiting::Done(answer) => Some(answer),
+                Waiting::For { .. } => None,
+            })
+            .collect();
+        let leaders = parts.iter().flatten().filter_map(|part| part.leader);
+        let brokers = leaders.map(|(id, _)| address(id.0 as usize - 1)).collect();
+        self.answer(conn, request, ProduceAnswer { parts, brokers, ..ProduceAnswer::default() });
+        true
+    }
+
+    pub(crate) fn produce_timed_out(&mut self, id: u64) {
+        let Some(delayed) = self.delayed.get_mut(&id) else { return };
+        for part in &mut delayed.parts {
+            if let Waiting::For { base_offset, .. } = part {
+                *part = Waiting::Done(appended(7, *base_offset));
+            }
+        }
+        self.answer_if_done(id);
+    }
+
+    fn append(&mut self, broker: usize, part: &ProducePart) -> Result<Waiting, String> {
+        let partition = model_partition(part.partition);
+        let entry = self.read(partition, part)?;
+        let forced = self.partitions[partition].forced.pop_front();
+        if let Some(forced) = forced.filter(|forced| forced.appended.is_none()) {
+            return Ok(Waiting::Done(error(forced.code)));
+        }
+        if let Some(refusal) = self.refusal(broker, partition, part, &entry) {
+            self.trace(|| format!("broker {broker} refuses p{partition} {}: {}", show(&entry), refusal.code));
+            return Ok(Waiting::Done(refusal));
+        }
+        let waiting = self.append_if_in_sequence(broker, partition, entry);
+        let Some(forced) = forced else { return Ok(waiting) };
+        Ok(match waiting {
+            Waiting::For { base_offset, .. } => {
+                let offset = if forced.appended == Some(true) { base_offset } else { -1 };
+                Waiting::Done(appended(forced.code, offset))
+            }
+            done @ Waiting::Done(_) => done,
+        })
+    }
+
+    /// What a broker reads of the bytes; what it can't read, or a wrong CRC, would be the sender's fault.
+    fn read(&mut self, partition: usize, part: &ProducePart) -> Result<Entry, String> {
+        let (view, rest) = BatchView::parse(part.batch.as_bytes()).map_err(|e| format!("a batch can't be read: {e}"))?;
+        if !rest.is_empty() || !view.check_crc() {
+            return Err(format!("p{partition}: a batch with a wrong CRC, or more bytes than it says"));
+        }
+        let stamp = view.stamp().ok_or("a batch without a stamp was sent")?;
+        let records = view.records(1 << 20).map_err(|e| format!("records can't be read: {e}"))?;
+        let mut numbers = Vec::with_capacity(view.record_count as usize);
+        for record in &records {
+            numbers.push(record_number(&record.map_err(|e| format!("a record can't be read: {e}"))?)?);
+        }
+        self.next_append += 1;
+        Ok(Entry {
+            base_offset: -1,
+            append: self.next_append,
+            producer_id: stamp.producer_id,
+            epoch: stamp.epoch,
+            first: stamp.base_sequence,
+            last: sequence_add(stamp.base_sequence, view.record_count - 1),
+            max_timestamp: view.max_timestamp,
+            records: Rc::from(numbers),
+            forgets: self.partitions[partition].forgets,
+        })
+    }
+
+    /// Everything that is checked before the producer's state is looked at.
+    fn refusal(&self, broker: usize, partition: usize, part: &ProducePart, entry: &Entry) -> Option<PartAnswer> {
+        let view = self.brokers[broker].views[partition];
+        let model = &self.partitions[partition];
+        let replica = &model.replicas[broker];
+        if !view.exists {
+            return Some(error(if self.plan.rules.by_id { 100 } else { 3 }));
+        }
+        if self.plan.rules.by_id && part.topic_uuid != uuid(topic_of(partition), view.incarnation) {
+            return Some(error(100));
+        }
+        if let Some(code) = model.refused.filter(|code| matches!(code, 17 | 29 | 31)) {
+            return Some(error(code));
+        }
+        if view.leader != Some(broker) {
+            let leader = view.leader.map(|leader| (BrokerId(leader as i32 + 1), view.epoch));
+            return Some(PartAnswer { leader, ..error(6) });
+        }
+        if replica.offline {
+            return Some(error(56));
+        }
+        if view.isr_len() < model.min_isr {
+            return Some(error(19));
+        }
+        if part.batch.len() > model.max_bytes {
+            return Some(error(10));
+        }
+        if let Some(code) = model.refused {
+            return Some(error(code));
+        }
+        if model.compacted && let Some(refusal) = self.guilty(partition, entry) {
+            return Some(refusal);
+        }
+        (part.batch.len() > model.segment_bytes).then(|| error(18))
+    }
+
+    /// A compacted topic refuses records without a key, each by its index (KIP-467).
+    fn guilty(&self, partition: usize, entry: &Entry) -> Option<PartAnswer> {
+        let keyless = |number: &u32| !self.history.records[*number as usize].has_key;
+        let guilty: Vec<u32> = (0_u32..).zip(entry.records.iter()).filter(|(_, n)| keyless(n)).map(|(i, _)| i).collect();
+        if guilty.is_empty() {
+            return None;
+        }
+        let named = if self.partitions[partition].names_guilty { guilty } else { Vec::new() };
+        let record_errors = named.into_iter().map(|index| (index, Some("no key".into()))).collect();
+        Some(PartAnswer { record_errors, message: Some("a record has no key".into()), ..error(87) })
+    }
+
+    fn append_if_in_sequence(&mut self, broker: usize, partition: usize, mut entry: Entry) -> Waiting {
+        let rules = self.plan.rules.sequence;
+        let replica = &mut self.partitions[partition].replicas[broker];
+        let never_written = replica.log.is_empty();
+        let (base_offset, count) = match replica.producers.admit(&entry, never_written, rules) {
+            Admission::Refuse(code) => {
+                self.trace(|| format!("broker {broker} refuses p{partition} {}: {code}", show(&entry)));
+                return Waiting::Done(error(code));
+            }
+            Admission::Duplicate(base_offset, count) => (base_offset, count),
+            Admission::Append => {
+                entry.base_offset = replica.end();
+                let placed = (entry.base_offset, entry.records.len());
+                self.trace(|| format!("broker {broker} appends p{partition} {} at {}", show(&entry), entry.base_offset));
+                let replica = &mut self.partitions[partition].replicas[broker];
+                replica.producers.learn(&entry);
+                replica.log.push(entry);
+                self.fetch_soon(partition);
+                placed
+            }
+        };
+        let required = base_offset + count as i64;
+        self.advance(broker, partition);
+        if self.partitions[partition].replicas[broker].high_watermark >= required {
+            return Waiting::Done(appended(0, base_offset));
+        }
+        Waiting::For { partition, base_offset, required }
+    }
+
+    /// The leader's producer state, as DescribeProducers tells it.
+    pub(crate) fn ask_look(
+        &mut self,
+        broker: usize,
+        partition: usize,
+        core: kafka_courier_idempotent_sender::core::PartitionId,
+        uid: kafka_courier_idempotent_sender::core::BatchUid,
+        producer_id: i64,
+    ) {
+        use kafka_courier_idempotent_sender::core::LookAnswer;
+        let runs = self.brokers[broker].runs();
+        let view = self.brokers[broker].views[partition];
+        let replica = &self.partitions[partition].replicas[broker];
+        let leads = runs && view.exists && view.leader == Some(broker) && !replica.offline;
+        let answer = match replica.producers.get(producer_id) {
+            _ if !leads => LookAnswer::Unavailable,
+            Some(known) => LookAnswer::Producer { epoch: i32::from(known.epoch), last_sequence: known.last_sequence },
+            None => LookAnswer::Nothing,
+        };
+        let wait = if runs { self.latency(broker) } else { self.rng.range(MS..10 * SECOND) };
+        self.trace(|| format!("look at p{partition} on broker {broker}: {answer:?}"));
+        self.after(wait, Event::Looked(core, uid, answer));
+    }
+}
+
+pub(crate) fn address(broker: usize) -> BrokerAddress {
+    BrokerAddress { id: BrokerId(broker as i32 + 1), host: "broker".into(), port: 9092 + broker as u16 }
+}
+
+pub(crate) fn show(entry: &Entry) -> String {
+    let Entry { producer_id, epoch, first, last, records, .. } = entry;
+    format!("{producer_id}/{epoch} {first}..={last} {records:?}")
+}

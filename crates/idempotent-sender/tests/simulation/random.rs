@@ -1,0 +1,174 @@
+//! A schedule drawn from a seed: settings, load and faults, each kind of fault in some schedules only, so
+//! that they meet in ever other company.
+//!
+//! Rule: at least 200 events and at least 3 faults, 3 brokers, 6 partitions.
+
+use std::time::Duration;
+
+use kafka_courier_idempotent_sender::core::{Backoff, Config};
+
+use crate::cluster::{BROKERS, Forced, MS, Micros, PARTITIONS, SECOND, TOPICS};
+use crate::faults::Fault;
+use crate::log::SequenceRules;
+use crate::plan::{BatchPlan, Plan, RecordPlan, Rules};
+use crate::rng::Rng;
+
+const EVENTS: usize = 200;
+
+pub(crate) fn random_plan(seed: u64) -> Plan {
+    let mut rng = Rng::new(seed.wrapping_mul(0xA076_1D64_78BD_642F));
+    let config = config(&mut rng, seed);
+    let aged = rng.percent(4);
+    let idle = rng.percent(8);
+    let rules = rules(&mut rng, &config, aged || idle);
+    let length = rng.range(2..25) * SECOND;
+    let mut batches = batches(&mut rng, length, aged);
+    let mut length = length;
+    if idle {
+        let middle = length / 2;
+        let gap = rng.range(70..300) * SECOND;
+        batches.iter_mut().filter(|batch| batch.at > middle).for_each(|batch| batch.at += gap);
+        length += gap;
+    }
+    let faults = faults(&mut rng, length);
+    let last = faults.iter().map(|fault| fault.0).max().unwrap_or(0);
+    let heal_at = last.max(length) + rng.range(0..15) * SECOND;
+    let close_at = rng.percent(7).then(|| rng.range(length / 2..heal_at));
+    Plan { seed, config, rules, batches, faults, heal_at, close_at }
+}
+
+fn config(rng: &mut Rng, seed: u64) -> Config {
+    let default = Config { seed, ..Config::default() };
+    let mut config = Config {
+        max_in_flight: rng.pick(&[5, 5, 5, 5, 4, 3, 2, 1]),
+        retry_max: rng.pick(&[3, 3, 3, 1, 0, 8]),
+        delivery_timeout: Duration::from_secs(rng.pick(&[30, 30, 30, 12, 5])),
+        request_timeout: Duration::from_secs(rng.pick(&[10, 10, 10, 4, 2])),
+        connections_per_broker: rng.pick(&[4, 4, 2, 1]),
+        max_request_bytes: rng.pick(&[8 << 20, 8 << 20, 4096, 1024]),
+        ..default
+    };
+    if rng.percent(20) {
+        config.backoff = Backoff { base: Duration::from_millis(10), cap: Duration::from_millis(rng.pick(&[10, 50, 5000])) };
+    }
+    if rng.percent(10) {
+        config.first_epoch = i16::MAX - rng.range(0..4) as i16;
+    }
+    if rng.percent(15) {
+        config.first_sequence = i32::MAX - rng.range(0..150) as i32;
+    }
+    config
+}
+
+fn rules(rng: &mut Rng, config: &Config, forgets: bool) -> Rules {
+    let first_must_be_zero = rng.percent(20);
+    let sequence = SequenceRules { first_must_be_zero, old_codes: !first_must_be_zero && rng.percent(10) };
+    let request_timeout = config.request_timeout.as_micros() as Micros;
+    Rules {
+        sequence,
+        by_id: rng.percent(75),
+        produce_timeout: (request_timeout - 2 * SECOND).max(request_timeout / 2),
+        replica_lag_max: rng.pick(&[3, 10, 30]) * SECOND,
+        session_timeout: rng.pick(&[9, 9, 3]) * SECOND,
+        id_expiration_ms: forgets.then(|| rng.pick(&[120_000, 180_000])),
+        request_max_bytes: if rng.percent(3) { 2000 } else { usize::MAX },
+        failing_ids: rng.pick(&[0, 0, 1, 3]),
+        latency: rng.pick(&[(200, 1500), (50, 300), (5 * MS, 40 * MS), (100, 80 * MS)]),
+        reads_on: rng.pick(&[60, 90, 100, 0]),
+    }
+}
+
+/// The load comes in bursts, some of them on one partition alone.
+fn batches(rng: &mut Rng, length: Micros, aged: bool) -> Vec<BatchPlan> {
+    let mut batches = Vec::new();
+    let mut events = 0;
+    let keyless = rng.percent(30);
+    while events < EVENTS {
+        let burst_at = rng.range(0..length);
+        let hot = rng.percent(60).then(|| rng.index(PARTITIONS));
+        for _ in 0..rng.range(1..12) {
+            let partition = hot.unwrap_or_else(|| rng.index(PARTITIONS));
+            let at = burst_at + rng.range(0..20 * MS);
+            let batch = batch(rng, at, partition, keyless, aged);
+            events += batch.records.len();
+            batches.push(batch);
+        }
+    }
+    batches.sort_by_key(|batch| batch.at);
+    batches
+}
+
+fn batch(rng: &mut Rng, at: Micros, partition: usize, keyless: bool, aged: bool) -> BatchPlan {
+    let count = rng.range(1..9) as usize;
+    let records = (0..count).map(|_| RecordPlan {
+        has_key: !(keyless && rng.percent(8)),
+        padding: rng.pick(&[0, 20, 60, 200]),
+    });
+    let records = records.collect();
+    let age_ms = if aged && rng.percent(30) { 400_000 } else { 0 };
+    BatchPlan { at, partition, records, age_ms, lingered: rng.range(0..20) * MS }
+}
+
+fn faults(rng: &mut Rng, length: Micros) -> Vec<(Micros, Fault)> {
+    let kinds: Vec<u64> = (0..KINDS).filter(|_| rng.percent(30)).collect();
+    let kinds = if kinds.is_empty() { (0..KINDS).collect() } else { kinds };
+    let count = rng.range(3..10);
+    let mut faults = Vec::new();
+    for _ in 0..count {
+        let at = rng.range(0..length);
+        let kind = rng.pick(&kinds);
+        let fault = fault(rng, kind);
+        if let Fault::DeleteTopic { topic } = fault {
+            faults.push((at + rng.range(0..6) * SECOND / 2, Fault::CreateTopic { topic }));
+        }
+        faults.push((at, fault));
+    }
+    if rng.percent(6) {
+        let (at, time) = (rng.range(0..length), rng.range(1..50) * SECOND);
+        faults.extend((0..BROKERS).map(|broker| (at, Fault::Kill { broker, down: time })));
+    }
+    faults.sort_by_key(|fault| fault.0);
+    faults
+}
+
+const KINDS: u64 = 19;
+
+fn fault(rng: &mut Rng, kind: u64) -> Fault {
+    let broker = rng.index(BROKERS);
+    let partition = rng.index(PARTITIONS);
+    let short = rng.range(1..3000) * MS;
+    let long = rng.pick(&[short, short, rng.clone().range(1..45) * SECOND]);
+    match kind {
+        0 => Fault::Kill { broker, down: long },
+        1 => Fault::CleanRestart { broker, down: long },
+        2 => Fault::Pause { broker, time: long },
+        3 => Fault::Elect { partition, to: broker },
+        4 => Fault::CutConnections { broker },
+        5 => Fault::LoseAnswers { broker, time: short },
+        6 => Fault::StallRequests { broker, time: long },
+        7 => Fault::Slow { broker, time: long, by: rng.pick(&[50 * MS, 600 * MS, 3 * SECOND]) },
+        8 => Fault::RefuseConnections { broker, time: long },
+        9 => Fault::Throttle { broker, time: long },
+        10 => Fault::LateNews { broker, by: long },
+        11 => Fault::LeaveOutParts { broker, time: short / 4 },
+        12 => Fault::Force { partition, forced: forced(rng), times: rng.range(1..6) as usize },
+        13 => Fault::Refuse { partition, code: rng.pick(&[2, 29, 32, 44, 17, 19]), time: short },
+        14 => Fault::LimitMessage { partition, bytes: rng.pick(&[70, 150, 400, 900]), time: long },
+        15 => Fault::LimitSegment { partition, bytes: rng.pick(&[150, 400, 900]), time: short },
+        16 => Fault::SlowReplication { partition, by: rng.pick(&[100 * MS, 2 * SECOND, 9 * SECOND]), time: long },
+        17 => Fault::DiskFails { broker, partition, time: short },
+        _ => Fault::DeleteTopic { topic: rng.index(TOPICS) },
+    }
+}
+
+/// Errors before the append and after it, with and without an offset, as brokers give them.
+fn forced(rng: &mut Rng) -> Forced {
+    const BEFORE: [i16; 14] = [2, 3, 5, 6, 7, 14, 19, 20, 56, 74, 75, 100, -1, 89];
+    const AFTER: [(i16, bool); 9] =
+        [(7, true), (6, true), (3, true), (56, true), (20, true), (-1, false), (-1, true), (7, false), (999, false)];
+    if rng.percent(50) {
+        return Forced { code: rng.pick(&BEFORE), appended: None };
+    }
+    let (code, with_offset) = rng.pick(&AFTER);
+    Forced { code, appended: Some(with_offset) }
+}

@@ -1,0 +1,335 @@
+//! Virtual time: the sender's actions become events, events become the sender's inputs.
+//!
+//! Rules:
+//! - One event at a time, in the order of their times; between two events the sender is polled until it
+//!   has nothing to do, as its shell does.
+//! - Nothing here decides whether the sender was right: `history` notes, `checker` judges.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::time::{Duration, Instant};
+
+use kafka_courier_batcher::BufferPool;
+use kafka_courier_idempotent_sender::core::{
+    Action, BatchUid, ClusterMetadata, ConnId, ErrorCode, LookAnswer, PartitionId, ProduceAnswer, Reason, RequestId,
+    Sender, TopicId,
+};
+
+use crate::cluster::{
+    BROKERS, Broker, Micros, PARTITIONS, PARTITIONS_OF_A_TOPIC, Partition, SECOND, TOPICS, topic_name,
+};
+use crate::faults::Fault;
+use crate::history::History;
+use crate::link::Link;
+use crate::plan::Plan;
+use crate::produce::Delayed;
+use crate::rng::Rng;
+
+/// A schedule that takes more events than this does not end.
+const MAX_STEPS: u64 = 2_000_000;
+
+#[derive(Debug)]
+pub(crate) enum Event {
+    Submit(usize),
+    Fault(Fault),
+    Heal,
+    Close,
+    Connected(ConnId, bool),
+    Written(ConnId, RequestId),
+    Arrive(ConnId, RequestId),
+    Serve(ConnId),
+    ProduceTimeout(u64),
+    Answer(ConnId, RequestId, ProduceAnswer),
+    Closed(ConnId),
+    Fetch(usize, usize),
+    News(usize, usize),
+    Fence(usize, u32, u32),
+    Unfence(usize, u32, u32),
+    Resume(usize, u32),
+    Restart(usize, bool),
+    DiskBack(usize, usize),
+    Lift(usize),
+    WatchIsr(usize, usize, i32),
+    AskMetadata(usize),
+    Metadata(Option<ClusterMetadata>),
+    ProducerId(Result<i64, i16>),
+    AskLook { broker: usize, partition: usize, core: PartitionId, uid: BatchUid, producer_id: i64 },
+    Looked(PartitionId, BatchUid, LookAnswer),
+    ForgetOld,
+}
+
+struct Scheduled {
+    at: Micros,
+    order: u64,
+    event: Event,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.order) == (other.at, other.order)
+    }
+}
+
+impl Eq for Scheduled {}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.at, other.order).cmp(&(self.at, self.order))
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) plan: Plan,
+    pub(crate) now: Micros,
+    pub(crate) rng: Rng,
+    pub(crate) sender: Sender<usize>,
+    pub(crate) brokers: Vec<Broker>,
+    pub(crate) partitions: Vec<Partition>,
+    pub(crate) links: BTreeMap<ConnId, Link>,
+    pub(crate) delayed: BTreeMap<u64, Delayed>,
+    pub(crate) next_delayed: u64,
+    pub(crate) next_append: u64,
+    pub(crate) next_producer_id: i64,
+    pub(crate) history: History,
+    pub(crate) pool: BufferPool,
+    pub(crate) submitting: bool,
+    pub(crate) healed: bool,
+    pub(crate) tracing: bool,
+    base: Instant,
+    queue: BinaryHeap<Scheduled>,
+    order: u64,
+    steps: u64,
+    topics_ready: [bool; TOPICS],
+}
+
+/// The time of the wall clock at the schedule's start, milliseconds since the Unix epoch.
+pub(crate) const STARTED_MS: i64 = 1_700_000_000_000;
+
+impl World {
+    pub(crate) fn new(plan: Plan, tracing: bool) -> Result<Self, String> {
+        let sender = Sender::new(plan.config.clone()).map_err(|problems| format!("{problems:?}"))?;
+        let partitions: Vec<Partition> = (0..PARTITIONS).map(|p| Partition::new(p % BROKERS)).collect();
+        let views = std::array::from_fn(|p| partitions[p].truth);
+        let mut world = Self {
+            now: 0,
+            rng: Rng::new(plan.seed),
+            sender,
+            brokers: (0..BROKERS).map(|_| Broker::new(views)).collect(),
+            partitions,
+            links: BTreeMap::new(),
+            delayed: BTreeMap::new(),
+            next_delayed: 0,
+            next_append: 0,
+            next_producer_id: 4000,
+            history: History::default(),
+            pool: BufferPool::new(1 << 20),
+            submitting: false,
+            healed: false,
+            tracing,
+            base: Instant::now(),
+            queue: BinaryHeap::new(),
+            order: 0,
+            steps: 0,
+            topics_ready: [false; TOPICS],
+            plan,
+        };
+        world.begin();
+        Ok(world)
+    }
+
+    fn begin(&mut self) {
+        for (at, fault) in std::mem::take(&mut self.plan.faults) {
+            self.at(at, Event::Fault(fault));
+        }
+        self.at(self.plan.heal_at, Event::Heal);
+        if let Some(close_at) = self.plan.close_at {
+            self.at(close_at, Event::Close);
+        }
+        if self.plan.rules.id_expiration_ms.is_some() {
+            self.after(2 * SECOND, Event::ForgetOld);
+        }
+        for partition in 0..PARTITIONS {
+            let leader = partition % BROKERS;
+            self.after(self.plan.rules.replica_lag_max, Event::WatchIsr(leader, partition, 1));
+        }
+        for topic in 0..TOPICS {
+            self.sender.want_topic(self.base, topic_name(topic));
+        }
+    }
+
+    pub(crate) fn instant(&self) -> Instant {
+        self.base + Duration::from_micros(self.now)
+    }
+
+    /// Rounded up, so that a deadline is over at the time that is answered.
+    pub(crate) fn micros(&self, instant: Instant) -> Micros {
+        instant.saturating_duration_since(self.base).as_nanos().div_ceil(1000) as Micros
+    }
+
+    pub(crate) fn at(&mut self, at: Micros, event: Event) {
+        self.order += 1;
+        self.queue.push(Scheduled { at: at.max(self.now), order: self.order, event });
+    }
+
+    pub(crate) fn after(&mut self, wait: Micros, event: Event) {
+        self.at(self.now + wait, event);
+    }
+
+    pub(crate) fn trace(&self, words: impl FnOnce() -> String) {
+        if self.tracing {
+            eprintln!("{:>12.6} {}", self.now as f64 / 1e6, words());
+        }
+    }
+
+    /// Runs until `until`, or until something was found wrong.
+    pub(crate) fn run_until(&mut self, until: Micros) -> Result<(), String> {
+        self.carry_out()?;
+        while let Some(at) = self.next_time().filter(|at| *at <= until) {
+            self.step(at)?;
+        }
+        self.now = self.now.max(until);
+        Ok(())
+    }
+
+    pub(crate) fn run_for(&mut self, time: Micros) -> Result<(), String> {
+        self.run_until(self.now + time)
+    }
+
+    /// Runs until `done`, at most until `until`. Returns whether it came to be.
+    pub(crate) fn run_while(&mut self, until: Micros, goes_on: impl Fn(&Self) -> bool) -> Result<bool, String> {
+        self.carry_out()?;
+        while goes_on(self) {
+            match self.next_time().filter(|at| *at <= until) {
+                Some(at) => self.step(at)?,
+                None => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    fn next_time(&self) -> Option<Micros> {
+        let event = self.queue.peek().map(|scheduled| scheduled.at);
+        let deadline = self.sender.next_deadline().map(|at| self.micros(at).max(self.now));
+        [event, deadline].into_iter().flatten().min()
+    }
+
+    fn step(&mut self, at: Micros) -> Result<(), String> {
+        self.steps += 1;
+        if self.steps > MAX_STEPS {
+            return Err("the schedule does not end: the sender keeps itself busy".into());
+        }
+        self.now = self.now.max(at);
+        if self.queue.peek().is_some_and(|scheduled| scheduled.at <= at)
+            && let Some(Scheduled { event, .. }) = self.queue.pop()
+        {
+            self.happen(event)?;
+        }
+        self.carry_out()
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), String> {
+        let now = self.instant();
+        match event {
+            Event::Submit(batch) => self.submit_planned(batch)?,
+            Event::Fault(fault) => self.strike(fault),
+            Event::Heal => self.heal(),
+            Event::Close => self.sender.give_up_all(now, &Reason::Closed),
+            Event::Connected(conn, ok) => self.connected(conn, ok),
+            Event::Written(conn, request) => self.written(conn, request),
+            Event::Arrive(conn, request) => self.arrive(conn, request)?,
+            Event::Serve(conn) => self.serve(conn)?,
+            Event::ProduceTimeout(id) => self.produce_timed_out(id),
+            Event::Answer(conn, request, answer) => self.answered(conn, request, answer),
+            Event::Closed(conn) => self.closed(conn),
+            Event::Fetch(partition, follower) => self.fetch(partition, follower),
+            Event::News(broker, partition) => self.learn_news(broker, partition),
+            Event::Fence(broker, incarnation, pauses) => self.fence_if_still(broker, incarnation, pauses),
+            Event::Unfence(broker, incarnation, pauses) => self.unfence_if_still(broker, incarnation, pauses),
+            Event::Resume(broker, pauses) => self.resume(broker, pauses),
+            Event::Restart(broker, clean) => self.restart(broker, clean),
+            Event::DiskBack(broker, partition) => self.disk_back(broker, partition),
+            Event::Lift(partition) => self.lift(partition),
+            Event::WatchIsr(broker, partition, epoch) => self.watch_isr(broker, partition, epoch),
+            Event::AskMetadata(broker) => self.ask_metadata(broker),
+            Event::Metadata(Some(cluster)) => self.sender.on_metadata(now, cluster),
+            Event::Metadata(None) => self.sender.on_metadata_failed(now, "no broker could be asked"),
+            Event::ProducerId(Ok(id)) => self.sender.on_producer_id(now, id),
+            Event::ProducerId(Err(code)) => {
+                let code = (code != 0).then_some(ErrorCode(code));
+                self.sender.on_producer_id_failed(now, code, "so the model");
+            }
+            Event::AskLook { broker, partition, core, uid, producer_id } => {
+                self.ask_look(broker, partition, core, uid, producer_id);
+            }
+            Event::Looked(partition, uid, answer) => self.sender.on_looked(now, partition, uid, answer),
+            Event::ForgetOld => self.forget_old(),
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self) -> Result<(), String> {
+        while let Some(action) = self.sender.poll(self.instant()) {
+            self.act(action)?;
+        }
+        Ok(())
+    }
+
+    fn act(&mut self, action: Action<usize>) -> Result<(), String> {
+        match action {
+            Action::Connect { conn, address } => self.connect(conn, address.id.0 as usize - 1),
+            Action::Disconnect { conn } => self.disconnect(conn),
+            Action::Send { conn, request, parts } => {
+                self.note_sent(conn, request, &parts)?;
+                self.send(conn, request, parts);
+            }
+            Action::RefreshMetadata { .. } => self.refresh_metadata(),
+            Action::InitProducerId => self.init_producer_id(),
+            Action::Look { partition, leader, uid, producer_id, .. } => {
+                let broker = leader.id.0 as usize - 1;
+                self.look(broker, partition, uid, producer_id);
+            }
+            Action::Settle(settlement) => {
+                self.trace(|| format!("settle {settlement:?}").chars().take(400).collect());
+                self.settled(settlement)?;
+            }
+            Action::Correct { token, records, base_offset } => {
+                self.trace(|| format!("correct {token} {records:?} {base_offset:?}"));
+                self.history.corrected(token, &records, base_offset)?;
+            }
+            Action::TopicReady { topic, .. } => self.topic_ready(topic),
+            Action::TopicFailed { topic, .. } => {
+                let name = topic_name(topic.0 as usize);
+                self.sender.want_topic(self.instant(), name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Once every topic is known the plan's batches come.
+    fn topic_ready(&mut self, topic: TopicId) {
+        self.topics_ready[topic.0 as usize] = true;
+        if self.topics_ready != [true; TOPICS] || self.submitting {
+            return;
+        }
+        self.submitting = true;
+        for index in 0..self.plan.batches.len() {
+            let at = self.plan.batches[index].at;
+            self.at(at, Event::Submit(index));
+        }
+    }
+}
+
+pub(crate) fn core_partition(partition: usize) -> PartitionId {
+    let topic = TopicId((partition / PARTITIONS_OF_A_TOPIC) as u32);
+    PartitionId { topic, index: (partition % PARTITIONS_OF_A_TOPIC) as i32 }
+}
+
+pub(crate) fn model_partition(id: PartitionId) -> usize {
+    id.topic.0 as usize * PARTITIONS_OF_A_TOPIC + id.index as usize
+}

@@ -1,0 +1,36 @@
+//! An event type of one's own, sent to a topic of its own. Needs a Kafka at `KAFKA_BROKERS` (default localhost:9092).
+
+use std::time::Duration;
+
+use kafka_courier::events::{EventBuilder, event_data};
+use kafka_courier::{KafkaConfig, KafkaProducer};
+
+#[derive(serde::Serialize)]
+struct OrderPlaced {
+    order_id: String,
+    total_cents: u64,
+}
+event_data!(OrderPlaced, "order.placed", key = order_id);
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let (config, _warnings) = KafkaConfig::from_env()?;
+    let producer = KafkaProducer::build(config)?;
+    producer.set_topic_mapping("order.placed", "orders")?;
+
+    let builder = EventBuilder::new("shop", "1.0");
+    let mut deliveries = Vec::new();
+    for total_cents in [1250, 399, 80_000] {
+        let event = builder.custom(OrderPlaced { order_id: "o-1".into(), total_cents });
+        deliveries.push(producer.publish(&event).await?);
+    }
+    let mut last = None;
+    for delivery in deliveries {
+        let placed = delivery.await?;
+        assert!(placed.offset > last, "events of one key are in the log in the order in which they were published");
+        last = placed.offset;
+    }
+    println!("three orders in topic orders, the last at offset {last:?}");
+    producer.close(Duration::from_secs(10)).await;
+    Ok(())
+}
