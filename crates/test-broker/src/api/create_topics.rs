@@ -1,0 +1,72 @@
+//! CreateTopics, versions 2 to 7 (KIP-4, KIP-464, KIP-525).
+//!
+//! Rules: each topic by itself; a setting that this broker does not know is refused.
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::create_topics_request::CreatableTopic;
+use kafka_protocol::messages::create_topics_response::CreatableTopicResult;
+use kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
+
+use super::{Call, text};
+use crate::model::{Cluster, CreateError, NewTopic, TopicConfig};
+
+pub(super) fn answer(call: &Call<'_>, request: &CreateTopicsRequest) -> CreateTopicsResponse {
+    let mut state = call.shared.lock();
+    let topics = request.topics.iter().map(|topic| {
+        let created = match call.refuse {
+            Some(refuse) => Err(CreateError { code: refuse.code, message: "refused on demand".to_owned() }),
+            None => create(&mut state.cluster, topic, request.validate_only),
+        };
+        result(call, &state.cluster, topic, created)
+    });
+    let topics = topics.collect();
+    CreateTopicsResponse::default().with_throttle_time_ms(call.throttle_ms()).with_topics(topics)
+}
+
+fn create(cluster: &mut Cluster, topic: &CreatableTopic, validate_only: bool) -> Result<(), CreateError> {
+    let mut config = TopicConfig::default();
+    for entry in &topic.configs {
+        let value = entry.value.as_deref().unwrap_or_default();
+        config
+            .set(&entry.name, value)
+            .map_err(|message| CreateError { code: ResponseError::InvalidConfig, message })?;
+    }
+    let new = NewTopic {
+        name: topic.name.to_string(),
+        partitions: (topic.num_partitions != -1).then_some(topic.num_partitions),
+        replication: (topic.replication_factor != -1).then_some(topic.replication_factor),
+        assignment: assignment(topic)?,
+        config,
+    };
+    cluster.create(&new, validate_only)
+}
+
+/// The replicas of each partition, in the order of their indexes, which must be 0, 1, 2 ..
+fn assignment(topic: &CreatableTopic) -> Result<Vec<Vec<i32>>, CreateError> {
+    let mut assigned: Vec<_> = topic.assignments.iter().collect();
+    assigned.sort_by_key(|assignment| assignment.partition_index);
+    if !(0..).zip(&assigned).all(|(index, assignment): (i32, _)| assignment.partition_index == index) {
+        let message = "The partitions must be numbered from 0 without gaps".to_owned();
+        return Err(CreateError { code: ResponseError::InvalidReplicaAssignment, message });
+    }
+    Ok(assigned.into_iter().map(|one| one.broker_ids.iter().map(|id| id.0).collect()).collect())
+}
+
+fn result(
+    call: &Call<'_>,
+    cluster: &Cluster,
+    topic: &CreatableTopic,
+    created: Result<(), CreateError>,
+) -> CreatableTopicResult {
+    let result = CreatableTopicResult::default().with_name(topic.name.clone()).with_configs(None);
+    if let Err(error) = created {
+        return result.with_error_code(error.code.code()).with_error_message(Some(text(error.message)));
+    }
+    let result = result.with_error_message(None);
+    let Some(made) = cluster.topic(&topic.name).filter(|_| call.version >= 5) else { return result };
+    let replication = made.partitions.first().map_or(0, |partition| partition.replicas.len());
+    let result = result
+        .with_num_partitions(i32::try_from(made.partitions.len()).unwrap_or(i32::MAX))
+        .with_replication_factor(i16::try_from(replication).unwrap_or(i16::MAX));
+    if call.version >= 7 { result.with_topic_id(made.id) } else { result }
+}

@@ -1,0 +1,66 @@
+//! ListOffsets, versions 1 to 9 (KIP-79, KIP-734).
+//!
+//! Rules: only the leader answers; there are no transactions, so both isolation levels see the same end.
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
+use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
+use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
+
+use super::Call;
+use crate::model::{Cluster, MAX_UNCOMPRESSED, Partition};
+
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+/// The offset of the record with the latest timestamp (KIP-734).
+const MAX_TIMESTAMP: i64 = -3;
+/// What is kept on the leader itself (KIP-405), which is everything.
+const EARLIEST_LOCAL: i64 = -4;
+
+pub(super) fn answer(call: &Call<'_>, request: &ListOffsetsRequest) -> ListOffsetsResponse {
+    let state = call.shared.lock();
+    let topics = request.topics.iter().map(|topic| {
+        let partitions =
+            topic.partitions.iter().map(|asked| answer_partition(call, &state.cluster, &topic.name, asked));
+        ListOffsetsTopicResponse::default().with_name(topic.name.clone()).with_partitions(partitions.collect())
+    });
+    ListOffsetsResponse::default().with_throttle_time_ms(call.throttle_ms()).with_topics(topics.collect())
+}
+
+fn answer_partition(
+    call: &Call<'_>,
+    cluster: &Cluster,
+    topic: &str,
+    asked: &ListOffsetsPartition,
+) -> ListOffsetsPartitionResponse {
+    let response = ListOffsetsPartitionResponse::default().with_partition_index(asked.partition_index);
+    let partition = match super::fetch::led_partition(cluster, topic, asked.partition_index, call.broker) {
+        Ok(partition) => partition,
+        Err(error) => return response.with_error_code(error.code()),
+    };
+    if let Some(code) = call.refused() {
+        return response.with_error_code(code);
+    }
+    match find(partition, asked.timestamp) {
+        Ok(Some((offset, timestamp))) => {
+            response.with_offset(offset).with_timestamp(timestamp).with_leader_epoch(leader_epoch(call, partition))
+        }
+        Ok(None) => response,
+        Err(error) => response.with_error_code(error.code()),
+    }
+}
+
+fn leader_epoch(call: &Call<'_>, partition: &Partition) -> i32 {
+    if call.version >= 4 { partition.leader_epoch } else { -1 }
+}
+
+fn find(partition: &Partition, timestamp: i64) -> Result<Option<(i64, i64)>, ResponseError> {
+    let log = &partition.log;
+    match timestamp {
+        LATEST => Ok(Some((log.end_offset(), -1))),
+        EARLIEST | EARLIEST_LOCAL => Ok(Some((log.start_offset(), -1))),
+        MAX_TIMESTAMP => Ok(log.find_latest_time(MAX_UNCOMPRESSED)),
+        0.. => Ok(log.find_time(timestamp, MAX_UNCOMPRESSED)),
+        _ => Err(ResponseError::UnsupportedVersion),
+    }
+}

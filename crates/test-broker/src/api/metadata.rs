@@ -1,0 +1,137 @@
+//! Metadata, versions 0 to 13 (KIP-320, KIP-516).
+//!
+//! Rules: every broker sees the same cluster at once; a topic that is created on demand is answered as unknown the first
+//! time, as by a real cluster.
+
+use std::collections::BTreeSet;
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use kafka_protocol::messages::{MetadataRequest, MetadataResponse};
+use uuid::Uuid;
+
+use super::{Call, text};
+use crate::model::{Cluster, NewTopic, Partition, Topic};
+
+/// Authorised operations that were not asked for.
+const NOT_ASKED: i32 = i32::MIN;
+
+pub(super) fn answer(call: &Call<'_>, request: &MetadataRequest) -> MetadataResponse {
+    let mut state = call.shared.lock();
+    let cluster = &mut state.cluster;
+    let topics = match wanted(request, call.version) {
+        Wanted::All => cluster.topics().map(|(name, topic)| described(cluster, name, topic)).collect(),
+        Wanted::These(names, ids) => {
+            let create = request.allow_auto_topic_creation && cluster.limits.auto_create;
+            let by_name = names.into_iter().map(|name| by_name(cluster, name, create)).collect::<Vec<_>>();
+            by_name.into_iter().chain(ids.into_iter().map(|id| by_id(cluster, id))).collect()
+        }
+    };
+    let response = MetadataResponse::default()
+        .with_throttle_time_ms(call.throttle_ms())
+        .with_brokers(brokers(cluster))
+        .with_cluster_id(Some(text("kafka-courier-test-broker")))
+        .with_controller_id(cluster.alive().first().copied().unwrap_or(-1).into())
+        .with_topics(topics);
+    match call.refused() {
+        Some(code) => refused(response, code, call.version),
+        None => response,
+    }
+}
+
+/// A topic's error stands at the topic; before version 13 there is no other place.
+fn refused(mut response: MetadataResponse, code: i16, version: i16) -> MetadataResponse {
+    if version >= 13 {
+        response.error_code = code;
+    }
+    for topic in &mut response.topics {
+        topic.error_code = code;
+        topic.partitions.clear();
+    }
+    response
+}
+
+enum Wanted<'a> {
+    All,
+    These(BTreeSet<&'a str>, BTreeSet<Uuid>),
+}
+
+fn wanted(request: &MetadataRequest, version: i16) -> Wanted<'_> {
+    match &request.topics {
+        None => Wanted::All,
+        Some(topics) if topics.is_empty() && version == 0 => Wanted::All,
+        Some(topics) => {
+            let name = |topic: &'_ MetadataRequestTopic| topic.name.is_some();
+            let names = topics.iter().filter_map(|topic| topic.name.as_ref()).map(|name| name.as_str()).collect();
+            let ids = topics.iter().filter(|topic| !name(topic)).map(|topic| topic.topic_id).collect();
+            Wanted::These(names, ids)
+        }
+    }
+}
+
+fn brokers(cluster: &Cluster) -> Vec<MetadataResponseBroker> {
+    let alive = cluster.brokers.iter().filter(|broker| broker.alive);
+    let described = alive.map(|broker| {
+        MetadataResponseBroker::default()
+            .with_node_id(broker.id.into())
+            .with_host(text(&*broker.host))
+            .with_port(broker.port.into())
+    });
+    described.collect()
+}
+
+fn by_name(cluster: &mut Cluster, name: &str, create: bool) -> MetadataResponseTopic {
+    if let Some(topic) = cluster.topic(name) {
+        return described(cluster, name, topic);
+    }
+    let mut code = ResponseError::UnknownTopicOrPartition;
+    if create {
+        let new = NewTopic { name: name.to_owned(), ..NewTopic::default() };
+        if let Err(error) = cluster.create(&new, false) {
+            code = error.code;
+        }
+    }
+    unknown(code).with_name(Some(text(name).into()))
+}
+
+fn by_id(cluster: &Cluster, id: Uuid) -> MetadataResponseTopic {
+    match cluster.name_of(id).and_then(|name| Some((name, cluster.topic(name)?))) {
+        Some((name, topic)) => described(cluster, name, topic),
+        None => unknown(ResponseError::UnknownTopicId).with_topic_id(id),
+    }
+}
+
+fn unknown(code: ResponseError) -> MetadataResponseTopic {
+    MetadataResponseTopic::default()
+        .with_error_code(code.code())
+        .with_name(None)
+        .with_topic_authorized_operations(NOT_ASKED)
+}
+
+fn described(cluster: &Cluster, name: &str, topic: &Topic) -> MetadataResponseTopic {
+    let alive = cluster.alive();
+    let partitions =
+        (0..).zip(&topic.partitions).map(|(index, partition)| described_partition(index, partition, &alive));
+    MetadataResponseTopic::default()
+        .with_name(Some(text(name).into()))
+        .with_topic_id(topic.id)
+        .with_partitions(partitions.collect())
+        .with_topic_authorized_operations(NOT_ASKED)
+}
+
+fn described_partition(index: i32, partition: &Partition, alive: &[i32]) -> MetadataResponsePartition {
+    let ids = |ids: &[i32]| ids.iter().map(|id| (*id).into()).collect();
+    let offline: Vec<i32> = partition.replicas.iter().copied().filter(|id| !alive.contains(id)).collect();
+    let code = if partition.leader.is_some() { 0 } else { ResponseError::LeaderNotAvailable.code() };
+    MetadataResponsePartition::default()
+        .with_error_code(code)
+        .with_partition_index(index)
+        .with_leader_id(partition.leader.unwrap_or(-1).into())
+        .with_leader_epoch(partition.leader_epoch)
+        .with_replica_nodes(ids(&partition.replicas))
+        .with_isr_nodes(ids(&partition.in_sync))
+        .with_offline_replicas(ids(&offline))
+}

@@ -1,0 +1,134 @@
+//! A topic's configuration: the settings that change what this broker does, under Kafka's names.
+//!
+//! Rules: each setting stands once, in the table; one that is not there is refused, not ignored.
+
+use std::fmt::Display;
+
+/// The settings of a topic that this broker obeys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TopicConfig {
+    pub(crate) max_message_bytes: i32,
+    pub(crate) min_insync_replicas: i32,
+    pub(crate) segment_bytes: i32,
+    pub(crate) retention_bytes: i64,
+    pub(crate) timestamp_before_max_ms: i64,
+    pub(crate) timestamp_after_max_ms: i64,
+    pub(crate) compacted: bool,
+    pub(crate) log_append_time: bool,
+}
+
+impl Default for TopicConfig {
+    fn default() -> Self {
+        Self {
+            max_message_bytes: 1_048_588,
+            min_insync_replicas: 1,
+            segment_bytes: 1 << 30,
+            retention_bytes: -1,
+            timestamp_before_max_ms: i64::MAX,
+            timestamp_after_max_ms: 3_600_000,
+            compacted: false,
+            log_append_time: false,
+        }
+    }
+}
+
+/// Kafka's types of settings, as DescribeConfigs numbers them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Boolean = 1,
+    Text = 2,
+    Int = 3,
+    Long = 5,
+    List = 7,
+}
+
+impl TopicConfig {
+    /// Every setting by its name: value and type.
+    pub(crate) fn entries(&self) -> Vec<(&'static str, String, Kind)> {
+        let policy = if self.compacted { "compact" } else { "delete" };
+        let timestamp = if self.log_append_time { "LogAppendTime" } else { "CreateTime" };
+        vec![
+            ("cleanup.policy", policy.to_owned(), Kind::List),
+            ("max.message.bytes", self.max_message_bytes.to_string(), Kind::Int),
+            ("message.timestamp.after.max.ms", self.timestamp_after_max_ms.to_string(), Kind::Long),
+            ("message.timestamp.before.max.ms", self.timestamp_before_max_ms.to_string(), Kind::Long),
+            ("message.timestamp.type", timestamp.to_owned(), Kind::Text),
+            ("min.insync.replicas", self.min_insync_replicas.to_string(), Kind::Int),
+            ("retention.bytes", self.retention_bytes.to_string(), Kind::Long),
+            ("segment.bytes", self.segment_bytes.to_string(), Kind::Int),
+        ]
+    }
+
+    /// Sets one by its name. The error says what is wrong with name or value.
+    pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        match name {
+            "cleanup.policy" => self.compacted = policy(value)?,
+            "max.message.bytes" => self.max_message_bytes = number(name, value, 0, i32::MAX)?,
+            "message.timestamp.after.max.ms" => self.timestamp_after_max_ms = number(name, value, 0, i64::MAX)?,
+            "message.timestamp.before.max.ms" => self.timestamp_before_max_ms = number(name, value, 0, i64::MAX)?,
+            "message.timestamp.type" => self.log_append_time = timestamp_type(value)?,
+            "min.insync.replicas" => self.min_insync_replicas = number(name, value, 1, i32::MAX)?,
+            "retention.bytes" => self.retention_bytes = number(name, value, -1, i64::MAX)?,
+            "segment.bytes" => self.segment_bytes = number(name, value, 14, i32::MAX)?,
+            _ => return Err(format!("Unknown topic config name: {name}")),
+        }
+        Ok(())
+    }
+}
+
+fn number<N>(name: &str, value: &str, min: N, max: N) -> Result<N, String>
+where
+    N: std::str::FromStr + PartialOrd + Display,
+{
+    match value.parse::<N>() {
+        Ok(number) if number >= min && number <= max => Ok(number),
+        _ => Err(format!("Invalid value {value} for configuration {name}: must be a number from {min} to {max}")),
+    }
+}
+
+fn policy(value: &str) -> Result<bool, String> {
+    match value {
+        "delete" => Ok(false),
+        "compact" | "compact,delete" | "delete,compact" => Ok(true),
+        _ => Err(format!("Invalid value {value} for configuration cleanup.policy: must be compact or delete")),
+    }
+}
+
+fn timestamp_type(value: &str) -> Result<bool, String> {
+    match value {
+        "CreateTime" => Ok(false),
+        "LogAppendTime" => Ok(true),
+        _ => Err(format!("Invalid value {value} for configuration message.timestamp.type")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_is_read_back_from_its_own_text() {
+        let mut config = TopicConfig { compacted: true, log_append_time: true, ..Default::default() };
+        config.max_message_bytes = 77;
+        let mut read = TopicConfig::default();
+        for (name, value, _) in config.entries() {
+            read.set(name, &value).unwrap();
+        }
+        assert_eq!(read, config);
+    }
+
+    #[test]
+    fn names_and_values_that_make_no_sense_are_refused() {
+        let mut config = TopicConfig::default();
+        for (name, value) in [
+            ("max.message.byte", "1"),
+            ("max.message.bytes", "-1"),
+            ("max.message.bytes", "many"),
+            ("cleanup.policy", "shred"),
+            ("message.timestamp.type", "Now"),
+        ] {
+            assert!(config.set(name, value).is_err(), "{name}={value}");
+        }
+        assert_eq!(config, TopicConfig::default());
+    }
+}

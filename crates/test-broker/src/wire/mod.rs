@@ -1,0 +1,40 @@
+//! Bytes of requests and answers.
+//!
+//! Rules: nothing of a request is decoded before a walk has proved its lengths; see `walk`.
+
+mod header;
+mod schema;
+mod walk;
+
+pub(crate) use header::RequestHeader;
+pub(crate) use schema::{SCHEMAS, Schema};
+pub(crate) use walk::Malformed;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion};
+
+/// Decodes a request's body, after its lengths were walked.
+pub(crate) fn decode<R: Decodable>(schema: &Schema, version: i16, mut body: Bytes) -> Result<R, Malformed> {
+    walk::walk(schema, version, &body)?;
+    let request = R::decode(&mut body, version).map_err(|_| Malformed("a value"))?;
+    if body.is_empty() { Ok(request) } else { Err(Malformed("its end")) }
+}
+
+/// Encodes an answer as a frame, its length in front.
+pub(crate) fn encode<R: Encodable + HeaderVersion>(
+    correlation_id: i32,
+    version: i16,
+    answer: &R,
+) -> Result<Bytes, Malformed> {
+    let too_big = |_| Malformed("an answer");
+    let header = if R::header_version(version) >= 1 { 5 } else { 4 };
+    let size = header + answer.compute_size(version).map_err(too_big)?;
+    let mut frame = BytesMut::with_capacity(4 + size);
+    frame.put_i32(i32::try_from(size).map_err(|_| Malformed("an answer"))?);
+    frame.put_i32(correlation_id);
+    if header == 5 {
+        frame.put_u8(0); // no tagged fields
+    }
+    answer.encode(&mut frame, version).map_err(too_big)?;
+    Ok(frame.freeze())
+}

@@ -1,0 +1,135 @@
+//! A client that says exactly what a test wants to be said.
+#![allow(dead_code)] // each test file uses its own part
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests may, as tests do
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use kafka_courier_batcher::{Accumulator, BufferPool, Compression, Header, Limits, Record, Stamp};
+use kafka_courier_test_broker::{TestCluster, TopicSpec};
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::produce_response::PartitionProduceResponse;
+use kafka_protocol::messages::{ProduceRequest, RequestHeader};
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+pub(crate) struct Client {
+    pub(crate) stream: Box<dyn Stream>,
+    next_id: i32,
+}
+
+pub(crate) fn text(text: &str) -> StrBytes {
+    StrBytes::from_string(text.to_owned())
+}
+
+pub(crate) fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
+}
+
+pub(crate) async fn cluster(brokers: i32, partitions: i32) -> TestCluster {
+    TestCluster::builder().brokers(brokers).topic_spec(TopicSpec::new("t", partitions)).start().await.unwrap()
+}
+
+impl Client {
+    pub(crate) async fn connect(cluster: &TestCluster, broker: i32) -> Self {
+        let stream = TcpStream::connect(cluster.address(broker).unwrap()).await.unwrap();
+        Self { stream: Box::new(stream), next_id: 1 }
+    }
+
+    pub(crate) fn in_memory(cluster: &TestCluster, broker: i32) -> Self {
+        Self { stream: Box::new(cluster.connect_in_memory(broker).unwrap()), next_id: 1 }
+    }
+
+    /// Sends a request without waiting; answers its correlation id.
+    pub(crate) async fn send<R: Request>(&mut self, request: &R, version: i16) -> i32 {
+        let id = self.next_id;
+        self.next_id += 1;
+        let header = RequestHeader::default()
+            .with_request_api_key(R::KEY)
+            .with_request_api_version(version)
+            .with_correlation_id(id)
+            .with_client_id(Some(text("test")));
+        let mut body = BytesMut::new();
+        header.encode(&mut body, R::header_version(version)).unwrap();
+        request.encode(&mut body, version).unwrap();
+        self.send_frame(&body).await;
+        id
+    }
+
+    pub(crate) async fn send_frame(&mut self, body: &[u8]) {
+        let mut frame = BytesMut::new();
+        frame.put_i32(body.len() as i32);
+        frame.extend_from_slice(body);
+        self.stream.write_all(&frame).await.unwrap();
+    }
+
+    /// The next answer's bytes. `None`: the connection has ended.
+    pub(crate) async fn frame(&mut self) -> Option<Bytes> {
+        let length = self.stream.read_i32().await.ok()?;
+        let mut body = vec![0; length as usize];
+        self.stream.read_exact(&mut body).await.ok()?;
+        Some(body.into())
+    }
+
+    /// The next answer, which must be the one to that request.
+    pub(crate) async fn receive<R: Request>(&mut self, id: i32, version: i16) -> Option<R::Response> {
+        let mut body = self.frame().await?;
+        assert_eq!(body.get_i32(), id);
+        if <R::Response as HeaderVersion>::header_version(version) >= 1 {
+            assert_eq!(body.get_u8(), 0);
+        }
+        let answer = R::Response::decode(&mut body, version).unwrap();
+        assert!(body.is_empty(), "{} bytes are left of the answer", body.len());
+        Some(answer)
+    }
+
+    pub(crate) async fn call<R: Request>(&mut self, request: &R, version: i16) -> R::Response {
+        let id = self.send(request, version).await;
+        self.receive::<R>(id, version).await.expect("the connection has ended")
+    }
+
+    /// Produces one batch to a partition of topic "t" and answers what the broker says.
+    pub(crate) async fn produce(&mut self, partition: i32, batch: Bytes) -> PartitionProduceResponse {
+        let request = produce_request(partition, batch);
+        let mut answer = self.call(&request, 12).await;
+        answer.responses.remove(0).partition_responses.remove(0)
+    }
+}
+
+pub(crate) fn produce_request(partition: i32, batch: Bytes) -> ProduceRequest {
+    let data = PartitionProduceData::default().with_index(partition).with_records(Some(batch));
+    let topic = TopicProduceData::default().with_name(text("t").into()).with_partition_data(vec![data]);
+    ProduceRequest::default()
+        .with_transactional_id(None)
+        .with_acks(-1)
+        .with_timeout_ms(1000)
+        .with_topic_data(vec![topic])
+}
+
+/// A batch of these values, without keys, stamped by id 7.
+pub(crate) fn batch(epoch: i16, base_sequence: i32, values: &[&str]) -> Bytes {
+    let records: Vec<_> = values.iter().map(|value| (None, *value, now_ms())).collect();
+    stamped(Some(Stamp { producer_id: 7, epoch, base_sequence }), &records, Compression::None)
+}
+
+/// A batch of records: key, value, timestamp.
+pub(crate) fn stamped(stamp: Option<Stamp>, records: &[(Option<&str>, &str, i64)], compression: Compression) -> Bytes {
+    let limits = Limits { max_records: u32::MAX, max_bytes: 1 << 28, linger: std::time::Duration::ZERO };
+    let pool = BufferPool::new(0);
+    let mut accumulator = Accumulator::new(limits, compression);
+    for (key, value, timestamp) in records {
+        let headers = [Header { key: "h", value: None }];
+        let record = Record {
+            key: key.map(str::as_bytes),
+            value: Some(value.as_bytes()),
+            headers: &headers,
+            timestamp: *timestamp,
+        };
+        accumulator.push(Instant::now(), &record, &mut |_| true, &pool, || ()).unwrap();
+    }
+    let mut sealed = accumulator.seal().unwrap().encode(&pool);
+    sealed.batch.stamp(stamp.unwrap_or(Stamp { producer_id: -1, epoch: -1, base_sequence: -1 }));
+    Bytes::copy_from_slice(sealed.batch.as_bytes())
+}
