@@ -141,6 +141,16 @@ impl Cluster {
         self.to_broker("resume", broker)
     }
 
+    /// A fault of the proxies (`kafka up --proxied`), such as `["cut"]` or `["1", "drop_response=3", "api=0"]`.
+    ///
+    /// # Errors
+    /// When the cluster has no proxies, or they don't know the fault.
+    pub fn fault(&self, words: &[&str]) -> Result<()> {
+        let mut all = vec!["fault"];
+        all.extend_from_slice(words);
+        self.tool(&all).map(drop)
+    }
+
     /// Runs a class on Kafka's classpath with `input` as its standard input, and returns what it printed.
     ///
     /// # Errors

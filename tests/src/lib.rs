@@ -11,3 +11,4 @@ pub mod dump;
 pub mod ledger;
 pub mod publish;
 pub mod receipts;
+pub mod traffic;
