@@ -42,8 +42,7 @@ impl Client {
         Self { stream: Box::new(cluster.connect_in_memory(broker).unwrap()), next_id: 1 }
     }
 
-    /// Sends a request without waiting; answers its correlation id.
-    pub(crate) async fn send<R: Request>(&mut self, request: &R, version: i16) -> i32 {
+    fn encode<R: Request>(&mut self, request: &R, version: i16) -> (i32, BytesMut) {
         let id = self.next_id;
         self.next_id += 1;
         let header = RequestHeader::default()
@@ -51,11 +50,23 @@ impl Client {
             .with_request_api_version(version)
             .with_correlation_id(id)
             .with_client_id(Some(text("test")));
-        let mut body = BytesMut::new();
-        header.encode(&mut body, R::header_version(version)).unwrap();
-        request.encode(&mut body, version).unwrap();
-        self.send_frame(&body).await;
-        id
+        let mut frame = BytesMut::from(&[0; 4][..]);
+        header.encode(&mut frame, R::header_version(version)).unwrap();
+        request.encode(&mut frame, version).unwrap();
+        let length = (frame.len() - 4) as u32;
+        frame[..4].copy_from_slice(&length.to_be_bytes());
+        (id, frame)
+    }
+
+    /// Sends a request without waiting; answers its correlation id.
+    pub(crate) async fn send<R: Request>(&mut self, request: &R, version: i16) -> i32 {
+        self.try_send(request, version).await.unwrap()
+    }
+
+    /// Sends a request; `None`: the connection has ended.
+    pub(crate) async fn try_send<R: Request>(&mut self, request: &R, version: i16) -> Option<i32> {
+        let (id, frame) = self.encode(request, version);
+        self.stream.write_all(&frame).await.ok().map(|()| id)
     }
 
     pub(crate) async fn send_frame(&mut self, body: &[u8]) {
