@@ -44,7 +44,8 @@ pub(crate) struct Conn {
     pub(crate) load: usize,
     pub(crate) last_answer: Option<Instant>,
     pub(crate) last_used: Instant,
-    pub(crate) armed: bool,
+    /// The earliest timer that is set for it.
+    pub(crate) armed: Option<Instant>,
 }
 
 #[derive(Debug)]

@@ -21,7 +21,7 @@ impl Conn {
             load: 0,
             last_answer: None,
             last_used: now,
-            armed: false,
+            armed: None,
         }
     }
 }
@@ -171,7 +171,7 @@ impl<T: Clone> Sender<T> {
     /// it has been idle for so long that the broker would soon close it.
     pub(super) fn check_conn(&mut self, now: Instant, id: ConnId) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        conn.armed = false;
+        conn.armed = conn.armed.filter(|at| *at > now);
         let Some(conn) = self.conns.get(&id) else { return };
         let due = self.conn_deadline(conn) <= now;
         if !due {

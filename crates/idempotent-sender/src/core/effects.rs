@@ -24,7 +24,8 @@ pub(crate) struct Effects<T> {
     pub(crate) actions: VecDeque<Action<T>>,
     pub(crate) looks: Vec<WantedLook>,
     pub(crate) refresh_metadata: bool,
-    pub(crate) exhausted_id: Option<i64>,
+    /// This producer id's epochs are nearly used up somewhere: another is wanted.
+    pub(crate) retiring_id: Option<i64>,
     pub(crate) counters: Counters,
     next_uid: u64,
 }
@@ -35,10 +36,15 @@ impl<T> Effects<T> {
             actions: VecDeque::new(),
             looks: Vec::new(),
             refresh_metadata: false,
-            exhausted_id: None,
+            retiring_id: None,
             counters: Counters::default(),
             next_uid: 0,
         }
+    }
+
+    /// Whether a partition asks for something beyond itself.
+    pub(crate) fn has_wishes(&self) -> bool {
+        self.refresh_metadata || self.retiring_id.is_some() || !self.looks.is_empty()
     }
 
     pub(crate) fn uid(&mut self) -> BatchUid {

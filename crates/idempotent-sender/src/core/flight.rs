@@ -38,6 +38,8 @@ pub(crate) struct Flight<T> {
     pub(crate) fresh: bool,
     pub(crate) open: bool,
     pub(crate) proof: Proof,
+    /// A later acceptance proves that it is in the log.
+    pub(crate) provable: bool,
     pub(crate) write_errors: u32,
     pub(crate) history: History,
 }
@@ -115,6 +117,7 @@ impl<T: Clone> Flight<T> {
         self.open = false;
         self.fresh = false;
         self.proof = Proof::None;
+        self.provable = true;
     }
 
     /// The verdict, if it is given up now.
@@ -175,6 +178,7 @@ impl<T: Clone> Flight<T> {
             fresh: false,
             open: self.open,
             proof: self.proof,
+            provable: self.provable,
             write_errors: self.write_errors,
             history: self.history.clone(),
         }

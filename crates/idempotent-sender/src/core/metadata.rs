@@ -64,11 +64,12 @@ impl<T: Clone> Sender<T> {
 
     /// The cluster's answer.
     pub fn on_metadata(&mut self, now: Instant, cluster: ClusterMetadata) {
-        self.metadata.in_flight = false;
         self.learn_brokers(&cluster.brokers, true);
         for topic in cluster.topics {
             self.learn_topic(now, topic);
         }
+        // Only now: what a partition still lacks must wait for the backoff, and not be asked for at once.
+        self.metadata.in_flight = false;
         let unresolved = self.topics.iter().any(|topic| {
             matches!(topic.state, TopicState::Pending(_))
                 || topic.lanes.iter().any(|lane| lane.partition.leader.is_none() && !lane.partition.is_idle())

@@ -231,11 +231,11 @@ impl<T: Clone> Sender<T> {
 
     /// Has the connection looked at when its oldest request's time is up, or when it has been idle too long.
     pub(super) fn arm_conn(&mut self, id: ConnId) {
-        let Some(conn) = self.conns.get(&id).filter(|conn| !conn.armed) else { return };
+        let Some(conn) = self.conns.get(&id) else { return };
         let at = self.conn_deadline(conn);
-        self.timers.set(at, Timer::Conn(id));
-        if let Some(conn) = self.conns.get_mut(&id) {
-            conn.armed = true;
+        if let Some(conn) = self.conns.get_mut(&id).filter(|conn| conn.armed.is_none_or(|armed| at < armed)) {
+            conn.armed = Some(at);
+            self.timers.set(at, Timer::Conn(id));
         }
     }
 

@@ -161,17 +161,19 @@ impl<T: Clone> Sender<T> {
 
     /// What is to be done now.
     pub fn poll(&mut self, now: Instant) -> Option<Action<T>> {
-        if let Some(action) = self.out.actions.pop_front() {
-            return Some(action);
+        loop {
+            if let Some(action) = self.out.actions.pop_front() {
+                return Some(action);
+            }
+            if let Some(timer) = self.timers.pop_due(now) {
+                self.on_timer(now, timer);
+            } else if self.out.has_wishes() {
+                self.absorb(now);
+            } else {
+                let broker = self.dirty.pop()?;
+                self.pump(broker, now);
+            }
         }
-        while let Some(timer) = self.timers.pop_due(now) {
-            self.on_timer(now, timer);
-        }
-        self.absorb(now);
-        while let Some(broker) = self.dirty.pop() {
-            self.pump(broker, now);
-        }
-        self.out.actions.pop_front()
     }
 
     fn on_timer(&mut self, now: Instant, timer: Timer) {
@@ -239,6 +241,10 @@ impl<T: Clone> Sender<T> {
         let can_send = lane.partition.has_unsent() && waits.is_none() && !lane.queued;
         let no_leader = lane.partition.leader.is_none() && !lane.partition.is_idle();
         let no_id = lane.partition.wants_producer_id();
+        let used_up = no_id && matches!(self.identity, Identity::Have(id) if lane.partition.has_used_up(id));
+        if used_up {
+            self.identity = Identity::None;
+        }
         if no_id {
             self.ask_identity();
         }
@@ -254,9 +260,7 @@ impl<T: Clone> Sender<T> {
         if std::mem::take(&mut self.out.refresh_metadata) {
             self.want_metadata(now);
         }
-        if let Some(used_up) = self.out.exhausted_id.take()
-            && self.identity == Identity::Have(used_up)
-        {
+        if self.out.retiring_id.take().is_some_and(|id| self.identity == Identity::Have(id)) {
             self.identity = Identity::None;
             self.ask_identity();
         }

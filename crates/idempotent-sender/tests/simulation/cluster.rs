@@ -87,12 +87,10 @@ pub(crate) struct Partition {
     pub(crate) replication_delay: Micros,
     /// A fetch of this follower is under way.
     pub(crate) fetching: [bool; BROKERS],
-    /// What was committed before the topic was made anew.
-    pub(crate) archived: Vec<(u32, Entry)>,
+    /// Everything that was ever committed, by the topic's life, some of it more than once.
+    pub(crate) committed: Vec<(u32, Entry)>,
     /// Producers forgotten because of old record times.
     pub(crate) forgets: u32,
-    /// Forgotten by hand, by a scenario.
-    pub(crate) forgotten: bool,
 }
 
 impl Partition {
@@ -111,9 +109,8 @@ impl Partition {
             refused: None,
             replication_delay: 0,
             fetching: [false; BROKERS],
-            archived: Vec::new(),
+            committed: Vec::new(),
             forgets: 0,
-            forgotten: false,
         }
     }
 }

@@ -29,6 +29,17 @@ impl World {
     pub(crate) fn learn_news(&mut self, broker: usize, partition: usize) {
         let truth = self.partitions[partition].truth;
         let before = self.brokers[broker].views[partition];
+        let another = truth.incarnation != before.incarnation || truth.exists != before.exists;
+        // A topic comes and goes as a whole.
+        let others = (0..PARTITIONS).filter(|p| another && topic_of(*p) == topic_of(partition));
+        for p in std::iter::once(partition).chain(others) {
+            self.learn_news_of(broker, p);
+        }
+    }
+
+    fn learn_news_of(&mut self, broker: usize, partition: usize) {
+        let truth = self.partitions[partition].truth;
+        let before = self.brokers[broker].views[partition];
         if !self.brokers[broker].runs() || truth == before {
             return;
         }
@@ -213,7 +224,6 @@ impl World {
     pub(crate) fn make_anew(&mut self, topic: usize, gone: bool) {
         for partition in (0..PARTITIONS).filter(|p| topic_of(*p) == topic) {
             if gone {
-                self.archive(partition);
                 self.change(partition, |truth| truth.exists = false);
             } else {
                 let alive: Vec<usize> = (0..BROKERS).filter(|b| !self.brokers[*b].fenced).collect();
@@ -225,14 +235,6 @@ impl World {
                     *truth = View { leader, epoch: 0, isr, incarnation, exists: true };
                 });
             }
-        }
-    }
-
-    fn archive(&mut self, partition: usize) {
-        let model = &mut self.partitions[partition];
-        for replica in model.replicas.iter().filter(|replica| replica.incarnation == model.truth.incarnation) {
-            let committed = replica.log.iter().filter(|entry| entry.end() <= replica.high_watermark);
-            model.archived.extend(committed.map(|entry| (replica.incarnation, entry.clone())));
         }
     }
 

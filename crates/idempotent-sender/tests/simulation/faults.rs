@@ -7,30 +7,94 @@ use crate::world::{Event, STARTED_MS, World};
 
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
-    Kill { broker: usize, down: Micros },
-    CleanRestart { broker: usize, down: Micros },
-    Pause { broker: usize, time: Micros },
-    Elect { partition: usize, to: usize },
-    CutConnections { broker: usize },
-    LoseAnswers { broker: usize, time: Micros },
-    StallRequests { broker: usize, time: Micros },
-    Slow { broker: usize, time: Micros, by: Micros },
-    RefuseConnections { broker: usize, time: Micros },
-    Throttle { broker: usize, time: Micros },
-    LateNews { broker: usize, by: Micros },
-    LeaveOutParts { broker: usize, time: Micros },
+    Kill {
+        broker: usize,
+        down: Micros,
+    },
+    CleanRestart {
+        broker: usize,
+        down: Micros,
+    },
+    Pause {
+        broker: usize,
+        time: Micros,
+    },
+    Elect {
+        partition: usize,
+        to: usize,
+    },
+    CutConnections {
+        broker: usize,
+    },
+    LoseAnswers {
+        broker: usize,
+        time: Micros,
+    },
+    StallRequests {
+        broker: usize,
+        time: Micros,
+    },
+    Slow {
+        broker: usize,
+        time: Micros,
+        by: Micros,
+    },
+    RefuseConnections {
+        broker: usize,
+        time: Micros,
+    },
+    Throttle {
+        broker: usize,
+        time: Micros,
+    },
+    LateNews {
+        broker: usize,
+        by: Micros,
+    },
+    LeaveOutParts {
+        broker: usize,
+        time: Micros,
+    },
     /// The partition's next answers are other than they should be.
-    Force { partition: usize, forced: Forced, times: usize },
+    Force {
+        partition: usize,
+        forced: Forced,
+        times: usize,
+    },
     /// Every batch of the partition is refused with this code for a while.
-    Refuse { partition: usize, code: i16, time: Micros },
-    LimitMessage { partition: usize, bytes: usize, time: Micros },
-    LimitSegment { partition: usize, bytes: usize, time: Micros },
-    SlowReplication { partition: usize, by: Micros, time: Micros },
-    DiskFails { broker: usize, partition: usize, time: Micros },
+    Refuse {
+        partition: usize,
+        code: i16,
+        time: Micros,
+    },
+    LimitMessage {
+        partition: usize,
+        bytes: usize,
+        time: Micros,
+    },
+    LimitSegment {
+        partition: usize,
+        bytes: usize,
+        time: Micros,
+    },
+    SlowReplication {
+        partition: usize,
+        by: Micros,
+        time: Micros,
+    },
+    DiskFails {
+        broker: usize,
+        partition: usize,
+        time: Micros,
+    },
     /// The topic is deleted.
-    DeleteTopic { topic: usize },
+    DeleteTopic {
+        topic: usize,
+    },
     /// And made anew.
-    CreateTopic { topic: usize },
+    CreateTopic {
+        topic: usize,
+    },
 }
 
 impl Fault {

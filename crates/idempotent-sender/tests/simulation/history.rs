@@ -39,6 +39,9 @@ struct BatchHistory {
     returned: usize,
 }
 
+/// The partition and the first record of each batch of a request.
+type Firsts = Vec<(usize, u32)>;
+
 #[derive(Debug, Default)]
 pub(crate) struct History {
     pub(crate) records: Vec<RecordHistory>,
@@ -48,7 +51,7 @@ pub(crate) struct History {
     /// Which record a stamp stood for at first: it must stand for no other.
     stamps: HashMap<(usize, i64, i16, i32), u32>,
     /// What is unanswered on each open connection: the partition and the first record of each batch.
-    in_flight: BTreeMap<ConnId, Vec<(RequestId, Vec<(usize, u32)>)>>,
+    in_flight: BTreeMap<ConnId, Vec<(RequestId, Firsts)>>,
     pub(crate) faults: BTreeMap<&'static str, u64>,
 }
 
@@ -117,7 +120,7 @@ impl World {
     /// a stamp stands for the same record for ever.
     pub(crate) fn note_sent(&mut self, conn: ConnId, request: RequestId, parts: &[ProducePart]) -> Result<(), String> {
         self.trace(|| format!("send {request:?} on {conn:?}: {}", show_parts(parts)));
-        let mut sent: Vec<(usize, u32)> = Vec::with_capacity(parts.len());
+        let mut sent: Firsts = Vec::with_capacity(parts.len());
         for part in parts {
             let partition = model_partition(part.partition);
             if sent.iter().any(|(other, _)| *other == partition) {
@@ -236,11 +239,6 @@ impl History {
             Some(batch) => Err(format!("{batch:?} was charged with other bytes than were given back")),
             None => Ok(()),
         }
-    }
-
-    pub(crate) fn published_at(&self, record: usize) -> Micros {
-        let batch = self.batches.partition_point(|batch| batch.first as usize <= record);
-        self.batches[batch - 1].published_at
     }
 }
 

@@ -146,10 +146,6 @@ impl Producers {
         self.0.retain(|_, producer| producer.last_timestamp > oldest);
         aged && self.0.len() < before
     }
-
-    pub(crate) fn forget_everyone(&mut self) {
-        self.0.clear();
-    }
 }
 
 /// The sequence number after this one.

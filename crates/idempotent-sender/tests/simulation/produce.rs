@@ -8,7 +8,9 @@
 use std::rc::Rc;
 
 use kafka_courier_batcher::{BatchView, sequence_add};
-use kafka_courier_idempotent_sender::core::{BrokerAddress, BrokerId, ConnId, PartAnswer, ProduceAnswer, ProducePart, RequestId};
+use kafka_courier_idempotent_sender::core::{
+    BrokerAddress, BrokerId, ConnId, PartAnswer, ProduceAnswer, ProducePart, RequestId,
+};
 
 use crate::cluster::{MS, SECOND, topic_of, uuid};
 use crate::history::record_number;
@@ -117,7 +119,8 @@ impl World {
 
     /// What a broker reads of the bytes; what it can't read, or a wrong CRC, would be the sender's fault.
     fn read(&mut self, partition: usize, part: &ProducePart) -> Result<Entry, String> {
-        let (view, rest) = BatchView::parse(part.batch.as_bytes()).map_err(|e| format!("a batch can't be read: {e}"))?;
+        let (view, rest) =
+            BatchView::parse(part.batch.as_bytes()).map_err(|e| format!("a batch can't be read: {e}"))?;
         if !rest.is_empty() || !view.check_crc() {
             return Err(format!("p{partition}: a batch with a wrong CRC, or more bytes than it says"));
         }
@@ -171,7 +174,9 @@ impl World {
         if let Some(code) = model.refused {
             return Some(error(code));
         }
-        if model.compacted && let Some(refusal) = self.guilty(partition, entry) {
+        if model.compacted
+            && let Some(refusal) = self.guilty(partition, entry)
+        {
             return Some(refusal);
         }
         (part.batch.len() > model.segment_bytes).then(|| error(18))
@@ -180,7 +185,8 @@ impl World {
     /// A compacted topic refuses records without a key, each by its index (KIP-467).
     fn guilty(&self, partition: usize, entry: &Entry) -> Option<PartAnswer> {
         let keyless = |number: &u32| !self.history.records[*number as usize].has_key;
-        let guilty: Vec<u32> = (0_u32..).zip(entry.records.iter()).filter(|(_, n)| keyless(n)).map(|(i, _)| i).collect();
+        let guilty: Vec<u32> =
+            (0_u32..).zip(entry.records.iter()).filter(|(_, n)| keyless(n)).map(|(i, _)| i).collect();
         if guilty.is_empty() {
             return None;
         }
@@ -202,7 +208,9 @@ impl World {
             Admission::Append => {
                 entry.base_offset = replica.end();
                 let placed = (entry.base_offset, entry.records.len());
-                self.trace(|| format!("broker {broker} appends p{partition} {} at {}", show(&entry), entry.base_offset));
+                self.trace(|| {
+                    format!("broker {broker} appends p{partition} {} at {}", show(&entry), entry.base_offset)
+                });
                 let replica = &mut self.partitions[partition].replicas[broker];
                 replica.producers.learn(&entry);
                 replica.log.push(entry);

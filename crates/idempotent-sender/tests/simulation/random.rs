@@ -49,10 +49,11 @@ fn config(rng: &mut Rng, seed: u64) -> Config {
         ..default
     };
     if rng.percent(20) {
-        config.backoff = Backoff { base: Duration::from_millis(10), cap: Duration::from_millis(rng.pick(&[10, 50, 5000])) };
+        config.backoff =
+            Backoff { base: Duration::from_millis(10), cap: Duration::from_millis(rng.pick(&[10, 50, 5000])) };
     }
     if rng.percent(10) {
-        config.first_epoch = i16::MAX - rng.range(0..4) as i16;
+        config.first_epoch = i16::MAX - rng.range(40..200) as i16;
     }
     if rng.percent(15) {
         config.first_sequence = i32::MAX - rng.range(0..150) as i32;
@@ -100,10 +101,8 @@ fn batches(rng: &mut Rng, length: Micros, aged: bool) -> Vec<BatchPlan> {
 
 fn batch(rng: &mut Rng, at: Micros, partition: usize, keyless: bool, aged: bool) -> BatchPlan {
     let count = rng.range(1..9) as usize;
-    let records = (0..count).map(|_| RecordPlan {
-        has_key: !(keyless && rng.percent(8)),
-        padding: rng.pick(&[0, 20, 60, 200]),
-    });
+    let records =
+        (0..count).map(|_| RecordPlan { has_key: !(keyless && rng.percent(8)), padding: rng.pick(&[0, 20, 60, 200]) });
     let records = records.collect();
     let age_ms = if aged && rng.percent(30) { 400_000 } else { 0 };
     BatchPlan { at, partition, records, age_ms, lingered: rng.range(0..20) * MS }

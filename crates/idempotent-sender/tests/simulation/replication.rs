@@ -17,7 +17,8 @@ impl World {
             let model = &mut self.partitions[partition];
             if !std::mem::replace(&mut model.fetching[follower], true) {
                 let delay = model.replication_delay;
-                let wait = self.rng.range(MS / 5..3 * MS) + if delay > 0 { self.rng.range(delay / 2..delay) } else { 0 };
+                let wait =
+                    self.rng.range(MS / 5..3 * MS) + if delay > 0 { self.rng.range(delay / 2..delay) } else { 0 };
                 self.after(wait, Event::Fetch(partition, follower));
             }
         }
@@ -99,9 +100,7 @@ impl World {
         let least = (0..BROKERS).filter(|b| view.in_isr(*b)).map(|b| replica.fetched[b]).min().unwrap_or(0);
         replica.high_watermark = replica.high_watermark.max(least);
         while let Some(entry) = replica.log.get(replica.committed).filter(|e| e.end() <= replica.high_watermark) {
-            if view.incarnation != model.truth.incarnation || !model.truth.exists {
-                model.archived.push((view.incarnation, entry.clone()));
-            }
+            model.committed.push((view.incarnation, entry.clone()));
             replica.committed += 1;
         }
         self.complete(leader, partition);
@@ -111,9 +110,7 @@ impl World {
     fn complete(&mut self, leader: usize, partition: usize) {
         let enough = self.brokers[leader].views[partition].isr_len() >= self.partitions[partition].min_isr;
         let reached = self.partitions[partition].replicas[leader].high_watermark;
-        self.end_waits(leader, partition, |required| {
-            (reached >= required).then_some(if enough { 0 } else { 20 })
-        });
+        self.end_waits(leader, partition, |required| (reached >= required).then_some(if enough { 0 } else { 20 }));
     }
 
     /// Ends the waits on a partition for which there is a code.

@@ -7,6 +7,8 @@
 
 use std::sync::Arc;
 
+use kafka_courier_batcher::Stamp;
+
 use super::super::effects::{Context, WantedLook};
 use super::super::error_code::ErrorCode;
 use super::super::flight::{Flight, Proof};
@@ -59,19 +61,17 @@ impl<T: Clone> Partition<T> {
 
     fn on_accepted(&mut self, position: usize, current: bool, answer: &PartAnswer, cx: &mut Context<'_, T>) {
         cx.out.counters.treated(Treatment::Delivered);
-        for earlier in self.window.iter_mut().take(position) {
-            earlier.prove(Proof::Written);
-        }
         let time = (answer.log_append_time >= 0).then_some(answer.log_append_time);
         let flight = &mut self.window[position];
         flight.prove(Proof::At(answer.base_offset, time));
         let (stamp, aged) = (flight.stamp(), flight.aged);
         if let Some(stamp) = stamp {
-            self.correct_epoch(stamp.producer_id, stamp.epoch, cx);
+            self.prove_all_before(position, stamp, cx);
         }
         if current {
             self.known = !aged;
-            self.last_success = Some(cx.now);
+            self.doubts = 0;
+            self.acknowledged = stamp.map(|stamp| (stamp.producer_id, stamp.epoch, cx.now));
             self.failures = 0;
             self.backoff_until = None;
             self.solo = false;
@@ -79,6 +79,24 @@ impl<T: Clone> Partition<T> {
         }
         self.settle_proved(cx);
         self.close_gap(cx);
+    }
+
+    /// What an acceptance says of all that was sent before it under the same id and epoch: it is in the
+    /// log, if the leader knew the id. If not, nothing will ever prove it.
+    fn prove_all_before(&mut self, position: usize, stamp: Stamp, cx: &mut Context<'_, T>) {
+        if self.leader_knew(stamp.producer_id, cx.now) {
+            for mut flight in std::mem::take(&mut self.unconfirmed) {
+                flight.prove(Proof::Written);
+                self.settle_delivered(flight, cx);
+            }
+            for earlier in self.window.iter_mut().take(position).filter(|earlier| earlier.provable) {
+                earlier.prove(Proof::Written);
+            }
+            self.correct_epoch(stamp, cx);
+        } else {
+            self.window.iter_mut().take(position).for_each(|earlier| earlier.provable = false);
+            self.given_up.iter_mut().for_each(|given| given.provable = false);
+        }
     }
 
     /// Settles from the head on whatever is known to be in the log, and where.
@@ -111,6 +129,7 @@ impl<T: Clone> Partition<T> {
     fn wait_for_leader(&mut self, answer: &PartAnswer, cx: &mut Context<'_, T>) {
         let hinted = answer.leader.is_some_and(|(leader, epoch)| epoch >= 0 && self.adopt_leader(Some(leader), epoch));
         if !hinted {
+            self.doubt_leader();
             cx.out.refresh_metadata = true;
             self.back_off(cx);
         }
@@ -118,7 +137,7 @@ impl<T: Clone> Partition<T> {
 
     fn on_duplicate(&mut self, was_open: bool, cx: &mut Context<'_, T>) {
         if was_open {
-            self.head_is_written(cx);
+            self.head_is_appended(1);
         } else {
             // No attempt of it can have been appended: the answer contradicts what we know.
             self.give_up_head(false, cx);
@@ -219,30 +238,42 @@ impl<T: Clone> Partition<T> {
         }
         self.looking = None;
         match answer {
-            LookAnswer::Producer { epoch, last_sequence } if self.head_lies_before(epoch, last_sequence) => {
-                self.head_is_written(cx);
-            }
-            LookAnswer::Producer { .. } | LookAnswer::Nothing => self.give_up_head(false, cx),
+            LookAnswer::Producer { epoch, last_sequence } => match self.covered(epoch, last_sequence, cx) {
+                0 => self.give_up_head(false, cx),
+                // The leader remembers the last batch at least: sent again, it proves itself and all before.
+                covered => self.head_is_appended(covered.max(2) - 1),
+            },
+            LookAnswer::Nothing => self.give_up_head(false, cx),
             LookAnswer::Unavailable => self.back_off(cx),
         }
         self.close_gap(cx);
     }
 
-    fn head_lies_before(&self, epoch: i32, last_sequence: i32) -> bool {
-        let Some(head) = self.window.front() else { return false };
-        let (Some(stamp), Some(ours)) = (head.stamp(), head.last_sequence()) else { return false };
-        // Sequence numbers live on a circle of 2^31; half of it lies before any point.
-        let ahead = last_sequence.wrapping_sub(ours) & i32::MAX;
-        i32::from(stamp.epoch) == epoch && last_sequence >= 0 && ahead < 1 << 30
+    /// How many of the window's first batches the leader has, if it has this sequence number of this epoch.
+    fn covered(&self, epoch: i32, last_sequence: i32, cx: &Context<'_, T>) -> usize {
+        let is_covered = |flight: &&Flight<T>| {
+            let (Some(stamp), Some(ours)) = (flight.stamp(), flight.last_sequence()) else { return false };
+            // Sequence numbers live on a circle of 2^31; half of it lies before any point.
+            let ahead = last_sequence.wrapping_sub(ours) & i32::MAX;
+            let proves = flight.provable && self.leader_knew(stamp.producer_id, cx.now);
+            proves && i32::from(stamp.epoch) == epoch && last_sequence >= 0 && ahead < 1 << 30
+        };
+        self.window.iter().take_while(is_covered).count()
+    }
+
+    /// The leader has the window's first batches, but maybe not yet its replicas: the next acceptance
+    /// proves that. So there is no gap behind them either.
+    fn head_is_appended(&mut self, batches: usize) {
+        for mut flight in self.window.drain(..batches.min(self.window.len())) {
+            flight.abandon();
+            self.unconfirmed.push_back(flight);
+        }
+        self.gap = false;
     }
 
     /// The head is in the log, and nobody can say where any more.
     fn head_is_written(&mut self, cx: &mut Context<'_, T>) {
-        if let Some(mut head) = self.window.pop_front() {
-            head.prove(Proof::Written);
-            if let Some(stamp) = head.stamp() {
-                self.correct_epoch(stamp.producer_id, stamp.epoch, cx);
-            }
+        if let Some(head) = self.window.pop_front() {
             self.settle_delivered(head, cx);
             self.settle_proved(cx);
         }
@@ -289,19 +320,18 @@ impl<T: Clone> Partition<T> {
         cx.out.counters.corrections += 1;
         let base_offset = (answer.base_offset >= 0).then_some(answer.base_offset);
         cx.out.actions.push_back(Action::Correct { token: found.token, records: found.records, base_offset });
-        let earlier: Vec<_> =
-            (0..position).filter(|i| self.given_up[*i].same_epoch(stamp.producer_id, stamp.epoch)).collect();
+        let proves = self.leader_knew(stamp.producer_id, cx.now);
+        let earlier: Vec<_> = (0..position).filter(|i| proves && self.given_up[*i].is_proved_by(stamp)).collect();
         self.correct_positions(&earlier, cx);
         self.close_gap(cx);
     }
 
     /// An acceptance under this id and epoch proves every given-up batch of it, for all of them lie before.
-    fn correct_epoch(&mut self, producer_id: i64, epoch: i16, cx: &mut Context<'_, T>) {
+    fn correct_epoch(&mut self, stamp: Stamp, cx: &mut Context<'_, T>) {
         if self.given_up.is_empty() {
             return;
         }
-        let all: Vec<_> =
-            (0..self.given_up.len()).filter(|i| self.given_up[*i].same_epoch(producer_id, epoch)).collect();
+        let all: Vec<_> = (0..self.given_up.len()).filter(|i| self.given_up[*i].is_proved_by(stamp)).collect();
         self.correct_positions(&all, cx);
     }
 

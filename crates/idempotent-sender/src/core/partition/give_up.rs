@@ -8,12 +8,18 @@
 //!   from there the queue goes on under the next epoch, once nothing before it is left.
 //! - An acceptance proves that there was no gap after all.
 
+use kafka_courier_batcher::Stamp;
+
 use super::super::effects::Context;
 use super::super::flight::{Flight, Proof};
 use super::super::types::Reason;
 use super::{GIVEN_UP_REMEMBERED, GivenUp, Partition};
 
 impl<T> GivenUp<T> {
+    pub(super) fn is_proved_by(&self, accepted: Stamp) -> bool {
+        self.provable && self.same_epoch(accepted.producer_id, accepted.epoch)
+    }
+
     pub(super) fn same_epoch(&self, producer_id: i64, epoch: i16) -> bool {
         self.stamp.is_some_and(|stamp| stamp.producer_id == producer_id && stamp.epoch == epoch)
     }
@@ -76,6 +82,7 @@ impl<T: Clone> Partition<T> {
             self.given_up.pop_front();
         }
         self.given_up.push_back(GivenUp {
+            provable: flight.provable,
             uid: flight.uid,
             token: flight.token.clone(),
             records: flight.records.clone(),
@@ -86,7 +93,9 @@ impl<T: Clone> Partition<T> {
     /// Gives up what has waited for longer than `delivery_timeout`.
     pub(crate) fn expire(&mut self, cx: &mut Context<'_, T>) {
         while self.deadline(cx.config.delivery_timeout).is_some_and(|deadline| deadline <= cx.now) {
-            if self.window.is_empty() {
+            if let Some(flight) = self.unconfirmed.pop_front() {
+                self.settle_given_up(flight, None, true, cx);
+            } else if self.window.is_empty() {
                 let Some(flight) = self.queue.pop_front() else { return };
                 self.settle_given_up(flight, None, true, cx);
             } else {
@@ -98,6 +107,7 @@ impl<T: Clone> Partition<T> {
 
     /// Gives up everything, for `reason`.
     pub(crate) fn give_up_all(&mut self, reason: &Reason, cx: &mut Context<'_, T>) {
+        self.take_back_unconfirmed();
         let early = std::mem::take(&mut self.early).into_values();
         let window = std::mem::take(&mut self.window);
         for flight in window.into_iter().chain(std::mem::take(&mut self.queue)).chain(early) {

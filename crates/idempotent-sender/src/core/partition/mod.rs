@@ -25,6 +25,10 @@ use super::types::{
 
 /// A leader that heard nothing of us for this long may have forgotten our id.
 const IDLE_REARM: Duration = Duration::from_secs(60);
+/// After so many failures at the leader that we believe in, any leader that the cluster names is believed.
+const DOUBTS_MAX: u32 = 4;
+/// From this epoch on a partition changes to another producer id as soon as that is safe.
+const RETIRING_EPOCH: i16 = i16::MAX - 1000;
 /// How many given-up batches are remembered, for a correction.
 const GIVEN_UP_REMEMBERED: usize = 256;
 
@@ -39,6 +43,8 @@ struct NextStamp {
 /// A batch that was given up though it may be written.
 #[derive(Debug)]
 struct GivenUp<T> {
+    /// A later acceptance proves that it is in the log.
+    provable: bool,
     uid: BatchUid,
     token: T,
     records: RecordSet,
@@ -50,6 +56,8 @@ pub(crate) struct Partition<T> {
     pub(crate) id: PartitionId,
     pub(crate) leader: Option<BrokerId>,
     leader_epoch: i32,
+    /// Failures in a row that speak against the leader that we know.
+    doubts: u32,
     next: Option<NextStamp>,
     /// The id whose epochs are used up here; it is never taken again.
     exhausted: Option<i64>,
@@ -60,7 +68,11 @@ pub(crate) struct Partition<T> {
     next_ordinal: u64,
     /// The leader knows the stamp.
     known: bool,
-    last_success: Option<Instant>,
+    /// The producer id and epoch of the last batch that the leader has accepted, and when that was.
+    acknowledged: Option<(i64, i16, Instant)>,
+    /// The leader has them, which a look at its state has shown; whether its replicas do, is not known
+    /// yet. They stand before the window.
+    unconfirmed: VecDeque<Flight<T>>,
     /// A batch of this epoch was given up that may be written: nothing new is stamped until it is
     /// clear what became of those behind it.
     gap: bool,
@@ -88,6 +100,7 @@ impl<T: Clone> Partition<T> {
             id,
             leader: None,
             leader_epoch: -1,
+            doubts: 0,
             next: None,
             exhausted: None,
             window: VecDeque::new(),
@@ -95,7 +108,8 @@ impl<T: Clone> Partition<T> {
             early: BTreeMap::new(),
             next_ordinal: 0,
             known: false,
-            last_success: None,
+            acknowledged: None,
+            unconfirmed: VecDeque::new(),
             gap: false,
             given_up: VecDeque::new(),
             failures: 0,
@@ -121,6 +135,7 @@ impl<T: Clone> Partition<T> {
             fresh: false,
             open: false,
             proof: Proof::None,
+            provable: true,
             write_errors: 0,
             history: History::default(),
         };
@@ -133,7 +148,8 @@ impl<T: Clone> Partition<T> {
 
     /// Whether anything waits for a verdict.
     pub(crate) fn is_idle(&self) -> bool {
-        self.window.is_empty() && self.queue.is_empty() && self.early.is_empty()
+        let nothing_sent = self.window.is_empty() && self.unconfirmed.is_empty();
+        nothing_sent && self.queue.is_empty() && self.early.is_empty()
     }
 
     /// Whether some batch could be sent, were everything else ready.
@@ -162,9 +178,15 @@ impl<T: Clone> Partition<T> {
         self.next.is_none() && !self.queue.is_empty()
     }
 
+    /// Whether it has used up all epochs of this id.
+    pub(crate) fn has_used_up(&self, producer_id: i64) -> bool {
+        self.exhausted == Some(producer_id)
+    }
+
     /// When the oldest batch's time is up.
     pub(crate) fn deadline(&self, timeout: Duration) -> Option<Instant> {
-        self.window.front().or(self.queue.front()).map(|flight| flight.published_at + timeout)
+        let oldest = self.unconfirmed.front().or(self.window.front()).or(self.queue.front());
+        oldest.map(|flight| flight.published_at + timeout)
     }
 
     /// The next batch that may leave now, noted as sent in `request`.
@@ -196,7 +218,7 @@ impl<T: Clone> Partition<T> {
 
     /// How many of the window's first batches may be in flight.
     fn room(&self, cx: &Context<'_, T>) -> usize {
-        let recent = self.last_success.is_some_and(|at| cx.now.saturating_duration_since(at) < IDLE_REARM);
+        let recent = self.acknowledged.is_some_and(|(_, _, at)| cx.now.saturating_duration_since(at) < IDLE_REARM);
         let aged = self.window.iter().any(|flight| flight.aged);
         if self.known && recent && !aged { cx.config.max_in_flight as usize } else { 1 }
     }
@@ -204,6 +226,7 @@ impl<T: Clone> Partition<T> {
     /// Stamps the queue's first batch and sends it.
     fn stamp_next(&mut self, request: RequestId, cx: &mut Context<'_, T>) -> Option<Outgoing> {
         self.queue.front()?;
+        self.retire_id(cx);
         let next = match &mut self.next {
             Some(next) => next,
             None => {
@@ -232,12 +255,38 @@ impl<T: Clone> Partition<T> {
         Some(outgoing)
     }
 
+    /// A new id fences nothing: what is still under way under the old one can land at any time. So it is
+    /// taken where nothing is, well before the epochs are used up: everything has a verdict, and what
+    /// may have none in the log yet is fenced by an acceptance under the present epoch.
+    fn retire_id(&mut self, cx: &mut Context<'_, T>) {
+        let Some(next) = self.next.filter(|next| next.epoch >= RETIRING_EPOCH) else { return };
+        let nothing_sent = self.window.is_empty() && self.unconfirmed.is_empty();
+        let fenced = self.acknowledged.is_some_and(|(id, epoch, _)| id == next.producer_id && epoch == next.epoch);
+        let doubtful = self.given_up.iter().any(|given| given.same_epoch(next.producer_id, next.epoch));
+        if !nothing_sent || !fenced || doubtful {
+            return;
+        }
+        match cx.producer_id {
+            Some(id) if id != next.producer_id => self.leave_id(next.producer_id, cx),
+            Some(_) => cx.out.retiring_id = Some(next.producer_id),
+            None => {}
+        }
+    }
+
+    fn leave_id(&mut self, producer_id: i64, cx: &mut Context<'_, T>) {
+        cx.out.counters.ids_exhausted += 1;
+        self.exhausted = Some(producer_id);
+        self.next = None;
+        self.known = false;
+    }
+
     /// Takes a leader from metadata or from a hint, if it is newer than the one known. Answers of a
     /// former leader are not waited for: what is in flight there goes again, under the same stamps.
     /// Returns whether the leader is another broker now.
     pub(crate) fn adopt_leader(&mut self, leader: Option<BrokerId>, epoch: i32) -> bool {
+        // Without a leader any is better: if it is a former one, it will say so.
         let newer = epoch > self.leader_epoch
-            || (epoch == self.leader_epoch && self.leader.is_none())
+            || (self.leader.is_none() && leader.is_some())
             || (epoch < 0 && self.leader_epoch < 0);
         if !newer || (leader == self.leader && epoch == self.leader_epoch) {
             return false;
@@ -245,7 +294,9 @@ impl<T: Clone> Partition<T> {
         let moved = leader != self.leader;
         self.leader = leader;
         self.leader_epoch = epoch;
+        self.doubts = 0;
         self.known = false;
+        self.take_back_unconfirmed();
         if moved {
             self.window.iter_mut().for_each(Flight::abandon);
             self.looking = None;
@@ -254,8 +305,37 @@ impl<T: Clone> Partition<T> {
         moved
     }
 
+    /// Another leader may not have what the former one had.
+    fn take_back_unconfirmed(&mut self) {
+        while let Some(flight) = self.unconfirmed.pop_back() {
+            self.window.push_front(flight);
+        }
+    }
+
+    /// Whether the leader knew this producer id before: then it takes only the sequence number that it
+    /// expects, so that what it has taken proves all before it. From an id that it does not know, or has
+    /// forgotten while we were silent, it takes any.
+    fn leader_knew(&self, producer_id: i64, now: Instant) -> bool {
+        self.acknowledged
+            .is_some_and(|(id, _, at)| id == producer_id && now.saturating_duration_since(at) < IDLE_REARM)
+    }
+
+    /// The leader that we know denies it, or can't be reached. Epochs only grow while a topic lives, but
+    /// a topic made anew begins again, and not every broker tells the two apart: so that a former life's
+    /// epoch can't hide the leader for ever, an epoch in doubt counts no more.
+    pub(super) fn doubt_leader(&mut self) {
+        self.doubts += 1;
+        if self.doubts >= DOUBTS_MAX {
+            self.doubts = 0;
+            self.leader_epoch = -1;
+        }
+    }
+
     /// A connection to the leader failed before anything could be sent.
     pub(crate) fn on_unreachable(&mut self, now: Instant, reason: &Reason) {
+        if self.leader.is_some() {
+            self.doubt_leader();
+        }
         self.trouble = Some(reason.clone());
         if let Some(head) = self.window.front_mut().or(self.queue.front_mut())
             && head.outstanding.is_none()
@@ -266,6 +346,8 @@ impl<T: Clone> Partition<T> {
 
     /// The topic was made anew: what may be written to the old one is unknown for ever, the rest goes on.
     pub(crate) fn on_new_topic(&mut self, reason: &Reason, cx: &mut Context<'_, T>) {
+        self.take_back_unconfirmed();
+        self.acknowledged = None;
         let window = std::mem::take(&mut self.window);
         let mut rest = VecDeque::new();
         for mut flight in window {
@@ -285,20 +367,27 @@ impl<T: Clone> Partition<T> {
         self.raise_epoch(cx);
     }
 
-    /// The same stamp no more: the next epoch, from 0; after the last epoch, another id.
+    /// The same stamp no more: the next epoch, from 0; after the last epoch, another id. Nothing of the
+    /// former epoch can be proved by an acceptance any more.
     fn raise_epoch(&mut self, cx: &mut Context<'_, T>) {
         self.known = false;
         self.gap = false;
-        let Some(next) = &mut self.next else { return };
-        if next.epoch == i16::MAX {
-            cx.out.counters.ids_exhausted += 1;
-            cx.out.exhausted_id = Some(next.producer_id);
-            self.exhausted = Some(next.producer_id);
-            self.next = None;
-        } else {
-            cx.out.counters.epoch_raises += 1;
-            next.epoch += 1;
-            next.sequence = 0;
+        for flight in std::mem::take(&mut self.unconfirmed) {
+            self.settle_given_up(flight, None, false, cx);
+        }
+        match &mut self.next {
+            // Whoever has come so far has not had one quiet moment in a thousand epochs: the order of
+            // what was given up as unknown can't be kept, everything else can.
+            Some(NextStamp { producer_id, epoch: i16::MAX, .. }) => {
+                let used_up = *producer_id;
+                self.leave_id(used_up, cx);
+            }
+            Some(next) => {
+                cx.out.counters.epoch_raises += 1;
+                next.epoch += 1;
+                next.sequence = 0;
+            }
+            None => {}
         }
     }
 
