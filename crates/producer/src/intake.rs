@@ -15,6 +15,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::delivery::{Delivery, Token};
 use crate::error::PublishError;
+use crate::memory::Asker;
 use crate::shared::Shared;
 use crate::topics::{Partitions, Slot, Topic};
 
@@ -32,7 +33,7 @@ pub(crate) enum Refused {
     /// The topic's partitions are not known yet.
     NoTopic,
     /// There is no memory for it now.
-    NoMemory { needed: usize },
+    NoMemory { needed: usize, asker: Asker },
     /// It will never be taken.
     Error(PublishError),
 }
@@ -55,7 +56,7 @@ impl Intake {
             topic.sticky.lock().batch_sealed(index);
         }
         for filled in pushed.sealed.into_iter().flatten() {
-            self.tell(Command::Sealed(self.shared.submission(slot.id, *filled)));
+            self.tell(Command::Sealed(self.shared.submission(slot, *filled)));
         }
         Ok(Delivery::new(pushed.token.state().clone(), pushed.index, record.timestamp))
     }
@@ -68,20 +69,23 @@ impl Intake {
             return Err(Refused::Error(PublishError::Closed));
         }
         let token = || Token::new(topic.name.clone(), slot.id.index, shared.ledger.enter());
-        let reserve = &mut |bytes| shared.memory.reserve(bytes);
+        let reserve = &mut |bytes| slot.reserve(&shared.memory, bytes);
         let pushed = accumulator
             .push_at(Instant::now, record, reserve, &shared.pool, token)
-            .map_err(|error| self.refusal(error))?;
+            .map_err(|error| self.refusal(slot, error))?;
         if let (Some(deadline), None) = (pushed.opened, &pushed.sealed[1]) {
             self.tell(Command::Opened { partition: slot.id, ordinal: pushed.ordinal, deadline });
         }
         Ok(pushed)
     }
 
-    fn refusal(&self, error: PushError) -> Refused {
+    fn refusal(&self, slot: &Slot, error: PushError) -> Refused {
         let limit = self.shared.memory.limit();
         match error {
-            PushError::NoMemory { needed } if needed <= limit => Refused::NoMemory { needed },
+            PushError::NoMemory { needed } if needed <= limit => {
+                let held = slot.held.load(Ordering::Relaxed);
+                Refused::NoMemory { needed, asker: self.shared.memory.asker(held, needed) }
+            }
             PushError::NoMemory { needed } => {
                 Refused::Error(PublishError::TooLarge { size: needed, limit, what: "buffer_memory" })
             }

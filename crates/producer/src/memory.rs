@@ -1,24 +1,41 @@
 //! The bound on memory: bytes of batches that have no verdict yet.
 //!
-//! Rules: what is reserved is what buffers hold; at the bound publishers wait, in turn; nobody is woken
-//! while nobody waits.
+//! Rules: what is reserved is what buffers hold; at the bound publishers wait, in turn; nobody is woken while nobody waits;
+//! a partition that holds more than its share leaves the last quarter to those that hold less, so that one whose leader is
+//! away cannot starve the others.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
+/// A partition holds more than its share beyond this part of all memory.
+const SHARE: usize = 8;
+
 #[derive(Debug)]
 pub(crate) struct Memory {
     limit: usize,
     used: AtomicUsize,
+    /// Those who may take all there is, and those who have to leave the last quarter.
+    queues: [Queue; 2],
+}
+
+#[derive(Debug, Default)]
+struct Queue {
     waiting: AtomicUsize,
     freed: Notify,
 }
 
+/// Who asks for memory: a partition within its share of it, or one beyond it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Asker {
+    Within,
+    Beyond,
+}
+
 impl Memory {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, used: AtomicUsize::new(0), waiting: AtomicUsize::new(0), freed: Notify::new() }
+        Self { limit, used: AtomicUsize::new(0), queues: Default::default() }
     }
 
     pub(crate) fn limit(&self) -> usize {
@@ -29,9 +46,25 @@ impl Memory {
         self.used.load(Ordering::Relaxed)
     }
 
+    /// What a partition is that holds `held` bytes and wants `more`.
+    pub(crate) fn asker(&self, held: usize, more: usize) -> Asker {
+        // What a partition has to be given for it to publish at all is never beyond its share.
+        let possible = more <= self.limit - self.limit / 4;
+        let beyond = held > 0 && possible && held.saturating_add(more) > self.limit / SHARE;
+        if beyond { Asker::Beyond } else { Asker::Within }
+    }
+
+    fn ceiling(&self, asker: Asker) -> usize {
+        match asker {
+            Asker::Within => self.limit,
+            Asker::Beyond => self.limit - self.limit / 4,
+        }
+    }
+
     /// Takes `bytes`, if there is room for them.
-    pub(crate) fn reserve(&self, bytes: usize) -> bool {
-        let grown = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= self.limit);
+    pub(crate) fn reserve(&self, bytes: usize, asker: Asker) -> bool {
+        let ceiling = self.ceiling(asker);
+        let grown = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= ceiling);
         self.used.try_update(Ordering::Relaxed, Ordering::Relaxed, grown).is_ok()
     }
 
@@ -40,27 +73,21 @@ impl Memory {
         if bytes > 0 {
             // SeqCst, as below: either the waiter sees the memory, or we see the waiter.
             self.used.fetch_sub(bytes, Ordering::SeqCst);
-            self.wake_one();
-        }
-    }
-
-    /// Lets the next who waits look again.
-    pub(crate) fn wake_one(&self) {
-        if self.waiting.load(Ordering::SeqCst) > 0 {
-            self.freed.notify_one();
+            self.queues.iter().for_each(Queue::wake_one);
         }
     }
 
     /// Waits until `needed` bytes may be had, at most `patience`; whether they may.
     ///
     /// Cancel safety: nothing is taken, so nothing is lost.
-    pub(crate) async fn wait_for(&self, needed: usize, patience: Duration) -> bool {
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        let _leaving = Leaving(self);
+    pub(crate) async fn wait_for(&self, needed: usize, asker: Asker, patience: Duration) -> bool {
+        let queue = &self.queues[usize::from(asker == Asker::Beyond)];
+        queue.waiting.fetch_add(1, Ordering::SeqCst);
+        let _leaving = Leaving(queue);
         let look = async {
             loop {
-                let freed = self.freed.notified();
-                if self.used.load(Ordering::SeqCst).saturating_add(needed) <= self.limit {
+                let freed = queue.freed.notified();
+                if self.used.load(Ordering::SeqCst).saturating_add(needed) <= self.ceiling(asker) {
                     return;
                 }
                 freed.await;
@@ -70,8 +97,17 @@ impl Memory {
     }
 }
 
+impl Queue {
+    /// Lets the next who waits look again.
+    fn wake_one(&self) {
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.freed.notify_one();
+        }
+    }
+}
+
 /// Whoever leaves the queue hands on the wake-up that may have been meant for it.
-struct Leaving<'a>(&'a Memory);
+struct Leaving<'a>(&'a Queue);
 
 impl Drop for Leaving<'_> {
     fn drop(&mut self) {
@@ -84,23 +120,24 @@ impl Drop for Leaving<'_> {
 mod tests {
     use std::sync::Arc;
 
+    use super::Asker::{Beyond, Within};
     use super::*;
 
     #[test]
     fn no_more_is_given_out_than_there_is() {
         let memory = Memory::new(100);
-        assert!(memory.reserve(60) && memory.reserve(40) && !memory.reserve(1));
+        assert!(memory.reserve(60, Within) && memory.reserve(40, Within) && !memory.reserve(1, Within));
         memory.release(40);
-        assert!(!memory.reserve(usize::MAX) && memory.reserve(40));
+        assert!(!memory.reserve(usize::MAX, Within) && memory.reserve(40, Within));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_waiter_goes_on_when_enough_was_given_back() {
         let memory = Arc::new(Memory::new(100));
-        assert!(memory.reserve(100));
+        assert!(memory.reserve(100, Within));
         let waiter = tokio::spawn({
             let memory = memory.clone();
-            async move { memory.wait_for(50, Duration::from_secs(10)).await }
+            async move { memory.wait_for(50, Within, Duration::from_secs(10)).await }
         });
         tokio::task::yield_now().await;
         memory.release(20);
@@ -113,17 +150,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn patience_ends() {
         let memory = Memory::new(10);
-        assert!(memory.reserve(10));
-        assert!(!memory.wait_for(1, Duration::from_secs(10)).await);
+        assert!(memory.reserve(10, Within));
+        assert!(!memory.wait_for(1, Within, Duration::from_secs(10)).await);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_waiter_that_gives_up_hands_its_turn_on() {
         let memory = Arc::new(Memory::new(10));
-        assert!(memory.reserve(10));
+        assert!(memory.reserve(10, Within));
         let wait = |patience| {
             let memory = memory.clone();
-            tokio::spawn(async move { memory.wait_for(5, Duration::from_secs(patience)).await })
+            tokio::spawn(async move { memory.wait_for(5, Within, Duration::from_secs(patience)).await })
         };
         let (impatient, patient) = (wait(1), wait(60));
         tokio::task::yield_now().await;
@@ -131,5 +168,30 @@ mod tests {
         assert!(impatient.await.is_err());
         memory.release(5);
         assert!(patient.await.unwrap());
+    }
+
+    #[test]
+    fn a_partition_beyond_its_share_leaves_the_last_quarter_to_the_others() {
+        let memory = Memory::new(800);
+        assert_eq!((memory.asker(0, 500), memory.asker(50, 50), memory.asker(60, 50)), (Within, Within, Beyond));
+        assert!(memory.reserve(600, Beyond) && !memory.reserve(1, Beyond));
+        assert!(memory.reserve(200, Within) && !memory.reserve(1, Within));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_beyond_its_share_does_not_hold_up_who_is_within() {
+        let memory = Arc::new(Memory::new(800));
+        assert!(memory.reserve(800, Within));
+        let wait = |asker| {
+            let memory = memory.clone();
+            tokio::spawn(async move { memory.wait_for(100, asker, Duration::from_secs(60)).await })
+        };
+        let (beyond, within) = (wait(Beyond), wait(Within));
+        tokio::task::yield_now().await;
+        memory.release(100);
+        assert!(within.await.unwrap());
+        assert!(!beyond.is_finished());
+        memory.release(200);
+        assert!(beyond.await.unwrap());
     }
 }

@@ -18,7 +18,7 @@ use crate::delivery::Delivery;
 use crate::error::PublishError;
 use crate::intake::{Intake, Refused};
 use crate::ledger::Ledger;
-use crate::memory::Memory;
+use crate::memory::{Asker, Memory};
 use crate::record::ProducerRecord;
 use crate::shared::{Callbacks, Counts, Shared, wall_clock_ms};
 use crate::topics::{Standing, Topic, Topics};
@@ -269,8 +269,8 @@ impl KafkaProducer {
         match refused {
             Refused::Error(error) => Err(error),
             Refused::NoTopic => self.wait_for_topic(topic).await,
-            Refused::NoMemory { needed } => {
-                if self.wait_for_memory(needed, deadline).await {
+            Refused::NoMemory { needed, asker } => {
+                if self.wait_for_memory(needed, asker, deadline).await {
                     return Ok(());
                 }
                 Err(PublishError::BufferFull { needed, waited: self.inner.max_block })
@@ -280,17 +280,17 @@ impl KafkaProducer {
 
     /// Waits for memory until `deadline`; whether it is there. As long as batches on their way give some back
     /// the open ones go on filling; if none are, or none do, the open ones are sent as they are.
-    async fn wait_for_memory(&self, needed: usize, deadline: Instant) -> bool {
+    async fn wait_for_memory(&self, needed: usize, asker: Asker, deadline: Instant) -> bool {
         let intake = &self.inner.intake;
         let memory = &intake.shared.memory;
         let patience = || deadline.saturating_duration_since(Instant::now());
         if intake.shared.on_their_way.load(Ordering::Relaxed) > 0
-            && memory.wait_for(needed, patience().min(SHORT_OF_MEMORY)).await
+            && memory.wait_for(needed, asker, patience().min(SHORT_OF_MEMORY)).await
         {
             return true;
         }
         intake.tell(Command::SealOpen);
-        memory.wait_for(needed, patience()).await
+        memory.wait_for(needed, asker, patience()).await
     }
 
     async fn wait_for_topic(&self, topic: &Topic) -> Result<(), PublishError> {

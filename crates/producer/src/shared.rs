@@ -15,7 +15,7 @@ use kafka_courier_idempotent_sender::driver::Upcalls;
 use crate::delivery::Token;
 use crate::ledger::Ledger;
 use crate::memory::Memory;
-use crate::topics::Topics;
+use crate::topics::{Slot, Topics};
 
 /// A leader may forget a producer id a day after the newest record's own timestamp; half of that is old.
 const AGED: Duration = Duration::from_secs(12 * 60 * 60);
@@ -48,14 +48,14 @@ pub(crate) fn wall_clock_ms() -> i64 {
 
 impl Shared {
     /// Encodes a batch that is full or due, for the sender.
-    pub(crate) fn submission(&self, partition: PartitionId, filled: Filled<Token>) -> Submission<Token> {
+    pub(crate) fn submission(&self, slot: &Slot, filled: Filled<Token>) -> Submission<Token> {
         filled.token.state().sealed(filled.record_count());
         let sealed = filled.encode(&self.pool);
         self.on_their_way.fetch_add(1, Ordering::Relaxed);
-        self.memory.release(sealed.released);
+        slot.release(&self.memory, sealed.released);
         let old = wall_clock_ms() - i64::try_from(AGED.as_millis()).unwrap_or(0);
         Submission {
-            partition,
+            partition: slot.id,
             token: sealed.token,
             ordinal: sealed.ordinal,
             published_at: sealed.opened_at,
@@ -74,7 +74,10 @@ impl Upcalls<Token> for Callbacks {
         if let Some(batch) = Arc::into_inner(batch) {
             self.0.pool.put(batch.into_buffer());
         }
-        self.0.memory.release(charge);
+        match self.0.topics.slot(partition) {
+            Some(slot) => slot.release(&self.0.memory, charge),
+            None => self.0.memory.release(charge),
+        }
         if let Verdict::Failed(failure) = &verdict {
             let topic = self.0.topics.topic(partition.topic);
             tracing::warn!(
@@ -124,7 +127,7 @@ impl Upcalls<Token> for Callbacks {
             }
             accumulator.seal()?
         };
-        Some(self.0.submission(partition, filled))
+        Some(self.0.submission(&slot, filled))
     }
 
     fn is_idle(&self) -> bool {

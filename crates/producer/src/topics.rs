@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::delivery::Token;
+use crate::memory::Memory;
 
 /// Kafka's default of `max.message.bytes`: a whole batch with its header, as it is on the wire.
 const DEFAULT_TOPIC_LIMIT: usize = 1_048_588;
@@ -26,6 +27,25 @@ const DEFAULT_TOPIC_LIMIT: usize = 1_048_588;
 pub(crate) struct Slot {
     pub(crate) id: PartitionId,
     pub(crate) accumulator: Mutex<Accumulator<Token>>,
+    /// Bytes that its batches without a verdict hold.
+    pub(crate) held: AtomicUsize,
+}
+
+impl Slot {
+    /// Takes memory for this partition, if there is some for it.
+    pub(crate) fn reserve(&self, memory: &Memory, bytes: usize) -> bool {
+        let reserved = memory.reserve(bytes, memory.asker(self.held.load(Ordering::Relaxed), bytes));
+        if reserved {
+            self.held.fetch_add(bytes, Ordering::Relaxed);
+        }
+        reserved
+    }
+
+    /// Gives this partition's memory back.
+    pub(crate) fn release(&self, memory: &Memory, bytes: usize) {
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
+        memory.release(bytes);
+    }
 }
 
 /// A topic's partitions as they are known now.
@@ -120,7 +140,7 @@ impl Topics {
             let id = PartitionId { topic: id, index: i32::try_from(index).unwrap_or(i32::MAX) };
             let mut accumulator = Accumulator::new(self.limits, self.compression);
             self.limit(&mut accumulator, topic.limit.load(Ordering::Relaxed));
-            slots.push(Arc::new(Slot { id, accumulator: Mutex::new(accumulator) }));
+            slots.push(Arc::new(Slot { id, accumulator: Mutex::new(accumulator), held: AtomicUsize::new(0) }));
         }
         let available = (0..).zip(available).filter_map(|(index, has_leader)| has_leader.then_some(index)).collect();
         if !slots.is_empty() {
