@@ -3,6 +3,7 @@
 //! Rules: what a command prints for others to read goes to standard output, everything else to standard
 //! error; the exit code tells what happened (see `exit`).
 
+mod demo;
 mod exit;
 mod logging;
 mod publish;
@@ -29,6 +30,8 @@ struct Cli {
 enum Command {
     /// Publishes events from a file or standard input.
     Publish(publish::PublishArgs),
+    /// Shows it at work on a cluster inside this process: faults, and a ledger that balances. Needs no Kafka.
+    Demo(demo::DemoArgs),
     /// Prints realistic events as NDJSON, the same for the same seed.
     Sample(sample::SampleArgs),
 }
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
     }
     match cli.command {
         Command::Publish(args) => publish::run(args).into(),
+        Command::Demo(args) => demo::run(&args).into(),
         Command::Sample(args) => match sample::run(&args) {
             Ok(()) => Exit::Ok.into(),
             Err(error) => {

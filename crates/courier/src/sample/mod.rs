@@ -14,7 +14,7 @@ use clap::builder::PossibleValuesParser;
 use jiff::Timestamp;
 use kafka_courier_event_model::{BUILT_IN, Event};
 
-use samples::Samples;
+pub(crate) use samples::Samples;
 
 /// How much is handed to the pipe at once, in bytes.
 const CHUNK: usize = 64 * 1024;

@@ -44,7 +44,7 @@ const fn kind<T: EventData>(source: &'static str, weight: usize, make: Make) -> 
 }
 
 /// An endless row of events, the same for the same seed, start and types.
-pub(super) struct Samples {
+pub(crate) struct Samples {
     world: World,
     /// Each type as often as it weighs.
     draws: Arc<[(Make, Arc<EventBuilder>)]>,
@@ -57,7 +57,7 @@ pub(super) struct Samples {
 
 impl Samples {
     /// Events from `start` on, of these types only; of all if none of them is built in.
-    pub(super) fn new(seed: u64, start: Timestamp, types: &[String]) -> Self {
+    pub(crate) fn new(seed: u64, start: Timestamp, types: &[String]) -> Self {
         let mut rng = Rng::with_seed(seed);
         let stamp = Arc::new(Mutex::new((Uuid::nil(), start)));
         let wanted = |kind: &&Kind| types.iter().any(|wanted| wanted == kind.event_type);
