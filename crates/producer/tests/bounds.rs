@@ -1,0 +1,151 @@
+//! Memory, closing, and futures that nobody waits for.
+mod support;
+
+use std::time::Duration;
+
+use kafka_courier::{FailedOutcome, KafkaProducer, ProducerRecord, PublishError};
+use kafka_courier_test_broker::{ApiKey, Fault, Gate, Rule, TestCluster};
+use support::{Books, LONG, config, in_order, producer, record};
+
+#[tokio::test]
+async fn a_full_buffer_refuses_after_max_block_and_takes_again_when_there_is_room() {
+    let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
+    let mut config = config(&cluster);
+    config.buffer_memory = 1 << 20;
+    config.flush_bytes = 100_000;
+    config.max_block = Duration::from_millis(50);
+    config.compression = kafka_courier::Compression::None;
+    let producer = KafkaProducer::build(config).unwrap();
+    let gate = Gate::new();
+    cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::Hold(gate.clone())));
+    let value = vec![b'x'; 10_000];
+    let big = ProducerRecord { topic: "t", value: Some(&value), ..ProducerRecord::default() };
+    let mut accepted = Vec::new();
+    let refused = loop {
+        match producer.send(&big).await {
+            Ok(delivery) => accepted.push(delivery),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, PublishError::BufferFull { .. }) && refused.is_retriable(), "{refused}");
+    assert!(accepted.len() >= 50 && producer.stats().buffered_bytes <= 1 << 20, "{} accepted", accepted.len());
+    gate.open();
+    let count = accepted.len();
+    for delivery in accepted {
+        delivery.await.unwrap();
+    }
+    producer.send(&big).await.unwrap().await.unwrap();
+    assert_eq!((cluster.records("t").len(), producer.stats().buffered_bytes), (count + 1, 0));
+}
+
+#[tokio::test]
+async fn what_waits_for_room_is_accepted_as_soon_as_there_is_some() {
+    let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
+    let mut config = config(&cluster);
+    config.buffer_memory = 1 << 20;
+    config.flush_bytes = 100_000;
+    config.max_block = LONG;
+    config.compression = kafka_courier::Compression::None;
+    let producer = KafkaProducer::build(config).unwrap();
+    let value = vec![b'x'; 20_000];
+    let big = ProducerRecord { topic: "t", value: Some(&value), ..ProducerRecord::default() };
+    for _ in 0..1000 {
+        producer.send(&big).await.unwrap().detach();
+    }
+    assert!(producer.flush(LONG).await);
+    assert_eq!(cluster.records("t").len(), 1000);
+}
+
+#[tokio::test]
+async fn an_event_larger_than_memory_is_refused_at_once() {
+    let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
+    let producer = producer(&cluster);
+    let value = vec![b'x'; 40 << 20];
+    let huge = ProducerRecord { topic: "t", value: Some(&value), ..ProducerRecord::default() };
+    assert!(matches!(producer.send(&huge).await, Err(PublishError::TooLarge { .. })));
+    assert_eq!(producer.stats().buffered_bytes, 0);
+}
+
+#[tokio::test]
+async fn closing_delivers_what_was_accepted_and_accepts_no_more() {
+    let cluster = TestCluster::builder().brokers(3).topic("t", 6).start().await.unwrap();
+    let mut config = config(&cluster);
+    config.flush_timeout = Duration::from_secs(30);
+    let producer = KafkaProducer::build(config).unwrap();
+    let mut books = Books::default();
+    books.send_many(&producer, "t", 500, 23).await;
+    let report = producer.close(LONG).await;
+    assert_eq!((report.delivered, report.failed), (500, 0));
+    assert!(matches!(producer.send(&record("t", "k", "v")).await, Err(PublishError::Closed)));
+    assert!(producer.stats().is_closed);
+    books.all_delivered(&cluster, "t").await;
+}
+
+#[tokio::test]
+async fn closing_gives_a_verdict_to_everything_when_the_brokers_are_silent() {
+    let cluster = TestCluster::builder().topic("t", 4).start().await.unwrap();
+    let producer = producer(&cluster);
+    producer.send(&record("t", "k", "k#0")).await.unwrap().await.unwrap();
+    cluster.blackhole(1);
+    let mut deliveries = Vec::new();
+    for index in 0..200 {
+        deliveries.push(producer.send(&record("t", &index.to_string(), "v")).await.unwrap());
+    }
+    cluster.wait_for_requests(ApiKey::Produce, 2).await;
+    let report = producer.close(Duration::from_millis(100)).await;
+    assert_eq!((report.delivered, report.failed), (1, 200));
+    let verdicts: Vec<_> = deliveries.iter().map(|delivery| delivery.now().unwrap().unwrap_err().outcome()).collect();
+    assert!(verdicts.contains(&FailedOutcome::Unknown), "a request had left");
+}
+
+#[tokio::test]
+async fn a_lost_publish_was_not_accepted_and_a_lost_delivery_loses_nothing() {
+    let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
+    let producer = producer(&cluster);
+    let gate = Gate::new();
+    cluster.inject(Rule::on(ApiKey::Metadata).then(Fault::Hold(gate.clone())));
+    let waiting = record("t", "k", "lost");
+    let lost = tokio::time::timeout(Duration::from_millis(20), producer.send(&waiting)).await;
+    assert!(lost.is_err(), "it waits for the topic");
+    gate.open();
+    for number in 0..100 {
+        producer.send(&record("t", "k", &format!("k#{number}"))).await.unwrap().detach();
+    }
+    assert!(producer.flush(LONG).await);
+    let log = cluster.records("t");
+    in_order(&log);
+    assert_eq!(log.len(), 100);
+}
+
+#[tokio::test]
+async fn dropping_the_producer_still_delivers_what_was_accepted() {
+    let cluster = TestCluster::builder().topic("t", 2).start().await.unwrap();
+    let producer = producer(&cluster);
+    let mut books = Books::default();
+    books.send_many(&producer, "t", 300, 7).await;
+    drop(producer);
+    books.all_delivered(&cluster, "t").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn publishers_of_many_tasks_each_keep_their_order() {
+    let cluster = TestCluster::builder().brokers(3).topic("t", 6).start().await.unwrap();
+    let producer = producer(&cluster);
+    let publisher = |task: usize| {
+        let producer = producer.clone();
+        async move {
+            for number in 0..500 {
+                let key = format!("task-{task}");
+                producer.send(&record("t", &key, &format!("{key}#{number}"))).await.unwrap().detach();
+            }
+        }
+    };
+    let tasks: Vec<_> = (0..8).map(|task| tokio::spawn(publisher(task))).collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert!(producer.flush(LONG).await);
+    let log = cluster.records("t");
+    in_order(&log);
+    assert_eq!(log.len(), 4000);
+}

@@ -1,0 +1,159 @@
+//! Brokers that go away, leaders that move, answers that are lost.
+#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+mod support;
+
+use std::time::Duration;
+
+use kafka_courier::{FailedOutcome, KafkaProducer};
+use kafka_courier_test_broker::{ApiKey, Fault, Gate, Rule, TestCluster, TopicSpec};
+use support::{Books, LONG, config, producer, record};
+
+async fn three(partitions: i32) -> TestCluster {
+    let topic = TopicSpec::new("t", partitions).replication(3).config("min.insync.replicas", "2");
+    TestCluster::builder().brokers(3).topic_spec(topic).start().await.unwrap()
+}
+
+#[tokio::test]
+async fn lost_answers_lose_and_double_nothing() {
+    let cluster = three(3).await;
+    let producer = producer(&cluster);
+    let mut books = Books::default();
+    for round in 0..10 {
+        if round % 2 == 1 {
+            cluster.apply_then_disconnect(2);
+        }
+        books.send_many(&producer, "t", 100, 11).await;
+    }
+    books.all_delivered(&cluster, "t").await;
+    assert!(producer.stats().retried > 0);
+}
+
+#[tokio::test]
+async fn the_very_first_answer_lost_is_no_loss() {
+    let cluster = three(1).await;
+    cluster.apply_then_disconnect(1);
+    let mut books = Books::default();
+    let producer = producer(&cluster);
+    books.send_many(&producer, "t", 200, 11).await;
+    books.all_delivered(&cluster, "t").await;
+}
+
+#[tokio::test]
+async fn five_answers_lost_at_once_lose_and_double_nothing() {
+    let cluster = three(1).await;
+    let producer = producer(&cluster);
+    let mut books = Books::default();
+    books.send_many(&producer, "t", 10, 3).await;
+    assert!(producer.flush(LONG).await);
+    let gate = Gate::new();
+    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Hold(gate.clone())));
+    cluster.inject(Rule::on(ApiKey::Produce).times(4).then(Fault::ApplyThenDisconnect));
+    books.send_many(&producer, "t", 500, 3).await;
+    gate.arrived(1).await;
+    cluster.kill(1).await;
+    gate.open();
+    cluster.restart(1).unwrap();
+    books.all_delivered(&cluster, "t").await;
+}
+
+#[tokio::test]
+async fn a_leader_that_moves_to_and_fro_changes_nothing() {
+    let cluster = three(2).await;
+    let producer = producer(&cluster);
+    let mut books = Books::default();
+    for round in 0..9 {
+        books.send_many(&producer, "t", 60, 11).await;
+        for partition in 0..2 {
+            assert!(cluster.move_leader("t", partition, 1 + round % 3));
+        }
+    }
+    books.all_delivered(&cluster, "t").await;
+}
+
+#[tokio::test]
+async fn a_killed_leader_costs_nothing_under_another_and_when_it_is_back() {
+    let cluster = three(3).await;
+    let producer = producer(&cluster);
+    let mut books = Books::default();
+    for broker in 1..=3 {
+        books.send_many(&producer, "t", 200, 11).await;
+        assert!(cluster.kill(broker).await);
+        books.send_many(&producer, "t", 200, 11).await;
+        assert!(cluster.restart(broker).unwrap());
+    }
+    books.all_delivered(&cluster, "t").await;
+}
+
+#[tokio::test]
+async fn the_only_broker_may_be_away_for_a_while() {
+    let cluster = TestCluster::builder().topic("t", 2).start().await.unwrap();
+    let producer = producer(&cluster);
+    let mut books = Books::default();
+    books.send_many(&producer, "t", 50, 5).await;
+    assert!(cluster.kill(1).await);
+    books.send_many(&producer, "t", 50, 5).await;
+    assert!(cluster.restart(1).unwrap());
+    books.all_delivered(&cluster, "t").await;
+}
+
+#[tokio::test]
+async fn a_paused_broker_goes_on_where_it_stopped() {
+    let cluster = three(3).await;
+    let producer = producer(&cluster);
+    let mut books = Books::default();
+    books.send_many(&producer, "t", 100, 11).await;
+    assert!(cluster.pause(2));
+    books.send_many(&producer, "t", 100, 11).await;
+    assert!(cluster.resume(2));
+    books.all_delivered(&cluster, "t").await;
+}
+
+#[tokio::test]
+async fn a_leader_that_swallows_requests_is_given_up_and_its_late_copies_are_not_written_twice() {
+    let cluster = three(1).await;
+    let mut config = config(&cluster);
+    config.request_timeout = Duration::from_millis(200);
+    let producer = KafkaProducer::build(config).unwrap();
+    let mut books = Books::default();
+    books.send_many(&producer, "t", 20, 3).await;
+    assert!(producer.flush(LONG).await);
+    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::ApplyThenSwallow));
+    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Swallow));
+    books.send_many(&producer, "t", 100, 3).await;
+    books.all_delivered(&cluster, "t").await;
+}
+
+#[tokio::test]
+async fn an_outage_longer_than_delivery_timeout_gives_each_event_a_verdict_that_the_log_confirms() {
+    let cluster = TestCluster::builder().topic("t", 2).start().await.unwrap();
+    let mut config = config(&cluster);
+    config.delivery_timeout = Duration::from_millis(300);
+    let producer = KafkaProducer::build(config).unwrap();
+    producer.send(&record("t", "k", "first")).await.unwrap().await.unwrap();
+    assert!(cluster.kill(1).await);
+    let mut lost = Vec::new();
+    for key in 0..20 {
+        lost.push(producer.send(&record("t", &key.to_string(), "lost")).await.unwrap());
+    }
+    for delivery in lost {
+        let error = delivery.await.unwrap_err();
+        assert_eq!(error.outcome(), FailedOutcome::NotWritten, "{error}");
+        assert!(error.timed_out() && error.to_string().starts_with("broker not available"), "{error}");
+    }
+    assert!(cluster.restart(1).unwrap());
+    producer.send(&record("t", "k", "last")).await.unwrap().await.unwrap();
+    let values: Vec<_> = cluster.records("t").iter().map(|r| r.value_text().unwrap().to_owned()).collect();
+    assert_eq!(values, ["first", "last"]);
+}
+
+#[tokio::test]
+async fn a_topic_made_anew_is_learnt_and_written() {
+    let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
+    let producer = producer(&cluster);
+    producer.send(&record("t", "k", "k#0")).await.unwrap().await.unwrap();
+    assert!(cluster.delete_topic("t"));
+    cluster.create_topic(&TopicSpec::new("t", 1)).unwrap();
+    let mut books = Books::default();
+    books.send_many(&producer, "t", 30, 3).await;
+    books.all_delivered(&cluster, "t").await;
+}
