@@ -151,6 +151,14 @@ impl Cluster {
         self.tool(&all).map(drop)
     }
 
+    /// The classpath of Kafka's jars.
+    ///
+    /// # Errors
+    /// When Kafka was not fetched.
+    pub fn classpath(&self) -> Result<String> {
+        Ok(self.tool(&["classpath"])?.trim().to_owned())
+    }
+
     /// Runs a class on Kafka's classpath with `input` as its standard input, and returns what it printed.
     ///
     /// # Errors

@@ -8,6 +8,8 @@ pub mod batches;
 pub mod cluster;
 pub mod courier;
 pub mod dump;
+pub mod faults;
+pub mod java_traffic;
 pub mod ledger;
 pub mod publish;
 pub mod receipts;

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::cluster::Cluster;
+use crate::faults::Flow;
 
 /// Keys that the records are spread over.
 const KEYS: u64 = 100;
@@ -83,20 +84,6 @@ impl Traffic {
         Ok(Self { producer, topic: topic.to_owned(), stop, sender, collector })
     }
 
-    /// Waits until `count` more records are acknowledged than are now.
-    ///
-    /// # Errors
-    /// When they are not within a minute.
-    pub async fn flows(&self, count: u64) -> Result<()> {
-        let wanted = self.producer.stats().sent + count;
-        let begun = Instant::now();
-        while self.producer.stats().sent < wanted {
-            ensure!(begun.elapsed() < Duration::from_secs(60), "no {count} records were acknowledged within a minute");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        Ok(())
-    }
-
     /// Stops publishing, closes the producer, and holds every verdict against the log.
     ///
     /// # Errors
@@ -111,6 +98,18 @@ impl Traffic {
         let mut balance = tokio::task::block_in_place(|| check(cluster, &self.topic, &fates))?;
         (balance.longest_gap, balance.worst_partition_gap) = gaps(&fates);
         Ok(balance)
+    }
+}
+
+impl Flow for Traffic {
+    async fn flows(&self, count: u64) -> Result<()> {
+        let wanted = self.producer.stats().sent + count;
+        let begun = Instant::now();
+        while self.producer.stats().sent < wanted {
+            ensure!(begun.elapsed() < Duration::from_secs(60), "no {count} records were acknowledged within a minute");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
     }
 }
 
@@ -214,11 +213,16 @@ fn check(cluster: &Cluster, topic: &str, fates: &[Fate]) -> Result<Balance> {
     Ok(balance)
 }
 
-/// The longest time without an acknowledgement: of all, and of the partition where it was longest.
 fn gaps(fates: &[Fate]) -> (Duration, Duration) {
+    let delivered = fates.iter().filter(|fate| matches!(fate.verdict, Verdict::Delivered(_)));
+    longest_gaps(delivered.map(|fate| (fate.partition, fate.at)))
+}
+
+/// The longest time without an acknowledgement: of all, and of the partition where it was longest.
+pub fn longest_gaps(acknowledged: impl Iterator<Item = (i32, Instant)>) -> (Duration, Duration) {
     let mut times: HashMap<i32, Vec<Instant>> = HashMap::new();
-    for fate in fates.iter().filter(|fate| matches!(fate.verdict, Verdict::Delivered(_))) {
-        times.entry(fate.partition).or_default().push(fate.at);
+    for (partition, at) in acknowledged {
+        times.entry(partition).or_default().push(at);
     }
     let longest = |times: &mut Vec<Instant>| {
         times.sort_unstable();

@@ -6,12 +6,10 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use kafka_courier::KafkaConfig;
 use kafka_courier_tests::cluster::Cluster;
+use kafka_courier_tests::faults::{FLOW, Fault, Flow};
 use kafka_courier_tests::traffic::{Balance, Traffic};
 
 const TOPIC: &str = "ledger";
-/// Records that have to be acknowledged before a fault, and again after it.
-const FLOW: u64 = 500;
-
 /// Runs traffic through a cluster while `fault` breaks it, and checks the ledger.
 fn under(
     arguments: &[&str],
@@ -33,8 +31,9 @@ fn under(
 }
 
 /// With default settings every record is delivered.
-fn all_delivered(arguments: &[&str], fault: impl AsyncFnOnce(&Cluster, &Traffic) -> Result<()>) -> Result<()> {
-    let balance = under(arguments, KafkaConfig::default(), fault)?;
+fn all_delivered(fault: Fault) -> Result<()> {
+    let strike = async |cluster: &Cluster, traffic: &Traffic| fault.strike(cluster, TOPIC, traffic).await;
+    let balance = under(fault.arguments(), KafkaConfig::default(), strike)?;
     ensure!(balance.delivered == balance.accepted, "{balance}");
     Ok(())
 }
@@ -48,61 +47,27 @@ fn quick() -> KafkaConfig {
 
 #[test]
 fn a_leader_killed_and_started_again_loses_and_doubles_nothing() {
-    all_delivered(&[], async |cluster, traffic| {
-        let leader = cluster.leader(TOPIC, 0)?;
-        cluster.kill(leader)?;
-        traffic.flows(FLOW).await?;
-        cluster.restart(leader)
-    })
-    .unwrap();
+    all_delivered(Fault::KillLeader).unwrap();
 }
 
 #[test]
 fn a_leader_that_is_stopped_and_continued_loses_and_doubles_nothing() {
-    all_delivered(&[], async |cluster, traffic| {
-        let leader = cluster.leader(TOPIC, 0)?;
-        cluster.pause(leader)?;
-        traffic.flows(3 * FLOW).await?;
-        cluster.resume(leader)
-    })
-    .unwrap();
+    all_delivered(Fault::PauseLeader).unwrap();
 }
 
 #[test]
 fn a_rolling_restart_loses_and_doubles_nothing() {
-    all_delivered(&[], async |cluster, traffic| {
-        for broker in 1..=3 {
-            cluster.stop(broker)?;
-            cluster.restart(broker)?;
-            traffic.flows(FLOW / 2).await?;
-        }
-        Ok(())
-    })
-    .unwrap();
+    all_delivered(Fault::RollingRestart).unwrap();
 }
 
 #[test]
 fn connections_that_are_cut_again_and_again_lose_and_double_nothing() {
-    all_delivered(&["--proxied"], async |cluster, traffic| {
-        for _ in 0..10 {
-            cluster.fault(&["cut"])?;
-            traffic.flows(FLOW / 10).await?;
-        }
-        Ok(())
-    })
-    .unwrap();
+    all_delivered(Fault::CutConnections).unwrap();
 }
 
 #[test]
 fn answers_that_are_lost_after_the_write_lose_and_double_nothing() {
-    all_delivered(&["--proxied"], async |cluster, traffic| {
-        for broker in ["1", "2", "3"] {
-            cluster.fault(&[broker, "drop_response=3", "api=0"])?;
-            traffic.flows(FLOW / 2).await?;
-        }
-        cluster.fault(&["clear"])
-    })
-    .unwrap();
+    all_delivered(Fault::LoseAnswers).unwrap();
 }
 
 #[test]
