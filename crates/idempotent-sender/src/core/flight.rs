@@ -35,7 +35,10 @@ pub(crate) struct Flight<T> {
     pub(crate) published_at: Instant,
     pub(crate) aged: bool,
     pub(crate) outstanding: Option<RequestId>,
+    /// Attempts that are no longer waited for, but whose answers may still come.
+    pub(crate) abandoned: Vec<RequestId>,
     pub(crate) fresh: bool,
+    /// Some attempt will never have an answer that says what became of it.
     pub(crate) open: bool,
     pub(crate) proof: Proof,
     /// A later acceptance proves that it is in the log.
@@ -71,7 +74,12 @@ impl History {
 impl<T: Clone> Flight<T> {
     /// Whether some attempt of it may have been, or may yet be, appended.
     pub(crate) fn may_be_written(&self) -> bool {
-        self.open || self.outstanding.is_some() || self.proof != Proof::None
+        self.has_open_attempt() || self.outstanding.is_some() || self.proof != Proof::None
+    }
+
+    /// Whether some attempt other than the outstanding one is open.
+    pub(crate) fn has_open_attempt(&self) -> bool {
+        self.open || !self.abandoned.is_empty()
     }
 
     pub(crate) fn stamp(&self) -> Option<Stamp> {
@@ -96,11 +104,18 @@ impl<T: Clone> Flight<T> {
         self.history.tried(now);
     }
 
-    /// Stops waiting for the attempt that is under way: it stays open for ever.
+    /// Stops waiting for the attempt that is under way: it is open until its answer says otherwise.
     pub(crate) fn abandon(&mut self) {
-        if self.outstanding.take().is_some() {
-            self.open = true;
-        }
+        self.abandoned.extend(self.outstanding.take());
+    }
+
+    /// Whether this attempt's answer may still come; from now on it has come.
+    pub(crate) fn take_attempt(&mut self, request: RequestId) -> bool {
+        let abandoned = self.abandoned.len();
+        self.abandoned.retain(|other| *other != request);
+        let current = self.outstanding == Some(request);
+        self.outstanding = self.outstanding.filter(|_| !current);
+        current || self.abandoned.len() < abandoned
     }
 
     /// Notes what an acceptance proves; what is known better stays.
@@ -114,6 +129,7 @@ impl<T: Clone> Flight<T> {
     pub(crate) fn forget_stamp(&mut self, uid: BatchUid) {
         self.uid = uid;
         self.outstanding = None;
+        self.abandoned.clear();
         self.open = false;
         self.fresh = false;
         self.proof = Proof::None;
@@ -145,10 +161,13 @@ impl<T: Clone> Flight<T> {
         }
         let (records_1, records_2) = self.records.split_at(first.record_count());
         let half = self.charge / 2;
-        Ok(Some([
-            self.part(uids[0], first, records_1, half),
-            self.part(uids[1], second, records_2, self.charge - half),
-        ]))
+        let behind = i64::from(first.record_count());
+        let front = self.part(uids[0], first, records_1, half);
+        let mut back = self.part(uids[1], second, records_2, self.charge - half);
+        if let Proof::At(offset, _) = &mut back.proof {
+            *offset += behind;
+        }
+        Ok(Some([front, back]))
     }
 
     /// The records at these positions, and the rest, both unstamped; `None` if no record is left over.
@@ -176,7 +195,8 @@ impl<T: Clone> Flight<T> {
             aged: self.aged,
             outstanding: None,
             fresh: false,
-            open: self.open,
+            abandoned: Vec::new(),
+            open: self.has_open_attempt(),
             proof: self.proof,
             provable: self.provable,
             write_errors: self.write_errors,

@@ -161,10 +161,11 @@ impl World {
         }
     }
 
-    /// A record may be refused as guilty only if it is.
+    /// A record may be refused as guilty only if it is, wherever the guilty are named.
     pub(crate) fn check_guilt(&self) -> Result<(), String> {
         for (number, record) in self.history.records.iter().enumerate() {
-            if record.verdict == Some(Told::NotWritten(Some(87))) && record.has_key {
+            let named = self.partitions[record.partition].names_guilty;
+            if named && record.verdict == Some(Told::NotWritten(Some(87))) && record.has_key {
                 return Err(format!("record {number} was condemned for another's fault"));
             }
         }

@@ -87,6 +87,12 @@ pub(crate) enum Fault {
         partition: usize,
         time: Micros,
     },
+    /// Records without a key are refused, each by its index (KIP-467) or all together.
+    Compact {
+        partition: usize,
+        names_guilty: bool,
+        time: Micros,
+    },
     /// The topic is deleted.
     DeleteTopic {
         topic: usize,
@@ -118,6 +124,7 @@ impl Fault {
             Self::LimitSegment { .. } => "segment_limit",
             Self::SlowReplication { .. } => "slow_replication",
             Self::DiskFails { .. } => "disk_failure",
+            Self::Compact { .. } => "compaction",
             Self::DeleteTopic { .. } => "topic_deleted",
             Self::CreateTopic { .. } => "topic_made_anew",
         }
@@ -173,6 +180,11 @@ impl World {
                 self.partitions[partition].replication_delay = by;
                 self.after(time, Event::Lift(partition));
             }
+            Fault::Compact { partition, names_guilty, time } => {
+                self.partitions[partition].compacted = true;
+                self.partitions[partition].names_guilty &= names_guilty;
+                self.after(time, Event::Lift(partition));
+            }
             Fault::DiskFails { broker, partition, time } => self.disk_fails(broker, partition, time),
             Fault::DeleteTopic { topic } if self.topic_exists(topic) => self.make_anew(topic, true),
             Fault::CreateTopic { topic } if !self.topic_exists(topic) => self.make_anew(topic, false),
@@ -214,6 +226,7 @@ impl World {
     pub(crate) fn lift(&mut self, partition: usize) {
         let model = &mut self.partitions[partition];
         model.refused = None;
+        model.compacted = false;
         model.max_bytes = usize::MAX;
         model.segment_bytes = usize::MAX;
         model.replication_delay = 0;
@@ -223,10 +236,10 @@ impl World {
     pub(crate) fn heal(&mut self) {
         self.trace(|| "all faults are lifted".to_owned());
         self.healed = true;
+        self.plan.rules.failing_ids = 0;
         for partition in 0..PARTITIONS {
             self.lift(partition);
             self.partitions[partition].forced.clear();
-            self.partitions[partition].compacted = false;
             for broker in 0..BROKERS {
                 self.disk_back(broker, partition);
             }

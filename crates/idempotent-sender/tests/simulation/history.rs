@@ -129,15 +129,18 @@ impl World {
             sent.push((partition, self.history.check_stamp(part)?));
         }
         self.history.in_flight.entry(conn).or_default().push((request, sent.clone()));
-        sent.iter().try_for_each(|(partition, _)| self.check_window(*partition))
+        let broker = self.links.get(&conn).map(|link| link.broker).ok_or("sent on a connection that is not there")?;
+        sent.iter().try_for_each(|(partition, _)| self.check_window(broker, *partition))
     }
 
-    /// At most `max_in_flight` batches of a partition are unanswered, over all connections.
-    fn check_window(&self, partition: usize) -> Result<(), String> {
+    /// At most `max_in_flight` batches of a partition are unanswered at one broker, over all connections.
+    fn check_window(&self, broker: usize, partition: usize) -> Result<(), String> {
         let history = &self.history;
-        let all = history.in_flight.values().flatten().flat_map(|(_, sent)| sent);
+        let there = |conn: &ConnId| self.links.get(conn).is_some_and(|link| link.broker == broker);
+        let all = history.in_flight.iter().filter(|(conn, _)| there(conn)).flat_map(|(_, requests)| requests);
         let unsettled = |number: &u32| history.records[*number as usize].verdict.is_none();
-        let mut firsts: Vec<u32> = all.filter(|s| s.0 == partition).map(|s| s.1).filter(unsettled).collect();
+        let sent = all.flat_map(|(_, sent)| sent).filter(|sent| sent.0 == partition);
+        let mut firsts: Vec<u32> = sent.map(|sent| sent.1).filter(unsettled).collect();
         firsts.sort_unstable();
         firsts.dedup();
         if firsts.len() > self.plan.config.max_in_flight as usize {

@@ -130,7 +130,7 @@ fn faults(rng: &mut Rng, length: Micros) -> Vec<(Micros, Fault)> {
     faults
 }
 
-const KINDS: u64 = 19;
+const KINDS: u64 = 20;
 
 fn fault(rng: &mut Rng, kind: u64) -> Fault {
     let broker = rng.index(BROKERS);
@@ -156,6 +156,7 @@ fn fault(rng: &mut Rng, kind: u64) -> Fault {
         15 => Fault::LimitSegment { partition, bytes: rng.pick(&[150, 400, 900]), time: short },
         16 => Fault::SlowReplication { partition, by: rng.pick(&[100 * MS, 2 * SECOND, 9 * SECOND]), time: long },
         17 => Fault::DiskFails { broker, partition, time: short },
+        18 => Fault::Compact { partition, names_guilty: rng.percent(80), time: long },
         _ => Fault::DeleteTopic { topic: rng.index(TOPICS) },
     }
 }

@@ -36,19 +36,17 @@ impl<T: Clone> Partition<T> {
         };
         let flight = &mut self.window[position];
         let current = flight.outstanding == Some(request);
-        let was_open = flight.open || (!current && flight.outstanding.is_some());
-        if current {
-            flight.outstanding = None;
-        }
+        let awaited = flight.take_attempt(request);
+        let was_open = flight.has_open_attempt() || flight.outstanding.is_some();
         if outcome.treatment == Treatment::Delivered {
             self.on_accepted(position, current, answer, cx);
             return;
         }
+        flight.open |= awaited && !outcome.refused;
         if !current {
-            return;
+            return self.close_gap(cx);
         }
         let decides = position == 0 && flight.fresh;
-        flight.open |= !outcome.refused;
         let reason = Reason::Broker { code: ErrorCode(answer.code), message: answer.message.clone() };
         flight.history.reason = Some(reason.clone());
         self.trouble = Some(reason);
@@ -137,7 +135,7 @@ impl<T: Clone> Partition<T> {
 
     fn on_duplicate(&mut self, was_open: bool, cx: &mut Context<'_, T>) {
         if was_open {
-            self.head_is_appended(1);
+            self.head_is_appended(1, cx);
         } else {
             // No attempt of it can have been appended: the answer contradicts what we know.
             self.give_up_head(false, cx);
@@ -221,7 +219,7 @@ impl<T: Clone> Partition<T> {
             return self.head_is_written(cx);
         }
         match head.stamp() {
-            Some(stamp) if head.open => {
+            Some(stamp) if head.has_open_attempt() => {
                 cx.out.counters.looks += 1;
                 self.looking = Some(head.uid);
                 cx.out.looks.push(WantedLook { partition: self.id, uid: head.uid, producer_id: stamp.producer_id });
@@ -241,7 +239,7 @@ impl<T: Clone> Partition<T> {
             LookAnswer::Producer { epoch, last_sequence } => match self.covered(epoch, last_sequence, cx) {
                 0 => self.give_up_head(false, cx),
                 // The leader remembers the last batch at least: sent again, it proves itself and all before.
-                covered => self.head_is_appended(covered.max(2) - 1),
+                covered => self.head_is_appended(covered.max(2) - 1, cx),
             },
             LookAnswer::Nothing => self.give_up_head(false, cx),
             LookAnswer::Unavailable => self.back_off(cx),
@@ -263,12 +261,18 @@ impl<T: Clone> Partition<T> {
 
     /// The leader has the window's first batches, but maybe not yet its replicas: the next acceptance
     /// proves that. So there is no gap behind them either.
-    fn head_is_appended(&mut self, batches: usize) {
-        for mut flight in self.window.drain(..batches.min(self.window.len())) {
-            flight.abandon();
-            self.unconfirmed.push_back(flight);
+    fn head_is_appended(&mut self, batches: usize, cx: &mut Context<'_, T>) {
+        for _ in 0..batches {
+            let Some(mut flight) = self.window.pop_front() else { break };
+            if flight.proof == Proof::None {
+                flight.abandon();
+                self.unconfirmed.push_back(flight);
+            } else {
+                self.settle_delivered(flight, cx);
+            }
         }
         self.gap = false;
+        self.settle_proved(cx);
     }
 
     /// The head is in the log, and nobody can say where any more.
@@ -281,12 +285,14 @@ impl<T: Clone> Partition<T> {
 
     /// The connection that an attempt was on ended without an answer to it.
     pub(crate) fn on_lost(&mut self, uid: BatchUid, request: RequestId, written: bool, why: &Arc<str>) {
-        let Some(flight) = self.window.iter_mut().find(|f| f.uid == uid && f.outstanding == Some(request)) else {
+        let Some(flight) = self.window.iter_mut().find(|f| f.uid == uid) else { return };
+        let current = flight.outstanding == Some(request);
+        let awaited = flight.take_attempt(request);
+        flight.open |= awaited && written;
+        if !current {
             return;
-        };
-        flight.outstanding = None;
+        }
         let reason = if written {
-            flight.open = true;
             flight.write_errors += 1;
             self.solo = true;
             Reason::NoAnswer(why.clone())

@@ -132,6 +132,7 @@ impl<T: Clone> Partition<T> {
             published_at: submission.published_at,
             aged: submission.aged,
             outstanding: None,
+            abandoned: Vec::new(),
             fresh: false,
             open: false,
             proof: Proof::None,
@@ -316,8 +317,7 @@ impl<T: Clone> Partition<T> {
     /// expects, so that what it has taken proves all before it. From an id that it does not know, or has
     /// forgotten while we were silent, it takes any.
     fn leader_knew(&self, producer_id: i64, now: Instant) -> bool {
-        self.acknowledged
-            .is_some_and(|(id, _, at)| id == producer_id && now.saturating_duration_since(at) < IDLE_REARM)
+        self.acknowledged.is_some_and(|(id, _, at)| id == producer_id && now.saturating_duration_since(at) < IDLE_REARM)
     }
 
     /// The leader that we know denies it, or can't be reached. Epochs only grow while a topic lives, but
