@@ -33,6 +33,10 @@ pub enum Fault {
     Hold(Gate),
     /// It is applied; the answer waits at the gate.
     ApplyThenHold(Gate),
+    /// It is applied; these bytes go out behind a right length and correlation id, instead of the answer's own.
+    ApplyThenAnswer(Vec<u8>),
+    /// It is applied; these bytes go out instead of the answer, length and correlation id included.
+    ApplyThenSend(Vec<u8>),
     /// It is applied and answered with this throttle time, and the connection is not read for as long (KIP-219).
     Throttle(Duration),
 }

@@ -213,3 +213,16 @@ async fn acks_zero_is_not_answered_and_an_error_ends_the_connection() {
     client.send(&produce_request(0, batch(0, 9, &["c"])).with_acks(0), 12).await;
     assert_eq!(client.stream.read(&mut [0]).await.unwrap_or(0), 0);
 }
+
+#[tokio::test]
+async fn an_answer_can_be_any_bytes() {
+    let cluster = cluster(1, 1).await;
+    let mut client = Client::connect(&cluster, 1).await;
+    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::ApplyThenAnswer(b"nonsense".to_vec())));
+    let id = client.send(&produce_request(0, batch(0, 0, &["a"])), 12).await;
+    assert_eq!(client.frame().await.unwrap(), [&id.to_be_bytes()[..], b"nonsense"].concat());
+    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::ApplyThenSend(vec![0, 0, 0, 1, 7])));
+    client.send(&produce_request(0, batch(0, 1, &["b"])), 12).await;
+    assert_eq!(client.frame().await.unwrap()[..], [7]);
+    assert_eq!(count(&cluster), 2);
+}

@@ -175,6 +175,11 @@ impl<W: AsyncWrite + Unpin> Worker<W> {
             return Ok(Next::End);
         }
         let (answer, _room) = self.apply(request, &call).await?;
+        let answer = match rule.map(|rule| &rule.fault) {
+            Some(Fault::ApplyThenSend(bytes)) => Answer::Frame(Bytes::copy_from_slice(bytes)),
+            Some(Fault::ApplyThenAnswer(body)) => Answer::Frame(crate::wire::framed(header.correlation_id, body)?),
+            _ => answer,
+        };
         self.answer(answer, rule).await
     }
 

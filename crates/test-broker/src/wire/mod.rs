@@ -38,3 +38,12 @@ pub(crate) fn encode<R: Encodable + HeaderVersion>(
     answer.encode(&mut frame, version).map_err(too_big)?;
     Ok(frame.freeze())
 }
+
+/// A frame with this behind its correlation id.
+pub(crate) fn framed(correlation_id: i32, body: &[u8]) -> Result<Bytes, Malformed> {
+    let mut frame = BytesMut::with_capacity(8 + body.len());
+    frame.put_i32(i32::try_from(4 + body.len()).map_err(|_| Malformed("an answer"))?);
+    frame.put_i32(correlation_id);
+    frame.extend_from_slice(body);
+    Ok(frame.freeze())
+}

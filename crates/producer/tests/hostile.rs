@@ -1,0 +1,63 @@
+//! Brokers that answer nonsense: the producer drops the connection, keeps its memory, and delivers once they have come to
+//! their senses.
+//!
+//! One test alone in its process, for it looks at the process's memory.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+mod support;
+
+use std::time::Duration;
+
+use kafka_courier::KafkaProducer;
+use kafka_courier_test_broker::{ApiKey, Fault, Rule, TestCluster};
+use support::{Books, config};
+
+/// Lengths of 2 GiB and more, a negative one, none, a wrong correlation id, half an answer.
+const FRAMES: [&[u8]; 6] = [
+    &[0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 1],
+    &[0xff, 0xff, 0xff, 0xff],
+    &[0, 0, 0, 0],
+    &[0, 0, 0, 2, 0, 0],
+    &[0, 0, 0, 4, 0x7f, 0xff, 0xff, 0xff],
+    &[0, 0, 1, 0, 0, 0, 0, 1, 2, 3],
+];
+
+/// Nothing, and arrays of 2^31 elements in either format, behind what may be a header's tags, an error or a throttle time.
+const BODIES: [&[u8]; 7] = [
+    &[],
+    &[0x7f, 0xff, 0xff, 0xff],
+    &[0, 0xff, 0xff, 0xff, 0xff, 0x0f],
+    &[0, 0, 0x7f, 0xff, 0xff, 0xff],
+    &[0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x0f],
+    &[0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x0f],
+    &[0xff; 64],
+];
+
+/// The most memory that this process ever had reserved, bytes.
+fn reserved() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmPeak:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+}
+
+#[tokio::test]
+async fn nonsense_from_brokers_costs_neither_records_nor_memory() {
+    let faults = FRAMES.map(|bytes| Fault::ApplyThenSend(bytes.to_vec())).into_iter();
+    let faults = faults.chain(BODIES.map(|body| Fault::ApplyThenAnswer(body.to_vec())));
+    let before = reserved();
+    for fault in faults {
+        for api in [ApiKey::ApiVersions, ApiKey::Metadata, ApiKey::InitProducerId, ApiKey::Produce] {
+            let cluster = TestCluster::builder().brokers(2).topic("t", 2).start().await.unwrap();
+            let mut config = config(&cluster);
+            config.request_timeout = Duration::from_millis(100);
+            let producer = KafkaProducer::build(config).unwrap();
+            cluster.inject(Rule::on(api).times(2).then(fault.clone()));
+            let mut books = Books::default();
+            books.send_many(&producer, "t", 60, 5).await;
+            books.all_delivered(&cluster, "t").await;
+            assert!(cluster.requests(api) > 2, "{api:?} did not meet {fault:?} twice");
+        }
+    }
+    let grown = reserved() - before;
+    assert!(grown < 256 << 20, "{} MiB more were reserved", grown >> 20);
+}
