@@ -35,6 +35,14 @@ audit:
 docs:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
+# The concurrent parts through random schedules of threads (shuttle), the shipped modules themselves.
+shuttle:
+    RUSTFLAGS='--cfg shuttle' CARGO_TARGET_DIR=target/shuttle cargo test -p kafka-courier --lib shuttle
+
+# How long a fault of the cluster is felt, beside Kafka's Java producer: medians of five runs (half an hour).
+gaps *args:
+    cargo run --release -p kafka-courier-tests --bin gaps -- {{ args }}
+
 # The criterion benchmarks.
 bench *args:
     cargo bench -p kafka-courier-benches {{ args }}

@@ -9,10 +9,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, Reason, RecordSet, Verdict};
-use parking_lot::Mutex;
-
 use crate::error::DeliveryError;
+use crate::sync::Mutex;
+use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, Reason, RecordSet, Verdict};
 
 /// Where a delivered event is.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -6,7 +6,6 @@
 //! - The sender's task is woken when a batch is opened and when one is full, never for each record.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use kafka_courier_batcher::{PushError, Pushed, Record, partition_for_key};
@@ -17,6 +16,7 @@ use crate::delivery::{Delivery, Token};
 use crate::error::PublishError;
 use crate::memory::Asker;
 use crate::shared::Shared;
+use crate::sync::Ordering;
 use crate::topics::{Partitions, Slot, Topic};
 
 /// Bytes of a record that are neither key nor value: about what a choice of partition has to know.

@@ -5,8 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use parking_lot::Mutex;
 use tokio::sync::Notify;
+
+use crate::sync::Mutex;
 
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {

@@ -10,6 +10,9 @@ mod memory;
 mod producer;
 mod record;
 mod shared;
+#[cfg(all(test, shuttle))]
+mod shuttle_tests;
+mod sync;
 mod topics;
 
 pub use config::{Compression, ConfigErrors, Endpoint, KafkaConfig, OptionDoc};

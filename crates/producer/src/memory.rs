@@ -4,10 +4,11 @@
 //! a partition that holds more than its share leaves the last quarter to those that hold less, so that one whose leader is
 //! away cannot starve the others.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+
+use crate::sync::{AtomicUsize, Ordering};
 
 /// A partition holds more than its share beyond this part of all memory.
 const SHARE: usize = 8;
@@ -81,19 +82,22 @@ impl Memory {
     ///
     /// Cancel safety: nothing is taken, so nothing is lost.
     pub(crate) async fn wait_for(&self, needed: usize, asker: Asker, patience: Duration) -> bool {
+        tokio::time::timeout(patience, self.room_for(needed, asker)).await.is_ok()
+    }
+
+    /// Ready when `needed` bytes may be had.
+    pub(crate) async fn room_for(&self, needed: usize, asker: Asker) {
         let queue = &self.queues[usize::from(asker == Asker::Beyond)];
         queue.waiting.fetch_add(1, Ordering::SeqCst);
         let _leaving = Leaving(queue);
-        let look = async {
-            loop {
-                let freed = queue.freed.notified();
-                if self.used.load(Ordering::SeqCst).saturating_add(needed) <= self.ceiling(asker) {
-                    return;
-                }
-                freed.await;
+        loop {
+            let mut freed = std::pin::pin!(queue.freed.notified());
+            freed.as_mut().enable();
+            if self.used.load(Ordering::SeqCst).saturating_add(needed) <= self.ceiling(asker) {
+                return;
             }
-        };
-        tokio::time::timeout(patience, look).await.is_ok()
+            freed.await;
+        }
     }
 }
 

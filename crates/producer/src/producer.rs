@@ -5,7 +5,6 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::{BufferPool, Compression as Codec, Header, Limits, Record};
@@ -21,6 +20,7 @@ use crate::ledger::Ledger;
 use crate::memory::{Asker, Memory};
 use crate::record::ProducerRecord;
 use crate::shared::{Callbacks, Counts, Shared, wall_clock_ms};
+use crate::sync::Ordering;
 use crate::topics::{Standing, Topic, Topics};
 
 /// The header that carries the event's id.

@@ -3,7 +3,6 @@
 //! Rules: nothing here blocks; memory goes back before a verdict is told, so that whoever is told finds room.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kafka_courier_batcher::{BufferPool, Filled};
@@ -15,6 +14,7 @@ use kafka_courier_idempotent_sender::driver::Upcalls;
 use crate::delivery::Token;
 use crate::ledger::Ledger;
 use crate::memory::Memory;
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::topics::{Slot, Topics};
 
 /// A leader may forget a producer id a day after the newest record's own timestamp; half of that is old.

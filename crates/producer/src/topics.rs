@@ -7,17 +7,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use kafka_courier_batcher::{Accumulator, Compression, Limits, Sticky};
 use kafka_courier_idempotent_sender::core::{PartitionId, Reason, TopicId};
-use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::delivery::Token;
 use crate::memory::Memory;
+use crate::sync::{AtomicUsize, Mutex, Ordering};
 
 /// Kafka's default of `max.message.bytes`: a whole batch with its header, as it is on the wire.
 const DEFAULT_TOPIC_LIMIT: usize = 1_048_588;

@@ -1,0 +1,201 @@
+//! The concurrent parts under shuttle: hand-over of batches, wake-ups of deliveries, memory, close against publish.
+//!
+//! Rules: the shipped modules themselves, through thousands of random schedules; a failing one prints how to replay it.
+//! Run with `RUSTFLAGS='--cfg shuttle' cargo test -p kafka-courier --lib shuttle`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kafka_courier_batcher::{BufferPool, Compression, Limits, Record};
+use kafka_courier_idempotent_sender::core::{RecordSet, TopicId, Verdict};
+use kafka_courier_idempotent_sender::driver::{Command, Upcalls};
+use shuttle::{future::block_on, thread};
+use tokio::sync::mpsc;
+
+use crate::delivery::{Delivery, Token};
+use crate::intake::{Intake, Refused};
+use crate::ledger::Ledger;
+use crate::memory::{Asker, Memory};
+use crate::shared::{Callbacks, Counts, Shared};
+use crate::sync::Ordering;
+use crate::topics::Topics;
+
+const SCHEDULES: usize = 5_000;
+
+fn check(test: impl Fn() + Send + Sync + 'static) {
+    let test = Arc::new(test);
+    let again = test.clone();
+    shuttle::check_random(move || test(), SCHEDULES);
+    shuttle::check_pct(move || again(), SCHEDULES, 3);
+}
+
+fn delivered() -> Verdict {
+    Verdict::Delivered { base_offset: Some(0), log_append_time: None }
+}
+
+#[test]
+fn shuttle_a_verdict_wakes_everyone_who_waits_for_it() {
+    check(|| {
+        let token = Token::new("t".into(), 0, 0);
+        token.state().sealed(2);
+        let waiters: Vec<_> = (0..2)
+            .map(|index| {
+                let delivery = Delivery::new(token.state().clone(), index, 0);
+                thread::spawn(move || block_on(delivery).unwrap())
+            })
+            .collect();
+        token.state().settle(RecordSet::Range(0..1), delivered());
+        token.state().settle(RecordSet::Range(1..2), delivered());
+        for waiter in waiters {
+            waiter.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn shuttle_a_batch_whose_owners_go_settles_for_everyone_who_waits() {
+    check(|| {
+        let token = Token::new("t".into(), 0, 0);
+        token.state().sealed(1);
+        let delivery = Delivery::new(token.state().clone(), 0, 0);
+        let waiter = thread::spawn(move || block_on(delivery).unwrap_err());
+        let other = token.clone();
+        let owner = thread::spawn(move || drop(other));
+        drop(token);
+        owner.join().unwrap();
+        waiter.join().unwrap();
+    });
+}
+
+#[test]
+fn shuttle_memory_that_is_given_back_reaches_who_waits_and_is_never_given_twice() {
+    check(|| {
+        let memory = Arc::new(Memory::new(100));
+        assert!(memory.reserve(100, Asker::Within));
+        let takers: Vec<_> = (0..2)
+            .map(|_| {
+                let memory = memory.clone();
+                thread::spawn(move || {
+                    while !memory.reserve(60, Asker::Within) {
+                        block_on(memory.room_for(60, Asker::Within));
+                    }
+                    assert!(memory.used() <= 100);
+                    memory.release(60);
+                })
+            })
+            .collect();
+        memory.release(50);
+        memory.release(50);
+        for taker in takers {
+            taker.join().unwrap();
+        }
+        assert_eq!(memory.used(), 0);
+    });
+}
+
+#[test]
+fn shuttle_a_flush_ends_when_the_batches_before_it_are_settled() {
+    check(|| {
+        let ledger = Arc::new(Ledger::default());
+        let (a, b) = (ledger.enter(), ledger.enter());
+        let strikers: Vec<_> = [a, b]
+            .map(|number| {
+                let ledger = ledger.clone();
+                thread::spawn(move || ledger.strike(number))
+            })
+            .into();
+        block_on(ledger.settled());
+        for striker in strikers {
+            striker.join().unwrap();
+        }
+    });
+}
+
+/// A producer's inside without its task: one topic with one partition, batches of two records.
+fn intake() -> (Arc<Intake>, mpsc::UnboundedReceiver<Command<Token>>) {
+    let limits = Limits { max_records: 2, max_bytes: 1000, linger: Duration::from_secs(1) };
+    let shared = Arc::new(Shared {
+        topics: Topics::new(limits, Compression::None),
+        memory: Memory::new(1 << 20),
+        pool: BufferPool::new(0),
+        ledger: Ledger::default(),
+        closed: false.into(),
+        counts: Counts::default(),
+        on_their_way: 0.into(),
+    });
+    Callbacks(shared.clone()).topic_ready(TopicId(0), &"t".into(), &[true]);
+    let (commands, received) = mpsc::unbounded_channel();
+    (Arc::new(Intake { shared, commands }), received)
+}
+
+fn offer(intake: &Intake) -> bool {
+    let record = Record { key: None, value: Some(b"v"), headers: &[], timestamp: 0 };
+    let topic = intake.shared.topics.get_or_add("t");
+    match intake.offer(&topic, None, &record) {
+        Ok(delivery) => {
+            delivery.detach();
+            true
+        }
+        Err(Refused::Error(_)) => false,
+        Err(_) => panic!("there is a topic, and memory"),
+    }
+}
+
+#[test]
+fn shuttle_who_closes_knows_of_every_batch_that_was_opened() {
+    check(|| {
+        let (intake, mut received) = intake();
+        let publishers: Vec<_> = (0..2)
+            .map(|_| {
+                let intake = intake.clone();
+                thread::spawn(move || (0..2).filter(|_| offer(&intake)).count())
+            })
+            .collect();
+        intake.shared.closed.store(true, Ordering::SeqCst);
+        for slot in intake.shared.topics.all_slots() {
+            drop(slot.accumulator.lock());
+        }
+        intake.tell(Command::Close { deadline: std::time::Instant::now() });
+        let accepted: usize = publishers.into_iter().map(|publisher| publisher.join().unwrap()).sum();
+        let (mut opened, mut sealed, mut closed) = (0, 0, false);
+        while let Ok(command) = received.try_recv() {
+            match command {
+                Command::Opened { .. } => {
+                    assert!(!closed, "a batch was opened behind the back of whoever closed");
+                    opened += 1;
+                }
+                Command::Sealed(submission) => sealed += submission.batch.record_count() as usize,
+                Command::Close { .. } => closed = true,
+                _ => {}
+            }
+        }
+        // What is not sealed is open, and whoever closed knows of it.
+        assert!(opened > 0 || accepted == 0);
+        assert!(sealed <= accepted && accepted - sealed < 2);
+    });
+}
+
+#[test]
+fn shuttle_batches_are_handed_over_whole_whoever_fills_them() {
+    check(|| {
+        let (intake, mut received) = intake();
+        let publishers: Vec<_> = (0..3)
+            .map(|_| {
+                let intake = intake.clone();
+                thread::spawn(move || (0..2).filter(|_| offer(&intake)).count())
+            })
+            .collect();
+        let accepted: usize = publishers.into_iter().map(|publisher| publisher.join().unwrap()).sum();
+        assert_eq!(accepted, 6);
+        let mut ordinals = Vec::new();
+        while let Ok(command) = received.try_recv() {
+            if let Command::Sealed(submission) = command {
+                assert_eq!(submission.batch.record_count(), 2);
+                ordinals.push(submission.ordinal);
+            }
+        }
+        ordinals.sort_unstable();
+        assert_eq!(ordinals, [0, 1, 2]);
+        assert_eq!(intake.shared.on_their_way.load(Ordering::SeqCst), 3);
+    });
+}
