@@ -13,6 +13,8 @@ use super::types::{BatchUid, BrokerAddress, BrokerId, ConnId, PartitionId, Reque
 pub(crate) struct Ready {
     pub(crate) partition: PartitionId,
     pub(crate) generation: u32,
+    /// Bytes of the batch that went next when it came into the list: what it adds to a connection's load.
+    pub(crate) len: usize,
 }
 
 /// One batch of a request.
@@ -74,6 +76,38 @@ impl Broker {
     }
 }
 
+impl Conn {
+    /// Puts a partition last among those that have something to send here.
+    pub(crate) fn push_ready(&mut self, ready: Ready) {
+        self.load += ready.len;
+        self.ready.push_back(ready);
+    }
+
+    pub(crate) fn pop_ready(&mut self) -> Option<Ready> {
+        let ready = self.ready.pop_front()?;
+        self.load = self.load.saturating_sub(ready.len);
+        Some(ready)
+    }
+
+    /// Gives back what was popped last.
+    pub(crate) fn unpop_ready(&mut self, ready: Ready) {
+        self.load += ready.len;
+        self.ready.push_front(ready);
+    }
+
+    pub(crate) fn push_request(&mut self, request: Request) {
+        self.load += request.bytes;
+        self.inflight.push_back(request);
+    }
+
+    pub(crate) fn take_request(&mut self, id: RequestId) -> Option<Request> {
+        let position = self.inflight.iter().position(|request| request.id == id)?;
+        let request = self.inflight.remove(position)?;
+        self.load = self.load.saturating_sub(request.bytes);
+        Some(request)
+    }
+}
+
 pub(crate) type Brokers = BTreeMap<BrokerId, Broker>;
 pub(crate) type Conns = BTreeMap<ConnId, Conn>;
 
@@ -118,6 +152,6 @@ impl<T: Clone> Lane<T> {
     }
 
     pub(crate) fn ready(&self) -> Ready {
-        Ready { partition: self.partition.id, generation: self.generation }
+        Ready { partition: self.partition.id, generation: self.generation, len: self.partition.next_len() }
     }
 }

@@ -67,8 +67,7 @@ impl<T: Clone> Sender<T> {
     /// The answer to a request.
     pub fn on_answer(&mut self, now: Instant, id: ConnId, request: RequestId, answer: ProduceAnswer) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        let Some(position) = conn.inflight.iter().position(|r| r.id == request) else { return };
-        let Some(sent) = conn.inflight.remove(position) else { return };
+        let Some(sent) = conn.take_request(request) else { return };
         conn.last_answer = Some(now);
         conn.last_used = now;
         let broker = conn.broker;
@@ -95,7 +94,6 @@ impl<T: Clone> Sender<T> {
                 }
             });
         }
-        self.settle_load(id);
         self.mark_dirty(broker);
     }
 
@@ -177,7 +175,7 @@ impl<T: Clone> Sender<T> {
         if !due {
             self.arm_conn(id);
         } else if conn.inflight.is_empty() {
-            self.close_idle(id);
+            self.close_idle(now, id);
         } else {
             let why = format!("no answer within {:?}", self.config.request_timeout);
             self.out.actions.push_back(Action::Disconnect { conn: id });
@@ -185,7 +183,7 @@ impl<T: Clone> Sender<T> {
         }
     }
 
-    fn close_idle(&mut self, id: ConnId) {
+    fn close_idle(&mut self, now: Instant, id: ConnId) {
         let Some(conn) = self.conns.remove(&id) else { return };
         if let Some(broker) = self.brokers.get_mut(&conn.broker) {
             broker.conns.retain(|other| *other != id);
@@ -194,6 +192,7 @@ impl<T: Clone> Sender<T> {
             if let Some(lane) = self.topics.lane_mut(ready.partition).filter(|l| l.generation == ready.generation) {
                 lane.unbind();
             }
+            self.after_lane(ready.partition, now);
         }
         self.out.actions.push_back(Action::Disconnect { conn: id });
     }

@@ -15,7 +15,7 @@ use super::sender::Sender;
 use super::timers::Timer;
 use super::types::{Action, BrokerId, ConnId, PartitionId, ProducePart, RequestId};
 
-/// A connection with this much on it is busy enough for another to pay.
+/// A connection with this much on it, or a whole request, is busy enough for another to pay.
 const BUSY_BYTES: usize = 512 << 10;
 
 /// What became of a look into a partition for the request that is being built.
@@ -44,12 +44,8 @@ impl<T: Clone> Sender<T> {
         let Some(lane) = self.topics.lane_mut(id) else { return };
         let Some(leader) = lane.partition.leader else { return };
         let ready = lane.ready();
-        let len = lane.partition.next_len();
         match lane.conn.and_then(|conn| self.conns.get_mut(&conn)) {
-            Some(conn) => {
-                conn.ready.push_back(ready);
-                conn.load += len;
-            }
+            Some(conn) => conn.push_ready(ready),
             None => {
                 lane.conn = None;
                 let Some(broker) = self.brokers.get_mut(&leader) else {
@@ -84,7 +80,6 @@ impl<T: Clone> Sender<T> {
             let Some(lane) = self.topics.lane_mut(ready.partition).filter(|l| l.generation == ready.generation) else {
                 continue;
             };
-            let len = lane.partition.next_len();
             let Some(broker) = self.brokers.get_mut(&id) else { return };
             let up = broker.conns.iter().filter(|c| self.conns.get(c).is_some_and(|conn| conn.up));
             let Some(least) = up.min_by_key(|c| self.conns.get(c).map_or(usize::MAX, |conn| conn.load)).copied() else {
@@ -94,8 +89,7 @@ impl<T: Clone> Sender<T> {
             };
             lane.conn = Some(least);
             if let Some(conn) = self.conns.get_mut(&least) {
-                conn.ready.push_back(ready);
-                conn.load += len;
+                conn.push_ready(ready);
             }
         }
     }
@@ -126,7 +120,7 @@ impl<T: Clone> Sender<T> {
         self.next_request += 1;
         let request = RequestId(self.next_request);
         let (mut parts, mut sent, mut again, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), 0);
-        while let Some(ready) = self.conns.get_mut(&id).and_then(|conn| conn.ready.pop_front()) {
+        while let Some(ready) = self.conns.get_mut(&id).and_then(|conn| conn.pop_ready()) {
             match self.take_from(ready, request, bytes, now) {
                 Taken::Part(part, sent_part, next) => {
                     bytes += part.batch.len();
@@ -142,7 +136,7 @@ impl<T: Clone> Sender<T> {
                 Taken::Nothing => {}
                 Taken::Full => {
                     if let Some(conn) = self.conns.get_mut(&id) {
-                        conn.ready.push_front(ready);
+                        conn.unpop_ready(ready);
                     }
                     break;
                 }
@@ -155,7 +149,6 @@ impl<T: Clone> Sender<T> {
         if done {
             self.dispatch(id, Request { id: request, sent_at: now, written_at: None, bytes, parts: sent }, parts, now);
         }
-        self.settle_load(id);
         done
     }
 
@@ -193,39 +186,30 @@ impl<T: Clone> Sender<T> {
 
     fn dispatch(&mut self, id: ConnId, request: Request, parts: Vec<ProducePart>, now: Instant) {
         self.out.counters.requests += 1;
+        let busy_bytes = self.busy_bytes();
         let Some(conn) = self.conns.get_mut(&id) else { return };
         self.out.actions.push_back(Action::Send { conn: id, request: request.id, parts });
-        conn.inflight.push_back(request);
+        conn.push_request(request);
         conn.last_used = now;
-        let (broker, busy) = (conn.broker, conn.load >= BUSY_BYTES);
+        let (broker, busy) = (conn.broker, conn.load >= busy_bytes);
         self.arm_conn(id);
         if busy {
             self.connect_another(broker, now);
         }
     }
 
+    fn busy_bytes(&self) -> usize {
+        BUSY_BYTES.min(self.config.max_request_bytes)
+    }
+
     /// Another connection, where all that there are, are busy.
     fn connect_another(&mut self, id: BrokerId, now: Instant) {
+        let busy_bytes = self.busy_bytes();
         let all_busy = self.brokers.get(&id).is_some_and(|broker| {
-            broker.conns.iter().all(|c| self.conns.get(c).is_some_and(|conn| conn.load >= BUSY_BYTES))
+            broker.conns.iter().all(|c| self.conns.get(c).is_some_and(|conn| conn.load >= busy_bytes))
         });
         if all_busy {
             self.connect(id, now);
-        }
-    }
-
-    /// Counts anew what a connection carries and what waits on it.
-    pub(super) fn settle_load(&mut self, id: ConnId) {
-        let Some(conn) = self.conns.get(&id) else { return };
-        let waiting: usize = conn
-            .ready
-            .iter()
-            .filter_map(|ready| self.topics.lane(ready.partition))
-            .map(|lane| lane.partition.next_len())
-            .sum();
-        let flying: usize = conn.inflight.iter().map(|request| request.bytes).sum();
-        if let Some(conn) = self.conns.get_mut(&id) {
-            conn.load = waiting + flying;
         }
     }
 

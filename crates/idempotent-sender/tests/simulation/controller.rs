@@ -239,6 +239,7 @@ impl World {
     }
 
     pub(crate) fn refresh_metadata(&mut self) {
+        self.metadata_asked += 1;
         let broker = self.rng.index(BROKERS);
         let wait = self.latency(broker);
         self.after(wait, Event::AskMetadata(broker));

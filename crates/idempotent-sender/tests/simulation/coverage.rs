@@ -26,6 +26,7 @@ const REQUIRED: &[&str] = &[
     "acknowledged data lost",
     "guilty singled out",
     "look",
+    "several connections to a broker",
     "correction",
     "record delivered",
     "record delivered, offset unknown",
@@ -56,6 +57,7 @@ impl Coverage {
         self.add("guilty singled out", counters.singled_out);
         self.add("look", counters.looks);
         self.add("correction", counters.corrections);
+        self.add("several connections to a broker", u64::from(history.parallel_connections > 1));
         self.add("request", counters.requests);
         self.add("batch sent again", counters.batch_retries);
         for record in &history.records {

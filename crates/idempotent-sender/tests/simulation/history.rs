@@ -53,6 +53,8 @@ pub(crate) struct History {
     /// What is unanswered on each open connection: the partition and the first record of each batch.
     in_flight: BTreeMap<ConnId, Vec<(RequestId, Firsts)>>,
     pub(crate) faults: BTreeMap<&'static str, u64>,
+    /// The most connections to one broker at once.
+    pub(crate) parallel_connections: u64,
 }
 
 /// A record's number is in its value's first four bytes.

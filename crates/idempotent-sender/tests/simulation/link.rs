@@ -77,8 +77,12 @@ impl World {
     pub(crate) fn connected(&mut self, conn: ConnId, ok: bool) {
         let now = self.instant();
         let Some(link) = self.links.get(&conn) else { return };
+        let broker = link.broker;
         let alive = ok && !link.cut && self.brokers[link.broker].incarnation == link.incarnation;
         if alive {
+            let open = |other: &&Link| other.client_open && !other.cut && other.broker == broker;
+            let parallel = self.links.values().filter(open).count();
+            self.history.parallel_connections = self.history.parallel_connections.max(parallel as u64);
             self.sender.on_connected(now, conn);
         } else {
             self.links.remove(&conn);

@@ -63,7 +63,7 @@ fn config(rng: &mut Rng, seed: u64) -> Config {
 
 fn rules(rng: &mut Rng, config: &Config, forgets: bool) -> Rules {
     let first_must_be_zero = rng.percent(20);
-    let sequence = SequenceRules { first_must_be_zero, old_codes: !first_must_be_zero && rng.percent(10) };
+    let sequence = SequenceRules { first_must_be_zero, old_codes: !first_must_be_zero && rng.percent(15) };
     let request_timeout = config.request_timeout.as_micros() as Micros;
     Rules {
         sequence,

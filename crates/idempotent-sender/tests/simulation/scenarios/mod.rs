@@ -2,11 +2,17 @@
 //!
 //! Rule: a story is told in steps of virtual time; the checker judges its end as it judges random schedules.
 
+mod errors;
+mod leaders;
 mod regressions;
+mod silence;
+
+use std::time::Duration;
 
 use kafka_courier_idempotent_sender::core::Config;
 
 use crate::cluster::{Micros, SECOND};
+use crate::faults::Fault;
 use crate::history::Told;
 use crate::plan::{BatchPlan, Plan, Rules};
 use crate::world::World;
@@ -21,12 +27,34 @@ fn quiet(config: Config, rules: Rules) -> World {
     world
 }
 
+/// Batches are given up at their first lost answer.
+fn impatient() -> Config {
+    Config { retry_max: 0, ..Config::default() }
+}
+
+/// Waiting ends after this many seconds.
+fn waits(seconds: u64) -> Config {
+    Config { delivery_timeout: Duration::from_secs(seconds), ..Config::default() }
+}
+
+/// Everything that was written arrives, however late.
+fn reads_on() -> Rules {
+    Rules { reads_on: 100, ..Rules::default() }
+}
+
 impl World {
     /// Hands in so many batches of two records each.
     fn publish(&mut self, partition: usize, batches: usize) {
         for _ in 0..batches {
             self.submit(&BatchPlan::of(partition, 2)).unwrap();
         }
+    }
+
+    /// One batch of two records, delivered: from here on the leader knows the stamp.
+    fn prime(&mut self, partition: usize) {
+        self.publish(partition, 1);
+        self.pass(SECOND);
+        assert_eq!(self.sender.unsettled(), 0, "the first batch is delivered at once");
     }
 
     fn pass(&mut self, time: Micros) {
@@ -46,9 +74,31 @@ impl World {
         self.pass(60 * SECOND);
         self.probe().unwrap();
         self.check().unwrap();
+        self.check_guilt().unwrap();
+    }
+
+    /// From now on what the broker is sent under way is lost, and its connections end.
+    fn cut_connections(&mut self, broker: usize) {
+        self.strike(Fault::CutConnections { broker });
+    }
+
+    fn lose_answers(&mut self, broker: usize, time: Micros) {
+        self.strike(Fault::LoseAnswers { broker, time });
     }
 
     fn told(&self, record: usize) -> Option<Told> {
         self.history.records[record].verdict
+    }
+
+    fn assert_delivered(&self, records: std::ops::Range<usize>) {
+        for record in records {
+            assert!(matches!(self.told(record), Some(Told::Delivered(_))), "record {record}: {:?}", self.told(record));
+        }
+    }
+
+    fn assert_unknown(&self, records: std::ops::Range<usize>) {
+        for record in records {
+            assert!(matches!(self.told(record), Some(Told::Unknown(_))), "record {record}: {:?}", self.told(record));
+        }
     }
 }

@@ -2,20 +2,98 @@
 
 use kafka_courier_idempotent_sender::core::Config;
 
-use super::quiet;
-use crate::cluster::SECOND;
+use super::{impatient, quiet, waits};
+use crate::cluster::{Forced, MS, SECOND};
 use crate::faults::Fault;
 use crate::history::Told;
-use crate::plan::Rules;
+use crate::plan::{BatchPlan, Rules};
 
 #[test]
 fn a_connection_that_falls_silent_after_being_idle_is_cut_at_the_request_timeout() {
     let mut world = quiet(Config::default(), Rules::default());
-    world.publish(0, 1);
+    world.prime(0);
     world.pass(5 * SECOND);
-    world.strike(Fault::LoseAnswers { broker: 0, time: SECOND });
+    world.lose_answers(0, SECOND);
     world.publish(0, 1);
     world.pass(12 * SECOND);
-    assert!(matches!(world.told(2), Some(Told::Delivered(Some(2)))), "{:?}", world.told(2));
+    world.assert_delivered(2..4);
+    world.judge();
+}
+
+#[test]
+fn two_partitions_that_use_up_their_ids_at_once_both_get_another() {
+    let mut world = quiet(Config { first_epoch: i16::MAX, ..Config::default() }, Rules::default());
+    for partition in [0, 3] {
+        world.partitions[partition].refused = Some(29);
+        world.publish(partition, 1);
+    }
+    world.settle_all();
+    world.judge();
+}
+
+#[test]
+fn a_leader_that_denies_it_is_doubted_even_if_the_cluster_names_another_with_an_older_epoch() {
+    let mut world = quiet(Config::default(), Rules { by_id: false, ..Rules::default() });
+    world.prime(0);
+    for to in [1, 2, 1] {
+        world.strike(Fault::Elect { partition: 0, to });
+        world.pass(SECOND);
+        world.publish(0, 1);
+        world.pass(SECOND);
+    }
+    // As a cluster without topic ids has it after a topic was made anew: epochs begin again.
+    world.change(0, |truth| (truth.leader, truth.epoch) = (Some(0), 0));
+    world.pass(SECOND);
+    world.publish(0, 1);
+    world.settle_all();
+    world.assert_delivered(0..10);
+}
+
+#[test]
+fn a_partition_without_a_leader_asks_for_metadata_with_backoff() {
+    let mut world = quiet(Config::default(), Rules::default());
+    world.change(0, |truth| (truth.leader, truth.epoch) = (None, 2));
+    world.pass(SECOND);
+    world.publish(0, 1);
+    let before = world.metadata_asked;
+    world.pass(20 * SECOND);
+    let asked = world.metadata_asked - before;
+    assert!(asked <= 45, "{asked} times in 20 s, though waits grow to between 0.5 s and 1 s");
+    world.elect(0, 0);
+    world.settle_all();
+    world.judge();
+}
+
+#[test]
+fn an_acceptance_by_a_leader_that_did_not_know_the_id_proves_nothing_of_what_came_before() {
+    let mut world = quiet(Config::default(), Rules { reads_on: 0, ..Rules::default() });
+    world.prime(3);
+    world.strike(Fault::Slow { broker: 0, time: 5 * MS, by: 400 * MS });
+    let mut records = BatchPlan::of(0, 4).records;
+    records[0].padding = 200;
+    world.submit(&BatchPlan { records, ..BatchPlan::of(0, 4) }).unwrap();
+    world.pass(3 * MS);
+    world.cut_connections(0);
+    // The first record is too large for the leader now, which has never heard of us; the others are not.
+    world.strike(Fault::LimitSegment { partition: 0, bytes: 200, time: 5 * SECOND });
+    world.settle_all();
+    world.assert_delivered(3..6);
+    world.assert_unknown(2..3);
+    assert_eq!(world.history.records[2].corrected, None);
+    world.judge();
+}
+
+#[test]
+fn a_former_leaders_late_refusal_leaves_nothing_open() {
+    let mut world = quiet(waits(5), Rules { latency: (20 * MS, 21 * MS), ..Rules::default() });
+    world.prime(0);
+    // The answer comes late, the news of the new leader early.
+    world.partitions[0].forced.push_back(Forced { code: 6, appended: None });
+    world.strike(Fault::Elect { partition: 0, to: 1 });
+    world.publish(0, 1);
+    world.pass(100 * MS);
+    world.partitions[0].refused = Some(29);
+    world.settle_all();
+    assert!(!matches!(world.told(2), Some(Told::Unknown(_))), "{:?}", world.told(2));
     world.judge();
 }

@@ -1,0 +1,97 @@
+//! Leaders that move, and topics that are made anew.
+
+use kafka_courier_idempotent_sender::core::Config;
+
+use super::{quiet, reads_on};
+use crate::cluster::{MS, SECOND};
+use crate::faults::Fault;
+use crate::history::Told;
+use crate::log::SequenceRules;
+use crate::plan::Rules;
+
+#[test]
+fn scenario_12_a_leader_that_moves_away_and_back_with_open_batches_on_both_keeps_all() {
+    for (slow, paused) in (0..20).flat_map(|n| [(n * 30 * MS, false), (n * 30 * MS, true)]) {
+        let mut world = quiet(Config::default(), reads_on());
+        world.prime(0);
+        world.strike(Fault::Slow { broker: 0, time: 5 * SECOND, by: slow });
+        world.publish(0, 5);
+        world.pass(10 * MS);
+        world.strike(Fault::Elect { partition: 0, to: 1 });
+        if paused {
+            world.strike(Fault::Pause { broker: 0, time: 3 * SECOND });
+        }
+        world.strike(Fault::LateNews { broker: 2, by: 400 * MS });
+        world.pass(400 * MS);
+        world.publish(0, 3);
+        world.pass(10 * MS);
+        world.strike(Fault::Elect { partition: 0, to: 0 });
+        world.settle_all();
+        world.assert_delivered(0..18);
+        world.judge();
+    }
+}
+
+#[test]
+fn scenario_13_a_topic_made_anew_by_id_gives_every_record_a_true_verdict() {
+    for first_must_be_zero in [false, true] {
+        let sequence = SequenceRules { first_must_be_zero, old_codes: false };
+        let mut world = quiet(Config::default(), Rules { sequence, ..reads_on() });
+        world.prime(0);
+        world.strike(Fault::Slow { broker: 0, time: SECOND, by: 200 * MS });
+        world.publish(0, 5);
+        world.strike(Fault::DeleteTopic { topic: 0 });
+        world.pass(300 * MS);
+        world.strike(Fault::CreateTopic { topic: 0 });
+        world.publish(0, 3);
+        world.settle_all();
+        world.assert_delivered(12..18);
+        world.judge();
+    }
+}
+
+#[test]
+fn scenario_13_a_topic_made_anew_by_name_is_written_to_again() {
+    for first_must_be_zero in [false, true] {
+        let sequence = SequenceRules { first_must_be_zero, old_codes: false };
+        let mut world = quiet(Config::default(), Rules { by_id: false, sequence, ..Rules::default() });
+        world.prime(0);
+        world.strike(Fault::DeleteTopic { topic: 0 });
+        world.pass(300 * MS);
+        world.publish(0, 3);
+        world.pass(300 * MS);
+        world.strike(Fault::CreateTopic { topic: 0 });
+        world.settle_all();
+        world.publish(0, 3);
+        world.settle_all();
+        world.assert_delivered(8..14);
+        world.judge();
+    }
+}
+
+#[test]
+fn a_kill_of_each_leader_and_a_rolling_restart_dead_letter_nothing_by_default() {
+    for seed in 0..40 {
+        let mut world = quiet(Config { seed, ..Config::default() }, Rules::default());
+        world.rng = crate::rng::Rng::new(seed);
+        for round in 0..6 {
+            let broker = round % 3;
+            let (publish, partition) = (world.rng.range(1..6) as usize, world.rng.index(6));
+            (0..6).for_each(|p| world.publish(p, 2));
+            world.publish(partition, publish);
+            let at = world.rng.range(0..20 * MS);
+            world.pass(at);
+            let down = world.rng.range(1..12) * SECOND;
+            world.strike(match round {
+                0..3 => Fault::Kill { broker, down },
+                _ => Fault::CleanRestart { broker, down },
+            });
+            (0..6).for_each(|p| world.publish(p, 2));
+            world.pass(down + 8 * SECOND);
+        }
+        world.settle_all();
+        let failed = world.history.records.iter().position(|r| !matches!(r.verdict, Some(Told::Delivered(_))));
+        assert_eq!(failed.map(|record| (record, world.told(record))), None, "seed {seed}");
+        world.judge();
+    }
+}

@@ -1,0 +1,173 @@
+//! Answers that do not come, requests that come late, and brokers that are slow.
+
+use kafka_courier_idempotent_sender::core::Config;
+
+use super::{impatient, quiet, reads_on};
+use crate::cluster::{MS, SECOND};
+use crate::faults::Fault;
+use crate::plan::{BatchPlan, RecordPlan, Rules};
+
+#[test]
+fn scenario_01_a_sole_broker_paused_past_the_give_up_writes_nothing_that_was_called_not_written() {
+    let mut world = quiet(Config::default(), Rules { session_timeout: 1000 * SECOND, ..reads_on() });
+    world.prime(0);
+    world.strike(Fault::Pause { broker: 0, time: 80 * SECOND });
+    world.publish(0, 8);
+    world.pass(40 * SECOND);
+    assert_eq!(world.sender.unsettled(), 0, "all is given up after delivery_timeout");
+    world.assert_unknown(2..12);
+    world.judge();
+}
+
+#[test]
+fn scenario_02_five_lost_answers_and_a_leader_that_remembers_one_batch_end_delivered() {
+    let mut world = quiet(Config::default(), Rules::default());
+    world.prime(0);
+    world.lose_answers(0, SECOND);
+    world.publish(0, 5);
+    world.pass(SECOND);
+    world.strike(Fault::CleanRestart { broker: 1, down: 100 * MS });
+    world.pass(4 * SECOND);
+    world.strike(Fault::Elect { partition: 0, to: 1 });
+    world.settle_all();
+    assert_eq!(world.sender.counters().looks, 1, "one look, and the last batch sent again, prove all five");
+    world.assert_delivered(2..12);
+    world.judge();
+}
+
+#[test]
+fn scenario_04_a_leader_that_forgets_the_id_while_nothing_is_sent_keeps_the_order_of_the_next_burst() {
+    for lost in [false, true] {
+        let mut world = quiet(Config::default(), Rules { id_expiration_ms: Some(120_000), ..Rules::default() });
+        world.prime(0);
+        world.pass(200 * SECOND);
+        if lost {
+            world.lose_answers(0, 10 * MS);
+        } else {
+            world.partitions[0].forced.push_back(crate::cluster::Forced { code: 6, appended: None });
+        }
+        world.publish(0, 5);
+        world.settle_all();
+        world.assert_delivered(0..12);
+        world.judge();
+    }
+}
+
+#[test]
+fn scenario_07_a_batch_split_after_an_open_attempt_is_written_once_whenever_the_whole_lands() {
+    for (arrives, code) in (1..60).flat_map(|n| [(n * 40 * MS, 10), (n * 40 * MS, 18)]) {
+        let mut world = quiet(Config::default(), reads_on());
+        world.prime(0);
+        world.strike(Fault::Slow { broker: 0, time: MS, by: 2 * arrives });
+        world.submit(&BatchPlan::of(0, 8)).unwrap();
+        world.publish(0, 1);
+        world.pass(5 * MS);
+        world.cut_connections(0);
+        world.strike(match code {
+            10 => Fault::LimitMessage { partition: 0, bytes: 220, time: SECOND },
+            _ => Fault::LimitSegment { partition: 0, bytes: 220, time: SECOND },
+        });
+        world.pass(200 * MS);
+        world.lose_answers(0, 50 * MS);
+        world.settle_all();
+        world.assert_delivered(0..12);
+        world.judge();
+    }
+}
+
+#[test]
+fn scenario_09_an_acceptance_behind_an_unknown_batch_corrects_its_letter() {
+    let mut world = quiet(impatient(), Rules::default());
+    world.prime(0);
+    world.lose_answers(0, SECOND);
+    world.publish(0, 3);
+    world.settle_all();
+    world.assert_unknown(2..4);
+    world.assert_delivered(4..8);
+    assert_eq!(world.history.records[2].corrected, Some(None));
+    world.judge();
+}
+
+#[test]
+fn scenario_09_a_gap_behind_an_unknown_batch_is_not_stamped_over() {
+    let mut world = quiet(impatient(), Rules { reads_on: 0, ..Rules::default() });
+    world.prime(0);
+    world.strike(Fault::StallRequests { broker: 0, time: 500 * MS });
+    world.publish(0, 3);
+    world.pass(100 * MS);
+    world.cut_connections(0);
+    world.pass(20 * MS);
+    world.publish(0, 2);
+    world.settle_all();
+    world.assert_unknown(2..4);
+    world.assert_delivered(8..12);
+    world.judge();
+}
+
+#[test]
+fn scenario_10_giving_up_on_one_partition_leaves_the_stamps_of_another_alone() {
+    let mut world = quiet(impatient(), reads_on());
+    world.prime(0);
+    world.prime(3);
+    world.partitions[0].refused = Some(29);
+    world.publish(3, 4);
+    world.publish(0, 4);
+    world.pass(MS);
+    world.cut_connections(0);
+    world.settle_all();
+    assert!(world.sender.counters().epoch_raises > 0);
+    world.judge();
+}
+
+#[test]
+fn scenario_14_slow_in_sync_replicas_are_no_lost_answers() {
+    let mut world = quiet(Config::default(), Rules::default());
+    world.prime(0);
+    world.strike(Fault::SlowReplication { partition: 0, by: 6 * SECOND, time: 60 * SECOND });
+    for _ in 0..5 {
+        world.publish(0, 1);
+        world.pass(500 * MS);
+    }
+    world.settle_all();
+    world.assert_delivered(2..12);
+    assert_eq!(world.sender.counters().batch_retries, 0);
+    world.judge();
+}
+
+#[test]
+fn scenario_14_a_throttled_connection_is_waited_for() {
+    let mut world = quiet(Config::default(), Rules::default());
+    world.prime(0);
+    world.strike(Fault::Throttle { broker: 0, time: 15 * SECOND });
+    world.publish(0, 8);
+    world.settle_all();
+    world.assert_delivered(2..18);
+    assert_eq!(world.sender.counters().batch_retries, 0);
+    world.judge();
+}
+
+#[test]
+fn scenario_14_a_request_over_the_brokers_limit_does_not_condemn_its_neighbours() {
+    let mut world = quiet(Config::default(), Rules { request_max_bytes: 1000, ..Rules::default() });
+    world.prime(0);
+    world.prime(3);
+    let records = vec![RecordPlan { has_key: true, padding: 1500 }];
+    world.submit(&BatchPlan { records, ..BatchPlan::of(0, 1) }).unwrap();
+    world.publish(3, 2);
+    world.settle_all();
+    world.assert_unknown(4..5);
+    world.assert_delivered(5..9);
+    world.judge();
+}
+
+#[test]
+fn scenario_14_a_connection_that_was_idle_for_long_is_replaced_unseen() {
+    let mut world = quiet(Config::default(), Rules::default());
+    world.prime(0);
+    world.pass(700 * SECOND);
+    world.publish(0, 3);
+    world.pass(SECOND);
+    world.assert_delivered(2..8);
+    assert_eq!(world.sender.counters().batch_retries, 0);
+    world.judge();
+}
