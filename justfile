@@ -39,6 +39,10 @@ docs:
 shuttle:
     RUSTFLAGS='--cfg shuttle' CARGO_TARGET_DIR=target/shuttle cargo test -p kafka-courier --lib shuttle
 
+# kcat and Kafka's Java client on the broker inside the process: kcat, JDK 17 and Python 3; fetches Kafka's jars itself.
+test-interop:
+    tests/interop/run
+
 # How long a fault of the cluster is felt, beside Kafka's Java producer: medians of five runs (half an hour).
 gaps *args:
     cargo run --release -p kafka-courier-tests --bin gaps -- {{ args }}
@@ -46,6 +50,14 @@ gaps *args:
 # The criterion benchmarks.
 bench *args:
     cargo bench -p kafka-courier-benches {{ args }}
+
+# So many random schedules of the sender against the model cluster, and how often each rule was reached.
+simulate schedules="100000":
+    SIM_SCHEDULES={{ schedules }} cargo test --release -p kafka-courier-idempotent-sender --test simulation random_schedules -- --nocapture
+
+# Plants each known mistake into a copy of the last commit: the simulation must find every one.
+plants *names:
+    crates/idempotent-sender/tests/plants/run {{ names }}
 
 # Fuzzes one target, for example: just fuzz record_batch -- -max_total_time=60 (needs nightly and cargo-fuzz).
 fuzz target *args:
