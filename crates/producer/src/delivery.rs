@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use crate::error::DeliveryError;
+use crate::ledger::Ledger;
 use crate::sync::Mutex;
 use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, Reason, RecordSet, Verdict};
 
@@ -55,21 +56,28 @@ struct Inner {
 pub(crate) struct Token(Arc<Owner>);
 
 #[derive(Debug)]
-struct Owner(Arc<BatchState>);
+struct Owner {
+    state: Arc<BatchState>,
+    ledger: Arc<Ledger>,
+}
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        self.0.abandon();
+        if self.state.abandon() {
+            self.ledger.strike(self.state.number);
+        }
     }
 }
 
 impl Token {
-    pub(crate) fn new(topic: Arc<str>, partition: i32, number: u64) -> Self {
-        Self(Arc::new(Owner(Arc::new(BatchState { topic, partition, number, inner: Mutex::default() }))))
+    /// The token of a new batch, entered in the ledger.
+    pub(crate) fn new(topic: Arc<str>, partition: i32, ledger: &Arc<Ledger>) -> Self {
+        let state = Arc::new(BatchState { topic, partition, number: ledger.enter(), inner: Mutex::default() });
+        Self(Arc::new(Owner { state, ledger: ledger.clone() }))
     }
 
     pub(crate) fn state(&self) -> &Arc<BatchState> {
-        &self.0.0
+        &self.0.state
     }
 }
 
@@ -91,11 +99,11 @@ impl BatchState {
         last
     }
 
-    /// Nobody is left to give a verdict.
-    fn abandon(&self) {
+    /// Nobody is left to give a verdict. Returns whether one was still wanting.
+    fn abandon(&self) -> bool {
         let mut inner = self.inner.lock();
         if Some(inner.settled) == inner.total {
-            return;
+            return false;
         }
         inner.rest = Some(Arc::new(Failure {
             outcome: FailedOutcome::Unknown,
@@ -109,6 +117,7 @@ impl BatchState {
         let wakers = std::mem::take(&mut inner.wakers);
         drop(inner);
         wakers.into_iter().for_each(Waker::wake);
+        true
     }
 
     fn result(&self, inner: &Inner, index: u32, timestamp: i64) -> Option<Result<RecordMetadata, DeliveryError>> {
@@ -202,7 +211,7 @@ mod tests {
     }
 
     fn batch(records: u32) -> (Token, Vec<Delivery>) {
-        let token = Token::new("t".into(), 3, 1);
+        let token = Token::new("t".into(), 3, &Arc::default());
         token.state().sealed(records);
         let deliveries = (0..records).map(|i| Delivery::new(token.state().clone(), i, 7)).collect();
         (token, deliveries)
@@ -234,6 +243,15 @@ mod tests {
         drop(other);
         let error = deliveries[0].now().unwrap().unwrap_err();
         assert_eq!(error.outcome(), FailedOutcome::Unknown);
+    }
+
+    #[test]
+    fn a_batch_that_nobody_owns_any_more_is_struck_out_of_the_ledger() {
+        let ledger = Arc::new(Ledger::default());
+        let token = Token::new("t".into(), 0, &ledger);
+        assert!(!ledger.is_empty());
+        drop(token);
+        assert!(ledger.is_empty());
     }
 
     #[tokio::test]

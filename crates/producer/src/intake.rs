@@ -68,7 +68,7 @@ impl Intake {
         if shared.closed.load(Ordering::SeqCst) {
             return Err(Refused::Error(PublishError::Closed));
         }
-        let token = || Token::new(topic.name.clone(), slot.id.index, shared.ledger.enter());
+        let token = || Token::new(topic.name.clone(), slot.id.index, &shared.ledger);
         let reserve = &mut |bytes| slot.reserve(&shared.memory, bytes);
         let pushed = accumulator
             .push_at(Instant::now, record, reserve, &shared.pool, token)

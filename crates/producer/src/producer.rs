@@ -16,7 +16,6 @@ use crate::config::{Compression, ConfigErrors, KafkaConfig};
 use crate::delivery::Delivery;
 use crate::error::PublishError;
 use crate::intake::{Intake, Refused};
-use crate::ledger::Ledger;
 use crate::memory::{Asker, Memory};
 use crate::record::ProducerRecord;
 use crate::shared::{Callbacks, Counts, Shared, wall_clock_ms};
@@ -35,8 +34,8 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A topic that could not be had is not asked for again for so long: who publishes to it meanwhile is told
-/// at once, and does not hold up its other events.
+/// How often a topic that could not be had is asked for again; who publishes to it meanwhile is told at once, and
+/// does not hold up its other events.
 const FAILED_TOPIC_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long batches on their way may give no memory back before the open ones are sent too.
@@ -107,7 +106,7 @@ impl KafkaProducer {
             topics: Topics::new(limits, codec),
             memory: Memory::new(config.buffer_memory),
             pool: BufferPool::new(config.buffer_memory / 4),
-            ledger: Ledger::default(),
+            ledger: Arc::default(),
             closed: false.into(),
             counts: Counts::default(),
             on_their_way: 0.into(),
@@ -116,6 +115,7 @@ impl KafkaProducer {
             core: config.core(),
             bootstrap: config.brokers.iter().map(|broker| (broker.host.clone(), broker.port)).collect(),
             client_id: config.client_id.as_str().into(),
+            connect_timeout: config.connect_timeout,
         };
         let (commands, task) = driver(driver_config, Callbacks(shared.clone()))
             .map_err(|problems| ConfigErrors(problems.iter().map(ToString::to_string).collect()))?;
@@ -150,7 +150,7 @@ impl KafkaProducer {
         let mut json = Vec::new();
         event.encode_into(&mut json)?;
         let mut refused = Some(refused);
-        let deadline = Instant::now() + self.inner.max_block;
+        let deadline = after(self.inner.max_block);
         loop {
             if let Some(refused) = refused.take() {
                 self.wait(&found, refused, deadline).await?;
@@ -174,7 +174,7 @@ impl KafkaProducer {
             headers: record.headers,
             timestamp: record.timestamp.unwrap_or_else(wall_clock_ms),
         };
-        let deadline = Instant::now() + self.inner.max_block;
+        let deadline = after(self.inner.max_block);
         loop {
             match self.inner.intake.offer(&topic, record.partition, &raw) {
                 Ok(delivery) => return Ok(delivery),
@@ -187,6 +187,11 @@ impl KafkaProducer {
     /// Sends events of this type to `topic` from now on.
     pub fn set_topic_mapping(&self, event_type: &str, topic: &str) -> Result<(), TopicMappingError> {
         self.inner.mapping.set_topic_mapping(event_type, topic)
+    }
+
+    /// The topic that events of this type go to now.
+    pub fn topic_for(&self, event_type: &str) -> Arc<str> {
+        self.inner.mapping.topic_for(event_type)
     }
 
     /// Sends whatever is still being gathered, and waits until everything accepted before has its verdict.
@@ -232,7 +237,7 @@ impl KafkaProducer {
             // Whoever was still inside has told the task of what it opened once this lock was free.
             drop(slot.accumulator.lock());
         }
-        self.inner.intake.tell(Command::Close { deadline: Instant::now() + timeout });
+        self.inner.intake.tell(Command::Close { deadline: after(timeout) });
         let mut finished = self.inner.finished.clone();
         // An error says that the task is gone, which is as good.
         let _ = finished.wait_for(|done| *done).await;
@@ -295,19 +300,29 @@ impl KafkaProducer {
 
     async fn wait_for_topic(&self, topic: &Topic) -> Result<(), PublishError> {
         let mut standing = topic.standing.subscribe();
-        let ask = topic.standing.send_if_modified(|standing| {
-            let ask = match standing {
-                Standing::Unasked => true,
-                Standing::Failed(_, at) => at.elapsed() >= FAILED_TOPIC_PAUSE,
-                Standing::Asked | Standing::Ready => false,
-            };
-            if ask {
+        let (mut ask, mut refused) = (false, None);
+        topic.standing.send_if_modified(|standing| match standing {
+            Standing::Unasked => {
+                ask = true;
                 *standing = Standing::Asked;
+                true
             }
-            ask
+            Standing::Failed(reason, at) => {
+                // Asked for again in the background: nobody waits a second time for a topic that is not there.
+                ask = at.elapsed() >= FAILED_TOPIC_PAUSE;
+                if ask {
+                    *at = Instant::now();
+                }
+                refused = Some(reason.clone());
+                false
+            }
+            Standing::Asked | Standing::Ready => false,
         });
         if ask {
             self.inner.intake.tell(Command::WantTopic(topic.name.clone()));
+        }
+        if let Some(reason) = refused {
+            return Err(PublishError::Topic { topic: topic.name.clone(), reason });
         }
         let mut finished = self.inner.finished.clone();
         let settled = tokio::select! {
@@ -331,6 +346,12 @@ impl Drop for Inner {
             );
         }
     }
+}
+
+/// The point in time `wait` from now; beyond a year it makes no difference.
+fn after(wait: Duration) -> Instant {
+    const A_YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+    Instant::now() + wait.min(A_YEAR)
 }
 
 /// Calls `take` with the event as a record.

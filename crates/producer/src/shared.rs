@@ -25,7 +25,7 @@ pub(crate) struct Shared {
     pub(crate) topics: Topics,
     pub(crate) memory: Memory,
     pub(crate) pool: BufferPool,
-    pub(crate) ledger: Ledger,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) closed: AtomicBool,
     pub(crate) counts: Counts,
     /// Sealed batches without their last verdict.
@@ -67,6 +67,17 @@ impl Shared {
 
 /// The sender's task calls these.
 pub(crate) struct Callbacks(pub(crate) Arc<Shared>);
+
+/// The task has ended, or was taken away with its runtime: nothing more is accepted, and what is still open
+/// settles with its owners' going.
+impl Drop for Callbacks {
+    fn drop(&mut self) {
+        self.0.closed.store(true, Ordering::SeqCst);
+        for slot in self.0.topics.all_slots() {
+            drop(slot.accumulator.lock().seal());
+        }
+    }
+}
 
 impl Upcalls<Token> for Callbacks {
     fn settled(&mut self, settlement: Settlement<Token>) {
@@ -110,8 +121,8 @@ impl Upcalls<Token> for Callbacks {
         self.0.topics.on_ready(topic, name, available);
     }
 
-    fn topic_limit(&mut self, topic: TopicId, bytes: usize) {
-        self.0.topics.on_limit(topic, bytes);
+    fn topic_limit(&mut self, name: &Arc<str>, bytes: usize) {
+        self.0.topics.on_limit(name, bytes);
     }
 
     fn topic_failed(&mut self, _topic: TopicId, name: &Arc<str>, reason: &Reason) {

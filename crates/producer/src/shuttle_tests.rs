@@ -36,7 +36,7 @@ fn delivered() -> Verdict {
 #[test]
 fn shuttle_a_verdict_wakes_everyone_who_waits_for_it() {
     check(|| {
-        let token = Token::new("t".into(), 0, 0);
+        let token = Token::new("t".into(), 0, &Arc::default());
         token.state().sealed(2);
         let waiters: Vec<_> = (0..2)
             .map(|index| {
@@ -55,7 +55,7 @@ fn shuttle_a_verdict_wakes_everyone_who_waits_for_it() {
 #[test]
 fn shuttle_a_batch_whose_owners_go_settles_for_everyone_who_waits() {
     check(|| {
-        let token = Token::new("t".into(), 0, 0);
+        let token = Token::new("t".into(), 0, &Arc::default());
         token.state().sealed(1);
         let delivery = Delivery::new(token.state().clone(), 0, 0);
         let waiter = thread::spawn(move || block_on(delivery).unwrap_err());
@@ -118,7 +118,7 @@ fn intake() -> (Arc<Intake>, mpsc::UnboundedReceiver<Command<Token>>) {
         topics: Topics::new(limits, Compression::None),
         memory: Memory::new(1 << 20),
         pool: BufferPool::new(0),
-        ledger: Ledger::default(),
+        ledger: Arc::default(),
         closed: false.into(),
         counts: Counts::default(),
         on_their_way: 0.into(),

@@ -142,9 +142,10 @@ impl Topics {
             slots.push(Arc::new(Slot { id, accumulator: Mutex::new(accumulator), held: AtomicUsize::new(0) }));
         }
         let available = (0..).zip(available).filter_map(|(index, has_leader)| has_leader.then_some(index)).collect();
-        if !slots.is_empty() {
-            topic.partitions.store(Some(Arc::new(Partitions { slots, available })));
+        if slots.is_empty() {
+            return; // there is nothing to publish to yet
         }
+        topic.partitions.store(Some(Arc::new(Partitions { slots, available })));
         self.by_id.rcu(|topics| {
             let mut topics = HashMap::clone(topics);
             topics.insert(id, topic.clone());
@@ -154,8 +155,8 @@ impl Topics {
     }
 
     /// Takes in how large a batch a topic takes; batches that are open already are kept as they are.
-    pub(crate) fn on_limit(&self, id: TopicId, bytes: usize) {
-        let Some(topic) = self.topic(id) else { return };
+    pub(crate) fn on_limit(&self, name: &str, bytes: usize) {
+        let topic = self.get_or_add(name);
         if bytes < self.limits.max_bytes {
             tracing::info!(
                 topic = &*topic.name,

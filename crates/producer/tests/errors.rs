@@ -87,15 +87,22 @@ async fn forgotten_producer_ids_cost_no_record_and_no_order() {
     books.all_delivered(&cluster, "t").await;
 }
 
+/// The producer asks a topic for its limit when it first hears of it; from here on the topic takes less.
+async fn limit_after_the_producer_asked(producer: &KafkaProducer, cluster: &TestCluster, books: &mut Books) {
+    books.send_many(producer, "t", 5, 5).await;
+    cluster.wait_for_records("t", 5).await;
+    cluster.set_topic_config("t", "max.message.bytes", "400").unwrap();
+}
+
 #[tokio::test]
 async fn a_batch_that_is_too_large_is_split_until_it_fits() {
-    let topic = TopicSpec::new("t", 1).config("max.message.bytes", "400");
-    let cluster = TestCluster::builder().topic_spec(topic).start().await.unwrap();
+    let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     let mut config = config(&cluster);
     config.compression = kafka_courier::Compression::None;
     config.flush_timeout = std::time::Duration::from_millis(50);
     let producer = KafkaProducer::build(config).unwrap();
     let mut books = Books::default();
+    limit_after_the_producer_asked(&producer, &cluster, &mut books).await;
     books.send_many(&producer, "t", 300, 5).await;
     books.all_delivered(&cluster, "t").await;
     let batches = cluster.batches("t");
@@ -104,13 +111,13 @@ async fn a_batch_that_is_too_large_is_split_until_it_fits() {
 
 #[tokio::test]
 async fn a_record_that_is_too_large_by_itself_is_given_up_alone() {
-    let topic = TopicSpec::new("t", 1).config("max.message.bytes", "400");
-    let cluster = TestCluster::builder().topic_spec(topic).start().await.unwrap();
+    let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     let mut config = config(&cluster);
     config.compression = kafka_courier::Compression::None;
     config.flush_timeout = std::time::Duration::from_millis(50);
     let producer = KafkaProducer::build(config).unwrap();
     let mut books = Books::default();
+    limit_after_the_producer_asked(&producer, &cluster, &mut books).await;
     books.send_many(&producer, "t", 50, 5).await;
     let long = "x".repeat(1000);
     let large = producer.send(&record("t", "large", &long)).await.unwrap();

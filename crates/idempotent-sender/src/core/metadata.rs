@@ -22,6 +22,8 @@ pub(crate) struct Metadata {
     not_before: Option<Instant>,
     failures: u32,
     stale_at: Option<Instant>,
+    /// Why nobody could be asked, the last time.
+    last_failure: Option<Arc<str>>,
 }
 
 impl<T: Clone> Sender<T> {
@@ -64,6 +66,7 @@ impl<T: Clone> Sender<T> {
 
     /// The cluster's answer.
     pub fn on_metadata(&mut self, now: Instant, cluster: ClusterMetadata) {
+        self.metadata.last_failure = None;
         self.learn_brokers(&cluster.brokers, true);
         for topic in cluster.topics {
             self.learn_topic(now, topic);
@@ -88,7 +91,9 @@ impl<T: Clone> Sender<T> {
         self.metadata.failures = self.metadata.failures.saturating_add(1);
         self.metadata.wanted = true;
         self.pause_metadata(now);
-        let reason = Reason::NotAvailable(why.into());
+        let why: Arc<str> = why.into();
+        self.metadata.last_failure = Some(why.clone());
+        let reason = Reason::NotAvailable(why);
         for id in self.topics.partitions() {
             if let Some(lane) = self.topics.lane_mut(id)
                 && lane.partition.leader.is_none()
@@ -132,6 +137,9 @@ impl<T: Clone> Sender<T> {
                 self.fail_topic(id);
             }
             return;
+        }
+        if found.partitions.is_empty() {
+            return; // as good as not there: it is asked for again
         }
         let made_anew = topic.uuid != [0; 16] && found.uuid != [0; 16] && topic.uuid != found.uuid;
         topic.uuid = found.uuid;
@@ -184,7 +192,10 @@ impl<T: Clone> Sender<T> {
         let Some(topic) = self.topics.get_mut(id) else { return };
         topic.state = TopicState::Failed;
         let reason = match topic.code {
-            0 => Reason::NotAvailable("no broker could be asked for the topic in time".into()),
+            0 => {
+                let why = self.metadata.last_failure.clone();
+                Reason::NotAvailable(why.unwrap_or_else(|| "nobody told of the topic in time".into()))
+            }
             code => Reason::Broker { code: ErrorCode(code), message: None },
         };
         self.out.actions.push_back(Action::TopicFailed { topic: id, reason });

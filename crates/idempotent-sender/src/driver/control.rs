@@ -47,8 +47,16 @@ impl Control {
         Self { dialer, timeout, bootstrap, state: Mutex::new(State::default()) }
     }
 
-    /// Asks for these topics.
+    /// Asks for these topics; once more on a new connection, if the one that was there has died unseen.
     pub(crate) async fn metadata(&self, topics: Vec<Arc<str>>) -> Result<ClusterMetadata, String> {
+        let was_there = self.state.lock().await.link.is_some();
+        match self.metadata_once(topics.clone()).await {
+            Err(_) if was_there => self.metadata_once(topics).await,
+            answer => answer,
+        }
+    }
+
+    async fn metadata_once(&self, topics: Vec<Arc<str>>) -> Result<ClusterMetadata, String> {
         let link = self.link().await?;
         let answer = timeout(self.timeout, link.request(MetadataRequest { topics })).await;
         match answer {
@@ -57,9 +65,9 @@ impl Control {
                     cluster.brokers.iter().map(|broker| (broker.host.clone(), broker.port)).collect();
                 Ok(cluster)
             }
-            Ok(Ok(Metadata((_, code)))) => self.fail(format!("metadata: {}", ErrorCode(code))).await,
-            Ok(Err(error)) => self.fail(format!("metadata: {error}")).await,
-            Err(_) => self.fail(format!("metadata: no answer within {:?}", self.timeout)).await,
+            Ok(Ok(Metadata((_, code)))) => self.fail(&link, format!("metadata: {}", ErrorCode(code))).await,
+            Ok(Err(error)) => self.fail(&link, format!("metadata: {error}")).await,
+            Err(_) => self.fail(&link, format!("metadata: no answer within {:?}", self.timeout)).await,
         }
     }
 
@@ -72,10 +80,10 @@ impl Control {
                 let code = ErrorCode(code);
                 Err(NoProducerId { code: Some(code), why: code.description().to_owned() })
             }
-            Ok(Err(why)) => Err(NoProducerId { code: None, why: self.forget(why).await }),
+            Ok(Err(why)) => Err(NoProducerId { code: None, why: self.forget(&link, why).await }),
             Err(_) => {
                 let why = format!("no answer within {:?}", self.timeout);
-                Err(NoProducerId { code: None, why: self.forget(why).await })
+                Err(NoProducerId { code: None, why: self.forget(&link, why).await })
             }
         }
     }
@@ -141,14 +149,16 @@ impl Control {
         Err(failure)
     }
 
-    async fn fail<A>(&self, why: String) -> Result<A, String> {
-        Err(self.forget(why).await)
+    async fn fail<A>(&self, link: &Arc<Link>, why: String) -> Result<A, String> {
+        Err(self.forget(link, why).await)
     }
 
     /// Drops the connection that failed us.
-    async fn forget(&self, why: String) -> String {
+    async fn forget(&self, failed: &Arc<Link>, why: String) -> String {
         let mut state = self.state.lock().await;
-        state.link = None;
+        if state.link.as_ref().is_some_and(|link| Arc::ptr_eq(link, failed)) {
+            state.link = None;
+        }
         state.failures = state.failures.wrapping_add(1);
         why
     }

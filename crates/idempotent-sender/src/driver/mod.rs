@@ -8,9 +8,10 @@
 
 mod connection;
 mod control;
+mod linger;
 mod stream;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::connection::{Dialer, Link};
 use self::control::{Control, Endpoint, NoProducerId};
+use self::linger::Lingering;
 use crate::core::{
     Action, BatchUid, BrokerAddress, ClusterMetadata, Config, ConfigError, ConnId, Counters, LookAnswer, PartitionId,
     ProduceAnswer, ProducePart, Reason, RequestId, Sender, Settlement, Submission, TopicId,
@@ -29,6 +31,8 @@ use crate::wire::produce::{PartKey, ProduceRequest};
 
 /// Commands that are taken at once before the core is asked again.
 const COMMANDS_AT_ONCE: usize = 256;
+/// Batches that are sealed, and so compressed, before answers are read again.
+const SEALED_AT_ONCE: usize = 8;
 /// After the deadline of a close: how often is looked for what was still being sealed.
 const AFTER_CLOSE: Duration = Duration::from_millis(5);
 /// The leader's own timeout comes this much before ours, so that its answer says what became of the write.
@@ -42,8 +46,8 @@ pub trait Upcalls<T>: Send + 'static {
     fn corrected(&mut self, token: T, records: crate::core::RecordSet, base_offset: Option<i64>);
     /// A topic can be published to, or its partitions or leaders have changed.
     fn topic_ready(&mut self, topic: TopicId, name: &Arc<str>, available: &[bool]);
-    /// The largest batch that a topic takes (`max.message.bytes`).
-    fn topic_limit(&mut self, topic: TopicId, bytes: usize);
+    /// The largest batch that a topic takes (`max.message.bytes`); told before the topic is ready, where it can be had.
+    fn topic_limit(&mut self, name: &Arc<str>, bytes: usize);
     /// A topic can't be had.
     fn topic_failed(&mut self, topic: TopicId, name: &Arc<str>, reason: &Reason);
     /// The linger of this open batch is over. Returns it sealed, unless it was sealed meanwhile.
@@ -90,6 +94,8 @@ pub struct DriverConfig {
     pub bootstrap: Vec<(Arc<str>, u16)>,
     /// The client id, sent with every request.
     pub client_id: Arc<str>,
+    /// How long opening a connection may take, all addresses of the name included.
+    pub connect_timeout: Duration,
 }
 
 type IoFuture = Pin<Box<dyn Future<Output = IoEvent> + Send>>;
@@ -105,6 +111,13 @@ enum IoEvent {
     Probed,
 }
 
+/// How far a topic's announcement has come.
+enum Announcement {
+    /// It waits for the topic's limit.
+    Held(Vec<bool>),
+    Made,
+}
+
 struct OpenLink {
     link: Arc<Link>,
     /// Requests that were handed to it and have not left whole.
@@ -118,9 +131,11 @@ pub struct Driver<T, U> {
     core: Sender<T>,
     upcalls: U,
     commands: mpsc::UnboundedReceiver<Command<T>>,
-    lingering: VecDeque<(Instant, PartitionId, u64)>,
+    lingering: Lingering,
+    /// Whether somebody may still tell us something.
+    open: bool,
     links: HashMap<ConnId, OpenLink>,
-    limits_asked: HashSet<TopicId>,
+    topics: HashMap<TopicId, Announcement>,
     io: FuturesUnordered<IoFuture>,
     dialer: Dialer,
     control: Arc<Control>,
@@ -141,15 +156,16 @@ where
 {
     let (sender, commands) = mpsc::unbounded_channel();
     let request_timeout = config.core.request_timeout;
-    let dialer = Dialer { client_id: config.client_id, timeout: request_timeout };
+    let dialer = Dialer { client_id: config.client_id, timeout: config.connect_timeout };
     let bootstrap: Vec<Endpoint> = config.bootstrap;
     let driver = Driver {
         core: Sender::new(config.core)?,
         upcalls,
         commands,
-        lingering: VecDeque::new(),
+        lingering: Lingering::default(),
+        open: true,
         links: HashMap::new(),
-        limits_asked: HashSet::new(),
+        topics: HashMap::new(),
         io: FuturesUnordered::new(),
         control: Arc::new(Control::new(dialer.clone(), request_timeout, bootstrap)),
         dialer,
@@ -177,9 +193,8 @@ where
                 return;
             }
             let wake = self.next_wake();
-            let open = !self.commands.is_closed() || !self.commands.is_empty();
             tokio::select! {
-                taken = self.commands.recv_many(&mut inbox, COMMANDS_AT_ONCE), if open => {
+                taken = self.commands.recv_many(&mut inbox, COMMANDS_AT_ONCE), if self.open => {
                     if taken == 0 {
                         self.abandon();
                     }
@@ -198,8 +213,10 @@ where
 
     /// Nobody can publish any more: what was accepted is still delivered, within its own time.
     fn abandon(&mut self) {
-        self.closing.get_or_insert_with(|| Instant::now() + Duration::from_secs(60 * 60 * 24));
-        self.seal_lingering();
+        self.open = false;
+        let now = Instant::now();
+        self.closing.get_or_insert_with(|| now + Duration::from_secs(60 * 60 * 24 * 365));
+        self.lingering.hurry(now);
     }
 
     fn is_done(&self) -> bool {
@@ -211,8 +228,7 @@ where
     }
 
     fn next_wake(&self) -> Option<Instant> {
-        let linger = self.lingering.front().map(|entry| entry.0);
-        [self.core.next_deadline(), linger, self.closing].into_iter().flatten().min()
+        [self.core.next_deadline(), self.lingering.next(), self.closing].into_iter().flatten().min()
     }
 
     fn on_command(&mut self, now: Instant, command: Command<T>) {
@@ -221,13 +237,14 @@ where
                 self.core.want_topic(now, &name);
             }
             Command::Opened { partition, ordinal, deadline } => {
-                self.lingering.push_back((deadline, partition, ordinal));
-                if self.closing.is_some() {
-                    self.seal_lingering();
-                }
+                let deadline = if self.closing.is_some() { now } else { deadline };
+                self.lingering.opened(partition, ordinal, deadline);
             }
-            Command::Sealed(submission) => self.submit(now, submission),
-            Command::SealOpen => self.seal_lingering(),
+            Command::Sealed(submission) => {
+                self.lingering.sealed(submission.partition, submission.ordinal);
+                self.submit(now, submission);
+            }
+            Command::SealOpen => self.lingering.hurry(now),
             Command::Probe(answer) => {
                 let control = self.control.clone();
                 self.start(async move {
@@ -238,7 +255,7 @@ where
             }
             Command::Close { deadline } => {
                 self.closing = Some(self.closing.map_or(deadline, |at| at.min(deadline)));
-                self.seal_lingering();
+                self.lingering.hurry(now);
             }
         }
     }
@@ -250,9 +267,10 @@ where
         }
     }
 
-    fn seal_lingering(&mut self) {
-        let now = Instant::now();
-        for (_, partition, ordinal) in std::mem::take(&mut self.lingering) {
+    /// Seals what is due, a few batches at a time: answers are read in between.
+    fn seal_due(&mut self, now: Instant, at_most: usize) {
+        for _ in 0..at_most {
+            let Some((partition, ordinal)) = self.lingering.pop_due(now) else { return };
             if let Some(submission) = self.upcalls.lingered(partition, ordinal) {
                 self.submit(now, submission);
             }
@@ -261,14 +279,10 @@ where
 
     fn on_time(&mut self) {
         let now = Instant::now();
-        while self.lingering.front().is_some_and(|entry| entry.0 <= now) {
-            let Some((_, partition, ordinal)) = self.lingering.pop_front() else { break };
-            if let Some(submission) = self.upcalls.lingered(partition, ordinal) {
-                self.submit(now, submission);
-            }
-        }
+        self.seal_due(now, SEALED_AT_ONCE);
         if self.closing.is_some_and(|deadline| deadline <= now) {
-            self.seal_lingering();
+            self.lingering.hurry(now);
+            self.seal_due(now, usize::MAX);
             self.core.give_up_all(now, &Reason::Closed);
             // Somebody may still be sealing a batch: it is given up as it comes in.
             self.closing = Some(now + AFTER_CLOSE);
@@ -316,15 +330,18 @@ where
             }
             IoEvent::ProducerId(Ok(id)) => self.core.on_producer_id(now, id),
             IoEvent::ProducerId(Err(error)) => self.core.on_producer_id_failed(now, error.code, &error.why),
-            IoEvent::Limit(topic, Some(bytes)) => self.upcalls.topic_limit(topic, bytes),
-            IoEvent::Limit(_, None) | IoEvent::Probed => {}
+            IoEvent::Limit(topic, limit) => self.on_limit(topic, limit),
+            IoEvent::Probed => {}
             IoEvent::Looked(partition, uid, answer) => self.core.on_looked(now, partition, uid, answer),
         }
     }
 
     /// Carries out all that the core wants done now.
     async fn carry_out(&mut self) {
-        while let Some(action) = self.core.poll(Instant::now()) {
+        loop {
+            // What the last action wrote has left, as far as the core may conclude anything from a timeout.
+            self.report_written();
+            let Some(action) = self.core.poll(Instant::now()) else { return };
             match action {
                 Action::Connect { conn, address } => self.connect(conn, address),
                 Action::Disconnect { conn } => self.disconnect(conn),
@@ -346,12 +363,7 @@ where
                 }
                 Action::Settle(settlement) => self.upcalls.settled(settlement),
                 Action::Correct { token, records, base_offset } => self.upcalls.corrected(token, records, base_offset),
-                Action::TopicReady { topic, available } => {
-                    if let Some(name) = self.core.topic_name(topic) {
-                        self.upcalls.topic_ready(topic, &name, &available);
-                        self.ask_limit(topic, name);
-                    }
-                }
+                Action::TopicReady { topic, available } => self.announce(topic, available),
                 Action::TopicFailed { topic, reason } => {
                     if let Some(name) = self.core.topic_name(topic) {
                         self.upcalls.topic_failed(topic, &name, &reason);
@@ -361,11 +373,32 @@ where
         }
     }
 
-    /// Asks, once for each topic, how large a batch it takes.
-    fn ask_limit(&mut self, topic: TopicId, name: Arc<str>) {
-        if self.limits_asked.insert(topic) {
-            let control = self.control.clone();
-            self.start(async move { IoEvent::Limit(topic, control.topic_limit(name).await) });
+    /// Tells of a topic, once it was asked how large a batch it takes: nobody is to publish to it before.
+    fn announce(&mut self, topic: TopicId, available: Vec<bool>) {
+        let Some(name) = self.core.topic_name(topic) else { return };
+        match self.topics.get_mut(&topic) {
+            Some(Announcement::Held(latest)) => *latest = available,
+            Some(Announcement::Made) => self.upcalls.topic_ready(topic, &name, &available),
+            None => {
+                self.topics.insert(topic, Announcement::Held(available));
+                let control = self.control.clone();
+                self.start(async move { IoEvent::Limit(topic, control.topic_limit(name).await) });
+            }
+        }
+    }
+
+    /// What the topic takes is known, or can't be had now: then it is asked for again with the next news of the topic.
+    fn on_limit(&mut self, topic: TopicId, limit: Option<usize>) {
+        let Some(name) = self.core.topic_name(topic) else { return };
+        let held = match limit {
+            Some(_) => self.topics.insert(topic, Announcement::Made),
+            None => self.topics.remove(&topic),
+        };
+        if let Some(bytes) = limit {
+            self.upcalls.topic_limit(&name, bytes);
+        }
+        if let Some(Announcement::Held(available)) = held {
+            self.upcalls.topic_ready(topic, &name, &available);
         }
     }
 

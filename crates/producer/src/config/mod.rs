@@ -91,6 +91,8 @@ options! {
     delivery_timeout: Duration = Duration::from_secs(30);
     /// How long an answer may take.
     request_timeout: Duration = Duration::from_secs(10);
+    /// How long opening a connection may take.
+    connect_timeout: Duration = Duration::from_secs(3);
     /// How long a topic may be unknown to the cluster.
     metadata_timeout: Duration = Duration::from_secs(10);
     /// How old metadata may become before it is refreshed unasked.
@@ -112,8 +114,18 @@ options! {
 }
 
 /// Everything that is wrong with a configuration.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ConfigErrors(pub Vec<String>);
+
+/// The longest time that an option may be set to: beyond it a deadline might not be a point in time.
+const A_YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// As people read it: `main` prints errors so.
+impl fmt::Debug for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -147,7 +159,9 @@ impl KafkaConfig {
             }
             match config.set(&name.to_lowercase(), &value) {
                 Some(Ok(())) => {}
-                Some(Err(allowed)) => problems.push(format!("{variable} is {value:?}, but must be {allowed}")),
+                Some(Err(allowed)) => {
+                    problems.push(format!("{variable} is {value:?}, which is not allowed: {allowed}"))
+                }
                 None => warnings.push(format!("{variable} is no option of kafka-courier and is ignored")),
             }
         }
@@ -179,6 +193,21 @@ impl KafkaConfig {
                 self.buffer_memory, self.flush_bytes
             ));
         }
+        if self.retry_backoff_max < self.retry_backoff {
+            problems.push(format!(
+                "retry_backoff_max is {}, less than retry_backoff ({})",
+                duration::format(self.retry_backoff_max),
+                duration::format(self.retry_backoff)
+            ));
+        }
+        if self.connect_timeout.is_zero() {
+            problems.push("connect_timeout is 0s, but must be more than zero".to_owned());
+        }
+        for (name, value) in self.durations() {
+            if value > A_YEAR {
+                problems.push(format!("{name} is {}, but must be at most a year (8760h)", duration::format(value)));
+            }
+        }
         if self.delivery_timeout < self.flush_timeout {
             problems.push(format!(
                 "delivery_timeout is {}, less than flush_timeout ({}): events would be given up before they are sent",
@@ -192,12 +221,26 @@ impl KafkaConfig {
         problems
     }
 
+    fn durations(&self) -> [(&'static str, Duration); 9] {
+        [
+            ("retry_backoff", self.retry_backoff),
+            ("retry_backoff_max", self.retry_backoff_max),
+            ("flush_timeout", self.flush_timeout),
+            ("delivery_timeout", self.delivery_timeout),
+            ("request_timeout", self.request_timeout),
+            ("connect_timeout", self.connect_timeout),
+            ("metadata_timeout", self.metadata_timeout),
+            ("metadata_max_age", self.metadata_max_age),
+            ("max_block", self.max_block),
+        ]
+    }
+
     pub(crate) fn core(&self) -> CoreConfig {
         CoreConfig {
             max_in_flight: self.max_in_flight,
             max_request_bytes: self.max_request_bytes,
             retry_max: self.retry_max,
-            backoff: Backoff { base: self.retry_backoff, cap: self.retry_backoff_max.max(self.retry_backoff) },
+            backoff: Backoff { base: self.retry_backoff, cap: self.retry_backoff_max },
             delivery_timeout: self.delivery_timeout,
             request_timeout: self.request_timeout,
             metadata_timeout: self.metadata_timeout,
@@ -267,6 +310,12 @@ mod tests {
         let (config, warnings) = KafkaConfig::from_variables(variables).unwrap();
         assert_eq!(config, KafkaConfig::default());
         assert!(warnings.is_empty());
+    }
+
+    #[test]
+    fn a_time_beyond_a_year_is_an_error_and_no_panic_later() {
+        let config = KafkaConfig { max_block: Duration::MAX, ..Default::default() };
+        assert!(config.validate().unwrap_err().to_string().contains("max_block"));
     }
 
     #[test]

@@ -67,7 +67,11 @@ impl Value for Vec<Endpoint> {
         let endpoints: Result<Self, String> =
             text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::parse).collect();
         endpoints.and_then(|list| {
-            if list.is_empty() { Err("name at least one broker, such as localhost:9092".to_owned()) } else { Ok(list) }
+            if list.is_empty() {
+                Err("at least one broker is needed, such as localhost:9092".to_owned())
+            } else {
+                Ok(list)
+            }
         })
     }
 
@@ -88,7 +92,7 @@ impl Value for Duration {
 
 impl Value for u32 {
     fn read(text: &str) -> Result<Self, String> {
-        text.parse().map_err(|_| format!("a whole number from 0 to {}", Self::MAX))
+        text.parse().map_err(|_| format!("it is a whole number, at most {}", Self::MAX))
     }
 
     fn write(&self) -> String {
@@ -98,7 +102,7 @@ impl Value for u32 {
 
 impl Value for usize {
     fn read(text: &str) -> Result<Self, String> {
-        text.parse().map_err(|_| "a whole number of bytes, such as 1048576".to_owned())
+        text.parse().map_err(|_| "it is a whole number of bytes, such as 1048576".to_owned())
     }
 
     fn write(&self) -> String {
@@ -132,7 +136,7 @@ impl Value for Compression {
         match text {
             "none" => Ok(Self::None),
             "snappy" => Ok(Self::Snappy),
-            _ => Err("none or snappy".to_owned()),
+            _ => Err("it is none or snappy".to_owned()),
         }
     }
 

@@ -1,0 +1,102 @@
+//! What becomes of events when the producer, or the runtime that it lives in, goes away.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::time::Duration;
+
+use kafka_courier::{FailedOutcome, KafkaConfig, KafkaProducer, ProducerRecord, PublishError};
+use kafka_courier_test_broker::{ApiKey, TestCluster};
+use tokio::runtime::{Builder, Runtime};
+
+fn runtime() -> Runtime {
+    Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+}
+
+async fn cluster() -> TestCluster {
+    TestCluster::builder().topic("t", 1).start().await.unwrap()
+}
+
+fn config(cluster: &TestCluster) -> KafkaConfig {
+    let mut config = KafkaConfig::default();
+    config.brokers = cluster.bootstrap().split(',').map(|broker| broker.parse().unwrap()).collect();
+    config.flush_timeout = Duration::from_millis(10);
+    config
+}
+
+const RECORD: ProducerRecord<'static> =
+    ProducerRecord { topic: "t", partition: None, key: None, value: Some(b"v"), headers: &[], timestamp: None };
+
+#[test]
+fn when_its_runtime_is_shut_down_every_event_has_a_verdict_and_no_more_are_accepted() {
+    let (ours, its) = (runtime(), runtime());
+    let cluster = ours.block_on(cluster());
+    let producer = its.block_on(async { KafkaProducer::build(config(&cluster)) }).unwrap();
+    let first = ours.block_on(producer.send(&RECORD)).unwrap();
+    ours.block_on(first).unwrap();
+    cluster.blackhole(1);
+    let (sent, open) = ours.block_on(async {
+        let sent = producer.send(&RECORD).await.unwrap();
+        cluster.wait_for_requests(ApiKey::Produce, 1).await;
+        (sent, producer.send(&RECORD).await.unwrap())
+    });
+    its.shutdown_background();
+    for delivery in [sent, open] {
+        assert_eq!(ours.block_on(delivery).unwrap_err().outcome(), FailedOutcome::Unknown);
+    }
+    assert!(matches!(ours.block_on(producer.send(&RECORD)), Err(PublishError::Closed)));
+    assert!(producer.stats().is_closed);
+    assert!(ours.block_on(producer.flush(Duration::from_secs(60))));
+    ours.block_on(producer.close(Duration::from_secs(60)));
+}
+
+#[test]
+fn a_producer_that_is_dropped_without_close_delivers_what_it_accepted_and_ends() {
+    let (ours, its) = (runtime(), runtime());
+    let cluster = ours.block_on(cluster());
+    let before = its.metrics().num_alive_tasks();
+    for flushed in [false, true] {
+        let producer = its.block_on(async { KafkaProducer::build(config(&cluster)) }).unwrap();
+        let delivery = ours.block_on(producer.send(&RECORD)).unwrap();
+        if flushed {
+            assert!(ours.block_on(producer.flush(Duration::from_secs(10))));
+        }
+        drop(producer);
+        ours.block_on(delivery).unwrap();
+        let ended = async {
+            while its.metrics().num_alive_tasks() > before {
+                tokio::task::yield_now().await;
+            }
+        };
+        ours.block_on(async { tokio::time::timeout(Duration::from_secs(30), ended).await }).unwrap();
+    }
+    assert_eq!(cluster.record_count("t"), 2);
+}
+
+#[test]
+fn waits_of_any_length_are_taken() {
+    let ours = runtime();
+    let cluster = ours.block_on(cluster());
+    ours.block_on(async {
+        let producer = KafkaProducer::build(config(&cluster)).unwrap();
+        producer.send(&RECORD).await.unwrap().detach();
+        assert!(producer.flush(Duration::MAX).await);
+        producer.health_check(Duration::MAX).await.unwrap();
+        assert_eq!(producer.close(Duration::MAX).await.delivered, 1);
+    });
+}
+
+#[test]
+fn a_topic_that_is_not_there_is_waited_for_once() {
+    let ours = runtime();
+    let cluster = ours.block_on(cluster());
+    ours.block_on(async {
+        let mut config = config(&cluster);
+        config.metadata_timeout = Duration::from_millis(200);
+        let producer = KafkaProducer::build(config).unwrap();
+        let record = ProducerRecord { topic: "absent", ..RECORD };
+        for _ in 0..1000 {
+            assert!(matches!(producer.send(&record).await, Err(PublishError::Topic { .. })));
+        }
+        producer.send(&RECORD).await.unwrap().await.unwrap();
+        producer.close(Duration::from_secs(10)).await;
+    });
+}
