@@ -111,8 +111,8 @@ fn shuttle_a_flush_ends_when_the_batches_before_it_are_settled() {
     });
 }
 
-/// A producer's inside without its task: one topic with one partition, batches of two records.
-fn intake() -> (Arc<Intake>, mpsc::UnboundedReceiver<Command<Token>>) {
+/// A producer's inside without its task, but for what the task calls back: one topic with one partition, batches of two records.
+fn intake() -> (Arc<Intake>, mpsc::UnboundedReceiver<Command<Token>>, Callbacks) {
     let limits = Limits { max_records: 2, max_bytes: 1000, linger: Duration::from_secs(1) };
     let shared = Arc::new(Shared {
         topics: Topics::new(limits, Compression::None),
@@ -123,9 +123,10 @@ fn intake() -> (Arc<Intake>, mpsc::UnboundedReceiver<Command<Token>>) {
         counts: Counts::default(),
         on_their_way: 0.into(),
     });
-    Callbacks(shared.clone()).topic_ready(TopicId(0), &"t".into(), &[true]);
+    let mut task = Callbacks(shared.clone());
+    task.topic_ready(TopicId(0), &"t".into(), &[true]);
     let (commands, received) = mpsc::unbounded_channel();
-    (Arc::new(Intake { shared, commands }), received)
+    (Arc::new(Intake { shared, commands }), received, task)
 }
 
 fn offer(intake: &Intake) -> bool {
@@ -144,7 +145,7 @@ fn offer(intake: &Intake) -> bool {
 #[test]
 fn shuttle_who_closes_knows_of_every_batch_that_was_opened() {
     check(|| {
-        let (intake, mut received) = intake();
+        let (intake, mut received, _task) = intake();
         let publishers: Vec<_> = (0..2)
             .map(|_| {
                 let intake = intake.clone();
@@ -176,9 +177,30 @@ fn shuttle_who_closes_knows_of_every_batch_that_was_opened() {
 }
 
 #[test]
+fn shuttle_an_event_that_is_accepted_while_the_task_goes_away_has_a_verdict_all_the_same() {
+    check(|| {
+        let (intake, received, task) = intake();
+        let publisher = thread::spawn({
+            let intake = intake.clone();
+            move || {
+                let record = Record { key: None, value: Some(b"v"), headers: &[], timestamp: 0 };
+                let topic = intake.shared.topics.get_or_add("t");
+                intake.offer(&topic, None, &record).ok()
+            }
+        });
+        drop(received);
+        drop(task);
+        if let Some(delivery) = publisher.join().unwrap() {
+            assert!(delivery.now().is_some_and(|verdict| verdict.is_err()));
+        }
+        assert!(intake.shared.ledger.is_empty());
+    });
+}
+
+#[test]
 fn shuttle_batches_are_handed_over_whole_whoever_fills_them() {
     check(|| {
-        let (intake, mut received) = intake();
+        let (intake, mut received, _task) = intake();
         let publishers: Vec<_> = (0..3)
             .map(|_| {
                 let intake = intake.clone();
