@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kafka_courier::events::{EventBuilder, UserLoggedIn};
+use kafka_courier::events::{EventBuilder, Timestamp, UserLoggedIn};
 use kafka_courier::{KafkaConfig, KafkaProducer};
 
 #[tokio::main]
@@ -11,7 +11,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let producer = KafkaProducer::build(config)?;
     let builder = EventBuilder::new("auth-service", "1.0").with_correlation_id("req-7");
 
-    let event = builder.user_logged_in(UserLoggedIn { user_id: "u-42".into(), ..Default::default() });
+    let event = builder.user_logged_in(UserLoggedIn {
+        user_id: "u-42".into(),
+        login_time: Timestamp::now(),
+        ..Default::default()
+    });
     let placed = producer.publish(&event).await?.await?;
     println!("{} partition {} offset {:?}", placed.topic, placed.partition, placed.offset);
 

@@ -40,6 +40,7 @@ pub use builder::EventBuilder;
 pub use envelope::{Envelope, ReservedField};
 pub use event::{EncodeError, Event, EventData};
 pub use id::{EmptyEventId, EventId};
+pub use jiff::Timestamp;
 pub use parse_error::ParseError;
 pub use stamper::{Stamper, SystemStamper};
 pub use topic_mapping::{TopicMapping, TopicMappingError, TopicMappingProblem};

@@ -1,6 +1,10 @@
 //! An event producer for Apache Kafka in pure Rust: idempotent, self-healing, with an acknowledgement that tells the truth.
 #![deny(missing_docs)]
 
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
+
 mod config;
 mod delivery;
 mod error;
