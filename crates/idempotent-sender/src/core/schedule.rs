@@ -7,6 +7,9 @@
 //!   one when nothing of theirs is in flight.
 //! - Work is proportional to what is ready, never to the number of partitions.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Instant;
 
 use super::cluster::{Broker, Conn, Ready, Request, SentPart};

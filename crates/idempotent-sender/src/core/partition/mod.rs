@@ -10,6 +10,8 @@
 
 mod answer;
 mod give_up;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 
 use kafka_courier_idempotent_sender::core::Config;
 
-use super::{impatient, quiet, waits};
+use super::{quiet, waits};
 use crate::cluster::{Forced, MS, SECOND};
 use crate::faults::Fault;
 use crate::history::Told;

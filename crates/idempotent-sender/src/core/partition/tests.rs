@@ -1,0 +1,182 @@
+//! One partition alone, where a rule is easier seen than in a whole schedule.
+
+use std::time::{Duration, Instant};
+
+use kafka_courier_batcher::{Accumulator, BufferPool, Compression, Limits, Record};
+
+use super::*;
+use crate::core::backoff::Chance;
+use crate::core::config::Config;
+use crate::core::effects::Effects;
+use crate::core::types::{PartAnswer, TopicId};
+
+/// A partition with what surrounds it.
+struct Bench {
+    partition: Partition<u32>,
+    config: Config,
+    chance: Chance,
+    out: Effects<u32>,
+    now: Instant,
+    requests: u64,
+    submitted: u64,
+}
+
+impl Bench {
+    fn new(config: Config) -> Self {
+        let mut partition = Partition::new(PartitionId { topic: TopicId(0), index: 0 });
+        partition.adopt_leader(Some(BrokerId(1)), 5);
+        let (chance, out, now) = (Chance::new(1), Effects::new(), Instant::now());
+        Self { partition, config, chance, out, now, requests: 0, submitted: 0 }
+    }
+
+    fn decide<R>(&mut self, decide: impl FnOnce(&mut Partition<u32>, &mut Context<'_, u32>) -> R) -> R {
+        let Self { partition, config, chance, out, now, .. } = self;
+        decide(partition, &mut Context { now: *now, config, chance, out, producer_id: Some(7) })
+    }
+
+    fn submit(&mut self, ordinal: u64, records: usize) {
+        let limits = Limits { max_records: u32::MAX, max_bytes: 1 << 20, linger: Duration::ZERO };
+        let mut accumulator = Accumulator::new(limits, Compression::None);
+        let pool = BufferPool::new(0);
+        for _ in 0..records {
+            let record = Record { key: None, value: Some(b"value"), headers: &[], timestamp: 1 };
+            accumulator.push(self.now, &record, &mut |_| true, &pool, || ()).unwrap();
+        }
+        let batch = accumulator.seal().unwrap().encode(&pool).batch;
+        let uid = self.out.uid();
+        let partition = self.partition.id;
+        let token = self.submitted as u32;
+        self.submitted += 1;
+        let submission = Submission { partition, token, ordinal, published_at: self.now, batch, aged: false };
+        self.partition.enqueue(submission, uid);
+    }
+
+    fn send(&mut self) -> Option<(BatchUid, RequestId, Stamp)> {
+        self.requests += 1;
+        let request = RequestId(self.requests);
+        let outgoing = self.decide(|partition, cx| partition.next_outgoing(request, cx))?;
+        Some((outgoing.uid, request, outgoing.batch.current_stamp().unwrap()))
+    }
+
+    fn answer(&mut self, (uid, request, _): (BatchUid, RequestId, Stamp), code: i16, base_offset: i64) {
+        let answer = PartAnswer { code, base_offset, log_append_time: -1, ..PartAnswer::default() };
+        self.decide(|partition, cx| partition.on_answer(uid, request, &answer, cx));
+    }
+
+    fn verdicts(&mut self) -> Vec<(u32, Verdict)> {
+        let settled = std::mem::take(&mut self.out.actions).into_iter();
+        settled
+            .filter_map(|action| match action {
+                Action::Settle(settlement) => Some((settlement.token, settlement.verdict)),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+fn delivered(at: i64) -> Verdict {
+    Verdict::Delivered { base_offset: Some(at), log_append_time: None }
+}
+
+#[test]
+fn one_batch_is_in_flight_until_the_leader_knows_the_stamp_and_five_from_then_on() {
+    let mut bench = Bench::new(Config::default());
+    (0..8).for_each(|ordinal| bench.submit(ordinal, 2));
+    let first = bench.send().unwrap();
+    assert!(bench.send().is_none());
+    bench.answer(first, 0, 100);
+    let sent: Vec<i32> = std::iter::from_fn(|| bench.send()).map(|(_, _, stamp)| stamp.base_sequence).collect();
+    assert_eq!(sent, [2, 4, 6, 8, 10]);
+    assert_eq!(bench.verdicts(), [(0, delivered(100))]);
+}
+
+#[test]
+fn a_minute_of_silence_ends_what_the_leader_is_known_to_know() {
+    let mut bench = Bench::new(Config::default());
+    (0..4).for_each(|ordinal| bench.submit(ordinal, 1));
+    let first = bench.send().unwrap();
+    bench.answer(first, 0, 0);
+    bench.now += Duration::from_secs(60);
+    assert!(bench.send().is_some());
+    assert!(bench.send().is_none());
+}
+
+#[test]
+fn batches_leave_in_the_order_of_their_ordinals_however_they_come_in() {
+    let mut bench = Bench::new(Config::default());
+    bench.submit(1, 3);
+    assert!(bench.send().is_none(), "ordinal 0 has not come yet");
+    bench.submit(0, 2);
+    let first = bench.send().unwrap();
+    bench.answer(first, 0, 0);
+    assert_eq!(bench.verdicts(), [(1, delivered(0))], "the second that was handed in has ordinal 0");
+    assert_eq!(bench.send().unwrap().2.base_sequence, 2);
+}
+
+#[test]
+fn an_older_leader_epoch_is_not_believed_unless_the_known_leader_has_failed_us_four_times() {
+    let mut bench = Bench::new(Config::default());
+    assert!(!bench.partition.adopt_leader(Some(BrokerId(2)), 4));
+    let reason = Reason::NotAvailable("refused".into());
+    for _ in 0..3 {
+        bench.partition.on_unreachable(bench.now, &reason);
+        assert!(!bench.partition.adopt_leader(Some(BrokerId(2)), 4));
+    }
+    bench.partition.on_unreachable(bench.now, &reason);
+    assert!(bench.partition.adopt_leader(Some(BrokerId(2)), 4));
+    assert_eq!(bench.partition.leader, Some(BrokerId(2)));
+}
+
+#[test]
+fn a_former_leaders_late_refusal_leaves_nothing_open() {
+    let mut bench = Bench::new(Config::default());
+    bench.submit(0, 1);
+    let first = bench.send().unwrap();
+    bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(2)), 6));
+    assert!(bench.partition.window[0].may_be_written());
+    let second = bench.send().unwrap();
+    assert_eq!(second.2, first.2, "the same stamp");
+    bench.answer(first, 6, -1);
+    bench.answer(second, 29, -1);
+    let verdicts = bench.verdicts();
+    let [(0, Verdict::Failed(failure))] = &verdicts[..] else { panic!("{verdicts:?}") };
+    assert_eq!(failure.outcome, crate::core::FailedOutcome::NotWritten);
+}
+
+#[test]
+fn a_former_leaders_late_success_settles_the_batch() {
+    let mut bench = Bench::new(Config::default());
+    bench.submit(0, 1);
+    let first = bench.send().unwrap();
+    bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(2)), 6));
+    bench.answer(first, 0, 9);
+    assert_eq!(bench.verdicts(), [(0, delivered(9))]);
+}
+
+#[test]
+fn the_halves_of_a_batch_whose_place_is_known_lie_one_behind_the_other() {
+    let mut bench = Bench::new(Config::default());
+    bench.submit(0, 5);
+    bench.send().unwrap();
+    bench.partition.window[0].prove(Proof::At(40, None));
+    let uids = [bench.out.uid(), bench.out.uid()];
+    let [front, back] = bench.partition.window[0].split(uids).unwrap().unwrap();
+    let behind = i64::from(front.records.len());
+    assert_eq!((front.proof, back.proof), (Proof::At(40, None), Proof::At(40 + behind, None)));
+    assert_eq!(front.charge + back.charge, bench.partition.window[0].charge);
+}
+
+#[test]
+fn only_the_last_of_the_given_up_are_remembered() {
+    let mut bench = Bench::new(Config { retry_max: 0, ..Config::default() });
+    for ordinal in 0..GIVEN_UP_REMEMBERED as u64 + 40 {
+        bench.submit(ordinal, 1);
+        let (uid, request, _) = bench.send().unwrap();
+        bench.decide(|partition, cx| {
+            partition.on_lost(uid, request, true, &"lost".into());
+            partition.after_loss(cx);
+        });
+    }
+    assert_eq!(bench.partition.given_up.len(), GIVEN_UP_REMEMBERED);
+    assert_eq!(bench.verdicts().len(), GIVEN_UP_REMEMBERED + 40);
+}
