@@ -1,9 +1,10 @@
-//! A cluster for clients in other processes: `serve [BROKERS] [TOPIC=PARTITIONS ..]`.
+//! A cluster for clients in other processes: `serve [BROKERS] [TOPIC=PARTITIONS ..] [USER:PASSWORD ..]`.
 //!
 //! The first line of output is the bootstrap addresses. It runs until its standard input ends, and then prints each
 //! record batch that it holds.
 
 use std::error::Error;
+use std::io::Write;
 
 use kafka_courier_test_broker::TestCluster;
 
@@ -13,17 +14,23 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let brokers = arguments.next().map_or(Ok(1), |count| count.parse())?;
     let mut builder = TestCluster::builder().brokers(brokers);
     let mut topics = Vec::new();
-    for topic in arguments {
-        let (name, partitions) = topic.split_once('=').ok_or("a topic is NAME=PARTITIONS")?;
+    for argument in arguments {
+        if let Some((user, password)) = argument.split_once(':') {
+            builder = builder.user(user, password);
+            continue;
+        }
+        let (name, partitions) = argument.split_once('=').ok_or("a topic is NAME=PARTITIONS, a user NAME:PASSWORD")?;
         builder = builder.topic(name, partitions.parse()?);
         topics.push(name.to_owned());
     }
     let cluster = builder.start().await?;
-    println!("{}", cluster.bootstrap());
+    let mut out = std::io::stdout();
+    writeln!(out, "{}", cluster.bootstrap())?;
     tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink())).await??;
     for topic in &topics {
         for batch in cluster.batches(topic) {
-            println!(
+            writeln!(
+                out,
                 "{topic} {} offset={} count={} producer={} epoch={} sequence={} codec={}",
                 batch.partition,
                 batch.base_offset,
@@ -32,7 +39,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 batch.producer_epoch,
                 batch.base_sequence,
                 batch.codec
-            );
+            )?;
         }
     }
     Ok(())

@@ -16,7 +16,7 @@ use crate::builder::{Builder, TopicSpec};
 use crate::fault::{Fault, Rule};
 use crate::model::{BrokerInfo, Cluster, MAX_UNCOMPRESSED, Topic};
 use crate::records::{Batch, Record};
-use crate::server::{Endpoint, Running, serve};
+use crate::server::{Endpoint, Running};
 use crate::shared::{Shared, wall_clock_ms};
 
 const MAX_BROKERS: i32 = 100;
@@ -89,9 +89,8 @@ impl TestCluster {
     #[must_use]
     pub fn connect_in_memory(&self, broker: i32) -> Option<DuplexStream> {
         let running = self.brokers.get(&broker)?.running.lock();
-        let place = running.as_ref()?.place(broker, Arc::clone(&self.shared));
         let (ours, theirs) = tokio::io::duplex(PIPE);
-        tokio::spawn(serve(ours, place));
+        running.as_ref()?.streams.send(ours).ok()?;
         Some(theirs)
     }
 }
@@ -329,7 +328,7 @@ impl TestCluster {
 fn create(cluster: &mut Cluster, topic: &TopicSpec) -> Result<(), StartError> {
     let refuse = |message| StartError::Topic { topic: topic.name().to_owned(), message };
     let new = topic.to_new().map_err(refuse)?;
-    cluster.create(&new, false).map_err(|error| refuse(error.message))
+    cluster.create(&new, false).map(drop).map_err(|error| refuse(error.message))
 }
 
 /// Why a cluster, broker or topic could not be made.

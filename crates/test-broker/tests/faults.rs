@@ -147,11 +147,12 @@ async fn a_paused_broker_takes_connections_and_does_nothing_until_it_goes_on() {
 #[tokio::test]
 async fn a_killed_broker_refuses_connections_and_comes_back_at_its_address() {
     let cluster = cluster(1, 1).await;
+    let mut in_memory = Client::in_memory(&cluster, 1);
     let mut client = Client::connect(&cluster, 1).await;
     client.produce(0, batch(0, 0, &["a"])).await;
     assert!(cluster.kill(1).await);
     assert!(!cluster.kill(1).await);
-    assert!(client.frame().await.is_none());
+    assert!(client.frame().await.is_none() && in_memory.frame().await.is_none());
     let address = cluster.address(1).unwrap();
     assert!(TcpStream::connect(address).await.is_err());
     assert_eq!((cluster.leader("t", 0), cluster.connect_in_memory(1).is_none()), (None, true));

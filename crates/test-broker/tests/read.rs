@@ -222,10 +222,30 @@ async fn versions_are_answered_in_every_version_and_to_unknown_ones() {
     for version in 0..=4 {
         let answer = client.call(&ApiVersionsRequest::default(), version).await;
         let produce = answer.api_keys.iter().find(|key| key.api_key == ApiKey::Produce as i16).unwrap();
-        assert_eq!((produce.min_version, produce.max_version), (3, 13));
+        assert_eq!((produce.min_version, produce.max_version), (0, 13));
     }
     // Version 99, correlation id 5: answered in version 0.
     client.send_frame(&[0, 18, 0, 99, 0, 0, 0, 5, 0xff, 0xff]).await;
     let answer: Bytes = client.frame().await.unwrap();
     assert_eq!(answer[..6], [0, 0, 0, 5, 0, 35]);
+}
+
+#[tokio::test]
+async fn a_topic_that_is_only_validated_is_described_and_not_made() {
+    let cluster = cluster(2, 1).await;
+    let mut client = Client::connect(&cluster, 1).await;
+    let topic =
+        CreatableTopic::default().with_name(text("new").into()).with_num_partitions(-1).with_replication_factor(-1);
+    let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_validate_only(true);
+    for version in 5..=7 {
+        let answer = client.call(&request, version).await;
+        let made = &answer.topics[0];
+        assert_eq!((made.error_code, made.num_partitions, made.replication_factor), (0, 1, 2), "v{version}");
+        let settings = made.configs.as_ref().unwrap();
+        assert!(
+            settings.iter().any(|s| s.name.as_str() == "max.message.bytes" && s.value.as_deref() == Some("1048588"))
+        );
+    }
+    assert!(client.call(&request.with_validate_only(false), 7).await.topics[0].error_code == 0);
+    assert_eq!(cluster.leader("new", 0), Some(1));
 }

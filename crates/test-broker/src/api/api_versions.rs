@@ -1,6 +1,6 @@
 //! ApiVersions (KIP-35, KIP-511).
 //!
-//! Rules: what is named is what is walked and dispatched, from the same table.
+//! Rules: what is named comes from the table by which requests are walked.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::api_versions_response::ApiVersion;
@@ -20,7 +20,10 @@ pub(crate) fn unsupported() -> ApiVersionsResponse {
 
 fn response(error_code: i16) -> ApiVersionsResponse {
     let keys = SCHEMAS.iter().map(|schema| {
-        ApiVersion::default().with_api_key(schema.key as i16).with_min_version(schema.min).with_max_version(schema.max)
+        ApiVersion::default()
+            .with_api_key(schema.key as i16)
+            .with_min_version(schema.named_from)
+            .with_max_version(schema.max)
     });
     ApiVersionsResponse::default().with_error_code(error_code).with_api_keys(keys.collect())
 }

@@ -4,11 +4,12 @@
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
-use kafka_protocol::messages::create_topics_response::CreatableTopicResult;
+use kafka_protocol::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
 use kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
 
+use super::describe_configs::{Entry, topic_entries};
 use super::{Call, text};
-use crate::model::{Cluster, CreateError, NewTopic, TopicConfig};
+use crate::model::{Cluster, CreateError, Created, NewTopic, TopicConfig};
 
 pub(super) fn answer(call: &Call<'_>, request: &CreateTopicsRequest) -> CreateTopicsResponse {
     let mut state = call.shared.lock();
@@ -17,13 +18,17 @@ pub(super) fn answer(call: &Call<'_>, request: &CreateTopicsRequest) -> CreateTo
             Some(refuse) => Err(CreateError { code: refuse.code, message: "refused on demand".to_owned() }),
             None => create(&mut state.cluster, topic, request.validate_only),
         };
-        result(call, &state.cluster, topic, created)
+        result(topic, created)
     });
     let topics = topics.collect();
     CreateTopicsResponse::default().with_throttle_time_ms(call.throttle_ms()).with_topics(topics)
 }
 
-fn create(cluster: &mut Cluster, topic: &CreatableTopic, validate_only: bool) -> Result<(), CreateError> {
+fn create(
+    cluster: &mut Cluster,
+    topic: &CreatableTopic,
+    validate_only: bool,
+) -> Result<(Created, TopicConfig), CreateError> {
     let mut config = TopicConfig::default();
     for entry in &topic.configs {
         let value = entry.value.as_deref().unwrap_or_default();
@@ -38,7 +43,7 @@ fn create(cluster: &mut Cluster, topic: &CreatableTopic, validate_only: bool) ->
         assignment: assignment(topic)?,
         config,
     };
-    cluster.create(&new, validate_only)
+    cluster.create(&new, validate_only).map(|created| (created, new.config))
 }
 
 /// The replicas of each partition, in the order of their indexes, which must be 0, 1, 2 ..
@@ -52,21 +57,19 @@ fn assignment(topic: &CreatableTopic) -> Result<Vec<Vec<i32>>, CreateError> {
     Ok(assigned.into_iter().map(|one| one.broker_ids.iter().map(|id| id.0).collect()).collect())
 }
 
-fn result(
-    call: &Call<'_>,
-    cluster: &Cluster,
-    topic: &CreatableTopic,
-    created: Result<(), CreateError>,
-) -> CreatableTopicResult {
+fn result(topic: &CreatableTopic, created: Result<(Created, TopicConfig), CreateError>) -> CreatableTopicResult {
     let result = CreatableTopicResult::default().with_name(topic.name.clone()).with_configs(None);
-    if let Err(error) = created {
-        return result.with_error_code(error.code.code()).with_error_message(Some(text(error.message)));
+    match created {
+        Err(error) => result.with_error_code(error.code.code()).with_error_message(Some(text(error.message))),
+        Ok((created, config)) => result
+            .with_error_message(None)
+            .with_topic_id(created.id)
+            .with_num_partitions(i32::try_from(created.partitions).unwrap_or(i32::MAX))
+            .with_replication_factor(i16::try_from(created.replication).unwrap_or(i16::MAX))
+            .with_configs(Some(topic_entries(&config).into_iter().map(setting).collect())),
     }
-    let result = result.with_error_message(None);
-    let Some(made) = cluster.topic(&topic.name).filter(|_| call.version >= 5) else { return result };
-    let replication = made.partitions.first().map_or(0, |partition| partition.replicas.len());
-    let result = result
-        .with_num_partitions(i32::try_from(made.partitions.len()).unwrap_or(i32::MAX))
-        .with_replication_factor(i16::try_from(replication).unwrap_or(i16::MAX));
-    if call.version >= 7 { result.with_topic_id(made.id) } else { result }
+}
+
+fn setting((name, value, source, _): Entry) -> CreatableTopicConfigs {
+    CreatableTopicConfigs::default().with_name(text(name)).with_value(Some(text(value))).with_config_source(source)
 }

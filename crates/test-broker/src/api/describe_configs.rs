@@ -47,9 +47,9 @@ fn describe(call: &Call<'_>, cluster: &Cluster, resource: &DescribeConfigsResour
 }
 
 /// A setting: name, value, source and type.
-type Entry = (&'static str, String, i8, ConfigKind);
+pub(super) type Entry = (&'static str, String, i8, ConfigKind);
 
-fn topic_entries(config: &TopicConfig) -> Vec<Entry> {
+pub(super) fn topic_entries(config: &TopicConfig) -> Vec<Entry> {
     let defaults = TopicConfig::default().entries();
     let source = |(name, value): (&str, &str)| {
         let is_default = defaults.iter().any(|(known, default, _)| *known == name && default == value);

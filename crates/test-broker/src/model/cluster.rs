@@ -57,6 +57,15 @@ pub(crate) struct NewTopic {
     pub(crate) config: TopicConfig,
 }
 
+/// A topic that was created, or could be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Created {
+    /// Nil if it was only looked whether it could be.
+    pub(crate) id: Uuid,
+    pub(crate) partitions: usize,
+    pub(crate) replication: usize,
+}
+
 /// Why a topic could not be created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CreateError {
@@ -132,11 +141,13 @@ impl Cluster {
         id
     }
 
-    /// Creates a topic, or only says whether it could be.
-    pub(crate) fn create(&mut self, new: &NewTopic, validate_only: bool) -> Result<(), CreateError> {
+    /// Creates a topic, or only says what it would be.
+    pub(crate) fn create(&mut self, new: &NewTopic, validate_only: bool) -> Result<Created, CreateError> {
         let replicas = self.replicas_for(new)?;
+        let replication = replicas.first().map_or(0, Vec::len);
+        let created = Created { id: Uuid::nil(), partitions: replicas.len(), replication };
         if validate_only {
-            return Ok(());
+            return Ok(created);
         }
         let id = Uuid::from_u64_pair(TOPIC_ID, self.next_topic);
         self.next_topic += 1;
@@ -147,7 +158,7 @@ impl Cluster {
         }
         self.names.insert(id, new.name.clone());
         self.topics.insert(new.name.clone(), Topic { id, config: new.config.clone(), partitions });
-        Ok(())
+        Ok(Created { id, ..created })
     }
 
     fn replicas_for(&self, new: &NewTopic) -> Result<Vec<Vec<i32>>, CreateError> {

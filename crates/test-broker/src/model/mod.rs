@@ -13,7 +13,7 @@ mod producers;
 mod topic;
 
 pub(crate) use check::{CheckedBatch, MAX_UNCOMPRESSED, RecordFilter, Target, check_batch};
-pub(crate) use cluster::{BrokerInfo, Cluster, CreateError, Limits, NewTopic};
+pub(crate) use cluster::{BrokerInfo, Cluster, CreateError, Created, Limits, NewTopic};
 pub(crate) use config::{Kind as ConfigKind, TopicConfig};
 pub(crate) use partition::{Appended, Partition};
 pub(crate) use topic::Topic;

@@ -7,8 +7,9 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::connection::{Place, serve};
@@ -51,28 +52,31 @@ fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
 /// A broker that runs.
 pub(crate) struct Running {
     task: JoinHandle<()>,
+    stop: Arc<Notify>,
     pub(crate) paused: watch::Sender<bool>,
+    /// Connections without a socket.
+    pub(crate) streams: mpsc::UnboundedSender<DuplexStream>,
 }
 
 impl Running {
     /// Starts listening.
     pub(crate) fn start(endpoint: &Endpoint, broker: i32, shared: Arc<Shared>) -> io::Result<Self> {
         let listener = endpoint.listen()?;
+        let stop = Arc::new(Notify::new());
         let paused = watch::Sender::new(false);
+        let (streams, offered) = mpsc::unbounded_channel();
         let place = Place { shared, broker, paused: paused.subscribe() };
-        Ok(Self { task: tokio::spawn(accept(listener, place)), paused })
+        Ok(Self { task: tokio::spawn(run(listener, offered, place, Arc::clone(&stop))), stop, paused, streams })
     }
 
-    /// What a connection needs to belong to this broker.
-    pub(crate) fn place(&self, broker: i32, shared: Arc<Shared>) -> Place {
-        Place { shared, broker, paused: self.paused.subscribe() }
-    }
-
-    /// Ends the broker, its connections and whatever they were doing.
+    /// Ends the broker, its connections and whatever they were doing. They have ended when this returns.
+    ///
+    /// Cancel safety: it ends all the same.
     pub(crate) async fn kill(mut self) {
-        self.task.abort();
-        // It was aborted: the error says so.
-        let _ = (&mut self.task).await;
+        self.stop.notify_one();
+        if let Err(error) = (&mut self.task).await {
+            tracing::error!(%error, "a broker's task failed");
+        }
     }
 }
 
@@ -82,24 +86,24 @@ impl Drop for Running {
     }
 }
 
-async fn accept(listener: TcpListener, place: Place) {
+/// Takes connections until the broker is stopped, and ends them then.
+async fn run(
+    listener: TcpListener,
+    mut offered: mpsc::UnboundedReceiver<DuplexStream>,
+    place: Place,
+    stop: Arc<Notify>,
+) {
     let room = Arc::new(Semaphore::new(place.shared.limits.max_connections));
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
+            () = stop.notified() => break,
+            Some(stream) = offered.recv() => spawn(&mut connections, stream, &place, &room),
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
-                        tracing::warn!(broker = place.broker, "a connection too many was closed");
-                        continue;
-                    };
                     // Without it answers are only later, not wrong.
                     let _ = stream.set_nodelay(true);
-                    let place = place.clone();
-                    connections.spawn(async move {
-                        serve(stream, place).await;
-                        drop(permit);
-                    });
+                    spawn(&mut connections, stream, &place, &room);
                 }
                 Err(error) => {
                     // Out of file descriptors, most likely: others must run to give some back.
@@ -110,4 +114,21 @@ async fn accept(listener: TcpListener, place: Place) {
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
         }
     }
+    drop(listener);
+    connections.shutdown().await;
+}
+
+fn spawn<S>(connections: &mut JoinSet<()>, stream: S, place: &Place, room: &Arc<Semaphore>)
+where
+    S: AsyncRead + AsyncWrite + Send + 'static,
+{
+    let Ok(permit) = Arc::clone(room).try_acquire_owned() else {
+        tracing::warn!(broker = place.broker, "a connection too many was closed");
+        return;
+    };
+    let place = place.clone();
+    connections.spawn(async move {
+        serve(stream, place).await;
+        drop(permit);
+    });
 }

@@ -4,5 +4,4 @@ mod connection;
 mod frames;
 mod listener;
 
-pub(crate) use connection::serve;
 pub(crate) use listener::{Endpoint, Running};

@@ -1,7 +1,7 @@
 //! The requests that this broker takes: their versions, and their fields as the walk needs them.
 //!
 //! Rules: one table for each request, in the order of Kafka's message definitions; the versions that are walked are those
-//! that ApiVersions names.
+//! that ApiVersions names, but for two requests that it names from version 0 on.
 
 use kafka_protocol::messages::ApiKey;
 
@@ -47,6 +47,8 @@ pub(crate) struct Schema {
     pub(crate) key: ApiKey,
     pub(crate) min: i16,
     pub(crate) max: i16,
+    /// The lowest version that ApiVersions names.
+    pub(crate) named_from: i16,
     flexible_from: i16,
     pub(crate) fields: &'static [Field],
     pub(crate) tags: &'static [Tag],
@@ -85,17 +87,19 @@ const fn until(to: i16, kind: Kind) -> Field {
 }
 
 const fn request(key: ApiKey, versions: (i16, i16), flexible_from: i16, fields: &'static [Field]) -> Schema {
-    Schema { key, min: versions.0, max: versions.1, flexible_from, fields, tags: &[] }
+    Schema { key, min: versions.0, max: versions.1, named_from: versions.0, flexible_from, fields, tags: &[] }
 }
 
 /// Every request, by ascending key.
 pub(crate) const SCHEMAS: &[Schema] = &[
-    request(ApiKey::Produce, (3, 13), 9, PRODUCE),
+    // Named from version 0 on, as by Apache Kafka 4, or librdkafka does not compress (KAFKA-18659).
+    Schema { named_from: 0, ..request(ApiKey::Produce, (3, 13), 9, PRODUCE) },
     Schema { tags: FETCH_TAGS, ..request(ApiKey::Fetch, (4, 16), 12, FETCH) },
     request(ApiKey::ListOffsets, (1, 9), 6, LIST_OFFSETS),
     request(ApiKey::Metadata, (0, 13), 9, METADATA),
-    // Version 0 goes on without headers (KIP-43): whoever has SaslAuthenticate takes version 1 (KIP-152).
-    request(ApiKey::SaslHandshake, (1, 1), NEVER, &[STRING]),
+    // Version 0 goes on without headers (KIP-43), and whoever has SaslAuthenticate takes version 1 (KIP-152); but librdkafka
+    // looks for version 0 before it takes any.
+    Schema { named_from: 0, ..request(ApiKey::SaslHandshake, (1, 1), NEVER, &[STRING]) },
     request(ApiKey::ApiVersions, (0, 4), 3, API_VERSIONS),
     request(ApiKey::CreateTopics, (2, 7), 5, CREATE_TOPICS),
     request(ApiKey::InitProducerId, (0, 5), 2, INIT_PRODUCER_ID),
