@@ -12,5 +12,6 @@ pub mod faults;
 pub mod java_traffic;
 pub mod ledger;
 pub mod publish;
+pub mod raw;
 pub mod receipts;
 pub mod traffic;

@@ -59,7 +59,8 @@ fn the_producer_joins_events_batches_and_sender() {
 
 #[test]
 fn the_binary_reaches_kafka_through_the_producer_alone() {
-    knows_only("kafka-courier-cli", &["kafka-courier", "kafka-courier-event-model"]);
+    // The test broker is the demo's cluster.
+    knows_only("kafka-courier-cli", &["kafka-courier", "kafka-courier-event-model", "kafka-courier-test-broker"]);
     assert!(shipped()["kafka-courier-cli"].contains("kafka-courier"));
 }
 

@@ -1,0 +1,127 @@
+//! Produce requests by hand, to see a broker's raw answers: for what the sender takes for granted of brokers.
+use anyhow::{Context, Result, ensure};
+use bytes::{Buf, Bytes, BytesMut};
+use kafka_courier_batcher::{Accumulator, BufferPool, Compression, Limits, Record, Stamp};
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::{
+    ApiKey, InitProducerIdRequest, InitProducerIdResponse, ProduceRequest, ProduceResponse, RequestHeader,
+    ResponseHeader, TopicName,
+};
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+const PRODUCE_VERSION: i16 = 11;
+const INIT_VERSION: i16 = 4;
+
+/// A connection to one broker.
+pub struct Raw {
+    stream: TcpStream,
+    next: i32,
+}
+
+/// What a leader answered to one batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Answer {
+    /// Kafka's error code; 0 is success.
+    pub code: i16,
+    /// The first record's offset, or -1.
+    pub base_offset: i64,
+}
+
+impl Raw {
+    /// Connects.
+    ///
+    /// # Errors
+    /// When nobody listens there.
+    pub async fn connect(address: &str) -> Result<Self> {
+        Ok(Self { stream: TcpStream::connect(address).await?, next: 0 })
+    }
+
+    /// A producer id.
+    ///
+    /// # Errors
+    /// When the broker gives none.
+    pub async fn producer_id(&mut self) -> Result<i64> {
+        loop {
+            let request = InitProducerIdRequest::default()
+                .with_transactional_id(None)
+                .with_producer_id((-1).into())
+                .with_producer_epoch(-1);
+            let answer: InitProducerIdResponse = self.ask(ApiKey::InitProducerId, INIT_VERSION, &request).await?;
+            match answer.error_code {
+                0 => return Ok(*answer.producer_id),
+                14..=16 => tokio::time::sleep(Duration::from_millis(50)).await, // the coordinator is still loading
+                code => anyhow::bail!("no producer id: error {code}"),
+            }
+        }
+    }
+
+    /// Sends one record to a partition with acks=all, and waits for the answer.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn produce(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        stamp: Stamp,
+        value: &[u8],
+        timeout: Duration,
+    ) -> Result<Answer> {
+        let data = PartitionProduceData::default().with_index(partition).with_records(Some(batch(stamp, value)?));
+        let name = TopicName(StrBytes::from_string(topic.to_owned()));
+        let request = ProduceRequest::default()
+            .with_transactional_id(None)
+            .with_acks(-1)
+            .with_timeout_ms(i32::try_from(timeout.as_millis())?)
+            .with_topic_data(vec![TopicProduceData::default().with_name(name).with_partition_data(vec![data])]);
+        let answer: ProduceResponse = self.ask(ApiKey::Produce, PRODUCE_VERSION, &request).await?;
+        let part = answer.responses.first().and_then(|topic| topic.partition_responses.first()).context("no answer")?;
+        Ok(Answer { code: part.error_code, base_offset: part.base_offset })
+    }
+
+    async fn ask<Q: Encodable + HeaderVersion, A: Decodable + HeaderVersion>(
+        &mut self,
+        api: ApiKey,
+        version: i16,
+        request: &Q,
+    ) -> Result<A> {
+        self.next += 1;
+        let header = RequestHeader::default()
+            .with_request_api_key(api as i16)
+            .with_request_api_version(version)
+            .with_correlation_id(self.next)
+            .with_client_id(Some(StrBytes::from_static_str("raw")));
+        let mut frame = BytesMut::new();
+        header.encode(&mut frame, Q::header_version(version))?;
+        request.encode(&mut frame, version)?;
+        self.stream.write_u32(u32::try_from(frame.len())?).await?;
+        self.stream.write_all(&frame).await?;
+        let length = self.stream.read_u32().await?;
+        ensure!(length < 1 << 20, "an answer of {length} bytes");
+        let mut answer = vec![0; length as usize];
+        self.stream.read_exact(&mut answer).await?;
+        let mut answer = Bytes::from(answer);
+        let header = ResponseHeader::decode(&mut answer, A::header_version(version))?;
+        ensure!(header.correlation_id == self.next, "the answer to another request");
+        let body = A::decode(&mut answer, version)?;
+        ensure!(!answer.has_remaining(), "bytes are left over");
+        Ok(body)
+    }
+}
+
+/// A stamped batch of one record.
+fn batch(stamp: Stamp, value: &[u8]) -> Result<Bytes> {
+    let limits = Limits { max_records: 1, max_bytes: 1 << 20, linger: Duration::ZERO };
+    let pool = BufferPool::new(0);
+    let mut accumulator = Accumulator::new(limits, Compression::None);
+    let now = i64::try_from(std::time::UNIX_EPOCH.elapsed()?.as_millis())?;
+    let record = Record { key: None, value: Some(value), headers: &[], timestamp: now };
+    let pushed = accumulator.push(Instant::now(), &record, &mut |_| true, &pool, || ())?;
+    let [_, full] = pushed.sealed;
+    let mut sealed = full.context("a batch of one record is full")?.encode(&pool);
+    sealed.batch.stamp(stamp);
+    Ok(Bytes::copy_from_slice(sealed.batch.as_bytes()))
+}
