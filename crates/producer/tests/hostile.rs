@@ -50,6 +50,7 @@ async fn nonsense_from_brokers_costs_neither_records_nor_memory() {
             let cluster = TestCluster::builder().brokers(2).topic("t", 2).start().await.unwrap();
             let mut config = config(&cluster);
             config.request_timeout = Duration::from_millis(100);
+            config.connect_timeout = Duration::from_millis(100);
             let producer = KafkaProducer::build(config).unwrap();
             cluster.inject(Rule::on(api).times(2).then(fault.clone()));
             let mut books = Books::default();
