@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kafka_courier_idempotent_sender::core::{Backoff, Config};
 
-use crate::cluster::{BROKERS, Forced, MS, Micros, PARTITIONS, SECOND, TOPICS};
+use crate::cluster::{BROKERS, Forced, MS, Micros, PARTITIONS, SECOND, topic_of};
 use crate::faults::Fault;
 use crate::log::SequenceRules;
 use crate::plan::{BatchPlan, Plan, RecordPlan, Rules};
@@ -30,7 +30,7 @@ pub(crate) fn random_plan(seed: u64) -> Plan {
         batches.iter_mut().filter(|batch| batch.at > middle).for_each(|batch| batch.at += gap);
         length += gap;
     }
-    let faults = faults(&mut rng, length);
+    let faults = faults(&mut rng, length, &batches);
     let last = faults.iter().map(|fault| fault.0).max().unwrap_or(0);
     let heal_at = last.max(length) + rng.range(0..15) * SECOND;
     let close_at = rng.percent(7).then(|| rng.range(length / 2..heal_at));
@@ -108,19 +108,27 @@ fn batch(rng: &mut Rng, at: Micros, partition: usize, keyless: bool, aged: bool)
     BatchPlan { at, partition, records, age_ms, lingered: rng.range(0..20) * MS }
 }
 
-fn faults(rng: &mut Rng, length: Micros) -> Vec<(Micros, Fault)> {
+/// When and where a fault strikes.
+#[derive(Clone, Copy)]
+struct Target {
+    at: Micros,
+    broker: usize,
+    partition: usize,
+}
+
+fn faults(rng: &mut Rng, length: Micros, batches: &[BatchPlan]) -> Vec<(Micros, Fault)> {
     let kinds: Vec<u64> = (0..KINDS).filter(|_| rng.percent(30)).collect();
     let kinds = if kinds.is_empty() { (0..KINDS).collect() } else { kinds };
-    let count = rng.range(3..10);
     let mut faults = Vec::new();
-    for _ in 0..count {
-        let at = rng.range(0..length);
+    let mut target = anywhere(rng, length);
+    for _ in 0..rng.range(3..12) {
+        target = next_target(rng, target, length, batches);
         let kind = rng.pick(&kinds);
-        let fault = fault(rng, kind);
+        let fault = fault(rng, kind, target);
         if let Fault::DeleteTopic { topic } = fault {
-            faults.push((at + rng.range(0..6) * SECOND / 2, Fault::CreateTopic { topic }));
+            faults.push((target.at + rng.range(0..6) * SECOND / 2, Fault::CreateTopic { topic }));
         }
-        faults.push((at, fault));
+        faults.push((target.at, fault));
     }
     if rng.percent(6) {
         let (at, time) = (rng.range(0..length), rng.range(1..50) * SECOND);
@@ -130,18 +138,39 @@ fn faults(rng: &mut Rng, length: Micros) -> Vec<(Micros, Fault)> {
     faults
 }
 
+fn anywhere(rng: &mut Rng, length: Micros) -> Target {
+    Target { at: rng.range(0..length), broker: rng.index(BROKERS), partition: rng.index(PARTITIONS) }
+}
+
+/// Most faults strike what is under way: a batch, or what the fault before has struck.
+fn next_target(rng: &mut Rng, before: Target, length: Micros, batches: &[BatchPlan]) -> Target {
+    let mut target = match rng.range(0..100) {
+        0..30 => anywhere(rng, length),
+        30..65 => {
+            let batch = &batches[rng.index(batches.len())];
+            let at = batch.at + rng.range(0..25 * MS);
+            Target { at, broker: batch.partition % BROKERS, partition: batch.partition }
+        }
+        65..85 => Target { at: before.at + rng.range(0..30 * MS), ..before },
+        _ => Target { at: before.at + rng.range(0..12) * SECOND, ..before },
+    };
+    if rng.percent(25) {
+        target.broker = rng.index(BROKERS);
+    }
+    target
+}
+
 const KINDS: u64 = 20;
 
-fn fault(rng: &mut Rng, kind: u64) -> Fault {
-    let broker = rng.index(BROKERS);
-    let partition = rng.index(PARTITIONS);
+fn fault(rng: &mut Rng, kind: u64, target: Target) -> Fault {
+    let Target { broker, partition, .. } = target;
     let short = rng.range(1..3000) * MS;
     let long = rng.pick(&[short, short, rng.clone().range(1..45) * SECOND]);
     match kind {
         0 => Fault::Kill { broker, down: long },
         1 => Fault::CleanRestart { broker, down: long },
         2 => Fault::Pause { broker, time: long },
-        3 => Fault::Elect { partition, to: broker },
+        3 => Fault::Elect { partition, to: rng.index(BROKERS) },
         4 => Fault::CutConnections { broker },
         5 => Fault::LoseAnswers { broker, time: short },
         6 => Fault::StallRequests { broker, time: long },
@@ -157,7 +186,7 @@ fn fault(rng: &mut Rng, kind: u64) -> Fault {
         16 => Fault::SlowReplication { partition, by: rng.pick(&[100 * MS, 2 * SECOND, 9 * SECOND]), time: long },
         17 => Fault::DiskFails { broker, partition, time: short },
         18 => Fault::Compact { partition, names_guilty: rng.percent(80), time: long },
-        _ => Fault::DeleteTopic { topic: rng.index(TOPICS) },
+        _ => Fault::DeleteTopic { topic: topic_of(partition) },
     }
 }
 

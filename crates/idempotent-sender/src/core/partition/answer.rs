@@ -49,7 +49,10 @@ impl<T: Clone> Partition<T> {
         let decides = position == 0 && flight.fresh;
         let reason = Reason::Broker { code: ErrorCode(answer.code), message: answer.message.clone() };
         flight.history.reason = Some(reason.clone());
-        self.trouble = Some(reason);
+        // What is wrong with one batch is no reason for those that wait behind it.
+        if !matches!(outcome.treatment, Treatment::Reject | Treatment::Split) {
+            self.trouble = Some(reason);
+        }
         if decides {
             cx.out.counters.treated(outcome.treatment);
             self.on_head_failed(outcome, was_open, answer, cx);
@@ -202,13 +205,14 @@ impl<T: Clone> Partition<T> {
 
     /// The guilty records are certainly not written: everything behind them is barred, and goes again
     /// in order under the next epoch, the innocent of their batch first.
-    fn give_up_guilty(&mut self, [guilty, rest]: [Flight<T>; 2], answer: &PartAnswer, cx: &mut Context<'_, T>) {
+    fn give_up_guilty(&mut self, [guilty, mut rest]: [Flight<T>; 2], answer: &PartAnswer, cx: &mut Context<'_, T>) {
         cx.out.counters.singled_out += 1;
         self.window.pop_front();
         let message = answer.record_errors.iter().find_map(|e| e.1.clone()).or_else(|| answer.message.clone());
         let reason = Reason::Broker { code: ErrorCode(answer.code), message };
         self.settle_given_up(guilty, Some(reason), false, cx);
         self.stamp_all_anew(cx);
+        rest.history.reason = None;
         self.queue.push_front(rest);
     }
 
@@ -369,7 +373,11 @@ impl<T: Clone> Partition<T> {
             return self.settle_delivered(flight, cx);
         }
         let reason = reason.or_else(|| flight.history.reason.clone()).or_else(|| self.trouble.clone());
-        let failure: Failure = flight.failure(reason.unwrap_or(Reason::NoLeader), timed_out);
+        let reason = reason.unwrap_or_else(|| match self.leader {
+            None => Reason::NoLeader,
+            Some(_) => Reason::NotAvailable("nothing could be sent to the leader in time".into()),
+        });
+        let failure: Failure = flight.failure(reason, timed_out);
         if failure.outcome == FailedOutcome::Unknown {
             self.remember(&flight);
         }

@@ -97,3 +97,20 @@ fn a_former_leaders_late_refusal_leaves_nothing_open() {
     assert!(!matches!(world.told(2), Some(Told::Unknown(_))), "{:?}", world.told(2));
     world.judge();
 }
+
+#[test]
+fn the_innocent_of_a_batch_that_run_out_of_time_are_not_told_its_guilt() {
+    let mut world = quiet(waits(5), Rules::default());
+    world.partitions[0].compacted = true;
+    world.strike(Fault::Throttle { broker: 0, time: 20 * SECOND });
+    let mut records = BatchPlan::of(0, 3).records;
+    records[1].has_key = false;
+    world.submit(&BatchPlan { records, ..BatchPlan::of(0, 3) }).unwrap();
+    world.publish(0, 1);
+    world.settle_all();
+    assert_eq!(world.told(1), Some(Told::NotWritten(Some(87))));
+    for record in [0, 2, 3, 4] {
+        assert_eq!(world.told(record), Some(Told::NotWritten(None)), "record {record}");
+    }
+    world.judge();
+}
