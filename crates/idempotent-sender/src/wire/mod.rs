@@ -10,6 +10,8 @@ pub(crate) mod metadata;
 pub(crate) mod produce;
 mod reader;
 pub(crate) mod small;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use reader::WireError;

@@ -1,0 +1,47 @@
+//! What the Messenger is told of each message: its key, its versions, and the headers that go with them.
+
+use kafka_protocol::messages as theirs;
+use kafka_protocol::protocol::{HeaderVersion, Message, Request};
+use rskafka::protocol::api_key::ApiKey;
+use rskafka::protocol::api_version::{ApiVersion, ApiVersionRange};
+use rskafka::protocol::messages::RequestBody;
+use rskafka::protocol::primitives::Int16;
+
+use super::versions;
+use crate::wire::messenger::{ApiVersionsRequest, InitProducerIdRequest, first_question, version_ranges};
+use crate::wire::metadata::MetadataRequest;
+use crate::wire::produce::ProduceRequest;
+use crate::wire::small::{describe_configs, describe_producers};
+
+fn agree<Ours: RequestBody, Theirs: Request>(lowest: i16, highest: i16) {
+    assert_eq!(Int16::from(Ours::API_KEY).0, Theirs::KEY);
+    assert_eq!(versions::<Ours>(), lowest..=highest);
+    assert!(Theirs::VERSIONS.min <= lowest && highest <= Theirs::VERSIONS.max);
+    assert!(Theirs::Response::VERSIONS.min <= lowest && highest <= Theirs::Response::VERSIONS.max);
+    for version in lowest..=highest {
+        let ours = ApiVersion(Int16(version));
+        let (request, answer) = (Theirs::header_version(version), Theirs::Response::header_version(version));
+        assert_eq!(ours >= Ours::FIRST_TAGGED_FIELD_IN_REQUEST_VERSION, request >= 2, "request {version}");
+        assert_eq!(ours >= Ours::FIRST_TAGGED_FIELD_IN_RESPONSE_VERSION, answer >= 1, "answer {version}");
+    }
+}
+
+#[test]
+fn keys_versions_and_headers_are_those_of_the_schema() {
+    agree::<ProduceRequest, theirs::ProduceRequest>(3, 13);
+    agree::<MetadataRequest, theirs::MetadataRequest>(4, 13);
+    agree::<ApiVersionsRequest, theirs::ApiVersionsRequest>(0, 3);
+    agree::<InitProducerIdRequest, theirs::InitProducerIdRequest>(0, 5);
+    agree::<describe_producers::Request, theirs::DescribeProducersRequest>(0, 0);
+    agree::<describe_configs::Request, theirs::DescribeConfigsRequest>(1, 4);
+}
+
+#[test]
+fn a_range_of_versions_that_is_upside_down_is_left_out() {
+    let ranges = version_ranges(&[(0, 3, 13), (3, 5, 4), (22, 2, 2)]);
+    let range = |lowest, highest| ApiVersionRange::new(ApiVersion(Int16(lowest)), ApiVersion(Int16(highest)));
+    assert_eq!(ranges.len(), 2);
+    assert_eq!(ranges[&ApiKey::Produce], range(3, 13));
+    assert_eq!(ranges[&ApiKey::InitProducerId], range(2, 2));
+    assert_eq!(first_question(3), [(ApiKey::ApiVersions, range(0, 3))].into());
+}

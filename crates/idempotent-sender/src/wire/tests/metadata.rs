@@ -1,0 +1,131 @@
+//! Metadata, versions 4 to 13.
+
+use kafka_protocol::messages as theirs;
+use kafka_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+
+use super::{UUIDS, decoded, encoded, read_back, tags, topic, versions};
+use crate::core::{BrokerAddress, BrokerId, ClusterMetadata, PartitionMetadata, TopicMetadata};
+use crate::wire::WireError;
+use crate::wire::metadata::{MetadataRequest, decode};
+
+#[test]
+fn a_request_asks_by_name_and_lets_the_broker_create_topics() {
+    let request = MetadataRequest { topics: vec!["orders".into(), "p".repeat(249).into()] };
+    for version in versions::<MetadataRequest>() {
+        let read: theirs::MetadataRequest = read_back(&request, version);
+        assert!(read.allow_auto_topic_creation);
+        assert!(!read.include_cluster_authorized_operations && !read.include_topic_authorized_operations);
+        let topics = read.topics.unwrap();
+        let names: Vec<&str> = topics.iter().map(|topic| &*topic.name.as_ref().unwrap().0).collect();
+        assert_eq!(names, [&*request.topics[0], &*request.topics[1]]);
+        assert!(topics.iter().all(|topic| topic.topic_id.as_bytes() == &[0; 16]));
+    }
+}
+
+#[test]
+fn a_request_for_no_topic_does_not_ask_for_all() {
+    for version in versions::<MetadataRequest>() {
+        let read: theirs::MetadataRequest = read_back(&MetadataRequest { topics: Vec::new() }, version);
+        assert_eq!(read.topics, Some(Vec::new()));
+    }
+}
+
+fn broker(id: i32, host: &'static str, port: i32) -> MetadataResponseBroker {
+    let broker = MetadataResponseBroker::default().with_node_id(id.into()).with_host(host.into()).with_port(port);
+    broker.with_unknown_tagged_fields(tags())
+}
+
+fn partition(version: i16, index: i32, leader: i32, epoch: i32) -> MetadataResponsePartition {
+    let nodes = |ids: &[i32]| ids.iter().map(|id| theirs::BrokerId(*id)).collect::<Vec<_>>();
+    let partition = MetadataResponsePartition::default().with_partition_index(index).with_leader_id(leader.into());
+    let partition = partition.with_error_code(if leader < 0 { 5 } else { 0 }).with_unknown_tagged_fields(tags());
+    let partition = partition.with_replica_nodes(nodes(&[1, 2, 3])).with_isr_nodes(nodes(&[1]));
+    let partition = if version >= 7 { partition.with_leader_epoch(epoch) } else { partition };
+    if version >= 5 { partition.with_offline_replicas(nodes(&[3])) } else { partition }
+}
+
+fn topic_answer(version: i16, code: i16, partitions: Vec<MetadataResponsePartition>) -> MetadataResponseTopic {
+    let answer = MetadataResponseTopic::default().with_error_code(code).with_partitions(partitions);
+    let answer = answer.with_is_internal(true).with_unknown_tagged_fields(tags());
+    let answer = if version >= 8 { answer.with_topic_authorized_operations(1_234) } else { answer };
+    if version >= 10 { answer.with_topic_id(UUIDS[0].to_vec().try_into().unwrap()) } else { answer }
+}
+
+/// An answer with every option of its version; from version 12 on also a topic without a name.
+fn full_answer(version: i16) -> theirs::MetadataResponse {
+    let partitions = vec![partition(version, 1, 2, 8), partition(version, 0, -1, -1)];
+    let mut topics = vec![
+        topic_answer(version, 0, partitions).with_name(Some(topic("orders"))),
+        topic_answer(version, 3, Vec::new()).with_name(Some(topic("none"))),
+    ];
+    if version >= 12 {
+        topics.push(topic_answer(version, 100, vec![partition(version, 0, 1, 1)]).with_name(None));
+    }
+    let brokers = vec![broker(1, "kafka-1", 9092).with_rack(Some("a".into())), broker(2, "::1", 0).with_rack(None)];
+    let answer = theirs::MetadataResponse::default().with_throttle_time_ms(7).with_brokers(brokers).with_topics(topics);
+    let answer =
+        answer.with_cluster_id(Some("c".into())).with_controller_id(1.into()).with_unknown_tagged_fields(tags());
+    match version {
+        8..=10 => answer.with_cluster_authorized_operations(5_678),
+        13.. => answer.with_error_code(129),
+        _ => answer,
+    }
+}
+
+fn expected(version: i16) -> (ClusterMetadata, i16) {
+    let uuid = if version >= 10 { UUIDS[0] } else { [0; 16] };
+    let epoch = |epoch| if version >= 7 { epoch } else { -1 };
+    let partitions = vec![
+        PartitionMetadata { index: 1, code: 0, leader: Some(BrokerId(2)), leader_epoch: epoch(8) },
+        PartitionMetadata { index: 0, code: 5, leader: None, leader_epoch: -1 },
+    ];
+    let brokers = vec![
+        BrokerAddress { id: BrokerId(1), host: "kafka-1".into(), port: 9092 },
+        BrokerAddress { id: BrokerId(2), host: "::1".into(), port: 0 },
+    ];
+    let topics = vec![
+        TopicMetadata { name: "orders".into(), uuid, code: 0, partitions },
+        TopicMetadata { name: "none".into(), uuid, code: 3, partitions: Vec::new() },
+    ];
+    (ClusterMetadata { brokers, topics }, if version >= 13 { 129 } else { 0 })
+}
+
+#[test]
+fn an_answer_is_read_with_every_option_of_its_version() {
+    for version in versions::<MetadataRequest>() {
+        let bytes = encoded(&full_answer(version), version);
+        let arrays: &[&str] = match version {
+            5.. => &["brokers", "topics", "partitions", "replicas", "in-sync replicas", "offline replicas"],
+            _ => &["brokers", "topics", "partitions", "replicas", "in-sync replicas"],
+        };
+        assert_eq!(decoded(&bytes, arrays, |bytes| decode(bytes, version)), expected(version), "version {version}");
+    }
+}
+
+#[test]
+fn an_answer_without_options_is_read_in_every_version() {
+    for version in versions::<MetadataRequest>() {
+        let bytes = encoded(&theirs::MetadataResponse::default().with_cluster_id(None), version);
+        let read = decoded(&bytes, &["brokers", "topics"], |bytes| decode(bytes, version));
+        assert_eq!(read, (ClusterMetadata::default(), 0), "version {version}");
+    }
+}
+
+#[test]
+fn a_port_or_a_partition_that_cannot_be_is_malformed() {
+    for version in versions::<MetadataRequest>() {
+        for port in [-1, 65_536, i32::MAX] {
+            let answer = theirs::MetadataResponse::default().with_brokers(vec![broker(1, "kafka-1", port)]);
+            let read = decode(&encoded(&answer, version), version);
+            assert_eq!(read, Err(WireError::Malformed { what: "port" }));
+        }
+        for index in [-1, 1_000_000, i32::MAX] {
+            let topics = vec![topic_answer(version, 0, vec![partition(version, index, 1, 1)])];
+            let topics = topics.into_iter().map(|answer| answer.with_name(Some(topic("orders")))).collect();
+            let read = decode(&encoded(&theirs::MetadataResponse::default().with_topics(topics), version), version);
+            assert_eq!(read, Err(WireError::Malformed { what: "partition index" }));
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Every message at every version of its range, held against kafka-protocol's generated schema.
+//!
+//! Rules:
+//! - Requests are written by us and read by kafka-protocol; answers are written by it, full of options, and read by us.
+//! - Every answer that is tried is also tried cut short at every byte, and with the largest counts at every byte.
+
+mod frames;
+mod metadata;
+mod produce;
+mod small;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+
+use kafka_protocol::messages::TopicName;
+use kafka_protocol::protocol::{Encodable, Request, StrBytes};
+use rskafka::protocol::api_version::ApiVersion;
+use rskafka::protocol::messages::{RequestBody, WriteVersionedType};
+use rskafka::protocol::primitives::Int16;
+
+use super::WireError;
+use crate::core::TopicUuid;
+
+const UUIDS: [TopicUuid; 3] = [[1; 16], [2; 16], [0xf3; 16]];
+
+/// The versions that the Messenger is told, all of them.
+fn versions<R: RequestBody>() -> std::ops::RangeInclusive<i16> {
+    R::API_VERSION_RANGE.min().0.0..=R::API_VERSION_RANGE.max().0.0
+}
+
+/// Our request, as kafka-protocol reads it; written again by it, it has to be the same bytes.
+fn read_back<Theirs: Request>(ours: &impl WriteVersionedType<Vec<u8>>, version: i16) -> Theirs {
+    let mut bytes = Vec::new();
+    ours.write_versioned(&mut bytes, ApiVersion(Int16(version))).unwrap();
+    let mut rest = bytes.as_slice();
+    let theirs = Theirs::decode(&mut rest, version).unwrap();
+    assert_eq!(rest, [0; 0], "left over in version {version}");
+    assert_eq!(encoded(&theirs, version), bytes, "version {version}");
+    theirs
+}
+
+fn encoded(message: &impl Encodable, version: i16) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    message.encode(&mut bytes, version).unwrap();
+    bytes
+}
+
+/// Decodes a valid answer, after every damage to its length and its counts was found to be an error.
+/// `arrays` are the names of all arrays that are in it.
+fn decoded<A: PartialEq + Debug>(
+    bytes: &[u8],
+    arrays: &[&'static str],
+    decode: impl Fn(&[u8]) -> Result<A, WireError>,
+) -> A {
+    for end in 0..bytes.len() {
+        assert!(decode(&bytes[..end]).is_err(), "{end} of {} bytes", bytes.len());
+    }
+    assert_eq!(decode(&[bytes, &[0]].concat()), Err(WireError::LeftOver(1)));
+    let refused = too_large_anywhere(bytes, &decode);
+    for array in arrays {
+        assert!(refused.contains(array), "a huge count of {array} is not refused as such, only {refused:?}");
+    }
+    decode(bytes).unwrap()
+}
+
+/// Writes the largest counts over every place of an answer. What is refused for lack of more than a GiB is named: had
+/// memory been reserved by the count, the error would be one of an element, or there would be no process left.
+fn too_large_anywhere<A>(bytes: &[u8], decode: impl Fn(&[u8]) -> Result<A, WireError>) -> BTreeSet<&'static str> {
+    let counts: [&[u8]; 5] = [
+        &i32::MAX.to_be_bytes(),
+        &i32::MIN.to_be_bytes(),
+        &[0xff, 0xff, 0xff, 0xff, 0x07],
+        &[0xff, 0xff, 0xff, 0xff, 0x0f],
+        &[0xff, 0xff, 0xff, 0xff, 0xff],
+    ];
+    let mut refused = BTreeSet::new();
+    for (at, count) in (0..bytes.len()).flat_map(|at| counts.map(|count| (at, count))) {
+        let followed = [&bytes[..at], count, bytes.get(at + count.len()..).unwrap_or_default()].concat();
+        for damaged in [&followed, &followed[..at + count.len()]] {
+            if let Err(WireError::Truncated { what, missing: 0x4000_0000.. }) = decode(damaged) {
+                refused.insert(what);
+            }
+        }
+    }
+    refused
+}
+
+/// Tagged fields that no version of any message knows (KIP-482).
+fn tags<B: From<&'static [u8]>>() -> BTreeMap<i32, B> {
+    BTreeMap::from([(77, b"unknown".as_slice().into()), (1_000_000, b"".as_slice().into())])
+}
+
+fn topic(name: &'static str) -> TopicName {
+    TopicName(StrBytes::from_static_str(name))
+}
