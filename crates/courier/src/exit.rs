@@ -1,6 +1,6 @@
 //! The exit codes, in one place.
 //!
-//! Rules: numbers are those of BSD's sysexits where it has one for the case.
+//! Rules: numbers are those of BSD's sysexits where it has one for the case, and the shell's for signals.
 
 use std::process::ExitCode;
 
@@ -24,22 +24,25 @@ pub(crate) enum Exit {
     Io = 74,
     /// The configuration is wrong.
     Config = 78,
-    /// A second Ctrl-C: what was under way was left alone.
+    /// Ctrl-C before anything was read, or a second time: what was under way was left alone.
     Interrupted = 130,
+    /// SIGTERM, likewise.
+    Terminated = 143,
 }
 
 /// What `--help` says of them.
 pub(crate) const HELP: &str = "\
 Exit codes:
-  0   everything was delivered (also after Ctrl-C, if all that was read was delivered)
+  0   everything was delivered (also after Ctrl-C or SIGTERM, if all that was read was delivered)
   1   some events were not delivered
   64  the command line makes no sense
   65  some input is no event, or the input is not there
   69  no broker could be reached
   73  a file could not be made
-  74  reading or writing failed
+  74  reading or writing failed, the receipts included
   78  the configuration is wrong
-  130 a second Ctrl-C or SIGTERM: what was under way was left alone";
+  130 Ctrl-C before anything was read, or a second time: what was under way was left alone
+  143 SIGTERM, likewise";
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {

@@ -9,6 +9,7 @@ mod logging;
 mod publish;
 mod sample;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -19,9 +20,10 @@ use crate::exit::Exit;
 #[derive(Parser, Debug)]
 #[command(name = "courier", version, after_long_help = exit::HELP)]
 struct Cli {
-    /// What is logged to standard error: error, warn, info, debug, trace, or a filter as in RUST_LOG.
-    #[arg(long, global = true, value_name = "LEVEL", env = "RUST_LOG", default_value = "error")]
-    log_level: String,
+    /// What is logged to standard error: off, error, warn, info, debug, trace, or a filter such as rskafka=debug.
+    /// Without it RUST_LOG counts, else error.
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log_level: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -29,6 +31,7 @@ struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Publishes events from a file or standard input.
+    #[command(after_long_help = exit::HELP)]
     Publish(publish::PublishArgs),
     /// Shows it at work on a cluster inside this process: faults, and a ledger that balances. Needs no Kafka.
     Demo(demo::DemoArgs),
@@ -46,8 +49,8 @@ fn main() -> ExitCode {
             return code.into();
         }
     };
-    if let Err(error) = logging::start(&cli.log_level) {
-        eprintln!("courier: --log-level {:?}: {error}", cli.log_level);
+    if let Err(error) = logging::start(cli.log_level.as_deref()) {
+        say(&format!("--log-level: {error}"));
         return Exit::Usage.into();
     }
     match cli.command {
@@ -56,9 +59,15 @@ fn main() -> ExitCode {
         Command::Sample(args) => match sample::run(&args) {
             Ok(()) => Exit::Ok.into(),
             Err(error) => {
-                eprintln!("courier: standard output: {error}");
+                say(&format!("standard output: {error}"));
                 Exit::Io.into()
             }
         },
     }
+}
+
+/// Prints a line to standard error.
+fn say(line: &str) {
+    // Nobody is left to tell if that fails, and it changes nothing.
+    let _ = writeln!(std::io::stderr(), "courier: {line}");
 }

@@ -1,26 +1,41 @@
 //! What became of each event: counts, receipts, and the lines that name what failed.
 //!
 //! Rules: every item of the input is counted exactly once; receipts stand in the order of the input; only
-//! the first failures are printed one by one, the rest is counted by its reason.
+//! the first failures are printed one by one, the rest is counted by its reason, of which so many are told apart.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io;
+use std::sync::Arc;
 
 use kafka_courier::{Delivery, DeliveryError, FailedOutcome, RecordMetadata};
 use kafka_courier_event_model::EventId;
-use serde::Serialize;
 
 use super::input::Place;
+use super::receipts::{Receipt, Receipts};
 
 /// Failures that are printed one by one.
 const PRINTED: u64 = 20;
+/// Reasons that are told apart: bad input may bring a new one with each line.
+const REASONS: usize = 1000;
+/// All reasons beyond those.
+const OTHERS: &str = "others";
 
-/// An event that was accepted and whose verdict is still to be noted.
-struct Pending {
+/// An item whose receipt is still to be written.
+struct Entry {
     place: Place,
-    id: EventId,
-    delivery: Delivery,
+    id: Option<EventId>,
+    fate: Fate,
+}
+
+type Verdict = Result<RecordMetadata, DeliveryError>;
+
+enum Fate {
+    /// Accepted.
+    Pending(Delivery),
+    /// Never accepted. Counted already.
+    Refused { topic: Arc<str>, error: String },
+    /// No event. Counted already.
+    Bad(String),
 }
 
 /// Counts of what became of the input.
@@ -31,60 +46,45 @@ pub(crate) struct Counts {
     pub(crate) not_written: u64,
     /// Given up, but may be in the log.
     pub(crate) unknown: u64,
+    /// Read, and left alone since the command was to end.
+    pub(crate) unpublished: u64,
     /// Items that are no event.
     pub(crate) bad: u64,
 }
 
+impl Counts {
+    pub(crate) fn total(&self) -> u64 {
+        self.delivered + self.failed() + self.bad
+    }
+
+    /// Events that were not delivered, or not for sure.
+    pub(crate) fn failed(&self) -> u64 {
+        self.not_written + self.unknown + self.unpublished
+    }
+}
+
 pub(crate) struct Tally {
-    pending: VecDeque<Pending>,
+    queue: VecDeque<Entry>,
     counts: Counts,
     reasons: BTreeMap<String, u64>,
     printed: u64,
-    receipts: Option<BufWriter<File>>,
+    receipts: Receipts,
     /// Called with each line that is to be shown.
     show: Box<dyn Fn(&str) + Send>,
 }
 
-#[derive(Serialize)]
-struct Receipt<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<&'a EventId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    topic: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    partition: Option<i32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    offset: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    place: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    outcome: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<&'a str>,
-}
-
-const EMPTY: Receipt<'static> =
-    Receipt { id: None, topic: None, partition: None, offset: None, place: None, outcome: None, error: None };
-
 impl Tally {
-    pub(crate) fn new(receipts: Option<File>, show: Box<dyn Fn(&str) + Send>) -> Self {
-        Self {
-            pending: VecDeque::new(),
-            counts: Counts::default(),
-            reasons: BTreeMap::new(),
-            printed: 0,
-            receipts: receipts.map(|file| BufWriter::with_capacity(256 << 10, file)),
-            show,
-        }
+    pub(crate) fn new(receipts: Receipts, show: Box<dyn Fn(&str) + Send>) -> Self {
+        Self { queue: VecDeque::new(), counts: Counts::default(), reasons: BTreeMap::new(), printed: 0, receipts, show }
     }
 
     pub(crate) fn counts(&self) -> &Counts {
         &self.counts
     }
 
-    /// Events whose verdict is still to come, or to be noted.
+    /// Items whose verdict is still to come, or to be noted.
     pub(crate) fn in_flight(&self) -> usize {
-        self.pending.len()
+        self.queue.len()
     }
 
     /// How often each reason of failure occurred.
@@ -92,76 +92,103 @@ impl Tally {
         &self.reasons
     }
 
+    /// Why receipts are written no longer.
+    pub(crate) fn receipts_failed(&self) -> Option<&io::Error> {
+        self.receipts.failed()
+    }
+
     pub(crate) fn accepted(&mut self, place: Place, id: EventId, delivery: Delivery) {
-        self.pending.push_back(Pending { place, id, delivery });
+        self.queue.push_back(Entry { place, id: Some(id), fate: Fate::Pending(delivery) });
     }
 
     /// Notes an event that was not accepted.
-    pub(crate) fn refused(&mut self, place: Place, id: &EventId, topic: &str, error: &str) -> io::Result<()> {
+    pub(crate) fn refused(&mut self, place: Place, id: EventId, topic: Arc<str>, error: String) {
         self.counts.not_written += 1;
-        self.report(place, error);
-        let outcome = Some(FailedOutcome::NotWritten.as_str());
-        self.write(&Receipt {
-            id: Some(id),
-            topic: Some(topic),
-            place: Some(place.to_string()),
-            outcome,
-            error: Some(error),
-            ..EMPTY
-        })
+        self.report(place, &error);
+        self.queue.push_back(Entry { place, id: Some(id), fate: Fate::Refused { topic, error } });
+    }
+
+    /// Notes an event that was read and left alone.
+    pub(crate) fn unpublished(&mut self, place: Place, id: EventId, topic: Arc<str>) {
+        self.counts.unpublished += 1;
+        let error = "not published: courier was to end".to_owned();
+        self.queue.push_back(Entry { place, id: Some(id), fate: Fate::Refused { topic, error } });
     }
 
     /// Notes an item that is no event.
-    pub(crate) fn bad(&mut self, place: Place, error: &str) -> io::Result<()> {
+    pub(crate) fn bad(&mut self, place: Place, error: String) {
         self.counts.bad += 1;
-        self.report(place, error);
-        self.write(&Receipt { place: Some(place.to_string()), error: Some(error), ..EMPTY })
+        self.report(place, &error);
+        self.queue.push_back(Entry { place, id: None, fate: Fate::Bad(error) });
     }
 
-    /// Notes the verdicts that are there, from the oldest event on.
-    pub(crate) fn note_settled(&mut self) -> io::Result<()> {
-        while let Some(result) = self.pending.front().and_then(|pending| pending.delivery.now()) {
-            self.note(result)?;
+    /// Notes the verdicts that are there, from the oldest item on.
+    pub(crate) fn note_settled(&mut self) {
+        while let Some(oldest) = self.queue.front() {
+            let verdict = match &oldest.fate {
+                Fate::Pending(delivery) => match delivery.now() {
+                    None => return,
+                    verdict => verdict,
+                },
+                Fate::Refused { .. } | Fate::Bad(_) => None,
+            };
+            self.note_oldest(verdict);
         }
-        Ok(())
     }
 
-    /// Waits for the oldest event's verdict and notes it.
-    ///
-    /// Cancel safety: nothing is lost.
-    pub(crate) async fn wait_for_oldest(&mut self) -> io::Result<()> {
-        match self.pending.front() {
-            Some(pending) => {
-                let result = pending.delivery.clone().await;
-                self.note(result)
+    /// What the oldest item waits for.
+    pub(crate) fn oldest(&self) -> Option<Delivery> {
+        match &self.queue.front()?.fate {
+            Fate::Pending(delivery) => Some(delivery.clone()),
+            _ => None,
+        }
+    }
+
+    /// Notes all that is left: what has no verdict gets none any more.
+    pub(crate) fn note_all(&mut self) {
+        while !self.queue.is_empty() {
+            self.note_settled();
+            self.note_oldest(None);
+        }
+    }
+
+    fn note_oldest(&mut self, verdict: Option<Verdict>) {
+        let Some(Entry { place, id, fate }) = self.queue.pop_front() else { return };
+        let empty = Receipt { id: id.as_ref(), ..Receipt::of(place) };
+        match fate {
+            Fate::Pending(delivery) => {
+                let at = Receipt { topic: Some(delivery.topic()), partition: Some(delivery.partition()), ..empty };
+                self.note_verdict(at, verdict);
             }
-            None => Ok(()),
+            Fate::Refused { topic, error } => {
+                let outcome = Some(FailedOutcome::NotWritten.as_str());
+                self.receipts.write(&Receipt { topic: Some(&topic), outcome, error: Some(&error), ..empty });
+            }
+            Fate::Bad(error) => self.receipts.write(&Receipt { error: Some(&error), ..empty }),
         }
     }
 
-    fn note(&mut self, result: Result<RecordMetadata, DeliveryError>) -> io::Result<()> {
-        let Some(Pending { place, id, delivery }) = self.pending.pop_front() else { return Ok(()) };
-        let (topic, partition) = (Some(delivery.topic()), Some(delivery.partition()));
-        match result {
-            Ok(metadata) => {
+    fn note_verdict(&mut self, at: Receipt<'_>, verdict: Option<Verdict>) {
+        let (outcome, error) = match verdict {
+            Some(Ok(metadata)) => {
                 self.counts.delivered += 1;
-                self.write(&Receipt { id: Some(&id), topic, partition, offset: metadata.offset, ..EMPTY })
+                return self.receipts.write(&Receipt { offset: metadata.offset, ..at });
             }
-            Err(error) => {
-                match error.outcome() {
-                    FailedOutcome::NotWritten => self.counts.not_written += 1,
-                    FailedOutcome::Unknown => self.counts.unknown += 1,
-                }
-                let text = error.to_string();
-                self.report(place, &text);
-                let (place, outcome) = (Some(place.to_string()), Some(error.outcome().as_str()));
-                self.write(&Receipt { id: Some(&id), topic, partition, place, outcome, error: Some(&text), ..EMPTY })
-            }
+            Some(Err(error)) => (error.outcome(), error.to_string()),
+            None => (FailedOutcome::Unknown, "no verdict: courier was ended before it came".to_owned()),
+        };
+        match outcome {
+            FailedOutcome::NotWritten => self.counts.not_written += 1,
+            FailedOutcome::Unknown => self.counts.unknown += 1,
         }
+        self.report(at.place, &error);
+        self.receipts.write(&Receipt { outcome: Some(outcome.as_str()), error: Some(&error), ..at });
     }
 
     fn report(&mut self, place: Place, error: &str) {
-        *self.reasons.entry(error.to_owned()).or_default() += 1;
+        let is_known = self.reasons.contains_key(error) || self.reasons.len() < REASONS;
+        let reason = if is_known { error } else { OTHERS };
+        *self.reasons.entry(reason.to_owned()).or_default() += 1;
         self.printed += 1;
         if self.printed <= PRINTED {
             (self.show)(&format!("{place}: {error}"));
@@ -170,14 +197,32 @@ impl Tally {
         }
     }
 
-    fn write(&mut self, receipt: &Receipt<'_>) -> io::Result<()> {
-        let Some(receipts) = &mut self.receipts else { return Ok(()) };
-        serde_json::to_writer(&mut *receipts, receipt)?;
-        receipts.write_all(b"\n")
+    /// Hands over the receipts that are gathered.
+    pub(crate) fn flush(&mut self) {
+        self.receipts.flush();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_beyond_a_thousand_are_counted_together() {
+        let mut tally = Tally::new(Receipts::default(), Box::new(|_| {}));
+        for line in 1..=5000 {
+            tally.bad(Place::Line(line), format!("reason {}", line.min(3000)));
+        }
+        assert_eq!((tally.reasons().len(), tally.reasons()[OTHERS]), (REASONS + 1, 4000));
+        assert_eq!((tally.reasons()["reason 1"], tally.counts().bad), (1, 5000));
     }
 
-    /// Writes what is still buffered of the receipts.
-    pub(crate) fn finish(&mut self) -> io::Result<()> {
-        self.receipts.as_mut().map_or(Ok(()), Write::flush)
+    #[test]
+    fn an_item_without_a_verdict_holds_no_other_back_from_the_counts() {
+        let mut tally = Tally::new(Receipts::default(), Box::new(|_| {}));
+        tally.bad(Place::Line(1), "x".to_owned());
+        assert_eq!((tally.in_flight(), tally.counts().total()), (1, 1));
+        tally.note_settled();
+        assert_eq!((tally.in_flight(), tally.counts().total()), (0, 1));
     }
 }

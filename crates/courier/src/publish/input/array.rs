@@ -1,8 +1,7 @@
 //! The elements of a JSON array, one after the other, without holding the array.
 //!
 //! Rules: only strings and nesting are understood, enough to find where an element ends; whether it is an
-//! event is its reader's business. What is wrong with the array itself is reported as an element, once, and
-//! ends it.
+//! event is its reader's business. What is wrong with the array itself is reported as an element of its own.
 
 use std::io::{self, BufRead};
 
@@ -15,9 +14,14 @@ pub(super) struct ArrayElements<R> {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Where {
-    Before,
-    Between,
-    After,
+    /// Behind the `[`.
+    First,
+    /// Behind a comma.
+    Next,
+    /// Behind the `]`.
+    Behind,
+    /// Nothing more is read.
+    End,
 }
 
 /// What the bytes so far have opened.
@@ -52,30 +56,33 @@ impl Nesting {
 }
 
 impl<R: BufRead> ArrayElements<R> {
+    /// Reads on behind the `[`.
     pub(super) fn new(input: R, max: usize) -> Self {
-        Self { input, max, text: Vec::new(), place: Where::Before }
+        Self { input, max, text: Vec::new(), place: Where::First }
     }
 
     /// The next element's text, or what is wrong with the array.
     pub(super) fn next_element(&mut self) -> io::Result<Option<Result<&[u8], String>>> {
-        if self.place == Where::Before {
-            self.open()?;
+        match self.place {
+            Where::First | Where::Next => self.element(),
+            Where::Behind => self.end(),
+            Where::End => Ok(None),
         }
-        if self.place == Where::After {
-            return Ok(None);
-        }
+    }
+
+    fn element(&mut self) -> io::Result<Option<Result<&[u8], String>>> {
         self.text.clear();
         let mut nesting = Nesting::default();
         loop {
             let Some(byte) = self.byte()? else {
-                self.place = Where::After;
+                self.place = Where::End;
                 return Ok(Some(Err("the input ends inside the array".to_owned())));
             };
             if nesting.ends_before(byte) {
                 return self.finish(byte);
             }
             if self.text.len() == self.max {
-                self.place = Where::After;
+                self.place = Where::End;
                 return Ok(Some(Err(format!("longer than {} bytes; what follows it is not read", self.max))));
             }
             self.text.push(byte);
@@ -83,24 +90,18 @@ impl<R: BufRead> ArrayElements<R> {
     }
 
     fn finish(&mut self, end: u8) -> io::Result<Option<Result<&[u8], String>>> {
-        let first_and_last = self.place == Where::Between && end == b']' && self.text.trim_ascii().is_empty();
-        if end == b']' {
-            self.place = Where::After;
-            if let Some(byte) = self.after_space()? {
-                return Ok(Some(Err(format!("{:?} follows the array", char::from(byte)))));
-            }
+        let is_first = self.place == Where::First;
+        self.place = if end == b']' { Where::Behind } else { Where::Next };
+        if !self.text.trim_ascii().is_empty() {
+            return Ok(Some(Ok(self.text.trim_ascii())));
         }
-        if first_and_last {
-            return Ok(None);
-        }
-        Ok(Some(Ok(self.text.trim_ascii())))
+        if is_first && end == b']' { self.end() } else { Ok(Some(Err("nothing stands beside a comma".to_owned()))) }
     }
 
-    /// Passes over everything up to and with the `[` that the caller has seen coming.
-    fn open(&mut self) -> io::Result<()> {
-        while self.byte()?.is_some_and(|byte| byte != b'[') {}
-        self.place = Where::Between;
-        Ok(())
+    fn end(&mut self) -> io::Result<Option<Result<&[u8], String>>> {
+        self.place = Where::End;
+        let rest = self.after_space()?;
+        Ok(rest.map(|byte| Err(format!("{:?} follows the array; nothing from there on is read", char::from(byte)))))
     }
 
     fn after_space(&mut self) -> io::Result<Option<u8>> {
@@ -124,7 +125,7 @@ mod tests {
     use super::*;
 
     fn elements(text: &str) -> Vec<Result<String, String>> {
-        let mut elements = ArrayElements::new(text.as_bytes(), 20);
+        let mut elements = ArrayElements::new(text.strip_prefix('[').unwrap().as_bytes(), 20);
         let mut seen = Vec::new();
         while let Some(element) = elements.next_element().unwrap() {
             seen.push(element.map(|text| String::from_utf8_lossy(text).into_owned()));
@@ -142,14 +143,21 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_place_between_commas_is_an_element_that_will_be_no_event() {
-        assert_eq!(elements("[1,,2]"), [ok("1"), ok(""), ok("2")]);
+    fn an_empty_place_beside_a_comma_is_an_element_that_is_wrong() {
+        let empty = || Err("nothing stands beside a comma".to_owned());
+        assert_eq!(elements("[1,,2]"), [ok("1"), empty(), ok("2")]);
+        assert_eq!(elements("[1,]"), [ok("1"), empty()]);
+        assert_eq!(elements("[,]"), [empty(), empty()]);
+        assert_eq!(elements("[ ]"), []);
     }
 
     #[test]
-    fn what_follows_the_array_is_reported() {
-        assert_eq!(elements("[1] x").len(), 1);
-        assert!(elements("[1] x")[0].as_ref().unwrap_err().contains("follows the array"));
+    fn what_follows_the_array_is_an_element_of_its_own_that_is_wrong() {
+        for text in ["[1] x", "[] x"] {
+            let mut seen = elements(text);
+            assert!(seen.pop().unwrap().unwrap_err().contains("'x' follows the array"));
+            assert_eq!(seen, elements(text.trim_end_matches('x')));
+        }
     }
 
     #[test]

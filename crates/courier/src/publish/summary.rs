@@ -1,0 +1,134 @@
+//! What is said at the end, and the exit code.
+//!
+//! Rules: only what happened is named; the exit code says the worst.
+
+use std::path::Path;
+use std::time::Duration;
+
+use indicatif::HumanCount;
+
+use super::input::Place;
+use super::session::End;
+use super::tally::{Counts, Tally};
+use crate::exit::Exit;
+
+/// Reasons that are told with their number.
+const REASONS: usize = 10;
+
+/// What became of an input.
+pub(super) struct Summary {
+    /// Why reading ended.
+    pub(super) end: End,
+    /// The last item that was read.
+    pub(super) last: Option<Place>,
+    /// The first event that was read and left alone.
+    pub(super) left: Option<Place>,
+    /// The exit code, if it was ended at once.
+    pub(super) cut: Option<Exit>,
+    pub(super) took: Duration,
+    pub(super) tally: Tally,
+}
+
+impl Summary {
+    /// Prints it. `receipts` is their file.
+    pub(super) fn print(&self, receipts: Option<&Path>) -> Exit {
+        let counts = self.tally.counts();
+        crate::say(&sentence(counts, self.took.as_secs_f64()));
+        let mut reasons: Vec<_> = self.tally.reasons().iter().collect();
+        reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        for (reason, count) in reasons.into_iter().take(REASONS).filter(|(_, count)| **count > 1) {
+            crate::say(&format!("  {} times: {reason}", HumanCount(*count)));
+        }
+        if let Some(stop) = stop(self.end, self.last, self.left) {
+            crate::say(&stop);
+        }
+        let failed = self.tally.receipts_failed();
+        if let (Some(error), Some(path)) = (failed, receipts) {
+            crate::say(&format!("receipts {}: {error}; they are not complete", path.display()));
+        }
+        self.cut.unwrap_or_else(|| exit_code(counts, self.end, failed.is_some()))
+    }
+}
+
+fn sentence(counts: &Counts, seconds: f64) -> String {
+    let Counts { delivered, not_written, unknown, unpublished, bad } = *counts;
+    let rate = HumanCount((delivered as f64 / seconds.max(1e-3)) as u64);
+    let total = HumanCount(counts.total());
+    let mut text = format!("{total} read, {} delivered in {seconds:.1} s ({rate}/s)", HumanCount(delivered));
+    for (count, what) in [
+        (not_written, "failed and not written"),
+        (unknown, "failed and perhaps written"),
+        (unpublished, "read and not published"),
+        (bad, "no event"),
+    ] {
+        if count > 0 {
+            text.push_str(&format!(", {} {what}", HumanCount(count)));
+        }
+    }
+    text
+}
+
+/// Where reading stopped, if that was not the input's end.
+fn stop(end: End, last: Option<Place>, left: Option<Place>) -> Option<String> {
+    let mut text = match (end, last) {
+        (End::Input, _) => return None,
+        (End::Strict, Some(last)) => format!("stopped at {last}, which is no event (--strict)"),
+        (_, Some(last)) => format!("stopped after {last}"),
+        (_, None) => "stopped before the first event".to_owned(),
+    };
+    if let Some(left) = left {
+        text.push_str(&format!("; nothing was published from {left} on"));
+    }
+    Some(text)
+}
+
+fn exit_code(counts: &Counts, end: End, receipts_failed: bool) -> Exit {
+    if receipts_failed {
+        Exit::Io
+    } else if counts.failed() > 0 {
+        Exit::SomeFailed
+    } else if counts.bad > 0 || end == End::Strict {
+        Exit::Data
+    } else if end == End::InputFailed {
+        Exit::Io
+    } else {
+        Exit::Ok
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_code_says_the_worst() {
+        let counts = |not_written, bad| Counts { delivered: 5, not_written, bad, ..Counts::default() };
+        let left_alone = Counts { unpublished: 1, ..Counts::default() };
+        assert_eq!(exit_code(&counts(0, 0), End::Input, false), Exit::Ok);
+        assert_eq!(exit_code(&counts(0, 0), End::Signal, false), Exit::Ok);
+        assert_eq!(exit_code(&counts(1, 1), End::Input, false), Exit::SomeFailed);
+        assert_eq!(exit_code(&left_alone, End::Signal, false), Exit::SomeFailed);
+        assert_eq!(exit_code(&counts(0, 1), End::Strict, false), Exit::Data);
+        assert_eq!(exit_code(&counts(0, 0), End::InputFailed, false), Exit::Io);
+        assert_eq!(exit_code(&counts(1, 1), End::NoReceipts, true), Exit::Io);
+    }
+
+    #[test]
+    fn the_summary_names_only_what_happened() {
+        let counts = Counts { delivered: 1_000_000, unknown: 2, ..Counts::default() };
+        assert_eq!(
+            sentence(&counts, 2.0),
+            "1,000,002 read, 1,000,000 delivered in 2.0 s (500,000/s), 2 failed and perhaps written"
+        );
+    }
+
+    #[test]
+    fn where_reading_stopped_is_told_unless_it_was_the_end() {
+        let (line, next) = (Some(Place::Line(7)), Some(Place::Line(6)));
+        assert_eq!(stop(End::Input, line, None), None);
+        assert_eq!(stop(End::Signal, None, None).unwrap(), "stopped before the first event");
+        assert_eq!(stop(End::Signal, line, None).unwrap(), "stopped after line 7");
+        let left = stop(End::NoReceipts, line, next).unwrap();
+        assert_eq!(left, "stopped after line 7; nothing was published from line 6 on");
+    }
+}

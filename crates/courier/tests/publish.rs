@@ -1,0 +1,78 @@
+//! `courier publish`: what goes in, and what it says.
+#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+mod support;
+
+use support::{Courier, LOGIN, arrived, cluster, command, ids};
+
+#[tokio::test]
+async fn whole_lines_are_published_while_the_next_is_still_being_written() {
+    let cluster = cluster().await;
+    let mut courier = Courier::publish(&cluster, &[], &[]);
+    let (head, tail) = LOGIN.split_at(20);
+    courier.write(&format!("{LOGIN}\n{head}")).await;
+    arrived(&cluster, "user-events", 1).await;
+    courier.ended_with(tail).await.expect(0, &["2 read, 2 delivered"]);
+    assert_eq!(ids(&cluster.records("user-events")), ["login", "login"]);
+}
+
+#[tokio::test]
+async fn the_last_element_of_an_array_is_published_while_the_input_stays_open() {
+    let cluster = cluster().await;
+    let mut courier = Courier::publish(&cluster, &[], &[]);
+    courier.write(&format!("[{LOGIN},{LOGIN}]")).await;
+    arrived(&cluster, "user-events", 2).await;
+    courier.ended_with("x").await.expect(65, &["element 3: ", "follows the array", "2 delivered"]);
+}
+
+#[tokio::test]
+async fn unknown_variables_are_named_whatever_the_log_level() {
+    let cluster = cluster().await;
+    let courier = Courier::publish(&cluster, &["--log-level", "off"], &[("KAFKA_BORKERS", "x:1")]);
+    courier.ended_with("").await.expect(0, &["courier: warning: KAFKA_BORKERS"]);
+}
+
+#[tokio::test]
+async fn a_log_level_that_is_none_is_refused_and_rust_log_of_other_programs_is_not() {
+    for level in ["bogus", "", "info,bogus", "kafka_courier=bogus"] {
+        Courier::start(command(&["--log-level", level, "sample"], &[])).ended().await.expect(64, &["--log-level"]);
+    }
+    for level in ["off", "INFO", "info,rskafka=debug"] {
+        Courier::start(command(&["--log-level", level, "sample"], &[])).ended().await.expect(0, &[]);
+    }
+    Courier::start(command(&["sample"], &[("RUST_LOG", "tower_http")])).ended().await.expect(0, &[]);
+    let warned = Courier::start(command(&["sample"], &[("RUST_LOG", "a=b=c")])).ended().await;
+    warned.expect(0, &["courier: warning: RUST_LOG"]);
+}
+
+#[tokio::test]
+async fn json_over_several_lines_is_answered_with_how_to_make_it_one() {
+    let cluster = cluster().await;
+    let ended = Courier::publish(&cluster, &[], &[]).ended_with("{\n  \"type\": \"a\"\n}\n").await;
+    ended.expect(65, &["line 1: ", "one event per line; `jq -c` makes it so"]);
+    assert_eq!(ended.err.matches("jq -c").count(), 1, "{}", ended.err);
+    assert!(!ended.err.contains("at line 1"), "{}", ended.err);
+}
+
+#[tokio::test]
+async fn help_has_the_exit_codes_and_a_negative_count_is_named() {
+    for arguments in [&["--help"][..], &["publish", "--help"]] {
+        let ended = Courier::start(command(arguments, &[])).ended().await;
+        assert!(ended.code == Some(0) && ended.out.contains("143"), "{}", ended.out);
+    }
+    Courier::start(command(&["sample", "--count", "-1"], &[])).ended().await.expect(64, &["'-1'", "0 or more"]);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_standard_error_that_is_full_changes_no_verdict() {
+    let cluster = cluster().await;
+    let brokers = cluster.bootstrap();
+    let mut command = command(&["publish", "--brokers", &brokers], &[]);
+    command.stderr(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+    let mut child = command.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut input, format!("garbage\n{LOGIN}\n").as_bytes()).await.unwrap();
+    drop(input);
+    assert_eq!(child.wait().await.unwrap().code(), Some(65));
+    assert_eq!(ids(&cluster.records("user-events")), ["login"]);
+}

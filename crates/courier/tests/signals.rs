@@ -1,0 +1,126 @@
+//! Ctrl-C and SIGTERM: what was read is delivered within the grace period, and the rest is told.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+mod support;
+
+use kafka_courier_test_broker::{ApiKey, Fault, Rule, TestCluster};
+use support::{Courier, LOGIN, ORDER, arrived, cluster, ids, receipts, until};
+
+/// Waits for a topic, and for a batch to be filled, as long as any test lasts.
+const PATIENT: &[(&str, &str)] = &[("KAFKA_METADATA_TIMEOUT", "10m"), ("KAFKA_DELIVERY_TIMEOUT", "10m")];
+/// Nothing is sent before the input has ended.
+const GATHERING: &[(&str, &str)] = &[("KAFKA_FLUSH_TIMEOUT", "5m"), ("KAFKA_DELIVERY_TIMEOUT", "10m")];
+
+/// A courier whose input has ended, and whose one event waits for an answer that never comes.
+async fn waiting_for_an_answer(arguments: &[&str]) -> (TestCluster, Courier) {
+    let cluster = cluster().await;
+    cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::Swallow));
+    let mut courier = Courier::publish(&cluster, arguments, GATHERING);
+    courier.write(LOGIN).await;
+    courier.end_input();
+    until(&cluster, |cluster| cluster.requests(ApiKey::Produce) > 0).await;
+    (cluster, courier)
+}
+
+/// A courier that has read an event that is delivered and two for a topic that is not there.
+async fn waiting_for_a_topic(arguments: &[&str]) -> (TestCluster, Courier) {
+    let cluster = cluster().await;
+    let mut courier = Courier::publish(&cluster, arguments, PATIENT);
+    // One write below the size that pipes pass on whole: when the first is there all were read.
+    courier.write(&format!("{LOGIN}\n{ORDER}\n{ORDER}\n{{\"type\":")).await;
+    arrived(&cluster, "user-events", 1).await;
+    (cluster, courier)
+}
+
+#[tokio::test]
+async fn a_signal_after_the_input_has_ended_starts_the_grace_period() {
+    let (_cluster, courier) = waiting_for_an_answer(&["--grace", "0"]).await;
+    courier.signal("TERM");
+    courier.ended().await.expect(1, &["interrupted", "1 read, 0 delivered", "1 failed and perhaps written"]);
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_with_a_summary_and_all_receipts() {
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("receipts");
+        let arguments = ["--grace", "600", "--receipts", file.to_str().unwrap()];
+        let (_cluster, mut courier) = waiting_for_an_answer(&arguments).await;
+        courier.signal("TERM");
+        courier.until_said("interrupted").await;
+        courier.signal(signal);
+        courier.ended().await.expect(code, &["1 read, 0 delivered", "1 failed and perhaps written"]);
+        let receipts = receipts(&std::fs::read_to_string(file).unwrap());
+        assert_eq!(
+            (receipts.len(), &receipts[0]["id"], &receipts[0]["outcome"]),
+            (1, &"login".into(), &"unknown".into())
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_was_read_is_published_within_the_grace_period() {
+    let (cluster, mut courier) = waiting_for_a_topic(&["--grace", "600"]).await;
+    courier.signal("TERM");
+    courier.until_said("interrupted").await;
+    cluster.create_topic(&kafka_courier_test_broker::TopicSpec::new("default-events", 1)).unwrap();
+    let ended = courier.ended().await;
+    ended.expect(0, &["3 read, 3 delivered", "stopped after line 3"]);
+    assert!(!ended.err.contains("not published"), "{}", ended.err);
+    assert_eq!(ids(&cluster.records("default-events")), ["order", "order"]);
+}
+
+#[tokio::test]
+async fn what_was_read_and_could_not_be_published_is_told_one_by_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("receipts");
+    let (_cluster, courier) = waiting_for_a_topic(&["--grace", "0", "--receipts", file.to_str().unwrap()]).await;
+    courier.signal("INT");
+    courier.ended().await.expect(
+        1,
+        &[
+            "3 read, 1 delivered",
+            "2 read and not published",
+            "stopped after line 3; nothing was published from line 2 on",
+        ],
+    );
+    let receipts = receipts(&std::fs::read_to_string(file).unwrap());
+    let told: Vec<_> = receipts.iter().map(|r| [&r["place"], &r["topic"], &r["outcome"]].map(|v| v.as_str())).collect();
+    assert_eq!(
+        told,
+        [
+            [Some("line 1"), Some("user-events"), None],
+            [Some("line 2"), Some("default-events"), Some("not_written")],
+            [Some("line 3"), Some("default-events"), Some("not_written")],
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_second_signal_while_the_rest_is_published_tells_the_rest_too() {
+    let (_cluster, mut courier) = waiting_for_a_topic(&["--grace", "600"]).await;
+    courier.signal("TERM");
+    courier.until_said("interrupted").await;
+    courier.signal("TERM");
+    courier.ended().await.expect(143, &["stopped after line 3", "2 read and not published"]);
+}
+
+#[tokio::test]
+async fn no_grace_period_is_too_long() {
+    let cluster = cluster().await;
+    let mut courier = Courier::publish(&cluster, &["--grace", "18446744073709551615"], &[]);
+    courier.write(&format!("{LOGIN}\n")).await;
+    arrived(&cluster, "user-events", 1).await;
+    courier.signal("TERM");
+    courier.ended().await.expect(0, &["1 read, 1 delivered", "stopped after line 1"]);
+}
+
+#[tokio::test]
+async fn a_signal_before_a_broker_is_reached_ends_it_with_a_word() {
+    let cluster = cluster().await;
+    cluster.blackhole(1);
+    let courier = Courier::publish(&cluster, &[], PATIENT);
+    until(&cluster, |cluster| cluster.requests(ApiKey::ApiVersions) + cluster.requests(ApiKey::Metadata) > 0).await;
+    courier.signal("TERM");
+    courier.ended().await.expect(143, &["stopped before anything was read"]);
+}

@@ -1,0 +1,153 @@
+//! The command as its users have it: the binary, its pipes, its signals, on a cluster inside the test's process.
+//!
+//! Rules: a test waits for what it needs, and says what the command had said if that never comes.
+#![allow(dead_code)] // each test file uses its own part
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests may, as tests do
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use kafka_courier_test_broker::{Record, TestCluster};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+
+/// Beyond any that the machine may need.
+const LONG: Duration = Duration::from_secs(120);
+
+pub(crate) const LOGIN: &str = r#"{"id":"login","type":"user.logged_in","data":{"user_id":"u-1"}}"#;
+pub(crate) const ORDER: &str = r#"{"id":"order","type":"order.placed"}"#;
+
+/// One broker with the topic of [`LOGIN`], and none for [`ORDER`].
+pub(crate) async fn cluster() -> TestCluster {
+    TestCluster::builder().topic("user-events", 1).start().await.unwrap()
+}
+
+/// Waits until so many records are in that topic.
+pub(crate) async fn arrived(cluster: &TestCluster, topic: &str, count: u64) {
+    let arrived = cluster.wait_for_records(topic, count);
+    tokio::time::timeout(LONG, arrived).await.expect("the records in time");
+}
+
+/// Waits until something is so of the cluster.
+pub(crate) async fn until(cluster: &TestCluster, is_so: impl Fn(&TestCluster) -> bool) {
+    tokio::time::timeout(LONG, cluster.wait_until(is_so)).await.expect("it in time");
+}
+
+pub(crate) fn ids(records: &[Record]) -> Vec<String> {
+    records.iter().map(|r| String::from_utf8(r.header("event_id").unwrap().to_vec()).unwrap()).collect()
+}
+
+/// A courier under way.
+pub(crate) struct Courier {
+    child: Child,
+    input: Option<ChildStdin>,
+    out: BufReader<ChildStdout>,
+    err: BufReader<ChildStderr>,
+    said: String,
+}
+
+/// One that has ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+/// The binary with a quick producer's settings and no others, `settings` among them as `NAME=value`.
+pub(crate) fn command(arguments: &[&str], settings: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_courier"));
+    command.args(arguments).env_clear().env("KAFKA_FLUSH_TIMEOUT", "1ms").envs(settings.iter().copied());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+impl Courier {
+    pub(crate) fn start(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        Self {
+            input: child.stdin.take(),
+            out: BufReader::new(child.stdout.take().unwrap()),
+            err: BufReader::new(child.stderr.take().unwrap()),
+            child,
+            said: String::new(),
+        }
+    }
+
+    /// `courier publish` on this cluster.
+    pub(crate) fn publish(cluster: &TestCluster, arguments: &[&str], settings: &[(&str, &str)]) -> Self {
+        let brokers = cluster.bootstrap();
+        let arguments: Vec<_> =
+            ["publish", "--brokers", &brokers].into_iter().chain(arguments.iter().copied()).collect();
+        Self::start(command(&arguments, settings))
+    }
+
+    /// Writes to its standard input, which stays open.
+    pub(crate) async fn write(&mut self, text: &str) {
+        let input = self.input.as_mut().unwrap();
+        input.write_all(text.as_bytes()).await.unwrap();
+        input.flush().await.unwrap();
+    }
+
+    pub(crate) fn end_input(&mut self) {
+        self.input = None;
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.child.id().unwrap().to_string();
+        assert!(std::process::Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+    }
+
+    /// Waits until it has said a line with this text on standard error.
+    pub(crate) async fn until_said(&mut self, text: &str) {
+        let mut line = String::new();
+        while !line.contains(text) {
+            line.clear();
+            let read = tokio::time::timeout(LONG, self.err.read_line(&mut line)).await;
+            assert!(matches!(read, Ok(Ok(1..))), "it never said {text:?}, but:\n{}", self.said);
+            self.said.push_str(&line);
+        }
+    }
+
+    /// The next line of its standard output.
+    pub(crate) async fn line(&mut self) -> String {
+        let mut line = String::new();
+        tokio::time::timeout(LONG, self.out.read_line(&mut line)).await.expect("a line in time").unwrap();
+        line
+    }
+
+    /// Waits until it has ended. Its standard input stays as it is.
+    pub(crate) async fn ended(mut self) -> Ended {
+        let mut out = String::new();
+        let all = async {
+            let (out, err) = tokio::join!(self.out.read_to_string(&mut out), self.err.read_to_string(&mut self.said));
+            out.unwrap();
+            err.unwrap();
+            self.child.wait().await.unwrap()
+        };
+        let status = tokio::time::timeout(LONG, all).await.expect("it ends");
+        Ended { code: status.code(), out, err: self.said }
+    }
+
+    /// Gives it this input and waits until it has ended.
+    pub(crate) async fn ended_with(mut self, input: &str) -> Ended {
+        self.write(input).await;
+        self.end_input();
+        self.ended().await
+    }
+}
+
+impl Ended {
+    /// Its exit code and texts that it must have said on standard error.
+    pub(crate) fn expect(&self, code: i32, said: &[&str]) {
+        assert_eq!(self.code, Some(code), "{}", self.err);
+        for text in said {
+            assert!(self.err.contains(text), "not said: {text:?}, but:\n{}", self.err);
+        }
+    }
+}
+
+/// The lines of a receipts file as JSON.
+pub(crate) fn receipts(text: &str) -> Vec<serde_json::Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
