@@ -23,7 +23,7 @@ const CHUNK: usize = 64 * 1024;
 #[derive(Args, Clone, Debug)]
 pub(crate) struct SampleArgs {
     /// How many events to print.
-    #[arg(long, value_name = "N", default_value_t = 10)]
+    #[arg(long, value_name = "N", default_value_t = 10, allow_negative_numbers = true, value_parser = count)]
     pub(crate) count: u64,
     /// Other seeds give other events, the same seed the same.
     #[arg(long, value_name = "S", default_value_t = 1)]
@@ -31,10 +31,14 @@ pub(crate) struct SampleArgs {
     /// Events of this type only; may be given several times.
     #[arg(long = "type", value_name = "TYPE", value_parser = PossibleValuesParser::new(BUILT_IN.iter().map(|b| b.event_type)))]
     pub(crate) types: Vec<String>,
-    /// When the first event happens. Kafka deletes records older than a topic's retention: for a topic that keeps
-    /// them only so long, give a recent time.
+    /// When the first event happens, as its JSON has it. A record's own timestamp is the time of its publishing, so that
+    /// Kafka keeps old events as long as new ones.
     #[arg(long, value_name = "RFC3339", default_value = "2025-01-01T00:00:00Z")]
     pub(crate) start: Timestamp,
+}
+
+fn count(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "a number of events is 0 or more".to_owned())
 }
 
 /// Prints the events as NDJSON on stdout. A reader that goes away early is no error.
