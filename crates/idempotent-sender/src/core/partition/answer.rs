@@ -372,7 +372,8 @@ impl<T: Clone> Partition<T> {
         if flight.proof != Proof::None {
             return self.settle_delivered(flight, cx);
         }
-        let reason = reason.or_else(|| flight.history.reason.clone()).or_else(|| self.trouble.clone());
+        let unanswered = flight.outstanding.map(|_| Reason::NoAnswer("it is still waited for".into()));
+        let reason = reason.or(unanswered).or_else(|| flight.history.reason.clone()).or_else(|| self.trouble.clone());
         let reason = reason.unwrap_or_else(|| match self.leader {
             None => Reason::NoLeader,
             Some(_) => Reason::NotAvailable("nothing could be sent to the leader in time".into()),

@@ -167,6 +167,18 @@ fn the_halves_of_a_batch_whose_place_is_known_lie_one_behind_the_other() {
 }
 
 #[test]
+fn what_is_given_up_while_its_answer_is_awaited_says_that_no_answer_came() {
+    let mut bench = Bench::new(Config::default());
+    bench.submit(0, 1);
+    bench.send().unwrap();
+    bench.now += bench.config.delivery_timeout;
+    bench.decide(|partition, cx| partition.expire(cx));
+    let Verdict::Failed(failure) = &bench.verdicts()[0].1 else { panic!("it was not delivered") };
+    assert_eq!(failure.outcome, crate::core::FailedOutcome::Unknown);
+    assert!(failure.reason.to_string().starts_with("no answer from the broker"), "{}", failure.reason);
+}
+
+#[test]
 fn only_the_last_of_the_given_up_are_remembered() {
     let mut bench = Bench::new(Config { retry_max: 0, ..Config::default() });
     for ordinal in 0..GIVEN_UP_REMEMBERED as u64 + 40 {
