@@ -59,9 +59,10 @@ simulate schedules="100000":
 plants *names:
     crates/idempotent-sender/tests/plants/run {{ names }}
 
-# Fuzzes one target, for example: just fuzz record_batch -- -max_total_time=60 (needs nightly and cargo-fuzz).
+# Fuzzes one target, for example: just fuzz broker_answer -max_total_time=60 (needs nightly and cargo-fuzz).
 fuzz target *args:
-    cargo +nightly fuzz run {{ target }} {{ args }}
+    mkdir -p fuzz/corpus/{{ target }}
+    cargo +nightly fuzz run {{ target }} fuzz/corpus/{{ target }} fuzz/seeds/{{ target }} -- -rss_limit_mb=512 -malloc_limit_mb=64 {{ args }}
 
 # What CI runs.
 ci:

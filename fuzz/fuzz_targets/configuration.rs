@@ -1,0 +1,26 @@
+//! Arbitrary pairs of name and value, one a line, as the environment that the producer is set up from.
+//!
+//! Rules: no input panics; what was taken is valid, and what was not says why; brokers and defaults read back.
+#![no_main]
+
+use kafka_courier::{Endpoint, KafkaConfig};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let text = String::from_utf8_lossy(data);
+    let pairs = text.lines().map(|line| line.split_once('=').unwrap_or((line, "")));
+    let variables = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    match KafkaConfig::from_variables(variables) {
+        Ok((config, warnings)) => {
+            assert_eq!(config.validate(), Ok(()));
+            assert!(warnings.iter().all(|warning| warning.starts_with("KAFKA_")));
+            for broker in &config.brokers {
+                assert_eq!(broker.to_string().parse::<Endpoint>().as_ref(), Ok(broker));
+            }
+        }
+        Err(problems) => {
+            assert!(!problems.0.is_empty());
+            assert!(problems.0.iter().all(|problem| problem.starts_with("KAFKA_")), "{problems}");
+        }
+    }
+});
