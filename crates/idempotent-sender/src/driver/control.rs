@@ -106,9 +106,9 @@ impl Control {
         producer_id: i64,
     ) -> LookAnswer {
         let Ok(link) = self.dialer.dial(&leader.host, leader.port).await else { return LookAnswer::Unavailable };
-        let question = describe_producers::Request { topic, partition };
+        let question = describe_producers::Request { topic: topic.clone(), partition };
         match timeout(self.timeout, link.request(question)).await {
-            Ok(Ok(answer)) => describe_producers::judge(&answer.0, producer_id),
+            Ok(Ok(answer)) => describe_producers::judge(&answer.0, &topic, partition, producer_id),
             Ok(Err(error)) if error.contains("matching version") => LookAnswer::Nothing,
             Ok(Err(_)) | Err(_) => LookAnswer::Unavailable,
         }

@@ -83,7 +83,7 @@ message!(ApiVersionsRequest => ApiVersions((i16, Vec<small::ApiRange>)), ApiVers
 message!(InitProducerIdRequest => ProducerId((i16, i64)), InitProducerId, init_producer_id::VERSIONS,
     flexible init_producer_id::FIRST_FLEXIBLE, header init_producer_id::FIRST_FLEXIBLE,
     |_, out, version| init_producer_id::encode(out, version), init_producer_id::decode);
-message!(describe_producers::Request => Producers((i16, Vec<describe_producers::Producer>)), DescribeProducers,
+message!(describe_producers::Request => Producers(Vec<describe_producers::Described>), DescribeProducers,
     describe_producers::VERSIONS, flexible describe_producers::FIRST_FLEXIBLE, header describe_producers::FIRST_FLEXIBLE,
     describe_producers::Request::encode, describe_producers::decode);
 

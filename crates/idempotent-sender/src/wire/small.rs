@@ -112,27 +112,37 @@ pub(crate) mod describe_producers {
         pub(crate) last_sequence: i32,
     }
 
-    /// The partition's error code and its producers.
-    pub(crate) fn decode(bytes: &[u8], version: i16) -> Result<(i16, Vec<Producer>), WireError> {
+    /// What was answered for one partition.
+    #[derive(Clone, PartialEq, Eq, Debug)]
+    pub(crate) struct Described {
+        pub(crate) topic: Arc<str>,
+        pub(crate) partition: i32,
+        pub(crate) code: i16,
+        pub(crate) producers: Vec<Producer>,
+    }
+
+    /// Every partition that the answer speaks of.
+    pub(crate) fn decode(bytes: &[u8], version: i16) -> Result<Vec<Described>, WireError> {
         let mut reader = Reader::new(bytes, version >= FIRST_FLEXIBLE);
         reader.i32("throttle time")?;
-        let mut found = (0, Vec::new());
+        let mut all = Vec::new();
         reader.vec("topics", 3, |reader| {
-            reader.string("topic name")?;
-            reader.vec("partitions", 9, |reader| {
-                reader.i32("partition index")?;
-                let code = reader.i16("error code")?;
-                reader.nullable_string("error message")?;
-                let producers = reader.vec("producers", 33, producer)?;
-                reader.skip_tags()?;
-                found = (code, producers);
-                Ok(())
-            })?;
+            let topic = reader.string("topic name")?;
+            all.extend(reader.vec("partitions", 9, |reader| described(reader, &topic))?);
             reader.skip_tags()
         })?;
         reader.skip_tags()?;
         reader.end()?;
-        Ok(found)
+        Ok(all)
+    }
+
+    fn described(reader: &mut Reader<'_>, topic: &Arc<str>) -> Result<Described, WireError> {
+        let partition = reader.i32("partition index")?;
+        let code = reader.i16("error code")?;
+        reader.nullable_string("error message")?;
+        let producers = reader.vec("producers", 33, producer)?;
+        reader.skip_tags()?;
+        Ok(Described { topic: topic.clone(), partition, code, producers })
     }
 
     fn producer(reader: &mut Reader<'_>) -> Result<Producer, WireError> {
@@ -146,10 +156,14 @@ pub(crate) mod describe_producers {
         Ok(Producer { id, epoch, last_sequence })
     }
 
-    /// What the answer says of one producer id.
-    pub(crate) fn judge((code, producers): &(i16, Vec<Producer>), producer_id: i64) -> LookAnswer {
-        let retriable = crate::core::ErrorCode(*code).is_retriable();
-        match producers.iter().find(|producer| producer.id == producer_id) {
+    /// What the answer says of one producer id in the partition that was asked for. An answer for another
+    /// partition says nothing: it must not pass for a proof.
+    pub(crate) fn judge(answer: &[Described], topic: &str, partition: i32, producer_id: i64) -> LookAnswer {
+        let Some(asked) = answer.iter().find(|found| &*found.topic == topic && found.partition == partition) else {
+            return LookAnswer::Unavailable;
+        };
+        let retriable = crate::core::ErrorCode(asked.code).is_retriable();
+        match asked.producers.iter().find(|producer| producer.id == producer_id) {
             Some(found) => LookAnswer::Producer { epoch: found.epoch, last_sequence: found.last_sequence },
             None if retriable => LookAnswer::Unavailable,
             None => LookAnswer::Nothing,

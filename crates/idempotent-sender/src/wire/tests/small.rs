@@ -11,7 +11,7 @@ use super::{decoded, encoded, read_back, tags, topic, versions};
 use crate::core::LookAnswer;
 use crate::wire::WireError;
 use crate::wire::messenger::{ApiVersionsRequest, InitProducerIdRequest};
-use crate::wire::small::describe_producers::{Producer, judge};
+use crate::wire::small::describe_producers::{Described, Producer, judge};
 use crate::wire::small::{api_versions, describe_configs, describe_producers, init_producer_id};
 
 #[test]
@@ -119,7 +119,8 @@ fn producers_are_read_with_every_option() {
         let bytes = producers(code, expected);
         let arrays = ["topics", "partitions", "producers"];
         let read = decoded(&bytes, &arrays, |bytes| describe_producers::decode(bytes, 0));
-        assert_eq!(read, (code, expected.to_vec()));
+        let expected = Described { topic: "orders".into(), partition: 7, code, producers: expected.to_vec() };
+        assert_eq!(read, [expected]);
     }
 }
 
@@ -127,11 +128,24 @@ fn producers_are_read_with_every_option() {
 fn a_look_tells_a_producer_that_is_there_from_one_that_is_not_and_from_a_leader_that_cannot_say() {
     let ours = Producer { id: 7, epoch: 3, last_sequence: 12 };
     let found = LookAnswer::Producer { epoch: 3, last_sequence: 12 };
-    assert_eq!(judge(&(0, vec![Producer { id: 8, ..ours }, ours]), 7), found);
-    assert_eq!(judge(&(0, vec![ours]), 9), LookAnswer::Nothing);
-    assert_eq!(judge(&(0, Vec::new()), 7), LookAnswer::Nothing);
-    assert_eq!(judge(&(6, Vec::new()), 7), LookAnswer::Unavailable);
-    assert_eq!(judge(&(29, Vec::new()), 7), LookAnswer::Nothing);
+    let look = |code, producers: &[Producer], id| {
+        let answer = Described { topic: "orders".into(), partition: 7, code, producers: producers.to_vec() };
+        judge(&[Described { partition: 6, ..answer.clone() }, answer], "orders", 7, id)
+    };
+    assert_eq!(look(0, &[Producer { id: 8, ..ours }, ours], 7), found);
+    assert_eq!(look(0, &[ours], 9), LookAnswer::Nothing);
+    assert_eq!(look(0, &[], 7), LookAnswer::Nothing);
+    assert_eq!(look(6, &[], 7), LookAnswer::Unavailable);
+    assert_eq!(look(29, &[], 7), LookAnswer::Nothing);
+}
+
+#[test]
+fn an_answer_for_another_partition_or_topic_is_no_proof() {
+    let producers = vec![Producer { id: 7, epoch: 3, last_sequence: 12 }];
+    let answer = [Described { topic: "orders".into(), partition: 6, code: 0, producers }];
+    assert_eq!(judge(&answer, "orders", 7, 7), LookAnswer::Unavailable);
+    assert_eq!(judge(&answer, "other", 6, 7), LookAnswer::Unavailable);
+    assert_eq!(judge(&[], "orders", 7, 7), LookAnswer::Unavailable);
 }
 
 #[test]
