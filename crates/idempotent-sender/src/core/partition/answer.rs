@@ -277,6 +277,9 @@ impl<T: Clone> Partition<T> {
         }
         self.gap = false;
         self.settle_proved(cx);
+        if self.window.is_empty() && self.queue.is_empty() {
+            self.back_off(cx);
+        }
     }
 
     /// The head is in the log, and nobody can say where any more.

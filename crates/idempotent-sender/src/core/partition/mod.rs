@@ -157,7 +157,9 @@ impl<T: Clone> Partition<T> {
 
     /// Whether some batch could be sent, were everything else ready.
     pub(crate) fn has_unsent(&self) -> bool {
-        !self.queue.is_empty() || self.window.iter().any(|flight| flight.outstanding.is_none())
+        let waits_for_nothing_else = self.window.is_empty() && !self.unconfirmed.is_empty();
+        let unsent = self.window.iter().any(|flight| flight.outstanding.is_none());
+        unsent || waits_for_nothing_else || !self.queue.is_empty()
     }
 
     /// Whether its next batch has to travel alone.
@@ -196,6 +198,11 @@ impl<T: Clone> Partition<T> {
     pub(crate) fn next_outgoing(&mut self, request: RequestId, cx: &mut Context<'_, T>) -> Option<Outgoing> {
         if self.waits_until(cx.now).is_some() || self.looking.is_some() {
             return None;
+        }
+        if self.window.is_empty() && self.queue.is_empty() {
+            // Nothing is left whose acceptance could prove them: the last goes again, so that we hear at
+            // least of another leader.
+            self.window.extend(self.unconfirmed.pop_back());
         }
         let room = self.room(cx);
         let solo = self.solo;

@@ -3,7 +3,7 @@
 use kafka_courier_idempotent_sender::core::Config;
 
 use super::{quiet, waits};
-use crate::cluster::{Forced, MS, SECOND};
+use crate::cluster::{MS, SECOND};
 use crate::faults::Fault;
 use crate::history::Told;
 use crate::plan::{BatchPlan, Rules};
@@ -84,21 +84,6 @@ fn an_acceptance_by_a_leader_that_did_not_know_the_id_proves_nothing_of_what_cam
 }
 
 #[test]
-fn a_former_leaders_late_refusal_leaves_nothing_open() {
-    let mut world = quiet(waits(5), Rules { latency: (20 * MS, 21 * MS), ..Rules::default() });
-    world.prime(0);
-    // The answer comes late, the news of the new leader early.
-    world.partitions[0].forced.push_back(Forced { code: 6, appended: None });
-    world.strike(Fault::Elect { partition: 0, to: 1 });
-    world.publish(0, 1);
-    world.pass(100 * MS);
-    world.partitions[0].refused = Some(29);
-    world.settle_all();
-    assert!(!matches!(world.told(2), Some(Told::Unknown(_))), "{:?}", world.told(2));
-    world.judge();
-}
-
-#[test]
 fn the_innocent_of_a_batch_that_run_out_of_time_are_not_told_its_guilt() {
     let mut world = quiet(waits(5), Rules::default());
     world.partitions[0].compacted = true;
@@ -112,5 +97,24 @@ fn the_innocent_of_a_batch_that_run_out_of_time_are_not_told_its_guilt() {
     for record in [0, 2, 3, 4] {
         assert_eq!(world.told(record), Some(Told::NotWritten(None)), "record {record}");
     }
+    world.judge();
+}
+
+#[test]
+fn what_a_look_finds_on_a_leader_that_dies_before_its_replicas_have_it_is_sent_again() {
+    let mut world = quiet(Config::default(), Rules { replica_lag_max: 1000 * SECOND, ..Rules::default() });
+    world.prime(0);
+    world.strike(Fault::SlowReplication { partition: 0, by: 14 * SECOND, time: SECOND });
+    world.submit(&BatchPlan::of(0, 8)).unwrap();
+    world.pass(50 * MS);
+    world.cut_connections(0);
+    // The halves of the whole that was appended are refused out of order, and the leader says that it has them.
+    world.strike(Fault::LimitMessage { partition: 0, bytes: 220, time: 2 * SECOND });
+    world.pass(2 * SECOND);
+    assert!(world.sender.counters().looks > 0 && world.sender.counters().splits > 0);
+    assert_eq!(world.sender.unsettled(), 8, "nobody but the leader has them yet");
+    world.strike(Fault::Kill { broker: 0, down: 60 * SECOND });
+    world.settle_all();
+    world.assert_delivered(2..10);
     world.judge();
 }
