@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
 mod support;
 
-use support::{Courier, LOGIN, arrived, cluster, command, ids};
+use support::{Courier, LOGIN, arrived, cluster, code_after, command, ids};
 
 #[tokio::test]
 async fn whole_lines_are_published_while_the_next_is_still_being_written() {
@@ -69,10 +69,15 @@ async fn a_standard_error_that_is_full_changes_no_verdict() {
     let brokers = cluster.bootstrap();
     let mut command = command(&["publish", "--brokers", &brokers], &[]);
     command.stderr(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
-    let mut child = command.spawn().unwrap();
-    let mut input = child.stdin.take().unwrap();
-    tokio::io::AsyncWriteExt::write_all(&mut input, format!("garbage\n{LOGIN}\n").as_bytes()).await.unwrap();
-    drop(input);
-    assert_eq!(child.wait().await.unwrap().code(), Some(65));
+    assert_eq!(code_after(command, &format!("garbage\n{LOGIN}\n"), false).await, Some(65));
     assert_eq!(ids(&cluster.records("user-events")), ["login"]);
+}
+
+#[tokio::test]
+async fn a_demo_that_nobody_reads_ends_as_it_would() {
+    let mut command = command(&["demo", "--events", "100"], &[]);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    command.stdout(writer);
+    assert_eq!(code_after(command, "", false).await, Some(0));
 }

@@ -5,7 +5,7 @@ mod support;
 use std::fs;
 use std::process::Stdio;
 
-use support::{Courier, LOGIN, ORDER, cluster, command, ids, receipts};
+use support::{Courier, LOGIN, ORDER, cluster, code_after, command, ids, receipts};
 
 /// Topics that are not there are given up at once, or nearly.
 const IMPATIENT: &[(&str, &str)] = &[("KAFKA_METADATA_TIMEOUT", "200ms")];
@@ -85,9 +85,6 @@ async fn a_reader_of_receipts_that_goes_away_is_an_error_and_no_loss() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     command.stdout(Stdio::from(writer));
-    let mut child = command.spawn().unwrap();
-    let mut input = child.stdin.take().unwrap();
-    tokio::io::AsyncWriteExt::write_all(&mut input, format!("{LOGIN}\n").as_bytes()).await.unwrap();
-    assert_eq!(child.wait().await.unwrap().code(), Some(74));
+    assert_eq!(code_after(command, &format!("{LOGIN}\n"), true).await, Some(74));
     assert_eq!(ids(&cluster.records("user-events")), ["login"]);
 }

@@ -5,6 +5,8 @@
 
 mod ledger;
 
+use std::fmt;
+use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -61,7 +63,7 @@ pub(crate) fn run(args: &DemoArgs) -> Exit {
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("courier: the runtime could not be started: {error}");
+            crate::say(&format!("the runtime could not be started: {error}"));
             return Exit::Io;
         }
     };
@@ -69,7 +71,7 @@ pub(crate) fn run(args: &DemoArgs) -> Exit {
         Ok(balance) if balance.is_even() => Exit::Ok,
         Ok(_) => Exit::SomeFailed,
         Err(error) => {
-            eprintln!("courier: {error:#}");
+            crate::say(&format!("{error:#}"));
             Exit::Io
         }
     }
@@ -82,7 +84,7 @@ async fn play(args: &DemoArgs) -> anyhow::Result<Balance> {
         builder = builder.topic(topic, PARTITIONS);
     }
     let cluster = builder.start().await?;
-    println!("{BROKERS} brokers inside this process, at {}", cluster.bootstrap());
+    tell(format_args!("{BROKERS} brokers inside this process, at {}", cluster.bootstrap()));
     let mut config = KafkaConfig::default();
     config.brokers =
         cluster.bootstrap().split(',').map(str::parse).collect::<Result<_, _>>().map_err(anyhow::Error::msg)?;
@@ -109,11 +111,16 @@ async fn play(args: &DemoArgs) -> anyhow::Result<Balance> {
     publish(&producer, "broker 2 is back", (&mut samples).take(count(last)), &mut receipts).await?;
 
     let report = producer.close(Duration::from_secs(30)).await;
-    println!("closed: {} delivered, {} given up", HumanCount(report.delivered), HumanCount(report.failed));
+    tell(format_args!("closed: {} delivered, {} given up", HumanCount(report.delivered), HumanCount(report.failed)));
     let balance = balance(&cluster, &topics(), &receipts);
-    println!("{balance}");
-    println!("{:.1} s in all", begun.elapsed().as_secs_f64());
+    tell(format_args!("{balance}"));
+    tell(format_args!("{:.1} s in all", begun.elapsed().as_secs_f64()));
     Ok(balance)
+}
+
+/// Prints a line to standard output. If nobody reads it the demo goes on: its exit code tells as much.
+fn tell(line: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stdout(), "{line}");
 }
 
 fn count(events: u64) -> usize {
@@ -150,11 +157,11 @@ async fn publish(
         receipts.push(Receipt { id, result });
     }
     let again = producer.stats().retried - before.retried;
-    println!(
+    tell(format_args!(
         "{:>8} events, {:>6} sent again, {failed} given up, {:>4} ms: {title}",
         HumanCount(published as u64).to_string(),
         HumanCount(again).to_string(),
         begun.elapsed().as_millis()
-    );
+    ));
     Ok(())
 }

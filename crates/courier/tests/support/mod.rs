@@ -137,6 +137,15 @@ impl Courier {
     }
 }
 
+/// The exit code of one whose outputs go elsewhere, after this input, which stays open if it is `open`.
+pub(crate) async fn code_after(mut command: Command, text: &str, open: bool) -> Option<i32> {
+    let mut child = command.spawn().unwrap();
+    let mut input = child.stdin.take();
+    input.as_mut().unwrap().write_all(text.as_bytes()).await.unwrap();
+    let _open = input.filter(|_| open);
+    tokio::time::timeout(LONG, child.wait()).await.expect("it ends").unwrap().code()
+}
+
 impl Ended {
     /// Its exit code and texts that it must have said on standard error.
     pub(crate) fn expect(&self, code: i32, said: &[&str]) {
