@@ -239,6 +239,9 @@ impl<T: Clone> Partition<T> {
             return;
         }
         self.looking = None;
+        if self.window.front().is_none_or(|head| head.uid != uid) {
+            return self.close_gap(cx); // it was settled meanwhile; what the look found is not of the new head
+        }
         match answer {
             LookAnswer::Producer { epoch, last_sequence } => match self.covered(epoch, last_sequence, cx) {
                 0 => self.give_up_head(false, cx),

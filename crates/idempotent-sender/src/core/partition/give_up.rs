@@ -17,7 +17,13 @@ use super::{GIVEN_UP_REMEMBERED, GivenUp, Partition};
 
 impl<T> GivenUp<T> {
     pub(super) fn is_proved_by(&self, accepted: Stamp) -> bool {
-        self.provable && self.same_epoch(accepted.producer_id, accepted.epoch)
+        // It must lie before the accepted one: batches that a look had found, and that another leader lacks,
+        // go again behind the back of those that were given up after them.
+        let before = self.stamp.is_some_and(|ours| {
+            let ahead = accepted.base_sequence.wrapping_sub(ours.base_sequence) & i32::MAX;
+            ahead > 0 && ahead < 1 << 30
+        });
+        self.provable && before && self.same_epoch(accepted.producer_id, accepted.epoch)
     }
 
     pub(super) fn same_epoch(&self, producer_id: i64, epoch: i16) -> bool {

@@ -416,7 +416,7 @@ impl<T: Clone> Partition<T> {
 
     fn settle_delivered(&mut self, flight: Flight<T>, cx: &mut Context<'_, T>) {
         let (base_offset, log_append_time) = match flight.proof {
-            Proof::At(offset, time) => (Some(offset), time),
+            Proof::At(offset, time) => (Some(offset).filter(|offset| *offset >= 0), time),
             Proof::None | Proof::Written => (None, None),
         };
         cx.out.counters.records_delivered += u64::from(flight.records.len());
