@@ -242,6 +242,12 @@ impl<T: Clone> Partition<T> {
         if self.window.front().is_none_or(|head| head.uid != uid) {
             return self.close_gap(cx); // it was settled meanwhile; what the look found is not of the new head
         }
+        if self.window.front().is_some_and(|head| !head.may_be_written()) {
+            // Its last open attempt has been refused meanwhile: nothing is uncertain any more, so the leader
+            // decides afresh (and names the guilty again, where there are some).
+            self.back_off(cx);
+            return self.close_gap(cx);
+        }
         match answer {
             LookAnswer::Producer { epoch, last_sequence } => match self.covered(epoch, last_sequence, cx) {
                 0 => self.give_up_head(false, cx),
