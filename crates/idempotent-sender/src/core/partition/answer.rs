@@ -72,7 +72,7 @@ impl<T: Clone> Partition<T> {
         if current {
             self.known = !aged;
             self.doubts = 0;
-            self.acknowledged = stamp.map(|stamp| (stamp.producer_id, stamp.epoch, cx.now));
+            self.acknowledged = stamp.filter(|_| !aged).map(|stamp| (stamp.producer_id, stamp.epoch, cx.now));
             self.failures = 0;
             self.backoff_until = None;
             self.solo = false;

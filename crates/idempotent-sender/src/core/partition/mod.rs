@@ -216,7 +216,10 @@ impl<T: Clone> Partition<T> {
                         cx.out.counters.record_retries += u64::from(flight.records.len());
                     }
                     flight.sent(request, cx.now);
-                    return Some(Outgoing { uid: flight.uid, batch: flight.batch.clone(), solo });
+                    let outgoing = Outgoing { uid: flight.uid, batch: flight.batch.clone(), solo };
+                    // Once old records are appended the leader may forget the id.
+                    self.acknowledged = self.acknowledged.filter(|_| !flight.aged);
+                    return Some(outgoing);
                 }
             }
         }
@@ -260,6 +263,7 @@ impl<T: Clone> Partition<T> {
             cx.out.counters.record_retries += u64::from(flight.records.len());
         }
         flight.sent(request, cx.now);
+        self.acknowledged = self.acknowledged.filter(|_| !flight.aged);
         let outgoing = Outgoing { uid: flight.uid, batch: flight.batch.clone(), solo: self.solo };
         self.window.push_back(flight);
         Some(outgoing)

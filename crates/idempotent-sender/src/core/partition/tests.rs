@@ -19,6 +19,8 @@ struct Bench {
     now: Instant,
     requests: u64,
     submitted: u64,
+    /// Whether what is submitted is old by its own timestamps.
+    aged: bool,
 }
 
 impl Bench {
@@ -26,7 +28,7 @@ impl Bench {
         let mut partition = Partition::new(PartitionId { topic: TopicId(0), index: 0 });
         partition.adopt_leader(Some(BrokerId(1)), 5);
         let (chance, out, now) = (Chance::new(1), Effects::new(), Instant::now());
-        Self { partition, config, chance, out, now, requests: 0, submitted: 0 }
+        Self { partition, config, chance, out, now, requests: 0, submitted: 0, aged: false }
     }
 
     fn decide<R>(&mut self, decide: impl FnOnce(&mut Partition<u32>, &mut Context<'_, u32>) -> R) -> R {
@@ -47,7 +49,7 @@ impl Bench {
         let partition = self.partition.id;
         let token = self.submitted as u32;
         self.submitted += 1;
-        let submission = Submission { partition, token, ordinal, published_at: self.now, batch, aged: false };
+        let submission = Submission { partition, token, ordinal, published_at: self.now, batch, aged: self.aged };
         self.partition.enqueue(submission, uid);
     }
 
@@ -191,4 +193,25 @@ fn only_the_last_of_the_given_up_are_remembered() {
     }
     assert_eq!(bench.partition.given_up.len(), GIVEN_UP_REMEMBERED);
     assert_eq!(bench.verdicts().len(), GIVEN_UP_REMEMBERED + 40);
+}
+
+#[test]
+fn a_leader_may_have_forgotten_the_id_once_old_records_are_sent() {
+    let mut bench = Bench::new(Config::default());
+    bench.submit(0, 1);
+    let first = bench.send().unwrap();
+    bench.answer(first, 0, 0);
+    assert!(bench.partition.leader_knew(7, bench.now));
+    bench.aged = true;
+    bench.submit(1, 1);
+    let old = bench.send().unwrap();
+    assert!(!bench.partition.leader_knew(7, bench.now), "it may be appended, and the id forgotten at once");
+    bench.answer(old, 0, 1);
+    assert!(!bench.partition.leader_knew(7, bench.now));
+    bench.aged = false;
+    (2..6).for_each(|ordinal| bench.submit(ordinal, 1));
+    let next = bench.send().unwrap();
+    assert!(bench.send().is_none(), "one in flight again");
+    bench.answer(next, 0, 2);
+    assert!(bench.partition.leader_knew(7, bench.now));
 }
