@@ -7,6 +7,8 @@
 
 pub mod core;
 pub mod driver;
+mod secret;
 mod wire;
 
+pub use secret::Secret;
 pub use wire::{WireError, decode_anything};

@@ -24,6 +24,7 @@ pub use delivery::{Delivery, RecordMetadata};
 pub use error::{DeliveryError, PublishError};
 pub use kafka_courier_batcher::Header;
 pub use kafka_courier_event_model as events;
+pub use kafka_courier_idempotent_sender::Secret;
 pub use kafka_courier_idempotent_sender::core::{ErrorCode, FailedOutcome, Reason};
 pub use producer::{
     CloseReport, HEADER_CORRELATION_ID, HEADER_EVENT_ID, HEADER_EVENT_TYPE, HealthError, KafkaProducer, Stats,

@@ -30,6 +30,8 @@ pub struct OptionDoc {
     pub default: String,
     /// What it does.
     pub help: String,
+    /// Whether its value is never shown.
+    pub secret: bool,
 }
 
 macro_rules! options {
@@ -64,6 +66,7 @@ macro_rules! options {
                     variable: format!("KAFKA_{}", stringify!($name).to_uppercase()),
                     default: Value::write(&defaults.$name),
                     help: concat!($($doc),+).trim().to_owned(),
+                    secret: <$kind as Value>::SECRET,
                 },)+]
             }
         }

@@ -7,12 +7,43 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kafka_courier_idempotent_sender::Secret;
+
 use super::duration;
 
 /// A kind of value that an option can have.
 pub(super) trait Value: Sized {
+    /// Whether its text is never to be shown.
+    const SECRET: bool = false;
+
     fn read(text: &str) -> Result<Self, String>;
+    /// The text that [`read`](Self::read) takes; of a secret what may be shown.
     fn write(&self) -> String;
+}
+
+/// An option that may be unset: its text is then empty.
+impl<T: Value> Value for Option<T> {
+    const SECRET: bool = T::SECRET;
+
+    fn read(text: &str) -> Result<Self, String> {
+        if text.is_empty() { Ok(None) } else { T::read(text).map(Some) }
+    }
+
+    fn write(&self) -> String {
+        self.as_ref().map_or_else(String::new, Value::write)
+    }
+}
+
+impl Value for Secret {
+    const SECRET: bool = true;
+
+    fn read(text: &str) -> Result<Self, String> {
+        Ok(Self::new(text))
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
+    }
 }
 
 /// Where a broker listens.
@@ -173,6 +204,13 @@ mod tests {
         {
             assert!(text.parse::<Endpoint>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_secret_is_read_and_never_written() {
+        let secret = Option::<Secret>::read("s3cret").unwrap().unwrap();
+        assert_eq!((secret.expose(), Value::write(&secret)), ("s3cret", "***".to_owned()));
+        assert_eq!(Option::<Secret>::read("").unwrap(), None);
     }
 
     #[test]
