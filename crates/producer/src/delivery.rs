@@ -113,6 +113,8 @@ impl BatchState {
             first_attempt: None,
             last_attempt: None,
             stamp: None,
+            topic_uuid: [0; 16],
+            search_from: None,
         }));
         let wakers = std::mem::take(&mut inner.wakers);
         drop(inner);

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use kafka_courier_batcher::{DecodeError, EncodedBatch, Stamp, sequence_add};
 
-use super::types::{BatchUid, FailedOutcome, Failure, Reason, RecordSet, RequestId};
+use super::types::{BatchUid, FailedOutcome, Failure, Reason, RecordSet, RequestId, TopicUuid};
 
 /// What is known of a batch's place in the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,6 +45,14 @@ pub(crate) struct Flight<T> {
     pub(crate) provable: bool,
     pub(crate) write_errors: u32,
     pub(crate) history: History,
+}
+
+/// The log that it is meant for, as far as a later check needs to know it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Place {
+    pub(crate) topic_uuid: TopicUuid,
+    /// The offset behind the last record that was acknowledged.
+    pub(crate) acknowledged_to: Option<i64>,
 }
 
 /// The tries so far, for the verdict.
@@ -137,7 +145,7 @@ impl<T: Clone> Flight<T> {
     }
 
     /// The verdict, if it is given up now.
-    pub(crate) fn failure(&self, reason: Reason, timed_out: bool) -> Failure {
+    pub(crate) fn failure(&self, reason: Reason, timed_out: bool, place: &Place) -> Failure {
         let outcome = if self.may_be_written() { FailedOutcome::Unknown } else { FailedOutcome::NotWritten };
         Failure {
             outcome,
@@ -147,6 +155,8 @@ impl<T: Clone> Flight<T> {
             first_attempt: self.history.first,
             last_attempt: self.history.last,
             stamp: self.may_be_written().then(|| self.stamp()).flatten(),
+            topic_uuid: place.topic_uuid,
+            search_from: place.acknowledged_to,
         }
     }
 

@@ -157,6 +157,7 @@ impl<T: Clone> Sender<T> {
                     lane.partition.on_new_topic(&reason, cx);
                     lane.unbind();
                 }
+                lane.partition.place.topic_uuid = found.uuid;
                 let had_leader = lane.partition.leader.is_some();
                 if lane.partition.adopt_leader(partition.leader, partition.leader_epoch) {
                     lane.unbind();

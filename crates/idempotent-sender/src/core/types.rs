@@ -199,6 +199,11 @@ pub struct Failure {
     pub last_attempt: Option<Instant>,
     /// The stamp it went out under, if any attempt left: what a later check looks for.
     pub stamp: Option<kafka_courier_batcher::Stamp>,
+    /// The id of the topic that it was meant for; all zero where the brokers tell none.
+    pub topic_uuid: TopicUuid,
+    /// Where in the partition such a check begins: behind the last record that was acknowledged there.
+    /// `None`: nothing was yet.
+    pub search_from: Option<i64>,
 }
 
 /// The one verdict that every record gets.

@@ -390,7 +390,7 @@ impl<T: Clone> Partition<T> {
             None => Reason::NoLeader,
             Some(_) => Reason::NotAvailable("nothing could be sent to the leader in time".into()),
         });
-        let failure: Failure = flight.failure(reason, timed_out);
+        let failure: Failure = flight.failure(reason, timed_out, &self.place);
         if failure.outcome == FailedOutcome::Unknown {
             self.remember(&flight);
         }

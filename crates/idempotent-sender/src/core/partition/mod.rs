@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use kafka_courier_batcher::{EncodedBatch, Stamp, sequence_add};
 
 use super::effects::Context;
-use super::flight::{Flight, History, Proof};
+use super::flight::{Flight, History, Place, Proof};
 use super::types::{
     Action, BatchUid, BrokerId, PartitionId, Reason, RecordSet, RequestId, Settlement, Submission, Verdict,
 };
@@ -58,6 +58,8 @@ pub(crate) struct Partition<T> {
     pub(crate) id: PartitionId,
     pub(crate) leader: Option<BrokerId>,
     leader_epoch: i32,
+    /// The log that it is, for later checks.
+    pub(crate) place: Place,
     /// Failures in a row that speak against the leader that we know.
     doubts: u32,
     next: Option<NextStamp>,
@@ -102,6 +104,7 @@ impl<T: Clone> Partition<T> {
             id,
             leader: None,
             leader_epoch: -1,
+            place: Place::default(),
             doubts: 0,
             next: None,
             exhausted: None,
@@ -373,6 +376,7 @@ impl<T: Clone> Partition<T> {
         }
         rest.append(&mut self.queue);
         self.queue = rest;
+        self.place = Place::default();
         self.looking = None;
         self.leader = None;
         self.leader_epoch = -1;
@@ -423,6 +427,10 @@ impl<T: Clone> Partition<T> {
             Proof::At(offset, time) => (Some(offset).filter(|offset| *offset >= 0), time),
             Proof::None | Proof::Written => (None, None),
         };
+        if let Some(base) = base_offset {
+            let behind = base.saturating_add(flight.records.len().into());
+            self.place.acknowledged_to = self.place.acknowledged_to.max(Some(behind));
+        }
         cx.out.counters.records_delivered += u64::from(flight.records.len());
         self.settle(flight, Verdict::Delivered { base_offset, log_append_time }, cx);
     }

@@ -8,7 +8,7 @@ use super::*;
 use crate::core::backoff::Chance;
 use crate::core::config::Config;
 use crate::core::effects::Effects;
-use crate::core::types::{PartAnswer, TopicId};
+use crate::core::types::{FailedOutcome, PartAnswer, TopicId};
 
 /// A partition with what surrounds it.
 struct Bench {
@@ -214,4 +214,19 @@ fn a_leader_may_have_forgotten_the_id_once_old_records_are_sent() {
     assert!(bench.send().is_none(), "one in flight again");
     bench.answer(next, 0, 2);
     assert!(bench.partition.leader_knew(7, bench.now));
+}
+
+#[test]
+fn an_unknown_verdict_says_where_a_later_check_begins_to_look() {
+    let mut bench = Bench::new(Config::default());
+    bench.partition.place.topic_uuid = [9; 16];
+    (0..2).for_each(|ordinal| bench.submit(ordinal, 3));
+    let first = bench.send().unwrap();
+    bench.answer(first, 0, 40);
+    let (_, _, stamp) = bench.send().unwrap();
+    bench.decide(|partition, cx| partition.give_up_all(&Reason::Closed, cx));
+    let (_, verdict) = bench.verdicts().pop().unwrap();
+    let Verdict::Failed(failure) = verdict else { panic!("{verdict:?}") };
+    assert_eq!((failure.outcome, failure.stamp), (FailedOutcome::Unknown, Some(stamp)));
+    assert_eq!((failure.search_from, failure.topic_uuid), (Some(43), [9; 16]));
 }
