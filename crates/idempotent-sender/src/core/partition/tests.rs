@@ -142,7 +142,7 @@ fn a_former_leaders_late_refusal_leaves_nothing_open() {
     bench.answer(second, 29, -1);
     let verdicts = bench.verdicts();
     let [(0, Verdict::Failed(failure))] = &verdicts[..] else { panic!("{verdicts:?}") };
-    assert_eq!(failure.outcome, crate::core::FailedOutcome::NotWritten);
+    assert_eq!(failure.outcome, FailedOutcome::NotWritten);
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn what_is_given_up_while_its_answer_is_awaited_says_that_no_answer_came() {
     bench.now += bench.config.delivery_timeout;
     bench.decide(|partition, cx| partition.expire(cx));
     let Verdict::Failed(failure) = &bench.verdicts()[0].1 else { panic!("it was not delivered") };
-    assert_eq!(failure.outcome, crate::core::FailedOutcome::Unknown);
+    assert_eq!(failure.outcome, FailedOutcome::Unknown);
     assert!(failure.reason.to_string().starts_with("no answer from the broker"), "{}", failure.reason);
 }
 
