@@ -45,6 +45,11 @@ fn the_sender_knows_the_batcher_alone() {
 }
 
 #[test]
+fn dead_letters_know_the_event_model_at_most() {
+    knows_only("kafka-courier-dlq", &["kafka-courier-event-model"]);
+}
+
+#[test]
 fn the_test_broker_knows_the_batcher_alone() {
     knows_only("kafka-courier-test-broker", &["kafka-courier-batcher"]);
 }

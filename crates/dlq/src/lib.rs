@@ -1,0 +1,47 @@
+//! Dead letters: records that were given up, durable before anybody is told, truthful, and fit to be sent again.
+//!
+//! A [`Letter`] is such a record with its reason; its JSON is one line and keeps every byte. A [`DeadLetterStore`] keeps
+//! letters: [`MemoryStore`] in a bounded ring. A [`Selection`] picks letters. Everything here blocks and knows neither Kafka nor
+//! async: a producer calls it from a thread of its own.
+//!
+//! ```
+//! use kafka_courier_dlq::{Bytes, DeadLetterStore, Letter, MemoryStore, Outcome};
+//!
+//! let store = MemoryStore::new(1000);
+//! let now = "2024-01-15T10:00:00Z".parse()?;
+//! let mut letter = Letter::new("orders", Bytes::from_static(br#"{"id":1}"#), "broker not available", now);
+//! letter.outcome = Outcome::NotWritten;
+//! store.append(&[letter.clone()])?;
+//! let held = store.scan(None, 10)?;
+//! assert_eq!(held[0].letter, letter);
+//! store.remove(&[held[0].position])?;
+//! assert_eq!(store.len(), 0);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![deny(missing_docs)]
+
+mod json;
+mod letter;
+mod limits;
+mod lost;
+mod memory;
+mod replay;
+mod selection;
+mod store;
+
+pub use json::LetterError;
+pub use letter::{Header, Letter, LetterId, Outcome};
+pub use limits::{Limits, Overflow};
+pub use memory::MemoryStore;
+pub use replay::{BeginReplayError, ReplayGuard};
+pub use selection::Selection;
+pub use store::{
+    AppendError, Appended, DeadLetterStore, Held, Letters, Position, SCAN_BYTES, StoreError, StoreStats, letters,
+};
+
+/// Bytes as letters keep them.
+pub use bytes::Bytes;
+/// A moment, in UTC.
+pub use jiff::Timestamp;
+/// The id of a topic.
+pub use uuid::Uuid;

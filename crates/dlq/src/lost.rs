@@ -1,0 +1,28 @@
+//! Letters that leave a store for good without having been sent again: said whole in the log, so that nothing is lost
+//! in silence.
+
+use crate::letter::Letter;
+
+/// Said of letters that were dropped to make room.
+pub(crate) fn dropped(store: &str, letters: &[Letter]) {
+    say(store, letters, "a dead letter was dropped to make room");
+}
+
+/// Said of letters that were dropped because of their age.
+pub(crate) fn expired(store: &str, letters: &[Letter]) {
+    say(store, letters, "a dead letter was dropped because of its age");
+}
+
+fn say(store: &str, letters: &[Letter], what: &str) {
+    for letter in letters {
+        tracing::error!(store, id = %letter.id, topic = letter.topic, letter = whole(letter), "{what}");
+    }
+}
+
+/// The whole letter for a log line.
+pub(crate) fn whole(letter: &Letter) -> String {
+    match letter.to_json() {
+        Ok(json) => String::from_utf8_lossy(&json).into_owned(),
+        Err(error) => format!("{letter:?} ({error})"),
+    }
+}
