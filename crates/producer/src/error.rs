@@ -1,4 +1,4 @@
-//! What can go wrong: before an event is accepted ([`PublishError`]), and after ([`DeliveryError`]).
+//! What can go wrong: before an event is accepted ([`PublishError`]), and after ([`DeliveryError`]); [`Error`] is either.
 //!
 //! Rules: an event with a `PublishError` was never accepted, and nothing of it is kept; an accepted one
 //! gets a verdict, and `DeliveryError` says whether it may be in the log all the same.
@@ -48,6 +48,12 @@ pub enum PublishError {
         /// Why.
         reason: Reason,
     },
+    /// The topic's partitions are not known yet, and waiting for them was not wanted. It was asked for.
+    #[error("topic {topic}: its partitions are not known yet; it was asked for")]
+    TopicPending {
+        /// The topic.
+        topic: Arc<str>,
+    },
     /// The topic has no such partition.
     #[error("topic {topic} has partitions 0 to {highest}, not {partition}")]
     Partition {
@@ -67,7 +73,7 @@ impl PublishError {
     /// Whether the same event may well be accepted later.
     pub fn is_retriable(&self) -> bool {
         match self {
-            Self::BufferFull { .. } => true,
+            Self::BufferFull { .. } | Self::TopicPending { .. } => true,
             Self::Topic { reason, .. } => reason.is_retriable(),
             _ => false,
         }
@@ -140,3 +146,32 @@ impl fmt::Debug for DeliveryError {
 }
 
 impl std::error::Error for DeliveryError {}
+
+/// Why an event is not in the log, or not certainly so: it was not accepted, or it was given up.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// It was not accepted, and nothing of it is kept.
+    #[error(transparent)]
+    NotAccepted(#[from] PublishError),
+    /// It was accepted, and given up.
+    #[error(transparent)]
+    Failed(#[from] DeliveryError),
+}
+
+impl Error {
+    /// Whether the event is certainly not in the log, or may be. What was not accepted is not.
+    pub fn outcome(&self) -> FailedOutcome {
+        match self {
+            Self::NotAccepted(_) => FailedOutcome::NotWritten,
+            Self::Failed(error) => error.outcome(),
+        }
+    }
+
+    /// Whether the same event may well be accepted and delivered later.
+    pub fn is_retriable(&self) -> bool {
+        match self {
+            Self::NotAccepted(error) => error.is_retriable(),
+            Self::Failed(error) => error.is_retriable(),
+        }
+    }
+}

@@ -5,13 +5,16 @@
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
+mod builder;
 mod config;
+mod deliveries;
 mod delivery;
 mod error;
 mod intake;
 mod ledger;
 mod memory;
 mod producer;
+mod publish;
 mod record;
 mod shared;
 #[cfg(all(test, shuttle))]
@@ -19,14 +22,17 @@ mod shuttle_tests;
 mod sync;
 mod topics;
 
+pub use builder::{Builder, Setting};
 pub use config::{Compression, ConfigErrors, Endpoint, KafkaConfig, OptionDoc};
+pub use deliveries::Deliveries;
 pub use delivery::{Delivery, RecordMetadata};
-pub use error::{DeliveryError, PublishError};
+pub use error::{DeliveryError, Error, PublishError};
 pub use kafka_courier_batcher::Header;
 pub use kafka_courier_event_model as events;
 pub use kafka_courier_idempotent_sender::Secret;
 pub use kafka_courier_idempotent_sender::core::{ErrorCode, FailedOutcome, Reason};
 pub use producer::{
-    CloseReport, HEADER_CORRELATION_ID, HEADER_EVENT_ID, HEADER_EVENT_TYPE, HealthError, KafkaProducer, Stats,
+    CloseReport, ConnectError, HEADER_CORRELATION_ID, HEADER_EVENT_ID, HEADER_EVENT_TYPE, HealthError, KafkaProducer,
+    Stats,
 };
 pub use record::ProducerRecord;

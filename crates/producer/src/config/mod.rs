@@ -49,6 +49,12 @@ macro_rules! options {
             }
         }
 
+        impl crate::Builder {
+            $($(#[doc = $doc])+ pub fn $name(self, $name: impl crate::Setting<$kind>) -> Self {
+                self.set(stringify!($name), $name, |config, value| config.$name = value)
+            })+
+        }
+
         impl KafkaConfig {
             /// Sets an option from text. `None`: there is no option of that name.
             fn set(&mut self, name: &str, text: &str) -> Option<Result<(), String>> {
@@ -137,6 +143,11 @@ impl fmt::Display for ConfigErrors {
 }
 
 impl std::error::Error for ConfigErrors {}
+
+/// Brokers from text. The error says what is allowed.
+pub(crate) fn read_brokers(text: &str) -> Result<Vec<Endpoint>, String> {
+    Value::read(text)
+}
 
 impl KafkaConfig {
     /// The defaults, changed by the environment's `KAFKA_*` variables, and what in it is not understood.

@@ -1,0 +1,122 @@
+//! Settings one by one, for those who write them in code.
+//!
+//! Rules: every option of the table has a method of its name; nothing fails before the end, where all problems are
+//! reported at once.
+
+use crate::config::{ConfigErrors, Endpoint, KafkaConfig};
+use crate::producer::{ConnectError, KafkaProducer};
+
+/// Builds a [`KafkaProducer`]: a method for each option, named as the option is, beginning with the defaults.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use kafka_courier::KafkaProducer;
+///
+/// let producer = KafkaProducer::builder()
+///     .brokers("kafka-1:9092,kafka-2:9092")
+///     .client_id("checkout")
+///     .flush_timeout(Duration::from_millis(5))
+///     .build()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use = "nothing is built before `.build()`, `.connect()` or `.config()`"]
+pub struct Builder {
+    pub(crate) config: KafkaConfig,
+    pub(crate) problems: Vec<String>,
+}
+
+impl Builder {
+    /// Begins with these settings instead of the defaults. What was set before is lost.
+    pub fn with_config(mut self, config: KafkaConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// The settings. Errors: everything that is wrong with them.
+    pub fn config(self) -> Result<KafkaConfig, ConfigErrors> {
+        let mut problems = self.problems;
+        if let Err(ConfigErrors(more)) = self.config.validate() {
+            problems.extend(more);
+        }
+        if problems.is_empty() { Ok(self.config) } else { Err(ConfigErrors(problems)) }
+    }
+
+    /// As [`KafkaProducer::build`], with these settings.
+    pub fn build(self) -> Result<KafkaProducer, ConfigErrors> {
+        KafkaProducer::build(self.config()?)
+    }
+
+    /// As [`KafkaProducer::connect`], with these settings.
+    pub async fn connect(self) -> Result<KafkaProducer, ConnectError> {
+        KafkaProducer::connect(self.config()?).await
+    }
+
+    /// Takes a setting, or notes what is wrong with it.
+    pub(crate) fn set<T>(mut self, name: &str, value: impl Setting<T>, put: impl FnOnce(&mut KafkaConfig, T)) -> Self {
+        match value.setting() {
+            Ok(value) => put(&mut self.config, value),
+            Err(problem) => self.problems.push(format!("{name} {problem}")),
+        }
+        self
+    }
+}
+
+/// What an option of the [`Builder`] can be set from: its own type, and text where that is handy.
+pub trait Setting<T> {
+    /// The option's value, or what is wrong: the value, and what is allowed.
+    fn setting(self) -> Result<T, String>;
+}
+
+impl<T> Setting<T> for T {
+    fn setting(self) -> Result<T, String> {
+        Ok(self)
+    }
+}
+
+impl Setting<String> for &str {
+    fn setting(self) -> Result<String, String> {
+        Ok(self.to_owned())
+    }
+}
+
+/// `host:port,host:port`, as in `KAFKA_BROKERS`.
+impl Setting<Vec<Endpoint>> for &str {
+    fn setting(self) -> Result<Vec<Endpoint>, String> {
+        crate::config::read_brokers(self).map_err(|allowed| format!("is {self:?}, which is not allowed: {allowed}"))
+    }
+}
+
+/// As [`&str`](str).
+impl Setting<Vec<Endpoint>> for String {
+    fn setting(self) -> Result<Vec<Endpoint>, String> {
+        self.as_str().setting()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_problems_come_at_the_end_those_of_text_included() {
+        let errors = Builder::default().brokers("a:b").max_in_flight(6).flush_messages(0).config().unwrap_err();
+        assert_eq!(errors.0.len(), 3, "{errors}");
+        assert!(errors.to_string().contains("brokers is \"a:b\""), "{errors}");
+    }
+
+    #[test]
+    fn what_is_set_is_there_and_the_rest_is_as_by_default() {
+        let config = Builder::default().brokers("a:1,b:2").client_id("me").retry_max(9).config().unwrap();
+        assert_eq!((config.brokers.len(), config.client_id.as_str(), config.retry_max), (2, "me", 9));
+        let same = KafkaConfig {
+            brokers: config.brokers.clone(),
+            client_id: "me".into(),
+            retry_max: 9,
+            ..KafkaConfig::default()
+        };
+        assert_eq!(config, same);
+    }
+}

@@ -1,0 +1,300 @@
+//! How events and records are handed over: waiting, at once, one by one, or many.
+//!
+//! Rules: what was not accepted is an error, and nothing of it is kept; waiting is for an unknown topic (metadata_timeout)
+//! and for memory (max_block) only; nothing is accepted before the last point at which the future may be dropped.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kafka_courier_batcher::{Header, Record};
+use kafka_courier_event_model::{Event, EventId, validate_topic_name};
+use kafka_courier_idempotent_sender::driver::Command;
+
+use crate::deliveries::Deliveries;
+use crate::delivery::{Delivery, RecordMetadata};
+use crate::error::{Error, PublishError};
+use crate::intake::Refused;
+use crate::memory::Asker;
+use crate::producer::{HEADER_CORRELATION_ID, HEADER_EVENT_ID, HEADER_EVENT_TYPE, KafkaProducer, after};
+use crate::record::ProducerRecord;
+use crate::shared::wall_clock_ms;
+use crate::sync::Ordering;
+use crate::topics::{Standing, Topic};
+
+/// How often a topic that could not be had is asked for again; who publishes to it meanwhile is told at once, and
+/// does not hold up its other events.
+const FAILED_TOPIC_PAUSE: Duration = Duration::from_secs(5);
+
+/// How long batches on their way may give no memory back before the open ones are sent too.
+const SHORT_OF_MEMORY: Duration = Duration::from_millis(50);
+
+/// A scratch buffer that has grown beyond this is not kept.
+const SCRATCH_KEPT: usize = 1 << 20;
+
+thread_local! {
+    /// The JSON of the event that this thread is publishing.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+impl KafkaProducer {
+    /// Publishes an event to its type's topic.
+    ///
+    /// Waits only while the topic is unknown (up to `metadata_timeout`) or memory is full (up to `max_block`). An error
+    /// says that the event was not accepted; `Ok` is the [`Delivery`] that tells what became of it.
+    ///
+    /// A topic that could not be had is asked for again at most every five seconds: whoever publishes to it meanwhile
+    /// gets the same error at once.
+    ///
+    /// Cancel safety: if this future is dropped before it is ready, the event was not accepted.
+    pub async fn publish(&self, event: &dyn Event) -> Result<Delivery, PublishError> {
+        let topic = self.inner.mapping.topic_for(event.event_type());
+        self.publish_to(&topic, event).await
+    }
+
+    /// Publishes an event to `topic`, whatever its type.
+    ///
+    /// Waits, fails and may be cancelled as [`publish`](Self::publish).
+    pub async fn publish_to(&self, topic: &str, event: &dyn Event) -> Result<Delivery, PublishError> {
+        self.publish_within(topic, event, self.inner.max_block).await
+    }
+
+    /// Publishes an event and waits for its verdict: [`publish`](Self::publish) and the awaited [`Delivery`] in one.
+    ///
+    /// Cancel safety: the event may have been accepted, and is then delivered all the same.
+    pub async fn publish_and_wait(&self, event: &dyn Event) -> Result<RecordMetadata, Error> {
+        Ok(self.publish(event).await?.await?)
+    }
+
+    /// Publishes an event to its type's topic if that takes no waiting at all.
+    ///
+    /// Beyond what [`publish`](Self::publish) fails with: [`PublishError::BufferFull`] at once, and
+    /// [`PublishError::TopicPending`] while the topic's partitions are not known. It is asked for then, so that a later
+    /// try finds it.
+    pub fn try_publish(&self, event: &dyn Event) -> Result<Delivery, PublishError> {
+        let topic = self.inner.mapping.topic_for(event.event_type());
+        self.try_publish_to(&topic, event)
+    }
+
+    /// Publishes an event to `topic`, whatever its type, if that takes no waiting at all.
+    ///
+    /// Fails as [`try_publish`](Self::try_publish).
+    pub fn try_publish_to(&self, topic: &str, event: &dyn Event) -> Result<Delivery, PublishError> {
+        let topic = self.topic(topic)?;
+        self.at_once(&topic, || self.offer_event(&topic, event))
+    }
+
+    /// Publishes events in their order, each to its type's topic. One verdict for each, in the same order, comes of the
+    /// [`Deliveries`], also for those that were not accepted.
+    ///
+    /// Waits for each as [`publish`](Self::publish). Once there was no memory for one within `max_block`, those after it
+    /// are not waited for again: each is accepted if there is room for it at once.
+    ///
+    /// Cancel safety: what was accepted so far is delivered all the same, the rest was not accepted.
+    pub async fn publish_batch<E: Event>(&self, events: &[E]) -> Deliveries {
+        let mut patience = self.inner.max_block;
+        let mut outcomes = Vec::with_capacity(events.len());
+        for event in events {
+            let topic = self.inner.mapping.topic_for(event.event_type());
+            let outcome = self.publish_within(&topic, event, patience).await;
+            if matches!(outcome, Err(PublishError::BufferFull { .. })) {
+                patience = Duration::ZERO;
+            }
+            outcomes.push(outcome);
+        }
+        Deliveries::new(outcomes)
+    }
+
+    /// Publishes a record as it is: key, value, headers.
+    ///
+    /// Waits, fails and may be cancelled as [`publish`](Self::publish).
+    pub async fn send(&self, record: &ProducerRecord<'_>) -> Result<Delivery, PublishError> {
+        let topic = self.topic(record.topic)?;
+        let raw = raw(record);
+        let mut deadline = None;
+        loop {
+            match self.inner.intake.offer(&topic, record.partition, &raw) {
+                Ok(delivery) => return Ok(delivery),
+                Err(refused) => self.wait(&topic, refused, self.inner.max_block, &mut deadline).await?,
+            }
+        }
+    }
+
+    /// Publishes a record as it is, if that takes no waiting at all.
+    ///
+    /// Fails as [`try_publish`](Self::try_publish).
+    pub fn try_send(&self, record: &ProducerRecord<'_>) -> Result<Delivery, PublishError> {
+        let topic = self.topic(record.topic)?;
+        let raw = raw(record);
+        self.at_once(&topic, || self.inner.intake.offer(&topic, record.partition, &raw))
+    }
+
+    async fn publish_within(
+        &self,
+        topic: &str,
+        event: &dyn Event,
+        max_block: Duration,
+    ) -> Result<Delivery, PublishError> {
+        let topic = self.topic(topic)?;
+        let refused = match self.offer_event(&topic, event) {
+            Ok(delivery) => return Ok(delivery),
+            Err(refused) => refused,
+        };
+        let mut deadline = None;
+        self.wait(&topic, refused, max_block, &mut deadline).await?;
+        // Its own buffer: this thread's is others' while we wait.
+        let mut json = Vec::new();
+        event.encode_into(&mut json)?;
+        loop {
+            match with_record(event, &json, |record| self.inner.intake.offer(&topic, None, record)) {
+                Ok(delivery) => return Ok(delivery),
+                Err(refused) => self.wait(&topic, refused, max_block, &mut deadline).await?,
+            }
+        }
+    }
+
+    /// Offers once, and says what would have to be waited for as an error.
+    fn at_once(&self, topic: &Topic, offer: impl Fn() -> Result<Delivery, Refused>) -> Result<Delivery, PublishError> {
+        match offer() {
+            Ok(delivery) => Ok(delivery),
+            Err(Refused::Error(error)) => Err(error),
+            Err(Refused::NoTopic) => {
+                if self.inner.intake.shared.closed.load(Ordering::Relaxed) {
+                    return Err(PublishError::Closed);
+                }
+                self.ask_for(topic)?;
+                Err(PublishError::TopicPending { topic: topic.name.clone() })
+            }
+            Err(Refused::NoMemory { needed, .. }) => Err(PublishError::BufferFull { needed, waited: Duration::ZERO }),
+        }
+    }
+
+    fn topic(&self, name: &str) -> Result<Arc<Topic>, PublishError> {
+        let topics = &self.inner.intake.shared.topics;
+        if let Some(topic) = topics.get(name) {
+            return Ok(topic);
+        }
+        validate_topic_name(name)?;
+        Ok(topics.get_or_add(name))
+    }
+
+    /// The fast way: encodes into this thread's scratch buffer and takes the record from there.
+    fn offer_event(&self, topic: &Topic, event: &dyn Event) -> Result<Delivery, Refused> {
+        let mut scratch = SCRATCH.take();
+        scratch.clear();
+        event.encode_into(&mut scratch).map_err(|error| Refused::Error(error.into()))?;
+        let offered = with_record(event, &scratch, |record| self.inner.intake.offer(topic, None, record));
+        if scratch.capacity() <= SCRATCH_KEPT {
+            SCRATCH.set(scratch);
+        }
+        offered
+    }
+
+    /// Waits for what a record was refused for. The first wait for memory sets the deadline.
+    async fn wait(
+        &self,
+        topic: &Topic,
+        refused: Refused,
+        max_block: Duration,
+        deadline: &mut Option<Instant>,
+    ) -> Result<(), PublishError> {
+        match refused {
+            Refused::Error(error) => Err(error),
+            Refused::NoTopic => self.wait_for_topic(topic).await,
+            Refused::NoMemory { needed, asker } => {
+                let deadline = *deadline.get_or_insert_with(|| after(max_block));
+                if self.wait_for_memory(needed, asker, deadline).await {
+                    return Ok(());
+                }
+                Err(PublishError::BufferFull { needed, waited: max_block })
+            }
+        }
+    }
+
+    /// Waits for memory until `deadline`; whether it is there. As long as batches on their way give some back
+    /// the open ones go on filling; if none are, or none do, the open ones are sent as they are.
+    async fn wait_for_memory(&self, needed: usize, asker: Asker, deadline: Instant) -> bool {
+        let intake = &self.inner.intake;
+        let memory = &intake.shared.memory;
+        let patience = || deadline.saturating_duration_since(Instant::now());
+        if intake.shared.on_their_way.load(Ordering::Relaxed) > 0
+            && memory.wait_for(needed, asker, patience().min(SHORT_OF_MEMORY)).await
+        {
+            return true;
+        }
+        intake.tell(Command::SealOpen);
+        memory.wait_for(needed, asker, patience()).await
+    }
+
+    /// Has a topic asked for, unless it was; fails if it could not be had a moment ago.
+    fn ask_for(&self, topic: &Topic) -> Result<(), PublishError> {
+        let (mut ask, mut refused) = (false, None);
+        topic.standing.send_if_modified(|standing| match standing {
+            Standing::Unasked => {
+                ask = true;
+                *standing = Standing::Asked;
+                true
+            }
+            Standing::Failed(reason, at) => {
+                // Asked for again in the background: nobody waits a second time for a topic that is not there.
+                ask = at.elapsed() >= FAILED_TOPIC_PAUSE;
+                if ask {
+                    *at = Instant::now();
+                }
+                refused = Some(reason.clone());
+                false
+            }
+            Standing::Asked | Standing::Ready => false,
+        });
+        if ask {
+            self.inner.intake.tell(Command::WantTopic(topic.name.clone()));
+        }
+        match refused {
+            Some(reason) => Err(PublishError::Topic { topic: topic.name.clone(), reason }),
+            None => Ok(()),
+        }
+    }
+
+    async fn wait_for_topic(&self, topic: &Topic) -> Result<(), PublishError> {
+        let mut standing = topic.standing.subscribe();
+        self.ask_for(topic)?;
+        let mut finished = self.inner.finished.clone();
+        let settled = tokio::select! {
+            seen = standing.wait_for(|now| matches!(now, Standing::Ready | Standing::Failed(..))) => seen.map(|s| s.clone()),
+            _ = finished.wait_for(|done| *done) => return Err(PublishError::Closed),
+        };
+        match settled {
+            Ok(Standing::Failed(reason, _)) => Err(PublishError::Topic { topic: topic.name.clone(), reason }),
+            Ok(_) => Ok(()),
+            Err(_) => Err(PublishError::Closed),
+        }
+    }
+}
+
+fn raw<'a>(record: &ProducerRecord<'a>) -> Record<'a> {
+    Record {
+        key: record.key,
+        value: record.value,
+        headers: record.headers,
+        timestamp: record.timestamp.unwrap_or_else(wall_clock_ms),
+    }
+}
+
+/// Calls `take` with the event as a record.
+fn with_record<R>(event: &dyn Event, json: &[u8], take: impl FnOnce(&Record<'_>) -> R) -> R {
+    let mut id = [0; EventId::UUID_LEN];
+    let id = event.id().as_str(&mut id);
+    let key = event.key();
+    let mut headers = [Header { key: HEADER_EVENT_ID, value: Some(id.as_bytes()) }; 5];
+    headers[1] = Header { key: HEADER_EVENT_TYPE, value: Some(event.event_type().as_bytes()) };
+    let mut count = 2;
+    let correlation = event.correlation_id().map(|id| (HEADER_CORRELATION_ID, id));
+    let trace = event.trace();
+    let parent = trace.map(|trace| ("traceparent", trace.traceparent()));
+    let state = trace.and_then(|trace| trace.tracestate()).map(|state| ("tracestate", state));
+    for (key, value) in [correlation, parent, state].into_iter().flatten() {
+        headers[count] = Header { key, value: Some(value.as_bytes()) };
+        count += 1;
+    }
+    take(&Record { key: key.as_deref(), value: Some(json), headers: &headers[..count], timestamp: wall_clock_ms() })
+}
