@@ -1,4 +1,5 @@
 //! The ways in which events are handed over.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod support;
 
 use std::time::Duration;
