@@ -36,7 +36,7 @@ pub use memory::MemoryStore;
 pub use replay::{BeginReplayError, ReplayGuard};
 pub use selection::Selection;
 pub use store::{
-    AppendError, Appended, DeadLetterStore, Held, Letters, Position, SCAN_BYTES, StoreError, StoreStats, letters,
+    AppendError, Appended, DeadLetterStore, Held, Letters, Position, SCAN_BYTES, StoreError, StoreStats, letters, purge,
 };
 
 /// Bytes as letters keep them.

@@ -237,3 +237,20 @@ impl Iterator for Letters<'_> {
         None
     }
 }
+
+/// Removes the store's letters that are selected, and says how many there were.
+pub fn purge(store: &dyn DeadLetterStore, selection: &Selection) -> Result<usize, StoreError> {
+    let mut removed = 0;
+    let mut selected = letters(store, selection);
+    loop {
+        let page: Vec<Position> = selected
+            .by_ref()
+            .take(Letters::PAGE)
+            .map(|held| held.map(|held| held.position))
+            .collect::<Result<_, _>>()?;
+        if page.is_empty() {
+            return Ok(removed);
+        }
+        removed += store.remove(&page)?;
+    }
+}

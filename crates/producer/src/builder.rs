@@ -3,6 +3,10 @@
 //! Rules: every option of the table has a method of its name; nothing fails before the end, where all problems are
 //! reported at once.
 
+use std::sync::Arc;
+
+use kafka_courier_dlq::DeadLetterStore;
+
 use crate::config::{ConfigErrors, Endpoint, KafkaConfig};
 use crate::producer::{ConnectError, KafkaProducer};
 
@@ -26,6 +30,7 @@ use crate::producer::{ConnectError, KafkaProducer};
 pub struct Builder {
     pub(crate) config: KafkaConfig,
     pub(crate) problems: Vec<String>,
+    store: Option<Arc<dyn DeadLetterStore>>,
 }
 
 impl Builder {
@@ -35,23 +40,35 @@ impl Builder {
         self
     }
 
+    /// Keeps dead letters in a store of one's own, before any other.
+    pub fn dead_letter_store(mut self, store: Arc<dyn DeadLetterStore>) -> Self {
+        self.store = Some(store);
+        self
+    }
+
     /// The settings. Errors: everything that is wrong with them.
     pub fn config(self) -> Result<KafkaConfig, ConfigErrors> {
+        self.take().map(|(config, _)| config)
+    }
+
+    fn take(self) -> Result<(KafkaConfig, Option<Arc<dyn DeadLetterStore>>), ConfigErrors> {
         let mut problems = self.problems;
         if let Err(ConfigErrors(more)) = self.config.validate() {
             problems.extend(more);
         }
-        if problems.is_empty() { Ok(self.config) } else { Err(ConfigErrors(problems)) }
+        if problems.is_empty() { Ok((self.config, self.store)) } else { Err(ConfigErrors(problems)) }
     }
 
     /// As [`KafkaProducer::build`], with these settings.
     pub fn build(self) -> Result<KafkaProducer, ConfigErrors> {
-        KafkaProducer::build(self.config()?)
+        let (config, store) = self.take()?;
+        KafkaProducer::build_with(config, store)
     }
 
     /// As [`KafkaProducer::connect`], with these settings.
     pub async fn connect(self) -> Result<KafkaProducer, ConnectError> {
-        KafkaProducer::connect(self.config()?).await
+        let (config, store) = self.take()?;
+        KafkaProducer::connect_with(config, store).await
     }
 
     /// Takes a setting, or notes what is wrong with it.

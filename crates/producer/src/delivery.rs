@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 use crate::error::DeliveryError;
 use crate::ledger::Ledger;
 use crate::sync::Mutex;
+use kafka_courier_dlq::LetterId;
 use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, Reason, RecordSet, Verdict};
 
 /// Where a delivered event is.
@@ -44,8 +45,12 @@ pub(crate) struct BatchState {
 struct Inner {
     /// How many records it has; known once it is sealed.
     total: Option<u32>,
+    /// Records that the sender has decided on; those that failed are settled once their letters are kept.
+    decided: u32,
     settled: u32,
     verdicts: Vec<(RecordSet, Verdict)>,
+    /// The letters of records that were given up as unknown.
+    letters: Vec<(u32, LetterId)>,
     /// All that have no verdict of their own.
     rest: Option<Arc<Failure>>,
     wakers: Vec<Waker>,
@@ -61,9 +66,28 @@ struct Owner {
     ledger: Arc<Ledger>,
 }
 
+/// What ended with a verdict.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Ended {
+    /// The sender has decided on every record of the batch.
+    pub(crate) decided: bool,
+    /// Every record of the batch was told its verdict.
+    pub(crate) settled: bool,
+}
+
+/// What was still wanting when a batch lost its last owner.
+struct Abandoned {
+    undecided: bool,
+    unsettled: bool,
+}
+
 impl Drop for Owner {
     fn drop(&mut self) {
-        if self.state.abandon() {
+        let abandoned = self.state.abandon();
+        if abandoned.undecided {
+            self.ledger.decide();
+        }
+        if abandoned.unsettled {
             self.ledger.strike(self.state.number);
         }
     }
@@ -82,28 +106,65 @@ impl Token {
 }
 
 impl BatchState {
+    pub(crate) fn topic(&self) -> &Arc<str> {
+        &self.topic
+    }
+
     /// Says how many records the batch has.
     pub(crate) fn sealed(&self, total: u32) {
         self.inner.lock().total = Some(total);
     }
 
-    /// Notes a verdict and wakes those who wait. Returns whether that was the last one.
-    pub(crate) fn settle(&self, records: RecordSet, verdict: Verdict) -> bool {
+    /// Notes that the sender has decided on some records, whose verdict is told later. Returns whether those were the
+    /// last that it had to decide on.
+    pub(crate) fn decide(&self, records: u32) -> bool {
         let mut inner = self.inner.lock();
+        inner.decided += records;
+        Some(inner.decided) == inner.total
+    }
+
+    /// Tells a verdict that was just decided, and wakes those who wait.
+    pub(crate) fn settle(&self, records: RecordSet, verdict: Verdict) -> Ended {
+        self.tell(records, verdict, true)
+    }
+
+    /// Tells a verdict that was noted by [`decide`](Self::decide) before.
+    pub(crate) fn settle_decided(&self, records: RecordSet, verdict: Verdict) -> Ended {
+        self.tell(records, verdict, false)
+    }
+
+    fn tell(&self, records: RecordSet, verdict: Verdict, decide: bool) -> Ended {
+        let mut inner = self.inner.lock();
+        if decide {
+            inner.decided += records.len();
+        }
         inner.settled += records.len();
         inner.verdicts.push((records, verdict));
-        let last = Some(inner.settled) == inner.total;
+        let decided = decide && Some(inner.decided) == inner.total;
+        let settled = Some(inner.settled) == inner.total;
         let wakers = std::mem::take(&mut inner.wakers);
         drop(inner);
         wakers.into_iter().for_each(Waker::wake);
-        last
+        Ended { decided, settled }
     }
 
-    /// Nobody is left to give a verdict. Returns whether one was still wanting.
-    fn abandon(&self) -> bool {
+    /// Notes the dead letters of some records, for a later correction.
+    pub(crate) fn keep_letters(&self, letters: impl IntoIterator<Item = (u32, LetterId)>) {
+        self.inner.lock().letters.extend(letters);
+    }
+
+    /// The dead letters of these records; they are forgotten.
+    pub(crate) fn take_letters(&self, records: &RecordSet) -> Vec<(u32, LetterId)> {
+        let letters = &mut self.inner.lock().letters;
+        letters.extract_if(.., |(index, _)| position(records, *index).is_some()).collect()
+    }
+
+    /// Nobody is left to give a verdict.
+    fn abandon(&self) -> Abandoned {
         let mut inner = self.inner.lock();
+        let undecided = Some(inner.decided) != inner.total;
         if Some(inner.settled) == inner.total {
-            return false;
+            return Abandoned { undecided, unsettled: false };
         }
         inner.rest = Some(Arc::new(Failure {
             outcome: FailedOutcome::Unknown,
@@ -119,7 +180,7 @@ impl BatchState {
         let wakers = std::mem::take(&mut inner.wakers);
         drop(inner);
         wakers.into_iter().for_each(Waker::wake);
-        true
+        Abandoned { undecided, unsettled: true }
     }
 
     fn result(&self, inner: &Inner, index: u32, timestamp: i64) -> Option<Result<RecordMetadata, DeliveryError>> {
@@ -222,7 +283,7 @@ mod tests {
     #[test]
     fn each_record_of_a_batch_has_its_own_offset() {
         let (token, deliveries) = batch(3);
-        assert!(token.state().settle(RecordSet::Range(0..3), delivered(40)));
+        assert!(token.state().settle(RecordSet::Range(0..3), delivered(40)).settled);
         let offsets: Vec<_> = deliveries.iter().map(|d| d.now().unwrap().unwrap().offset.unwrap()).collect();
         assert_eq!(offsets, [40, 41, 42]);
     }
@@ -230,10 +291,19 @@ mod tests {
     #[test]
     fn the_parts_of_a_batch_settle_apart() {
         let (token, deliveries) = batch(4);
-        assert!(!token.state().settle(RecordSet::List(vec![0, 2, 3]), delivered(10)));
+        assert!(!token.state().settle(RecordSet::List(vec![0, 2, 3]), delivered(10)).settled);
         assert_eq!(deliveries[2].now().unwrap().unwrap().offset, Some(11));
         assert!(deliveries[1].now().is_none());
-        assert!(token.state().settle(RecordSet::List(vec![1]), delivered(99)));
+        assert!(token.state().settle(RecordSet::List(vec![1]), delivered(99)).settled);
+    }
+
+    #[test]
+    fn what_is_decided_first_and_told_later_ends_twice() {
+        let (token, _deliveries) = batch(3);
+        let state = token.state();
+        assert!(!state.decide(1));
+        assert_eq!(state.settle(RecordSet::Range(1..3), delivered(5)), Ended { decided: true, settled: false });
+        assert_eq!(state.settle_decided(RecordSet::Range(0..1), delivered(4)), Ended { decided: false, settled: true });
     }
 
     #[test]
@@ -251,9 +321,9 @@ mod tests {
     fn a_batch_that_nobody_owns_any_more_is_struck_out_of_the_ledger() {
         let ledger = Arc::new(Ledger::default());
         let token = Token::new("t".into(), 0, &ledger);
-        assert!(!ledger.is_empty());
+        assert!(!ledger.is_decided());
         drop(token);
-        assert!(ledger.is_empty());
+        assert!(ledger.is_decided());
     }
 
     #[tokio::test]

@@ -1,7 +1,8 @@
 //! Which batches have no verdict yet: what flush and close wait for.
 //!
-//! Rules: a batch is entered when it is opened and struck out with its last verdict; one lock, taken once
-//! or twice per batch and never per record.
+//! Rules: a batch is entered when it is opened and struck out once its last verdict was told; in between it may be
+//! decided, while its dead letters are still being written. One lock, taken two or three times per batch and never per
+//! record.
 
 use std::collections::BTreeSet;
 
@@ -19,6 +20,8 @@ pub(crate) struct Ledger {
 struct Open {
     next: u64,
     numbers: BTreeSet<u64>,
+    /// How many of them the sender has still to decide.
+    undecided: usize,
 }
 
 impl Ledger {
@@ -27,6 +30,7 @@ impl Ledger {
         let mut open = self.open.lock();
         let number = open.next;
         open.next += 1;
+        open.undecided += 1;
         open.numbers.insert(number);
         number
     }
@@ -42,8 +46,15 @@ impl Ledger {
         }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.open.lock().numbers.is_empty()
+    /// The sender has given its last verdict on a batch.
+    pub(crate) fn decide(&self) {
+        let mut open = self.open.lock();
+        open.undecided = open.undecided.saturating_sub(1);
+    }
+
+    /// Whether the sender owes no verdict.
+    pub(crate) fn is_decided(&self) -> bool {
+        self.open.lock().undecided == 0
     }
 
     /// Waits until every batch that is entered now is struck out.
@@ -83,6 +94,16 @@ mod tests {
         assert!(!flush.is_finished());
         ledger.strike(a);
         flush.await.unwrap();
-        assert!(!ledger.is_empty());
+        assert_eq!(ledger.open.lock().numbers.len(), 1);
+    }
+
+    #[test]
+    fn a_batch_whose_letters_are_being_written_is_decided_and_yet_not_settled() {
+        let ledger = Ledger::default();
+        let number = ledger.enter();
+        assert!(!ledger.is_decided());
+        ledger.decide();
+        assert!(ledger.is_decided());
+        assert_eq!(ledger.open.lock().numbers.first(), Some(&number));
     }
 }

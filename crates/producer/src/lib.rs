@@ -7,9 +7,11 @@ struct Readme;
 
 mod builder;
 mod config;
+mod dead_letters;
 mod deliveries;
 mod delivery;
 mod error;
+pub mod headers;
 mod intake;
 mod ledger;
 mod memory;
@@ -24,15 +26,14 @@ mod topics;
 
 pub use builder::{Builder, Setting};
 pub use config::{Compression, ConfigErrors, Endpoint, KafkaConfig, OptionDoc};
+pub use dead_letters::{DeadLetterStats, DeadLetters};
 pub use deliveries::Deliveries;
 pub use delivery::{Delivery, RecordMetadata};
 pub use error::{DeliveryError, Error, PublishError};
 pub use kafka_courier_batcher::Header;
+pub use kafka_courier_dlq as dlq;
 pub use kafka_courier_event_model as events;
 pub use kafka_courier_idempotent_sender::Secret;
 pub use kafka_courier_idempotent_sender::core::{ErrorCode, FailedOutcome, Reason};
-pub use producer::{
-    CloseReport, ConnectError, HEADER_CORRELATION_ID, HEADER_EVENT_ID, HEADER_EVENT_TYPE, HealthError, KafkaProducer,
-    Stats,
-};
+pub use producer::{CloseReport, ConnectError, HealthError, KafkaProducer, Stats};
 pub use record::ProducerRecord;

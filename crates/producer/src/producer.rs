@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::{BufferPool, Compression as Codec, Limits};
+use kafka_courier_dlq::DeadLetterStore;
 use kafka_courier_event_model::{TopicMapping, TopicMappingError};
 use kafka_courier_idempotent_sender::driver::{Command, DriverConfig, driver};
 use tokio::runtime::Handle;
@@ -14,18 +15,12 @@ use tokio::sync::{oneshot, watch};
 
 use crate::builder::Builder;
 use crate::config::{Compression, ConfigErrors, KafkaConfig};
+use crate::dead_letters::DeadLetters;
 use crate::intake::Intake;
 use crate::memory::Memory;
 use crate::shared::{Callbacks, Counts, Shared};
 use crate::sync::Ordering;
 use crate::topics::Topics;
-
-/// The header that carries the event's id.
-pub const HEADER_EVENT_ID: &str = "event_id";
-/// The header that carries the event's type.
-pub const HEADER_EVENT_TYPE: &str = "event_type";
-/// The header that carries the correlation id, where the event has one.
-pub const HEADER_CORRELATION_ID: &str = "correlation_id";
 
 /// Publishes events to Kafka.
 #[derive(Clone, Debug)]
@@ -38,6 +33,7 @@ pub(crate) struct Inner {
     pub(crate) intake: Intake,
     pub(crate) mapping: TopicMapping,
     pub(crate) max_block: Duration,
+    pub(crate) letters: DeadLetters,
     pub(crate) finished: watch::Receiver<bool>,
 }
 
@@ -95,8 +91,15 @@ impl KafkaProducer {
     ///
     /// Cancel safety: nothing was published, so nothing is lost.
     pub async fn connect(config: KafkaConfig) -> Result<Self, ConnectError> {
+        Self::connect_with(config, None).await
+    }
+
+    pub(crate) async fn connect_with(
+        config: KafkaConfig,
+        store: Option<Arc<dyn DeadLetterStore>>,
+    ) -> Result<Self, ConnectError> {
         let timeout = config.metadata_timeout;
-        let producer = Self::build(config)?;
+        let producer = Self::build_with(config, store)?;
         producer.health_check(timeout).await?;
         Ok(producer)
     }
@@ -104,6 +107,13 @@ impl KafkaProducer {
     /// Checks the configuration and starts the sender's task on the current tokio runtime. Never waits for
     /// Kafka. Errors: everything that is wrong with the configuration, or that there is no tokio runtime here.
     pub fn build(config: KafkaConfig) -> Result<Self, ConfigErrors> {
+        Self::build_with(config, None)
+    }
+
+    pub(crate) fn build_with(
+        config: KafkaConfig,
+        store: Option<Arc<dyn DeadLetterStore>>,
+    ) -> Result<Self, ConfigErrors> {
         config.validate()?;
         let runtime = Handle::try_current().map_err(|_| {
             ConfigErrors(vec![
@@ -126,22 +136,27 @@ impl KafkaProducer {
             closed: false.into(),
             counts: Counts::default(),
             on_their_way: 0.into(),
+            letters_memory: Memory::new(config.buffer_memory / 4),
         });
+        let letters = DeadLetters::start(&config, store, &shared).map_err(|problem| ConfigErrors(vec![problem]))?;
+        let callbacks = Callbacks { shared: shared.clone(), letters: Some(letters.writer()) };
         let driver_config = DriverConfig {
             core: config.core(),
             bootstrap: config.brokers.iter().map(|broker| (broker.host.clone(), broker.port)).collect(),
             client_id: config.client_id.as_str().into(),
             connect_timeout: config.connect_timeout,
         };
-        let (commands, task) = driver(driver_config, Callbacks(shared.clone()))
+        let (commands, task) = driver(driver_config, callbacks)
             .map_err(|problems| ConfigErrors(problems.iter().map(ToString::to_string).collect()))?;
         let (done, finished) = watch::channel(false);
+        let last_letters = letters.clone();
         runtime.spawn(async move {
             task.run().await;
+            last_letters.settled().await;
             done.send_replace(true);
         });
         let intake = Intake { shared, commands };
-        Ok(Self { inner: Arc::new(Inner { intake, mapping, max_block: config.max_block, finished }) })
+        Ok(Self { inner: Arc::new(Inner { intake, mapping, max_block: config.max_block, letters, finished }) })
     }
 
     /// Sends events of this type to `topic` from now on.
@@ -172,6 +187,11 @@ impl KafkaProducer {
             Ok(Err(_)) => Err(HealthError("the producer is closed".to_owned())),
             Err(_) => Err(HealthError(format!("no answer from the cluster within {timeout:?}"))),
         }
+    }
+
+    /// What failed for good.
+    pub fn dead_letters(&self) -> DeadLetters {
+        self.inner.letters.clone()
     }
 
     /// What it has done so far.
@@ -211,7 +231,7 @@ impl KafkaProducer {
 impl Drop for Inner {
     fn drop(&mut self) {
         let shared = &*self.intake.shared;
-        if !shared.closed.load(Ordering::Relaxed) && !shared.ledger.is_empty() {
+        if !shared.closed.load(Ordering::Relaxed) && !shared.ledger.is_decided() {
             tracing::warn!(
                 "the producer was dropped without close(): what it accepted is still delivered while the runtime lives"
             );

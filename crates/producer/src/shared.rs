@@ -3,17 +3,19 @@
 //! Rules: nothing here blocks; memory goes back before a verdict is told, so that whoever is told finds room.
 
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use kafka_courier_batcher::{BufferPool, Filled};
+use kafka_courier_batcher::{BufferPool, EncodedBatch, Filled};
 use kafka_courier_idempotent_sender::core::{
-    Counters, PartitionId, Reason, RecordSet, Settlement, Submission, TopicId, Verdict,
+    Counters, Failure, PartitionId, Reason, RecordSet, Settlement, Submission, TopicId, Verdict,
 };
 use kafka_courier_idempotent_sender::driver::Upcalls;
 
-use crate::delivery::Token;
+use crate::dead_letters::writer::{Failed, Work};
+use crate::delivery::{Ended, Token};
 use crate::ledger::Ledger;
-use crate::memory::Memory;
+use crate::memory::{Asker, Memory};
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::topics::{Slot, Topics};
 
@@ -28,8 +30,20 @@ pub(crate) struct Shared {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) closed: AtomicBool,
     pub(crate) counts: Counts,
-    /// Sealed batches without their last verdict.
+    /// Sealed batches on whose records the sender has still to decide.
     pub(crate) on_their_way: AtomicUsize,
+    /// Memory of batches whose dead letters are being written: beside `buffer_memory`, so that a slow store does not
+    /// hold up what can be delivered.
+    pub(crate) letters_memory: Memory,
+}
+
+/// Whose memory a batch that was given up is counted with, until its letters are kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Charge {
+    /// The letters' own.
+    Letters(usize),
+    /// The publishers', when the letters' own is used up.
+    Publishers(usize),
 }
 
 /// What has happened so far; read without a lock.
@@ -65,72 +79,143 @@ impl Shared {
     }
 }
 
+impl Shared {
+    fn release(&self, partition: PartitionId, bytes: usize) {
+        match self.topics.slot(partition) {
+            Some(slot) => slot.release(&self.memory, bytes),
+            None => self.memory.release(bytes),
+        }
+    }
+
+    fn recycle(&self, batch: Arc<EncodedBatch>) {
+        if let Some(batch) = Arc::into_inner(batch) {
+            self.pool.put(batch.into_buffer());
+        }
+    }
+
+    /// Moves a batch that was given up to the letters' memory, as long as there is some.
+    fn charge_letters(&self, partition: PartitionId, bytes: usize) -> Charge {
+        if self.letters_memory.reserve(bytes, Asker::Within) {
+            self.release(partition, bytes);
+            return Charge::Letters(bytes);
+        }
+        Charge::Publishers(bytes)
+    }
+
+    /// Tells the verdict on records whose letters are kept.
+    pub(crate) fn settle_failed(&self, failed: Failed) {
+        let verdict = failed.verdict();
+        self.recycle(failed.batch);
+        match failed.charge {
+            Charge::Letters(bytes) => self.letters_memory.release(bytes),
+            Charge::Publishers(bytes) => self.release(failed.partition, bytes),
+        }
+        let ended = failed.token.state().settle_decided(failed.records, verdict);
+        self.ended(&failed.token, ended);
+    }
+
+    fn decided(&self) {
+        self.on_their_way.fetch_sub(1, Ordering::Relaxed);
+        self.ledger.decide();
+    }
+
+    fn ended(&self, token: &Token, ended: Ended) {
+        if ended.decided {
+            self.decided();
+        }
+        if ended.settled {
+            self.ledger.strike(token.state().number);
+        }
+    }
+}
+
 /// The sender's task calls these.
-pub(crate) struct Callbacks(pub(crate) Arc<Shared>);
+pub(crate) struct Callbacks {
+    pub(crate) shared: Arc<Shared>,
+    /// Who keeps dead letters; without one a failure is told at once.
+    pub(crate) letters: Option<Sender<Work>>,
+}
 
 /// The task has ended, or was taken away with its runtime: nothing more is accepted, and what is still open
 /// settles with its owners' going.
 impl Drop for Callbacks {
     fn drop(&mut self) {
-        self.0.closed.store(true, Ordering::SeqCst);
-        for slot in self.0.topics.all_slots() {
+        self.shared.closed.store(true, Ordering::SeqCst);
+        for slot in self.shared.topics.all_slots() {
             drop(slot.accumulator.lock().seal());
+        }
+    }
+}
+
+impl Callbacks {
+    /// Records that failed for good: their letters come first, then their verdict.
+    fn given_up(&self, settlement: Settlement<Token>, failure: Arc<Failure>) {
+        let Settlement { token, partition, records, batch, charge, .. } = settlement;
+        let topic = token.state().topic().clone();
+        tracing::warn!(
+            topic = &*topic,
+            partition = partition.index,
+            events = records.len(),
+            outcome = failure.outcome.as_str(),
+            attempts = failure.attempts,
+            reason = %failure.reason,
+            "events were given up"
+        );
+        if token.state().decide(records.len()) {
+            self.shared.decided();
+        }
+        let charge = self.shared.charge_letters(partition, charge);
+        let failed = Failed { token, topic, partition, records, failure, batch, charge };
+        let unkept = match &self.letters {
+            Some(letters) => letters.send(Work::Failed(failed)).err().map(|error| error.0),
+            None => Some(Work::Failed(failed)),
+        };
+        if let Some(Work::Failed(failed)) = unkept {
+            self.shared.settle_failed(failed);
         }
     }
 }
 
 impl Upcalls<Token> for Callbacks {
     fn settled(&mut self, settlement: Settlement<Token>) {
+        if let Verdict::Failed(failure) = &settlement.verdict {
+            let failure = failure.clone();
+            return self.given_up(settlement, failure);
+        }
         let Settlement { token, partition, records, verdict, batch, charge } = settlement;
-        if let Some(batch) = Arc::into_inner(batch) {
-            self.0.pool.put(batch.into_buffer());
-        }
-        match self.0.topics.slot(partition) {
-            Some(slot) => slot.release(&self.0.memory, charge),
-            None => self.0.memory.release(charge),
-        }
-        if let Verdict::Failed(failure) = &verdict {
-            let topic = self.0.topics.topic(partition.topic);
-            tracing::warn!(
-                topic = topic.as_ref().map_or("?", |topic| &*topic.name),
-                partition = partition.index,
-                events = records.len(),
-                outcome = failure.outcome.as_str(),
-                attempts = failure.attempts,
-                reason = %failure.reason,
-                "events were given up"
-            );
-        }
-        if token.state().settle(records, verdict) {
-            self.0.on_their_way.fetch_sub(1, Ordering::Relaxed);
-            self.0.ledger.strike(token.state().number);
-        }
+        self.shared.recycle(batch);
+        self.shared.release(partition, charge);
+        let ended = token.state().settle(records, verdict);
+        self.shared.ended(&token, ended);
     }
 
     fn corrected(&mut self, token: Token, records: RecordSet, base_offset: Option<i64>) {
-        // A Delivery that was settled stays as it was told.
+        // A Delivery that was settled stays as it was told; its dead letter is one no more.
         tracing::warn!(
             batch = token.state().number,
             events = records.len(),
             ?base_offset,
             "events that were given up as unknown are in the log"
         );
+        if let Some(letters) = &self.letters {
+            let _ = letters.send(Work::Landed { token, records, base_offset });
+        }
     }
 
     fn topic_ready(&mut self, topic: TopicId, name: &Arc<str>, available: &[bool]) {
-        self.0.topics.on_ready(topic, name, available);
+        self.shared.topics.on_ready(topic, name, available);
     }
 
     fn topic_limit(&mut self, name: &Arc<str>, bytes: usize) {
-        self.0.topics.on_limit(name, bytes);
+        self.shared.topics.on_limit(name, bytes);
     }
 
     fn topic_failed(&mut self, _topic: TopicId, name: &Arc<str>, reason: &Reason) {
-        self.0.topics.on_failed(name, reason);
+        self.shared.topics.on_failed(name, reason);
     }
 
     fn lingered(&mut self, partition: PartitionId, ordinal: u64) -> Option<Submission<Token>> {
-        let slot = self.0.topics.slot(partition)?;
+        let slot = self.shared.topics.slot(partition)?;
         let filled = {
             let mut accumulator = slot.accumulator.lock();
             if accumulator.open_ordinal() != Some(ordinal) {
@@ -138,16 +223,16 @@ impl Upcalls<Token> for Callbacks {
             }
             accumulator.seal()?
         };
-        Some(self.0.submission(&slot, filled))
+        Some(self.shared.submission(&slot, filled))
     }
 
     fn is_idle(&self) -> bool {
-        self.0.ledger.is_empty()
+        self.shared.ledger.is_decided()
     }
 
     fn counted(&mut self, counters: &Counters) {
-        self.0.counts.sent.store(counters.records_delivered, Ordering::Relaxed);
-        self.0.counts.failed.store(counters.records_failed, Ordering::Relaxed);
-        self.0.counts.retried.store(counters.record_retries, Ordering::Relaxed);
+        self.shared.counts.sent.store(counters.records_delivered, Ordering::Relaxed);
+        self.shared.counts.failed.store(counters.records_failed, Ordering::Relaxed);
+        self.shared.counts.retried.store(counters.record_retries, Ordering::Relaxed);
     }
 }

@@ -122,10 +122,6 @@ impl Topics {
         partitions.as_ref()?.slots.get(usize::try_from(id.index).ok()?).cloned()
     }
 
-    pub(crate) fn topic(&self, id: TopicId) -> Option<Arc<Topic>> {
-        self.by_id.load().get(&id).cloned()
-    }
-
     /// Every partition of every topic.
     pub(crate) fn all_slots(&self) -> Vec<Arc<Slot>> {
         let topics = self.by_name.load();

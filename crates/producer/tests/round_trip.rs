@@ -4,9 +4,7 @@ mod support;
 use std::time::Duration;
 
 use kafka_courier::events::{EventBuilder, EventId, SystemAlert, TraceContext};
-use kafka_courier::{
-    HEADER_CORRELATION_ID, HEADER_EVENT_ID, HEADER_EVENT_TYPE, Header, KafkaProducer, ProducerRecord, PublishError,
-};
+use kafka_courier::{Header, KafkaProducer, ProducerRecord, PublishError, headers};
 use kafka_courier_test_broker::{ApiKey, TestCluster};
 use support::{Books, LONG, config, producer, record};
 
@@ -29,9 +27,9 @@ async fn the_first_event_arrives_with_its_key_json_and_headers() {
     assert_eq!((&*metadata.topic, metadata.timestamp), ("system-events", records[0].timestamp));
     assert_eq!(records[0].key_text(), Some("billing"));
     let mut id = [0; EventId::UUID_LEN];
-    assert_eq!(records[0].header(HEADER_EVENT_ID), Some(event.id.as_str(&mut id).as_bytes()));
-    assert_eq!(records[0].header(HEADER_EVENT_TYPE), Some(&b"system.alert"[..]));
-    assert_eq!(records[0].header(HEADER_CORRELATION_ID), Some(&b"c-9"[..]));
+    assert_eq!(records[0].header(headers::EVENT_ID), Some(event.id.as_str(&mut id).as_bytes()));
+    assert_eq!(records[0].header(headers::EVENT_TYPE), Some(&b"system.alert"[..]));
+    assert_eq!(records[0].header(headers::CORRELATION_ID), Some(&b"c-9"[..]));
     let parent = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     assert_eq!(records[0].header("traceparent"), Some(&parent[..]));
     assert_eq!(records[0].headers.len(), 4);
@@ -44,7 +42,7 @@ async fn an_event_without_correlation_and_trace_has_no_such_headers() {
     let event = EventBuilder::new("tests", "1.0").system_alert(alert("billing"));
     producer(&cluster).publish(&event).await.unwrap().await.unwrap();
     let names: Vec<_> = cluster.records("system-events")[0].headers.iter().map(|(name, _)| name.clone()).collect();
-    assert_eq!(names, [HEADER_EVENT_ID, HEADER_EVENT_TYPE]);
+    assert_eq!(names, [headers::EVENT_ID, headers::EVENT_TYPE]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use indicatif::HumanCount;
-use kafka_courier::{DeliveryError, FailedOutcome, HEADER_EVENT_ID, RecordMetadata};
+use kafka_courier::{DeliveryError, FailedOutcome, RecordMetadata, headers};
 use kafka_courier_test_broker::{Record, TestCluster};
 
 /// What the library said of an event.
@@ -65,7 +65,7 @@ pub(super) fn balance(cluster: &TestCluster, topics: &[&str], receipts: &[Receip
                 let before = last.insert(record.key.as_deref().unwrap_or_default().to_vec(), number);
                 balance.disordered += u64::from(before.is_some_and(|before| before >= number));
             }
-            let id = record.header(HEADER_EVENT_ID).map(|id| String::from_utf8_lossy(id).into_owned());
+            let id = record.header(headers::EVENT_ID).map(|id| String::from_utf8_lossy(id).into_owned());
             places.entry(id.unwrap_or_default()).or_default().push((record.partition, record.offset));
         }
     }

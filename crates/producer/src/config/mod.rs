@@ -120,6 +120,8 @@ options! {
     compression: Compression = Compression::Snappy;
     /// Where types of events go, beyond the defaults: type=topic,type=topic; type * is any other.
     topic_mapping: String = String::new();
+    /// Dead letters that are kept in memory; beyond them the oldest goes, with an error line that holds it whole.
+    dlq_buffer: usize = 1000;
 }
 
 /// Everything that is wrong with a configuration.

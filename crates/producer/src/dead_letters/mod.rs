@@ -1,0 +1,138 @@
+//! What failed for good: kept with its reason, listed, removed, and sent again.
+//!
+//! Rules: a letter is kept before its delivery reports the failure; whatever blocks, blocks a thread that may.
+
+mod chain;
+mod make;
+pub(crate) mod writer;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
+
+use kafka_courier_dlq::{DeadLetterStore, Held, Letter, MemoryStore, Selection, StoreError, StoreStats};
+use tokio::sync::oneshot;
+
+use crate::config::KafkaConfig;
+use crate::shared::Shared;
+use chain::{Chain, Link};
+use writer::Work;
+
+/// A producer's dead letters: the letters of its stores, together.
+///
+/// All of its methods may be called from any task: what blocks is done on tokio's threads for that.
+#[derive(Clone, Debug)]
+pub struct DeadLetters {
+    chain: Arc<Chain>,
+    work: Sender<Work>,
+}
+
+/// What a store of dead letters holds.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DeadLetterStats {
+    /// The store: `memory`, or the file's path, or the topic.
+    pub store: String,
+    /// Letters that were handed to it since the producer was built.
+    pub kept: u64,
+    /// What it holds, and what it did.
+    pub stats: StoreStats,
+}
+
+impl DeadLetters {
+    /// Starts keeping letters, in `store` if there is one, else as the configuration says.
+    pub(crate) fn start(
+        config: &KafkaConfig,
+        store: Option<Arc<dyn DeadLetterStore>>,
+        shared: &Arc<Shared>,
+    ) -> Result<Self, String> {
+        let mut links = Vec::new();
+        links.extend(store.map(|store| Link::new(store, false)));
+        links.push(Link::new(Arc::new(MemoryStore::new(config.dlq_buffer as u64)), false));
+        let chain = Arc::new(Chain::new(links));
+        let work = writer::start(chain.clone(), shared.clone())
+            .map_err(|error| format!("the thread that keeps dead letters could not be started: {error}"))?;
+        Ok(Self { chain, work })
+    }
+
+    pub(crate) fn writer(&self) -> Sender<Work> {
+        self.work.clone()
+    }
+
+    /// Letters held now, in memory and on disk.
+    pub fn len(&self) -> u64 {
+        self.chain.links.iter().map(|link| link.store.stats().map_or(0, |stats| stats.letters)).sum()
+    }
+
+    /// Whether none is held.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What each store holds, in the order in which they are tried.
+    pub async fn stats(&self) -> Result<Vec<DeadLetterStats>, StoreError> {
+        self.blocking(|chain| {
+            let stats = chain.links.iter().map(|link| {
+                let (store, kept) = (link.store.name().to_owned(), link.kept.load(Ordering::Relaxed));
+                Ok(DeadLetterStats { store, kept, stats: link.store.stats()? })
+            });
+            stats.collect()
+        })
+        .await
+    }
+
+    /// The selected letters, store by store, in order of arrival, at most `limit`.
+    pub async fn list(&self, selection: &Selection, limit: usize) -> Result<Vec<Held>, StoreError> {
+        let selection = selection.clone();
+        self.blocking(move |chain| {
+            let stores = chain.links.iter().map(|link| &*link.store);
+            let letters = stores.flat_map(|store| kafka_courier_dlq::letters(store, &selection));
+            letters.take(limit).collect()
+        })
+        .await
+    }
+
+    /// Removes the selected letters for ever; returns how many there were.
+    pub async fn purge(&self, selection: &Selection) -> Result<usize, StoreError> {
+        let selection = selection.clone();
+        self.blocking(move |chain| {
+            let stores = chain.links.iter().map(|link| &*link.store);
+            stores.map(|store| kafka_courier_dlq::purge(store, &selection)).sum()
+        })
+        .await
+    }
+
+    /// Keeps letters that were written by hand. Returns when they are as durable as failures of the producer's own.
+    ///
+    /// Cancel safety: they are kept all the same.
+    pub async fn put(&self, letters: Vec<Letter>) {
+        let (kept, done) = oneshot::channel();
+        // The thread is there as long as this sender is.
+        let _ = self.work.send(Work::Put { letters, kept });
+        let _ = done.await;
+    }
+
+    /// Waits until all that failed before is kept.
+    pub(crate) async fn settled(&self) {
+        let (reached, done) = oneshot::channel();
+        let _ = self.work.send(Work::Barrier(reached));
+        let _ = done.await;
+    }
+
+    async fn blocking<R: Send + 'static>(
+        &self,
+        what: impl FnOnce(&Chain) -> Result<R, StoreError> + Send + 'static,
+    ) -> Result<R, StoreError> {
+        let chain = self.chain.clone();
+        match tokio::task::spawn_blocking(move || what(&chain)).await {
+            Ok(result) => result,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(StoreError::Service {
+                    store: "dead letters".to_owned(),
+                    reason: "the runtime is shutting down".to_owned(),
+                }),
+            },
+        }
+    }
+}

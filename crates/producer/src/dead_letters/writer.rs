@@ -1,0 +1,163 @@
+//! The thread that keeps dead letters and only then tells of the failure.
+//!
+//! Rules:
+//! - A verdict of failure is told once its letters are kept; deliveries never wait for that.
+//! - All that waits is kept at once (group commit), within bounds.
+//! - It is a thread, not a task: stores block, and it outlives its runtime until everything that was handed to it is kept.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use kafka_courier_batcher::EncodedBatch;
+use kafka_courier_dlq::Letter;
+use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, PartitionId, Reason, RecordSet, Verdict};
+use tokio::sync::oneshot;
+
+use super::chain::{Chain, Group};
+use super::make::{Clocks, GivenUp, letters};
+use crate::delivery::Token;
+use crate::shared::{Charge, Shared};
+
+/// Records whose letters are kept at once, about.
+const RECORDS_AT_ONCE: u32 = 4096;
+/// Bytes of batches whose letters are kept at once, about.
+const BYTES_AT_ONCE: usize = 8 << 20;
+
+/// Records that were given up, with what they hold until their letters are kept.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) token: Token,
+    pub(crate) topic: Arc<str>,
+    pub(crate) partition: PartitionId,
+    pub(crate) records: RecordSet,
+    pub(crate) failure: Arc<Failure>,
+    pub(crate) batch: Arc<EncodedBatch>,
+    pub(crate) charge: Charge,
+}
+
+/// What the writer is given to do; it is done in this order.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// Records that were given up.
+    Failed(Failed),
+    /// Records that were given up as unknown are in the log.
+    Landed { token: Token, records: RecordSet, base_offset: Option<i64> },
+    /// Letters that were written by hand.
+    Put { letters: Vec<Letter>, kept: oneshot::Sender<()> },
+    /// Tells when all that was given before is done.
+    Barrier(oneshot::Sender<()>),
+}
+
+/// Starts the thread. It ends when the last sender is gone and all is done.
+pub(crate) fn start(chain: Arc<Chain>, shared: Arc<Shared>) -> std::io::Result<Sender<Work>> {
+    let (sender, works) = channel();
+    let writer = Writer { chain, shared };
+    std::thread::Builder::new().name("dead-letters".to_owned()).spawn(move || writer.run(&works))?;
+    Ok(sender)
+}
+
+struct Writer {
+    chain: Arc<Chain>,
+    shared: Arc<Shared>,
+}
+
+impl Writer {
+    fn run(&self, works: &Receiver<Work>) {
+        while let Ok(first) = works.recv() {
+            let mut failed = Vec::new();
+            let (mut records, mut bytes) = (0, 0);
+            let mut next = Some(first);
+            while let Some(work) = next.take() {
+                match work {
+                    Work::Failed(more) => {
+                        records += more.records.len();
+                        bytes += more.batch.uncompressed_len();
+                        failed.push(more);
+                    }
+                    other => {
+                        self.keep(std::mem::take(&mut failed));
+                        self.do_other(other);
+                    }
+                }
+                if records < RECORDS_AT_ONCE && bytes < BYTES_AT_ONCE {
+                    next = works.try_recv().ok();
+                }
+            }
+            self.keep(failed);
+        }
+    }
+
+    fn do_other(&self, work: Work) {
+        match work {
+            Work::Failed(failed) => self.keep(vec![failed]),
+            Work::Landed { token, records, base_offset } => self.landed(&token, &records, base_offset),
+            Work::Put { letters, kept } => {
+                self.chain.keep(vec![Group { letters, cluster_absent: false }]);
+                // Whoever asked may have gone.
+                let _ = kept.send(());
+            }
+            Work::Barrier(reached) => {
+                let _ = reached.send(());
+            }
+        }
+    }
+
+    /// Keeps the letters of what failed, then tells the verdicts.
+    fn keep(&self, failed: Vec<Failed>) {
+        if failed.is_empty() {
+            return;
+        }
+        let clocks = Clocks::read();
+        let groups = failed.iter().map(|failed| {
+            let letters = letters(&failed.given_up(), clocks);
+            if failed.failure.outcome == FailedOutcome::Unknown {
+                let ids = letters.iter().map(|(index, letter)| (*index, letter.id));
+                failed.token.state().keep_letters(ids);
+            }
+            let letters = letters.into_iter().map(|(_, letter)| letter).collect();
+            Group { letters, cluster_absent: is_absence(&failed.failure.reason) }
+        });
+        self.chain.keep(groups.collect());
+        for failed in failed {
+            self.shared.settle_failed(failed);
+        }
+    }
+
+    fn landed(&self, token: &Token, records: &RecordSet, base_offset: Option<i64>) {
+        let letters: Vec<_> = token.state().take_letters(records).into_iter().map(|(_, id)| id).collect();
+        if letters.is_empty() {
+            return;
+        }
+        let removed = self.chain.landed(&letters);
+        tracing::info!(
+            letters = letters.len(),
+            removed,
+            ?base_offset,
+            "records with dead letters are in the log after all"
+        );
+    }
+}
+
+impl Failed {
+    fn given_up(&self) -> GivenUp<'_> {
+        GivenUp {
+            topic: &self.topic,
+            partition: self.partition.index,
+            records: &self.records,
+            failure: &self.failure,
+            batch: &self.batch,
+        }
+    }
+
+    pub(crate) fn verdict(&self) -> Verdict {
+        Verdict::Failed(self.failure.clone())
+    }
+}
+
+/// Whether the cluster, or the partition's leader, could not be had.
+fn is_absence(reason: &Reason) -> bool {
+    match reason {
+        Reason::NoAnswer(_) | Reason::NotAvailable(_) | Reason::NoLeader | Reason::NoProducerId(_) => true,
+        Reason::Broker { .. } | Reason::Closed | Reason::Corrupt(_) => false,
+    }
+}

@@ -1,0 +1,192 @@
+//! What fails for good is kept as a letter before its delivery says so.
+#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kafka_courier::dlq::{DeadLetterStore, Letter, Limits, MemoryStore, Outcome, Overflow, Selection};
+use kafka_courier::events::{Event, EventBuilder, UserLoggedIn};
+use kafka_courier::{FailedOutcome, Header, KafkaProducer, ProducerRecord};
+use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Gate, Rule, TestCluster};
+use support::{LONG, config, producer, record};
+
+async fn one() -> TestCluster {
+    TestCluster::builder().topic("t", 1).start().await.unwrap()
+}
+
+fn with_store(cluster: &TestCluster, store: Arc<dyn DeadLetterStore>) -> KafkaProducer {
+    KafkaProducer::builder().with_config(config(cluster)).dead_letter_store(store).build().unwrap()
+}
+
+async fn letters(producer: &KafkaProducer) -> Vec<Letter> {
+    let held = producer.dead_letters().list(&Selection::all(), 1000).await.unwrap();
+    held.into_iter().map(|held| held.letter).collect()
+}
+
+#[tokio::test]
+async fn a_letter_holds_the_record_and_the_reason() {
+    let cluster = one().await;
+    cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
+    let producer = producer(&cluster);
+    let headers = [Header { key: "h", value: Some(b"\xff") }, Header { key: "n", value: None }];
+    let record = ProducerRecord { topic: "t", key: Some(b"k"), headers: &headers, ..ProducerRecord::default() };
+    let error = producer.send(&record).await.unwrap().await.unwrap_err();
+    assert_eq!(error.attempts(), 1);
+    let [letter] = &letters(&producer).await[..] else { panic!("one letter") };
+    assert_eq!((&*letter.topic, letter.partition, letter.key.as_deref()), ("t", Some(0), Some(&b"k"[..])));
+    assert_eq!((&letter.value, letter.outcome, letter.attempt_count), (&None, Outcome::NotWritten, 1));
+    assert_eq!(letter.error_code.as_deref(), Some("INVALID_RECORD"));
+    assert!(letter.first_attempt <= letter.last_attempt && !letter.retriable);
+    let kept: Vec<_> = letter.headers.iter().map(|h| (h.name.as_str(), h.value.as_deref())).collect();
+    assert_eq!(kept, [("h", Some(&b"\xff"[..])), ("n", None)]);
+}
+
+#[tokio::test]
+async fn a_typed_events_letter_names_the_event() {
+    let cluster = TestCluster::builder().topic("user-events", 1).start().await.unwrap();
+    cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
+    let producer = producer(&cluster);
+    let builder = EventBuilder::new("auth-service", "1.0").with_correlation_id("req-7");
+    let event = builder.user_logged_in(UserLoggedIn { user_id: "u-1".into(), ..Default::default() });
+    producer.publish_to("user-events", &event).await.unwrap().await.unwrap_err();
+    let [letter] = &letters(&producer).await[..] else { panic!("one letter") };
+    assert_eq!(letter.event_id.clone(), Some(event.id().to_string()));
+    assert_eq!(letter.event_type.as_deref(), Some(event.event_type()));
+    assert_eq!(letter.correlation_id.as_deref(), Some("req-7"));
+    let mut json = Vec::new();
+    event.encode_into(&mut json).unwrap();
+    assert_eq!(letter.value.as_deref(), Some(&json[..]));
+}
+
+#[tokio::test]
+async fn an_unknown_letter_says_what_a_check_looks_for() {
+    let cluster = one().await;
+    let mut config = config(&cluster);
+    config.retry_max = 0;
+    let producer = KafkaProducer::build(config).unwrap();
+    producer.send(&record("t", "k", "v0")).await.unwrap().await.unwrap();
+    cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::ApplyThenDisconnect));
+    let error = producer.send(&record("t", "k", "v1")).await.unwrap().await.unwrap_err();
+    assert_eq!(error.outcome(), FailedOutcome::Unknown);
+    let [letter] = &letters(&producer).await[..] else { panic!("one letter") };
+    assert_eq!((letter.outcome, letter.search_from, letter.sequence), (Outcome::Unknown, Some(1), Some(1)));
+    assert!(letter.producer_id.is_some() && letter.producer_epoch.is_some() && letter.topic_id.is_some());
+}
+
+/// A store that keeps nothing until it is let.
+#[derive(Debug)]
+struct Slow {
+    inner: MemoryStore,
+    gate: std::sync::Mutex<std::sync::mpsc::Receiver<()>>,
+}
+
+impl DeadLetterStore for Slow {
+    fn name(&self) -> &str {
+        "slow"
+    }
+    fn append(&self, letters: &[Letter]) -> Result<kafka_courier::dlq::Appended, kafka_courier::dlq::AppendError> {
+        self.gate.lock().unwrap().recv().unwrap();
+        self.inner.append(letters)
+    }
+    fn scan(
+        &self,
+        after: Option<kafka_courier::dlq::Position>,
+        limit: usize,
+    ) -> Result<Vec<kafka_courier::dlq::Held>, kafka_courier::dlq::StoreError> {
+        self.inner.scan(after, limit)
+    }
+    fn remove(&self, positions: &[kafka_courier::dlq::Position]) -> Result<usize, kafka_courier::dlq::StoreError> {
+        self.inner.remove(positions)
+    }
+    fn update(&self, changed: &[kafka_courier::dlq::Held]) -> Result<usize, kafka_courier::dlq::StoreError> {
+        self.inner.update(changed)
+    }
+    fn find(
+        &self,
+        ids: &[kafka_courier::dlq::LetterId],
+    ) -> Result<Vec<Option<kafka_courier::dlq::Position>>, kafka_courier::dlq::StoreError> {
+        self.inner.find(ids)
+    }
+    fn expire(&self) -> Result<usize, kafka_courier::dlq::StoreError> {
+        self.inner.expire()
+    }
+    fn stats(&self) -> Result<kafka_courier::dlq::StoreStats, kafka_courier::dlq::StoreError> {
+        self.inner.stats()
+    }
+    fn begin_replay(&self) -> Result<kafka_courier::dlq::ReplayGuard, kafka_courier::dlq::BeginReplayError> {
+        self.inner.begin_replay()
+    }
+}
+
+fn slow() -> (Arc<Slow>, std::sync::mpsc::Sender<()>) {
+    let (open, gate) = std::sync::mpsc::channel();
+    (Arc::new(Slow { inner: MemoryStore::default(), gate: gate.into() }), open)
+}
+
+#[tokio::test]
+async fn a_failure_is_told_once_its_letter_is_kept_and_deliveries_do_not_wait_for_that() {
+    let cluster = one().await;
+    cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
+    let (store, open) = slow();
+    let producer = with_store(&cluster, store.clone());
+    let failing = producer.send(&record("t", "k", "bad")).await.unwrap();
+    producer.flush(Duration::from_millis(50)).await;
+    producer.send(&record("t", "k", "good")).await.unwrap().await.unwrap();
+    assert!(failing.now().is_none());
+    open.send(()).unwrap();
+    failing.await.unwrap_err();
+    assert_eq!(store.stats().unwrap().letters, 1);
+}
+
+#[tokio::test]
+async fn closing_waits_for_the_letters() {
+    let cluster = one().await;
+    cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
+    let (store, open) = slow();
+    let producer = with_store(&cluster, store.clone());
+    let failing = producer.send(&record("t", "k", "bad")).await.unwrap();
+    let closing = tokio::spawn(async move { producer.close(LONG).await });
+    tokio::task::yield_now().await;
+    open.send(()).unwrap();
+    assert_eq!(closing.await.unwrap().failed, 1);
+    assert!(failing.now().unwrap().is_err());
+    assert_eq!(store.stats().unwrap().letters, 1);
+}
+
+#[tokio::test]
+async fn what_the_first_store_does_not_take_is_kept_in_memory() {
+    let cluster = one().await;
+    cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
+    let limits = Limits { max_letters: Some(1), overflow: Overflow::Refuse, ..Limits::default() };
+    let full = Arc::new(MemoryStore::with_limits(limits));
+    let producer = with_store(&cluster, full.clone());
+    let deliveries =
+        [producer.send(&record("t", "k", "1")).await.unwrap(), producer.send(&record("t", "k", "2")).await.unwrap()];
+    for delivery in deliveries {
+        delivery.await.unwrap_err();
+    }
+    assert_eq!(letters(&producer).await.len(), 2);
+    assert_eq!(full.len(), 0, "all of an append or nothing");
+}
+
+#[tokio::test]
+async fn a_letter_is_removed_when_a_later_acceptance_proves_that_its_record_is_in_the_log() {
+    let cluster = one().await;
+    let mut config = config(&cluster);
+    (config.retry_max, config.request_timeout) = (0, Duration::from_millis(300));
+    let producer = KafkaProducer::build(config).unwrap();
+    producer.send(&record("t", "k", "v0")).await.unwrap().await.unwrap();
+    let gate = Gate::new();
+    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::ApplyThenSwallow));
+    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::ApplyThenHold(gate.clone())));
+    let first = producer.send(&record("t", "k", "v1")).await.unwrap();
+    producer.flush(Duration::from_millis(20)).await;
+    let second = producer.send(&record("t", "k", "v2")).await.unwrap();
+    gate.arrived(1).await;
+    assert_eq!(first.await.unwrap_err().outcome(), FailedOutcome::Unknown);
+    gate.open();
+    second.await.unwrap();
+    producer.close(LONG).await;
+    assert_eq!(letters(&producer).await, []);
+}
