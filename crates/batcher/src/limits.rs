@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 /// The biggest batch that can be asked for, bytes: its length is an `i32` on the wire and its buffer a power of two.
-const MAX_BYTES: usize = 1 << 30;
+pub(crate) const MAX_BYTES: usize = 1 << 30;
 /// The longest linger that can be asked for; beyond it a deadline might not be a point in time any more.
 const MAX_LINGER: Duration = Duration::from_hours(24 * 365);
 

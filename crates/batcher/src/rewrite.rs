@@ -1,19 +1,36 @@
-//! Making other batches out of an encoded one: halves of it, or it without some of its records.
+//! Making batches without an accumulator: of one record, halves of an encoded one, or it without some of its records.
 //!
 //! Rules: records keep their order, timestamps and content; halves keep the records' sequence numbers (so the whole and
 //! its halves exclude each other at the leader, as in the Java client's `ProducerBatch.split`), a batch with records
 //! taken out has none.
 
+use crate::accumulator::PushError;
 use crate::buffer_pool::BufferPool;
 use crate::decode::{BatchView, DecodeError};
 use crate::encoded::EncodedBatch;
 use crate::header::HEADER_LEN;
-use crate::limits::Compression;
+use crate::limits::{Compression, MAX_BYTES};
 use crate::raw::RawBatch;
+use crate::record::Record;
 use crate::records::DecodedRecord;
 use crate::stamp::{Stamp, sequence_add};
 
 impl EncodedBatch {
+    /// A batch of this record alone, uncompressed and not stamped.
+    ///
+    /// # Errors
+    /// [`PushError::TooLarge`] if no batch can hold the record.
+    pub fn single(record: &Record<'_>) -> Result<Self, PushError> {
+        let mut batch = RawBatch::new(Vec::new());
+        let layout = batch.layout(record.payload_len(), record.timestamp);
+        let size = HEADER_LEN.saturating_add(layout.len());
+        if size > MAX_BYTES {
+            return Err(PushError::TooLarge { size, limit: MAX_BYTES });
+        }
+        batch.append(record, layout);
+        Ok(finish(batch, Compression::None))
+    }
+
     /// Two batches of about half the uncompressed bytes each, compressed as this one is; `None` if it is one record. If
     /// this one is stamped so are they, each record with the sequence number that it has here. Each holds exactly its own
     /// bytes: together little more than a header more than this one, compression apart.

@@ -5,9 +5,9 @@
 
 mod arbitrary;
 
-use arbitrary::{Owned, compression, fill_batches, owned_records, pushed_into};
+use arbitrary::{Owned, compression, fill_batches, owned, owned_records, pushed_into};
 use kafka_courier_batcher::{
-    Accumulator, BatchView, BufferPool, Compression, EncodedBatch, Limits, Record, Stamp, sequence_add,
+    Accumulator, BatchView, BufferPool, Compression, EncodedBatch, Header, Limits, Record, Stamp, sequence_add,
 };
 use proptest::prelude::*;
 use std::time::{Duration, Instant};
@@ -49,6 +49,20 @@ proptest! {
     }
 
     #[test]
+    fn a_batch_of_one_record_is_the_same_bytes_as_an_accumulators(record in owned()) {
+        let headers: Vec<_> = record.headers.iter().map(|(key, value)| Header { key, value: value.as_deref() }).collect();
+        let Owned { key, value, timestamp, .. } = &record;
+        let single = Record { key: key.as_deref(), value: value.as_deref(), headers: &headers, timestamp: *timestamp };
+        let mut batch = EncodedBatch::single(&single).unwrap();
+        let mut expected = one_batch(std::slice::from_ref(&record), Compression::None);
+        prop_assert_eq!(batch.as_bytes(), expected.as_bytes());
+        for batch in [&mut batch, &mut expected] {
+            stamped(Stamp { producer_id: 9, epoch: 3, base_sequence: 5 }, batch);
+        }
+        prop_assert_eq!(batch.as_bytes(), expected.as_bytes());
+    }
+
+    #[test]
     fn sizes_and_charges_are_exact(
         records in owned_records(),
         compression in compression(),
@@ -68,7 +82,7 @@ proptest! {
     }
 
     #[test]
-    fn a_record_is_refused_only_if_it_cannot_stand_alone(record in arbitrary::owned(), max_bytes in 61_usize..600) {
+    fn a_record_is_refused_only_if_it_cannot_stand_alone(record in owned(), max_bytes in 61_usize..600) {
         let alone = one_batch(std::slice::from_ref(&record), Compression::None).len();
         let limits = Limits { max_records: 10, max_bytes, linger: Duration::ZERO };
         let mut accumulator = Accumulator::new(limits, Compression::None);

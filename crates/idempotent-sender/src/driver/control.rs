@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::connection::{Dialer, Link};
 use crate::core::{BrokerAddress, ClusterMetadata, ErrorCode, LookAnswer};
-use crate::wire::messenger::{InitProducerIdRequest, Metadata, ProducerId, TopicLimit};
+use crate::wire::messenger::{InitProducerIdRequest, Metadata, ProducerId, TopicConfigs};
 use crate::wire::metadata::MetadataRequest;
 use crate::wire::small::{describe_configs, describe_producers};
 
@@ -49,16 +49,25 @@ impl Control {
 
     /// Asks for these topics; once more on a new connection, if the one that was there has died unseen.
     pub(crate) async fn metadata(&self, topics: Vec<Arc<str>>) -> Result<ClusterMetadata, String> {
+        self.ask_metadata(MetadataRequest { topics, auto_create: true }).await
+    }
+
+    /// As [`metadata`](Self::metadata), but never creates a topic.
+    pub(crate) async fn metadata_if_there(&self, topics: Vec<Arc<str>>) -> Result<ClusterMetadata, String> {
+        self.ask_metadata(MetadataRequest { topics, auto_create: false }).await
+    }
+
+    async fn ask_metadata(&self, request: MetadataRequest) -> Result<ClusterMetadata, String> {
         let was_there = self.state.lock().await.link.is_some();
-        match self.metadata_once(topics.clone()).await {
-            Err(_) if was_there => self.metadata_once(topics).await,
+        match self.metadata_once(request.clone()).await {
+            Err(_) if was_there => self.metadata_once(request).await,
             answer => answer,
         }
     }
 
-    async fn metadata_once(&self, topics: Vec<Arc<str>>) -> Result<ClusterMetadata, String> {
+    async fn metadata_once(&self, request: MetadataRequest) -> Result<ClusterMetadata, String> {
         let link = self.link().await?;
-        let answer = timeout(self.timeout, link.request(MetadataRequest { topics })).await;
+        let answer = timeout(self.timeout, link.request(request)).await;
         match answer {
             Ok(Ok(Metadata((cluster, 0)))) => {
                 self.state.lock().await.known =
@@ -90,10 +99,21 @@ impl Control {
 
     /// Asks how large a batch a topic takes. `None`: nobody could be asked, or we may not know.
     pub(crate) async fn topic_limit(&self, topic: Arc<str>) -> Option<usize> {
-        let link = self.link().await.ok()?;
-        match timeout(self.timeout, link.request(describe_configs::Request { topic })).await {
-            Ok(Ok(TopicLimit(limit))) => limit,
-            Ok(Err(_)) | Err(_) => None,
+        let answer = self.topic_setting(topic, describe_configs::MAX_MESSAGE_BYTES).await.ok()?;
+        answer.value(describe_configs::MAX_MESSAGE_BYTES)?.parse().ok()
+    }
+
+    /// Asks for one setting of a topic.
+    pub(crate) async fn topic_setting(
+        &self,
+        topic: Arc<str>,
+        setting: &'static str,
+    ) -> Result<describe_configs::Answer, String> {
+        let link = self.link().await?;
+        match timeout(self.timeout, link.request(describe_configs::Request { topic, setting })).await {
+            Ok(Ok(TopicConfigs(answer))) => Ok(answer),
+            Ok(Err(error)) => self.fail(&link, error).await,
+            Err(_) => self.fail(&link, format!("no answer within {:?}", self.timeout)).await,
         }
     }
 

@@ -9,6 +9,7 @@
 mod connection;
 mod control;
 mod linger;
+mod log_client;
 mod stream;
 
 use std::collections::{HashMap, VecDeque};
@@ -22,6 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 use self::connection::{Dialer, Link};
 use self::control::{Control, Endpoint, NoProducerId};
 use self::linger::Lingering;
+pub use self::log_client::{Fetched, LogClient, LogError, LogErrorKind, Offsets, ReadFrom, Step, TopicInfo};
 use crate::core::{
     Action, BatchUid, BrokerAddress, ClusterMetadata, Config, ConfigError, ConnId, Counters, LookAnswer, PartitionId,
     ProduceAnswer, ProducePart, Reason, RequestId, Sender, Settlement, Submission, TopicId,
@@ -98,6 +100,12 @@ pub struct DriverConfig {
     pub connect_timeout: Duration,
 }
 
+impl DriverConfig {
+    fn dialer(&self) -> Dialer {
+        Dialer { client_id: self.client_id.clone(), timeout: self.connect_timeout }
+    }
+}
+
 type IoFuture = Pin<Box<dyn Future<Output = IoEvent> + Send>>;
 
 /// What came of something that the driver had under way.
@@ -156,7 +164,7 @@ where
 {
     let (sender, commands) = mpsc::unbounded_channel();
     let request_timeout = config.core.request_timeout;
-    let dialer = Dialer { client_id: config.client_id, timeout: config.connect_timeout };
+    let dialer = config.dialer();
     let bootstrap: Vec<Endpoint> = config.bootstrap;
     let driver = Driver {
         core: Sender::new(config.core)?,

@@ -13,6 +13,8 @@ use rskafka::protocol::messages::{
 use rskafka::protocol::primitives::Int16;
 use rskafka::protocol::traits::ReadError;
 
+use super::fetch::{self, FetchAnswer, FetchRequest};
+use super::list_offsets::{self, ListOffsetsRequest, Listed};
 use super::metadata::MetadataRequest;
 use super::produce::{ProduceRequest, ProduceResponse};
 use super::small::{self, api_versions, describe_configs, describe_producers, init_producer_id};
@@ -87,7 +89,13 @@ message!(describe_producers::Request => Producers(Vec<describe_producers::Descri
     describe_producers::VERSIONS, flexible describe_producers::FIRST_FLEXIBLE, header describe_producers::FIRST_FLEXIBLE,
     describe_producers::Request::encode, describe_producers::decode);
 
-message!(describe_configs::Request => TopicLimit(Option<usize>), DescribeConfigs, describe_configs::VERSIONS,
+message!(FetchRequest => Fetched(FetchAnswer), Fetch, fetch::VERSIONS,
+    flexible fetch::FIRST_FLEXIBLE, header fetch::FIRST_FLEXIBLE, FetchRequest::encode, fetch::decode);
+message!(ListOffsetsRequest => ListedOffsets(Vec<Listed>), ListOffsets, list_offsets::VERSIONS,
+    flexible list_offsets::FIRST_FLEXIBLE, header list_offsets::FIRST_FLEXIBLE,
+    ListOffsetsRequest::encode, list_offsets::decode);
+
+message!(describe_configs::Request => TopicConfigs(describe_configs::Answer), DescribeConfigs, describe_configs::VERSIONS,
     flexible describe_configs::FIRST_FLEXIBLE, header describe_configs::FIRST_FLEXIBLE,
     describe_configs::Request::encode, describe_configs::decode);
 

@@ -1,6 +1,6 @@
 //! Metadata, versions 4 to 13 (KIP-320, 482, 516).
 //!
-//! Rules: topics are asked for by name, and the broker may create them if it is set to.
+//! Rules: topics are asked for by name; who publishes lets the broker create them, who only reads does not.
 
 use std::sync::Arc;
 
@@ -11,9 +11,11 @@ use crate::core::{BrokerAddress, BrokerId, ClusterMetadata, PartitionMetadata, T
 pub(crate) const FIRST_FLEXIBLE: i16 = 9;
 pub(crate) const VERSIONS: (i16, i16) = (4, 13);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct MetadataRequest {
     pub(crate) topics: Vec<Arc<str>>,
+    /// Whether a topic that is not there may be made, where the broker is set to.
+    pub(crate) auto_create: bool,
 }
 
 impl MetadataRequest {
@@ -27,7 +29,7 @@ impl MetadataRequest {
             writer.string(topic);
             writer.no_tags();
         }
-        writer.i8(1); // allow auto creation
+        writer.i8(self.auto_create.into());
         if (8..=10).contains(&version) {
             writer.i8(0); // cluster's authorised operations
         }

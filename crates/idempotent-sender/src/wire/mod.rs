@@ -5,6 +5,8 @@
 //!   decoders reserve memory by the lengths that they read.
 //! - Messages are plain values; this module knows no sockets.
 
+pub(crate) mod fetch;
+pub(crate) mod list_offsets;
 pub(crate) mod messenger;
 pub(crate) mod metadata;
 pub(crate) mod produce;
@@ -36,6 +38,12 @@ pub fn decode_anything(bytes: &[u8]) {
         let _ = small::init_producer_id::decode(bytes, version);
     }
     let _ = small::describe_producers::decode(bytes, 0);
+    for version in fetch::VERSIONS.0..=fetch::VERSIONS.1 {
+        let _ = fetch::decode(bytes, version);
+    }
+    for version in list_offsets::VERSIONS.0..=list_offsets::VERSIONS.1 {
+        let _ = list_offsets::decode(bytes, version);
+    }
     for version in small::describe_configs::VERSIONS.0..=small::describe_configs::VERSIONS.1 {
         let _ = small::describe_configs::decode(bytes, version);
     }

@@ -117,6 +117,12 @@ impl<'a> Reader<'a> {
         self.nullable_string(what)?.ok_or(WireError::Malformed { what })
     }
 
+    /// Bytes as they are, `None` for null.
+    pub(crate) fn nullable_bytes(&mut self, what: &'static str) -> Result<Option<&'a [u8]>, WireError> {
+        let Some(length) = self.length(true, what)? else { return Ok(None) };
+        self.take(length, what).map(Some)
+    }
+
     /// Reads an array whose elements take at least `min_size` bytes each; null reads as empty.
     pub(crate) fn vec<E>(
         &mut self,

@@ -178,12 +178,16 @@ pub(crate) mod describe_configs {
     pub(crate) const VERSIONS: (i16, i16) = (1, 4);
     /// A topic, among the kinds of resource.
     const TOPIC: i8 = 2;
-    const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
+    /// The largest batch that a topic takes, bytes.
+    pub(crate) const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
+    /// Whether a topic is compacted.
+    pub(crate) const CLEANUP_POLICY: &str = "cleanup.policy";
 
-    /// Asks for a topic's `max.message.bytes`.
+    /// Asks for one setting of a topic.
     #[derive(Debug)]
     pub(crate) struct Request {
         pub(crate) topic: Arc<str>,
+        pub(crate) setting: &'static str,
     }
 
     impl Request {
@@ -193,7 +197,7 @@ pub(crate) mod describe_configs {
             writer.i8(TOPIC);
             writer.string(&self.topic);
             writer.count(1);
-            writer.string(MAX_MESSAGE_BYTES);
+            writer.string(self.setting);
             writer.no_tags();
             writer.i8(0); // synonyms
             if version >= 3 {
@@ -203,31 +207,42 @@ pub(crate) mod describe_configs {
         }
     }
 
-    /// The topic's `max.message.bytes`, if the broker told it.
-    pub(crate) fn decode(bytes: &[u8], version: i16) -> Result<Option<usize>, WireError> {
+    /// A setting: its name, and its value where the broker tells it.
+    pub(crate) type Setting = (Arc<str>, Option<Arc<str>>);
+
+    /// What a broker says of the topic that it was asked about.
+    #[derive(Clone, PartialEq, Eq, Debug, Default)]
+    pub(crate) struct Answer {
+        pub(crate) code: i16,
+        pub(crate) settings: Vec<Setting>,
+    }
+
+    impl Answer {
+        /// The value of this setting, if the broker told it.
+        pub(crate) fn value(&self, name: &str) -> Option<&str> {
+            self.settings.iter().find(|(known, _)| &**known == name)?.1.as_deref()
+        }
+    }
+
+    /// The topic's error code and settings; only one topic is ever asked about.
+    pub(crate) fn decode(bytes: &[u8], version: i16) -> Result<Answer, WireError> {
         let mut reader = Reader::new(bytes, version >= FIRST_FLEXIBLE);
         reader.i32("throttle time")?;
-        let mut found = None;
+        let mut answer = Answer::default();
         reader.vec("results", 7, |reader| {
-            reader.i16("error code")?;
+            answer.code = reader.i16("error code")?;
             reader.nullable_string("error message")?;
             reader.i8("resource type")?;
             reader.string("resource name")?;
-            reader.vec("configs", 6, |reader| {
-                let (name, value) = config(reader, version)?;
-                if &*name == MAX_MESSAGE_BYTES {
-                    found = value.and_then(|value| value.parse().ok());
-                }
-                Ok(())
-            })?;
+            answer.settings.extend(reader.vec("configs", 6, |reader| config(reader, version))?);
             reader.skip_tags()
         })?;
         reader.skip_tags()?;
         reader.end()?;
-        Ok(found)
+        Ok(answer)
     }
 
-    fn config(reader: &mut Reader<'_>, version: i16) -> Result<(Arc<str>, Option<Arc<str>>), WireError> {
+    fn config(reader: &mut Reader<'_>, version: i16) -> Result<Setting, WireError> {
         let name = reader.string("config name")?;
         let value = reader.nullable_string("config value")?;
         reader.i8("read only")?;

@@ -8,6 +8,8 @@ use rskafka::protocol::messages::RequestBody;
 use rskafka::protocol::primitives::Int16;
 
 use super::versions;
+use crate::wire::fetch::FetchRequest;
+use crate::wire::list_offsets::ListOffsetsRequest;
 use crate::wire::messenger::{ApiVersionsRequest, InitProducerIdRequest, first_question, version_ranges};
 use crate::wire::metadata::MetadataRequest;
 use crate::wire::produce::ProduceRequest;
@@ -33,6 +35,8 @@ fn keys_versions_and_headers_are_those_of_the_schema() {
     agree::<ApiVersionsRequest, theirs::ApiVersionsRequest>(0, 3);
     agree::<InitProducerIdRequest, theirs::InitProducerIdRequest>(0, 5);
     agree::<describe_producers::Request, theirs::DescribeProducersRequest>(0, 0);
+    agree::<FetchRequest, theirs::FetchRequest>(5, 13);
+    agree::<ListOffsetsRequest, theirs::ListOffsetsRequest>(1, 7);
     agree::<describe_configs::Request, theirs::DescribeConfigsRequest>(1, 4);
 }
 

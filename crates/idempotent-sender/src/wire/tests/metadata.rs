@@ -11,11 +11,12 @@ use crate::wire::WireError;
 use crate::wire::metadata::{MetadataRequest, decode};
 
 #[test]
-fn a_request_asks_by_name_and_lets_the_broker_create_topics() {
-    let request = MetadataRequest { topics: vec!["orders".into(), "p".repeat(249).into()] };
-    for version in versions::<MetadataRequest>() {
-        let read: theirs::MetadataRequest = read_back(&request, version);
-        assert!(read.allow_auto_topic_creation);
+fn a_request_asks_by_name_and_lets_the_broker_create_topics_only_if_it_is_meant_to() {
+    let topics = vec!["orders".into(), "p".repeat(249).into()];
+    let both = [true, false].map(|auto_create| MetadataRequest { topics: topics.clone(), auto_create });
+    for (request, version) in both.iter().flat_map(|r| versions::<MetadataRequest>().map(move |v| (r, v))) {
+        let read: theirs::MetadataRequest = read_back(request, version);
+        assert_eq!(read.allow_auto_topic_creation, request.auto_create);
         assert!(!read.include_cluster_authorized_operations && !read.include_topic_authorized_operations);
         let topics = read.topics.unwrap();
         let names: Vec<&str> = topics.iter().map(|topic| &*topic.name.as_ref().unwrap().0).collect();
@@ -27,7 +28,8 @@ fn a_request_asks_by_name_and_lets_the_broker_create_topics() {
 #[test]
 fn a_request_for_no_topic_does_not_ask_for_all() {
     for version in versions::<MetadataRequest>() {
-        let read: theirs::MetadataRequest = read_back(&MetadataRequest { topics: Vec::new() }, version);
+        let read: theirs::MetadataRequest =
+            read_back(&MetadataRequest { topics: Vec::new(), auto_create: true }, version);
         assert_eq!(read.topics, Some(Vec::new()));
     }
 }

@@ -4,6 +4,7 @@
 //! - Requests are written by us and read by kafka-protocol; answers are written by it, full of options, and read by us.
 //! - Every answer that is tried is also tried cut short at every byte, and with the largest counts at every byte.
 
+mod fetch;
 mod frames;
 mod metadata;
 mod produce;

@@ -1,0 +1,134 @@
+//! Fetch, versions 5 to 13, as a reader without a session asks (KIP-74, 107, 227, 320, 516).
+//!
+//! Rules: one partition a request; whatever the answer says of others is passed over; the records come back as the bytes
+//! that they are, whole batches but for the last, and nothing here looks into them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::reader::{Reader, WireError};
+use super::writer::Writer;
+use crate::core::TopicUuid;
+
+pub(crate) const FIRST_FLEXIBLE: i16 = 12;
+/// From version 5 on an answer names the log's start.
+pub(crate) const VERSIONS: (i16, i16) = (5, 13);
+/// Topics are named by their id from here on.
+const BY_TOPIC_ID: i16 = 13;
+/// Errors that concern the whole request have a place of their own from here on.
+const TOP_LEVEL_ERROR: i16 = 7;
+
+/// Asks the leader of one partition for records up to its high watermark.
+#[derive(Debug)]
+pub(crate) struct FetchRequest {
+    pub(crate) topic: Arc<str>,
+    pub(crate) topic_uuid: TopicUuid,
+    pub(crate) partition: i32,
+    /// The leader epoch that is known, or -1.
+    pub(crate) leader_epoch: i32,
+    pub(crate) offset: i64,
+    pub(crate) max_bytes: i32,
+    /// How long the leader may wait for a first record.
+    pub(crate) max_wait: Duration,
+}
+
+/// What a leader answered for one partition.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct FetchedPart {
+    pub(crate) index: i32,
+    pub(crate) code: i16,
+    pub(crate) high_watermark: i64,
+    pub(crate) log_start: i64,
+    pub(crate) records: Vec<u8>,
+}
+
+/// The code for the whole answer, and each partition's part.
+pub(crate) type FetchAnswer = (i16, Vec<FetchedPart>);
+
+impl FetchRequest {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>, version: i16) {
+        let mut writer = Writer::new(out, version >= FIRST_FLEXIBLE);
+        writer.i32(-1); // no replica
+        writer.i32(i32::try_from(self.max_wait.as_millis()).unwrap_or(i32::MAX));
+        writer.i32(1); // as soon as there is anything
+        writer.i32(self.max_bytes);
+        writer.i8(0); // read uncommitted: up to the high watermark
+        if version >= 7 {
+            writer.i32(0); // no session
+            writer.i32(-1);
+        }
+        writer.count(1);
+        if version >= BY_TOPIC_ID {
+            writer.out.extend_from_slice(&self.topic_uuid);
+        } else {
+            writer.string(&self.topic);
+        }
+        writer.count(1);
+        self.encode_partition(&mut writer, version);
+        writer.no_tags();
+        if version >= 7 {
+            writer.count(0); // forgotten topics
+        }
+        if version >= 11 {
+            writer.string(""); // rack: the leader itself is wanted
+        }
+        writer.no_tags();
+    }
+
+    fn encode_partition(&self, writer: &mut Writer<'_>, version: i16) {
+        writer.i32(self.partition);
+        if version >= 9 {
+            writer.i32(self.leader_epoch);
+        }
+        writer.i64(self.offset);
+        if version >= 12 {
+            writer.i32(-1); // last fetched epoch: only replicas have one
+        }
+        writer.i64(-1); // log start offset: likewise
+        writer.i32(self.max_bytes);
+        writer.no_tags();
+    }
+}
+
+/// Decodes a Fetch answer.
+pub(crate) fn decode(bytes: &[u8], version: i16) -> Result<FetchAnswer, WireError> {
+    let mut reader = Reader::new(bytes, version >= FIRST_FLEXIBLE);
+    reader.i32("throttle time")?;
+    let mut code = 0;
+    if version >= TOP_LEVEL_ERROR {
+        code = reader.i16("error code")?;
+        reader.i32("session id")?;
+    }
+    let mut parts = Vec::new();
+    reader.vec("topics", 3, |reader| {
+        if version >= BY_TOPIC_ID {
+            reader.uuid("topic id")?;
+        } else {
+            reader.string("topic name")?;
+        }
+        parts.extend(reader.vec("partitions", 36, |reader| partition(reader, version))?);
+        reader.skip_tags()
+    })?;
+    reader.skip_tags()?;
+    reader.end()?;
+    Ok((code, parts))
+}
+
+fn partition(reader: &mut Reader<'_>, version: i16) -> Result<FetchedPart, WireError> {
+    let index = reader.i32("partition index")?;
+    let code = reader.i16("error code")?;
+    let high_watermark = reader.i64("high watermark")?;
+    reader.i64("last stable offset")?;
+    let log_start = reader.i64("log start offset")?;
+    reader.vec("aborted transactions", 16, |reader| {
+        reader.i64("producer id")?;
+        reader.i64("first offset")?;
+        reader.skip_tags()
+    })?;
+    if version >= 11 {
+        reader.i32("preferred read replica")?;
+    }
+    let records = reader.nullable_bytes("records")?.unwrap_or_default().to_vec();
+    reader.skip_tags()?;
+    Ok(FetchedPart { index, code, high_watermark, log_start, records })
+}

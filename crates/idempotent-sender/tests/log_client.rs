@@ -1,0 +1,251 @@
+//! The client for logs against a cluster inside the process: what it reads, what it appends, and what it says of failures.
+#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kafka_courier_batcher::{BatchView, EncodedBatch, Record, Stamp};
+use kafka_courier_idempotent_sender::core::{Backoff, Config, ErrorCode};
+use kafka_courier_idempotent_sender::driver::{DriverConfig, LogClient, LogErrorKind, Offsets, ReadFrom};
+use kafka_courier_test_broker::{ApiKey, ErrorCode as Fails, Fault, Gate, Rule, TestCluster, TopicSpec};
+
+const T: &str = "t";
+
+async fn cluster(brokers: i32) -> TestCluster {
+    TestCluster::builder().brokers(brokers).topic(T, 3).start().await.unwrap()
+}
+
+fn client(cluster: &TestCluster) -> LogClient {
+    let bootstrap = cluster.bootstrap();
+    let endpoint = |address: &str| {
+        let (host, port) = address.rsplit_once(':').unwrap();
+        (host.into(), port.parse().unwrap())
+    };
+    let backoff = Backoff { base: Duration::from_millis(2), cap: Duration::from_millis(20) };
+    LogClient::new(&DriverConfig {
+        core: Config { backoff, request_timeout: Duration::from_millis(500), ..Config::default() },
+        bootstrap: bootstrap.split(',').map(endpoint).collect(),
+        client_id: "log".into(),
+        connect_timeout: Duration::from_secs(5),
+    })
+}
+
+fn long() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
+fn short() -> Instant {
+    Instant::now() + Duration::from_millis(60)
+}
+
+fn batch(epoch: i16, sequence: i32, value: &str) -> Arc<EncodedBatch> {
+    let record = Record { key: None, value: Some(value.as_bytes()), headers: &[], timestamp: 1_700_000_000_000 };
+    let mut batch = EncodedBatch::single(&record).unwrap();
+    batch.stamp(Stamp { producer_id: 7, epoch, base_sequence: sequence });
+    Arc::new(batch)
+}
+
+fn from(offset: i64, max_bytes: u32) -> ReadFrom {
+    ReadFrom { offset, max_bytes, max_wait: Duration::ZERO }
+}
+
+/// The values of all whole batches.
+fn values(mut bytes: &[u8]) -> Vec<String> {
+    let mut values = Vec::new();
+    while let Ok((view, rest)) = BatchView::parse(bytes) {
+        let records = view.records(1 << 20).unwrap();
+        values.extend(records.iter().map(|r| String::from_utf8(r.unwrap().value.unwrap().to_vec()).unwrap()));
+        bytes = rest;
+    }
+    values
+}
+
+#[tokio::test]
+async fn what_was_appended_is_read_and_the_log_says_where_it_begins_and_ends() {
+    let cluster = cluster(3).await;
+    let client = client(&cluster);
+    assert_eq!(client.topic(T, long()).await.unwrap().partitions, 3);
+    assert_ne!(client.topic(T, long()).await.unwrap().uuid, [0; 16]);
+    for (sequence, value) in [(0, "a"), (1, "b")] {
+        let offset = client.append(T, 1, batch(0, sequence, value), long()).await.unwrap();
+        assert_eq!(offset, i64::from(sequence));
+    }
+    let offsets = client.offsets(T, 1, long()).await.unwrap();
+    assert_eq!(offsets, Offsets { log_start: 0, high_watermark: 2 });
+    let fetched = client.fetch(T, 1, from(0, 1 << 20), long()).await.unwrap();
+    assert_eq!((fetched.high_watermark, fetched.log_start), (2, 0));
+    assert_eq!(values(&fetched.bytes), ["a", "b"]);
+    assert_eq!(values(&client.fetch(T, 1, from(1, 1 << 20), long()).await.unwrap().bytes), ["b"]);
+}
+
+#[tokio::test]
+async fn a_first_batch_comes_whole_though_it_is_larger_than_what_was_asked_for() {
+    let cluster = cluster(1).await;
+    let client = client(&cluster);
+    let large = "x".repeat(100_000);
+    client.append(T, 0, batch(0, 0, &large), long()).await.unwrap();
+    assert_eq!(values(&client.fetch(T, 0, from(0, 1), long()).await.unwrap().bytes), [large]);
+}
+
+#[tokio::test]
+async fn nothing_new_is_an_empty_answer_and_an_offset_beyond_the_end_an_error() {
+    let cluster = cluster(1).await;
+    let client = client(&cluster);
+    let fetched = client.fetch(T, 0, from(0, 1 << 20), long()).await.unwrap();
+    assert_eq!((fetched.high_watermark, fetched.bytes.len()), (0, 0));
+    let error = client.fetch(T, 0, from(5, 1 << 20), long()).await.unwrap_err();
+    assert_eq!(error.kind(), &LogErrorKind::OutOfRange);
+    assert_eq!(error.to_string(), "reading t-0 from offset 5: the log does not hold that offset, or holds it no more");
+}
+
+#[tokio::test]
+async fn a_topic_that_is_not_there_is_an_error_at_once_and_is_not_made() {
+    let cluster = TestCluster::builder().auto_create_topics(1).start().await.unwrap();
+    let client = client(&cluster);
+    let error = client.topic("none", long()).await.unwrap_err();
+    assert_eq!(error.code(), Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
+    assert!(error.to_string().starts_with("asking for the topic none: UNKNOWN_TOPIC_OR_PARTITION"), "{error}");
+    assert_eq!(cluster.leader("none", 0), None);
+}
+
+#[tokio::test]
+async fn a_partition_that_the_topic_does_not_have_is_an_error_at_once() {
+    let cluster = cluster(1).await;
+    let error = client(&cluster).offsets(T, 3, long()).await.unwrap_err();
+    assert_eq!(error.code(), Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
+}
+
+#[tokio::test]
+async fn a_leader_that_moved_is_found_again() {
+    let cluster = cluster(3).await;
+    let client = client(&cluster);
+    for sequence in 0..6 {
+        client.append(T, 0, batch(0, sequence, &sequence.to_string()), long()).await.unwrap();
+        assert!(cluster.move_leader(T, 0, sequence % 3 + 1));
+        assert_eq!(client.offsets(T, 0, long()).await.unwrap().high_watermark, i64::from(sequence) + 1);
+        assert!(cluster.move_leader(T, 0, (sequence + 1) % 3 + 1));
+    }
+    let fetched = client.fetch(T, 0, from(0, 1 << 20), long()).await.unwrap();
+    assert_eq!(values(&fetched.bytes), ["0", "1", "2", "3", "4", "5"]);
+}
+
+#[tokio::test]
+async fn errors_that_pass_and_connections_that_end_are_gone_through() {
+    for fault in [Fault::Refuse(Fails::OffsetNotAvailable), Fault::Disconnect, Fault::Swallow] {
+        let cluster = cluster(1).await;
+        let client = client(&cluster);
+        client.append(T, 0, batch(0, 0, "a"), long()).await.unwrap();
+        for api in [ApiKey::ListOffsets, ApiKey::Fetch, ApiKey::DescribeConfigs] {
+            cluster.inject(Rule::on(api).then(fault.clone()));
+        }
+        assert_eq!(client.offsets(T, 0, long()).await.unwrap().high_watermark, 1, "{fault:?}");
+        assert_eq!(values(&client.fetch(T, 0, from(0, 9), long()).await.unwrap().bytes), ["a"], "{fault:?}");
+        assert!(!client.is_compacted(T, long()).await.unwrap());
+        assert!(cluster.requests(ApiKey::Fetch) >= 2 && cluster.requests(ApiKey::DescribeConfigs) >= 2);
+    }
+}
+
+#[tokio::test]
+async fn a_fetch_that_takes_too_long_says_which_step_failed_and_why() {
+    let cluster = cluster(1).await;
+    let client = client(&cluster);
+    cluster.inject(Rule::on(ApiKey::Fetch).always().then(Fault::Refuse(Fails::NotLeaderOrFollower)));
+    let error = client.fetch(T, 0, from(0, 9), short()).await.unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.starts_with("reading t-0 from offset 0: broker not available in time: NOT_LEADER_OR_FOLLOWER"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_compacted_topic_is_known_as_such() {
+    let spec = TopicSpec::new("compact", 1).config("cleanup.policy", "compact,delete");
+    let cluster = TestCluster::builder().topic_spec(spec).topic(T, 1).start().await.unwrap();
+    let client = client(&cluster);
+    assert!(client.is_compacted("compact", long()).await.unwrap());
+    assert!(!client.is_compacted(T, long()).await.unwrap());
+    cluster.fail_next(ApiKey::DescribeConfigs, 1, Fails::TopicAuthorizationFailed);
+    let error = client.is_compacted(T, long()).await.unwrap_err();
+    assert_eq!(error.code(), Some(ErrorCode::TOPIC_AUTHORIZATION_FAILED));
+}
+
+#[tokio::test]
+async fn an_append_whose_answers_are_lost_is_in_the_log_once() {
+    let cluster = cluster(3).await;
+    let client = client(&cluster);
+    cluster.apply_then_disconnect(3);
+    assert_eq!(client.append(T, 0, batch(0, 0, "a"), long()).await.unwrap(), 0);
+    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::ApplyThenRefuse(Fails::NotEnoughReplicasAfterAppend)));
+    assert_eq!(client.append(T, 0, batch(0, 1, "b"), long()).await.unwrap(), 1);
+    assert_eq!(cluster.records(T).len(), 2);
+}
+
+#[tokio::test]
+async fn an_append_under_an_old_epoch_is_refused_and_is_certainly_not_in_the_log() {
+    let cluster = cluster(1).await;
+    let client = client(&cluster);
+    client.append(T, 0, batch(5, 0, "fence"), long()).await.unwrap();
+    let error = client.append(T, 0, batch(4, 0, "late"), long()).await.unwrap_err();
+    assert_eq!((error.code(), error.is_open()), (Some(ErrorCode::INVALID_PRODUCER_EPOCH), false));
+    assert_eq!(cluster.records(T).len(), 1);
+}
+
+#[tokio::test]
+async fn an_append_that_is_never_answered_is_open_and_one_that_is_only_refused_is_not() {
+    let cluster = cluster(1).await;
+    let client = client(&cluster);
+    client.offsets(T, 0, long()).await.unwrap();
+    cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::Refuse(Fails::NotEnoughReplicas)));
+    let error = client.append(T, 0, batch(0, 0, "a"), short()).await.unwrap_err();
+    assert!(!error.is_open(), "{error}");
+    cluster.clear_faults();
+    cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::Swallow));
+    let error = client.append(T, 0, batch(0, 0, "a"), short()).await.unwrap_err();
+    assert!(error.is_open(), "{error}");
+    cluster.clear_faults();
+    // A refusal of a later attempt says nothing of an earlier one.
+    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::ApplyThenDisconnect));
+    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Refuse(Fails::TopicAuthorizationFailed)));
+    let error = client.append(T, 0, batch(0, 0, "a"), long()).await.unwrap_err();
+    assert!(error.is_open() && error.code().is_some(), "{error}");
+    assert_eq!(cluster.records(T).len(), 1);
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_not_there_leaves_nothing_open() {
+    let cluster = cluster(1).await;
+    let client = client(&cluster);
+    assert!(cluster.kill(1).await);
+    let error = client.append(T, 0, batch(0, 0, "a"), short()).await.unwrap_err();
+    assert!(!error.is_open(), "{error}");
+    assert!(matches!(error.kind(), LogErrorKind::Unavailable(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_question_that_is_dropped_does_not_confuse_the_next_one() {
+    let cluster = cluster(1).await;
+    let client = client(&cluster);
+    client.append(T, 0, batch(0, 0, "a"), long()).await.unwrap();
+    let gate = Gate::new();
+    cluster.inject(Rule::on(ApiKey::Fetch).then(Fault::Hold(gate.clone())));
+    tokio::select! {
+        _ = client.fetch(T, 0, from(0, 9), long()) => unreachable!("the gate is shut"),
+        () = gate.arrived(1) => {}
+    }
+    assert_eq!(client.offsets(T, 0, long()).await.unwrap().high_watermark, 1);
+}
+
+#[test]
+fn its_futures_can_run_on_any_thread() {
+    fn is_send<T: Send>(_: &T) {}
+    let client = LogClient::new(&DriverConfig {
+        core: Config::default(),
+        bootstrap: Vec::new(),
+        client_id: "log".into(),
+        connect_timeout: Duration::from_secs(5),
+    });
+    is_send(&client.topic(T, long()));
+    is_send(&client.offsets(T, 0, long()));
+    is_send(&client.fetch(T, 0, from(0, 1), long()));
+    is_send(&client.append(T, 0, batch(0, 0, "a"), long()));
+}
