@@ -35,6 +35,10 @@ audit:
 docs:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
+# Writes the table of options in docs/CONFIGURATION.md from the code.
+config-docs:
+    UPDATE_DOCS=1 cargo test -q -p kafka-courier --test configuration_doc
+
 # The concurrent parts through random schedules of threads (shuttle), the shipped modules themselves.
 shuttle:
     RUSTFLAGS='--cfg shuttle' CARGO_TARGET_DIR=target/shuttle cargo test -p kafka-courier --lib shuttle

@@ -3,11 +3,13 @@
 //! Rules: what a command prints for others to read goes to standard output, everything else to standard
 //! error; the exit code tells what happened (see `exit`).
 
+mod config;
 mod demo;
 mod exit;
 mod logging;
 mod publish;
 mod sample;
+mod settings;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -33,6 +35,9 @@ enum Command {
     /// Publishes events from a file or standard input.
     #[command(after_long_help = exit::HELP)]
     Publish(publish::PublishArgs),
+    /// Prints every setting as it is, and where it comes from.
+    #[command(after_long_help = exit::HELP)]
+    Config(config::ConfigArgs),
     /// Shows it at work on a cluster inside this process: faults, and a ledger that balances. Needs no Kafka.
     Demo(demo::DemoArgs),
     /// Prints realistic events as NDJSON, the same for the same seed.
@@ -55,6 +60,7 @@ fn main() -> ExitCode {
     }
     match cli.command {
         Command::Publish(args) => publish::run(args).into(),
+        Command::Config(args) => config::run(&args).into(),
         Command::Demo(args) => demo::run(&args).into(),
         Command::Sample(args) => match sample::run(&args) {
             Ok(()) => Exit::Ok.into(),

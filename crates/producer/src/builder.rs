@@ -3,11 +3,17 @@
 //! Rules: every option of the table has a method of its name; nothing fails before the end, where all problems are
 //! reported at once.
 
+<<<<<<< HEAD
 use std::sync::Arc;
 
 use kafka_courier_dlq::DeadLetterStore;
 
 use crate::config::{ConfigErrors, Endpoint, KafkaConfig};
+=======
+use kafka_courier_idempotent_sender::Secret;
+
+use crate::config::{ConfigErrors, Endpoint, KafkaConfig, Value, shown};
+>>>>>>> 197c75e (One configuration from file, environment and arguments: Java's names, files for secrets, all mistakes at once and where they stand; courier config shows what holds)
 use crate::producer::{ConnectError, KafkaProducer};
 
 /// Builds a [`KafkaProducer`]: a method for each option, named as the option is, beginning with the defaults.
@@ -81,7 +87,7 @@ impl Builder {
     }
 }
 
-/// What an option of the [`Builder`] can be set from: its own type, and text where that is handy.
+/// What an option of the [`Builder`] can be set from: its own type, or its text as in a file.
 pub trait Setting<T> {
     /// The option's value, or what is wrong: the value, and what is allowed.
     fn setting(self) -> Result<T, String>;
@@ -93,16 +99,10 @@ impl<T> Setting<T> for T {
     }
 }
 
-impl Setting<String> for &str {
-    fn setting(self) -> Result<String, String> {
-        Ok(self.to_owned())
-    }
-}
-
-/// `host:port,host:port`, as in `KAFKA_BROKERS`.
-impl Setting<Vec<Endpoint>> for &str {
-    fn setting(self) -> Result<Vec<Endpoint>, String> {
-        crate::config::read_brokers(self).map_err(|allowed| format!("is {self:?}, which is not allowed: {allowed}"))
+/// The option's text, as in a file or variable.
+impl<T: Value> Setting<T> for &str {
+    fn setting(self) -> Result<T, String> {
+        T::read(self).map_err(|allowed| format!("is {}, which is not allowed: {allowed}", shown::<T>(self)))
     }
 }
 
@@ -110,6 +110,19 @@ impl Setting<Vec<Endpoint>> for &str {
 impl Setting<Vec<Endpoint>> for String {
     fn setting(self) -> Result<Vec<Endpoint>, String> {
         self.as_str().setting()
+    }
+}
+
+impl Setting<Option<Self>> for Secret {
+    fn setting(self) -> Result<Option<Self>, String> {
+        Ok(Some(self))
+    }
+}
+
+impl KafkaConfig {
+    /// A builder that begins with the defaults; [`Builder::config`] gives the configuration.
+    pub fn builder() -> Builder {
+        Builder::default()
     }
 }
 

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use kafka_courier::{Endpoint, KafkaConfig, KafkaProducer};
+use kafka_courier::KafkaProducer;
 use kafka_courier_event_model::validate_topic_name;
 
 use self::input::Items;
@@ -26,6 +26,7 @@ use self::receipts::Receipts;
 use self::session::{Plan, Session};
 use self::signals::Signals;
 use crate::exit::Exit;
+use crate::settings::SettingsArgs;
 
 /// The longest grace period, in seconds; more is as good as this.
 const LONGEST_GRACE: u64 = u32::MAX as u64;
@@ -33,13 +34,12 @@ const LONGEST_GRACE: u64 = u32::MAX as u64;
 /// Publishes events from a file or standard input: NDJSON, an event a line, or one JSON array.
 ///
 /// Each event goes to its type's topic (KAFKA_TOPIC_MAPPING changes which), keyed so that what belongs
-/// together stays in order. All settings are read from the environment: KAFKA_BROKERS, KAFKA_FLUSH_MESSAGES,
-/// KAFKA_FLUSH_BYTES, KAFKA_FLUSH_TIMEOUT, KAFKA_DELIVERY_TIMEOUT and so on.
+/// together stays in order. Every setting may come from --set, from the environment (KAFKA_BROKERS, KAFKA_FLUSH_MESSAGES,
+/// KAFKA_FLUSH_TIMEOUT, KAFKA_DELIVERY_TIMEOUT and so on) or from --config; `courier config --explain` tells them all.
 #[derive(Args, Debug)]
 pub(crate) struct PublishArgs {
-    /// Where to begin: host:port of some brokers, separated by commas; instead of KAFKA_BROKERS.
-    #[arg(long, value_name = "HOST:PORT[,..]", value_delimiter = ',')]
-    brokers: Vec<Endpoint>,
+    #[command(flatten)]
+    settings: SettingsArgs,
     /// Sends every event to this topic, whatever its type.
     #[arg(long, value_name = "TOPIC", value_parser = topic_name)]
     topic: Option<String>,
@@ -115,7 +115,7 @@ async fn prepare(args: &PublishArgs) -> Result<(KafkaProducer, Items, Receipts),
         let why = format!("--receipts {} is the input itself, which it would overwrite", path.display());
         return Err(Refusal(Exit::Usage, why));
     }
-    let config = configure(args)?;
+    let config = args.settings.load().map_err(|errors| Refusal(Exit::Config, errors.to_string()))?.config;
     let file = args.file.clone();
     let source = open(move || input::open(&file)).await?.map_err(|why| Refusal(Exit::Data, why))?;
     let patience = config.metadata_timeout;
@@ -127,17 +127,6 @@ async fn prepare(args: &PublishArgs) -> Result<(KafkaProducer, Items, Receipts),
     let receipts = create_receipts(args).await?;
     let items = Items::read(source).map_err(|error| Refusal(Exit::Io, format!("{}: {error}", args.file)))?;
     Ok((producer, items, receipts))
-}
-
-fn configure(args: &PublishArgs) -> Result<KafkaConfig, Refusal> {
-    let (mut config, warnings) = KafkaConfig::from_env().map_err(|errors| Refusal(Exit::Config, errors.to_string()))?;
-    for warning in warnings {
-        crate::say(&format!("warning: {warning}"));
-    }
-    if !args.brokers.is_empty() {
-        config.brokers = args.brokers.clone();
-    }
-    Ok(config)
 }
 
 async fn create_receipts(args: &PublishArgs) -> Result<Receipts, Refusal> {

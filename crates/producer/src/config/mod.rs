@@ -3,24 +3,32 @@
 //! Rules:
 //! - Every option stands once, in the table below; its variable is `KAFKA_` and its name in capitals.
 //! - All problems are reported at once, each with the option, the value and what is allowed.
-//! - A variable with a known prefix and an unknown name is a warning, never an error: Kubernetes sets
-//!   `KAFKA_PORT` and `KAFKA_SERVICE_HOST` for a service named kafka.
+//! - What is secret is never shown: not in a table, not in an error.
 
+mod check;
 mod duration;
+#[cfg(feature = "config-file")]
+mod file;
+mod load;
+mod names;
+mod resolve;
+mod tree;
 mod value;
 
 use std::fmt;
 use std::time::Duration;
 
+pub use load::ConfigLoader;
+pub use resolve::{EffectiveOption, LoadedConfig, Origin};
 pub use value::{Compression, Endpoint};
 
-use value::Value;
+pub(crate) use value::Value;
 
-use kafka_courier_event_model::TopicMapping;
 use kafka_courier_idempotent_sender::core::{Backoff, Config as CoreConfig};
 
 /// An option as the documentation lists it.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct OptionDoc {
     /// Its name, as in a file.
     pub name: &'static str,
@@ -32,6 +40,14 @@ pub struct OptionDoc {
     pub help: String,
     /// Whether its value is never shown.
     pub secret: bool,
+}
+
+/// A text that an option does not take.
+#[derive(Debug)]
+pub(crate) struct SetError {
+    /// The text, unless it is a secret.
+    shown: String,
+    allowed: String,
 }
 
 macro_rules! options {
@@ -56,12 +72,32 @@ macro_rules! options {
         }
 
         impl KafkaConfig {
-            /// Sets an option from text. `None`: there is no option of that name.
-            fn set(&mut self, name: &str, text: &str) -> Option<Result<(), String>> {
+            /// Every option's name.
+            const NAMES: &'static [&'static str] = &[$(stringify!($name)),+];
+
+            /// Sets an option from text.
+            fn set(&mut self, name: &str, text: &str) -> Result<(), SetError> {
                 match name {
-                    $(stringify!($name) => Some(Value::read(text).map(|value| self.$name = value)),)+
-                    _ => None,
+                    $(stringify!($name) => match Value::read(text) {
+                        Ok(value) => {
+                            self.$name = value;
+                            Ok(())
+                        }
+                        Err(allowed) => Err(SetError { shown: shown::<$kind>(text), allowed }),
+                    },)+
+                    _ => Err(SetError { shown: format!("{text:?}"), allowed: "there is no such option".to_owned() }),
                 }
+            }
+
+            /// Every option's value as text, and whether it is a secret, which is hidden.
+            fn values(&self) -> Vec<(&'static str, String, bool)> {
+                vec![$((stringify!($name), Value::write(&self.$name), <$kind as Value>::SECRET),)+]
+            }
+
+            /// Every option that is a time.
+            fn durations(&self) -> Vec<(&'static str, Duration)> {
+                let all = [$((stringify!($name), Value::duration(&self.$name)),)+];
+                all.into_iter().filter_map(|(name, time)| Some((name, time?))).collect()
             }
 
             /// Every option with its variable, default and meaning, in the documentation's order.
@@ -76,7 +112,13 @@ macro_rules! options {
                 },)+]
             }
         }
+
     };
+}
+
+/// A value as problems tell it.
+pub(crate) fn shown<T: Value>(text: &str) -> String {
+    if T::SECRET { "***".to_owned() } else { format!("{text:?}") }
 }
 
 options! {
@@ -128,9 +170,6 @@ options! {
 #[derive(Clone, PartialEq, Eq)]
 pub struct ConfigErrors(pub Vec<String>);
 
-/// The longest time that an option may be set to: beyond it a deadline might not be a point in time.
-const A_YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-
 /// As people read it: `main` prints errors so.
 impl fmt::Debug for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -146,109 +185,11 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// Brokers from text. The error says what is allowed.
-pub(crate) fn read_brokers(text: &str) -> Result<Vec<Endpoint>, String> {
-    Value::read(text)
-}
-
 impl KafkaConfig {
-    /// The defaults, changed by the environment's `KAFKA_*` variables, and what in it is not understood.
-    /// An empty variable counts as not set.
-    pub fn from_env() -> Result<(Self, Vec<String>), ConfigErrors> {
-        let variables = std::env::vars_os().filter_map(|(name, value)| {
-            let name = name.into_string().ok()?;
-            Some((name, value.to_string_lossy().into_owned()))
-        });
-        Self::from_variables(variables)
-    }
-
-    /// As [`from_env`](Self::from_env), with these variables.
-    pub fn from_variables(
-        variables: impl IntoIterator<Item = (String, String)>,
-    ) -> Result<(Self, Vec<String>), ConfigErrors> {
-        let mut config = Self::default();
-        let (mut warnings, mut problems) = (Vec::new(), Vec::new());
-        for (variable, value) in variables {
-            let Some(name) = variable.strip_prefix("KAFKA_") else { continue };
-            if value.is_empty() {
-                continue;
-            }
-            match config.set(&name.to_lowercase(), &value) {
-                Some(Ok(())) => {}
-                Some(Err(allowed)) => {
-                    problems.push(format!("{variable} is {value:?}, which is not allowed: {allowed}"))
-                }
-                None => warnings.push(format!("{variable} is no option of kafka-courier and is ignored")),
-            }
-        }
-        problems.extend(config.problems().iter().map(|problem| name_variable(problem)));
-        warnings.sort();
-        if problems.is_empty() { Ok((config, warnings)) } else { Err(ConfigErrors(problems)) }
-    }
-
     /// Checks what types can't: bounds, and options against each other.
     pub fn validate(&self) -> Result<(), ConfigErrors> {
         let problems = self.problems();
         if problems.is_empty() { Ok(()) } else { Err(ConfigErrors(problems)) }
-    }
-
-    fn problems(&self) -> Vec<String> {
-        let mut problems: Vec<String> = self.core().problems().iter().map(ToString::to_string).collect();
-        if self.brokers.is_empty() {
-            problems.push("brokers is empty: name at least one, such as localhost:9092".to_owned());
-        }
-        if self.flush_messages == 0 {
-            problems.push("flush_messages is 0, but must be at least 1".to_owned());
-        }
-        if self.flush_bytes < 128 {
-            problems.push(format!("flush_bytes is {}, but must be at least 128", self.flush_bytes));
-        }
-        if self.buffer_memory < self.flush_bytes.min(1 << 20) {
-            problems.push(format!(
-                "buffer_memory is {}, less than one batch of flush_bytes ({}): raise it or lower flush_bytes",
-                self.buffer_memory, self.flush_bytes
-            ));
-        }
-        if self.retry_backoff_max < self.retry_backoff {
-            problems.push(format!(
-                "retry_backoff_max is {}, less than retry_backoff ({})",
-                duration::format(self.retry_backoff_max),
-                duration::format(self.retry_backoff)
-            ));
-        }
-        if self.connect_timeout.is_zero() {
-            problems.push("connect_timeout is 0s, but must be more than zero".to_owned());
-        }
-        for (name, value) in self.durations() {
-            if value > A_YEAR {
-                problems.push(format!("{name} is {}, but must be at most a year (8760h)", duration::format(value)));
-            }
-        }
-        if self.delivery_timeout < self.flush_timeout {
-            problems.push(format!(
-                "delivery_timeout is {}, less than flush_timeout ({}): events would be given up before they are sent",
-                duration::format(self.delivery_timeout),
-                duration::format(self.flush_timeout)
-            ));
-        }
-        if let Err(error) = TopicMapping::new().apply(&self.topic_mapping) {
-            problems.push(format!("topic_mapping: {error}"));
-        }
-        problems
-    }
-
-    fn durations(&self) -> [(&'static str, Duration); 9] {
-        [
-            ("retry_backoff", self.retry_backoff),
-            ("retry_backoff_max", self.retry_backoff_max),
-            ("flush_timeout", self.flush_timeout),
-            ("delivery_timeout", self.delivery_timeout),
-            ("request_timeout", self.request_timeout),
-            ("connect_timeout", self.connect_timeout),
-            ("metadata_timeout", self.metadata_timeout),
-            ("metadata_max_age", self.metadata_max_age),
-            ("max_block", self.max_block),
-        ]
     }
 
     pub(crate) fn core(&self) -> CoreConfig {
@@ -268,78 +209,5 @@ impl KafkaConfig {
     }
 }
 
-/// Names the variable too, where a problem begins with an option's name.
-fn name_variable(problem: &str) -> String {
-    let end = problem.find(|c: char| !c.is_ascii_lowercase() && c != '_').unwrap_or(problem.len());
-    let (name, rest) = problem.split_at(end);
-    format!("KAFKA_{} ({name}){rest}", name.to_uppercase())
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(variables: &[(&str, &str)]) -> Result<(KafkaConfig, Vec<String>), ConfigErrors> {
-        KafkaConfig::from_variables(variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())))
-    }
-
-    #[test]
-    fn the_seeds_settings_are_understood() {
-        let (config, warnings) = read(&[
-            ("KAFKA_BROKERS", "kafka-1:9092,kafka-2:9092"),
-            ("KAFKA_CLIENT_ID", "go-api-gateway"),
-            ("KAFKA_RETRY_MAX", "5"),
-            ("KAFKA_RETRY_BACKOFF", "100ms"),
-            ("KAFKA_FLUSH_MESSAGES", "1000"),
-            ("KAFKA_FLUSH_BYTES", "10485760"),
-            ("KAFKA_FLUSH_TIMEOUT", "1m30s"),
-            ("KAFKA_DELIVERY_TIMEOUT", "2m"),
-            ("PATH", "/bin"),
-        ])
-        .unwrap();
-        assert_eq!(config.brokers.len(), 2);
-        assert_eq!((config.retry_max, config.flush_messages, config.flush_bytes), (5, 1000, 10 << 20));
-        assert_eq!(config.flush_timeout, Duration::from_secs(90));
-        assert!(warnings.is_empty());
-    }
-
-    #[test]
-    fn what_kubernetes_sets_for_a_service_named_kafka_is_a_warning() {
-        let (config, warnings) =
-            read(&[("KAFKA_PORT", "tcp://10.0.0.1:9092"), ("KAFKA_SERVICE_HOST", "10.0.0.1")]).unwrap();
-        assert_eq!(config, KafkaConfig::default());
-        assert_eq!(warnings.len(), 2);
-    }
-
-    #[test]
-    fn all_problems_are_reported_at_once_each_with_its_variable_and_value() {
-        let error =
-            read(&[("KAFKA_FLUSH_TIMEOUT", "5"), ("KAFKA_MAX_IN_FLIGHT", "6"), ("KAFKA_BROKERS", "::")]).unwrap_err();
-        assert_eq!(error.0.len(), 3, "{error}");
-        assert!(error.to_string().contains("KAFKA_FLUSH_TIMEOUT is \"5\""), "{error}");
-        assert!(error.to_string().contains("KAFKA_MAX_IN_FLIGHT (max_in_flight) is 6"), "{error}");
-    }
-
-    #[test]
-    fn every_default_is_read_back_from_its_own_text() {
-        let variables = KafkaConfig::options().into_iter().map(|option| (option.variable, option.default));
-        let (config, warnings) = KafkaConfig::from_variables(variables).unwrap();
-        assert_eq!(config, KafkaConfig::default());
-        assert!(warnings.is_empty());
-    }
-
-    #[test]
-    fn a_time_beyond_a_year_is_an_error_and_no_panic_later() {
-        let config = KafkaConfig { max_block: Duration::MAX, ..Default::default() };
-        assert!(config.validate().unwrap_err().to_string().contains("max_block"));
-    }
-
-    #[test]
-    fn options_that_contradict_each_other_name_both() {
-        let config =
-            KafkaConfig { buffer_memory: 1000, delivery_timeout: Duration::from_millis(1), ..Default::default() };
-        let error = config.validate().unwrap_err().to_string();
-        assert!(error.contains("buffer_memory is 1000") && error.contains("flush_bytes (1048576)"), "{error}");
-        assert!(error.contains("delivery_timeout is 1ms, less than flush_timeout (1s)"), "{error}");
-    }
-}
+mod tests;

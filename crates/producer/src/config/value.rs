@@ -12,13 +12,19 @@ use kafka_courier_idempotent_sender::Secret;
 use super::duration;
 
 /// A kind of value that an option can have.
-pub(super) trait Value: Sized {
+/// (Public in name only: it bounds what [`Setting`](crate::Setting) is implemented for.)
+pub trait Value: Sized {
     /// Whether its text is never to be shown.
     const SECRET: bool = false;
 
     fn read(text: &str) -> Result<Self, String>;
     /// The text that [`read`](Self::read) takes; of a secret what may be shown.
     fn write(&self) -> String;
+
+    /// The value, if it is a time.
+    fn duration(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// An option that may be unset: its text is then empty.
@@ -31,6 +37,10 @@ impl<T: Value> Value for Option<T> {
 
     fn write(&self) -> String {
         self.as_ref().map_or_else(String::new, Value::write)
+    }
+
+    fn duration(&self) -> Option<Duration> {
+        self.as_ref().and_then(Value::duration)
     }
 }
 
@@ -118,6 +128,10 @@ impl Value for Duration {
 
     fn write(&self) -> String {
         duration::format(*self)
+    }
+
+    fn duration(&self) -> Option<Duration> {
+        Some(*self)
     }
 }
 

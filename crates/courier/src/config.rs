@@ -1,0 +1,77 @@
+//! `courier config`: the settings as they are, and where each comes from.
+//!
+//! Rules: what it prints is a file that `--config` takes; a secret is told to be set, never what it is.
+
+use std::io::{self, Write};
+
+use clap::Args;
+use kafka_courier::{EffectiveOption, KafkaConfig};
+
+use crate::exit::Exit;
+use crate::settings::SettingsArgs;
+
+/// Prints every option as it is set, and where: default, file, environment or argument. What is printed is a file of settings
+/// that --config takes; secrets are left out. Needs no Kafka.
+#[derive(Args, Debug)]
+pub(crate) struct ConfigArgs {
+    #[command(flatten)]
+    settings: SettingsArgs,
+    /// Says above each option what it does, its variable and its default.
+    #[arg(long)]
+    explain: bool,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &ConfigArgs) -> Exit {
+    let loaded = match args.settings.load() {
+        Ok(loaded) => loaded,
+        Err(errors) => {
+            crate::say(&errors.to_string());
+            return Exit::Config;
+        }
+    };
+    match print(&mut io::stdout().lock(), &loaded.effective(), args.explain) {
+        Ok(()) => Exit::Ok,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Ok,
+        Err(error) => {
+            crate::say(&format!("standard output: {error}"));
+            Exit::Io
+        }
+    }
+}
+
+fn print(out: &mut impl Write, options: &[EffectiveOption], explain: bool) -> io::Result<()> {
+    let lines: Vec<String> = options.iter().map(line).collect();
+    let width = lines.iter().map(String::len).max().unwrap_or_default().min(60);
+    for ((line, option), doc) in lines.iter().zip(options).zip(KafkaConfig::options()) {
+        if explain {
+            writeln!(out, "\n# {}\n# {}, default {:?}", doc.help, doc.variable, doc.default)?;
+        }
+        writeln!(out, "{line:width$}  # {}", option.origin)?;
+    }
+    out.flush()
+}
+
+/// A line of TOML; a secret's is a comment.
+fn line(option: &EffectiveOption) -> String {
+    let is_number = !option.value.is_empty() && option.value.bytes().all(|byte| byte.is_ascii_digit());
+    let hidden = if option.secret && !option.value.is_empty() { "# " } else { "" };
+    match is_number {
+        true => format!("{hidden}{} = {}", option.name, option.value),
+        false => format!("{hidden}{} = {}", option.name, quoted(&option.value)),
+    }
+}
+
+/// A basic string of TOML.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c.is_control() => quoted += &format!("\\u{:04X}", u32::from(c)),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}

@@ -1,0 +1,70 @@
+//! What types can't hold: bounds, and options against each other.
+//!
+//! Rules: a problem begins with the option's name and tells its value; one between two options names both, both values
+//! and what to do.
+
+use std::time::Duration;
+
+use kafka_courier_event_model::TopicMapping;
+
+use super::{KafkaConfig, duration};
+
+/// The longest time that an option may be set to: beyond it a deadline might not be a point in time.
+const A_YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+impl KafkaConfig {
+    /// Everything that is wrong.
+    pub(super) fn problems(&self) -> Vec<String> {
+        let mut problems: Vec<String> = self.core().problems().iter().map(ToString::to_string).collect();
+        if self.brokers.is_empty() {
+            problems.push("brokers is empty: name at least one, such as localhost:9092".to_owned());
+        }
+        self.batch_problems(&mut problems);
+        self.time_problems(&mut problems);
+        if let Err(error) = TopicMapping::new().apply(&self.topic_mapping) {
+            problems.push(format!("topic_mapping: {error}"));
+        }
+        problems
+    }
+
+    fn batch_problems(&self, problems: &mut Vec<String>) {
+        if self.flush_messages == 0 {
+            problems.push("flush_messages is 0, but must be at least 1".to_owned());
+        }
+        if self.flush_bytes < 128 {
+            problems.push(format!("flush_bytes is {}, but must be at least 128", self.flush_bytes));
+        }
+        if self.buffer_memory < self.flush_bytes.min(1 << 20) {
+            problems.push(format!(
+                "buffer_memory is {}, less than one batch of flush_bytes ({}): raise it or lower flush_bytes",
+                self.buffer_memory, self.flush_bytes
+            ));
+        }
+    }
+
+    fn time_problems(&self, problems: &mut Vec<String>) {
+        if self.retry_backoff_max < self.retry_backoff {
+            problems.push(format!(
+                "retry_backoff_max is {}, less than retry_backoff ({}): raise it or lower retry_backoff",
+                duration::format(self.retry_backoff_max),
+                duration::format(self.retry_backoff)
+            ));
+        }
+        if self.connect_timeout.is_zero() {
+            problems.push("connect_timeout is 0s, but must be more than zero".to_owned());
+        }
+        for (name, value) in self.durations() {
+            if value > A_YEAR {
+                problems.push(format!("{name} is {}, but must be at most a year (8760h)", duration::format(value)));
+            }
+        }
+        if self.delivery_timeout < self.flush_timeout {
+            problems.push(format!(
+                "delivery_timeout is {}, less than flush_timeout ({}): events would be given up before they are sent; \
+                 raise it or lower flush_timeout",
+                duration::format(self.delivery_timeout),
+                duration::format(self.flush_timeout)
+            ));
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The sources that a configuration is read from: a file, the environment, settings by name.
+//!
+//! Rules:
+//! - What is given by name (an argument, the application) goes before the environment, that before the file, and that before
+//!   the default.
+//! - `<VAR>_FILE` names a file that holds the variable's value, as Docker and Kubernetes hand secrets out.
+//! - In a file an unknown name is an error; in the environment it is a warning: Kubernetes sets `KAFKA_PORT` and
+//!   `KAFKA_SERVICE_HOST` for a service named kafka.
+
+use std::ffi::OsString;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use super::names;
+use super::resolve::{Entry, LoadedConfig, Origin, Resolver};
+use super::{ConfigErrors, KafkaConfig};
+
+const PREFIX: &str = "KAFKA_";
+/// What most other clients call `KAFKA_BROKERS`, which goes before it.
+const BOOTSTRAP: &str = "KAFKA_BOOTSTRAP_SERVERS";
+const FILE: &str = "_file";
+/// No file that holds settings or a setting is larger.
+const LARGEST: u64 = 1 << 20;
+
+/// Gathers a configuration from its sources; [`load`](Self::load) puts them together.
+///
+/// ```
+/// use kafka_courier::ConfigLoader;
+///
+/// let loaded = ConfigLoader::new().env().set("flush_timeout", "5ms").load()?;
+/// assert_eq!(loaded.config.flush_timeout.as_millis(), 5);
+/// assert_eq!(loaded.origin("flush_timeout").to_string(), "the application");
+/// # Ok::<(), kafka_courier::ConfigErrors>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use = "`load()` puts the sources together"]
+pub struct ConfigLoader {
+    file: Vec<Entry>,
+    environment: Vec<Entry>,
+    given: Vec<Entry>,
+    warnings: Vec<String>,
+    problems: Vec<String>,
+}
+
+impl ConfigLoader {
+    /// No source yet: the defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads a file: JSON if its name ends in `.json`, else TOML. Names are the options', or Java's.
+    #[cfg(feature = "config-file")]
+    pub fn file(mut self, path: impl AsRef<Path>) -> Self {
+        let path = path.as_ref();
+        let is_json = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
+        let read = read_text(path).and_then(|text| super::file::read(&text, is_json));
+        match read {
+            Ok(pairs) => self.take_pairs(pairs, &Origin::File(path.to_owned())),
+            Err(why) => self.problems.push(format!("{}: {why}", path.display())),
+        }
+        self
+    }
+
+    /// Reads this process' `KAFKA_*` variables. One that is set to nothing counts as not set.
+    pub fn env(self) -> Self {
+        self.os_variables(std::env::vars_os())
+    }
+
+    /// As [`env`](Self::env), with these variables.
+    pub fn variables(self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        self.os_variables(variables.into_iter().map(|(name, value)| (name.into(), value.into())))
+    }
+
+    /// Sets an option by its name, or Java's; the last one holds.
+    pub fn set(self, option: &str, value: &str) -> Self {
+        self.given(Origin::Application, option, value)
+    }
+
+    /// As [`set`](Self::set), on behalf of an argument of the command line, which problems begin with.
+    pub fn argument(self, argument: &str, option: &str, value: &str) -> Self {
+        self.given(Origin::Argument(argument.to_owned()), option, value)
+    }
+
+    fn given(mut self, origin: Origin, option: &str, value: &str) -> Self {
+        let (name, value) = named_by_file(option, Ok(value.to_owned()));
+        self.given.push(Entry { origin, key: option.to_owned(), name, value });
+        self
+    }
+
+    /// Puts the sources together. Errors: everything that is wrong in any of them.
+    pub fn load(self) -> Result<LoadedConfig, ConfigErrors> {
+        let mut resolver = Resolver::new(self.warnings, self.problems);
+        resolver.take_once(self.file);
+        resolver.take_once(self.environment);
+        for setting in &self.given {
+            resolver.take(setting);
+        }
+        resolver.finish()
+    }
+
+    /// Takes names and values of a tree of settings: `<option>_file` names a file with the value.
+    pub(super) fn take_pairs(&mut self, pairs: Vec<(String, String)>, origin: &Origin) {
+        for (key, value) in pairs {
+            let (name, value) = named_by_file(&key, Ok(value));
+            self.file.push(Entry { origin: origin.clone(), key, name, value });
+        }
+    }
+
+    fn os_variables(mut self, variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        let mut fallback = None;
+        for (variable, value) in variables {
+            let Ok(variable) = variable.into_string() else { continue };
+            let Some(rest) = variable.strip_prefix(PREFIX).filter(|_| !value.is_empty()) else { continue };
+            let value = value.into_string().map_err(|_| "its value is not UTF-8".to_owned());
+            let (name, value) = named_by_file(&rest.to_lowercase(), value);
+            let is_fallback = variable == BOOTSTRAP;
+            let name = if is_fallback { "brokers".to_owned() } else { name };
+            let entry = Entry { origin: Origin::Environment(variable.clone()), key: variable, name, value };
+            if is_fallback {
+                fallback = Some(entry);
+            } else if names::own(&entry.name).is_some() {
+                self.environment.push(entry);
+            } else {
+                self.warnings.push(unknown(&entry.key, &entry.name));
+            }
+        }
+        let has_brokers = self.environment.iter().any(|entry| entry.name == "brokers");
+        match fallback {
+            Some(entry) if !has_brokers => self.environment.push(entry),
+            Some(_) => self.warnings.push(format!("{BOOTSTRAP} is ignored: KAFKA_BROKERS is set too")),
+            None => {}
+        }
+        self
+    }
+}
+
+fn unknown(variable: &str, name: &str) -> String {
+    let meant = names::nearest(name).filter(|near| !near.contains('.'));
+    let meant = meant.map_or_else(String::new, |near| format!(": did you mean {PREFIX}{}?", near.to_uppercase()));
+    format!("{variable} is no option of kafka-courier and is ignored{meant}")
+}
+
+/// The option that a name with `_file` behind it stands for, and what the file that its value names holds.
+fn named_by_file(key: &str, value: Result<String, String>) -> (String, Result<String, String>) {
+    match key.strip_suffix(FILE).and_then(names::own) {
+        Some(option) => {
+            let read = value.and_then(|path| {
+                let path = PathBuf::from(path);
+                read_text(&path).map_err(|why| format!("{}: {why}", path.display()))
+            });
+            (option.to_owned(), read.map(without_line_end))
+        }
+        None => (key.to_owned(), value),
+    }
+}
+
+/// Without the end of the line that editors write.
+fn without_line_end(mut text: String) -> String {
+    let end = text.strip_suffix('\n').map_or(text.len(), |text| text.strip_suffix('\r').unwrap_or(text).len());
+    text.truncate(end);
+    text
+}
+
+fn read_text(path: &Path) -> Result<String, String> {
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    let read = file.take(LARGEST + 1).read_to_string(&mut text);
+    match read {
+        Ok(_) if text.len() as u64 > LARGEST => Err(format!("it is larger than {LARGEST} bytes")),
+        Ok(_) => Ok(text),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+impl KafkaConfig {
+    /// The defaults, changed by the environment's `KAFKA_*` variables, and what in it is not understood.
+    /// An empty variable counts as not set.
+    pub fn from_env() -> Result<(Self, Vec<String>), ConfigErrors> {
+        ConfigLoader::new().env().load().map(|loaded| (loaded.config, loaded.warnings))
+    }
+
+    /// As [`from_env`](Self::from_env), with these variables.
+    pub fn from_variables(
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<(Self, Vec<String>), ConfigErrors> {
+        ConfigLoader::new().variables(variables).load().map(|loaded| (loaded.config, loaded.warnings))
+    }
+
+    /// The defaults, changed by a file: JSON if its name ends in `.json`, else TOML. Names are the options', or those
+    /// of Java's properties. Errors: everything that is wrong with it, names that are no option's among it.
+    #[cfg(feature = "config-file")]
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigErrors> {
+        ConfigLoader::new().file(path).load().map(|loaded| loaded.config)
+    }
+}

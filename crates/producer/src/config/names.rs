@@ -1,0 +1,117 @@
+//! What an option may be called besides its own name.
+//!
+//! Rules: Java's producer properties mean here what they mean there, times in milliseconds included; a property that asks
+//! for what this producer never does is an error that says so; a name that is nearly one is told which.
+
+use super::KafkaConfig;
+
+/// Properties whose names are not the option's with dots.
+const JAVA: &[(&str, &str)] = &[
+    ("bootstrap.servers", "brokers"),
+    ("linger.ms", "flush_timeout"),
+    ("batch.size", "flush_bytes"),
+    ("max.in.flight.requests.per.connection", "max_in_flight"),
+    ("max.request.size", "max_request_bytes"),
+    ("compression.type", "compression"),
+    ("retries", "retry_max"),
+    ("socket.connection.setup.timeout.ms", "connect_timeout"),
+];
+
+/// Properties with one possible value, and why.
+const FIXED: &[(&str, &[&str], &str)] = &[
+    ("acks", &["all", "-1"], "it can only be all: delivered means on every in-sync replica"),
+    ("enable.idempotence", &["true"], "it can only be true: each event is in the log once, in order"),
+];
+
+/// Likenesses below this are no help.
+const ALIKE: f64 = 0.75;
+
+/// What a key stands for.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) enum Meaning {
+    /// An option of ours; Java writes its time in milliseconds.
+    Option { name: &'static str, millis: bool },
+    /// Nothing that could be set: one of these values is allowed, for this reason.
+    Fixed(&'static [&'static str], &'static str),
+    /// Nothing.
+    Unknown,
+}
+
+/// What a key in a file stands for: an option's name, or Java's.
+pub(super) fn meaning(key: &str) -> Meaning {
+    if let Some(name) = own(key) {
+        return Meaning::Option { name, millis: false };
+    }
+    if let Some((_, allowed, why)) = FIXED.iter().find(|fixed| fixed.0 == key) {
+        return Meaning::Fixed(allowed, why);
+    }
+    if let Some((java, name)) = JAVA.iter().find(|known| known.0 == key) {
+        return own(name).map_or(Meaning::Unknown, |name| Meaning::Option { name, millis: java.ends_with(".ms") });
+    }
+    let (stem, millis) = key.strip_suffix(".ms").map_or((key, false), |stem| (stem, true));
+    match own(&stem.replace('.', "_")) {
+        Some(name) if key.contains('.') => Meaning::Option { name, millis },
+        _ => Meaning::Unknown,
+    }
+}
+
+/// The option of that name.
+pub(super) fn own(name: &str) -> Option<&'static str> {
+    KafkaConfig::NAMES.iter().find(|known| **known == name).copied()
+}
+
+/// The option that was probably meant.
+pub(super) fn nearest(key: &str) -> Option<&'static str> {
+    let java = JAVA.iter().filter_map(|(java, _)| own_or_java(java));
+    let likeness = |name: &str| strsim::jaro_winkler(&key.to_lowercase(), name);
+    let best = KafkaConfig::NAMES.iter().copied().chain(java).max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    best.filter(|name| likeness(name) >= ALIKE)
+}
+
+fn own_or_java(java: &'static str) -> Option<&'static str> {
+    (meaning(java) != Meaning::Unknown).then_some(java)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn javas_properties_mean_our_options() {
+        for (key, name, millis) in [
+            ("bootstrap.servers", "brokers", false),
+            ("client.id", "client_id", false),
+            ("linger.ms", "flush_timeout", true),
+            ("batch.size", "flush_bytes", false),
+            ("delivery.timeout.ms", "delivery_timeout", true),
+            ("request.timeout.ms", "request_timeout", true),
+            ("max.in.flight.requests.per.connection", "max_in_flight", false),
+            ("buffer.memory", "buffer_memory", false),
+            ("max.block.ms", "max_block", true),
+            ("compression.type", "compression", false),
+            ("retries", "retry_max", false),
+            ("retry.backoff.ms", "retry_backoff", true),
+            ("retry.backoff.max.ms", "retry_backoff_max", true),
+            ("metadata.max.age.ms", "metadata_max_age", true),
+            ("max.request.size", "max_request_bytes", false),
+            ("socket.connection.setup.timeout.ms", "connect_timeout", true),
+        ] {
+            assert_eq!(meaning(key), Meaning::Option { name, millis }, "{key}");
+        }
+        assert!(matches!(meaning("acks"), Meaning::Fixed(..)));
+        assert_eq!(meaning("key.serializer"), Meaning::Unknown);
+    }
+
+    #[test]
+    fn every_name_that_java_has_leads_to_an_option() {
+        assert!(JAVA.iter().all(|(java, _)| meaning(java) != Meaning::Unknown));
+    }
+
+    #[test]
+    fn a_slip_of_the_finger_is_told_what_was_meant_and_nonsense_is_not() {
+        assert_eq!(nearest("borkers"), Some("brokers"));
+        assert_eq!(nearest("flush_mesages"), Some("flush_messages"));
+        assert_eq!(nearest("linger.msec"), Some("linger.ms"));
+        assert_eq!(nearest("qqq"), None);
+    }
+}

@@ -1,0 +1,212 @@
+//! Settings from several sources, made into one configuration.
+//!
+//! Rules:
+//! - What is set last in the order file, environment, argument holds; what is wrong in any of them is reported.
+//! - A problem begins with where its setting was written; the value of a secret is never told.
+//! - No IO here: what a source could not read comes in as a problem of its own.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use super::names::{self, Meaning};
+use super::{ConfigErrors, KafkaConfig, SetError};
+
+/// Where a setting was written.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Origin {
+    /// Nowhere: it is the default.
+    Default,
+    /// In this file.
+    File(PathBuf),
+    /// In this variable of the environment.
+    Environment(String),
+    /// In this argument of the command line.
+    Argument(String),
+    /// By the application.
+    Application,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(path) => path.display().fmt(f),
+            Self::Environment(variable) => f.write_str(variable),
+            Self::Argument(argument) => f.write_str(argument),
+            Self::Application => f.write_str("the application"),
+        }
+    }
+}
+
+/// One setting as a source has it.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) origin: Origin,
+    /// As it was written.
+    pub(super) key: String,
+    /// The option, without a variable's prefix.
+    pub(super) name: String,
+    /// Its text, or why there is none.
+    pub(super) value: Result<String, String>,
+}
+
+impl Entry {
+    /// Where it was written, as problems begin.
+    fn place(&self) -> String {
+        place(&self.origin, &self.key)
+    }
+}
+
+fn place(origin: &Origin, key: &str) -> String {
+    match origin {
+        Origin::Default | Origin::Application | Origin::Environment(_) => key.to_owned(),
+        Origin::File(path) => format!("{key} in {}", path.display()),
+        Origin::Argument(argument) => argument.clone(),
+    }
+}
+
+/// A configuration, and where each of its settings came from.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LoadedConfig {
+    /// The configuration.
+    pub config: KafkaConfig,
+    /// What was not understood and changes nothing.
+    pub warnings: Vec<String>,
+    origins: HashMap<&'static str, (Origin, String)>,
+}
+
+/// An option as it is set.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct EffectiveOption {
+    /// Its name.
+    pub name: &'static str,
+    /// Its value as text, `***` for a secret that is set.
+    pub value: String,
+    /// Whether its value is hidden.
+    pub secret: bool,
+    /// Where it was set.
+    pub origin: Origin,
+}
+
+impl LoadedConfig {
+    /// Where an option was set.
+    pub fn origin(&self, option: &str) -> Origin {
+        self.origins.get(option).map_or(Origin::Default, |(origin, _)| origin.clone())
+    }
+
+    /// Every option as it is set, in the documentation's order; secrets are hidden.
+    pub fn effective(&self) -> Vec<EffectiveOption> {
+        let effective = |(name, value, secret)| EffectiveOption { name, value, secret, origin: self.origin(name) };
+        self.config.values().into_iter().map(effective).collect()
+    }
+}
+
+/// What the sources made, while they are read.
+#[derive(Debug, Default)]
+pub(super) struct Resolver {
+    config: KafkaConfig,
+    origins: HashMap<&'static str, (Origin, String)>,
+    warnings: Vec<String>,
+    problems: Vec<String>,
+}
+
+impl Resolver {
+    /// The defaults, and what was found while the sources were read.
+    pub(super) fn new(warnings: Vec<String>, problems: Vec<String>) -> Self {
+        Self { warnings, problems, ..Self::default() }
+    }
+
+    /// Takes one source's settings, whose order is of no consequence: each option may stand once.
+    pub(super) fn take_once(&mut self, entries: Vec<Entry>) {
+        let mut seen: HashMap<&'static str, String> = HashMap::new();
+        for entry in entries {
+            let place = entry.place();
+            let Some(name) = self.take(&entry) else { continue };
+            if let Some(other) = seen.insert(name, entry.key.clone()) {
+                self.problems.push(format!("{place} sets {name}, which {other} sets too: leave one of them out"));
+            }
+        }
+    }
+
+    /// Takes a setting; what it set.
+    pub(super) fn take(&mut self, entry: &Entry) -> Option<&'static str> {
+        match names::meaning(&entry.name) {
+            Meaning::Option { name, millis } => {
+                self.set(name, millis, entry);
+                Some(name)
+            }
+            Meaning::Fixed(allowed, why) => {
+                match &entry.value {
+                    Ok(value) if allowed.contains(&value.to_lowercase().as_str()) => {}
+                    Ok(value) => self.problems.push(format!("{} is {value:?}: {why}", entry.place())),
+                    Err(why) => self.problems.push(format!("{}: {why}", entry.place())),
+                }
+                None
+            }
+            Meaning::Unknown => {
+                let meant =
+                    names::nearest(&entry.name).map_or_else(String::new, |near| format!(": did you mean {near}?"));
+                self.problems.push(format!("{} is no option of kafka-courier{meant}", entry.place()));
+                None
+            }
+        }
+    }
+
+    fn set(&mut self, name: &'static str, millis: bool, entry: &Entry) {
+        let value = match &entry.value {
+            Ok(value) => value,
+            Err(why) => return self.problems.push(format!("{}: {why}", entry.place())),
+        };
+        let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+        let set = match millis {
+            true if is_number => self.config.set(name, &format!("{value}ms")),
+            true => {
+                Err(SetError { shown: format!("{value:?}"), allowed: "it is whole milliseconds, such as 500".into() })
+            }
+            false => self.config.set(name, value),
+        };
+        match set {
+            Ok(()) => {
+                self.origins.insert(name, (entry.origin.clone(), entry.key.clone()));
+            }
+            Err(SetError { shown, allowed }) => {
+                self.problems.push(format!("{} is {shown}, which is not allowed: {allowed}", entry.place()));
+            }
+        }
+    }
+
+    /// Checks the whole. Errors: all that is wrong, in any source and together.
+    pub(super) fn finish(mut self) -> Result<LoadedConfig, ConfigErrors> {
+        let whole: Vec<String> = self.config.problems().iter().map(|problem| self.locate(problem)).collect();
+        self.problems.extend(whole);
+        if !self.problems.is_empty() {
+            return Err(ConfigErrors(self.problems));
+        }
+        self.warnings.sort();
+        Ok(LoadedConfig { config: self.config, warnings: self.warnings, origins: self.origins })
+    }
+
+    /// A problem that begins with an option's name begins with where that was set instead, and ends with where the
+    /// others were that it speaks of.
+    fn locate(&self, problem: &str) -> String {
+        let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
+        let (first, rest) = problem.split_at(problem.find(|c| !is_name(c)).unwrap_or(problem.len()));
+        let mut text = match self.origins.get(first) {
+            Some((origin, key)) if key == first => format!("{}{rest}", place(origin, key)),
+            Some((origin, key)) => format!("{} ({first}){rest}", place(origin, key)),
+            None => format!("KAFKA_{} ({first}){rest}", first.to_uppercase()),
+        };
+        let mut others: Vec<&str> = rest.split(|c| !is_name(c)).filter(|word| *word != first).collect();
+        others.dedup();
+        for other in others {
+            if let Some((origin, key)) = self.origins.get(other) {
+                text += &format!(" [{other}: {}]", place(origin, key));
+            }
+        }
+        text
+    }
+}

@@ -1,0 +1,151 @@
+//! What the sources of a configuration make together.
+
+use super::*;
+
+fn read(variables: &[(&str, &str)]) -> Result<(KafkaConfig, Vec<String>), ConfigErrors> {
+    KafkaConfig::from_variables(variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())))
+}
+
+#[test]
+fn the_seeds_settings_are_understood() {
+    let (config, warnings) = read(&[
+        ("KAFKA_BROKERS", "kafka-1:9092,kafka-2:9092"),
+        ("KAFKA_CLIENT_ID", "go-api-gateway"),
+        ("KAFKA_RETRY_MAX", "5"),
+        ("KAFKA_RETRY_BACKOFF", "100ms"),
+        ("KAFKA_FLUSH_MESSAGES", "1000"),
+        ("KAFKA_FLUSH_BYTES", "10485760"),
+        ("KAFKA_FLUSH_TIMEOUT", "1m30s"),
+        ("KAFKA_DELIVERY_TIMEOUT", "2m"),
+        ("PATH", "/bin"),
+    ])
+    .unwrap();
+    assert_eq!(config.brokers.len(), 2);
+    assert_eq!((config.retry_max, config.flush_messages, config.flush_bytes), (5, 1000, 10 << 20));
+    assert_eq!(config.flush_timeout, Duration::from_secs(90));
+    assert!(warnings.is_empty());
+}
+
+#[test]
+fn what_kubernetes_sets_for_a_service_named_kafka_is_a_warning() {
+    let (config, warnings) =
+        read(&[("KAFKA_PORT", "tcp://10.0.0.1:9092"), ("KAFKA_SERVICE_HOST", "10.0.0.1")]).unwrap();
+    assert_eq!(config, KafkaConfig::default());
+    assert_eq!(warnings.len(), 2);
+}
+
+#[test]
+fn all_problems_are_reported_at_once_each_with_its_variable_and_value() {
+    let error =
+        read(&[("KAFKA_FLUSH_TIMEOUT", "5"), ("KAFKA_MAX_IN_FLIGHT", "6"), ("KAFKA_BROKERS", "::")]).unwrap_err();
+    assert_eq!(error.0.len(), 3, "{error}");
+    assert!(error.to_string().contains("KAFKA_FLUSH_TIMEOUT is \"5\""), "{error}");
+    assert!(error.to_string().contains("KAFKA_MAX_IN_FLIGHT (max_in_flight) is 6"), "{error}");
+}
+
+#[test]
+fn every_default_is_read_back_from_its_own_text() {
+    let variables = KafkaConfig::options().into_iter().map(|option| (option.variable, option.default));
+    let (config, warnings) = KafkaConfig::from_variables(variables).unwrap();
+    assert_eq!(config, KafkaConfig::default());
+    assert!(warnings.is_empty());
+}
+
+#[test]
+fn a_time_beyond_a_year_is_an_error_and_no_panic_later() {
+    let config = KafkaConfig { max_block: Duration::MAX, ..Default::default() };
+    assert!(config.validate().unwrap_err().to_string().contains("max_block"));
+}
+
+#[test]
+fn options_that_contradict_each_other_name_both() {
+    let config = KafkaConfig { buffer_memory: 1000, delivery_timeout: Duration::from_millis(1), ..Default::default() };
+    let error = config.validate().unwrap_err().to_string();
+    assert!(error.contains("buffer_memory is 1000") && error.contains("flush_bytes (1048576)"), "{error}");
+    assert!(error.contains("delivery_timeout is 1ms, less than flush_timeout (1s)"), "{error}");
+}
+
+fn warned(variables: &[(&str, &str)]) -> Vec<String> {
+    read(variables).unwrap().1
+}
+
+#[test]
+fn a_variable_that_is_nearly_an_option_is_told_which() {
+    assert_eq!(
+        warned(&[("KAFKA_BORKERS", "x:1")]),
+        ["KAFKA_BORKERS is no option of kafka-courier and is ignored: did you mean KAFKA_BROKERS?"]
+    );
+}
+
+#[test]
+fn bootstrap_servers_are_the_brokers_unless_those_are_named_too() {
+    let (config, warnings) = read(&[("KAFKA_BOOTSTRAP_SERVERS", "a:1")]).unwrap();
+    assert_eq!((config.brokers[0].to_string(), warnings.len()), ("a:1".to_owned(), 0));
+    for turn in [0, 1] {
+        let mut both = [("KAFKA_BOOTSTRAP_SERVERS", "a:1"), ("KAFKA_BROKERS", "b:1")];
+        both.rotate_left(turn);
+        let (config, warnings) = read(&both).unwrap();
+        assert_eq!((config.brokers[0].to_string(), warnings.len()), ("b:1".to_owned(), 1), "{warnings:?}");
+    }
+}
+
+#[test]
+fn an_empty_variable_counts_as_not_set() {
+    assert_eq!(read(&[("KAFKA_FLUSH_BYTES", ""), ("KAFKA_ANYTHING", "")]).unwrap(), (KafkaConfig::default(), vec![]));
+}
+
+#[test]
+fn a_setting_goes_before_the_environment_and_the_last_setting_before_the_first() {
+    let variables =
+        [("KAFKA_RETRY_MAX", "1"), ("KAFKA_FLUSH_MESSAGES", "7")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+    let loader = ConfigLoader::new().set("retry_max", "2").set("retries", "9").variables(variables);
+    let loaded = loader.load().unwrap();
+    assert_eq!((loaded.config.retry_max, loaded.config.flush_messages), (9, 7));
+    assert_eq!(loaded.origin("retry_max"), Origin::Application);
+    assert_eq!(loaded.origin("flush_messages"), Origin::Environment("KAFKA_FLUSH_MESSAGES".to_owned()));
+    assert_eq!(loaded.origin("flush_bytes"), Origin::Default);
+}
+
+#[test]
+fn what_is_wrong_between_options_tells_where_each_was_set() {
+    let variables = [("KAFKA_FLUSH_TIMEOUT".to_owned(), "2m".to_owned())];
+    let loader =
+        ConfigLoader::new().variables(variables).argument("--set delivery.timeout.ms", "delivery.timeout.ms", "60000");
+    let error = loader.load().unwrap_err().to_string();
+    assert!(
+        error.starts_with("--set delivery.timeout.ms (delivery_timeout) is 1m, less than flush_timeout (2m)"),
+        "{error}"
+    );
+    assert!(error.ends_with("[flush_timeout: KAFKA_FLUSH_TIMEOUT]"), "{error}");
+}
+
+#[test]
+fn a_setting_of_no_option_is_an_error() {
+    let error = ConfigLoader::new().set("flush_mesages", "1").load().unwrap_err();
+    assert_eq!(error.0, ["flush_mesages is no option of kafka-courier: did you mean flush_messages?"]);
+}
+
+#[test]
+fn a_builder_takes_the_text_of_any_option() {
+    let built =
+        KafkaConfig::builder().brokers("a:1").flush_messages(5).client_id("c").max_block("1m").config().unwrap();
+    assert_eq!((built.flush_messages, &*built.client_id, built.max_block), (5, "c", Duration::from_secs(60)));
+    let error = KafkaConfig::builder().flush_timeout("5").brokers("::").max_in_flight(6).config().unwrap_err();
+    assert_eq!(error.0.len(), 3, "{error}");
+    assert!(error.0[0].starts_with("flush_timeout is \"5\", which is not allowed: a duration"), "{error}");
+}
+
+#[test]
+fn a_configuration_is_a_part_of_an_applications_own() {
+    #[derive(serde::Deserialize)]
+    struct Application {
+        kafka: KafkaConfig,
+    }
+    let text = r#"{"kafka": {"brokers": ["a:1", "b:2"], "flush_messages": 7, "linger.ms": 20}}"#;
+    let application: Application = serde_json::from_str(text).unwrap();
+    assert_eq!((application.kafka.brokers.len(), application.kafka.flush_messages), (2, 7));
+    assert_eq!(application.kafka.flush_timeout, Duration::from_millis(20));
+    let wrong =
+        serde_json::from_str::<KafkaConfig>(r#"{"flush_messages": "x", "borkers": "a:1"}"#).unwrap_err().to_string();
+    assert!(wrong.contains("flush_messages is \"x\"") && wrong.contains("did you mean brokers?"), "{wrong}");
+}

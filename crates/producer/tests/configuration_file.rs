@@ -1,0 +1,220 @@
+//! Configuration files, and files that variables name.
+#![cfg(feature = "config-file")]
+#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use kafka_courier::{Compression, ConfigLoader, KafkaConfig, Origin};
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+/// What is wrong with a file, without its path.
+fn problems(name: &str, text: &str) -> Vec<String> {
+    let folder = Folder::new();
+    let path = folder.file(name, text);
+    let errors = KafkaConfig::from_file(&path).unwrap_err();
+    errors.0.iter().map(|problem| problem.replace(&path.display().to_string(), name)).collect()
+}
+
+#[test]
+fn toml_and_json_say_the_same() {
+    let folder = Folder::new();
+    let toml = folder.file(
+        "courier.toml",
+        r#"
+        brokers = ["kafka-1:9092", "kafka-2:9092"]
+        client_id = "gateway"
+        flush_messages = 1_000
+        flush_timeout = "5ms"
+        compression = "none"
+        [topic_mapping]
+        "user.created" = "people"
+        "*" = "others"
+        "#,
+    );
+    let json = folder.file(
+        "courier.json",
+        r#"{"brokers": "kafka-1:9092,kafka-2:9092", "client_id": "gateway", "flush_messages": 1000, "flush_timeout": "5ms",
+            "compression": "none", "topic_mapping": {"user.created": "people", "*": "others"}}"#,
+    );
+    let config = KafkaConfig::from_file(toml).unwrap();
+    assert_eq!(Ok(&config), KafkaConfig::from_file(json).as_ref());
+    assert_eq!((config.brokers.len(), config.flush_messages), (2, 1000));
+    assert_eq!((config.flush_timeout, config.compression), (Duration::from_millis(5), Compression::None));
+    assert_eq!(config.topic_mapping, "*=others,user.created=people");
+}
+
+#[test]
+fn javas_properties_are_understood() {
+    let folder = Folder::new();
+    let path = folder.file(
+        "java.toml",
+        r#"
+        bootstrap.servers = "kafka-1:9092,kafka-2:9092"
+        client.id = "gateway"
+        acks = "all"
+        enable.idempotence = true
+        linger.ms = 5
+        batch.size = 65536
+        delivery.timeout.ms = 120000
+        request.timeout.ms = 30000
+        max.in.flight.requests.per.connection = 3
+        buffer.memory = 67108864
+        max.block.ms = 60000
+        compression.type = "snappy"
+        retries = 2147483647
+        retry.backoff.ms = 50
+        retry.backoff.max.ms = "500"
+        metadata.max.age.ms = 60000
+        max.request.size = 1048576
+        "#,
+    );
+    let config = KafkaConfig::from_file(path).unwrap();
+    let expected = KafkaConfig::builder()
+        .brokers("kafka-1:9092,kafka-2:9092")
+        .client_id("gateway")
+        .flush_timeout("5ms")
+        .flush_bytes(65536)
+        .delivery_timeout("2m")
+        .request_timeout("30s")
+        .max_in_flight(3)
+        .buffer_memory(64 << 20)
+        .max_block("1m")
+        .retry_max(2_147_483_647)
+        .retry_backoff("50ms")
+        .retry_backoff_max("500ms")
+        .metadata_max_age("1m")
+        .max_request_bytes(1 << 20);
+    assert_eq!(expected.config(), Ok(config));
+}
+
+#[test]
+fn what_this_producer_never_does_is_refused_with_the_reason() {
+    let found = problems("java.toml", "acks = 1\nenable.idempotence = false\n");
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].starts_with("acks in java.toml is \"1\": it can only be all"), "{found:?}");
+    assert!(found[1].starts_with("enable.idempotence in java.toml is \"false\": it can only be true"), "{found:?}");
+}
+
+#[test]
+fn all_problems_of_a_file_are_told_at_once() {
+    let found = problems(
+        "c.toml",
+        "borkers = \"a:1\"\nflush_timeout = 5\nlinger.ms = 1\nmax_in_flight = 9\nkey.serializer = \"x\"",
+    );
+    let expected = [
+        "borkers in c.toml is no option of kafka-courier: did you mean brokers?",
+        "flush_timeout in c.toml is \"5\", which is not allowed: a duration is numbers with units",
+        "linger.ms in c.toml sets flush_timeout, which flush_timeout sets too: leave one of them out",
+        "key.serializer in c.toml is no option of kafka-courier",
+        "max_in_flight in c.toml is 9",
+    ];
+    for expected in expected {
+        assert!(found.iter().any(|problem| problem.starts_with(expected)), "{expected}: {found:#?}");
+    }
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+}
+
+#[test]
+fn what_stands_twice_is_an_error_in_json_too() {
+    let found = problems("c.json", r#"{"retry_max": 1, "retry_max": 2}"#);
+    assert_eq!(found, ["retry_max in c.json sets retry_max, which retry_max sets too: leave one of them out"]);
+}
+
+#[test]
+fn what_is_no_toml_or_json_is_told_with_its_line_and_without_its_text() {
+    let found = problems("c.toml", "client_id = \"a\"\nsasl_password = \"hunter2\n");
+    assert!(found[0].starts_with("c.toml: this is no TOML of settings (line 2)"), "{found:?}");
+    assert!(!found[0].contains("hunter2"), "{found:?}");
+    let found = problems("c.json", "{\"client_id\": \"a\",\n \"sasl_password\": \"hunter2\n\"}");
+    assert!(found[0].contains("JSON") && found[0].contains("line 3") && !found[0].contains("hunter2"), "{found:?}");
+    for (name, text) in [("c.toml", "a = [[1], {x = 1}]"), ("c.json", "[1]"), ("c.json", "null"), ("c.json", "")] {
+        assert_eq!(problems(name, text).len(), 1, "{text}");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there_or_no_file_or_endless_is_an_error_that_names_it() {
+    let folder = Folder::new();
+    for path in [folder.0.path().join("none.toml"), folder.0.path().to_owned(), PathBuf::from("/dev/zero")] {
+        let error = KafkaConfig::from_file(&path).unwrap_err().to_string();
+        assert!(error.starts_with(&path.display().to_string()), "{error}");
+    }
+}
+
+#[test]
+fn the_environment_goes_before_the_file_and_a_setting_before_both() {
+    let folder = Folder::new();
+    let path = folder.file("c.toml", "retry_max = 1\nflush_messages = 1\nmax_in_flight = 1");
+    let variables =
+        [("KAFKA_FLUSH_MESSAGES", "2"), ("KAFKA_MAX_IN_FLIGHT", "2")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+    let loaded = ConfigLoader::new()
+        .argument("--set max_in_flight", "max_in_flight", "3")
+        .variables(variables)
+        .file(&path)
+        .load()
+        .unwrap();
+    let config = &loaded.config;
+    assert_eq!((config.retry_max, config.flush_messages, config.max_in_flight), (1, 2, 3));
+    assert_eq!(loaded.origin("retry_max"), Origin::File(path));
+    let shown = loaded.effective().into_iter().find(|option| option.name == "flush_messages").unwrap();
+    assert_eq!((&*shown.value, shown.origin.to_string()), ("2", "KAFKA_FLUSH_MESSAGES".to_owned()));
+}
+
+#[test]
+fn problems_of_all_sources_are_told_together() {
+    let folder = Folder::new();
+    let path = folder.file("c.toml", "flush_bytes = \"many\"");
+    let variables = [("KAFKA_RETRY_MAX".to_owned(), "-1".to_owned())];
+    let error = ConfigLoader::new()
+        .file(&path)
+        .variables(variables)
+        .argument("--set max_block", "max_block", "soon")
+        .load()
+        .unwrap_err();
+    let starts = [
+        format!("flush_bytes in {} is \"many\"", path.display()),
+        "KAFKA_RETRY_MAX is".into(),
+        "--set max_block".into(),
+    ];
+    assert_eq!(error.0.len(), 3, "{error}");
+    assert!(error.0.iter().zip(&starts).all(|(problem, start)| problem.starts_with(start)), "{error}");
+}
+
+#[test]
+fn a_variable_with_file_behind_it_names_a_file_that_holds_its_value() {
+    let folder = Folder::new();
+    for text in ["from-a-file", "from-a-file\n", "from-a-file\r\n"] {
+        let path = folder.file("client", text).display().to_string();
+        let (config, warnings) = KafkaConfig::from_variables([("KAFKA_CLIENT_ID_FILE".to_owned(), path)]).unwrap();
+        assert_eq!((&*config.client_id, warnings.len()), ("from-a-file", 0));
+    }
+    let path = folder.file("id", "from-a-file");
+    let toml = folder.file("c.toml", &format!("client_id_file = {:?}", path.display().to_string()));
+    assert_eq!(KafkaConfig::from_file(toml).unwrap().client_id, "from-a-file");
+}
+
+#[test]
+fn a_file_that_a_variable_names_and_that_is_not_there_is_an_error_and_so_are_both_at_once() {
+    let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let error = KafkaConfig::from_variables([variable("KAFKA_CLIENT_ID_FILE", "/nowhere/id")]).unwrap_err().to_string();
+    assert!(error.starts_with("KAFKA_CLIENT_ID_FILE: /nowhere/id: No such file"), "{error}");
+    let folder = Folder::new();
+    let path = folder.file("client", "x").display().to_string();
+    let both = [variable("KAFKA_CLIENT_ID_FILE", &path), variable("KAFKA_CLIENT_ID", "y")];
+    let error = KafkaConfig::from_variables(both).unwrap_err().to_string();
+    assert_eq!(error, "KAFKA_CLIENT_ID sets client_id, which KAFKA_CLIENT_ID_FILE sets too: leave one of them out");
+}
