@@ -3,17 +3,12 @@
 //! Rules: every option of the table has a method of its name; nothing fails before the end, where all problems are
 //! reported at once.
 
-<<<<<<< HEAD
 use std::sync::Arc;
 
 use kafka_courier_dlq::DeadLetterStore;
-
-use crate::config::{ConfigErrors, Endpoint, KafkaConfig};
-=======
 use kafka_courier_idempotent_sender::Secret;
 
 use crate::config::{ConfigErrors, Endpoint, KafkaConfig, Value, shown};
->>>>>>> 197c75e (One configuration from file, environment and arguments: Java's names, files for secrets, all mistakes at once and where they stand; courier config shows what holds)
 use crate::producer::{ConnectError, KafkaProducer};
 
 /// Builds a [`KafkaProducer`]: a method for each option, named as the option is, beginning with the defaults.

@@ -25,14 +25,10 @@ mod sync;
 mod topics;
 
 pub use builder::{Builder, Setting};
-<<<<<<< HEAD
-pub use config::{Compression, ConfigErrors, Endpoint, KafkaConfig, OptionDoc};
-pub use dead_letters::{DeadLetterStats, DeadLetters};
-=======
 pub use config::{
     Compression, ConfigErrors, ConfigLoader, EffectiveOption, Endpoint, KafkaConfig, LoadedConfig, OptionDoc, Origin,
 };
->>>>>>> 197c75e (One configuration from file, environment and arguments: Java's names, files for secrets, all mistakes at once and where they stand; courier config shows what holds)
+pub use dead_letters::{DeadLetterStats, DeadLetters};
 pub use deliveries::Deliveries;
 pub use delivery::{Delivery, RecordMetadata};
 pub use error::{DeliveryError, Error, PublishError};
