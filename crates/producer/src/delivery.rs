@@ -13,7 +13,9 @@ use crate::error::DeliveryError;
 use crate::ledger::Ledger;
 use crate::sync::Mutex;
 use kafka_courier_dlq::LetterId;
-use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, Reason, RecordSet, Verdict};
+use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, PartitionId, Reason, RecordSet, Verdict};
+use kafka_courier_idempotent_sender::driver::Command;
+use tokio::sync::mpsc::WeakUnboundedSender;
 
 /// Where a delivered event is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -54,6 +56,26 @@ struct Inner {
     /// All that have no verdict of their own.
     rest: Option<Arc<Failure>>,
     wakers: Vec<Waker>,
+    /// How the sender learns that somebody waits; there as long as the batch is open and nobody does.
+    hurry: Option<Hurry>,
+}
+
+/// Tells the sender of a batch that somebody waits for it. It does not keep the sender waiting for more to come.
+#[derive(Debug)]
+pub(crate) struct Hurry {
+    pub(crate) commands: WeakUnboundedSender<Command<Token>>,
+    pub(crate) partition: PartitionId,
+    pub(crate) ordinal: u64,
+}
+
+impl Hurry {
+    fn tell(self) {
+        let Self { commands, partition, ordinal } = self;
+        if let Some(commands) = commands.upgrade() {
+            // If the sender is gone the batch settles with its owners' going.
+            let _ = commands.send(Command::Expedite { partition, ordinal });
+        }
+    }
 }
 
 /// What the accumulator and the sender hold of a batch.
@@ -110,9 +132,16 @@ impl BatchState {
         &self.topic
     }
 
+    /// Says how to tell the sender that somebody waits.
+    pub(crate) fn opened(&self, hurry: Hurry) {
+        self.inner.lock().hurry = Some(hurry);
+    }
+
     /// Says how many records the batch has.
     pub(crate) fn sealed(&self, total: u32) {
-        self.inner.lock().total = Some(total);
+        let mut inner = self.inner.lock();
+        inner.total = Some(total);
+        inner.hurry = None;
     }
 
     /// Notes that the sender has decided on some records, whose verdict is told later. Returns whether those were the
@@ -212,7 +241,9 @@ fn position(set: &RecordSet, index: u32) -> Option<u32> {
 
 /// The verdict to come on one event that was accepted.
 ///
-/// Await it for `Ok` (in the log of every in-sync replica) or the error with which it was given up.
+/// Await it for `Ok` (in the log of every in-sync replica) or the error with which it was given up. While somebody awaits
+/// an event its batch does not sit out `flush_timeout`: it leaves as soon as nothing before it of its partition is on its
+/// way (the option `expedite`).
 /// Letting it go costs nothing and changes nothing: say so with [`detach`](Self::detach).
 ///
 /// Cancel safety: dropping it, at any time, loses only the answer. It may be polled from any task, outlive
@@ -261,6 +292,9 @@ impl Future for Delivery {
         if !inner.wakers.last().is_some_and(|last| last.will_wake(cx.waker())) {
             inner.wakers.push(cx.waker().clone());
         }
+        let hurry = inner.hurry.take();
+        drop(inner);
+        hurry.into_iter().for_each(Hurry::tell);
         Poll::Pending
     }
 }

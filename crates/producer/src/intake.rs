@@ -3,7 +3,8 @@
 //! Rules:
 //! - One lock per partition, held for the copy only; a full batch is compressed outside it.
 //! - A record is accepted whole or not at all; until it is, its publisher has its bytes.
-//! - The sender's task is woken when a batch is opened and when one is full, never for each record.
+//! - The sender's task is woken when a batch is opened, when one is full, and when somebody begins to wait for one; never
+//!   for each record.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,7 +13,7 @@ use kafka_courier_batcher::{PushError, Pushed, Record, partition_for_key};
 use kafka_courier_idempotent_sender::driver::Command;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::delivery::{Delivery, Token};
+use crate::delivery::{Delivery, Hurry, Token};
 use crate::error::PublishError;
 use crate::memory::Asker;
 use crate::shared::Shared;
@@ -26,6 +27,8 @@ const RECORD_OVERHEAD: usize = 16;
 pub(crate) struct Intake {
     pub(crate) shared: Arc<Shared>,
     pub(crate) commands: UnboundedSender<Command<Token>>,
+    /// Whether the sender is told of batches that somebody waits for.
+    pub(crate) expedite: bool,
 }
 
 /// Why a record was not taken now.
@@ -74,6 +77,10 @@ impl Intake {
             .push_at(Instant::now, record, reserve, &shared.pool, token)
             .map_err(|error| self.refusal(slot, error))?;
         if let (Some(deadline), None) = (pushed.opened, &pushed.sealed[1]) {
+            if self.expedite {
+                let (commands, partition) = (self.commands.downgrade(), slot.id);
+                pushed.token.state().opened(Hurry { commands, partition, ordinal: pushed.ordinal });
+            }
             self.tell(Command::Opened { partition: slot.id, ordinal: pushed.ordinal, deadline });
         }
         Ok(pushed)

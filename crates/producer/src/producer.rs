@@ -155,7 +155,7 @@ impl KafkaProducer {
             last_letters.settled().await;
             done.send_replace(true);
         });
-        let intake = Intake { shared, commands };
+        let intake = Intake { shared, commands, expedite: config.expedite };
         Ok(Self { inner: Arc::new(Inner { intake, mapping, max_block: config.max_block, letters, finished }) })
     }
 

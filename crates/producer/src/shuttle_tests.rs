@@ -127,7 +127,7 @@ fn intake() -> (Arc<Intake>, mpsc::UnboundedReceiver<Command<Token>>, Callbacks)
     let mut task = Callbacks { shared: shared.clone(), letters: None };
     task.topic_ready(TopicId(0), &"t".into(), &[true]);
     let (commands, received) = mpsc::unbounded_channel();
-    (Arc::new(Intake { shared, commands }), received, task)
+    (Arc::new(Intake { shared, commands, expedite: true }), received, task)
 }
 
 fn offer(intake: &Intake) -> bool {
@@ -221,4 +221,36 @@ fn shuttle_batches_are_handed_over_whole_whoever_fills_them() {
         assert_eq!(ordinals, [0, 1, 2]);
         assert_eq!(intake.shared.on_their_way.load(Ordering::SeqCst), 3);
     });
+}
+
+#[test]
+fn shuttle_whoever_waits_the_sender_hears_of_it_once_while_the_batch_is_open() {
+    check(|| {
+        let (intake, mut received, _task) = intake();
+        let record = Record { key: None, value: Some(b"v"), headers: &[], timestamp: 0 };
+        let delivery = intake.offer(&intake.shared.topics.get_or_add("t"), None, &record).ok().unwrap();
+        let waiters: Vec<_> = (0..2)
+            .map(|_| {
+                let delivery = delivery.clone();
+                thread::spawn(move || assert!(block_on(polled_once(delivery)).is_none()))
+            })
+            .collect();
+        for waiter in waiters {
+            waiter.join().unwrap();
+        }
+        let mut told = 0;
+        while let Ok(command) = received.try_recv() {
+            told += usize::from(matches!(command, Command::Expedite { ordinal: 0, .. }));
+        }
+        assert_eq!(told, 1);
+    });
+}
+
+/// What a future is ready with when it is polled once.
+async fn polled_once<F: Future + Unpin>(mut future: F) -> Option<F::Output> {
+    std::future::poll_fn(|cx| match std::pin::Pin::new(&mut future).poll(cx) {
+        std::task::Poll::Ready(output) => std::task::Poll::Ready(Some(output)),
+        std::task::Poll::Pending => std::task::Poll::Ready(None),
+    })
+    .await
 }

@@ -90,7 +90,7 @@ fn a_topic_that_is_not_there_is_waited_for_once() {
     let cluster = ours.block_on(cluster());
     ours.block_on(async {
         let mut config = config(&cluster);
-        config.metadata_timeout = Duration::from_millis(200);
+        config.metadata_timeout = Duration::from_secs(1);
         let producer = KafkaProducer::build(config).unwrap();
         let record = ProducerRecord { topic: "absent", ..RECORD };
         for _ in 0..1000 {

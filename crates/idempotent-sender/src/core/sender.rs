@@ -144,6 +144,12 @@ impl<T: Clone> Sender<T> {
         }
     }
 
+    /// Whether nothing of the partition is on its way, and the batch of this ordinal would be its next: sealed now, it
+    /// would wait for no other.
+    pub fn is_free_for(&self, id: PartitionId, ordinal: u64) -> bool {
+        self.topics.lane(id).is_some_and(|lane| lane.partition.is_free_for(ordinal))
+    }
+
     /// Records that have no verdict yet.
     pub fn unsettled(&self) -> u64 {
         self.accepted - self.out.counters.records_delivered - self.out.counters.records_failed

@@ -1,7 +1,8 @@
 //! Which open batches are to be sealed, and when.
 //!
 //! Rules: one entry for each partition that has a batch open, however many batches pass through it; what is due
-//! is handed out a few at a time, because sealing compresses; no clock here.
+//! is handed out a few at a time, because sealing compresses; a batch that somebody waits for is due once nothing of its
+//! partition is on its way, so that what is published meanwhile shares the next one; no clock here.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Instant;
@@ -11,34 +12,62 @@ use crate::core::PartitionId;
 /// Open batches and their deadlines.
 #[derive(Debug, Default)]
 pub(super) struct Lingering {
-    open: HashMap<PartitionId, (Instant, u64)>,
+    open: HashMap<PartitionId, Open>,
     queue: BTreeSet<(Instant, PartitionId)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    deadline: Instant,
+    ordinal: u64,
+    /// Somebody waits for a verdict on it.
+    awaited: bool,
 }
 
 impl Lingering {
     /// A batch was opened. It is its partition's newest.
     pub(super) fn opened(&mut self, partition: PartitionId, ordinal: u64, deadline: Instant) {
-        if let Some((before, _)) = self.open.insert(partition, (deadline, ordinal)) {
-            self.queue.remove(&(before, partition));
+        if let Some(before) = self.open.insert(partition, Open { deadline, ordinal, awaited: false }) {
+            self.queue.remove(&(before.deadline, partition));
         }
         self.queue.insert((deadline, partition));
     }
 
     /// A batch was sealed without our doing.
     pub(super) fn sealed(&mut self, partition: PartitionId, ordinal: u64) {
-        if let Some((deadline, open)) = self.open.get(&partition).copied()
-            && open == ordinal
+        if let Some(open) = self.open.get(&partition).copied()
+            && open.ordinal == ordinal
         {
             self.open.remove(&partition);
-            self.queue.remove(&(deadline, partition));
+            self.queue.remove(&(open.deadline, partition));
         }
+    }
+
+    /// Somebody waits for a verdict on this batch.
+    pub(super) fn awaited(&mut self, partition: PartitionId, ordinal: u64) {
+        if let Some(open) = self.open.get_mut(&partition).filter(|open| open.ordinal == ordinal) {
+            open.awaited = true;
+        }
+    }
+
+    /// Makes the partition's open batch due at `now`, if somebody waits for it and, by its ordinal, it is `free` to leave.
+    /// Returns whether it did.
+    pub(super) fn expedite(&mut self, partition: PartitionId, now: Instant, free: impl FnOnce(u64) -> bool) -> bool {
+        let Some(open) = self.open.get_mut(&partition) else { return false };
+        if !open.awaited || open.deadline <= now || !free(open.ordinal) {
+            return false;
+        }
+        self.queue.remove(&(open.deadline, partition));
+        open.deadline = now;
+        self.queue.insert((now, partition));
+        true
     }
 
     /// Makes everything that is open now due at `now`.
     pub(super) fn hurry(&mut self, now: Instant) {
         self.queue.clear();
-        for (partition, (deadline, _)) in &mut self.open {
-            *deadline = now;
+        for (partition, open) in &mut self.open {
+            open.deadline = now;
             self.queue.insert((now, *partition));
         }
     }
@@ -55,7 +84,7 @@ impl Lingering {
             return None;
         }
         self.queue.pop_first();
-        self.open.remove(&partition).map(|(_, ordinal)| (partition, ordinal))
+        self.open.remove(&partition).map(|open| (partition, open.ordinal))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -100,6 +129,24 @@ mod tests {
         assert_eq!(lingering.queue.len(), 1);
         lingering.sealed(partition(0), 999);
         assert!(lingering.is_empty() && lingering.next().is_none());
+    }
+
+    #[test]
+    fn a_batch_that_is_awaited_is_due_once_its_partition_is_free_and_no_other_is() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(60);
+        let mut lingering = Lingering::default();
+        (0..2).for_each(|index| lingering.opened(partition(index), 5, later));
+        lingering.awaited(partition(0), 4);
+        assert!(!lingering.expedite(partition(0), now, |_| true), "that one has left");
+        lingering.awaited(partition(0), 5);
+        assert!(!lingering.expedite(partition(0), now, |_| false) && lingering.pop_due(now).is_none());
+        assert!(lingering.expedite(partition(0), now, |ordinal| ordinal == 5));
+        assert!(!lingering.expedite(partition(1), now, |_| true), "nobody waits for it");
+        assert_eq!((lingering.pop_due(now), lingering.pop_due(now)), (Some((partition(0), 5)), None));
+        lingering.opened(partition(0), 6, later);
+        assert!(!lingering.expedite(partition(0), now, |_| true), "nobody waits for the next one yet");
+        assert_eq!(lingering.queue.len(), 2);
     }
 
     #[test]

@@ -76,6 +76,13 @@ pub enum Command<T> {
     },
     /// A batch to deliver.
     Sealed(Submission<T>),
+    /// Somebody waits for a verdict on this batch, which is still open.
+    Expedite {
+        /// Its partition.
+        partition: PartitionId,
+        /// Its ordinal.
+        ordinal: u64,
+    },
     /// Seal every batch that is open: somebody waits for memory, or for everything.
     SealOpen,
     /// Prove a round trip to the cluster.
@@ -136,10 +143,13 @@ struct OpenLink {
 
 /// The task. Made by [`driver`], run by awaiting [`Driver::run`].
 pub struct Driver<T, U> {
-    core: Sender<T>,
+    /// Dropped first: what stands above closes its doors before the batches in here settle by being dropped.
     upcalls: U,
+    core: Sender<T>,
     commands: mpsc::UnboundedReceiver<Command<T>>,
     lingering: Lingering,
+    /// A batch became due in this round because somebody waits for it.
+    expedited: bool,
     /// Whether somebody may still tell us something.
     open: bool,
     links: HashMap<ConnId, OpenLink>,
@@ -171,6 +181,7 @@ where
         upcalls,
         commands,
         lingering: Lingering::default(),
+        expedited: false,
         open: true,
         links: HashMap::new(),
         topics: HashMap::new(),
@@ -214,6 +225,10 @@ where
                 Some(event) = self.io.next() => self.on_event(event),
                 () = sleep_until(wake) => {}
             }
+            if std::mem::take(&mut self.expedited) {
+                // Whoever is about to publish goes first, and shares the batch.
+                tokio::task::yield_now().await;
+            }
             self.report_written();
             self.on_time();
         }
@@ -252,6 +267,10 @@ where
                 self.lingering.sealed(submission.partition, submission.ordinal);
                 self.submit(now, submission);
             }
+            Command::Expedite { partition, ordinal } => {
+                self.lingering.awaited(partition, ordinal);
+                self.expedite(now, partition);
+            }
             Command::SealOpen => self.lingering.hurry(now),
             Command::Probe(answer) => {
                 let control = self.control.clone();
@@ -273,6 +292,12 @@ where
             // Partitions come from TopicReady, so there is none that the core does not know.
             tracing::error!(partition = ?submission.partition, "a batch for an unknown partition was dropped");
         }
+    }
+
+    /// Has a batch that somebody waits for leave, as soon as nothing of its partition is on its way.
+    fn expedite(&mut self, now: Instant, partition: PartitionId) {
+        let core = &self.core;
+        self.expedited |= self.lingering.expedite(partition, now, |ordinal| core.is_free_for(partition, ordinal));
     }
 
     /// Seals what is due, a few batches at a time: answers are read in between.
@@ -369,7 +394,11 @@ where
                         IoEvent::Looked(partition, uid, answer)
                     });
                 }
-                Action::Settle(settlement) => self.upcalls.settled(settlement),
+                Action::Settle(settlement) => {
+                    let partition = settlement.partition;
+                    self.upcalls.settled(settlement);
+                    self.expedite(Instant::now(), partition);
+                }
                 Action::Correct { token, records, base_offset } => self.upcalls.corrected(token, records, base_offset),
                 Action::TopicReady { topic, available } => self.announce(topic, available),
                 Action::TopicFailed { topic, reason } => {

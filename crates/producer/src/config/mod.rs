@@ -138,6 +138,8 @@ options! {
     flush_bytes: usize = 1 << 20;
     /// A batch is sent when its first event is this old.
     flush_timeout: Duration = Duration::from_secs(1);
+    /// Whether a batch that somebody awaits leaves without waiting for flush_timeout: as soon as nothing of its partition is on its way.
+    expedite: bool = true;
     /// From publish to verdict: how long an outage may last before events are given up.
     delivery_timeout: Duration = Duration::from_secs(30);
     /// How long an answer may take.

@@ -155,6 +155,16 @@ impl Value for usize {
     }
 }
 
+impl Value for bool {
+    fn read(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| "it is true or false".to_owned())
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
+    }
+}
+
 impl Value for String {
     fn read(text: &str) -> Result<Self, String> {
         Ok(text.to_owned())

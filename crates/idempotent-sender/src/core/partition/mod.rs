@@ -158,6 +158,11 @@ impl<T: Clone> Partition<T> {
         nothing_sent && self.queue.is_empty() && self.early.is_empty()
     }
 
+    /// Whether nothing waits for a verdict and the batch of this ordinal is the next.
+    pub(crate) fn is_free_for(&self, ordinal: u64) -> bool {
+        self.is_idle() && self.next_ordinal == ordinal
+    }
+
     /// Whether some batch could be sent, were everything else ready.
     pub(crate) fn has_unsent(&self) -> bool {
         let waits_for_nothing_else = self.window.is_empty() && !self.unconfirmed.is_empty();

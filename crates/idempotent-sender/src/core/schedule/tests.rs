@@ -183,3 +183,17 @@ fn a_partition_that_waits_on_a_connection_that_is_closed_for_idleness_waits_on()
     bench.answer_next(Duration::ZERO);
     assert_eq!(bench.settled, 3);
 }
+
+#[test]
+fn a_partition_is_free_for_its_next_batch_once_all_before_it_have_their_verdict() {
+    let mut bench = Bench::new(Config::default());
+    let partition = |index| PartitionId { topic: TopicId(0), index };
+    assert!(bench.sender.is_free_for(partition(0), 0) && !bench.sender.is_free_for(partition(0), 1));
+    bench.submit(0, 1);
+    bench.connect_next();
+    assert!(!bench.sender.is_free_for(partition(0), 1), "one is on its way");
+    assert!(bench.sender.is_free_for(partition(1), 0), "other partitions do not matter");
+    bench.answer_next(Duration::ZERO);
+    assert!(bench.sender.is_free_for(partition(0), 1));
+    assert!(!bench.sender.is_free_for(partition(PARTITIONS), 0), "there is no such partition");
+}
