@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use super::partition::Partition;
-use super::types::{BatchUid, BrokerAddress, BrokerId, ConnId, PartitionId, RequestId};
+use super::types::{BrokerAddress, BrokerId, ConnId, PartitionId, RequestId};
 
 /// A partition's place in a ready list. It counts only while the partition's generation is the same.
 #[derive(Clone, Copy, Debug)]
@@ -17,13 +17,6 @@ pub(crate) struct Ready {
     pub(crate) len: usize,
 }
 
-/// One batch of a request.
-#[derive(Debug)]
-pub(crate) struct SentPart {
-    pub(crate) ready: Ready,
-    pub(crate) uid: BatchUid,
-}
-
 /// A request that waits for its answer.
 #[derive(Debug)]
 pub(crate) struct Request {
@@ -32,7 +25,8 @@ pub(crate) struct Request {
     /// When the socket took its last byte.
     pub(crate) written_at: Option<Instant>,
     pub(crate) bytes: usize,
-    pub(crate) parts: Vec<SentPart>,
+    /// The partitions that it holds a batch of.
+    pub(crate) parts: Vec<Ready>,
 }
 
 #[derive(Debug)]

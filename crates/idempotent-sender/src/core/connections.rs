@@ -3,6 +3,7 @@
 //! Rules: an attempt whose request left whole and was not answered is open; one whose request did not
 //! leave whole was never sent. Nothing else is concluded from a connection's end.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -76,17 +77,17 @@ impl<T: Clone> Sender<T> {
         let mut answers = answer.parts.into_iter();
         for part in sent.parts {
             let answer = answers.next().flatten();
-            self.with_lane(part.ready.partition, now, |lane, cx| {
+            self.with_lane(part.partition, now, |lane, cx| {
                 let leader = lane.partition.leader;
-                if lane.generation == part.ready.generation {
+                if lane.generation == part.generation {
                     lane.unanswered = lane.unanswered.saturating_sub(1);
                 }
                 match &answer {
-                    Some(answer) => lane.partition.on_answer(part.uid, sent.id, answer, cx),
+                    Some(answer) => lane.partition.on_answer(sent.id, answer, cx),
                     None => {
                         let why: Arc<str> = "the broker's answer left the partition out".into();
-                        lane.partition.on_lost(part.uid, sent.id, true, &why);
-                        lane.partition.after_loss(cx);
+                        let current = lane.partition.on_lost(sent.id, true, &why);
+                        lane.partition.after_loss(current, cx);
                     }
                 }
                 if lane.partition.leader != leader || (lane.unanswered == 0 && !lane.queued) {
@@ -141,27 +142,25 @@ impl<T: Clone> Sender<T> {
     }
 
     fn free_lanes(&mut self, conn: &Conn, now: Instant, why: &Arc<str>) {
-        let mut touched: Vec<PartitionId> = Vec::new();
+        // Whether the attempt that is waited for was lost there, or only former ones.
+        let mut touched: BTreeMap<PartitionId, bool> = BTreeMap::new();
         for Request { id, written_at, parts, .. } in &conn.inflight {
             for part in parts {
-                let Some(lane) = self.topics.lane_mut(part.ready.partition) else { continue };
-                lane.partition.on_lost(part.uid, *id, written_at.is_some(), why);
-                if lane.generation == part.ready.generation {
+                let Some(lane) = self.topics.lane_mut(part.partition) else { continue };
+                *touched.entry(part.partition).or_default() |= lane.partition.on_lost(*id, written_at.is_some(), why);
+                if lane.generation == part.generation {
                     lane.unbind();
                 }
-                touched.push(part.ready.partition);
             }
         }
-        touched.sort_unstable();
-        touched.dedup();
         for ready in &conn.ready {
             if let Some(lane) = self.topics.lane_mut(ready.partition).filter(|l| l.generation == ready.generation) {
                 lane.unbind();
             }
             self.after_lane(ready.partition, now);
         }
-        for partition in touched {
-            self.with_lane(partition, now, |lane, cx| lane.partition.after_loss(cx));
+        for (partition, current) in touched {
+            self.with_lane(partition, now, |lane, cx| lane.partition.after_loss(current, cx));
         }
     }
 

@@ -94,12 +94,18 @@ pub struct Counters {
     pub requests: u64,
     /// Answers that asked us to wait (KIP-219), and for how long.
     pub throttled: std::time::Duration,
+    /// How often an answer with each of Kafka's codes (0: success) decided about a batch.
+    pub answers: std::collections::BTreeMap<i16, u64>,
+    /// Epochs raised and ids used up, by cause.
+    pub epoch_moves: std::collections::BTreeMap<&'static str, u64>,
     /// How often each treatment of the outcome table was applied to a head batch.
     pub treatments: std::collections::BTreeMap<&'static str, u64>,
 }
 
 impl Counters {
-    pub(crate) fn treated(&mut self, treatment: Treatment) {
+    /// An answer decided about a batch.
+    pub(crate) fn answered(&mut self, code: i16, treatment: Treatment) {
+        *self.answers.entry(code).or_default() += 1;
         let name = match treatment {
             Treatment::Delivered => "delivered",
             Treatment::Duplicate => "duplicate",

@@ -25,6 +25,23 @@ pub(crate) enum Proof {
     At(i64, Option<i64>),
 }
 
+/// An attempt whose answer may still come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Attempt {
+    pub(crate) request: RequestId,
+    /// How many records of what was sent lie before this batch's first: it may be a part of it by now.
+    pub(crate) behind: u32,
+}
+
+/// An attempt whose answer has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Ended {
+    /// It was the one that is waited for.
+    pub(crate) current: bool,
+    /// As in `Attempt`.
+    pub(crate) behind: u32,
+}
+
 #[derive(Debug)]
 pub(crate) struct Flight<T> {
     pub(crate) uid: BatchUid,
@@ -36,7 +53,7 @@ pub(crate) struct Flight<T> {
     pub(crate) aged: bool,
     pub(crate) outstanding: Option<RequestId>,
     /// Attempts that are no longer waited for, but whose answers may still come.
-    pub(crate) abandoned: Vec<RequestId>,
+    pub(crate) abandoned: Vec<Attempt>,
     pub(crate) fresh: bool,
     /// Some attempt will never have an answer that says what became of it.
     pub(crate) open: bool,
@@ -114,16 +131,23 @@ impl<T: Clone> Flight<T> {
 
     /// Stops waiting for the attempt that is under way: it is open until its answer says otherwise.
     pub(crate) fn abandon(&mut self) {
-        self.abandoned.extend(self.outstanding.take());
+        self.abandoned.extend(self.outstanding.take().map(|request| Attempt { request, behind: 0 }));
     }
 
-    /// Whether this attempt's answer may still come; from now on it has come.
-    pub(crate) fn take_attempt(&mut self, request: RequestId) -> bool {
-        let abandoned = self.abandoned.len();
-        self.abandoned.retain(|other| *other != request);
-        let current = self.outstanding == Some(request);
-        self.outstanding = self.outstanding.filter(|_| !current);
-        current || self.abandoned.len() < abandoned
+    /// Every attempt whose answer may still come.
+    pub(crate) fn attempts(&self) -> impl Iterator<Item = Attempt> {
+        let current = self.outstanding.map(|request| Attempt { request, behind: 0 });
+        self.abandoned.iter().copied().chain(current)
+    }
+
+    /// The attempt that left in `request`, if its answer may still come; from now on it has come.
+    pub(crate) fn end_attempt(&mut self, request: RequestId) -> Option<Ended> {
+        if self.outstanding == Some(request) {
+            self.outstanding = None;
+            return Some(Ended { current: true, behind: 0 });
+        }
+        let position = self.abandoned.iter().position(|attempt| attempt.request == request)?;
+        Some(Ended { current: false, behind: self.abandoned.remove(position).behind })
     }
 
     /// Notes what an acceptance proves; what is known better stays.
@@ -171,11 +195,12 @@ impl<T: Clone> Flight<T> {
         }
         let (records_1, records_2) = self.records.split_at(first.record_count());
         let half = self.charge / 2;
-        let behind = i64::from(first.record_count());
+        let skipped = first.record_count();
         let front = self.part(uids[0], first, records_1, half);
         let mut back = self.part(uids[1], second, records_2, self.charge - half);
+        back.abandoned.iter_mut().for_each(|attempt| attempt.behind += skipped);
         if let Proof::At(offset, _) = &mut back.proof {
-            *offset += behind;
+            *offset += i64::from(skipped);
         }
         Ok(Some([front, back]))
     }
@@ -205,8 +230,8 @@ impl<T: Clone> Flight<T> {
             aged: self.aged,
             outstanding: None,
             fresh: false,
-            abandoned: Vec::new(),
-            open: self.has_open_attempt(),
+            abandoned: self.abandoned.clone(),
+            open: self.open,
             proof: self.proof,
             provable: self.provable,
             write_errors: self.write_errors,

@@ -12,7 +12,7 @@ mod tests;
 
 use std::time::Instant;
 
-use super::cluster::{Broker, Conn, Ready, Request, SentPart};
+use super::cluster::{Broker, Conn, Ready, Request};
 use super::effects::Context;
 use super::sender::Sender;
 use super::timers::Timer;
@@ -23,7 +23,7 @@ const BUSY_BYTES: usize = 512 << 10;
 
 /// What became of a look into a partition for the request that is being built.
 enum Taken {
-    Part(ProducePart, SentPart, Again),
+    Part(ProducePart, Again),
     Nothing,
     Full,
 }
@@ -125,10 +125,10 @@ impl<T: Clone> Sender<T> {
         let (mut parts, mut sent, mut again, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), 0);
         while let Some(ready) = self.conns.get_mut(&id).and_then(|conn| conn.pop_ready()) {
             match self.take_from(ready, request, bytes, now) {
-                Taken::Part(part, sent_part, next) => {
+                Taken::Part(part, next) => {
                     bytes += part.batch.len();
                     parts.push(part);
-                    sent.push(sent_part);
+                    sent.push(ready);
                     if next.more {
                         again.push(ready.partition);
                     }
@@ -184,7 +184,7 @@ impl<T: Clone> Sender<T> {
         lane.unanswered += 1;
         let again = Again { more: lane.partition.has_unsent(), solo: outgoing.solo };
         let part = ProducePart { partition: ready.partition, topic: name, topic_uuid: uuid, batch: outgoing.batch };
-        Taken::Part(part, SentPart { ready, uid: outgoing.uid }, again)
+        Taken::Part(part, again)
     }
 
     fn dispatch(&mut self, id: ConnId, request: Request, parts: Vec<ProducePart>, now: Instant) {

@@ -16,92 +16,100 @@ use super::super::outcome::{Outcome, Treatment, classify};
 use super::super::types::{
     Action, BatchUid, FailedOutcome, Failure, LookAnswer, PartAnswer, Reason, RequestId, Verdict,
 };
-use super::Partition;
+use super::give_up::lies_before;
+use super::{EpochMove, Partition};
+
+/// The offset of the record that lies so many behind the first of an accepted attempt; -1 if none was told.
+fn offset_behind(answer: &PartAnswer, behind: u32) -> i64 {
+    if answer.base_offset < 0 { -1 } else { answer.base_offset + i64::from(behind) }
+}
 
 impl<T: Clone> Partition<T> {
     /// The leader's answer to one attempt.
-    pub(crate) fn on_answer(
-        &mut self,
-        uid: BatchUid,
-        request: RequestId,
-        answer: &PartAnswer,
-        cx: &mut Context<'_, T>,
-    ) {
+    pub(crate) fn on_answer(&mut self, request: RequestId, answer: &PartAnswer, cx: &mut Context<'_, T>) {
         let outcome = classify(answer);
-        let Some(position) = self.window.iter().position(|flight| flight.uid == uid) else {
-            if outcome.treatment == Treatment::Delivered {
-                self.correct_late(uid, answer, cx);
-            }
-            return;
-        };
-        let flight = &mut self.window[position];
-        let current = flight.outstanding == Some(request);
-        let awaited = flight.take_attempt(request);
-        let was_open = flight.has_open_attempt() || flight.outstanding.is_some();
         if outcome.treatment == Treatment::Delivered {
-            self.on_accepted(position, current, answer, cx);
-            return;
+            self.on_accepted(request, answer, cx);
+        } else {
+            self.on_error(request, outcome, answer, cx);
         }
-        flight.open |= awaited && !outcome.refused;
-        if !current {
-            return self.close_gap(cx);
-        }
-        let decides = position == 0 && flight.fresh;
+        self.close_gap(cx);
+    }
+
+    fn on_error(&mut self, request: RequestId, outcome: Outcome, answer: &PartAnswer, cx: &mut Context<'_, T>) {
         let reason = Reason::Broker { code: ErrorCode(answer.code), message: answer.message.clone() };
-        flight.history.reason = Some(reason.clone());
+        let mut current = None;
+        for (position, flight) in self.window.iter_mut().enumerate() {
+            let Some(ended) = flight.end_attempt(request) else { continue };
+            if ended.current {
+                current = Some((position == 0 && flight.fresh, flight.has_open_attempt()));
+                flight.history.reason = Some(reason.clone());
+            }
+            flight.open |= !outcome.refused;
+        }
+        for flight in &mut self.unconfirmed {
+            flight.open |= flight.end_attempt(request).is_some() && !outcome.refused;
+        }
+        let Some((decides, was_open)) = current else { return };
         // What is wrong with one batch is no reason for those that wait behind it.
         if !matches!(outcome.treatment, Treatment::Reject | Treatment::Split) {
             self.trouble = Some(reason);
         }
         if decides {
-            cx.out.counters.treated(outcome.treatment);
+            cx.out.counters.answered(answer.code, outcome.treatment);
             self.on_head_failed(outcome, was_open, answer, cx);
         }
-        self.close_gap(cx);
     }
 
-    fn on_accepted(&mut self, position: usize, current: bool, answer: &PartAnswer, cx: &mut Context<'_, T>) {
-        cx.out.counters.treated(Treatment::Delivered);
+    /// An acceptance settles all that the attempt held, whatever has become of it since: split, found by a
+    /// look, or given up.
+    fn on_accepted(&mut self, request: RequestId, answer: &PartAnswer, cx: &mut Context<'_, T>) {
         let time = (answer.log_append_time >= 0).then_some(answer.log_append_time);
-        let flight = &mut self.window[position];
-        flight.prove(Proof::At(answer.base_offset, time));
-        let (stamp, aged) = (flight.stamp(), flight.aged);
-        if let Some(stamp) = stamp {
-            self.prove_all_before(position, stamp, cx);
+        let (mut current, mut accepted) = (false, None);
+        for flight in self.unconfirmed.iter_mut().chain(&mut self.window) {
+            let Some(ended) = flight.end_attempt(request) else { continue };
+            current |= ended.current;
+            accepted = flight.stamp().map(|stamp| (stamp, flight.aged));
+            flight.prove(Proof::At(offset_behind(answer, ended.behind), time));
         }
+        let corrected = self.correct_attempt(request, answer, cx);
+        let Some((stamp, aged)) = accepted.or(corrected.map(|stamp| (stamp, false))) else { return };
+        cx.out.counters.answered(0, Treatment::Delivered);
+        self.prove_all_before(stamp, cx);
         if current {
             self.known = !aged;
             self.doubts = 0;
-            self.acknowledged = stamp.filter(|_| !aged).map(|stamp| (stamp.producer_id, stamp.epoch, cx.now));
+            self.acknowledged = (!aged).then_some((stamp.producer_id, stamp.epoch, cx.now));
             self.failures = 0;
             self.backoff_until = None;
             self.solo = false;
             self.trouble = None;
         }
         self.settle_proved(cx);
-        self.close_gap(cx);
     }
 
     /// What an acceptance says of all that was sent before it under the same id and epoch: it is in the
     /// log, if the leader knew the id. If not, nothing will ever prove it.
-    fn prove_all_before(&mut self, position: usize, stamp: Stamp, cx: &mut Context<'_, T>) {
+    fn prove_all_before(&mut self, stamp: Stamp, cx: &mut Context<'_, T>) {
+        let before = |flight: &&mut Flight<T>| flight.stamp().is_some_and(|ours| lies_before(ours, stamp));
         if self.leader_knew(stamp.producer_id, cx.now) {
-            for mut flight in std::mem::take(&mut self.unconfirmed) {
-                flight.prove(Proof::Written);
-                self.settle_delivered(flight, cx);
-            }
-            for earlier in self.window.iter_mut().take(position).filter(|earlier| earlier.provable) {
-                earlier.prove(Proof::Written);
-            }
+            let sent = self.unconfirmed.iter_mut().chain(&mut self.window);
+            sent.filter(before).filter(|flight| flight.provable).for_each(|flight| flight.prove(Proof::Written));
             self.correct_epoch(stamp, cx);
         } else {
-            self.window.iter_mut().take(position).for_each(|earlier| earlier.provable = false);
+            self.window.iter_mut().filter(before).for_each(|earlier| earlier.provable = false);
             self.given_up.iter_mut().for_each(|given| given.provable = false);
         }
     }
 
     /// Settles from the head on whatever is known to be in the log, and where.
     fn settle_proved(&mut self, cx: &mut Context<'_, T>) {
+        for flight in std::mem::take(&mut self.unconfirmed) {
+            match flight.proof {
+                Proof::None => self.unconfirmed.push_back(flight),
+                Proof::Written | Proof::At(..) => self.settle_delivered(flight, cx),
+            }
+        }
         while self.window.front().is_some_and(|head| matches!(head.proof, Proof::At(..))) {
             if let Some(head) = self.window.pop_front() {
                 self.settle_delivered(head, cx);
@@ -178,7 +186,7 @@ impl<T: Clone> Partition<T> {
             self.look_or_give_up(cx);
         } else {
             cx.out.counters.acknowledged_lost += 1;
-            self.stamp_all_anew(cx);
+            self.stamp_all_anew(EpochMove::AcknowledgedLost, cx);
             self.back_off(cx);
         }
     }
@@ -211,7 +219,7 @@ impl<T: Clone> Partition<T> {
         let message = answer.record_errors.iter().find_map(|e| e.1.clone()).or_else(|| answer.message.clone());
         let reason = Reason::Broker { code: ErrorCode(answer.code), message };
         self.settle_given_up(guilty, Some(reason), false, cx);
-        self.stamp_all_anew(cx);
+        self.stamp_all_anew(EpochMove::SingledOut, cx);
         rest.history.reason = None;
         self.queue.push_front(rest);
     }
@@ -299,15 +307,21 @@ impl<T: Clone> Partition<T> {
         }
     }
 
-    /// The connection that an attempt was on ended without an answer to it.
-    pub(crate) fn on_lost(&mut self, uid: BatchUid, request: RequestId, written: bool, why: &Arc<str>) {
-        let Some(flight) = self.window.iter_mut().find(|f| f.uid == uid) else { return };
-        let current = flight.outstanding == Some(request);
-        let awaited = flight.take_attempt(request);
-        flight.open |= awaited && written;
-        if !current {
-            return;
+    /// The connection that an attempt was on ended without an answer to it. Returns whether it was the one
+    /// that is waited for.
+    pub(crate) fn on_lost(&mut self, request: RequestId, written: bool, why: &Arc<str>) -> bool {
+        for flight in &mut self.unconfirmed {
+            flight.open |= flight.end_attempt(request).is_some() && written;
         }
+        let mut current = None;
+        for flight in &mut self.window {
+            let Some(ended) = flight.end_attempt(request) else { continue };
+            flight.open |= written;
+            if ended.current {
+                current = Some(flight);
+            }
+        }
+        let Some(flight) = current else { return false };
         let reason = if written {
             flight.write_errors += 1;
             self.solo = true;
@@ -317,10 +331,15 @@ impl<T: Clone> Partition<T> {
         };
         flight.history.reason = Some(reason.clone());
         self.trouble = Some(reason);
+        true
     }
 
-    /// After all that was lost with a connection is noted.
-    pub(crate) fn after_loss(&mut self, cx: &mut Context<'_, T>) {
+    /// After all that was lost with a connection is noted. Where only attempts were lost that are not waited
+    /// for any more, what is under way at another leader goes on undisturbed.
+    pub(crate) fn after_loss(&mut self, current: bool, cx: &mut Context<'_, T>) {
+        if !current {
+            return self.close_gap(cx);
+        }
         self.disturb();
         let spent = self
             .window
@@ -334,18 +353,20 @@ impl<T: Clone> Partition<T> {
         self.close_gap(cx);
     }
 
-    /// A given-up batch turns out to be in the log, and so is all before it in its epoch.
-    fn correct_late(&mut self, uid: BatchUid, answer: &PartAnswer, cx: &mut Context<'_, T>) {
-        let Some(position) = self.given_up.iter().position(|given| given.uid == uid) else { return };
-        let Some(found) = self.given_up.remove(position) else { return };
-        let Some(stamp) = found.stamp else { return };
-        cx.out.counters.corrections += 1;
-        let base_offset = (answer.base_offset >= 0).then_some(answer.base_offset);
-        cx.out.actions.push_back(Action::Correct { token: found.token, records: found.records, base_offset });
-        let proves = self.leader_knew(stamp.producer_id, cx.now);
-        let earlier: Vec<_> = (0..position).filter(|i| proves && self.given_up[*i].is_proved_by(stamp)).collect();
-        self.correct_positions(&earlier, cx);
-        self.close_gap(cx);
+    /// What the attempt held of given-up batches turns out to be in the log. Returns the last one's stamp.
+    fn correct_attempt(&mut self, request: RequestId, answer: &PartAnswer, cx: &mut Context<'_, T>) -> Option<Stamp> {
+        let mut last = None;
+        for given in std::mem::take(&mut self.given_up) {
+            let Some(attempt) = given.attempts.iter().find(|attempt| attempt.request == request) else {
+                self.given_up.push_back(given);
+                continue;
+            };
+            let base_offset = Some(offset_behind(answer, attempt.behind)).filter(|offset| *offset >= 0);
+            last = given.stamp;
+            cx.out.counters.corrections += 1;
+            cx.out.actions.push_back(Action::Correct { token: given.token, records: given.records, base_offset });
+        }
+        last
     }
 
     /// An acceptance under this id and epoch proves every given-up batch of it, for all of them lie before.

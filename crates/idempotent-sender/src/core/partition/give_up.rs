@@ -13,17 +13,20 @@ use kafka_courier_batcher::Stamp;
 use super::super::effects::Context;
 use super::super::flight::{Flight, Proof};
 use super::super::types::Reason;
-use super::{GIVEN_UP_REMEMBERED, GivenUp, Partition};
+use super::{EpochMove, GIVEN_UP_REMEMBERED, GivenUp, Partition};
+
+/// Whether one stamp precedes the other under the same id and epoch. Sequence numbers live on a circle of
+/// 2^31; half of it lies before any point.
+pub(super) fn lies_before(ours: Stamp, other: Stamp) -> bool {
+    let ahead = other.base_sequence.wrapping_sub(ours.base_sequence) & i32::MAX;
+    ours.producer_id == other.producer_id && ours.epoch == other.epoch && ahead > 0 && ahead < 1 << 30
+}
 
 impl<T> GivenUp<T> {
     pub(super) fn is_proved_by(&self, accepted: Stamp) -> bool {
         // It must lie before the accepted one: batches that a look had found, and that another leader lacks,
         // go again behind the back of those that were given up after them.
-        let before = self.stamp.is_some_and(|ours| {
-            let ahead = accepted.base_sequence.wrapping_sub(ours.base_sequence) & i32::MAX;
-            ahead > 0 && ahead < 1 << 30
-        });
-        self.provable && before && self.same_epoch(accepted.producer_id, accepted.epoch)
+        self.provable && self.stamp.is_some_and(|ours| lies_before(ours, accepted))
     }
 
     pub(super) fn same_epoch(&self, producer_id: i64, epoch: i16) -> bool {
@@ -47,7 +50,7 @@ impl<T: Clone> Partition<T> {
         if maybe {
             self.gap = true;
         } else {
-            self.stamp_all_anew(cx);
+            self.stamp_all_anew(EpochMove::Barred, cx);
         }
     }
 
@@ -62,15 +65,15 @@ impl<T: Clone> Partition<T> {
             return;
         }
         match self.window.front() {
-            None => self.raise_epoch(cx),
-            Some(head) if !head.may_be_written() => self.stamp_all_anew(cx),
+            None => self.raise_epoch(EpochMove::GapEnded, cx),
+            Some(head) if !head.may_be_written() => self.stamp_all_anew(EpochMove::GapBarred, cx),
             Some(_) => {}
         }
     }
 
     /// Takes the stamps from everything in the window and goes on under the next epoch. Only where
     /// all of it is provably not written.
-    pub(super) fn stamp_all_anew(&mut self, cx: &mut Context<'_, T>) {
+    pub(super) fn stamp_all_anew(&mut self, cause: EpochMove, cx: &mut Context<'_, T>) {
         while let Some(mut flight) = self.window.pop_back() {
             if flight.proof != Proof::None {
                 self.settle_delivered(flight, cx);
@@ -80,7 +83,7 @@ impl<T: Clone> Partition<T> {
             self.queue.push_front(flight);
         }
         self.looking = None;
-        self.raise_epoch(cx);
+        self.raise_epoch(cause, cx);
     }
 
     pub(super) fn remember(&mut self, flight: &Flight<T>) {
@@ -89,7 +92,7 @@ impl<T: Clone> Partition<T> {
         }
         self.given_up.push_back(GivenUp {
             provable: flight.provable,
-            uid: flight.uid,
+            attempts: flight.attempts().collect(),
             token: flight.token.clone(),
             records: flight.records.clone(),
             stamp: flight.stamp(),
@@ -121,7 +124,7 @@ impl<T: Clone> Partition<T> {
         }
         self.looking = None;
         if self.next.is_some() {
-            self.raise_epoch(cx);
+            self.raise_epoch(EpochMove::GivenUp, cx);
         }
     }
 

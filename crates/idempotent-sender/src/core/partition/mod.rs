@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use kafka_courier_batcher::{EncodedBatch, Stamp, sequence_add};
 
 use super::effects::Context;
-use super::flight::{Flight, History, Place, Proof};
+use super::flight::{Attempt, Flight, History, Place, Proof};
 use super::types::{
     Action, BatchUid, BrokerId, PartitionId, Reason, RecordSet, RequestId, Settlement, Submission, Verdict,
 };
@@ -47,7 +47,7 @@ struct NextStamp {
 struct GivenUp<T> {
     /// A later acceptance proves that it is in the log.
     provable: bool,
-    uid: BatchUid,
+    attempts: Vec<Attempt>,
     token: T,
     records: RecordSet,
     stamp: Option<Stamp>,
@@ -90,10 +90,42 @@ pub(crate) struct Partition<T> {
     trouble: Option<Reason>,
 }
 
+/// Why a partition goes on under another epoch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum EpochMove {
+    /// A batch was given up that is certainly not written: those behind it are barred.
+    Barred,
+    /// Some records of a batch were singled out as guilty.
+    SingledOut,
+    /// Behind what may be written nothing is open any more.
+    GapEnded,
+    /// Behind what may be written the next is certainly not.
+    GapBarred,
+    /// The leader had lost what it acknowledged, or the id.
+    AcknowledgedLost,
+    /// The topic was made anew.
+    NewTopic,
+    /// Everything was given up.
+    GivenUp,
+}
+
+impl EpochMove {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Barred => "barred",
+            Self::SingledOut => "singled_out",
+            Self::GapEnded => "gap_ended",
+            Self::GapBarred => "gap_barred",
+            Self::AcknowledgedLost => "acknowledged_lost",
+            Self::NewTopic => "new_topic",
+            Self::GivenUp => "given_up",
+        }
+    }
+}
+
 /// A batch that leaves now.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
-    pub(crate) uid: BatchUid,
     pub(crate) batch: Arc<EncodedBatch>,
     pub(crate) solo: bool,
 }
@@ -224,7 +256,7 @@ impl<T: Clone> Partition<T> {
                         cx.out.counters.record_retries += u64::from(flight.records.len());
                     }
                     flight.sent(request, cx.now);
-                    let outgoing = Outgoing { uid: flight.uid, batch: flight.batch.clone(), solo };
+                    let outgoing = Outgoing { batch: flight.batch.clone(), solo };
                     // Once old records are appended the leader may forget the id.
                     self.acknowledged = self.acknowledged.filter(|_| !flight.aged);
                     return Some(outgoing);
@@ -272,7 +304,7 @@ impl<T: Clone> Partition<T> {
         }
         flight.sent(request, cx.now);
         self.acknowledged = self.acknowledged.filter(|_| !flight.aged);
-        let outgoing = Outgoing { uid: flight.uid, batch: flight.batch.clone(), solo: self.solo };
+        let outgoing = Outgoing { batch: flight.batch.clone(), solo: self.solo };
         self.window.push_back(flight);
         Some(outgoing)
     }
@@ -386,12 +418,13 @@ impl<T: Clone> Partition<T> {
         self.leader = None;
         self.leader_epoch = -1;
         self.backoff_until = None;
-        self.raise_epoch(cx);
+        self.raise_epoch(EpochMove::NewTopic, cx);
     }
 
     /// The same stamp no more: the next epoch, from 0; after the last epoch, another id. Nothing of the
     /// former epoch can be proved by an acceptance any more.
-    fn raise_epoch(&mut self, cx: &mut Context<'_, T>) {
+    fn raise_epoch(&mut self, cause: EpochMove, cx: &mut Context<'_, T>) {
+        *cx.out.counters.epoch_moves.entry(cause.as_str()).or_default() += u64::from(self.next.is_some());
         self.known = false;
         self.gap = false;
         for flight in std::mem::take(&mut self.unconfirmed) {

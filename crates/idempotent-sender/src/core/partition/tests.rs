@@ -8,7 +8,7 @@ use super::*;
 use crate::core::backoff::Chance;
 use crate::core::config::Config;
 use crate::core::effects::Effects;
-use crate::core::types::{FailedOutcome, PartAnswer, TopicId};
+use crate::core::types::{FailedOutcome, LookAnswer, PartAnswer, TopicId};
 
 /// A partition with what surrounds it.
 struct Bench {
@@ -53,16 +53,28 @@ impl Bench {
         self.partition.enqueue(submission, uid);
     }
 
-    fn send(&mut self) -> Option<(BatchUid, RequestId, Stamp)> {
+    fn send(&mut self) -> Option<(RequestId, Stamp)> {
         self.requests += 1;
         let request = RequestId(self.requests);
         let outgoing = self.decide(|partition, cx| partition.next_outgoing(request, cx))?;
-        Some((outgoing.uid, request, outgoing.batch.current_stamp().unwrap()))
+        Some((request, outgoing.batch.current_stamp().unwrap()))
     }
 
-    fn answer(&mut self, (uid, request, _): (BatchUid, RequestId, Stamp), code: i16, base_offset: i64) {
+    fn answer(&mut self, (request, _): (RequestId, Stamp), code: i16, base_offset: i64) {
         let answer = PartAnswer { code, base_offset, log_append_time: -1, ..PartAnswer::default() };
-        self.decide(|partition, cx| partition.on_answer(uid, request, &answer, cx));
+        self.decide(|partition, cx| partition.on_answer(request, &answer, cx));
+    }
+
+    fn lose(&mut self, (request, _): (RequestId, Stamp)) {
+        self.decide(|partition, cx| {
+            let current = partition.on_lost(request, true, &"lost".into());
+            partition.after_loss(current, cx);
+        });
+    }
+
+    /// Sends until the partition has nothing to send.
+    fn send_all(&mut self) -> Vec<(RequestId, Stamp)> {
+        std::iter::from_fn(|| self.send()).collect()
     }
 
     fn verdicts(&mut self) -> Vec<(u32, Verdict)> {
@@ -87,7 +99,7 @@ fn one_batch_is_in_flight_until_the_leader_knows_the_stamp_and_five_from_then_on
     let first = bench.send().unwrap();
     assert!(bench.send().is_none());
     bench.answer(first, 0, 100);
-    let sent: Vec<i32> = std::iter::from_fn(|| bench.send()).map(|(_, _, stamp)| stamp.base_sequence).collect();
+    let sent: Vec<i32> = std::iter::from_fn(|| bench.send()).map(|(_, stamp)| stamp.base_sequence).collect();
     assert_eq!(sent, [2, 4, 6, 8, 10]);
     assert_eq!(bench.verdicts(), [(0, delivered(100))]);
 }
@@ -112,7 +124,7 @@ fn batches_leave_in_the_order_of_their_ordinals_however_they_come_in() {
     let first = bench.send().unwrap();
     bench.answer(first, 0, 0);
     assert_eq!(bench.verdicts(), [(1, delivered(0))], "the second that was handed in has ordinal 0");
-    assert_eq!(bench.send().unwrap().2.base_sequence, 2);
+    assert_eq!(bench.send().unwrap().1.base_sequence, 2);
 }
 
 #[test]
@@ -137,7 +149,7 @@ fn a_former_leaders_late_refusal_leaves_nothing_open() {
     bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(2)), 6));
     assert!(bench.partition.window[0].may_be_written());
     let second = bench.send().unwrap();
-    assert_eq!(second.2, first.2, "the same stamp");
+    assert_eq!(second.1, first.1, "the same stamp");
     bench.answer(first, 6, -1);
     bench.answer(second, 29, -1);
     let verdicts = bench.verdicts();
@@ -153,6 +165,96 @@ fn a_former_leaders_late_success_settles_the_batch() {
     bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(2)), 6));
     bench.answer(first, 0, 9);
     assert_eq!(bench.verdicts(), [(0, delivered(9))]);
+}
+
+#[test]
+fn a_late_success_of_a_batch_that_was_split_since_settles_both_halves_where_they_are() {
+    let mut bench = Bench::new(Config::default());
+    bench.submit(0, 5);
+    let whole = bench.send().unwrap();
+    bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(2)), 6));
+    let again = bench.send().unwrap();
+    bench.answer(again, 10, -1);
+    assert_eq!(bench.partition.window.len(), 2, "it is split");
+    bench.answer(whole, 0, 40);
+    let front = bench.verdicts();
+    assert_eq!(front.len(), 2, "{front:?}");
+    assert_eq!((&front[0].1, &front[1].1), (&delivered(40), &delivered(43)));
+}
+
+#[test]
+fn a_late_refusal_of_a_batch_that_was_split_since_leaves_nothing_open() {
+    let mut bench = Bench::new(Config::default());
+    bench.submit(0, 2);
+    let whole = bench.send().unwrap();
+    bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(2)), 6));
+    let again = bench.send().unwrap();
+    bench.answer(again, 10, -1);
+    assert!(bench.partition.window.iter().all(Flight::may_be_written));
+    bench.answer(whole, 6, -1);
+    assert!(!bench.partition.window.iter().any(Flight::may_be_written));
+}
+
+#[test]
+fn a_late_success_of_what_was_given_up_in_halves_corrects_both_where_they_are() {
+    let mut bench = Bench::new(Config::default());
+    bench.submit(0, 4);
+    let whole = bench.send().unwrap();
+    bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(2)), 6));
+    let again = bench.send().unwrap();
+    bench.answer(again, 10, -1);
+    bench.now += bench.config.delivery_timeout;
+    bench.decide(|partition, cx| partition.expire(cx));
+    assert_eq!(bench.verdicts().len(), 2);
+    bench.answer(whole, 0, 40);
+    let corrected: Vec<_> = std::mem::take(&mut bench.out.actions)
+        .into_iter()
+        .filter_map(|action| match action {
+            Action::Correct { base_offset, .. } => base_offset,
+            _ => None,
+        })
+        .collect();
+    assert_eq!(corrected, [40, 42]);
+}
+
+#[test]
+fn a_late_success_settles_what_a_look_has_found_meanwhile() {
+    let mut bench = Bench::new(Config::default());
+    (0..4).for_each(|ordinal| bench.submit(ordinal, 1));
+    let first = bench.send().unwrap();
+    bench.answer(first, 0, 0);
+    let sent = bench.send_all();
+    bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(2)), 6));
+    let again = bench.send().unwrap();
+    bench.answer(again, 45, -1);
+    let uid = bench.partition.looking.unwrap();
+    let answer = LookAnswer::Producer { epoch: 0, last_sequence: 3 };
+    bench.decide(|partition, cx| partition.on_looked(uid, answer, cx));
+    assert_eq!(bench.partition.unconfirmed.len(), 2, "all but the last, which is asked for again");
+    bench.verdicts();
+    bench.answer(sent[1], 0, 2);
+    assert_eq!(
+        bench.verdicts(),
+        [(1, Verdict::Delivered { base_offset: None, log_append_time: None }), (2, delivered(2))]
+    );
+    assert!(bench.partition.unconfirmed.is_empty());
+}
+
+#[test]
+fn what_is_lost_on_a_former_leaders_connection_does_not_disturb_the_new_leaders_pipeline() {
+    let mut bench = Bench::new(Config::default());
+    (0..2).for_each(|ordinal| bench.submit(ordinal, 1));
+    let first = bench.send().unwrap();
+    bench.answer(first, 0, 0);
+    let former = bench.send().unwrap();
+    bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(2)), 6));
+    let again = bench.send().unwrap();
+    bench.answer(again, 0, 1);
+    (2..5).for_each(|ordinal| bench.submit(ordinal, 1));
+    assert_eq!(bench.send_all().len(), 3);
+    bench.lose(former);
+    bench.submit(5, 1);
+    assert!(bench.send().is_some(), "five may be under way at the new leader as before");
 }
 
 #[test]
@@ -185,11 +287,8 @@ fn only_the_last_of_the_given_up_are_remembered() {
     let mut bench = Bench::new(Config { retry_max: 0, ..Config::default() });
     for ordinal in 0..GIVEN_UP_REMEMBERED as u64 + 40 {
         bench.submit(ordinal, 1);
-        let (uid, request, _) = bench.send().unwrap();
-        bench.decide(|partition, cx| {
-            partition.on_lost(uid, request, true, &"lost".into());
-            partition.after_loss(cx);
-        });
+        let sent = bench.send().unwrap();
+        bench.lose(sent);
     }
     assert_eq!(bench.partition.given_up.len(), GIVEN_UP_REMEMBERED);
     assert_eq!(bench.verdicts().len(), GIVEN_UP_REMEMBERED + 40);
@@ -223,7 +322,7 @@ fn an_unknown_verdict_says_where_a_later_check_begins_to_look() {
     (0..2).for_each(|ordinal| bench.submit(ordinal, 3));
     let first = bench.send().unwrap();
     bench.answer(first, 0, 40);
-    let (_, _, stamp) = bench.send().unwrap();
+    let (_, stamp) = bench.send().unwrap();
     bench.decide(|partition, cx| partition.give_up_all(&Reason::Closed, cx));
     let (_, verdict) = bench.verdicts().pop().unwrap();
     let Verdict::Failed(failure) = verdict else { panic!("{verdict:?}") };
