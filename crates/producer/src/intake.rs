@@ -111,7 +111,7 @@ impl Intake {
         wanted: Option<i32>,
         record: &Record<'_>,
     ) -> Result<i32, Refused> {
-        let count = i32::try_from(known.slots.len()).unwrap_or(i32::MAX);
+        let count = known.count;
         match (wanted, record.key) {
             (Some(partition), _) if (0..count).contains(&partition) => Ok(partition),
             (Some(partition), _) => Err(Refused::Error(PublishError::Partition {

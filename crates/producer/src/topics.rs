@@ -2,8 +2,9 @@
 //!
 //! Until a topic's own limit is known it is taken to be Kafka's default.
 //!
-//! Rules: looking up takes no lock; partitions are added, never taken away; a topic that failed is asked
-//! for anew by whoever publishes to it next.
+//! Rules: looking up takes no lock; a topic that failed is asked for anew by whoever publishes to it next.
+//! Places of partitions are added, never taken away: a topic that was made anew with fewer partitions keeps
+//! those that it has no more, for what is still in them, but nothing new is put there.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -53,7 +54,10 @@ impl Slot {
 /// A topic's partitions as they are known now.
 #[derive(Debug)]
 pub(crate) struct Partitions {
+    /// One for each partition that the topic ever had.
     pub(crate) slots: Vec<Arc<Slot>>,
+    /// How many partitions it has now: keys are spread over these.
+    pub(crate) count: i32,
     /// Those that have a leader, in rising order.
     pub(crate) available: Vec<i32>,
 }
@@ -140,11 +144,12 @@ impl Topics {
             self.limit(&mut accumulator, topic.limit.load(Ordering::Relaxed));
             slots.push(Arc::new(Slot { id, accumulator: Mutex::new(accumulator), held: AtomicUsize::new(0) }));
         }
+        let count = i32::try_from(available.len()).unwrap_or(i32::MAX);
         let available = (0..).zip(available).filter_map(|(index, has_leader)| has_leader.then_some(index)).collect();
         if slots.is_empty() {
             return; // there is nothing to publish to yet
         }
-        topic.partitions.store(Some(Arc::new(Partitions { slots, available })));
+        topic.partitions.store(Some(Arc::new(Partitions { slots, count, available })));
         self.by_id.rcu(|topics| {
             let mut topics = HashMap::clone(topics);
             topics.insert(id, topic.clone());

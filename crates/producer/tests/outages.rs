@@ -157,3 +157,33 @@ async fn a_topic_made_anew_is_learnt_and_written() {
     books.send_many(&producer, "t", 30, 3).await;
     books.all_delivered(&cluster, "t").await;
 }
+
+#[tokio::test]
+async fn a_topic_made_anew_with_fewer_partitions_is_written_by_the_new_count() {
+    let cluster = TestCluster::builder().topic("t", 12).start().await.unwrap();
+    let producer = producer(&cluster);
+    for key in 0..40 {
+        producer.send(&record("t", &format!("k{key}"), "before")).await.unwrap().await.unwrap();
+    }
+    assert!(cluster.delete_topic("t"));
+    cluster.create_topic(&TopicSpec::new("t", 2)).unwrap();
+    let mut too_late = Vec::new();
+    for key in 0..40 {
+        too_late.push(producer.send(&record("t", &format!("k{key}"), &format!("k{key}#0"))).await.unwrap());
+    }
+    let mut failed = 0;
+    for delivery in too_late {
+        if let Err(error) = delivery.await {
+            assert_eq!(error.outcome(), FailedOutcome::NotWritten, "{error}");
+            assert!(error.to_string().contains("made anew with 2 partitions") && !error.timed_out(), "{error}");
+            failed += 1;
+        }
+    }
+    assert!(failed > 0, "40 keys lie in more than two of twelve partitions");
+    let mut books = Books::default();
+    books.send_many(&producer, "t", 100, 40).await;
+    assert!(producer.flush(LONG).await);
+    let log = cluster.records("t");
+    assert_eq!(log.len(), 100 + 40 - failed);
+    assert!(log.iter().all(|record| record.partition < 2));
+}

@@ -4,6 +4,11 @@
 //! - One refresh at a time, with backoff between them; old metadata is refreshed unasked.
 //! - A leader counts only if its epoch is newer than the one known (KIP-320): answers can be stale.
 //! - A topic with another id is another topic: what may be written to the old one is given up as unknown.
+//!   It may have fewer partitions; what waits for one that is no more is given up at once.
+//! - An id that was left is not gone back to, unless the leaders deny the one that we know.
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,7 +17,7 @@ use super::cluster::{Broker, Lane};
 use super::error_code::ErrorCode;
 use super::sender::Sender;
 use super::timers::Timer;
-use super::topics::TopicState;
+use super::topics::{Life, TopicState};
 use super::types::{Action, BrokerAddress, ClusterMetadata, PartitionId, Reason, TopicId, TopicMetadata};
 
 #[derive(Debug, Default)]
@@ -98,7 +103,7 @@ impl<T: Clone> Sender<T> {
             if let Some(lane) = self.topics.lane_mut(id)
                 && lane.partition.leader.is_none()
             {
-                lane.partition.on_unreachable(now, &reason);
+                lane.partition.on_unreachable(now, &reason, &mut self.out);
             }
         }
     }
@@ -141,23 +146,24 @@ impl<T: Clone> Sender<T> {
         if found.partitions.is_empty() {
             return; // as good as not there: it is asked for again
         }
-        let made_anew = topic.uuid != [0; 16] && found.uuid != [0; 16] && topic.uuid != found.uuid;
-        topic.uuid = found.uuid;
+        let life = topic.learn_uuid(found.uuid);
+        if life == Life::Former {
+            return;
+        }
+        let uuid = topic.uuid;
         let mut news = topic.state != TopicState::Ready;
         topic.state = TopicState::Ready;
-        news |= self.grow(id, found.partitions.iter().map(|p| p.index).max());
+        let count = found.partitions.iter().map(|p| p.index).max().and_then(|index| usize::try_from(index).ok());
+        let count = count.map_or(0, |index| index + 1);
+        if life == Life::Anew {
+            news = true;
+            self.make_anew(id, count, now);
+        }
+        news |= self.grow(id, count);
         for partition in &found.partitions {
             let partition_id = PartitionId { topic: id, index: partition.index };
-            let changed = self.with_lane(partition_id, now, |lane, cx| {
-                if made_anew {
-                    let reason = Reason::Broker {
-                        code: ErrorCode::INCONSISTENT_TOPIC_ID,
-                        message: Some("the topic was deleted and made anew".into()),
-                    };
-                    lane.partition.on_new_topic(&reason, cx);
-                    lane.unbind();
-                }
-                lane.partition.place.topic_uuid = found.uuid;
+            let changed = self.with_lane(partition_id, now, |lane, _| {
+                lane.partition.place.topic_uuid = uuid;
                 let had_leader = lane.partition.leader.is_some();
                 if lane.partition.adopt_leader(partition.leader, partition.leader_epoch) {
                     lane.unbind();
@@ -171,15 +177,40 @@ impl<T: Clone> Sender<T> {
         }
     }
 
-    /// Gives a topic as many partitions as it has in the cluster; they never become fewer.
-    fn grow(&mut self, id: TopicId, highest: Option<i32>) -> bool {
-        let count = highest.and_then(|index| usize::try_from(index).ok()).map_or(0, |index| index + 1);
+    /// A topic that was made anew has so many partitions; none of them has anything to do with the former.
+    fn make_anew(&mut self, id: TopicId, count: usize, now: Instant) {
+        let Some(topic) = self.topics.get_mut(id) else { return };
+        topic.count = count.min(topic.lanes.len());
+        let lanes: Vec<PartitionId> = topic.lanes.iter().map(|lane| lane.partition.id).collect();
+        let reason = Reason::Broker {
+            code: ErrorCode::INCONSISTENT_TOPIC_ID,
+            message: Some("the topic was deleted and made anew".into()),
+        };
+        let no_more = Reason::Broker {
+            code: ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+            message: Some(format!("the topic was made anew with {count} partitions").into()),
+        };
+        for (index, lane) in lanes.into_iter().enumerate() {
+            let gone = (index >= count).then_some(&no_more);
+            self.with_lane(lane, now, |lane, cx| {
+                lane.partition.on_new_topic(&reason, gone, cx);
+                lane.unbind();
+            });
+        }
+    }
+
+    /// Gives a topic as many partitions as it has in the cluster; while it lives they never become fewer.
+    fn grow(&mut self, id: TopicId, count: usize) -> bool {
         let Some(topic) = self.topics.get_mut(id) else { return false };
-        let before = topic.lanes.len();
-        for index in before..count {
+        for index in topic.lanes.len()..count {
             topic.lanes.push(Lane::new(PartitionId { topic: id, index: i32::try_from(index).unwrap_or(i32::MAX) }));
         }
-        count > before
+        for lane in topic.lanes.iter_mut().take(count).skip(topic.count) {
+            lane.partition.gone = None;
+        }
+        let more = count > topic.count;
+        topic.count = topic.count.max(count);
+        more
     }
 
     pub(super) fn check_topic(&mut self, now: Instant, id: TopicId) {

@@ -97,7 +97,7 @@ impl<T: Clone> Sender<T> {
         let Some(lane) = self.topics.lane_mut(id) else { return Err(submission) };
         self.accepted += u64::from(submission.batch.record_count());
         lane.partition.enqueue(submission, uid);
-        self.after_lane(id, now);
+        self.with_lane(id, now, |lane, cx| lane.partition.give_up_if_gone(cx));
         Ok(())
     }
 
@@ -126,7 +126,7 @@ impl<T: Clone> Sender<T> {
         for id in self.topics.partitions() {
             self.with_lane(id, now, |lane, cx| match lane.partition.wants_producer_id() {
                 true if is_final => lane.partition.give_up_queue(&reason, cx),
-                true => lane.partition.on_unreachable(cx.now, &reason),
+                true => lane.partition.on_unreachable(cx.now, &reason, cx.out),
                 false => {}
             });
         }
@@ -266,6 +266,11 @@ impl<T: Clone> Sender<T> {
         if std::mem::take(&mut self.out.refresh_metadata) {
             self.want_metadata(now);
         }
+        for id in std::mem::take(&mut self.out.doubted_topics) {
+            if let Some(topic) = self.topics.get_mut(id) {
+                topic.doubt_uuid();
+            }
+        }
         if self.out.retiring_id.take().is_some_and(|id| self.identity == Identity::Have(id)) {
             self.identity = Identity::None;
             self.ask_identity();
@@ -289,7 +294,7 @@ impl<T: Clone> Sender<T> {
 
     pub(super) fn announce(&mut self, id: TopicId) {
         let Some(topic) = self.topics.get(id) else { return };
-        let available = topic.lanes.iter().map(|lane| lane.partition.leader.is_some()).collect();
+        let available = topic.lanes.iter().take(topic.count).map(|lane| lane.partition.leader.is_some()).collect();
         self.out.actions.push_back(Action::TopicReady { topic: id, available });
     }
 

@@ -1,8 +1,9 @@
 //! Topics as the core knows them: their partitions, their ids, and whether they can be had at all.
 //!
-//! Rules: a topic is asked for until it is there or `metadata_timeout` has passed; once there, it stays.
+//! Rules: a topic is asked for until it is there or `metadata_timeout` has passed; once there, it stays;
+//! a partition that it has no more keeps its place, and takes nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -24,7 +25,51 @@ pub(crate) struct Topic<T> {
     pub(crate) state: TopicState,
     /// The last error that metadata gave for it.
     pub(crate) code: i16,
+    /// One for each partition that it ever had.
     pub(crate) lanes: Vec<Lane<T>>,
+    /// How many partitions it has now.
+    pub(crate) count: usize,
+    /// Its former ids, the last ones: an answer that names one of them is older than what we know.
+    former: VecDeque<TopicUuid>,
+}
+
+/// How many former ids of a topic are remembered.
+const FORMER_REMEMBERED: usize = 16;
+
+/// What the id that an answer names says of a topic.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Life {
+    Same,
+    /// It was deleted and made anew.
+    Anew,
+    /// A former one: the answer is out of date.
+    Former,
+}
+
+impl<T> Topic<T> {
+    /// Takes in the id that an answer names. Brokers that give no ids tell no lives apart.
+    pub(crate) fn learn_uuid(&mut self, uuid: TopicUuid) -> Life {
+        if uuid == [0; 16] || uuid == self.uuid {
+            return Life::Same;
+        }
+        if self.former.contains(&uuid) {
+            return Life::Former;
+        }
+        let before = std::mem::replace(&mut self.uuid, uuid);
+        if before == [0; 16] {
+            return Life::Same;
+        }
+        if self.former.len() == FORMER_REMEMBERED {
+            self.former.pop_front();
+        }
+        self.former.push_back(before);
+        Life::Anew
+    }
+
+    /// The leaders deny what we know: whatever id is named next is believed.
+    pub(crate) fn doubt_uuid(&mut self) {
+        self.former.clear();
+    }
 }
 
 #[derive(Debug)]
@@ -46,7 +91,15 @@ impl<T: Clone> Topics<T> {
         let id = TopicId(u32::try_from(self.list.len()).unwrap_or(u32::MAX));
         let name: Arc<str> = name.into();
         self.by_name.insert(name.clone(), id);
-        self.list.push(Topic { name, uuid: [0; 16], state, code: 0, lanes: Vec::new() });
+        self.list.push(Topic {
+            name,
+            uuid: [0; 16],
+            state,
+            code: 0,
+            lanes: Vec::new(),
+            count: 0,
+            former: VecDeque::new(),
+        });
         id
     }
 

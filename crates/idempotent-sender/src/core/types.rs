@@ -401,7 +401,8 @@ pub enum Action<T> {
     TopicReady {
         /// The topic.
         topic: TopicId,
-        /// For each partition, whether it has a leader.
+        /// For each partition that it has now, whether it has a leader. A topic that was made anew may have
+        /// fewer than before.
         available: Vec<bool>,
     },
     /// The topic could not be found in time, or may not be used.

@@ -128,6 +128,15 @@ impl<T: Clone> Partition<T> {
         }
     }
 
+    /// Gives up what waits for a partition that the topic has no more; nothing of it is stamped.
+    pub(crate) fn give_up_if_gone(&mut self, cx: &mut Context<'_, T>) {
+        if let Some(reason) = self.gone.clone() {
+            for flight in std::mem::take(&mut self.queue) {
+                self.settle_given_up(flight, Some(reason.clone()), false, cx);
+            }
+        }
+    }
+
     /// Gives up what was never stamped, for `reason`: no producer id is to be had.
     pub(crate) fn give_up_queue(&mut self, reason: &Reason, cx: &mut Context<'_, T>) {
         for mut flight in std::mem::take(&mut self.queue) {

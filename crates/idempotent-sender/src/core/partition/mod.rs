@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::{EncodedBatch, Stamp, sequence_add};
 
-use super::effects::Context;
+use super::effects::{Context, Effects};
 use super::flight::{Attempt, Flight, History, Place, Proof};
 use super::types::{
     Action, BatchUid, BrokerId, PartitionId, Reason, RecordSet, RequestId, Settlement, Submission, Verdict,
@@ -27,7 +27,8 @@ use super::types::{
 
 /// A leader that heard nothing of us for this long may have forgotten our id.
 const IDLE_REARM: Duration = Duration::from_secs(60);
-/// After so many failures at the leader that we believe in, any leader that the cluster names is believed.
+/// After so many failures at the leader that we believe in, any leader, and any life of the topic, that the
+/// cluster names is believed.
 const DOUBTS_MAX: u32 = 4;
 /// From this epoch on a partition changes to another producer id as soon as that is safe.
 const RETIRING_EPOCH: i16 = i16::MAX - 1000;
@@ -60,6 +61,8 @@ pub(crate) struct Partition<T> {
     leader_epoch: i32,
     /// The log that it is, for later checks.
     pub(crate) place: Place,
+    /// Why the topic has no such partition any more, if it has not.
+    pub(crate) gone: Option<Reason>,
     /// Failures in a row that speak against the leader that we know.
     doubts: u32,
     next: Option<NextStamp>,
@@ -137,6 +140,7 @@ impl<T: Clone> Partition<T> {
             leader: None,
             leader_epoch: -1,
             place: Place::default(),
+            gone: None,
             doubts: 0,
             next: None,
             exhausted: None,
@@ -376,18 +380,20 @@ impl<T: Clone> Partition<T> {
     /// The leader that we know denies it, or can't be reached. Epochs only grow while a topic lives, but
     /// a topic made anew begins again, and not every broker tells the two apart: so that a former life's
     /// epoch can't hide the leader for ever, an epoch in doubt counts no more.
-    pub(super) fn doubt_leader(&mut self) {
+    /// The same goes for the topic's id, lest we cling to the one of a life that an old answer named.
+    pub(super) fn doubt_leader(&mut self, out: &mut Effects<T>) {
         self.doubts += 1;
         if self.doubts >= DOUBTS_MAX {
             self.doubts = 0;
             self.leader_epoch = -1;
+            out.doubted_topics.push(self.id.topic);
         }
     }
 
     /// A connection to the leader failed before anything could be sent.
-    pub(crate) fn on_unreachable(&mut self, now: Instant, reason: &Reason) {
+    pub(crate) fn on_unreachable(&mut self, now: Instant, reason: &Reason, out: &mut Effects<T>) {
         if self.leader.is_some() {
-            self.doubt_leader();
+            self.doubt_leader(out);
         }
         self.trouble = Some(reason.clone());
         if let Some(head) = self.window.front_mut().or(self.queue.front_mut())
@@ -397,8 +403,9 @@ impl<T: Clone> Partition<T> {
         }
     }
 
-    /// The topic was made anew: what may be written to the old one is unknown for ever, the rest goes on.
-    pub(crate) fn on_new_topic(&mut self, reason: &Reason, cx: &mut Context<'_, T>) {
+    /// The topic was made anew: what may be written to the old one is unknown for ever, the rest goes on,
+    /// unless the new topic has no such partition (`gone`).
+    pub(crate) fn on_new_topic(&mut self, reason: &Reason, gone: Option<&Reason>, cx: &mut Context<'_, T>) {
         self.take_back_unconfirmed();
         self.acknowledged = None;
         let window = std::mem::take(&mut self.window);
@@ -419,6 +426,8 @@ impl<T: Clone> Partition<T> {
         self.leader_epoch = -1;
         self.backoff_until = None;
         self.raise_epoch(EpochMove::NewTopic, cx);
+        self.gone = gone.cloned();
+        self.give_up_if_gone(cx);
     }
 
     /// The same stamp no more: the next epoch, from 0; after the last epoch, another id. Nothing of the

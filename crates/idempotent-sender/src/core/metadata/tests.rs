@@ -1,0 +1,169 @@
+//! What is believed of metadata that is out of date, or that tells of another life of a topic.
+
+use std::time::{Duration, Instant};
+
+use kafka_courier_batcher::{Accumulator, BufferPool, Compression, Limits, Record};
+
+use crate::core::types::{
+    BrokerAddress, BrokerId, ClusterMetadata, FailedOutcome, PartAnswer, PartitionMetadata, ProduceAnswer, Submission,
+    TopicId, TopicMetadata, TopicUuid, Verdict,
+};
+use crate::core::{Action, Config, ConnId, PartitionId, ProducePart, RequestId, Sender};
+
+/// A sender whose topic one broker leads, and what it said.
+struct Bench {
+    sender: Sender<u32>,
+    now: Instant,
+    ordinals: [u64; 8],
+    sent: Vec<(ConnId, RequestId, Vec<ProducePart>)>,
+    verdicts: Vec<(i32, Verdict)>,
+    available: Vec<bool>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let now = Instant::now();
+        let sender = Sender::new(Config::default()).unwrap();
+        let (sent, verdicts, available) = (Vec::new(), Vec::new(), Vec::new());
+        let mut bench = Self { sender, now, ordinals: [0; 8], sent, verdicts, available };
+        bench.sender.want_topic(now, "orders");
+        bench.sender.on_producer_id(now, 7);
+        bench
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(action) = self.sender.poll(self.now) {
+            match action {
+                Action::Connect { conn, .. } => self.sender.on_connected(self.now, conn),
+                Action::Send { conn, request, parts } => self.sent.push((conn, request, parts)),
+                Action::Settle(settlement) => self.verdicts.push((settlement.partition.index, settlement.verdict)),
+                Action::TopicReady { available, .. } => self.available = available,
+                _ => {}
+            }
+        }
+    }
+
+    /// Metadata that names this id and so many partitions.
+    fn learn(&mut self, uuid: TopicUuid, partitions: i32) {
+        let id = BrokerId(1);
+        let partition = |index| PartitionMetadata { index, code: 0, leader: Some(id), leader_epoch: 1 };
+        let partitions = (0..partitions).map(partition).collect();
+        let topic = TopicMetadata { name: "orders".into(), uuid, code: 0, partitions };
+        let brokers = vec![BrokerAddress { id, host: "one".into(), port: 9092 }];
+        self.sender.on_metadata(self.now, ClusterMetadata { brokers, topics: vec![topic] });
+        self.carry_out();
+    }
+
+    fn submit(&mut self, index: i32) {
+        let limits = Limits { max_records: 1, max_bytes: 1 << 20, linger: Duration::ZERO };
+        let mut accumulator = Accumulator::new(limits, Compression::None);
+        let record = Record { key: None, value: Some(b"value"), headers: &[], timestamp: 1 };
+        let pushed = accumulator.push(self.now, &record, &mut |_| true, &BufferPool::new(0), || ()).unwrap();
+        let batch = pushed.sealed.into_iter().flatten().next().unwrap().encode(&BufferPool::new(0)).batch;
+        let ordinal = self.ordinals[index as usize];
+        self.ordinals[index as usize] += 1;
+        let partition = PartitionId { topic: TopicId(0), index };
+        let submission = Submission { partition, token: 0, ordinal, published_at: self.now, batch, aged: false };
+        self.sender.on_sealed(self.now, submission).unwrap();
+        self.carry_out();
+    }
+
+    /// Answers the oldest request so.
+    fn answer(&mut self, code: i16) {
+        let (conn, request, parts) = self.sent.remove(0);
+        let answer = PartAnswer { code, base_offset: if code == 0 { 0 } else { -1 }, ..PartAnswer::default() };
+        let parts = parts.iter().map(|_| Some(answer.clone())).collect();
+        self.sender.on_answer(self.now, conn, request, ProduceAnswer { parts, ..ProduceAnswer::default() });
+        self.carry_out();
+    }
+
+    /// Lets a backoff pass.
+    fn pass(&mut self) {
+        self.now += Duration::from_secs(1);
+        self.carry_out();
+    }
+
+    /// The topic id that a batch for the first partition is sent with.
+    fn uuid_in_use(&mut self) -> TopicUuid {
+        self.submit(0);
+        let uuid = self.sent[0].2[0].topic_uuid;
+        self.answer(0);
+        uuid
+    }
+
+    fn not_written(&self) -> Vec<i32> {
+        let failed =
+            |verdict: &Verdict| matches!(verdict, Verdict::Failed(f) if f.outcome == FailedOutcome::NotWritten);
+        self.verdicts.iter().filter(|(_, verdict)| failed(verdict)).map(|(index, _)| *index).collect()
+    }
+}
+
+const FORMER: TopicUuid = [1; 16];
+const PRESENT: TopicUuid = [2; 16];
+
+#[test]
+fn an_answer_that_names_a_former_id_of_the_topic_is_out_of_date() {
+    let mut bench = Bench::new();
+    bench.learn(FORMER, 3);
+    bench.learn(PRESENT, 2);
+    bench.learn(FORMER, 3);
+    assert_eq!(bench.uuid_in_use(), PRESENT);
+    assert_eq!(bench.available, [true; 2]);
+}
+
+#[test]
+fn an_answer_without_an_id_leaves_the_one_that_is_known() {
+    let mut bench = Bench::new();
+    bench.learn(PRESENT, 2);
+    bench.learn([0; 16], 2);
+    assert_eq!(bench.uuid_in_use(), PRESENT);
+}
+
+#[test]
+fn a_former_id_is_believed_once_the_leader_has_denied_the_present_one_four_times() {
+    let mut bench = Bench::new();
+    bench.learn(PRESENT, 1);
+    bench.learn(FORMER, 1);
+    bench.submit(0);
+    for denied in 0..4 {
+        bench.learn(PRESENT, 1);
+        bench.pass();
+        assert_eq!(bench.sent[0].2[0].topic_uuid, FORMER, "denied {denied} times");
+        bench.answer(100);
+    }
+    bench.learn(PRESENT, 1);
+    assert_eq!(bench.sent[0].2[0].topic_uuid, PRESENT);
+    assert!(bench.verdicts.is_empty());
+}
+
+#[test]
+fn what_waits_for_a_partition_that_the_topic_made_anew_has_no_more_is_given_up_at_once() {
+    let mut bench = Bench::new();
+    bench.learn(FORMER, 4);
+    bench.sent.clear();
+    (0..4).for_each(|_| bench.submit(3));
+    bench.submit(0);
+    bench.learn(PRESENT, 2);
+    assert_eq!(bench.available, [true; 2]);
+    assert_eq!(bench.not_written(), [3; 3], "the first of the four is under way");
+    assert_eq!(bench.verdicts.len(), 5, "the two that are under way may be written to the former topic");
+    bench.submit(3);
+    assert_eq!(bench.not_written(), [3; 4], "and so is what comes later");
+    let Verdict::Failed(failure) = &bench.verdicts[5].1 else { panic!("{:?}", bench.verdicts) };
+    assert!(failure.reason.to_string().contains("made anew with 2 partitions"), "{}", failure.reason);
+    assert!(failure.reason.is_retriable(), "its key has another partition now");
+}
+
+#[test]
+fn a_partition_that_comes_again_is_written_to_again() {
+    let mut bench = Bench::new();
+    bench.learn(FORMER, 4);
+    bench.learn(PRESENT, 2);
+    bench.submit(3);
+    bench.learn(PRESENT, 4);
+    assert_eq!(bench.available, [true; 4]);
+    bench.submit(3);
+    bench.answer(0);
+    assert_eq!(bench.verdicts.len(), 2);
+    assert!(matches!(bench.verdicts[1], (3, Verdict::Delivered { .. })), "{:?}", bench.verdicts);
+}
