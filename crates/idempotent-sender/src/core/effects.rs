@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::backoff::Chance;
 use super::config::Config;
 use super::outcome::Treatment;
-use super::types::{Action, BatchUid, PartitionId, TopicId};
+use super::types::{Action, BatchUid, PartitionId};
 
 /// A look at the leader's producer state that a partition wants.
 #[derive(Debug)]
@@ -24,8 +24,6 @@ pub(crate) struct Effects<T> {
     pub(crate) actions: VecDeque<Action<T>>,
     pub(crate) looks: Vec<WantedLook>,
     pub(crate) refresh_metadata: bool,
-    /// Leaders deny again and again what we know of these topics.
-    pub(crate) doubted_topics: Vec<TopicId>,
     /// This producer id's epochs are nearly used up somewhere: another is wanted.
     pub(crate) retiring_id: Option<i64>,
     pub(crate) counters: Counters,
@@ -38,7 +36,6 @@ impl<T> Effects<T> {
             actions: VecDeque::new(),
             looks: Vec::new(),
             refresh_metadata: false,
-            doubted_topics: Vec::new(),
             retiring_id: None,
             counters: Counters::default(),
             next_uid: 0,
@@ -47,8 +44,7 @@ impl<T> Effects<T> {
 
     /// Whether a partition asks for something beyond itself.
     pub(crate) fn has_wishes(&self) -> bool {
-        let wishes = self.refresh_metadata || self.retiring_id.is_some();
-        wishes || !self.looks.is_empty() || !self.doubted_topics.is_empty()
+        self.refresh_metadata || self.retiring_id.is_some() || !self.looks.is_empty()
     }
 
     pub(crate) fn uid(&mut self) -> BatchUid {

@@ -5,7 +5,7 @@
 //! - A leader counts only if its epoch is newer than the one known (KIP-320): answers can be stale.
 //! - A topic with another id is another topic: what may be written to the old one is given up as unknown.
 //!   It may have fewer partitions; what waits for one that is no more is given up at once.
-//! - An id that was left is not gone back to, unless the leaders deny the one that we know.
+//! - An id that was left is not gone back to, unless answer after answer names it.
 
 #[cfg(test)]
 mod tests;
@@ -103,7 +103,7 @@ impl<T: Clone> Sender<T> {
             if let Some(lane) = self.topics.lane_mut(id)
                 && lane.partition.leader.is_none()
             {
-                lane.partition.on_unreachable(now, &reason, &mut self.out);
+                lane.partition.on_unreachable(now, &reason);
             }
         }
     }

@@ -126,7 +126,7 @@ impl<T: Clone> Sender<T> {
         for id in self.topics.partitions() {
             self.with_lane(id, now, |lane, cx| match lane.partition.wants_producer_id() {
                 true if is_final => lane.partition.give_up_queue(&reason, cx),
-                true => lane.partition.on_unreachable(cx.now, &reason, cx.out),
+                true => lane.partition.on_unreachable(cx.now, &reason),
                 false => {}
             });
         }
@@ -265,11 +265,6 @@ impl<T: Clone> Sender<T> {
     fn absorb(&mut self, now: Instant) {
         if std::mem::take(&mut self.out.refresh_metadata) {
             self.want_metadata(now);
-        }
-        for id in std::mem::take(&mut self.out.doubted_topics) {
-            if let Some(topic) = self.topics.get_mut(id) {
-                topic.doubt_uuid();
-            }
         }
         if self.out.retiring_id.take().is_some_and(|id| self.identity == Identity::Have(id)) {
             self.identity = Identity::None;

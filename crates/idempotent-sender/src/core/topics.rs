@@ -31,10 +31,14 @@ pub(crate) struct Topic<T> {
     pub(crate) count: usize,
     /// Its former ids, the last ones: an answer that names one of them is older than what we know.
     former: VecDeque<TopicUuid>,
+    /// How many answers in a row have named a former id.
+    former_named: u32,
 }
 
 /// How many former ids of a topic are remembered.
 const FORMER_REMEMBERED: usize = 16;
+/// After so many answers in a row that name a former id it is the one that we know that is out of date.
+const FORMER_BELIEVED: u32 = 4;
 
 /// What the id that an answer names says of a topic.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,11 +53,19 @@ pub(crate) enum Life {
 impl<T> Topic<T> {
     /// Takes in the id that an answer names. Brokers that give no ids tell no lives apart.
     pub(crate) fn learn_uuid(&mut self, uuid: TopicUuid) -> Life {
-        if uuid == [0; 16] || uuid == self.uuid {
+        if uuid == [0; 16] {
             return Life::Same;
         }
-        if self.former.contains(&uuid) {
-            return Life::Former;
+        if uuid != self.uuid && self.former.contains(&uuid) {
+            self.former_named += 1;
+            if self.former_named < FORMER_BELIEVED {
+                return Life::Former;
+            }
+            self.former.clear();
+        }
+        self.former_named = 0;
+        if uuid == self.uuid {
+            return Life::Same;
         }
         let before = std::mem::replace(&mut self.uuid, uuid);
         if before == [0; 16] {
@@ -64,11 +76,6 @@ impl<T> Topic<T> {
         }
         self.former.push_back(before);
         Life::Anew
-    }
-
-    /// The leaders deny what we know: whatever id is named next is believed.
-    pub(crate) fn doubt_uuid(&mut self) {
-        self.former.clear();
     }
 }
 
@@ -99,6 +106,7 @@ impl<T: Clone> Topics<T> {
             lanes: Vec::new(),
             count: 0,
             former: VecDeque::new(),
+            former_named: 0,
         });
         id
     }

@@ -125,7 +125,6 @@ impl<T: Clone> Partition<T> {
             Treatment::Wait => self.back_off(cx),
             Treatment::WaitForLeader => self.wait_for_leader(answer, cx),
             Treatment::NewTopicId => {
-                self.doubt_leader(cx.out);
                 cx.out.refresh_metadata = true;
                 self.back_off(cx);
             }
@@ -139,7 +138,7 @@ impl<T: Clone> Partition<T> {
     fn wait_for_leader(&mut self, answer: &PartAnswer, cx: &mut Context<'_, T>) {
         let hinted = answer.leader.is_some_and(|(leader, epoch)| epoch >= 0 && self.adopt_leader(Some(leader), epoch));
         if !hinted {
-            self.doubt_leader(cx.out);
+            self.doubt_leader();
             cx.out.refresh_metadata = true;
             self.back_off(cx);
         }

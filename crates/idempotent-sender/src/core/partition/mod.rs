@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::{EncodedBatch, Stamp, sequence_add};
 
-use super::effects::{Context, Effects};
+use super::effects::Context;
 use super::flight::{Attempt, Flight, History, Place, Proof};
 use super::types::{
     Action, BatchUid, BrokerId, PartitionId, Reason, RecordSet, RequestId, Settlement, Submission, Verdict,
@@ -27,8 +27,7 @@ use super::types::{
 
 /// A leader that heard nothing of us for this long may have forgotten our id.
 const IDLE_REARM: Duration = Duration::from_secs(60);
-/// After so many failures at the leader that we believe in, any leader, and any life of the topic, that the
-/// cluster names is believed.
+/// After so many failures at the leader that we believe in, any leader that the cluster names is believed.
 const DOUBTS_MAX: u32 = 4;
 /// From this epoch on a partition changes to another producer id as soon as that is safe.
 const RETIRING_EPOCH: i16 = i16::MAX - 1000;
@@ -380,20 +379,18 @@ impl<T: Clone> Partition<T> {
     /// The leader that we know denies it, or can't be reached. Epochs only grow while a topic lives, but
     /// a topic made anew begins again, and not every broker tells the two apart: so that a former life's
     /// epoch can't hide the leader for ever, an epoch in doubt counts no more.
-    /// The same goes for the topic's id, lest we cling to the one of a life that an old answer named.
-    pub(super) fn doubt_leader(&mut self, out: &mut Effects<T>) {
+    pub(super) fn doubt_leader(&mut self) {
         self.doubts += 1;
         if self.doubts >= DOUBTS_MAX {
             self.doubts = 0;
             self.leader_epoch = -1;
-            out.doubted_topics.push(self.id.topic);
         }
     }
 
     /// A connection to the leader failed before anything could be sent.
-    pub(crate) fn on_unreachable(&mut self, now: Instant, reason: &Reason, out: &mut Effects<T>) {
+    pub(crate) fn on_unreachable(&mut self, now: Instant, reason: &Reason) {
         if self.leader.is_some() {
-            self.doubt_leader(out);
+            self.doubt_leader();
         }
         self.trouble = Some(reason.clone());
         if let Some(head) = self.window.front_mut().or(self.queue.front_mut())

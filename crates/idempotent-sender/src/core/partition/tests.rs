@@ -133,10 +133,10 @@ fn an_older_leader_epoch_is_not_believed_unless_the_known_leader_has_failed_us_f
     assert!(!bench.partition.adopt_leader(Some(BrokerId(2)), 4));
     let reason = Reason::NotAvailable("refused".into());
     for _ in 0..3 {
-        bench.partition.on_unreachable(bench.now, &reason, &mut bench.out);
+        bench.partition.on_unreachable(bench.now, &reason);
         assert!(!bench.partition.adopt_leader(Some(BrokerId(2)), 4));
     }
-    bench.partition.on_unreachable(bench.now, &reason, &mut bench.out);
+    bench.partition.on_unreachable(bench.now, &reason);
     assert!(bench.partition.adopt_leader(Some(BrokerId(2)), 4));
     assert_eq!(bench.partition.leader, Some(BrokerId(2)));
 }
