@@ -35,9 +35,9 @@ audit:
 docs:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
-# Writes the table of options in docs/CONFIGURATION.md from the code.
+# Writes the tables in docs/CONFIGURATION.md and docs/METRICS.md from the code.
 config-docs:
-    UPDATE_DOCS=1 cargo test -q -p kafka-courier --test configuration_doc
+    UPDATE_DOCS=1 cargo test -q -p kafka-courier --test configuration_doc --test metrics_doc
 
 # The concurrent parts through random schedules of threads (shuttle), the shipped modules themselves.
 shuttle:

@@ -221,6 +221,12 @@ impl<T> Accumulator<T> {
         self.open.as_ref().map(|open| open.ordinal)
     }
 
+    /// How many records the open batch holds; 0 if there is none.
+    #[must_use]
+    pub fn open_records(&self) -> u32 {
+        self.open.as_ref().map_or(0, |open| open.raw.records())
+    }
+
     /// Seals the open batch if it is due.
     pub fn seal_due(&mut self, now: Instant) -> Option<Filled<T>> {
         self.seal_on(SealEvent::Tick(now))

@@ -15,12 +15,14 @@ pub mod headers;
 mod intake;
 mod ledger;
 mod memory;
+mod metrics;
 mod producer;
 mod publish;
 mod record;
 mod shared;
 #[cfg(all(test, shuttle))]
 mod shuttle_tests;
+mod stats;
 mod sync;
 mod topics;
 
@@ -37,5 +39,7 @@ pub use kafka_courier_dlq as dlq;
 pub use kafka_courier_event_model as events;
 pub use kafka_courier_idempotent_sender::Secret;
 pub use kafka_courier_idempotent_sender::core::{ErrorCode, FailedOutcome, Reason};
-pub use producer::{CloseReport, ConnectError, HealthError, KafkaProducer, Stats};
+pub use metrics::{METRICS, MetricDoc, MetricKind, describe_metrics};
+pub use producer::{CloseReport, ConnectError, HealthError, KafkaProducer};
 pub use record::ProducerRecord;
+pub use stats::{BrokerStats, Stats};

@@ -18,8 +18,10 @@ use crate::config::{Compression, ConfigErrors, KafkaConfig};
 use crate::dead_letters::DeadLetters;
 use crate::intake::Intake;
 use crate::memory::Memory;
+use crate::metrics::Meter;
 use crate::shared::{Callbacks, Counts, Shared};
-use crate::sync::Ordering;
+use crate::stats::Stats;
+use crate::sync::{Mutex, Ordering};
 use crate::topics::Topics;
 
 /// Publishes events to Kafka.
@@ -35,22 +37,6 @@ pub(crate) struct Inner {
     pub(crate) max_block: Duration,
     pub(crate) letters: DeadLetters,
     pub(crate) finished: watch::Receiver<bool>,
-}
-
-/// What a producer has done so far.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Events acknowledged by every in-sync replica.
-    pub sent: u64,
-    /// Events given up.
-    pub failed: u64,
-    /// Events in batches that were sent again.
-    pub retried: u64,
-    /// Bytes of memory held for events without a verdict.
-    pub buffered_bytes: usize,
-    /// Whether it was closed.
-    pub is_closed: bool,
 }
 
 /// What became of everything, when the producer was closed.
@@ -137,9 +123,11 @@ impl KafkaProducer {
             counts: Counts::default(),
             on_their_way: 0.into(),
             letters_memory: Memory::new(config.buffer_memory / 4),
+            brokers: Mutex::default(),
         });
         let letters = DeadLetters::start(&config, store, &shared).map_err(|problem| ConfigErrors(vec![problem]))?;
-        let callbacks = Callbacks { shared: shared.clone(), letters: Some(letters.writer()) };
+        let meter = Meter::begin(config.buffer_memory, letters.len());
+        let callbacks = Callbacks { shared: shared.clone(), letters: Some(letters.writer()), meter };
         let driver_config = DriverConfig {
             core: config.core(),
             bootstrap: config.brokers.iter().map(|broker| (broker.host.clone(), broker.port)).collect(),
@@ -194,16 +182,10 @@ impl KafkaProducer {
         self.inner.letters.clone()
     }
 
-    /// What it has done so far.
+    /// What it has done so far, and how it stands with the cluster. Cheap, but no thing for each event: it looks into
+    /// every partition's open batch.
     pub fn stats(&self) -> Stats {
-        let shared = &*self.inner.intake.shared;
-        Stats {
-            sent: shared.counts.sent.load(Ordering::Relaxed),
-            failed: shared.counts.failed.load(Ordering::Relaxed),
-            retried: shared.counts.retried.load(Ordering::Relaxed),
-            buffered_bytes: shared.memory.used(),
-            is_closed: shared.closed.load(Ordering::Relaxed),
-        }
+        Stats::of(&self.inner.intake.shared, self.inner.letters.len())
     }
 
     /// Accepts nothing more, delivers what was accepted for at most `timeout`, and gives up the rest. Every

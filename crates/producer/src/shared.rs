@@ -10,13 +10,15 @@ use kafka_courier_batcher::{BufferPool, EncodedBatch, Filled};
 use kafka_courier_idempotent_sender::core::{
     Counters, Failure, PartitionId, Reason, RecordSet, Settlement, Submission, TopicId, Verdict,
 };
-use kafka_courier_idempotent_sender::driver::Upcalls;
+use kafka_courier_idempotent_sender::driver::{Observation, Upcalls};
 
 use crate::dead_letters::writer::{Failed, Work};
 use crate::delivery::{Ended, Token};
 use crate::ledger::Ledger;
 use crate::memory::{Asker, Memory};
-use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use crate::metrics::Meter;
+use crate::stats::BrokerStats;
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
 use crate::topics::{Slot, Topics};
 
 /// A leader may forget a producer id a day after the newest record's own timestamp; half of that is old.
@@ -35,6 +37,8 @@ pub(crate) struct Shared {
     /// Memory of batches whose dead letters are being written: beside `buffer_memory`, so that a slow store does not
     /// hold up what can be delivered.
     pub(crate) letters_memory: Memory,
+    /// The brokers, as the sender's task saw them last.
+    pub(crate) brokers: Mutex<Vec<BrokerStats>>,
 }
 
 /// Whose memory a batch that was given up is counted with, until its letters are kept.
@@ -49,6 +53,8 @@ pub(crate) enum Charge {
 /// What has happened so far; read without a lock.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
+    /// Events in batches that were sealed.
+    pub(crate) sealed: AtomicU64,
     pub(crate) sent: AtomicU64,
     pub(crate) failed: AtomicU64,
     pub(crate) retried: AtomicU64,
@@ -64,6 +70,7 @@ impl Shared {
     /// Encodes a batch that is full or due, for the sender.
     pub(crate) fn submission(&self, slot: &Slot, filled: Filled<Token>) -> Submission<Token> {
         filled.token.state().sealed(filled.record_count());
+        self.counts.sealed.fetch_add(filled.record_count().into(), Ordering::Relaxed);
         let sealed = filled.encode(&self.pool);
         self.on_their_way.fetch_add(1, Ordering::Relaxed);
         slot.release(&self.memory, sealed.released);
@@ -134,6 +141,7 @@ pub(crate) struct Callbacks {
     pub(crate) shared: Arc<Shared>,
     /// Who keeps dead letters; without one a failure is told at once.
     pub(crate) letters: Option<Sender<Work>>,
+    pub(crate) meter: Meter,
 }
 
 /// The task has ended, or was taken away with its runtime: nothing more is accepted, and what is still open
@@ -178,11 +186,12 @@ impl Callbacks {
 
 impl Upcalls<Token> for Callbacks {
     fn settled(&mut self, settlement: Settlement<Token>) {
+        self.meter.settled(settlement.token.state().topic(), &settlement);
         if let Verdict::Failed(failure) = &settlement.verdict {
             let failure = failure.clone();
             return self.given_up(settlement, failure);
         }
-        let Settlement { token, partition, records, verdict, batch, charge } = settlement;
+        let Settlement { token, partition, records, verdict, batch, charge, .. } = settlement;
         self.shared.recycle(batch);
         self.shared.release(partition, charge);
         let ended = token.state().settle(records, verdict);
@@ -230,9 +239,17 @@ impl Upcalls<Token> for Callbacks {
         self.shared.ledger.is_decided()
     }
 
-    fn counted(&mut self, counters: &Counters) {
+    fn counted(&mut self, counters: &Counters, requests_in_flight: usize) {
+        self.meter.counted(counters, requests_in_flight, self.shared.memory.used());
         self.shared.counts.sent.store(counters.records_delivered, Ordering::Relaxed);
         self.shared.counts.failed.store(counters.records_failed, Ordering::Relaxed);
         self.shared.counts.retried.store(counters.record_retries, Ordering::Relaxed);
+    }
+
+    fn observed(&mut self, observation: Observation<'_>) {
+        self.meter.observed(&observation);
+        if let Observation::Brokers(brokers) = observation {
+            *self.shared.brokers.lock() = brokers.iter().map(BrokerStats::of).collect();
+        }
     }
 }

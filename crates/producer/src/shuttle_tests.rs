@@ -16,8 +16,9 @@ use crate::delivery::{Delivery, Token};
 use crate::intake::{Intake, Refused};
 use crate::ledger::Ledger;
 use crate::memory::{Asker, Memory};
+use crate::metrics::Meter;
 use crate::shared::{Callbacks, Counts, Shared};
-use crate::sync::Ordering;
+use crate::sync::{Mutex, Ordering};
 use crate::topics::Topics;
 
 const SCHEDULES: usize = 5_000;
@@ -123,8 +124,9 @@ fn intake() -> (Arc<Intake>, mpsc::UnboundedReceiver<Command<Token>>, Callbacks)
         counts: Counts::default(),
         on_their_way: 0.into(),
         letters_memory: Memory::new(1 << 20),
+        brokers: Mutex::default(),
     });
-    let mut task = Callbacks { shared: shared.clone(), letters: None };
+    let mut task = Callbacks { shared: shared.clone(), letters: None, meter: Meter::default() };
     task.topic_ready(TopicId(0), &"t".into(), &[true]);
     let (commands, received) = mpsc::unbounded_channel();
     (Arc::new(Intake { shared, commands, expedite: true }), received, task)

@@ -35,6 +35,11 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
+    /// Events in the batch that is open.
+    pub(crate) fn open_records(&self) -> u64 {
+        self.accumulator.lock().open_records().into()
+    }
+
     /// Takes memory for this partition, if there is some for it.
     pub(crate) fn reserve(&self, memory: &Memory, bytes: usize) -> bool {
         let reserved = memory.reserve(bytes, memory.asker(self.held.load(Ordering::Relaxed), bytes));

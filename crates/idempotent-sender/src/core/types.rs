@@ -425,6 +425,10 @@ pub struct Settlement<T> {
     pub records: RecordSet,
     /// The verdict.
     pub verdict: Verdict,
+    /// When its first record was published.
+    pub published_at: Instant,
+    /// When it was first tried, if ever.
+    pub first_attempt: Option<Instant>,
     /// The records' bytes: dead letters are made of them, and the buffer is reused.
     pub batch: Arc<EncodedBatch>,
     /// Bytes of memory that the batch was charged with, to be given back.

@@ -25,8 +25,8 @@ use self::control::{Control, Endpoint, NoProducerId};
 use self::linger::Lingering;
 pub use self::log_client::{Fetched, LogClient, LogError, LogErrorKind, Offsets, ReadFrom, Step, TopicInfo};
 use crate::core::{
-    Action, BatchUid, BrokerAddress, ClusterMetadata, Config, ConfigError, ConnId, Counters, LookAnswer, PartitionId,
-    ProduceAnswer, ProducePart, Reason, RequestId, Sender, Settlement, Submission, TopicId,
+    Action, BatchUid, BrokerAddress, BrokerId, BrokerView, ClusterMetadata, Config, ConfigError, ConnId, Counters,
+    LookAnswer, PartitionId, ProduceAnswer, ProducePart, Reason, RequestId, Sender, Settlement, Submission, TopicId,
 };
 use crate::wire::messenger::Produced;
 use crate::wire::produce::{PartKey, ProduceRequest};
@@ -56,8 +56,29 @@ pub trait Upcalls<T>: Send + 'static {
     fn lingered(&mut self, partition: PartitionId, ordinal: u64) -> Option<Submission<T>>;
     /// Whether nothing that was accepted is without a verdict: nothing open, nothing being sealed.
     fn is_idle(&self) -> bool;
-    /// Called after each round with what has happened so far.
-    fn counted(&mut self, counters: &Counters);
+    /// Called after each round with what has happened so far, and how many Produce requests wait for their answer.
+    fn counted(&mut self, counters: &Counters, requests_in_flight: usize);
+    /// Something was seen that only those care for who watch.
+    fn observed(&mut self, observation: Observation<'_>);
+}
+
+/// What the driver sees of the cluster.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Observation<'a> {
+    /// A Produce request was answered.
+    Answered {
+        /// By whom.
+        broker: BrokerId,
+        /// Since it was handed to its connection.
+        took: Duration,
+        /// How long the broker wants to be left alone (KIP-219).
+        throttle: Duration,
+    },
+    /// Brokers or connections have changed: all of them, as they are now.
+    Brokers(&'a [BrokerView]),
+    /// Fresh metadata came.
+    Metadata,
 }
 
 /// What the layer above tells the driver.
@@ -118,7 +139,7 @@ type IoFuture = Pin<Box<dyn Future<Output = IoEvent> + Send>>;
 /// What came of something that the driver had under way.
 enum IoEvent {
     Dialed(ConnId, Result<Link, String>),
-    Answered(ConnId, RequestId, Result<ProduceAnswer, String>),
+    Answered(ConnId, RequestId, Instant, Result<ProduceAnswer, String>),
     Metadata(Result<ClusterMetadata, String>),
     ProducerId(Result<i64, NoProducerId>),
     Looked(PartitionId, BatchUid, LookAnswer),
@@ -159,6 +180,8 @@ pub struct Driver<T, U> {
     control: Arc<Control>,
     produce_timeout: Duration,
     closing: Option<Instant>,
+    /// Brokers or connections may have changed since they were last told.
+    brokers_changed: bool,
 }
 
 /// Makes a driver and the channel to it. The channel needs no bound of its own: what travels on it is
@@ -190,6 +213,7 @@ where
         dialer,
         produce_timeout: request_timeout.saturating_sub(ANSWER_HEADROOM).max(request_timeout / 2),
         closing: None,
+        brokers_changed: false,
     };
     Ok((sender, driver))
 }
@@ -207,7 +231,7 @@ where
         let mut inbox = Vec::with_capacity(COMMANDS_AT_ONCE);
         loop {
             self.carry_out().await;
-            self.upcalls.counted(self.core.counters());
+            self.tell();
             if self.is_done() {
                 return;
             }
@@ -231,6 +255,14 @@ where
             }
             self.report_written();
             self.on_time();
+        }
+    }
+
+    /// Tells those who watch.
+    fn tell(&mut self) {
+        self.upcalls.counted(self.core.counters(), self.core.requests_in_flight());
+        if std::mem::take(&mut self.brokers_changed) {
+            self.upcalls.observed(Observation::Brokers(&self.core.broker_views()));
         }
     }
 
@@ -337,6 +369,7 @@ where
 
     fn on_event(&mut self, event: IoEvent) {
         self.report_written();
+        self.brokers_changed |= !matches!(event, IoEvent::Answered(.., Ok(_)) | IoEvent::Probed);
         let now = Instant::now();
         match event {
             IoEvent::Dialed(conn, Ok(link)) => {
@@ -348,15 +381,24 @@ where
                 tracing::debug!(why, "could not connect");
                 self.core.on_disconnected(now, conn, &why);
             }
-            IoEvent::Answered(conn, request, Ok(answer)) => self.core.on_answer(now, conn, request, answer),
-            IoEvent::Answered(conn, _, Err(why)) => {
+            IoEvent::Answered(conn, request, since, Ok(answer)) => {
+                if let Some(broker) = self.core.broker_of(conn) {
+                    let (took, throttle) = (now.saturating_duration_since(since), answer.throttle);
+                    self.upcalls.observed(Observation::Answered { broker, took, throttle });
+                }
+                self.core.on_answer(now, conn, request, answer);
+            }
+            IoEvent::Answered(conn, _, _, Err(why)) => {
                 if self.links.contains_key(&conn) {
                     tracing::debug!(why, "connection lost");
                     self.disconnect(conn);
                     self.core.on_disconnected(now, conn, &why);
                 }
             }
-            IoEvent::Metadata(Ok(cluster)) => self.core.on_metadata(now, cluster),
+            IoEvent::Metadata(Ok(cluster)) => {
+                self.upcalls.observed(Observation::Metadata);
+                self.core.on_metadata(now, cluster);
+            }
             IoEvent::Metadata(Err(why)) => {
                 tracing::debug!(why, "no metadata");
                 self.core.on_metadata_failed(now, &why);
@@ -375,6 +417,7 @@ where
             // What the last action wrote has left, as far as the core may conclude anything from a timeout.
             self.report_written();
             let Some(action) = self.core.poll(Instant::now()) else { return };
+            self.brokers_changed |= matches!(action, Action::Connect { .. } | Action::Disconnect { .. });
             match action {
                 Action::Connect { conn, address } => self.connect(conn, address),
                 Action::Disconnect { conn } => self.disconnect(conn),
@@ -460,9 +503,9 @@ where
         let link = open.link.clone();
         let timeout = self.produce_timeout;
         let mut io: IoFuture = Box::pin(async move {
-            let keys: Vec<PartKey> = parts.iter().map(PartKey::of).collect();
+            let (keys, since): (Vec<PartKey>, _) = (parts.iter().map(PartKey::of).collect(), Instant::now());
             let answer = link.request(ProduceRequest { timeout, parts }).await;
-            IoEvent::Answered(conn, request, answer.map(|Produced(response)| response.into_answer(&keys)))
+            IoEvent::Answered(conn, request, since, answer.map(|Produced(response)| response.into_answer(&keys)))
         });
         // The first poll queues the request on its connection: the order of polls is the order on the wire.
         match futures_util::poll!(&mut io) {

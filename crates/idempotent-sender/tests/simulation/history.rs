@@ -152,7 +152,7 @@ impl World {
     }
 
     pub(crate) fn settled(&mut self, settlement: Settlement<usize>) -> Result<(), String> {
-        let Settlement { token, partition, records, verdict, batch, charge } = settlement;
+        let Settlement { token, partition, records, verdict, batch, charge, .. } = settlement;
         let history = &mut self.history;
         let told_of = history.batches.get_mut(token).ok_or("a verdict for a batch that was never handed in")?;
         told_of.returned += charge;

@@ -102,6 +102,11 @@ impl Chain {
         Self { links, logged: AtomicU64::new(0) }
     }
 
+    /// Letters held now, in all stores that can be asked.
+    pub(crate) fn held(&self) -> u64 {
+        self.links.iter().map(|link| link.store.stats().map_or(0, |stats| stats.letters)).sum()
+    }
+
     /// Keeps the letters: returns when each is where it stays.
     pub(crate) fn keep(&self, groups: Vec<Group>) {
         let (mut absent, mut others) = (Vec::new(), Vec::new());

@@ -61,7 +61,7 @@ impl DeadLetters {
 
     /// Letters held now, in memory and on disk.
     pub fn len(&self) -> u64 {
-        self.chain.links.iter().map(|link| link.store.stats().map_or(0, |stats| stats.letters)).sum()
+        self.chain.held()
     }
 
     /// Whether none is held.
@@ -97,7 +97,9 @@ impl DeadLetters {
         let selection = selection.clone();
         self.blocking(move |chain| {
             let stores = chain.links.iter().map(|link| &*link.store);
-            stores.map(|store| kafka_courier_dlq::purge(store, &selection)).sum()
+            let purged = stores.map(|store| kafka_courier_dlq::purge(store, &selection)).sum();
+            crate::metrics::dead_letters(chain.held());
+            purged
         })
         .await
     }

@@ -93,6 +93,7 @@ impl Writer {
             Work::Landed { token, records, base_offset } => self.landed(&token, &records, base_offset),
             Work::Put { letters, kept } => {
                 self.chain.keep(vec![Group { letters, cluster_absent: false }]);
+                crate::metrics::dead_letters(self.chain.held());
                 // Whoever asked may have gone.
                 let _ = kept.send(());
             }
@@ -118,6 +119,7 @@ impl Writer {
             Group { letters, cluster_absent: is_absence(&failed.failure.reason) }
         });
         self.chain.keep(groups.collect());
+        crate::metrics::dead_letters(self.chain.held());
         for failed in failed {
             self.shared.settle_failed(failed);
         }
@@ -129,6 +131,7 @@ impl Writer {
             return;
         }
         let removed = self.chain.landed(&letters);
+        crate::metrics::dead_letters(self.chain.held());
         tracing::info!(
             letters = letters.len(),
             removed,

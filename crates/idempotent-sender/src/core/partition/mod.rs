@@ -485,6 +485,8 @@ impl<T: Clone> Partition<T> {
             partition: self.id,
             records: flight.records,
             verdict,
+            published_at: flight.published_at,
+            first_attempt: flight.history.first,
             batch: flight.batch,
             charge: flight.charge,
         }));

@@ -1,0 +1,79 @@
+//! What can be seen of the core from outside.
+//!
+//! Rules: looking changes nothing; what is told does not depend on the time of asking.
+
+use super::sender::Sender;
+use super::types::{BrokerAddress, BrokerId, ConnId};
+
+/// How it stands with a broker.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Reachability {
+    /// There is no connection, and none was needed yet, or the last one was closed for being idle.
+    Idle,
+    /// The first connection is being opened.
+    Connecting,
+    /// There is a connection.
+    Connected,
+    /// The last connection was lost or could not be opened.
+    Unreachable,
+}
+
+impl Reachability {
+    /// `idle`, `connecting`, `connected` or `unreachable`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Connecting => "connecting",
+            Self::Connected => "connected",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
+/// A broker and its connections. The connection for questions that any broker can answer is not among them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BrokerView {
+    /// Which broker, and where it listens.
+    pub address: BrokerAddress,
+    /// How it stands with it.
+    pub reachability: Reachability,
+    /// Connections that are open.
+    pub open: u32,
+    /// Connections that are being opened.
+    pub opening: u32,
+}
+
+impl<T> Sender<T> {
+    /// Every broker that the cluster named, by node id.
+    pub fn broker_views(&self) -> Vec<BrokerView> {
+        let view = |broker: &super::cluster::Broker| {
+            let is_up = |conn: &&ConnId| self.conns.get(conn).is_some_and(|conn| conn.up);
+            let open = broker.conns.iter().filter(is_up).count();
+            let opening = broker.conns.len() - open;
+            let reachability = match (open, opening, broker.failures) {
+                (1.., ..) => Reachability::Connected,
+                (0, _, 1..) => Reachability::Unreachable,
+                (0, 1.., 0) => Reachability::Connecting,
+                (0, 0, 0) => Reachability::Idle,
+            };
+            BrokerView {
+                address: broker.address.clone(),
+                reachability,
+                open: u32::try_from(open).unwrap_or(u32::MAX),
+                opening: u32::try_from(opening).unwrap_or(u32::MAX),
+            }
+        };
+        self.brokers.values().map(view).collect()
+    }
+
+    /// The broker that a connection leads to, while it is known.
+    pub fn broker_of(&self, conn: ConnId) -> Option<BrokerId> {
+        self.conns.get(&conn).map(|conn| conn.broker)
+    }
+
+    /// Produce requests that wait for their answer.
+    pub fn requests_in_flight(&self) -> usize {
+        self.conns.values().map(|conn| conn.inflight.len()).sum()
+    }
+}

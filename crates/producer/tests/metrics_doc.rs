@@ -1,0 +1,68 @@
+//! Metrics, their documentation and their dashboard speak of the same; `just config-docs` writes the table.
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests may, as tests do
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use kafka_courier::{METRICS, MetricKind};
+
+const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/METRICS.md");
+const DASHBOARD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/grafana/kafka-courier.json");
+const BEGIN: &str = "<!-- made by `just config-docs` -->\n";
+const END: &str = "<!-- end -->\n";
+
+#[test]
+fn the_documented_metrics_are_those_of_the_code() {
+    let mut table = String::from("| metric | kind | labels | what it tells |\n|---|---|---|---|\n");
+    for metric in METRICS {
+        let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        writeln!(table, "| `{}` | {} | {} | {} |", metric.name, metric.kind.as_str(), labels.join(", "), metric.help)
+            .unwrap();
+    }
+    let document = std::fs::read_to_string(DOCUMENT).unwrap();
+    let (before, rest) = document.split_once(BEGIN).unwrap();
+    let (written, after) = rest.split_once(END).unwrap();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(DOCUMENT, format!("{before}{BEGIN}{table}{END}{after}")).unwrap();
+    } else {
+        assert_eq!(written, table, "`just config-docs` brings docs/METRICS.md up to date");
+    }
+}
+
+#[test]
+fn the_dashboard_shows_every_metric_and_no_other_by_its_own_labels() {
+    let text = std::fs::read_to_string(DASHBOARD).unwrap();
+    let dashboard: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let targets = panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten();
+    let expressions: Vec<&str> = targets.map(|target| target["expr"].as_str().unwrap()).collect();
+    let mut shown = BTreeSet::new();
+    for expression in &expressions {
+        let words = expression.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        let names: Vec<_> = words.filter(|word| word.starts_with("kafka_")).collect();
+        assert!(!names.is_empty(), "{expression}");
+        for name in names {
+            let found = METRICS.iter().find(|metric| {
+                let suffixes: &[&str] = match metric.kind {
+                    MetricKind::Histogram => &["_bucket", "_sum", "_count"],
+                    _ => &[""],
+                };
+                name.strip_prefix(metric.name).is_some_and(|rest| suffixes.contains(&rest))
+            });
+            shown.insert(found.unwrap_or_else(|| panic!("{name} in {expression} is no metric")).name);
+            check_labels(expression, found.unwrap().labels);
+        }
+    }
+    let all: BTreeSet<_> = METRICS.iter().map(|metric| metric.name).collect();
+    assert_eq!(shown, all);
+}
+
+/// What an expression groups by is a label of the metric, or one that Prometheus adds.
+fn check_labels(expression: &str, labels: &[&str]) {
+    for group in expression.split("by (").skip(1) {
+        let names = group.split_once(')').unwrap().0.split(", ");
+        for name in names {
+            assert!(labels.contains(&name) || ["le", "job", "instance"].contains(&name), "{name} in {expression}");
+        }
+    }
+}
