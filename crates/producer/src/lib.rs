@@ -25,6 +25,7 @@ mod shuttle_tests;
 mod stats;
 mod sync;
 mod topics;
+pub mod verify;
 
 pub use builder::{Builder, Setting};
 pub use config::{

@@ -1,0 +1,357 @@
+//! Reads and fences for the proof: the shell around `check`.
+//!
+//! Rules:
+//! - A partition is read from the least offset at which a doubt can be to its end, once; what a fence adds, after it.
+//! - The topic's id is asked for before and after: what was read in between is then the topic's of that id.
+//! - A letter that serves as a fence is written only where its own record is seen at the offset that was acknowledged.
+//! - A partition that cannot be read costs its own doubts their proof, not the others'.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kafka_courier_batcher::{EncodedBatch, Stamp};
+use kafka_courier_idempotent_sender::driver::{DriverConfig, LogClient, LogError, LogErrorKind, ReadFrom};
+
+use super::check::{PartitionCheck, Topic};
+use super::scan::scan;
+use super::{Doubt, Verdict, WhyNot};
+use crate::shared::wall_clock_ms;
+
+/// Bytes asked for at once.
+const FETCH_BYTES: u32 = 4 << 20;
+/// How long a leader may wait for records that it does not yet show.
+const FETCH_WAIT: Duration = Duration::from_millis(500);
+
+/// A doubt, and where its record was sent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Question {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition.
+    pub partition: i32,
+    /// The doubt.
+    pub doubt: Doubt,
+}
+
+/// A letter's verdict.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Answer {
+    /// The letter.
+    pub letter_id: String,
+    /// What is known of it now.
+    pub verdict: Verdict,
+}
+
+/// All that came of a check.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Findings {
+    /// One for each question.
+    pub answers: Vec<Answer>,
+    /// One for each letter that served as a fence.
+    pub fences: Vec<(String, FenceOutcome)>,
+}
+
+/// How far a check has come in a partition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Progress<'a> {
+    /// The topic.
+    pub topic: &'a str,
+    /// The partition.
+    pub partition: i32,
+    /// Offsets read.
+    pub read: u64,
+    /// Offsets to read.
+    pub total: u64,
+}
+
+/// Where a fence is wanted, and under which stamp it will go out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FencePlace<'a> {
+    /// The topic.
+    pub topic: &'a str,
+    /// The partition.
+    pub partition: i32,
+    /// The stamp: the doubtful records' producer id, an epoch above all that are known, sequence number 0.
+    pub stamp: Stamp,
+}
+
+/// A record that is certainly not in the log and is to be: it goes out as a fence.
+#[derive(Clone, Debug)]
+pub struct FenceLetter {
+    /// The letter's id; the record has it in the header [`DLQ_ID`](crate::headers::DLQ_ID).
+    pub letter_id: String,
+    /// The record alone, as [`EncodedBatch::single`] makes it, with the present time as its timestamp. It is stamped here.
+    pub batch: EncodedBatch,
+}
+
+/// What became of a letter that served as a fence.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum FenceOutcome {
+    /// It is in the log: delivered.
+    Written {
+        /// Its offset.
+        offset: i64,
+    },
+    /// It is not in the log, and nothing of it is under way.
+    NotWritten(Arc<str>),
+    /// It may be in the log, under the stamp that was named.
+    Unknown(Arc<str>),
+}
+
+/// Gives records that may serve as fences.
+///
+/// A fence ends the life of its producer id in its partition: whoever still sends under it is refused from then on. So none
+/// may be given for the id of a producer that lives.
+pub trait Fences: Send {
+    /// A letter for this place, or `None`. Before it is answered it has to be durable that the letter is in doubt from now
+    /// on, under this stamp: a process that dies behind it knows then what to look for.
+    fn letter_for(&mut self, place: &FencePlace<'_>) -> impl Future<Output = Option<FenceLetter>> + Send;
+}
+
+/// No fences: only what is in the log already proves absence.
+#[derive(Clone, Copy, Debug)]
+pub struct NoFences;
+
+impl Fences for NoFences {
+    async fn letter_for(&mut self, _place: &FencePlace<'_>) -> Option<FenceLetter> {
+        None
+    }
+}
+
+/// Looks doubtful records up in the log.
+#[derive(Debug)]
+pub struct Verifier {
+    client: LogClient,
+    patience: Duration,
+}
+
+/// One partition's check, under way.
+struct Run<'a> {
+    verifier: &'a Verifier,
+    topic: &'a str,
+    partition: i32,
+    check: PartitionCheck,
+}
+
+/// A fence that was sent.
+struct Sent {
+    letter_id: String,
+    result: Result<i64, LogError>,
+}
+
+impl Verifier {
+    /// A verifier with connections of its own to the cluster that `config` leads to. Each request, tries again included,
+    /// may take `patience`.
+    pub fn new(config: &DriverConfig, patience: Duration) -> Self {
+        Self { client: LogClient::new(config), patience }
+    }
+
+    /// Looks for each question's record, and answers all of them, in the order of topic and partition.
+    ///
+    /// Where a proof of absence lacks only a fence, `fences` is asked for a letter to serve as one.
+    ///
+    /// Cancel safety: nothing is lost, but a letter that was given as a fence is then in doubt under its stamp.
+    pub async fn verify(
+        &self,
+        questions: Vec<Question>,
+        fences: &mut impl Fences,
+        mut progress: impl FnMut(Progress<'_>) + Send,
+    ) -> Findings {
+        let mut places: BTreeMap<(Arc<str>, i32), Vec<Doubt>> = BTreeMap::new();
+        for question in questions {
+            places.entry((question.topic, question.partition)).or_default().push(question.doubt);
+        }
+        let mut findings = Findings::default();
+        for ((topic, partition), doubts) in places {
+            self.verify_partition(&topic, partition, doubts, fences, &mut progress, &mut findings).await;
+        }
+        findings
+    }
+
+    async fn verify_partition(
+        &self,
+        topic: &str,
+        partition: i32,
+        doubts: Vec<Doubt>,
+        fences: &mut impl Fences,
+        progress: &mut (impl FnMut(Progress<'_>) + Send),
+        findings: &mut Findings,
+    ) {
+        let now = match self.describe(topic).await {
+            Ok(now) => now,
+            Err(why) => return findings.all(doubts, &why),
+        };
+        let check = PartitionCheck::new(doubts.clone(), now);
+        let mut run = Run { verifier: self, topic, partition, check };
+        let mut sent = Vec::new();
+        let read = run.read_and_fence(fences, progress, &mut sent).await;
+        let seen = run.seen(&sent);
+        findings.fences.extend(sent.into_iter().map(|sent| outcome_of(sent, &seen)));
+        let failed = match read {
+            Ok(()) => self.still(topic, now).await,
+            Err(why) => Some(why),
+        };
+        findings.conclude(run.check, failed);
+    }
+
+    /// What is known of the topic.
+    async fn describe(&self, topic: &str) -> Result<Topic, WhyNot> {
+        let info = self.client.topic(topic, self.deadline()).await.map_err(|error| not_read(&error))?;
+        let compacted = match self.client.is_compacted(topic, self.deadline()).await {
+            Ok(compacted) => Some(compacted),
+            Err(error) => {
+                tracing::warn!(%error, "the cleanup policy is unknown, so nothing can be proved absent");
+                None
+            }
+        };
+        Ok(Topic { uuid: info.uuid, compacted })
+    }
+
+    /// Why what was read is not the topic's that was described.
+    async fn still(&self, topic: &str, described: Topic) -> Option<WhyNot> {
+        match self.client.topic(topic, self.deadline()).await {
+            Ok(info) if info.uuid == described.uuid => None,
+            Ok(_) => Some(WhyNot::TopicMadeAnew),
+            Err(error) => Some(not_read(&error)),
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.patience
+    }
+}
+
+fn not_read(error: &LogError) -> WhyNot {
+    match error.code() {
+        Some(kafka_courier_idempotent_sender::core::ErrorCode::UNKNOWN_TOPIC_OR_PARTITION) => WhyNot::TopicMadeAnew,
+        _ => WhyNot::NotRead(error.to_string().into()),
+    }
+}
+
+impl Run<'_> {
+    /// Reads to the end, fences what lacks only that, and reads to behind the fences.
+    async fn read_and_fence(
+        &mut self,
+        fences: &mut impl Fences,
+        progress: &mut (impl FnMut(Progress<'_>) + Send),
+        sent: &mut Vec<Sent>,
+    ) -> Result<(), WhyNot> {
+        let client = &self.verifier.client;
+        let offsets = client.offsets(self.topic, self.partition, self.verifier.deadline()).await;
+        let offsets = offsets.map_err(|error| not_read(&error))?;
+        self.check.begin_at(self.check.from().max(offsets.log_start));
+        self.read_to(offsets.high_watermark, progress).await?;
+        for stamp in self.check.wanted_fences(wall_clock_ms()) {
+            let place = FencePlace { topic: self.topic, partition: self.partition, stamp };
+            if let Some(letter) = fences.letter_for(&place).await {
+                sent.push(self.fence(stamp, letter).await);
+            }
+        }
+        if sent.iter().any(|sent| sent.result.is_err()) {
+            // A fence that was refused may have met one that we have not read yet.
+            let end = client.offsets(self.topic, self.partition, self.verifier.deadline()).await;
+            self.read_to(end.map_err(|error| not_read(&error))?.high_watermark, progress).await?;
+        }
+        match self.check.unread_fence() {
+            Some(end) => self.read_to(end, progress).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn fence(&mut self, stamp: Stamp, letter: FenceLetter) -> Sent {
+        let FenceLetter { letter_id, mut batch } = letter;
+        batch.stamp(stamp);
+        self.check.watch(&letter_id);
+        let verifier = self.verifier;
+        let appended = verifier.client.append(self.topic, self.partition, Arc::new(batch), verifier.deadline());
+        let result = appended.await;
+        if let Ok(offset) = &result {
+            self.check.on_fenced(stamp, *offset);
+        }
+        Sent { letter_id, result }
+    }
+
+    /// Reads on to `end`, or until everything is found, however long that takes as long as something comes within the verifier's patience.
+    async fn read_to(&mut self, end: i64, progress: &mut (impl FnMut(Progress<'_>) + Send)) -> Result<(), WhyNot> {
+        let start = self.check.next();
+        let offsets = |from: i64, to: i64| u64::try_from(to.saturating_sub(from)).unwrap_or(0);
+        let mut deadline = self.verifier.deadline();
+        while self.check.next() < end && !self.check.is_settled() {
+            let came = self.read_once(deadline).await?;
+            if came {
+                deadline = self.verifier.deadline();
+                let read = offsets(start, self.check.next().min(end));
+                let total = offsets(start, end);
+                progress(Progress { topic: self.topic, partition: self.partition, read, total });
+            } else if Instant::now() >= deadline {
+                // The watermark lags; the proof knows what to make of it.
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// One Fetch; whether anything came.
+    async fn read_once(&mut self, deadline: Instant) -> Result<bool, WhyNot> {
+        let from = ReadFrom { offset: self.check.next(), max_bytes: FETCH_BYTES, max_wait: FETCH_WAIT };
+        match self.verifier.client.fetch(self.topic, self.partition, from, deadline).await {
+            Ok(fetched) => {
+                let scanned = scan(&fetched.bytes, &mut self.check);
+                scanned.map_err(|error| WhyNot::NotRead(error.to_string().into()))
+            }
+            Err(error) if *error.kind() == LogErrorKind::OutOfRange => self.skip(deadline, &error).await,
+            Err(error) => Err(not_read(&error)),
+        }
+    }
+
+    /// Goes on at the log's start, if that has moved past us.
+    async fn skip(&mut self, deadline: Instant, error: &LogError) -> Result<bool, WhyNot> {
+        let offsets = self.verifier.client.offsets(self.topic, self.partition, deadline).await;
+        let start = offsets.map_err(|error| not_read(&error))?.log_start;
+        if start <= self.check.next() {
+            return Err(not_read(error)); // the log ends before what was read: it was cut
+        }
+        self.check.begin_at(start);
+        Ok(true)
+    }
+
+    /// Where letters that served as fences were seen.
+    fn seen(&self, sent: &[Sent]) -> HashMap<String, i64> {
+        let offset = |sent: &Sent| Some((sent.letter_id.clone(), self.check.watched(&sent.letter_id)?));
+        sent.iter().filter_map(offset).collect()
+    }
+}
+
+/// What became of a fence, by what was answered and what was read.
+fn outcome_of(sent: Sent, seen: &HashMap<String, i64>) -> (String, FenceOutcome) {
+    let outcome = match (seen.get(&sent.letter_id), sent.result) {
+        (Some(offset), _) => FenceOutcome::Written { offset: *offset },
+        (None, Ok(offset)) => {
+            FenceOutcome::Unknown(format!("acknowledged at offset {offset}, but its record was not seen there").into())
+        }
+        (None, Err(error)) if error.is_open() => FenceOutcome::Unknown(error.to_string().into()),
+        (None, Err(error)) => FenceOutcome::NotWritten(error.to_string().into()),
+    };
+    (sent.letter_id, outcome)
+}
+
+impl Findings {
+    /// The same for all of them.
+    fn all(&mut self, doubts: Vec<Doubt>, why: &WhyNot) {
+        let answer =
+            |doubt: Doubt| Answer { letter_id: doubt.letter_id, verdict: Verdict::NotFound { why: why.clone() } };
+        self.answers.extend(doubts.into_iter().map(answer));
+    }
+
+    /// What the proof says; nothing is absent if reading `failed`.
+    fn conclude(&mut self, check: PartitionCheck, failed: Option<WhyNot>) {
+        for (letter_id, verdict) in check.verdicts(wall_clock_ms()) {
+            let verdict = match (verdict, &failed) {
+                (landed @ Verdict::Landed { .. }, _) | (landed, None) => landed,
+                (_, Some(why)) => Verdict::NotFound { why: why.clone() },
+            };
+            self.answers.push(Answer { letter_id, verdict });
+        }
+    }
+}
