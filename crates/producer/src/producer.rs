@@ -23,6 +23,7 @@ use crate::shared::{Callbacks, Counts, Shared};
 use crate::stats::Stats;
 use crate::sync::{Mutex, Ordering};
 use crate::topics::Topics;
+use crate::verify::Verifier;
 
 /// Publishes events to Kafka.
 #[derive(Clone, Debug)]
@@ -36,6 +37,8 @@ pub(crate) struct Inner {
     pub(crate) mapping: TopicMapping,
     pub(crate) max_block: Duration,
     pub(crate) letters: DeadLetters,
+    /// For those who need connections of their own.
+    pub(crate) reach: DriverConfig,
     pub(crate) finished: watch::Receiver<bool>,
 }
 
@@ -134,7 +137,7 @@ impl KafkaProducer {
             client_id: config.client_id.as_str().into(),
             connect_timeout: config.connect_timeout,
         };
-        let (commands, task) = driver(driver_config, callbacks)
+        let (commands, task) = driver(driver_config.clone(), callbacks)
             .map_err(|problems| ConfigErrors(problems.iter().map(ToString::to_string).collect()))?;
         let (done, finished) = watch::channel(false);
         let last_letters = letters.clone();
@@ -144,7 +147,9 @@ impl KafkaProducer {
             done.send_replace(true);
         });
         let intake = Intake { shared, commands, expedite: config.expedite };
-        Ok(Self { inner: Arc::new(Inner { intake, mapping, max_block: config.max_block, letters, finished }) })
+        let max_block = config.max_block;
+        let inner = Inner { intake, mapping, max_block, letters, reach: driver_config, finished };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Sends events of this type to `topic` from now on.
@@ -180,6 +185,13 @@ impl KafkaProducer {
     /// What failed for good.
     pub fn dead_letters(&self) -> DeadLetters {
         self.inner.letters.clone()
+    }
+
+    /// Looks in the log for records whose delivery is in doubt, over connections of its own. Each of its requests may
+    /// take `delivery_timeout`.
+    pub fn verifier(&self) -> Verifier {
+        let reach = &self.inner.reach;
+        Verifier::new(reach, reach.core.delivery_timeout)
     }
 
     /// What it has done so far, and how it stands with the cluster. Cheap, but no thing for each event: it looks into

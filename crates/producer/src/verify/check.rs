@@ -143,6 +143,11 @@ impl PartitionCheck {
         self.read_to
     }
 
+    /// Whether this offset was read.
+    pub(super) fn was_read(&self, offset: i64) -> bool {
+        (self.whole_from..self.read_to).contains(&offset)
+    }
+
     /// A batch that is no marker of a transaction; comes before its records.
     pub(super) fn on_batch(&mut self, batch: &BatchHead) {
         self.just_found.clear();
@@ -301,7 +306,7 @@ impl PartitionCheck {
     /// chosen above all, will do.
     fn fence_of(&self, producer_id: i64, epoch: Option<i16>, now_ms: i64) -> Fenced {
         let Some(id) = self.ids.get(&producer_id) else { return Fenced::No };
-        let young = now_ms.saturating_sub(FENCE_LIFETIME_MS);
+        let young = young(now_ms);
         let is_read = epoch.is_some_and(|epoch| {
             let higher = id.read.iter().filter(|(read, _)| **read > epoch);
             higher.map(|(_, newest)| *newest).max().is_some_and(|newest| newest >= young)
@@ -312,6 +317,11 @@ impl PartitionCheck {
             _ => Fenced::No,
         }
     }
+}
+
+/// The least timestamp of a batch that a leader certainly still remembers.
+pub(super) fn young(now_ms: i64) -> i64 {
+    now_ms.saturating_sub(FENCE_LIFETIME_MS)
 }
 
 fn not_found(why: WhyNot) -> Verdict {

@@ -6,14 +6,15 @@
 //! - A letter that serves as a fence is written only where its own record is seen at the offset that was acknowledged.
 //! - A partition that cannot be read costs its own doubts their proof, not the others'.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::{EncodedBatch, Stamp};
+use kafka_courier_dlq::{Letter, Uuid};
 use kafka_courier_idempotent_sender::driver::{DriverConfig, LogClient, LogError, LogErrorKind, ReadFrom};
 
-use super::check::{PartitionCheck, Topic};
+use super::check::{PartitionCheck, Topic, young};
 use super::scan::scan;
 use super::{Doubt, Verdict, WhyNot};
 use crate::shared::wall_clock_ms;
@@ -101,8 +102,9 @@ pub enum FenceOutcome {
 
 /// Gives records that may serve as fences.
 ///
-/// A fence ends the life of its producer id in its partition: whoever still sends under it is refused from then on. So none
-/// may be given for the id of a producer that lives.
+/// A fence ends the life of its producer id in its partition: whoever still sends under it is refused from then on. So
+/// none may be given for the id of a producer that lives; what that producer itself publishes to the partition next, under
+/// a higher epoch, is a fence as good.
 pub trait Fences: Send {
     /// A letter for this place, or `None`. Before it is answered it has to be durable that the letter is in doubt from now
     /// on, under this stamp: a process that dies behind it knows then what to look for.
@@ -134,10 +136,33 @@ struct Run<'a> {
     check: PartitionCheck,
 }
 
-/// A fence that was sent.
+/// A fence that was sent, or was to be.
 struct Sent {
     letter_id: String,
-    result: Result<i64, LogError>,
+    result: Result<i64, NoFence>,
+}
+
+/// Why a fence was not acknowledged.
+struct NoFence {
+    /// Whether it may be in the log all the same.
+    open: bool,
+    why: Arc<str>,
+}
+
+impl Question {
+    /// What a letter leaves in doubt. `None` if it has no partition yet: then it was never sent.
+    pub fn of(letter: &Letter) -> Option<Self> {
+        let doubt = Doubt {
+            letter_id: letter.id.to_string(),
+            event_id: letter.event_id.clone(),
+            topic_id: letter.topic_id.map(Uuid::into_bytes),
+            producer_id: letter.producer_id,
+            producer_epoch: letter.producer_epoch,
+            sequence: letter.sequence,
+            search_from: letter.search_from,
+        };
+        Some(Self { topic: letter.topic.as_str().into(), partition: letter.partition?, doubt })
+    }
 }
 
 impl Verifier {
@@ -186,8 +211,7 @@ impl Verifier {
         let mut run = Run { verifier: self, topic, partition, check };
         let mut sent = Vec::new();
         let read = run.read_and_fence(fences, progress, &mut sent).await;
-        let seen = run.seen(&sent);
-        findings.fences.extend(sent.into_iter().map(|sent| outcome_of(sent, &seen)));
+        findings.fences.extend(sent.into_iter().map(|sent| outcome_of(sent, &run.check)));
         let failed = match read {
             Ok(()) => self.still(topic, now).await,
             Err(why) => Some(why),
@@ -261,11 +285,15 @@ impl Run<'_> {
 
     async fn fence(&mut self, stamp: Stamp, letter: FenceLetter) -> Sent {
         let FenceLetter { letter_id, mut batch } = letter;
+        if batch.max_timestamp() < young(wall_clock_ms()) {
+            let why = "its timestamp is so old that its leader would forget the fence at once".into();
+            return Sent { letter_id, result: Err(NoFence { open: false, why }) };
+        }
         batch.stamp(stamp);
         self.check.watch(&letter_id);
         let verifier = self.verifier;
         let appended = verifier.client.append(self.topic, self.partition, Arc::new(batch), verifier.deadline());
-        let result = appended.await;
+        let result = appended.await.map_err(|error| NoFence { open: error.is_open(), why: error.to_string().into() });
         if let Ok(offset) = &result {
             self.check.on_fenced(stamp, *offset);
         }
@@ -315,23 +343,21 @@ impl Run<'_> {
         self.check.begin_at(start);
         Ok(true)
     }
-
-    /// Where letters that served as fences were seen.
-    fn seen(&self, sent: &[Sent]) -> HashMap<String, i64> {
-        let offset = |sent: &Sent| Some((sent.letter_id.clone(), self.check.watched(&sent.letter_id)?));
-        sent.iter().filter_map(offset).collect()
-    }
 }
 
 /// What became of a fence, by what was answered and what was read.
-fn outcome_of(sent: Sent, seen: &HashMap<String, i64>) -> (String, FenceOutcome) {
-    let outcome = match (seen.get(&sent.letter_id), sent.result) {
-        (Some(offset), _) => FenceOutcome::Written { offset: *offset },
-        (None, Ok(offset)) => {
-            FenceOutcome::Unknown(format!("acknowledged at offset {offset}, but its record was not seen there").into())
+fn outcome_of(sent: Sent, check: &PartitionCheck) -> (String, FenceOutcome) {
+    let outcome = match (check.watched(&sent.letter_id), sent.result) {
+        (Some(offset), _) => FenceOutcome::Written { offset },
+        // The leader took it for one that it had, as it would take any under this stamp.
+        (None, Ok(offset)) if check.was_read(offset) => {
+            FenceOutcome::NotWritten(format!("another record has its stamp, at offset {offset}").into())
         }
-        (None, Err(error)) if error.is_open() => FenceOutcome::Unknown(error.to_string().into()),
-        (None, Err(error)) => FenceOutcome::NotWritten(error.to_string().into()),
+        (None, Ok(offset)) => {
+            FenceOutcome::Unknown(format!("acknowledged at offset {offset}, which can't be read").into())
+        }
+        (None, Err(NoFence { open: true, why })) => FenceOutcome::Unknown(why),
+        (None, Err(NoFence { open: false, why })) => FenceOutcome::NotWritten(why),
     };
     (sent.letter_id, outcome)
 }
