@@ -55,8 +55,9 @@ fn the_test_broker_knows_the_batcher_alone() {
 }
 
 #[test]
-fn the_producer_joins_events_batches_and_sender() {
-    let parts = ["kafka-courier-event-model", "kafka-courier-batcher", "kafka-courier-idempotent-sender"];
+fn the_producer_joins_events_batches_sender_and_dead_letters() {
+    let parts =
+        ["kafka-courier-event-model", "kafka-courier-batcher", "kafka-courier-idempotent-sender", "kafka-courier-dlq"];
     knows_only("kafka-courier", &parts);
     let known = &shipped()["kafka-courier"];
     assert!(parts.iter().all(|part| known.contains(*part)), "{known:?}");

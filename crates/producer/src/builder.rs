@@ -9,7 +9,7 @@ use kafka_courier_dlq::DeadLetterStore;
 use kafka_courier_idempotent_sender::Secret;
 
 use crate::config::{ConfigErrors, Endpoint, KafkaConfig, Value, shown};
-use crate::producer::{ConnectError, KafkaProducer};
+use crate::producer::{ConnectError, KafkaProducer, Letters};
 
 /// Builds a [`KafkaProducer`]: a method for each option, named as the option is, beginning with the defaults.
 ///
@@ -63,13 +63,13 @@ impl Builder {
     /// As [`KafkaProducer::build`], with these settings.
     pub fn build(self) -> Result<KafkaProducer, ConfigErrors> {
         let (config, store) = self.take()?;
-        KafkaProducer::build_with(config, store)
+        KafkaProducer::build_with(config, Letters::Kept(store))
     }
 
     /// As [`KafkaProducer::connect`], with these settings.
     pub async fn connect(self) -> Result<KafkaProducer, ConnectError> {
         let (config, store) = self.take()?;
-        KafkaProducer::connect_with(config, store).await
+        KafkaProducer::connect_with(config, Letters::Kept(store)).await
     }
 
     /// Takes a setting, or notes what is wrong with it.

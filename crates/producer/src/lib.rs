@@ -19,6 +19,7 @@ mod metrics;
 mod producer;
 mod publish;
 mod record;
+mod replay;
 mod shared;
 #[cfg(all(test, shuttle))]
 mod shuttle_tests;
@@ -31,7 +32,7 @@ pub use builder::{Builder, Setting};
 pub use config::{
     Compression, ConfigErrors, ConfigLoader, EffectiveOption, Endpoint, KafkaConfig, LoadedConfig, OptionDoc, Origin,
 };
-pub use dead_letters::{DeadLetterStats, DeadLetters};
+pub use dead_letters::{DeadLetterStats, DeadLetterTopic, DeadLetters};
 pub use deliveries::Deliveries;
 pub use delivery::{Delivery, RecordMetadata};
 pub use error::{DeliveryError, Error, PublishError};
@@ -43,4 +44,5 @@ pub use kafka_courier_idempotent_sender::core::{ErrorCode, FailedOutcome, Reason
 pub use metrics::{METRICS, MetricDoc, MetricKind, describe_metrics};
 pub use producer::{CloseReport, ConnectError, HealthError, KafkaProducer};
 pub use record::ProducerRecord;
+pub use replay::{Doubtful, Replay, ReplayError, ReplayReport};
 pub use stats::{BrokerStats, Stats};

@@ -42,6 +42,21 @@ pub(crate) struct Inner {
     pub(crate) finished: watch::Receiver<bool>,
 }
 
+/// What is done with what fails for good.
+#[derive(Clone, Debug)]
+pub(crate) enum Letters {
+    /// It is kept, in this store before any other.
+    Kept(Option<Arc<dyn DeadLetterStore>>),
+    /// Whoever published it is told, and keeps it.
+    None,
+}
+
+impl Default for Letters {
+    fn default() -> Self {
+        Self::Kept(None)
+    }
+}
+
 /// What became of everything, when the producer was closed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -80,15 +95,12 @@ impl KafkaProducer {
     ///
     /// Cancel safety: nothing was published, so nothing is lost.
     pub async fn connect(config: KafkaConfig) -> Result<Self, ConnectError> {
-        Self::connect_with(config, None).await
+        Self::connect_with(config, Letters::default()).await
     }
 
-    pub(crate) async fn connect_with(
-        config: KafkaConfig,
-        store: Option<Arc<dyn DeadLetterStore>>,
-    ) -> Result<Self, ConnectError> {
+    pub(crate) async fn connect_with(config: KafkaConfig, letters: Letters) -> Result<Self, ConnectError> {
         let timeout = config.metadata_timeout;
-        let producer = Self::build_with(config, store)?;
+        let producer = Self::build_with(config, letters)?;
         producer.health_check(timeout).await?;
         Ok(producer)
     }
@@ -96,13 +108,10 @@ impl KafkaProducer {
     /// Checks the configuration and starts the sender's task on the current tokio runtime. Never waits for
     /// Kafka. Errors: everything that is wrong with the configuration, or that there is no tokio runtime here.
     pub fn build(config: KafkaConfig) -> Result<Self, ConfigErrors> {
-        Self::build_with(config, None)
+        Self::build_with(config, Letters::default())
     }
 
-    pub(crate) fn build_with(
-        config: KafkaConfig,
-        store: Option<Arc<dyn DeadLetterStore>>,
-    ) -> Result<Self, ConfigErrors> {
+    pub(crate) fn build_with(config: KafkaConfig, letters: Letters) -> Result<Self, ConfigErrors> {
         config.validate()?;
         let runtime = Handle::try_current().map_err(|_| {
             ConfigErrors(vec![
@@ -125,12 +134,19 @@ impl KafkaProducer {
             closed: false.into(),
             counts: Counts::default(),
             on_their_way: 0.into(),
+            producer_id: (-1).into(),
             letters_memory: Memory::new(config.buffer_memory / 4),
             brokers: Mutex::default(),
         });
-        let letters = DeadLetters::start(&config, store, &shared).map_err(|problem| ConfigErrors(vec![problem]))?;
+        let (letters, writer) = match letters {
+            Letters::None => (DeadLetters::none(), None),
+            Letters::Kept(store) => {
+                let letters = DeadLetters::start(&config, store, &shared)?;
+                (letters.clone(), Some(letters.writer()))
+            }
+        };
         let meter = Meter::begin(config.buffer_memory, letters.len());
-        let callbacks = Callbacks { shared: shared.clone(), letters: Some(letters.writer()), meter };
+        let callbacks = Callbacks { shared: shared.clone(), letters: writer, meter };
         let driver_config = DriverConfig {
             core: config.core(),
             bootstrap: config.brokers.iter().map(|broker| (broker.host.clone(), broker.port)).collect(),
@@ -149,7 +165,11 @@ impl KafkaProducer {
         let intake = Intake { shared, commands, expedite: config.expedite };
         let max_block = config.max_block;
         let inner = Inner { intake, mapping, max_block, letters, reach: driver_config, finished };
-        Ok(Self { inner: Arc::new(inner) })
+        let producer = Self { inner: Arc::new(inner) };
+        if config.auto_replay {
+            producer.replay_unasked(&config);
+        }
+        Ok(producer)
     }
 
     /// Sends events of this type to `topic` from now on.

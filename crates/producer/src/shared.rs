@@ -18,7 +18,7 @@ use crate::ledger::Ledger;
 use crate::memory::{Asker, Memory};
 use crate::metrics::Meter;
 use crate::stats::BrokerStats;
-use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Mutex, Ordering};
 use crate::topics::{Slot, Topics};
 
 /// A leader may forget a producer id a day after the newest record's own timestamp; half of that is old.
@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     /// Memory of batches whose dead letters are being written: beside `buffer_memory`, so that a slow store does not
     /// hold up what can be delivered.
     pub(crate) letters_memory: Memory,
+    /// The producer id, or -1 as long as there is none.
+    pub(crate) producer_id: AtomicI64,
     /// The brokers, as the sender's task saw them last.
     pub(crate) brokers: Mutex<Vec<BrokerStats>>,
 }
@@ -221,6 +223,10 @@ impl Upcalls<Token> for Callbacks {
 
     fn topic_failed(&mut self, _topic: TopicId, name: &Arc<str>, reason: &Reason) {
         self.shared.topics.on_failed(name, reason);
+    }
+
+    fn producer_id(&mut self, id: i64) {
+        self.shared.producer_id.store(id, Ordering::Relaxed);
     }
 
     fn lingered(&mut self, partition: PartitionId, ordinal: u64) -> Option<Submission<Token>> {

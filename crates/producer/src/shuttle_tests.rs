@@ -123,6 +123,7 @@ fn intake() -> (Arc<Intake>, mpsc::UnboundedReceiver<Command<Token>>, Callbacks)
         closed: false.into(),
         counts: Counts::default(),
         on_their_way: 0.into(),
+        producer_id: (-1).into(),
         letters_memory: Memory::new(1 << 20),
         brokers: Mutex::default(),
     });

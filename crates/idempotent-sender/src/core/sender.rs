@@ -205,6 +205,12 @@ impl<T: Clone> Sender<T> {
         }
     }
 
+    /// Has a producer id asked for now, before the first batch needs it. While a failed request is waited for,
+    /// nothing is asked.
+    pub fn want_producer_id(&mut self) {
+        self.ask_identity();
+    }
+
     fn ask_identity(&mut self) {
         if self.identity == Identity::None {
             self.identity = Identity::Asked;

@@ -52,6 +52,8 @@ pub trait Upcalls<T>: Send + 'static {
     fn topic_limit(&mut self, name: &Arc<str>, bytes: usize);
     /// A topic can't be had.
     fn topic_failed(&mut self, topic: TopicId, name: &Arc<str>, reason: &Reason);
+    /// New batches are stamped with this producer id from now on.
+    fn producer_id(&mut self, id: i64);
     /// The linger of this open batch is over. Returns it sealed, unless it was sealed meanwhile.
     fn lingered(&mut self, partition: PartitionId, ordinal: u64) -> Option<Submission<T>>;
     /// Whether nothing that was accepted is without a verdict: nothing open, nothing being sealed.
@@ -86,6 +88,8 @@ pub enum Observation<'a> {
 pub enum Command<T> {
     /// A topic is wanted.
     WantTopic(Arc<str>),
+    /// A producer id is wanted, before there is anything to send.
+    WantProducerId,
     /// A batch was opened, and is to be sealed at its deadline if it is still open.
     Opened {
         /// Its partition.
@@ -291,6 +295,7 @@ where
             Command::WantTopic(name) => {
                 self.core.want_topic(now, &name);
             }
+            Command::WantProducerId => self.core.want_producer_id(),
             Command::Opened { partition, ordinal, deadline } => {
                 let deadline = if self.closing.is_some() { now } else { deadline };
                 self.lingering.opened(partition, ordinal, deadline);
@@ -403,7 +408,10 @@ where
                 tracing::debug!(why, "no metadata");
                 self.core.on_metadata_failed(now, &why);
             }
-            IoEvent::ProducerId(Ok(id)) => self.core.on_producer_id(now, id),
+            IoEvent::ProducerId(Ok(id)) => {
+                self.core.on_producer_id(now, id);
+                self.upcalls.producer_id(id);
+            }
             IoEvent::ProducerId(Err(error)) => self.core.on_producer_id_failed(now, error.code, &error.why),
             IoEvent::Limit(topic, limit) => self.on_limit(topic, limit),
             IoEvent::Probed => {}

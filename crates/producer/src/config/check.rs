@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use kafka_courier_event_model::TopicMapping;
+use kafka_courier_event_model::{TopicMapping, validate_topic_name};
 
 use super::{KafkaConfig, duration};
 
@@ -24,7 +24,22 @@ impl KafkaConfig {
         if let Err(error) = TopicMapping::new().apply(&self.topic_mapping) {
             problems.push(format!("topic_mapping: {error}"));
         }
+        self.letter_problems(&mut problems);
         problems
+    }
+
+    fn letter_problems(&self, problems: &mut Vec<String>) {
+        if !self.dlq_topic.is_empty()
+            && let Err(error) = validate_topic_name(&self.dlq_topic)
+        {
+            problems.push(format!("dlq_topic: {error}"));
+        }
+        if self.auto_replay_rate == 0 {
+            problems.push("auto_replay_rate is 0, but must be at least 1; auto_replay=false sends nothing".to_owned());
+        }
+        if self.auto_replay_interval.is_zero() {
+            problems.push("auto_replay_interval is 0s, but must be more than zero".to_owned());
+        }
     }
 
     fn batch_problems(&self, problems: &mut Vec<String>) {

@@ -166,6 +166,14 @@ options! {
     topic_mapping: String = String::new();
     /// Dead letters that are kept in memory; beyond them the oldest goes, with an error line that holds it whole.
     dlq_buffer: usize = 1000;
+    /// A Kafka topic for dead letters, before any other store; none if it is empty. Letters of an absent cluster go to the next store.
+    dlq_topic: String = String::new();
+    /// Whether dead letters are sent again unasked, once the cluster is healthy: those that are certainly not in the log and whose cause passes.
+    auto_replay: bool = false;
+    /// How often it is looked whether there is something to send again.
+    auto_replay_interval: Duration = Duration::from_secs(30);
+    /// At most so many dead letters are sent again unasked in a second.
+    auto_replay_rate: u32 = 100;
 }
 
 /// Everything that is wrong with a configuration.

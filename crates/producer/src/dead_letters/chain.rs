@@ -102,9 +102,14 @@ impl Chain {
         Self { links, logged: AtomicU64::new(0) }
     }
 
-    /// Letters held now, in all stores that can be asked.
+    /// Letters held now, in memory and on disk.
     pub(crate) fn held(&self) -> u64 {
-        self.links.iter().map(|link| link.store.stats().map_or(0, |stats| stats.letters)).sum()
+        self.own().map(|link| link.store.stats().map_or(0, |stats| stats.letters)).sum()
+    }
+
+    /// The stores of this process alone.
+    pub(crate) fn own(&self) -> impl Iterator<Item = &Link> {
+        self.links.iter().filter(|link| !link.in_cluster)
     }
 
     /// Keeps the letters: returns when each is where it stays.

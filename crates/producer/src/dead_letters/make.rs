@@ -106,6 +106,8 @@ fn fill(letter: &mut Letter, record: &DecodedRecord<'_>) {
         match (header.key, text) {
             (headers::DLQ_ID, Some(id)) => letter.id = id.parse().unwrap_or_else(|_| LetterId::new()),
             (headers::DLQ_REPLAY_COUNT, Some(count)) => letter.replay_count = count.parse().unwrap_or(0),
+            // Whatever became of it this time: an earlier attempt may be in the log.
+            (headers::DLQ_POSSIBLY_WRITTEN, Some("true")) => letter.outcome = Outcome::Unknown,
             (headers::DLQ_ORIGINAL_TIMESTAMP, Some(at)) => {
                 letter.timestamp_ms = at.parse().map_or(record.timestamp, Timestamp::as_millisecond);
             }

@@ -4,21 +4,24 @@
 
 mod chain;
 mod make;
+mod topic;
 pub(crate) mod writer;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Sender, channel};
 
 use kafka_courier_dlq::{DeadLetterStore, Held, Letter, MemoryStore, Selection, StoreError, StoreStats};
 use tokio::sync::oneshot;
 
-use crate::config::KafkaConfig;
+use crate::config::{ConfigErrors, KafkaConfig};
 use crate::shared::Shared;
 use chain::{Chain, Link};
+pub use topic::DeadLetterTopic;
 use writer::Work;
 
-/// A producer's dead letters: the letters of its stores, together.
+/// A producer's dead letters: those of its stores in memory and on disk, together. Those in a topic belong to all who
+/// write there: see [`DeadLetterTopic`].
 ///
 /// All of its methods may be called from any task: what blocks is done on tokio's threads for that.
 #[derive(Clone, Debug)]
@@ -45,21 +48,36 @@ impl DeadLetters {
         config: &KafkaConfig,
         store: Option<Arc<dyn DeadLetterStore>>,
         shared: &Arc<Shared>,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, ConfigErrors> {
         let mut links = Vec::new();
+        if !config.dlq_topic.is_empty() {
+            links.push(Link::new(Arc::new(DeadLetterTopic::open(config, &config.dlq_topic)?), true));
+        }
         links.extend(store.map(|store| Link::new(store, false)));
         links.push(Link::new(Arc::new(MemoryStore::new(config.dlq_buffer as u64)), false));
         let chain = Arc::new(Chain::new(links));
-        let work = writer::start(chain.clone(), shared.clone())
-            .map_err(|error| format!("the thread that keeps dead letters could not be started: {error}"))?;
+        let work = writer::start(chain.clone(), shared.clone()).map_err(|error| {
+            ConfigErrors(vec![format!("the thread that keeps dead letters could not be started: {error}")])
+        })?;
         Ok(Self { chain, work })
+    }
+
+    /// Keeps nothing, and holds nothing.
+    pub(crate) fn none() -> Self {
+        Self { chain: Arc::new(Chain::new(Vec::new())), work: channel().0 }
+    }
+
+    /// The stores of this process, in the order in which they are tried. The topic is not among them: it belongs to all
+    /// replicas, and takes a [`DeadLetterTopic`] of one's own to read it.
+    pub(crate) fn stores(&self) -> Vec<Arc<dyn DeadLetterStore>> {
+        self.chain.own().map(|link| link.store.clone()).collect()
     }
 
     pub(crate) fn writer(&self) -> Sender<Work> {
         self.work.clone()
     }
 
-    /// Letters held now, in memory and on disk.
+    /// Letters held now, in memory and on disk; what is in a topic is not counted.
     pub fn len(&self) -> u64 {
         self.chain.held()
     }
@@ -85,7 +103,7 @@ impl DeadLetters {
     pub async fn list(&self, selection: &Selection, limit: usize) -> Result<Vec<Held>, StoreError> {
         let selection = selection.clone();
         self.blocking(move |chain| {
-            let stores = chain.links.iter().map(|link| &*link.store);
+            let stores = chain.own().map(|link| &*link.store);
             let letters = stores.flat_map(|store| kafka_courier_dlq::letters(store, &selection));
             letters.take(limit).collect()
         })
@@ -96,7 +114,7 @@ impl DeadLetters {
     pub async fn purge(&self, selection: &Selection) -> Result<usize, StoreError> {
         let selection = selection.clone();
         self.blocking(move |chain| {
-            let stores = chain.links.iter().map(|link| &*link.store);
+            let stores = chain.own().map(|link| &*link.store);
             let purged = stores.map(|store| kafka_courier_dlq::purge(store, &selection)).sum();
             crate::metrics::dead_letters(chain.held());
             purged

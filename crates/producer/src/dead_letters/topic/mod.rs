@@ -1,0 +1,332 @@
+//! Dead letters in a Kafka topic: for many replicas of a service, and for tools that read Kafka Connect's headers.
+//!
+//! Rules:
+//! - The topic only grows: a change of a letter is its newer version, its end a record that says so.
+//! - What is a letter now is known after the topic was read; whoever only writes does not read.
+//! - A topic that takes no letters is left alone for a while: the next store takes them meanwhile.
+
+mod record;
+mod task;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
+
+use kafka_courier_dlq::{
+    AppendError, Appended, BeginReplayError, DeadLetterStore, Held, Letter, LetterId, Outcome, Position, ReplayGuard,
+    StoreError, StoreStats,
+};
+use kafka_courier_idempotent_sender::driver::LogClient;
+use parking_lot::Mutex;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+
+use self::record::Entry;
+use self::task::{Ask, Outgoing, Page, Place, Task};
+use crate::config::{ConfigErrors, KafkaConfig};
+use crate::producer::{KafkaProducer, Letters};
+
+/// How long an answer of the task is waited for: beyond what it waits for itself.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a topic that took no letters is left alone.
+const PAUSE: Duration = Duration::from_secs(10);
+/// How long a letter may take to be acknowledged.
+const DELIVERY: Duration = Duration::from_secs(5);
+/// Unknown letters of this process that are remembered, for a correction.
+const REMEMBERED: usize = 4096;
+/// A position's bits below the partition.
+const OFFSET_BITS: u32 = 48;
+
+/// Dead letters in a Kafka topic.
+pub struct DeadLetterTopic {
+    name: Arc<str>,
+    client_id: String,
+    asks: UnboundedSender<Ask>,
+    index: Mutex<Index>,
+    failed_at: Mutex<Option<Instant>>,
+    appended: AtomicU64,
+    refused: AtomicU64,
+    removed: AtomicU64,
+    replaying: Arc<AtomicBool>,
+}
+
+/// Which letters there are, as far as it was read.
+#[derive(Debug, Default)]
+struct Index {
+    live: BTreeMap<Position, LetterId>,
+    /// Where the newest version of each letter is.
+    newest: HashMap<LetterId, Position>,
+    /// Where older versions were: whoever read them speaks of them so.
+    older: HashMap<Position, LetterId>,
+    /// Letters that were written by this process and may have to be corrected.
+    recent: VecDeque<LetterId>,
+}
+
+impl Index {
+    fn letter(&mut self, id: LetterId, at: Position) {
+        if let Some(before) = self.newest.insert(id, at) {
+            self.live.remove(&before);
+            self.older.insert(before, id);
+        }
+        self.live.insert(at, id);
+    }
+
+    fn settled(&mut self, id: LetterId) -> bool {
+        let at = self.newest.remove(&id);
+        at.is_some_and(|at| self.live.remove(&at).is_some())
+    }
+
+    /// Which letter that is, and its newest version's place.
+    fn at(&self, position: Position) -> Option<(LetterId, Position)> {
+        let id = self.live.get(&position).or_else(|| self.older.get(&position))?;
+        Some((*id, *self.newest.get(id)?))
+    }
+
+    fn remember(&mut self, id: LetterId, at: Position) {
+        self.letter(id, at);
+        self.recent.push_back(id);
+        if self.recent.len() > REMEMBERED
+            && let Some(oldest) = self.recent.pop_front()
+        {
+            self.settled(oldest);
+        }
+    }
+}
+
+fn position((partition, offset): Place) -> Position {
+    let partition = u64::try_from(partition).unwrap_or(0);
+    let offset = u64::try_from(offset).unwrap_or(0) & ((1 << OFFSET_BITS) - 1);
+    Position(partition << OFFSET_BITS | offset)
+}
+
+fn place(position: Position) -> Place {
+    let offset = position.0 & ((1 << OFFSET_BITS) - 1);
+    (i32::try_from(position.0 >> OFFSET_BITS).unwrap_or(i32::MAX), i64::try_from(offset).unwrap_or(i64::MAX))
+}
+
+impl DeadLetterTopic {
+    /// A store in `topic` of the cluster that `config` leads to. Never waits for Kafka. Errors: everything that is wrong
+    /// with the configuration, or that there is no tokio runtime here.
+    pub fn open(config: &KafkaConfig, topic: &str) -> Result<Self, ConfigErrors> {
+        let mut own = config.clone();
+        own.dlq_topic = String::new();
+        own.auto_replay = false;
+        own.flush_timeout = own.flush_timeout.min(Duration::from_millis(5));
+        own.delivery_timeout = DELIVERY.max(own.flush_timeout);
+        own.metadata_timeout = own.metadata_timeout.min(DELIVERY);
+        own.max_block = own.max_block.min(DELIVERY);
+        let producer = KafkaProducer::build_with(own, Letters::None)?;
+        let log = LogClient::new(&producer.inner.reach);
+        let (asks, received) = unbounded_channel();
+        let name: Arc<str> = topic.into();
+        tokio::spawn(Task { topic: name.clone(), producer, log, asks: received }.run());
+        Ok(Self {
+            name,
+            client_id: config.client_id.clone(),
+            asks,
+            index: Mutex::default(),
+            failed_at: Mutex::default(),
+            appended: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            removed: AtomicU64::new(0),
+            replaying: Arc::default(),
+        })
+    }
+
+    /// Asks the task and waits for its answer.
+    fn ask<A>(&self, ask: impl FnOnce(std::sync::mpsc::SyncSender<Result<A, String>>) -> Ask) -> Result<A, StoreError> {
+        let (reply, answer) = sync_channel(1);
+        let failed = |reason: String| StoreError::Service { store: format!("the topic {}", self.name), reason };
+        self.asks.send(ask(reply)).map_err(|_| failed("its runtime has ended".to_owned()))?;
+        match answer.recv_timeout(PATIENCE) {
+            Ok(answered) => answered.map_err(failed),
+            Err(_) => Err(failed(format!("no answer within {PATIENCE:?}"))),
+        }
+    }
+
+    fn write(&self, records: Vec<Outgoing>) -> Result<Vec<Place>, StoreError> {
+        self.ask(|reply| Ask::Append(records, reply))
+    }
+
+    fn outgoing(&self, letter: &Letter, partition: Option<i32>) -> Outgoing {
+        let headers = record::headers(letter, &self.client_id);
+        Outgoing { partition, key: letter.key.clone(), value: letter.value.clone(), headers }
+    }
+
+    fn settled(id: LetterId, at: Position) -> Outgoing {
+        let key = Some(id.to_string().into());
+        Outgoing { partition: Some(place(at).0), key, value: None, headers: record::settled(id) }
+    }
+
+    /// Reads the whole topic, to know what is a letter now.
+    fn load(&self) -> Result<(), StoreError> {
+        let mut index = Index::default();
+        for partition in 0..self.ask(Ask::Partitions)? {
+            let mut from = None;
+            loop {
+                let Page { entries, next } = self.ask(|reply| Ask::Read(partition, from, reply))?;
+                for (offset, entry) in entries {
+                    match entry {
+                        Entry::Letter(letter) => index.letter(letter.id, position((partition, offset))),
+                        Entry::Settled(id) => {
+                            index.settled(id);
+                        }
+                    }
+                }
+                let Some(next) = next else { break };
+                from = Some(next);
+            }
+        }
+        *self.index.lock() = index;
+        Ok(())
+    }
+
+    /// The live letters of a partition from an offset on, until there are `wanted`.
+    fn live(&self, partition: i32, from: Option<i64>, wanted: usize) -> Result<Vec<Held>, StoreError> {
+        let (mut found, mut from) = (Vec::new(), from);
+        while found.len() < wanted {
+            let Page { entries, next } = self.ask(|reply| Ask::Read(partition, from, reply))?;
+            let index = self.index.lock();
+            for (offset, entry) in entries {
+                let position = position((partition, offset));
+                if let Entry::Letter(letter) = entry
+                    && index.live.contains_key(&position)
+                    && found.len() < wanted
+                {
+                    found.push(Held { position, letter: *letter });
+                }
+            }
+            let Some(next) = next else { break };
+            from = Some(next);
+        }
+        Ok(found)
+    }
+
+    fn is_left_alone(&self) -> bool {
+        self.failed_at.lock().is_some_and(|at| at.elapsed() < PAUSE)
+    }
+
+    fn latched(&self) -> StoreError {
+        let reason = format!("it took no letters; tried again {PAUSE:?} later");
+        StoreError::Service { store: format!("the topic {}", self.name), reason }
+    }
+}
+
+impl fmt::Debug for DeadLetterTopic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeadLetterTopic").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl DeadLetterStore for DeadLetterTopic {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn append(&self, letters: &[Letter]) -> Result<Appended, AppendError> {
+        let count = letters.len() as u64;
+        let written = if self.is_left_alone() {
+            Err(self.latched())
+        } else {
+            self.write(letters.iter().map(|letter| self.outgoing(letter, None)).collect())
+        };
+        if !self.is_left_alone() {
+            *self.failed_at.lock() = written.is_err().then(Instant::now);
+        }
+        let places = written.inspect_err(|_| {
+            self.refused.fetch_add(count, Ordering::Relaxed);
+        })?;
+        let mut index = self.index.lock();
+        for (letter, at) in letters.iter().zip(places) {
+            if letter.outcome == Outcome::Unknown {
+                index.remember(letter.id, position(at));
+            }
+        }
+        self.appended.fetch_add(count, Ordering::Relaxed);
+        Ok(Appended { taken: count, ..Appended::default() })
+    }
+
+    fn scan(&self, after: Option<Position>, limit: usize) -> Result<Vec<Held>, StoreError> {
+        if after.is_none() {
+            self.load()?;
+        }
+        let partitions: Vec<i32> = {
+            let index = self.index.lock();
+            let mut partitions: Vec<i32> = index.live.keys().map(|position| place(*position).0).collect();
+            partitions.dedup();
+            partitions
+        };
+        let (first, offset) = after.map_or((0, None), |after| (place(after).0, Some(place(after).1 + 1)));
+        for partition in partitions.into_iter().filter(|partition| *partition >= first) {
+            let from = offset.filter(|_| partition == first);
+            let found = self.live(partition, from, limit)?;
+            if !found.is_empty() {
+                return Ok(found);
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    fn remove(&self, positions: &[Position]) -> Result<usize, StoreError> {
+        let there: Vec<(LetterId, Position)> = {
+            let index = self.index.lock();
+            positions.iter().filter_map(|position| index.at(*position)).collect()
+        };
+        self.write(there.iter().map(|(id, at)| Self::settled(*id, *at)).collect())?;
+        let mut index = self.index.lock();
+        there.iter().for_each(|(id, _)| {
+            index.settled(*id);
+        });
+        self.removed.fetch_add(there.len() as u64, Ordering::Relaxed);
+        Ok(there.len())
+    }
+
+    fn update(&self, changed: &[Held]) -> Result<usize, StoreError> {
+        let there: Vec<&Held> = {
+            let index = self.index.lock();
+            let is_there = |held: &&Held| index.at(held.position).is_some_and(|(id, _)| id == held.letter.id);
+            changed.iter().filter(is_there).collect()
+        };
+        let records = there.iter().map(|held| self.outgoing(&held.letter, Some(place(held.position).0)));
+        let places = self.write(records.collect())?;
+        let mut index = self.index.lock();
+        for (held, at) in there.iter().zip(places) {
+            index.letter(held.letter.id, position(at));
+        }
+        Ok(there.len())
+    }
+
+    /// Only letters that were read, or written by this process, are found.
+    fn find(&self, ids: &[LetterId]) -> Result<Vec<Option<Position>>, StoreError> {
+        let index = self.index.lock();
+        Ok(ids.iter().map(|id| index.newest.get(id).copied()).collect())
+    }
+
+    /// The topic's own retention sees to that.
+    fn expire(&self) -> Result<usize, StoreError> {
+        Ok(0)
+    }
+
+    /// How many letters there are is known as of the last time that it was read from the beginning.
+    fn stats(&self) -> Result<StoreStats, StoreError> {
+        Ok(StoreStats {
+            letters: self.index.lock().live.len() as u64,
+            appended: self.appended.load(Ordering::Relaxed),
+            removed: self.removed.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+            latched: self.is_left_alone().then(|| self.latched().to_string()),
+            ..StoreStats::default()
+        })
+    }
+
+    /// Within this process: replicas have to agree among themselves who replays.
+    fn begin_replay(&self) -> Result<ReplayGuard, BeginReplayError> {
+        if self.replaying.swap(true, Ordering::AcqRel) {
+            return Err(BeginReplayError::Busy { store: self.name.to_string() });
+        }
+        let taken = self.replaying.clone();
+        Ok(ReplayGuard::new(move || taken.store(false, Ordering::Release)))
+    }
+}

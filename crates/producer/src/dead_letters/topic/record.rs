@@ -1,0 +1,210 @@
+//! A letter as a record of the dead-letter topic, and back.
+//!
+//! Rules: pure; key, value and headers are the original's, byte for byte and in order; behind them come ours, `dlq.id` first,
+//! then Kafka Connect's, of which none that is there already is written again.
+
+use kafka_courier_batcher::DecodedRecord;
+use kafka_courier_dlq::{Bytes, Header, Letter, LetterId, Outcome, Timestamp};
+
+use crate::headers::*;
+
+/// A record of the dead-letter topic.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Entry {
+    /// A letter, or a newer version of one.
+    Letter(Box<Letter>),
+    /// The letter of this id is one no more.
+    Settled(LetterId),
+}
+
+/// The headers of a letter's record.
+pub(crate) fn headers(letter: &Letter, client_id: &str) -> Vec<Header> {
+    let mut headers = letter.headers.clone();
+    ours(letter, &mut |name, value| headers.push(header(name, value)));
+    let there: Vec<String> = letter.headers.iter().map(|header| header.name.clone()).collect();
+    connect(letter, client_id, &mut |name, value| {
+        if !there.iter().any(|other| other == name) {
+            headers.push(header(name, value));
+        }
+    });
+    headers
+}
+
+/// The headers of a record that says that a letter is settled.
+pub(crate) fn settled(id: LetterId) -> Vec<Header> {
+    vec![header(DLQ_SETTLED, id.to_string())]
+}
+
+fn header(name: &str, value: String) -> Header {
+    Header { name: name.to_owned(), value: Some(value.into()) }
+}
+
+fn ours(letter: &Letter, put: &mut impl FnMut(&'static str, String)) {
+    put(DLQ_ID, letter.id.to_string());
+    put(DLQ_TOPIC, letter.topic.clone());
+    put(DLQ_REASON, letter.failure_reason.clone());
+    put(DLQ_FAILED_AT, letter.last_attempt.to_string());
+    put(DLQ_FIRST_ATTEMPT, letter.first_attempt.to_string());
+    put(DLQ_ATTEMPTS, letter.attempt_count.to_string());
+    put(DLQ_REPLAY_COUNT, letter.replay_count.to_string());
+    put(DLQ_POSSIBLY_WRITTEN, (letter.outcome == Outcome::Unknown).to_string());
+    put(DLQ_REASON_CLASS, if letter.retriable { "retriable" } else { "poison" }.to_owned());
+    put(DLQ_ORIGINAL_TIMESTAMP, letter.timestamp_ms.to_string());
+    let optional: [(&'static str, Option<String>); 7] = [
+        (DLQ_PARTITION, letter.partition.map(|partition| partition.to_string())),
+        (DLQ_ERROR_CODE, letter.error_code.clone()),
+        (DLQ_TOPIC_ID, letter.topic_id.map(|id| id.to_string())),
+        (DLQ_PRODUCER_ID, letter.producer_id.map(|id| id.to_string())),
+        (DLQ_PRODUCER_EPOCH, letter.producer_epoch.map(|epoch| epoch.to_string())),
+        (DLQ_SEQUENCE, letter.sequence.map(|sequence| sequence.to_string())),
+        (DLQ_SEARCH_FROM, letter.search_from.map(|offset| offset.to_string())),
+    ];
+    for (name, value) in optional {
+        if let Some(value) = value {
+            put(name, value);
+        }
+    }
+}
+
+fn connect(letter: &Letter, client_id: &str, put: &mut impl FnMut(&'static str, String)) {
+    let error = letter.error_code.clone().unwrap_or_else(|| "NETWORK_EXCEPTION".to_owned());
+    put(CONNECT_TOPIC, letter.topic.clone());
+    put(CONNECT_PARTITION, letter.partition.unwrap_or(-1).to_string());
+    put(CONNECT_OFFSET, "-1".to_owned());
+    put(CONNECT_CONNECTOR_NAME, client_id.to_owned());
+    put(CONNECT_TASK_ID, "0".to_owned());
+    put(CONNECT_STAGE, "PRODUCE".to_owned());
+    put(CONNECT_CLASS_NAME, "kafka_courier::KafkaProducer".to_owned());
+    put(CONNECT_EXCEPTION_CLASS_NAME, error);
+    put(CONNECT_EXCEPTION_MESSAGE, letter.failure_reason.clone());
+}
+
+/// What a record of the topic is. `None`: nothing of ours.
+pub(crate) fn entry(record: &DecodedRecord<'_>) -> Option<Entry> {
+    let last = record.headers.last()?;
+    if last.key == DLQ_SETTLED && record.value.is_none() {
+        return text(last.value)?.parse().ok().map(Entry::Settled);
+    }
+    let own = record.headers.iter().rposition(|header| header.key == DLQ_ID)?;
+    let (original, ours) = record.headers.split_at(own);
+    let find = |name: &str| ours.iter().find(|header| header.key == name).and_then(|header| text(header.value));
+    let failed_at: Timestamp = find(DLQ_FAILED_AT)?.parse().ok()?;
+    let value = record.value.map(Bytes::copy_from_slice);
+    let mut letter = Letter::new(find(DLQ_TOPIC)?, value, find(DLQ_REASON).unwrap_or_default(), failed_at);
+    letter.id = find(DLQ_ID)?.parse().ok()?;
+    letter.key = record.key.map(Bytes::copy_from_slice);
+    letter.headers = original
+        .iter()
+        .map(|header| Header { name: header.key.to_owned(), value: header.value.map(Bytes::copy_from_slice) })
+        .collect();
+    letter.partition = find(DLQ_PARTITION).and_then(number);
+    letter.first_attempt = find(DLQ_FIRST_ATTEMPT).and_then(number).unwrap_or(failed_at);
+    letter.attempt_count = find(DLQ_ATTEMPTS).and_then(number).unwrap_or(1);
+    letter.replay_count = find(DLQ_REPLAY_COUNT).and_then(number).unwrap_or(0);
+    // Whatever is not said to be certain is not.
+    let certain = find(DLQ_POSSIBLY_WRITTEN) == Some("false");
+    letter.outcome = if certain { Outcome::NotWritten } else { Outcome::Unknown };
+    letter.retriable = find(DLQ_REASON_CLASS) == Some("retriable");
+    letter.timestamp_ms = find(DLQ_ORIGINAL_TIMESTAMP).and_then(number).unwrap_or(record.timestamp);
+    letter.error_code = find(DLQ_ERROR_CODE).map(str::to_owned);
+    letter.topic_id = find(DLQ_TOPIC_ID).and_then(number);
+    letter.producer_id = find(DLQ_PRODUCER_ID).and_then(number);
+    letter.producer_epoch = find(DLQ_PRODUCER_EPOCH).and_then(number);
+    letter.sequence = find(DLQ_SEQUENCE).and_then(number);
+    letter.search_from = find(DLQ_SEARCH_FROM).and_then(number);
+    let named =
+        |name: &str| original.iter().rev().find(|h| h.key == name).and_then(|h| text(h.value)).map(str::to_owned);
+    letter.event_id = named(EVENT_ID);
+    letter.event_type = named(EVENT_TYPE);
+    letter.correlation_id = named(CORRELATION_ID);
+    Some(Entry::Letter(Box::new(letter)))
+}
+
+fn text(value: Option<&[u8]>) -> Option<&str> {
+    value.and_then(|value| std::str::from_utf8(value).ok())
+}
+
+fn number<N: std::str::FromStr>(text: &str) -> Option<N> {
+    text.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letter() -> Letter {
+        let at = "2024-01-15T10:01:30.000000123Z".parse().unwrap();
+        let mut letter = Letter::new("orders", Bytes::from_static(b"{}"), "no answer", at);
+        letter.key = Some(Bytes::from_static(b"k"));
+        letter.partition = Some(3);
+        letter.first_attempt = "2024-01-15T10:00:00Z".parse().unwrap();
+        letter.headers = vec![
+            Header { name: EVENT_ID.into(), value: Some(Bytes::from_static(b"e-1")) },
+            Header { name: "raw".into(), value: Some(Bytes::from_static(b"\xff")) },
+            Header { name: "null".into(), value: None },
+        ];
+        letter.event_id = Some("e-1".into());
+        (letter.timestamp_ms, letter.attempt_count, letter.replay_count, letter.retriable) = (1234, 4, 1, true);
+        letter.error_code = Some("NOT_ENOUGH_REPLICAS".into());
+        letter.topic_id = Some(kafka_courier_dlq::Uuid::from_u128(7));
+        (letter.producer_id, letter.producer_epoch) = (Some(9000), Some(3));
+        (letter.sequence, letter.search_from) = (Some(i32::MAX), Some(1 << 40));
+        letter
+    }
+
+    fn read(letter: &Letter, headers: &[Header]) -> Option<Entry> {
+        let headers = headers.iter().map(|h| kafka_courier_batcher::Header { key: &h.name, value: h.value.as_deref() });
+        entry(&DecodedRecord {
+            offset_delta: 0,
+            timestamp: 99,
+            key: letter.key.as_deref(),
+            value: letter.value.as_deref(),
+            headers: headers.collect(),
+        })
+    }
+
+    #[test]
+    fn a_letter_comes_back_whole() {
+        let letter = letter();
+        assert_eq!(read(&letter, &headers(&letter, "me")), Some(Entry::Letter(Box::new(letter))));
+    }
+
+    #[test]
+    fn a_bare_letter_comes_back_whole() {
+        let mut letter = Letter::new("t", None, "why", "2024-01-15T10:00:00Z".parse().unwrap());
+        letter.outcome = Outcome::NotWritten;
+        assert_eq!(read(&letter, &headers(&letter, "me")), Some(Entry::Letter(Box::new(letter))));
+    }
+
+    #[test]
+    fn headers_of_connect_that_are_there_already_are_not_written_again() {
+        let mut letter = letter();
+        letter.headers.push(Header { name: CONNECT_STAGE.into(), value: Some(Bytes::from_static(b"THEIRS")) });
+        let stages = headers(&letter, "me").iter().filter(|header| header.name == CONNECT_STAGE).count();
+        assert_eq!(stages, 1);
+    }
+
+    #[test]
+    fn a_letter_of_a_letters_record_keeps_the_first_ones_headers() {
+        let first = letter();
+        let mut second = first.clone();
+        second.headers = headers(&first, "me").into_iter().filter(|h| !h.name.starts_with("__connect")).collect();
+        second.id = LetterId::new();
+        assert_eq!(read(&second, &headers(&second, "me")), Some(Entry::Letter(Box::new(second))));
+    }
+
+    #[test]
+    fn what_says_that_a_letter_is_settled_is_told_from_letters() {
+        let mut tombstone = letter();
+        tombstone.value = None;
+        let id = tombstone.id;
+        assert_eq!(read(&tombstone, &settled(id)), Some(Entry::Settled(id)));
+        assert!(matches!(read(&tombstone, &headers(&tombstone, "me")), Some(Entry::Letter(_))));
+    }
+
+    #[test]
+    fn records_of_others_are_none_of_ours() {
+        let letter = letter();
+        assert_eq!(read(&letter, &letter.headers), None);
+    }
+}

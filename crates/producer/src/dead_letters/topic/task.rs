@@ -1,0 +1,147 @@
+//! The asynchronous side of the dead-letter topic: writes and reads it for the threads that ask.
+//!
+//! Rules: one task; what is asked is answered in order; when nobody can ask any more, it closes its producer and ends.
+
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
+
+use kafka_courier_batcher::{BatchView, Header as HeaderRef};
+use kafka_courier_dlq::{Bytes, Header};
+use kafka_courier_idempotent_sender::driver::{Command, LogClient, ReadFrom};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::record::{self, Entry};
+use crate::producer::KafkaProducer;
+use crate::record::ProducerRecord;
+
+/// How long a question to the cluster may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes that are read at once.
+const READ_BYTES: u32 = 1 << 20;
+/// Bytes of a batch that somebody else wrote, uncompressed.
+const UNCOMPRESSED: usize = 64 << 20;
+
+/// A record to write.
+#[derive(Clone, Debug)]
+pub(crate) struct Outgoing {
+    /// The partition, where the record belongs to what is there already.
+    pub(crate) partition: Option<i32>,
+    pub(crate) key: Option<Bytes>,
+    pub(crate) value: Option<Bytes>,
+    pub(crate) headers: Vec<Header>,
+}
+
+/// Partition and offset.
+pub(crate) type Place = (i32, i64);
+
+/// Entries that were read, and where to go on; `None`: that was all.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) entries: Vec<(i64, Entry)>,
+    pub(crate) next: Option<i64>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Ask {
+    /// Write these; where each is.
+    Append(Vec<Outgoing>, SyncSender<Result<Vec<Place>, String>>),
+    /// How many partitions there are.
+    Partitions(SyncSender<Result<i32, String>>),
+    /// Read a partition from an offset on; `None`: from its start.
+    Read(i32, Option<i64>, SyncSender<Result<Page, String>>),
+}
+
+pub(crate) struct Task {
+    pub(crate) topic: Arc<str>,
+    pub(crate) producer: KafkaProducer,
+    pub(crate) log: LogClient,
+    pub(crate) asks: UnboundedReceiver<Ask>,
+}
+
+impl Task {
+    pub(crate) async fn run(mut self) {
+        while let Some(ask) = self.asks.recv().await {
+            // Whoever asked may have lost patience.
+            match ask {
+                Ask::Append(records, reply) => {
+                    let _ = reply.send(self.append(&records).await);
+                }
+                Ask::Partitions(reply) => {
+                    let found = self.log.topic(&self.topic, Instant::now() + PATIENCE).await;
+                    let _ = reply.send(match found {
+                        Ok(topic) => Ok(i32::try_from(topic.partitions).unwrap_or(i32::MAX)),
+                        Err(error) => Err(error.to_string()),
+                    });
+                }
+                Ask::Read(partition, from, reply) => {
+                    let _ = reply.send(self.read(partition, from).await);
+                }
+            }
+        }
+        self.producer.close(PATIENCE).await;
+    }
+
+    async fn append(&self, records: &[Outgoing]) -> Result<Vec<Place>, String> {
+        let mut deliveries = Vec::with_capacity(records.len());
+        for record in records {
+            let headers: Vec<HeaderRef<'_>> =
+                record.headers.iter().map(|h| HeaderRef { key: &h.name, value: h.value.as_deref() }).collect();
+            let record = ProducerRecord {
+                topic: &self.topic,
+                partition: record.partition,
+                key: record.key.as_deref(),
+                value: record.value.as_deref(),
+                headers: &headers,
+                timestamp: None,
+            };
+            deliveries.push(self.producer.send(&record).await.map_err(|error| error.to_string())?);
+        }
+        self.producer.inner.intake.tell(Command::SealOpen);
+        let mut places = Vec::with_capacity(deliveries.len());
+        for delivery in deliveries {
+            let metadata = delivery.await.map_err(|error| error.to_string())?;
+            places.push((metadata.partition, metadata.offset.unwrap_or(-1)));
+        }
+        Ok(places)
+    }
+
+    async fn read(&self, partition: i32, from: Option<i64>) -> Result<Page, String> {
+        let deadline = Instant::now() + PATIENCE;
+        let offsets = self.log.offsets(&self.topic, partition, deadline).await.map_err(|error| error.to_string())?;
+        let offset = from.unwrap_or(offsets.log_start).max(offsets.log_start);
+        if offset >= offsets.high_watermark {
+            return Ok(Page { entries: Vec::new(), next: None });
+        }
+        let from = ReadFrom { offset, max_bytes: READ_BYTES, max_wait: Duration::from_millis(500) };
+        let fetched =
+            self.log.fetch(&self.topic, partition, from, deadline).await.map_err(|error| error.to_string())?;
+        let (entries, next) = entries(&fetched.bytes, offset)?;
+        if next == offset {
+            return Err(format!("partition {partition} gave nothing at offset {offset}"));
+        }
+        Ok(Page { entries, next: Some(next) })
+    }
+}
+
+/// The entries of these batches from `offset` on, and the offset behind the last batch.
+fn entries(mut bytes: &[u8], offset: i64) -> Result<(Vec<(i64, Entry)>, i64), String> {
+    let (mut found, mut next) = (Vec::new(), offset);
+    while let Ok((batch, rest)) = BatchView::parse(bytes) {
+        bytes = rest;
+        next = batch.base_offset.saturating_add(batch.last_offset_delta.into()).saturating_add(1).max(next);
+        if batch.is_control() {
+            continue;
+        }
+        let records =
+            batch.records(UNCOMPRESSED).map_err(|error| format!("batch at {}: {error}", batch.base_offset))?;
+        for record in &records {
+            let record = record.map_err(|error| format!("batch at {}: {error}", batch.base_offset))?;
+            let at = batch.base_offset.saturating_add(record.offset_delta.into());
+            if at >= offset {
+                found.extend(record::entry(&record).map(|entry| (at, entry)));
+            }
+        }
+    }
+    Ok((found, next))
+}

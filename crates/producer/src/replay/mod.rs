@@ -1,0 +1,131 @@
+//! Dead letters sent again.
+//!
+//! Rules:
+//! - A letter is removed only after its record was acknowledged; one that fails again stays, in its place.
+//! - Before a record leaves, its letter says so in the store: whoever comes after a crash knows what may be written.
+//! - One replay at a time for each store; letters go in the order in which they arrived.
+
+mod auto;
+mod check;
+mod plan;
+mod run;
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+
+use kafka_courier_dlq::{BeginReplayError, Selection, StoreError};
+
+use crate::producer::KafkaProducer;
+
+/// What is to be sent again, and how.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Replay {
+    /// Which letters. Those that were last tried after the replay began are never among them.
+    pub selection: Selection,
+    /// What to do with letters whose records may be in the log already.
+    pub doubtful: Doubtful,
+    /// A letter that was sent again so often stays: the guard against loops.
+    pub max_replays: u32,
+    /// At most so many letters a second.
+    pub rate: Option<NonZeroU32>,
+    /// At most so many letters.
+    pub limit: Option<u64>,
+    /// Only counts.
+    pub dry_run: bool,
+}
+
+impl Default for Replay {
+    /// Everything that is certainly not in the log, as fast as it goes, each letter at most five times.
+    fn default() -> Self {
+        Self {
+            selection: Selection::all(),
+            doubtful: Doubtful::LeaveOut,
+            max_replays: 5,
+            rate: None,
+            limit: None,
+            dry_run: false,
+        }
+    }
+}
+
+/// What a replay does with letters whose outcome is unknown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Doubtful {
+    /// Leaves them where they are; but those that an earlier replay had in hand when it was interrupted are looked for.
+    #[default]
+    LeaveOut,
+    /// Looks for them in the log: those that are there are removed, those that are proved not to be there are sent.
+    Verify {
+        /// Sends those too of which neither could be proved: they may be there twice afterwards.
+        force: bool,
+    },
+    /// Sends them: they may be there twice afterwards.
+    Send,
+}
+
+/// What a replay has done so far, in letters.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct ReplayReport {
+    /// Selected.
+    pub selected: u64,
+    /// Delivered, and removed.
+    pub delivered: u64,
+    /// Found in the log, and removed.
+    pub landed: u64,
+    /// Failed again: they stay, with the new reason.
+    pub failed: u64,
+    /// Left out because their records may be in the log.
+    pub left_out: u64,
+    /// Looked for, neither found nor proved to be absent, and left out.
+    pub not_found: u64,
+    /// Left out because they were sent again too often.
+    pub too_often: u64,
+    /// What a dry run would send, by topic; otherwise what was sent.
+    pub by_topic: BTreeMap<String, u64>,
+    /// The first few reasons for which letters failed again or were not found.
+    pub reasons: BTreeMap<String, u64>,
+}
+
+impl ReplayReport {
+    /// Notes why a letter stays.
+    fn reason(&mut self, reason: String) {
+        const KEPT: usize = 20;
+        if self.reasons.len() < KEPT || self.reasons.contains_key(&reason) {
+            *self.reasons.entry(reason).or_default() += 1;
+        }
+    }
+}
+
+/// Why a replay ended early. What it did stands in the stores.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplayError {
+    /// It could not begin.
+    #[error(transparent)]
+    Begin(#[from] BeginReplayError),
+    /// A store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The log could not be read.
+    #[error("letters could not be looked for: {0}")]
+    Check(String),
+    /// The producer was closed.
+    #[error("the producer was closed during a replay")]
+    Closed,
+}
+
+impl KafkaProducer {
+    /// Sends dead letters again, store by store: those in memory and on disk. `progress` is told after each group of letters.
+    ///
+    /// Cancel safety: what was sent is delivered all the same, and its letters say that they may be written; a
+    /// later replay looks for them.
+    pub async fn replay(
+        &self,
+        replay: &Replay,
+        progress: impl FnMut(&ReplayReport) + Send,
+    ) -> Result<ReplayReport, ReplayError> {
+        run::run(self, replay, progress).await
+    }
+}

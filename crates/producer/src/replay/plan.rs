@@ -1,0 +1,151 @@
+//! What is done with each letter of a replay.
+//!
+//! Rules: pure; a letter that may be in the log already is left out, unless somebody says otherwise or looked; one that
+//! was sent again too often is left out; a letter goes to the log, with what is known of it, before its record leaves.
+
+use kafka_courier_dlq::{Bytes, Letter, Outcome, Timestamp};
+
+use super::{Doubtful, Replay};
+
+/// What becomes of a letter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Decision {
+    /// It is sent: it is certainly not in the log, or somebody takes the risk.
+    Send,
+    /// It is looked for first.
+    Check,
+    /// It may be in the log, and nobody said what to do with such letters.
+    LeaveOut,
+    /// It was sent again so often that another time would be no better.
+    TooOften,
+}
+
+/// The reason of a letter whose replay has not ended.
+pub(crate) const IN_REPLAY: &str = "a replay of it was interrupted";
+
+/// Whether a replay had this letter in hand when its process ended.
+pub(crate) fn was_interrupted(letter: &Letter) -> bool {
+    letter.outcome == Outcome::Unknown && letter.failure_reason.starts_with(IN_REPLAY)
+}
+
+/// Decides on a letter that was selected.
+pub(crate) fn decide(letter: &Letter, replay: &Replay) -> Decision {
+    if letter.replay_count >= replay.max_replays {
+        return Decision::TooOften;
+    }
+    match (letter.outcome, replay.doubtful) {
+        (Outcome::NotWritten, _) | (Outcome::Unknown, Doubtful::Send) => Decision::Send,
+        (Outcome::Unknown, Doubtful::Verify { .. }) => Decision::Check,
+        (Outcome::Unknown, Doubtful::LeaveOut) if was_interrupted(letter) => Decision::Check,
+        (Outcome::Unknown, Doubtful::LeaveOut) => Decision::LeaveOut,
+    }
+}
+
+/// The letter as it stands in its store while its record is under way: whoever finds it so knows that it may have been
+/// written, by whom, and from where on to look.
+pub(crate) fn in_hand(letter: &Letter, now: Timestamp, producer_id: Option<i64>, log_end: Option<i64>) -> Letter {
+    let mut marked = letter.clone();
+    let was = match letter.failure_reason.strip_prefix(IN_REPLAY) {
+        Some(rest) => rest.trim_start_matches("; before: "),
+        None => &letter.failure_reason,
+    };
+    marked.failure_reason = format!("{IN_REPLAY}; before: {was}");
+    marked.replay_count = letter.replay_count.saturating_add(1);
+    marked.outcome = Outcome::Unknown;
+    marked.last_attempt = now;
+    (marked.producer_epoch, marked.sequence) = (None, None);
+    if letter.outcome == Outcome::Unknown {
+        // Two doubts can't be settled by one check of one producer's stamp; its ids may still be found.
+        marked.producer_id = None;
+        marked.search_from = letter.search_from;
+    } else {
+        marked.producer_id = producer_id;
+        marked.search_from = log_end;
+    }
+    marked
+}
+
+/// The letter after its record was not even accepted again, or failed in a way that told nothing new.
+pub(crate) fn put_back(letter: &Letter, now: Timestamp, reason: String) -> Letter {
+    let mut back = letter.clone();
+    back.replay_count = letter.replay_count.saturating_add(1);
+    back.attempt_count = letter.attempt_count.saturating_add(1);
+    back.last_attempt = now;
+    back.failure_reason = reason;
+    back
+}
+
+/// A record's headers.
+pub(crate) type Headers = Vec<(String, Option<Bytes>)>;
+
+/// The headers of a letter's record when it is sent again: its own, and what ties it to its letter.
+pub(crate) fn headers(letter: &Letter) -> Headers {
+    use crate::headers::{DLQ_ID, DLQ_ORIGINAL_TIMESTAMP, DLQ_POSSIBLY_WRITTEN, DLQ_REPLAY_COUNT};
+    let mut headers: Headers = letter.headers.iter().map(|h| (h.name.clone(), h.value.clone())).collect();
+    let mut add = |name: &str, value: String| headers.push((name.to_owned(), Some(value.into())));
+    add(DLQ_ID, letter.id.to_string());
+    add(DLQ_REPLAY_COUNT, (letter.replay_count.saturating_add(1)).to_string());
+    if letter.outcome == Outcome::Unknown {
+        add(DLQ_POSSIBLY_WRITTEN, "true".to_owned());
+    }
+    if let Ok(at) = Timestamp::from_millisecond(letter.timestamp_ms) {
+        add(DLQ_ORIGINAL_TIMESTAMP, at.to_string());
+    }
+    headers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letter(outcome: Outcome) -> Letter {
+        let mut letter = Letter::new("t", None, "why", Timestamp::UNIX_EPOCH);
+        letter.outcome = outcome;
+        letter
+    }
+
+    #[test]
+    fn what_is_certainly_not_written_is_sent_whatever_was_said_of_the_others() {
+        for doubtful in [Doubtful::LeaveOut, Doubtful::Send, Doubtful::Verify { force: false }] {
+            let replay = Replay { doubtful, ..Replay::default() };
+            assert_eq!(decide(&letter(Outcome::NotWritten), &replay), Decision::Send);
+        }
+    }
+
+    #[test]
+    fn what_may_be_written_is_left_out_unless_told() {
+        let decided = |doubtful| decide(&letter(Outcome::Unknown), &Replay { doubtful, ..Replay::default() });
+        assert_eq!(decided(Doubtful::LeaveOut), Decision::LeaveOut);
+        assert_eq!(decided(Doubtful::Verify { force: true }), Decision::Check);
+        assert_eq!(decided(Doubtful::Send), Decision::Send);
+    }
+
+    #[test]
+    fn what_another_replay_had_in_hand_is_looked_for_unasked() {
+        let marked = in_hand(&letter(Outcome::NotWritten), Timestamp::UNIX_EPOCH, Some(7), Some(40));
+        assert!(was_interrupted(&marked));
+        assert_eq!((marked.producer_id, marked.search_from, marked.replay_count), (Some(7), Some(40), 1));
+        assert_eq!(decide(&marked, &Replay::default()), Decision::Check);
+    }
+
+    #[test]
+    fn a_letter_in_hand_twice_keeps_its_first_reason_and_claims_no_single_producer() {
+        let once = in_hand(&letter(Outcome::NotWritten), Timestamp::UNIX_EPOCH, Some(7), Some(40));
+        let twice = in_hand(&once, Timestamp::UNIX_EPOCH, Some(8), Some(90));
+        assert_eq!(twice.failure_reason, once.failure_reason);
+        assert_eq!((twice.producer_id, twice.search_from, twice.replay_count), (None, Some(40), 2));
+    }
+
+    #[test]
+    fn a_letter_that_was_sent_again_too_often_is_left_out() {
+        let mut letter = letter(Outcome::NotWritten);
+        letter.replay_count = Replay::default().max_replays;
+        assert_eq!(decide(&letter, &Replay::default()), Decision::TooOften);
+    }
+
+    #[test]
+    fn a_record_that_is_sent_again_says_which_letter_it_was() {
+        let names: Vec<String> = headers(&letter(Outcome::NotWritten)).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["dlq.id", "dlq.replay-count", "dlq.original-timestamp"]);
+    }
+}

@@ -1,0 +1,279 @@
+//! Carries a replay out: a page of letters after the other.
+//!
+//! Rules: a page is marked durably before the first of its records leaves, and everything of it has its verdict before
+//! the next one is read.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kafka_courier_batcher::Header;
+use kafka_courier_dlq::{DeadLetterStore, Held, Letter, Position, StoreError, Timestamp};
+use kafka_courier_idempotent_sender::driver::{Command, LogClient};
+
+use super::plan::{self, Decision};
+use super::{Doubtful, Replay, ReplayError, ReplayReport, check};
+use crate::delivery::Delivery;
+use crate::error::PublishError;
+use crate::producer::KafkaProducer;
+use crate::record::ProducerRecord;
+use crate::sync::Ordering;
+
+/// Letters of a page.
+const PAGE: usize = 500;
+/// How long a producer id is waited for before letters are marked without one.
+const IDENTITY: Duration = Duration::from_secs(5);
+/// How long the end of a log is asked for.
+const LOG_END: Duration = Duration::from_secs(5);
+
+pub(super) async fn run(
+    producer: &KafkaProducer,
+    replay: &Replay,
+    progress: impl FnMut(&ReplayReport) + Send,
+) -> Result<ReplayReport, ReplayError> {
+    let mut replay = replay.clone();
+    let began = Timestamp::now();
+    // What fails again, or newly, meanwhile has a later attempt: a replay has an end.
+    replay.selection.until = Some(replay.selection.until.map_or(began, |until| until.min(began)));
+    let log = LogClient::new(&producer.inner.reach);
+    let mut run = Run { producer, replay, log, report: ReplayReport::default(), progress, next_at: None };
+    for store in producer.dead_letters().stores() {
+        let guard = {
+            let store = store.clone();
+            blocking(move || Ok(store.begin_replay())).await??
+        };
+        let done = run.store(&store).await;
+        drop(guard);
+        done?;
+    }
+    Ok(run.report)
+}
+
+struct Run<'a, P> {
+    producer: &'a KafkaProducer,
+    replay: Replay,
+    log: LogClient,
+    report: ReplayReport,
+    progress: P,
+    /// When the next letter may be sent, where there is a rate.
+    next_at: Option<Instant>,
+}
+
+type Store = Arc<dyn DeadLetterStore>;
+
+impl<P: FnMut(&ReplayReport) + Send> Run<'_, P> {
+    async fn store(&mut self, store: &Store) -> Result<(), ReplayError> {
+        let mut after = None;
+        loop {
+            let reading = store.clone();
+            let page = blocking(move || reading.scan(after, PAGE)).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.position);
+            let selected: Vec<Held> =
+                page.into_iter().filter(|held| self.replay.selection.matches(&held.letter)).collect();
+            if !selected.is_empty() && !self.page(store, selected).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Returns whether there may be more to do.
+    async fn page(&mut self, store: &Store, mut selected: Vec<Held>) -> Result<bool, ReplayError> {
+        if let Some(limit) = self.replay.limit {
+            let left = limit.saturating_sub(self.report.selected);
+            selected.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+        }
+        self.report.selected += selected.len() as u64;
+        let more = !selected.is_empty();
+        let (mut send, doubts) = self.sort(selected);
+        if !doubts.is_empty() {
+            send.extend(self.look(store, doubts, &send).await?);
+            send.sort_by_key(|held| held.position);
+        }
+        for held in &send {
+            *self.report.by_topic.entry(held.letter.topic.clone()).or_default() += 1;
+        }
+        if !self.replay.dry_run && !send.is_empty() {
+            self.send(store, send).await?;
+        }
+        (self.progress)(&self.report);
+        Ok(more)
+    }
+
+    /// What is sent as it is, and what is looked for first.
+    fn sort(&mut self, selected: Vec<Held>) -> (Vec<Held>, Vec<Held>) {
+        let (mut send, mut doubts) = (Vec::new(), Vec::new());
+        for held in selected {
+            match plan::decide(&held.letter, &self.replay) {
+                Decision::Send => send.push(held),
+                Decision::Check => doubts.push(held),
+                Decision::LeaveOut => self.report.left_out += 1,
+                Decision::TooOften => self.report.too_often += 1,
+            }
+        }
+        (send, doubts)
+    }
+
+    /// Looks for letters in the log; returns those that are to be sent.
+    async fn look(&mut self, store: &Store, doubts: Vec<Held>, _safe: &[Held]) -> Result<Vec<Held>, ReplayError> {
+        let force = matches!(self.replay.doubtful, Doubtful::Verify { force: true });
+        let verdicts = check::check(&self.log, &doubts).await?;
+        let (mut send, mut landed) = (Vec::new(), Vec::new());
+        for (held, verdict) in doubts.into_iter().zip(verdicts) {
+            match verdict {
+                check::Verdict::Landed => landed.push(held.position),
+                check::Verdict::Absent => send.push(held),
+                check::Verdict::NotFound(_) if force => send.push(held),
+                check::Verdict::NotFound(why) => {
+                    self.report.not_found += 1;
+                    self.report.reason(why);
+                }
+            }
+        }
+        self.report.landed += landed.len() as u64;
+        if !self.replay.dry_run {
+            remove(store, landed).await?;
+        }
+        Ok(send)
+    }
+
+    /// Marks letters, sends their records, and removes those that were delivered.
+    async fn send(&mut self, store: &Store, letters: Vec<Held>) -> Result<(), ReplayError> {
+        self.mark(store, &letters).await?;
+        let mut under_way = Vec::with_capacity(letters.len());
+        let mut refused = Vec::new();
+        let mut closed = false;
+        for held in letters {
+            self.keep_to_the_rate().await;
+            match self.publish(&held.letter).await {
+                Ok(delivery) => under_way.push((held, delivery)),
+                Err(error) => {
+                    closed |= matches!(error, PublishError::Closed);
+                    self.report.failed += 1;
+                    self.report.reason(error.to_string());
+                    let letter = plan::put_back(&held.letter, Timestamp::now(), error.to_string());
+                    refused.push(Held { position: held.position, letter });
+                }
+            }
+        }
+        self.producer.inner.intake.tell(Command::SealOpen);
+        let mut delivered = Vec::new();
+        for (held, delivery) in under_way {
+            match delivery.await {
+                Ok(_) => delivered.push(held.position),
+                Err(error) => {
+                    // Its letter says so already, in its place.
+                    self.report.failed += 1;
+                    self.report.reason(error.reason().to_string());
+                }
+            }
+        }
+        self.report.delivered += delivered.len() as u64;
+        remove(store, delivered).await?;
+        update(store, refused).await?;
+        if closed { Err(ReplayError::Closed) } else { Ok(()) }
+    }
+
+    async fn mark(&mut self, store: &Store, letters: &[Held]) -> Result<(), ReplayError> {
+        let producer_id = self.producer.identity(IDENTITY).await;
+        let ends = self.log_ends(letters).await;
+        let now = Timestamp::now();
+        let marked = letters.iter().map(|held| {
+            let end = ends.get(&(held.letter.topic.as_str(), held.letter.partition)).copied();
+            Held { position: held.position, letter: plan::in_hand(&held.letter, now, producer_id, end) }
+        });
+        update(store, marked.collect()).await
+    }
+
+    /// Where the partitions' logs end now: what is sent from now on is not before that. Where that can't be had (it
+    /// takes the right to describe), a later check reads from the log's start.
+    async fn log_ends<'l>(&self, letters: &'l [Held]) -> BTreeMap<(&'l str, Option<i32>), i64> {
+        let mut ends = BTreeMap::new();
+        let deadline = Instant::now() + LOG_END;
+        for held in letters {
+            let place = (held.letter.topic.as_str(), held.letter.partition);
+            let (topic, Some(partition)) = place else { continue };
+            if !ends.contains_key(&place)
+                && let Ok(offsets) = self.log.offsets(topic, partition, deadline).await
+            {
+                ends.insert(place, offsets.high_watermark);
+            }
+        }
+        ends
+    }
+
+    async fn publish(&self, letter: &Letter) -> Result<Delivery, PublishError> {
+        let headers = plan::headers(letter);
+        let headers: Vec<Header<'_>> =
+            headers.iter().map(|(key, value)| Header { key, value: value.as_deref() }).collect();
+        let record = ProducerRecord {
+            topic: &letter.topic,
+            partition: None,
+            key: letter.key.as_deref(),
+            value: letter.value.as_deref(),
+            headers: &headers,
+            timestamp: None,
+        };
+        // Without a key the order within the partition is all the order there is.
+        let placed = ProducerRecord { partition: letter.partition.filter(|_| letter.key.is_none()), ..record };
+        match self.producer.send(&placed).await {
+            Err(PublishError::Partition { .. }) => self.producer.send(&record).await,
+            sent => sent,
+        }
+    }
+
+    async fn keep_to_the_rate(&mut self) {
+        let Some(rate) = self.replay.rate else { return };
+        let now = Instant::now();
+        let at = self.next_at.map_or(now, |at| at.max(now));
+        tokio::time::sleep_until(at.into()).await;
+        self.next_at = Some(at + Duration::from_secs(1) / rate.get());
+    }
+}
+
+impl KafkaProducer {
+    /// The producer id that new batches are stamped with, if it comes in time.
+    async fn identity(&self, patience: Duration) -> Option<i64> {
+        let shared = &self.inner.intake.shared;
+        let deadline = Instant::now() + patience;
+        let mut pause = Duration::from_millis(1);
+        loop {
+            let id = shared.producer_id.load(Ordering::Relaxed);
+            if id >= 0 {
+                return Some(id);
+            }
+            if Instant::now() >= deadline {
+                return None;
+            }
+            self.inner.intake.tell(Command::WantProducerId);
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(200));
+        }
+    }
+}
+
+async fn remove(store: &Store, positions: Vec<Position>) -> Result<(), ReplayError> {
+    if positions.is_empty() {
+        return Ok(());
+    }
+    let store = store.clone();
+    blocking(move || store.remove(&positions)).await.map(|_| ())
+}
+
+async fn update(store: &Store, changed: Vec<Held>) -> Result<(), ReplayError> {
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let store = store.clone();
+    blocking(move || store.update(&changed)).await.map(|_| ())
+}
+
+/// Runs what blocks where that is allowed.
+async fn blocking<R: Send + 'static>(
+    what: impl FnOnce() -> Result<R, StoreError> + Send + 'static,
+) -> Result<R, ReplayError> {
+    match tokio::task::spawn_blocking(what).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(ReplayError::Closed),
+    }
+}

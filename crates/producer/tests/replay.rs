@@ -1,0 +1,244 @@
+//! Dead letters sent again.
+#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+mod support;
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kafka_courier::dlq::{Bytes, DeadLetterStore, Letter, MemoryStore, Outcome, Selection};
+use kafka_courier::{DeadLetterTopic, Doubtful, Header, KafkaProducer, ProducerRecord, Replay, ReplayError, headers};
+use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Record, Rule, TestCluster};
+use support::{LONG, config, record};
+
+async fn cluster() -> TestCluster {
+    TestCluster::builder().topic("t", 2).topic("other", 1).topic("dead", 2).start().await.unwrap()
+}
+
+fn with_store(cluster: &TestCluster, store: Arc<dyn DeadLetterStore>) -> KafkaProducer {
+    KafkaProducer::builder().with_config(config(cluster)).dead_letter_store(store).build().unwrap()
+}
+
+/// Publishes records that fail for good; in the store they stand in this order.
+async fn fail(cluster: &TestCluster, producer: &KafkaProducer, records: &[(&str, &str)]) {
+    for (key, value) in records {
+        cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
+        producer.send(&record("t", key, value)).await.unwrap().await.unwrap_err();
+    }
+}
+
+async fn replay(producer: &KafkaProducer, replay: &Replay) -> kafka_courier::ReplayReport {
+    producer.replay(replay, |_| {}).await.unwrap()
+}
+
+fn values(cluster: &TestCluster, topic: &str) -> Vec<String> {
+    let records: Vec<Record> = cluster.records(topic);
+    records.iter().map(|r| String::from_utf8_lossy(r.value.as_deref().unwrap_or_default()).into_owned()).collect()
+}
+
+#[tokio::test]
+async fn letters_go_again_in_order_with_key_and_headers_and_are_removed() {
+    let cluster = cluster().await;
+    let store = Arc::new(MemoryStore::default());
+    let producer = with_store(&cluster, store.clone());
+    let own = [Header { key: "own", value: Some(b"1") }];
+    for n in 0..20 {
+        cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
+        let value = n.to_string();
+        let record = ProducerRecord {
+            topic: "t",
+            key: Some(b"k"),
+            value: Some(value.as_bytes()),
+            headers: &own,
+            ..Default::default()
+        };
+        producer.send(&record).await.unwrap().await.unwrap_err();
+    }
+    let held = store.scan(None, 100).unwrap();
+    let report = replay(&producer, &Replay::default()).await;
+    assert_eq!((report.selected, report.delivered, report.failed, store.len()), (20, 20, 0, 0));
+    let expected: Vec<String> = (0..20).map(|n| n.to_string()).collect();
+    assert_eq!(values(&cluster, "t"), expected);
+    for (record, held) in cluster.records("t").iter().zip(held) {
+        assert_eq!(record.header("own"), Some(&b"1"[..]));
+        assert_eq!(record.header(headers::DLQ_ID), Some(held.letter.id.to_string().as_bytes()));
+        assert_eq!(record.header(headers::DLQ_REPLAY_COUNT), Some(&b"1"[..]));
+        assert!(record.header(headers::DLQ_ORIGINAL_TIMESTAMP).is_some());
+        assert_eq!(record.key.as_deref(), Some(&b"k"[..]));
+    }
+}
+
+#[tokio::test]
+async fn a_letter_that_fails_again_stays_in_its_place_with_the_new_reason() {
+    let cluster = cluster().await;
+    let store = Arc::new(MemoryStore::default());
+    let producer = with_store(&cluster, store.clone());
+    fail(&cluster, &producer, &[("k", "a"), ("k", "b")]).await;
+    let before = store.scan(None, 9).unwrap();
+    cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::PolicyViolation)));
+    let report = replay(&producer, &Replay { limit: Some(1), ..Replay::default() }).await;
+    assert_eq!((report.delivered, report.failed), (0, 1));
+    let after = store.scan(None, 9).unwrap();
+    assert_eq!((after[0].position, after[0].letter.id), (before[0].position, before[0].letter.id));
+    assert_eq!(after[0].letter.error_code.as_deref(), Some("POLICY_VIOLATION"));
+    assert_eq!((after[0].letter.replay_count, after[0].letter.outcome), (1, Outcome::NotWritten));
+    assert_eq!(
+        (&after[0].letter.headers, after[0].letter.timestamp_ms),
+        (&before[0].letter.headers, before[0].letter.timestamp_ms)
+    );
+    assert_eq!(after[1], before[1]);
+}
+
+#[tokio::test]
+async fn a_letter_that_was_sent_again_too_often_stays() {
+    let cluster = cluster().await;
+    let store = Arc::new(MemoryStore::default());
+    let producer = with_store(&cluster, store.clone());
+    fail(&cluster, &producer, &[("k", "a")]).await;
+    let options = Replay { max_replays: 2, ..Replay::default() };
+    for _ in 0..2 {
+        cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
+        assert_eq!(replay(&producer, &options).await.failed, 1);
+    }
+    assert_eq!(replay(&producer, &options).await.too_often, 1);
+    assert_eq!((store.len(), values(&cluster, "t").len()), (1, 0));
+}
+
+#[tokio::test]
+async fn only_what_is_selected_goes_and_a_dry_run_sends_nothing() {
+    let cluster = cluster().await;
+    let store = Arc::new(MemoryStore::default());
+    let producer = with_store(&cluster, store.clone());
+    fail(&cluster, &producer, &[("a", "1"), ("b", "2"), ("a", "3")]).await;
+    let selection = Selection { keys: vec![b"a".as_slice().into()], ..Selection::all() };
+    let options = Replay { selection, ..Replay::default() };
+    let report = replay(&producer, &Replay { dry_run: true, ..options.clone() }).await;
+    assert_eq!((report.selected, report.delivered, report.by_topic["t"]), (2, 0, 2));
+    assert_eq!((store.len(), values(&cluster, "t").len()), (3, 0));
+    assert_eq!(replay(&producer, &options).await.delivered, 2);
+    assert_eq!((store.len(), values(&cluster, "t")), (1, vec!["1".to_owned(), "3".to_owned()]));
+}
+
+#[tokio::test]
+async fn what_may_be_written_is_left_out_unless_told() {
+    let cluster = cluster().await;
+    let store = Arc::new(MemoryStore::default());
+    let mut letter = Letter::new("t", Bytes::from_static(b"v"), "why", now());
+    letter.outcome = Outcome::Unknown;
+    store.append(&[letter]).unwrap();
+    let producer = with_store(&cluster, store.clone());
+    let report = replay(&producer, &Replay::default()).await;
+    assert_eq!((report.left_out, report.delivered, store.len()), (1, 0, 1));
+    let report = replay(&producer, &Replay { doubtful: Doubtful::Send, ..Replay::default() }).await;
+    assert_eq!((report.delivered, store.len()), (1, 0));
+    assert_eq!(cluster.records("t")[0].header(headers::DLQ_POSSIBLY_WRITTEN), Some(&b"true"[..]));
+}
+
+#[tokio::test]
+async fn a_doubt_stays_a_doubt_when_the_letter_fails_again_for_certain() {
+    let cluster = cluster().await;
+    let store = Arc::new(MemoryStore::default());
+    let mut letter = Letter::new("t", None, "why", now());
+    letter.outcome = Outcome::Unknown;
+    store.append(&[letter]).unwrap();
+    let producer = with_store(&cluster, store.clone());
+    cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
+    let report = replay(&producer, &Replay { doubtful: Doubtful::Send, ..Replay::default() }).await;
+    assert_eq!(report.failed, 1);
+    let held = store.scan(None, 9).unwrap();
+    assert_eq!(
+        (held[0].letter.outcome, held[0].letter.error_code.as_deref()),
+        (Outcome::Unknown, Some("INVALID_RECORD"))
+    );
+}
+
+#[tokio::test]
+async fn a_letter_that_is_not_even_accepted_stays_with_the_reason() {
+    let cluster = cluster().await;
+    let store = Arc::new(MemoryStore::default());
+    let mut letter = Letter::new("no such topic!", None, "why", now());
+    letter.outcome = Outcome::NotWritten;
+    store.append(&[letter]).unwrap();
+    let producer = with_store(&cluster, store.clone());
+    assert_eq!(replay(&producer, &Replay::default()).await.failed, 1);
+    let held = store.scan(None, 9).unwrap();
+    assert_eq!((held[0].letter.outcome, held[0].letter.replay_count), (Outcome::NotWritten, 1));
+    assert!(held[0].letter.failure_reason.contains("no such topic!"), "{}", held[0].letter.failure_reason);
+}
+
+#[tokio::test]
+async fn two_replays_of_a_store_at_once_are_refused() {
+    let cluster = cluster().await;
+    let store = Arc::new(MemoryStore::default());
+    let producer = with_store(&cluster, store.clone());
+    let _guard = store.begin_replay().unwrap();
+    assert!(matches!(producer.replay(&Replay::default(), |_| {}).await, Err(ReplayError::Begin(_))));
+}
+
+#[tokio::test]
+async fn a_rate_is_kept_to() {
+    let cluster = cluster().await;
+    let store = Arc::new(MemoryStore::default());
+    let producer = with_store(&cluster, store.clone());
+    fail(&cluster, &producer, &[("a", "1"), ("a", "2"), ("a", "3")]).await;
+    let began = Instant::now();
+    let report = replay(&producer, &Replay { rate: NonZeroU32::new(20), ..Replay::default() }).await;
+    assert_eq!(report.delivered, 3);
+    assert!(began.elapsed() >= Duration::from_millis(100), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn letters_go_to_the_topic_come_back_from_it_and_are_settled_there() {
+    let cluster = cluster().await;
+    let mut with_topic = config(&cluster);
+    with_topic.dlq_topic = "dead".to_owned();
+    let producer = KafkaProducer::build(with_topic).unwrap();
+    let refused = |cluster: &TestCluster| {
+        let rule = Rule::on(ApiKey::Produce).partition("t", 0).times(1);
+        cluster.inject(rule.then(Fault::Refuse(ErrorCode::InvalidRecord)));
+    };
+    for n in 0..3 {
+        refused(&cluster);
+        let value = n.to_string();
+        let record =
+            ProducerRecord { topic: "t", partition: Some(0), value: Some(value.as_bytes()), ..Default::default() };
+        producer.send(&record).await.unwrap().await.unwrap_err();
+    }
+    assert_eq!(cluster.records("dead").len(), 3);
+    let first = &cluster.records("dead")[0];
+    assert_eq!(first.header(headers::CONNECT_TOPIC), Some(&b"t"[..]));
+    assert_eq!(first.header(headers::CONNECT_EXCEPTION_CLASS_NAME), Some(&b"INVALID_RECORD"[..]));
+    producer.close(LONG).await;
+    let config = config(&cluster);
+    let topic = Arc::new(DeadLetterTopic::open(&config, "dead").unwrap());
+    let again = with_store(&cluster, topic.clone());
+    let report = replay(&again, &Replay { limit: Some(2), ..Replay::default() }).await;
+    assert_eq!((report.selected, report.delivered), (2, 2), "{report:?}");
+    again.close(LONG).await;
+    let reader = Arc::new(DeadLetterTopic::open(&config, "dead").unwrap());
+    let left = tokio::task::spawn_blocking(move || reader.scan(None, 9)).await.unwrap().unwrap();
+    assert_eq!((left.len(), values(&cluster, "t").len()), (1, 2));
+}
+
+#[tokio::test]
+async fn letters_go_again_unasked_when_the_cluster_is_healthy() {
+    let cluster = cluster().await;
+    let store = Arc::new(MemoryStore::default());
+    let mut letter = Letter::new("t", None, "broker not available", now());
+    (letter.outcome, letter.retriable) = (Outcome::NotWritten, true);
+    let mut poison = Letter::new("t", None, "invalid", now());
+    poison.outcome = Outcome::NotWritten;
+    store.append(&[letter, poison]).unwrap();
+    let mut config = config(&cluster);
+    (config.auto_replay, config.auto_replay_interval) = (true, Duration::from_millis(10));
+    let producer = KafkaProducer::builder().with_config(config).dead_letter_store(store.clone()).build().unwrap();
+    while store.len() > 1 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    producer.close(LONG).await;
+    assert_eq!((cluster.records("t").len(), store.len()), (1, 1));
+}
+
+fn now() -> kafka_courier::dlq::Timestamp {
+    kafka_courier::dlq::Timestamp::now()
+}
