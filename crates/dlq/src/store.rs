@@ -20,6 +20,12 @@ pub const SCAN_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Keeps dead letters.
 pub trait DeadLetterStore: Send + Sync + fmt::Debug {
+    /// Whether nobody but its holder can have letters in hand: whoever wrote here before is gone for certain. A check may end
+    /// the life of such a producer's id, to prove what it can no longer write.
+    fn is_exclusive(&self) -> bool {
+        false
+    }
+
     /// What it is called in messages: `memory`, or the file's path.
     fn name(&self) -> &str;
 

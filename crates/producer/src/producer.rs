@@ -145,7 +145,7 @@ impl KafkaProducer {
                 (letters.clone(), Some(letters.writer()))
             }
         };
-        let meter = Meter::begin(config.buffer_memory, letters.len());
+        let meter = writer.is_some().then(|| Meter::begin(config.buffer_memory, letters.len()));
         let callbacks = Callbacks { shared: shared.clone(), letters: writer, meter };
         let driver_config = DriverConfig {
             core: config.core(),

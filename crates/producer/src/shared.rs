@@ -143,7 +143,8 @@ pub(crate) struct Callbacks {
     pub(crate) shared: Arc<Shared>,
     /// Who keeps dead letters; without one a failure is told at once.
     pub(crate) letters: Option<Sender<Work>>,
-    pub(crate) meter: Meter,
+    /// Who measures; none for a producer within another.
+    pub(crate) meter: Option<Meter>,
 }
 
 /// The task has ended, or was taken away with its runtime: nothing more is accepted, and what is still open
@@ -188,7 +189,9 @@ impl Callbacks {
 
 impl Upcalls<Token> for Callbacks {
     fn settled(&mut self, settlement: Settlement<Token>) {
-        self.meter.settled(settlement.token.state().topic(), &settlement);
+        if let Some(meter) = &self.meter {
+            meter.settled(settlement.token.state().topic(), &settlement);
+        }
         if let Verdict::Failed(failure) = &settlement.verdict {
             let failure = failure.clone();
             return self.given_up(settlement, failure);
@@ -246,14 +249,18 @@ impl Upcalls<Token> for Callbacks {
     }
 
     fn counted(&mut self, counters: &Counters, requests_in_flight: usize) {
-        self.meter.counted(counters, requests_in_flight, self.shared.memory.used());
+        if let Some(meter) = &mut self.meter {
+            meter.counted(counters, requests_in_flight, self.shared.memory.used());
+        }
         self.shared.counts.sent.store(counters.records_delivered, Ordering::Relaxed);
         self.shared.counts.failed.store(counters.records_failed, Ordering::Relaxed);
         self.shared.counts.retried.store(counters.record_retries, Ordering::Relaxed);
     }
 
     fn observed(&mut self, observation: Observation<'_>) {
-        self.meter.observed(&observation);
+        if let Some(meter) = &mut self.meter {
+            meter.observed(&observation);
+        }
         if let Observation::Brokers(brokers) = observation {
             *self.shared.brokers.lock() = brokers.iter().map(BrokerStats::of).collect();
         }

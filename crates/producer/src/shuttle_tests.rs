@@ -16,7 +16,6 @@ use crate::delivery::{Delivery, Token};
 use crate::intake::{Intake, Refused};
 use crate::ledger::Ledger;
 use crate::memory::{Asker, Memory};
-use crate::metrics::Meter;
 use crate::shared::{Callbacks, Counts, Shared};
 use crate::sync::{Mutex, Ordering};
 use crate::topics::Topics;
@@ -127,7 +126,7 @@ fn intake() -> (Arc<Intake>, mpsc::UnboundedReceiver<Command<Token>>, Callbacks)
         letters_memory: Memory::new(1 << 20),
         brokers: Mutex::default(),
     });
-    let mut task = Callbacks { shared: shared.clone(), letters: None, meter: Meter::default() };
+    let mut task = Callbacks { shared: shared.clone(), letters: None, meter: None };
     task.topic_ready(TopicId(0), &"t".into(), &[true]);
     let (commands, received) = mpsc::unbounded_channel();
     (Arc::new(Intake { shared, commands, expedite: true }), received, task)

@@ -6,7 +6,10 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kafka_courier::dlq::{Bytes, DeadLetterStore, Letter, MemoryStore, Outcome, Selection};
+use kafka_courier::dlq::{
+    AppendError, Appended, BeginReplayError, Bytes, DeadLetterStore, Held, Letter, LetterId, MemoryStore, Outcome,
+    Position, ReplayGuard, Selection, StoreError, StoreStats,
+};
 use kafka_courier::{DeadLetterTopic, Doubtful, Header, KafkaProducer, ProducerRecord, Replay, ReplayError, headers};
 use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Record, Rule, TestCluster};
 use support::{LONG, config, record};
@@ -239,6 +242,128 @@ async fn letters_go_again_unasked_when_the_cluster_is_healthy() {
     assert_eq!((cluster.records("t").len(), store.len()), (1, 1));
 }
 
+/// A letter of a record that was written, its answer lost; and what is published after it.
+async fn in_doubt(cluster: &TestCluster, store: &Arc<MemoryStore>, fault: Fault) -> KafkaProducer {
+    let mut config = config(cluster);
+    (config.retry_max, config.request_timeout) = (0, Duration::from_millis(300));
+    let producer = KafkaProducer::builder().with_config(config).dead_letter_store(store.clone()).build().unwrap();
+    producer.send(&record("t", "k", "first")).await.unwrap().await.unwrap();
+    cluster.inject(Rule::on(ApiKey::Produce).times(1).then(fault));
+    producer.send(&record("t", "k", "doubtful")).await.unwrap().await.unwrap_err();
+    producer
+}
+
+fn verify() -> Replay {
+    Replay { doubtful: Doubtful::Verify { force: false }, ..Replay::default() }
+}
+
+#[tokio::test]
+async fn a_doubtful_record_that_is_in_the_log_is_found_and_not_sent() {
+    let cluster = cluster().await;
+    let store = Arc::new(MemoryStore::default());
+    let producer = in_doubt(&cluster, &store, Fault::ApplyThenSwallow).await;
+    let report = replay(&producer, &verify()).await;
+    assert_eq!((report.landed, report.delivered, store.len()), (1, 0, 0), "{report:?}");
+    assert_eq!(values(&cluster, "t"), ["first", "doubtful"]);
+}
+
+#[tokio::test]
+async fn a_doubtful_record_that_is_not_in_the_log_is_sent_once_something_later_proves_it() {
+    let cluster = cluster().await;
+    let store = Arc::new(MemoryStore::default());
+    let producer = in_doubt(&cluster, &store, Fault::Swallow).await;
+    let report = replay(&producer, &verify()).await;
+    assert_eq!((report.not_found, report.delivered, store.len()), (1, 0, 1), "{report:?}");
+    producer.send(&record("t", "k", "later")).await.unwrap().await.unwrap();
+    let report = replay(&producer, &verify()).await;
+    assert_eq!((report.not_found, report.delivered, store.len()), (0, 1, 0), "{report:?}");
+    assert_eq!(values(&cluster, "t"), ["first", "later", "doubtful"]);
+}
+
+/// A store that nobody else writes.
+#[derive(Debug)]
+struct Exclusive(MemoryStore);
+
+#[tokio::test]
+async fn a_letter_to_be_sent_anyway_is_the_proof_for_a_doubtful_one_of_a_producer_that_is_gone() {
+    let cluster = cluster().await;
+    let first = Arc::new(MemoryStore::default());
+    let gone = in_doubt(&cluster, &first, Fault::Swallow).await;
+    gone.close(LONG).await;
+    let store = Arc::new(Exclusive(MemoryStore::default()));
+    let mut letters: Vec<Letter> = first.scan(None, 9).unwrap().into_iter().map(|held| held.letter).collect();
+    let mut certain = Letter::new("t", Bytes::from_static(b"certain"), "why", now());
+    (certain.outcome, certain.partition, certain.key) =
+        (Outcome::NotWritten, letters[0].partition, letters[0].key.clone());
+    letters.push(certain);
+    store.append(&letters).unwrap();
+    let producer = with_store(&cluster, store.clone());
+    let report = replay(&producer, &verify()).await;
+    assert_eq!((report.selected, report.delivered, report.not_found, store.0.len()), (2, 2, 0, 0), "{report:?}");
+    assert_eq!(values(&cluster, "t"), ["first", "certain", "doubtful"]);
+}
+
+#[tokio::test]
+async fn after_an_interrupted_replay_what_was_written_is_found_and_the_rest_is_sent() {
+    let cluster = cluster().await;
+    let store = Arc::new(MemoryStore::default());
+    let first = with_store(&cluster, store.clone());
+    fail(&cluster, &first, &[("k", "1"), ("k", "2")]).await;
+    let letters = store.scan(None, 9).unwrap();
+    // Its process ended between the acknowledgement and the removal: the letters are back as it had marked them.
+    cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::ApplyThenSwallow));
+    let task = tokio::spawn({
+        let first = first.clone();
+        async move { first.replay(&Replay::default(), |_| {}).await }
+    });
+    while cluster.records("t").len() < 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    task.abort();
+    let _ = task.await;
+    let marked = store.scan(None, 9).unwrap();
+    assert!(marked.iter().all(|held| held.letter.outcome == Outcome::Unknown && held.letter.producer_id.is_some()));
+    let later = Arc::new(MemoryStore::default());
+    later.append(&marked.into_iter().map(|held| held.letter).collect::<Vec<_>>()).unwrap();
+    let second = with_store(&cluster, later.clone());
+    let report = replay(&second, &Replay::default()).await;
+    assert_eq!((report.landed, report.delivered, later.len()), (2, 0, 0), "{report:?}");
+    assert_eq!((values(&cluster, "t").len(), letters.len()), (2, 2));
+}
+
 fn now() -> kafka_courier::dlq::Timestamp {
     kafka_courier::dlq::Timestamp::now()
+}
+
+impl DeadLetterStore for Exclusive {
+    fn is_exclusive(&self) -> bool {
+        true
+    }
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+    fn append(&self, letters: &[Letter]) -> Result<Appended, AppendError> {
+        self.0.append(letters)
+    }
+    fn scan(&self, after: Option<Position>, limit: usize) -> Result<Vec<Held>, StoreError> {
+        self.0.scan(after, limit)
+    }
+    fn remove(&self, positions: &[Position]) -> Result<usize, StoreError> {
+        self.0.remove(positions)
+    }
+    fn update(&self, changed: &[Held]) -> Result<usize, StoreError> {
+        self.0.update(changed)
+    }
+    fn find(&self, ids: &[LetterId]) -> Result<Vec<Option<Position>>, StoreError> {
+        self.0.find(ids)
+    }
+    fn expire(&self) -> Result<usize, StoreError> {
+        self.0.expire()
+    }
+    fn stats(&self) -> Result<StoreStats, StoreError> {
+        self.0.stats()
+    }
+    fn begin_replay(&self) -> Result<ReplayGuard, BeginReplayError> {
+        self.0.begin_replay()
+    }
 }

@@ -1,12 +1,126 @@
-//! Looks for letters in the log.
-use super::ReplayError;
-use kafka_courier_dlq::Held;
-use kafka_courier_idempotent_sender::driver::LogClient;
-pub(super) enum Verdict {
-    Landed,
-    Absent,
-    NotFound(String),
+//! Looks for doubtful letters in the log, all of a store at once.
+//!
+//! Rules:
+//! - What was found, and what is proved to be absent, is so whatever comes later; of the rest nothing is claimed.
+//! - A fence is a letter of the replay's own that is certainly not in the log: it is sent all the same, only under another
+//!   stamp. Before it leaves, its letter says so in the store.
+//! - No producer that may live is fenced: not this one, and none in a store that others write too.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kafka_courier_batcher::{EncodedBatch, Header, Record};
+use kafka_courier_dlq::{Held, LetterId, Outcome, Timestamp};
+use kafka_courier_idempotent_sender::driver::DriverConfig;
+
+use super::plan;
+use super::run::{Store, update};
+use crate::shared::wall_clock_ms;
+use crate::verify::{Doubt, FenceLetter, FenceOutcome, FencePlace, Fences, Question, Verdict, Verifier};
+
+/// How long each question to the cluster may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What became of the letters that were looked for, and of those that served as fences.
+#[derive(Debug, Default)]
+pub(super) struct Checked {
+    pub(super) verdicts: HashMap<LetterId, Verdict>,
+    pub(super) fences: HashMap<LetterId, FenceOutcome>,
 }
-pub(super) async fn check(_log: &LogClient, doubts: &[Held]) -> Result<Vec<Verdict>, ReplayError> {
-    Ok(doubts.iter().map(|_| Verdict::NotFound("x".into())).collect())
+
+/// The question that a letter is. `None`: it never had a partition, so it never left.
+pub(super) fn question(held: &Held) -> Option<Question> {
+    let letter = &held.letter;
+    Some(Question {
+        topic: letter.topic.as_str().into(),
+        partition: letter.partition?,
+        doubt: Doubt {
+            letter_id: letter.id.to_string(),
+            event_id: letter.event_id.clone(),
+            topic_id: letter.topic_id.map(|id| *id.as_bytes()),
+            producer_id: letter.producer_id,
+            producer_epoch: letter.producer_epoch,
+            sequence: letter.sequence,
+            search_from: letter.search_from,
+        },
+    })
+}
+
+/// Letters that may serve as fences: one for each partition, certainly not in the log.
+pub(super) struct Candidates {
+    store: Store,
+    letters: HashMap<(String, i32), Vec<Held>>,
+    /// The producer that must not be fenced: this one.
+    living: Option<i64>,
+}
+
+impl Candidates {
+    pub(super) fn new(store: Store, living: Option<i64>) -> Self {
+        Self { store, letters: HashMap::new(), living }
+    }
+
+    /// A letter that is to be sent anyway.
+    pub(super) fn offer(&mut self, held: &Held) {
+        const KEPT: usize = 4;
+        let (letter, Some(partition)) = (&held.letter, held.letter.partition) else { return };
+        if letter.outcome == Outcome::NotWritten {
+            let kept = self.letters.entry((letter.topic.clone(), partition)).or_default();
+            if kept.len() < KEPT {
+                kept.push(held.clone());
+            }
+        }
+    }
+}
+
+impl Fences for Candidates {
+    async fn letter_for(&mut self, place: &FencePlace<'_>) -> Option<FenceLetter> {
+        if !self.store.is_exclusive() || self.living == Some(place.stamp.producer_id) {
+            return None;
+        }
+        let held = self.letters.get_mut(&(place.topic.to_owned(), place.partition))?.pop()?;
+        let mut marked = plan::in_hand(&held.letter, Timestamp::now(), Some(place.stamp.producer_id), None);
+        marked.producer_epoch = Some(place.stamp.epoch);
+        marked.sequence = Some(place.stamp.base_sequence);
+        let headers = plan::headers(&held.letter);
+        let headers: Vec<Header<'_>> =
+            headers.iter().map(|(key, value)| Header { key, value: value.as_deref() }).collect();
+        let record = Record {
+            key: held.letter.key.as_deref(),
+            value: held.letter.value.as_deref(),
+            headers: &headers,
+            timestamp: wall_clock_ms(),
+        };
+        let batch = EncodedBatch::single(&record).ok()?;
+        update(&self.store, vec![Held { position: held.position, letter: marked }]).await.ok()?;
+        Some(FenceLetter { letter_id: held.letter.id.to_string(), batch })
+    }
+}
+
+/// Looks for all of them.
+pub(super) async fn check(config: &DriverConfig, questions: Vec<Question>, fences: &mut Candidates) -> Checked {
+    if questions.is_empty() {
+        return Checked::default();
+    }
+    let verifier = Verifier::new(config, PATIENCE);
+    let findings = verifier.verify(questions, fences, |progress| {
+        tracing::debug!(
+            topic = progress.topic,
+            partition = progress.partition,
+            read = progress.read,
+            total = progress.total,
+            "looking for letters in the log"
+        );
+    });
+    let findings = findings.await;
+    let id = |text: &str| text.parse::<LetterId>().ok();
+    Checked {
+        verdicts: findings.answers.into_iter().filter_map(|a| Some((id(&a.letter_id)?, a.verdict))).collect(),
+        fences: findings.fences.into_iter().filter_map(|(letter, outcome)| Some((id(&letter)?, outcome))).collect(),
+    }
+}
+
+/// What a fence's letter says after it was not written.
+pub(super) fn not_written(why: &Arc<str>) -> String {
+    format!("it could not be sent again: {why}")
 }

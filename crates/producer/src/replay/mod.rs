@@ -108,9 +108,6 @@ pub enum ReplayError {
     /// A store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The log could not be read.
-    #[error("letters could not be looked for: {0}")]
-    Check(String),
     /// The producer was closed.
     #[error("the producer was closed during a replay")]
     Closed,

@@ -75,6 +75,13 @@ pub(crate) fn put_back(letter: &Letter, now: Timestamp, reason: String) -> Lette
     back
 }
 
+/// The letter, of which it is proved that it is not in the log.
+pub(crate) fn certain(mut letter: Letter) -> Letter {
+    letter.outcome = Outcome::NotWritten;
+    (letter.producer_id, letter.producer_epoch, letter.sequence) = (None, None, None);
+    letter
+}
+
 /// A record's headers.
 pub(crate) type Headers = Vec<(String, Option<Bytes>)>;
 

@@ -11,13 +11,15 @@ use kafka_courier_batcher::Header;
 use kafka_courier_dlq::{DeadLetterStore, Held, Letter, Position, StoreError, Timestamp};
 use kafka_courier_idempotent_sender::driver::{Command, LogClient};
 
+use super::check::{self, Candidates, Checked};
 use super::plan::{self, Decision};
-use super::{Doubtful, Replay, ReplayError, ReplayReport, check};
+use super::{Doubtful, Replay, ReplayError, ReplayReport};
 use crate::delivery::Delivery;
 use crate::error::PublishError;
 use crate::producer::KafkaProducer;
 use crate::record::ProducerRecord;
 use crate::sync::Ordering;
+use crate::verify::{FenceOutcome, Verdict};
 
 /// Letters of a page.
 const PAGE: usize = 500;
@@ -36,7 +38,8 @@ pub(super) async fn run(
     // What fails again, or newly, meanwhile has a later attempt: a replay has an end.
     replay.selection.until = Some(replay.selection.until.map_or(began, |until| until.min(began)));
     let log = LogClient::new(&producer.inner.reach);
-    let mut run = Run { producer, replay, log, report: ReplayReport::default(), progress, next_at: None };
+    let report = ReplayReport::default();
+    let mut run = Run { producer, replay, log, report, progress, next_at: None, checked: Checked::default() };
     for store in producer.dead_letters().stores() {
         let guard = {
             let store = store.clone();
@@ -57,24 +60,59 @@ struct Run<'a, P> {
     progress: P,
     /// When the next letter may be sent, where there is a rate.
     next_at: Option<Instant>,
+    /// What was found of the present store's doubtful letters.
+    checked: Checked,
 }
 
-type Store = Arc<dyn DeadLetterStore>;
+pub(super) type Store = Arc<dyn DeadLetterStore>;
 
 impl<P: FnMut(&ReplayReport) + Send> Run<'_, P> {
     async fn store(&mut self, store: &Store) -> Result<(), ReplayError> {
+        self.checked = Checked::default();
+        self.checked = self.look(store).await?;
         let mut after = None;
-        loop {
-            let reading = store.clone();
-            let page = blocking(move || reading.scan(after, PAGE)).await?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = Some(last.position);
-            let selected: Vec<Held> =
-                page.into_iter().filter(|held| self.replay.selection.matches(&held.letter)).collect();
+        while let Some((last, selected)) = self.selected(store, after).await? {
+            after = Some(last);
             if !selected.is_empty() && !self.page(store, selected).await? {
                 return Ok(());
             }
         }
+        Ok(())
+    }
+
+    /// The next letters that are selected, and the last position that was looked at.
+    async fn selected(
+        &self,
+        store: &Store,
+        after: Option<Position>,
+    ) -> Result<Option<(Position, Vec<Held>)>, ReplayError> {
+        let reading = store.clone();
+        let page = blocking(move || reading.scan(after, PAGE)).await?;
+        let Some(last) = page.last().map(|held| held.position) else { return Ok(None) };
+        // What was just sent as a fence bears the marks of that, and is still one of those that were selected.
+        let is_fence = |held: &Held| self.checked.fences.contains_key(&held.letter.id);
+        let selected = page.into_iter().filter(|held| self.replay.selection.matches(&held.letter) || is_fence(held));
+        Ok(Some((last, selected.collect())))
+    }
+
+    /// Looks for all doubtful letters of the store, before any is sent: the log is read once.
+    async fn look(&self, store: &Store) -> Result<Checked, ReplayError> {
+        let (mut questions, mut after) = (Vec::new(), None);
+        let mut fences = Candidates::new(store.clone(), self.producer.known_identity());
+        let mut left = self.replay.limit.unwrap_or(u64::MAX).saturating_sub(self.report.selected);
+        while let Some((last, mut selected)) = self.selected(store, after).await? {
+            after = Some(last);
+            selected.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+            left -= selected.len() as u64;
+            for held in selected {
+                match plan::decide(&held.letter, &self.replay) {
+                    Decision::Check => questions.extend(check::question(&held)),
+                    Decision::Send if !self.replay.dry_run => fences.offer(&held),
+                    Decision::Send | Decision::LeaveOut | Decision::TooOften => {}
+                }
+            }
+        }
+        Ok(check::check(&self.producer.inner.reach, questions, &mut fences).await)
     }
 
     /// Returns whether there may be more to do.
@@ -85,56 +123,77 @@ impl<P: FnMut(&ReplayReport) + Send> Run<'_, P> {
         }
         self.report.selected += selected.len() as u64;
         let more = !selected.is_empty();
-        let (mut send, doubts) = self.sort(selected);
-        if !doubts.is_empty() {
-            send.extend(self.look(store, doubts, &send).await?);
-            send.sort_by_key(|held| held.position);
-        }
+        let Sorted { send, gone, changed } = self.sort(selected);
         for held in &send {
             *self.report.by_topic.entry(held.letter.topic.clone()).or_default() += 1;
         }
-        if !self.replay.dry_run && !send.is_empty() {
-            self.send(store, send).await?;
+        if !self.replay.dry_run {
+            remove(store, gone).await?;
+            update(store, changed).await?;
+            if !send.is_empty() {
+                self.send(store, send).await?;
+            }
         }
         (self.progress)(&self.report);
         Ok(more)
     }
 
-    /// What is sent as it is, and what is looked for first.
-    fn sort(&mut self, selected: Vec<Held>) -> (Vec<Held>, Vec<Held>) {
-        let (mut send, mut doubts) = (Vec::new(), Vec::new());
+    /// What becomes of each letter of a page.
+    fn sort(&mut self, selected: Vec<Held>) -> Sorted {
+        let mut sorted = Sorted::default();
         for held in selected {
+            if let Some(outcome) = self.checked.fences.remove(&held.letter.id) {
+                self.was_fence(held, outcome, &mut sorted);
+                continue;
+            }
             match plan::decide(&held.letter, &self.replay) {
-                Decision::Send => send.push(held),
-                Decision::Check => doubts.push(held),
+                Decision::Send => sorted.send.push(held),
+                Decision::Check => self.was_looked_for(held, &mut sorted),
                 Decision::LeaveOut => self.report.left_out += 1,
                 Decision::TooOften => self.report.too_often += 1,
             }
         }
-        (send, doubts)
+        sorted
     }
 
-    /// Looks for letters in the log; returns those that are to be sent.
-    async fn look(&mut self, store: &Store, doubts: Vec<Held>, _safe: &[Held]) -> Result<Vec<Held>, ReplayError> {
+    fn was_looked_for(&mut self, held: Held, sorted: &mut Sorted) {
         let force = matches!(self.replay.doubtful, Doubtful::Verify { force: true });
-        let verdicts = check::check(&self.log, &doubts).await?;
-        let (mut send, mut landed) = (Vec::new(), Vec::new());
-        for (held, verdict) in doubts.into_iter().zip(verdicts) {
-            match verdict {
-                check::Verdict::Landed => landed.push(held.position),
-                check::Verdict::Absent => send.push(held),
-                check::Verdict::NotFound(_) if force => send.push(held),
-                check::Verdict::NotFound(why) => {
-                    self.report.not_found += 1;
-                    self.report.reason(why);
-                }
+        let why = match self.checked.verdicts.remove(&held.letter.id) {
+            Some(Verdict::Landed { offset }) => {
+                tracing::debug!(letter = %held.letter.id, offset, "a dead letter's record is in the log");
+                self.report.landed += 1;
+                return sorted.gone.push(held.position);
+            }
+            Some(Verdict::Absent) => return sorted.send.push(Held { letter: plan::certain(held.letter), ..held }),
+            Some(Verdict::NotFound { why }) => why.to_string(),
+            None => "it was not looked for".to_owned(),
+        };
+        if force {
+            return sorted.send.push(held);
+        }
+        self.report.not_found += 1;
+        self.report.reason(why);
+    }
+
+    /// A letter that has been sent as a fence already.
+    fn was_fence(&mut self, held: Held, outcome: FenceOutcome, sorted: &mut Sorted) {
+        *self.report.by_topic.entry(held.letter.topic.clone()).or_default() += 1;
+        match outcome {
+            FenceOutcome::Written { .. } => {
+                self.report.delivered += 1;
+                sorted.gone.push(held.position);
+            }
+            FenceOutcome::NotWritten(why) => {
+                self.report.failed += 1;
+                self.report.reason(why.to_string());
+                let letter = plan::certain(plan::put_back(&held.letter, Timestamp::now(), check::not_written(&why)));
+                sorted.changed.push(Held { letter, ..held });
+            }
+            FenceOutcome::Unknown(why) => {
+                self.report.failed += 1;
+                self.report.reason(why.to_string());
             }
         }
-        self.report.landed += landed.len() as u64;
-        if !self.replay.dry_run {
-            remove(store, landed).await?;
-        }
-        Ok(send)
     }
 
     /// Marks letters, sends their records, and removes those that were delivered.
@@ -231,15 +290,27 @@ impl<P: FnMut(&ReplayReport) + Send> Run<'_, P> {
     }
 }
 
+/// What becomes of a page's letters.
+#[derive(Default)]
+struct Sorted {
+    send: Vec<Held>,
+    /// Delivered, or found in the log.
+    gone: Vec<Position>,
+    changed: Vec<Held>,
+}
+
 impl KafkaProducer {
+    /// The producer id that new batches are stamped with, if there is one yet.
+    fn known_identity(&self) -> Option<i64> {
+        Some(self.inner.intake.shared.producer_id.load(Ordering::Relaxed)).filter(|id| *id >= 0)
+    }
+
     /// The producer id that new batches are stamped with, if it comes in time.
     async fn identity(&self, patience: Duration) -> Option<i64> {
-        let shared = &self.inner.intake.shared;
         let deadline = Instant::now() + patience;
         let mut pause = Duration::from_millis(1);
         loop {
-            let id = shared.producer_id.load(Ordering::Relaxed);
-            if id >= 0 {
+            if let Some(id) = self.known_identity() {
                 return Some(id);
             }
             if Instant::now() >= deadline {
@@ -260,7 +331,7 @@ async fn remove(store: &Store, positions: Vec<Position>) -> Result<(), ReplayErr
     blocking(move || store.remove(&positions)).await.map(|_| ())
 }
 
-async fn update(store: &Store, changed: Vec<Held>) -> Result<(), ReplayError> {
+pub(super) async fn update(store: &Store, changed: Vec<Held>) -> Result<(), ReplayError> {
     if changed.is_empty() {
         return Ok(());
     }
