@@ -1,7 +1,7 @@
 //! Dead letters: records that were given up, durable before anybody is told, truthful, and fit to be sent again.
 //!
 //! A [`Letter`] is such a record with its reason; its JSON is one line and keeps every byte. A [`DeadLetterStore`] keeps
-//! letters: [`MemoryStore`] in a bounded ring. A [`Selection`] picks letters. Everything here blocks and knows neither Kafka nor
+//! letters: [`MemoryStore`] in a bounded ring, [`FileStore`] on disk. A [`Selection`] picks letters. Everything here blocks and knows neither Kafka nor
 //! async: a producer calls it from a thread of its own.
 //!
 //! ```
@@ -20,15 +20,19 @@
 //! ```
 #![deny(missing_docs)]
 
+mod file;
 mod json;
 mod letter;
 mod limits;
 mod lost;
 mod memory;
+#[cfg(test)]
+mod model_tests;
 mod replay;
 mod selection;
 mod store;
 
+pub use file::{FileStore, FileStoreOptions, OpenError};
 pub use json::LetterError;
 pub use letter::{Header, Letter, LetterId, Outcome};
 pub use limits::{Limits, Overflow};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::letter::Letter;
+use crate::letter::LetterId;
 use crate::store::AppendError;
 
 /// What a store may hold. The default is no limit.
@@ -55,21 +55,19 @@ impl Totals {
 /// What stands against taking more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Excess {
-    /// The bytes of the one at `index` alone are over the limit.
-    TooLarge { index: usize, bytes: u64, limit: u64 },
+    /// This letter's bytes alone are over the limit.
+    TooLarge { id: LetterId, bytes: u64, limit: u64 },
     /// The store is full, and refuses.
     Full,
 }
 
 impl Excess {
-    /// The error for the caller who wanted to append `letters` to what is `held`.
-    pub(crate) fn explain(self, store: &str, held: Totals, letters: &[&Letter]) -> AppendError {
+    /// The error for the caller who wanted to append to what is `held`.
+    pub(crate) fn explain(self, store: &str, held: Totals) -> AppendError {
         let store = store.to_owned();
         match self {
-            Self::TooLarge { index, bytes, limit } if index < letters.len() => {
-                AppendError::TooLarge { store, id: letters[index].id, bytes, limit }
-            }
-            _ => AppendError::Full { store, letters: held.letters, bytes: held.bytes },
+            Self::TooLarge { id, bytes, limit } => AppendError::TooLarge { store, id, bytes, limit },
+            Self::Full => AppendError::Full { store, letters: held.letters, bytes: held.bytes },
         }
     }
 }
@@ -82,11 +80,15 @@ impl Limits {
     }
 
     /// Whether letters of these sizes may come to what is `held`; under [`Overflow::DropOldest`] the oldest go afterwards.
-    pub(crate) fn admit(&self, held: Totals, incoming: impl IntoIterator<Item = u64>) -> Result<(), Excess> {
+    pub(crate) fn admit(
+        &self,
+        held: Totals,
+        incoming: impl IntoIterator<Item = (LetterId, u64)>,
+    ) -> Result<(), Excess> {
         let mut total = held;
-        for (index, bytes) in incoming.into_iter().enumerate() {
+        for (id, bytes) in incoming {
             match self.max_bytes {
-                Some(limit) if bytes > limit => return Err(Excess::TooLarge { index, bytes, limit }),
+                Some(limit) if bytes > limit => return Err(Excess::TooLarge { id, bytes, limit }),
                 _ => total.add(bytes),
             }
         }
@@ -109,29 +111,36 @@ mod tests {
         Totals { letters, bytes }
     }
 
+    fn sizes<const N: usize>(bytes: [u64; N]) -> [(LetterId, u64); N] {
+        bytes.map(|bytes| (LetterId::from(uuid::Uuid::from_u128(bytes.into())), bytes))
+    }
+
     #[test]
     fn a_full_store_that_refuses_takes_none_of_several() {
         let limits = Limits { max_letters: Some(3), ..Limits::default() };
-        assert_eq!(limits.admit(totals(2, 0), [1]), Ok(()));
-        assert_eq!(limits.admit(totals(2, 0), [1, 1]), Err(Excess::Full));
+        assert_eq!(limits.admit(totals(2, 0), sizes([1])), Ok(()));
+        assert_eq!(limits.admit(totals(2, 0), sizes([1, 1])), Err(Excess::Full));
         let limits = Limits { max_bytes: Some(10), ..Limits::default() };
-        assert_eq!(limits.admit(totals(1, 5), [5]), Ok(()));
-        assert_eq!(limits.admit(totals(1, 5), [6]), Err(Excess::Full));
+        assert_eq!(limits.admit(totals(1, 5), sizes([5])), Ok(()));
+        assert_eq!(limits.admit(totals(1, 5), sizes([6])), Err(Excess::Full));
     }
 
     #[test]
     fn a_ring_takes_whatever_fits_alone() {
         let limits =
             Limits { max_letters: Some(1), max_bytes: Some(10), overflow: Overflow::DropOldest, max_age: None };
-        assert_eq!(limits.admit(totals(1, 10), [10, 10]), Ok(()));
-        assert_eq!(limits.admit(totals(0, 0), [1, 11]), Err(Excess::TooLarge { index: 1, bytes: 11, limit: 10 }));
+        assert_eq!(limits.admit(totals(1, 10), sizes([10, 10])), Ok(()));
+        assert_eq!(
+            limits.admit(totals(0, 0), sizes([1, 11])),
+            Err(Excess::TooLarge { id: sizes([11])[0].0, bytes: 11, limit: 10 })
+        );
     }
 
     #[test]
     fn a_store_over_a_limit_that_was_lowered_takes_nothing_gladly() {
         let limits = Limits { max_letters: Some(1), ..Limits::default() };
-        assert_eq!(limits.admit(totals(5, 0), []), Ok(()));
-        assert_eq!(limits.admit(totals(5, 0), [1]), Err(Excess::Full));
+        assert_eq!(limits.admit(totals(5, 0), sizes([])), Ok(()));
+        assert_eq!(limits.admit(totals(5, 0), sizes([1])), Err(Excess::Full));
     }
 
     #[test]

@@ -143,9 +143,9 @@ impl Ring {
         let mut ids = HashSet::new();
         let fresh: Vec<&Letter> =
             letters.iter().filter(|l| !self.by_id.contains_key(&l.id) && ids.insert(l.id)).collect();
-        if let Err(excess) = limits.admit(self.totals, fresh.iter().map(|letter| letter.memory_bytes())) {
+        if let Err(excess) = limits.admit(self.totals, fresh.iter().map(|letter| (letter.id, letter.memory_bytes()))) {
             self.stats.refused += letters.len() as u64;
-            return Err(excess.explain(store, self.totals, &fresh));
+            return Err(excess.explain(store, self.totals));
         }
         // A clock that is set back makes no letter older than one before it.
         let arrived = self.letters.values().next_back().map_or(now, |last| now.max(last.arrived));

@@ -1,0 +1,100 @@
+//! What stands in the file for a letter: version, time of arrival, checksum, JSON.
+//!
+//!     byte 0      version, 1
+//!     1 to 8      arrival, milliseconds since 1970-01-01 UTC, little-endian
+//!     9 to 12     CRC-32C of the position and everything else, little-endian
+//!     13 on       the letter's JSON
+//!
+//! - The database checks its pages only when it opens them after a crash; the checksum here is looked at on every read,
+//!   and counts the position, so that a letter is never taken for another.
+
+use jiff::Timestamp;
+
+use crate::letter::Letter;
+
+const VERSION: u8 = 1;
+const JSON: usize = 13;
+
+/// The bytes for a letter's JSON.
+pub(super) fn encode(position: u64, json: &[u8], arrived: Timestamp) -> Vec<u8> {
+    let mut entry = Vec::with_capacity(JSON + json.len());
+    entry.push(VERSION);
+    entry.extend(arrived.as_millisecond().to_le_bytes());
+    entry.extend([0; 4]);
+    entry.extend(json);
+    let sum = checksum(position, &entry);
+    entry[9..JSON].copy_from_slice(&sum.to_le_bytes());
+    entry
+}
+
+/// The entry's length for JSON of this length.
+pub(super) fn length(json: &[u8]) -> u64 {
+    (JSON + json.len()) as u64
+}
+
+/// The letter, and when it arrived.
+pub(super) fn decode(position: u64, entry: &[u8]) -> Result<(Letter, Timestamp), String> {
+    let arrived = arrived(entry)?;
+    let stored: [u8; 4] = entry[9..JSON].try_into().map_err(|_| "cut off".to_owned())?;
+    if checksum(position, entry) != u32::from_le_bytes(stored) {
+        return Err("its checksum does not match".into());
+    }
+    Ok((Letter::from_json(&entry[JSON..]).map_err(|error| error.to_string())?, arrived))
+}
+
+/// When it arrived, without looking at the letter.
+pub(super) fn arrived(entry: &[u8]) -> Result<Timestamp, String> {
+    match entry {
+        [] => Err("empty".into()),
+        [VERSION, rest @ ..] if entry.len() >= JSON => {
+            let bytes = rest[..8].try_into().map_err(|_| "cut off".to_owned())?;
+            Timestamp::from_millisecond(i64::from_le_bytes(bytes))
+                .map_err(|error| format!("its time of arrival: {error}"))
+        }
+        [VERSION, ..] => Err("cut off".into()),
+        [version, ..] => Err(format!("version {version} of a letter's entry; known is {VERSION}")),
+    }
+}
+
+fn checksum(position: u64, entry: &[u8]) -> u32 {
+    let sum = crc32c::crc32c(&position.to_le_bytes());
+    let sum = crc32c::crc32c_append(sum, &entry[..9]);
+    crc32c::crc32c_append(sum, &entry[JSON..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry() -> (Letter, Timestamp, Vec<u8>) {
+        let at: Timestamp = "2024-01-15T10:00:00.123Z".parse().unwrap();
+        let letter = Letter::new("t", bytes::Bytes::from_static(b"{}"), "why", at);
+        let entry = encode(7, &letter.to_json().unwrap(), at);
+        (letter, at, entry)
+    }
+
+    #[test]
+    fn an_entry_gives_its_letter_back() {
+        let (letter, at, entry) = entry();
+        assert_eq!(decode(7, &entry), Ok((letter, at)));
+    }
+
+    #[test]
+    fn no_changed_bit_goes_unnoticed() {
+        let (.., entry) = entry();
+        for bit in 0..entry.len() * 8 {
+            let mut changed = entry.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode(7, &changed).is_err(), "bit {bit}");
+        }
+        for length in 0..entry.len() {
+            assert!(decode(7, &entry[..length]).is_err(), "length {length}");
+        }
+    }
+
+    #[test]
+    fn an_entry_at_another_position_is_refused() {
+        let (.., entry) = entry();
+        assert_eq!(decode(8, &entry), Err("its checksum does not match".into()));
+    }
+}

@@ -1,0 +1,341 @@
+//! Letters in a file: an embedded database (redb), one process at a time.
+//!
+//! - A letter is on disk, synced, before `append` returns; all letters of one call are one commit.
+//! - A failure latches: nothing is tried until a pause is over, then the file is opened anew and the next write is the probe.
+//!   What an append that failed may have left in the file is taken out then: all or nothing.
+//! - What is held is known without looking at the file, also after a restart.
+
+mod entry;
+mod fault;
+mod latch;
+mod lock;
+mod medium;
+mod open;
+mod tables;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+
+use crate::letter::{Letter, LetterId};
+use crate::limits::Limits;
+use crate::lost;
+use crate::replay::{BeginReplayError, ReplayGuard, ReplaySlot};
+use crate::store::{AppendError, Appended, DeadLetterStore, Held, Position, StoreError, StoreStats};
+use fault::{Fault, guarded};
+use latch::Latch;
+use lock::LockFile;
+use medium::{DiskFile, Medium};
+pub use open::OpenError;
+use tables::{Append, Encoded, Gone, Holdings, Tables};
+
+/// Dead letters in a file.
+#[derive(Debug)]
+pub struct FileStore {
+    path: PathBuf,
+    name: String,
+    options: FileStoreOptions,
+    medium: Box<dyn Medium>,
+    state: Mutex<State>,
+    stats: Mutex<StoreStats>,
+    replay: ReplaySlot,
+    /// Dropped last: whoever takes the lock next finds the file closed.
+    _lock: Option<LockFile>,
+}
+
+/// How a file of dead letters is kept.
+#[derive(Clone, Debug)]
+pub struct FileStoreOptions {
+    /// How much it may hold. Bytes are those of the letters' JSON and 13 for each. By default there is no limit.
+    pub limits: Limits,
+    /// How long nothing is tried after a first failure. It doubles with each further one, up to 32 times this. By default a
+    /// second.
+    pub retry_pause: Duration,
+}
+
+impl Default for FileStoreOptions {
+    fn default() -> Self {
+        Self { limits: Limits::default(), retry_pause: Duration::from_secs(1) }
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// None after a failure, until it is opened anew.
+    tables: Option<Tables>,
+    latch: Option<Latch>,
+    /// Where the next letter goes. What a failed append left in the file stands there or behind.
+    next: u64,
+    /// Entries that are no letters, and were said so.
+    damaged: HashSet<Position>,
+}
+
+impl FileStore {
+    /// Opens the file at `path`, or makes it (mode 0600) and its folder (mode 0700).
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::open_with(path, FileStoreOptions::default())
+    }
+
+    /// As [`FileStore::open`], with options.
+    pub fn open_with(path: impl AsRef<Path>, options: FileStoreOptions) -> Result<Self, OpenError> {
+        let path = open::resolve(path.as_ref())?;
+        let lock = open::lock(&path)?;
+        let medium = Box::new(DiskFile::new(path.clone()));
+        Self::on(path, medium, Some(lock), options)
+    }
+
+    fn on(
+        path: PathBuf,
+        medium: Box<dyn Medium>,
+        lock: Option<LockFile>,
+        options: FileStoreOptions,
+    ) -> Result<Self, OpenError> {
+        let opened = guarded(|| {
+            let tables = Tables::new(medium.open()?)?;
+            let holdings = tables.holdings()?;
+            Ok((tables, holdings))
+        });
+        let (tables, holdings) = opened.map_err(|fault| OpenError::from_fault(&path, fault))?;
+        let store = Self {
+            name: path.display().to_string(),
+            path,
+            options,
+            medium,
+            state: Mutex::default(),
+            stats: Mutex::default(),
+            replay: ReplaySlot::default(),
+            _lock: lock,
+        };
+        let mut state = State { tables: Some(tables), ..State::default() };
+        store.now_holds(&mut state, holdings);
+        *store.state.lock() = state;
+        Ok(store)
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How many letters it holds.
+    pub fn len(&self) -> u64 {
+        self.stats.lock().letters
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(crate) fn append_at(&self, letters: &[Letter], now: Timestamp) -> Result<Appended, AppendError> {
+        let appended =
+            encode(letters).map_err(AppendError::from).and_then(|encoded| self.append_encoded(&encoded, now));
+        if appended.is_err() {
+            self.stats.lock().refused += letters.len() as u64;
+        }
+        appended
+    }
+
+    fn append_encoded(&self, letters: &[Encoded], now: Timestamp) -> Result<Appended, AppendError> {
+        let mut state = self.state.lock();
+        let append = self.write(&mut state, |tables| tables.append(letters, &self.options.limits, now))?;
+        let Append { taken, expired, dropped } = append;
+        drop(state);
+        self.went(&expired, &dropped);
+        match taken {
+            Ok(taken) => {
+                self.stats.lock().appended += taken;
+                let dropped = expired.len() + dropped.len();
+                Ok(Appended { taken, known: letters.len() as u64 - taken, dropped })
+            }
+            Err(excess) => {
+                let stats = self.stats.lock();
+                let held = crate::limits::Totals { letters: stats.letters, bytes: stats.bytes };
+                Err(excess.explain(&self.name, held))
+            }
+        }
+    }
+
+    pub(crate) fn expire_at(&self, now: Timestamp) -> Result<usize, StoreError> {
+        let expired = self.write(&mut self.state.lock(), |tables| tables.expire(&self.options.limits, now))?;
+        self.went(&expired, &Gone::default());
+        Ok(expired.len() as usize)
+    }
+
+    /// Counts and says what is gone for good.
+    fn went(&self, expired: &Gone, dropped: &Gone) {
+        let mut stats = self.stats.lock();
+        stats.expired += expired.len();
+        stats.dropped += dropped.len();
+        drop(stats);
+        lost::expired(&self.name, &expired.letters);
+        lost::dropped(&self.name, &dropped.letters);
+        for gone in expired.damaged.iter().chain(&dropped.damaged) {
+            let entry = String::from_utf8_lossy(&gone.entry);
+            let (store, position) = (&self.name, gone.position);
+            tracing::error!(store, position, reason = gone.reason, %entry, "a damaged dead letter was dropped");
+        }
+    }
+
+    /// Changes the file. Success ends a latch: it was the probe.
+    fn write<R>(
+        &self,
+        state: &mut State,
+        work: impl FnOnce(&Tables) -> Result<(R, Holdings), Fault>,
+    ) -> Result<R, StoreError> {
+        let (result, holdings) = self.with_tables(state, |tables| {
+            self.medium.intact()?;
+            work(tables)
+        })?;
+        self.now_holds(state, holdings);
+        if holdings.written && state.latch.take().is_some() {
+            self.stats.lock().latched = None;
+            tracing::info!(store = self.name, "dead letters can be written again");
+        }
+        Ok(result)
+    }
+
+    fn with_tables<R>(
+        &self,
+        state: &mut State,
+        work: impl FnOnce(&Tables) -> Result<R, Fault>,
+    ) -> Result<R, StoreError> {
+        let tables = match state.tables.take() {
+            Some(tables) => tables,
+            None => self.reopen(state)?,
+        };
+        let result = guarded(|| work(&tables));
+        match result {
+            Ok(result) => {
+                state.tables = Some(tables);
+                Ok(result)
+            }
+            Err(fault) => {
+                close(tables);
+                Err(self.fail(state, fault))
+            }
+        }
+    }
+
+    /// Opens the file anew after a failure, once the pause is over.
+    fn reopen(&self, state: &mut State) -> Result<Tables, StoreError> {
+        if let Some(latch) = state.latch.as_ref().filter(|latch| !latch.is_over()) {
+            return Err(latch.error(&self.path));
+        }
+        let opened = guarded(|| {
+            let tables = Tables::new(self.medium.open()?)?;
+            let ((), holdings) = tables.remove_from(state.next)?;
+            Ok((tables, holdings))
+        });
+        match opened {
+            Ok((tables, holdings)) => {
+                self.now_holds(state, holdings);
+                Ok(tables)
+            }
+            Err(fault) => Err(self.fail(state, fault)),
+        }
+    }
+
+    fn fail(&self, state: &mut State, fault: Fault) -> StoreError {
+        let latch = Latch::after(state.latch.take(), fault.to_string(), self.options.retry_pause);
+        let pause = latch.pause();
+        tracing::error!(store = self.name, reason = %fault, ?pause, "dead letters can't be kept in the file");
+        self.stats.lock().latched = Some(fault.to_string());
+        state.latch = Some(latch);
+        let path = self.path.clone();
+        match fault {
+            Fault::Io(error) => StoreError::Io { path, error: Arc::new(error) },
+            other => StoreError::Damaged { path, reason: other.to_string() },
+        }
+    }
+
+    fn now_holds(&self, state: &mut State, holdings: Holdings) {
+        state.next = holdings.next;
+        let mut stats = self.stats.lock();
+        (stats.letters, stats.bytes) = (holdings.totals.letters, holdings.totals.bytes);
+        stats.oldest = holdings.oldest;
+    }
+
+    fn say_damaged(&self, state: &mut State, damaged: Vec<(Position, String)>) {
+        for (position, reason) in damaged {
+            if state.damaged.insert(position) {
+                tracing::error!(store = self.name, %position, reason, "a dead letter is damaged and passed over");
+            }
+        }
+    }
+}
+
+/// The database writes when it is closed, and may give up on a damaged file; what counts is written by then.
+fn close(tables: Tables) {
+    let _ = guarded(|| {
+        drop(tables);
+        Ok(())
+    });
+}
+
+impl Drop for FileStore {
+    fn drop(&mut self) {
+        if let Some(tables) = self.state.get_mut().tables.take() {
+            close(tables);
+        }
+    }
+}
+
+fn encode<'l>(letters: impl IntoIterator<Item = &'l Letter>) -> Result<Vec<Encoded>, StoreError> {
+    let encoded = letters.into_iter().map(|letter| match letter.to_json() {
+        Ok(json) => Ok(Encoded { id: letter.id, json }),
+        Err(error) => Err(StoreError::Letter { id: letter.id, reason: error.to_string() }),
+    });
+    encoded.collect()
+}
+
+impl DeadLetterStore for FileStore {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn append(&self, letters: &[Letter]) -> Result<Appended, AppendError> {
+        self.append_at(letters, Timestamp::now())
+    }
+
+    fn scan(&self, after: Option<Position>, limit: usize) -> Result<Vec<Held>, StoreError> {
+        let mut state = self.state.lock();
+        let (page, damaged) = self.with_tables(&mut state, |tables| tables.scan(after, limit))?;
+        self.say_damaged(&mut state, damaged);
+        Ok(page)
+    }
+
+    fn remove(&self, positions: &[Position]) -> Result<usize, StoreError> {
+        let removed = self.write(&mut self.state.lock(), |tables| tables.remove(positions))?;
+        self.stats.lock().removed += removed as u64;
+        Ok(removed)
+    }
+
+    fn update(&self, changed: &[Held]) -> Result<usize, StoreError> {
+        let encoded = encode(changed.iter().map(|held| &held.letter))?;
+        let changed: Vec<_> = changed.iter().map(|held| held.position).zip(encoded).collect();
+        self.write(&mut self.state.lock(), |tables| tables.update(&changed))
+    }
+
+    fn find(&self, ids: &[LetterId]) -> Result<Vec<Option<Position>>, StoreError> {
+        self.with_tables(&mut self.state.lock(), |tables| tables.find(ids))
+    }
+
+    fn expire(&self) -> Result<usize, StoreError> {
+        self.expire_at(Timestamp::now())
+    }
+
+    fn stats(&self) -> Result<StoreStats, StoreError> {
+        Ok(self.stats.lock().clone())
+    }
+
+    fn begin_replay(&self) -> Result<ReplayGuard, BeginReplayError> {
+        self.replay.claim(&self.name)
+    }
+}

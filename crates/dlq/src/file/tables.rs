@@ -1,0 +1,348 @@
+//! Letters in redb's tables: every change is one durable commit, or nothing.
+//!
+//! - `letters`: position to entry. `letters_by_id`: id to position. `meta`: the format's version, the next position, and
+//!   the bytes of all entries, so that what is held is known at once after a restart.
+//! - Positions only grow, also after a restart.
+
+use std::collections::HashSet;
+use std::ops::Bound;
+
+use jiff::Timestamp;
+use redb::{
+    Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTransaction,
+};
+
+use super::entry;
+use super::fault::Fault;
+use crate::letter::{Letter, LetterId};
+use crate::limits::{Excess, Limits, Overflow, Totals};
+use crate::store::{Held, Position, SCAN_BYTES};
+
+/// The format of the file.
+pub(super) const FORMAT: u64 = 1;
+
+const LETTERS: TableDefinition<u64, &[u8]> = TableDefinition::new("letters");
+const BY_ID: TableDefinition<u128, u64> = TableDefinition::new("letters_by_id");
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+
+/// An open database with our tables.
+#[derive(Debug)]
+pub(super) struct Tables(Database);
+
+/// A letter, ready to be written.
+#[derive(Debug)]
+pub(super) struct Encoded {
+    pub(super) id: LetterId,
+    pub(super) json: Vec<u8>,
+}
+
+/// What is held after a change.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Holdings {
+    pub(super) totals: Totals,
+    pub(super) oldest: Option<Timestamp>,
+    /// Where the next letter goes.
+    pub(super) next: u64,
+    /// Whether there was anything to write.
+    pub(super) written: bool,
+}
+
+/// Letters that went, as far as they could be read.
+#[derive(Default, Debug)]
+pub(super) struct Gone {
+    pub(super) letters: Vec<Letter>,
+    pub(super) damaged: Vec<Damaged>,
+}
+
+/// An entry that is no letter.
+#[derive(Debug)]
+pub(super) struct Damaged {
+    pub(super) position: u64,
+    pub(super) reason: String,
+    pub(super) entry: Vec<u8>,
+}
+
+impl Gone {
+    pub(super) fn len(&self) -> u64 {
+        (self.letters.len() + self.damaged.len()) as u64
+    }
+}
+
+/// Letters, and where there is something else instead of one.
+pub(super) type Page = (Vec<Held>, Vec<(Position, String)>);
+
+/// What became of an append.
+#[derive(Debug)]
+pub(super) struct Append {
+    /// How many were new, or what stood against them.
+    pub(super) taken: Result<u64, Excess>,
+    pub(super) expired: Gone,
+    pub(super) dropped: Gone,
+}
+
+impl Tables {
+    /// Takes a database that is new, or ours.
+    pub(super) fn new(database: Database) -> Result<Self, Fault> {
+        let tables = Self(database);
+        match tables.format()? {
+            Some(FORMAT) => Ok(tables),
+            Some(other) => Err(Fault::Version(other)),
+            None => tables.write(|_| Ok(())).map(|_| tables),
+        }
+    }
+
+    /// The format's version; none in a database that has no tables at all.
+    fn format(&self) -> Result<Option<u64>, Fault> {
+        let read = self.0.begin_read()?;
+        match read.open_table(META) {
+            Ok(meta) => match meta.get("format")? {
+                Some(format) => Ok(Some(format.value())),
+                None => Err(Fault::Foreign),
+            },
+            Err(redb::TableError::TableDoesNotExist(_)) if read.list_tables()?.next().is_none() => Ok(None),
+            Err(redb::TableError::TableDoesNotExist(_)) => Err(Fault::Foreign),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What is held.
+    pub(super) fn holdings(&self) -> Result<Holdings, Fault> {
+        let read = self.0.begin_read()?;
+        let letters = read.open_table(LETTERS)?;
+        let meta = read.open_table(META)?;
+        let number = |name| Ok::<_, Fault>(meta.get(name)?.map_or(0, |number| number.value()));
+        let totals = Totals { letters: letters.len()?, bytes: number("bytes")? };
+        Ok(Holdings { totals, oldest: oldest(&letters)?, next: number("next_position")?, written: false })
+    }
+
+    /// All letters, or none. What is too old goes first, and stays gone if there is no room even so.
+    pub(super) fn append(
+        &self,
+        letters: &[Encoded],
+        limits: &Limits,
+        now: Timestamp,
+    ) -> Result<(Append, Holdings), Fault> {
+        self.write(|tables| {
+            let expired = tables.expire(limits, now)?;
+            let fresh = tables.fresh(letters)?;
+            let sizes = fresh.iter().map(|letter| (letter.id, entry::length(&letter.json)));
+            let taken = match limits.admit(tables.totals, sizes) {
+                Ok(()) => tables.insert(&fresh, now).map(Ok)?,
+                Err(excess) => Err(excess),
+            };
+            let dropped = tables.drop_excess(limits)?;
+            Ok(Append { taken, expired, dropped })
+        })
+    }
+
+    pub(super) fn expire(&self, limits: &Limits, now: Timestamp) -> Result<(Gone, Holdings), Fault> {
+        self.write(|tables| tables.expire(limits, now))
+    }
+
+    pub(super) fn remove(&self, positions: &[Position]) -> Result<(usize, Holdings), Fault> {
+        self.write(|tables| {
+            let mut removed = 0;
+            for position in positions {
+                removed += usize::from(tables.remove(position.0)?.is_some());
+            }
+            Ok(removed)
+        })
+    }
+
+    /// Removes whatever stands at this position or behind.
+    pub(super) fn remove_from(&self, position: u64) -> Result<((), Holdings), Fault> {
+        self.write(|tables| {
+            let positions = tables.letters.range(position..)?.map(|item| Ok(item?.0.value()));
+            for position in positions.collect::<Result<Vec<u64>, Fault>>()? {
+                tables.remove(position)?;
+            }
+            Ok(())
+        })
+    }
+
+    pub(super) fn update(&self, changed: &[(Position, Encoded)]) -> Result<(usize, Holdings), Fault> {
+        self.write(|tables| {
+            let mut updated = 0;
+            for (position, letter) in changed {
+                updated += usize::from(tables.replace(position.0, letter)?);
+            }
+            Ok(updated)
+        })
+    }
+
+    /// Where the letters of these ids are.
+    pub(super) fn find(&self, ids: &[LetterId]) -> Result<Vec<Option<Position>>, Fault> {
+        let by_id = self.0.begin_read()?.open_table(BY_ID)?;
+        ids.iter().map(|id| Ok(by_id.get(key(*id))?.map(|position| Position(position.value())))).collect()
+    }
+
+    /// A page of letters, and what between them is none, with the reason.
+    pub(super) fn scan(&self, after: Option<Position>, limit: usize) -> Result<Page, Fault> {
+        let letters = self.0.begin_read()?.open_table(LETTERS)?;
+        let from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.0));
+        let (mut page, mut damaged, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for item in letters.range::<u64>((from, Bound::Unbounded))? {
+            if page.len() >= limit || bytes >= SCAN_BYTES {
+                break;
+            }
+            let (position, entry) = item?;
+            let (position, entry) = (position.value(), entry.value());
+            match entry::decode(position, entry) {
+                Ok((letter, _)) => {
+                    bytes += entry.len() as u64;
+                    page.push(Held { position: Position(position), letter });
+                }
+                Err(reason) => damaged.push((Position(position), reason)),
+            }
+        }
+        Ok((page, damaged))
+    }
+
+    /// One durable commit of whatever `change` does; nothing of it if that fails. Nothing is written if nothing changed.
+    fn write<R>(&self, change: impl FnOnce(&mut Writing<'_>) -> Result<R, Fault>) -> Result<(R, Holdings), Fault> {
+        let transaction = self.0.begin_write()?;
+        let (result, holdings) = {
+            let mut tables = Writing::open(&transaction)?;
+            let result = change(&mut tables)?;
+            tables.save()?;
+            let oldest = oldest(&tables.letters)?;
+            let Writing { totals, next, changed: written, .. } = tables;
+            (result, Holdings { totals, oldest, next, written })
+        };
+        if holdings.written {
+            transaction.commit()?
+        } else {
+            transaction.abort()?
+        }
+        Ok((result, holdings))
+    }
+}
+
+/// The tables within a change.
+struct Writing<'a> {
+    letters: Table<'a, u64, &'static [u8]>,
+    by_id: Table<'a, u128, u64>,
+    meta: Table<'a, &'static str, u64>,
+    totals: Totals,
+    next: u64,
+    changed: bool,
+}
+
+impl<'a> Writing<'a> {
+    fn open(transaction: &'a WriteTransaction) -> Result<Self, Fault> {
+        let (letters, by_id) = (transaction.open_table(LETTERS)?, transaction.open_table(BY_ID)?);
+        let meta = transaction.open_table(META)?;
+        let number = |name| Ok::<_, Fault>(meta.get(name)?.map(|number| number.value()));
+        let totals = Totals { letters: letters.len()?, bytes: number("bytes")?.unwrap_or(0) };
+        let (next, changed) = (number("next_position")?.unwrap_or(0), number("format")?.is_none());
+        Ok(Self { letters, by_id, meta, totals, next, changed })
+    }
+
+    fn save(&mut self) -> Result<(), Fault> {
+        if self.changed {
+            self.meta.insert("format", FORMAT)?;
+            self.meta.insert("next_position", self.next)?;
+            self.meta.insert("bytes", self.totals.bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Those that are not here, each once.
+    fn fresh<'l>(&self, letters: &'l [Encoded]) -> Result<Vec<&'l Encoded>, Fault> {
+        let mut ids = HashSet::with_capacity(letters.len());
+        let mut fresh = Vec::with_capacity(letters.len());
+        for letter in letters {
+            if ids.insert(letter.id) && self.by_id.get(key(letter.id))?.is_none() {
+                fresh.push(letter);
+            }
+        }
+        Ok(fresh)
+    }
+
+    /// A clock that is set back makes no letter older than one before it.
+    fn arrival(&self, now: Timestamp) -> Result<Timestamp, Fault> {
+        let last = self.letters.last()?.and_then(|(_, entry)| entry::arrived(entry.value()).ok());
+        Ok(last.map_or(now, |last| last.max(now)))
+    }
+
+    fn insert(&mut self, letters: &[&Encoded], now: Timestamp) -> Result<u64, Fault> {
+        let arrived = self.arrival(now)?;
+        for letter in letters {
+            let entry = entry::encode(self.next, &letter.json, arrived);
+            self.letters.insert(self.next, entry.as_slice())?;
+            self.by_id.insert(key(letter.id), self.next)?;
+            self.totals.add(entry.len() as u64);
+            self.next += 1;
+            self.changed = true;
+        }
+        Ok(letters.len() as u64)
+    }
+
+    fn remove(&mut self, position: u64) -> Result<Option<Result<Letter, Damaged>>, Fault> {
+        let Some(removed) = self.letters.remove(position)? else { return Ok(None) };
+        let entry = removed.value();
+        self.totals.take(entry.len() as u64);
+        let letter = entry::decode(position, entry).map(|(letter, _)| letter);
+        let letter = letter.map_err(|reason| Damaged { position, reason, entry: entry.to_vec() });
+        drop(removed);
+        self.changed = true;
+        match &letter {
+            Ok(letter) => _ = self.by_id.remove(key(letter.id))?,
+            Err(_) => self.by_id.retain(|_, at| at != position)?,
+        }
+        Ok(Some(letter))
+    }
+
+    fn replace(&mut self, position: u64, new: &Encoded) -> Result<bool, Fault> {
+        let Some(old) = self.letters.get(position)? else { return Ok(false) };
+        let (old_len, decoded) = (old.value().len(), entry::decode(position, old.value()));
+        drop(old);
+        let Some((_, arrived)) = decoded.ok().filter(|(letter, _)| letter.id == new.id) else { return Ok(false) };
+        let entry = entry::encode(position, &new.json, arrived);
+        self.letters.insert(position, entry.as_slice())?;
+        self.totals.bytes = self.totals.bytes.saturating_sub(old_len as u64) + entry.len() as u64;
+        self.changed = true;
+        Ok(true)
+    }
+
+    fn expire(&mut self, limits: &Limits, now: Timestamp) -> Result<Gone, Fault> {
+        let Some(until) = limits.expired_at(now) else { return Ok(Gone::default()) };
+        // A damaged entry has no age: it goes with the one after it.
+        self.pop_while(|tables| Ok(oldest(&tables.letters)?.is_some_and(|arrived| arrived <= until)))
+    }
+
+    fn drop_excess(&mut self, limits: &Limits) -> Result<Gone, Fault> {
+        if limits.overflow == Overflow::Refuse {
+            return Ok(Gone::default());
+        }
+        self.pop_while(|tables| Ok(limits.exceeded(tables.totals)))
+    }
+
+    fn pop_while(&mut self, more: impl Fn(&Self) -> Result<bool, Fault>) -> Result<Gone, Fault> {
+        let mut gone = Gone::default();
+        while more(self)? {
+            let first = self.letters.first()?.map(|(position, _)| position.value());
+            let Some(first) = first else { break };
+            match self.remove(first)? {
+                Some(Ok(letter)) => gone.letters.push(letter),
+                Some(Err(damaged)) => gone.damaged.push(damaged),
+                None => break,
+            }
+        }
+        Ok(gone)
+    }
+}
+
+/// When the oldest letter that can be read arrived.
+fn oldest(letters: &impl ReadableTable<u64, &'static [u8]>) -> Result<Option<Timestamp>, Fault> {
+    for item in letters.iter()? {
+        if let Ok(arrived) = entry::arrived(item?.1.value()) {
+            return Ok(Some(arrived));
+        }
+    }
+    Ok(None)
+}
+
+fn key(id: LetterId) -> u128 {
+    id.as_uuid().as_u128()
+}

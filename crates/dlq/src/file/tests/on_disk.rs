@@ -1,0 +1,201 @@
+//! On a real disk: what it takes to open a file, and who else may.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use redb::{Database, TableDefinition};
+
+use super::{all, at, letter};
+use crate::file::{FileStore, FileStoreOptions, OpenError};
+use crate::limits::{Limits, Overflow};
+use crate::store::{AppendError, DeadLetterStore, Held, Position};
+
+fn open(path: &Path, limits: Limits) -> FileStore {
+    FileStore::open_with(path, FileStoreOptions { limits, retry_pause: Duration::ZERO }).unwrap()
+}
+
+#[test]
+fn letters_and_their_number_are_there_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("letters");
+    let letters = [letter("a", 10), letter("b", 100_000)];
+    let store = FileStore::open(&path).unwrap();
+    store.append_at(&letters, at(5)).unwrap();
+    let before = store.stats().unwrap();
+    drop(store);
+    let store = FileStore::open(&path).unwrap();
+    assert_eq!(all(&store), letters);
+    let after = store.stats().unwrap();
+    assert_eq!((after.letters, after.bytes, after.oldest), (2, before.bytes, Some(at(5))));
+}
+
+#[test]
+fn a_position_is_never_used_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("letters");
+    let store = FileStore::open(&path).unwrap();
+    store.append(&[letter("a", 10), letter("b", 10)]).unwrap();
+    assert_eq!(store.remove(&[Position(0), Position(1), Position(2)]).unwrap(), 2);
+    drop(store);
+    let store = FileStore::open(&path).unwrap();
+    store.append(&[letter("c", 10)]).unwrap();
+    assert_eq!(store.scan(None, 10).unwrap()[0].position, Position(2));
+}
+
+#[test]
+fn a_letter_is_changed_in_place_but_never_put_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FileStore::open(folder.path().join("letters")).unwrap();
+    store.append(&[letter("a", 10), letter("b", 10)]).unwrap();
+    let mut held = store.scan(None, 2).unwrap();
+    held[0].letter.replay_count = 7;
+    let other = Held { position: held[1].position, letter: letter("another id", 10) };
+    assert_eq!(store.update(&[held[0].clone(), other]).unwrap(), 1);
+    assert_eq!(store.scan(None, 2).unwrap(), held);
+    store.remove(&[held[0].position]).unwrap();
+    assert_eq!(store.update(&held).unwrap(), 1);
+    assert_eq!(store.scan(None, 2).unwrap(), held[1..]);
+    assert_eq!(store.find(&[held[0].letter.id, held[1].letter.id]).unwrap(), [None, Some(held[1].position)]);
+}
+
+#[test]
+fn limits_hold_and_what_goes_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let max_age = Some(Duration::from_secs(60));
+    let limits = Limits { max_letters: Some(3), max_age, overflow: Overflow::DropOldest, ..Limits::default() };
+    let path = folder.path().join("letters");
+    let store = open(&path, limits.clone());
+    let letters: Vec<_> = (0..5).map(|n| letter(n, 10)).collect();
+    assert_eq!(store.append_at(&letters, at(0)).unwrap().dropped, 2);
+    assert_eq!(all(&store), letters[2..]);
+    assert_eq!(store.append_at(&letters[..1], at(60)).unwrap().dropped, 3, "too old");
+    assert_eq!(store.expire_at(at(119)).unwrap(), 0);
+    assert_eq!(store.expire_at(at(120)).unwrap(), 1);
+    let stats = store.stats().unwrap();
+    assert_eq!((stats.letters, stats.bytes, stats.dropped, stats.expired), (0, 0, 2, 4));
+    drop(store);
+    let store = open(&path, Limits { overflow: Overflow::Refuse, ..limits });
+    store.append(&letters[..3]).unwrap();
+    let error = store.append(&letters[3..]).unwrap_err();
+    assert!(matches!(error, AppendError::Full { letters: 3, .. }), "{error}");
+}
+
+#[cfg(unix)]
+#[test]
+fn file_and_folder_are_their_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state/courier/letters");
+    let store = FileStore::open(&path).unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&path), 0o600);
+    assert_eq!(mode(&path.with_file_name("letters.lock")), 0o600);
+    assert_eq!(mode(path.parent().unwrap()), 0o700);
+    assert_eq!(store.path(), fs::canonicalize(&path).unwrap());
+}
+
+#[test]
+fn who_comes_second_is_told_who_was_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("letters");
+    let store = FileStore::open(&path).unwrap();
+    let error = FileStore::open(&path).unwrap_err();
+    let pid = std::process::id();
+    assert!(matches!(&error, OpenError::Held { pid: Some(held), service: None, .. } if *held == pid), "{error:?}");
+    assert!(error.to_string().contains(&format!("held by process {pid}")), "{error}");
+    drop(store);
+    FileStore::open(&path).unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn another_name_of_the_file_does_not_get_around_the_lock() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, link) = (folder.path().join("letters"), folder.path().join("link"));
+    let _store = FileStore::open(&path).unwrap();
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    assert!(matches!(FileStore::open(&link).unwrap_err(), OpenError::Held { pid: Some(_), .. }));
+    let hard = folder.path().join("hard");
+    fs::hard_link(&path, &hard).unwrap();
+    assert!(matches!(FileStore::open(&hard).unwrap_err(), OpenError::Held { pid: None, .. }));
+}
+
+#[test]
+fn what_is_no_file_of_letters_is_refused_and_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = folder.path().join("text");
+    fs::write(&text, "precious").unwrap();
+    assert!(matches!(FileStore::open(&text).unwrap_err(), OpenError::NotAStore { .. }));
+    assert_eq!(fs::read(&text).unwrap(), b"precious");
+    let foreign = folder.path().join("foreign");
+    let database = Database::create(&foreign).unwrap();
+    let write = database.begin_write().unwrap();
+    write.open_table(TableDefinition::<u64, u64>::new("numbers")).unwrap();
+    write.commit().unwrap();
+    drop(database);
+    assert!(matches!(FileStore::open(&foreign).unwrap_err(), OpenError::NotAStore { .. }));
+    let error = FileStore::open(folder.path()).unwrap_err();
+    assert!(matches!(error, OpenError::Folder { .. }), "{error}");
+}
+
+#[test]
+fn another_format_is_named_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("letters");
+    drop(FileStore::open(&path).unwrap());
+    let database = Database::create(&path).unwrap();
+    let write = database.begin_write().unwrap();
+    write.open_table(TableDefinition::<&str, u64>::new("meta")).unwrap().insert("format", 2).unwrap();
+    write.commit().unwrap();
+    drop(database);
+    let error = FileStore::open(&path).unwrap_err().to_string();
+    assert!(error.contains("has format 2, and this version reads 1"), "{error}");
+}
+
+#[test]
+fn an_empty_file_and_one_half_made_become_a_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("letters");
+    fs::write(&path, "").unwrap();
+    fs::write(path.with_file_name("letters.new"), "killed while it was made").unwrap();
+    let store = FileStore::open(&path).unwrap();
+    store.append(&[letter("a", 10)]).unwrap();
+    assert!(!path.with_file_name("letters.new").exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_taken_away_is_noticed_before_letters_go_into_nowhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("letters");
+    let store = open(&path, Limits::default());
+    store.append(&[letter("a", 10)]).unwrap();
+    fs::remove_file(&path).unwrap();
+    let error = store.append(&[letter("b", 10)]).unwrap_err();
+    assert!(error.to_string().contains("removed or replaced"), "{error}");
+    store.append(&[letter("c", 10)]).unwrap();
+    drop(store);
+    let reasons: Vec<_> = all(&FileStore::open(&path).unwrap()).into_iter().map(|l| l.failure_reason).collect();
+    assert_eq!(reasons, ["c"]);
+}
+
+#[test]
+fn a_damaged_letter_is_passed_over_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("letters");
+    let store = FileStore::open(&path).unwrap();
+    store.append(&[letter("a", 10), letter("b", 10), letter("c", 10)]).unwrap();
+    drop(store);
+    let database = Database::create(&path).unwrap();
+    let write = database.begin_write().unwrap();
+    write.open_table(TableDefinition::<u64, &[u8]>::new("letters")).unwrap().insert(1, &b"\x01rot"[..]).unwrap();
+    write.commit().unwrap();
+    drop(database);
+    let store = FileStore::open(&path).unwrap();
+    let reasons: Vec<_> = all(&store).into_iter().map(|letter| letter.failure_reason).collect();
+    assert_eq!(reasons, ["a", "c"]);
+    assert_eq!(store.len(), 3);
+    assert_eq!(store.remove(&[Position(1)]).unwrap(), 1);
+    assert_eq!(store.len(), 2);
+}
