@@ -26,6 +26,7 @@ struct State {
     cut_at: Option<u64>,
     fail_at: Option<u64>,
     full: bool,
+    uncached: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -69,6 +70,11 @@ impl Disk {
     /// Whether writing fails for want of space.
     pub(crate) fn set_full(&self, full: bool) {
         self.0.lock().full = full;
+    }
+
+    /// Every read is one of the disk: the database keeps no page in memory.
+    pub(crate) fn uncached() -> Arc<Self> {
+        Arc::new(Self(Mutex::new(State { uncached: true, ..State::default() })))
     }
 
     pub(crate) fn image(&self) -> Vec<u8> {
@@ -140,7 +146,11 @@ pub(crate) struct DiskMedium(pub(crate) Arc<Disk>);
 
 impl Medium for DiskMedium {
     fn open(&self) -> Result<Database, Fault> {
-        Ok(builder().create_with_backend(Backend(self.0.clone()))?)
+        let mut builder = builder();
+        if self.0.0.lock().uncached {
+            builder.set_cache_size(0);
+        }
+        Ok(builder.create_with_backend(Backend(self.0.clone()))?)
     }
 
     fn intact(&self) -> io::Result<()> {
