@@ -46,7 +46,7 @@ pub struct FileStore {
     stats: Mutex<StoreStats>,
     replay: ReplaySlot,
     /// Dropped last: whoever takes the lock next finds the file closed.
-    _lock: Option<LockFile>,
+    lock: Option<LockFile>,
 }
 
 /// How a file of dead letters is kept.
@@ -110,7 +110,7 @@ impl FileStore {
             state: Mutex::default(),
             stats: Mutex::default(),
             replay: ReplaySlot::default(),
-            _lock: lock,
+            lock,
         };
         let mut state = State { tables: Some(tables), ..State::default() };
         store.now_holds(&mut state, holdings);
@@ -296,6 +296,11 @@ fn encode<'l>(letters: impl IntoIterator<Item = &'l Letter>) -> Result<Vec<Encod
 }
 
 impl DeadLetterStore for FileStore {
+    /// Its lock says so: whoever held the file before has ended or let go of it.
+    fn is_exclusive(&self) -> bool {
+        self.lock.is_some()
+    }
+
     fn name(&self) -> &str {
         &self.name
     }

@@ -100,6 +100,7 @@ fn who_comes_second_is_told_who_was_first() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("letters");
     let store = FileStore::open(&path).unwrap();
+    assert!(store.is_exclusive());
     let error = FileStore::open(&path).unwrap_err();
     let pid = std::process::id();
     assert!(matches!(&error, OpenError::Held { pid: Some(held), service: None, .. } if *held == pid), "{error:?}");
