@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use kafka_courier_dlq::Letter;
 use kafka_courier_idempotent_sender::core::{BrokerView, Counters, Failure, Reason, Settlement, Verdict};
 use kafka_courier_idempotent_sender::driver::Observation;
 use metrics::{Unit, counter, gauge, histogram};
@@ -80,6 +81,10 @@ catalogue! {
         "Events given up, by Kafka's error name or what else stood in the way, and whether they may be in the log (unknown) or certainly are not (not_written).";
     RETRIES = "kafka_retry_attempts_total", Counter, Count, [], &[], "Events in batches that were sent again.";
     LETTERS = "kafka_dead_letter_queue_size", Gauge, Count, [], &[], "Dead letters held now.";
+    KEPT = "kafka_dlq_records_total", Counter, Count, ["store", "reason"], &[],
+        "Dead letters by what took them (topic, file, memory, custom; log where nothing did) and by Kafka's error name, none where no broker gave one.";
+    REPLAYED = "kafka_replay_records_total", Counter, Count, ["result"], &[],
+        "Dead letters that a replay has dealt with: delivered, landed (found in the log), failed, left_out, not_found, too_often.";
     SENT_BYTES = "kafka_message_bytes_total", Counter, Bytes, ["topic"], &[], "Bytes of acknowledged batches, as they were on the wire.";
     DELIVERY = "kafka_delivery_duration_seconds", Histogram, Seconds, ["topic"], SECONDS,
         "From the publishing of a batch's first event to the batch's acknowledgement.";
@@ -120,6 +125,21 @@ pub fn describe_metrics() {
 /// Dead letters held now.
 pub(crate) fn dead_letters(held: u64) {
     gauge!(LETTERS).set(held as f64);
+}
+
+/// Letters that a store took.
+pub(crate) fn letters_kept(store: &'static str, letters: &[Letter]) {
+    for letter in letters {
+        let reason = letter.error_code.clone().unwrap_or_else(|| "none".to_owned());
+        counter!(KEPT, "store" => store, "reason" => reason).increment(1);
+    }
+}
+
+/// Letters that a replay dealt with.
+pub(crate) fn replayed(result: &'static str, letters: u64) {
+    if letters > 0 {
+        counter!(REPLAYED, "result" => result).increment(letters);
+    }
 }
 
 /// Records what the sender's task tells.

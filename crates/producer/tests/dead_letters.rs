@@ -190,3 +190,57 @@ async fn a_letter_is_removed_when_a_later_acceptance_proves_that_its_record_is_i
     producer.close(LONG).await;
     assert_eq!(letters(&producer).await, []);
 }
+
+#[tokio::test]
+async fn letters_in_the_file_outlive_the_producer() {
+    let cluster = one().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state/letters.redb").to_str().unwrap().to_owned();
+    let build = || KafkaProducer::builder().with_config(config(&cluster)).dlq_file(path.clone()).build();
+    let producer = build().unwrap();
+    cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
+    producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap_err();
+    let held = build().unwrap_err().to_string();
+    assert!(held.contains("dlq_file") && held.contains(&std::process::id().to_string()), "{held}");
+    producer.close(LONG).await;
+    drop(producer);
+    let again = loop {
+        // The thread that keeps the letters lets the file go when everybody else has let the producer go.
+        match build() {
+            Ok(producer) => break producer,
+            Err(error) => assert!(error.to_string().contains("held"), "{error}"),
+        }
+        tokio::task::yield_now().await;
+    };
+    let kept = letters(&again).await;
+    assert_eq!((kept.len(), kept[0].value.as_deref(), again.dead_letters().len()), (1, Some(&b"v"[..]), 1));
+}
+
+#[tokio::test]
+async fn a_full_file_refuses_or_drops_the_oldest_as_it_was_told() {
+    for (overflow, expected) in [("refuse", ["b", "a"]), ("drop_oldest", ["b", ""])] {
+        let cluster = one().await;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("letters.redb").to_str().unwrap().to_owned();
+        let variables = [("KAFKA_DLQ_MAX_LETTERS", "1"), ("KAFKA_DLQ_OVERFLOW", overflow), ("KAFKA_DLQ_FILE", &path)];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let limits = kafka_courier::KafkaConfig::from_variables(variables).unwrap().0;
+        let mut config = config(&cluster);
+        (config.dlq_max_letters, config.dlq_overflow, config.dlq_file) =
+            (limits.dlq_max_letters, limits.dlq_overflow, limits.dlq_file);
+        let producer = KafkaProducer::build(config).unwrap();
+        for value in ["a", "b"] {
+            cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
+            producer.send(&record("t", "k", value)).await.unwrap().await.unwrap_err();
+        }
+        let mut values: Vec<String> = letters(&producer).await.iter().map(value_of).collect();
+        values.sort();
+        let mut expected: Vec<&str> = expected.into_iter().filter(|value| !value.is_empty()).collect();
+        expected.sort_unstable();
+        assert_eq!(values, expected, "{overflow}");
+    }
+}
+
+fn value_of(letter: &Letter) -> String {
+    String::from_utf8_lossy(letter.value.as_deref().unwrap_or_default()).into_owned()
+}

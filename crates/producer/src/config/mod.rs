@@ -24,6 +24,7 @@ pub use value::{Compression, Endpoint};
 
 pub(crate) use value::Value;
 
+use kafka_courier_dlq::Overflow;
 use kafka_courier_idempotent_sender::core::{Backoff, Config as CoreConfig};
 
 /// An option as the documentation lists it.
@@ -166,6 +167,16 @@ options! {
     topic_mapping: String = String::new();
     /// Dead letters that are kept in memory; beyond them the oldest goes, with an error line that holds it whole.
     dlq_buffer: usize = 1000;
+    /// A file for dead letters, made if there is none; one process at a time has it. None if it is empty.
+    dlq_file: String = String::new();
+    /// At most so many dead letters in the file; 0 for no limit.
+    dlq_max_letters: usize = 0;
+    /// At most so many bytes of dead letters in the file; 0 for no limit.
+    dlq_max_bytes: usize = 1 << 30;
+    /// Dead letters in the file that are older are dropped, each with an error line that holds it whole; 0s for never.
+    dlq_max_age: Duration = Duration::ZERO;
+    /// What a full file does: refuse (the letter goes to the next store) or drop_oldest (with an error line that holds it whole).
+    dlq_overflow: Overflow = Overflow::Refuse;
     /// A Kafka topic for dead letters, before any other store; none if it is empty. Letters of an absent cluster go to the next store.
     dlq_topic: String = String::new();
     /// Whether dead letters are sent again unasked, once the cluster is healthy: those that are certainly not in the log and whose cause passes.

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kafka_courier_dlq::Overflow;
 use kafka_courier_idempotent_sender::Secret;
 
 use super::duration;
@@ -184,6 +185,23 @@ pub enum Compression {
     /// Snappy.
     #[default]
     Snappy,
+}
+
+impl Value for Overflow {
+    fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "refuse" => Ok(Self::Refuse),
+            "drop_oldest" => Ok(Self::DropOldest),
+            _ => Err("it is refuse or drop_oldest".to_owned()),
+        }
+    }
+
+    fn write(&self) -> String {
+        match self {
+            Self::Refuse => "refuse".to_owned(),
+            Self::DropOldest => "drop_oldest".to_owned(),
+        }
+    }
 }
 
 impl Value for Compression {

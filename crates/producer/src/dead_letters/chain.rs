@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use kafka_courier_dlq::{AppendError, DeadLetterStore, Held, Letter, LetterId};
 
+use crate::metrics;
+
 /// Letters with a common cause.
 #[derive(Debug)]
 pub(crate) struct Group {
@@ -22,6 +24,7 @@ pub(crate) struct Group {
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) store: Arc<dyn DeadLetterStore>,
+    kind: &'static str,
     /// It is a topic of the very cluster whose absence may be the cause.
     in_cluster: bool,
     failing: AtomicBool,
@@ -30,8 +33,18 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn new(store: Arc<dyn DeadLetterStore>, in_cluster: bool) -> Self {
-        Self { store, in_cluster, failing: AtomicBool::new(false), kept: AtomicU64::new(0) }
+    /// A store of this process; `kind` is what metrics call it.
+    pub(crate) fn own(store: Arc<dyn DeadLetterStore>, kind: &'static str) -> Self {
+        Self::new(store, kind, false)
+    }
+
+    /// A topic of the cluster.
+    pub(crate) fn in_cluster(store: Arc<dyn DeadLetterStore>) -> Self {
+        Self::new(store, "topic", true)
+    }
+
+    fn new(store: Arc<dyn DeadLetterStore>, kind: &'static str, in_cluster: bool) -> Self {
+        Self { store, kind, in_cluster, failing: AtomicBool::new(false), kept: AtomicU64::new(0) }
     }
 
     /// Tries to keep the letters; returns those that it does not take.
@@ -43,6 +56,7 @@ impl Link {
                     if self.failing.swap(false, Ordering::Relaxed) {
                         tracing::info!(store = self.store.name(), "the dead-letter store takes letters again");
                     }
+                    metrics::letters_kept(self.kind, &letters);
                     self.kept.fetch_add(letters.len() as u64, Ordering::Relaxed);
                     return refused;
                 }
@@ -137,6 +151,7 @@ impl Chain {
     }
 
     fn log(&self, letters: &[Letter]) {
+        metrics::letters_kept("log", letters);
         self.logged.fetch_add(letters.len() as u64, Ordering::Relaxed);
         for letter in letters {
             let whole = serde_json::to_string(letter).unwrap_or_else(|_| format!("{letter:?}"));
@@ -184,7 +199,7 @@ mod tests {
     #[test]
     fn what_a_store_does_not_take_goes_to_the_next_and_at_last_to_the_log() {
         let (first, second) = (store(2), store(1));
-        let chain = Chain::new(vec![Link::new(first.clone(), false), Link::new(second.clone(), false)]);
+        let chain = Chain::new(vec![Link::own(first.clone(), "memory"), Link::own(second.clone(), "memory")]);
         for _ in 0..4 {
             chain.keep(group(&[letter(0)], false));
         }
@@ -194,7 +209,7 @@ mod tests {
     #[test]
     fn letters_of_an_absent_cluster_skip_the_topic() {
         let (topic, file) = (store(9), store(9));
-        let chain = Chain::new(vec![Link::new(topic.clone(), true), Link::new(file.clone(), false)]);
+        let chain = Chain::new(vec![Link::in_cluster(topic.clone()), Link::own(file.clone(), "memory")]);
         chain.keep(group(&[letter(0)], true));
         chain.keep(group(&[letter(0), letter(0)], false));
         assert_eq!((topic.len(), file.len()), (2, 1));
@@ -203,7 +218,7 @@ mod tests {
     #[test]
     fn a_letter_that_fails_again_is_put_in_its_own_place() {
         let file = store(9);
-        let chain = Chain::new(vec![Link::new(file.clone(), false)]);
+        let chain = Chain::new(vec![Link::own(file.clone(), "memory")]);
         let (a, b) = (letter(0), letter(0));
         chain.keep(group(&[a.clone(), b.clone()], false));
         let mut again = a.clone();
@@ -216,14 +231,14 @@ mod tests {
     #[test]
     fn a_letter_that_fails_again_and_is_held_nowhere_is_kept_as_a_new_one() {
         let file = store(9);
-        Chain::new(vec![Link::new(file.clone(), false)]).keep(group(&[letter(1)], false));
+        Chain::new(vec![Link::own(file.clone(), "memory")]).keep(group(&[letter(1)], false));
         assert_eq!(file.len(), 1);
     }
 
     #[test]
     fn letters_of_records_that_landed_are_removed_wherever_they_are() {
         let (first, second) = (store(1), store(9));
-        let chain = Chain::new(vec![Link::new(first.clone(), false), Link::new(second.clone(), false)]);
+        let chain = Chain::new(vec![Link::own(first.clone(), "memory"), Link::own(second.clone(), "memory")]);
         let letters = [letter(0), letter(0), letter(0)];
         letters.iter().for_each(|letter| chain.keep(group(std::slice::from_ref(letter), false)));
         assert_eq!(chain.landed(&[letters[0].id, letters[2].id]), 2);

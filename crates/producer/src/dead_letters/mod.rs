@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Sender, channel};
 
-use kafka_courier_dlq::{DeadLetterStore, Held, Letter, MemoryStore, Selection, StoreError, StoreStats};
+use kafka_courier_dlq::{
+    DeadLetterStore, FileStore, FileStoreOptions, Held, Letter, Limits, MemoryStore, Selection, StoreError, StoreStats,
+};
 use tokio::sync::oneshot;
 
 use crate::config::{ConfigErrors, KafkaConfig};
@@ -42,6 +44,17 @@ pub struct DeadLetterStats {
     pub stats: StoreStats,
 }
 
+fn file_options(config: &KafkaConfig) -> FileStoreOptions {
+    let at_most = |limit: usize| Some(limit as u64).filter(|limit| *limit > 0);
+    let limits = Limits {
+        max_letters: at_most(config.dlq_max_letters),
+        max_bytes: at_most(config.dlq_max_bytes),
+        max_age: Some(config.dlq_max_age).filter(|age| !age.is_zero()),
+        overflow: config.dlq_overflow,
+    };
+    FileStoreOptions { limits, ..FileStoreOptions::default() }
+}
+
 impl DeadLetters {
     /// Starts keeping letters, in `store` if there is one, else as the configuration says.
     pub(crate) fn start(
@@ -51,10 +64,15 @@ impl DeadLetters {
     ) -> Result<Self, ConfigErrors> {
         let mut links = Vec::new();
         if !config.dlq_topic.is_empty() {
-            links.push(Link::new(Arc::new(DeadLetterTopic::open(config, &config.dlq_topic)?), true));
+            links.push(Link::in_cluster(Arc::new(DeadLetterTopic::open(config, &config.dlq_topic)?)));
         }
-        links.extend(store.map(|store| Link::new(store, false)));
-        links.push(Link::new(Arc::new(MemoryStore::new(config.dlq_buffer as u64)), false));
+        links.extend(store.map(|store| Link::own(store, "custom")));
+        if !config.dlq_file.is_empty() {
+            let file = FileStore::open_with(&config.dlq_file, file_options(config))
+                .map_err(|error| ConfigErrors(vec![format!("dlq_file: {error}")]))?;
+            links.push(Link::own(Arc::new(file), "file"));
+        }
+        links.push(Link::own(Arc::new(MemoryStore::new(config.dlq_buffer as u64)), "memory"));
         let chain = Arc::new(Chain::new(links));
         let work = writer::start(chain.clone(), shared.clone()).map_err(|error| {
             ConfigErrors(vec![format!("the thread that keeps dead letters could not be started: {error}")])

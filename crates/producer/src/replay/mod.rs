@@ -89,6 +89,18 @@ pub struct ReplayReport {
 }
 
 impl ReplayReport {
+    /// How many letters came to which end.
+    fn results(&self) -> [(&'static str, u64); 6] {
+        [
+            ("delivered", self.delivered),
+            ("landed", self.landed),
+            ("failed", self.failed),
+            ("left_out", self.left_out),
+            ("not_found", self.not_found),
+            ("too_often", self.too_often),
+        ]
+    }
+
     /// Notes why a letter stays.
     fn reason(&mut self, reason: String) {
         const KEPT: usize = 20;

@@ -16,6 +16,7 @@ use super::plan::{self, Decision};
 use super::{Doubtful, Replay, ReplayError, ReplayReport};
 use crate::delivery::Delivery;
 use crate::error::PublishError;
+use crate::metrics;
 use crate::producer::KafkaProducer;
 use crate::record::ProducerRecord;
 use crate::sync::Ordering;
@@ -123,6 +124,7 @@ impl<P: FnMut(&ReplayReport) + Send> Run<'_, P> {
         }
         self.report.selected += selected.len() as u64;
         let more = !selected.is_empty();
+        let before = self.report.results();
         let Sorted { send, gone, changed } = self.sort(selected);
         for held in &send {
             *self.report.by_topic.entry(held.letter.topic.clone()).or_default() += 1;
@@ -133,6 +135,12 @@ impl<P: FnMut(&ReplayReport) + Send> Run<'_, P> {
             if !send.is_empty() {
                 self.send(store, send).await?;
             }
+        }
+        if !self.replay.dry_run {
+            for ((result, now), (_, was)) in self.report.results().into_iter().zip(before) {
+                metrics::replayed(result, now - was);
+            }
+            metrics::dead_letters(self.producer.dead_letters().len());
         }
         (self.progress)(&self.report);
         Ok(more)

@@ -111,7 +111,7 @@ impl DeadLetterTopic {
     /// with the configuration, or that there is no tokio runtime here.
     pub fn open(config: &KafkaConfig, topic: &str) -> Result<Self, ConfigErrors> {
         let mut own = config.clone();
-        own.dlq_topic = String::new();
+        (own.dlq_topic, own.dlq_file) = (String::new(), String::new());
         own.auto_replay = false;
         own.flush_timeout = own.flush_timeout.min(Duration::from_millis(5));
         own.delivery_timeout = DELIVERY.max(own.flush_timeout);
