@@ -10,6 +10,7 @@ use kafka_courier_idempotent_sender::Secret;
 
 use crate::config::{ConfigErrors, Endpoint, KafkaConfig, Value, shown};
 use crate::producer::{ConnectError, KafkaProducer, Letters};
+use crate::trace::TraceContextSource;
 
 /// Builds a [`KafkaProducer`]: a method for each option, named as the option is, beginning with the defaults.
 ///
@@ -31,7 +32,14 @@ use crate::producer::{ConnectError, KafkaProducer, Letters};
 pub struct Builder {
     pub(crate) config: KafkaConfig,
     pub(crate) problems: Vec<String>,
-    store: Option<Arc<dyn DeadLetterStore>>,
+    extras: Extras,
+}
+
+/// What no text can say.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Extras {
+    pub(crate) letters: Letters,
+    pub(crate) trace: Option<TraceContextSource>,
 }
 
 impl Builder {
@@ -43,7 +51,13 @@ impl Builder {
 
     /// Keeps dead letters in a store of one's own, before any other.
     pub fn dead_letter_store(mut self, store: Arc<dyn DeadLetterStore>) -> Self {
-        self.store = Some(store);
+        self.extras.letters = Letters::Kept(Some(store));
+        self
+    }
+
+    /// Has records carry the trace context of the spans that they come from.
+    pub fn trace_context(mut self, source: TraceContextSource) -> Self {
+        self.extras.trace = Some(source);
         self
     }
 
@@ -52,24 +66,24 @@ impl Builder {
         self.take().map(|(config, _)| config)
     }
 
-    fn take(self) -> Result<(KafkaConfig, Option<Arc<dyn DeadLetterStore>>), ConfigErrors> {
+    fn take(self) -> Result<(KafkaConfig, Extras), ConfigErrors> {
         let mut problems = self.problems;
         if let Err(ConfigErrors(more)) = self.config.validate() {
             problems.extend(more);
         }
-        if problems.is_empty() { Ok((self.config, self.store)) } else { Err(ConfigErrors(problems)) }
+        if problems.is_empty() { Ok((self.config, self.extras)) } else { Err(ConfigErrors(problems)) }
     }
 
     /// As [`KafkaProducer::build`], with these settings.
     pub fn build(self) -> Result<KafkaProducer, ConfigErrors> {
-        let (config, store) = self.take()?;
-        KafkaProducer::build_with(config, Letters::Kept(store))
+        let (config, extras) = self.take()?;
+        KafkaProducer::build_with(config, extras)
     }
 
     /// As [`KafkaProducer::connect`], with these settings.
     pub async fn connect(self) -> Result<KafkaProducer, ConnectError> {
-        let (config, store) = self.take()?;
-        KafkaProducer::connect_with(config, Letters::Kept(store)).await
+        let (config, extras) = self.take()?;
+        KafkaProducer::connect_with(config, extras).await
     }
 
     /// Takes a setting, or notes what is wrong with it.

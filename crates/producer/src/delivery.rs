@@ -12,10 +12,12 @@ use std::task::{Context, Poll, Waker};
 use crate::error::DeliveryError;
 use crate::ledger::Ledger;
 use crate::sync::Mutex;
+use crate::trace;
 use kafka_courier_dlq::LetterId;
 use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, PartitionId, Reason, RecordSet, Verdict};
 use kafka_courier_idempotent_sender::driver::Command;
 use tokio::sync::mpsc::WeakUnboundedSender;
+use tracing::Span;
 
 /// Where a delivered event is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -58,6 +60,8 @@ struct Inner {
     wakers: Vec<Waker>,
     /// How the sender learns that somebody waits; there as long as the batch is open and nobody does.
     hurry: Option<Hurry>,
+    /// The batch's `send` span, until its last verdict.
+    span: Option<Span>,
 }
 
 /// Tells the sender of a batch that somebody waits for it. It does not keep the sender waiting for more to come.
@@ -118,7 +122,9 @@ impl Drop for Owner {
 impl Token {
     /// The token of a new batch, entered in the ledger.
     pub(crate) fn new(topic: Arc<str>, partition: i32, ledger: &Arc<Ledger>) -> Self {
-        let state = Arc::new(BatchState { topic, partition, number: ledger.enter(), inner: Mutex::default() });
+        let span = Some(trace::send_span(&topic, partition)).filter(|span| !span.is_disabled());
+        let inner = Inner { span, ..Inner::default() };
+        let state = Arc::new(BatchState { topic, partition, number: ledger.enter(), inner: Mutex::new(inner) });
         Self(Arc::new(Owner { state, ledger: ledger.clone() }))
     }
 
@@ -132,6 +138,15 @@ impl BatchState {
         &self.topic
     }
 
+    /// The batch holds the event of this `create` span.
+    pub(crate) fn follows(&self, created: &Span) {
+        if !created.is_disabled()
+            && let Some(span) = &self.inner.lock().span
+        {
+            span.follows_from(created);
+        }
+    }
+
     /// Says how to tell the sender that somebody waits.
     pub(crate) fn opened(&self, hurry: Hurry) {
         self.inner.lock().hurry = Some(hurry);
@@ -142,6 +157,9 @@ impl BatchState {
         let mut inner = self.inner.lock();
         inner.total = Some(total);
         inner.hurry = None;
+        if let Some(span) = &inner.span {
+            span.record("messaging.batch.message_count", total);
+        }
     }
 
     /// Notes that the sender has decided on some records, whose verdict is told later. Returns whether those were the
@@ -168,11 +186,16 @@ impl BatchState {
             inner.decided += records.len();
         }
         inner.settled += records.len();
+        if let Some(span) = &inner.span {
+            trace::note_verdict(span, &records, &verdict);
+        }
         inner.verdicts.push((records, verdict));
         let decided = decide && Some(inner.decided) == inner.total;
         let settled = Some(inner.settled) == inner.total;
+        let ended = inner.span.take_if(|_| settled);
         let wakers = std::mem::take(&mut inner.wakers);
         drop(inner);
+        drop(ended);
         wakers.into_iter().for_each(Waker::wake);
         Ended { decided, settled }
     }
@@ -207,7 +230,9 @@ impl BatchState {
             search_from: None,
         }));
         let wakers = std::mem::take(&mut inner.wakers);
+        let ended = inner.span.take();
         drop(inner);
+        drop(ended);
         wakers.into_iter().for_each(Waker::wake);
         Abandoned { undecided, unsettled: true }
     }
@@ -259,6 +284,11 @@ pub struct Delivery {
 impl Delivery {
     pub(crate) fn new(state: Arc<BatchState>, index: u32, timestamp: i64) -> Self {
         Self { state, index, timestamp }
+    }
+
+    /// Its event is the one of this `create` span.
+    pub(crate) fn follows(&self, created: &Span) {
+        self.state.follows(created);
     }
 
     /// Lets it go: the event is delivered, or given up, all the same.

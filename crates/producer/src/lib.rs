@@ -26,6 +26,7 @@ mod shuttle_tests;
 mod stats;
 mod sync;
 mod topics;
+mod trace;
 pub mod verify;
 
 pub use builder::{Builder, Setting};
@@ -46,3 +47,4 @@ pub use producer::{CloseReport, ConnectError, HealthError, KafkaProducer};
 pub use record::ProducerRecord;
 pub use replay::{Doubtful, Replay, ReplayError, ReplayReport};
 pub use stats::{BrokerStats, Stats};
+pub use trace::TraceContextSource;

@@ -182,7 +182,7 @@ impl Meter {
             }
             Verdict::Failed(failure) => {
                 let labels =
-                    [("topic", topic()), ("error", error(failure)), ("outcome", failure.outcome.as_str().into())];
+                    [("topic", topic()), ("error", error_name(failure)), ("outcome", failure.outcome.as_str().into())];
                 counter!(FAILED, &labels).increment(settlement.records.len().into());
             }
         }
@@ -237,7 +237,7 @@ impl Meter {
 }
 
 /// Kafka's name of the error, or what else stood in the way.
-fn error(failure: &Failure) -> Arc<str> {
+pub(crate) fn error_name(failure: &Failure) -> Arc<str> {
     match &failure.reason {
         Reason::Broker { code, .. } => code.name().into(),
         Reason::NoAnswer(_) => "no_answer".into(),

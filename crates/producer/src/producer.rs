@@ -13,7 +13,7 @@ use kafka_courier_idempotent_sender::driver::{Command, DriverConfig, driver};
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
-use crate::builder::Builder;
+use crate::builder::{Builder, Extras};
 use crate::config::{Compression, ConfigErrors, KafkaConfig};
 use crate::dead_letters::DeadLetters;
 use crate::intake::Intake;
@@ -23,6 +23,7 @@ use crate::shared::{Callbacks, Counts, Shared};
 use crate::stats::Stats;
 use crate::sync::{Mutex, Ordering};
 use crate::topics::Topics;
+use crate::trace::Tracer;
 use crate::verify::Verifier;
 
 /// Publishes events to Kafka.
@@ -40,6 +41,7 @@ pub(crate) struct Inner {
     /// For those who need connections of their own.
     pub(crate) reach: DriverConfig,
     pub(crate) finished: watch::Receiver<bool>,
+    pub(crate) tracer: Tracer,
 }
 
 /// What is done with what fails for good.
@@ -95,12 +97,12 @@ impl KafkaProducer {
     ///
     /// Cancel safety: nothing was published, so nothing is lost.
     pub async fn connect(config: KafkaConfig) -> Result<Self, ConnectError> {
-        Self::connect_with(config, Letters::default()).await
+        Self::connect_with(config, Extras::default()).await
     }
 
-    pub(crate) async fn connect_with(config: KafkaConfig, letters: Letters) -> Result<Self, ConnectError> {
+    pub(crate) async fn connect_with(config: KafkaConfig, extras: Extras) -> Result<Self, ConnectError> {
         let timeout = config.metadata_timeout;
-        let producer = Self::build_with(config, letters)?;
+        let producer = Self::build_with(config, extras)?;
         producer.health_check(timeout).await?;
         Ok(producer)
     }
@@ -108,10 +110,10 @@ impl KafkaProducer {
     /// Checks the configuration and starts the sender's task on the current tokio runtime. Never waits for
     /// Kafka. Errors: everything that is wrong with the configuration, or that there is no tokio runtime here.
     pub fn build(config: KafkaConfig) -> Result<Self, ConfigErrors> {
-        Self::build_with(config, Letters::default())
+        Self::build_with(config, Extras::default())
     }
 
-    pub(crate) fn build_with(config: KafkaConfig, letters: Letters) -> Result<Self, ConfigErrors> {
+    pub(crate) fn build_with(config: KafkaConfig, extras: Extras) -> Result<Self, ConfigErrors> {
         config.validate()?;
         let runtime = Handle::try_current().map_err(|_| {
             ConfigErrors(vec![
@@ -138,7 +140,7 @@ impl KafkaProducer {
             letters_memory: Memory::new(config.buffer_memory / 4),
             brokers: Mutex::default(),
         });
-        let (letters, writer) = match letters {
+        let (letters, writer) = match extras.letters {
             Letters::None => (DeadLetters::none(), None),
             Letters::Kept(store) => {
                 let letters = DeadLetters::start(&config, store, &shared)?;
@@ -164,7 +166,15 @@ impl KafkaProducer {
         });
         let intake = Intake { shared, commands, expedite: config.expedite };
         let max_block = config.max_block;
-        let inner = Inner { intake, mapping, max_block, letters, reach: driver_config, finished };
+        let inner = Inner {
+            intake,
+            mapping,
+            max_block,
+            letters,
+            reach: driver_config,
+            finished,
+            tracer: Tracer { source: extras.trace },
+        };
         let producer = Self { inner: Arc::new(inner) };
         if config.auto_replay {
             producer.replay_unasked(&config);

@@ -22,6 +22,7 @@ use crate::record::ProducerRecord;
 use crate::shared::wall_clock_ms;
 use crate::sync::Ordering;
 use crate::topics::{Standing, Topic};
+use crate::trace::{Created, TRACEPARENT, TRACESTATE};
 
 /// How often a topic that could not be had is asked for again; who publishes to it meanwhile is told at once, and
 /// does not hold up its other events.
@@ -82,7 +83,9 @@ impl KafkaProducer {
     /// Fails as [`try_publish`](Self::try_publish).
     pub fn try_publish_to(&self, topic: &str, event: &dyn Event) -> Result<Delivery, PublishError> {
         let topic = self.topic(topic)?;
-        self.at_once(&topic, || self.offer_event(&topic, event))
+        let created = self.inner.tracer.event(&topic.name, event);
+        let offered = self.at_once(&topic, || self.offer_event(&topic, event, &created));
+        offered.map(|delivery| created.delivered(delivery))
     }
 
     /// Publishes events in their order, each to its type's topic. One verdict for each, in the same order, comes of the
@@ -111,11 +114,13 @@ impl KafkaProducer {
     /// Waits, fails and may be cancelled as [`publish`](Self::publish).
     pub async fn send(&self, record: &ProducerRecord<'_>) -> Result<Delivery, PublishError> {
         let topic = self.topic(record.topic)?;
-        let raw = raw(record);
+        let created = self.inner.tracer.record(&topic.name, record.headers, record.value.is_none());
+        let headers = created.headers(record.headers);
+        let raw = raw(record, &headers);
         let mut deadline = None;
         loop {
             match self.inner.intake.offer(&topic, record.partition, &raw) {
-                Ok(delivery) => return Ok(delivery),
+                Ok(delivery) => return Ok(created.delivered(delivery)),
                 Err(refused) => self.wait(&topic, refused, self.inner.max_block, &mut deadline).await?,
             }
         }
@@ -126,8 +131,11 @@ impl KafkaProducer {
     /// Fails as [`try_publish`](Self::try_publish).
     pub fn try_send(&self, record: &ProducerRecord<'_>) -> Result<Delivery, PublishError> {
         let topic = self.topic(record.topic)?;
-        let raw = raw(record);
-        self.at_once(&topic, || self.inner.intake.offer(&topic, record.partition, &raw))
+        let created = self.inner.tracer.record(&topic.name, record.headers, record.value.is_none());
+        let headers = created.headers(record.headers);
+        let raw = raw(record, &headers);
+        let offered = self.at_once(&topic, || self.inner.intake.offer(&topic, record.partition, &raw));
+        offered.map(|delivery| created.delivered(delivery))
     }
 
     async fn publish_within(
@@ -137,8 +145,9 @@ impl KafkaProducer {
         max_block: Duration,
     ) -> Result<Delivery, PublishError> {
         let topic = self.topic(topic)?;
-        let refused = match self.offer_event(&topic, event) {
-            Ok(delivery) => return Ok(delivery),
+        let created = self.inner.tracer.event(&topic.name, event);
+        let refused = match self.offer_event(&topic, event, &created) {
+            Ok(delivery) => return Ok(created.delivered(delivery)),
             Err(refused) => refused,
         };
         let mut deadline = None;
@@ -147,8 +156,8 @@ impl KafkaProducer {
         let mut json = Vec::new();
         event.encode_into(&mut json)?;
         loop {
-            match with_record(event, &json, |record| self.inner.intake.offer(&topic, None, record)) {
-                Ok(delivery) => return Ok(delivery),
+            match with_record(event, &json, &created, |record| self.inner.intake.offer(&topic, None, record)) {
+                Ok(delivery) => return Ok(created.delivered(delivery)),
                 Err(refused) => self.wait(&topic, refused, max_block, &mut deadline).await?,
             }
         }
@@ -180,11 +189,11 @@ impl KafkaProducer {
     }
 
     /// The fast way: encodes into this thread's scratch buffer and takes the record from there.
-    fn offer_event(&self, topic: &Topic, event: &dyn Event) -> Result<Delivery, Refused> {
+    fn offer_event(&self, topic: &Topic, event: &dyn Event, created: &Created) -> Result<Delivery, Refused> {
         let mut scratch = SCRATCH.take();
         scratch.clear();
         event.encode_into(&mut scratch).map_err(|error| Refused::Error(error.into()))?;
-        let offered = with_record(event, &scratch, |record| self.inner.intake.offer(topic, None, record));
+        let offered = with_record(event, &scratch, created, |record| self.inner.intake.offer(topic, None, record));
         if scratch.capacity() <= SCRATCH_KEPT {
             SCRATCH.set(scratch);
         }
@@ -272,17 +281,12 @@ impl KafkaProducer {
     }
 }
 
-fn raw<'a>(record: &ProducerRecord<'a>) -> Record<'a> {
-    Record {
-        key: record.key,
-        value: record.value,
-        headers: record.headers,
-        timestamp: record.timestamp.unwrap_or_else(wall_clock_ms),
-    }
+fn raw<'a>(record: &ProducerRecord<'a>, headers: &'a [Header<'a>]) -> Record<'a> {
+    Record { key: record.key, value: record.value, headers, timestamp: record.timestamp.unwrap_or_else(wall_clock_ms) }
 }
 
 /// Calls `take` with the event as a record.
-fn with_record<R>(event: &dyn Event, json: &[u8], take: impl FnOnce(&Record<'_>) -> R) -> R {
+fn with_record<R>(event: &dyn Event, json: &[u8], created: &Created, take: impl FnOnce(&Record<'_>) -> R) -> R {
     let mut id = [0; EventId::UUID_LEN];
     let id = event.id().as_str(&mut id);
     let key = event.key();
@@ -290,9 +294,9 @@ fn with_record<R>(event: &dyn Event, json: &[u8], take: impl FnOnce(&Record<'_>)
     headers[1] = Header { key: headers::EVENT_TYPE, value: Some(event.event_type().as_bytes()) };
     let mut count = 2;
     let correlation = event.correlation_id().map(|id| (headers::CORRELATION_ID, id));
-    let trace = event.trace();
-    let parent = trace.map(|trace| ("traceparent", trace.traceparent()));
-    let state = trace.and_then(|trace| trace.tracestate()).map(|state| ("tracestate", state));
+    let trace = event.trace().or(created.context.as_ref());
+    let parent = trace.map(|trace| (TRACEPARENT, trace.traceparent()));
+    let state = trace.and_then(|trace| trace.tracestate()).map(|state| (TRACESTATE, state));
     for (key, value) in [correlation, parent, state].into_iter().flatten() {
         headers[count] = Header { key, value: Some(value.as_bytes()) };
         count += 1;

@@ -115,7 +115,8 @@ impl Writer {
                 let ids = letters.iter().map(|(index, letter)| (*index, letter.id));
                 failed.token.state().keep_letters(ids);
             }
-            let letters = letters.into_iter().map(|(_, letter)| letter).collect();
+            let letters: Vec<Letter> = letters.into_iter().map(|(_, letter)| letter).collect();
+            letters.iter().for_each(explain);
             Group { letters, cluster_absent: is_absence(&failed.failure.reason) }
         });
         self.chain.keep(groups.collect());
@@ -139,6 +140,19 @@ impl Writer {
             "records with dead letters are in the log after all"
         );
     }
+}
+
+/// One line for each event that was given up, by which it is found again wherever its correlation id is known.
+fn explain(letter: &Letter) {
+    tracing::debug!(
+        dead_letter = %letter.id,
+        event_id = letter.event_id,
+        event_type = letter.event_type,
+        correlation_id = letter.correlation_id,
+        topic = letter.topic,
+        reason = letter.failure_reason,
+        "an event was given up and is a dead letter now"
+    );
 }
 
 impl Failed {

@@ -25,6 +25,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use self::record::Entry;
 use self::task::{Ask, Outgoing, Page, Place, Task};
+use crate::builder::Extras;
 use crate::config::{ConfigErrors, KafkaConfig};
 use crate::producer::{KafkaProducer, Letters};
 
@@ -117,7 +118,7 @@ impl DeadLetterTopic {
         own.delivery_timeout = DELIVERY.max(own.flush_timeout);
         own.metadata_timeout = own.metadata_timeout.min(DELIVERY);
         own.max_block = own.max_block.min(DELIVERY);
-        let producer = KafkaProducer::build_with(own, Letters::None)?;
+        let producer = KafkaProducer::build_with(own, Extras { letters: Letters::None, ..Extras::default() })?;
         let log = LogClient::new(&producer.inner.reach);
         let (asks, received) = unbounded_channel();
         let name: Arc<str> = topic.into();

@@ -1,0 +1,180 @@
+//! Spans by OpenTelemetry's messaging conventions, and the trace context that records carry.
+//!
+//! Rules:
+//! - Where nobody listens a span costs a look at an atomic; nothing is recorded per event unless `create` spans are wanted.
+//! - A context that an event or record brings with it is passed on as it is, and then has no `create` span.
+//! - One `send` span per batch, from its first event to its last verdict; it follows from its events' `create` spans.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use kafka_courier_batcher::Header;
+use kafka_courier_event_model::{Event, EventId, TraceContext};
+use kafka_courier_idempotent_sender::core::{RecordSet, Verdict};
+use tracing::field::Empty;
+use tracing::{Level, Span};
+
+use crate::delivery::Delivery;
+
+/// The header of W3C's trace context that says where a record came from.
+pub(crate) const TRACEPARENT: &str = "traceparent";
+/// Its companion, for what vendors add.
+pub(crate) const TRACESTATE: &str = "tracestate";
+
+/// Tells the trace context of a span, so that records carry it: what joins `tracing` to a tracing system.
+///
+/// With the crates `opentelemetry` and `tracing-opentelemetry`:
+///
+/// ```ignore
+/// let source = TraceContextSource::new(|span| {
+///     let context = span.context(); // OpenTelemetrySpanExt
+///     let context = context.span().span_context().clone();
+///     let parent = format!("00-{}-{}-{:02x}", context.trace_id(), context.span_id(), context.trace_flags());
+///     TraceContext::new(&parent, Some(&context.trace_state().header())).ok()
+/// });
+/// let producer = KafkaProducer::builder().trace_context(source).build()?;
+/// ```
+#[derive(Clone)]
+pub struct TraceContextSource(Arc<ContextOf>);
+
+type ContextOf = dyn Fn(&Span) -> Option<TraceContext> + Send + Sync;
+
+impl TraceContextSource {
+    /// Asks this function for each event that brings no context. The span is the event's `create` span, or the current
+    /// one where `create` spans are not recorded.
+    pub fn new(context_of: impl Fn(&Span) -> Option<TraceContext> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(context_of))
+    }
+}
+
+impl fmt::Debug for TraceContextSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TraceContextSource")
+    }
+}
+
+/// What tracing has to do with one event: its `create` span, and the context that it does not bring itself.
+#[derive(Debug)]
+pub(crate) struct Created {
+    pub(crate) span: Span,
+    pub(crate) context: Option<TraceContext>,
+}
+
+impl Created {
+    /// Tells the batch that took it.
+    pub(crate) fn delivered(&self, delivery: Delivery) -> Delivery {
+        delivery.follows(&self.span);
+        delivery
+    }
+
+    /// A record's headers, with the context that it does not bring itself.
+    pub(crate) fn headers<'a>(&'a self, own: &'a [Header<'a>]) -> Cow<'a, [Header<'a>]> {
+        let Some(context) = &self.context else { return Cow::Borrowed(own) };
+        let parent = Header { key: TRACEPARENT, value: Some(context.traceparent().as_bytes()) };
+        let state = context.tracestate().map(|state| Header { key: TRACESTATE, value: Some(state.as_bytes()) });
+        Cow::Owned(own.iter().copied().chain([parent]).chain(state).collect())
+    }
+}
+
+/// Makes spans, and finds contexts.
+#[derive(Debug, Default)]
+pub(crate) struct Tracer {
+    pub(crate) source: Option<TraceContextSource>,
+}
+
+impl Tracer {
+    /// For an event that is about to be published.
+    pub(crate) fn event(&self, topic: &str, event: &dyn Event) -> Created {
+        if event.trace().is_some() {
+            return Created { span: Span::none(), context: None };
+        }
+        let span = create_span(topic);
+        if !span.is_disabled() {
+            let mut id = [0; EventId::UUID_LEN];
+            span.record("messaging.message.id", event.id().as_str(&mut id));
+            if let Some(correlation) = event.correlation_id() {
+                span.record("messaging.message.conversation_id", correlation);
+            }
+        }
+        self.with_context(span)
+    }
+
+    /// For a record that is about to be sent.
+    pub(crate) fn record(&self, topic: &str, headers: &[Header<'_>], is_tombstone: bool) -> Created {
+        if headers.iter().any(|header| header.key == TRACEPARENT) {
+            return Created { span: Span::none(), context: None };
+        }
+        let span = create_span(topic);
+        if is_tombstone {
+            span.record("messaging.kafka.message.tombstone", true);
+        }
+        self.with_context(span)
+    }
+
+    fn with_context(&self, span: Span) -> Created {
+        let of = |source: &TraceContextSource| match span.is_disabled() {
+            true => (source.0)(&Span::current()),
+            false => (source.0)(&span),
+        };
+        Created { context: self.source.as_ref().and_then(of), span }
+    }
+}
+
+fn create_span(topic: &str) -> Span {
+    tracing::span!(
+        target: "kafka_courier::create",
+        Level::DEBUG,
+        "create",
+        otel.name = format_args!("create {topic}"),
+        otel.kind = "producer",
+        messaging.system = "kafka",
+        messaging.operation.name = "create",
+        messaging.operation.r#type = "create",
+        messaging.destination.name = topic,
+        messaging.message.id = Empty,
+        messaging.message.conversation_id = Empty,
+        messaging.kafka.message.tombstone = Empty,
+    )
+}
+
+/// The span of a batch's sending.
+pub(crate) fn send_span(topic: &str, partition: i32) -> Span {
+    tracing::span!(
+        target: "kafka_courier::send",
+        parent: None,
+        Level::INFO,
+        "send",
+        otel.name = format_args!("send {topic}"),
+        otel.kind = "client",
+        otel.status_code = Empty,
+        messaging.system = "kafka",
+        messaging.operation.name = "send",
+        messaging.operation.r#type = "send",
+        messaging.destination.name = topic,
+        messaging.destination.partition.id = format_args!("{partition}"),
+        messaging.batch.message_count = Empty,
+        messaging.kafka.offset = Empty,
+        error.r#type = Empty,
+    )
+}
+
+/// Notes a verdict on a batch's span.
+pub(crate) fn note_verdict(span: &Span, records: &RecordSet, verdict: &Verdict) {
+    if span.is_disabled() {
+        return;
+    }
+    match verdict {
+        Verdict::Delivered { base_offset: Some(offset), .. } => {
+            // Of the whole batch, where it went in one piece.
+            if matches!(records, RecordSet::Range(range) if range.start == 0) {
+                span.record("messaging.kafka.offset", offset);
+            }
+        }
+        Verdict::Delivered { base_offset: None, .. } => {}
+        Verdict::Failed(failure) => {
+            span.record("error.type", &*crate::metrics::error_name(failure));
+            span.record("otel.status_code", "ERROR");
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! What each option does, seen from outside: where no other test shows it already.
+//!
+//! Elsewhere: flush_timeout and expedite in `publishing`, buffer_memory and max_block in `bounds`, delivery_timeout and
+//! request_timeout in `outages`, metadata_timeout in `lifetime`, those of dead letters and of security in their own.
+#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+mod support;
+
+use std::time::{Duration, Instant};
+
+use kafka_courier::events::{EventBuilder, SystemAlert};
+use kafka_courier::{Compression, KafkaConfig, KafkaProducer};
+use kafka_courier_test_broker::{ApiKey, Batch, ErrorCode, Fault, Gate, Rule, TestCluster};
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+use support::{LONG, config, record};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpListener;
+
+/// The batches that so many records of 1000 bytes make.
+async fn batches_of(count: usize, change: impl FnOnce(&mut KafkaConfig)) -> Vec<Batch> {
+    let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
+    let mut config = config(&cluster);
+    config.flush_timeout = LONG;
+    change(&mut config);
+    let producer = KafkaProducer::build(config).unwrap();
+    let value = "x".repeat(1000);
+    for _ in 0..count {
+        producer.send(&record("t", "k", &value)).await.unwrap().detach();
+    }
+    assert!(producer.flush(LONG).await);
+    cluster.batches("t")
+}
+
+#[tokio::test]
+async fn brokers_are_asked_one_after_the_other_until_one_answers() {
+    let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let mut config = config(&cluster);
+    let live = std::mem::take(&mut config.brokers);
+    config.brokers = [vec![nobody.to_string().parse().unwrap()], live].concat();
+    KafkaProducer::build(config).unwrap().send(&record("t", "k", "v")).await.unwrap().await.unwrap();
+}
+
+#[tokio::test]
+async fn client_id_is_what_the_broker_is_told() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let brokers = listener.local_addr().unwrap().to_string();
+    let producer = KafkaProducer::builder().brokers(brokers).client_id("a-name").build().unwrap();
+    let probe = tokio::spawn(async move { producer.health_check(LONG).await });
+    let (mut connection, _) = listener.accept().await.unwrap();
+    let mut request = vec![0; 4 + 8 + 2 + 6];
+    connection.read_exact(&mut request).await.unwrap();
+    assert_eq!(&request[12..], b"\x00\x06a-name");
+    probe.abort();
+}
+
+#[tokio::test]
+async fn connect_timeout_bounds_the_wait_for_a_broker_that_says_nothing() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let brokers = listener.local_addr().unwrap().to_string();
+    let producer = KafkaProducer::builder().brokers(brokers).connect_timeout("50ms").build().unwrap();
+    let error = producer.health_check(LONG).await.unwrap_err().to_string();
+    assert!(error.contains("50ms"), "{error}");
+}
+
+#[tokio::test]
+async fn retry_max_is_how_many_errors_of_the_write_itself_a_batch_survives() {
+    let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
+    for retry_max in [0, 2] {
+        cluster.clear_faults();
+        cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::Refuse(ErrorCode::RequestTimedOut)));
+        let mut config = config(&cluster);
+        config.retry_max = retry_max;
+        let producer = KafkaProducer::build(config).unwrap();
+        let error = producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap_err();
+        assert_eq!(error.attempts(), retry_max + 1, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn retry_backoff_is_waited_for_between_tries() {
+    let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
+    cluster.inject(Rule::on(ApiKey::Produce).times(3).then(Fault::Refuse(ErrorCode::RequestTimedOut)));
+    let mut config = config(&cluster);
+    (config.retry_backoff, config.retry_backoff_max) = (Duration::from_millis(40), Duration::from_millis(160));
+    let producer = KafkaProducer::build(config).unwrap();
+    let began = Instant::now();
+    producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap();
+    // At least half of 40, 80 and 160 ms.
+    assert!(began.elapsed() >= Duration::from_millis(140), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn flush_messages_fills_a_batch() {
+    let counts = |batches: Vec<Batch>| batches.iter().map(|batch| batch.record_count).collect::<Vec<_>>();
+    assert_eq!(counts(batches_of(10, |config| config.flush_messages = 4).await), [4, 4, 2]);
+    assert_eq!(counts(batches_of(10, |config| config.flush_messages = 1).await), [1; 10]);
+}
+
+#[tokio::test]
+async fn flush_bytes_fills_a_batch() {
+    let batches = batches_of(10, |config| {
+        config.flush_bytes = 4500;
+        config.compression = Compression::None;
+    });
+    let sizes: Vec<_> = batches.await.iter().map(|batch| (batch.record_count, batch.size_bytes <= 4500)).collect();
+    assert_eq!(sizes, [(4, true), (4, true), (2, true)]);
+}
+
+#[tokio::test]
+async fn compression_is_snappy_or_none() {
+    let snappy = batches_of(10, |_| {}).await;
+    let plain = batches_of(10, |config| config.compression = Compression::None).await;
+    assert_eq!((snappy[0].codec, plain[0].codec), (2, 0));
+    assert!(snappy[0].size_bytes * 5 < plain[0].size_bytes);
+}
+
+#[tokio::test]
+async fn metadata_max_age_has_metadata_refreshed_unasked() {
+    let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
+    let mut config = config(&cluster);
+    config.metadata_max_age = Duration::from_millis(5);
+    let producer = KafkaProducer::build(config).unwrap();
+    producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap();
+    let refreshed = cluster.wait_for_requests(ApiKey::Metadata, 10);
+    tokio::time::timeout(LONG, refreshed).await.unwrap();
+}
+
+/// How many Produce requests four batches of four partitions take.
+async fn requests_for_four_batches(max_request_bytes: usize) -> u64 {
+    let cluster = TestCluster::builder().topic("t", 4).start().await.unwrap();
+    let mut config = config(&cluster);
+    config.flush_timeout = LONG;
+    config.max_request_bytes = max_request_bytes;
+    config.compression = Compression::None;
+    let producer = KafkaProducer::build(config).unwrap();
+    let value = "x".repeat(10_000);
+    for partition in 0..4 {
+        let record = kafka_courier::ProducerRecord { partition: Some(partition), ..record("t", "k", &value) };
+        producer.send(&record).await.unwrap().detach();
+    }
+    assert!(producer.flush(LONG).await);
+    cluster.requests(ApiKey::Produce)
+}
+
+#[tokio::test]
+async fn max_request_bytes_bounds_the_batches_of_a_request() {
+    assert_eq!(requests_for_four_batches(1 << 20).await, 1);
+    assert_eq!(requests_for_four_batches(15_000).await, 4);
+}
+
+/// The most requests that were unanswered at once, of ten batches of one partition.
+async fn most_in_flight(max_in_flight: u32) -> f64 {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
+    let mut config = config(&cluster);
+    (config.max_in_flight, config.flush_messages, config.connections_per_broker) = (max_in_flight, 1, 1);
+    let producer = KafkaProducer::build(config).unwrap();
+    producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap();
+    let gate = Gate::new();
+    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Hold(gate.clone())));
+    for _ in 0..10 {
+        producer.send(&record("t", "k", "v")).await.unwrap().detach();
+    }
+    gate.arrived(1).await;
+    let mut most: f64 = 0.0;
+    let mut look = || {
+        for (key, _, _, value) in snapshotter.snapshot().into_vec() {
+            if let ("kafka_requests_in_flight", DebugValue::Gauge(value)) = (key.key().name(), value) {
+                most = most.max(value.into_inner());
+            }
+        }
+        most
+    };
+    while look() < f64::from(max_in_flight) {
+        tokio::task::yield_now().await;
+    }
+    gate.open();
+    assert!(producer.flush(LONG).await);
+    look()
+}
+
+#[tokio::test]
+async fn max_in_flight_is_how_many_batches_of_a_partition_are_unanswered_at_once() {
+    for max_in_flight in [1, 3, 5] {
+        assert_eq!(most_in_flight(max_in_flight).await, f64::from(max_in_flight));
+    }
+}
+
+#[tokio::test]
+async fn topic_mapping_says_where_a_type_goes() {
+    let cluster = TestCluster::builder().topic("elsewhere", 1).start().await.unwrap();
+    let mut config = config(&cluster);
+    config.topic_mapping = "system.alert=elsewhere".to_owned();
+    let producer = KafkaProducer::build(config).unwrap();
+    let event = EventBuilder::new("tests", "1.0").system_alert(SystemAlert::default());
+    assert_eq!(&*producer.publish_and_wait(&event).await.unwrap().topic, "elsewhere");
+}
