@@ -1,0 +1,185 @@
+//! Records whose delivery is in doubt, looked up on real brokers: what is said to have landed is in the log where it is
+//! said, and what is said to be absent is not, and never gets there.
+//!
+//! Rules: a Java consumer reads the log, after the check; producers are hasty, so that doubts arise.
+#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use kafka_courier::dlq::{Letter, Outcome, Selection};
+use kafka_courier::verify::{
+    FenceLetter, FenceOutcome, FencePlace, Fences, Findings, NoFences, Question, Verdict, WhyNot,
+};
+use kafka_courier::{Header, KafkaConfig, KafkaProducer, ProducerRecord, headers};
+use kafka_courier_batcher::{EncodedBatch, Record};
+use kafka_courier_tests::cluster::Cluster;
+
+const TOPIC: &str = "doubts";
+
+fn producer(cluster: &Cluster, change: impl FnOnce(&mut KafkaConfig)) -> Result<KafkaProducer> {
+    let mut config = KafkaConfig::default();
+    config.brokers =
+        cluster.bootstrap().split(',').map(str::parse).collect::<Result<_, String>>().map_err(anyhow::Error::msg)?;
+    change(&mut config);
+    Ok(KafkaProducer::build(config)?)
+}
+
+/// Gives up after one try of two seconds.
+fn hasty(cluster: &Cluster) -> Result<KafkaProducer> {
+    producer(cluster, |config| {
+        config.retry_max = 0;
+        config.request_timeout = Duration::from_secs(2);
+        config.delivery_timeout = Duration::from_secs(6);
+    })
+}
+
+/// Publishes events `e-N` and waits for all verdicts; how many were delivered.
+async fn publish(producer: &KafkaProducer, numbers: std::ops::Range<u32>) -> Result<usize> {
+    let mut deliveries = Vec::new();
+    for number in numbers {
+        let (key, id) = (format!("k-{}", number % 50), format!("e-{number}"));
+        let headers = [Header { key: headers::EVENT_ID, value: Some(id.as_bytes()) }];
+        let record =
+            ProducerRecord { topic: TOPIC, key: Some(key.as_bytes()), headers: &headers, ..Default::default() };
+        deliveries.push(producer.send(&record).await?);
+    }
+    let mut delivered = 0;
+    for delivery in deliveries {
+        delivered += usize::from(delivery.await.is_ok());
+    }
+    Ok(delivered)
+}
+
+/// The letters in doubt.
+async fn doubtful(producer: &KafkaProducer) -> Result<Vec<Letter>> {
+    let held = producer.dead_letters().list(&Selection::all(), usize::MAX).await?;
+    Ok(held.into_iter().map(|held| held.letter).filter(|letter| letter.outcome == Outcome::Unknown).collect())
+}
+
+/// A new record for each fence.
+#[derive(Default)]
+struct Fresh(usize);
+
+impl Fences for Fresh {
+    async fn letter_for(&mut self, place: &FencePlace<'_>) -> Option<FenceLetter> {
+        self.0 += 1;
+        let letter_id = format!("fence-{}-{}", place.partition, place.stamp.producer_id);
+        let headers = [headers::DLQ_ID, headers::EVENT_ID].map(|key| Header { key, value: Some(letter_id.as_bytes()) });
+        let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis();
+        let timestamp = i64::try_from(now).unwrap();
+        let record = Record { key: None, value: Some(b"fence"), headers: &headers, timestamp };
+        let batch = EncodedBatch::single(&record).unwrap();
+        Some(FenceLetter { letter_id, batch })
+    }
+}
+
+/// Each event's places in the log.
+fn log(cluster: &Cluster) -> Result<BTreeMap<String, Vec<(i32, i64)>>> {
+    let mut log: BTreeMap<String, Vec<(i32, i64)>> = BTreeMap::new();
+    cluster.dump(TOPIC, |record| {
+        let id = record.header(headers::EVENT_ID).unwrap_or_default();
+        log.entry(id.to_owned()).or_default().push((record.partition, record.offset));
+        Ok(())
+    })?;
+    Ok(log)
+}
+
+/// Holds every answer against the log; how many have landed, are absent, and were not found.
+fn hold_against_the_log(cluster: &Cluster, letters: &[Letter], findings: &Findings) -> Result<[usize; 3]> {
+    let log = log(cluster)?;
+    let letters: BTreeMap<String, &Letter> = letters.iter().map(|letter| (letter.id.to_string(), letter)).collect();
+    ensure!(findings.answers.len() == letters.len(), "{} answers", findings.answers.len());
+    let mut counts = [0; 3];
+    for answer in &findings.answers {
+        let letter = letters[&answer.letter_id];
+        let event = letter.event_id.as_deref().unwrap_or_default();
+        let there = log.get(event).map_or(&[][..], Vec::as_slice);
+        match &answer.verdict {
+            Verdict::Landed { offset } => {
+                counts[0] += 1;
+                ensure!(there == [(letter.partition.unwrap_or(-1), *offset)], "{event}: {offset}, but {there:?}");
+            }
+            Verdict::Absent => {
+                counts[1] += 1;
+                ensure!(there.is_empty(), "{event} is said to be absent, but is at {there:?}");
+            }
+            Verdict::NotFound { .. } => counts[2] += 1,
+        }
+    }
+    for (letter, fence) in &findings.fences {
+        let FenceOutcome::Written { offset } = fence else { anyhow::bail!("{letter}: {fence:?}") };
+        ensure!(log.get(letter).is_some_and(|there| there.len() == 1 && there[0].1 == *offset), "{letter}: {offset}");
+    }
+    Ok(counts)
+}
+
+fn questions(letters: &[Letter]) -> Vec<Question> {
+    letters.iter().filter_map(Question::of).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_answers_lost_after_the_write_and_requests_lost_before_it_each_is_told_apart() {
+    async fn run() -> Result<()> {
+        let cluster = Cluster::start_with(3, &["--proxied"])?;
+        cluster.create_topic(TOPIC, 6, 3, &[])?;
+        let lossy = hasty(&cluster)?;
+        ensure!(publish(&lossy, 0..300).await? == 300);
+        cluster.fault(&["drop_response=1000", "api=0"])?;
+        ensure!(publish(&lossy, 300..360).await? == 0);
+        cluster.fault(&["clear"])?;
+        cluster.fault(&["drop_request=1000", "api=0"])?;
+        ensure!(publish(&lossy, 360..420).await? == 0);
+        cluster.fault(&["clear"])?;
+        let letters = doubtful(&lossy).await?;
+        lossy.close(Duration::ZERO).await;
+        let verifier = producer(&cluster, |_| ())?.verifier();
+        let unfenced = verifier.verify(questions(&letters), &mut NoFences, |_| ()).await;
+        let before = hold_against_the_log(&cluster, &letters, &unfenced)?;
+        let mut fences = Fresh::default();
+        let fenced = verifier.verify(questions(&letters), &mut fences, |_| ()).await;
+        let after = hold_against_the_log(&cluster, &letters, &fenced)?;
+        println!("landed, absent, not found: {before:?}; with {} fences: {after:?}", fences.0);
+        ensure!(before[0] > 0 && before[2] > 0, "{unfenced:?}");
+        let why = WhyNot::NoFence;
+        ensure!(unfenced.answers.iter().all(|a| !matches!(&a.verdict, Verdict::NotFound { why: w } if *w != why)));
+        ensure!(after[0] == before[0] && after[1] > 0 && after[2] == 0 && fences.0 > 0, "{fenced:?}");
+        // What was fenced off for one check is proved for the next.
+        let again = verifier.verify(questions(&letters), &mut NoFences, |_| ()).await;
+        ensure!(again.answers == fenced.answers);
+        Ok(())
+    }
+    run().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_broker_that_goes_on_writing_after_the_check_began_makes_no_verdict_untrue() {
+    async fn run() -> Result<()> {
+        let cluster = Cluster::start(1)?;
+        cluster.create_topic(TOPIC, 3, 1, &[])?;
+        let hasty = hasty(&cluster)?;
+        let verifier = producer(&cluster, |config| config.delivery_timeout = Duration::from_secs(60))?.verifier();
+        ensure!(publish(&hasty, 0..100).await? == 100);
+        cluster.pause(1)?;
+        let published = publish(&hasty, 100..200).await;
+        let letters = doubtful(&hasty).await?;
+        let asked = questions(&letters);
+        let check = tokio::spawn(async move {
+            let mut fences = Fresh::default();
+            verifier.verify(asked, &mut fences, |_| ()).await
+        });
+        tokio::time::sleep(Duration::from_secs(2)).await; // the check's questions wait at the paused broker
+        let waits = !check.is_finished();
+        cluster.resume(1)?;
+        let findings = check.await?;
+        ensure!(waits && published? == 0 && !letters.is_empty(), "{} letters", letters.len());
+        hasty.close(Duration::ZERO).await;
+        // Whatever comes late has come once another write is through.
+        ensure!(publish(&producer(&cluster, |_| ())?, 1000..1050).await? == 50);
+        let counts = hold_against_the_log(&cluster, &letters, &findings)?;
+        println!("{} in doubt; landed, absent, not found: {counts:?}", letters.len());
+        ensure!(counts[2] == 0, "{findings:?}");
+        Ok(())
+    }
+    run().await.unwrap();
+}
