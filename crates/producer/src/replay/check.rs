@@ -17,7 +17,7 @@ use kafka_courier_idempotent_sender::driver::DriverConfig;
 use super::plan;
 use super::run::{Store, update};
 use crate::shared::wall_clock_ms;
-use crate::verify::{Doubt, FenceLetter, FenceOutcome, FencePlace, Fences, Question, Verdict, Verifier};
+use crate::verify::{FenceLetter, FenceOutcome, FencePlace, Fences, Question, Verdict, Verifier};
 
 /// How long each question to the cluster may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -27,24 +27,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) struct Checked {
     pub(super) verdicts: HashMap<LetterId, Verdict>,
     pub(super) fences: HashMap<LetterId, FenceOutcome>,
-}
-
-/// The question that a letter is. `None`: it never had a partition, so it never left.
-pub(super) fn question(held: &Held) -> Option<Question> {
-    let letter = &held.letter;
-    Some(Question {
-        topic: letter.topic.as_str().into(),
-        partition: letter.partition?,
-        doubt: Doubt {
-            letter_id: letter.id.to_string(),
-            event_id: letter.event_id.clone(),
-            topic_id: letter.topic_id.map(|id| *id.as_bytes()),
-            producer_id: letter.producer_id,
-            producer_epoch: letter.producer_epoch,
-            sequence: letter.sequence,
-            search_from: letter.search_from,
-        },
-    })
 }
 
 /// Letters that may serve as fences: one for each partition, certainly not in the log.

@@ -20,7 +20,7 @@ use crate::metrics;
 use crate::producer::KafkaProducer;
 use crate::record::ProducerRecord;
 use crate::sync::Ordering;
-use crate::verify::{FenceOutcome, Verdict};
+use crate::verify::{FenceOutcome, Question, Verdict};
 
 /// Letters of a page.
 const PAGE: usize = 500;
@@ -107,7 +107,7 @@ impl<P: FnMut(&ReplayReport) + Send> Run<'_, P> {
             left -= selected.len() as u64;
             for held in selected {
                 match plan::decide(&held.letter, &self.replay) {
-                    Decision::Check => questions.extend(check::question(&held)),
+                    Decision::Check => questions.extend(Question::of(&held.letter)),
                     Decision::Send if !self.replay.dry_run => fences.offer(&held),
                     Decision::Send | Decision::LeaveOut | Decision::TooOften => {}
                 }

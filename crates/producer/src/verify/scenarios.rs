@@ -320,7 +320,7 @@ fn late() -> Vec<(Stamp, &'static str, Doubt)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
 
     /// Whatever happens in whatever order: what is said to have landed is where it is said, and what is said to be absent
     /// is not there and is refused when it comes.
