@@ -1,7 +1,8 @@
 //! Dead letters: records that were given up, durable before anybody is told, truthful, and fit to be sent again.
 //!
 //! A [`Letter`] is such a record with its reason; its JSON is one line and keeps every byte. A [`DeadLetterStore`] keeps
-//! letters: [`MemoryStore`] in a bounded ring, [`FileStore`] on disk. A [`Selection`] picks letters. Everything here blocks and knows neither Kafka nor
+//! letters: [`MemoryStore`] in a bounded ring, [`FileStore`] on disk;
+//! [`open_or_reach`] gets at a file through the service that holds it. A [`Selection`] picks letters. Everything here blocks and knows neither Kafka nor
 //! async: a producer calls it from a thread of its own.
 //!
 //! ```
@@ -28,6 +29,9 @@ mod lost;
 mod memory;
 #[cfg(test)]
 mod model_tests;
+mod reach;
+#[cfg(unix)]
+mod remote;
 mod replay;
 mod selection;
 mod store;
@@ -37,6 +41,9 @@ pub use json::LetterError;
 pub use letter::{Header, Letter, LetterId, Outcome};
 pub use limits::{Limits, Overflow};
 pub use memory::MemoryStore;
+pub use reach::open_or_reach;
+#[cfg(unix)]
+pub use remote::{RemoteStore, Service};
 pub use replay::{BeginReplayError, ReplayGuard};
 pub use selection::Selection;
 pub use store::{

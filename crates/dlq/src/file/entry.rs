@@ -1,9 +1,11 @@
 //! What stands in the file for a letter: version, time of arrival, checksum, JSON.
 //!
-//!     byte 0      version, 1
-//!     1 to 8      arrival, milliseconds since 1970-01-01 UTC, little-endian
-//!     9 to 12     CRC-32C of the position and everything else, little-endian
-//!     13 on       the letter's JSON
+//! ```text
+//! byte 0      version, 1
+//! 1 to 8      arrival, milliseconds since 1970-01-01 UTC, little-endian
+//! 9 to 12     CRC-32C of the position and everything else, little-endian
+//! 13 on       the letter's JSON
+//! ```
 //!
 //! - The database checks its pages only when it opens them after a crash; the checksum here is looked at on every read,
 //!   and counts the position, so that a letter is never taken for another.

@@ -8,7 +8,7 @@
 mod entry;
 mod fault;
 mod latch;
-mod lock;
+pub(crate) mod lock;
 mod medium;
 mod open;
 mod tables;
@@ -121,6 +121,12 @@ impl FileStore {
     /// Where the file is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Says in the lock file where the letters are served.
+    #[cfg(unix)]
+    pub(crate) fn announce(&self, service: Option<&Path>) -> std::io::Result<()> {
+        self.lock.as_ref().map_or(Ok(()), |lock| lock.announce(service))
     }
 
     /// How many letters it holds.

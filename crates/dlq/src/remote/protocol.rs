@@ -1,0 +1,112 @@
+//! What is said on the socket: a line of JSON for each request, and one for each answer.
+//!
+//! - The server begins, with its hello. Afterwards every request has one answer, in order.
+//! - No line is longer than [`MAX_LINE`]: what is longer is refused before it is read.
+
+use std::io::{self, BufRead, Write};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::letter::{Letter, LetterId};
+use crate::replay::BeginReplayError;
+use crate::store::{AppendError, Appended, Held, Position, StoreError, StoreStats};
+
+/// The protocol's version.
+pub(super) const VERSION: u32 = 1;
+
+/// In bytes.
+pub(super) const MAX_LINE: u64 = 64 * 1024 * 1024;
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Request {
+    Append { letters: Vec<Letter> },
+    Scan { after: Option<Position>, limit: usize },
+    Remove { positions: Vec<Position> },
+    Update { changed: Vec<Held> },
+    Find { ids: Vec<LetterId> },
+    Expire,
+    Stats,
+    ClaimReplay,
+    ReleaseReplay,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Answer {
+    Hello { version: u32, store: String },
+    Appended(Appended),
+    Letters(Vec<Held>),
+    Count(usize),
+    Positions(Vec<Option<Position>>),
+    Stats(Box<StoreStats>),
+    Done,
+    Refused(Refusal),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Refusal {
+    Full {
+        letters: u64,
+        bytes: u64,
+    },
+    TooLarge {
+        id: LetterId,
+        bytes: u64,
+        limit: u64,
+    },
+    Busy,
+    /// Anything else, in words.
+    Failed(String),
+}
+
+impl From<AppendError> for Refusal {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Full { letters, bytes, .. } => Self::Full { letters, bytes },
+            AppendError::TooLarge { id, bytes, limit, .. } => Self::TooLarge { id, bytes, limit },
+            AppendError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<BeginReplayError> for Refusal {
+    fn from(error: BeginReplayError) -> Self {
+        match error {
+            BeginReplayError::Busy { .. } => Self::Busy,
+            BeginReplayError::Store(error) => error.into(),
+        }
+    }
+}
+
+/// Writes one line.
+pub(super) fn send(mut stream: impl Write, message: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(message)?;
+    if line.len() as u64 >= MAX_LINE {
+        let reason = format!("{} bytes at once, more than {MAX_LINE}: take fewer letters at a time", line.len());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+    }
+    line.push(b'\n');
+    stream.write_all(&line)
+}
+
+/// Reads one line; none at the stream's end.
+pub(super) fn receive<T: DeserializeOwned>(stream: impl BufRead) -> io::Result<Option<T>> {
+    let mut line = Vec::new();
+    if stream.take(MAX_LINE).read_until(b'\n', &mut line)? == 0 {
+        return Ok(None);
+    }
+    if line.last() != Some(&b'\n') {
+        let reason = if line.len() as u64 == MAX_LINE { "a line too long" } else { "a line that is cut off" };
+        return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+    }
+    Ok(Some(serde_json::from_slice(&line)?))
+}

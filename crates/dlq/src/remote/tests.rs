@@ -1,0 +1,216 @@
+//! A store through its service does what the store does; its holder and its clients may go at any moment.
+
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::*;
+use crate::file::{FileStore, FileStoreOptions, OpenError};
+use crate::letter::{Letter, LetterId};
+use crate::limits::Limits;
+use crate::replay::BeginReplayError;
+use crate::store::{AppendError, Appended, DeadLetterStore, Held, Position, StoreError};
+use crate::{Selection, Timestamp, letters, open_or_reach};
+
+struct Served {
+    folder: tempfile::TempDir,
+    file: Arc<FileStore>,
+    service: Service,
+}
+
+fn served(limits: Limits) -> Served {
+    let folder = tempfile::tempdir().unwrap();
+    let options = FileStoreOptions { limits, ..FileStoreOptions::default() };
+    let file = Arc::new(FileStore::open_with(folder.path().join("letters"), options).unwrap());
+    let service = file.serve().unwrap();
+    Served { folder, file, service }
+}
+
+impl Served {
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("letters")
+    }
+
+    fn client(&self) -> RemoteStore {
+        RemoteStore::connect(self.service.path()).unwrap()
+    }
+}
+
+fn letter(reason: &str) -> Letter {
+    let value = bytes::Bytes::from_static(b"{\n \"a\": 1.0e5}");
+    let mut letter = Letter::new("t", value, reason, Timestamp::UNIX_EPOCH);
+    letter.key = Some(bytes::Bytes::from_static(b"\xff\n"));
+    letter
+}
+
+#[test]
+fn every_method_does_through_the_service_what_it_does_on_the_file() {
+    let served = served(Limits::default());
+    let client = served.client();
+    assert_eq!(client.name(), served.file.name());
+    let mut all = ["a", "b", "c"].map(letter);
+    all[1].value = Some(bytes::Bytes::from_static(b"{\"b\": 2.50}"));
+    assert_eq!(client.append(&all).unwrap(), Appended { taken: 3, known: 0, dropped: 0 });
+    assert_eq!(client.append(&all[..1]).unwrap(), Appended { taken: 0, known: 1, dropped: 0 });
+    let mut page = client.scan(None, 2).unwrap();
+    assert_eq!(page, served.file.scan(None, 2).unwrap());
+    assert_eq!(page[1].letter, all[1]);
+    assert_eq!(client.scan(Some(page[1].position), 10).unwrap().len(), 1);
+    page[0].letter.replay_count = 9;
+    assert_eq!(client.update(&page).unwrap(), 2);
+    assert_eq!(served.file.scan(None, 1).unwrap()[0].letter.replay_count, 9);
+    assert_eq!(client.find(&[all[2].id, LetterId::new()]).unwrap(), [Some(Position(2)), None]);
+    assert_eq!(client.remove(&[Position(0), Position(7)]).unwrap(), 1);
+    assert_eq!(client.expire().unwrap(), 0);
+    assert_eq!(client.stats().unwrap(), served.file.stats().unwrap());
+    let left: Vec<Held> = letters(&client, &Selection::all()).map(Result::unwrap).collect();
+    assert_eq!(left.iter().map(|held| &held.letter).collect::<Vec<_>>(), [&all[1], &all[2]]);
+}
+
+#[test]
+fn limits_are_the_same_errors_through_the_service() {
+    let served = served(Limits { max_letters: Some(1), max_bytes: Some(2_000), ..Limits::default() });
+    let client = served.client();
+    client.append(&[letter("a")]).unwrap();
+    assert!(matches!(client.append(&[letter("b")]).unwrap_err(), AppendError::Full { letters: 1, .. }));
+    let large = letter(&"x".repeat(3_000));
+    let error = client.append(std::slice::from_ref(&large)).unwrap_err();
+    assert!(matches!(error, AppendError::TooLarge { id, limit: 2_000, .. } if id == large.id), "{error}");
+}
+
+#[test]
+fn a_replay_is_claimed_once_whether_here_or_there() {
+    let served = served(Limits::default());
+    let (one, two) = (served.client(), served.client());
+    let claim = one.begin_replay().unwrap();
+    assert!(matches!(two.begin_replay(), Err(BeginReplayError::Busy { .. })));
+    assert!(matches!(served.file.begin_replay(), Err(BeginReplayError::Busy { .. })));
+    drop(claim);
+    let claim = served.file.begin_replay().unwrap();
+    assert!(matches!(one.begin_replay(), Err(BeginReplayError::Busy { .. })));
+    drop(claim);
+    drop(two.begin_replay().unwrap());
+}
+
+#[test]
+fn a_claim_ends_with_its_connection() {
+    let served = served(Limits::default());
+    let mut stream = UnixStream::connect(served.service.path()).unwrap();
+    stream.write_all(b"\"claim_replay\"\n").unwrap();
+    let mut answers = std::io::BufReader::new(stream.try_clone().unwrap());
+    for expected in ["{\"hello\"", "\"done\""] {
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut answers, &mut line).unwrap();
+        assert!(line.starts_with(expected), "{line}");
+    }
+    assert!(served.file.begin_replay().is_err());
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    // The service closes its end once it is done with ours.
+    assert_eq!(answers.read_to_end(&mut Vec::new()).unwrap(), 0);
+    let mut claimed = served.file.begin_replay();
+    while claimed.is_err() {
+        std::thread::yield_now();
+        claimed = served.file.begin_replay();
+    }
+}
+
+#[test]
+fn a_path_leads_to_the_letters_whether_a_service_holds_them_or_not() {
+    let served = served(Limits::default());
+    let error = FileStore::open(served.path()).unwrap_err();
+    assert!(
+        matches!(&error, OpenError::Held { service: Some(path), .. } if path == served.service.path()),
+        "{error:?}"
+    );
+    let through = open_or_reach(served.path(), FileStoreOptions::default()).unwrap();
+    through.append(&[letter("a")]).unwrap();
+    let Served { folder, file, service } = served;
+    let socket = service.path().to_owned();
+    drop(service);
+    assert!(!socket.exists());
+    assert!(matches!(through.stats(), Err(StoreError::Service { .. })));
+    let error = open_or_reach(folder.path().join("letters"), FileStoreOptions::default()).unwrap_err();
+    assert!(matches!(error, OpenError::Held { service: None, .. }), "{error}");
+    drop(file);
+    let alone = open_or_reach(folder.path().join("letters"), FileStoreOptions::default()).unwrap();
+    assert_eq!(alone.stats().unwrap().letters, 1);
+}
+
+#[test]
+fn a_client_finds_a_service_that_was_started_anew() {
+    let served = served(Limits::default());
+    let client = served.client();
+    let Served { folder: _folder, file, service } = served;
+    drop(service);
+    client.stats().unwrap_err();
+    let _service = file.serve().unwrap();
+    assert_eq!(client.stats().unwrap().letters, 0);
+}
+
+#[test]
+fn socket_and_lock_are_their_owners_alone() {
+    let served = served(Limits::default());
+    for path in [served.service.path(), &served.folder.path().join("letters.lock")] {
+        assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
+    }
+    assert!(!served.folder.path().join("letters.s").exists());
+}
+
+#[test]
+fn a_path_too_long_for_a_socket_is_served_from_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("long".repeat(40)).join("letters");
+    let file = Arc::new(FileStore::open(&path).unwrap());
+    let service = file.serve().unwrap();
+    let through = open_or_reach(&path, FileStoreOptions::default()).unwrap();
+    through.append(&[letter("a")]).unwrap();
+    assert_eq!(file.len(), 1);
+    let socket = service.path().to_owned();
+    drop(service);
+    assert!(!socket.parent().unwrap().exists());
+}
+
+#[test]
+fn nonsense_is_answered_with_why_and_ends_the_connection() {
+    let served = served(Limits::default());
+    for nonsense in [&b"GET / HTTP/1.1\r\n"[..], b"{\"append\":{\"letters\":[{}]}}\n", b"\xff\xff\n", b"{\"scan\":\n"] {
+        let mut stream = UnixStream::connect(served.service.path()).unwrap();
+        stream.write_all(nonsense).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains("not a request"), "{answer}");
+    }
+    assert_eq!(served.client().stats().unwrap().letters, 0);
+}
+
+#[test]
+fn one_connection_too_many_is_told_so() {
+    let served = served(Limits::default());
+    let clients: Vec<RemoteStore> = (0..16).map(|_| served.client()).collect();
+    let error = RemoteStore::connect(served.service.path()).unwrap_err().to_string();
+    assert!(error.contains("16 connections are open already"), "{error}");
+    assert!(clients.iter().all(|client| client.stats().is_ok()));
+}
+
+#[test]
+fn a_service_ends_also_if_its_socket_was_taken_away() {
+    let Served { folder, file, service } = served(Limits::default());
+    let client = RemoteStore::connect(service.path()).unwrap();
+    drop(folder);
+    drop(service);
+    client.stats().unwrap_err();
+    drop(file);
+}
+
+#[test]
+fn what_was_left_by_a_service_that_was_killed_does_not_matter() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("letters");
+    drop(std::os::unix::net::UnixListener::bind(folder.path().join("letters.sock")).unwrap());
+    std::fs::create_dir(folder.path().join("letters.s")).unwrap();
+    let file = Arc::new(FileStore::open(&path).unwrap());
+    let service = file.serve().unwrap();
+    RemoteStore::connect(service.path()).unwrap().stats().unwrap();
+}
