@@ -4,8 +4,9 @@
 //! - Delivered: in the log exactly once, at the offset told. Not written: nowhere. Unknown: at most once.
 //!   Corrected: there, at the offset told.
 //! - What is in a log is in the order in which it was published.
-//! - Excused is only what the design excuses: ids that the leader forgot because the records were old when
-//!   they were sent, and a topic made anew that was written to by name.
+//! - Excused is only what the design excuses: an id that was forgotten between a record's publication and
+//!   its append (because of old records, or by an unclean election), and a topic made anew that is written
+//!   to by name, where the sender had not been told of that life yet. What an unclean election has lost is lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,11 +15,22 @@ use crate::history::Told;
 use crate::log::Entry;
 use crate::world::World;
 
+/// Batches, each with the topic's life in which it was appended.
+type Entries = Vec<(u32, Entry)>;
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Landing {
     incarnation: u32,
     offset: i64,
     forgets: u32,
+    /// An unclean election has lost it.
+    lost: bool,
+}
+
+impl Landing {
+    fn of(incarnation: u32, entry: &Entry, offset: i64, lost: bool) -> Self {
+        Self { incarnation, offset, forgets: entry.forgets, lost }
+    }
 }
 
 impl World {
@@ -68,19 +80,19 @@ impl World {
     }
 
     fn check_partition(&self, partition: usize) -> Result<(), String> {
-        let entries = self.final_entries(partition)?;
+        let (entries, lost) = self.final_entries(partition)?;
         let mut landings: BTreeMap<u32, Vec<Landing>> = BTreeMap::new();
-        for (incarnation, entry) in &entries {
+        let all = entries.iter().map(|entry| (entry, false)).chain(lost.iter().map(|entry| (entry, true)));
+        for ((incarnation, entry), lost) in all {
             for (offset, number) in (entry.base_offset..).zip(entry.records.iter()) {
-                let landing = Landing { incarnation: *incarnation, offset, forgets: entry.forgets };
-                landings.entry(*number).or_default().push(landing);
+                landings.entry(*number).or_default().push(Landing::of(*incarnation, entry, offset, lost));
             }
         }
         self.check_order(partition, &entries)?;
         for (number, record) in self.history.records.iter().enumerate().filter(|(_, r)| r.partition == partition) {
             let found = landings.remove(&(number as u32)).unwrap_or_default();
             let told = record.verdict.ok_or_else(|| format!("record {number} has no verdict"))?;
-            self.check_record(partition, told, record.corrected, &found).map_err(|why| {
+            self.check_record(number, told, &found).map_err(|why| {
                 format!("p{partition} record {number} {told:?} {:?}: {why} {found:?}", record.corrected)
             })?;
         }
@@ -91,15 +103,20 @@ impl World {
     }
 
     /// Every batch that is in the partition for good, by the topic's life and offset: what is in its leader's
-    /// log, and what was committed in its former lives. Errors: the model has lost something committed.
-    fn final_entries(&self, partition: usize) -> Result<Vec<(u32, Entry)>, String> {
+    /// log, and what was committed in its former lives; and what unclean elections have lost. Errors: the model has
+    /// lost something committed otherwise.
+    fn final_entries(&self, partition: usize) -> Result<(Entries, Entries), String> {
         let model = &self.partitions[partition];
         let now = model.truth.incarnation;
         let log = &model.replicas[model.truth.leader.unwrap_or(0)].log;
         let mut seen: BTreeSet<u64> = log.iter().map(|entry| entry.append).collect();
-        let mut entries: Vec<(u32, Entry)> = Vec::new();
+        let (mut entries, mut lost) = (Entries::new(), Entries::new());
         for (incarnation, entry) in &model.committed {
             if seen.insert(entry.append) {
+                if model.lost.contains(&entry.append) {
+                    lost.push((*incarnation, entry.clone()));
+                    continue;
+                }
                 if *incarnation == now {
                     return Err(format!("the model's p{partition} has lost the committed {entry:?}"));
                 }
@@ -108,50 +125,62 @@ impl World {
         }
         entries.sort_by_key(|(incarnation, entry)| (*incarnation, entry.base_offset));
         entries.extend(log.iter().map(|entry| (now, entry.clone())));
-        Ok(entries)
+        Ok((entries, lost))
     }
 
-    /// Whether ids were forgotten here in a way that the design excuses.
-    fn is_excused(&self, partition: usize) -> bool {
-        self.partitions[partition].forgets > 0 || self.is_another_by_name(partition)
+    /// Whether between the record's publication and this append an id was forgotten, or the topic was made anew
+    /// unseen.
+    fn is_excused(&self, number: u32, landing: &Landing) -> bool {
+        let record = &self.history.records[number as usize];
+        landing.forgets > record.forgets || self.is_another_by_name(number, landing.incarnation)
     }
 
-    fn is_another_by_name(&self, partition: usize) -> bool {
-        !self.plan.rules.by_id && self.partitions[partition].truth.incarnation > 1
+    /// Whether the record left by name for another life of its topic than this one.
+    fn is_another_by_name(&self, number: u32, incarnation: u32) -> bool {
+        let first_sent = self.history.records[number as usize].first_sent;
+        !self.plan.rules.by_id && first_sent.is_some_and(|life| life < incarnation)
     }
 
     fn check_order(&self, partition: usize, entries: &[(u32, Entry)]) -> Result<(), String> {
-        let mut last: Option<(u32, u32)> = None;
+        let mut last: Option<(u32, Landing)> = None;
         for (incarnation, entry) in entries {
-            for number in entry.records.iter() {
-                let here = (*incarnation, *number);
-                if last.is_some_and(|last| last.0 == here.0 && last.1 >= here.1) && !self.is_excused(partition) {
-                    return Err(format!("p{partition}: record {number} follows {last:?} in the log"));
+            for (offset, number) in (entry.base_offset..).zip(entry.records.iter()) {
+                let here = Landing::of(*incarnation, entry, offset, false);
+                if let Some((before, there)) =
+                    last.filter(|(before, there)| there.incarnation == here.incarnation && before >= number)
+                    && !self.is_excused(*number, &here)
+                    && !self.is_excused(before, &there)
+                {
+                    return Err(format!(
+                        "p{partition}: record {number} follows {before} in the log: {there:?} {here:?}"
+                    ));
                 }
-                last = Some(here);
+                last = Some((*number, here));
             }
         }
         Ok(())
     }
 
-    fn check_record(
-        &self,
-        partition: usize,
-        told: Told,
-        corrected: Option<Option<i64>>,
-        found: &[Landing],
-    ) -> Result<(), String> {
-        let excused = self.is_excused(partition);
-        if found.len() > 1 && !excused {
+    fn check_record(&self, number: usize, told: Told, found: &[Landing]) -> Result<(), String> {
+        let record = &self.history.records[number];
+        let number = number as u32;
+        let there = || found.iter().filter(|landing| !landing.lost);
+        if there().filter(|landing| !self.is_excused(number, landing)).count() > 1 || self.is_twice_for_nothing(found) {
             return Err("it is in the log more than once:".into());
         }
-        let must_be_at = match (told, corrected) {
+        let must_be_at = match (told, record.corrected) {
             (Told::Delivered(offset), _) | (Told::Unknown(_), Some(offset)) => offset,
-            (Told::NotWritten(_), _) if !found.is_empty() && !excused => return Err("but it is in the log:".into()),
+            (Told::NotWritten(_), _) if there().any(|landing| !self.is_excused(number, landing)) => {
+                return Err("but it is in the log:".into());
+            }
             (Told::NotWritten(_) | Told::Unknown(_), _) => return Ok(()),
         };
         if found.is_empty() {
-            return if self.is_another_by_name(partition) { Ok(()) } else { Err("but it is not in the log".into()) };
+            let model = &self.partitions[record.partition];
+            // What is proved by a later acceptance is proved by a leader that knew the id, in the same life.
+            let forgotten = model.forgets > record.forgets && !model.lost.is_empty();
+            let excused = forgotten || self.is_another_by_name(number, model.truth.incarnation);
+            return if excused { Ok(()) } else { Err("but it is not in the log".into()) };
         }
         match must_be_at {
             Some(offset) if !found.iter().any(|landing| landing.offset == offset) => {
@@ -159,6 +188,17 @@ impl World {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Twice, and no id was forgotten between the two, nor was the topic made anew.
+    fn is_twice_for_nothing(&self, found: &[Landing]) -> bool {
+        let mut states: Vec<(u32, u32)> = found
+            .iter()
+            .filter(|landing| !landing.lost)
+            .map(|landing| (landing.incarnation, landing.forgets))
+            .collect();
+        states.sort_unstable();
+        states.windows(2).any(|pair| pair[0] == pair[1])
     }
 
     /// A record may be refused as guilty only if it is, wherever the guilty are named.

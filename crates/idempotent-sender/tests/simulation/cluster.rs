@@ -3,14 +3,17 @@
 //! Rules: the controller's truth and each broker's view of it are told apart, as are a replica's log and
 //! what of it is committed; every broker holds a replica of every partition.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use crate::log::{Entry, Producers};
 
 pub(crate) const BROKERS: usize = 3;
 pub(crate) const TOPICS: usize = 2;
-pub(crate) const PARTITIONS_OF_A_TOPIC: usize = 3;
-pub(crate) const PARTITIONS: usize = TOPICS * PARTITIONS_OF_A_TOPIC;
+/// A topic has so many partitions at first, and may grow to as many as `PARTITIONS_AT_MOST`.
+pub(crate) const PARTITIONS_AT_FIRST: usize = 3;
+pub(crate) const PARTITIONS_AT_MOST: usize = 4;
+/// All that there can be: 0 to 2 are the first topic's, 3 to 5 the second's, and then one more of each.
+pub(crate) const PARTITIONS: usize = TOPICS * PARTITIONS_AT_MOST;
 
 /// Virtual time in microseconds since the schedule's start.
 pub(crate) type Micros = u64;
@@ -89,13 +92,18 @@ pub(crate) struct Partition {
     pub(crate) fetching: [bool; BROKERS],
     /// Everything that was ever committed, by the topic's life, some of it more than once.
     pub(crate) committed: Vec<(u32, Entry)>,
-    /// Producers forgotten because of old record times.
+    /// Producers forgotten because of old record times, or because an unclean leader never knew them.
     pub(crate) forgets: u32,
+    /// What was committed and is in no log any more, by the number of its append: elections were unclean.
+    pub(crate) lost: BTreeSet<u64>,
+    /// The topic's life and the leader epoch of the last unclean election: what a former leader still commits is lost.
+    pub(crate) unclean: (u32, i32),
 }
 
 impl Partition {
-    pub(crate) fn new(leader: usize) -> Self {
-        let truth = View { leader: Some(leader), epoch: 1, isr: 0b111, incarnation: 1, exists: true };
+    pub(crate) fn new(leader: Option<usize>) -> Self {
+        let exists = leader.is_some();
+        let truth = View { leader, epoch: i32::from(exists), isr: 0b111, incarnation: 1, exists };
         let replica = Replica { incarnation: 1, ..Replica::default() };
         Self {
             truth,
@@ -111,6 +119,8 @@ impl Partition {
             fetching: [false; BROKERS],
             committed: Vec::new(),
             forgets: 0,
+            lost: BTreeSet::new(),
+            unclean: (0, 0),
         }
     }
 }
@@ -174,8 +184,28 @@ pub(crate) fn uuid(topic: usize, incarnation: u32) -> [u8; 16] {
     uuid
 }
 
+/// The topic of a partition, and its index in it.
+pub(crate) fn place_of(partition: usize) -> (usize, usize) {
+    match partition.checked_sub(TOPICS * PARTITIONS_AT_FIRST) {
+        None => (partition / PARTITIONS_AT_FIRST, partition % PARTITIONS_AT_FIRST),
+        Some(further) => (further % TOPICS, PARTITIONS_AT_FIRST + further / TOPICS),
+    }
+}
+
 pub(crate) fn topic_of(partition: usize) -> usize {
-    partition / PARTITIONS_OF_A_TOPIC
+    place_of(partition).0
+}
+
+pub(crate) fn partition_of(topic: usize, index: usize) -> usize {
+    match index.checked_sub(PARTITIONS_AT_FIRST) {
+        None => topic * PARTITIONS_AT_FIRST + index,
+        Some(further) => TOPICS * PARTITIONS_AT_FIRST + further * TOPICS + topic,
+    }
+}
+
+/// The partitions that a topic may have, in the order of their indexes.
+pub(crate) fn partitions_of(topic: usize) -> impl Iterator<Item = usize> {
+    (0..PARTITIONS_AT_MOST).map(move |index| partition_of(topic, index))
 }
 
 pub(crate) fn topic_name(topic: usize) -> &'static str {

@@ -4,12 +4,15 @@
 //! that starts anew, is fenced, and leads nothing until it is back; brokers and metadata answers go by
 //! what they have heard, which may be old; a paused broker hears nothing and believes itself a leader.
 
+use std::collections::BTreeSet;
+
 use kafka_courier_idempotent_sender::core::{
     BatchUid, BrokerId, ClusterMetadata, PartitionId, PartitionMetadata, TopicMetadata,
 };
 
 use crate::cluster::{
-    BROKERS, MS, Micros, PARTITIONS, PARTITIONS_OF_A_TOPIC, Replica, SECOND, TOPICS, View, topic_name, topic_of, uuid,
+    BROKERS, MS, Micros, PARTITIONS, Replica, SECOND, TOPICS, View, partition_of, partitions_of, topic_name, topic_of,
+    uuid,
 };
 use crate::log::Producers;
 use crate::produce::address;
@@ -21,7 +24,11 @@ impl World {
         change(&mut self.partitions[partition].truth);
         self.trace(|| format!("p{partition} is now {:?}", self.partitions[partition].truth));
         for broker in 0..BROKERS {
-            let wait = self.rng.range(MS / 2..50 * MS) + self.brokers[broker].news_delay;
+            let delay = self.brokers[broker].news_delay;
+            if delay > 0 {
+                self.felt("late_news", broker);
+            }
+            let wait = self.rng.range(MS / 2..50 * MS) + delay;
             self.after(wait, Event::News(broker, partition));
         }
     }
@@ -56,7 +63,8 @@ impl World {
         if led && !leads {
             self.end_waits(broker, partition, |_| Some(6));
         }
-        if leads && truth.epoch != before.epoch {
+        let another_life = truth.incarnation != before.incarnation || !before.exists;
+        if leads && (truth.epoch != before.epoch || another_life) {
             self.begin_to_lead(broker, partition);
         }
         if leads {
@@ -73,15 +81,17 @@ impl World {
         self.after(self.plan.rules.replica_lag_max, Event::WatchIsr(broker, partition, epoch));
     }
 
-    /// Elects `to`, if it is in the ISR and alive.
-    pub(crate) fn elect(&mut self, partition: usize, to: usize) {
+    /// Elects `to`, if it is in the ISR and alive. Returns whether it now leads and did not before.
+    pub(crate) fn elect(&mut self, partition: usize, to: usize) -> bool {
         let truth = self.partitions[partition].truth;
-        if truth.exists && truth.leader != Some(to) && truth.in_isr(to) && !self.brokers[to].fenced {
+        let may = truth.exists && truth.leader != Some(to) && truth.in_isr(to) && !self.brokers[to].fenced;
+        if may {
             self.change(partition, |truth| {
                 truth.leader = Some(to);
                 truth.epoch += 1;
             });
         }
+        may
     }
 
     pub(crate) fn fence(&mut self, broker: usize) {
@@ -146,15 +156,16 @@ impl World {
         self.after(wait, event);
     }
 
-    pub(crate) fn pause(&mut self, broker: usize, time: Micros) {
+    pub(crate) fn pause(&mut self, broker: usize, time: Micros) -> bool {
         if !self.brokers[broker].runs() {
-            return;
+            return false;
         }
         self.trace(|| format!("broker {broker} is paused for {} ms", time / MS));
         self.brokers[broker].paused = true;
         self.brokers[broker].pauses += 1;
         self.after(time, Event::Resume(broker, self.brokers[broker].pauses));
         self.fence_later(broker);
+        true
     }
 
     pub(crate) fn resume(&mut self, broker: usize, pauses: u32) {
@@ -177,9 +188,9 @@ impl World {
     }
 
     /// `clean`: its leaderships are handed over first, and a snapshot of its producers is written.
-    pub(crate) fn stop(&mut self, broker: usize, clean: bool, down: Micros) {
+    pub(crate) fn stop(&mut self, broker: usize, clean: bool, down: Micros) -> bool {
         if !self.brokers[broker].up {
-            return;
+            return false;
         }
         self.trace(|| format!("broker {broker} stops, clean: {clean}"));
         if clean {
@@ -198,6 +209,7 @@ impl World {
         }
         self.fence_later(broker);
         self.after(down, Event::Restart(broker, clean));
+        true
     }
 
     pub(crate) fn restart(&mut self, broker: usize, clean: bool) {
@@ -220,22 +232,65 @@ impl World {
         self.unfence_later(broker);
     }
 
-    /// The topic is deleted, and made anew `gone` later.
-    pub(crate) fn make_anew(&mut self, topic: usize, gone: bool) {
-        for partition in (0..PARTITIONS).filter(|p| topic_of(*p) == topic) {
-            if gone {
-                self.change(partition, |truth| truth.exists = false);
+    /// The topic is deleted.
+    pub(crate) fn delete_topic(&mut self, topic: usize) {
+        for partition in partitions_of(topic) {
+            self.change(partition, |truth| truth.exists = false);
+        }
+    }
+
+    /// The topic is made anew, with so many partitions.
+    pub(crate) fn make_anew(&mut self, topic: usize, count: usize) {
+        for (index, partition) in partitions_of(topic).enumerate() {
+            let incarnation = self.partitions[partition].truth.incarnation + 1;
+            if index < count {
+                self.make_partition(partition, incarnation);
             } else {
-                let alive: Vec<usize> = (0..BROKERS).filter(|b| !self.brokers[*b].fenced).collect();
-                let leader = if alive.is_empty() { None } else { Some(self.rng.pick(&alive)) };
-                let isr = alive.iter().fold(0, |isr, b| isr | 1 << b);
                 self.change(partition, |truth| {
-                    let incarnation = truth.incarnation + 1;
-                    let isr = if isr == 0 { 0b111 } else { isr };
-                    *truth = View { leader, epoch: 0, isr, incarnation, exists: true };
+                    *truth = View { leader: None, epoch: 0, isr: 0b111, incarnation, exists: false };
                 });
             }
         }
+    }
+
+    /// The topic gets one partition more, if it may.
+    pub(crate) fn grow(&mut self, topic: usize) -> bool {
+        let exists = |partition: &usize| self.partitions[*partition].truth.exists;
+        let (Some(first), Some(next)) =
+            (partitions_of(topic).find(exists), partitions_of(topic).find(|partition| !exists(partition)))
+        else {
+            return false;
+        };
+        self.make_partition(next, self.partitions[first].truth.incarnation);
+        true
+    }
+
+    fn make_partition(&mut self, partition: usize, incarnation: u32) {
+        let alive: Vec<usize> = (0..BROKERS).filter(|b| !self.brokers[*b].fenced).collect();
+        let leader = if alive.is_empty() { None } else { Some(self.rng.pick(&alive)) };
+        let isr = alive.iter().fold(0, |isr, b| isr | 1 << b);
+        let isr = if isr == 0 { 0b111 } else { isr };
+        self.change(partition, |truth| *truth = View { leader, epoch: 0, isr, incarnation, exists: true });
+    }
+
+    /// A replica leads that is not in the ISR: what it lacks is lost, and whom it never heard of is forgotten.
+    pub(crate) fn elect_uncleanly(&mut self, partition: usize, to: usize) -> bool {
+        let truth = self.partitions[partition].truth;
+        if !truth.exists || truth.in_isr(to) || !self.brokers[to].runs() || self.brokers[to].fenced {
+            return false;
+        }
+        let model = &mut self.partitions[partition];
+        let kept: BTreeSet<u64> = model.replicas[to].log.iter().map(|entry| entry.append).collect();
+        let committed = model.committed.iter().filter(|(life, _)| *life == truth.incarnation);
+        model.lost.extend(committed.map(|(_, entry)| entry.append).filter(|append| !kept.contains(append)));
+        model.forgets += 1;
+        model.unclean = (truth.incarnation, truth.epoch + 1);
+        self.change(partition, |truth| {
+            truth.leader = Some(to);
+            truth.epoch += 1;
+            truth.isr = 1 << to;
+        });
+        true
     }
 
     pub(crate) fn refresh_metadata(&mut self) {
@@ -258,11 +313,22 @@ impl World {
         self.after(wait, Event::Metadata(Some(ClusterMetadata { brokers, topics })));
     }
 
+    /// The answer reaches the sender.
+    pub(crate) fn tell_metadata(&mut self, cluster: ClusterMetadata) {
+        for (topic, found) in cluster.topics.iter().enumerate().filter(|(_, found)| found.code == 0) {
+            self.history.told_life(topic, found.uuid, found.partitions.len());
+            for told in &found.partitions {
+                self.history.told_epoch(partition_of(topic, told.index as usize), told.leader_epoch);
+            }
+        }
+        self.sender.on_metadata(self.instant(), cluster);
+    }
+
     fn topic_metadata(&self, broker: usize, topic: usize) -> TopicMetadata {
-        let first = topic * PARTITIONS_OF_A_TOPIC;
-        let views = &self.brokers[broker].views[first..first + PARTITIONS_OF_A_TOPIC];
-        let gone = views.iter().any(|view| !view.exists);
-        let partition = |(index, view): (usize, &View)| PartitionMetadata {
+        let views = partitions_of(topic).map(|partition| self.brokers[broker].views[partition]);
+        let views: Vec<(usize, View)> = views.enumerate().filter(|(_, view)| view.exists).collect();
+        let life = views.first().map(|(_, view)| view.incarnation);
+        let partition = |(index, view): (usize, View)| PartitionMetadata {
             index: index as i32,
             code: if view.leader.is_some() { 0 } else { 5 },
             leader: view.leader.map(|leader| BrokerId(leader as i32 + 1)),
@@ -270,9 +336,9 @@ impl World {
         };
         TopicMetadata {
             name: topic_name(topic).into(),
-            uuid: if gone { [0; 16] } else { uuid(topic, views[0].incarnation) },
-            code: if gone { 3 } else { 0 },
-            partitions: if gone { Vec::new() } else { views.iter().enumerate().map(partition).collect() },
+            uuid: life.map_or([0; 16], |life| uuid(topic, life)),
+            code: if life.is_none() { 3 } else { 0 },
+            partitions: views.into_iter().map(partition).collect(),
         }
     }
 

@@ -4,11 +4,18 @@
 
 use std::collections::BTreeMap;
 
-use kafka_courier_idempotent_sender::core::Counters;
+use kafka_courier_idempotent_sender::core::{Counters, ErrorCode};
 
 use crate::history::{History, Told};
 
-/// Every treatment of the outcome table, and every move of stamps.
+/// Every code that has a row in the outcome table or among the refusals, one that Kafka calls retriable and one that
+/// it does not know.
+const CODES: &[i16] = &[
+    -1, 0, 2, 3, 5, 6, 7, 10, 13, 14, 15, 16, 17, 18, 19, 20, 21, 29, 31, 32, 35, 42, 43, 44, 45, 46, 47, 48, 56, 59,
+    74, 75, 76, 87, 89, 100, 103, 999,
+];
+
+/// Every treatment of the outcome table, every move of stamps by its cause, every cause of a failure, every fault.
 const REQUIRED: &[&str] = &[
     "treatment delivered",
     "treatment duplicate",
@@ -20,6 +27,47 @@ const REQUIRED: &[&str] = &[
     "treatment new_topic_id",
     "treatment reject",
     "epoch raised",
+    "epoch move barred",
+    "epoch move singled_out",
+    "epoch move gap_ended",
+    "epoch move gap_barred",
+    "epoch move acknowledged_lost",
+    "epoch move new_topic",
+    "epoch move given_up",
+    "failed: time ran out",
+    "failed: closed",
+    "failed: topic made anew",
+    "failed: partition is no more",
+    "failed: final code",
+    "failed: too large",
+    "failed: sequence",
+    "failed: write errors",
+    "failed: not confirmed",
+    "fault kill",
+    "fault clean_restart",
+    "fault pause",
+    "fault election",
+    "fault cut_connections",
+    "fault lost_answers",
+    "fault stalled_requests",
+    "fault slow_link",
+    "fault refused_connections",
+    "fault throttle",
+    "fault late_news",
+    "fault left_out_parts",
+    "fault forced_error",
+    "fault refusal",
+    "fault message_limit",
+    "fault segment_limit",
+    "fault slow_replication",
+    "fault disk_failure",
+    "fault compaction",
+    "fault topic_deleted",
+    "fault topic_made_anew",
+    "fault topic_grown",
+    "fault unclean_election",
+    "older hint",
+    "idle connection closed by its broker",
     "id exhausted",
     "split",
     "sequence wrapped",
@@ -40,12 +88,31 @@ pub(crate) struct Coverage {
     pub(crate) schedules: u64,
 }
 
+/// An answer with this code that decided about a batch.
+fn code_name(code: i16) -> String {
+    match code {
+        0 => "answer 0".to_owned(),
+        code => format!("answer {}", ErrorCode(code)),
+    }
+}
+
 impl Coverage {
     pub(crate) fn note(&mut self, counters: &Counters, history: &History) {
         self.schedules += 1;
         for (name, count) in &counters.treatments {
             self.add(&format!("treatment {name}"), *count);
         }
+        for (code, count) in &counters.answers {
+            self.add(&code_name(*code), *count);
+        }
+        for (name, count) in &counters.epoch_moves {
+            self.add(&format!("epoch move {name}"), *count);
+        }
+        for (name, count) in &history.causes {
+            self.add(&format!("failed: {name}"), *count);
+        }
+        self.add("older hint", history.older_hints);
+        self.add("idle connection closed by its broker", history.idle_closed);
         for (name, count) in &history.faults {
             self.add(&format!("fault {name}"), *count);
         }
@@ -91,8 +158,10 @@ impl Coverage {
     }
 
     /// What was never reached and must be.
-    pub(crate) fn missing(&self) -> Vec<&'static str> {
-        REQUIRED.iter().filter(|name| self.counts.get(**name).is_none_or(|count| *count == 0)).copied().collect()
+    pub(crate) fn missing(&self) -> Vec<String> {
+        let codes = CODES.iter().map(|code| code_name(*code));
+        let all = REQUIRED.iter().map(|name| (*name).to_owned()).chain(codes);
+        all.filter(|name| self.counts.get(name).is_none_or(|count| *count == 0)).collect()
     }
 
     pub(crate) fn print(&self) {

@@ -2,8 +2,11 @@
 //!
 //! Rule: a fault changes the model cluster only; the sender learns of it as a real one would.
 
-use crate::cluster::{BROKERS, Forced, MS, Micros, PARTITIONS, SECOND, topic_of};
+use crate::cluster::{BROKERS, Forced, MS, Micros, PARTITIONS, PARTITIONS_AT_FIRST, SECOND, topic_of};
 use crate::world::{Event, STARTED_MS, World};
+
+/// A schedule has at least so many faults of which something has come.
+pub(crate) const ENOUGH_FAULTS: u64 = 3;
 
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
@@ -97,9 +100,19 @@ pub(crate) enum Fault {
     DeleteTopic {
         topic: usize,
     },
-    /// And made anew.
+    /// And made anew, with so many partitions.
     CreateTopic {
         topic: usize,
+        partitions: usize,
+    },
+    /// The topic gets one more partition.
+    GrowTopic {
+        topic: usize,
+    },
+    /// A replica outside the ISR is elected.
+    ElectUncleanly {
+        partition: usize,
+        to: usize,
     },
 }
 
@@ -127,6 +140,37 @@ impl Fault {
             Self::Compact { .. } => "compaction",
             Self::DeleteTopic { .. } => "topic_deleted",
             Self::CreateTopic { .. } => "topic_made_anew",
+            Self::GrowTopic { .. } => "topic_grown",
+            Self::ElectUncleanly { .. } => "unclean_election",
+        }
+    }
+}
+
+impl Fault {
+    /// The broker, partition or topic that it strikes.
+    fn place(&self) -> usize {
+        match self {
+            Self::Kill { broker, .. }
+            | Self::CleanRestart { broker, .. }
+            | Self::Pause { broker, .. }
+            | Self::CutConnections { broker }
+            | Self::LoseAnswers { broker, .. }
+            | Self::StallRequests { broker, .. }
+            | Self::Slow { broker, .. }
+            | Self::RefuseConnections { broker, .. }
+            | Self::Throttle { broker, .. }
+            | Self::LateNews { broker, .. }
+            | Self::LeaveOutParts { broker, .. } => *broker,
+            Self::Elect { partition, .. }
+            | Self::ElectUncleanly { partition, .. }
+            | Self::Force { partition, .. }
+            | Self::Refuse { partition, .. }
+            | Self::LimitMessage { partition, .. }
+            | Self::LimitSegment { partition, .. }
+            | Self::SlowReplication { partition, .. }
+            | Self::DiskFails { partition, .. }
+            | Self::Compact { partition, .. } => *partition,
+            Self::DeleteTopic { topic } | Self::CreateTopic { topic, .. } | Self::GrowTopic { topic } => *topic,
         }
     }
 }
@@ -137,14 +181,32 @@ impl World {
             return;
         }
         self.trace(|| format!("FAULT {fault:?}"));
-        *self.history.faults.entry(fault.name()).or_default() += 1;
+        let (name, place) = (fault.name(), fault.place());
+        self.history.waiting_faults.push((name, place));
+        if self.strike_at_once(fault) {
+            self.felt(name, place);
+        }
+    }
+
+    /// Something has come of a fault of this kind there. It counts once.
+    pub(crate) fn felt(&mut self, name: &'static str, place: usize) {
+        let waiting = &mut self.history.waiting_faults;
+        if let Some(position) = waiting.iter().position(|fault| *fault == (name, place)) {
+            waiting.swap_remove(position);
+            *self.history.faults.entry(name).or_default() += 1;
+        }
+    }
+
+    /// Returns whether something has come of it already; what only lies in wait is felt later, or never.
+    fn strike_at_once(&mut self, fault: Fault) -> bool {
         let now = self.now;
         match fault {
-            Fault::Kill { broker, down } => self.stop(broker, false, down),
-            Fault::CleanRestart { broker, down } => self.stop(broker, true, down),
-            Fault::Pause { broker, time } => self.pause(broker, time),
-            Fault::Elect { partition, to } => self.elect(partition, to),
-            Fault::CutConnections { broker } => self.links_of(broker).into_iter().for_each(|conn| self.cut(conn)),
+            Fault::Kill { broker, down } => return self.stop(broker, false, down),
+            Fault::CleanRestart { broker, down } => return self.stop(broker, true, down),
+            Fault::Pause { broker, time } => return self.pause(broker, time),
+            Fault::Elect { partition, to } => return self.elect(partition, to),
+            Fault::ElectUncleanly { partition, to } => return self.elect_uncleanly(partition, to),
+            Fault::CutConnections { broker } => return self.cut_all(broker),
             Fault::LoseAnswers { broker, time } => self.brokers[broker].answers_lost_until = now + time,
             Fault::StallRequests { broker, time } => self.brokers[broker].requests_stall_until = now + time,
             Fault::Slow { broker, time, by } => {
@@ -155,11 +217,19 @@ impl World {
             Fault::Throttle { broker, time } => self.brokers[broker].throttles_until = now + time,
             Fault::LateNews { broker, by } => self.brokers[broker].news_delay = by,
             Fault::LeaveOutParts { broker, time } => self.brokers[broker].forgets_parts_until = now + time,
-            on_a_partition => self.strike_partition(on_a_partition),
+            on_a_partition => return self.strike_partition(on_a_partition),
         }
+        false
     }
 
-    fn strike_partition(&mut self, fault: Fault) {
+    fn cut_all(&mut self, broker: usize) -> bool {
+        let links = self.links_of(broker);
+        let alive = links.iter().filter_map(|conn| self.links.get(conn)).any(|link| link.client_open && !link.cut);
+        links.into_iter().for_each(|conn| self.cut(conn));
+        alive
+    }
+
+    fn strike_partition(&mut self, fault: Fault) -> bool {
         match fault {
             Fault::Force { partition, forced, times } => {
                 self.partitions[partition].forced.extend(std::iter::repeat_n(forced, times));
@@ -185,11 +255,19 @@ impl World {
                 self.partitions[partition].names_guilty &= names_guilty;
                 self.after(time, Event::Lift(partition));
             }
-            Fault::DiskFails { broker, partition, time } => self.disk_fails(broker, partition, time),
-            Fault::DeleteTopic { topic } if self.topic_exists(topic) => self.make_anew(topic, true),
-            Fault::CreateTopic { topic } if !self.topic_exists(topic) => self.make_anew(topic, false),
+            Fault::DiskFails { broker, partition, time } => return self.disk_fails(broker, partition, time),
+            Fault::GrowTopic { topic } => return self.topic_exists(topic) && self.grow(topic),
+            Fault::DeleteTopic { topic } if self.topic_exists(topic) => {
+                self.delete_topic(topic);
+                return true;
+            }
+            Fault::CreateTopic { topic, partitions } if !self.topic_exists(topic) => {
+                self.make_anew(topic, partitions);
+                return true;
+            }
             _ => {}
         }
+        false
     }
 
     fn topic_exists(&self, topic: usize) -> bool {
@@ -197,10 +275,10 @@ impl World {
     }
 
     /// The disk under one replica fails: what waits there is answered 56, and another leads.
-    fn disk_fails(&mut self, broker: usize, partition: usize, time: Micros) {
+    fn disk_fails(&mut self, broker: usize, partition: usize, time: Micros) -> bool {
         let truth = self.partitions[partition].truth;
         if !self.brokers[broker].runs() || truth.isr_len() < 2 || !truth.exists {
-            return;
+            return false;
         }
         self.partitions[partition].replicas[broker].offline = true;
         self.end_waits(broker, partition, |_| Some(56));
@@ -215,6 +293,7 @@ impl World {
             }
         });
         self.after(time, Event::DiskBack(broker, partition));
+        true
     }
 
     pub(crate) fn disk_back(&mut self, broker: usize, partition: usize) {
@@ -230,6 +309,27 @@ impl World {
         model.max_bytes = usize::MAX;
         model.segment_bytes = usize::MAX;
         model.replication_delay = 0;
+    }
+
+    /// A schedule has three faults at least of which something has come: what is missing is made up for.
+    pub(crate) fn heal_once_enough_was_felt(&mut self) {
+        match self.make_up_for_faults() {
+            true => self.after(SECOND, Event::Heal),
+            false => self.heal(),
+        }
+    }
+
+    /// Brokers pause, as many as there are faults missing. Returns whether any was.
+    fn make_up_for_faults(&mut self) -> bool {
+        let missing = ENOUGH_FAULTS.saturating_sub(self.history.faults.values().sum());
+        let first = self.rng.index(BROKERS);
+        let running = (0..BROKERS).map(|n| (first + n) % BROKERS).filter(|broker| self.brokers[*broker].runs());
+        let struck: Vec<usize> = running.take(missing as usize).collect();
+        for broker in &struck {
+            let time = self.rng.range(50..900) * MS;
+            self.strike(Fault::Pause { broker: *broker, time });
+        }
+        !struck.is_empty()
     }
 
     /// All faults are over: from here on everything has to come to an end, and to go well.
@@ -249,7 +349,7 @@ impl World {
         }
         for topic in 0..crate::cluster::TOPICS {
             if !self.topic_exists(topic) {
-                self.make_anew(topic, false);
+                self.make_anew(topic, PARTITIONS_AT_FIRST);
             }
         }
     }

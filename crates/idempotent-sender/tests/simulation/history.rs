@@ -3,14 +3,15 @@
 //! Rules: a record has a number, which its value carries through the cluster; verdicts are noted as they
 //! come, and a second one for a record is an error at once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use kafka_courier_batcher::{Accumulator, BatchView, Compression, DecodedRecord, Limits, Record};
 use kafka_courier_idempotent_sender::core::{
-    ConnId, FailedOutcome, ProducePart, RecordSet, RequestId, Settlement, Submission, Verdict,
+    ConnId, FailedOutcome, ProduceAnswer, ProducePart, RecordSet, RequestId, Settlement, Submission, TopicUuid, Verdict,
 };
 
-use crate::cluster::{MS, Micros, PARTITIONS};
+use crate::causes::{TOO_LARGE, WRITE_ERRORS};
+use crate::cluster::{MS, Micros, PARTITIONS, TOPICS, topic_of};
 use crate::plan::{BatchPlan, RecordPlan};
 use crate::world::{STARTED_MS, World, core_partition, model_partition};
 
@@ -20,6 +21,16 @@ pub(crate) struct RecordHistory {
     pub(crate) has_key: bool,
     pub(crate) verdict: Option<Told>,
     pub(crate) corrected: Option<Option<i64>>,
+    /// How often producers had been forgotten on its partition when it was published.
+    pub(crate) forgets: u32,
+    /// The life of its topic of which the sender had been told last when it first left.
+    pub(crate) first_sent: Option<u32>,
+    /// The codes that it was answered.
+    pub(crate) codes: Vec<i16>,
+    /// It was alone in a batch that was answered to be too large.
+    pub(crate) too_large_alone: bool,
+    /// Its attempts that were answered with an error of the write, or left and were never answered.
+    pub(crate) write_errors: u32,
 }
 
 /// The verdict on one record.
@@ -39,8 +50,28 @@ struct BatchHistory {
     returned: usize,
 }
 
-/// The partition and the first record of each batch of a request.
-type Firsts = Vec<(usize, u32)>;
+/// The partition and the records of each batch of a request.
+type Parts = Vec<(usize, Vec<u32>)>;
+
+/// A request that is unanswered.
+#[derive(Debug)]
+struct Unanswered {
+    id: RequestId,
+    /// The socket took its last byte.
+    written: bool,
+    parts: Parts,
+}
+
+/// What the sender was told of a topic.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ToldTopic {
+    /// Its life, by the last answer that named one.
+    pub(crate) life: u32,
+    /// How often that was another than before.
+    pub(crate) changes: u32,
+    /// The fewest partitions that it was told to have.
+    pub(crate) fewest: usize,
+}
 
 #[derive(Debug, Default)]
 pub(crate) struct History {
@@ -50,9 +81,24 @@ pub(crate) struct History {
     opened: [(u64, Micros); PARTITIONS],
     /// Which record a stamp stood for at first: it must stand for no other.
     stamps: HashMap<(usize, i64, i16, i32), u32>,
-    /// What is unanswered on each open connection: the partition and the first record of each batch.
-    in_flight: BTreeMap<ConnId, Vec<(RequestId, Firsts)>>,
+    /// What is unanswered on each open connection.
+    in_flight: BTreeMap<ConnId, Vec<Unanswered>>,
+    pub(crate) told: [ToldTopic; TOPICS],
+    /// The newest leader epoch that the sender was told, and how many hints were older than that.
+    told_epochs: [i32; PARTITIONS],
+    pub(crate) older_hints: u64,
+    /// Connections that brokers have closed because nobody used them.
+    pub(crate) idle_closed: u64,
+    /// How often a leader said that it had batches of ours, by partition.
+    pub(crate) found: [u64; PARTITIONS],
+    /// When everything was given up.
+    pub(crate) closed_at: Option<Micros>,
+    /// Faults of which something has come.
     pub(crate) faults: BTreeMap<&'static str, u64>,
+    /// Faults of which nothing has come yet, with where they lie.
+    pub(crate) waiting_faults: Vec<(&'static str, usize)>,
+    /// Why records failed.
+    pub(crate) causes: BTreeMap<&'static str, u64>,
     /// The most connections to one broker at once.
     pub(crate) parallel_connections: u64,
 }
@@ -77,10 +123,13 @@ impl World {
     pub(crate) fn submit(&mut self, planned: &BatchPlan) -> Result<(), String> {
         let token = self.history.batches.len();
         let first = self.history.records.len() as u32;
+        let opened_at = self.now.saturating_sub(planned.lingered);
+        let planned =
+            &BatchPlan { partition: self.partition_by_count(planned.partition, opened_at), ..planned.clone() };
         let batch = self.encode(planned, first)?;
         // A partition's batches are opened one after the other.
         let (ordinal, opened_before) = self.history.opened[planned.partition];
-        let published_at = self.now.saturating_sub(planned.lingered).max(opened_before);
+        let published_at = opened_at.max(opened_before);
         self.history.opened[planned.partition] = (ordinal + 1, published_at);
         let submission = Submission {
             partition: core_partition(planned.partition),
@@ -112,7 +161,17 @@ impl World {
                 .push(self.instant(), &record, &mut |_| true, &self.pool, || ())
                 .map_err(|error| error.to_string())?;
             let partition = planned.partition;
-            self.history.records.push(RecordHistory { partition, has_key: *has_key, verdict: None, corrected: None });
+            self.history.records.push(RecordHistory {
+                partition,
+                has_key: *has_key,
+                verdict: None,
+                corrected: None,
+                forgets: self.partitions[partition].forgets,
+                first_sent: None,
+                codes: Vec::new(),
+                too_large_alone: false,
+                write_errors: 0,
+            });
         }
         let filled = accumulator.seal().ok_or("a batch without records")?;
         Ok(filled.encode(&self.pool).batch)
@@ -122,17 +181,24 @@ impl World {
     /// a stamp stands for the same record for ever.
     pub(crate) fn note_sent(&mut self, conn: ConnId, request: RequestId, parts: &[ProducePart]) -> Result<(), String> {
         self.trace(|| format!("send {request:?} on {conn:?}: {}", show_parts(parts)));
-        let mut sent: Firsts = Vec::with_capacity(parts.len());
+        let mut sent: Parts = Vec::with_capacity(parts.len());
         for part in parts {
             let partition = model_partition(part.partition);
             if sent.iter().any(|(other, _)| *other == partition) {
                 return Err(format!("{request:?} holds two batches of p{partition}"));
             }
-            sent.push((partition, self.history.check_stamp(part)?));
+            let numbers = self.history.check_stamp(part)?;
+            let told = self.history.told[topic_of(partition)];
+            for number in &numbers {
+                self.history.records[*number as usize].first_sent.get_or_insert(told.life);
+            }
+            sent.push((partition, numbers));
         }
-        self.history.in_flight.entry(conn).or_default().push((request, sent.clone()));
+        let partitions: Vec<usize> = sent.iter().map(|(partition, _)| *partition).collect();
+        let unanswered = Unanswered { id: request, written: false, parts: sent };
+        self.history.in_flight.entry(conn).or_default().push(unanswered);
         let broker = self.links.get(&conn).map(|link| link.broker).ok_or("sent on a connection that is not there")?;
-        sent.iter().try_for_each(|(partition, _)| self.check_window(broker, *partition))
+        partitions.into_iter().try_for_each(|partition| self.check_window(broker, partition))
     }
 
     /// At most `max_in_flight` batches of a partition are unanswered at one broker, over all connections.
@@ -141,8 +207,8 @@ impl World {
         let there = |conn: &ConnId| self.links.get(conn).is_some_and(|link| link.broker == broker);
         let all = history.in_flight.iter().filter(|(conn, _)| there(conn)).flat_map(|(_, requests)| requests);
         let unsettled = |number: &u32| history.records[*number as usize].verdict.is_none();
-        let sent = all.flat_map(|(_, sent)| sent).filter(|sent| sent.0 == partition);
-        let mut firsts: Vec<u32> = sent.map(|sent| sent.1).filter(unsettled).collect();
+        let sent = all.flat_map(|request| &request.parts).filter(|sent| sent.0 == partition);
+        let mut firsts: Vec<u32> = sent.filter_map(|sent| sent.1.first().copied()).filter(unsettled).collect();
         firsts.sort_unstable();
         firsts.dedup();
         if firsts.len() > self.plan.config.max_in_flight as usize {
@@ -156,6 +222,7 @@ impl World {
         let history = &mut self.history;
         let told_of = history.batches.get_mut(token).ok_or("a verdict for a batch that was never handed in")?;
         told_of.returned += charge;
+        let published_at = told_of.published_at;
         let late = self.now.saturating_sub(told_of.published_at);
         if late > self.plan.config.delivery_timeout.as_micros() as Micros + MS {
             return Err(format!("batch {token} has its verdict {} ms after it was published", late / MS));
@@ -167,8 +234,11 @@ impl World {
                 return Err(format!("batch {token} has no record {index}"));
             }
             numbers.push(first + index);
-            let record = &mut history.records[(first + index) as usize];
             let told = Told::of(&verdict, position);
+            if let Verdict::Failed(failure) = &verdict {
+                self.note_cause(first + index, published_at, failure)?;
+            }
+            let record = &mut self.history.records[(first + index) as usize];
             if let Some(before) = record.verdict.replace(told) {
                 return Err(format!("record {} has two verdicts: {before:?} and {told:?}", first + index));
             }
@@ -200,18 +270,80 @@ impl Told {
 }
 
 impl History {
-    pub(crate) fn answered(&mut self, conn: ConnId, request: RequestId) {
-        if let Some(sent) = self.in_flight.get_mut(&conn) {
-            sent.retain(|(id, _)| *id != request);
+    pub(crate) fn written(&mut self, conn: ConnId, request: RequestId) {
+        let sent = self.in_flight.get_mut(&conn).into_iter().flatten();
+        sent.filter(|sent| sent.id == request).for_each(|sent| sent.written = true);
+    }
+
+    pub(crate) fn answered(&mut self, conn: ConnId, request: RequestId, answer: &ProduceAnswer) {
+        let Some(sent) = self.in_flight.get_mut(&conn) else { return };
+        let Some(position) = sent.iter().position(|sent| sent.id == request) else { return };
+        let sent = sent.remove(position);
+        for ((partition, numbers), answer) in sent.parts.iter().zip(&answer.parts) {
+            let Some(answer) = answer else {
+                self.count_write_error(numbers);
+                continue;
+            };
+            if WRITE_ERRORS.contains(&answer.code) {
+                self.count_write_error(numbers);
+            }
+            for number in numbers {
+                let record = &mut self.records[*number as usize];
+                record.too_large_alone |= TOO_LARGE.contains(&answer.code) && numbers.len() == 1;
+                if !record.codes.contains(&answer.code) {
+                    record.codes.push(answer.code);
+                }
+            }
+            if let Some((_, epoch)) = answer.leader {
+                self.older_hints += u64::from(epoch < self.told_epochs[*partition]);
+                self.told_epoch(*partition, epoch);
+            }
         }
     }
 
-    pub(crate) fn closed(&mut self, conn: ConnId) {
-        self.in_flight.remove(&conn);
+    fn count_write_error(&mut self, numbers: &[u32]) {
+        numbers.iter().for_each(|number| self.records[*number as usize].write_errors += 1);
     }
 
-    /// Returns the number of the batch's first record.
-    fn check_stamp(&mut self, part: &ProducePart) -> Result<u32, String> {
+    pub(crate) fn closed(&mut self, conn: ConnId) {
+        for sent in self.in_flight.remove(&conn).into_iter().flatten().filter(|sent| sent.written) {
+            sent.parts.iter().for_each(|(_, numbers)| self.count_write_error(numbers));
+        }
+    }
+
+    pub(crate) fn told_epoch(&mut self, partition: usize, epoch: i32) {
+        self.told_epochs[partition] = self.told_epochs[partition].max(epoch);
+    }
+
+    pub(crate) fn told_life(&mut self, topic: usize, uuid: TopicUuid, partitions: usize) {
+        let told = &mut self.told[topic];
+        let life = u32::from_be_bytes([uuid[1], uuid[2], uuid[3], uuid[4]]);
+        if told.life != life {
+            told.changes += 1;
+            told.life = life;
+            // A new life's epochs begin again.
+            (0..PARTITIONS).filter(|p| topic_of(*p) == topic).for_each(|p| self.told_epochs[p] = -1);
+        }
+        told.fewest = if told.fewest == 0 { partitions } else { told.fewest.min(partitions) };
+    }
+
+    /// The epochs of the stamps that the partition's records went out under.
+    pub(crate) fn epochs_of(&self, partition: usize) -> BTreeSet<i16> {
+        self.stamps.keys().filter(|stamp| stamp.0 == partition).map(|stamp| stamp.2).collect()
+    }
+
+    /// The producer id that the partition's records went out under last.
+    pub(crate) fn newest_id_of(&self, partition: usize) -> i64 {
+        self.stamps.keys().filter(|stamp| stamp.0 == partition).map(|stamp| stamp.1).max().unwrap_or(-1)
+    }
+
+    /// How many stamps were given to the partition's records.
+    pub(crate) fn stamps_of(&self, partition: usize) -> usize {
+        self.stamps.keys().filter(|stamp| stamp.0 == partition).count()
+    }
+
+    /// Returns the numbers of the batch's records.
+    fn check_stamp(&mut self, part: &ProducePart) -> Result<Vec<u32>, String> {
         let stamp = part.batch.current_stamp().ok_or("a batch without a stamp")?;
         let partition = model_partition(part.partition);
         let numbers = numbers_in(part.batch.as_bytes())?;
@@ -223,7 +355,7 @@ impl History {
                 return Err(format!("{key:?} stood for record {stood_for}, and now for {number}"));
             }
         }
-        numbers.first().copied().ok_or_else(|| "an empty batch was sent".to_owned())
+        if numbers.is_empty() { Err("an empty batch was sent".to_owned()) } else { Ok(numbers) }
     }
 
     pub(crate) fn corrected(&mut self, token: usize, set: &RecordSet, base: Option<i64>) -> Result<(), String> {

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use kafka_courier_idempotent_sender::core::{ConnId, ProduceAnswer, ProducePart, RequestId};
 
-use crate::cluster::{MS, Micros};
+use crate::cluster::{MS, Micros, SECOND};
 use crate::world::{Event, World};
 
 #[derive(Debug)]
@@ -41,12 +41,17 @@ pub(crate) struct Link {
     last_written: Micros,
     last_arrival: Micros,
     last_answer: Micros,
+    /// When the broker last heard or said something on it.
+    used_at: Micros,
 }
 
 impl World {
     pub(crate) fn latency(&mut self, broker: usize) -> Micros {
         let (least, most) = self.plan.rules.latency;
         let slow = if self.brokers[broker].slow_until > self.now { self.brokers[broker].slowness } else { 0 };
+        if slow > 0 {
+            self.felt("slow_link", broker);
+        }
         self.rng.range(least..most) + if slow > 0 { self.rng.range(slow / 2..slow) } else { 0 }
     }
 
@@ -54,6 +59,13 @@ impl World {
         let target = &self.brokers[broker];
         let ok = target.runs() && target.refuses_until <= self.now && target.requests_stall_until <= self.now;
         let incarnation = target.incarnation;
+        if target.refuses_until > self.now {
+            self.felt("refused_connections", broker);
+        }
+        if self.brokers[broker].requests_stall_until > self.now {
+            self.felt("stalled_requests", broker);
+        }
+        let target = &self.brokers[broker];
         let wait = if target.up && !ok { self.rng.range(MS..2000 * MS) } else { self.latency(broker) };
         self.trace(|| format!("connect {conn:?} to {broker}: {ok}"));
         let link = Link {
@@ -69,8 +81,10 @@ impl World {
             last_written: 0,
             last_arrival: 0,
             last_answer: 0,
+            used_at: self.now,
         };
         self.links.insert(conn, link);
+        self.after(self.plan.rules.idle_max, Event::IdleCheck(conn));
         self.after(wait, Event::Connected(conn, ok));
     }
 
@@ -95,6 +109,9 @@ impl World {
         let latency = self.latency(broker);
         let stall = self.brokers[broker].requests_stall_until;
         let stuffed = stall > self.now && self.rng.percent(50);
+        if stall > self.now {
+            self.felt("stalled_requests", broker);
+        }
         let now = self.now;
         let Some(link) = self.links.get_mut(&conn) else { return };
         let written = if stuffed { stall } else { now }.max(link.last_written);
@@ -112,6 +129,7 @@ impl World {
         let Some(link) = self.links.get_mut(&conn).filter(|link| link.client_open) else { return };
         if let Some(sent) = link.under_way.iter_mut().find(|sent| sent.id == request) {
             sent.written = true;
+            self.history.written(conn, request);
             self.sender.on_written(now, conn, request);
         }
     }
@@ -123,6 +141,7 @@ impl World {
         if sent.lost || link.incarnation != self.brokers[link.broker].incarnation {
             return Ok(());
         }
+        link.used_at = self.now;
         link.inbox.push_back((sent.id, sent.parts));
         self.serve(conn)
     }
@@ -135,6 +154,19 @@ impl World {
             link.client_open = false;
         }
         self.history.closed(conn);
+    }
+
+    /// A broker closes what nobody has used for `connections.max.idle.ms`.
+    pub(crate) fn close_if_idle(&mut self, conn: ConnId) {
+        let idle_max = self.plan.rules.idle_max;
+        let Some(link) = self.links.get(&conn).filter(|link| link.client_open && !link.cut) else { return };
+        let due = link.used_at + idle_max;
+        if due > self.now || link.busy {
+            return self.at(due.max(self.now + SECOND), Event::IdleCheck(conn));
+        }
+        self.trace(|| format!("broker {} closes {conn:?}, which is idle", link.broker));
+        self.history.idle_closed += 1;
+        self.cut(conn);
     }
 
     /// The network, or the broker, ends it: the client hears of it a little later.
@@ -178,20 +210,26 @@ impl World {
         };
         let throttle = throttles_until.saturating_sub(self.now);
         if throttle > 0 {
+            self.felt("throttle", broker);
             answer.throttle = std::time::Duration::from_micros(throttle);
         }
         if self.brokers[broker].forgets_parts_until > self.now && !answer.parts.is_empty() {
             let index = self.rng.index(answer.parts.len());
             answer.parts[index] = None;
+            self.felt("left_out_parts", broker);
         }
         let now = self.now;
         let Some(link) = self.links.get_mut(&conn) else { return };
         link.busy = false;
+        link.used_at = now;
         link.muted_until = now + throttle;
         link.answers_lost |= lossy;
         let at = (now + latency).max(link.last_answer + 1);
         link.last_answer = at;
-        if !link.answers_lost && !link.cut && link.client_open {
+        let (lost, open) = (link.answers_lost, !link.cut && link.client_open);
+        if open && lost {
+            self.felt("lost_answers", broker);
+        } else if open {
             self.at(at, Event::Answer(conn, request, answer));
         }
         self.after(throttle, Event::Serve(conn));
@@ -203,7 +241,7 @@ impl World {
             return;
         }
         self.trace(|| format!("answer to {request:?}: {answer:?}"));
-        self.history.answered(conn, request);
+        self.history.answered(conn, request, &answer);
         self.sender.on_answer(now, conn, request, answer);
     }
 

@@ -28,6 +28,8 @@ pub(crate) struct Rules {
     pub(crate) failing_ids: u32,
     /// The least and the most that a message is under way.
     pub(crate) latency: (Micros, Micros),
+    /// `connections.max.idle.ms`.
+    pub(crate) idle_max: Micros,
     /// How likely a written request still arrives after its connection was closed, in percent.
     pub(crate) reads_on: u64,
 }
@@ -44,6 +46,7 @@ impl Default for Rules {
             request_max_bytes: usize::MAX,
             failing_ids: 0,
             latency: (200, 1500),
+            idle_max: 600_000_000,
             reads_on: 60,
         }
     }

@@ -12,7 +12,7 @@ use kafka_courier_idempotent_sender::core::{
     BrokerAddress, BrokerId, ConnId, PartAnswer, ProduceAnswer, ProducePart, RequestId,
 };
 
-use crate::cluster::{MS, SECOND, topic_of, uuid};
+use crate::cluster::{MS, SECOND, partitions_of, topic_of, uuid};
 use crate::history::record_number;
 use crate::log::{Admission, Entry};
 use crate::world::{Event, World, model_partition};
@@ -99,11 +99,15 @@ impl World {
         let partition = model_partition(part.partition);
         let entry = self.read(partition, part)?;
         let forced = self.partitions[partition].forced.pop_front();
+        if forced.is_some() {
+            self.felt("forced_error", partition);
+        }
         if let Some(forced) = forced.filter(|forced| forced.appended.is_none()) {
             return Ok(Waiting::Done(error(forced.code)));
         }
         if let Some(refusal) = self.refusal(broker, partition, part, &entry) {
             self.trace(|| format!("broker {broker} refuses p{partition} {}: {}", show(&entry), refusal.code));
+            self.refusal_felt(partition, refusal.code);
             return Ok(Waiting::Done(refusal));
         }
         let waiting = self.append_if_in_sequence(broker, partition, entry);
@@ -115,6 +119,17 @@ impl World {
             }
             done @ Waiting::Done(_) => done,
         })
+    }
+
+    fn refusal_felt(&mut self, partition: usize, code: i16) {
+        let model = &self.partitions[partition];
+        match code {
+            _ if model.refused == Some(code) => self.felt("refusal", partition),
+            10 => self.felt("message_limit", partition),
+            18 => self.felt("segment_limit", partition),
+            87 => self.felt("compaction", partition),
+            _ => {}
+        }
     }
 
     /// What a broker reads of the bytes; what it can't read, or a wrong CRC, would be the sender's fault.
@@ -146,14 +161,17 @@ impl World {
 
     /// Everything that is checked before the producer's state is looked at.
     fn refusal(&self, broker: usize, partition: usize, part: &ProducePart, entry: &Entry) -> Option<PartAnswer> {
-        let view = self.brokers[broker].views[partition];
+        let views = &self.brokers[broker].views;
+        let view = views[partition];
         let model = &self.partitions[partition];
         let replica = &model.replicas[broker];
-        if !view.exists {
-            return Some(error(if self.plan.rules.by_id { 100 } else { 3 }));
-        }
-        if self.plan.rules.by_id && part.topic_uuid != uuid(topic_of(partition), view.incarnation) {
+        let topic = topic_of(partition);
+        let life = partitions_of(topic).find(|p| views[*p].exists).map(|p| views[p].incarnation);
+        if self.plan.rules.by_id && life.is_none_or(|life| part.topic_uuid != uuid(topic, life)) {
             return Some(error(100));
+        }
+        if !view.exists {
+            return Some(error(3));
         }
         if let Some(code) = model.refused.filter(|code| matches!(code, 17 | 29 | 31)) {
             return Some(error(code));

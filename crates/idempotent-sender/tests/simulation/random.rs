@@ -75,6 +75,7 @@ fn rules(rng: &mut Rng, config: &Config, forgets: bool) -> Rules {
         request_max_bytes: if rng.percent(3) { 2000 } else { usize::MAX },
         failing_ids: rng.pick(&[0, 0, 1, 3]),
         latency: rng.pick(&[(200, 1500), (50, 300), (5 * MS, 40 * MS), (100, 80 * MS)]),
+        idle_max: rng.pick(&[600, 600, 600, 20]) * SECOND,
         reads_on: rng.pick(&[60, 90, 100, 0]),
     }
 }
@@ -126,7 +127,8 @@ fn faults(rng: &mut Rng, length: Micros, batches: &[BatchPlan]) -> Vec<(Micros, 
         let kind = rng.pick(&kinds);
         let fault = fault(rng, kind, target);
         if let Fault::DeleteTopic { topic } = fault {
-            faults.push((target.at + rng.range(0..6) * SECOND / 2, Fault::CreateTopic { topic }));
+            let partitions = rng.pick(&[3, 3, 1, 2, 4]);
+            faults.push((target.at + rng.range(0..6) * SECOND / 2, Fault::CreateTopic { topic, partitions }));
         }
         faults.push((target.at, fault));
     }
@@ -160,7 +162,7 @@ fn next_target(rng: &mut Rng, before: Target, length: Micros, batches: &[BatchPl
     target
 }
 
-const KINDS: u64 = 20;
+const KINDS: u64 = 22;
 
 fn fault(rng: &mut Rng, kind: u64, target: Target) -> Fault {
     let Target { broker, partition, .. } = target;
@@ -186,17 +188,22 @@ fn fault(rng: &mut Rng, kind: u64, target: Target) -> Fault {
         16 => Fault::SlowReplication { partition, by: rng.pick(&[100 * MS, 2 * SECOND, 9 * SECOND]), time: long },
         17 => Fault::DiskFails { broker, partition, time: short },
         18 => Fault::Compact { partition, names_guilty: rng.percent(80), time: long },
+        19 => Fault::GrowTopic { topic: topic_of(partition) },
+        20 => Fault::ElectUncleanly { partition, to: broker },
         _ => Fault::DeleteTopic { topic: topic_of(partition) },
     }
 }
 
 /// Errors before the append and after it, with and without an offset, as brokers give them.
 fn forced(rng: &mut Rng) -> Forced {
-    const BEFORE: [i16; 14] = [2, 3, 5, 6, 7, 14, 19, 20, 56, 74, 75, 100, -1, 89];
+    const BEFORE: [i16; 19] = [2, 3, 5, 6, 7, 13, 14, 15, 16, 19, 20, 47, 56, 74, 75, 100, 103, -1, 89];
+    const FINAL: [i16; 11] = [17, 21, 29, 31, 32, 35, 42, 43, 44, 48, 76];
     const AFTER: [(i16, bool); 9] =
         [(7, true), (6, true), (3, true), (56, true), (20, true), (-1, false), (-1, true), (7, false), (999, false)];
-    if rng.percent(50) {
-        return Forced { code: rng.pick(&BEFORE), appended: None };
+    match rng.range(0..100) {
+        0..50 => return Forced { code: rng.pick(&BEFORE), appended: None },
+        50..60 => return Forced { code: rng.pick(&FINAL), appended: None },
+        _ => {}
     }
     let (code, with_offset) = rng.pick(&AFTER);
     Forced { code, appended: Some(with_offset) }

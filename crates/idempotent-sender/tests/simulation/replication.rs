@@ -17,6 +17,9 @@ impl World {
             let model = &mut self.partitions[partition];
             if !std::mem::replace(&mut model.fetching[follower], true) {
                 let delay = model.replication_delay;
+                if delay > 0 {
+                    self.felt("slow_replication", partition);
+                }
                 let wait =
                     self.rng.range(MS / 5..3 * MS) + if delay > 0 { self.rng.range(delay / 2..delay) } else { 0 };
                 self.after(wait, Event::Fetch(partition, follower));
@@ -67,6 +70,7 @@ impl World {
         }
         if same < copy.log.len() {
             copy.log.truncate(same);
+            copy.committed = copy.committed.min(same);
             copy.producers = Producers::rebuild(&copy.log, snapshot % (same + 1));
         }
         for entry in &source.log[same..] {
@@ -101,6 +105,9 @@ impl World {
         replica.high_watermark = replica.high_watermark.max(least);
         while let Some(entry) = replica.log.get(replica.committed).filter(|e| e.end() <= replica.high_watermark) {
             model.committed.push((view.incarnation, entry.clone()));
+            if view.incarnation == model.unclean.0 && view.epoch < model.unclean.1 {
+                model.lost.insert(entry.append);
+            }
             replica.committed += 1;
         }
         self.complete(leader, partition);

@@ -16,7 +16,8 @@ use kafka_courier_idempotent_sender::core::{
 };
 
 use crate::cluster::{
-    BROKERS, Broker, Micros, PARTITIONS, PARTITIONS_OF_A_TOPIC, Partition, SECOND, TOPICS, topic_name,
+    BROKERS, Broker, Micros, PARTITIONS, PARTITIONS_AT_FIRST, Partition, SECOND, TOPICS, partition_of, place_of,
+    topic_name,
 };
 use crate::faults::Fault;
 use crate::history::History;
@@ -33,6 +34,7 @@ pub(crate) enum Event {
     Submit(usize),
     Fault(Fault),
     Heal,
+    IdleCheck(ConnId),
     Close,
     Connected(ConnId, bool),
     Written(ConnId, RequestId),
@@ -106,7 +108,8 @@ pub(crate) struct World {
     queue: BinaryHeap<Scheduled>,
     order: u64,
     steps: u64,
-    topics_ready: [bool; TOPICS],
+    /// How many partitions the sender has said that each topic has, and how many before that, and since when.
+    counts: [(usize, usize, Micros); TOPICS],
 }
 
 /// The time of the wall clock at the schedule's start, milliseconds since the Unix epoch.
@@ -115,7 +118,8 @@ pub(crate) const STARTED_MS: i64 = 1_700_000_000_000;
 impl World {
     pub(crate) fn new(plan: Plan, tracing: bool) -> Result<Self, String> {
         let sender = Sender::new(plan.config.clone()).map_err(|problems| format!("{problems:?}"))?;
-        let partitions: Vec<Partition> = (0..PARTITIONS).map(|p| Partition::new(p % BROKERS)).collect();
+        let leader = |p| (p < TOPICS * PARTITIONS_AT_FIRST).then_some(p % BROKERS);
+        let partitions: Vec<Partition> = (0..PARTITIONS).map(|p| Partition::new(leader(p))).collect();
         let views = std::array::from_fn(|p| partitions[p].truth);
         let mut world = Self {
             now: 0,
@@ -138,7 +142,7 @@ impl World {
             queue: BinaryHeap::new(),
             order: 0,
             steps: 0,
-            topics_ready: [false; TOPICS],
+            counts: [(0, 0, 0); TOPICS],
             plan,
         };
         world.begin();
@@ -157,8 +161,9 @@ impl World {
             self.after(2 * SECOND, Event::ForgetOld);
         }
         for partition in 0..PARTITIONS {
-            let leader = partition % BROKERS;
-            self.after(self.plan.rules.replica_lag_max, Event::WatchIsr(leader, partition, 1));
+            if let Some(leader) = self.partitions[partition].truth.leader {
+                self.after(self.plan.rules.replica_lag_max, Event::WatchIsr(leader, partition, 1));
+            }
         }
         for topic in 0..TOPICS {
             self.sender.want_topic(self.base, topic_name(topic));
@@ -240,8 +245,12 @@ impl World {
         match event {
             Event::Submit(batch) => self.submit_planned(batch)?,
             Event::Fault(fault) => self.strike(fault),
-            Event::Heal => self.heal(),
-            Event::Close => self.sender.give_up_all(now, &Reason::Closed),
+            Event::Heal => self.heal_once_enough_was_felt(),
+            Event::Close => {
+                self.history.closed_at = Some(self.now);
+                self.sender.give_up_all(now, &Reason::Closed);
+            }
+            Event::IdleCheck(conn) => self.close_if_idle(conn),
             Event::Connected(conn, ok) => self.connected(conn, ok),
             Event::Written(conn, request) => self.written(conn, request),
             Event::Arrive(conn, request) => self.arrive(conn, request)?,
@@ -259,7 +268,7 @@ impl World {
             Event::Lift(partition) => self.lift(partition),
             Event::WatchIsr(broker, partition, epoch) => self.watch_isr(broker, partition, epoch),
             Event::AskMetadata(broker) => self.ask_metadata(broker),
-            Event::Metadata(Some(cluster)) => self.sender.on_metadata(now, cluster),
+            Event::Metadata(Some(cluster)) => self.tell_metadata(cluster),
             Event::Metadata(None) => self.sender.on_metadata_failed(now, "no broker could be asked"),
             Event::ProducerId(Ok(id)) => self.sender.on_producer_id(now, id),
             Event::ProducerId(Err(code)) => {
@@ -269,7 +278,11 @@ impl World {
             Event::AskLook { broker, partition, core, uid, producer_id } => {
                 self.ask_look(broker, partition, core, uid, producer_id);
             }
-            Event::Looked(partition, uid, answer) => self.sender.on_looked(now, partition, uid, answer),
+            Event::Looked(partition, uid, answer) => {
+                let found = matches!(answer, LookAnswer::Producer { .. });
+                self.history.found[model_partition(partition)] += u64::from(found);
+                self.sender.on_looked(now, partition, uid, answer);
+            }
             Event::ForgetOld => self.forget_old(),
         }
         Ok(())
@@ -304,7 +317,7 @@ impl World {
                 self.trace(|| format!("correct {token} {records:?} {base_offset:?}"));
                 self.history.corrected(token, &records, base_offset)?;
             }
-            Action::TopicReady { topic, .. } => self.topic_ready(topic),
+            Action::TopicReady { topic, available } => self.topic_ready(topic, available.len()),
             Action::TopicFailed { topic, .. } => {
                 let name = topic_name(topic.0 as usize);
                 self.sender.want_topic(self.instant(), name);
@@ -314,9 +327,12 @@ impl World {
     }
 
     /// Once every topic is known the plan's batches come.
-    fn topic_ready(&mut self, topic: TopicId) {
-        self.topics_ready[topic.0 as usize] = true;
-        if self.topics_ready != [true; TOPICS] || self.submitting {
+    fn topic_ready(&mut self, topic: TopicId, count: usize) {
+        let known = &mut self.counts[topic.0 as usize];
+        if known.0 != count {
+            *known = (count, known.0.max(1), self.now);
+        }
+        if self.counts.iter().any(|count| count.0 == 0) || self.submitting {
             return;
         }
         self.submitting = true;
@@ -327,11 +343,21 @@ impl World {
     }
 }
 
+impl World {
+    /// Where a batch goes that was opened then: keys are spread over as many partitions as the topic was known
+    /// to have.
+    pub(crate) fn partition_by_count(&self, wanted: usize, opened_at: Micros) -> usize {
+        let (topic, index) = place_of(wanted);
+        let (count, before, since) = self.counts[topic];
+        partition_of(topic, index % if opened_at < since { before } else { count })
+    }
+}
+
 pub(crate) fn core_partition(partition: usize) -> PartitionId {
-    let topic = TopicId((partition / PARTITIONS_OF_A_TOPIC) as u32);
-    PartitionId { topic, index: (partition % PARTITIONS_OF_A_TOPIC) as i32 }
+    let (topic, index) = place_of(partition);
+    PartitionId { topic: TopicId(topic as u32), index: index as i32 }
 }
 
 pub(crate) fn model_partition(id: PartitionId) -> usize {
-    id.topic.0 as usize * PARTITIONS_OF_A_TOPIC + id.index as usize
+    partition_of(id.topic.0 as usize, id.index as usize)
 }

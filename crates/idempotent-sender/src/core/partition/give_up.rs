@@ -13,7 +13,7 @@ use kafka_courier_batcher::Stamp;
 use super::super::effects::Context;
 use super::super::flight::{Flight, Proof};
 use super::super::types::Reason;
-use super::{EpochMove, GIVEN_UP_REMEMBERED, GivenUp, Partition};
+use super::{EpochMove, GIVEN_UP_REMEMBERED, GivenUp, Partition, unconfirmed};
 
 /// Whether one stamp precedes the other under the same id and epoch. Sequence numbers live on a circle of
 /// 2^31; half of it lies before any point.
@@ -103,7 +103,7 @@ impl<T: Clone> Partition<T> {
     pub(crate) fn expire(&mut self, cx: &mut Context<'_, T>) {
         while self.deadline(cx.config.delivery_timeout).is_some_and(|deadline| deadline <= cx.now) {
             if let Some(flight) = self.unconfirmed.pop_front() {
-                self.settle_given_up(flight, None, true, cx);
+                self.settle_given_up(flight, Some(unconfirmed()), true, cx);
             } else if self.window.is_empty() {
                 let Some(flight) = self.queue.pop_front() else { return };
                 self.settle_given_up(flight, None, true, cx);

@@ -125,6 +125,11 @@ impl EpochMove {
     }
 }
 
+/// Why a batch is unknown that a look has found.
+fn unconfirmed() -> Reason {
+    Reason::NoAnswer("the leader has it, but whether its replicas do was not answered any more".into())
+}
+
 /// A batch that leaves now.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
@@ -434,7 +439,7 @@ impl<T: Clone> Partition<T> {
         self.known = false;
         self.gap = false;
         for flight in std::mem::take(&mut self.unconfirmed) {
-            self.settle_given_up(flight, None, false, cx);
+            self.settle_given_up(flight, Some(unconfirmed()), false, cx);
         }
         match &mut self.next {
             // Whoever has come so far has not had one quiet moment in a thousand epochs: the order of

@@ -39,6 +39,24 @@ fn scenario_05_verdicts_after_each_error_before_and_after_the_append_are_true_to
 }
 
 #[test]
+fn a_batch_survives_as_many_errors_of_the_write_as_retry_max_says_and_no_more() {
+    for retry_max in 0..5 {
+        for errors in 0..6 {
+            let mut world = quiet(Config { retry_max, ..Config::default() }, Rules::default());
+            world.prime(0);
+            let forced = Forced { code: 2, appended: None };
+            world.partitions[0].forced.extend(std::iter::repeat_n(forced, errors));
+            world.publish(0, 1);
+            world.settle_all();
+            match errors > retry_max as usize {
+                true => assert_eq!(world.told(2), Some(Told::NotWritten(Some(2))), "{errors} of {retry_max}"),
+                false => world.assert_delivered(2..4),
+            }
+        }
+    }
+}
+
+#[test]
 fn scenario_06_the_guilty_record_alone_fails_and_the_rest_follows_once_and_in_order() {
     let mut world = quiet(Config::default(), reads_on());
     world.prime(0);

@@ -11,6 +11,7 @@ use crate::plan::Rules;
 
 #[test]
 fn scenario_12_a_leader_that_moves_away_and_back_with_open_batches_on_both_keeps_all() {
+    let mut older_hints = 0;
     for (slow, paused) in (0..20).flat_map(|n| [(n * 30 * MS, false), (n * 30 * MS, true)]) {
         let mut world = quiet(Config::default(), reads_on());
         world.prime(0);
@@ -28,6 +29,59 @@ fn scenario_12_a_leader_that_moves_away_and_back_with_open_batches_on_both_keeps
         world.strike(Fault::Elect { partition: 0, to: 0 });
         world.settle_all();
         world.assert_delivered(0..18);
+        older_hints += world.history.older_hints;
+        world.judge();
+    }
+    assert!(older_hints > 0, "some late answer hinted at a leader with an older epoch than the one known");
+}
+
+/// An election that is not clean: what only the others had is lost, and the id is forgotten.
+#[test]
+fn scenario_04_an_unclean_leader_that_never_heard_of_the_id_keeps_the_order_of_the_next_burst() {
+    for lost in [false, true] {
+        let mut world = quiet(Config::default(), Rules { replica_lag_max: SECOND, ..Rules::default() });
+        world.strike(Fault::Kill { broker: 1, down: 20 * SECOND });
+        world.pass(12 * SECOND);
+        (0..3).for_each(|_| world.prime(0));
+        world.pass(10 * SECOND);
+        // The replica is back, and has not fetched anything yet.
+        world.partitions[0].replicas[1] = crate::cluster::Replica { incarnation: 1, ..Default::default() };
+        world.change(0, |truth| truth.isr &= !(1 << 1));
+        world.strike(Fault::ElectUncleanly { partition: 0, to: 1 });
+        (0..3).for_each(|broker| world.learn_news(broker, 0));
+        if lost {
+            world.lose_answers(1, 100 * MS);
+        }
+        world.publish(0, 5);
+        world.settle_all();
+        world.assert_delivered(6..16);
+        assert_eq!(world.log_of(0), (6..16).collect::<Vec<_>>(), "the first six are lost, the others in order");
+        world.judge();
+    }
+}
+
+#[test]
+fn scenario_13_a_topic_made_anew_with_fewer_partitions_and_grown_again_is_written_by_its_count() {
+    for by_id in [false, true] {
+        let mut world = quiet(Config::default(), Rules { by_id, ..reads_on() });
+        world.prime(2);
+        world.strike(Fault::DeleteTopic { topic: 0 });
+        world.pass(100 * MS);
+        world.publish(2, 3);
+        world.pass(200 * MS);
+        world.strike(Fault::CreateTopic { topic: 0, partitions: 1 });
+        world.settle_all();
+        let told: Vec<_> = (2..8).map(|record| world.told(record)).collect();
+        assert!(told.contains(&Some(Told::NotWritten(Some(3)))), "{told:?}");
+        world.publish(2, 2);
+        world.settle_all();
+        world.assert_delivered(8..12);
+        assert_eq!(world.log_of(0), (8..12).collect::<Vec<_>>(), "the only partition has them");
+        world.strike(Fault::GrowTopic { topic: 0 });
+        world.pass(400 * SECOND);
+        world.publish(1, 2);
+        world.settle_all();
+        assert_eq!(world.log_of(1), (12..16).collect::<Vec<_>>());
         world.judge();
     }
 }
@@ -42,7 +96,7 @@ fn scenario_13_a_topic_made_anew_by_id_gives_every_record_a_true_verdict() {
         world.publish(0, 5);
         world.strike(Fault::DeleteTopic { topic: 0 });
         world.pass(300 * MS);
-        world.strike(Fault::CreateTopic { topic: 0 });
+        world.strike(Fault::CreateTopic { topic: 0, partitions: 3 });
         world.publish(0, 3);
         world.settle_all();
         world.assert_delivered(12..18);
@@ -60,7 +114,7 @@ fn scenario_13_a_topic_made_anew_by_name_is_written_to_again() {
         world.pass(300 * MS);
         world.publish(0, 3);
         world.pass(300 * MS);
-        world.strike(Fault::CreateTopic { topic: 0 });
+        world.strike(Fault::CreateTopic { topic: 0, partitions: 3 });
         world.settle_all();
         world.publish(0, 3);
         world.settle_all();

@@ -86,6 +86,13 @@ impl World {
         self.strike(Fault::LoseAnswers { broker, time });
     }
 
+    /// The numbers of the records in the partition, as its leader has them.
+    fn log_of(&self, partition: usize) -> Vec<u32> {
+        let model = &self.partitions[partition];
+        let log = &model.replicas[model.truth.leader.unwrap()].log;
+        log.iter().flat_map(|entry| entry.records.iter().copied()).collect()
+    }
+
     fn told(&self, record: usize) -> Option<Told> {
         self.history.records[record].verdict
     }

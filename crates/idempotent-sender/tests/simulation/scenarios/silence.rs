@@ -16,7 +16,9 @@ fn scenario_01_a_sole_broker_paused_past_the_give_up_writes_nothing_that_was_cal
     world.pass(40 * SECOND);
     assert_eq!(world.sender.unsettled(), 0, "all is given up after delivery_timeout");
     world.assert_unknown(2..12);
+    assert_eq!(world.log_of(0).len(), 2, "nothing but the first batch");
     world.judge();
+    assert!(world.log_of(0).len() > 4, "what was sent before the give-up has landed, besides the last probe");
 }
 
 #[test]
@@ -49,6 +51,47 @@ fn scenario_04_a_leader_that_forgets_the_id_while_nothing_is_sent_keeps_the_orde
         world.publish(0, 5);
         world.settle_all();
         world.assert_delivered(0..12);
+        world.judge();
+    }
+}
+
+#[test]
+fn scenario_04_a_leader_that_forgets_the_id_because_of_old_records_keeps_the_order_of_the_next_burst() {
+    for lost in [false, true] {
+        let mut world = quiet(Config::default(), Rules { id_expiration_ms: Some(120_000), ..Rules::default() });
+        world.prime(0);
+        world.submit(&BatchPlan { age_ms: 400_000, ..BatchPlan::of(0, 2) }).unwrap();
+        world.pass(4 * SECOND);
+        let id = world.history.newest_id_of(0);
+        assert!(world.partitions[0].replicas[0].producers.get(id).is_none(), "the leader has forgotten the id");
+        if lost {
+            world.lose_answers(0, 10 * MS);
+        } else {
+            world.partitions[0].forced.push_back(crate::cluster::Forced { code: 6, appended: None });
+        }
+        world.publish(0, 5);
+        world.settle_all();
+        world.assert_delivered(0..14);
+        assert_eq!(world.log_of(0), (0..14).collect::<Vec<_>>());
+        world.judge();
+    }
+}
+
+#[test]
+fn scenario_07_a_batch_split_without_a_successor_is_written_once_whenever_the_whole_lands() {
+    for arrives in (1..60).map(|n| n * 40 * MS) {
+        let mut world = quiet(Config::default(), reads_on());
+        world.prime(0);
+        world.strike(Fault::Slow { broker: 0, time: MS, by: 2 * arrives });
+        world.submit(&BatchPlan::of(0, 8)).unwrap();
+        world.pass(5 * MS);
+        world.cut_connections(0);
+        world.strike(Fault::LimitMessage { partition: 0, bytes: 220, time: SECOND });
+        world.pass(200 * MS);
+        world.lose_answers(0, 50 * MS);
+        world.settle_all();
+        assert_eq!(world.log_of(0), (0..10).collect::<Vec<_>>(), "no acceptance behind it corrects a wrong verdict");
+        world.assert_delivered(0..10);
         world.judge();
     }
 }
@@ -115,7 +158,11 @@ fn scenario_10_giving_up_on_one_partition_leaves_the_stamps_of_another_alone() {
     world.pass(MS);
     world.cut_connections(0);
     world.settle_all();
-    assert!(world.sender.counters().epoch_raises > 0);
+    world.publish(0, 1);
+    world.settle_all();
+    assert!(world.history.epochs_of(0).len() > 1, "the epoch was raised where a batch was given up");
+    assert_eq!(world.history.epochs_of(3).into_iter().collect::<Vec<_>>(), [0], "and nowhere else");
+    assert_eq!(world.history.stamps_of(3), 10, "each record has the stamp that it had at first");
     world.judge();
 }
 
@@ -161,13 +208,30 @@ fn scenario_14_a_request_over_the_brokers_limit_does_not_condemn_its_neighbours(
 }
 
 #[test]
-fn scenario_14_a_connection_that_was_idle_for_long_is_replaced_unseen() {
-    let mut world = quiet(Config::default(), Rules::default());
-    world.prime(0);
-    world.pass(700 * SECOND);
-    world.publish(0, 3);
-    world.pass(SECOND);
-    world.assert_delivered(2..8);
-    assert_eq!(world.sender.counters().batch_retries, 0);
-    world.judge();
+fn scenario_14_no_batch_meets_a_connection_that_its_broker_closes_for_idleness() {
+    // From well before the broker's limit to well past it, and close around it.
+    let waits = (500..700).step_by(10).map(|s| s * SECOND).chain((595_000..605_000).step_by(20).map(|ms| ms * MS));
+    for wait in waits {
+        let mut world = quiet(Config::default(), Rules::default());
+        world.prime(0);
+        world.pass(wait);
+        world.publish(0, 3);
+        world.pass(SECOND);
+        world.assert_delivered(2..8);
+        let retries = world.sender.counters().batch_retries;
+        assert_eq!((retries, world.history.idle_closed), (0, 0), "after {} ms", wait / MS);
+    }
+}
+
+#[test]
+fn scenario_14_a_connection_that_a_broker_closes_sooner_than_expected_costs_nothing_but_a_resend() {
+    for wait in (18_990..20_060).map(|ms| ms * MS) {
+        let mut world = quiet(Config::default(), Rules { idle_max: 19 * SECOND, ..reads_on() });
+        world.prime(0);
+        world.pass(wait);
+        world.publish(0, 3);
+        world.settle_all();
+        world.assert_delivered(2..8);
+        assert_eq!(world.log_of(0), (0..8).collect::<Vec<_>>());
+    }
 }
