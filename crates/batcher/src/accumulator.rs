@@ -215,6 +215,13 @@ impl<T> Accumulator<T> {
         self.open.is_none()
     }
 
+    /// How much the open batch has gathered and how much memory it holds for that, in bytes; both 0 if none is open. What
+    /// it has gathered is the whole batch as on the wire, header included, uncompressed.
+    #[must_use]
+    pub fn gathered_and_held(&self) -> (usize, usize) {
+        self.open.as_ref().map_or((0, 0), |open| (open.raw.len(), open.raw.capacity()))
+    }
+
     /// The open batch's place among the partition's batches.
     #[must_use]
     pub fn open_ordinal(&self) -> Option<u64> {

@@ -62,6 +62,11 @@ impl Memory {
         }
     }
 
+    /// Whether `bytes` may be had now.
+    pub(crate) fn has_room(&self, bytes: usize, asker: Asker) -> bool {
+        self.used.load(Ordering::SeqCst).saturating_add(bytes) <= self.ceiling(asker)
+    }
+
     /// Takes `bytes`, if there is room for them.
     pub(crate) fn reserve(&self, bytes: usize, asker: Asker) -> bool {
         let ceiling = self.ceiling(asker);
@@ -93,7 +98,7 @@ impl Memory {
         loop {
             let mut freed = std::pin::pin!(queue.freed.notified());
             freed.as_mut().enable();
-            if self.used.load(Ordering::SeqCst).saturating_add(needed) <= self.ceiling(asker) {
+            if self.has_room(needed, asker) {
                 return;
             }
             freed.await;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kafka_courier_batcher::{BufferPool, Compression as Codec, Limits};
+use kafka_courier_batcher::{Compression as Codec, Limits};
 use kafka_courier_dlq::DeadLetterStore;
 use kafka_courier_event_model::{TopicMapping, TopicMappingError};
 use kafka_courier_idempotent_sender::driver::{Command, DriverConfig, driver};
@@ -17,12 +17,10 @@ use crate::builder::{Builder, Extras};
 use crate::config::{Compression, ConfigErrors, KafkaConfig};
 use crate::dead_letters::DeadLetters;
 use crate::intake::Intake;
-use crate::memory::Memory;
 use crate::metrics::Meter;
-use crate::shared::{Callbacks, Counts, Shared};
+use crate::shared::{Callbacks, Shared};
 use crate::stats::Stats;
-use crate::sync::{Mutex, Ordering};
-use crate::topics::Topics;
+use crate::sync::Ordering;
 use crate::trace::Tracer;
 use crate::verify::Verifier;
 
@@ -128,18 +126,7 @@ impl KafkaProducer {
             Compression::None => Codec::None,
             Compression::Snappy => Codec::Snappy,
         };
-        let shared = Arc::new(Shared {
-            topics: Topics::new(limits, codec),
-            memory: Memory::new(config.buffer_memory),
-            pool: BufferPool::new(config.buffer_memory / 4),
-            ledger: Arc::default(),
-            closed: false.into(),
-            counts: Counts::default(),
-            on_their_way: 0.into(),
-            producer_id: (-1).into(),
-            letters_memory: Memory::new(config.buffer_memory / 4),
-            brokers: Mutex::default(),
-        });
+        let shared = Arc::new(Shared::new(limits, codec, config.buffer_memory));
         let (letters, writer) = match extras.letters {
             Letters::None => (DeadLetters::none(), None),
             Letters::Kept(store) => {

@@ -175,7 +175,10 @@ impl KafkaProducer {
                 self.ask_for(topic)?;
                 Err(PublishError::TopicPending { topic: topic.name.clone() })
             }
-            Err(Refused::NoMemory { needed, .. }) => Err(PublishError::BufferFull { needed, waited: Duration::ZERO }),
+            Err(Refused::NoMemory { needed, asker }) => {
+                self.inner.intake.relieve(needed, asker);
+                offer().map_err(|_| PublishError::BufferFull { needed, waited: Duration::ZERO })
+            }
         }
     }
 
@@ -222,14 +225,13 @@ impl KafkaProducer {
     }
 
     /// Waits for memory until `deadline`; whether it is there. As long as batches on their way give some back
-    /// the open ones go on filling; if none are, or none do, the open ones are sent as they are.
+    /// the open ones go on filling, but for the fullest; if none do, the open ones are sent as they are.
     async fn wait_for_memory(&self, needed: usize, asker: Asker, deadline: Instant) -> bool {
         let intake = &self.inner.intake;
         let memory = &intake.shared.memory;
         let patience = || deadline.saturating_duration_since(Instant::now());
-        if intake.shared.on_their_way.load(Ordering::Relaxed) > 0
-            && memory.wait_for(needed, asker, patience().min(SHORT_OF_MEMORY)).await
-        {
+        intake.relieve(needed, asker);
+        if memory.wait_for(needed, asker, patience().min(SHORT_OF_MEMORY)).await {
             return true;
         }
         intake.tell(Command::SealOpen);

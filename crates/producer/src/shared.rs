@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use kafka_courier_batcher::{BufferPool, EncodedBatch, Filled};
+use kafka_courier_batcher::{BufferPool, Compression, EncodedBatch, Filled, Limits};
 use kafka_courier_idempotent_sender::core::{
     Counters, Failure, PartitionId, Reason, RecordSet, Settlement, Submission, TopicId, Verdict,
 };
@@ -18,7 +18,7 @@ use crate::ledger::Ledger;
 use crate::memory::{Asker, Memory};
 use crate::metrics::Meter;
 use crate::stats::BrokerStats;
-use crate::sync::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicI64, AtomicU64, Mutex, Ordering};
 use crate::topics::{Slot, Topics};
 
 /// A leader may forget a producer id a day after the newest record's own timestamp; half of that is old.
@@ -32,8 +32,6 @@ pub(crate) struct Shared {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) closed: AtomicBool,
     pub(crate) counts: Counts,
-    /// Sealed batches on whose records the sender has still to decide.
-    pub(crate) on_their_way: AtomicUsize,
     /// Memory of batches whose dead letters are being written: beside `buffer_memory`, so that a slow store does not
     /// hold up what can be delivered.
     pub(crate) letters_memory: Memory,
@@ -69,12 +67,25 @@ pub(crate) fn wall_clock_ms() -> i64 {
 }
 
 impl Shared {
+    pub(crate) fn new(limits: Limits, compression: Compression, buffer_memory: usize) -> Self {
+        Self {
+            topics: Topics::new(limits, compression),
+            memory: Memory::new(buffer_memory),
+            pool: BufferPool::new(buffer_memory / 4),
+            ledger: Arc::default(),
+            closed: false.into(),
+            counts: Counts::default(),
+            producer_id: (-1).into(),
+            letters_memory: Memory::new(buffer_memory / 4),
+            brokers: Mutex::default(),
+        }
+    }
+
     /// Encodes a batch that is full or due, for the sender.
     pub(crate) fn submission(&self, slot: &Slot, filled: Filled<Token>) -> Submission<Token> {
         filled.token.state().sealed(filled.record_count());
         self.counts.sealed.fetch_add(filled.record_count().into(), Ordering::Relaxed);
         let sealed = filled.encode(&self.pool);
-        self.on_their_way.fetch_add(1, Ordering::Relaxed);
         slot.release(&self.memory, sealed.released);
         let old = wall_clock_ms() - i64::try_from(AGED.as_millis()).unwrap_or(0);
         Submission {
@@ -123,14 +134,9 @@ impl Shared {
         self.ended(&failed.token, ended);
     }
 
-    fn decided(&self) {
-        self.on_their_way.fetch_sub(1, Ordering::Relaxed);
-        self.ledger.decide();
-    }
-
     fn ended(&self, token: &Token, ended: Ended) {
         if ended.decided {
-            self.decided();
+            self.ledger.decide();
         }
         if ended.settled {
             self.ledger.strike(token.state().number);
@@ -173,7 +179,7 @@ impl Callbacks {
             "events were given up"
         );
         if token.state().decide(records.len()) {
-            self.shared.decided();
+            self.shared.ledger.decide();
         }
         let charge = self.shared.charge_letters(partition, charge);
         let failed = Failed { token, topic, partition, records, failure, batch, charge };

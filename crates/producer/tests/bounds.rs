@@ -149,3 +149,20 @@ async fn publishers_of_many_tasks_each_keep_their_order() {
     in_order(&log);
     assert_eq!(log.len(), 4000);
 }
+
+#[tokio::test]
+async fn batches_that_nobody_fills_do_not_hold_all_memory_until_they_are_old() {
+    let cluster = TestCluster::builder().topic("t", 36).start().await.unwrap();
+    let mut config = config(&cluster);
+    (config.buffer_memory, config.flush_bytes, config.flush_messages) = (4 << 20, 1 << 20, 1_000_000);
+    (config.flush_timeout, config.delivery_timeout) = (Duration::from_secs(600), Duration::from_secs(600));
+    let producer = KafkaProducer::build(config).unwrap();
+    let value = "x".repeat(1000);
+    for index in 0..20_000 {
+        producer.send(&record("t", &format!("key-{}", index % 997), &value)).await.unwrap().detach();
+    }
+    assert!(producer.flush(LONG).await);
+    let batches = cluster.batches("t").len();
+    assert_eq!(cluster.record_count("t"), 20_000);
+    assert!(batches < 20_000 / 20, "{batches} batches");
+}
