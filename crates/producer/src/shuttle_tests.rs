@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kafka_courier_batcher::{BufferPool, Compression, Limits, Record};
+use kafka_courier_batcher::{Compression, Limits, Record};
 use kafka_courier_idempotent_sender::core::{RecordSet, TopicId, Verdict};
 use kafka_courier_idempotent_sender::driver::{Command, Upcalls};
 use shuttle::{future::block_on, thread};
@@ -16,9 +16,8 @@ use crate::delivery::{Delivery, Token};
 use crate::intake::{Intake, Refused};
 use crate::ledger::Ledger;
 use crate::memory::{Asker, Memory};
-use crate::shared::{Callbacks, Counts, Shared};
-use crate::sync::{Mutex, Ordering};
-use crate::topics::Topics;
+use crate::shared::{Callbacks, Shared};
+use crate::sync::Ordering;
 
 const SCHEDULES: usize = 5_000;
 
