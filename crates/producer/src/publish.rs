@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::{Header, Record};
-use kafka_courier_event_model::{Event, EventId, validate_topic_name};
+use kafka_courier_event_model::{Event, EventId, TraceContext, validate_topic_name};
 use kafka_courier_idempotent_sender::driver::Command;
 
 use crate::deliveries::Deliveries;
@@ -156,7 +156,9 @@ impl KafkaProducer {
         let mut json = Vec::new();
         event.encode_into(&mut json)?;
         loop {
-            match with_record(event, &json, &created, |record| self.inner.intake.offer(&topic, None, record)) {
+            match with_record(event, &json, created.context.as_ref(), |record| {
+                self.inner.intake.offer(&topic, None, record)
+            }) {
                 Ok(delivery) => return Ok(created.delivered(delivery)),
                 Err(refused) => self.wait(&topic, refused, max_block, &mut deadline).await?,
             }
@@ -196,7 +198,9 @@ impl KafkaProducer {
         let mut scratch = SCRATCH.take();
         scratch.clear();
         event.encode_into(&mut scratch).map_err(|error| Refused::Error(error.into()))?;
-        let offered = with_record(event, &scratch, created, |record| self.inner.intake.offer(topic, None, record));
+        let offered = with_record(event, &scratch, created.context.as_ref(), |record| {
+            self.inner.intake.offer(topic, None, record)
+        });
         if scratch.capacity() <= SCRATCH_KEPT {
             SCRATCH.set(scratch);
         }
@@ -287,8 +291,13 @@ fn raw<'a>(record: &ProducerRecord<'a>, headers: &'a [Header<'a>]) -> Record<'a>
     Record { key: record.key, value: record.value, headers, timestamp: record.timestamp.unwrap_or_else(wall_clock_ms) }
 }
 
-/// Calls `take` with the event as a record.
-fn with_record<R>(event: &dyn Event, json: &[u8], created: &Created, take: impl FnOnce(&Record<'_>) -> R) -> R {
+/// Calls `take` with the event as a record; it carries the event's own context, else this one.
+pub(crate) fn with_record<R>(
+    event: &dyn Event,
+    json: &[u8],
+    context: Option<&TraceContext>,
+    take: impl FnOnce(&Record<'_>) -> R,
+) -> R {
     let mut id = [0; EventId::UUID_LEN];
     let id = event.id().as_str(&mut id);
     let key = event.key();
@@ -296,7 +305,7 @@ fn with_record<R>(event: &dyn Event, json: &[u8], created: &Created, take: impl 
     headers[1] = Header { key: headers::EVENT_TYPE, value: Some(event.event_type().as_bytes()) };
     let mut count = 2;
     let correlation = event.correlation_id().map(|id| (headers::CORRELATION_ID, id));
-    let trace = event.trace().or(created.context.as_ref());
+    let trace = event.trace().or(context);
     let parent = trace.map(|trace| (TRACEPARENT, trace.traceparent()));
     let state = trace.and_then(|trace| trace.tracestate()).map(|state| (TRACESTATE, state));
     for (key, value) in [correlation, parent, state].into_iter().flatten() {

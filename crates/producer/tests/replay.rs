@@ -3,12 +3,13 @@
 mod support;
 
 use std::num::NonZeroU32;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kafka_courier::dlq::{
     AppendError, Appended, BeginReplayError, Bytes, DeadLetterStore, Held, Letter, LetterId, MemoryStore, Outcome,
-    Position, ReplayGuard, Selection, StoreError, StoreStats,
+    Position, ReplayGuard, Selection, StoreError, StoreStats, Timestamp,
 };
 use kafka_courier::{DeadLetterTopic, Doubtful, Header, KafkaProducer, ProducerRecord, Replay, ReplayError, headers};
 use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Record, Rule, TestCluster};
@@ -31,7 +32,7 @@ async fn fail(cluster: &TestCluster, producer: &KafkaProducer, records: &[(&str,
 }
 
 async fn replay(producer: &KafkaProducer, replay: &Replay) -> kafka_courier::ReplayReport {
-    producer.replay(replay, |_| {}).await.unwrap()
+    producer.replay(replay, |_| ControlFlow::Continue(())).await.unwrap()
 }
 
 fn values(cluster: &TestCluster, topic: &str) -> Vec<String> {
@@ -175,7 +176,10 @@ async fn two_replays_of_a_store_at_once_are_refused() {
     let store = Arc::new(MemoryStore::default());
     let producer = with_store(&cluster, store.clone());
     let _guard = store.begin_replay().unwrap();
-    assert!(matches!(producer.replay(&Replay::default(), |_| {}).await, Err(ReplayError::Begin(_))));
+    assert!(matches!(
+        producer.replay(&Replay::default(), |_| ControlFlow::Continue(())).await,
+        Err(ReplayError::Begin(_))
+    ));
 }
 
 #[tokio::test]
@@ -314,7 +318,7 @@ async fn after_an_interrupted_replay_what_was_written_is_found_and_the_rest_is_s
     cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::ApplyThenSwallow));
     let task = tokio::spawn({
         let first = first.clone();
-        async move { first.replay(&Replay::default(), |_| {}).await }
+        async move { first.replay(&Replay::default(), |_| ControlFlow::Continue(())).await }
     });
     while cluster.records("t").len() < 2 {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -331,8 +335,8 @@ async fn after_an_interrupted_replay_what_was_written_is_found_and_the_rest_is_s
     assert_eq!((values(&cluster, "t").len(), letters.len()), (2, 2));
 }
 
-fn now() -> kafka_courier::dlq::Timestamp {
-    kafka_courier::dlq::Timestamp::now()
+fn now() -> Timestamp {
+    Timestamp::now()
 }
 
 impl DeadLetterStore for Exclusive {
@@ -366,4 +370,26 @@ impl DeadLetterStore for Exclusive {
     fn begin_replay(&self) -> Result<ReplayGuard, BeginReplayError> {
         self.0.begin_replay()
     }
+}
+
+#[tokio::test]
+async fn a_replay_that_is_told_to_end_sends_no_further_group_and_leaves_the_rest_as_it_was() {
+    let cluster = cluster().await;
+    let store = Arc::new(MemoryStore::default());
+    let letters: Vec<Letter> = (0..600)
+        .map(|n| {
+            let mut letter = Letter::new("t", Bytes::from(n.to_string()), "why", Timestamp::UNIX_EPOCH);
+            letter.outcome = Outcome::NotWritten;
+            letter
+        })
+        .collect();
+    store.append(&letters).unwrap();
+    let producer = with_store(&cluster, store.clone());
+    let slowly = Replay { rate: NonZeroU32::new(100), ..Replay::default() };
+    let report = producer.replay(&slowly, |_| ControlFlow::Break(())).await.unwrap();
+    assert_eq!((report.delivered, cluster.record_count("t")), (100, 100));
+    let report = producer.replay(&Replay::default(), |_| ControlFlow::Break(())).await.unwrap();
+    assert_eq!((report.delivered, cluster.record_count("t")), (500, 600));
+    let report = replay(&producer, &Replay::default()).await;
+    assert_eq!((report.selected, store.len()), (0, 0));
 }

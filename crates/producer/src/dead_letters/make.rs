@@ -97,7 +97,7 @@ fn reason(failure: &Failure) -> String {
     format!("{}{late}", failure.reason)
 }
 
-fn fill(letter: &mut Letter, record: &DecodedRecord<'_>) {
+pub(super) fn fill(letter: &mut Letter, record: &DecodedRecord<'_>) {
     letter.key = record.key.map(Bytes::copy_from_slice);
     letter.value = record.value.map(Bytes::copy_from_slice);
     letter.timestamp_ms = record.timestamp;

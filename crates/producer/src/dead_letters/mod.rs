@@ -4,6 +4,7 @@
 
 mod chain;
 mod make;
+mod refused;
 mod topic;
 pub(crate) mod writer;
 
@@ -14,9 +15,11 @@ use std::sync::mpsc::{Sender, channel};
 use kafka_courier_dlq::{
     DeadLetterStore, FileStore, FileStoreOptions, Held, Letter, Limits, MemoryStore, Selection, StoreError, StoreStats,
 };
+use kafka_courier_event_model::{EncodeError, Event};
 use tokio::sync::oneshot;
 
 use crate::config::{ConfigErrors, KafkaConfig};
+use crate::error::PublishError;
 use crate::shared::Shared;
 use chain::{Chain, Link};
 pub use topic::DeadLetterTopic;
@@ -138,6 +141,12 @@ impl DeadLetters {
             purged
         })
         .await
+    }
+
+    /// A letter of an event that was not accepted, for [`put`](Self::put): as the record that it would have been, for
+    /// `topic`, certainly not written, never tried. Errors: the event has no JSON.
+    pub fn letter_of(topic: &str, event: &dyn Event, error: &PublishError) -> Result<Letter, EncodeError> {
+        refused::letter(topic, event, error)
     }
 
     /// Keeps letters that were written by hand. Returns when they are as durable as failures of the producer's own.

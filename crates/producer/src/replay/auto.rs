@@ -4,6 +4,7 @@
 //! bounded rate; it never keeps a producer alive.
 
 use std::num::NonZeroU32;
+use std::ops::ControlFlow;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -51,7 +52,7 @@ async fn round(inner: &Weak<Inner>, replay: &Replay) -> bool {
     if producer.dead_letters().is_empty() || producer.health_check(HEALTH).await.is_err() {
         return true;
     }
-    match producer.replay(replay, |_| {}).await {
+    match producer.replay(replay, |_| ControlFlow::Continue(())).await {
         Ok(report) if report.delivered + report.failed + report.landed > 0 => tracing::info!(
             delivered = report.delivered,
             landed = report.landed,

@@ -12,6 +12,7 @@ mod run;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::ops::ControlFlow;
 
 use kafka_courier_dlq::{BeginReplayError, Selection, StoreError};
 
@@ -126,14 +127,15 @@ pub enum ReplayError {
 }
 
 impl KafkaProducer {
-    /// Sends dead letters again, store by store: those in memory and on disk. `progress` is told after each group of letters.
+    /// Sends dead letters again, store by store: those in memory and on disk. `progress` is told after each group of letters
+    /// (at most 500, and with a rate about a second's), and may end it there: all that was sent has its verdict then.
     ///
     /// Cancel safety: what was sent is delivered all the same, and its letters say that they may be written; a
     /// later replay looks for them.
     pub async fn replay(
         &self,
         replay: &Replay,
-        progress: impl FnMut(&ReplayReport) + Send,
+        progress: impl FnMut(&ReplayReport) -> ControlFlow<()> + Send,
     ) -> Result<ReplayReport, ReplayError> {
         run::run(self, replay, progress).await
     }

@@ -4,6 +4,7 @@
 //! the next one is read.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,7 +33,7 @@ const LOG_END: Duration = Duration::from_secs(5);
 pub(super) async fn run(
     producer: &KafkaProducer,
     replay: &Replay,
-    progress: impl FnMut(&ReplayReport) + Send,
+    progress: impl FnMut(&ReplayReport) -> ControlFlow<()> + Send,
 ) -> Result<ReplayReport, ReplayError> {
     let mut replay = replay.clone();
     let began = Timestamp::now();
@@ -48,7 +49,9 @@ pub(super) async fn run(
         };
         let done = run.store(&store).await;
         drop(guard);
-        done?;
+        if done?.is_break() {
+            break;
+        }
     }
     Ok(run.report)
 }
@@ -67,18 +70,20 @@ struct Run<'a, P> {
 
 pub(super) type Store = Arc<dyn DeadLetterStore>;
 
-impl<P: FnMut(&ReplayReport) + Send> Run<'_, P> {
-    async fn store(&mut self, store: &Store) -> Result<(), ReplayError> {
+impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
+    async fn store(&mut self, store: &Store) -> Result<ControlFlow<()>, ReplayError> {
         self.checked = Checked::default();
         self.checked = self.look(store).await?;
+        // What is to end soon after it was told to must not sit out a page at a low rate.
+        let at_once = self.replay.rate.and_then(|rate| usize::try_from(rate.get()).ok()).unwrap_or(PAGE).min(PAGE);
         let mut after = None;
-        while let Some((last, selected)) = self.selected(store, after).await? {
+        while let Some((last, selected)) = self.selected(store, after, at_once).await? {
             after = Some(last);
-            if !selected.is_empty() && !self.page(store, selected).await? {
-                return Ok(());
+            if !selected.is_empty() && self.page(store, selected).await?.is_break() {
+                return Ok(ControlFlow::Break(()));
             }
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 
     /// The next letters that are selected, and the last position that was looked at.
@@ -86,9 +91,10 @@ impl<P: FnMut(&ReplayReport) + Send> Run<'_, P> {
         &self,
         store: &Store,
         after: Option<Position>,
+        limit: usize,
     ) -> Result<Option<(Position, Vec<Held>)>, ReplayError> {
         let reading = store.clone();
-        let page = blocking(move || reading.scan(after, PAGE)).await?;
+        let page = blocking(move || reading.scan(after, limit)).await?;
         let Some(last) = page.last().map(|held| held.position) else { return Ok(None) };
         // What was just sent as a fence bears the marks of that, and is still one of those that were selected.
         let is_fence = |held: &Held| self.checked.fences.contains_key(&held.letter.id);
@@ -101,7 +107,7 @@ impl<P: FnMut(&ReplayReport) + Send> Run<'_, P> {
         let (mut questions, mut after) = (Vec::new(), None);
         let mut fences = Candidates::new(store.clone(), self.producer.known_identity());
         let mut left = self.replay.limit.unwrap_or(u64::MAX).saturating_sub(self.report.selected);
-        while let Some((last, mut selected)) = self.selected(store, after).await? {
+        while let Some((last, mut selected)) = self.selected(store, after, PAGE).await? {
             after = Some(last);
             selected.truncate(usize::try_from(left).unwrap_or(usize::MAX));
             left -= selected.len() as u64;
@@ -116,14 +122,14 @@ impl<P: FnMut(&ReplayReport) + Send> Run<'_, P> {
         Ok(check::check(&self.producer.inner.reach, questions, &mut fences).await)
     }
 
-    /// Returns whether there may be more to do.
-    async fn page(&mut self, store: &Store, mut selected: Vec<Held>) -> Result<bool, ReplayError> {
+    /// Returns whether to go on: there may be more to do, and nobody said to end it.
+    async fn page(&mut self, store: &Store, mut selected: Vec<Held>) -> Result<ControlFlow<()>, ReplayError> {
         if let Some(limit) = self.replay.limit {
             let left = limit.saturating_sub(self.report.selected);
             selected.truncate(usize::try_from(left).unwrap_or(usize::MAX));
         }
         self.report.selected += selected.len() as u64;
-        let more = !selected.is_empty();
+        let limit_reached = selected.is_empty();
         let before = self.report.results();
         let Sorted { send, gone, changed } = self.sort(selected);
         for held in &send {
@@ -142,8 +148,8 @@ impl<P: FnMut(&ReplayReport) + Send> Run<'_, P> {
             }
             metrics::dead_letters(self.producer.dead_letters().len());
         }
-        (self.progress)(&self.report);
-        Ok(more)
+        let told = (self.progress)(&self.report);
+        Ok(if limit_reached { ControlFlow::Break(()) } else { told })
     }
 
     /// What becomes of each letter of a page.

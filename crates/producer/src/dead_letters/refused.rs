@@ -1,0 +1,54 @@
+//! The dead letter of an event that was not even accepted.
+//!
+//! Rules: it is the record that would have been published, so that sending it again is publishing it; it was never tried,
+//! and is certainly not in the log.
+
+use kafka_courier_batcher::DecodedRecord;
+use kafka_courier_dlq::{Letter, Outcome, Timestamp};
+use kafka_courier_event_model::{EncodeError, Event};
+
+use super::make::fill;
+use crate::error::PublishError;
+use crate::publish::with_record;
+
+pub(super) fn letter(topic: &str, event: &dyn Event, error: &PublishError) -> Result<Letter, EncodeError> {
+    let mut json = Vec::new();
+    event.encode_into(&mut json)?;
+    let mut letter = Letter::new(topic, None, error.to_string(), Timestamp::now());
+    letter.outcome = Outcome::NotWritten;
+    letter.attempt_count = 0;
+    letter.retriable = error.is_retriable() || matches!(error, PublishError::Closed);
+    if let PublishError::Topic { reason, .. } = error {
+        letter.error_code = reason.code().map(|code| code.name().to_owned());
+    }
+    with_record(event, &json, None, |record| {
+        let headers = record.headers.to_vec();
+        let (key, value, timestamp) = (record.key, record.value, record.timestamp);
+        fill(&mut letter, &DecodedRecord { offset_delta: 0, timestamp, key, value, headers });
+    });
+    Ok(letter)
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_courier_event_model::{EventBuilder, UserLoggedIn};
+
+    use super::*;
+
+    #[test]
+    fn an_event_that_was_not_accepted_is_kept_as_the_record_that_it_would_have_been() {
+        let data = UserLoggedIn { user_id: "u-1".into(), ..Default::default() };
+        let event = EventBuilder::new("s", "1").with_correlation_id("c").user_logged_in(data);
+        let letter = letter("t", &event, &PublishError::Closed).unwrap();
+        assert_eq!((letter.topic.as_str(), letter.key.as_deref()), ("t", Some(&b"u-1"[..])));
+        assert_eq!((letter.outcome, letter.attempt_count, letter.retriable), (Outcome::NotWritten, 0, true));
+        assert_eq!(letter.event_id, Some(event.id().to_string()));
+        assert_eq!(letter.event_type.as_deref(), Some("user.logged_in"));
+        assert_eq!(letter.correlation_id.as_deref(), Some("c"));
+        let names: Vec<&str> = letter.headers.iter().map(|header| header.name.as_str()).collect();
+        assert_eq!(names, ["event_id", "event_type", "correlation_id"]);
+        let mut json = Vec::new();
+        event.encode_into(&mut json).unwrap();
+        assert_eq!(letter.value.as_deref(), Some(&*json));
+    }
+}
