@@ -65,6 +65,8 @@ pub struct CloseReport {
     pub delivered: u64,
     /// Events given up in its life.
     pub failed: u64,
+    /// Dead letters that stores took in its life: of each event that was given up, and of those handed in by hand.
+    pub dead_lettered: u64,
 }
 
 /// No answer from the cluster, or not in time.
@@ -235,6 +237,7 @@ impl KafkaProducer {
         CloseReport {
             delivered: shared.counts.sent.load(Ordering::Relaxed),
             failed: shared.counts.failed.load(Ordering::Relaxed),
+            dead_lettered: self.inner.letters.kept(),
         }
     }
 }

@@ -149,7 +149,8 @@ async fn closing_waits_for_the_letters() {
     let closing = tokio::spawn(async move { producer.close(LONG).await });
     tokio::task::yield_now().await;
     open.send(()).unwrap();
-    assert_eq!(closing.await.unwrap().failed, 1);
+    let report = closing.await.unwrap();
+    assert_eq!((report.failed, report.dead_lettered), (1, 1));
     assert!(failing.now().unwrap().is_err());
     assert_eq!(store.stats().unwrap().letters, 1);
 }

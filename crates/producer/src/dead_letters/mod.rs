@@ -103,6 +103,11 @@ impl DeadLetters {
         self.chain.held()
     }
 
+    /// Letters that the stores took, the topic included.
+    pub(crate) fn kept(&self) -> u64 {
+        self.chain.links.iter().map(|link| link.kept.load(Ordering::Relaxed)).sum()
+    }
+
     /// Whether none is held.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
