@@ -245,3 +245,20 @@ async fn a_full_file_refuses_or_drops_the_oldest_as_it_was_told() {
 fn value_of(letter: &Letter) -> String {
     String::from_utf8_lossy(letter.value.as_deref().unwrap_or_default()).into_owned()
 }
+
+#[cfg(unix)]
+#[tokio::test]
+async fn the_file_of_a_running_producer_is_reached_through_it() {
+    let cluster = one().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("letters.redb").to_str().unwrap().to_owned();
+    let producer = KafkaProducer::builder().with_config(config(&cluster)).dlq_file(path.clone()).build().unwrap();
+    cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
+    producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap_err();
+    let removed = tokio::task::spawn_blocking(move || {
+        let store = kafka_courier::dlq::open_or_reach(path, Default::default()).unwrap();
+        assert!(!store.is_exclusive());
+        kafka_courier::dlq::purge(&*store, &Selection::all()).unwrap()
+    });
+    assert_eq!((removed.await.unwrap(), producer.dead_letters().len()), (1, 0));
+}

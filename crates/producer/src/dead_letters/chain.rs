@@ -159,6 +159,15 @@ impl Chain {
         }
     }
 
+    /// Drops what is too old.
+    pub(crate) fn expire(&self) {
+        for link in self.own() {
+            if let Err(error) = link.store.expire() {
+                tracing::debug!(store = link.store.name(), %error, "letters that are too old could not be dropped");
+            }
+        }
+    }
+
     /// Letters that turned out to be in the log after all: they are no longer dead.
     pub(crate) fn landed(&self, ids: &[LetterId]) -> usize {
         let mut removed = 0;

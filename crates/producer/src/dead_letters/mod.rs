@@ -33,7 +33,16 @@ use writer::Work;
 pub struct DeadLetters {
     chain: Arc<Chain>,
     work: Sender<Work>,
+    /// Other processes reach the file through it.
+    _service: Option<Arc<Service>>,
 }
+
+#[cfg(unix)]
+use kafka_courier_dlq::Service;
+/// Other processes reach a file only where there are Unix sockets.
+#[cfg(not(unix))]
+#[derive(Debug)]
+enum Service {}
 
 /// What a store of dead letters holds.
 #[derive(Clone, Debug)]
@@ -58,6 +67,22 @@ fn file_options(config: &KafkaConfig) -> FileStoreOptions {
     FileStoreOptions { limits, ..FileStoreOptions::default() }
 }
 
+/// Lets other processes reach the file through this one; without that it is kept all the same.
+#[cfg(unix)]
+fn serve(file: &Arc<FileStore>) -> Option<Service> {
+    let served = file.serve();
+    served
+        .inspect_err(|error| {
+            tracing::warn!(store = file.name(), %error, "other processes can't reach the dead letters while this one runs");
+        })
+        .ok()
+}
+
+#[cfg(not(unix))]
+fn serve(_: &Arc<FileStore>) -> Option<Service> {
+    None
+}
+
 impl DeadLetters {
     /// Starts keeping letters, in `store` if there is one, else as the configuration says.
     pub(crate) fn start(
@@ -65,7 +90,7 @@ impl DeadLetters {
         store: Option<Arc<dyn DeadLetterStore>>,
         shared: &Arc<Shared>,
     ) -> Result<Self, ConfigErrors> {
-        let mut links = Vec::new();
+        let (mut links, mut service) = (Vec::new(), None);
         if !config.dlq_topic.is_empty() {
             links.push(Link::in_cluster(Arc::new(DeadLetterTopic::open(config, &config.dlq_topic)?)));
         }
@@ -73,19 +98,21 @@ impl DeadLetters {
         if !config.dlq_file.is_empty() {
             let file = FileStore::open_with(&config.dlq_file, file_options(config))
                 .map_err(|error| ConfigErrors(vec![format!("dlq_file: {error}")]))?;
-            links.push(Link::own(Arc::new(file), "file"));
+            let file = Arc::new(file);
+            service = serve(&file);
+            links.push(Link::own(file, "file"));
         }
         links.push(Link::own(Arc::new(MemoryStore::new(config.dlq_buffer as u64)), "memory"));
         let chain = Arc::new(Chain::new(links));
         let work = writer::start(chain.clone(), shared.clone()).map_err(|error| {
             ConfigErrors(vec![format!("the thread that keeps dead letters could not be started: {error}")])
         })?;
-        Ok(Self { chain, work })
+        Ok(Self { chain, work, _service: service.map(Arc::new) })
     }
 
     /// Keeps nothing, and holds nothing.
     pub(crate) fn none() -> Self {
-        Self { chain: Arc::new(Chain::new(Vec::new())), work: channel().0 }
+        Self { chain: Arc::new(Chain::new(Vec::new())), work: channel().0, _service: None }
     }
 
     /// The stores of this process, in the order in which they are tried. The topic is not among them: it belongs to all

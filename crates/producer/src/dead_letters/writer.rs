@@ -6,7 +6,8 @@
 //! - It is a thread, not a task: stores block, and it outlives its runtime until everything that was handed to it is kept.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
 
 use kafka_courier_batcher::EncodedBatch;
 use kafka_courier_dlq::Letter;
@@ -22,6 +23,9 @@ use crate::shared::{Charge, Shared};
 const RECORDS_AT_ONCE: u32 = 4096;
 /// Bytes of batches whose letters are kept at once, about.
 const BYTES_AT_ONCE: usize = 8 << 20;
+
+/// How often what is too old is dropped, and what others did to the stores is noticed.
+const ROUND: Duration = Duration::from_secs(5);
 
 /// Records that were given up, with what they hold until their letters are kept.
 #[derive(Debug)]
@@ -63,7 +67,16 @@ struct Writer {
 
 impl Writer {
     fn run(&self, works: &Receiver<Work>) {
-        while let Ok(first) = works.recv() {
+        loop {
+            let first = match works.recv_timeout(ROUND) {
+                Ok(first) => first,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.chain.expire();
+                    crate::metrics::dead_letters(self.chain.held());
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
             let mut failed = Vec::new();
             let (mut records, mut bytes) = (0, 0);
             let mut next = Some(first);
