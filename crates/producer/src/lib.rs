@@ -16,8 +16,11 @@ mod intake;
 mod ledger;
 mod memory;
 mod metrics;
+#[cfg(feature = "mock")]
+mod mock;
 mod producer;
 mod publish;
+mod publisher;
 mod record;
 mod replay;
 mod shared;
@@ -43,7 +46,10 @@ pub use kafka_courier_event_model as events;
 pub use kafka_courier_idempotent_sender::Secret;
 pub use kafka_courier_idempotent_sender::core::{ErrorCode, FailedOutcome, Reason};
 pub use metrics::{METRICS, MetricDoc, MetricKind, describe_metrics};
+#[cfg(feature = "mock")]
+pub use mock::{MockFailure, MockProducer, PublishedEvent};
 pub use producer::{CloseReport, ConnectError, HealthError, KafkaProducer};
+pub use publisher::{Answer, EventPublisher};
 pub use record::ProducerRecord;
 pub use replay::{Doubtful, Replay, ReplayError, ReplayReport};
 pub use stats::{BrokerStats, Stats};

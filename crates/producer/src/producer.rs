@@ -74,6 +74,13 @@ pub struct CloseReport {
 #[error("{0}")]
 pub struct HealthError(String);
 
+#[cfg(feature = "mock")]
+impl HealthError {
+    pub(crate) fn new(why: String) -> Self {
+        Self(why)
+    }
+}
+
 /// Why no producer could be had that has spoken with the cluster.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]

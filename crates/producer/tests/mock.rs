@@ -1,0 +1,111 @@
+//! An application's code on a producer that is none.
+#![cfg(feature = "mock")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kafka_courier::events::{Event, EventBuilder, SystemAlert};
+use kafka_courier::{
+    Error, EventPublisher, FailedOutcome, KafkaProducer, MockFailure, MockProducer, PublishError, Reason,
+};
+use kafka_courier_test_broker::TestCluster;
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn alert(service: &str) -> impl Event + use<> {
+    let data = SystemAlert { alert_id: "a-1".to_owned(), service: service.to_owned(), ..SystemAlert::default() };
+    EventBuilder::new("tests", "1.0").with_correlation_id("c-1").system_alert(data)
+}
+
+/// What an application does with a publisher, whichever it is.
+async fn application(publisher: Arc<dyn EventPublisher>) {
+    publisher.set_topic_mapping("system.alert", "alarms").unwrap();
+    assert_eq!(&*publisher.topic_for("system.alert"), "alarms");
+    publisher.health_check(LONG).await.unwrap();
+    let first = publisher.publish_and_wait(&alert("billing")).await.unwrap();
+    assert_eq!((&*first.topic, first.partition, first.offset), ("alarms", 0, Some(0)));
+    let (a, b) = (alert("billing"), alert("shipping"));
+    let verdicts = publisher.publish_batch(&[&a, &b]).await.await;
+    assert_eq!(verdicts.into_iter().map(|verdict| verdict.unwrap().offset).collect::<Vec<_>>(), [Some(1), Some(2)]);
+    publisher.publish(&a).await.unwrap().detach();
+    publisher.try_publish(&a).unwrap().detach();
+    assert!(publisher.flush(LONG).await);
+    let stats = publisher.stats();
+    assert_eq!((stats.sent, stats.failed, stats.in_flight, stats.is_closed), (5, 0, 0, false));
+    let report = publisher.close(LONG).await;
+    assert_eq!((report.delivered, report.failed), (5, 0));
+    assert!(matches!(publisher.publish(&a).await, Err(PublishError::Closed)));
+    assert!(publisher.stats().is_closed);
+}
+
+#[tokio::test]
+async fn an_application_cannot_tell_a_mock_from_a_producer() {
+    let cluster = TestCluster::builder().topic("alarms", 1).start().await.unwrap();
+    let producer = KafkaProducer::builder().brokers(cluster.bootstrap()).build().unwrap();
+    application(Arc::new(producer)).await;
+    application(Arc::new(MockProducer::new())).await;
+}
+
+#[tokio::test]
+async fn a_mock_keeps_what_was_published_as_it_would_be_in_the_log() {
+    let mock = MockProducer::new();
+    let event = alert("billing");
+    mock.publish(&event).await.unwrap().detach();
+    let published = mock.take_published();
+    assert_eq!((published.len(), mock.published().len()), (1, 0));
+    let mut json = Vec::new();
+    event.encode_into(&mut json).unwrap();
+    assert_eq!(published[0].json.as_bytes(), json);
+    assert_eq!((&published[0].id, &*published[0].topic), (event.id(), "system-events"));
+    assert_eq!(
+        (published[0].key.as_deref(), published[0].correlation_id.as_deref()),
+        (Some(&b"billing"[..]), Some("c-1"))
+    );
+}
+
+#[tokio::test]
+async fn a_mock_fails_in_every_way_that_a_producer_can_and_recovers() {
+    let mock = MockProducer::new();
+    mock.fail_next(MockFailure::Refuse(PublishError::BufferFull { needed: 1, waited: LONG }));
+    mock.fail_next(MockFailure::GiveUp(FailedOutcome::NotWritten, Reason::NoLeader));
+    mock.fail_next(MockFailure::GiveUp(FailedOutcome::Unknown, Reason::NoAnswer("cut".into())));
+    let event = alert("billing");
+    let error = |verdict: Result<_, Error>| verdict.unwrap_err();
+    let refused = error(mock.publish_and_wait(&event).await);
+    assert!(matches!(refused, Error::NotAccepted(PublishError::BufferFull { .. })), "{refused}");
+    assert_eq!(error(mock.publish_and_wait(&event).await).outcome(), FailedOutcome::NotWritten);
+    let unknown = error(mock.publish_and_wait(&event).await);
+    assert_eq!((unknown.outcome(), unknown.is_retriable()), (FailedOutcome::Unknown, true));
+    assert_eq!(mock.publish_and_wait(&event).await.unwrap().offset, Some(0), "what failed took no offset");
+    assert_eq!(mock.published()[1].given_up, Some(FailedOutcome::Unknown));
+    mock.fail_all(MockFailure::GiveUp(FailedOutcome::NotWritten, Reason::NoLeader));
+    mock.set_unhealthy("no broker");
+    assert!(mock.publish_and_wait(&event).await.is_err() && mock.publish_and_wait(&event).await.is_err());
+    assert!(mock.health_check(LONG).await.unwrap_err().to_string().contains("no broker"));
+    mock.recover();
+    mock.publish_and_wait(&event).await.unwrap();
+    mock.health_check(LONG).await.unwrap();
+    let stats = mock.stats();
+    assert_eq!((stats.sent, stats.failed, stats.dead_letter_queue_size), (2, 4, 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mock_takes_its_time() {
+    let mock = MockProducer::new();
+    mock.set_delay(Duration::from_secs(30));
+    let delivery = mock.publish(&alert("billing")).await.unwrap();
+    assert!(delivery.now().is_none() && mock.stats().in_flight == 1);
+    assert!(!mock.flush(Duration::from_secs(1)).await);
+    let began = tokio::time::Instant::now();
+    delivery.await.unwrap();
+    assert_eq!(began.elapsed().as_secs(), 29);
+    assert!(mock.flush(Duration::ZERO).await);
+}
+
+#[test]
+fn outside_a_runtime_a_mock_answers_at_once() {
+    let mock = MockProducer::new();
+    mock.set_delay(LONG);
+    assert!(mock.try_publish(&alert("billing")).unwrap().now().unwrap().is_ok());
+}
