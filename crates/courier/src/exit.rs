@@ -22,6 +22,8 @@ pub(crate) enum Exit {
     CantCreate = 73,
     /// Reading or writing failed.
     Io = 74,
+    /// The brokers refuse us, or are not to be trusted.
+    Refused = 77,
     /// The configuration is wrong.
     Config = 78,
     /// Ctrl-C before anything was read, or a second time: what was under way was left alone.
@@ -40,6 +42,7 @@ Exit codes:
   69  no broker could be reached
   73  a file could not be made
   74  reading or writing failed, the receipts included
+  77  the brokers refuse us (SASL), or are not to be trusted (TLS)
   78  the configuration is wrong
   130 Ctrl-C before anything was read, or a second time: what was under way was left alone
   143 SIGTERM, likewise";

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::{BatchView, EncodedBatch, Record, Stamp};
 use kafka_courier_idempotent_sender::core::{Backoff, Config, ErrorCode};
+use kafka_courier_idempotent_sender::driver::security::Security;
 use kafka_courier_idempotent_sender::driver::{DriverConfig, LogClient, LogErrorKind, Offsets, ReadFrom};
 use kafka_courier_test_broker::{ApiKey, ErrorCode as Fails, Fault, Gate, Rule, TestCluster, TopicSpec};
 
@@ -26,6 +27,7 @@ fn client(cluster: &TestCluster) -> LogClient {
         bootstrap: bootstrap.split(',').map(endpoint).collect(),
         client_id: "log".into(),
         connect_timeout: Duration::from_secs(5),
+        security: Security::default(),
     })
 }
 
@@ -243,6 +245,7 @@ fn its_futures_can_run_on_any_thread() {
         bootstrap: Vec::new(),
         client_id: "log".into(),
         connect_timeout: Duration::from_secs(5),
+        security: Security::default(),
     });
     is_send(&client.topic(T, long()));
     is_send(&client.offsets(T, 0, long()));

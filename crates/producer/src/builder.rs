@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use kafka_courier_dlq::DeadLetterStore;
 use kafka_courier_idempotent_sender::Secret;
+use kafka_courier_idempotent_sender::driver::security::TokenSource;
 
-use crate::config::{ConfigErrors, Endpoint, KafkaConfig, Value, shown};
+use crate::config::{ConfigErrors, Endpoint, KafkaConfig, SaslMechanism, Value, shown};
 use crate::producer::{ConnectError, KafkaProducer, Letters};
 use crate::trace::TraceContextSource;
 
@@ -40,6 +41,7 @@ pub struct Builder {
 pub(crate) struct Extras {
     pub(crate) letters: Letters,
     pub(crate) trace: Option<TraceContextSource>,
+    pub(crate) tokens: Option<TokenSource>,
 }
 
 impl Builder {
@@ -58,6 +60,21 @@ impl Builder {
     /// Has records carry the trace context of the spans that they come from.
     pub fn trace_context(mut self, source: TraceContextSource) -> Self {
         self.extras.trace = Some(source);
+        self
+    }
+
+    /// Asks for a token whenever a connection is made, for OAUTHBEARER.
+    ///
+    /// ```no_run
+    /// # use kafka_courier::{KafkaProducer, SaslMechanism, Secret, SecurityProtocol, TokenSource};
+    /// # async fn fetch() -> Result<String, std::io::Error> { Ok(String::new()) }
+    /// let builder = KafkaProducer::builder()
+    ///     .security_protocol(SecurityProtocol::SaslSsl)
+    ///     .sasl_mechanism(SaslMechanism::OAuthBearer)
+    ///     .token_source(TokenSource::new(|| async { Ok(Secret::new(fetch().await?)) }));
+    /// ```
+    pub fn token_source(mut self, tokens: TokenSource) -> Self {
+        self.extras.tokens = Some(tokens);
         self
     }
 
@@ -123,6 +140,12 @@ impl Setting<Vec<Endpoint>> for String {
 }
 
 impl Setting<Option<Self>> for Secret {
+    fn setting(self) -> Result<Option<Self>, String> {
+        Ok(Some(self))
+    }
+}
+
+impl Setting<Option<Self>> for SaslMechanism {
     fn setting(self) -> Result<Option<Self>, String> {
         Ok(Some(self))
     }

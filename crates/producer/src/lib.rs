@@ -35,6 +35,7 @@ pub mod verify;
 pub use builder::{Builder, Setting};
 pub use config::{
     Compression, ConfigErrors, ConfigLoader, EffectiveOption, Endpoint, KafkaConfig, LoadedConfig, OptionDoc, Origin,
+    SaslMechanism, SecurityProtocol, SslRoots,
 };
 pub use dead_letters::{DeadLetterStats, DeadLetterTopic, DeadLetters};
 pub use deliveries::Deliveries;
@@ -45,6 +46,7 @@ pub use kafka_courier_dlq as dlq;
 pub use kafka_courier_event_model as events;
 pub use kafka_courier_idempotent_sender::Secret;
 pub use kafka_courier_idempotent_sender::core::{ErrorCode, FailedOutcome, Reason};
+pub use kafka_courier_idempotent_sender::driver::security::{TokenError, TokenSource};
 pub use metrics::{METRICS, MetricDoc, MetricKind, describe_metrics};
 #[cfg(feature = "mock")]
 pub use mock::{MockFailure, MockProducer, PublishedEvent};

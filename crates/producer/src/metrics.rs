@@ -242,6 +242,7 @@ pub(crate) fn error_name(failure: &Failure) -> Arc<str> {
         Reason::Broker { code, .. } => code.name().into(),
         Reason::NoAnswer(_) => "no_answer".into(),
         Reason::NotAvailable(_) => "not_available".into(),
+        Reason::Tls(_) => "tls".into(),
         Reason::NoLeader => "no_leader".into(),
         Reason::NoProducerId(_) => "no_producer_id".into(),
         Reason::Closed => "closed".into(),

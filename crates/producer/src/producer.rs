@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use kafka_courier_batcher::{Compression as Codec, Limits};
 use kafka_courier_dlq::DeadLetterStore;
 use kafka_courier_event_model::{TopicMapping, TopicMappingError};
+use kafka_courier_idempotent_sender::core::{ErrorCode, Reason};
 use kafka_courier_idempotent_sender::driver::{Command, DriverConfig, driver};
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
@@ -71,8 +72,37 @@ pub struct CloseReport {
 
 /// No answer from the cluster, or not in time.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct HealthError(String);
+#[error("{why}")]
+pub struct HealthError {
+    why: String,
+    reason: Option<Reason>,
+}
+
+impl HealthError {
+    fn new(why: impl Into<String>) -> Self {
+        Self { why: why.into(), reason: None }
+    }
+
+    /// Whether the cluster refuses us, or is not to be trusted: asking again will not help.
+    pub fn is_refusal(&self) -> bool {
+        self.reason.as_ref().is_some_and(|reason| !reason.is_retriable())
+    }
+
+    /// Kafka's error code, where a broker gave one.
+    pub fn code(&self) -> Option<ErrorCode> {
+        self.reason.as_ref().and_then(Reason::code)
+    }
+}
+
+impl From<Reason> for HealthError {
+    fn from(reason: Reason) -> Self {
+        let why = match &reason {
+            Reason::NotAvailable(why) => why.to_string(),
+            reason => reason.to_string(),
+        };
+        Self { why, reason: Some(reason) }
+    }
+}
 
 #[cfg(feature = "mock")]
 impl HealthError {
@@ -122,6 +152,8 @@ impl KafkaProducer {
 
     pub(crate) fn build_with(config: KafkaConfig, extras: Extras) -> Result<Self, ConfigErrors> {
         config.validate()?;
+        let tokens = extras.tokens;
+        let security = config.security(tokens.clone())?;
         let runtime = Handle::try_current().map_err(|_| {
             ConfigErrors(vec![
                 "there is no tokio runtime here: build the producer within one, such as #[tokio::main]".into(),
@@ -139,7 +171,7 @@ impl KafkaProducer {
         let (letters, writer) = match extras.letters {
             Letters::None => (DeadLetters::none(), None),
             Letters::Kept(store) => {
-                let letters = DeadLetters::start(&config, store, &shared)?;
+                let letters = DeadLetters::start(&config, store, tokens, &shared)?;
                 (letters.clone(), Some(letters.writer()))
             }
         };
@@ -150,6 +182,7 @@ impl KafkaProducer {
             bootstrap: config.brokers.iter().map(|broker| (broker.host.clone(), broker.port)).collect(),
             client_id: config.client_id.as_str().into(),
             connect_timeout: config.connect_timeout,
+            security,
         };
         let (commands, task) = driver(driver_config.clone(), callbacks)
             .map_err(|problems| ConfigErrors(problems.iter().map(ToString::to_string).collect()))?;
@@ -202,9 +235,9 @@ impl KafkaProducer {
         let (answer, answered) = oneshot::channel();
         self.inner.intake.tell(Command::Probe(answer));
         match tokio::time::timeout(timeout, answered).await {
-            Ok(Ok(result)) => result.map_err(HealthError),
-            Ok(Err(_)) => Err(HealthError("the producer is closed".to_owned())),
-            Err(_) => Err(HealthError(format!("no answer from the cluster within {timeout:?}"))),
+            Ok(Ok(result)) => result.map_err(HealthError::from),
+            Ok(Err(_)) => Err(HealthError::new("the producer is closed")),
+            Err(_) => Err(HealthError::new(format!("no answer from the cluster within {timeout:?}"))),
         }
     }
 

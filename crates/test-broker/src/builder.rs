@@ -2,11 +2,12 @@
 //!
 //! Rules: every default is Kafka's, but where a comment says so.
 
-use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::cluster::{StartError, TestCluster};
+use crate::layer::Layer;
 use crate::model::{Limits, NewTopic, TopicConfig};
-use crate::shared::WireLimits;
+use crate::shared::{Security, WireLimits};
 
 /// A topic to be created.
 ///
@@ -68,7 +69,7 @@ impl TopicSpec {
 pub struct Builder {
     pub(crate) brokers: i32,
     pub(crate) topics: Vec<TopicSpec>,
-    pub(crate) users: BTreeMap<String, String>,
+    pub(crate) security: Security,
     pub(crate) model: Limits,
     pub(crate) wire: WireLimits,
 }
@@ -78,7 +79,7 @@ impl Default for Builder {
         Self {
             brokers: 1,
             topics: Vec::new(),
-            users: BTreeMap::new(),
+            security: Security::default(),
             model: Limits {
                 max_partitions: 10_000,
                 max_producers: 1_000,
@@ -126,7 +127,22 @@ impl Builder {
     /// Clients must authenticate with SASL/PLAIN, as this user or another that was named.
     #[must_use]
     pub fn user(mut self, name: &str, password: &str) -> Self {
-        self.users.insert(name.to_owned(), password.to_owned());
+        self.security.users.insert(name.to_owned(), password.to_owned());
+        self
+    }
+
+    /// Who has authenticated may go on for so long; then the connection ends with its next request (KIP-368). Default: for
+    /// ever.
+    #[must_use]
+    pub fn session_lifetime(mut self, lifetime: Duration) -> Self {
+        self.security.session_lifetime = Some(lifetime);
+        self
+    }
+
+    /// What lies between the brokers and their sockets.
+    #[must_use]
+    pub fn layer(mut self, layer: Layer) -> Self {
+        self.security.layer = Some(layer);
         self
     }
 

@@ -63,7 +63,7 @@ impl TestCluster {
         for topic in &builder.topics {
             create(&mut cluster, topic)?;
         }
-        let shared = Arc::new(Shared::new(cluster, builder.wire, builder.users));
+        let shared = Arc::new(Shared::new(cluster, builder.wire, builder.security));
         let mut brokers = BTreeMap::new();
         for (id, endpoint) in endpoints {
             let running = Running::start(&endpoint, id, Arc::clone(&shared))?;

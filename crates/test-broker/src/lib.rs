@@ -21,7 +21,7 @@
 //! [what befalls them](Fault).
 //!
 //! What it is not: durable, replicated (all replicas of a partition are one log), transactional; it has no consumer groups,
-//! no TLS, and reads uncompressed and snappy batches only.
+//! no TLS but what a [`Layer`] brings, SASL/PLAIN only, and reads uncompressed and snappy batches only.
 //!
 //! Memory is bounded whatever is sent: logs ([`Builder::max_log_bytes`]), requests, connections, partitions.
 #![deny(missing_docs)]
@@ -30,6 +30,7 @@ mod api;
 mod builder;
 mod cluster;
 mod fault;
+mod layer;
 mod model;
 mod records;
 mod server;
@@ -41,4 +42,5 @@ pub use cluster::{StartError, TestCluster};
 pub use fault::{Fault, Gate, Rule, RuleBuilder};
 pub use kafka_protocol::ResponseError as ErrorCode;
 pub use kafka_protocol::messages::ApiKey;
+pub use layer::Layer;
 pub use records::{Batch, Record};

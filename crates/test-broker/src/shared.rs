@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kafka_protocol::messages::ApiKey;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Semaphore, watch};
 
 use crate::fault::Faults;
+use crate::layer::Layer;
 use crate::model::{Cluster, RecordFilter};
 
 /// What bounds connections and requests.
@@ -23,6 +24,15 @@ pub(crate) struct WireLimits {
     pub(crate) max_buffered_bytes: usize,
     /// Connections to one broker.
     pub(crate) max_connections: usize,
+}
+
+/// How connections are secured.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Security {
+    /// Names and passwords; empty: nobody has to say who they are.
+    pub(crate) users: BTreeMap<String, String>,
+    pub(crate) session_lifetime: Option<Duration>,
+    pub(crate) layer: Option<Layer>,
 }
 
 /// What is under the lock.
@@ -39,8 +49,7 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     changed: watch::Sender<u64>,
     pub(crate) limits: WireLimits,
-    /// Names and passwords; empty: nobody has to say who they are.
-    pub(crate) users: BTreeMap<String, String>,
+    pub(crate) security: Security,
     /// Room for requests, in KiB.
     pub(crate) request_room: Arc<Semaphore>,
     /// Room for Fetch answers, in KiB.
@@ -48,11 +57,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(cluster: Cluster, limits: WireLimits, users: BTreeMap<String, String>) -> Self {
+    pub(crate) fn new(cluster: Cluster, limits: WireLimits, security: Security) -> Self {
         let room = || Arc::new(Semaphore::new((limits.max_buffered_bytes >> 10).min(Semaphore::MAX_PERMITS)));
         let (request_room, answer_room) = (room(), room());
         let state = State { cluster, faults: Faults::default(), filter: None, requests: BTreeMap::new() };
-        Self { state: Mutex::new(state), changed: watch::Sender::new(0), limits, users, request_room, answer_room }
+        Self { state: Mutex::new(state), changed: watch::Sender::new(0), limits, security, request_room, answer_room }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {

@@ -120,10 +120,10 @@ async fn prepare(args: &PublishArgs) -> Result<(KafkaProducer, Items, Receipts),
     let source = open(move || input::open(&file)).await?.map_err(|why| Refusal(Exit::Data, why))?;
     let patience = config.metadata_timeout;
     let producer = KafkaProducer::build(config).map_err(|errors| Refusal(Exit::Config, errors.to_string()))?;
-    producer
-        .health_check(patience)
-        .await
-        .map_err(|error| Refusal(Exit::Unreachable, format!("no broker could be reached: {error}")))?;
+    producer.health_check(patience).await.map_err(|error| match error.is_refusal() {
+        true => Refusal(Exit::Refused, error.to_string()),
+        false => Refusal(Exit::Unreachable, format!("no broker could be reached: {error}")),
+    })?;
     let receipts = create_receipts(args).await?;
     let items = Items::read(source).map_err(|error| Refusal(Exit::Io, format!("{}: {error}", args.file)))?;
     Ok((producer, items, receipts))

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use super::partition::Partition;
-use super::types::{BrokerAddress, BrokerId, ConnId, PartitionId, RequestId};
+use super::types::{BrokerAddress, BrokerId, ConnId, PartitionId, Reason, RequestId};
 
 /// A partition's place in a ready list. It counts only while the partition's generation is the same.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +40,10 @@ pub(crate) struct Conn {
     pub(crate) load: usize,
     pub(crate) last_answer: Option<Instant>,
     pub(crate) last_used: Instant,
+    /// When its session with the broker is nearly over.
+    pub(crate) replace_at: Option<Instant>,
+    /// It takes nothing new: it is closed once it is unused.
+    pub(crate) retiring: bool,
     /// The earliest timer that is set for it.
     pub(crate) armed: Option<Instant>,
 }
@@ -52,6 +56,8 @@ pub(crate) struct Broker {
     pub(crate) ready: VecDeque<Ready>,
     pub(crate) failures: u32,
     pub(crate) retry_at: Option<Instant>,
+    /// Why it, or we, refused the last connection: until `retry_at` nobody waits for it.
+    pub(crate) refusal: Option<Reason>,
     pub(crate) throttled_until: Option<Instant>,
     pub(crate) dirty: bool,
 }
@@ -64,6 +70,7 @@ impl Broker {
             ready: VecDeque::new(),
             failures: 0,
             retry_at: None,
+            refusal: None,
             throttled_until: None,
             dirty: false,
         }
@@ -71,6 +78,11 @@ impl Broker {
 }
 
 impl Conn {
+    /// Whether it takes requests.
+    pub(crate) fn is_open(&self) -> bool {
+        self.up && !self.retiring
+    }
+
     /// Puts a partition last among those that have something to send here.
     pub(crate) fn push_ready(&mut self, ready: Ready) {
         self.load += ready.len;

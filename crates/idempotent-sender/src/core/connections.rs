@@ -5,12 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::cluster::{Conn, Request};
 use super::sender::Sender;
 use super::timers::Timer;
 use super::types::{Action, BrokerId, ConnId, PartitionId, ProduceAnswer, Reason, RequestId};
+
+/// After a refusal: how long a broker is left alone, and whatever needs it fails at once. A wrong password that is tried
+/// on and on locks accounts.
+pub(super) const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 
 impl Conn {
     pub(crate) fn new(broker: BrokerId, now: Instant) -> Self {
@@ -22,6 +26,8 @@ impl Conn {
             load: 0,
             last_answer: None,
             last_used: now,
+            replace_at: None,
+            retiring: false,
             armed: None,
         }
     }
@@ -34,6 +40,9 @@ impl<T: Clone> Sender<T> {
         conn.up = true;
         conn.last_used = now;
         let broker = conn.broker;
+        if let Some(broker) = self.brokers.get_mut(&broker) {
+            broker.refusal = None;
+        }
         self.arm_conn(id);
         self.share_with(broker);
         self.mark_dirty(broker);
@@ -43,7 +52,7 @@ impl<T: Clone> Sender<T> {
     fn share_with(&mut self, id: BrokerId) {
         let Some(broker) = self.brokers.get(&id) else { return };
         let up: Vec<ConnId> =
-            broker.conns.iter().filter(|c| self.conns.get(c).is_some_and(|c| c.up)).copied().collect();
+            broker.conns.iter().filter(|c| self.conns.get(c).is_some_and(Conn::is_open)).copied().collect();
         if up.len() < 2 {
             return;
         }
@@ -95,6 +104,7 @@ impl<T: Clone> Sender<T> {
                 }
             });
         }
+        self.close_retired(now, id);
         self.mark_dirty(broker);
     }
 
@@ -141,6 +151,52 @@ impl<T: Clone> Sender<T> {
         }
     }
 
+    /// A connection could not be opened because the broker refuses us, or we don't trust it: neither will change by
+    /// asking again, and what waits for it fails at once.
+    pub fn on_refused(&mut self, now: Instant, id: ConnId, reason: &Reason) {
+        let Some(conn) = self.conns.remove(&id) else { return };
+        let Some(broker) = self.brokers.get_mut(&conn.broker) else { return };
+        broker.conns.retain(|other| *other != id);
+        let at = now + REFUSED_PAUSE;
+        broker.retry_at = Some(at);
+        broker.refusal = Some(reason.clone());
+        self.timers.set(at, Timer::Broker(conn.broker));
+        self.mark_dirty(conn.broker);
+    }
+
+    /// A connection's session with its broker ends soon after `at` (KIP-368): it is to be replaced then.
+    pub fn on_session(&mut self, at: Instant, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.replace_at = Some(at);
+            self.arm_conn(id);
+        }
+    }
+
+    /// Has a connection take nothing new. Partitions leave it when nothing is unanswered there, those of which nothing is at
+    /// once.
+    fn retire(&mut self, now: Instant, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        conn.retiring = true;
+        let broker = conn.broker;
+        for partition in self.topics.partitions() {
+            let bound = self.topics.lane_mut(partition).filter(|lane| lane.conn == Some(id) && lane.unanswered == 0);
+            if let Some(lane) = bound {
+                lane.unbind();
+                self.after_lane(partition, now);
+            }
+        }
+        self.close_retired(now, id);
+        self.arm_conn(id);
+        self.mark_dirty(broker);
+    }
+
+    /// Closes a connection that takes nothing new, once it has nothing more to wait for.
+    fn close_retired(&mut self, now: Instant, id: ConnId) {
+        if self.conns.get(&id).is_some_and(|conn| conn.retiring && conn.inflight.is_empty()) {
+            self.close_idle(now, id);
+        }
+    }
+
     fn free_lanes(&mut self, conn: &Conn, now: Instant, why: &Arc<str>) {
         // Whether the attempt that is waited for was lost there, or only former ones.
         let mut touched: BTreeMap<PartitionId, bool> = BTreeMap::new();
@@ -171,8 +227,11 @@ impl<T: Clone> Sender<T> {
         conn.armed = conn.armed.filter(|at| *at > now);
         let Some(conn) = self.conns.get(&id) else { return };
         let due = self.conn_deadline(conn) <= now;
+        let old = !conn.retiring && conn.replace_at.is_some_and(|at| at <= now);
         if !due {
             self.arm_conn(id);
+        } else if old {
+            self.retire(now, id);
         } else if conn.inflight.is_empty() {
             self.close_idle(now, id);
         } else {

@@ -12,6 +12,10 @@ pub struct ErrorCode(pub i16);
 impl ErrorCode {
     /// The server experienced an unexpected error when processing the request.
     pub const UNKNOWN_SERVER_ERROR: Self = Self(-1);
+    /// The broker does not know the SASL mechanism that was asked for.
+    pub const UNSUPPORTED_SASL_MECHANISM: Self = Self(33);
+    /// The broker refuses our credentials.
+    pub const SASL_AUTHENTICATION_FAILED: Self = Self(58);
     /// This message has failed its CRC checksum, exceeds the valid size, has a null key for a compacted topic, or is otherwise corrupt.
     pub const CORRUPT_MESSAGE: Self = Self(2);
     /// This server does not host this topic-partition.

@@ -14,10 +14,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::cluster::{Broker, Lane};
+use super::connections::REFUSED_PAUSE;
 use super::error_code::ErrorCode;
 use super::sender::Sender;
 use super::timers::Timer;
-use super::topics::{Life, TopicState};
+use super::topics::{Life, Topic, TopicState};
 use super::types::{Action, BrokerAddress, ClusterMetadata, PartitionId, Reason, TopicId, TopicMetadata};
 
 #[derive(Debug, Default)]
@@ -104,6 +105,28 @@ impl<T: Clone> Sender<T> {
                 && lane.partition.leader.is_none()
             {
                 lane.partition.on_unreachable(now, &reason);
+            }
+        }
+    }
+
+    /// No broker takes us, or none is to be trusted: what needs to know more fails at once, for `reason`. Who knows
+    /// enough goes on.
+    pub fn on_metadata_refused(&mut self, now: Instant, reason: &Reason) {
+        self.metadata.in_flight = false;
+        self.metadata.wanted = false;
+        self.metadata.failures = self.metadata.failures.saturating_add(1);
+        let (retry_at, stale_at) = (now + REFUSED_PAUSE, now + self.config.metadata_max_age.max(REFUSED_PAUSE));
+        (self.metadata.not_before, self.metadata.stale_at) = (Some(retry_at), Some(stale_at));
+        self.timers.set(retry_at, Timer::Metadata);
+        self.timers.set(stale_at, Timer::Metadata);
+        let pending = |topic: &&Topic<T>| matches!(topic.state, TopicState::Pending(_));
+        let names: Vec<Arc<str>> = self.topics.iter().filter(pending).map(|topic| topic.name.clone()).collect();
+        for id in names.iter().filter_map(|name| self.topics.id(name)).collect::<Vec<_>>() {
+            self.fail_topic_for(id, reason.clone());
+        }
+        for id in self.topics.partitions() {
+            if self.topics.lane(id).is_some_and(|lane| lane.partition.leader.is_none() && !lane.partition.is_idle()) {
+                self.refuse_lane(id, reason, now);
             }
         }
     }
@@ -221,8 +244,7 @@ impl<T: Clone> Sender<T> {
     }
 
     fn fail_topic(&mut self, id: TopicId) {
-        let Some(topic) = self.topics.get_mut(id) else { return };
-        topic.state = TopicState::Failed;
+        let Some(topic) = self.topics.get(id) else { return };
         let reason = match topic.code {
             0 => {
                 let why = self.metadata.last_failure.clone();
@@ -230,6 +252,12 @@ impl<T: Clone> Sender<T> {
             }
             code => Reason::Broker { code: ErrorCode(code), message: None },
         };
+        self.fail_topic_for(id, reason);
+    }
+
+    fn fail_topic_for(&mut self, id: TopicId, reason: Reason) {
+        let Some(topic) = self.topics.get_mut(id) else { return };
+        topic.state = TopicState::Failed;
         self.out.actions.push_back(Action::TopicFailed { topic: id, reason });
     }
 }

@@ -16,7 +16,7 @@ use super::cluster::{Broker, Conn, Ready, Request};
 use super::effects::Context;
 use super::sender::Sender;
 use super::timers::Timer;
-use super::types::{Action, BrokerId, ConnId, PartitionId, ProducePart, RequestId};
+use super::types::{Action, BrokerId, ConnId, PartitionId, ProducePart, Reason, RequestId};
 
 /// A connection with this much on it, or a whole request, is busy enough for another to pay.
 const BUSY_BYTES: usize = 512 << 10;
@@ -84,8 +84,13 @@ impl<T: Clone> Sender<T> {
                 continue;
             };
             let Some(broker) = self.brokers.get_mut(&id) else { return };
-            let up = broker.conns.iter().filter(|c| self.conns.get(c).is_some_and(|conn| conn.up));
+            let up = broker.conns.iter().filter(|c| self.conns.get(c).is_some_and(Conn::is_open));
             let Some(least) = up.min_by_key(|c| self.conns.get(c).map_or(usize::MAX, |conn| conn.load)).copied() else {
+                let refusal = broker.refusal.clone().filter(|_| broker.retry_at.is_some_and(|at| at > now));
+                if let Some(reason) = refusal {
+                    self.refuse_lane(ready.partition, &reason, now);
+                    continue;
+                }
                 broker.ready.push_front(ready);
                 self.connect(id, now);
                 return;
@@ -97,11 +102,20 @@ impl<T: Clone> Sender<T> {
         }
     }
 
+    /// Fails what waits in a partition whose leader refuses us.
+    pub(super) fn refuse_lane(&mut self, id: PartitionId, reason: &Reason, now: Instant) {
+        self.with_lane(id, now, |lane, cx| {
+            lane.unbind();
+            lane.partition.refuse(reason, cx);
+        });
+    }
+
     /// Opens a connection, unless one is being opened, there are enough, or it is too early.
     fn connect(&mut self, id: BrokerId, now: Instant) {
         let Some(broker) = self.brokers.get_mut(&id) else { return };
         let opening = broker.conns.iter().any(|c| self.conns.get(c).is_some_and(|conn| !conn.up));
-        let enough = broker.conns.len() >= self.config.connections_per_broker as usize;
+        let kept = broker.conns.iter().filter(|c| self.conns.get(c).is_some_and(|conn| !conn.retiring)).count();
+        let enough = kept >= self.config.connections_per_broker as usize;
         if opening || enough || broker.retry_at.is_some_and(|at| at > now) {
             return;
         }
@@ -117,7 +131,7 @@ impl<T: Clone> Sender<T> {
     fn send_next(&mut self, id: ConnId, now: Instant) -> bool {
         let max_in_flight = self.config.max_in_flight as usize;
         let Some(conn) = self.conns.get(&id) else { return false };
-        if !conn.up || conn.ready.is_empty() || conn.inflight.len() >= max_in_flight {
+        if !conn.is_open() || conn.ready.is_empty() || conn.inflight.len() >= max_in_flight {
             return false;
         }
         self.next_request += 1;
@@ -227,16 +241,18 @@ impl<T: Clone> Sender<T> {
     }
 
     /// A request's time runs from its last byte or the previous answer, whichever is later (a broker
-    /// answers one request of a connection at a time), and stands still while we are throttled.
+    /// answers one request of a connection at a time), and stands still while we are throttled. A session's end comes
+    /// when it comes.
     pub(super) fn conn_deadline(&self, conn: &Conn) -> Instant {
         let throttled = self.brokers.get(&conn.broker).and_then(|broker: &Broker| broker.throttled_until);
-        match conn.inflight.front() {
+        let answered = match conn.inflight.front() {
             Some(request) => {
                 let written = request.written_at.unwrap_or(request.sent_at);
                 let from = [Some(written), conn.last_answer, throttled].into_iter().flatten().max().unwrap_or(written);
                 from + self.config.request_timeout
             }
             None => conn.last_used + self.config.idle_timeout,
-        }
+        };
+        conn.replace_at.filter(|_| !conn.retiring).map_or(answered, |at| at.min(answered))
     }
 }

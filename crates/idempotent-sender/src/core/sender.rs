@@ -11,6 +11,7 @@ use std::time::Instant;
 use super::backoff::Chance;
 use super::cluster::{Brokers, Conns, Lane};
 use super::config::{Config, ConfigError};
+use super::connections::REFUSED_PAUSE;
 use super::effects::{Context, Counters, Effects};
 use super::error_code::ErrorCode;
 use super::metadata::Metadata;
@@ -116,8 +117,7 @@ impl<T: Clone> Sender<T> {
     pub fn on_producer_id_failed(&mut self, now: Instant, code: Option<ErrorCode>, why: &str) {
         self.identity_failures = self.identity_failures.saturating_add(1);
         let until = now + self.config.backoff.wait(self.identity_failures, &mut self.chance);
-        self.identity = Identity::Waiting(until);
-        self.timers.set(until, Timer::Identity);
+        self.pause_identity(until);
         let reason = match code {
             Some(code) => Reason::Broker { code, message: Some(format!("no producer id: {why}").into()) },
             None => Reason::NoProducerId(why.into()),
@@ -130,6 +130,23 @@ impl<T: Clone> Sender<T> {
                 false => {}
             });
         }
+    }
+
+    /// No broker takes us, or none is to be trusted: what waits for a producer id fails at once, for `reason`.
+    pub fn on_producer_id_refused(&mut self, now: Instant, reason: &Reason) {
+        self.pause_identity(now + REFUSED_PAUSE);
+        for id in self.topics.partitions() {
+            self.with_lane(id, now, |lane, cx| {
+                if lane.partition.wants_producer_id() {
+                    lane.partition.give_up_queue(reason, cx);
+                }
+            });
+        }
+    }
+
+    fn pause_identity(&mut self, until: Instant) {
+        self.identity = Identity::Waiting(until);
+        self.timers.set(until, Timer::Identity);
     }
 
     /// What the look at a leader's producer state found.

@@ -138,6 +138,8 @@ pub enum Reason {
     NoAnswer(Arc<str>),
     /// The request could not be sent: no connection to the partition's leader.
     NotAvailable(Arc<str>),
+    /// The broker, or its certificate, is not to be trusted, or it does not trust ours.
+    Tls(Arc<str>),
     /// The partition has no known leader.
     NoLeader,
     /// No producer id could be had.
@@ -161,7 +163,7 @@ impl Reason {
     pub fn is_retriable(&self) -> bool {
         match self {
             Self::Broker { code, .. } => code.is_retriable(),
-            Self::Corrupt(_) => false,
+            Self::Corrupt(_) | Self::Tls(_) => false,
             _ => true,
         }
     }
@@ -174,6 +176,7 @@ impl fmt::Display for Reason {
             Self::Broker { code, message: None } => write!(f, "{code}: {}", code.description()),
             Self::NoAnswer(why) => write!(f, "no answer from the broker: {why}"),
             Self::NotAvailable(why) => write!(f, "broker not available: {why}"),
+            Self::Tls(why) => write!(f, "TLS: {why}"),
             Self::NoLeader => f.write_str("broker not available: the partition has no leader"),
             Self::NoProducerId(why) => write!(f, "broker not available: no producer id: {why}"),
             Self::Closed => f.write_str("the producer was closed before the record was delivered"),

@@ -1,18 +1,20 @@
-//! One connection to a broker: found by name, opened, and asked what it can do.
+//! One connection to a broker: found by name, opened, secured, and asked what it can do.
 //!
-//! Rules: every step has a time limit; every address of a name is tried (KIP-602); an error says which
-//! step failed and for which address.
+//! Rules: every step has a time limit; every address of a name is tried (KIP-602), unless a broker has refused us; an error
+//! says which step failed and for which address.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rskafka::messenger::Messenger;
+use rskafka::messenger::{Messenger, RequestError};
 use rskafka::protocol::messages::{ReadVersionedType, RequestBody, WriteVersionedType};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::security::{Security, Session};
 use super::stream::{FrameStream, Handle, Written};
+use crate::core::Reason;
 use crate::wire::messenger::{ApiVersionsRequest, first_question, version_ranges};
 
 /// The longest answer that is read at all.
@@ -23,6 +25,7 @@ const MAX_ANSWER: usize = 16 << 20;
 pub(crate) struct Dialer {
     pub(crate) client_id: Arc<str>,
     pub(crate) timeout: Duration,
+    pub(crate) security: Security,
 }
 
 /// An open connection whose broker has said which versions it speaks.
@@ -31,63 +34,100 @@ pub(crate) struct Link {
     handle: Arc<Handle>,
     /// Frames that opening it took.
     pub(crate) frames_before: u64,
+    /// When it has to be replaced: its session with the broker ends soon after.
+    pub(crate) replace_at: Session,
 }
 
 impl Dialer {
-    /// Opens a connection to the first address of `host` that takes one.
-    pub(crate) async fn dial(&self, host: &str, port: u16) -> Result<Link, String> {
+    /// Opens a connection to the first address of `host` that takes one. The reason why there is none is final
+    /// (`!is_retriable`) if a broker has refused us, or is not the one that it should be.
+    pub(crate) async fn dial(&self, host: &str, port: u16) -> Result<Link, Reason> {
         let opened = timeout(self.timeout, self.open(host, port)).await;
-        opened.unwrap_or_else(|_| Err(format!("{host}:{port}: no connection within {:?}", self.timeout)))
+        opened.unwrap_or_else(|_| Err(unavailable(host, port, &format!("no connection within {:?}", self.timeout))))
     }
 
-    async fn open(&self, host: &str, port: u16) -> Result<Link, String> {
+    async fn open(&self, host: &str, port: u16) -> Result<Link, Reason> {
         let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port))
             .await
-            .map_err(|error| format!("{host}:{port}: the name could not be resolved: {error}"))?
+            .map_err(|error| unavailable(host, port, &format!("the name could not be resolved: {error}")))?
             .collect();
-        let mut failure = format!("{host}:{port}: the name has no address");
+        let mut failure = unavailable(host, port, "the name has no address");
         let share = self.timeout / u32::try_from(addresses.len()).unwrap_or(1).max(1);
         for address in addresses {
-            match timeout(share, self.open_at(address)).await {
+            match timeout(share, self.open_at(host, port, address)).await {
                 Ok(Ok(link)) => return Ok(link),
-                Ok(Err(error)) => failure = format!("{host}:{port}: {error}"),
-                Err(_) => failure = format!("{host}:{port}: {address} did not answer within {share:?}"),
+                Ok(Err(reason)) if !reason.is_retriable() => return Err(reason),
+                Ok(Err(reason)) => failure = reason,
+                Err(_) => failure = unavailable(host, port, &format!("{address} did not answer within {share:?}")),
             }
-            tracing::debug!(broker = %format_args!("{host}:{port}"), %address, failure, "connection attempt failed");
+            tracing::debug!(broker = %format_args!("{host}:{port}"), %address, %failure, "connection attempt failed");
         }
         Err(failure)
     }
 
-    async fn open_at(&self, address: SocketAddr) -> Result<Link, String> {
-        let tcp = TcpStream::connect(address).await.map_err(|error| format!("connecting to {address}: {error}"))?;
-        tcp.set_nodelay(true).map_err(|error| format!("setting TCP_NODELAY: {error}"))?;
+    async fn open_at(&self, host: &str, port: u16, address: SocketAddr) -> Result<Link, Reason> {
+        let failed = |what: &str, error: &dyn std::fmt::Display| unavailable(host, port, &format!("{what}: {error}"));
+        let tcp =
+            TcpStream::connect(address).await.map_err(|error| failed(&format!("connecting to {address}"), &error))?;
+        tcp.set_nodelay(true).map_err(|error| failed("setting TCP_NODELAY", &error))?;
         // A connection that is dropped is cut at once, so that fewer requests arrive after the verdict.
         socket2::SockRef::from(&tcp)
             .set_linger(Some(Duration::ZERO))
-            .map_err(|error| format!("setting SO_LINGER: {error}"))?;
-        let (stream, handle) = FrameStream::new(Box::new(tcp));
+            .map_err(|error| failed("setting SO_LINGER", &error))?;
+        let (stream, handle) = FrameStream::new(self.security.wrap(host, port, tcp).await?);
         let mut messenger = Messenger::new(stream, MAX_ANSWER, self.client_id.clone());
-        learn_versions(&mut messenger).await.map_err(|error| format!("asking {address} for its versions: {error}"))?;
+        learn_versions(&mut messenger).await.map_err(|error| self.no_versions(host, port, address, &error))?;
+        let replace_at = match self.security.sasl() {
+            Some(sasl) => sasl.authenticate(&messenger, &format!("{host}:{port}")).await?,
+            None => None,
+        };
         let frames_before = handle.written().frames;
-        Ok(Link { messenger, handle, frames_before })
+        Ok(Link { messenger, handle, frames_before, replace_at })
+    }
+
+    /// Why the first question on a connection has no answer: it is also where a broker refuses our certificate (TLS 1.3),
+    /// or does not understand what we speak at all.
+    fn no_versions(&self, host: &str, port: u16, address: SocketAddr, error: &NoVersions) -> Reason {
+        let (ended, hint) = match error {
+            NoVersions::Failed(error) => (Some(error), self.security.hint()),
+            NoVersions::Refused(_) | NoVersions::Unknown => (None, ""),
+        };
+        ended
+            .and_then(|error| self.security.tls_failure(host, port, error))
+            .unwrap_or_else(|| unavailable(host, port, &format!("asking {address} for its versions: {error}{hint}")))
     }
 }
 
+fn unavailable(host: &str, port: u16, why: &str) -> Reason {
+    Reason::NotAvailable(format!("{host}:{port}: {why}").into())
+}
+
+/// Why the broker's versions could not be had.
+#[derive(Debug, thiserror::Error)]
+enum NoVersions {
+    #[error("{0}")]
+    Failed(RequestError),
+    #[error("{0}")]
+    Refused(crate::core::ErrorCode),
+    #[error("the broker knows no version of ApiVersions that we know")]
+    Unknown,
+}
+
 /// ApiVersions, in the newest version that the broker knows (KIP-511).
-async fn learn_versions(messenger: &mut Messenger<FrameStream>) -> Result<(), String> {
+async fn learn_versions(messenger: &mut Messenger<FrameStream>) -> Result<(), NoVersions> {
     for highest in [3, 0] {
         messenger.override_version_ranges(first_question(highest));
-        let (code, ranges) = messenger.request(ApiVersionsRequest).await.map_err(|error| error.to_string())?.0;
+        let (code, ranges) = messenger.request(ApiVersionsRequest).await.map_err(NoVersions::Failed)?.0;
         match code {
             0 => {
                 messenger.override_version_ranges(version_ranges(&ranges));
                 return Ok(());
             }
             35 => {}
-            code => return Err(crate::core::ErrorCode(code).to_string()),
+            code => return Err(NoVersions::Refused(crate::core::ErrorCode(code))),
         }
     }
-    Err("the broker knows no version of ApiVersions that we know".to_owned())
+    Err(NoVersions::Unknown)
 }
 
 impl Link {
@@ -98,6 +138,16 @@ impl Link {
         R::ResponseBody: ReadVersionedType<std::io::Cursor<Vec<u8>>>,
     {
         self.messenger.request(request).await.map_err(|error| error.to_string())
+    }
+
+    /// Whether it is time to make another in its stead.
+    pub(crate) fn is_old(&self) -> bool {
+        self.replace_at.is_some_and(|at| at <= Instant::now())
+    }
+
+    /// Whether this is the first request since it was opened.
+    pub(crate) fn is_first_request(&self) -> bool {
+        self.written().frames <= self.frames_before + 1
     }
 
     /// How many frames have left whole since it was opened, and when the last did.

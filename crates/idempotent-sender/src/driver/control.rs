@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::connection::{Dialer, Link};
-use crate::core::{BrokerAddress, ClusterMetadata, ErrorCode, LookAnswer};
+use crate::core::{BrokerAddress, ClusterMetadata, ErrorCode, LookAnswer, Reason};
 use crate::wire::messenger::{InitProducerIdRequest, Metadata, ProducerId, TopicConfigs};
 use crate::wire::metadata::MetadataRequest;
 use crate::wire::small::{describe_configs, describe_producers};
@@ -23,9 +23,11 @@ pub(crate) type Endpoint = (Arc<str>, u16);
 
 /// Why no producer id was had.
 #[derive(Debug)]
-pub(crate) struct NoProducerId {
-    pub(crate) code: Option<ErrorCode>,
-    pub(crate) why: String,
+pub(crate) enum NoProducerId {
+    /// No broker takes us.
+    Refused(Reason),
+    /// A broker gave this code, or none was reached.
+    Failed { code: Option<ErrorCode>, why: String },
 }
 
 pub(crate) struct Control {
@@ -48,16 +50,17 @@ impl Control {
     }
 
     /// Asks for these topics; once more on a new connection, if the one that was there has died unseen.
-    pub(crate) async fn metadata(&self, topics: Vec<Arc<str>>) -> Result<ClusterMetadata, String> {
+    pub(crate) async fn metadata(&self, topics: Vec<Arc<str>>) -> Result<ClusterMetadata, Reason> {
         self.ask_metadata(MetadataRequest { topics, auto_create: true }).await
     }
 
     /// As [`metadata`](Self::metadata), but never creates a topic.
-    pub(crate) async fn metadata_if_there(&self, topics: Vec<Arc<str>>) -> Result<ClusterMetadata, String> {
+    pub(crate) async fn metadata_if_there(&self, topics: Vec<Arc<str>>) -> Result<ClusterMetadata, Reason> {
         self.ask_metadata(MetadataRequest { topics, auto_create: false }).await
     }
 
-    async fn ask_metadata(&self, request: MetadataRequest) -> Result<ClusterMetadata, String> {
+    async fn ask_metadata(&self, request: MetadataRequest) -> Result<ClusterMetadata, Reason> {
+        self.dialer.security.refresh();
         let was_there = self.state.lock().await.link.is_some();
         match self.metadata_once(request.clone()).await {
             Err(_) if was_there => self.metadata_once(request).await,
@@ -65,7 +68,7 @@ impl Control {
         }
     }
 
-    async fn metadata_once(&self, request: MetadataRequest) -> Result<ClusterMetadata, String> {
+    async fn metadata_once(&self, request: MetadataRequest) -> Result<ClusterMetadata, Reason> {
         let link = self.link().await?;
         let answer = timeout(self.timeout, link.request(request)).await;
         match answer {
@@ -75,24 +78,31 @@ impl Control {
                 Ok(cluster)
             }
             Ok(Ok(Metadata((_, code)))) => self.fail(&link, format!("metadata: {}", ErrorCode(code))).await,
-            Ok(Err(error)) => self.fail(&link, format!("metadata: {error}")).await,
+            Ok(Err(error)) => {
+                // What a broker does with one who has not said who he is.
+                let hint = if link.is_first_request() { self.dialer.security.hint() } else { "" };
+                self.fail(&link, format!("metadata: {error}{hint}")).await
+            }
             Err(_) => self.fail(&link, format!("metadata: no answer within {:?}", self.timeout)).await,
         }
     }
 
     /// Asks for a producer id.
     pub(crate) async fn producer_id(&self) -> Result<i64, NoProducerId> {
-        let link = self.link().await.map_err(|why| NoProducerId { code: None, why })?;
+        let link = self.link().await.map_err(|reason| match reason {
+            Reason::NotAvailable(why) => NoProducerId::Failed { code: None, why: why.to_string() },
+            reason => NoProducerId::Refused(reason),
+        })?;
         match timeout(self.timeout, link.request(InitProducerIdRequest)).await {
             Ok(Ok(ProducerId((0, id)))) => Ok(id),
             Ok(Ok(ProducerId((code, _)))) => {
                 let code = ErrorCode(code);
-                Err(NoProducerId { code: Some(code), why: code.description().to_owned() })
+                Err(NoProducerId::Failed { code: Some(code), why: code.description().to_owned() })
             }
-            Ok(Err(why)) => Err(NoProducerId { code: None, why: self.forget(&link, why).await }),
+            Ok(Err(why)) => Err(NoProducerId::Failed { code: None, why: self.forget(&link, why).await }),
             Err(_) => {
                 let why = format!("no answer within {:?}", self.timeout);
-                Err(NoProducerId { code: None, why: self.forget(&link, why).await })
+                Err(NoProducerId::Failed { code: None, why: self.forget(&link, why).await })
             }
         }
     }
@@ -108,7 +118,7 @@ impl Control {
         &self,
         topic: Arc<str>,
         setting: &'static str,
-    ) -> Result<describe_configs::Answer, String> {
+    ) -> Result<describe_configs::Answer, Reason> {
         let link = self.link().await?;
         match timeout(self.timeout, link.request(describe_configs::Request { topic, setting })).await {
             Ok(Ok(TopicConfigs(answer))) => Ok(answer),
@@ -135,12 +145,13 @@ impl Control {
     }
 
     /// The connection that is there, or a new one to whichever broker takes one.
-    async fn link(&self) -> Result<Arc<Link>, String> {
+    /// A refusal of our credentials ends the search: the other brokers would only hear the same wrong password.
+    async fn link(&self) -> Result<Arc<Link>, Reason> {
         let mut state = self.state.lock().await;
-        if let Some(link) = &state.link {
+        if let Some(link) = state.link.as_ref().filter(|link| !link.is_old()) {
             return Ok(link.clone());
         }
-        let mut failure = String::new();
+        let mut failure = Reason::NotAvailable("there is no broker to ask".into());
         let first = state.failures;
         let candidates: Vec<Endpoint> = {
             let mut known = state.known.clone();
@@ -162,15 +173,21 @@ impl Control {
                     state.link = Some(link.clone());
                     return Ok(link);
                 }
-                Err(error) => failure = error,
+                Err(reason @ Reason::Broker { .. }) => {
+                    failure = reason;
+                    break;
+                }
+                Err(reason) if failure.is_retriable() => failure = reason,
+                Err(_) => {}
             }
         }
         state.failures = state.failures.wrapping_add(1);
+        state.link = None;
         Err(failure)
     }
 
-    async fn fail<A>(&self, link: &Arc<Link>, why: String) -> Result<A, String> {
-        Err(self.forget(link, why).await)
+    async fn fail<A>(&self, link: &Arc<Link>, why: String) -> Result<A, Reason> {
+        Err(Reason::NotAvailable(self.forget(link, why).await.into()))
     }
 
     /// Drops the connection that failed us.

@@ -10,6 +10,7 @@ mod connection;
 mod control;
 mod linger;
 mod log_client;
+pub mod security;
 mod stream;
 
 use std::collections::{HashMap, VecDeque};
@@ -24,6 +25,7 @@ use self::connection::{Dialer, Link};
 use self::control::{Control, Endpoint, NoProducerId};
 use self::linger::Lingering;
 pub use self::log_client::{Fetched, LogClient, LogError, LogErrorKind, Offsets, ReadFrom, Step, TopicInfo};
+use self::security::Security;
 use crate::core::{
     Action, BatchUid, BrokerAddress, BrokerId, BrokerView, ClusterMetadata, Config, ConfigError, ConnId, Counters,
     LookAnswer, PartitionId, ProduceAnswer, ProducePart, Reason, RequestId, Sender, Settlement, Submission, TopicId,
@@ -111,7 +113,7 @@ pub enum Command<T> {
     /// Seal every batch that is open: somebody waits for memory, or for everything.
     SealOpen,
     /// Prove a round trip to the cluster.
-    Probe(oneshot::Sender<Result<(), String>>),
+    Probe(oneshot::Sender<Result<(), Reason>>),
     /// Finish: whatever has no verdict at `deadline` is given up.
     Close {
         /// When patience ends.
@@ -130,11 +132,13 @@ pub struct DriverConfig {
     pub client_id: Arc<str>,
     /// How long opening a connection may take, all addresses of the name included.
     pub connect_timeout: Duration,
+    /// How connections are secured.
+    pub security: Security,
 }
 
 impl DriverConfig {
     fn dialer(&self) -> Dialer {
-        Dialer { client_id: self.client_id.clone(), timeout: self.connect_timeout }
+        Dialer { client_id: self.client_id.clone(), timeout: self.connect_timeout, security: self.security.clone() }
     }
 }
 
@@ -142,9 +146,9 @@ type IoFuture = Pin<Box<dyn Future<Output = IoEvent> + Send>>;
 
 /// What came of something that the driver had under way.
 enum IoEvent {
-    Dialed(ConnId, Result<Link, String>),
+    Dialed(ConnId, Result<Link, Reason>),
     Answered(ConnId, RequestId, Instant, Result<ProduceAnswer, String>),
-    Metadata(Result<ClusterMetadata, String>),
+    Metadata(Result<ClusterMetadata, Reason>),
     ProducerId(Result<i64, NoProducerId>),
     Looked(PartitionId, BatchUid, LookAnswer),
     Limit(TopicId, Option<usize>),
@@ -378,13 +382,20 @@ where
         let now = Instant::now();
         match event {
             IoEvent::Dialed(conn, Ok(link)) => {
-                let told = link.frames_before;
+                let (told, replace_at) = (link.frames_before, link.replace_at);
                 self.links.insert(conn, OpenLink { link: Arc::new(link), unwritten: VecDeque::new(), told });
                 self.core.on_connected(now, conn);
+                if let Some(at) = replace_at {
+                    self.core.on_session(at, conn);
+                }
             }
-            IoEvent::Dialed(conn, Err(why)) => {
-                tracing::debug!(why, "could not connect");
+            IoEvent::Dialed(conn, Err(Reason::NotAvailable(why))) => {
+                tracing::debug!(%why, "could not connect");
                 self.core.on_disconnected(now, conn, &why);
+            }
+            IoEvent::Dialed(conn, Err(reason)) => {
+                tracing::warn!(%reason, "a broker and we don't come together");
+                self.core.on_refused(now, conn, &reason);
             }
             IoEvent::Answered(conn, request, since, Ok(answer)) => {
                 if let Some(broker) = self.core.broker_of(conn) {
@@ -404,15 +415,22 @@ where
                 self.upcalls.observed(Observation::Metadata);
                 self.core.on_metadata(now, cluster);
             }
-            IoEvent::Metadata(Err(why)) => {
-                tracing::debug!(why, "no metadata");
+            IoEvent::Metadata(Err(Reason::NotAvailable(why))) => {
+                tracing::debug!(%why, "no metadata");
                 self.core.on_metadata_failed(now, &why);
+            }
+            IoEvent::Metadata(Err(reason)) => {
+                tracing::warn!(%reason, "no broker and we come together");
+                self.core.on_metadata_refused(now, &reason);
             }
             IoEvent::ProducerId(Ok(id)) => {
                 self.core.on_producer_id(now, id);
                 self.upcalls.producer_id(id);
             }
-            IoEvent::ProducerId(Err(error)) => self.core.on_producer_id_failed(now, error.code, &error.why),
+            IoEvent::ProducerId(Err(NoProducerId::Refused(reason))) => self.core.on_producer_id_refused(now, &reason),
+            IoEvent::ProducerId(Err(NoProducerId::Failed { code, why })) => {
+                self.core.on_producer_id_failed(now, code, &why);
+            }
             IoEvent::Limit(topic, limit) => self.on_limit(topic, limit),
             IoEvent::Probed => {}
             IoEvent::Looked(partition, uid, answer) => self.core.on_looked(now, partition, uid, answer),

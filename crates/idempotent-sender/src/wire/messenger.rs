@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::io::Cursor;
+use std::sync::Arc;
 
 use rskafka::protocol::api_key::ApiKey;
 use rskafka::protocol::api_version::{ApiVersion, ApiVersionRange};
@@ -17,6 +18,7 @@ use super::fetch::{self, FetchAnswer, FetchRequest};
 use super::list_offsets::{self, ListOffsetsRequest, Listed};
 use super::metadata::MetadataRequest;
 use super::produce::{ProduceRequest, ProduceResponse};
+use super::sasl::{authenticate, handshake};
 use super::small::{self, api_versions, describe_configs, describe_producers, init_producer_id};
 use crate::core::ClusterMetadata;
 
@@ -98,6 +100,13 @@ message!(ListOffsetsRequest => ListedOffsets(Vec<Listed>), ListOffsets, list_off
 message!(describe_configs::Request => TopicConfigs(describe_configs::Answer), DescribeConfigs, describe_configs::VERSIONS,
     flexible describe_configs::FIRST_FLEXIBLE, header describe_configs::FIRST_FLEXIBLE,
     describe_configs::Request::encode, describe_configs::decode);
+
+message!(handshake::Request => Mechanisms((i16, Vec<Arc<str>>)), SaslHandshake, handshake::VERSIONS,
+    flexible handshake::FIRST_FLEXIBLE, header handshake::FIRST_FLEXIBLE, handshake::Request::encode, handshake::decode);
+
+message!(authenticate::Request => Authenticated(authenticate::Answer), SaslAuthenticate, authenticate::VERSIONS,
+    flexible authenticate::FIRST_FLEXIBLE, header authenticate::FIRST_FLEXIBLE,
+    authenticate::Request::encode, authenticate::decode);
 
 /// The ranges that a broker named, as the Messenger wants them; ranges that are upside down are left out.
 pub(crate) fn version_ranges(ranges: &[small::ApiRange]) -> HashMap<ApiKey, ApiVersionRange> {

@@ -11,6 +11,7 @@ pub(crate) mod messenger;
 pub(crate) mod metadata;
 pub(crate) mod produce;
 mod reader;
+pub(crate) mod sasl;
 pub(crate) mod small;
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,10 @@ pub fn decode_anything(bytes: &[u8]) {
     }
     for version in 0..=small::init_producer_id::VERSIONS.1 {
         let _ = small::init_producer_id::decode(bytes, version);
+    }
+    let _ = sasl::handshake::decode(bytes, sasl::handshake::VERSIONS.1);
+    for version in sasl::authenticate::VERSIONS.0..=sasl::authenticate::VERSIONS.1 {
+        let _ = sasl::authenticate::decode(bytes, version);
     }
     let _ = small::describe_producers::decode(bytes, 0);
     for version in fetch::VERSIONS.0..=fetch::VERSIONS.1 {

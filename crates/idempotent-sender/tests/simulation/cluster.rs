@@ -137,6 +137,8 @@ pub(crate) struct Broker {
     pub(crate) views: [View; PARTITIONS],
     pub(crate) throttles_until: Micros,
     pub(crate) refuses_until: Micros,
+    /// Until then it takes no credentials.
+    pub(crate) distrusts_until: Micros,
     /// Nothing that was sent to it arrives before this.
     pub(crate) requests_stall_until: Micros,
     /// Answers sent before this are lost, and all that follow on their connection.
@@ -161,6 +163,7 @@ impl Broker {
             views,
             throttles_until: 0,
             refuses_until: 0,
+            distrusts_until: 0,
             requests_stall_until: 0,
             answers_lost_until: 0,
             slow_until: 0,

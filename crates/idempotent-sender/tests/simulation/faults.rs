@@ -46,6 +46,11 @@ pub(crate) enum Fault {
         broker: usize,
         time: Micros,
     },
+    /// The broker refuses our credentials.
+    Distrust {
+        broker: usize,
+        time: Micros,
+    },
     Throttle {
         broker: usize,
         time: Micros,
@@ -128,6 +133,7 @@ impl Fault {
             Self::StallRequests { .. } => "stalled_requests",
             Self::Slow { .. } => "slow_link",
             Self::RefuseConnections { .. } => "refused_connections",
+            Self::Distrust { .. } => "refused_credentials",
             Self::Throttle { .. } => "throttle",
             Self::LateNews { .. } => "late_news",
             Self::LeaveOutParts { .. } => "left_out_parts",
@@ -214,6 +220,7 @@ impl World {
                 self.brokers[broker].slowness = by;
             }
             Fault::RefuseConnections { broker, time } => self.brokers[broker].refuses_until = now + time,
+            Fault::Distrust { broker, time } => self.brokers[broker].distrusts_until = now + time,
             Fault::Throttle { broker, time } => self.brokers[broker].throttles_until = now + time,
             Fault::LateNews { broker, by } => self.brokers[broker].news_delay = by,
             Fault::LeaveOutParts { broker, time } => self.brokers[broker].forgets_parts_until = now + time,
@@ -361,6 +368,7 @@ impl World {
         state.requests_stall_until = state.requests_stall_until.min(now);
         state.slow_until = 0;
         state.refuses_until = 0;
+        state.distrusts_until = 0;
         state.throttles_until = 0;
         state.news_delay = 0;
         state.forgets_parts_until = 0;

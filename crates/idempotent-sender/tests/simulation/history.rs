@@ -101,6 +101,8 @@ pub(crate) struct History {
     pub(crate) causes: BTreeMap<&'static str, u64>,
     /// The most connections to one broker at once.
     pub(crate) parallel_connections: u64,
+    /// Connections that were open when their session with the broker was over.
+    pub(crate) sessions_outlived: u64,
 }
 
 /// A record's number is in its value's first four bytes.

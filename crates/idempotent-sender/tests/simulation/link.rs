@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use kafka_courier_idempotent_sender::core::{ConnId, ProduceAnswer, ProducePart, RequestId};
+use kafka_courier_idempotent_sender::core::{ConnId, ErrorCode, ProduceAnswer, ProducePart, Reason, RequestId};
 
 use crate::cluster::{MS, Micros, SECOND};
 use crate::world::{Event, World};
@@ -92,12 +92,21 @@ impl World {
         let now = self.instant();
         let Some(link) = self.links.get(&conn) else { return };
         let broker = link.broker;
-        let alive = ok && !link.cut && self.brokers[link.broker].incarnation == link.incarnation;
+        let trusted = self.brokers[broker].distrusts_until <= self.now;
+        let alive = ok && trusted && !link.cut && self.brokers[link.broker].incarnation == link.incarnation;
         if alive {
             let open = |other: &&Link| other.client_open && !other.cut && other.broker == broker;
             let parallel = self.links.values().filter(open).count();
             self.history.parallel_connections = self.history.parallel_connections.max(parallel as u64);
             self.sender.on_connected(now, conn);
+            if let Some(session) = self.plan.rules.session {
+                self.sender.on_session(now + std::time::Duration::from_micros(session / 10 * 9), conn);
+                self.after(session, Event::SessionOver(conn));
+            }
+        } else if ok && self.brokers[broker].distrusts_until > self.now {
+            self.links.remove(&conn);
+            let reason = Reason::Broker { code: ErrorCode(58), message: None };
+            self.sender.on_refused(now, conn, &reason);
         } else {
             self.links.remove(&conn);
             self.sender.on_disconnected(now, conn, "connection refused");
@@ -177,6 +186,14 @@ impl World {
             let wait = self.rng.range(0..20 * MS);
             self.after(wait, Event::Closed(conn));
         }
+    }
+
+    /// The broker ends what is still open when its session is over.
+    pub(crate) fn session_over(&mut self, conn: ConnId) {
+        if self.links.get(&conn).is_some_and(|link| link.client_open) {
+            self.history.sessions_outlived += 1;
+        }
+        self.cut(conn);
     }
 
     pub(crate) fn closed(&mut self, conn: ConnId) {

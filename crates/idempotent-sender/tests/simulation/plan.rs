@@ -32,6 +32,8 @@ pub(crate) struct Rules {
     pub(crate) idle_max: Micros,
     /// How likely a written request still arrives after its connection was closed, in percent.
     pub(crate) reads_on: u64,
+    /// How long a connection lasts before the broker ends it (KIP-368).
+    pub(crate) session: Option<Micros>,
 }
 
 impl Default for Rules {
@@ -48,6 +50,7 @@ impl Default for Rules {
             latency: (200, 1500),
             idle_max: 600_000_000,
             reads_on: 60,
+            session: None,
         }
     }
 }

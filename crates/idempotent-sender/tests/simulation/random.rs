@@ -77,6 +77,7 @@ fn rules(rng: &mut Rng, config: &Config, forgets: bool) -> Rules {
         latency: rng.pick(&[(200, 1500), (50, 300), (5 * MS, 40 * MS), (100, 80 * MS)]),
         idle_max: rng.pick(&[600, 600, 600, 20]) * SECOND,
         reads_on: rng.pick(&[60, 90, 100, 0]),
+        session: rng.percent(15).then(|| rng.range(SECOND..20 * SECOND)),
     }
 }
 
@@ -162,7 +163,7 @@ fn next_target(rng: &mut Rng, before: Target, length: Micros, batches: &[BatchPl
     target
 }
 
-const KINDS: u64 = 22;
+const KINDS: u64 = 23;
 
 fn fault(rng: &mut Rng, kind: u64, target: Target) -> Fault {
     let Target { broker, partition, .. } = target;
@@ -190,6 +191,7 @@ fn fault(rng: &mut Rng, kind: u64, target: Target) -> Fault {
         18 => Fault::Compact { partition, names_guilty: rng.percent(80), time: long },
         19 => Fault::GrowTopic { topic: topic_of(partition) },
         20 => Fault::ElectUncleanly { partition, to: broker },
+        21 => Fault::Distrust { broker, time: short },
         _ => Fault::DeleteTopic { topic: topic_of(partition) },
     }
 }

@@ -21,6 +21,7 @@ impl KafkaConfig {
         }
         self.batch_problems(&mut problems);
         self.time_problems(&mut problems);
+        self.security_problems(&mut problems);
         if let Err(error) = TopicMapping::new().apply(&self.topic_mapping) {
             problems.push(format!("topic_mapping: {error}"));
         }

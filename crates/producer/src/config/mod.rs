@@ -12,6 +12,7 @@ mod file;
 mod load;
 mod names;
 mod resolve;
+mod security;
 mod tree;
 mod value;
 
@@ -20,11 +21,13 @@ use std::time::Duration;
 
 pub use load::ConfigLoader;
 pub use resolve::{EffectiveOption, LoadedConfig, Origin};
+pub use security::{SaslMechanism, SecurityProtocol, SslRoots};
 pub use value::{Compression, Endpoint};
 
 pub(crate) use value::Value;
 
 use kafka_courier_dlq::Overflow;
+use kafka_courier_idempotent_sender::Secret;
 use kafka_courier_idempotent_sender::core::{Backoff, Config as CoreConfig};
 
 /// An option as the documentation lists it.
@@ -163,6 +166,26 @@ options! {
     connections_per_broker: u32 = 4;
     /// How batches are compressed: none or snappy.
     compression: Compression = Compression::Snappy;
+    /// What is spoken to brokers: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.
+    security_protocol: SecurityProtocol = SecurityProtocol::Plaintext;
+    /// How we say who we are: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER.
+    sasl_mechanism: Option<SaslMechanism> = None;
+    /// The user, for PLAIN and SCRAM.
+    sasl_username: String = String::new();
+    /// The user's password.
+    sasl_password: Option<Secret> = None;
+    /// File with the token for OAUTHBEARER; it is read anew for each connection.
+    sasl_oauthbearer_token_location: String = String::new();
+    /// PEM file with the certificate authorities that are trusted, instead of ssl_roots.
+    ssl_ca_location: String = String::new();
+    /// Authorities that are trusted without ssl_ca_location: compiled-in (Mozilla's) or system (the operating system's).
+    ssl_roots: SslRoots = SslRoots::CompiledIn;
+    /// PEM file with the certificate that is shown to brokers, and those between it and its authority's.
+    ssl_certificate_location: String = String::new();
+    /// PEM file with that certificate's private key, not encrypted: PKCS#8, PKCS#1 or SEC1.
+    ssl_key_location: String = String::new();
+    /// Takes any broker for the right one, with a warning at each connection: whoever is in between reads and changes everything.
+    insecure_skip_verify: bool = false;
     /// Where types of events go, beyond the defaults: type=topic,type=topic; type * is any other.
     topic_mapping: String = String::new();
     /// Dead letters that are kept in memory; beyond them the oldest goes, with an error line that holds it whole.

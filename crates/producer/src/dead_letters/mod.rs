@@ -16,6 +16,7 @@ use kafka_courier_dlq::{
     DeadLetterStore, FileStore, FileStoreOptions, Held, Letter, Limits, MemoryStore, Selection, StoreError, StoreStats,
 };
 use kafka_courier_event_model::{EncodeError, Event};
+use kafka_courier_idempotent_sender::driver::security::TokenSource;
 use tokio::sync::oneshot;
 
 use crate::config::{ConfigErrors, KafkaConfig};
@@ -88,11 +89,13 @@ impl DeadLetters {
     pub(crate) fn start(
         config: &KafkaConfig,
         store: Option<Arc<dyn DeadLetterStore>>,
+        tokens: Option<TokenSource>,
         shared: &Arc<Shared>,
     ) -> Result<Self, ConfigErrors> {
         let (mut links, mut service) = (Vec::new(), None);
         if !config.dlq_topic.is_empty() {
-            links.push(Link::in_cluster(Arc::new(DeadLetterTopic::open(config, &config.dlq_topic)?)));
+            let topic = DeadLetterTopic::open_with(config, &config.dlq_topic, tokens)?;
+            links.push(Link::in_cluster(Arc::new(topic)));
         }
         links.extend(store.map(|store| Link::own(store, "custom")));
         if !config.dlq_file.is_empty() {

@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use kafka_courier_batcher::EncodedBatch;
 use kafka_courier_dlq::Letter;
-use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, PartitionId, Reason, RecordSet, Verdict};
+use kafka_courier_idempotent_sender::core::{
+    ErrorCode, FailedOutcome, Failure, PartitionId, Reason, RecordSet, Verdict,
+};
 use tokio::sync::oneshot;
 
 use super::chain::{Chain, Group};
@@ -187,7 +189,10 @@ impl Failed {
 /// Whether the cluster, or the partition's leader, could not be had.
 fn is_absence(reason: &Reason) -> bool {
     match reason {
-        Reason::NoAnswer(_) | Reason::NotAvailable(_) | Reason::NoLeader | Reason::NoProducerId(_) => true,
-        Reason::Broker { .. } | Reason::Closed | Reason::Corrupt(_) => false,
+        Reason::NoAnswer(_) | Reason::NotAvailable(_) | Reason::NoLeader | Reason::NoProducerId(_) | Reason::Tls(_) => {
+            true
+        }
+        Reason::Broker { code, .. } => *code == ErrorCode::SASL_AUTHENTICATION_FAILED,
+        Reason::Closed | Reason::Corrupt(_) => false,
     }
 }

@@ -1,7 +1,9 @@
-//! SaslHandshake and SaslAuthenticate: PLAIN (KIP-43, KIP-152, RFC 4616).
+//! SaslHandshake and SaslAuthenticate: PLAIN (KIP-43, KIP-152, KIP-368, RFC 4616).
 //!
 //! Rules: while users are set, a connection may ask for nothing but versions and authentication before it has said who it
 //! is; what it asks else ends it, as at a real broker.
+
+use std::time::Instant;
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{
@@ -20,15 +22,19 @@ pub(crate) enum Session {
     New,
     /// The mechanism is agreed on.
     Mechanism,
-    /// It is known who it is.
-    Authenticated,
+    /// It is known who it is, until then if ever.
+    Authenticated(Option<Instant>),
 }
 
 impl Session {
     /// Whether a request of that kind may come now.
     pub(crate) fn allows(self, call: &Call<'_>, api: ApiKey) -> bool {
         let early = matches!(api, ApiKey::ApiVersions | ApiKey::SaslHandshake | ApiKey::SaslAuthenticate);
-        early || self == Self::Authenticated || call.shared.users.is_empty()
+        let authenticated = match self {
+            Self::Authenticated(end) => end.is_none_or(|end| Instant::now() < end),
+            Self::New | Self::Mechanism => false,
+        };
+        early || authenticated || call.shared.security.users.is_empty()
     }
 }
 
@@ -37,7 +43,7 @@ pub(super) fn handshake(
     session: &mut Session,
     request: &SaslHandshakeRequest,
 ) -> SaslHandshakeResponse {
-    let offered = !call.shared.users.is_empty();
+    let offered = !call.shared.security.users.is_empty();
     let mechanisms = if offered { vec![text(PLAIN)] } else { Vec::new() };
     let code = match call.refused() {
         Some(code) => code,
@@ -60,8 +66,10 @@ pub(super) fn authenticate(
         Some(refuse) => refuse.code,
         None if *session != Session::Mechanism => ResponseError::IllegalSaslState,
         None if is_user(call, &request.auth_bytes) => {
-            *session = Session::Authenticated;
-            return response.with_error_message(None);
+            let lifetime = call.shared.security.session_lifetime.filter(|_| call.version >= 1);
+            *session = Session::Authenticated(lifetime.map(|lifetime| Instant::now() + lifetime));
+            let lifetime_ms = lifetime.map_or(0, |lifetime| i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX));
+            return response.with_error_message(None).with_session_lifetime_ms(lifetime_ms);
         }
         None => ResponseError::SaslAuthenticationFailed,
     };
@@ -79,5 +87,6 @@ fn is_user(call: &Call<'_>, message: &[u8]) -> bool {
     else {
         return false;
     };
-    (authzid.is_empty() || authzid == user) && call.shared.users.get(user).is_some_and(|known| known == password)
+    (authzid.is_empty() || authzid == user)
+        && call.shared.security.users.get(user).is_some_and(|known| known == password)
 }

@@ -98,12 +98,15 @@ async fn run(
     loop {
         tokio::select! {
             () = stop.notified() => break,
-            Some(stream) = offered.recv() => spawn(&mut connections, stream, &place, &room),
+            Some(stream) = offered.recv() => spawn(&mut connections, std::future::ready(Ok(stream)), &place, &room),
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
                     // Without it answers are only later, not wrong.
                     let _ = stream.set_nodelay(true);
-                    spawn(&mut connections, stream, &place, &room);
+                    match place.shared.security.layer.clone() {
+                        None => spawn(&mut connections, std::future::ready(Ok(stream)), &place, &room),
+                        Some(layer) => spawn(&mut connections, layer.wrap(stream), &place, &room),
+                    }
                 }
                 Err(error) => {
                     // Out of file descriptors, most likely: others must run to give some back.
@@ -118,8 +121,9 @@ async fn run(
     connections.shutdown().await;
 }
 
-fn spawn<S>(connections: &mut JoinSet<()>, stream: S, place: &Place, room: &Arc<Semaphore>)
+fn spawn<F, S>(connections: &mut JoinSet<()>, stream: F, place: &Place, room: &Arc<Semaphore>)
 where
+    F: Future<Output = io::Result<S>> + Send + 'static,
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
     let Ok(permit) = Arc::clone(room).try_acquire_owned() else {
@@ -128,7 +132,10 @@ where
     };
     let place = place.clone();
     connections.spawn(async move {
-        serve(stream, place).await;
+        match stream.await {
+            Ok(stream) => serve(stream, place).await,
+            Err(error) => tracing::debug!(broker = place.broker, %error, "a connection ended before its first request"),
+        }
         drop(permit);
     });
 }

@@ -102,15 +102,30 @@ impl<T: Clone> Partition<T> {
     /// Gives up what has waited for longer than `delivery_timeout`.
     pub(crate) fn expire(&mut self, cx: &mut Context<'_, T>) {
         while self.deadline(cx.config.delivery_timeout).is_some_and(|deadline| deadline <= cx.now) {
-            if let Some(flight) = self.unconfirmed.pop_front() {
-                self.settle_given_up(flight, Some(unconfirmed()), true, cx);
-            } else if self.window.is_empty() {
-                let Some(flight) = self.queue.pop_front() else { return };
-                self.settle_given_up(flight, None, true, cx);
-            } else {
-                self.give_up_head(true, cx);
-                self.close_gap(cx);
-            }
+            self.give_up_oldest(true, cx);
+        }
+    }
+
+    /// Gives up whatever waits: its leader refuses us, for `reason`.
+    pub(crate) fn refuse(&mut self, reason: &Reason, cx: &mut Context<'_, T>) {
+        while let Some(oldest) = self.oldest_mut() {
+            oldest.history.failed_to_reach(cx.now, reason);
+            self.give_up_oldest(false, cx);
+        }
+    }
+
+    fn oldest_mut(&mut self) -> Option<&mut Flight<T>> {
+        self.unconfirmed.front_mut().or(self.window.front_mut()).or(self.queue.front_mut())
+    }
+
+    fn give_up_oldest(&mut self, timed_out: bool, cx: &mut Context<'_, T>) {
+        if let Some(flight) = self.unconfirmed.pop_front() {
+            self.settle_given_up(flight, Some(unconfirmed()), timed_out, cx);
+        } else if !self.window.is_empty() {
+            self.give_up_head(timed_out, cx);
+            self.close_gap(cx);
+        } else if let Some(flight) = self.queue.pop_front() {
+            self.settle_given_up(flight, None, timed_out, cx);
         }
     }
 

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::core::ErrorCode;
+use crate::core::{ErrorCode, Reason};
 
 /// Why a log could not be read or appended to.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -34,6 +34,9 @@ pub enum LogErrorKind {
     /// The offset is not in the log: it was deleted from its start, or the log does not reach so far.
     #[error("the log does not hold that offset, or holds it no more")]
     OutOfRange,
+    /// No broker takes us, or none is to be trusted.
+    #[error("{0}")]
+    NoTrust(Reason),
     /// Nothing came of it until the deadline; the last failure.
     #[error("broker not available in time: {0}")]
     Unavailable(Arc<str>),
@@ -54,6 +57,7 @@ impl LogError {
     pub fn code(&self) -> Option<ErrorCode> {
         match self.kind {
             LogErrorKind::Refused(code) => Some(code),
+            LogErrorKind::NoTrust(ref reason) => reason.code(),
             LogErrorKind::OutOfRange | LogErrorKind::Unavailable(_) => None,
         }
     }

@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::LogErrorKind;
-use crate::core::{BrokerAddress, BrokerId, ErrorCode, TopicMetadata, TopicUuid};
+use crate::core::{BrokerAddress, BrokerId, ErrorCode, Reason, TopicMetadata, TopicUuid};
 use crate::driver::DriverConfig;
 use crate::driver::connection::{Dialer, Link};
 use crate::driver::control::Control;
@@ -46,6 +46,8 @@ pub(super) enum Missed {
     Late,
     /// No connection, or no answer.
     Lost(String),
+    /// No broker takes us, or none is to be trusted.
+    NoTrust(Reason),
 }
 
 impl Missed {
@@ -59,10 +61,19 @@ impl Missed {
         }
     }
 
+    /// Why there is no connection.
+    fn unconnected(reason: Reason) -> Self {
+        match reason {
+            Reason::NotAvailable(why) => Self::Lost(why.to_string()),
+            reason => Self::NoTrust(reason),
+        }
+    }
+
     pub(super) fn as_final(&self) -> Option<LogErrorKind> {
         match self {
             Self::Final(code) => Some(LogErrorKind::Refused(*code)),
             Self::OutOfRange => Some(LogErrorKind::OutOfRange),
+            Self::NoTrust(reason) => Some(LogErrorKind::NoTrust(reason.clone())),
             Self::Passing(_) | Self::LeftOut | Self::Late | Self::Lost(_) => None,
         }
     }
@@ -80,6 +91,7 @@ impl fmt::Display for Missed {
             Self::LeftOut => f.write_str("the answer does not speak of the partition"),
             Self::Late => f.write_str("no answer"),
             Self::Lost(why) => f.write_str(why),
+            Self::NoTrust(reason) => write!(f, "{reason}"),
         }
     }
 }
@@ -155,7 +167,7 @@ impl Leaders {
 
     /// Asks for a topic, and keeps what it learns.
     pub(super) async fn describe(&self, topic: &str) -> Result<TopicMetadata, Missed> {
-        let cluster = self.control.metadata_if_there(vec![topic.into()]).await.map_err(Missed::Lost)?;
+        let cluster = self.control.metadata_if_there(vec![topic.into()]).await.map_err(Missed::unconnected)?;
         let found = cluster.topics.into_iter().find(|found| *found.name == *topic).ok_or(Missed::LeftOut)?;
         match ErrorCode(found.code) {
             ErrorCode(0) => {}
@@ -175,7 +187,7 @@ impl Leaders {
     }
 
     pub(super) async fn is_compacted(&self, topic: &str) -> Result<bool, Missed> {
-        let answer = self.control.topic_setting(topic.into(), CLEANUP_POLICY).await.map_err(Missed::Lost)?;
+        let answer = self.control.topic_setting(topic.into(), CLEANUP_POLICY).await.map_err(Missed::unconnected)?;
         match answer.value(CLEANUP_POLICY) {
             _ if answer.code != 0 => Err(Missed::code(answer.code)),
             Some(policy) => Ok(policy.contains("compact")),
@@ -204,10 +216,11 @@ impl Leaders {
         if let Some(connection) = state.connections.get(&id)
             && connection.at == at
             && !connection.failed.load(Ordering::Relaxed)
+            && !connection.link.is_old()
         {
             return Ok(connection.clone());
         }
-        let link = self.dialer.dial(&at.host, at.port).await.map_err(Missed::Lost)?;
+        let link = self.dialer.dial(&at.host, at.port).await.map_err(Missed::unconnected)?;
         let connection = Arc::new(Connection { at, link, failed: AtomicBool::new(false) });
         state.connections.insert(id, connection.clone());
         Ok(connection)

@@ -13,6 +13,7 @@ use crate::wire::list_offsets::ListOffsetsRequest;
 use crate::wire::messenger::{ApiVersionsRequest, InitProducerIdRequest, first_question, version_ranges};
 use crate::wire::metadata::MetadataRequest;
 use crate::wire::produce::ProduceRequest;
+use crate::wire::sasl::{authenticate, handshake};
 use crate::wire::small::{describe_configs, describe_producers};
 
 fn agree<Ours: RequestBody, Theirs: Request>(lowest: i16, highest: i16) {
@@ -38,6 +39,8 @@ fn keys_versions_and_headers_are_those_of_the_schema() {
     agree::<FetchRequest, theirs::FetchRequest>(5, 13);
     agree::<ListOffsetsRequest, theirs::ListOffsetsRequest>(1, 7);
     agree::<describe_configs::Request, theirs::DescribeConfigsRequest>(1, 4);
+    agree::<handshake::Request, theirs::SaslHandshakeRequest>(1, 1);
+    agree::<authenticate::Request, theirs::SaslAuthenticateRequest>(0, 2);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod fetch;
 mod frames;
 mod metadata;
 mod produce;
+mod sasl;
 mod small;
 
 use std::collections::{BTreeMap, BTreeSet};

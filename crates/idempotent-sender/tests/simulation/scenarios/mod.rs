@@ -5,6 +5,7 @@
 mod errors;
 mod leaders;
 mod regressions;
+mod security;
 mod silence;
 
 use std::time::Duration;

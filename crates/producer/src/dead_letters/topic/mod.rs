@@ -20,6 +20,7 @@ use kafka_courier_dlq::{
     StoreError, StoreStats,
 };
 use kafka_courier_idempotent_sender::driver::LogClient;
+use kafka_courier_idempotent_sender::driver::security::TokenSource;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
@@ -111,6 +112,19 @@ impl DeadLetterTopic {
     /// A store in `topic` of the cluster that `config` leads to. Never waits for Kafka. Errors: everything that is wrong
     /// with the configuration, or that there is no tokio runtime here.
     pub fn open(config: &KafkaConfig, topic: &str) -> Result<Self, ConfigErrors> {
+        Self::open_with(config, topic, None)
+    }
+
+    /// As [`open`](Self::open), with a source of tokens, for OAUTHBEARER.
+    pub fn open_with_tokens(config: &KafkaConfig, topic: &str, tokens: TokenSource) -> Result<Self, ConfigErrors> {
+        Self::open_with(config, topic, Some(tokens))
+    }
+
+    pub(super) fn open_with(
+        config: &KafkaConfig,
+        topic: &str,
+        tokens: Option<TokenSource>,
+    ) -> Result<Self, ConfigErrors> {
         let mut own = config.clone();
         (own.dlq_topic, own.dlq_file) = (String::new(), String::new());
         own.auto_replay = false;
@@ -118,7 +132,8 @@ impl DeadLetterTopic {
         own.delivery_timeout = DELIVERY.max(own.flush_timeout);
         own.metadata_timeout = own.metadata_timeout.min(DELIVERY);
         own.max_block = own.max_block.min(DELIVERY);
-        let producer = KafkaProducer::build_with(own, Extras { letters: Letters::None, ..Extras::default() })?;
+        let extras = Extras { letters: Letters::None, tokens, ..Extras::default() };
+        let producer = KafkaProducer::build_with(own, extras)?;
         let log = LogClient::new(&producer.inner.reach);
         let (asks, received) = unbounded_channel();
         let name: Arc<str> = topic.into();

@@ -1,0 +1,255 @@
+//! SCRAM-SHA-256 and SCRAM-SHA-512 as a client speaks them (RFC 5802, RFC 7677), without channel binding, as Kafka does.
+//!
+//! Rules:
+//! - Pure: messages in, messages out; the nonce is handed in.
+//! - What the server sends is believed only as far as it is checked: it must continue our nonce, ask for a bounded number
+//!   of iterations, and prove that it knows the password too.
+//! - The password is taken as its UTF-8 bytes, as Kafka's own clients and servers take it (no SASLprep).
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use hmac::{Hmac, Mac};
+use pbkdf2::pbkdf2_hmac;
+use sha2::{Digest, Sha256, Sha512};
+use zeroize::Zeroizing;
+
+use crate::secret::Secret;
+
+/// The iterations that a server may ask for: RFC 7677's minimum, and what costs about a second.
+const ITERATIONS: std::ops::RangeInclusive<u32> = 4096..=1_000_000;
+
+/// The header that says: no channel binding, no other identity.
+const GS2_HEADER: &str = "n,,";
+
+/// Which hash the mechanism is built on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ScramHash {
+    /// SHA-256.
+    Sha256,
+    /// SHA-512.
+    Sha512,
+}
+
+/// Why a server is not believed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum ScramError {
+    #[error("the broker's {0} message can't be understood")]
+    Malformed(&'static str),
+    #[error("the broker did not continue our nonce")]
+    Nonce,
+    #[error("the broker asks for {0} iterations, but {min} to {max} are taken", min = ITERATIONS.start(), max = ITERATIONS.end())]
+    Iterations(u64),
+    #[error("the broker wants an extension that is not known")]
+    Extension,
+    #[error("{0}")]
+    Refused(String),
+    #[error("the broker does not know the password either: it is not the one that it claims to be")]
+    ServerSignature,
+}
+
+/// The first half: what is sent before the server has said anything.
+#[derive(Debug)]
+pub(crate) struct ClientFirst {
+    bare: String,
+    nonce: String,
+}
+
+/// The second half: the proof, and what the server must answer to it.
+pub(crate) struct ClientFinal {
+    pub(crate) message: String,
+    hash: ScramHash,
+    server_key: Zeroizing<Vec<u8>>,
+    auth_message: String,
+}
+
+/// What a server's first message says.
+struct ServerFirst<'a> {
+    nonce: &'a str,
+    salt: Vec<u8>,
+    iterations: u32,
+}
+
+impl ClientFirst {
+    /// `nonce` is printable ASCII without a comma, and never used twice.
+    pub(crate) fn new(username: &str, nonce: String) -> Self {
+        let name = username.replace('=', "=3D").replace(',', "=2C");
+        Self { bare: format!("n={name},r={nonce}"), nonce }
+    }
+
+    pub(crate) fn message(&self) -> String {
+        format!("{GS2_HEADER}{}", self.bare)
+    }
+
+    /// Answers the server's first message. Takes as long as its iterations do: up to a second.
+    pub(crate) fn answer(&self, hash: ScramHash, password: &Secret, server: &[u8]) -> Result<ClientFinal, ScramError> {
+        let text = std::str::from_utf8(server).map_err(|_| ScramError::Malformed("first"))?;
+        let first = ServerFirst::parse(text)?;
+        let continued = first.nonce.strip_prefix(&self.nonce);
+        if continued.is_none_or(str::is_empty) {
+            return Err(ScramError::Nonce);
+        }
+        let salted = hash.salt(password, &first.salt, first.iterations);
+        let client_key = hash.mac(&salted, b"Client Key");
+        let server_key = hash.mac(&salted, b"Server Key");
+        let without_proof = format!("c={},r={}", BASE64.encode(GS2_HEADER), first.nonce);
+        let auth_message = format!("{},{text},{without_proof}", self.bare);
+        let signature = hash.mac(&hash.digest(&client_key), auth_message.as_bytes());
+        let proof: Zeroizing<Vec<u8>> =
+            Zeroizing::new(client_key.iter().zip(&*signature).map(|(a, b)| a ^ b).collect());
+        let message = format!("{without_proof},p={}", BASE64.encode(&*proof));
+        Ok(ClientFinal { message, hash, server_key, auth_message })
+    }
+}
+
+impl<'a> ServerFirst<'a> {
+    fn parse(text: &'a str) -> Result<Self, ScramError> {
+        const MALFORMED: ScramError = ScramError::Malformed("first");
+        let mut parts = text.split(',');
+        let mut part = || parts.next().unwrap_or_default();
+        let nonce = part();
+        if nonce.starts_with("m=") {
+            return Err(ScramError::Extension);
+        }
+        let nonce = nonce.strip_prefix("r=").ok_or(MALFORMED)?;
+        let salt = part().strip_prefix("s=").ok_or(MALFORMED)?;
+        let salt = BASE64.decode(salt).map_err(|_| MALFORMED)?;
+        let iterations = part().strip_prefix("i=").ok_or(MALFORMED)?;
+        let iterations: u64 = iterations.parse().map_err(|_| MALFORMED)?;
+        let taken = u32::try_from(iterations).ok().filter(|n| ITERATIONS.contains(n));
+        Ok(Self { nonce, salt, iterations: taken.ok_or(ScramError::Iterations(iterations))? })
+    }
+}
+
+impl ClientFinal {
+    /// Checks that the server knows the password too.
+    pub(crate) fn verify(&self, server: &[u8]) -> Result<(), ScramError> {
+        const MALFORMED: ScramError = ScramError::Malformed("final");
+        let text = std::str::from_utf8(server).map_err(|_| MALFORMED)?;
+        let first = text.split(',').next().unwrap_or_default();
+        if let Some(error) = first.strip_prefix("e=") {
+            return Err(ScramError::Refused(error.to_owned()));
+        }
+        let claimed = BASE64.decode(first.strip_prefix("v=").ok_or(MALFORMED)?).map_err(|_| MALFORMED)?;
+        let signed = self.hash.is_mac(&self.server_key, self.auth_message.as_bytes(), &claimed);
+        if signed { Ok(()) } else { Err(ScramError::ServerSignature) }
+    }
+}
+
+/// HMAC over `text`. The key is a hash's output, and so shorter than the hash's block: padded with zeros to it, as
+/// HMAC itself pads it (RFC 2104).
+macro_rules! keyed {
+    ($hash:ty, $key:expr, $text:expr) => {{
+        let mut block = Zeroizing::new(hmac::digest::Key::<Hmac<$hash>>::default().to_vec());
+        block.iter_mut().zip($key).for_each(|(to, from)| *to = *from);
+        <Hmac<$hash> as Mac>::new(hmac::digest::Key::<Hmac<$hash>>::from_slice(&block)).chain_update($text)
+    }};
+}
+
+impl ScramHash {
+    fn salt(self, password: &Secret, salt: &[u8], iterations: u32) -> Zeroizing<Vec<u8>> {
+        let mut salted = Zeroizing::new(vec![0; self.len()]);
+        match self {
+            Self::Sha256 => pbkdf2_hmac::<Sha256>(password.expose().as_bytes(), salt, iterations, &mut salted),
+            Self::Sha512 => pbkdf2_hmac::<Sha512>(password.expose().as_bytes(), salt, iterations, &mut salted),
+        }
+        salted
+    }
+
+    const fn len(self) -> usize {
+        match self {
+            Self::Sha256 => 32,
+            Self::Sha512 => 64,
+        }
+    }
+
+    fn mac(self, key: &[u8], text: &[u8]) -> Zeroizing<Vec<u8>> {
+        match self {
+            Self::Sha256 => Zeroizing::new(keyed!(Sha256, key, text).finalize().into_bytes().to_vec()),
+            Self::Sha512 => Zeroizing::new(keyed!(Sha512, key, text).finalize().into_bytes().to_vec()),
+        }
+    }
+
+    /// Whether `claimed` is the MAC; in a time that does not depend on where they differ.
+    fn is_mac(self, key: &[u8], text: &[u8], claimed: &[u8]) -> bool {
+        match self {
+            Self::Sha256 => keyed!(Sha256, key, text).verify_slice(claimed).is_ok(),
+            Self::Sha512 => keyed!(Sha512, key, text).verify_slice(claimed).is_ok(),
+        }
+    }
+
+    fn digest(self, bytes: &[u8]) -> Zeroizing<Vec<u8>> {
+        match self {
+            Self::Sha256 => Zeroizing::new(Sha256::digest(bytes).to_vec()),
+            Self::Sha512 => Zeroizing::new(Sha512::digest(bytes).to_vec()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NONCE: &str = "rOprNGfwEbeRWgbNEkqO";
+    const SERVER_NONCE: &str = "rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
+    const SERVER_FIRST: &str = "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096";
+
+    fn answer(hash: ScramHash, server: &str) -> Result<ClientFinal, ScramError> {
+        ClientFirst::new("user", NONCE.to_owned()).answer(hash, &Secret::new("pencil"), server.as_bytes())
+    }
+
+    #[test]
+    fn the_exchange_of_rfc_7677_is_reproduced() {
+        assert_eq!(ClientFirst::new("user", NONCE.to_owned()).message(), "n,,n=user,r=rOprNGfwEbeRWgbNEkqO");
+        let last = answer(ScramHash::Sha256, SERVER_FIRST).unwrap();
+        let proof = "dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=";
+        assert_eq!(last.message, format!("c=biws,r={SERVER_NONCE},p={proof}"));
+        assert_eq!(last.verify(b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="), Ok(()));
+    }
+
+    #[test]
+    fn a_server_that_does_not_know_the_password_is_not_believed() {
+        for hash in [ScramHash::Sha256, ScramHash::Sha512] {
+            let last = answer(hash, SERVER_FIRST).unwrap();
+            for claimed in [vec![], vec![0; 32], vec![0; 64]] {
+                let message = format!("v={}", BASE64.encode(claimed));
+                assert_eq!(last.verify(message.as_bytes()), Err(ScramError::ServerSignature));
+            }
+            assert_eq!(last.verify(b"e=invalid-proof"), Err(ScramError::Refused("invalid-proof".to_owned())));
+        }
+    }
+
+    #[test]
+    fn iterations_that_are_too_few_to_protect_or_too_many_to_bear_are_refused_before_any_is_done() {
+        for iterations in ["0", "1", "4095", "1000001", "4294967295", "18446744073709551615"] {
+            let server = SERVER_FIRST.replace("4096", iterations);
+            let error = answer(ScramHash::Sha512, &server).err();
+            assert_eq!(error, Some(ScramError::Iterations(iterations.parse().unwrap())), "{iterations}");
+        }
+    }
+
+    #[test]
+    fn a_nonce_that_is_not_ours_continued_is_refused() {
+        for nonce in ["", NONCE, "another", "rOprNGfwEbeRWgbNEkq"] {
+            let server = format!("r={nonce},s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096");
+            assert_eq!(answer(ScramHash::Sha256, &server).err(), Some(ScramError::Nonce), "{nonce}");
+        }
+    }
+
+    #[test]
+    fn messages_that_make_no_sense_are_errors() {
+        for server in
+            ["", ",", "r", "r=", "m=x,r=a", "r=x,s", "r=x,s=*,i=4096", "r=x,s=,i=-1", "r=x,,", "s=,r=,i=", "\u{e9}"]
+        {
+            assert!(answer(ScramHash::Sha256, server).is_err(), "{server}");
+        }
+        let last = answer(ScramHash::Sha256, SERVER_FIRST).unwrap();
+        for server in [&b""[..], b"v", b"v=", b"v=*", b",v=", b"\xff\xfe", b"e="] {
+            assert!(last.verify(server).is_err(), "{server:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_with_a_comma_or_an_equals_sign_is_escaped() {
+        assert_eq!(ClientFirst::new("a=b,c", "n".to_owned()).message(), "n,,n=a=3Db=2Cc,r=n");
+    }
+}

@@ -1,0 +1,89 @@
+//! What TLS's errors mean to the one who has to mend them.
+//!
+//! Rules: what is wrong, then the remedy; rustls' own words where there is nothing to add.
+
+use std::error::Error;
+use std::io;
+
+use rskafka::messenger::RequestError;
+use rustls::{AlertDescription, CertificateError, Error as TlsError, InvalidMessage};
+
+/// TLS's own error among the causes of an error.
+pub(super) fn find<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a TlsError> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<TlsError>() {
+            return Some(found);
+        }
+        next = if let Some(RequestError::Poisoned(cause)) = error.downcast_ref::<RequestError>() {
+            Some(&**cause)
+        } else if let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(inner)
+        } else {
+            error.source()
+        };
+    }
+    None
+}
+
+/// What an error means. `known`: we have a certificate of our own to show.
+pub(super) fn describe(error: &TlsError, known: bool) -> String {
+    match error {
+        TlsError::InvalidCertificate(error) => certificate(error),
+        TlsError::AlertReceived(alert) => alerted(*alert, known),
+        TlsError::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            "the broker does not speak TLS on this port: check brokers and security_protocol".to_owned()
+        }
+        error => format!("TLS failed: {error}"),
+    }
+}
+
+fn certificate(error: &CertificateError) -> String {
+    const CLOCK: &str = "have it renewed, or set this machine's clock";
+    match error {
+        CertificateError::UnknownIssuer => {
+            "the broker's certificate comes from an unknown issuer: set ssl_ca_location to \
+             the PEM file of the authority that issued it"
+                .to_owned()
+        }
+        CertificateError::NotValidForName => wrong_name("another name", "brokers"),
+        CertificateError::NotValidForNameContext { expected, presented } => {
+            wrong_name(&presented.join(", "), &expected.to_str())
+        }
+        CertificateError::Expired => format!("the broker's certificate has expired: {CLOCK}"),
+        CertificateError::ExpiredContext { time, not_after } => {
+            let days = time.as_secs().saturating_sub(not_after.as_secs()) / 86_400;
+            format!("the broker's certificate has expired, {days} days ago: {CLOCK}")
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            format!("the broker's certificate is not valid yet: {CLOCK}")
+        }
+        CertificateError::Revoked => "the broker's certificate was revoked".to_owned(),
+        error => format!("the broker's certificate can't be trusted: {error}"),
+    }
+}
+
+fn wrong_name(presented: &str, expected: &str) -> String {
+    format!(
+        "wrong host name: the broker's certificate is for {presented}, not for {expected}: give brokers, and the brokers' \
+         advertised.listeners, the name that is in the certificate"
+    )
+}
+
+fn alerted(alert: AlertDescription, known: bool) -> String {
+    use AlertDescription as Alert;
+    let what = match alert {
+        Alert::CertificateRequired => "wants a client certificate",
+        Alert::UnknownCA => "does not trust the issuer of our client certificate",
+        Alert::CertificateExpired => "says that our client certificate has expired",
+        Alert::CertificateRevoked => "says that our client certificate was revoked",
+        Alert::BadCertificate | Alert::CertificateUnknown | Alert::UnsupportedCertificate | Alert::AccessDenied => {
+            "does not take our client certificate"
+        }
+        // What brokers on Java say when a certificate is missing, under TLS 1.2.
+        Alert::HandshakeFailure if !known => "refuses the handshake, perhaps for want of a client certificate",
+        alert => return format!("the broker refuses the connection: TLS alert {alert:?}"),
+    };
+    let remedy = if known { "check" } else { "set" };
+    format!("the broker {what} (TLS alert {alert:?}): {remedy} ssl_certificate_location and ssl_key_location")
+}

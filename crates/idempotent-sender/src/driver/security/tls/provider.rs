@@ -1,0 +1,92 @@
+//! Which cryptography is used, and whether this CPU can do it.
+//!
+//! Rules: what graviola needs is looked for before it is touched, because it panics where it is missing; ring, where it was
+//! built in (feature `tls-ring`), steps in for it.
+
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+
+/// The provider for this CPU. The error names what is missing.
+pub(super) fn provider() -> Result<Arc<CryptoProvider>, String> {
+    let missing = missing();
+    preferred(&missing).or_else(fallback).map(Arc::new).ok_or_else(|| lacks(&missing))
+}
+
+fn lacks(missing: &[&str]) -> String {
+    format!(
+        "security_protocol asks for TLS, but graviola, its cryptography, needs of this CPU what it lacks: {}; run it on \
+         another, or build it with the feature tls-ring",
+        missing.join(", ")
+    )
+}
+
+#[cfg(feature = "tls-ring")]
+fn fallback() -> Option<CryptoProvider> {
+    Some(rustls::crypto::ring::default_provider())
+}
+
+#[cfg(not(feature = "tls-ring"))]
+fn fallback() -> Option<CryptoProvider> {
+    None
+}
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+fn preferred(missing: &[&str]) -> Option<CryptoProvider> {
+    missing.is_empty().then(rustls_graviola::default_provider)
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn preferred(_: &[&str]) -> Option<CryptoProvider> {
+    None
+}
+
+/// The features that graviola 0.4 checks for, and panics without.
+#[cfg(target_arch = "x86_64")]
+fn missing() -> Vec<&'static str> {
+    let features = [
+        ("adx", is_x86_feature_detected!("adx")),
+        ("aes", is_x86_feature_detected!("aes")),
+        ("avx", is_x86_feature_detected!("avx")),
+        ("avx2", is_x86_feature_detected!("avx2")),
+        ("bmi1", is_x86_feature_detected!("bmi1")),
+        ("bmi2", is_x86_feature_detected!("bmi2")),
+        ("pclmulqdq", is_x86_feature_detected!("pclmulqdq")),
+        ("ssse3", is_x86_feature_detected!("ssse3")),
+    ];
+    features.into_iter().filter(|feature| !feature.1).map(|feature| feature.0).collect()
+}
+
+#[cfg(target_arch = "aarch64")]
+fn missing() -> Vec<&'static str> {
+    use std::arch::is_aarch64_feature_detected;
+    let features = [
+        ("aes", is_aarch64_feature_detected!("aes")),
+        ("neon", is_aarch64_feature_detected!("neon")),
+        ("pmull", is_aarch64_feature_detected!("pmull")),
+        ("sha2", is_aarch64_feature_detected!("sha2")),
+    ];
+    features.into_iter().filter(|feature| !feature.1).map(|feature| feature.0).collect()
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn missing() -> Vec<&'static str> {
+    vec!["x86_64 or aarch64"]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_cpu_is_one_that_graviola_takes_exactly_if_we_find_nothing_missing() {
+        assert_eq!(missing().is_empty(), graviola::util::is_cpu_supported());
+    }
+
+    #[test]
+    fn a_cpu_that_lacks_something_is_an_error_that_names_it_and_the_way_out() {
+        let error = lacks(&["adx", "avx2"]);
+        assert!(error.contains("adx, avx2") && error.contains("tls-ring"), "{error}");
+        assert!(preferred(&["adx"]).is_none());
+    }
+}

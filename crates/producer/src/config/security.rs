@@ -1,0 +1,271 @@
+//! How connections are secured: the options' kinds, how they go together, and what is made of them.
+//!
+//! Rules: an option that would have no effect is an error, never ignored: who asks for a password or a certificate to be
+//! used must not find out later that it was not.
+
+use std::path::PathBuf;
+
+use kafka_courier_idempotent_sender::driver::security::{
+    ClientCertificate, Roots, SaslSettings, ScramHash, Security, TlsSettings, TokenSource,
+};
+
+use super::{ConfigErrors, KafkaConfig, Value};
+
+/// A kind of option with a few names to choose from.
+macro_rules! choice {
+    ($(#[$meta:meta])+ $name:ident { $($(#[$item_meta:meta])+ $item:ident = $text:literal,)+ }) => {
+        $(#[$meta])+
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        #[non_exhaustive]
+        pub enum $name {
+            $($(#[$item_meta])+ $item,)+
+        }
+
+        impl Value for $name {
+            fn read(text: &str) -> Result<Self, String> {
+                let names = [$(($text, Self::$item)),+];
+                let found = names.iter().find(|known| known.0.eq_ignore_ascii_case(text));
+                found.map(|known| known.1).ok_or_else(|| {
+                    format!("it is one of {}", names.map(|known| known.0).join(", "))
+                })
+            }
+
+            fn write(&self) -> String {
+                match self {
+                    $(Self::$item => $text.to_owned(),)+
+                }
+            }
+        }
+    };
+}
+
+choice! {
+    /// What is spoken to brokers.
+    SecurityProtocol {
+        /// Nothing is secret, nobody is authenticated.
+        Plaintext = "PLAINTEXT",
+        /// TLS.
+        Ssl = "SSL",
+        /// SASL; what is sent is not secret.
+        SaslPlaintext = "SASL_PLAINTEXT",
+        /// SASL over TLS.
+        SaslSsl = "SASL_SSL",
+    }
+}
+
+choice! {
+    /// How we say who we are.
+    SaslMechanism {
+        /// The password itself is sent: only over TLS.
+        Plain = "PLAIN",
+        /// Both sides prove that they know the password, on SHA-256.
+        ScramSha256 = "SCRAM-SHA-256",
+        /// Both sides prove that they know the password, on SHA-512.
+        ScramSha512 = "SCRAM-SHA-512",
+        /// A token.
+        OAuthBearer = "OAUTHBEARER",
+    }
+}
+
+choice! {
+    /// Which certificate authorities are trusted where `ssl_ca_location` names none.
+    SslRoots {
+        /// Mozilla's, as they were when this was built.
+        CompiledIn = "compiled-in",
+        /// Those of the operating system.
+        System = "system",
+    }
+}
+
+impl SecurityProtocol {
+    const fn has_tls(self) -> bool {
+        matches!(self, Self::Ssl | Self::SaslSsl)
+    }
+
+    const fn has_sasl(self) -> bool {
+        matches!(self, Self::SaslPlaintext | Self::SaslSsl)
+    }
+}
+
+fn path(text: &str) -> Option<PathBuf> {
+    (!text.is_empty()).then(|| text.into())
+}
+
+impl KafkaConfig {
+    pub(super) fn security_problems(&self, problems: &mut Vec<String>) {
+        if self.security_protocol.has_tls() {
+            self.tls_problems(problems);
+        } else {
+            let set = [
+                ("ssl_ca_location", !self.ssl_ca_location.is_empty()),
+                ("ssl_roots", self.ssl_roots != Self::default().ssl_roots),
+                ("ssl_certificate_location", !self.ssl_certificate_location.is_empty()),
+                ("ssl_key_location", !self.ssl_key_location.is_empty()),
+                ("insecure_skip_verify", self.insecure_skip_verify),
+            ];
+            self.without_effect(&set, "without TLS: set it to SSL or SASL_SSL", problems);
+        }
+        if self.security_protocol.has_sasl() {
+            self.sasl_problems(problems);
+        } else {
+            let set = [
+                ("sasl_mechanism", self.sasl_mechanism.is_some()),
+                ("sasl_username", !self.sasl_username.is_empty()),
+                ("sasl_password", self.sasl_password.is_some()),
+                ("sasl_oauthbearer_token_location", !self.sasl_oauthbearer_token_location.is_empty()),
+            ];
+            self.without_effect(&set, "without SASL: set it to SASL_SSL or SASL_PLAINTEXT", problems);
+        }
+    }
+
+    fn without_effect(&self, options: &[(&str, bool)], why: &str, problems: &mut Vec<String>) {
+        let protocol = self.security_protocol.write();
+        let set = options.iter().filter(|option| option.1).map(|option| option.0);
+        problems.extend(set.map(|name| format!("{name} is set, but security_protocol is {protocol}, {why}")));
+    }
+
+    fn tls_problems(&self, problems: &mut Vec<String>) {
+        let (certificate, key) = (&self.ssl_certificate_location, &self.ssl_key_location);
+        if certificate.is_empty() != key.is_empty() {
+            let (set, other) = match key.is_empty() {
+                true => (("ssl_certificate_location", certificate), "ssl_key_location"),
+                false => (("ssl_key_location", key), "ssl_certificate_location"),
+            };
+            problems.push(format!(
+                "{} is {:?}, but {other} is not set: a certificate and its key go together",
+                set.0, set.1
+            ));
+        }
+    }
+
+    fn sasl_problems(&self, problems: &mut Vec<String>) {
+        let protocol = self.security_protocol.write();
+        match self.sasl_mechanism {
+            None => problems.push(format!(
+                "sasl_mechanism is not set, but security_protocol is {protocol}: set it to PLAIN, SCRAM-SHA-256, \
+                 SCRAM-SHA-512 or OAUTHBEARER"
+            )),
+            Some(SaslMechanism::OAuthBearer) => {
+                let set = [
+                    ("sasl_username", !self.sasl_username.is_empty()),
+                    ("sasl_password", self.sasl_password.is_some()),
+                ];
+                let set = set.iter().filter(|option| option.1).map(|option| option.0);
+                problems.extend(
+                    set.map(|name| format!("{name} is set, but sasl_mechanism is OAUTHBEARER, which takes a token")),
+                );
+            }
+            Some(mechanism) => {
+                let mechanism = mechanism.write();
+                if self.sasl_username.is_empty() || self.sasl_username.contains('\0') {
+                    let username = &self.sasl_username;
+                    problems.push(format!("sasl_username is {username:?}, but {mechanism} needs the name of a user"));
+                }
+                if self.sasl_password.as_ref().is_none_or(|it| it.is_empty() || it.expose().contains('\0')) {
+                    problems.push(format!("sasl_password is not set, or can't be one, but {mechanism} needs it"));
+                }
+                if !self.sasl_oauthbearer_token_location.is_empty() {
+                    problems.push(format!(
+                        "sasl_oauthbearer_token_location is set, but sasl_mechanism is {mechanism}, which takes a password"
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Loads what connections are secured with. Errors: everything that is wrong with files, or with this CPU.
+    pub(crate) fn security(&self, tokens: Option<TokenSource>) -> Result<Security, ConfigErrors> {
+        let tls = self.security_protocol.has_tls().then(|| self.tls());
+        let sasl = match self.sasl_mechanism.filter(|_| self.security_protocol.has_sasl()) {
+            Some(mechanism) => Some(self.sasl(mechanism, tokens).map_err(|problem| ConfigErrors(vec![problem]))?),
+            None => None,
+        };
+        Security::new(tls, sasl).map_err(ConfigErrors)
+    }
+
+    fn tls(&self) -> TlsSettings {
+        let roots = match (path(&self.ssl_ca_location), self.ssl_roots) {
+            (Some(file), _) => Roots::File(file),
+            (None, SslRoots::CompiledIn) => Roots::CompiledIn,
+            (None, SslRoots::System) => Roots::System,
+        };
+        let files = path(&self.ssl_certificate_location).zip(path(&self.ssl_key_location));
+        let client = files.map(|(certificate, key)| ClientCertificate { certificate, key });
+        TlsSettings { roots, client, insecure_skip_verify: self.insecure_skip_verify }
+    }
+
+    fn sasl(&self, mechanism: SaslMechanism, tokens: Option<TokenSource>) -> Result<SaslSettings, String> {
+        let username = self.sasl_username.clone();
+        let password = self.sasl_password.clone().unwrap_or_else(|| "".into());
+        let scram = |hash| SaslSettings::Scram { hash, username: username.clone(), password: password.clone() };
+        match mechanism {
+            SaslMechanism::ScramSha256 => Ok(scram(ScramHash::Sha256)),
+            SaslMechanism::ScramSha512 => Ok(scram(ScramHash::Sha512)),
+            SaslMechanism::Plain => Ok(SaslSettings::Plain { username, password }),
+            SaslMechanism::OAuthBearer => {
+                let file = || path(&self.sasl_oauthbearer_token_location).map(TokenSource::file);
+                tokens.or_else(file).map(SaslSettings::OAuthBearer).ok_or_else(|| {
+                    "sasl_mechanism is OAUTHBEARER, but there is no token: set sasl_oauthbearer_token_location, or give the \
+                     builder a token_source"
+                        .to_owned()
+                })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Secret;
+
+    fn problems(change: impl FnOnce(&mut KafkaConfig)) -> Vec<String> {
+        let mut config = KafkaConfig::default();
+        change(&mut config);
+        let mut problems = Vec::new();
+        config.security_problems(&mut problems);
+        problems
+    }
+
+    #[test]
+    fn an_option_without_effect_is_an_error_that_names_it_and_the_remedy() {
+        let found = problems(|config| {
+            config.ssl_ca_location = "ca.pem".into();
+            config.insecure_skip_verify = true;
+            config.sasl_password = Some(Secret::new("hunter2"));
+        });
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert!(found[0].starts_with("ssl_ca_location is set, but security_protocol is PLAINTEXT"), "{found:?}");
+        assert!(!format!("{found:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn what_a_mechanism_needs_is_asked_for() {
+        let need = |mechanism| {
+            problems(|config| {
+                config.security_protocol = SecurityProtocol::SaslSsl;
+                config.sasl_mechanism = mechanism;
+            })
+        };
+        assert_eq!(need(None).len(), 1);
+        assert_eq!(need(Some(SaslMechanism::ScramSha512)).len(), 2);
+        assert_eq!(need(Some(SaslMechanism::OAuthBearer)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_certificate_without_its_key_is_an_error() {
+        let found = problems(|config| {
+            config.security_protocol = SecurityProtocol::Ssl;
+            config.ssl_certificate_location = "me.pem".into();
+        });
+        assert_eq!(found.len(), 1);
+        assert!(found[0].contains("ssl_key_location is not set"), "{found:?}");
+    }
+
+    #[test]
+    fn names_are_taken_in_any_case_and_written_as_kafka_writes_them() {
+        assert_eq!(SecurityProtocol::read("sasl_ssl").map(|it| it.write()), Ok("SASL_SSL".to_owned()));
+        assert_eq!(SaslMechanism::read("SCRAM-SHA-256"), Ok(SaslMechanism::ScramSha256));
+        assert!(SaslMechanism::read("GSSAPI").unwrap_err().contains("OAUTHBEARER"));
+    }
+}

@@ -1,0 +1,198 @@
+//! TLS: whom we trust, whom we don't and why, what we show of ourselves, and files that change.
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests may, as tests do
+mod support;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kafka_courier::{DeliveryError, KafkaConfig, KafkaProducer, PublishError, Reason, SecurityProtocol};
+use kafka_courier_test_broker::{ApiKey, Layer, TestCluster};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use support::{Books, LONG, config, record};
+use tokio_rustls::TlsAcceptor;
+
+fn file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls").join(name)
+}
+
+fn text(name: &str) -> String {
+    file(name).display().to_string()
+}
+
+/// A broker with that certificate, which wants one from its clients too if so asked.
+async fn cluster(certificate: &str, wants_client: bool) -> TestCluster {
+    let provider = Arc::new(rustls_graviola::default_provider());
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(file("ca.pem")).unwrap()).unwrap();
+    let verifier = match wants_client {
+        true => WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone()).build().unwrap(),
+        false => WebPkiClientVerifier::no_client_auth(),
+    };
+    let chain = vec![CertificateDer::from_pem_file(file(&format!("{certificate}.pem"))).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(file(&format!("{certificate}-key.pem"))).unwrap();
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let server = builder.with_client_cert_verifier(verifier).with_single_cert(chain, key).unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(server));
+    let layer = Layer::new(move |tcp| {
+        let acceptor = acceptor.clone();
+        async move { acceptor.accept(tcp).await.map_err(io::Error::other) }
+    });
+    TestCluster::builder().topic("t", 2).layer(layer).start().await.unwrap()
+}
+
+fn with_tls(cluster: &TestCluster) -> KafkaConfig {
+    let mut config = config(cluster);
+    config.security_protocol = SecurityProtocol::Ssl;
+    config.ssl_ca_location = text("ca.pem");
+    config
+}
+
+fn as_client(mut config: KafkaConfig, certificate: &str, key: &str) -> KafkaConfig {
+    config.ssl_certificate_location = text(certificate);
+    config.ssl_key_location = text(key);
+    config
+}
+
+async fn delivers(cluster: &TestCluster, config: KafkaConfig) {
+    let producer = KafkaProducer::build(config).unwrap();
+    let mut books = Books::default();
+    books.send_many(&producer, "t", 200, 5).await;
+    books.all_delivered(cluster, "t").await;
+}
+
+/// Nothing is trusted: the health check and each event say why, at once, and nothing was said to the broker.
+async fn refused(cluster: &TestCluster, config: KafkaConfig, why: &[&str]) {
+    let producer = KafkaProducer::build(config).unwrap();
+    let error = producer.health_check(LONG).await.unwrap_err();
+    assert!(error.is_refusal(), "{error}");
+    let event = producer.send(&record("t", "k", "v")).await.unwrap_err();
+    assert!(matches!(&event, PublishError::Topic { reason: Reason::Tls(_), .. }) && !event.is_retriable(), "{event}");
+    for word in why {
+        assert!(error.to_string().contains(word) && event.to_string().contains(word), "{word}: {error}");
+    }
+    assert_eq!(cluster.requests(ApiKey::ApiVersions), 0);
+}
+
+#[tokio::test]
+async fn a_broker_whose_authority_is_trusted_gets_the_events() {
+    let cluster = cluster("server", false).await;
+    delivers(&cluster, with_tls(&cluster)).await;
+}
+
+#[tokio::test]
+async fn a_certificate_of_our_own_is_shown_with_a_key_of_each_kind() {
+    for (certificate, key) in [
+        ("client.pem", "client-pkcs8.pem"),
+        ("client.pem", "client-sec1.pem"),
+        ("client-rsa.pem", "client-rsa-pkcs1.pem"),
+    ] {
+        let cluster = cluster("server", true).await;
+        delivers(&cluster, as_client(with_tls(&cluster), certificate, key)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_issuer_is_refused_with_the_remedy() {
+    let cluster = cluster("server", false).await;
+    let mut other = with_tls(&cluster);
+    other.ssl_ca_location = text("other-ca.pem");
+    refused(&cluster, other, &["127.0.0.1:", "unknown issuer", "ssl_ca_location"]).await;
+    let mut compiled_in = with_tls(&cluster);
+    compiled_in.ssl_ca_location = String::new();
+    refused(&cluster, compiled_in, &["127.0.0.1:", "unknown issuer", "ssl_ca_location"]).await;
+}
+
+#[tokio::test]
+async fn a_wrong_host_name_is_refused_with_both_names() {
+    let cluster = cluster("wrong-name", false).await;
+    refused(&cluster, with_tls(&cluster), &["wrong host name", "kafka.example", "127.0.0.1", "advertised.listeners"])
+        .await;
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_refused_and_how_long_ago_it_expired() {
+    let cluster = cluster("expired", false).await;
+    refused(&cluster, with_tls(&cluster), &["has expired", "days ago", "clock"]).await;
+}
+
+#[tokio::test]
+async fn a_broker_that_wants_a_certificate_of_ours_says_so() {
+    let cluster = cluster("server", true).await;
+    refused(&cluster, with_tls(&cluster), &["wants a client certificate", "ssl_certificate_location"]).await;
+}
+
+#[tokio::test]
+async fn a_broker_without_tls_is_told_apart_from_one_that_is_away() {
+    let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
+    let mut config = with_tls(&cluster);
+    config.connect_timeout = std::time::Duration::from_millis(200);
+    let producer = KafkaProducer::build(config).unwrap();
+    let error = producer.health_check(LONG).await.unwrap_err();
+    assert!(error.to_string().contains("TLS") || error.to_string().contains("no connection within"), "{error}");
+}
+
+#[tokio::test]
+async fn insecure_skip_verify_takes_any_broker() {
+    let cluster = cluster("expired", false).await;
+    let mut config = with_tls(&cluster);
+    config.ssl_ca_location = text("other-ca.pem");
+    config.insecure_skip_verify = true;
+    delivers(&cluster, config).await;
+}
+
+#[tokio::test]
+async fn files_that_can_t_be_used_are_errors_that_name_the_option_the_file_and_the_remedy() {
+    let cluster = cluster("server", false).await;
+    let config = || with_tls(&cluster);
+    let with_ca = |name: &str| {
+        let mut config = config();
+        config.ssl_ca_location = text(name);
+        config
+    };
+    for (config, words) in [
+        (with_ca("nowhere.pem"), ["ssl_ca_location", "nowhere.pem"]),
+        (with_ca("client-pkcs8.pem"), ["ssl_ca_location", "holds no certificate"]),
+        (as_client(config(), "client.pem", "client-encrypted.pem"), ["ssl_key_location", "openssl pkey"]),
+        (as_client(config(), "client.pem", "client.pem"), ["ssl_key_location", "holds no private key"]),
+        (as_client(config(), "client.pem", "server-key.pem"), ["ssl_key_location", "that certificate's key"]),
+    ] {
+        let error = KafkaProducer::build(config).unwrap_err().to_string();
+        assert!(words.iter().all(|word| error.contains(word)), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn files_that_change_are_read_again_and_broken_ones_leave_what_was_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.pem");
+    let put = |contents: &[u8]| {
+        let next = folder.path().join("next");
+        std::fs::write(&next, contents).unwrap();
+        std::fs::rename(&next, &ca).unwrap();
+    };
+    let cluster = cluster("server", false).await;
+    put(&std::fs::read(file("ca.pem")).unwrap());
+    let mut config = with_tls(&cluster);
+    config.ssl_ca_location = ca.display().to_string();
+    let producer = KafkaProducer::build(config).unwrap();
+    let mut books = Books::default();
+    books.send_many(&producer, "t", 20, 3).await;
+    assert!(producer.flush(LONG).await);
+
+    put(b"half a certifica");
+    cluster.kill(1).await;
+    books.send_many(&producer, "t", 20, 3).await;
+    cluster.restart(1).unwrap();
+    assert!(producer.flush(LONG).await, "what was there goes on");
+    books.all_delivered(&cluster, "t").await;
+
+    put(&std::fs::read(file("other-ca.pem")).unwrap());
+    cluster.kill(1).await;
+    cluster.restart(1).unwrap();
+    let error: DeliveryError = producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap_err();
+    assert!(matches!(error.reason(), Reason::Tls(why) if why.contains("unknown issuer")), "{error}");
+}
