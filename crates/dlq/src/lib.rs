@@ -25,6 +25,8 @@ mod file;
 mod json;
 mod letter;
 mod limits;
+#[cfg(test)]
+mod log_tests;
 mod lost;
 mod memory;
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Letters in a file: an embedded database (redb), one process at a time.
 //!
 //! - A letter is on disk, synced, before `append` returns; all letters of one call are one commit.
-//! - A failure latches: nothing is tried until a pause is over, then the file is opened anew and the next write is the probe.
-//!   What an append that failed may have left in the file is taken out then: all or nothing.
+//! - A failure latches: nothing is written until a pause is over; the next write is the probe. Reading goes on, if the file
+//!   can be opened anew. What an append that failed may have left in the file is taken out then: all or nothing.
 //! - What is held is known without looking at the file, also after a restart.
 
 mod entry;
@@ -195,6 +195,9 @@ impl FileStore {
         state: &mut State,
         work: impl FnOnce(&Tables) -> Result<(R, Holdings), Fault>,
     ) -> Result<R, StoreError> {
+        if let Some(latch) = state.latch.as_ref().filter(|latch| !latch.is_over()) {
+            return Err(latch.error(&self.path));
+        }
         let (result, holdings) = self.with_tables(state, |tables| {
             self.medium.intact()?;
             work(tables)
@@ -224,14 +227,14 @@ impl FileStore {
             }
             Err(fault) => {
                 close(tables);
-                Err(self.fail(state, fault))
+                Err(self.fail(state, fault, false))
             }
         }
     }
 
-    /// Opens the file anew after a failure, once the pause is over.
+    /// Opens the file anew after a failure: at once, but if that failed too, not before the pause is over.
     fn reopen(&self, state: &mut State) -> Result<Tables, StoreError> {
-        if let Some(latch) = state.latch.as_ref().filter(|latch| !latch.is_over()) {
+        if let Some(latch) = state.latch.as_ref().filter(|latch| latch.cannot_open && !latch.is_over()) {
             return Err(latch.error(&self.path));
         }
         let opened = guarded(|| {
@@ -244,12 +247,12 @@ impl FileStore {
                 self.now_holds(state, holdings);
                 Ok(tables)
             }
-            Err(fault) => Err(self.fail(state, fault)),
+            Err(fault) => Err(self.fail(state, fault, true)),
         }
     }
 
-    fn fail(&self, state: &mut State, fault: Fault) -> StoreError {
-        let latch = Latch::after(state.latch.take(), fault.to_string(), self.options.retry_pause);
+    fn fail(&self, state: &mut State, fault: Fault, cannot_open: bool) -> StoreError {
+        let latch = Latch::after(state.latch.take(), fault.to_string(), self.options.retry_pause, cannot_open);
         let pause = latch.pause();
         tracing::error!(store = self.name, reason = %fault, ?pause, "dead letters can't be kept in the file");
         self.stats.lock().latched = Some(fault.to_string());

@@ -79,6 +79,22 @@ fn on_a_full_disk_nothing_is_tried_until_the_pause_is_over() {
 }
 
 #[test]
+fn letters_can_be_read_while_nothing_is_written() {
+    let disk = Arc::new(Disk::default());
+    let store = latching(&disk);
+    let kept = letter("kept", 10);
+    store.append(std::slice::from_ref(&kept)).unwrap();
+    disk.fail_at(disk.steps() + 1);
+    store.append(&[letter("refused", 10)]).unwrap_err();
+    assert_eq!(all(&store), std::slice::from_ref(&kept));
+    assert_eq!(store.find(&[kept.id]).unwrap().len(), 1);
+    let steps = disk.steps();
+    let error = store.append(&[letter("refused", 10)]).unwrap_err();
+    assert!(matches!(error, AppendError::Store(StoreError::Latched { .. })), "{error}");
+    assert_eq!(disk.steps(), steps, "opened for reading, and still not written to");
+}
+
+#[test]
 fn once_there_is_space_again_the_next_write_ends_the_latch() {
     let disk = Arc::new(Disk::default());
     let store = on(&disk, eager()).unwrap();
