@@ -164,6 +164,7 @@ impl Fault {
             | Self::StallRequests { broker, .. }
             | Self::Slow { broker, .. }
             | Self::RefuseConnections { broker, .. }
+            | Self::Distrust { broker, .. }
             | Self::Throttle { broker, .. }
             | Self::LateNews { broker, .. }
             | Self::LeaveOutParts { broker, .. } => *broker,
