@@ -128,7 +128,7 @@ impl<T: Clone> Sender<T> {
             broker.conns.retain(|other| *other != id);
             broker.failures = broker.failures.saturating_add(1);
             let at = now + self.config.backoff.wait(broker.failures, &mut self.chance);
-            broker.retry_at = Some(at);
+            (broker.retry_at, broker.refusal) = (Some(at), None);
             self.timers.set(at, Timer::Broker(conn.broker));
         }
         if conn.up {

@@ -6,11 +6,12 @@
 //! - A code that is final was answered for it, or for a batch that it was alone in and that was too large.
 //! - Its leader did not expect its sequence number, and what became of it can't be known.
 //! - A look has found it, and the partition had to go on before its replicas were known to have it.
+//! - A broker has refused our credentials, at most five seconds ago.
 //! - Its topic was made anew, or its partition is no more. Everything was given up.
 
-use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, Reason};
+use kafka_courier_idempotent_sender::core::{ErrorCode, FailedOutcome, Failure, Reason};
 
-use crate::cluster::{MS, Micros, place_of, topic_of};
+use crate::cluster::{MS, Micros, SECOND, place_of, topic_of};
 use crate::world::World;
 
 /// Errors of the write itself. An answer that never came is another.
@@ -43,6 +44,11 @@ impl World {
             Reason::Closed if self.history.closed_at == Some(self.now) => Ok("closed"),
             Reason::Broker { code, message: Some(words) } if words.contains("made anew") => {
                 self.cause_in_another_life(number, code.0, failure)
+            }
+            Reason::Broker { code, .. } if *code == ErrorCode::SASL_AUTHENTICATION_FAILED => {
+                let recently = |at: Option<Micros>| at.is_some_and(|at| self.now <= at + 5 * SECOND);
+                let refused = self.brokers.iter().any(|broker| recently(broker.distrusted_at));
+                if refused { Ok("credentials refused") } else { Err("no broker has refused us for long") }
             }
             Reason::Broker { code, .. } if !record.codes.contains(&code.0) => Err("it was never answered so"),
             Reason::Broker { code, .. } if FINAL.contains(&code.0) => Ok("final code"),

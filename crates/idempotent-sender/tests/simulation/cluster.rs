@@ -139,6 +139,8 @@ pub(crate) struct Broker {
     pub(crate) refuses_until: Micros,
     /// Until then it takes no credentials.
     pub(crate) distrusts_until: Micros,
+    /// When it last refused them.
+    pub(crate) distrusted_at: Option<Micros>,
     /// Nothing that was sent to it arrives before this.
     pub(crate) requests_stall_until: Micros,
     /// Answers sent before this are lost, and all that follow on their connection.
@@ -164,6 +166,7 @@ impl Broker {
             throttles_until: 0,
             refuses_until: 0,
             distrusts_until: 0,
+            distrusted_at: None,
             requests_stall_until: 0,
             answers_lost_until: 0,
             slow_until: 0,

@@ -106,6 +106,7 @@ impl World {
         } else if ok && self.brokers[broker].distrusts_until > self.now {
             self.links.remove(&conn);
             self.felt("refused_credentials", broker);
+            self.brokers[broker].distrusted_at = Some(self.now);
             let reason = Reason::Broker { code: ErrorCode(58), message: None };
             self.sender.on_refused(now, conn, &reason);
         } else {
