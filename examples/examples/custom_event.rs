@@ -1,9 +1,10 @@
-//! An event type of one's own, sent to a topic of its own. Needs a Kafka at `KAFKA_BROKERS` (default localhost:9092).
+//! An event type of one's own, sent to a topic of its own.
 
 use std::time::Duration;
 
+use kafka_courier::KafkaProducer;
 use kafka_courier::events::{EventBuilder, event_data};
-use kafka_courier::{KafkaConfig, KafkaProducer};
+use kafka_courier_examples::Failure;
 
 #[derive(serde::Serialize)]
 struct OrderPlaced {
@@ -13,9 +14,9 @@ struct OrderPlaced {
 event_data!(OrderPlaced, "order.placed", key = order_id);
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let (config, _warnings) = KafkaConfig::from_env()?;
-    let producer = KafkaProducer::build(config)?;
+async fn main() -> Result<(), Failure> {
+    let kafka = kafka_courier_examples::kafka().await?;
+    let producer = KafkaProducer::build(kafka.config())?;
     producer.set_topic_mapping("order.placed", "orders")?;
 
     let builder = EventBuilder::new("shop", "1.0");
@@ -27,10 +28,16 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut last = None;
     for delivery in deliveries {
         let placed = delivery.await?;
+        assert_eq!(&*placed.topic, "orders");
         assert!(placed.offset > last, "events of one key are in the log in the order in which they were published");
         last = placed.offset;
     }
     println!("three orders in topic orders, the last at offset {last:?}");
     producer.close(Duration::from_secs(10)).await;
     Ok(())
+}
+
+#[test]
+fn the_custom_event_runs() {
+    main().unwrap();
 }

@@ -1,0 +1,54 @@
+//! What fails for good is kept as a dead letter, with its reason, and can be sent again when the reason has passed.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use kafka_courier::dlq::Selection;
+use kafka_courier::events::{EventBuilder, SystemAlert};
+use kafka_courier::{FailedOutcome, KafkaProducer, Replay};
+use kafka_courier_examples::Failure;
+
+#[tokio::main]
+async fn main() -> Result<(), Failure> {
+    let kafka = kafka_courier_examples::inside().await?;
+    let cluster = kafka.cluster().ok_or("it is inside")?;
+    let file = std::env::temp_dir().join(format!("dead-letters-{}.redb", std::process::id()));
+    let mut config = kafka.config();
+    config.delivery_timeout = Duration::from_secs(2); // how long an outage may last before events are given up
+    config.dlq_file = file.display().to_string(); // letters outlive the process
+    let producer = KafkaProducer::connect(config).await?;
+    let builder = EventBuilder::new("monitor", "1.0");
+    let alert = |id: &str| builder.system_alert(SystemAlert { alert_id: id.into(), ..Default::default() });
+    producer.publish_and_wait(&alert("a-1")).await?;
+
+    for broker in 1..=3 {
+        cluster.kill(broker).await;
+    }
+    let deliveries = producer.publish_batch(&[alert("a-2"), alert("a-3")]).await;
+    for verdict in deliveries.await {
+        let error = verdict.err().ok_or("there is no broker")?;
+        println!("given up: {error}");
+        assert_eq!((error.outcome(), error.is_retriable()), (FailedOutcome::NotWritten, true));
+    }
+    assert_eq!(producer.stats().dead_letter_queue_size, 2);
+    for held in producer.dead_letters().list(&Selection::all(), 10).await? {
+        println!("dead letter {}: {}", held.letter.id, held.letter.failure_reason);
+    }
+
+    for broker in 1..=3 {
+        cluster.restart(broker)?;
+    }
+    let report = producer.replay(&Replay::default(), |_so_far| ControlFlow::Continue(())).await?;
+    assert_eq!((report.selected, report.delivered, producer.stats().dead_letter_queue_size), (2, 2, 0));
+    assert_eq!(cluster.record_count("system-events"), 3);
+    println!("{} sent again and delivered", report.delivered);
+    producer.close(Duration::from_secs(10)).await;
+    drop(producer);
+    std::fs::remove_file(file)?;
+    Ok(())
+}
+
+#[test]
+fn the_dead_letters_run() {
+    main().unwrap();
+}

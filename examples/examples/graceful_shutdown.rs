@@ -1,0 +1,59 @@
+//! A service that ends in order: it stops taking work, delivers what it accepted, and says what became of everything.
+//!
+//! Rules: `close` is the last thing before the process ends; its timeout is shorter than what the platform grants before it
+//! kills (Kubernetes: 30 s); what has no verdict by then is a dead letter, not lost.
+
+use std::time::Duration;
+
+use kafka_courier::events::{ApiRequest, EventBuilder};
+use kafka_courier::{KafkaProducer, PublishError};
+use kafka_courier_examples::Failure;
+use tokio::signal;
+use tokio::sync::watch;
+
+/// Takes work until it is told to stop. Returns how many events were accepted.
+async fn work(producer: KafkaProducer, mut stop: watch::Receiver<bool>) -> Result<u64, PublishError> {
+    let builder = EventBuilder::new("worker", "1.0");
+    let mut accepted = 0;
+    while !*stop.borrow_and_update() {
+        let path = format!("/jobs/{accepted}");
+        producer.publish(&builder.api_request(ApiRequest { path, ..Default::default() })).await?.detach();
+        accepted += 1;
+        tokio::task::yield_now().await;
+    }
+    Ok(accepted)
+}
+
+/// Ready when the process is to end: Ctrl-C, or, so that the example ends by itself, once a thousand events are through.
+async fn told_to_end(producer: &KafkaProducer) {
+    let enough = async {
+        while producer.stats().sent < 1000 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        _ = signal::ctrl_c() => {}
+        () = enough => {}
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Failure> {
+    let kafka = kafka_courier_examples::kafka().await?;
+    let producer = KafkaProducer::build(kafka.config())?;
+    let (stop, stopped) = watch::channel(false);
+    let worker = tokio::spawn(work(producer.clone(), stopped));
+
+    told_to_end(&producer).await;
+    stop.send_replace(true);
+    let accepted = worker.await??;
+    let report = producer.close(Duration::from_secs(20)).await;
+    println!("{accepted} accepted, {} delivered, {} dead letters", report.delivered, report.dead_lettered);
+    assert_eq!((report.delivered, report.failed), (accepted, 0));
+    Ok(())
+}
+
+#[test]
+fn the_shutdown_runs() {
+    main().unwrap();
+}
