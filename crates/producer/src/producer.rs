@@ -79,7 +79,7 @@ pub struct HealthError {
 }
 
 impl HealthError {
-    fn new(why: impl Into<String>) -> Self {
+    pub(crate) fn new(why: impl Into<String>) -> Self {
         Self { why: why.into(), reason: None }
     }
 
@@ -101,13 +101,6 @@ impl From<Reason> for HealthError {
             reason => reason.to_string(),
         };
         Self { why, reason: Some(reason) }
-    }
-}
-
-#[cfg(feature = "mock")]
-impl HealthError {
-    pub(crate) fn new(why: String) -> Self {
-        Self(why)
     }
 }
 
