@@ -165,7 +165,7 @@ impl World {
         let record = &self.history.records[number];
         let number = number as u32;
         let there = || found.iter().filter(|landing| !landing.lost);
-        if there().filter(|landing| !self.is_excused(number, landing)).count() > 1 || self.is_twice_for_nothing(found) {
+        if there().filter(|landing| !self.is_excused(number, landing)).count() > 1 {
             return Err("it is in the log more than once:".into());
         }
         let must_be_at = match (told, record.corrected) {
@@ -188,17 +188,6 @@ impl World {
             }
             _ => Ok(()),
         }
-    }
-
-    /// Twice, and no id was forgotten between the two, nor was the topic made anew.
-    fn is_twice_for_nothing(&self, found: &[Landing]) -> bool {
-        let mut states: Vec<(u32, u32)> = found
-            .iter()
-            .filter(|landing| !landing.lost)
-            .map(|landing| (landing.incarnation, landing.forgets))
-            .collect();
-        states.sort_unstable();
-        states.windows(2).any(|pair| pair[0] == pair[1])
     }
 
     /// A record may be refused as guilty only if it is, wherever the guilty are named.

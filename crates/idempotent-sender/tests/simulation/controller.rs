@@ -315,6 +315,7 @@ impl World {
 
     /// The answer reaches the sender.
     pub(crate) fn tell_metadata(&mut self, cluster: ClusterMetadata) {
+        self.trace(|| format!("metadata: {:?}", cluster.topics));
         for (topic, found) in cluster.topics.iter().enumerate().filter(|(_, found)| found.code == 0) {
             self.history.told_life(topic, found.uuid, found.partitions.len());
             for told in &found.partitions {
