@@ -38,7 +38,13 @@ impl World {
         let record = &self.history.records[number as usize];
         if failure.timed_out {
             let early = self.now + MS < published_at + self.plan.config.delivery_timeout.as_micros() as Micros;
-            return if early { Err("called out of time, and it is not") } else { Ok("time ran out") };
+            let split =
+                failure.reason.code().is_some_and(|code| TOO_LARGE.contains(&code.0)) && !record.too_large_alone;
+            return match (early, split) {
+                (true, _) => Err("called out of time, and it is not"),
+                (_, true) => Err("called too large, and only a batch of it and others was"),
+                _ => Ok("time ran out"),
+            };
         }
         match &failure.reason {
             Reason::Closed if self.history.closed_at == Some(self.now) => Ok("closed"),

@@ -111,9 +111,3 @@ fn random_schedules_keep_every_promise() {
         assert!(missing.is_empty(), "never reached: {missing:?}");
     }
 }
-
-/// The schedule that showed it; the rule itself is in `Partition::on_looked`.
-#[test]
-fn a_refusal_that_became_certain_while_its_batch_was_looked_for_condemns_the_guilty_alone() {
-    simulate_caught(323_825, &mut Coverage::default(), false).unwrap();
-}

@@ -38,12 +38,17 @@ impl<T: Clone> Partition<T> {
 
     fn on_error(&mut self, request: RequestId, outcome: Outcome, answer: &PartAnswer, cx: &mut Context<'_, T>) {
         let reason = Reason::Broker { code: ErrorCode(answer.code), message: answer.message.clone() };
+        let about_the_batch = matches!(outcome.treatment, Treatment::Reject | Treatment::Split | Treatment::Sequence);
         let mut current = None;
         for (position, flight) in self.window.iter_mut().enumerate() {
             let Some(ended) = flight.end_attempt(request) else { continue };
             if ended.current {
-                current = Some((position == 0 && flight.fresh, flight.has_open_attempt()));
-                flight.history.reason = Some(reason.clone());
+                let decides = position == 0 && flight.fresh;
+                current = Some((decides, flight.has_open_attempt()));
+                // What does not decide about it is not told as the reason, should its time run out.
+                if decides || !about_the_batch {
+                    flight.history.reason = Some(reason.clone());
+                }
             }
             flight.open |= !outcome.refused;
         }
@@ -166,8 +171,9 @@ impl<T: Clone> Partition<T> {
     fn split_head(&mut self, cx: &mut Context<'_, T>) {
         let uids = [cx.out.uid(), cx.out.uid()];
         match self.window.front().map(|head| head.split(uids)) {
-            Some(Ok(Some([first, second]))) => {
+            Some(Ok(Some([mut first, mut second]))) => {
                 cx.out.counters.splits += 1;
+                (first.history.reason, second.history.reason) = (None, None);
                 self.window.pop_front();
                 self.window.push_front(second);
                 self.window.push_front(first);

@@ -241,6 +241,56 @@ fn a_late_success_settles_what_a_look_has_found_meanwhile() {
 }
 
 #[test]
+fn a_refusal_that_became_certain_while_its_batch_was_looked_for_is_decided_afresh() {
+    let mut bench = Bench::new(Config::default());
+    bench.submit(0, 3);
+    let first = bench.send().unwrap();
+    bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(2)), 6));
+    let again = bench.send().unwrap();
+    bench.answer(again, 87, -1);
+    let uid = bench.partition.looking.unwrap();
+    bench.answer(first, 6, -1);
+    bench.decide(|partition, cx| partition.on_looked(uid, LookAnswer::Nothing, cx));
+    assert_eq!(bench.verdicts(), [], "the leader names the guilty again, and only they fail");
+    bench.now += Duration::from_secs(1);
+    assert_eq!(bench.send().unwrap().1, first.1);
+}
+
+#[test]
+fn what_runs_out_of_time_is_not_told_a_refusal_that_did_not_decide_about_it() {
+    let mut bench = Bench::new(Config::default());
+    (0..4).for_each(|ordinal| bench.submit(ordinal, 2));
+    let first = bench.send().unwrap();
+    bench.answer(first, 0, 0);
+    bench.verdicts();
+    for (sent, code) in bench.send_all().into_iter().zip([19, 87, 10]) {
+        bench.answer(sent, code, -1);
+    }
+    bench.now += bench.config.delivery_timeout;
+    bench.decide(|partition, cx| partition.expire(cx));
+    let verdicts = bench.verdicts();
+    assert_eq!(verdicts.len(), 3);
+    for (token, verdict) in verdicts {
+        let Verdict::Failed(failure) = verdict else { panic!("{token} was delivered") };
+        assert!(failure.timed_out && failure.reason.is_retriable(), "{token}: {}", failure.reason);
+    }
+}
+
+#[test]
+fn the_halves_of_a_batch_that_run_out_of_time_are_not_told_that_they_are_too_large() {
+    let mut bench = Bench::new(Config::default());
+    bench.submit(0, 2);
+    let whole = bench.send().unwrap();
+    bench.answer(whole, 10, -1);
+    bench.now += bench.config.delivery_timeout;
+    bench.decide(|partition, cx| partition.expire(cx));
+    for (_, verdict) in bench.verdicts() {
+        let Verdict::Failed(failure) = verdict else { panic!("{verdict:?}") };
+        assert!(failure.timed_out && failure.reason.is_retriable(), "{}", failure.reason);
+    }
+}
+
+#[test]
 fn what_is_lost_on_a_former_leaders_connection_does_not_disturb_the_new_leaders_pipeline() {
     let mut bench = Bench::new(Config::default());
     (0..2).for_each(|ordinal| bench.submit(ordinal, 1));
