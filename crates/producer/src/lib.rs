@@ -1,4 +1,4 @@
-//! An event producer for Apache Kafka in pure Rust: idempotent, self-healing, with an acknowledgement that tells the truth.
+#![doc = include_str!("front.md")]
 #![deny(missing_docs)]
 
 #[cfg(doctest)]
