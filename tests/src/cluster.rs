@@ -59,6 +59,23 @@ impl Cluster {
         &self.bootstrap
     }
 
+    /// A file that the cluster left for clients: `ca.pem`, `client.pem`, `client.key`, `username` or `password`.
+    #[must_use]
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.home.join(name)
+    }
+
+    /// `host:port,..` of the listeners on which everybody may do everything, whatever those for clients ask for.
+    ///
+    /// # Errors
+    /// When the cluster's description can't be read.
+    pub fn internal_bootstrap(&self) -> Result<String> {
+        let plan: serde_json::Value = serde_json::from_slice(&std::fs::read(self.file("cluster.json"))?)?;
+        let brokers = plan["brokers"].as_object().context("the cluster's description has no brokers")?;
+        let ports = brokers.values().map(|broker| format!("127.0.0.1:{}", broker["internal"]));
+        Ok(ports.collect::<Vec<_>>().join(","))
+    }
+
     /// Creates a topic and waits for its leaders. `configs` are topic settings, such as `("max.message.bytes", "1000")`.
     ///
     /// # Errors

@@ -78,3 +78,24 @@ fn no_shipped_package_depends_on_tests_or_benchmarks() {
         }
     }
 }
+
+#[test]
+fn what_ships_by_default_has_its_cryptography_without_c_and_ring_only_where_it_is_asked_for() {
+    let graph = |features: &[&str]| -> BTreeSet<String> {
+        let mut command = Command::new(env!("CARGO"));
+        command.args(["tree", "--offline", "--locked", "-p", "kafka-courier", "-e", "normal,build", "--target", "all"]);
+        command.args(["--prefix", "none", "--format", "{p}"]).args(features).current_dir(env!("CARGO_MANIFEST_DIR"));
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let lines = String::from_utf8(output.stdout).unwrap();
+        lines.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+    };
+    let default = graph(&[]);
+    assert!(default.contains("rustls") && default.contains("graviola"));
+    for crate_of_c in ["ring", "aws-lc-rs", "aws-lc-sys", "openssl-sys", "cc", "cmake"] {
+        assert!(!default.contains(crate_of_c), "{crate_of_c}");
+    }
+    assert!(graph(&["--features", "tls-ring"]).contains("ring"));
+    let without_tls = graph(&["--no-default-features"]);
+    assert!(!without_tls.contains("rustls") && !without_tls.contains("graviola"));
+}

@@ -19,18 +19,34 @@ from .process import free_ports
 from .wire import HOST
 
 USER, PASSWORD = "alice", "alice-secret"
-MECHANISMS = {"plain": "PLAIN", "scram-256": "SCRAM-SHA-256", "scram-512": "SCRAM-SHA-512"}
+MECHANISMS = {"plain": "PLAIN", "scram-256": "SCRAM-SHA-256", "scram-512": "SCRAM-SHA-512", "oauthbearer": "OAUTHBEARER"}
+# What the brokers' certificates say: names, first and last day of validity.
+CERTIFICATES = {
+    "good": ("DNS:localhost, IP:127.0.0.1", "20250101000000Z", "20450101000000Z"),
+    "wrong-name": ("DNS:kafka.example", "20250101000000Z", "20450101000000Z"),
+    "expired": ("DNS:localhost, IP:127.0.0.1", "20200101000000Z", "20200102000000Z"),
+}
 
 
-def make_tls(directory, brokers):
-    """A certificate authority, a certificate per broker (SAN localhost and 127.0.0.1) and one for a client."""
+def make_tls(directory, brokers, certificate):
+    """A certificate authority, a certificate per broker (one of CERTIFICATES) and one for a client."""
     openssl = shutil.which("openssl")
     if not openssl:
         die("`openssl` not found: it is needed for --tls (Debian/Ubuntu: apt install openssl; macOS: brew install openssl)", 127)
     tls = directory / "tls"
     tls.mkdir()
     tls.chmod(0o700)
-    (tls / "openssl.cnf").write_text("""
+    (tls / "index").write_text("")
+    names = CERTIFICATES[certificate][0]
+    (tls / "openssl.cnf").write_text(f"""
+[issuer]
+database = {tls}/index
+new_certs_dir = {tls}
+default_md = sha256
+rand_serial = yes
+policy = any
+[any]
+commonName = supplied
 [req]
 distinguished_name = dn
 prompt = no
@@ -44,7 +60,7 @@ subjectKeyIdentifier = hash
 basicConstraints = critical, CA:FALSE
 keyUsage = critical, digitalSignature, keyEncipherment
 extendedKeyUsage = serverAuth, clientAuth
-subjectAltName = DNS:localhost, IP:127.0.0.1
+subjectAltName = {names}
 [client]
 basicConstraints = critical, CA:FALSE
 keyUsage = critical, digitalSignature, keyEncipherment
@@ -66,8 +82,9 @@ extendedKeyUsage = clientAuth
         subject = f"/CN={USER}" if kind == "client" else f"/CN={name}"
         key(name)
         run("req", "-new", "-key", f"{name}.key", "-out", f"{name}.csr", "-config", "openssl.cnf", "-subj", subject)
-        run("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
-            "-out", f"{name}.pem", "-days", "3650", "-sha256", "-extfile", "openssl.cnf", "-extensions", kind)
+        _, first, last = CERTIFICATES[certificate if kind == "server" else "good"]
+        run("ca", "-batch", "-notext", "-config", "openssl.cnf", "-name", "issuer", "-cert", "ca.pem", "-keyfile", "ca.key",
+            "-in", f"{name}.csr", "-out", f"{name}.pem", "-startdate", first, "-enddate", last, "-extensions", kind)
         keystore = tls / f"{name}-keystore.pem"
         keystore.write_text((tls / f"{name}.key").read_text() + (tls / f"{name}.pem").read_text())
     for name in ("ca.pem", "client.pem", "client.key", "client-keystore.pem"):
@@ -127,6 +144,9 @@ def server_properties(plan, directory, n):
         config[client + "sasl.enabled.mechanisms"] = mechanism
         if mechanism == "PLAIN":
             module = f'org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}="{PASSWORD}";'
+        elif mechanism == "OAUTHBEARER":  # tokens without a signature, which the broker's default validator takes
+            module = ("org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required "
+                      'unsecuredLoginStringClaim_sub="broker";')
         else:  # the user is in the cluster's metadata, put there by `format --add-scram`
             module = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
         config[client + mechanism.lower() + ".sasl.jaas.config"] = module
@@ -144,17 +164,19 @@ def client_properties(plan, directory):
             config["ssl.keystore.location"] = directory / "client-keystore.pem"
     if plan["sasl"]:
         mechanism = MECHANISMS[plan["sasl"]]
-        module = "plain.Plain" if mechanism == "PLAIN" else "scram.Scram"
+        module, options = {
+            "PLAIN": ("plain.Plain", f'username="{USER}" password="{PASSWORD}"'),
+            "OAUTHBEARER": ("oauthbearer.OAuthBearer", f'unsecuredLoginStringClaim_sub="{USER}"'),
+        }.get(mechanism, ("scram.Scram", f'username="{USER}" password="{PASSWORD}"'))
         config["sasl.mechanism"] = mechanism
-        config["sasl.jaas.config"] = (f"org.apache.kafka.common.security.{module}LoginModule required "
-                                      f'username="{USER}" password="{PASSWORD}";')
+        config["sasl.jaas.config"] = f"org.apache.kafka.common.security.{module}LoginModule required {options};"
     return "".join(f"{k}={v}\n" for k, v in config.items())
 
 
 def prepare(plan, directory):
     """Writes certificates and configurations, and formats the brokers' data directories side by side."""
     if plan["tls"]:
-        make_tls(directory, plan["brokers"])
+        make_tls(directory, plan["brokers"], plan["certificate"])
     (directory / "client.properties").write_text(client_properties(plan, directory))
     if plan["sasl"]:
         (directory / "username").write_text(USER + "\n")
@@ -192,7 +214,7 @@ def command_up(args):
         proxy_program()
     ports = free_ports(4 * args.brokers + 1)
     plan = {"version": VERSION, "host": args.host, "sasl": args.sasl, "tls": args.tls, "client_auth": args.client_auth,
-            "set": dict(args.set), "proxy_control": ports.pop() if args.proxied else None, "brokers": {}}
+            "certificate": args.certificate, "set": dict(args.set), "proxy_control": ports.pop() if args.proxied else None, "brokers": {}}
     for n in range(1, args.brokers + 1):
         b = {"internal": ports.pop(), "controller": ports.pop(), "client": ports.pop()}
         b["advertised"] = ports.pop() if args.proxied else b["client"]

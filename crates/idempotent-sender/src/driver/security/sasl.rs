@@ -56,11 +56,11 @@ impl SaslSettings {
     }
 }
 
-/// When to replace a connection whose session lasts so long: after nine tenths of it, so that what is under way then can
+/// When to replace a connection whose session lasts so long: after 85 % of it (as Java clients do at the earliest), so that what is under way then can
 /// still be answered.
 fn session_end(lifetime_ms: i64, now: Instant) -> Session {
     let lifetime = Duration::from_millis(u64::try_from(lifetime_ms).unwrap_or(0)).min(LONGEST_SESSION);
-    (!lifetime.is_zero()).then(|| now + lifetime.mul_f64(0.9))
+    (!lifetime.is_zero()).then(|| now + lifetime.mul_f64(0.85))
 }
 
 /// One exchange.
@@ -171,9 +171,9 @@ mod tests {
     #[test]
     fn a_connection_is_replaced_before_its_session_ends_and_never_where_there_is_no_end() {
         let now = Instant::now();
-        assert_eq!(session_end(10_000, now), Some(now + Duration::from_secs(9)));
+        assert_eq!(session_end(10_000, now), Some(now + Duration::from_millis(8500)));
         assert_eq!(session_end(0, now), None);
         assert_eq!(session_end(-5, now), None);
-        assert_eq!(session_end(i64::MAX, now), Some(now + LONGEST_SESSION.mul_f64(0.9)));
+        assert_eq!(session_end(i64::MAX, now), Some(now + LONGEST_SESSION.mul_f64(0.85)));
     }
 }

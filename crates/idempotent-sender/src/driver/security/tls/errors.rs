@@ -48,7 +48,8 @@ fn certificate(error: &CertificateError) -> String {
         }
         CertificateError::NotValidForName => wrong_name("another name", "brokers"),
         CertificateError::NotValidForNameContext { expected, presented } => {
-            wrong_name(&presented.join(", "), &expected.to_str())
+            let names: Vec<&str> = presented.iter().map(|name| bare(name)).collect();
+            wrong_name(&names.join(", "), &expected.to_str())
         }
         CertificateError::Expired => format!("the broker's certificate has expired: {CLOCK}"),
         CertificateError::ExpiredContext { time, not_after } => {
@@ -63,6 +64,12 @@ fn certificate(error: &CertificateError) -> String {
     }
 }
 
+/// A name without what rustls writes around it: `DnsName("kafka-1")`, `IpAddress(10.0.0.1)`.
+fn bare(name: &str) -> &str {
+    let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(name);
+    inner.trim_matches('"')
+}
+
 fn wrong_name(presented: &str, expected: &str) -> String {
     format!(
         "wrong host name: the broker's certificate is for {presented}, not for {expected}: give brokers, and the brokers' \
@@ -73,6 +80,8 @@ fn wrong_name(presented: &str, expected: &str) -> String {
 fn alerted(alert: AlertDescription, known: bool) -> String {
     use AlertDescription as Alert;
     let what = match alert {
+        // Brokers on Java say so of a certificate that is missing.
+        Alert::BadCertificate if !known => "wants a client certificate",
         Alert::CertificateRequired => "wants a client certificate",
         Alert::UnknownCA => "does not trust the issuer of our client certificate",
         Alert::CertificateExpired => "says that our client certificate has expired",
@@ -80,7 +89,6 @@ fn alerted(alert: AlertDescription, known: bool) -> String {
         Alert::BadCertificate | Alert::CertificateUnknown | Alert::UnsupportedCertificate | Alert::AccessDenied => {
             "does not take our client certificate"
         }
-        // What brokers on Java say when a certificate is missing, under TLS 1.2.
         Alert::HandshakeFailure if !known => "refuses the handshake, perhaps for want of a client certificate",
         alert => return format!("the broker refuses the connection: TLS alert {alert:?}"),
     };

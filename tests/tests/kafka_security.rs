@@ -1,0 +1,275 @@
+//! Every way of securing a real Kafka: what should be delivered is, and what should be refused is, with the right reason.
+#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use kafka_courier::{
+    Builder, ErrorCode, HealthError, KafkaProducer, ProducerRecord, SaslMechanism, Secret, SecurityProtocol,
+    TokenSource,
+};
+use kafka_courier_tests::cluster::Cluster;
+
+const TOPIC: &str = "secured";
+const RECORDS: u64 = 500;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A way of securing a cluster: what `kafka up` is told, and what the producer.
+#[derive(Clone, Copy)]
+struct Mode {
+    sasl: Option<(&'static str, SaslMechanism)>,
+    tls: bool,
+    client_certificate: bool,
+}
+
+const MECHANISMS: [(&str, SaslMechanism); 4] = [
+    ("plain", SaslMechanism::Plain),
+    ("scram-256", SaslMechanism::ScramSha256),
+    ("scram-512", SaslMechanism::ScramSha512),
+    ("oauthbearer", SaslMechanism::OAuthBearer),
+];
+
+impl Mode {
+    fn cluster(self, more: &[&'static str]) -> Result<Cluster> {
+        let mut arguments = more.to_vec();
+        if let Some((name, _)) = self.sasl {
+            arguments.extend(["--sasl", name]);
+        }
+        if self.tls {
+            arguments.extend(["--tls", "--client-auth", if self.client_certificate { "required" } else { "none" }]);
+        }
+        let cluster = Cluster::start_with(1, &arguments)?;
+        cluster.create_topic(TOPIC, 3, 1, &[])?;
+        Ok(cluster)
+    }
+
+    fn protocol(self) -> SecurityProtocol {
+        match (self.sasl.is_some(), self.tls) {
+            (false, false) => SecurityProtocol::Plaintext,
+            (false, true) => SecurityProtocol::Ssl,
+            (true, false) => SecurityProtocol::SaslPlaintext,
+            (true, true) => SecurityProtocol::SaslSsl,
+        }
+    }
+
+    fn producer(self, cluster: &Cluster) -> Builder {
+        let mut builder = KafkaProducer::builder().brokers(cluster.bootstrap()).security_protocol(self.protocol());
+        builder = builder.metadata_timeout(PATIENCE).delivery_timeout(PATIENCE);
+        if let Some((_, mechanism)) = self.sasl {
+            builder = builder.sasl_mechanism(mechanism);
+            builder = match mechanism {
+                SaslMechanism::OAuthBearer => {
+                    builder.token_source(TokenSource::new(|| async { Ok(token("alice", 600)) }))
+                }
+                _ => builder.sasl_username("alice").sasl_password("alice-secret"),
+            };
+        }
+        if self.tls {
+            builder = builder.ssl_ca_location(path(cluster, "ca.pem"));
+        }
+        if self.client_certificate {
+            let (certificate, key) = (path(cluster, "client.pem"), path(cluster, "client.key"));
+            builder = builder.ssl_certificate_location(certificate).ssl_key_location(key);
+        }
+        builder
+    }
+}
+
+fn path(cluster: &Cluster, name: &str) -> String {
+    cluster.file(name).display().to_string()
+}
+
+/// A token without a signature, for a broker with Kafka's default validator, valid for so long.
+fn token(subject: &str, seconds: i64) -> Secret {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = i64::try_from(since.as_secs()).unwrap_or(0);
+    let claims = format!(r#"{{"sub":"{subject}","iat":{},"exp":{}}}"#, now - 60, now + seconds);
+    Secret::new(format!("{}.{}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#), URL_SAFE_NO_PAD.encode(claims)))
+}
+
+/// Publishes, and holds what was reported against what a Java consumer reads.
+async fn delivers(cluster: &Cluster, builder: Builder) -> Result<()> {
+    let producer = builder.connect().await?;
+    let mut deliveries = Vec::new();
+    for number in 0..RECORDS {
+        let value = number.to_string();
+        let record = ProducerRecord { topic: TOPIC, value: Some(value.as_bytes()), ..ProducerRecord::default() };
+        deliveries.push(producer.send(&record).await?);
+    }
+    for delivery in deliveries {
+        delivery.await?;
+    }
+    let found = cluster.dump(TOPIC, |_| Ok(()))?;
+    ensure!(found == RECORDS, "{RECORDS} were delivered, {found} are there");
+    Ok(())
+}
+
+/// The cluster and the producer don't come together: at once, for good, and for a reason that holds these words.
+async fn refused(builder: Builder, words: &[&str]) -> Result<HealthError> {
+    let producer = builder.build()?;
+    let began = Instant::now();
+    let error = producer.health_check(PATIENCE).await.err().context("it should have been refused")?;
+    ensure!(error.is_refusal(), "{error}");
+    ensure!(began.elapsed() < Duration::from_secs(10), "{error}: after {:?}", began.elapsed());
+    for word in words {
+        ensure!(error.to_string().contains(word), "{word:?} is not in: {error}");
+    }
+    ensure!(!error.to_string().contains("wrong-secret"), "{error}");
+    eprintln!("refused, as it should: {error}");
+    Ok(error)
+}
+
+async fn wrong_password_is_refused(mode: Mode, cluster: &Cluster) -> Result<()> {
+    let Some((_, mechanism)) = mode.sasl else { return Ok(()) };
+    let builder = match mechanism {
+        SaslMechanism::OAuthBearer => {
+            mode.producer(cluster).token_source(TokenSource::new(|| async { Ok(token("alice", -300)) }))
+        }
+        _ => mode.producer(cluster).sasl_password("wrong-secret"),
+    };
+    let error = refused(builder, &["127.0.0.1:"]).await?;
+    ensure!(error.code() == Some(ErrorCode::SASL_AUTHENTICATION_FAILED), "{error}");
+    Ok(())
+}
+
+async fn strangers_are_refused(mode: Mode, cluster: &Cluster) -> Result<()> {
+    if mode.tls {
+        refused(mode.producer(cluster).ssl_ca_location(""), &["unknown issuer", "ssl_ca_location"]).await?;
+    }
+    if mode.client_certificate {
+        let nobody = mode.producer(cluster).ssl_certificate_location("").ssl_key_location("");
+        refused(nobody, &["wants a client certificate", "ssl_certificate_location"]).await?;
+    }
+    Ok(())
+}
+
+async fn holds(mode: Mode) -> Result<()> {
+    let cluster = mode.cluster(&[])?;
+    delivers(&cluster, mode.producer(&cluster)).await?;
+    wrong_password_is_refused(mode, &cluster).await?;
+    strangers_are_refused(mode, &cluster).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plaintext_delivers() {
+    holds(Mode { sasl: None, tls: false, client_certificate: false }).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_delivers_and_an_unknown_issuer_is_refused() {
+    holds(Mode { sasl: None, tls: true, client_certificate: false }).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mutual_tls_delivers_and_who_has_no_certificate_is_refused() {
+    holds(Mode { sasl: None, tls: true, client_certificate: true }).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_mechanism_delivers_without_tls_and_a_wrong_password_is_refused() {
+    for mechanism in MECHANISMS {
+        let mode = Mode { sasl: Some(mechanism), tls: false, client_certificate: false };
+        holds(mode).await.context(mechanism.0).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_mechanism_delivers_over_tls_and_a_wrong_password_is_refused() {
+    for mechanism in MECHANISMS {
+        let mode = Mode { sasl: Some(mechanism), tls: true, client_certificate: false };
+        holds(mode).await.context(mechanism.0).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_host_name_and_an_expired_certificate_are_refused_by_what_is_wrong_with_them() {
+    async fn run() -> Result<()> {
+        let mode = Mode { sasl: None, tls: true, client_certificate: false };
+        let cluster = mode.cluster(&["--certificate", "wrong-name"])?;
+        refused(mode.producer(&cluster), &["wrong host name", "kafka.example", "127.0.0.1"]).await?;
+        drop(cluster);
+        let cluster = mode.cluster(&["--certificate", "expired"])?;
+        refused(mode.producer(&cluster), &["has expired", "days ago"]).await?;
+        delivers(&cluster, mode.producer(&cluster).insecure_skip_verify(true)).await
+    }
+    run().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_speaks_otherwise_than_we_do_gets_a_hint() {
+    async fn run() -> Result<()> {
+        let secured = Mode { sasl: Some(MECHANISMS[0]), tls: true, client_certificate: false };
+        let cluster = secured.cluster(&[])?;
+        for (sasl, tls) in [(None, false), (secured.sasl, false), (None, true)] {
+            let producer = Mode { sasl, tls, client_certificate: false }.producer(&cluster).build()?;
+            let error = producer.health_check(PATIENCE).await.err().context("it can't be understood")?;
+            ensure!(!error.is_refusal() && error.to_string().contains("security_protocol"), "{error}");
+            eprintln!("not understood, as it should: {error}");
+        }
+        Ok(())
+    }
+    run().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn missing_rights_fail_events_by_their_code_and_nothing_else() {
+    async fn run() -> Result<()> {
+        let mode = Mode { sasl: Some(MECHANISMS[1]), tls: false, client_certificate: false };
+        let cluster = mode.cluster(&[
+            "--set",
+            "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "--set",
+            "super.users=User:ANONYMOUS",
+        ])?;
+        let record = ProducerRecord { topic: TOPIC, value: Some(b"no"), ..ProducerRecord::default() };
+        let unseen = mode.producer(&cluster).build()?.send(&record).await.err().context("not even seen")?;
+        ensure!(unseen.to_string().contains("TOPIC_AUTHORIZATION_FAILED (29)"), "{unseen}");
+        let internal = cluster.internal_bootstrap()?;
+        let allow = |operation: &str| {
+            let words = ["--add", "--allow-principal", "User:alice", "--operation", operation, "--topic", TOPIC];
+            let all = [&["--bootstrap-server", &internal][..], &words].concat();
+            cluster.java("org.apache.kafka.tools.AclCommand", &all, std::process::Stdio::null())
+        };
+        allow("Describe")?;
+        let producer = mode.producer(&cluster).build()?;
+        let began = Instant::now();
+        let error = producer.send(&record).await?.await.err().context("it may be seen, not written")?;
+        // Who may write to no topic may not have a producer id either.
+        let code = error.code().context("a broker's code")?;
+        ensure!(
+            [ErrorCode::CLUSTER_AUTHORIZATION_FAILED, ErrorCode::TOPIC_AUTHORIZATION_FAILED].contains(&code),
+            "{error}"
+        );
+        ensure!(!error.is_retriable() && began.elapsed() < Duration::from_secs(10), "{error}");
+        eprintln!("refused, as it should: {error}");
+        allow("Write")?;
+        producer.send(&record).await?.await?;
+        Ok(())
+    }
+    run().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_that_end_are_replaced_in_time_and_nothing_is_sent_twice() {
+    async fn run() -> Result<()> {
+        let mode = Mode { sasl: Some(MECHANISMS[2]), tls: true, client_certificate: false };
+        let cluster = mode.cluster(&["--set", "connections.max.reauth.ms=5000"])?;
+        let producer = mode.producer(&cluster).flush_timeout(Duration::from_millis(20)).connect().await?;
+        let (began, mut deliveries) = (Instant::now(), Vec::new());
+        while began.elapsed() < Duration::from_secs(15) {
+            let record = ProducerRecord { topic: TOPIC, value: Some(b"again"), ..ProducerRecord::default() };
+            deliveries.push(producer.send(&record).await?);
+            ensure!(producer.flush(PATIENCE).await);
+        }
+        let count = u64::try_from(deliveries.len())?;
+        for delivery in deliveries {
+            delivery.await?;
+        }
+        ensure!(producer.stats().retried == 0, "{:?}", producer.stats());
+        let found = cluster.dump(TOPIC, |_| Ok(()))?;
+        ensure!(found == count, "{count} were delivered, {found} are there");
+        Ok(())
+    }
+    run().await.unwrap();
+}
