@@ -36,7 +36,7 @@ fn long() -> Instant {
 }
 
 fn short() -> Instant {
-    Instant::now() + Duration::from_millis(60)
+    Instant::now() + Duration::from_secs(1)
 }
 
 fn batch(epoch: i16, sequence: i32, value: &str) -> Arc<EncodedBatch> {

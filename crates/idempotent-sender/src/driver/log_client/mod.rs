@@ -228,12 +228,14 @@ impl LogClient {
         F: Future<Output = Result<A, Missed>>,
     {
         let mut failures = 0_u32;
+        let mut before = None;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let missed = match tokio::time::timeout(left, attempt(left)).await {
                 Ok(Ok(done)) => return Ok(done),
                 Ok(Err(missed)) => missed,
-                Err(_) => Missed::Late,
+                // What failed before says more than that time was up.
+                Err(_) => before.take().unwrap_or(Missed::Late),
             };
             if let Some(kind) = missed.as_final() {
                 return Err(LogError { step, kind, open: false });
@@ -244,6 +246,7 @@ impl LogClient {
                 return Err(LogError { step, kind: missed.in_the_end(), open: false });
             }
             tracing::debug!(%step, why = %missed.in_the_end(), "to be tried again");
+            before = Some(missed);
             self.leaders.doubt(step.topic()).await;
             tokio::time::sleep(wait).await;
         }
