@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 use kafka_courier_batcher::{Compression as Codec, Limits};
 use kafka_courier_dlq::DeadLetterStore;
 use kafka_courier_event_model::{TopicMapping, TopicMappingError};
-use kafka_courier_idempotent_sender::core::{ErrorCode, Reason};
 use kafka_courier_idempotent_sender::driver::{Command, DriverConfig, driver};
 use tokio::runtime::Handle;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use crate::builder::{Builder, Extras};
 use crate::config::{Compression, ConfigErrors, KafkaConfig};
 use crate::dead_letters::DeadLetters;
+use crate::health::HealthError;
 use crate::intake::Intake;
 use crate::metrics::Meter;
 use crate::shared::{Callbacks, Shared};
@@ -68,40 +68,6 @@ pub struct CloseReport {
     pub failed: u64,
     /// Dead letters that stores took in its life: of each event that was given up, and of those handed in by hand.
     pub dead_lettered: u64,
-}
-
-/// No answer from the cluster, or not in time.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{why}")]
-pub struct HealthError {
-    why: String,
-    reason: Option<Reason>,
-}
-
-impl HealthError {
-    pub(crate) fn new(why: impl Into<String>) -> Self {
-        Self { why: why.into(), reason: None }
-    }
-
-    /// Whether the cluster refuses us, or is not to be trusted: asking again will not help.
-    pub fn is_refusal(&self) -> bool {
-        self.reason.as_ref().is_some_and(|reason| !reason.is_retriable())
-    }
-
-    /// Kafka's error code, where a broker gave one.
-    pub fn code(&self) -> Option<ErrorCode> {
-        self.reason.as_ref().and_then(Reason::code)
-    }
-}
-
-impl From<Reason> for HealthError {
-    fn from(reason: Reason) -> Self {
-        let why = match &reason {
-            Reason::NotAvailable(why) => why.to_string(),
-            reason => reason.to_string(),
-        };
-        Self { why, reason: Some(reason) }
-    }
 }
 
 /// Why no producer could be had that has spoken with the cluster.
@@ -221,17 +187,6 @@ impl KafkaProducer {
     pub async fn flush(&self, timeout: Duration) -> bool {
         self.inner.intake.tell(Command::SealOpen);
         tokio::time::timeout(timeout, self.inner.intake.shared.ledger.settled()).await.is_ok()
-    }
-
-    /// Proves a round trip to the cluster.
-    pub async fn health_check(&self, timeout: Duration) -> Result<(), HealthError> {
-        let (answer, answered) = oneshot::channel();
-        self.inner.intake.tell(Command::Probe(answer));
-        match tokio::time::timeout(timeout, answered).await {
-            Ok(Ok(result)) => result.map_err(HealthError::from),
-            Ok(Err(_)) => Err(HealthError::new("the producer is closed")),
-            Err(_) => Err(HealthError::new(format!("no answer from the cluster within {timeout:?}"))),
-        }
     }
 
     /// What failed for good.

@@ -12,7 +12,8 @@ use kafka_courier_event_model::{Event, TopicMappingError};
 use crate::deliveries::Deliveries;
 use crate::delivery::{Delivery, RecordMetadata};
 use crate::error::{Error, PublishError};
-use crate::producer::{CloseReport, HealthError, KafkaProducer};
+use crate::health::HealthError;
+use crate::producer::{CloseReport, KafkaProducer};
 use crate::stats::Stats;
 
 /// A future that a method of [`EventPublisher`] returns.

@@ -125,6 +125,11 @@ impl TestCluster {
         found.config.set(name, value).map_err(refuse)
     }
 
+    /// Takes the right to write a topic from everybody, or gives it back: an ACL. Reading goes on.
+    pub fn deny_writes(&self, topic: &str, denied: bool) {
+        self.shared.lock().cluster.deny(topic, denied);
+    }
+
     /// Who leads a partition. `None`: nobody, or there is no such partition.
     #[must_use]
     pub fn leader(&self, topic: &str, partition: i32) -> Option<i32> {

@@ -2,7 +2,10 @@
 //!
 //! Rules: looking changes nothing; what is told does not depend on the time of asking.
 
+use std::sync::Arc;
+
 use super::sender::Sender;
+use super::topics::TopicState;
 use super::types::{BrokerAddress, BrokerId, ConnId};
 
 /// How it stands with a broker.
@@ -44,7 +47,7 @@ pub struct BrokerView {
     pub opening: u32,
 }
 
-impl<T> Sender<T> {
+impl<T: Clone> Sender<T> {
     /// Every broker that the cluster named, by node id.
     pub fn broker_views(&self) -> Vec<BrokerView> {
         let view = |broker: &super::cluster::Broker| {
@@ -75,5 +78,11 @@ impl<T> Sender<T> {
     /// Produce requests that wait for their answer.
     pub fn requests_in_flight(&self) -> usize {
         self.conns.values().map(|conn| conn.inflight.len()).sum()
+    }
+
+    /// The topics that can be published to.
+    pub fn ready_topics(&self) -> Vec<Arc<str>> {
+        let ready = self.topics.iter().filter(|topic| topic.state == TopicState::Ready);
+        ready.map(|topic| topic.name.clone()).collect()
     }
 }

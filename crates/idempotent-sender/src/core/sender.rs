@@ -172,6 +172,11 @@ impl<T: Clone> Sender<T> {
         self.accepted - self.out.counters.records_delivered - self.out.counters.records_failed
     }
 
+    /// Whether there is a producer id.
+    pub fn has_producer_id(&self) -> bool {
+        self.producer_id().is_some()
+    }
+
     /// How often things happened.
     pub fn counters(&self) -> &Counters {
         &self.out.counters

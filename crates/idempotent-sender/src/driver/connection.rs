@@ -3,6 +3,7 @@
 //! Rules: every step has a time limit; every address of a name is tried (KIP-602), unless a broker has refused us; an error
 //! says which step failed and for which address.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use rskafka::protocol::messages::{ReadVersionedType, RequestBody, WriteVersioned
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::health::{HealthPart, Progress};
 use super::security::{Security, Session};
 use super::stream::{FrameStream, Handle, Written};
 use crate::core::Reason;
@@ -42,11 +44,18 @@ impl Dialer {
     /// Opens a connection to the first address of `host` that takes one. The reason why there is none is final
     /// (`!is_retriable`) if a broker has refused us, or is not the one that it should be.
     pub(crate) async fn dial(&self, host: &str, port: u16) -> Result<Link, Reason> {
-        let opened = timeout(self.timeout, self.open(host, port)).await;
+        self.dial_noting(host, port, &Progress::default()).await
+    }
+
+    /// As [`dial`](Self::dial), telling how far it has come.
+    pub(crate) async fn dial_noting(&self, host: &str, port: u16, progress: &Progress) -> Result<Link, Reason> {
+        let opened = timeout(self.timeout, self.open(host, port, progress)).await;
         opened.unwrap_or_else(|_| Err(unavailable(host, port, &format!("no connection within {:?}", self.timeout))))
     }
 
-    async fn open(&self, host: &str, port: u16) -> Result<Link, Reason> {
+    async fn open(&self, host: &str, port: u16, progress: &Progress) -> Result<Link, Reason> {
+        let way = Way { host, port, progress };
+        way.enter(HealthPart::Dns, "looking its name up");
         let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port))
             .await
             .map_err(|error| unavailable(host, port, &format!("the name could not be resolved: {error}")))?
@@ -54,19 +63,24 @@ impl Dialer {
         let mut failure = unavailable(host, port, "the name has no address");
         let share = self.timeout / u32::try_from(addresses.len()).unwrap_or(1).max(1);
         for address in addresses {
-            match timeout(share, self.open_at(host, port, address)).await {
-                Ok(Ok(link)) => return Ok(link),
+            match timeout(share, self.open_at(&way, address)).await {
+                Ok(Ok(link)) => {
+                    tracing::debug!(broker = %way, %address, "connected");
+                    return Ok(link);
+                }
                 Ok(Err(reason)) if !reason.is_retriable() => return Err(reason),
                 Ok(Err(reason)) => failure = reason,
                 Err(_) => failure = unavailable(host, port, &format!("{address} did not answer within {share:?}")),
             }
-            tracing::debug!(broker = %format_args!("{host}:{port}"), %address, %failure, "connection attempt failed");
+            tracing::debug!(broker = %way, %address, step = %progress.part(), %failure, "connection attempt failed");
         }
         Err(failure)
     }
 
-    async fn open_at(&self, host: &str, port: u16, address: SocketAddr) -> Result<Link, Reason> {
-        let failed = |what: &str, error: &dyn std::fmt::Display| unavailable(host, port, &format!("{what}: {error}"));
+    async fn open_at(&self, way: &Way<'_>, address: SocketAddr) -> Result<Link, Reason> {
+        let Way { host, port, .. } = *way;
+        way.enter(HealthPart::Connect, &format!("connecting to {address}"));
+        let failed = |what: &str, error: &dyn fmt::Display| unavailable(host, port, &format!("{what}: {error}"));
         let tcp =
             TcpStream::connect(address).await.map_err(|error| failed(&format!("connecting to {address}"), &error))?;
         tcp.set_nodelay(true).map_err(|error| failed("setting TCP_NODELAY", &error))?;
@@ -74,11 +88,18 @@ impl Dialer {
         socket2::SockRef::from(&tcp)
             .set_linger(Some(Duration::ZERO))
             .map_err(|error| failed("setting SO_LINGER", &error))?;
+        if self.security.has_tls() {
+            way.enter(HealthPart::Tls, "shaking hands");
+        }
         let (stream, handle) = FrameStream::new(self.security.wrap(host, port, tcp).await?);
+        way.enter(HealthPart::ApiVersions, "asking for its versions");
         let mut messenger = Messenger::new(stream, MAX_ANSWER, self.client_id.clone());
-        learn_versions(&mut messenger).await.map_err(|error| self.no_versions(host, port, address, &error))?;
+        learn_versions(&mut messenger).await.map_err(|error| self.no_versions(way, address, &error))?;
         let replace_at = match self.security.sasl() {
-            Some(sasl) => sasl.authenticate(&messenger, &format!("{host}:{port}")).await?,
+            Some(sasl) => {
+                way.enter(HealthPart::Sasl, "saying who we are");
+                sasl.authenticate(&messenger, &way.to_string()).await?
+            }
             None => None,
         };
         let frames_before = handle.written().frames;
@@ -87,14 +108,37 @@ impl Dialer {
 
     /// Why the first question on a connection has no answer: it is also where a broker refuses our certificate (TLS 1.3),
     /// or does not understand what we speak at all.
-    fn no_versions(&self, host: &str, port: u16, address: SocketAddr, error: &NoVersions) -> Reason {
+    fn no_versions(&self, way: &Way<'_>, address: SocketAddr, error: &NoVersions) -> Reason {
+        let Way { host, port, progress } = *way;
         let (ended, hint) = match error {
             NoVersions::Failed(error) => (Some(error), self.security.hint()),
             NoVersions::Refused(_) | NoVersions::Unknown => (None, ""),
         };
         ended
             .and_then(|error| self.security.tls_failure(host, port, error))
+            .inspect(|_| progress.enter(HealthPart::Tls))
             .unwrap_or_else(|| unavailable(host, port, &format!("asking {address} for its versions: {error}{hint}")))
+    }
+}
+
+/// The way to a broker.
+struct Way<'a> {
+    host: &'a str,
+    port: u16,
+    progress: &'a Progress,
+}
+
+impl Way<'_> {
+    /// A step begins: with debug logging, who waits for a connection sees where.
+    fn enter(&self, part: HealthPart, what: &str) {
+        self.progress.enter(part);
+        tracing::debug!(broker = %self, step = %part, "{what}");
+    }
+}
+
+impl fmt::Display for Way<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
     }
 }
 

@@ -13,9 +13,10 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::connection::{Dialer, Link};
+use super::health::{HealthPart, Progress};
 use crate::core::{BrokerAddress, ClusterMetadata, ErrorCode, LookAnswer, Reason};
 use crate::wire::messenger::{InitProducerIdRequest, Metadata, ProducerId, TopicConfigs};
-use crate::wire::metadata::MetadataRequest;
+use crate::wire::metadata::{MetadataAnswer, MetadataRequest};
 use crate::wire::small::{describe_configs, describe_producers};
 
 /// Where a broker listens, as it was configured or learnt.
@@ -31,8 +32,8 @@ pub(crate) enum NoProducerId {
 }
 
 pub(crate) struct Control {
-    dialer: Dialer,
-    timeout: Duration,
+    pub(super) dialer: Dialer,
+    pub(super) timeout: Duration,
     bootstrap: Vec<Endpoint>,
     state: Mutex<State>,
 }
@@ -51,12 +52,12 @@ impl Control {
 
     /// Asks for these topics; once more on a new connection, if the one that was there has died unseen.
     pub(crate) async fn metadata(&self, topics: Vec<Arc<str>>) -> Result<ClusterMetadata, Reason> {
-        self.ask_metadata(MetadataRequest { topics, auto_create: true }).await
+        self.ask_metadata(MetadataRequest { topics, auto_create: true, operations: false }).await
     }
 
     /// As [`metadata`](Self::metadata), but never creates a topic.
     pub(crate) async fn metadata_if_there(&self, topics: Vec<Arc<str>>) -> Result<ClusterMetadata, Reason> {
-        self.ask_metadata(MetadataRequest { topics, auto_create: false }).await
+        self.ask_metadata(MetadataRequest { topics, auto_create: false, operations: false }).await
     }
 
     async fn ask_metadata(&self, request: MetadataRequest) -> Result<ClusterMetadata, Reason> {
@@ -70,20 +71,28 @@ impl Control {
 
     async fn metadata_once(&self, request: MetadataRequest) -> Result<ClusterMetadata, Reason> {
         let link = self.link().await?;
-        let answer = timeout(self.timeout, link.request(request)).await;
-        match answer {
-            Ok(Ok(Metadata((cluster, 0)))) => {
+        Ok(self.metadata_over(&link, request).await?.cluster)
+    }
+
+    /// Asks over this connection, and keeps in mind which brokers there are.
+    pub(super) async fn metadata_over(
+        &self,
+        link: &Arc<Link>,
+        request: MetadataRequest,
+    ) -> Result<MetadataAnswer, Reason> {
+        match timeout(self.timeout, link.request(request)).await {
+            Ok(Ok(Metadata(answer))) if answer.code == 0 => {
                 self.state.lock().await.known =
-                    cluster.brokers.iter().map(|broker| (broker.host.clone(), broker.port)).collect();
-                Ok(cluster)
+                    answer.cluster.brokers.iter().map(|broker| (broker.host.clone(), broker.port)).collect();
+                Ok(answer)
             }
-            Ok(Ok(Metadata((_, code)))) => self.fail(&link, format!("metadata: {}", ErrorCode(code))).await,
+            Ok(Ok(Metadata(answer))) => self.fail(link, format!("metadata: {}", ErrorCode(answer.code))).await,
             Ok(Err(error)) => {
                 // What a broker does with one who has not said who he is.
                 let hint = if link.is_first_request() { self.dialer.security.hint() } else { "" };
-                self.fail(&link, format!("metadata: {error}{hint}")).await
+                self.fail(link, format!("metadata: {error}{hint}")).await
             }
-            Err(_) => self.fail(&link, format!("metadata: no answer within {:?}", self.timeout)).await,
+            Err(_) => self.fail(link, format!("metadata: no answer within {:?}", self.timeout)).await,
         }
     }
 
@@ -147,6 +156,16 @@ impl Control {
     /// The connection that is there, or a new one to whichever broker takes one.
     /// A refusal of our credentials ends the search: the other brokers would only hear the same wrong password.
     async fn link(&self) -> Result<Arc<Link>, Reason> {
+        self.link_noting(&Progress::default()).await
+    }
+
+    /// Whether there is a connection.
+    pub(super) async fn has_link(&self) -> bool {
+        self.state.lock().await.link.is_some()
+    }
+
+    /// As [`link`](Self::link), telling how far it has come; after a failure where that was.
+    pub(super) async fn link_noting(&self, progress: &Progress) -> Result<Arc<Link>, Reason> {
         let mut state = self.state.lock().await;
         if let Some(link) = state.link.as_ref().filter(|link| !link.is_old()) {
             return Ok(link.clone());
@@ -166,27 +185,29 @@ impl Control {
             }
             known.into_iter().chain(configured).collect()
         };
+        let mut failed_at = HealthPart::Dns;
         for (host, port) in candidates {
-            match self.dialer.dial(&host, port).await {
+            match self.dialer.dial_noting(&host, port, progress).await {
                 Ok(link) => {
                     let link = Arc::new(link);
                     state.link = Some(link.clone());
                     return Ok(link);
                 }
                 Err(reason @ Reason::Broker { .. }) => {
-                    failure = reason;
+                    (failure, failed_at) = (reason, progress.part());
                     break;
                 }
-                Err(reason) if failure.is_retriable() => failure = reason,
+                Err(reason) if failure.is_retriable() => (failure, failed_at) = (reason, progress.part()),
                 Err(_) => {}
             }
         }
+        progress.enter(failed_at);
         state.failures = state.failures.wrapping_add(1);
         state.link = None;
         Err(failure)
     }
 
-    async fn fail<A>(&self, link: &Arc<Link>, why: String) -> Result<A, Reason> {
+    pub(super) async fn fail<A>(&self, link: &Arc<Link>, why: String) -> Result<A, Reason> {
         Err(Reason::NotAvailable(self.forget(link, why).await.into()))
     }
 

@@ -8,10 +8,12 @@
 
 mod connection;
 mod control;
+mod health;
 mod linger;
 mod log_client;
 pub mod security;
 mod stream;
+mod words;
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
@@ -19,16 +21,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use self::connection::{Dialer, Link};
 use self::control::{Control, Endpoint, NoProducerId};
+pub use self::health::{HealthPart, Probe, Progress, Unhealthy};
 use self::linger::Lingering;
 pub use self::log_client::{Fetched, LogClient, LogError, LogErrorKind, Offsets, ReadFrom, Step, TopicInfo};
-use self::security::Security;
+pub use self::words::{Command, DriverConfig, Observation, Upcalls};
 use crate::core::{
-    Action, BatchUid, BrokerAddress, BrokerId, BrokerView, ClusterMetadata, Config, ConfigError, ConnId, Counters,
-    LookAnswer, PartitionId, ProduceAnswer, ProducePart, Reason, RequestId, Sender, Settlement, Submission, TopicId,
+    Action, BatchUid, BrokerAddress, ClusterMetadata, ConfigError, ConnId, LookAnswer, PartitionId, ProduceAnswer,
+    ProducePart, Reason, RequestId, Sender, Submission, TopicId,
 };
 use crate::wire::messenger::Produced;
 use crate::wire::produce::{PartKey, ProduceRequest};
@@ -41,106 +44,6 @@ const SEALED_AT_ONCE: usize = 8;
 const AFTER_CLOSE: Duration = Duration::from_millis(5);
 /// The leader's own timeout comes this much before ours, so that its answer says what became of the write.
 const ANSWER_HEADROOM: Duration = Duration::from_secs(2);
-
-/// What the driver tells the layer above. Called from the driver's task; must not block.
-pub trait Upcalls<T>: Send + 'static {
-    /// A verdict.
-    fn settled(&mut self, settlement: Settlement<T>);
-    /// Records that were given up as unknown are in the log after all.
-    fn corrected(&mut self, token: T, records: crate::core::RecordSet, base_offset: Option<i64>);
-    /// A topic can be published to, or its partitions or leaders have changed.
-    fn topic_ready(&mut self, topic: TopicId, name: &Arc<str>, available: &[bool]);
-    /// The largest batch that a topic takes (`max.message.bytes`); told before the topic is ready, where it can be had.
-    fn topic_limit(&mut self, name: &Arc<str>, bytes: usize);
-    /// A topic can't be had.
-    fn topic_failed(&mut self, topic: TopicId, name: &Arc<str>, reason: &Reason);
-    /// New batches are stamped with this producer id from now on.
-    fn producer_id(&mut self, id: i64);
-    /// The linger of this open batch is over. Returns it sealed, unless it was sealed meanwhile.
-    fn lingered(&mut self, partition: PartitionId, ordinal: u64) -> Option<Submission<T>>;
-    /// Whether nothing that was accepted is without a verdict: nothing open, nothing being sealed.
-    fn is_idle(&self) -> bool;
-    /// Called after each round with what has happened so far, and how many Produce requests wait for their answer.
-    fn counted(&mut self, counters: &Counters, requests_in_flight: usize);
-    /// Something was seen that only those care for who watch.
-    fn observed(&mut self, observation: Observation<'_>);
-}
-
-/// What the driver sees of the cluster.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub enum Observation<'a> {
-    /// A Produce request was answered.
-    Answered {
-        /// By whom.
-        broker: BrokerId,
-        /// Since it was handed to its connection.
-        took: Duration,
-        /// How long the broker wants to be left alone (KIP-219).
-        throttle: Duration,
-    },
-    /// Brokers or connections have changed: all of them, as they are now.
-    Brokers(&'a [BrokerView]),
-    /// Fresh metadata came.
-    Metadata,
-}
-
-/// What the layer above tells the driver.
-#[derive(Debug)]
-pub enum Command<T> {
-    /// A topic is wanted.
-    WantTopic(Arc<str>),
-    /// A producer id is wanted, before there is anything to send.
-    WantProducerId,
-    /// A batch was opened, and is to be sealed at its deadline if it is still open.
-    Opened {
-        /// Its partition.
-        partition: PartitionId,
-        /// Its ordinal.
-        ordinal: u64,
-        /// When its linger is over.
-        deadline: Instant,
-    },
-    /// A batch to deliver.
-    Sealed(Submission<T>),
-    /// Somebody waits for a verdict on this batch, which is still open.
-    Expedite {
-        /// Its partition.
-        partition: PartitionId,
-        /// Its ordinal.
-        ordinal: u64,
-    },
-    /// Seal every batch that is open: somebody waits for memory, or for everything.
-    SealOpen,
-    /// Prove a round trip to the cluster.
-    Probe(oneshot::Sender<Result<(), Reason>>),
-    /// Finish: whatever has no verdict at `deadline` is given up.
-    Close {
-        /// When patience ends.
-        deadline: Instant,
-    },
-}
-
-/// How the driver reaches the cluster.
-#[derive(Clone, Debug)]
-pub struct DriverConfig {
-    /// The core's settings.
-    pub core: Config,
-    /// Where to begin: host and port of some brokers.
-    pub bootstrap: Vec<(Arc<str>, u16)>,
-    /// The client id, sent with every request.
-    pub client_id: Arc<str>,
-    /// How long opening a connection may take, all addresses of the name included.
-    pub connect_timeout: Duration,
-    /// How connections are secured.
-    pub security: Security,
-}
-
-impl DriverConfig {
-    fn dialer(&self) -> Dialer {
-        Dialer { client_id: self.client_id.clone(), timeout: self.connect_timeout, security: self.security.clone() }
-    }
-}
 
 type IoFuture = Pin<Box<dyn Future<Output = IoEvent> + Send>>;
 
@@ -313,19 +216,25 @@ where
                 self.expedite(now, partition);
             }
             Command::SealOpen => self.lingering.hurry(now),
-            Command::Probe(answer) => {
-                let control = self.control.clone();
-                self.start(async move {
-                    // Whoever asked may have gone.
-                    let _ = answer.send(control.metadata(Vec::new()).await.map(|_| ()));
-                    IoEvent::Probed
-                });
-            }
+            Command::Probe(probe) => self.check(probe),
             Command::Close { deadline } => {
                 self.closing = Some(self.closing.map_or(deadline, |at| at.min(deadline)));
                 self.lingering.hurry(now);
             }
         }
+    }
+
+    fn check(&mut self, probe: Probe) {
+        let Probe { mut topics, progress, answer } = probe;
+        topics.extend(self.core.ready_topics());
+        topics.sort_unstable();
+        topics.dedup();
+        let (control, has_producer_id) = (self.control.clone(), self.core.has_producer_id());
+        self.start(async move {
+            // Whoever asked may have gone.
+            let _ = answer.send(control.check(topics, has_producer_id, &progress).await);
+            IoEvent::Probed
+        });
     }
 
     fn submit(&mut self, now: Instant, submission: Submission<T>) {

@@ -16,11 +16,10 @@ use rskafka::protocol::traits::ReadError;
 
 use super::fetch::{self, FetchAnswer, FetchRequest};
 use super::list_offsets::{self, ListOffsetsRequest, Listed};
-use super::metadata::MetadataRequest;
+use super::metadata::{MetadataAnswer, MetadataRequest};
 use super::produce::{ProduceRequest, ProduceResponse};
 use super::sasl::{authenticate, handshake};
 use super::small::{self, api_versions, describe_configs, describe_producers, init_producer_id};
-use crate::core::ClusterMetadata;
 
 const fn version(v: i16) -> ApiVersion {
     ApiVersion(Int16(v))
@@ -77,7 +76,7 @@ pub(crate) struct InitProducerIdRequest;
 message!(ProduceRequest => Produced(ProduceResponse), Produce, super::produce::VERSIONS,
     flexible super::produce::FIRST_FLEXIBLE, header super::produce::FIRST_FLEXIBLE,
     ProduceRequest::encode, ProduceResponse::decode);
-message!(MetadataRequest => Metadata((ClusterMetadata, i16)), Metadata, super::metadata::VERSIONS,
+message!(MetadataRequest => Metadata(MetadataAnswer), Metadata, super::metadata::VERSIONS,
     flexible super::metadata::FIRST_FLEXIBLE, header super::metadata::FIRST_FLEXIBLE,
     MetadataRequest::encode, super::metadata::decode);
 // An ApiVersions answer never has tags in its header (KIP-511).

@@ -16,7 +16,15 @@ pub(crate) struct MetadataRequest {
     pub(crate) topics: Vec<Arc<str>>,
     /// Whether a topic that is not there may be made, where the broker is set to.
     pub(crate) auto_create: bool,
+    /// Whether to tell what we may do with the topics (KIP-430).
+    pub(crate) operations: bool,
 }
+
+/// What is told of what we may do with a topic, as a bit field of Kafka's numbers of operations.
+pub(crate) type Operations = (Arc<str>, i32);
+
+/// In the place of operations that were not asked for, or can't be told.
+pub(crate) const NOT_TOLD: i32 = i32::MIN;
 
 impl MetadataRequest {
     pub(crate) fn encode(&self, out: &mut Vec<u8>, version: i16) {
@@ -34,14 +42,24 @@ impl MetadataRequest {
             writer.i8(0); // cluster's authorised operations
         }
         if version >= 8 {
-            writer.i8(0); // topics' authorised operations
+            writer.i8(self.operations.into());
         }
         writer.no_tags();
     }
 }
 
-/// Decodes a Metadata answer. A top-level error (v13) comes back as its code.
-pub(crate) fn decode(bytes: &[u8], version: i16) -> Result<(ClusterMetadata, i16), WireError> {
+/// A Metadata answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MetadataAnswer {
+    pub(crate) cluster: ClusterMetadata,
+    /// A top-level error (v13), else 0.
+    pub(crate) code: i16,
+    /// What we may do with the topics, where that is told.
+    pub(crate) operations: Vec<Operations>,
+}
+
+/// Decodes a Metadata answer.
+pub(crate) fn decode(bytes: &[u8], version: i16) -> Result<MetadataAnswer, WireError> {
     let mut reader = Reader::new(bytes, version >= FIRST_FLEXIBLE);
     reader.i32("throttle time")?;
     let brokers = reader.vec("brokers", 10, broker)?;
@@ -54,7 +72,9 @@ pub(crate) fn decode(bytes: &[u8], version: i16) -> Result<(ClusterMetadata, i16
     let code = if version >= 13 { reader.i16("error code")? } else { 0 };
     reader.skip_tags()?;
     reader.end()?;
-    Ok((ClusterMetadata { brokers, topics: topics.into_iter().flatten().collect() }, code))
+    let (topics, operations): (Vec<_>, Vec<_>) = topics.into_iter().flatten().unzip();
+    let operations = operations.into_iter().filter(|(_, bits)| *bits != NOT_TOLD).collect();
+    Ok(MetadataAnswer { cluster: ClusterMetadata { brokers, topics }, code, operations })
 }
 
 fn broker(reader: &mut Reader<'_>) -> Result<BrokerAddress, WireError> {
@@ -66,18 +86,16 @@ fn broker(reader: &mut Reader<'_>) -> Result<BrokerAddress, WireError> {
     Ok(BrokerAddress { id, host, port })
 }
 
-/// A topic, unless it came without a name (which only a question by id brings about).
-fn topic(reader: &mut Reader<'_>, version: i16) -> Result<Option<TopicMetadata>, WireError> {
+/// A topic, unless it came without a name (which only a question by id brings about), and what we may do with it.
+fn topic(reader: &mut Reader<'_>, version: i16) -> Result<Option<(TopicMetadata, Operations)>, WireError> {
     let code = reader.i16("topic error code")?;
     let name = reader.nullable_string("topic name")?;
     let uuid = if version >= 10 { reader.uuid("topic id")? } else { [0; 16] };
     reader.i8("is internal")?;
     let partitions = reader.vec("partitions", 18, |reader| partition(reader, version))?;
-    if version >= 8 {
-        reader.i32("authorised operations")?;
-    }
+    let operations = if version >= 8 { reader.i32("authorised operations")? } else { NOT_TOLD };
     reader.skip_tags()?;
-    Ok(name.map(|name| TopicMetadata { name, uuid, code, partitions }))
+    Ok(name.map(|name| (TopicMetadata { name: name.clone(), uuid, code, partitions }, (name, operations))))
 }
 
 fn partition(reader: &mut Reader<'_>, version: i16) -> Result<PartitionMetadata, WireError> {

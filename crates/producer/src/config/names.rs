@@ -23,6 +23,19 @@ const FIXED: &[(&str, &[&str], &str)] = &[
     ("enable.idempotence", &["true"], "it can only be true: each event is in the log once, in order"),
 ];
 
+/// Properties that mean nothing here, and what to do instead.
+const STRANGE: &[(&str, &str)] = &[
+    ("key.serializer", "keys are bytes, or what the event's type says: leave it out"),
+    ("value.serializer", "values are bytes, or the event as JSON: leave it out"),
+    ("partitioner.class", "keys go where Java's default partitioner puts them: leave it out"),
+    ("transactional.id", "there are no transactions, and each event is in the log once without them: leave it out"),
+    ("ssl.truststore.location", "certificates are PEM files: set ssl_ca_location"),
+    ("ssl.truststore.password", "certificates are PEM files without a password: leave it out"),
+    ("ssl.keystore.location", "certificates are PEM files: set ssl_certificate_location and ssl_key_location"),
+    ("ssl.keystore.password", "certificates are PEM files without a password: leave it out"),
+    ("sasl.jaas.config", "set sasl_username and sasl_password instead"),
+];
+
 /// Likenesses below this are no help.
 const ALIKE: f64 = 0.75;
 
@@ -33,6 +46,8 @@ pub(super) enum Meaning {
     Option { name: &'static str, millis: bool },
     /// Nothing that could be set: one of these values is allowed, for this reason.
     Fixed(&'static [&'static str], &'static str),
+    /// Nothing here: this is what to do instead.
+    Strange(&'static str),
     /// Nothing.
     Unknown,
 }
@@ -44,6 +59,9 @@ pub(super) fn meaning(key: &str) -> Meaning {
     }
     if let Some((_, allowed, why)) = FIXED.iter().find(|fixed| fixed.0 == key) {
         return Meaning::Fixed(allowed, why);
+    }
+    if let Some((_, instead)) = STRANGE.iter().find(|strange| strange.0 == key) {
+        return Meaning::Strange(instead);
     }
     if let Some((java, name)) = JAVA.iter().find(|known| known.0 == key) {
         return own(name).map_or(Meaning::Unknown, |name| Meaning::Option { name, millis: java.ends_with(".ms") });
@@ -99,7 +117,8 @@ mod tests {
             assert_eq!(meaning(key), Meaning::Option { name, millis }, "{key}");
         }
         assert!(matches!(meaning("acks"), Meaning::Fixed(..)));
-        assert_eq!(meaning("key.serializer"), Meaning::Unknown);
+        assert!(matches!(meaning("key.serializer"), Meaning::Strange(_)));
+        assert_eq!(meaning("group.id"), Meaning::Unknown);
     }
 
     #[test]

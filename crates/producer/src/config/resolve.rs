@@ -147,6 +147,10 @@ impl Resolver {
                 }
                 None
             }
+            Meaning::Strange(instead) => {
+                self.problems.push(format!("{} is no option of kafka-courier: {instead}", entry.place()));
+                None
+            }
             Meaning::Unknown => {
                 let meant =
                     names::nearest(&entry.name).map_or_else(String::new, |near| format!(": did you mean {near}?"));

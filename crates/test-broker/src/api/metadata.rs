@@ -18,17 +18,25 @@ use crate::model::{Cluster, NewTopic, Partition, Topic};
 
 /// Authorised operations that were not asked for.
 const NOT_ASKED: i32 = i32::MIN;
+/// Bits of Kafka's operations on a topic: read, write, create, delete, alter, describe, and their configs (KIP-430).
+const ALL: i32 = 0b1101_1111_1000;
+/// The bit of WRITE.
+const WRITE: i32 = 1 << 4;
 
 pub(super) fn answer(call: &Call<'_>, request: &MetadataRequest) -> MetadataResponse {
     let mut state = call.shared.lock();
     let cluster = &mut state.cluster;
     let topics = match wanted(request, call.version) {
-        Wanted::All => cluster.topics().map(|(name, topic)| described(cluster, name, topic)).collect(),
+        Wanted::All => cluster.topics().map(|(name, topic)| described(cluster, name, topic)).collect::<Vec<_>>(),
         Wanted::These(names, ids) => {
             let create = request.allow_auto_topic_creation && cluster.limits.auto_create;
             let by_name = names.into_iter().map(|name| by_name(cluster, name, create)).collect::<Vec<_>>();
             by_name.into_iter().chain(ids.into_iter().map(|id| by_id(cluster, id))).collect()
         }
+    };
+    let topics = match request.include_topic_authorized_operations {
+        true => topics.into_iter().map(|topic| authorised(cluster, topic)).collect(),
+        false => topics,
     };
     let response = MetadataResponse::default()
         .with_throttle_time_ms(call.throttle_ms())
@@ -40,6 +48,13 @@ pub(super) fn answer(call: &Call<'_>, request: &MetadataRequest) -> MetadataResp
         Some(code) => refused(response, code, call.version),
         None => response,
     }
+}
+
+fn authorised(cluster: &Cluster, topic: MetadataResponseTopic) -> MetadataResponseTopic {
+    let denied = topic.name.as_ref().is_some_and(|name| cluster.is_denied(name.as_str()));
+    let there = topic.error_code == 0;
+    let operations = if denied { ALL & !WRITE } else { ALL };
+    topic.with_topic_authorized_operations(if there { operations } else { NOT_ASKED })
 }
 
 /// A topic's error stands at the topic; before version 13 there is no other place.

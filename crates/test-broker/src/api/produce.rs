@@ -98,6 +98,9 @@ fn append(
     let target = Target { topic, partition: data.index };
     let (config, filter) = {
         let state = call.shared.lock();
+        if state.cluster.is_denied(topic) {
+            return Err(ResponseError::TopicAuthorizationFailed.into());
+        }
         let found = state.cluster.topic(topic).ok_or(ResponseError::UnknownTopicOrPartition)?;
         (found.config.clone(), state.filter.clone())
     };

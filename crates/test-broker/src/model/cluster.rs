@@ -3,7 +3,7 @@
 //! Rules: the number of topics, partitions and producer ids, and the bytes of all logs, are bounded; everything that is
 //! made here is made the same way each time: ids count up, replicas go round.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use kafka_protocol::ResponseError;
 use uuid::Uuid;
@@ -80,6 +80,8 @@ pub(crate) struct Cluster {
     pub(crate) brokers: Vec<BrokerInfo>,
     topics: BTreeMap<String, Topic>,
     names: HashMap<Uuid, String>,
+    /// Topics that nobody may write.
+    denied: BTreeSet<String>,
     charged: usize,
     next_topic: u64,
     next_producer_id: i64,
@@ -92,10 +94,23 @@ impl Cluster {
             brokers,
             topics: BTreeMap::new(),
             names: HashMap::new(),
+            denied: BTreeSet::new(),
             charged: 0,
             next_topic: 1,
             next_producer_id: FIRST_PRODUCER_ID,
         }
+    }
+
+    /// Takes the right to write a topic from everybody, or gives it back.
+    pub(crate) fn deny(&mut self, topic: &str, denied: bool) {
+        match denied {
+            true => self.denied.insert(topic.to_owned()),
+            false => self.denied.remove(topic),
+        };
+    }
+
+    pub(crate) fn is_denied(&self, topic: &str) -> bool {
+        self.denied.contains(topic)
     }
 
     pub(crate) fn broker(&self, id: i32) -> Option<&BrokerInfo> {

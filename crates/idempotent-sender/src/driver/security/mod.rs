@@ -123,6 +123,10 @@ impl Security {
         self.tls.as_ref()?.failure(host, port, error)
     }
 
+    pub(super) fn has_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
     pub(super) fn sasl(&self) -> Option<&SaslSettings> {
         self.sasl.as_deref()
     }

@@ -8,16 +8,18 @@ use kafka_protocol::messages::metadata_response::{
 use super::{UUIDS, decoded, encoded, read_back, tags, topic, versions};
 use crate::core::{BrokerAddress, BrokerId, ClusterMetadata, PartitionMetadata, TopicMetadata};
 use crate::wire::WireError;
-use crate::wire::metadata::{MetadataRequest, decode};
+use crate::wire::metadata::{MetadataAnswer, MetadataRequest, decode};
 
 #[test]
 fn a_request_asks_by_name_and_lets_the_broker_create_topics_only_if_it_is_meant_to() {
     let topics = vec!["orders".into(), "p".repeat(249).into()];
-    let both = [true, false].map(|auto_create| MetadataRequest { topics: topics.clone(), auto_create });
+    let request = |(auto_create, operations)| MetadataRequest { topics: topics.clone(), auto_create, operations };
+    let both = [(true, false), (false, true)].map(request);
     for (request, version) in both.iter().flat_map(|r| versions::<MetadataRequest>().map(move |v| (r, v))) {
         let read: theirs::MetadataRequest = read_back(request, version);
         assert_eq!(read.allow_auto_topic_creation, request.auto_create);
-        assert!(!read.include_cluster_authorized_operations && !read.include_topic_authorized_operations);
+        assert!(!read.include_cluster_authorized_operations);
+        assert_eq!(read.include_topic_authorized_operations, request.operations && version >= 8);
         let topics = read.topics.unwrap();
         let names: Vec<&str> = topics.iter().map(|topic| &*topic.name.as_ref().unwrap().0).collect();
         assert_eq!(names, [&*request.topics[0], &*request.topics[1]]);
@@ -29,7 +31,7 @@ fn a_request_asks_by_name_and_lets_the_broker_create_topics_only_if_it_is_meant_
 fn a_request_for_no_topic_does_not_ask_for_all() {
     for version in versions::<MetadataRequest>() {
         let read: theirs::MetadataRequest =
-            read_back(&MetadataRequest { topics: Vec::new(), auto_create: true }, version);
+            read_back(&MetadataRequest { topics: Vec::new(), auto_create: true, operations: false }, version);
         assert_eq!(read.topics, Some(Vec::new()));
     }
 }
@@ -76,7 +78,7 @@ fn full_answer(version: i16) -> theirs::MetadataResponse {
     }
 }
 
-fn expected(version: i16) -> (ClusterMetadata, i16) {
+fn expected(version: i16) -> MetadataAnswer {
     let uuid = if version >= 10 { UUIDS[0] } else { [0; 16] };
     let epoch = |epoch| if version >= 7 { epoch } else { -1 };
     let partitions = vec![
@@ -91,7 +93,9 @@ fn expected(version: i16) -> (ClusterMetadata, i16) {
         TopicMetadata { name: "orders".into(), uuid, code: 0, partitions },
         TopicMetadata { name: "none".into(), uuid, code: 3, partitions: Vec::new() },
     ];
-    (ClusterMetadata { brokers, topics }, if version >= 13 { 129 } else { 0 })
+    let told = if version >= 8 { vec![("orders".into(), 1_234), ("none".into(), 1_234)] } else { Vec::new() };
+    let code = if version >= 13 { 129 } else { 0 };
+    MetadataAnswer { cluster: ClusterMetadata { brokers, topics }, code, operations: told }
 }
 
 #[test]
@@ -111,7 +115,8 @@ fn an_answer_without_options_is_read_in_every_version() {
     for version in versions::<MetadataRequest>() {
         let bytes = encoded(&theirs::MetadataResponse::default().with_cluster_id(None), version);
         let read = decoded(&bytes, &["brokers", "topics"], |bytes| decode(bytes, version));
-        assert_eq!(read, (ClusterMetadata::default(), 0), "version {version}");
+        let empty = MetadataAnswer { cluster: ClusterMetadata::default(), code: 0, operations: Vec::new() };
+        assert_eq!(read, empty, "version {version}");
     }
 }
 

@@ -1,0 +1,150 @@
+//! Each part of the way to the cluster fails by its own name.
+#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+mod support;
+
+use std::time::Duration;
+
+use kafka_courier::{HealthError, HealthPart, KafkaConfig, KafkaProducer, SaslMechanism, SecurityProtocol};
+use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Rule, TestCluster};
+use support::{LONG, config, record};
+use tokio::net::TcpListener;
+
+async fn cluster() -> TestCluster {
+    TestCluster::builder().topic("t", 1).start().await.unwrap()
+}
+
+async fn failure(config: KafkaConfig) -> HealthError {
+    KafkaProducer::build(config).unwrap().health_check(LONG).await.unwrap_err()
+}
+
+async fn unreachable(broker: &str) -> HealthError {
+    failure(KafkaConfig::builder().brokers(broker).connect_timeout("5s").config().unwrap()).await
+}
+
+#[tokio::test]
+async fn a_name_that_leads_nowhere_is_dns() {
+    let error = unreachable("kafka.invalid:9092").await;
+    assert_eq!(error.part(), HealthPart::Dns, "{error}");
+    assert!(error.to_string().starts_with("DNS: kafka.invalid:9092: "), "{error}");
+}
+
+#[tokio::test]
+async fn a_port_that_nobody_listens_at_is_connect() {
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let error = unreachable(&nobody.to_string()).await;
+    assert_eq!(error.part(), HealthPart::Connect, "{error}");
+    assert!(!error.is_refusal());
+}
+
+#[tokio::test]
+async fn who_answers_nothing_that_kafka_would_is_api_versions() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let broker = listener.local_addr().unwrap().to_string();
+    let hang_up = tokio::spawn(async move {
+        loop {
+            drop(listener.accept().await);
+        }
+    });
+    assert_eq!(unreachable(&broker).await.part(), HealthPart::ApiVersions);
+    hang_up.abort();
+}
+
+#[cfg(feature = "tls")]
+#[tokio::test]
+async fn a_broker_without_tls_is_tls() {
+    let cluster = cluster().await;
+    let mut config = config(&cluster);
+    config.security_protocol = SecurityProtocol::Ssl;
+    config.connect_timeout = Duration::from_secs(5);
+    let error = failure(config).await;
+    assert_eq!(error.part(), HealthPart::Tls, "{error}");
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_sasl_and_final() {
+    let cluster = TestCluster::builder().user("alice", "right").start().await.unwrap();
+    let mut config = config(&cluster);
+    config.security_protocol = SecurityProtocol::SaslPlaintext;
+    config.sasl_mechanism = Some(SaslMechanism::Plain);
+    config.sasl_username = "alice".to_owned();
+    config.sasl_password = Some("wrong-secret".into());
+    let error = failure(config).await;
+    assert_eq!((error.part(), error.is_refusal()), (HealthPart::Sasl, true), "{error}");
+    assert!(!format!("{error} {error:?}").contains("wrong-secret"));
+}
+
+#[tokio::test]
+async fn a_cluster_that_does_not_tell_its_topics_in_time_is_metadata() {
+    let cluster = cluster().await;
+    cluster.inject(Rule::on(ApiKey::Metadata).always().then(Fault::Swallow));
+    let producer = KafkaProducer::build(config(&cluster)).unwrap();
+    let error = producer.health_check(Duration::from_millis(300)).await.unwrap_err();
+    assert_eq!(error.part(), HealthPart::Metadata, "{error}");
+    assert_eq!(error.to_string(), "metadata: no answer within 300ms");
+}
+
+#[tokio::test]
+async fn a_topic_that_is_not_there_is_metadata_and_is_not_created() {
+    let cluster = TestCluster::builder().auto_create_topics(1).start().await.unwrap();
+    let producer = KafkaProducer::build(config(&cluster)).unwrap();
+    for _ in 0..2 {
+        let error = producer.health_check_topics(&["absent"], LONG).await.unwrap_err();
+        assert_eq!(error.part(), HealthPart::Metadata, "{error}");
+        assert!(error.to_string().contains("topic absent"), "{error}");
+    }
+    assert!(producer.health_check_topics(&["no such name"], LONG).await.is_err());
+    producer.health_check(LONG).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_topic_that_we_may_not_write_is_write_authorization_before_the_first_event_and_after() {
+    let cluster = cluster().await;
+    let producer = KafkaProducer::build(config(&cluster)).unwrap();
+    producer.health_check_topics(&["t"], LONG).await.unwrap();
+    cluster.deny_writes("t", true);
+    let error = producer.health_check_topics(&["t"], LONG).await.unwrap_err();
+    assert_eq!((error.part(), error.is_refusal()), (HealthPart::WriteAuthorization, true), "{error}");
+    assert!(error.to_string().contains("topic t: we may not write it"), "{error}");
+    cluster.deny_writes("t", false);
+    producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap();
+    cluster.deny_writes("t", true);
+    let error = producer.health_check(LONG).await.unwrap_err();
+    assert_eq!(error.part(), HealthPart::WriteAuthorization, "{error}");
+    let error = producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap_err();
+    assert_eq!(error.code().map(|code| code.name()), Some("TOPIC_AUTHORIZATION_FAILED"));
+}
+
+#[tokio::test]
+async fn who_may_write_nothing_at_all_is_told_before_the_first_event() {
+    let cluster = cluster().await;
+    cluster.inject(Rule::on(ApiKey::InitProducerId).then(Fault::Refuse(ErrorCode::ClusterAuthorizationFailed)));
+    let producer = KafkaProducer::build(config(&cluster)).unwrap();
+    let error = producer.health_check(LONG).await.unwrap_err();
+    assert_eq!((error.part(), error.is_refusal()), (HealthPart::WriteAuthorization, true), "{error}");
+    producer.health_check(LONG).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_check_asks_for_no_producer_id_once_there_is_one_and_makes_no_connection_twice() {
+    let cluster = cluster().await;
+    let producer = KafkaProducer::build(config(&cluster)).unwrap();
+    producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap();
+    let (ids, dialled) = (cluster.requests(ApiKey::InitProducerId), cluster.requests(ApiKey::ApiVersions));
+    for _ in 0..3 {
+        producer.health_check(LONG).await.unwrap();
+    }
+    assert_eq!((cluster.requests(ApiKey::InitProducerId), cluster.requests(ApiKey::ApiVersions)), (ids, dialled));
+}
+
+#[tokio::test]
+async fn a_connection_that_died_unseen_is_made_anew() {
+    let cluster = cluster().await;
+    let producer = KafkaProducer::build(config(&cluster)).unwrap();
+    producer.health_check(LONG).await.unwrap();
+    assert!(cluster.kill(1).await);
+    assert_eq!(producer.health_check(LONG).await.unwrap_err().part(), HealthPart::Connect);
+    assert!(cluster.restart(1).unwrap());
+    producer.health_check(LONG).await.unwrap();
+    producer.close(LONG).await;
+    assert_eq!(producer.health_check(LONG).await.unwrap_err().part(), HealthPart::Producer);
+}
