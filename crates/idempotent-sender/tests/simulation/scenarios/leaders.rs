@@ -7,7 +7,7 @@ use crate::cluster::{MS, SECOND};
 use crate::faults::Fault;
 use crate::history::Told;
 use crate::log::SequenceRules;
-use crate::plan::Rules;
+use crate::plan::{BatchPlan, Rules};
 
 #[test]
 fn scenario_12_a_leader_that_moves_away_and_back_with_open_batches_on_both_keeps_all() {
@@ -33,6 +33,32 @@ fn scenario_12_a_leader_that_moves_away_and_back_with_open_batches_on_both_keeps
         world.judge();
     }
     assert!(older_hints > 0, "some late answer hinted at a leader with an older epoch than the one known");
+}
+
+#[test]
+fn scenario_12_a_former_leaders_late_success_of_a_batch_that_was_split_since_tells_where_each_half_is() {
+    let mut told = 0;
+    for seed in 0..20 {
+        let mut world = quiet(Config::default(), reads_on());
+        world.rng = crate::rng::Rng::new(seed);
+        world.prime(0);
+        world.prime(2);
+        world.submit(&BatchPlan::of(0, 8)).unwrap();
+        world.pass(0);
+        world.strike(Fault::Slow { broker: 0, time: SECOND, by: 2 * SECOND });
+        world.pass(30 * MS);
+        world.strike(Fault::Elect { partition: 0, to: 1 });
+        world.strike(Fault::LimitMessage { partition: 0, bytes: 220, time: 5 * SECOND });
+        world.pass(60 * MS);
+        // Whoever loses a connection asks who leads.
+        world.cut_connections(2);
+        world.settle_all();
+        world.assert_delivered(4..12);
+        let split = world.sender.counters().splits > 0;
+        told += u32::from(split && (4..12).all(|record| matches!(world.told(record), Some(Told::Delivered(Some(_))))));
+        world.judge();
+    }
+    assert!(told > 0, "in none the success came after the split");
 }
 
 /// An election that is not clean: what only the others had is lost, and the id is forgotten.
