@@ -27,6 +27,8 @@ mod replay;
 mod shared;
 #[cfg(all(test, shuttle))]
 mod shuttle_tests;
+#[cfg(feature = "sink")]
+mod sink;
 mod stats;
 mod sync;
 mod topics;

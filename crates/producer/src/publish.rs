@@ -130,11 +130,15 @@ impl KafkaProducer {
     ///
     /// Fails as [`try_publish`](Self::try_publish).
     pub fn try_send(&self, record: &ProducerRecord<'_>) -> Result<Delivery, PublishError> {
-        let topic = self.topic(record.topic)?;
+        let known = self.inner.intake.shared.topics.with(record.topic, |topic| self.try_send_to(topic, record));
+        known.unwrap_or_else(|| self.try_send_to(&*self.topic(record.topic)?, record))
+    }
+
+    fn try_send_to(&self, topic: &Topic, record: &ProducerRecord<'_>) -> Result<Delivery, PublishError> {
         let created = self.inner.tracer.record(&topic.name, record.headers, record.value.is_none());
         let headers = created.headers(record.headers);
         let raw = raw(record, &headers);
-        let offered = self.at_once(&topic, || self.inner.intake.offer(&topic, record.partition, &raw));
+        let offered = self.at_once(topic, || self.inner.intake.offer(topic, record.partition, &raw));
         offered.map(|delivery| created.delivered(delivery))
     }
 
@@ -144,12 +148,17 @@ impl KafkaProducer {
         event: &dyn Event,
         max_block: Duration,
     ) -> Result<Delivery, PublishError> {
-        let topic = self.topic(topic)?;
-        let created = self.inner.tracer.event(&topic.name, event);
-        let refused = match self.offer_event(&topic, event, &created) {
-            Ok(delivery) => return Ok(created.delivered(delivery)),
-            Err(refused) => refused,
+        let offered = self.inner.intake.shared.topics.with(topic, |topic| {
+            let created = self.inner.tracer.event(&topic.name, event);
+            let offered = self.offer_event(topic, event, &created);
+            (created, offered)
+        });
+        let (created, refused) = match offered {
+            Some((created, Ok(delivery))) => return Ok(created.delivered(delivery)),
+            Some((created, Err(refused))) => (created, refused),
+            None => (self.inner.tracer.event(&self.topic(topic)?.name, event), Refused::NoTopic),
         };
+        let topic = self.topic(topic)?;
         let mut deadline = None;
         self.wait(&topic, refused, max_block, &mut deadline).await?;
         // Its own buffer: this thread's is others' while we wait.

@@ -100,14 +100,14 @@ impl Shared {
 }
 
 impl Shared {
-    fn release(&self, partition: PartitionId, bytes: usize) {
+    pub(crate) fn release(&self, partition: PartitionId, bytes: usize) {
         match self.topics.slot(partition) {
             Some(slot) => slot.release(&self.memory, bytes),
             None => self.memory.release(bytes),
         }
     }
 
-    fn recycle(&self, batch: Arc<EncodedBatch>) {
+    pub(crate) fn recycle(&self, batch: Arc<EncodedBatch>) {
         if let Some(batch) = Arc::into_inner(batch) {
             self.pool.put(batch.into_buffer());
         }
@@ -134,7 +134,7 @@ impl Shared {
         self.ended(&failed.token, ended);
     }
 
-    fn ended(&self, token: &Token, ended: Ended) {
+    pub(crate) fn ended(&self, token: &Token, ended: Ended) {
         if ended.decided {
             self.ledger.decide();
         }

@@ -26,7 +26,10 @@ const DEFAULT_TOPIC_LIMIT: usize = 1_048_588;
 const SMALLEST_LIMIT: usize = 128;
 
 /// One partition's open batch.
+///
+/// On cache lines of its own: partitions that different threads publish to do not hold each other up.
 #[derive(Debug)]
+#[repr(align(128))]
 pub(crate) struct Slot {
     pub(crate) id: PartitionId,
     pub(crate) accumulator: Mutex<Accumulator<Token>>,
@@ -103,6 +106,12 @@ impl Topics {
     /// The topic, if it was ever published to.
     pub(crate) fn get(&self, name: &str) -> Option<Arc<Topic>> {
         self.by_name.load().get(name).cloned()
+    }
+
+    /// Calls `take` with the topic, if it was ever published to. Unlike [`get`](Self::get) it counts no reference: threads that
+    /// publish to one topic would take that count from each other for every event.
+    pub(crate) fn with<R>(&self, name: &str, take: impl FnOnce(&Topic) -> R) -> Option<R> {
+        self.by_name.load().get(name).map(|topic| take(topic))
     }
 
     /// The topic; it is entered if it is new.
