@@ -1,7 +1,7 @@
 //! Publishing from one thread and from two, into a producer whose batches go nowhere: what threads cost each other.
 //!
 //! Rules: rounds of one and of two threads alternate, medians count; beside the rate stands the processor time of a record,
-//! from the scheduler, which does not depend on what else the machine does.
+//! from the scheduler, which depends less on what else the machine does, but does not count waiting for a lock.
 //!
 //! `cargo run --release -p kafka-courier-benches --bin threads`
 use std::error::Error;
