@@ -13,7 +13,7 @@ use crate::error::DeliveryError;
 use crate::ledger::Ledger;
 use crate::sync::Mutex;
 use crate::trace;
-use kafka_courier_dlq::LetterId;
+use kafka_courier_dlq::{Letter, LetterId};
 use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, PartitionId, Reason, RecordSet, Verdict};
 use kafka_courier_idempotent_sender::driver::Command;
 use tokio::sync::mpsc::WeakUnboundedSender;
@@ -55,6 +55,8 @@ struct Inner {
     verdicts: Vec<(RecordSet, Verdict)>,
     /// The letters of records that were given up as unknown.
     letters: Vec<(u32, LetterId)>,
+    /// Records that are dead letters sent again: the letters as they were before.
+    replayed: Vec<(u32, Arc<Letter>)>,
     /// All that have no verdict of their own.
     rest: Option<Arc<Failure>>,
     wakers: Vec<Waker>,
@@ -198,6 +200,16 @@ impl BatchState {
         drop(ended);
         wakers.into_iter().for_each(Waker::wake);
         Ended { decided, settled }
+    }
+
+    /// Notes that a record is a dead letter sent again.
+    pub(crate) fn note_replay(&self, index: u32, letter: Arc<Letter>) {
+        self.inner.lock().replayed.push((index, letter));
+    }
+
+    /// The records of the batch that are dead letters sent again, with the letters as they were before.
+    pub(crate) fn replayed(&self) -> Vec<(u32, Arc<Letter>)> {
+        self.inner.lock().replayed.clone()
     }
 
     /// Notes the dead letters of some records, for a later correction.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use kafka_courier_batcher::{Filled, PushError, Pushed, Record, partition_for_key};
+use kafka_courier_dlq::Letter;
 use kafka_courier_idempotent_sender::driver::Command;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -60,6 +61,17 @@ impl Intake {
         partition: Option<i32>,
         record: &Record<'_>,
     ) -> Result<Delivery, Refused> {
+        self.offer_letter(topic, partition, record, None)
+    }
+
+    /// As [`offer`](Self::offer); the record is that of a dead letter, whose identity goes with it.
+    pub(crate) fn offer_letter(
+        &self,
+        topic: &Topic,
+        partition: Option<i32>,
+        record: &Record<'_>,
+        letter: Option<&Arc<Letter>>,
+    ) -> Result<Delivery, Refused> {
         let partitions = topic.partitions.load();
         let Some(partitions) = &*partitions else { return Err(Refused::NoTopic) };
         let spread = record.key.is_none() && partition.is_none();
@@ -68,7 +80,7 @@ impl Intake {
             let index = self.choose(topic, partitions, partition, record)?;
             let slot = usize::try_from(index).ok().and_then(|index| partitions.slots.get(index));
             let Some(slot) = slot else { return Err(Refused::NoTopic) };
-            let pushed = match self.push(topic, slot, record, may_move)? {
+            let pushed = match self.push(topic, slot, record, letter, may_move)? {
                 Offered::Taken(pushed) => pushed,
                 Offered::Full(filled) => {
                     topic.sticky.lock().batch_sealed(index);
@@ -93,7 +105,14 @@ impl Intake {
 
     /// Adds a record to a partition's open batch. One that `may_move` does not begin a batch where it does not fit any
     /// more: it would be left behind alone there while those after it go elsewhere (KIP-480).
-    fn push(&self, topic: &Topic, slot: &Slot, record: &Record<'_>, may_move: bool) -> Result<Offered, Refused> {
+    fn push(
+        &self,
+        topic: &Topic,
+        slot: &Slot,
+        record: &Record<'_>,
+        letter: Option<&Arc<Letter>>,
+        may_move: bool,
+    ) -> Result<Offered, Refused> {
         let shared = &*self.shared;
         let mut accumulator = slot.accumulator.lock();
         // Looked at under the lock: whoever closes takes each lock once after setting it.
@@ -108,6 +127,10 @@ impl Intake {
         let pushed = accumulator
             .push_at(Instant::now, record, reserve, &shared.pool, token)
             .map_err(|error| self.refusal(slot, error))?;
+        // Under the lock: nobody gives the batch up before it knows whose record that is.
+        if let Some(letter) = letter {
+            pushed.token.state().note_replay(pushed.index, letter.clone());
+        }
         if let (Some(deadline), None) = (pushed.opened, &pushed.sealed[1]) {
             if self.expedite {
                 let (commands, partition) = (self.commands.downgrade(), slot.id);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::{Header, Record};
+use kafka_courier_dlq::Letter;
 use kafka_courier_event_model::{Event, EventId, TraceContext, validate_topic_name};
 use kafka_courier_idempotent_sender::driver::Command;
 
@@ -113,16 +114,36 @@ impl KafkaProducer {
     ///
     /// Waits, fails and may be cancelled as [`publish`](Self::publish).
     pub async fn send(&self, record: &ProducerRecord<'_>) -> Result<Delivery, PublishError> {
+        self.send_as(record, None).await
+    }
+
+    /// As [`send`](Self::send); the record may be a dead letter's, which then knows its letter.
+    pub(crate) async fn send_as(
+        &self,
+        record: &ProducerRecord<'_>,
+        letter: Option<&Arc<Letter>>,
+    ) -> Result<Delivery, PublishError> {
         let topic = self.topic(record.topic)?;
         let created = self.inner.tracer.record(&topic.name, record.headers, record.value.is_none());
         let headers = created.headers(record.headers);
         let raw = raw(record, &headers);
         let mut deadline = None;
         loop {
-            match self.inner.intake.offer(&topic, record.partition, &raw) {
+            match self.inner.intake.offer_letter(&topic, record.partition, &raw, letter) {
                 Ok(delivery) => return Ok(created.delivered(delivery)),
                 Err(refused) => self.wait(&topic, refused, self.inner.max_block, &mut deadline).await?,
             }
+        }
+    }
+
+    /// How many partitions a topic has; waits for it as publishing does.
+    pub(crate) async fn partition_count(&self, topic: &str) -> Result<i32, PublishError> {
+        let topic = self.topic(topic)?;
+        loop {
+            if let Some(partitions) = &*topic.partitions.load() {
+                return Ok(partitions.count);
+            }
+            self.wait_for_topic(&topic).await?;
         }
     }
 

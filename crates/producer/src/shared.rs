@@ -3,7 +3,7 @@
 //! Rules: nothing here blocks; memory goes back before a verdict is told, so that whoever is told finds room.
 
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{SendError, Sender};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kafka_courier_batcher::{BufferPool, Compression, EncodedBatch, Filled, Limits};
@@ -183,11 +183,9 @@ impl Callbacks {
         }
         let charge = self.shared.charge_letters(partition, charge);
         let failed = Failed { token, topic, partition, records, failure, batch, charge };
-        let unkept = match &self.letters {
-            Some(letters) => letters.send(Work::Failed(failed)).err().map(|error| error.0),
-            None => Some(Work::Failed(failed)),
-        };
-        if let Some(Work::Failed(failed)) = unkept {
+        let Some(letters) = &self.letters else { return self.shared.settle_failed(failed) };
+        if let Err(SendError(Work::Failed(failed))) = letters.send(Work::Failed(failed)) {
+            failed.log_letters();
             self.shared.settle_failed(failed);
         }
     }
@@ -232,6 +230,14 @@ impl Upcalls<Token> for Callbacks {
 
     fn topic_failed(&mut self, _topic: TopicId, name: &Arc<str>, reason: &Reason) {
         self.shared.topics.on_failed(name, reason);
+    }
+
+    fn ending(&mut self) {
+        self.shared.closed.store(true, Ordering::SeqCst);
+        for slot in self.shared.topics.all_slots() {
+            // Whoever was still inside has told the task of what it opened once this lock was free.
+            drop(slot.accumulator.lock());
+        }
     }
 
     fn producer_id(&mut self, id: i64) {

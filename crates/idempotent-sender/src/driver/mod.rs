@@ -74,7 +74,11 @@ struct OpenLink {
 }
 
 /// The task. Made by [`driver`], run by awaiting [`Driver::run`].
-pub struct Driver<T, U> {
+pub struct Driver<T, U>
+where
+    T: Clone + Send + 'static,
+    U: Upcalls<T>,
+{
     /// Dropped first: what stands above closes its doors before the batches in here settle by being dropped.
     upcalls: U,
     core: Sender<T>,
@@ -446,6 +450,36 @@ where
         match futures_util::poll!(&mut io) {
             std::task::Poll::Ready(event) => self.start(std::future::ready(event)),
             std::task::Poll::Pending => self.io.push(io),
+        }
+    }
+}
+
+/// The task was taken away with its runtime: whatever has no verdict yet is given up, so that nobody waits for ever and
+/// nothing is forgotten.
+impl<T, U> Drop for Driver<T, U>
+where
+    T: Clone + Send + 'static,
+    U: Upcalls<T>,
+{
+    fn drop(&mut self) {
+        self.upcalls.ending();
+        let now = Instant::now();
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Sealed(submission) => self.submit(now, submission),
+                Command::Opened { partition, ordinal, .. } => self.lingering.opened(partition, ordinal, now),
+                _ => {}
+            }
+        }
+        self.lingering.hurry(now);
+        self.seal_due(now, usize::MAX);
+        self.core.give_up_all(now, &Reason::Closed);
+        while let Some(action) = self.core.poll(now) {
+            match action {
+                Action::Settle(settlement) => self.upcalls.settled(settlement),
+                Action::Correct { token, records, base_offset } => self.upcalls.corrected(token, records, base_offset),
+                _ => {}
+            }
         }
     }
 }

@@ -24,6 +24,8 @@ pub trait Upcalls<T>: Send + 'static {
     fn topic_limit(&mut self, name: &Arc<str>, bytes: usize);
     /// A topic can't be had.
     fn topic_failed(&mut self, topic: TopicId, name: &Arc<str>, reason: &Reason);
+    /// The task is being taken away: nothing more is to be accepted.
+    fn ending(&mut self);
     /// New batches are stamped with this producer id from now on.
     fn producer_id(&mut self, id: i64);
     /// The linger of this open batch is over. Returns it sealed, unless it was sealed meanwhile.

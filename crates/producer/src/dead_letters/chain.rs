@@ -5,17 +5,21 @@
 //! - A letter that the cluster's absence has caused skips the topic.
 //! - A letter that was being sent again is put in its own place, where it still is.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use kafka_courier_dlq::{AppendError, DeadLetterStore, Held, Letter, LetterId};
+use kafka_courier_dlq::{AppendError, DeadLetterStore, Held, Letter, LetterId, StoreError};
 
+use super::topic::DeadLetterTopic;
 use crate::metrics;
 
-/// Letters with a common cause.
+/// A letter to keep.
 #[derive(Debug)]
-pub(crate) struct Group {
-    pub(crate) letters: Vec<Letter>,
+pub(crate) struct ToKeep {
+    pub(crate) letter: Letter,
+    /// It was a letter before, and was sent again.
+    pub(crate) again: bool,
     /// The cluster could not be had.
     pub(crate) cluster_absent: bool,
 }
@@ -24,6 +28,8 @@ pub(crate) struct Group {
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) store: Arc<dyn DeadLetterStore>,
+    /// The same, where it is a topic: it takes each letter for itself.
+    topic: Option<Arc<DeadLetterTopic>>,
     kind: &'static str,
     /// It is a topic of the very cluster whose absence may be the cause.
     in_cluster: bool,
@@ -39,37 +45,80 @@ impl Link {
     }
 
     /// A topic of the cluster.
-    pub(crate) fn in_cluster(store: Arc<dyn DeadLetterStore>) -> Self {
-        Self::new(store, "topic", true)
+    pub(crate) fn in_cluster(topic: Arc<DeadLetterTopic>) -> Self {
+        Self { topic: Some(topic.clone()), ..Self::new(topic, "topic", true) }
     }
 
     fn new(store: Arc<dyn DeadLetterStore>, kind: &'static str, in_cluster: bool) -> Self {
-        Self { store, kind, in_cluster, failing: AtomicBool::new(false), kept: AtomicU64::new(0) }
+        Self { store, topic: None, kind, in_cluster, failing: AtomicBool::new(false), kept: AtomicU64::new(0) }
     }
 
-    /// Tries to keep the letters; returns those that it does not take.
-    fn keep(&self, mut letters: Vec<Letter>) -> Vec<Letter> {
-        let mut refused = Vec::new();
-        while !letters.is_empty() {
-            match self.store.append(&letters) {
+    /// Tries to keep the letters; returns those that it does not take, in their order.
+    fn keep(&self, letters: Vec<ToKeep>) -> Vec<ToKeep> {
+        let (offered, mut refused): (Vec<_>, Vec<_>) =
+            (0..).zip(letters).partition(|(_, keep): &(usize, _)| !(self.in_cluster && keep.cluster_absent));
+        let letters: Vec<Letter> = offered.iter().map(|(_, keep)| keep.letter.clone()).collect();
+        let taken = self.offer(&letters);
+        let left = offered.into_iter().zip(&taken).filter(|(_, taken)| !**taken).map(|(offered, _)| offered);
+        refused.extend(left);
+        refused.sort_by_key(|(place, _)| *place);
+        refused.into_iter().map(|(_, keep)| keep).collect()
+    }
+
+    /// Which of the letters it has taken.
+    fn offer(&self, letters: &[Letter]) -> Vec<bool> {
+        let Some(topic) = &self.topic else { return self.offer_all(letters) };
+        if letters.is_empty() {
+            return Vec::new();
+        }
+        match topic.append_each(letters) {
+            Ok(taken) => {
+                let these: Vec<Letter> =
+                    letters.iter().zip(&taken).filter(|(_, taken)| **taken).map(|(letter, _)| letter.clone()).collect();
+                self.took(&these);
+                taken
+            }
+            Err(error) => {
+                self.fails(&error.into());
+                vec![false; letters.len()]
+            }
+        }
+    }
+
+    fn took(&self, letters: &[Letter]) {
+        if self.failing.swap(false, Ordering::Relaxed) {
+            tracing::info!(store = self.store.name(), "the dead-letter store takes letters again");
+        }
+        metrics::letters_kept(self.kind, letters);
+        self.kept.fetch_add(letters.len() as u64, Ordering::Relaxed);
+    }
+
+    /// As [`offer`](Self::offer), for stores that take all letters or none.
+    fn offer_all(&self, letters: &[Letter]) -> Vec<bool> {
+        let mut taken = vec![false; letters.len()];
+        let mut left: Vec<usize> = (0..letters.len()).collect();
+        while !left.is_empty() {
+            let these: Vec<Letter> = left.iter().filter_map(|place| letters.get(*place).cloned()).collect();
+            match guarded(|| self.store.append(&these)) {
                 Ok(_) => {
-                    if self.failing.swap(false, Ordering::Relaxed) {
-                        tracing::info!(store = self.store.name(), "the dead-letter store takes letters again");
+                    self.took(&these);
+                    for place in left {
+                        if let Some(taken) = taken.get_mut(place) {
+                            *taken = true;
+                        }
                     }
-                    metrics::letters_kept(self.kind, &letters);
-                    self.kept.fetch_add(letters.len() as u64, Ordering::Relaxed);
-                    return refused;
+                    break;
                 }
-                Err(AppendError::TooLarge { id, .. }) if letters.iter().any(|letter| letter.id == id) => {
-                    refused.extend(letters.extract_if(.., |letter| letter.id == id));
+                Err(AppendError::TooLarge { id, .. }) if these.iter().any(|letter| letter.id == id) => {
+                    left.retain(|place| letters.get(*place).is_some_and(|letter| letter.id != id));
                 }
                 Err(error) => {
                     self.fails(&error);
-                    refused.append(&mut letters);
+                    break;
                 }
             }
         }
-        refused
+        taken
     }
 
     /// Said once, not with every letter.
@@ -83,24 +132,45 @@ impl Link {
         }
     }
 
-    /// Puts letters that it holds already in their own places; returns the others.
-    fn replace(&self, letters: Vec<Letter>) -> Vec<Letter> {
-        let ids: Vec<LetterId> = letters.iter().map(|letter| letter.id).collect();
-        let Ok(positions) = self.store.find(&ids) else { return letters };
+    /// Puts letters that it holds already in their own places; returns the others. Where that can't be done, what the
+    /// store holds of them stays as it is: it says that they may be written, which is still true.
+    fn replace(&self, letters: Vec<ToKeep>) -> Vec<ToKeep> {
+        let ids: Vec<LetterId> = letters.iter().map(|keep| keep.letter.id).collect();
+        let positions = match guarded(|| self.store.find(&ids).map_err(AppendError::from)) {
+            Ok(positions) => positions,
+            Err(error) => {
+                tracing::error!(store = self.store.name(), %error, "letters that failed again could not be looked up");
+                return if self.in_cluster { letters } else { Vec::new() };
+            }
+        };
         let (mut known, mut others) = (Vec::new(), Vec::new());
-        for (letter, position) in letters.into_iter().zip(positions) {
+        for (keep, position) in letters.into_iter().zip(positions) {
             match position {
-                Some(position) => known.push(Held { position, letter }),
-                None => others.push(letter),
+                Some(position) => known.push(Held { position, letter: keep.letter }),
+                None => others.push(keep),
             }
         }
         if !known.is_empty()
-            && let Err(error) = self.store.update(&known)
+            && let Err(error) = guarded(|| self.store.update(&known).map_err(AppendError::from))
         {
             tracing::error!(store = self.store.name(), %error, "letters that failed again could not be updated");
         }
         others
     }
+}
+
+/// Runs a store, which may be anybody's: its panic is its failure, not the end of all letters.
+fn guarded<R>(store: impl FnOnce() -> Result<R, AppendError>) -> Result<R, AppendError> {
+    std::panic::catch_unwind(AssertUnwindSafe(store)).unwrap_or_else(|_| {
+        let reason = "the store panicked".to_owned();
+        Err(StoreError::Service { store: "dead letters".to_owned(), reason }.into())
+    })
+}
+
+/// The last resort: the whole letter in an error line.
+pub(super) fn log_whole(letter: &Letter) {
+    let whole = serde_json::to_string(letter).unwrap_or_else(|_| format!("{letter:?}"));
+    tracing::error!(letter = whole, "no dead-letter store took this letter");
 }
 
 /// The stores in their order.
@@ -126,37 +196,29 @@ impl Chain {
         self.links.iter().filter(|link| !link.in_cluster)
     }
 
-    /// Keeps the letters: returns when each is where it stays.
-    pub(crate) fn keep(&self, groups: Vec<Group>) {
-        let (mut absent, mut others) = (Vec::new(), Vec::new());
-        for group in groups {
-            let (again, new): (Vec<_>, Vec<_>) = group.letters.into_iter().partition(|letter| letter.replay_count > 0);
-            let lost =
-                self.links.iter().fold(again, |again, link| if again.is_empty() { again } else { link.replace(again) });
-            let pile = if group.cluster_absent { &mut absent } else { &mut others };
-            pile.extend(lost);
-            pile.extend(new);
-        }
+    /// Keeps the letters: returns when each is where it stays. Those that go to one store stand there in this order.
+    pub(crate) fn keep(&self, letters: Vec<ToKeep>) {
+        let mut left = self.replace(letters);
         for link in &self.links {
-            if !link.in_cluster {
-                // Both piles meet here; what the topic did not take comes before what skipped it.
-                others.append(&mut absent);
+            if left.is_empty() {
+                return;
             }
-            if !others.is_empty() {
-                others = link.keep(others);
-            }
+            left = link.keep(left);
         }
-        others.append(&mut absent);
-        self.log(&others);
+        let left: Vec<Letter> = left.into_iter().map(|keep| keep.letter).collect();
+        metrics::letters_kept("log", &left);
+        self.logged.fetch_add(left.len() as u64, Ordering::Relaxed);
+        left.iter().for_each(log_whole);
     }
 
-    fn log(&self, letters: &[Letter]) {
-        metrics::letters_kept("log", letters);
-        self.logged.fetch_add(letters.len() as u64, Ordering::Relaxed);
-        for letter in letters {
-            let whole = serde_json::to_string(letter).unwrap_or_else(|_| format!("{letter:?}"));
-            tracing::error!(letter = whole, "no dead-letter store took this letter");
+    /// Puts those that were letters before in their own places; returns what is to be kept anew.
+    fn replace(&self, letters: Vec<ToKeep>) -> Vec<ToKeep> {
+        if !letters.iter().any(|keep| keep.again) {
+            return letters;
         }
+        let (again, new): (Vec<_>, Vec<_>) = letters.into_iter().partition(|keep| keep.again);
+        let held_nowhere = self.links.iter().fold(again, |again, link| link.replace(again));
+        held_nowhere.into_iter().chain(new).collect()
     }
 
     /// Drops what is too old.
@@ -196,8 +258,9 @@ mod tests {
         letter
     }
 
-    fn group(letters: &[Letter], cluster_absent: bool) -> Vec<Group> {
-        vec![Group { letters: letters.to_vec(), cluster_absent }]
+    fn group(letters: &[Letter], cluster_absent: bool) -> Vec<ToKeep> {
+        let keep = |letter: &Letter| ToKeep { letter: letter.clone(), again: letter.replay_count > 0, cluster_absent };
+        letters.iter().map(keep).collect()
     }
 
     fn store(letters: u64) -> Arc<MemoryStore> {
@@ -218,7 +281,7 @@ mod tests {
     #[test]
     fn letters_of_an_absent_cluster_skip_the_topic() {
         let (topic, file) = (store(9), store(9));
-        let chain = Chain::new(vec![Link::in_cluster(topic.clone()), Link::own(file.clone(), "memory")]);
+        let chain = Chain::new(vec![Link::new(topic.clone(), "topic", true), Link::own(file.clone(), "memory")]);
         chain.keep(group(&[letter(0)], true));
         chain.keep(group(&[letter(0), letter(0)], false));
         assert_eq!((topic.len(), file.len()), (2, 1));
@@ -252,5 +315,17 @@ mod tests {
         letters.iter().for_each(|letter| chain.keep(group(std::slice::from_ref(letter), false)));
         assert_eq!(chain.landed(&[letters[0].id, letters[2].id]), 2);
         assert_eq!((first.len(), second.len()), (0, 1));
+    }
+
+    #[test]
+    fn letters_of_different_causes_stay_in_their_order() {
+        let (topic, file) = (store(0), store(9));
+        let chain = Chain::new(vec![Link::new(topic.clone(), "topic", true), Link::own(file.clone(), "memory")]);
+        let letters = [letter(0), letter(0), letter(0)];
+        let keep =
+            |(letter, cluster_absent): (&Letter, bool)| ToKeep { letter: letter.clone(), again: false, cluster_absent };
+        chain.keep(letters.iter().zip([true, false, true]).map(keep).collect());
+        let held: Vec<Letter> = file.scan(None, 9).unwrap().into_iter().map(|held| held.letter).collect();
+        assert_eq!(held, letters);
     }
 }

@@ -16,8 +16,8 @@ use kafka_courier_idempotent_sender::core::{
 };
 use tokio::sync::oneshot;
 
-use super::chain::{Chain, Group};
-use super::make::{Clocks, GivenUp, letters};
+use super::chain::{Chain, ToKeep, log_whole};
+use super::make::{Clocks, GivenUp, Made, letters};
 use crate::delivery::Token;
 use crate::shared::{Charge, Shared};
 
@@ -107,7 +107,8 @@ impl Writer {
             Work::Failed(failed) => self.keep(vec![failed]),
             Work::Landed { token, records, base_offset } => self.landed(&token, &records, base_offset),
             Work::Put { letters, kept } => {
-                self.chain.keep(vec![Group { letters, cluster_absent: false }]);
+                let keep = |letter| ToKeep { letter, again: false, cluster_absent: false };
+                self.chain.keep(letters.into_iter().map(keep).collect());
                 crate::metrics::dead_letters(self.chain.held());
                 // Whoever asked may have gone.
                 let _ = kept.send(());
@@ -124,17 +125,18 @@ impl Writer {
             return;
         }
         let clocks = Clocks::read();
-        let groups = failed.iter().map(|failed| {
-            let letters = letters(&failed.given_up(), clocks);
+        let mut all = Vec::new();
+        for failed in &failed {
+            let letters = failed.letters(clocks);
             if failed.failure.outcome == FailedOutcome::Unknown {
-                let ids = letters.iter().map(|(index, letter)| (*index, letter.id));
-                failed.token.state().keep_letters(ids);
+                failed.token.state().keep_letters(letters.iter().map(|made| (made.index, made.letter.id)));
             }
-            let letters: Vec<Letter> = letters.into_iter().map(|(_, letter)| letter).collect();
-            letters.iter().for_each(explain);
-            Group { letters, cluster_absent: is_absence(&failed.failure.reason) }
-        });
-        self.chain.keep(groups.collect());
+            letters.iter().for_each(|made| explain(&made.letter));
+            let cluster_absent = is_absence(&failed.failure.reason);
+            let keep = |made: Made| ToKeep { letter: made.letter, again: made.again, cluster_absent };
+            all.extend(letters.into_iter().map(keep));
+        }
+        self.chain.keep(all);
         crate::metrics::dead_letters(self.chain.held());
         for failed in failed {
             self.shared.settle_failed(failed);
@@ -171,6 +173,15 @@ fn explain(letter: &Letter) {
 }
 
 impl Failed {
+    fn letters(&self, clocks: Clocks) -> Vec<Made> {
+        letters(&self.given_up(), clocks, &self.token.state().replayed())
+    }
+
+    /// Nobody is left to keep letters: they stand in the log.
+    pub(crate) fn log_letters(&self) {
+        self.letters(Clocks::read()).iter().for_each(|made| log_whole(&made.letter));
+    }
+
     fn given_up(&self) -> GivenUp<'_> {
         GivenUp {
             topic: &self.topic,

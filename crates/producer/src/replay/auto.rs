@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use kafka_courier_dlq::{Outcome, Selection};
+use kafka_courier_dlq::Selection;
 
 use super::Replay;
 use crate::config::KafkaConfig;
@@ -21,7 +21,8 @@ impl KafkaProducer {
     /// Starts sending letters again whenever that is due.
     pub(crate) fn replay_unasked(&self, config: &KafkaConfig) {
         let replay = Replay {
-            selection: Selection { retriable: Some(true), outcome: Some(Outcome::NotWritten), ..Selection::all() },
+            // Those that may be in the log are left out, but for those that an interrupted replay had in hand.
+            selection: Selection { retriable: Some(true), ..Selection::all() },
             rate: NonZeroU32::new(config.auto_replay_rate),
             ..Replay::default()
         };

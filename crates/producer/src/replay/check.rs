@@ -6,12 +6,12 @@
 //!   stamp. Before it leaves, its letter says so in the store.
 //! - No producer that may live is fenced: not this one, and none in a store that others write too.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use kafka_courier_batcher::{EncodedBatch, Header, Record};
-use kafka_courier_dlq::{Held, LetterId, Outcome, Timestamp};
+use kafka_courier_dlq::{Bytes, Held, LetterId, Outcome, Timestamp};
 use kafka_courier_idempotent_sender::driver::DriverConfig;
 
 use super::plan;
@@ -29,28 +29,33 @@ pub(super) struct Checked {
     pub(super) fences: HashMap<LetterId, FenceOutcome>,
 }
 
-/// Letters that may serve as fences: one for each partition, certainly not in the log.
+/// A letter's partition.
+type Place = (String, i32);
+
+/// Letters that may serve as fences: one for each partition, certainly not in the log, and the first of its key there.
 pub(super) struct Candidates {
     store: Store,
-    letters: HashMap<(String, i32), Vec<Held>>,
+    letters: HashMap<Place, Held>,
+    /// What came by already.
+    seen: HashSet<(Place, Option<Bytes>)>,
     /// The producer that must not be fenced: this one.
     living: Option<i64>,
 }
 
 impl Candidates {
     pub(super) fn new(store: Store, living: Option<i64>) -> Self {
-        Self { store, letters: HashMap::new(), living }
+        Self { store, letters: HashMap::new(), seen: HashSet::new(), living }
     }
 
-    /// A letter that is to be sent anyway.
-    pub(super) fn offer(&mut self, held: &Held) {
-        const KEPT: usize = 4;
-        let (letter, Some(partition)) = (&held.letter, held.letter.partition) else { return };
-        if letter.outcome == Outcome::NotWritten {
-            let kept = self.letters.entry((letter.topic.clone(), partition)).or_default();
-            if kept.len() < KEPT {
-                kept.push(held.clone());
-            }
+    /// A letter comes by, in the store's order; one that is to be sent may be sent before all others of its partition,
+    /// if that overtakes none of its key.
+    pub(super) fn pass(&mut self, held: &Held, is_sent: bool) {
+        let letter = &held.letter;
+        let Some(partition) = letter.partition else { return };
+        let place = (letter.topic.clone(), partition);
+        let first = self.seen.insert((place.clone(), letter.key.clone()));
+        if first && is_sent && letter.outcome == Outcome::NotWritten {
+            self.letters.entry(place).or_insert_with(|| held.clone());
         }
     }
 }
@@ -60,8 +65,9 @@ impl Fences for Candidates {
         if !self.store.is_exclusive() || self.living == Some(place.stamp.producer_id) {
             return None;
         }
-        let held = self.letters.get_mut(&(place.topic.to_owned(), place.partition))?.pop()?;
-        let mut marked = plan::in_hand(&held.letter, Timestamp::now(), Some(place.stamp.producer_id), None);
+        let held = self.letters.remove(&(place.topic.to_owned(), place.partition))?;
+        let mut marked =
+            plan::in_hand(&held.letter, Timestamp::now(), place.partition, Some(place.stamp.producer_id), None);
         marked.producer_epoch = Some(place.stamp.epoch);
         marked.sequence = Some(place.stamp.base_sequence);
         let headers = plan::headers(&held.letter);
@@ -74,7 +80,10 @@ impl Fences for Candidates {
             timestamp: wall_clock_ms(),
         };
         let batch = EncodedBatch::single(&record).ok()?;
-        update(&self.store, vec![Held { position: held.position, letter: marked }]).await.ok()?;
+        let marked = update(&self.store, vec![Held { position: held.position, letter: marked }]).await.ok()?;
+        if marked == 0 {
+            return None; // somebody has removed it
+        }
         Some(FenceLetter { letter_id: held.letter.id.to_string(), batch })
     }
 }

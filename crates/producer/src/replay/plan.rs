@@ -3,6 +3,7 @@
 //! Rules: pure; a letter that may be in the log already is left out, unless somebody says otherwise or looked; one that
 //! was sent again too often is left out; a letter goes to the log, with what is known of it, before its record leaves.
 
+use kafka_courier_batcher::partition_for_key;
 use kafka_courier_dlq::{Bytes, Letter, Outcome, Timestamp};
 
 use super::{Doubtful, Replay};
@@ -43,8 +44,16 @@ pub(crate) fn decide(letter: &Letter, replay: &Replay) -> Decision {
 
 /// The letter as it stands in its store while its record is under way: whoever finds it so knows that it may have been
 /// written, by whom, and from where on to look.
-pub(crate) fn in_hand(letter: &Letter, now: Timestamp, producer_id: Option<i64>, log_end: Option<i64>) -> Letter {
+pub(crate) fn in_hand(
+    letter: &Letter,
+    now: Timestamp,
+    partition: i32,
+    producer_id: Option<i64>,
+    log_end: Option<i64>,
+) -> Letter {
     let mut marked = letter.clone();
+    let same_place = letter.partition == Some(partition);
+    marked.partition = Some(partition);
     let was = match letter.failure_reason.strip_prefix(IN_REPLAY) {
         Some(rest) => rest.trim_start_matches("; before: "),
         None => &letter.failure_reason,
@@ -57,12 +66,21 @@ pub(crate) fn in_hand(letter: &Letter, now: Timestamp, producer_id: Option<i64>,
     if letter.outcome == Outcome::Unknown {
         // Two doubts can't be settled by one check of one producer's stamp; its ids may still be found.
         marked.producer_id = None;
-        marked.search_from = letter.search_from;
+        marked.search_from = letter.search_from.filter(|_| same_place);
     } else {
         marked.producer_id = producer_id;
         marked.search_from = log_end;
     }
     marked
+}
+
+/// The partition that a letter's record goes to: its own, while the topic has it, else its key's, or any.
+pub(crate) fn partition(letter: &Letter, count: i32, any: impl FnOnce() -> i32) -> i32 {
+    let own = letter.partition.filter(|partition| (0..count).contains(partition));
+    own.unwrap_or_else(|| match &letter.key {
+        Some(key) => partition_for_key(key, count.max(1)),
+        None => any(),
+    })
 }
 
 /// The letter after its record was not even accepted again, or failed in a way that told nothing new.
@@ -129,7 +147,7 @@ mod tests {
 
     #[test]
     fn what_another_replay_had_in_hand_is_looked_for_unasked() {
-        let marked = in_hand(&letter(Outcome::NotWritten), Timestamp::UNIX_EPOCH, Some(7), Some(40));
+        let marked = in_hand(&letter(Outcome::NotWritten), Timestamp::UNIX_EPOCH, 0, Some(7), Some(40));
         assert!(was_interrupted(&marked));
         assert_eq!((marked.producer_id, marked.search_from, marked.replay_count), (Some(7), Some(40), 1));
         assert_eq!(decide(&marked, &Replay::default()), Decision::Check);
@@ -137,10 +155,31 @@ mod tests {
 
     #[test]
     fn a_letter_in_hand_twice_keeps_its_first_reason_and_claims_no_single_producer() {
-        let once = in_hand(&letter(Outcome::NotWritten), Timestamp::UNIX_EPOCH, Some(7), Some(40));
-        let twice = in_hand(&once, Timestamp::UNIX_EPOCH, Some(8), Some(90));
+        let once = in_hand(&letter(Outcome::NotWritten), Timestamp::UNIX_EPOCH, 0, Some(7), Some(40));
+        let twice = in_hand(&once, Timestamp::UNIX_EPOCH, 0, Some(8), Some(90));
         assert_eq!(twice.failure_reason, once.failure_reason);
         assert_eq!((twice.producer_id, twice.search_from, twice.replay_count), (None, Some(40), 2));
+    }
+
+    #[test]
+    fn a_letter_goes_to_its_own_partition_while_there_is_such() {
+        let mut letter = letter(Outcome::NotWritten);
+        letter.key = Some(Bytes::from_static(b"k"));
+        let by_key = partition_for_key(b"k", 4);
+        letter.partition = Some(3 - by_key);
+        assert_eq!(partition(&letter, 4, || 9), 3 - by_key);
+        letter.partition = Some(4);
+        assert_eq!(partition(&letter, 4, || 9), by_key);
+        letter.key = None;
+        assert_eq!(partition(&letter, 4, || 2), 2);
+    }
+
+    #[test]
+    fn a_doubt_about_one_partition_is_not_bounded_by_an_offset_of_another() {
+        let mut doubtful = letter(Outcome::Unknown);
+        (doubtful.partition, doubtful.search_from) = (Some(1), Some(7));
+        assert_eq!(in_hand(&doubtful, Timestamp::UNIX_EPOCH, 1, None, Some(9)).search_from, Some(7));
+        assert_eq!(in_hand(&doubtful, Timestamp::UNIX_EPOCH, 0, None, Some(9)).search_from, None);
     }
 
     #[test]

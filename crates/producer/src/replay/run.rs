@@ -3,13 +3,13 @@
 //! Rules: a page is marked durably before the first of its records leaves, and everything of it has its verdict before
 //! the next one is read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::Header;
-use kafka_courier_dlq::{DeadLetterStore, Held, Letter, Position, StoreError, Timestamp};
+use kafka_courier_dlq::{DeadLetterStore, Held, Letter, LetterId, Position, StoreError, Timestamp};
 use kafka_courier_idempotent_sender::driver::{Command, LogClient};
 
 use super::check::{self, Candidates, Checked};
@@ -35,13 +35,11 @@ pub(super) async fn run(
     replay: &Replay,
     progress: impl FnMut(&ReplayReport) -> ControlFlow<()> + Send,
 ) -> Result<ReplayReport, ReplayError> {
-    let mut replay = replay.clone();
-    let began = Timestamp::now();
-    // What fails again, or newly, meanwhile has a later attempt: a replay has an end.
-    replay.selection.until = Some(replay.selection.until.map_or(began, |until| until.min(began)));
+    let replay = replay.clone();
     let log = LogClient::new(&producer.inner.reach);
     let report = ReplayReport::default();
-    let mut run = Run { producer, replay, log, report, progress, next_at: None, checked: Checked::default() };
+    let (checked, held_back) = (Checked::default(), Vec::new());
+    let mut run = Run { producer, replay, log, report, progress, next_at: None, checked, held_back };
     for store in producer.dead_letters().stores() {
         let guard = {
             let store = store.clone();
@@ -66,6 +64,15 @@ struct Run<'a, P> {
     next_at: Option<Instant>,
     /// What was found of the present store's doubtful letters.
     checked: Checked,
+    /// The last letter of each partition that waits, unmarked, until those before it have their verdicts: if this
+    /// process ends meanwhile, it can serve as the fence that proves what became of them.
+    held_back: Vec<Placed>,
+}
+
+/// A letter, and the partition that it goes to.
+struct Placed {
+    held: Held,
+    partition: i32,
 }
 
 pub(super) type Store = Arc<dyn DeadLetterStore>;
@@ -73,17 +80,36 @@ pub(super) type Store = Arc<dyn DeadLetterStore>;
 impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
     async fn store(&mut self, store: &Store) -> Result<ControlFlow<()>, ReplayError> {
         self.checked = Checked::default();
-        self.checked = self.look(store).await?;
+        let Some(end) = self.look(store).await? else { return Ok(ControlFlow::Continue(())) };
         // What is to end soon after it was told to must not sit out a page at a low rate.
         let at_once = self.replay.rate.and_then(|rate| usize::try_from(rate.get()).ok()).unwrap_or(PAGE).min(PAGE);
         let mut after = None;
-        while let Some((last, selected)) = self.selected(store, after, at_once).await? {
+        while let Some((last, mut selected)) = self.selected(store, after, at_once).await? {
             after = Some(last);
+            // What arrives meanwhile is for the next one: a replay has an end.
+            selected.retain(|held| held.position <= end);
             if !selected.is_empty() && self.page(store, selected).await?.is_break() {
+                self.finish(store).await?;
                 return Ok(ControlFlow::Break(()));
             }
+            if last >= end {
+                break;
+            }
         }
+        self.finish(store).await?;
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// Sends what was held back.
+    async fn finish(&mut self, store: &Store) -> Result<(), ReplayError> {
+        let last = std::mem::take(&mut self.held_back);
+        if !last.is_empty() {
+            let before = self.report.results();
+            self.send(store, last).await?;
+            // That was all of this store: there is nothing to end.
+            let _ = self.tell(before);
+        }
+        Ok(())
     }
 
     /// The next letters that are selected, and the last position that was looked at.
@@ -102,8 +128,9 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
         Ok(Some((last, selected.collect())))
     }
 
-    /// Looks for all doubtful letters of the store, before any is sent: the log is read once.
-    async fn look(&self, store: &Store) -> Result<Checked, ReplayError> {
+    /// Looks for all doubtful letters of the store, before any is sent: the log is read once. Returns the last position
+    /// that there is.
+    async fn look(&mut self, store: &Store) -> Result<Option<Position>, ReplayError> {
         let (mut questions, mut after) = (Vec::new(), None);
         let mut fences = Candidates::new(store.clone(), self.producer.known_identity());
         let mut left = self.replay.limit.unwrap_or(u64::MAX).saturating_sub(self.report.selected);
@@ -112,14 +139,15 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
             selected.truncate(usize::try_from(left).unwrap_or(usize::MAX));
             left -= selected.len() as u64;
             for held in selected {
-                match plan::decide(&held.letter, &self.replay) {
-                    Decision::Check => questions.extend(Question::of(&held.letter)),
-                    Decision::Send if !self.replay.dry_run => fences.offer(&held),
-                    Decision::Send | Decision::LeaveOut | Decision::TooOften => {}
+                let decision = plan::decide(&held.letter, &self.replay);
+                if decision == Decision::Check {
+                    questions.extend(Question::of(&held.letter));
                 }
+                fences.pass(&held, decision == Decision::Send && !self.replay.dry_run);
             }
         }
-        Ok(check::check(&self.producer.inner.reach, questions, &mut fences).await)
+        self.checked = check::check(&self.producer.inner.reach, questions, &mut fences).await;
+        Ok(after)
     }
 
     /// Returns whether to go on: there may be more to do, and nobody said to end it.
@@ -138,18 +166,61 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
         if !self.replay.dry_run {
             remove(store, gone).await?;
             update(store, changed).await?;
-            if !send.is_empty() {
-                self.send(store, send).await?;
+            let ready = self.place(store, send).await?;
+            if !ready.is_empty() {
+                self.send(store, ready).await?;
             }
         }
+        let told = self.tell(before);
+        Ok(if limit_reached { ControlFlow::Break(()) } else { told })
+    }
+
+    /// Tells of a page, and what whoever was told says.
+    fn tell(&mut self, before: [(&'static str, u64); 6]) -> ControlFlow<()> {
         if !self.replay.dry_run {
             for ((result, now), (_, was)) in self.report.results().into_iter().zip(before) {
                 metrics::replayed(result, now - was);
             }
             metrics::dead_letters(self.producer.dead_letters().len());
         }
-        let told = (self.progress)(&self.report);
-        Ok(if limit_reached { ControlFlow::Break(()) } else { told })
+        (self.progress)(&self.report)
+    }
+
+    /// Settles which partition each letter goes to: its own, while there is such, else its key's. What is ready to be
+    /// sent comes back, in order; the last one of each partition is held back.
+    async fn place(&mut self, store: &Store, letters: Vec<Held>) -> Result<Vec<Placed>, ReplayError> {
+        let (mut ready, mut refused) = (std::mem::take(&mut self.held_back), Vec::new());
+        for held in letters {
+            match self.producer.partition_count(&held.letter.topic).await {
+                Ok(count) => {
+                    let partition = plan::partition(&held.letter, count, || fastrand::i32(0..count.max(1)));
+                    ready.push(Placed { held, partition });
+                }
+                Err(PublishError::Closed) => return Err(ReplayError::Closed),
+                Err(error) => refused.push(self.was_refused(held, &error)),
+            }
+        }
+        update(store, refused).await?;
+        let mut last = BTreeMap::new();
+        for (index, placed) in ready.iter().enumerate() {
+            last.insert((placed.held.letter.topic.clone(), placed.partition), index);
+        }
+        let last: HashSet<usize> = last.into_values().collect();
+        let mut index = 0;
+        self.held_back = ready
+            .extract_if(.., |_| {
+                index += 1;
+                last.contains(&(index - 1))
+            })
+            .collect();
+        Ok(ready)
+    }
+
+    /// A letter whose record was not accepted: it stays, with the reason.
+    fn was_refused(&mut self, held: Held, error: &PublishError) -> Held {
+        self.report.failed += 1;
+        self.report.reason(error.to_string());
+        Held { letter: plan::put_back(&held.letter, Timestamp::now(), error.to_string()), ..held }
     }
 
     /// What becomes of each letter of a page.
@@ -200,7 +271,9 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
             FenceOutcome::NotWritten(why) => {
                 self.report.failed += 1;
                 self.report.reason(why.to_string());
-                let letter = plan::certain(plan::put_back(&held.letter, Timestamp::now(), check::not_written(&why)));
+                // Its mark has counted this replay already.
+                let mut letter = plan::certain(held.letter);
+                letter.failure_reason = check::not_written(&why);
                 sorted.changed.push(Held { letter, ..held });
             }
             FenceOutcome::Unknown(why) => {
@@ -211,29 +284,35 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
     }
 
     /// Marks letters, sends their records, and removes those that were delivered.
-    async fn send(&mut self, store: &Store, letters: Vec<Held>) -> Result<(), ReplayError> {
-        self.mark(store, &letters).await?;
-        let mut under_way = Vec::with_capacity(letters.len());
-        let mut refused = Vec::new();
+    async fn send(&mut self, store: &Store, letters: Vec<Placed>) -> Result<(), ReplayError> {
+        let letters = self.mark(store, letters).await?;
+        let (mut under_way, mut back) = (Vec::with_capacity(letters.len()), Vec::new());
+        // Keys of which a letter stays: those behind it stay too, or they would overtake it.
+        let mut blocked = HashSet::new();
         let mut closed = false;
-        for held in letters {
+        for Placed { held, partition } in letters {
+            let queue = (held.letter.topic.clone(), partition, held.letter.key.clone());
+            if blocked.contains(&queue) {
+                self.report.failed += 1;
+                self.report.reason("an earlier letter of its key was not accepted".to_owned());
+                back.push(held);
+                continue;
+            }
             self.keep_to_the_rate().await;
-            match self.publish(&held.letter).await {
-                Ok(delivery) => under_way.push((held, delivery)),
+            match self.publish(&held.letter, partition).await {
+                Ok(delivery) => under_way.push((held.position, delivery)),
                 Err(error) => {
                     closed |= matches!(error, PublishError::Closed);
-                    self.report.failed += 1;
-                    self.report.reason(error.to_string());
-                    let letter = plan::put_back(&held.letter, Timestamp::now(), error.to_string());
-                    refused.push(Held { position: held.position, letter });
+                    blocked.insert(queue);
+                    back.push(self.was_refused(held, &error));
                 }
             }
         }
         self.producer.inner.intake.tell(Command::SealOpen);
         let mut delivered = Vec::new();
-        for (held, delivery) in under_way {
+        for (position, delivery) in under_way {
             match delivery.await {
-                Ok(_) => delivered.push(held.position),
+                Ok(_) => delivered.push(position),
                 Err(error) => {
                     // Its letter says so already, in its place.
                     self.report.failed += 1;
@@ -243,31 +322,42 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
         }
         self.report.delivered += delivered.len() as u64;
         remove(store, delivered).await?;
-        update(store, refused).await?;
+        update(store, back).await?;
         if closed { Err(ReplayError::Closed) } else { Ok(()) }
     }
 
-    async fn mark(&mut self, store: &Store, letters: &[Held]) -> Result<(), ReplayError> {
+    /// Marks letters durably; returns those that are still there.
+    async fn mark(&mut self, store: &Store, mut letters: Vec<Placed>) -> Result<Vec<Placed>, ReplayError> {
         let producer_id = self.producer.identity(IDENTITY).await;
-        let ends = self.log_ends(letters).await;
+        let ends = self.log_ends(&letters).await;
         let now = Timestamp::now();
-        let marked = letters.iter().map(|held| {
-            let end = ends.get(&(held.letter.topic.as_str(), held.letter.partition)).copied();
-            Held { position: held.position, letter: plan::in_hand(&held.letter, now, producer_id, end) }
+        let marked = letters.iter().map(|Placed { held, partition }| {
+            let end = ends.get(&(held.letter.topic.as_str(), *partition)).copied();
+            Held { position: held.position, letter: plan::in_hand(&held.letter, now, *partition, producer_id, end) }
         });
-        update(store, marked.collect()).await
+        let (marked, marking) = (marked.collect::<Vec<_>>(), store.clone());
+        let ids: Vec<LetterId> = letters.iter().map(|placed| placed.held.letter.id).collect();
+        let found = blocking(move || {
+            let there = marking.update(&marked)?;
+            if there == marked.len() { Ok(None) } else { marking.find(&ids).map(Some) }
+        });
+        // Somebody else removed letters meanwhile: they were purged, or turned out to be in the log.
+        if let Some(found) = found.await? {
+            let mut found = found.into_iter();
+            letters.retain(|_| found.next().flatten().is_some());
+        }
+        Ok(letters)
     }
 
     /// Where the partitions' logs end now: what is sent from now on is not before that. Where that can't be had (it
     /// takes the right to describe), a later check reads from the log's start.
-    async fn log_ends<'l>(&self, letters: &'l [Held]) -> BTreeMap<(&'l str, Option<i32>), i64> {
+    async fn log_ends<'l>(&self, letters: &'l [Placed]) -> BTreeMap<(&'l str, i32), i64> {
         let mut ends = BTreeMap::new();
         let deadline = Instant::now() + LOG_END;
-        for held in letters {
-            let place = (held.letter.topic.as_str(), held.letter.partition);
-            let (topic, Some(partition)) = place else { continue };
+        for Placed { held, partition } in letters {
+            let place = (held.letter.topic.as_str(), *partition);
             if !ends.contains_key(&place)
-                && let Ok(offsets) = self.log.offsets(topic, partition, deadline).await
+                && let Ok(offsets) = self.log.offsets(place.0, place.1, deadline).await
             {
                 ends.insert(place, offsets.high_watermark);
             }
@@ -275,24 +365,19 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
         ends
     }
 
-    async fn publish(&self, letter: &Letter) -> Result<Delivery, PublishError> {
+    async fn publish(&self, letter: &Letter, partition: i32) -> Result<Delivery, PublishError> {
         let headers = plan::headers(letter);
         let headers: Vec<Header<'_>> =
             headers.iter().map(|(key, value)| Header { key, value: value.as_deref() }).collect();
         let record = ProducerRecord {
             topic: &letter.topic,
-            partition: None,
+            partition: Some(partition),
             key: letter.key.as_deref(),
             value: letter.value.as_deref(),
             headers: &headers,
             timestamp: None,
         };
-        // Without a key the order within the partition is all the order there is.
-        let placed = ProducerRecord { partition: letter.partition.filter(|_| letter.key.is_none()), ..record };
-        match self.producer.send(&placed).await {
-            Err(PublishError::Partition { .. }) => self.producer.send(&record).await,
-            sent => sent,
-        }
+        self.producer.send_as(&record, Some(&Arc::new(letter.clone()))).await
     }
 
     async fn keep_to_the_rate(&mut self) {
@@ -345,12 +430,12 @@ async fn remove(store: &Store, positions: Vec<Position>) -> Result<(), ReplayErr
     blocking(move || store.remove(&positions)).await.map(|_| ())
 }
 
-pub(super) async fn update(store: &Store, changed: Vec<Held>) -> Result<(), ReplayError> {
+pub(super) async fn update(store: &Store, changed: Vec<Held>) -> Result<usize, ReplayError> {
     if changed.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
     let store = store.clone();
-    blocking(move || store.update(&changed)).await.map(|_| ())
+    blocking(move || store.update(&changed)).await
 }
 
 /// Runs what blocks where that is allowed.

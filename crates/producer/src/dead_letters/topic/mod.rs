@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use self::record::Entry;
-use self::task::{Ask, Outgoing, Page, Place, Task};
+use self::task::{Ask, NotWritten, Outgoing, Page, Place, Task, Written};
 use crate::builder::Extras;
 use crate::config::{ConfigErrors, KafkaConfig};
 use crate::producer::{KafkaProducer, Letters};
@@ -154,16 +154,54 @@ impl DeadLetterTopic {
     /// Asks the task and waits for its answer.
     fn ask<A>(&self, ask: impl FnOnce(std::sync::mpsc::SyncSender<Result<A, String>>) -> Ask) -> Result<A, StoreError> {
         let (reply, answer) = sync_channel(1);
-        let failed = |reason: String| StoreError::Service { store: format!("the topic {}", self.name), reason };
-        self.asks.send(ask(reply)).map_err(|_| failed("its runtime has ended".to_owned()))?;
+        self.asks.send(ask(reply)).map_err(|_| self.failure("its runtime has ended".to_owned()))?;
         match answer.recv_timeout(PATIENCE) {
-            Ok(answered) => answered.map_err(failed),
-            Err(_) => Err(failed(format!("no answer within {PATIENCE:?}"))),
+            Ok(answered) => answered.map_err(|reason| self.failure(reason)),
+            Err(_) => Err(self.failure(format!("no answer within {PATIENCE:?}"))),
         }
     }
 
-    fn write(&self, records: Vec<Outgoing>) -> Result<Vec<Place>, StoreError> {
+    fn write(&self, records: Vec<Outgoing>) -> Result<Vec<Written>, StoreError> {
         self.ask(|reply| Ask::Append(records, reply))
+    }
+
+    /// As [`write`](Self::write), all of them or an error.
+    fn write_all(&self, records: Vec<Outgoing>) -> Result<Vec<Option<Place>>, StoreError> {
+        let all = self.write(records)?.into_iter().map(|written| match written {
+            Written::At(place) => Ok(place),
+            Written::Not(NotWritten { why, .. }) => Err(self.failure(why)),
+        });
+        all.collect()
+    }
+
+    fn failure(&self, reason: String) -> StoreError {
+        StoreError::Service { store: format!("the topic {}", self.name), reason }
+    }
+
+    /// Writes letters, each for itself; says of each whether it is there.
+    pub(super) fn append_each(&self, letters: &[Letter]) -> Result<Vec<bool>, StoreError> {
+        if self.is_left_alone() {
+            self.refused.fetch_add(letters.len() as u64, Ordering::Relaxed);
+            return Err(self.latched());
+        }
+        let written = self.write(letters.iter().map(|letter| self.outgoing(letter, None)).collect());
+        let outage = match &written {
+            Ok(written) => written.iter().any(|written| matches!(written, Written::Not(why) if why.outage)),
+            Err(_) => true,
+        };
+        *self.failed_at.lock() = outage.then(Instant::now);
+        let mut index = self.index.lock();
+        let taken = letters.iter().zip(written?).map(|(letter, written)| {
+            if let (Written::At(Some(at)), Outcome::Unknown) = (&written, letter.outcome) {
+                index.remember(letter.id, position(*at));
+            }
+            matches!(written, Written::At(_))
+        });
+        let taken: Vec<bool> = taken.collect();
+        let count = taken.iter().filter(|taken| **taken).count() as u64;
+        self.appended.fetch_add(count, Ordering::Relaxed);
+        self.refused.fetch_add(letters.len() as u64 - count, Ordering::Relaxed);
+        Ok(taken)
     }
 
     fn outgoing(&self, letter: &Letter, partition: Option<i32>) -> Outgoing {
@@ -225,8 +263,7 @@ impl DeadLetterTopic {
     }
 
     fn latched(&self) -> StoreError {
-        let reason = format!("it took no letters; tried again {PAUSE:?} later");
-        StoreError::Service { store: format!("the topic {}", self.name), reason }
+        self.failure(format!("it took no letters; tried again {PAUSE:?} later"))
     }
 }
 
@@ -242,26 +279,19 @@ impl DeadLetterStore for DeadLetterTopic {
     }
 
     fn append(&self, letters: &[Letter]) -> Result<Appended, AppendError> {
-        let count = letters.len() as u64;
-        let written = if self.is_left_alone() {
-            Err(self.latched())
-        } else {
-            self.write(letters.iter().map(|letter| self.outgoing(letter, None)).collect())
-        };
-        if !self.is_left_alone() {
-            *self.failed_at.lock() = written.is_err().then(Instant::now);
+        let taken = self.append_each(letters)?;
+        if taken.iter().all(|taken| *taken) {
+            return Ok(Appended { taken: letters.len() as u64, ..Appended::default() });
         }
-        let places = written.inspect_err(|_| {
-            self.refused.fetch_add(count, Ordering::Relaxed);
-        })?;
-        let mut index = self.index.lock();
-        for (letter, at) in letters.iter().zip(places) {
-            if letter.outcome == Outcome::Unknown {
-                index.remember(letter.id, position(at));
-            }
-        }
-        self.appended.fetch_add(count, Ordering::Relaxed);
-        Ok(Appended { taken: count, ..Appended::default() })
+        // All or none: those that are there are taken back.
+        let back = letters.iter().zip(&taken).filter(|(_, taken)| **taken).map(|(letter, _)| Outgoing {
+            partition: None,
+            key: letter.key.clone(),
+            value: None,
+            headers: record::settled(letter.id),
+        });
+        self.write_all(back.collect())?;
+        Err(self.failure("some letters were not written".to_owned()).into())
     }
 
     fn scan(&self, after: Option<Position>, limit: usize) -> Result<Vec<Held>, StoreError> {
@@ -290,7 +320,7 @@ impl DeadLetterStore for DeadLetterTopic {
             let index = self.index.lock();
             positions.iter().filter_map(|position| index.at(*position)).collect()
         };
-        self.write(there.iter().map(|(id, at)| Self::settled(*id, *at)).collect())?;
+        self.write_all(there.iter().map(|(id, at)| Self::settled(*id, *at)).collect())?;
         let mut index = self.index.lock();
         there.iter().for_each(|(id, _)| {
             index.settled(*id);
@@ -306,10 +336,13 @@ impl DeadLetterStore for DeadLetterTopic {
             changed.iter().filter(is_there).collect()
         };
         let records = there.iter().map(|held| self.outgoing(&held.letter, Some(place(held.position).0)));
-        let places = self.write(records.collect())?;
+        let places = self.write_all(records.collect())?;
         let mut index = self.index.lock();
         for (held, at) in there.iter().zip(places) {
-            index.letter(held.letter.id, position(at));
+            // Where it is not known the older version stands for it, until the topic is read again.
+            if let Some(at) = at {
+                index.letter(held.letter.id, position(at));
+            }
         }
         Ok(there.len())
     }

@@ -49,8 +49,9 @@ fn ours(letter: &Letter, put: &mut impl FnMut(&'static str, String)) {
     put(DLQ_REPLAY_COUNT, letter.replay_count.to_string());
     put(DLQ_POSSIBLY_WRITTEN, (letter.outcome == Outcome::Unknown).to_string());
     put(DLQ_REASON_CLASS, if letter.retriable { "retriable" } else { "poison" }.to_owned());
-    put(DLQ_ORIGINAL_TIMESTAMP, letter.timestamp_ms.to_string());
-    let optional: [(&'static str, Option<String>); 7] = [
+    let published = Timestamp::from_millisecond(letter.timestamp_ms);
+    let optional: [(&'static str, Option<String>); 8] = [
+        (DLQ_ORIGINAL_TIMESTAMP, published.ok().map(|at| at.to_string())),
         (DLQ_PARTITION, letter.partition.map(|partition| partition.to_string())),
         (DLQ_ERROR_CODE, letter.error_code.clone()),
         (DLQ_TOPIC_ID, letter.topic_id.map(|id| id.to_string())),
@@ -105,7 +106,8 @@ pub(crate) fn entry(record: &DecodedRecord<'_>) -> Option<Entry> {
     let certain = find(DLQ_POSSIBLY_WRITTEN) == Some("false");
     letter.outcome = if certain { Outcome::NotWritten } else { Outcome::Unknown };
     letter.retriable = find(DLQ_REASON_CLASS) == Some("retriable");
-    letter.timestamp_ms = find(DLQ_ORIGINAL_TIMESTAMP).and_then(number).unwrap_or(record.timestamp);
+    letter.timestamp_ms =
+        find(DLQ_ORIGINAL_TIMESTAMP).and_then(number::<Timestamp>).map_or(record.timestamp, Timestamp::as_millisecond);
     letter.error_code = find(DLQ_ERROR_CODE).map(str::to_owned);
     letter.topic_id = find(DLQ_TOPIC_ID).and_then(number);
     letter.producer_id = find(DLQ_PRODUCER_ID).and_then(number);

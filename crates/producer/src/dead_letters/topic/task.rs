@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use kafka_courier_batcher::{BatchView, Header as HeaderRef};
+use kafka_courier_batcher::{BatchView, DecodeError, Header as HeaderRef};
 use kafka_courier_dlq::{Bytes, Header};
+use kafka_courier_idempotent_sender::core::ErrorCode;
 use kafka_courier_idempotent_sender::driver::{Command, LogClient, ReadFrom};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::record::{self, Entry};
+use crate::error::PublishError;
 use crate::producer::KafkaProducer;
 use crate::record::ProducerRecord;
 
@@ -35,6 +37,23 @@ pub(crate) struct Outgoing {
 /// Partition and offset.
 pub(crate) type Place = (i32, i64);
 
+/// What became of a record.
+#[derive(Clone, Debug)]
+pub(crate) enum Written {
+    /// It is there; where, if that is known.
+    At(Option<Place>),
+    /// It is not, or nobody knows.
+    Not(NotWritten),
+}
+
+/// Why a record is not there.
+#[derive(Clone, Debug)]
+pub(crate) struct NotWritten {
+    pub(crate) why: String,
+    /// The topic takes no record now, whichever it is.
+    pub(crate) outage: bool,
+}
+
 /// Entries that were read, and where to go on; `None`: that was all.
 #[derive(Debug)]
 pub(crate) struct Page {
@@ -44,8 +63,8 @@ pub(crate) struct Page {
 
 #[derive(Debug)]
 pub(crate) enum Ask {
-    /// Write these; where each is.
-    Append(Vec<Outgoing>, SyncSender<Result<Vec<Place>, String>>),
+    /// Write these; where each is, or why it is not there.
+    Append(Vec<Outgoing>, SyncSender<Result<Vec<Written>, String>>),
     /// How many partitions there are.
     Partitions(SyncSender<Result<i32, String>>),
     /// Read a partition from an offset on; `None`: from its start.
@@ -65,7 +84,7 @@ impl Task {
             // Whoever asked may have lost patience.
             match ask {
                 Ask::Append(records, reply) => {
-                    let _ = reply.send(self.append(&records).await);
+                    let _ = reply.send(Ok(self.append(&records).await));
                 }
                 Ask::Partitions(reply) => {
                     let found = self.log.topic(&self.topic, Instant::now() + PATIENCE).await;
@@ -82,8 +101,8 @@ impl Task {
         self.producer.close(PATIENCE).await;
     }
 
-    async fn append(&self, records: &[Outgoing]) -> Result<Vec<Place>, String> {
-        let mut deliveries = Vec::with_capacity(records.len());
+    async fn append(&self, records: &[Outgoing]) -> Vec<Written> {
+        let mut sent = Vec::with_capacity(records.len());
         for record in records {
             let headers: Vec<HeaderRef<'_>> =
                 record.headers.iter().map(|h| HeaderRef { key: &h.name, value: h.value.as_deref() }).collect();
@@ -95,15 +114,26 @@ impl Task {
                 headers: &headers,
                 timestamp: None,
             };
-            deliveries.push(self.producer.send(&record).await.map_err(|error| error.to_string())?);
+            sent.push(self.producer.send(&record).await);
         }
         self.producer.inner.intake.tell(Command::SealOpen);
-        let mut places = Vec::with_capacity(deliveries.len());
-        for delivery in deliveries {
-            let metadata = delivery.await.map_err(|error| error.to_string())?;
-            places.push((metadata.partition, metadata.offset.unwrap_or(-1)));
+        let mut written = Vec::with_capacity(sent.len());
+        for sent in sent {
+            written.push(match sent {
+                Err(error) => {
+                    let outage = !matches!(error, PublishError::TooLarge { .. });
+                    Written::Not(NotWritten { why: error.to_string(), outage })
+                }
+                Ok(delivery) => match delivery.await {
+                    Ok(metadata) => Written::At(metadata.offset.map(|offset| (metadata.partition, offset))),
+                    Err(error) => {
+                        let outage = error.code() != Some(ErrorCode::MESSAGE_TOO_LARGE);
+                        Written::Not(NotWritten { why: error.to_string(), outage })
+                    }
+                },
+            });
         }
-        Ok(places)
+        written
     }
 
     async fn read(&self, partition: i32, from: Option<i64>) -> Result<Page, String> {
@@ -116,7 +146,7 @@ impl Task {
         let from = ReadFrom { offset, max_bytes: READ_BYTES, max_wait: Duration::from_millis(500) };
         let fetched =
             self.log.fetch(&self.topic, partition, from, deadline).await.map_err(|error| error.to_string())?;
-        let (entries, next) = entries(&fetched.bytes, offset)?;
+        let (entries, next) = entries(&fetched.bytes, offset);
         if next == offset {
             return Err(format!("partition {partition} gave nothing at offset {offset}"));
         }
@@ -125,7 +155,7 @@ impl Task {
 }
 
 /// The entries of these batches from `offset` on, and the offset behind the last batch.
-fn entries(mut bytes: &[u8], offset: i64) -> Result<(Vec<(i64, Entry)>, i64), String> {
+fn entries(mut bytes: &[u8], offset: i64) -> (Vec<(i64, Entry)>, i64) {
     let (mut found, mut next) = (Vec::new(), offset);
     while let Ok((batch, rest)) = BatchView::parse(bytes) {
         bytes = rest;
@@ -133,15 +163,18 @@ fn entries(mut bytes: &[u8], offset: i64) -> Result<(Vec<(i64, Entry)>, i64), St
         if batch.is_control() {
             continue;
         }
-        let records =
-            batch.records(UNCOMPRESSED).map_err(|error| format!("batch at {}: {error}", batch.base_offset))?;
+        let skipped = |error: DecodeError| {
+            // Nothing of ours: we write snappy. A topic that recompresses should not be used for letters.
+            tracing::warn!(offset = batch.base_offset, %error, "a batch of the dead-letter topic can't be read");
+        };
+        let Ok(records) = batch.records(UNCOMPRESSED).map_err(skipped) else { continue };
         for record in &records {
-            let record = record.map_err(|error| format!("batch at {}: {error}", batch.base_offset))?;
+            let Ok(record) = record.map_err(skipped) else { break };
             let at = batch.base_offset.saturating_add(record.offset_delta.into());
             if at >= offset {
                 found.extend(record::entry(&record).map(|entry| (at, entry)));
             }
         }
     }
-    Ok((found, next))
+    (found, next)
 }
