@@ -79,7 +79,7 @@ where
     T: Clone + Send + 'static,
     U: Upcalls<T>,
 {
-    /// Dropped first: what stands above closes its doors before the batches in here settle by being dropped.
+    /// Dropped before the core, whose last batches settle by being dropped.
     upcalls: U,
     core: Sender<T>,
     commands: mpsc::UnboundedReceiver<Command<T>>,
