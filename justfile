@@ -27,6 +27,15 @@ lint:
 deny:
     .ci/deny
 
+# courier as one static file, built where no C compiler compiles anything, and run in an empty root (as root; needs openssl):
+# just static aarch64-unknown-linux-musl for another CPU, under qemu-user.
+static *targets:
+    .ci/static {{ targets }}
+
+# The library's features in every combination, but for ring's, which needs a C compiler (needs cargo-hack).
+hack:
+    cargo hack check --feature-powerset --exclude-features tls-ring --no-dev-deps -p kafka-courier -p kafka-courier-idempotent-sender
+
 # Known vulnerabilities; fetches RustSec's database.
 audit:
     cargo deny check advisories

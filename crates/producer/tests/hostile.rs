@@ -8,9 +8,9 @@ mod support;
 
 use std::time::Duration;
 
-use kafka_courier::KafkaProducer;
+use kafka_courier::{KafkaProducer, SaslMechanism, SecurityProtocol};
 use kafka_courier_test_broker::{ApiKey, Fault, Rule, TestCluster};
-use support::{Books, config};
+use support::{Books, LONG, config};
 
 /// Lengths of 2 GiB and more, a negative one, none, a wrong correlation id, half an answer.
 const FRAMES: [&[u8]; 6] = [
@@ -33,11 +33,26 @@ const BODIES: [&[u8]; 7] = [
     &[0xff; 64],
 ];
 
+/// What SCRAM's and PLAIN's answers could be instead of what they should: huge lengths, in either format, and none.
+const SASL_BODIES: [&[u8]; 6] = [
+    &[],
+    &[0, 0, 0x7f, 0xff, 0xff, 0xff],
+    &[0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x0f],
+    &[0, 0, 0, 0x7f, 0xff],
+    &[0, 0, 58, 0xff, 0xff, 0xff, 0xff, 0x0f],
+    &[0xff; 64],
+];
+
 /// The most memory that this process ever had reserved, bytes.
 fn reserved() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmPeak:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+}
+
+fn sasl_faults() -> impl Iterator<Item = Fault> {
+    let frames = FRAMES.map(|bytes| Fault::ApplyThenSend(bytes.to_vec())).into_iter();
+    frames.chain(SASL_BODIES.map(|body| Fault::ApplyThenAnswer(body.to_vec())))
 }
 
 #[tokio::test]
@@ -57,6 +72,27 @@ async fn nonsense_from_brokers_costs_neither_records_nor_memory() {
             books.send_many(&producer, "t", 60, 5).await;
             books.all_delivered(&cluster, "t").await;
             assert!(cluster.requests(api) > 2, "{api:?} did not meet {fault:?} twice");
+        }
+    }
+    for fault in sasl_faults() {
+        for api in [ApiKey::SaslHandshake, ApiKey::SaslAuthenticate] {
+            let cluster = TestCluster::builder().topic("t", 1).user("alice", "secret").start().await.unwrap();
+            let mut config = config(&cluster);
+            config.connect_timeout = Duration::from_millis(100);
+            config.security_protocol = SecurityProtocol::SaslPlaintext;
+            config.sasl_mechanism = Some(SaslMechanism::Plain);
+            config.sasl_username = "alice".to_owned();
+            config.sasl_password = Some("secret".into());
+            cluster.inject(Rule::on(api).times(2).then(fault.clone()));
+            let producer = KafkaProducer::build(config).unwrap();
+            let first = producer.health_check(LONG).await.unwrap_err();
+            assert!(!first.to_string().contains("secret"), "{first}");
+            // A refusal is final for a while; nonsense is not.
+            if !first.is_refusal() {
+                let mut books = Books::default();
+                books.send_many(&producer, "t", 20, 3).await;
+                books.all_delivered(&cluster, "t").await;
+            }
         }
     }
     let grown = reserved() - before;
