@@ -4,16 +4,16 @@
 use crate::letter::Letter;
 
 /// Said of letters that were dropped to make room.
-pub(crate) fn dropped(store: &str, letters: &[Letter]) {
+pub(crate) fn dropped<'l>(store: &str, letters: impl IntoIterator<Item = &'l Letter>) {
     say(store, letters, "a dead letter was dropped to make room");
 }
 
 /// Said of letters that were dropped because of their age.
-pub(crate) fn expired(store: &str, letters: &[Letter]) {
+pub(crate) fn expired<'l>(store: &str, letters: impl IntoIterator<Item = &'l Letter>) {
     say(store, letters, "a dead letter was dropped because of its age");
 }
 
-fn say(store: &str, letters: &[Letter], what: &str) {
+fn say<'l>(store: &str, letters: impl IntoIterator<Item = &'l Letter>, what: &str) {
     for letter in letters {
         tracing::error!(store, id = %letter.id, topic = letter.topic, letter = whole(letter), "{what}");
     }

@@ -65,7 +65,7 @@ macro_rules! from_redb {
     };
 }
 
-from_redb!(DatabaseError, TransactionError, TableError, StorageError, CommitError);
+from_redb!(DatabaseError, TransactionError, TableError, StorageError, CommitError, CompactionError);
 
 /// Does `work`; a panic is a damaged file.
 pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {

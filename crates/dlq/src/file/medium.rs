@@ -25,6 +25,9 @@ pub(super) trait Medium: Send + Sync + fmt::Debug {
 
     /// Whether what was opened last is still what others find.
     fn intact(&self) -> io::Result<()>;
+
+    /// How large it is; 0 if that can't be known.
+    fn bytes(&self) -> u64;
 }
 
 /// How databases are opened: with every page checked, for one that was altered is otherwise trusted.
@@ -73,6 +76,10 @@ impl Medium for DiskFile {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Err(io::Error::other("the file was removed or replaced while it was open; a new one is made")),
         }
+    }
+
+    fn bytes(&self) -> u64 {
+        fs::metadata(&self.path).map_or(0, |data| data.len())
     }
 }
 

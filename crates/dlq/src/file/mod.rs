@@ -24,7 +24,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use crate::letter::{Letter, LetterId};
-use crate::limits::Limits;
+use crate::limits::{Limits, Totals};
 use crate::lost;
 use crate::replay::{BeginReplayError, ReplayGuard, ReplaySlot};
 use crate::store::{AppendError, Appended, DeadLetterStore, Held, Position, StoreError, StoreStats};
@@ -33,7 +33,10 @@ use latch::Latch;
 use lock::LockFile;
 use medium::{DiskFile, Medium};
 pub use open::OpenError;
-use tables::{Append, Encoded, Gone, Holdings, Tables};
+use tables::{Encoded, Gone, Holdings, Tables};
+
+/// A smaller file is left as it is.
+const WORTH_COMPACTING: u64 = 4 * 1024 * 1024;
 
 /// Dead letters in a file.
 #[derive(Debug)]
@@ -96,10 +99,13 @@ impl FileStore {
         lock: Option<LockFile>,
         options: FileStoreOptions,
     ) -> Result<Self, OpenError> {
-        let opened = guarded(|| {
-            let tables = Tables::new(medium.open()?)?;
-            let holdings = tables.holdings()?;
-            Ok((tables, holdings))
+        // A file that can't be compacted, for want of space, is good as it is.
+        let opened = open_compact(&*medium).or_else(|_| {
+            guarded(|| {
+                let tables = Tables::new(medium.open()?)?;
+                let holdings = tables.holdings()?;
+                Ok((tables, holdings))
+            })
         });
         let (tables, holdings) = opened.map_err(|fault| OpenError::from_fault(&path, fault))?;
         let store = Self {
@@ -150,42 +156,54 @@ impl FileStore {
 
     fn append_encoded(&self, letters: &[Encoded], now: Timestamp) -> Result<Appended, AppendError> {
         let mut state = self.state.lock();
-        let append = self.write(&mut state, |tables| tables.append(letters, &self.options.limits, now))?;
-        let Append { taken, expired, dropped } = append;
+        let mut gone = Gone::default();
+        let taken = self.write(&mut state, |tables| tables.append(letters, &self.options.limits, now, &mut gone));
         drop(state);
-        self.went(&expired, &dropped);
+        if taken.is_err() {
+            // The failure leaves open whether they are still there.
+            self.say(&gone);
+        }
+        let taken = taken?;
+        self.went(&gone);
         match taken {
             Ok(taken) => {
                 self.stats.lock().appended += taken;
-                let dropped = expired.len() + dropped.len();
-                Ok(Appended { taken, known: letters.len() as u64 - taken, dropped })
+                Ok(Appended { taken, known: letters.len() as u64 - taken, dropped: gone.len() })
             }
             Err(excess) => {
                 let stats = self.stats.lock();
-                let held = crate::limits::Totals { letters: stats.letters, bytes: stats.bytes };
-                Err(excess.explain(&self.name, held))
+                Err(excess.explain(&self.name, Totals { letters: stats.letters, bytes: stats.bytes }))
             }
         }
     }
 
     pub(crate) fn expire_at(&self, now: Timestamp) -> Result<usize, StoreError> {
-        let expired = self.write(&mut self.state.lock(), |tables| tables.expire(&self.options.limits, now))?;
-        self.went(&expired, &Gone::default());
-        Ok(expired.len() as usize)
+        let mut gone = Gone::default();
+        let written = self.write(&mut self.state.lock(), |tables| tables.expire(&self.options.limits, now, &mut gone));
+        if written.is_err() {
+            self.say(&gone);
+        }
+        written?;
+        self.went(&gone);
+        Ok(gone.len() as usize)
     }
 
     /// Counts and says what is gone for good.
-    fn went(&self, expired: &Gone, dropped: &Gone) {
+    fn went(&self, gone: &Gone) {
         let mut stats = self.stats.lock();
-        stats.expired += expired.len();
-        stats.dropped += dropped.len();
+        stats.expired += gone.expired.len() as u64;
+        stats.dropped += gone.dropped.len() as u64;
         drop(stats);
-        lost::expired(&self.name, &expired.letters);
-        lost::dropped(&self.name, &dropped.letters);
-        for gone in expired.damaged.iter().chain(&dropped.damaged) {
-            let entry = String::from_utf8_lossy(&gone.entry);
-            let (store, position) = (&self.name, gone.position);
-            tracing::error!(store, position, reason = gone.reason, %entry, "a damaged dead letter was dropped");
+        self.say(gone);
+    }
+
+    fn say(&self, gone: &Gone) {
+        lost::expired(&self.name, gone.expired.iter().filter_map(|letter| letter.as_ref().ok()));
+        lost::dropped(&self.name, gone.dropped.iter().filter_map(|letter| letter.as_ref().ok()));
+        for damaged in gone.expired.iter().chain(&gone.dropped).filter_map(|letter| letter.as_ref().err()) {
+            let entry = String::from_utf8_lossy(&damaged.entry);
+            let (store, position) = (&self.name, damaged.position);
+            tracing::error!(store, position, reason = damaged.reason, %entry, "a damaged dead letter was dropped");
         }
     }
 
@@ -208,6 +226,21 @@ impl FileStore {
             tracing::info!(store = self.name, "dead letters can be written again");
         }
         Ok(result)
+    }
+
+    /// Once the last letter has gone, so has the reason for a large file. What is removed is removed, whatever comes of it.
+    fn shrink_if_empty(&self, state: &mut State) {
+        if !self.is_empty() || !mostly_free(self.medium.bytes(), Holdings::default()) {
+            return;
+        }
+        let Some(mut tables) = state.tables.take() else { return };
+        match guarded(|| tables.compact()) {
+            Ok(()) => state.tables = Some(tables),
+            Err(fault) => {
+                close(tables);
+                self.fail(state, fault, false);
+            }
+        }
     }
 
     fn with_tables<R>(
@@ -280,6 +313,23 @@ impl FileStore {
     }
 }
 
+/// Opens the file, and gives back to the disk what an outage long ago took.
+fn open_compact(medium: &dyn Medium) -> Result<(Tables, Holdings), Fault> {
+    guarded(|| {
+        let mut tables = Tables::new(medium.open()?)?;
+        let holdings = tables.holdings()?;
+        if mostly_free(medium.bytes(), holdings) {
+            tables.compact()?;
+        }
+        Ok((tables, holdings))
+    })
+}
+
+/// Whether the file is worth making smaller.
+fn mostly_free(file_bytes: u64, holdings: Holdings) -> bool {
+    file_bytes > WORTH_COMPACTING && file_bytes / 8 > holdings.totals.bytes
+}
+
 /// The database writes when it is closed, and may give up on a damaged file; what counts is written by then.
 fn close(tables: Tables) {
     let _ = guarded(|| {
@@ -326,7 +376,10 @@ impl DeadLetterStore for FileStore {
     }
 
     fn remove(&self, positions: &[Position]) -> Result<usize, StoreError> {
-        let removed = self.write(&mut self.state.lock(), |tables| tables.remove(positions))?;
+        let mut state = self.state.lock();
+        let removed = self.write(&mut state, |tables| tables.remove(positions))?;
+        self.shrink_if_empty(&mut state);
+        drop(state);
         self.stats.lock().removed += removed as u64;
         Ok(removed)
     }

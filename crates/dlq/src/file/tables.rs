@@ -47,11 +47,11 @@ pub(super) struct Holdings {
     pub(super) written: bool,
 }
 
-/// Letters that went, as far as they could be read.
+/// What was dropped: letters, or what should have been letters. Filled while a change is made, and true once it is written.
 #[derive(Default, Debug)]
 pub(super) struct Gone {
-    pub(super) letters: Vec<Letter>,
-    pub(super) damaged: Vec<Damaged>,
+    pub(super) expired: Vec<Result<Letter, Damaged>>,
+    pub(super) dropped: Vec<Result<Letter, Damaged>>,
 }
 
 /// An entry that is no letter.
@@ -64,21 +64,12 @@ pub(super) struct Damaged {
 
 impl Gone {
     pub(super) fn len(&self) -> u64 {
-        (self.letters.len() + self.damaged.len()) as u64
+        (self.expired.len() + self.dropped.len()) as u64
     }
 }
 
 /// Letters, and where there is something else instead of one.
 pub(super) type Page = (Vec<Held>, Vec<(Position, String)>);
-
-/// What became of an append.
-#[derive(Debug)]
-pub(super) struct Append {
-    /// How many were new, or what stood against them.
-    pub(super) taken: Result<u64, Excess>,
-    pub(super) expired: Gone,
-    pub(super) dropped: Gone,
-}
 
 impl Tables {
     /// Takes a database that is new, or ours.
@@ -115,28 +106,36 @@ impl Tables {
         Ok(Holdings { totals, oldest: oldest(&letters)?, next: number("next_position")?, written: false })
     }
 
-    /// All letters, or none. What is too old goes first, and stays gone if there is no room even so.
+    /// All letters, or none, with what stands against them. What is too old goes first, and stays gone if there is no room
+    /// even so.
     pub(super) fn append(
         &self,
         letters: &[Encoded],
         limits: &Limits,
         now: Timestamp,
-    ) -> Result<(Append, Holdings), Fault> {
+        gone: &mut Gone,
+    ) -> Result<(Result<u64, Excess>, Holdings), Fault> {
         self.write(|tables| {
-            let expired = tables.expire(limits, now)?;
+            tables.expire(limits, now, gone)?;
             let fresh = tables.fresh(letters)?;
             let sizes = fresh.iter().map(|letter| (letter.id, entry::length(&letter.json)));
             let taken = match limits.admit(tables.totals, sizes) {
                 Ok(()) => tables.insert(&fresh, now).map(Ok)?,
                 Err(excess) => Err(excess),
             };
-            let dropped = tables.drop_excess(limits)?;
-            Ok(Append { taken, expired, dropped })
+            tables.drop_excess(limits, gone)?;
+            Ok(taken)
         })
     }
 
-    pub(super) fn expire(&self, limits: &Limits, now: Timestamp) -> Result<(Gone, Holdings), Fault> {
-        self.write(|tables| tables.expire(limits, now))
+    pub(super) fn expire(&self, limits: &Limits, now: Timestamp, gone: &mut Gone) -> Result<((), Holdings), Fault> {
+        self.write(|tables| tables.expire(limits, now, gone))
+    }
+
+    /// Makes the file as small as its letters allow.
+    pub(super) fn compact(&mut self) -> Result<(), Fault> {
+        self.0.compact()?;
+        Ok(())
     }
 
     pub(super) fn remove(&self, positions: &[Position]) -> Result<(usize, Holdings), Fault> {
@@ -305,31 +304,31 @@ impl<'a> Writing<'a> {
         Ok(true)
     }
 
-    fn expire(&mut self, limits: &Limits, now: Timestamp) -> Result<Gone, Fault> {
-        let Some(until) = limits.expired_at(now) else { return Ok(Gone::default()) };
+    fn expire(&mut self, limits: &Limits, now: Timestamp, gone: &mut Gone) -> Result<(), Fault> {
+        let Some(until) = limits.expired_at(now) else { return Ok(()) };
         // A damaged entry has no age: it goes with the one after it.
-        self.pop_while(|tables| Ok(oldest(&tables.letters)?.is_some_and(|arrived| arrived <= until)))
+        let old = |tables: &Self| Ok(oldest(&tables.letters)?.is_some_and(|arrived| arrived <= until));
+        self.pop_while(old, &mut gone.expired)
     }
 
-    fn drop_excess(&mut self, limits: &Limits) -> Result<Gone, Fault> {
+    fn drop_excess(&mut self, limits: &Limits, gone: &mut Gone) -> Result<(), Fault> {
         if limits.overflow == Overflow::Refuse {
-            return Ok(Gone::default());
+            return Ok(());
         }
-        self.pop_while(|tables| Ok(limits.exceeded(tables.totals)))
+        self.pop_while(|tables| Ok(limits.exceeded(tables.totals)), &mut gone.dropped)
     }
 
-    fn pop_while(&mut self, more: impl Fn(&Self) -> Result<bool, Fault>) -> Result<Gone, Fault> {
-        let mut gone = Gone::default();
+    fn pop_while(
+        &mut self,
+        more: impl Fn(&Self) -> Result<bool, Fault>,
+        gone: &mut Vec<Result<Letter, Damaged>>,
+    ) -> Result<(), Fault> {
         while more(self)? {
             let first = self.letters.first()?.map(|(position, _)| position.value());
             let Some(first) = first else { break };
-            match self.remove(first)? {
-                Some(Ok(letter)) => gone.letters.push(letter),
-                Some(Err(damaged)) => gone.damaged.push(damaged),
-                None => break,
-            }
+            gone.extend(self.remove(first)?);
         }
-        Ok(gone)
+        Ok(())
     }
 }
 

@@ -156,6 +156,10 @@ impl Medium for DiskMedium {
     fn intact(&self) -> io::Result<()> {
         Ok(())
     }
+
+    fn bytes(&self) -> u64 {
+        self.0.0.lock().now.len() as u64
+    }
 }
 
 #[derive(Debug)]

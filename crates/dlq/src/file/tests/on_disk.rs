@@ -9,7 +9,8 @@ use redb::{Database, TableDefinition};
 use super::{all, at, letter};
 use crate::file::{FileStore, FileStoreOptions, OpenError};
 use crate::limits::{Limits, Overflow};
-use crate::store::{AppendError, DeadLetterStore, Held, Position};
+use crate::selection::Selection;
+use crate::store::{AppendError, DeadLetterStore, Held, Position, purge};
 
 fn open(path: &Path, limits: Limits) -> FileStore {
     FileStore::open_with(path, FileStoreOptions { limits, retry_pause: Duration::ZERO }).unwrap()
@@ -57,6 +58,38 @@ fn a_letter_is_changed_in_place_but_never_put_back() {
     assert_eq!(store.update(&held).unwrap(), 1);
     assert_eq!(store.scan(None, 2).unwrap(), held[1..]);
     assert_eq!(store.find(&[held[0].letter.id, held[1].letter.id]).unwrap(), [None, Some(held[1].position)]);
+}
+
+#[test]
+fn a_file_that_grew_large_is_small_again_once_its_letters_have_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("letters");
+    let store = FileStore::open(&path).unwrap();
+    let large = || fs::metadata(&path).unwrap().len() > 4 * 1024 * 1024;
+    let many = || (0..250).map(|n| letter(n, 80_000)).collect::<Vec<_>>();
+    store.append(&many()).unwrap();
+    assert!(large());
+    purge(&store, &Selection::all()).unwrap();
+    assert!(store.is_empty() && !large(), "at once");
+    let (many, kept) = (many(), letter("kept", 10));
+    store.append(&many).unwrap();
+    store.append(std::slice::from_ref(&kept)).unwrap();
+    let until = Some(store.find(&[kept.id]).unwrap()[0].unwrap());
+    purge_before(&store, until);
+    assert!(large(), "there is a letter in it");
+    // As a kill leaves it.
+    let copy = folder.path().join("copy");
+    fs::copy(&path, &copy).unwrap();
+    let store = FileStore::open(&copy).unwrap();
+    assert!(fs::metadata(&copy).unwrap().len() < 4 * 1024 * 1024, "opened anew");
+    assert_eq!(all(&store), [kept]);
+}
+
+fn purge_before(store: &FileStore, until: Option<Position>) {
+    while let Some(page) = Some(store.scan(None, 1000).unwrap()).filter(|page| page.len() > 1) {
+        let gone: Vec<_> = page.iter().map(|held| held.position).filter(|at| Some(*at) != until).collect();
+        store.remove(&gone).unwrap();
+    }
 }
 
 #[test]

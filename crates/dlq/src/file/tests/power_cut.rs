@@ -123,3 +123,32 @@ fn what_was_reported_survives_a_power_cut_during_the_recovery_from_one() {
     }
     assert!(cuts > 20, "{cuts}");
 }
+
+#[test]
+fn a_power_cut_while_the_file_is_made_small_loses_nothing() {
+    let whole = Arc::new(Disk::default());
+    let (small, large) = (letter("small", 10), (0..6).map(|n| letter(n, 1_000_000)).collect::<Vec<_>>());
+    let store = on(&whole, eager()).unwrap();
+    store.append(&large).unwrap();
+    store.append(std::slice::from_ref(&small)).unwrap();
+    let ids: Vec<LetterId> = large.iter().map(|letter| letter.id).collect();
+    let positions: Vec<_> = store.find(&ids).unwrap().into_iter().flatten().collect();
+    assert_eq!(store.remove(&positions).unwrap(), 6);
+    // As a kill leaves it: closing makes it smaller too.
+    let before = whole.image();
+    assert!(before.len() > 4 * 1024 * 1024);
+    let mut cuts = 0;
+    for step in (1..).step_by(3) {
+        let disk = Disk::of(before.clone());
+        disk.cut_at(step);
+        drop(on(&disk, eager()));
+        let store = on(&disk.after_cut(step), eager()).unwrap_or_else(|error| panic!("step {step}: {error}"));
+        assert_eq!(all(&store), std::slice::from_ref(&small), "step {step}");
+        if disk.steps() < step {
+            assert!(disk.image().len() < before.len() / 2, "{} of {} bytes, {cuts}", disk.image().len(), before.len());
+            break;
+        }
+        cuts += 1;
+    }
+    assert!(cuts > 3, "{cuts}");
+}
