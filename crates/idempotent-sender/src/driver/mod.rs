@@ -473,6 +473,12 @@ where
         }
         self.lingering.hurry(now);
         self.seal_due(now, usize::MAX);
+        // Whatever was handed to a connection may be on its way: nobody counts its bytes any more.
+        for (conn, open) in &mut self.links {
+            for request in open.unwritten.drain(..) {
+                self.core.on_written(now, *conn, request);
+            }
+        }
         self.core.give_up_all(now, &Reason::Closed);
         while let Some(action) = self.core.poll(now) {
             match action {
