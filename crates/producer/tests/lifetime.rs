@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use kafka_courier::{FailedOutcome, KafkaConfig, KafkaProducer, ProducerRecord, PublishError};
+use kafka_courier::{KafkaConfig, KafkaProducer, ProducerRecord, PublishError};
 use kafka_courier_test_broker::{ApiKey, TestCluster};
 use tokio::runtime::{Builder, Runtime};
 
@@ -39,9 +39,10 @@ fn when_its_runtime_is_shut_down_every_event_has_a_verdict_and_no_more_are_accep
         (sent, producer.send(&RECORD).await.unwrap())
     });
     its.shutdown_background();
-    assert_eq!(ours.block_on(sent).unwrap_err().outcome(), FailedOutcome::Unknown);
-    // It may have left too, behind the other.
-    assert!(ours.block_on(open).is_err());
+    // Whether they had left by then is up to the threads.
+    for delivery in [sent, open] {
+        assert!(ours.block_on(delivery).is_err());
+    }
     assert_eq!(producer.dead_letters().len(), 2, "each is a letter");
     assert!(matches!(ours.block_on(producer.send(&RECORD)), Err(PublishError::Closed)));
     assert!(producer.stats().is_closed);
