@@ -6,8 +6,8 @@ use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use kafka_courier::{
-    Builder, ErrorCode, HealthError, KafkaProducer, ProducerRecord, SaslMechanism, Secret, SecurityProtocol,
-    TokenSource,
+    Builder, ErrorCode, HealthError, HealthPart, KafkaProducer, ProducerRecord, SaslMechanism, Secret,
+    SecurityProtocol, TokenSource,
 };
 use kafka_courier_tests::cluster::Cluster;
 
@@ -225,6 +225,13 @@ async fn missing_rights_fail_events_by_their_code_and_nothing_else() {
         let record = ProducerRecord { topic: TOPIC, value: Some(b"no"), ..ProducerRecord::default() };
         let unseen = mode.producer(&cluster).build()?.send(&record).await.err().context("not even seen")?;
         ensure!(unseen.to_string().contains("TOPIC_AUTHORIZATION_FAILED (29)"), "{unseen}");
+        let unhealthy = async |producer: &KafkaProducer| {
+            let error = producer.health_check_topics(&[TOPIC], PATIENCE).await.err().context("it is told before")?;
+            ensure!(error.part() == HealthPart::WriteAuthorization && error.is_refusal(), "{error}");
+            eprintln!("told, as it should be: {error}");
+            Ok(())
+        };
+        unhealthy(&mode.producer(&cluster).build()?).await?;
         let internal = cluster.internal_bootstrap()?;
         let allow = |operation: &str| {
             let words = ["--add", "--allow-principal", "User:alice", "--operation", operation, "--topic", TOPIC];
@@ -233,6 +240,7 @@ async fn missing_rights_fail_events_by_their_code_and_nothing_else() {
         };
         allow("Describe")?;
         let producer = mode.producer(&cluster).build()?;
+        unhealthy(&producer).await?;
         let began = Instant::now();
         let error = producer.send(&record).await?.await.err().context("it may be seen, not written")?;
         // Who may write to no topic may not have a producer id either.
@@ -244,6 +252,7 @@ async fn missing_rights_fail_events_by_their_code_and_nothing_else() {
         ensure!(!error.is_retriable() && began.elapsed() < Duration::from_secs(10), "{error}");
         eprintln!("refused, as it should: {error}");
         allow("Write")?;
+        producer.health_check_topics(&[TOPIC], PATIENCE).await?;
         producer.send(&record).await?.await?;
         Ok(())
     }

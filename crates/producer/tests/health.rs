@@ -125,6 +125,15 @@ async fn who_may_write_nothing_at_all_is_told_before_the_first_event() {
 }
 
 #[tokio::test]
+async fn a_broker_that_has_just_started_and_gives_no_producer_id_yet_is_asked_again() {
+    let cluster = cluster().await;
+    let loading = Fault::Refuse(ErrorCode::CoordinatorLoadInProgress);
+    cluster.inject(Rule::on(ApiKey::InitProducerId).times(2).then(loading));
+    KafkaProducer::build(config(&cluster)).unwrap().health_check(LONG).await.unwrap();
+    assert_eq!(cluster.requests(ApiKey::InitProducerId), 3);
+}
+
+#[tokio::test]
 async fn a_check_asks_for_no_producer_id_once_there_is_one_and_makes_no_connection_twice() {
     let cluster = cluster().await;
     let producer = KafkaProducer::build(config(&cluster)).unwrap();

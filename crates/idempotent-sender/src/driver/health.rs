@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -17,6 +18,9 @@ use crate::wire::metadata::{MetadataAnswer, MetadataRequest};
 
 /// The bit of the operation WRITE (KIP-430).
 const WRITE: i32 = 1 << 4;
+
+/// How long a broker that gives no producer id yet is left alone.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 /// A part of the way to the cluster, in the order in which they are gone through.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -130,8 +134,9 @@ impl Control {
         let answer = answer.map_err(|reason| Unhealthy { part: progress.part(), reason })?;
         check_topics(&answer)?;
         if !has_producer_id {
-            progress.enter(HealthPart::WriteAuthorization);
-            self.check_producer_id(progress).await.map_err(|reason| Unhealthy { part: progress.part(), reason })?;
+            self.check_producer_id_in_time(progress)
+                .await
+                .map_err(|reason| Unhealthy { part: progress.part(), reason })?;
         }
         Ok(())
     }
@@ -140,6 +145,19 @@ impl Control {
         let link = self.link_noting(progress).await?;
         progress.enter(HealthPart::Metadata);
         self.metadata_over(&link, request.clone()).await
+    }
+
+    /// A broker that has just started can't give a producer id yet: it is asked again for as long as an answer may take.
+    async fn check_producer_id_in_time(&self, progress: &Progress) -> Result<(), Reason> {
+        let until = Instant::now() + self.timeout;
+        loop {
+            match self.check_producer_id(progress).await {
+                Err(reason @ Reason::Broker { .. }) if reason.is_retriable() && Instant::now() < until => {
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
+                checked => return checked,
+            }
+        }
     }
 
     async fn check_producer_id(&self, progress: &Progress) -> Result<(), Reason> {

@@ -113,6 +113,12 @@ mod tests {
             ("metadata.max.age.ms", "metadata_max_age", true),
             ("max.request.size", "max_request_bytes", false),
             ("socket.connection.setup.timeout.ms", "connect_timeout", true),
+            ("security.protocol", "security_protocol", false),
+            ("sasl.mechanism", "sasl_mechanism", false),
+            ("sasl.username", "sasl_username", false),
+            ("sasl.password", "sasl_password", false),
+            ("ssl.ca.location", "ssl_ca_location", false),
+            ("ssl.key.location", "ssl_key_location", false),
         ] {
             assert_eq!(meaning(key), Meaning::Option { name, millis }, "{key}");
         }
