@@ -90,7 +90,7 @@ fn token(subject: &str, seconds: i64) -> Secret {
 
 /// Publishes, and holds what was reported against what a Java consumer reads.
 async fn delivers(cluster: &Cluster, builder: Builder) -> Result<()> {
-    let producer = builder.connect().await?;
+    let producer = builder.build()?;
     let mut deliveries = Vec::new();
     for number in 0..RECORDS {
         let value = number.to_string();
@@ -264,7 +264,7 @@ async fn sessions_that_end_are_replaced_in_time_and_nothing_is_sent_twice() {
     async fn run() -> Result<()> {
         let mode = Mode { sasl: Some(MECHANISMS[2]), tls: true, client_certificate: false };
         let cluster = mode.cluster(&["--set", "connections.max.reauth.ms=5000"])?;
-        let producer = mode.producer(&cluster).flush_timeout(Duration::from_millis(20)).connect().await?;
+        let producer = mode.producer(&cluster).flush_timeout(Duration::from_millis(20)).build()?;
         let record = ProducerRecord { topic: TOPIC, value: Some(b"first"), ..ProducerRecord::default() };
         let mut deliveries = vec![producer.send(&record).await?];
         ensure!(producer.flush(PATIENCE).await);
