@@ -22,6 +22,8 @@ pub(crate) enum Exit {
     CantCreate = 73,
     /// Reading or writing failed.
     Io = 74,
+    /// Somebody else has what is needed; it is free later.
+    Busy = 75,
     /// The brokers refuse us, or are not to be trusted.
     Refused = 77,
     /// The configuration is wrong.
@@ -32,19 +34,24 @@ pub(crate) enum Exit {
     Terminated = 143,
 }
 
+/// Why nothing, or no more, could be done: the exit code, and what to say.
+#[derive(Debug)]
+pub(crate) struct Refusal(pub(crate) Exit, pub(crate) String);
+
 /// What `--help` says of them.
 pub(crate) const HELP: &str = "\
 Exit codes:
-  0   everything was delivered (also after Ctrl-C or SIGTERM, if all that was read was delivered)
-  1   some events were not delivered
+  0   everything was done; all was delivered (also after Ctrl-C or SIGTERM, if all that was read was)
+  1   some events or letters were not delivered
   64  the command line makes no sense
-  65  some input is no event, or the input is not there
+  65  some input is no event or letter, or the input is not there
   69  no broker could be reached
   73  a file could not be made
   74  reading or writing failed, the receipts included
+  75  another process has the dead letters, or sends them again: try later
   77  the brokers refuse us (SASL), or are not to be trusted (TLS)
   78  the configuration is wrong
-  130 Ctrl-C before anything was read, or a second time: what was under way was left alone
+  130 Ctrl-C before anything was read, or a second time: what was under way was left alone; of dlq replay the first, too
   143 SIGTERM, likewise";
 
 impl From<Exit> for ExitCode {

@@ -5,16 +5,20 @@
 
 mod config;
 mod demo;
+mod dlq;
 mod exit;
 mod logging;
 mod publish;
 mod sample;
 mod settings;
+mod signals;
+mod state;
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use kafka_courier_event_model::validate_topic_name;
 
 use crate::exit::Exit;
 
@@ -35,6 +39,9 @@ enum Command {
     /// Publishes events from a file or standard input.
     #[command(after_long_help = exit::HELP)]
     Publish(publish::PublishArgs),
+    /// Dead letters: lists them, sends them again, removes them.
+    #[command(after_long_help = exit::HELP)]
+    Dlq(dlq::DlqArgs),
     /// Prints every setting as it is, and where it comes from.
     #[command(after_long_help = exit::HELP)]
     Config(config::ConfigArgs),
@@ -60,6 +67,7 @@ fn main() -> ExitCode {
     }
     match cli.command {
         Command::Publish(args) => publish::run(args).into(),
+        Command::Dlq(args) => dlq::run(args),
         Command::Config(args) => config::run(&args).into(),
         Command::Demo(args) => demo::run(&args).into(),
         Command::Sample(args) => match sample::run(&args) {
@@ -70,6 +78,12 @@ fn main() -> ExitCode {
             }
         },
     }
+}
+
+/// A topic's name on the command line.
+fn topic_name(name: &str) -> Result<String, String> {
+    validate_topic_name(name).map_err(|error| format!("topic: {error}"))?;
+    Ok(name.to_owned())
 }
 
 /// Prints a line to standard error.

@@ -10,7 +10,6 @@ mod input;
 mod progress;
 mod receipts;
 mod session;
-mod signals;
 mod summary;
 mod tally;
 
@@ -19,14 +18,13 @@ use std::time::Duration;
 
 use clap::Args;
 use kafka_courier::KafkaProducer;
-use kafka_courier_event_model::validate_topic_name;
 
 use self::input::Items;
 use self::receipts::Receipts;
 use self::session::{Plan, Session};
-use self::signals::Signals;
-use crate::exit::Exit;
+use crate::exit::{Exit, Refusal};
 use crate::settings::SettingsArgs;
+use crate::signals::Signals;
 
 /// The longest grace period, in seconds; more is as good as this.
 const LONGEST_GRACE: u64 = u32::MAX as u64;
@@ -41,7 +39,7 @@ pub(crate) struct PublishArgs {
     #[command(flatten)]
     settings: SettingsArgs,
     /// Sends every event to this topic, whatever its type.
-    #[arg(long, value_name = "TOPIC", value_parser = topic_name)]
+    #[arg(long, value_name = "TOPIC", value_parser = crate::topic_name)]
     topic: Option<String>,
     /// Writes a line for each event, in the input's order: place, id, topic, partition and offset, or its error. - is
     /// standard output.
@@ -57,14 +55,6 @@ pub(crate) struct PublishArgs {
     #[arg(value_name = "FILE", default_value = "-")]
     file: String,
 }
-
-fn topic_name(name: &str) -> Result<String, String> {
-    validate_topic_name(name).map_err(|error| format!("topic: {error}"))?;
-    Ok(name.to_owned())
-}
-
-/// Why nothing could be done.
-struct Refusal(Exit, String);
 
 /// Runs the command; prints its summary or its error.
 pub(crate) fn run(args: PublishArgs) -> Exit {

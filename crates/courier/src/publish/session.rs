@@ -19,9 +19,9 @@ use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 use super::input::{Item, Items, Place};
 use super::progress::Progress;
 use super::receipts::Receipts;
-use super::signals::Signals;
 use super::summary::Summary;
 use super::tally::Tally;
+use crate::signals::Signals;
 
 /// Items whose verdict may be noted late before reading waits for the oldest.
 const LATE_VERDICTS: usize = 50_000;

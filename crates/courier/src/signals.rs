@@ -17,11 +17,11 @@ struct Caught {
 }
 
 /// The signals that have come, and those to come.
-pub(super) struct Signals(watch::Receiver<Caught>);
+pub(crate) struct Signals(watch::Receiver<Caught>);
 
 impl Signals {
     /// Starts catching.
-    pub(super) fn catch() -> Self {
+    pub(crate) fn catch() -> Self {
         let (sender, receiver) = watch::channel(Caught { times: 0, exit: Exit::Interrupted });
         match Source::open() {
             Ok(source) => drop(tokio::spawn(count(source, sender))),
@@ -31,14 +31,14 @@ impl Signals {
     }
 
     /// How many have come.
-    pub(super) fn times(&self) -> u32 {
+    pub(crate) fn times(&self) -> u32 {
         self.0.borrow().times
     }
 
     /// Waits until so many have come.
     ///
     /// Cancel safety: it only looks.
-    pub(super) async fn reached(&mut self, times: u32) {
+    pub(crate) async fn reached(&mut self, times: u32) {
         if self.0.wait_for(|caught| caught.times >= times).await.is_err() {
             // Nobody counts.
             std::future::pending::<()>().await;
@@ -46,7 +46,7 @@ impl Signals {
     }
 
     /// The exit code of an end at once.
-    pub(super) fn exit(&self) -> Exit {
+    pub(crate) fn exit(&self) -> Exit {
         self.0.borrow().exit
     }
 }

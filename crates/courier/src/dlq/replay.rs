@@ -1,0 +1,176 @@
+//! `courier dlq replay`.
+//!
+//! Rules: a signal ends it between two groups of letters, so that each has its verdict; a second one ends it at once: the
+//! letters that were under way say so, and the next replay looks for them.
+
+use std::io::{self, Write};
+use std::num::NonZeroU32;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use kafka_courier::dlq::BeginReplayError;
+use kafka_courier::{Doubtful, KafkaProducer, Replay, ReplayError, ReplayReport};
+use tokio::runtime::Runtime;
+
+use super::select::SelectionArgs;
+use super::store::{Opened, StoreArgs};
+use super::{output_failed, report};
+use crate::exit::{Exit, Refusal};
+use crate::signals::Signals;
+
+/// How long what is under way may take at the end.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Sends letters again, in the order in which they arrived, with their keys and headers. A letter is removed once its record
+/// is acknowledged; one that fails again stays. Letters of events that may be in the log already are left out, unless
+/// --verify looks for them there or --include-unknown sends them at the risk of a duplicate.
+#[derive(Args, Debug)]
+pub(super) struct ReplayArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
+    selection: SelectionArgs,
+    /// All letters.
+    #[arg(long)]
+    all: bool,
+    /// Sends nothing: says what would be sent, by topic.
+    #[arg(long)]
+    dry_run: bool,
+    /// At most so many letters a second.
+    #[arg(long, value_name = "N")]
+    rate: Option<NonZeroU32>,
+    /// Looks in the log for events that may be there: those that are, are removed; those that are proved not to be, are
+    /// sent.
+    #[arg(long)]
+    verify: bool,
+    /// Sends events that --verify neither found nor proved absent, too: they may be in the log twice afterwards.
+    #[arg(long, requires = "verify")]
+    force: bool,
+    /// Sends events that may be in the log without a look: they may be there twice afterwards.
+    #[arg(long, conflicts_with = "verify")]
+    include_unknown: bool,
+    /// Leaves out letters that were sent again so often.
+    #[arg(long, value_name = "N", default_value_t = Replay::default().max_replays)]
+    max_replays: u32,
+    /// The report as a line of JSON, on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(runtime: &Runtime, args: &ReplayArgs) -> Result<Exit, Refusal> {
+    let selection = args.selection.deliberate(args.all);
+    let selection = selection.map_err(|why| Refusal(Exit::Usage, format!("dlq replay: {why}")))?;
+    let opened = args.store.open_existing()?;
+    let replay = Replay {
+        selection,
+        doubtful: match (args.verify, args.include_unknown) {
+            (true, _) => Doubtful::Verify { force: args.force },
+            (_, true) => Doubtful::Send,
+            _ => Doubtful::LeaveOut,
+        },
+        max_replays: args.max_replays,
+        rate: args.rate,
+        limit: args.selection.limit,
+        dry_run: args.dry_run,
+    };
+    runtime.block_on(send(args, opened, &replay))
+}
+
+/// A replay under way, and what is shown of it.
+struct Watch {
+    bar: ProgressBar,
+    began: Instant,
+    /// Set by a signal: no further group of letters.
+    stop: AtomicBool,
+}
+
+impl Watch {
+    fn new() -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
+            bar.set_style(style);
+        }
+        Self { bar, began: Instant::now(), stop: AtomicBool::new(false) }
+    }
+
+    fn show(&self, report: &ReplayReport) -> ControlFlow<()> {
+        self.bar.set_message(report::standing(report, self.began.elapsed()));
+        self.bar.tick();
+        if self.stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+async fn send(args: &ReplayArgs, opened: Opened, replay: &Replay) -> Result<Exit, Refusal> {
+    let mut signals = Signals::catch();
+    let patience = opened.config.metadata_timeout;
+    let builder = KafkaProducer::builder().with_config(opened.config).dead_letter_store(opened.store);
+    let producer = builder.build().map_err(|errors| Refusal(Exit::Config, errors.to_string()))?;
+    let reached = tokio::select! {
+        biased;
+        () = signals.reached(1) => return Err(Refusal(signals.exit(), "stopped before anything was sent".to_owned())),
+        reached = producer.health_check(patience) => reached,
+    };
+    reached.map_err(|error| Refusal(Exit::Unreachable, format!("no broker could be reached: {error}")))?;
+    let watch = Watch::new();
+    let done = under_signals(&producer, replay, &watch, &mut signals).await;
+    watch.bar.finish_and_clear();
+    producer.close(GRACE).await;
+    let report = match done {
+        Some(done) => done.map_err(failed)?,
+        None => return Err(Refusal(signals.exit(), CUT.to_owned())),
+    };
+    tell(args, &report, watch.began.elapsed())?;
+    if signals.times() > 0 {
+        crate::say("stopped by a signal: the rest of the letters is as it was");
+        return Ok(signals.exit());
+    }
+    let stay = report.failed + report.left_out + report.not_found + report.too_often;
+    Ok(if stay == 0 || args.dry_run { Exit::Ok } else { Exit::SomeFailed })
+}
+
+const CUT: &str = "stopped at once: letters that were under way stay, and the next replay looks for them in the log";
+
+/// None: it was cut off by a second signal.
+async fn under_signals(
+    producer: &KafkaProducer,
+    replay: &Replay,
+    watch: &Watch,
+    signals: &mut Signals,
+) -> Option<Result<ReplayReport, ReplayError>> {
+    let mut replaying = std::pin::pin!(producer.replay(replay, |report| watch.show(report)));
+    tokio::select! {
+        done = &mut replaying => return Some(done),
+        () = signals.reached(1) => {}
+    }
+    watch.stop.store(true, Ordering::Relaxed);
+    watch.bar.suspend(|| {
+        crate::say("stopping once the letters that are under way have their verdict; once more to stop at once")
+    });
+    tokio::select! {
+        done = replaying => Some(done),
+        () = signals.reached(2) => None,
+    }
+}
+
+fn tell(args: &ReplayArgs, report: &ReplayReport, took: Duration) -> Result<(), Refusal> {
+    if args.json {
+        let line = report::json(report, args.dry_run, took).map_err(|error| Refusal(Exit::Io, error.to_string()))?;
+        return writeln!(io::stdout(), "{line}").map_err(output_failed);
+    }
+    for line in report::lines(report, args.dry_run, took) {
+        crate::say(&line);
+    }
+    Ok(())
+}
+
+fn failed(error: ReplayError) -> Refusal {
+    let exit = match &error {
+        ReplayError::Begin(BeginReplayError::Busy { .. }) => Exit::Busy,
+        ReplayError::Check(_) => Exit::Unreachable,
+        _ => Exit::Io,
+    };
+    Refusal(exit, format!("{error}; what was delivered is removed, all else stays"))
+}

@@ -1,0 +1,97 @@
+//! What a replay says: while it runs, and at its end.
+//!
+//! Rules: only what happened is named, each number with what to do about it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use indicatif::HumanCount;
+use kafka_courier::ReplayReport;
+use serde::Serialize;
+
+use super::table::printable;
+
+/// The report as a line of JSON.
+#[derive(Serialize)]
+struct Json<'a> {
+    dry_run: bool,
+    selected: u64,
+    delivered: u64,
+    landed: u64,
+    failed: u64,
+    left_out: u64,
+    not_found: u64,
+    too_often: u64,
+    seconds: f64,
+    by_topic: &'a BTreeMap<String, u64>,
+    reasons: &'a BTreeMap<String, u64>,
+}
+
+pub(super) fn json(report: &ReplayReport, dry_run: bool, took: Duration) -> serde_json::Result<String> {
+    serde_json::to_string(&Json {
+        dry_run,
+        selected: report.selected,
+        delivered: report.delivered,
+        landed: report.landed,
+        failed: report.failed,
+        left_out: report.left_out,
+        not_found: report.not_found,
+        too_often: report.too_often,
+        seconds: took.as_secs_f64(),
+        by_topic: &report.by_topic,
+        reasons: &report.reasons,
+    })
+}
+
+/// The report in words, line by line.
+pub(super) fn lines(report: &ReplayReport, dry_run: bool, took: Duration) -> Vec<String> {
+    if report.selected == 0 {
+        return vec!["no letter is selected".to_owned()];
+    }
+    let mut text = format!("{} selected", super::letters(report.selected));
+    let would: u64 = report.by_topic.values().sum();
+    let counts = [
+        (if dry_run { would } else { 0 }, "would be sent"),
+        (report.delivered, "delivered"),
+        (report.landed, "in the log already"),
+        (report.failed, "failed again, and stay"),
+        (report.left_out, "left out: they may be in the log (--verify looks there, --include-unknown sends them)"),
+        (report.not_found, "neither found in the log nor proved absent (--force sends them)"),
+        (report.too_often, "left out: sent again too often (--max-replays)"),
+    ];
+    for (count, what) in counts {
+        if count > 0 {
+            text.push_str(&format!(", {} {what}", HumanCount(count)));
+        }
+    }
+    let mut lines = vec![format!("{text}; {:.1} s", took.as_secs_f64())];
+    if dry_run {
+        for (topic, count) in &report.by_topic {
+            lines.push(format!("  {:>9} to {topic}", HumanCount(*count).to_string()));
+        }
+    }
+    let mut reasons: Vec<_> = report.reasons.iter().collect();
+    reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    lines.extend(reasons.into_iter().map(|(reason, count)| {
+        let times = if *count == 1 { "once" } else { "times" };
+        match count {
+            1 => format!("  {times}: {}", printable(reason)),
+            _ => format!("  {} {times}: {}", HumanCount(*count), printable(reason)),
+        }
+    }));
+    lines
+}
+
+/// Where a replay stands.
+pub(super) fn standing(report: &ReplayReport, elapsed: Duration) -> String {
+    let done = report.delivered + report.landed;
+    let stay = report.failed + report.left_out + report.not_found + report.too_often;
+    format!(
+        "replaying: {} letters, {} delivered, {} in the log already, {} stay, {}/s",
+        HumanCount(report.selected),
+        HumanCount(report.delivered),
+        HumanCount(report.landed),
+        HumanCount(stay),
+        HumanCount((done as f64 / elapsed.as_secs_f64().max(1e-3)) as u64)
+    )
+}

@@ -1,0 +1,178 @@
+//! Letters as lines of a table.
+//!
+//! Rules: pure; on a terminal a line never breaks: cells are cut, the reason's first, and when even that is not enough
+//! columns go; nothing that a letter holds reaches the terminal as a control character.
+
+use kafka_courier::dlq::Letter;
+
+const COLUMNS: usize = 7;
+const TITLES: [&str; COLUMNS] = ["ID", "LAST TRIED", "TOPIC", "KEY", "OUTCOME", "ERROR", "REASON"];
+/// What a cell is never cut below.
+const LEAST: [usize; COLUMNS] = [36, 20, 8, 4, 11, 9, 16];
+/// What a cell may take at most, on a terminal.
+const MOST: [usize; COLUMNS] = [36, 20, 32, 24, 11, 32, usize::MAX];
+/// Cells are cut in this order: indices of columns.
+const CUT: [usize; 4] = [6, 3, 2, 5];
+/// Columns go in this order.
+const GO: [usize; 5] = [3, 5, 1, 4, 2];
+const GAP: usize = 2;
+
+/// A letter's cells.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Row([String; COLUMNS]);
+
+impl Row {
+    pub(super) fn of(letter: &Letter) -> Self {
+        let key = match letter.key.as_deref().map(|key| (str::from_utf8(key), key)) {
+            None => "-".to_owned(),
+            Some((Ok(text), _)) => text.to_owned(),
+            Some((Err(_), bytes)) => {
+                format!("0x{}", bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+            }
+        };
+        let cells = [
+            letter.id.to_string(),
+            format!("{:.0}", letter.last_attempt),
+            letter.topic.clone(),
+            key,
+            letter.outcome.to_string(),
+            letter.error_code.clone().unwrap_or_else(|| "-".to_owned()),
+            letter.failure_reason.clone(),
+        ];
+        Self(cells.map(|cell| printable(&cell)))
+    }
+}
+
+/// The text without control characters: they could move the cursor, or worse.
+pub(super) fn printable(text: &str) -> String {
+    if text.contains(char::is_control) {
+        text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
+    } else {
+        text.to_owned()
+    }
+}
+
+/// The widths of a table's columns.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Table {
+    /// None: the column is not shown.
+    widths: [Option<usize>; COLUMNS],
+    /// Whether cells are cut.
+    is_cut: bool,
+}
+
+impl Table {
+    /// A table for rows such as these on a terminal of this `width`; without one nothing is cut.
+    pub(super) fn fit(rows: &[Row], width: Option<usize>) -> Self {
+        let wanted: [usize; COLUMNS] = std::array::from_fn(|i| {
+            let cells = rows.iter().map(|row| console::measure_text_width(&row.0[i]));
+            cells.chain([TITLES[i].len()]).max().unwrap_or_default()
+        });
+        let Some(width) = width else { return Self { widths: wanted.map(Some), is_cut: false } };
+        let mut widths: [Option<usize>; COLUMNS] = std::array::from_fn(|i| Some(wanted[i].min(MOST[i])));
+        for go in [None].into_iter().chain(GO.map(Some)) {
+            if let Some(column) = go {
+                widths[column] = None;
+            }
+            cut(&mut widths, width);
+            if total(&widths) <= width {
+                break;
+            }
+        }
+        Self { widths, is_cut: true }
+    }
+
+    /// The line above.
+    pub(super) fn title(&self) -> String {
+        self.line(&Row(TITLES.map(str::to_owned)))
+    }
+
+    /// A row's line.
+    pub(super) fn line(&self, row: &Row) -> String {
+        let mut line = String::new();
+        for (cell, width) in row.0.iter().zip(self.widths) {
+            let Some(width) = width else { continue };
+            let cut = if self.is_cut { Some("…") } else { None };
+            let cell = match cut {
+                Some(tail) => console::truncate_str(cell, width, tail),
+                None => cell.into(),
+            };
+            line.push_str(&console::pad_str(&cell, width + GAP, console::Alignment::Left, None));
+        }
+        line.truncate(line.trim_end().len());
+        line
+    }
+}
+
+/// Cuts columns until the line fits, as far as they may be.
+fn cut(widths: &mut [Option<usize>; COLUMNS], width: usize) {
+    for column in CUT {
+        let over = total(widths).saturating_sub(width);
+        if let Some(is) = &mut widths[column] {
+            *is -= over.min(is.saturating_sub(LEAST[column]));
+        }
+    }
+}
+
+fn total(widths: &[Option<usize>; COLUMNS]) -> usize {
+    let shown: Vec<usize> = widths.iter().copied().flatten().collect();
+    shown.iter().sum::<usize>() + GAP * shown.len().saturating_sub(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_courier::dlq::{Bytes, Outcome};
+
+    use super::*;
+
+    fn letter(reason: &str) -> Letter {
+        let at = "2024-01-15T10:00:00.123456Z".parse().unwrap();
+        let mut letter = Letter::new("orders", None, reason, at);
+        letter.outcome = Outcome::NotWritten;
+        letter.error_code = Some("NOT_ENOUGH_REPLICAS".into());
+        letter
+    }
+
+    fn rows() -> Vec<Row> {
+        vec![Row::of(&letter(&"a long reason ".repeat(20)))]
+    }
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal_and_ids_are_whole() {
+        let rows = rows();
+        for width in 36..400 {
+            let table = Table::fit(&rows, Some(width));
+            for line in [table.title(), table.line(&rows[0])] {
+                assert!(console::measure_text_width(&line) <= width, "{width}: {line:?}");
+            }
+            assert!(table.line(&rows[0]).contains(&rows[0].0[0]), "{width}");
+        }
+    }
+
+    #[test]
+    fn a_wide_terminal_shows_every_column_and_a_narrow_one_keeps_the_reason() {
+        let rows = rows();
+        let wide = Table::fit(&rows, Some(160)).title();
+        assert!(TITLES.iter().all(|title| wide.contains(title)), "{wide}");
+        let narrow = Table::fit(&rows, Some(80)).title();
+        assert!(narrow.contains("REASON") && narrow.contains("TOPIC") && !narrow.contains("KEY"), "{narrow}");
+    }
+
+    #[test]
+    fn elsewhere_than_on_a_terminal_nothing_is_cut() {
+        let rows = rows();
+        let line = Table::fit(&rows, None).line(&rows[0]);
+        assert!(line.contains(rows[0].0[6].trim_end()) && !line.contains('…'), "{line}");
+        assert!(line.contains("2024-01-15T10:00:00Z"), "{line}");
+    }
+
+    #[test]
+    fn control_characters_are_shown_and_never_sent() {
+        let mut letter = letter("bell \u{7} and \u{1b}[2J");
+        letter.key = Some(Bytes::from_static(b"a\nb"));
+        let line = Table::fit(&[Row::of(&letter)], None).line(&Row::of(&letter));
+        assert!(!line.contains(char::is_control) && line.contains("a\\nb") && line.contains("\\u{1b}[2J"), "{line:?}");
+        letter.key = Some(Bytes::from_static(b"\xff\x00"));
+        assert_eq!(Row::of(&letter).0[3], "0xff00");
+    }
+}
