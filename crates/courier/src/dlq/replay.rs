@@ -169,7 +169,6 @@ fn tell(args: &ReplayArgs, report: &ReplayReport, took: Duration) -> Result<(), 
 fn failed(error: ReplayError) -> Refusal {
     let exit = match &error {
         ReplayError::Begin(BeginReplayError::Busy { .. }) => Exit::Busy,
-        ReplayError::Check(_) => Exit::Unreachable,
         _ => Exit::Io,
     };
     Refusal(exit, format!("{error}; what was delivered is removed, all else stays"))

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use kafka_courier::dlq::{DeadLetterStore, FileStore, OpenError, RemoteStore};
+use kafka_courier::dlq::{self, DeadLetterStore, FileStoreOptions, OpenError};
 use kafka_courier::{DeadLetterTopic, KafkaConfig};
 
 use crate::exit::{Exit, Refusal};
@@ -72,14 +72,9 @@ fn open_file(path: &Path, create: bool) -> Result<Arc<dyn DeadLetterStore>, Refu
         let why = format!("there are no dead letters: {} is not there (--file names another)", path.display());
         return Err(Refusal(Exit::Data, why));
     }
-    match FileStore::open(path) {
-        Ok(store) => Ok(Arc::new(store)),
-        Err(OpenError::Held { service: Some(service), .. }) => match RemoteStore::connect(&service) {
-            Ok(store) => Ok(Arc::new(store)),
-            Err(error) => Err(Refusal(Exit::Busy, error.to_string())),
-        },
-        Err(error) => Err(Refusal(code(&error, create), error.to_string())),
-    }
+    // Limits are those of whoever keeps letters: nothing is dropped for having been looked at.
+    dlq::open_or_reach(path, FileStoreOptions::default())
+        .map_err(|error| Refusal(code(&error, create), error.to_string()))
 }
 
 fn code(error: &OpenError, create: bool) -> Exit {
