@@ -4,6 +4,8 @@
 
 use std::process::ExitCode;
 
+use kafka_courier::HealthError;
+
 /// How a command ended.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u8)]
@@ -37,6 +39,15 @@ pub(crate) enum Exit {
 /// Why nothing, or no more, could be done: the exit code, and what to say.
 #[derive(Debug)]
 pub(crate) struct Refusal(pub(crate) Exit, pub(crate) String);
+
+impl From<HealthError> for Refusal {
+    fn from(error: HealthError) -> Self {
+        match error.is_refusal() {
+            true => Self(Exit::Refused, error.to_string()),
+            false => Self(Exit::Unreachable, format!("no broker could be reached: {error}")),
+        }
+    }
+}
 
 /// What `--help` says of them.
 pub(crate) const HELP: &str = "\

@@ -113,7 +113,7 @@ async fn send(args: &ReplayArgs, opened: Opened, replay: &Replay) -> Result<Exit
         () = signals.reached(1) => return Err(Refusal(signals.exit(), "stopped before anything was sent".to_owned())),
         reached = producer.health_check(patience) => reached,
     };
-    reached.map_err(|error| Refusal(Exit::Unreachable, format!("no broker could be reached: {error}")))?;
+    reached?;
     let watch = Watch::new();
     let done = under_signals(&producer, replay, &watch, &mut signals).await;
     watch.bar.finish_and_clear();

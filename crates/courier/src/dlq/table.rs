@@ -14,7 +14,7 @@ const MOST: [usize; COLUMNS] = [36, 20, 32, 24, 11, 32, usize::MAX];
 /// Cells are cut in this order: indices of columns.
 const CUT: [usize; 4] = [6, 3, 2, 5];
 /// Columns go in this order.
-const GO: [usize; 5] = [3, 5, 1, 4, 2];
+const GO: [usize; 6] = [3, 5, 1, 4, 2, 6];
 const GAP: usize = 2;
 
 /// A letter's cells.

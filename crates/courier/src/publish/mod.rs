@@ -7,6 +7,7 @@
 //! - Memory is bounded: by the producer's buffer, and by how many verdicts may be noted late.
 
 mod input;
+mod keeping;
 mod progress;
 mod receipts;
 mod session;
@@ -20,6 +21,7 @@ use clap::Args;
 use kafka_courier::KafkaProducer;
 
 use self::input::Items;
+use self::keeping::{Keeping, Wanted};
 use self::receipts::Receipts;
 use self::session::{Plan, Session};
 use crate::exit::{Exit, Refusal};
@@ -32,7 +34,8 @@ const LONGEST_GRACE: u64 = u32::MAX as u64;
 /// Publishes events from a file or standard input: NDJSON, an event a line, or one JSON array.
 ///
 /// Each event goes to its type's topic (KAFKA_TOPIC_MAPPING changes which), keyed so that what belongs
-/// together stays in order. Every setting may come from --set, from the environment (KAFKA_BROKERS, KAFKA_FLUSH_MESSAGES,
+/// together stays in order. An event that can't be delivered is kept as a dead letter, in a file, before its failure is told.
+/// Every setting may come from --set, from the environment (KAFKA_BROKERS, KAFKA_FLUSH_MESSAGES,
 /// KAFKA_FLUSH_TIMEOUT, KAFKA_DELIVERY_TIMEOUT and so on) or from --config; `courier config --explain` tells them all.
 #[derive(Args, Debug)]
 pub(crate) struct PublishArgs {
@@ -48,6 +51,14 @@ pub(crate) struct PublishArgs {
     /// Stops at the first item that is no event. What stands before it is delivered.
     #[arg(long)]
     strict: bool,
+    /// Keeps dead letters in this file; without it in KAFKA_DLQ_FILE (dlq_file), else dead-letters.redb in
+    /// $XDG_STATE_HOME/kafka-courier, which is ~/.local/state/kafka-courier by default. `courier dlq` lists them and sends
+    /// them again.
+    #[arg(long, value_name = "PATH", conflicts_with = "no_dlq_file")]
+    dlq_file: Option<PathBuf>,
+    /// Keeps dead letters in no file.
+    #[arg(long)]
+    no_dlq_file: bool,
     /// How long to go on after Ctrl-C or SIGTERM, in seconds: half of it publishing what was read, all of it delivering.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     grace: u64,
@@ -86,7 +97,7 @@ async fn publish(args: PublishArgs) -> Result<Exit, Refusal> {
         () = signals.reached(1) => None,
         ready = prepare(&args) => Some(ready?),
     };
-    let Some((producer, items, receipts)) = ready else {
+    let Some(Ready { producer, items, receipts, keeping }) = ready else {
         return Err(Refusal(signals.exit(), "stopped before anything was read".to_owned()));
     };
     let plan = Plan {
@@ -95,28 +106,43 @@ async fn publish(args: PublishArgs) -> Result<Exit, Refusal> {
         grace: Duration::from_secs(args.grace.min(LONGEST_GRACE)),
         input: args.file,
     };
-    let summary = Session::new(producer, plan, items, receipts, signals).run().await;
+    let summary = Session::new(producer, plan, items, receipts, keeping, signals).run().await;
     Ok(summary.print(args.receipts.as_deref()))
 }
 
+/// What is there before the first event is read.
+struct Ready {
+    producer: KafkaProducer,
+    items: Items,
+    receipts: Receipts,
+    keeping: Keeping,
+}
+
 /// Looks at everything that may be wrong before the first event is read.
-async fn prepare(args: &PublishArgs) -> Result<(KafkaProducer, Items, Receipts), Refusal> {
+async fn prepare(args: &PublishArgs) -> Result<Ready, Refusal> {
     if let Some(path) = args.receipts.as_deref().filter(|path| receipts::is_input(path, &args.file)) {
         let why = format!("--receipts {} is the input itself, which it would overwrite", path.display());
         return Err(Refusal(Exit::Usage, why));
     }
-    let config = args.settings.load().map_err(|errors| Refusal(Exit::Config, errors.to_string()))?.config;
+    let mut config = args.settings.load().map_err(|errors| Refusal(Exit::Config, errors.to_string()))?.config;
     let file = args.file.clone();
     let source = open(move || input::open(&file)).await?.map_err(|why| Refusal(Exit::Data, why))?;
     let patience = config.metadata_timeout;
-    let producer = KafkaProducer::build(config).map_err(|errors| Refusal(Exit::Config, errors.to_string()))?;
-    producer.health_check(patience).await.map_err(|error| match error.is_refusal() {
-        true => Refusal(Exit::Refused, error.to_string()),
-        false => Refusal(Exit::Unreachable, format!("no broker could be reached: {error}")),
-    })?;
+    config.validate().map_err(|errors| Refusal(Exit::Config, errors.to_string()))?;
+    let wanted = Wanted::of(args, &config);
+    config.dlq_file = String::new();
+    let settings = config.clone();
+    let file = open(move || wanted.open(&settings)).await??;
+    let mut builder = KafkaProducer::builder().with_config(config);
+    if let Some(file) = &file {
+        builder = builder.dead_letter_store(file.clone());
+    }
+    let producer = builder.build().map_err(|errors| Refusal(Exit::Config, errors.to_string()))?;
+    producer.health_check(patience).await?;
     let receipts = create_receipts(args).await?;
     let items = Items::read(source).map_err(|error| Refusal(Exit::Io, format!("{}: {error}", args.file)))?;
-    Ok((producer, items, receipts))
+    let keeping = Keeping::new(producer.dead_letters(), file, args.no_dlq_file);
+    Ok(Ready { producer, items, receipts, keeping })
 }
 
 async fn create_receipts(args: &PublishArgs) -> Result<Receipts, Refusal> {

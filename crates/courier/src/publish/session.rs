@@ -12,11 +12,12 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kafka_courier::KafkaProducer;
+use kafka_courier::{KafkaProducer, PublishError};
 use kafka_courier_event_model::{AnyEvent, Event};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 
 use super::input::{Item, Items, Place};
+use super::keeping::Keeping;
 use super::progress::Progress;
 use super::receipts::Receipts;
 use super::summary::Summary;
@@ -27,6 +28,8 @@ use crate::signals::Signals;
 const LATE_VERDICTS: usize = 50_000;
 /// How often verdicts are looked at while something is waited for.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long what has no verdict at an end at once may take to be given up.
+const CUT: Duration = Duration::from_secs(2);
 /// Longer than any delivery_timeout, which bounds what is waited for.
 const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 
@@ -60,17 +63,18 @@ struct Patience {
 /// What goes on beside all work.
 struct Desk {
     tally: Tally,
+    keeping: Keeping,
     progress: Progress,
     signals: Signals,
     look: Interval,
 }
 
 impl Desk {
-    fn new(receipts: Receipts, signals: Signals) -> Self {
+    fn new(receipts: Receipts, keeping: Keeping, signals: Signals) -> Self {
         let progress = Progress::new();
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { tally: Tally::new(receipts, progress.printer()), progress, signals, look }
+        Self { tally: Tally::new(receipts, progress.printer()), keeping, progress, signals, look }
     }
 
     /// Does this work, and the rest beside it. An error says why it was left alone.
@@ -86,6 +90,7 @@ impl Desk {
                 () = self.signals.reached(patience.signals) => return Err(End::Signal),
                 () = until(patience.deadline) => return Err(End::Late),
                 _ = self.look.tick() => {
+                    self.keep().await;
                     self.note(doing);
                     self.tally.flush();
                     self.check(patience)?;
@@ -102,6 +107,12 @@ impl Desk {
             return Err(End::NoReceipts);
         }
         if patience.deadline.is_some_and(|deadline| deadline <= Instant::now()) { Err(End::Late) } else { Ok(()) }
+    }
+
+    /// Keeps the letters of events that were not accepted: their receipts may be written then.
+    async fn keep(&mut self) {
+        self.keeping.keep().await;
+        self.tally.kept();
     }
 
     fn note(&mut self, doing: &str) {
@@ -142,8 +153,15 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(producer: KafkaProducer, plan: Plan, items: Items, receipts: Receipts, signals: Signals) -> Self {
-        let desk = Desk::new(receipts, signals);
+    pub(super) fn new(
+        producer: KafkaProducer,
+        plan: Plan,
+        items: Items,
+        receipts: Receipts,
+        keeping: Keeping,
+        signals: Signals,
+    ) -> Self {
+        let desk = Desk::new(receipts, keeping, signals);
         Self { producer, plan, items, desk, waiting: VecDeque::new(), last: None, left: None }
     }
 
@@ -161,11 +179,19 @@ impl Session {
             self.leave_rest().await;
         }
         let was_cut = self.deliver(grace_ends).await.is_err();
+        if was_cut {
+            // Whatever has no verdict is given up, and kept, as far as that is a matter of a moment.
+            let given_up = self.producer.close(Duration::ZERO);
+            let _ = tokio::time::timeout(CUT, given_up).await;
+        }
+        self.desk.keep().await;
         self.desk.tally.note_all();
         self.desk.tally.flush();
         self.desk.progress.finish();
+        let letters = self.desk.keeping.end().await;
         Summary {
             end,
+            letters,
             last: self.last,
             left: self.left,
             cut: was_cut.then(|| self.desk.signals.exit()),
@@ -213,6 +239,7 @@ impl Session {
     async fn publish_waiting(&mut self, patience: Patience) -> Result<(), End> {
         while let Some(Item { place, event }) = self.waiting.front() {
             while self.desk.tally.in_flight() >= LATE_VERDICTS {
+                self.desk.keep().await;
                 if let Some(oldest) = self.desk.tally.oldest() {
                     // Its verdict is noted with the others'.
                     let _ = self.desk.work("publishing", patience, oldest).await?;
@@ -233,11 +260,17 @@ impl Session {
                     let published = self.producer.publish_to(&topic, event);
                     match self.desk.work("publishing", patience, published).await? {
                         Ok(delivery) => self.desk.tally.accepted(place, event.id().clone(), delivery),
-                        Err(error) => self.desk.tally.refused(place, event.id().clone(), topic, error.to_string()),
+                        Err(error) => {
+                            self.desk.keeping.refused(&topic, event, &error);
+                            self.desk.tally.refused(place, event.id().clone(), topic, error.to_string());
+                        }
                     }
                 }
             }
             self.waiting.pop_front();
+            if self.desk.keeping.is_full() {
+                self.desk.keep().await;
+            }
         }
         self.desk.note("publishing");
         Ok(())
@@ -251,11 +284,13 @@ impl Session {
                     Ok(event) => {
                         let topic = topic_of(&self.plan, &self.producer, &event);
                         self.left.get_or_insert(place);
+                        self.desk.keeping.refused(&topic, &event, &PublishError::Closed);
                         self.desk.tally.unpublished(place, event.id().clone(), topic);
                     }
                     Err(why) => self.desk.tally.bad(place, why),
                 }
             }
+            self.desk.keep().await;
             match self.items.rest().await {
                 // What it says was said, and nothing follows it.
                 Some(chunk) => drop(self.take(chunk)),

@@ -2,12 +2,14 @@
 //!
 //! Rules: only what happened is named; the exit code says the worst.
 
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
 use indicatif::HumanCount;
 
 use super::input::Place;
+use super::keeping::Said;
 use super::session::End;
 use super::tally::{Counts, Tally};
 use crate::exit::Exit;
@@ -25,6 +27,8 @@ pub(super) struct Summary {
     pub(super) left: Option<Place>,
     /// The exit code, if it was ended at once.
     pub(super) cut: Option<Exit>,
+    /// What is to be said of dead letters.
+    pub(super) letters: Said,
     pub(super) took: Duration,
     pub(super) tally: Tally,
 }
@@ -41,6 +45,11 @@ impl Summary {
         }
         if let Some(stop) = stop(self.end, self.last, self.left) {
             crate::say(&stop);
+        }
+        self.letters.lines.iter().for_each(|line| crate::say(line));
+        for letter in &self.letters.whole {
+            // Nobody is left to tell if that fails.
+            let _ = writeln!(std::io::stderr(), "{letter}");
         }
         let failed = self.tally.receipts_failed();
         if let (Some(error), Some(path)) = (failed, receipts) {

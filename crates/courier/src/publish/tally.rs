@@ -32,8 +32,8 @@ type Verdict = Result<RecordMetadata, DeliveryError>;
 enum Fate {
     /// Accepted.
     Pending(Delivery),
-    /// Never accepted. Counted already.
-    Refused { topic: Arc<str>, error: String },
+    /// Never accepted. Counted already; its dead letter is the so-manieth.
+    Refused { topic: Arc<str>, error: String, letter: u64 },
     /// No event. Counted already.
     Bad(String),
 }
@@ -68,6 +68,9 @@ pub(crate) struct Tally {
     counts: Counts,
     reasons: BTreeMap<String, u64>,
     printed: u64,
+    /// Events that were not accepted, and how many of the first of them have their letters kept.
+    refused: u64,
+    kept: u64,
     receipts: Receipts,
     /// Called with each line that is to be shown.
     show: Box<dyn Fn(&str) + Send>,
@@ -75,7 +78,8 @@ pub(crate) struct Tally {
 
 impl Tally {
     pub(crate) fn new(receipts: Receipts, show: Box<dyn Fn(&str) + Send>) -> Self {
-        Self { queue: VecDeque::new(), counts: Counts::default(), reasons: BTreeMap::new(), printed: 0, receipts, show }
+        let (queue, counts, reasons) = (VecDeque::new(), Counts::default(), BTreeMap::new());
+        Self { queue, counts, reasons, printed: 0, refused: 0, kept: 0, receipts, show }
     }
 
     pub(crate) fn counts(&self) -> &Counts {
@@ -105,14 +109,25 @@ impl Tally {
     pub(crate) fn refused(&mut self, place: Place, id: EventId, topic: Arc<str>, error: String) {
         self.counts.not_written += 1;
         self.report(place, &error);
-        self.queue.push_back(Entry { place, id: Some(id), fate: Fate::Refused { topic, error } });
+        self.push_refused(place, id, topic, error);
+    }
+
+    fn push_refused(&mut self, place: Place, id: EventId, topic: Arc<str>, error: String) {
+        let letter = self.refused;
+        self.refused += 1;
+        self.queue.push_back(Entry { place, id: Some(id), fate: Fate::Refused { topic, error, letter } });
+    }
+
+    /// Notes that the letters of all events that were not accepted are kept: their receipts waited for that.
+    pub(crate) fn kept(&mut self) {
+        self.kept = self.refused;
     }
 
     /// Notes an event that was read and left alone.
     pub(crate) fn unpublished(&mut self, place: Place, id: EventId, topic: Arc<str>) {
         self.counts.unpublished += 1;
         let error = "not published: courier was to end".to_owned();
-        self.queue.push_back(Entry { place, id: Some(id), fate: Fate::Refused { topic, error } });
+        self.push_refused(place, id, topic, error);
     }
 
     /// Notes an item that is no event.
@@ -130,6 +145,7 @@ impl Tally {
                     None => return,
                     verdict => verdict,
                 },
+                Fate::Refused { letter, .. } if *letter >= self.kept => return,
                 Fate::Refused { .. } | Fate::Bad(_) => None,
             };
             self.note_oldest(verdict);
@@ -160,7 +176,7 @@ impl Tally {
                 let at = Receipt { topic: Some(delivery.topic()), partition: Some(delivery.partition()), ..empty };
                 self.note_verdict(at, verdict);
             }
-            Fate::Refused { topic, error } => {
+            Fate::Refused { topic, error, .. } => {
                 let outcome = Some(FailedOutcome::NotWritten.as_str());
                 self.receipts.write(&Receipt { topic: Some(&topic), outcome, error: Some(&error), ..empty });
             }

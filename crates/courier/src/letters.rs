@@ -1,0 +1,215 @@
+//! The file of dead letters as `courier publish` keeps it: several at a time may, of the same user.
+//!
+//! Rules: the first to come has the file and serves it to the others; when it ends, whoever needs it next takes over. What
+//! was asked when a service went away is asked again: a letter of one id is kept once.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kafka_courier::KafkaConfig;
+#[cfg(unix)]
+use kafka_courier::dlq::Service;
+use kafka_courier::dlq::{
+    AppendError, Appended, BeginReplayError, DeadLetterStore, FileStore, FileStoreOptions, Held, Letter, LetterId,
+    Limits, OpenError, Position, ReplayGuard, StoreError, StoreStats, open_or_reach,
+};
+use parking_lot::Mutex;
+
+/// How long a file is waited for that a process has which serves nobody: such as one that lists letters.
+const PATIENCE: Duration = Duration::from_secs(3);
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The file, or whoever has it.
+#[derive(Debug)]
+pub(crate) struct SharedFile {
+    path: PathBuf,
+    name: String,
+    options: FileStoreOptions,
+    /// None: given back, until somebody asks again.
+    now: Mutex<Option<Holding>>,
+}
+
+#[derive(Clone, Debug)]
+struct Holding {
+    store: Arc<dyn DeadLetterStore>,
+    /// Ends before the store does: it refers to it.
+    #[cfg(unix)]
+    _service: Option<Arc<Service>>,
+}
+
+impl Holding {
+    fn open(path: &Path, options: &FileStoreOptions) -> Result<Self, OpenError> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match Self::try_open(path, options) {
+                Err(OpenError::Held { .. }) if Instant::now() < until => std::thread::sleep(PAUSE),
+                opened => return opened,
+            }
+        }
+    }
+
+    fn try_open(path: &Path, options: &FileStoreOptions) -> Result<Self, OpenError> {
+        match FileStore::open_with(path, options.clone()) {
+            Ok(file) => Ok(Self::own(Arc::new(file))),
+            Err(OpenError::Held { .. }) => {
+                let store = open_or_reach(path, options.clone())?;
+                Ok(Self {
+                    store,
+                    #[cfg(unix)]
+                    _service: None,
+                })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    #[cfg(unix)]
+    fn own(file: Arc<FileStore>) -> Self {
+        let service = match file.serve() {
+            Ok(service) => Some(Arc::new(service)),
+            Err(error) => {
+                crate::say(&format!("warning: {} can't be served to others: {error}", file.path().display()));
+                None
+            }
+        };
+        Self { store: file, _service: service }
+    }
+
+    #[cfg(not(unix))]
+    fn own(file: Arc<FileStore>) -> Self {
+        Self { store: file }
+    }
+}
+
+impl SharedFile {
+    /// Opens the file at `path`, or makes it, with the limits of these settings; or reaches whoever has it. Blocks.
+    pub(crate) fn open(path: &Path, config: &KafkaConfig) -> Result<Self, OpenError> {
+        let at_most = |limit: usize| Some(limit as u64).filter(|limit| *limit > 0);
+        let limits = Limits {
+            max_letters: at_most(config.dlq_max_letters),
+            max_bytes: at_most(config.dlq_max_bytes),
+            max_age: Some(config.dlq_max_age).filter(|age| !age.is_zero()),
+            overflow: config.dlq_overflow,
+        };
+        let options = FileStoreOptions { limits, ..FileStoreOptions::default() };
+        let now = Mutex::new(Some(Holding::open(path, &options)?));
+        Ok(Self { path: path.to_owned(), name: path.display().to_string(), options, now })
+    }
+
+    /// Gives the file back, so that it is closed in order.
+    pub(crate) fn release(&self) {
+        let held = self.now.lock().take();
+        drop(held);
+    }
+
+    /// Asks the store; if whoever had it has gone, the one that is there now.
+    fn ask<R, E: From<StoreError>>(
+        &self,
+        ask: impl Fn(&dyn DeadLetterStore) -> Result<R, E>,
+        has_gone: impl Fn(&E) -> bool,
+    ) -> Result<R, E> {
+        let store = self.store(None)?;
+        match ask(&*store) {
+            Err(error) if has_gone(&error) => ask(&*self.store(Some(&store))?),
+            answered => answered,
+        }
+    }
+
+    /// The store as it is now, but not the one that has `gone`.
+    fn store(&self, gone: Option<&Arc<dyn DeadLetterStore>>) -> Result<Arc<dyn DeadLetterStore>, StoreError> {
+        let mut now = self.now.lock();
+        if let Some(holding) = &*now
+            && gone.is_none_or(|gone| !Arc::ptr_eq(gone, &holding.store))
+        {
+            return Ok(holding.store.clone());
+        }
+        *now = None;
+        let next = Holding::open(&self.path, &self.options)
+            .map_err(|error| StoreError::Service { store: self.name.clone(), reason: error.to_string() })?;
+        Ok(now.insert(next).store.clone())
+    }
+}
+
+fn service_gone(error: &StoreError) -> bool {
+    matches!(error, StoreError::Service { .. })
+}
+
+impl DeadLetterStore for SharedFile {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn append(&self, letters: &[Letter]) -> Result<Appended, AppendError> {
+        let gone = |error: &AppendError| matches!(error, AppendError::Store(error) if service_gone(error));
+        self.ask(|store| store.append(letters), gone)
+    }
+
+    fn scan(&self, after: Option<Position>, limit: usize) -> Result<Vec<Held>, StoreError> {
+        self.ask(|store| store.scan(after, limit), service_gone)
+    }
+
+    fn remove(&self, positions: &[Position]) -> Result<usize, StoreError> {
+        self.ask(|store| store.remove(positions), service_gone)
+    }
+
+    fn update(&self, changed: &[Held]) -> Result<usize, StoreError> {
+        self.ask(|store| store.update(changed), service_gone)
+    }
+
+    fn find(&self, ids: &[LetterId]) -> Result<Vec<Option<Position>>, StoreError> {
+        self.ask(|store| store.find(ids), service_gone)
+    }
+
+    fn expire(&self) -> Result<usize, StoreError> {
+        self.ask(|store| store.expire(), service_gone)
+    }
+
+    fn stats(&self) -> Result<StoreStats, StoreError> {
+        self.ask(|store| store.stats(), service_gone)
+    }
+
+    fn begin_replay(&self) -> Result<ReplayGuard, BeginReplayError> {
+        let gone = |error: &BeginReplayError| matches!(error, BeginReplayError::Store(error) if service_gone(error));
+        self.ask(|store| store.begin_replay(), gone)
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use kafka_courier::dlq::Timestamp;
+
+    use super::*;
+
+    fn letter() -> Letter {
+        Letter::new("t", None, "why", Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn a_second_one_goes_through_the_first_and_takes_over_when_that_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("letters");
+        let open = || SharedFile::open(&path, &KafkaConfig::default()).unwrap();
+        let (first, second, third) = (open(), open(), open());
+        let letters = [letter(), letter(), letter(), letter()];
+        first.append(&letters[..1]).unwrap();
+        second.append(&letters[1..2]).unwrap();
+        assert_eq!(first.scan(None, 9).unwrap().len(), 2);
+        drop(first);
+        second.append(&letters[2..3]).unwrap();
+        third.append(&letters[3..]).unwrap();
+        let held: Vec<Letter> = second.scan(None, 9).unwrap().into_iter().map(|held| held.letter).collect();
+        assert_eq!(held, letters);
+        drop(second);
+        assert_eq!(third.stats().unwrap().letters, 4);
+    }
+
+    #[test]
+    fn the_settings_limits_hold() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = KafkaConfig::builder().dlq_max_letters(1_usize).config().unwrap();
+        let file = SharedFile::open(&folder.path().join("letters"), &config).unwrap();
+        file.append(&[letter()]).unwrap();
+        assert!(matches!(file.append(&[letter()]), Err(AppendError::Full { letters: 1, .. })));
+    }
+}

@@ -1,0 +1,169 @@
+//! Dead letters of a run: where they go, those of events that were not even accepted, and what is said of them at the end.
+//!
+//! Rules: a letter is kept before its receipt is written; what only memory holds at the end is printed whole, unless that
+//! was asked for.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use kafka_courier::dlq::{DeadLetterStore, Letter, Selection};
+use kafka_courier::{DeadLetters, KafkaConfig, PublishError};
+use kafka_courier_event_model::Event;
+
+use super::PublishArgs;
+use crate::exit::{Exit, Refusal};
+use crate::letters::SharedFile;
+use crate::state;
+
+/// Letters that are kept at once.
+const AT_ONCE: usize = 500;
+
+/// The file that is wanted for letters.
+pub(super) enum Wanted {
+    None,
+    /// Somebody named it.
+    Named(PathBuf),
+    /// Nobody did.
+    Usual(Option<PathBuf>),
+}
+
+impl Wanted {
+    pub(super) fn of(args: &PublishArgs, config: &KafkaConfig) -> Self {
+        match (&args.dlq_file, config.dlq_file.as_str()) {
+            _ if args.no_dlq_file => Self::None,
+            (Some(path), _) => Self::Named(path.clone()),
+            (None, "") => Self::Usual(state::dead_letters()),
+            (None, path) => Self::Named(path.into()),
+        }
+    }
+
+    /// Opens it. A file that was named and can't be had is an error; the usual one is done without. Blocks.
+    pub(super) fn open(self, config: &KafkaConfig) -> Result<Option<Arc<SharedFile>>, Refusal> {
+        let without = |why: &str| crate::say(&format!("warning: dead letters are kept in memory only: {why}"));
+        match self {
+            Self::None => Ok(None),
+            Self::Named(path) => match SharedFile::open(&path, config) {
+                Ok(file) => Ok(Some(Arc::new(file))),
+                Err(error) => Err(Refusal(Exit::CantCreate, format!("dead letters: {error}"))),
+            },
+            Self::Usual(None) => {
+                without("there is no home folder for their file (--dlq-file names one)");
+                Ok(None)
+            }
+            Self::Usual(Some(path)) => match SharedFile::open(&path, config) {
+                Ok(file) => Ok(Some(Arc::new(file))),
+                Err(error) => {
+                    without(&error.to_string());
+                    Ok(None)
+                }
+            },
+        }
+    }
+}
+
+/// What is to be said of letters at the end.
+#[derive(Default)]
+pub(super) struct Said {
+    pub(super) lines: Vec<String>,
+    /// Letters that nothing holds any more: their JSON.
+    pub(super) whole: Vec<String>,
+}
+
+/// A run's letters.
+pub(super) struct Keeping {
+    letters: DeadLetters,
+    file: Option<Arc<SharedFile>>,
+    /// Nobody wants what only memory holds.
+    forgets: bool,
+    began: Timestamp,
+    /// Of events that were not accepted, to be kept.
+    waiting: Vec<Letter>,
+}
+
+impl Keeping {
+    pub(super) fn new(letters: DeadLetters, file: Option<Arc<SharedFile>>, forgets: bool) -> Self {
+        Self { letters, file, forgets, began: Timestamp::now(), waiting: Vec::new() }
+    }
+
+    /// Takes the letter of an event that was not accepted. One that has no JSON has no letter.
+    pub(super) fn refused(&mut self, topic: &str, event: &dyn Event, error: &PublishError) {
+        match DeadLetters::letter_of(topic, event, error) {
+            Ok(letter) => self.waiting.push(letter),
+            Err(error) => tracing::error!(%error, id = %event.id(), "an event has no dead letter"),
+        }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.waiting.len() >= AT_ONCE
+    }
+
+    /// Keeps what was taken: it is as durable as it gets when this returns.
+    ///
+    /// Cancel safety: it is kept all the same.
+    pub(super) async fn keep(&mut self) {
+        if !self.waiting.is_empty() {
+            self.letters.put(std::mem::take(&mut self.waiting)).await;
+        }
+    }
+
+    /// What is to be said at the end of the letters of this run. Gives the file back.
+    pub(super) async fn end(self) -> Said {
+        let mut said = Said::default();
+        match self.letters.stats().await {
+            Ok(stores) => {
+                for store in stores.iter().filter(|store| store.kept > 0 && store.store != "memory") {
+                    said.lines.push(self.kept(&store.store, store.kept));
+                }
+                if stores.iter().any(|store| store.store == "memory" && store.stats.letters > 0) {
+                    self.in_memory(&mut said).await;
+                }
+            }
+            Err(error) => said.lines.push(format!("dead letters: {error}")),
+        }
+        if let Some(file) = self.file {
+            let released = tokio::task::spawn_blocking(move || file.release()).await;
+            debug_assert!(released.is_ok());
+        }
+        said
+    }
+
+    fn kept(&self, store: &str, count: u64) -> String {
+        let (what, them) = if count == 1 { ("dead letter is", "it") } else { ("dead letters are", "them") };
+        let usual = state::dead_letters().is_some_and(|path| path.display().to_string() == store);
+        let option = match &self.file {
+            Some(_) if usual => String::new(),
+            Some(file) if file.name() == store => format!(" --file {store}"),
+            _ => format!(" --topic {store}"),
+        };
+        let count = indicatif::HumanCount(count);
+        format!(
+            "{count} {what} in {store}: `courier dlq list{option}` shows {them}, `courier dlq replay --all{option}` sends {them} again"
+        )
+    }
+
+    /// The letters that end with this process.
+    async fn in_memory(&self, said: &mut Said) {
+        let since = Selection { since: Some(self.began), ..Selection::all() };
+        let file = self.file.clone();
+        let held = match self.letters.list(&since, usize::MAX).await {
+            Ok(held) => held,
+            Err(error) => return said.lines.push(format!("dead letters in memory: {error}")),
+        };
+        let ids: Vec<_> = held.iter().map(|held| held.letter.id).collect();
+        let found = tokio::task::spawn_blocking(move || file.and_then(|file| file.find(&ids).ok()));
+        let found = found.await.ok().flatten();
+        let is_in_file =
+            |index: usize| found.as_ref().is_some_and(|found| found.get(index).is_some_and(Option::is_some));
+        let lost: Vec<&Letter> =
+            held.iter().enumerate().filter(|(index, _)| !is_in_file(*index)).map(|(_, held)| &held.letter).collect();
+        let what = if lost.len() == 1 { "dead letter was" } else { "dead letters were" };
+        let count = indicatif::HumanCount(lost.len() as u64);
+        if self.forgets {
+            return said.lines.push(format!("{count} {what} in memory only (--no-dlq-file)"));
+        }
+        said.lines
+            .push(format!("{count} {what} in memory only, and here whole: `courier dlq import` takes such lines"));
+        said.whole.extend(lost.into_iter().filter_map(|letter| String::from_utf8(letter.to_json().ok()?).ok()));
+    }
+}

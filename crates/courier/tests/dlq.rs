@@ -1,0 +1,320 @@
+//! `courier dlq`, and what `courier publish` leaves for it.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Rule, TestCluster, TopicSpec};
+use serde_json::Value;
+use support::{Courier, Ended, LOGIN, ORDER, cluster, command, ids, receipts};
+
+/// Topics that are not there are given up at once, or nearly.
+const IMPATIENT: &[(&str, &str)] = &[("KAFKA_METADATA_TIMEOUT", "500ms")];
+
+/// A folder for letters, and their file in it.
+struct Folder {
+    folder: tempfile::TempDir,
+    file: String,
+}
+
+impl Folder {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("letters").display().to_string();
+        Self { folder, file }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// `courier dlq`, with these arguments, on the file.
+    async fn dlq(&self, arguments: &[&str]) -> Ended {
+        self.dlq_with(arguments, "").await
+    }
+
+    async fn dlq_with(&self, arguments: &[&str], input: &str) -> Ended {
+        let arguments = [&["dlq"], arguments, &["--file", &self.file]].concat();
+        Courier::start(command(&arguments, IMPATIENT)).ended_with(input).await
+    }
+
+    async fn letters(&self) -> Vec<Value> {
+        let ended = self.dlq(&["list", "--json"]).await;
+        ended.expect(0, &[]);
+        receipts(&ended.out)
+    }
+
+    /// Publishes two events that are refused, one that is delivered, and one for a topic that is not there.
+    async fn with_letters(cluster: &TestCluster) -> Self {
+        let folder = Self::new();
+        let publish = |input: &'static str| {
+            let courier = Courier::publish(cluster, &["--dlq-file", &folder.file], IMPATIENT);
+            async move { courier.ended_with(input).await }
+        };
+        cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
+        let first = [LOGIN, "\n", LOGIN].concat();
+        let ended = publish(first.leak()).await;
+        ended.expect(1, &["2 dead letters are in", "courier dlq list --file", "courier dlq replay --all --file"]);
+        let second = [LOGIN, "\n", ORDER].concat();
+        publish(second.leak()).await.expect(1, &["1 dead letter is in", "shows it"]);
+        folder
+    }
+}
+
+fn fields<'a>(letters: &'a [Value], name: &str) -> Vec<&'a str> {
+    letters.iter().map(|letter| letter[name].as_str().unwrap_or("-")).collect()
+}
+
+#[tokio::test]
+async fn what_was_refused_or_not_even_accepted_is_listed_shown_and_counted() {
+    let cluster = cluster().await;
+    let folder = Folder::with_letters(&cluster).await;
+    let letters = folder.letters().await;
+    assert_eq!(fields(&letters, "event_id"), ["login", "login", "order"]);
+    assert_eq!(fields(&letters, "topic"), ["user-events", "user-events", "default-events"]);
+    assert_eq!(fields(&letters, "outcome"), ["not_written"; 3]);
+    assert_eq!((&letters[0]["attempt_count"], &letters[2]["attempt_count"]), (&1.into(), &0.into()));
+    assert_eq!(letters[0]["error_code"], "INVALID_RECORD");
+
+    let table = folder.dlq(&["list", "--for-topic", "default-events"]).await;
+    table.expect(0, &[]);
+    let lines: Vec<&str> = table.out.lines().collect();
+    assert!(lines.len() == 2 && lines[0].starts_with("ID") && lines[1].contains("not_written"), "{}", table.out);
+
+    let id = letters[1]["id"].as_str().unwrap();
+    let shown = folder.dlq(&["show", id]).await;
+    shown.expect(0, &[]);
+    assert!(shown.out.lines().count() > 10, "{}", shown.out);
+    assert_eq!(serde_json::from_str::<Value>(&shown.out).unwrap(), letters[1]);
+
+    let stats = folder.dlq(&["stats", "--json"]).await;
+    stats.expect(0, &[]);
+    let stats: Value = serde_json::from_str(&stats.out).unwrap();
+    assert_eq!((&stats["letters"], &stats["by_topic"]["user-events"]), (&3.into(), &2.into()));
+    assert_eq!(stats["by_outcome"]["not_written"], 3);
+    let text = folder.dlq(&["stats"]).await.out;
+    assert!(text.contains("3 letters") && text.contains("by topic"), "{text}");
+}
+
+#[tokio::test]
+async fn letters_are_chosen_by_what_they_say() {
+    let cluster = cluster().await;
+    let folder = Folder::with_letters(&cluster).await;
+    let letters = folder.letters().await;
+    let id = letters[1]["id"].as_str().unwrap();
+    for (arguments, count) in [
+        (&["--id", id][..], 1),
+        (&["--event-type", "user.logged_in"], 2),
+        (&["--event-type", "user.logged_in", "--limit", "1"], 1),
+        (&["--error-code", "INVALID_RECORD"], 2),
+        (&["--key", "u-1"], 2),
+        (&["--reason", "NOT KNOWN"], 0),
+        (&["--outcome", "unknown"], 0),
+        (&["--since", "15m"], 3),
+        (&["--until", "15m"], 0),
+        (&["--since", "2024-01-15T10:00:00Z", "--for-topic", "user-events", "--for-topic", "x"], 2),
+    ] {
+        let ended = folder.dlq(&[&["list", "--json"], arguments].concat()).await;
+        ended.expect(0, &[]);
+        assert_eq!(ended.out.lines().count(), count, "{arguments:?}: {}", ended.out);
+    }
+    folder.dlq(&["list", "--since", "yesterday"]).await.expect(64, &["how long ago"]);
+}
+
+#[tokio::test]
+async fn letters_are_sent_again_once_and_gone_then() {
+    let cluster = cluster().await;
+    let folder = Folder::with_letters(&cluster).await;
+    let brokers = cluster.bootstrap();
+    folder.dlq(&["replay", "--brokers", &brokers]).await.expect(64, &["nothing is selected"]);
+    let dry = folder.dlq(&["replay", "--brokers", &brokers, "--all", "--dry-run"]).await;
+    dry.expect(0, &["3 letters selected, 3 would be sent", "2 to user-events"]);
+    assert_eq!(cluster.record_count("user-events"), 1);
+
+    let ended = folder.dlq(&["replay", "--brokers", &brokers, "--all", "--json"]).await;
+    ended.expect(1, &[]);
+    let report: Value = serde_json::from_str(&ended.out).unwrap();
+    let counts = ["selected", "delivered", "failed"].map(|name| report[name].as_u64().unwrap());
+    assert_eq!(counts, [3, 2, 1], "{report}");
+    assert_eq!(ids(&cluster.records("user-events")), ["login"; 3]);
+    assert_eq!(fields(&folder.letters().await, "event_id"), ["order"]);
+
+    cluster.create_topic(&TopicSpec::new("default-events", 1)).unwrap();
+    let ended = folder.dlq(&["replay", "--brokers", &brokers, "--for-topic", "default-events"]).await;
+    ended.expect(0, &["1 letter selected, 1 delivered"]);
+    assert_eq!(ids(&cluster.records("default-events")), ["order"]);
+    assert!(folder.letters().await.is_empty());
+}
+
+#[tokio::test]
+async fn what_may_be_in_the_log_is_left_out_or_looked_for() {
+    let cluster = cluster().await;
+    let folder = Folder::new();
+    // Written, and then no answer to anything for as long as it is tried.
+    cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::ApplyThenDisconnect));
+    cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::Swallow));
+    let settings = [("KAFKA_DELIVERY_TIMEOUT", "2s"), ("KAFKA_REQUEST_TIMEOUT", "1s")];
+    let courier = Courier::publish(&cluster, &["--dlq-file", &folder.file], &settings);
+    courier.ended_with(LOGIN).await.expect(1, &["1 failed and perhaps written"]);
+    cluster.clear_faults();
+    assert_eq!(fields(&folder.letters().await, "outcome"), ["unknown"]);
+
+    let brokers = cluster.bootstrap();
+    folder.dlq(&["replay", "--brokers", &brokers, "--all"]).await.expect(1, &["1 left out", "--verify"]);
+    folder.dlq(&["replay", "--brokers", &brokers, "--all", "--force"]).await.expect(64, &["--verify"]);
+    let verified = folder.dlq(&["replay", "--brokers", &brokers, "--all", "--verify"]).await;
+    verified.expect(0, &["1 letter selected, 1 in the log already"]);
+    assert_eq!((cluster.record_count("user-events"), folder.letters().await.len()), (1, 0));
+}
+
+#[tokio::test]
+async fn export_and_import_are_the_identity() {
+    let cluster = cluster().await;
+    let folder = Folder::with_letters(&cluster).await;
+    let exported = folder.dlq(&["export"]).await;
+    exported.expect(0, &[]);
+    assert_eq!(exported.out.lines().count(), 3);
+    let other = Folder::new();
+    other.dlq_with(&["import"], &exported.out).await.expect(0, &["3 letters taken"]);
+    other.dlq_with(&["import"], &exported.out).await.expect(0, &["0 letters taken", "3 there already"]);
+    let file = other.path("exported");
+    other.dlq(&["export", file.to_str().unwrap()]).await.expect(0, &["3 letters written"]);
+    assert_eq!(fs::read_to_string(&file).unwrap(), exported.out);
+    assert_eq!(other.dlq(&["list", "--json"]).await.out, exported.out);
+}
+
+#[tokio::test]
+async fn an_import_with_a_bad_line_takes_nothing_unless_told() {
+    let cluster = cluster().await;
+    let folder = Folder::with_letters(&cluster).await;
+    let exported = folder.dlq(&["export"]).await.out;
+    let other = Folder::new();
+    let input = exported.replacen('\n', "\n{\"id\":7}\n", 1);
+    other.dlq_with(&["import"], &input).await.expect(65, &["line 2, column 7: ", "nothing was taken"]);
+    assert!(!Path::new(&other.file).exists());
+    other.dlq_with(&["import", "--skip-invalid"], &input).await.expect(1, &["3 letters taken", "1 lines passed over"]);
+    assert_eq!(other.letters().await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_purge_takes_a_selection_and_a_yes() {
+    let cluster = cluster().await;
+    let folder = Folder::with_letters(&cluster).await;
+    folder.dlq(&["purge", "--yes"]).await.expect(64, &["nothing is selected"]);
+    folder.dlq(&["purge", "--all"]).await.expect(64, &["--yes"]);
+    folder.dlq(&["purge", "--key", "u-1", "--limit", "1", "--yes"]).await.expect(0, &["1 letter removed"]);
+    assert_eq!(fields(&folder.letters().await, "event_id"), ["login", "order"]);
+    folder.dlq(&["purge", "--all", "--yes"]).await.expect(0, &["2 letters removed"]);
+    folder.dlq(&["list"]).await.expect(0, &["no letters"]);
+}
+
+#[tokio::test]
+async fn letters_are_reached_while_a_publisher_has_the_file_and_a_second_publisher_keeps_its_own_there() {
+    let cluster = cluster().await;
+    let folder = Folder::with_letters(&cluster).await;
+    let mut first = Courier::publish(&cluster, &["--dlq-file", &folder.file], IMPATIENT);
+    first.write(&format!("{LOGIN}\n")).await;
+    support::arrived(&cluster, "user-events", 2).await;
+    assert_eq!(folder.letters().await.len(), 3);
+    let second = Courier::publish(&cluster, &["--dlq-file", &folder.file], IMPATIENT);
+    second.ended_with(ORDER).await.expect(1, &["1 dead letter is in"]);
+    assert_eq!(folder.letters().await.len(), 4);
+    let brokers = cluster.bootstrap();
+    let replayed = folder.dlq(&["replay", "--brokers", &brokers, "--for-topic", "user-events"]).await;
+    replayed.expect(0, &["2 letters selected, 2 delivered"]);
+    first.end_input();
+    first.ended().await.expect(0, &["1 read, 1 delivered"]);
+    assert_eq!(fields(&folder.letters().await, "event_id"), ["order", "order"]);
+}
+
+#[tokio::test]
+async fn letters_in_a_topic_are_listed_and_sent_again() {
+    let cluster = TestCluster::builder().topic("user-events", 1).topic("dead", 2).start().await.unwrap();
+    let folder = Folder::new();
+    cluster.reject_records(|record| {
+        let is_event = record.header("dlq.id").is_none();
+        is_event.then(|| "no".to_owned())
+    });
+    let settings = [("KAFKA_DLQ_TOPIC", "dead")];
+    let courier = Courier::publish(&cluster, &["--dlq-file", &folder.file], &settings);
+    courier.ended_with(LOGIN).await.expect(1, &["1 dead letter is in dead", "--topic dead"]);
+    cluster.accept_records();
+    let brokers = cluster.bootstrap();
+    let dlq = async |words: &[&str]| {
+        let words = [&["dlq"], words, &["--topic", "dead", "--brokers", &brokers]].concat();
+        Courier::start(command(&words, &[])).ended_with("").await
+    };
+    let listed = dlq(&["list", "--json"]).await;
+    listed.expect(0, &[]);
+    assert_eq!(fields(&receipts(&listed.out), "event_id"), ["login"]);
+    dlq(&["replay", "--all"]).await.expect(0, &["1 letter selected, 1 delivered"]);
+    assert_eq!(ids(&cluster.records("user-events")), ["login"]);
+    dlq(&["list"]).await.expect(0, &["no letters"]);
+}
+
+#[tokio::test]
+async fn what_is_in_the_way_of_a_file_is_said_with_the_exit_code() {
+    let folder = Folder::new();
+    folder.dlq(&["list"]).await.expect(65, &["there are no dead letters: ", "is not there"]);
+    fs::write(&folder.file, "something else, and more of it than a header takes".repeat(100)).unwrap();
+    folder.dlq(&["list"]).await.expect(65, &["is not a file of dead letters"]);
+    let cluster = cluster().await;
+    let named = Courier::publish(&cluster, &["--dlq-file", &folder.file], IMPATIENT);
+    named.ended_with(ORDER).await.expect(73, &["is not a file of dead letters"]);
+    let missing = ["dlq", "replay", "--all", "--file", &folder.path("none").display().to_string()].map(str::to_owned);
+    let missing: Vec<&str> = missing.iter().map(String::as_str).collect();
+    Courier::start(command(&missing, IMPATIENT)).ended_with("").await.expect(65, &[]);
+}
+
+#[tokio::test]
+async fn without_a_state_folder_letters_are_printed_whole_at_the_end() {
+    let cluster = cluster().await;
+    let impossible = [("XDG_STATE_HOME", "/dev/null/none"), IMPATIENT[0]];
+    let ended = Courier::publish(&cluster, &[], &impossible).ended_with(ORDER).await;
+    ended.expect(1, &["warning: dead letters are kept in memory only", "1 dead letter was in memory only"]);
+    let whole: Vec<&str> = ended.err.lines().filter(|line| line.starts_with('{')).collect();
+    let folder = Folder::new();
+    folder.dlq_with(&["import"], &whole.join("\n")).await.expect(0, &["1 letter taken"]);
+    let forgotten = Courier::publish(&cluster, &["--no-dlq-file"], IMPATIENT).ended_with(ORDER).await;
+    forgotten.expect(1, &["1 dead letter was in memory only (--no-dlq-file)"]);
+    assert!(!forgotten.err.contains('{'), "{}", forgotten.err);
+}
+
+#[tokio::test]
+async fn the_usual_file_is_in_the_state_folder_and_both_commands_find_it_there() {
+    let cluster = cluster().await;
+    let home = tempfile::tempdir().unwrap();
+    let settings = [("HOME", home.path().to_str().unwrap()), IMPATIENT[0]];
+    let ended = Courier::publish(&cluster, &[], &settings).ended_with(ORDER).await;
+    ended.expect(1, &["`courier dlq list` shows it"]);
+    assert!(home.path().join(".local/state/kafka-courier/dead-letters.redb").exists());
+    let listed = Courier::start(command(&["dlq", "list", "--json"], &settings)).ended_with("").await;
+    listed.expect(0, &[]);
+    assert_eq!(fields(&receipts(&listed.out), "event_id"), ["order"]);
+}
+
+#[tokio::test]
+async fn a_signal_ends_a_replay_between_two_groups_and_the_rest_is_as_it_was() {
+    let cluster = cluster().await;
+    let folder = Folder::with_letters(&cluster).await;
+    let line = folder.dlq(&["export", "--limit", "1"]).await.out;
+    let id = serde_json::from_str::<Value>(&line).unwrap()["id"].as_str().unwrap().to_owned();
+    folder.dlq(&["purge", "--all", "--yes"]).await.expect(0, &[]);
+    let many: String = (0..100).map(|n| line.replace(&id, &format!("{}{n:04}", &id[..32]))).collect();
+    folder.dlq_with(&["import"], &many).await.expect(0, &["100 letters taken"]);
+    let before = cluster.record_count("user-events");
+    let brokers = cluster.bootstrap();
+    let words = ["dlq", "replay", "--all", "--rate", "10", "--brokers", &brokers, "--file", &folder.file];
+    let mut replay = Courier::start(command(&words, &[]));
+    support::arrived(&cluster, "user-events", before + 1).await;
+    replay.signal("TERM");
+    replay.until_said("stopping once").await;
+    let ended = replay.ended().await;
+    ended.expect(143, &["stopped by a signal: the rest of the letters is as it was"]);
+    let left = folder.letters().await;
+    let sent = cluster.record_count("user-events") - before;
+    assert!((10..100).contains(&sent) && left.len() as u64 + sent == 100, "{sent} {}", left.len());
+    assert!(left.iter().all(|letter| letter["replay_count"] == 0 && letter["outcome"] == "not_written"));
+}
