@@ -1,8 +1,13 @@
-//! The file of dead letters as `courier publish` keeps it: several at a time may, of the same user.
+//! The file of dead letters as `courier publish` and `courier dlq replay` have it: several at a time may, of the same user.
 //!
-//! Rules: the first to come has the file and serves it to the others; when it ends, whoever needs it next takes over. What
-//! was asked when a service went away is asked again: a letter of one id is kept once.
+//! Rules:
+//! - The first to come has the file and serves it to the others; when it ends, whoever needs it next takes over. What was
+//!   asked when a service went away is asked again: a letter of one id is kept once.
+//! - Whoever publishes says so by a lock beside the file, from before it writes there until it ends. Without one, whoever
+//!   wrote letters is gone, and its producer's life may be ended to prove what it wrote.
 
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,8 +22,17 @@ use kafka_courier::dlq::{
 use parking_lot::Mutex;
 
 /// How long a file is waited for that a process has which serves nobody: such as one that lists letters.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// What the file is wanted for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Use {
+    /// Letters of events that are published come into it, now or later.
+    Publish,
+    /// Letters that are there are sent again.
+    Replay,
+}
 
 /// The file, or whoever has it.
 #[derive(Debug)]
@@ -26,6 +40,10 @@ pub(crate) struct SharedFile {
     path: PathBuf,
     name: String,
     options: FileStoreOptions,
+    /// Says that somebody publishes.
+    _publishes: Option<File>,
+    /// Nobody published when this took the file.
+    nobody_publishes: bool,
     /// None: given back, until somebody asks again.
     now: Mutex<Option<Holding>>,
 }
@@ -33,6 +51,7 @@ pub(crate) struct SharedFile {
 #[derive(Clone, Debug)]
 struct Holding {
     store: Arc<dyn DeadLetterStore>,
+    is_own: bool,
     /// Ends before the store does: it refers to it.
     #[cfg(unix)]
     _service: Option<Arc<Service>>,
@@ -55,6 +74,7 @@ impl Holding {
             Err(OpenError::Held { .. }) => {
                 let store = open_or_reach(path, options.clone())?;
                 Ok(Self {
+                    is_own: store.is_exclusive(),
                     store,
                     #[cfg(unix)]
                     _service: None,
@@ -73,18 +93,18 @@ impl Holding {
                 None
             }
         };
-        Self { store: file, _service: service }
+        Self { store: file, is_own: true, _service: service }
     }
 
     #[cfg(not(unix))]
     fn own(file: Arc<FileStore>) -> Self {
-        Self { store: file }
+        Self { store: file, is_own: true }
     }
 }
 
 impl SharedFile {
     /// Opens the file at `path`, or makes it, with the limits of these settings; or reaches whoever has it. Blocks.
-    pub(crate) fn open(path: &Path, config: &KafkaConfig) -> Result<Self, OpenError> {
+    pub(crate) fn open(path: &Path, config: &KafkaConfig, to: Use) -> Result<Self, OpenError> {
         let at_most = |limit: usize| Some(limit as u64).filter(|limit| *limit > 0);
         let limits = Limits {
             max_letters: at_most(config.dlq_max_letters),
@@ -93,8 +113,25 @@ impl SharedFile {
             overflow: config.dlq_overflow,
         };
         let options = FileStoreOptions { limits, ..FileStoreOptions::default() };
-        let now = Mutex::new(Some(Holding::open(path, &options)?));
-        Ok(Self { path: path.to_owned(), name: path.display().to_string(), options, now })
+        let mut file = Self {
+            path: path.to_owned(),
+            name: path.display().to_string(),
+            options,
+            _publishes: None,
+            nobody_publishes: false,
+            now: Mutex::default(),
+        };
+        *file.now.lock() = Some(Holding::open(path, &file.options)?);
+        match to {
+            Use::Publish => {
+                // Whoever tries it alone has it for a moment only.
+                let lock = beside(path)?;
+                lock.lock_shared().map_err(|error| io_error(path, error))?;
+                file._publishes = Some(lock);
+            }
+            Use::Replay => file.nobody_publishes = beside(path)?.try_lock().is_ok(),
+        }
+        Ok(file)
     }
 
     /// Gives the file back, so that it is closed in order.
@@ -131,11 +168,31 @@ impl SharedFile {
     }
 }
 
+/// The file whose lock says that somebody publishes.
+fn beside(path: &Path) -> Result<File, OpenError> {
+    let real = path.canonicalize().map_err(|error| io_error(path, error))?;
+    let mut name = real.into_os_string();
+    name.push(".publishers");
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(&name).map_err(|error| io_error(Path::new(&name), error))
+}
+
+fn io_error(path: &Path, error: io::Error) -> OpenError {
+    OpenError::Io { path: path.to_owned(), error: Arc::new(error) }
+}
+
 fn service_gone(error: &StoreError) -> bool {
     matches!(error, StoreError::Service { .. })
 }
 
 impl DeadLetterStore for SharedFile {
+    fn is_exclusive(&self) -> bool {
+        self.nobody_publishes && self.now.lock().as_ref().is_some_and(|holding| holding.is_own)
+    }
+
     fn name(&self) -> &str {
         &self.name
     }
@@ -189,7 +246,7 @@ mod tests {
     fn a_second_one_goes_through_the_first_and_takes_over_when_that_ends() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("letters");
-        let open = || SharedFile::open(&path, &KafkaConfig::default()).unwrap();
+        let open = || SharedFile::open(&path, &KafkaConfig::default(), Use::Publish).unwrap();
         let (first, second, third) = (open(), open(), open());
         let letters = [letter(), letter(), letter(), letter()];
         first.append(&letters[..1]).unwrap();
@@ -205,10 +262,28 @@ mod tests {
     }
 
     #[test]
+    fn only_who_has_the_file_while_nobody_publishes_may_end_a_producers_life() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("letters");
+        let open = |to| SharedFile::open(&path, &KafkaConfig::default(), to).unwrap();
+        let alone = open(Use::Replay);
+        assert!(alone.is_exclusive() && !open(Use::Replay).is_exclusive());
+        drop(alone);
+        let (first, second) = (open(Use::Publish), open(Use::Publish));
+        assert!(!first.is_exclusive() && !second.is_exclusive());
+        drop(first);
+        // It publishes on, though it does not have the file.
+        let replay = open(Use::Replay);
+        assert!(replay.now.lock().as_ref().unwrap().is_own && !replay.is_exclusive());
+        drop((second, replay));
+        assert!(open(Use::Replay).is_exclusive());
+    }
+
+    #[test]
     fn the_settings_limits_hold() {
         let folder = tempfile::tempdir().unwrap();
         let config = KafkaConfig::builder().dlq_max_letters(1_usize).config().unwrap();
-        let file = SharedFile::open(&folder.path().join("letters"), &config).unwrap();
+        let file = SharedFile::open(&folder.path().join("letters"), &config, Use::Publish).unwrap();
         file.append(&[letter()]).unwrap();
         assert!(matches!(file.append(&[letter()]), Err(AppendError::Full { letters: 1, .. })));
     }

@@ -63,7 +63,7 @@ pub(super) struct ReplayArgs {
 pub(super) fn run(runtime: &Runtime, args: &ReplayArgs) -> Result<Exit, Refusal> {
     let selection = args.selection.deliberate(args.all);
     let selection = selection.map_err(|why| Refusal(Exit::Usage, format!("dlq replay: {why}")))?;
-    let opened = args.store.open_existing()?;
+    let opened = args.store.open_for_replay()?;
     let replay = Replay {
         selection,
         doubtful: match (args.verify, args.include_unknown) {

@@ -11,6 +11,7 @@ use kafka_courier::dlq::{self, DeadLetterStore, FileStoreOptions, OpenError};
 use kafka_courier::{DeadLetterTopic, KafkaConfig};
 
 use crate::exit::{Exit, Refusal};
+use crate::letters::{SharedFile, Use};
 use crate::settings::SettingsArgs;
 use crate::state;
 
@@ -37,21 +38,26 @@ pub(super) struct Opened {
 impl StoreArgs {
     /// The store, if it is there.
     pub(super) fn open_existing(&self) -> Result<Opened, Refusal> {
-        self.open(false)
+        self.open(Purpose::Look)
+    }
+
+    /// The store, if it is there, for as long as a replay takes: others who need the file meanwhile are served.
+    pub(super) fn open_for_replay(&self) -> Result<Opened, Refusal> {
+        self.open(Purpose::Replay)
     }
 
     /// The store; a file that is not there is made.
     pub(super) fn open_or_create(&self) -> Result<Opened, Refusal> {
-        self.open(true)
+        self.open(Purpose::Import)
     }
 
-    fn open(&self, create: bool) -> Result<Opened, Refusal> {
+    fn open(&self, purpose: Purpose) -> Result<Opened, Refusal> {
         let mut config = self.settings.load().map_err(|errors| Refusal(Exit::Config, errors.to_string()))?.config;
         let store: Arc<dyn DeadLetterStore> = match &self.topic {
             Some(topic) => Arc::new(
                 DeadLetterTopic::open(&config, topic).map_err(|errors| Refusal(Exit::Config, errors.to_string()))?,
             ),
-            None => open_file(&self.path(&config)?, create)?,
+            None => open_file(&self.path(&config)?, &config, purpose)?,
         };
         config.dlq_topic = String::new();
         config.dlq_file = String::new();
@@ -67,14 +73,25 @@ impl StoreArgs {
     }
 }
 
-fn open_file(path: &Path, create: bool) -> Result<Arc<dyn DeadLetterStore>, Refusal> {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Look,
+    Replay,
+    Import,
+}
+
+fn open_file(path: &Path, config: &KafkaConfig, purpose: Purpose) -> Result<Arc<dyn DeadLetterStore>, Refusal> {
+    let create = purpose == Purpose::Import;
     if !create && matches!(path.symlink_metadata(), Err(error) if error.kind() == io::ErrorKind::NotFound) {
         let why = format!("there are no dead letters: {} is not there (--file names another)", path.display());
         return Err(Refusal(Exit::Data, why));
     }
-    // Limits are those of whoever keeps letters: nothing is dropped for having been looked at.
-    dlq::open_or_reach(path, FileStoreOptions::default())
-        .map_err(|error| Refusal(code(&error, create), error.to_string()))
+    let opened: Result<Arc<dyn DeadLetterStore>, OpenError> = match purpose {
+        Purpose::Replay => SharedFile::open(path, config, Use::Replay).map(|file| Arc::new(file) as _),
+        // Limits are those of whoever keeps letters: nothing is dropped for having been looked at.
+        Purpose::Look | Purpose::Import => dlq::open_or_reach(path, FileStoreOptions::default()),
+    };
+    opened.map_err(|error| Refusal(code(&error, create), error.to_string()))
 }
 
 fn code(error: &OpenError, create: bool) -> Exit {

@@ -13,7 +13,7 @@ use kafka_courier_event_model::Event;
 
 use super::PublishArgs;
 use crate::exit::{Exit, Refusal};
-use crate::letters::SharedFile;
+use crate::letters::{SharedFile, Use};
 use crate::state;
 
 /// Letters that are kept at once.
@@ -43,7 +43,7 @@ impl Wanted {
         let without = |why: &str| crate::say(&format!("warning: dead letters are kept in memory only: {why}"));
         match self {
             Self::None => Ok(None),
-            Self::Named(path) => match SharedFile::open(&path, config) {
+            Self::Named(path) => match SharedFile::open(&path, config, Use::Publish) {
                 Ok(file) => Ok(Some(Arc::new(file))),
                 Err(error) => Err(Refusal(Exit::CantCreate, format!("dead letters: {error}"))),
             },
@@ -51,7 +51,7 @@ impl Wanted {
                 without("there is no home folder for their file (--dlq-file names one)");
                 Ok(None)
             }
-            Self::Usual(Some(path)) => match SharedFile::open(&path, config) {
+            Self::Usual(Some(path)) => match SharedFile::open(&path, config, Use::Publish) {
                 Ok(file) => Ok(Some(Arc::new(file))),
                 Err(error) => {
                     without(&error.to_string());

@@ -41,7 +41,7 @@ pub(crate) fn ids(records: &[Record]) -> Vec<String> {
 pub(crate) struct Courier {
     child: Child,
     input: Option<ChildStdin>,
-    out: BufReader<ChildStdout>,
+    out: Option<BufReader<ChildStdout>>,
     err: BufReader<ChildStderr>,
     said: String,
 }
@@ -67,7 +67,7 @@ impl Courier {
         let mut child = command.spawn().unwrap();
         Self {
             input: child.stdin.take(),
-            out: BufReader::new(child.stdout.take().unwrap()),
+            out: child.stdout.take().map(BufReader::new),
             err: BufReader::new(child.stderr.take().unwrap()),
             child,
             said: String::new(),
@@ -87,6 +87,11 @@ impl Courier {
         let input = self.input.as_mut().unwrap();
         input.write_all(text.as_bytes()).await.unwrap();
         input.flush().await.unwrap();
+    }
+
+    /// Its standard input and output, for another to use.
+    pub(crate) fn pipes(&mut self) -> (ChildStdin, BufReader<ChildStdout>) {
+        (self.input.take().unwrap(), self.out.take().unwrap())
     }
 
     pub(crate) fn end_input(&mut self) {
@@ -111,17 +116,19 @@ impl Courier {
 
     /// The next line of its standard output.
     pub(crate) async fn line(&mut self) -> String {
-        let mut line = String::new();
-        tokio::time::timeout(LONG, self.out.read_line(&mut line)).await.expect("a line in time").unwrap();
-        line
+        read_line(self.out.as_mut().unwrap()).await
     }
 
     /// Waits until it has ended. Its standard input stays as it is.
     pub(crate) async fn ended(mut self) -> Ended {
         let mut out = String::new();
         let all = async {
-            let (out, err) = tokio::join!(self.out.read_to_string(&mut out), self.err.read_to_string(&mut self.said));
-            out.unwrap();
+            let output = async {
+                if let Some(pipe) = &mut self.out {
+                    pipe.read_to_string(&mut out).await.unwrap();
+                }
+            };
+            let ((), err) = tokio::join!(output, self.err.read_to_string(&mut self.said));
             err.unwrap();
             self.child.wait().await.unwrap()
         };
@@ -135,6 +142,20 @@ impl Courier {
         self.end_input();
         self.ended().await
     }
+}
+
+/// The next line of an output.
+pub(crate) async fn read_line(output: &mut BufReader<ChildStdout>) -> String {
+    let mut line = String::new();
+    tokio::time::timeout(LONG, output.read_line(&mut line)).await.expect("a line in time").unwrap();
+    line
+}
+
+/// The rest of an output.
+pub(crate) async fn read_all(output: &mut BufReader<ChildStdout>) -> String {
+    let mut text = String::new();
+    tokio::time::timeout(LONG, output.read_to_string(&mut text)).await.expect("its end in time").unwrap();
+    text
 }
 
 /// The exit code of one whose outputs go elsewhere, after this input, which stays open if it is `open`.
