@@ -142,6 +142,14 @@ impl Cluster {
         self.to_broker("start", broker)
     }
 
+    /// Starts all brokers that are down and waits until they are ready.
+    ///
+    /// # Errors
+    /// When they do not start.
+    pub fn start_all(&self) -> Result<()> {
+        self.tool(&["start"]).map(drop)
+    }
+
     /// SIGSTOP to a broker.
     ///
     /// # Errors

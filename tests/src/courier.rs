@@ -1,6 +1,7 @@
 //! Runs of the real `courier` binary, and what they cost.
 //!
-//! Rules: no setting of the surroundings reaches it (every `KAFKA_*` variable is removed); a run that does not end is
+//! Rules: no setting of the surroundings reaches it (every `KAFKA_*` variable is removed), and nothing that it keeps stays (its
+//! state folder is a temporary one); a run that does not end is
 //! killed at its deadline and fails.
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -32,6 +33,8 @@ pub fn binary() -> Result<PathBuf> {
 /// A run to be.
 pub struct Courier {
     command: Command,
+    /// Where it keeps dead letters, unless told otherwise.
+    _state: tempfile::TempDir,
     deadline: Duration,
 }
 
@@ -60,13 +63,15 @@ impl Courier {
     /// When the binary is not there.
     pub fn new(arguments: &[&str]) -> Result<Self> {
         let mut command = Command::new(binary()?);
+        let state = tempfile::tempdir()?;
         command.args(arguments).stdin(Stdio::null());
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("KAFKA_") {
                 command.env_remove(name);
             }
         }
-        Ok(Self { command, deadline: Duration::from_secs(120) })
+        command.env("XDG_STATE_HOME", state.path());
+        Ok(Self { command, _state: state, deadline: Duration::from_secs(120) })
     }
 
     /// Sets an environment variable.

@@ -13,6 +13,8 @@ use kafka_courier_test_broker::{Record, TestCluster};
 pub(super) struct Receipt {
     pub(super) id: String,
     pub(super) result: Result<RecordMetadata, DeliveryError>,
+    /// It was given up, and its dead letter was sent again and delivered.
+    pub(super) replayed: bool,
 }
 
 /// What the ledger says.
@@ -21,6 +23,7 @@ pub(super) struct Balance {
     events: u64,
     delivered: u64,
     not_written: u64,
+    replayed: u64,
     unknown: u64,
     /// Reported delivered and not in the log where that was said, or reported not written and in it.
     untrue: u64,
@@ -37,12 +40,13 @@ impl Balance {
 
 impl fmt::Display for Balance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { events, delivered, not_written, unknown, untrue, doubled, disordered } = self;
+        let Self { events, delivered, not_written, replayed, unknown, untrue, doubled, disordered } = self;
         writeln!(f, "the ledger, from the brokers' logs:")?;
         for (count, what) in [
             (events, "events published"),
             (delivered, "reported delivered, each in the log where it was said"),
             (not_written, "reported not written, none of them in the log"),
+            (replayed, "refused, and in the log since their dead letters were sent again"),
             (unknown, "reported unknown"),
             (untrue, "verdicts that are not true"),
             (doubled, "in the log twice"),
@@ -86,6 +90,10 @@ impl Balance {
                     *partition == placed.partition && placed.offset.is_none_or(|said| said == *offset)
                 };
                 self.untrue += u64::from(!found.iter().any(there));
+            }
+            Err(_) if receipt.replayed => {
+                self.replayed += 1;
+                self.untrue += u64::from(found.is_empty());
             }
             Err(error) if error.outcome() == FailedOutcome::NotWritten => {
                 self.not_written += 1;

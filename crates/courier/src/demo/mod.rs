@@ -4,6 +4,7 @@
 //! drawn up from the brokers' logs and the verdicts that the library gave. If it does not balance the command fails.
 
 mod ledger;
+mod letters;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -24,7 +25,8 @@ const BROKERS: i32 = 3;
 const PARTITIONS: i32 = 6;
 
 /// Shows it at work: three brokers inside this process, events of all types, a leader moved, answers lost, a broker killed
-/// and started again, and at the end every verdict held against the log. Needs no Kafka.
+/// and started again, events refused that become dead letters and are sent again, and at the end every verdict held
+/// against the log. Needs no Kafka.
 #[derive(Args, Debug)]
 pub(crate) struct DemoArgs {
     /// How many events.
@@ -88,15 +90,19 @@ async fn play(args: &DemoArgs) -> anyhow::Result<Balance> {
     let mut config = KafkaConfig::default();
     config.brokers =
         cluster.bootstrap().split(',').map(str::parse).collect::<Result<_, _>>().map_err(anyhow::Error::msg)?;
+    // All that one act may make; what memory holds ends with the demo.
+    config.dlq_buffer = count(args.events);
     let producer = KafkaProducer::build(config)?;
 
     let mut samples = Samples::new(args.seed, Timestamp::now(), &[]);
-    let acts = ACTS.len() as u64 + 1;
+    let acts = ACTS.len() as u64 + 2;
     let mut receipts = Vec::new();
     for act in ACTS {
         (act.fault)(&cluster);
         publish(&producer, act.title, (&mut samples).take(count(args.events / acts)), &mut receipts).await?;
     }
+    letters::refused_and_sent_again(&cluster, &producer, (&mut samples).take(count(args.events / acts)), &mut receipts)
+        .await?;
     cluster.kill(2).await;
     let rest = args.events - args.events / acts * (acts - 1);
     let (first, last) = (rest / 2, rest - rest / 2);
@@ -154,7 +160,7 @@ async fn publish(
     for (id, delivery) in deliveries {
         let result = delivery.await;
         failed += u64::from(result.is_err());
-        receipts.push(Receipt { id, result });
+        receipts.push(Receipt { id, result, replayed: false });
     }
     let again = producer.stats().retried - before.retried;
     tell(format_args!(

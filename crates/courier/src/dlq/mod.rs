@@ -23,6 +23,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use kafka_courier::dlq::StoreError;
 
+pub(crate) use self::table::{Row, Table};
 use crate::exit::{Exit, Refusal};
 
 /// Dead letters: events that were given up, kept with their reason. Lists them, sends them again, removes them.

@@ -19,10 +19,10 @@ const GAP: usize = 2;
 
 /// A letter's cells.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Row([String; COLUMNS]);
+pub(crate) struct Row([String; COLUMNS]);
 
 impl Row {
-    pub(super) fn of(letter: &Letter) -> Self {
+    pub(crate) fn of(letter: &Letter) -> Self {
         let key = match letter.key.as_deref().map(|key| (str::from_utf8(key), key)) {
             None => "-".to_owned(),
             Some((Ok(text), _)) => text.to_owned(),
@@ -44,7 +44,7 @@ impl Row {
 }
 
 /// The text without control characters: they could move the cursor, or worse.
-pub(super) fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     if text.contains(char::is_control) {
         text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
     } else {
@@ -54,7 +54,7 @@ pub(super) fn printable(text: &str) -> String {
 
 /// The widths of a table's columns.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Table {
+pub(crate) struct Table {
     /// None: the column is not shown.
     widths: [Option<usize>; COLUMNS],
     /// Whether cells are cut.
@@ -63,7 +63,7 @@ pub(super) struct Table {
 
 impl Table {
     /// A table for rows such as these on a terminal of this `width`; without one nothing is cut.
-    pub(super) fn fit(rows: &[Row], width: Option<usize>) -> Self {
+    pub(crate) fn fit(rows: &[Row], width: Option<usize>) -> Self {
         let wanted: [usize; COLUMNS] = std::array::from_fn(|i| {
             let cells = rows.iter().map(|row| console::measure_text_width(&row.0[i]));
             cells.chain([TITLES[i].len()]).max().unwrap_or_default()
@@ -83,12 +83,12 @@ impl Table {
     }
 
     /// The line above.
-    pub(super) fn title(&self) -> String {
+    pub(crate) fn title(&self) -> String {
         self.line(&Row(TITLES.map(str::to_owned)))
     }
 
     /// A row's line.
-    pub(super) fn line(&self, row: &Row) -> String {
+    pub(crate) fn line(&self, row: &Row) -> String {
         let mut line = String::new();
         for (cell, width) in row.0.iter().zip(self.widths) {
             let Some(width) = width else { continue };

@@ -1,0 +1,270 @@
+//! Dead letters on a real Kafka: an outage under load, replays that are killed, answers that are lost, and a topic of
+//! letters that others read.
+//!
+//! Rules: `courier` alone does the work, as its users have it; in the end the log holds each event exactly once, as a Java
+//! consumer reads it.
+use std::collections::{BTreeSet, HashMap};
+use std::io::Write;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use kafka_courier_tests::cluster::Cluster;
+use kafka_courier_tests::courier::{Courier, Finished};
+use serde_json::Value;
+
+const TOPIC: &str = "outage";
+/// Between two events.
+const PACE: Duration = Duration::from_millis(2);
+/// Letters appear soon.
+const IMPATIENT: [(&str, &str); 4] = [
+    ("KAFKA_DELIVERY_TIMEOUT", "5s"),
+    ("KAFKA_REQUEST_TIMEOUT", "3s"),
+    ("KAFKA_FLUSH_TIMEOUT", "20ms"),
+    ("KAFKA_METADATA_TIMEOUT", "5s"),
+];
+
+/// A file of letters, and the commands on it.
+struct Letters<'a> {
+    cluster: &'a Cluster,
+    folder: tempfile::TempDir,
+}
+
+impl<'a> Letters<'a> {
+    fn new(cluster: &'a Cluster) -> Result<Self> {
+        Ok(Self { cluster, folder: tempfile::tempdir()? })
+    }
+
+    fn file(&self) -> String {
+        self.folder.path().join("letters").display().to_string()
+    }
+
+    /// `courier publish` into the topic, with receipts as its output.
+    fn publisher(&self, arguments: &[&str]) -> Result<Courier> {
+        let file = self.file();
+        let words = ["publish", "--brokers", self.cluster.bootstrap(), "--dlq-file", &file, "--receipts", "-"];
+        let courier = Courier::new(&[&words, arguments].concat())?.within(Duration::from_secs(300));
+        Ok(IMPATIENT.iter().fold(courier, |courier, (name, value)| courier.env(name, value)))
+    }
+
+    fn dlq(&self, arguments: &[&str]) -> Result<Courier> {
+        let file = self.file();
+        let words = [&["dlq"], arguments, &["--brokers", self.cluster.bootstrap(), "--file", &file]].concat();
+        Ok(Courier::new(&words)?.within(Duration::from_secs(300)))
+    }
+
+    fn list(&self) -> Result<Vec<Value>> {
+        lines(&self.dlq(&["list", "--json"])?.run()?.expect_code(0)?.stdout)
+    }
+
+    /// The report of `dlq replay --all --verify`.
+    fn replay(&self) -> Result<Value> {
+        let run = self.dlq(&["replay", "--all", "--verify", "--json"])?.run()?;
+        let report = run.stdout.lines().last().with_context(|| run.stderr.clone())?;
+        println!("{report}");
+        Ok(serde_json::from_str(report)?)
+    }
+}
+
+fn lines(text: &str) -> Result<Vec<Value>> {
+    text.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
+}
+
+fn event(number: u64) -> String {
+    let key = number % 100;
+    format!(r#"{{"id":"e-{number}","type":"user.logged_in","data":{{"user_id":"u-{key}"}},"padding":"{:0100}"}}"#, 0)
+        + "\n"
+}
+
+/// The ids of the events whose receipts say this of `outcome`.
+fn told(receipts: &[Value], outcome: Option<&str>) -> BTreeSet<String> {
+    let wanted = |receipt: &&Value| receipt["outcome"].as_str() == outcome;
+    receipts.iter().filter(wanted).filter_map(|receipt| receipt["id"].as_str().map(str::to_owned)).collect()
+}
+
+fn ids(letters: &[Value]) -> BTreeSet<String> {
+    letters.iter().filter_map(|letter| letter["event_id"].as_str().map(str::to_owned)).collect()
+}
+
+/// How often each event is in the topic.
+fn in_log(cluster: &Cluster, topic: &str) -> Result<HashMap<String, u64>> {
+    let mut found = HashMap::new();
+    cluster.dump(topic, |record| {
+        *found.entry(record.header("event_id").context("a record that is not ours")?.to_owned()).or_default() += 1;
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+fn exactly_once(cluster: &Cluster, topic: &str, count: u64) -> Result<()> {
+    let found = in_log(cluster, topic)?;
+    let twice: Vec<_> = found.iter().filter(|(_, count)| **count > 1).collect();
+    ensure!(
+        twice.is_empty(),
+        "{} of {count} are in the log more than once: {:?}",
+        twice.len(),
+        &twice[..twice.len().min(5)]
+    );
+    ensure!(found.len() as u64 == count, "{} of {count} events are in the log", found.len());
+    Ok(())
+}
+
+/// Feeds events at a steady pace until told how many there were.
+fn feed(mut input: impl Write, until: impl Fn(u64) -> bool) -> Result<u64> {
+    let mut number = 0;
+    while !until(number) {
+        input.write_all(event(number).as_bytes())?;
+        number += 1;
+        std::thread::sleep(PACE); // the load
+    }
+    Ok(number)
+}
+
+/// Publishes at a steady pace while `fault` does its work; returns the number of events and how it ended.
+fn publish_under(letters: &Letters<'_>, fault: impl FnOnce() -> Result<()> + Send) -> Result<(u64, Finished)> {
+    let (reader, writer) = std::io::pipe()?;
+    let courier = letters.publisher(&["--topic", TOPIC])?.input(Stdio::from(reader));
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let feeder = scope.spawn(|| feed(writer, |_| over.load(std::sync::atomic::Ordering::Relaxed)));
+        let running = scope.spawn(|| courier.run());
+        let done = fault();
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        let count = feeder.join().map_err(|_| anyhow::anyhow!("the feeder failed"))??;
+        let run = running.join().map_err(|_| anyhow::anyhow!("the run failed"))??;
+        done?;
+        Ok((count, run))
+    })
+}
+
+/// Starts a replay and kills it (SIGKILL) after a while.
+fn killed_replay(letters: &Letters<'_>, after: Duration) -> Result<()> {
+    let mut child = letters.dlq(&["replay", "--all", "--verify", "--rate", "700"])?.pipe()?;
+    std::thread::sleep(after); // anywhere in its work
+    child.kill()?;
+    child.wait()?;
+    Ok(())
+}
+
+#[test]
+fn an_outage_of_a_minute_under_load_ends_in_letters_and_replays_that_are_killed_leave_each_event_once() {
+    fn run() -> Result<()> {
+        let cluster = Cluster::start(3)?;
+        cluster.create_topic(TOPIC, 6, 3, &[])?;
+        let letters = Letters::new(&cluster)?;
+        let (count, run) = publish_under(&letters, || {
+            std::thread::sleep(Duration::from_secs(5)); // all is well
+            for broker in 1..=3 {
+                cluster.kill(broker)?;
+            }
+            std::thread::sleep(Duration::from_secs(60)); // the outage itself
+            cluster.start_all()?;
+            std::thread::sleep(Duration::from_secs(5)); // all is well again
+            Ok(())
+        })?;
+        let run = run.expect_code(1)?;
+        let receipts = lines(&run.stdout)?;
+        let (delivered, unknown) = (told(&receipts, None), told(&receipts, Some("unknown")));
+        let not_written = told(&receipts, Some("not_written"));
+        let held = letters.list()?;
+        println!(
+            "{}",
+            run.stderr
+                .lines()
+                .filter(|line| line.contains("read,") || line.contains("dead letter"))
+                .collect::<Vec<_>>()
+                .join("\n")
+        );
+        println!(
+            "{count} events: {} delivered, {} letters, {} of them unknown",
+            delivered.len(),
+            held.len(),
+            unknown.len()
+        );
+        ensure!(
+            receipts.len() as u64 == count && delivered.len() + unknown.len() + not_written.len() == receipts.len()
+        );
+        ensure!(not_written.len() > 1000, "the outage was not felt");
+        let failed: BTreeSet<String> = unknown.union(&not_written).cloned().collect();
+        ensure!(ids(&held) == failed && held.len() == failed.len(), "letters are not what was told to have failed");
+
+        for after in [1500, 3000, 4500] {
+            killed_replay(&letters, Duration::from_millis(after))?;
+        }
+        let left = letters.list()?;
+        println!("{} letters after three replays that were killed", left.len());
+        ensure!(left.len() < held.len() && !left.is_empty(), "the replays were not killed half-way");
+        let began = Instant::now();
+        let report = letters.replay()?;
+        println!("replayed in {:.1} s", began.elapsed().as_secs_f64());
+        ensure!(report["not_found"] == 0 && report["failed"] == 0, "{report}");
+        ensure!(letters.list()?.is_empty(), "letters are left");
+        exactly_once(&cluster, TOPIC, count)
+    }
+    run().unwrap();
+}
+
+#[test]
+fn answers_that_are_lost_after_the_write_make_doubtful_letters_and_verify_finds_each_in_the_log() {
+    fn run() -> Result<()> {
+        let cluster = Cluster::start_with(3, &["--proxied"])?;
+        cluster.create_topic(TOPIC, 6, 3, &[])?;
+        let letters = Letters::new(&cluster)?;
+        cluster.fault(&["drop_response=1000000", "api=0"])?;
+        let input: String = (0..2000).map(event).collect();
+        let run = letters.publisher(&["--topic", TOPIC])?.input_bytes(input.as_bytes())?.run()?.expect_code(1)?;
+        let unknown = told(&lines(&run.stdout)?, Some("unknown"));
+        cluster.fault(&["clear"])?;
+        let held = letters.list()?;
+        let landed = in_log(&cluster, TOPIC)?.len();
+        println!("2000 events: {} letters, {} unknown, {landed} in the log", held.len(), unknown.len());
+        ensure!(held.len() == 2000 && unknown.len() == landed && landed > 0);
+        let report = letters.replay()?;
+        ensure!(report["landed"] == landed && report["delivered"] == 2000 - landed, "{report}");
+        ensure!(letters.list()?.is_empty(), "letters are left");
+        exactly_once(&cluster, TOPIC, 2000)
+    }
+    run().unwrap();
+}
+
+#[test]
+fn letters_in_a_topic_bear_the_headers_of_kafka_connect_and_go_again_from_there() {
+    fn run() -> Result<()> {
+        let cluster = Cluster::start(1)?;
+        cluster.create_topic(TOPIC, 1, 1, &[("max.message.bytes", "200")])?;
+        cluster.create_topic("dead", 2, 1, &[])?;
+        let letters = Letters::new(&cluster)?;
+        let input: String = (0..50).map(event).collect();
+        let publisher = letters.publisher(&["--topic", TOPIC])?.env("KAFKA_DLQ_TOPIC", "dead");
+        publisher
+            .input_bytes(input.as_bytes())?
+            .run()?
+            .expect_code(1)?
+            .expect_said(&["50 dead letters are in dead"])?;
+        let mut seen = 0;
+        cluster.dump("dead", |record| {
+            seen += 1;
+            let of = |name: &str| record.header(name);
+            ensure!(of("__connect.errors.topic") == Some(TOPIC), "{record:?}");
+            ensure!(of("__connect.errors.exception.class.name") == Some("MESSAGE_TOO_LARGE"), "{record:?}");
+            ensure!(of("__connect.errors.partition") == Some("0") && of("__connect.errors.offset") == Some("-1"));
+            ensure!(of("dlq.possibly-written") == Some("false") && of("dlq.topic") == Some(TOPIC));
+            ensure!(record.key.is_some() && record.value.as_deref().is_some_and(|value| value.contains("padding")));
+            Ok(())
+        })?;
+        ensure!(seen == 50, "{seen} letters in the topic");
+        let server = ["--bootstrap-server", cluster.bootstrap(), "--alter", "--entity-type", "topics", "--entity-name"];
+        let raised = [&server[..], &[TOPIC, "--add-config", "max.message.bytes=1048588"]].concat();
+        cluster.java("kafka.admin.ConfigCommand", &raised, Stdio::null())?;
+        let dlq = |words: &[&str]| {
+            let words = [&["dlq"], words, &["--brokers", cluster.bootstrap(), "--topic", "dead"]].concat();
+            Courier::new(&words)?.run()?.expect_code(0)
+        };
+        ensure!(lines(&dlq(&["list", "--json"])?.stdout)?.len() == 50);
+        let report: Value = serde_json::from_str(&dlq(&["replay", "--all", "--json"])?.stdout)?;
+        ensure!(report["delivered"] == 50, "{report}");
+        ensure!(dlq(&["list", "--json"])?.stdout.is_empty(), "letters are left");
+        exactly_once(&cluster, TOPIC, 50)
+    }
+    run().unwrap();
+}
