@@ -56,9 +56,9 @@ impl Folder {
         cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
         let first = [LOGIN, "\n", LOGIN].concat();
         let ended = publish(first.leak()).await;
-        ended.expect(1, &["2 dead letters are in", "courier dlq list --file", "courier dlq replay --all --file"]);
+        ended.expect(1, &["2 dead letters were kept in", "courier dlq list --file", "courier dlq replay --all --file"]);
         let second = [LOGIN, "\n", ORDER].concat();
-        publish(second.leak()).await.expect(1, &["1 dead letter is in", "shows it"]);
+        publish(second.leak()).await.expect(1, &["1 dead letter was kept in", ", which holds 3: ", "shows it"]);
         folder
     }
 }
@@ -219,7 +219,7 @@ async fn letters_are_reached_while_a_publisher_has_the_file_and_a_second_publish
     support::arrived(&cluster, "user-events", 2).await;
     assert_eq!(folder.letters().await.len(), 3);
     let second = Courier::publish(&cluster, &["--dlq-file", &folder.file], IMPATIENT);
-    second.ended_with(ORDER).await.expect(1, &["1 dead letter is in"]);
+    second.ended_with(ORDER).await.expect(1, &["1 dead letter was kept in"]);
     assert_eq!(folder.letters().await.len(), 4);
     let brokers = cluster.bootstrap();
     let replayed = folder.dlq(&["replay", "--brokers", &brokers, "--for-topic", "user-events"]).await;
@@ -239,7 +239,7 @@ async fn letters_in_a_topic_are_listed_and_sent_again() {
     });
     let settings = [("KAFKA_DLQ_TOPIC", "dead")];
     let courier = Courier::publish(&cluster, &["--dlq-file", &folder.file], &settings);
-    courier.ended_with(LOGIN).await.expect(1, &["1 dead letter is in dead", "--topic dead"]);
+    courier.ended_with(LOGIN).await.expect(1, &["1 dead letter was kept in dead: ", "--topic dead"]);
     cluster.accept_records();
     let brokers = cluster.bootstrap();
     let dlq = async |words: &[&str]| {

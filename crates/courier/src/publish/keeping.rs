@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use indicatif::HumanCount;
 use jiff::Timestamp;
 use kafka_courier::dlq::{DeadLetterStore, Letter, Selection};
 use kafka_courier::{DeadLetters, KafkaConfig, PublishError};
@@ -113,7 +114,7 @@ impl Keeping {
         match self.letters.stats().await {
             Ok(stores) => {
                 for store in stores.iter().filter(|store| store.kept > 0 && store.store != "memory") {
-                    said.lines.push(self.kept(&store.store, store.kept));
+                    said.lines.push(self.kept(&store.store, store.kept, store.stats.letters));
                 }
                 if stores.iter().any(|store| store.store == "memory" && store.stats.letters > 0) {
                     self.in_memory(&mut said).await;
@@ -128,17 +129,20 @@ impl Keeping {
         said
     }
 
-    fn kept(&self, store: &str, count: u64) -> String {
-        let (what, them) = if count == 1 { ("dead letter is", "it") } else { ("dead letters are", "them") };
+    fn kept(&self, store: &str, count: u64, held: u64) -> String {
+        let (what, them) = if count == 1 { ("dead letter was", "it") } else { ("dead letters were", "them") };
         let usual = state::dead_letters().is_some_and(|path| path.display().to_string() == store);
         let option = match &self.file {
             Some(_) if usual => String::new(),
             Some(file) if file.name() == store => format!(" --file {store}"),
             _ => format!(" --topic {store}"),
         };
-        let count = indicatif::HumanCount(count);
+        // Letters of before are there too, and those that turned out to be delivered are not; of a topic nobody knows.
+        let is_file = self.file.as_ref().is_some_and(|file| file.name() == store);
+        let now = if is_file && held != count { format!(", which holds {}", HumanCount(held)) } else { String::new() };
+        let count = HumanCount(count);
         format!(
-            "{count} {what} in {store}: `courier dlq list{option}` shows {them}, `courier dlq replay --all{option}` sends {them} again"
+            "{count} {what} kept in {store}{now}: `courier dlq list{option}` shows {them}, `courier dlq replay --all{option}` sends {them} again"
         )
     }
 
@@ -158,7 +162,7 @@ impl Keeping {
         let lost: Vec<&Letter> =
             held.iter().enumerate().filter(|(index, _)| !is_in_file(*index)).map(|(_, held)| &held.letter).collect();
         let what = if lost.len() == 1 { "dead letter was" } else { "dead letters were" };
-        let count = indicatif::HumanCount(lost.len() as u64);
+        let count = HumanCount(lost.len() as u64);
         if self.forgets {
             return said.lines.push(format!("{count} {what} in memory only (--no-dlq-file)"));
         }
