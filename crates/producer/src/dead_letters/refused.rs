@@ -6,6 +6,7 @@
 use kafka_courier_batcher::DecodedRecord;
 use kafka_courier_dlq::{Letter, Outcome, Timestamp};
 use kafka_courier_event_model::{EncodeError, Event};
+use kafka_courier_idempotent_sender::core::ErrorCode;
 
 use super::make::fill;
 use crate::error::PublishError;
@@ -18,9 +19,13 @@ pub(super) fn letter(topic: &str, event: &dyn Event, error: &PublishError) -> Re
     letter.outcome = Outcome::NotWritten;
     letter.attempt_count = 0;
     letter.retriable = error.is_retriable() || matches!(error, PublishError::Closed);
-    if let PublishError::Topic { reason, .. } = error {
-        letter.error_code = reason.code().map(|code| code.name().to_owned());
+    letter.error_code = match error {
+        PublishError::Topic { reason, .. } => reason.code(),
+        // What the brokers would have said.
+        PublishError::TooLarge { .. } => Some(ErrorCode::MESSAGE_TOO_LARGE),
+        _ => None,
     }
+    .map(|code| code.name().to_owned());
     with_record(event, &json, None, |record| {
         let headers = record.headers.to_vec();
         let (key, value, timestamp) = (record.key, record.value, record.timestamp);
@@ -50,5 +55,8 @@ mod tests {
         let mut json = Vec::new();
         event.encode_into(&mut json).unwrap();
         assert_eq!(letter.value.as_deref(), Some(&*json));
+        let too_large = PublishError::TooLarge { size: 9, limit: 8, what: "flush_bytes" };
+        let letter = super::letter("t", &event, &too_large).unwrap();
+        assert_eq!((letter.error_code.as_deref(), letter.retriable), (Some("MESSAGE_TOO_LARGE"), false));
     }
 }
