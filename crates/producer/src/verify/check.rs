@@ -4,9 +4,12 @@
 //! - The topic is the one that the record was sent to, and never drops records from its middle.
 //! - Everything from where the record can be to behind the fence was read without a gap.
 //! - The fence is in force: it was acknowledged to us, or it was read and is young enough that its leader remembers it.
-//!   Leaders forget a producer id by the time of its last record.
-//! - What identifies a record: its stamp, or its event's or letter's id in a header. A transaction's headers don't count:
-//!   it may have been aborted.
+//!   What a leader knows of a producer id is its last batch's: the epoch it refuses lower ones by, and the timestamp it
+//!   forgets the id by. It looks for what to forget every ten minutes (Kafka's default), which a read takes for longer than
+//!   what is appended meanwhile.
+//! - What identifies a record: its stamp, where the topic is the same for certain (a cluster that was built anew gives the
+//!   same producer ids again), or its event's or letter's id in a header. A transaction's headers don't count: it may have
+//!   been aborted.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -43,6 +46,8 @@ pub(super) struct BatchHead {
 #[derive(Debug)]
 struct Case {
     doubt: Doubt,
+    /// Whether the topic is for certain the one that it was sent to.
+    same_topic: bool,
     /// The first offset at which it can be in this topic.
     from: i64,
     found: Option<i64>,
@@ -56,8 +61,10 @@ struct Id {
     cases: Vec<usize>,
     /// Those whose epoch and sequence number are known.
     stamped: BTreeMap<(i16, i32), Vec<usize>>,
-    /// Each epoch that was read: when its newest record is from.
-    read: BTreeMap<i16, i64>,
+    /// The highest epoch that was read.
+    highest: Option<i16>,
+    /// Epoch and maximum timestamp of its last batch, unless that may be in a gap.
+    last: Option<(i16, i64)>,
     /// A fence that was acknowledged to us: its epoch and offset.
     fence: Option<(i16, i64)>,
 }
@@ -67,6 +74,19 @@ enum Fenced {
     No,
     /// From this offset on; 0: the fence was itself read.
     From(i64),
+}
+
+/// What is at an offset at which a fence was acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum There {
+    /// It was not read.
+    Unread,
+    /// A batch that can't be looked into, with just the fence's stamp.
+    ItsStamp,
+    /// Another that can't be looked into.
+    Unreadable,
+    /// Something that can be read.
+    Readable,
 }
 
 /// The check of one partition's doubts.
@@ -79,6 +99,10 @@ pub(super) struct PartitionCheck {
     by_letter: HashMap<String, Vec<usize>>,
     /// Letters that serve as fences, and where they were seen.
     watched: HashMap<String, Option<i64>>,
+    /// Offsets from and to (exclusive) whose records could not be read, rising, what is adjacent joined.
+    unreadable: Vec<(i64, i64)>,
+    /// Those among them that may be fences: one record, the first of its epoch.
+    unreadable_firsts: HashMap<i64, Stamp>,
     /// Cases whose stamp is in the last batch, with their offsets.
     just_found: Vec<(i64, usize)>,
     /// Everything from here to `read_to` was read.
@@ -95,6 +119,8 @@ impl PartitionCheck {
             by_event: HashMap::new(),
             by_letter: HashMap::new(),
             watched: HashMap::new(),
+            unreadable: Vec::new(),
+            unreadable_firsts: HashMap::new(),
             just_found: Vec::new(),
             whole_from: 0,
             read_to: 0,
@@ -117,9 +143,9 @@ impl PartitionCheck {
         }
         self.by_letter.entry(doubt.letter_id.clone()).or_default().push(index);
         // Offsets of a topic that is no more say nothing about this one.
-        let same_topic = doubt.topic_id == Some(self.topic.uuid);
+        let same_topic = is_known(self.topic.uuid) && doubt.topic_id == Some(self.topic.uuid);
         let from = if same_topic { doubt.search_from.unwrap_or(0).max(0) } else { 0 };
-        self.cases.push(Case { doubt, from, found: None, taken: None, unreadable: None });
+        self.cases.push(Case { doubt, same_topic, from, found: None, taken: None, unreadable: None });
     }
 
     /// The first offset that has to be read.
@@ -131,6 +157,7 @@ impl PartitionCheck {
     pub(super) fn begin_at(&mut self, offset: i64) {
         self.whole_from = offset;
         self.read_to = offset;
+        self.ids.values_mut().for_each(|id| id.last = None);
     }
 
     /// Everything before this offset was read.
@@ -144,7 +171,7 @@ impl PartitionCheck {
     }
 
     /// Whether this offset was read.
-    pub(super) fn was_read(&self, offset: i64) -> bool {
+    fn was_read(&self, offset: i64) -> bool {
         (self.whole_from..self.read_to).contains(&offset)
     }
 
@@ -153,10 +180,11 @@ impl PartitionCheck {
         self.just_found.clear();
         let Some(stamp) = batch.stamp else { return };
         let Some(id) = self.ids.get_mut(&stamp.producer_id) else { return };
-        let newest = id.read.entry(stamp.epoch).or_insert(i64::MIN);
-        *newest = batch.max_timestamp.max(*newest);
+        id.highest = id.highest.max(Some(stamp.epoch));
+        id.last = Some((stamp.epoch, batch.max_timestamp));
         for (offset, index) in id.covered_by(batch, stamp) {
             if let Some(case) = self.cases.get_mut(index)
+                && case.same_topic
                 && offset >= case.from
                 && case.found.is_none()
             {
@@ -198,7 +226,16 @@ impl PartitionCheck {
 
     /// The last batch's records could not be read: whatever is known only by its ids may be among them.
     pub(super) fn on_unreadable(&mut self, batch: &BatchHead) {
-        let Some(id) = batch.stamp.and_then(|stamp| self.ids.get(&stamp.producer_id)) else { return };
+        let behind = batch.base_offset.saturating_add(i64::from(batch.last_offset_delta)).saturating_add(1);
+        match self.unreadable.last_mut() {
+            Some((_, end)) if *end == batch.base_offset => *end = behind,
+            _ => self.unreadable.push((batch.base_offset, behind)),
+        }
+        let Some(stamp) = batch.stamp else { return };
+        let Some(id) = self.ids.get(&stamp.producer_id) else { return };
+        if stamp.base_sequence == 0 && batch.last_offset_delta == 0 {
+            self.unreadable_firsts.insert(batch.base_offset, stamp);
+        }
         for index in &id.cases {
             if let Some(case) = self.cases.get_mut(*index)
                 && stamp_of(&case.doubt).is_none()
@@ -218,6 +255,21 @@ impl PartitionCheck {
         self.watched.get(letter_id).copied().flatten()
     }
 
+    /// What is at the offset at which a fence with this stamp was acknowledged.
+    pub(super) fn there(&self, stamp: Stamp, offset: i64) -> There {
+        let up_to_here = self.unreadable.partition_point(|(from, _)| *from <= offset);
+        let last = up_to_here.checked_sub(1).and_then(|last| self.unreadable.get(last));
+        if !self.was_read(offset) {
+            There::Unread
+        } else if self.unreadable_firsts.get(&offset) == Some(&stamp) {
+            There::ItsStamp
+        } else if last.is_some_and(|(_, end)| offset < *end) {
+            There::Unreadable
+        } else {
+            There::Readable
+        }
+    }
+
     /// A fence of ours was acknowledged.
     pub(super) fn on_fenced(&mut self, stamp: Stamp, offset: i64) {
         if let Some(id) = self.ids.get_mut(&stamp.producer_id) {
@@ -234,7 +286,7 @@ impl PartitionCheck {
                 continue;
             }
             let sent = id.cases.iter().filter_map(|index| self.cases.get(*index)?.doubt.producer_epoch);
-            let highest = sent.chain(id.read.keys().copied()).max().unwrap_or(0);
+            let highest = sent.chain(id.highest).max().unwrap_or(0);
             let epoch = highest.saturating_add(FENCE_STEP);
             if epoch > highest {
                 wanted.push(Stamp { producer_id: *producer_id, epoch, base_sequence: 0 });
@@ -275,11 +327,8 @@ impl PartitionCheck {
     fn obstacle(&self, case: &Case, now_ms: i64) -> Option<WhyNot> {
         let Some(producer_id) = case.doubt.producer_id else { return Some(WhyNot::NoStamp) };
         match case.doubt.topic_id {
-            Some(sent_to) if sent_to != [0; 16] && self.topic.uuid != [0; 16] => {
-                if sent_to != self.topic.uuid {
-                    return Some(WhyNot::TopicMadeAnew);
-                }
-            }
+            _ if case.same_topic => {}
+            Some(sent_to) if is_known(sent_to) && is_known(self.topic.uuid) => return Some(WhyNot::TopicMadeAnew),
             _ => return Some(WhyNot::TopicIdUnknown),
         }
         match self.topic.compacted {
@@ -307,10 +356,8 @@ impl PartitionCheck {
     fn fence_of(&self, producer_id: i64, epoch: Option<i16>, now_ms: i64) -> Fenced {
         let Some(id) = self.ids.get(&producer_id) else { return Fenced::No };
         let young = young(now_ms);
-        let is_read = epoch.is_some_and(|epoch| {
-            let higher = id.read.iter().filter(|(read, _)| **read > epoch);
-            higher.map(|(_, newest)| *newest).max().is_some_and(|newest| newest >= young)
-        });
+        let last = epoch.zip(id.last);
+        let is_read = last.is_some_and(|(epoch, (last, timestamp))| last > epoch && timestamp >= young);
         match id.fence {
             _ if is_read => Fenced::From(i64::MIN),
             Some((fence, offset)) if epoch.is_none_or(|epoch| fence > epoch) => Fenced::From(offset),
@@ -322,6 +369,11 @@ impl PartitionCheck {
 /// The least timestamp of a batch that a leader certainly still remembers.
 pub(super) fn young(now_ms: i64) -> i64 {
     now_ms.saturating_sub(FENCE_LIFETIME_MS)
+}
+
+/// Brokers before Kafka 2.8 give topics no id: all zero.
+fn is_known(uuid: TopicUuid) -> bool {
+    uuid != [0; 16]
 }
 
 fn not_found(why: WhyNot) -> Verdict {

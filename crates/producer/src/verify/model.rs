@@ -25,7 +25,8 @@ pub(super) const Q: i64 = 42;
 /// What a leader knows of a producer id.
 struct Known {
     epoch: i16,
-    newest: i64,
+    /// The last batch's timestamp and offset.
+    last: (i64, i64),
     batches: HashMap<(i16, i32), i64>,
 }
 
@@ -96,7 +97,7 @@ impl ModelLog {
     pub(super) fn produce_records(&mut self, stamp: Stamp, timestamp: i64, records: &[(&str, &str)]) -> Option<i64> {
         let end = self.end();
         let known = self.known.entry(stamp.producer_id);
-        let known = known.or_insert_with(|| Known { epoch: 0, newest: i64::MIN, batches: HashMap::new() });
+        let known = known.or_insert_with(|| Known { epoch: 0, last: (i64::MIN, 0), batches: HashMap::new() });
         if stamp.epoch < known.epoch {
             return None;
         }
@@ -104,16 +105,17 @@ impl ModelLog {
         if let Some(offset) = known.batches.get(&(stamp.epoch, stamp.base_sequence)) {
             return Some(*offset);
         }
-        known.newest = known.newest.max(timestamp);
+        known.last = (timestamp, end);
         known.batches.insert((stamp.epoch, stamp.base_sequence), end);
         self.batches.push((end, bytes(end, stamp, timestamp, records)));
         self.events.extend(records.iter().map(|(event, _)| (*event).to_owned()));
         Some(end)
     }
 
-    /// Leaders forget ids whose newest record is a day old.
-    pub(super) fn forget(&mut self) {
-        self.known.retain(|_, known| NOW - known.newest < DAY);
+    /// Leaders forget ids by the timestamp of their last batch, once that is a day old. They look only every few minutes:
+    /// what a reader, who is at `read_to`, has not seen yet makes them forget nothing.
+    pub(super) fn forget(&mut self, read_to: i64) {
+        self.known.retain(|_, Known { last: (timestamp, offset), .. }| NOW - *timestamp < DAY || *offset >= read_to);
     }
 
     /// Reads on from where the check is, up to the watermark.

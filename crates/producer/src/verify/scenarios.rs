@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::check::{PartitionCheck, Topic};
 use super::model::{DAY, ModelLog, NOW, Q, TOPIC, UUID, bytes, doubt, stamp, verdicts};
 use super::scan::{ScanError, scan};
+use super::verifier::{FenceOutcome, Sent, outcome_of};
 use super::{Doubt, Verdict, WhyNot};
 
 fn not_found(why: WhyNot) -> Vec<Verdict> {
@@ -126,12 +127,50 @@ fn a_fence_so_old_that_its_leader_may_have_forgotten_it_is_none_but_a_new_one_pr
     let mut log = ModelLog::default();
     log.produce(stamp(4, 0), NOW - DAY, &["x"]);
     let mut check = log.check(vec![doubt("b", 3, 0)]);
-    log.forget();
+    log.forget(check.next());
     assert_eq!(check.wanted_fences(NOW), [stamp(1004, 0)]);
     log.produce(stamp(3, 0), NOW, &["b"]); // so it lands after all
     log.fence(&mut check);
     log.read(&mut check);
     assert_eq!(verdicts(check), landed(1));
+}
+
+#[test]
+fn a_leader_forgets_an_id_by_its_last_batch_so_an_older_one_behind_a_young_fence_ends_it() {
+    let mut log = ModelLog::default();
+    log.produce(stamp(4, 0), NOW, &["x"]);
+    log.produce(stamp(4, 1), NOW - 2 * DAY, &["y"]);
+    let mut check = log.check(vec![doubt("b", 3, 0)]);
+    log.forget(check.next());
+    assert_eq!(check.wanted_fences(NOW), [stamp(1004, 0)]);
+    log.produce(stamp(3, 0), NOW, &["b"]); // so it lands after all
+    log.fence(&mut check);
+    log.read(&mut check);
+    assert_eq!(verdicts(check), landed(2));
+}
+
+#[test]
+fn an_id_that_was_forgotten_and_begun_anew_under_a_lower_epoch_is_not_fenced_by_its_past() {
+    let mut log = ModelLog::default();
+    log.produce(stamp(5, 0), NOW - 2 * DAY, &["x"]);
+    log.forget(1);
+    log.produce(stamp(2, 0), NOW, &["y"]);
+    let check = log.check(vec![doubt("b", 3, 0)]);
+    assert!(log.produce(stamp(3, 0), NOW, &["b"]).is_some());
+    assert_eq!(verdicts(check), not_found(WhyNot::NoFence));
+}
+
+#[test]
+fn a_fence_before_a_gap_is_none_for_the_ids_last_batch_may_be_in_the_gap() {
+    let mut log = ModelLog::default();
+    log.produce(stamp(4, 0), NOW, &["x"]);
+    let mut check = log.check(vec![Doubt { search_from: Some(2), ..doubt("b", 3, 0) }, doubt("z", 3, 9)]);
+    log.produce(stamp(4, 1), NOW - 2 * DAY, &["y"]);
+    log.start = 2;
+    log.read(&mut check);
+    log.forget(check.next());
+    assert!(log.produce(stamp(3, 0), NOW, &["b"]).is_some());
+    assert_eq!(verdicts(check)[0], not_found(WhyNot::NoFence)[0]);
 }
 
 #[test]
@@ -224,6 +263,29 @@ fn what_is_no_proof_in_this_topic_is_said() {
 }
 
 #[test]
+fn in_a_topic_that_is_not_surely_the_same_a_stamp_is_no_sign() {
+    let mut log = ModelLog::default();
+    // Producer ids start again in a cluster that was built anew: all of it is somebody else's.
+    log.produce(stamp(3, 0), NOW, &["foreign"]);
+    let anew = Topic { uuid: [8; 16], ..TOPIC };
+    let unnamed = Topic { uuid: [0; 16], ..TOPIC };
+    let anonymous = Doubt { event_id: None, ..doubt("b", 3, 0) };
+    assert_eq!(verdicts(log.check_of(TOPIC, vec![anonymous.clone()])), landed(0));
+    assert_eq!(verdicts(log.check_of(anew, vec![anonymous.clone()])), not_found(WhyNot::TopicMadeAnew));
+    assert_eq!(verdicts(log.check_of(unnamed, vec![anonymous.clone()])), not_found(WhyNot::TopicIdUnknown));
+    for unknown in [None, Some([0; 16])] {
+        let doubt = Doubt { topic_id: unknown, ..anonymous.clone() };
+        for topic in [TOPIC, unnamed] {
+            assert_eq!(
+                verdicts(log.check_of(topic, vec![doubt.clone()])),
+                not_found(WhyNot::TopicIdUnknown),
+                "{doubt:?} in {topic:?}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_stamp_under_which_another_event_stands_is_neither_landed_nor_absent() {
     let mut log = ModelLog::default();
     log.produce(stamp(3, 0), NOW, &["other"]);
@@ -249,6 +311,43 @@ fn a_batch_that_cannot_be_looked_into_counts_by_its_header() {
     assert_eq!(scan(&log.concat(), &mut check), Ok(true));
     let unreadable = Verdict::NotFound { why: WhyNot::UnreadableBatch { offset: 0 } };
     assert_eq!(verdicts(check), [Verdict::Landed { offset: 1 }, Verdict::Absent, unreadable]);
+}
+
+/// What is said of the fence `letter-f` that was acknowledged under epoch 1003 at this offset, where this log was read.
+fn fence_outcome(log: &[Vec<u8>], offset: i64) -> FenceOutcome {
+    let mut check = PartitionCheck::new(vec![doubt("b", 3, 0)], TOPIC);
+    check.begin_at(0);
+    check.watch("letter-f");
+    check.on_fenced(stamp(1003, 0), offset);
+    assert_eq!(scan(&log.concat(), &mut check), Ok(true));
+    let sent = Sent { letter_id: "letter-f".into(), stamp: stamp(1003, 0), result: Ok(offset) };
+    outcome_of(sent, &check).1
+}
+
+#[test]
+fn a_fence_that_its_topic_recompressed_is_known_by_its_stamp_and_never_called_unwritten() {
+    let first = || bytes(0, stamp(3, 5), NOW, &[("x", ""), ("y", "")]);
+    let fence = |stamp, letter| bytes(2, stamp, NOW, &[("f", letter)]);
+    let ours = fence(stamp(1003, 0), "letter-f");
+    assert_eq!(fence_outcome(&[first(), ours.clone()], 2), FenceOutcome::Written { offset: 2 });
+    assert_eq!(fence_outcome(&[first(), as_gzip(ours.clone())], 2), FenceOutcome::Written { offset: 2 });
+    assert_eq!(fence_outcome(&[as_gzip(first()), as_gzip(ours.clone())], 2), FenceOutcome::Written { offset: 2 });
+    // Others' batches there, which nobody can look into.
+    let two = bytes(2, stamp(1003, 0), NOW, &[("f", "letter-f"), ("g", "")]);
+    let other_id = fence(Stamp { producer_id: Q + 1, epoch: 1003, base_sequence: 0 }, "letter-f");
+    for other in [two, other_id, fence(stamp(1004, 0), "letter-f"), fence(stamp(1003, 1), "letter-f")] {
+        let outcome = fence_outcome(&[first(), as_gzip(other)], 2);
+        assert!(matches!(outcome, FenceOutcome::Unknown(_)), "{outcome:?}");
+    }
+    let outcome = fence_outcome(&[as_gzip(first()), ours], 1);
+    assert_eq!(outcome, FenceOutcome::Written { offset: 2 }, "seen, wherever it was said to be");
+    // One that can be read, and is another's.
+    for log in [[first(), fence(stamp(1003, 0), "letter-g")], [as_gzip(first()), fence(stamp(1003, 0), "letter-g")]] {
+        let outcome = fence_outcome(&log, 2);
+        assert!(matches!(outcome, FenceOutcome::NotWritten(_)), "{outcome:?}");
+    }
+    let outcome = fence_outcome(&[as_gzip(first())], 2);
+    assert!(matches!(outcome, FenceOutcome::Unknown(_)), "{outcome:?}");
 }
 
 #[test]
@@ -342,7 +441,7 @@ proptest! {
                 // A watermark never goes back.
                 Step::Watermark(lag) => log.watermark = Some((log.end() - lag).max(log.watermark.unwrap_or(0))),
                 Step::DeleteTo(offset) => log.start = log.start.max(offset.min(log.high_watermark())),
-                Step::Forget => log.forget(),
+                Step::Forget => log.forget(check.next()),
             }
         }
         for ((stamp, event, _), verdict) in late.iter().zip(verdicts(check)) {

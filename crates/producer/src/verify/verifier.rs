@@ -14,7 +14,7 @@ use kafka_courier_batcher::{EncodedBatch, Stamp};
 use kafka_courier_dlq::{Letter, Uuid};
 use kafka_courier_idempotent_sender::driver::{DriverConfig, LogClient, LogError, LogErrorKind, ReadFrom};
 
-use super::check::{PartitionCheck, Topic, young};
+use super::check::{PartitionCheck, There, Topic, young};
 use super::scan::scan;
 use super::{Doubt, Verdict, WhyNot};
 use crate::shared::wall_clock_ms;
@@ -137,13 +137,17 @@ struct Run<'a> {
 }
 
 /// A fence that was sent, or was to be.
-struct Sent {
-    letter_id: String,
-    result: Result<i64, NoFence>,
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub(super) letter_id: String,
+    pub(super) stamp: Stamp,
+    /// The offset at which it was acknowledged.
+    pub(super) result: Result<i64, NoFence>,
 }
 
 /// Why a fence was not acknowledged.
-struct NoFence {
+#[derive(Debug)]
+pub(super) struct NoFence {
     /// Whether it may be in the log all the same.
     open: bool,
     why: Arc<str>,
@@ -287,7 +291,7 @@ impl Run<'_> {
         let FenceLetter { letter_id, mut batch } = letter;
         if batch.max_timestamp() < young(wall_clock_ms()) {
             let why = "its timestamp is so old that its leader would forget the fence at once".into();
-            return Sent { letter_id, result: Err(NoFence { open: false, why }) };
+            return Sent { letter_id, stamp, result: Err(NoFence { open: false, why }) };
         }
         batch.stamp(stamp);
         self.check.watch(&letter_id);
@@ -297,7 +301,7 @@ impl Run<'_> {
         if let Ok(offset) = &result {
             self.check.on_fenced(stamp, *offset);
         }
-        Sent { letter_id, result }
+        Sent { letter_id, stamp, result }
     }
 
     /// Reads on to `end`, or until everything is found, however long that takes as long as something comes within the verifier's patience.
@@ -346,20 +350,28 @@ impl Run<'_> {
 }
 
 /// What became of a fence, by what was answered and what was read.
-fn outcome_of(sent: Sent, check: &PartitionCheck) -> (String, FenceOutcome) {
+pub(super) fn outcome_of(sent: Sent, check: &PartitionCheck) -> (String, FenceOutcome) {
     let outcome = match (check.watched(&sent.letter_id), sent.result) {
         (Some(offset), _) => FenceOutcome::Written { offset },
-        // The leader took it for one that it had, as it would take any under this stamp.
-        (None, Ok(offset)) if check.was_read(offset) => {
-            FenceOutcome::NotWritten(format!("another record has its stamp, at offset {offset}").into())
-        }
-        (None, Ok(offset)) => {
-            FenceOutcome::Unknown(format!("acknowledged at offset {offset}, which can't be read").into())
-        }
+        (None, Ok(offset)) => acknowledged(offset, check.there(sent.stamp, offset)),
         (None, Err(NoFence { open: true, why })) => FenceOutcome::Unknown(why),
         (None, Err(NoFence { open: false, why })) => FenceOutcome::NotWritten(why),
     };
     (sent.letter_id, outcome)
+}
+
+/// What became of a fence that was acknowledged and not seen.
+fn acknowledged(offset: i64, there: There) -> FenceOutcome {
+    match there {
+        // Its topic compresses with a codec that is not read here.
+        There::ItsStamp => FenceOutcome::Written { offset },
+        // The leader took it for one that it had, as it would take any under this stamp.
+        There::Readable => FenceOutcome::NotWritten(format!("another record has its stamp, at offset {offset}").into()),
+        There::Unreadable => {
+            FenceOutcome::Unknown(format!("acknowledged at offset {offset}, which can't be looked into").into())
+        }
+        There::Unread => FenceOutcome::Unknown(format!("acknowledged at offset {offset}, which can't be read").into()),
+    }
 }
 
 impl Findings {
