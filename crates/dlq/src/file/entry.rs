@@ -44,6 +44,16 @@ pub(super) fn decode(position: u64, entry: &[u8]) -> Result<(Letter, Timestamp),
     Ok((Letter::from_json(&entry[JSON..]).map_err(|error| error.to_string())?, arrived))
 }
 
+/// The entry for another position. One that is damaged stays so.
+pub(super) fn moved(from: u64, to: u64, entry: &[u8]) -> Vec<u8> {
+    let mut moved = entry.to_vec();
+    if decode(from, entry).is_ok() {
+        let sum = checksum(to, entry);
+        moved[9..JSON].copy_from_slice(&sum.to_le_bytes());
+    }
+    moved
+}
+
 /// When it arrived, without looking at the letter.
 pub(super) fn arrived(entry: &[u8]) -> Result<Timestamp, String> {
     match entry {
@@ -92,6 +102,14 @@ mod tests {
         for length in 0..entry.len() {
             assert!(decode(7, &entry[..length]).is_err(), "length {length}");
         }
+    }
+
+    #[test]
+    fn an_entry_can_be_moved_and_a_damaged_one_stays_damaged() {
+        let (letter, at, entry) = entry();
+        assert_eq!(decode(9, &moved(7, 9, &entry)), Ok((letter, at)));
+        assert_eq!(moved(8, 9, &entry), entry);
+        assert_eq!(moved(7, 9, b"\x01rot"), b"\x01rot");
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! - A letter is on disk, synced, before `append` returns; all letters of one call are one commit.
 //! - A failure latches: nothing is written until a pause is over; the next write is the probe. Reading goes on, if the file
-//!   can be opened anew. What an append that failed may have left in the file is taken out then: all or nothing.
+//!   can be opened anew. What an append that failed may have left in the file is taken out then: all or nothing. If it is
+//!   another file by then, all of its letters stay, at positions that no letter had before.
 //! - What is held is known without looking at the file, also after a restart.
 
 mod entry;
@@ -75,6 +76,8 @@ struct State {
     latch: Option<Latch>,
     /// Where the next letter goes. What a failed append left in the file stands there or behind.
     next: u64,
+    /// The file that `next` is of: another may be put in its place.
+    identity: u64,
     /// Entries that are no letters, and were said so.
     damaged: HashSet<Position>,
 }
@@ -272,11 +275,20 @@ impl FileStore {
         }
         let opened = guarded(|| {
             let tables = Tables::new(self.medium.open()?)?;
-            let ((), holdings) = tables.remove_from(state.next)?;
+            let ((), holdings) = tables.go_on(state.identity, state.next)?;
             Ok((tables, holdings))
         });
         match opened {
             Ok((tables, holdings)) => {
+                if holdings.identity != state.identity {
+                    let letters = holdings.totals.letters;
+                    tracing::warn!(
+                        store = self.name,
+                        letters,
+                        "another file is in the place of the dead letters' file"
+                    );
+                    state.damaged.clear();
+                }
                 self.now_holds(state, holdings);
                 Ok(tables)
             }
@@ -298,7 +310,7 @@ impl FileStore {
     }
 
     fn now_holds(&self, state: &mut State, holdings: Holdings) {
-        state.next = holdings.next;
+        (state.identity, state.next) = (holdings.identity, holdings.next);
         let mut stats = self.stats.lock();
         (stats.letters, stats.bytes) = (holdings.totals.letters, holdings.totals.bytes);
         stats.oldest = holdings.oldest;

@@ -1,8 +1,9 @@
 //! Letters in redb's tables: every change is one durable commit, or nothing.
 //!
-//! - `letters`: position to entry. `letters_by_id`: id to position. `meta`: the format's version, the next position, and
-//!   the bytes of all entries, so that what is held is known at once after a restart.
-//! - Positions only grow, also after a restart.
+//! - `letters`: position to entry. `letters_by_id`: id to position. `meta`: the format's version, a random number by which
+//!   the file is known from others, the next position, and the bytes of all entries, so that what is held is known at once
+//!   after a restart.
+//! - Positions only grow, also after a restart, and if another file is put in the place of this one.
 
 use std::collections::HashSet;
 use std::ops::Bound;
@@ -11,6 +12,7 @@ use jiff::Timestamp;
 use redb::{
     Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTransaction,
 };
+use uuid::Uuid;
 
 use super::entry;
 use super::fault::Fault;
@@ -43,6 +45,8 @@ pub(super) struct Holdings {
     pub(super) oldest: Option<Timestamp>,
     /// Where the next letter goes.
     pub(super) next: u64,
+    /// Which file this is.
+    pub(super) identity: u64,
     /// Whether there was anything to write.
     pub(super) written: bool,
 }
@@ -76,7 +80,8 @@ impl Tables {
     pub(super) fn new(database: Database) -> Result<Self, Fault> {
         let tables = Self(database);
         match tables.format()? {
-            Some(FORMAT) => Ok(tables),
+            Some(FORMAT) if tables.holdings()?.identity != 0 => Ok(tables),
+            Some(FORMAT) => tables.write(|_| Ok(())).map(|_| tables),
             Some(other) => Err(Fault::Version(other)),
             None => tables.write(|_| Ok(())).map(|_| tables),
         }
@@ -103,7 +108,8 @@ impl Tables {
         let meta = read.open_table(META)?;
         let number = |name| Ok::<_, Fault>(meta.get(name)?.map_or(0, |number| number.value()));
         let totals = Totals { letters: letters.len()?, bytes: number("bytes")? };
-        Ok(Holdings { totals, oldest: oldest(&letters)?, next: number("next_position")?, written: false })
+        let (next, identity) = (number("next_position")?, number("identity")?);
+        Ok(Holdings { totals, oldest: oldest(&letters)?, next, identity, written: false })
     }
 
     /// All letters, or none, with what stands against them. What is too old goes first, and stays gone if there is no room
@@ -148,13 +154,16 @@ impl Tables {
         })
     }
 
-    /// Removes whatever stands at this position or behind.
-    pub(super) fn remove_from(&self, position: u64) -> Result<((), Holdings), Fault> {
+    /// Takes up the work where it was left, in the file of this identity with `next` as its next position: removes
+    /// whatever stands there or behind. In another file all letters stay, at positions that were not used before.
+    pub(super) fn go_on(&self, identity: u64, next: u64) -> Result<((), Holdings), Fault> {
         self.write(|tables| {
-            let positions = tables.letters.range(position..)?.map(|item| Ok(item?.0.value()));
-            for position in positions.collect::<Result<Vec<u64>, Fault>>()? {
-                tables.remove(position)?;
+            if tables.identity == identity {
+                tables.remove_from(next)?;
+            } else {
+                tables.move_behind(next)?;
             }
+            tables.leave_out(next);
             Ok(())
         })
     }
@@ -205,8 +214,8 @@ impl Tables {
             let result = change(&mut tables)?;
             tables.save()?;
             let oldest = oldest(&tables.letters)?;
-            let Writing { totals, next, changed: written, .. } = tables;
-            (result, Holdings { totals, oldest, next, written })
+            let Writing { totals, next, identity, changed: written, .. } = tables;
+            (result, Holdings { totals, oldest, next, identity, written })
         };
         if holdings.written {
             transaction.commit()?
@@ -224,6 +233,7 @@ struct Writing<'a> {
     meta: Table<'a, &'static str, u64>,
     totals: Totals,
     next: u64,
+    identity: u64,
     changed: bool,
 }
 
@@ -233,13 +243,16 @@ impl<'a> Writing<'a> {
         let meta = transaction.open_table(META)?;
         let number = |name| Ok::<_, Fault>(meta.get(name)?.map(|number| number.value()));
         let totals = Totals { letters: letters.len()?, bytes: number("bytes")?.unwrap_or(0) };
-        let (next, changed) = (number("next_position")?.unwrap_or(0), number("format")?.is_none());
-        Ok(Self { letters, by_id, meta, totals, next, changed })
+        let (format, identity) = (number("format")?, number("identity")?.filter(|identity| *identity != 0));
+        let (next, changed) = (number("next_position")?.unwrap_or(0), format.is_none() || identity.is_none());
+        let identity = identity.unwrap_or_else(random);
+        Ok(Self { letters, by_id, meta, totals, next, identity, changed })
     }
 
     fn save(&mut self) -> Result<(), Fault> {
         if self.changed {
             self.meta.insert("format", FORMAT)?;
+            self.meta.insert("identity", self.identity)?;
             self.meta.insert("next_position", self.next)?;
             self.meta.insert("bytes", self.totals.bytes)?;
         }
@@ -292,6 +305,50 @@ impl<'a> Writing<'a> {
         Ok(Some(letter))
     }
 
+    fn remove_from(&mut self, position: u64) -> Result<(), Fault> {
+        for position in self.positions_from(position)? {
+            self.remove(position)?;
+        }
+        Ok(())
+    }
+
+    fn positions_from(&self, position: u64) -> Result<Vec<u64>, Fault> {
+        self.letters.range(position..)?.map(|item| Ok(item?.0.value())).collect()
+    }
+
+    /// Moves all letters, if the first is before this position, so that it comes to be there.
+    fn move_behind(&mut self, position: u64) -> Result<(), Fault> {
+        let positions = self.positions_from(0)?;
+        let by = positions.first().map_or(0, |first| position.saturating_sub(*first));
+        if by == 0 {
+            return Ok(());
+        }
+        let moved = |from: u64| from.checked_add(by).ok_or_else(|| Fault::Damaged("its positions are used up".into()));
+        self.next = moved(self.next)?;
+        self.changed = true;
+        // From the last on: where one goes the next has gone from.
+        for from in positions.into_iter().rev() {
+            let to = moved(from)?;
+            let entry = self.letters.remove(from)?.map(|entry| entry::moved(from, to, entry.value()));
+            if let Some(entry) = entry {
+                self.letters.insert(to, entry.as_slice())?;
+            }
+        }
+        let by_id = self.by_id.iter()?.map(|item| item.map(|(id, at)| (id.value(), at.value())));
+        for (id, from) in by_id.collect::<Result<Vec<(u128, u64)>, _>>()? {
+            self.by_id.insert(id, moved(from)?)?;
+        }
+        Ok(())
+    }
+
+    /// The positions before this one are used no more.
+    fn leave_out(&mut self, next: u64) {
+        if self.next < next {
+            self.next = next;
+            self.changed = true;
+        }
+    }
+
     fn replace(&mut self, position: u64, new: &Encoded) -> Result<bool, Fault> {
         let Some(old) = self.letters.get(position)? else { return Ok(false) };
         let (old_len, decoded) = (old.value().len(), entry::decode(position, old.value()));
@@ -340,6 +397,12 @@ fn oldest(letters: &impl ReadableTable<u64, &'static [u8]>) -> Result<Option<Tim
         }
     }
     Ok(None)
+}
+
+/// Never 0.
+fn random() -> u64 {
+    let (_, random) = Uuid::now_v7().as_u64_pair();
+    random
 }
 
 fn key(id: LetterId) -> u128 {

@@ -103,6 +103,9 @@ impl Connections {
     fn take(self: &Arc<Self>, stream: UnixStream) -> io::Result<()> {
         stream.set_write_timeout(Some(UNREAD))?;
         let mut open = self.open.lock();
+        if open.ended {
+            return Ok(()); // it came too late to be shut with the others
+        }
         if open.streams.len() >= MOST {
             let reason = format!("{MOST} connections are open already");
             return send(&stream, &Answer::Refused(Refusal::Failed(reason)));
@@ -173,4 +176,25 @@ fn respond(store: &dyn DeadLetterStore, request: Request, claim: &mut Option<Rep
             Answer::Done
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn a_client_that_is_accepted_while_the_service_ends_is_let_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(FileStore::open(folder.path().join("letters")).unwrap());
+        let connections = Arc::new(Connections { store, open: Mutex::default() });
+        assert!(connections.end().is_empty());
+        let (mut client, accepted) = UnixStream::pair().unwrap();
+        connections.take(accepted).unwrap();
+        assert!(connections.open.lock().streams.is_empty());
+        assert_eq!(client.read_to_end(&mut Vec::new()).unwrap(), 0);
+        let connections = Arc::into_inner(connections).unwrap();
+        assert!(Arc::into_inner(connections.store).is_some(), "nobody else holds the file");
+    }
 }

@@ -8,6 +8,7 @@ use redb::{Database, TableDefinition};
 
 use super::{all, at, letter};
 use crate::file::{FileStore, FileStoreOptions, OpenError};
+use crate::letter::Letter;
 use crate::limits::{Limits, Overflow};
 use crate::selection::Selection;
 use crate::store::{AppendError, DeadLetterStore, Held, Position, purge};
@@ -214,6 +215,106 @@ fn a_file_taken_away_is_noticed_before_letters_go_into_nowhere() {
     assert_eq!(reasons, ["c"]);
 }
 
+/// A letter each.
+fn letters_named(names: &str, n: usize) -> Vec<Letter> {
+    (0..n).map(|n| letter(format!("{names}{n}"), 10)).collect()
+}
+
+#[cfg(unix)]
+#[test]
+fn letters_of_a_file_that_is_put_in_the_place_of_ours_stay_and_old_positions_lead_to_none_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, backup) = (folder.path().join("letters"), folder.path().join("backup"));
+    let theirs = letters_named("theirs", 50);
+    FileStore::open(&backup).unwrap().append(&theirs).unwrap();
+    let store = open(&path, Limits::default());
+    store.append(&letters_named("ours", 10)).unwrap();
+    let old = store.scan(None, 100).unwrap();
+    fs::rename(&backup, &path).unwrap();
+    let error = store.append(&[letter("refused", 10)]).unwrap_err();
+    assert!(error.to_string().contains("removed or replaced"), "{error}");
+    assert_eq!(all(&store), theirs);
+    assert_eq!(store.len(), 50);
+    let positions: Vec<Position> = old.iter().map(|held| held.position).collect();
+    assert_eq!(store.remove(&positions).unwrap(), 0);
+    assert_eq!(store.update(&old).unwrap(), 0);
+    let new = letter("new", 10);
+    store.append(std::slice::from_ref(&new)).unwrap();
+    let check = |store: &FileStore| {
+        let held = store.scan(None, 100).unwrap();
+        assert!(held.iter().all(|held| !positions.contains(&held.position)), "{held:?}");
+        let ids: Vec<_> = held.iter().map(|held| held.letter.id).collect();
+        let found: Vec<_> = held.iter().map(|held| Some(held.position)).collect();
+        assert_eq!(store.find(&ids).unwrap(), found);
+        assert_eq!((held.len(), store.len()), (51, 51));
+    };
+    check(&store);
+    drop(store);
+    let store = FileStore::open(&path).unwrap();
+    check(&store);
+    let held = store.scan(None, 100).unwrap();
+    assert_eq!(store.remove(&[held[0].position, held[50].position]).unwrap(), 2);
+    assert_eq!(all(&store), theirs[1..]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_new_file_in_the_place_of_one_taken_away_uses_no_position_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("letters");
+    let store = open(&path, Limits::default());
+    store.append(&letters_named("old", 3)).unwrap();
+    fs::remove_file(&path).unwrap();
+    store.append(&[letter("refused", 10)]).unwrap_err();
+    store.append(&[letter("new", 10)]).unwrap();
+    assert_eq!(store.remove(&[Position(0), Position(1), Position(2)]).unwrap(), 0);
+    assert_eq!(store.scan(None, 10).unwrap()[0].position, Position(3));
+}
+
+#[cfg(unix)]
+#[test]
+fn an_older_copy_of_our_own_file_in_its_place_uses_no_position_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, copy) = (folder.path().join("letters"), folder.path().join("copy"));
+    let store = open(&path, Limits::default());
+    store.append(&letters_named("early", 2)).unwrap();
+    drop(store);
+    fs::copy(&path, &copy).unwrap();
+    let store = open(&path, Limits::default());
+    store.append(&letters_named("late", 3)).unwrap();
+    fs::rename(&copy, &path).unwrap();
+    store.append(&[letter("refused", 10)]).unwrap_err();
+    store.append(&[letter("new", 10)]).unwrap();
+    let positions: Vec<_> = store.scan(None, 10).unwrap().into_iter().map(|held| held.position.0).collect();
+    assert_eq!(positions, [0, 1, 5]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_damaged_entry_of_a_file_put_in_place_stays_damaged_and_can_be_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, backup) = (folder.path().join("letters"), folder.path().join("backup"));
+    FileStore::open(&backup).unwrap().append(&letters_named("theirs", 3)).unwrap();
+    rot(&backup, 1);
+    let store = open(&path, Limits::default());
+    store.append(&letters_named("ours", 2)).unwrap();
+    fs::rename(&backup, &path).unwrap();
+    store.append(&[letter("refused", 10)]).unwrap_err();
+    let positions: Vec<_> = store.scan(None, 10).unwrap().into_iter().map(|held| held.position.0).collect();
+    assert_eq!((positions, store.len()), (vec![2, 4], 3));
+    assert_eq!(store.remove(&[Position(3)]).unwrap(), 1);
+    assert_eq!(store.len(), 2);
+}
+
+/// Alters the entry at this position.
+fn rot(path: &Path, position: u64) {
+    let database = Database::create(path).unwrap();
+    let write = database.begin_write().unwrap();
+    let letters = TableDefinition::<u64, &[u8]>::new("letters");
+    write.open_table(letters).unwrap().insert(position, &b"\x01rot"[..]).unwrap();
+    write.commit().unwrap();
+}
+
 #[test]
 fn a_damaged_letter_is_passed_over_and_counted() {
     let folder = tempfile::tempdir().unwrap();
@@ -221,11 +322,7 @@ fn a_damaged_letter_is_passed_over_and_counted() {
     let store = FileStore::open(&path).unwrap();
     store.append(&[letter("a", 10), letter("b", 10), letter("c", 10)]).unwrap();
     drop(store);
-    let database = Database::create(&path).unwrap();
-    let write = database.begin_write().unwrap();
-    write.open_table(TableDefinition::<u64, &[u8]>::new("letters")).unwrap().insert(1, &b"\x01rot"[..]).unwrap();
-    write.commit().unwrap();
-    drop(database);
+    rot(&path, 1);
     let store = FileStore::open(&path).unwrap();
     let reasons: Vec<_> = all(&store).into_iter().map(|letter| letter.failure_reason).collect();
     assert_eq!(reasons, ["a", "c"]);
