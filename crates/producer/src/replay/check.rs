@@ -66,8 +66,15 @@ impl Fences for Candidates {
             return None;
         }
         let held = self.letters.remove(&(place.topic.to_owned(), place.partition))?;
-        let mut marked =
-            plan::in_hand(&held.letter, Timestamp::now(), place.partition, Some(place.stamp.producer_id), None);
+        let attempt = plan::Attempt {
+            now: Timestamp::now(),
+            partition: place.partition,
+            // If the topic is another one by now, the letter's own id is what finds it.
+            topic_id: held.letter.topic_id,
+            producer_id: Some(place.stamp.producer_id),
+            log_end: None,
+        };
+        let mut marked = plan::in_hand(&held.letter, &attempt);
         marked.producer_epoch = Some(place.stamp.epoch);
         marked.sequence = Some(place.stamp.base_sequence);
         let headers = plan::headers(&held.letter);

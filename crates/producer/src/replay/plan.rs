@@ -4,7 +4,7 @@
 //! was sent again too often is left out; a letter goes to the log, with what is known of it, before its record leaves.
 
 use kafka_courier_batcher::partition_for_key;
-use kafka_courier_dlq::{Bytes, Letter, Outcome, Timestamp};
+use kafka_courier_dlq::{Bytes, Letter, Outcome, Timestamp, Uuid};
 
 use super::{Doubtful, Replay};
 
@@ -42,18 +42,25 @@ pub(crate) fn decide(letter: &Letter, replay: &Replay) -> Decision {
     }
 }
 
+/// What is known of an attempt to send a letter again, before its record leaves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Attempt {
+    pub(crate) now: Timestamp,
+    pub(crate) partition: i32,
+    /// The topic's id now; `None` where nobody tells.
+    pub(crate) topic_id: Option<Uuid>,
+    pub(crate) producer_id: Option<i64>,
+    /// Where the partition's log ends now.
+    pub(crate) log_end: Option<i64>,
+}
+
 /// The letter as it stands in its store while its record is under way: whoever finds it so knows that it may have been
 /// written, by whom, and from where on to look.
-pub(crate) fn in_hand(
-    letter: &Letter,
-    now: Timestamp,
-    partition: i32,
-    producer_id: Option<i64>,
-    log_end: Option<i64>,
-) -> Letter {
+pub(crate) fn in_hand(letter: &Letter, attempt: &Attempt) -> Letter {
     let mut marked = letter.clone();
-    let same_place = letter.partition == Some(partition);
-    marked.partition = Some(partition);
+    let same_place = letter.partition == Some(attempt.partition) && letter.topic_id == attempt.topic_id;
+    marked.partition = Some(attempt.partition);
+    marked.topic_id = attempt.topic_id;
     let was = match letter.failure_reason.strip_prefix(IN_REPLAY) {
         Some(rest) => rest.trim_start_matches("; before: "),
         None => &letter.failure_reason,
@@ -61,15 +68,15 @@ pub(crate) fn in_hand(
     marked.failure_reason = format!("{IN_REPLAY}; before: {was}");
     marked.replay_count = letter.replay_count.saturating_add(1);
     marked.outcome = Outcome::Unknown;
-    marked.last_attempt = now;
+    marked.last_attempt = attempt.now;
     (marked.producer_epoch, marked.sequence) = (None, None);
     if letter.outcome == Outcome::Unknown {
         // Two doubts can't be settled by one check of one producer's stamp; its ids may still be found.
         marked.producer_id = None;
         marked.search_from = letter.search_from.filter(|_| same_place);
     } else {
-        marked.producer_id = producer_id;
-        marked.search_from = log_end;
+        marked.producer_id = attempt.producer_id;
+        marked.search_from = attempt.log_end;
     }
     marked
 }
@@ -129,6 +136,10 @@ mod tests {
         letter
     }
 
+    fn attempt(partition: i32, producer_id: Option<i64>, log_end: Option<i64>) -> Attempt {
+        Attempt { now: Timestamp::UNIX_EPOCH, partition, topic_id: None, producer_id, log_end }
+    }
+
     #[test]
     fn what_is_certainly_not_written_is_sent_whatever_was_said_of_the_others() {
         for doubtful in [Doubtful::LeaveOut, Doubtful::Send, Doubtful::Verify { force: false }] {
@@ -147,7 +158,7 @@ mod tests {
 
     #[test]
     fn what_another_replay_had_in_hand_is_looked_for_unasked() {
-        let marked = in_hand(&letter(Outcome::NotWritten), Timestamp::UNIX_EPOCH, 0, Some(7), Some(40));
+        let marked = in_hand(&letter(Outcome::NotWritten), &attempt(0, Some(7), Some(40)));
         assert!(was_interrupted(&marked));
         assert_eq!((marked.producer_id, marked.search_from, marked.replay_count), (Some(7), Some(40), 1));
         assert_eq!(decide(&marked, &Replay::default()), Decision::Check);
@@ -155,8 +166,8 @@ mod tests {
 
     #[test]
     fn a_letter_in_hand_twice_keeps_its_first_reason_and_claims_no_single_producer() {
-        let once = in_hand(&letter(Outcome::NotWritten), Timestamp::UNIX_EPOCH, 0, Some(7), Some(40));
-        let twice = in_hand(&once, Timestamp::UNIX_EPOCH, 0, Some(8), Some(90));
+        let once = in_hand(&letter(Outcome::NotWritten), &attempt(0, Some(7), Some(40)));
+        let twice = in_hand(&once, &attempt(0, Some(8), Some(90)));
         assert_eq!(twice.failure_reason, once.failure_reason);
         assert_eq!((twice.producer_id, twice.search_from, twice.replay_count), (None, Some(40), 2));
     }
@@ -178,8 +189,8 @@ mod tests {
     fn a_doubt_about_one_partition_is_not_bounded_by_an_offset_of_another() {
         let mut doubtful = letter(Outcome::Unknown);
         (doubtful.partition, doubtful.search_from) = (Some(1), Some(7));
-        assert_eq!(in_hand(&doubtful, Timestamp::UNIX_EPOCH, 1, None, Some(9)).search_from, Some(7));
-        assert_eq!(in_hand(&doubtful, Timestamp::UNIX_EPOCH, 0, None, Some(9)).search_from, None);
+        assert_eq!(in_hand(&doubtful, &attempt(1, None, Some(9))).search_from, Some(7));
+        assert_eq!(in_hand(&doubtful, &attempt(0, None, Some(9))).search_from, None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::Header;
-use kafka_courier_dlq::{DeadLetterStore, Held, Letter, LetterId, Position, StoreError, Timestamp};
+use kafka_courier_dlq::{DeadLetterStore, Held, Letter, LetterId, Position, StoreError, Timestamp, Uuid};
 use kafka_courier_idempotent_sender::driver::{Command, LogClient};
 
 use super::check::{self, Candidates, Checked};
@@ -330,10 +330,18 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
     async fn mark(&mut self, store: &Store, mut letters: Vec<Placed>) -> Result<Vec<Placed>, ReplayError> {
         let producer_id = self.producer.identity(IDENTITY).await;
         let ends = self.log_ends(&letters).await;
+        let ids = self.topic_ids(&letters).await;
         let now = Timestamp::now();
         let marked = letters.iter().map(|Placed { held, partition }| {
-            let end = ends.get(&(held.letter.topic.as_str(), *partition)).copied();
-            Held { position: held.position, letter: plan::in_hand(&held.letter, now, *partition, producer_id, end) }
+            let topic = held.letter.topic.as_str();
+            let attempt = plan::Attempt {
+                now,
+                partition: *partition,
+                topic_id: ids.get(topic).copied(),
+                producer_id,
+                log_end: ends.get(&(topic, *partition)).copied(),
+            };
+            Held { position: held.position, letter: plan::in_hand(&held.letter, &attempt) }
         });
         let (marked, marking) = (marked.collect::<Vec<_>>(), store.clone());
         let ids: Vec<LetterId> = letters.iter().map(|placed| placed.held.letter.id).collect();
@@ -363,6 +371,22 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
             }
         }
         ends
+    }
+
+    /// The ids of the topics as they are now.
+    async fn topic_ids<'l>(&self, letters: &'l [Placed]) -> BTreeMap<&'l str, Uuid> {
+        let mut ids = BTreeMap::new();
+        let deadline = Instant::now() + LOG_END;
+        for Placed { held, .. } in letters {
+            let topic = held.letter.topic.as_str();
+            if !ids.contains_key(topic)
+                && let Ok(info) = self.log.topic(topic, deadline).await
+                && info.uuid != [0; 16]
+            {
+                ids.insert(topic, Uuid::from_bytes(info.uuid));
+            }
+        }
+        ids
     }
 
     async fn publish(&self, letter: &Letter, partition: i32) -> Result<Delivery, PublishError> {
