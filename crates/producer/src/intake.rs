@@ -7,13 +7,16 @@
 //!   for each record.
 
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 use kafka_courier_batcher::{Filled, PushError, Pushed, Record, partition_for_key};
 use kafka_courier_dlq::Letter;
 use kafka_courier_idempotent_sender::driver::Command;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::error::SendError;
 
+use crate::dead_letters::writer::Work;
 use crate::delivery::{Delivery, Hurry, Token};
 use crate::error::PublishError;
 use crate::memory::Asker;
@@ -32,6 +35,8 @@ const ON_ITS_WAY: usize = 4;
 pub(crate) struct Intake {
     pub(crate) shared: Arc<Shared>,
     pub(crate) commands: UnboundedSender<Command<Token>>,
+    /// Who keeps dead letters.
+    pub(crate) letters: Option<Sender<Work>>,
     /// Whether the sender is told of batches that somebody waits for.
     pub(crate) expedite: bool,
 }
@@ -206,9 +211,11 @@ impl Intake {
         }
     }
 
-    /// Tells the sender's task. If it is gone, the command's batch settles by being dropped.
+    /// Tells the sender's task. If it is gone, the command's batch is given up here: it never left.
     pub(crate) fn tell(&self, command: Command<Token>) {
-        let _ = self.commands.send(command);
+        if let Err(SendError(Command::Sealed(submission))) = self.commands.send(command) {
+            self.shared.orphaned(self.letters.as_ref(), submission);
+        }
     }
 }
 
@@ -230,7 +237,7 @@ mod tests {
         let shared = Arc::new(Shared::new(limits, Compression::None, MEMORY));
         shared.topics.on_ready(TopicId(0), "t", &vec![true; partitions]);
         let (commands, received) = unbounded_channel();
-        (Intake { shared, commands, expedite: true }, received)
+        (Intake { shared, commands, letters: None, expedite: true }, received)
     }
 
     fn offer(intake: &Intake, partition: Option<i32>) -> bool {

@@ -135,7 +135,7 @@ impl KafkaProducer {
             }
         };
         let meter = writer.is_some().then(|| Meter::begin(config.buffer_memory, letters.len()));
-        let callbacks = Callbacks { shared: shared.clone(), letters: writer, meter };
+        let callbacks = Callbacks { shared: shared.clone(), letters: writer.clone(), meter };
         let driver_config = DriverConfig {
             core: config.core(),
             bootstrap: config.brokers.iter().map(|broker| (broker.host.clone(), broker.port)).collect(),
@@ -152,7 +152,7 @@ impl KafkaProducer {
             last_letters.settled().await;
             done.send_replace(true);
         });
-        let intake = Intake { shared, commands, expedite: config.expedite };
+        let intake = Intake { shared, commands, letters: writer, expedite: config.expedite };
         let max_block = config.max_block;
         let inner = Inner {
             intake,

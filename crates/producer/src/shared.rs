@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kafka_courier_batcher::{BufferPool, Compression, EncodedBatch, Filled, Limits};
 use kafka_courier_idempotent_sender::core::{
-    Counters, Failure, PartitionId, Reason, RecordSet, Settlement, Submission, TopicId, Verdict,
+    Counters, FailedOutcome, Failure, PartitionId, Reason, RecordSet, Settlement, Submission, TopicId, Verdict,
 };
 use kafka_courier_idempotent_sender::driver::{Observation, Upcalls};
 
@@ -144,6 +144,64 @@ impl Shared {
     }
 }
 
+/// Records that were given up, with what they hold.
+#[derive(Debug)]
+pub(crate) struct Given {
+    pub(crate) token: Token,
+    pub(crate) partition: PartitionId,
+    pub(crate) records: RecordSet,
+    pub(crate) batch: Arc<EncodedBatch>,
+    pub(crate) charge: usize,
+}
+
+impl Shared {
+    /// Records that failed for good: their letters come first, then their verdict. Without anybody to keep letters the
+    /// verdict is told at once.
+    pub(crate) fn give_up(&self, letters: Option<&Sender<Work>>, given: Given, failure: Arc<Failure>) {
+        let Given { token, partition, records, batch, charge } = given;
+        let topic = token.state().topic().clone();
+        tracing::warn!(
+            topic = &*topic,
+            partition = partition.index,
+            events = records.len(),
+            outcome = failure.outcome.as_str(),
+            attempts = failure.attempts,
+            reason = %failure.reason,
+            "events were given up"
+        );
+        if token.state().decide(records.len()) {
+            self.ledger.decide();
+        }
+        let charge = self.charge_letters(partition, charge);
+        let failed = Failed { token, topic, partition, records, failure, batch, charge };
+        let Some(letters) = letters else { return self.settle_failed(failed) };
+        if let Err(SendError(Work::Failed(failed))) = letters.send(Work::Failed(failed)) {
+            failed.log_letters();
+            self.settle_failed(failed);
+        }
+    }
+
+    /// A batch that the sender's task did not take any more, because it has ended: it never left.
+    pub(crate) fn orphaned(&self, letters: Option<&Sender<Work>>, submission: Submission<Token>) {
+        let Submission { token, partition, batch, .. } = submission;
+        let failure = Failure {
+            outcome: FailedOutcome::NotWritten,
+            reason: Reason::Closed,
+            timed_out: false,
+            attempts: 0,
+            first_attempt: None,
+            last_attempt: None,
+            stamp: None,
+            topic_uuid: [0; 16],
+            search_from: None,
+        };
+        let records = RecordSet::Range(0..batch.record_count());
+        let charge = batch.capacity();
+        let given = Given { token, partition, records, batch: Arc::new(batch), charge };
+        self.give_up(letters, given, Arc::new(failure));
+    }
+}
+
 /// The sender's task calls these.
 pub(crate) struct Callbacks {
     pub(crate) shared: Arc<Shared>,
@@ -168,26 +226,8 @@ impl Callbacks {
     /// Records that failed for good: their letters come first, then their verdict.
     fn given_up(&self, settlement: Settlement<Token>, failure: Arc<Failure>) {
         let Settlement { token, partition, records, batch, charge, .. } = settlement;
-        let topic = token.state().topic().clone();
-        tracing::warn!(
-            topic = &*topic,
-            partition = partition.index,
-            events = records.len(),
-            outcome = failure.outcome.as_str(),
-            attempts = failure.attempts,
-            reason = %failure.reason,
-            "events were given up"
-        );
-        if token.state().decide(records.len()) {
-            self.shared.ledger.decide();
-        }
-        let charge = self.shared.charge_letters(partition, charge);
-        let failed = Failed { token, topic, partition, records, failure, batch, charge };
-        let Some(letters) = &self.letters else { return self.shared.settle_failed(failed) };
-        if let Err(SendError(Work::Failed(failed))) = letters.send(Work::Failed(failed)) {
-            failed.log_letters();
-            self.shared.settle_failed(failed);
-        }
+        let given = Given { token, partition, records, batch, charge };
+        self.shared.give_up(self.letters.as_ref(), given, failure);
     }
 }
 

@@ -117,7 +117,7 @@ fn intake() -> (Arc<Intake>, mpsc::UnboundedReceiver<Command<Token>>, Callbacks)
     let mut task = Callbacks { shared: shared.clone(), letters: None, meter: None };
     task.topic_ready(TopicId(0), &"t".into(), &[true]);
     let (commands, received) = mpsc::unbounded_channel();
-    (Arc::new(Intake { shared, commands, expedite: true }), received, task)
+    (Arc::new(Intake { shared, commands, letters: None, expedite: true }), received, task)
 }
 
 fn offer(intake: &Intake) -> bool {

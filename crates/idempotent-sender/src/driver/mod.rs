@@ -463,6 +463,8 @@ where
 {
     fn drop(&mut self) {
         self.upcalls.ending();
+        // Who still has a batch in hand gets it back from here on.
+        self.commands.close();
         let now = Instant::now();
         while let Ok(command) = self.commands.try_recv() {
             match command {

@@ -20,14 +20,14 @@ fn landed(offset: i64) -> Vec<Verdict> {
 }
 
 #[test]
-fn a_request_that_landed_before_the_read_is_found() {
+fn scenario_15_a_request_that_landed_before_the_read_is_found() {
     let mut log = ModelLog::default();
     log.produce(stamp(3, 0), NOW, &["a", "b", "c"]);
     assert_eq!(verdicts(log.check(vec![doubt("b", 3, 1)])), landed(1));
 }
 
 #[test]
-fn a_request_that_lands_between_the_read_and_the_fence_is_found_and_not_called_absent() {
+fn scenario_15_a_request_that_lands_between_the_read_and_the_fence_is_found_and_not_called_absent() {
     let mut log = ModelLog::default();
     let mut check = log.check(vec![doubt("b", 3, 0)]);
     log.produce(stamp(3, 0), NOW, &["b"]);
@@ -38,7 +38,7 @@ fn a_request_that_lands_between_the_read_and_the_fence_is_found_and_not_called_a
 }
 
 #[test]
-fn a_request_that_comes_after_the_fence_is_refused_so_its_record_is_absent() {
+fn scenario_15_a_request_that_comes_after_the_fence_is_refused_so_its_record_is_absent() {
     let mut log = ModelLog::default();
     let mut check = log.check(vec![doubt("b", 3, 0)]);
     assert_eq!(log.fence(&mut check), 1);
@@ -57,7 +57,7 @@ fn without_a_fence_nothing_is_absent_for_it_may_still_land() {
 }
 
 #[test]
-fn a_watermark_that_lags_behind_the_fence_proves_nothing_until_it_has_passed() {
+fn scenario_15_a_watermark_that_lags_behind_the_fence_proves_nothing_until_it_has_passed() {
     let mut log = ModelLog::default();
     log.watermark = Some(0);
     let mut check = log.check(vec![doubt("a", 3, 0), doubt("b", 3, 1)]);
@@ -83,7 +83,7 @@ fn a_watermark_that_lags_behind_the_fence_proves_nothing_until_it_has_passed() {
 }
 
 #[test]
-fn a_log_that_begins_past_where_the_record_may_be_proves_nothing() {
+fn scenario_15_a_log_that_begins_past_where_the_record_may_be_proves_nothing() {
     let mut log = ModelLog::default();
     log.produce(stamp(3, 0), NOW, &["a", "b"]);
     log.produce(stamp(4, 0), NOW, &["c"]);

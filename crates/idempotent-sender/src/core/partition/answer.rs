@@ -117,6 +117,8 @@ impl<T: Clone> Partition<T> {
         }
         while self.window.front().is_some_and(|head| matches!(head.proof, Proof::At(..))) {
             if let Some(head) = self.window.pop_front() {
+                // Nobody needs to look for it any more.
+                self.looking = self.looking.filter(|uid| *uid != head.uid);
                 self.settle_delivered(head, cx);
             }
         }
@@ -135,7 +137,8 @@ impl<T: Clone> Partition<T> {
             }
             Treatment::Retry => self.retry_head(cx),
             Treatment::Split => self.split_head(cx),
-            Treatment::Sequence => self.on_sequence_refused(was_open, cx),
+            // An error that says appended, whatever its code, leaves the batch open.
+            Treatment::Sequence => self.on_sequence_refused(was_open || !outcome.refused, cx),
             Treatment::Reject => self.reject_head(answer, cx),
         }
     }
