@@ -61,7 +61,7 @@ async fn a_leader_that_is_replaced_while_a_write_waits_answers_not_leader_with_t
         let settings = ["leader.imbalance.check.interval.seconds=2", "leader.imbalance.per.broker.percentage=0"];
         let cluster = Cluster::start_with(
             3,
-            &["--set", settings[0], "--set", settings[1], "--set", "broker.session.timeout.ms=60000"],
+            &["--set", settings[0], "--set", settings[1], "--set", "broker.session.timeout.ms=120000"],
         )?;
         cluster.create_topic(TOPIC, 1, 3, &[])?;
         let preferred = cluster.leader(TOPIC, 0)?;
@@ -75,7 +75,7 @@ async fn a_leader_that_is_replaced_while_a_write_waits_answers_not_leader_with_t
         cluster.pause(paused)?;
         let next = Stamp { base_sequence: 1, ..stamp };
         let waiting =
-            tokio::spawn(async move { raw.produce(TOPIC, 0, next, VALUE.as_bytes(), Duration::from_secs(28)).await });
+            tokio::spawn(async move { raw.produce(TOPIC, 0, next, VALUE.as_bytes(), Duration::from_secs(55)).await });
         let restarted = cluster.restart(preferred);
         let answer = waiting.await?;
         cluster.resume(paused)?;
