@@ -34,7 +34,7 @@ static *targets:
 
 # The library's features in every combination, but for ring's, which needs a C compiler (needs cargo-hack).
 hack:
-    cargo hack check --feature-powerset --exclude-features tls-ring --no-dev-deps -p kafka-courier -p kafka-courier-idempotent-sender
+    cargo hack check --feature-powerset --exclude-features tls-ring -p kafka-courier -p kafka-courier-idempotent-sender
 
 # Known vulnerabilities; fetches RustSec's database.
 audit:
