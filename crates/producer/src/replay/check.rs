@@ -35,7 +35,11 @@ type Place = (String, i32);
 /// Letters that may serve as fences: one for each partition, certainly not in the log, and the first of its key there.
 pub(super) struct Candidates {
     store: Store,
-    letters: HashMap<Place, Held>,
+    letters: HashMap<Place, Vec<Held>>,
+    /// The first of each partition whatever its key: it would overtake only letters in doubt.
+    others: HashMap<Place, Vec<Held>>,
+    /// Whether it may: somebody would rather have a proof than the order of letters in doubt.
+    may_overtake: bool,
     /// What came by already.
     seen: HashSet<(Place, Option<Bytes>)>,
     /// The producer that must not be fenced: this one.
@@ -43,8 +47,9 @@ pub(super) struct Candidates {
 }
 
 impl Candidates {
-    pub(super) fn new(store: Store, living: Option<i64>) -> Self {
-        Self { store, letters: HashMap::new(), seen: HashSet::new(), living }
+    pub(super) fn new(store: Store, living: Option<i64>, may_overtake: bool) -> Self {
+        let (letters, others) = (HashMap::new(), HashMap::new());
+        Self { store, letters, others, may_overtake, seen: HashSet::new(), living }
     }
 
     /// A letter comes by, in the store's order; one that is to be sent may be sent before all others of its partition,
@@ -54,9 +59,22 @@ impl Candidates {
         let Some(partition) = letter.partition else { return };
         let place = (letter.topic.clone(), partition);
         let first = self.seen.insert((place.clone(), letter.key.clone()));
-        if first && is_sent && letter.outcome == Outcome::NotWritten {
-            self.letters.entry(place).or_insert_with(|| held.clone());
+        if is_sent && letter.outcome == Outcome::NotWritten {
+            if first {
+                keep(self.letters.entry(place.clone()).or_default(), held);
+            }
+            if self.may_overtake {
+                keep(self.others.entry(place).or_default(), held);
+            }
         }
+    }
+}
+
+/// Keeps the first few: each producer that is gone takes one.
+fn keep(letters: &mut Vec<Held>, held: &Held) {
+    const KEPT: usize = 16;
+    if letters.len() < KEPT {
+        letters.push(held.clone());
     }
 }
 
@@ -65,7 +83,12 @@ impl Fences for Candidates {
         if !self.store.is_exclusive() || self.living == Some(place.stamp.producer_id) {
             return None;
         }
-        let held = self.letters.remove(&(place.topic.to_owned(), place.partition))?;
+        let there = (place.topic.to_owned(), place.partition);
+        let held = self.letters.get(&there).and_then(|letters| letters.first());
+        let held = held.or_else(|| self.others.get(&there).and_then(|letters| letters.first()))?.clone();
+        for letters in [&mut self.letters, &mut self.others] {
+            letters.entry(there.clone()).or_default().retain(|other| other.position != held.position);
+        }
         let attempt = plan::Attempt {
             now: Timestamp::now(),
             partition: place.partition,

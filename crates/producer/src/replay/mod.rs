@@ -35,6 +35,13 @@ pub struct Replay {
     pub dry_run: bool,
 }
 
+impl Replay {
+    /// Whether a letter may go before others of its key that are in doubt, to prove what became of them.
+    fn may_overtake(&self) -> bool {
+        matches!(self.doubtful, Doubtful::Verify { .. })
+    }
+}
+
 impl Default for Replay {
     /// Everything that is certainly not in the log, as fast as it goes, each letter at most five times.
     fn default() -> Self {
@@ -56,7 +63,8 @@ pub enum Doubtful {
     /// Leaves them where they are; but those that an earlier replay had in hand when it was interrupted are looked for.
     #[default]
     LeaveOut,
-    /// Looks for them in the log: those that are there are removed, those that are proved not to be there are sent.
+    /// Looks for them in the log: those that are there are removed, those that are proved not to be there are sent. Where the
+    /// proof takes a letter that goes first, it may be one of their own key.
     Verify {
         /// Sends those too of which neither could be proved: they may be there twice afterwards.
         force: bool,

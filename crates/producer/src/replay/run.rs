@@ -132,7 +132,7 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
     /// that there is.
     async fn look(&mut self, store: &Store) -> Result<Option<Position>, ReplayError> {
         let (mut questions, mut after) = (Vec::new(), None);
-        let mut fences = Candidates::new(store.clone(), self.producer.known_identity());
+        let mut fences = Candidates::new(store.clone(), self.producer.known_identity(), self.replay.may_overtake());
         let mut left = self.replay.limit.unwrap_or(u64::MAX).saturating_sub(self.report.selected);
         while let Some((last, mut selected)) = self.selected(store, after, PAGE).await? {
             after = Some(last);
