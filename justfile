@@ -64,6 +64,10 @@ gaps *args:
 bench *args:
     cargo bench -p kafka-courier-benches {{ args }}
 
+# Load generators of Kafka clients side by side on a real Kafka, with ratios: C and C++ compilers, CMake, Go, JDK 17, Python 3.
+bench-peers *args:
+    benches/peers/run {{ args }}
+
 # So many random schedules of the sender against the model cluster, and how often each rule was reached.
 simulate schedules="100000":
     SIM_SCHEDULES={{ schedules }} cargo test --release -p kafka-courier-idempotent-sender --test simulation random_schedules -- --nocapture

@@ -21,9 +21,10 @@ pub struct Args {
     pub warmup: u64,
     /// How many different values there are.
     pub pool: usize,
+    /// Threads that publish.
+    pub threads: usize,
     /// Our own flags, as `--x-NAME VALUE`.
     pub workers: usize,
-    pub threads: usize,
     pub flush_messages: u32,
     pub buffer: usize,
     pub request: usize,
@@ -78,7 +79,7 @@ impl Args {
             "--warmup" => self.warmup = read(flag, value)?,
             "--pool" => self.pool = read(flag, value)?,
             "--x-workers" => self.workers = read(flag, value)?,
-            "--x-threads" => self.threads = read(flag, value)?,
+            "--threads" => self.threads = read(flag, value)?,
             "--x-flush-messages" => self.flush_messages = read(flag, value)?,
             "--x-buffer" => self.buffer = read(flag, value)?,
             "--x-request" => self.request = read(flag, value)?,

@@ -56,7 +56,7 @@ impl Measure {
              \"size\":{},\"compression\":\"{}\",\"wall_s\":{wall:.4},\"msgs_per_s\":{:.0},\"user_s\":{user:.3},\
              \"sys_s\":{sys:.3},\"cpu_us_per_msg\":{:.4},\"max_rss_mb\":{:.1},\"p50_ms\":{:.3},\"p99_ms\":{:.3},\
              \"p999_ms\":{:.3},\"max_ms\":{:.3},\"samples\":{},\"warmup\":{},\"t_start\":{:.4},\"t_end\":{:.4},\
-             \"note\":\"{}\"}}",
+             \"note\":\"{}, buffer {} MiB, up to {} connections\"}}",
             env!("CARGO_PKG_VERSION"),
             args.messages,
             args.size,
@@ -73,6 +73,8 @@ impl Measure {
             self.unix,
             unix(),
             if args.typed { "typed events" } else { "raw records" },
+            args.buffer >> 20,
+            args.connections,
         );
         Ok(())
     }

@@ -1,0 +1,80 @@
+"""What is sent, and by whom.
+
+Rules: every client gets the same flags, the same data and the same size of buffer; its other settings are its defaults, but
+for limits that would cut a batch short of the size asked for.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Scenario:
+    messages: int
+    size: int
+    compression: str
+    linger_ms: int = 5
+    rate: int = 0  # a second; 0: as many as go
+    partitions: int = 6
+    batch_bytes: int = MIB
+    threads: int = 1
+    round_trip_ms: int = 0  # a proxy's, beyond the machine's own
+    count: int = 0  # records a batch is limited to; 0: only bytes
+
+    def words(self):
+        words = [f"{self.messages:,} x {self.size} B", self.compression, f"linger {self.linger_ms} ms",
+                 f"{self.partitions} partition{'s' * (self.partitions > 1)}"]
+        words.append(f"batches of {self.count} records" if self.count else f"batches to {self.batch_bytes >> 10} KiB")
+        words.append(f"{self.rate:,} a second" if self.rate else "as fast as it goes")
+        if self.threads > 1:
+            words.append(f"{self.threads} producing threads")
+        if self.round_trip_ms:
+            words.append(f"round trip {self.round_trip_ms} ms")
+        return ", ".join(words)
+
+    def flags(self):
+        # Most clients bound a batch by bytes alone: a record takes some 15 bytes beyond its value here, a batch 61.
+        batch = self.count * (self.size + 15) + 61 if self.count else self.batch_bytes
+        return ["--messages", self.messages, "--size", self.size, "--compression", self.compression, "--linger-ms",
+                self.linger_ms, "--batch-bytes", batch, "--rate", self.rate, "--threads", self.threads]
+
+
+SCENARIOS = {
+    "small-snappy": Scenario(2_000_000, 100, "snappy"),
+    "small-plain": Scenario(2_000_000, 100, "none"),
+    "large-snappy": Scenario(1_000_000, 1000, "snappy"),
+    "large-plain": Scenario(1_000_000, 1000, "none"),
+    "two-threads": Scenario(2_000_000, 100, "snappy", threads=2),
+    "hundred": Scenario(2_000_000, 100, "snappy", count=100),
+    "paced-20k": Scenario(400_000, 500, "snappy", rate=20_000),
+    "paced-1k": Scenario(10_000, 500, "snappy", linger_ms=0, rate=1_000),
+    "far-1": Scenario(1_000_000, 100, "snappy", partitions=1, round_trip_ms=20),
+    "far-100": Scenario(1_000_000, 100, "snappy", partitions=100, round_trip_ms=20),
+}
+
+OURS = ("courier", "courier-typed")
+
+
+def commands(here: Path, built: Path, classpath: str):
+    """Each client's generator, as a function of the scenario."""
+    def ours(*more):
+        # flush_messages bounds a batch by count; where the scenario bounds it by bytes alone it is out of the way.
+        return lambda s: [built / "release/courier-peer", "--x-flush-messages", s.count or 1_000_000, *more]
+
+    def rskafka(s):
+        # Its aggregator counts keys and values alone: at a full MiB the encoded batch is over the broker's limit.
+        return [built / "release/rskafka-peer", *(() if s.count else ("--x-batch", s.batch_bytes * 15 // 16))]
+
+    java = ["java", "-Xmx512m", "-cp", f"{built}/peers-java:{classpath}", "Load"]
+    return {
+        "courier": ours(),
+        "courier-typed": ours("--x-typed", 1),
+        "java": lambda s: java,
+        "librdkafka": lambda s: [built / "release/rdkafka-peer"],
+        "franz-go": lambda s: [built / "peers-go/franz"],
+        "sarama": lambda s: [built / "peers-go/sarama"],
+        "krafka": lambda s: [built / "release/krafka-peer"],
+        "rskafka": rskafka,
+    }
