@@ -14,6 +14,8 @@ use tokio::net::TcpStream;
 
 const PRODUCE_VERSION: i16 = 11;
 const INIT_VERSION: i16 = 4;
+/// How long a coordinator may take to load.
+const LOADING_MAX: Duration = Duration::from_secs(60);
 
 /// A connection to one broker.
 pub struct Raw {
@@ -44,6 +46,7 @@ impl Raw {
     /// # Errors
     /// When the broker gives none.
     pub async fn producer_id(&mut self) -> Result<i64> {
+        let begun = Instant::now();
         loop {
             let request = InitProducerIdRequest::default()
                 .with_transactional_id(None)
@@ -52,7 +55,8 @@ impl Raw {
             let answer: InitProducerIdResponse = self.ask(ApiKey::InitProducerId, INIT_VERSION, &request).await?;
             match answer.error_code {
                 0 => return Ok(*answer.producer_id),
-                14..=16 => tokio::time::sleep(Duration::from_millis(50)).await, // the coordinator is still loading
+                // The coordinator is still loading.
+                14..=16 if begun.elapsed() < LOADING_MAX => tokio::time::sleep(Duration::from_millis(50)).await,
                 code => anyhow::bail!("no producer id: error {code}"),
             }
         }

@@ -230,17 +230,7 @@ impl BatchState {
         if Some(inner.settled) == inner.total {
             return Abandoned { undecided, unsettled: false };
         }
-        inner.rest = Some(Arc::new(Failure {
-            outcome: FailedOutcome::Unknown,
-            reason: Reason::Closed,
-            timed_out: false,
-            attempts: 0,
-            first_attempt: None,
-            last_attempt: None,
-            stamp: None,
-            topic_uuid: [0; 16],
-            search_from: None,
-        }));
+        inner.rest = Some(Arc::new(Failure::untried(FailedOutcome::Unknown, Reason::Closed)));
         let wakers = std::mem::take(&mut inner.wakers);
         let ended = inner.span.take();
         drop(inner);

@@ -228,17 +228,7 @@ impl Inner {
 }
 
 fn given_up(outcome: FailedOutcome, reason: Reason) -> Verdict {
-    Verdict::Failed(Arc::new(Failure {
-        outcome,
-        reason,
-        timed_out: false,
-        attempts: 1,
-        first_attempt: None,
-        last_attempt: None,
-        stamp: None,
-        topic_uuid: Default::default(),
-        search_from: None,
-    }))
+    Verdict::Failed(Arc::new(Failure { attempts: 1, ..Failure::untried(outcome, reason) }))
 }
 
 impl EventPublisher for MockProducer {

@@ -184,17 +184,7 @@ impl Shared {
     /// A batch that the sender's task did not take any more, because it has ended: it never left.
     pub(crate) fn orphaned(&self, letters: Option<&Sender<Work>>, submission: Submission<Token>) {
         let Submission { token, partition, batch, .. } = submission;
-        let failure = Failure {
-            outcome: FailedOutcome::NotWritten,
-            reason: Reason::Closed,
-            timed_out: false,
-            attempts: 0,
-            first_attempt: None,
-            last_attempt: None,
-            stamp: None,
-            topic_uuid: [0; 16],
-            search_from: None,
-        };
+        let failure = Failure::untried(FailedOutcome::NotWritten, Reason::Closed);
         let records = RecordSet::Range(0..batch.record_count());
         let charge = batch.capacity();
         let given = Given { token, partition, records, batch: Arc::new(batch), charge };

@@ -7,11 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kafka_courier_batcher::{Compression, Limits, Record};
-use kafka_courier_idempotent_sender::core::{RecordSet, TopicId, Verdict};
+use kafka_courier_idempotent_sender::core::{
+    FailedOutcome, Failure, Reason, RecordSet, Settlement, Submission, TopicId, Verdict,
+};
 use kafka_courier_idempotent_sender::driver::{Command, Upcalls};
 use shuttle::{future::block_on, thread};
 use tokio::sync::mpsc;
 
+use crate::dead_letters::writer::Work;
 use crate::delivery::{Delivery, Token};
 use crate::intake::{Intake, Refused};
 use crate::ledger::Ledger;
@@ -20,6 +23,8 @@ use crate::shared::{Callbacks, Shared};
 use crate::sync::Ordering;
 
 const SCHEDULES: usize = 5_000;
+
+type Letters = std::sync::mpsc::Sender<Work>;
 
 fn check(test: impl Fn() + Send + Sync + 'static) {
     let test = Arc::new(test);
@@ -112,12 +117,16 @@ fn shuttle_a_flush_ends_when_the_batches_before_it_are_settled() {
 
 /// A producer's inside without its task, but for what the task calls back: one topic with one partition, batches of two records.
 fn intake() -> (Arc<Intake>, mpsc::UnboundedReceiver<Command<Token>>, Callbacks) {
+    intake_with(None)
+}
+
+fn intake_with(letters: Option<Letters>) -> (Arc<Intake>, mpsc::UnboundedReceiver<Command<Token>>, Callbacks) {
     let limits = Limits { max_records: 2, max_bytes: 1000, linger: Duration::from_secs(1) };
     let shared = Arc::new(Shared::new(limits, Compression::None, 1 << 20));
-    let mut task = Callbacks { shared: shared.clone(), letters: None, meter: None };
+    let mut task = Callbacks { shared: shared.clone(), letters: letters.clone(), meter: None };
     task.topic_ready(TopicId(0), &"t".into(), &[true]);
     let (commands, received) = mpsc::unbounded_channel();
-    (Arc::new(Intake { shared, commands, letters: None, expedite: true }), received, task)
+    (Arc::new(Intake { shared, commands, letters, expedite: true }), received, task)
 }
 
 fn offer(intake: &Intake) -> bool {
@@ -167,10 +176,45 @@ fn shuttle_who_closes_knows_of_every_batch_that_was_opened() {
     });
 }
 
+/// What the sender's task does when it is taken away with its runtime.
+fn goes_away(mut task: Callbacks, mut received: mpsc::UnboundedReceiver<Command<Token>>) {
+    task.ending();
+    received.close();
+    let mut opened = Vec::new();
+    while let Ok(command) = received.try_recv() {
+        match command {
+            Command::Sealed(submission) => give_up(&mut task, submission),
+            Command::Opened { partition, ordinal, .. } => opened.push((partition, ordinal)),
+            _ => {}
+        }
+    }
+    for (partition, ordinal) in opened {
+        if let Some(submission) = task.lingered(partition, ordinal) {
+            give_up(&mut task, submission);
+        }
+    }
+}
+
+fn give_up(task: &mut Callbacks, submission: Submission<Token>) {
+    let Submission { token, partition, published_at, batch, .. } = submission;
+    let failure = Failure::untried(FailedOutcome::NotWritten, Reason::Closed);
+    task.settled(Settlement {
+        token,
+        partition,
+        records: RecordSet::Range(0..batch.record_count()),
+        verdict: Verdict::Failed(Arc::new(failure)),
+        published_at,
+        first_attempt: None,
+        charge: batch.capacity(),
+        batch: Arc::new(batch),
+    });
+}
+
 #[test]
-fn shuttle_an_event_that_is_accepted_while_the_task_goes_away_has_a_verdict_all_the_same() {
+fn shuttle_an_event_that_is_accepted_while_the_task_goes_away_has_a_letter_and_a_verdict_all_the_same() {
     check(|| {
-        let (intake, received, task) = intake();
+        let (letters, kept) = std::sync::mpsc::channel();
+        let (intake, received, task) = intake_with(Some(letters));
         let publisher = thread::spawn({
             let intake = intake.clone();
             move || {
@@ -179,9 +223,15 @@ fn shuttle_an_event_that_is_accepted_while_the_task_goes_away_has_a_verdict_all_
                 intake.offer(&topic, None, &record).ok()
             }
         });
-        drop(received);
-        drop(task);
-        if let Some(delivery) = publisher.join().unwrap() {
+        goes_away(task, received);
+        let accepted = publisher.join().unwrap();
+        let mut lettered = 0;
+        while let Ok(Work::Failed(failed)) = kept.try_recv() {
+            lettered += failed.records.len();
+            intake.shared.settle_failed(failed);
+        }
+        assert_eq!(lettered, u32::from(accepted.is_some()), "one letter for what was accepted");
+        if let Some(delivery) = accepted {
             assert!(delivery.now().is_some_and(|verdict| verdict.is_err()));
         }
         assert!(intake.shared.ledger.is_decided());

@@ -13,7 +13,7 @@ use kafka_courier::dlq::{
 };
 use kafka_courier::{DeadLetterTopic, Doubtful, Header, KafkaProducer, ProducerRecord, Replay, ReplayError, headers};
 use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Record, Rule, TestCluster};
-use support::{LONG, config, record};
+use support::{LONG, config, record, until};
 
 async fn cluster() -> TestCluster {
     TestCluster::builder().topic("t", 2).topic("other", 1).topic("dead", 2).start().await.unwrap()
@@ -239,9 +239,7 @@ async fn letters_go_again_unasked_when_the_cluster_is_healthy() {
     let mut config = config(&cluster);
     (config.auto_replay, config.auto_replay_interval) = (true, Duration::from_millis(10));
     let producer = KafkaProducer::builder().with_config(config).dead_letter_store(store.clone()).build().unwrap();
-    while store.len() > 1 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until(|| store.len() == 1).await;
     producer.close(LONG).await;
     assert_eq!((cluster.records("t").len(), store.len()), (1, 1));
 }
@@ -394,9 +392,7 @@ async fn after_an_interrupted_replay_what_was_written_is_found_and_the_rest_is_s
         async move { first.replay(&Replay::default(), |_| ControlFlow::Continue(())).await }
     });
     // The last of a partition waits, unmarked, for those before it.
-    while cluster.records("t").is_empty() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until(|| !cluster.records("t").is_empty()).await;
     task.abort();
     let _ = task.await;
     let marked = store.scan(None, 9).unwrap();

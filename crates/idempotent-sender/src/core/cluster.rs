@@ -56,8 +56,8 @@ pub(crate) struct Broker {
     pub(crate) ready: VecDeque<Ready>,
     pub(crate) failures: u32,
     pub(crate) retry_at: Option<Instant>,
-    /// Why it, or we, refused the last connection: until `retry_at` nobody waits for it.
-    pub(crate) refusal: Option<Reason>,
+    /// Why it, or we, refused the last connection, and until when it is left alone, whatever else happens.
+    pub(crate) refusal: Option<(Instant, Reason)>,
     pub(crate) throttled_until: Option<Instant>,
     pub(crate) dirty: bool,
 }
@@ -74,6 +74,11 @@ impl Broker {
             throttled_until: None,
             dirty: false,
         }
+    }
+
+    /// Why nobody may wait for it now.
+    pub(crate) fn refusal_at(&self, now: Instant) -> Option<&Reason> {
+        self.refusal.as_ref().filter(|(until, _)| *until > now).map(|(_, reason)| reason)
     }
 }
 

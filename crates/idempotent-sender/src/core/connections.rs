@@ -14,7 +14,7 @@ use super::types::{Action, BrokerId, ConnId, PartitionId, ProduceAnswer, Reason,
 
 /// After a refusal: how long a broker is left alone, and whatever needs it fails at once. A wrong password that is tried
 /// on and on locks accounts.
-pub(super) const REFUSED_PAUSE: Duration = Duration::from_secs(5);
+pub(crate) const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 
 impl Conn {
     pub(crate) fn new(broker: BrokerId, now: Instant) -> Self {
@@ -40,9 +40,6 @@ impl<T: Clone> Sender<T> {
         conn.up = true;
         conn.last_used = now;
         let broker = conn.broker;
-        if let Some(broker) = self.brokers.get_mut(&broker) {
-            broker.refusal = None;
-        }
         self.arm_conn(id);
         self.share_with(broker);
         self.mark_dirty(broker);
@@ -81,7 +78,7 @@ impl<T: Clone> Sender<T> {
         conn.last_answer = Some(now);
         conn.last_used = now;
         let broker = conn.broker;
-        self.learn_brokers(&answer.brokers, false);
+        self.learn_brokers(now, &answer.brokers, false);
         self.note_answered(broker, &answer, now);
         let mut answers = answer.parts.into_iter();
         for part in sent.parts {
@@ -128,7 +125,7 @@ impl<T: Clone> Sender<T> {
             broker.conns.retain(|other| *other != id);
             broker.failures = broker.failures.saturating_add(1);
             let at = now + self.config.backoff.wait(broker.failures, &mut self.chance);
-            (broker.retry_at, broker.refusal) = (Some(at), None);
+            broker.retry_at = Some(at);
             self.timers.set(at, Timer::Broker(conn.broker));
         }
         if conn.up {
@@ -158,8 +155,8 @@ impl<T: Clone> Sender<T> {
         let Some(broker) = self.brokers.get_mut(&conn.broker) else { return };
         broker.conns.retain(|other| *other != id);
         let at = now + REFUSED_PAUSE;
-        broker.retry_at = Some(at);
-        broker.refusal = Some(reason.clone());
+        broker.failures = broker.failures.saturating_add(1);
+        broker.refusal = Some((at, reason.clone()));
         self.timers.set(at, Timer::Broker(conn.broker));
         self.mark_dirty(conn.broker);
     }
@@ -177,6 +174,7 @@ impl<T: Clone> Sender<T> {
     fn retire(&mut self, now: Instant, id: ConnId) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         conn.retiring = true;
+        self.out.counters.sessions_replaced += 1;
         let broker = conn.broker;
         for partition in self.topics.partitions() {
             let bound = self.topics.lane_mut(partition).filter(|lane| lane.conn == Some(id) && lane.unanswered == 0);

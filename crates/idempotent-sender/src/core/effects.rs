@@ -8,13 +8,13 @@ use std::time::Instant;
 use super::backoff::Chance;
 use super::config::Config;
 use super::outcome::Treatment;
-use super::types::{Action, BatchUid, PartitionId};
+use super::types::{Action, BatchUid, LookId, PartitionId};
 
 /// A look at the leader's producer state that a partition wants.
 #[derive(Debug)]
 pub(crate) struct WantedLook {
     pub(crate) partition: PartitionId,
-    pub(crate) uid: BatchUid,
+    pub(crate) look: LookId,
     pub(crate) producer_id: i64,
 }
 
@@ -28,6 +28,7 @@ pub(crate) struct Effects<T> {
     pub(crate) retiring_id: Option<i64>,
     pub(crate) counters: Counters,
     next_uid: u64,
+    next_look: u64,
 }
 
 impl<T> Effects<T> {
@@ -39,6 +40,7 @@ impl<T> Effects<T> {
             retiring_id: None,
             counters: Counters::default(),
             next_uid: 0,
+            next_look: 0,
         }
     }
 
@@ -50,6 +52,11 @@ impl<T> Effects<T> {
     pub(crate) fn uid(&mut self) -> BatchUid {
         self.next_uid += 1;
         BatchUid(self.next_uid)
+    }
+
+    pub(crate) fn look_id(&mut self) -> LookId {
+        self.next_look += 1;
+        LookId(self.next_look)
     }
 }
 
@@ -80,6 +87,10 @@ pub struct Counters {
     pub epoch_raises: u64,
     /// Producer ids used up.
     pub ids_exhausted: u64,
+    /// Producer ids left because somebody else had fenced them.
+    pub fenced_ids_left: u64,
+    /// Connections replaced before their session with the broker ended (KIP-368).
+    pub sessions_replaced: u64,
     /// Batches whose sequences wrap from `i32::MAX` to 0.
     pub sequence_wraps: u64,
     /// Times that a leader had lost acknowledged records (it expected a sequence number that was acknowledged).

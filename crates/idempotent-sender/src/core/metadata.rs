@@ -73,7 +73,7 @@ impl<T: Clone> Sender<T> {
     /// The cluster's answer.
     pub fn on_metadata(&mut self, now: Instant, cluster: ClusterMetadata) {
         self.metadata.last_failure = None;
-        self.learn_brokers(&cluster.brokers, true);
+        self.learn_brokers(now, &cluster.brokers, true);
         for topic in cluster.topics {
             self.learn_topic(now, topic);
         }
@@ -137,8 +137,9 @@ impl<T: Clone> Sender<T> {
         self.timers.set(at, Timer::Metadata);
     }
 
-    /// Takes addresses in. With `all`, brokers that are not named and have no connection are forgotten.
-    pub(super) fn learn_brokers(&mut self, addresses: &[BrokerAddress], all: bool) {
+    /// Takes addresses in. With `all`, brokers that are not named and have no connection are forgotten, but for those that
+    /// have just refused us.
+    pub(super) fn learn_brokers(&mut self, now: Instant, addresses: &[BrokerAddress], all: bool) {
         for address in addresses {
             let broker = self.brokers.entry(address.id).or_insert_with(|| Broker::new(address.clone()));
             if broker.address != *address {
@@ -150,7 +151,8 @@ impl<T: Clone> Sender<T> {
         }
         if all {
             self.brokers.retain(|id, broker| {
-                !broker.conns.is_empty() || !broker.ready.is_empty() || addresses.iter().any(|a| a.id == *id)
+                let in_use = !broker.conns.is_empty() || !broker.ready.is_empty() || broker.refusal_at(now).is_some();
+                in_use || addresses.iter().any(|a| a.id == *id)
             });
         }
     }

@@ -22,6 +22,7 @@ mod types;
 
 pub use backoff::Backoff;
 pub use config::{Config, ConfigError};
+pub(crate) use connections::REFUSED_PAUSE;
 pub use effects::Counters;
 pub use error_code::ErrorCode;
 pub use observe::{BrokerView, Reachability};

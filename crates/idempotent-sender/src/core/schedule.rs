@@ -86,8 +86,7 @@ impl<T: Clone> Sender<T> {
             let Some(broker) = self.brokers.get_mut(&id) else { return };
             let up = broker.conns.iter().filter(|c| self.conns.get(c).is_some_and(Conn::is_open));
             let Some(least) = up.min_by_key(|c| self.conns.get(c).map_or(usize::MAX, |conn| conn.load)).copied() else {
-                let refusal = broker.refusal.clone().filter(|_| broker.retry_at.is_some_and(|at| at > now));
-                if let Some(reason) = refusal {
+                if let Some(reason) = broker.refusal_at(now).cloned() {
                     self.refuse_lane(ready.partition, &reason, now);
                     continue;
                 }
@@ -116,7 +115,8 @@ impl<T: Clone> Sender<T> {
         let opening = broker.conns.iter().any(|c| self.conns.get(c).is_some_and(|conn| !conn.up));
         let kept = broker.conns.iter().filter(|c| self.conns.get(c).is_some_and(|conn| !conn.retiring)).count();
         let enough = kept >= self.config.connections_per_broker as usize;
-        if opening || enough || broker.retry_at.is_some_and(|at| at > now) {
+        let too_early = broker.retry_at.is_some_and(|at| at > now) || broker.refusal_at(now).is_some();
+        if opening || enough || too_early {
             return;
         }
         self.next_conn += 1;

@@ -12,12 +12,12 @@ use super::backoff::Chance;
 use super::cluster::{Brokers, Conns, Lane};
 use super::config::{Config, ConfigError};
 use super::connections::REFUSED_PAUSE;
-use super::effects::{Context, Counters, Effects};
+use super::effects::{Context, Counters, Effects, WantedLook};
 use super::error_code::ErrorCode;
 use super::metadata::Metadata;
 use super::timers::{Timer, Timers};
 use super::topics::{TopicState, Topics};
-use super::types::{Action, BatchUid, BrokerId, LookAnswer, PartitionId, Reason, Submission, TopicId};
+use super::types::{Action, BrokerId, LookAnswer, LookId, PartitionId, Reason, Submission, TopicId};
 
 /// Where the producer id stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -150,8 +150,8 @@ impl<T: Clone> Sender<T> {
     }
 
     /// What the look at a leader's producer state found.
-    pub fn on_looked(&mut self, now: Instant, partition: PartitionId, uid: BatchUid, answer: LookAnswer) {
-        self.with_lane(partition, now, |lane, cx| lane.partition.on_looked(uid, answer, cx));
+    pub fn on_looked(&mut self, now: Instant, partition: PartitionId, look: LookId, answer: LookAnswer) {
+        self.with_lane(partition, now, |lane, cx| lane.partition.on_looked(look, answer, cx));
     }
 
     /// Gives up everything that is left, for `reason`.
@@ -298,19 +298,15 @@ impl<T: Clone> Sender<T> {
             self.identity = Identity::None;
             self.ask_identity();
         }
-        for look in std::mem::take(&mut self.out.looks) {
-            let topic = self.topics.get(look.partition.topic).map(|topic| topic.name.clone());
-            let leader = self.topics.lane(look.partition).and_then(|lane| lane.partition.leader);
+        for WantedLook { partition, look, producer_id } in std::mem::take(&mut self.out.looks) {
+            let topic = self.topics.get(partition.topic).map(|topic| topic.name.clone());
+            let leader = self.topics.lane(partition).and_then(|lane| lane.partition.leader);
             let address = leader.and_then(|id| self.brokers.get(&id)).map(|broker| broker.address.clone());
             match (topic, address) {
-                (Some(topic), Some(leader)) => self.out.actions.push_back(Action::Look {
-                    partition: look.partition,
-                    topic,
-                    leader,
-                    uid: look.uid,
-                    producer_id: look.producer_id,
-                }),
-                _ => self.on_looked(now, look.partition, look.uid, LookAnswer::Unavailable),
+                (Some(topic), Some(leader)) => {
+                    self.out.actions.push_back(Action::Look { partition, topic, leader, look, producer_id });
+                }
+                _ => self.on_looked(now, partition, look, LookAnswer::Unavailable),
             }
         }
     }

@@ -39,7 +39,11 @@ pub struct RequestId(pub u64);
 /// One stamped or queued batch. A batch that is stamped anew gets a new one, so that late answers to
 /// its former stamp can't be taken for answers to the new.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct BatchUid(pub u64);
+pub(crate) struct BatchUid(pub(crate) u64);
+
+/// One look at a leader's producer state: each asking has its own, so that a late answer is never taken for a later look's.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct LookId(pub u64);
 
 /// Kafka's 16-byte topic id (KIP-516); all zero where the broker gave none.
 pub type TopicUuid = [u8; 16];
@@ -207,6 +211,23 @@ pub struct Failure {
     /// Where in the partition such a check begins: behind the last record that was acknowledged there.
     /// `None`: nothing was yet.
     pub search_from: Option<i64>,
+}
+
+impl Failure {
+    /// The verdict on what was never tried.
+    pub const fn untried(outcome: FailedOutcome, reason: Reason) -> Self {
+        Self {
+            outcome,
+            reason,
+            timed_out: false,
+            attempts: 0,
+            first_attempt: None,
+            last_attempt: None,
+            stamp: None,
+            topic_uuid: [0; 16],
+            search_from: None,
+        }
+    }
 }
 
 /// The one verdict that every record gets.
@@ -384,8 +405,8 @@ pub enum Action<T> {
         topic: Arc<str>,
         /// The leader's address.
         leader: BrokerAddress,
-        /// The batch.
-        uid: BatchUid,
+        /// This look.
+        look: LookId,
         /// The producer id to look for.
         producer_id: i64,
     },

@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::health::{HealthPart, Progress};
+use super::refusals::Refusals;
 use super::security::{Security, Session};
 use super::stream::{FrameStream, Handle, Written};
 use crate::core::Reason;
@@ -28,6 +29,7 @@ pub(crate) struct Dialer {
     pub(crate) client_id: Arc<str>,
     pub(crate) timeout: Duration,
     pub(crate) security: Security,
+    pub(crate) refusals: Refusals,
 }
 
 /// An open connection whose broker has said which versions it speaks.
@@ -47,10 +49,16 @@ impl Dialer {
         self.dial_noting(host, port, &Progress::default()).await
     }
 
-    /// As [`dial`](Self::dial), telling how far it has come.
+    /// As [`dial`](Self::dial), telling how far it has come. Who has just refused us is not dialled.
     pub(crate) async fn dial_noting(&self, host: &str, port: u16, progress: &Progress) -> Result<Link, Reason> {
+        if let Some(refusal) = self.refusals.standing(Instant::now(), host, port) {
+            progress.enter(refusal.part);
+            return Err(refusal.reason);
+        }
         let opened = timeout(self.timeout, self.open(host, port, progress)).await;
-        opened.unwrap_or_else(|_| Err(unavailable(host, port, &format!("no connection within {:?}", self.timeout))))
+        let opened = opened
+            .unwrap_or_else(|_| Err(unavailable(host, port, &format!("no connection within {:?}", self.timeout))));
+        opened.inspect_err(|reason| self.refusals.note(Instant::now(), host, port, reason, progress.part()))
     }
 
     async fn open(&self, host: &str, port: u16, progress: &Progress) -> Result<Link, Reason> {

@@ -5,15 +5,17 @@
 //!   long as a write waits for its replicas.
 //! - Known brokers are asked before the configured ones; when all known ones are gone the configured ones
 //!   are asked again (KIP-899). The first to be asked changes with each failure.
+//! - After a refusal of our credentials nobody is asked for a while: all are told that refusal.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::connection::{Dialer, Link};
 use super::health::{HealthPart, Progress};
+use super::refusals::Refusal;
 use crate::core::{BrokerAddress, ClusterMetadata, ErrorCode, LookAnswer, Reason};
 use crate::wire::messenger::{InitProducerIdRequest, Metadata, ProducerId, TopicConfigs};
 use crate::wire::metadata::{MetadataAnswer, MetadataRequest};
@@ -43,6 +45,21 @@ struct State {
     link: Option<Arc<Link>>,
     known: Vec<Endpoint>,
     failures: usize,
+    /// Who was asked last has refused us: until then nobody else is tried with the same password.
+    refusal: Option<Refusal>,
+}
+
+impl State {
+    /// Whom to ask, one after the other.
+    fn candidates(&self, bootstrap: &[Endpoint]) -> Vec<Endpoint> {
+        let turned = |endpoints: &[Endpoint]| {
+            let mut endpoints = endpoints.to_vec();
+            let turn = self.failures.checked_rem(endpoints.len()).unwrap_or(0);
+            endpoints.rotate_left(turn);
+            endpoints
+        };
+        turned(&self.known).into_iter().chain(turned(bootstrap)).collect()
+    }
 }
 
 impl Control {
@@ -170,23 +187,13 @@ impl Control {
         if let Some(link) = state.link.as_ref().filter(|link| !link.is_old()) {
             return Ok(link.clone());
         }
+        if let Some(refusal) = state.refusal.as_ref().filter(|refusal| refusal.stands(Instant::now())) {
+            progress.enter(refusal.part);
+            return Err(refusal.reason.clone());
+        }
         let mut failure = Reason::NotAvailable("there is no broker to ask".into());
-        let first = state.failures;
-        let candidates: Vec<Endpoint> = {
-            let mut known = state.known.clone();
-            if !known.is_empty() {
-                let turn = first % known.len();
-                known.rotate_left(turn);
-            }
-            let mut configured = self.bootstrap.clone();
-            if !configured.is_empty() {
-                let turn = first % configured.len();
-                configured.rotate_left(turn);
-            }
-            known.into_iter().chain(configured).collect()
-        };
         let mut failed_at = HealthPart::Dns;
-        for (host, port) in candidates {
+        for (host, port) in state.candidates(&self.bootstrap) {
             match self.dialer.dial_noting(&host, port, progress).await {
                 Ok(link) => {
                     let link = Arc::new(link);
@@ -195,6 +202,7 @@ impl Control {
                 }
                 Err(reason @ Reason::Broker { .. }) => {
                     (failure, failed_at) = (reason, progress.part());
+                    state.refusal = Some(Refusal::new(Instant::now(), failure.clone(), failed_at));
                     break;
                 }
                 Err(reason) if failure.is_retriable() => (failure, failed_at) = (reason, progress.part()),

@@ -6,11 +6,14 @@
 //!   polled once, which queues it, before the next is made.
 //! - It ends when it was told to close (or nobody can tell it anything more) and everything has a verdict.
 
+mod announce;
 mod connection;
 mod control;
+mod events;
 mod health;
 mod linger;
 mod log_client;
+mod refusals;
 pub mod security;
 mod stream;
 mod words;
@@ -23,15 +26,17 @@ use std::time::{Duration, Instant};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
 
+use self::announce::Announcement;
 use self::connection::{Dialer, Link};
-use self::control::{Control, Endpoint, NoProducerId};
+use self::control::{Control, Endpoint};
+use self::events::IoEvent;
 pub use self::health::{HealthPart, Probe, Progress, Unhealthy};
 use self::linger::Lingering;
 pub use self::log_client::{Fetched, LogClient, LogError, LogErrorKind, Offsets, ReadFrom, Step, TopicInfo};
 pub use self::words::{Command, DriverConfig, Observation, Upcalls};
 use crate::core::{
-    Action, BatchUid, BrokerAddress, ClusterMetadata, ConfigError, ConnId, LookAnswer, PartitionId, ProduceAnswer,
-    ProducePart, Reason, RequestId, Sender, Submission, TopicId,
+    Action, BrokerAddress, ConfigError, ConnId, PartitionId, ProducePart, Reason, RequestId, Sender, Submission,
+    TopicId,
 };
 use crate::wire::messenger::Produced;
 use crate::wire::produce::{PartKey, ProduceRequest};
@@ -46,24 +51,6 @@ const AFTER_CLOSE: Duration = Duration::from_millis(5);
 const ANSWER_HEADROOM: Duration = Duration::from_secs(2);
 
 type IoFuture = Pin<Box<dyn Future<Output = IoEvent> + Send>>;
-
-/// What came of something that the driver had under way.
-enum IoEvent {
-    Dialed(ConnId, Result<Link, Reason>),
-    Answered(ConnId, RequestId, Instant, Result<ProduceAnswer, String>),
-    Metadata(Result<ClusterMetadata, Reason>),
-    ProducerId(Result<i64, NoProducerId>),
-    Looked(PartitionId, BatchUid, LookAnswer),
-    Limit(TopicId, Option<usize>),
-    Probed,
-}
-
-/// How far a topic's announcement has come.
-enum Announcement {
-    /// It waits for the topic's limit.
-    Held(Vec<bool>),
-    Made,
-}
 
 struct OpenLink {
     link: Arc<Link>,
@@ -276,80 +263,6 @@ where
         }
     }
 
-    /// Tells the core which requests have left whole. Must come before it hears of a connection's end.
-    fn report_written(&mut self) {
-        for (conn, open) in self.links.iter_mut().filter(|(_, open)| !open.unwritten.is_empty()) {
-            let written = open.link.written();
-            while open.told < written.frames
-                && let Some(request) = open.unwritten.pop_front()
-            {
-                open.told += 1;
-                self.core.on_written(written.last, *conn, request);
-            }
-        }
-    }
-
-    fn on_event(&mut self, event: IoEvent) {
-        self.report_written();
-        self.brokers_changed |= !matches!(event, IoEvent::Answered(.., Ok(_)) | IoEvent::Probed);
-        let now = Instant::now();
-        match event {
-            IoEvent::Dialed(conn, Ok(link)) => {
-                let (told, replace_at) = (link.frames_before, link.replace_at);
-                self.links.insert(conn, OpenLink { link: Arc::new(link), unwritten: VecDeque::new(), told });
-                self.core.on_connected(now, conn);
-                if let Some(at) = replace_at {
-                    self.core.on_session(at, conn);
-                }
-            }
-            IoEvent::Dialed(conn, Err(Reason::NotAvailable(why))) => {
-                tracing::debug!(%why, "could not connect");
-                self.core.on_disconnected(now, conn, &why);
-            }
-            IoEvent::Dialed(conn, Err(reason)) => {
-                tracing::warn!(%reason, "a broker and we don't come together");
-                self.core.on_refused(now, conn, &reason);
-            }
-            IoEvent::Answered(conn, request, since, Ok(answer)) => {
-                if let Some(broker) = self.core.broker_of(conn) {
-                    let (took, throttle) = (now.saturating_duration_since(since), answer.throttle);
-                    self.upcalls.observed(Observation::Answered { broker, took, throttle });
-                }
-                self.core.on_answer(now, conn, request, answer);
-            }
-            IoEvent::Answered(conn, _, _, Err(why)) => {
-                if self.links.contains_key(&conn) {
-                    tracing::debug!(why, "connection lost");
-                    self.disconnect(conn);
-                    self.core.on_disconnected(now, conn, &why);
-                }
-            }
-            IoEvent::Metadata(Ok(cluster)) => {
-                self.upcalls.observed(Observation::Metadata);
-                self.core.on_metadata(now, cluster);
-            }
-            IoEvent::Metadata(Err(Reason::NotAvailable(why))) => {
-                tracing::debug!(%why, "no metadata");
-                self.core.on_metadata_failed(now, &why);
-            }
-            IoEvent::Metadata(Err(reason)) => {
-                tracing::warn!(%reason, "no broker and we come together");
-                self.core.on_metadata_refused(now, &reason);
-            }
-            IoEvent::ProducerId(Ok(id)) => {
-                self.core.on_producer_id(now, id);
-                self.upcalls.producer_id(id);
-            }
-            IoEvent::ProducerId(Err(NoProducerId::Refused(reason))) => self.core.on_producer_id_refused(now, &reason),
-            IoEvent::ProducerId(Err(NoProducerId::Failed { code, why })) => {
-                self.core.on_producer_id_failed(now, code, &why);
-            }
-            IoEvent::Limit(topic, limit) => self.on_limit(topic, limit),
-            IoEvent::Probed => {}
-            IoEvent::Looked(partition, uid, answer) => self.core.on_looked(now, partition, uid, answer),
-        }
-    }
-
     /// Carries out all that the core wants done now.
     async fn carry_out(&mut self) {
         loop {
@@ -369,11 +282,11 @@ where
                     let control = self.control.clone();
                     self.start(async move { IoEvent::ProducerId(control.producer_id().await) });
                 }
-                Action::Look { partition, topic, leader, uid, producer_id } => {
+                Action::Look { partition, topic, leader, look, producer_id } => {
                     let control = self.control.clone();
                     self.start(async move {
                         let answer = control.look(&leader, topic, partition.index, producer_id).await;
-                        IoEvent::Looked(partition, uid, answer)
+                        IoEvent::Looked(partition, look, answer)
                     });
                 }
                 Action::Settle(settlement) => {
@@ -389,35 +302,6 @@ where
                     }
                 }
             }
-        }
-    }
-
-    /// Tells of a topic, once it was asked how large a batch it takes: nobody is to publish to it before.
-    fn announce(&mut self, topic: TopicId, available: Vec<bool>) {
-        let Some(name) = self.core.topic_name(topic) else { return };
-        match self.topics.get_mut(&topic) {
-            Some(Announcement::Held(latest)) => *latest = available,
-            Some(Announcement::Made) => self.upcalls.topic_ready(topic, &name, &available),
-            None => {
-                self.topics.insert(topic, Announcement::Held(available));
-                let control = self.control.clone();
-                self.start(async move { IoEvent::Limit(topic, control.topic_limit(name).await) });
-            }
-        }
-    }
-
-    /// What the topic takes is known, or can't be had now: then it is asked for again with the next news of the topic.
-    fn on_limit(&mut self, topic: TopicId, limit: Option<usize>) {
-        let Some(name) = self.core.topic_name(topic) else { return };
-        let held = match limit {
-            Some(_) => self.topics.insert(topic, Announcement::Made),
-            None => self.topics.remove(&topic),
-        };
-        if let Some(bytes) = limit {
-            self.upcalls.topic_limit(&name, bytes);
-        }
-        if let Some(Announcement::Held(available)) = held {
-            self.upcalls.topic_ready(topic, &name, &available);
         }
     }
 

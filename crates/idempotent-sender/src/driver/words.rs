@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::connection::Dialer;
 use super::health::Probe;
+use super::refusals::Refusals;
 use super::security::Security;
 use crate::core::{
     BrokerId, BrokerView, Config, Counters, PartitionId, Reason, RecordSet, Settlement, Submission, TopicId,
@@ -110,6 +111,11 @@ pub struct DriverConfig {
 
 impl DriverConfig {
     pub(super) fn dialer(&self) -> Dialer {
-        Dialer { client_id: self.client_id.clone(), timeout: self.connect_timeout, security: self.security.clone() }
+        Dialer {
+            client_id: self.client_id.clone(),
+            timeout: self.connect_timeout,
+            security: self.security.clone(),
+            refusals: Refusals::default(),
+        }
     }
 }

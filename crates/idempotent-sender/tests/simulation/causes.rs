@@ -6,12 +6,13 @@
 //! - A code that is final was answered for it, or for a batch that it was alone in and that was too large.
 //! - Its leader did not expect its sequence number, and what became of it can't be known.
 //! - A look has found it, and the partition had to go on before its replicas were known to have it.
-//! - A broker has refused our credentials, at most five seconds ago.
+//! - Its leader has refused our credentials, at most five seconds ago; or a broker did just now
+//!   that was asked who leads, or for a producer id.
 //! - Its topic was made anew, or its partition is no more. Everything was given up.
 
 use kafka_courier_idempotent_sender::core::{ErrorCode, FailedOutcome, Failure, Reason};
 
-use crate::cluster::{MS, Micros, SECOND, place_of, topic_of};
+use crate::cluster::{BROKERS, MS, Micros, SECOND, place_of, topic_of};
 use crate::world::World;
 
 /// Errors of the write itself. An answer that never came is another.
@@ -52,9 +53,7 @@ impl World {
                 self.cause_in_another_life(number, code.0, failure)
             }
             Reason::Broker { code, .. } if *code == ErrorCode::SASL_AUTHENTICATION_FAILED => {
-                let recently = |at: Option<Micros>| at.is_some_and(|at| self.now <= at + 5 * SECOND);
-                let refused = self.brokers.iter().any(|broker| recently(broker.distrusted_at));
-                if refused { Ok("credentials refused") } else { Err("no broker has refused us for long") }
+                self.cause_of_refusal(record.partition)
             }
             Reason::Broker { code, .. } if !record.codes.contains(&code.0) => Err("it was never answered so"),
             Reason::Broker { code, .. } if FINAL.contains(&code.0) => Ok("final code"),
@@ -80,13 +79,33 @@ impl World {
         }
     }
 
+    /// Only the partition's own leader speaks for it, and for five seconds at most.
+    fn cause_of_refusal(&self, partition: usize) -> Result<&'static str, &'static str> {
+        let pause = Self::refused_pause();
+        let recently = |at: Option<Micros>| at.is_some_and(|at| self.now <= at + pause);
+        let by_leader = (0..BROKERS)
+            .any(|broker| recently(self.brokers[broker].distrusted_at) && self.history.may_lead(partition, broker));
+        let history = &self.history;
+        let asking = [history.metadata_refused_at, history.producer_id_refused_at].contains(&Some(self.now));
+        match (by_leader, asking) {
+            (true, _) => Ok("credentials refused"),
+            (false, true) => Ok("credentials refused to who asked for more"),
+            (false, false) => Err("its leader has not refused us for long"),
+        }
+    }
+
+    /// How long a broker that has refused us is left alone.
+    pub(crate) const fn refused_pause() -> Micros {
+        5 * SECOND
+    }
+
     /// What may be written to the former topic is unknown; what waits for a partition that the new one has not is
     /// certainly not written.
     fn cause_in_another_life(&self, number: u32, code: i16, failure: &Failure) -> Result<&'static str, &'static str> {
         let record = &self.history.records[number as usize];
         let told = self.history.told[topic_of(record.partition)];
         match (code, failure.outcome) {
-            (103, FailedOutcome::Unknown) if record.first_sent.is_some() && told.changes > 1 => Ok("topic made anew"),
+            (103, FailedOutcome::Unknown) if record.sent_in.is_some() && told.changes > 1 => Ok("topic made anew"),
             (3, FailedOutcome::NotWritten) if told.fewest <= place_of(record.partition).1 => Ok("partition is no more"),
             _ => Err("its topic was not made anew"),
         }

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use kafka_courier_idempotent_sender::core::{
-    BatchUid, BrokerId, ClusterMetadata, PartitionId, PartitionMetadata, TopicMetadata,
+    BrokerId, ClusterMetadata, ErrorCode, LookId, PartitionId, PartitionMetadata, Reason, TopicMetadata,
 };
 
 use crate::cluster::{
@@ -16,7 +16,7 @@ use crate::cluster::{
 };
 use crate::log::Producers;
 use crate::produce::address;
-use crate::world::{Event, World, model_partition};
+use crate::world::{Event, World};
 
 impl World {
     /// Changes the truth about a partition; the brokers hear of it by and by.
@@ -293,11 +293,16 @@ impl World {
         true
     }
 
-    pub(crate) fn refresh_metadata(&mut self) {
+    /// Errors: who was asked last has refused us, and nobody is to be asked for a while.
+    pub(crate) fn refresh_metadata(&mut self) -> Result<(), String> {
+        if self.history.metadata_refused_at.is_some_and(|at| self.now < at + Self::refused_pause()) {
+            return Err("we were refused, and ask for metadata again too soon".into());
+        }
         self.metadata_asked += 1;
         let broker = self.rng.index(BROKERS);
         let wait = self.latency(broker);
         self.after(wait, Event::AskMetadata(broker));
+        Ok(())
     }
 
     pub(crate) fn ask_metadata(&mut self, broker: usize) {
@@ -307,10 +312,26 @@ impl World {
             self.after(wait, Event::Metadata(None));
             return;
         }
+        if state.distrusts_until > self.now {
+            let wait = self.latency(broker);
+            return self.after(wait, Event::MetadataRefused);
+        }
+        let cluster = self.metadata_of(broker);
+        let wait = self.latency(broker);
+        self.after(wait, Event::Metadata(Some(cluster)));
+    }
+
+    /// The cluster as the broker has it.
+    pub(crate) fn metadata_of(&self, broker: usize) -> ClusterMetadata {
         let topics = (0..TOPICS).map(|topic| self.topic_metadata(broker, topic)).collect();
         let brokers = (0..BROKERS).filter(|b| !self.brokers[*b].fenced).map(address).collect();
-        let wait = self.latency(broker);
-        self.after(wait, Event::Metadata(Some(ClusterMetadata { brokers, topics })));
+        ClusterMetadata { brokers, topics }
+    }
+
+    pub(crate) fn metadata_refused(&mut self) {
+        self.history.metadata_refused_at = Some(self.now);
+        self.history.control_refusals += 1;
+        self.sender.on_metadata_refused(self.instant(), &refusal());
     }
 
     /// The answer reaches the sender.
@@ -319,7 +340,8 @@ impl World {
         for (topic, found) in cluster.topics.iter().enumerate().filter(|(_, found)| found.code == 0) {
             self.history.told_life(topic, found.uuid, found.partitions.len());
             for told in &found.partitions {
-                self.history.told_epoch(partition_of(topic, told.index as usize), told.leader_epoch);
+                let leader = told.leader.map(|leader| leader.0 as usize - 1);
+                self.history.told_leader(partition_of(topic, told.index as usize), leader, told.leader_epoch);
             }
         }
         self.sender.on_metadata(self.instant(), cluster);
@@ -343,12 +365,18 @@ impl World {
         }
     }
 
-    pub(crate) fn init_producer_id(&mut self) {
+    /// Errors: as for metadata.
+    pub(crate) fn init_producer_id(&mut self) -> Result<(), String> {
+        if self.history.producer_id_refused_at.is_some_and(|at| self.now < at + Self::refused_pause()) {
+            return Err("we were refused, and ask for a producer id again too soon".into());
+        }
         let broker = self.rng.index(BROKERS);
         let wait = self.latency(broker);
         let state = &self.brokers[broker];
         let answer = if !state.runs() || state.refuses_until > self.now {
             Err(0)
+        } else if state.distrusts_until > self.now {
+            Err(58)
         } else if self.plan.rules.failing_ids > 0 {
             self.plan.rules.failing_ids -= 1;
             Err(14)
@@ -357,11 +385,22 @@ impl World {
             Ok(self.next_producer_id)
         };
         self.after(wait, Event::ProducerId(answer));
+        Ok(())
     }
 
-    pub(crate) fn look(&mut self, broker: usize, core: PartitionId, uid: BatchUid, producer_id: i64) {
-        let wait = self.latency(broker);
-        let partition = model_partition(core);
-        self.after(wait, Event::AskLook { broker, partition, core, uid, producer_id });
+    pub(crate) fn producer_id_refused(&mut self) {
+        self.history.producer_id_refused_at = Some(self.now);
+        self.history.control_refusals += 1;
+        self.sender.on_producer_id_refused(self.instant(), &refusal());
     }
+
+    pub(crate) fn look(&mut self, broker: usize, partition: PartitionId, look: LookId, producer_id: i64) {
+        let wait = self.latency(broker);
+        self.after(wait, Event::AskLook { broker, partition, look, producer_id });
+    }
+}
+
+/// What a broker says that takes no credentials.
+pub(crate) fn refusal() -> Reason {
+    Reason::Broker { code: ErrorCode::SASL_AUTHENTICATION_FAILED, message: None }
 }

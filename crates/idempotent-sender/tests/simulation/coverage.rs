@@ -43,6 +43,8 @@ const REQUIRED: &[&str] = &[
     "failed: sequence",
     "failed: write errors",
     "failed: not confirmed",
+    "failed: credentials refused",
+    "failed: credentials refused to who asked for more",
     "fault kill",
     "fault clean_restart",
     "fault pause",
@@ -52,6 +54,8 @@ const REQUIRED: &[&str] = &[
     "fault stalled_requests",
     "fault slow_link",
     "fault refused_connections",
+    "fault refused_credentials",
+    "fault fence",
     "fault throttle",
     "fault late_news",
     "fault left_out_parts",
@@ -75,6 +79,9 @@ const REQUIRED: &[&str] = &[
     "guilty singled out",
     "look",
     "several connections to a broker",
+    "session replaced",
+    "session outlived",
+    "fenced id left",
     "correction",
     "record delivered",
     "record delivered, offset unknown",
@@ -124,6 +131,9 @@ impl Coverage {
         self.add("guilty singled out", counters.singled_out);
         self.add("look", counters.looks);
         self.add("correction", counters.corrections);
+        self.add("session replaced", counters.sessions_replaced);
+        self.add("session outlived", history.sessions_outlived);
+        self.add("fenced id left", counters.fenced_ids_left);
         self.add("several connections to a broker", u64::from(history.parallel_connections > 1));
         self.add("request", counters.requests);
         self.add("batch sent again", counters.batch_retries);

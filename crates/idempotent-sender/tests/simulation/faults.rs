@@ -114,6 +114,10 @@ pub(crate) enum Fault {
     GrowTopic {
         topic: usize,
     },
+    /// Somebody else, who looks for lost records, fences the sender's producer id.
+    FenceId {
+        partition: usize,
+    },
     /// A replica outside the ISR is elected.
     ElectUncleanly {
         partition: usize,
@@ -148,6 +152,7 @@ impl Fault {
             Self::CreateTopic { .. } => "topic_made_anew",
             Self::GrowTopic { .. } => "topic_grown",
             Self::ElectUncleanly { .. } => "unclean_election",
+            Self::FenceId { .. } => "fence",
         }
     }
 }
@@ -170,6 +175,7 @@ impl Fault {
             | Self::LeaveOutParts { broker, .. } => *broker,
             Self::Elect { partition, .. }
             | Self::ElectUncleanly { partition, .. }
+            | Self::FenceId { partition }
             | Self::Force { partition, .. }
             | Self::Refuse { partition, .. }
             | Self::LimitMessage { partition, .. }
@@ -263,6 +269,7 @@ impl World {
                 self.partitions[partition].names_guilty &= names_guilty;
                 self.after(time, Event::Lift(partition));
             }
+            Fault::FenceId { partition } => return self.fence_id(partition),
             Fault::DiskFails { broker, partition, time } => return self.disk_fails(broker, partition, time),
             Fault::GrowTopic { topic } => return self.topic_exists(topic) && self.grow(topic),
             Fault::DeleteTopic { topic } if self.topic_exists(topic) => {

@@ -23,8 +23,10 @@ pub(crate) struct RecordHistory {
     pub(crate) corrected: Option<Option<i64>>,
     /// How often producers had been forgotten on its partition when it was published.
     pub(crate) forgets: u32,
-    /// The life of its topic of which the sender had been told last when it first left.
-    pub(crate) first_sent: Option<u32>,
+    /// The life of its topic of which the sender had been told when it first left under its present stamp.
+    pub(crate) sent_in: Option<u32>,
+    /// When its verdict came, or its correction: how often producers had been forgotten there, and the topic's life.
+    pub(crate) when_told: (u32, u32),
     /// The codes that it was answered.
     pub(crate) codes: Vec<i16>,
     /// It was alone in a batch that was answered to be too large.
@@ -73,6 +75,29 @@ pub(crate) struct ToldTopic {
     pub(crate) fewest: usize,
 }
 
+/// What a stamp stood for at first.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stamped {
+    pub(crate) record: u32,
+    /// The life of its topic of which the sender had been told then.
+    pub(crate) life: u32,
+}
+
+/// Whom the sender may take for a partition's leader.
+#[derive(Clone, Debug)]
+struct ToldLeaders {
+    /// The newest leader epoch that it was told, -1 if none yet in this life of the topic.
+    epoch: i32,
+    /// The leaders that it was told since then.
+    leaders: BTreeSet<usize>,
+}
+
+impl Default for ToldLeaders {
+    fn default() -> Self {
+        Self { epoch: -1, leaders: BTreeSet::new() }
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct History {
     pub(crate) records: Vec<RecordHistory>,
@@ -80,13 +105,17 @@ pub(crate) struct History {
     /// For each partition: its next batch's ordinal, and when its last one was opened.
     opened: [(u64, Micros); PARTITIONS],
     /// Which record a stamp stood for at first: it must stand for no other.
-    stamps: HashMap<(usize, i64, i16, i32), u32>,
+    stamps: HashMap<(usize, i64, i16, i32), Stamped>,
     /// What is unanswered on each open connection.
     in_flight: BTreeMap<ConnId, Vec<Unanswered>>,
     pub(crate) told: [ToldTopic; TOPICS],
-    /// The newest leader epoch that the sender was told, and how many hints were older than that.
-    told_epochs: [i32; PARTITIONS],
+    told_leaders: [ToldLeaders; PARTITIONS],
+    /// Hints with an older epoch than the newest that was told.
     pub(crate) older_hints: u64,
+    /// When our credentials were last refused as metadata, or a producer id, were asked for, and how often.
+    pub(crate) metadata_refused_at: Option<Micros>,
+    pub(crate) producer_id_refused_at: Option<Micros>,
+    pub(crate) control_refusals: u64,
     /// Connections that brokers have closed because nobody used them.
     pub(crate) idle_closed: u64,
     /// How often a leader said that it had batches of ours, by partition.
@@ -169,7 +198,8 @@ impl World {
                 verdict: None,
                 corrected: None,
                 forgets: self.partitions[partition].forgets,
-                first_sent: None,
+                sent_in: None,
+                when_told: (0, 0),
                 codes: Vec::new(),
                 too_large_alone: false,
                 write_errors: 0,
@@ -189,12 +219,7 @@ impl World {
             if sent.iter().any(|(other, _)| *other == partition) {
                 return Err(format!("{request:?} holds two batches of p{partition}"));
             }
-            let numbers = self.history.check_stamp(part)?;
-            let told = self.history.told[topic_of(partition)];
-            for number in &numbers {
-                self.history.records[*number as usize].first_sent.get_or_insert(told.life);
-            }
-            sent.push((partition, numbers));
+            sent.push((partition, self.history.check_stamp(part)?));
         }
         let partitions: Vec<usize> = sent.iter().map(|(partition, _)| *partition).collect();
         let unanswered = Unanswered { id: request, written: false, parts: sent };
@@ -221,6 +246,7 @@ impl World {
 
     pub(crate) fn settled(&mut self, settlement: Settlement<usize>) -> Result<(), String> {
         let Settlement { token, partition, records, verdict, batch, charge, .. } = settlement;
+        let when_told = self.moment(model_partition(partition));
         let history = &mut self.history;
         let told_of = history.batches.get_mut(token).ok_or("a verdict for a batch that was never handed in")?;
         told_of.returned += charge;
@@ -241,6 +267,7 @@ impl World {
                 self.note_cause(first + index, published_at, failure)?;
             }
             let record = &mut self.history.records[(first + index) as usize];
+            record.when_told = when_told;
             if let Some(before) = record.verdict.replace(told) {
                 return Err(format!("record {} has two verdicts: {before:?} and {told:?}", first + index));
             }
@@ -251,6 +278,26 @@ impl World {
         let held = numbers_in(batch.as_bytes())?;
         if held != numbers {
             return Err(format!("a settlement of {numbers:?} came with the bytes of {held:?}"));
+        }
+        Ok(())
+    }
+
+    fn moment(&self, partition: usize) -> (u32, u32) {
+        let model = &self.partitions[partition];
+        (model.forgets, model.truth.incarnation)
+    }
+
+    pub(crate) fn corrected(&mut self, token: usize, set: &RecordSet, base: Option<i64>) -> Result<(), String> {
+        let batch = self.history.batches.get(token).ok_or("a correction of a batch that was never handed in")?;
+        for (position, index) in (0..).zip(set.iter()) {
+            let number = (batch.first + index) as usize;
+            let when_told = self.moment(self.history.records[number].partition);
+            let record = &mut self.history.records[number];
+            if !matches!(record.verdict, Some(Told::Unknown(_))) || record.corrected.is_some() {
+                return Err(format!("{record:?} was corrected"));
+            }
+            record.corrected = Some(base.map(|base| base + position));
+            record.when_told = when_told;
         }
         Ok(())
     }
@@ -296,9 +343,9 @@ impl History {
                     record.codes.push(answer.code);
                 }
             }
-            if let Some((_, epoch)) = answer.leader {
-                self.older_hints += u64::from(epoch < self.told_epochs[*partition]);
-                self.told_epoch(*partition, epoch);
+            if let Some((leader, epoch)) = answer.leader {
+                self.older_hints += u64::from(epoch < self.told_leaders[*partition].epoch);
+                self.told_leader(*partition, Some(leader.0 as usize - 1), epoch);
             }
         }
     }
@@ -313,8 +360,18 @@ impl History {
         }
     }
 
-    pub(crate) fn told_epoch(&mut self, partition: usize, epoch: i32) {
-        self.told_epochs[partition] = self.told_epochs[partition].max(epoch);
+    pub(crate) fn told_leader(&mut self, partition: usize, leader: Option<usize>, epoch: i32) {
+        let told = &mut self.told_leaders[partition];
+        if epoch > told.epoch && told.epoch >= 0 {
+            told.leaders.clear();
+        }
+        told.epoch = told.epoch.max(epoch);
+        told.leaders.extend(leader);
+    }
+
+    /// Whether the sender may take the broker for the partition's leader.
+    pub(crate) fn may_lead(&self, partition: usize, broker: usize) -> bool {
+        self.told_leaders[partition].leaders.contains(&broker)
     }
 
     pub(crate) fn told_life(&mut self, topic: usize, uuid: TopicUuid, partitions: usize) {
@@ -323,8 +380,8 @@ impl History {
         if told.life != life {
             told.changes += 1;
             told.life = life;
-            // A new life's epochs begin again.
-            (0..PARTITIONS).filter(|p| topic_of(*p) == topic).for_each(|p| self.told_epochs[p] = -1);
+            // A new life's epochs begin again; the sender may not believe in it yet.
+            (0..PARTITIONS).filter(|p| topic_of(*p) == topic).for_each(|p| self.told_leaders[p].epoch = -1);
         }
         told.fewest = if told.fewest == 0 { partitions } else { told.fewest.min(partitions) };
     }
@@ -339,6 +396,11 @@ impl History {
         self.stamps.keys().filter(|stamp| stamp.0 == partition).map(|stamp| stamp.1).max().unwrap_or(-1)
     }
 
+    /// What the stamp stood for when it was first sent.
+    pub(crate) fn stamped(&self, partition: usize, producer_id: i64, epoch: i16, sequence: i32) -> Option<Stamped> {
+        self.stamps.get(&(partition, producer_id, epoch, sequence)).copied()
+    }
+
     /// How many stamps were given to the partition's records.
     pub(crate) fn stamps_of(&self, partition: usize) -> usize {
         self.stamps.keys().filter(|stamp| stamp.0 == partition).count()
@@ -349,27 +411,17 @@ impl History {
         let stamp = part.batch.current_stamp().ok_or("a batch without a stamp")?;
         let partition = model_partition(part.partition);
         let numbers = numbers_in(part.batch.as_bytes())?;
+        let life = self.told[topic_of(partition)].life;
         for (n, number) in (0_u32..).zip(&numbers) {
             let sequence = kafka_courier_batcher::sequence_add(stamp.base_sequence, n);
             let key = (partition, stamp.producer_id, stamp.epoch, sequence);
-            let stood_for = *self.stamps.entry(key).or_insert(*number);
-            if stood_for != *number {
-                return Err(format!("{key:?} stood for record {stood_for}, and now for {number}"));
+            let stood_for = *self.stamps.entry(key).or_insert(Stamped { record: *number, life });
+            if stood_for.record != *number {
+                return Err(format!("{key:?} stood for record {}, and now for {number}", stood_for.record));
             }
+            self.records[*number as usize].sent_in = Some(stood_for.life);
         }
         if numbers.is_empty() { Err("an empty batch was sent".to_owned()) } else { Ok(numbers) }
-    }
-
-    pub(crate) fn corrected(&mut self, token: usize, set: &RecordSet, base: Option<i64>) -> Result<(), String> {
-        let batch = self.batches.get(token).ok_or("a correction of a batch that was never handed in")?;
-        for (position, index) in (0..).zip(set.iter()) {
-            let record = &mut self.records[(batch.first + index) as usize];
-            if !matches!(record.verdict, Some(Told::Unknown(_))) || record.corrected.is_some() {
-                return Err(format!("{:?} was corrected", record));
-            }
-            record.corrected = Some(base.map(|base| base + position));
-        }
-        Ok(())
     }
 
     /// Every charge was given back once.

@@ -7,9 +7,10 @@
 
 use std::collections::VecDeque;
 
-use kafka_courier_idempotent_sender::core::{ConnId, ErrorCode, ProduceAnswer, ProducePart, Reason, RequestId};
+use kafka_courier_idempotent_sender::core::{ConnId, ProduceAnswer, ProducePart, RequestId};
 
 use crate::cluster::{MS, Micros, SECOND};
+use crate::controller::refusal;
 use crate::world::{Event, World};
 
 #[derive(Debug)]
@@ -55,8 +56,12 @@ impl World {
         self.rng.range(least..most) + if slow > 0 { self.rng.range(slow / 2..slow) } else { 0 }
     }
 
-    pub(crate) fn connect(&mut self, conn: ConnId, broker: usize) {
+    /// Errors: the broker has refused us, and is to be left alone for a while.
+    pub(crate) fn connect(&mut self, conn: ConnId, broker: usize) -> Result<(), String> {
         let target = &self.brokers[broker];
+        if target.distrusted_at.is_some_and(|at| self.now < at + Self::refused_pause()) {
+            return Err(format!("broker {broker} has refused us, and is dialled again too soon"));
+        }
         let ok = target.runs() && target.refuses_until <= self.now && target.requests_stall_until <= self.now;
         let incarnation = target.incarnation;
         if target.refuses_until > self.now {
@@ -86,6 +91,7 @@ impl World {
         self.links.insert(conn, link);
         self.after(self.plan.rules.idle_max, Event::IdleCheck(conn));
         self.after(wait, Event::Connected(conn, ok));
+        Ok(())
     }
 
     pub(crate) fn connected(&mut self, conn: ConnId, ok: bool) {
@@ -93,8 +99,8 @@ impl World {
         let Some(link) = self.links.get(&conn) else { return };
         let broker = link.broker;
         let trusted = self.brokers[broker].distrusts_until <= self.now;
-        let alive = ok && trusted && !link.cut && self.brokers[link.broker].incarnation == link.incarnation;
-        if alive {
+        let reached = ok && !link.cut && link.client_open && self.brokers[broker].incarnation == link.incarnation;
+        if reached && trusted {
             let open = |other: &&Link| other.client_open && !other.cut && other.broker == broker;
             let parallel = self.links.values().filter(open).count();
             self.history.parallel_connections = self.history.parallel_connections.max(parallel as u64);
@@ -103,12 +109,11 @@ impl World {
                 self.sender.on_session(now + std::time::Duration::from_micros(session / 10 * 9), conn);
                 self.after(session, Event::SessionOver(conn));
             }
-        } else if ok && self.brokers[broker].distrusts_until > self.now {
+        } else if reached {
             self.links.remove(&conn);
             self.felt("refused_credentials", broker);
             self.brokers[broker].distrusted_at = Some(self.now);
-            let reason = Reason::Broker { code: ErrorCode(58), message: None };
-            self.sender.on_refused(now, conn, &reason);
+            self.sender.on_refused(now, conn, &refusal());
         } else {
             self.links.remove(&conn);
             self.sender.on_disconnected(now, conn, "connection refused");

@@ -9,6 +9,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
+/// The number of a record that is not the sender's.
+pub(crate) const FOREIGN: u32 = u32::MAX;
+
 /// A batch in a log.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {

@@ -9,13 +9,13 @@ use std::rc::Rc;
 
 use kafka_courier_batcher::{BatchView, sequence_add};
 use kafka_courier_idempotent_sender::core::{
-    BrokerAddress, BrokerId, ConnId, PartAnswer, ProduceAnswer, ProducePart, RequestId,
+    BrokerAddress, BrokerId, ConnId, LookAnswer, LookId, PartAnswer, PartitionId, ProduceAnswer, ProducePart, RequestId,
 };
 
 use crate::cluster::{MS, SECOND, partitions_of, topic_of, uuid};
 use crate::history::record_number;
-use crate::log::{Admission, Entry};
-use crate::world::{Event, World, model_partition};
+use crate::log::{Admission, Entry, FOREIGN};
+use crate::world::{Event, STARTED_MS, World, model_partition};
 
 /// A request that waits for in-sync replicas.
 #[derive(Debug)]
@@ -244,16 +244,30 @@ impl World {
         Waiting::For { partition, base_offset, required }
     }
 
+    /// Somebody who looks for lost records fences the sender's newest id there, a thousand epochs above all that are
+    /// known. Returns whether the leader took it.
+    pub(crate) fn fence_id(&mut self, partition: usize) -> bool {
+        let Some(broker) = self.partitions[partition].truth.leader else { return false };
+        let leads = self.brokers[broker].views[partition].leader == Some(broker);
+        let model = &self.partitions[partition];
+        let producer_id = self.history.newest_id_of(partition);
+        let known = model.replicas[broker].producers.get(producer_id);
+        let Some(epoch) = known.and_then(|known| known.epoch.checked_add(1000)) else { return false };
+        if !leads || !self.brokers[broker].runs() || model.replicas[broker].offline {
+            return false;
+        }
+        let (max_timestamp, forgets) = (STARTED_MS + (self.now / MS) as i64, model.forgets);
+        self.next_append += 1;
+        let (append, records) = (self.next_append, Rc::from([FOREIGN]));
+        let fence =
+            Entry { base_offset: -1, append, producer_id, epoch, first: 0, last: 0, max_timestamp, records, forgets };
+        self.append_if_in_sequence(broker, partition, fence);
+        true
+    }
+
     /// The leader's producer state, as DescribeProducers tells it.
-    pub(crate) fn ask_look(
-        &mut self,
-        broker: usize,
-        partition: usize,
-        core: kafka_courier_idempotent_sender::core::PartitionId,
-        uid: kafka_courier_idempotent_sender::core::BatchUid,
-        producer_id: i64,
-    ) {
-        use kafka_courier_idempotent_sender::core::LookAnswer;
+    pub(crate) fn ask_look(&mut self, broker: usize, asked: PartitionId, look: LookId, producer_id: i64) {
+        let partition = model_partition(asked);
         let runs = self.brokers[broker].runs();
         let view = self.brokers[broker].views[partition];
         let replica = &self.partitions[partition].replicas[broker];
@@ -265,7 +279,7 @@ impl World {
         };
         let wait = if runs { self.latency(broker) } else { self.rng.range(MS..10 * SECOND) };
         self.trace(|| format!("look at p{partition} on broker {broker}: {answer:?}"));
-        self.after(wait, Event::Looked(core, uid, answer));
+        self.after(wait, Event::Looked(asked, look, answer));
     }
 }
 

@@ -163,7 +163,7 @@ fn next_target(rng: &mut Rng, before: Target, length: Micros, batches: &[BatchPl
     target
 }
 
-const KINDS: u64 = 23;
+const KINDS: u64 = 24;
 
 fn fault(rng: &mut Rng, kind: u64, target: Target) -> Fault {
     let Target { broker, partition, .. } = target;
@@ -192,6 +192,7 @@ fn fault(rng: &mut Rng, kind: u64, target: Target) -> Fault {
         19 => Fault::GrowTopic { topic: topic_of(partition) },
         20 => Fault::ElectUncleanly { partition, to: broker },
         21 => Fault::Distrust { broker, time: short },
+        22 => Fault::FenceId { partition },
         _ => Fault::DeleteTopic { topic: topic_of(partition) },
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::BufferPool;
 use kafka_courier_idempotent_sender::core::{
-    Action, BatchUid, ClusterMetadata, ConnId, ErrorCode, LookAnswer, PartitionId, ProduceAnswer, Reason, RequestId,
+    Action, ClusterMetadata, ConnId, ErrorCode, LookAnswer, LookId, PartitionId, ProduceAnswer, Reason, RequestId,
     Sender, TopicId,
 };
 
@@ -55,9 +55,10 @@ pub(crate) enum Event {
     WatchIsr(usize, usize, i32),
     AskMetadata(usize),
     Metadata(Option<ClusterMetadata>),
+    MetadataRefused,
     ProducerId(Result<i64, i16>),
-    AskLook { broker: usize, partition: usize, core: PartitionId, uid: BatchUid, producer_id: i64 },
-    Looked(PartitionId, BatchUid, LookAnswer),
+    AskLook { broker: usize, partition: PartitionId, look: LookId, producer_id: i64 },
+    Looked(PartitionId, LookId, LookAnswer),
     ForgetOld,
 }
 
@@ -272,18 +273,20 @@ impl World {
             Event::AskMetadata(broker) => self.ask_metadata(broker),
             Event::Metadata(Some(cluster)) => self.tell_metadata(cluster),
             Event::Metadata(None) => self.sender.on_metadata_failed(now, "no broker could be asked"),
+            Event::MetadataRefused => self.metadata_refused(),
             Event::ProducerId(Ok(id)) => self.sender.on_producer_id(now, id),
+            Event::ProducerId(Err(58)) => self.producer_id_refused(),
             Event::ProducerId(Err(code)) => {
                 let code = (code != 0).then_some(ErrorCode(code));
                 self.sender.on_producer_id_failed(now, code, "so the model");
             }
-            Event::AskLook { broker, partition, core, uid, producer_id } => {
-                self.ask_look(broker, partition, core, uid, producer_id);
+            Event::AskLook { broker, partition, look, producer_id } => {
+                self.ask_look(broker, partition, look, producer_id);
             }
-            Event::Looked(partition, uid, answer) => {
+            Event::Looked(partition, look, answer) => {
                 let found = matches!(answer, LookAnswer::Producer { .. });
                 self.history.found[model_partition(partition)] += u64::from(found);
-                self.sender.on_looked(now, partition, uid, answer);
+                self.sender.on_looked(now, partition, look, answer);
             }
             Event::ForgetOld => self.forget_old(),
         }
@@ -297,19 +300,19 @@ impl World {
         Ok(())
     }
 
-    fn act(&mut self, action: Action<usize>) -> Result<(), String> {
+    pub(crate) fn act(&mut self, action: Action<usize>) -> Result<(), String> {
         match action {
-            Action::Connect { conn, address } => self.connect(conn, address.id.0 as usize - 1),
+            Action::Connect { conn, address } => self.connect(conn, address.id.0 as usize - 1)?,
             Action::Disconnect { conn } => self.disconnect(conn),
             Action::Send { conn, request, parts } => {
                 self.note_sent(conn, request, &parts)?;
                 self.send(conn, request, parts);
             }
-            Action::RefreshMetadata { .. } => self.refresh_metadata(),
-            Action::InitProducerId => self.init_producer_id(),
-            Action::Look { partition, leader, uid, producer_id, .. } => {
+            Action::RefreshMetadata { .. } => self.refresh_metadata()?,
+            Action::InitProducerId => self.init_producer_id()?,
+            Action::Look { partition, leader, look, producer_id, .. } => {
                 let broker = leader.id.0 as usize - 1;
-                self.look(broker, partition, uid, producer_id);
+                self.look(broker, partition, look, producer_id);
             }
             Action::Settle(settlement) => {
                 self.trace(|| format!("settle {settlement:?}").chars().take(400).collect());
@@ -317,7 +320,7 @@ impl World {
             }
             Action::Correct { token, records, base_offset } => {
                 self.trace(|| format!("correct {token} {records:?} {base_offset:?}"));
-                self.history.corrected(token, &records, base_offset)?;
+                self.corrected(token, &records, base_offset)?;
             }
             Action::TopicReady { topic, available } => self.topic_ready(topic, available.len()),
             Action::TopicFailed { topic, .. } => {

@@ -21,6 +21,16 @@ pub(crate) fn config(cluster: &TestCluster) -> KafkaConfig {
     config
 }
 
+/// Waits until it is so. Panics when it is not within a minute.
+pub(crate) async fn until(is_so: impl Fn() -> bool) {
+    let waited = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LONG, waited).await.expect("it is not so within a minute");
+}
+
 pub(crate) fn producer(cluster: &TestCluster) -> KafkaProducer {
     KafkaProducer::build(config(cluster)).unwrap()
 }

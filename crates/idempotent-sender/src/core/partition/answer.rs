@@ -13,11 +13,10 @@ use super::super::effects::{Context, WantedLook};
 use super::super::error_code::ErrorCode;
 use super::super::flight::{Flight, Proof};
 use super::super::outcome::{Outcome, Treatment, classify};
-use super::super::types::{
-    Action, BatchUid, FailedOutcome, Failure, LookAnswer, PartAnswer, Reason, RequestId, Verdict,
-};
+use super::super::types::{Action, FailedOutcome, Failure, LookAnswer, LookId, PartAnswer, Reason, RequestId, Verdict};
 use super::give_up::lies_before;
-use super::{EpochMove, Partition};
+use super::stamps::{EpochMove, FENCED_MAX};
+use super::{Looking, Partition};
 
 /// The offset of the record that lies so many behind the first of an accepted attempt; -1 if none was told.
 fn offset_behind(answer: &PartAnswer, behind: u32) -> i64 {
@@ -83,7 +82,7 @@ impl<T: Clone> Partition<T> {
         self.prove_all_before(stamp, cx);
         if current {
             self.known = !aged;
-            self.doubts = 0;
+            (self.doubts, self.fenced) = (0, 0);
             self.acknowledged = (!aged).then_some((stamp.producer_id, stamp.epoch, cx.now));
             self.failures = 0;
             self.backoff_until = None;
@@ -118,7 +117,7 @@ impl<T: Clone> Partition<T> {
         while self.window.front().is_some_and(|head| matches!(head.proof, Proof::At(..))) {
             if let Some(head) = self.window.pop_front() {
                 // Nobody needs to look for it any more.
-                self.looking = self.looking.filter(|uid| *uid != head.uid);
+                self.looking = self.looking.filter(|looking| looking.batch != head.uid);
                 self.settle_delivered(head, cx);
             }
         }
@@ -138,7 +137,10 @@ impl<T: Clone> Partition<T> {
             Treatment::Retry => self.retry_head(cx),
             Treatment::Split => self.split_head(cx),
             // An error that says appended, whatever its code, leaves the batch open.
-            Treatment::Sequence => self.on_sequence_refused(was_open || !outcome.refused, cx),
+            Treatment::Sequence => {
+                self.fenced += u32::from(answer.code == ErrorCode::INVALID_PRODUCER_EPOCH.0);
+                self.on_sequence_refused(was_open || !outcome.refused, cx);
+            }
             Treatment::Reject => self.reject_head(answer, cx),
         }
     }
@@ -194,8 +196,10 @@ impl<T: Clone> Partition<T> {
         } else if was_open {
             self.look_or_give_up(cx);
         } else {
-            cx.out.counters.acknowledged_lost += 1;
-            self.stamp_all_anew(EpochMove::AcknowledgedLost, cx);
+            let fenced = self.fenced > FENCED_MAX;
+            cx.out.counters.acknowledged_lost += u64::from(!fenced);
+            let cause = if fenced { EpochMove::Fenced } else { EpochMove::AcknowledgedLost };
+            self.stamp_all_anew(cause, cx);
             self.back_off(cx);
         }
     }
@@ -242,8 +246,9 @@ impl<T: Clone> Partition<T> {
         match head.stamp() {
             Some(stamp) if head.has_open_attempt() => {
                 cx.out.counters.looks += 1;
-                self.looking = Some(head.uid);
-                cx.out.looks.push(WantedLook { partition: self.id, uid: head.uid, producer_id: stamp.producer_id });
+                let look = cx.out.look_id();
+                self.looking = Some(Looking { look, batch: head.uid });
+                cx.out.looks.push(WantedLook { partition: self.id, look, producer_id: stamp.producer_id });
             }
             _ => self.give_up_head(false, cx),
         }
@@ -251,12 +256,10 @@ impl<T: Clone> Partition<T> {
 
     /// What the look found. The leader's state proves that a batch was appended if it stands at the
     /// batch's epoch and at or past its last sequence number; it never proves that one was not.
-    pub(crate) fn on_looked(&mut self, uid: BatchUid, answer: LookAnswer, cx: &mut Context<'_, T>) {
-        if self.looking != Some(uid) {
-            return;
-        }
+    pub(crate) fn on_looked(&mut self, look: LookId, answer: LookAnswer, cx: &mut Context<'_, T>) {
+        let Some(Looking { batch, .. }) = self.looking.filter(|looking| looking.look == look) else { return };
         self.looking = None;
-        if self.window.front().is_none_or(|head| head.uid != uid) {
+        if self.window.front().is_none_or(|head| head.uid != batch) {
             return self.close_gap(cx); // it was settled meanwhile; what the look found is not of the new head
         }
         if self.window.front().is_some_and(|head| !head.may_be_written()) {

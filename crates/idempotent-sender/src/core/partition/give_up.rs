@@ -13,7 +13,8 @@ use kafka_courier_batcher::Stamp;
 use super::super::effects::Context;
 use super::super::flight::{Flight, Proof};
 use super::super::types::Reason;
-use super::{EpochMove, GIVEN_UP_REMEMBERED, GivenUp, Partition, unconfirmed};
+use super::stamps::EpochMove;
+use super::{GIVEN_UP_REMEMBERED, GivenUp, Partition, unconfirmed};
 
 /// Whether one stamp precedes the other under the same id and epoch. Sequence numbers live on a circle of
 /// 2^31; half of it lies before any point.

@@ -10,6 +10,7 @@
 
 mod answer;
 mod give_up;
+mod stamps;
 #[cfg(test)]
 mod tests;
 
@@ -17,29 +18,27 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kafka_courier_batcher::{EncodedBatch, Stamp, sequence_add};
+use kafka_courier_batcher::{EncodedBatch, Stamp};
 
+use self::stamps::{EpochMove, NextStamp};
 use super::effects::Context;
 use super::flight::{Attempt, Flight, History, Place, Proof};
 use super::types::{
-    Action, BatchUid, BrokerId, PartitionId, Reason, RecordSet, RequestId, Settlement, Submission, Verdict,
+    Action, BatchUid, BrokerId, LookId, PartitionId, Reason, RecordSet, RequestId, Settlement, Submission, Verdict,
 };
 
 /// A leader that heard nothing of us for this long may have forgotten our id.
 const IDLE_REARM: Duration = Duration::from_secs(60);
 /// After so many failures at the leader that we believe in, any leader that the cluster names is believed.
 const DOUBTS_MAX: u32 = 4;
-/// From this epoch on a partition changes to another producer id as soon as that is safe.
-const RETIRING_EPOCH: i16 = i16::MAX - 1000;
 /// How many given-up batches are remembered, for a correction.
 const GIVEN_UP_REMEMBERED: usize = 256;
 
-/// Where the next stamp continues.
+/// A look at the leader's producer state that is waited for, and the batch that it is made for.
 #[derive(Clone, Copy, Debug)]
-struct NextStamp {
-    producer_id: i64,
-    epoch: i16,
-    sequence: i32,
+struct Looking {
+    look: LookId,
+    batch: BatchUid,
 }
 
 /// A batch that was given up though it may be written.
@@ -87,42 +86,11 @@ pub(crate) struct Partition<T> {
     backoff_until: Option<Instant>,
     /// After a lost answer batches go one partition per request.
     solo: bool,
-    looking: Option<BatchUid>,
+    looking: Option<Looking>,
+    /// Answers in a row that the id was fenced by somebody else.
+    fenced: u32,
     /// The last thing that went wrong, for the verdicts of those that were never tried.
     trouble: Option<Reason>,
-}
-
-/// Why a partition goes on under another epoch.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum EpochMove {
-    /// A batch was given up that is certainly not written: those behind it are barred.
-    Barred,
-    /// Some records of a batch were singled out as guilty.
-    SingledOut,
-    /// Behind what may be written nothing is open any more.
-    GapEnded,
-    /// Behind what may be written the next is certainly not.
-    GapBarred,
-    /// The leader had lost what it acknowledged, or the id.
-    AcknowledgedLost,
-    /// The topic was made anew.
-    NewTopic,
-    /// Everything was given up.
-    GivenUp,
-}
-
-impl EpochMove {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Barred => "barred",
-            Self::SingledOut => "singled_out",
-            Self::GapEnded => "gap_ended",
-            Self::GapBarred => "gap_barred",
-            Self::AcknowledgedLost => "acknowledged_lost",
-            Self::NewTopic => "new_topic",
-            Self::GivenUp => "given_up",
-        }
-    }
 }
 
 /// Why a batch is unknown that a look has found.
@@ -161,6 +129,7 @@ impl<T: Clone> Partition<T> {
             backoff_until: None,
             solo: false,
             looking: None,
+            fenced: 0,
             trouble: None,
         }
     }
@@ -284,64 +253,6 @@ impl<T: Clone> Partition<T> {
         if self.known && recent && !aged { cx.config.max_in_flight as usize } else { 1 }
     }
 
-    /// Stamps the queue's first batch and sends it.
-    fn stamp_next(&mut self, request: RequestId, cx: &mut Context<'_, T>) -> Option<Outgoing> {
-        self.queue.front()?;
-        self.retire_id(cx);
-        let next = match &mut self.next {
-            Some(next) => next,
-            None => {
-                let producer_id = cx.producer_id.filter(|id| Some(*id) != self.exhausted)?;
-                let (epoch, sequence) = match self.exhausted {
-                    None => (cx.config.first_epoch, cx.config.first_sequence),
-                    Some(_) => (0, 0),
-                };
-                self.next.insert(NextStamp { producer_id, epoch, sequence })
-            }
-        };
-        let mut flight = self.queue.pop_front()?;
-        flight.set_stamp(Stamp { producer_id: next.producer_id, epoch: next.epoch, base_sequence: next.sequence });
-        let after = sequence_add(next.sequence, flight.batch.record_count());
-        if after < next.sequence {
-            cx.out.counters.sequence_wraps += 1;
-        }
-        next.sequence = after;
-        if flight.history.tries > 0 {
-            cx.out.counters.batch_retries += 1;
-            cx.out.counters.record_retries += u64::from(flight.records.len());
-        }
-        flight.sent(request, cx.now);
-        self.acknowledged = self.acknowledged.filter(|_| !flight.aged);
-        let outgoing = Outgoing { batch: flight.batch.clone(), solo: self.solo };
-        self.window.push_back(flight);
-        Some(outgoing)
-    }
-
-    /// A new id fences nothing: what is still under way under the old one can land at any time. So it is
-    /// taken where nothing is, well before the epochs are used up: everything has a verdict, and what
-    /// may have none in the log yet is fenced by an acceptance under the present epoch.
-    fn retire_id(&mut self, cx: &mut Context<'_, T>) {
-        let Some(next) = self.next.filter(|next| next.epoch >= RETIRING_EPOCH) else { return };
-        let nothing_sent = self.window.is_empty() && self.unconfirmed.is_empty();
-        let fenced = self.acknowledged.is_some_and(|(id, epoch, _)| id == next.producer_id && epoch == next.epoch);
-        let doubtful = self.given_up.iter().any(|given| given.same_epoch(next.producer_id, next.epoch));
-        if !nothing_sent || !fenced || doubtful {
-            return;
-        }
-        match cx.producer_id {
-            Some(id) if id != next.producer_id => self.leave_id(next.producer_id, cx),
-            Some(_) => cx.out.retiring_id = Some(next.producer_id),
-            None => {}
-        }
-    }
-
-    fn leave_id(&mut self, producer_id: i64, cx: &mut Context<'_, T>) {
-        cx.out.counters.ids_exhausted += 1;
-        self.exhausted = Some(producer_id);
-        self.next = None;
-        self.known = false;
-    }
-
     /// Takes a leader from metadata or from a hint, if it is newer than the one known. Answers of a
     /// former leader are not waited for: what is in flight there goes again, under the same stamps.
     /// Returns whether the leader is another broker now.
@@ -427,34 +338,10 @@ impl<T: Clone> Partition<T> {
         self.leader = None;
         self.leader_epoch = -1;
         self.backoff_until = None;
+        self.fenced = 0;
         self.raise_epoch(EpochMove::NewTopic, cx);
         self.gone = gone.cloned();
         self.give_up_if_gone(cx);
-    }
-
-    /// The same stamp no more: the next epoch, from 0; after the last epoch, another id. Nothing of the
-    /// former epoch can be proved by an acceptance any more.
-    fn raise_epoch(&mut self, cause: EpochMove, cx: &mut Context<'_, T>) {
-        *cx.out.counters.epoch_moves.entry(cause.as_str()).or_default() += u64::from(self.next.is_some());
-        self.known = false;
-        self.gap = false;
-        for flight in std::mem::take(&mut self.unconfirmed) {
-            self.settle_given_up(flight, Some(unconfirmed()), false, cx);
-        }
-        match &mut self.next {
-            // Whoever has come so far has not had one quiet moment in a thousand epochs: the order of
-            // what was given up as unknown can't be kept, everything else can.
-            Some(NextStamp { producer_id, epoch: i16::MAX, .. }) => {
-                let used_up = *producer_id;
-                self.leave_id(used_up, cx);
-            }
-            Some(next) => {
-                cx.out.counters.epoch_raises += 1;
-                next.epoch += 1;
-                next.sequence = 0;
-            }
-            None => {}
-        }
     }
 
     fn back_off(&mut self, cx: &mut Context<'_, T>) {

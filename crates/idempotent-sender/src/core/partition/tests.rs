@@ -227,9 +227,9 @@ fn a_late_success_settles_what_a_look_has_found_meanwhile() {
     bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(2)), 6));
     let again = bench.send().unwrap();
     bench.answer(again, 45, -1);
-    let uid = bench.partition.looking.unwrap();
+    let look = bench.partition.looking.unwrap().look;
     let answer = LookAnswer::Producer { epoch: 0, last_sequence: 3 };
-    bench.decide(|partition, cx| partition.on_looked(uid, answer, cx));
+    bench.decide(|partition, cx| partition.on_looked(look, answer, cx));
     assert_eq!(bench.partition.unconfirmed.len(), 2, "all but the last, which is asked for again");
     bench.verdicts();
     bench.answer(sent[1], 0, 2);
@@ -241,6 +241,30 @@ fn a_late_success_settles_what_a_look_has_found_meanwhile() {
 }
 
 #[test]
+fn a_late_answer_of_an_earlier_look_is_not_taken_for_a_later_looks() {
+    let mut bench = Bench::new(Config::default());
+    bench.submit(0, 1);
+    let acknowledged = bench.send().unwrap();
+    bench.answer(acknowledged, 0, 0);
+    bench.submit(1, 1);
+    bench.send().unwrap();
+    let mut looks = Vec::new();
+    for leader in [2, 3] {
+        bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(leader)), 4 + leader));
+        let again = bench.send().unwrap();
+        bench.answer(again, 45, -1);
+        looks.push(bench.partition.looking.unwrap().look);
+    }
+    bench.verdicts();
+    bench.decide(|partition, cx| partition.on_looked(looks[0], LookAnswer::Nothing, cx));
+    assert_eq!(bench.verdicts(), [], "what the former leader has says nothing of this one");
+    assert_eq!(bench.partition.looking.map(|looking| looking.look), Some(looks[1]));
+    let found = LookAnswer::Producer { epoch: 0, last_sequence: 1 };
+    bench.decide(|partition, cx| partition.on_looked(looks[1], found, cx));
+    assert_eq!(bench.partition.unconfirmed.len(), 1);
+}
+
+#[test]
 fn a_refusal_that_became_certain_while_its_batch_was_looked_for_is_decided_afresh() {
     let mut bench = Bench::new(Config::default());
     bench.submit(0, 3);
@@ -248,9 +272,9 @@ fn a_refusal_that_became_certain_while_its_batch_was_looked_for_is_decided_afres
     bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(2)), 6));
     let again = bench.send().unwrap();
     bench.answer(again, 87, -1);
-    let uid = bench.partition.looking.unwrap();
+    let look = bench.partition.looking.unwrap().look;
     bench.answer(first, 6, -1);
-    bench.decide(|partition, cx| partition.on_looked(uid, LookAnswer::Nothing, cx));
+    bench.decide(|partition, cx| partition.on_looked(look, LookAnswer::Nothing, cx));
     assert_eq!(bench.verdicts(), [], "the leader names the guilty again, and only they fail");
     bench.now += Duration::from_secs(1);
     assert_eq!(bench.send().unwrap().1, first.1);

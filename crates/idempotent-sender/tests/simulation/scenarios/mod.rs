@@ -2,6 +2,7 @@
 //!
 //! Rule: a story is told in steps of virtual time; the checker judges its end as it judges random schedules.
 
+mod checker;
 mod errors;
 mod leaders;
 mod regressions;
@@ -12,9 +13,10 @@ use std::time::Duration;
 
 use kafka_courier_idempotent_sender::core::Config;
 
-use crate::cluster::{Micros, SECOND};
+use crate::cluster::{Forced, MS, Micros, SECOND};
 use crate::faults::Fault;
 use crate::history::Told;
+use crate::log::FOREIGN;
 use crate::plan::{BatchPlan, Plan, Rules};
 use crate::world::World;
 
@@ -91,7 +93,16 @@ impl World {
     fn log_of(&self, partition: usize) -> Vec<u32> {
         let model = &self.partitions[partition];
         let log = &model.replicas[model.truth.leader.unwrap()].log;
-        log.iter().flat_map(|entry| entry.records.iter().copied()).collect()
+        log.iter().flat_map(|entry| entry.records.iter().copied()).filter(|number| *number != FOREIGN).collect()
+    }
+
+    /// The next answer of the partition comes too late, or is a refusal.
+    fn disturb(&mut self, partition: usize, lost: bool) {
+        if lost {
+            self.lose_answers(self.partitions[partition].truth.leader.unwrap(), 10 * MS);
+        } else {
+            self.partitions[partition].forced.push_back(Forced { code: 6, appended: None });
+        }
     }
 
     fn told(&self, record: usize) -> Option<Told> {

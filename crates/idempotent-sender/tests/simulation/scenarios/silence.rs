@@ -43,11 +43,7 @@ fn scenario_04_a_leader_that_forgets_the_id_while_nothing_is_sent_keeps_the_orde
         let mut world = quiet(Config::default(), Rules { id_expiration_ms: Some(120_000), ..Rules::default() });
         world.prime(0);
         world.pass(200 * SECOND);
-        if lost {
-            world.lose_answers(0, 10 * MS);
-        } else {
-            world.partitions[0].forced.push_back(crate::cluster::Forced { code: 6, appended: None });
-        }
+        world.disturb(0, lost);
         world.publish(0, 5);
         world.settle_all();
         world.assert_delivered(0..12);
@@ -64,11 +60,7 @@ fn scenario_04_a_leader_that_forgets_the_id_because_of_old_records_keeps_the_ord
         world.pass(4 * SECOND);
         let id = world.history.newest_id_of(0);
         assert!(world.partitions[0].replicas[0].producers.get(id).is_none(), "the leader has forgotten the id");
-        if lost {
-            world.lose_answers(0, 10 * MS);
-        } else {
-            world.partitions[0].forced.push_back(crate::cluster::Forced { code: 6, appended: None });
-        }
+        world.disturb(0, lost);
         world.publish(0, 5);
         world.settle_all();
         world.assert_delivered(0..14);
@@ -77,21 +69,32 @@ fn scenario_04_a_leader_that_forgets_the_id_because_of_old_records_keeps_the_ord
     }
 }
 
+/// A batch of eight records whose first attempt arrives late, when it was split after an open attempt with this code, and
+/// with so many batches behind it.
+fn split_after_an_open_attempt(arrives: u64, code: i16, behind: usize) -> crate::world::World {
+    let mut world = quiet(Config::default(), reads_on());
+    world.prime(0);
+    world.strike(Fault::Slow { broker: 0, time: MS, by: 2 * arrives });
+    world.submit(&BatchPlan::of(0, 8)).unwrap();
+    world.publish(0, behind);
+    world.pass(5 * MS);
+    world.cut_connections(0);
+    world.strike(match code {
+        10 => Fault::LimitMessage { partition: 0, bytes: 220, time: SECOND },
+        _ => Fault::LimitSegment { partition: 0, bytes: 220, time: SECOND },
+    });
+    world.pass(200 * MS);
+    world.lose_answers(0, 50 * MS);
+    world.settle_all();
+    world.assert_delivered(0..10 + 2 * behind);
+    world
+}
+
 #[test]
 fn scenario_07_a_batch_split_without_a_successor_is_written_once_whenever_the_whole_lands() {
     for arrives in (1..60).map(|n| n * 40 * MS) {
-        let mut world = quiet(Config::default(), reads_on());
-        world.prime(0);
-        world.strike(Fault::Slow { broker: 0, time: MS, by: 2 * arrives });
-        world.submit(&BatchPlan::of(0, 8)).unwrap();
-        world.pass(5 * MS);
-        world.cut_connections(0);
-        world.strike(Fault::LimitMessage { partition: 0, bytes: 220, time: SECOND });
-        world.pass(200 * MS);
-        world.lose_answers(0, 50 * MS);
-        world.settle_all();
+        let mut world = split_after_an_open_attempt(arrives, 10, 0);
         assert_eq!(world.log_of(0), (0..10).collect::<Vec<_>>(), "no acceptance behind it corrects a wrong verdict");
-        world.assert_delivered(0..10);
         world.judge();
     }
 }
@@ -99,22 +102,7 @@ fn scenario_07_a_batch_split_without_a_successor_is_written_once_whenever_the_wh
 #[test]
 fn scenario_07_a_batch_split_after_an_open_attempt_is_written_once_whenever_the_whole_lands() {
     for (arrives, code) in (1..60).flat_map(|n| [(n * 40 * MS, 10), (n * 40 * MS, 18)]) {
-        let mut world = quiet(Config::default(), reads_on());
-        world.prime(0);
-        world.strike(Fault::Slow { broker: 0, time: MS, by: 2 * arrives });
-        world.submit(&BatchPlan::of(0, 8)).unwrap();
-        world.publish(0, 1);
-        world.pass(5 * MS);
-        world.cut_connections(0);
-        world.strike(match code {
-            10 => Fault::LimitMessage { partition: 0, bytes: 220, time: SECOND },
-            _ => Fault::LimitSegment { partition: 0, bytes: 220, time: SECOND },
-        });
-        world.pass(200 * MS);
-        world.lose_answers(0, 50 * MS);
-        world.settle_all();
-        world.assert_delivered(0..12);
-        world.judge();
+        split_after_an_open_attempt(arrives, code, 1).judge();
     }
 }
 
