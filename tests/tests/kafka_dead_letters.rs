@@ -233,44 +233,85 @@ fn answers_that_are_lost_after_the_write_make_doubtful_letters_and_verify_finds_
     run().unwrap();
 }
 
+/// Publishes so many events that are refused into the topic `dead`, and then lifts what they were refused for.
+fn letters_in_a_topic(cluster: &Cluster, count: u64, look: impl FnOnce() -> Result<()>) -> Result<()> {
+    cluster.create_topic(TOPIC, 1, 1, &[("max.message.bytes", "200")])?;
+    cluster.create_topic("dead", 2, 1, &[])?;
+    let letters = Letters::new(cluster)?;
+    let input: String = (0..count).map(event).collect();
+    let publisher = letters.publisher(&["--topic", TOPIC])?.env("KAFKA_DLQ_TOPIC", "dead");
+    let run = publisher.input_bytes(input.as_bytes())?.run()?.expect_code(1)?;
+    run.expect_said(&[&format!("{count} dead letters were kept in dead")])?;
+    look()?;
+    let server = ["--bootstrap-server", cluster.bootstrap(), "--alter", "--entity-type", "topics", "--entity-name"];
+    let raised = [&server[..], &[TOPIC, "--add-config", "max.message.bytes=1048588"]].concat();
+    cluster.java("kafka.admin.ConfigCommand", &raised, Stdio::null())
+}
+
+/// `courier dlq` on the topic `dead`.
+fn dlq_of_topic(cluster: &Cluster, words: &[&str]) -> Result<Courier> {
+    Courier::new(&[&["dlq"], words, &["--brokers", cluster.bootstrap(), "--topic", "dead"]].concat())
+}
+
 #[test]
 fn letters_in_a_topic_bear_the_headers_of_kafka_connect_and_go_again_from_there() {
     fn run() -> Result<()> {
         let cluster = Cluster::start(1)?;
-        cluster.create_topic(TOPIC, 1, 1, &[("max.message.bytes", "200")])?;
-        cluster.create_topic("dead", 2, 1, &[])?;
-        let letters = Letters::new(&cluster)?;
-        let input: String = (0..50).map(event).collect();
-        let publisher = letters.publisher(&["--topic", TOPIC])?.env("KAFKA_DLQ_TOPIC", "dead");
-        publisher
-            .input_bytes(input.as_bytes())?
-            .run()?
-            .expect_code(1)?
-            .expect_said(&["50 dead letters were kept in dead"])?;
-        let mut seen = 0;
-        cluster.dump("dead", |record| {
-            seen += 1;
-            let of = |name: &str| record.header(name);
-            ensure!(of("__connect.errors.topic") == Some(TOPIC), "{record:?}");
-            ensure!(of("__connect.errors.exception.class.name") == Some("MESSAGE_TOO_LARGE"), "{record:?}");
-            ensure!(of("__connect.errors.partition") == Some("-1") && of("__connect.errors.offset") == Some("-1"));
-            ensure!(of("dlq.possibly-written") == Some("false") && of("dlq.topic") == Some(TOPIC));
-            ensure!(record.key.is_some() && record.value.as_deref().is_some_and(|value| value.contains("padding")));
+        let look = || {
+            let mut seen = 0;
+            cluster.dump("dead", |record| {
+                seen += 1;
+                let of = |name: &str| record.header(name);
+                ensure!(of("__connect.errors.topic") == Some(TOPIC), "{record:?}");
+                ensure!(of("__connect.errors.exception.class.name") == Some("MESSAGE_TOO_LARGE"), "{record:?}");
+                ensure!(of("__connect.errors.partition") == Some("-1") && of("__connect.errors.offset") == Some("-1"));
+                ensure!(of("dlq.possibly-written") == Some("false") && of("dlq.topic") == Some(TOPIC));
+                ensure!(record.key.is_some() && record.value.as_deref().is_some_and(|value| value.contains("padding")));
+                Ok(())
+            })?;
+            ensure!(seen == 50, "{seen} letters in the topic");
             Ok(())
-        })?;
-        ensure!(seen == 50, "{seen} letters in the topic");
-        let server = ["--bootstrap-server", cluster.bootstrap(), "--alter", "--entity-type", "topics", "--entity-name"];
-        let raised = [&server[..], &[TOPIC, "--add-config", "max.message.bytes=1048588"]].concat();
-        cluster.java("kafka.admin.ConfigCommand", &raised, Stdio::null())?;
-        let dlq = |words: &[&str]| {
-            let words = [&["dlq"], words, &["--brokers", cluster.bootstrap(), "--topic", "dead"]].concat();
-            Courier::new(&words)?.run()?.expect_code(0)
         };
+        letters_in_a_topic(&cluster, 50, look)?;
+        let dlq = |words: &[&str]| dlq_of_topic(&cluster, words)?.run()?.expect_code(0);
         ensure!(lines(&dlq(&["list", "--json"])?.stdout)?.len() == 50);
         let report: Value = serde_json::from_str(&dlq(&["replay", "--all", "--json"])?.stdout)?;
         ensure!(report["delivered"] == 50, "{report}");
         ensure!(dlq(&["list", "--json"])?.stdout.is_empty(), "letters are left");
         exactly_once(&cluster, TOPIC, 50)
+    }
+    run().unwrap();
+}
+
+#[test]
+fn of_two_replays_of_a_topic_one_is_told_of_the_other_and_when_that_is_killed_the_next_takes_over_and_doubles_nothing()
+{
+    fn run() -> Result<()> {
+        let cluster = Cluster::start(1)?;
+        letters_in_a_topic(&cluster, 8, || Ok(()))?;
+        let mut first = dlq_of_topic(&cluster, &["replay", "--all", "--rate", "1"])?.pipe()?;
+        while in_log(&cluster, TOPIC)?.len() < 2 {
+            ensure!(first.try_wait()?.is_none(), "the first replay has ended");
+        }
+        let second = || dlq_of_topic(&cluster, &["replay", "--all", "--json"])?.within(Duration::from_secs(150)).run();
+        let told = format!("are being replayed by process {}", first.id());
+        second()?.expect_code(75)?.expect_said(&[&told])?;
+        first.kill()?;
+        first.wait()?;
+        let killed = Instant::now();
+        let done = loop {
+            let run = second()?;
+            if run.code != Some(75) {
+                break run.expect_code(0)?;
+            }
+            ensure!(killed.elapsed() < Duration::from_secs(60), "the claim of a killed replay does not run out");
+        };
+        println!("taken over {:.0} s after the kill: {}", killed.elapsed().as_secs_f64(), done.stdout.trim());
+        ensure!(
+            dlq_of_topic(&cluster, &["list", "--json"])?.run()?.expect_code(0)?.stdout.is_empty(),
+            "letters are left"
+        );
+        exactly_once(&cluster, TOPIC, 8)
     }
     run().unwrap();
 }

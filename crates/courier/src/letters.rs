@@ -3,10 +3,9 @@
 //! Rules:
 //! - The first to come has the file and serves it to the others; when it ends, whoever needs it next takes over. What was
 //!   asked when a service went away is asked again: a letter of one id is kept once.
-//! - Whoever publishes says so by a lock beside the file, from before it writes there until it ends. Without one, whoever
-//!   wrote letters is gone, and its producer's life may be ended to prove what it wrote.
+//! - Whoever publishes says so beside the file, from before it writes there until it ends. Where nobody does, whoever wrote
+//!   letters is gone, and its producer's life may be ended to prove what it wrote.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use kafka_courier::KafkaConfig;
 use kafka_courier::dlq::Service;
 use kafka_courier::dlq::{
     AppendError, Appended, BeginReplayError, DeadLetterStore, FileStore, FileStoreOptions, Held, Letter, LetterId,
-    Limits, OpenError, Position, ReplayGuard, StoreError, StoreStats, open_or_reach,
+    OpenError, Position, Publishing, ReplayGuard, StoreError, StoreStats, open_or_reach,
 };
 use parking_lot::Mutex;
 
@@ -41,9 +40,7 @@ pub(crate) struct SharedFile {
     name: String,
     options: FileStoreOptions,
     /// Says that somebody publishes.
-    _publishes: Option<File>,
-    /// Nobody published when this took the file.
-    nobody_publishes: bool,
+    _publishing: Option<Publishing>,
     /// None: given back, until somebody asks again.
     now: Mutex<Option<Holding>>,
 }
@@ -51,7 +48,6 @@ pub(crate) struct SharedFile {
 #[derive(Clone, Debug)]
 struct Holding {
     store: Arc<dyn DeadLetterStore>,
-    is_own: bool,
     /// Ends before the store does: it refers to it.
     #[cfg(unix)]
     _service: Option<Arc<Service>>,
@@ -74,7 +70,6 @@ impl Holding {
             Err(OpenError::Held { .. }) => {
                 let store = open_or_reach(path, options.clone())?;
                 Ok(Self {
-                    is_own: store.is_exclusive(),
                     store,
                     #[cfg(unix)]
                     _service: None,
@@ -93,45 +88,31 @@ impl Holding {
                 None
             }
         };
-        Self { store: file, is_own: true, _service: service }
+        Self { store: file, _service: service }
     }
 
     #[cfg(not(unix))]
     fn own(file: Arc<FileStore>) -> Self {
-        Self { store: file, is_own: true }
+        Self { store: file }
     }
 }
 
 impl SharedFile {
     /// Opens the file at `path`, or makes it, with the limits of these settings; or reaches whoever has it. Blocks.
     pub(crate) fn open(path: &Path, config: &KafkaConfig, to: Use) -> Result<Self, OpenError> {
-        let at_most = |limit: usize| Some(limit as u64).filter(|limit| *limit > 0);
-        let limits = Limits {
-            max_letters: at_most(config.dlq_max_letters),
-            max_bytes: at_most(config.dlq_max_bytes),
-            max_age: Some(config.dlq_max_age).filter(|age| !age.is_zero()),
-            overflow: config.dlq_overflow,
+        let options = config.dlq_file_options();
+        let now = Holding::open(path, &options)?;
+        let publishing = match to {
+            Use::Publish => Some(Publishing::beside(path).map_err(|error| io_error(path, error))?),
+            Use::Replay => None,
         };
-        let options = FileStoreOptions { limits, ..FileStoreOptions::default() };
-        let mut file = Self {
+        Ok(Self {
             path: path.to_owned(),
             name: path.display().to_string(),
             options,
-            _publishes: None,
-            nobody_publishes: false,
-            now: Mutex::default(),
-        };
-        *file.now.lock() = Some(Holding::open(path, &file.options)?);
-        match to {
-            Use::Publish => {
-                // Whoever tries it alone has it for a moment only.
-                let lock = beside(path)?;
-                lock.lock_shared().map_err(|error| io_error(path, error))?;
-                file._publishes = Some(lock);
-            }
-            Use::Replay => file.nobody_publishes = beside(path)?.try_lock().is_ok(),
-        }
-        Ok(file)
+            _publishing: publishing,
+            now: Mutex::new(Some(now)),
+        })
     }
 
     /// Gives the file back, so that it is closed in order.
@@ -168,18 +149,6 @@ impl SharedFile {
     }
 }
 
-/// The file whose lock says that somebody publishes.
-fn beside(path: &Path) -> Result<File, OpenError> {
-    let real = path.canonicalize().map_err(|error| io_error(path, error))?;
-    let mut name = real.into_os_string();
-    name.push(".publishers");
-    let mut options = File::options();
-    options.read(true).write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(&name).map_err(|error| io_error(Path::new(&name), error))
-}
-
 fn io_error(path: &Path, error: io::Error) -> OpenError {
     OpenError::Io { path: path.to_owned(), error: Arc::new(error) }
 }
@@ -190,7 +159,7 @@ fn service_gone(error: &StoreError) -> bool {
 
 impl DeadLetterStore for SharedFile {
     fn is_exclusive(&self) -> bool {
-        self.nobody_publishes && self.now.lock().as_ref().is_some_and(|holding| holding.is_own)
+        self.now.lock().as_ref().is_some_and(|holding| holding.store.is_exclusive())
     }
 
     fn name(&self) -> &str {
@@ -200,6 +169,11 @@ impl DeadLetterStore for SharedFile {
     fn append(&self, letters: &[Letter]) -> Result<Appended, AppendError> {
         let gone = |error: &AppendError| matches!(error, AppendError::Store(error) if service_gone(error));
         self.ask(|store| store.append(letters), gone)
+    }
+
+    fn import(&self, letters: &[Letter]) -> Result<Appended, AppendError> {
+        let gone = |error: &AppendError| matches!(error, AppendError::Store(error) if service_gone(error));
+        self.ask(|store| store.import(letters), gone)
     }
 
     fn scan(&self, after: Option<Position>, limit: usize) -> Result<Vec<Held>, StoreError> {
@@ -274,7 +248,7 @@ mod tests {
         drop(first);
         // It publishes on, though it does not have the file.
         let replay = open(Use::Replay);
-        assert!(replay.now.lock().as_ref().unwrap().is_own && !replay.is_exclusive());
+        assert!(!replay.is_exclusive());
         drop((second, replay));
         assert!(open(Use::Replay).is_exclusive());
     }

@@ -4,7 +4,7 @@
 mod support;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Rule, TestCluster, TopicSpec};
 use serde_json::Value;
@@ -186,15 +186,17 @@ async fn export_and_import_are_the_identity() {
 }
 
 #[tokio::test]
-async fn an_import_with_a_bad_line_takes_nothing_unless_told() {
+async fn an_import_ends_at_a_bad_line_keeps_what_was_before_it_and_takes_nothing_twice() {
     let cluster = cluster().await;
     let folder = Folder::with_letters(&cluster).await;
     let exported = folder.dlq(&["export"]).await.out;
     let other = Folder::new();
     let input = exported.replacen('\n', "\n{\"id\":7}\n", 1);
-    other.dlq_with(&["import"], &input).await.expect(65, &["line 2, column 7: ", "nothing was taken"]);
-    assert!(!Path::new(&other.file).exists());
-    other.dlq_with(&["import", "--skip-invalid"], &input).await.expect(1, &["3 letters taken", "1 lines passed over"]);
+    let said = ["standard input, line 2, column 7: ", "1 letter taken into", "--skip-invalid"];
+    other.dlq_with(&["import"], &input).await.expect(65, &said);
+    assert_eq!(other.letters().await.len(), 1);
+    let said = ["2 letters taken", "1 there already", "1 lines passed over"];
+    other.dlq_with(&["import", "--skip-invalid"], &input).await.expect(1, &said);
     assert_eq!(other.letters().await.len(), 3);
 }
 

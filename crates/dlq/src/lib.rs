@@ -38,7 +38,7 @@ mod replay;
 mod selection;
 mod store;
 
-pub use file::{FileStore, FileStoreOptions, OpenError};
+pub use file::{FileStore, FileStoreOptions, OpenError, Publishing};
 pub use json::LetterError;
 pub use letter::{Header, Letter, LetterId, Outcome};
 pub use limits::{Limits, Overflow};

@@ -208,7 +208,7 @@ impl Ring {
         let mut page = Vec::new();
         let mut bytes = 0;
         for (position, slot) in self.letters.range((from, Bound::Unbounded)).take(limit) {
-            page.push(Held { position: *position, letter: slot.letter.clone() });
+            page.push(Held::new(*position, slot.letter.clone()));
             bytes += slot.bytes;
             if bytes >= SCAN_BYTES {
                 break;
@@ -302,7 +302,7 @@ mod tests {
         assert_eq!(store.scan(None, 1).unwrap(), held);
         assert_eq!(store.remove(&[held[0].position, held[0].position]).unwrap(), 1);
         assert_eq!(store.update(&held).unwrap(), 0);
-        let other = Held { position: Position(1), letter: letter("c") };
+        let other = Held::new(Position(1), letter("c"));
         assert_eq!(store.update(&[other]).unwrap(), 0, "another id");
         assert_eq!(reasons(&store), ["b"]);
     }

@@ -94,7 +94,7 @@ impl Model {
         let too_large = fresh.iter().any(|letter| self.limits.max_bytes.is_some_and(|most| (self.size)(letter) > most));
         let taken = fresh.len();
         for letter in fresh {
-            self.held.push((Held { position: Position(self.next), letter }, arrived));
+            self.held.push((Held::new(Position(self.next), letter), arrived));
             self.next += 1;
         }
         if too_large || self.limits.overflow == Overflow::Refuse && taken > 0 && self.over() {
@@ -167,7 +167,7 @@ fn run<S: Timed>(
                     held.letter = changed.iter().find(|c| c.position == held.position).unwrap_or(held).letter.clone();
                 }
                 let all = changed.len();
-                changed.push(Held { position: Position(model.next), letter: letter(0, 0) });
+                changed.push(Held::new(Position(model.next), letter(0, 0)));
                 prop_assert_eq!(store.update(&changed).unwrap(), all);
             }
             Step::Expire => prop_assert_eq!(store.expire_when(now).unwrap(), model.expire(now)),

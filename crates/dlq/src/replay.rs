@@ -4,18 +4,34 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use jiff::Timestamp;
+
 use crate::store::StoreError;
 
 /// The right to replay a store's letters, until it is dropped.
 #[must_use = "dropped at once, it guards nothing"]
 pub struct ReplayGuard {
     release: Option<Box<dyn FnOnce() + Send + Sync>>,
+    holds: Option<Box<dyn Fn() -> Result<(), StoreError> + Send + Sync>>,
 }
 
 impl ReplayGuard {
     /// A guard that calls `release` when it is dropped, for stores of one's own.
     pub fn new(release: impl FnOnce() + Send + Sync + 'static) -> Self {
-        Self { release: Some(Box::new(release)) }
+        Self { release: Some(Box::new(release)), holds: None }
+    }
+
+    /// As [`new`](Self::new), of a right that can be lost: `holds` says whether it was, and why.
+    pub fn leased(
+        release: impl FnOnce() + Send + Sync + 'static,
+        holds: impl Fn() -> Result<(), StoreError> + Send + Sync + 'static,
+    ) -> Self {
+        Self { release: Some(Box::new(release)), holds: Some(Box::new(holds)) }
+    }
+
+    /// Whether nobody else can have the right now; to be asked before each letter, or group of letters, leaves.
+    pub fn holds(&self) -> Result<(), StoreError> {
+        self.holds.as_ref().map_or(Ok(()), |holds| holds())
     }
 }
 
@@ -42,6 +58,19 @@ pub enum BeginReplayError {
     Busy {
         /// The store.
         store: String,
+    },
+    /// Another process has claimed the store.
+    #[error(
+        "the dead letters in {store} are being replayed by {holder}: wait for its end, or, if it has crashed, until its \
+         claim runs out at {until:.0}"
+    )]
+    Claimed {
+        /// The store.
+        store: String,
+        /// Who has it: its process id and host.
+        holder: String,
+        /// When its claim runs out unless it is renewed, as its clock, or the broker's, has it.
+        until: Timestamp,
     },
     /// The store can't be asked.
     #[error(transparent)]

@@ -32,6 +32,13 @@ pub trait DeadLetterStore: Send + Sync + fmt::Debug {
     /// Takes all of the letters, durably, or none. A letter whose id is there already is left as it is there.
     fn append(&self, letters: &[Letter]) -> Result<Appended, AppendError>;
 
+    /// As [`append`](Self::append), of letters that were written elsewhere, by producers that may live: their ids are not
+    /// this store's to end. A store whose [`is_exclusive`](Self::is_exclusive) is ever true tells them apart
+    /// ([`Held::imported`]).
+    fn import(&self, letters: &[Letter]) -> Result<Appended, AppendError> {
+        self.append(letters)
+    }
+
     /// The letters that arrived after the one at `after`, in order of arrival: at most `limit`, and fewer once they come to
     /// [`SCAN_BYTES`]. No letter at all means that there are no more.
     fn scan(&self, after: Option<Position>, limit: usize) -> Result<Vec<Held>, StoreError>;
@@ -74,6 +81,16 @@ pub struct Held {
     pub position: Position,
     /// The letter.
     pub letter: Letter,
+    /// Whether it came by an [import](DeadLetterStore::import), and what it says of its producer is still from there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub imported: bool,
+}
+
+impl Held {
+    /// A letter at this place, with what this store's own producers wrote into it.
+    pub fn new(position: Position, letter: Letter) -> Self {
+        Self { position, letter, imported: false }
+    }
 }
 
 /// What became of letters that were appended.

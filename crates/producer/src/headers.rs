@@ -46,6 +46,9 @@ pub const DLQ_SEQUENCE: &str = "dlq.sequence";
 pub const DLQ_SEARCH_FROM: &str = "dlq.search-from";
 /// On a record without a value in the dead-letter topic: the letter of this id was delivered, found in its log, or purged.
 pub const DLQ_SETTLED: &str = "dlq.settled";
+/// Of a record of the dead-letter topic that is no letter: who replays them. Its value is a claim's id, the record's JSON
+/// says the rest.
+pub const DLQ_CLAIM: &str = "dlq.replay-claim";
 
 /// Kafka Connect's header for the topic of a record that failed (KIP-298), as all of these UTF-8 text.
 pub const CONNECT_TOPIC: &str = "__connect.errors.topic";

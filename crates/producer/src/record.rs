@@ -1,6 +1,7 @@
 //! A record as it is, for those who bring their own bytes.
 
 use kafka_courier_batcher::Header;
+use kafka_courier_dlq::Header as OwnedHeader;
 
 /// A record to send: where to, and what.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,4 +18,9 @@ pub struct ProducerRecord<'a> {
     pub headers: &'a [Header<'a>],
     /// Milliseconds since 1970-01-01 UTC, instead of now.
     pub timestamp: Option<i64>,
+}
+
+/// A letter's headers, as a record has them.
+pub(crate) fn borrowed(headers: &[OwnedHeader]) -> Vec<Header<'_>> {
+    headers.iter().map(|header| Header { key: &header.name, value: header.value.as_deref() }).collect()
 }

@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) letters_memory: Memory,
     /// The producer id, or -1 as long as there is none.
     pub(crate) producer_id: AtomicI64,
+    /// All that this producer ever had: batches of the former ones may be under way.
+    pub(crate) producer_ids: Mutex<Vec<i64>>,
     /// The brokers, as the sender's task saw them last.
     pub(crate) brokers: Mutex<Vec<BrokerStats>>,
 }
@@ -76,6 +78,7 @@ impl Shared {
             closed: false.into(),
             counts: Counts::default(),
             producer_id: (-1).into(),
+            producer_ids: Mutex::default(),
             letters_memory: Memory::new(buffer_memory / 4),
             brokers: Mutex::default(),
         }
@@ -271,6 +274,7 @@ impl Upcalls<Token> for Callbacks {
     }
 
     fn producer_id(&mut self, id: i64) {
+        self.shared.producer_ids.lock().push(id);
         self.shared.producer_id.store(id, Ordering::Relaxed);
     }
 

@@ -1,28 +1,35 @@
 //! `courier dlq import`: letters from NDJSON.
 //!
-//! Rules: bad lines are told with their place; if there is one, nothing is taken, unless the caller said to pass over
-//! them. A letter that is there already is not taken again, so that an import may be repeated.
+//! Rules:
+//! - Memory is bounded: letters are taken in groups as they are read, whatever the input's length.
+//! - A bad line is told with its place and ends the import; what was read before it is taken. With --skip-invalid it is
+//!   passed over. A letter that is there already is not taken again, so that an import may be repeated.
+//! - Whose letters these are is not known: their producers may live, and are left alone (see the store's `import`).
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use kafka_courier::dlq::{AppendError, Appended, Letter};
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use kafka_courier::dlq::{AppendError, Appended, DeadLetterStore, Letter, SCAN_BYTES};
 
-use super::store::{Opened, StoreArgs};
+use super::store::StoreArgs;
 use crate::exit::{Exit, Refusal};
 
-/// Letters that are taken at once.
+/// Letters that are taken at once, if they come to no more than [`SCAN_BYTES`].
 const AT_ONCE: usize = 1000;
 /// Bad lines that are told one by one.
-const TOLD: usize = 20;
+const TOLD: u64 = 20;
+/// Bytes of a line: no letter that a service takes is longer.
+const LONGEST: u64 = 64 << 20;
 
 #[derive(Args, Debug)]
 pub(super) struct ImportArgs {
     #[command(flatten)]
     store: StoreArgs,
-    /// Takes the letters of good lines though others are bad.
+    /// Passes over lines that are no letters. Without it the first of them ends the import; the letters before it are taken,
+    /// and importing again takes none twice.
     #[arg(long)]
     skip_invalid: bool,
     /// The file to read; - is standard input.
@@ -31,76 +38,150 @@ pub(super) struct ImportArgs {
 }
 
 pub(super) fn run(args: &ImportArgs) -> Result<Exit, Refusal> {
-    let name = args.from.display().to_string();
-    let read = if args.from == Path::new("-") {
-        parse(io::stdin().lock())
+    let name = if args.from == Path::new("-") { "standard input".to_owned() } else { args.from.display().to_string() };
+    let mut lines: Lines<Box<dyn BufRead>> = if args.from == Path::new("-") {
+        Lines::of(Box::new(io::stdin().lock()))
     } else {
         let file = File::open(&args.from).map_err(|error| Refusal(Exit::Data, format!("{name}: {error}")))?;
-        parse(BufReader::new(file))
+        Lines::of(Box::new(BufReader::new(file)))
     };
-    let Parsed { letters, bad } = read.map_err(|error| Refusal(Exit::Io, format!("{name}: {error}")))?;
-    for line in bad.iter().take(TOLD) {
-        crate::say(line);
-    }
-    if !bad.is_empty() && !args.skip_invalid {
-        let why =
-            format!("{} of the lines are no letters: nothing was taken (--skip-invalid takes the others)", bad.len());
-        return Err(Refusal(Exit::Data, why));
-    }
     let opened = args.store.open_or_create()?;
-    let Appended { taken, known, dropped, .. } = take(&opened, &letters)?;
-    let mut said = format!("{} taken into {}", super::letters(taken), opened.store.name());
-    for (count, what) in [
-        (known, "there already"),
-        (dropped, "older ones dropped to make room"),
-        (bad.len() as u64, "lines passed over"),
-    ] {
-        if count > 0 {
-            said.push_str(&format!(", {} {what}", indicatif::HumanCount(count)));
-        }
-    }
-    crate::say(&said);
-    Ok(if bad.is_empty() { Exit::Ok } else { Exit::SomeFailed })
+    let mut import = Import::into(&*opened.store, args.skip_invalid);
+    let done = import.all(&mut lines, &name);
+    import.bar.finish_and_clear();
+    done?;
+    crate::say(&import.said());
+    Ok(if import.bad == 0 { Exit::Ok } else { Exit::SomeFailed })
 }
 
-fn take(opened: &Opened, letters: &[Letter]) -> Result<Appended, Refusal> {
-    let mut all = Appended::default();
-    for some in letters.chunks(AT_ONCE) {
-        let done = opened.store.append(some).map_err(|error| {
+/// An import under way.
+struct Import<'s> {
+    store: &'s dyn DeadLetterStore,
+    skip_invalid: bool,
+    done: Appended,
+    bad: u64,
+    group: Vec<Letter>,
+    /// Of the group's letters, about.
+    bytes: u64,
+    bar: ProgressBar,
+}
+
+impl<'s> Import<'s> {
+    fn into(store: &'s dyn DeadLetterStore, skip_invalid: bool) -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
+            bar.set_style(style);
+        }
+        Self { store, skip_invalid, done: Appended::default(), bad: 0, group: Vec::new(), bytes: 0, bar }
+    }
+
+    /// Takes the letters of all lines.
+    fn all(&mut self, lines: &mut Lines<impl BufRead>, name: &str) -> Result<(), Refusal> {
+        loop {
+            match lines.next() {
+                Ok(Some(Ok(letter))) => {
+                    self.bytes += letter.memory_bytes();
+                    self.group.push(letter);
+                    if self.group.len() >= AT_ONCE || self.bytes >= SCAN_BYTES {
+                        self.take()?;
+                    }
+                }
+                Ok(Some(Err(bad))) => self.on_bad(name, &bad)?,
+                Ok(None) => return self.take(),
+                Err(error) => {
+                    self.take()?;
+                    return Err(Refusal(Exit::Io, format!("{name}, line {}: {error} ({})", lines.number, self.said())));
+                }
+            }
+        }
+    }
+
+    fn on_bad(&mut self, name: &str, bad: &str) -> Result<(), Refusal> {
+        if !self.skip_invalid {
+            self.take()?;
+            let what = format!("{name}, {bad}");
+            let remedy =
+                "mend the line and import again, which takes none twice, or pass over such lines with --skip-invalid";
+            return Err(Refusal(Exit::Data, format!("{what} ({}; {remedy})", self.said())));
+        }
+        self.bad += 1;
+        if self.bad <= TOLD {
+            self.bar.suspend(|| crate::say(&format!("{name}, {bad}")));
+        }
+        Ok(())
+    }
+
+    /// Takes the group.
+    fn take(&mut self) -> Result<(), Refusal> {
+        if self.group.is_empty() {
+            return Ok(());
+        }
+        let done = self.store.import(&self.group).map_err(|error| {
             let exit = if matches!(error, AppendError::Store(_)) { Exit::Io } else { Exit::CantCreate };
-            let before = super::letters(all.taken);
-            Refusal(exit, format!("{error} ({before} taken before; import again takes those that are missing)"))
+            let said = self.said();
+            Refusal(exit, format!("{error} ({said} before; importing again takes those that are missing)"))
         })?;
-        all.taken += done.taken;
-        all.known += done.known;
-        all.dropped += done.dropped;
+        self.group.clear();
+        self.bytes = 0;
+        self.done.taken += done.taken;
+        self.done.known += done.known;
+        self.done.dropped += done.dropped;
+        self.bar.set_message(self.said());
+        self.bar.tick();
+        Ok(())
     }
-    Ok(all)
+
+    fn said(&self) -> String {
+        let mut said = format!("{} taken into {}", super::letters(self.done.taken), self.store.name());
+        for (count, what) in [
+            (self.done.known, "there already"),
+            (self.done.dropped, "older ones dropped to make room"),
+            (self.bad, "lines passed over"),
+        ] {
+            if count > 0 {
+                said.push_str(&format!(", {} {what}", HumanCount(count)));
+            }
+        }
+        said
+    }
 }
 
-#[derive(Debug, Default)]
-struct Parsed {
-    letters: Vec<Letter>,
-    /// What is wrong, with the place.
-    bad: Vec<String>,
+/// A letter, or what is wrong with its line, with the place.
+type Line = Result<Letter, String>;
+
+/// The input's lines, each read by itself.
+struct Lines<R> {
+    from: R,
+    line: Vec<u8>,
+    /// The last line's number, from 1.
+    number: u64,
+    longest: u64,
 }
 
-fn parse(mut from: impl BufRead) -> io::Result<Parsed> {
-    let (mut parsed, mut line) = (Parsed::default(), Vec::new());
-    for number in 1_u64.. {
-        line.clear();
-        if from.read_until(b'\n', &mut line)? == 0 {
-            break;
-        }
-        if line.trim_ascii().is_empty() {
-            continue;
-        }
-        match serde_json::from_slice(&line) {
-            Ok(letter) => parsed.letters.push(letter),
-            Err(error) => parsed.bad.push(place(number, &error)),
+impl<R: BufRead> Lines<R> {
+    fn of(from: R) -> Self {
+        Self { from, line: Vec::new(), number: 0, longest: LONGEST }
+    }
+
+    /// The next line that is not empty.
+    fn next(&mut self) -> io::Result<Option<Line>> {
+        loop {
+            self.line.clear();
+            self.number += 1;
+            if (&mut self.from).take(self.longest).read_until(b'\n', &mut self.line)? == 0 {
+                return Ok(None);
+            }
+            if self.line.len() as u64 == self.longest && self.line.last() != Some(&b'\n') {
+                self.from.skip_until(b'\n')?;
+                let (number, longest) = (self.number, self.longest);
+                return Ok(Some(Err(format!("line {number}: longer than the {longest} bytes that a letter may take"))));
+            }
+            if !self.line.trim_ascii().is_empty() {
+                let letter = serde_json::from_slice(&self.line);
+                return Ok(Some(letter.map_err(|error| place(self.number, &error))));
+            }
         }
     }
-    Ok(parsed)
 }
 
 /// The line in the input, and the column in it.
@@ -113,21 +194,74 @@ fn place(number: u64, error: &serde_json::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use kafka_courier::dlq::MemoryStore;
+
     use super::*;
+
+    fn letter() -> Letter {
+        Letter::new("t", None, "why", "2024-01-15T10:00:00Z".parse().unwrap())
+    }
+
+    fn line(letter: &Letter) -> String {
+        String::from_utf8(letter.to_json().unwrap()).unwrap() + "\n"
+    }
+
+    fn parsed(text: &str, longest: u64) -> Vec<Line> {
+        let mut lines = Lines { longest, ..Lines::of(text.as_bytes()) };
+        std::iter::from_fn(|| lines.next().unwrap()).collect()
+    }
 
     #[test]
     fn a_bad_line_is_told_with_its_line_and_column_and_good_ones_are_read() {
-        let letter = Letter::new("t", None, "why", "2024-01-15T10:00:00Z".parse().unwrap());
-        let good = String::from_utf8(letter.to_json().unwrap()).unwrap();
-        let text = format!("{good}\n\n{{\"id\":7}}\n{good}\r\n[\n{good}");
-        let parsed = parse(text.as_bytes()).unwrap();
-        assert_eq!(parsed.letters, vec![letter; 3]);
-        assert_eq!(parsed.bad.len(), 2);
-        assert!(
-            parsed.bad[0].starts_with("line 3, column 7: ") && !parsed.bad[0].contains("at line"),
-            "{:?}",
-            parsed.bad
-        );
-        assert!(parsed.bad[1].starts_with("line 5"), "{:?}", parsed.bad);
+        let letter = letter();
+        let good = line(&letter);
+        let text = format!("{good}\n{{\"id\":7}}\n{}\r\n[\n{}", good.trim_end(), good.trim_end());
+        let lines = parsed(&text, LONGEST);
+        let bad: Vec<&String> = lines.iter().filter_map(|line| line.as_ref().err()).collect();
+        assert_eq!(lines.iter().flatten().collect::<Vec<_>>(), vec![&letter; 3]);
+        assert!(bad[0].starts_with("line 3, column 7: ") && !bad[0].contains("at line"), "{bad:?}");
+        assert!(bad[1].starts_with("line 5") && bad.len() == 2, "{bad:?}");
+    }
+
+    #[test]
+    fn a_line_that_no_letter_can_have_is_passed_over_without_being_held() {
+        let good = line(&letter());
+        let text = format!("{}\n{good}", "x".repeat(2 * good.len()));
+        let lines = parsed(&text, good.len() as u64);
+        assert!(matches!(&lines[..], [Err(bad), Ok(_)] if bad.starts_with("line 1: longer")), "{lines:?}");
+    }
+
+    /// Good lines without end, counted as they are asked for.
+    struct Endless<'a> {
+        store: &'a MemoryStore,
+        held_most: &'a std::cell::Cell<u64>,
+        given: u64,
+        line: Vec<u8>,
+    }
+
+    impl Read for Endless<'_> {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            if self.line.is_empty() && self.given < 5000 {
+                self.given += 1;
+                self.line = line(&letter()).into_bytes();
+                let ahead = self.given - self.store.len();
+                self.held_most.set(self.held_most.get().max(ahead));
+            }
+            let length = self.line.len().min(into.len());
+            into[..length].copy_from_slice(&self.line[..length]);
+            self.line.drain(..length);
+            Ok(length)
+        }
+    }
+
+    #[test]
+    fn however_long_the_input_is_no_more_than_a_group_is_held_at_a_time() {
+        let store = MemoryStore::new(10_000);
+        let held_most = std::cell::Cell::new(0);
+        let endless = Endless { store: &store, held_most: &held_most, given: 0, line: Vec::new() };
+        let mut import = Import::into(&store, false);
+        import.all(&mut Lines::of(BufReader::with_capacity(1, endless)), "input").unwrap();
+        assert_eq!((store.len(), import.done.taken), (5000, 5000));
+        assert!(held_most.get() <= AT_ONCE as u64 + 1, "{}", held_most.get());
     }
 }

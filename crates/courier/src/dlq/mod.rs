@@ -3,7 +3,7 @@
 //! Rules:
 //! - What is removed, or sent again, was selected by the caller: nothing selected is an error, never everything.
 //! - It works on the file while a service has it open, through that service, and then as well as without.
-//! - Everything that is asked for is read from the store in pages: memory is bounded, but for what is imported.
+//! - Letters are read and taken in pages: memory is bounded.
 
 mod export;
 mod import;

@@ -7,8 +7,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use clap::Args;
 use kafka_courier::dlq::{Position, letters};
 
-use super::select::SelectionArgs;
-use super::store::StoreArgs;
+use super::select::ChosenArgs;
 use super::store_failed;
 use crate::exit::{Exit, Refusal};
 
@@ -18,26 +17,20 @@ const AT_ONCE: usize = 1000;
 #[derive(Args, Debug)]
 pub(super) struct PurgeArgs {
     #[command(flatten)]
-    store: StoreArgs,
-    #[command(flatten)]
-    selection: SelectionArgs,
-    /// All of them.
-    #[arg(long)]
-    all: bool,
+    chosen: ChosenArgs,
     /// Does not ask.
     #[arg(long)]
     yes: bool,
 }
 
 pub(super) fn run(args: &PurgeArgs) -> Result<Exit, Refusal> {
-    let selection =
-        args.selection.deliberate(args.all).map_err(|why| Refusal(Exit::Usage, format!("dlq purge: {why}")))?;
+    let selection = args.chosen.selection("dlq purge")?;
     if !args.yes && !io::stdin().is_terminal() {
         let why = "dlq purge: nobody is there to be asked whether to remove them for ever: say --yes";
         return Err(Refusal(Exit::Usage, why.to_owned()));
     }
-    let opened = args.store.open_existing()?;
-    let found = letters(&*opened.store, &selection).take(args.selection.most());
+    let opened = args.chosen.store.open_existing()?;
+    let found = letters(&*opened.store, &selection).take(args.chosen.letters.most());
     let positions: Vec<Position> =
         found.map(|held| held.map(|held| held.position)).collect::<Result<_, _>>().map_err(store_failed)?;
     let count = super::letters(positions.len() as u64);

@@ -15,8 +15,8 @@ use kafka_courier::dlq::BeginReplayError;
 use kafka_courier::{Doubtful, KafkaProducer, Replay, ReplayError, ReplayReport};
 use tokio::runtime::Runtime;
 
-use super::select::SelectionArgs;
-use super::store::{Opened, StoreArgs};
+use super::select::ChosenArgs;
+use super::store::Opened;
 use super::{output_failed, report};
 use crate::exit::{Exit, Refusal};
 use crate::signals::Signals;
@@ -30,12 +30,7 @@ const GRACE: Duration = Duration::from_secs(10);
 #[derive(Args, Debug)]
 pub(super) struct ReplayArgs {
     #[command(flatten)]
-    store: StoreArgs,
-    #[command(flatten)]
-    selection: SelectionArgs,
-    /// All letters.
-    #[arg(long)]
-    all: bool,
+    chosen: ChosenArgs,
     /// Sends nothing: says what would be sent, by topic.
     #[arg(long)]
     dry_run: bool,
@@ -49,6 +44,10 @@ pub(super) struct ReplayArgs {
     /// Sends events that --verify neither found nor proved absent, too: they may be in the log twice afterwards.
     #[arg(long, requires = "verify")]
     force: bool,
+    /// Takes it that whoever wrote imported letters has ended: --verify may then end those producers' ids, where that proves
+    /// an event absent. A service that still publishes under such an id loses what it has under way.
+    #[arg(long, requires = "verify")]
+    fence_imported: bool,
     /// Sends events that may be in the log without a look: they may be there twice afterwards.
     #[arg(long, conflicts_with = "verify")]
     include_unknown: bool,
@@ -61,9 +60,8 @@ pub(super) struct ReplayArgs {
 }
 
 pub(super) fn run(runtime: &Runtime, args: &ReplayArgs) -> Result<Exit, Refusal> {
-    let selection = args.selection.deliberate(args.all);
-    let selection = selection.map_err(|why| Refusal(Exit::Usage, format!("dlq replay: {why}")))?;
-    let opened = args.store.open_for_replay()?;
+    let selection = args.chosen.selection("dlq replay")?;
+    let opened = args.chosen.store.open_for_replay()?;
     let replay = Replay {
         selection,
         doubtful: match (args.verify, args.include_unknown) {
@@ -73,8 +71,9 @@ pub(super) fn run(runtime: &Runtime, args: &ReplayArgs) -> Result<Exit, Refusal>
         },
         max_replays: args.max_replays,
         rate: args.rate,
-        limit: args.selection.limit,
+        limit: args.chosen.letters.limit,
         dry_run: args.dry_run,
+        fence_imported: args.fence_imported,
     };
     runtime.block_on(send(args, opened, &replay))
 }
@@ -168,7 +167,7 @@ fn tell(args: &ReplayArgs, report: &ReplayReport, took: Duration) -> Result<(), 
 
 fn failed(error: ReplayError) -> Refusal {
     let exit = match &error {
-        ReplayError::Begin(BeginReplayError::Busy { .. }) => Exit::Busy,
+        ReplayError::Begin(BeginReplayError::Busy { .. } | BeginReplayError::Claimed { .. }) => Exit::Busy,
         _ => Exit::Io,
     };
     Refusal(exit, format!("{error}; what was delivered is removed, all else stays"))

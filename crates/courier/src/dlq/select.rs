@@ -6,6 +6,9 @@ use clap::Args;
 use jiff::{Span, SpanRelativeTo, Timestamp};
 use kafka_courier::dlq::{Bytes, LetterId, Outcome, Selection};
 
+use super::store::StoreArgs;
+use crate::exit::{Exit, Refusal};
+
 /// What the letters must be like.
 #[derive(Args, Clone, Default, Debug)]
 #[command(next_help_heading = "Which letters")]
@@ -45,6 +48,25 @@ pub(super) struct SelectionArgs {
     pub(super) limit: Option<u64>,
 }
 
+/// The letters of a store that something is done to.
+#[derive(Args, Debug)]
+pub(super) struct ChosenArgs {
+    #[command(flatten)]
+    pub(super) store: StoreArgs,
+    #[command(flatten)]
+    pub(super) letters: SelectionArgs,
+    /// All letters.
+    #[arg(long)]
+    all: bool,
+}
+
+impl ChosenArgs {
+    /// The selection, which is never everything unasked; `command` wants it.
+    pub(super) fn selection(&self, command: &str) -> Result<Selection, Refusal> {
+        self.letters.deliberate(self.all).map_err(|why| Refusal(Exit::Usage, format!("{command}: {why}")))
+    }
+}
+
 impl SelectionArgs {
     /// The selection, without the limit.
     pub(super) fn selection(&self) -> Selection {
@@ -64,7 +86,7 @@ impl SelectionArgs {
     }
 
     /// As [`Self::selection`]; nothing selected is an error unless `all` are meant.
-    pub(super) fn deliberate(&self, all: bool) -> Result<Selection, &'static str> {
+    fn deliberate(&self, all: bool) -> Result<Selection, &'static str> {
         let selection = self.selection();
         match (all, selection == Selection::all()) {
             (false, true) => Err("nothing is selected: say which letters, such as --for-topic orders, or --all"),

@@ -1,7 +1,7 @@
 //! What stands in the file for a letter: version, time of arrival, checksum, JSON.
 //!
 //! ```text
-//! byte 0      version, 1
+//! byte 0      1, or 2: a letter that was imported
 //! 1 to 8      arrival, milliseconds since 1970-01-01 UTC, little-endian
 //! 9 to 12     CRC-32C of the position and everything else, little-endian
 //! 13 on       the letter's JSON
@@ -14,13 +14,22 @@ use jiff::Timestamp;
 
 use crate::letter::Letter;
 
-const VERSION: u8 = 1;
+const OWN: u8 = 1;
+const IMPORTED: u8 = 2;
 const JSON: usize = 13;
 
+/// A letter as it stands in the file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Entry {
+    pub(super) letter: Letter,
+    pub(super) arrived: Timestamp,
+    pub(super) imported: bool,
+}
+
 /// The bytes for a letter's JSON.
-pub(super) fn encode(position: u64, json: &[u8], arrived: Timestamp) -> Vec<u8> {
+pub(super) fn encode(position: u64, json: &[u8], arrived: Timestamp, imported: bool) -> Vec<u8> {
     let mut entry = Vec::with_capacity(JSON + json.len());
-    entry.push(VERSION);
+    entry.push(if imported { IMPORTED } else { OWN });
     entry.extend(arrived.as_millisecond().to_le_bytes());
     entry.extend([0; 4]);
     entry.extend(json);
@@ -34,14 +43,15 @@ pub(super) fn length(json: &[u8]) -> u64 {
     (JSON + json.len()) as u64
 }
 
-/// The letter, and when it arrived.
-pub(super) fn decode(position: u64, entry: &[u8]) -> Result<(Letter, Timestamp), String> {
+/// The letter, and what stands with it.
+pub(super) fn decode(position: u64, entry: &[u8]) -> Result<Entry, String> {
     let arrived = arrived(entry)?;
     let stored: [u8; 4] = entry[9..JSON].try_into().map_err(|_| "cut off".to_owned())?;
     if checksum(position, entry) != u32::from_le_bytes(stored) {
         return Err("its checksum does not match".into());
     }
-    Ok((Letter::from_json(&entry[JSON..]).map_err(|error| error.to_string())?, arrived))
+    let letter = Letter::from_json(&entry[JSON..]).map_err(|error| error.to_string())?;
+    Ok(Entry { letter, arrived, imported: entry[0] == IMPORTED })
 }
 
 /// The entry for another position. One that is damaged stays so.
@@ -58,13 +68,13 @@ pub(super) fn moved(from: u64, to: u64, entry: &[u8]) -> Vec<u8> {
 pub(super) fn arrived(entry: &[u8]) -> Result<Timestamp, String> {
     match entry {
         [] => Err("empty".into()),
-        [VERSION, rest @ ..] if entry.len() >= JSON => {
+        [OWN | IMPORTED, rest @ ..] if entry.len() >= JSON => {
             let bytes = rest[..8].try_into().map_err(|_| "cut off".to_owned())?;
             Timestamp::from_millisecond(i64::from_le_bytes(bytes))
                 .map_err(|error| format!("its time of arrival: {error}"))
         }
-        [VERSION, ..] => Err("cut off".into()),
-        [version, ..] => Err(format!("version {version} of a letter's entry; known is {VERSION}")),
+        [OWN | IMPORTED, ..] => Err("cut off".into()),
+        [version, ..] => Err(format!("version {version} of a letter's entry; known are {OWN} and {IMPORTED}")),
     }
 }
 
@@ -78,22 +88,24 @@ fn checksum(position: u64, entry: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    fn entry() -> (Letter, Timestamp, Vec<u8>) {
-        let at: Timestamp = "2024-01-15T10:00:00.123Z".parse().unwrap();
-        let letter = Letter::new("t", bytes::Bytes::from_static(b"{}"), "why", at);
-        let entry = encode(7, &letter.to_json().unwrap(), at);
-        (letter, at, entry)
+    fn entry(imported: bool) -> (Entry, Vec<u8>) {
+        let arrived: Timestamp = "2024-01-15T10:00:00.123Z".parse().unwrap();
+        let letter = Letter::new("t", bytes::Bytes::from_static(b"{}"), "why", arrived);
+        let entry = encode(7, &letter.to_json().unwrap(), arrived, imported);
+        (Entry { letter, arrived, imported }, entry)
     }
 
     #[test]
-    fn an_entry_gives_its_letter_back() {
-        let (letter, at, entry) = entry();
-        assert_eq!(decode(7, &entry), Ok((letter, at)));
+    fn an_entry_gives_its_letter_back_and_says_whether_it_was_imported() {
+        for imported in [false, true] {
+            let (whole, entry) = entry(imported);
+            assert_eq!(decode(7, &entry), Ok(whole));
+        }
     }
 
     #[test]
     fn no_changed_bit_goes_unnoticed() {
-        let (.., entry) = entry();
+        let (_, entry) = entry(false);
         for bit in 0..entry.len() * 8 {
             let mut changed = entry.clone();
             changed[bit / 8] ^= 1 << (bit % 8);
@@ -106,15 +118,15 @@ mod tests {
 
     #[test]
     fn an_entry_can_be_moved_and_a_damaged_one_stays_damaged() {
-        let (letter, at, entry) = entry();
-        assert_eq!(decode(9, &moved(7, 9, &entry)), Ok((letter, at)));
+        let (whole, entry) = entry(true);
+        assert_eq!(decode(9, &moved(7, 9, &entry)), Ok(whole));
         assert_eq!(moved(8, 9, &entry), entry);
         assert_eq!(moved(7, 9, b"\x01rot"), b"\x01rot");
     }
 
     #[test]
     fn an_entry_at_another_position_is_refused() {
-        let (.., entry) = entry();
+        let (_, entry) = entry(false);
         assert_eq!(decode(8, &entry), Err("its checksum does not match".into()));
     }
 }

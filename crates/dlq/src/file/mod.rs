@@ -12,6 +12,7 @@ mod latch;
 pub(crate) mod lock;
 mod medium;
 mod open;
+mod publishing;
 mod tables;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -34,6 +35,7 @@ use latch::Latch;
 use lock::LockFile;
 use medium::{DiskFile, Medium};
 pub use open::OpenError;
+pub use publishing::Publishing;
 use tables::{Encoded, Gone, Holdings, Tables};
 
 /// A smaller file is left as it is.
@@ -149,8 +151,12 @@ impl FileStore {
     }
 
     pub(crate) fn append_at(&self, letters: &[Letter], now: Timestamp) -> Result<Appended, AppendError> {
-        let appended =
-            encode(letters).map_err(AppendError::from).and_then(|encoded| self.append_encoded(&encoded, now));
+        self.take(letters, false, now)
+    }
+
+    fn take(&self, letters: &[Letter], imported: bool, now: Timestamp) -> Result<Appended, AppendError> {
+        let encoded = encode(letters.iter().map(|letter| (letter, imported)));
+        let appended = encoded.map_err(AppendError::from).and_then(|encoded| self.append_encoded(&encoded, now));
         if appended.is_err() {
             self.stats.lock().refused += letters.len() as u64;
         }
@@ -358,18 +364,20 @@ impl Drop for FileStore {
     }
 }
 
-fn encode<'l>(letters: impl IntoIterator<Item = &'l Letter>) -> Result<Vec<Encoded>, StoreError> {
-    let encoded = letters.into_iter().map(|letter| match letter.to_json() {
-        Ok(json) => Ok(Encoded { id: letter.id, json }),
+/// Letters, and whether they were imported.
+fn encode<'l>(letters: impl IntoIterator<Item = (&'l Letter, bool)>) -> Result<Vec<Encoded>, StoreError> {
+    let encoded = letters.into_iter().map(|(letter, imported)| match letter.to_json() {
+        Ok(json) => Ok(Encoded { id: letter.id, json, imported }),
         Err(error) => Err(StoreError::Letter { id: letter.id, reason: error.to_string() }),
     });
     encoded.collect()
 }
 
 impl DeadLetterStore for FileStore {
-    /// Its lock says so: whoever held the file before has ended or let go of it.
+    /// The locks say so: whoever held the file before has ended or let go of it, and nobody publishes who keeps its
+    /// letters here through others.
     fn is_exclusive(&self) -> bool {
-        self.lock.is_some()
+        self.lock.is_some() && Publishing::nobody_is(&self.path)
     }
 
     fn name(&self) -> &str {
@@ -378,6 +386,10 @@ impl DeadLetterStore for FileStore {
 
     fn append(&self, letters: &[Letter]) -> Result<Appended, AppendError> {
         self.append_at(letters, Timestamp::now())
+    }
+
+    fn import(&self, letters: &[Letter]) -> Result<Appended, AppendError> {
+        self.take(letters, true, Timestamp::now())
     }
 
     fn scan(&self, after: Option<Position>, limit: usize) -> Result<Vec<Held>, StoreError> {
@@ -397,7 +409,7 @@ impl DeadLetterStore for FileStore {
     }
 
     fn update(&self, changed: &[Held]) -> Result<usize, StoreError> {
-        let encoded = encode(changed.iter().map(|held| &held.letter))?;
+        let encoded = encode(changed.iter().map(|held| (&held.letter, held.imported)))?;
         let changed: Vec<_> = changed.iter().map(|held| held.position).zip(encoded).collect();
         self.write(&mut self.state.lock(), |tables| tables.update(&changed))
     }

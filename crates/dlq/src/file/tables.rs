@@ -36,6 +36,7 @@ pub(super) struct Tables(Database);
 pub(super) struct Encoded {
     pub(super) id: LetterId,
     pub(super) json: Vec<u8>,
+    pub(super) imported: bool,
 }
 
 /// What is held after a change.
@@ -196,9 +197,9 @@ impl Tables {
             let (position, entry) = item?;
             let (position, entry) = (position.value(), entry.value());
             match entry::decode(position, entry) {
-                Ok((letter, _)) => {
+                Ok(entry::Entry { letter, imported, .. }) => {
                     bytes += entry.len() as u64;
-                    page.push(Held { position: Position(position), letter });
+                    page.push(Held { position: Position(position), letter, imported });
                 }
                 Err(reason) => damaged.push((Position(position), reason)),
             }
@@ -280,7 +281,7 @@ impl<'a> Writing<'a> {
     fn insert(&mut self, letters: &[&Encoded], now: Timestamp) -> Result<u64, Fault> {
         let arrived = self.arrival(now)?;
         for letter in letters {
-            let entry = entry::encode(self.next, &letter.json, arrived);
+            let entry = entry::encode(self.next, &letter.json, arrived, letter.imported);
             self.letters.insert(self.next, entry.as_slice())?;
             self.by_id.insert(key(letter.id), self.next)?;
             self.totals.add(entry.len() as u64);
@@ -294,7 +295,7 @@ impl<'a> Writing<'a> {
         let Some(removed) = self.letters.remove(position)? else { return Ok(None) };
         let entry = removed.value();
         self.totals.take(entry.len() as u64);
-        let letter = entry::decode(position, entry).map(|(letter, _)| letter);
+        let letter = entry::decode(position, entry).map(|entry| entry.letter);
         let letter = letter.map_err(|reason| Damaged { position, reason, entry: entry.to_vec() });
         drop(removed);
         self.changed = true;
@@ -353,8 +354,8 @@ impl<'a> Writing<'a> {
         let Some(old) = self.letters.get(position)? else { return Ok(false) };
         let (old_len, decoded) = (old.value().len(), entry::decode(position, old.value()));
         drop(old);
-        let Some((_, arrived)) = decoded.ok().filter(|(letter, _)| letter.id == new.id) else { return Ok(false) };
-        let entry = entry::encode(position, &new.json, arrived);
+        let Some(before) = decoded.ok().filter(|entry| entry.letter.id == new.id) else { return Ok(false) };
+        let entry = entry::encode(position, &new.json, before.arrived, new.imported);
         self.letters.insert(position, entry.as_slice())?;
         self.totals.bytes = self.totals.bytes.saturating_sub(old_len as u64) + entry.len() as u64;
         self.changed = true;

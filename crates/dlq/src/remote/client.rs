@@ -12,6 +12,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::protocol::{Answer, Refusal, Request, VERSION, receive, send};
+use crate::file::Publishing;
 use crate::letter::{Letter, LetterId};
 use crate::replay::{BeginReplayError, ReplayGuard};
 use crate::store::{AppendError, Appended, DeadLetterStore, Held, Position, StoreError, StoreStats};
@@ -25,6 +26,7 @@ pub struct RemoteStore {
     socket: PathBuf,
     name: String,
     connection: Mutex<Option<Connection>>,
+    publishing: Mutex<Option<Publishing>>,
 }
 
 impl RemoteStore {
@@ -33,7 +35,7 @@ impl RemoteStore {
         let socket = socket.as_ref().to_owned();
         let opened = Connection::open(&socket);
         let (connection, name) = opened.map_err(|error| failed(&socket.display().to_string(), &error))?;
-        Ok(Self { socket, name, connection: Mutex::new(Some(connection)) })
+        Ok(Self { socket, name, connection: Mutex::new(Some(connection)), publishing: Mutex::default() })
     }
 
     fn ask(&self, request: &Request) -> Result<Answer, AppendError> {
@@ -50,6 +52,27 @@ impl RemoteStore {
         match asked.map_err(|error| failed(&self.name, &error))? {
             Answer::Refused(refusal) => Err(self.error(refusal)),
             answer => Ok(answer),
+        }
+    }
+
+    fn take(&self, request: &Request) -> Result<Appended, AppendError> {
+        match self.ask(request)? {
+            Answer::Appended(appended) => Ok(appended),
+            other => Err(self.unexpected(&other).into()),
+        }
+    }
+
+    /// Says beside the file, from the first letter on, that somebody publishes besides its holder.
+    fn publishes(&self) {
+        let mut publishing = self.publishing.lock();
+        if publishing.is_none() {
+            match Publishing::beside(Path::new(&self.name)) {
+                Ok(now) => *publishing = Some(now),
+                // Letters are kept all the same.
+                Err(error) => {
+                    tracing::warn!(store = self.name, %error, "nothing beside the dead letters says that somebody publishes")
+                }
+            }
         }
     }
 
@@ -92,10 +115,12 @@ impl DeadLetterStore for RemoteStore {
     }
 
     fn append(&self, letters: &[Letter]) -> Result<Appended, AppendError> {
-        match self.ask(&Request::Append { letters: letters.to_vec() })? {
-            Answer::Appended(appended) => Ok(appended),
-            other => Err(self.unexpected(&other).into()),
-        }
+        self.publishes();
+        self.take(&Request::Append { letters: letters.to_vec() })
+    }
+
+    fn import(&self, letters: &[Letter]) -> Result<Appended, AppendError> {
+        self.take(&Request::Import { letters: letters.to_vec() })
     }
 
     fn scan(&self, after: Option<Position>, limit: usize) -> Result<Vec<Held>, StoreError> {

@@ -13,7 +13,7 @@ use crate::replay::BeginReplayError;
 use crate::store::{AppendError, Appended, Held, Position, StoreError, StoreStats};
 
 /// The protocol's version.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// In bytes.
 pub(super) const MAX_LINE: u64 = 64 * 1024 * 1024;
@@ -22,6 +22,7 @@ pub(super) const MAX_LINE: u64 = 64 * 1024 * 1024;
 #[serde(rename_all = "snake_case")]
 pub(super) enum Request {
     Append { letters: Vec<Letter> },
+    Import { letters: Vec<Letter> },
     Scan { after: Option<Position>, limit: usize },
     Remove { positions: Vec<Position> },
     Update { changed: Vec<Held> },
@@ -81,7 +82,7 @@ impl From<StoreError> for Refusal {
 impl From<BeginReplayError> for Refusal {
     fn from(error: BeginReplayError) -> Self {
         match error {
-            BeginReplayError::Busy { .. } => Self::Busy,
+            BeginReplayError::Busy { .. } | BeginReplayError::Claimed { .. } => Self::Busy,
             BeginReplayError::Store(error) => error.into(),
         }
     }

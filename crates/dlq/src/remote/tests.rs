@@ -214,3 +214,15 @@ fn what_was_left_by_a_service_that_was_killed_does_not_matter() {
     let service = file.serve().unwrap();
     RemoteStore::connect(service.path()).unwrap().stats().unwrap();
 }
+
+#[test]
+fn whoever_keeps_letters_through_the_service_counts_as_a_publisher_until_it_ends_and_an_import_does_not() {
+    let served = served(Limits::default());
+    let client = served.client();
+    client.import(&[letter("theirs")]).unwrap();
+    assert!(served.file.is_exclusive() && client.scan(None, 9).unwrap()[0].imported);
+    client.append(&[letter("its own")]).unwrap();
+    assert!(!served.file.is_exclusive() && !client.scan(None, 9).unwrap()[1].imported);
+    drop(client);
+    assert!(served.file.is_exclusive());
+}

@@ -146,7 +146,7 @@ impl Link {
         let (mut known, mut others) = (Vec::new(), Vec::new());
         for (keep, position) in letters.into_iter().zip(positions) {
             match position {
-                Some(position) => known.push(Held { position, letter: keep.letter }),
+                Some(position) => known.push(Held::new(position, keep.letter)),
                 None => others.push(keep),
             }
         }

@@ -57,15 +57,19 @@ pub struct DeadLetterStats {
     pub stats: StoreStats,
 }
 
-fn file_options(config: &KafkaConfig) -> FileStoreOptions {
-    let at_most = |limit: usize| Some(limit as u64).filter(|limit| *limit > 0);
-    let limits = Limits {
-        max_letters: at_most(config.dlq_max_letters),
-        max_bytes: at_most(config.dlq_max_bytes),
-        max_age: Some(config.dlq_max_age).filter(|age| !age.is_zero()),
-        overflow: config.dlq_overflow,
-    };
-    FileStoreOptions { limits, ..FileStoreOptions::default() }
+impl KafkaConfig {
+    /// How a file of dead letters is kept: within `dlq_max_letters`, `dlq_max_bytes` and `dlq_max_age` (0: no limit), and
+    /// what `dlq_overflow` says where it is full.
+    pub fn dlq_file_options(&self) -> FileStoreOptions {
+        let at_most = |limit: usize| Some(limit as u64).filter(|limit| *limit > 0);
+        let limits = Limits {
+            max_letters: at_most(self.dlq_max_letters),
+            max_bytes: at_most(self.dlq_max_bytes),
+            max_age: Some(self.dlq_max_age).filter(|age| !age.is_zero()),
+            overflow: self.dlq_overflow,
+        };
+        FileStoreOptions { limits, ..FileStoreOptions::default() }
+    }
 }
 
 /// Lets other processes reach the file through this one; without that it is kept all the same.
@@ -99,7 +103,7 @@ impl DeadLetters {
         }
         links.extend(store.map(|store| Link::own(store, "custom")));
         if !config.dlq_file.is_empty() {
-            let file = FileStore::open_with(&config.dlq_file, file_options(config))
+            let file = FileStore::open_with(&config.dlq_file, config.dlq_file_options())
                 .map_err(|error| ConfigErrors(vec![format!("dlq_file: {error}")]))?;
             let file = Arc::new(file);
             service = serve(&file);

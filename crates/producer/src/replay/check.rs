@@ -4,19 +4,18 @@
 //! - What was found, and what is proved to be absent, is so whatever comes later; of the rest nothing is claimed.
 //! - A fence is a letter of the replay's own that is certainly not in the log: it is sent all the same, only under another
 //!   stamp. Before it leaves, its letter says so in the store.
-//! - No producer that may live is fenced: not this one, and none in a store that others write too.
+//! - No producer that may live is fenced: not this one, none in a store that others write too, and none whose letters were
+//!   imported.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kafka_courier_batcher::{EncodedBatch, Header, Record};
-use kafka_courier_dlq::{Bytes, Held, LetterId, Outcome, Timestamp};
+use kafka_courier_dlq::{Bytes, Held, LetterId, Outcome, Position, Timestamp};
 use kafka_courier_idempotent_sender::driver::DriverConfig;
 
-use super::plan;
-use super::run::{Store, update};
-use crate::shared::wall_clock_ms;
+use super::run::{Store, blocking, update};
+use super::{Replay, plan};
 use crate::verify::{FenceLetter, FenceOutcome, FencePlace, Fences, Question, Verdict, Verifier};
 
 /// How long each question to the cluster may take.
@@ -32,63 +31,87 @@ pub(super) struct Checked {
 /// A letter's partition.
 type Place = (String, i32);
 
-/// Letters that may serve as fences: one for each partition, certainly not in the log, and the first of its key there.
+/// Letters that may serve as fences: certainly not in the log, and to be sent anyway.
 pub(super) struct Candidates {
     store: Store,
-    letters: HashMap<Place, Vec<Held>>,
-    /// The first of each partition whatever its key: it would overtake only letters in doubt.
-    others: HashMap<Place, Vec<Held>>,
-    /// Whether it may: somebody would rather have a proof than the order of letters in doubt.
+    /// Those that are the first of their key in their partition.
+    letters: HashMap<Place, VecDeque<Position>>,
+    /// The first of each partition whatever their key: they would overtake only letters in doubt.
+    others: HashMap<Place, VecDeque<Position>>,
+    /// Whether they may: somebody would rather have a proof than the order of letters in doubt.
     may_overtake: bool,
+    /// Whether imported letters' producers may be fenced: they have ended.
+    fence_imported: bool,
     /// What came by already.
     seen: HashSet<(Place, Option<Bytes>)>,
-    /// The producer that must not be fenced: this one.
-    living: Option<i64>,
+    /// The producers that must not be fenced: this one, by all ids that it ever had, and whoever wrote what was imported.
+    living: HashSet<i64>,
 }
 
 impl Candidates {
-    pub(super) fn new(store: Store, living: Option<i64>, may_overtake: bool) -> Self {
-        let (letters, others) = (HashMap::new(), HashMap::new());
-        Self { store, letters, others, may_overtake, seen: HashSet::new(), living }
+    pub(super) fn new(store: Store, own: Vec<i64>, replay: &Replay) -> Self {
+        Self {
+            store,
+            letters: HashMap::new(),
+            others: HashMap::new(),
+            may_overtake: replay.may_overtake(),
+            fence_imported: replay.fence_imported,
+            seen: HashSet::new(),
+            living: own.into_iter().collect(),
+        }
     }
 
     /// A letter comes by, in the store's order; one that is to be sent may be sent before all others of its partition,
     /// if that overtakes none of its key.
     pub(super) fn pass(&mut self, held: &Held, is_sent: bool) {
         let letter = &held.letter;
+        if held.imported && letter.outcome == Outcome::Unknown && !self.fence_imported {
+            self.living.extend(letter.producer_id);
+        }
         let Some(partition) = letter.partition else { return };
         let place = (letter.topic.clone(), partition);
         let first = self.seen.insert((place.clone(), letter.key.clone()));
         if is_sent && letter.outcome == Outcome::NotWritten {
             if first {
-                keep(self.letters.entry(place.clone()).or_default(), held);
+                keep(self.letters.entry(place.clone()).or_default(), held.position);
             }
             if self.may_overtake {
-                keep(self.others.entry(place).or_default(), held);
+                keep(self.others.entry(place).or_default(), held.position);
+            }
+        }
+    }
+
+    /// The next candidate for this place; each serves once.
+    async fn next(&mut self, there: &Place) -> Option<Held> {
+        loop {
+            let first = self.letters.get_mut(there).and_then(VecDeque::pop_front);
+            let position = first.or_else(|| self.others.get_mut(there).and_then(VecDeque::pop_front))?;
+            self.others.entry(there.clone()).or_default().retain(|other| *other != position);
+            let (store, before) = (self.store.clone(), position.0.checked_sub(1).map(Position));
+            let page = blocking(move || store.scan(before, 1)).await.ok()?;
+            // It may have been removed, or settled, meanwhile.
+            let is_it = |held: &Held| held.position == position && held.letter.outcome == Outcome::NotWritten;
+            if let Some(held) = page.into_iter().find(is_it) {
+                return Some(held);
             }
         }
     }
 }
 
-/// Keeps the first few: each producer that is gone takes one.
-fn keep(letters: &mut Vec<Held>, held: &Held) {
-    const KEPT: usize = 16;
+/// Keeps the first ones: each producer that is gone takes one.
+fn keep(letters: &mut VecDeque<Position>, position: Position) {
+    const KEPT: usize = 1000;
     if letters.len() < KEPT {
-        letters.push(held.clone());
+        letters.push_back(position);
     }
 }
 
 impl Fences for Candidates {
     async fn letter_for(&mut self, place: &FencePlace<'_>) -> Option<FenceLetter> {
-        if !self.store.is_exclusive() || self.living == Some(place.stamp.producer_id) {
+        if !self.store.is_exclusive() || self.living.contains(&place.stamp.producer_id) {
             return None;
         }
-        let there = (place.topic.to_owned(), place.partition);
-        let held = self.letters.get(&there).and_then(|letters| letters.first());
-        let held = held.or_else(|| self.others.get(&there).and_then(|letters| letters.first()))?.clone();
-        for letters in [&mut self.letters, &mut self.others] {
-            letters.entry(there.clone()).or_default().retain(|other| other.position != held.position);
-        }
+        let held = self.next(&(place.topic.to_owned(), place.partition)).await?;
         let attempt = plan::Attempt {
             now: Timestamp::now(),
             partition: place.partition,
@@ -100,17 +123,8 @@ impl Fences for Candidates {
         let mut marked = plan::in_hand(&held.letter, &attempt);
         marked.producer_epoch = Some(place.stamp.epoch);
         marked.sequence = Some(place.stamp.base_sequence);
-        let headers = plan::headers(&held.letter);
-        let headers: Vec<Header<'_>> =
-            headers.iter().map(|(key, value)| Header { key, value: value.as_deref() }).collect();
-        let record = Record {
-            key: held.letter.key.as_deref(),
-            value: held.letter.value.as_deref(),
-            headers: &headers,
-            timestamp: wall_clock_ms(),
-        };
-        let batch = EncodedBatch::single(&record).ok()?;
-        let marked = update(&self.store, vec![Held { position: held.position, letter: marked }]).await.ok()?;
+        let batch = plan::single(&held.letter).ok()?;
+        let marked = update(&self.store, vec![Held::new(held.position, marked)]).await.ok()?;
         if marked == 0 {
             return None; // somebody has removed it
         }

@@ -5,8 +5,10 @@
 //! - Before a record leaves, its letter says so in the store: whoever comes after a crash knows what may be written.
 //! - One replay at a time for each store; letters go in the order in which they arrived.
 
+mod alone;
 mod auto;
 mod check;
+mod mark;
 mod plan;
 mod run;
 
@@ -21,7 +23,7 @@ use crate::producer::KafkaProducer;
 /// What is to be sent again, and how.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Replay {
-    /// Which letters. Those that were last tried after the replay began are never among them.
+    /// Which letters. Those that arrive in a store after the replay has begun there are never among them.
     pub selection: Selection,
     /// What to do with letters whose records may be in the log already.
     pub doubtful: Doubtful,
@@ -33,6 +35,10 @@ pub struct Replay {
     pub limit: Option<u64>,
     /// Only counts.
     pub dry_run: bool,
+    /// Takes it that whoever wrote letters that were [imported](kafka_courier_dlq::DeadLetterStore::import) has ended. A
+    /// check may end their producers' ids then, where that proves what became of them; without it those producers may
+    /// live, and only what is in the log already proves anything.
+    pub fence_imported: bool,
 }
 
 impl Replay {
@@ -52,6 +58,7 @@ impl Default for Replay {
             rate: None,
             limit: None,
             dry_run: false,
+            fence_imported: false,
         }
     }
 }

@@ -3,10 +3,13 @@
 //! Rules: pure; a letter that may be in the log already is left out, unless somebody says otherwise or looked; one that
 //! was sent again too often is left out; a letter goes to the log, with what is known of it, before its record leaves.
 
-use kafka_courier_batcher::partition_for_key;
-use kafka_courier_dlq::{Bytes, Letter, Outcome, Timestamp, Uuid};
+use kafka_courier_batcher::{EncodedBatch, PushError, Record, Stamp, partition_for_key};
+use kafka_courier_dlq::{Header, Letter, Outcome, Timestamp, Uuid};
 
 use super::{Doubtful, Replay};
+use crate::record::borrowed;
+use crate::shared::wall_clock_ms;
+use crate::verify::young;
 
 /// What becomes of a letter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,7 +25,9 @@ pub(crate) enum Decision {
 }
 
 /// The reason of a letter whose replay has not ended.
-pub(crate) const IN_REPLAY: &str = "a replay of it was interrupted";
+const IN_REPLAY: &str = "a replay of it was interrupted";
+/// Of a letter that went alone: its stamp is no other record's. Begins as the other does.
+const ALONE: &str = "a replay of it was interrupted while it went alone";
 
 /// Whether a replay had this letter in hand when its process ended.
 pub(crate) fn was_interrupted(letter: &Letter) -> bool {
@@ -61,11 +66,7 @@ pub(crate) fn in_hand(letter: &Letter, attempt: &Attempt) -> Letter {
     let same_place = letter.partition == Some(attempt.partition) && letter.topic_id == attempt.topic_id;
     marked.partition = Some(attempt.partition);
     marked.topic_id = attempt.topic_id;
-    let was = match letter.failure_reason.strip_prefix(IN_REPLAY) {
-        Some(rest) => rest.trim_start_matches("; before: "),
-        None => &letter.failure_reason,
-    };
-    marked.failure_reason = format!("{IN_REPLAY}; before: {was}");
+    marked.failure_reason = format!("{IN_REPLAY}; before: {}", reason_before(letter));
     marked.replay_count = letter.replay_count.saturating_add(1);
     marked.outcome = Outcome::Unknown;
     marked.last_attempt = attempt.now;
@@ -79,6 +80,51 @@ pub(crate) fn in_hand(letter: &Letter, attempt: &Attempt) -> Letter {
         marked.search_from = attempt.log_end;
     }
     marked
+}
+
+/// Why a letter was given up before any replay.
+fn reason_before(letter: &Letter) -> &str {
+    let reason = letter.failure_reason.as_str();
+    let rest = reason.strip_prefix(ALONE).or_else(|| reason.strip_prefix(IN_REPLAY));
+    rest.map_or(reason, |rest| rest.trim_start_matches("; before: "))
+}
+
+/// As [`in_hand`], of a letter that is certainly not in the log and goes alone: in a batch of its own, under a stamp whose
+/// producer id sends nothing else to this partition, ever. Sent again under the same stamp it is taken once by a leader
+/// that remembers it, whichever copy comes first.
+pub(crate) fn in_hand_alone(letter: &Letter, attempt: &Attempt, stamp: Stamp) -> Letter {
+    let mut marked = in_hand(letter, attempt);
+    marked.failure_reason = format!("{ALONE}; before: {}", reason_before(letter));
+    marked.producer_id = Some(stamp.producer_id);
+    (marked.producer_epoch, marked.sequence) = (Some(stamp.epoch), Some(stamp.base_sequence));
+    marked
+}
+
+/// The stamp under which a letter may go once more, though it may be under way: it went alone, and so lately that its
+/// leader certainly still remembers what it took under this stamp.
+pub(crate) fn stamp_to_repeat(letter: &Letter, now_ms: i64) -> Option<Stamp> {
+    let went_at = letter.last_attempt.as_millisecond();
+    let is_young = (young(now_ms)..=now_ms.saturating_mul(2).saturating_sub(young(now_ms))).contains(&went_at);
+    let went_alone = was_interrupted(letter) && letter.failure_reason.starts_with(ALONE);
+    let (producer_id, epoch) = (letter.producer_id?, letter.producer_epoch?);
+    (went_alone && is_young).then_some(Stamp { producer_id, epoch, base_sequence: letter.sequence? })
+}
+
+/// The letter after it went once more under its stamp and nothing came of that: the doubt is as it was, and so is the
+/// time that it is counted from.
+pub(crate) fn still_alone(letter: &Letter) -> Letter {
+    Letter { replay_count: letter.replay_count.saturating_add(1), ..letter.clone() }
+}
+
+/// A letter's record in a batch of its own, with the present time as its timestamp.
+pub(crate) fn single(letter: &Letter) -> Result<EncodedBatch, PushError> {
+    let headers = headers(letter);
+    EncodedBatch::single(&Record {
+        key: letter.key.as_deref(),
+        value: letter.value.as_deref(),
+        headers: &borrowed(&headers),
+        timestamp: wall_clock_ms(),
+    })
 }
 
 /// The partition that a letter's record goes to: its own, while the topic has it, else its key's, or any.
@@ -107,14 +153,11 @@ pub(crate) fn certain(mut letter: Letter) -> Letter {
     letter
 }
 
-/// A record's headers.
-pub(crate) type Headers = Vec<(String, Option<Bytes>)>;
-
 /// The headers of a letter's record when it is sent again: its own, and what ties it to its letter.
-pub(crate) fn headers(letter: &Letter) -> Headers {
+pub(crate) fn headers(letter: &Letter) -> Vec<Header> {
     use crate::headers::{DLQ_ID, DLQ_ORIGINAL_TIMESTAMP, DLQ_POSSIBLY_WRITTEN, DLQ_REPLAY_COUNT};
-    let mut headers: Headers = letter.headers.iter().map(|h| (h.name.clone(), h.value.clone())).collect();
-    let mut add = |name: &str, value: String| headers.push((name.to_owned(), Some(value.into())));
+    let mut headers = letter.headers.clone();
+    let mut add = |name: &str, value: String| headers.push(Header { name: name.to_owned(), value: Some(value.into()) });
     add(DLQ_ID, letter.id.to_string());
     add(DLQ_REPLAY_COUNT, (letter.replay_count.saturating_add(1)).to_string());
     if letter.outcome == Outcome::Unknown {
@@ -128,6 +171,8 @@ pub(crate) fn headers(letter: &Letter) -> Headers {
 
 #[cfg(test)]
 mod tests {
+    use kafka_courier_dlq::Bytes;
+
     use super::*;
 
     fn letter(outcome: Outcome) -> Letter {
@@ -173,6 +218,24 @@ mod tests {
     }
 
     #[test]
+    fn only_a_letter_that_went_alone_and_lately_goes_once_more_under_its_stamp() {
+        let stamp = Stamp { producer_id: 7, epoch: 0, base_sequence: 0 };
+        let attempt = attempt(0, None, Some(40));
+        let alone = in_hand_alone(&letter(Outcome::NotWritten), &attempt, stamp);
+        assert!(was_interrupted(&alone) && alone.search_from == Some(40));
+        let hours = |hours: i64| hours * 60 * 60 * 1000;
+        for (now, wanted) in [(hours(0), true), (hours(11), true), (hours(13), false), (hours(-13), false)] {
+            assert_eq!(stamp_to_repeat(&alone, now), wanted.then_some(stamp), "{now}");
+            assert_eq!(stamp_to_repeat(&still_alone(&alone), now), wanted.then_some(stamp), "{now}");
+        }
+        let mut with_others = in_hand(&letter(Outcome::NotWritten), &attempt);
+        (with_others.producer_id, with_others.producer_epoch, with_others.sequence) = (Some(7), Some(0), Some(0));
+        assert_eq!(stamp_to_repeat(&with_others, 0), None);
+        assert_eq!(in_hand(&alone, &attempt).failure_reason, with_others.failure_reason);
+        assert_eq!(stamp_to_repeat(&certain(alone), 0), None);
+    }
+
+    #[test]
     fn a_letter_goes_to_its_own_partition_while_there_is_such() {
         let mut letter = letter(Outcome::NotWritten);
         letter.key = Some(Bytes::from_static(b"k"));
@@ -202,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_record_that_is_sent_again_says_which_letter_it_was() {
-        let names: Vec<String> = headers(&letter(Outcome::NotWritten)).into_iter().map(|(name, _)| name).collect();
+        let names: Vec<String> = headers(&letter(Outcome::NotWritten)).into_iter().map(|header| header.name).collect();
         assert_eq!(names, ["dlq.id", "dlq.replay-count", "dlq.original-timestamp"]);
     }
 }

@@ -1,34 +1,33 @@
 //! Carries a replay out: a page of letters after the other.
 //!
-//! Rules: a page is marked durably before the first of its records leaves, and everything of it has its verdict before
-//! the next one is read.
+//! Rules:
+//! - A page is marked durably before the first of its records leaves, and everything of it has its verdict before the
+//!   next one is read; but the last letter of each partition waits, unmarked, for those behind it.
+//! - What waited to the end goes alone, so that its like is not needed to prove what became of it.
+//! - Nothing leaves once the claim to the store is lost.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kafka_courier_batcher::Header;
-use kafka_courier_dlq::{DeadLetterStore, Held, Letter, LetterId, Position, StoreError, Timestamp, Uuid};
+use kafka_courier_dlq::{DeadLetterStore, Held, Letter, Position, ReplayGuard, StoreError, Timestamp};
 use kafka_courier_idempotent_sender::driver::{Command, LogClient};
 
 use super::check::{self, Candidates, Checked};
+use super::mark::Goes;
 use super::plan::{self, Decision};
 use super::{Doubtful, Replay, ReplayError, ReplayReport};
 use crate::delivery::Delivery;
 use crate::error::PublishError;
 use crate::metrics;
 use crate::producer::KafkaProducer;
-use crate::record::ProducerRecord;
-use crate::sync::Ordering;
-use crate::verify::{FenceOutcome, Question, Verdict};
+use crate::record::{ProducerRecord, borrowed};
+use crate::shared::wall_clock_ms;
+use crate::verify::{FenceOutcome, Question, Verdict, WhyNot};
 
 /// Letters of a page.
 const PAGE: usize = 500;
-/// How long a producer id is waited for before letters are marked without one.
-const IDENTITY: Duration = Duration::from_secs(5);
-/// How long the end of a log is asked for.
-const LOG_END: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(
     producer: &KafkaProducer,
@@ -36,17 +35,17 @@ pub(super) async fn run(
     progress: impl FnMut(&ReplayReport) -> ControlFlow<()> + Send,
 ) -> Result<ReplayReport, ReplayError> {
     let replay = replay.clone();
-    let log = LogClient::new(&producer.inner.reach);
+    let log = Arc::new(LogClient::new(&producer.inner.reach));
     let report = ReplayReport::default();
     let (checked, held_back) = (Checked::default(), Vec::new());
-    let mut run = Run { producer, replay, log, report, progress, next_at: None, checked, held_back };
+    let mut run = Run { producer, replay, log, report, progress, next_at: None, checked, held_back, claim: None };
     for store in producer.dead_letters().stores() {
-        let guard = {
-            let store = store.clone();
-            blocking(move || Ok(store.begin_replay())).await??
-        };
+        let claimed = store.clone();
+        run.claim = Some(Claim::new(blocking(move || Ok(claimed.begin_replay())).await??));
         let done = run.store(&store).await;
-        drop(guard);
+        if let Some(claim) = run.claim.take() {
+            claim.release().await;
+        }
         if done?.is_break() {
             break;
         }
@@ -54,11 +53,11 @@ pub(super) async fn run(
     Ok(run.report)
 }
 
-struct Run<'a, P> {
-    producer: &'a KafkaProducer,
+pub(super) struct Run<'a, P> {
+    pub(super) producer: &'a KafkaProducer,
     replay: Replay,
-    log: LogClient,
-    report: ReplayReport,
+    pub(super) log: Arc<LogClient>,
+    pub(super) report: ReplayReport,
     progress: P,
     /// When the next letter may be sent, where there is a rate.
     next_at: Option<Instant>,
@@ -67,12 +66,42 @@ struct Run<'a, P> {
     /// The last letter of each partition that waits, unmarked, until those before it have their verdicts: if this
     /// process ends meanwhile, it can serve as the fence that proves what became of them.
     held_back: Vec<Placed>,
+    /// The right to replay the present store.
+    claim: Option<Claim>,
 }
 
 /// A letter, and the partition that it goes to.
-struct Placed {
-    held: Held,
-    partition: i32,
+pub(super) struct Placed {
+    pub(super) held: Held,
+    pub(super) partition: i32,
+}
+
+/// The right to replay a store. It is given back where that may block, also if the replay is dropped half-way.
+struct Claim(Option<ReplayGuard>, tokio::runtime::Handle);
+
+impl Claim {
+    fn new(guard: ReplayGuard) -> Self {
+        Self(Some(guard), tokio::runtime::Handle::current())
+    }
+
+    /// Gives it back, and waits until others can have it.
+    async fn release(mut self) {
+        let guard = self.0.take();
+        // Where the runtime ends the claim ends by itself.
+        let _ = tokio::task::spawn_blocking(move || drop(guard)).await;
+    }
+
+    fn holds(&self) -> Result<(), StoreError> {
+        self.0.as_ref().map_or(Ok(()), ReplayGuard::holds)
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some(guard) = self.0.take() {
+            self.1.spawn_blocking(move || drop(guard));
+        }
+    }
 }
 
 pub(super) type Store = Arc<dyn DeadLetterStore>;
@@ -100,12 +129,12 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Sends what was held back.
+    /// Sends what was held back: one letter for each partition.
     async fn finish(&mut self, store: &Store) -> Result<(), ReplayError> {
         let last = std::mem::take(&mut self.held_back);
         if !last.is_empty() {
             let before = self.report.results();
-            self.send(store, last).await?;
+            self.send_alone(store, last).await?;
             // That was all of this store: there is nothing to end.
             let _ = self.tell(before);
         }
@@ -132,7 +161,7 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
     /// that there is.
     async fn look(&mut self, store: &Store) -> Result<Option<Position>, ReplayError> {
         let (mut questions, mut after) = (Vec::new(), None);
-        let mut fences = Candidates::new(store.clone(), self.producer.known_identity(), self.replay.may_overtake());
+        let mut fences = Candidates::new(store.clone(), self.producer.identities(), &self.replay);
         let mut left = self.replay.limit.unwrap_or(u64::MAX).saturating_sub(self.report.selected);
         while let Some((last, mut selected)) = self.selected(store, after, PAGE).await? {
             after = Some(last);
@@ -159,13 +188,14 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
         self.report.selected += selected.len() as u64;
         let limit_reached = selected.is_empty();
         let before = self.report.results();
-        let Sorted { send, gone, changed } = self.sort(selected);
-        for held in &send {
+        let Sorted { send, gone, changed, repeat } = self.sort(selected);
+        for held in send.iter().chain(&repeat) {
             *self.report.by_topic.entry(held.letter.topic.clone()).or_default() += 1;
         }
         if !self.replay.dry_run {
             remove(store, gone).await?;
             update(store, changed).await?;
+            self.repeat(store, repeat).await?;
             let ready = self.place(store, send).await?;
             if !ready.is_empty() {
                 self.send(store, ready).await?;
@@ -250,6 +280,12 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
                 return sorted.gone.push(held.position);
             }
             Some(Verdict::Absent) => return sorted.send.push(Held { letter: plan::certain(held.letter), ..held }),
+            Some(Verdict::NotFound { why: WhyNot::NoFence }) => {
+                if plan::stamp_to_repeat(&held.letter, wall_clock_ms()).is_some() {
+                    return sorted.repeat.push(held);
+                }
+                no_fence(held.imported)
+            }
             Some(Verdict::NotFound { why }) => why.to_string(),
             None => "it was not looked for".to_owned(),
         };
@@ -283,14 +319,23 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
         }
     }
 
+    /// Nothing leaves, or is said of letters, once somebody else may replay them.
+    pub(super) fn still_claimed(&self) -> Result<(), ReplayError> {
+        Ok(self.claim.as_ref().map_or(Ok(()), Claim::holds)?)
+    }
+
     /// Marks letters, sends their records, and removes those that were delivered.
-    async fn send(&mut self, store: &Store, letters: Vec<Placed>) -> Result<(), ReplayError> {
-        let letters = self.mark(store, letters).await?;
+    pub(super) async fn send(&mut self, store: &Store, letters: Vec<Placed>) -> Result<(), ReplayError> {
+        // A letter is not said to be under way while it only waits for its turn.
+        self.keep_to_the_rate(1).await;
+        self.still_claimed()?;
+        let letters = self.mark(store, letters, Goes::WithOthers).await?;
+        self.still_claimed()?;
         let (mut under_way, mut back) = (Vec::with_capacity(letters.len()), Vec::new());
         // Keys of which a letter stays: those behind it stay too, or they would overtake it.
         let mut blocked = HashSet::new();
         let mut closed = false;
-        for Placed { held, partition } in letters {
+        for (index, Placed { held, partition }) in letters.into_iter().enumerate() {
             let queue = (held.letter.topic.clone(), partition, held.letter.key.clone());
             if blocked.contains(&queue) {
                 self.report.failed += 1;
@@ -298,7 +343,9 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
                 back.push(held);
                 continue;
             }
-            self.keep_to_the_rate().await;
+            if index > 0 {
+                self.keep_to_the_rate(1).await;
+            }
             match self.publish(&held.letter, partition).await {
                 Ok(delivery) => under_way.push((held.position, delivery)),
                 Err(error) => {
@@ -326,91 +373,34 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
         if closed { Err(ReplayError::Closed) } else { Ok(()) }
     }
 
-    /// Marks letters durably; returns those that are still there.
-    async fn mark(&mut self, store: &Store, mut letters: Vec<Placed>) -> Result<Vec<Placed>, ReplayError> {
-        let producer_id = self.producer.identity(IDENTITY).await;
-        let ends = self.log_ends(&letters).await;
-        let ids = self.topic_ids(&letters).await;
-        let now = Timestamp::now();
-        let marked = letters.iter().map(|Placed { held, partition }| {
-            let topic = held.letter.topic.as_str();
-            let attempt = plan::Attempt {
-                now,
-                partition: *partition,
-                topic_id: ids.get(topic).copied(),
-                producer_id,
-                log_end: ends.get(&(topic, *partition)).copied(),
-            };
-            Held { position: held.position, letter: plan::in_hand(&held.letter, &attempt) }
-        });
-        let (marked, marking) = (marked.collect::<Vec<_>>(), store.clone());
-        let ids: Vec<LetterId> = letters.iter().map(|placed| placed.held.letter.id).collect();
-        let found = blocking(move || {
-            let there = marking.update(&marked)?;
-            if there == marked.len() { Ok(None) } else { marking.find(&ids).map(Some) }
-        });
-        // Somebody else removed letters meanwhile: they were purged, or turned out to be in the log.
-        if let Some(found) = found.await? {
-            let mut found = found.into_iter();
-            letters.retain(|_| found.next().flatten().is_some());
-        }
-        Ok(letters)
-    }
-
-    /// Where the partitions' logs end now: what is sent from now on is not before that. Where that can't be had (it
-    /// takes the right to describe), a later check reads from the log's start.
-    async fn log_ends<'l>(&self, letters: &'l [Placed]) -> BTreeMap<(&'l str, i32), i64> {
-        let mut ends = BTreeMap::new();
-        let deadline = Instant::now() + LOG_END;
-        for Placed { held, partition } in letters {
-            let place = (held.letter.topic.as_str(), *partition);
-            if !ends.contains_key(&place)
-                && let Ok(offsets) = self.log.offsets(place.0, place.1, deadline).await
-            {
-                ends.insert(place, offsets.high_watermark);
-            }
-        }
-        ends
-    }
-
-    /// The ids of the topics as they are now.
-    async fn topic_ids<'l>(&self, letters: &'l [Placed]) -> BTreeMap<&'l str, Uuid> {
-        let mut ids = BTreeMap::new();
-        let deadline = Instant::now() + LOG_END;
-        for Placed { held, .. } in letters {
-            let topic = held.letter.topic.as_str();
-            if !ids.contains_key(topic)
-                && let Ok(info) = self.log.topic(topic, deadline).await
-                && info.uuid != [0; 16]
-            {
-                ids.insert(topic, Uuid::from_bytes(info.uuid));
-            }
-        }
-        ids
-    }
-
     async fn publish(&self, letter: &Letter, partition: i32) -> Result<Delivery, PublishError> {
         let headers = plan::headers(letter);
-        let headers: Vec<Header<'_>> =
-            headers.iter().map(|(key, value)| Header { key, value: value.as_deref() }).collect();
         let record = ProducerRecord {
             topic: &letter.topic,
             partition: Some(partition),
             key: letter.key.as_deref(),
             value: letter.value.as_deref(),
-            headers: &headers,
+            headers: &borrowed(&headers),
             timestamp: None,
         };
         self.producer.send_as(&record, Some(&Arc::new(letter.clone()))).await
     }
 
-    async fn keep_to_the_rate(&mut self) {
+    /// Waits until so many letters more may leave.
+    pub(super) async fn keep_to_the_rate(&mut self, letters: usize) {
         let Some(rate) = self.replay.rate else { return };
+        let letters = u32::try_from(letters).unwrap_or(u32::MAX);
         let now = Instant::now();
         let at = self.next_at.map_or(now, |at| at.max(now));
         tokio::time::sleep_until(at.into()).await;
-        self.next_at = Some(at + Duration::from_secs(1) / rate.get());
+        self.next_at = Some(at + Duration::from_secs(1) * letters / rate.get());
     }
+}
+
+/// Why an imported letter, or one of this store's own, is neither found nor proved absent.
+fn no_fence(imported: bool) -> String {
+    let why = WhyNot::NoFence;
+    if imported { format!("{why}; it was imported, so its producer may live elsewhere") } else { why.to_string() }
 }
 
 /// What becomes of a page's letters.
@@ -420,33 +410,11 @@ struct Sorted {
     /// Delivered, or found in the log.
     gone: Vec<Position>,
     changed: Vec<Held>,
+    /// Goes once more under the stamp that it went alone with.
+    repeat: Vec<Held>,
 }
 
-impl KafkaProducer {
-    /// The producer id that new batches are stamped with, if there is one yet.
-    fn known_identity(&self) -> Option<i64> {
-        Some(self.inner.intake.shared.producer_id.load(Ordering::Relaxed)).filter(|id| *id >= 0)
-    }
-
-    /// The producer id that new batches are stamped with, if it comes in time.
-    async fn identity(&self, patience: Duration) -> Option<i64> {
-        let deadline = Instant::now() + patience;
-        let mut pause = Duration::from_millis(1);
-        loop {
-            if let Some(id) = self.known_identity() {
-                return Some(id);
-            }
-            if Instant::now() >= deadline {
-                return None;
-            }
-            self.inner.intake.tell(Command::WantProducerId);
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_millis(200));
-        }
-    }
-}
-
-async fn remove(store: &Store, positions: Vec<Position>) -> Result<(), ReplayError> {
+pub(super) async fn remove(store: &Store, positions: Vec<Position>) -> Result<(), ReplayError> {
     if positions.is_empty() {
         return Ok(());
     }
@@ -463,7 +431,7 @@ pub(super) async fn update(store: &Store, changed: Vec<Held>) -> Result<usize, R
 }
 
 /// Runs what blocks where that is allowed.
-async fn blocking<R: Send + 'static>(
+pub(super) async fn blocking<R: Send + 'static>(
     what: impl FnOnce() -> Result<R, StoreError> + Send + 'static,
 ) -> Result<R, ReplayError> {
     match tokio::task::spawn_blocking(what).await {

@@ -367,7 +367,7 @@ impl PartitionCheck {
 }
 
 /// The least timestamp of a batch that a leader certainly still remembers.
-pub(super) fn young(now_ms: i64) -> i64 {
+pub(crate) fn young(now_ms: i64) -> i64 {
     now_ms.saturating_sub(FENCE_LIFETIME_MS)
 }
 

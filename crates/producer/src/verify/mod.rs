@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use kafka_courier_idempotent_sender::core::TopicUuid;
 
+pub(crate) use check::young;
 pub use verifier::{
     Answer, FenceLetter, FenceOutcome, FencePlace, Fences, Findings, NoFences, Progress, Question, Verifier,
 };

@@ -52,7 +52,7 @@ fn a_letter_is_changed_in_place_but_never_put_back() {
     store.append(&[letter("a", 10), letter("b", 10)]).unwrap();
     let mut held = store.scan(None, 2).unwrap();
     held[0].letter.replay_count = 7;
-    let other = Held { position: held[1].position, letter: letter("another id", 10) };
+    let other = Held::new(held[1].position, letter("another id", 10));
     assert_eq!(store.update(&[held[0].clone(), other]).unwrap(), 1);
     assert_eq!(store.scan(None, 2).unwrap(), held);
     store.remove(&[held[0].position]).unwrap();
@@ -329,4 +329,39 @@ fn a_damaged_letter_is_passed_over_and_counted() {
     assert_eq!(store.len(), 3);
     assert_eq!(store.remove(&[Position(1)]).unwrap(), 1);
     assert_eq!(store.len(), 2);
+}
+
+#[test]
+fn a_letter_that_was_imported_says_so_until_somebody_here_has_written_into_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("letters");
+    let store = FileStore::open(&path).unwrap();
+    store.append(&[letter("own", 10)]).unwrap();
+    let imported = letter("theirs", 10);
+    assert_eq!(store.import(std::slice::from_ref(&imported)).unwrap().taken, 1);
+    assert_eq!(
+        (store.import(std::slice::from_ref(&imported)).unwrap().known, store.append(&[imported]).unwrap().known),
+        (1, 1)
+    );
+    drop(store);
+    let store = FileStore::open(&path).unwrap();
+    let held = store.scan(None, 9).unwrap();
+    assert_eq!(held.iter().map(|held| held.imported).collect::<Vec<_>>(), [false, true]);
+    store.update(&held).unwrap();
+    assert_eq!(store.scan(None, 9).unwrap(), held);
+    store.update(&[Held::new(held[1].position, held[1].letter.clone())]).unwrap();
+    assert!(!store.scan(None, 9).unwrap()[1].imported);
+}
+
+#[test]
+fn nobodys_life_may_be_ended_while_somebody_says_that_he_publishes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("letters");
+    let store = FileStore::open(&path).unwrap();
+    let (one, other) = (crate::Publishing::beside(&path).unwrap(), crate::Publishing::beside(&path).unwrap());
+    assert!(!store.is_exclusive());
+    drop(one);
+    assert!(!store.is_exclusive());
+    drop(other);
+    assert!(store.is_exclusive());
 }

@@ -80,7 +80,10 @@ impl Step {
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.doing, self.topic)?;
+        f.write_str(self.doing)?;
+        if !self.topic.is_empty() {
+            write!(f, " {}", self.topic)?;
+        }
         if let Some(partition) = self.partition {
             write!(f, "-{partition}")?;
         }

@@ -18,7 +18,7 @@ use super::LogErrorKind;
 use crate::core::{BrokerAddress, BrokerId, ErrorCode, Reason, TopicMetadata, TopicUuid};
 use crate::driver::DriverConfig;
 use crate::driver::connection::{Dialer, Link};
-use crate::driver::control::Control;
+use crate::driver::control::{Control, NoProducerId};
 use crate::wire::small::describe_configs::CLEANUP_POLICY;
 
 /// The code of an offset that is not in the log.
@@ -184,6 +184,14 @@ impl Leaders {
     /// What is known of the topic is in doubt: it is asked for again before anything else.
     pub(super) async fn doubt(&self, topic: &str) {
         self.state.lock().await.topics.remove(topic);
+    }
+
+    pub(super) async fn producer_id(&self) -> Result<i64, Missed> {
+        self.control.producer_id().await.map_err(|error| match error {
+            NoProducerId::Refused(reason) => Missed::NoTrust(reason),
+            NoProducerId::Failed { code: Some(code), .. } => Missed::code(code.0),
+            NoProducerId::Failed { code: None, why } => Missed::Lost(why),
+        })
     }
 
     pub(super) async fn is_compacted(&self, topic: &str) -> Result<bool, Missed> {

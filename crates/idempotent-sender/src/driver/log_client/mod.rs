@@ -100,6 +100,14 @@ impl LogClient {
         .await
     }
 
+    /// A producer id that nobody had before, for batches that are stamped by hand.
+    ///
+    /// Errors: as for all methods. Cancel safety: an id that nobody uses costs nothing.
+    pub async fn producer_id(&self, deadline: Instant) -> Result<i64, LogError> {
+        let step = Step::of("asking for a producer id", "", None);
+        self.retry(step, deadline, |_| async move { self.leaders.producer_id().await }).await
+    }
+
     /// Whether the topic's `cleanup.policy` lets records vanish from the middle of its log.
     ///
     /// Errors: [`LogErrorKind::Refused`] if we may not know (`DescribeConfigs` on the topic), others as for all methods.

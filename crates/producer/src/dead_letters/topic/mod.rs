@@ -3,8 +3,11 @@
 //! Rules:
 //! - The topic only grows: a change of a letter is its newer version, its end a record that says so.
 //! - What is a letter now is known after the topic was read; whoever only writes does not read.
+//! - Who replays is claimed in the topic itself, for all processes; a claim is kept for a lease and renewed.
 //! - A topic that takes no letters is left alone for a while: the next store takes them meanwhile.
 
+mod claim;
+mod lease;
 mod record;
 mod task;
 
@@ -24,8 +27,9 @@ use kafka_courier_idempotent_sender::driver::security::TokenSource;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
+use self::lease::NotTaken;
 use self::record::Entry;
-use self::task::{Ask, NotWritten, Outgoing, Page, Place, Task, Written};
+use self::task::{Ask, NotWritten, Outgoing, Page, Place, Reader, Task, Written};
 use crate::builder::Extras;
 use crate::config::{ConfigErrors, KafkaConfig};
 use crate::producer::{KafkaProducer, Letters};
@@ -36,6 +40,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_secs(10);
 /// How long a letter may take to be acknowledged.
 const DELIVERY: Duration = Duration::from_secs(5);
+/// How long a claim to replay holds after it was last renewed.
+const LEASE: Duration = Duration::from_secs(30);
 /// Unknown letters of this process that are remembered, for a correction.
 const REMEMBERED: usize = 4096;
 /// A position's bits below the partition.
@@ -134,10 +140,10 @@ impl DeadLetterTopic {
         own.max_block = own.max_block.min(DELIVERY);
         let extras = Extras { letters: Letters::None, tokens, ..Extras::default() };
         let producer = KafkaProducer::build_with(own, extras)?;
-        let log = LogClient::new(&producer.inner.reach);
+        let log = Arc::new(LogClient::new(&producer.inner.reach));
         let (asks, received) = unbounded_channel();
         let name: Arc<str> = topic.into();
-        tokio::spawn(Task { topic: name.clone(), producer, log, asks: received }.run());
+        tokio::spawn(Task { producer, reader: Reader { topic: name.clone(), log }, asks: received }.run());
         Ok(Self {
             name,
             client_id: config.client_id.clone(),
@@ -220,13 +226,14 @@ impl DeadLetterTopic {
         for partition in 0..self.ask(Ask::Partitions)? {
             let mut from = None;
             loop {
-                let Page { entries, next } = self.ask(|reply| Ask::Read(partition, from, reply))?;
+                let Page { entries, next, .. } = self.ask(|reply| Ask::Read(partition, from, reply))?;
                 for (offset, entry) in entries {
                     match entry {
                         Entry::Letter(letter) => index.letter(letter.id, position((partition, offset))),
                         Entry::Settled(id) => {
                             index.settled(id);
                         }
+                        Entry::Claim { .. } => {}
                     }
                 }
                 let Some(next) = next else { break };
@@ -241,7 +248,7 @@ impl DeadLetterTopic {
     fn live(&self, partition: i32, from: Option<i64>, wanted: usize) -> Result<Vec<Held>, StoreError> {
         let (mut found, mut from) = (Vec::new(), from);
         while found.len() < wanted {
-            let Page { entries, next } = self.ask(|reply| Ask::Read(partition, from, reply))?;
+            let Page { entries, next, .. } = self.ask(|reply| Ask::Read(partition, from, reply))?;
             let index = self.index.lock();
             for (offset, entry) in entries {
                 let position = position((partition, offset));
@@ -249,13 +256,39 @@ impl DeadLetterTopic {
                     && index.live.contains_key(&position)
                     && found.len() < wanted
                 {
-                    found.push(Held { position, letter: *letter });
+                    found.push(Held::new(position, *letter));
                 }
             }
             let Some(next) = next else { break };
             from = Some(next);
         }
         Ok(found)
+    }
+
+    fn claim(&self) -> Result<ReplayGuard, BeginReplayError> {
+        let (reply, answer) = sync_channel(1);
+        self.asks.send(Ask::Claim(LEASE, reply)).map_err(|_| self.failure("its runtime has ended".to_owned()))?;
+        let patience = 2 * LEASE + PATIENCE;
+        let claimed = answer.recv_timeout(patience);
+        let lease = match claimed.map_err(|_| self.failure(format!("no answer within {patience:?}")))? {
+            Ok(lease) => lease,
+            Err(NotTaken::Held { holder, until }) => {
+                return Err(BeginReplayError::Claimed { store: self.name.to_string(), holder, until });
+            }
+            Err(NotTaken::Failed(why)) => return Err(self.failure(why).into()),
+        };
+        let (taken, valid) = (self.replaying.clone(), lease.valid());
+        let lost = self.failure("the claim to replay its letters is lost, or could not be renewed in time".to_owned());
+        let release = move || {
+            let (done, given_back) = sync_channel(1);
+            if lease.release.send(done).is_ok() {
+                // Without an answer it runs out.
+                let _ = given_back.recv_timeout(DELIVERY);
+            }
+            taken.store(false, Ordering::Release);
+        };
+        let holds = move || if Instant::now() < *valid.lock() { Ok(()) } else { Err(lost.clone()) };
+        Ok(ReplayGuard::leased(release, holds))
     }
 
     fn is_left_alone(&self) -> bool {
@@ -370,12 +403,16 @@ impl DeadLetterStore for DeadLetterTopic {
         })
     }
 
-    /// Within this process: replicas have to agree among themselves who replays.
+    /// Among all processes: the claim stands in the topic. One that a crash has left there is watched for a lease before it
+    /// is taken over.
     fn begin_replay(&self) -> Result<ReplayGuard, BeginReplayError> {
         if self.replaying.swap(true, Ordering::AcqRel) {
             return Err(BeginReplayError::Busy { store: self.name.to_string() });
         }
-        let taken = self.replaying.clone();
-        Ok(ReplayGuard::new(move || taken.store(false, Ordering::Release)))
+        let claimed = self.claim();
+        if claimed.is_err() {
+            self.replaying.store(false, Ordering::Release);
+        }
+        claimed
     }
 }

@@ -1,4 +1,4 @@
-//! A letter as a record of the dead-letter topic, and back.
+//! A letter as a record of the dead-letter topic, and back; and the other records that are ours there.
 //!
 //! Rules: pure; key, value and headers are the original's, byte for byte and in order; behind them come ours, `dlq.id` first,
 //! then Kafka Connect's, of which none that is there already is written again.
@@ -6,6 +6,7 @@
 use kafka_courier_batcher::DecodedRecord;
 use kafka_courier_dlq::{Bytes, Header, Letter, LetterId, Outcome, Timestamp};
 
+use super::claim::ClaimRecord;
 use crate::headers::*;
 
 /// A record of the dead-letter topic.
@@ -15,6 +16,12 @@ pub(crate) enum Entry {
     Letter(Box<Letter>),
     /// The letter of this id is one no more.
     Settled(LetterId),
+    /// Somebody claims the right to replay, or renews or ends his claim.
+    Claim {
+        claim: Box<ClaimRecord>,
+        /// The record's timestamp.
+        at_ms: i64,
+    },
 }
 
 /// The headers of a letter's record.
@@ -86,6 +93,10 @@ pub(crate) fn entry(record: &DecodedRecord<'_>) -> Option<Entry> {
     if last.key == DLQ_SETTLED && record.value.is_none() {
         return text(last.value)?.parse().ok().map(Entry::Settled);
     }
+    if last.key == DLQ_CLAIM {
+        let claim = serde_json::from_slice(record.value?).ok()?;
+        return Some(Entry::Claim { claim: Box::new(claim), at_ms: record.timestamp });
+    }
     let own = record.headers.iter().rposition(|header| header.key == DLQ_ID)?;
     let (original, ours) = record.headers.split_at(own);
     let find = |name: &str| ours.iter().find(|header| header.key == name).and_then(|header| text(header.value));
@@ -155,13 +166,12 @@ mod tests {
     }
 
     fn read(letter: &Letter, headers: &[Header]) -> Option<Entry> {
-        let headers = headers.iter().map(|h| kafka_courier_batcher::Header { key: &h.name, value: h.value.as_deref() });
         entry(&DecodedRecord {
             offset_delta: 0,
             timestamp: 99,
             key: letter.key.as_deref(),
             value: letter.value.as_deref(),
-            headers: headers.collect(),
+            headers: crate::record::borrowed(headers),
         })
     }
 
@@ -202,6 +212,22 @@ mod tests {
         let id = tombstone.id;
         assert_eq!(read(&tombstone, &settled(id)), Some(Entry::Settled(id)));
         assert!(matches!(read(&tombstone, &headers(&tombstone, "me")), Some(Entry::Letter(_))));
+    }
+
+    #[test]
+    fn a_claim_to_replay_is_no_letter_and_comes_back_whole() {
+        use super::super::claim::{Act, Seen};
+        let id = kafka_courier_dlq::Uuid::from_u128(9);
+        let over = Some(Seen { id, offset: 4 });
+        let claim = ClaimRecord { act: Act::Claim, id, host: "h".into(), pid: 1, lease_ms: 30_000, over };
+        let record = |value: Vec<u8>| {
+            let mut letter = Letter::new("t", Bytes::from(value), "", Timestamp::UNIX_EPOCH);
+            letter.headers = vec![header(DLQ_CLAIM, id.to_string())];
+            read(&letter, &letter.headers)
+        };
+        let read = record(serde_json::to_vec(&claim).unwrap());
+        assert_eq!(read, Some(Entry::Claim { claim: Box::new(claim), at_ms: 99 }));
+        assert_eq!(record(b"{}".to_vec()), None);
     }
 
     #[test]

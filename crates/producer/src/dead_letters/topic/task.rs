@@ -1,21 +1,25 @@
 //! The asynchronous side of the dead-letter topic: writes and reads it for the threads that ask.
 //!
-//! Rules: one task; what is asked is answered in order; when nobody can ask any more, it closes its producer and ends.
+//! Rules: one task; what is asked is answered in order, but a claim to replay, which takes its time; when nobody can ask any
+//! more, and claims are given back, it closes its producer and ends.
 
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use kafka_courier_batcher::{BatchView, DecodeError, Header as HeaderRef};
+use kafka_courier_batcher::{BatchView, DecodeError};
 use kafka_courier_dlq::{Bytes, Header};
 use kafka_courier_idempotent_sender::core::ErrorCode;
 use kafka_courier_idempotent_sender::driver::{Command, LogClient, ReadFrom};
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::JoinSet;
 
+use super::lease::{self, Claims, Lease, NotTaken};
 use super::record::{self, Entry};
+use crate::delivery::Delivery;
 use crate::error::PublishError;
 use crate::producer::KafkaProducer;
-use crate::record::ProducerRecord;
+use crate::record::{ProducerRecord, borrowed};
 
 /// How long a question to the cluster may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -58,10 +62,11 @@ pub(crate) struct NotWritten {
 #[derive(Debug)]
 pub(crate) struct Page {
     pub(crate) entries: Vec<(i64, Entry)>,
+    /// Where it was read from.
+    pub(crate) from: i64,
     pub(crate) next: Option<i64>,
 }
 
-#[derive(Debug)]
 pub(crate) enum Ask {
     /// Write these; where each is, or why it is not there.
     Append(Vec<Outgoing>, SyncSender<Result<Vec<Written>, String>>),
@@ -69,17 +74,26 @@ pub(crate) enum Ask {
     Partitions(SyncSender<Result<i32, String>>),
     /// Read a partition from an offset on; `None`: from its start.
     Read(i32, Option<i64>, SyncSender<Result<Page, String>>),
+    /// Take the right to replay, for this long after each time that it is renewed.
+    Claim(Duration, SyncSender<Result<Lease, NotTaken>>),
 }
 
 pub(crate) struct Task {
-    pub(crate) topic: Arc<str>,
     pub(crate) producer: KafkaProducer,
-    pub(crate) log: LogClient,
+    pub(crate) reader: Reader,
     pub(crate) asks: UnboundedReceiver<Ask>,
+}
+
+/// Reads the topic.
+#[derive(Clone)]
+pub(crate) struct Reader {
+    pub(crate) topic: Arc<str>,
+    pub(crate) log: Arc<LogClient>,
 }
 
 impl Task {
     pub(crate) async fn run(mut self) {
+        let mut claims = JoinSet::new();
         while let Some(ask) = self.asks.recv().await {
             // Whoever asked may have lost patience.
             match ask {
@@ -87,61 +101,97 @@ impl Task {
                     let _ = reply.send(Ok(self.append(&records).await));
                 }
                 Ask::Partitions(reply) => {
-                    let found = self.log.topic(&self.topic, Instant::now() + PATIENCE).await;
+                    let found = self.reader.log.topic(&self.reader.topic, Instant::now() + PATIENCE).await;
                     let _ = reply.send(match found {
                         Ok(topic) => Ok(i32::try_from(topic.partitions).unwrap_or(i32::MAX)),
                         Err(error) => Err(error.to_string()),
                     });
                 }
                 Ask::Read(partition, from, reply) => {
-                    let _ = reply.send(self.read(partition, from).await);
+                    let _ = reply.send(self.reader.read(partition, from).await);
+                }
+                Ask::Claim(lease, reply) => {
+                    let (producer, reader) = (self.producer.clone(), self.reader.clone());
+                    claims.spawn(claim(Claims { producer, reader, lease }, reply));
                 }
             }
         }
+        // Those that are held still are given up with the runtime, and run out.
+        let _ = tokio::time::timeout(PATIENCE, async { while claims.join_next().await.is_some() {} }).await;
         self.producer.close(PATIENCE).await;
     }
 
     async fn append(&self, records: &[Outgoing]) -> Vec<Written> {
         let mut sent = Vec::with_capacity(records.len());
         for record in records {
-            let headers: Vec<HeaderRef<'_>> =
-                record.headers.iter().map(|h| HeaderRef { key: &h.name, value: h.value.as_deref() }).collect();
-            let record = ProducerRecord {
-                topic: &self.topic,
-                partition: record.partition,
-                key: record.key.as_deref(),
-                value: record.value.as_deref(),
-                headers: &headers,
-                timestamp: None,
-            };
-            sent.push(self.producer.send(&record).await);
+            sent.push(send(&self.producer, &self.reader.topic, record).await);
         }
         self.producer.inner.intake.tell(Command::SealOpen);
         let mut written = Vec::with_capacity(sent.len());
         for sent in sent {
-            written.push(match sent {
-                Err(error) => {
-                    let outage = !matches!(error, PublishError::TooLarge { .. });
-                    Written::Not(NotWritten { why: error.to_string(), outage })
-                }
-                Ok(delivery) => match delivery.await {
-                    Ok(metadata) => Written::At(metadata.offset.map(|offset| (metadata.partition, offset))),
-                    Err(error) => {
-                        let outage = error.code() != Some(ErrorCode::MESSAGE_TOO_LARGE);
-                        Written::Not(NotWritten { why: error.to_string(), outage })
-                    }
-                },
-            });
+            written.push(became(sent).await);
         }
         written
     }
+}
 
-    async fn read(&self, partition: i32, from: Option<i64>) -> Result<Page, String> {
+/// Takes the right to replay, and keeps it.
+async fn claim(claims: Claims, reply: SyncSender<Result<Lease, NotTaken>>) {
+    match lease::take(claims).await {
+        Ok((lease, keep)) => {
+            // If whoever asked has lost patience the lease is dropped with the answer, and so given back.
+            let _ = reply.send(Ok(lease));
+            keep.await;
+        }
+        Err(why) => {
+            let _ = reply.send(Err(why));
+        }
+    }
+}
+
+/// Writes a record by itself.
+pub(super) async fn write_one(producer: &KafkaProducer, topic: &str, record: &Outgoing) -> Written {
+    let sent = send(producer, topic, record).await;
+    producer.inner.intake.tell(Command::SealOpen);
+    became(sent).await
+}
+
+async fn send(producer: &KafkaProducer, topic: &str, record: &Outgoing) -> Result<Delivery, PublishError> {
+    let record = ProducerRecord {
+        topic,
+        partition: record.partition,
+        key: record.key.as_deref(),
+        value: record.value.as_deref(),
+        headers: &borrowed(&record.headers),
+        timestamp: None,
+    };
+    producer.send(&record).await
+}
+
+async fn became(sent: Result<Delivery, PublishError>) -> Written {
+    match sent {
+        Err(error) => {
+            let outage = !matches!(error, PublishError::TooLarge { .. });
+            Written::Not(NotWritten { why: error.to_string(), outage })
+        }
+        Ok(delivery) => match delivery.await {
+            Ok(metadata) => Written::At(metadata.offset.map(|offset| (metadata.partition, offset))),
+            Err(error) => {
+                let outage = error.code() != Some(ErrorCode::MESSAGE_TOO_LARGE);
+                Written::Not(NotWritten { why: error.to_string(), outage })
+            }
+        },
+    }
+}
+
+impl Reader {
+    /// What stands in a partition from an offset on.
+    pub(super) async fn read(&self, partition: i32, from: Option<i64>) -> Result<Page, String> {
         let deadline = Instant::now() + PATIENCE;
         let offsets = self.log.offsets(&self.topic, partition, deadline).await.map_err(|error| error.to_string())?;
         let offset = from.unwrap_or(offsets.log_start).max(offsets.log_start);
         if offset >= offsets.high_watermark {
-            return Ok(Page { entries: Vec::new(), next: None });
+            return Ok(Page { entries: Vec::new(), from: offset, next: None });
         }
         let from = ReadFrom { offset, max_bytes: READ_BYTES, max_wait: Duration::from_millis(500) };
         let fetched =
@@ -150,7 +200,7 @@ impl Task {
         if next == offset {
             return Err(format!("partition {partition} gave nothing at offset {offset}"));
         }
-        Ok(Page { entries, next: Some(next) })
+        Ok(Page { entries, from: offset, next: Some(next) })
     }
 }
 

@@ -1,0 +1,133 @@
+//! One replay at a time for a topic of dead letters, whichever process it runs in.
+#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+mod support;
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use kafka_courier::dlq::{BeginReplayError, Bytes, DeadLetterStore, Letter, Outcome, ReplayGuard, Timestamp};
+use kafka_courier::{DeadLetterTopic, KafkaProducer, Replay, ReplayError};
+use kafka_courier_test_broker::TestCluster;
+use support::{LONG, config};
+
+async fn cluster() -> TestCluster {
+    TestCluster::builder().topic("t", 1).topic("dead", 2).start().await.unwrap()
+}
+
+/// The topic as one process has it.
+fn open(cluster: &TestCluster) -> Arc<DeadLetterTopic> {
+    Arc::new(DeadLetterTopic::open(&config(cluster), "dead").unwrap())
+}
+
+async fn blocking<R: Send + 'static>(what: impl FnOnce() -> R + Send + 'static) -> R {
+    tokio::task::spawn_blocking(what).await.unwrap()
+}
+
+async fn claim(topic: &Arc<DeadLetterTopic>) -> Result<ReplayGuard, BeginReplayError> {
+    let topic = topic.clone();
+    blocking(move || topic.begin_replay()).await
+}
+
+async fn with_letters(cluster: &TestCluster, count: usize) {
+    let letters: Vec<Letter> = (0..count)
+        .map(|n| {
+            let mut letter = Letter::new("t", Bytes::from(n.to_string()), "why", Timestamp::now());
+            letter.outcome = Outcome::NotWritten;
+            letter
+        })
+        .collect();
+    let topic = open(cluster);
+    blocking(move || topic.append(&letters).unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_second_process_is_told_who_replays_and_until_when_and_has_its_turn_after_that() {
+    let cluster = cluster().await;
+    let (one, other) = (open(&cluster), open(&cluster));
+    let guard = claim(&one).await.unwrap();
+    guard.holds().unwrap();
+    let before = Timestamp::now();
+    match claim(&other).await {
+        Err(error @ BeginReplayError::Claimed { until, .. }) => {
+            assert!(until > before, "{until}");
+            let said = error.to_string();
+            assert!(said.contains(&format!("process {}", std::process::id())) && said.contains("dead"), "{said}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(claim(&one).await, Err(BeginReplayError::Busy { .. })));
+    blocking(move || drop(guard)).await;
+    let guard = claim(&other).await.unwrap();
+    assert!(matches!(claim(&one).await, Err(BeginReplayError::Claimed { .. })));
+    blocking(move || drop(guard)).await;
+}
+
+#[tokio::test]
+async fn of_many_that_claim_at_once_one_has_it() {
+    let cluster = cluster().await;
+    let topics: Vec<_> = (0..5).map(|_| open(&cluster)).collect();
+    let claims = topics.iter().map(|topic| {
+        let topic = topic.clone();
+        tokio::task::spawn_blocking(move || topic.begin_replay())
+    });
+    let mut guards = Vec::new();
+    for claim in claims.collect::<Vec<_>>() {
+        guards.extend(claim.await.unwrap());
+    }
+    assert_eq!(guards.len(), 1);
+    blocking(move || drop(guards)).await;
+}
+
+#[tokio::test]
+async fn two_producers_that_replay_one_topic_at_once_deliver_each_letter_once() {
+    let cluster = cluster().await;
+    with_letters(&cluster, 50).await;
+    let replays = (0..2).map(|_| {
+        let builder = KafkaProducer::builder().with_config(config(&cluster)).dead_letter_store(open(&cluster));
+        let producer = builder.build().unwrap();
+        tokio::spawn(async move {
+            let done = producer.replay(&Replay::default(), |_| ControlFlow::Continue(())).await;
+            producer.close(LONG).await;
+            done
+        })
+    });
+    let mut delivered = 0;
+    for replay in replays.collect::<Vec<_>>() {
+        match replay.await.unwrap() {
+            Ok(report) => delivered += report.delivered,
+            Err(error) => assert!(matches!(error, ReplayError::Begin(BeginReplayError::Claimed { .. })), "{error}"),
+        }
+    }
+    assert_eq!((delivered, cluster.record_count("t")), (50, 50));
+    // Claims are no letters to whoever reads.
+    let reader = open(&cluster);
+    assert!(blocking(move || reader.scan(None, 9).unwrap()).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_claim_whose_holder_was_dropped_half_way_is_free_soon() {
+    let cluster = cluster().await;
+    with_letters(&cluster, 3).await;
+    let builder = KafkaProducer::builder().with_config(config(&cluster)).dead_letter_store(open(&cluster));
+    let producer = builder.build().unwrap();
+    let other = open(&cluster);
+    let (claimed, is_claimed) = tokio::sync::oneshot::channel();
+    let task = tokio::spawn(async move {
+        let mut claimed = Some(claimed);
+        let told = |_: &_| {
+            claimed.take().map(|claimed| claimed.send(()));
+            ControlFlow::Continue(())
+        };
+        producer.replay(&Replay::default(), told).await
+    });
+    is_claimed.await.unwrap();
+    task.abort();
+    let _ = task.await;
+    let guard = loop {
+        match claim(&other).await {
+            Ok(guard) => break guard,
+            Err(error) => assert!(matches!(error, BeginReplayError::Claimed { .. }), "{error}"),
+        }
+    };
+    blocking(move || drop(guard)).await;
+}
