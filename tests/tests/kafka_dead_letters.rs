@@ -245,7 +245,8 @@ fn letters_in_a_topic(cluster: &Cluster, count: u64, look: impl FnOnce() -> Resu
     look()?;
     let server = ["--bootstrap-server", cluster.bootstrap(), "--alter", "--entity-type", "topics", "--entity-name"];
     let raised = [&server[..], &[TOPIC, "--add-config", "max.message.bytes=1048588"]].concat();
-    cluster.java("kafka.admin.ConfigCommand", &raised, Stdio::null())
+    cluster.java("kafka.admin.ConfigCommand", &raised, Stdio::null())?;
+    Ok(())
 }
 
 /// `courier dlq` on the topic `dead`.
