@@ -52,7 +52,8 @@ impl World {
     pub(crate) fn probe(&mut self) -> Result<(), String> {
         let unseen: [bool; TOPICS] = std::array::from_fn(|topic| {
             let lives = self.partitions.iter().enumerate().filter(|(p, _)| topic_of(*p) == topic);
-            lives.map(|(_, model)| model.truth.incarnation).max() != Some(self.history.told[topic].life)
+            let life = lives.map(|(_, model)| model.truth.incarnation).max();
+            life.is_none_or(|life| !self.history.told[topic].knows(life))
         });
         self.probe_once(unseen)?;
         if unseen.contains(&true) { self.probe_once([false; TOPICS]) } else { Ok(()) }

@@ -64,6 +64,17 @@ struct Unanswered {
     parts: Parts,
 }
 
+/// So many answers in a row must name a life that was left before it is gone back to.
+const BACK_AFTER: u32 = 4;
+
+impl ToldTopic {
+    /// Whether the sender has to know that this is the topic's life.
+    pub(crate) fn knows(&self, life: u32) -> bool {
+        // The first is the one it began with; after a second change it may be one that was left.
+        self.life == life && (self.changes <= 2 || self.in_a_row >= BACK_AFTER)
+    }
+}
+
 /// What the sender was told of a topic.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ToldTopic {
@@ -71,6 +82,8 @@ pub(crate) struct ToldTopic {
     pub(crate) life: u32,
     /// How often that was another than before.
     pub(crate) changes: u32,
+    /// How many answers in a row have named it.
+    pub(crate) in_a_row: u32,
     /// The fewest partitions that it was told to have.
     pub(crate) fewest: usize,
 }
@@ -379,10 +392,11 @@ impl History {
         let life = u32::from_be_bytes([uuid[1], uuid[2], uuid[3], uuid[4]]);
         if told.life != life {
             told.changes += 1;
-            told.life = life;
+            (told.life, told.in_a_row) = (life, 0);
             // A new life's epochs begin again; the sender may not believe in it yet.
             (0..PARTITIONS).filter(|p| topic_of(*p) == topic).for_each(|p| self.told_leaders[p].epoch = -1);
         }
+        told.in_a_row += 1;
         told.fewest = if told.fewest == 0 { partitions } else { told.fewest.min(partitions) };
     }
 

@@ -138,7 +138,8 @@ impl<T: Clone> Partition<T> {
             Treatment::Split => self.split_head(cx),
             // An error that says appended, whatever its code, leaves the batch open.
             Treatment::Sequence => {
-                self.fenced += u32::from(answer.code == ErrorCode::INVALID_PRODUCER_EPOCH.0);
+                let fenced = answer.code == ErrorCode::INVALID_PRODUCER_EPOCH.0;
+                self.fenced = if fenced { self.fenced + 1 } else { 0 };
                 self.on_sequence_refused(was_open || !outcome.refused, cx);
             }
             Treatment::Reject => self.reject_head(answer, cx),
@@ -196,10 +197,17 @@ impl<T: Clone> Partition<T> {
         } else if was_open {
             self.look_or_give_up(cx);
         } else {
-            let fenced = self.fenced > FENCED_MAX;
-            cx.out.counters.acknowledged_lost += u64::from(!fenced);
-            let cause = if fenced { EpochMove::Fenced } else { EpochMove::AcknowledgedLost };
-            self.stamp_all_anew(cause, cx);
+            self.go_on_anew(cx);
+        }
+    }
+
+    /// The leader expects other stamps, and nothing that has ours is written: the next epoch, or another id.
+    fn go_on_anew(&mut self, cx: &mut Context<'_, T>) {
+        let (climbs, leaves) = (self.fenced > 0, self.fenced > FENCED_MAX);
+        cx.out.counters.acknowledged_lost += u64::from(!leaves);
+        self.stamp_all_anew(if leaves { EpochMove::Fenced } else { EpochMove::AcknowledgedLost }, cx);
+        // The few steps up, until the id is left, are taken at once: a batch must not run out of time on them.
+        if leaves || !climbs {
             self.back_off(cx);
         }
     }
