@@ -60,7 +60,7 @@ Exit codes:
   73  a file could not be made
   74  reading or writing failed, the receipts included
   75  another process has the dead letters, or sends them again: try later
-  77  the brokers refuse us (SASL), or are not to be trusted (TLS)
+  77  the brokers refuse us (SASL, or rights: all that failed, failed for that), or are not to be trusted (TLS)
   78  the configuration is wrong
   130 Ctrl-C before anything was read, or a second time: what was under way was left alone; of dlq replay the first, too
   143 SIGTERM, likewise";

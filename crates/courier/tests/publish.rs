@@ -54,6 +54,14 @@ async fn json_over_several_lines_is_answered_with_how_to_make_it_one() {
 }
 
 #[tokio::test]
+async fn where_rights_are_all_that_is_missing_the_exit_code_says_so() {
+    let cluster = cluster().await;
+    cluster.deny_writes("user-events", true);
+    let ended = Courier::publish(&cluster, &[], &[]).ended_with(LOGIN).await;
+    ended.expect(77, &["TOPIC_AUTHORIZATION_FAILED", "1 failed and not written"]);
+}
+
+#[tokio::test]
 async fn help_has_the_exit_codes_and_a_negative_count_is_named() {
     for arguments in [&["--help"][..], &["publish", "--help"]] {
         let ended = Courier::start(command(arguments, &[])).ended().await;

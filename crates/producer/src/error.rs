@@ -78,6 +78,11 @@ impl PublishError {
             _ => false,
         }
     }
+
+    /// Whether the cluster refuses us: rights are missing, we are not who we say, or it is not to be trusted.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Topic { reason, .. } if reason.is_refusal())
+    }
 }
 
 /// Why an accepted event was given up.
@@ -116,6 +121,11 @@ impl DeliveryError {
     /// Whether the same event may well be delivered later.
     pub fn is_retriable(&self) -> bool {
         self.failure.reason.is_retriable()
+    }
+
+    /// Whether the cluster refuses us: rights are missing, we are not who we say, or it is not to be trusted.
+    pub fn is_refusal(&self) -> bool {
+        self.failure.reason.is_refusal()
     }
 
     /// Whether `delivery_timeout` ran out.

@@ -262,7 +262,7 @@ impl Session {
                         Ok(delivery) => self.desk.tally.accepted(place, event.id().clone(), delivery),
                         Err(error) => {
                             self.desk.keeping.refused(&topic, event, &error);
-                            self.desk.tally.refused(place, event.id().clone(), topic, error.to_string());
+                            self.desk.tally.refused(place, event.id().clone(), topic, &error);
                         }
                     }
                 }

@@ -60,7 +60,7 @@ impl Summary {
 }
 
 fn sentence(counts: &Counts, seconds: f64) -> String {
-    let Counts { delivered, not_written, unknown, unpublished, bad } = *counts;
+    let Counts { delivered, not_written, unknown, unpublished, bad, .. } = *counts;
     let rate = HumanCount((delivered as f64 / seconds.max(1e-3)) as u64);
     let total = HumanCount(counts.total());
     let mut text = format!("{total} read, {} delivered in {seconds:.1} s ({rate}/s)", HumanCount(delivered));
@@ -94,6 +94,8 @@ fn stop(end: End, last: Option<Place>, left: Option<Place>) -> Option<String> {
 fn exit_code(counts: &Counts, end: End, receipts_failed: bool) -> Exit {
     if receipts_failed {
         Exit::Io
+    } else if counts.refusals > 0 && counts.refusals == counts.failed() {
+        Exit::Refused
     } else if counts.failed() > 0 {
         Exit::SomeFailed
     } else if counts.bad > 0 || end == End::Strict {
@@ -120,6 +122,10 @@ mod tests {
         assert_eq!(exit_code(&counts(0, 1), End::Strict, false), Exit::Data);
         assert_eq!(exit_code(&counts(0, 0), End::InputFailed, false), Exit::Io);
         assert_eq!(exit_code(&counts(1, 1), End::NoReceipts, true), Exit::Io);
+        let refusals = |refusals, not_written, bad| Counts { refusals, not_written, bad, ..Counts::default() };
+        assert_eq!(exit_code(&refusals(2, 2, 1), End::Input, false), Exit::Refused);
+        assert_eq!(exit_code(&refusals(2, 3, 0), End::Input, false), Exit::SomeFailed);
+        assert_eq!(exit_code(&refusals(2, 2, 0), End::NoReceipts, true), Exit::Io);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 
-use kafka_courier::{Delivery, DeliveryError, FailedOutcome, RecordMetadata};
+use kafka_courier::{Delivery, DeliveryError, FailedOutcome, PublishError, RecordMetadata};
 use kafka_courier_event_model::EventId;
 
 use super::input::Place;
@@ -46,6 +46,8 @@ pub(crate) struct Counts {
     pub(crate) not_written: u64,
     /// Given up, but may be in the log.
     pub(crate) unknown: u64,
+    /// Of the last two: those that the cluster refuses, for want of rights or trust.
+    pub(crate) refusals: u64,
     /// Read, and left alone since the command was to end.
     pub(crate) unpublished: u64,
     /// Items that are no event.
@@ -106,10 +108,12 @@ impl Tally {
     }
 
     /// Notes an event that was not accepted.
-    pub(crate) fn refused(&mut self, place: Place, id: EventId, topic: Arc<str>, error: String) {
+    pub(crate) fn refused(&mut self, place: Place, id: EventId, topic: Arc<str>, error: &PublishError) {
+        let why = error.to_string();
         self.counts.not_written += 1;
-        self.report(place, &error);
-        self.push_refused(place, id, topic, error);
+        self.counts.refusals += u64::from(error.is_refusal());
+        self.report(place, &why);
+        self.push_refused(place, id, topic, why);
     }
 
     fn push_refused(&mut self, place: Place, id: EventId, topic: Arc<str>, error: String) {
@@ -190,7 +194,10 @@ impl Tally {
                 self.counts.delivered += 1;
                 return self.receipts.write(&Receipt { offset: metadata.offset, ..at });
             }
-            Some(Err(error)) => (error.outcome(), error.to_string()),
+            Some(Err(error)) => {
+                self.counts.refusals += u64::from(error.is_refusal());
+                (error.outcome(), error.to_string())
+            }
             None => (FailedOutcome::Unknown, "no verdict: courier was ended before it came".to_owned()),
         };
         match outcome {

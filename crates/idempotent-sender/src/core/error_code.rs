@@ -71,6 +71,11 @@ impl ErrorCode {
         self.row().is_some_and(|row| row.2)
     }
 
+    /// Whether it says who we are, or what we may, is not enough: authentication failed, or a right is missing.
+    pub fn is_refusal(self) -> bool {
+        matches!(self.0, 29..=31 | 33 | 34 | 53 | 58 | 65)
+    }
+
     /// What it means, in Kafka's words.
     pub fn description(self) -> &'static str {
         self.row().map_or("an error code that this version does not know", |row| row.3)

@@ -171,6 +171,15 @@ impl Reason {
             _ => true,
         }
     }
+
+    /// Whether the cluster refuses us (authentication, rights), or we it (TLS): who is to mend that administers the cluster.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Broker { code, .. } => code.is_refusal(),
+            Self::Tls(_) => true,
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for Reason {
