@@ -76,7 +76,8 @@ impl ConfigLoader {
         self.given(Origin::Application, option, value)
     }
 
-    /// As [`set`](Self::set), on behalf of an argument of the command line, which problems begin with.
+    /// As [`set`](Self::set), on behalf of an argument of the command line, which problems begin with. Secrets are
+    /// refused: the list of processes shows them to everybody.
     pub fn argument(self, argument: &str, option: &str, value: &str) -> Self {
         self.given(Origin::Argument(argument.to_owned()), option, value)
     }

@@ -98,6 +98,14 @@ macro_rules! options {
                 vec![$((stringify!($name), Value::write(&self.$name), <$kind as Value>::SECRET),)+]
             }
 
+            /// Whether an option's value is never shown.
+            fn is_secret(name: &str) -> bool {
+                match name {
+                    $(stringify!($name) => <$kind as Value>::SECRET,)+
+                    _ => false,
+                }
+            }
+
             /// Every option that is a time.
             fn durations(&self) -> Vec<(&'static str, Duration)> {
                 let all = [$((stringify!($name), Value::duration(&self.$name)),)+];

@@ -165,6 +165,12 @@ impl Resolver {
             Ok(value) => value,
             Err(why) => return self.problems.push(format!("{}: {why}", entry.place())),
         };
+        if matches!(entry.origin, Origin::Argument(_)) && !entry.key.ends_with("_file") && KafkaConfig::is_secret(name)
+        {
+            let why = "is a secret, and arguments can be read by everybody on this machine";
+            let instead = format!("set KAFKA_{}, or {name}_file to a file with it", name.to_uppercase());
+            return self.problems.push(format!("{} {why}: {instead}", entry.place()));
+        }
         let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
         let set = match millis {
             true if is_number => self.config.set(name, &format!("{value}ms")),

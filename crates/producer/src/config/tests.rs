@@ -149,3 +149,20 @@ fn a_configuration_is_a_part_of_an_applications_own() {
         serde_json::from_str::<KafkaConfig>(r#"{"flush_messages": "x", "borkers": "a:1"}"#).unwrap_err().to_string();
     assert!(wrong.contains("flush_messages is \"x\"") && wrong.contains("did you mean brokers?"), "{wrong}");
 }
+
+#[test]
+fn a_secret_among_the_arguments_is_refused_and_a_file_that_holds_it_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    std::fs::write(&file, "hunter2").unwrap();
+    let sasl =
+        [("KAFKA_SASL_MECHANISM", "PLAIN"), ("KAFKA_SECURITY_PROTOCOL", "SASL_SSL"), ("KAFKA_SASL_USERNAME", "u")];
+    let loader = || ConfigLoader::new().variables(sasl.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    for name in ["sasl_password", "sasl.password"] {
+        let error = loader().argument("--set", name, "hunter2").load().unwrap_err().to_string();
+        assert!(error.contains("KAFKA_SASL_PASSWORD") && !error.contains("hunter2"), "{error}");
+    }
+    let file = file.to_str().unwrap();
+    let config = loader().argument("--set", "sasl_password_file", file).load().unwrap().config;
+    assert_eq!(config.sasl_password.unwrap().expose(), "hunter2");
+}
