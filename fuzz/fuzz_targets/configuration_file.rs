@@ -1,0 +1,34 @@
+//! Arbitrary bytes as a configuration file: JSON where the first byte is `J`, else TOML.
+//!
+//! Rules: no input panics; what was taken is valid; what was not says which file is wrong.
+#![no_main]
+
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use kafka_courier::KafkaConfig;
+use libfuzzer_sys::fuzz_target;
+
+/// Where this process' files stand, one for each format; in memory, where the system has a place for that.
+static FILES: LazyLock<[PathBuf; 2]> = LazyLock::new(|| {
+    let memory = PathBuf::from("/dev/shm");
+    let folder = if memory.is_dir() { memory } else { std::env::temp_dir() };
+    ["toml", "json"].map(|format| folder.join(format!("kafka-courier-fuzz-{}.{format}", std::process::id())))
+});
+
+fuzz_target!(|data: &[u8]| {
+    let (is_json, text) = match data.split_first() {
+        Some((b'J', rest)) => (true, rest),
+        _ => (false, data),
+    };
+    let path = &FILES[usize::from(is_json)];
+    std::fs::write(path, text).expect("the file can be written");
+    match KafkaConfig::from_file(path) {
+        Ok(config) => assert_eq!(config.validate(), Ok(())),
+        Err(problems) => {
+            let name = path.display().to_string();
+            assert!(!problems.0.is_empty());
+            assert!(problems.0.iter().any(|problem| problem.contains(&name)), "{problems}");
+        }
+    }
+});
