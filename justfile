@@ -60,9 +60,21 @@ test-interop:
 gaps *args:
     cargo run --release -p kafka-courier-tests --bin gaps -- {{ args }}
 
-# The criterion benchmarks.
+# The criterion benchmarks: just bench --save-baseline before; change something; just bench --baseline before (or a name's part).
 bench *args:
-    cargo bench -p kafka-courier-benches {{ args }}
+    cargo bench -p kafka-courier-benches --bench '*' -- {{ args }}
+
+# What each stage of the hot path asks of memory, by record.
+bench-allocations:
+    cargo run --release -p kafka-courier-benches --bin allocations
+
+# Instructions of each stage of the hot path against the recorded ones (needs valgrind): just callgrind --record writes them.
+callgrind *args:
+    benches/callgrind {{ args }}
+
+# How cost and memory grow with partitions, records and threads, on the broker of the tests (some 5 minutes).
+bench-growth:
+    cargo run --release -p kafka-courier-benches --bin growth
 
 # Load generators of Kafka clients side by side on a real Kafka, with ratios: C and C++ compilers, CMake, Go, JDK 17, Python 3.
 bench-peers *args:
