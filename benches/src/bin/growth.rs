@@ -19,7 +19,7 @@ use tokio::runtime::Handle;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// Partitions of the topics: topic `t<partitions>` has so many.
+/// Partitions of the topic, in a row of their own each; more than these the broker does not make.
 const PARTITIONS: [i32; 5] = [1, 10, 100, 1000, 10_000];
 /// Records to each row of partitions: batches of a hundred are filled a few times over in each partition.
 const SPREAD: u64 = 5_000_000;
@@ -31,10 +31,10 @@ fn main() -> Result<(), Failure> {
     let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     match arguments[..] {
         [] => tables(),
-        ["broker"] => runtime()?.block_on(broker()),
-        ["row", broker, partitions, records, threads] => {
-            let (partitions, records, threads) = (partitions.parse()?, records.parse()?, threads.parse()?);
-            runtime()?.block_on(row(broker, partitions, records, threads))
+        ["broker", partitions] => runtime()?.block_on(serve(partitions.parse()?)),
+        ["row", broker, records, threads] => {
+            let (records, threads) = (records.parse()?, threads.parse()?);
+            runtime()?.block_on(row(broker, records, threads))
         }
         _ => Err("growth takes no arguments".into()),
     }
@@ -53,8 +53,6 @@ fn line(child: &mut Child) -> Result<String, Failure> {
 }
 
 fn tables() -> Result<(), Failure> {
-    let mut broker = again(&["broker"])?;
-    let address = line(&mut broker)?;
     let rows = PARTITIONS.map(|partitions| (partitions, SPREAD, 1));
     let rows = rows.into_iter().chain(RECORDS.map(|records| (10, records, 1))).chain([(10, 10_000_000, 2)]);
     println!(
@@ -62,42 +60,44 @@ fn tables() -> Result<(), Failure> {
     );
     for (partitions, records, threads) in rows {
         let row = [partitions.to_string(), records.to_string(), threads.to_string()];
-        let mut child = again(&["row", &address, &row[0], &row[1], &row[2]])?;
+        let mut broker = again(&["broker", &row[0]])?;
+        let address = line(&mut broker)?;
+        let mut child = again(&["row", &address, &row[1], &row[2]])?;
         let figures = line(&mut child)?;
-        if !child.wait()?.success() {
+        let status = child.wait()?;
+        drop(broker.stdin.take());
+        broker.wait()?;
+        if !status.success() {
             return Err(format!("{partitions} partitions, {records} records: no figures").into());
         }
         println!("| {} | {figures} |", row.join(" | "));
         std::io::stdout().flush()?;
     }
-    drop(broker.stdin.take());
-    broker.wait()?;
     Ok(())
 }
 
 /// Serves until standard input ends; logs keep a few batches.
-async fn broker() -> Result<(), Failure> {
-    let topic = |partitions| TopicSpec::new(&format!("t{partitions}"), partitions).config("retention.bytes", "65536");
-    let builder = PARTITIONS.into_iter().fold(TestCluster::builder(), |builder, n| builder.topic_spec(topic(n)));
-    let cluster = builder.max_log_bytes(4 << 30).start().await?;
+async fn serve(partitions: i32) -> Result<(), Failure> {
+    let topic = TopicSpec::new("t", partitions).config("retention.bytes", "65536");
+    let cluster = TestCluster::builder().topic_spec(topic).max_log_bytes(4 << 30).start().await?;
     println!("{}", cluster.bootstrap());
     tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new())).await??;
     Ok(())
 }
 
 /// Publishes, and prints the row's figures.
-async fn row(broker: &str, partitions: i32, records: u64, threads: u64) -> Result<(), Failure> {
-    let topic = format!("t{partitions}");
+async fn row(broker: &str, records: u64, threads: u64) -> Result<(), Failure> {
+    let topic = "t";
     let builder = KafkaProducer::builder().brokers(broker).compression(Compression::Snappy).flush_messages(100);
     let producer = builder.flush_timeout("1s").buffer_memory(256 << 20).build()?;
-    producer.send(&ProducerRecord { topic: &topic, value: Some(b"first"), ..ProducerRecord::default() }).await?.await?;
+    producer.send(&ProducerRecord { topic, value: Some(b"first"), ..ProducerRecord::default() }).await?.await?;
     let (cpu, began) = (on_cpu()?, Instant::now());
     let publishing: Vec<_> = (0..threads)
         .map(|thread| {
-            let (producer, topic, runtime) = (producer.clone(), topic.clone(), Handle::current());
+            let (producer, runtime) = (producer.clone(), Handle::current());
             let share = (thread..records).step_by(threads as usize);
             // The runtime's own threads: they are still there, with their times, when it is done.
-            tokio::task::spawn_blocking(move || runtime.block_on(publish(&producer, &topic, share)))
+            tokio::task::spawn_blocking(move || runtime.block_on(publish(&producer, topic, share)))
         })
         .collect();
     for thread in publishing {
