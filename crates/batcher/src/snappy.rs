@@ -3,6 +3,8 @@
 //! Rules: 32 KiB of input a block, as Java does; what does not get smaller is not compressed; raw snappy without
 //! framing is read too (librdkafka writes it); no buffer is made by a length that the input only claims.
 
+use std::cell::RefCell;
+
 use crate::buffer_pool::BufferPool;
 use crate::decode::DecodeError;
 use crate::header::HEADER_LEN;
@@ -27,19 +29,25 @@ pub(crate) fn compress_batch(batch: &[u8], pool: &BufferPool) -> Option<Vec<u8>>
     Some(out)
 }
 
+thread_local! {
+    /// The encoder's table, and room for a block: 70 KiB, which a small batch must not pay for anew.
+    static WORK: RefCell<(snap::raw::Encoder, Vec<u8>)> = RefCell::new((snap::raw::Encoder::new(), Vec::new()));
+}
+
 /// Appends framed blocks to `out` for as long as it stays below `limit` bytes.
 fn compress_blocks(records: &[u8], limit: usize, out: &mut Vec<u8>) -> Option<()> {
-    let mut encoder = snap::raw::Encoder::new();
-    let mut scratch = vec![0; snap::raw::max_compress_len(records.len().min(BLOCK))];
-    for block in records.chunks(BLOCK) {
-        let written = encoder.compress(block, &mut scratch).ok()?;
-        if out.len() + 4 + written >= limit {
-            return None;
+    WORK.with_borrow_mut(|(encoder, scratch)| {
+        scratch.resize(snap::raw::max_compress_len(BLOCK), 0);
+        for block in records.chunks(BLOCK) {
+            let written = encoder.compress(block, scratch).ok()?;
+            if out.len() + 4 + written >= limit {
+                return None;
+            }
+            out.extend_from_slice(&(written as u32).to_be_bytes());
+            out.extend_from_slice(scratch.get(..written)?);
         }
-        out.extend_from_slice(&(written as u32).to_be_bytes());
-        out.extend_from_slice(scratch.get(..written)?);
-    }
-    Some(())
+        Some(())
+    })
 }
 
 /// Decompresses framed or raw snappy to at most `max` bytes.
