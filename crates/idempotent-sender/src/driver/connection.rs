@@ -17,8 +17,10 @@ use super::health::{HealthPart, Progress};
 use super::refusals::Refusals;
 use super::security::{Security, Session};
 use super::stream::{FrameStream, Handle, Written};
-use crate::core::Reason;
-use crate::wire::messenger::{ApiVersionsRequest, first_question, version_ranges};
+use crate::core::{ProducePart, Reason};
+use crate::wire::aside::Aside;
+use crate::wire::messenger::{ApiVersionsRequest, Produced, first_question, version_ranges};
+use crate::wire::produce::ProduceRequest;
 
 /// The longest answer that is read at all.
 const MAX_ANSWER: usize = 16 << 20;
@@ -36,6 +38,8 @@ pub(crate) struct Dialer {
 pub(crate) struct Link {
     messenger: Messenger<FrameStream>,
     handle: Arc<Handle>,
+    /// Batches on their way into the stream, beside the requests that they belong to.
+    aside: Arc<Aside>,
     /// Frames that opening it took.
     pub(crate) frames_before: u64,
     /// When it has to be replaced: its session with the broker ends soon after.
@@ -99,7 +103,8 @@ impl Dialer {
         if self.security.has_tls() {
             way.enter(HealthPart::Tls, "shaking hands");
         }
-        let (stream, handle) = FrameStream::new(self.security.wrap(host, port, tcp).await?);
+        let aside = Arc::<Aside>::default();
+        let (stream, handle) = FrameStream::new(self.security.wrap(host, port, tcp).await?, aside.clone());
         way.enter(HealthPart::ApiVersions, "asking for its versions");
         let mut messenger = Messenger::new(stream, MAX_ANSWER, self.client_id.clone());
         learn_versions(&mut messenger).await.map_err(|error| self.no_versions(way, address, &error))?;
@@ -111,7 +116,7 @@ impl Dialer {
             None => None,
         };
         let frames_before = handle.written().frames;
-        Ok(Link { messenger, handle, frames_before, replace_at })
+        Ok(Link { messenger, handle, aside, frames_before, replace_at })
     }
 
     /// Why the first question on a connection has no answer: it is also where a broker refuses our certificate (TLS 1.3),
@@ -190,6 +195,11 @@ impl Link {
         R::ResponseBody: ReadVersionedType<std::io::Cursor<Vec<u8>>>,
     {
         self.messenger.request(request).await.map_err(|error| error.to_string())
+    }
+
+    /// Sends a Produce request; its batches are not copied on their way.
+    pub(crate) async fn produce(&self, timeout: Duration, parts: Vec<ProducePart>) -> Result<Produced, String> {
+        self.request(ProduceRequest { timeout, parts, aside: self.aside.clone() }).await
     }
 
     /// Whether it is time to make another in its stead.

@@ -39,7 +39,7 @@ use crate::core::{
     TopicId,
 };
 use crate::wire::messenger::Produced;
-use crate::wire::produce::{PartKey, ProduceRequest};
+use crate::wire::produce::PartKey;
 
 /// Commands that are taken at once before the core is asked again.
 const COMMANDS_AT_ONCE: usize = 256;
@@ -327,7 +327,7 @@ where
         let timeout = self.produce_timeout;
         let mut io: IoFuture = Box::pin(async move {
             let (keys, since): (Vec<PartKey>, _) = (parts.iter().map(PartKey::of).collect(), Instant::now());
-            let answer = link.request(ProduceRequest { timeout, parts }).await;
+            let answer = link.produce(timeout, parts).await;
             IoEvent::Answered(conn, request, since, answer.map(|Produced(response)| response.into_answer(&keys)))
         });
         // The first poll queues the request on its connection: the order of polls is the order on the wire.

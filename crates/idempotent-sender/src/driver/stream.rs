@@ -7,6 +7,7 @@
 //!   the other side does not take, ends and the socket is closed.
 //! - The four bytes of a length are held back until the body comes, so that a request is one packet's start
 //!   and not two packets.
+//! - What was put aside for a request is written in its place, from where it is; the length that goes out counts it.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -18,6 +19,8 @@ use std::time::Instant;
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::wire::aside::{Aside, Spliced, correlation_id};
 
 /// Any byte stream to a broker.
 pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -66,19 +69,31 @@ pub(crate) struct FrameStream {
     /// Bytes of the length that were written below.
     prefix_sent: usize,
     body_left: usize,
+    /// What belongs into requests without having been copied there.
+    aside: Arc<Aside>,
+    /// The frame that is being written with such pieces.
+    spliced: Option<Spliced>,
     handle: Arc<Handle>,
 }
 
 impl FrameStream {
-    pub(crate) fn new(inner: Box<dyn Io>) -> (Self, Arc<Handle>) {
+    pub(crate) fn new(inner: Box<dyn Io>, aside: Arc<Aside>) -> (Self, Arc<Handle>) {
         let handle = Arc::new(Handle {
             written: Mutex::new(Written { frames: 0, last: Instant::now() }),
             cut: AtomicBool::new(false),
             reader: AtomicWaker::new(),
             writer: AtomicWaker::new(),
         });
-        let stream =
-            Self { inner, prefix: [0; 4], prefix_taken: 0, prefix_sent: 0, body_left: 0, handle: handle.clone() };
+        let stream = Self {
+            inner,
+            prefix: [0; 4],
+            prefix_taken: 0,
+            prefix_sent: 0,
+            body_left: 0,
+            aside,
+            spliced: None,
+            handle: handle.clone(),
+        };
         (stream, handle)
     }
 
@@ -100,12 +115,44 @@ impl FrameStream {
         let of_body = n - of_prefix;
         self.body_left = self.body_left.saturating_sub(of_body);
         if self.body_left == 0 && self.prefix_sent == 4 {
-            (self.prefix_taken, self.prefix_sent) = (0, 0);
-            let mut written = self.handle.written.lock();
-            written.frames += 1;
-            written.last = Instant::now();
+            self.frame_ended();
         }
         of_body
+    }
+
+    fn frame_ended(&mut self) {
+        (self.prefix_taken, self.prefix_sent) = (0, 0);
+        let mut written = self.handle.written.lock();
+        written.frames += 1;
+        written.last = Instant::now();
+    }
+
+    /// Writes a whole body and the pieces that belong into it; until all are out nothing of the body counts as taken.
+    fn poll_spliced(&mut self, cx: &mut Context<'_>, body: &[u8], mut spliced: Spliced) -> Poll<io::Result<usize>> {
+        loop {
+            match Pin::new(&mut self.inner).poll_write_vectored(cx, &spliced.slices(body)) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(n)) if spliced.advance(n, body) => {
+                    self.frame_ended();
+                    return Poll::Ready(Ok(body.len()));
+                }
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.spliced = Some(spliced);
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    /// The frame that begins with this body, if something was put aside for it.
+    fn splice(&self, body: &[u8]) -> Option<Spliced> {
+        if self.prefix_sent > 0 || body.len() < self.body_left {
+            return None; // it has begun, or is not one of the Messenger's, which come whole
+        }
+        let pieces = self.aside.take(correlation_id(body)?);
+        (!pieces.is_empty()).then(|| Spliced::new(body.len(), pieces))
     }
 }
 
@@ -117,6 +164,9 @@ impl AsyncWrite for FrameStream {
             return Poll::Ready(Ok(this.take_prefix(bytes)));
         }
         let body = &bytes[..bytes.len().min(this.body_left)];
+        if let Some(spliced) = this.spliced.take().or_else(|| this.splice(body)) {
+            return this.poll_spliced(cx, body, spliced);
+        }
         loop {
             let slices = [IoSlice::new(&this.prefix[this.prefix_sent..]), IoSlice::new(body)];
             let n = if this.prefix_sent == 4 {
@@ -155,11 +205,13 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::wire::aside::Piece;
+    use crate::wire::aside::tests::batch;
 
     #[tokio::test]
     async fn a_frame_counts_only_when_its_last_byte_was_taken() {
         let (ours, mut theirs) = tokio::io::duplex(6);
-        let (mut stream, handle) = FrameStream::new(Box::new(ours));
+        let (mut stream, handle) = FrameStream::new(Box::new(ours), Arc::default());
         let writer = tokio::spawn(async move {
             stream.write_all(&8u32.to_be_bytes()).await.unwrap();
             stream.write_all(b"12345678").await.unwrap();
@@ -177,9 +229,39 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_was_put_aside_goes_out_in_its_frame_and_counts_as_written_with_its_last_byte() {
+        let (ours, mut theirs) = tokio::io::duplex(10);
+        let aside = Arc::new(Aside::default());
+        let (mut stream, handle) = FrameStream::new(Box::new(ours), aside.clone());
+        let batch = batch(&[b'v'; 100]);
+        aside.put([0, 0, 0, 2], vec![Piece { at: 10, batch: batch.clone() }]);
+        let writer = tokio::spawn(async move {
+            for body in [b"\0\0\0\x09\0\0\0\x01first.", b"\0\0\0\x09\0\0\0\x02second"] {
+                stream.write_all(&14u32.to_be_bytes()).await.unwrap();
+                stream.write_all(body).await.unwrap();
+            }
+            stream
+        });
+        let mut first = [0; 18];
+        theirs.read_exact(&mut first).await.unwrap();
+        assert_eq!(&first, b"\0\0\0\x0e\0\0\0\x09\0\0\0\x01first.");
+        let expected = [b"\0\0\0\x09\0\0\0\x02se", batch.as_bytes(), b"cond"].concat();
+        assert_eq!(theirs.read_u32().await.unwrap() as usize, expected.len());
+        let mut second = vec![0; expected.len() - 11];
+        theirs.read_exact(&mut second).await.unwrap();
+        assert_eq!(handle.written().frames, 1, "eleven bytes are still to come, and ten fit into the pipe");
+        let mut rest = [0; 11];
+        theirs.read_exact(&mut rest).await.unwrap();
+        assert_eq!([&second[..], &rest].concat(), expected);
+        writer.await.unwrap();
+        assert_eq!(handle.written().frames, 2);
+        assert_eq!(Arc::strong_count(&batch), 1, "it is not held any longer than it takes");
+    }
+
+    #[tokio::test]
     async fn a_cut_ends_a_write_that_the_other_side_does_not_take_and_a_read() {
         let (ours, _theirs) = tokio::io::duplex(1);
-        let (stream, handle) = FrameStream::new(Box::new(ours));
+        let (stream, handle) = FrameStream::new(Box::new(ours), Arc::default());
         let (mut read, mut write) = tokio::io::split(stream);
         let writing = tokio::spawn(async move { write.write_all(b"\0\0\0\x08abcdefgh").await });
         let reading = tokio::spawn(async move { read.read_u8().await });
@@ -192,7 +274,7 @@ mod tests {
     #[tokio::test]
     async fn a_length_alone_is_held_back() {
         let (ours, theirs) = tokio::io::duplex(64);
-        let (mut stream, handle) = FrameStream::new(Box::new(ours));
+        let (mut stream, handle) = FrameStream::new(Box::new(ours), Arc::default());
         stream.write_all(&3u32.to_be_bytes()).await.unwrap();
         drop(stream);
         let mut theirs = theirs;

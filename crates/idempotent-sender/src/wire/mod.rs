@@ -5,6 +5,7 @@
 //!   decoders reserve memory by the lengths that they read.
 //! - Messages are plain values; this module knows no sockets.
 
+pub(crate) mod aside;
 pub(crate) mod fetch;
 pub(crate) mod list_offsets;
 pub(crate) mod messenger;

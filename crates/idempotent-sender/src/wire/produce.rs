@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::aside::{Aside, Piece, correlation_id};
 use super::reader::{Reader, WireError};
 use super::writer::Writer;
 use crate::core::{BrokerAddress, BrokerId, PartAnswer, ProduceAnswer, ProducePart, TopicUuid};
@@ -20,6 +21,8 @@ pub(crate) const VERSIONS: (i16, i16) = (3, 13);
 pub(crate) struct ProduceRequest {
     pub(crate) timeout: Duration,
     pub(crate) parts: Vec<ProducePart>,
+    /// Where its batches are put aside, for the stream that writes it.
+    pub(crate) aside: Arc<Aside>,
 }
 
 /// How an answer names a topic.
@@ -45,9 +48,10 @@ impl ProduceRequest {
         parts.chunk_by(|a, b| a.partition.topic == b.partition.topic).map(<[_]>::to_vec).collect()
     }
 
+    /// Appends the request without its batches, which are put aside under the correlation id of the header in `out`.
     pub(crate) fn encode(&self, out: &mut Vec<u8>, version: i16) {
-        let payload: usize = self.parts.iter().map(|part| part.batch.len() + part.topic.len() + 32).sum();
-        out.reserve_exact(payload + 32);
+        let id = correlation_id(out).unwrap_or_default();
+        let mut pieces = Vec::with_capacity(self.parts.len());
         let mut writer = Writer::new(out, version >= FIRST_FLEXIBLE);
         writer.null_string(); // transactional id
         writer.i16(-1); // acks=all
@@ -63,12 +67,14 @@ impl ProduceRequest {
             writer.count(topic.len());
             for part in topic {
                 writer.i32(part.partition.index);
-                writer.bytes(part.batch.as_bytes());
+                writer.bytes_len(part.batch.len());
+                pieces.push(Piece { at: writer.out.len(), batch: part.batch.clone() });
                 writer.no_tags();
             }
             writer.no_tags();
         }
         writer.no_tags();
+        self.aside.put(id, pieces);
     }
 }
 

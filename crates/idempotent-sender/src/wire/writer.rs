@@ -57,8 +57,13 @@ impl<'a> Writer<'a> {
     }
 
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
-        self.length(Some(bytes.len()), true);
+        self.bytes_len(bytes.len());
         self.out.extend_from_slice(bytes);
+    }
+
+    /// The length of bytes that come from elsewhere.
+    pub(crate) fn bytes_len(&mut self, len: usize) {
+        self.length(Some(len), true);
     }
 
     /// The count that an array begins with.

@@ -15,10 +15,11 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::LogErrorKind;
-use crate::core::{BrokerAddress, BrokerId, ErrorCode, Reason, TopicMetadata, TopicUuid};
+use crate::core::{BrokerAddress, BrokerId, ErrorCode, ProducePart, Reason, TopicMetadata, TopicUuid};
 use crate::driver::DriverConfig;
 use crate::driver::connection::{Dialer, Link};
 use crate::driver::control::{Control, NoProducerId};
+use crate::wire::messenger::Produced;
 use crate::wire::small::describe_configs::CLEANUP_POLICY;
 
 /// The code of an offset that is not in the log.
@@ -118,8 +119,21 @@ impl Leader {
         R: RequestBody + Send + WriteVersionedType<Vec<u8>>,
         R::ResponseBody: ReadVersionedType<std::io::Cursor<Vec<u8>>>,
     {
+        self.answer_of(self.connection.link.request(request), patience).await
+    }
+
+    /// Asks it to append a batch; otherwise as [`ask`](Self::ask).
+    pub(super) async fn produce(&self, part: ProducePart, patience: Duration) -> Result<Produced, Missed> {
+        self.answer_of(self.connection.link.produce(patience, vec![part]), patience).await
+    }
+
+    async fn answer_of<A>(
+        &self,
+        answer: impl Future<Output = Result<A, String>>,
+        patience: Duration,
+    ) -> Result<A, Missed> {
         let mut unanswered = CutUnlessAnswered(Some(&self.connection));
-        let answer = match timeout(patience, self.connection.link.request(request)).await {
+        let answer = match timeout(patience, answer).await {
             Ok(answer) => answer.map_err(Missed::Lost)?,
             Err(_) => return Err(Missed::Lost(format!("no answer within {patience:?}"))),
         };

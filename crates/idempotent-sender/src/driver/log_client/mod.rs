@@ -21,7 +21,7 @@ use crate::core::{Backoff, ErrorCode, PartAnswer, PartitionId, ProducePart, Topi
 use crate::wire::fetch::{FetchRequest, FetchedPart};
 use crate::wire::list_offsets::{EARLIEST, LATEST, ListOffsetsRequest};
 use crate::wire::messenger;
-use crate::wire::produce::{PartKey, ProduceRequest};
+use crate::wire::produce::PartKey;
 
 pub use self::error::{LogError, LogErrorKind, Step};
 
@@ -214,8 +214,7 @@ impl LogClient {
     async fn produce(&self, leader: &Leader, part: ProducePart, patience: Duration) -> Result<i64, (Missed, bool)> {
         let keys = [PartKey::of(&part)];
         let patience = self.patience(patience);
-        let request = ProduceRequest { timeout: patience, parts: vec![part] };
-        let answered = leader.ask(request, patience).await.map_err(|missed| (missed, false))?;
+        let answered = leader.produce(part, patience).await.map_err(|missed| (missed, false))?;
         let answer = answered.0.into_answer(&keys).parts.into_iter().next().flatten();
         appended(&answer.ok_or((Missed::LeftOut, false))?)
     }

@@ -10,11 +10,13 @@ use kafka_protocol::messages::produce_response::{
     BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
 };
 use rskafka::protocol::api_version::ApiVersion;
-use rskafka::protocol::messages::ReadVersionedType;
+use rskafka::protocol::messages::{ReadVersionedType, WriteVersionedError, WriteVersionedType};
 use rskafka::protocol::primitives::Int16;
 
 use super::{UUIDS, decoded, encoded, read_back, tags, topic, versions};
 use crate::core::{BrokerAddress, BrokerId, PartAnswer, PartitionId, ProduceAnswer, ProducePart, TopicId};
+use crate::wire::aside::CorrelationId;
+use crate::wire::aside::tests::whole;
 use crate::wire::messenger::Produced;
 use crate::wire::produce::{PartKey, ProduceRequest, ProduceResponse};
 
@@ -45,10 +47,26 @@ fn keys(parts: &[(usize, i32)]) -> Vec<PartKey> {
     parts.iter().map(|(topic, index)| PartKey::of(&part(*topic, *index))).collect()
 }
 
+fn request(timeout: Duration, parts: Vec<ProducePart>) -> Whole {
+    Whole(ProduceRequest { timeout, parts, aside: Arc::default() })
+}
+
+/// A request with its batches in their places, as it leaves.
+struct Whole(ProduceRequest);
+
+impl WriteVersionedType<Vec<u8>> for Whole {
+    fn write_versioned(&self, out: &mut Vec<u8>, version: ApiVersion) -> Result<(), WriteVersionedError> {
+        let mut without = Vec::new();
+        self.0.write_versioned(&mut without, version)?;
+        out.extend(whole(&without, &self.0.aside.take(CorrelationId::default())));
+        Ok(())
+    }
+}
+
 #[test]
 fn a_request_names_each_topic_once_with_all_its_partitions_and_no_transaction() {
     let parts = [(1, 0), (0, 5), (1, 2), (0, 1), (2, 0)].map(|(topic, index)| part(topic, index)).to_vec();
-    let request = ProduceRequest { timeout: Duration::from_millis(8_000), parts };
+    let request = request(Duration::from_millis(8_000), parts);
     for version in versions::<ProduceRequest>() {
         let read: theirs::ProduceRequest = read_back(&request, version);
         assert_eq!((read.transactional_id, read.acks, read.timeout_ms), (None, -1, 8_000));
@@ -71,7 +89,7 @@ fn a_request_names_each_topic_once_with_all_its_partitions_and_no_transaction() 
 
 #[test]
 fn a_timeout_beyond_what_fits_is_the_longest_that_does() {
-    let request = ProduceRequest { timeout: Duration::MAX, parts: vec![part(0, 0)] };
+    let request = request(Duration::MAX, vec![part(0, 0)]);
     assert_eq!(read_back::<theirs::ProduceRequest>(&request, 13).timeout_ms, i32::MAX);
 }
 
