@@ -1,7 +1,8 @@
 //! Publishing from one thread and from two, into a producer whose batches go nowhere: what threads cost each other.
 //!
 //! Rules: rounds of one and of two threads alternate, medians count; beside the rate stands the processor time of a record,
-//! from the scheduler, which depends less on what else the machine does, but does not count waiting for a lock.
+//! from the scheduler, which depends less on what else the machine does, but does not count waiting for a lock. Two threads
+//! with a producer each share nothing: they tell what the machine itself allows two threads.
 //!
 //! `cargo run --release -p kafka-courier-benches --bin threads`
 use std::error::Error;
@@ -36,13 +37,14 @@ fn publish(producer: &KafkaProducer, keys: Option<&[Vec<u8>]>, thread: usize) ->
 }
 
 /// Records a second, and nanoseconds of processor time for each.
-fn round(producer: &KafkaProducer, keys: Option<&[Vec<u8>]>, threads: usize) -> (f64, f64) {
+fn round(producers: &[&KafkaProducer], keys: Option<&[Vec<u8>]>) -> (f64, f64) {
     let began = Instant::now();
     let cpu: f64 = std::thread::scope(|scope| {
-        let running: Vec<_> = (0..threads).map(|thread| scope.spawn(move || publish(producer, keys, thread))).collect();
+        let start = |(thread, producer)| scope.spawn(move || publish(producer, keys, thread));
+        let running: Vec<_> = producers.iter().copied().enumerate().map(start).collect();
         running.into_iter().filter_map(|thread| thread.join().ok()).sum()
     });
-    let records = (threads * RECORDS) as f64;
+    let records = (producers.len() * RECORDS) as f64;
     (records / began.elapsed().as_secs_f64(), cpu / records)
 }
 
@@ -53,25 +55,29 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let builder = KafkaProducer::builder().flush_messages(1000).buffer_memory(256 << 20);
-    let producer = builder.build()?.into_sink("t", PARTITIONS).ok_or("it was just built")?;
+    let sink = || -> Result<KafkaProducer, Box<dyn Error>> {
+        let builder = KafkaProducer::builder().flush_messages(1000).buffer_memory(256 << 20);
+        Ok(builder.build()?.into_sink("t", PARTITIONS).ok_or("it was just built")?)
+    };
+    let (one, other) = (sink()?, sink()?);
+    let ways = [("1", vec![&one]), ("2", vec![&one, &one]), ("2, a producer each", vec![&one, &other])];
     let keys: Vec<Vec<u8>> = (0..KEYS).map(|i| format!("key-{i}").into_bytes()).collect();
     println!(
         "| records | threads | million/s | CPU ns per record | rate against one thread | by CPU |\n|---|---|---|---|---|---|"
     );
     for (name, keys) in [("with keys", Some(&*keys)), ("without", None)] {
-        let mut rounds = [Vec::new(), Vec::new()];
+        let mut rounds = [Vec::new(), Vec::new(), Vec::new()];
         for _ in 0..ROUNDS {
-            for threads in [1, 2] {
-                rounds[threads - 1].push(round(&producer, keys, threads));
+            for ((_, producers), rounds) in ways.iter().zip(&mut rounds) {
+                rounds.push(round(producers, keys));
             }
         }
         let medians = rounds.map(|rounds| {
             let (rates, cpu): (Vec<f64>, Vec<f64>) = rounds.into_iter().unzip();
             (median(rates), median(cpu))
         });
-        for (threads, (rate, cpu)) in (1..).zip(medians) {
-            let (against, by_cpu) = (rate / medians[0].0, f64::from(threads) * medians[0].1 / cpu);
+        for ((threads, producers), (rate, cpu)) in ways.iter().zip(medians) {
+            let (against, by_cpu) = (rate / medians[0].0, producers.len() as f64 * medians[0].1 / cpu);
             println!("| {name} | {threads} | {:.2} | {cpu:.0} | {against:.2} | {by_cpu:.2} |", rate / 1e6);
         }
     }

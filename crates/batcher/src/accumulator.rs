@@ -13,11 +13,15 @@ use crate::seal::{Fill, SealEvent, SealReason, seal_reason};
 use std::time::Instant;
 
 /// The open batch of one partition. `T` is the caller's token for a batch, cloned for each of its records.
+///
+/// In memory what every record needs comes first, on as few cache lines as it takes: threads that publish to one partition
+/// take those from each other.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Accumulator<T> {
+    open: Option<Open<T>>,
     limits: Limits,
     compression: Compression,
-    open: Option<Open<T>>,
     next_ordinal: u64,
     /// A record that takes more than `max_bytes` still goes, in a batch of its own, up to this.
     max_single: usize,
@@ -33,11 +37,11 @@ struct Open<T> {
     ordinal: u64,
 }
 
-/// A record that was accepted.
+/// A record that was accepted. `R` is what its caller made of its batch's token.
 #[derive(Debug)]
-pub struct Pushed<T> {
-    /// A clone of its batch's token.
-    pub token: T,
+pub struct Pushed<T, R = T> {
+    /// A clone of its batch's token; from [`Accumulator::push_at`], what its `receipt` made of that token.
+    pub token: R,
     /// Its index in the batch.
     pub index: u32,
     /// If it opened the batch: the batch's linger deadline.
@@ -53,7 +57,7 @@ impl<T> Accumulator<T> {
     /// An accumulator with nothing open. Limits beyond what the format can hold are cut to it.
     #[must_use]
     pub fn new(limits: Limits, compression: Compression) -> Self {
-        Self { limits: limits.bounded(), compression, open: None, next_ordinal: 0, max_single: 0, hint: 0 }
+        Self { open: None, limits: limits.bounded(), compression, next_ordinal: 0, max_single: 0, hint: 0 }
     }
 
     /// Changes the limits, for instance when a topic turns out to take less. They count from the next call on; what an
@@ -88,24 +92,23 @@ impl<T> Accumulator<T> {
     where
         T: Clone,
     {
-        self.push_at(|| now, record, reserve, pool, token)
+        self.push_at(|| now, record, reserve, pool, token, T::clone)
     }
 
-    /// As [`push`](Self::push), for those to whom a look at the clock is dear: `now` is asked only if a batch is opened.
+    /// As [`push`](Self::push), for those to whom a look at the clock and a clone are dear: `now` is asked only if a batch is
+    /// opened, and each record gets what `receipt` makes of its batch's token.
     ///
     /// # Errors
     /// As [`push`](Self::push).
-    pub fn push_at(
+    pub fn push_at<R>(
         &mut self,
         now: impl FnOnce() -> Instant,
         record: &Record<'_>,
         reserve: &mut impl FnMut(usize) -> bool,
         pool: &BufferPool,
         token: impl FnOnce() -> T,
-    ) -> Result<Pushed<T>, PushError>
-    where
-        T: Clone,
-    {
+        receipt: impl FnOnce(&T) -> R,
+    ) -> Result<Pushed<T, R>, PushError> {
         let payload = record.payload_len();
         if let Some(open) = &mut self.open {
             let layout = open.raw.layout(payload, record.timestamp);
@@ -113,7 +116,7 @@ impl<T> Accumulator<T> {
                 open.make_room(layout.len(), reserve, pool)?;
                 let index = open.raw.append(record, layout);
                 let pushed = Pushed {
-                    token: open.token.clone(),
+                    token: receipt(&open.token),
                     index,
                     opened: None,
                     ordinal: open.ordinal,
@@ -122,22 +125,19 @@ impl<T> Accumulator<T> {
                 return Ok(self.seal_full(pushed));
             }
         }
-        self.push_first(now, record, payload, reserve, pool, token)
+        self.push_first(now, record, reserve, pool, token, receipt)
     }
 
-    fn push_first(
+    fn push_first<R>(
         &mut self,
         now: impl FnOnce() -> Instant,
         record: &Record<'_>,
-        payload: usize,
         reserve: &mut impl FnMut(usize) -> bool,
         pool: &BufferPool,
         token: impl FnOnce() -> T,
-    ) -> Result<Pushed<T>, PushError>
-    where
-        T: Clone,
-    {
-        let layout = Layout::new(payload, 0, 0);
+        receipt: impl FnOnce(&T) -> R,
+    ) -> Result<Pushed<T, R>, PushError> {
+        let layout = Layout::new(record.payload_len(), 0, 0);
         let buffer = self.first_buffer(layout.len(), reserve, pool)?;
         let now = now();
         let token = token();
@@ -146,9 +146,10 @@ impl<T> Accumulator<T> {
         let index = raw.append(record, layout);
         let ordinal = self.next_ordinal;
         self.next_ordinal += 1;
-        self.open = Some(Open { raw, opened_at: now, token: token.clone(), ordinal });
+        let made = receipt(&token);
+        self.open = Some(Open { raw, opened_at: now, token, ordinal });
         let opened = Some(self.limits.deadline(now));
-        Ok(self.seal_full(Pushed { token, index, opened, ordinal, sealed: [before, None] }))
+        Ok(self.seal_full(Pushed { token: made, index, opened, ordinal, sealed: [before, None] }))
     }
 
     /// A buffer for a batch that begins with a record of `len` bytes, as big as the last batch was if memory allows.
@@ -176,7 +177,7 @@ impl<T> Accumulator<T> {
 
     /// Hands out the record's own batch if that is full now.
     #[inline]
-    fn seal_full(&mut self, mut pushed: Pushed<T>) -> Pushed<T> {
+    fn seal_full<R>(&mut self, mut pushed: Pushed<T, R>) -> Pushed<T, R> {
         if let Some(reason) = self.reason_on(SealEvent::Joined) {
             pushed.sealed[1] = self.seal_for(reason).map(Box::new);
         }

@@ -55,8 +55,14 @@ impl TopicMapping {
 
     /// The topic for events of this type.
     pub fn topic_for(&self, event_type: &str) -> Arc<str> {
+        self.with_topic(event_type, Arc::clone)
+    }
+
+    /// Calls `take` with the topic for events of this type. Unlike [`topic_for`](Self::topic_for) it counts no reference, which
+    /// threads that publish to one topic would take from each other for every event. A change meanwhile does not wait for it.
+    pub fn with_topic<R>(&self, event_type: &str, take: impl FnOnce(&Arc<str>) -> R) -> R {
         let table = self.table.load();
-        table.topics.get(event_type).unwrap_or(&table.default).clone()
+        take(table.topics.get(event_type).unwrap_or(&table.default))
     }
 
     /// Sends events of this type to `topic` from now on; type `*` stands for all that have no topic of their own.

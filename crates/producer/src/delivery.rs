@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use crate::error::DeliveryError;
 use crate::ledger::Ledger;
 use crate::sync::Mutex;
-use crate::trace;
+use crate::trace::{self, Origin};
 use kafka_courier_dlq::{Letter, LetterId};
 use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, PartitionId, Reason, RecordSet, Verdict};
 use kafka_courier_idempotent_sender::driver::Command;
@@ -123,8 +123,8 @@ impl Drop for Owner {
 
 impl Token {
     /// The token of a new batch, entered in the ledger.
-    pub(crate) fn new(topic: Arc<str>, partition: i32, ledger: &Arc<Ledger>) -> Self {
-        let span = Some(trace::send_span(&topic, partition)).filter(|span| !span.is_disabled());
+    pub(crate) fn new(topic: Arc<str>, partition: i32, ledger: &Arc<Ledger>, origin: &Origin) -> Self {
+        let span = Some(trace::send_span(&topic, partition, origin)).filter(|span| !span.is_disabled());
         let inner = Inner { span, ..Inner::default() };
         let state = Arc::new(BatchState { topic, partition, number: ledger.enter(), inner: Mutex::new(inner) });
         Self(Arc::new(Owner { state, ledger: ledger.clone() }))
@@ -340,7 +340,7 @@ mod tests {
     }
 
     fn batch(records: u32) -> (Token, Vec<Delivery>) {
-        let token = Token::new("t".into(), 3, &Arc::default());
+        let token = Token::new("t".into(), 3, &Arc::default(), &Origin::default());
         token.state().sealed(records);
         let deliveries = (0..records).map(|i| Delivery::new(token.state().clone(), i, 7)).collect();
         (token, deliveries)
@@ -386,7 +386,7 @@ mod tests {
     #[test]
     fn a_batch_that_nobody_owns_any_more_is_struck_out_of_the_ledger() {
         let ledger = Arc::new(Ledger::default());
-        let token = Token::new("t".into(), 0, &ledger);
+        let token = Token::new("t".into(), 0, &ledger, &Origin::default());
         assert!(!ledger.is_decided());
         drop(token);
         assert!(ledger.is_decided());

@@ -17,7 +17,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::mpsc::error::SendError;
 
 use crate::dead_letters::writer::Work;
-use crate::delivery::{Delivery, Hurry, Token};
+use crate::delivery::{BatchState, Delivery, Hurry, Token};
 use crate::error::PublishError;
 use crate::memory::Asker;
 use crate::shared::Shared;
@@ -43,7 +43,7 @@ pub(crate) struct Intake {
 
 /// What became of a record at a partition.
 enum Offered {
-    Taken(Pushed<Token>),
+    Taken(Pushed<Token, Arc<BatchState>>),
     /// It does not fit into this batch, which has left, and goes elsewhere.
     Full(Filled<Token>),
 }
@@ -88,19 +88,19 @@ impl Intake {
             let pushed = match self.push(topic, slot, record, letter, may_move)? {
                 Offered::Taken(pushed) => pushed,
                 Offered::Full(filled) => {
-                    topic.sticky.lock().batch_sealed(index);
+                    topic.spread.with(|sticky| sticky.batch_sealed(index));
                     self.submit(slot, filled);
                     may_move = false;
                     continue;
                 }
             };
             if spread && pushed.sealed.iter().any(Option::is_some) {
-                topic.sticky.lock().batch_sealed(index);
+                topic.spread.with(|sticky| sticky.batch_sealed(index));
             }
             for filled in pushed.sealed.into_iter().flatten() {
                 self.submit(slot, *filled);
             }
-            return Ok(Delivery::new(pushed.token.state().clone(), pushed.index, record.timestamp));
+            return Ok(Delivery::new(pushed.token, pushed.index, record.timestamp));
         }
     }
 
@@ -127,19 +127,19 @@ impl Intake {
         if may_move && !accumulator.fits(record) {
             return accumulator.seal().map(Offered::Full).ok_or(Refused::NoTopic);
         }
-        let token = || Token::new(topic.name.clone(), slot.id.index, &shared.ledger);
+        let token = || Token::new(topic.name.clone(), slot.id.index, &shared.ledger, &shared.origin);
         let reserve = &mut |bytes| slot.reserve(&shared.memory, bytes);
         let pushed = accumulator
-            .push_at(Instant::now, record, reserve, &shared.pool, token)
+            .push_at(Instant::now, record, reserve, &shared.pool, token, |token| token.state().clone())
             .map_err(|error| self.refusal(slot, error))?;
         // Under the lock: nobody gives the batch up before it knows whose record that is.
         if let Some(letter) = letter {
-            pushed.token.state().note_replay(pushed.index, letter.clone());
+            pushed.token.note_replay(pushed.index, letter.clone());
         }
         if let (Some(deadline), None) = (pushed.opened, &pushed.sealed[1]) {
             if self.expedite {
                 let (commands, partition) = (self.commands.downgrade(), slot.id);
-                pushed.token.state().opened(Hurry { commands, partition, ordinal: pushed.ordinal });
+                pushed.token.opened(Hurry { commands, partition, ordinal: pushed.ordinal });
             }
             self.tell(Command::Opened { partition: slot.id, ordinal: pushed.ordinal, deadline });
         }
@@ -205,7 +205,8 @@ impl Intake {
             (None, Some(key)) => Ok(partition_for_key(key, count)),
             (None, None) => {
                 let bytes = record.value.map_or(0, <[u8]>::len) + RECORD_OVERHEAD;
-                let picked = topic.sticky.lock().pick(bytes, count, &known.available, || fastrand::u64(..));
+                let random = || fastrand::u64(..);
+                let picked = topic.spread.with(|sticky| sticky.pick(bytes, count, &known.available, random));
                 picked.ok_or(Refused::NoTopic)
             }
         }

@@ -29,6 +29,7 @@ mod shared;
 mod shuttle_tests;
 #[cfg(feature = "sink")]
 mod sink;
+mod spread;
 mod stats;
 mod sync;
 mod topics;

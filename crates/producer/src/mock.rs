@@ -21,6 +21,7 @@ use crate::publisher::{Answer, EventPublisher};
 use crate::shared::wall_clock_ms;
 use crate::stats::Stats;
 use crate::sync::Mutex;
+use crate::trace::Origin;
 
 /// How a [`MockProducer`] fails an event.
 #[derive(Clone, Debug)]
@@ -179,7 +180,7 @@ impl MockProducer {
 
     /// The delivery of an event, with its verdict to come.
     fn promise(&self, topic: Arc<str>, verdict: Verdict, delay: Duration) -> Delivery {
-        let token = Token::new(topic, 0, &self.inner.ledger);
+        let token = Token::new(topic, 0, &self.inner.ledger, &Origin::default());
         token.state().sealed(1);
         let delivery = Delivery::new(token.state().clone(), 0, wall_clock_ms());
         let inner = self.inner.clone();

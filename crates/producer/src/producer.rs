@@ -22,7 +22,7 @@ use crate::metrics::Meter;
 use crate::shared::{Callbacks, Shared};
 use crate::stats::Stats;
 use crate::sync::Ordering;
-use crate::trace::Tracer;
+use crate::trace::{Origin, Tracer};
 use crate::verify::Verifier;
 
 /// Publishes events to Kafka.
@@ -126,7 +126,9 @@ impl KafkaProducer {
             Compression::None => Codec::None,
             Compression::Snappy => Codec::Snappy,
         };
-        let shared = Arc::new(Shared::new(limits, codec, config.buffer_memory));
+        let origin = Origin::of(&config);
+        let shared = Shared::new(limits, codec, config.buffer_memory);
+        let shared = Arc::new(Shared { origin: origin.clone(), ..shared });
         let (letters, writer) = match extras.letters {
             Letters::None => (DeadLetters::none(), None),
             Letters::Kept(store) => {
@@ -161,7 +163,7 @@ impl KafkaProducer {
             letters,
             reach: driver_config,
             finished,
-            tracer: Tracer { source: extras.trace },
+            tracer: Tracer { source: extras.trace, origin },
         };
         let producer = Self { inner: Arc::new(inner) };
         if config.auto_replay {

@@ -51,15 +51,17 @@ impl KafkaProducer {
     ///
     /// Cancel safety: if this future is dropped before it is ready, the event was not accepted.
     pub async fn publish(&self, event: &dyn Event) -> Result<Delivery, PublishError> {
-        let topic = self.inner.mapping.topic_for(event.event_type());
-        self.publish_to(&topic, event).await
+        self.publish_mapped(event, self.inner.max_block).await
     }
 
     /// Publishes an event to `topic`, whatever its type.
     ///
     /// Waits, fails and may be cancelled as [`publish`](Self::publish).
     pub async fn publish_to(&self, topic: &str, event: &dyn Event) -> Result<Delivery, PublishError> {
-        self.publish_within(topic, event, self.inner.max_block).await
+        match self.begin(topic, event) {
+            Ok(delivery) => Ok(delivery),
+            Err(begun) => self.go_on(topic, event, begun, self.inner.max_block).await,
+        }
     }
 
     /// Publishes an event and waits for its verdict: [`publish`](Self::publish) and the awaited [`Delivery`] in one.
@@ -75,17 +77,20 @@ impl KafkaProducer {
     /// [`PublishError::TopicPending`] while the topic's partitions are not known. It is asked for then, so that a later
     /// try finds it.
     pub fn try_publish(&self, event: &dyn Event) -> Result<Delivery, PublishError> {
-        let topic = self.inner.mapping.topic_for(event.event_type());
-        self.try_publish_to(&topic, event)
+        self.inner.mapping.with_topic(event.event_type(), |topic| self.try_publish_to(topic, event))
     }
 
     /// Publishes an event to `topic`, whatever its type, if that takes no waiting at all.
     ///
     /// Fails as [`try_publish`](Self::try_publish).
     pub fn try_publish_to(&self, topic: &str, event: &dyn Event) -> Result<Delivery, PublishError> {
-        let topic = self.topic(topic)?;
+        let known = self.inner.intake.shared.topics.with(topic, |topic| self.try_event(topic, event));
+        known.unwrap_or_else(|| self.try_event(&*self.topic(topic)?, event))
+    }
+
+    fn try_event(&self, topic: &Topic, event: &dyn Event) -> Result<Delivery, PublishError> {
         let created = self.inner.tracer.event(&topic.name, event);
-        let offered = self.at_once(&topic, || self.offer_event(&topic, event, &created));
+        let offered = self.at_once(topic, || self.offer_event(topic, event, &created));
         offered.map(|delivery| created.delivered(delivery))
     }
 
@@ -100,8 +105,7 @@ impl KafkaProducer {
         let mut patience = self.inner.max_block;
         let mut outcomes = Vec::with_capacity(events.len());
         for event in events {
-            let topic = self.inner.mapping.topic_for(event.event_type());
-            let outcome = self.publish_within(&topic, event, patience).await;
+            let outcome = self.publish_mapped(event, patience).await;
             if matches!(outcome, Err(PublishError::BufferFull { .. })) {
                 patience = Duration::ZERO;
             }
@@ -123,16 +127,23 @@ impl KafkaProducer {
         record: &ProducerRecord<'_>,
         letter: Option<&Arc<Letter>>,
     ) -> Result<Delivery, PublishError> {
-        let topic = self.topic(record.topic)?;
-        let created = self.inner.tracer.record(&topic.name, record.headers, record.value.is_none());
+        let created = self.inner.tracer.record(record.topic, record.headers, record.value.is_none());
         let headers = created.headers(record.headers);
         let raw = raw(record, &headers);
+        let offer = |topic: &Topic| self.inner.intake.offer_letter(topic, record.partition, &raw, letter);
+        let mut offered = match self.inner.intake.shared.topics.with(record.topic, offer) {
+            Some(Ok(delivery)) => return Ok(created.delivered(delivery)),
+            Some(Err(refused)) => Err(refused),
+            None => Err(Refused::NoTopic),
+        };
+        let topic = self.topic(record.topic)?;
         let mut deadline = None;
         loop {
-            match self.inner.intake.offer_letter(&topic, record.partition, &raw, letter) {
+            match offered {
                 Ok(delivery) => return Ok(created.delivered(delivery)),
                 Err(refused) => self.wait(&topic, refused, self.inner.max_block, &mut deadline).await?,
             }
+            offered = offer(&topic);
         }
     }
 
@@ -163,22 +174,37 @@ impl KafkaProducer {
         offered.map(|delivery| created.delivered(delivery))
     }
 
-    async fn publish_within(
+    async fn publish_mapped(&self, event: &dyn Event, max_block: Duration) -> Result<Delivery, PublishError> {
+        let begun = self
+            .inner
+            .mapping
+            .with_topic(event.event_type(), |topic| self.begin(topic, event).map_err(|begun| (topic.clone(), begun)));
+        match begun {
+            Ok(delivery) => Ok(delivery),
+            Err((topic, begun)) => self.go_on(&topic, event, begun, max_block).await,
+        }
+    }
+
+    /// Offers an event once; what it was refused for may be waited for. No reference to what threads share is counted.
+    fn begin(&self, topic: &str, event: &dyn Event) -> Result<Delivery, Begun> {
+        let created = self.inner.tracer.event(topic, event);
+        let offer = |topic: &Topic| self.offer_event(topic, event, &created);
+        match self.inner.intake.shared.topics.with(topic, offer) {
+            Some(Ok(delivery)) => Ok(created.delivered(delivery)),
+            Some(Err(refused)) => Err(Begun { created, refused }),
+            None => Err(Begun { created, refused: Refused::NoTopic }),
+        }
+    }
+
+    /// Waits for what an event was refused for, and offers it again.
+    async fn go_on(
         &self,
         topic: &str,
         event: &dyn Event,
+        begun: Begun,
         max_block: Duration,
     ) -> Result<Delivery, PublishError> {
-        let offered = self.inner.intake.shared.topics.with(topic, |topic| {
-            let created = self.inner.tracer.event(&topic.name, event);
-            let offered = self.offer_event(topic, event, &created);
-            (created, offered)
-        });
-        let (created, refused) = match offered {
-            Some((created, Ok(delivery))) => return Ok(created.delivered(delivery)),
-            Some((created, Err(refused))) => (created, refused),
-            None => (self.inner.tracer.event(&self.topic(topic)?.name, event), Refused::NoTopic),
-        };
+        let Begun { created, refused } = begun;
         let topic = self.topic(topic)?;
         let mut deadline = None;
         self.wait(&topic, refused, max_block, &mut deadline).await?;
@@ -315,6 +341,12 @@ impl KafkaProducer {
             Err(_) => Err(PublishError::Closed),
         }
     }
+}
+
+/// An event that was offered once, and refused.
+struct Begun {
+    created: Created,
+    refused: Refused,
 }
 
 fn raw<'a>(record: &ProducerRecord<'a>, headers: &'a [Header<'a>]) -> Record<'a> {

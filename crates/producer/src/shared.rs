@@ -20,6 +20,7 @@ use crate::metrics::Meter;
 use crate::stats::BrokerStats;
 use crate::sync::{AtomicBool, AtomicI64, AtomicU64, Mutex, Ordering};
 use crate::topics::{Slot, Topics};
+use crate::trace::Origin;
 
 /// A leader may forget a producer id a day after the newest record's own timestamp; half of that is old.
 const AGED: Duration = Duration::from_secs(12 * 60 * 60);
@@ -30,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) memory: Memory,
     pub(crate) pool: BufferPool,
     pub(crate) ledger: Arc<Ledger>,
+    /// What spans say of this producer.
+    pub(crate) origin: Origin,
     pub(crate) closed: AtomicBool,
     pub(crate) counts: Counts,
     /// Memory of batches whose dead letters are being written: beside `buffer_memory`, so that a slow store does not
@@ -75,6 +78,7 @@ impl Shared {
             memory: Memory::new(buffer_memory),
             pool: BufferPool::new(buffer_memory / 4),
             ledger: Arc::default(),
+            origin: Origin::default(),
             closed: false.into(),
             counts: Counts::default(),
             producer_id: (-1).into(),
@@ -287,6 +291,7 @@ impl Upcalls<Token> for Callbacks {
             }
             accumulator.seal()?
         };
+        self.shared.topics.aged(partition);
         Some(self.shared.submission(&slot, filled))
     }
 

@@ -21,6 +21,7 @@ use crate::ledger::Ledger;
 use crate::memory::{Asker, Memory};
 use crate::shared::{Callbacks, Shared};
 use crate::sync::Ordering;
+use crate::trace::Origin;
 
 const SCHEDULES: usize = 5_000;
 
@@ -40,7 +41,7 @@ fn delivered() -> Verdict {
 #[test]
 fn shuttle_a_verdict_wakes_everyone_who_waits_for_it() {
     check(|| {
-        let token = Token::new("t".into(), 0, &Arc::default());
+        let token = Token::new("t".into(), 0, &Arc::default(), &Origin::default());
         token.state().sealed(2);
         let waiters: Vec<_> = (0..2)
             .map(|index| {
@@ -59,7 +60,7 @@ fn shuttle_a_verdict_wakes_everyone_who_waits_for_it() {
 #[test]
 fn shuttle_a_batch_whose_owners_go_settles_for_everyone_who_waits() {
     check(|| {
-        let token = Token::new("t".into(), 0, &Arc::default());
+        let token = Token::new("t".into(), 0, &Arc::default(), &Origin::default());
         token.state().sealed(1);
         let delivery = Delivery::new(token.state().clone(), 0, 0);
         let waiter = thread::spawn(move || block_on(delivery).unwrap_err());

@@ -11,12 +11,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use kafka_courier_batcher::{Accumulator, Compression, Limits, Sticky};
+use kafka_courier_batcher::{Accumulator, Compression, Limits};
 use kafka_courier_idempotent_sender::core::{PartitionId, Reason, TopicId};
 use tokio::sync::watch;
 
 use crate::delivery::Token;
 use crate::memory::Memory;
+use crate::spread::Spread;
 use crate::sync::{AtomicUsize, Mutex, Ordering};
 
 /// Kafka's default of `max.message.bytes`: a whole batch with its header, as it is on the wire.
@@ -29,10 +30,10 @@ const SMALLEST_LIMIT: usize = 128;
 ///
 /// On cache lines of its own: partitions that different threads publish to do not hold each other up.
 #[derive(Debug)]
-#[repr(align(128))]
+#[repr(C, align(128))]
 pub(crate) struct Slot {
-    pub(crate) id: PartitionId,
     pub(crate) accumulator: Mutex<Accumulator<Token>>,
+    pub(crate) id: PartitionId,
     /// Bytes that its batches without a verdict hold.
     pub(crate) held: AtomicUsize,
 }
@@ -84,7 +85,8 @@ pub(crate) struct Topic {
     pub(crate) name: Arc<str>,
     pub(crate) partitions: ArcSwapOption<Partitions>,
     pub(crate) standing: watch::Sender<Standing>,
-    pub(crate) sticky: Mutex<Sticky>,
+    /// Where records without key go.
+    pub(crate) spread: Spread,
     /// The largest batch that it takes.
     limit: AtomicUsize,
 }
@@ -123,7 +125,7 @@ impl Topics {
             name: name.into(),
             partitions: ArcSwapOption::empty(),
             standing: watch::Sender::new(Standing::Unasked),
-            sticky: Mutex::new(Sticky::new(self.limits.max_bytes)),
+            spread: Spread::new(self.limits.max_bytes),
             limit: DEFAULT_TOPIC_LIMIT.into(),
         });
         self.by_name.rcu(|topics| {
@@ -132,6 +134,13 @@ impl Topics {
             topics
         });
         self.get(name).unwrap_or(topic)
+    }
+
+    /// A batch of that partition has left because of its age.
+    pub(crate) fn aged(&self, id: PartitionId) {
+        if let Some(topic) = self.by_id.load().get(&id.topic) {
+            topic.spread.gather();
+        }
     }
 
     pub(crate) fn slot(&self, id: PartitionId) -> Option<Arc<Slot>> {

@@ -15,6 +15,7 @@ use kafka_courier_idempotent_sender::core::{RecordSet, Verdict};
 use tracing::field::Empty;
 use tracing::{Level, Span};
 
+use crate::config::{Endpoint, KafkaConfig};
 use crate::delivery::Delivery;
 
 /// The header of W3C's trace context that says where a record came from.
@@ -54,6 +55,25 @@ impl fmt::Debug for TraceContextSource {
     }
 }
 
+/// Who sends, and where to: what every span says. A batch's leader may change while its span lasts, so the server is the
+/// first of `brokers`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Origin {
+    client_id: String,
+    server: Option<Endpoint>,
+}
+
+impl Origin {
+    pub(crate) fn of(config: &KafkaConfig) -> Self {
+        Self { client_id: config.client_id.clone(), server: config.brokers.first().cloned() }
+    }
+
+    fn server(&self) -> (Option<&str>, Option<u16>) {
+        let server = self.server.as_ref();
+        (server.map(|it| &*it.host), server.map(|it| it.port))
+    }
+}
+
 /// What tracing has to do with one event: its `create` span, and the context that it does not bring itself.
 #[derive(Debug)]
 pub(crate) struct Created {
@@ -81,6 +101,7 @@ impl Created {
 #[derive(Debug, Default)]
 pub(crate) struct Tracer {
     pub(crate) source: Option<TraceContextSource>,
+    pub(crate) origin: Origin,
 }
 
 impl Tracer {
@@ -89,7 +110,7 @@ impl Tracer {
         if event.trace().is_some() {
             return Created { span: Span::none(), context: None };
         }
-        let span = create_span(topic);
+        let span = create_span(topic, &self.origin);
         if !span.is_disabled() {
             let mut id = [0; EventId::UUID_LEN];
             span.record("messaging.message.id", event.id().as_str(&mut id));
@@ -105,7 +126,7 @@ impl Tracer {
         if headers.iter().any(|header| header.key == TRACEPARENT) {
             return Created { span: Span::none(), context: None };
         }
-        let span = create_span(topic);
+        let span = create_span(topic, &self.origin);
         if is_tombstone {
             span.record("messaging.kafka.message.tombstone", true);
         }
@@ -121,7 +142,7 @@ impl Tracer {
     }
 }
 
-fn create_span(topic: &str) -> Span {
+fn create_span(topic: &str, origin: &Origin) -> Span {
     tracing::span!(
         target: "kafka_courier::create",
         Level::DEBUG,
@@ -132,6 +153,9 @@ fn create_span(topic: &str) -> Span {
         messaging.operation.name = "create",
         messaging.operation.r#type = "create",
         messaging.destination.name = topic,
+        messaging.client.id = origin.client_id,
+        server.address = origin.server().0,
+        server.port = origin.server().1,
         messaging.message.id = Empty,
         messaging.message.conversation_id = Empty,
         messaging.kafka.message.tombstone = Empty,
@@ -139,7 +163,7 @@ fn create_span(topic: &str) -> Span {
 }
 
 /// The span of a batch's sending.
-pub(crate) fn send_span(topic: &str, partition: i32) -> Span {
+pub(crate) fn send_span(topic: &str, partition: i32, origin: &Origin) -> Span {
     tracing::span!(
         target: "kafka_courier::send",
         parent: None,
@@ -152,6 +176,9 @@ pub(crate) fn send_span(topic: &str, partition: i32) -> Span {
         messaging.operation.name = "send",
         messaging.operation.r#type = "send",
         messaging.destination.name = topic,
+        messaging.client.id = origin.client_id,
+        server.address = origin.server().0,
+        server.port = origin.server().1,
         messaging.destination.partition.id = format_args!("{partition}"),
         messaging.batch.message_count = Empty,
         messaging.kafka.offset = Empty,

@@ -1,7 +1,4 @@
-//! What each option does, seen from outside: where no other test shows it already.
-//!
-//! Elsewhere: flush_timeout and expedite in `publishing`, buffer_memory and max_block in `bounds`, delivery_timeout and
-//! request_timeout in `outages`, metadata_timeout in `lifetime`, those of dead letters and of security in their own.
+//! What each option does, seen from outside: where no other test shows it already. `options_all` lists them all.
 #![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
 mod support;
 
@@ -87,6 +84,48 @@ async fn retry_backoff_is_waited_for_between_tries() {
     producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap();
     // At least half of 40, 80 and 160 ms.
     assert!(began.elapsed() >= Duration::from_millis(140), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn retry_backoff_max_is_the_longest_wait_however_many_tries_there_were() {
+    let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
+    cluster.inject(Rule::on(ApiKey::Produce).times(10).then(Fault::Refuse(ErrorCode::RequestTimedOut)));
+    let mut config = config(&cluster);
+    (config.retry_backoff, config.retry_backoff_max) = (Duration::from_millis(40), Duration::from_millis(40));
+    let producer = KafkaProducer::build(config).unwrap();
+    let began = Instant::now();
+    producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap();
+    // At least half of 40 ms ten times; doubling on and on it would be half of 40, 80, .. 20,480 ms.
+    assert!((200..20_000).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
+}
+
+/// How many connections to one broker there are after eight partitions' batches had to wait for each other.
+async fn connections(connections_per_broker: u32) -> u32 {
+    let cluster = TestCluster::builder().topic("t", 8).start().await.unwrap();
+    let mut config = config(&cluster);
+    (config.connections_per_broker, config.max_in_flight, config.max_request_bytes) =
+        (connections_per_broker, 1, 15_000);
+    config.compression = Compression::None;
+    let producer = KafkaProducer::build(config).unwrap();
+    let gate = Gate::new();
+    cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::Hold(gate.clone())));
+    let value = "x".repeat(10_000);
+    for partition in 0..8 {
+        let record = kafka_courier::ProducerRecord { partition: Some(partition), ..record("t", "k", &value) };
+        producer.send(&record).await.unwrap().detach();
+    }
+    // A broker serves one request of a connection at a time: two at once are on two connections.
+    tokio::time::timeout(LONG, gate.arrived(connections_per_broker.min(2) as usize)).await.unwrap();
+    gate.open();
+    assert!(producer.flush(LONG).await);
+    producer.stats().brokers[0].connections
+}
+
+#[tokio::test]
+async fn connections_per_broker_is_how_many_are_opened_under_load_and_no_more() {
+    assert_eq!(connections(1).await, 1);
+    let opened = connections(3).await;
+    assert!((2..=3).contains(&opened), "{opened}");
 }
 
 #[tokio::test]

@@ -108,3 +108,31 @@ async fn connections_are_replaced_before_their_sessions_end_and_nothing_is_sent_
     books.all_delivered(&cluster, "t").await;
     assert_eq!(producer.stats().retried, 0, "no connection was ended by the broker");
 }
+
+#[tokio::test]
+async fn a_token_is_read_from_its_file_for_each_connection() {
+    let cluster =
+        TestCluster::builder().topic("t", 2).token("first.token").token("second.token").start().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, "first.token\n").unwrap();
+    let mut config = config(&cluster);
+    config.security_protocol = SecurityProtocol::SaslPlaintext;
+    config.sasl_mechanism = Some(SaslMechanism::OAuthBearer);
+    config.sasl_oauthbearer_token_location = file.display().to_string();
+    let producer = KafkaProducer::build(config.clone()).unwrap();
+    let mut books = Books::default();
+    books.send_many(&producer, "t", 20, 3).await;
+    assert!(producer.flush(LONG).await);
+
+    std::fs::write(&file, "second.token").unwrap();
+    cluster.kill(1).await;
+    cluster.restart(1).unwrap();
+    books.send_many(&producer, "t", 20, 3).await;
+    books.all_delivered(&cluster, "t").await;
+
+    std::fs::write(&file, "no.token").unwrap();
+    let error = KafkaProducer::build(config).unwrap().health_check(LONG).await.unwrap_err();
+    assert!(error.is_refusal(), "{error}");
+    assert!(!format!("{error} {error:?}").contains("no.token"), "{error:?}");
+}

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kafka_courier::{DeliveryError, KafkaConfig, KafkaProducer, PublishError, Reason, SecurityProtocol};
+use kafka_courier::{DeliveryError, KafkaConfig, KafkaProducer, PublishError, Reason, SecurityProtocol, SslRoots};
 use kafka_courier_test_broker::{ApiKey, Layer, TestCluster};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -195,4 +195,30 @@ async fn files_that_change_are_read_again_and_broken_ones_leave_what_was_there()
     cluster.restart(1).unwrap();
     let error: DeliveryError = producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap_err();
     assert!(matches!(error.reason(), Reason::Tls(why) if why.contains("unknown issuer")), "{error}");
+}
+
+/// The authorities of an operating system are a process's environment: this one runs itself with another.
+#[test]
+fn ssl_roots_trusts_the_systems_authorities_if_so_asked() {
+    const ITSELF: &str = "ssl_roots_trusts_the_systems_authorities_if_so_asked";
+    if std::env::var_os("SSL_CERT_FILE").is_none_or(|roots| roots != *text("ca.pem")) {
+        let itself = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", ITSELF, "--test-threads", "1"])
+            .env("SSL_CERT_FILE", text("ca.pem"))
+            .env_remove("SSL_CERT_DIR")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&itself.stdout).into_owned();
+        assert!(itself.status.success() && said.contains("1 passed"), "{said}");
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let cluster = cluster("server", false).await;
+        let mut config = with_tls(&cluster);
+        config.ssl_ca_location = String::new();
+        refused(&cluster, config.clone(), &["unknown issuer"]).await;
+        config.ssl_roots = SslRoots::System;
+        delivers(&cluster, config).await;
+    });
 }

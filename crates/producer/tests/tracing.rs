@@ -12,7 +12,7 @@ use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Rule, TestCluster};
 use support::{LONG, config, record};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Level, Subscriber};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 
@@ -61,6 +61,12 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Heard {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, _: Context<'_, S>) {
         let mut told = Told { id: id.into_u64(), ..Told::default() };
         attributes.record(&mut Take(&mut told.fields));
+        self.0.lock().unwrap().push(told);
+    }
+
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut told = Told::default();
+        event.record(&mut Take(&mut told.fields));
         self.0.lock().unwrap().push(told);
     }
 
@@ -127,6 +133,12 @@ async fn an_event_has_a_create_span_and_its_batch_a_send_span_that_follows_from_
     }
     let sent = heard.spans("send system-events");
     assert_eq!(sent.len(), 1);
+    let server = cluster.address(1).unwrap();
+    for fields in [&created[0].fields, &sent[0].fields] {
+        assert_eq!(fields["messaging.client.id"], "kafka-courier");
+        assert_eq!(fields["server.address"], server.ip().to_string());
+        assert_eq!(fields["server.port"], server.port().to_string());
+    }
     let fields = &sent[0].fields;
     assert_eq!(sent[0].follows, [created[0].id, created[1].id]);
     for (name, value) in [
@@ -200,4 +212,31 @@ async fn where_create_spans_are_not_recorded_the_current_span_is_the_context() {
     assert!(heard.spans("create system-events").is_empty());
     assert_eq!(heard.spans("send system-events").len(), 1);
     assert_eq!(cluster.records("system-events")[0].header("traceparent"), Some(parent(id).as_bytes()));
+}
+
+#[tokio::test]
+async fn a_producer_that_is_dropped_with_something_in_hand_and_no_close_says_so() {
+    let (heard, _guard) = listen(Level::WARN).await;
+    let warned = || {
+        let all = heard.0.lock().unwrap();
+        let lines = all.iter().filter_map(|told| told.fields.get("message"));
+        lines.filter(|line| line.contains("dropped without close()")).count()
+    };
+    let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
+    let mut config = config(&cluster);
+    config.flush_timeout = LONG;
+    for (closed, in_hand) in [(true, true), (false, false), (false, true)] {
+        let producer = KafkaProducer::build(config.clone()).unwrap();
+        let clone = producer.clone();
+        if in_hand {
+            producer.send(&record("t", "k", "v")).await.unwrap().detach();
+        }
+        if closed {
+            producer.close(LONG).await;
+        }
+        drop(producer);
+        assert_eq!(warned(), 0, "a clone is left, or there is nothing to say");
+        drop(clone);
+        assert_eq!(warned(), usize::from(!closed && in_hand));
+    }
 }

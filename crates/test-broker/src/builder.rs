@@ -131,6 +131,13 @@ impl Builder {
         self
     }
 
+    /// Clients must authenticate with SASL/OAUTHBEARER and this token or another that was named, or as a user.
+    #[must_use]
+    pub fn token(mut self, token: &str) -> Self {
+        self.security.tokens.insert(token.to_owned());
+        self
+    }
+
     /// Who has authenticated may go on for so long; then the connection ends with its next request (KIP-368). Default: for
     /// ever.
     #[must_use]

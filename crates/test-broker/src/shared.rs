@@ -3,7 +3,7 @@
 //! Rules: one lock, never held across an await; whoever changes something under it says so, so that waiting needs no
 //! polling.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -29,8 +29,10 @@ pub(crate) struct WireLimits {
 /// How connections are secured.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Security {
-    /// Names and passwords; empty: nobody has to say who they are.
+    /// Names and passwords.
     pub(crate) users: BTreeMap<String, String>,
+    /// Tokens of OAUTHBEARER; with users and these empty nobody has to say who they are.
+    pub(crate) tokens: BTreeSet<String>,
     pub(crate) session_lifetime: Option<Duration>,
     pub(crate) layer: Option<Layer>,
 }

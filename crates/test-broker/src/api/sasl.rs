@@ -1,6 +1,6 @@
-//! SaslHandshake and SaslAuthenticate: PLAIN (KIP-43, KIP-152, KIP-368, RFC 4616).
+//! SaslHandshake and SaslAuthenticate: PLAIN (KIP-43, KIP-152, KIP-368, RFC 4616) and OAUTHBEARER (KIP-255, RFC 7628).
 //!
-//! Rules: while users are set, a connection may ask for nothing but versions and authentication before it has said who it
+//! Rules: while users or tokens are set, a connection may ask for nothing but versions and authentication before it has said who it
 //! is; what it asks else ends it, as at a real broker.
 
 use std::time::Instant;
@@ -13,6 +13,14 @@ use kafka_protocol::messages::{
 use super::{Call, text};
 
 const PLAIN: &str = "PLAIN";
+const OAUTHBEARER: &str = "OAUTHBEARER";
+
+/// How somebody says who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mechanism {
+    Plain,
+    OAuthBearer,
+}
 
 /// How far a connection has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,7 +29,7 @@ pub(crate) enum Session {
     #[default]
     New,
     /// The mechanism is agreed on.
-    Mechanism,
+    Mechanism(Mechanism),
     /// It is known who it is, until then if ever.
     Authenticated(Option<Instant>),
 }
@@ -32,10 +40,18 @@ impl Session {
         let early = matches!(api, ApiKey::ApiVersions | ApiKey::SaslHandshake | ApiKey::SaslAuthenticate);
         let authenticated = match self {
             Self::Authenticated(end) => end.is_none_or(|end| Instant::now() < end),
-            Self::New | Self::Mechanism => false,
+            Self::New | Self::Mechanism(_) => false,
         };
-        early || authenticated || call.shared.security.users.is_empty()
+        early || authenticated || offered(call).is_empty()
     }
+}
+
+/// The mechanisms that somebody could be known by.
+fn offered(call: &Call<'_>) -> Vec<(&'static str, Mechanism)> {
+    let security = &call.shared.security;
+    let plain = (!security.users.is_empty()).then_some((PLAIN, Mechanism::Plain));
+    let tokens = (!security.tokens.is_empty()).then_some((OAUTHBEARER, Mechanism::OAuthBearer));
+    plain.into_iter().chain(tokens).collect()
 }
 
 pub(super) fn handshake(
@@ -43,16 +59,17 @@ pub(super) fn handshake(
     session: &mut Session,
     request: &SaslHandshakeRequest,
 ) -> SaslHandshakeResponse {
-    let offered = !call.shared.security.users.is_empty();
-    let mechanisms = if offered { vec![text(PLAIN)] } else { Vec::new() };
-    let code = match call.refused() {
-        Some(code) => code,
-        None if offered && request.mechanism.as_str() == PLAIN => {
-            *session = Session::Mechanism;
+    let offered = offered(call);
+    let wanted = offered.iter().find(|(name, _)| request.mechanism.as_str() == *name);
+    let code = match (call.refused(), wanted) {
+        (Some(code), _) => code,
+        (None, Some((_, mechanism))) => {
+            *session = Session::Mechanism(*mechanism);
             0
         }
-        None => ResponseError::UnsupportedSaslMechanism.code(),
+        (None, None) => ResponseError::UnsupportedSaslMechanism.code(),
     };
+    let mechanisms = offered.iter().map(|(name, _)| text(*name)).collect();
     SaslHandshakeResponse::default().with_error_code(code).with_mechanisms(mechanisms)
 }
 
@@ -64,8 +81,8 @@ pub(super) fn authenticate(
     let response = SaslAuthenticateResponse::default();
     let error = match call.refuse {
         Some(refuse) => refuse.code,
-        None if *session != Session::Mechanism => ResponseError::IllegalSaslState,
-        None if is_user(call, &request.auth_bytes) => {
+        None if !matches!(session, Session::Mechanism(_)) => ResponseError::IllegalSaslState,
+        None if is_known(call, *session, &request.auth_bytes) => {
             let lifetime = call.shared.security.session_lifetime.filter(|_| call.version >= 1);
             *session = Session::Authenticated(lifetime.map(|lifetime| Instant::now() + lifetime));
             let lifetime_ms = lifetime.map_or(0, |lifetime| i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX));
@@ -77,6 +94,23 @@ pub(super) fn authenticate(
     response
         .with_error_code(error.code())
         .with_error_message(Some(text("Authentication failed: Invalid username or password")))
+}
+
+fn is_known(call: &Call<'_>, session: Session, message: &[u8]) -> bool {
+    match session {
+        Session::Mechanism(Mechanism::Plain) => is_user(call, message),
+        Session::Mechanism(Mechanism::OAuthBearer) => is_token(call, message),
+        Session::New | Session::Authenticated(_) => false,
+    }
+}
+
+/// Whether this is a header of GS2 and a bearer token that is known.
+fn is_token(call: &Call<'_>, message: &[u8]) -> bool {
+    let token = str::from_utf8(message).ok().and_then(|text| {
+        let (_, rest) = text.strip_prefix("n,")?.split_once("\x01auth=Bearer ")?;
+        Some(rest.split_once('\x01')?.0)
+    });
+    token.is_some_and(|token| call.shared.security.tokens.contains(token))
 }
 
 /// Whether these are authorisation id, user and password, with a NUL between each.
