@@ -13,15 +13,11 @@ use crate::seal::{Fill, SealEvent, SealReason, seal_reason};
 use std::time::Instant;
 
 /// The open batch of one partition. `T` is the caller's token for a batch, cloned for each of its records.
-///
-/// In memory what every record needs comes first, on as few cache lines as it takes: threads that publish to one partition
-/// take those from each other.
 #[derive(Debug)]
-#[repr(C)]
 pub struct Accumulator<T> {
-    open: Option<Open<T>>,
     limits: Limits,
     compression: Compression,
+    open: Option<Open<T>>,
     next_ordinal: u64,
     /// A record that takes more than `max_bytes` still goes, in a batch of its own, up to this.
     max_single: usize,
@@ -57,7 +53,7 @@ impl<T> Accumulator<T> {
     /// An accumulator with nothing open. Limits beyond what the format can hold are cut to it.
     #[must_use]
     pub fn new(limits: Limits, compression: Compression) -> Self {
-        Self { open: None, limits: limits.bounded(), compression, next_ordinal: 0, max_single: 0, hint: 0 }
+        Self { limits: limits.bounded(), compression, open: None, next_ordinal: 0, max_single: 0, hint: 0 }
     }
 
     /// Changes the limits, for instance when a topic turns out to take less. They count from the next call on; what an

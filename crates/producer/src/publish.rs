@@ -186,13 +186,13 @@ impl KafkaProducer {
     }
 
     /// Offers an event once; what it was refused for may be waited for. No reference to what threads share is counted.
-    fn begin(&self, topic: &str, event: &dyn Event) -> Result<Delivery, Begun> {
+    fn begin(&self, topic: &str, event: &dyn Event) -> Result<Delivery, Box<Begun>> {
         let created = self.inner.tracer.event(topic, event);
         let offer = |topic: &Topic| self.offer_event(topic, event, &created);
         match self.inner.intake.shared.topics.with(topic, offer) {
             Some(Ok(delivery)) => Ok(created.delivered(delivery)),
-            Some(Err(refused)) => Err(Begun { created, refused }),
-            None => Err(Begun { created, refused: Refused::NoTopic }),
+            Some(Err(refused)) => Err(Box::new(Begun { created, refused })),
+            None => Err(Box::new(Begun { created, refused: Refused::NoTopic })),
         }
     }
 
@@ -201,10 +201,10 @@ impl KafkaProducer {
         &self,
         topic: &str,
         event: &dyn Event,
-        begun: Begun,
+        begun: Box<Begun>,
         max_block: Duration,
     ) -> Result<Delivery, PublishError> {
-        let Begun { created, refused } = begun;
+        let Begun { created, refused } = *begun;
         let topic = self.topic(topic)?;
         let mut deadline = None;
         self.wait(&topic, refused, max_block, &mut deadline).await?;

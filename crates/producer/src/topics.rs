@@ -30,10 +30,10 @@ const SMALLEST_LIMIT: usize = 128;
 ///
 /// On cache lines of its own: partitions that different threads publish to do not hold each other up.
 #[derive(Debug)]
-#[repr(C, align(128))]
+#[repr(align(128))]
 pub(crate) struct Slot {
-    pub(crate) accumulator: Mutex<Accumulator<Token>>,
     pub(crate) id: PartitionId,
+    pub(crate) accumulator: Mutex<Accumulator<Token>>,
     /// Bytes that its batches without a verdict hold.
     pub(crate) held: AtomicUsize,
 }
