@@ -6,7 +6,7 @@ mod support;
 use std::fs;
 use std::path::PathBuf;
 
-use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Rule, TestCluster, TopicSpec};
+use kafka_courier_test_broker::{ApiKey, Fault, Rule, TestCluster, TopicSpec};
 use serde_json::Value;
 use support::{Courier, Ended, LOGIN, ORDER, cluster, command, ids, receipts};
 
@@ -53,9 +53,10 @@ impl Folder {
             let courier = Courier::publish(cluster, &["--dlq-file", &folder.file], IMPATIENT);
             async move { courier.ended_with(input).await }
         };
-        cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
+        cluster.reject_records(|_| Some("no".to_owned()));
         let first = [LOGIN, "\n", LOGIN].concat();
         let ended = publish(first.leak()).await;
+        cluster.accept_records();
         ended.expect(1, &["2 dead letters were kept in", "courier dlq list --file", "courier dlq replay --all --file"]);
         let second = [LOGIN, "\n", ORDER].concat();
         publish(second.leak()).await.expect(1, &["1 dead letter was kept in", ", which holds 3: ", "shows it"]);

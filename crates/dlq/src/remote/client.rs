@@ -7,6 +7,7 @@
 use std::io::{self, BufReader};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -164,9 +165,15 @@ impl DeadLetterStore for RemoteStore {
         let (connection, answer) = opened.map_err(|error| failed(&self.name, &error))?;
         match answer {
             Answer::Done => {
-                let connection = Mutex::new(connection);
+                let connection = Arc::new(Mutex::new(connection));
+                let (asked, name) = (connection.clone(), self.name.clone());
+                // The right is this connection's: as long as it answers, its service has not ended.
+                let holds = move || match asked.lock().ask(&Request::Stats) {
+                    Ok(_) => Ok(()),
+                    Err(error) => Err(failed(&name, &error)),
+                };
                 // Awaited, so that the next claim finds it released. If it fails, the connection's end releases it.
-                Ok(ReplayGuard::new(move || _ = connection.lock().ask(&Request::ReleaseReplay)))
+                Ok(ReplayGuard::leased(move || _ = connection.lock().ask(&Request::ReleaseReplay), holds))
             }
             Answer::Refused(Refusal::Busy) => Err(BeginReplayError::Busy { store: self.name.clone() }),
             Answer::Refused(Refusal::Failed(reason)) => Err(self.service_error(reason).into()),

@@ -95,6 +95,15 @@ fn a_replay_is_claimed_once_whether_here_or_there() {
 }
 
 #[test]
+fn a_claim_is_known_to_be_lost_once_its_service_has_ended() {
+    let served = served(Limits::default());
+    let claim = served.client().begin_replay().unwrap();
+    claim.holds().unwrap();
+    drop(served.service);
+    assert!(matches!(claim.holds(), Err(StoreError::Service { .. })));
+}
+
+#[test]
 fn a_claim_ends_with_its_connection() {
     let served = served(Limits::default());
     let mut stream = UnixStream::connect(served.service.path()).unwrap();

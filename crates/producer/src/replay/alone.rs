@@ -45,7 +45,7 @@ impl<P: FnMut(&super::ReplayReport) -> std::ops::ControlFlow<()> + Send> Run<'_,
             placed.held.letter.outcome == Outcome::NotWritten
                 && places.insert((placed.held.letter.topic.clone(), placed.partition))
         });
-        for some in in_groups(alone) {
+        for some in in_groups(alone, self.together(AT_ONCE)) {
             self.keep_to_the_rate(some.len()).await;
             self.still_claimed()?;
             let marked = self.mark(store, some, Goes::Alone(stamp)).await?;
@@ -76,13 +76,12 @@ impl<P: FnMut(&super::ReplayReport) -> std::ops::ControlFlow<()> + Send> Run<'_,
         }
         self.report.delivered += delivered.len() as u64;
         remove(store, delivered).await?;
-        update(store, changed).await?;
-        Ok(())
+        self.put_back(store, changed).await
     }
 
     /// Sends letters that went alone before once more, under their stamps.
     pub(super) async fn repeat(&mut self, store: &Store, letters: Vec<Held>) -> Result<(), ReplayError> {
-        for some in in_groups(letters) {
+        for some in in_groups(letters, self.together(AT_ONCE)) {
             self.keep_to_the_rate(some.len()).await;
             self.still_claimed()?;
             let ready = some.into_iter().filter_map(|held| {
@@ -156,12 +155,12 @@ fn failed(letter: &Letter, error: &LogError) -> Letter {
     plan::certain(failed)
 }
 
-/// The items in groups of a bounded size, in order.
-fn in_groups<T>(items: Vec<T>) -> Vec<Vec<T>> {
+/// The items in groups of at most so many, in order.
+fn in_groups<T>(items: Vec<T>, at_most: usize) -> Vec<Vec<T>> {
     let mut groups = Vec::new();
     for item in items {
         match groups.last_mut() {
-            Some(group) if Vec::len(group) < AT_ONCE => group.push(item),
+            Some(group) if Vec::len(group) < at_most => group.push(item),
             _ => groups.push(vec![item]),
         }
     }

@@ -111,7 +111,7 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
         self.checked = Checked::default();
         let Some(end) = self.look(store).await? else { return Ok(ControlFlow::Continue(())) };
         // What is to end soon after it was told to must not sit out a page at a low rate.
-        let at_once = self.replay.rate.and_then(|rate| usize::try_from(rate.get()).ok()).unwrap_or(PAGE).min(PAGE);
+        let at_once = self.together(PAGE);
         let mut after = None;
         while let Some((last, mut selected)) = self.selected(store, after, at_once).await? {
             after = Some(last);
@@ -324,6 +324,15 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
         Ok(self.claim.as_ref().map_or(Ok(()), Claim::holds)?)
     }
 
+    /// Says of letters that they were certainly not written: only as long as nobody else can have sent them since.
+    pub(super) async fn put_back(&self, store: &Store, letters: Vec<Held>) -> Result<(), ReplayError> {
+        if !letters.is_empty() {
+            self.still_claimed()?;
+            update(store, letters).await?;
+        }
+        Ok(())
+    }
+
     /// Marks letters, sends their records, and removes those that were delivered.
     pub(super) async fn send(&mut self, store: &Store, letters: Vec<Placed>) -> Result<(), ReplayError> {
         // A letter is not said to be under way while it only waits for its turn.
@@ -369,7 +378,7 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
         }
         self.report.delivered += delivered.len() as u64;
         remove(store, delivered).await?;
-        update(store, back).await?;
+        self.put_back(store, back).await?;
         if closed { Err(ReplayError::Closed) } else { Ok(()) }
     }
 
@@ -384,6 +393,11 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
             timestamp: None,
         };
         self.producer.send_as(&record, Some(&Arc::new(letter.clone()))).await
+    }
+
+    /// How many may leave together: not more than may leave in a second.
+    pub(super) fn together(&self, most: usize) -> usize {
+        self.replay.rate.and_then(|rate| usize::try_from(rate.get()).ok()).map_or(most, |rate| rate.min(most))
     }
 
     /// Waits until so many letters more may leave.

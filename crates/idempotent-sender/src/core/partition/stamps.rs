@@ -124,9 +124,8 @@ impl<T: Clone> Partition<T> {
         self.known = false;
     }
 
-    /// The same stamp no more: the next epoch, from 0; after the last epoch, another id, and so where the
-    /// id was fenced: nothing of the
-    /// former epoch can be proved by an acceptance any more.
+    /// The same stamp no more: the next epoch, from 0; after the last epoch, and where the id was fenced, another id.
+    /// Nothing of the former epoch can be proved by an acceptance any more.
     pub(super) fn raise_epoch(&mut self, cause: EpochMove, cx: &mut Context<'_, T>) {
         *cx.out.counters.epoch_moves.entry(cause.as_str()).or_default() += u64::from(self.next.is_some());
         self.known = false;

@@ -74,7 +74,8 @@ impl Holder {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Ledger {
     holder: Option<Holder>,
-    /// The log's beginning was deleted: a claim may be known by its renewals alone.
+    /// The log's beginning was deleted, and nothing since then shows who holds it: a claim may be known by its renewals
+    /// alone. A first claim shows it only once it is renewed, for another may have come before it.
     cut: bool,
 }
 
@@ -100,13 +101,27 @@ impl Ledger {
         let seen = Seen { id: claim.id, offset };
         let is_holder = self.holder.as_ref().is_some_and(|holder| holder.seen.id == claim.id);
         match claim.act {
-            Act::Claim if self.holder.as_ref().is_none_or(|holder| claim.over == Some(holder.seen)) => {
-                self.holder = Some(Holder { claim, seen, at_ms });
+            Act::Claim if self.holder.is_none() => self.holder = Some(Holder { claim, seen, at_ms }),
+            Act::Claim if claim.over.is_some() && claim.over == self.holder.as_ref().map(|holder| holder.seen) => {
+                self.is_shown(Some(Holder { claim, seen, at_ms }));
             }
-            Act::Renew if is_holder || self.cut => self.holder = Some(Holder { claim, seen, at_ms }),
-            Act::Release if is_holder => self.holder = None,
+            Act::Renew if is_holder || self.may_be_older(claim.id) => {
+                self.is_shown(Some(Holder { claim, seen, at_ms }));
+            }
+            Act::Release if is_holder => self.is_shown(None),
             Act::Claim | Act::Renew | Act::Release => {}
         }
+    }
+
+    fn is_shown(&mut self, holder: Option<Holder>) {
+        self.holder = holder;
+        self.cut = false;
+    }
+
+    /// Whether this claim may have been made in what was deleted, and nothing that is left took it over.
+    fn may_be_older(&self, id: Uuid) -> bool {
+        let over = self.holder.as_ref().and_then(|holder| holder.claim.over);
+        self.cut && over.is_none_or(|over| over.id != id)
     }
 
     pub(crate) fn holder(&self) -> Option<&Holder> {
@@ -203,6 +218,28 @@ mod tests {
         let mut whole = Ledger::beginning_at(0);
         whole.on(9, 9, record(Act::Renew, 1, None));
         assert_eq!(whole.holder(), None);
+    }
+
+    #[test]
+    fn a_late_renewal_gets_nothing_back_also_where_the_beginning_was_deleted() {
+        let taken_over = record(Act::Claim, 2, Some((1, 9)));
+        for first in [vec![(9, record(Act::Renew, 1, None))], Vec::new()] {
+            let mut ledger = Ledger::beginning_at(9);
+            for (offset, claim) in
+                first.into_iter().chain([(10, taken_over.clone()), (11, record(Act::Renew, 1, None))])
+            {
+                ledger.on(offset, offset, claim);
+            }
+            assert!(held_by(&ledger, 2));
+        }
+    }
+
+    #[test]
+    fn a_claim_that_did_not_count_hides_no_older_one_that_is_renewed() {
+        let mut ledger = Ledger::beginning_at(9);
+        ledger.on(9, 9, record(Act::Claim, 2, None));
+        ledger.on(10, 10, record(Act::Renew, 1, None));
+        assert!(held_by(&ledger, 1));
     }
 
     fn act() -> impl Strategy<Value = (Act, u128, Option<(u128, i64)>)> {

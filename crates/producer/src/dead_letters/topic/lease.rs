@@ -2,13 +2,13 @@
 //!
 //! Rules:
 //! - What counts is what was read back from the log, not what was answered.
-//! - A lease is counted from before its last record left, by this process's own clock: it has run out here before anybody
-//!   else may take it over.
+//! - A lease is counted from before its last record left, by this process's own clocks: it has run out here before anybody
+//!   else may take it over. By two of them: the monotonic one may stand still while the machine sleeps.
 //! - It is renewed at a third of its time; one that was lost is never taken up again.
 
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use kafka_courier_dlq::{Header, Timestamp, Uuid};
 use parking_lot::Mutex;
@@ -51,16 +51,38 @@ impl From<String> for NotTaken {
 /// Where a released lease says that others can have it.
 pub(super) type Released = SyncSender<()>;
 
+/// Until when nobody else can have the right.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Until {
+    monotonic: Instant,
+    wall: Option<SystemTime>,
+}
+
+impl Until {
+    fn now() -> Self {
+        Self { monotonic: Instant::now(), wall: Some(SystemTime::now()) }
+    }
+
+    fn plus(self, time: Duration) -> Self {
+        Self { monotonic: self.monotonic + time, wall: self.wall.and_then(|wall| wall.checked_add(time)) }
+    }
+
+    /// Whether it is still before then, by both clocks.
+    pub(super) fn is_ahead(self) -> bool {
+        Instant::now() < self.monotonic && self.wall.is_some_and(|wall| SystemTime::now() < wall)
+    }
+}
+
 /// The right to replay, as long as it is renewed.
 pub(super) struct Lease {
-    until: Arc<Mutex<Instant>>,
+    until: Arc<Mutex<Until>>,
     /// Dropped: it is given back too.
     pub(super) release: oneshot::Sender<Released>,
 }
 
 impl Lease {
     /// Until when nobody else can have it: a fifth of the lease before it runs out, for what is just leaving.
-    pub(super) fn valid(&self) -> Arc<Mutex<Instant>> {
+    pub(super) fn valid(&self) -> Arc<Mutex<Until>> {
         self.until.clone()
     }
 }
@@ -81,7 +103,7 @@ pub(super) async fn take(claims: Claims) -> Result<(Lease, impl Future<Output = 
         Standing::Silent(holder) => claims.watch(&mut read, holder).await?,
     };
     let id = Uuid::now_v7();
-    let began = Instant::now();
+    let began = Until::now();
     let at = claims.write(Act::Claim, id, over).await?;
     claims.read_on(&mut read, at).await?;
     if !read.ledger.is_held_by(id) {
@@ -91,7 +113,7 @@ pub(super) async fn take(claims: Claims) -> Result<(Lease, impl Future<Output = 
         });
     }
     let (release, released) = oneshot::channel();
-    let until = Arc::new(Mutex::new(began + claims.lasts()));
+    let until = Arc::new(Mutex::new(began.plus(claims.lasts())));
     let lease = Lease { until: until.clone(), release };
     Ok((lease, claims.keep(read, id, until, released)))
 }
@@ -172,7 +194,7 @@ impl Claims {
     }
 
     /// Renews the claim until it is given back or lost.
-    async fn keep(self, mut read: Read, id: Uuid, until: Arc<Mutex<Instant>>, released: oneshot::Receiver<Released>) {
+    async fn keep(self, mut read: Read, id: Uuid, until: Arc<Mutex<Until>>, released: oneshot::Receiver<Released>) {
         let mut released = released;
         loop {
             tokio::select! {
@@ -188,9 +210,9 @@ impl Claims {
                 }
                 () = tokio::time::sleep(self.lease / 3) => {}
             }
-            let began = Instant::now();
+            let began = Until::now();
             match self.renew(&mut read, id).await {
-                Ok(true) => *until.lock() = began + self.lasts(),
+                Ok(true) => *until.lock() = began.plus(self.lasts()),
                 Ok(false) => {
                     *until.lock() = began;
                     let holder = read.ledger.holder().map(|holder| holder.claim.holder());

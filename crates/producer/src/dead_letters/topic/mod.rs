@@ -287,7 +287,7 @@ impl DeadLetterTopic {
             }
             taken.store(false, Ordering::Release);
         };
-        let holds = move || if Instant::now() < *valid.lock() { Ok(()) } else { Err(lost.clone()) };
+        let holds = move || if valid.lock().is_ahead() { Ok(()) } else { Err(lost.clone()) };
         Ok(ReplayGuard::leased(release, holds))
     }
 
