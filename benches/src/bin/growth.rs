@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use kafka_courier::dlq::Selection;
 use kafka_courier::{Compression, KafkaProducer, ProducerRecord, PublishError};
 use kafka_courier_benches::{keys, values};
 use kafka_courier_test_broker::{TestCluster, TopicSpec};
@@ -107,9 +108,11 @@ async fn row(broker: &str, records: u64, threads: u64) -> Result<(), Failure> {
         return Err("what was published is not delivered".into());
     }
     let (seconds, cpu) = (began.elapsed().as_secs_f64(), on_cpu()? - cpu);
-    let delivered = producer.stats().sent;
-    if delivered != records + 1 {
-        return Err(format!("{delivered} records were delivered").into());
+    producer.close(Duration::from_secs(10)).await;
+    let stats = producer.stats();
+    if stats.sent != records + 1 {
+        let letter = producer.dead_letters().list(&Selection::default(), 1).await?;
+        return Err(format!("{} records were delivered, {} given up: {letter:?}", stats.sent, stats.failed).into());
     }
     println!("{:.2} | {:.0} | {} MB", cpu * 1e6 / records as f64, records as f64 / seconds, peak_kb()? / 1024);
     Ok(())
