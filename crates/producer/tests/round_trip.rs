@@ -153,3 +153,13 @@ async fn health_is_a_round_trip_to_the_cluster() {
     assert!(cluster.kill(1).await);
     assert!(producer.health_check(Duration::from_millis(200)).await.is_err());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_has_a_verdict_finds_it_counted() {
+    let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
+    let producer = producer(&cluster);
+    for sent in 1..=2_000 {
+        producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap();
+        assert_eq!(producer.stats().sent, sent);
+    }
+}

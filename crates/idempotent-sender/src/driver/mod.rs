@@ -291,6 +291,8 @@ where
                 }
                 Action::Settle(settlement) => {
                     let partition = settlement.partition;
+                    // Whoever has a verdict finds it counted.
+                    self.upcalls.counted(self.core.counters(), self.core.requests_in_flight());
                     self.upcalls.settled(settlement);
                     self.expedite(Instant::now(), partition);
                 }
