@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kafka_courier_dlq::{DeadLetterStore, Held, Letter, Position, ReplayGuard, StoreError, Timestamp};
+use kafka_courier_dlq::{Bytes, DeadLetterStore, Held, Letter, Position, ReplayGuard, StoreError, Timestamp};
 use kafka_courier_idempotent_sender::driver::{Command, LogClient};
 
 use super::check::{self, Candidates, Checked};
@@ -37,8 +37,9 @@ pub(super) async fn run(
     let replay = replay.clone();
     let log = Arc::new(LogClient::new(&producer.inner.reach));
     let report = ReplayReport::default();
-    let (checked, held_back) = (Checked::default(), Vec::new());
-    let mut run = Run { producer, replay, log, report, progress, next_at: None, checked, held_back, claim: None };
+    let (checked, held_back, blocked) = (Checked::default(), Vec::new(), HashSet::new());
+    let mut run =
+        Run { producer, replay, log, report, progress, next_at: None, checked, held_back, blocked, claim: None };
     for store in producer.dead_letters().stores() {
         let claimed = store.clone();
         run.claim = Some(Claim::new(blocking(move || Ok(claimed.begin_replay())).await??));
@@ -66,6 +67,8 @@ pub(super) struct Run<'a, P> {
     /// The last letter of each partition that waits, unmarked, until those before it have their verdicts: if this
     /// process ends meanwhile, it can serve as the fence that proves what became of them.
     held_back: Vec<Placed>,
+    /// Keys of the present store of which a letter stays: those behind it stay too, or they would overtake it.
+    blocked: HashSet<Queue>,
     /// The right to replay the present store.
     claim: Option<Claim>,
 }
@@ -74,6 +77,15 @@ pub(super) struct Run<'a, P> {
 pub(super) struct Placed {
     pub(super) held: Held,
     pub(super) partition: i32,
+}
+
+/// What is kept in order: a topic, a partition, a key.
+type Queue = (String, i32, Option<Bytes>);
+
+impl Placed {
+    fn queue(&self) -> Queue {
+        (self.held.letter.topic.clone(), self.partition, self.held.letter.key.clone())
+    }
 }
 
 /// The right to replay a store. It is given back where that may block, also if the replay is dropped half-way.
@@ -109,6 +121,7 @@ pub(super) type Store = Arc<dyn DeadLetterStore>;
 impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
     async fn store(&mut self, store: &Store) -> Result<ControlFlow<()>, ReplayError> {
         self.checked = Checked::default();
+        self.blocked.clear();
         let Some(end) = self.look(store).await? else { return Ok(ControlFlow::Continue(())) };
         // What is to end soon after it was told to must not sit out a page at a low rate.
         let at_once = self.together(PAGE);
@@ -131,9 +144,10 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
 
     /// Sends what was held back: one letter for each partition.
     async fn finish(&mut self, store: &Store) -> Result<(), ReplayError> {
-        let last = std::mem::take(&mut self.held_back);
+        let mut last = std::mem::take(&mut self.held_back);
         if !last.is_empty() {
             let before = self.report.results();
+            last.retain(|placed| !self.is_blocked(&placed.queue()));
             self.send_alone(store, last).await?;
             // That was all of this store: there is nothing to end.
             let _ = self.tell(before);
@@ -341,14 +355,11 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
         let letters = self.mark(store, letters, Goes::WithOthers).await?;
         self.still_claimed()?;
         let (mut under_way, mut back) = (Vec::with_capacity(letters.len()), Vec::new());
-        // Keys of which a letter stays: those behind it stay too, or they would overtake it.
-        let mut blocked = HashSet::new();
         let mut closed = false;
-        for (index, Placed { held, partition }) in letters.into_iter().enumerate() {
-            let queue = (held.letter.topic.clone(), partition, held.letter.key.clone());
-            if blocked.contains(&queue) {
-                self.report.failed += 1;
-                self.report.reason("an earlier letter of its key was not accepted".to_owned());
+        for (index, placed) in letters.into_iter().enumerate() {
+            let queue = placed.queue();
+            let Placed { held, partition } = placed;
+            if self.is_blocked(&queue) {
                 back.push(held);
                 continue;
             }
@@ -356,21 +367,22 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
                 self.keep_to_the_rate(1).await;
             }
             match self.publish(&held.letter, partition).await {
-                Ok(delivery) => under_way.push((held.position, delivery)),
+                Ok(delivery) => under_way.push((held.position, queue, delivery)),
                 Err(error) => {
                     closed |= matches!(error, PublishError::Closed);
-                    blocked.insert(queue);
+                    self.blocked.insert(queue);
                     back.push(self.was_refused(held, &error));
                 }
             }
         }
         self.producer.inner.intake.tell(Command::SealOpen);
         let mut delivered = Vec::new();
-        for (position, delivery) in under_way {
+        for (position, queue, delivery) in under_way {
             match delivery.await {
                 Ok(_) => delivered.push(position),
                 Err(error) => {
                     // Its letter says so already, in its place.
+                    self.blocked.insert(queue);
                     self.report.failed += 1;
                     self.report.reason(error.reason().to_string());
                 }
@@ -380,6 +392,16 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
         remove(store, delivered).await?;
         self.put_back(store, back).await?;
         if closed { Err(ReplayError::Closed) } else { Ok(()) }
+    }
+
+    /// Whether a letter before those of this key stays; one more that stays is counted.
+    fn is_blocked(&mut self, queue: &Queue) -> bool {
+        let is_blocked = self.blocked.contains(queue);
+        if is_blocked {
+            self.report.failed += 1;
+            self.report.reason("an earlier letter of its key was not accepted".to_owned());
+        }
+        is_blocked
     }
 
     async fn publish(&self, letter: &Letter, partition: i32) -> Result<Delivery, PublishError> {
