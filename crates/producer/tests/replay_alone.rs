@@ -182,11 +182,11 @@ async fn the_last_letter_does_not_overtake_one_of_its_key_that_stays() {
     file.store.append(&["a", "b"].map(letter)).unwrap();
     cluster.reject_records(|record| (record.value_text() == Some("a")).then(|| "no".to_owned()));
     let producer = producer(&cluster, &file.store);
-    let report = self::replay(&producer, &Replay::default()).await;
+    let report = replay(&producer, &Replay::default()).await;
     assert_eq!((report.delivered, report.failed), (0, 2), "{report:?}");
     assert!(values(&cluster).is_empty());
     cluster.accept_records();
-    let report = self::replay(&producer, &Replay::default()).await;
+    let report = replay(&producer, &Replay::default()).await;
     assert_eq!((report.delivered, report.failed), (2, 0), "{report:?}");
     assert_eq!(values(&cluster), ["a", "b"]);
 }
