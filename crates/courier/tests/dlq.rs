@@ -183,6 +183,10 @@ async fn export_and_import_are_the_identity() {
     let file = other.path("exported");
     other.dlq(&["export", file.to_str().unwrap()]).await.expect(0, &["3 letters written"]);
     assert_eq!(fs::read_to_string(&file).unwrap(), exported.out);
+    for own in ["", ".lock", ".publishers"] {
+        let refused = other.dlq(&["export", &format!("{}{own}", other.file)]).await;
+        refused.expect(64, &["is the store of the letters itself"]);
+    }
     assert_eq!(other.dlq(&["list", "--json"]).await.out, exported.out);
 }
 

@@ -34,6 +34,9 @@ pub(super) fn run(args: &ExportArgs) -> Result<Exit, Refusal> {
         return Ok(Exit::Ok);
     }
     let name = args.to.display().to_string();
+    if args.store.owns(&args.to, &opened.config) {
+        return Err(Refusal(Exit::Usage, format!("{name} is the store of the letters itself: name another file")));
+    }
     let file = File::create(&args.to).map_err(|error| Refusal(Exit::CantCreate, format!("{name}: {error}")))?;
     let failed = |error: io::Error| Refusal(Exit::Io, format!("{name}: {error}"));
     let mut out = BufWriter::new(file);

@@ -2,6 +2,7 @@
 //!
 //! Rules: reading makes no file; what is in the way is said with the remedy.
 
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -65,6 +66,15 @@ impl StoreArgs {
         Ok(Opened { store, config })
     }
 
+    /// Whether this path is the file of letters itself, or one of those that stand beside it.
+    pub(super) fn owns(&self, path: &Path, config: &KafkaConfig) -> bool {
+        let Ok(file) = self.path(config) else { return false };
+        let (Some(file), Some(path)) = (whole(&file), whole(path)) else { return false };
+        let beside =
+            |suffix| path.as_os_str() == [file.as_os_str(), OsStr::new(suffix)].into_iter().collect::<OsString>();
+        ["", ".lock", ".publishers", ".sock"].into_iter().any(beside)
+    }
+
     fn path(&self, config: &KafkaConfig) -> Result<PathBuf, Refusal> {
         let set = Some(&config.dlq_file).filter(|file| !file.is_empty()).map(PathBuf::from);
         self.file.clone().or(set).or_else(state::dead_letters).ok_or_else(|| {
@@ -78,6 +88,12 @@ enum Purpose {
     Look,
     Replay,
     Import,
+}
+
+/// A path without links, also of a file that is not there yet.
+fn whole(path: &Path) -> Option<PathBuf> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    path.canonicalize().ok().or_else(|| Some(folder.canonicalize().ok()?.join(path.file_name()?)))
 }
 
 fn open_file(path: &Path, config: &KafkaConfig, purpose: Purpose) -> Result<Arc<dyn DeadLetterStore>, Refusal> {
