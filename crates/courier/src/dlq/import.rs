@@ -51,7 +51,7 @@ pub(super) fn run(args: &ImportArgs) -> Result<Exit, Refusal> {
     import.bar.finish_and_clear();
     done?;
     crate::say(&import.said());
-    Ok(if import.bad == 0 { Exit::Ok } else { Exit::SomeFailed })
+    Ok(if import.bad == 0 { Exit::Ok } else { Exit::Data })
 }
 
 /// An import under way.

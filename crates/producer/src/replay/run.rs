@@ -208,7 +208,7 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
         }
         if !self.replay.dry_run {
             remove(store, gone).await?;
-            update(store, changed).await?;
+            self.put_back(store, changed).await?;
             self.repeat(store, repeat).await?;
             let ready = self.place(store, send).await?;
             if !ready.is_empty() {
@@ -244,7 +244,7 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
                 Err(error) => refused.push(self.was_refused(held, &error)),
             }
         }
-        update(store, refused).await?;
+        self.put_back(store, refused).await?;
         let mut last = BTreeMap::new();
         for (index, placed) in ready.iter().enumerate() {
             last.insert((placed.held.letter.topic.clone(), placed.partition), index);
@@ -338,7 +338,7 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
         Ok(self.claim.as_ref().map_or(Ok(()), Claim::holds)?)
     }
 
-    /// Says of letters that they were certainly not written: only as long as nobody else can have sent them since.
+    /// Says more of letters than their marks do, such as that they were certainly not written: only as long as nobody else can have sent them since.
     pub(super) async fn put_back(&self, store: &Store, letters: Vec<Held>) -> Result<(), ReplayError> {
         if !letters.is_empty() {
             self.still_claimed()?;
