@@ -3,13 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kafka_courier::events::{EventBuilder, event_data};
+use common::{Args, Latencies, Measure, Pacer, keys, latencies, value_index, values};
 use kafka_courier::{Compression, Delivery, KafkaConfig, KafkaProducer, ProducerRecord};
 use tokio::sync::mpsc;
 
-use crate::args::Args;
-use crate::data;
-use crate::measure::{Latencies, Measure, Pacer, latencies};
+use crate::typed::Clicks;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// A delivery, and when it was sent if its latency is taken.
@@ -18,32 +16,23 @@ type Sent = (Delivery, Option<Instant>);
 /// Deliveries that are handed to a collector at once.
 const HANDFUL: usize = 256;
 
-/// A typed event about as large as `--size` asks.
-#[derive(serde::Serialize)]
-struct Click {
-    id: u64,
-    user_id: String,
-    data: String,
-}
-event_data!(Click, "bench.click", key = user_id);
-
 struct Load {
     args: Args,
     producer: KafkaProducer,
     values: Vec<Vec<u8>>,
     keys: Vec<Vec<u8>>,
-    builder: EventBuilder,
+    /// Events instead of raw records.
+    clicks: Option<Clicks>,
+    note: String,
 }
 
 impl Load {
     async fn send(&self, i: u64) -> Result<Delivery, Failure> {
-        let key = &self.keys[(i % self.args.keys as u64) as usize];
-        let value = &self.values[data::value_index(i, self.values.len())];
-        if self.args.typed {
-            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            let event = self.builder.custom(Click { id: i, user_id: text(key), data: text(value) });
-            return Ok(self.producer.publish_to(&self.args.topic, &event).await?);
+        let value = value_index(i, self.values.len());
+        if let Some(clicks) = &self.clicks {
+            return Ok(self.producer.publish_to(&self.args.topic, &clicks.click(i, value)).await?);
         }
+        let (key, value) = (&self.keys[(i % self.args.keys as u64) as usize], &self.values[value]);
         let record =
             ProducerRecord { topic: &self.args.topic, key: Some(key), value: Some(value), ..ProducerRecord::default() };
         Ok(self.producer.send(&record).await?)
@@ -61,9 +50,9 @@ pub async fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
         partitions = partitions.max(delivery.await?.partition as usize + 1);
     }
     let (collectors, collected): (Vec<_>, Vec<_>) = (0..partitions).map(|_| collector()).unzip();
-    let measure = Measure::start()?;
+    let measure = Measure::start();
     let mut senders = Vec::new();
-    for thread in 0..load.args.threads as u64 {
+    for thread in 0..load.args.threads {
         let (load, collectors) = (load.clone(), collectors.clone());
         // A thread of its own: a paced sender sleeps as a thread does, and would hold up a worker's tasks.
         let runtime = tokio::runtime::Handle::current();
@@ -73,14 +62,15 @@ pub async fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     for sender in senders {
         sender.await?.map_err(|error| error.to_string())?;
     }
-    let (mut acked, mut errors, mut all) = (0, 0, latencies().map_err(|error| error.to_string())?);
+    let (mut acked, mut errors, mut all) = (0, 0, latencies());
     for collector in collected {
         let (ok, failed, latencies) = collector.await?.map_err(|error| error.to_string())?;
         acked += ok;
         errors += failed;
         all.add(&latencies)?;
     }
-    measure.finish(&load.args, acked, errors, &all)?;
+    let client = ("kafka-courier", env!("CARGO_PKG_VERSION"));
+    measure.finish(client, &load.args, (acked, errors), &all, &load.note);
     load.producer.close(Duration::from_secs(10)).await;
     Ok(())
 }
@@ -88,26 +78,28 @@ pub async fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
 async fn prepare(args: Args) -> Result<Load, Failure> {
     let mut config = KafkaConfig::default();
     config.brokers = args.bootstrap.split(',').map(str::parse).collect::<Result<_, String>>()?;
-    config.flush_messages = args.flush_messages;
+    config.flush_messages = args.x("flush-messages", 1_000_000);
     config.flush_bytes = args.batch_bytes;
     config.flush_timeout = Duration::from_millis(args.linger_ms);
-    config.buffer_memory = args.buffer;
-    config.max_in_flight = args.inflight;
-    config.max_request_bytes = args.request;
-    config.connections_per_broker = args.connections;
+    config.buffer_memory = args.x("buffer", 64 << 20);
+    config.max_in_flight = u32::try_from(args.inflight)?;
+    config.max_request_bytes = args.x("request", config.max_request_bytes);
+    config.connections_per_broker = args.x("connections", config.connections_per_broker);
     config.compression = if args.compression == "snappy" { Compression::Snappy } else { Compression::None };
-    Ok(Load {
-        producer: KafkaProducer::build(config)?,
-        values: data::values(args.size, args.pool),
-        keys: data::keys(args.keys),
-        builder: EventBuilder::new("bench", "1"),
-        args,
-    })
+    let (values, keys) = (values(args.size, args.pool), keys(args.keys));
+    let clicks = if args.x("typed", 0) == 1 { Some(Clicks::new(args.size, &values, &keys)?) } else { None };
+    let note = format!(
+        "{}, buffer {} MiB, up to {} connections",
+        if clicks.is_some() { "typed events" } else { "raw records" },
+        config.buffer_memory >> 20,
+        config.connections_per_broker,
+    );
+    Ok(Load { producer: KafkaProducer::build(config)?, values, keys, clicks, note, args })
 }
 
 /// Sends this thread's share of the messages, paced if a rate is asked for.
 async fn send_all(load: &Load, thread: u64, collectors: Vec<mpsc::UnboundedSender<Vec<Sent>>>) -> Result<(), Failure> {
-    let threads = load.args.threads as u64;
+    let threads = load.args.threads;
     let share = load.args.messages / threads;
     let pacer = (load.args.rate > 0).then(|| Pacer::new(load.args.rate / threads));
     let mut handfuls: Vec<Vec<Sent>> = collectors.iter().map(|_| Vec::with_capacity(HANDFUL)).collect();
@@ -150,7 +142,7 @@ type Collected = tokio::task::JoinHandle<Result<(u64, u64, Latencies), Failure>>
 fn collector() -> (mpsc::UnboundedSender<Vec<Sent>>, Collected) {
     let (sender, mut receiver) = mpsc::unbounded_channel::<Vec<Sent>>();
     let task = tokio::spawn(async move {
-        let (mut acked, mut errors, mut latencies) = (0, 0, latencies()?);
+        let (mut acked, mut errors, mut latencies) = (0, 0, latencies());
         while let Some(handful) = receiver.recv().await {
             for (delivery, at) in handful {
                 match delivery.await {

@@ -1,0 +1,65 @@
+//! Typed events whose JSON is as large as the other clients' raw values.
+//!
+//! Rules: the text in an event is of the same letters as a raw value, so that both compress alike; a size that an event's
+//! JSON can't keep to is refused.
+
+use std::fmt::Write;
+
+use kafka_courier::events::{Envelope, Event, EventBuilder, event_data};
+
+#[derive(serde::Serialize)]
+pub struct Click {
+    id: u64,
+    user_id: String,
+    data: String,
+}
+event_data!(Click, "bench.click", key = user_id);
+
+/// What makes the events.
+pub struct Clicks {
+    builder: EventBuilder,
+    /// One for each of the pool's values.
+    texts: Vec<String>,
+    users: Vec<String>,
+}
+
+impl Clicks {
+    /// Events of `size` bytes of JSON, give or take the digits of their ids.
+    pub fn new(size: usize, values: &[Vec<u8>], keys: &[Vec<u8>]) -> Result<Self, String> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let mut clicks = Self {
+            builder: EventBuilder::new("bench", "1"),
+            texts: Vec::new(),
+            users: keys.iter().map(|key| text(key)).collect(),
+        };
+        let bare = clicks.bare(values.len())?;
+        let letters =
+            size.checked_sub(bare).ok_or_else(|| format!("--size {size}: an event's JSON takes {bare} bytes"))?;
+        for (index, value) in values.iter().enumerate() {
+            let own = value.iter().copied().filter(u8::is_ascii_alphanumeric).collect::<Vec<_>>();
+            let mut data = text(&own[own.len().saturating_sub(letters)..]);
+            while data.len() < letters {
+                write!(data, "{index}").map_err(|error| error.to_string())?;
+            }
+            data.truncate(letters);
+            clicks.texts.push(data);
+        }
+        Ok(clicks)
+    }
+
+    /// What an event takes without its text.
+    fn bare(&self, of: usize) -> Result<usize, String> {
+        let mut json = Vec::new();
+        let middle = self.users.len() / 2;
+        let user_id = self.users.get(middle).cloned().unwrap_or_default();
+        let click = Click { id: of as u64, user_id, data: String::new() };
+        self.builder.custom(click).encode_into(&mut json).map_err(|error| error.to_string())?;
+        Ok(json.len())
+    }
+
+    /// Event `i`, with the text of one of the pool's values.
+    pub fn click(&self, i: u64, value: usize) -> Envelope<Click> {
+        let user_id = self.users[(i % self.users.len() as u64) as usize].clone();
+        self.builder.custom(Click { id: i, user_id, data: self.texts[value].clone() })
+    }
+}
