@@ -16,7 +16,9 @@ use thiserror::Error;
 use crate::event::{EncodeError, Event, EventData};
 use crate::fields::{Fields, NAMES};
 use crate::id::EventId;
+use crate::json;
 use crate::parse_error::ParseError;
+use crate::rfc3339::Rfc3339;
 use crate::trace::TraceContext;
 
 /// A typed event: its data, and what is said about it. Made by an [`EventBuilder`](crate::EventBuilder), or read back.
@@ -184,7 +186,7 @@ impl<'a> Head<'a> {
         map.serialize_entry("type", self.event_type)?;
         map.serialize_entry("source", self.source)?;
         map.serialize_entry("version", self.version)?;
-        map.serialize_entry("timestamp", &self.timestamp)?;
+        map.serialize_entry("timestamp", &Rfc3339(self.timestamp))?;
         let options = [
             ("correlation_id", self.correlation_id),
             ("traceparent", self.trace.map(TraceContext::traceparent)),
@@ -237,7 +239,7 @@ impl<T: EventData> Event for Envelope<T> {
 
     fn encode_into(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let before = out.len();
-        serde_json::to_writer(&mut *out, self).map_err(|error| {
+        json::append(out, self).map_err(|error| {
             out.truncate(before);
             EncodeError { event_type: T::TYPE.into(), reason: error.to_string() }
         })

@@ -29,6 +29,7 @@ pub struct ApiRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ip_address: Option<String>,
     /// When it came.
+    #[serde(serialize_with = "crate::rfc3339::serialize")]
     pub request_time: Timestamp,
     /// Size of the answer's body, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -61,6 +62,7 @@ pub struct ApiError {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_code: Option<String>,
     /// When.
+    #[serde(serialize_with = "crate::rfc3339::serialize")]
     pub error_time: Timestamp,
     /// Fields that this version does not know.
     #[serde(flatten)]

@@ -21,6 +21,7 @@ pub struct SystemAlert {
     /// `info`, `warning`, `error` or `critical`; others are passed on.
     pub severity: String,
     /// When.
+    #[serde(serialize_with = "crate::rfc3339::serialize")]
     pub alert_time: Timestamp,
     /// Whatever else is known, as a JSON object.
     #[serde(skip_serializing_if = "Option::is_none")]

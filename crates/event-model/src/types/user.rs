@@ -19,6 +19,7 @@ pub struct UserLoggedIn {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_agent: Option<String>,
     /// When.
+    #[serde(serialize_with = "crate::rfc3339::serialize")]
     pub login_time: Timestamp,
     /// The session that began.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,6 +55,7 @@ pub struct UserRegistered {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_name: Option<String>,
     /// When.
+    #[serde(serialize_with = "crate::rfc3339::serialize")]
     pub registration_time: Timestamp,
     /// Where the request came from.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,6 +82,7 @@ pub struct UserLoggedOut {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_id: Option<String>,
     /// When.
+    #[serde(serialize_with = "crate::rfc3339::serialize")]
     pub logout_time: Timestamp,
     /// Why: `user`, `timeout`, `revoked` and so on.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -113,9 +116,10 @@ pub struct UserTokenRefreshed {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub previous_token_id: Option<String>,
     /// When.
+    #[serde(serialize_with = "crate::rfc3339::serialize")]
     pub refresh_time: Timestamp,
     /// When the new token ends.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "crate::rfc3339::serialize_option")]
     pub expires_at: Option<Timestamp>,
     /// The client application that asked.
     #[serde(skip_serializing_if = "Option::is_none")]
