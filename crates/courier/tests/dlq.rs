@@ -322,6 +322,6 @@ async fn a_signal_ends_a_replay_between_two_groups_and_the_rest_is_as_it_was() {
     ended.expect(143, &["stopped by a signal: the rest of the letters is as it was"]);
     let left = folder.letters().await;
     let sent = cluster.record_count("user-events") - before;
-    assert!((10..100).contains(&sent) && left.len() as u64 + sent == 100, "{sent} {}", left.len());
+    assert!((1..100).contains(&sent) && left.len() as u64 + sent == 100, "{sent} {}", left.len());
     assert!(left.iter().all(|letter| letter["replay_count"] == 0 && letter["outcome"] == "not_written"));
 }

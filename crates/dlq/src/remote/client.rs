@@ -96,7 +96,7 @@ impl RemoteStore {
         match refusal {
             Refusal::Full { letters, bytes } => AppendError::Full { store, letters, bytes },
             Refusal::TooLarge { id, bytes, limit } => AppendError::TooLarge { store, id, bytes, limit },
-            Refusal::Busy => self.service_error("a replay is running".into()).into(),
+            Refusal::Busy | Refusal::Claimed { .. } => self.service_error("a replay is running".into()).into(),
             Refusal::Failed(reason) => self.service_error(reason).into(),
         }
     }
@@ -176,6 +176,9 @@ impl DeadLetterStore for RemoteStore {
                 Ok(ReplayGuard::leased(move || _ = connection.lock().ask(&Request::ReleaseReplay), holds))
             }
             Answer::Refused(Refusal::Busy) => Err(BeginReplayError::Busy { store: self.name.clone() }),
+            Answer::Refused(Refusal::Claimed { holder, until }) => {
+                Err(BeginReplayError::Claimed { store: self.name.clone(), holder, until })
+            }
             Answer::Refused(Refusal::Failed(reason)) => Err(self.service_error(reason).into()),
             other => Err(self.unexpected(&other).into()),
         }

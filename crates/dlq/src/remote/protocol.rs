@@ -5,6 +5,7 @@
 
 use std::io::{self, BufRead, Write};
 
+use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +14,7 @@ use crate::replay::BeginReplayError;
 use crate::store::{AppendError, Appended, Held, Position, StoreError, StoreStats};
 
 /// The protocol's version.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 
 /// In bytes.
 pub(super) const MAX_LINE: u64 = 64 * 1024 * 1024;
@@ -59,6 +60,10 @@ pub(super) enum Refusal {
         limit: u64,
     },
     Busy,
+    Claimed {
+        holder: String,
+        until: Timestamp,
+    },
     /// Anything else, in words.
     Failed(String),
 }
@@ -82,7 +87,8 @@ impl From<StoreError> for Refusal {
 impl From<BeginReplayError> for Refusal {
     fn from(error: BeginReplayError) -> Self {
         match error {
-            BeginReplayError::Busy { .. } | BeginReplayError::Claimed { .. } => Self::Busy,
+            BeginReplayError::Busy { .. } => Self::Busy,
+            BeginReplayError::Claimed { holder, until, .. } => Self::Claimed { holder, until },
             BeginReplayError::Store(error) => error.into(),
         }
     }

@@ -50,6 +50,11 @@ const AFTER_CLOSE: Duration = Duration::from_millis(5);
 /// The leader's own timeout comes this much before ours, so that its answer says what became of the write.
 const ANSWER_HEADROOM: Duration = Duration::from_secs(2);
 
+/// What a leader is given for a write whose answer is awaited so long.
+fn brokers_patience(ours: Duration) -> Duration {
+    ours.saturating_sub(ANSWER_HEADROOM).max(ours / 2)
+}
+
 type IoFuture = Pin<Box<dyn Future<Output = IoEvent> + Send>>;
 
 struct OpenLink {
@@ -113,7 +118,7 @@ where
         io: FuturesUnordered::new(),
         control: Arc::new(Control::new(dialer.clone(), request_timeout, bootstrap)),
         dialer,
-        produce_timeout: request_timeout.saturating_sub(ANSWER_HEADROOM).max(request_timeout / 2),
+        produce_timeout: brokers_patience(request_timeout),
         closing: None,
         brokers_changed: false,
     };

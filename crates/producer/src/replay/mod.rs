@@ -8,6 +8,7 @@
 mod alone;
 mod auto;
 mod check;
+mod claim;
 mod mark;
 mod plan;
 mod run;

@@ -11,10 +11,11 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kafka_courier_dlq::{Bytes, DeadLetterStore, Held, Letter, Position, ReplayGuard, StoreError, Timestamp};
+use kafka_courier_dlq::{Bytes, DeadLetterStore, Held, Letter, Position, StoreError, Timestamp};
 use kafka_courier_idempotent_sender::driver::{Command, LogClient};
 
 use super::check::{self, Candidates, Checked};
+use super::claim::Claim;
 use super::mark::Goes;
 use super::plan::{self, Decision};
 use super::{Doubtful, Replay, ReplayError, ReplayReport};
@@ -88,38 +89,13 @@ impl Placed {
     }
 }
 
-/// The right to replay a store. It is given back where that may block, also if the replay is dropped half-way.
-struct Claim(Option<ReplayGuard>, tokio::runtime::Handle);
-
-impl Claim {
-    fn new(guard: ReplayGuard) -> Self {
-        Self(Some(guard), tokio::runtime::Handle::current())
-    }
-
-    /// Gives it back, and waits until others can have it.
-    async fn release(mut self) {
-        let guard = self.0.take();
-        // Where the runtime ends the claim ends by itself.
-        let _ = tokio::task::spawn_blocking(move || drop(guard)).await;
-    }
-
-    fn holds(&self) -> Result<(), StoreError> {
-        self.0.as_ref().map_or(Ok(()), ReplayGuard::holds)
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        if let Some(guard) = self.0.take() {
-            self.1.spawn_blocking(move || drop(guard));
-        }
-    }
-}
-
 pub(super) type Store = Arc<dyn DeadLetterStore>;
 
 impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
     async fn store(&mut self, store: &Store) -> Result<ControlFlow<()>, ReplayError> {
+        if self.left() == 0 {
+            return Ok(ControlFlow::Continue(()));
+        }
         self.checked = Checked::default();
         self.blocked.clear();
         let Some(end) = self.look(store).await? else { return Ok(ControlFlow::Continue(())) };
@@ -131,10 +107,11 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
             // What arrives meanwhile is for the next one: a replay has an end.
             selected.retain(|held| held.position <= end);
             if !selected.is_empty() && self.page(store, selected).await?.is_break() {
-                self.finish(store).await?;
+                // Those that wait are as they were: nothing leaves once it was told to end.
+                self.held_back.clear();
                 return Ok(ControlFlow::Break(()));
             }
-            if last >= end {
+            if last >= end || self.left() == 0 {
                 break;
             }
         }
@@ -176,7 +153,7 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
     async fn look(&mut self, store: &Store) -> Result<Option<Position>, ReplayError> {
         let (mut questions, mut after) = (Vec::new(), None);
         let mut fences = Candidates::new(store.clone(), self.producer.identities(), &self.replay);
-        let mut left = self.replay.limit.unwrap_or(u64::MAX).saturating_sub(self.report.selected);
+        let mut left = self.left();
         while let Some((last, mut selected)) = self.selected(store, after, PAGE).await? {
             after = Some(last);
             selected.truncate(usize::try_from(left).unwrap_or(usize::MAX));
@@ -193,14 +170,15 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
         Ok(after)
     }
 
-    /// Returns whether to go on: there may be more to do, and nobody said to end it.
+    /// How many more may be selected.
+    fn left(&self) -> u64 {
+        self.replay.limit.unwrap_or(u64::MAX).saturating_sub(self.report.selected)
+    }
+
+    /// Returns whether to go on: nobody said to end it.
     async fn page(&mut self, store: &Store, mut selected: Vec<Held>) -> Result<ControlFlow<()>, ReplayError> {
-        if let Some(limit) = self.replay.limit {
-            let left = limit.saturating_sub(self.report.selected);
-            selected.truncate(usize::try_from(left).unwrap_or(usize::MAX));
-        }
+        selected.truncate(usize::try_from(self.left()).unwrap_or(usize::MAX));
         self.report.selected += selected.len() as u64;
-        let limit_reached = selected.is_empty();
         let before = self.report.results();
         let Sorted { send, gone, changed, repeat } = self.sort(selected);
         for held in send.iter().chain(&repeat) {
@@ -215,8 +193,7 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
                 self.send(store, ready).await?;
             }
         }
-        let told = self.tell(before);
-        Ok(if limit_reached { ControlFlow::Break(()) } else { told })
+        Ok(self.tell(before))
     }
 
     /// Tells of a page, and what whoever was told says.
@@ -338,7 +315,13 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
         Ok(self.claim.as_ref().map_or(Ok(()), Claim::holds)?)
     }
 
-    /// Says more of letters than their marks do, such as that they were certainly not written: only as long as nobody else can have sent them since.
+    /// As [`still_claimed`](Self::still_claimed), before each of many letters.
+    fn claimed_lately(&mut self) -> Result<(), ReplayError> {
+        Ok(self.claim.as_mut().map_or(Ok(()), Claim::holds_lately)?)
+    }
+
+    /// Says more of letters than their marks do, such as that they were certainly not written: only as long as nobody
+    /// else can have sent them since.
     pub(super) async fn put_back(&self, store: &Store, letters: Vec<Held>) -> Result<(), ReplayError> {
         if !letters.is_empty() {
             self.still_claimed()?;
@@ -355,7 +338,7 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
         let letters = self.mark(store, letters, Goes::WithOthers).await?;
         self.still_claimed()?;
         let (mut under_way, mut back) = (Vec::with_capacity(letters.len()), Vec::new());
-        let mut closed = false;
+        let mut ended = Ok(());
         for (index, placed) in letters.into_iter().enumerate() {
             let queue = placed.queue();
             let Placed { held, partition } = placed;
@@ -365,11 +348,18 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
             }
             if index > 0 {
                 self.keep_to_the_rate(1).await;
+                // The rest stays, as it is marked.
+                ended = ended.and(self.claimed_lately());
+                if ended.is_err() {
+                    break;
+                }
             }
             match self.publish(&held.letter, partition).await {
                 Ok(delivery) => under_way.push((held.position, queue, delivery)),
                 Err(error) => {
-                    closed |= matches!(error, PublishError::Closed);
+                    if matches!(error, PublishError::Closed) {
+                        ended = Err(ReplayError::Closed);
+                    }
                     self.blocked.insert(queue);
                     back.push(self.was_refused(held, &error));
                 }
@@ -391,7 +381,7 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
         self.report.delivered += delivered.len() as u64;
         remove(store, delivered).await?;
         self.put_back(store, back).await?;
-        if closed { Err(ReplayError::Closed) } else { Ok(()) }
+        ended
     }
 
     /// Whether a letter before those of this key stays; one more that stays is counted.

@@ -16,9 +16,9 @@ use tokio::time::timeout;
 
 use super::LogErrorKind;
 use crate::core::{BrokerAddress, BrokerId, ErrorCode, ProducePart, Reason, TopicMetadata, TopicUuid};
-use crate::driver::DriverConfig;
 use crate::driver::connection::{Dialer, Link};
 use crate::driver::control::{Control, NoProducerId};
+use crate::driver::{DriverConfig, brokers_patience};
 use crate::wire::messenger::Produced;
 use crate::wire::small::describe_configs::CLEANUP_POLICY;
 
@@ -124,7 +124,7 @@ impl Leader {
 
     /// Asks it to append a batch; otherwise as [`ask`](Self::ask).
     pub(super) async fn produce(&self, part: ProducePart, patience: Duration) -> Result<Produced, Missed> {
-        self.answer_of(self.connection.link.produce(patience, vec![part]), patience).await
+        self.answer_of(self.connection.link.produce(brokers_patience(patience), vec![part]), patience).await
     }
 
     async fn answer_of<A>(

@@ -111,6 +111,7 @@ impl Task {
                     let _ = reply.send(self.reader.read(partition, from).await);
                 }
                 Ask::Claim(lease, reply) => {
+                    while claims.try_join_next().is_some() {}
                     let (producer, reader) = (self.producer.clone(), self.reader.clone());
                     claims.spawn(claim(Claims { producer, reader, lease }, reply));
                 }
