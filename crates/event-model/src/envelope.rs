@@ -18,7 +18,7 @@ use crate::fields::{Fields, NAMES};
 use crate::id::EventId;
 use crate::json;
 use crate::parse_error::ParseError;
-use crate::rfc3339::Rfc3339;
+use crate::rfc3339::{self, Rfc3339};
 use crate::trace::TraceContext;
 
 /// A typed event: its data, and what is said about it. Made by an [`EventBuilder`](crate::EventBuilder), or read back.
@@ -143,6 +143,52 @@ fn extra(fields: &Fields<'_>) -> Result<Map<String, Value>, ParseError> {
     fields.map(|(name, raw)| Ok((name.clone().into_owned(), value(raw.get())?))).collect()
 }
 
+impl<T: EventData> Envelope<T> {
+    /// Appends what [`Serialize`] says. The envelope's own names need no second look.
+    fn write(&self, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+        out.extend_from_slice(b"{\"id\":");
+        match self.id.as_uuid() {
+            Some(id) => {
+                out.push(b'"');
+                out.extend_from_slice(id.hyphenated().encode_lower(&mut [0; EventId::UUID_LEN]).as_bytes());
+                out.push(b'"');
+            }
+            None => json::append(out, &self.id)?,
+        }
+        out.extend_from_slice(b",\"type\":");
+        json::put_text(out, T::TYPE)?;
+        out.extend_from_slice(b",\"source\":");
+        json::put_text(out, &self.source)?;
+        out.extend_from_slice(b",\"version\":");
+        json::put_text(out, &self.version)?;
+        out.extend_from_slice(b",\"timestamp\":\"");
+        rfc3339::append(out, self.timestamp);
+        out.push(b'"');
+        let options = [
+            (&b",\"correlation_id\":"[..], self.correlation_id.as_deref()),
+            (b",\"traceparent\":", self.trace.as_ref().map(TraceContext::traceparent)),
+            (b",\"tracestate\":", self.trace.as_ref().and_then(TraceContext::tracestate)),
+            (b",\"partition_key\":", self.partition_key.as_deref()),
+        ];
+        for (name, value) in options {
+            if let Some(value) = value {
+                out.extend_from_slice(name);
+                json::put_text(out, value)?;
+            }
+        }
+        out.extend_from_slice(b",\"data\":");
+        json::append(out, &self.data)?;
+        for (name, value) in &self.extra {
+            out.push(b',');
+            json::put_text(out, name)?;
+            out.push(b':');
+            json::append(out, value)?;
+        }
+        out.push(b'}');
+        Ok(())
+    }
+}
+
 impl<T: EventData> Serialize for Envelope<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         Head::of(self, T::TYPE).serialize(&self.data, &self.extra, serializer)
@@ -239,7 +285,7 @@ impl<T: EventData> Event for Envelope<T> {
 
     fn encode_into(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let before = out.len();
-        json::append(out, self).map_err(|error| {
+        self.write(out).map_err(|error| {
             out.truncate(before);
             EncodeError { event_type: T::TYPE.into(), reason: error.to_string() }
         })

@@ -28,9 +28,11 @@ const fn escapes(word: u64) -> u64 {
     (control | quote | backslash) & HIGHS
 }
 
+/// Inlined, and with it all that writes names: what is known when this is compiled is not looked at again for each event.
+#[inline(always)]
 fn is_plain(text: &[u8]) -> bool {
     let Some(last) = text.last_chunk::<8>() else {
-        return !text.iter().any(|byte| matches!(byte, 0..0x20 | b'"' | b'\\'));
+        return is_short_plain(text);
     };
     let (words, _) = text.as_chunks::<8>();
     let found = words.iter().fold(0, |found, word| found | escapes(u64::from_ne_bytes(*word)));
@@ -38,7 +40,23 @@ fn is_plain(text: &[u8]) -> bool {
     (found | escapes(u64::from_ne_bytes(*last))) == 0
 }
 
-fn put_text(out: &mut Vec<u8>, text: &str) -> Result<(), Error> {
+/// Of less than eight bytes: its first and last four, or each.
+#[inline(always)]
+fn is_short_plain(text: &[u8]) -> bool {
+    if let (Some(first), Some(last)) = (text.first_chunk::<4>(), text.last_chunk::<4>()) {
+        let word = u64::from(u32::from_ne_bytes(*first)) << 32 | u64::from(u32::from_ne_bytes(*last));
+        return escapes(word) == 0;
+    }
+    !text.iter().any(|byte| matches!(byte, 0..0x20 | b'"' | b'\\'))
+}
+
+/// Appends a text as JSON.
+pub(crate) fn put_text(out: &mut Vec<u8>, text: &str) -> Result<(), Error> {
+    put_name(out, text)
+}
+
+#[inline(always)]
+fn put_name(out: &mut Vec<u8>, text: &str) -> Result<(), Error> {
     if !is_plain(text.as_bytes()) {
         return serde_json::to_writer(out, text);
     }
@@ -209,6 +227,7 @@ struct Members<'a> {
 }
 
 impl Members<'_> {
+    #[inline(always)]
     fn next(&mut self) {
         if self.any {
             self.out.push(b',');
@@ -221,6 +240,7 @@ impl Members<'_> {
         value.serialize(Json(self.out))
     }
 
+    #[inline(always)]
     fn field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), Error> {
         if let Some(private) = self.private {
             let mut inner = serde_json::Serializer::new(&mut *self.out);
@@ -229,7 +249,7 @@ impl Members<'_> {
             return ser::SerializeStruct::end(inner);
         }
         self.next();
-        put_text(self.out, name)?;
+        put_name(self.out, name)?;
         self.out.push(b':');
         value.serialize(Json(self.out))
     }
@@ -246,6 +266,7 @@ macro_rules! members {
             type Ok = ();
             type Error = Error;
 
+            #[inline(always)]
             fn $method<T: Serialize + ?Sized>(&mut self, $($name: &'static str,)? value: &T) -> Result<(), Error> {
                 self.$by($($name,)? value)
             }
@@ -276,6 +297,18 @@ impl ser::SerializeMap for Members<'_> {
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
+        self.out.push(b':');
+        value.serialize(Json(self.out))
+    }
+
+    #[inline(always)]
+    fn serialize_entry<K: Serialize + ?Sized, V: Serialize + ?Sized>(
+        &mut self,
+        key: &K,
+        value: &V,
+    ) -> Result<(), Error> {
+        self.next();
+        key.serialize(Key(self.out))?;
         self.out.push(b':');
         value.serialize(Json(self.out))
     }
@@ -327,8 +360,9 @@ impl Serializer for Key<'_> {
         serialize_u8: u8, serialize_u16: u16, serialize_u32: u32, serialize_u64: u64, serialize_u128: u128
     );
 
+    #[inline(always)]
     fn serialize_str(self, key: &str) -> Result<(), Error> {
-        put_text(self.0, key)
+        put_name(self.0, key)
     }
 
     fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Result<(), Error> {

@@ -32,43 +32,50 @@ impl Serialize for Rfc3339 {
     }
 }
 
+/// Appends a time's text, without quotes.
+pub(crate) fn append(out: &mut Vec<u8>, time: Timestamp) {
+    let mut buffer = [0; LEN];
+    match bytes(time, &mut buffer) {
+        Some(len) => out.extend_from_slice(&buffer[..len]),
+        None => out.extend_from_slice(time.to_string().as_bytes()),
+    }
+}
+
 fn text(time: Timestamp, buffer: &mut [u8; LEN]) -> Option<&str> {
+    let len = bytes(time, buffer)?;
+    std::str::from_utf8(&buffer[..len]).ok()
+}
+
+/// Writes a time's text; how long it is. `None` before 1970.
+fn bytes(time: Timestamp, buffer: &mut [u8; LEN]) -> Option<usize> {
     let seconds = u64::try_from(time.as_second()).ok()?;
     let nanos = u32::try_from(time.subsec_nanosecond()).ok()?;
     let (year, month, day) = date(seconds / SECONDS_PER_DAY);
     let second = (seconds % SECONDS_PER_DAY) as u32;
-    *buffer = *b"0000-00-00T00:00:00.000000000Z";
-    digits(&mut buffer[..4], year);
-    digits(&mut buffer[5..7], month);
-    digits(&mut buffer[8..10], day);
-    digits(&mut buffer[11..13], second / 3600);
-    digits(&mut buffer[14..16], second / 60 % 60);
-    digits(&mut buffer[17..19], second % 60);
-    let end = fraction(buffer, nanos);
-    buffer[end] = b'Z';
-    std::str::from_utf8(&buffer[..=end]).ok()
-}
-
-/// Writes the fraction without its last zeros; where it ends.
-fn fraction(buffer: &mut [u8; LEN], nanos: u32) -> usize {
+    let [[c0, c1], [y0, y1], [m0, m1], [d0, d1]] = [pair(year / 100), pair(year), pair(month), pair(day)];
+    let [[h0, h1], [n0, n1], [s0, s1]] = [pair(second / 3600), pair(second / 60 % 60), pair(second % 60)];
     let (micros, below) = (nanos / 1000, nanos % 1000);
-    digits(&mut buffer[20..26], micros);
-    let written = if below == 0 {
-        26
+    let [[f0, f1], [f2, f3], [f4, f5]] = [pair(micros / 10_000), pair(micros / 100), pair(micros)];
+    let ([f6, f7], f8) = (pair(below / 10), b'0' + (below % 10) as u8);
+    *buffer = [
+        c0, c1, y0, y1, b'-', m0, m1, b'-', d0, d1, b'T', h0, h1, b':', n0, n1, b':', s0, s1, b'.', f0, f1, f2, f3, f4,
+        f5, f6, f7, f8, b'Z',
+    ];
+    let end = if nanos == 0 {
+        // Without digits there is no point either.
+        19
     } else {
-        digits(&mut buffer[26..29], below);
-        29
+        let written = if below == 0 { 26 } else { 29 };
+        written - buffer[20..written].iter().rev().take_while(|digit| **digit == b'0').count()
     };
-    let zeros = buffer[20..written].iter().rev().take_while(|digit| **digit == b'0').count();
-    // Without digits there is no point either.
-    if nanos == 0 { 19 } else { written - zeros }
+    buffer[end] = b'Z';
+    Some(end + 1)
 }
 
-fn digits(place: &mut [u8], mut number: u32) {
-    for digit in place.iter_mut().rev() {
-        *digit = b'0' + (number % 10) as u8;
-        number /= 10;
-    }
+/// The last two digits of a number.
+const fn pair(number: u32) -> [u8; 2] {
+    let number = (number % 100) as u8;
+    [b'0' + number / 10, b'0' + number % 10]
 }
 
 /// Year, month and day of a day since 1970 (<https://howardhinnant.github.io/date_algorithms.html#civil_from_days>).

@@ -57,6 +57,7 @@ where
     let least = make(&builder(2), least);
     for (event, line) in [(&full, &lines[0]), (&least, &lines[1])] {
         assert_eq!(&encode(event), line);
+        assert_eq!(&serde_json::to_string(event).unwrap(), line, "its Serialize says the same");
         assert_eq!(&Envelope::<T>::from_json(line.as_bytes()).unwrap(), event);
         let any = AnyEvent::from_json(line.as_bytes()).unwrap();
         assert_eq!(&encode(&any), line);
