@@ -2,6 +2,8 @@
 //!
 //! - From 1970 on; what was before is left to jiff.
 
+use std::cell::Cell;
+
 use jiff::Timestamp;
 use serde::Serialize;
 use serde::ser::Serializer;
@@ -9,6 +11,11 @@ use serde::ser::Serializer;
 const SECONDS_PER_DAY: u64 = 86_400;
 /// `2024-01-15T10:00:00.123456789Z`.
 const LEN: usize = 30;
+
+thread_local! {
+    /// The second that this thread wrote last, since 1970, and its text.
+    static LAST: Cell<(u64, [u8; 19])> = const { Cell::new((0, *b"1970-01-01T00:00:00")) };
+}
 
 /// For `serialize_with`.
 pub(crate) fn serialize<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
@@ -50,17 +57,11 @@ fn text(time: Timestamp, buffer: &mut [u8; LEN]) -> Option<&str> {
 fn bytes(time: Timestamp, buffer: &mut [u8; LEN]) -> Option<usize> {
     let seconds = u64::try_from(time.as_second()).ok()?;
     let nanos = u32::try_from(time.subsec_nanosecond()).ok()?;
-    let (year, month, day) = date(seconds / SECONDS_PER_DAY);
-    let second = (seconds % SECONDS_PER_DAY) as u32;
-    let [[c0, c1], [y0, y1], [m0, m1], [d0, d1]] = [pair(year / 100), pair(year), pair(month), pair(day)];
-    let [[h0, h1], [n0, n1], [s0, s1]] = [pair(second / 3600), pair(second / 60 % 60), pair(second % 60)];
     let (micros, below) = (nanos / 1000, nanos % 1000);
     let [[f0, f1], [f2, f3], [f4, f5]] = [pair(micros / 10_000), pair(micros / 100), pair(micros)];
     let ([f6, f7], f8) = (pair(below / 10), b'0' + (below % 10) as u8);
-    *buffer = [
-        c0, c1, y0, y1, b'-', m0, m1, b'-', d0, d1, b'T', h0, h1, b':', n0, n1, b':', s0, s1, b'.', f0, f1, f2, f3, f4,
-        f5, f6, f7, f8, b'Z',
-    ];
+    buffer[..19].copy_from_slice(&to_the_second(seconds));
+    buffer[19..].copy_from_slice(&[b'.', f0, f1, f2, f3, f4, f5, f6, f7, f8, b'Z']);
     let end = if nanos == 0 {
         // Without digits there is no point either.
         19
@@ -70,6 +71,23 @@ fn bytes(time: Timestamp, buffer: &mut [u8; LEN]) -> Option<usize> {
     };
     buffer[end] = b'Z';
     Some(end + 1)
+}
+
+/// A time's text without fraction and zone. Events of one thread are mostly of the same second: its text is kept.
+fn to_the_second(seconds: u64) -> [u8; 19] {
+    // While a thread ends it may be gone.
+    if let Ok((kept, text)) = LAST.try_with(Cell::get)
+        && kept == seconds
+    {
+        return text;
+    }
+    let (year, month, day) = date(seconds / SECONDS_PER_DAY);
+    let second = (seconds % SECONDS_PER_DAY) as u32;
+    let [[c0, c1], [y0, y1], [m0, m1], [d0, d1]] = [pair(year / 100), pair(year), pair(month), pair(day)];
+    let [[h0, h1], [n0, n1], [s0, s1]] = [pair(second / 3600), pair(second / 60 % 60), pair(second % 60)];
+    let text = [c0, c1, y0, y1, b'-', m0, m1, b'-', d0, d1, b'T', h0, h1, b':', n0, n1, b':', s0, s1];
+    let _ = LAST.try_with(|last| last.set((seconds, text)));
+    text
 }
 
 /// The last two digits of a number.
