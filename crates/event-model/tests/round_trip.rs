@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use kafka_courier_event_model::{AnyEvent, ApiRequest, Envelope, Event, EventBuilder, SystemAlert, UserLoggedIn};
+use jiff::Timestamp;
+use kafka_courier_event_model::{
+    AnyEvent, ApiError, ApiRequest, Envelope, Event, EventBuilder, SystemAlert, UserLoggedIn,
+};
 use proptest::option::of;
 use proptest::prelude::*;
 use serde_json::{Map, Number, Value};
@@ -18,8 +21,8 @@ fn text() -> impl Strategy<Value = String> {
     prop_oneof![any::<String>(), "[a-z\"\\\\\n\u{0}é]{0,8}"]
 }
 
-fn timestamp() -> impl Strategy<Value = jiff::Timestamp> {
-    (0_i64..=253_402_207_200, 0_i32..1_000_000_000).prop_map(|(s, ns)| jiff::Timestamp::new(s, ns).unwrap())
+fn timestamp() -> impl Strategy<Value = Timestamp> {
+    (0_i64..=253_402_207_200, 0_i32..1_000_000_000).prop_map(|(s, ns)| Timestamp::new(s, ns).unwrap())
 }
 
 fn number() -> impl Strategy<Value = Number> {
@@ -164,4 +167,14 @@ proptest! {
         let json = json.replace("\"duration_ms\":0,", &format!("\"duration_ms\":{text},"));
         prop_assert!(Envelope::<ApiRequest>::from_json(json.as_bytes()).is_err(), "{}", json);
     }
+}
+
+#[test]
+fn a_time_that_was_left_out_is_the_events_own_and_one_that_was_set_is_kept() {
+    let builder = EventBuilder::new("test", "1.0");
+    let event = builder.user_logged_in(UserLoggedIn::default());
+    assert_eq!(event.data.login_time, event.timestamp);
+    let then: Timestamp = "2024-01-15T10:00:00Z".parse().unwrap();
+    let event = builder.api_error(ApiError { error_time: then, ..Default::default() });
+    assert_eq!(event.data.error_time, then);
 }

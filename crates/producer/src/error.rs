@@ -46,6 +46,7 @@ pub enum PublishError {
         /// The topic.
         topic: Arc<str>,
         /// Why.
+        #[source]
         reason: Reason,
     },
     /// The topic's partitions are not known yet, and waiting for them was not wanted. It was asked for.
@@ -70,6 +71,20 @@ pub enum PublishError {
 }
 
 impl PublishError {
+    /// The label of its metric.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Encode(_) => "encode",
+            Self::TopicName(_) => "topic_name",
+            Self::TooLarge { .. } => "too_large",
+            Self::BufferFull { .. } => "buffer_full",
+            Self::Topic { .. } => "topic",
+            Self::TopicPending { .. } => "topic_pending",
+            Self::Partition { .. } => "partition",
+            Self::Closed => "closed",
+        }
+    }
+
     /// Whether the same event may well be accepted later.
     pub fn is_retriable(&self) -> bool {
         match self {
@@ -94,6 +109,16 @@ pub struct DeliveryError {
 }
 
 impl DeliveryError {
+    /// The topic that the event was for.
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// The partition that it was for.
+    pub fn partition(&self) -> i32 {
+        self.partition
+    }
+
     pub(crate) fn new(topic: Arc<str>, partition: i32, failure: Arc<Failure>) -> Self {
         Self { topic, partition, failure }
     }
@@ -155,7 +180,11 @@ impl fmt::Debug for DeliveryError {
     }
 }
 
-impl std::error::Error for DeliveryError {}
+impl std::error::Error for DeliveryError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.failure.reason)
+    }
+}
 
 /// Why an event is not in the log, or not certainly so: it was not accepted, or it was given up.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -169,6 +198,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the cluster refuses us: rights are missing, we are not who we say, or it is not to be trusted.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::NotAccepted(error) => error.is_refusal(),
+            Self::Failed(error) => error.is_refusal(),
+        }
+    }
+
     /// Whether the event is certainly not in the log, or may be. What was not accepted is not.
     pub fn outcome(&self) -> FailedOutcome {
         match self {

@@ -11,7 +11,7 @@ use kafka_courier_idempotent_sender::core::{ErrorCode, Reason};
 use kafka_courier_idempotent_sender::driver::{Command, HealthPart, Probe, Progress, Unhealthy};
 use tokio::sync::oneshot;
 
-use crate::producer::KafkaProducer;
+use crate::producer::{KafkaProducer, after};
 
 /// Why the cluster can't be reached or written, or not in time.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -19,6 +19,7 @@ use crate::producer::KafkaProducer;
 pub struct HealthError {
     part: HealthPart,
     why: String,
+    #[source]
     reason: Option<Reason>,
 }
 
@@ -72,20 +73,29 @@ impl KafkaProducer {
         self.health_check_topics(&[], timeout).await
     }
 
-    /// As [`health_check`](Self::health_check), of these topics too: that they are there, and may be written. None is created.
+    /// As [`health_check`](Self::health_check), of these topics too: that they are there, and may be written. None is
+    /// created. Afterwards they are known, so that the first [`try_publish`](Self::try_publish) finds them.
     pub async fn health_check_topics(&self, topics: &[&str], timeout: Duration) -> Result<(), HealthError> {
         let failed = |part, why: String| HealthError { part, why, reason: None };
+        let until = after(timeout);
         for topic in topics {
             validate_topic_name(topic).map_err(|error| failed(HealthPart::Metadata, error.to_string()))?;
         }
         let (answer, answered) = oneshot::channel();
         let progress = Arc::new(Progress::default());
-        let topics = topics.iter().map(|topic| Arc::from(*topic)).collect();
-        self.inner.intake.tell(Command::Probe(Probe { topics, progress: progress.clone(), answer }));
-        match tokio::time::timeout(timeout, answered).await {
-            Ok(Ok(result)) => result.map_err(HealthError::from),
-            Ok(Err(_)) => Err(failed(HealthPart::Producer, "it is closed".to_owned())),
-            Err(_) => Err(failed(progress.part(), format!("no answer within {timeout:?}"))),
+        let names = topics.iter().map(|topic| Arc::from(*topic)).collect();
+        self.inner.intake.tell(Command::Probe(Probe { topics: names, progress: progress.clone(), answer }));
+        match tokio::time::timeout_at(until.into(), answered).await {
+            Ok(Ok(result)) => result?,
+            Ok(Err(_)) => return Err(failed(HealthPart::Producer, "it is closed".to_owned())),
+            Err(_) => return Err(failed(progress.part(), format!("no answer within {timeout:?}"))),
         }
+        for topic in topics {
+            match tokio::time::timeout_at(until.into(), self.learn_topic(topic)).await {
+                Ok(learnt) => learnt.map_err(|error| failed(HealthPart::Metadata, error.to_string()))?,
+                Err(_) => return Err(failed(HealthPart::Metadata, format!("{topic}: not learnt within {timeout:?}"))),
+            }
+        }
+        Ok(())
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! Rules:
 //! - Every metric stands once, in the table below; names follow Prometheus: base units, plural, counters end in `_total`.
-//! - Nothing is recorded per event: a batch, a request or a round of the sender's task is the least.
+//! - Nothing is recorded per event, but for those that are refused: a batch, a request or a round of the sender's task is
+//!   the least.
 //! - Labels hold topics, broker ids and Kafka's error names, never what users wrote.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::error::PublishError;
 use kafka_courier_dlq::Letter;
 use kafka_courier_idempotent_sender::core::{BrokerView, Counters, Failure, Reason, Settlement, Verdict};
 use kafka_courier_idempotent_sender::driver::Observation;
@@ -79,6 +81,8 @@ catalogue! {
     SENT = "kafka_messages_sent_total", Counter, Count, ["topic"], &[], "Events acknowledged by every in-sync replica.";
     FAILED = "kafka_messages_failed_total", Counter, Count, ["topic", "error", "outcome"], &[],
         "Events given up, by Kafka's error name or what else stood in the way, and whether they may be in the log (unknown) or certainly are not (not_written).";
+    REFUSED = "kafka_messages_refused_total", Counter, Count, ["reason"], &[],
+        "Events that were not accepted, by why: encode, topic_name, too_large, buffer_full, topic, topic_pending, partition, closed. Nothing of them is kept.";
     RETRIES = "kafka_retry_attempts_total", Counter, Count, [], &[], "Events in batches that were sent again.";
     LETTERS = "kafka_dead_letter_queue_size", Gauge, Count, [], &[], "Dead letters held now.";
     KEPT = "kafka_dlq_records_total", Counter, Count, ["store", "reason"], &[],
@@ -125,6 +129,11 @@ pub fn describe_metrics() {
 /// Dead letters held now.
 pub(crate) fn dead_letters(held: u64) {
     gauge!(LETTERS).set(held as f64);
+}
+
+/// An event that was not accepted.
+pub(crate) fn refused(error: &PublishError) {
+    counter!(REFUSED, "reason" => error.kind()).increment(1);
 }
 
 /// Letters that a store took.

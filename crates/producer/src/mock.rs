@@ -273,7 +273,12 @@ impl EventPublisher for MockProducer {
         Box::pin(async move {
             self.flush(timeout).await;
             let stats = self.stats();
-            CloseReport { delivered: stats.sent, failed: stats.failed, dead_lettered: stats.dead_letter_queue_size }
+            CloseReport {
+                delivered: stats.sent,
+                failed: stats.failed,
+                dead_lettered: stats.dead_letter_queue_size,
+                in_memory: stats.dead_letter_queue_size,
+            }
         })
     }
 }

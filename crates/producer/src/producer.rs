@@ -68,6 +68,9 @@ pub struct CloseReport {
     pub failed: u64,
     /// Dead letters that stores took in its life: of each event that was given up, and of those handed in by hand.
     pub dead_lettered: u64,
+    /// Dead letters that only memory holds, and that end with the process unless
+    /// [`dead_letters`](KafkaProducer::dead_letters) are read, or sent again by another producer, before.
+    pub in_memory: u64,
 }
 
 /// Why no producer could be had that has spoken with the cluster.
@@ -224,10 +227,18 @@ impl KafkaProducer {
         let mut finished = self.inner.finished.clone();
         // An error says that the task is gone, which is as good.
         let _ = finished.wait_for(|done| *done).await;
+        let in_memory = self.inner.letters.in_memory();
+        if in_memory > 0 {
+            tracing::warn!(
+                letters = in_memory,
+                "dead letters are held in memory only, and end with the process: dlq_file or dlq_topic would keep them"
+            );
+        }
         CloseReport {
             delivered: shared.counts.sent.load(Ordering::Relaxed),
             failed: shared.counts.failed.load(Ordering::Relaxed),
             dead_lettered: self.inner.letters.kept(),
+            in_memory,
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::error::{Error, PublishError};
 use crate::headers;
 use crate::intake::Refused;
 use crate::memory::Asker;
+use crate::metrics;
 use crate::producer::{KafkaProducer, after};
 use crate::record::ProducerRecord;
 use crate::shared::wall_clock_ms;
@@ -25,9 +26,11 @@ use crate::sync::Ordering;
 use crate::topics::{Standing, Topic};
 use crate::trace::{Created, TRACEPARENT, TRACESTATE};
 
-/// How often a topic that could not be had is asked for again; who publishes to it meanwhile is told at once, and
-/// does not hold up its other events.
-const FAILED_TOPIC_PAUSE: Duration = Duration::from_secs(5);
+/// After so long a topic that could not be had is asked for again; who publishes to it before is told why at once.
+const FAILED_TOPIC_PAUSE: Duration = Duration::from_secs(1);
+/// So long is waited for it then, which is enough if the cluster answers, and does not hold up for long who publishes to
+/// other topics too. The asking goes on behind.
+const FAILED_TOPIC_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long batches on their way may give no memory back before the open ones are sent too.
 const SHORT_OF_MEMORY: Duration = Duration::from_millis(50);
@@ -46,8 +49,8 @@ impl KafkaProducer {
     /// Waits only while the topic is unknown (up to `metadata_timeout`) or memory is full (up to `max_block`). An error
     /// says that the event was not accepted; `Ok` is the [`Delivery`] that tells what became of it.
     ///
-    /// A topic that could not be had is asked for again at most every five seconds: whoever publishes to it meanwhile
-    /// gets the same error at once.
+    /// A topic that could not be had is asked for again after a second, and then waited for at most a second: whoever
+    /// publishes to it meanwhile gets the same error at once.
     ///
     /// Cancel safety: if this future is dropped before it is ready, the event was not accepted.
     pub async fn publish(&self, event: &dyn Event) -> Result<Delivery, PublishError> {
@@ -60,7 +63,9 @@ impl KafkaProducer {
     pub async fn publish_to(&self, topic: &str, event: &dyn Event) -> Result<Delivery, PublishError> {
         match self.begin(topic, event) {
             Ok(delivery) => Ok(delivery),
-            Err(begun) => self.go_on(topic, event, begun, self.inner.max_block).await,
+            Err(begun) => {
+                self.go_on(topic, event, begun, self.inner.max_block).await.map_err(|error| self.refused(error))
+            }
         }
     }
 
@@ -85,7 +90,8 @@ impl KafkaProducer {
     /// Fails as [`try_publish`](Self::try_publish).
     pub fn try_publish_to(&self, topic: &str, event: &dyn Event) -> Result<Delivery, PublishError> {
         let known = self.inner.intake.shared.topics.with(topic, |topic| self.try_event(topic, event));
-        known.unwrap_or_else(|| self.try_event(&*self.topic(topic)?, event))
+        let taken = known.unwrap_or_else(|| self.try_event(&*self.topic(topic)?, event));
+        taken.map_err(|error| self.refused(error))
     }
 
     fn try_event(&self, topic: &Topic, event: &dyn Event) -> Result<Delivery, PublishError> {
@@ -118,7 +124,15 @@ impl KafkaProducer {
     ///
     /// Waits, fails and may be cancelled as [`publish`](Self::publish).
     pub async fn send(&self, record: &ProducerRecord<'_>) -> Result<Delivery, PublishError> {
-        self.send_as(record, None).await
+        self.send_as(record, None).await.map_err(|error| self.refused(error))
+    }
+
+    /// Counts what was not accepted.
+    #[cold]
+    fn refused(&self, error: PublishError) -> PublishError {
+        self.inner.intake.shared.counts.refused.fetch_add(1, Ordering::Relaxed);
+        metrics::refused(&error);
+        error
     }
 
     /// As [`send`](Self::send); the record may be a dead letter's, which then knows its letter.
@@ -147,6 +161,11 @@ impl KafkaProducer {
         }
     }
 
+    /// Waits until a topic's partitions are known, as publishing does.
+    pub(crate) async fn learn_topic(&self, topic: &str) -> Result<(), PublishError> {
+        self.partition_count(topic).await.map(|_| ())
+    }
+
     /// How many partitions a topic has; waits for it as publishing does.
     pub(crate) async fn partition_count(&self, topic: &str) -> Result<i32, PublishError> {
         let topic = self.topic(topic)?;
@@ -163,7 +182,8 @@ impl KafkaProducer {
     /// Fails as [`try_publish`](Self::try_publish).
     pub fn try_send(&self, record: &ProducerRecord<'_>) -> Result<Delivery, PublishError> {
         let known = self.inner.intake.shared.topics.with(record.topic, |topic| self.try_send_to(topic, record));
-        known.unwrap_or_else(|| self.try_send_to(&*self.topic(record.topic)?, record))
+        let taken = known.unwrap_or_else(|| self.try_send_to(&*self.topic(record.topic)?, record));
+        taken.map_err(|error| self.refused(error))
     }
 
     fn try_send_to(&self, topic: &Topic, record: &ProducerRecord<'_>) -> Result<Delivery, PublishError> {
@@ -181,7 +201,9 @@ impl KafkaProducer {
             .with_topic(event.event_type(), |topic| self.begin(topic, event).map_err(|begun| (topic.clone(), begun)));
         match begun {
             Ok(delivery) => Ok(delivery),
-            Err((topic, begun)) => self.go_on(&topic, event, begun, max_block).await,
+            Err((topic, begun)) => {
+                self.go_on(&topic, event, begun, max_block).await.map_err(|error| self.refused(error))
+            }
         }
     }
 
@@ -298,21 +320,28 @@ impl KafkaProducer {
         memory.wait_for(needed, asker, patience()).await
     }
 
-    /// Has a topic asked for, unless it was; fails if it could not be had a moment ago.
-    fn ask_for(&self, topic: &Topic) -> Result<(), PublishError> {
-        let (mut ask, mut refused) = (false, None);
+    /// Has a topic asked for, unless it was; fails if it could not be had a moment ago. Otherwise, until when to wait
+    /// for it, where that has an end of its own.
+    fn ask_for(&self, topic: &Topic) -> Result<Option<Instant>, PublishError> {
+        let (mut ask, mut refused, mut until) = (false, None, None);
         topic.standing.send_if_modified(|standing| match standing {
             Standing::Unasked => {
                 ask = true;
                 *standing = Standing::Asked;
                 true
             }
-            Standing::Failed(reason, at) => {
-                // Asked for again in the background: nobody waits a second time for a topic that is not there.
-                ask = at.elapsed() >= FAILED_TOPIC_PAUSE;
-                if ask {
-                    *at = Instant::now();
-                }
+            Standing::Failed(reason, at) if at.elapsed() >= FAILED_TOPIC_PAUSE => {
+                ask = true;
+                let now = Instant::now();
+                until = Some(now + FAILED_TOPIC_PATIENCE);
+                *standing = Standing::AskedAgain(reason.clone(), now);
+                true
+            }
+            Standing::AskedAgain(_, at) if at.elapsed() < FAILED_TOPIC_PATIENCE => {
+                until = Some(*at + FAILED_TOPIC_PATIENCE);
+                false
+            }
+            Standing::Failed(reason, _) | Standing::AskedAgain(reason, _) => {
                 refused = Some(reason.clone());
                 false
             }
@@ -323,20 +352,29 @@ impl KafkaProducer {
         }
         match refused {
             Some(reason) => Err(PublishError::Topic { topic: topic.name.clone(), reason }),
-            None => Ok(()),
+            None => Ok(until),
         }
     }
 
     async fn wait_for_topic(&self, topic: &Topic) -> Result<(), PublishError> {
         let mut standing = topic.standing.subscribe();
-        self.ask_for(topic)?;
+        let until = self.ask_for(topic)?;
         let mut finished = self.inner.finished.clone();
+        let patience = async {
+            match until {
+                Some(until) => tokio::time::sleep_until(until.into()).await,
+                None => std::future::pending().await,
+            }
+        };
         let settled = tokio::select! {
             seen = standing.wait_for(|now| matches!(now, Standing::Ready | Standing::Failed(..))) => seen.map(|s| s.clone()),
+            () = patience => Ok(topic.standing.borrow().clone()),
             _ = finished.wait_for(|done| *done) => return Err(PublishError::Closed),
         };
         match settled {
-            Ok(Standing::Failed(reason, _)) => Err(PublishError::Topic { topic: topic.name.clone(), reason }),
+            Ok(Standing::Failed(reason, _) | Standing::AskedAgain(reason, _)) => {
+                Err(PublishError::Topic { topic: topic.name.clone(), reason })
+            }
             Ok(_) => Ok(()),
             Err(_) => Err(PublishError::Closed),
         }

@@ -63,6 +63,8 @@ pub(crate) struct Counts {
     pub(crate) sent: AtomicU64,
     pub(crate) failed: AtomicU64,
     pub(crate) retried: AtomicU64,
+    /// Events that were not accepted.
+    pub(crate) refused: AtomicU64,
 }
 
 /// Milliseconds since 1970-01-01 UTC.

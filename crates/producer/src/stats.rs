@@ -18,6 +18,9 @@ pub struct Stats {
     pub sent: u64,
     /// Events given up.
     pub failed: u64,
+    /// Events that were not accepted: who published them has the [`PublishError`](crate::PublishError), and nothing of
+    /// them is kept.
+    pub refused: u64,
     /// Events in batches that were sent again.
     pub retried: u64,
     /// Events that were accepted and neither acknowledged nor given up yet.
@@ -69,6 +72,7 @@ impl Stats {
         Self {
             sent,
             failed,
+            refused: counts.refused.load(Ordering::Relaxed),
             retried: counts.retried.load(Ordering::Relaxed),
             in_flight: (open + sealed).saturating_sub(sent + failed),
             buffered_bytes: shared.memory.used(),

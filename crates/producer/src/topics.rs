@@ -77,7 +77,10 @@ pub(crate) enum Standing {
     Unasked,
     Asked,
     Ready,
+    /// It could not be had, then.
     Failed(Reason, Instant),
+    /// It could not be had, for that reason, and was asked for again, then.
+    AskedAgain(Reason, Instant),
 }
 
 #[derive(Debug)]

@@ -218,3 +218,12 @@ fn a_file_that_a_variable_names_and_that_is_not_there_is_an_error_and_so_are_bot
     let error = KafkaConfig::from_variables(both).unwrap_err().to_string();
     assert_eq!(error, "KAFKA_CLIENT_ID sets client_id, which KAFKA_CLIENT_ID_FILE sets too: leave one of them out");
 }
+
+#[test]
+fn a_first_wait_that_is_longer_than_the_default_longest_one_takes_that_with_it() {
+    let loaded = ConfigLoader::new().set("retry_backoff", "5s").load().unwrap();
+    assert_eq!(loaded.config.retry_backoff_max, Duration::from_secs(5));
+    let both = ConfigLoader::new().set("retry_backoff", "5s").set("retry_backoff_max", "2s").load().unwrap_err();
+    assert_eq!(both.0.len(), 1, "{both}");
+    assert_eq!(both.to_string().matches("[retry_backoff").count(), 1, "{both}");
+}

@@ -4,7 +4,9 @@ mod support;
 
 use std::time::Duration;
 
-use kafka_courier::{HealthError, HealthPart, KafkaConfig, KafkaProducer, SaslMechanism, SecurityProtocol};
+use kafka_courier::{
+    HealthError, HealthPart, KafkaConfig, KafkaProducer, ProducerRecord, PublishError, SaslMechanism, SecurityProtocol,
+};
 use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Rule, TestCluster};
 use support::{LONG, config, record};
 use tokio::net::TcpListener;
@@ -81,6 +83,16 @@ async fn a_cluster_that_does_not_tell_its_topics_in_time_is_metadata() {
     let error = producer.health_check(Duration::from_millis(300)).await.unwrap_err();
     assert_eq!(error.part(), HealthPart::Metadata, "{error}");
     assert_eq!(error.to_string(), "metadata: no answer within 300ms");
+}
+
+#[tokio::test]
+async fn a_topic_that_was_checked_is_known_to_who_publishes_without_waiting() {
+    let cluster = cluster().await;
+    let producer = KafkaProducer::build(config(&cluster)).unwrap();
+    let record = ProducerRecord { topic: "t", value: Some(b"v"), ..ProducerRecord::default() };
+    assert!(matches!(producer.try_send(&record), Err(PublishError::TopicPending { .. })));
+    producer.health_check_topics(&["t"], LONG).await.unwrap();
+    producer.try_send(&record).unwrap().await.unwrap();
 }
 
 #[tokio::test]

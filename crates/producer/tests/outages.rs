@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use kafka_courier::{FailedOutcome, KafkaProducer};
+use kafka_courier::{FailedOutcome, KafkaProducer, PublishError};
 use kafka_courier_test_broker::{ApiKey, Fault, Gate, Rule, TestCluster, TopicSpec};
 use support::{Books, LONG, config, producer, record};
 
@@ -94,6 +94,35 @@ async fn the_only_broker_may_be_away_for_a_while() {
     books.send_many(&producer, "t", 50, 5).await;
     assert!(cluster.restart(1).unwrap());
     books.all_delivered(&cluster, "t").await;
+}
+
+#[tokio::test]
+async fn a_cluster_that_was_away_at_the_start_takes_the_next_event_once_it_is_back() {
+    let cluster = TestCluster::builder().topic("t", 2).start().await.unwrap();
+    let mut config = config(&cluster);
+    config.metadata_timeout = Duration::from_millis(300);
+    assert!(cluster.kill(1).await);
+    let producer = KafkaProducer::build(config).unwrap();
+    let first = producer.send(&record("t", "k", "v")).await.unwrap_err();
+    assert!(matches!(first, PublishError::Topic { .. }) && first.is_retriable(), "{first}");
+    assert!(std::error::Error::source(&first).is_some());
+    assert!(cluster.restart(1).unwrap());
+    producer.health_check(LONG).await.unwrap();
+    // For a second after the failure it is told at once; who asks then waits for the answer, and has it.
+    let mut refused = 1;
+    let delivery = loop {
+        match producer.send(&record("t", "k", "v")).await {
+            Ok(delivery) => break delivery,
+            Err(error) => {
+                refused += 1;
+                assert!(matches!(error, PublishError::Topic { .. }), "{error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    };
+    delivery.await.unwrap();
+    assert!(refused <= 12, "{refused}");
+    assert_eq!((producer.stats().refused, producer.stats().sent), (refused, 1));
 }
 
 #[tokio::test]

@@ -12,6 +12,8 @@ pub use api::*;
 pub use system::*;
 pub use user::*;
 
+use jiff::Timestamp;
+
 use crate::{Envelope, EventBuilder, event_data};
 
 /// What the rest of the crate has to know of a built-in type.
@@ -27,7 +29,7 @@ pub struct BuiltIn {
 }
 
 macro_rules! built_in_events {
-    ($($data:ident, $method:ident, $event_type:literal => $topic:literal, key = $key:ident;)+) => {
+    ($($data:ident, $method:ident, $event_type:literal => $topic:literal, key = $key:ident, time = $time:ident;)+) => {
         /// All built-in types.
         pub const BUILT_IN: &[BuiltIn] = &[$(BuiltIn {
             event_type: $event_type,
@@ -38,20 +40,25 @@ macro_rules! built_in_events {
         $(event_data!($data, $event_type, key = $key);)+
 
         impl EventBuilder {$(
-            #[doc = concat!("An event of type `", $event_type, "`, keyed by its `", stringify!($key), "`.")]
+            #[doc = concat!("An event of type `", $event_type, "`, keyed by its `", stringify!($key), "`.\n\n",
+                "A `", stringify!($time), "` that was left at its default (1970-01-01) becomes the event's own timestamp.")]
             pub fn $method(&self, data: $data) -> Envelope<$data> {
-                self.custom(data)
+                let mut event = self.custom(data);
+                if event.data.$time == Timestamp::UNIX_EPOCH {
+                    event.data.$time = event.timestamp;
+                }
+                event
             }
         )+}
     };
 }
 
 built_in_events! {
-    UserLoggedIn, user_logged_in, "user.logged_in" => "user-events", key = user_id;
-    UserRegistered, user_registered, "user.registered" => "user-events", key = user_id;
-    UserLoggedOut, user_logged_out, "user.logged_out" => "user-events", key = user_id;
-    UserTokenRefreshed, user_token_refreshed, "user.token_refreshed" => "auth-events", key = user_id;
-    ApiRequest, api_request, "api.request" => "api-events", key = request_id;
-    ApiError, api_error, "api.error" => "error-events", key = request_id;
-    SystemAlert, system_alert, "system.alert" => "system-events", key = service;
+    UserLoggedIn, user_logged_in, "user.logged_in" => "user-events", key = user_id, time = login_time;
+    UserRegistered, user_registered, "user.registered" => "user-events", key = user_id, time = registration_time;
+    UserLoggedOut, user_logged_out, "user.logged_out" => "user-events", key = user_id, time = logout_time;
+    UserTokenRefreshed, user_token_refreshed, "user.token_refreshed" => "auth-events", key = user_id, time = refresh_time;
+    ApiRequest, api_request, "api.request" => "api-events", key = request_id, time = request_time;
+    ApiError, api_error, "api.error" => "error-events", key = request_id, time = error_time;
+    SystemAlert, system_alert, "system.alert" => "system-events", key = service, time = alert_time;
 }

@@ -59,13 +59,6 @@ impl KafkaConfig {
     }
 
     fn time_problems(&self, problems: &mut Vec<String>) {
-        if self.retry_backoff_max < self.retry_backoff {
-            problems.push(format!(
-                "retry_backoff_max is {}, less than retry_backoff ({}): raise it or lower retry_backoff",
-                duration::format(self.retry_backoff_max),
-                duration::format(self.retry_backoff)
-            ));
-        }
         if self.connect_timeout.is_zero() {
             problems.push("connect_timeout is 0s, but must be more than zero".to_owned());
         }

@@ -191,6 +191,10 @@ impl Resolver {
 
     /// Checks the whole. Errors: all that is wrong, in any source and together.
     pub(super) fn finish(mut self) -> Result<LoadedConfig, ConfigErrors> {
+        if !self.origins.contains_key("retry_backoff_max") {
+            // Where only the first wait is set, the longest is no shorter.
+            self.config.retry_backoff_max = self.config.retry_backoff_max.max(self.config.retry_backoff);
+        }
         let whole: Vec<String> = self.config.problems().iter().map(|problem| self.locate(problem)).collect();
         self.problems.extend(whole);
         if !self.problems.is_empty() {
@@ -211,6 +215,7 @@ impl Resolver {
             None => format!("KAFKA_{} ({first}){rest}", first.to_uppercase()),
         };
         let mut others: Vec<&str> = rest.split(|c| !is_name(c)).filter(|word| *word != first).collect();
+        others.sort_unstable();
         others.dedup();
         for other in others {
             if let Some((origin, key)) = self.origins.get(other) {

@@ -53,6 +53,16 @@ impl Link {
         Self { store, topic: None, kind, in_cluster, failing: AtomicBool::new(false), kept: AtomicU64::new(0) }
     }
 
+    /// Whether its letters end with the process.
+    pub(crate) fn is_memory(&self) -> bool {
+        self.kind == "memory"
+    }
+
+    /// Letters that it holds now.
+    pub(crate) fn held(&self) -> u64 {
+        self.store.stats().map_or(0, |stats| stats.letters)
+    }
+
     /// Tries to keep the letters; returns those that it does not take, in their order.
     fn keep(&self, letters: Vec<ToKeep>) -> Vec<ToKeep> {
         let (offered, mut refused): (Vec<_>, Vec<_>) =
@@ -188,7 +198,7 @@ impl Chain {
 
     /// Letters held now, in memory and on disk.
     pub(crate) fn held(&self) -> u64 {
-        self.own().map(|link| link.store.stats().map_or(0, |stats| stats.letters)).sum()
+        self.own().map(Link::held).sum()
     }
 
     /// The stores of this process alone.

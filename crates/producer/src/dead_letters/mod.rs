@@ -142,6 +142,11 @@ impl DeadLetters {
         self.chain.links.iter().map(|link| link.kept.load(Ordering::Relaxed)).sum()
     }
 
+    /// Letters that only memory holds.
+    pub(crate) fn in_memory(&self) -> u64 {
+        self.chain.links.iter().filter(|link| link.is_memory()).map(Link::held).sum()
+    }
+
     /// Whether none is held.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
