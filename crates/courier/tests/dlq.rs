@@ -13,6 +13,9 @@ use support::{Courier, Ended, LOGIN, ORDER, cluster, command, ids, receipts};
 /// Topics that are not there are given up at once, or nearly.
 const IMPATIENT: &[(&str, &str)] = &[("KAFKA_METADATA_TIMEOUT", "500ms")];
 
+/// Where no broker is.
+const NOBODY: &str = "127.0.0.1:1";
+
 /// A folder for letters, and their file in it.
 struct Folder {
     folder: tempfile::TempDir,
@@ -110,6 +113,8 @@ async fn letters_are_chosen_by_what_they_say() {
         (&["--event-type", "user.logged_in"], 2),
         (&["--event-type", "user.logged_in", "--limit", "1"], 1),
         (&["--error-code", "INVALID_RECORD"], 2),
+        (&["--error-code", "invalid_record"], 2),
+        (&["--since", "2024-01-15"], 3),
         (&["--key", "u-1"], 2),
         (&["--reason", "NOT KNOWN"], 0),
         (&["--outcome", "unknown"], 0),
@@ -121,6 +126,7 @@ async fn letters_are_chosen_by_what_they_say() {
         ended.expect(0, &[]);
         assert_eq!(ended.out.lines().count(), count, "{arguments:?}: {}", ended.out);
     }
+    folder.dlq(&["list", "--error-code", "BAD_RECORD"]).await.expect(64, &["INVALID_RECORD"]);
     folder.dlq(&["list", "--since", "yesterday"]).await.expect(64, &["how long ago"]);
 }
 
@@ -132,6 +138,9 @@ async fn letters_are_sent_again_once_and_gone_then() {
     folder.dlq(&["replay", "--brokers", &brokers]).await.expect(64, &["nothing is selected"]);
     let dry = folder.dlq(&["replay", "--brokers", &brokers, "--all", "--dry-run"]).await;
     dry.expect(0, &["3 letters selected, 3 would be sent", "2 to user-events"]);
+    let dry = folder.dlq(&["replay", "--brokers", NOBODY, "--all", "--dry-run", "--json"]).await;
+    dry.expect(0, &[]);
+    assert_eq!(serde_json::from_str::<Value>(&dry.out).unwrap()["would_be_sent"], 3);
     assert_eq!(cluster.record_count("user-events"), 1);
 
     let ended = folder.dlq(&["replay", "--brokers", &brokers, "--all", "--json"]).await;
@@ -183,6 +192,13 @@ async fn export_and_import_are_the_identity() {
     let file = other.path("exported");
     other.dlq(&["export", file.to_str().unwrap()]).await.expect(0, &["3 letters written"]);
     assert_eq!(fs::read_to_string(&file).unwrap(), exported.out);
+    let none = other.dlq(&["export", "--for-topic", "none", file.to_str().unwrap()]).await;
+    none.expect(0, &["was left as it is"]);
+    assert_eq!(fs::read_to_string(&file).unwrap(), exported.out);
+    other.dlq(&["export", "--limit", "1", file.to_str().unwrap()]).await.expect(0, &["1 letter written"]);
+    assert_eq!(fs::read_to_string(&file).unwrap().lines().count(), 1);
+    let names = fs::read_dir(other.folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(names.into_iter().all(|name| !name.to_string_lossy().ends_with(".part")));
     for own in ["", ".lock", ".publishers"] {
         let refused = other.dlq(&["export", &format!("{}{own}", other.file)]).await;
         refused.expect(64, &["is the store of the letters itself"]);
@@ -259,6 +275,8 @@ async fn letters_in_a_topic_are_listed_and_sent_again() {
     dlq(&["replay", "--all"]).await.expect(0, &["1 letter selected, 1 delivered"]);
     assert_eq!(ids(&cluster.records("user-events")), ["login"]);
     dlq(&["list"]).await.expect(0, &["no letters"]);
+    let without = command(&["dlq", "list", "--topic", "dead", "--brokers", NOBODY], IMPATIENT);
+    Courier::start(without).ended_with("").await.expect(69, &["no broker could be reached"]);
 }
 
 #[tokio::test]

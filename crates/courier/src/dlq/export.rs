@@ -1,9 +1,9 @@
 //! `courier dlq export`: letters as NDJSON.
 //!
 //! Rules: a line is the letter's own JSON, byte for byte what import makes the same letter of; a file that is written is
-//! on disk before the command says so.
+//! on disk before the command says so, and until then the file that was there stays as it was.
 
-use std::fs::File;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,8 @@ pub(super) struct ExportArgs {
     store: StoreArgs,
     #[command(flatten)]
     selection: SelectionArgs,
-    /// The file to write, in place of what is in it; - is standard output.
+    /// The file to write; - is standard output. A file that is there is replaced once all is written, and stays as it is if
+    /// that fails or no letter is selected.
     #[arg(value_name = "FILE", default_value = "-")]
     to: PathBuf,
 }
@@ -37,13 +38,76 @@ pub(super) fn run(args: &ExportArgs) -> Result<Exit, Refusal> {
     if args.store.owns(&args.to, &opened.config) {
         return Err(Refusal(Exit::Usage, format!("{name} is the store of the letters itself: name another file")));
     }
-    let file = File::create(&args.to).map_err(|error| Refusal(Exit::CantCreate, format!("{name}: {error}")))?;
     let failed = |error: io::Error| Refusal(Exit::Io, format!("{name}: {error}"));
-    let mut out = BufWriter::new(file);
-    let count = export(args, &opened, &mut out, failed)?;
-    out.get_ref().sync_all().map_err(failed)?;
+    let cannot = |error: io::Error| Refusal(Exit::CantCreate, format!("{name}: {error}"));
+    let mut out = Replacement::of(&args.to).map_err(cannot)?;
+    let count = export(args, &opened, &mut out.writer, failed)?;
+    if count == 0 && out.replaces() {
+        crate::say(&format!("no letter is selected: {name} was left as it is"));
+        return Ok(Exit::Ok);
+    }
+    out.commit().map_err(failed)?;
     crate::say(&format!("{} written to {name}", super::letters(count)));
     Ok(Exit::Ok)
+}
+
+/// What takes a file's place once it is whole; dropped before, it is removed.
+struct Replacement {
+    writer: BufWriter<File>,
+    /// The file that is written: beside the other one. None: the file itself, which is a device or a pipe.
+    beside: Option<PathBuf>,
+    /// The file whose place is taken, links followed.
+    to: PathBuf,
+}
+
+impl Replacement {
+    /// Readable by its owner alone: letters are business data. A file that is there keeps its permissions.
+    fn of(path: &Path) -> io::Result<Self> {
+        let to = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let there = to.metadata().ok();
+        if there.as_ref().is_some_and(|there| !there.is_file()) {
+            let file = OpenOptions::new().write(true).open(&to)?;
+            return Ok(Self { writer: BufWriter::new(file), beside: None, to });
+        }
+        let mut name = to.as_os_str().to_owned();
+        name.push(format!(".{}.part", std::process::id()));
+        let beside = PathBuf::from(name);
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(&beside)?;
+        let made = Self { writer: BufWriter::new(file), beside: Some(beside), to };
+        if let Some(there) = there {
+            made.writer.get_ref().set_permissions(there.permissions())?;
+        }
+        Ok(made)
+    }
+
+    /// Whether there is a file whose place it takes.
+    fn replaces(&self) -> bool {
+        self.beside.is_some() && self.to.exists()
+    }
+
+    /// Puts it in its place, on disk.
+    fn commit(mut self) -> io::Result<()> {
+        self.writer.flush()?;
+        let Some(beside) = &self.beside else { return Ok(()) };
+        self.writer.get_ref().sync_all()?;
+        fs::rename(beside, &self.to)?;
+        self.beside = None;
+        let folder = self.to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+    }
+}
+
+impl Drop for Replacement {
+    fn drop(&mut self) {
+        if let Some(beside) = &self.beside {
+            // What stays is a part that nobody reads.
+            let _ = fs::remove_file(beside);
+        }
+    }
 }
 
 fn export(

@@ -16,6 +16,9 @@ use super::table::printable;
 struct Json<'a> {
     dry_run: bool,
     selected: u64,
+    /// Only in a dry run, whose `delivered` is 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    would_be_sent: Option<u64>,
     delivered: u64,
     landed: u64,
     failed: u64,
@@ -31,6 +34,7 @@ pub(super) fn json(report: &ReplayReport, dry_run: bool, took: Duration) -> serd
     serde_json::to_string(&Json {
         dry_run,
         selected: report.selected,
+        would_be_sent: dry_run.then(|| would_be_sent(report)),
         delivered: report.delivered,
         landed: report.landed,
         failed: report.failed,
@@ -43,15 +47,18 @@ pub(super) fn json(report: &ReplayReport, dry_run: bool, took: Duration) -> serd
     })
 }
 
+fn would_be_sent(report: &ReplayReport) -> u64 {
+    report.by_topic.values().sum()
+}
+
 /// The report in words, line by line.
 pub(super) fn lines(report: &ReplayReport, dry_run: bool, took: Duration) -> Vec<String> {
     if report.selected == 0 {
         return vec!["no letter is selected".to_owned()];
     }
     let mut text = format!("{} selected", super::letters(report.selected));
-    let would: u64 = report.by_topic.values().sum();
     let counts = [
-        (if dry_run { would } else { 0 }, "would be sent"),
+        (if dry_run { would_be_sent(report) } else { 0 }, "would be sent"),
         (report.delivered, "delivered"),
         (report.landed, "in the log already"),
         (report.failed, "failed again, and stay"),

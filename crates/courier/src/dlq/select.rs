@@ -3,7 +3,10 @@
 //! Rules: every flag that is given must hold; of one that is given more than once, any value will do.
 
 use clap::Args;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use jiff::{Span, SpanRelativeTo, Timestamp};
+use kafka_courier::ErrorCode;
 use kafka_courier::dlq::{Bytes, LetterId, Outcome, Selection};
 
 use super::store::StoreArgs;
@@ -22,8 +25,8 @@ pub(super) struct SelectionArgs {
     /// Letters whose reason contains this, in whatever case.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// Letters with this error of Kafka's, such as MESSAGE_TOO_LARGE; may be given again.
-    #[arg(long, value_name = "NAME")]
+    /// Letters with this error of Kafka's, such as MESSAGE_TOO_LARGE, in whatever case; may be given again.
+    #[arg(long, value_name = "NAME", value_parser = error_name)]
     error_code: Vec<String>,
     /// Letters of events that are certainly not in the log (not_written), or may be (unknown).
     #[arg(long, value_name = "OUTCOME")]
@@ -31,7 +34,8 @@ pub(super) struct SelectionArgs {
     /// Letters whose cause passes (true), such as an absent cluster, or does not (false).
     #[arg(long, value_name = "BOOL")]
     retriable: Option<bool>,
-    /// Letters last tried at this moment or later: a time such as 2024-01-15T10:00:00Z, or how long ago, such as 15m.
+    /// Letters last tried at this moment or later: a time such as 2024-01-15T10:00:00Z, a day (2024-01-15, from its
+    /// begin in UTC), or how long ago, such as 15m.
     #[arg(long, value_name = "TIME", value_parser = moment)]
     since: Option<Timestamp>,
     /// Letters last tried before this moment.
@@ -101,16 +105,37 @@ impl SelectionArgs {
     }
 }
 
+/// Kafka's name of an error, as letters have it.
+fn error_name(text: &str) -> Result<String, String> {
+    let wanted = text.to_uppercase().replace('-', "_");
+    let names = || ErrorCode::all().map(ErrorCode::name);
+    if let Some(name) = names().find(|name| *name == wanted) {
+        return Ok(name.to_owned());
+    }
+    let words: Vec<&str> = wanted.split('_').filter(|word| word.len() > 2).collect();
+    let shared = |name: &str| name.split('_').filter(|word| words.contains(word)).count();
+    let mut near: Vec<&str> = names().filter(|name| shared(name) > 0).collect();
+    near.sort_by_key(|name| std::cmp::Reverse(shared(name)));
+    near.truncate(3);
+    match near.is_empty() {
+        true => Err("Kafka has no such error".to_owned()),
+        false => Err(format!("Kafka has no such error; perhaps {}", near.join(", "))),
+    }
+}
+
 fn moment(text: &str) -> Result<Timestamp, String> {
     moment_at(text, Timestamp::now())
 }
 
-/// A time, or how long before `now`.
+/// A day's begin in UTC, a time, or how long before `now`.
 fn moment_at(text: &str, now: Timestamp) -> Result<Timestamp, String> {
     if let Ok(at) = text.parse() {
         return Ok(at);
     }
-    let wrong = "it is a time such as 2024-01-15T10:00:00Z, or how long ago, such as 15m, 1h30m or 2d";
+    if let Ok(day) = text.parse::<Date>() {
+        return TimeZone::UTC.to_timestamp(day.at(0, 0, 0, 0)).map_err(|error| error.to_string());
+    }
+    let wrong = "it is a time such as 2024-01-15T10:00:00Z, a day such as 2024-01-15, or how long ago, such as 15m, 1h30m or 2d";
     let span: Span = text.parse().map_err(|_| wrong)?;
     let ago = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong)?;
     if ago.is_negative() {
@@ -137,12 +162,21 @@ mod tests {
             ("500ms", "2024-01-15T09:59:59.5Z"),
             ("1.5h", "2024-01-15T08:30:00Z"),
             ("2d", "2024-01-13T10:00:00Z"),
+            ("2024-01-15", "2024-01-15T00:00:00Z"),
         ] {
             assert_eq!(moment_at(text, now), Ok(at(wanted)), "{text}");
         }
-        for text in ["", "yesterday", "15", "-15m", "15m ago", "2024-01-15", "1y"] {
+        for text in ["", "yesterday", "15", "-15m", "15m ago", "2024-01-32", "1y"] {
             assert!(moment_at(text, now).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn an_error_is_known_in_any_case_and_one_that_is_not_has_near_names_told() {
+        assert_eq!(error_name("message_Too-large").as_deref(), Ok("MESSAGE_TOO_LARGE"));
+        let wrong = error_name("MESSAGE_LARGE").unwrap_err();
+        assert!(wrong.contains("perhaps MESSAGE_TOO_LARGE"), "{wrong}");
+        assert_eq!(error_name("x").unwrap_err(), "Kafka has no such error");
     }
 
     #[test]

@@ -6,10 +6,11 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use kafka_courier::dlq::{self, DeadLetterStore, FileStoreOptions, OpenError};
-use kafka_courier::{DeadLetterTopic, KafkaConfig};
+use kafka_courier::{DeadLetterTopic, KafkaConfig, KafkaProducer};
 
 use crate::exit::{Exit, Refusal};
 use crate::letters::{SharedFile, Use};
@@ -63,7 +64,15 @@ impl StoreArgs {
         config.dlq_topic = String::new();
         config.dlq_file = String::new();
         config.auto_replay = false;
+        if self.topic.is_some() && purpose != Purpose::Replay {
+            reach(&config)?;
+        }
         Ok(Opened { store, config })
+    }
+
+    /// Whether the letters are in a Kafka topic.
+    pub(super) fn is_topic(&self) -> bool {
+        self.topic.is_some()
     }
 
     /// Whether this path is the file of letters itself, or one of those that stand beside it.
@@ -81,6 +90,18 @@ impl StoreArgs {
             Refusal(Exit::Usage, "there is no home folder here to look for dead letters in: say --file".to_owned())
         })
     }
+}
+
+/// Says whether the brokers answer, and what they refuse: a store in a topic tells that only in words. A replay asks itself.
+fn reach(config: &KafkaConfig) -> Result<(), Refusal> {
+    let builder = KafkaProducer::builder().with_config(config.clone());
+    let producer = builder.build().map_err(|errors| Refusal(Exit::Config, errors.to_string()))?;
+    let patience = config.metadata_timeout;
+    tokio::runtime::Handle::current().block_on(async {
+        let reached = producer.health_check(patience).await;
+        producer.close(Duration::ZERO).await;
+        reached.map_err(Refusal::from)
+    })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
