@@ -15,7 +15,7 @@ pub struct Kafka {
     cluster: Option<TestCluster>,
 }
 
-/// The Kafka at `KAFKA_BROKERS`, or one of three brokers inside the process that creates topics on demand.
+/// The Kafka at `KAFKA_BROKERS`, or one of three brokers inside the process that has the built-in events' topics, and creates others on demand.
 pub async fn kafka() -> Result<Kafka, Failure> {
     if std::env::var_os("KAFKA_BROKERS").is_some() {
         let (config, _warnings) = KafkaConfig::from_env()?;
@@ -26,7 +26,11 @@ pub async fn kafka() -> Result<Kafka, Failure> {
 
 /// A Kafka inside the process, whatever the environment says: for examples of what happens when one goes away.
 pub async fn inside() -> Result<Kafka, Failure> {
-    let cluster = TestCluster::builder().brokers(3).auto_create_topics(6).start().await?;
+    let mut cluster = TestCluster::builder().brokers(3).auto_create_topics(6);
+    for topic in ["user-events", "auth-events", "api-events", "error-events", "system-events"] {
+        cluster = cluster.topic(topic, 6);
+    }
+    let cluster = cluster.start().await?;
     let mut config = KafkaConfig::default();
     config.brokers = cluster.bootstrap().split(',').map(str::parse).collect::<Result<_, String>>()?;
     Ok(Kafka { config, cluster: Some(cluster) })
