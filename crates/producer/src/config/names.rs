@@ -39,6 +39,9 @@ const STRANGE: &[(&str, &str)] = &[
 /// Likenesses below this are no help.
 const ALIKE: f64 = 0.75;
 
+/// A longer name is no slip of any option's, and what comparing costs grows with its square.
+const LONGEST: usize = 80;
+
 /// What a key stands for.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) enum Meaning {
@@ -80,10 +83,14 @@ pub(super) fn own(name: &str) -> Option<&'static str> {
 
 /// The option that was probably meant.
 pub(super) fn nearest(key: &str) -> Option<&'static str> {
+    if key.len() > LONGEST {
+        return None;
+    }
+    let key = key.to_lowercase();
     let java = JAVA.iter().filter_map(|(java, _)| own_or_java(java));
-    let likeness = |name: &str| strsim::jaro_winkler(&key.to_lowercase(), name);
-    let best = KafkaConfig::NAMES.iter().copied().chain(java).max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-    best.filter(|name| likeness(name) >= ALIKE)
+    let likened = KafkaConfig::NAMES.iter().copied().chain(java).map(|name| (strsim::jaro_winkler(&key, name), name));
+    let best = likened.max_by(|a, b| a.0.total_cmp(&b.0));
+    best.filter(|(likeness, _)| *likeness >= ALIKE).map(|(_, name)| name)
 }
 
 fn own_or_java(java: &'static str) -> Option<&'static str> {
@@ -138,5 +145,12 @@ mod tests {
         assert_eq!(nearest("flush_mesages"), Some("flush_messages"));
         assert_eq!(nearest("linger.msec"), Some("linger.ms"));
         assert_eq!(nearest("qqq"), None);
+    }
+
+    #[test]
+    fn a_name_longer_than_any_option_is_compared_with_none() {
+        assert_eq!(nearest(&"brokers".repeat(1000)), None);
+        let names = KafkaConfig::NAMES.iter().copied().chain(JAVA.iter().map(|(java, _)| *java));
+        assert!(names.map(str::len).all(|length| length * 3 / 2 < LONGEST), "slips of each are told");
     }
 }
