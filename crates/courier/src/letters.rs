@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(crate) enum Use {
     /// Letters of events that are published come into it, now or later.
     Publish,
-    /// Letters that are there are sent again.
+    /// Letters that are there are sent again, or come from elsewhere.
     Replay,
 }
 

@@ -321,6 +321,24 @@ async fn the_usual_file_is_in_the_state_folder_and_both_commands_find_it_there()
 }
 
 #[tokio::test]
+async fn a_signal_ends_an_import_with_what_was_read_and_others_have_the_file_while_it_waits_for_more() {
+    let cluster = cluster().await;
+    let folder = Folder::with_letters(&cluster).await;
+    let exported = folder.dlq(&["export"]).await.out;
+    let other = Folder::new();
+    let mut import = Courier::start(command(&["dlq", "import", "--file", &other.file], &[]));
+    let two: String = exported.lines().take(2).map(|line| format!("{line}\n")).collect();
+    import.write(&two).await;
+    while !std::path::Path::new(&other.file).exists() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    other.dlq(&["stats"]).await.expect(0, &[]);
+    import.signal("INT");
+    import.ended().await.expect(130, &["stopped by a signal", "2 letters taken"]);
+    assert_eq!(other.letters().await.len(), 2);
+}
+
+#[tokio::test]
 async fn a_signal_ends_a_replay_between_two_groups_and_the_rest_is_as_it_was() {
     let cluster = cluster().await;
     let folder = Folder::with_letters(&cluster).await;

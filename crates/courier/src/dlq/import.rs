@@ -4,11 +4,14 @@
 //! - Memory is bounded: letters are taken in groups as they are read, whatever the input's length.
 //! - A bad line is told with its place and ends the import; what was read before it is taken. With --skip-invalid it is
 //!   passed over. A letter that is there already is not taken again, so that an import may be repeated.
+//! - Ctrl-C ends it with what was read whole; it is seen also while the input is waited for.
 //! - Whose letters these are is not known: their producers may live, and are left alone (see the store's `import`).
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::Duration;
 
 use clap::Args;
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -16,6 +19,7 @@ use kafka_courier::dlq::{AppendError, Appended, DeadLetterStore, Letter, SCAN_BY
 
 use super::store::StoreArgs;
 use crate::exit::{Exit, Refusal};
+use crate::signals::Signals;
 
 /// Letters that are taken at once, if they come to no more than [`SCAN_BYTES`].
 const AT_ONCE: usize = 1000;
@@ -23,6 +27,8 @@ const AT_ONCE: usize = 1000;
 const TOLD: u64 = 20;
 /// Bytes of a line: no letter that a service takes is longer.
 const LONGEST: u64 = 64 << 20;
+/// How often is looked for a signal while there is no input.
+const LOOK: Duration = Duration::from_millis(50);
 
 #[derive(Args, Debug)]
 pub(super) struct ImportArgs {
@@ -39,19 +45,55 @@ pub(super) struct ImportArgs {
 
 pub(super) fn run(args: &ImportArgs) -> Result<Exit, Refusal> {
     let name = if args.from == Path::new("-") { "standard input".to_owned() } else { args.from.display().to_string() };
-    let mut lines: Lines<Box<dyn BufRead>> = if args.from == Path::new("-") {
-        Lines::of(Box::new(io::stdin().lock()))
+    let from: Box<dyn BufRead + Send> = if args.from == Path::new("-") {
+        Box::new(BufReader::new(io::stdin()))
     } else {
         let file = File::open(&args.from).map_err(|error| Refusal(Exit::Data, format!("{name}: {error}")))?;
-        Lines::of(Box::new(BufReader::new(file)))
+        Box::new(BufReader::new(file))
     };
+    let signals = Signals::catch();
     let opened = args.store.open_or_create()?;
+    let lines = ahead(Lines::of(from));
     let mut import = Import::into(&*opened.store, args.skip_invalid);
-    let done = import.all(&mut lines, &name);
+    let done = import.all(|| next(&lines, &signals), &name);
     import.bar.finish_and_clear();
-    done?;
+    if let Some(exit) = done? {
+        crate::say(&format!("stopped by a signal: {}; importing again takes none twice", import.said()));
+        return Ok(exit);
+    }
     crate::say(&import.said());
     Ok(if import.bad == 0 { Exit::Ok } else { Exit::Data })
+}
+
+/// What comes next.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
+enum Next {
+    Line(Line),
+    End,
+    /// The input can't be read on, in this line.
+    Failed(u64, io::Error),
+    /// A signal came.
+    Stopped(Exit),
+}
+
+/// Reads on a thread of its own, which ends with the input or the process: reading can't be interrupted.
+fn ahead(mut lines: Lines<impl BufRead + Send + 'static>) -> Receiver<Next> {
+    let (sender, receiver) = sync_channel(1);
+    std::thread::spawn(move || while sender.send(lines.read()).is_ok() {});
+    receiver
+}
+
+fn next(lines: &Receiver<Next>, signals: &Signals) -> Next {
+    loop {
+        if signals.times() > 0 {
+            return Next::Stopped(signals.exit());
+        }
+        match lines.recv_timeout(LOOK) {
+            Ok(next) => return next,
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Next::End,
+        }
+    }
 }
 
 /// An import under way.
@@ -75,22 +117,23 @@ impl<'s> Import<'s> {
         Self { store, skip_invalid, done: Appended::default(), bad: 0, group: Vec::new(), bytes: 0, bar }
     }
 
-    /// Takes the letters of all lines.
-    fn all(&mut self, lines: &mut Lines<impl BufRead>, name: &str) -> Result<(), Refusal> {
+    /// Takes the letters of all lines; if a signal ends it before, how the command is to end.
+    fn all(&mut self, mut next: impl FnMut() -> Next, name: &str) -> Result<Option<Exit>, Refusal> {
         loop {
-            match lines.next() {
-                Ok(Some(Ok(letter))) => {
+            match next() {
+                Next::Line(Ok(letter)) => {
                     self.bytes += letter.memory_bytes();
                     self.group.push(letter);
                     if self.group.len() >= AT_ONCE || self.bytes >= SCAN_BYTES {
                         self.take()?;
                     }
                 }
-                Ok(Some(Err(bad))) => self.on_bad(name, &bad)?,
-                Ok(None) => return self.take(),
-                Err(error) => {
+                Next::Line(Err(bad)) => self.on_bad(name, &bad)?,
+                Next::End => return self.take().map(|()| None),
+                Next::Stopped(exit) => return self.take().map(|()| Some(exit)),
+                Next::Failed(number, error) => {
                     self.take()?;
-                    return Err(Refusal(Exit::Io, format!("{name}, line {}: {error} ({})", lines.number, self.said())));
+                    return Err(Refusal(Exit::Io, format!("{name}, line {number}: {error} ({})", self.said())));
                 }
             }
         }
@@ -161,6 +204,14 @@ struct Lines<R> {
 impl<R: BufRead> Lines<R> {
     fn of(from: R) -> Self {
         Self { from, line: Vec::new(), number: 0, longest: LONGEST }
+    }
+
+    fn read(&mut self) -> Next {
+        match self.next() {
+            Ok(Some(line)) => Next::Line(line),
+            Ok(None) => Next::End,
+            Err(error) => Next::Failed(self.number, error),
+        }
     }
 
     /// The next line that is not empty.
@@ -260,7 +311,8 @@ mod tests {
         let held_most = std::cell::Cell::new(0);
         let endless = Endless { store: &store, held_most: &held_most, given: 0, line: Vec::new() };
         let mut import = Import::into(&store, false);
-        import.all(&mut Lines::of(BufReader::with_capacity(1, endless)), "input").unwrap();
+        let mut lines = Lines::of(BufReader::with_capacity(1, endless));
+        assert!(import.all(|| lines.read(), "input").unwrap().is_none());
         assert_eq!((store.len(), import.done.taken), (5000, 5000));
         assert!(held_most.get() <= AT_ONCE as u64 + 1, "{}", held_most.get());
     }

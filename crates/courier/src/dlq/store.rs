@@ -124,11 +124,23 @@ fn open_file(path: &Path, config: &KafkaConfig, purpose: Purpose) -> Result<Arc<
         return Err(Refusal(Exit::Data, why));
     }
     let opened: Result<Arc<dyn DeadLetterStore>, OpenError> = match purpose {
-        Purpose::Replay => SharedFile::open(path, config, Use::Replay).map(|file| Arc::new(file) as _),
-        // Limits are those of whoever keeps letters: nothing is dropped for having been looked at.
-        Purpose::Look | Purpose::Import => dlq::open_or_reach(path, FileStoreOptions::default()),
+        // Both may take long: others who need the file meanwhile are served.
+        Purpose::Replay => shared(path, config),
+        Purpose::Import => shared(path, &unlimited(config)),
+        Purpose::Look => dlq::open_or_reach(path, FileStoreOptions::default()),
     };
     opened.map_err(|error| Refusal(code(&error, create), error.to_string()))
+}
+
+fn shared(path: &Path, config: &KafkaConfig) -> Result<Arc<dyn DeadLetterStore>, OpenError> {
+    Ok(Arc::new(SharedFile::open(path, config, Use::Replay)?))
+}
+
+/// Limits are those of whoever keeps letters: nothing is dropped or refused for having come from elsewhere.
+fn unlimited(config: &KafkaConfig) -> KafkaConfig {
+    let mut config = config.clone();
+    (config.dlq_max_letters, config.dlq_max_bytes, config.dlq_max_age) = (0, 0, Duration::ZERO);
+    config
 }
 
 fn code(error: &OpenError, create: bool) -> Exit {
