@@ -169,22 +169,17 @@ impl Shared {
     pub(crate) fn give_up(&self, letters: Option<&Sender<Work>>, given: Given, failure: Arc<Failure>) {
         let Given { token, partition, records, batch, charge } = given;
         let topic = token.state().topic().clone();
-        tracing::warn!(
-            topic = &*topic,
-            partition = partition.index,
-            events = records.len(),
-            outcome = failure.outcome.as_str(),
-            attempts = failure.attempts,
-            reason = %failure.reason,
-            "events were given up"
-        );
         if token.state().decide(records.len()) {
             self.ledger.decide();
         }
         let charge = self.charge_letters(partition, charge);
         let failed = Failed { token, topic, partition, records, failure, batch, charge };
-        let Some(letters) = letters else { return self.settle_failed(failed) };
+        let Some(letters) = letters else {
+            failed.warn(&[]);
+            return self.settle_failed(failed);
+        };
         if let Err(SendError(Work::Failed(failed))) = letters.send(Work::Failed(failed)) {
+            failed.warn(&[]);
             failed.log_letters();
             self.settle_failed(failed);
         }

@@ -39,4 +39,6 @@ async fn an_event_that_is_given_up_has_a_line_with_its_correlation_id_and_its_re
     for part in ["correlation_id=\"c-9\"", "event_type=\"system.alert\"", "TOPIC_AUTHORIZATION_FAILED"] {
         assert!(line.contains(part), "{part}: {line}");
     }
+    let batch = text.lines().find(|line| line.contains("events were given up")).unwrap();
+    assert!(batch.contains("WARN") && batch.contains("correlation_ids=[\"c-9\"]"), "{batch}");
 }

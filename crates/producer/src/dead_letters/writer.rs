@@ -62,6 +62,9 @@ pub(crate) fn start(chain: Arc<Chain>, shared: Arc<Shared>) -> std::io::Result<S
     Ok(sender)
 }
 
+/// In the line of a batch that was given up.
+const CORRELATION_IDS: usize = 3;
+
 struct Writer {
     chain: Arc<Chain>,
     shared: Arc<Shared>,
@@ -131,6 +134,7 @@ impl Writer {
             if failed.failure.outcome == FailedOutcome::Unknown {
                 failed.token.state().keep_letters(letters.iter().map(|made| (made.index, made.letter.id)));
             }
+            failed.warn(&letters);
             letters.iter().for_each(|made| explain(&made.letter));
             let cluster_absent = is_absence(&failed.failure.reason);
             let keep = |made: Made| ToKeep { letter: made.letter, again: made.again, cluster_absent };
@@ -175,6 +179,29 @@ fn explain(letter: &Letter) {
 impl Failed {
     fn letters(&self, clocks: Clocks) -> Vec<Made> {
         letters(&self.given_up(), clocks, &self.token.state().replayed())
+    }
+
+    /// One line for a batch, with some of its events' correlation ids; each event's own line is for those who debug.
+    pub(crate) fn warn(&self, letters: &[Made]) {
+        let mut correlation_ids: Vec<&str> = Vec::new();
+        for id in letters.iter().filter_map(|made| made.letter.correlation_id.as_deref()) {
+            if correlation_ids.len() == CORRELATION_IDS {
+                break;
+            }
+            if !correlation_ids.contains(&id) {
+                correlation_ids.push(id);
+            }
+        }
+        tracing::warn!(
+            topic = &*self.topic,
+            partition = self.partition.index,
+            events = self.records.len(),
+            outcome = self.failure.outcome.as_str(),
+            attempts = self.failure.attempts,
+            reason = %self.failure.reason,
+            ?correlation_ids,
+            "events were given up"
+        );
     }
 
     /// Nobody is left to keep letters: they stand in the log.

@@ -63,6 +63,14 @@ fn session_end(lifetime_ms: i64, now: Instant) -> Session {
     (!lifetime.is_zero()).then(|| now + lifetime.mul_f64(0.85))
 }
 
+/// What to do where the broker does not know the mechanism, but these.
+fn remedy(known: &str) -> String {
+    if known.is_empty() {
+        return "it knows none: is SASL on at this listener? Look at security_protocol and the port".to_owned();
+    }
+    format!("it knows {known}: set sasl_mechanism")
+}
+
 /// One exchange.
 struct Exchange<'a> {
     messenger: &'a Messenger<FrameStream>,
@@ -79,12 +87,7 @@ impl Exchange<'_> {
             ErrorCode::UNSUPPORTED_SASL_MECHANISM => {
                 let known: Vec<&str> = known.iter().map(|name| &**name).take(8).collect();
                 let known: String = known.join(", ").chars().take(REPEATED).collect();
-                Err(self.refused(
-                    ErrorCode::UNSUPPORTED_SASL_MECHANISM,
-                    "",
-                    &format!("it knows {known}: set sasl_mechanism"),
-                    None,
-                ))
+                Err(self.refused(ErrorCode::UNSUPPORTED_SASL_MECHANISM, "", &remedy(&known), None))
             }
             code => Err(self.refused(code, "", code.description(), None)),
         }
@@ -167,6 +170,12 @@ fn fresh_nonce() -> Result<String, getrandom::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_broker_without_mechanisms_is_not_said_to_know_some() {
+        assert_eq!(remedy("PLAIN, SCRAM-SHA-512"), "it knows PLAIN, SCRAM-SHA-512: set sasl_mechanism");
+        assert!(remedy("").contains("is SASL on at this listener?"));
+    }
 
     #[test]
     fn a_connection_is_replaced_before_its_session_ends_and_never_where_there_is_no_end() {
