@@ -1,7 +1,7 @@
 //! What the sender takes for granted of a broker's answers, seen on real brokers: an error can come after the append, and
 //! its base offset says so.
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use kafka_courier_batcher::Stamp;
@@ -63,7 +63,7 @@ fn active_controller(cluster: &Cluster) -> Result<u32> {
     leader.and_then(|id| id.trim().parse().ok()).with_context(|| format!("no LeaderId in {said:?}"))
 }
 
-/// Makes the topic, of one partition, with these replicas; the first is its preferred leader, and the order that of succession.
+/// Makes the topic, of one partition, with these replicas; the first leads.
 fn create_on(cluster: &Cluster, replicas: &[u32]) -> Result<()> {
     let servers = cluster.internal_bootstrap()?;
     let replicas: Vec<String> = replicas.iter().map(u32::to_string).collect();
@@ -72,40 +72,67 @@ fn create_on(cluster: &Cluster, replicas: &[u32]) -> Result<()> {
     cluster.java("org.apache.kafka.tools.TopicCommand", &words, Stdio::null()).map(drop)
 }
 
+/// Gives the same replicas in another order: nothing moves, and the first is now the preferred leader.
+fn reorder(cluster: &Cluster, replicas: &[u32]) -> Result<()> {
+    let servers = cluster.internal_bootstrap()?;
+    let plan = cluster.file("order.json");
+    let partition = serde_json::json!({ "topic": TOPIC, "partition": 0, "replicas": replicas });
+    std::fs::write(&plan, serde_json::json!({ "version": 1, "partitions": [partition] }).to_string())?;
+    let plan = plan.to_str().context("the path is not UTF-8")?;
+    let words = ["--bootstrap-server", &servers, "--reassignment-json-file", plan, "--execute"];
+    let class = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand";
+    cluster.java(class, &words, Stdio::null()).map(drop)
+}
+
+fn elect_the_preferred(cluster: &Cluster) -> Result<()> {
+    let servers = cluster.internal_bootstrap()?;
+    let words = ["--bootstrap-server", &servers, "--election-type", "preferred", "--topic", TOPIC, "--partition", "0"];
+    cluster.java("org.apache.kafka.tools.LeaderElectionCommand", &words, Stdio::null()).map(drop)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_is_replaced_while_a_write_waits_answers_not_leader_with_the_offset_and_the_record_is_in_the_log()
 {
     async fn run() -> Result<()> {
-        // Leadership goes back to the preferred replica soon; a paused broker counts as alive all the while.
-        let settings = ["leader.imbalance.check.interval.seconds=2", "leader.imbalance.per.broker.percentage=0"];
-        let cluster = Cluster::start_with(
-            3,
-            &["--set", settings[0], "--set", settings[1], "--set", "broker.session.timeout.ms=120000"],
-        )?;
-        // The active controller is not the one that is paused: without it the preferred leader could not come back in time.
-        let active = active_controller(&cluster)?;
-        let preferred = if active == 1 { 2 } else { 1 };
-        create_on(&cluster, &[preferred, active, third(preferred, active)])?;
-        ensure!(cluster.leader(TOPIC, 0)? == preferred);
-        cluster.stop(preferred)?;
-        let leader = cluster.leader(TOPIC, 0)?;
-        ensure!(leader == active, "{leader} leads, not {active}");
+        // A paused broker counts as alive and in sync all the while, and leadership moves only when it is told to.
+        let settings = [
+            "auto.leader.rebalance.enable=false",
+            "broker.session.timeout.ms=120000",
+            "replica.lag.time.max.ms=120000",
+        ];
+        let cluster = Cluster::start_with(3, &settings.map(|setting| ["--set", setting]).concat())?;
+        // The active controller is not the one that is paused: the election would have to wait for another.
+        let leader = active_controller(&cluster)?;
+        let next = leader % 3 + 1;
+        let paused = third(leader, next);
+        create_on(&cluster, &[leader, next, paused])?;
+        ensure!(cluster.leader(TOPIC, 0)? == leader);
         let (mut raw, stamp) = stamped(&address(&cluster, leader)?).await?;
         let first = raw.produce(TOPIC, 0, stamp, b"first", Duration::from_secs(20)).await?;
         ensure!(first == Answer { code: 0, base_offset: 0 }, "{first:?}");
-        let paused = third(preferred, leader);
+        reorder(&cluster, &[next, leader, paused])?;
         cluster.pause(paused)?;
-        let next = Stamp { base_sequence: 1, ..stamp };
+        let second = Stamp { base_sequence: 1, ..stamp };
         let waiting =
-            tokio::spawn(async move { raw.produce(TOPIC, 0, next, VALUE.as_bytes(), Duration::from_secs(55)).await });
-        let restarted = cluster.restart(preferred);
+            tokio::spawn(async move { raw.produce(TOPIC, 0, second, VALUE.as_bytes(), Duration::from_secs(90)).await });
+        let elected = until_written(&cluster).and_then(|()| elect_the_preferred(&cluster));
         let answer = waiting.await?;
         cluster.resume(paused)?;
-        restarted?;
+        elected?;
         let answer = answer?;
         ensure!(answer == Answer { code: 6, base_offset: 1 }, "{answer:?}");
+        ensure!(cluster.leader(TOPIC, 0)? == next);
         ensure!(is_in_the_log(&cluster)?);
         Ok(())
     }
     run().await.unwrap();
+}
+
+/// Waits until the leader has appended the record, which nobody acknowledges yet.
+fn until_written(cluster: &Cluster) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !cluster.batches(&[TOPIC])?.iter().any(|batch| batch.base_offset == 1) {
+        ensure!(Instant::now() < deadline, "the record was not appended within 60 s");
+    }
+    Ok(())
 }

@@ -79,20 +79,19 @@ impl Setup {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let (port, control) = (spare_port(), spare_port());
-            let proxy = Command::new(env!("CARGO_BIN_EXE_kproxy"))
+            let mut proxy = Command::new(env!("CARGO_BIN_EXE_kproxy"))
                 .args(["--control", &format!("127.0.0.1:{control}")])
                 .arg(format!("1={port}:{target}"))
                 .stdin(Stdio::null())
+                .stdout(Stdio::piped())
                 .spawn()
                 .unwrap();
-            let mut setup = Self { proxy, port, control, applied: Arc::clone(&applied) };
-            // It ends at once where somebody took one of the ports meanwhile.
-            while setup.proxy.try_wait().unwrap().is_none() {
-                if TcpStream::connect(("127.0.0.1", control)).is_ok() {
-                    return setup;
-                }
-                assert!(Instant::now() < deadline, "kproxy does not listen");
-                std::thread::yield_now();
+            let mut ready = String::new();
+            BufReader::new(proxy.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+            let setup = Self { proxy, port, control, applied: Arc::clone(&applied) };
+            // It ends at once, and says nothing, where somebody took one of the ports meanwhile.
+            if ready.starts_with("kproxy: commands on ") {
+                return setup;
             }
             assert!(Instant::now() < deadline, "kproxy does not start");
         }
@@ -108,7 +107,8 @@ impl Setup {
     /// The status line and the body of the control's answer.
     fn http(&self, command: &str) -> (String, String) {
         let mut stream = TcpStream::connect(("127.0.0.1", self.control)).unwrap();
-        write!(stream, "GET /{command} HTTP/1.1\r\n\r\n").unwrap();
+        // In one write: a request in pieces could be answered, and the connection be closed, before its last one.
+        stream.write_all(format!("GET /{command} HTTP/1.1\r\n\r\n").as_bytes()).unwrap();
         let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
         let status = lines.next().unwrap();
         let body = lines.skip_while(|line| !line.is_empty()).collect::<Vec<_>>().concat();

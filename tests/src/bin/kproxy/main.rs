@@ -87,6 +87,8 @@ async fn run(args: &[String]) -> Result<(), String> {
     let control = control.ok_or("--control is required")?;
     let listener = bind(control).await?;
     let routes = Arc::new(routes);
+    // Whoever started it knows by this line that every port is its own.
+    println!("kproxy: commands on {control}");
     loop {
         match listener.accept().await {
             Ok((client, _)) => drop(tokio::spawn(control::serve(client, Arc::clone(&routes)))),
