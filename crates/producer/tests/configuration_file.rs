@@ -227,3 +227,25 @@ fn a_first_wait_that_is_longer_than_the_default_longest_one_takes_that_with_it()
     assert_eq!(both.0.len(), 1, "{both}");
     assert_eq!(both.to_string().matches("[retry_backoff").count(), 1, "{both}");
 }
+
+#[test]
+fn what_loads_a_configuration_shows_no_value_for_any_may_be_a_secret() {
+    let folder = Folder::new();
+    let secret = folder.file("password", "hunter2-d");
+    let loader = ConfigLoader::new()
+        .variables([
+            ("KAFKA_SASL_PASSWORD".to_owned(), "hunter2-a".to_owned()),
+            ("KAFKA_SASL_PASWORD".to_owned(), "hunter2-b".to_owned()),
+            ("KAFKA_SASL_PASSWORD_FILE".to_owned(), secret.display().to_string()),
+        ])
+        .set("sasl_password", "hunter2-c");
+    let shown = format!("{loader:?}");
+    assert!(shown.contains("KAFKA_SASL_PASSWORD") && !shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
+fn certificates_that_are_not_verified_are_warned_of() {
+    let loaded =
+        ConfigLoader::new().set("security_protocol", "SSL").set("insecure_skip_verify", "true").load().unwrap();
+    assert!(loaded.warnings.iter().any(|warning| warning.contains("not verified")), "{:?}", loaded.warnings);
+}

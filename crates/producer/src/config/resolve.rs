@@ -41,7 +41,7 @@ impl fmt::Display for Origin {
 }
 
 /// One setting as a source has it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Entry {
     pub(super) origin: Origin,
     /// As it was written.
@@ -50,6 +50,13 @@ pub(super) struct Entry {
     pub(super) name: String,
     /// Its text, or why there is none.
     pub(super) value: Result<String, String>,
+}
+
+/// Without the value: it may be a secret, also where the name was misspelt.
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry").field("origin", &self.origin).field("key", &self.key).finish_non_exhaustive()
+    }
 }
 
 impl Entry {
@@ -199,6 +206,12 @@ impl Resolver {
         self.problems.extend(whole);
         if !self.problems.is_empty() {
             return Err(ConfigErrors(self.problems));
+        }
+        if self.config.insecure_skip_verify {
+            self.warnings.push(
+                "insecure_skip_verify is set: brokers' certificates are not verified, so that anybody may be a broker"
+                    .to_owned(),
+            );
         }
         self.warnings.sort();
         Ok(LoadedConfig { config: self.config, warnings: self.warnings, origins: self.origins })
