@@ -63,7 +63,8 @@ impl Builder {
         self
     }
 
-    /// Asks for a token whenever a connection is made, for OAUTHBEARER.
+    /// Asks for a token whenever a connection is made, for OAUTHBEARER: it is an error to give one with another mechanism,
+    /// or together with `sasl_oauthbearer_token_location`.
     ///
     /// ```no_run
     /// # use kafka_courier::{KafkaProducer, SaslMechanism, Secret, SecurityProtocol, TokenSource};

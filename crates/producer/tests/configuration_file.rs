@@ -249,3 +249,22 @@ fn certificates_that_are_not_verified_are_warned_of() {
         ConfigLoader::new().set("security_protocol", "SSL").set("insecure_skip_verify", "true").load().unwrap();
     assert!(loaded.warnings.iter().any(|warning| warning.contains("not verified")), "{:?}", loaded.warnings);
 }
+
+#[test]
+fn a_password_that_crosses_the_network_as_it_is_is_warned_of() {
+    let loader = |protocol, mechanism| {
+        let loader = ConfigLoader::new().set("security_protocol", protocol).set("sasl_mechanism", mechanism);
+        loader.set("sasl_username", "alice").set("sasl_password", "hunter2").load().unwrap().warnings
+    };
+    let warnings = loader("SASL_PLAINTEXT", "PLAIN");
+    assert!(warnings.iter().any(|it| it.contains("the password crosses the network as it is")), "{warnings:?}");
+    assert_eq!(loader("SASL_SSL", "PLAIN"), Vec::<String>::new());
+    assert_eq!(loader("SASL_PLAINTEXT", "SCRAM-SHA-512"), Vec::<String>::new());
+}
+
+#[test]
+fn two_that_say_whom_to_trust_are_an_error() {
+    let loader = ConfigLoader::new().set("security_protocol", "SSL").set("ssl_roots", "system");
+    let error = loader.set("ssl_ca_location", "ca.pem").load().unwrap_err().to_string();
+    assert!(error.contains("only one says whom to trust"), "{error}");
+}

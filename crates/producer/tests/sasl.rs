@@ -2,9 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests may, as tests do
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use kafka_courier::{ErrorCode, KafkaConfig, KafkaProducer, PublishError, SaslMechanism, Secret, SecurityProtocol};
+use kafka_courier::{
+    Builder, ErrorCode, KafkaConfig, KafkaProducer, PublishError, SaslMechanism, Secret, SecurityProtocol, TokenSource,
+};
 use kafka_courier_test_broker::{ApiKey, Fault, Rule, TestCluster};
 use support::{Books, LONG, config, record};
 
@@ -135,4 +139,70 @@ async fn a_token_is_read_from_its_file_for_each_connection() {
     let error = KafkaProducer::build(config).unwrap().health_check(LONG).await.unwrap_err();
     assert!(error.is_refusal(), "{error}");
     assert!(!format!("{error} {error:?}").contains("no.token"), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_token_that_is_refused_is_so_also_where_the_broker_ends_the_connection_at_once() {
+    let cluster = TestCluster::builder().topic("t", 2).token("right.token").start().await.unwrap();
+    // The refusal itself arrives; what acknowledges it is not answered.
+    cluster.inject(Rule::on(ApiKey::SaslAuthenticate).times(1).then(Fault::Delay(Duration::ZERO)));
+    cluster.inject(Rule::on(ApiKey::SaslAuthenticate).always().then(Fault::Disconnect));
+    let builder = with_token_source(config(&cluster), "wrong.token");
+    let error = builder.build().unwrap().health_check(LONG).await.unwrap_err();
+    assert!(error.is_refusal() && error.to_string().contains("OAUTHBEARER"), "{error}");
+}
+
+fn with_token_source(mut config: KafkaConfig, token: &'static str) -> Builder {
+    config.security_protocol = SecurityProtocol::SaslPlaintext;
+    config.sasl_mechanism = Some(SaslMechanism::OAuthBearer);
+    KafkaProducer::builder()
+        .with_config(config)
+        .token_source(TokenSource::new(move || async move { Ok(Secret::new(token)) }))
+}
+
+#[tokio::test]
+async fn a_source_of_tokens_that_panics_takes_nothing_with_it() {
+    let cluster = TestCluster::builder().topic("t", 2).token("right.token").start().await.unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let source = asked.clone();
+    let tokens = TokenSource::new(move || {
+        let first = source.fetch_add(1, Ordering::Relaxed) == 0;
+        async move { if first { panic!("no token yet") } else { Ok(Secret::new("right.token")) } }
+    });
+    let producer = with_token_source(config(&cluster), "").token_source(tokens).build().unwrap();
+    let mut books = Books::default();
+    books.send_many(&producer, "t", 20, 3).await;
+    books.all_delivered(&cluster, "t").await;
+    assert!(asked.load(Ordering::Relaxed) > 1);
+}
+
+#[tokio::test]
+async fn tokens_that_would_never_be_asked_for_and_files_that_are_not_there_are_errors_at_the_start() {
+    let cluster = TestCluster::builder().topic("t", 2).start().await.unwrap();
+    let said = |change: fn(&mut KafkaConfig), source: bool| {
+        let mut config = config(&cluster);
+        config.security_protocol = SecurityProtocol::SaslPlaintext;
+        config.sasl_mechanism = Some(SaslMechanism::OAuthBearer);
+        change(&mut config);
+        let mut builder = KafkaProducer::builder().with_config(config);
+        if source {
+            builder = builder.token_source(TokenSource::new(|| async { Ok(Secret::new("a")) }));
+        }
+        builder.build().unwrap_err().to_string()
+    };
+    let plain = |config: &mut KafkaConfig| {
+        config.sasl_mechanism = Some(SaslMechanism::Plain);
+        config.sasl_username = "alice".to_owned();
+        config.sasl_password = Some(Secret::new("correct horse"));
+    };
+    let no_sasl = |config: &mut KafkaConfig| {
+        config.security_protocol = SecurityProtocol::Plaintext;
+        config.sasl_mechanism = None;
+    };
+    assert!(said(plain, true).contains("sasl_mechanism is not OAUTHBEARER"));
+    assert!(said(no_sasl, true).contains("security_protocol is PLAINTEXT"));
+    let beside = said(|config| config.sasl_oauthbearer_token_location = "token".to_owned(), true);
+    assert!(beside.contains("leave one of them out"), "{beside}");
+    let missing = said(|config| config.sasl_oauthbearer_token_location = "/nowhere/token".to_owned(), false);
+    assert!(missing.contains("/nowhere/token can't be read"), "{missing}");
 }

@@ -5,6 +5,7 @@ mod support;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kafka_courier::{DeliveryError, KafkaConfig, KafkaProducer, PublishError, Reason, SecurityProtocol, SslRoots};
 use kafka_courier_test_broker::{ApiKey, Layer, TestCluster};
@@ -13,6 +14,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use support::{Books, LONG, config, record};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 fn file(name: &str) -> PathBuf {
@@ -25,6 +28,15 @@ fn text(name: &str) -> String {
 
 /// A broker with that certificate, which wants one from its clients too if so asked.
 async fn cluster(certificate: &str, wants_client: bool) -> TestCluster {
+    let acceptor = acceptor(certificate, wants_client);
+    let layer = Layer::new(move |tcp| {
+        let acceptor = acceptor.clone();
+        async move { acceptor.accept(tcp).await.map_err(io::Error::other) }
+    });
+    TestCluster::builder().topic("t", 2).layer(layer).start().await.unwrap()
+}
+
+fn acceptor(certificate: &str, wants_client: bool) -> TlsAcceptor {
     let provider = Arc::new(rustls_graviola::default_provider());
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(file("ca.pem")).unwrap()).unwrap();
@@ -36,12 +48,7 @@ async fn cluster(certificate: &str, wants_client: bool) -> TestCluster {
     let key = PrivateKeyDer::from_pem_file(file(&format!("{certificate}-key.pem"))).unwrap();
     let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let server = builder.with_client_cert_verifier(verifier).with_single_cert(chain, key).unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(server));
-    let layer = Layer::new(move |tcp| {
-        let acceptor = acceptor.clone();
-        async move { acceptor.accept(tcp).await.map_err(io::Error::other) }
-    });
-    TestCluster::builder().topic("t", 2).layer(layer).start().await.unwrap()
+    TlsAcceptor::from(Arc::new(server))
 }
 
 fn with_tls(cluster: &TestCluster) -> KafkaConfig {
@@ -114,6 +121,14 @@ async fn a_wrong_host_name_is_refused_with_both_names() {
 }
 
 #[tokio::test]
+async fn an_authority_s_certificate_that_a_broker_shows_as_its_own_is_refused_with_the_remedy() {
+    let cluster = cluster("self-signed", false).await;
+    let mut config = with_tls(&cluster);
+    config.ssl_ca_location = text("self-signed.pem");
+    refused(&cluster, config, &["CA:TRUE", "ssl_ca_location"]).await;
+}
+
+#[tokio::test]
 async fn an_expired_certificate_is_refused_and_how_long_ago_it_expired() {
     let cluster = cluster("expired", false).await;
     refused(&cluster, with_tls(&cluster), &["has expired", "days ago", "clock"]).await;
@@ -133,6 +148,30 @@ async fn a_broker_without_tls_is_told_apart_from_one_that_is_away() {
     let producer = KafkaProducer::build(config).unwrap();
     let error = producer.health_check(LONG).await.unwrap_err();
     assert!(error.to_string().contains("TLS") || error.to_string().contains("no connection within"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handshake_that_fails_inside_the_broker_is_tried_again() {
+    const INTERNAL_ERROR: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 80];
+    let acceptor = acceptor("server", false);
+    let connections = Arc::new(AtomicUsize::new(0));
+    let seen = connections.clone();
+    let layer = Layer::new(move |mut tcp: TcpStream| {
+        let acceptor = acceptor.clone();
+        let broken = seen.fetch_add(1, Ordering::Relaxed) < 3;
+        async move {
+            if broken {
+                let mut hello = [0; 4096];
+                let _ = tcp.read(&mut hello).await?;
+                tcp.write_all(&INTERNAL_ERROR).await?;
+                return Err(io::Error::other("internal error"));
+            }
+            acceptor.accept(tcp).await.map_err(io::Error::other)
+        }
+    });
+    let cluster = TestCluster::builder().topic("t", 2).layer(layer).start().await.unwrap();
+    delivers(&cluster, with_tls(&cluster)).await;
+    assert!(connections.load(Ordering::Relaxed) > 3);
 }
 
 #[tokio::test]

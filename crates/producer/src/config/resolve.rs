@@ -207,12 +207,7 @@ impl Resolver {
         if !self.problems.is_empty() {
             return Err(ConfigErrors(self.problems));
         }
-        if self.config.insecure_skip_verify {
-            self.warnings.push(
-                "insecure_skip_verify is set: brokers' certificates are not verified, so that anybody may be a broker"
-                    .to_owned(),
-            );
-        }
+        self.warnings.extend(self.config.security_warnings().map(str::to_owned));
         self.warnings.sort();
         Ok(LoadedConfig { config: self.config, warnings: self.warnings, origins: self.origins })
     }

@@ -1,7 +1,7 @@
 //! How connections are secured: the options' kinds, how they go together, and what is made of them.
 //!
 //! Rules: an option that would have no effect is an error, never ignored: who asks for a password or a certificate to be
-//! used must not find out later that it was not.
+//! used must not find out later that it was not. What is dangerous is warned of.
 
 use std::path::PathBuf;
 
@@ -124,7 +124,26 @@ impl KafkaConfig {
         problems.extend(set.map(|name| format!("{name} is set, but security_protocol is {protocol}, {why}")));
     }
 
+    /// What works, and should not be left so.
+    pub(super) fn security_warnings(&self) -> impl Iterator<Item = &'static str> {
+        let unverified = self.insecure_skip_verify.then_some(
+            "insecure_skip_verify is set: brokers' certificates are not verified, so that anybody may be a broker",
+        );
+        let readable = self.security_protocol == SecurityProtocol::SaslPlaintext
+            && self.sasl_mechanism == Some(SaslMechanism::Plain);
+        let readable = readable.then_some(
+            "sasl_mechanism is PLAIN, but security_protocol is SASL_PLAINTEXT: the password crosses the network as it \
+             is; set SASL_SSL, or a SCRAM mechanism",
+        );
+        unverified.into_iter().chain(readable)
+    }
+
     fn tls_problems(&self, problems: &mut Vec<String>) {
+        if !self.ssl_ca_location.is_empty() && self.ssl_roots != Self::default().ssl_roots {
+            let (file, roots) = (&self.ssl_ca_location, self.ssl_roots.write());
+            problems
+                .push(format!("ssl_roots is {roots}, but ssl_ca_location is {file:?}: only one says whom to trust"));
+        }
         let (certificate, key) = (&self.ssl_certificate_location, &self.ssl_key_location);
         if certificate.is_empty() != key.is_empty() {
             let (set, other) = match key.is_empty() {
@@ -175,12 +194,34 @@ impl KafkaConfig {
 
     /// Loads what connections are secured with. Errors: everything that is wrong with files, or with this CPU.
     pub(crate) fn security(&self, tokens: Option<TokenSource>) -> Result<Security, ConfigErrors> {
+        if let Some(problem) = tokens.as_ref().and_then(|_| self.token_source_problem()) {
+            return Err(ConfigErrors(vec![problem]));
+        }
         let tls = self.security_protocol.has_tls().then(|| self.tls());
         let sasl = match self.sasl_mechanism.filter(|_| self.security_protocol.has_sasl()) {
             Some(mechanism) => Some(self.sasl(mechanism, tokens).map_err(|problem| ConfigErrors(vec![problem]))?),
             None => None,
         };
         Security::new(tls, sasl).map_err(ConfigErrors)
+    }
+
+    /// Why a `token_source` would never be asked.
+    fn token_source_problem(&self) -> Option<String> {
+        let location = &self.sasl_oauthbearer_token_location;
+        if !self.security_protocol.has_sasl() {
+            let protocol = self.security_protocol.write();
+            Some(format!(
+                "a token_source is given, but security_protocol is {protocol}, without SASL: set it to SASL_SSL"
+            ))
+        } else if self.sasl_mechanism != Some(SaslMechanism::OAuthBearer) {
+            Some("a token_source is given, but sasl_mechanism is not OAUTHBEARER: set it".to_owned())
+        } else if !location.is_empty() {
+            Some(format!(
+                "a token_source is given, and sasl_oauthbearer_token_location is {location:?}: leave one of them out"
+            ))
+        } else {
+            None
+        }
     }
 
     fn tls(&self) -> TlsSettings {
@@ -202,15 +243,22 @@ impl KafkaConfig {
             SaslMechanism::ScramSha256 => Ok(scram(ScramHash::Sha256)),
             SaslMechanism::ScramSha512 => Ok(scram(ScramHash::Sha512)),
             SaslMechanism::Plain => Ok(SaslSettings::Plain { username, password }),
-            SaslMechanism::OAuthBearer => {
-                let file = || path(&self.sasl_oauthbearer_token_location).map(TokenSource::file);
-                tokens.or_else(file).map(SaslSettings::OAuthBearer).ok_or_else(|| {
-                    "sasl_mechanism is OAUTHBEARER, but there is no token: set sasl_oauthbearer_token_location, or give the \
-                     builder a token_source"
-                        .to_owned()
-                })
-            }
+            SaslMechanism::OAuthBearer => self.tokens(tokens).map(SaslSettings::OAuthBearer),
         }
+    }
+
+    fn tokens(&self, tokens: Option<TokenSource>) -> Result<TokenSource, String> {
+        if let Some(tokens) = tokens {
+            return Ok(tokens);
+        }
+        let file = path(&self.sasl_oauthbearer_token_location).ok_or(
+            "sasl_mechanism is OAUTHBEARER, but there is no token: set sasl_oauthbearer_token_location, or give the \
+             builder a token_source",
+        )?;
+        // It is read for each connection; that it is not there is said now.
+        std::fs::read(&file)
+            .map_err(|error| format!("sasl_oauthbearer_token_location: {} can't be read: {error}", file.display()))?;
+        Ok(TokenSource::file(file))
     }
 }
 

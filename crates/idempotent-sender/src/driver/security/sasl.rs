@@ -121,10 +121,13 @@ impl Exchange<'_> {
         if answer.message.is_empty() {
             return Ok(answer);
         }
-        // The broker tells why not, and says so with a code once we have taken note (RFC 7628, 3.2.3).
+        // The broker tells why not, and says so with a code once we have taken note (RFC 7628, 3.2.3); if it ends the
+        // connection instead, it has refused us all the same.
         let why = String::from_utf8_lossy(&answer.message).into_owned();
-        self.say(vec![1], "", Some(token)).await?;
-        Err(self.refused(ErrorCode::SASL_AUTHENTICATION_FAILED, "", &why, Some(token)))
+        match self.say(vec![1], "", Some(token)).await {
+            Err(refused @ Reason::Broker { .. }) => Err(refused),
+            _ => Err(self.refused(ErrorCode::SASL_AUTHENTICATION_FAILED, "", &why, Some(token))),
+        }
     }
 
     /// Sends one message of the mechanism.

@@ -1,12 +1,16 @@
 //! Where the tokens of OAUTHBEARER come from (KIP-255).
 //!
 //! Rules: a token is asked for anew for each connection, so that it may change; it is sent only if it can't be taken for
-//! anything else.
+//! anything else. What gives tokens is not ours: when it panics, that is an error of this connection alone.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::io::Read as _;
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+
+use futures_util::FutureExt as _;
 
 use crate::secret::Secret;
 
@@ -14,6 +18,9 @@ use crate::secret::Secret;
 pub type TokenError = Box<dyn std::error::Error + Send + Sync>;
 
 type TokenFuture = Pin<Box<dyn Future<Output = Result<Secret, TokenError>> + Send>>;
+
+/// No token is as long; what is longer is another file.
+const LONGEST_FILE: u64 = 1 << 20;
 
 /// Gives a token whenever a connection is made.
 #[derive(Clone)]
@@ -36,18 +43,17 @@ impl TokenSource {
             let path = path.clone();
             async move {
                 let read = tokio::task::spawn_blocking(move || {
-                    let text = std::fs::read_to_string(&path);
-                    text.map_err(|error| format!("the token in {}: {error}", path.display()))
+                    read(&path).map_err(|error| format!("the token in {}: {error}", path.display()))
                 });
-                let text = zeroize::Zeroizing::new(read.await??);
-                Ok(Secret::new(text.trim()))
+                Ok(read.await??)
             }
         })
     }
 
     /// The token for one connection: not empty, and of the characters that RFC 6750 allows.
     pub(super) async fn token(&self) -> Result<Secret, TokenError> {
-        let token = (self.0)().await?;
+        let given = AssertUnwindSafe(async { (self.0)().await }).catch_unwind().await;
+        let token = given.unwrap_or_else(|_| Err("what gives the token panicked".into()))?;
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
         match token.expose() {
             "" => Err("the token is empty".into()),
@@ -57,6 +63,15 @@ impl TokenSource {
             _ => Ok(token),
         }
     }
+}
+
+fn read(path: &Path) -> std::io::Result<Secret> {
+    let mut text = zeroize::Zeroizing::new(String::new());
+    std::fs::File::open(path)?.take(LONGEST_FILE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > LONGEST_FILE {
+        return Err(std::io::Error::other(format!("it is longer than {LONGEST_FILE} bytes")));
+    }
+    Ok(Secret::new(text.trim()))
 }
 
 impl fmt::Debug for TokenSource {
@@ -78,6 +93,15 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_gives_tokens_may_panic() {
+        let at_once = TokenSource::new(|| -> std::future::Ready<Result<Secret, TokenError>> { panic!("at once") });
+        let later = TokenSource::new(|| async { panic!("later") });
+        for source in [at_once, later] {
+            assert!(source.token().await.unwrap_err().to_string().contains("panicked"));
+        }
+    }
+
+    #[tokio::test]
     async fn a_token_in_a_file_is_read_anew_each_time_and_without_its_line_end() {
         let path = std::env::temp_dir().join(format!("kafka-courier-token-{}", std::process::id()));
         let source = TokenSource::file(path.clone());
@@ -85,6 +109,8 @@ mod tests {
             std::fs::write(&path, format!("{token}\n")).unwrap();
             assert_eq!(source.token().await.unwrap().expose(), token);
         }
+        std::fs::write(&path, "a".repeat(LONGEST_FILE as usize + 1)).unwrap();
+        assert!(source.token().await.unwrap_err().to_string().contains("longer than"));
         std::fs::remove_file(&path).unwrap();
         assert!(source.token().await.unwrap_err().to_string().contains("kafka-courier-token"));
     }

@@ -1,6 +1,8 @@
 //! What TLS's errors mean to the one who has to mend them.
 //!
-//! Rules: what is wrong, then the remedy; rustls' own words where there is nothing to add.
+//! Rules:
+//! - What is wrong, then the remedy; rustls' own words where there is nothing to add.
+//! - Only a verdict is final: somebody has to mend something. Every other failure may be over with the next connection.
 
 use std::error::Error;
 use std::io;
@@ -24,6 +26,32 @@ pub(super) fn find<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a TlsError>
         };
     }
     None
+}
+
+/// Whether an error will come again until somebody mends something on either side.
+pub(super) fn is_verdict(error: &TlsError) -> bool {
+    use AlertDescription as Alert;
+    match error {
+        TlsError::InvalidCertificate(_)
+        | TlsError::PeerIncompatible(_)
+        | TlsError::InvalidMessage(InvalidMessage::InvalidContentType) => true,
+        TlsError::AlertReceived(alert) => matches!(
+            alert,
+            Alert::BadCertificate
+                | Alert::CertificateRequired
+                | Alert::UnknownCA
+                | Alert::CertificateExpired
+                | Alert::CertificateRevoked
+                | Alert::CertificateUnknown
+                | Alert::UnsupportedCertificate
+                | Alert::AccessDenied
+                | Alert::HandshakeFailure
+                | Alert::ProtocolVersion
+                | Alert::InsufficientSecurity
+                | Alert::UnrecognisedName
+        ),
+        _ => false,
+    }
 }
 
 /// What an error means. `known`: we have a certificate of our own to show.
@@ -58,6 +86,12 @@ fn certificate(error: &CertificateError) -> String {
         }
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             format!("the broker's certificate is not valid yet: {CLOCK}")
+        }
+        // rustls hands webpki's error on as it is.
+        CertificateError::Other(error) if error.to_string().contains("CaUsedAsEndEntity") => {
+            "the broker shows an authority's certificate (self-signed, with CA:TRUE) as its own: give it one that an \
+             authority issued, or one with basicConstraints CA:FALSE, and set ssl_ca_location to who issued it"
+                .to_owned()
         }
         CertificateError::Revoked => "the broker's certificate was revoked".to_owned(),
         error => format!("the broker's certificate can't be trusted: {error}"),

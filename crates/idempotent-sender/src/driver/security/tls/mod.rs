@@ -90,8 +90,9 @@ impl Tls {
 
     /// What TLS has against a connection, if that is why `error` came up.
     pub(super) fn failure(&self, host: &str, port: u16, error: &(dyn Error + 'static)) -> Option<Reason> {
-        let why = errors::describe(errors::find(error)?, self.settings.client.is_some());
-        Some(Reason::Tls(format!("{host}:{port}: {why}").into()))
+        let error = errors::find(error)?;
+        let why = format!("{host}:{port}: {}", errors::describe(error, self.settings.client.is_some())).into();
+        Some(if errors::is_verdict(error) { Reason::Tls(why) } else { Reason::NotAvailable(why) })
     }
 }
 
