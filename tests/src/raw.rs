@@ -1,11 +1,12 @@
-//! Produce requests by hand, to see a broker's raw answers: for what the sender takes for granted of brokers.
+//! Requests by hand, to see a broker's raw answers: for what the sender takes for granted of brokers.
 use anyhow::{Context, Result, ensure};
 use bytes::{Buf, Bytes, BytesMut};
 use kafka_courier_batcher::{Accumulator, BufferPool, Compression, Limits, Record, Stamp};
+use kafka_protocol::messages::elect_leaders_request::TopicPartitions;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    ApiKey, InitProducerIdRequest, InitProducerIdResponse, ProduceRequest, ProduceResponse, RequestHeader,
-    ResponseHeader, TopicName,
+    ApiKey, ElectLeadersRequest, ElectLeadersResponse, InitProducerIdRequest, InitProducerIdResponse, ProduceRequest,
+    ProduceResponse, RequestHeader, ResponseHeader, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
 use std::time::{Duration, Instant};
@@ -14,6 +15,9 @@ use tokio::net::TcpStream;
 
 const PRODUCE_VERSION: i16 = 11;
 const INIT_VERSION: i16 = 4;
+const ELECT_VERSION: i16 = 2;
+/// ElectLeaders' type of election among replicas that are in sync.
+const PREFERRED: i8 = 0;
 /// How long a coordinator may take to load.
 const LOADING_MAX: Duration = Duration::from_secs(60);
 
@@ -84,6 +88,25 @@ impl Raw {
         let answer: ProduceResponse = self.ask(ApiKey::Produce, PRODUCE_VERSION, &request).await?;
         let part = answer.responses.first().and_then(|topic| topic.partition_responses.first()).context("no answer")?;
         Ok(Answer { code: part.error_code, base_offset: part.base_offset })
+    }
+
+    /// Has the controller make a partition's preferred replica its leader (KIP-460).
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn elect_preferred_leader(&mut self, topic: &str, partition: i32) -> Result<()> {
+        let name = TopicName(StrBytes::from_string(topic.to_owned()));
+        let of = TopicPartitions::default().with_topic(name).with_partitions(vec![partition]);
+        let request = ElectLeadersRequest::default()
+            .with_election_type(PREFERRED)
+            .with_topic_partitions(Some(vec![of]))
+            .with_timeout_ms(30_000);
+        let answer: ElectLeadersResponse = self.ask(ApiKey::ElectLeaders, ELECT_VERSION, &request).await?;
+        ensure!(answer.error_code == 0, "no election: error {}", answer.error_code);
+        let topic = answer.replica_election_results.first().context("no answer")?;
+        let result = topic.partition_result.first().context("no answer")?;
+        ensure!(result.error_code == 0, "no election: error {}, {:?}", result.error_code, result.error_message);
+        Ok(())
     }
 
     async fn ask<Q: Encodable + HeaderVersion, A: Decodable + HeaderVersion>(
