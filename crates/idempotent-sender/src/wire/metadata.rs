@@ -79,7 +79,7 @@ pub(crate) fn decode(bytes: &[u8], version: i16) -> Result<MetadataAnswer, WireE
 
 fn broker(reader: &mut Reader<'_>) -> Result<BrokerAddress, WireError> {
     let id = BrokerId(reader.i32("node id")?);
-    let host = reader.string("host")?;
+    let host = reader.words("host")?.ok_or(WireError::Malformed { what: "host" })?;
     let port = super::port(reader.i32("port")?)?;
     reader.nullable_string("rack")?;
     reader.skip_tags()?;

@@ -19,6 +19,7 @@ mod tests;
 mod writer;
 
 pub use reader::WireError;
+pub(crate) use reader::shown;
 
 pub(crate) fn port(port: i32) -> Result<u16, WireError> {
     u16::try_from(port).map_err(|_| WireError::Malformed { what: "port" })

@@ -164,12 +164,12 @@ fn part_answer(reader: &mut Reader<'_>, version: i16) -> Result<(i32, PartAnswer
     if version >= 8 {
         answer.record_errors = reader.vec("record errors", 5, |reader| {
             let index = reader.i32("record index")?;
-            let message = reader.nullable_string("record error")?;
+            let message = reader.words("record error")?;
             reader.skip_tags()?;
             let index = u32::try_from(index).map_err(|_| WireError::Malformed { what: "record index" })?;
             Ok((index, message))
         })?;
-        answer.message = reader.nullable_string("error message")?;
+        answer.message = reader.words("error message")?;
     }
     reader.tags(|tag, field| {
         if tag == 0 && version >= 10 {
@@ -184,7 +184,7 @@ fn part_answer(reader: &mut Reader<'_>, version: i16) -> Result<(i32, PartAnswer
 
 fn node_endpoint(reader: &mut Reader<'_>) -> Result<BrokerAddress, WireError> {
     let id = BrokerId(reader.i32("node id")?);
-    let host = reader.string("host")?;
+    let host = reader.words("host")?.ok_or(WireError::Malformed { what: "host" })?;
     let port = super::port(reader.i32("port")?)?;
     reader.nullable_string("rack")?;
     reader.skip_tags()?;

@@ -117,6 +117,11 @@ impl<'a> Reader<'a> {
         self.nullable_string(what)?.ok_or(WireError::Malformed { what })
     }
 
+    /// Text that is only shown to people, in what can be shown of it.
+    pub(crate) fn words(&mut self, what: &'static str) -> Result<Option<Arc<str>>, WireError> {
+        Ok(self.nullable_string(what)?.map(|text| shown(&text)))
+    }
+
     /// Bytes as they are, `None` for null.
     pub(crate) fn nullable_bytes(&mut self, what: &'static str) -> Result<Option<&'a [u8]>, WireError> {
         let Some(length) = self.length(true, what)? else { return Ok(None) };
@@ -176,6 +181,16 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// As much of a broker's words as is repeated, in characters.
+const REPEATED: usize = 300;
+
+/// What is repeated of a broker's words, in logs, errors and letters: so much, in one line, and nothing that a terminal
+/// obeys.
+pub(crate) fn shown(text: &str) -> Arc<str> {
+    let line = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    line.take(REPEATED).collect::<String>().into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,5 +221,14 @@ mod tests {
         let mut reader = Reader::new(&[1, 9, 2, 0xaa, 0xbb, 7], true);
         reader.skip_tags().unwrap();
         assert_eq!(reader.i8("next"), Ok(7));
+    }
+
+    #[test]
+    fn a_broker_s_words_are_repeated_in_part_in_one_line_and_without_what_a_terminal_obeys() {
+        let said = format!("no\x1b[31m\nway{}", "!".repeat(10_000));
+        let mut bytes = i16::try_from(said.len()).unwrap().to_be_bytes().to_vec();
+        bytes.extend_from_slice(said.as_bytes());
+        let words = Reader::new(&bytes, false).words("s").unwrap().unwrap();
+        assert!(words.starts_with("no [31m way!") && words.chars().count() == REPEATED, "{words}");
     }
 }

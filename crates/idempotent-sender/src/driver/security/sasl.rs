@@ -16,9 +16,7 @@ use crate::driver::stream::FrameStream;
 use crate::secret::Secret;
 use crate::wire::messenger::{Authenticated, Mechanisms};
 use crate::wire::sasl::{authenticate, handshake};
-
-/// As much of a broker's words as is repeated.
-const REPEATED: usize = 300;
+use crate::wire::shown;
 
 /// No broker's session lasts longer than this for us.
 const LONGEST_SESSION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -86,8 +84,7 @@ impl Exchange<'_> {
             ErrorCode(0) => Ok(()),
             ErrorCode::UNSUPPORTED_SASL_MECHANISM => {
                 let known: Vec<&str> = known.iter().map(|name| &**name).take(8).collect();
-                let known: String = known.join(", ").chars().take(REPEATED).collect();
-                Err(self.refused(ErrorCode::UNSUPPORTED_SASL_MECHANISM, "", &remedy(&known), None))
+                Err(self.refused(ErrorCode::UNSUPPORTED_SASL_MECHANISM, "", &remedy(&shown(&known.join(", "))), None))
             }
             code => Err(self.refused(code, "", code.description(), None)),
         }
@@ -148,7 +145,7 @@ impl Exchange<'_> {
             Some(secret) => why.replace(secret, "***"),
             None => why.to_owned(),
         };
-        let why: String = why.chars().map(|c| if c.is_control() { ' ' } else { c }).take(REPEATED).collect();
+        let why = shown(&why);
         let who = if user.is_empty() { String::new() } else { format!(" user {user}") };
         let Self { broker, mechanism, .. } = self;
         Reason::Broker { code, message: Some(format!("{broker} refuses{who} by {mechanism}: {why}").into()) }
