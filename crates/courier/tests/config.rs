@@ -60,3 +60,17 @@ async fn publish_takes_its_brokers_from_a_file_and_an_argument_goes_before_it() 
     }
     assert_eq!(cluster.record_count("user-events"), 2);
 }
+
+#[tokio::test]
+async fn what_is_dangerous_is_warned_of_whatever_the_log_level() {
+    let plain = [
+        ("KAFKA_SECURITY_PROTOCOL", "SASL_PLAINTEXT"),
+        ("KAFKA_SASL_MECHANISM", "PLAIN"),
+        ("KAFKA_SASL_USERNAME", "alice"),
+        ("KAFKA_SASL_PASSWORD", "hunter2"),
+    ];
+    let readable = ended(&["config"], &plain).await;
+    readable.expect(0, &["courier: warning: sasl_mechanism is PLAIN", "SASL_SSL"]);
+    let skipped = [("KAFKA_SECURITY_PROTOCOL", "SSL"), ("KAFKA_INSECURE_SKIP_VERIFY", "true")];
+    ended(&["--log-level", "off", "config"], &skipped).await.expect(0, &["courier: warning: insecure_skip_verify"]);
+}

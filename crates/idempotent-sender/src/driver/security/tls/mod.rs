@@ -2,7 +2,8 @@
 //!
 //! Rules:
 //! - Files are looked at whenever a connection is made and metadata is asked for; what has changed is taken over whole,
-//!   or not at all: a file that is broken, or does not fit the others yet, leaves what was there and is warned about once.
+//!   or not at all: a file that is broken, or does not fit the others yet, leaves what was there, and is told of as an error
+//!   once.
 //! - Connections that are open go on with what they were made with.
 
 mod errors;
@@ -63,7 +64,7 @@ impl Tls {
             }
             Err(problems) => {
                 let why = problems.join("; ");
-                tracing::warn!(why, "the certificates have changed and can't be used: those from before stay");
+                tracing::error!(why, "the certificates have changed and can't be used: those from before stay");
             }
         }
     }
