@@ -180,8 +180,12 @@ impl KafkaConfig {
                     let username = &self.sasl_username;
                     problems.push(format!("sasl_username is {username:?}, but {mechanism} needs the name of a user"));
                 }
-                if self.sasl_password.as_ref().is_none_or(|it| it.is_empty() || it.expose().contains('\0')) {
-                    problems.push(format!("sasl_password is not set, or can't be one, but {mechanism} needs it"));
+                match self.sasl_password.as_ref().map(|it| it.expose()).unwrap_or_default() {
+                    "" => problems.push(format!("sasl_password is not set, or empty, but {mechanism} needs it")),
+                    text if text.contains('\0') => {
+                        problems.push("sasl_password has a NUL character in it, which no password can have".to_owned());
+                    }
+                    _ => {}
                 }
                 if !self.sasl_oauthbearer_token_location.is_empty() {
                     problems.push(format!(
@@ -298,6 +302,21 @@ mod tests {
         assert_eq!(need(None).len(), 1);
         assert_eq!(need(Some(SaslMechanism::ScramSha512)).len(), 2);
         assert_eq!(need(Some(SaslMechanism::OAuthBearer)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_password_that_can_t_be_one_is_told_from_one_that_is_not_set() {
+        let said = |password: &str| {
+            problems(|config| {
+                config.security_protocol = SecurityProtocol::SaslSsl;
+                config.sasl_mechanism = Some(SaslMechanism::Plain);
+                config.sasl_username = "alice".to_owned();
+                config.sasl_password = Some(Secret::new(password));
+            })
+        };
+        assert!(said("")[0].contains("sasl_password is not set, or empty"));
+        assert!(said("hunter2\0")[0].contains("sasl_password has a NUL"));
+        assert_eq!(said("hunter2"), Vec::<String>::new());
     }
 
     #[test]

@@ -18,6 +18,9 @@ use crate::secret::Secret;
 /// The iterations that a server may ask for: RFC 7677's minimum, and what costs about a second.
 const ITERATIONS: std::ops::RangeInclusive<u32> = 4096..=1_000_000;
 
+/// As much as a server's first message may take: a nonce, a salt and a number.
+const LONGEST_FIRST: usize = 4096;
+
 /// The header that says: no channel binding, no other identity.
 const GS2_HEADER: &str = "n,,";
 
@@ -82,7 +85,8 @@ impl ClientFirst {
 
     /// Answers the server's first message. Takes as long as its iterations do: up to a second.
     pub(crate) fn answer(&self, hash: ScramHash, password: &Secret, server: &[u8]) -> Result<ClientFinal, ScramError> {
-        let text = std::str::from_utf8(server).map_err(|_| ScramError::Malformed("first"))?;
+        let text = std::str::from_utf8(server).ok().filter(|text| text.len() <= LONGEST_FIRST);
+        let text = text.ok_or(ScramError::Malformed("first"))?;
         let first = ServerFirst::parse(text)?;
         let continued = first.nonce.strip_prefix(&self.nonce);
         if continued.is_none_or(str::is_empty) {
@@ -112,7 +116,7 @@ impl<'a> ServerFirst<'a> {
         }
         let nonce = nonce.strip_prefix("r=").ok_or(MALFORMED)?;
         let salt = part().strip_prefix("s=").ok_or(MALFORMED)?;
-        let salt = BASE64.decode(salt).map_err(|_| MALFORMED)?;
+        let salt = BASE64.decode(salt).ok().filter(|salt| !salt.is_empty()).ok_or(MALFORMED)?;
         let iterations = part().strip_prefix("i=").ok_or(MALFORMED)?;
         let iterations: u64 = iterations.parse().map_err(|_| MALFORMED)?;
         let taken = u32::try_from(iterations).ok().filter(|n| ITERATIONS.contains(n));
@@ -246,6 +250,15 @@ mod tests {
         for server in [&b""[..], b"v", b"v=", b"v=*", b",v=", b"\xff\xfe", b"e="] {
             assert!(last.verify(server).is_err(), "{server:?}");
         }
+    }
+
+    #[test]
+    fn a_first_message_without_a_salt_or_longer_than_any_is_refused() {
+        let malformed = Some(ScramError::Malformed("first"));
+        let unsalted = SERVER_FIRST.replace("W22ZaJ0SNY7soEsUEjb6gQ==", "");
+        assert_eq!(answer(ScramHash::Sha256, &unsalted).err(), malformed);
+        let long = format!("{SERVER_FIRST},{}", "x".repeat(LONGEST_FIRST));
+        assert_eq!(answer(ScramHash::Sha256, &long).err(), malformed);
     }
 
     #[test]

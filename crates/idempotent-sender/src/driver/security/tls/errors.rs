@@ -10,6 +10,9 @@ use std::io;
 use rskafka::messenger::RequestError;
 use rustls::{AlertDescription, CertificateError, Error as TlsError, InvalidMessage};
 
+/// As many of a certificate's names as are shown.
+const NAMES_SHOWN: usize = 8;
+
 /// TLS's own error among the causes of an error.
 pub(super) fn find<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a TlsError> {
     let mut next = Some(error);
@@ -76,7 +79,10 @@ fn certificate(error: &CertificateError) -> String {
         }
         CertificateError::NotValidForName => wrong_name("another name", "brokers"),
         CertificateError::NotValidForNameContext { expected, presented } => {
-            let names: Vec<&str> = presented.iter().map(|name| bare(name)).collect();
+            let mut names: Vec<&str> = presented.iter().take(NAMES_SHOWN).map(|name| bare(name)).collect();
+            if presented.len() > NAMES_SHOWN {
+                names.push("others");
+            }
             wrong_name(&names.join(", "), &expected.to_str())
         }
         CertificateError::Expired => format!("the broker's certificate has expired: {CLOCK}"),
