@@ -188,6 +188,7 @@ impl std::error::Error for DeliveryError {
 
 /// Why an event is not in the log, or not certainly so: it was not accepted, or it was given up.
 #[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// It was not accepted, and nothing of it is kept.
     #[error(transparent)]

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::error::PublishError;
 use kafka_courier_dlq::Letter;
-use kafka_courier_idempotent_sender::core::{BrokerView, Counters, Failure, Reason, Settlement, Verdict};
+use kafka_courier_idempotent_sender::core::{BrokerView, Counters, Settlement, Verdict};
 use kafka_courier_idempotent_sender::driver::Observation;
 use metrics::{Unit, counter, gauge, histogram};
 
@@ -190,8 +190,11 @@ impl Meter {
                 histogram!(COMPRESSION, "topic" => topic()).record(bytes as f64 / before.max(1) as f64);
             }
             Verdict::Failed(failure) => {
-                let labels =
-                    [("topic", topic()), ("error", error_name(failure)), ("outcome", failure.outcome.as_str().into())];
+                let labels = [
+                    ("topic", topic()),
+                    ("error", failure.reason.name().into()),
+                    ("outcome", failure.outcome.as_str().into()),
+                ];
                 counter!(FAILED, &labels).increment(settlement.records.len().into());
             }
         }
@@ -242,19 +245,5 @@ impl Meter {
             }
         }
         self.brokers = now;
-    }
-}
-
-/// Kafka's name of the error, or what else stood in the way.
-pub(crate) fn error_name(failure: &Failure) -> Arc<str> {
-    match &failure.reason {
-        Reason::Broker { code, .. } => code.name().into(),
-        Reason::NoAnswer(_) => "no_answer".into(),
-        Reason::NotAvailable(_) => "not_available".into(),
-        Reason::Tls(_) => "tls".into(),
-        Reason::NoLeader => "no_leader".into(),
-        Reason::NoProducerId(_) => "no_producer_id".into(),
-        Reason::Closed => "closed".into(),
-        Reason::Corrupt(_) => "corrupt".into(),
     }
 }

@@ -25,6 +25,7 @@ use crate::trace::Origin;
 
 /// How a [`MockProducer`] fails an event.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum MockFailure {
     /// It is not accepted.
     Refuse(PublishError),

@@ -200,7 +200,7 @@ pub(crate) fn note_verdict(span: &Span, records: &RecordSet, verdict: &Verdict) 
         }
         Verdict::Delivered { base_offset: None, .. } => {}
         Verdict::Failed(failure) => {
-            span.record("error.type", &*crate::metrics::error_name(failure));
+            span.record("error.type", failure.reason.name());
             span.record("otel.status_code", "ERROR");
         }
     }

@@ -130,6 +130,7 @@ impl FailedOutcome {
 
 /// Why an attempt, or a batch, failed.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Reason {
     /// A broker answered with an error.
     Broker {
@@ -160,6 +161,30 @@ impl Reason {
         match self {
             Self::Broker { code, .. } => Some(*code),
             _ => None,
+        }
+    }
+
+    /// Kafka's name of the error, or a word for what else stood in the way, as metrics and dead letters have it:
+    /// `MESSAGE_TOO_LARGE`, `no_leader`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Broker { code, .. } => code.name(),
+            Self::NoAnswer(_) => "no_answer",
+            Self::NotAvailable(_) => "not_available",
+            Self::Tls(_) => "tls",
+            Self::NoLeader => "no_leader",
+            Self::NoProducerId(_) => "no_producer_id",
+            Self::Closed => "closed",
+            Self::Corrupt(_) => "corrupt",
+        }
+    }
+
+    /// Whether the cluster, or the partition's leader, could not be had.
+    pub fn is_absence(&self) -> bool {
+        match self {
+            Self::NoAnswer(_) | Self::NotAvailable(_) | Self::NoLeader | Self::NoProducerId(_) | Self::Tls(_) => true,
+            Self::Broker { code, .. } => *code == ErrorCode::SASL_AUTHENTICATION_FAILED,
+            Self::Closed | Self::Corrupt(_) => false,
         }
     }
 

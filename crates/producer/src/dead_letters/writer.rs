@@ -11,9 +11,7 @@ use std::time::Duration;
 
 use kafka_courier_batcher::EncodedBatch;
 use kafka_courier_dlq::Letter;
-use kafka_courier_idempotent_sender::core::{
-    ErrorCode, FailedOutcome, Failure, PartitionId, Reason, RecordSet, Verdict,
-};
+use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, PartitionId, RecordSet, Verdict};
 use tokio::sync::oneshot;
 
 use super::chain::{Chain, ToKeep, log_whole};
@@ -136,7 +134,7 @@ impl Writer {
             }
             failed.warn(&letters);
             letters.iter().for_each(|made| explain(&made.letter));
-            let cluster_absent = is_absence(&failed.failure.reason);
+            let cluster_absent = failed.failure.reason.is_absence();
             let keep = |made: Made| ToKeep { letter: made.letter, again: made.again, cluster_absent };
             all.extend(letters.into_iter().map(keep));
         }
@@ -221,16 +219,5 @@ impl Failed {
 
     pub(crate) fn verdict(&self) -> Verdict {
         Verdict::Failed(self.failure.clone())
-    }
-}
-
-/// Whether the cluster, or the partition's leader, could not be had.
-fn is_absence(reason: &Reason) -> bool {
-    match reason {
-        Reason::NoAnswer(_) | Reason::NotAvailable(_) | Reason::NoLeader | Reason::NoProducerId(_) | Reason::Tls(_) => {
-            true
-        }
-        Reason::Broker { code, .. } => *code == ErrorCode::SASL_AUTHENTICATION_FAILED,
-        Reason::Closed | Reason::Corrupt(_) => false,
     }
 }
