@@ -176,6 +176,16 @@ impl KafkaProducer {
     }
 
     /// Sends events of this type to `topic` from now on.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use kafka_courier::{KafkaProducer};
+    /// # async fn example(producer: KafkaProducer) -> Result<(), Box<dyn std::error::Error>> {
+    /// producer.set_topic_mapping("user.login", "logins")?;
+    /// assert_eq!(&*producer.topic_for("user.login"), "logins");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn set_topic_mapping(&self, event_type: &str, topic: &str) -> Result<(), TopicMappingError> {
         self.inner.mapping.set_topic_mapping(event_type, topic)
     }
@@ -189,6 +199,17 @@ impl KafkaProducer {
     /// Returns whether it all had within `timeout`.
     ///
     /// Cancel safety: nothing is lost.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use kafka_courier::{KafkaProducer};
+    /// # async fn example(producer: KafkaProducer) -> Result<(), Box<dyn std::error::Error>> {
+    /// if !producer.flush(Duration::from_secs(5)).await {
+    ///     eprintln!("{} events are still on their way", producer.stats().in_flight);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn flush(&self, timeout: Duration) -> bool {
         self.inner.intake.tell(Command::SealOpen);
         tokio::time::timeout(timeout, self.inner.intake.shared.ledger.settled()).await.is_ok()
@@ -208,6 +229,16 @@ impl KafkaProducer {
 
     /// What it has done so far, and how it stands with the cluster. Cheap, but no thing for each event: it looks into
     /// every partition's open batch.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use kafka_courier::{KafkaProducer};
+    /// # async fn example(producer: KafkaProducer) -> Result<(), Box<dyn std::error::Error>> {
+    /// let stats = producer.stats();
+    /// println!("{} sent, {} failed, {} tried again", stats.sent, stats.failed, stats.retried);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn stats(&self) -> Stats {
         Stats::of(&self.inner.intake.shared, self.inner.letters.len())
     }
@@ -216,6 +247,16 @@ impl KafkaProducer {
     /// event has its verdict when this returns.
     ///
     /// Cancel safety: closing goes on without it.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use kafka_courier::{KafkaProducer};
+    /// # async fn example(producer: KafkaProducer) -> Result<(), Box<dyn std::error::Error>> {
+    /// let report = producer.close(Duration::from_secs(30)).await;
+    /// println!("{} delivered, {} failed, {} letters kept", report.delivered, report.failed, report.dead_lettered);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn close(&self, timeout: Duration) -> CloseReport {
         let shared = &*self.inner.intake.shared;
         shared.closed.store(true, Ordering::SeqCst);

@@ -107,6 +107,20 @@ impl KafkaProducer {
     /// are not waited for again: each is accepted if there is room for it at once.
     ///
     /// Cancel safety: what was accepted so far is delivered all the same, the rest was not accepted.
+    ///
+    /// ```no_run
+    /// # use kafka_courier::KafkaProducer;
+    /// # use kafka_courier::events::Event;
+    /// # async fn example<E: Event>(producer: KafkaProducer, events: Vec<E>) -> Result<(), Box<dyn std::error::Error>> {
+    /// let verdicts = producer.publish_batch(&events).await.await;
+    /// for (event, verdict) in events.iter().zip(&verdicts) {
+    ///     if let Err(error) = verdict {
+    ///         eprintln!("{}: {error}", event.event_type());
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn publish_batch<E: Event>(&self, events: &[E]) -> Deliveries {
         let mut patience = self.inner.max_block;
         let mut outcomes = Vec::with_capacity(events.len());
@@ -123,6 +137,23 @@ impl KafkaProducer {
     /// Publishes a record as it is: key, value, headers.
     ///
     /// Waits, fails and may be cancelled as [`publish`](Self::publish).
+    ///
+    /// ```no_run
+    /// # use kafka_courier::{KafkaProducer, Header, ProducerRecord};
+    /// # async fn example(producer: KafkaProducer) -> Result<(), Box<dyn std::error::Error>> {
+    /// let headers = [Header { key: "tenant", value: Some(b"acme") }];
+    /// let record = ProducerRecord {
+    ///     topic: "orders",
+    ///     key: Some(b"order-7"),
+    ///     value: Some(b"{}"),
+    ///     headers: &headers,
+    ///     ..ProducerRecord::default()
+    /// };
+    /// let written = producer.send(&record).await?.await?;
+    /// println!("{}-{} at {}", written.topic, written.partition, written.offset.unwrap_or(-1));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn send(&self, record: &ProducerRecord<'_>) -> Result<Delivery, PublishError> {
         self.send_as(record, None).await.map_err(|error| self.refused(error))
     }
