@@ -177,10 +177,13 @@ impl KafkaProducer {
 
     /// Sends events of this type to `topic` from now on.
     ///
-    /// ```no_run
-    /// # use std::time::Duration;
-    /// # use kafka_courier::{KafkaProducer};
-    /// # async fn example(producer: KafkaProducer) -> Result<(), Box<dyn std::error::Error>> {
+    /// ```
+    /// # use kafka_courier_test_broker::TestCluster;
+    /// # use kafka_courier::KafkaProducer;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cluster = TestCluster::builder().topic("orders", 6).topic("user-events", 6).start().await?;
+    /// # let producer = KafkaProducer::builder().brokers(cluster.bootstrap()).build()?;
     /// producer.set_topic_mapping("user.login", "logins")?;
     /// assert_eq!(&*producer.topic_for("user.login"), "logins");
     /// # Ok(())
@@ -200,10 +203,14 @@ impl KafkaProducer {
     ///
     /// Cancel safety: nothing is lost.
     ///
-    /// ```no_run
+    /// ```
+    /// # use kafka_courier_test_broker::TestCluster;
     /// # use std::time::Duration;
-    /// # use kafka_courier::{KafkaProducer};
-    /// # async fn example(producer: KafkaProducer) -> Result<(), Box<dyn std::error::Error>> {
+    /// # use kafka_courier::KafkaProducer;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cluster = TestCluster::builder().topic("orders", 6).topic("user-events", 6).start().await?;
+    /// # let producer = KafkaProducer::builder().brokers(cluster.bootstrap()).build()?;
     /// if !producer.flush(Duration::from_secs(5)).await {
     ///     eprintln!("{} events are still on their way", producer.stats().in_flight);
     /// }
@@ -230,10 +237,13 @@ impl KafkaProducer {
     /// What it has done so far, and how it stands with the cluster. Cheap, but no thing for each event: it looks into
     /// every partition's open batch.
     ///
-    /// ```no_run
-    /// # use std::time::Duration;
-    /// # use kafka_courier::{KafkaProducer};
-    /// # async fn example(producer: KafkaProducer) -> Result<(), Box<dyn std::error::Error>> {
+    /// ```
+    /// # use kafka_courier_test_broker::TestCluster;
+    /// # use kafka_courier::KafkaProducer;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cluster = TestCluster::builder().topic("orders", 6).topic("user-events", 6).start().await?;
+    /// # let producer = KafkaProducer::builder().brokers(cluster.bootstrap()).build()?;
     /// let stats = producer.stats();
     /// println!("{} sent, {} failed, {} tried again", stats.sent, stats.failed, stats.retried);
     /// # Ok(())
@@ -248,10 +258,14 @@ impl KafkaProducer {
     ///
     /// Cancel safety: closing goes on without it.
     ///
-    /// ```no_run
+    /// ```
+    /// # use kafka_courier_test_broker::TestCluster;
     /// # use std::time::Duration;
-    /// # use kafka_courier::{KafkaProducer};
-    /// # async fn example(producer: KafkaProducer) -> Result<(), Box<dyn std::error::Error>> {
+    /// # use kafka_courier::KafkaProducer;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cluster = TestCluster::builder().topic("orders", 6).topic("user-events", 6).start().await?;
+    /// # let producer = KafkaProducer::builder().brokers(cluster.bootstrap()).build()?;
     /// let report = producer.close(Duration::from_secs(30)).await;
     /// println!("{} delivered, {} failed, {} letters kept", report.delivered, report.failed, report.dead_lettered);
     /// # Ok(())

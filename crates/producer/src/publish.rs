@@ -108,16 +108,23 @@ impl KafkaProducer {
     ///
     /// Cancel safety: what was accepted so far is delivered all the same, the rest was not accepted.
     ///
-    /// ```no_run
+    /// ```
+    /// # use kafka_courier_test_broker::TestCluster;
     /// # use kafka_courier::KafkaProducer;
-    /// # use kafka_courier::events::Event;
-    /// # async fn example<E: Event>(producer: KafkaProducer, events: Vec<E>) -> Result<(), Box<dyn std::error::Error>> {
+    /// # use kafka_courier::events::{Event, EventBuilder, UserLoggedIn};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cluster = TestCluster::builder().topic("orders", 6).topic("user-events", 6).start().await?;
+    /// # let producer = KafkaProducer::builder().brokers(cluster.bootstrap()).build()?;
+    /// # let builder = EventBuilder::new("s", "1.0");
+    /// # let events = [builder.user_logged_in(UserLoggedIn { user_id: "u-42".into(), ..Default::default() })];
     /// let verdicts = producer.publish_batch(&events).await.await;
     /// for (event, verdict) in events.iter().zip(&verdicts) {
     ///     if let Err(error) = verdict {
     ///         eprintln!("{}: {error}", event.event_type());
     ///     }
     /// }
+    /// # assert!(verdicts.len() == 1 && verdicts[0].is_ok());
     /// # Ok(())
     /// # }
     /// ```
@@ -138,9 +145,13 @@ impl KafkaProducer {
     ///
     /// Waits, fails and may be cancelled as [`publish`](Self::publish).
     ///
-    /// ```no_run
-    /// # use kafka_courier::{KafkaProducer, Header, ProducerRecord};
-    /// # async fn example(producer: KafkaProducer) -> Result<(), Box<dyn std::error::Error>> {
+    /// ```
+    /// # use kafka_courier_test_broker::TestCluster;
+    /// # use kafka_courier::{Header, KafkaProducer, ProducerRecord};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cluster = TestCluster::builder().topic("orders", 6).topic("user-events", 6).start().await?;
+    /// # let producer = KafkaProducer::builder().brokers(cluster.bootstrap()).build()?;
     /// let headers = [Header { key: "tenant", value: Some(b"acme") }];
     /// let record = ProducerRecord {
     ///     topic: "orders",
