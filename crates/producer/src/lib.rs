@@ -55,7 +55,7 @@ pub use kafka_courier_idempotent_sender::driver::HealthPart;
 pub use kafka_courier_idempotent_sender::driver::security::{TokenError, TokenSource};
 pub use metrics::{METRICS, MetricDoc, MetricKind, describe_metrics};
 #[cfg(feature = "mock")]
-pub use mock::{MockFailure, MockProducer, PublishedEvent};
+pub use mock::{MockFailure, MockProducer, PublishedEvent, SentRecord};
 pub use producer::{CloseReport, ConnectError, KafkaProducer};
 pub use publisher::{Answer, EventPublisher};
 pub use record::ProducerRecord;

@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kafka_courier_event_model::{Event, EventId, TopicMapping, TopicMappingError};
+use kafka_courier_event_model::{Event, EventId, TopicMapping, TopicMappingError, validate_topic_name};
 use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, Reason, RecordSet, Verdict};
 use tokio::runtime::Handle;
 
@@ -18,6 +18,7 @@ use crate::health::HealthError;
 use crate::ledger::Ledger;
 use crate::producer::CloseReport;
 use crate::publisher::{Answer, EventPublisher};
+use crate::record::ProducerRecord;
 use crate::shared::wall_clock_ms;
 use crate::stats::Stats;
 use crate::sync::Mutex;
@@ -49,6 +50,26 @@ pub struct PublishedEvent {
     pub correlation_id: Option<String>,
     /// Its JSON, as in the record.
     pub json: String,
+    /// Whether it is given up, and how.
+    pub given_up: Option<FailedOutcome>,
+}
+
+/// A record that a [`MockProducer`] was sent as it is, and accepted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct SentRecord {
+    /// The topic that it went to.
+    pub topic: Arc<str>,
+    /// The partition that was asked for.
+    pub partition: Option<i32>,
+    /// Its key.
+    pub key: Option<Vec<u8>>,
+    /// Its value; none is a tombstone.
+    pub value: Option<Vec<u8>>,
+    /// Its headers, in order.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    /// The timestamp that it was given.
+    pub timestamp: Option<i64>,
     /// Whether it is given up, and how.
     pub given_up: Option<FailedOutcome>,
 }
@@ -92,6 +113,7 @@ struct Inner {
 #[derive(Debug, Default)]
 struct State {
     published: Vec<PublishedEvent>,
+    sent: Vec<SentRecord>,
     offsets: HashMap<Arc<str>, i64>,
     next: VecDeque<MockFailure>,
     all: Option<MockFailure>,
@@ -135,22 +157,79 @@ impl MockProducer {
         self.inner.state.lock().unhealthy = Some(why.to_owned());
     }
 
-    /// What was accepted so far, in order.
+    /// The events that were accepted so far, in order.
     #[must_use]
     pub fn published(&self) -> Vec<PublishedEvent> {
         self.inner.state.lock().published.clone()
     }
 
-    /// What was accepted so far, and forgets it: for a test of several steps.
+    /// The events that were accepted so far, and forgets them: for a test of several steps.
     #[must_use]
     pub fn take_published(&self) -> Vec<PublishedEvent> {
         std::mem::take(&mut self.inner.state.lock().published)
     }
 
+    /// The records that were sent as they are and accepted so far, in order.
+    #[must_use]
+    pub fn sent(&self) -> Vec<SentRecord> {
+        self.inner.state.lock().sent.clone()
+    }
+
+    /// The records that were sent as they are and accepted so far, and forgets them.
+    #[must_use]
+    pub fn take_sent(&self) -> Vec<SentRecord> {
+        std::mem::take(&mut self.inner.state.lock().sent)
+    }
+
     fn accept(&self, event: &dyn Event) -> Result<Delivery, PublishError> {
-        let topic = self.inner.mapping.topic_for(event.event_type());
+        self.accept_to(self.inner.mapping.topic_for(event.event_type()), event)
+    }
+
+    fn accept_named(&self, topic: &str, event: &dyn Event) -> Result<Delivery, PublishError> {
+        validate_topic_name(topic)?;
+        self.accept_to(topic.into(), event)
+    }
+
+    fn accept_to(&self, topic: Arc<str>, event: &dyn Event) -> Result<Delivery, PublishError> {
         let mut json = Vec::new();
         event.encode_into(&mut json)?;
+        self.admit(&topic, |state, given_up| {
+            state.published.push(PublishedEvent {
+                id: event.id().clone(),
+                event_type: event.event_type().to_owned(),
+                topic: topic.clone(),
+                key: event.key().map(std::borrow::Cow::into_owned),
+                correlation_id: event.correlation_id().map(str::to_owned),
+                json: String::from_utf8_lossy(&json).into_owned(),
+                given_up,
+            });
+        })
+    }
+
+    fn accept_record(&self, record: &ProducerRecord<'_>) -> Result<Delivery, PublishError> {
+        validate_topic_name(record.topic)?;
+        let topic: Arc<str> = record.topic.into();
+        let headers = record.headers.iter();
+        let headers = headers.map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect();
+        self.admit(&topic, |state, given_up| {
+            state.sent.push(SentRecord {
+                topic: topic.clone(),
+                partition: record.partition,
+                key: record.key.map(<[u8]>::to_vec),
+                value: record.value.map(<[u8]>::to_vec),
+                headers,
+                timestamp: record.timestamp,
+                given_up,
+            });
+        })
+    }
+
+    /// Accepts one event or record to `topic`, unless it is to be refused, and has it kept.
+    fn admit(
+        &self,
+        topic: &Arc<str>,
+        keep: impl FnOnce(&mut State, Option<FailedOutcome>),
+    ) -> Result<Delivery, PublishError> {
         let mut state = self.inner.state.lock();
         if state.stats.is_closed {
             return Err(PublishError::Closed);
@@ -160,23 +239,15 @@ impl MockProducer {
             Some(MockFailure::GiveUp(outcome, reason)) => Some((outcome, reason)),
             None => None,
         };
-        state.published.push(PublishedEvent {
-            id: event.id().clone(),
-            event_type: event.event_type().to_owned(),
-            topic: topic.clone(),
-            key: event.key().map(std::borrow::Cow::into_owned),
-            correlation_id: event.correlation_id().map(str::to_owned),
-            json: String::from_utf8_lossy(&json).into_owned(),
-            given_up: failure.as_ref().map(|(outcome, _)| *outcome),
-        });
+        keep(&mut state, failure.as_ref().map(|(outcome, _)| *outcome));
         let verdict = match failure {
             Some((outcome, reason)) => given_up(outcome, reason),
-            None => state.delivered(&topic),
+            None => state.delivered(topic),
         };
         state.stats.in_flight += 1;
         let delay = state.delay;
         drop(state);
-        Ok(self.promise(topic, verdict, delay))
+        Ok(self.promise(topic.clone(), verdict, delay))
     }
 
     /// The delivery of an event, with its verdict to come.
@@ -240,6 +311,22 @@ impl EventPublisher for MockProducer {
 
     fn try_publish(&self, event: &dyn Event) -> Result<Delivery, PublishError> {
         self.accept(event)
+    }
+
+    fn publish_to<'a>(&'a self, topic: &'a str, event: &'a dyn Event) -> Answer<'a, Result<Delivery, PublishError>> {
+        Box::pin(async move { self.accept_named(topic, event) })
+    }
+
+    fn try_publish_to(&self, topic: &str, event: &dyn Event) -> Result<Delivery, PublishError> {
+        self.accept_named(topic, event)
+    }
+
+    fn send<'a>(&'a self, record: &'a ProducerRecord<'a>) -> Answer<'a, Result<Delivery, PublishError>> {
+        Box::pin(async move { self.accept_record(record) })
+    }
+
+    fn try_send(&self, record: &ProducerRecord<'_>) -> Result<Delivery, PublishError> {
+        self.accept_record(record)
     }
 
     #[allow(clippy::async_yields_async, reason = "the deliveries are what the caller asks for")]

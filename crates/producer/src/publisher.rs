@@ -14,6 +14,7 @@ use crate::delivery::{Delivery, RecordMetadata};
 use crate::error::{Error, PublishError};
 use crate::health::HealthError;
 use crate::producer::{CloseReport, KafkaProducer};
+use crate::record::ProducerRecord;
 use crate::stats::Stats;
 
 /// A future that a method of [`EventPublisher`] returns.
@@ -30,6 +31,12 @@ pub trait EventPublisher: Debug + Send + Sync {
     /// Publishes an event if that takes no waiting: [`KafkaProducer::try_publish`].
     fn try_publish(&self, event: &dyn Event) -> Result<Delivery, PublishError>;
 
+    /// Publishes an event to `topic`, whatever its type: [`KafkaProducer::publish_to`].
+    fn publish_to<'a>(&'a self, topic: &'a str, event: &'a dyn Event) -> Answer<'a, Result<Delivery, PublishError>>;
+
+    /// Publishes an event to `topic` if that takes no waiting: [`KafkaProducer::try_publish_to`].
+    fn try_publish_to(&self, topic: &str, event: &dyn Event) -> Result<Delivery, PublishError>;
+
     /// Publishes events in their order, one verdict for each: [`KafkaProducer::publish_batch`].
     fn publish_batch<'a>(&'a self, events: &'a [&'a dyn Event]) -> Answer<'a, Deliveries>;
 
@@ -37,6 +44,12 @@ pub trait EventPublisher: Debug + Send + Sync {
     fn publish_and_wait<'a>(&'a self, event: &'a dyn Event) -> Answer<'a, Result<RecordMetadata, Error>> {
         Box::pin(async move { Ok(self.publish(event).await?.await?) })
     }
+
+    /// Publishes a record as it is: [`KafkaProducer::send`].
+    fn send<'a>(&'a self, record: &'a ProducerRecord<'a>) -> Answer<'a, Result<Delivery, PublishError>>;
+
+    /// Publishes a record as it is, if that takes no waiting: [`KafkaProducer::try_send`].
+    fn try_send(&self, record: &ProducerRecord<'_>) -> Result<Delivery, PublishError>;
 
     /// Sends events of this type to `topic` from now on: [`KafkaProducer::set_topic_mapping`].
     fn set_topic_mapping(&self, event_type: &str, topic: &str) -> Result<(), TopicMappingError>;
@@ -66,8 +79,24 @@ impl EventPublisher for KafkaProducer {
         self.try_publish(event)
     }
 
+    fn publish_to<'a>(&'a self, topic: &'a str, event: &'a dyn Event) -> Answer<'a, Result<Delivery, PublishError>> {
+        Box::pin(self.publish_to(topic, event))
+    }
+
+    fn try_publish_to(&self, topic: &str, event: &dyn Event) -> Result<Delivery, PublishError> {
+        self.try_publish_to(topic, event)
+    }
+
     fn publish_batch<'a>(&'a self, events: &'a [&'a dyn Event]) -> Answer<'a, Deliveries> {
         Box::pin(self.publish_batch(events))
+    }
+
+    fn send<'a>(&'a self, record: &'a ProducerRecord<'a>) -> Answer<'a, Result<Delivery, PublishError>> {
+        Box::pin(self.send(record))
+    }
+
+    fn try_send(&self, record: &ProducerRecord<'_>) -> Result<Delivery, PublishError> {
+        self.try_send(record)
     }
 
     fn set_topic_mapping(&self, event_type: &str, topic: &str) -> Result<(), TopicMappingError> {

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use kafka_courier::events::{Event, EventBuilder, SystemAlert};
 use kafka_courier::{
-    Error, EventPublisher, FailedOutcome, KafkaProducer, MockFailure, MockProducer, PublishError, Reason,
+    Error, EventPublisher, FailedOutcome, Header, KafkaProducer, MockFailure, MockProducer, ProducerRecord,
+    PublishError, Reason,
 };
 use kafka_courier_test_broker::TestCluster;
 
@@ -30,11 +31,16 @@ async fn application(publisher: Arc<dyn EventPublisher>) {
     assert_eq!(verdicts.into_iter().map(|verdict| verdict.unwrap().offset).collect::<Vec<_>>(), [Some(1), Some(2)]);
     publisher.publish(&a).await.unwrap().detach();
     publisher.try_publish(&a).unwrap().detach();
+    publisher.publish_to("alarms", &b).await.unwrap().detach();
+    publisher.try_publish_to("alarms", &b).unwrap().detach();
+    let record = ProducerRecord { topic: "alarms", value: Some(b"raw"), ..ProducerRecord::default() };
+    publisher.send(&record).await.unwrap().detach();
+    publisher.try_send(&record).unwrap().detach();
     assert!(publisher.flush(LONG).await);
     let stats = publisher.stats();
-    assert_eq!((stats.sent, stats.failed, stats.in_flight, stats.is_closed), (5, 0, 0, false));
+    assert_eq!((stats.sent, stats.failed, stats.in_flight, stats.is_closed), (9, 0, 0, false));
     let report = publisher.close(LONG).await;
-    assert_eq!((report.delivered, report.failed), (5, 0));
+    assert_eq!((report.delivered, report.failed), (9, 0));
     assert!(matches!(publisher.publish(&a).await, Err(PublishError::Closed)));
     assert!(publisher.stats().is_closed);
 }
@@ -108,4 +114,38 @@ fn outside_a_runtime_a_mock_answers_at_once() {
     let mock = MockProducer::new();
     mock.set_delay(LONG);
     assert!(mock.try_publish(&alert("billing")).unwrap().now().unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn records_and_events_to_a_topic_by_name_are_kept_and_fail_as_others_do() {
+    let mock = MockProducer::new();
+    let publisher: &dyn EventPublisher = &mock;
+    let headers = [Header { key: "tenant", value: Some(b"acme") }, Header { key: "empty", value: None }];
+    let record = ProducerRecord { topic: "orders", key: Some(b"o-7"), headers: &headers, ..ProducerRecord::default() };
+    let placed = publisher.send(&record).await.unwrap().await.unwrap();
+    assert_eq!((&*placed.topic, placed.offset), ("orders", Some(0)));
+    mock.fail_next(MockFailure::GiveUp(FailedOutcome::Unknown, Reason::NoLeader));
+    assert_eq!(publisher.try_send(&record).unwrap().await.unwrap_err().outcome(), FailedOutcome::Unknown);
+
+    let sent = mock.take_sent();
+    assert_eq!((sent.len(), sent[0].given_up, sent[1].given_up), (2, None, Some(FailedOutcome::Unknown)));
+    assert_eq!(
+        (&*sent[0].topic, sent[0].key.as_deref(), sent[0].value.as_deref()),
+        ("orders", Some(&b"o-7"[..]), None)
+    );
+    assert_eq!(sent[0].headers, [("tenant".to_owned(), Some(b"acme".to_vec())), ("empty".to_owned(), None)]);
+    assert!(mock.sent().is_empty() && mock.published().is_empty());
+
+    publisher.publish_to("logins", &alert("billing")).await.unwrap().await.unwrap();
+    publisher.try_publish_to("logins", &alert("shipping")).unwrap().await.unwrap();
+    assert_eq!(mock.published().iter().map(|event| &*event.topic).collect::<Vec<_>>(), ["logins", "logins"]);
+
+    for topic in ["", "no/slash", ".."] {
+        assert!(
+            matches!(publisher.try_publish_to(topic, &alert("billing")), Err(PublishError::TopicName(_))),
+            "{topic}"
+        );
+        let record = ProducerRecord { topic, ..record };
+        assert!(matches!(publisher.try_send(&record), Err(PublishError::TopicName(_))), "{topic}");
+    }
 }
