@@ -206,3 +206,15 @@ async fn tokens_that_would_never_be_asked_for_and_files_that_are_not_there_are_e
     let missing = said(|config| config.sasl_oauthbearer_token_location = "/nowhere/token".to_owned(), false);
     assert!(missing.contains("/nowhere/token can't be read"), "{missing}");
 }
+
+#[tokio::test]
+async fn neither_what_is_shown_of_a_producer_nor_its_statistics_have_the_password() {
+    let cluster = cluster().await;
+    let config = as_alice(&cluster, "correct horse");
+    let shown = format!("{config:?}");
+    let producer = KafkaProducer::build(config).unwrap();
+    producer.health_check(LONG).await.unwrap();
+    let stats = producer.stats();
+    let shown = format!("{shown} {producer:?} {stats:?} {}", serde_json::to_string(&stats).unwrap());
+    assert!(shown.contains("alice") && !shown.contains("correct") && !shown.contains("horse"), "{shown}");
+}
