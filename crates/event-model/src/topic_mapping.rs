@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use foldhash::fast::RandomState;
 use thiserror::Error;
 
 use crate::topic_name::{TopicNameError, validate_topic_name};
@@ -25,7 +26,7 @@ pub struct TopicMapping {
 
 #[derive(Clone, Debug)]
 struct Table {
-    topics: HashMap<Box<str>, Arc<str>>,
+    topics: HashMap<Box<str>, Arc<str>, RandomState>,
     default: Arc<str>,
 }
 

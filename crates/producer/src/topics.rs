@@ -94,11 +94,14 @@ pub(crate) struct Topic {
     limit: AtomicUsize,
 }
 
+/// Looked up for every record: with a hash that costs less than std's, and is seeded too.
+type Named<K> = HashMap<K, Arc<Topic>, foldhash::fast::RandomState>;
+
 /// All topics, by name and by the sender's number.
 #[derive(Debug)]
 pub(crate) struct Topics {
-    by_name: ArcSwap<HashMap<Arc<str>, Arc<Topic>>>,
-    by_id: ArcSwap<HashMap<TopicId, Arc<Topic>>>,
+    by_name: ArcSwap<Named<Arc<str>>>,
+    by_id: ArcSwap<Named<TopicId>>,
     limits: Limits,
     compression: Compression,
 }
@@ -132,7 +135,7 @@ impl Topics {
             limit: DEFAULT_TOPIC_LIMIT.into(),
         });
         self.by_name.rcu(|topics| {
-            let mut topics = HashMap::clone(topics);
+            let mut topics = Named::clone(topics);
             topics.entry(topic.name.clone()).or_insert_with(|| topic.clone());
             topics
         });
@@ -177,7 +180,7 @@ impl Topics {
         }
         topic.partitions.store(Some(Arc::new(Partitions { slots, count, available })));
         self.by_id.rcu(|topics| {
-            let mut topics = HashMap::clone(topics);
+            let mut topics = Named::clone(topics);
             topics.insert(id, topic.clone());
             topics
         });
