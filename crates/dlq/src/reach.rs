@@ -1,40 +1,104 @@
 //! The letters at a path, whoever holds them.
+//!
+//! Rules: a holder serves others soon after it has the file, and until shortly before it gives it up, so that being
+//! refused is believed only after a moment.
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::file::{FileStore, FileStoreOptions, OpenError};
 use crate::store::DeadLetterStore;
 
-/// Opens the file at `path`, or, where a service has it open, goes through that.
+/// So long a holder may take until it serves others, or has given the file up.
+const PATIENCE: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Opens the file at `path`, or, where a service has it open, goes through that. Blocks its thread, for half a second where
+/// somebody has the file and serves nobody.
 ///
 /// An error if the file can't be opened and its holder, if there is one, serves nobody.
 pub fn open_or_reach(path: impl AsRef<Path>, options: FileStoreOptions) -> Result<Arc<dyn DeadLetterStore>, OpenError> {
-    let path = path.as_ref();
-    match FileStore::open_with(path, options.clone()) {
-        Ok(store) => Ok(Arc::new(store)),
-        Err(held @ OpenError::Held { .. }) => match reach(&held) {
-            Some(store) => Ok(store),
-            // The holder may have ended meanwhile.
-            None => Ok(Arc::new(FileStore::open_with(path, options)?)),
-        },
+    let begun = Instant::now();
+    let mut why_not = None;
+    let attempt = || match FileStore::open_with(path.as_ref(), options.clone()) {
+        Ok(store) => Ok(Arc::new(store) as Arc<dyn DeadLetterStore>),
+        Err(held @ OpenError::Held { .. }) => reach(&held, &mut why_not).ok_or(held),
         Err(error) => Err(error),
+    };
+    let pause = || {
+        std::thread::sleep(PAUSE);
+        begun.elapsed() < PATIENCE
+    };
+    let opened = patiently(attempt, pause);
+    if let (Err(_), Some(error)) = (&opened, why_not) {
+        tracing::warn!(error, "the service that holds the dead letters can't be reached");
+    }
+    opened
+}
+
+/// Tries until it is something else than held, or until `pause` says that it was long enough.
+fn patiently<S>(
+    mut attempt: impl FnMut() -> Result<S, OpenError>,
+    mut pause: impl FnMut() -> bool,
+) -> Result<S, OpenError> {
+    loop {
+        match attempt() {
+            Err(OpenError::Held { .. }) if pause() => {}
+            ended => return ended,
+        }
     }
 }
 
 #[cfg(unix)]
-fn reach(held: &OpenError) -> Option<Arc<dyn DeadLetterStore>> {
+fn reach(held: &OpenError, why_not: &mut Option<String>) -> Option<Arc<dyn DeadLetterStore>> {
     let OpenError::Held { service: Some(socket), .. } = held else { return None };
     match crate::remote::RemoteStore::connect(socket) {
         Ok(store) => Some(Arc::new(store)),
         Err(error) => {
-            tracing::warn!(socket = %socket.display(), %error, "the service that holds the dead letters can't be reached");
+            *why_not = Some(format!("{}: {error}", socket.display()));
             None
         }
     }
 }
 
 #[cfg(not(unix))]
-fn reach(_: &OpenError) -> Option<Arc<dyn DeadLetterStore>> {
+fn reach(_: &OpenError, _: &mut Option<String>) -> Option<Arc<dyn DeadLetterStore>> {
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held() -> OpenError {
+        OpenError::Held { path: "letters".into(), pid: Some(7), service: None }
+    }
+
+    #[test]
+    fn who_has_the_file_and_does_not_serve_yet_is_asked_again() {
+        let mut attempts = 0;
+        let store = patiently(
+            || {
+                attempts += 1;
+                if attempts < 4 { Err(held()) } else { Ok("served") }
+            },
+            || true,
+        );
+        assert_eq!((store.ok(), attempts), (Some("served"), 4));
+    }
+
+    #[test]
+    fn who_never_serves_is_named_after_a_while() {
+        let mut pauses = 0;
+        let refused = patiently(
+            || Err::<(), _>(held()),
+            || {
+                pauses += 1;
+                pauses < 3
+            },
+        );
+        assert!(matches!(refused, Err(OpenError::Held { pid: Some(7), .. })));
+        assert_eq!(pauses, 3);
+    }
 }
