@@ -16,6 +16,10 @@ async fn cluster(brokers: i32) -> TestCluster {
 }
 
 fn client(cluster: &TestCluster) -> LogClient {
+    client_with(cluster, Duration::from_millis(500))
+}
+
+fn client_with(cluster: &TestCluster, request_timeout: Duration) -> LogClient {
     let bootstrap = cluster.bootstrap();
     let endpoint = |address: &str| {
         let (host, port) = address.rsplit_once(':').unwrap();
@@ -23,7 +27,7 @@ fn client(cluster: &TestCluster) -> LogClient {
     };
     let backoff = Backoff { base: Duration::from_millis(2), cap: Duration::from_millis(20) };
     LogClient::new(&DriverConfig {
-        core: Config { backoff, request_timeout: Duration::from_millis(500), ..Config::default() },
+        core: Config { backoff, request_timeout, ..Config::default() },
         bootstrap: bootstrap.split(',').map(endpoint).collect(),
         client_id: "log".into(),
         connect_timeout: Duration::from_secs(5),
@@ -157,6 +161,16 @@ async fn a_fetch_that_takes_too_long_says_which_step_failed_and_why() {
         text.starts_with("reading t-0 from offset 0: broker not available in time: NOT_LEADER_OR_FOLLOWER"),
         "{text}"
     );
+}
+
+#[tokio::test]
+async fn what_failed_before_says_more_than_that_time_was_up_for_the_last_answer() {
+    let cluster = cluster(1).await;
+    let client = client_with(&cluster, Duration::from_secs(60));
+    cluster.inject(Rule::on(ApiKey::Fetch).then(Fault::Refuse(Fails::NotLeaderOrFollower)));
+    cluster.inject(Rule::on(ApiKey::Fetch).always().then(Fault::Swallow));
+    let error = client.fetch(T, 0, from(0, 9), short()).await.unwrap_err();
+    assert!(error.to_string().contains("in time: NOT_LEADER_OR_FOLLOWER"), "{error}");
 }
 
 #[tokio::test]

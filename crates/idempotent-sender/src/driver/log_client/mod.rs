@@ -241,9 +241,11 @@ impl LogClient {
             let missed = match tokio::time::timeout(left, attempt(left)).await {
                 Ok(Ok(done)) => return Ok(done),
                 Ok(Err(missed)) => missed,
-                // What failed before says more than that time was up.
-                Err(_) => before.take().unwrap_or(Missed::Late),
+                Err(_) => Missed::Late,
             };
+            // What failed before says more than that time was up.
+            let cut_off = matches!(missed, Missed::Late | Missed::Lost(_)) && Instant::now() >= deadline;
+            let missed = if cut_off { before.take().unwrap_or(missed) } else { missed };
             if let Some(kind) = missed.as_final() {
                 return Err(LogError { step, kind, open: false });
             }
