@@ -6,7 +6,7 @@
 //!   owner of a batch goes without giving one, the rest settles as failed.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
 use crate::error::DeliveryError;
@@ -38,10 +38,13 @@ pub struct RecordMetadata {
 /// A batch, as those who wait for its verdicts see it.
 #[derive(Debug)]
 pub(crate) struct BatchState {
+    /// The batch's own copy of the name: whoever counts references to it shares the count with no other batch's threads.
     topic: Arc<str>,
     partition: i32,
     /// The batch's number among all of the producer's.
     pub(crate) number: u64,
+    /// The verdict, where all records got the same at once: read without the lock.
+    whole: OnceLock<Verdict>,
     inner: Mutex<Inner>,
 }
 
@@ -123,10 +126,10 @@ impl Drop for Owner {
 
 impl Token {
     /// The token of a new batch, entered in the ledger.
-    pub(crate) fn new(topic: Arc<str>, partition: i32, ledger: &Arc<Ledger>, origin: &Origin) -> Self {
-        let span = Some(trace::send_span(&topic, partition, origin)).filter(|span| !span.is_disabled());
-        let inner = Inner { span, ..Inner::default() };
-        let state = Arc::new(BatchState { topic, partition, number: ledger.enter(), inner: Mutex::new(inner) });
+    pub(crate) fn new(topic: &str, partition: i32, ledger: &Arc<Ledger>, origin: &Origin) -> Self {
+        let span = Some(trace::send_span(topic, partition, origin)).filter(|span| !span.is_disabled());
+        let (topic, number, inner) = (topic.into(), ledger.enter(), Mutex::new(Inner { span, ..Inner::default() }));
+        let state = Arc::new(BatchState { topic, partition, number, whole: OnceLock::new(), inner });
         Self(Arc::new(Owner { state, ledger: ledger.clone() }))
     }
 
@@ -191,6 +194,9 @@ impl BatchState {
         if let Some(span) = &inner.span {
             trace::note_verdict(span, &records, &verdict);
         }
+        if Some(records.len()) == inner.total {
+            let _ = self.whole.set(verdict.clone()); // the first that all of them got stays
+        }
         inner.verdicts.push((records, verdict));
         let decided = decide && Some(inner.decided) == inner.total;
         let settled = Some(inner.settled) == inner.total;
@@ -239,17 +245,25 @@ impl BatchState {
         Abandoned { undecided, unsettled: true }
     }
 
+    /// What became of a record, if that is known.
     fn result(&self, inner: &Inner, index: u32, timestamp: i64) -> Option<Result<RecordMetadata, DeliveryError>> {
         let found = inner.verdicts.iter().find_map(|(set, verdict)| position(set, index).map(|at| (at, verdict)));
         match found {
-            Some((at, Verdict::Delivered { base_offset, log_append_time })) => Some(Ok(RecordMetadata {
+            Some((at, verdict)) => Some(self.told(verdict, at, timestamp)),
+            None => inner.rest.as_ref().map(|failure| Err(self.error(failure))),
+        }
+    }
+
+    /// A verdict as the record at that place among those that it is about sees it.
+    fn told(&self, verdict: &Verdict, at: u32, timestamp: i64) -> Result<RecordMetadata, DeliveryError> {
+        match verdict {
+            Verdict::Delivered { base_offset, log_append_time } => Ok(RecordMetadata {
                 topic: self.topic.clone(),
                 partition: self.partition,
                 offset: base_offset.map(|base| base + i64::from(at)),
                 timestamp: log_append_time.unwrap_or(timestamp),
-            })),
-            Some((_, Verdict::Failed(failure))) => Some(Err(self.error(failure))),
-            None => inner.rest.as_ref().map(|failure| Err(self.error(failure))),
+            }),
+            Verdict::Failed(failure) => Err(self.error(failure)),
         }
     }
 
@@ -298,6 +312,15 @@ impl Delivery {
 
     /// The verdict, if it is there already.
     pub fn now(&self) -> Option<Result<RecordMetadata, DeliveryError>> {
+        self.of_whole().or_else(|| self.under_lock())
+    }
+
+    /// The verdict, if the whole batch got it at once: its records are at the places of their indexes.
+    fn of_whole(&self) -> Option<Result<RecordMetadata, DeliveryError>> {
+        self.state.whole.get().map(|verdict| self.state.told(verdict, self.index, self.timestamp))
+    }
+
+    fn under_lock(&self) -> Option<Result<RecordMetadata, DeliveryError>> {
         self.state.result(&self.state.inner.lock(), self.index, self.timestamp)
     }
 
@@ -316,6 +339,9 @@ impl Future for Delivery {
     type Output = Result<RecordMetadata, DeliveryError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(result) = self.of_whole() {
+            return Poll::Ready(result);
+        }
         let mut inner = self.state.inner.lock();
         if let Some(result) = self.state.result(&inner, self.index, self.timestamp) {
             return Poll::Ready(result);
@@ -340,7 +366,7 @@ mod tests {
     }
 
     fn batch(records: u32) -> (Token, Vec<Delivery>) {
-        let token = Token::new("t".into(), 3, &Arc::default(), &Origin::default());
+        let token = Token::new("t", 3, &Arc::default(), &Origin::default());
         token.state().sealed(records);
         let deliveries = (0..records).map(|i| Delivery::new(token.state().clone(), i, 7)).collect();
         (token, deliveries)
@@ -386,7 +412,7 @@ mod tests {
     #[test]
     fn a_batch_that_nobody_owns_any_more_is_struck_out_of_the_ledger() {
         let ledger = Arc::new(Ledger::default());
-        let token = Token::new("t".into(), 0, &ledger, &Origin::default());
+        let token = Token::new("t", 0, &ledger, &Origin::default());
         assert!(!ledger.is_decided());
         drop(token);
         assert!(ledger.is_decided());

@@ -127,7 +127,7 @@ impl Intake {
         if may_move && !accumulator.fits(record) {
             return accumulator.seal().map(Offered::Full).ok_or(Refused::NoTopic);
         }
-        let token = || Token::new(topic.name.clone(), slot.id.index, &shared.ledger, &shared.origin);
+        let token = || Token::new(&topic.name, slot.id.index, &shared.ledger, &shared.origin);
         let reserve = &mut |bytes| slot.reserve(&shared.memory, bytes);
         let pushed = accumulator
             .push_at(Instant::now, record, reserve, &shared.pool, token, |token| token.state().clone())

@@ -252,7 +252,7 @@ impl MockProducer {
 
     /// The delivery of an event, with its verdict to come.
     fn promise(&self, topic: Arc<str>, verdict: Verdict, delay: Duration) -> Delivery {
-        let token = Token::new(topic, 0, &self.inner.ledger, &Origin::default());
+        let token = Token::new(&topic, 0, &self.inner.ledger, &Origin::default());
         token.state().sealed(1);
         let delivery = Delivery::new(token.state().clone(), 0, wall_clock_ms());
         let inner = self.inner.clone();

@@ -276,7 +276,7 @@ impl KafkaProducer {
         let mut json = Vec::new();
         event.encode_into(&mut json)?;
         loop {
-            match with_record(event, &json, created.context.as_ref(), |record| {
+            match with_record(event, &json, created.context(), |record| {
                 self.inner.intake.offer(&topic, None, record)
             }) {
                 Ok(delivery) => return Ok(created.delivered(delivery)),
@@ -318,7 +318,7 @@ impl KafkaProducer {
         let mut scratch = SCRATCH.take();
         scratch.clear();
         event.encode_into(&mut scratch).map_err(|error| Refused::Error(error.into()))?;
-        let offered = with_record(event, &scratch, created.context.as_ref(), |record| {
+        let offered = with_record(event, &scratch, created.context(), |record| {
             self.inner.intake.offer(topic, None, record)
         });
         if scratch.capacity() <= SCRATCH_KEPT {

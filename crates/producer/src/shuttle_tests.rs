@@ -41,7 +41,7 @@ fn delivered() -> Verdict {
 #[test]
 fn shuttle_a_verdict_wakes_everyone_who_waits_for_it() {
     check(|| {
-        let token = Token::new("t".into(), 0, &Arc::default(), &Origin::default());
+        let token = Token::new("t", 0, &Arc::default(), &Origin::default());
         token.state().sealed(2);
         let waiters: Vec<_> = (0..2)
             .map(|index| {
@@ -60,7 +60,7 @@ fn shuttle_a_verdict_wakes_everyone_who_waits_for_it() {
 #[test]
 fn shuttle_a_batch_whose_owners_go_settles_for_everyone_who_waits() {
     check(|| {
-        let token = Token::new("t".into(), 0, &Arc::default(), &Origin::default());
+        let token = Token::new("t", 0, &Arc::default(), &Origin::default());
         token.state().sealed(1);
         let delivery = Delivery::new(token.state().clone(), 0, 0);
         let waiter = thread::spawn(move || block_on(delivery).unwrap_err());

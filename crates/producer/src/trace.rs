@@ -13,6 +13,7 @@ use kafka_courier_batcher::Header;
 use kafka_courier_event_model::{Event, EventId, TraceContext};
 use kafka_courier_idempotent_sender::core::{RecordSet, Verdict};
 use tracing::field::Empty;
+use tracing::level_filters::LevelFilter;
 use tracing::{Level, Span};
 
 use crate::config::{Endpoint, KafkaConfig};
@@ -22,6 +23,9 @@ use crate::delivery::Delivery;
 pub(crate) const TRACEPARENT: &str = "traceparent";
 /// Its companion, for what vendors add.
 pub(crate) const TRACESTATE: &str = "tracestate";
+
+/// The level of the spans that there is one of for each event.
+const CREATE_LEVEL: Level = Level::DEBUG;
 
 /// Tells the trace context of a span, so that records carry it: what joins `tracing` to a tracing system.
 ///
@@ -74,23 +78,37 @@ impl Origin {
     }
 }
 
-/// What tracing has to do with one event: its `create` span, and the context that it does not bring itself.
+/// What tracing has to do with one event, if anything: most have nothing to carry around.
 #[derive(Debug)]
-pub(crate) struct Created {
-    pub(crate) span: Span,
-    pub(crate) context: Option<TraceContext>,
+pub(crate) struct Created(Option<Box<Traced>>);
+
+/// An event's `create` span, and the context that it does not bring itself.
+#[derive(Debug)]
+struct Traced {
+    span: Span,
+    context: Option<TraceContext>,
 }
 
 impl Created {
     /// Tells the batch that took it.
+    #[inline]
     pub(crate) fn delivered(&self, delivery: Delivery) -> Delivery {
-        delivery.follows(&self.span);
+        if let Some(traced) = &self.0 {
+            delivery.follows(&traced.span);
+        }
         delivery
     }
 
+    /// The context that the event does not bring itself.
+    #[inline]
+    pub(crate) fn context(&self) -> Option<&TraceContext> {
+        self.0.as_ref()?.context.as_ref()
+    }
+
     /// A record's headers, with the context that it does not bring itself.
+    #[inline]
     pub(crate) fn headers<'a>(&'a self, own: &'a [Header<'a>]) -> Cow<'a, [Header<'a>]> {
-        let Some(context) = &self.context else { return Cow::Borrowed(own) };
+        let Some(context) = self.context() else { return Cow::Borrowed(own) };
         let parent = Header { key: TRACEPARENT, value: Some(context.traceparent().as_bytes()) };
         let state = context.tracestate().map(|state| Header { key: TRACESTATE, value: Some(state.as_bytes()) });
         Cow::Owned(own.iter().copied().chain([parent]).chain(state).collect())
@@ -106,10 +124,30 @@ pub(crate) struct Tracer {
 
 impl Tracer {
     /// For an event that is about to be published.
+    #[inline]
     pub(crate) fn event(&self, topic: &str, event: &dyn Event) -> Created {
-        if event.trace().is_some() {
-            return Created { span: Span::none(), context: None };
+        if self.is_silent() || event.trace().is_some() {
+            return Created(None);
         }
+        self.event_span(topic, event)
+    }
+
+    /// For a record that is about to be sent.
+    #[inline]
+    pub(crate) fn record(&self, topic: &str, headers: &[Header<'_>], is_tombstone: bool) -> Created {
+        if self.is_silent() || headers.iter().any(|header| header.key == TRACEPARENT) {
+            return Created(None);
+        }
+        self.record_span(topic, is_tombstone)
+    }
+
+    /// Whether nobody wants `create` spans, and nobody tells contexts.
+    #[inline]
+    fn is_silent(&self) -> bool {
+        self.source.is_none() && LevelFilter::current() < CREATE_LEVEL
+    }
+
+    fn event_span(&self, topic: &str, event: &dyn Event) -> Created {
         let span = create_span(topic, &self.origin);
         if !span.is_disabled() {
             let mut id = [0; EventId::UUID_LEN];
@@ -121,11 +159,7 @@ impl Tracer {
         self.with_context(span)
     }
 
-    /// For a record that is about to be sent.
-    pub(crate) fn record(&self, topic: &str, headers: &[Header<'_>], is_tombstone: bool) -> Created {
-        if headers.iter().any(|header| header.key == TRACEPARENT) {
-            return Created { span: Span::none(), context: None };
-        }
+    fn record_span(&self, topic: &str, is_tombstone: bool) -> Created {
         let span = create_span(topic, &self.origin);
         if is_tombstone {
             span.record("messaging.kafka.message.tombstone", true);
@@ -138,14 +172,15 @@ impl Tracer {
             true => (source.0)(&Span::current()),
             false => (source.0)(&span),
         };
-        Created { context: self.source.as_ref().and_then(of), span }
+        let context = self.source.as_ref().and_then(of);
+        Created((context.is_some() || !span.is_disabled()).then(|| Box::new(Traced { span, context })))
     }
 }
 
 fn create_span(topic: &str, origin: &Origin) -> Span {
     tracing::span!(
         target: "kafka_courier::create",
-        Level::DEBUG,
+        CREATE_LEVEL,
         "create",
         otel.name = format_args!("create {topic}"),
         otel.kind = "producer",
