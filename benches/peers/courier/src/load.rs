@@ -10,11 +10,16 @@ use tokio::sync::mpsc;
 use crate::typed::Clicks;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
-/// A delivery, and when it was sent if its latency is taken.
-type Sent = (Delivery, Option<Instant>);
 
 /// Deliveries that are handed to a collector at once.
 const HANDFUL: usize = 256;
+
+/// Deliveries of one partition, and when those were sent whose latency is taken.
+#[derive(Default)]
+struct Handful {
+    deliveries: Vec<Delivery>,
+    sampled: Vec<(usize, Instant)>,
+}
 
 struct Load {
     args: Args,
@@ -98,11 +103,11 @@ async fn prepare(args: Args) -> Result<Load, Failure> {
 }
 
 /// Sends this thread's share of the messages, paced if a rate is asked for.
-async fn send_all(load: &Load, thread: u64, collectors: Vec<mpsc::UnboundedSender<Vec<Sent>>>) -> Result<(), Failure> {
+async fn send_all(load: &Load, thread: u64, collectors: Vec<mpsc::UnboundedSender<Handful>>) -> Result<(), Failure> {
     let threads = load.args.threads;
     let share = load.args.messages / threads;
     let pacer = (load.args.rate > 0).then(|| Pacer::new(load.args.rate / threads));
-    let mut handfuls: Vec<Vec<Sent>> = collectors.iter().map(|_| Vec::with_capacity(HANDFUL)).collect();
+    let mut handfuls: Vec<Handful> = collectors.iter().map(|_| Handful::default()).collect();
     let mut sent = 0;
     while sent < share {
         let due = pacer.as_ref().map_or(share, |pacer| pacer.due(sent, share));
@@ -111,8 +116,10 @@ async fn send_all(load: &Load, thread: u64, collectors: Vec<mpsc::UnboundedSende
             let at = load.args.sampled(i).then(Instant::now);
             let delivery = load.send(i).await?;
             let partition = usize::try_from(delivery.partition())?;
-            handfuls[partition].push((delivery, at));
-            if handfuls[partition].len() == HANDFUL {
+            let handful = &mut handfuls[partition];
+            handful.sampled.extend(at.map(|at| (handful.deliveries.len(), at)));
+            handful.deliveries.push(delivery);
+            if handful.deliveries.len() == HANDFUL {
                 hand_over(&collectors[partition], &mut handfuls[partition])?;
             }
             sent += 1;
@@ -129,9 +136,9 @@ async fn send_all(load: &Load, thread: u64, collectors: Vec<mpsc::UnboundedSende
     Ok(())
 }
 
-fn hand_over(collector: &mpsc::UnboundedSender<Vec<Sent>>, handful: &mut Vec<Sent>) -> Result<(), Failure> {
-    if !handful.is_empty() {
-        collector.send(std::mem::replace(handful, Vec::with_capacity(HANDFUL))).map_err(|_| "the collector is gone")?;
+fn hand_over(collector: &mpsc::UnboundedSender<Handful>, handful: &mut Handful) -> Result<(), Failure> {
+    if !handful.deliveries.is_empty() {
+        collector.send(std::mem::take(handful)).map_err(|_| "the collector is gone")?;
     }
     Ok(())
 }
@@ -139,16 +146,19 @@ fn hand_over(collector: &mpsc::UnboundedSender<Vec<Sent>>, handful: &mut Vec<Sen
 type Collected = tokio::task::JoinHandle<Result<(u64, u64, Latencies), Failure>>;
 
 /// A task that awaits deliveries in order.
-fn collector() -> (mpsc::UnboundedSender<Vec<Sent>>, Collected) {
-    let (sender, mut receiver) = mpsc::unbounded_channel::<Vec<Sent>>();
+fn collector() -> (mpsc::UnboundedSender<Handful>, Collected) {
+    let (sender, mut receiver) = mpsc::unbounded_channel::<Handful>();
     let task = tokio::spawn(async move {
         let (mut acked, mut errors, mut latencies) = (0, 0, latencies());
         while let Some(handful) = receiver.recv().await {
-            for (delivery, at) in handful {
-                match delivery.await {
+            let mut sampled = handful.sampled.into_iter().peekable();
+            for (index, delivery) in handful.deliveries.into_iter().enumerate() {
+                let verdict = delivery.await;
+                let at = sampled.next_if(|(sample, _)| *sample == index);
+                match verdict {
                     Ok(_) => {
                         acked += 1;
-                        if let Some(at) = at {
+                        if let Some((_, at)) = at {
                             latencies.saturating_record(at.elapsed().as_nanos() as u64);
                         }
                     }

@@ -47,7 +47,8 @@ func Pool(size, n int) [][]byte {
 	s := uint64(42)
 	out := make([][]byte, n)
 	for i := range out {
-		v := []byte(fmt.Sprintf(`{"id":%08d,"type":"click","data":"`, i))
+		// No larger than it will be: what doubling would leave unused is not the client's memory.
+		v := fmt.Appendf(make([]byte, 0, max(size, 64)), `{"id":%08d,"type":"click","data":"`, i)
 		for len(v)+2 < size {
 			s += 0x9E3779B97F4A7C15
 			z := s

@@ -13,7 +13,9 @@ pub fn values(size: usize, n: usize) -> Vec<Vec<u8>> {
         LETTERS[((z >> 33) % 62) as usize]
     };
     let mut value = |i: usize| {
-        let mut value = format!("{{\"id\":{i:08},\"type\":\"click\",\"data\":\"").into_bytes();
+        // No larger than it will be: what doubling would leave unused is not the client's memory.
+        let mut value = Vec::with_capacity(size.max(64));
+        value.extend_from_slice(format!("{{\"id\":{i:08},\"type\":\"click\",\"data\":\"").as_bytes());
         while value.len() + 2 < size {
             value.push(letter());
         }
