@@ -87,6 +87,22 @@ pub trait EventData: Serialize + Send + Sync {
 /// let builder = EventBuilder::new("shop", "1.0");
 /// let event = builder.custom(OrderPlaced { order_id: "o-1".into(), total_cents: 0 });
 /// ```
+///
+/// What is there already need not be copied into an event: it may borrow.
+///
+/// ```
+/// # use kafka_courier_event_model::{Event, EventBuilder, event_data};
+/// #[derive(serde::Serialize)]
+/// struct PageViewed<'a> {
+///     path: &'a str,
+///     referrer: Option<&'a str>,
+/// }
+/// event_data!(PageViewed<'_>, "page.viewed", key = path);
+///
+/// let request = String::from("/pricing");
+/// let event = EventBuilder::new("web", "1.0").custom(PageViewed { path: &request, referrer: None });
+/// assert_eq!(event.key().as_deref(), Some(b"/pricing".as_slice()));
+/// ```
 #[macro_export]
 macro_rules! event_data {
     ($data:ty, $event_type:literal) => {

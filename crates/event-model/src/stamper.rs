@@ -46,10 +46,9 @@ fn new_id(now: Duration) -> Uuid {
 }
 
 fn timestamp(now: Duration) -> Timestamp {
-    i64::try_from(now.as_micros())
-        .ok()
-        .and_then(|micros| Timestamp::from_microsecond(micros).ok())
-        .unwrap_or(Timestamp::MAX)
+    let nanos = i32::try_from(now.subsec_micros() * 1000).unwrap_or(0);
+    let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    Timestamp::new(seconds, nanos).unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]

@@ -70,7 +70,8 @@ pub(crate) struct Counts {
 /// Milliseconds since 1970-01-01 UTC.
 pub(crate) fn wall_clock_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    let millis = since.as_secs().saturating_mul(1000).saturating_add(since.subsec_millis().into());
+    i64::try_from(millis).unwrap_or(i64::MAX)
 }
 
 impl Shared {

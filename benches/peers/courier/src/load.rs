@@ -33,7 +33,7 @@ struct Load {
 
 impl Load {
     async fn send(&self, i: u64) -> Result<Delivery, Failure> {
-        let value = value_index(i, self.values.len());
+        let value = value_index(i, self.args.pool);
         if let Some(clicks) = &self.clicks {
             return Ok(self.producer.publish_to(&self.args.topic, &clicks.click(i, value)).await?);
         }
@@ -91,8 +91,11 @@ async fn prepare(args: Args) -> Result<Load, Failure> {
     config.max_request_bytes = args.x("request", config.max_request_bytes);
     config.connections_per_broker = args.x("connections", config.connections_per_broker);
     config.compression = if args.compression == "snappy" { Compression::Snappy } else { Compression::None };
-    let (values, keys) = (values(args.size, args.pool), keys(args.keys));
-    let clicks = if args.x("typed", 0) == 1 { Some(Clicks::new(args.size, &values, &keys)?) } else { None };
+    let (mut values, keys) = (values(args.size, args.pool), keys(args.keys));
+    let clicks = match args.x("typed", 0) {
+        1 => Some(Clicks::new(args.size, std::mem::take(&mut values), &keys)?),
+        _ => None,
+    };
     let note = format!(
         "{}, buffer {} MiB, up to {} connections",
         if clicks.is_some() { "typed events" } else { "raw records" },

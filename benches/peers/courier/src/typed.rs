@@ -1,19 +1,19 @@
 //! Typed events whose JSON is as large as the other clients' raw values.
 //!
 //! Rules: the text in an event is of the same letters as a raw value, so that both compress alike; a size that an event's
-//! JSON can't keep to is refused.
+//! JSON can't keep to is refused; an event borrows its texts, as the other clients' records borrow their values.
 
 use std::fmt::Write;
 
 use kafka_courier::events::{Envelope, Event, EventBuilder, event_data};
 
 #[derive(serde::Serialize)]
-pub struct Click {
+pub struct Click<'a> {
     id: u64,
-    user_id: String,
-    data: String,
+    user_id: &'a str,
+    data: &'a str,
 }
-event_data!(Click, "bench.click", key = user_id);
+event_data!(Click<'_>, "bench.click", key = user_id);
 
 /// What makes the events.
 pub struct Clicks {
@@ -25,19 +25,21 @@ pub struct Clicks {
 
 impl Clicks {
     /// Events of `size` bytes of JSON, give or take the digits of their ids.
-    pub fn new(size: usize, values: &[Vec<u8>], keys: &[Vec<u8>]) -> Result<Self, String> {
+    pub fn new(size: usize, values: Vec<Vec<u8>>, keys: &[Vec<u8>]) -> Result<Self, String> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let mut clicks = Self {
             builder: EventBuilder::new("bench", "1"),
-            texts: Vec::new(),
+            texts: Vec::with_capacity(values.len()),
             users: keys.iter().map(|key| text(key)).collect(),
         };
         let bare = clicks.bare(values.len())?;
         let letters =
             size.checked_sub(bare).ok_or_else(|| format!("--size {size}: an event's JSON takes {bare} bytes"))?;
-        for (index, value) in values.iter().enumerate() {
-            let own = value.iter().copied().filter(u8::is_ascii_alphanumeric).collect::<Vec<_>>();
-            let mut data = text(&own[own.len().saturating_sub(letters)..]);
+        // Each value gives way to its text, so that both are never held.
+        for (index, mut value) in values.into_iter().enumerate() {
+            value.retain(u8::is_ascii_alphanumeric);
+            value.drain(..value.len().saturating_sub(letters));
+            let mut data = String::from_utf8(value).map_err(|error| error.to_string())?;
             while data.len() < letters {
                 write!(data, "{index}").map_err(|error| error.to_string())?;
             }
@@ -51,15 +53,15 @@ impl Clicks {
     fn bare(&self, of: usize) -> Result<usize, String> {
         let mut json = Vec::new();
         let middle = self.users.len() / 2;
-        let user_id = self.users.get(middle).cloned().unwrap_or_default();
-        let click = Click { id: of as u64, user_id, data: String::new() };
+        let user_id = self.users.get(middle).map_or("", String::as_str);
+        let click = Click { id: of as u64, user_id, data: "" };
         self.builder.custom(click).encode_into(&mut json).map_err(|error| error.to_string())?;
         Ok(json.len())
     }
 
     /// Event `i`, with the text of one of the pool's values.
-    pub fn click(&self, i: u64, value: usize) -> Envelope<Click> {
-        let user_id = self.users[(i % self.users.len() as u64) as usize].clone();
-        self.builder.custom(Click { id: i, user_id, data: self.texts[value].clone() })
+    pub fn click(&self, i: u64, value: usize) -> Envelope<Click<'_>> {
+        let user_id = &self.users[(i % self.users.len() as u64) as usize];
+        self.builder.custom(Click { id: i, user_id, data: &self.texts[value] })
     }
 }
