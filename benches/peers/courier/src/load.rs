@@ -1,6 +1,9 @@
-//! The load itself: senders that publish, collectors that await each delivery in order.
+//! The load itself: senders that publish, and a collector that takes each delivery's verdict as it comes.
 
+use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use common::{Args, Latencies, Measure, Pacer, keys, latencies, value_index, values};
@@ -11,15 +14,11 @@ use crate::typed::Clicks;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Deliveries that are handed to a collector at once.
+/// Deliveries that are handed to the collector at once.
 const HANDFUL: usize = 256;
 
-/// Deliveries of one partition, and when those were sent whose latency is taken.
-#[derive(Default)]
-struct Handful {
-    deliveries: Vec<Delivery>,
-    sampled: Vec<(usize, Instant)>,
-}
+/// A delivery, and when it was sent if its latency is taken.
+type Sent = (Delivery, Option<Instant>);
 
 struct Load {
     args: Args,
@@ -54,26 +53,21 @@ pub async fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     for delivery in warm {
         partitions = partitions.max(delivery.await?.partition as usize + 1);
     }
-    let (collectors, collected): (Vec<_>, Vec<_>) = (0..partitions).map(|_| collector()).unzip();
+    let (deliveries, collector) = Collector::new(partitions);
+    let collector = tokio::spawn(collector);
     let measure = Measure::start();
     let mut senders = Vec::new();
     for thread in 0..load.args.threads {
-        let (load, collectors) = (load.clone(), collectors.clone());
+        let (load, deliveries) = (load.clone(), deliveries.clone());
         // A thread of its own: a paced sender sleeps as a thread does, and would hold up a worker's tasks.
         let runtime = tokio::runtime::Handle::current();
-        senders.push(tokio::task::spawn_blocking(move || runtime.block_on(send_all(&load, thread, collectors))));
+        senders.push(tokio::task::spawn_blocking(move || runtime.block_on(send_all(&load, thread, deliveries))));
     }
-    drop(collectors);
+    drop(deliveries);
     for sender in senders {
         sender.await?.map_err(|error| error.to_string())?;
     }
-    let (mut acked, mut errors, mut all) = (0, 0, latencies());
-    for collector in collected {
-        let (ok, failed, latencies) = collector.await?.map_err(|error| error.to_string())?;
-        acked += ok;
-        errors += failed;
-        all.add(&latencies)?;
-    }
+    let (acked, errors, all) = collector.await?;
     let client = ("kafka-courier", env!("CARGO_PKG_VERSION"));
     measure.finish(client, &load.args, (acked, errors), &all, &load.note);
     load.producer.close(Duration::from_secs(10)).await;
@@ -106,75 +100,91 @@ async fn prepare(args: Args) -> Result<Load, Failure> {
 }
 
 /// Sends this thread's share of the messages, paced if a rate is asked for.
-async fn send_all(load: &Load, thread: u64, collectors: Vec<mpsc::UnboundedSender<Handful>>) -> Result<(), Failure> {
+async fn send_all(load: &Load, thread: u64, deliveries: mpsc::UnboundedSender<Vec<Sent>>) -> Result<(), Failure> {
     let threads = load.args.threads;
     let share = load.args.messages / threads;
     let pacer = (load.args.rate > 0).then(|| Pacer::new(load.args.rate / threads));
-    let mut handfuls: Vec<Handful> = collectors.iter().map(|_| Handful::default()).collect();
-    let mut sent = 0;
+    let (mut handful, mut sent) = (Vec::with_capacity(HANDFUL), 0);
     while sent < share {
         let due = pacer.as_ref().map_or(share, |pacer| pacer.due(sent, share));
         while sent < due {
             let i = sent * threads + thread;
             let at = load.args.sampled(i).then(Instant::now);
-            let delivery = load.send(i).await?;
-            let partition = usize::try_from(delivery.partition())?;
-            let handful = &mut handfuls[partition];
-            handful.sampled.extend(at.map(|at| (handful.deliveries.len(), at)));
-            handful.deliveries.push(delivery);
-            if handful.deliveries.len() == HANDFUL {
-                hand_over(&collectors[partition], &mut handfuls[partition])?;
+            handful.push((load.send(i).await?, at));
+            if handful.len() == HANDFUL {
+                deliveries.send(std::mem::replace(&mut handful, Vec::with_capacity(HANDFUL)))?;
             }
             sent += 1;
         }
         if pacer.is_some() {
-            for (collector, handful) in collectors.iter().zip(&mut handfuls) {
-                hand_over(collector, handful)?;
-            }
+            deliveries.send(std::mem::take(&mut handful))?;
         }
     }
-    for (collector, handful) in collectors.iter().zip(&mut handfuls) {
-        hand_over(collector, handful)?;
-    }
+    deliveries.send(handful)?;
     Ok(())
 }
 
-fn hand_over(collector: &mpsc::UnboundedSender<Handful>, handful: &mut Handful) -> Result<(), Failure> {
-    if !handful.deliveries.is_empty() {
-        collector.send(std::mem::take(handful)).map_err(|_| "the collector is gone")?;
-    }
-    Ok(())
+/// One task that awaits the oldest delivery of each partition, as they settle in that order: like the callbacks of other
+/// clients it costs no task of its own for each of them.
+struct Collector {
+    receiver: mpsc::UnboundedReceiver<Vec<Sent>>,
+    waiting: Vec<VecDeque<Sent>>,
+    acked: u64,
+    errors: u64,
+    latencies: Latencies,
 }
 
-type Collected = tokio::task::JoinHandle<Result<(u64, u64, Latencies), Failure>>;
+impl Collector {
+    fn new(partitions: usize) -> (mpsc::UnboundedSender<Vec<Sent>>, Self) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let waiting = (0..partitions).map(|_| VecDeque::new()).collect();
+        (sender, Self { receiver, waiting, acked: 0, errors: 0, latencies: latencies() })
+    }
 
-/// A task that awaits deliveries in order.
-fn collector() -> (mpsc::UnboundedSender<Handful>, Collected) {
-    let (sender, mut receiver) = mpsc::unbounded_channel::<Handful>();
-    let task = tokio::spawn(async move {
-        let (mut acked, mut errors, mut latencies) = (0, 0, latencies());
-        while let Some(handful) = receiver.recv().await {
-            let mut sampled = handful.sampled.into_iter().peekable();
-            for (index, delivery) in handful.deliveries.into_iter().enumerate() {
-                let verdict = delivery.await;
-                let at = sampled.next_if(|(sample, _)| *sample == index);
-                match verdict {
-                    Ok(_) => {
-                        acked += 1;
-                        if let Some((_, at)) = at {
-                            latencies.saturating_record(at.elapsed().as_nanos() as u64);
+    fn take(&mut self, sent: Sent) {
+        let partition = usize::try_from(sent.0.partition()).unwrap_or(0);
+        if self.waiting.len() <= partition {
+            self.waiting.resize_with(partition + 1, VecDeque::new);
+        }
+        self.waiting[partition].push_back(sent);
+    }
+}
+
+impl Future for Collector {
+    type Output = (u64, u64, Latencies);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let closed = loop {
+            match this.receiver.poll_recv(cx) {
+                Poll::Ready(Some(handful)) => handful.into_iter().for_each(|sent| this.take(sent)),
+                Poll::Ready(None) => break true,
+                Poll::Pending => break false,
+            }
+        };
+        for waiting in &mut this.waiting {
+            while let Some((delivery, at)) = waiting.front_mut() {
+                match Pin::new(delivery).poll(cx) {
+                    Poll::Pending => break,
+                    Poll::Ready(Ok(_)) => {
+                        this.acked += 1;
+                        if let Some(at) = at {
+                            this.latencies.saturating_record(at.elapsed().as_nanos() as u64);
                         }
                     }
-                    Err(error) => {
-                        errors += 1;
-                        if errors <= 5 {
+                    Poll::Ready(Err(error)) => {
+                        this.errors += 1;
+                        if this.errors <= 5 {
                             eprintln!("{error}");
                         }
                     }
                 }
+                waiting.pop_front();
             }
         }
-        Ok((acked, errors, latencies))
-    });
-    (sender, task)
+        match closed && this.waiting.iter().all(VecDeque::is_empty) {
+            true => Poll::Ready((this.acked, this.errors, std::mem::replace(&mut this.latencies, latencies()))),
+            false => Poll::Pending,
+        }
+    }
 }
