@@ -77,8 +77,7 @@ impl Intake {
         record: &Record<'_>,
         letter: Option<&Arc<Letter>>,
     ) -> Result<Delivery, Refused> {
-        let partitions = topic.partitions.load();
-        let Some(partitions) = &*partitions else { return Err(Refused::NoTopic) };
+        let Some(partitions) = &topic.partitions else { return Err(Refused::NoTopic) };
         let spread = record.key.is_none() && partition.is_none();
         let mut may_move = spread && partitions.slots.len() > 1;
         loop {
@@ -88,14 +87,14 @@ impl Intake {
             let pushed = match self.push(topic, slot, record, letter, may_move)? {
                 Offered::Taken(pushed) => pushed,
                 Offered::Full(filled) => {
-                    topic.spread.with(|sticky| sticky.batch_sealed(index));
+                    topic.lasting.spread.with(|sticky| sticky.batch_sealed(index));
                     self.submit(slot, filled);
                     may_move = false;
                     continue;
                 }
             };
             if spread && pushed.sealed.iter().any(Option::is_some) {
-                topic.spread.with(|sticky| sticky.batch_sealed(index));
+                topic.lasting.spread.with(|sticky| sticky.batch_sealed(index));
             }
             for filled in pushed.sealed.into_iter().flatten() {
                 self.submit(slot, *filled);
@@ -206,7 +205,7 @@ impl Intake {
             (None, None) => {
                 let bytes = record.value.map_or(0, <[u8]>::len) + RECORD_OVERHEAD;
                 let random = || fastrand::u64(..);
-                let picked = topic.spread.with(|sticky| sticky.pick(bytes, count, &known.available, random));
+                let picked = topic.lasting.spread.with(|sticky| sticky.pick(bytes, count, &known.available, random));
                 picked.ok_or(Refused::NoTopic)
             }
         }

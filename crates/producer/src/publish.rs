@@ -192,14 +192,16 @@ impl KafkaProducer {
             Some(Err(refused)) => Err(refused),
             None => Err(Refused::NoTopic),
         };
-        let topic = self.topic(record.topic)?;
         let mut deadline = None;
         loop {
             match offered {
                 Ok(delivery) => return Ok(created.delivered(delivery)),
-                Err(refused) => self.wait(&topic, refused, self.inner.max_block, &mut deadline).await?,
+                Err(refused) => {
+                    let topic = self.topic(record.topic)?;
+                    self.wait(&topic, refused, self.inner.max_block, &mut deadline).await?;
+                }
             }
-            offered = offer(&topic);
+            offered = offer(&*self.topic(record.topic)?);
         }
     }
 
@@ -210,9 +212,9 @@ impl KafkaProducer {
 
     /// How many partitions a topic has; waits for it as publishing does.
     pub(crate) async fn partition_count(&self, topic: &str) -> Result<i32, PublishError> {
-        let topic = self.topic(topic)?;
         loop {
-            if let Some(partitions) = &*topic.partitions.load() {
+            let topic = self.topic(topic)?;
+            if let Some(partitions) = &topic.partitions {
                 return Ok(partitions.count);
             }
             self.wait_for_topic(&topic).await?;
@@ -269,13 +271,13 @@ impl KafkaProducer {
         max_block: Duration,
     ) -> Result<Delivery, PublishError> {
         let Begun { created, refused } = *begun;
-        let topic = self.topic(topic)?;
         let mut deadline = None;
-        self.wait(&topic, refused, max_block, &mut deadline).await?;
+        self.wait(&*self.topic(topic)?, refused, max_block, &mut deadline).await?;
         // Its own buffer: this thread's is others' while we wait.
         let mut json = Vec::new();
         event.encode_into(&mut json)?;
         loop {
+            let topic = self.topic(topic)?;
             match with_record(event, &json, created.context(), |record| {
                 self.inner.intake.offer(&topic, None, record)
             }) {
@@ -366,7 +368,7 @@ impl KafkaProducer {
     /// for it, where that has an end of its own.
     fn ask_for(&self, topic: &Topic) -> Result<Option<Instant>, PublishError> {
         let (mut ask, mut refused, mut until) = (false, None, None);
-        topic.standing.send_if_modified(|standing| match standing {
+        topic.lasting.standing.send_if_modified(|standing| match standing {
             Standing::Unasked => {
                 ask = true;
                 *standing = Standing::Asked;
@@ -399,7 +401,7 @@ impl KafkaProducer {
     }
 
     async fn wait_for_topic(&self, topic: &Topic) -> Result<(), PublishError> {
-        let mut standing = topic.standing.subscribe();
+        let mut standing = topic.lasting.standing.subscribe();
         let until = self.ask_for(topic)?;
         let mut finished = self.inner.finished.clone();
         let patience = async {
@@ -410,7 +412,7 @@ impl KafkaProducer {
         };
         let settled = tokio::select! {
             seen = standing.wait_for(|now| matches!(now, Standing::Ready | Standing::Failed(..))) => seen.map(|s| s.clone()),
-            () = patience => Ok(topic.standing.borrow().clone()),
+            () = patience => Ok(topic.lasting.standing.borrow().clone()),
             _ = finished.wait_for(|done| *done) => return Err(PublishError::Closed),
         };
         match settled {

@@ -2,15 +2,18 @@
 //!
 //! Until a topic's own limit is known it is taken to be Kafka's default.
 //!
-//! Rules: looking up takes no lock; a topic that failed is asked for anew by whoever publishes to it next.
+//! Rules: looking up takes no lock, and once, for a topic and its partitions: what is known of them is one value that is
+//! replaced as a whole. Who waits for a topic looks it up again afterwards. A topic that failed is asked for anew by whoever
+//! publishes to it next.
 //! Places of partitions are added, never taken away: a topic that was made anew with fewer partitions keeps
 //! those that it has no more, for what is still in them, but nothing new is put there.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Instant;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use kafka_courier_batcher::{Accumulator, Compression, Limits};
 use kafka_courier_idempotent_sender::core::{PartitionId, Reason, TopicId};
 use tokio::sync::watch;
@@ -83,10 +86,18 @@ pub(crate) enum Standing {
     AskedAgain(Reason, Instant),
 }
 
+/// A topic as it is known now.
 #[derive(Debug)]
 pub(crate) struct Topic {
     pub(crate) name: Arc<str>,
-    pub(crate) partitions: ArcSwapOption<Partitions>,
+    /// None as long as they are not known.
+    pub(crate) partitions: Option<Partitions>,
+    pub(crate) lasting: Arc<Lasting>,
+}
+
+/// What stays of a topic while its partitions come to be known, and change.
+#[derive(Debug)]
+pub(crate) struct Lasting {
     pub(crate) standing: watch::Sender<Standing>,
     /// Where records without key go.
     pub(crate) spread: Spread,
@@ -111,7 +122,7 @@ impl Topics {
         Self { by_name: ArcSwap::default(), by_id: ArcSwap::default(), limits, compression }
     }
 
-    /// The topic, if it was ever published to.
+    /// The topic as it is now, if it was ever published to.
     pub(crate) fn get(&self, name: &str) -> Option<Arc<Topic>> {
         self.by_name.load().get(name).cloned()
     }
@@ -127,13 +138,12 @@ impl Topics {
         if let Some(topic) = self.get(name) {
             return topic;
         }
-        let topic = Arc::new(Topic {
-            name: name.into(),
-            partitions: ArcSwapOption::empty(),
+        let lasting = Arc::new(Lasting {
             standing: watch::Sender::new(Standing::Unasked),
             spread: Spread::new(self.limits.max_bytes),
             limit: DEFAULT_TOPIC_LIMIT.into(),
         });
+        let topic = Arc::new(Topic { name: name.into(), partitions: None, lasting });
         self.by_name.rcu(|topics| {
             let mut topics = Named::clone(topics);
             topics.entry(topic.name.clone()).or_insert_with(|| topic.clone());
@@ -145,32 +155,30 @@ impl Topics {
     /// A batch of that partition has left because of its age.
     pub(crate) fn aged(&self, id: PartitionId) {
         if let Some(topic) = self.by_id.load().get(&id.topic) {
-            topic.spread.gather();
+            topic.lasting.spread.gather();
         }
     }
 
     pub(crate) fn slot(&self, id: PartitionId) -> Option<Arc<Slot>> {
         let topics = self.by_id.load();
-        let partitions = topics.get(&id.topic)?.partitions.load();
-        partitions.as_ref()?.slots.get(usize::try_from(id.index).ok()?).cloned()
+        topics.get(&id.topic)?.partitions.as_ref()?.slots.get(usize::try_from(id.index).ok()?).cloned()
     }
 
     /// Every partition of every topic.
     pub(crate) fn all_slots(&self) -> Vec<Arc<Slot>> {
         let topics = self.by_name.load();
-        let partitions = topics.values().filter_map(|topic| topic.partitions.load_full());
-        partitions.flat_map(|partitions| partitions.slots.clone()).collect()
+        let partitions = topics.values().filter_map(|topic| topic.partitions.as_ref());
+        partitions.flat_map(|partitions| partitions.slots.iter().cloned()).collect()
     }
 
     /// Takes in what the sender says of a topic: a partition for each place, and whether it has a leader.
     pub(crate) fn on_ready(&self, id: TopicId, name: &str, available: &[bool]) {
-        let topic = self.get_or_add(name);
-        let known = topic.partitions.load_full();
-        let mut slots = known.map_or_else(Vec::new, |partitions| partitions.slots.clone());
+        let before = self.get_or_add(name);
+        let mut slots = before.partitions.as_ref().map_or_else(Vec::new, |partitions| partitions.slots.clone());
         for index in slots.len()..available.len() {
             let id = PartitionId { topic: id, index: i32::try_from(index).unwrap_or(i32::MAX) };
             let mut accumulator = Accumulator::new(self.limits, self.compression);
-            self.limit(&mut accumulator, topic.limit.load(Ordering::Relaxed));
+            self.limit(&mut accumulator, before.lasting.limit.load(Ordering::Relaxed));
             slots.push(Arc::new(Slot { id, accumulator: Mutex::new(accumulator), held: AtomicUsize::new(0) }));
         }
         let count = i32::try_from(available.len()).unwrap_or(i32::MAX);
@@ -178,13 +186,11 @@ impl Topics {
         if slots.is_empty() {
             return; // there is nothing to publish to yet
         }
-        topic.partitions.store(Some(Arc::new(Partitions { slots, count, available })));
-        self.by_id.rcu(|topics| {
-            let mut topics = Named::clone(topics);
-            topics.insert(id, topic.clone());
-            topics
-        });
-        topic.standing.send_replace(Standing::Ready);
+        let (name, lasting) = (before.name.clone(), before.lasting.clone());
+        let topic = Arc::new(Topic { name, partitions: Some(Partitions { slots, count, available }), lasting });
+        self.by_id.rcu(|topics| with_entry(topics, id, &topic));
+        self.by_name.rcu(|topics| with_entry(topics, topic.name.clone(), &topic));
+        topic.lasting.standing.send_replace(Standing::Ready);
     }
 
     /// Takes in how large a batch a topic takes; batches that are open already are kept as they are.
@@ -199,8 +205,8 @@ impl Topics {
                 "flush_bytes is capped by what the topic takes"
             );
         }
-        topic.limit.store(bytes, Ordering::Relaxed);
-        if let Some(partitions) = &*topic.partitions.load() {
+        topic.lasting.limit.store(bytes, Ordering::Relaxed);
+        if let Some(partitions) = &topic.partitions {
             for slot in &partitions.slots {
                 self.limit(&mut slot.accumulator.lock(), bytes);
             }
@@ -214,7 +220,14 @@ impl Topics {
 
     pub(crate) fn on_failed(&self, name: &str, reason: &Reason) {
         if let Some(topic) = self.get(name) {
-            topic.standing.send_replace(Standing::Failed(reason.clone(), Instant::now()));
+            topic.lasting.standing.send_replace(Standing::Failed(reason.clone(), Instant::now()));
         }
     }
+}
+
+/// These topics, and this one.
+fn with_entry<K: Clone + Eq + Hash>(topics: &Named<K>, key: K, topic: &Arc<Topic>) -> Named<K> {
+    let mut topics = topics.clone();
+    topics.insert(key, topic.clone());
+    topics
 }
