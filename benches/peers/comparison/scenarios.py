@@ -57,11 +57,18 @@ SCENARIOS = {
 
 LEAST_EVENT = 400  # bytes: an event's JSON takes 290 without any data of its own
 
-OURS = ("courier", "courier-typed")
+# Ours in other ways, each where it tells something.
+VARIANTS = {
+    "courier-typed": lambda s: s.size >= LEAST_EVENT,
+    "courier-lean": lambda s: not (s.rate or s.round_trip_ms or s.count or s.threads > 1),
+    "courier-linger": lambda s: s.rate and s.linger_ms,
+}
+OURS = ("courier", *VARIANTS)
+LEAN_BUFFER = 8 * MIB
 
 
 def takes_part(client, scenario):
-    return client != "courier-typed" or scenario.size >= LEAST_EVENT
+    return client not in VARIANTS or bool(VARIANTS[client](scenario))
 
 
 def commands(here: Path, built: Path, classpath: str):
@@ -78,6 +85,8 @@ def commands(here: Path, built: Path, classpath: str):
     return {
         "courier": ours(),
         "courier-typed": ours("--x-typed", 1),
+        "courier-lean": ours("--x-buffer", LEAN_BUFFER),
+        "courier-linger": ours("--x-expedite", 0),
         "java": lambda s: java,
         "librdkafka": lambda s: [built / "release/rdkafka-peer"],
         "franz-go": lambda s: [built / "peers-go/franz"],

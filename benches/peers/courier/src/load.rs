@@ -84,6 +84,7 @@ async fn prepare(args: Args) -> Result<Load, Failure> {
     config.max_in_flight = u32::try_from(args.inflight)?;
     config.max_request_bytes = args.x("request", config.max_request_bytes);
     config.connections_per_broker = args.x("connections", config.connections_per_broker);
+    config.expedite = args.x("expedite", 1) == 1;
     config.compression = if args.compression == "snappy" { Compression::Snappy } else { Compression::None };
     let (mut values, keys) = (values(args.size, args.pool), keys(args.keys));
     let clicks = match args.x("typed", 0) {
@@ -91,10 +92,11 @@ async fn prepare(args: Args) -> Result<Load, Failure> {
         _ => None,
     };
     let note = format!(
-        "{}, buffer {} MiB, up to {} connections",
+        "{}, buffer {} MiB, up to {} connections{}",
         if clicks.is_some() { "typed events" } else { "raw records" },
         config.buffer_memory >> 20,
         config.connections_per_broker,
+        if config.expedite { "" } else { ", expedite off" },
     );
     Ok(Load { producer: KafkaProducer::build(config)?, values, keys, clicks, note, args })
 }

@@ -2,7 +2,8 @@
 //!
 //! Rules: the flags, the data and the line are those of the other clients' generators, so that one program
 //! can drive and compare them; nothing is set that a user could not set. Its own flags: `--x-typed 1` (events and their
-//! JSON instead of raw records), `--x-flush-messages`, `--x-buffer`, `--x-request`, `--x-connections`, `--x-workers`.
+//! JSON instead of raw records), `--x-flush-messages`, `--x-buffer`, `--x-request`, `--x-connections`,
+//! `--x-workers`, `--x-expedite 0`.
 
 mod load;
 mod typed;
