@@ -114,8 +114,8 @@ async fn connections(connections_per_broker: u32) -> u32 {
         let record = kafka_courier::ProducerRecord { partition: Some(partition), ..record("t", "k", &value) };
         producer.send(&record).await.unwrap().detach();
     }
-    // A broker serves one request of a connection at a time: two at once are on two connections.
-    tokio::time::timeout(LONG, gate.arrived(connections_per_broker.min(2) as usize)).await.unwrap();
+    // A broker serves one request of a connection at a time: so many at once are on so many connections.
+    tokio::time::timeout(LONG, gate.arrived(connections_per_broker as usize)).await.unwrap();
     gate.open();
     assert!(producer.flush(LONG).await);
     producer.stats().brokers[0].connections
@@ -123,9 +123,9 @@ async fn connections(connections_per_broker: u32) -> u32 {
 
 #[tokio::test]
 async fn connections_per_broker_is_how_many_are_opened_under_load_and_no_more() {
-    assert_eq!(connections(1).await, 1);
-    let opened = connections(3).await;
-    assert!((2..=3).contains(&opened), "{opened}");
+    for allowed in [1, 3, 4] {
+        assert_eq!(connections(allowed).await, allowed);
+    }
 }
 
 #[tokio::test]

@@ -45,7 +45,8 @@ impl<T: Clone> Sender<T> {
         self.mark_dirty(broker);
     }
 
-    /// Lets a fair share of the partitions that are bound to a broker's older connections move to the new one.
+    /// Lets the new connection of a broker take part: partitions that only wait on the older ones are given out anew, and
+    /// of those that have something unanswered there a fair share is to move once they have not.
     fn share_with(&mut self, id: BrokerId) {
         let Some(broker) = self.brokers.get(&id) else { return };
         let up: Vec<ConnId> =
@@ -53,12 +54,29 @@ impl<T: Clone> Sender<T> {
         if up.len() < 2 {
             return;
         }
+        up.iter().for_each(|conn| self.give_back_waiting(id, *conn));
         let mut bound = 0usize;
         for partition in self.topics.partitions() {
             let Some(lane) = self.topics.lane_mut(partition) else { continue };
             if lane.conn.is_some_and(|conn| up.contains(&conn)) {
                 lane.drain = bound.is_multiple_of(up.len());
                 bound += 1;
+            }
+        }
+    }
+
+    /// Frees the partitions that wait on a connection and have nothing unanswered there: nothing holds their order to it.
+    fn give_back_waiting(&mut self, broker: BrokerId, id: ConnId) {
+        let (Some(broker), Some(conn)) = (self.brokers.get_mut(&broker), self.conns.get_mut(&id)) else { return };
+        for _ in 0..conn.ready.len() {
+            let Some(ready) = conn.pop_ready() else { return };
+            match self.topics.lane_mut(ready.partition).filter(|lane| lane.generation == ready.generation) {
+                Some(lane) if lane.unanswered == 0 => {
+                    (lane.conn, lane.drain) = (None, false);
+                    broker.ready.push_back(ready);
+                }
+                Some(_) => conn.push_ready(ready),
+                None => {}
             }
         }
     }

@@ -4,7 +4,7 @@
 //! - A partition is bound to one connection while anything of it is unanswered there: so its order holds.
 //! - A request holds one batch of a partition at most (Produce v3+), and up to `max_request_bytes`.
 //! - More connections to a broker are opened while the least loaded one is busy; partitions move to a new
-//!   one when nothing of theirs is in flight.
+//!   one when nothing of theirs is in flight, at once if it isn't: no answer has to come first.
 //! - Work is proportional to what is ready, never to the number of partitions.
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Which batch leaves on which connection, seen from inside.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::{Accumulator, BufferPool, Compression, Limits, Record};
@@ -20,13 +21,15 @@ struct Bench {
     connects: Vec<ConnId>,
     sent: Vec<(ConnId, RequestId, Vec<ProducePart>)>,
     settled: usize,
+    disconnects: usize,
 }
 
 impl Bench {
     fn new(config: Config) -> Self {
         let (now, ordinals) = (Instant::now(), [0; PARTITIONS as usize]);
         let sender = Sender::new(config).unwrap();
-        let mut bench = Self { sender, now, ordinals, connects: Vec::new(), sent: Vec::new(), settled: 0 };
+        let mut bench =
+            Self { sender, now, ordinals, connects: Vec::new(), sent: Vec::new(), settled: 0, disconnects: 0 };
         bench.sender.want_topic(now, "orders");
         bench.sender.on_metadata(now, metadata());
         bench.sender.on_producer_id(now, 7);
@@ -40,6 +43,7 @@ impl Bench {
                 Action::Connect { conn, .. } => self.connects.push(conn),
                 Action::Send { conn, request, parts } => self.sent.push((conn, request, parts)),
                 Action::Settle(_) => self.settled += 1,
+                Action::Disconnect { .. } => self.disconnects += 1,
                 _ => {}
             }
         }
@@ -134,6 +138,29 @@ fn a_busy_broker_gets_more_connections_up_to_the_number_allowed() {
         }
     }
     assert_eq!(bench.conns().count(), 2);
+}
+
+#[test]
+fn what_waits_behind_answers_that_do_not_come_goes_to_more_connections_and_those_are_closed_when_idle() {
+    for allowed in [1, 2, 3, 4] {
+        let config = Config { max_in_flight: 1, max_request_bytes: 1024, ..Config::default() };
+        let config = Config { connections_per_broker: allowed, ..config };
+        let mut bench = Bench::new(config);
+        bench.prime();
+        (0..PARTITIONS).for_each(|partition| bench.submit(partition, 2000));
+        while !bench.connects.is_empty() {
+            bench.connect_next();
+        }
+        let on: BTreeSet<ConnId> = bench.sent.iter().map(|(conn, ..)| *conn).collect();
+        assert_eq!((bench.conns().count(), on.len()), (allowed as usize, allowed as usize), "none was answered");
+        while !bench.sent.is_empty() {
+            bench.answer_next(Duration::ZERO);
+        }
+        assert_eq!(bench.settled, PARTITIONS as usize);
+        bench.now += Config::default().idle_timeout;
+        bench.carry_out();
+        assert_eq!((bench.conns().count(), bench.disconnects), (0, allowed as usize), "all are closed");
+    }
 }
 
 #[test]
