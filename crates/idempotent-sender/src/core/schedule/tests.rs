@@ -9,7 +9,7 @@ use crate::core::cluster::Conn;
 use crate::core::types::{
     BrokerAddress, ClusterMetadata, PartAnswer, PartitionMetadata, ProduceAnswer, Submission, TopicId, TopicMetadata,
 };
-use crate::core::{Action, Config, ConnId, PartitionId, ProducePart, RequestId, Sender};
+use crate::core::{Action, Backoff, Config, ConnId, PartitionId, ProducePart, RequestId, Sender};
 
 const PARTITIONS: i32 = 4;
 
@@ -161,6 +161,25 @@ fn what_waits_behind_answers_that_do_not_come_goes_to_more_connections_and_those
         bench.carry_out();
         assert_eq!((bench.conns().count(), bench.disconnects), (0, allowed as usize), "all are closed");
     }
+}
+
+#[test]
+fn a_broker_that_is_lost_is_dialled_again_after_waits_that_double_up_to_their_bound() {
+    let (base, cap) = (Duration::from_millis(100), Duration::from_millis(400));
+    let mut bench = Bench::new(Config { backoff: Backoff { base, cap }, ..Config::default() });
+    bench.submit(0, 1);
+    for step in [100, 200, 400, 400] {
+        let conn = bench.connects.remove(0);
+        bench.sender.on_disconnected(bench.now, conn, "nobody listens");
+        for (wait, dials) in [(0, 0), (step / 2 - 1, 0), (step / 2 + 1, 1)] {
+            bench.now += Duration::from_millis(wait);
+            bench.carry_out();
+            assert_eq!(bench.connects.len(), dials, "{wait} ms of {step}");
+        }
+    }
+    bench.connect_next();
+    bench.answer_next(Duration::ZERO);
+    assert_eq!(bench.settled, 1);
 }
 
 #[test]
