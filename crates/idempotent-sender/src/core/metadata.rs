@@ -81,7 +81,7 @@ impl<T: Clone> Sender<T> {
         self.metadata.in_flight = false;
         let unresolved = self.topics.iter().any(|topic| {
             matches!(topic.state, TopicState::Pending(_))
-                || topic.lanes.iter().any(|lane| lane.partition.leader.is_none() && !lane.partition.is_idle())
+                || topic.lanes.iter().any(|lane| lane.partition.wants_metadata())
         });
         self.metadata.failures = if unresolved { self.metadata.failures.saturating_add(1) } else { 0 };
         self.metadata.wanted |= unresolved;
@@ -188,7 +188,7 @@ impl<T: Clone> Sender<T> {
         for partition in &found.partitions {
             let partition_id = PartitionId { topic: id, index: partition.index };
             let changed = self.with_lane(partition_id, now, |lane, _| {
-                lane.partition.place.topic_uuid = uuid;
+                lane.partition.on_topic_id(uuid);
                 let had_leader = lane.partition.leader.is_some();
                 if lane.partition.adopt_leader(partition.leader, partition.leader_epoch) {
                     lane.unbind();

@@ -273,7 +273,7 @@ impl<T: Clone> Sender<T> {
             self.timers.set(at, Timer::Partition(id));
         }
         let can_send = lane.partition.has_unsent() && waits.is_none() && !lane.queued;
-        let no_leader = lane.partition.leader.is_none() && !lane.partition.is_idle();
+        let wants_metadata = lane.partition.wants_metadata();
         let no_id = lane.partition.wants_producer_id();
         let used_up = no_id && matches!(self.identity, Identity::Have(id) if lane.partition.has_used_up(id));
         if used_up {
@@ -282,7 +282,7 @@ impl<T: Clone> Sender<T> {
         if no_id {
             self.ask_identity();
         }
-        if no_leader {
+        if wants_metadata {
             self.want_metadata(now);
         } else if can_send {
             self.make_ready(id);

@@ -18,6 +18,8 @@ struct Bench {
     sent: Vec<(ConnId, RequestId, Vec<ProducePart>)>,
     verdicts: Vec<(i32, Verdict)>,
     available: Vec<bool>,
+    /// How often metadata was asked for.
+    asked: usize,
 }
 
 impl Bench {
@@ -25,7 +27,7 @@ impl Bench {
         let now = Instant::now();
         let sender = Sender::new(Config::default()).unwrap();
         let (sent, verdicts, available) = (Vec::new(), Vec::new(), Vec::new());
-        let mut bench = Self { sender, now, ordinals: [0; 8], sent, verdicts, available };
+        let mut bench = Self { sender, now, ordinals: [0; 8], sent, verdicts, available, asked: 0 };
         bench.sender.want_topic(now, "orders");
         bench.sender.on_producer_id(now, 7);
         bench
@@ -37,6 +39,7 @@ impl Bench {
                 Action::Connect { conn, .. } => self.sender.on_connected(self.now, conn),
                 Action::Send { conn, request, parts } => self.sent.push((conn, request, parts)),
                 Action::Settle(settlement) => self.verdicts.push((settlement.partition.index, settlement.verdict)),
+                Action::RefreshMetadata { .. } => self.asked += 1,
                 Action::TopicReady { available, .. } => self.available = available,
                 _ => {}
             }
@@ -161,4 +164,44 @@ fn a_partition_that_comes_again_is_written_to_again() {
     bench.answer(0);
     assert_eq!(bench.verdicts.len(), 2);
     assert!(matches!(bench.verdicts[1], (3, Verdict::Delivered { .. })), "{:?}", bench.verdicts);
+}
+
+#[test]
+fn an_id_that_the_leader_does_not_know_is_not_sent_again_before_the_cluster_has_told_the_topics_id() {
+    let mut bench = Bench::new();
+    bench.learn(FORMER, 1);
+    bench.submit(0);
+    bench.answer(100);
+    for _ in 0..5 {
+        bench.now += Duration::from_secs(1);
+        bench.carry_out();
+    }
+    assert!(bench.sent.is_empty() && bench.asked == 2, "metadata is slow, and a try under the id would be in doubt");
+    bench.learn(PRESENT, 1);
+    assert_eq!(bench.sent[0].2[0].topic_uuid, PRESENT);
+    bench.answer(0);
+    assert!(matches!(bench.verdicts[..], [(0, Verdict::Delivered { .. })]), "{:?}", bench.verdicts);
+}
+
+#[test]
+fn while_a_topic_is_away_its_id_is_asked_for_again_and_the_same_one_is_used_again() {
+    let mut bench = Bench::new();
+    bench.learn(FORMER, 1);
+    bench.submit(0);
+    bench.answer(100);
+    bench.now += Config::default().delivery_timeout;
+    bench.carry_out();
+    assert_eq!(bench.not_written(), [0]);
+    bench.submit(0);
+    for _ in 0..3 {
+        let (asked, brokers) = (bench.asked, vec![BrokerAddress { id: BrokerId(1), host: "one".into(), port: 9092 }]);
+        let gone = TopicMetadata { name: "orders".into(), uuid: FORMER, code: 3, partitions: Vec::new() };
+        bench.sender.on_metadata(bench.now, ClusterMetadata { brokers, topics: vec![gone] });
+        bench.now += Duration::from_secs(1);
+        bench.carry_out();
+        assert!(bench.sent.is_empty() && bench.asked > asked);
+    }
+    bench.learn(FORMER, 1);
+    bench.answer(0);
+    assert!(matches!(bench.verdicts[..], [_, (0, Verdict::Delivered { .. })]), "{:?}", bench.verdicts);
 }

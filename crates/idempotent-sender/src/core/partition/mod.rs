@@ -24,7 +24,8 @@ use self::stamps::{EpochMove, NextStamp};
 use super::effects::Context;
 use super::flight::{Attempt, Flight, History, Place, Proof};
 use super::types::{
-    Action, BatchUid, BrokerId, LookId, PartitionId, Reason, RecordSet, RequestId, Settlement, Submission, Verdict,
+    Action, BatchUid, BrokerId, LookId, PartitionId, Reason, RecordSet, RequestId, Settlement, Submission, TopicUuid,
+    Verdict,
 };
 
 /// A leader that heard nothing of us for this long may have forgotten our id.
@@ -87,6 +88,8 @@ pub(crate) struct Partition<T> {
     /// After a lost answer batches go one partition per request.
     solo: bool,
     looking: Option<Looking>,
+    /// The leader knows no topic of the id that we have: nothing is sent before the cluster has told it again.
+    id_denied: bool,
     /// Answers in a row that the id was fenced by somebody else.
     fenced: u32,
     /// The last thing that went wrong, for the verdicts of those that were never tried.
@@ -129,6 +132,7 @@ impl<T: Clone> Partition<T> {
             backoff_until: None,
             solo: false,
             looking: None,
+            id_denied: false,
             fenced: 0,
             trouble: None,
         }
@@ -200,6 +204,17 @@ impl<T: Clone> Partition<T> {
         self.next.is_none() && !self.queue.is_empty()
     }
 
+    /// Whether it stands still until the cluster tells who leads it, or the topic's id.
+    pub(crate) fn wants_metadata(&self) -> bool {
+        (self.leader.is_none() || self.id_denied) && !self.is_idle()
+    }
+
+    /// The cluster has told the topic's id.
+    pub(crate) fn on_topic_id(&mut self, uuid: TopicUuid) {
+        self.place.topic_uuid = uuid;
+        self.id_denied = false;
+    }
+
     /// Whether it has used up all epochs of this id.
     pub(crate) fn has_used_up(&self, producer_id: i64) -> bool {
         self.exhausted == Some(producer_id)
@@ -213,7 +228,7 @@ impl<T: Clone> Partition<T> {
 
     /// The next batch that may leave now, noted as sent in `request`.
     pub(crate) fn next_outgoing(&mut self, request: RequestId, cx: &mut Context<'_, T>) -> Option<Outgoing> {
-        if self.waits_until(cx.now).is_some() || self.looking.is_some() {
+        if self.waits_until(cx.now).is_some() || self.looking.is_some() || self.id_denied {
             return None;
         }
         if self.window.is_empty() && self.queue.is_empty() {
@@ -334,7 +349,7 @@ impl<T: Clone> Partition<T> {
         rest.append(&mut self.queue);
         self.queue = rest;
         self.place = Place::default();
-        self.looking = None;
+        (self.looking, self.id_denied) = (None, false);
         self.leader = None;
         self.leader_epoch = -1;
         self.backoff_until = None;
