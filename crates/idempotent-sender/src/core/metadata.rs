@@ -16,6 +16,7 @@ use std::time::Instant;
 use super::cluster::{Broker, Lane};
 use super::connections::REFUSED_PAUSE;
 use super::error_code::ErrorCode;
+use super::partition::NewTopic;
 use super::sender::Sender;
 use super::timers::Timer;
 use super::topics::{Life, Topic, TopicState};
@@ -188,6 +189,9 @@ impl<T: Clone> Sender<T> {
         for partition in &found.partitions {
             let partition_id = PartitionId { topic: id, index: partition.index };
             let changed = self.with_lane(partition_id, now, |lane, _| {
+                if lane.partition.note_new_topic(uuid, partition.leader, partition.leader_epoch) {
+                    return false;
+                }
                 lane.partition.on_topic_id(uuid);
                 let had_leader = lane.partition.leader.is_some();
                 if lane.partition.adopt_leader(partition.leader, partition.leader_epoch) {
@@ -216,11 +220,9 @@ impl<T: Clone> Sender<T> {
             message: Some(format!("the topic was made anew with {count} partitions").into()),
         };
         for (index, lane) in lanes.into_iter().enumerate() {
-            let gone = (index >= count).then_some(&no_more);
-            self.with_lane(lane, now, |lane, cx| {
-                lane.partition.on_new_topic(&reason, gone, cx);
-                lane.unbind();
-            });
+            let gone = (index >= count).then(|| no_more.clone());
+            let new = NewTopic { reason: reason.clone(), gone, told: None };
+            self.with_lane(lane, now, |lane, _| lane.partition.on_new_topic(new));
         }
     }
 
@@ -231,7 +233,7 @@ impl<T: Clone> Sender<T> {
             topic.lanes.push(Lane::new(PartitionId { topic: id, index: i32::try_from(index).unwrap_or(i32::MAX) }));
         }
         for lane in topic.lanes.iter_mut().take(count).skip(topic.count) {
-            lane.partition.gone = None;
+            lane.partition.on_again();
         }
         let more = count > topic.count;
         topic.count = topic.count.max(count);

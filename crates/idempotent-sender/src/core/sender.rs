@@ -251,6 +251,9 @@ impl<T: Clone> Sender<T> {
         let lane = self.topics.lane_mut(id)?;
         let mut cx = Context { now, config: &self.config, chance: &mut self.chance, out: &mut self.out, producer_id };
         let result = decide(lane, &mut cx);
+        if lane.partition.turn(&mut cx) {
+            lane.unbind();
+        }
         self.after_lane(id, now);
         Some(result)
     }

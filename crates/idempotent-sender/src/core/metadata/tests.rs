@@ -138,18 +138,53 @@ fn a_former_id_is_believed_once_four_answers_in_a_row_have_named_it() {
 fn what_waits_for_a_partition_that_the_topic_made_anew_has_no_more_is_given_up_at_once() {
     let mut bench = Bench::new();
     bench.learn(FORMER, 4);
-    bench.sent.clear();
-    (0..4).for_each(|_| bench.submit(3));
-    bench.submit(0);
+    bench.submit(3);
+    bench.answer(100);
+    (0..3).for_each(|_| bench.submit(3));
     bench.learn(PRESENT, 2);
     assert_eq!(bench.available, [true; 2]);
-    assert_eq!(bench.not_written(), [3; 3], "the first of the four is under way");
-    assert_eq!(bench.verdicts.len(), 5, "the two that are under way may be written to the former topic");
+    assert_eq!(bench.not_written(), [3; 4]);
     bench.submit(3);
-    assert_eq!(bench.not_written(), [3; 4], "and so is what comes later");
-    let Verdict::Failed(failure) = &bench.verdicts[5].1 else { panic!("{:?}", bench.verdicts) };
+    assert_eq!(bench.not_written(), [3; 5], "and so is what comes later");
+    let Verdict::Failed(failure) = &bench.verdicts[4].1 else { panic!("{:?}", bench.verdicts) };
     assert!(failure.reason.to_string().contains("made anew with 2 partitions"), "{}", failure.reason);
     assert!(failure.reason.is_retriable(), "its key has another partition now");
+}
+
+/// One batch each is under way to two partitions, and one waits behind each, when the topic is made anew with one.
+fn made_anew_meanwhile() -> Bench {
+    let mut bench = Bench::new();
+    bench.learn(FORMER, 2);
+    [0, 1, 0, 1].into_iter().for_each(|index| bench.submit(index));
+    bench.learn(PRESENT, 1);
+    assert_eq!((bench.sent.len(), bench.verdicts.len()), (2, 0), "the answers are waited for");
+    bench
+}
+
+#[test]
+fn what_a_former_topic_refused_goes_to_the_one_made_anew_whenever_the_answer_comes() {
+    let mut bench = made_anew_meanwhile();
+    bench.answer(100);
+    bench.answer(100);
+    assert_eq!(bench.not_written(), [1, 1], "the new one has no such partition");
+    for _ in 0..2 {
+        assert_eq!(bench.sent[0].2[0].topic_uuid, PRESENT);
+        bench.answer(0);
+    }
+    assert!(matches!(bench.verdicts[2..], [(0, Verdict::Delivered { .. }), (0, Verdict::Delivered { .. })]));
+}
+
+#[test]
+fn what_a_former_topic_took_is_delivered_and_what_it_may_have_taken_is_unknown() {
+    let mut bench = made_anew_meanwhile();
+    bench.answer(0);
+    assert!(matches!(bench.verdicts[..], [(0, Verdict::Delivered { .. })]), "{:?}", bench.verdicts);
+    let (conn, request, _) = bench.sent.remove(0);
+    bench.sender.on_written(bench.now, conn, request);
+    bench.sender.on_disconnected(bench.now, conn, "cut");
+    bench.carry_out();
+    let Verdict::Failed(failure) = &bench.verdicts[1].1 else { panic!("{:?}", bench.verdicts) };
+    assert_eq!((failure.outcome, bench.not_written()), (FailedOutcome::Unknown, vec![1]));
 }
 
 #[test]

@@ -131,9 +131,9 @@ impl<T: Clone> Partition<T> {
             Treatment::Wait => self.back_off(cx),
             Treatment::WaitForLeader => self.wait_for_leader(answer, cx),
             Treatment::NewTopicId => {
+                cx.out.refresh_metadata = true;
                 // Another try under that id could be in doubt when the new one comes.
                 self.id_denied = true;
-                cx.out.refresh_metadata = true;
                 self.back_off(cx);
             }
             Treatment::Retry => self.retry_head(cx),

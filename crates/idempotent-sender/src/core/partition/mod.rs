@@ -90,10 +90,23 @@ pub(crate) struct Partition<T> {
     looking: Option<Looking>,
     /// The leader knows no topic of the id that we have: nothing is sent before the cluster has told it again.
     id_denied: bool,
+    /// The topic was made anew while attempts were under way: their answers are waited for, and nothing is sent.
+    turning: Option<NewTopic>,
     /// Answers in a row that the id was fenced by somebody else.
     fenced: u32,
     /// The last thing that went wrong, for the verdicts of those that were never tried.
     trouble: Option<Reason>,
+}
+
+/// What a topic that was made anew means for a partition.
+#[derive(Clone, Debug)]
+pub(crate) struct NewTopic {
+    /// The verdict on what may be written to the former one.
+    pub(crate) reason: Reason,
+    /// Why the new one has no such partition, if it has not.
+    pub(crate) gone: Option<Reason>,
+    /// The new one's id, leader and leader epoch, as the cluster told them last.
+    pub(crate) told: Option<(TopicUuid, Option<BrokerId>, i32)>,
 }
 
 /// Why a batch is unknown that a look has found.
@@ -133,6 +146,7 @@ impl<T: Clone> Partition<T> {
             solo: false,
             looking: None,
             id_denied: false,
+            turning: None,
             fenced: 0,
             trouble: None,
         }
@@ -228,7 +242,8 @@ impl<T: Clone> Partition<T> {
 
     /// The next batch that may leave now, noted as sent in `request`.
     pub(crate) fn next_outgoing(&mut self, request: RequestId, cx: &mut Context<'_, T>) -> Option<Outgoing> {
-        if self.waits_until(cx.now).is_some() || self.looking.is_some() || self.id_denied {
+        let stands_still = self.looking.is_some() || self.id_denied || self.turning.is_some();
+        if self.waits_until(cx.now).is_some() || stands_still {
             return None;
         }
         if self.window.is_empty() && self.queue.is_empty() {
@@ -331,9 +346,34 @@ impl<T: Clone> Partition<T> {
         }
     }
 
-    /// The topic was made anew: what may be written to the old one is unknown for ever, the rest goes on,
-    /// unless the new topic has no such partition (`gone`).
-    pub(crate) fn on_new_topic(&mut self, reason: &Reason, gone: Option<&Reason>, cx: &mut Context<'_, T>) {
+    /// The topic was made anew: once the answers to what is under way have come, it is turned to.
+    pub(crate) fn on_new_topic(&mut self, new: NewTopic) {
+        self.turning = Some(new);
+    }
+
+    /// The topic has such a partition again.
+    pub(crate) fn on_again(&mut self) {
+        self.gone = None;
+        if let Some(new) = &mut self.turning {
+            new.gone = None;
+        }
+    }
+
+    /// Keeps what the cluster tells of a topic made anew for when it is turned to. Returns whether it is yet to be.
+    pub(crate) fn note_new_topic(&mut self, uuid: TopicUuid, leader: Option<BrokerId>, epoch: i32) -> bool {
+        if let Some(new) = &mut self.turning {
+            new.told = Some((uuid, leader, epoch));
+        }
+        self.turning.is_some()
+    }
+
+    /// Turns to a topic made anew, if nothing is under way: what may be written to the old one is unknown for ever, the
+    /// rest goes on, unless the new topic has no such partition. Returns whether it did.
+    pub(crate) fn turn(&mut self, cx: &mut Context<'_, T>) -> bool {
+        if self.window.iter().chain(&self.unconfirmed).any(|flight| flight.outstanding.is_some()) {
+            return false;
+        }
+        let Some(NewTopic { reason, gone, told }) = self.turning.take() else { return false };
         self.take_back_unconfirmed();
         self.acknowledged = None;
         let window = std::mem::take(&mut self.window);
@@ -350,13 +390,13 @@ impl<T: Clone> Partition<T> {
         self.queue = rest;
         self.place = Place::default();
         (self.looking, self.id_denied) = (None, false);
-        self.leader = None;
-        self.leader_epoch = -1;
+        (self.place.topic_uuid, self.leader, self.leader_epoch) = told.unwrap_or(([0; 16], None, -1));
         self.backoff_until = None;
         self.fenced = 0;
         self.raise_epoch(EpochMove::NewTopic, cx);
-        self.gone = gone.cloned();
+        self.gone = gone;
         self.give_up_if_gone(cx);
+        true
     }
 
     fn back_off(&mut self, cx: &mut Context<'_, T>) {
