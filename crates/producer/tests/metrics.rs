@@ -133,6 +133,34 @@ async fn what_fails_is_counted_with_its_error_and_outcome_and_what_is_tried_agai
 }
 
 #[tokio::test]
+async fn what_is_not_accepted_is_counted_by_its_reason() {
+    let (recorder, snapshotter) = recorder();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
+    let mut config = config(&cluster);
+    config.metadata_timeout = Duration::from_millis(50);
+    let producer = KafkaProducer::build(config).unwrap();
+    producer.try_send(&record("t", "k", "v")).unwrap_err();
+    producer.send(&record("no/name", "k", "v")).await.unwrap_err();
+    producer.send(&record("nowhere", "k", "v")).await.unwrap_err();
+    producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap();
+    producer.try_send(&kafka_courier::ProducerRecord { partition: Some(9), ..record("t", "k", "v") }).unwrap_err();
+    let large = "x".repeat(2 << 20);
+    for _ in 0..2 {
+        producer.send(&record("t", "k", &large)).await.unwrap_err();
+    }
+    producer.close(LONG).await;
+    producer.send(&record("t", "k", "v")).await.unwrap_err();
+    let seen = Recorded::look(&snapshotter);
+    for (reason, count) in
+        [("topic_pending", 1), ("topic_name", 1), ("topic", 1), ("partition", 1), ("too_large", 2), ("closed", 1)]
+    {
+        assert_eq!(seen.counter(&format!("kafka_messages_refused_total{{reason={reason}}}")), count, "{reason}");
+    }
+    assert_eq!(producer.stats().refused, 7);
+}
+
+#[tokio::test]
 async fn too_large_batches_raised_epochs_and_lost_events_are_counted() {
     let (recorder, snapshotter) = recorder();
     let _guard = metrics::set_default_local_recorder(&recorder);
@@ -191,6 +219,14 @@ async fn stats_are_json_with_the_names_that_the_metrics_have() {
         assert_eq!(json[name].to_string(), value, "{name}");
     }
     assert_eq!(json["brokers"][0]["id"], 1);
+}
+
+#[test]
+fn every_metric_has_a_test_that_sees_it_move() {
+    let tests = concat!(include_str!("metrics.rs"), include_str!("metrics_dead_letters.rs"));
+    for metric in METRICS {
+        assert!(tests.contains(&format!("{}{{", metric.name)), "{}", metric.name);
+    }
 }
 
 #[test]
