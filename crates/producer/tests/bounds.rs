@@ -1,7 +1,7 @@
 //! Memory, closing, and futures that nobody waits for.
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kafka_courier::{FailedOutcome, KafkaProducer, ProducerRecord, PublishError};
 use kafka_courier_test_broker::{ApiKey, Fault, Gate, Rule, TestCluster};
@@ -21,13 +21,15 @@ async fn a_full_buffer_refuses_after_max_block_and_takes_again_when_there_is_roo
     let value = vec![b'x'; 10_000];
     let big = ProducerRecord { topic: "t", value: Some(&value), ..ProducerRecord::default() };
     let mut accepted = Vec::new();
-    let refused = loop {
+    let (refused, waited) = loop {
+        let began = Instant::now();
         match producer.send(&big).await {
             Ok(delivery) => accepted.push(delivery),
-            Err(error) => break error,
+            Err(error) => break (error, began.elapsed()),
         }
     };
     assert!(matches!(refused, PublishError::BufferFull { .. }) && refused.is_retriable(), "{refused}");
+    assert!((50..9_000).contains(&waited.as_millis()), "{waited:?}, and the default is 10 s");
     assert!(accepted.len() >= 50 && producer.stats().buffered_bytes <= 1 << 20, "{} accepted", accepted.len());
     gate.open();
     let count = accepted.len();

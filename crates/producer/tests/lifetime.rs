@@ -1,7 +1,7 @@
 //! What becomes of events when the producer, or the runtime that it lives in, goes away.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kafka_courier::{KafkaConfig, KafkaProducer, ProducerRecord, PublishError};
 use kafka_courier_test_broker::{ApiKey, TestCluster};
@@ -95,9 +95,11 @@ fn a_topic_that_is_not_there_is_waited_for_once() {
         config.metadata_timeout = Duration::from_secs(1);
         let producer = KafkaProducer::build(config).unwrap();
         let record = ProducerRecord { topic: "absent", ..RECORD };
+        let began = Instant::now();
         for _ in 0..1000 {
             assert!(matches!(producer.send(&record).await, Err(PublishError::Topic { .. })));
         }
+        assert!((1..9).contains(&began.elapsed().as_secs()), "{:?}, and the default is 10 s", began.elapsed());
         producer.send(&RECORD).await.unwrap().await.unwrap();
         producer.close(Duration::from_secs(10)).await;
     });

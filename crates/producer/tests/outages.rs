@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kafka_courier::{FailedOutcome, KafkaProducer, PublishError};
 use kafka_courier_test_broker::{ApiKey, Fault, Gate, Rule, TestCluster, TopicSpec};
@@ -148,8 +148,10 @@ async fn a_leader_that_swallows_requests_is_given_up_and_its_late_copies_are_not
     assert!(producer.flush(LONG).await);
     cluster.inject(Rule::on(ApiKey::Produce).then(Fault::ApplyThenSwallow));
     cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Swallow));
+    let began = Instant::now();
     books.send_many(&producer, "t", 100, 3).await;
     books.all_delivered(&cluster, "t").await;
+    assert!((200..9_000).contains(&began.elapsed().as_millis()), "{:?}, and the default is 10 s", began.elapsed());
 }
 
 #[tokio::test]
@@ -160,7 +162,7 @@ async fn an_outage_longer_than_delivery_timeout_gives_each_event_a_verdict_that_
     let producer = KafkaProducer::build(config).unwrap();
     producer.send(&record("t", "k", "first")).await.unwrap().await.unwrap();
     assert!(cluster.kill(1).await);
-    let mut lost = Vec::new();
+    let (began, mut lost) = (Instant::now(), Vec::new());
     for key in 0..20 {
         lost.push(producer.send(&record("t", &key.to_string(), "lost")).await.unwrap());
     }
@@ -169,6 +171,7 @@ async fn an_outage_longer_than_delivery_timeout_gives_each_event_a_verdict_that_
         assert_eq!(error.outcome(), FailedOutcome::NotWritten, "{error}");
         assert!(error.timed_out() && error.to_string().starts_with("broker not available"), "{error}");
     }
+    assert!((300..29_000).contains(&began.elapsed().as_millis()), "{:?}, and the default is 30 s", began.elapsed());
     assert!(cluster.restart(1).unwrap());
     producer.send(&record("t", "k", "last")).await.unwrap().await.unwrap();
     let values: Vec<_> = cluster.records("t").iter().map(|r| r.value_text().unwrap().to_owned()).collect();
