@@ -72,6 +72,10 @@ bench-allocations:
 callgrind *args:
     benches/callgrind {{ args }}
 
+# Instructions of a producer with and without whoever records its metrics or spans (needs valgrind).
+bench-watched:
+    benches/watched
+
 # How cost and memory grow with partitions, records and threads, on the broker of the tests (some 5 minutes).
 bench-growth:
     cargo run --release -p kafka-courier-benches --bin growth
