@@ -33,6 +33,8 @@ use crate::trace::TraceContextSource;
 pub struct Builder {
     pub(crate) config: KafkaConfig,
     pub(crate) problems: Vec<String>,
+    /// Whether the longest wait between tries was set, and not only the first.
+    sets_longest_wait: bool,
     extras: Extras,
 }
 
@@ -48,6 +50,7 @@ impl Builder {
     /// Begins with these settings instead of the defaults. What was set before is lost.
     pub fn with_config(mut self, config: KafkaConfig) -> Self {
         self.config = config;
+        self.sets_longest_wait = true;
         self
     }
 
@@ -81,31 +84,33 @@ impl Builder {
 
     /// The settings. Errors: everything that is wrong with them.
     pub fn config(self) -> Result<KafkaConfig, ConfigErrors> {
-        self.take().map(|(config, _)| config)
+        let (config, mut problems, _) = self.take();
+        problems.extend(config.problems());
+        if problems.is_empty() { Ok(config) } else { Err(ConfigErrors(problems)) }
     }
 
-    fn take(self) -> Result<(KafkaConfig, Extras), ConfigErrors> {
-        let mut problems = self.problems;
-        if let Err(ConfigErrors(more)) = self.config.validate() {
-            problems.extend(more);
+    fn take(mut self) -> (KafkaConfig, Vec<String>, Extras) {
+        if !self.sets_longest_wait {
+            self.config.lift_longest_wait();
         }
-        if problems.is_empty() { Ok((self.config, self.extras)) } else { Err(ConfigErrors(problems)) }
+        (self.config, self.problems, self.extras)
     }
 
     /// As [`KafkaProducer::build`], with these settings.
     pub fn build(self) -> Result<KafkaProducer, ConfigErrors> {
-        let (config, extras) = self.take()?;
-        KafkaProducer::build_with(config, extras)
+        let (config, problems, extras) = self.take();
+        KafkaProducer::build_with(config, problems, extras)
     }
 
     /// As [`KafkaProducer::connect`], with these settings.
     pub async fn connect(self) -> Result<KafkaProducer, ConnectError> {
-        let (config, extras) = self.take()?;
-        KafkaProducer::connect_with(config, extras).await
+        let (config, problems, extras) = self.take();
+        KafkaProducer::connect_with(config, problems, extras).await
     }
 
     /// Takes a setting, or notes what is wrong with it.
     pub(crate) fn set<T>(mut self, name: &str, value: impl Setting<T>, put: impl FnOnce(&mut KafkaConfig, T)) -> Self {
+        self.sets_longest_wait |= name == "retry_backoff_max";
         match value.setting() {
             Ok(value) => put(&mut self.config, value),
             Err(problem) => self.problems.push(format!("{name} {problem}")),
@@ -181,5 +186,15 @@ mod tests {
             ..KafkaConfig::default()
         };
         assert_eq!(config, same);
+    }
+
+    #[test]
+    fn a_first_wait_that_is_longer_than_the_default_longest_one_takes_that_with_it() {
+        let lifted = Builder::default().retry_backoff("5s").config().unwrap();
+        assert_eq!(lifted.retry_backoff_max, lifted.retry_backoff);
+        let both = Builder::default().retry_backoff("5s").retry_backoff_max("2s").config().unwrap_err().to_string();
+        assert!(both.starts_with("retry_backoff is 5s, more than retry_backoff_max (2s)"), "{both}");
+        let own = KafkaConfig { retry_backoff: std::time::Duration::from_secs(5), ..KafkaConfig::default() };
+        assert!(Builder::default().with_config(own).config().is_err(), "both are as they were given");
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use kafka_courier_batcher::{Compression as Codec, Limits};
 use kafka_courier_dlq::DeadLetterStore;
 use kafka_courier_event_model::{TopicMapping, TopicMappingError};
+use kafka_courier_idempotent_sender::driver::security::{Security, TokenSource};
 use kafka_courier_idempotent_sender::driver::{Command, DriverConfig, driver};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -96,12 +97,16 @@ impl KafkaProducer {
     ///
     /// Cancel safety: nothing was published, so nothing is lost.
     pub async fn connect(config: KafkaConfig) -> Result<Self, ConnectError> {
-        Self::connect_with(config, Extras::default()).await
+        Self::connect_with(config, Vec::new(), Extras::default()).await
     }
 
-    pub(crate) async fn connect_with(config: KafkaConfig, extras: Extras) -> Result<Self, ConnectError> {
+    pub(crate) async fn connect_with(
+        config: KafkaConfig,
+        problems: Vec<String>,
+        extras: Extras,
+    ) -> Result<Self, ConnectError> {
         let timeout = config.metadata_timeout;
-        let producer = Self::build_with(config, extras)?;
+        let producer = Self::build_with(config, problems, extras)?;
         producer.health_check(timeout).await?;
         Ok(producer)
     }
@@ -109,18 +114,13 @@ impl KafkaProducer {
     /// Checks the configuration and starts the sender's task on the current tokio runtime. Never waits for
     /// Kafka. Errors: everything that is wrong with the configuration, or that there is no tokio runtime here.
     pub fn build(config: KafkaConfig) -> Result<Self, ConfigErrors> {
-        Self::build_with(config, Extras::default())
+        Self::build_with(config, Vec::new(), Extras::default())
     }
 
-    pub(crate) fn build_with(config: KafkaConfig, extras: Extras) -> Result<Self, ConfigErrors> {
-        config.validate()?;
+    /// As [`build`](Self::build), where so much was wrong already.
+    pub(crate) fn build_with(config: KafkaConfig, problems: Vec<String>, extras: Extras) -> Result<Self, ConfigErrors> {
         let tokens = extras.tokens;
-        let security = config.security(tokens.clone())?;
-        let runtime = Handle::try_current().map_err(|_| {
-            ConfigErrors(vec![
-                "there is no tokio runtime here: build the producer within one, such as #[tokio::main]".into(),
-            ])
-        })?;
+        let (security, runtime) = surroundings(&config, tokens.clone(), problems)?;
         let mapping = TopicMapping::new();
         mapping.apply(&config.topic_mapping).map_err(|error| ConfigErrors(vec![error.to_string()]))?;
         let limits =
@@ -305,6 +305,30 @@ impl Drop for Inner {
             tracing::warn!(
                 "the producer was dropped without close(): what it accepted is still delivered while the runtime lives"
             );
+        }
+    }
+}
+
+/// What a producer finds where it is built: the files that secure it, and a runtime. Errors: everything that is wrong, the
+/// configuration and these `problems` included.
+fn surroundings(
+    config: &KafkaConfig,
+    tokens: Option<TokenSource>,
+    mut problems: Vec<String>,
+) -> Result<(Security, Handle), ConfigErrors> {
+    problems.extend(config.problems());
+    let security = config.security(tokens);
+    let runtime = Handle::try_current().map_err(|_| {
+        ConfigErrors(vec![
+            "there is no tokio runtime here: build the producer within one, such as #[tokio::main]".into(),
+        ])
+    });
+    match (security, runtime) {
+        (Ok(security), Ok(runtime)) if problems.is_empty() => Ok((security, runtime)),
+        (security, runtime) => {
+            let found = [security.err(), runtime.err()].into_iter().flatten().flat_map(|ConfigErrors(found)| found);
+            problems.extend(found);
+            Err(ConfigErrors(problems))
         }
     }
 }

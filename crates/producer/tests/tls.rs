@@ -261,3 +261,24 @@ fn ssl_roots_trusts_the_systems_authorities_if_so_asked() {
         delivers(&cluster, config).await;
     });
 }
+
+#[test]
+fn what_is_wrong_with_options_with_files_and_with_the_place_is_told_together() {
+    let secured = KafkaProducer::builder()
+        .flush_messages("many")
+        .max_in_flight(6)
+        .security_protocol("SASL_SSL")
+        .sasl_mechanism("OAUTHBEARER")
+        .sasl_oauthbearer_token_location("/nowhere/token")
+        .ssl_ca_location("/nowhere/ca.pem");
+    let found = secured.build().unwrap_err().0;
+    let expected = [
+        "flush_messages is \"many\"",
+        "max_in_flight is 6",
+        "sasl_oauthbearer_token_location: /nowhere/token",
+        "ssl_ca_location: /nowhere/ca.pem",
+        "there is no tokio runtime here",
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    assert!(found.iter().zip(expected).all(|(found, expected)| found.starts_with(expected)), "{found:#?}");
+}

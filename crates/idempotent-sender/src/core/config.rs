@@ -108,8 +108,8 @@ impl Config {
         check(
             self.backoff.base <= self.backoff.cap,
             "retry_backoff",
-            format!("{:?}", self.backoff.base),
-            "at most retry_backoff_max",
+            format!("{:?}, more than retry_backoff_max ({:?})", self.backoff.base, self.backoff.cap),
+            "at most that: lower it, or raise retry_backoff_max",
         );
         problems
     }

@@ -14,7 +14,7 @@ const A_YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 impl KafkaConfig {
     /// Everything that is wrong.
-    pub(super) fn problems(&self) -> Vec<String> {
+    pub(crate) fn problems(&self) -> Vec<String> {
         let mut problems: Vec<String> = self.core().problems().iter().map(ToString::to_string).collect();
         if self.brokers.is_empty() {
             problems.push("brokers is empty: name at least one, such as localhost:9092".to_owned());

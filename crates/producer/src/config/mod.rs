@@ -244,6 +244,11 @@ impl KafkaConfig {
         if problems.is_empty() { Ok(()) } else { Err(ConfigErrors(problems)) }
     }
 
+    /// Where only the first wait between tries is set, the longest is no shorter.
+    pub(crate) fn lift_longest_wait(&mut self) {
+        self.retry_backoff_max = self.retry_backoff_max.max(self.retry_backoff);
+    }
+
     pub(crate) fn core(&self) -> CoreConfig {
         CoreConfig {
             max_in_flight: self.max_in_flight,

@@ -199,8 +199,7 @@ impl Resolver {
     /// Checks the whole. Errors: all that is wrong, in any source and together.
     pub(super) fn finish(mut self) -> Result<LoadedConfig, ConfigErrors> {
         if !self.origins.contains_key("retry_backoff_max") {
-            // Where only the first wait is set, the longest is no shorter.
-            self.config.retry_backoff_max = self.config.retry_backoff_max.max(self.config.retry_backoff);
+            self.config.lift_longest_wait();
         }
         let whole: Vec<String> = self.config.problems().iter().map(|problem| self.locate(problem)).collect();
         self.problems.extend(whole);

@@ -198,15 +198,23 @@ impl KafkaConfig {
 
     /// Loads what connections are secured with. Errors: everything that is wrong with files, or with this CPU.
     pub(crate) fn security(&self, tokens: Option<TokenSource>) -> Result<Security, ConfigErrors> {
-        if let Some(problem) = tokens.as_ref().and_then(|_| self.token_source_problem()) {
-            return Err(ConfigErrors(vec![problem]));
-        }
+        let mut problems: Vec<String> = tokens.as_ref().and_then(|_| self.token_source_problem()).into_iter().collect();
         let tls = self.security_protocol.has_tls().then(|| self.tls());
-        let sasl = match self.sasl_mechanism.filter(|_| self.security_protocol.has_sasl()) {
-            Some(mechanism) => Some(self.sasl(mechanism, tokens).map_err(|problem| ConfigErrors(vec![problem]))?),
-            None => None,
-        };
-        Security::new(tls, sasl).map_err(ConfigErrors)
+        let mechanism = self.sasl_mechanism.filter(|_| self.security_protocol.has_sasl());
+        let sasl = mechanism.and_then(|mechanism| match self.sasl(mechanism, tokens) {
+            Ok(sasl) => Some(sasl),
+            Err(problem) => {
+                problems.push(problem);
+                None
+            }
+        });
+        match Security::new(tls, sasl) {
+            Ok(security) if problems.is_empty() => Ok(security),
+            secured => {
+                problems.extend(secured.err().into_iter().flatten());
+                Err(ConfigErrors(problems))
+            }
+        }
     }
 
     /// Why a `token_source` would never be asked.

@@ -139,7 +139,7 @@ impl DeadLetterTopic {
         own.metadata_timeout = own.metadata_timeout.min(DELIVERY);
         own.max_block = own.max_block.min(DELIVERY);
         let extras = Extras { letters: Letters::None, tokens, ..Extras::default() };
-        let producer = KafkaProducer::build_with(own, extras)?;
+        let producer = KafkaProducer::build_with(own, Vec::new(), extras)?;
         let log = Arc::new(LogClient::new(&producer.inner.reach));
         let (asks, received) = unbounded_channel();
         let name: Arc<str> = topic.into();
