@@ -47,3 +47,28 @@ impl Kafka {
         self.cluster.as_ref()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    #[test]
+    fn every_example_asserts_something_and_is_run_by_the_tests() -> Result<(), super::Failure> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let manifest = std::fs::read_to_string(folder.join("Cargo.toml"))?;
+        let mut found = 0;
+        for entry in std::fs::read_dir(folder.join("examples"))? {
+            let path = entry?.path();
+            let name = path.file_stem().and_then(|stem| stem.to_str()).ok_or("a name that is no text")?.to_owned();
+            let text = std::fs::read_to_string(&path)?;
+            let (main, tests) = text.split_once("#[test]").ok_or(format!("{name} has no test"))?;
+            assert!(main.contains("assert"), "{name} asserts nothing");
+            assert!(tests.contains("main().unwrap()"), "{name} is not run");
+            let entry = format!("name = \"{name}\"\ntest = true");
+            assert!(manifest.contains(&entry), "{name} is not tested: Cargo.toml lacks {entry:?}");
+            found += 1;
+        }
+        assert_eq!(found, manifest.matches("[[example]]").count());
+        Ok(())
+    }
+}
