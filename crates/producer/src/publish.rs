@@ -278,9 +278,7 @@ impl KafkaProducer {
         event.encode_into(&mut json)?;
         loop {
             let topic = self.topic(topic)?;
-            match with_record(event, &json, created.context(), |record| {
-                self.inner.intake.offer(&topic, None, record)
-            }) {
+            match with_record(event, &json, created.context(), |record| self.inner.intake.offer(&topic, None, record)) {
                 Ok(delivery) => return Ok(created.delivered(delivery)),
                 Err(refused) => self.wait(&topic, refused, max_block, &mut deadline).await?,
             }
@@ -320,9 +318,8 @@ impl KafkaProducer {
         let mut scratch = SCRATCH.take();
         scratch.clear();
         event.encode_into(&mut scratch).map_err(|error| Refused::Error(error.into()))?;
-        let offered = with_record(event, &scratch, created.context(), |record| {
-            self.inner.intake.offer(topic, None, record)
-        });
+        let offered =
+            with_record(event, &scratch, created.context(), |record| self.inner.intake.offer(topic, None, record));
         if scratch.capacity() <= SCRATCH_KEPT {
             SCRATCH.set(scratch);
         }
