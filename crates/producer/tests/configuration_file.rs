@@ -244,6 +244,40 @@ fn what_loads_a_configuration_shows_no_value_for_any_may_be_a_secret() {
 }
 
 #[test]
+fn what_is_wrong_with_a_secret_s_line_is_told_without_the_secret() {
+    for text in [
+        "sasl_password = hunter2",
+        "sasl_password = \"hunter2",
+        "sasl_password = \"hunter2\\q\"",
+        "sasl_password = 'hunter2' hunter2",
+        "sasl_password \"hunter2\"",
+        "sasl_password = [[\"hunter2\"]]",
+        "sasl_password = [{ is = \"hunter2\" }]",
+        "sasl_password = \"hunter2\"\nsasl_password = \"hunter2\"",
+        "sasl.password.ms = \"hunter2\"",
+        "sasl_pasword = \"hunter2\"",
+        "sasl.jaas.config = \"password=hunter2\"",
+        "sasl_password = \"hunter2\"",
+        "\"hunter2\"",
+    ] {
+        let said = problems("c.toml", text);
+        assert!(!said.is_empty() && !format!("{said:?}").contains("hunter2"), "{text}: {said:?}");
+    }
+    for text in [
+        "{\"sasl_password\": hunter2}",
+        "{\"sasl_password\": \"hunter2}",
+        "{\"sasl_password\": \"hunter2\" \"hunter2\"}",
+        "{\"sasl_password\": [[\"hunter2\"]]}",
+        "{\"sasl.password.ms\": \"hunter2\"}",
+        "\"hunter2\"",
+        "[\"hunter2\"]",
+    ] {
+        let said = problems("c.json", text);
+        assert!(!said.is_empty() && !format!("{said:?}").contains("hunter2"), "{text}: {said:?}");
+    }
+}
+
+#[test]
 fn certificates_that_are_not_verified_are_warned_of() {
     let loaded =
         ConfigLoader::new().set("security_protocol", "SSL").set("insecure_skip_verify", "true").load().unwrap();

@@ -6,10 +6,13 @@
 //! - `<VAR>_FILE` names a file that holds the variable's value, as Docker and Kubernetes hand secrets out.
 //! - In a file an unknown name is an error; in the environment it is a warning: Kubernetes sets `KAFKA_PORT` and
 //!   `KAFKA_SERVICE_HOST` for a service named kafka.
+//! - Any text may be a secret: it is not shown, and what was read is overwritten once it was taken in.
 
 use std::ffi::OsString;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+
+use kafka_courier_idempotent_sender::Secret;
 
 use super::names;
 use super::resolve::{Entry, LoadedConfig, Origin, Resolver};
@@ -53,7 +56,7 @@ impl ConfigLoader {
     pub fn file(mut self, path: impl AsRef<Path>) -> Self {
         let path = path.as_ref();
         let is_json = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
-        let read = read_text(path).and_then(|text| super::file::read(&text, is_json));
+        let read = read_text(path).and_then(|text| super::file::read(text.expose(), is_json));
         match read {
             Ok(pairs) => self.take_pairs(pairs, &Origin::File(path.to_owned())),
             Err(why) => self.problems.push(format!("{}: {why}", path.display())),
@@ -83,7 +86,7 @@ impl ConfigLoader {
     }
 
     fn given(mut self, origin: Origin, option: &str, value: &str) -> Self {
-        let (name, value) = named_by_file(option, Ok(value.to_owned()));
+        let (name, value) = named_by_file(option, Ok(value.into()));
         self.given.push(Entry { origin, key: option.to_owned(), name, value });
         self
     }
@@ -102,7 +105,7 @@ impl ConfigLoader {
     /// Takes names and values of a tree of settings: `<option>_file` names a file with the value.
     pub(super) fn take_pairs(&mut self, pairs: Vec<(String, String)>, origin: &Origin) {
         for (key, value) in pairs {
-            let (name, value) = named_by_file(&key, Ok(value));
+            let (name, value) = named_by_file(&key, Ok(value.into()));
             self.file.push(Entry { origin: origin.clone(), key, name, value });
         }
     }
@@ -112,7 +115,7 @@ impl ConfigLoader {
         for (variable, value) in variables {
             let Ok(variable) = variable.into_string() else { continue };
             let Some(rest) = variable.strip_prefix(PREFIX).filter(|_| !value.is_empty()) else { continue };
-            let value = value.into_string().map_err(|_| "its value is not UTF-8".to_owned());
+            let value = value.into_string().map(Secret::from).map_err(|_| "its value is not UTF-8".to_owned());
             let (name, value) = named_by_file(&rest.to_lowercase(), value);
             let is_fallback = variable == BOOTSTRAP;
             let name = if is_fallback { "brokers".to_owned() } else { name };
@@ -142,33 +145,34 @@ fn unknown(variable: &str, name: &str) -> String {
 }
 
 /// The option that a name with `_file` behind it stands for, and what the file that its value names holds.
-fn named_by_file(key: &str, value: Result<String, String>) -> (String, Result<String, String>) {
+fn named_by_file(key: &str, value: Result<Secret, String>) -> (String, Result<Secret, String>) {
     match key.strip_suffix(FILE).and_then(names::own) {
         Some(option) => {
             let read = value.and_then(|path| {
-                let path = PathBuf::from(path);
+                let path = PathBuf::from(path.expose());
                 read_text(&path).map_err(|why| format!("{}: {why}", path.display()))
             });
-            (option.to_owned(), read.map(without_line_end))
+            (option.to_owned(), read.map(|text| without_line_end(text.expose()).into()))
         }
         None => (key.to_owned(), value),
     }
 }
 
 /// Without the end of the line that editors write.
-fn without_line_end(mut text: String) -> String {
-    let end = text.strip_suffix('\n').map_or(text.len(), |text| text.strip_suffix('\r').unwrap_or(text).len());
-    text.truncate(end);
-    text
+fn without_line_end(text: &str) -> &str {
+    text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text))
 }
 
-fn read_text(path: &Path) -> Result<String, String> {
-    let mut text = String::new();
+/// What a file of settings, of one setting or of a token holds; never more than any of those does.
+pub(super) fn read_text(path: &Path) -> Result<Secret, String> {
     let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    // With room for all of it: what grows leaves copies behind.
+    let length = file.metadata().map_or(0, |metadata| metadata.len()).min(LARGEST);
+    let mut text = String::with_capacity(usize::try_from(length).unwrap_or(0) + 1);
     let read = file.take(LARGEST + 1).read_to_string(&mut text);
     match read {
         Ok(_) if text.len() as u64 > LARGEST => Err(format!("it is larger than {LARGEST} bytes")),
-        Ok(_) => Ok(text),
+        Ok(_) => Ok(Secret::new(text)),
         Err(error) => Err(error.to_string()),
     }
 }

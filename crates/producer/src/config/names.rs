@@ -71,7 +71,10 @@ pub(super) fn meaning(key: &str) -> Meaning {
     }
     let (stem, millis) = key.strip_suffix(".ms").map_or((key, false), |stem| (stem, true));
     match own(&stem.replace('.', "_")) {
-        Some(name) if key.contains('.') => Meaning::Option { name, millis },
+        // What is wrong with a time is told with its text.
+        Some(name) if key.contains('.') && !(millis && KafkaConfig::is_secret(name)) => {
+            Meaning::Option { name, millis }
+        }
         _ => Meaning::Unknown,
     }
 }

@@ -9,6 +9,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use kafka_courier_idempotent_sender::Secret;
+
 use super::names::{self, Meaning};
 use super::{ConfigErrors, KafkaConfig, SetError};
 
@@ -48,11 +50,11 @@ pub(super) struct Entry {
     pub(super) key: String,
     /// The option, without a variable's prefix.
     pub(super) name: String,
-    /// Its text, or why there is none.
-    pub(super) value: Result<String, String>,
+    /// Its text, or why there is none. Any may be a secret, also where the name was misspelt.
+    pub(super) value: Result<Secret, String>,
 }
 
-/// Without the value: it may be a secret, also where the name was misspelt.
+/// Without the value, or why there is none: that is told as a problem.
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Entry").field("origin", &self.origin).field("key", &self.key).finish_non_exhaustive()
@@ -147,7 +149,7 @@ impl Resolver {
                 Some(name)
             }
             Meaning::Fixed(allowed, why) => {
-                match &entry.value {
+                match entry.value.as_ref().map(Secret::expose) {
                     Ok(value) if allowed.contains(&value.to_lowercase().as_str()) => {}
                     Ok(value) => self.problems.push(format!("{} is {value:?}: {why}", entry.place())),
                     Err(why) => self.problems.push(format!("{}: {why}", entry.place())),
@@ -169,7 +171,7 @@ impl Resolver {
 
     fn set(&mut self, name: &'static str, millis: bool, entry: &Entry) {
         let value = match &entry.value {
-            Ok(value) => value,
+            Ok(value) => value.expose(),
             Err(why) => return self.problems.push(format!("{}: {why}", entry.place())),
         };
         if matches!(entry.origin, Origin::Argument(_)) && !entry.key.ends_with("_file") && KafkaConfig::is_secret(name)

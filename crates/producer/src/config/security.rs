@@ -9,6 +9,7 @@ use kafka_courier_idempotent_sender::driver::security::{
     ClientCertificate, Roots, SaslSettings, ScramHash, Security, TlsSettings, TokenSource,
 };
 
+use super::load::read_text;
 use super::{ConfigErrors, KafkaConfig, Value};
 
 /// A kind of option with a few names to choose from.
@@ -268,7 +269,7 @@ impl KafkaConfig {
              builder a token_source",
         )?;
         // It is read for each connection; that it is not there is said now.
-        std::fs::read(&file)
+        read_text(&file)
             .map_err(|error| format!("sasl_oauthbearer_token_location: {} can't be read: {error}", file.display()))?;
         Ok(TokenSource::file(file))
     }

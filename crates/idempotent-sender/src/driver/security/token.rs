@@ -66,8 +66,11 @@ impl TokenSource {
 }
 
 fn read(path: &Path) -> std::io::Result<Secret> {
-    let mut text = zeroize::Zeroizing::new(String::new());
-    std::fs::File::open(path)?.take(LONGEST_FILE + 1).read_to_string(&mut text)?;
+    let file = std::fs::File::open(path)?;
+    // With room for all of it: what grows leaves copies behind.
+    let length = file.metadata()?.len().min(LONGEST_FILE);
+    let mut text = zeroize::Zeroizing::new(String::with_capacity(usize::try_from(length).unwrap_or(0) + 1));
+    file.take(LONGEST_FILE + 1).read_to_string(&mut text)?;
     if text.len() as u64 > LONGEST_FILE {
         return Err(std::io::Error::other(format!("it is longer than {LONGEST_FILE} bytes")));
     }
