@@ -4,8 +4,8 @@ mod support;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use kafka_courier::{DeliveryError, KafkaConfig, KafkaProducer, PublishError, Reason, SecurityProtocol, SslRoots};
 use kafka_courier_test_broker::{ApiKey, Layer, TestCluster};
@@ -234,6 +234,59 @@ async fn files_that_change_are_read_again_and_broken_ones_leave_what_was_there()
     cluster.restart(1).unwrap();
     let error: DeliveryError = producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap_err();
     assert!(matches!(error.reason(), Reason::Tls(why) if why.contains("unknown issuer")), "{error}");
+}
+
+/// The certificates that clients showed, in the order of their connections.
+type Shown = Arc<Mutex<Vec<CertificateDer<'static>>>>;
+
+async fn cluster_that_notes(shown: Shown) -> TestCluster {
+    let acceptor = acceptor("server", true);
+    let layer = Layer::new(move |tcp| {
+        let (acceptor, shown) = (acceptor.clone(), shown.clone());
+        async move {
+            let stream = acceptor.accept(tcp).await.map_err(io::Error::other)?;
+            let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+            shown.lock().unwrap().extend(certificates.first().map(|it| it.clone().into_owned()));
+            Ok(stream)
+        }
+    });
+    TestCluster::builder().topic("t", 2).layer(layer).start().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_certificate_of_our_own_that_changes_while_events_flow_is_shown_by_the_next_connection_and_costs_no_event() {
+    let shown = Shown::default();
+    let cluster = cluster_that_notes(shown.clone()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let put = |name: &str, from: &str| {
+        std::fs::copy(file(from), folder.path().join("next")).unwrap();
+        std::fs::rename(folder.path().join("next"), folder.path().join(name)).unwrap();
+    };
+    put("me.pem", "client.pem");
+    put("me.key", "client-pkcs8.pem");
+    let mut config = with_tls(&cluster);
+    config.ssl_certificate_location = folder.path().join("me.pem").display().to_string();
+    config.ssl_key_location = folder.path().join("me.key").display().to_string();
+    let producer = KafkaProducer::build(config).unwrap();
+    let mut books = Books::default();
+    books.send_many(&producer, "t", 50, 3).await;
+    assert!(producer.flush(LONG).await);
+
+    // Half of the change, then all of it: connections end while events are on their way.
+    let [former, latter] = ["client.pem", "client-rsa.pem"].map(|it| CertificateDer::from_pem_file(file(it)).unwrap());
+    for (name, from, expected) in [("me.pem", "client-rsa.pem", &former), ("me.key", "client-rsa-pkcs1.pem", &latter)] {
+        books.send_many(&producer, "t", 50, 3).await;
+        put(name, from);
+        shown.lock().unwrap().clear();
+        cluster.kill(1).await;
+        books.send_many(&producer, "t", 50, 3).await;
+        cluster.restart(1).unwrap();
+        books.send_many(&producer, "t", 50, 3).await;
+        assert!(producer.flush(LONG).await);
+        let shown = shown.lock().unwrap();
+        assert!(!shown.is_empty() && shown.iter().all(|it| it == expected), "{name}: {} connections", shown.len());
+    }
+    books.all_delivered(&cluster, "t").await;
 }
 
 /// The authorities of an operating system are a process's environment: this one runs itself with another.
