@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests may, as tests do
 mod support;
 
-use std::sync::Arc;
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use kafka_courier::{
@@ -87,6 +88,25 @@ async fn a_mechanism_that_the_broker_does_not_know_is_an_error_that_names_those_
         text.contains("SCRAM-SHA-512") && text.contains("it knows PLAIN") && text.contains("sasl_mechanism"),
         "{text}"
     );
+}
+
+#[tokio::test]
+async fn a_broker_that_asks_for_iterations_without_end_is_refused_before_any_is_done() {
+    let cluster = cluster().await;
+    // SCRAM is known here, and asks for 2^32 - 1 of them: an hour and more.
+    cluster.inject(Rule::on(ApiKey::SaslHandshake).always().then(Fault::ApplyThenAnswer(vec![0; 6])));
+    let first = b"r=any,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4294967295";
+    let answer = [&[0, 0, 0, 0, u8::try_from(first.len() + 1).unwrap()], &first[..], &[0; 9]].concat();
+    cluster.inject(Rule::on(ApiKey::SaslAuthenticate).always().then(Fault::ApplyThenAnswer(answer)));
+    let mut config = as_alice(&cluster, "correct horse");
+    config.sasl_mechanism = Some(SaslMechanism::ScramSha512);
+    let began = Instant::now();
+    let error = KafkaProducer::build(config).unwrap().health_check(LONG).await.unwrap_err();
+    assert!(error.is_refusal() && began.elapsed() < Duration::from_secs(5), "{error} after {:?}", began.elapsed());
+    for word in ["127.0.0.1:", "alice", "SCRAM-SHA-512", "4294967295 iterations", "4096 to 1000000"] {
+        assert!(error.to_string().contains(word), "{word}: {error}");
+    }
+    assert_eq!(cluster.requests(ApiKey::SaslAuthenticate), 1, "nothing is proved to it");
 }
 
 #[tokio::test]
@@ -217,4 +237,45 @@ async fn neither_what_is_shown_of_a_producer_nor_its_statistics_have_the_passwor
     let stats = producer.stats();
     let shown = format!("{shown} {producer:?} {stats:?} {}", serde_json::to_string(&stats).unwrap());
     assert!(shown.contains("alice") && !shown.contains("correct") && !shown.contains("horse"), "{shown}");
+}
+
+/// All that is logged by this thread: the runtime of a test has no other that knows of connections.
+#[derive(Clone, Default)]
+struct Logged(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Logged {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_log_at_its_most_talkative_has_neither_passwords_nor_tokens() {
+    let logged = Logged::default();
+    let writer = logged.clone();
+    let told = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false);
+    let _guard = tracing::subscriber::set_default(told.with_writer(move || writer.clone()).finish());
+    let cluster = cluster().await;
+    let tokens = TestCluster::builder().topic("t", 2).token("right.token").start().await.unwrap();
+    for password in ["correct horse", "battery staple"] {
+        let producer = KafkaProducer::build(as_alice(&cluster, password)).unwrap();
+        assert_eq!(producer.health_check(LONG).await.is_ok(), password == "correct horse");
+        producer.close(LONG).await;
+    }
+    for token in ["right.token", "wrong.token"] {
+        let producer = with_token_source(config(&tokens), token).build().unwrap();
+        assert_eq!(producer.health_check(LONG).await.is_ok(), token == "right.token");
+        producer.close(LONG).await;
+    }
+    let log = String::from_utf8(logged.0.lock().unwrap().clone()).unwrap();
+    assert!(log.contains("saying who we are"), "it was listened to: {log}");
+    for secret in ["correct horse", "battery staple", "right.token", "wrong.token"] {
+        // As text, and as a list of bytes.
+        let bytes = format!("{:?}", secret.as_bytes());
+        assert!(!log.contains(secret) && !log.contains(bytes.trim_matches(['[', ']'])), "{secret} is in {log}");
+    }
 }
