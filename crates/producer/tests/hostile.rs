@@ -33,6 +33,14 @@ const BODIES: [&[u8]; 7] = [
     &[0xff; 64],
 ];
 
+/// Metadata (13) of the topic, with one partition: the last of a million.
+fn a_lone_partition_far_away() -> Fault {
+    let head = [0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 2, 0, 0, 2, b't'];
+    let partition = [2, 0, 0, 0, 0x0f, 0x42, 0x3f, 0, 0, 0, 1, 0, 0, 0, 1, 1, 1, 1, 0];
+    let tail = [0x80, 0, 0, 0, 0, 0, 0, 0];
+    Fault::ApplyThenAnswer([&head[..], &[0; 17], &partition, &tail].concat())
+}
+
 /// What SCRAM's and PLAIN's answers could be instead of what they should: huge lengths, in either format, and none.
 const SASL_BODIES: [&[u8]; 6] = [
     &[],
@@ -60,8 +68,10 @@ async fn nonsense_from_brokers_costs_neither_records_nor_memory() {
     let faults = FRAMES.map(|bytes| Fault::ApplyThenSend(bytes.to_vec())).into_iter();
     let faults = faults.chain(BODIES.map(|body| Fault::ApplyThenAnswer(body.to_vec())));
     let before = reserved();
-    for fault in faults {
-        for api in [ApiKey::ApiVersions, ApiKey::Metadata, ApiKey::InitProducerId, ApiKey::Produce] {
+    let apis = [ApiKey::ApiVersions, ApiKey::Metadata, ApiKey::InitProducerId, ApiKey::Produce];
+    let faults = faults.map(|fault| (fault, &apis[..])).chain([(a_lone_partition_far_away(), &apis[1..2])]);
+    for (fault, apis) in faults {
+        for api in apis.iter().copied() {
             let cluster = TestCluster::builder().brokers(2).topic("t", 2).start().await.unwrap();
             let mut config = config(&cluster);
             config.request_timeout = Duration::from_millis(100);

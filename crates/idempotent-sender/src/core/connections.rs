@@ -96,7 +96,7 @@ impl<T: Clone> Sender<T> {
         conn.last_answer = Some(now);
         conn.last_used = now;
         let broker = conn.broker;
-        self.learn_brokers(now, &answer.brokers, false);
+        self.learn_leaders(now, &answer);
         self.note_answered(broker, &answer, now);
         let mut answers = answer.parts.into_iter();
         for part in sent.parts {
@@ -121,6 +121,17 @@ impl<T: Clone> Sender<T> {
         }
         self.close_retired(now, id);
         self.mark_dirty(broker);
+    }
+
+    /// Takes in where the leaders are that an answer names. Memory is kept for each broker: a list of others is not believed.
+    fn learn_leaders(&mut self, now: Instant, answer: &ProduceAnswer) {
+        if answer.brokers.is_empty() {
+            return;
+        }
+        let parts = answer.parts.iter().flatten();
+        let named: Vec<BrokerId> = parts.filter_map(|part| part.leader).map(|(id, _)| id).collect();
+        let leaders: Vec<_> = answer.brokers.iter().filter(|address| named.contains(&address.id)).cloned().collect();
+        self.learn_brokers(now, &leaders, false);
     }
 
     fn note_answered(&mut self, id: BrokerId, answer: &ProduceAnswer, now: Instant) {

@@ -1,6 +1,9 @@
 //! Metadata, versions 4 to 13 (KIP-320, 482, 516).
 //!
-//! Rules: topics are asked for by name; who publishes lets the broker create them, who only reads does not.
+//! Rules:
+//! - Topics are asked for by name; who publishes lets the broker create them, who only reads does not.
+//! - Memory is kept for each partition up to the highest, and for each broker: so a partition counts only among about as
+//!   many as are listed, and there are no more brokers than any cluster has.
 
 use std::sync::Arc;
 
@@ -10,6 +13,12 @@ use crate::core::{BrokerAddress, BrokerId, ClusterMetadata, PartitionMetadata, T
 
 pub(crate) const FIRST_FLEXIBLE: i16 = 9;
 pub(crate) const VERSIONS: (i16, i16) = (4, 13);
+
+/// Far more than any cluster has.
+const MOST_BROKERS: usize = 10_000;
+
+/// Partitions that may be missing from a list: brokers list them all, and what stands in between may leave some out.
+const MISSING: usize = 1000;
 
 #[derive(Clone, Debug)]
 pub(crate) struct MetadataRequest {
@@ -63,6 +72,9 @@ pub(crate) fn decode(bytes: &[u8], version: i16) -> Result<MetadataAnswer, WireE
     let mut reader = Reader::new(bytes, version >= FIRST_FLEXIBLE);
     reader.i32("throttle time")?;
     let brokers = reader.vec("brokers", 10, broker)?;
+    if brokers.len() > MOST_BROKERS {
+        return Err(WireError::Malformed { what: "number of brokers" });
+    }
     reader.nullable_string("cluster id")?;
     reader.i32("controller id")?;
     let topics = reader.vec("topics", 8, |reader| topic(reader, version))?;
@@ -93,6 +105,10 @@ fn topic(reader: &mut Reader<'_>, version: i16) -> Result<Option<(TopicMetadata,
     let uuid = if version >= 10 { reader.uuid("topic id")? } else { [0; 16] };
     reader.i8("is internal")?;
     let partitions = reader.vec("partitions", 18, |reader| partition(reader, version))?;
+    let end = partitions.len() + MISSING;
+    if partitions.iter().any(|partition| usize::try_from(partition.index).is_ok_and(|index| index >= end)) {
+        return Err(WireError::Malformed { what: "partition index" });
+    }
     let operations = if version >= 8 { reader.i32("authorised operations")? } else { NOT_TOLD };
     reader.skip_tags()?;
     Ok(name.map(|name| (TopicMetadata { name: name.clone(), uuid, code, partitions }, (name, operations))))
@@ -109,8 +125,7 @@ fn partition(reader: &mut Reader<'_>, version: i16) -> Result<PartitionMetadata,
         reader.skip_i32s("offline replicas")?;
     }
     reader.skip_tags()?;
-    // A million is ten times what Kafka's own documents call many.
-    if !(0..1_000_000).contains(&index) {
+    if index < 0 {
         return Err(WireError::Malformed { what: "partition index" });
     }
     let leader = (leader >= 0).then_some(BrokerId(leader));

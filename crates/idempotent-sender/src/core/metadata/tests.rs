@@ -135,6 +135,21 @@ fn a_former_id_is_believed_once_four_answers_in_a_row_have_named_it() {
 }
 
 #[test]
+fn of_brokers_that_an_answer_lists_those_alone_are_kept_that_it_names_as_leaders() {
+    let mut bench = Bench::new();
+    bench.learn(PRESENT, 1);
+    bench.submit(0);
+    let (conn, request, _) = bench.sent.remove(0);
+    let brokers = (2..5000).map(|id| BrokerAddress { id: BrokerId(id), host: "far".into(), port: 9092 }).collect();
+    let moved = PartAnswer { code: 6, base_offset: -1, leader: Some((BrokerId(77), 2)), ..PartAnswer::default() };
+    let answer = ProduceAnswer { parts: vec![Some(moved)], brokers, ..ProduceAnswer::default() };
+    bench.sender.on_answer(bench.now, conn, request, answer);
+    let mut known: Vec<i32> = bench.sender.broker_views().iter().map(|broker| broker.address.id.0).collect();
+    known.sort_unstable();
+    assert_eq!(known, [1, 77]);
+}
+
+#[test]
 fn what_waits_for_a_partition_that_the_topic_made_anew_has_no_more_is_given_up_at_once() {
     let mut bench = Bench::new();
     bench.learn(FORMER, 4);

@@ -128,11 +128,37 @@ fn a_port_or_a_partition_that_cannot_be_is_malformed() {
             let read = decode(&encoded(&answer, version), version);
             assert_eq!(read, Err(WireError::Malformed { what: "port" }));
         }
-        for index in [-1, 1_000_000, i32::MAX] {
-            let topics = vec![topic_answer(version, 0, vec![partition(version, index, 1, 1)])];
-            let topics = topics.into_iter().map(|answer| answer.with_name(Some(topic("orders")))).collect();
-            let read = decode(&encoded(&theirs::MetadataResponse::default().with_topics(topics), version), version);
-            assert_eq!(read, Err(WireError::Malformed { what: "partition index" }));
+        for index in [-1, i32::MAX] {
+            let malformed = Err(WireError::Malformed { what: "partition index" });
+            assert_eq!(read_with_partitions(version, [index]), malformed);
         }
     }
+}
+
+fn read_with_partitions(version: i16, indexes: impl IntoIterator<Item = i32>) -> Result<MetadataAnswer, WireError> {
+    let partitions = indexes.into_iter().map(|index| partition(version, index, 1, 1)).collect();
+    let topics = vec![topic_answer(version, 0, partitions).with_name(Some(topic("orders")))];
+    decode(&encoded(&theirs::MetadataResponse::default().with_topics(topics), version), version)
+}
+
+#[test]
+fn a_partition_is_not_believed_whose_number_is_far_above_how_many_are_listed() {
+    for version in versions::<MetadataRequest>() {
+        assert!(read_with_partitions(version, [0, 1001]).is_ok());
+        assert!(read_with_partitions(version, (0..2000).rev()).is_ok());
+        for indexes in [vec![1001], vec![0, 1002], vec![999_999]] {
+            let malformed = Err(WireError::Malformed { what: "partition index" });
+            assert_eq!(read_with_partitions(version, indexes), malformed);
+        }
+    }
+}
+
+#[test]
+fn more_brokers_than_any_cluster_has_are_not_believed() {
+    let read = |count| {
+        let brokers = (0..count).map(|id| broker(id, "kafka", 9092)).collect();
+        decode(&encoded(&theirs::MetadataResponse::default().with_brokers(brokers), 9), 9)
+    };
+    assert_eq!(read(10_000).unwrap().cluster.brokers.len(), 10_000);
+    assert_eq!(read(10_001), Err(WireError::Malformed { what: "number of brokers" }));
 }
