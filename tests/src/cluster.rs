@@ -59,7 +59,8 @@ impl Cluster {
         &self.bootstrap
     }
 
-    /// A file that the cluster left for clients: `ca.pem`, `client.pem`, `client.key`, `username` or `password`.
+    /// A file that the cluster left for clients: `ca.pem`, `client.pem`, `client.key`, `other-client.pem`,
+    /// `other-client.key`, `username` or `password`.
     #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {
         self.home.join(name)

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use kafka_courier::{
-    Builder, ErrorCode, HealthError, HealthPart, KafkaProducer, ProducerRecord, SaslMechanism, Secret,
+    Builder, Delivery, ErrorCode, HealthError, HealthPart, KafkaProducer, ProducerRecord, SaslMechanism, Secret,
     SecurityProtocol, TokenSource,
 };
 use kafka_courier_tests::cluster::Cluster;
@@ -29,6 +29,15 @@ const MECHANISMS: [(&str, SaslMechanism); 4] = [
     ("scram-512", SaslMechanism::ScramSha512),
     ("oauthbearer", SaslMechanism::OAuthBearer),
 ];
+
+fn mechanism_name(mechanism: SaslMechanism) -> &'static str {
+    match mechanism {
+        SaslMechanism::Plain => "PLAIN",
+        SaslMechanism::ScramSha256 => "SCRAM-SHA-256",
+        SaslMechanism::ScramSha512 => "SCRAM-SHA-512",
+        _ => "OAUTHBEARER",
+    }
+}
 
 impl Mode {
     fn cluster(self, more: &[&'static str]) -> Result<Cluster> {
@@ -128,14 +137,21 @@ async fn wrong_password_is_refused(mode: Mode, cluster: &Cluster) -> Result<()> 
         }
         _ => mode.producer(cluster).sasl_password("wrong-secret"),
     };
-    let error = refused(builder, &["127.0.0.1:"]).await?;
+    let mechanism = mechanism_name(mechanism);
+    let mut words = vec!["127.0.0.1:", mechanism];
+    words.extend((mechanism != "OAUTHBEARER").then_some("user alice"));
+    let error = refused(builder, &words).await?;
     ensure!(error.code() == Some(ErrorCode::SASL_AUTHENTICATION_FAILED), "{error}");
     Ok(())
 }
 
 async fn strangers_are_refused(mode: Mode, cluster: &Cluster) -> Result<()> {
     if mode.tls {
-        refused(mode.producer(cluster).ssl_ca_location(""), &["unknown issuer", "ssl_ca_location"]).await?;
+        // Mozilla's authorities; and a file with another one than the cluster's.
+        let other = path(cluster, "other-client.pem");
+        for authority in ["", &other] {
+            refused(mode.producer(cluster).ssl_ca_location(authority), &["unknown issuer", "ssl_ca_location"]).await?;
+        }
     }
     if mode.client_certificate {
         let nobody = mode.producer(cluster).ssl_certificate_location("").ssl_key_location("");
@@ -212,16 +228,28 @@ async fn a_broker_that_speaks_otherwise_than_we_do_gets_a_hint() {
     run().await.unwrap();
 }
 
+/// Nobody may do anything, but for what `acl` allows and who is on the brokers' own listener.
+const AUTHORIZER: [&str; 4] = [
+    "--set",
+    "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    "--set",
+    "super.users=User:ANONYMOUS",
+];
+
+/// Adds (`--add`) or takes back (`--remove`) somebody's right to do something with the topic.
+fn acl(cluster: &Cluster, change: &str, who: &str, operation: &str) -> Result<()> {
+    let internal = cluster.internal_bootstrap()?;
+    let mut words = vec!["--bootstrap-server", &internal, change, "--allow-principal", who];
+    words.extend(["--operation", operation, "--topic", TOPIC]);
+    words.extend((change == "--remove").then_some("--force"));
+    cluster.java("org.apache.kafka.tools.AclCommand", &words, std::process::Stdio::null()).map(drop)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn missing_rights_fail_events_by_their_code_and_nothing_else() {
     async fn run() -> Result<()> {
         let mode = Mode { sasl: Some(MECHANISMS[1]), tls: false, client_certificate: false };
-        let cluster = mode.cluster(&[
-            "--set",
-            "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-            "--set",
-            "super.users=User:ANONYMOUS",
-        ])?;
+        let cluster = mode.cluster(&AUTHORIZER)?;
         let record = ProducerRecord { topic: TOPIC, value: Some(b"no"), ..ProducerRecord::default() };
         let unseen = mode.producer(&cluster).build()?.send(&record).await.err().context("not even seen")?;
         ensure!(unseen.to_string().contains("TOPIC_AUTHORIZATION_FAILED (29)"), "{unseen}");
@@ -232,12 +260,7 @@ async fn missing_rights_fail_events_by_their_code_and_nothing_else() {
             Ok(())
         };
         unhealthy(&mode.producer(&cluster).build()?).await?;
-        let internal = cluster.internal_bootstrap()?;
-        let allow = |operation: &str| {
-            let words = ["--add", "--allow-principal", "User:alice", "--operation", operation, "--topic", TOPIC];
-            let all = [&["--bootstrap-server", &internal][..], &words].concat();
-            cluster.java("org.apache.kafka.tools.AclCommand", &all, std::process::Stdio::null())
-        };
+        let allow = |operation| acl(&cluster, "--add", "User:alice", operation);
         allow("Describe")?;
         let producer = mode.producer(&cluster).build()?;
         unhealthy(&producer).await?;
@@ -283,6 +306,61 @@ async fn sessions_that_end_are_replaced_in_time_and_nothing_is_sent_twice() {
         ensure!(producer.stats().retried == retried, "{retried}, then {:?}", producer.stats());
         let found = cluster.dump(TOPIC, |_| Ok(()))?;
         ensure!(found == count, "{count} were delivered, {found} are there");
+        Ok(())
+    }
+    run().await.unwrap();
+}
+
+/// Publishes so many events, while all connections are cut.
+async fn publish_through_a_cut(cluster: &Cluster, producer: &KafkaProducer) -> Result<Vec<Delivery>> {
+    let mut deliveries = Vec::new();
+    for number in 0..RECORDS {
+        let value = number.to_string();
+        let record = ProducerRecord { topic: TOPIC, value: Some(value.as_bytes()), ..ProducerRecord::default() };
+        deliveries.push(producer.send(&record).await?);
+        if number == RECORDS / 2 {
+            cluster.fault(&["cut"])?;
+        }
+    }
+    Ok(deliveries)
+}
+
+/// Alice's certificate becomes bob's, the file with the key a little later, as events flow; then alice loses her rights.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_certificate_that_changes_while_events_flow_costs_none_and_is_who_we_are_from_then_on() {
+    async fn run() -> Result<()> {
+        let mode = Mode { sasl: None, tls: true, client_certificate: true };
+        let cluster = mode.cluster(&[&AUTHORIZER[..], &["--proxied"]].concat())?;
+        for who in ["User:CN=alice", "User:CN=bob"] {
+            acl(&cluster, "--add", who, "Write")?;
+        }
+        let [certificate, key] = ["me.pem", "me.key"].map(|name| path(&cluster, name));
+        let put = |from: &str, to: &str| -> Result<()> {
+            let next = format!("{to}.next");
+            std::fs::copy(cluster.file(from), &next)?;
+            Ok(std::fs::rename(next, to)?)
+        };
+        put("client.pem", &certificate)?;
+        put("client.key", &key)?;
+        let producer = mode.producer(&cluster).ssl_certificate_location(&*certificate).ssl_key_location(&*key);
+        let producer = producer.flush_timeout(Duration::from_millis(5)).build()?;
+        let mut deliveries = publish_through_a_cut(&cluster, &producer).await?;
+        put("other-client.pem", &certificate)?;
+        deliveries.extend(publish_through_a_cut(&cluster, &producer).await?);
+        put("other-client.key", &key)?;
+        deliveries.extend(publish_through_a_cut(&cluster, &producer).await?);
+        ensure!(producer.flush(PATIENCE).await);
+        acl(&cluster, "--remove", "User:CN=alice", "Write")?;
+        deliveries.extend(publish_through_a_cut(&cluster, &producer).await?);
+        let published = u64::try_from(deliveries.len())?;
+        for delivery in deliveries {
+            delivery.await?;
+        }
+        let found = cluster.dump(TOPIC, |_| Ok(()))?;
+        ensure!(found == published, "{published} were delivered, {found} are there");
+        // Who has alice's certificate may no longer.
+        let error = mode.producer(&cluster).build()?.health_check_topics(&[TOPIC], PATIENCE).await.err();
+        ensure!(error.as_ref().is_some_and(HealthError::is_refusal), "{error:?}");
         Ok(())
     }
     run().await.unwrap();

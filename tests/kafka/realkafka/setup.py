@@ -20,6 +20,8 @@ from .wire import HOST
 
 USER, PASSWORD = "alice", "alice-secret"
 MECHANISMS = {"plain": "PLAIN", "scram-256": "SCRAM-SHA-256", "scram-512": "SCRAM-SHA-512", "oauthbearer": "OAUTHBEARER"}
+# Whom the clients' certificates name.
+CLIENTS = {"client": USER, "other-client": "bob"}
 # What the brokers' certificates say: names, first and last day of validity.
 CERTIFICATES = {
     "good": ("DNS:localhost, IP:127.0.0.1", "20250101000000Z", "20450101000000Z"),
@@ -29,7 +31,7 @@ CERTIFICATES = {
 
 
 def make_tls(directory, brokers, certificate):
-    """A certificate authority, a certificate per broker (one of CERTIFICATES) and one for a client."""
+    """A certificate authority, a certificate per broker (one of CERTIFICATES) and one for each of two clients."""
     openssl = shutil.which("openssl")
     if not openssl:
         die("`openssl` not found: it is needed for --tls (Debian/Ubuntu: apt install openssl; macOS: brew install openssl)", 127)
@@ -78,8 +80,8 @@ extendedKeyUsage = clientAuth
     key("ca")
     run("req", "-x509", "-new", "-key", "ca.key", "-out", "ca.pem", "-days", "3650", "-sha256",
         "-config", "openssl.cnf", "-extensions", "ca", "-subj", "/CN=kafka-test CA")
-    for name, kind in [(f"broker-{n}", "server") for n in brokers] + [("client", "client")]:
-        subject = f"/CN={USER}" if kind == "client" else f"/CN={name}"
+    for name, kind in [(f"broker-{n}", "server") for n in brokers] + [(name, "client") for name in CLIENTS]:
+        subject = f"/CN={CLIENTS.get(name, name)}"
         key(name)
         run("req", "-new", "-key", f"{name}.key", "-out", f"{name}.csr", "-config", "openssl.cnf", "-subj", subject)
         _, first, last = CERTIFICATES[certificate if kind == "server" else "good"]
@@ -87,7 +89,7 @@ extendedKeyUsage = clientAuth
             "-in", f"{name}.csr", "-out", f"{name}.pem", "-startdate", first, "-enddate", last, "-extensions", kind)
         keystore = tls / f"{name}-keystore.pem"
         keystore.write_text((tls / f"{name}.key").read_text() + (tls / f"{name}.pem").read_text())
-    for name in ("ca.pem", "client.pem", "client.key", "client-keystore.pem"):
+    for name in ("ca.pem", "client-keystore.pem", *(f"{client}.{end}" for client in CLIENTS for end in ("pem", "key"))):
         shutil.copy(tls / name, directory / name)
 
 
