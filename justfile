@@ -27,8 +27,8 @@ lint:
 deny:
     .ci/deny
 
-# courier as one static file, built where no C compiler compiles anything, and run in an empty root (as root; needs openssl):
-# just static aarch64-unknown-linux-musl for another CPU, under qemu-user.
+# courier as one static file, built where no C compiler compiles anything, and run in an empty root (as root; needs openssl and
+# qemu-user): just static aarch64-unknown-linux-musl for another CPU.
 static *targets:
     .ci/static {{ targets }}
 
