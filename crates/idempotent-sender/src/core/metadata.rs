@@ -3,8 +3,9 @@
 //! Rules:
 //! - One refresh at a time, with backoff between them; old metadata is refreshed unasked.
 //! - A leader counts only if its epoch is newer than the one known (KIP-320): answers can be stale.
-//! - A topic with another id is another topic: what may be written to the old one is given up as unknown.
-//!   It may have fewer partitions; what waits for one that is no more is given up at once.
+//! - A topic with another id is another topic. A partition turns to it once the answers to what is under way have come: what
+//!   may be written to the old one is given up as unknown. It may have fewer partitions; what waits for one that is no more
+//!   is given up then.
 //! - An id that was left is not gone back to, unless answer after answer names it.
 
 #[cfg(test)]
@@ -126,7 +127,7 @@ impl<T: Clone> Sender<T> {
             self.fail_topic_for(id, reason.clone());
         }
         for id in self.topics.partitions() {
-            if self.topics.lane(id).is_some_and(|lane| lane.partition.leader.is_none() && !lane.partition.is_idle()) {
+            if self.topics.lane(id).is_some_and(|lane| lane.partition.wants_metadata()) {
                 self.refuse_lane(id, reason, now);
             }
         }

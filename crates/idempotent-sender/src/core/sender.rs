@@ -250,11 +250,18 @@ impl<T: Clone> Sender<T> {
         let producer_id = self.producer_id();
         let lane = self.topics.lane_mut(id)?;
         let mut cx = Context { now, config: &self.config, chance: &mut self.chance, out: &mut self.out, producer_id };
+        let (was_turning, had_leader) = (lane.partition.is_turning(), lane.partition.leader.is_some());
         let result = decide(lane, &mut cx);
+        let mut news = false;
         if lane.partition.turn(&mut cx) {
             lane.unbind();
+            // Where it turns at once, whoever told of the new topic announces all of it.
+            news = was_turning && had_leader != lane.partition.leader.is_some();
         }
         self.after_lane(id, now);
+        if news {
+            self.announce(id.topic);
+        }
         Some(result)
     }
 

@@ -8,7 +8,7 @@ use crate::core::types::{
     BrokerAddress, BrokerId, ClusterMetadata, FailedOutcome, PartAnswer, PartitionMetadata, ProduceAnswer, Submission,
     TopicId, TopicMetadata, TopicUuid, Verdict,
 };
-use crate::core::{Action, Config, ConnId, PartitionId, ProducePart, RequestId, Sender};
+use crate::core::{Action, Config, ConnId, ErrorCode, PartitionId, ProducePart, Reason, RequestId, Sender};
 
 /// A sender whose topic one broker leads, and what it said.
 struct Bench {
@@ -48,8 +48,13 @@ impl Bench {
 
     /// Metadata that names this id and so many partitions.
     fn learn(&mut self, uuid: TopicUuid, partitions: i32) {
+        self.learn_with(uuid, partitions, Some(BrokerId(1)));
+    }
+
+    /// The same; all partitions have this leader.
+    fn learn_with(&mut self, uuid: TopicUuid, partitions: i32, leader: Option<BrokerId>) {
         let id = BrokerId(1);
-        let partition = |index| PartitionMetadata { index, code: 0, leader: Some(id), leader_epoch: 1 };
+        let partition = |index| PartitionMetadata { index, code: 0, leader, leader_epoch: 1 };
         let partitions = (0..partitions).map(partition).collect();
         let topic = TopicMetadata { name: "orders".into(), uuid, code: 0, partitions };
         let brokers = vec![BrokerAddress { id, host: "one".into(), port: 9092 }];
@@ -254,4 +259,67 @@ fn while_a_topic_is_away_its_id_is_asked_for_again_and_the_same_one_is_used_agai
     bench.learn(FORMER, 1);
     bench.answer(0);
     assert!(matches!(bench.verdicts[..], [_, (0, Verdict::Delivered { .. })]), "{:?}", bench.verdicts);
+}
+
+#[test]
+fn what_stands_still_for_an_id_fails_at_once_where_metadata_is_refused() {
+    let mut bench = Bench::new();
+    bench.learn(FORMER, 1);
+    bench.submit(0);
+    bench.answer(100);
+    bench.now += Duration::from_secs(2);
+    bench.carry_out();
+    let refused = Reason::Broker { code: ErrorCode::SASL_AUTHENTICATION_FAILED, message: None };
+    bench.sender.on_metadata_refused(bench.now, &refused);
+    bench.carry_out();
+    assert_eq!(bench.not_written(), [0]);
+}
+
+/// Three batches of one partition are under way when the topic is made anew; the brokers take names, so that a write may
+/// go to either topic.
+fn several_under_way_when_made_anew() -> Bench {
+    let mut bench = Bench::new();
+    bench.learn(FORMER, 1);
+    bench.submit(0);
+    bench.answer(0);
+    (0..3).for_each(|_| bench.submit(0));
+    assert_eq!(bench.sent.len(), 3);
+    bench.learn(PRESENT, 1);
+    bench
+}
+
+#[test]
+fn an_acceptance_after_a_topic_was_made_anew_proves_nothing_of_those_before_it() {
+    let mut bench = several_under_way_when_made_anew();
+    bench.answer(3);
+    bench.answer(0);
+    bench.answer(3);
+    assert_eq!(bench.verdicts.len(), 2, "the first was refused, and goes to the new topic: {:?}", bench.verdicts);
+    assert!(matches!(bench.verdicts[1], (0, Verdict::Delivered { base_offset: Some(_), .. })));
+    assert_eq!(bench.sent[0].2[0].topic_uuid, PRESENT);
+}
+
+#[test]
+fn a_refusal_after_a_topic_was_made_anew_bars_none_of_those_behind_it() {
+    let mut bench = several_under_way_when_made_anew();
+    bench.answer(3);
+    bench.now += Config::default().delivery_timeout;
+    bench.carry_out();
+    let outcome = |(_, verdict): &(i32, Verdict)| match verdict {
+        Verdict::Failed(failure) => failure.outcome,
+        Verdict::Delivered { .. } => panic!("{verdict:?}"),
+    };
+    let outcomes: Vec<_> = bench.verdicts[1..].iter().map(outcome).collect();
+    assert_eq!(outcomes, [FailedOutcome::NotWritten, FailedOutcome::Unknown, FailedOutcome::Unknown]);
+}
+
+#[test]
+fn a_partition_that_turns_to_a_topic_without_a_leader_is_said_to_have_none() {
+    let mut bench = Bench::new();
+    bench.learn(FORMER, 1);
+    bench.submit(0);
+    bench.learn_with(PRESENT, 1, None);
+    assert_eq!(bench.available, [true]);
+    bench.answer(100);
+    assert_eq!(bench.available, [false]);
 }

@@ -81,9 +81,9 @@ impl<T: Clone> Partition<T> {
         cx.out.counters.answered(0, Treatment::Delivered);
         self.prove_all_before(stamp, cx);
         if current {
-            self.known = !aged;
+            self.known = !aged && !self.is_turning();
             (self.doubts, self.fenced) = (0, 0);
-            self.acknowledged = (!aged).then_some((stamp.producer_id, stamp.epoch, cx.now));
+            self.acknowledged = self.known.then_some((stamp.producer_id, stamp.epoch, cx.now));
             self.failures = 0;
             self.backoff_until = None;
             self.solo = false;
@@ -149,7 +149,8 @@ impl<T: Clone> Partition<T> {
     }
 
     fn wait_for_leader(&mut self, answer: &PartAnswer, cx: &mut Context<'_, T>) {
-        let hinted = answer.leader.is_some_and(|(leader, epoch)| epoch >= 0 && self.adopt_leader(Some(leader), epoch));
+        let hint = answer.leader.filter(|(_, epoch)| *epoch >= 0 && !self.is_turning());
+        let hinted = hint.is_some_and(|(leader, epoch)| self.adopt_leader(Some(leader), epoch));
         if !hinted {
             self.doubt_leader();
             cx.out.refresh_metadata = true;
@@ -207,6 +208,9 @@ impl<T: Clone> Partition<T> {
     fn go_on_anew(&mut self, cx: &mut Context<'_, T>) {
         let (climbs, leaves) = (self.fenced > 0, self.fenced > FENCED_MAX);
         cx.out.counters.acknowledged_lost += u64::from(!leaves);
+        if self.is_turning() {
+            return; // once the other answers have come all that is left is stamped anew
+        }
         self.stamp_all_anew(if leaves { EpochMove::Fenced } else { EpochMove::AcknowledgedLost }, cx);
         // The few steps up, until the id is left, are taken at once: a batch must not run out of time on them.
         if leaves || !climbs {
@@ -242,8 +246,11 @@ impl<T: Clone> Partition<T> {
         let message = answer.record_errors.iter().find_map(|e| e.1.clone()).or_else(|| answer.message.clone());
         let reason = Reason::Broker { code: ErrorCode(answer.code), message };
         self.settle_given_up(guilty, Some(reason), false, cx);
-        self.stamp_all_anew(EpochMove::SingledOut, cx);
         rest.history.reason = None;
+        if self.is_turning() {
+            return self.window.push_front(rest); // the others' own answers are to come
+        }
+        self.stamp_all_anew(EpochMove::SingledOut, cx);
         self.queue.push_front(rest);
     }
 
@@ -254,6 +261,8 @@ impl<T: Clone> Partition<T> {
             return self.head_is_written(cx);
         }
         match head.stamp() {
+            // The leader's state may be that of either topic.
+            Some(_) if head.has_open_attempt() && self.is_turning() => self.back_off(cx),
             Some(stamp) if head.has_open_attempt() => {
                 cx.out.counters.looks += 1;
                 let look = cx.out.look_id();

@@ -7,6 +7,7 @@
 //!   sent on until their own verdict. The first of them without an open attempt bars all from itself on:
 //!   from there the queue goes on under the next epoch, once nothing before it is left.
 //! - An acceptance proves that there was no gap after all.
+//! - While a topic made anew is yet to be turned to nobody is barred: what the former one can't take the new one may.
 
 use kafka_courier_batcher::Stamp;
 
@@ -50,14 +51,14 @@ impl<T: Clone> Partition<T> {
         self.disturb();
         if maybe {
             self.gap = true;
-        } else {
+        } else if !self.is_turning() {
             self.stamp_all_anew(EpochMove::Barred, cx);
         }
     }
 
     /// Ends the state after a batch was given up that may be written, once that can be done safely.
     pub(super) fn close_gap(&mut self, cx: &mut Context<'_, T>) {
-        if !self.gap {
+        if !self.gap || self.is_turning() {
             return;
         }
         let (id, epoch) = self.next.map_or((-1, -1), |next| (next.producer_id, next.epoch));

@@ -347,8 +347,15 @@ impl<T: Clone> Partition<T> {
     }
 
     /// The topic was made anew: once the answers to what is under way have come, it is turned to.
+    /// Until then nothing is concluded from one answer about another batch: by name a write may go to either topic.
     pub(crate) fn on_new_topic(&mut self, new: NewTopic) {
         self.turning = Some(new);
+        (self.acknowledged, self.known) = (None, false);
+    }
+
+    /// Whether the topic was made anew, and answers of the former one are waited for.
+    pub(crate) fn is_turning(&self) -> bool {
+        self.turning.is_some()
     }
 
     /// The topic has such a partition again.
@@ -376,6 +383,7 @@ impl<T: Clone> Partition<T> {
         let Some(NewTopic { reason, gone, told }) = self.turning.take() else { return false };
         self.take_back_unconfirmed();
         self.acknowledged = None;
+        self.given_up.iter_mut().for_each(|given| given.provable = false);
         let window = std::mem::take(&mut self.window);
         let mut rest = VecDeque::new();
         for mut flight in window {
