@@ -31,8 +31,8 @@ pub fn open_or_reach(path: impl AsRef<Path>, options: FileStoreOptions) -> Resul
         begun.elapsed() < PATIENCE
     };
     let opened = patiently(attempt, pause);
-    if let (Err(_), Some(error)) = (&opened, why_not) {
-        tracing::warn!(error, "the service that holds the dead letters can't be reached");
+    if let (Err(OpenError::Held { .. }), Some(Unreached { socket, error })) = (&opened, why_not) {
+        tracing::warn!(socket, error, "the service that holds the dead letters can't be reached");
     }
     opened
 }
@@ -50,20 +50,26 @@ fn patiently<S>(
     }
 }
 
+/// Why the service of a holder could not be reached.
+struct Unreached {
+    socket: String,
+    error: String,
+}
+
 #[cfg(unix)]
-fn reach(held: &OpenError, why_not: &mut Option<String>) -> Option<Arc<dyn DeadLetterStore>> {
+fn reach(held: &OpenError, why_not: &mut Option<Unreached>) -> Option<Arc<dyn DeadLetterStore>> {
     let OpenError::Held { service: Some(socket), .. } = held else { return None };
     match crate::remote::RemoteStore::connect(socket) {
         Ok(store) => Some(Arc::new(store)),
         Err(error) => {
-            *why_not = Some(format!("{}: {error}", socket.display()));
+            *why_not = Some(Unreached { socket: socket.display().to_string(), error: error.to_string() });
             None
         }
     }
 }
 
 #[cfg(not(unix))]
-fn reach(_: &OpenError, _: &mut Option<String>) -> Option<Arc<dyn DeadLetterStore>> {
+fn reach(_: &OpenError, _: &mut Option<Unreached>) -> Option<Arc<dyn DeadLetterStore>> {
     None
 }
 
@@ -100,5 +106,18 @@ mod tests {
         );
         assert!(matches!(refused, Err(OpenError::Held { pid: Some(7), .. })));
         assert_eq!(pauses, 3);
+    }
+
+    #[test]
+    fn a_file_that_is_given_up_meanwhile_is_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("letters");
+        let held = FileStore::open(&path).unwrap();
+        let holder = std::thread::spawn(move || {
+            std::thread::sleep(PAUSE * 3); // so long it keeps the file, serving nobody
+            drop(held);
+        });
+        assert!(open_or_reach(&path, FileStoreOptions::default()).is_ok());
+        holder.join().unwrap();
     }
 }

@@ -4,7 +4,8 @@
 //!
 //! Rules: looking up takes no lock, and once, for a topic and its partitions: what is known of them is one value that is
 //! replaced as a whole. Who waits for a topic looks it up again afterwards. A topic that failed is asked for anew by whoever
-//! publishes to it next.
+//! publishes to it next. What the sender tells of topics (`on_ready`, `on_limit`) is taken in by its task alone: two at a
+//! time would lose places of partitions.
 //! Places of partitions are added, never taken away: a topic that was made anew with fewer partitions keeps
 //! those that it has no more, for what is still in them, but nothing new is put there.
 

@@ -142,7 +142,7 @@ options! {
     retry_max: u32 = 3;
     /// The first wait between tries; it doubles with each, and is jittered.
     retry_backoff: Duration = Duration::from_millis(100);
-    /// The longest wait between tries.
+    /// The longest wait between tries; where only `retry_backoff` is set, at least that.
     retry_backoff_max: Duration = Duration::from_secs(1);
     /// A batch is sent when it holds this many events.
     flush_messages: u32 = 100;
