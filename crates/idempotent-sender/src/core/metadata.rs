@@ -115,7 +115,6 @@ impl<T: Clone> Sender<T> {
     /// enough goes on.
     pub fn on_metadata_refused(&mut self, now: Instant, reason: &Reason) {
         self.metadata.in_flight = false;
-        self.metadata.wanted = false;
         self.metadata.failures = self.metadata.failures.saturating_add(1);
         let (retry_at, stale_at) = (now + REFUSED_PAUSE, now + self.config.metadata_max_age.max(REFUSED_PAUSE));
         (self.metadata.not_before, self.metadata.stale_at) = (Some(retry_at), Some(stale_at));
@@ -127,10 +126,13 @@ impl<T: Clone> Sender<T> {
             self.fail_topic_for(id, reason.clone());
         }
         for id in self.topics.partitions() {
-            if self.topics.lane(id).is_some_and(|lane| lane.partition.wants_metadata()) {
+            if self.topics.lane(id).is_some_and(|lane| lane.partition.leader.is_none() && !lane.partition.is_idle()) {
                 self.refuse_lane(id, reason, now);
             }
         }
+        // Who has a leader and only lacks the topic's id may have answers to come: it is asked for again.
+        self.metadata.wanted =
+            self.topics.iter().any(|topic| topic.lanes.iter().any(|lane| lane.partition.wants_metadata()));
     }
 
     fn pause_metadata(&mut self, now: Instant) {

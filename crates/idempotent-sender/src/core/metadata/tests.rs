@@ -262,7 +262,7 @@ fn while_a_topic_is_away_its_id_is_asked_for_again_and_the_same_one_is_used_agai
 }
 
 #[test]
-fn what_stands_still_for_an_id_fails_at_once_where_metadata_is_refused() {
+fn where_metadata_is_refused_it_is_asked_for_again_for_what_stands_still_for_an_id() {
     let mut bench = Bench::new();
     bench.learn(FORMER, 1);
     bench.submit(0);
@@ -272,7 +272,12 @@ fn what_stands_still_for_an_id_fails_at_once_where_metadata_is_refused() {
     let refused = Reason::Broker { code: ErrorCode::SASL_AUTHENTICATION_FAILED, message: None };
     bench.sender.on_metadata_refused(bench.now, &refused);
     bench.carry_out();
-    assert_eq!(bench.not_written(), [0]);
+    let asked = bench.asked;
+    bench.now += Duration::from_secs(6);
+    bench.carry_out();
+    assert_eq!((bench.asked, bench.verdicts.len()), (asked + 1, 0));
+    bench.learn(PRESENT, 1);
+    assert_eq!(bench.sent[0].2[0].topic_uuid, PRESENT);
 }
 
 /// Three batches of one partition are under way when the topic is made anew; the brokers take names, so that a write may
