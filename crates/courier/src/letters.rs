@@ -16,7 +16,7 @@ use kafka_courier::KafkaConfig;
 use kafka_courier::dlq::Service;
 use kafka_courier::dlq::{
     AppendError, Appended, BeginReplayError, DeadLetterStore, FileStore, FileStoreOptions, Held, Letter, LetterId,
-    OpenError, Position, Publishing, ReplayGuard, StoreError, StoreStats, open_or_reach,
+    OpenError, Position, Publishing, ReplayGuard, StoreError, StoreStats, reach,
 };
 use parking_lot::Mutex;
 
@@ -67,15 +67,12 @@ impl Holding {
     fn try_open(path: &Path, options: &FileStoreOptions) -> Result<Self, OpenError> {
         match FileStore::open_with(path, options.clone()) {
             Ok(file) => Ok(Self::own(Arc::new(file))),
-            Err(OpenError::Held { .. }) => {
-                let store = open_or_reach(path, options.clone())?;
-                Ok(Self {
-                    store,
-                    #[cfg(unix)]
-                    _service: None,
-                })
-            }
-            Err(error) => Err(error),
+            // Once: a file that its holder gives up meanwhile has to be opened above, and served.
+            Err(error) => Ok(Self {
+                store: reach(error)?,
+                #[cfg(unix)]
+                _service: None,
+            }),
         }
     }
 

@@ -43,7 +43,7 @@ pub use json::LetterError;
 pub use letter::{Header, Letter, LetterId, Outcome};
 pub use limits::{Limits, Overflow};
 pub use memory::MemoryStore;
-pub use reach::open_or_reach;
+pub use reach::{open_or_reach, reach};
 #[cfg(unix)]
 pub use remote::{RemoteStore, Service};
 pub use replay::{BeginReplayError, ReplayGuard};

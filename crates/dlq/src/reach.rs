@@ -20,21 +20,15 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// An error if the file can't be opened and its holder, if there is one, serves nobody.
 pub fn open_or_reach(path: impl AsRef<Path>, options: FileStoreOptions) -> Result<Arc<dyn DeadLetterStore>, OpenError> {
     let begun = Instant::now();
-    let mut why_not = None;
     let attempt = || match FileStore::open_with(path.as_ref(), options.clone()) {
         Ok(store) => Ok(Arc::new(store) as Arc<dyn DeadLetterStore>),
-        Err(held @ OpenError::Held { .. }) => reach(&held, &mut why_not).ok_or(held),
-        Err(error) => Err(error),
+        Err(error) => reach(error),
     };
     let pause = || {
         std::thread::sleep(PAUSE);
         begun.elapsed() < PATIENCE
     };
-    let opened = patiently(attempt, pause);
-    if let (Err(OpenError::Held { .. }), Some(Unreached { socket, error })) = (&opened, why_not) {
-        tracing::warn!(socket, error, "the service that holds the dead letters can't be reached");
-    }
-    opened
+    patiently(attempt, pause)
 }
 
 /// Tries until it is something else than held, or until `pause` says that it was long enough.
@@ -50,27 +44,24 @@ fn patiently<S>(
     }
 }
 
-/// Why the service of a holder could not be reached.
-struct Unreached {
-    socket: String,
-    error: String,
-}
-
+/// Goes through the service of whoever holds a file, once; where there is none, or it can't be reached, the error is as it
+/// came. For those who wait, or take the file over, in their own way.
 #[cfg(unix)]
-fn reach(held: &OpenError, why_not: &mut Option<Unreached>) -> Option<Arc<dyn DeadLetterStore>> {
-    let OpenError::Held { service: Some(socket), .. } = held else { return None };
+pub fn reach(held: OpenError) -> Result<Arc<dyn DeadLetterStore>, OpenError> {
+    let OpenError::Held { service: Some(socket), .. } = &held else { return Err(held) };
     match crate::remote::RemoteStore::connect(socket) {
-        Ok(store) => Some(Arc::new(store)),
+        Ok(store) => Ok(Arc::new(store)),
         Err(error) => {
-            *why_not = Some(Unreached { socket: socket.display().to_string(), error: error.to_string() });
-            None
+            tracing::debug!(socket = %socket.display(), %error, "the service that holds the dead letters can't be reached");
+            Err(held)
         }
     }
 }
 
+/// Goes through the service of whoever holds a file: on this system there is none.
 #[cfg(not(unix))]
-fn reach(_: &OpenError, _: &mut Option<Unreached>) -> Option<Arc<dyn DeadLetterStore>> {
-    None
+pub fn reach(held: OpenError) -> Result<Arc<dyn DeadLetterStore>, OpenError> {
+    Err(held)
 }
 
 #[cfg(test)]

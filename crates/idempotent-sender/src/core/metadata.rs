@@ -111,8 +111,8 @@ impl<T: Clone> Sender<T> {
         }
     }
 
-    /// No broker takes us, or none is to be trusted: what needs to know more fails at once, for `reason`. Who knows
-    /// enough goes on.
+    /// No broker takes us, or none is to be trusted: what has no leader fails at once, for `reason`. Who has one
+    /// goes on, or asks again where the topic's id is lacking.
     pub fn on_metadata_refused(&mut self, now: Instant, reason: &Reason) {
         self.metadata.in_flight = false;
         self.metadata.failures = self.metadata.failures.saturating_add(1);

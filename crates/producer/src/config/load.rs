@@ -166,13 +166,14 @@ fn without_line_end(text: &str) -> &str {
 /// What a file of settings, of one setting or of a token holds; never more than any of those does.
 pub(super) fn read_text(path: &Path) -> Result<Secret, String> {
     let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
-    // With room for all of it: what grows leaves copies behind.
+    // With room for all of it and more: what grows, or is read into a small rest, leaves copies behind.
     let length = file.metadata().map_or(0, |metadata| metadata.len()).min(LARGEST);
-    let mut text = String::with_capacity(usize::try_from(length).unwrap_or(0) + 1);
+    let mut text = String::with_capacity(usize::try_from(length).unwrap_or(0) + 64);
     let read = file.take(LARGEST + 1).read_to_string(&mut text);
+    let (length, text) = (text.len() as u64, Secret::new(text)); // overwritten, whatever becomes of it
     match read {
-        Ok(_) if text.len() as u64 > LARGEST => Err(format!("it is larger than {LARGEST} bytes")),
-        Ok(_) => Ok(Secret::new(text)),
+        Ok(_) if length > LARGEST => Err(format!("it is larger than {LARGEST} bytes")),
+        Ok(_) => Ok(text),
         Err(error) => Err(error.to_string()),
     }
 }

@@ -207,10 +207,10 @@ impl<T: Clone> Partition<T> {
     /// The leader expects other stamps, and nothing that has ours is written: the next epoch, or another id.
     fn go_on_anew(&mut self, cx: &mut Context<'_, T>) {
         let (climbs, leaves) = (self.fenced > 0, self.fenced > FENCED_MAX);
-        cx.out.counters.acknowledged_lost += u64::from(!leaves);
         if self.is_turning() {
             return; // once the other answers have come all that is left is stamped anew
         }
+        cx.out.counters.acknowledged_lost += u64::from(!leaves);
         self.stamp_all_anew(if leaves { EpochMove::Fenced } else { EpochMove::AcknowledgedLost }, cx);
         // The few steps up, until the id is left, are taken at once: a batch must not run out of time on them.
         if leaves || !climbs {

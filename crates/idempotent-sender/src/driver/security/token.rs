@@ -67,9 +67,9 @@ impl TokenSource {
 
 fn read(path: &Path) -> std::io::Result<Secret> {
     let file = std::fs::File::open(path)?;
-    // With room for all of it: what grows leaves copies behind.
+    // With room for all of it and more: what grows, or is read into a small rest, leaves copies behind.
     let length = file.metadata()?.len().min(LONGEST_FILE);
-    let mut text = zeroize::Zeroizing::new(String::with_capacity(usize::try_from(length).unwrap_or(0) + 1));
+    let mut text = zeroize::Zeroizing::new(String::with_capacity(usize::try_from(length).unwrap_or(0) + 64));
     file.take(LONGEST_FILE + 1).read_to_string(&mut text)?;
     if text.len() as u64 > LONGEST_FILE {
         return Err(std::io::Error::other(format!("it is longer than {LONGEST_FILE} bytes")));
