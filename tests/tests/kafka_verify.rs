@@ -45,10 +45,28 @@ async fn publish(producer: &KafkaProducer, numbers: std::ops::Range<u32>) -> Res
         deliveries.push(producer.send(&record).await?);
     }
     let mut delivered = 0;
+    let mut failed = None;
     for delivery in deliveries {
-        delivered += usize::from(delivery.await.is_ok());
+        match delivery.await {
+            Ok(_) => delivered += 1,
+            Err(error) => failed = Some(error),
+        }
+    }
+    if let Some(error) = failed {
+        println!("not delivered, such as: {error}");
     }
     Ok(delivered)
+}
+
+/// Has each partition written to and replicated: on brokers that have just started that may take longer than the hasty wait.
+async fn write_once(cluster: &Cluster, partitions: i32) -> Result<()> {
+    let patient = producer(cluster, |_| ())?;
+    for partition in 0..partitions {
+        let record = ProducerRecord { topic: TOPIC, partition: Some(partition), ..Default::default() };
+        patient.send(&record).await?.await?;
+    }
+    patient.close(Duration::from_secs(10)).await;
+    Ok(())
 }
 
 /// The letters in doubt.
@@ -123,6 +141,7 @@ async fn of_answers_lost_after_the_write_and_requests_lost_before_it_each_is_tol
     async fn run() -> Result<()> {
         let cluster = Cluster::start_with(3, &["--proxied"])?;
         cluster.create_topic(TOPIC, 6, 3, &[])?;
+        write_once(&cluster, 6).await?;
         let lossy = hasty(&cluster)?;
         ensure!(publish(&lossy, 0..300).await? == 300);
         cluster.fault(&["drop_response=1000", "api=0"])?;
