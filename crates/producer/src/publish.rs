@@ -96,7 +96,7 @@ impl KafkaProducer {
 
     fn try_event(&self, topic: &Topic, event: &dyn Event) -> Result<Delivery, PublishError> {
         let created = self.inner.tracer.event(&topic.name, event);
-        let offered = self.at_once(topic, || self.offer_event(topic, event, &created));
+        let offered = self.at_once(topic, &|topic| self.offer_event(topic, event, &created));
         offered.map(|delivery| created.delivered(delivery))
     }
 
@@ -234,7 +234,7 @@ impl KafkaProducer {
         let created = self.inner.tracer.record(&topic.name, record.headers, record.value.is_none());
         let headers = created.headers(record.headers);
         let raw = raw(record, &headers);
-        let offered = self.at_once(topic, || self.inner.intake.offer(topic, record.partition, &raw));
+        let offered = self.at_once(topic, &|topic| self.inner.intake.offer(topic, record.partition, &raw));
         offered.map(|delivery| created.delivered(delivery))
     }
 
@@ -285,9 +285,14 @@ impl KafkaProducer {
         }
     }
 
-    /// Offers once, and says what would have to be waited for as an error.
-    fn at_once(&self, topic: &Topic, offer: impl Fn() -> Result<Delivery, Refused>) -> Result<Delivery, PublishError> {
-        match offer() {
+    /// Offers once, and says what would have to be waited for as an error. Where the topic has become known since it was
+    /// looked up, it is offered to what is known of it now.
+    fn at_once(
+        &self,
+        topic: &Topic,
+        offer: &impl Fn(&Topic) -> Result<Delivery, Refused>,
+    ) -> Result<Delivery, PublishError> {
+        match offer(topic) {
             Ok(delivery) => Ok(delivery),
             Err(Refused::Error(error)) => Err(error),
             Err(Refused::NoTopic) => {
@@ -295,11 +300,15 @@ impl KafkaProducer {
                     return Err(PublishError::Closed);
                 }
                 self.ask_for(topic)?;
-                Err(PublishError::TopicPending { topic: topic.name.clone() })
+                let now = self.topic(&topic.name)?;
+                match now.partitions {
+                    Some(_) if topic.partitions.is_none() => self.at_once(&now, offer),
+                    _ => Err(PublishError::TopicPending { topic: now.name.clone() }),
+                }
             }
             Err(Refused::NoMemory { needed, asker }) => {
                 self.inner.intake.relieve(needed, asker);
-                offer().map_err(|_| PublishError::BufferFull { needed, waited: Duration::ZERO })
+                offer(topic).map_err(|_| PublishError::BufferFull { needed, waited: Duration::ZERO })
             }
         }
     }
@@ -454,4 +463,21 @@ pub(crate) fn with_record<R>(
         count += 1;
     }
     take(&Record { key: key.as_deref(), value: Some(json), headers: &headers[..count], timestamp: wall_clock_ms() })
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_courier_test_broker::TestCluster;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_offered_to_a_topic_that_has_become_known_meanwhile_is_taken_at_once() {
+        let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
+        let producer = KafkaProducer::builder().brokers(cluster.bootstrap()).build().unwrap();
+        let before = producer.topic("t").unwrap();
+        producer.learn_topic("t").await.unwrap();
+        let record = ProducerRecord { topic: "t", value: Some(b"v"), ..ProducerRecord::default() };
+        producer.try_send_to(&before, &record).unwrap().await.unwrap();
+    }
 }
