@@ -157,7 +157,9 @@ impl KafkaProducer {
             last_letters.settled().await;
             done.send_replace(true);
         });
-        let intake = Intake { shared, commands, letters: writer, expedite: config.expedite };
+        // What does not linger is due as soon as it is opened, whether somebody waits for it or not.
+        let expedite = config.expedite && !config.flush_timeout.is_zero();
+        let intake = Intake { shared, commands, letters: writer, expedite };
         let max_block = config.max_block;
         let inner = Inner {
             intake,

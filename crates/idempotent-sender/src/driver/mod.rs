@@ -136,6 +136,7 @@ where
     /// tokens has to see to that.
     pub async fn run(mut self) {
         let mut inbox = Vec::with_capacity(COMMANDS_AT_ONCE);
+        let mut alarm = Alarm::new();
         loop {
             self.carry_out().await;
             self.tell();
@@ -154,7 +155,7 @@ where
                     }
                 }
                 Some(event) = self.io.next() => self.on_event(event),
-                () = sleep_until(wake) => {}
+                () = alarm.ring(wake) => {}
             }
             if std::mem::take(&mut self.expedited) {
                 // Whoever is about to publish goes first, and shares the batch.
@@ -383,9 +384,21 @@ where
     }
 }
 
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => std::future::pending().await,
+/// The one timer that is waited for. What is due later than before does not set it anew: it rings once in vain then, which
+/// costs less than to set it, and wake the thread that waits for it, with every batch.
+struct Alarm(Pin<Box<tokio::time::Sleep>>);
+
+impl Alarm {
+    fn new() -> Self {
+        Self(Box::pin(tokio::time::sleep(Duration::ZERO)))
+    }
+
+    /// Rings at `at`, or earlier. Cancel safe.
+    async fn ring(&mut self, at: Option<Instant>) {
+        let Some(at) = at.map(tokio::time::Instant::from) else { return std::future::pending().await };
+        if at < self.0.deadline() || self.0.is_elapsed() {
+            self.0.as_mut().reset(at);
+        }
+        self.0.as_mut().await;
     }
 }

@@ -7,6 +7,7 @@
 //!   the other side does not take, ends and the socket is closed.
 //! - The four bytes of a length are held back until the body comes, so that a request is one packet's start
 //!   and not two packets.
+//! - A short answer is one read: what comes with a length is kept for whoever reads the body.
 //! - What was put aside for a request is written in its place, from where it is; the length that goes out counts it.
 
 use std::io::{self, IoSlice};
@@ -18,9 +19,12 @@ use std::time::Instant;
 
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 
 use crate::wire::aside::{Aside, Spliced, correlation_id};
+
+/// As much is read ahead: the answers to Produce for some hundred partitions. What is longer is read past it.
+const READ_AHEAD: usize = 4096;
 
 /// Any byte stream to a broker.
 pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -62,7 +66,7 @@ impl Handle {
 
 /// A stream that counts the frames it has taken.
 pub(crate) struct FrameStream {
-    inner: Box<dyn Io>,
+    inner: BufReader<Box<dyn Io>>,
     prefix: [u8; 4],
     /// Bytes of the length that were taken from above.
     prefix_taken: usize,
@@ -85,7 +89,7 @@ impl FrameStream {
             writer: AtomicWaker::new(),
         });
         let stream = Self {
-            inner,
+            inner: BufReader::with_capacity(READ_AHEAD, inner),
             prefix: [0; 4],
             prefix_taken: 0,
             prefix_sent: 0,

@@ -49,8 +49,9 @@ fn config(rng: &mut Rng, seed: u64) -> Config {
         ..default
     };
     if rng.percent(20) {
-        config.backoff =
-            Backoff { base: Duration::from_millis(10), cap: Duration::from_millis(rng.pick(&[10, 50, 5000])) };
+        // One wait as long as a batch may take at all would leave it no second try, however well the cluster is.
+        let cap = Duration::from_millis(rng.pick(&[10, 50, 5000])).min(config.delivery_timeout / 4);
+        config.backoff = Backoff { base: Duration::from_millis(10), cap };
     }
     if rng.percent(10) {
         config.first_epoch = i16::MAX - rng.range(40..200) as i16;
