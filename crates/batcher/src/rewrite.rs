@@ -59,15 +59,15 @@ impl EncodedBatch {
         Ok(Some((front, back)))
     }
 
-    /// The batch without the records at these indexes (KIP-467 names them), compressed as this one is and not stamped;
-    /// `None` if no record is left.
+    /// The batch without the records at these indexes, which come in rising order (KIP-467 names them), compressed as
+    /// this one is and not stamped; `None` if no record is left.
     ///
     /// # Errors
     /// If the batch cannot be decoded, which would be a defect.
     pub fn without(&self, guilty: &[u32]) -> Result<Option<Self>, DecodeError> {
         let mut kept = RawBatch::new(Vec::new());
         self.each_record(|index, record| {
-            if !guilty.contains(&index) {
+            if guilty.binary_search(&index).is_err() {
                 append(&mut kept, record);
             }
         })?;

@@ -205,9 +205,9 @@ impl<T: Clone> Flight<T> {
         Ok(Some([front, back]))
     }
 
-    /// The records at these positions, and the rest, both unstamped; `None` if no record is left over.
+    /// The records at these positions, in rising order, and the rest, both unstamped; `None` if no record is left over.
     pub(crate) fn single_out(&self, guilty: &[u32], uids: [BatchUid; 2]) -> Result<Option<[Self; 2]>, DecodeError> {
-        let innocent: Vec<u32> = (0..self.batch.record_count()).filter(|i| !guilty.contains(i)).collect();
+        let innocent: Vec<u32> = (0..self.batch.record_count()).filter(|i| guilty.binary_search(i).is_err()).collect();
         let (Some(condemned), Some(rest)) = (self.batch.without(&innocent)?, self.batch.without(guilty)?) else {
             return Ok(None);
         };

@@ -98,12 +98,12 @@ impl RecordSet {
         }
     }
 
-    /// The records at these positions, and all the others.
+    /// The records at these positions, which come in rising order, and all the others.
     pub(crate) fn partition(&self, positions: &[u32]) -> (Self, Self) {
         let (mut named, mut others) = (Vec::new(), Vec::new());
         for position in 0..self.len() {
             let Some(index) = self.get(position) else { continue };
-            if positions.contains(&position) { named.push(index) } else { others.push(index) }
+            if positions.binary_search(&position).is_ok() { named.push(index) } else { others.push(index) }
         }
         (Self::List(named), Self::List(others))
     }
