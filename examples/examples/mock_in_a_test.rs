@@ -1,6 +1,6 @@
 //! How an application is tested without Kafka: it takes an [`EventPublisher`], and its tests hand it a mock.
 //!
-//! In Cargo.toml: `[dev-dependencies] kafka-courier = { version = "..", features = ["mock"] }`.
+//! In Cargo.toml: `[dev-dependencies] kafka-courier = { path = "..", features = ["mock"] }`.
 
 use std::time::Duration;
 

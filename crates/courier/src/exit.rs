@@ -30,7 +30,7 @@ pub(crate) enum Exit {
     Refused = 77,
     /// The configuration is wrong.
     Config = 78,
-    /// Ctrl-C before anything was read, or a second time: what was under way was left alone.
+    /// Ctrl-C before reading began, or a second time: what was under way was left alone.
     Interrupted = 130,
     /// SIGTERM, likewise.
     Terminated = 143,
@@ -62,7 +62,7 @@ Exit codes:
   75  another process has the dead letters, or sends them again: try later
   77  the brokers refuse us (SASL, or rights: all that failed, failed for that), or are not to be trusted (TLS)
   78  the configuration is wrong
-  130 Ctrl-C before anything was read, or a second time: what was under way was left alone; of dlq replay the first, too
+  130 Ctrl-C before reading began, or a second time: what was under way was left alone; of dlq replay the first, too
   143 SIGTERM, likewise";
 
 impl From<Exit> for ExitCode {

@@ -81,7 +81,7 @@ async fn what_was_read_and_could_not_be_published_is_told_one_by_one() {
         &[
             "3 read, 1 delivered",
             "2 read and not published",
-            "stopped after line 3; nothing was published from line 2 on",
+            "stopped after line 3; what was not published from line 2 on are dead letters too: go on behind line 3",
         ],
     );
     let receipts = receipts(&std::fs::read_to_string(file).unwrap());

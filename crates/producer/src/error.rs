@@ -11,7 +11,7 @@ use kafka_courier_event_model::{EncodeError, TopicNameError};
 use kafka_courier_idempotent_sender::core::{ErrorCode, FailedOutcome, Failure, Reason};
 
 /// Why an event was not accepted.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
     /// The event has no JSON.
@@ -174,11 +174,19 @@ impl fmt::Display for DeliveryError {
     }
 }
 
-impl fmt::Debug for DeliveryError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "DeliveryError({self})")
-    }
+/// Errors show themselves as people read them: what `main` returns is printed by `Debug`.
+macro_rules! debug_as_display {
+    ($($error:ty),*) => {
+        $(impl std::fmt::Debug for $error {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                std::fmt::Display::fmt(self, f)
+            }
+        })*
+    };
 }
+pub(crate) use debug_as_display;
+
+debug_as_display!(PublishError, DeliveryError, Error);
 
 impl std::error::Error for DeliveryError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
@@ -187,7 +195,7 @@ impl std::error::Error for DeliveryError {
 }
 
 /// Why an event is not in the log, or not certainly so: it was not accepted, or it was given up.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// It was not accepted, and nothing of it is kept.
@@ -221,5 +229,18 @@ impl Error {
             Self::NotAccepted(error) => error.is_retriable(),
             Self::Failed(error) => error.is_retriable(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_main_returns_is_printed_as_people_read_it() {
+        let reason = Reason::Broker { code: ErrorCode(3), message: None };
+        let error = Error::from(PublishError::Topic { topic: "orders".into(), reason });
+        let text = format!("{error:?}");
+        assert!(text.starts_with("topic orders: ") && text.contains("UNKNOWN_TOPIC_OR_PARTITION"), "{text}");
     }
 }

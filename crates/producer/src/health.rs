@@ -11,10 +11,11 @@ use kafka_courier_idempotent_sender::core::{ErrorCode, Reason};
 use kafka_courier_idempotent_sender::driver::{Command, HealthPart, Probe, Progress, Unhealthy};
 use tokio::sync::oneshot;
 
+use crate::error::debug_as_display;
 use crate::producer::{KafkaProducer, after};
 
 /// Why the cluster can't be reached or written, or not in time.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{part}: {why}")]
 pub struct HealthError {
     part: HealthPart,
@@ -22,6 +23,8 @@ pub struct HealthError {
     #[source]
     reason: Option<Reason>,
 }
+
+debug_as_display!(HealthError);
 
 impl HealthError {
     /// A failure that a mock was asked for.

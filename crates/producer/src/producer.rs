@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use crate::builder::{Builder, Extras};
 use crate::config::{Compression, ConfigErrors, KafkaConfig};
 use crate::dead_letters::DeadLetters;
+use crate::error::debug_as_display;
 use crate::health::HealthError;
 use crate::intake::Intake;
 use crate::metrics::Meter;
@@ -75,7 +76,7 @@ pub struct CloseReport {
 }
 
 /// Why no producer could be had that has spoken with the cluster.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
     /// The configuration is wrong.
@@ -85,6 +86,8 @@ pub enum ConnectError {
     #[error(transparent)]
     Health(#[from] HealthError),
 }
+
+debug_as_display!(ConnectError);
 
 impl KafkaProducer {
     /// Begins with the defaults: a method for each option, and `build()` or `connect()` at the end.

@@ -38,7 +38,7 @@ pub(super) struct ReplayArgs {
     #[arg(long, value_name = "N")]
     rate: Option<NonZeroU32>,
     /// Looks in the log for events that may be there: those that are, are removed; those that are proved not to be, are
-    /// sent.
+    /// sent. Best the first time: a letter that is sent without it can no longer prove anything of those before it.
     #[arg(long)]
     verify: bool,
     /// Sends events that --verify neither found nor proved absent, too: they may be in the log twice afterwards.

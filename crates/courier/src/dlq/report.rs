@@ -62,7 +62,10 @@ pub(super) fn lines(report: &ReplayReport, dry_run: bool, took: Duration) -> Vec
         (report.delivered, "delivered"),
         (report.landed, "in the log already"),
         (report.failed, "failed again, and stay"),
-        (report.left_out, "left out: they may be in the log (--verify looks there, --include-unknown sends them)"),
+        (
+            report.left_out,
+            "left out: they may be in the log (--verify looks there, best before others are sent; --include-unknown sends them)",
+        ),
         (report.not_found, "neither found in the log nor proved absent (--force sends them)"),
         (report.too_often, "left out: sent again too often (--max-replays)"),
     ];

@@ -69,6 +69,8 @@ pub(super) struct Said {
     pub(super) lines: Vec<String>,
     /// Letters that nothing holds any more: their JSON.
     pub(super) whole: Vec<String>,
+    /// Each event that was read and not delivered is a letter, kept or here whole.
+    pub(super) all: bool,
 }
 
 /// A run's letters.
@@ -108,13 +110,14 @@ impl Keeping {
         }
     }
 
-    /// What is to be said at the end of the letters of this run. Gives the file back.
-    pub(super) async fn end(self) -> Said {
-        let mut said = Said::default();
+    /// What is to be said at the end of the letters of this run, where some are of events that may be in the log, or none.
+    /// Gives the file back.
+    pub(super) async fn end(self, has_unknown: bool) -> Said {
+        let mut said = Said { all: !self.forgets, ..Said::default() };
         match self.letters.stats().await {
             Ok(stores) => {
                 for store in stores.iter().filter(|store| store.kept > 0 && store.store != "memory") {
-                    said.lines.push(self.kept(&store.store, store.kept, store.stats.letters));
+                    said.lines.push(self.kept(&store.store, store.kept, store.stats.letters, has_unknown));
                 }
                 if stores.iter().any(|store| store.store == "memory" && store.stats.letters > 0) {
                     self.in_memory(&mut said).await;
@@ -129,7 +132,7 @@ impl Keeping {
         said
     }
 
-    fn kept(&self, store: &str, count: u64, held: u64) -> String {
+    fn kept(&self, store: &str, count: u64, held: u64, has_unknown: bool) -> String {
         let (what, them) = if count == 1 { ("dead letter was", "it") } else { ("dead letters were", "them") };
         let usual = state::dead_letters().is_some_and(|path| path.display().to_string() == store);
         let option = match &self.file {
@@ -141,8 +144,13 @@ impl Keeping {
         let is_file = self.file.as_ref().is_some_and(|file| file.name() == store);
         let now = if is_file && held != count { format!(", which holds {}", HumanCount(held)) } else { String::new() };
         let count = HumanCount(count);
+        // At once: a replay that does not look first sends what could prove that the others are not in the log.
+        let (verify, sends) = match has_unknown {
+            true => (" --verify", format!("looks for those that may be in the log, and sends {them} again where not")),
+            false => ("", format!("sends {them} again")),
+        };
         format!(
-            "{count} {what} kept in {store}{now}: `courier dlq list{option}` shows {them}, `courier dlq replay --all{option}` sends {them} again"
+            "{count} {what} kept in {store}{now}: `courier dlq list{option}` shows {them}, `courier dlq replay --all{verify}{option}` {sends}"
         )
     }
 

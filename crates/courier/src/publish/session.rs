@@ -188,7 +188,7 @@ impl Session {
         self.desk.tally.note_all();
         self.desk.tally.flush();
         self.desk.progress.finish();
-        let letters = self.desk.keeping.end().await;
+        let letters = self.desk.keeping.end(self.desk.tally.counts().unknown > 0).await;
         Summary {
             end,
             letters,

@@ -43,7 +43,7 @@ impl Summary {
         for (reason, count) in reasons.into_iter().take(REASONS).filter(|(_, count)| **count > 1) {
             crate::say(&format!("  {} times: {reason}", HumanCount(*count)));
         }
-        if let Some(stop) = stop(self.end, self.last, self.left) {
+        if let Some(stop) = stop(self.end, self.last, self.left, self.letters.all) {
             crate::say(&stop);
         }
         self.letters.lines.iter().for_each(|line| crate::say(line));
@@ -77,16 +77,23 @@ fn sentence(counts: &Counts, seconds: f64) -> String {
     text
 }
 
-/// Where reading stopped, if that was not the input's end.
-fn stop(end: End, last: Option<Place>, left: Option<Place>) -> Option<String> {
+/// Where reading stopped, if that was not the input's end, and where whoever goes on has to begin: behind that where all that
+/// was read is delivered or a letter, as `kept` says; else with the first that was left alone.
+fn stop(end: End, last: Option<Place>, left: Option<Place>, kept: bool) -> Option<String> {
     let mut text = match (end, last) {
         (End::Input, _) => return None,
         (End::Strict, Some(last)) => format!("stopped at {last}, which is no event (--strict)"),
         (_, Some(last)) => format!("stopped after {last}"),
         (_, None) => "stopped before the first event".to_owned(),
     };
-    if let Some(left) = left {
-        text.push_str(&format!("; nothing was published from {left} on"));
+    match (left, last) {
+        (Some(left), Some(last)) if kept => {
+            text.push_str(&format!(
+                "; what was not published from {left} on are dead letters too: go on behind {last}"
+            ));
+        }
+        (Some(left), _) => text.push_str(&format!("; nothing was published from {left} on: go on there")),
+        (None, _) => {}
     }
     Some(text)
 }
@@ -140,10 +147,13 @@ mod tests {
     #[test]
     fn where_reading_stopped_is_told_unless_it_was_the_end() {
         let (line, next) = (Some(Place::Line(7)), Some(Place::Line(6)));
-        assert_eq!(stop(End::Input, line, None), None);
-        assert_eq!(stop(End::Signal, None, None).unwrap(), "stopped before the first event");
-        assert_eq!(stop(End::Signal, line, None).unwrap(), "stopped after line 7");
-        let left = stop(End::NoReceipts, line, next).unwrap();
-        assert_eq!(left, "stopped after line 7; nothing was published from line 6 on");
+        assert_eq!(stop(End::Input, line, None, true), None);
+        assert_eq!(stop(End::Signal, None, None, true).unwrap(), "stopped before the first event");
+        assert_eq!(stop(End::Signal, line, None, false).unwrap(), "stopped after line 7");
+        let left = |kept| stop(End::NoReceipts, line, next, kept).unwrap();
+        assert_eq!(left(false), "stopped after line 7; nothing was published from line 6 on: go on there");
+        let kept =
+            "stopped after line 7; what was not published from line 6 on are dead letters too: go on behind line 7";
+        assert_eq!(left(true), kept);
     }
 }

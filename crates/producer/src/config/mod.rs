@@ -30,6 +30,8 @@ use kafka_courier_dlq::Overflow;
 use kafka_courier_idempotent_sender::Secret;
 use kafka_courier_idempotent_sender::core::{Backoff, Config as CoreConfig};
 
+use crate::error::debug_as_display;
+
 /// An option as the documentation lists it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -222,12 +224,7 @@ options! {
 #[derive(Clone, PartialEq, Eq)]
 pub struct ConfigErrors(pub Vec<String>);
 
-/// As people read it: `main` prints errors so.
-impl fmt::Debug for ConfigErrors {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
+debug_as_display!(ConfigErrors);
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -198,7 +198,8 @@ impl Resolver {
         }
     }
 
-    /// Checks the whole. Errors: all that is wrong, in any source and together.
+    /// Checks the whole. Errors: all that is wrong, in any source and together, and what would have been warned of: a name
+    /// that was misspelt may be why something else is wrong.
     pub(super) fn finish(mut self) -> Result<LoadedConfig, ConfigErrors> {
         if !self.origins.contains_key("retry_backoff_max") {
             self.config.lift_longest_wait();
@@ -206,6 +207,8 @@ impl Resolver {
         let whole: Vec<String> = self.config.problems().iter().map(|problem| self.locate(problem)).collect();
         self.problems.extend(whole);
         if !self.problems.is_empty() {
+            self.warnings.sort();
+            self.problems.extend(self.warnings.iter().map(|warning| format!("warning: {warning}")));
             return Err(ConfigErrors(self.problems));
         }
         self.warnings.extend(self.config.security_warnings().map(str::to_owned));

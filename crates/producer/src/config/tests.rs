@@ -27,6 +27,14 @@ fn the_seeds_settings_are_understood() {
 }
 
 #[test]
+fn a_variable_that_was_misspelt_is_told_beside_what_else_is_wrong() {
+    let errors = read(&[("KAFKA_RETRYMAX", "3"), ("KAFKA_FLUSH_TIMEOUT", "5")]).unwrap_err().0;
+    assert_eq!(errors.len(), 2, "{errors:?}");
+    assert!(errors[0].contains("KAFKA_FLUSH_TIMEOUT"), "{errors:?}");
+    assert!(errors[1].starts_with("warning: KAFKA_RETRYMAX") && errors[1].contains("KAFKA_RETRY_MAX"), "{errors:?}");
+}
+
+#[test]
 fn what_kubernetes_sets_for_a_service_named_kafka_is_a_warning() {
     let (config, warnings) =
         read(&[("KAFKA_PORT", "tcp://10.0.0.1:9092"), ("KAFKA_SERVICE_HOST", "10.0.0.1")]).unwrap();
