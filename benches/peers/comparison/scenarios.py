@@ -60,10 +60,12 @@ LEAST_EVENT = 400  # bytes: an event's JSON takes 290 without any data of its ow
 # Ours in other ways, each where it tells something.
 VARIANTS = {
     "courier-typed": lambda s: s.size >= LEAST_EVENT,
+    "courier-default": lambda s: not (s.rate or s.round_trip_ms or s.count),
     "courier-lean": lambda s: not (s.rate or s.round_trip_ms or s.count or s.threads > 1),
     "courier-linger": lambda s: s.rate and s.linger_ms,
 }
 OURS = ("courier", *VARIANTS)
+DEFAULT_BUFFER = 32 * MIB  # buffer_memory where nobody sets it
 LEAN_BUFFER = 8 * MIB
 
 
@@ -85,6 +87,7 @@ def commands(here: Path, built: Path, classpath: str):
     return {
         "courier": ours(),
         "courier-typed": ours("--x-typed", 1),
+        "courier-default": ours("--x-buffer", DEFAULT_BUFFER),
         "courier-lean": ours("--x-buffer", LEAN_BUFFER),
         "courier-linger": ours("--x-expedite", 0),
         "java": lambda s: java,

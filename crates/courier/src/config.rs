@@ -41,7 +41,8 @@ pub(crate) fn run(args: &ConfigArgs) -> Exit {
 }
 
 fn print(out: &mut impl Write, options: &[EffectiveOption], explain: bool) -> io::Result<()> {
-    let lines: Vec<String> = options.iter().map(line).collect();
+    let lines: Vec<String> =
+        options.iter().zip(KafkaConfig::options()).map(|(option, doc)| line(option, &doc.default)).collect();
     let width = lines.iter().map(String::len).max().unwrap_or_default().min(60);
     for ((line, option), doc) in lines.iter().zip(options).zip(KafkaConfig::options()) {
         if explain {
@@ -52,11 +53,12 @@ fn print(out: &mut impl Write, options: &[EffectiveOption], explain: bool) -> io
     out.flush()
 }
 
-/// A line of TOML; a secret's is a comment.
-fn line(option: &EffectiveOption) -> String {
+/// A line of TOML; a secret's is a comment. A yes or no is told by its `default`.
+fn line(option: &EffectiveOption, default: &str) -> String {
     let is_number = !option.value.is_empty() && option.value.bytes().all(|byte| byte.is_ascii_digit());
+    let is_bool = matches!(default, "true" | "false");
     let hidden = if option.secret && !option.value.is_empty() { "# " } else { "" };
-    match is_number {
+    match is_number || is_bool {
         true => format!("{hidden}{} = {}", option.name, option.value),
         false => format!("{hidden}{} = {}", option.name, quoted(&option.value)),
     }

@@ -87,8 +87,11 @@ fn topic_name(name: &str) -> Result<String, String> {
     Ok(name.to_owned())
 }
 
-/// Prints a line to standard error.
-fn say(line: &str) {
-    // Nobody is left to tell if that fails, and it changes nothing.
-    let _ = writeln!(std::io::stderr(), "courier: {line}");
+/// Prints to standard error; what has several lines, such as all problems of a configuration, has each by itself.
+fn say(text: &str) {
+    let mut err = std::io::stderr().lock();
+    for line in text.lines() {
+        // Nobody is left to tell if that fails, and it changes nothing.
+        let _ = writeln!(err, "courier: {line}");
+    }
 }

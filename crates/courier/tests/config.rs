@@ -16,7 +16,9 @@ async fn what_is_printed_is_a_file_that_says_the_same_again() {
     let settings = [("KAFKA_CLIENT_ID", "a \"b\" \\ c"), ("KAFKA_BROKERS", "x:1,[::1]:2")];
     let first = ended(&["config", "--set", "linger.ms=7"], &settings).await;
     first.expect(0, &[]);
-    for line in ["flush_timeout = \"7ms\"", "# --set linger.ms", "# KAFKA_CLIENT_ID", "retry_max = 3"] {
+    for line in
+        ["flush_timeout = \"7ms\"", "# --set linger.ms", "# KAFKA_CLIENT_ID", "retry_max = 3", "expedite = true "]
+    {
         assert!(first.out.contains(line), "{line}: {}", first.out);
     }
     std::fs::write(&path, &first.out).unwrap();
@@ -40,7 +42,9 @@ async fn all_that_is_wrong_with_the_settings_is_told_at_once() {
         let arguments = [subcommand, "--config", &file, "--set", "retry_max=many"];
         let told = ended(&arguments, &[("KAFKA_FLUSH_BYTES", "1")]).await;
         let told_file = format!("courier: borkers in {file} is no option of kafka-courier: did you mean brokers?");
-        told.expect(78, &[&told_file, "--set retry_max is \"many\"", "KAFKA_FLUSH_BYTES (flush_bytes) is 1, but must"]);
+        let [told_argument, told_variable] =
+            ["courier: --set retry_max is \"many\"", "courier: KAFKA_FLUSH_BYTES (flush_bytes) is 1, but must"];
+        told.expect(78, &[&told_file, told_argument, told_variable]);
     }
     ended(&["config", "--set", "retry_max"], &[]).await.expect(64, &["such as flush_timeout=5ms"]);
 }

@@ -92,6 +92,8 @@ async fn what_was_refused_or_not_even_accepted_is_listed_shown_and_counted() {
     shown.expect(0, &[]);
     assert!(shown.out.lines().count() > 10, "{}", shown.out);
     assert_eq!(serde_json::from_str::<Value>(&shown.out).unwrap(), letters[1]);
+    let shortened = &id[..8];
+    folder.dlq(&["show", shortened]).await.expect(64, &[shortened, "a whole UUID of 36 characters"]);
 
     let stats = folder.dlq(&["stats", "--json"]).await;
     stats.expect(0, &[]);

@@ -191,9 +191,14 @@ impl fmt::Display for LetterId {
 }
 
 impl FromStr for LetterId {
-    type Err = uuid::Error;
+    type Err = NotALetterId;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Uuid::from_str(text).map(Self)
+        Uuid::from_str(text).map(Self).map_err(|_| NotALetterId(text.to_owned()))
     }
 }
+
+/// That is no letter's id.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("letter id {0:?}: it is a whole UUID of 36 characters, as a list of letters has it")]
+pub struct NotALetterId(String);

@@ -40,7 +40,7 @@ mod store;
 
 pub use file::{FileStore, FileStoreOptions, OpenError, Publishing};
 pub use json::LetterError;
-pub use letter::{Header, Letter, LetterId, Outcome};
+pub use letter::{Header, Letter, LetterId, NotALetterId, Outcome, UnknownOutcome};
 pub use limits::{Limits, Overflow};
 pub use memory::MemoryStore;
 pub use reach::{open_or_reach, reach};

@@ -436,7 +436,7 @@ impl<T: Clone> Partition<T> {
         if flight.proof != Proof::None {
             return self.settle_delivered(flight, cx);
         }
-        let unanswered = flight.outstanding.map(|_| Reason::NoAnswer("it is still waited for".into()));
+        let unanswered = flight.outstanding.map(|_| Reason::NoAnswer("none had come by then".into()));
         let reason = reason.or(unanswered).or_else(|| flight.history.reason.clone()).or_else(|| self.trouble.clone());
         let reason = reason.unwrap_or_else(|| match self.leader {
             None => Reason::NoLeader,

@@ -17,7 +17,9 @@ pub(super) enum Tls {}
 impl Tls {
     pub(super) fn load(_: TlsSettings) -> Result<Self, Vec<String>> {
         Err(vec![
-            "security_protocol asks for TLS, which this build does not have: build it with the feature tls".to_owned(),
+            "security_protocol (KAFKA_SECURITY_PROTOCOL) asks for TLS, which this build does not have: build it with the \
+             feature tls"
+                .to_owned(),
         ])
     }
 
