@@ -62,7 +62,11 @@ impl Folder {
         cluster.accept_records();
         ended.expect(1, &["2 dead letters were kept in", "courier dlq list --file", "courier dlq replay --all --file"]);
         let second = [LOGIN, "\n", ORDER].concat();
-        publish(second.leak()).await.expect(1, &["1 dead letter was kept in", ", which holds 3: ", "shows it"]);
+        publish(second.leak()).await.expect(
+            1,
+            // Those of before may be in the log for all that is known here.
+            &["1 dead letter was kept in", ", which holds 3: ", "shows it", "courier dlq replay --all --verify --file"],
+        );
         folder
     }
 }

@@ -24,8 +24,12 @@ async fn waiting_for_an_answer(arguments: &[&str]) -> (TestCluster, Courier) {
 
 /// A courier that has read an event that is delivered and two for a topic that is not there.
 async fn waiting_for_a_topic(arguments: &[&str]) -> (TestCluster, Courier) {
+    waiting_for_a_topic_with(arguments, PATIENT).await
+}
+
+async fn waiting_for_a_topic_with(arguments: &[&str], settings: &[(&str, &str)]) -> (TestCluster, Courier) {
     let cluster = cluster().await;
-    let mut courier = Courier::publish(&cluster, arguments, PATIENT);
+    let mut courier = Courier::publish(&cluster, arguments, settings);
     // One write below the size that pipes pass on whole: when the first is there all were read.
     courier.write(&format!("{LOGIN}\n{ORDER}\n{ORDER}\n{{\"type\":")).await;
     arrived(&cluster, "user-events", 1).await;
@@ -81,7 +85,8 @@ async fn what_was_read_and_could_not_be_published_is_told_one_by_one() {
         &[
             "3 read, 1 delivered",
             "2 read and not published",
-            "stopped after line 3; what was not published from line 2 on are dead letters too: go on behind line 3",
+            "stopped after line 3; what was not published from line 2 on are dead letters too: send those again, then go on \
+             behind line 3",
         ],
     );
     let receipts = receipts(&std::fs::read_to_string(file).unwrap());
@@ -94,6 +99,24 @@ async fn what_was_read_and_could_not_be_published_is_told_one_by_one() {
             [Some("line 3"), Some("default-events"), Some("not_written")],
         ]
     );
+}
+
+#[tokio::test]
+async fn where_not_all_that_was_left_is_kept_nobody_is_told_to_go_on_behind_it() {
+    let nowhere_but_memory = [("XDG_STATE_HOME", "/dev/null/none"), ("KAFKA_DLQ_BUFFER", "1")];
+    let settings = [PATIENT, &nowhere_but_memory].concat();
+    let (_cluster, courier) = waiting_for_a_topic_with(&["--grace", "0"], &settings).await;
+    courier.signal("INT");
+    let ended = courier.ended().await;
+    ended.expect(
+        1,
+        &[
+            "from line 2 on, and not all of it is a dead letter: go on there",
+            "1 dead letter was dropped from memory to make room (dlq_buffer), each in an error line",
+            "1 dead letter was in memory only, and here whole",
+        ],
+    );
+    assert!(!ended.err.contains("go on behind"), "{}", ended.err);
 }
 
 #[tokio::test]

@@ -299,16 +299,19 @@ impl KafkaProducer {
                 if self.inner.intake.shared.closed.load(Ordering::Relaxed) {
                     return Err(PublishError::Closed);
                 }
-                self.ask_for(topic)?;
                 let now = self.topic(&topic.name)?;
-                match now.partitions {
-                    Some(_) if topic.partitions.is_none() => self.at_once(&now, offer),
-                    _ => Err(PublishError::TopicPending { topic: now.name.clone() }),
+                if now.partitions.is_some() && topic.partitions.is_none() {
+                    return self.at_once(&now, offer);
                 }
+                self.ask_for(&now)?;
+                Err(PublishError::TopicPending { topic: now.name.clone() })
             }
             Err(Refused::NoMemory { needed, asker }) => {
                 self.inner.intake.relieve(needed, asker);
-                offer(topic).map_err(|_| PublishError::BufferFull { needed, waited: Duration::ZERO })
+                offer(topic).map_err(|refused| match refused {
+                    Refused::Error(error) => error,
+                    _ => PublishError::BufferFull { needed, waited: Duration::ZERO },
+                })
             }
         }
     }

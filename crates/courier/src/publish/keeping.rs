@@ -9,7 +9,7 @@ use std::sync::Arc;
 use indicatif::HumanCount;
 use jiff::Timestamp;
 use kafka_courier::dlq::{DeadLetterStore, Letter, Selection};
-use kafka_courier::{DeadLetters, KafkaConfig, PublishError};
+use kafka_courier::{DeadLetterStats, DeadLetters, KafkaConfig, PublishError};
 use kafka_courier_event_model::Event;
 
 use super::PublishArgs;
@@ -63,14 +63,30 @@ impl Wanted {
     }
 }
 
+/// Of the events that were read and not delivered, those that are a letter, kept or printed whole at the end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kept {
+    All,
+    /// Not all of them, for certain.
+    Some,
+    /// Nobody wanted them.
+    None,
+}
+
 /// What is to be said of letters at the end.
-#[derive(Default)]
 pub(super) struct Said {
     pub(super) lines: Vec<String>,
     /// Letters that nothing holds any more: their JSON.
     pub(super) whole: Vec<String>,
-    /// Each event that was read and not delivered is a letter, kept or here whole.
-    pub(super) all: bool,
+    pub(super) kept: Kept,
+}
+
+impl Said {
+    /// Says what stands in the way of all being kept.
+    fn lacks(&mut self, why: String) {
+        self.lines.push(why);
+        self.kept = Kept::Some;
+    }
 }
 
 /// A run's letters.
@@ -82,18 +98,23 @@ pub(super) struct Keeping {
     began: Timestamp,
     /// Of events that were not accepted, to be kept.
     waiting: Vec<Letter>,
+    /// Events that were not accepted and have no letter.
+    without: u64,
 }
 
 impl Keeping {
     pub(super) fn new(letters: DeadLetters, file: Option<Arc<SharedFile>>, forgets: bool) -> Self {
-        Self { letters, file, forgets, began: Timestamp::now(), waiting: Vec::new() }
+        Self { letters, file, forgets, began: Timestamp::now(), waiting: Vec::new(), without: 0 }
     }
 
     /// Takes the letter of an event that was not accepted. One that has no JSON has no letter.
     pub(super) fn refused(&mut self, topic: &str, event: &dyn Event, error: &PublishError) {
         match DeadLetters::letter_of(topic, event, error) {
             Ok(letter) => self.waiting.push(letter),
-            Err(error) => tracing::error!(%error, id = %event.id(), "an event has no dead letter"),
+            Err(error) => {
+                self.without += 1;
+                tracing::error!(%error, id = %event.id(), "an event has no dead letter");
+            }
         }
     }
 
@@ -113,9 +134,16 @@ impl Keeping {
     /// What is to be said at the end of the letters of this run, where some are of events that may be in the log, or none.
     /// Gives the file back.
     pub(super) async fn end(self, has_unknown: bool) -> Said {
-        let mut said = Said { all: !self.forgets, ..Said::default() };
+        let kept = if self.forgets { Kept::None } else { Kept::All };
+        let mut said = Said { lines: Vec::new(), whole: Vec::new(), kept };
+        if self.without > 0 && !self.forgets {
+            said.lacks(format!("{} events that were not published have no JSON, and so no dead letter", self.without));
+        }
         match self.letters.stats().await {
             Ok(stores) => {
+                for store in stores.iter().filter(|store| store.stats.dropped > 0 && !self.forgets) {
+                    said.lacks(dropped(store));
+                }
                 for store in stores.iter().filter(|store| store.kept > 0 && store.store != "memory") {
                     said.lines.push(self.kept(&store.store, store.kept, store.stats.letters, has_unknown));
                 }
@@ -123,7 +151,7 @@ impl Keeping {
                     self.in_memory(&mut said).await;
                 }
             }
-            Err(error) => said.lines.push(format!("dead letters: {error}")),
+            Err(error) => said.lacks(format!("dead letters: {error}")),
         }
         if let Some(file) = self.file {
             let released = tokio::task::spawn_blocking(move || file.release()).await;
@@ -143,12 +171,13 @@ impl Keeping {
         // Letters of before are there too, and those that turned out to be delivered are not; of a topic nobody knows.
         let is_file = self.file.as_ref().is_some_and(|file| file.name() == store);
         let now = if is_file && held != count { format!(", which holds {}", HumanCount(held)) } else { String::new() };
-        let count = HumanCount(count);
-        // At once: a replay that does not look first sends what could prove that the others are not in the log.
-        let (verify, sends) = match has_unknown {
+        // At once: a replay that does not look first sends what could prove that the others are not in the log. Those of
+        // before may be such.
+        let (verify, sends) = match has_unknown || !is_file || held != count {
             true => (" --verify", format!("looks for those that may be in the log, and sends {them} again where not")),
             false => ("", format!("sends {them} again")),
         };
+        let count = HumanCount(count);
         format!(
             "{count} {what} kept in {store}{now}: `courier dlq list{option}` shows {them}, `courier dlq replay --all{verify}{option}` {sends}"
         )
@@ -160,7 +189,7 @@ impl Keeping {
         let file = self.file.clone();
         let held = match self.letters.list(&since, usize::MAX).await {
             Ok(held) => held,
-            Err(error) => return said.lines.push(format!("dead letters in memory: {error}")),
+            Err(error) => return said.lacks(format!("dead letters in memory: {error}")),
         };
         let ids: Vec<_> = held.iter().map(|held| held.letter.id).collect();
         let found = tokio::task::spawn_blocking(move || file.and_then(|file| file.find(&ids).ok()));
@@ -176,6 +205,19 @@ impl Keeping {
         }
         said.lines
             .push(format!("{count} {what} in memory only, and here whole: `courier dlq import` takes such lines"));
-        said.whole.extend(lost.into_iter().filter_map(|letter| String::from_utf8(letter.to_json().ok()?).ok()));
+        for letter in lost {
+            match letter.to_json().map(String::from_utf8) {
+                Ok(Ok(json)) => said.whole.push(json),
+                _ => said.lacks(format!("the dead letter {} has no JSON", letter.id)),
+            }
+        }
     }
+}
+
+/// What a store dropped to make room.
+fn dropped(store: &DeadLetterStats) -> String {
+    let option = if store.store == "memory" { "dlq_buffer" } else { "dlq_max_letters, dlq_max_bytes, dlq_overflow" };
+    let what = if store.stats.dropped == 1 { "dead letter was" } else { "dead letters were" };
+    let (count, name) = (HumanCount(store.stats.dropped), &store.store);
+    format!("{count} {what} dropped from {name} to make room ({option}), each in an error line")
 }

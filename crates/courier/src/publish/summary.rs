@@ -9,7 +9,7 @@ use std::time::Duration;
 use indicatif::HumanCount;
 
 use super::input::Place;
-use super::keeping::Said;
+use super::keeping::{Kept, Said};
 use super::session::End;
 use super::tally::{Counts, Tally};
 use crate::exit::Exit;
@@ -43,7 +43,7 @@ impl Summary {
         for (reason, count) in reasons.into_iter().take(REASONS).filter(|(_, count)| **count > 1) {
             crate::say(&format!("  {} times: {reason}", HumanCount(*count)));
         }
-        if let Some(stop) = stop(self.end, self.last, self.left, self.letters.all) {
+        if let Some(stop) = stop(self.end, self.last, self.left, self.letters.kept) {
             crate::say(&stop);
         }
         self.letters.lines.iter().for_each(|line| crate::say(line));
@@ -78,23 +78,26 @@ fn sentence(counts: &Counts, seconds: f64) -> String {
 }
 
 /// Where reading stopped, if that was not the input's end, and where whoever goes on has to begin: behind that where all that
-/// was read is delivered or a letter, as `kept` says; else with the first that was left alone.
-fn stop(end: End, last: Option<Place>, left: Option<Place>, kept: bool) -> Option<String> {
+/// was read is delivered or a letter, as `kept` says; else with the first that was left alone. The letters go first: they hold
+/// what comes before.
+fn stop(end: End, last: Option<Place>, left: Option<Place>, kept: Kept) -> Option<String> {
     let mut text = match (end, last) {
         (End::Input, _) => return None,
         (End::Strict, Some(last)) => format!("stopped at {last}, which is no event (--strict)"),
         (_, Some(last)) => format!("stopped after {last}"),
         (_, None) => "stopped before the first event".to_owned(),
     };
-    match (left, last) {
-        (Some(left), Some(last)) if kept => {
-            text.push_str(&format!(
-                "; what was not published from {left} on are dead letters too: go on behind {last}"
-            ));
-        }
-        (Some(left), _) => text.push_str(&format!("; nothing was published from {left} on: go on there")),
-        (None, _) => {}
-    }
+    let (Some(left), Some(last)) = (left, last) else { return Some(text) };
+    text += &match kept {
+        Kept::All => format!(
+            "; what was not published from {left} on are dead letters too: send those again, then go on behind {last}"
+        ),
+        Kept::Some => format!(
+            "; nothing was published from {left} on, and not all of it is a dead letter: go on there, and leave out the \
+             letters of that"
+        ),
+        Kept::None => format!("; nothing was published from {left} on: go on there"),
+    };
     Some(text)
 }
 
@@ -147,13 +150,17 @@ mod tests {
     #[test]
     fn where_reading_stopped_is_told_unless_it_was_the_end() {
         let (line, next) = (Some(Place::Line(7)), Some(Place::Line(6)));
-        assert_eq!(stop(End::Input, line, None, true), None);
-        assert_eq!(stop(End::Signal, None, None, true).unwrap(), "stopped before the first event");
-        assert_eq!(stop(End::Signal, line, None, false).unwrap(), "stopped after line 7");
+        assert_eq!(stop(End::Input, line, None, Kept::All), None);
+        assert_eq!(stop(End::Signal, None, None, Kept::All).unwrap(), "stopped before the first event");
+        assert_eq!(stop(End::Signal, line, None, Kept::None).unwrap(), "stopped after line 7");
         let left = |kept| stop(End::NoReceipts, line, next, kept).unwrap();
-        assert_eq!(left(false), "stopped after line 7; nothing was published from line 6 on: go on there");
-        let kept =
-            "stopped after line 7; what was not published from line 6 on are dead letters too: go on behind line 7";
-        assert_eq!(left(true), kept);
+        assert_eq!(left(Kept::None), "stopped after line 7; nothing was published from line 6 on: go on there");
+        let some = left(Kept::Some);
+        assert!(
+            some.contains("from line 6 on, and not all of it is a dead letter: go on there, and leave out"),
+            "{some}"
+        );
+        let all = left(Kept::All);
+        assert!(all.ends_with("dead letters too: send those again, then go on behind line 7"), "{all}");
     }
 }

@@ -27,6 +27,8 @@ use super::types::{Action, BrokerAddress, ClusterMetadata, PartitionId, Reason, 
 pub(crate) struct Metadata {
     wanted: bool,
     in_flight: bool,
+    /// How often it was asked for.
+    pub(super) asked: u64,
     not_before: Option<Instant>,
     failures: u32,
     stale_at: Option<Instant>,
@@ -68,6 +70,7 @@ impl<T: Clone> Sender<T> {
         self.metadata.wanted = false;
         if !topics.is_empty() {
             self.metadata.in_flight = true;
+            self.metadata.asked += 1;
             self.out.actions.push_back(Action::RefreshMetadata { topics });
         }
     }
@@ -189,13 +192,14 @@ impl<T: Clone> Sender<T> {
             self.make_anew(id, count, now);
         }
         news |= self.grow(id, count);
+        let answered = self.metadata.asked;
         for partition in &found.partitions {
             let partition_id = PartitionId { topic: id, index: partition.index };
             let changed = self.with_lane(partition_id, now, |lane, _| {
                 if lane.partition.note_new_topic(uuid, partition.leader, partition.leader_epoch) {
                     return false;
                 }
-                lane.partition.on_topic_id(uuid);
+                lane.partition.on_topic_id(uuid, answered);
                 let had_leader = lane.partition.leader.is_some();
                 if lane.partition.adopt_leader(partition.leader, partition.leader_epoch) {
                     lane.unbind();

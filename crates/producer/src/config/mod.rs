@@ -220,7 +220,8 @@ options! {
     auto_replay_rate: u32 = 100;
 }
 
-/// Everything that is wrong with a configuration.
+/// Everything that is wrong with a configuration, a line for each. Where several sources are put together
+/// ([`ConfigLoader`]) their warnings follow, each of which begins with `warning: `.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ConfigErrors(pub Vec<String>);
 

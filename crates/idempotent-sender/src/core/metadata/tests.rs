@@ -239,6 +239,25 @@ fn an_id_that_the_leader_does_not_know_is_not_sent_again_before_the_cluster_has_
 }
 
 #[test]
+fn an_answer_that_was_asked_for_before_the_leader_denied_the_id_does_not_bring_the_id_back() {
+    let mut bench = Bench::new();
+    bench.learn(FORMER, 1);
+    let before = Duration::from_secs(1);
+    bench.now += Config::default().metadata_max_age - before;
+    bench.submit(0);
+    bench.now += before;
+    bench.carry_out();
+    assert_eq!((bench.asked, bench.sent.len()), (2, 1), "because of its age");
+    bench.answer(100);
+    bench.learn(FORMER, 1);
+    bench.now += Duration::from_secs(2);
+    bench.carry_out();
+    assert!(bench.sent.is_empty() && bench.asked == 3, "a try under the id would be in doubt: {}", bench.asked);
+    bench.learn(FORMER, 1);
+    assert_eq!(bench.sent[0].2[0].topic_uuid, FORMER, "then it was the leader that was behind");
+}
+
+#[test]
 fn while_a_topic_is_away_its_id_is_asked_for_again_and_the_same_one_is_used_again() {
     let mut bench = Bench::new();
     bench.learn(FORMER, 1);

@@ -88,8 +88,9 @@ pub(crate) struct Partition<T> {
     /// After a lost answer batches go one partition per request.
     solo: bool,
     looking: Option<Looking>,
-    /// The leader knows no topic of the id that we have: nothing is sent before the cluster has told it again.
-    id_denied: bool,
+    /// The leader knows no topic of the id that we have: nothing is sent before the cluster has told it again. How often
+    /// metadata had been asked for then.
+    id_denied: Option<u64>,
     /// The topic was made anew while attempts were under way: their answers are waited for, and nothing is sent.
     turning: Option<NewTopic>,
     /// Answers in a row that the id was fenced by somebody else.
@@ -145,7 +146,7 @@ impl<T: Clone> Partition<T> {
             backoff_until: None,
             solo: false,
             looking: None,
-            id_denied: false,
+            id_denied: None,
             turning: None,
             fenced: 0,
             trouble: None,
@@ -220,13 +221,15 @@ impl<T: Clone> Partition<T> {
 
     /// Whether it stands still until the cluster tells who leads it, or the topic's id.
     pub(crate) fn wants_metadata(&self) -> bool {
-        (self.leader.is_none() || self.id_denied) && !self.is_idle()
+        (self.leader.is_none() || self.id_denied.is_some()) && !self.is_idle()
     }
 
-    /// The cluster has told the topic's id.
-    pub(crate) fn on_topic_id(&mut self, uuid: TopicUuid) {
+    /// The cluster has told the topic's id; metadata had been asked for `answered` times. An answer to what was asked before
+    /// the leader denied the id may be older than that: it clears up nothing, unless it names another.
+    pub(crate) fn on_topic_id(&mut self, uuid: TopicUuid, answered: u64) {
+        let is_another = self.place.topic_uuid != uuid;
         self.place.topic_uuid = uuid;
-        self.id_denied = false;
+        self.id_denied = self.id_denied.filter(|denied| answered <= *denied && !is_another);
     }
 
     /// Whether it has used up all epochs of this id.
@@ -242,7 +245,7 @@ impl<T: Clone> Partition<T> {
 
     /// The next batch that may leave now, noted as sent in `request`.
     pub(crate) fn next_outgoing(&mut self, request: RequestId, cx: &mut Context<'_, T>) -> Option<Outgoing> {
-        let stands_still = self.looking.is_some() || self.id_denied || self.turning.is_some();
+        let stands_still = self.looking.is_some() || self.id_denied.is_some() || self.turning.is_some();
         if self.waits_until(cx.now).is_some() || stands_still {
             return None;
         }
@@ -397,10 +400,10 @@ impl<T: Clone> Partition<T> {
         rest.append(&mut self.queue);
         self.queue = rest;
         self.place = Place::default();
-        (self.looking, self.id_denied) = (None, false);
+        (self.looking, self.id_denied) = (None, None);
         (self.place.topic_uuid, self.leader, self.leader_epoch) = told.unwrap_or(([0; 16], None, -1));
         self.backoff_until = None;
-        self.fenced = 0;
+        (self.fenced, self.doubts) = (0, 0);
         self.raise_epoch(EpochMove::NewTopic, cx);
         self.gone = gone;
         self.give_up_if_gone(cx);

@@ -33,7 +33,7 @@ impl Bench {
 
     fn decide<R>(&mut self, decide: impl FnOnce(&mut Partition<u32>, &mut Context<'_, u32>) -> R) -> R {
         let Self { partition, config, chance, out, now, .. } = self;
-        decide(partition, &mut Context { now: *now, config, chance, out, producer_id: Some(7) })
+        decide(partition, &mut Context { now: *now, config, chance, out, producer_id: Some(7), metadata_asked: 0 })
     }
 
     fn submit(&mut self, ordinal: u64, records: usize) {
