@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::append;
+use super::{FEW, append, put_few};
 
 fn assert_same<T: Serialize + ?Sized>(value: &T) {
     let mut out = b"before".to_vec();
@@ -15,6 +15,16 @@ fn assert_same<T: Serialize + ?Sized>(value: &T) {
     let theirs = serde_json::to_string(value).map_err(|error| error.to_string());
     let ours = ours.map(|()| String::from_utf8(out).unwrap().strip_prefix("before").unwrap().to_owned());
     assert_eq!(ours, theirs);
+}
+
+#[test]
+fn few_bytes_are_appended_as_they_are() {
+    let bytes: Vec<u8> = (0..=FEW as u8).collect();
+    for len in 0..=FEW {
+        let mut out = vec![255];
+        put_few(&mut out, &bytes[..len]);
+        assert_eq!(out[1..], bytes[..len]);
+    }
 }
 
 #[derive(Serialize)]
