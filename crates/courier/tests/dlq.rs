@@ -5,10 +5,11 @@ mod support;
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use kafka_courier_test_broker::{ApiKey, Fault, Rule, TestCluster, TopicSpec};
 use serde_json::Value;
-use support::{Courier, Ended, LOGIN, ORDER, cluster, command, ids, receipts};
+use support::{Courier, Ended, LOGIN, LONG, ORDER, cluster, command, ids, receipts};
 
 /// Topics that are not there are given up at once, or nearly.
 const IMPATIENT: &[(&str, &str)] = &[("KAFKA_METADATA_TIMEOUT", "500ms")];
@@ -335,9 +336,12 @@ async fn a_signal_ends_an_import_with_what_was_read_and_others_have_the_file_whi
     let mut import = Courier::start(command(&["dlq", "import", "--file", &other.file], &[]));
     let two: String = exported.lines().take(2).map(|line| format!("{line}\n")).collect();
     import.write(&two).await;
-    while !std::path::Path::new(&other.file).exists() {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    let made = async {
+        while !std::path::Path::new(&other.file).exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LONG, made).await.expect("a file in time");
     other.dlq(&["stats"]).await.expect(0, &[]);
     import.signal("INT");
     import.ended().await.expect(130, &["stopped by a signal", "2 letters taken"]);

@@ -63,9 +63,7 @@ async fn killed(cluster: &TestCluster, store: &Arc<FileStore>, fault: Fault) {
     let task = tokio::spawn(async move {
         let _ = producer.replay(&Replay::default(), |_| ControlFlow::Continue(())).await;
     });
-    while cluster.requests(ApiKey::Produce) == before {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    support::until(|| cluster.requests(ApiKey::Produce) > before).await;
     task.abort();
     let _ = task.await;
     cluster.clear_faults();
