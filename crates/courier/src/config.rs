@@ -41,10 +41,10 @@ pub(crate) fn run(args: &ConfigArgs) -> Exit {
 }
 
 fn print(out: &mut impl Write, options: &[EffectiveOption], explain: bool) -> io::Result<()> {
-    let lines: Vec<String> =
-        options.iter().zip(KafkaConfig::options()).map(|(option, doc)| line(option, &doc.default)).collect();
+    let docs = KafkaConfig::options();
+    let lines: Vec<String> = options.iter().zip(&docs).map(|(option, doc)| line(option, &doc.default)).collect();
     let width = lines.iter().map(String::len).max().unwrap_or_default().min(60);
-    for ((line, option), doc) in lines.iter().zip(options).zip(KafkaConfig::options()) {
+    for ((line, option), doc) in lines.iter().zip(options).zip(&docs) {
         if explain {
             writeln!(out, "\n# {}\n# {}, default {:?}", doc.help, doc.variable, doc.default)?;
         }

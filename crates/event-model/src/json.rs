@@ -3,6 +3,7 @@
 //!
 //! - Whatever is not plain is left to `serde_json`: texts with escapes, floats, its own numbers and raw values, and keys
 //!   that are no texts.
+//! - Few bytes are not worth a call of musl's `memcpy`: see [`put_bytes`].
 //! - After an error the buffer holds a part: who called cuts it off.
 
 use serde::Serialize;

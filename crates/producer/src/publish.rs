@@ -470,6 +470,7 @@ pub(crate) fn with_record<R>(
 
 #[cfg(test)]
 mod tests {
+    use kafka_courier_idempotent_sender::core::Reason;
     use kafka_courier_test_broker::TestCluster;
 
     use super::*;
@@ -482,5 +483,26 @@ mod tests {
         producer.learn_topic("t").await.unwrap();
         let record = ProducerRecord { topic: "t", value: Some(b"v"), ..ProducerRecord::default() };
         producer.try_send_to(&before, &record).unwrap().await.unwrap();
+        // It becomes known a moment before it no longer counts as one that could not be had.
+        let failed = Standing::Failed(Reason::NoLeader, Instant::now());
+        before.lasting.standing.send_replace(failed);
+        producer.try_send_to(&before, &record).unwrap().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_stands_in_the_way_once_memory_was_made_is_told_instead_of_the_memory() {
+        let producer = KafkaProducer::builder().build().unwrap();
+        let topic = producer.topic("t").unwrap();
+        let told = |second: fn() -> Refused| {
+            let offers = Cell::new(0);
+            let offer = |_: &Topic| {
+                offers.set(offers.get() + 1);
+                Err(if offers.get() == 1 { Refused::NoMemory { needed: 1, asker: Asker::Within } } else { second() })
+            };
+            producer.at_once(&topic, &offer).map(Delivery::detach).unwrap_err()
+        };
+        assert!(matches!(told(|| Refused::Error(PublishError::Closed)), PublishError::Closed));
+        let full = told(|| Refused::NoMemory { needed: 1, asker: Asker::Within });
+        assert!(matches!(full, PublishError::BufferFull { needed: 1, .. }), "{full}");
     }
 }

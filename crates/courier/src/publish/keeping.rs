@@ -82,10 +82,12 @@ pub(super) struct Said {
 }
 
 impl Said {
-    /// Says what stands in the way of all being kept.
+    /// Says what stands in the way of all being kept, where that was wanted.
     fn lacks(&mut self, why: String) {
         self.lines.push(why);
-        self.kept = Kept::Some;
+        if self.kept == Kept::All {
+            self.kept = Kept::Some;
+        }
     }
 }
 
@@ -98,23 +100,18 @@ pub(super) struct Keeping {
     began: Timestamp,
     /// Of events that were not accepted, to be kept.
     waiting: Vec<Letter>,
-    /// Events that were not accepted and have no letter.
-    without: u64,
 }
 
 impl Keeping {
     pub(super) fn new(letters: DeadLetters, file: Option<Arc<SharedFile>>, forgets: bool) -> Self {
-        Self { letters, file, forgets, began: Timestamp::now(), waiting: Vec::new(), without: 0 }
+        Self { letters, file, forgets, began: Timestamp::now(), waiting: Vec::new() }
     }
 
-    /// Takes the letter of an event that was not accepted. One that has no JSON has no letter.
+    /// Takes the letter of an event that was not accepted. One without JSON has none: what was read as JSON has it.
     pub(super) fn refused(&mut self, topic: &str, event: &dyn Event, error: &PublishError) {
         match DeadLetters::letter_of(topic, event, error) {
             Ok(letter) => self.waiting.push(letter),
-            Err(error) => {
-                self.without += 1;
-                tracing::error!(%error, id = %event.id(), "an event has no dead letter");
-            }
+            Err(error) => tracing::error!(%error, id = %event.id(), "an event has no dead letter"),
         }
     }
 
@@ -136,13 +133,10 @@ impl Keeping {
     pub(super) async fn end(self, has_unknown: bool) -> Said {
         let kept = if self.forgets { Kept::None } else { Kept::All };
         let mut said = Said { lines: Vec::new(), whole: Vec::new(), kept };
-        if self.without > 0 && !self.forgets {
-            said.lacks(format!("{} events that were not published have no JSON, and so no dead letter", self.without));
-        }
         match self.letters.stats().await {
             Ok(stores) => {
-                for store in stores.iter().filter(|store| store.stats.dropped > 0 && !self.forgets) {
-                    said.lacks(dropped(store));
+                if !self.forgets {
+                    stores.iter().filter(|store| store.stats.dropped > 0).for_each(|store| said.lacks(dropped(store)));
                 }
                 for store in stores.iter().filter(|store| store.kept > 0 && store.store != "memory") {
                     said.lines.push(self.kept(&store.store, store.kept, store.stats.letters, has_unknown));

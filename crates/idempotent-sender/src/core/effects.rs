@@ -68,8 +68,6 @@ pub(crate) struct Context<'a, T> {
     pub(crate) out: &'a mut Effects<T>,
     /// The producer id that new stamps begin with, if there is one.
     pub(crate) producer_id: Option<i64>,
-    /// How often metadata was asked for.
-    pub(crate) metadata_asked: u64,
 }
 
 /// How often things happened since the start.

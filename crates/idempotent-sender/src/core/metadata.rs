@@ -26,9 +26,8 @@ use super::types::{Action, BrokerAddress, ClusterMetadata, PartitionId, Reason, 
 #[derive(Debug, Default)]
 pub(crate) struct Metadata {
     wanted: bool,
-    in_flight: bool,
-    /// How often it was asked for.
-    pub(super) asked: u64,
+    /// When it was asked for, until the answer.
+    in_flight: Option<Instant>,
     not_before: Option<Instant>,
     failures: u32,
     stale_at: Option<Instant>,
@@ -58,7 +57,7 @@ impl<T: Clone> Sender<T> {
 
     fn refresh_if_due(&mut self, now: Instant) {
         let may = self.metadata.not_before.is_none_or(|at| at <= now);
-        if !self.metadata.wanted || self.metadata.in_flight || !may {
+        if !self.metadata.wanted || self.metadata.in_flight.is_some() || !may {
             return;
         }
         let topics: Vec<Arc<str>> = self
@@ -69,8 +68,7 @@ impl<T: Clone> Sender<T> {
             .collect();
         self.metadata.wanted = false;
         if !topics.is_empty() {
-            self.metadata.in_flight = true;
-            self.metadata.asked += 1;
+            self.metadata.in_flight = Some(now);
             self.out.actions.push_back(Action::RefreshMetadata { topics });
         }
     }
@@ -79,11 +77,12 @@ impl<T: Clone> Sender<T> {
     pub fn on_metadata(&mut self, now: Instant, cluster: ClusterMetadata) {
         self.metadata.last_failure = None;
         self.learn_brokers(now, &cluster.brokers, true);
+        let asked_at = self.metadata.in_flight.unwrap_or(now);
         for topic in cluster.topics {
-            self.learn_topic(now, topic);
+            self.learn_topic(now, asked_at, topic);
         }
         // Only now: what a partition still lacks must wait for the backoff, and not be asked for at once.
-        self.metadata.in_flight = false;
+        self.metadata.in_flight = None;
         let unresolved = self.topics.iter().any(|topic| {
             matches!(topic.state, TopicState::Pending(_))
                 || topic.lanes.iter().any(|lane| lane.partition.wants_metadata())
@@ -98,7 +97,7 @@ impl<T: Clone> Sender<T> {
 
     /// No broker could be asked.
     pub fn on_metadata_failed(&mut self, now: Instant, why: &str) {
-        self.metadata.in_flight = false;
+        self.metadata.in_flight = None;
         self.metadata.failures = self.metadata.failures.saturating_add(1);
         self.metadata.wanted = true;
         self.pause_metadata(now);
@@ -117,7 +116,7 @@ impl<T: Clone> Sender<T> {
     /// No broker takes us, or none is to be trusted: what has no leader fails at once, for `reason`. Who has one
     /// goes on, or asks again where the topic's id is lacking.
     pub fn on_metadata_refused(&mut self, now: Instant, reason: &Reason) {
-        self.metadata.in_flight = false;
+        self.metadata.in_flight = None;
         self.metadata.failures = self.metadata.failures.saturating_add(1);
         let (retry_at, stale_at) = (now + REFUSED_PAUSE, now + self.config.metadata_max_age.max(REFUSED_PAUSE));
         (self.metadata.not_before, self.metadata.stale_at) = (Some(retry_at), Some(stale_at));
@@ -164,7 +163,7 @@ impl<T: Clone> Sender<T> {
         }
     }
 
-    fn learn_topic(&mut self, now: Instant, found: TopicMetadata) {
+    fn learn_topic(&mut self, now: Instant, asked_at: Instant, found: TopicMetadata) {
         let Some(id) = self.topics.id(&found.name) else { return };
         let Some(topic) = self.topics.get_mut(id) else { return };
         topic.code = found.code;
@@ -192,14 +191,13 @@ impl<T: Clone> Sender<T> {
             self.make_anew(id, count, now);
         }
         news |= self.grow(id, count);
-        let answered = self.metadata.asked;
         for partition in &found.partitions {
             let partition_id = PartitionId { topic: id, index: partition.index };
             let changed = self.with_lane(partition_id, now, |lane, _| {
                 if lane.partition.note_new_topic(uuid, partition.leader, partition.leader_epoch) {
                     return false;
                 }
-                lane.partition.on_topic_id(uuid, answered);
+                lane.partition.on_topic_id(uuid, asked_at);
                 let had_leader = lane.partition.leader.is_some();
                 if lane.partition.adopt_leader(partition.leader, partition.leader_epoch) {
                     lane.unbind();

@@ -188,9 +188,7 @@ impl<T: Clone> Sender<T> {
             return Taken::Full;
         }
         lane.queued = false;
-        let metadata_asked = self.metadata.asked;
-        let (config, chance, out) = (&self.config, &mut self.chance, &mut self.out);
-        let mut cx = Context { now, config, chance, out, producer_id, metadata_asked };
+        let mut cx = Context { now, config: &self.config, chance: &mut self.chance, out: &mut self.out, producer_id };
         let Some(outgoing) = lane.partition.next_outgoing(request, &mut cx) else {
             if lane.unanswered == 0 {
                 lane.unbind();

@@ -249,9 +249,7 @@ impl<T: Clone> Sender<T> {
     ) -> Option<R> {
         let producer_id = self.producer_id();
         let lane = self.topics.lane_mut(id)?;
-        let metadata_asked = self.metadata.asked;
-        let (config, chance, out) = (&self.config, &mut self.chance, &mut self.out);
-        let mut cx = Context { now, config, chance, out, producer_id, metadata_asked };
+        let mut cx = Context { now, config: &self.config, chance: &mut self.chance, out: &mut self.out, producer_id };
         let (was_turning, had_leader) = (lane.partition.is_turning(), lane.partition.leader.is_some());
         let result = decide(lane, &mut cx);
         let mut news = false;

@@ -248,6 +248,7 @@ fn an_answer_that_was_asked_for_before_the_leader_denied_the_id_does_not_bring_t
     bench.now += before;
     bench.carry_out();
     assert_eq!((bench.asked, bench.sent.len()), (2, 1), "because of its age");
+    bench.now += Duration::from_millis(1);
     bench.answer(100);
     bench.learn(FORMER, 1);
     bench.now += Duration::from_secs(2);

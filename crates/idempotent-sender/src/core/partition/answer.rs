@@ -133,7 +133,7 @@ impl<T: Clone> Partition<T> {
             Treatment::NewTopicId => {
                 cx.out.refresh_metadata = true;
                 // Another try under that id could be in doubt when the new one comes.
-                self.id_denied = Some(cx.metadata_asked);
+                self.id_denied = Some(cx.now);
                 self.back_off(cx);
             }
             Treatment::Retry => self.retry_head(cx),

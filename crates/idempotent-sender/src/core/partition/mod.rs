@@ -88,9 +88,9 @@ pub(crate) struct Partition<T> {
     /// After a lost answer batches go one partition per request.
     solo: bool,
     looking: Option<Looking>,
-    /// The leader knows no topic of the id that we have: nothing is sent before the cluster has told it again. How often
-    /// metadata had been asked for then.
-    id_denied: Option<u64>,
+    /// The leader knows no topic of the id that we have: nothing is sent before the cluster, asked
+    /// after this moment, has told it again.
+    id_denied: Option<Instant>,
     /// The topic was made anew while attempts were under way: their answers are waited for, and nothing is sent.
     turning: Option<NewTopic>,
     /// Answers in a row that the id was fenced by somebody else.
@@ -224,12 +224,12 @@ impl<T: Clone> Partition<T> {
         (self.leader.is_none() || self.id_denied.is_some()) && !self.is_idle()
     }
 
-    /// The cluster has told the topic's id; metadata had been asked for `answered` times. An answer to what was asked before
-    /// the leader denied the id may be older than that: it clears up nothing, unless it names another.
-    pub(crate) fn on_topic_id(&mut self, uuid: TopicUuid, answered: u64) {
+    /// The cluster has told the topic's id. What was asked before the leader denied the id may be older than that: it clears
+    /// up nothing, unless it names another.
+    pub(crate) fn on_topic_id(&mut self, uuid: TopicUuid, asked_at: Instant) {
         let is_another = self.place.topic_uuid != uuid;
         self.place.topic_uuid = uuid;
-        self.id_denied = self.id_denied.filter(|denied| answered <= *denied && !is_another);
+        self.id_denied = self.id_denied.filter(|denied_at| asked_at < *denied_at && !is_another);
     }
 
     /// Whether it has used up all epochs of this id.

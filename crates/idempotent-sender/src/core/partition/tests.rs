@@ -33,7 +33,7 @@ impl Bench {
 
     fn decide<R>(&mut self, decide: impl FnOnce(&mut Partition<u32>, &mut Context<'_, u32>) -> R) -> R {
         let Self { partition, config, chance, out, now, .. } = self;
-        decide(partition, &mut Context { now: *now, config, chance, out, producer_id: Some(7), metadata_asked: 0 })
+        decide(partition, &mut Context { now: *now, config, chance, out, producer_id: Some(7) })
     }
 
     fn submit(&mut self, ordinal: u64, records: usize) {
@@ -139,6 +139,20 @@ fn an_older_leader_epoch_is_not_believed_unless_the_known_leader_has_failed_us_f
     bench.partition.on_unreachable(bench.now, &reason);
     assert!(bench.partition.adopt_leader(Some(BrokerId(2)), 4));
     assert_eq!(bench.partition.leader, Some(BrokerId(2)));
+}
+
+#[test]
+fn what_a_former_topics_leader_failed_us_with_is_not_held_against_the_new_ones() {
+    let mut bench = Bench::new(Config::default());
+    let reason = Reason::NotAvailable("refused".into());
+    (0..3).for_each(|_| bench.partition.on_unreachable(bench.now, &reason));
+    let told = Some(([2; 16], Some(BrokerId(2)), 5));
+    bench.decide(|partition, cx| {
+        partition.on_new_topic(NewTopic { reason: Reason::Closed, gone: None, told });
+        partition.turn(cx)
+    });
+    bench.partition.on_unreachable(bench.now, &reason);
+    assert!(!bench.partition.adopt_leader(Some(BrokerId(1)), 4));
 }
 
 #[test]
