@@ -292,10 +292,20 @@ impl KafkaProducer {
         topic: &Topic,
         offer: &impl Fn(&Topic) -> Result<Delivery, Refused>,
     ) -> Result<Delivery, PublishError> {
-        match offer(topic) {
-            Ok(delivery) => Ok(delivery),
-            Err(Refused::Error(error)) => Err(error),
-            Err(Refused::NoTopic) => {
+        offer(topic).or_else(|refused| self.at_once_again(topic, refused, offer))
+    }
+
+    /// What was refused may be taken after all, if that takes no waiting.
+    #[cold]
+    fn at_once_again(
+        &self,
+        topic: &Topic,
+        refused: Refused,
+        offer: &impl Fn(&Topic) -> Result<Delivery, Refused>,
+    ) -> Result<Delivery, PublishError> {
+        match refused {
+            Refused::Error(error) => Err(error),
+            Refused::NoTopic => {
                 if self.inner.intake.shared.closed.load(Ordering::Relaxed) {
                     return Err(PublishError::Closed);
                 }
@@ -306,7 +316,7 @@ impl KafkaProducer {
                 self.ask_for(&now)?;
                 Err(PublishError::TopicPending { topic: now.name.clone() })
             }
-            Err(Refused::NoMemory { needed, asker }) => {
+            Refused::NoMemory { needed, asker } => {
                 self.inner.intake.relieve(needed, asker);
                 offer(topic).map_err(|refused| match refused {
                     Refused::Error(error) => error,
