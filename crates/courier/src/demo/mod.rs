@@ -26,6 +26,8 @@ use crate::sample::Samples;
 
 const BROKERS: i32 = 3;
 const PARTITIONS: i32 = 6;
+/// Answers that are lost, at most.
+const LOST: u32 = 10;
 
 /// Shows it at work: three brokers inside this process, events of all types, a leader moved, answers lost, a broker killed
 /// and started again, events refused that become dead letters and are sent again, and at the end every verdict held
@@ -59,7 +61,7 @@ const ACTS: &[Act] = &[
     },
     Act {
         title: "up to ten answers are lost after the events were written",
-        fault: |cluster| cluster.apply_then_disconnect(10),
+        fault: |cluster| cluster.apply_then_disconnect(LOST.into()),
     },
 ];
 
@@ -69,14 +71,14 @@ struct Stage {
     away: Duration,
     retry_backoff: Duration,
     /// Where each line goes.
-    tell: fn(fmt::Arguments<'_>),
+    tell: Box<dyn Fn(fmt::Arguments<'_>) + Send + Sync>,
 }
 
 impl Stage {
     /// For somebody who watches.
     fn shown() -> Self {
         let retry_backoff = KafkaConfig::default().retry_backoff;
-        Self { away: Duration::from_secs(1), retry_backoff, tell: print }
+        Self { away: Duration::from_secs(1), retry_backoff, tell: Box::new(print) }
     }
 
     fn tell(&self, line: fmt::Arguments<'_>) {
@@ -117,6 +119,8 @@ async fn play(args: &DemoArgs, stage: &Stage) -> anyhow::Result<Balance> {
     // All that one act may make; what memory holds ends with the demo.
     config.dlq_buffer = count(args.events);
     config.retry_backoff = stage.retry_backoff;
+    // With few events all the answers may be lost to one batch.
+    config.retry_max = config.retry_max.max(LOST);
     let producer = KafkaProducer::build(config)?;
 
     let mut samples = Samples::new(args.seed, Timestamp::now(), &[]);
