@@ -13,20 +13,21 @@ use kafka_courier::verify::{
 };
 use kafka_courier::{Header, KafkaConfig, KafkaProducer, ProducerRecord, headers};
 use kafka_courier_batcher::{EncodedBatch, Record};
+use kafka_courier_tests::audited::Producer;
 use kafka_courier_tests::cluster::Cluster;
 
 const TOPIC: &str = "doubts";
 
-fn producer(cluster: &Cluster, change: impl FnOnce(&mut KafkaConfig)) -> Result<KafkaProducer> {
+fn producer(cluster: &Cluster, change: impl FnOnce(&mut KafkaConfig)) -> Result<Producer> {
     let mut config = KafkaConfig::default();
     config.brokers =
         cluster.bootstrap().split(',').map(str::parse).collect::<Result<_, String>>().map_err(anyhow::Error::msg)?;
     change(&mut config);
-    Ok(KafkaProducer::build(config)?)
+    Ok(Producer::build(config)?)
 }
 
 /// Gives up after one try of two seconds.
-fn hasty(cluster: &Cluster) -> Result<KafkaProducer> {
+fn hasty(cluster: &Cluster) -> Result<Producer> {
     producer(cluster, |config| {
         config.retry_max = 0;
         config.request_timeout = Duration::from_secs(2);

@@ -23,6 +23,8 @@ pub struct Accumulator<T> {
     max_single: usize,
     /// Capacity that the last batch came to: the next one starts with it.
     hint: usize,
+    /// Records in the batches that were sealed.
+    sealed_records: u64,
 }
 
 #[derive(Debug)]
@@ -53,7 +55,15 @@ impl<T> Accumulator<T> {
     /// An accumulator with nothing open. Limits beyond what the format can hold are cut to it.
     #[must_use]
     pub fn new(limits: Limits, compression: Compression) -> Self {
-        Self { limits: limits.bounded(), compression, open: None, next_ordinal: 0, max_single: 0, hint: 0 }
+        Self {
+            limits: limits.bounded(),
+            compression,
+            open: None,
+            next_ordinal: 0,
+            max_single: 0,
+            hint: 0,
+            sealed_records: 0,
+        }
     }
 
     /// Changes the limits, for instance when a topic turns out to take less. They count from the next call on; what an
@@ -225,10 +235,11 @@ impl<T> Accumulator<T> {
         self.open.as_ref().map(|open| open.ordinal)
     }
 
-    /// How many records the open batch holds; 0 if there is none.
+    /// How many records it has accepted since it was made, those of the open batch included.
     #[must_use]
-    pub fn open_records(&self) -> u32 {
-        self.open.as_ref().map_or(0, |open| open.raw.records())
+    pub fn accepted_records(&self) -> u64 {
+        let open = self.open.as_ref().map_or(0, |open| open.raw.records());
+        self.sealed_records + u64::from(open)
     }
 
     /// Seals the open batch if it is due.
@@ -253,6 +264,7 @@ impl<T> Accumulator<T> {
     fn seal_for(&mut self, reason: SealReason) -> Option<Filled<T>> {
         let open = self.open.take()?;
         self.hint = BufferPool::class_of(open.raw.len());
+        self.sealed_records += u64::from(open.raw.records());
         Some(Filled {
             token: open.token,
             ordinal: open.ordinal,

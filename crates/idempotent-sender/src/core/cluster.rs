@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
+use super::outage::Outage;
 use super::partition::Partition;
 use super::types::{BrokerAddress, BrokerId, ConnId, PartitionId, Reason, RequestId};
 
@@ -60,6 +61,9 @@ pub(crate) struct Broker {
     pub(crate) refusal: Option<(Instant, Reason)>,
     pub(crate) throttled_until: Option<Instant>,
     pub(crate) dirty: bool,
+    /// When its connection was lost, until there is one again.
+    pub(crate) lost_at: Option<Instant>,
+    pub(crate) outage: Option<Outage>,
 }
 
 impl Broker {
@@ -73,6 +77,8 @@ impl Broker {
             refusal: None,
             throttled_until: None,
             dirty: false,
+            lost_at: None,
+            outage: None,
         }
     }
 

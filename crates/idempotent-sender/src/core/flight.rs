@@ -79,6 +79,8 @@ pub(crate) struct History {
     pub(crate) first: Option<Instant>,
     pub(crate) last: Option<Instant>,
     pub(crate) reason: Option<Reason>,
+    /// As in `Failure`.
+    pub(crate) rejected: Option<Arc<[(u32, Option<Arc<str>>)]>>,
 }
 
 impl History {
@@ -181,6 +183,7 @@ impl<T: Clone> Flight<T> {
             stamp: self.may_be_written().then(|| self.stamp()).flatten(),
             topic_uuid: place.topic_uuid,
             search_from: place.acknowledged_to,
+            rejected: self.history.rejected.clone(),
         }
     }
 

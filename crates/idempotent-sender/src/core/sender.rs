@@ -15,6 +15,7 @@ use super::connections::REFUSED_PAUSE;
 use super::effects::{Context, Counters, Effects, WantedLook};
 use super::error_code::ErrorCode;
 use super::metadata::Metadata;
+use super::outage::BrokerNews;
 use super::timers::{Timer, Timers};
 use super::topics::{TopicState, Topics};
 use super::types::{Action, BrokerId, LookAnswer, LookId, PartitionId, Reason, Submission, TopicId};
@@ -42,6 +43,7 @@ pub struct Sender<T> {
     pub(super) next_conn: u64,
     pub(super) next_request: u64,
     pub(super) dirty: Vec<BrokerId>,
+    pub(super) news: Vec<BrokerNews>,
     identity: Identity,
     identity_failures: u32,
     accepted: u64,
@@ -66,6 +68,7 @@ impl<T: Clone> Sender<T> {
             next_conn: 0,
             next_request: 0,
             dirty: Vec::new(),
+            news: Vec::new(),
             identity: Identity::None,
             identity_failures: 0,
             accepted: 0,
@@ -75,7 +78,7 @@ impl<T: Clone> Sender<T> {
     /// Asks for a topic. Answered by `TopicReady` or `TopicFailed`; a topic that failed is asked for anew.
     pub fn want_topic(&mut self, now: Instant, name: &str) -> TopicId {
         let pending = TopicState::Pending(now + self.config.metadata_timeout);
-        let id = self.topics.id(name).unwrap_or_else(|| self.topics.add(name, TopicState::Failed));
+        let id = self.topics.id(name).unwrap_or_else(|| self.topics.add(now, name));
         match self.topics.get(id).map(|topic| topic.state) {
             Some(TopicState::Ready) => self.announce(id),
             Some(TopicState::Failed) => {
@@ -84,7 +87,7 @@ impl<T: Clone> Sender<T> {
                     topic.code = 0;
                 }
                 self.timers.set(now + self.config.metadata_timeout, Timer::Topic(id));
-                self.want_metadata(now);
+                self.want_unknown(now, id);
             }
             Some(TopicState::Pending(_)) | None => {}
         }
@@ -197,9 +200,10 @@ impl<T: Clone> Sender<T> {
                 self.on_timer(now, timer);
             } else if self.out.has_wishes() {
                 self.absorb(now);
-            } else {
-                let broker = self.dirty.pop()?;
+            } else if let Some(broker) = self.dirty.pop() {
                 self.pump(broker, now);
+            } else if !self.ask_metadata(now) {
+                return None;
             }
         }
     }

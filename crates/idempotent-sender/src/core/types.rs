@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use kafka_courier_batcher::EncodedBatch;
 
 use super::error_code::ErrorCode;
+pub use super::failure::Failure;
 
 /// A topic, as the core numbers it; stays the same for the core's life.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -221,47 +222,6 @@ impl fmt::Display for Reason {
             Self::NoProducerId(why) => write!(f, "broker not available: no producer id: {why}"),
             Self::Closed => f.write_str("the producer was closed before the record was delivered"),
             Self::Corrupt(why) => write!(f, "the batch could not be decoded: {why}"),
-        }
-    }
-}
-
-/// A failed batch's verdict.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Failure {
-    /// Whether the records may be in the log.
-    pub outcome: FailedOutcome,
-    /// The last error.
-    pub reason: Reason,
-    /// Whether the time allowed (`delivery_timeout`) ran out.
-    pub timed_out: bool,
-    /// Every try, failed connections included.
-    pub attempts: u32,
-    /// When it was first tried, if ever.
-    pub first_attempt: Option<Instant>,
-    /// When it was last tried, if ever.
-    pub last_attempt: Option<Instant>,
-    /// The stamp it went out under, if any attempt left: what a later check looks for.
-    pub stamp: Option<kafka_courier_batcher::Stamp>,
-    /// The id of the topic that it was meant for; all zero where the brokers tell none.
-    pub topic_uuid: TopicUuid,
-    /// Where in the partition such a check begins: behind the last record that was acknowledged there.
-    /// `None`: nothing was yet.
-    pub search_from: Option<i64>,
-}
-
-impl Failure {
-    /// The verdict on what was never tried.
-    pub const fn untried(outcome: FailedOutcome, reason: Reason) -> Self {
-        Self {
-            outcome,
-            reason,
-            timed_out: false,
-            attempts: 0,
-            first_attempt: None,
-            last_attempt: None,
-            stamp: None,
-            topic_uuid: [0; 16],
-            search_from: None,
         }
     }
 }

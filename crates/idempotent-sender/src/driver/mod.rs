@@ -13,6 +13,7 @@ mod events;
 mod health;
 mod linger;
 mod log_client;
+mod outages;
 mod refusals;
 pub mod security;
 mod stream;
@@ -89,6 +90,8 @@ where
     closing: Option<Instant>,
     /// Brokers or connections may have changed since they were last told.
     brokers_changed: bool,
+    /// No broker takes us, and that was logged.
+    is_refused: bool,
 }
 
 /// Makes a driver and the channel to it. The channel needs no bound of its own: what travels on it is
@@ -121,6 +124,7 @@ where
         produce_timeout: brokers_patience(request_timeout),
         closing: None,
         brokers_changed: false,
+        is_refused: false,
     };
     Ok((sender, driver))
 }
@@ -168,6 +172,7 @@ where
 
     /// Tells those who watch.
     fn tell(&mut self) {
+        self.log_news();
         self.upcalls.counted(self.core.counters(), self.core.requests_in_flight());
         if std::mem::take(&mut self.brokers_changed) {
             self.upcalls.observed(Observation::Brokers(&self.core.broker_views()));

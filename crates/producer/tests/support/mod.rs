@@ -1,11 +1,15 @@
 //! A producer on a cluster inside the process, and the books that are kept on both.
 #![allow(dead_code)] // each test file uses its own part
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests may, as tests do
+mod audited;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kafka_courier::{Delivery, KafkaConfig, KafkaProducer, ProducerRecord, RecordMetadata};
 use kafka_courier_test_broker::{Record, TestCluster};
+
+pub(crate) use audited::Producer;
 
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
@@ -31,8 +35,8 @@ pub(crate) async fn until(is_so: impl Fn() -> bool) {
     tokio::time::timeout(LONG, waited).await.expect("it is not so within a minute");
 }
 
-pub(crate) fn producer(cluster: &TestCluster) -> KafkaProducer {
-    KafkaProducer::build(config(cluster)).unwrap()
+pub(crate) fn producer(cluster: &TestCluster) -> Producer {
+    Producer::build(config(cluster)).unwrap()
 }
 
 pub(crate) fn record<'a>(topic: &'a str, key: &'a str, value: &'a str) -> ProducerRecord<'a> {

@@ -13,7 +13,9 @@ use super::super::effects::{Context, WantedLook};
 use super::super::error_code::ErrorCode;
 use super::super::flight::{Flight, Proof};
 use super::super::outcome::{Outcome, Treatment, classify};
-use super::super::types::{Action, FailedOutcome, Failure, LookAnswer, LookId, PartAnswer, Reason, RequestId, Verdict};
+use super::super::types::{
+    Action, FailedOutcome, Failure, LookAnswer, LookId, PartAnswer, Reason, RecordSet, RequestId, Verdict,
+};
 use super::give_up::lies_before;
 use super::stamps::{EpochMove, FENCED_MAX};
 use super::{Looking, Partition};
@@ -21,6 +23,17 @@ use super::{Looking, Partition};
 /// The offset of the record that lies so many behind the first of an accepted attempt; -1 if none was told.
 fn offset_behind(answer: &PartAnswer, behind: u32) -> i64 {
     if answer.base_offset < 0 { -1 } else { answer.base_offset + i64::from(behind) }
+}
+
+/// What the broker says of each record that it rejects, by the record's index in the batch that was handed in.
+fn rejected(records: &RecordSet, answer: &PartAnswer) -> Vec<(u32, Option<Arc<str>>)> {
+    let own = |(position, message): &(u32, Option<Arc<str>>)| {
+        Some((records.get(*position)?, message.clone().or_else(|| answer.message.clone())))
+    };
+    let mut rejected: Vec<_> = answer.record_errors.iter().filter_map(own).collect();
+    rejected.sort_by_key(|(index, _)| *index);
+    rejected.dedup_by_key(|(index, _)| *index);
+    rejected
 }
 
 impl<T: Clone> Partition<T> {
@@ -219,11 +232,15 @@ impl<T: Clone> Partition<T> {
     }
 
     fn reject_head(&mut self, answer: &PartAnswer, cx: &mut Context<'_, T>) {
-        let Some(head) = self.window.front() else { return };
+        let Some(head) = self.window.front_mut() else { return };
         if head.may_be_written() {
             return self.look_or_give_up(cx);
         }
         let count = head.batch.record_count();
+        let rejected = rejected(&head.records, answer);
+        if !rejected.is_empty() {
+            head.history.rejected = Some(rejected.into());
+        }
         let mut guilty: Vec<u32> = answer.record_errors.iter().map(|e| e.0).filter(|i| *i < count).collect();
         guilty.sort_unstable();
         guilty.dedup();
@@ -243,10 +260,11 @@ impl<T: Clone> Partition<T> {
     fn give_up_guilty(&mut self, [guilty, mut rest]: [Flight<T>; 2], answer: &PartAnswer, cx: &mut Context<'_, T>) {
         cx.out.counters.singled_out += 1;
         self.window.pop_front();
+        // Of the batch as a whole; each record has its own.
         let message = answer.record_errors.iter().find_map(|e| e.1.clone()).or_else(|| answer.message.clone());
         let reason = Reason::Broker { code: ErrorCode(answer.code), message };
         self.settle_given_up(guilty, Some(reason), false, cx);
-        rest.history.reason = None;
+        (rest.history.reason, rest.history.rejected) = (None, None);
         if self.is_turning() {
             return self.window.push_front(rest); // the others' own answers are to come
         }
