@@ -163,8 +163,17 @@ impl KafkaProducer {
         }
     }
 
-    /// Waits until a topic's partitions are known, as publishing does.
-    pub(crate) async fn learn_topic(&self, topic: &str) -> Result<(), PublishError> {
+    /// Waits until a topic's partitions are known, so that events can be published to it without waiting for it.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError::Topic`] if the topic is unknown to the cluster for `metadata_timeout`, as for
+    /// [`publish`](Self::publish); [`PublishError::TopicName`] or [`PublishError::Closed`].
+    ///
+    /// # Cancel safety
+    ///
+    /// It only waits: the topic is learnt all the same.
+    pub async fn learn_topic(&self, topic: &str) -> Result<(), PublishError> {
         self.partition_count(topic).await.map(|_| ())
     }
 

@@ -3,7 +3,7 @@
 //! Rules: plain state; `schedule` decides what is sent where, `sender` what happens when something ends.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::outage::Outage;
 use super::partition::Partition;
@@ -60,6 +60,8 @@ pub(crate) struct Broker {
     /// Why it, or we, refused the last connection, and until when it is left alone, whatever else happens.
     pub(crate) refusal: Option<(Instant, Reason)>,
     pub(crate) throttled_until: Option<Instant>,
+    /// The last throttle time that was not zero.
+    pub(crate) last_throttle: Duration,
     pub(crate) dirty: bool,
     /// When its connection was lost, until there is one again.
     pub(crate) lost_at: Option<Instant>,
@@ -76,6 +78,7 @@ impl Broker {
             retry_at: None,
             refusal: None,
             throttled_until: None,
+            last_throttle: Duration::ZERO,
             dirty: false,
             lost_at: None,
             outage: None,

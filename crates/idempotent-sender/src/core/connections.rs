@@ -144,6 +144,7 @@ impl<T: Clone> Sender<T> {
         if !answer.throttle.is_zero() {
             let until = now + answer.throttle;
             broker.throttled_until = broker.throttled_until.max(Some(until));
+            broker.last_throttle = answer.throttle;
             self.out.counters.throttled += answer.throttle;
             self.timers.set(until, Timer::Broker(id));
         }

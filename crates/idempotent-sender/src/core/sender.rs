@@ -214,7 +214,8 @@ impl<T: Clone> Sender<T> {
                 if let Some(lane) = self.topics.lane_mut(id) {
                     lane.armed = lane.armed.filter(|at| *at > now);
                 }
-                self.with_lane(id, now, |lane, cx| lane.partition.expire(cx));
+                let throttled = self.throttled(id);
+                self.with_lane(id, now, |lane, cx| lane.partition.expire(throttled.as_ref(), cx));
             }
             Timer::Conn(id) => self.check_conn(now, id),
             Timer::Broker(id) => self.mark_dirty(id),
@@ -229,6 +230,14 @@ impl<T: Clone> Sender<T> {
                 }
             }
         }
+    }
+
+    /// Until when, and how, a partition's leader has throttled us, if it ever has.
+    fn throttled(&self, id: PartitionId) -> Option<(Instant, Reason)> {
+        let leader = self.topics.lane(id)?.partition.leader?;
+        let broker = self.brokers.get(&leader)?;
+        let reason = Reason::Throttled { broker: leader, last: broker.last_throttle };
+        broker.throttled_until.map(|until| (until, reason))
     }
 
     /// Has a producer id asked for now, before the first batch needs it. While a failed request is waited for,

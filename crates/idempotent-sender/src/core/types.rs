@@ -148,6 +148,13 @@ pub enum Reason {
     Tls(Arc<str>),
     /// The partition has no known leader.
     NoLeader,
+    /// The leader throttled this client for longer than the records could wait: a quota of the cluster's.
+    Throttled {
+        /// The leader.
+        broker: BrokerId,
+        /// How long it wanted to be left alone the last time (KIP-219).
+        last: std::time::Duration,
+    },
     /// No producer id could be had.
     NoProducerId(Arc<str>),
     /// The producer was closed before the records could be delivered.
@@ -174,6 +181,7 @@ impl Reason {
             Self::NotAvailable(_) => "not_available",
             Self::Tls(_) => "tls",
             Self::NoLeader => "no_leader",
+            Self::Throttled { .. } => "throttled",
             Self::NoProducerId(_) => "no_producer_id",
             Self::Closed => "closed",
             Self::Corrupt(_) => "corrupt",
@@ -184,6 +192,7 @@ impl Reason {
     pub fn is_absence(&self) -> bool {
         match self {
             Self::NoAnswer(_) | Self::NotAvailable(_) | Self::NoLeader | Self::NoProducerId(_) | Self::Tls(_) => true,
+            Self::Throttled { .. } => true,
             Self::Broker { code, .. } => *code == ErrorCode::SASL_AUTHENTICATION_FAILED,
             Self::Closed | Self::Corrupt(_) => false,
         }
@@ -219,6 +228,12 @@ impl fmt::Display for Reason {
             Self::NotAvailable(why) => write!(f, "broker not available: {why}"),
             Self::Tls(why) => write!(f, "TLS: {why}"),
             Self::NoLeader => f.write_str("broker not available: the partition has no leader"),
+            Self::Throttled { broker, last } => write!(
+                f,
+                "broker {} throttles this client, for {last:?} the last time: raise its quota (producer_byte_rate), or \
+                 publish more slowly",
+                broker.0
+            ),
             Self::NoProducerId(why) => write!(f, "broker not available: no producer id: {why}"),
             Self::Closed => f.write_str("the producer was closed before the record was delivered"),
             Self::Corrupt(why) => write!(f, "the batch could not be decoded: {why}"),

@@ -454,8 +454,14 @@ impl<T: Clone> Partition<T> {
         if flight.proof != Proof::None {
             return self.settle_delivered(flight, cx);
         }
+        // A throttled broker answers late: the throttling is the cause then.
+        let throttled = flight.history.reason.clone().filter(|reason| matches!(reason, Reason::Throttled { .. }));
         let unanswered = flight.outstanding.map(|_| Reason::NoAnswer("none had come by then".into()));
-        let reason = reason.or(unanswered).or_else(|| flight.history.reason.clone()).or_else(|| self.trouble.clone());
+        let reason = reason
+            .or(throttled)
+            .or(unanswered)
+            .or_else(|| flight.history.reason.clone())
+            .or_else(|| self.trouble.clone());
         let reason = reason.unwrap_or_else(|| match self.leader {
             None => Reason::NoLeader,
             Some(_) => Reason::NotAvailable("nothing could be sent to the leader in time".into()),
