@@ -6,14 +6,12 @@
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use kafka_courier::BrokerStats;
+use kafka_courier::{BrokerStats, Reachability};
 
 use super::counts::Counts;
 
 /// How often it is drawn, at most.
 const EVERY: Duration = Duration::from_millis(100);
-/// How a broker's state reads that can't be reached.
-const UNREACHABLE: &str = "unreachable";
 
 pub(super) struct Progress {
     bar: ProgressBar,
@@ -62,7 +60,10 @@ impl Progress {
         }
         self.shown = Some(Instant::now());
         let mut line = line(counts, waiting.events, self.started.elapsed(), doing);
-        let away: Vec<_> = brokers.iter().filter(|broker| broker.state == UNREACHABLE).collect();
+        let away: Vec<_> = brokers
+            .iter()
+            .filter(|broker| broker.outage.is_some() || broker.state == Reachability::Unreachable)
+            .collect();
         line.extend(outage(&away, waiting));
         self.bar.set_message(line);
         self.bar.tick();

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use kafka_courier_idempotent_sender::core::{
-    BrokerId, ClusterMetadata, ErrorCode, LookId, PartitionId, PartitionMetadata, Reason, TopicMetadata,
+    BrokerId, ClusterMetadata, ErrorCode, LogSearch, LookId, PartitionId, PartitionMetadata, Reason, TopicMetadata,
 };
 
 use crate::cluster::{
@@ -397,6 +397,11 @@ impl World {
     pub(crate) fn look(&mut self, broker: usize, partition: PartitionId, look: LookId, producer_id: i64) {
         let wait = self.latency(broker);
         self.after(wait, Event::AskLook { broker, partition, look, producer_id });
+    }
+
+    pub(crate) fn search(&mut self, search: LogSearch) {
+        let wait = self.latency(search.leader.id.0 as usize - 1);
+        self.after(wait, Event::AskSearch(Box::new(search)));
     }
 }
 

@@ -6,10 +6,12 @@
 //! - acks=all waits for the high watermark, a duplicate too. An error that ends the wait keeps the offset.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use kafka_courier_batcher::{BatchView, sequence_add};
 use kafka_courier_idempotent_sender::core::{
-    BrokerAddress, BrokerId, ConnId, LookAnswer, LookId, PartAnswer, PartitionId, ProduceAnswer, ProducePart, RequestId,
+    BrokerAddress, BrokerId, ConnId, LogSearch, LoggedBatch, LookAnswer, LookId, PartAnswer, PartitionId,
+    ProduceAnswer, ProducePart, RequestId, SearchAnswer,
 };
 
 use crate::cluster::{MS, SECOND, partitions_of, topic_of, uuid};
@@ -270,16 +272,49 @@ impl World {
         let partition = model_partition(asked);
         let runs = self.brokers[broker].runs();
         let view = self.brokers[broker].views[partition];
+        let now_ms = STARTED_MS + (self.now / MS) as i64;
         let replica = &self.partitions[partition].replicas[broker];
         let leads = runs && view.exists && view.leader == Some(broker) && !replica.offline;
         let answer = match replica.producers.get(producer_id) {
             _ if !leads => LookAnswer::Unavailable,
-            Some(known) => LookAnswer::Producer { epoch: i32::from(known.epoch), last_sequence: known.last_sequence },
+            Some(known) => LookAnswer::Producer {
+                epoch: i32::from(known.epoch),
+                last_sequence: known.last_sequence,
+                age: Duration::from_millis(now_ms.saturating_sub(known.last_timestamp).try_into().unwrap_or(0)),
+            },
             None => LookAnswer::Nothing,
         };
         let wait = if runs { self.latency(broker) } else { self.rng.range(MS..10 * SECOND) };
         self.trace(|| format!("look at p{partition} on broker {broker}: {answer:?}"));
         self.after(wait, Event::Looked(asked, look, answer));
+    }
+
+    /// What a leader's log shows of a producer's epoch, up to its high watermark.
+    pub(crate) fn ask_search(&mut self, search: &LogSearch) {
+        let partition = model_partition(search.partition);
+        let broker = search.leader.id.0 as usize - 1;
+        let runs = self.brokers[broker].runs();
+        let view = self.brokers[broker].views[partition];
+        let replica = &self.partitions[partition].replicas[broker];
+        let leads = runs && view.exists && view.leader == Some(broker) && !replica.offline;
+        let from = search.wanted.from.unwrap_or(0);
+        let ours = |entry: &&Entry| {
+            let is_of_epoch = (entry.producer_id, entry.epoch) == (search.wanted.producer_id, search.wanted.epoch);
+            is_of_epoch && entry.end() > from && entry.end() <= replica.high_watermark
+        };
+        let logged = |entry: &Entry| LoggedBatch {
+            base_sequence: entry.first,
+            records: entry.records.len() as u32,
+            base_offset: entry.base_offset,
+            log_append_time: None,
+        };
+        let answer = match leads {
+            true => SearchAnswer::Read(replica.log.iter().filter(ours).map(logged).collect()),
+            false => SearchAnswer::Unavailable,
+        };
+        let wait = if runs { self.latency(broker) } else { self.rng.range(MS..10 * SECOND) };
+        self.trace(|| format!("search of p{partition} on broker {broker}: {answer:?}"));
+        self.after(wait, Event::Searched(search.partition, search.look, answer));
     }
 }
 

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::BufferPool;
 use kafka_courier_idempotent_sender::core::{
-    Action, ClusterMetadata, ConnId, ErrorCode, LookAnswer, LookId, PartitionId, ProduceAnswer, Reason, RequestId,
-    Sender, TopicId,
+    Action, ClusterMetadata, ConnId, ErrorCode, LogSearch, Look, LookAnswer, LookId, PartitionId, ProduceAnswer,
+    Reason, RequestId, SearchAnswer, Sender, TopicId,
 };
 
 use crate::cluster::{
@@ -59,6 +59,8 @@ pub(crate) enum Event {
     ProducerId(Result<i64, i16>),
     AskLook { broker: usize, partition: PartitionId, look: LookId, producer_id: i64 },
     Looked(PartitionId, LookId, LookAnswer),
+    AskSearch(Box<LogSearch>),
+    Searched(PartitionId, LookId, SearchAnswer),
     ForgetOld,
 }
 
@@ -288,6 +290,8 @@ impl World {
                 self.history.found[model_partition(partition)] += u64::from(found);
                 self.sender.on_looked(now, partition, look, answer);
             }
+            Event::AskSearch(search) => self.ask_search(&search),
+            Event::Searched(partition, look, answer) => self.sender.on_searched(now, partition, look, &answer),
             Event::ForgetOld => self.forget_old(),
         }
         Ok(())
@@ -310,10 +314,11 @@ impl World {
             }
             Action::RefreshMetadata { .. } => self.refresh_metadata()?,
             Action::InitProducerId => self.init_producer_id()?,
-            Action::Look { partition, leader, look, producer_id, .. } => {
+            Action::Look(Look { partition, leader, look, producer_id, .. }) => {
                 let broker = leader.id.0 as usize - 1;
                 self.look(broker, partition, look, producer_id);
             }
+            Action::SearchLog(search) => self.search(search),
             Action::Settle(settlement) => {
                 self.trace(|| format!("settle {settlement:?}").chars().take(400).collect());
                 self.settled(settlement)?;

@@ -385,7 +385,9 @@ impl Asker {
     }
 
     fn want(&mut self, topics: &[&str]) {
-        topics.iter().for_each(|topic| drop(self.sender.want_topic(self.now, topic)));
+        topics.iter().for_each(|topic| {
+            let _ = self.sender.want_topic(self.now, topic);
+        });
         self.carry_out();
     }
 
