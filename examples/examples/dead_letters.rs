@@ -22,7 +22,7 @@ async fn main() -> Result<(), Failure> {
     let alert = |id: &str| builder.system_alert(SystemAlert { alert_id: id.into(), ..Default::default() });
     producer.publish_and_wait(&alert("a-1")).await?;
 
-    // Too few replicas: the brokers refuse every event beyond its delivery timeout.
+    // Too few replicas: the brokers refuse every event for longer than its delivery timeout.
     cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::Refuse(ErrorCode::NotEnoughReplicas)));
     let deliveries = producer.publish_batch(&[alert("a-2"), alert("a-3")]).await;
     for verdict in deliveries.await {

@@ -23,7 +23,7 @@ pub struct Accumulator<T> {
     next_ordinal: u64,
     /// Largest batch, in bytes, that a single record over `max_bytes` may form.
     max_single: usize,
-    /// Final capacity of the previous batch. The next batch starts with this capacity.
+    /// Capacity that the previous batch needed. The next batch starts with this capacity.
     hint: usize,
 }
 

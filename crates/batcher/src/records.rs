@@ -31,7 +31,7 @@ impl<'a> Records<'a> {
         }
     }
 
-    /// Iterates over the records in order. Yields the header's record count, or ends with an error.
+    /// Iterates over the records in order. Yields as many as the header states, or ends with an error.
     #[must_use]
     pub fn iter(&self) -> RecordIter<'_> {
         RecordIter { records: self, rest: &self.body, left: self.count, last_offset: -1, done: false }

@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn no_room_for_smallest_record() {
+    fn batch_without_minimum_room_is_full() {
         assert_eq!(seal_reason(&fill(1, 993), &LIMITS, SealEvent::Joined), None);
         assert_eq!(seal_reason(&fill(1, 994), &LIMITS, SealEvent::Joined), Some(SealReason::Bytes));
     }
