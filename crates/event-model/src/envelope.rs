@@ -93,7 +93,7 @@ impl<T> Envelope<T> {
     /// Adds or replaces a top-level field.
     ///
     /// # Errors
-    /// Returns [`ReservedName`] if the envelope itself has a field of this name.
+    /// Returns [`ReservedField`] if the envelope itself has a field of this name.
     pub fn set_extra(&mut self, name: impl Into<String>, value: impl Into<Value>) -> Result<(), ReservedField> {
         let name = name.into();
         if NAMES.contains(&name.as_str()) {
