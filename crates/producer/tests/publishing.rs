@@ -96,7 +96,7 @@ async fn trying_fails_at_once_when_memory_is_full() {
 async fn a_batch_has_one_verdict_for_each_event_in_order_those_that_were_refused_included() {
     let cluster = cluster().await;
     let mut config = config(&cluster);
-    config.metadata_timeout = Duration::from_millis(50);
+    config.metadata_timeout = Duration::from_secs(1);
     let producer = Producer::build(config).unwrap();
     let builder = EventBuilder::new("tests", "1.0");
     let login = || UserLoggedIn { user_id: "u".into(), ..UserLoggedIn::default() };
