@@ -385,7 +385,9 @@ impl Asker {
     }
 
     fn want(&mut self, topics: &[&str]) {
-        topics.iter().for_each(|topic| drop(self.sender.want_topic(self.now, topic)));
+        for topic in topics {
+            self.sender.want_topic(self.now, topic);
+        }
         self.carry_out();
     }
 
