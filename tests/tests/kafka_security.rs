@@ -260,7 +260,8 @@ async fn missing_rights_fail_events_by_their_code_and_nothing_else() {
             eprintln!("told, as it should be: {error}");
             Ok(())
         };
-        unhealthy(&Producer::with(|_| mode.producer(&cluster))?).await?;
+        let producer = Producer::with(|_| mode.producer(&cluster))?;
+        unhealthy(&producer).await?;
         let allow = |operation| acl(&cluster, "--add", "User:alice", operation);
         allow("Describe")?;
         let producer = Producer::with(|_| mode.producer(&cluster))?;

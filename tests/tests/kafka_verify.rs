@@ -195,7 +195,8 @@ async fn a_paused_broker_that_goes_on_writing_after_the_check_began_makes_no_ver
         ensure!(waits && published? == 0 && !letters.is_empty(), "{} letters", letters.len());
         hasty.close(Duration::ZERO).await;
         // Whatever comes late has come once another write is through.
-        ensure!(publish(&producer(&cluster, |_| ())?, 1000..1050).await? == 50);
+        let next = producer(&cluster, |_| ())?;
+        ensure!(publish(&next, 1000..1050).await? == 50);
         let counts = hold_against_the_log(&cluster, &letters, &findings)?;
         println!("{} in doubt; landed, absent, not found: {counts:?}", letters.len());
         ensure!(counts[2] == 0, "{findings:?}");
