@@ -8,7 +8,7 @@ use std::process::Stdio;
 use support::{Courier, LOGIN, ORDER, cluster, code_after, command, ids, receipts};
 
 /// Topics that are not there are given up at once, or nearly.
-const IMPATIENT: &[(&str, &str)] = &[("KAFKA_METADATA_TIMEOUT", "200ms")];
+const IMPATIENT: &[(&str, &str)] = &[("KAFKA_METADATA_TIMEOUT", "1s")];
 
 #[cfg(target_os = "linux")]
 #[tokio::test]

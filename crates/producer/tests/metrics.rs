@@ -138,7 +138,7 @@ async fn what_is_not_accepted_is_counted_by_its_reason() {
     let _guard = metrics::set_default_local_recorder(&recorder);
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     let mut config = config(&cluster);
-    config.metadata_timeout = Duration::from_millis(50);
+    config.metadata_timeout = Duration::from_secs(1);
     let producer = Producer::build(config).unwrap();
     producer.try_send(&record("t", "k", "v")).unwrap_err();
     producer.send(&record("no/name", "k", "v")).await.unwrap_err();

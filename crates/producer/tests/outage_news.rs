@@ -35,6 +35,7 @@ async fn each_outage_has_two_lines() {
     let lines = Lines::default();
     let writer = lines.clone();
     let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_ansi(false);
+    support::keep_lines_wanted();
     // For this test's thread, on which the producer runs too.
     let _guard = tracing::subscriber::set_default(subscriber.with_writer(move || writer.clone()).finish());
     let cluster = TestCluster::builder().topic("t", 2).start().await.unwrap();

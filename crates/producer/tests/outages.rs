@@ -194,7 +194,7 @@ async fn a_leader_that_swallows_requests_is_given_up_and_its_late_copies_are_not
 async fn an_outage_longer_than_delivery_timeout_gives_each_event_a_verdict_that_the_log_confirms() {
     let cluster = TestCluster::builder().topic("t", 2).start().await.unwrap();
     let mut config = config(&cluster);
-    config.delivery_timeout = Duration::from_millis(300);
+    config.delivery_timeout = Duration::from_secs(1);
     let producer = Producer::build(config).unwrap();
     producer.send(&record("t", "k", "first")).await.unwrap().await.unwrap();
     assert!(cluster.kill(1).await);
@@ -207,7 +207,7 @@ async fn an_outage_longer_than_delivery_timeout_gives_each_event_a_verdict_that_
         assert_eq!(error.outcome(), FailedOutcome::NotWritten, "{error}");
         assert!(error.timed_out() && error.to_string().starts_with("broker not available"), "{error}");
     }
-    assert!((300..29_000).contains(&began.elapsed().as_millis()), "{:?}, and the default is 30 s", began.elapsed());
+    assert!((1000..29_000).contains(&began.elapsed().as_millis()), "{:?}, and the default is 30 s", began.elapsed());
     assert!(cluster.restart(1).unwrap());
     producer.send(&record("t", "k", "last")).await.unwrap().await.unwrap();
     let values: Vec<_> = cluster.records("t").iter().map(|r| r.value_text().unwrap().to_owned()).collect();

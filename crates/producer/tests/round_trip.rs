@@ -121,7 +121,7 @@ async fn a_topic_that_the_cluster_creates_on_demand_is_waited_for() {
 async fn an_unknown_topic_fails_alone_after_metadata_timeout() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     let mut config = config(&cluster);
-    config.metadata_timeout = Duration::from_millis(100);
+    config.metadata_timeout = Duration::from_secs(1);
     let producer = Producer::build(config).unwrap();
     let known = producer.send(&record("t", "k", "v")).await.unwrap();
     let error = producer.send(&record("nowhere", "k", "v")).await.unwrap_err();

@@ -255,6 +255,7 @@ impl Write for Logged {
 async fn the_log_at_its_most_talkative_has_neither_passwords_nor_tokens() {
     let logged = Logged::default();
     let writer = logged.clone();
+    support::keep_lines_wanted();
     let told = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false);
     let _guard = tracing::subscriber::set_default(told.with_writer(move || writer.clone()).finish());
     let cluster = cluster().await;

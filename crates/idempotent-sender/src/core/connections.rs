@@ -140,7 +140,6 @@ impl<T: Clone> Sender<T> {
         let Some(broker) = self.brokers.get_mut(&id) else { return };
         broker.failures = 0;
         broker.retry_at = None;
-        let was_away = broker.outage.is_some();
         if !answer.throttle.is_zero() {
             let until = now + answer.throttle;
             broker.throttled_until = broker.throttled_until.max(Some(until));
@@ -148,7 +147,7 @@ impl<T: Clone> Sender<T> {
             self.out.counters.throttled += answer.throttle;
             self.timers.set(until, Timer::Broker(id));
         }
-        if was_away {
+        if broker.outage.is_some() {
             self.note_reached(now, id, true);
         }
     }

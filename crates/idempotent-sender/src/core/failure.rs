@@ -8,6 +8,9 @@ use std::time::Instant;
 
 use super::types::{FailedOutcome, Reason, TopicUuid};
 
+/// A record that the broker rejected by itself: its index, and what the broker says of it.
+pub type RejectedRecord = (u32, Option<Arc<str>>);
+
 /// A failed batch's verdict.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Failure {
@@ -32,7 +35,7 @@ pub struct Failure {
     pub search_from: Option<i64>,
     /// The records that the broker rejected one by one (KIP-467), by their index in the batch that was handed in, in rising
     /// order, with what it says of each.
-    pub rejected: Option<Arc<[(u32, Option<Arc<str>>)]>>,
+    pub rejected: Option<Arc<[RejectedRecord]>>,
 }
 
 impl Failure {

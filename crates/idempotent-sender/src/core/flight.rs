@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use kafka_courier_batcher::{DecodeError, EncodedBatch, Stamp, sequence_add};
 
-use super::types::{BatchUid, FailedOutcome, Failure, Reason, RecordSet, RequestId, TopicUuid};
+use super::types::{BatchUid, FailedOutcome, Failure, Reason, RecordSet, RejectedRecord, RequestId, TopicUuid};
 
 /// What is known of a batch's place in the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,7 +92,7 @@ pub(crate) struct History {
     pub(crate) last: Option<Instant>,
     pub(crate) reason: Option<Reason>,
     /// As in `Failure`.
-    pub(crate) rejected: Option<Arc<[(u32, Option<Arc<str>>)]>>,
+    pub(crate) rejected: Option<Arc<[RejectedRecord]>>,
 }
 
 impl History {

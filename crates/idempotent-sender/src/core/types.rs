@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use kafka_courier_batcher::EncodedBatch;
 
 use super::error_code::ErrorCode;
-pub use super::failure::Failure;
+pub use super::failure::{Failure, RejectedRecord};
 use super::look::{LogSearch, Look};
 use super::version::NoCommonVersion;
 
@@ -305,7 +305,7 @@ pub struct PartAnswer {
     /// leader recognises the latest timestamp of the batch, whatever the topic uses.
     pub log_append_time: i64,
     /// KIP-467: the records that made the batch fail, by index in the batch, with what the broker says of each.
-    pub record_errors: Vec<(u32, Option<Arc<str>>)>,
+    pub record_errors: Vec<RejectedRecord>,
     /// The broker's words for the whole batch.
     pub message: Option<Arc<str>>,
     /// KIP-951: the leader that the broker knows, and its epoch.

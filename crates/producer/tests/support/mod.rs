@@ -4,6 +4,7 @@
 mod audited;
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use kafka_courier::{Delivery, KafkaConfig, KafkaProducer, ProducerRecord, RecordMetadata};
@@ -33,6 +34,14 @@ pub(crate) async fn until(is_so: impl Fn() -> bool) {
         }
     };
     tokio::time::timeout(LONG, waited).await.expect("it is not so within a minute");
+}
+
+/// Called before a test listens to the log of its own thread. With a single dispatcher a line counts as unwanted for the
+/// whole process if a thread without one, such as another test's, reaches it first; with a second one it does not.
+pub(crate) fn keep_lines_wanted() {
+    static SECOND: LazyLock<tracing::Dispatch> =
+        LazyLock::new(|| tracing::Dispatch::new(tracing_subscriber::registry()));
+    LazyLock::force(&SECOND);
 }
 
 pub(crate) fn producer(cluster: &TestCluster) -> Producer {

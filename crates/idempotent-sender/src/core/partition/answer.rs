@@ -13,7 +13,9 @@ use super::super::effects::Context;
 use super::super::error_code::ErrorCode;
 use super::super::flight::{Flight, Proof};
 use super::super::outcome::{Outcome, Treatment, classify};
-use super::super::types::{Action, FailedOutcome, Failure, PartAnswer, Reason, RecordSet, RequestId, Verdict};
+use super::super::types::{
+    Action, FailedOutcome, Failure, PartAnswer, Reason, RecordSet, RejectedRecord, RequestId, Verdict,
+};
 use super::Partition;
 use super::give_up::lies_before;
 use super::look::Doubt;
@@ -25,8 +27,8 @@ fn offset_behind(answer: &PartAnswer, behind: u32) -> i64 {
 }
 
 /// What the broker says of each record that it rejects, by the record's index in the batch that was handed in.
-fn rejected(records: &RecordSet, answer: &PartAnswer) -> Vec<(u32, Option<Arc<str>>)> {
-    let own = |(position, message): &(u32, Option<Arc<str>>)| {
+fn rejected(records: &RecordSet, answer: &PartAnswer) -> Vec<RejectedRecord> {
+    let own = |(position, message): &RejectedRecord| {
         Some((records.get(*position)?, message.clone().or_else(|| answer.message.clone())))
     };
     let mut rejected: Vec<_> = answer.record_errors.iter().filter_map(own).collect();
