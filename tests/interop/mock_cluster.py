@@ -13,13 +13,13 @@ from confluent_kafka import Consumer, Producer, TopicPartition, libversion
 topic, partitions, wanted = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 # The cluster lives as long as the client that started it. Its addresses are in no public property: the client's own
 # metadata names them.
-owner = Producer({"test.mock.num.brokers": 3, "bootstrap.servers": "replaced:1"})
+owner = Producer({"test.mock.num.brokers": 3, "bootstrap.servers": "replaced:1", "log_level": 2})
 metadata = owner.list_topics(topic=topic, timeout=30)
 brokers = ",".join(f"{broker.host}:{broker.port}" for broker in metadata.brokers.values())
 print(brokers, flush=True)
 sys.stdin.read()
 
-consumer = Consumer({"bootstrap.servers": brokers, "group.id": "reader", "auto.offset.reset": "earliest"})
+consumer = Consumer({"bootstrap.servers": brokers, "group.id": "reader", "auto.offset.reset": "earliest", "log_level": 2})
 consumer.assign([TopicPartition(topic, partition, 0) for partition in range(partitions)])
 seen = 0
 while seen < wanted:
