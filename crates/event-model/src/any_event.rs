@@ -2,7 +2,8 @@
 //!
 //! - The text is kept: order of fields, unknown fields and the spelling of numbers survive. Only white space between
 //!   tokens goes, so that an event is always one line.
-//! - Only what publishing needs is looked at; `data` is not checked against its type.
+//! - Only what publishing needs is looked at, and that each field of the envelope is of its kind; what is in `data` is not
+//!   checked against the event's type.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -48,6 +49,9 @@ impl AnyEvent {
         let event_type = fields
             .name("type")?
             .ok_or(ParseError::Missing { field: "type", expected: "the event's type as a string" })?;
+        fields.check_kind("source", '"', "a string, or leave it out")?;
+        fields.check_kind("version", '"', "a string, or leave it out")?;
+        fields.check_kind("data", '{', "an object such as {}, or leave it out")?;
         let json = compact(text).ok_or(ParseError::TooDeep { limit: MAX_DEPTH })?;
         let id = fields.name("id")?;
         let mut event = Self {

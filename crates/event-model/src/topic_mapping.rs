@@ -156,19 +156,19 @@ impl std::error::Error for TopicMappingError {}
 #[non_exhaustive]
 pub enum TopicMappingProblem {
     /// Not of the form `type=topic`.
-    #[error("topic mapping entry \"{entry}\" is not of the form type=topic")]
+    #[error("topic mapping entry {entry:?} is not of the form type=topic")]
     NoEqualsSign {
         /// The entry.
         entry: String,
     },
     /// No type before the `=`.
-    #[error("topic mapping entry \"={topic}\" has no event type: write type={topic}")]
+    #[error("topic mapping entry for topic {topic:?} has no event type: write type=topic")]
     EmptyType {
         /// The entry's topic.
         topic: String,
     },
     /// Not a topic's name.
-    #[error("topic mapping for type {event_type}: {reason}")]
+    #[error("topic mapping for type {event_type:?}: {reason}")]
     Topic {
         /// The entry's type.
         event_type: String,
@@ -176,7 +176,7 @@ pub enum TopicMappingProblem {
         reason: TopicNameError,
     },
     /// Two entries for one type.
-    #[error("topic mapping for type {event_type} is there twice: leave one")]
+    #[error("topic mapping for type {event_type:?} is there twice: leave one")]
     Twice {
         /// The type.
         event_type: String,

@@ -30,13 +30,13 @@ pub enum TopicNameError {
     #[error("a topic's name must not be empty")]
     Empty,
     /// `.` or `..`: a topic is a directory on the broker.
-    #[error("a topic can't be named \"{name}\"")]
+    #[error("a topic can't be named {name:?}")]
     Dots {
         /// The name.
         name: String,
     },
     /// A character that is not allowed.
-    #[error("topic name \"{name}\" has {found:?} in it: only a-z, A-Z, 0-9, '.', '_' and '-' are allowed")]
+    #[error("topic name {name:?} has {found:?} in it: only a-z, A-Z, 0-9, '.', '_' and '-' are allowed")]
     Character {
         /// The name, cut to the longest allowed.
         name: String,
