@@ -61,7 +61,8 @@ impl EventBuilder {
         self.envelope(data)
     }
 
-    /// An event whose type is known only at run time. An empty type and data nested too deep are errors.
+    /// An event whose type is known only at run time. An empty type, data that is no object, and data nested too deep
+    /// are errors.
     pub fn untyped(&self, event_type: &str, data: Value) -> Result<AnyEvent, ParseError> {
         let envelope = self.envelope(data);
         let mut json = Vec::new();
