@@ -163,19 +163,19 @@ impl std::error::Error for TopicMappingError {}
 #[non_exhaustive]
 pub enum TopicMappingProblem {
     /// The entry is not of the form `type=topic`.
-    #[error("topic mapping entry \"{entry}\" is not of the form type=topic")]
+    #[error("topic mapping entry {entry:?} is not of the form type=topic")]
     NoEqualsSign {
         /// The entry.
         entry: String,
     },
     /// The entry has no type before the `=`.
-    #[error("topic mapping entry \"={topic}\" has no event type: write type={topic}")]
+    #[error("topic mapping entry for topic {topic:?} has no event type: write type=topic")]
     EmptyType {
         /// The entry's topic.
         topic: String,
     },
     /// The topic's name is invalid.
-    #[error("topic mapping for type {event_type}: {reason}")]
+    #[error("topic mapping for type {event_type:?}: {reason}")]
     Topic {
         /// The entry's type.
         event_type: String,
@@ -183,7 +183,7 @@ pub enum TopicMappingProblem {
         reason: TopicNameError,
     },
     /// Two entries have the same type.
-    #[error("topic mapping for type {event_type} appears twice: keep one")]
+    #[error("topic mapping for type {event_type:?} appears twice: keep one")]
     Twice {
         /// The type.
         event_type: String,

@@ -9,7 +9,7 @@ use indicatif::HumanCount;
 use kafka_courier::ReplayReport;
 use serde::Serialize;
 
-use super::table::printable;
+use crate::terminal::printable;
 
 /// The report as a line of JSON.
 #[derive(Serialize)]

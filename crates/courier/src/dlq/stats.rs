@@ -9,9 +9,9 @@ use kafka_courier::dlq::{Letter, Selection, Timestamp, letters};
 use serde::Serialize;
 
 use super::store::StoreArgs;
-use super::table::printable;
 use super::{output_failed, store_failed};
 use crate::exit::{Exit, Refusal};
+use crate::terminal::printable;
 
 #[derive(Args, Debug)]
 pub(super) struct StatsArgs {

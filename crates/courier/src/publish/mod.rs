@@ -72,7 +72,7 @@ pub(crate) struct PublishArgs {
     /// Keeps dead letters in no file.
     #[arg(long)]
     no_dlq_file: bool,
-    /// How long to go on after Ctrl-C or SIGTERM, in seconds: half of it publishing what was read, all of it delivering.
+    /// How long to go on after Ctrl-C, SIGTERM or SIGHUP, in seconds: half of it publishing what was read, all of it delivering.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     grace: u64,
     /// The file to read, or - for standard input.
