@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_shown_and_secrets_are_not() {
+    fn secrets_given_as_paths_hide() {
         for path in ["/tmp/none/key", "/tmp", "client.pem", "keys/client.key", "../none/token.jwt"] {
             assert_eq!(shown_path(Path::new(path)), path);
         }

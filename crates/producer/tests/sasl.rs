@@ -123,7 +123,7 @@ async fn who_does_not_say_who_he_is_is_told_what_may_be_the_matter() {
 }
 
 #[tokio::test]
-async fn a_listener_without_sasl_names_the_remedy() {
+async fn listener_without_sasl_names_remedy() {
     let cluster = cluster().await;
     // An error 34, and no mechanisms.
     cluster.inject(Rule::on(ApiKey::SaslHandshake).always().then(Fault::ApplyThenAnswer(vec![0, 34, 0, 0, 0, 0])));

@@ -226,7 +226,7 @@ fn marks_before_a_password_are_skipped() {
 }
 
 #[test]
-fn a_secret_for_its_file_is_named() {
+fn secret_given_as_path_is_named() {
     let sasl = [("KAFKA_SASL_PASSWORD_FILE".to_owned(), SECRET.to_owned())];
     let error = KafkaConfig::from_variables(sasl).unwrap_err();
     assert!(error.0[0].starts_with("KAFKA_SASL_PASSWORD_FILE: it names no file"), "{error}");

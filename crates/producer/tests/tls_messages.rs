@@ -24,7 +24,7 @@ async fn a_certificate_without_names_is_explained() {
 }
 
 #[tokio::test]
-async fn an_address_as_dns_name_is_explained() {
+async fn address_as_dns_name_is_explained() {
     let cluster = cluster("ip-as-dns", false).await;
     refused(&cluster, with_tls(&cluster), &["address 127.0.0.1 as a DNS name", "subjectAltName=IP:127.0.0.1"]).await;
 }
@@ -81,7 +81,7 @@ async fn a_brokers_unusable_key_is_named() {
 }
 
 #[tokio::test]
-async fn a_client_key_that_cannot_sign_is_refused() {
+async fn unusable_client_keys_are_refused() {
     let cluster = cluster("server", true).await;
     for (name, kind) in [
         ("client-p521", "ECDSA on P-521"),
@@ -99,7 +99,7 @@ async fn a_client_key_that_cannot_sign_is_refused() {
 }
 
 #[tokio::test]
-async fn a_chain_in_the_wrong_order_is_explained() {
+async fn chain_in_wrong_order_is_explained() {
     let cluster = cluster("server", true).await;
     let folder = tempfile::tempdir().unwrap();
     let chain = folder.path().join("chain.pem");
@@ -120,7 +120,7 @@ async fn a_chain_in_the_wrong_order_is_explained() {
 }
 
 #[tokio::test]
-async fn files_with_byte_order_marks_are_read() {
+async fn byte_order_marks_are_skipped() {
     let cluster = cluster("server", true).await;
     let folder = tempfile::tempdir().unwrap();
     let marked = |name: &str| {

@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_no_name_is_hidden() {
+    fn keys_unlike_names_are_hidden() {
         for key in ["borkers", "flush_mesages", "group.id", "sasl_oauthbearer_token_location", "topic_mapping.user.*"] {
             assert!(shown_key(key) == key || key.contains('*'), "{key}");
         }

@@ -176,7 +176,7 @@ fn a_secret_among_the_arguments_is_refused_and_a_file_that_holds_it_is_not() {
 }
 
 #[test]
-fn no_event_type_leads_to_dead_letters() {
+fn dlq_topic_takes_no_events() {
     for (mapping, topic, word) in [
         ("", "default-events", "events of type *"),
         ("", "error-events", "events of type api.error"),

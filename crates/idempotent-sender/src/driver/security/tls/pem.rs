@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_indents_and_any_line_end_are_skipped() {
+    fn marks_and_indents_are_skipped() {
         for file in [
             "\u{feff}-----BEGIN A-----\nMIIB\n-----END A-----\n",
             "words\r\n  -----BEGIN A-----  \r\n  MIIB\r\n-----END A-----",
