@@ -61,6 +61,9 @@ pub const HIDDEN: &str = "***";
 /// Extensions that a secret itself does not end in.
 const EXTENSIONS: [&str; 7] = ["pem", "key", "crt", "cer", "txt", "jwt", "token"];
 
+/// How base64 of DER begins: a sequence of some length.
+const DER_STARTS: [&str; 3] = ["MI", "MC", "MH"];
+
 /// A path is rarely as long without a dot or a slash; a key in base64 is.
 const LONG_NAME: usize = 40;
 
@@ -70,7 +73,9 @@ pub fn may_be_content(text: &str) -> bool {
     text.contains("-----")
         || text.contains(char::is_control)
         || text.starts_with("eyJ") // how each JSON Web Token begins
-        || text.len() > LONG_NAME && !text.contains(['.', '/', '\\'])
+        || text.len() > LONG_NAME
+            && !text.contains('.')
+            && (!text.contains(['/', '\\']) || DER_STARTS.iter().any(|start| text.starts_with(start)))
 }
 
 /// The path of a file with a secret, for errors; `***` where the text is perhaps the secret itself, written where its path
@@ -119,6 +124,8 @@ mod tests {
             assert_eq!(shown_path(Path::new(secret)), HIDDEN, "{secret}");
         }
         assert!(may_be_content(&"MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcw".repeat(2)));
+        assert!(may_be_content("MIGHAgEAMBMG/yqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg"));
+        assert!(!may_be_content("/var/lib/docker/overlay2/0123456789012345678901234567890123456789012345/key"));
         assert!(!may_be_content("/etc/kafka/client.key") && !may_be_content("key"));
     }
 }
