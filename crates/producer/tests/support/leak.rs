@@ -46,7 +46,7 @@ pub(crate) fn find(secret: &[u8], output: &str) -> Option<(&'static str, String)
 
 /// Dashes and repetitions, which every PEM file has, are no secret.
 fn is_plain(window: &[u8]) -> bool {
-    window.iter().all(|byte| *byte == window[0]) || window.contains(&b'-') && window.iter().any(|b| *b == b' ')
+    window.iter().all(|byte| *byte == window[0]) || window.contains(&b'-') && window.contains(&b' ')
 }
 
 /// All numbers in the text that are bytes; another number between two of them is a 0.
