@@ -14,6 +14,8 @@ impl ErrorCode {
     pub const UNKNOWN_SERVER_ERROR: Self = Self(-1);
     /// The broker does not know the SASL mechanism that was asked for.
     pub const UNSUPPORTED_SASL_MECHANISM: Self = Self(33);
+    /// The listener has no SASL, or expects another step of it.
+    pub const ILLEGAL_SASL_STATE: Self = Self(34);
     /// The broker refuses our credentials.
     pub const SASL_AUTHENTICATION_FAILED: Self = Self(58);
     /// This message has failed its CRC checksum, exceeds the valid size, has a null key for a compacted topic, or is otherwise corrupt.
