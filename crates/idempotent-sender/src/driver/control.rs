@@ -135,18 +135,18 @@ impl Control {
 
     /// Asks how large a batch a topic takes. `None`: nobody could be asked, or we may not know.
     pub(crate) async fn topic_limit(&self, topic: Arc<str>) -> Option<usize> {
-        let answer = self.topic_setting(topic, describe_configs::MAX_MESSAGE_BYTES).await.ok()?;
+        let answer = self.topic_settings(topic, &[describe_configs::MAX_MESSAGE_BYTES]).await.ok()?;
         answer.value(describe_configs::MAX_MESSAGE_BYTES)?.parse().ok()
     }
 
-    /// Asks for one setting of a topic.
-    pub(crate) async fn topic_setting(
+    /// Asks for some settings of a topic.
+    pub(crate) async fn topic_settings(
         &self,
         topic: Arc<str>,
-        setting: &'static str,
+        settings: &'static [&'static str],
     ) -> Result<describe_configs::Answer, Reason> {
         let link = self.link().await?;
-        match timeout(self.timeout, link.request(describe_configs::Request { topic, setting })).await {
+        match timeout(self.timeout, link.request(describe_configs::Request { topic, settings })).await {
             Ok(Ok(TopicConfigs(answer))) => Ok(answer),
             Ok(Err(error)) => self.fail(&link, error).await,
             Err(_) => self.fail(&link, format!("no answer within {:?}", self.timeout)).await,
