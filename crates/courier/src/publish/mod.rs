@@ -54,7 +54,7 @@ pub(crate) struct PublishArgs {
     /// Keeps dead letters in this file; without it in KAFKA_DLQ_FILE (dlq_file), else dead-letters.redb in
     /// $XDG_STATE_HOME/kafka-courier, which is ~/.local/state/kafka-courier by default. `courier dlq` lists them and sends
     /// them again.
-    #[arg(long, value_name = "PATH", conflicts_with = "no_dlq_file")]
+    #[arg(long, alias = "file", value_name = "PATH", conflicts_with = "no_dlq_file")]
     dlq_file: Option<PathBuf>,
     /// Keeps dead letters in no file.
     #[arg(long)]
@@ -139,6 +139,9 @@ async fn prepare(args: &PublishArgs) -> Result<Ready, Refusal> {
     }
     let producer = builder.build().map_err(|errors| Refusal(Exit::Config, errors.to_string()))?;
     producer.health_check(patience).await?;
+    let fit = producer.dead_letters().check_topic().await;
+    let warnings = fit.map_err(|unfit| Refusal(Exit::Config, format!("dlq_topic: {unfit}")))?;
+    warnings.iter().for_each(|warning| crate::say(&format!("warning: {warning}")));
     let receipts = create_receipts(args).await?;
     let items = Items::read(source).map_err(|error| Refusal(Exit::Io, format!("{}: {error}", args.file)))?;
     let keeping = Keeping::new(producer.dead_letters(), file, args.no_dlq_file);
