@@ -271,7 +271,7 @@ fn letters_in_a_topic(cluster: &Cluster, count: u64, look: impl FnOnce() -> Resu
 
 /// `courier dlq` on the topic `dead`.
 fn dlq_of_topic(cluster: &Cluster, words: &[&str]) -> Result<Courier> {
-    Courier::new(&[&["dlq"], words, &["--brokers", cluster.bootstrap(), "--topic", "dead"]].concat())
+    Courier::new(&[&["dlq"], words, &["--brokers", cluster.bootstrap(), "--store-topic", "dead"]].concat())
 }
 
 #[test]

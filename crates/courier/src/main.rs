@@ -45,7 +45,7 @@ enum Command {
     Publish(publish::PublishArgs),
     /// Dead letters: lists them, sends them again, removes them.
     #[command(after_long_help = exit::HELP)]
-    Dlq(dlq::DlqArgs),
+    Dlq(Box<dlq::DlqArgs>),
     /// Prints every setting as it is, and where it comes from.
     #[command(after_long_help = exit::HELP)]
     Config(config::ConfigArgs),
@@ -70,7 +70,7 @@ fn main() -> ExitCode {
     }
     match cli.command {
         Command::Publish(args) => publish::run(args).into(),
-        Command::Dlq(args) => dlq::run(args),
+        Command::Dlq(args) => dlq::run(*args),
         Command::Config(args) => config::run(&args).into(),
         Command::Demo(args) => demo::run(&args).into(),
         Command::Sample(args) => match sample::run(&args) {

@@ -184,6 +184,10 @@ async fn a_compacted_topic_is_known_as_such() {
     cluster.fail_next(ApiKey::DescribeConfigs, 1, Fails::TopicAuthorizationFailed);
     let error = client.is_compacted(T, long()).await.unwrap_err();
     assert_eq!(error.code(), Some(ErrorCode::TOPIC_AUTHORIZATION_FAILED));
+    cluster.set_topic_config("compact", "retention.ms", "5000").unwrap();
+    let cleanup = client.cleanup("compact", long()).await.unwrap();
+    assert_eq!((&*cleanup.policy, cleanup.deletes()), ("compact,delete", true));
+    assert_eq!((cleanup.retention_ms, cleanup.retention_bytes), (Some(5000), Some(-1)));
 }
 
 #[tokio::test]

@@ -60,7 +60,7 @@ pub const CONNECT_OFFSET: &str = "__connect.errors.offset";
 pub const CONNECT_CONNECTOR_NAME: &str = "__connect.errors.connector.name";
 /// Which task failed; always `0`.
 pub const CONNECT_TASK_ID: &str = "__connect.errors.task.id";
-/// At what stage; here `PRODUCE`.
+/// At what stage; here `KAFKA_PRODUCE`, Connect's name of the stage that writes to Kafka.
 pub const CONNECT_STAGE: &str = "__connect.errors.stage";
 /// What failed.
 pub const CONNECT_CLASS_NAME: &str = "__connect.errors.class.name";

@@ -31,12 +31,16 @@ const GRACE: Duration = Duration::from_secs(10);
 pub(super) struct ReplayArgs {
     #[command(flatten)]
     chosen: ChosenArgs,
-    /// Sends nothing: says what would be sent, by topic. No broker is needed, unless with --verify or --topic.
+    /// Sends nothing: says what would be sent, by topic. No broker is needed, unless with --verify or --store-topic.
     #[arg(long)]
     dry_run: bool,
     /// At most so many letters a second.
     #[arg(long, value_name = "N")]
     rate: Option<NonZeroU32>,
+    /// Sends the letters to this topic instead of their own, which may not exist or be the wrong one. Events that may be in the
+    /// log already are looked for in their own topic.
+    #[arg(long, value_name = "TOPIC", value_parser = crate::topic_name)]
+    to_topic: Option<String>,
     /// Looks in the log for events that may be there: those that are, are removed; those that are proved not to be, are
     /// sent. Best the first time: a letter that is sent without it can no longer prove anything of those before it.
     #[arg(long)]
@@ -61,7 +65,15 @@ pub(super) struct ReplayArgs {
 
 pub(super) fn run(runtime: &Runtime, args: &ReplayArgs) -> Result<Exit, Refusal> {
     let selection = args.chosen.selection("dlq replay")?;
-    let opened = args.chosen.store.open_for_replay()?;
+    if args.to_topic.is_some() && args.to_topic.as_deref() == args.chosen.store.topic() {
+        let why = "dlq replay: --to-topic is the topic that holds the dead letters: events sent there would be lost among them";
+        return Err(Refusal(Exit::Usage, why.to_owned()));
+    }
+    // A dry run changes nothing, so it works where nothing can be written.
+    let opened = match args.dry_run {
+        true => args.chosen.store.open_to_read()?,
+        false => args.chosen.store.open_for_replay()?,
+    };
     let replay = Replay {
         selection,
         doubtful: match (args.verify, args.include_unknown) {
@@ -74,6 +86,7 @@ pub(super) fn run(runtime: &Runtime, args: &ReplayArgs) -> Result<Exit, Refusal>
         limit: args.chosen.letters.limit,
         dry_run: args.dry_run,
         fence_imported: args.fence_imported,
+        to_topic: args.to_topic.clone(),
     };
     runtime.block_on(send(args, opened, &replay))
 }
@@ -134,7 +147,7 @@ async fn send(args: &ReplayArgs, opened: Opened, replay: &Replay) -> Result<Exit
 
 /// Without: a dry run over a file that looks for nothing in the log.
 fn needs_brokers(args: &ReplayArgs) -> bool {
-    !args.dry_run || args.verify || args.chosen.store.is_topic()
+    !args.dry_run || args.verify || args.chosen.store.topic().is_some()
 }
 
 const CUT: &str = "stopped at once: letters that were under way stay, and the next replay looks for them in the log";

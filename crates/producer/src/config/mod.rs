@@ -219,11 +219,11 @@ options! {
     dlq_max_letters: usize = 0;
     /// At most so many bytes of dead letters in the file; 0 for no limit.
     dlq_max_bytes: usize = 1 << 30;
-    /// Dead letters in the file that are older are dropped, each with an error line that holds it whole; 0s for never.
+    /// Dead letters in the file that are older are dropped, each with an error line that holds it whole; 0s for never. A topic whose retention.ms is shorter is warned of.
     dlq_max_age: Duration = Duration::ZERO;
     /// What a full file does: refuse (the letter goes to the next store) or drop_oldest (with an error line that holds it whole).
     dlq_overflow: Overflow = Overflow::Refuse;
-    /// A Kafka topic for dead letters, before any other store; none if it is empty. No event may go to it. Letters of an absent cluster go to the next store.
+    /// A Kafka topic for dead letters, before any other store; none if it is empty. No event may go to it. Letters of an absent cluster go to the next store. A compacted topic is refused.
     dlq_topic: String = String::new();
     /// Whether dead letters are sent again unasked, once the cluster is healthy: those that are certainly not in the log and whose cause passes.
     auto_replay: bool = false;

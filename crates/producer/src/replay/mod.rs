@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::ops::ControlFlow;
 
-use kafka_courier_dlq::{BeginReplayError, Selection, StoreError};
+use kafka_courier_dlq::{BeginReplayError, Letter, Selection, StoreError};
 
 use crate::producer::KafkaProducer;
 
@@ -40,9 +40,22 @@ pub struct Replay {
     /// check may end their producers' ids then, where that proves what became of them; without it those producers may
     /// live, and only what is in the log already proves anything.
     pub fence_imported: bool,
+    /// The topic that all letters are sent to, instead of their own. What may be in the log is looked for in the letter's own
+    /// topic. A letter that fails there once it was under way is a letter for that topic from then on.
+    pub to_topic: Option<String>,
 }
 
 impl Replay {
+    /// The topic that this letter is sent to.
+    fn topic_of<'l>(&'l self, letter: &'l Letter) -> &'l str {
+        self.to_topic.as_deref().unwrap_or(&letter.topic)
+    }
+
+    /// Whether a letter is sent to another topic than its own.
+    fn reroutes(&self, letter: &Letter) -> bool {
+        self.topic_of(letter) != letter.topic
+    }
+
     /// Whether a letter may go before others of its key that are in doubt, to prove what became of them.
     fn may_overtake(&self) -> bool {
         matches!(self.doubtful, Doubtful::Verify { .. })
@@ -60,6 +73,7 @@ impl Default for Replay {
             limit: None,
             dry_run: false,
             fence_imported: false,
+            to_topic: None,
         }
     }
 }

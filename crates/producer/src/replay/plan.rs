@@ -47,6 +47,15 @@ pub(crate) fn decide(letter: &Letter, replay: &Replay) -> Decision {
     }
 }
 
+/// The letter as it is sent: where it goes to another topic nothing is known of its place there.
+pub(crate) fn rerouted(mut letter: Letter, replay: &Replay) -> Letter {
+    if replay.reroutes(&letter) {
+        letter.topic = replay.topic_of(&letter).to_owned();
+        letter.forget_place();
+    }
+    letter
+}
+
 /// What is known of an attempt to send a letter again, before its record leaves.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attempt {
@@ -261,6 +270,18 @@ mod tests {
         let mut letter = letter(Outcome::NotWritten);
         letter.replay_count = Replay::default().max_replays;
         assert_eq!(decide(&letter, &Replay::default()), Decision::TooOften);
+    }
+
+    #[test]
+    fn a_rerouted_letter_has_no_place() {
+        let mut letter = letter(Outcome::NotWritten);
+        (letter.partition, letter.producer_id, letter.search_from) = (Some(3), Some(7), Some(9));
+        let to = |topic: &str| Replay { to_topic: Some(topic.to_owned()), ..Replay::default() };
+        assert_eq!(rerouted(letter.clone(), &Replay::default()), letter);
+        assert_eq!(rerouted(letter.clone(), &to("t")), letter);
+        let elsewhere = rerouted(letter.clone(), &to("other"));
+        assert_eq!((elsewhere.topic.as_str(), elsewhere.partition, elsewhere.search_from), ("other", None, None));
+        assert_eq!((elsewhere.id, elsewhere.producer_id), (letter.id, None));
     }
 
     #[test]

@@ -163,7 +163,9 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
                 if decision == Decision::Check {
                     questions.extend(Question::of(&held.letter));
                 }
-                fences.pass(&held, decision == Decision::Send && !self.replay.dry_run);
+                // A fence is written to the letter's own topic.
+                let goes_there = !self.replay.dry_run && !self.replay.reroutes(&held.letter);
+                fences.pass(&held, decision == Decision::Send && goes_there);
             }
         }
         self.checked = check::check(&self.producer.inner.reach, questions, &mut fences).await;
@@ -182,7 +184,7 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
         let before = self.report.results();
         let Sorted { send, gone, changed, repeat } = self.sort(selected);
         for held in send.iter().chain(&repeat) {
-            *self.report.by_topic.entry(held.letter.topic.clone()).or_default() += 1;
+            *self.report.by_topic.entry(self.replay.topic_of(&held.letter).to_owned()).or_default() += 1;
         }
         if !self.replay.dry_run {
             remove(store, gone).await?;
@@ -212,8 +214,9 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
     async fn place(&mut self, store: &Store, letters: Vec<Held>) -> Result<Vec<Placed>, ReplayError> {
         let (mut ready, mut refused) = (std::mem::take(&mut self.held_back), Vec::new());
         for held in letters {
-            match self.producer.partition_count(&held.letter.topic).await {
+            match self.producer.partition_count(self.replay.topic_of(&held.letter)).await {
                 Ok(count) => {
+                    let held = Held { letter: plan::rerouted(held.letter, &self.replay), ..held };
                     let partition = plan::partition(&held.letter, count, || fastrand::i32(0..count.max(1)));
                     ready.push(Placed { held, partition });
                 }
@@ -272,7 +275,8 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
             }
             Some(Verdict::Absent) => return sorted.send.push(Held { letter: plan::certain(held.letter), ..held }),
             Some(Verdict::NotFound { why: WhyNot::NoFence }) => {
-                if plan::stamp_to_repeat(&held.letter, wall_clock_ms()).is_some() {
+                let is_known = plan::stamp_to_repeat(&held.letter, wall_clock_ms()).is_some();
+                if is_known && !self.replay.reroutes(&held.letter) {
                     return sorted.repeat.push(held);
                 }
                 no_fence(held.imported)

@@ -5,9 +5,13 @@
 //! - What is a letter now is known after the topic was read; whoever only writes does not read.
 //! - Who replays is claimed in the topic itself, for all processes; a claim is kept for a lease and renewed.
 //! - A topic that takes no letters is left alone for a while: the next store takes them meanwhile.
+//! - A topic that would lose letters by its settings takes none.
 
+mod check;
 mod claim;
+mod import;
 mod lease;
+mod policy;
 mod record;
 mod task;
 
@@ -19,15 +23,18 @@ use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use kafka_courier_dlq::{
-    AppendError, Appended, BeginReplayError, DeadLetterStore, Held, Letter, LetterId, Outcome, Position, ReplayGuard,
-    StoreError, StoreStats,
+    AppendError, Appended, BeginReplayError, DeadLetterStore, Edited, Held, Imported, Letter, LetterId, Outcome,
+    Position, ReplayGuard, StoreError, StoreStats,
 };
 use kafka_courier_idempotent_sender::driver::LogClient;
 use kafka_courier_idempotent_sender::driver::security::TokenSource;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
+use self::check::Check;
+use self::import::Known;
 use self::lease::NotTaken;
+pub use self::policy::{TopicWarning, UnfitTopic};
 use self::record::Entry;
 use self::task::{Ask, NotWritten, Outgoing, Page, Place, Reader, Task, Written};
 use crate::builder::Extras;
@@ -53,6 +60,8 @@ pub struct DeadLetterTopic {
     client_id: String,
     asks: UnboundedSender<Ask>,
     index: Mutex<Index>,
+    /// What imports compare with.
+    known: Mutex<Known>,
     failed_at: Mutex<Option<Instant>>,
     appended: AtomicU64,
     refused: AtomicU64,
@@ -115,8 +124,9 @@ fn place(position: Position) -> Place {
 }
 
 impl DeadLetterTopic {
-    /// A store in `topic` of the cluster that `config` leads to. Never waits for Kafka. Errors: everything that is wrong
-    /// with the configuration, or that there is no tokio runtime here.
+    /// A store in `topic` of the cluster that `config` leads to. Never waits for Kafka: [`check`](Self::check) does, and says
+    /// whether the topic is fit for dead letters. Errors: everything that is wrong with the configuration, or that there is no
+    /// tokio runtime here.
     pub fn open(config: &KafkaConfig, topic: &str) -> Result<Self, ConfigErrors> {
         Self::open_with(config, topic, None)
     }
@@ -138,22 +148,37 @@ impl DeadLetterTopic {
         own.delivery_timeout = DELIVERY.max(own.flush_timeout);
         own.metadata_timeout = own.metadata_timeout.min(DELIVERY);
         own.max_block = own.max_block.min(DELIVERY);
+        let check = Check::new(own.dlq_max_age, own.metadata_timeout);
         let extras = Extras { letters: Letters::None, tokens, ..Extras::default() };
         let producer = KafkaProducer::build_with(own, Vec::new(), extras)?;
         let log = Arc::new(LogClient::new(&producer.inner.reach));
         let (asks, received) = unbounded_channel();
         let name: Arc<str> = topic.into();
-        tokio::spawn(Task { producer, reader: Reader { topic: name.clone(), log }, asks: received }.run());
+        let reader = Reader { topic: name.clone(), log };
+        tokio::spawn(Task { producer, reader, asks: received, check }.run());
         Ok(Self {
             name,
             client_id: config.client_id.clone(),
             asks,
             index: Mutex::default(),
+            known: Mutex::default(),
             failed_at: Mutex::default(),
             appended: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             removed: AtomicU64::new(0),
             replaying: Arc::default(),
+        })
+    }
+
+    /// Checks the topic's settings, and returns what may lose dead letters there. Blocks until the cluster has answered; a
+    /// topic that is not there passes, and is checked again before the first dead letter is written.
+    ///
+    /// # Errors
+    ///
+    /// [`UnfitTopic`]: the topic takes no dead letters, because it would lose them.
+    pub fn check(&self) -> Result<Vec<TopicWarning>, UnfitTopic> {
+        self.ask(Ask::Check).unwrap_or_else(|error| {
+            Ok(vec![TopicWarning::Unknown { topic: self.name.to_string(), reason: error.to_string() }])
         })
     }
 
@@ -325,6 +350,10 @@ impl DeadLetterStore for DeadLetterTopic {
         });
         self.write_all(back.collect())?;
         Err(self.failure("some letters were not written".to_owned()).into())
+    }
+
+    fn import_with(&self, letters: &[Letter], edited: Edited) -> Result<Imported, AppendError> {
+        self.import_letters(letters, edited)
     }
 
     fn scan(&self, after: Option<Position>, limit: usize) -> Result<Vec<Held>, StoreError> {

@@ -1,13 +1,14 @@
 //! A letter as a record of the dead-letter topic, and back; and the other records that are ours there.
 //!
 //! Rules: pure; key, value and headers are the original's, byte for byte and in order; behind them come ours, `dlq.id` first,
-//! then Kafka Connect's, of which none that is there already is written again.
+//! then Kafka Connect's. Of a name that the original has too ours comes last: readers take the last.
 
 use kafka_courier_batcher::DecodedRecord;
 use kafka_courier_dlq::{Bytes, Header, Letter, LetterId, Outcome, Timestamp};
 
 use super::claim::ClaimRecord;
 use crate::headers::*;
+use crate::record::borrowed;
 
 /// A record of the dead-letter topic.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -28,13 +29,24 @@ pub(crate) enum Entry {
 pub(crate) fn headers(letter: &Letter, client_id: &str) -> Vec<Header> {
     let mut headers = letter.headers.clone();
     ours(letter, &mut |name, value| headers.push(header(name, value)));
-    let there: Vec<String> = letter.headers.iter().map(|header| header.name.clone()).collect();
-    connect(letter, client_id, &mut |name, value| {
-        if !there.iter().any(|other| other == name) {
-            headers.push(header(name, value));
-        }
-    });
+    connect(letter, client_id, &mut |name, value| headers.push(header(name, value)));
     headers
+}
+
+/// The letter as it comes back from its record; `None`: not as a letter.
+pub(crate) fn read_back(letter: &Letter, client_id: &str) -> Option<Letter> {
+    let headers = headers(letter, client_id);
+    let read = entry(&DecodedRecord {
+        offset_delta: 0,
+        timestamp: letter.timestamp_ms,
+        key: letter.key.as_deref(),
+        value: letter.value.as_deref(),
+        headers: borrowed(&headers),
+    });
+    match read {
+        Some(Entry::Letter(letter)) => Some(*letter),
+        _ => None,
+    }
 }
 
 /// The headers of a record that says that a letter is settled.
@@ -81,7 +93,7 @@ fn connect(letter: &Letter, client_id: &str, put: &mut impl FnMut(&'static str, 
     put(CONNECT_OFFSET, "-1".to_owned());
     put(CONNECT_CONNECTOR_NAME, client_id.to_owned());
     put(CONNECT_TASK_ID, "0".to_owned());
-    put(CONNECT_STAGE, "PRODUCE".to_owned());
+    put(CONNECT_STAGE, "KAFKA_PRODUCE".to_owned());
     put(CONNECT_CLASS_NAME, "kafka_courier::KafkaProducer".to_owned());
     put(CONNECT_EXCEPTION_CLASS_NAME, error);
     put(CONNECT_EXCEPTION_MESSAGE, letter.failure_reason.clone());
@@ -171,7 +183,7 @@ mod tests {
             timestamp: 99,
             key: letter.key.as_deref(),
             value: letter.value.as_deref(),
-            headers: crate::record::borrowed(headers),
+            headers: borrowed(headers),
         })
     }
 
@@ -189,11 +201,20 @@ mod tests {
     }
 
     #[test]
-    fn headers_of_connect_that_are_there_already_are_not_written_again() {
+    fn our_connect_headers_come_last() {
         let mut letter = letter();
         letter.headers.push(Header { name: CONNECT_STAGE.into(), value: Some(Bytes::from_static(b"THEIRS")) });
-        let stages = headers(&letter, "me").iter().filter(|header| header.name == CONNECT_STAGE).count();
-        assert_eq!(stages, 1);
+        let headers = headers(&letter, "me");
+        let stages: Vec<_> = headers.iter().filter(|header| header.name == CONNECT_STAGE).collect();
+        let values: Vec<_> = stages.iter().map(|header| header.value.as_deref().unwrap()).collect();
+        assert_eq!(values, [&b"THEIRS"[..], b"KAFKA_PRODUCE"]);
+        assert_eq!(read(&letter, &headers), Some(Entry::Letter(Box::new(letter))));
+    }
+
+    #[test]
+    fn what_is_read_back_is_what_was_written() {
+        let letter = letter();
+        assert_eq!(read_back(&letter, "me"), Some(letter));
     }
 
     #[test]
