@@ -69,9 +69,10 @@ impl Stats {
         let (sent, failed) = (counts.sent.load(Ordering::Relaxed), counts.failed.load(Ordering::Relaxed));
         let open: u64 = shared.topics.all_slots().iter().map(|slot| slot.open_records()).sum();
         let sealed = counts.sealed.load(Ordering::Relaxed);
+        let (all_sent, all_failed) = counts.settled();
         Self {
-            sent,
-            failed,
+            sent: all_sent,
+            failed: all_failed,
             refused: counts.refused.load(Ordering::Relaxed),
             retried: counts.retried.load(Ordering::Relaxed),
             in_flight: (open + sealed).saturating_sub(sent + failed),
