@@ -106,15 +106,20 @@ impl<P: FnMut(&super::ReplayReport) -> std::ops::ControlFlow<()> + Send> Run<'_,
     }
 
     async fn repeat_some(&mut self, store: &Store, letters: Vec<Held>) -> Result<(), ReplayError> {
-        let ready = letters.into_iter().filter_map(|held| {
-            let stamp = plan::stamp_to_repeat(&held.letter, wall_clock_ms())?;
-            let mut batch = plan::single(&held.letter).ok()?;
-            batch.stamp(stamp);
-            let (partition, mark) = (held.letter.partition?, held.letter.clone());
-            Some(Ready { partition, going: Going { held, mark }, batch })
-        });
+        let mut ready = Vec::with_capacity(letters.len());
+        for held in letters {
+            if let Some(batch) = again(&held) {
+                let (partition, mark) = (held.letter.partition.unwrap_or_default(), held.letter.clone());
+                ready.push(Ready { partition, going: Going { held, mark }, batch });
+            } else {
+                // Its time has just run out.
+                self.desk.report.not_found += 1;
+                self.desk.order.left_out(&held);
+            }
+        }
         let (mut delivered, mut stay) = (Vec::new(), Vec::new());
-        for (Going { held, .. }, result) in self.append(ready.collect()).await {
+        for (Going { held, .. }, result) in self.append(ready).await {
+            self.desk.report.count_sent(&held.letter);
             self.count_alone(&held.letter.topic, counted(&result));
             match result {
                 Ok(_) => delivered.push(held.position),
@@ -153,6 +158,15 @@ async fn append(log: Arc<LogClient>, ready: Ready, deadline: Instant) -> Appende
     let Ready { going, partition, batch } = ready;
     let result = log.append(&going.mark.topic, partition, Arc::new(batch), deadline).await;
     (going, result)
+}
+
+/// The batch of a letter that goes once more under its stamp, while it may.
+fn again(held: &Held) -> Option<EncodedBatch> {
+    held.letter.partition?;
+    let stamp = plan::stamp_to_repeat(&held.letter, wall_clock_ms())?;
+    let mut batch = plan::single(&held.letter).ok()?;
+    batch.stamp(stamp);
+    Some(batch)
 }
 
 /// A result as it is counted.

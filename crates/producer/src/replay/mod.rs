@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::ops::ControlFlow;
 
-use kafka_courier_dlq::{BeginReplayError, Selection, StoreError};
+use kafka_courier_dlq::{BeginReplayError, Letter, Selection, StoreError};
 
 use crate::producer::KafkaProducer;
 
@@ -126,6 +126,11 @@ impl ReplayReport {
             ("too_often", self.too_often),
             ("held_back", self.held_back),
         ]
+    }
+
+    /// Counts a letter that is sent, or would be.
+    fn count_sent(&mut self, letter: &Letter) {
+        *self.by_topic.entry(letter.topic.clone()).or_default() += 1;
     }
 
     /// Notes why a letter stays.

@@ -173,10 +173,9 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
         if self.desk.report.selected == selected {
             return Ok(ControlFlow::Continue(()));
         }
-        for held in send.iter().chain(&repeat) {
-            *self.desk.report.by_topic.entry(held.letter.topic.clone()).or_default() += 1;
-        }
-        if !self.desk.replay.dry_run {
+        if self.desk.replay.dry_run {
+            send.iter().chain(&repeat).for_each(|held| self.desk.report.count_sent(&held.letter));
+        } else {
             remove(store, gone).await?;
             self.put_back(store, changed).await?;
             self.repeat(store, repeat).await?;

@@ -115,6 +115,7 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
             went.back.extend(is_held_back.then(|| held.clone()));
             !is_held_back
         });
+        wave.iter().for_each(|marked| self.desk.report.count_sent(&marked.mark));
         for some in in_groups(wave, self.together(AT_ONCE)) {
             self.keep_to_the_rate(some.len()).await;
             went.ended = self.claimed_lately();

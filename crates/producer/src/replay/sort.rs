@@ -124,7 +124,7 @@ impl Desk {
 
     /// A letter that has been sent as a fence already.
     fn was_fence(&mut self, held: Held, outcome: FenceOutcome, sorted: &mut Sorted) {
-        *self.report.by_topic.entry(held.letter.topic.clone()).or_default() += 1;
+        self.report.count_sent(&held.letter);
         let (failure, left) = match outcome {
             FenceOutcome::Written { .. } => {
                 sorted.went_alone.push((held.letter.topic.clone(), Ok(())));
