@@ -298,12 +298,8 @@ impl KafkaProducer {
                 "dead letters are held in memory only, and end with the process: dlq_file or dlq_topic would keep them"
             );
         }
-        CloseReport {
-            delivered: shared.counts.sent.load(Ordering::Relaxed),
-            failed: shared.counts.failed.load(Ordering::Relaxed),
-            dead_lettered: self.inner.letters.kept(),
-            in_memory,
-        }
+        let (delivered, failed) = shared.counts.settled();
+        CloseReport { delivered, failed, dead_lettered: self.inner.letters.kept(), in_memory }
     }
 }
 

@@ -109,3 +109,20 @@ async fn a_letter_that_fails_there_belongs_there() {
     let report = replaying.replay(&Replay::default(), |_| ControlFlow::Continue(())).await.unwrap();
     assert_eq!((report.delivered, values(&cluster, "other")), (1, vec!["a".into()]), "{report:?}");
 }
+
+#[tokio::test]
+async fn a_failure_there_holds_back_its_key() {
+    let (cluster, file) = (cluster().await, file());
+    file.store.append(&[letter("k", "0"), letter("k", "1"), letter("k", "2"), letter("l", "3")]).unwrap();
+    cluster.reject_records(|record| (record.value.as_deref() == Some(b"0")).then(|| "no".to_owned()));
+    let replaying = producer(&cluster, &file);
+    let report = reroute(&replaying, Replay::default()).await;
+    assert_eq!((report.failed, report.held_back, report.delivered), (1, 2, 1), "{report:?}");
+    let topics: Vec<String> = file.store.scan(None, 9).unwrap().into_iter().map(|held| held.letter.topic).collect();
+    assert_eq!(topics, ["other", "t", "t"], "what never left is a letter of its own topic still");
+    cluster.accept_records();
+    let report = reroute(&replaying, Replay::default()).await;
+    assert_eq!((report.delivered, values(&cluster, "t").len()), (3, 0), "{report:?}");
+    let of_key: Vec<String> = values(&cluster, "other").into_iter().filter(|value| value != "3").collect();
+    assert_eq!(of_key, ["0", "1", "2"]);
+}

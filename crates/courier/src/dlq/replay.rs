@@ -55,6 +55,11 @@ pub(super) struct ReplayArgs {
     /// Sends events that may be in the log without a look: they may be there twice afterwards.
     #[arg(long, conflicts_with = "verify")]
     include_unknown: bool,
+    /// Sends dead letters though earlier ones of their key stay: not selected, left out, not found, or sent again too often.
+    /// Consumers then see the records of that key in another order than they were published in. With --verify such a letter
+    /// may also go first as the proof.
+    #[arg(long)]
+    out_of_order: bool,
     /// Leaves out letters that were sent again so often.
     #[arg(long, value_name = "N", default_value_t = Replay::default().max_replays)]
     max_replays: u32,
@@ -87,6 +92,7 @@ pub(super) fn run(runtime: &Runtime, args: &ReplayArgs) -> Result<Exit, Refusal>
         dry_run: args.dry_run,
         fence_imported: args.fence_imported,
         to_topic: args.to_topic.clone(),
+        out_of_order: args.out_of_order,
     };
     runtime.block_on(send(args, opened, &replay))
 }
@@ -141,7 +147,7 @@ async fn send(args: &ReplayArgs, opened: Opened, replay: &Replay) -> Result<Exit
         crate::say("stopped by a signal: the rest of the letters is as it was");
         return Ok(signals.exit());
     }
-    let stay = report.failed + report.left_out + report.not_found + report.too_often;
+    let stay = report.failed + report.left_out + report.not_found + report.too_often + report.held_back;
     Ok(if stay == 0 || args.dry_run { Exit::Ok } else { Exit::SomeFailed })
 }
 

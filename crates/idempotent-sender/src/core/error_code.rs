@@ -78,6 +78,16 @@ impl ErrorCode {
         matches!(self.0, 29..=31 | 33 | 34 | 53 | 58 | 65)
     }
 
+    /// Whether the state of the cluster is the cause, whatever the request was: a leader, replicas, a disk or a quota.
+    pub fn is_outage(self) -> bool {
+        matches!(self.0, 5..=9 | 13..=16 | 19 | 20 | 41 | 56 | 74 | 75 | 89)
+    }
+
+    /// Whether the records themselves are rejected, so that others may well be taken.
+    pub fn is_rejection(self) -> bool {
+        matches!(self.0, 2 | 10 | 18 | 32 | 43 | 44 | 87)
+    }
+
     /// What it means, in Kafka's words.
     pub fn description(self) -> &'static str {
         self.row().map_or("an error code that this version does not know", |row| row.3)
@@ -252,6 +262,16 @@ mod tests {
         codes.sort();
         codes.dedup();
         assert_eq!(codes.len(), TABLE.len());
+    }
+
+    #[test]
+    fn outages_are_the_clusters_own() {
+        let outages: Vec<&str> = ErrorCode::all().filter(|code| code.is_outage()).map(ErrorCode::name).collect();
+        let own = ["LEADER_NOT_AVAILABLE", "NOT_ENOUGH_REPLICAS", "KAFKA_STORAGE_ERROR", "THROTTLING_QUOTA_EXCEEDED"];
+        assert!(own.iter().all(|name| outages.contains(name)), "{outages:?}");
+        let others = ["UNKNOWN_TOPIC_OR_PARTITION", "MESSAGE_TOO_LARGE", "INVALID_RECORD", "CORRUPT_MESSAGE"];
+        assert!(others.iter().all(|name| !outages.contains(name)), "{outages:?}");
+        assert!(ErrorCode::all().all(|code| !(code.is_outage() && code.is_rejection())));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 mod chain;
 mod make;
 mod refused;
-mod topic;
+pub(crate) mod topic;
 pub(crate) mod writer;
 
 use std::ops::Deref;

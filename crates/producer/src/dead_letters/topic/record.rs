@@ -7,14 +7,15 @@ use kafka_courier_batcher::DecodedRecord;
 use kafka_courier_dlq::{Bytes, Header, Letter, LetterId, Outcome, Timestamp};
 
 use super::claim::ClaimRecord;
+use super::index::Arrival;
 use crate::headers::*;
 use crate::record::borrowed;
 
 /// A record of the dead-letter topic.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Entry {
-    /// A letter, or a newer version of one.
-    Letter(Box<Letter>),
+    /// A letter, or a newer version of one, and when the letter arrived.
+    Letter(Box<Letter>, Arrival),
     /// The letter of this id is one no more.
     Settled(LetterId),
     /// Somebody claims the right to replay, or renews or ends his claim.
@@ -44,7 +45,7 @@ pub(crate) fn read_back(letter: &Letter, client_id: &str) -> Option<Letter> {
         headers: borrowed(&headers),
     });
     match read {
-        Some(Entry::Letter(letter)) => Some(*letter),
+        Some(Entry::Letter(letter, _)) => Some(*letter),
         _ => None,
     }
 }
@@ -52,6 +53,14 @@ pub(crate) fn read_back(letter: &Letter, client_id: &str) -> Option<Letter> {
 /// The headers of a record that says that a letter is settled.
 pub(crate) fn settled(id: LetterId) -> Vec<Header> {
     vec![header(DLQ_SETTLED, id.to_string())]
+}
+
+/// The header that says when a letter arrived.
+pub(super) fn arrival(arrival: Arrival) -> Header {
+    match arrival {
+        Arrival::First(stamp) => header(DLQ_ARRIVAL, stamp.to_string()),
+        Arrival::Before(stamp) => header(DLQ_FIRST_ARRIVAL, stamp.to_string()),
+    }
 }
 
 fn header(name: &str, value: String) -> Header {
@@ -142,7 +151,10 @@ pub(crate) fn entry(record: &DecodedRecord<'_>) -> Option<Entry> {
     letter.event_id = named(EVENT_ID);
     letter.event_type = named(EVENT_TYPE);
     letter.correlation_id = named(CORRELATION_ID);
-    Some(Entry::Letter(Box::new(letter)))
+    let first = find(DLQ_ARRIVAL).and_then(number).map(Arrival::First);
+    let before = find(DLQ_FIRST_ARRIVAL).and_then(number).map(Arrival::Before);
+    let arrival = before.or(first).unwrap_or_else(|| Arrival::unstamped(record.timestamp, letter.id));
+    Some(Entry::Letter(Box::new(letter), arrival))
 }
 
 fn text(value: Option<&[u8]>) -> Option<&str> {
@@ -190,14 +202,16 @@ mod tests {
     #[test]
     fn a_letter_comes_back_whole() {
         let letter = letter();
-        assert_eq!(read(&letter, &headers(&letter, "me")), Some(Entry::Letter(Box::new(letter))));
+        let arrival = Arrival::unstamped(99, letter.id);
+        assert_eq!(read(&letter, &headers(&letter, "me")), Some(Entry::Letter(Box::new(letter), arrival)));
     }
 
     #[test]
     fn a_bare_letter_comes_back_whole() {
         let mut letter = Letter::new("t", None, "why", "2024-01-15T10:00:00Z".parse().unwrap());
         letter.outcome = Outcome::NotWritten;
-        assert_eq!(read(&letter, &headers(&letter, "me")), Some(Entry::Letter(Box::new(letter))));
+        let arrival = Arrival::unstamped(99, letter.id);
+        assert_eq!(read(&letter, &headers(&letter, "me")), Some(Entry::Letter(Box::new(letter), arrival)));
     }
 
     #[test]
@@ -208,7 +222,10 @@ mod tests {
         let stages: Vec<_> = headers.iter().filter(|header| header.name == CONNECT_STAGE).collect();
         let values: Vec<_> = stages.iter().map(|header| header.value.as_deref().unwrap()).collect();
         assert_eq!(values, [&b"THEIRS"[..], b"KAFKA_PRODUCE"]);
-        assert_eq!(read(&letter, &headers), Some(Entry::Letter(Box::new(letter))));
+        assert_eq!(
+            read(&letter, &headers),
+            Some(Entry::Letter(Box::new(letter.clone()), Arrival::unstamped(99, letter.id)))
+        );
     }
 
     #[test]
@@ -223,7 +240,18 @@ mod tests {
         let mut second = first.clone();
         second.headers = headers(&first, "me").into_iter().filter(|h| !h.name.starts_with("__connect")).collect();
         second.id = LetterId::new();
-        assert_eq!(read(&second, &headers(&second, "me")), Some(Entry::Letter(Box::new(second))));
+        let arrival = Arrival::unstamped(99, second.id);
+        assert_eq!(read(&second, &headers(&second, "me")), Some(Entry::Letter(Box::new(second), arrival)));
+    }
+
+    #[test]
+    fn arrival_comes_back() {
+        let letter = letter();
+        for wanted in [Arrival::First(Arrival::now()), Arrival::Before(Arrival::now())] {
+            let mut headers = headers(&letter, "me");
+            headers.push(arrival(wanted));
+            assert_eq!(read(&letter, &headers), Some(Entry::Letter(Box::new(letter.clone()), wanted)));
+        }
     }
 
     #[test]
@@ -232,7 +260,7 @@ mod tests {
         tombstone.value = None;
         let id = tombstone.id;
         assert_eq!(read(&tombstone, &settled(id)), Some(Entry::Settled(id)));
-        assert!(matches!(read(&tombstone, &headers(&tombstone, "me")), Some(Entry::Letter(_))));
+        assert!(matches!(read(&tombstone, &headers(&tombstone, "me")), Some(Entry::Letter(..))));
     }
 
     #[test]
