@@ -109,11 +109,18 @@ impl Files {
         self.named_file(option, path, Group::Apart);
         // Where the path is a link they stand beside the file that it leads to.
         let resolved = resolve(path).ok().filter(|resolved| resolved != path);
-        for place in std::iter::once(path).chain(resolved.as_deref()) {
-            for (suffix, what) in COMPANIONS {
+        for (suffix, what) in COMPANIONS {
+            let mut named = None;
+            for place in std::iter::once(path).chain(resolved.as_deref()) {
                 let mut beside = place.as_os_str().to_owned();
                 beside.push(suffix);
-                self.add(&format!("the {what} of the dead letters,"), Path::new(&beside), Group::Apart);
+                // By the path and by what it resolves to it may be one file.
+                let found = identity(Path::new(&beside));
+                if found != named {
+                    let name = format!("the {what} of the dead letters, {}", Path::new(&beside).display());
+                    self.push(name, found.clone(), Group::Apart);
+                }
+                named = found;
             }
         }
     }
@@ -127,8 +134,7 @@ impl Files {
             let same = |other: &&Named| {
                 other.identity == one.identity && (one.group == Group::Apart || other.group != one.group)
             };
-            // A file may have a companion twice: by its link and by its own name.
-            if let Some(other) = self.named.iter().skip(index + 1).find(|other| same(other) && other.name != one.name) {
+            if let Some(other) = self.named.iter().skip(index + 1).find(same) {
                 let why = format!("{} and {} are the same file: name two files", one.name, other.name);
                 return Err(Refusal(Exit::Usage, why));
             }
@@ -258,6 +264,30 @@ mod tests {
         fs::create_dir(at("in")).unwrap();
         assert!(same(&at("x"), &at("in/../x")) && same(&at("no/no/x"), &at("in/../no/no/x")));
         assert!(!same(&at("x"), &at("in/x")) && !same(&at("no/x"), &at("no/y")));
+    }
+
+    #[test]
+    fn any_path_names_one_store() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("in")).unwrap();
+        let check = |path: &str, receipts: &str| {
+            let mut files = Files { named: Vec::new(), nameless: None };
+            files.dead_letters("--dlq-file", &at(path));
+            files.output("--receipts", &at(receipts));
+            files.check()
+        };
+        symlink("letters", at("link")).unwrap();
+        for exists in [false, true] {
+            for path in ["letters", "in/../letters", "link"] {
+                check(path, "receipts").unwrap();
+                for same in ["letters", "letters.lock", "in/../letters.sock"] {
+                    check(path, same).unwrap_err();
+                }
+            }
+            check("link", "link.lock").unwrap_err();
+            (!exists).then(|| fs::write(at("letters"), "").and_then(|()| fs::write(at("letters.lock"), "")));
+        }
     }
 
     #[test]
