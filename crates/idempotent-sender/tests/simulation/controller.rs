@@ -187,7 +187,7 @@ impl World {
         self.unfence_later(broker);
     }
 
-    /// `clean`: its leaderships are handed over first, and a snapshot of its producers is written.
+    /// `clean`: its leaderships are handed over first.
     pub(crate) fn stop(&mut self, broker: usize, clean: bool, down: Micros) -> bool {
         if !self.brokers[broker].up {
             return false;
@@ -208,11 +208,11 @@ impl World {
             self.cut(conn);
         }
         self.fence_later(broker);
-        self.after(down, Event::Restart(broker, clean));
+        self.after(down, Event::Restart(broker));
         true
     }
 
-    pub(crate) fn restart(&mut self, broker: usize, clean: bool) {
+    pub(crate) fn restart(&mut self, broker: usize) {
         if self.brokers[broker].up {
             return;
         }
@@ -221,13 +221,13 @@ impl World {
         self.brokers[broker].incarnation += 1;
         self.fence(broker);
         for partition in 0..PARTITIONS {
-            let draw = self.rng.next() as usize;
             // It knows nobody as leader until it has heard who leads.
             self.brokers[broker].views[partition].leader = None;
             let replica = &mut self.partitions[partition].replicas[broker];
-            let snapshot = if clean { replica.log.len() } else { draw % (replica.log.len() + 1) };
-            replica.producers = Producers::rebuild(&replica.log, snapshot);
+            // After a kill as after an orderly stop it loads a snapshot of all of its log: one batch is remembered.
+            replica.producers = Producers::rebuild(&replica.log, replica.log.len());
             replica.offline = false;
+            self.expire_ids(partition, broker);
         }
         self.unfence_later(broker);
     }
@@ -298,6 +298,8 @@ impl World {
         if self.history.metadata_refused_at.is_some_and(|at| self.now < at + Self::refused_pause()) {
             return Err("we were refused, and ask for metadata again too soon".into());
         }
+        let pause = self.least_pause();
+        self.history.pace.metadata.ask(self.now, pause).map_err(|why| format!("metadata is {why}"))?;
         self.metadata_asked += 1;
         let broker = self.rng.index(BROKERS);
         let wait = self.latency(broker);
@@ -329,6 +331,7 @@ impl World {
     }
 
     pub(crate) fn metadata_refused(&mut self) {
+        self.history.pace.metadata.answered(self.now, true);
         self.history.metadata_refused_at = Some(self.now);
         self.history.control_refusals += 1;
         self.sender.on_metadata_refused(self.instant(), &refusal());
@@ -336,12 +339,15 @@ impl World {
 
     /// The answer reaches the sender.
     pub(crate) fn tell_metadata(&mut self, cluster: ClusterMetadata) {
+        self.history.pace.metadata.answered(self.now, true);
         self.trace(|| format!("metadata: {:?}", cluster.topics));
         for (topic, found) in cluster.topics.iter().enumerate().filter(|(_, found)| found.code == 0) {
             self.history.told_life(topic, found.uuid, found.partitions.len());
             for told in &found.partitions {
                 let leader = told.leader.map(|leader| leader.0 as usize - 1);
-                self.history.told_leader(partition_of(topic, told.index as usize), leader, told.leader_epoch);
+                let partition = partition_of(topic, told.index as usize);
+                self.history.told_leaders[partition].metadata(leader, told.leader_epoch);
+                self.history.denials[partition] = 0;
             }
         }
         self.sender.on_metadata(self.instant(), cluster);
@@ -370,6 +376,8 @@ impl World {
         if self.history.producer_id_refused_at.is_some_and(|at| self.now < at + Self::refused_pause()) {
             return Err("we were refused, and ask for a producer id again too soon".into());
         }
+        let pause = self.least_pause();
+        self.history.pace.producer_id.ask(self.now, pause).map_err(|why| format!("a producer id is {why}"))?;
         let broker = self.rng.index(BROKERS);
         let wait = self.latency(broker);
         let state = &self.brokers[broker];
@@ -389,12 +397,14 @@ impl World {
     }
 
     pub(crate) fn producer_id_refused(&mut self) {
+        self.history.pace.producer_id.answered(self.now, true);
         self.history.producer_id_refused_at = Some(self.now);
         self.history.control_refusals += 1;
         self.sender.on_producer_id_refused(self.instant(), &refusal());
     }
 
     pub(crate) fn look(&mut self, broker: usize, partition: PartitionId, look: LookId, producer_id: i64) {
+        self.history.look_asked(partition, look, producer_id);
         let wait = self.latency(broker);
         self.after(wait, Event::AskLook { broker, partition, look, producer_id });
     }

@@ -328,7 +328,7 @@ impl<T: Clone> Partition<T> {
     /// The leader that we know denies it, or can't be reached. Epochs only grow while a topic lives, but
     /// a topic made anew begins again, and not every broker tells the two apart: so that a former life's
     /// epoch can't hide the leader for ever, an epoch in doubt counts no more.
-    pub(super) fn doubt_leader(&mut self) {
+    pub(crate) fn doubt_leader(&mut self) {
         self.doubts += 1;
         if self.doubts >= DOUBTS_MAX {
             self.doubts = 0;
@@ -336,11 +336,8 @@ impl<T: Clone> Partition<T> {
         }
     }
 
-    /// A connection to the leader failed before anything could be sent.
+    /// Something failed before anything could be sent: a connection to the leader, or a request for metadata or a producer id.
     pub(crate) fn on_unreachable(&mut self, now: Instant, reason: &Reason) {
-        if self.leader.is_some() {
-            self.doubt_leader();
-        }
         self.trouble = Some(reason.clone());
         if let Some(head) = self.window.front_mut().or(self.queue.front_mut())
             && head.outstanding.is_none()
