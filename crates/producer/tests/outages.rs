@@ -4,9 +4,9 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use kafka_courier::{FailedOutcome, KafkaProducer, PublishError};
+use kafka_courier::{FailedOutcome, KafkaProducer, ProducerRecord, PublishError};
 use kafka_courier_test_broker::{ApiKey, Fault, Gate, Rule, TestCluster, TopicSpec};
-use support::{Books, LONG, config, producer, record};
+use support::{Books, LONG, config, now_ms, producer, record};
 
 async fn three(partitions: i32) -> TestCluster {
     let topic = TopicSpec::new("t", partitions).replication(3).config("min.insync.replicas", "2");
@@ -36,6 +36,43 @@ async fn the_very_first_answer_lost_is_no_loss() {
     let producer = producer(&cluster);
     books.send_many(&producer, "t", 200, 11).await;
     books.all_delivered(&cluster, "t").await;
+}
+
+/// The leader checks record times before it looks for duplicates, so it refuses what it has written itself.
+#[tokio::test]
+async fn written_record_grown_too_old_is_delivered() {
+    let cluster = three(1).await;
+    let mut config = config(&cluster);
+    config.retry_backoff = Duration::from_secs(1);
+    config.retry_backoff_max = Duration::from_secs(1);
+    let producer = KafkaProducer::build(config).unwrap();
+    cluster.apply_then_disconnect(1);
+    let delivery = producer.send(&record("t", "k", "v")).await.unwrap();
+    let too_old = async {
+        cluster.wait_for_records("t", 1).await;
+        cluster.set_topic_config("t", "message.timestamp.before.max.ms", "1").unwrap();
+    };
+    let (delivered, ()) = tokio::join!(delivery, too_old);
+    assert_eq!(delivered.unwrap().offset, Some(0));
+    assert_eq!(cluster.record_count("t"), 1);
+    assert_eq!(cluster.requests(ApiKey::Produce), 2, "the one whose answer was lost, and the one that was refused");
+}
+
+/// A leader that recognises a batch answers with the batch's own latest time, as if the topic had LogAppendTime.
+#[tokio::test]
+async fn recognised_retry_tells_record_times() {
+    let cluster = three(1).await;
+    let producer = producer(&cluster);
+    cluster.apply_then_disconnect(1);
+    let timestamps: Vec<i64> = (0..3).map(|n| now_ms() - 1000 * n).collect();
+    let mut deliveries = Vec::new();
+    for timestamp in &timestamps {
+        let record = ProducerRecord { timestamp: Some(*timestamp), ..record("t", "k", "v") };
+        deliveries.push(producer.send(&record).await.unwrap());
+    }
+    for (delivery, timestamp) in deliveries.into_iter().zip(timestamps) {
+        assert_eq!(delivery.await.unwrap().timestamp, timestamp);
+    }
 }
 
 #[tokio::test]

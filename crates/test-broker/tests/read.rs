@@ -216,6 +216,27 @@ async fn producers_are_described_with_epoch_and_last_sequence() {
 }
 
 #[tokio::test]
+async fn followers_describe_producers_and_list_no_offsets() {
+    let cluster = cluster(2, 1).await;
+    let mut follower = Client::connect(&cluster, 2).await;
+    let topic = TopicRequest::default().with_name(text("t").into()).with_partition_indexes(vec![0]);
+    let answer = follower.call(&DescribeProducersRequest::default().with_topics(vec![topic]), 0).await;
+    assert_eq!(answer.topics[0].partitions[0].error_code, 0);
+    let mut leader = Client::connect(&cluster, 1).await;
+    let list = |epoch| {
+        let partition = ListOffsetsPartition::default().with_timestamp(-1).with_current_leader_epoch(epoch);
+        let topic = ListOffsetsTopic::default().with_name(text("t").into()).with_partitions(vec![partition]);
+        ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![topic])
+    };
+    assert_eq!(follower.call(&list(-1), 7).await.topics[0].partitions[0].error_code, 6);
+    for (epoch, code) in [(-1, 0), (0, 0), (1, 75)] {
+        assert_eq!(leader.call(&list(epoch), 7).await.topics[0].partitions[0].error_code, code, "epoch {epoch}");
+    }
+    assert!(cluster.move_leader("t", 0, 2) && cluster.move_leader("t", 0, 1));
+    assert_eq!(leader.call(&list(0), 7).await.topics[0].partitions[0].error_code, 74);
+}
+
+#[tokio::test]
 async fn versions_are_answered_in_every_version_and_to_unknown_ones() {
     let cluster = cluster(1, 1).await;
     let mut client = Client::connect(&cluster, 1).await;

@@ -7,15 +7,25 @@ use std::time::Instant;
 
 use super::backoff::Chance;
 use super::config::Config;
+use super::look::Wanted;
 use super::outcome::Treatment;
 use super::types::{Action, BatchUid, LookId, PartitionId};
 
-/// A look at the leader's producer state that a partition wants.
+/// A look at the leader that a partition wants.
 #[derive(Debug)]
 pub(crate) struct WantedLook {
     pub(crate) partition: PartitionId,
     pub(crate) look: LookId,
-    pub(crate) producer_id: i64,
+    pub(crate) at: LookAt,
+}
+
+/// What a look is at.
+#[derive(Debug)]
+pub(crate) enum LookAt {
+    /// The leader's state of this producer id.
+    Producer(i64),
+    /// The log.
+    Log(Wanted),
 }
 
 /// What came of a partition's decisions.
@@ -99,6 +109,10 @@ pub struct Counters {
     pub singled_out: u64,
     /// Looks at a leader's producer state.
     pub looks: u64,
+    /// Searches of a log for batches that the leader's state covers.
+    pub searches: u64,
+    /// Batches that such a search found.
+    pub found_in_log: u64,
     /// Verdicts of `Unknown` that a later answer corrected.
     pub corrections: u64,
     /// Requests sent.

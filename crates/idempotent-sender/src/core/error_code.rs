@@ -1,6 +1,6 @@
 //! Kafka's error codes: number, name, whether Kafka calls it retriable, and what it means.
 //!
-//! Rules: the table is Apache Kafka 4.1's `org.apache.kafka.common.protocol.Errors`, whole and in its
+//! Rules: the table is Apache Kafka 4.4's `org.apache.kafka.common.protocol.Errors`, whole and in its
 //! order; what the sender makes of a code stands in `outcome`, not here.
 
 use std::fmt;
@@ -235,6 +235,9 @@ const TABLE: &[Row] = &[
     (131, "STREAMS_INVALID_TOPOLOGY_EPOCH", false, "The supplied topology epoch is invalid"),
     (132, "STREAMS_TOPOLOGY_FENCED", false, "The supplied topology epoch is outdated"),
     (133, "SHARE_SESSION_LIMIT_REACHED", true, "The limit of share sessions has been reached"),
+    (134, "GROUP_DELETION_FAILED", false, "DeleteGroups could not complete; see the error message on the per-group result for details"),
+    (135, "STREAMS_TOPOLOGY_DESCRIPTION_UPDATE_FAILED", false, "The broker could not process the topology description update; see the error message for details"),
+    (136, "CONTROLLER_ID_NOT_REGISTERED", false, "The given controller ID was not registered"),
 ];
 
 #[cfg(test)]

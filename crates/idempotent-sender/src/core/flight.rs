@@ -31,6 +31,8 @@ pub(crate) struct Attempt {
     pub(crate) request: RequestId,
     /// How many records of what was sent lie before this batch's first: it may be a part of it by now.
     pub(crate) behind: u32,
+    /// The latest timestamp of what was sent, milliseconds since the Unix epoch.
+    pub(crate) newest: i64,
 }
 
 /// An attempt whose answer has come.
@@ -40,6 +42,16 @@ pub(crate) struct Ended {
     pub(crate) current: bool,
     /// As in `Attempt`.
     pub(crate) behind: u32,
+    /// As in `Attempt`.
+    pub(crate) newest: i64,
+}
+
+impl Ended {
+    /// The leader's own time for the records, if the answer names one. A leader that recognises a batch answers with the
+    /// batch's latest timestamp, also where the topic keeps the records' own (`message.timestamp.type=CreateTime`).
+    pub(crate) fn log_append_time(&self, answered: i64) -> Option<i64> {
+        Some(answered).filter(|time| *time >= 0 && *time != self.newest)
+    }
 }
 
 #[derive(Debug)]
@@ -131,12 +143,14 @@ impl<T: Clone> Flight<T> {
 
     /// Stops waiting for the attempt that is under way: it is open until its answer says otherwise.
     pub(crate) fn abandon(&mut self) {
-        self.abandoned.extend(self.outstanding.take().map(|request| Attempt { request, behind: 0 }));
+        let newest = self.batch.max_timestamp();
+        self.abandoned.extend(self.outstanding.take().map(|request| Attempt { request, behind: 0, newest }));
     }
 
     /// Every attempt whose answer may still come.
     pub(crate) fn attempts(&self) -> impl Iterator<Item = Attempt> {
-        let current = self.outstanding.map(|request| Attempt { request, behind: 0 });
+        let newest = self.batch.max_timestamp();
+        let current = self.outstanding.map(|request| Attempt { request, behind: 0, newest });
         self.abandoned.iter().copied().chain(current)
     }
 
@@ -144,10 +158,11 @@ impl<T: Clone> Flight<T> {
     pub(crate) fn end_attempt(&mut self, request: RequestId) -> Option<Ended> {
         if self.outstanding == Some(request) {
             self.outstanding = None;
-            return Some(Ended { current: true, behind: 0 });
+            return Some(Ended { current: true, behind: 0, newest: self.batch.max_timestamp() });
         }
         let position = self.abandoned.iter().position(|attempt| attempt.request == request)?;
-        Some(Ended { current: false, behind: self.abandoned.remove(position).behind })
+        let Attempt { behind, newest, .. } = self.abandoned.remove(position);
+        Some(Ended { current: false, behind, newest })
     }
 
     /// Notes what an acceptance proves; what is known better stays.

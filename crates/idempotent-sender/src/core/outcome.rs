@@ -5,8 +5,10 @@
 //!   final, retried if Kafka calls it retriable.
 //! - *Refused* means that this attempt certainly did not append: the broker checks it before the append
 //!   (Apache Kafka's `ReplicaManager` and `ProducerAppendInfo`). It says nothing of other attempts.
-//! - `base_offset >= 0` in an error says that the records were appended (`DelayedProduce` keeps it), so
-//!   such an answer is never a refusal.
+//! - `DelayedProduce` keeps the base offset in the errors that end its wait: with one, 3, 6 and 74 are no refusals. In
+//!   any other error a base offset says nothing: some brokers fill it with 0 where Kafka says -1.
+//! - REQUEST_TIMED_OUT with a base offset is the leader's own timeout while replicas are missing (since Kafka 3.7, where
+//!   NOT_ENOUGH_REPLICAS_AFTER_APPEND came before): a wait for the cluster, not a failure of the write.
 //! - A disconnect or a timeout is no answer; it has no row here, and the attempt stays open.
 
 use super::error_code::ErrorCode;
@@ -80,13 +82,15 @@ const ROWS: &[(i16, Treatment)] = &[
 /// Reads the table for an answer.
 pub fn classify(answer: &PartAnswer) -> Outcome {
     let code = answer.code;
+    let names_an_offset = answer.base_offset >= 0;
     let treatment = match ROWS.iter().find(|row| row.0 == code) {
+        _ if code == ErrorCode::REQUEST_TIMED_OUT.0 && names_an_offset => Treatment::Wait,
         Some(row) => row.1,
         None if ErrorCode(code).is_retriable() => Treatment::Retry,
         None => Treatment::Reject,
     };
-    let before_append = REFUSALS.contains(&code) || REFUSALS_WITHOUT_OFFSET.contains(&code);
-    Outcome { treatment, refused: before_append && answer.base_offset < 0 }
+    let refused = REFUSALS.contains(&code) || (REFUSALS_WITHOUT_OFFSET.contains(&code) && !names_an_offset);
+    Outcome { treatment, refused }
 }
 
 #[cfg(test)]
@@ -152,10 +156,18 @@ mod tests {
     }
 
     #[test]
-    fn an_error_with_an_offset_was_appended_whatever_the_code() {
-        for code in ErrorCode::all() {
-            assert!(!appended(code.0).refused, "{code}");
+    fn offset_in_an_error_proves_an_append_for_few_codes() {
+        for code in ErrorCode::all().map(|code| code.0) {
+            let expected = REFUSALS.contains(&code);
+            assert_eq!(appended(code).refused, expected, "{code}");
         }
+        assert!([3, 6, 74].into_iter().all(|code| outcome(code).refused && !appended(code).refused));
+    }
+
+    #[test]
+    fn replicas_missing_after_the_append_are_waited_for() {
+        let waits = Outcome { treatment: Treatment::Wait, refused: false };
+        assert_eq!((appended(7), appended(20)), (waits, waits));
     }
 
     #[test]

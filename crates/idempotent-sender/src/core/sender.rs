@@ -12,12 +12,13 @@ use super::backoff::Chance;
 use super::cluster::{Brokers, Conns, Lane};
 use super::config::{Config, ConfigError};
 use super::connections::REFUSED_PAUSE;
-use super::effects::{Context, Counters, Effects, WantedLook};
+use super::effects::{Context, Counters, Effects, LookAt, WantedLook};
 use super::error_code::ErrorCode;
+use super::look::{LogSearch, Look, LookAnswer, SearchAnswer};
 use super::metadata::Metadata;
 use super::timers::{Timer, Timers};
 use super::topics::{TopicState, Topics};
-use super::types::{Action, BrokerId, LookAnswer, LookId, PartitionId, Reason, Submission, TopicId};
+use super::types::{Action, BrokerId, LookId, PartitionId, Reason, Submission, TopicId};
 
 /// Where the producer id stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -152,6 +153,11 @@ impl<T: Clone> Sender<T> {
     /// What the look at a leader's producer state found.
     pub fn on_looked(&mut self, now: Instant, partition: PartitionId, look: LookId, answer: LookAnswer) {
         self.with_lane(partition, now, |lane, cx| lane.partition.on_looked(look, answer, cx));
+    }
+
+    /// What the search of a partition's log found.
+    pub fn on_searched(&mut self, now: Instant, partition: PartitionId, look: LookId, answer: &SearchAnswer) {
+        self.with_lane(partition, now, |lane, cx| lane.partition.on_searched(look, answer, cx));
     }
 
     /// Gives up everything that is left, for `reason`.
@@ -308,16 +314,36 @@ impl<T: Clone> Sender<T> {
             self.identity = Identity::None;
             self.ask_identity();
         }
-        for WantedLook { partition, look, producer_id } in std::mem::take(&mut self.out.looks) {
-            let topic = self.topics.get(partition.topic).map(|topic| topic.name.clone());
-            let leader = self.topics.lane(partition).and_then(|lane| lane.partition.leader);
-            let address = leader.and_then(|id| self.brokers.get(&id)).map(|broker| broker.address.clone());
-            match (topic, address) {
-                (Some(topic), Some(leader)) => {
-                    self.out.actions.push_back(Action::Look { partition, topic, leader, look, producer_id });
-                }
-                _ => self.on_looked(now, partition, look, LookAnswer::Unavailable),
+        for wanted in std::mem::take(&mut self.out.looks) {
+            self.look(now, wanted);
+        }
+    }
+
+    /// Has a look made at the partition's leader, if there is one.
+    fn look(&mut self, now: Instant, WantedLook { partition, look, at }: WantedLook) {
+        let topic = self.topics.get(partition.topic).map(|topic| topic.name.clone());
+        let lane = self.topics.lane(partition).map(|lane| &lane.partition);
+        let led = lane.and_then(|known| Some((known.leader?, known.leader_epoch(), known.place.topic_uuid)));
+        let (Some(topic), Some((id, leader_epoch, topic_uuid))) = (topic, led) else {
+            return self.on_not_looked(now, partition, look, &at);
+        };
+        let Some(leader) = self.brokers.get(&id).map(|broker| broker.address.clone()) else {
+            return self.on_not_looked(now, partition, look, &at);
+        };
+        self.out.actions.push_back(match at {
+            LookAt::Producer(producer_id) => {
+                Action::Look(Look { partition, topic, leader, leader_epoch, look, producer_id })
             }
+            LookAt::Log(wanted) => {
+                Action::SearchLog(LogSearch { partition, topic, topic_uuid, leader, leader_epoch, look, wanted })
+            }
+        });
+    }
+
+    fn on_not_looked(&mut self, now: Instant, partition: PartitionId, look: LookId, at: &LookAt) {
+        match at {
+            LookAt::Producer(_) => self.on_looked(now, partition, look, LookAnswer::Unavailable),
+            LookAt::Log(_) => self.on_searched(now, partition, look, &SearchAnswer::Unavailable),
         }
     }
 

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use kafka_courier_batcher::EncodedBatch;
 
 use super::error_code::ErrorCode;
+use super::look::{LogSearch, Look};
+use super::version::NoCommonVersion;
 
 /// A topic, as the core numbers it; stays the same for the core's life.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -145,6 +147,8 @@ pub enum Reason {
     NotAvailable(Arc<str>),
     /// The broker, or its certificate, is not to be trusted, or it does not trust ours.
     Tls(Arc<str>),
+    /// The broker speaks no version of a request that kafka-courier speaks; asking again can't help.
+    NoCommonVersion(Arc<NoCommonVersion>),
     /// The partition has no known leader.
     NoLeader,
     /// No producer id could be had.
@@ -172,6 +176,7 @@ impl Reason {
             Self::NoAnswer(_) => "no_answer",
             Self::NotAvailable(_) => "not_available",
             Self::Tls(_) => "tls",
+            Self::NoCommonVersion(_) => "no_common_version",
             Self::NoLeader => "no_leader",
             Self::NoProducerId(_) => "no_producer_id",
             Self::Closed => "closed",
@@ -182,7 +187,8 @@ impl Reason {
     /// Whether the cluster, or the partition's leader, could not be had.
     pub fn is_absence(&self) -> bool {
         match self {
-            Self::NoAnswer(_) | Self::NotAvailable(_) | Self::NoLeader | Self::NoProducerId(_) | Self::Tls(_) => true,
+            Self::NoAnswer(_) | Self::NotAvailable(_) | Self::NoLeader | Self::NoProducerId(_) => true,
+            Self::Tls(_) | Self::NoCommonVersion(_) => true,
             Self::Broker { code, .. } => *code == ErrorCode::SASL_AUTHENTICATION_FAILED,
             Self::Closed | Self::Corrupt(_) => false,
         }
@@ -192,7 +198,7 @@ impl Reason {
     pub fn is_retriable(&self) -> bool {
         match self {
             Self::Broker { code, .. } => code.is_retriable(),
-            Self::Corrupt(_) | Self::Tls(_) => false,
+            Self::Corrupt(_) | Self::Tls(_) | Self::NoCommonVersion(_) => false,
             _ => true,
         }
     }
@@ -217,6 +223,7 @@ impl fmt::Display for Reason {
             Self::NoAnswer(why) => write!(f, "no answer from the broker: {why}"),
             Self::NotAvailable(why) => write!(f, "broker not available: {why}"),
             Self::Tls(why) => write!(f, "TLS: {why}"),
+            Self::NoCommonVersion(which) => write!(f, "{which}"),
             Self::NoLeader => f.write_str("broker not available: the partition has no leader"),
             Self::NoProducerId(why) => write!(f, "broker not available: no producer id: {why}"),
             Self::Closed => f.write_str("the producer was closed before the record was delivered"),
@@ -317,9 +324,11 @@ pub struct ProducePart {
 pub struct PartAnswer {
     /// Kafka's error code; 0 is success.
     pub code: i16,
-    /// The first record's offset; -1 where the broker has none. In an error, 0 or more says that the records were appended.
+    /// The first record's offset; -1 where the broker has none. [`classify`](super::classify) says in which errors 0 or
+    /// more says that the records were appended.
     pub base_offset: i64,
-    /// Milliseconds since the epoch, or -1.
+    /// Milliseconds since the Unix epoch, or -1: the leader's time where the topic uses LogAppendTime; for a batch that the
+    /// leader recognises the latest timestamp of the batch, whatever the topic uses.
     pub log_append_time: i64,
     /// KIP-467: the records that made the batch fail, by index in the batch, with what the broker says of each.
     pub record_errors: Vec<(u32, Option<Arc<str>>)>,
@@ -386,22 +395,6 @@ pub struct ClusterMetadata {
     pub topics: Vec<TopicMetadata>,
 }
 
-/// What the leader's producer state (DescribeProducers, KIP-664) says of our producer id.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum LookAnswer {
-    /// The leader knows the id: the newest epoch and the last sequence number that it appended.
-    Producer {
-        /// Its epoch there.
-        epoch: i32,
-        /// The last sequence number appended under that epoch.
-        last_sequence: i32,
-    },
-    /// The leader does not know the id, or may not tell us.
-    Nothing,
-    /// The leader could not be asked now.
-    Unavailable,
-}
-
 /// What the shell is to do.
 #[derive(Debug)]
 pub enum Action<T> {
@@ -433,19 +426,10 @@ pub enum Action<T> {
     },
     /// Ask any broker for a producer id; answer with `on_producer_id` or `on_producer_id_failed`.
     InitProducerId,
-    /// Ask the partition's leader whether it has appended this batch; answer with `on_looked`.
-    Look {
-        /// The partition.
-        partition: PartitionId,
-        /// The topic's name.
-        topic: Arc<str>,
-        /// The leader's address.
-        leader: BrokerAddress,
-        /// This look.
-        look: LookId,
-        /// The producer id to look for.
-        producer_id: i64,
-    },
+    /// Ask the partition's leader for its producer state; answer with `on_looked`.
+    Look(Look),
+    /// Search the partition's log for batches of ours; answer with `on_searched`.
+    SearchLog(LogSearch),
     /// A verdict for these records. Each record gets exactly one.
     Settle(Settlement<T>),
     /// Records that were given up as `Unknown` turn out to be in the log.

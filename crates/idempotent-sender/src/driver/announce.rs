@@ -3,6 +3,7 @@
 //! Rule: nobody is to publish to a topic before it was asked how large a batch it takes.
 
 use super::Driver;
+use super::control::TopicLimit;
 use super::events::IoEvent;
 use super::words::Upcalls;
 use crate::core::TopicId;
@@ -34,13 +35,13 @@ where
     }
 
     /// What the topic takes is known, or can't be had now: then it is asked for again with the next news of the topic.
-    pub(super) fn on_limit(&mut self, topic: TopicId, limit: Option<usize>) {
+    pub(super) fn on_limit(&mut self, topic: TopicId, limit: TopicLimit) {
         let Some(name) = self.core.topic_name(topic) else { return };
         let held = match limit {
-            Some(_) => self.topics.insert(topic, Announcement::Made),
-            None => self.topics.remove(&topic),
+            TopicLimit::Bytes(_) | TopicLimit::Untold => self.topics.insert(topic, Announcement::Made),
+            TopicLimit::NotNow => self.topics.remove(&topic),
         };
-        if let Some(bytes) = limit {
+        if let TopicLimit::Bytes(bytes) = limit {
             self.upcalls.topic_limit(&name, bytes);
         }
         if let Some(Announcement::Held(available)) = held {

@@ -17,10 +17,12 @@ use super::health::{HealthPart, Progress};
 use super::refusals::Refusals;
 use super::security::{Security, Session};
 use super::stream::{FrameStream, Handle, Written};
-use crate::core::{ProducePart, Reason};
+use super::versions::Versions;
+use crate::core::{NoCommonVersion, ProducePart, Reason};
 use crate::wire::aside::Aside;
 use crate::wire::messenger::{ApiVersionsRequest, Produced, first_question, version_ranges};
 use crate::wire::produce::ProduceRequest;
+use crate::wire::small::{ApiRange, api_versions};
 
 /// The longest answer that is read at all.
 const MAX_ANSWER: usize = 16 << 20;
@@ -38,6 +40,7 @@ pub(crate) struct Dialer {
 pub(crate) struct Link {
     messenger: Messenger<FrameStream>,
     handle: Arc<Handle>,
+    versions: Versions,
     /// Batches on their way into the stream, beside the requests that they belong to.
     aside: Arc<Aside>,
     /// Frames that opening it took.
@@ -107,7 +110,10 @@ impl Dialer {
         let (stream, handle) = FrameStream::new(self.security.wrap(host, port, tcp).await?, aside.clone());
         way.enter(HealthPart::ApiVersions, "asking for its versions");
         let mut messenger = Messenger::new(stream, MAX_ANSWER, self.client_id.clone());
-        learn_versions(&mut messenger).await.map_err(|error| self.no_versions(way, address, &error))?;
+        let ranges = learn_versions(&mut messenger).await.map_err(|error| self.no_versions(way, address, &error))?;
+        let versions = Versions::new(way.to_string().into(), &ranges);
+        versions.log();
+        versions.check_needed().map_err(|none| Reason::NoCommonVersion(Arc::new(none)))?;
         let replace_at = match self.security.sasl() {
             Some(sasl) => {
                 way.enter(HealthPart::Sasl, "saying who we are");
@@ -116,7 +122,7 @@ impl Dialer {
             None => None,
         };
         let frames_before = handle.written().frames;
-        Ok(Link { messenger, handle, aside, frames_before, replace_at })
+        Ok(Link { messenger, versions, handle, aside, frames_before, replace_at })
     }
 
     /// Why the first question on a connection has no answer: it is also where a broker refuses our certificate (TLS 1.3),
@@ -170,17 +176,28 @@ enum NoVersions {
     Unknown,
 }
 
+/// Why a request has no answer.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum Unanswered {
+    /// The connection failed, or the answer can't be understood.
+    #[error("{0}")]
+    Lost(String),
+    /// The request never left: there is no version of it in common.
+    #[error("{0}")]
+    NoVersion(NoCommonVersion),
+}
+
 /// ApiVersions, in the newest version that the broker knows (KIP-511).
-async fn learn_versions(messenger: &mut Messenger<FrameStream>) -> Result<(), NoVersions> {
+async fn learn_versions(messenger: &mut Messenger<FrameStream>) -> Result<Vec<ApiRange>, NoVersions> {
     for highest in [3, 0] {
         messenger.override_version_ranges(first_question(highest));
         let (code, ranges) = messenger.request(ApiVersionsRequest).await.map_err(NoVersions::Failed)?.0;
         match code {
             0 => {
                 messenger.override_version_ranges(version_ranges(&ranges));
-                return Ok(());
+                return Ok(ranges);
             }
-            35 => {}
+            api_versions::UNSUPPORTED_VERSION => {}
             code => return Err(NoVersions::Refused(crate::core::ErrorCode(code))),
         }
     }
@@ -189,16 +206,17 @@ async fn learn_versions(messenger: &mut Messenger<FrameStream>) -> Result<(), No
 
 impl Link {
     /// Sends a request and waits for its answer. Requests leave in the order in which the futures are first polled.
-    pub(crate) async fn request<R>(&self, request: R) -> Result<R::ResponseBody, String>
+    pub(crate) async fn request<R>(&self, request: R) -> Result<R::ResponseBody, Unanswered>
     where
         R: RequestBody + Send + WriteVersionedType<Vec<u8>>,
         R::ResponseBody: ReadVersionedType<std::io::Cursor<Vec<u8>>>,
     {
-        self.messenger.request(request).await.map_err(|error| error.to_string())
+        self.versions.check(R::API_KEY).map_err(Unanswered::NoVersion)?;
+        self.messenger.request(request).await.map_err(|error| Unanswered::Lost(error.to_string()))
     }
 
     /// Sends a Produce request; its batches are not copied on their way.
-    pub(crate) async fn produce(&self, timeout: Duration, parts: Vec<ProducePart>) -> Result<Produced, String> {
+    pub(crate) async fn produce(&self, timeout: Duration, parts: Vec<ProducePart>) -> Result<Produced, Unanswered> {
         self.request(ProduceRequest { timeout, parts, aside: self.aside.clone() }).await
     }
 

@@ -1,4 +1,4 @@
-//! Questions that any broker can answer: metadata and producer ids; and looks at a leader's state.
+//! Questions that any broker can answer: metadata, producer ids, and topics' settings.
 //!
 //! Rules:
 //! - They have a connection of their own: a connection that carries Produce requests may be mute for as
@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::connection::{Dialer, Link};
+use super::connection::{Dialer, Link, Unanswered};
 use super::health::{HealthPart, Progress};
 use super::refusals::Refusal;
-use crate::core::{BrokerAddress, ClusterMetadata, ErrorCode, LookAnswer, Reason};
+use crate::core::{ClusterMetadata, ErrorCode, Reason};
 use crate::wire::messenger::{InitProducerIdRequest, Metadata, ProducerId, TopicConfigs};
 use crate::wire::metadata::{MetadataAnswer, MetadataRequest};
-use crate::wire::small::{describe_configs, describe_producers};
+use crate::wire::small::describe_configs;
 
 /// Where a broker listens, as it was configured or learnt.
 pub(crate) type Endpoint = (Arc<str>, u16);
@@ -31,6 +31,17 @@ pub(crate) enum NoProducerId {
     Refused(Reason),
     /// A broker gave this code, or none was reached.
     Failed { code: Option<ErrorCode>, why: String },
+}
+
+/// How large a batch a topic takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum TopicLimit {
+    /// So many bytes (`max.message.bytes`).
+    Bytes(usize),
+    /// No broker could be asked now, or we may not know.
+    NotNow,
+    /// The brokers are too old to tell.
+    Untold,
 }
 
 pub(crate) struct Control {
@@ -104,11 +115,12 @@ impl Control {
                 Ok(answer)
             }
             Ok(Ok(Metadata(answer))) => self.fail(link, format!("metadata: {}", ErrorCode(answer.code))).await,
-            Ok(Err(error)) => {
+            Ok(Err(Unanswered::Lost(error))) => {
                 // What a broker does with one who has not said who he is.
                 let hint = if link.is_first_request() { self.dialer.security.hint() } else { "" };
                 self.fail(link, format!("metadata: {error}{hint}")).await
             }
+            Ok(Err(error)) => Err(self.unanswered(link, error).await),
             Err(_) => self.fail(link, format!("metadata: no answer within {:?}", self.timeout)).await,
         }
     }
@@ -125,7 +137,10 @@ impl Control {
                 let code = ErrorCode(code);
                 Err(NoProducerId::Failed { code: Some(code), why: code.description().to_owned() })
             }
-            Ok(Err(why)) => Err(NoProducerId::Failed { code: None, why: self.forget(&link, why).await }),
+            Ok(Err(error)) => Err(match self.unanswered(&link, error).await {
+                Reason::NotAvailable(why) => NoProducerId::Failed { code: None, why: why.to_string() },
+                reason => NoProducerId::Refused(reason),
+            }),
             Err(_) => {
                 let why = format!("no answer within {:?}", self.timeout);
                 Err(NoProducerId::Failed { code: None, why: self.forget(&link, why).await })
@@ -133,10 +148,16 @@ impl Control {
         }
     }
 
-    /// Asks how large a batch a topic takes. `None`: nobody could be asked, or we may not know.
-    pub(crate) async fn topic_limit(&self, topic: Arc<str>) -> Option<usize> {
-        let answer = self.topic_setting(topic, describe_configs::MAX_MESSAGE_BYTES).await.ok()?;
-        answer.value(describe_configs::MAX_MESSAGE_BYTES)?.parse().ok()
+    /// Asks how large a batch a topic takes.
+    pub(crate) async fn topic_limit(&self, topic: Arc<str>) -> TopicLimit {
+        match self.topic_setting(topic, describe_configs::MAX_MESSAGE_BYTES).await {
+            Ok(answer) => {
+                let limit = answer.value(describe_configs::MAX_MESSAGE_BYTES).and_then(|value| value.parse().ok());
+                limit.map_or(TopicLimit::NotNow, TopicLimit::Bytes)
+            }
+            Err(Reason::NoCommonVersion(_)) => TopicLimit::Untold,
+            Err(_) => TopicLimit::NotNow,
+        }
     }
 
     /// Asks for one setting of a topic.
@@ -148,25 +169,8 @@ impl Control {
         let link = self.link().await?;
         match timeout(self.timeout, link.request(describe_configs::Request { topic, setting })).await {
             Ok(Ok(TopicConfigs(answer))) => Ok(answer),
-            Ok(Err(error)) => self.fail(&link, error).await,
+            Ok(Err(error)) => Err(self.unanswered(&link, error).await),
             Err(_) => self.fail(&link, format!("no answer within {:?}", self.timeout)).await,
-        }
-    }
-
-    /// Asks a partition's leader what it knows of a producer id.
-    pub(crate) async fn look(
-        &self,
-        leader: &BrokerAddress,
-        topic: Arc<str>,
-        partition: i32,
-        producer_id: i64,
-    ) -> LookAnswer {
-        let Ok(link) = self.dialer.dial(&leader.host, leader.port).await else { return LookAnswer::Unavailable };
-        let question = describe_producers::Request { topic: topic.clone(), partition };
-        match timeout(self.timeout, link.request(question)).await {
-            Ok(Ok(answer)) => describe_producers::judge(&answer.0, &topic, partition, producer_id),
-            Ok(Err(error)) if error.contains("matching version") => LookAnswer::Nothing,
-            Ok(Err(_)) | Err(_) => LookAnswer::Unavailable,
         }
     }
 
@@ -217,6 +221,14 @@ impl Control {
 
     pub(super) async fn fail<A>(&self, link: &Arc<Link>, why: String) -> Result<A, Reason> {
         Err(Reason::NotAvailable(self.forget(link, why).await.into()))
+    }
+
+    /// Why a request has no answer; a connection that failed is dropped.
+    pub(super) async fn unanswered(&self, link: &Arc<Link>, error: Unanswered) -> Reason {
+        match error {
+            Unanswered::Lost(why) => Reason::NotAvailable(self.forget(link, why).await.into()),
+            Unanswered::NoVersion(none) => Reason::NoCommonVersion(Arc::new(none)),
+        }
     }
 
     /// Drops the connection that failed us.

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::connection::Link;
-use super::control::NoProducerId;
+use super::control::{NoProducerId, TopicLimit};
 use super::words::{Observation, Upcalls};
 use super::{Driver, OpenLink};
 use crate::core::{
-    ClusterMetadata, ConnId, LookAnswer, LookId, PartitionId, ProduceAnswer, Reason, RequestId, TopicId,
+    ClusterMetadata, ConnId, LookAnswer, LookId, PartitionId, ProduceAnswer, Reason, RequestId, SearchAnswer, TopicId,
 };
 
 /// What came of something that the driver had under way.
@@ -22,7 +22,8 @@ pub(super) enum IoEvent {
     Metadata(Result<ClusterMetadata, Reason>),
     ProducerId(Result<i64, NoProducerId>),
     Looked(PartitionId, LookId, LookAnswer),
-    Limit(TopicId, Option<usize>),
+    Searched(PartitionId, LookId, SearchAnswer),
+    Limit(TopicId, TopicLimit),
     Probed,
 }
 
@@ -102,6 +103,7 @@ where
             IoEvent::Limit(topic, limit) => self.on_limit(topic, limit),
             IoEvent::Probed => {}
             IoEvent::Looked(partition, look, answer) => self.core.on_looked(now, partition, look, answer),
+            IoEvent::Searched(partition, look, answer) => self.core.on_searched(now, partition, look, &answer),
         }
     }
 }

@@ -168,7 +168,7 @@ impl Control {
             Ok(Ok(ProducerId((code, _)))) => {
                 Err(Reason::Broker { code: ErrorCode(code), message: Some("no producer id is given".into()) })
             }
-            Ok(Err(error)) => self.fail(&link, error).await,
+            Ok(Err(error)) => Err(self.unanswered(&link, error).await),
             Err(_) => self.fail(&link, format!("no producer id within {:?}", self.timeout)).await,
         }
     }

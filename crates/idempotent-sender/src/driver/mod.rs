@@ -13,9 +13,11 @@ mod events;
 mod health;
 mod linger;
 mod log_client;
+mod looker;
 mod refusals;
 pub mod security;
 mod stream;
+mod versions;
 mod words;
 
 use std::collections::{HashMap, VecDeque};
@@ -33,6 +35,7 @@ use self::events::IoEvent;
 pub use self::health::{HealthPart, Probe, Progress, Unhealthy};
 use self::linger::Lingering;
 pub use self::log_client::{Fetched, LogClient, LogError, LogErrorKind, Offsets, ReadFrom, Step, TopicInfo};
+use self::looker::Looker;
 pub use self::words::{Command, DriverConfig, Observation, Upcalls};
 use crate::core::{
     Action, BrokerAddress, ConfigError, ConnId, PartitionId, ProducePart, Reason, RequestId, Sender, Submission,
@@ -288,11 +291,18 @@ where
                     let control = self.control.clone();
                     self.start(async move { IoEvent::ProducerId(control.producer_id().await) });
                 }
-                Action::Look { partition, topic, leader, look, producer_id } => {
-                    let control = self.control.clone();
+                Action::Look(question) => {
+                    let looker = self.looker();
                     self.start(async move {
-                        let answer = control.look(&leader, topic, partition.index, producer_id).await;
-                        IoEvent::Looked(partition, look, answer)
+                        let answer = looker.look(&question).await;
+                        IoEvent::Looked(question.partition, question.look, answer)
+                    });
+                }
+                Action::SearchLog(question) => {
+                    let looker = self.looker();
+                    self.start(async move {
+                        let answer = looker.search(&question).await;
+                        IoEvent::Searched(question.partition, question.look, answer)
                     });
                 }
                 Action::Settle(settlement) => {
@@ -311,6 +321,10 @@ where
                 }
             }
         }
+    }
+
+    fn looker(&self) -> Looker {
+        Looker { dialer: self.dialer.clone(), timeout: self.control.timeout }
     }
 
     fn disconnect(&mut self, conn: ConnId) {
@@ -336,7 +350,8 @@ where
         let mut io: IoFuture = Box::pin(async move {
             let (keys, since): (Vec<PartKey>, _) = (parts.iter().map(PartKey::of).collect(), Instant::now());
             let answer = link.produce(timeout, parts).await;
-            IoEvent::Answered(conn, request, since, answer.map(|Produced(response)| response.into_answer(&keys)))
+            let answer = answer.map(|Produced(response)| response.into_answer(&keys));
+            IoEvent::Answered(conn, request, since, answer.map_err(|error| error.to_string()))
         });
         // The first poll queues the request on its connection: the order of polls is the order on the wire.
         match futures_util::poll!(&mut io) {

@@ -110,7 +110,7 @@ pub(crate) fn decode(bytes: &[u8], version: i16) -> Result<FetchAnswer, WireErro
         reader.skip_tags()
     })?;
     reader.skip_tags()?;
-    reader.end()?;
+    reader.end("Fetch");
     Ok((code, parts))
 }
 

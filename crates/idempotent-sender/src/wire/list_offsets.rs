@@ -70,7 +70,7 @@ pub(crate) fn decode(bytes: &[u8], version: i16) -> Result<Vec<Listed>, WireErro
         reader.skip_tags()
     })?;
     reader.skip_tags()?;
-    reader.end()?;
+    reader.end("ListOffsets");
     Ok(all)
 }
 

@@ -107,6 +107,11 @@ message!(authenticate::Request => Authenticated(authenticate::Answer), SaslAuthe
     flexible authenticate::FIRST_FLEXIBLE, header authenticate::FIRST_FLEXIBLE,
     authenticate::Request::encode, authenticate::decode);
 
+/// A request by the number that a broker gives it.
+pub(crate) fn api_key(key: i16) -> ApiKey {
+    ApiKey::from(Int16(key))
+}
+
 /// The ranges that a broker named, as the Messenger wants them; ranges that are upside down are left out.
 pub(crate) fn version_ranges(ranges: &[small::ApiRange]) -> HashMap<ApiKey, ApiVersionRange> {
     ranges
@@ -122,3 +127,20 @@ pub(crate) fn version_ranges(ranges: &[small::ApiRange]) -> HashMap<ApiKey, ApiV
 pub(crate) fn first_question(highest: i16) -> HashMap<ApiKey, ApiVersionRange> {
     HashMap::from([(ApiKey::ApiVersions, ApiVersionRange::new(version(0), version(highest)))])
 }
+
+/// A request, its name, and the versions of it that are spoken.
+type Spoken = (ApiKey, &'static str, (i16, i16));
+
+/// What a broker must speak for anything to be delivered.
+pub(crate) const NEEDED: [Spoken; 3] = [
+    (ApiKey::Produce, "Produce", super::produce::VERSIONS),
+    (ApiKey::Metadata, "Metadata", super::metadata::VERSIONS),
+    (ApiKey::InitProducerId, "InitProducerId", init_producer_id::VERSIONS),
+];
+/// What is asked besides, where it is needed.
+pub(crate) const WANTED: [Spoken; 4] = [
+    (ApiKey::Fetch, "Fetch", fetch::VERSIONS),
+    (ApiKey::ListOffsets, "ListOffsets", list_offsets::VERSIONS),
+    (ApiKey::DescribeConfigs, "DescribeConfigs", describe_configs::VERSIONS),
+    (ApiKey::DescribeProducers, "DescribeProducers", describe_producers::VERSIONS),
+];

@@ -83,7 +83,7 @@ pub(crate) fn decode(bytes: &[u8], version: i16) -> Result<MetadataAnswer, WireE
     }
     let code = if version >= 13 { reader.i16("error code")? } else { 0 };
     reader.skip_tags()?;
-    reader.end()?;
+    reader.end("Metadata");
     let (topics, operations): (Vec<_>, Vec<_>) = topics.into_iter().flatten().unzip();
     let operations = operations.into_iter().filter(|(_, bits)| *bits != NOT_TOLD).collect();
     Ok(MetadataAnswer { cluster: ClusterMetadata { brokers, topics }, code, operations })

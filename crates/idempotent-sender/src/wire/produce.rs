@@ -102,7 +102,7 @@ impl ProduceResponse {
             }
             Ok(())
         })?;
-        reader.end()?;
+        reader.end("Produce");
         Ok(response)
     }
 

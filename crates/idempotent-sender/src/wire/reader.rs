@@ -23,9 +23,6 @@ pub enum WireError {
         /// What was being read.
         what: &'static str,
     },
-    /// Bytes after the end.
-    #[error("{0} bytes are left over after the answer")]
-    LeftOver(usize),
 }
 
 /// A cursor over an answer.
@@ -175,9 +172,12 @@ impl<'a> Reader<'a> {
         self.tags(|_, _| Ok(()))
     }
 
-    /// Nothing may follow.
-    pub(crate) fn end(self) -> Result<(), WireError> {
-        if self.rest.is_empty() { Ok(()) } else { Err(WireError::LeftOver(self.rest.len())) }
+    /// The answer ends here. Bytes that follow are ignored, as Kafka's own clients do: some brokers send more than the
+    /// protocol says.
+    pub(crate) fn end(self, answer: &'static str) {
+        if !self.rest.is_empty() {
+            tracing::debug!(answer, bytes = self.rest.len(), "bytes after an answer ignored");
+        }
     }
 }
 

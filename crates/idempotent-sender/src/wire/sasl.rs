@@ -31,7 +31,7 @@ pub(crate) mod handshake {
         let mut reader = Reader::new(bytes, false);
         let code = reader.i16("error code")?;
         let mechanisms = reader.vec("mechanisms", 2, |reader| reader.string("mechanism"))?;
-        reader.end()?;
+        reader.end("SaslHandshake");
         Ok((code, mechanisms))
     }
 }
@@ -83,7 +83,7 @@ pub(crate) mod authenticate {
         let message = reader.nullable_bytes("authentication bytes")?.unwrap_or_default().to_vec();
         let session_lifetime_ms = if version >= 1 { reader.i64("session lifetime")? } else { 0 };
         reader.skip_tags()?;
-        reader.end()?;
+        reader.end("SaslAuthenticate");
         Ok(Answer { code, error, message, session_lifetime_ms })
     }
 }

@@ -3,6 +3,7 @@
 //! Rules: as for all messages here; each has its encode, its decode, and its version constants.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::reader::{Reader, WireError};
 use super::writer::Writer;
@@ -26,13 +27,17 @@ pub(crate) mod api_versions {
         writer.no_tags();
     }
 
-    /// The error code, and what the broker can do. A broker that does not know the version answers
-    /// in version 0 with error 35 (KIP-511), which reads the same up to the array.
+    /// What a broker answers that does not know the version of the question (KIP-511).
+    pub(crate) const UNSUPPORTED_VERSION: i16 = 35;
+
+    /// The error code, and what the broker can do. A broker that does not know the version answers in version 0, or in
+    /// one of its own: nothing is read beyond that code.
     pub(crate) fn decode(bytes: &[u8], version: i16) -> Result<(i16, Vec<ApiRange>), WireError> {
-        let code = Reader::new(bytes, false).i16("error code")?;
-        let version = if code == 35 { 0 } else { version };
         let mut reader = Reader::new(bytes, version >= FIRST_FLEXIBLE);
-        reader.i16("error code")?;
+        let code = reader.i16("error code")?;
+        if code == UNSUPPORTED_VERSION {
+            return Ok((code, Vec::new()));
+        }
         let ranges = reader.vec("api keys", 6, |reader| {
             let range = (reader.i16("api key")?, reader.i16("lowest version")?, reader.i16("highest version")?);
             reader.skip_tags()?;
@@ -42,7 +47,7 @@ pub(crate) mod api_versions {
             reader.i32("throttle time")?;
         }
         reader.skip_tags()?;
-        reader.end()?;
+        reader.end("ApiVersions");
         Ok((code, ranges))
     }
 }
@@ -72,7 +77,7 @@ pub(crate) mod init_producer_id {
         let id = reader.i64("producer id")?;
         reader.i16("producer epoch")?;
         reader.skip_tags()?;
-        reader.end()?;
+        reader.end("InitProducerId");
         if code == 0 && id < 0 {
             return Err(WireError::Malformed { what: "producer id" });
         }
@@ -81,7 +86,7 @@ pub(crate) mod init_producer_id {
 }
 
 pub(crate) mod describe_producers {
-    use super::{Arc, LookAnswer, Reader, WireError, Writer};
+    use super::{Arc, Duration, LookAnswer, Reader, WireError, Writer};
 
     pub(crate) const FIRST_FLEXIBLE: i16 = 0;
     pub(crate) const VERSIONS: (i16, i16) = (0, 0);
@@ -110,6 +115,8 @@ pub(crate) mod describe_producers {
         pub(crate) id: i64,
         pub(crate) epoch: i32,
         pub(crate) last_sequence: i32,
+        /// The latest timestamp of its last batch, milliseconds since the Unix epoch.
+        pub(crate) last_timestamp: i64,
     }
 
     /// What was answered for one partition.
@@ -132,7 +139,7 @@ pub(crate) mod describe_producers {
             reader.skip_tags()
         })?;
         reader.skip_tags()?;
-        reader.end()?;
+        reader.end("DescribeProducers");
         Ok(all)
     }
 
@@ -149,22 +156,32 @@ pub(crate) mod describe_producers {
         let id = reader.i64("producer id")?;
         let epoch = reader.i32("producer epoch")?;
         let last_sequence = reader.i32("last sequence")?;
-        reader.i64("last timestamp")?;
+        let last_timestamp = reader.i64("last timestamp")?;
         reader.i32("coordinator epoch")?;
         reader.i64("transaction start offset")?;
         reader.skip_tags()?;
-        Ok(Producer { id, epoch, last_sequence })
+        Ok(Producer { id, epoch, last_sequence, last_timestamp })
     }
 
-    /// What the answer says of one producer id in the partition that was asked for. An answer for another
+    /// What the answer says at `now_ms` of one producer id in the partition that was asked for. An answer for another
     /// partition says nothing: it must not pass for a proof.
-    pub(crate) fn judge(answer: &[Described], topic: &str, partition: i32, producer_id: i64) -> LookAnswer {
+    pub(crate) fn judge(
+        answer: &[Described],
+        topic: &str,
+        partition: i32,
+        producer_id: i64,
+        now_ms: i64,
+    ) -> LookAnswer {
         let Some(asked) = answer.iter().find(|found| &*found.topic == topic && found.partition == partition) else {
             return LookAnswer::Unavailable;
         };
         let retriable = crate::core::ErrorCode(asked.code).is_retriable();
         match asked.producers.iter().find(|producer| producer.id == producer_id) {
-            Some(found) => LookAnswer::Producer { epoch: found.epoch, last_sequence: found.last_sequence },
+            Some(Producer { epoch, last_sequence, last_timestamp, .. }) => {
+                let age = now_ms.saturating_sub(*last_timestamp);
+                let age = Duration::from_millis(u64::try_from(age).unwrap_or(0));
+                LookAnswer::Producer { epoch: *epoch, last_sequence: *last_sequence, age }
+            }
             None if retriable => LookAnswer::Unavailable,
             None => LookAnswer::Nothing,
         }
@@ -238,7 +255,7 @@ pub(crate) mod describe_configs {
             reader.skip_tags()
         })?;
         reader.skip_tags()?;
-        reader.end()?;
+        reader.end("DescribeConfigs");
         Ok(answer)
     }
 

@@ -89,7 +89,7 @@ impl World {
     /// Whether a look must come before such an answer ends what may be written, and did not.
     fn skips_look(&self, record: &RecordHistory, code: i16) -> bool {
         let ends_it = FINAL.contains(&code) || TOO_LARGE.contains(&code) || SEQUENCE.contains(&code);
-        ends_it && !record.looked_for.answered
+        ends_it && !self.history.is_looked_for(record)
     }
 
     /// Only the partition's own leader speaks for it, and for five seconds at most.

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use kafka_courier_idempotent_sender::core::{
-    BrokerId, ClusterMetadata, ErrorCode, LookId, PartitionId, PartitionMetadata, Reason, TopicMetadata,
+    BrokerId, ClusterMetadata, ErrorCode, PartitionMetadata, Reason, TopicMetadata,
 };
 
 use crate::cluster::{
@@ -401,12 +401,6 @@ impl World {
         self.history.producer_id_refused_at = Some(self.now);
         self.history.control_refusals += 1;
         self.sender.on_producer_id_refused(self.instant(), &refusal());
-    }
-
-    pub(crate) fn look(&mut self, broker: usize, partition: PartitionId, look: LookId, producer_id: i64) {
-        self.history.look_asked(partition, look, producer_id);
-        let wait = self.latency(broker);
-        self.after(wait, Event::AskLook { broker, partition, look, producer_id });
     }
 }
 

@@ -374,7 +374,9 @@ impl History {
                 self.lost(numbers);
                 continue;
             };
-            if WRITE_ERRORS.contains(&answer.code) {
+            // With an offset REQUEST_TIMED_OUT says that replicas are missing, which is waited for.
+            let waits = answer.code == 7 && answer.base_offset >= 0;
+            if WRITE_ERRORS.contains(&answer.code) && !waits {
                 self.count_write_error(numbers);
             }
             for (position, number) in (0..).zip(numbers) {

@@ -8,6 +8,17 @@ use crate::cluster::Micros;
 use crate::faults::Fault;
 use crate::log::SequenceRules;
 
+/// What the sender may read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reading {
+    /// Producer states and logs.
+    Allowed,
+    /// Producer states: no version of Fetch is in common.
+    StateOnly,
+    /// Nothing: it has no right to read.
+    Forbidden,
+}
+
 /// What differs from cluster to cluster.
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
@@ -29,6 +40,7 @@ pub(crate) struct Rules {
     pub(crate) waits_for_min_isr: bool,
     /// The topics' `message.timestamp.type`.
     pub(crate) log_append_time: bool,
+    pub(crate) reading: Reading,
     /// How many batches in a hundred are handed over late, after batches that were opened later.
     pub(crate) sealed_late: u64,
     /// `socket.request.max.bytes`: a larger request ends its connection without an answer.
@@ -57,6 +69,7 @@ impl Default for Rules {
             id_check: 2_000_000,
             waits_for_min_isr: true,
             log_append_time: false,
+            reading: Reading::Allowed,
             sealed_late: 0,
             request_max_bytes: usize::MAX,
             failing_ids: 0,

@@ -5,16 +5,15 @@
 //!   and sequence. A repeat of a written batch meets every check before the duplicate's, too.
 //! - acks=all waits for the high watermark, a duplicate too. An error that ends the wait keeps the offset.
 //! - An append's answer has a time only where the topic has LogAppendTime; a duplicate's has its batch's newest time always.
-//! - Every replica answers DescribeProducers, with its own state.
 
 use std::rc::Rc;
 
 use kafka_courier_batcher::{BatchView, sequence_add};
 use kafka_courier_idempotent_sender::core::{
-    BrokerAddress, BrokerId, ConnId, LookAnswer, LookId, PartAnswer, PartitionId, ProduceAnswer, ProducePart, RequestId,
+    BrokerAddress, BrokerId, ConnId, PartAnswer, ProduceAnswer, ProducePart, RequestId,
 };
 
-use crate::cluster::{MS, SECOND, partitions_of, topic_of, uuid};
+use crate::cluster::{MS, partitions_of, topic_of, uuid};
 use crate::history::record_number;
 use crate::log::{Admission, Entry, FOREIGN};
 use crate::world::{Event, STARTED_MS, World, model_partition};
@@ -312,26 +311,6 @@ impl World {
         };
         self.append_if_in_sequence(broker, partition, fence);
         true
-    }
-
-    /// The broker's own producer state, whether it leads or follows (DescribeProducers).
-    pub(crate) fn ask_look(&mut self, broker: usize, asked: PartitionId, look: LookId, producer_id: i64) {
-        let partition = model_partition(asked);
-        let runs = self.brokers[broker].runs();
-        let view = self.brokers[broker].views[partition];
-        let replica = &self.partitions[partition].replicas[broker];
-        let answers = runs && view.exists && !replica.offline;
-        if answers && view.leader != Some(broker) {
-            self.history.follower_looks += 1;
-        }
-        let answer = match replica.producers.get(producer_id) {
-            _ if !answers => LookAnswer::Unavailable,
-            Some(known) => LookAnswer::Producer { epoch: i32::from(known.epoch), last_sequence: known.last_sequence },
-            None => LookAnswer::Nothing,
-        };
-        let wait = if runs { self.latency(broker) } else { self.rng.range(MS..10 * SECOND) };
-        self.trace(|| format!("look at p{partition} on broker {broker}: {answer:?}"));
-        self.after(wait, Event::Looked(asked, look, answer));
     }
 }
 

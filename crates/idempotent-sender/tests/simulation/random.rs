@@ -10,6 +10,7 @@ use kafka_courier_idempotent_sender::core::{Backoff, Config};
 use crate::cluster::{BROKERS, Forced, MS, Micros, PARTITIONS, SECOND, topic_of};
 use crate::faults::Fault;
 use crate::log::SequenceRules;
+use crate::plan::Reading::{Allowed, Forbidden, StateOnly};
 use crate::plan::{BatchPlan, Plan, RecordPlan, Rules};
 use crate::rng::Rng;
 
@@ -80,6 +81,7 @@ fn rules(rng: &mut Rng, config: &Config, forgets: bool) -> Rules {
         id_check: rng.pick(&[2, 2, 600]) * SECOND,
         waits_for_min_isr: rng.percent(70),
         log_append_time: rng.percent(15),
+        reading: rng.pick(&[Allowed, Allowed, Allowed, Allowed, Allowed, Allowed, StateOnly, Forbidden]),
         sealed_late: rng.pick(&[0, 0, 10, 40]),
         request_max_bytes: if rng.percent(3) { 2000 } else { usize::MAX },
         failing_ids: rng.pick(&[0, 0, 1, 3]),

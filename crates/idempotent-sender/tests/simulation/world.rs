@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::BufferPool;
 use kafka_courier_idempotent_sender::core::{
-    Action, ClusterMetadata, ConnId, ErrorCode, LookAnswer, LookId, PartitionId, ProduceAnswer, Reason, RequestId,
-    Sender, Submission, TopicId,
+    Action, ClusterMetadata, ConnId, ErrorCode, LogSearch, Look, LookAnswer, PartitionId, ProduceAnswer, Reason,
+    RequestId, SearchAnswer, Sender, Submission, TopicId,
 };
 
 use crate::cluster::{
@@ -57,9 +57,11 @@ pub(crate) enum Event {
     Metadata(Option<ClusterMetadata>),
     MetadataRefused,
     ProducerId(Result<i64, i16>),
-    AskLook { broker: usize, partition: PartitionId, look: LookId, producer_id: i64 },
-    Looked(PartitionId, LookId, LookAnswer),
+    AskLook(Box<Look>),
+    Looked(Box<Look>, LookAnswer),
     CheckIds { again: bool },
+    AskSearch(Box<LogSearch>),
+    Searched(Box<LogSearch>, SearchAnswer),
 }
 
 struct Scheduled {
@@ -294,10 +296,11 @@ impl World {
                 let code = (code != 0).then_some(ErrorCode(code));
                 self.sender.on_producer_id_failed(now, code, "so the model");
             }
-            Event::AskLook { broker, partition, look, producer_id } => {
-                self.ask_look(broker, partition, look, producer_id);
-            }
-            Event::Looked(partition, look, answer) => {
+            Event::AskLook(look) => self.ask_look(*look),
+            Event::Looked(look, answer) => {
+                let Look { partition, look, leader, leader_epoch, .. } = *look;
+                let confirmed = self.confirms(&leader, partition, leader_epoch);
+                let answer = if confirmed { answer } else { LookAnswer::Unavailable };
                 self.history.looked(partition, look, answer);
                 self.sender.on_looked(now, partition, look, answer);
             }
@@ -306,6 +309,16 @@ impl World {
                 if again && (!self.healed || self.sender.unsettled() > 0) {
                     self.after(self.plan.rules.id_check, Event::CheckIds { again });
                 }
+            }
+            Event::AskSearch(search) => self.ask_search(*search),
+            Event::Searched(search, answer) => {
+                let answer = if self.confirms(&search.leader, search.partition, search.leader_epoch) {
+                    answer
+                } else {
+                    SearchAnswer::Unavailable
+                };
+                self.history.searched(search.partition);
+                self.sender.on_searched(now, search.partition, search.look, &answer);
             }
         }
         Ok(())
@@ -328,10 +341,8 @@ impl World {
             }
             Action::RefreshMetadata { .. } => self.refresh_metadata()?,
             Action::InitProducerId => self.init_producer_id()?,
-            Action::Look { partition, leader, look, producer_id, .. } => {
-                let broker = leader.id.0 as usize - 1;
-                self.look(broker, partition, look, producer_id);
-            }
+            Action::Look(look) => self.look(look),
+            Action::SearchLog(search) => self.search(search),
             Action::Settle(settlement) => {
                 self.trace(|| format!("settle {settlement:?}").chars().take(400).collect());
                 self.settled(settlement)?;

@@ -1,9 +1,11 @@
 //! DescribeProducers, version 0 (KIP-664).
 //!
-//! Rules: only the leader answers; a partition that a request repeats is answered once.
+//! Rules: every replica answers, as Kafka's do (its clients have to find out which one leads); a partition that a request
+//! repeats is answered once.
 
 use std::collections::BTreeSet;
 
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_producers_response::{PartitionResponse, ProducerState, TopicResponse};
 use kafka_protocol::messages::{DescribeProducersRequest, DescribeProducersResponse};
 
@@ -23,14 +25,25 @@ pub(super) fn answer(call: &Call<'_>, request: &DescribeProducersRequest) -> Des
 
 fn describe(call: &Call<'_>, cluster: &Cluster, topic: &str, index: i32) -> PartitionResponse {
     let response = PartitionResponse::default().with_partition_index(index).with_error_message(None);
-    let led = match call.refuse {
+    let held = match call.refuse {
         Some(refuse) => Err(refuse.code),
-        None => super::fetch::led_partition(cluster, topic, index, call.broker),
+        None => held_partition(cluster, topic, index, call.broker),
     };
-    match led {
+    match held {
         Ok(partition) => response.with_active_producers(producers(partition)),
         Err(error) => response.with_error_code(error.code()),
     }
+}
+
+/// A partition of which this broker has a replica.
+fn held_partition<'c>(
+    cluster: &'c Cluster,
+    topic: &str,
+    index: i32,
+    broker: i32,
+) -> Result<&'c Partition, ResponseError> {
+    let partition = cluster.partition(topic, index).ok_or(ResponseError::UnknownTopicOrPartition)?;
+    if partition.replicas.contains(&broker) { Ok(partition) } else { Err(ResponseError::NotLeaderOrFollower) }
 }
 
 fn producers(partition: &Partition) -> Vec<ProducerState> {

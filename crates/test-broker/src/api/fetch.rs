@@ -123,7 +123,8 @@ fn answer_partition(
 }
 
 /// A consumer's metadata may be older or newer than the leader's (KIP-320).
-fn check_epoch(partition: &Partition, asked: i32) -> Result<(), ResponseError> {
+/// Whether the leader epoch that a client names is the partition's (KIP-320); -1 is any.
+pub(super) fn check_epoch(partition: &Partition, asked: i32) -> Result<(), ResponseError> {
     match asked {
         -1 => Ok(()),
         _ if asked < partition.leader_epoch => Err(ResponseError::FencedLeaderEpoch),

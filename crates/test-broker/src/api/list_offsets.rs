@@ -1,6 +1,6 @@
 //! ListOffsets, versions 1 to 9 (KIP-79, KIP-734).
 //!
-//! Rules: only the leader answers; there are no transactions, so both isolation levels see the same end.
+//! Rules: only the leader answers, and only under its own epoch (KIP-320); there are no transactions, so both isolation levels see the same end.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
@@ -41,7 +41,9 @@ fn answer_partition(
     if let Some(code) = call.refused() {
         return response.with_error_code(code);
     }
-    match find(partition, asked.timestamp) {
+    // Versions before 4 name no epoch, and their default is -1.
+    let found = super::fetch::check_epoch(partition, asked.current_leader_epoch);
+    match found.and_then(|()| find(partition, asked.timestamp)) {
         Ok(Some((offset, timestamp))) => {
             response.with_offset(offset).with_timestamp(timestamp).with_leader_epoch(leader_epoch(call, partition))
         }

@@ -1,4 +1,4 @@
-//! What a partition makes of an answer, of its lack, and of a look at the leader's state.
+//! What a partition makes of an answer, and of its lack.
 //!
 //! Rules:
 //! - An acceptance proves that everything before it under the same id and epoch is in the log.
@@ -9,14 +9,15 @@ use std::sync::Arc;
 
 use kafka_courier_batcher::Stamp;
 
-use super::super::effects::{Context, WantedLook};
+use super::super::effects::Context;
 use super::super::error_code::ErrorCode;
 use super::super::flight::{Flight, Proof};
 use super::super::outcome::{Outcome, Treatment, classify};
-use super::super::types::{Action, FailedOutcome, Failure, LookAnswer, LookId, PartAnswer, Reason, RequestId, Verdict};
+use super::super::types::{Action, FailedOutcome, Failure, PartAnswer, Reason, RequestId, Verdict};
+use super::Partition;
 use super::give_up::lies_before;
+use super::look::Doubt;
 use super::stamps::{EpochMove, FENCED_MAX};
-use super::{Looking, Partition};
 
 /// The offset of the record that lies so many behind the first of an accepted attempt; -1 if none was told.
 fn offset_behind(answer: &PartAnswer, behind: u32) -> i64 {
@@ -68,12 +69,12 @@ impl<T: Clone> Partition<T> {
     /// An acceptance settles all that the attempt held, whatever has become of it since: split, found by a
     /// look, or given up.
     fn on_accepted(&mut self, request: RequestId, answer: &PartAnswer, cx: &mut Context<'_, T>) {
-        let time = (answer.log_append_time >= 0).then_some(answer.log_append_time);
         let (mut current, mut accepted) = (false, None);
         for flight in self.unconfirmed.iter_mut().chain(&mut self.window) {
             let Some(ended) = flight.end_attempt(request) else { continue };
             current |= ended.current;
             accepted = flight.stamp().map(|stamp| (stamp, flight.aged));
+            let time = ended.log_append_time(answer.log_append_time);
             flight.prove(Proof::At(offset_behind(answer, ended.behind), time));
         }
         let corrected = self.correct_attempt(request, answer, cx);
@@ -107,7 +108,7 @@ impl<T: Clone> Partition<T> {
     }
 
     /// Settles from the head on whatever is known to be in the log, and where.
-    fn settle_proved(&mut self, cx: &mut Context<'_, T>) {
+    pub(super) fn settle_proved(&mut self, cx: &mut Context<'_, T>) {
         for flight in std::mem::take(&mut self.unconfirmed) {
             match flight.proof {
                 Proof::None => self.unconfirmed.push_back(flight),
@@ -138,11 +139,10 @@ impl<T: Clone> Partition<T> {
             }
             Treatment::Retry => self.retry_head(cx),
             Treatment::Split => self.split_head(cx),
-            // An error that says appended, whatever its code, leaves the batch open.
             Treatment::Sequence => {
                 let fenced = answer.code == ErrorCode::INVALID_PRODUCER_EPOCH.0;
                 self.fenced = if fenced { self.fenced + 1 } else { 0 };
-                self.on_sequence_refused(was_open || !outcome.refused, cx);
+                self.on_sequence_refused(was_open, cx);
             }
             Treatment::Reject => self.reject_head(answer, cx),
         }
@@ -187,7 +187,7 @@ impl<T: Clone> Partition<T> {
                 self.window.push_front(second);
                 self.window.push_front(first);
             }
-            Some(Ok(None)) => self.look_or_give_up(cx),
+            Some(Ok(None)) => self.look_or_give_up(Doubt::Refused, cx),
             Some(Err(error)) => self.give_up_corrupt(&error.to_string(), cx),
             None => {}
         }
@@ -198,7 +198,7 @@ impl<T: Clone> Partition<T> {
         if proved {
             self.head_is_written(cx);
         } else if was_open {
-            self.look_or_give_up(cx);
+            self.look_or_give_up(Doubt::OutOfSequence, cx);
         } else {
             self.go_on_anew(cx);
         }
@@ -221,7 +221,7 @@ impl<T: Clone> Partition<T> {
     fn reject_head(&mut self, answer: &PartAnswer, cx: &mut Context<'_, T>) {
         let Some(head) = self.window.front() else { return };
         if head.may_be_written() {
-            return self.look_or_give_up(cx);
+            return self.look_or_give_up(Doubt::Refused, cx);
         }
         let count = head.batch.record_count();
         let mut guilty: Vec<u32> = answer.record_errors.iter().map(|e| e.0).filter(|i| *i < count).collect();
@@ -254,84 +254,8 @@ impl<T: Clone> Partition<T> {
         self.queue.push_front(rest);
     }
 
-    /// Where an attempt is open the leader's state is looked at first; the rest is certain.
-    fn look_or_give_up(&mut self, cx: &mut Context<'_, T>) {
-        let Some(head) = self.window.front() else { return };
-        if head.proof == Proof::Written {
-            return self.head_is_written(cx);
-        }
-        match head.stamp() {
-            // The leader's state may be that of either topic.
-            Some(_) if head.has_open_attempt() && self.is_turning() => self.back_off(cx),
-            Some(stamp) if head.has_open_attempt() => {
-                cx.out.counters.looks += 1;
-                let look = cx.out.look_id();
-                self.looking = Some(Looking { look, batch: head.uid });
-                cx.out.looks.push(WantedLook { partition: self.id, look, producer_id: stamp.producer_id });
-            }
-            _ => self.give_up_head(false, cx),
-        }
-    }
-
-    /// What the look found. The leader's state proves that a batch was appended if it stands at the
-    /// batch's epoch and at or past its last sequence number; it never proves that one was not.
-    pub(crate) fn on_looked(&mut self, look: LookId, answer: LookAnswer, cx: &mut Context<'_, T>) {
-        let Some(Looking { batch, .. }) = self.looking.filter(|looking| looking.look == look) else { return };
-        self.looking = None;
-        if self.window.front().is_none_or(|head| head.uid != batch) {
-            return self.close_gap(cx); // it was settled meanwhile; what the look found is not of the new head
-        }
-        if self.window.front().is_some_and(|head| !head.may_be_written()) {
-            // Its last open attempt has been refused meanwhile: nothing is uncertain any more, so the leader
-            // decides afresh (and names the guilty again, where there are some).
-            self.back_off(cx);
-            return self.close_gap(cx);
-        }
-        match answer {
-            LookAnswer::Producer { epoch, last_sequence } => match self.covered(epoch, last_sequence, cx) {
-                0 => self.give_up_head(false, cx),
-                // The leader remembers the last batch at least: sent again, it proves itself and all before.
-                covered => self.head_is_appended(covered.max(2) - 1, cx),
-            },
-            LookAnswer::Nothing => self.give_up_head(false, cx),
-            LookAnswer::Unavailable => self.back_off(cx),
-        }
-        self.close_gap(cx);
-    }
-
-    /// How many of the window's first batches the leader has, if it has this sequence number of this epoch.
-    fn covered(&self, epoch: i32, last_sequence: i32, cx: &Context<'_, T>) -> usize {
-        let is_covered = |flight: &&Flight<T>| {
-            let (Some(stamp), Some(ours)) = (flight.stamp(), flight.last_sequence()) else { return false };
-            // Sequence numbers live on a circle of 2^31; half of it lies before any point.
-            let ahead = last_sequence.wrapping_sub(ours) & i32::MAX;
-            let proves = flight.provable && self.leader_knew(stamp.producer_id, cx.now);
-            proves && i32::from(stamp.epoch) == epoch && last_sequence >= 0 && ahead < 1 << 30
-        };
-        self.window.iter().take_while(is_covered).count()
-    }
-
-    /// The leader has the window's first batches, but maybe not yet its replicas: the next acceptance
-    /// proves that. So there is no gap behind them either.
-    fn head_is_appended(&mut self, batches: usize, cx: &mut Context<'_, T>) {
-        for _ in 0..batches {
-            let Some(mut flight) = self.window.pop_front() else { break };
-            if flight.proof == Proof::None {
-                flight.abandon();
-                self.unconfirmed.push_back(flight);
-            } else {
-                self.settle_delivered(flight, cx);
-            }
-        }
-        self.gap = false;
-        self.settle_proved(cx);
-        if self.window.is_empty() && self.queue.is_empty() {
-            self.back_off(cx);
-        }
-    }
-
     /// The head is in the log, and nobody can say where any more.
-    fn head_is_written(&mut self, cx: &mut Context<'_, T>) {
+    pub(super) fn head_is_written(&mut self, cx: &mut Context<'_, T>) {
         if let Some(head) = self.window.pop_front() {
             self.settle_delivered(head, cx);
             self.settle_proved(cx);

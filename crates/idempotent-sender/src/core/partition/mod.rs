@@ -10,6 +10,7 @@
 
 mod answer;
 mod give_up;
+mod look;
 mod stamps;
 #[cfg(test)]
 mod tests;
@@ -20,12 +21,12 @@ use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::{EncodedBatch, Stamp};
 
+use self::look::{Doubt, Looking};
 use self::stamps::{EpochMove, NextStamp};
 use super::effects::Context;
 use super::flight::{Attempt, Flight, History, Place, Proof};
 use super::types::{
-    Action, BatchUid, BrokerId, LookId, PartitionId, Reason, RecordSet, RequestId, Settlement, Submission, TopicUuid,
-    Verdict,
+    Action, BatchUid, BrokerId, PartitionId, Reason, RecordSet, RequestId, Settlement, Submission, TopicUuid, Verdict,
 };
 
 /// A leader that heard nothing of us for this long may have forgotten our id.
@@ -34,13 +35,6 @@ const IDLE_REARM: Duration = Duration::from_secs(60);
 const DOUBTS_MAX: u32 = 4;
 /// How many given-up batches are remembered, for a correction.
 const GIVEN_UP_REMEMBERED: usize = 256;
-
-/// A look at the leader's producer state that is waited for, and the batch that it is made for.
-#[derive(Clone, Copy, Debug)]
-struct Looking {
-    look: LookId,
-    batch: BatchUid,
-}
 
 /// A batch that was given up though it may be written.
 #[derive(Debug)]
@@ -88,6 +82,8 @@ pub(crate) struct Partition<T> {
     /// After a lost answer batches go one partition per request.
     solo: bool,
     looking: Option<Looking>,
+    /// The leader has this head, and its log does not show it yet: it is looked for again instead of being sent again.
+    look_again: Option<(BatchUid, Doubt)>,
     /// The leader knows no topic of the id that we have: nothing is sent before the cluster, asked
     /// after this moment, has told it again.
     id_denied: Option<Instant>,
@@ -146,6 +142,7 @@ impl<T: Clone> Partition<T> {
             backoff_until: None,
             solo: false,
             looking: None,
+            look_again: None,
             id_denied: None,
             turning: None,
             fenced: 0,
@@ -249,6 +246,12 @@ impl<T: Clone> Partition<T> {
         if self.waits_until(cx.now).is_some() || stands_still {
             return None;
         }
+        if let Some((batch, doubt)) = self.look_again.take()
+            && self.window.front().is_some_and(|head| head.uid == batch)
+        {
+            self.look_or_give_up(doubt, cx);
+            return None;
+        }
         if self.window.is_empty() && self.queue.is_empty() {
             // Nothing is left whose acceptance could prove them: the last goes again, so that we hear at
             // least of another leader.
@@ -305,10 +308,15 @@ impl<T: Clone> Partition<T> {
         self.take_back_unconfirmed();
         if moved {
             self.window.iter_mut().for_each(Flight::abandon);
-            self.looking = None;
+            (self.looking, self.look_again) = (None, None);
             self.backoff_until = None;
         }
         moved
+    }
+
+    /// The epoch under which the leader leads, or -1 if it is unknown or in doubt.
+    pub(crate) fn leader_epoch(&self) -> i32 {
+        self.leader_epoch
     }
 
     /// Another leader may not have what the former one had.

@@ -8,7 +8,10 @@ use super::*;
 use crate::core::backoff::Chance;
 use crate::core::config::Config;
 use crate::core::effects::Effects;
-use crate::core::types::{FailedOutcome, LookAnswer, PartAnswer, TopicId};
+use crate::core::look::LookAnswer;
+use crate::core::types::{FailedOutcome, PartAnswer, TopicId};
+
+mod look;
 
 /// A partition with what surrounds it.
 struct Bench {
@@ -242,7 +245,7 @@ fn a_late_success_settles_what_a_look_has_found_meanwhile() {
     let again = bench.send().unwrap();
     bench.answer(again, 45, -1);
     let look = bench.partition.looking.unwrap().look;
-    let answer = LookAnswer::Producer { epoch: 0, last_sequence: 3 };
+    let answer = LookAnswer::Producer { epoch: 0, last_sequence: 3, age: Duration::ZERO };
     bench.decide(|partition, cx| partition.on_looked(look, answer, cx));
     assert_eq!(bench.partition.unconfirmed.len(), 2, "all but the last, which is asked for again");
     bench.verdicts();
@@ -273,7 +276,7 @@ fn a_late_answer_of_an_earlier_look_is_not_taken_for_a_later_looks() {
     bench.decide(|partition, cx| partition.on_looked(looks[0], LookAnswer::Nothing, cx));
     assert_eq!(bench.verdicts(), [], "what the former leader has says nothing of this one");
     assert_eq!(bench.partition.looking.map(|looking| looking.look), Some(looks[1]));
-    let found = LookAnswer::Producer { epoch: 0, last_sequence: 1 };
+    let found = LookAnswer::Producer { epoch: 0, last_sequence: 1, age: Duration::ZERO };
     bench.decide(|partition, cx| partition.on_looked(looks[1], found, cx));
     assert_eq!(bench.partition.unconfirmed.len(), 1);
 }

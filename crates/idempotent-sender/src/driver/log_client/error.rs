@@ -34,7 +34,7 @@ pub enum LogErrorKind {
     /// The offset is not in the log: it was deleted from its start, or the log does not reach so far.
     #[error("the log does not hold that offset, or holds it no more")]
     OutOfRange,
-    /// No broker takes us, or none is to be trusted.
+    /// No broker takes us, none is to be trusted, or none speaks a version of the request that we speak.
     #[error("{0}")]
     NoTrust(Reason),
     /// Nothing came of it until the deadline; the last failure.

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::LogErrorKind;
 use crate::core::{BrokerAddress, BrokerId, ErrorCode, ProducePart, Reason, TopicMetadata, TopicUuid};
-use crate::driver::connection::{Dialer, Link};
+use crate::driver::connection::{Dialer, Link, Unanswered};
 use crate::driver::control::{Control, NoProducerId};
 use crate::driver::{DriverConfig, brokers_patience};
 use crate::wire::messenger::Produced;
@@ -129,12 +129,17 @@ impl Leader {
 
     async fn answer_of<A>(
         &self,
-        answer: impl Future<Output = Result<A, String>>,
+        answer: impl Future<Output = Result<A, Unanswered>>,
         patience: Duration,
     ) -> Result<A, Missed> {
         let mut unanswered = CutUnlessAnswered(Some(&self.connection));
         let answer = match timeout(patience, answer).await {
-            Ok(answer) => answer.map_err(Missed::Lost)?,
+            Ok(Ok(answer)) => answer,
+            Ok(Err(Unanswered::Lost(why))) => return Err(Missed::Lost(why)),
+            Ok(Err(Unanswered::NoVersion(none))) => {
+                unanswered.0 = None; // nothing was asked
+                return Err(Missed::NoTrust(Reason::NoCommonVersion(Arc::new(none))));
+            }
             Err(_) => return Err(Missed::Lost(format!("no answer within {patience:?}"))),
         };
         unanswered.0 = None;

@@ -2,7 +2,7 @@
 //!
 //! Rules:
 //! - Requests are written by us and read by kafka-protocol; answers are written by it, full of options, and read by us.
-//! - Every answer that is tried is also tried cut short at every byte, and with the largest counts at every byte.
+//! - Every answer that is tried is also tried cut short at every byte, with bytes behind it, and with the largest counts at every byte.
 
 mod fetch;
 mod frames;
@@ -57,7 +57,8 @@ fn decoded<A: PartialEq + Debug>(
     for end in 0..bytes.len() {
         assert!(decode(&bytes[..end]).is_err(), "{end} of {} bytes", bytes.len());
     }
-    assert_eq!(decode(&[bytes, &[0]].concat()), Err(WireError::LeftOver(1)));
+    let followed = decode(&[bytes, &[0xff; 3]].concat());
+    assert_eq!(followed, decode(bytes), "bytes after an answer are ignored");
     let refused = too_large_anywhere(bytes, &decode);
     for array in arrays {
         assert!(refused.contains(array), "a huge count of {array} is not refused as such, only {refused:?}");

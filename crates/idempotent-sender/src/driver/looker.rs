@@ -1,0 +1,300 @@
+//! Looks at a partition's leader for the core: at its producer state, and at its log.
+//!
+//! Rules:
+//! - Each look has a connection of its own: one that carries Produce requests may be mute while a write waits for replicas.
+//! - Followers answer DescribeProducers too, with older state. So the broker has to answer ListOffsets under the leader
+//!   epoch that the core knows before and after the question; otherwise the look found nothing out.
+//! - Only what the log shows up to the high watermark is found: it is on every in-sync replica.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use kafka_courier_batcher::BatchView;
+use tokio::time::timeout;
+
+use super::connection::{Dialer, Link, Unanswered};
+use crate::core::{BrokerAddress, ErrorCode, LogSearch, LoggedBatch, Look, LookAnswer, SearchAnswer, Wanted};
+use crate::wire::fetch::FetchRequest;
+use crate::wire::list_offsets::{LATEST, ListOffsetsRequest};
+use crate::wire::messenger::{Fetched, ListedOffsets};
+use crate::wire::small::describe_producers;
+
+/// The most that one Fetch asks for.
+const FETCH_BYTES: i32 = 4 << 20;
+
+/// Why a look found nothing out.
+enum Missed {
+    /// It may later.
+    Now,
+    /// It never will: the right is missing, or no version of a request is in common.
+    Ever,
+}
+
+impl Missed {
+    fn code(code: i16) -> Self {
+        let code = ErrorCode(code);
+        let passing = [ErrorCode::NOT_LEADER_OR_FOLLOWER, ErrorCode::FENCED_LEADER_EPOCH];
+        if code.is_retriable() || passing.contains(&code) { Self::Now } else { Self::Ever }
+    }
+
+    fn unanswered(error: &Unanswered) -> Self {
+        match error {
+            Unanswered::Lost(_) => Self::Now,
+            Unanswered::NoVersion(_) => Self::Ever,
+        }
+    }
+}
+
+/// Looks at leaders.
+pub(super) struct Looker {
+    pub(super) dialer: Dialer,
+    /// How long one look may take, from the first byte to the last.
+    pub(super) timeout: Duration,
+}
+
+/// The leader of a partition, connected.
+struct Leader<'a> {
+    link: Link,
+    topic: &'a Arc<str>,
+    partition: i32,
+    epoch: i32,
+}
+
+impl Looker {
+    /// Asks a partition's leader for its producer state.
+    pub(super) async fn look(&self, question: &Look) -> LookAnswer {
+        let Look { topic, leader, leader_epoch, producer_id, .. } = question;
+        let looked = timeout(self.timeout, async {
+            let leader = self.leader(leader, topic, question.partition.index, *leader_epoch).await?;
+            leader.look(*producer_id).await
+        });
+        match looked.await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(Missed::Ever)) => LookAnswer::Nothing,
+            Ok(Err(Missed::Now)) | Err(_) => LookAnswer::Unavailable,
+        }
+    }
+
+    /// Searches a partition's log for batches of ours.
+    pub(super) async fn search(&self, question: &LogSearch) -> SearchAnswer {
+        let LogSearch { topic, leader, leader_epoch, .. } = question;
+        let searched = timeout(self.timeout, async {
+            let leader = self.leader(leader, topic, question.partition.index, *leader_epoch).await?;
+            leader.search(question).await
+        });
+        match searched.await {
+            Ok(Ok(found)) => SearchAnswer::Read(found),
+            Ok(Err(Missed::Ever)) => SearchAnswer::Unreadable,
+            Ok(Err(Missed::Now)) | Err(_) => SearchAnswer::Unavailable,
+        }
+    }
+
+    async fn leader<'a>(
+        &self,
+        at: &BrokerAddress,
+        topic: &'a Arc<str>,
+        partition: i32,
+        epoch: i32,
+    ) -> Result<Leader<'a>, Missed> {
+        let link = self.dialer.dial(&at.host, at.port).await.map_err(|_| Missed::Now)?;
+        Ok(Leader { link, topic, partition, epoch })
+    }
+}
+
+impl Leader<'_> {
+    async fn look(&self, producer_id: i64) -> Result<LookAnswer, Missed> {
+        self.offset(LATEST).await?;
+        let question = describe_producers::Request { topic: self.topic.clone(), partition: self.partition };
+        let described = self.link.request(question).await.map_err(|error| Missed::unanswered(&error))?;
+        self.offset(LATEST).await?;
+        Ok(describe_producers::judge(&described.0, self.topic, self.partition, producer_id, wall_clock_ms()))
+    }
+
+    /// The offset of the first record of this time or later, or [`LATEST`]; -1 if there is none. Only the leader answers.
+    async fn offset(&self, timestamp: i64) -> Result<i64, Missed> {
+        let (topic, partition) = (self.topic.clone(), self.partition);
+        let question = ListOffsetsRequest { topic, partition, leader_epoch: self.epoch, timestamp };
+        let ListedOffsets(answer) = self.link.request(question).await.map_err(|error| Missed::unanswered(&error))?;
+        let part = answer.iter().find(|part| part.topic == *self.topic && part.partition == partition);
+        match part.ok_or(Missed::Now)? {
+            part if part.code != 0 => Err(Missed::code(part.code)),
+            part => Ok(part.offset),
+        }
+    }
+
+    async fn search(&self, question: &LogSearch) -> Result<Vec<LoggedBatch>, Missed> {
+        let end = self.offset(LATEST).await?;
+        let mut next = match question.wanted.from {
+            Some(from) => from,
+            None => self.offset(question.wanted.since).await?,
+        };
+        let mut found = Vec::new();
+        while (0..end).contains(&next) {
+            let bytes = self.fetch(question, next).await?;
+            let Some(behind) = collect(&bytes, &question.wanted, next, end, &mut found) else {
+                // Batches of a format that is not read here, or damage.
+                return Err(if bytes.is_empty() { Missed::Now } else { Missed::Ever });
+            };
+            if found.iter().any(|batch| batch.offset_of(question.wanted.last_sequence, 1).is_some()) {
+                break;
+            }
+            next = behind;
+        }
+        Ok(found)
+    }
+
+    async fn fetch(&self, question: &LogSearch, offset: i64) -> Result<Vec<u8>, Missed> {
+        let request = FetchRequest {
+            topic: self.topic.clone(),
+            topic_uuid: question.topic_uuid,
+            partition: self.partition,
+            leader_epoch: self.epoch,
+            offset,
+            max_bytes: FETCH_BYTES,
+            max_wait: Duration::ZERO,
+        };
+        let Fetched((code, parts)) = self.link.request(request).await.map_err(|error| Missed::unanswered(&error))?;
+        if code != 0 {
+            return Err(Missed::code(code));
+        }
+        match parts.into_iter().find(|part| part.index == self.partition).ok_or(Missed::Now)? {
+            part if part.code != 0 => Err(Missed::code(part.code)),
+            part => Ok(part.records),
+        }
+    }
+}
+
+/// Adds the batches that are wanted and lie before `end`. Returns the offset behind what was read; `None` if nothing was,
+/// or if what was read is damaged.
+fn collect(mut bytes: &[u8], wanted: &Wanted, from: i64, end: i64, found: &mut Vec<LoggedBatch>) -> Option<i64> {
+    let mut next = from;
+    while let Ok((batch, rest)) = BatchView::parse(bytes) {
+        let records = u32::try_from(batch.last_offset_delta).ok()?.checked_add(1)?;
+        let behind = batch.base_offset.checked_add(i64::from(records))?;
+        let ours = (batch.producer_id, batch.producer_epoch) == (wanted.producer_id, wanted.epoch);
+        if ours && !batch.is_control() && behind <= end && behind > from {
+            if !batch.check_crc() {
+                return None;
+            }
+            let log_append_time = batch.is_log_append_time().then_some(batch.max_timestamp);
+            let (base_sequence, base_offset) = (batch.base_sequence, batch.base_offset);
+            found.push(LoggedBatch { base_sequence, records, base_offset, log_append_time });
+        }
+        next = next.max(behind);
+        bytes = rest;
+    }
+    (next > from).then_some(next)
+}
+
+fn wall_clock_ms() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_courier_batcher::{EncodedBatch, Record, Stamp};
+    use kafka_courier_test_broker::TestCluster;
+
+    use super::*;
+    use crate::core::{BrokerId, LookId, PartitionId, TopicId};
+    use crate::driver::{DriverConfig, LogClient, LogErrorKind};
+
+    const PARTITION: PartitionId = PartitionId { topic: TopicId(0), index: 0 };
+
+    /// Two brokers, the first of which leads under epoch 0, and a client of theirs.
+    async fn cluster() -> (TestCluster, DriverConfig) {
+        let cluster = TestCluster::builder().brokers(2).topic("t", 1).start().await.unwrap();
+        let address = cluster.address(1).unwrap();
+        let config = DriverConfig {
+            core: crate::core::Config::default(),
+            bootstrap: vec![(address.ip().to_string().into(), address.port())],
+            client_id: "looker".into(),
+            connect_timeout: Duration::from_secs(5),
+            security: crate::driver::security::Security::default(),
+        };
+        (cluster, config)
+    }
+
+    fn looker(config: &DriverConfig) -> Looker {
+        Looker { dialer: config.dialer(), timeout: Duration::from_secs(30) }
+    }
+
+    async fn append(config: &DriverConfig, stamp: Stamp, values: u32) {
+        let record = Record { key: None, value: Some(b"v"), headers: &[], timestamp: wall_clock_ms() };
+        for sequence in 0..values as i32 {
+            let mut batch = EncodedBatch::single(&record).unwrap();
+            batch.stamp(Stamp { base_sequence: stamp.base_sequence + sequence, ..stamp });
+            let deadline = std::time::Instant::now() + Duration::from_secs(30);
+            LogClient::new(config).append("t", 0, Arc::new(batch), deadline).await.unwrap();
+        }
+    }
+
+    fn at(cluster: &TestCluster, broker: i32) -> BrokerAddress {
+        let address = cluster.address(broker).unwrap();
+        BrokerAddress { id: BrokerId(broker), host: address.ip().to_string().into(), port: address.port() }
+    }
+
+    #[tokio::test]
+    async fn only_the_confirmed_leader_is_believed() {
+        let (cluster, config) = cluster().await;
+        append(&config, Stamp { producer_id: 7, epoch: 3, base_sequence: 0 }, 2).await;
+        let look = async |broker, leader_epoch, producer_id| {
+            let (topic, look, leader) = ("t".into(), LookId(1), at(&cluster, broker));
+            let question = Look { partition: PARTITION, topic, leader, leader_epoch, look, producer_id };
+            looker(&config).look(&question).await
+        };
+        let LookAnswer::Producer { epoch, last_sequence, age } = look(1, 0, 7).await else { panic!("nothing found") };
+        assert_eq!((epoch, last_sequence), (3, 1));
+        assert!(age < Duration::from_secs(60));
+        assert_eq!(look(1, 0, 8).await, LookAnswer::Nothing);
+        assert_eq!(look(2, 0, 7).await, LookAnswer::Unavailable, "a follower, whose state may be older");
+        assert!(cluster.move_leader("t", 0, 2));
+        assert_eq!(look(1, 0, 7).await, LookAnswer::Unavailable, "a former leader");
+        assert_eq!(look(2, 0, 7).await, LookAnswer::Unavailable, "another leader epoch than the one that is known");
+        assert!(matches!(look(2, 1, 7).await, LookAnswer::Producer { .. }));
+    }
+
+    #[tokio::test]
+    async fn log_is_searched_up_to_the_wanted_sequence() {
+        let (cluster, config) = cluster().await;
+        append(&config, Stamp { producer_id: 6, epoch: 0, base_sequence: 0 }, 2).await;
+        append(&config, Stamp { producer_id: 7, epoch: 3, base_sequence: 40 }, 4).await;
+        let search = async |broker, from, last_sequence| {
+            let wanted = Wanted { producer_id: 7, epoch: 3, last_sequence, from, since: 0 };
+            let (topic, leader, look) = ("t".into(), at(&cluster, broker), LookId(1));
+            let (client, deadline) = (LogClient::new(&config), std::time::Instant::now() + Duration::from_secs(30));
+            let topic_uuid = client.topic("t", deadline).await.unwrap().uuid;
+            let question = LogSearch { partition: PARTITION, topic, topic_uuid, leader, leader_epoch: 0, look, wanted };
+            looker(&config).search(&question).await
+        };
+        let found = |answer| match answer {
+            SearchAnswer::Read(found) => found.iter().map(|b: &LoggedBatch| (b.base_sequence, b.base_offset)).collect(),
+            _ => vec![],
+        };
+        assert_eq!(found(search(1, Some(3), 43).await), [(41, 3), (42, 4), (43, 5)]);
+        assert_eq!(found(search(1, None, 43).await), [(40, 2), (41, 3), (42, 4), (43, 5)]);
+        assert_eq!(search(1, Some(6), 43).await, SearchAnswer::Read(vec![]));
+        assert_eq!(search(2, Some(0), 43).await, SearchAnswer::Unavailable);
+    }
+
+    #[tokio::test]
+    async fn missing_version_is_final_for_the_log_client() {
+        let (cluster, config) = cluster().await;
+        // ApiVersions v3: all that delivery needs, and DescribeConfigs as Kafka 0.11 has it.
+        let told = [(0_i16, 3_i16, 3_i16), (3, 4, 4), (22, 0, 0), (32, 0, 0)];
+        let mut answer = vec![0, 0, told.len() as u8 + 1];
+        for (key, lowest, highest) in told {
+            answer.extend([key, lowest, highest].iter().flat_map(|field| field.to_be_bytes()));
+            answer.push(0);
+        }
+        answer.extend([0; 5]);
+        let rule = kafka_courier_test_broker::Rule::on(kafka_courier_test_broker::ApiKey::ApiVersions).always();
+        cluster.inject(rule.then(kafka_courier_test_broker::Fault::ApplyThenAnswer(answer)));
+        let began = std::time::Instant::now();
+        let error = LogClient::new(&config).is_compacted("t", began + Duration::from_secs(60)).await.unwrap_err();
+        assert!(began.elapsed() < Duration::from_secs(20), "asking again can't help");
+        let LogErrorKind::NoTrust(crate::core::Reason::NoCommonVersion(none)) = error.kind() else { panic!("{error}") };
+        assert_eq!((none.api, none.ours, none.theirs), ("DescribeConfigs", (1, 4), Some((0, 0))));
+    }
+}

@@ -1,0 +1,110 @@
+//! Which versions of its requests a broker speaks, and which are in common.
+//!
+//! Rules: a request without a version in common never leaves; a broker that lacks one that delivery needs is no broker for
+//! us, and that is said when it is dialled.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rskafka::protocol::api_key::ApiKey;
+
+use crate::core::NoCommonVersion;
+use crate::wire::messenger::{NEEDED, WANTED};
+use crate::wire::small::ApiRange;
+
+/// What a broker speaks.
+#[derive(Clone, Debug)]
+pub(crate) struct Versions {
+    broker: Arc<str>,
+    theirs: HashMap<ApiKey, (i16, i16)>,
+}
+
+impl Versions {
+    /// As the broker told them; ranges that are upside down are left out.
+    pub(crate) fn new(broker: Arc<str>, ranges: &[ApiRange]) -> Self {
+        let sound = ranges.iter().filter(|(_, lowest, highest)| lowest <= highest);
+        let theirs = sound.map(|(key, lowest, highest)| (crate::wire::messenger::api_key(*key), (*lowest, *highest)));
+        Self { broker, theirs: theirs.collect() }
+    }
+
+    /// The newest version in common.
+    fn common(&self, key: ApiKey, ours: (i16, i16)) -> Option<i16> {
+        let (lowest, highest) = *self.theirs.get(&key)?;
+        let newest = highest.min(ours.1);
+        (newest >= lowest.max(ours.0)).then_some(newest)
+    }
+
+    /// Errors if there is none.
+    fn check_one(&self, key: ApiKey, api: &'static str, ours: (i16, i16)) -> Result<i16, NoCommonVersion> {
+        self.common(key, ours).ok_or_else(|| {
+            let theirs = self.theirs.get(&key).copied();
+            NoCommonVersion { broker: self.broker.clone(), api, ours, theirs }
+        })
+    }
+
+    /// Errors if the broker lacks a request that delivery needs.
+    pub(crate) fn check_needed(&self) -> Result<(), NoCommonVersion> {
+        NEEDED.iter().try_for_each(|(key, api, ours)| self.check_one(*key, api, *ours).map(|_| ()))
+    }
+
+    /// Errors if there is no version of this request in common.
+    pub(crate) fn check(&self, key: ApiKey) -> Result<(), NoCommonVersion> {
+        let spoken = NEEDED.iter().chain(&WANTED).find(|(known, ..)| *known == key);
+        spoken.map_or(Ok(()), |(key, api, ours)| self.check_one(*key, api, *ours).map(|_| ()))
+    }
+
+    /// Says in the log which versions are spoken from now on.
+    pub(crate) fn log(&self) {
+        let [produce, metadata, init_producer_id] = NEEDED.map(|(key, _, ours)| self.common(key, ours));
+        let [fetch, list_offsets, describe_configs, describe_producers] =
+            WANTED.map(|(key, _, ours)| self.common(key, ours));
+        tracing::debug!(
+            broker = %self.broker,
+            produce,
+            metadata,
+            init_producer_id,
+            fetch,
+            list_offsets,
+            describe_configs,
+            describe_producers,
+            "versions negotiated"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn versions(ranges: &[ApiRange]) -> Versions {
+        Versions::new("b:1".into(), ranges)
+    }
+
+    #[test]
+    fn newest_version_in_common_is_spoken() {
+        let broker = versions(&[(0, 0, 99), (3, 7, 9), (22, 9, 0)]);
+        assert_eq!(broker.common(ApiKey::Produce, (3, 13)), Some(13));
+        assert_eq!(broker.common(ApiKey::Metadata, (1, 13)), Some(9));
+        assert_eq!(broker.common(ApiKey::Metadata, (1, 6)), None);
+        assert_eq!(broker.common(ApiKey::InitProducerId, (0, 5)), None, "upside down");
+    }
+
+    #[test]
+    fn broker_without_idempotence_is_refused() {
+        let old = versions(&[(0, 0, 2), (3, 0, 2), (18, 0, 0)]);
+        let NoCommonVersion { api, ours, theirs, .. } = old.check_needed().unwrap_err();
+        assert_eq!((api, ours, theirs), ("Produce", (3, 13), Some((0, 2))));
+        let odd = versions(&[(0, 3, 9), (3, 0, 9), (18, 0, 0)]);
+        let NoCommonVersion { api, theirs, .. } = odd.check_needed().unwrap_err();
+        assert_eq!((api, theirs), ("InitProducerId", None));
+        assert_eq!(versions(&[(0, 0, 3), (3, 0, 4), (22, 0, 0)]).check_needed(), Ok(()));
+    }
+
+    #[test]
+    fn optional_requests_are_checked_when_sent() {
+        let broker = versions(&[(0, 0, 3), (3, 0, 4), (22, 0, 0), (32, 0, 0)]);
+        assert_eq!(broker.check(ApiKey::DescribeConfigs).unwrap_err().theirs, Some((0, 0)));
+        assert_eq!(broker.check(ApiKey::DescribeProducers).unwrap_err().theirs, None);
+        assert_eq!(broker.check(ApiKey::Metadata), Ok(()));
+    }
+}
