@@ -14,6 +14,11 @@ test *args:
 test-kafka *args:
     tests/kafka/run-suite {{ args }}
 
+# Older releases of Kafka, under faults, and what is in their logs afterwards: JDK 17, Maven (once for each) and Python 3.
+nightly *versions="2.8.2 0.11.0.3":
+    cargo build --locked --release -p kafka-courier-cli
+    tests/kafka/releases {{ versions }}
+
 # Tries every security mode of the real cluster with Kafka's own console tools (3 minutes).
 test-kafka-tool:
     tests/kafka/selftest
@@ -52,7 +57,8 @@ config-docs:
 shuttle:
     RUSTFLAGS='--cfg shuttle' CARGO_TARGET_DIR=target/shuttle cargo test -p kafka-courier --lib shuttle
 
-# kcat and Kafka's Java client on the broker inside the process: kcat, JDK 17 and Python 3; fetches Kafka's jars itself.
+# kcat and Kafka's Java client on the broker inside the process, and courier on librdkafka's mock cluster: kcat, JDK 17 and Python 3;
+# fetches the rest itself.
 test-interop:
     tests/interop/run
 

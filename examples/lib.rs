@@ -1,21 +1,23 @@
-//! A Kafka for the examples, which stand in `examples/`: run one with
+//! The Kafka cluster of the examples in `examples/`. Run one with
 //! `cargo run -p kafka-courier-examples --example quickstart`.
 //!
-//! Rule: with `KAFKA_BROKERS` set they use that Kafka, whose topics have to be there; without, a cluster inside the process.
+//! Rule: the examples use the cluster at `KAFKA_BROKERS`, which must have the topics. They start a cluster inside the
+//! process if the variable is not set.
 
 use kafka_courier::KafkaConfig;
 use kafka_courier_test_broker::TestCluster;
 
-/// What an example fails with.
+/// The error of an example.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// The Kafka that an example uses, for as long as this lives.
+/// A cluster for an example. A cluster inside the process ends when this is dropped.
 pub struct Kafka {
     config: KafkaConfig,
     cluster: Option<TestCluster>,
 }
 
-/// The Kafka at `KAFKA_BROKERS`, or one of three brokers inside the process that has the built-in events' topics, and creates others on demand.
+/// Returns the cluster at `KAFKA_BROKERS`, or starts three brokers inside the process. These have the built-in events'
+/// topics and create other topics on demand.
 pub async fn kafka() -> Result<Kafka, Failure> {
     if std::env::var_os("KAFKA_BROKERS").is_some() {
         let (config, _warnings) = KafkaConfig::from_env()?;
@@ -24,7 +26,7 @@ pub async fn kafka() -> Result<Kafka, Failure> {
     inside().await
 }
 
-/// A Kafka inside the process, whatever the environment says: for examples of what happens when one goes away.
+/// Starts a cluster inside the process, whatever `KAFKA_BROKERS` says, for examples that inject faults.
 pub async fn inside() -> Result<Kafka, Failure> {
     let mut cluster = TestCluster::builder().brokers(3).auto_create_topics(6);
     for topic in ["user-events", "auth-events", "api-events", "error-events", "system-events"] {
@@ -37,12 +39,12 @@ pub async fn inside() -> Result<Kafka, Failure> {
 }
 
 impl Kafka {
-    /// Settings for this Kafka.
+    /// Returns the settings for this cluster.
     pub fn config(&self) -> KafkaConfig {
         self.config.clone()
     }
 
-    /// The cluster, if it is inside the process.
+    /// Returns the cluster if it is inside the process.
     pub fn cluster(&self) -> Option<&TestCluster> {
         self.cluster.as_ref()
     }
@@ -53,13 +55,13 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn every_example_asserts_something_and_is_run_by_the_tests() -> Result<(), super::Failure> {
+    fn every_example_asserts_and_runs() -> Result<(), super::Failure> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
         let manifest = std::fs::read_to_string(folder.join("Cargo.toml"))?;
         let mut found = 0;
         for entry in std::fs::read_dir(folder.join("examples"))? {
             let path = entry?.path();
-            let name = path.file_stem().and_then(|stem| stem.to_str()).ok_or("a name that is no text")?.to_owned();
+            let name = path.file_stem().and_then(|stem| stem.to_str()).ok_or("a file name is not UTF-8")?.to_owned();
             let text = std::fs::read_to_string(&path)?;
             let (main, tests) = text.split_once("#[test]").ok_or(format!("{name} has no test"))?;
             assert!(main.contains("assert"), "{name} asserts nothing");

@@ -1,7 +1,7 @@
-//! What a record costs in the batcher: push, encode, stamp, decode, partition.
+//! The batcher's cost per record: push, encode, stamp, decode, partition.
 //!
-//! Rule: figures are per record (criterion's throughput, elements): 100-byte JSON values in batches of 1000.
-#![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark: a failure is a panic, and nobody imports it")]
+//! Rule: figures are per record (criterion's element throughput) for 100-byte JSON values in batches of 1000.
+#![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark fails by panicking and has no users")]
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use kafka_courier_batcher::{
@@ -39,7 +39,7 @@ fn record(event: &Event) -> Record<'_> {
     }
 }
 
-/// A batch of all events, sealed with the last of them.
+/// Fills one batch with all events. The last event seals it.
 fn filled(events: &[Event], compression: Compression, pool: &BufferPool) -> Filled<()> {
     let mut accumulator = Accumulator::new(LIMITS, compression);
     let now = Instant::now();
@@ -52,7 +52,7 @@ fn filled(events: &[Event], compression: Compression, pool: &BufferPool) -> Fill
     *sealed.unwrap()
 }
 
-/// A thousand records go through `push` in one iteration; full batches give their buffers back.
+/// Pushes a thousand records per iteration. Full batches return their buffers to the pool.
 fn push(criterion: &mut Criterion, name: &str, headers: &[Header<'_>]) {
     let (events, pool, now) = (events(), BufferPool::new(8 << 20), Instant::now());
     let token = Arc::new(());

@@ -1,7 +1,7 @@
-//! The end of a record's way, and all of it: awaiting verdicts that are there, and the way into the broker inside the process.
+//! The producer's cost: awaiting verdicts, and the whole path to the test broker in this process.
 //!
-//! Rule: the broker's work counts in the whole path, for it shares the process.
-#![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark: a failure is a panic, and nobody imports it")]
+//! Rule: the whole path includes the broker's work, because the broker runs in the same process.
+#![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark fails by panicking and has no users")]
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use kafka_courier_test_broker::{TestCluster, TopicSpec};
 use tokio::runtime::{Builder, Runtime};
 
 const PARTITIONS: i32 = 6;
-/// Records of the whole path in one iteration.
+/// Records per iteration of the whole path.
 const MANY: usize = 10_000;
 
 fn runtime() -> Runtime {
@@ -23,7 +23,7 @@ fn record<'a>(key: &'a [u8], value: &'a [u8]) -> ProducerRecord<'a> {
     ProducerRecord { topic: "t", key: Some(key), value: Some(value), ..ProducerRecord::default() }
 }
 
-/// Verdicts that are there are taken by those who await them.
+/// Awaits verdicts that are already known.
 fn completion(criterion: &mut Criterion) {
     let (runtime, keys, values) = (runtime(), keys(RECORDS), values(RECORDS));
     let built = runtime.block_on(async { KafkaProducer::builder().flush_messages(100).build() }).unwrap();
@@ -49,7 +49,7 @@ fn completion(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// From `send` to the verdict, over a socket of this machine.
+/// Measures from `send` to the verdict, over a loopback socket.
 fn whole_path(criterion: &mut Criterion) {
     let (runtime, keys, values) = (runtime(), keys(RECORDS), values(RECORDS));
     let mut group = criterion.benchmark_group("whole_path");

@@ -1,7 +1,8 @@
-//! Each stage of the hot path alone, a thousand records a round: by records (`records/..`) and by bytes of values (`bytes/..`).
+//! Each stage of the hot path in rounds of a thousand records: per record (`records/..`) and per byte of values
+//! (`bytes/..`).
 //!
-//! Rule: what is run is what the counting allocator and callgrind count.
-#![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark: a failure is a panic, and nobody imports it")]
+//! Rule: the counting allocator and callgrind measure the same stages.
+#![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark fails by panicking and has no users")]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use kafka_courier_benches::{RECORDS, all};

@@ -1,6 +1,7 @@
-//! The sender's core with a cluster that answers at once: what deciding about a batch costs, its stamp and CRC included.
+//! The sender's core with a simulated cluster that answers immediately: the cost of deciding about a batch, with stamp
+//! and CRC.
 //!
-//! Rule: time is made up, a millisecond for each round, so that every run takes the same decisions.
+//! Rule: the clock is simulated and advances a millisecond per round, so that every run takes the same decisions.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use kafka_courier_idempotent_sender::core::{
     ProduceAnswer, ProducePart, Sender, Submission, TopicId, TopicMetadata,
 };
 
-/// A core, its topic, and the batches that go round in it: one for each partition.
+/// A core, its topic, and one circulating batch for each partition.
 pub struct CoreStage {
     sender: Sender<()>,
     topic: TopicId,
@@ -21,7 +22,8 @@ pub struct CoreStage {
 }
 
 impl CoreStage {
-    /// A core whose partitions are each to be sent one of `batches` in every round. `None` if it refuses its settings.
+    /// Creates a core that sends one of `batches` to each partition in every round. Returns `None` if the core refuses
+    /// its settings.
     #[must_use]
     pub fn new(batches: Vec<EncodedBatch>) -> Option<Self> {
         let (sender, now) = (Sender::new(Config::default()).ok()?, Instant::now());
@@ -33,7 +35,7 @@ impl CoreStage {
         Some(stage)
     }
 
-    /// Sends each partition its batch; returns how many were delivered, which is all of them.
+    /// Sends each partition its batch. Returns the number of delivered batches, which must be all.
     pub fn round(&mut self) -> usize {
         self.now += Duration::from_millis(1);
         for (index, free) in self.free.iter_mut().enumerate() {

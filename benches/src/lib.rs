@@ -1,4 +1,4 @@
-//! What the project's benchmarks share: the stages of the hot path, and the records that go through them.
+//! The stages of the hot path and their records, shared by the project's benchmarks.
 #![deny(missing_docs)]
 
 mod core_stage;

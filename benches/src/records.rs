@@ -1,6 +1,6 @@
-//! The records that are measured: the same in every run, on every machine.
+//! The measured records, the same in every run and on every machine.
 //!
-//! Rule: values are JSON that compresses as JSON does; a thousand keys.
+//! Rule: values are JSON with a realistic compression ratio, and there are a thousand keys.
 
 use std::time::Duration;
 
@@ -10,17 +10,17 @@ use kafka_courier_batcher::Limits;
 /// Bytes of a raw record's value.
 pub const VALUE_LEN: usize = 100;
 
-/// Batches of up to `records` records or 1 MiB; nothing is due by time.
+/// Returns limits of `records` records or 1 MiB without a linger deadline.
 pub fn limits(records: u32) -> Limits {
     Limits { max_records: records, max_bytes: 1 << 20, linger: Duration::from_secs(3600) }
 }
 
-/// So many keys.
+/// Returns `count` keys.
 pub fn keys(count: usize) -> Vec<Vec<u8>> {
     (0..count).map(|i| format!("user-{:05}", i.wrapping_mul(2_654_435_761) % 100_000).into_bytes()).collect()
 }
 
-/// So many values of [`VALUE_LEN`] bytes.
+/// Returns `count` values of [`VALUE_LEN`] bytes.
 pub fn values(count: usize) -> Vec<Vec<u8>> {
     let value = |n: usize| {
         let user = n.wrapping_mul(2_654_435_761) % 100_000;
@@ -31,7 +31,7 @@ pub fn values(count: usize) -> Vec<Vec<u8>> {
     (0..count).map(value).collect()
 }
 
-/// A typed event of some 430 bytes, as a service makes one for each request that it has answered.
+/// Builds a typed event of some 430 bytes, as a service does for each request.
 pub fn api_request(builder: &EventBuilder, n: usize) -> Envelope<ApiRequest> {
     let mut event = builder.api_request(ApiRequest {
         request_id: format!("req-{n:08x}"),

@@ -1,7 +1,7 @@
-//! The stages of the hot path, each as a round of a thousand records that can be run again and again.
+//! The stages of the hot path, each as a repeatable round of a thousand records.
 //!
-//! Rules: a round costs the same each time, holds no memory from one to the next, and needs nobody outside the process;
-//! criterion, the counting allocator and callgrind all run these.
+//! Rules: every round costs the same, keeps no memory, and needs nothing outside the process. Criterion, the counting
+//! allocator and callgrind run the same rounds.
 
 use std::error::Error;
 use std::hint::black_box;
@@ -16,19 +16,19 @@ use kafka_courier_batcher::{
 use crate::core_stage::CoreStage;
 use crate::records::{VALUE_LEN, api_request, keys, limits, values};
 
-/// Records in a round.
+/// Records per round.
 pub const RECORDS: usize = 1000;
-/// Records in a batch, where a round has several.
+/// Records per batch, in rounds of several batches.
 const BATCH: u32 = 100;
 const TIMESTAMP: i64 = 1_700_000_000_000;
 
 /// One stage.
 pub struct Stage {
-    /// Its name.
+    /// The stage's name.
     pub name: &'static str,
-    /// Bytes of values that a round takes in.
+    /// Bytes of values per round.
     pub bytes: u64,
-    /// Runs a round.
+    /// Runs one round.
     pub run: Box<dyn FnMut()>,
 }
 
@@ -38,7 +38,10 @@ impl Stage {
     }
 }
 
-/// Every stage, in the order in which a record meets them. Errors: a producer that can't be built.
+/// Returns every stage, in the order of a record's path.
+///
+/// # Errors
+/// Returns an error if a producer cannot be built.
 pub fn all() -> Result<Vec<Stage>, Box<dyn Error>> {
     Ok(vec![
         build(),
@@ -54,7 +57,7 @@ pub fn all() -> Result<Vec<Stage>, Box<dyn Error>> {
     ])
 }
 
-/// A typed event is made: its id, its time, its fields.
+/// Builds a typed event: id, time and fields.
 fn build() -> Stage {
     let builder = EventBuilder::new("bench", "1.0");
     Stage::new("event_build", bytes_of_events(), move || {
@@ -64,7 +67,7 @@ fn build() -> Stage {
     })
 }
 
-/// A typed event becomes JSON.
+/// Encodes a typed event as JSON.
 fn encode() -> Stage {
     let builder = EventBuilder::new("bench", "1.0");
     let events: Vec<_> = (0..RECORDS).map(|n| api_request(&builder, n)).collect();
@@ -72,7 +75,7 @@ fn encode() -> Stage {
     Stage::new("event_encode", bytes_of_events(), move || {
         for event in &events {
             json.clear();
-            // An event of strings and numbers has JSON.
+            // The encoding of strings and numbers cannot fail.
             let _ = black_box(event).encode_into(&mut json);
             black_box(&json);
         }
@@ -88,7 +91,7 @@ fn bytes_of_events() -> usize {
     json.len()
 }
 
-/// A key picks its partition.
+/// Chooses the partition of a key.
 fn partition() -> Stage {
     let keys = keys(RECORDS);
     let bytes = keys.iter().map(Vec::len).sum();
@@ -99,7 +102,7 @@ fn partition() -> Stage {
     })
 }
 
-/// Records are appended to a batch, and the batch is encoded.
+/// Appends records to a batch and encodes the batch.
 fn append(name: &'static str, codec: Codec) -> Stage {
     let (keys, values, pool) = (keys(RECORDS), values(RECORDS), BufferPool::new(8 << 20));
     let mut accumulator = Accumulator::new(limits(RECORDS as u32), codec);
@@ -116,7 +119,7 @@ fn append(name: &'static str, codec: Codec) -> Stage {
     })
 }
 
-/// A batch of so many records.
+/// Builds a batch of `records` records.
 fn batch(records: u32) -> Option<EncodedBatch> {
     let (pool, mut accumulator) = (BufferPool::new(0), Accumulator::new(limits(records), Codec::None));
     let (keys, values, now) = (keys(records as usize), values(records as usize), Instant::now());
@@ -129,7 +132,7 @@ fn batch(records: u32) -> Option<EncodedBatch> {
     sealed.map(|filled| filled.encode(&pool).batch)
 }
 
-/// Batches are stamped, which takes their CRC.
+/// Stamps batches, which includes the CRC.
 fn stamp() -> Stage {
     let mut batches: Vec<_> = (0..RECORDS as u32 / BATCH).filter_map(|_| batch(BATCH)).collect();
     Stage::new("stamp_crc", RECORDS * VALUE_LEN, move || {
@@ -140,7 +143,7 @@ fn stamp() -> Stage {
     })
 }
 
-/// Batches go through the sender's core, stamp and CRC included.
+/// Runs batches through the sender's core, with stamp and CRC.
 fn core() -> Result<Stage, Box<dyn Error>> {
     let batches: Vec<_> = (0..RECORDS as u32 / BATCH).filter_map(|_| batch(BATCH)).collect();
     let mut stage = CoreStage::new(batches).ok_or("the core refuses its defaults")?;
@@ -153,7 +156,7 @@ fn core() -> Result<Stage, Box<dyn Error>> {
     }))
 }
 
-/// A producer whose batches go nowhere, and what its deliveries are awaited on.
+/// A producer that discards its batches, and the runtime that awaits its deliveries.
 struct Sink {
     runtime: tokio::runtime::Runtime,
     producer: KafkaProducer,
@@ -161,21 +164,22 @@ struct Sink {
 }
 
 impl Sink {
-    /// For a topic of one partition: a round fills ten batches there, and leaves none open.
+    /// Creates a producer for a topic of one partition. A round fills ten batches and leaves none open.
     fn new(compression: Compression) -> Result<Self, Box<dyn Error>> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let builder = KafkaProducer::builder().flush_messages(BATCH).compression(compression);
-        let producer = runtime.block_on(async { builder.build() })?.into_sink("t", 1).ok_or("it was just built")?;
+        let producer =
+            runtime.block_on(async { builder.build() })?.into_sink("t", 1).ok_or("the producer is already cloned")?;
         Ok(Self { runtime, producer, deliveries: Vec::with_capacity(RECORDS) })
     }
 
-    /// Takes what comes of a publish: there is always room, so an error is a record less, which `settle` notices.
+    /// Keeps the delivery of a publish. A refused record shows up in `settle` as a missing delivery.
     fn took(&mut self, offered: Result<Delivery, PublishError>) {
         self.deliveries.extend(offered.ok());
     }
 
     fn settle(&mut self) {
-        assert_eq!(self.deliveries.len(), RECORDS, "every record is accepted");
+        assert_eq!(self.deliveries.len(), RECORDS, "some records were refused");
         self.runtime.block_on(async {
             for delivery in self.deliveries.drain(..) {
                 black_box(delivery.await).ok();
@@ -184,7 +188,7 @@ impl Sink {
     }
 }
 
-/// Raw records from `try_send` to their verdicts.
+/// Publishes raw records with `try_send` and awaits their verdicts.
 fn send(name: &'static str, compression: Compression) -> Result<Stage, Box<dyn Error>> {
     let (mut sink, keys, values) = (Sink::new(compression)?, keys(RECORDS), values(RECORDS));
     Ok(Stage::new(name, RECORDS * VALUE_LEN, move || {
@@ -197,7 +201,7 @@ fn send(name: &'static str, compression: Compression) -> Result<Stage, Box<dyn E
     }))
 }
 
-/// Typed events from `try_publish_to` to their verdicts, JSON included.
+/// Publishes typed events with `try_publish_to` and awaits their verdicts, JSON included.
 fn publish() -> Result<Stage, Box<dyn Error>> {
     let mut sink = Sink::new(Compression::Snappy)?;
     let builder = EventBuilder::new("bench", "1.0");

@@ -1,4 +1,4 @@
-//! Many events at once, with one verdict for each, in their order; and many that nobody waits for.
+//! Publishes many events in one call and awaits a verdict for each, then publishes many without awaiting them.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ async fn main() -> Result<(), Failure> {
     let producer = KafkaProducer::build(kafka.config())?;
     let builder = EventBuilder::new("gateway", "1.0");
 
-    // Events of several types share a batch as boxes; of one type, a slice of them does.
+    // Boxes hold events of several types. A slice of events serves for a single type.
     let events: Vec<Box<dyn Event>> = vec![
         Box::new(builder.user_logged_in(UserLoggedIn { user_id: "u-1".into(), ..Default::default() })),
         Box::new(builder.user_logged_in(UserLoggedIn { user_id: "u-1".into(), ..Default::default() })),
@@ -27,12 +27,12 @@ async fn main() -> Result<(), Failure> {
     }
     assert!(verdicts.len() == 3 && verdicts.iter().all(Result::is_ok));
 
-    // Nobody waits for these: they travel in big batches, and what fails for good becomes a dead letter.
+    // These deliveries are detached. The events share large batches, and a failed event becomes a dead letter.
     for number in 0..10_000 {
         let path = format!("/items/{number}");
         producer.publish(&builder.api_request(ApiRequest { path, ..Default::default() })).await?.detach();
     }
-    assert!(producer.flush(Duration::from_secs(30)).await, "everything has its verdict");
+    assert!(producer.flush(Duration::from_secs(30)).await, "some events have no verdict");
     assert_eq!(producer.stats().sent, 10_003);
     producer.close(Duration::from_secs(10)).await;
     Ok(())

@@ -1,4 +1,4 @@
-//! An event type of one's own, sent to a topic of its own.
+//! Publishes the application's own event type to its own topic.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ async fn main() -> Result<(), Failure> {
     for delivery in deliveries {
         let placed = delivery.await?;
         assert_eq!(&*placed.topic, "orders");
-        assert!(placed.offset > last, "events of one key are in the log in the order in which they were published");
+        assert!(placed.offset > last, "events of one key must be in the log in publish order");
         last = placed.offset;
     }
     println!("three orders in topic orders, the last at offset {last:?}");

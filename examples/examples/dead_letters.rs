@@ -1,4 +1,4 @@
-//! What fails for good is kept as a dead letter, with its reason, and can be sent again when the reason has passed.
+//! Keeps failed events as dead letters with their reasons, and replays them after the cause has passed.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -12,22 +12,22 @@ use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Rule};
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let kafka = kafka_courier_examples::inside().await?;
-    let cluster = kafka.cluster().ok_or("it is inside")?;
+    let cluster = kafka.cluster().ok_or("the cluster is outside this process")?;
     let file = std::env::temp_dir().join(format!("dead-letters-{}.redb", std::process::id()));
     let mut config = kafka.config();
-    config.delivery_timeout = Duration::from_secs(2); // how long an outage may last before events are given up
-    config.dlq_file = file.display().to_string(); // letters outlive the process
+    config.delivery_timeout = Duration::from_secs(2); // the longest outage before events fail
+    config.dlq_file = file.display().to_string(); // dead letters survive the process
     let producer = KafkaProducer::connect(config).await?;
     let builder = EventBuilder::new("monitor", "1.0");
     let alert = |id: &str| builder.system_alert(SystemAlert { alert_id: id.into(), ..Default::default() });
     producer.publish_and_wait(&alert("a-1")).await?;
 
-    // Too few replicas: the brokers refuse every event for longer than its delivery may take.
+    // Too few replicas: the brokers refuse every event for longer than its delivery timeout.
     cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::Refuse(ErrorCode::NotEnoughReplicas)));
     let deliveries = producer.publish_batch(&[alert("a-2"), alert("a-3")]).await;
     for verdict in deliveries.await {
-        let error = verdict.err().ok_or("it was refused")?;
-        println!("given up: {error}");
+        let error = verdict.err().ok_or("the event must fail")?;
+        println!("failed: {error}");
         assert_eq!((error.outcome(), error.is_retriable()), (FailedOutcome::NotWritten, true));
     }
     assert_eq!(producer.stats().dead_letter_queue_size, 2);

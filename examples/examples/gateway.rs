@@ -1,7 +1,7 @@
-//! An HTTP service that publishes `api.request` for each request that it answers, and `api.error` for each that failed.
+//! An HTTP service that publishes `api.request` for each request, and `api.error` for each failed request.
 //!
-//! Rule: a request never waits for Kafka. Where there is no room for its event at once, the event is dropped and counted;
-//! the answer is the client's all the same.
+//! Rule: a request never waits for Kafka. The service drops and counts an event that finds no room, and the client
+//! receives its response all the same.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +19,7 @@ use kafka_courier::{EventPublisher, KafkaProducer};
 use kafka_courier_examples::Failure;
 use tower::ServiceExt;
 
-/// What the middleware needs. The publisher is a trait object, so that tests can put a mock in its place.
+/// State of the middleware. The publisher is a trait object, so that tests can use a mock.
 #[derive(Clone)]
 struct Gateway {
     publisher: Arc<dyn EventPublisher>,
@@ -42,7 +42,7 @@ fn text(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name)?.to_str().ok().map(str::to_owned)
 }
 
-/// Publishes an event for each request, whatever becomes of it.
+/// Publishes an event for each request, whatever the response.
 async fn publish_requests(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {
     let (began, request_time) = (Instant::now(), Timestamp::now());
     let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
@@ -88,7 +88,7 @@ fn app(gateway: Gateway) -> Router {
 async fn main() -> Result<(), Failure> {
     let kafka = kafka_courier_examples::kafka().await?;
     let producer = KafkaProducer::connect(kafka.config()).await?;
-    // The topics are learnt before the first request, so that its event is taken at once.
+    // Load the topics' metadata first, so that the first event needs no waiting.
     producer.health_check_topics(&["api-events", "error-events"], Duration::from_secs(10)).await?;
 
     let gateway = Gateway { publisher: Arc::new(producer.clone()), dropped: Arc::default() };
@@ -110,7 +110,7 @@ fn the_gateway_runs() {
 }
 
 #[tokio::test]
-async fn a_gateway_answers_also_when_no_event_can_be_published() {
+async fn gateway_answers_without_kafka() {
     use kafka_courier::{MockFailure, MockProducer, PublishError};
     let mock = MockProducer::new();
     let gateway = Gateway { publisher: Arc::new(mock.clone()), dropped: Arc::default() };

@@ -1,7 +1,9 @@
-//! A service that ends in order: it stops taking work, delivers what it accepted, and says what became of everything.
+//! A service that ends in order: it stops its work, delivers the accepted events, and reports their verdicts.
 //!
-//! Rules: `close` is the last thing before the process ends; its timeout is shorter than what the platform grants before it
-//! kills (Kubernetes: 30 s); what has no verdict by then is a dead letter, and kept where `dlq_file` or `dlq_topic` is set.
+//! Rules:
+//!  - `close` is the last call before the process ends.
+//!  - The timeout of `close` is shorter than the platform's grace period (Kubernetes: 30 s).
+//!  - An event without a verdict by then becomes a dead letter, which survives if `dlq_file` or `dlq_topic` is set.
 
 use std::time::Duration;
 
@@ -11,7 +13,7 @@ use kafka_courier_examples::Failure;
 use tokio::signal;
 use tokio::sync::watch;
 
-/// Takes work until it is told to stop. Returns how many events were accepted.
+/// Publishes events until `stop` is set. Returns the number of accepted events.
 async fn work(producer: KafkaProducer, mut stop: watch::Receiver<bool>) -> Result<u64, PublishError> {
     let builder = EventBuilder::new("worker", "1.0");
     let mut accepted = 0;
@@ -24,8 +26,8 @@ async fn work(producer: KafkaProducer, mut stop: watch::Receiver<bool>) -> Resul
     Ok(accepted)
 }
 
-/// Ready when the process is to end: Ctrl-C, or, so that the example ends by itself, once a thousand events are through.
-async fn told_to_end(producer: &KafkaProducer) {
+/// Completes when the process must end: at Ctrl-C, or after a thousand events so that the example ends by itself.
+async fn end_of_work(producer: &KafkaProducer) {
     let enough = async {
         while producer.stats().sent < 1000 {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -44,7 +46,7 @@ async fn main() -> Result<(), Failure> {
     let (stop, stopped) = watch::channel(false);
     let worker = tokio::spawn(work(producer.clone(), stopped));
 
-    told_to_end(&producer).await;
+    end_of_work(&producer).await;
     stop.send_replace(true);
     let accepted = worker.await??;
     let report = producer.close(Duration::from_secs(20)).await;

@@ -1,6 +1,6 @@
-//! How an application is tested without Kafka: it takes an [`EventPublisher`], and its tests hand it a mock.
+//! Tests an application without Kafka: the application uses an [`EventPublisher`], and its tests pass a mock.
 //!
-//! In Cargo.toml: `[dev-dependencies] kafka-courier = { path = "..", features = ["mock"] }`.
+//! Cargo.toml needs `[dev-dependencies] kafka-courier = { path = "..", features = ["mock"] }`.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use kafka_courier::events::{EventBuilder, UserRegistered};
 use kafka_courier::{EventPublisher, KafkaProducer};
 use kafka_courier_examples::Failure;
 
-/// The application: a user is registered only if the event of it is safe.
+/// The application: it registers a user only if the event is acknowledged.
 async fn register(publisher: &dyn EventPublisher, user_id: &str) -> Result<String, String> {
     let builder = EventBuilder::new("accounts", "1.0");
     let event = builder.user_registered(UserRegistered { user_id: user_id.into(), ..Default::default() });
@@ -40,7 +40,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_user_is_welcome_once_the_event_is_safe() {
+    async fn user_is_welcome_after_acknowledgement() {
         let mock = MockProducer::new();
         assert_eq!(register(&mock, "u-1").await.unwrap(), "welcome, u-1");
         let published = mock.published();
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn when_kafka_is_away_the_user_is_asked_to_come_back() {
+    async fn unavailable_kafka_asks_to_retry() {
         let mock = MockProducer::new();
         let away = Reason::NotAvailable("kafka-1:9092: connection refused".into());
         mock.fail_next(MockFailure::GiveUp(FailedOutcome::NotWritten, away));
@@ -58,9 +58,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_slow_kafka_is_waited_for() {
+    async fn slow_kafka_is_awaited() {
         let mock = MockProducer::new();
         mock.set_delay(Duration::from_secs(3600));
-        assert!(register(&mock, "u-1").await.is_ok(), "an hour of tokio's time, none of ours");
+        assert!(register(&mock, "u-1").await.is_ok(), "an hour of paused time must pass");
     }
 }

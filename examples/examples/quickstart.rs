@@ -1,4 +1,4 @@
-//! The first event: built, published, and acknowledged.
+//! Builds, publishes and awaits the first event.
 
 use std::time::Duration;
 

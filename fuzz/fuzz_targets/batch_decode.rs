@@ -1,7 +1,9 @@
-//! Arbitrary bytes as record batches: decoded, encoded again, and decoded once more.
+//! Decodes arbitrary bytes as record batches, encodes the records again, and decodes them once more.
 //!
-//! Rules: no input panics or asks for more memory than its bound; what could be decoded survives being written again;
-//! the CRC is computed but not insisted on, or nothing behind it would ever be reached.
+//! Rules:
+//!  - No input panics or reserves more memory than its bound.
+//!  - Decoded records survive another encoding.
+//!  - The CRC is computed and not enforced, so that inputs reach the code after it.
 #![no_main]
 
 use kafka_courier_batcher::{

@@ -1,6 +1,6 @@
-//! Arbitrary bytes as every answer that a broker gives the sender, in every version.
+//! Decodes arbitrary bytes as every response that the sender reads, in every version.
 //!
-//! Rules: no input panics or asks for more memory than its bound.
+//! Rule: no input panics or reserves more memory than its bound.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,6 +1,7 @@
-//! Arbitrary pairs of name and value, one a line, as the environment that the producer is set up from.
+//! Reads arbitrary pairs of name and value, one per line, as the producer's environment.
 //!
-//! Rules: no input panics; what was taken is valid, and what was not says why; brokers and defaults read back.
+//! Rules: no input panics. An accepted configuration is valid, and a refused one names its variables. Brokers survive
+//! printing and parsing.
 #![no_main]
 
 use kafka_courier::{Endpoint, KafkaConfig};

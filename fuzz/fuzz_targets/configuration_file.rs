@@ -1,6 +1,6 @@
-//! Arbitrary bytes as a configuration file: JSON where the first byte is `J`, else TOML.
+//! Reads arbitrary bytes as a configuration file: JSON if the first byte is `J`, else TOML.
 //!
-//! Rules: no input panics; what was taken is valid; what was not says which file is wrong.
+//! Rules: no input panics. An accepted configuration is valid, and an error names the file.
 #![no_main]
 
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use kafka_courier::KafkaConfig;
 use libfuzzer_sys::fuzz_target;
 
-/// Where this process' files stand, one for each format; in memory, where the system has a place for that.
+/// The files of this process, one for each format, in memory if the system supports that.
 static FILES: LazyLock<[PathBuf; 2]> = LazyLock::new(|| {
     let memory = PathBuf::from("/dev/shm");
     let folder = if memory.is_dir() { memory } else { std::env::temp_dir() };
@@ -22,7 +22,7 @@ fuzz_target!(|data: &[u8]| {
         _ => (false, data),
     };
     let path = &FILES[usize::from(is_json)];
-    std::fs::write(path, text).expect("the file can be written");
+    std::fs::write(path, text).expect("the file is writable");
     match KafkaConfig::from_file(path) {
         Ok(config) => assert_eq!(config.validate(), Ok(())),
         Err(problems) => {

@@ -1,6 +1,6 @@
-//! Arbitrary bytes as a dead letter's JSON, and as a letter's value, key and header.
+//! Reads arbitrary bytes as a dead letter's JSON, and stores them as a dead letter's value, key and header.
 //!
-//! Rules: no input panics; what could be read is written on one line and reads back the same; so do any bytes within.
+//! Rules: no input panics. A dead letter is written on one line and reads back the same, whatever bytes it holds.
 #![no_main]
 
 use kafka_courier_dlq::{Bytes, Header, Letter, LetterId, Outcome, Timestamp, Uuid};
@@ -20,9 +20,9 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn survives(letter: &Letter) {
-    let json = letter.to_json().expect("what was read can be written");
+    let json = letter.to_json().expect("a decoded dead letter can be written");
     assert!(!json.contains(&b'\n') && !json.contains(&b'\r'));
-    let again = Letter::from_json(&json).expect("our own letter can be read");
+    let again = Letter::from_json(&json).expect("our own dead letter can be read");
     assert_eq!(&again, letter);
     assert_eq!(again.to_json().expect("once more"), json);
 }

@@ -1,9 +1,9 @@
-//! A file of dead letters whose bytes were altered: arbitrary edits of a valid one.
+//! Applies arbitrary edits to a valid file of dead letters and uses the file.
 //!
-//! - Input: edits of 8 bytes each: offset (a third of them in the header), what to do, a value. At most 64 of them.
-//! - Rules: no panic leaves the store; what is read is a letter that was written; an error names the file. Neither memory
-//!   (libFuzzer's limits) nor the file grows by what altered bytes claim.
-//! - Files are made in the folder for temporary ones: `TMPDIR=/dev/shm` spares the disk.
+//! - Input: up to 64 edits of 8 bytes each: an offset (a third of them in the header), an operation, a value.
+//! - Rules: no panic leaves the store. Every dead letter that is read was written. An error names the file. Lengths in
+//!   altered bytes grow neither memory (libFuzzer's limits) nor the file.
+//! - Files are in the temporary folder. `TMPDIR=/dev/shm` avoids the disk.
 #![no_main]
 
 use std::fs;
@@ -16,21 +16,21 @@ use libfuzzer_sys::fuzz_target;
 
 const WRITTEN: &[u8] = include_bytes!("../../crates/dlq/tests/golden/format-1.redb");
 const LETTERS: &str = include_str!("../../crates/dlq/tests/golden/format-1.ndjson");
-/// Far more than a store of a few letters takes.
+/// Far more than a few dead letters need.
 const LARGEST_FILE: u64 = 16 * 1024 * 1024;
 
 struct Place {
-    /// Removed when the process ends in peace.
+    /// Removed when the process exits normally.
     folder: tempfile::TempDir,
     letters: Vec<Letter>,
 }
 
-/// What was said last by a panic. The store contains the database's: libFuzzer's hook would end the process at each.
+/// The message of the last panic. The store catches panics of the database, and libFuzzer's hook would abort at each.
 static SAID: Mutex<String> = Mutex::new(String::new());
 
 static PLACE: LazyLock<Place> = LazyLock::new(|| {
-    set_hook(Box::new(|panic| *SAID.lock().expect("nobody panics in it") = panic.to_string()));
-    let letters = LETTERS.lines().map(|line| Letter::from_json(line.as_bytes()).expect("the golden letters"));
+    set_hook(Box::new(|panic| *SAID.lock().expect("the hook never panics") = panic.to_string()));
+    let letters = LETTERS.lines().map(|line| Letter::from_json(line.as_bytes()).expect("the golden dead letters"));
     Place { folder: tempfile::tempdir().expect("a folder"), letters: letters.collect() }
 });
 
@@ -39,7 +39,7 @@ fuzz_target!(|data: &[u8]| {
     let path = place.folder.path().join("letters");
     fs::write(&path, altered(data)).expect("a file");
     if catch_unwind(|| used(&path, &place.letters)).is_err() {
-        eprintln!("{}", SAID.lock().expect("nobody panics in it"));
+        eprintln!("{}", SAID.lock().expect("the hook never panics"));
         std::process::abort();
     }
 });
@@ -68,13 +68,13 @@ fn altered(edits: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// All that is done with a file: opened, read, written, opened again.
+/// Opens, reads and writes the file, then repeats all of it.
 fn used(path: &Path, written: &[Letter]) {
     for _ in 0..2 {
         match FileStore::open(path) {
             Ok(store) => {
                 let page = store.scan(None, 1000).unwrap_or_default();
-                assert!(page.iter().all(|held| written.contains(&held.letter)), "a letter that was not written");
+                assert!(page.iter().all(|held| written.contains(&held.letter)), "a dead letter was never written");
                 let _ = store.find(&[written[0].id]);
                 let _ = store.append(&written[..1]);
                 let _ = store.remove(&page.iter().take(1).map(|held| held.position).collect::<Vec<_>>());

@@ -1,6 +1,6 @@
-//! Arbitrary bytes as an event's JSON: read, written, and read again, untyped and as every built-in type.
+//! Reads arbitrary bytes as an event's JSON, writes the event, and reads it again: untyped and as every built-in type.
 //!
-//! Rules: no input panics; what could be read is written on one line and reads back as the same event.
+//! Rules: no input panics. An accepted event is written on one line and reads back as the same event.
 #![no_main]
 
 use std::fmt::Debug;
@@ -13,7 +13,7 @@ use kafka_courier_event_model::{
 use libfuzzer_sys::fuzz_target;
 use serde::de::DeserializeOwned;
 
-/// Up to here a duration in milliseconds is kept to the nanosecond.
+/// Durations in milliseconds are exact to the nanosecond below this.
 const EXACT: Duration = Duration::from_secs(11 * 24 * 60 * 60);
 
 fuzz_target!(|data: &[u8]| {
@@ -36,7 +36,7 @@ fuzz_target!(|data: &[u8]| {
 
 fn encode(event: &impl Event) -> Vec<u8> {
     let mut out = Vec::new();
-    event.encode_into(&mut out).expect("what was read can be written");
+    event.encode_into(&mut out).expect("a decoded event can be written");
     out
 }
 

@@ -1,8 +1,9 @@
-//! Whatever brokers may answer, through the sender: any codes, offsets, leaders, partitions and addresses, early, late or never.
+//! Runs the sender against arbitrary brokers: any codes, offsets, leaders, partitions and addresses, early, late or
+//! never.
 //!
-//! - Input: steps of 8 bytes each: what happens, a choice, a number, a smaller number. At most 256 of them.
-//! - Rules: no input panics; every record gets exactly one verdict, at the latest when all is given up; no more batches of a
-//!   partition are unanswered on a connection than are allowed.
+//! - Input: up to 256 steps of 8 bytes each: an event, a choice, a number, a smaller number.
+//! - Rules: no input panics. Every record has exactly one verdict at the end. A partition never has more unanswered
+//!   batches on a connection than allowed.
 #![no_main]
 
 use std::collections::BTreeMap;
@@ -18,7 +19,7 @@ use libfuzzer_sys::fuzz_target;
 const PARTITIONS: i32 = 4;
 const MAX_IN_FLIGHT: u32 = 5;
 
-/// What brokers like to say, beside anything.
+/// Codes that brokers commonly return. Other codes occur too.
 const CODES: [i16; 16] = [0, 0, 0, 3, 6, 7, 10, 19, 45, 46, 47, 59, 87, 90, 100, 129];
 const NUMBERS: [i32; 8] = [-1, 0, 1, 2, 5, i32::MAX - 1, i32::MAX, i32::MIN];
 
@@ -30,7 +31,7 @@ fuzz_target!(|data: &[u8]| {
     bench.end();
 });
 
-/// A request that waits for its answer.
+/// A request without an answer.
 struct Sent {
     conn: ConnId,
     request: RequestId,
@@ -47,7 +48,7 @@ struct Bench {
     looks: Vec<(PartitionId, LookId)>,
     metadata_asked: bool,
     id_asked: bool,
-    /// How many verdicts each record of each batch has.
+    /// Number of verdicts of each record of each batch.
     verdicts: Vec<Vec<u8>>,
 }
 
@@ -55,7 +56,7 @@ impl Bench {
     fn new() -> Self {
         let config = Config { first_sequence: i32::MAX - 3, first_epoch: i16::MAX - 2, ..Config::default() };
         let mut bench = Self {
-            sender: Sender::new(config).expect("the settings are fine"),
+            sender: Sender::new(config).expect("the settings are valid"),
             now: Instant::now(),
             ordinals: BTreeMap::new(),
             connecting: Vec::new(),
@@ -99,7 +100,7 @@ impl Bench {
         self.carry_out();
     }
 
-    /// A cluster that does all that it should.
+    /// Answers everything as a healthy cluster does.
     fn well(&mut self) {
         self.metadata(1 << 5, 0, 0);
         self.producer_id(0, 7, 0);
@@ -218,7 +219,7 @@ impl Bench {
 
     fn carry_out(&mut self) {
         for round in 0.. {
-            assert!(round < 100_000, "it never comes to rest");
+            assert!(round < 100_000, "the sender never becomes idle");
             let Some(action) = self.sender.poll(self.now) else { break };
             match action {
                 Action::Connect { conn, .. } => self.connecting.push(conn),
@@ -245,7 +246,7 @@ impl Bench {
                 Action::TopicReady { .. } | Action::TopicFailed { .. } => {}
             }
         }
-        // What a former leader still owes an answer to has been sent again to its successor.
+        // A batch without an answer from a former leader may already be in flight to its successor.
         let mut unanswered: BTreeMap<(ConnId, PartitionId), u32> = BTreeMap::new();
         for sent in &self.sent {
             sent.partitions.iter().for_each(|it| *unanswered.entry((sent.conn, *it)).or_default() += 1);

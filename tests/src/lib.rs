@@ -4,6 +4,8 @@
 //! its value is dropped; records are streamed, never collected.
 #![deny(missing_docs)]
 
+#[path = "../../crates/producer/tests/support/audited.rs"]
+pub mod audited;
 pub mod batches;
 pub mod cluster;
 pub mod courier;

@@ -7,10 +7,11 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use kafka_courier::{Delivery, FailedOutcome, KafkaConfig, KafkaProducer, ProducerRecord};
+use kafka_courier::{Delivery, FailedOutcome, KafkaConfig, ProducerRecord};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::audited::Producer;
 use crate::cluster::Cluster;
 use crate::faults::Flow;
 
@@ -38,7 +39,7 @@ enum Verdict {
 
 /// Traffic that flows.
 pub struct Traffic {
-    producer: KafkaProducer,
+    producer: Producer,
     topic: String,
     stop: tokio::sync::watch::Sender<bool>,
     sender: JoinHandle<Result<u64>>,
@@ -76,7 +77,7 @@ impl Traffic {
             .map(str::parse)
             .collect::<Result<_, String>>()
             .map_err(anyhow::Error::msg)?;
-        let producer = KafkaProducer::build(config)?;
+        let producer = Producer::build(config)?;
         let (stop, stopped) = tokio::sync::watch::channel(false);
         let (deliveries, to_collect) = mpsc::unbounded_channel();
         let sender = tokio::spawn(send(producer.clone(), topic.to_owned(), stopped, deliveries));
@@ -115,7 +116,7 @@ impl Flow for Traffic {
 
 /// Publishes until told to stop; returns how many records were accepted.
 async fn send(
-    producer: KafkaProducer,
+    producer: Producer,
     topic: String,
     stopped: tokio::sync::watch::Receiver<bool>,
     deliveries: mpsc::UnboundedSender<(u64, u64, Delivery)>,

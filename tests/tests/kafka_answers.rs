@@ -4,6 +4,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use kafka_courier::{KafkaConfig, KafkaProducer, ProducerRecord};
 use kafka_courier_batcher::Stamp;
 use kafka_courier_tests::cluster::Cluster;
 use kafka_courier_tests::raw::{Answer, Raw};
@@ -132,4 +133,46 @@ async fn elect_once_written(cluster: &Cluster, leader: u32) -> Result<()> {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     Raw::connect(&address(cluster, leader)?).await?.elect_preferred_leader(TOPIC, 0).await
+}
+
+/// The leader checks record times before it looks for duplicates: it refuses what it has written, and says nothing of it. What
+/// its producer state covers is then found in the log, and not sent again until time is up.
+#[tokio::test(flavor = "multi_thread")]
+async fn written_batch_whose_repeat_is_too_old_is_delivered() {
+    async fn run() -> Result<()> {
+        let cluster = Cluster::start_with(1, &["--proxied"])?;
+        cluster.create_topic(TOPIC, 1, 1, &[("message.timestamp.before.max.ms", "500")])?;
+        let mut config = KafkaConfig::default();
+        config.brokers = cluster
+            .bootstrap()
+            .split(',')
+            .map(str::parse)
+            .collect::<Result<_, String>>()
+            .map_err(anyhow::Error::msg)?;
+        (config.retry_backoff, config.retry_backoff_max) = (Duration::from_secs(2), Duration::from_secs(2));
+        let producer = KafkaProducer::build(config)?;
+        let record = |value| ProducerRecord { topic: TOPIC, value: Some(str::as_bytes(value)), ..Default::default() };
+        // A topic that was just made has a leader that may not know it yet, and then the repeat is too old as well.
+        let mut tries = 0;
+        while producer.send(&record("first")).await?.await.is_err() {
+            tries += 1;
+            ensure!(tries < 20, "the first record was not delivered");
+        }
+        cluster.fault(&["drop_response=1", "api=0"])?;
+        let retried = producer.stats().retried;
+        let began = Instant::now();
+        let written = producer.send(&record(VALUE)).await?.await?;
+        let retries = producer.stats().retried - retried;
+        println!("delivered at {:?} after {:.1?}, {retries} retries", written.offset, began.elapsed());
+        ensure!(written.offset == Some(1) && began.elapsed() < Duration::from_secs(10));
+        ensure!(retries == 1, "one repeat is refused, and no other is sent");
+        let mut copies = 0;
+        cluster.dump(TOPIC, |record| {
+            copies += u32::from(record.value.as_deref() == Some(VALUE));
+            Ok(())
+        })?;
+        ensure!(copies == 1, "{copies} copies");
+        Ok(())
+    }
+    run().await.unwrap();
 }

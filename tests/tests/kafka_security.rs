@@ -9,6 +9,7 @@ use kafka_courier::{
     Builder, Delivery, ErrorCode, HealthError, HealthPart, KafkaProducer, ProducerRecord, SaslMechanism, Secret,
     SecurityProtocol, TokenSource,
 };
+use kafka_courier_tests::audited::Producer;
 use kafka_courier_tests::cluster::Cluster;
 
 const TOPIC: &str = "secured";
@@ -63,7 +64,7 @@ impl Mode {
     }
 
     fn producer(self, cluster: &Cluster) -> Builder {
-        let mut builder = KafkaProducer::builder().brokers(cluster.bootstrap()).security_protocol(self.protocol());
+        let mut builder = Builder::default().brokers(cluster.bootstrap()).security_protocol(self.protocol());
         builder = builder.metadata_timeout(PATIENCE).delivery_timeout(PATIENCE);
         if let Some((_, mechanism)) = self.sasl {
             builder = builder.sasl_mechanism(mechanism);
@@ -99,7 +100,7 @@ fn token(subject: &str, seconds: i64) -> Secret {
 
 /// Publishes, and holds what was reported against what a Java consumer reads.
 async fn delivers(cluster: &Cluster, builder: Builder) -> Result<()> {
-    let producer = builder.build()?;
+    let producer = Producer::with(|_| builder)?;
     let mut deliveries = Vec::new();
     for number in 0..RECORDS {
         let value = number.to_string();
@@ -116,7 +117,7 @@ async fn delivers(cluster: &Cluster, builder: Builder) -> Result<()> {
 
 /// The cluster and the producer don't come together: at once, for good, and for a reason that holds these words.
 async fn refused(builder: Builder, words: &[&str]) -> Result<HealthError> {
-    let producer = builder.build()?;
+    let producer = Producer::with(|_| builder)?;
     let began = Instant::now();
     let error = producer.health_check(PATIENCE).await.err().context("it should have been refused")?;
     ensure!(error.is_refusal(), "{error}");
@@ -218,7 +219,7 @@ async fn a_broker_that_speaks_otherwise_than_we_do_gets_a_hint() {
         let secured = Mode { sasl: Some(MECHANISMS[0]), tls: true, client_certificate: false };
         let cluster = secured.cluster(&[])?;
         for (sasl, tls) in [(None, false), (secured.sasl, false), (None, true)] {
-            let producer = Mode { sasl, tls, client_certificate: false }.producer(&cluster).build()?;
+            let producer = Producer::with(|_| Mode { sasl, tls, client_certificate: false }.producer(&cluster))?;
             let error = producer.health_check(PATIENCE).await.err().context("it can't be understood")?;
             ensure!(!error.is_refusal() && error.to_string().contains("security_protocol"), "{error}");
             eprintln!("not understood, as it should: {error}");
@@ -251,7 +252,7 @@ async fn missing_rights_fail_events_by_their_code_and_nothing_else() {
         let mode = Mode { sasl: Some(MECHANISMS[1]), tls: false, client_certificate: false };
         let cluster = mode.cluster(&AUTHORIZER)?;
         let record = ProducerRecord { topic: TOPIC, value: Some(b"no"), ..ProducerRecord::default() };
-        let unseen = mode.producer(&cluster).build()?.send(&record).await.err().context("not even seen")?;
+        let unseen = Producer::with(|_| mode.producer(&cluster))?.send(&record).await.err().context("not even seen")?;
         ensure!(unseen.to_string().contains("TOPIC_AUTHORIZATION_FAILED (29)"), "{unseen}");
         let unhealthy = async |producer: &KafkaProducer| {
             let error = producer.health_check_topics(&[TOPIC], PATIENCE).await.err().context("it is told before")?;
@@ -259,10 +260,11 @@ async fn missing_rights_fail_events_by_their_code_and_nothing_else() {
             eprintln!("told, as it should be: {error}");
             Ok(())
         };
-        unhealthy(&mode.producer(&cluster).build()?).await?;
+        let unauthorized = Producer::with(|_| mode.producer(&cluster))?;
+        unhealthy(&unauthorized).await?;
         let allow = |operation| acl(&cluster, "--add", "User:alice", operation);
         allow("Describe")?;
-        let producer = mode.producer(&cluster).build()?;
+        let producer = Producer::with(|_| mode.producer(&cluster))?;
         unhealthy(&producer).await?;
         let began = Instant::now();
         let error = producer.send(&record).await?.await.err().context("it may be seen, not written")?;
@@ -287,7 +289,7 @@ async fn sessions_that_end_are_replaced_in_time_and_nothing_is_sent_twice() {
     async fn run() -> Result<()> {
         let mode = Mode { sasl: Some(MECHANISMS[2]), tls: true, client_certificate: false };
         let cluster = mode.cluster(&["--set", "connections.max.reauth.ms=5000"])?;
-        let producer = mode.producer(&cluster).flush_timeout(Duration::from_millis(20)).build()?;
+        let producer = Producer::with(|_| mode.producer(&cluster).flush_timeout(Duration::from_millis(20)))?;
         let record = ProducerRecord { topic: TOPIC, value: Some(b"first"), ..ProducerRecord::default() };
         let mut deliveries = vec![producer.send(&record).await?];
         ensure!(producer.flush(PATIENCE).await);
@@ -343,7 +345,7 @@ async fn a_client_certificate_that_changes_while_events_flow_costs_none_and_is_w
         put("client.pem", &certificate)?;
         put("client.key", &key)?;
         let producer = mode.producer(&cluster).ssl_certificate_location(&*certificate).ssl_key_location(&*key);
-        let producer = producer.flush_timeout(Duration::from_millis(5)).build()?;
+        let producer = Producer::with(|_| producer.flush_timeout(Duration::from_millis(5)))?;
         let mut deliveries = publish_through_a_cut(&cluster, &producer).await?;
         put("other-client.pem", &certificate)?;
         deliveries.extend(publish_through_a_cut(&cluster, &producer).await?);
@@ -359,7 +361,7 @@ async fn a_client_certificate_that_changes_while_events_flow_costs_none_and_is_w
         let found = cluster.dump(TOPIC, |_| Ok(()))?;
         ensure!(found == published, "{published} were delivered, {found} are there");
         // Who has alice's certificate may no longer.
-        let error = mode.producer(&cluster).build()?.health_check_topics(&[TOPIC], PATIENCE).await.err();
+        let error = Producer::with(|_| mode.producer(&cluster))?.health_check_topics(&[TOPIC], PATIENCE).await.err();
         ensure!(error.as_ref().is_some_and(HealthError::is_refusal), "{error:?}");
         Ok(())
     }

@@ -13,20 +13,21 @@ use kafka_courier::verify::{
 };
 use kafka_courier::{Header, KafkaConfig, KafkaProducer, ProducerRecord, headers};
 use kafka_courier_batcher::{EncodedBatch, Record};
+use kafka_courier_tests::audited::Producer;
 use kafka_courier_tests::cluster::Cluster;
 
 const TOPIC: &str = "doubts";
 
-fn producer(cluster: &Cluster, change: impl FnOnce(&mut KafkaConfig)) -> Result<KafkaProducer> {
+fn producer(cluster: &Cluster, change: impl FnOnce(&mut KafkaConfig)) -> Result<Producer> {
     let mut config = KafkaConfig::default();
     config.brokers =
         cluster.bootstrap().split(',').map(str::parse).collect::<Result<_, String>>().map_err(anyhow::Error::msg)?;
     change(&mut config);
-    Ok(KafkaProducer::build(config)?)
+    Ok(Producer::build(config)?)
 }
 
 /// Gives up after one try of two seconds.
-fn hasty(cluster: &Cluster) -> Result<KafkaProducer> {
+fn hasty(cluster: &Cluster) -> Result<Producer> {
     producer(cluster, |config| {
         config.retry_max = 0;
         config.request_timeout = Duration::from_secs(2);
@@ -194,7 +195,8 @@ async fn a_paused_broker_that_goes_on_writing_after_the_check_began_makes_no_ver
         ensure!(waits && published? == 0 && !letters.is_empty(), "{} letters", letters.len());
         hasty.close(Duration::ZERO).await;
         // Whatever comes late has come once another write is through.
-        ensure!(publish(&producer(&cluster, |_| ())?, 1000..1050).await? == 50);
+        let later = producer(&cluster, |_| ())?;
+        ensure!(publish(&later, 1000..1050).await? == 50);
         let counts = hold_against_the_log(&cluster, &letters, &findings)?;
         println!("{} in doubt; landed, absent, not found: {counts:?}", letters.len());
         ensure!(counts[2] == 0, "{findings:?}");

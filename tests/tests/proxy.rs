@@ -125,6 +125,28 @@ impl Setup {
     fn applied(&self) -> Vec<(i16, i32)> {
         self.applied.lock().unwrap().clone()
     }
+
+    /// Waits until the status says so; panics if it does not within `PATIENCE`.
+    fn until(&self, is_so: impl Fn(&Value) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.tell("status");
+            if is_so(&status) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "it is not so in time: {status}");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Asserts that the server gets a request, or that it does not get one within `SILENCE`.
+    fn reaches_server(&self, reaches: bool, what: &str) {
+        let deadline = Instant::now() + if reaches { PATIENCE } else { SILENCE };
+        while self.applied().is_empty() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(!self.applied().is_empty(), reaches, "{what}");
+    }
 }
 
 impl Drop for Setup {
@@ -252,9 +274,7 @@ fn a_header_that_comes_in_pieces_is_aimed_at_all_the_same() {
         let before = setup.tell("status")["up_bytes"].as_u64().unwrap();
         client.0.write_all(piece).unwrap();
         // The proxy has read this piece before the next is sent.
-        while setup.tell("status")["up_bytes"].as_u64().unwrap() == before {
-            std::thread::yield_now();
-        }
+        setup.until(|status| status["up_bytes"].as_u64().unwrap() > before);
     }
     client.is_over(&CLOSED);
     assert_eq!(setup.tell("status")["dropped_responses"], 1);
@@ -293,7 +313,7 @@ fn a_stalled_direction_delivers_when_the_stall_is_over() {
         let mut client = setup.client();
         client.send(1, PRODUCE, 20);
         client.is_silent();
-        assert_eq!(!setup.applied().is_empty(), reaches, "{side}");
+        setup.reaches_server(reaches, side);
         setup.tell("clear");
         assert_eq!(client.receive().unwrap(), 1);
         client.ask(2, PRODUCE, 20);
@@ -308,7 +328,7 @@ fn a_connection_that_lost_bytes_in_a_black_hole_stays_dead() {
         let mut client = setup.client();
         client.send(1, PRODUCE, 20);
         client.is_silent();
-        assert_eq!(!setup.applied().is_empty(), reaches, "{side}");
+        setup.reaches_server(reaches, side);
         setup.tell("clear");
         client.send(2, PRODUCE, 20);
         client.is_silent();
@@ -332,9 +352,7 @@ fn shots_wait_until_an_encrypted_connection_has_shaken_hands() {
     setup.tell("set?drop_request=1");
     let mut client = setup.client();
     client.0.write_all(&[0x16, 3, 1, 0, 0, 0, 0, 0]).unwrap();
-    while setup.tell("status")["up_bytes"] != 8 {
-        std::thread::yield_now();
-    }
+    setup.until(|status| status["up_bytes"] == 8);
     assert_eq!(setup.tell("status")["drop_request"], 1);
     client.0.write_all(&[0; 16 * 1024]).unwrap();
     client.is_over(&CLOSED_OR_RESET);

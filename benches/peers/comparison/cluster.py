@@ -1,7 +1,7 @@
-"""One broker for a comparison, as it is by default, and what it holds of a topic.
+"""One broker with default settings for a comparison, and the content of its topics.
 
-Rules: topics are checked twice, by Kafka's own tool and in the broker's log files; Kafka's tools run in one JVM that is
-kept, because starting one takes longer than many a run.
+Rules: topics are checked twice, with Kafka's own tool and in the broker's log files. Kafka's tools share one JVM, because
+a JVM's start takes longer than many runs.
 """
 
 import os
@@ -21,7 +21,7 @@ def kafka(*words, **more):
 
 
 class Cluster:
-    """A broker that is up while it is entered, behind a proxy if it is to be far away."""
+    """A broker that runs while the context is entered, behind a proxy if the scenario has a round trip."""
 
     def __init__(self, built, round_trip_ms):
         self.built, self.round_trip_ms = built, round_trip_ms
@@ -29,7 +29,7 @@ class Cluster:
         self.dir, self.tools = self.parent / "kafka", None
 
     def __enter__(self):
-        # The test tool's own settings are small, for short tests: a broker's defaults instead.
+        # The defaults of a broker. The test tool's own settings are small, for short tests.
         settings = dict(os.environ, KAFKA_HEAP="1g", KAFKA_JVM="-XX:+UseSerialGC")
         more = ["--proxied"] if self.round_trip_ms else []
         kafka("--dir", self.dir, "up", "--brokers", "1", "--set", "num.network.threads=3", "--set", "num.io.threads=8",
@@ -53,7 +53,7 @@ class Cluster:
         shutil.rmtree(self.parent, ignore_errors=True)
 
     def tool(self, name, *words):
-        """What one of Kafka's tools prints."""
+        """Runs one of Kafka's tools. Returns its output."""
         self.tools.stdin.write(" ".join([f"org.apache.kafka.tools.{name}", "--bootstrap-server", self.bootstrap, *words]) + "\n")
         self.tools.stdin.flush()
         lines = []
@@ -72,12 +72,12 @@ class Cluster:
         self.tool("TopicCommand", "--delete", "--topic", topic)
 
     def end_offsets(self, topic):
-        """The sum of the partitions' end offsets."""
+        """Returns the sum of the partitions' end offsets."""
         lines = self.tool("GetOffsetShell", "--topic", topic, "--time", "latest")
         return sum(int(line.rsplit(":", 1)[1]) for line in lines if line.startswith(topic + ":"))
 
     def scan(self, topic):
-        """Records, batches, bytes, codecs and how many batches are idempotent, by the broker's own files."""
+        """Counts records, batches, bytes, codecs and idempotent batches in the broker's own files."""
         found = {"log_records": 0, "log_batches": 0, "log_bytes": 0, "log_idempotent_batches": 0, "log_codecs": set()}
         for path in self.dir.glob(f"broker-1/data/{topic}-*/*.log"):
             with open(path, "rb") as log:
@@ -92,7 +92,7 @@ def scan_log(log, found):
         log.seek(position)
         header = log.read(HEADER)
         length = struct.unpack(">i", header[8:12])[0]
-        if length <= 0:  # what is laid out in advance and not written yet
+        if length <= 0:  # preallocated and not yet written
             return
         found["log_batches"] += 1
         found["log_bytes"] += length + 12

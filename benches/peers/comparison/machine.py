@@ -1,4 +1,4 @@
-"""How busy the machine is, and with what: a run beside somebody else's work measures that work."""
+"""The machine's load: a run beside other work measures that work too."""
 
 import os
 import threading
@@ -8,14 +8,14 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 
 def busy_seconds():
-    """CPU seconds that all processes took so far."""
+    """Returns the CPU seconds of all processes since boot."""
     with open("/proc/stat") as stat:
         times = [int(word) for word in stat.readline().split()[1:9]]
     return (sum(times) - times[3] - times[4] - times[7]) / TICK
 
 
 def process_seconds(pid):
-    """CPU seconds that a process took so far; 0 if it is gone."""
+    """Returns the CPU seconds of a process, 0 if it has exited."""
     try:
         with open(f"/proc/{pid}/stat") as stat:
             fields = stat.read().rpartition(")")[2].split()
@@ -25,7 +25,7 @@ def process_seconds(pid):
 
 
 def wait_quiet(cores, at_most):
-    """Waits until others have taken less than `cores` for a second, at most so many seconds."""
+    """Waits until other processes take less than `cores` for a second, at most `at_most` seconds."""
     end, quiet = time.time() + at_most, 0
     while time.time() < end and quiet < 2:
         before, began = busy_seconds(), time.time()
@@ -34,7 +34,7 @@ def wait_quiet(cores, at_most):
 
 
 class Sampler(threading.Thread):
-    """The broker's and the whole machine's CPU, every 50 ms while it is entered."""
+    """Samples the CPU of broker and machine every 50 ms while the context is entered."""
 
     def __init__(self, pids):
         super().__init__(daemon=True)
@@ -56,7 +56,7 @@ class Sampler(threading.Thread):
         self.join()
 
     def between(self, start, end):
-        """CPU seconds of broker and machine between two moments."""
+        """Returns the CPU seconds of broker and machine between two moments."""
         return tuple(self.at(end, column) - self.at(start, column) for column in (1, 2))
 
     def at(self, moment, column):

@@ -1,7 +1,7 @@
-"""What is sent, and by whom.
+"""The scenarios and the clients' commands.
 
-Rules: every client gets the same flags, the same data and the same size of buffer; its other settings are its defaults, but
-for limits that would cut a batch short of the size asked for.
+Rules: every client has the same flags, data and buffer size. Other settings keep the client's defaults, except limits that
+would end a batch below the scenario's size.
 """
 
 from dataclasses import dataclass
@@ -16,18 +16,18 @@ class Scenario:
     size: int
     compression: str
     linger_ms: int = 5
-    rate: int = 0  # a second; 0: as many as go
+    rate: int = 0  # messages per second, 0 for the full rate
     partitions: int = 6
     batch_bytes: int = MIB
     threads: int = 1
-    round_trip_ms: int = 0  # a proxy's, beyond the machine's own
-    count: int = 0  # records a batch is limited to; 0: only bytes
+    round_trip_ms: int = 0  # added by a proxy
+    count: int = 0  # records per batch, 0 for a bound by bytes alone
 
     def words(self):
         words = [f"{self.messages:,} x {self.size} B", self.compression, f"linger {self.linger_ms} ms",
                  f"{self.partitions} partition{'s' * (self.partitions > 1)}"]
         words.append(f"batches of {self.count} records" if self.count else f"batches to {self.batch_bytes >> 10} KiB")
-        words.append(f"{self.rate:,} a second" if self.rate else "as fast as it goes")
+        words.append(f"{self.rate:,} a second" if self.rate else "full rate")
         if self.threads > 1:
             words.append(f"{self.threads} producing threads")
         if self.round_trip_ms:
@@ -35,7 +35,7 @@ class Scenario:
         return ", ".join(words)
 
     def flags(self):
-        # Most clients bound a batch by bytes alone: a record takes some 15 bytes beyond its value here, a batch 61.
+        # Most clients bound a batch by bytes alone. A record takes some 15 bytes beyond its value here, a batch 61.
         batch = self.count * (self.size + 15) + 61 if self.count else self.batch_bytes
         return ["--messages", self.messages, "--size", self.size, "--compression", self.compression, "--linger-ms",
                 self.linger_ms, "--batch-bytes", batch, "--rate", self.rate, "--threads", self.threads]
@@ -55,9 +55,9 @@ SCENARIOS = {
     "far-100": Scenario(1_000_000, 100, "snappy", partitions=100, round_trip_ms=20),
 }
 
-LEAST_EVENT = 400  # bytes: an event's JSON takes 290 without any data of its own
+LEAST_EVENT = 400  # bytes: the JSON of an event without data takes 290
 
-# Ours in other ways, each where it tells something.
+# Variants of kafka-courier, each in the scenarios that it informs.
 VARIANTS = {
     "courier-typed": lambda s: s.size >= LEAST_EVENT,
     "courier-default": lambda s: not (s.rate or s.round_trip_ms or s.count),
@@ -65,7 +65,7 @@ VARIANTS = {
     "courier-linger": lambda s: s.rate and s.linger_ms,
 }
 OURS = ("courier", *VARIANTS)
-DEFAULT_BUFFER = 32 * MIB  # buffer_memory where nobody sets it
+DEFAULT_BUFFER = 32 * MIB  # the default of buffer_memory
 LEAN_BUFFER = 8 * MIB
 
 
@@ -74,13 +74,13 @@ def takes_part(client, scenario):
 
 
 def commands(here: Path, built: Path, classpath: str):
-    """Each client's generator, as a function of the scenario."""
+    """Returns each client's command as a function of the scenario."""
     def ours(*more):
-        # flush_messages bounds a batch by count; where the scenario bounds it by bytes alone it is out of the way.
+        # flush_messages bounds a batch by count. A scenario that bounds batches by bytes alone raises it out of reach.
         return lambda s: [built / "release/courier-peer", "--x-flush-messages", s.count or 1_000_000, *more]
 
     def rskafka(s):
-        # Its aggregator counts keys and values alone: at a full MiB the encoded batch is over the broker's limit.
+        # rskafka's aggregator counts only keys and values. A batch of a full MiB would exceed the broker's limit.
         return [built / "release/rskafka-peer", *(() if s.count else ("--x-batch", s.batch_bytes * 15 // 16))]
 
     java = ["java", "-Xmx512m", "-cp", f"{built}/peers-java:{classpath}", "Load"]

@@ -1,7 +1,7 @@
-"""The tables: medians of each client, and how we stand to the best of the others in each column.
+"""The tables: medians of each client, and kafka-courier relative to the best other client in each column.
 
-Rules: only runs whose topic held what was acknowledged count; memory is compared with the leanest client that reaches 70 %
-of the best throughput, for one that sends little also holds little.
+Rules: only verified runs count. Memory is compared with the leanest client that reaches 70 % of the best throughput,
+because a client that sends little also holds little.
 """
 
 from statistics import median
@@ -13,7 +13,7 @@ COLUMNS = ["client", "records/s", "CPU µs/record", "user + system", "peak MB", 
 
 
 def pick(runs, noisy):
-    """The runs that were not disturbed, or the least disturbed three."""
+    """Returns the undisturbed runs, or the three least disturbed ones."""
     good = [run for run in runs if run["ok"]]
     return [run for run in good if run["other_cores"] < noisy] or sorted(good, key=lambda run: run["other_cores"])[:3]
 
@@ -33,7 +33,7 @@ def row(name, runs, counted):
 
 
 def ratios(ours, by_name):
-    """Our figures over the best of the others', with whose that is."""
+    """Returns our figures relative to the best other client, with that client's name."""
     peers = {name: figures(runs) for name, runs in by_name.items() if name not in OURS}
     if not peers or ours not in by_name:
         return None
@@ -54,7 +54,7 @@ def markdown(rows):
 
 
 def report(name, scenario, results, noisy):
-    """One scenario's tables as Markdown; `results` are each client's runs."""
+    """Returns one scenario's tables as Markdown. `results` holds each client's runs."""
     by_name = {client: pick(runs, noisy) for client, runs in results.items()}
     by_name = {client: runs for client, runs in by_name.items() if runs}
     rows = [COLUMNS] + [row(client, results[client], runs) for client, runs in by_name.items()]

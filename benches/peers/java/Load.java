@@ -110,7 +110,7 @@ public class Load {
         byte[][] pool = pool(size), keys = new byte[k][];
         for (int i = 0; i < k; i++) keys[i] = ("key-" + i).getBytes(StandardCharsets.UTF_8);
 
-        // warm-up: both shapes of callback, as fast as it goes
+        // warm-up: both shapes of callback, at full rate
         for (long i = 0; i < warm; i++)
             pr.send(new ProducerRecord<>(topic, keys[(int) (i % k)], pool[valueIndex(i)]), i % 100 == 0 || rate > 0 ? timed() : plain);
         pr.flush();

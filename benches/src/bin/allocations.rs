@@ -1,6 +1,6 @@
-//! How often each stage of the hot path asks for memory, and for how much, by record: on the thread that runs it.
+//! Counts allocations and allocated bytes per record for each stage of the hot path.
 //!
-//! Rules: the first rounds are not counted, for buffers are reused from then on; what other threads ask for is not counted.
+//! Rule: only the stage's own thread counts. The first rounds are skipped, because later rounds reuse their buffers.
 //!
 //! `cargo run --release -p kafka-courier-benches --bin allocations`
 use std::error::Error;

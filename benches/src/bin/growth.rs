@@ -1,7 +1,9 @@
-//! How processor time and memory grow with partitions, records and threads, on the broker of the tests.
+//! Measures how CPU time and memory grow with partitions, records and threads, against the test broker.
 //!
-//! Rules: the broker is a process of its own, so that its work does not count; so is each row, so that its peak of memory is
-//! its own; what a producer needs to start, and to learn of the topic, is not counted as a record's.
+//! Rules:
+//!  - The broker is a separate process, so that its work does not count.
+//!  - Each row is a separate process, so that its peak memory is its own.
+//!  - The start of the producer and its first metadata do not count.
 //!
 //! `cargo run --release -p kafka-courier-benches --bin growth`
 use std::error::Error;
@@ -20,9 +22,9 @@ use tokio::runtime::Handle;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// Partitions of the topic, in a row of their own each; more than these the broker does not make.
+/// Partitions of the topic, one row each. The last is the test broker's maximum.
 const PARTITIONS: [i32; 5] = [1, 10, 100, 1000, 10_000];
-/// Records to each row of partitions: batches of a hundred are filled a few times over in each partition.
+/// Records in each row of partitions. Every partition fills several batches of a hundred.
 const SPREAD: u64 = 5_000_000;
 const RECORDS: [u64; 5] = [10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
 
@@ -41,7 +43,7 @@ fn main() -> Result<(), Failure> {
     }
 }
 
-/// This program again, with these arguments.
+/// Starts this program again with these arguments.
 fn again(arguments: &[&str]) -> Result<Child, Failure> {
     let mut command = Command::new(std::env::current_exe()?);
     Ok(command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?)
@@ -49,7 +51,7 @@ fn again(arguments: &[&str]) -> Result<Child, Failure> {
 
 fn line(child: &mut Child) -> Result<String, Failure> {
     let mut line = String::new();
-    BufReader::new(child.stdout.take().ok_or("it was piped")?).read_line(&mut line)?;
+    BufReader::new(child.stdout.take().ok_or("the child's output is not piped")?).read_line(&mut line)?;
     Ok(line.trim().to_owned())
 }
 
@@ -77,7 +79,7 @@ fn tables() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Serves until standard input ends; logs keep a few batches.
+/// Runs the broker until standard input ends. The logs keep few batches.
 async fn serve(partitions: i32) -> Result<(), Failure> {
     let topic = TopicSpec::new("t", partitions).config("retention.bytes", "65536");
     let cluster = TestCluster::builder().topic_spec(topic).max_log_bytes(4 << 30).start().await?;
@@ -86,7 +88,7 @@ async fn serve(partitions: i32) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Publishes, and prints the row's figures.
+/// Publishes the records and prints the row's figures.
 async fn row(broker: &str, records: u64, threads: u64) -> Result<(), Failure> {
     let topic = "t";
     let builder = KafkaProducer::builder().brokers(broker).compression(Compression::Snappy).flush_messages(100);
@@ -97,7 +99,7 @@ async fn row(broker: &str, records: u64, threads: u64) -> Result<(), Failure> {
         .map(|thread| {
             let (producer, runtime) = (producer.clone(), Handle::current());
             let share = (thread..records).step_by(threads as usize);
-            // The runtime's own threads: they are still there, with their times, when it is done.
+            // The runtime's worker threads must still exist when their CPU times are read.
             tokio::task::spawn_blocking(move || runtime.block_on(publish(&producer, topic, share)))
         })
         .collect();
@@ -105,20 +107,20 @@ async fn row(broker: &str, records: u64, threads: u64) -> Result<(), Failure> {
         thread.await??;
     }
     if !producer.flush(Duration::from_secs(60)).await {
-        return Err("what was published is not delivered".into());
+        return Err("some records have no verdict".into());
     }
     let (seconds, cpu) = (began.elapsed().as_secs_f64(), on_cpu()? - cpu);
     producer.close(Duration::from_secs(10)).await;
     let stats = producer.stats();
     if stats.sent != records + 1 {
         let letter = producer.dead_letters().list(&Selection::default(), 1).await?;
-        return Err(format!("{} records were delivered, {} given up: {letter:?}", stats.sent, stats.failed).into());
+        return Err(format!("{} records were delivered, {} failed: {letter:?}", stats.sent, stats.failed).into());
     }
     println!("{:.2} | {:.0} | {} MB", cpu * 1e6 / records as f64, records as f64 / seconds, peak_kb()? / 1024);
     Ok(())
 }
 
-/// Publishes these of all records, and lets their deliveries go: the producer counts them.
+/// Publishes a share of the records and detaches their deliveries. The producer counts the verdicts.
 async fn publish(producer: &KafkaProducer, topic: &str, share: StepBy<Range<u64>>) -> Result<(), PublishError> {
     let (keys, values) = (keys(100_000), values(1000));
     for i in share {
@@ -129,7 +131,7 @@ async fn publish(producer: &KafkaProducer, topic: &str, share: StepBy<Range<u64>
     Ok(())
 }
 
-/// Seconds that this process was on a processor.
+/// Returns the CPU seconds of this process.
 fn on_cpu() -> Result<f64, Failure> {
     let mut nanoseconds = 0.0;
     for task in std::fs::read_dir("/proc/self/task")? {
@@ -139,7 +141,7 @@ fn on_cpu() -> Result<f64, Failure> {
     Ok(nanoseconds / 1e9)
 }
 
-/// The most memory that this process ever held, in KiB.
+/// Returns the peak memory of this process, in KiB.
 fn peak_kb() -> Result<u64, Failure> {
     let status = read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM")?;

@@ -1,8 +1,10 @@
-//! Publishing from one thread and from two, into a producer whose batches go nowhere: what threads cost each other.
+//! Publishes from one thread and from two into a producer that discards its batches, to measure contention.
 //!
-//! Rules: rounds of one and of two threads alternate, medians count; beside the rate stands the processor time of a record,
-//! from the scheduler, which depends less on what else the machine does, but does not count waiting for a lock. Two threads
-//! with a producer each share nothing: they tell what the machine itself allows two threads.
+//! Rules:
+//!  - Rounds of one and of two threads alternate, and the medians count.
+//!  - The scheduler reports the CPU time of a record. It depends less on other load than the rate does, and excludes
+//!    waiting for a lock.
+//!  - Two threads with a producer each share nothing, which shows the limit of the machine.
 //!
 //! `cargo run --release -p kafka-courier-benches --bin threads`
 use std::error::Error;
@@ -15,13 +17,13 @@ const RECORDS: usize = 1_000_000;
 const PARTITIONS: usize = 12;
 const KEYS: usize = 1000;
 
-/// Nanoseconds that this thread was on a processor.
+/// Returns the CPU time of this thread, in nanoseconds.
 fn on_cpu() -> f64 {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     stat.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(f64::NAN)
 }
 
-/// Publishes one thread's share; returns its processor time in nanoseconds.
+/// Publishes one thread's share. Returns the thread's CPU time in nanoseconds.
 fn publish(producer: &KafkaProducer, keys: Option<&[Vec<u8>]>, thread: usize) -> f64 {
     let value = [b'x'; 100];
     let began = on_cpu();
@@ -36,7 +38,7 @@ fn publish(producer: &KafkaProducer, keys: Option<&[Vec<u8>]>, thread: usize) ->
     on_cpu() - began
 }
 
-/// Records a second, and nanoseconds of processor time for each.
+/// Returns records per second, and CPU nanoseconds per record.
 fn round(producers: &[&KafkaProducer], keys: Option<&[Vec<u8>]>) -> (f64, f64) {
     let began = Instant::now();
     let cpu: f64 = std::thread::scope(|scope| {
@@ -57,7 +59,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 async fn main() -> Result<(), Box<dyn Error>> {
     let sink = || -> Result<KafkaProducer, Box<dyn Error>> {
         let builder = KafkaProducer::builder().flush_messages(1000).buffer_memory(256 << 20);
-        Ok(builder.build()?.into_sink("t", PARTITIONS).ok_or("it was just built")?)
+        Ok(builder.build()?.into_sink("t", PARTITIONS).ok_or("the producer is already cloned")?)
     };
     let (one, other) = (sink()?, sink()?);
     let ways = [("1", vec![&one]), ("2", vec![&one, &one]), ("2, a producer each", vec![&one, &other])];

@@ -1,9 +1,11 @@
-//! What waiting for each event costs, with and without expedite: latencies, rates, and the size of batches.
+//! Measures the cost of awaiting each event, with and without expedite: latencies, rates, and events per batch.
 //!
-//! Rules: the same events in every case; cases of both settings alternate, and the medians of five rounds count, because
-//! machines are shared; the size of batches is counted by the broker inside the process, the times on any.
+//! Rules:
+//!  - Every case publishes the same events.
+//!  - Both settings alternate, and the medians of five rounds count, because machines are shared.
+//!  - Only the test broker in this process counts batches. Any broker serves for the times.
 //!
-//! `cargo run --release -p kafka-courier-benches --bin waiting -- [HOST:PORT TOPIC]`; without, on a broker inside the process.
+//! `cargo run --release -p kafka-courier-benches --bin waiting -- [HOST:PORT TOPIC]` (default: the test broker)
 use std::error::Error;
 use std::time::{Duration, Instant};
 
@@ -20,15 +22,15 @@ const CASES: [Case; 5] = [Case::OneAtATime, Case::Paced, Case::Concurrent, Case:
 
 #[derive(Clone, Copy)]
 enum Case {
-    /// Each published once the one before is acknowledged.
+    /// Each event is published after the previous one is acknowledged.
     OneAtATime,
-    /// A thousand a second, each awaited by a task of its own.
+    /// A thousand events per second, each awaited by a separate task.
     Paced,
-    /// 64 tasks, each one at a time.
+    /// 64 tasks that each await one event at a time.
     Concurrent,
-    /// Ten thousand published, then all awaited.
+    /// Ten thousand events are published, then all are awaited.
     JoinAll,
-    /// Nobody awaits; flushed at the end.
+    /// No event is awaited. A flush ends the round.
     Unawaited,
 }
 
@@ -39,11 +41,11 @@ impl Case {
             Self::Paced => "1,000/s, each awaited",
             Self::Concurrent => "64 tasks, each one at a time",
             Self::JoinAll => "10,000, then all awaited",
-            Self::Unawaited => "unawaited, as many as go",
+            Self::Unawaited => "unawaited, at full rate",
         }
     }
 
-    /// Events in one round. Without expedite each of some would take a whole flush_timeout.
+    /// Events per round. Some cases need a whole flush_timeout per event without expedite.
     const fn events(self, expedite: bool) -> usize {
         match (self, expedite) {
             (Self::OneAtATime, true) => 1000,
@@ -57,12 +59,12 @@ impl Case {
     }
 }
 
-/// One round: how long each awaited event took, in seconds, and all of it.
+/// One round: the latency of each awaited event and the duration of the round, in seconds.
 struct Round {
     latencies: Vec<f64>,
     seconds: f64,
     events: usize,
-    /// Batches that the broker took, where it can be asked.
+    /// Batches that the test broker received.
     batches: Option<usize>,
 }
 

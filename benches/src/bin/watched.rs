@@ -1,9 +1,10 @@
-//! What it costs to be watched: records through a producer, with and without whoever records metrics or spans.
+//! Runs records through a producer, with and without a recorder of metrics or spans, to measure the cost of
+//! observation.
 //!
-//! Rules: nothing is exported, so that what is counted is the producer's part and the registry's; the same records in every
-//! case. Meant for `benches/watched`, which counts the instructions of each.
+//! Rules: nothing is exported, so that only the producer and the registry count. Every case has the same records.
+//! `benches/watched` counts the instructions of each case.
 //!
-//! `watched` names the cases; `watched CASE ROUNDS` runs one: so many rounds of a thousand records.
+//! `watched` lists the cases. `watched CASE ROUNDS` runs that number of rounds of a thousand records.
 use std::error::Error;
 use std::time::Duration;
 
@@ -33,13 +34,13 @@ fn main() -> Outcome<()> {
         CASES.iter().for_each(|case| println!("{case}"));
         return Ok(());
     };
-    let rounds: u32 = arguments.next().ok_or("how many rounds?")?.parse()?;
+    let rounds: u32 = arguments.next().ok_or("ROUNDS is missing: watched CASE ROUNDS")?.parse()?;
     watch(&case)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     if case.starts_with("sink") { sink(&runtime, rounds) } else { runtime.block_on(broker(rounds)) }
 }
 
-/// Has metrics and spans recorded, as the case asks for it.
+/// Installs the recorders of metrics and spans that the case needs.
 fn watch(case: &str) -> Outcome<()> {
     if case.contains("metrics") {
         DebuggingRecorder::new().install().map_err(|error| error.to_string())?;
@@ -49,7 +50,7 @@ fn watch(case: &str) -> Outcome<()> {
         _ if case.contains("spans_of_batches") => LevelFilter::INFO,
         _ => return Ok(()),
     };
-    // Only spans: the producer's lines of the log are others' affair.
+    // Only spans are recorded. Log lines are not part of the measurement.
     let filter = tracing_subscriber::filter::Targets::new()
         .with_target("kafka_courier::create", level)
         .with_target("kafka_courier::send", level);
@@ -61,7 +62,7 @@ fn builder() -> kafka_courier::Builder {
     KafkaProducer::builder().flush_messages(BATCH).compression("none")
 }
 
-/// Every record is accepted, or it is told why not.
+/// Publishes all records. Returns an error if one is refused.
 fn send(producer: &KafkaProducer, keys: &[Vec<u8>], values: &[Vec<u8>], topic: &str) -> Outcome<()> {
     for (key, value) in keys.iter().zip(values) {
         let record = ProducerRecord { topic, key: Some(key), value: Some(value), ..ProducerRecord::default() };
@@ -70,20 +71,21 @@ fn send(producer: &KafkaProducer, keys: &[Vec<u8>], values: &[Vec<u8>], topic: &
     Ok(())
 }
 
-/// Batches go nowhere.
+/// Runs a producer that discards its batches.
 fn sink(runtime: &tokio::runtime::Runtime, rounds: u32) -> Outcome<()> {
-    let producer = runtime.block_on(async { builder().build() })?.into_sink("t", 1).ok_or("it was just built")?;
+    let producer =
+        runtime.block_on(async { builder().build() })?.into_sink("t", 1).ok_or("the producer is already cloned")?;
     let (keys, values) = (keys(RECORDS), values(RECORDS));
     for _ in 0..rounds {
         send(&producer, &keys, &values, "t")?;
         if !runtime.block_on(producer.flush(Duration::from_secs(600))) {
-            return Err("not everything has a verdict".into());
+            return Err("some records have no verdict".into());
         }
     }
     Ok(())
 }
 
-/// Batches go to a broker inside the process.
+/// Runs a producer with the test broker in this process.
 async fn broker(rounds: u32) -> Outcome<()> {
     let cluster = TestCluster::builder().topic("t", 1).start().await?;
     let producer = builder().brokers(cluster.bootstrap()).build()?;
@@ -92,7 +94,7 @@ async fn broker(rounds: u32) -> Outcome<()> {
     for _ in 0..rounds {
         send(&producer, &keys, &values, "t")?;
         if !producer.flush(Duration::from_secs(600)).await {
-            return Err("not everything has a verdict".into());
+            return Err("some records have no verdict".into());
         }
     }
     Ok(())

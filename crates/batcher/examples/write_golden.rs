@@ -1,6 +1,6 @@
-//! Writes `DIR/ours/*.bin`, the golden cases as this crate encodes them, for the Java client to verify.
+//! Writes `DIR/ours/*.bin`: the golden cases as this crate encodes them, for the Java client to verify.
 //!
-//! Rule: tests/golden/README.md says when and how.
+//! See tests/golden/README.md.
 #![allow(clippy::unwrap_used, reason = "a tool for developers: a failure is a panic")]
 
 #[allow(dead_code, reason = "the tests use more of it")]

@@ -1,7 +1,9 @@
-//! Records of one topic-partition, gathered into batches.
+//! Gathers the records of one topic-partition into batches.
 //!
-//! Rules: a record is accepted whole or not at all, and a refusal changes nothing; memory is asked for before it is
-//! taken, and what is charged is what the open batch's buffer holds; sealing is decided by [`seal_reason`] alone.
+//! Rules:
+//!  - A record is accepted whole or refused. A refusal changes nothing.
+//!  - Memory is reserved before it is taken. The amount charged is the capacity of the open batch's buffer.
+//!  - [`seal_reason`] alone decides when a batch is sealed.
 
 use crate::buffer_pool::BufferPool;
 use crate::filled::Filled;
@@ -12,17 +14,19 @@ use crate::record::{Layout, Record};
 use crate::seal::{Fill, SealEvent, SealReason, seal_reason};
 use std::time::Instant;
 
-/// The open batch of one partition. `T` is the caller's token for a batch, cloned for each of its records.
+/// The open batch of one partition. `T` is the caller's token for a batch.
 #[derive(Debug)]
 pub struct Accumulator<T> {
     limits: Limits,
     compression: Compression,
     open: Option<Open<T>>,
     next_ordinal: u64,
-    /// A record that takes more than `max_bytes` still goes, in a batch of its own, up to this.
+    /// Largest batch, in bytes, that a single record over `max_bytes` may form.
     max_single: usize,
-    /// Capacity that the last batch came to: the next one starts with it.
+    /// Capacity that the previous batch needed. The next batch starts with this capacity.
     hint: usize,
+    /// Records in the batches that were sealed.
+    sealed_records: u64,
 }
 
 #[derive(Debug)]
@@ -33,50 +37,59 @@ struct Open<T> {
     ordinal: u64,
 }
 
-/// A record that was accepted. `R` is what its caller made of its batch's token.
+/// An accepted record. `R` is the receipt that the caller made from the batch's token.
 #[derive(Debug)]
 pub struct Pushed<T, R = T> {
-    /// A clone of its batch's token; from [`Accumulator::push_at`], what its `receipt` made of that token.
+    /// A clone of the batch's token, or the receipt if [`Accumulator::push_at`] accepted the record.
     pub token: R,
-    /// Its index in the batch.
+    /// The record's index in the batch.
     pub index: u32,
-    /// If it opened the batch: the batch's linger deadline.
+    /// The batch's linger deadline, if this record opened the batch.
     pub opened: Option<Instant>,
-    /// Its batch's place among the partition's batches: dense, from 0.
+    /// The batch's number among the partition's batches: dense, from 0.
     pub ordinal: u64,
-    /// In order: the batch that it did not fit in, and its own if that is full now. Boxed, so that the many records that
-    /// seal nothing do not carry the room for two batches around.
+    /// Batches that this record sealed, in order: the batch that had no room for the record, then the record's own
+    /// batch if the record filled it. Boxed, because most records seal nothing.
     pub sealed: [Option<Box<Filled<T>>>; 2],
 }
 
 impl<T> Accumulator<T> {
-    /// An accumulator with nothing open. Limits beyond what the format can hold are cut to it.
+    /// Creates an accumulator with no open batch. Limits beyond the format's maximum are reduced to that maximum.
     #[must_use]
     pub fn new(limits: Limits, compression: Compression) -> Self {
-        Self { limits: limits.bounded(), compression, open: None, next_ordinal: 0, max_single: 0, hint: 0 }
+        Self {
+            limits: limits.bounded(),
+            compression,
+            open: None,
+            next_ordinal: 0,
+            max_single: 0,
+            hint: 0,
+            sealed_records: 0,
+        }
     }
 
-    /// Changes the limits, for instance when a topic turns out to take less. They count from the next call on; what an
-    /// open batch already holds stays in it.
+    /// Changes the limits, for instance when a topic accepts smaller batches than assumed. The new limits apply from
+    /// the next call. An open batch keeps the records that it already holds.
     pub fn set_limits(&mut self, limits: Limits) {
         self.limits = limits.bounded();
     }
 
-    /// Lets a record that takes more than `max_bytes` go in a batch of its own, if that batch is no larger than `bytes`
-    /// on the wire, uncompressed: what the topic takes. At most 1 GiB.
+    /// Sets the largest batch that a single record over `max_bytes` may form: the topic's limit, in `bytes` on the wire
+    /// before compression. At most 1 GiB.
     pub fn allow_single(&mut self, bytes: usize) {
         self.max_single = Limits { max_bytes: bytes, ..self.limits }.bounded().max_bytes;
     }
 
-    /// Adds a record to the open batch, or to a new one if there is none or it does not fit.
+    /// Adds a record to the open batch. Opens a new batch if there is none or the record does not fit.
     ///
-    /// `reserve` is asked for the capacity that is about to be taken, bytes: what it says yes to is charged. For a new
-    /// batch it may be asked twice, the second time for less. `token` makes the token of a batch that is about to be
-    /// opened. Linger is not looked at: see [`due`](Self::due).
+    /// `reserve` is called with the capacity, in bytes, that the record needs, and that capacity is charged if
+    /// `reserve` returns true. A new batch may call `reserve` twice, the second time with less. `token` makes the token
+    /// of a new batch. This method does not check the linger deadline: see [`due`](Self::due).
     ///
     /// # Errors
-    /// [`PushError::TooLarge`] if no batch can hold the record, [`PushError::NoMemory`] if `reserve` says no. Nothing
-    /// has changed then; on `NoMemory` a caller that is going to wait should [`seal`](Self::seal) what is open first.
+    /// Returns [`PushError::TooLarge`] if no batch can hold the record, and [`PushError::NoMemory`] if `reserve`
+    /// returns false. Nothing has changed in either case. A caller that waits for memory should [`seal`](Self::seal)
+    /// the open batch first.
     pub fn push(
         &mut self,
         now: Instant,
@@ -91,11 +104,11 @@ impl<T> Accumulator<T> {
         self.push_at(|| now, record, reserve, pool, token, T::clone)
     }
 
-    /// As [`push`](Self::push), for those to whom a look at the clock and a clone are dear: `now` is asked only if a batch is
-    /// opened, and each record gets what `receipt` makes of its batch's token.
+    /// Adds a record as [`push`](Self::push) does, without reading the clock or cloning the token for each record:
+    /// `now` is called only when a batch is opened, and `receipt` turns the batch's token into the record's receipt.
     ///
     /// # Errors
-    /// As [`push`](Self::push).
+    /// See [`push`](Self::push).
     pub fn push_at<R>(
         &mut self,
         now: impl FnOnce() -> Instant,
@@ -148,7 +161,8 @@ impl<T> Accumulator<T> {
         Ok(self.seal_full(Pushed { token: made, index, opened, ordinal, sealed: [before, None] }))
     }
 
-    /// A buffer for a batch that begins with a record of `len` bytes, as big as the last batch was if memory allows.
+    /// Returns a buffer for a batch that starts with a record of `len` bytes: as large as the previous batch if memory
+    /// allows.
     fn first_buffer(
         &self,
         len: usize,
@@ -171,7 +185,7 @@ impl<T> Accumulator<T> {
         Err(PushError::NoMemory { needed })
     }
 
-    /// Hands out the record's own batch if that is full now.
+    /// Seals the record's own batch if the record filled it.
     #[inline]
     fn seal_full<R>(&mut self, mut pushed: Pushed<T, R>) -> Pushed<T, R> {
         if let Some(reason) = self.reason_on(SealEvent::Joined) {
@@ -180,55 +194,56 @@ impl<T> Accumulator<T> {
         pushed
     }
 
-    /// Whether a record would join the open batch, or find none open. A record without key may then rather go to another
-    /// partition, so that no batch of one record is left behind (KIP-480).
+    /// Returns whether a record would join the open batch, or no batch is open. A record without a key can otherwise
+    /// choose another partition, which avoids batches of one record (KIP-480).
     #[must_use]
     pub fn fits(&self, record: &Record<'_>) -> bool {
         self.reason_against(record).is_none()
     }
 
-    /// Why the open batch, if any, cannot take this record.
+    /// Returns why the open batch has no room for this record.
     fn reason_against(&self, record: &Record<'_>) -> Option<SealReason> {
         let raw = &self.open.as_ref()?.raw;
         let len = raw.layout(record.payload_len(), record.timestamp).len();
         self.reason_on(SealEvent::Incoming(len))
     }
 
-    /// Whether the open batch has waited long enough.
+    /// Returns whether the open batch has reached its linger deadline.
     #[must_use]
     pub fn due(&self, now: Instant) -> bool {
         self.reason_on(SealEvent::Tick(now)).is_some()
     }
 
-    /// When the open batch will have waited long enough.
+    /// Returns the open batch's linger deadline.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.open.as_ref().map(|open| self.limits.deadline(open.opened_at))
     }
 
-    /// Whether no batch is open.
+    /// Returns whether no batch is open.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.open.is_none()
     }
 
-    /// How much the open batch has gathered and how much memory it holds for that, in bytes; both 0 if none is open. What
-    /// it has gathered is the whole batch as on the wire, header included, uncompressed.
+    /// Returns the size of the open batch and the memory that it holds, both in bytes and 0 if no batch is open. The
+    /// size is the whole batch on the wire before compression, header included.
     #[must_use]
     pub fn gathered_and_held(&self) -> (usize, usize) {
         self.open.as_ref().map_or((0, 0), |open| (open.raw.len(), open.raw.capacity()))
     }
 
-    /// The open batch's place among the partition's batches.
+    /// Returns the open batch's number among the partition's batches.
     #[must_use]
     pub fn open_ordinal(&self) -> Option<u64> {
         self.open.as_ref().map(|open| open.ordinal)
     }
 
-    /// How many records the open batch holds; 0 if there is none.
+    /// Returns the number of records accepted since creation, those of the open batch included.
     #[must_use]
-    pub fn open_records(&self) -> u32 {
-        self.open.as_ref().map_or(0, |open| open.raw.records())
+    pub fn accepted_records(&self) -> u64 {
+        let open = self.open.as_ref().map_or(0, |open| open.raw.records());
+        self.sealed_records + u64::from(open)
     }
 
     /// Seals the open batch if it is due.
@@ -236,7 +251,7 @@ impl<T> Accumulator<T> {
         self.seal_on(SealEvent::Tick(now))
     }
 
-    /// Seals whatever is open.
+    /// Seals the open batch.
     pub fn seal(&mut self) -> Option<Filled<T>> {
         self.seal_on(SealEvent::Asked)
     }
@@ -253,6 +268,7 @@ impl<T> Accumulator<T> {
     fn seal_for(&mut self, reason: SealReason) -> Option<Filled<T>> {
         let open = self.open.take()?;
         self.hint = BufferPool::class_of(open.raw.len());
+        self.sealed_records += u64::from(open.raw.records());
         Some(Filled {
             token: open.token,
             ordinal: open.ordinal,
@@ -290,19 +306,21 @@ impl<T> Open<T> {
     }
 }
 
-/// Why a record was not accepted. Nothing has changed then, and the record is still the caller's.
+/// Why a record was refused. Nothing has changed, and the caller still owns the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PushError {
-    /// Even alone it makes a batch over the limit.
-    #[error("a batch of this record alone takes {size} bytes, {limit} are allowed")]
+    /// A batch of this record alone exceeds the limit.
+    #[error(
+        "a batch of this record alone takes {size} bytes, over the limit of {limit}: raise the limit, or shrink it"
+    )]
     TooLarge {
-        /// Bytes of a batch with this record alone, header included, uncompressed.
+        /// Bytes of a batch with only this record, before compression, header included.
         size: usize,
         /// The limit, `max_bytes`.
         limit: usize,
     },
-    /// The memory that it needs was refused.
-    #[error("no memory for {needed} more bytes of buffer")]
+    /// `reserve` refused the memory that the record needs.
+    #[error("the buffer needs {needed} more bytes, which are not available: retry once memory is released")]
     NoMemory {
         /// Bytes that `reserve` refused.
         needed: usize,

@@ -1,11 +1,13 @@
-//! Big buffers, kept for their next use: a fresh 1 MiB buffer costs 256 page faults.
+//! Keeps large buffers for reuse: a fresh 1 MiB buffer costs 256 page faults.
 //!
-//! Rules: capacities are powers of two from 512 bytes; what is kept never exceeds the bound given at the start;
-//! a buffer that comes back pushes out only buffers of a size that holds more bytes than its own.
+//! Rules:
+//!  - Capacities are powers of two, at least 512 bytes.
+//!  - The retained bytes never exceed the pool's bound.
+//!  - A returned buffer evicts only buffers of a size class that retains more bytes than its own class.
 
 use parking_lot::Mutex;
 
-/// The smallest capacity handed out, bytes.
+/// Smallest capacity of a buffer, in bytes.
 const MIN_CAPACITY: usize = 512;
 const MIN_SHIFT: u32 = MIN_CAPACITY.trailing_zeros();
 /// Size classes from 512 B to 1 GiB.
@@ -25,14 +27,14 @@ struct Shelves {
 }
 
 impl BufferPool {
-    /// A pool that keeps at most `retained_max` bytes of free buffers; 0 keeps none.
+    /// Creates a pool that retains at most `retained_max` bytes of free buffers. 0 retains none.
     #[must_use]
     pub fn new(retained_max: usize) -> Self {
         let shelves = Shelves { retained: 0, by_class: std::array::from_fn(|_| Vec::new()) };
         Self { retained_max, shelves: Mutex::new(shelves) }
     }
 
-    /// The capacity that [`get`](Self::get) answers to a wish for `capacity` bytes: the next power of two, at least 512.
+    /// Returns the capacity that [`get`](Self::get) gives for `capacity`: the next power of two, at least 512 bytes.
     #[must_use]
     pub const fn class_of(capacity: usize) -> usize {
         match capacity.checked_next_power_of_two() {
@@ -42,28 +44,29 @@ impl BufferPool {
         }
     }
 
-    /// An empty buffer whose capacity is exactly [`class_of`](Self::class_of)`(capacity)`.
+    /// Returns an empty buffer whose capacity is exactly [`class_of`](Self::class_of)`(capacity)`.
     #[must_use]
     pub fn get(&self, capacity: usize) -> Vec<u8> {
         let class = Self::class_of(capacity);
         self.shelves.lock().take(class).unwrap_or_else(|| Vec::with_capacity(class))
     }
 
-    /// Takes a buffer back. One whose capacity is no size of this pool, or for which there is no room, is freed.
+    /// Returns a buffer to the pool. The buffer is freed if its capacity is no size class or the pool has no room for
+    /// it.
     pub fn put(&self, mut buffer: Vec<u8>) {
         buffer.clear();
         let refused = self.shelves.lock().keep(buffer, self.retained_max);
-        // Freed outside the lock: giving a big buffer back to the system takes a while.
+        // Freed outside the lock: returning a large buffer to the system is slow.
         drop(refused);
     }
 
-    /// Bytes of free buffers held now.
+    /// Returns the bytes of free buffers that the pool retains.
     #[must_use]
     pub fn retained(&self) -> usize {
         self.shelves.lock().retained
     }
 
-    /// Moves the content to a smaller buffer if that is at least `classes` sizes smaller.
+    /// Moves the content to a smaller buffer if that buffer is at least `classes` size classes smaller.
     pub(crate) fn fit(&self, buffer: Vec<u8>, classes: u32) -> Vec<u8> {
         let class = Self::class_of(buffer.len());
         if class > buffer.capacity() >> classes {
@@ -83,7 +86,7 @@ impl Shelves {
         Some(buffer)
     }
 
-    /// Answers what must be freed: nothing, the buffer itself, or others in its place.
+    /// Stores `buffer` and returns the buffers to free: none, `buffer` itself, or the evicted buffers.
     fn keep(&mut self, buffer: Vec<u8>, retained_max: usize) -> Vec<Vec<u8>> {
         let size = buffer.capacity();
         let mut freed = Vec::new();
@@ -114,7 +117,7 @@ impl Shelves {
     }
 }
 
-/// The shelf for buffers of exactly this capacity.
+/// Returns the index of the size class for buffers of exactly this capacity.
 fn index(capacity: usize) -> Option<usize> {
     let class = capacity.trailing_zeros().checked_sub(MIN_SHIFT)? as usize;
     (capacity.is_power_of_two() && class < CLASSES).then_some(class)
@@ -125,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_buffer_has_exactly_the_capacity_of_its_class() {
+    fn buffer_capacity_equals_its_class() {
         let pool = BufferPool::new(0);
         for (asked, got) in [(0, 512), (1, 512), (512, 512), (513, 1024), (1_000_000, 1 << 20), (1 << 20, 1 << 20)] {
             assert_eq!(pool.get(asked).capacity(), got);
@@ -134,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_given_back_is_handed_out_again_empty() {
+    fn returned_buffer_is_reused_empty() {
         let pool = BufferPool::new(4096);
         let mut buffer = pool.get(1024);
         buffer.extend_from_slice(b"left over");
@@ -147,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_never_exceeds_the_bound() {
+    fn retained_bytes_stay_within_bound() {
         let pool = BufferPool::new(3000);
         for size in [512, 4096, 1024, 2048, 512, 512, 1024, 2048] {
             pool.put(Vec::with_capacity(size));
@@ -156,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_that_are_no_longer_used_make_room_for_those_that_are() {
+    fn unused_sizes_make_room() {
         let pool = BufferPool::new(8192);
         (0..16).for_each(|_| pool.put(Vec::with_capacity(512)));
         assert_eq!(pool.retained(), 8192);
@@ -166,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_of_an_odd_size_is_not_kept() {
+    fn odd_capacity_is_not_retained() {
         let pool = BufferPool::new(1 << 20);
         pool.put(Vec::with_capacity(1000));
         pool.put(Vec::new());
@@ -175,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn content_moves_only_to_a_buffer_small_enough() {
+    fn fit_needs_enough_classes() {
         let pool = BufferPool::new(1 << 20);
         let mut buffer = pool.get(4096);
         buffer.extend_from_slice(&[7; 1500]);

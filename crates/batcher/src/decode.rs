@@ -1,7 +1,9 @@
-//! A strict decoder of record batches from untrusted bytes.
+//! Decodes record batches from untrusted bytes, strictly.
 //!
-//! Rules: every length is checked against the bytes that are there before it is used; nothing is reserved by a length
-//! that was read; what does not add up is an error, never a guess.
+//! Rules:
+//!  - Every length is checked against the remaining bytes before use.
+//!  - No memory is reserved by a length from the input.
+//!  - Inconsistent input is an error.
 
 use crate::header::{CRC_END, HEADER_LEN, LENGTH_END, MAGIC};
 use crate::records::Records;
@@ -14,32 +16,32 @@ const LOG_APPEND_TIME: i16 = 1 << 3;
 const TRANSACTIONAL: i16 = 1 << 4;
 const CONTROL: i16 = 1 << 5;
 
-/// One record batch v2, its header read, its records not yet looked at.
+/// One record batch v2 with its header decoded. Records are decoded by [`records`](Self::records).
 #[derive(Clone, Copy, Debug)]
 pub struct BatchView<'a> {
-    /// Offset of the first record; 0 on the way to a leader.
+    /// Offset of the first record. Producers send 0.
     pub base_offset: i64,
-    /// Epoch of the leader that appended it; -1 on the way to a leader.
+    /// Epoch of the leader that appended the batch. Producers send -1.
     pub partition_leader_epoch: i32,
-    /// The format; always 2.
+    /// Batch format, always 2.
     pub magic: i8,
-    /// CRC-32C over everything behind itself. See [`check_crc`](Self::check_crc).
+    /// CRC-32C of the bytes after this field. See [`check_crc`](Self::check_crc).
     pub crc: u32,
     /// Codec (bits 0 to 2), timestamp type (3), transactional (4), control (5).
     pub attributes: i16,
-    /// Offset of the last record, less the base offset. Not below `record_count - 1`.
+    /// Offset of the last record minus the base offset. At least `record_count - 1`.
     pub last_offset_delta: i32,
-    /// What the records' timestamps are relative to, milliseconds since the Unix epoch.
+    /// Base of the records' timestamp deltas, in milliseconds since the Unix epoch.
     pub base_timestamp: i64,
-    /// The latest timestamp, milliseconds since the Unix epoch.
+    /// Latest timestamp, in milliseconds since the Unix epoch.
     pub max_timestamp: i64,
-    /// The producer's id; -1 without one.
+    /// Producer id, -1 if the producer is not idempotent.
     pub producer_id: i64,
-    /// The producer's epoch; -1 without one.
+    /// Producer epoch, -1 if the producer is not idempotent.
     pub producer_epoch: i16,
-    /// The first record's sequence number; -1 without one.
+    /// Sequence number of the first record, -1 if the producer is not idempotent.
     pub base_sequence: i32,
-    /// How many records it says to have.
+    /// Record count in the header.
     pub record_count: u32,
     bytes: &'a [u8],
     body: &'a [u8],
@@ -51,11 +53,11 @@ fn at<const N: usize>(header: &[u8; HEADER_LEN], start: usize) -> [u8; N] {
 }
 
 impl<'a> BatchView<'a> {
-    /// Reads the batch at the start of `bytes`; answers it and what follows it.
+    /// Decodes the header of the batch at the start of `bytes`. Returns the batch and the remaining bytes.
     ///
     /// # Errors
-    /// [`DecodeError::Truncated`] if the batch is not all there (as at the end of a Fetch answer), others if it is not a
-    /// batch v2 or its header contradicts itself.
+    /// Returns [`DecodeError::Truncated`] if the batch is incomplete (as at the end of a Fetch response), and another
+    /// error if the bytes are no batch v2 or the header contradicts itself.
     pub fn parse(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), DecodeError> {
         let header: &[u8; HEADER_LEN] = bytes.first_chunk().ok_or(DecodeError::Truncated)?;
         let [magic] = at::<1>(header, 16).map(|byte| byte as i8);
@@ -90,43 +92,43 @@ impl<'a> BatchView<'a> {
         Ok((view, rest))
     }
 
-    /// Whether the CRC in the header is that of the bytes.
+    /// Returns whether the CRC in the header matches the bytes.
     #[must_use]
     pub fn check_crc(&self) -> bool {
         crc32c::crc32c(self.bytes.get(CRC_END..).unwrap_or_default()) == self.crc
     }
 
-    /// The whole batch, header included.
+    /// Returns the whole batch, header included.
     #[must_use]
     pub fn as_bytes(&self) -> &'a [u8] {
         self.bytes
     }
 
-    /// The codec's number: 0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd.
+    /// Returns the codec's number: 0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd.
     #[must_use]
     pub fn codec(&self) -> u8 {
         (self.attributes & CODEC_MASK) as u8
     }
 
-    /// Whether the leader set the timestamps: then every record has [`max_timestamp`](Self::max_timestamp).
+    /// Returns whether the leader set the timestamps. Every record then has [`max_timestamp`](Self::max_timestamp).
     #[must_use]
     pub fn is_log_append_time(&self) -> bool {
         self.attributes & LOG_APPEND_TIME != 0
     }
 
-    /// Whether it belongs to a transaction.
+    /// Returns whether the batch belongs to a transaction.
     #[must_use]
     pub fn is_transactional(&self) -> bool {
         self.attributes & TRANSACTIONAL != 0
     }
 
-    /// Whether its records are control records (commit and abort markers).
+    /// Returns whether the batch holds control records (commit and abort markers).
     #[must_use]
     pub fn is_control(&self) -> bool {
         self.attributes & CONTROL != 0
     }
 
-    /// The producer's stamp, if an idempotent producer wrote the batch.
+    /// Returns the producer's stamp if an idempotent producer wrote the batch.
     #[must_use]
     pub fn stamp(&self) -> Option<Stamp> {
         (self.producer_id >= 0).then_some(Stamp {
@@ -136,11 +138,11 @@ impl<'a> BatchView<'a> {
         })
     }
 
-    /// The records, decompressed to at most `max_uncompressed` bytes; without compression they are borrowed as they are.
+    /// Decompresses the records to at most `max_uncompressed` bytes. Uncompressed records are borrowed.
     ///
     /// # Errors
-    /// [`DecodeError::UnsupportedCodec`], [`DecodeError::Snappy`] or [`DecodeError::TooLarge`]. Errors within records
-    /// come from iterating.
+    /// Returns [`DecodeError::UnsupportedCodec`], [`DecodeError::Snappy`] or [`DecodeError::TooLarge`]. The iterator
+    /// reports errors within records.
     pub fn records(&self, max_uncompressed: usize) -> Result<Records<'a>, DecodeError> {
         let body = match self.codec() {
             _ if self.record_count == 0 && self.body.is_empty() => Cow::Borrowed(self.body),
@@ -155,47 +157,47 @@ impl<'a> BatchView<'a> {
     }
 }
 
-/// Why bytes are not a record batch that can be read here.
+/// Why bytes cannot be decoded as a record batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// The bytes end before the batch does.
-    #[error("the bytes end before the record batch does")]
+    /// The input ends within the batch.
+    #[error("the input ends within a record batch")]
     Truncated,
-    /// The batch's length is less than its header's.
-    #[error("the record batch's length is impossible")]
+    /// The batch's length is smaller than its header.
+    #[error("the record batch's length is smaller than its header")]
     BadLength,
-    /// Another format than record batch v2.
-    #[error("record batch format {0} is not supported, only 2 is")]
+    /// The batch has another format than v2.
+    #[error("record batch format {0} is not supported: only format 2 is")]
     UnsupportedMagic(i8),
-    /// Compressed by something else than snappy.
-    #[error("compression codec {0} is not supported")]
+    /// The batch is compressed with another codec than snappy.
+    #[error("compression codec {0} is not supported: only none (0) and snappy (2) are")]
     UnsupportedCodec(u8),
-    /// The record count is negative or more than the offsets that the batch spans.
-    #[error("the record batch's count of records is impossible")]
+    /// The record count is negative or exceeds the batch's range of offsets.
+    #[error("the record batch's record count is negative or exceeds its range of offsets")]
     BadCount,
-    /// The records take more bytes than were allowed, uncompressed.
-    #[error("the records take more than {max} bytes uncompressed")]
+    /// The uncompressed records exceed the caller's bound.
+    #[error("the records exceed {max} bytes uncompressed")]
     TooLarge {
-        /// The bound that was given, bytes.
+        /// The caller's bound, in bytes.
         max: usize,
     },
-    /// The compressed bytes are not snappy, neither framed nor raw.
-    #[error("the records are not valid snappy")]
+    /// The compressed bytes are neither framed nor raw snappy.
+    #[error("the records are neither framed nor raw snappy")]
     Snappy,
-    /// A varint is too big for its type.
-    #[error("a varint in a record is too big")]
+    /// A varint exceeds its type.
+    #[error("a varint in a record exceeds its type")]
     BadVarint,
-    /// A length or count within a record is negative, or beyond the record's end.
-    #[error("a length within a record is impossible")]
+    /// A length or count within a record is negative or exceeds the record.
+    #[error("a length or count within a record is negative or exceeds the record")]
     BadRecord,
-    /// Bytes are left over behind the last field of a record, or behind the last record.
-    #[error("bytes are left over behind a record")]
+    /// Extra bytes follow a record's last field or the last record.
+    #[error("extra bytes follow a record")]
     TrailingBytes,
-    /// Offsets within the batch do not rise, or go beyond its last one.
-    #[error("the offsets within the record batch are out of order")]
+    /// Offsets within the batch do not rise, or exceed the last offset.
+    #[error("the offsets within the record batch do not rise, or exceed its last offset")]
     BadOffset,
-    /// A header's key is not UTF-8.
+    /// A record header's key is not UTF-8.
     #[error("a record header's key is not UTF-8")]
     BadHeaderKey,
 }

@@ -1,6 +1,6 @@
-//! A batch between its partition's lock and the sender: sealed, and then encoded.
+//! A batch between its partition's lock and the sender: sealed, then encoded.
 //!
-//! Rule: sealing is cheap and done under the lock; compressing is not, and is done outside it.
+//! Rule: sealing is cheap and happens under the lock. Compression is slow and happens outside it.
 
 use crate::buffer_pool::BufferPool;
 use crate::encoded::EncodedBatch;
@@ -9,59 +9,59 @@ use crate::raw::RawBatch;
 use crate::seal::SealReason;
 use std::time::Instant;
 
-/// A batch that takes no more records; not yet compressed, its header not yet written.
+/// A sealed batch that is not yet compressed and has no header yet.
 #[derive(Debug)]
 pub struct Filled<T> {
     /// The caller's token for this batch.
     pub token: T,
-    /// Its place among the partition's batches: dense, from 0.
+    /// The batch's number among the partition's batches: dense, from 0.
     pub ordinal: u64,
-    /// When its first record was pushed.
+    /// Time of the first push.
     pub opened_at: Instant,
-    /// Why it was sealed.
+    /// Why the batch was sealed.
     pub reason: SealReason,
     pub(crate) raw: RawBatch,
     pub(crate) compression: Compression,
 }
 
-/// A batch ready to be stamped and sent.
+/// An encoded batch, ready to be stamped and sent.
 #[derive(Debug)]
 pub struct Sealed<T> {
     /// The caller's token for this batch.
     pub token: T,
-    /// Its place among the partition's batches: dense, from 0.
+    /// The batch's number among the partition's batches: dense, from 0.
     pub ordinal: u64,
-    /// When its first record was pushed.
+    /// Time of the first push.
     pub opened_at: Instant,
-    /// Why it was sealed.
+    /// Why the batch was sealed.
     pub reason: SealReason,
-    /// The batch itself; what it holds, [`EncodedBatch::capacity`], stays charged.
+    /// The batch. Its [`EncodedBatch::capacity`] stays charged.
     pub batch: EncodedBatch,
-    /// Bytes that were charged and are held no more; the caller gives them back to its budget.
+    /// Charged bytes that the batch no longer holds. The caller returns them to its budget.
     pub released: usize,
 }
 
 impl<T> Filled<T> {
-    /// Records in it.
+    /// Returns the number of records.
     #[must_use]
     pub fn record_count(&self) -> u32 {
         self.raw.records()
     }
 
-    /// Bytes that were reserved for it: exactly what it holds.
+    /// Returns the reserved bytes, which equal the bytes that the batch holds.
     #[must_use]
     pub fn charged(&self) -> usize {
         self.raw.capacity()
     }
 
-    /// Bytes of the whole batch, header included, uncompressed.
+    /// Returns the bytes of the whole batch before compression, header included.
     #[must_use]
     pub fn uncompressed_len(&self) -> usize {
         self.raw.len()
     }
 
-    /// Compresses and writes the header. Buffers come from the pool and go back to it; while it runs, up to twice what
-    /// is charged is in use.
+    /// Compresses the batch and writes its header. Buffers are taken from `pool` and returned to it. This method uses
+    /// up to twice the charged memory while it runs.
     #[must_use]
     pub fn encode(self, pool: &BufferPool) -> Sealed<T> {
         let charged = self.charged();

@@ -1,19 +1,21 @@
-//! The 61 bytes in front of the records of a batch v2 (KIP-98).
+//! The 61 bytes before the records of a batch v2 (KIP-98).
 //!
-//! Rules: all numbers are big-endian; the CRC-32C covers everything after itself, so it comes last.
+//! Rules:
+//!  - All numbers are big-endian.
+//!  - The CRC-32C covers all bytes after its own field and is written last.
 
 use crate::stamp::Stamp;
 
 /// Bytes of a record batch v2 before its records.
 pub const HEADER_LEN: usize = 61;
-/// Bytes up to and including the length field, which does not count them.
+/// End of the length field, which counts only the bytes after itself.
 pub(crate) const LENGTH_END: usize = 12;
-/// Where the bytes begin that the CRC covers.
+/// Start of the bytes that the CRC covers.
 pub(crate) const CRC_END: usize = 21;
-/// The only batch format that is read and written here.
+/// The only supported batch format.
 pub(crate) const MAGIC: i8 = 2;
 
-/// What differs from one batch to the next when it leaves the producer.
+/// Header fields that differ between batches before they are stamped.
 pub(crate) struct HeaderFields {
     pub(crate) batch_len: usize,
     pub(crate) attributes: i16,
@@ -22,7 +24,7 @@ pub(crate) struct HeaderFields {
     pub(crate) max_timestamp: i64,
 }
 
-/// The header of a batch without a stamp: base offset 0, no leader epoch, no producer, its CRC not yet computed.
+/// Returns a header without a stamp: base offset 0, no leader epoch, no producer, no CRC.
 pub(crate) fn unstamped(fields: &HeaderFields) -> [u8; HEADER_LEN] {
     let mut bytes = [0; HEADER_LEN];
     let length = fields.batch_len.saturating_sub(LENGTH_END) as i32;
@@ -41,7 +43,7 @@ pub(crate) fn unstamped(fields: &HeaderFields) -> [u8; HEADER_LEN] {
     bytes
 }
 
-/// Writes the stamp into a whole batch and computes its CRC.
+/// Writes the stamp into a whole batch, then the CRC.
 pub(crate) fn write_stamp(batch: &mut [u8], stamp: Stamp) {
     if let Some(header) = batch.first_chunk_mut::<HEADER_LEN>() {
         header[43..51].copy_from_slice(&stamp.producer_id.to_be_bytes());

@@ -1,10 +1,10 @@
 //! Kafka record batches: encoding, decoding, partitioners, accumulation, snappy. No IO, no clock, no async.
 //!
-//! The rules that this crate keeps:
-//!  - Time and randomness are handed in; nothing here reads a clock, draws a number or waits.
-//!  - A record is encoded once, straight into its batch's buffer; pushing one allocates nothing but buffer growth.
-//!  - Sizes are those of the wire, to the byte; memory charged is memory held, to the byte.
-//!  - Bytes from outside are decoded strictly, without panics, and never reserve memory by a length that they claim.
+//! The rules of this crate:
+//!  - Time and randomness are arguments. The crate reads no clock, draws no random numbers and never waits.
+//!  - A record is encoded once, directly into its batch's buffer. A push allocates only to grow that buffer.
+//!  - Sizes equal the bytes on the wire, and charged memory equals held memory, to the byte.
+//!  - Decoding untrusted bytes is strict. It never panics, and no length in the input reserves memory.
 //!
 //! ```
 //! use kafka_courier_batcher::{Accumulator, BufferPool, Compression, Limits, Record, Stamp};

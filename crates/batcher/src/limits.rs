@@ -1,22 +1,22 @@
-//! What bounds a batch, and how it is compressed.
+//! The bounds of a batch, and its compression.
 //!
-//! Rule: limits are made safe once, when an accumulator takes them, and not looked at again.
+//! Rule: an accumulator clamps its limits once, on arrival. Other code relies on the clamped values.
 
 use std::time::{Duration, Instant};
 
-/// The biggest batch that can be asked for, bytes: its length is an `i32` on the wire and its buffer a power of two.
+/// Largest batch, in bytes. A batch's length is an `i32` on the wire, and its buffer's capacity is a power of two.
 pub(crate) const MAX_BYTES: usize = 1 << 30;
-/// The longest linger that can be asked for; beyond it a deadline might not be a point in time any more.
+/// Longest linger. A longer one could overflow a deadline.
 const MAX_LINGER: Duration = Duration::from_hours(24 * 365);
 
-/// When a batch is full or has waited long enough.
+/// Bounds that make a batch full or due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Records in a batch; 0 counts as 1.
+    /// Records in a batch. 0 counts as 1.
     pub max_records: u32,
-    /// Bytes of a whole batch on the wire before compression, its 61-byte header included; at most 1 GiB.
+    /// Bytes of a whole batch on the wire before compression, its 61-byte header included. At most 1 GiB.
     pub max_bytes: usize,
-    /// How long a batch may wait after its first record; at most a year.
+    /// How long a batch may wait after its first record. At most a year.
     pub linger: Duration,
 }
 
@@ -29,20 +29,20 @@ impl Limits {
         }
     }
 
-    /// When a batch that was opened at `opened_at` has waited for `linger`.
+    /// Returns the linger deadline of a batch that was opened at `opened_at`.
     #[must_use]
     pub fn deadline(&self, opened_at: Instant) -> Instant {
         opened_at.checked_add(self.linger.min(MAX_LINGER)).unwrap_or(opened_at)
     }
 }
 
-/// How the records of a batch are compressed.
+/// Compression of a batch's records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Compression {
-    /// Not at all.
+    /// No compression.
     #[default]
     None,
-    /// Snappy in the framing of snappy-java, which is what Kafka's clients read.
+    /// Snappy with snappy-java's framing, which Kafka's Java clients read.
     Snappy,
 }
 

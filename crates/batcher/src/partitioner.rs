@@ -1,9 +1,11 @@
-//! Which partition a record goes to.
+//! Chooses a record's partition.
 //!
-//! Rules: a key goes where Kafka's Java client sends it, for ever; an empty key is a key, a null one is none; randomness
-//! and the partitions that have a leader are handed in.
+//! Rules:
+//!  - A key always maps to the partition that Kafka's Java client chooses for it.
+//!  - An empty key is a key. A null key is none.
+//!  - Random numbers and the partitions with a leader are arguments.
 
-/// Murmur2 as in Kafka's `Utils.murmur2`: 32 bits, seed 0x9747b28c.
+/// Returns the murmur2 hash of `key` as Kafka's `Utils.murmur2` computes it: 32 bits, seed 0x9747b28c.
 #[must_use]
 pub fn murmur2(data: &[u8]) -> i32 {
     const M: u32 = 0x5bd1_e995;
@@ -21,14 +23,14 @@ pub fn murmur2(data: &[u8]) -> i32 {
     (h ^ (h >> 15)) as i32
 }
 
-/// The partition of a key among `partitions`, as in the Java client's `BuiltInPartitioner.partitionForKey`. Fewer than
-/// one partition count as one.
+/// Returns a key's partition among `partitions`, as the Java client's `BuiltInPartitioner.partitionForKey` does.
+/// Numbers below one count as one.
 #[must_use]
 pub fn partition_for_key(key: &[u8], partitions: i32) -> i32 {
     (murmur2(key) & i32::MAX) % partitions.max(1)
 }
 
-/// Partitions for records without key: one partition until a batch's worth has gone there, then another (KIP-480,
+/// Chooses partitions for records without a key: one partition for a batch's worth of bytes, then another (KIP-480,
 /// KIP-794).
 #[derive(Clone, Debug)]
 pub struct Sticky {
@@ -38,15 +40,15 @@ pub struct Sticky {
 }
 
 impl Sticky {
-    /// `batch_bytes` is what a partition gets before it is another's turn.
+    /// Creates a chooser that stays on a partition for `batch_bytes` bytes.
     #[must_use]
     pub fn new(batch_bytes: usize) -> Self {
         Self { batch_bytes, current: None, sent: 0 }
     }
 
-    /// The partition for the next record, which takes `bytes`. `available` are the partitions that have a leader, in
-    /// rising order; if it is empty all `partitions` count. `random` is asked for one number when the partition changes.
-    /// `None`: there are no partitions.
+    /// Returns the partition for the next record, which takes `bytes`, or `None` if there are no partitions.
+    /// `available` lists the partitions with a leader in rising order. If the list is empty, all `partitions` are
+    /// candidates. `random` is called once whenever the partition changes.
     pub fn pick(
         &mut self,
         bytes: usize,
@@ -64,7 +66,7 @@ impl Sticky {
         self.current
     }
 
-    /// The batch of `partition` was sealed: the next record goes to another, so that none is left behind alone in a batch.
+    /// Moves on to another partition because the batch of `partition` was sealed. This avoids batches of one record.
     pub fn batch_sealed(&mut self, partition: i32) {
         if self.current == Some(partition) {
             self.sent = self.batch_bytes;
@@ -79,7 +81,7 @@ fn is_choice(partition: i32, partitions: i32, available: &[i32]) -> bool {
     }
 }
 
-/// One of the choices at random, the old one only if there is no other.
+/// Returns a random candidate. Returns the old partition only if it is the single candidate.
 fn another(old: Option<i32>, partitions: i32, available: &[i32], random: u64) -> Option<i32> {
     let old_place = old.and_then(|old| match available {
         [] => usize::try_from(old).ok().filter(|_| old < partitions),
@@ -104,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn murmur2_matches_the_vectors_in_kafkas_own_tests() {
+    fn murmur2_matches_kafkas_vectors() {
         // org.apache.kafka.common.utils.UtilsTest.testMurmur2
         assert_eq!(murmur2(b"21"), -973_932_308);
         assert_eq!(murmur2(b"foobar"), -790_332_482);
@@ -115,24 +117,24 @@ mod tests {
     }
 
     #[test]
-    fn an_impossible_number_of_partitions_is_one() {
+    fn invalid_partition_count_is_one() {
         assert_eq!(partition_for_key(b"k", 0), 0);
         assert_eq!(partition_for_key(b"k", -3), 0);
         assert_eq!(partition_for_key(b"k", 1), 0);
     }
 
     #[test]
-    fn records_stay_until_a_batchs_worth_has_gone() {
+    fn partition_changes_after_batch_bytes() {
         let mut sticky = Sticky::new(300);
         let first = sticky.pick(100, 3, &[], || 1);
         assert_eq!(first, Some(1));
-        assert_eq!(sticky.pick(100, 3, &[], || panic!("no number is needed")), first);
-        assert_eq!(sticky.pick(100, 3, &[], || panic!("no number is needed")), first);
+        assert_eq!(sticky.pick(100, 3, &[], || panic!("must not draw a number")), first);
+        assert_eq!(sticky.pick(100, 3, &[], || panic!("must not draw a number")), first);
         assert_eq!(sticky.pick(100, 3, &[], || 0), Some(0));
     }
 
     #[test]
-    fn the_next_partition_is_another_one_whatever_is_drawn() {
+    fn next_partition_always_differs() {
         for random in 0..12 {
             let mut sticky = Sticky::new(1);
             let first = sticky.pick(1, 4, &[], || random);
@@ -142,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn every_other_partition_can_be_drawn() {
+    fn every_other_partition_is_possible() {
         for available in [&[][..], &[1, 3, 4, 9]] {
             let mut drawn: Vec<_> = (0..3).filter_map(|random| another(Some(1), 4, available, random)).collect();
             drawn.sort_unstable();
@@ -151,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_without_leader_is_left_at_once_and_not_chosen() {
+    fn partition_without_leader_is_skipped() {
         let mut sticky = Sticky::new(1000);
         assert_eq!(sticky.pick(1, 4, &[0, 2], || 1), Some(2));
         assert_eq!(sticky.pick(1, 4, &[0, 3], || 1), Some(3));
@@ -159,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_partition_is_used_for_ever_and_none_is_none() {
+    fn single_partition_is_kept() {
         let mut sticky = Sticky::new(1);
         assert_eq!(sticky.pick(9, 1, &[], || 5), Some(0));
         assert_eq!(sticky.pick(9, 1, &[0], || 5), Some(0));
@@ -167,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sealed_batch_ends_the_turn_of_its_own_partition_only() {
+    fn sealed_batch_ends_own_turn() {
         let mut sticky = Sticky::new(1000);
         assert_eq!(sticky.pick(1, 2, &[], || 0), Some(0));
         sticky.batch_sealed(1);

@@ -1,7 +1,8 @@
-//! A batch being filled: room for its header, then its records as they will be on the wire.
+//! An open batch: room for the header, then the records in their wire format.
 //!
-//! Rules: every record is written once, behind the room for the header, so an uncompressed batch is never copied;
-//! what a record will take is known, exactly, before it is written.
+//! Rules:
+//!  - Every record is written once, after the room for the header, so that an uncompressed batch is never copied.
+//!  - The exact size of a record is known before the record is written.
 
 use crate::buffer_pool::BufferPool;
 use crate::encoded::EncodedBatch;
@@ -10,7 +11,7 @@ use crate::limits::Compression;
 use crate::record::{Layout, Record};
 use crate::snappy;
 
-/// Records of a batch, not yet compressed, and what its header will say of them.
+/// Uncompressed records of a batch, and the values for its header.
 #[derive(Debug)]
 pub(crate) struct RawBatch {
     buf: Vec<u8>,
@@ -26,7 +27,7 @@ impl RawBatch {
         Self { buf, records: 0, base_timestamp: 0, max_timestamp: i64::MIN }
     }
 
-    /// Bytes of the whole batch, uncompressed.
+    /// Returns the bytes of the whole batch before compression.
     pub(crate) fn len(&self) -> usize {
         self.buf.len()
     }
@@ -39,24 +40,24 @@ impl RawBatch {
         self.buf.capacity()
     }
 
-    /// The layout that a record would have as the next of this batch.
+    /// Returns the layout of a record that is appended next.
     pub(crate) fn layout(&self, payload: usize, timestamp: i64) -> Layout {
         let timestamp_delta = match self.records {
             0 => 0,
-            // Wraps as in Java, whose readers add it back the same way.
+            // Wraps as in Java, whose readers add the delta with the same wrap-around.
             _ => timestamp.wrapping_sub(self.base_timestamp),
         };
         Layout::new(payload, self.records, timestamp_delta)
     }
 
-    /// Moves the batch into a buffer of another capacity; the old one goes back to the pool.
+    /// Moves the batch into a buffer of another capacity and returns the old buffer to the pool.
     pub(crate) fn grow(&mut self, capacity: usize, pool: &BufferPool) {
         let mut bigger = pool.get(capacity);
         bigger.extend_from_slice(&self.buf);
         pool.put(std::mem::replace(&mut self.buf, bigger));
     }
 
-    /// Appends a record with the layout that [`RawBatch::layout`] gave for it; answers its index.
+    /// Appends a record with the layout from [`RawBatch::layout`]. Returns the record's index.
     pub(crate) fn append(&mut self, record: &Record<'_>, layout: Layout) -> u32 {
         if self.records == 0 {
             self.base_timestamp = record.timestamp;
@@ -67,7 +68,8 @@ impl RawBatch {
         layout.offset_delta
     }
 
-    /// Compresses, if that makes it smaller, and writes the header. Never holds more than before when it returns.
+    /// Compresses the records if that shrinks them, then writes the header. The result holds no more memory than
+    /// before.
     pub(crate) fn finish(self, compression: Compression, pool: &BufferPool) -> EncodedBatch {
         let uncompressed_len = self.buf.len();
         let compressed = match compression {
@@ -79,7 +81,7 @@ impl RawBatch {
                 pool.put(self.buf);
                 (pool.fit(smaller, 1), compression)
             }
-            // Copying is worth it only where it frees at least three quarters.
+            // A copy is worth its cost only if it frees at least three quarters.
             None => (pool.fit(self.buf, 2), Compression::None),
         };
         let fields = HeaderFields {

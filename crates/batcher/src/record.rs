@@ -1,24 +1,26 @@
-//! One record as a caller hands it over, and its bytes in a record batch v2.
+//! One record from a caller, and its bytes in a record batch v2.
 //!
-//! Rules: null and empty are told apart everywhere; the length is known before the first byte is written.
+//! Rules:
+//!  - Null and empty always differ.
+//!  - The length is known before the first byte is written.
 
 use crate::varint;
 
-/// A record header: a name and a value that may be null.
+/// A record header: a key and a value that may be null.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header<'a> {
-    /// Its name. Names may repeat; their order is kept.
+    /// The header's key. Keys may repeat, and their order is kept.
     pub key: &'a str,
-    /// Its value; `None` is null, which is not the same as empty.
+    /// The header's value. `None` is null, which differs from empty.
     pub value: Option<&'a [u8]>,
 }
 
-/// A record, borrowed from its caller.
+/// A borrowed record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
-    /// The key; `None` is null, which is not the same as empty.
+    /// The key. `None` is null, which differs from empty.
     pub key: Option<&'a [u8]>,
-    /// The value; `None` is a tombstone.
+    /// The value. `None` is a tombstone.
     pub value: Option<&'a [u8]>,
     /// The headers, in order.
     pub headers: &'a [Header<'a>],
@@ -26,7 +28,7 @@ pub struct Record<'a> {
     pub timestamp: i64,
 }
 
-/// Where a record stands in its batch and how long that makes it.
+/// A record's position in its batch, and the record's length at that position.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Layout {
     pub(crate) offset_delta: u32,
@@ -36,13 +38,13 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// `payload` is the record's [`Record::payload_len`].
+    /// Computes the layout. `payload` is the record's [`Record::payload_len`].
     pub(crate) fn new(payload: usize, offset_delta: u32, timestamp_delta: i64) -> Self {
         let deltas = varint::len(timestamp_delta) + varint::len(i64::from(offset_delta));
         Self { offset_delta, timestamp_delta, body: payload.saturating_add(1 + deltas) }
     }
 
-    /// Bytes that the record adds to its batch.
+    /// Returns the bytes that the record adds to its batch.
     pub(crate) fn len(&self) -> usize {
         self.body.saturating_add(varint::len(self.body as i64))
     }
@@ -53,7 +55,7 @@ fn sized_len(bytes: Option<&[u8]>) -> usize {
 }
 
 impl Record<'_> {
-    /// Bytes of key, value and headers with their lengths: what does not depend on the place in a batch.
+    /// Returns the bytes of key, value and headers with their lengths. They do not depend on the position in the batch.
     pub(crate) fn payload_len(&self) -> usize {
         let count = varint::len(self.headers.len() as i64);
         let plain = sized_len(self.key).saturating_add(sized_len(self.value)).saturating_add(count);
@@ -62,7 +64,7 @@ impl Record<'_> {
         })
     }
 
-    /// Appends the record. `layout` is its own in the batch whose buffer this is.
+    /// Appends the record with its layout in this batch.
     pub(crate) fn write(&self, layout: Layout, out: &mut Vec<u8>) {
         varint::put(layout.body as i64, out);
         out.push(0);

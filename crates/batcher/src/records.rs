@@ -1,14 +1,16 @@
-//! The records of a decoded batch, one after the other.
+//! Iterates over the records of a decoded batch.
 //!
-//! Rules: a record is exactly as long as it says; after the first error there is nothing more; headers are gathered one
-//! by one, so their count reserves nothing.
+//! Rules:
+//!  - A record is exactly as long as its length field says.
+//!  - Iteration ends after the first error.
+//!  - Headers are collected one by one, so that a header count reserves no memory.
 
 use crate::decode::{BatchView, DecodeError};
 use crate::record::{Header, Record};
 use crate::varint::{self, VarintError};
 use std::borrow::Cow;
 
-/// The uncompressed records of one batch: borrowed, or owned where they had to be decompressed.
+/// The uncompressed records of one batch: borrowed, or owned after decompression.
 #[derive(Clone, Debug)]
 pub struct Records<'a> {
     body: Cow<'a, [u8]>,
@@ -29,7 +31,7 @@ impl<'a> Records<'a> {
         }
     }
 
-    /// The records in order. Yields as many as the batch says to have, or ends with an error.
+    /// Iterates over the records in order. Yields as many as the header states, or ends with an error.
     #[must_use]
     pub fn iter(&self) -> RecordIter<'_> {
         RecordIter { records: self, rest: &self.body, left: self.count, last_offset: -1, done: false }
@@ -45,30 +47,30 @@ impl<'r> IntoIterator for &'r Records<'_> {
     }
 }
 
-/// A record as it was read.
+/// A decoded record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DecodedRecord<'r> {
-    /// Its offset, less the batch's base offset.
+    /// The record's offset minus the batch's base offset.
     pub offset_delta: i32,
     /// Milliseconds since the Unix epoch.
     pub timestamp: i64,
-    /// The key; `None` is null.
+    /// The key. `None` is null.
     pub key: Option<&'r [u8]>,
-    /// The value; `None` is null.
+    /// The value. `None` is null.
     pub value: Option<&'r [u8]>,
     /// The headers, in order.
     pub headers: Vec<Header<'r>>,
 }
 
 impl DecodedRecord<'_> {
-    /// The same as a record to be written again.
+    /// Returns the record in the form that a batch accepts.
     #[must_use]
     pub fn as_record(&self) -> Record<'_> {
         Record { key: self.key, value: self.value, headers: &self.headers, timestamp: self.timestamp }
     }
 }
 
-/// Iterator over [`Records`].
+/// An iterator over [`Records`].
 #[derive(Clone, Debug)]
 pub struct RecordIter<'r> {
     records: &'r Records<'r>,
@@ -102,7 +104,7 @@ impl<'r> RecordIter<'r> {
         let length = outer.varint()?;
         let mut fields = Fields { rest: outer.bytes(length)? };
         self.rest = outer.rest;
-        // Attributes: none are defined, and Java's readers do not look at them either.
+        // Attributes: none are defined, and Java's readers ignore them.
         fields.bytes(1)?;
         let timestamp_delta = fields.varlong()?;
         let offset_delta = self.offset(fields.varint()?)?;
@@ -134,7 +136,7 @@ impl<'r> RecordIter<'r> {
     }
 }
 
-/// What is left to be read of a record.
+/// The unread bytes of a record.
 struct Fields<'r> {
     rest: &'r [u8],
 }
@@ -164,7 +166,7 @@ impl<'r> Fields<'r> {
         Ok(bytes)
     }
 
-    /// Bytes behind their length, of which -1 is null.
+    /// Reads a length, of which -1 is null, and that number of bytes.
     fn sized(&mut self) -> Result<Option<&'r [u8]>, DecodeError> {
         match self.varint()? {
             -1 => Ok(None),

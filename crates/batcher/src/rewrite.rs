@@ -1,8 +1,10 @@
-//! Making batches without an accumulator: of one record, halves of an encoded one, or it without some of its records.
+//! Builds batches without an accumulator: of one record, as halves of a batch, or without some of a batch's records.
 //!
-//! Rules: records keep their order, timestamps and content; halves keep the records' sequence numbers (so the whole and
-//! its halves exclude each other at the leader, as in the Java client's `ProducerBatch.split`), a batch with records
-//! taken out has none.
+//! Rules:
+//!  - Records keep their order, timestamps and content.
+//!  - The halves of a stamped batch keep their records' sequence numbers. The leader then accepts either the whole
+//!    batch or its halves, as with the Java client's `ProducerBatch.split`.
+//!  - A batch without some of its records has no stamp.
 
 use crate::accumulator::PushError;
 use crate::buffer_pool::BufferPool;
@@ -16,10 +18,10 @@ use crate::records::DecodedRecord;
 use crate::stamp::{Stamp, sequence_add};
 
 impl EncodedBatch {
-    /// A batch of this record alone, uncompressed and not stamped.
+    /// Encodes one record as an uncompressed batch without a stamp.
     ///
     /// # Errors
-    /// [`PushError::TooLarge`] if no batch can hold the record.
+    /// Returns [`PushError::TooLarge`] if no batch can hold the record.
     pub fn single(record: &Record<'_>) -> Result<Self, PushError> {
         let mut batch = RawBatch::new(Vec::new());
         let layout = batch.layout(record.payload_len(), record.timestamp);
@@ -31,12 +33,12 @@ impl EncodedBatch {
         Ok(finish(batch, Compression::None))
     }
 
-    /// Two batches of about half the uncompressed bytes each, compressed as this one is; `None` if it is one record. If
-    /// this one is stamped so are they, each record with the sequence number that it has here. Each holds exactly its own
-    /// bytes: together little more than a header more than this one, compression apart.
+    /// Splits the batch into two of about the same uncompressed size and the same compression. Returns `None` for a
+    /// batch of one record. The halves of a stamped batch are stamped, and each record keeps its sequence number. The
+    /// halves together hold one header more than the whole, before compression.
     ///
     /// # Errors
-    /// If the batch cannot be decoded, which would be a defect.
+    /// Returns an error if the batch cannot be decoded, which is a defect of this crate.
     pub fn split(&self) -> Result<Option<(Self, Self)>, DecodeError> {
         if self.record_count() < 2 {
             return Ok(None);
@@ -59,15 +61,15 @@ impl EncodedBatch {
         Ok(Some((front, back)))
     }
 
-    /// The batch without the records at these indexes, which come in rising order (KIP-467 names them), compressed as
-    /// this one is and not stamped; `None` if no record is left.
+    /// Returns the batch without the records at these rising indexes, which the leader rejected (KIP-467). The new
+    /// batch has the same compression and no stamp. Returns `None` if no record is left.
     ///
     /// # Errors
-    /// If the batch cannot be decoded, which would be a defect.
-    pub fn without(&self, guilty: &[u32]) -> Result<Option<Self>, DecodeError> {
+    /// Returns an error if the batch cannot be decoded, which is a defect of this crate.
+    pub fn without(&self, rejected: &[u32]) -> Result<Option<Self>, DecodeError> {
         let mut kept = RawBatch::new(Vec::new());
         self.each_record(|index, record| {
-            if guilty.binary_search(&index).is_err() {
+            if rejected.binary_search(&index).is_err() {
                 append(&mut kept, record);
             }
         })?;

@@ -1,51 +1,51 @@
-//! When a batch is sealed: decided here and nowhere else.
+//! Decides when a batch is sealed.
 //!
-//! Rule: a full batch is full whatever the occasion; linger and asking count only when time or the caller comes.
+//! Rule: a full batch is sealed at every event. Linger applies only to a tick, and a request always seals.
 
 use crate::limits::Limits;
 use std::time::Instant;
 
-/// Bytes of the smallest record there is: null key, null value, no headers.
+/// Bytes of the smallest record: null key, null value, no headers.
 const MIN_RECORD: usize = 7;
 
-/// How full a batch is. It has at least one record.
+/// How full an open batch is. The batch has at least one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fill {
-    /// Records in it.
+    /// Number of records.
     pub records: u32,
-    /// Bytes of the whole batch, header included, uncompressed.
+    /// Bytes of the whole batch before compression, header included.
     pub bytes: usize,
-    /// When its first record came.
+    /// Time of the first push.
     pub opened_at: Instant,
 }
 
-/// The occasion on which it is asked whether to seal.
+/// The event at which a batch may be sealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SealEvent {
-    /// A record that takes this many bytes wants to join.
+    /// A record of this many bytes is about to join.
     Incoming(usize),
     /// A record has joined.
     Joined,
-    /// Time has come to this instant.
+    /// The time is now this instant.
     Tick(Instant),
-    /// The caller wants the batch now: flush, close, somebody waits for it, or memory is short.
+    /// The caller wants the batch now: for a flush, a close, a waiting delivery, or because memory is short.
     Asked,
 }
 
 /// Why a batch is sealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SealReason {
-    /// It has `max_records`.
+    /// The batch has `max_records`.
     Count,
-    /// The next record, or any, would take it over `max_bytes`.
+    /// The next record, or the smallest record, would exceed `max_bytes`.
     Bytes,
-    /// Its first record has waited for `linger`.
+    /// The first record has waited for `linger`.
     Linger,
-    /// The caller asked.
+    /// The caller asked for the batch.
     Asked,
 }
 
-/// Whether, and why, a batch is to be sealed.
+/// Returns why a batch must be sealed now, or `None` if it stays open.
 #[must_use]
 pub fn seal_reason(fill: &Fill, limits: &Limits, event: SealEvent) -> Option<SealReason> {
     let incoming = match event {
@@ -77,26 +77,26 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_full_at_max_records_and_not_before() {
+    fn batch_is_full_at_max_records() {
         assert_eq!(seal_reason(&fill(9, 100), &LIMITS, SealEvent::Joined), None);
         assert_eq!(seal_reason(&fill(10, 100), &LIMITS, SealEvent::Joined), Some(SealReason::Count));
     }
 
     #[test]
-    fn a_record_may_fill_a_batch_to_the_last_byte_and_no_further() {
+    fn record_may_fill_last_byte() {
         assert_eq!(seal_reason(&fill(1, 900), &LIMITS, SealEvent::Incoming(100)), None);
         assert_eq!(seal_reason(&fill(1, 900), &LIMITS, SealEvent::Incoming(101)), Some(SealReason::Bytes));
         assert_eq!(seal_reason(&fill(1, 900), &LIMITS, SealEvent::Incoming(usize::MAX)), Some(SealReason::Bytes));
     }
 
     #[test]
-    fn a_batch_that_can_take_no_record_at_all_is_full() {
+    fn batch_without_minimum_room_is_full() {
         assert_eq!(seal_reason(&fill(1, 993), &LIMITS, SealEvent::Joined), None);
         assert_eq!(seal_reason(&fill(1, 994), &LIMITS, SealEvent::Joined), Some(SealReason::Bytes));
     }
 
     #[test]
-    fn linger_is_over_at_its_deadline_and_counts_only_when_time_comes() {
+    fn linger_ends_at_its_deadline() {
         let fill = fill(1, 100);
         let deadline = fill.opened_at + LIMITS.linger;
         let before = deadline - Duration::from_nanos(1);
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_asks_gets_the_batch() {
+    fn request_seals_any_batch() {
         assert_eq!(seal_reason(&fill(1, 100), &LIMITS, SealEvent::Asked), Some(SealReason::Asked));
     }
 }

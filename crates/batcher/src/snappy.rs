@@ -1,7 +1,10 @@
-//! Snappy in the framing of snappy-java ("xerial"), which is what Kafka's Java clients write and read.
+//! Snappy with snappy-java's framing ("xerial"), which Kafka's Java clients read and write.
 //!
-//! Rules: 32 KiB of input a block, as Java does; what does not get smaller is not compressed; raw snappy without
-//! framing is read too (librdkafka writes it); no buffer is made by a length that the input only claims.
+//! Rules:
+//!  - A block holds 32 KiB of input, as in Java.
+//!  - Input that compression does not shrink stays uncompressed.
+//!  - Raw snappy without framing is decoded too, because librdkafka writes it.
+//!  - A length in the input is checked before it sizes a buffer.
 
 use std::cell::RefCell;
 
@@ -13,10 +16,10 @@ use crate::header::HEADER_LEN;
 const MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
 const FRAME_HEADER: [u8; 16] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0, 0, 0, 0, 1, 0, 0, 0, 1];
 const BLOCK: usize = 32 * 1024;
-/// A snappy element of three bytes makes at most 64.
+/// Upper bound of the expansion: a snappy element of three bytes decodes to at most 64 bytes.
 const MAX_EXPANSION: usize = 22;
 
-/// Compresses the records behind a batch's header; the answer has room for a header too. `None`: it would not be smaller.
+/// Compresses the records of a batch and leaves room for a header. Returns `None` if the result would not be smaller.
 pub(crate) fn compress_batch(batch: &[u8], pool: &BufferPool) -> Option<Vec<u8>> {
     let mut out = pool.get(batch.len());
     out.extend_from_slice(&[0; HEADER_LEN]);
@@ -30,11 +33,11 @@ pub(crate) fn compress_batch(batch: &[u8], pool: &BufferPool) -> Option<Vec<u8>>
 }
 
 thread_local! {
-    /// The encoder's table, and room for a block: 70 KiB, which a small batch must not pay for anew.
+    /// The encoder's table and a block buffer. Small batches share these 70 KiB per thread.
     static WORK: RefCell<(snap::raw::Encoder, Vec<u8>)> = RefCell::new((snap::raw::Encoder::new(), Vec::new()));
 }
 
-/// Appends framed blocks to `out` for as long as it stays below `limit` bytes.
+/// Appends framed blocks to `out`. Returns `None` once `out` reaches `limit` bytes.
 fn compress_blocks(records: &[u8], limit: usize, out: &mut Vec<u8>) -> Option<()> {
     WORK.with_borrow_mut(|(encoder, scratch)| {
         scratch.resize(snap::raw::max_compress_len(BLOCK), 0);
@@ -58,7 +61,7 @@ pub(crate) fn decompress(input: &[u8], max: usize) -> Result<Vec<u8>, DecodeErro
         append_block(&mut decoder, input, max, &mut out)?;
         return Ok(out);
     };
-    // Version and lowest compatible version: all writers say 1, and readers do not look.
+    // Version and lowest compatible version. All writers write 1, and readers ignore both.
     let mut rest = framed.get(8..).ok_or(DecodeError::Snappy)?;
     while !rest.is_empty() {
         let (length, after) = rest.split_first_chunk::<4>().ok_or(DecodeError::Snappy)?;
@@ -103,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_of_32_kib_are_framed_as_snappy_java_does() {
+    fn framing_equals_snappy_javas() {
         let records = b"abcdefgh".repeat(10_000);
         let bytes = framed(&records);
         assert_eq!(&bytes[..16], b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01");
@@ -113,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_get_smaller_is_left_alone() {
+    fn incompressible_input_stays_uncompressed() {
         let pool = BufferPool::new(1 << 20);
         let mut state = 1_u32;
         let mut noise = || {
@@ -128,27 +131,27 @@ mod tests {
     }
 
     #[test]
-    fn raw_snappy_without_framing_is_read() {
+    fn raw_snappy_is_decoded() {
         let plain = b"the same again and again ".repeat(40);
         let raw = snap::raw::Encoder::new().compress_vec(&plain).unwrap();
         assert_eq!(decompress(&raw, plain.len()), Ok(plain));
     }
 
     #[test]
-    fn more_than_the_bound_is_refused_before_it_is_made() {
+    fn bound_is_checked_before_decoding() {
         let bytes = framed(&[5; 100_000]);
         assert_eq!(decompress(&bytes, 99_999), Err(DecodeError::TooLarge { max: 99_999 }));
         assert_eq!(decompress(&bytes, 100_000).map(|out| out.len()), Ok(100_000));
     }
 
     #[test]
-    fn a_length_that_the_input_cannot_make_is_refused() {
-        // Raw snappy that claims 2^31 bytes and has none.
+    fn impossible_length_is_refused() {
+        // Raw snappy with a length of 2^31 bytes and no data.
         assert_eq!(decompress(&[0x80, 0x80, 0x80, 0x80, 0x08], usize::MAX), Err(DecodeError::Snappy));
     }
 
     #[test]
-    fn a_frame_cut_anywhere_is_refused_or_shorter_but_never_a_panic() {
+    fn truncated_frame_never_panics() {
         let records = b"abcdefgh".repeat(10_000);
         let bytes = framed(&records);
         for end in 0..bytes.len() {

@@ -1,11 +1,11 @@
-//! The stamp by which a leader tells records apart (KIP-98).
+//! The stamp by which a leader identifies records (KIP-98).
 //!
-//! Rule: sequence numbers count records, from 0 to `i32::MAX` and then from 0 again.
+//! Rule: sequence numbers count records from 0 to `i32::MAX`, then from 0 again.
 
 /// Producer id, epoch and the sequence number of a batch's first record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Stamp {
-    /// The id that `InitProducerId` gave.
+    /// The id from `InitProducerId`.
     pub producer_id: i64,
     /// The producer epoch, 0 to `i16::MAX`.
     pub epoch: i16,
@@ -13,7 +13,7 @@ pub struct Stamp {
     pub base_sequence: i32,
 }
 
-/// The sequence number `n` records after `seq`: `i32::MAX` is followed by 0, as in the Java client's
+/// Returns the sequence number `n` records after `seq`. The number 0 follows `i32::MAX`, as in the Java client's
 /// `DefaultRecordBatch.incrementSequence`.
 #[must_use]
 pub fn sequence_add(seq: i32, n: u32) -> i32 {
@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_sequence_after_the_last_is_zero() {
+    fn sequence_wraps_to_zero() {
         assert_eq!(sequence_add(0, 0), 0);
         assert_eq!(sequence_add(41, 1), 42);
         assert_eq!(sequence_add(i32::MAX, 1), 0);

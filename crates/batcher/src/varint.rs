@@ -1,15 +1,17 @@
-//! Zigzag varints as in record batch v2 (KIP-98, Protocol Buffers' `sint32` and `sint64`).
+//! Zigzag varints of record batch v2 (KIP-98, Protocol Buffers' `sint32` and `sint64`).
 //!
-//! Rules: what is written is never longer than it must be; reading refuses what does not fit the type.
+//! Rules:
+//!  - A varint is written with the fewest bytes.
+//!  - A value that exceeds its type is refused.
 
-/// So few bytes: keys, and headers' names and values, are mostly as short.
+/// Length up to which bytes are copied word by word. Most keys and headers are shorter.
 const FEW: usize = 40;
 
 const fn zigzag(value: i64) -> u64 {
     ((value << 1) ^ (value >> 63)) as u64
 }
 
-/// Bytes that `value` takes; the same for a 32-bit and a 64-bit varint.
+/// Returns the bytes that `value` takes, the same for a 32-bit and a 64-bit varint.
 pub(crate) const fn len(value: i64) -> usize {
     let bits = 64 - (zigzag(value) | 1).leading_zeros() as usize;
     bits.div_ceil(7)
@@ -25,11 +27,11 @@ pub(crate) fn put(value: i64, out: &mut Vec<u8>) {
     out.push(rest as u8);
 }
 
-/// Appends bytes behind their length, of which -1 is null.
+/// Appends a length, of which -1 is null, and the bytes.
 pub(crate) fn put_sized(bytes: Option<&[u8]>, out: &mut Vec<u8>) {
     put(bytes.map_or(-1, |bytes| bytes.len() as i64), out);
     let bytes = bytes.unwrap_or_default();
-    // Few of them word by word where the C library is musl, whose memcpy begins slowly on many processors.
+    // musl's memcpy is slow for short copies on many processors.
     if cfg!(target_env = "musl") && bytes.len() <= FEW {
         return put_few(bytes, out);
     }
@@ -45,7 +47,7 @@ fn put_few(bytes: &[u8], out: &mut Vec<u8>) {
     rest.iter().for_each(|byte| out.push(*byte));
 }
 
-/// Reads a varint of at most `bits` bits (32 or 64) and what follows it.
+/// Reads a varint of at most `bits` bits (32 or 64). Returns the value and the remaining bytes.
 pub(crate) fn read(bytes: &[u8], bits: u32) -> Result<(i64, &[u8]), VarintError> {
     let mut value = 0_u64;
     let mut shift = 0;
@@ -83,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn every_width_is_written_as_protocol_buffers_does() {
+    fn encoding_equals_protocol_buffers() {
         assert_eq!(written(0), [0]);
         assert_eq!(written(-1), [1]);
         assert_eq!(written(63), [0x7e]);
@@ -93,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn few_bytes_are_appended_as_they_are() {
+    fn short_bytes_are_copied() {
         let bytes: Vec<u8> = (0..=FEW as u8).collect();
         for len in 0..=FEW {
             let mut out = vec![255];
@@ -103,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn the_predicted_length_is_the_written_one_at_every_bit() {
+    fn predicted_length_is_exact() {
         for shift in 0..63 {
             for value in [(1_i64 << shift) - 1, 1 << shift, -(1 << shift), -(1 << shift) - 1] {
                 assert_eq!(written(value).len(), len(value), "{value}");
@@ -113,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_beyond_its_type_or_the_end_is_refused() {
+    fn overflow_and_truncation_are_refused() {
         assert_eq!(read(&written(i64::from(i32::MIN)), 32), Ok((i64::from(i32::MIN), &[][..])));
         assert_eq!(read(&written(i64::from(i32::MAX) + 1), 32), Err(VarintError::TooBig));
         assert_eq!(read(&[0x80; 11], 64), Err(VarintError::TooBig));

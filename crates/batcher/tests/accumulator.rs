@@ -1,6 +1,8 @@
 //! Accumulation by count, bytes and linger, and its memory.
 //!
-//! Rules: time is made up; every byte that is reserved is compared with the bytes that are held.
+//! Rules:
+//!  - The clock is simulated.
+//!  - Every reserved byte is compared with the held bytes.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use kafka_courier_batcher::{
@@ -15,7 +17,7 @@ fn value(bytes: &[u8]) -> Record<'_> {
     Record { key: None, value: Some(bytes), headers: &[], timestamp: 1_700_000_000_000 }
 }
 
-/// An accumulator with its pool, its clock and its budget.
+/// An accumulator with its pool, clock and budget.
 struct Rig {
     accumulator: Accumulator<u64>,
     pool: BufferPool,
@@ -61,7 +63,7 @@ fn held(filled: Option<impl Borrow<Filled<u64>>>) -> (u64, u32, SealReason) {
 }
 
 #[test]
-fn a_batch_is_handed_out_with_its_last_record_when_the_count_is_reached() {
+fn last_record_seals_by_count() {
     let mut rig = Rig::new(Limits { max_records: 3, ..LIMITS });
     for index in 0..2 {
         let pushed = rig.push(&value(b"v")).unwrap();
@@ -76,7 +78,7 @@ fn a_batch_is_handed_out_with_its_last_record_when_the_count_is_reached() {
 }
 
 #[test]
-fn a_record_that_does_not_fit_opens_the_next_batch_and_hands_out_the_last() {
+fn record_without_room_seals_previous() {
     let mut rig = Rig::new(LIMITS);
     rig.push(&value(&[0; 6000])).unwrap();
     let pushed = rig.push(&value(&[1; 6000])).unwrap();
@@ -88,7 +90,7 @@ fn a_record_that_does_not_fit_opens_the_next_batch_and_hands_out_the_last() {
 }
 
 #[test]
-fn a_record_can_hand_out_two_batches_at_once() {
+fn one_record_seals_two_batches() {
     let mut rig = Rig::new(LIMITS);
     rig.push(&value(b"small")).unwrap();
     let [before, own] = rig.push(&value(&[0; 9927])).unwrap().sealed;
@@ -97,9 +99,9 @@ fn a_record_can_hand_out_two_batches_at_once() {
 }
 
 #[test]
-fn a_batch_is_filled_to_the_very_last_byte_of_its_limit() {
+fn batch_fills_to_last_byte() {
     let mut rig = Rig::new(LIMITS);
-    // Length 3, attributes, two deltas, null key, value length 3, header count: 11 bytes beside the value.
+    // Length 3, attributes, two deltas, null key, value length 3, header count: 11 bytes besides the value.
     let biggest = LIMITS.max_bytes - HEADER_LEN - 11;
     let [_, own] = rig.push(&value(&vec![0; biggest])).unwrap().sealed;
     assert_eq!(own.unwrap().uncompressed_len(), LIMITS.max_bytes);
@@ -108,7 +110,7 @@ fn a_batch_is_filled_to_the_very_last_byte_of_its_limit() {
 }
 
 #[test]
-fn a_record_that_is_too_large_changes_nothing() {
+fn oversized_record_changes_nothing() {
     let mut rig = Rig::new(LIMITS);
     rig.push(&value(b"v")).unwrap();
     let charged = rig.charged;
@@ -118,7 +120,7 @@ fn a_record_that_is_too_large_changes_nothing() {
 }
 
 #[test]
-fn a_refused_reservation_changes_nothing() {
+fn refused_reservation_changes_nothing() {
     let mut rig = Rig::new(LIMITS);
     rig.free = 512;
     rig.push(&value(&[0; 300])).unwrap();
@@ -131,7 +133,7 @@ fn a_refused_reservation_changes_nothing() {
 }
 
 #[test]
-fn linger_runs_from_the_first_record_and_is_not_renewed() {
+fn linger_starts_with_first_record() {
     let mut rig = Rig::new(LIMITS);
     assert_eq!(rig.accumulator.deadline(), None);
     let opened = rig.push(&value(b"v")).unwrap().opened;
@@ -149,7 +151,7 @@ fn linger_runs_from_the_first_record_and_is_not_renewed() {
 }
 
 #[test]
-fn no_linger_still_lets_records_gather_until_somebody_comes_for_them() {
+fn zero_linger_still_gathers_records() {
     let mut rig = Rig::new(Limits { linger: Duration::ZERO, ..LIMITS });
     rig.push(&value(b"v")).unwrap();
     assert!(rig.push(&value(b"v")).unwrap().sealed.iter().all(Option::is_none));
@@ -159,21 +161,21 @@ fn no_linger_still_lets_records_gather_until_somebody_comes_for_them() {
 }
 
 #[test]
-fn an_endless_linger_is_a_deadline_too() {
+fn endless_linger_has_a_deadline() {
     let mut rig = Rig::new(Limits { linger: Duration::MAX, ..LIMITS });
     let opened = rig.push(&value(b"v")).unwrap().opened.unwrap();
     assert!(opened > rig.now + Duration::from_hours(24 * 300));
 }
 
 #[test]
-fn a_count_of_zero_is_one() {
+fn zero_max_records_is_one() {
     let mut rig = Rig::new(Limits { max_records: 0, ..LIMITS });
     let [_, own] = rig.push(&value(b"v")).unwrap().sealed;
     assert_eq!(held(own), (0, 1, SealReason::Count));
 }
 
 #[test]
-fn tighter_limits_count_from_the_next_record_on() {
+fn tighter_limits_apply_to_next() {
     let mut rig = Rig::new(LIMITS);
     rig.push(&value(&[0; 3000])).unwrap();
     rig.accumulator.set_limits(Limits { max_bytes: 1000, ..LIMITS });
@@ -183,7 +185,7 @@ fn tighter_limits_count_from_the_next_record_on() {
 }
 
 #[test]
-fn whether_a_record_fits_is_known_beforehand() {
+fn fits_predicts_push() {
     let mut rig = Rig::new(LIMITS);
     assert!(rig.accumulator.fits(&value(&[0; 6000])));
     rig.push(&value(&[0; 6000])).unwrap();
@@ -192,7 +194,7 @@ fn whether_a_record_fits_is_known_beforehand() {
 }
 
 #[test]
-fn the_next_batch_starts_with_the_capacity_that_the_last_one_came_to() {
+fn next_batch_reuses_last_capacity() {
     let mut rig = Rig::new(LIMITS);
     (0..30).for_each(|_| drop(rig.push(&value(&[0; 200])).unwrap()));
     assert_eq!(rig.accumulator.seal().unwrap().charged(), 8192);
@@ -206,7 +208,7 @@ fn the_next_batch_starts_with_the_capacity_that_the_last_one_came_to() {
 }
 
 #[test]
-fn short_memory_makes_the_next_batch_start_small() {
+fn short_memory_shrinks_first_buffer() {
     let mut rig = Rig::new(LIMITS);
     (0..30).for_each(|_| drop(rig.push(&value(&[0; 200])).unwrap()));
     rig.accumulator.seal().unwrap();
@@ -217,7 +219,7 @@ fn short_memory_makes_the_next_batch_start_small() {
 }
 
 #[test]
-fn a_lone_record_in_a_big_buffer_is_moved_to_a_small_one_when_encoded() {
+fn encode_moves_small_batch() {
     let mut rig = Rig::new(LIMITS);
     (0..30).for_each(|_| drop(rig.push(&value(&[0; 200])).unwrap()));
     rig.accumulator.seal().unwrap();
@@ -227,7 +229,7 @@ fn a_lone_record_in_a_big_buffer_is_moved_to_a_small_one_when_encoded() {
 }
 
 #[test]
-fn an_uncompressed_batch_is_not_copied() {
+fn uncompressed_batch_is_not_copied() {
     let mut rig = Rig::new(LIMITS);
     let pool = BufferPool::new(1 << 20);
     (0..30).for_each(|_| drop(rig.push(&value(&[0; 200])).unwrap()));
@@ -236,7 +238,7 @@ fn an_uncompressed_batch_is_not_copied() {
 }
 
 #[test]
-fn a_record_over_the_batch_limit_goes_alone_if_the_topic_takes_it() {
+fn large_record_forms_own_batch() {
     let mut rig = Rig::new(LIMITS);
     rig.accumulator.allow_single(20_000);
     rig.push(&value(b"small")).unwrap();

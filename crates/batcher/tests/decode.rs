@@ -1,6 +1,6 @@
-//! Bytes that are no batch: each field wrong in turn.
+//! Malformed batches: one wrong field at a time.
 //!
-//! Rule: an error each, the one that says what is wrong; never a panic.
+//! Rule: each fault has its own error, and none panics.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod arbitrary;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 const HEADER: usize = 61;
 
-/// A batch v2 around these bytes of records; CRC not computed.
+/// Builds a batch v2 from encoded records, without a CRC.
 fn batch(attributes: i16, count: i32, last_offset_delta: i32, body: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0; HEADER];
     bytes[8..12].copy_from_slice(&(49 + body.len() as i32).to_be_bytes());
@@ -26,7 +26,7 @@ fn batch(attributes: i16, count: i32, last_offset_delta: i32, body: &[u8]) -> Ve
     bytes
 }
 
-/// The first error of a batch, wherever it shows.
+/// Returns a batch's first error, from its header or its records.
 fn error(bytes: &[u8]) -> Option<DecodeError> {
     let view = match BatchView::parse(bytes) {
         Ok((view, _)) => view,
@@ -42,7 +42,7 @@ fn error(bytes: &[u8]) -> Option<DecodeError> {
 const RECORD: [u8; 7] = [12, 0, 2, 0, 1, 1, 0];
 
 #[test]
-fn the_smallest_record_is_read() {
+fn smallest_record_is_decoded() {
     let bytes = batch(0, 1, 0, &RECORD);
     let (view, rest) = BatchView::parse(&bytes).unwrap();
     assert!(rest.is_empty() && view.stamp().is_some());
@@ -53,7 +53,7 @@ fn the_smallest_record_is_read() {
 }
 
 #[test]
-fn batches_follow_one_another() {
+fn consecutive_batches_are_decoded() {
     let bytes = [batch(0, 1, 0, &RECORD), batch(0, 1, 9, &RECORD)].concat();
     let (_, rest) = BatchView::parse(&bytes).unwrap();
     let (second, rest) = BatchView::parse(rest).unwrap();
@@ -61,7 +61,7 @@ fn batches_follow_one_another() {
 }
 
 #[test]
-fn a_wrong_header_is_refused_with_its_reason() {
+fn wrong_header_names_its_fault() {
     let good = batch(0, 1, 0, &RECORD);
     let with = |at: usize, bytes: &[u8]| {
         let mut wrong = good.clone();
@@ -82,7 +82,7 @@ fn a_wrong_header_is_refused_with_its_reason() {
 }
 
 #[test]
-fn a_wrong_record_is_refused_with_its_reason() {
+fn wrong_record_names_its_fault() {
     let of = |body: &[u8]| error(&batch(0, 1, 0, body));
     assert_eq!(of(&[]), Some(DecodeError::BadRecord));
     assert_eq!(of(&[14, 0, 2, 0, 1, 1, 0]), Some(DecodeError::BadRecord));
@@ -98,7 +98,7 @@ fn a_wrong_record_is_refused_with_its_reason() {
 }
 
 #[test]
-fn offsets_must_rise_and_stay_within_the_batch() {
+fn offsets_must_rise_within_batch() {
     let record = |offset: u8| [12, 0, 2, offset * 2, 1, 1, 0];
     assert_eq!(error(&batch(0, 2, 9, &[record(3), record(9)].concat())), None);
     assert_eq!(error(&batch(0, 2, 9, &[record(3), record(3)].concat())), Some(DecodeError::BadOffset));
@@ -107,13 +107,13 @@ fn offsets_must_rise_and_stay_within_the_batch() {
 }
 
 #[test]
-fn a_batch_emptied_by_compaction_is_read_and_has_no_records() {
+fn compacted_batch_may_be_empty() {
     assert_eq!(error(&batch(0, 0, 9, &[])), None);
     assert_eq!(error(&batch(0, 0, 9, &RECORD)), Some(DecodeError::TrailingBytes));
 }
 
 #[test]
-fn timestamps_set_by_the_leader_are_the_batchs() {
+fn leader_timestamps_override_records() {
     let bytes = batch(1 << 3, 1, 0, &RECORD);
     let (view, _) = BatchView::parse(&bytes).unwrap();
     let records = view.records(7).unwrap();
@@ -121,28 +121,28 @@ fn timestamps_set_by_the_leader_are_the_batchs() {
 }
 
 #[test]
-fn attributes_are_told() {
+fn attributes_are_decoded() {
     let bytes = batch(1 << 4 | 1 << 5, 1, 0, &RECORD);
     let (view, _) = BatchView::parse(&bytes).unwrap();
     assert!(view.is_transactional() && view.is_control() && !view.is_log_append_time());
 }
 
 #[test]
-fn more_bytes_of_records_than_allowed_are_refused() {
+fn uncompressed_bound_is_enforced() {
     let bytes = batch(0, 1, 0, &RECORD);
     let (view, _) = BatchView::parse(&bytes).unwrap();
     assert_eq!(view.records(6).err(), Some(DecodeError::TooLarge { max: 6 }));
 }
 
 #[test]
-fn a_claimed_header_count_reserves_nothing() {
+fn header_count_reserves_nothing() {
     // 2^31 - 1 headers in a record of eleven bytes.
     let body = [20, 0, 2, 0, 1, 1, 0xfe, 0xff, 0xff, 0xff, 0x0f];
     assert_eq!(error(&batch(0, 1, 0, &body)), Some(DecodeError::BadRecord));
 }
 
 #[test]
-fn nothing_more_comes_after_an_error() {
+fn iteration_ends_after_error() {
     let bytes = batch(0, 2, 1, &[13, 0]);
     let (view, _) = BatchView::parse(&bytes).unwrap();
     let records = view.records(100).unwrap();
@@ -151,7 +151,7 @@ fn nothing_more_comes_after_an_error() {
 
 proptest! {
     #[test]
-    fn a_changed_byte_is_an_error_or_caught_by_the_crc(
+    fn changed_byte_is_detected(
         records in owned_records(),
         compression in compression(),
         at in any::<prop::sample::Index>(),
@@ -162,7 +162,7 @@ proptest! {
         let mut batch = batches.remove(0);
         batch.stamp(Stamp { producer_id: 1, epoch: 2, base_sequence: 3 });
         let mut bytes = batch.as_bytes().to_vec();
-        // Base offset and leader epoch are the leader's to set, and so outside the CRC.
+        // The leader sets base offset and leader epoch, so the CRC does not cover them.
         let at = 16 + at.index(bytes.len() - 16);
         bytes[at] ^= flip;
         let caught = BatchView::parse(&bytes).map_or(true, |(view, _)| !view.check_crc());
@@ -171,7 +171,7 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bytes_behind_a_good_header_never_panic(
+    fn arbitrary_records_never_panic(
         attributes in prop_oneof![Just(0_i16), Just(2)],
         count in 0..20_i32,
         body in proptest::collection::vec(any::<u8>(), 0..200),

@@ -1,6 +1,6 @@
-//! What Apache Kafka's Java client writes and reads, against what this crate does. See golden/README.md.
+//! Compares this crate with Apache Kafka's Java client. See golden/README.md.
 //!
-//! Rule: the bytes on the other side of each comparison were made, or accepted, by Java.
+//! Rule: Java wrote or accepted the expected bytes of every comparison.
 
 mod cases;
 
@@ -18,7 +18,7 @@ fn golden(folder: &str, case: &Case) -> Vec<u8> {
 }
 
 #[test]
-fn without_compression_the_bytes_are_those_of_the_java_client() {
+fn uncompressed_bytes_equal_javas() {
     let cases = cases::load(&directory());
     let plain: Vec<_> = cases.iter().filter(|case| case.compression == Compression::None).collect();
     assert!(plain.len() >= 6);
@@ -28,7 +28,7 @@ fn without_compression_the_bytes_are_those_of_the_java_client() {
 }
 
 #[test]
-fn what_the_java_client_wrote_is_decoded_field_by_field() {
+fn java_batches_decode_exactly() {
     for case in cases::load(&directory()) {
         let bytes = golden("java", &case);
         let (view, rest) = BatchView::parse(&bytes).unwrap();
@@ -51,7 +51,7 @@ fn what_the_java_client_wrote_is_decoded_field_by_field() {
 }
 
 #[test]
-fn our_bytes_are_those_that_the_java_client_accepted() {
+fn bytes_equal_those_java_accepted() {
     for case in cases::load(&directory()) {
         let batch = case.encode();
         assert_eq!(batch.compression(), case.compression, "{}", case.name);
@@ -60,7 +60,7 @@ fn our_bytes_are_those_that_the_java_client_accepted() {
 }
 
 #[test]
-fn keys_go_to_the_partitions_that_the_java_client_picks() {
+fn partitions_equal_javas() {
     let text = std::fs::read_to_string(directory().join("murmur2.json")).unwrap();
     let vectors: serde_json::Value = serde_json::from_str(&text).unwrap();
     let vectors = vectors.as_array().unwrap();

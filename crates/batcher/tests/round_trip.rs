@@ -1,6 +1,6 @@
-//! Whatever is pushed comes out again, and what is predicted is what happens.
+//! Pushed records decode to the same records, and predicted sizes are exact.
 //!
-//! Rules: records are arbitrary, limits tight enough that batches end in every way.
+//! Rule: records are arbitrary, and limits are tight enough for every reason to seal.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod arbitrary;
@@ -41,7 +41,7 @@ fn one_batch(records: &[Owned], compression: Compression) -> EncodedBatch {
 
 proptest! {
     #[test]
-    fn records_come_out_as_they_went_in(records in owned_records(), compression in compression()) {
+    fn pushed_records_decode_unchanged(records in owned_records(), compression in compression()) {
         let mut batch = one_batch(&records, compression);
         prop_assert_eq!(decoded(&batch), records);
         stamped(Stamp { producer_id: 9, epoch: 3, base_sequence: 5 }, &mut batch);
@@ -49,7 +49,7 @@ proptest! {
     }
 
     #[test]
-    fn a_batch_of_one_record_is_the_same_bytes_as_an_accumulators(record in owned()) {
+    fn single_equals_accumulated_batch(record in owned()) {
         let headers: Vec<_> = record.headers.iter().map(|(key, value)| Header { key, value: value.as_deref() }).collect();
         let Owned { key, value, timestamp, .. } = &record;
         let single = Record { key: key.as_deref(), value: value.as_deref(), headers: &headers, timestamp: *timestamp };
@@ -82,7 +82,7 @@ proptest! {
     }
 
     #[test]
-    fn a_record_is_refused_only_if_it_cannot_stand_alone(record in owned(), max_bytes in 61_usize..600) {
+    fn only_oversized_records_are_refused(record in owned(), max_bytes in 61_usize..600) {
         let alone = one_batch(std::slice::from_ref(&record), Compression::None).len();
         let limits = Limits { max_records: 10, max_bytes, linger: Duration::ZERO };
         let mut accumulator = Accumulator::new(limits, Compression::None);
@@ -91,7 +91,7 @@ proptest! {
     }
 
     #[test]
-    fn halves_hold_all_records_in_order_under_their_old_sequences(
+    fn halves_keep_order_and_sequences(
         records in owned_records(),
         compression in compression(),
         base_sequence in prop_oneof![0..100, i32::MAX - 10..=i32::MAX],
@@ -116,16 +116,16 @@ proptest! {
     }
 
     #[test]
-    fn without_the_guilty_the_others_stay_as_they_were(
+    fn without_keeps_other_records(
         records in owned_records(),
         compression in compression(),
-        guilty in proptest::collection::btree_set(0_u32..40, 0..10),
+        rejected in proptest::collection::btree_set(0_u32..40, 0..10),
     ) {
         let batch = one_batch(&records, compression);
-        let kept: Vec<_> = (0_u32..).zip(&records).filter(|(index, _)| !guilty.contains(index)).collect();
+        let kept: Vec<_> = (0_u32..).zip(&records).filter(|(index, _)| !rejected.contains(index)).collect();
         let kept: Vec<_> = kept.into_iter().map(|(_, record)| record.clone()).collect();
-        let guilty: Vec<u32> = guilty.into_iter().collect();
-        match batch.without(&guilty).unwrap() {
+        let rejected: Vec<u32> = rejected.into_iter().collect();
+        match batch.without(&rejected).unwrap() {
             None => prop_assert!(kept.is_empty()),
             Some(rest) => {
                 prop_assert_eq!(decoded(&rest), kept);
@@ -135,7 +135,7 @@ proptest! {
     }
 
     #[test]
-    fn sequences_add_up(seq in 0..=i32::MAX, a in 0_u32..1 << 30, b in 0_u32..1 << 30) {
+    fn sequence_add_is_additive(seq in 0..=i32::MAX, a in 0_u32..1 << 30, b in 0_u32..1 << 30) {
         let sum = sequence_add(sequence_add(seq, a), b);
         prop_assert!(sum >= 0);
         prop_assert_eq!(sum, sequence_add(seq, a + b));
@@ -143,7 +143,7 @@ proptest! {
 }
 
 #[test]
-fn halves_are_halves_in_bytes_and_compressed_as_the_whole_was() {
+fn halves_have_equal_size_and_codec() {
     for compression in [Compression::None, Compression::Snappy] {
         let record = |value: Vec<u8>| Owned { value: Some(value), ..Owned::default() };
         let mut records = vec![record(vec![b'a'; 10_000])];
@@ -158,7 +158,7 @@ fn halves_are_halves_in_bytes_and_compressed_as_the_whole_was() {
 }
 
 #[test]
-fn splitting_again_and_again_ends_with_single_records() {
+fn repeated_splits_end_with_singles() {
     let records: Vec<_> = (0..37).map(|i| Owned { timestamp: i, ..Owned::default() }).collect();
     let mut batches = vec![one_batch(&records, Compression::None)];
     let mut singles = Vec::new();
@@ -172,7 +172,7 @@ fn splitting_again_and_again_ends_with_single_records() {
 }
 
 #[test]
-fn the_back_half_is_relative_to_its_own_first_timestamp() {
+fn back_half_has_own_base_timestamp() {
     let records: Vec<_> = [500, 1000, 200, 900].map(|timestamp| Owned { timestamp, ..Owned::default() }).into();
     let (front, back) = one_batch(&records, Compression::None).split().unwrap().unwrap();
     assert_eq!((front.first_timestamp(), front.max_timestamp()), (500, 1000));
@@ -180,7 +180,7 @@ fn the_back_half_is_relative_to_its_own_first_timestamp() {
 }
 
 #[test]
-fn what_snappy_cannot_shrink_is_sent_as_it_is_and_says_so() {
+fn incompressible_batch_is_sent_uncompressed() {
     let record = Record { key: None, value: Some(b"x"), headers: &[], timestamp: 0 };
     let limits = Limits { max_records: 1, max_bytes: 1000, linger: Duration::ZERO };
     let mut accumulator = Accumulator::new(limits, Compression::Snappy);

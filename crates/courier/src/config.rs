@@ -7,7 +7,8 @@ use std::io::{self, Write};
 use clap::Args;
 use kafka_courier::{EffectiveOption, KafkaConfig};
 
-use crate::exit::Exit;
+use crate::exit::{Exit, Refusal};
+use crate::files::Files;
 use crate::settings::SettingsArgs;
 
 /// Prints every option as it is set, and where: default, file, environment or argument. What is printed is a file of settings
@@ -23,6 +24,12 @@ pub(crate) struct ConfigArgs {
 
 /// Runs the command.
 pub(crate) fn run(args: &ConfigArgs) -> Exit {
+    let mut files = Files::new();
+    files.settings(args.settings.file());
+    if let Err(Refusal(exit, why)) = files.check() {
+        crate::say(&why);
+        return exit;
+    }
     let loaded = match args.settings.load() {
         Ok(loaded) => loaded,
         Err(errors) => {

@@ -30,9 +30,9 @@ pub(crate) enum Exit {
     Refused = 77,
     /// The configuration is wrong.
     Config = 78,
-    /// Ctrl-C before reading began, or a second time: what was under way was left alone.
+    /// Ctrl-C before the input was read to its end, or a second time, before all had its verdict.
     Interrupted = 130,
-    /// SIGTERM, likewise.
+    /// SIGTERM or SIGHUP, likewise.
     Terminated = 143,
 }
 
@@ -52,18 +52,18 @@ impl From<HealthError> for Refusal {
 /// What `--help` says of them.
 pub(crate) const HELP: &str = "\
 Exit codes:
-  0   everything was done; all was delivered (also after Ctrl-C or SIGTERM, if all that was read was)
+  0   everything was done; all was delivered
   1   some events or letters were not delivered
-  64  the command line makes no sense
+  64  the command line makes no sense, or two of its files are the same
   65  some input is no event or letter, or the input is not there
   69  no broker could be reached
   73  a file could not be made
   74  reading or writing failed, the receipts included
   75  another process has the dead letters, or sends them again: try later
   77  the brokers refuse us (SASL, or rights: all that failed, failed for that), or are not to be trusted (TLS)
-  78  the configuration is wrong
-  130 Ctrl-C before reading began, or a second time: what was under way was left alone; of dlq replay the first, too
-  143 SIGTERM, likewise";
+  78  the configuration is wrong, or the topic of --topic does not exist
+  130 Ctrl-C before the input was read to its end, or a second time before all had its verdict; of dlq replay the first, too
+  143 SIGTERM or SIGHUP, likewise";
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {

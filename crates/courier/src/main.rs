@@ -7,6 +7,7 @@ mod config;
 mod demo;
 mod dlq;
 mod exit;
+mod files;
 mod letters;
 mod logging;
 mod publish;

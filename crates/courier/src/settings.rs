@@ -3,7 +3,7 @@
 //! Rules: an argument goes before the environment, that before the file, and that before the default; everything that is
 //! wrong in any of them is told at once.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use kafka_courier::{ConfigErrors, ConfigLoader, Endpoint, LoadedConfig};
@@ -28,6 +28,11 @@ fn setting(text: &str) -> Result<(String, String), String> {
 }
 
 impl SettingsArgs {
+    /// The file of settings, if one is named.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
     /// Puts all sources together, and prints what is not understood and changes nothing.
     pub(crate) fn load(&self) -> Result<LoadedConfig, ConfigErrors> {
         let mut loader = ConfigLoader::new().env();

@@ -8,7 +8,7 @@ use std::process::Stdio;
 use support::{Courier, LOGIN, ORDER, cluster, code_after, command, ids, receipts};
 
 /// Topics that are not there are given up at once, or nearly.
-const IMPATIENT: &[(&str, &str)] = &[("KAFKA_METADATA_TIMEOUT", "200ms")];
+const IMPATIENT: &[(&str, &str)] = &[("KAFKA_METADATA_TIMEOUT", "1s")];
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
@@ -30,7 +30,7 @@ async fn receipts_into_the_input_are_refused_and_the_input_stays() {
     for (path, from) in [(file, file), (link, file), (link, "-")] {
         let mut command = command(&["publish", "--receipts", path, from], &[("KAFKA_BROKERS", "localhost:1")]);
         command.stdin(fs::File::open(file).unwrap());
-        Courier::start(command).ended().await.expect(64, &["--receipts", "the input"]);
+        Courier::start(command).ended().await.expect(64, &["--receipts", "are the same file"]);
         assert_eq!(fs::read_to_string(file).unwrap(), LOGIN);
     }
 }

@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
 mod support;
 
-use kafka_courier_test_broker::{ApiKey, Fault, Rule, TestCluster};
+use kafka_courier_test_broker::{ApiKey, Fault, Gate, Rule, TestCluster};
 use support::{Courier, LOGIN, ORDER, arrived, cluster, ids, receipts, until};
+#[cfg(target_os = "linux")]
+use support::{command_in, until_exists};
 
 /// Waits for a topic, and for a batch to be filled, as long as any test lasts.
 const PATIENT: &[(&str, &str)] = &[("KAFKA_METADATA_TIMEOUT", "10m"), ("KAFKA_DELIVERY_TIMEOUT", "10m")];
@@ -69,7 +71,8 @@ async fn what_was_read_is_published_within_the_grace_period() {
     courier.until_said("interrupted").await;
     cluster.create_topic(&kafka_courier_test_broker::TopicSpec::new("default-events", 1)).unwrap();
     let ended = courier.ended().await;
-    ended.expect(0, &["3 read, 3 delivered", "stopped after line 3"]);
+    // All that was read is delivered, and yet the input has more: its end was not reached.
+    ended.expect(143, &["3 read, 3 delivered", "stopped after line 3"]);
     assert!(!ended.err.contains("not published"), "{}", ended.err);
     assert_eq!(ids(&cluster.records("default-events")), ["order", "order"]);
 }
@@ -81,12 +84,13 @@ async fn what_was_read_and_could_not_be_published_is_told_one_by_one() {
     let (_cluster, courier) = waiting_for_a_topic(&["--grace", "0", "--receipts", file.to_str().unwrap()]).await;
     courier.signal("INT");
     courier.ended().await.expect(
-        1,
+        130,
         &[
             "3 read, 1 delivered",
             "2 read and not published",
-            "stopped after line 3; what was not published from line 2 on are dead letters too: send those again, then go on \
-             behind line 3",
+            "stopped after line 3, at byte ",
+            "before the end of the input; what was not published from line 2 on are dead letters too: send those again, \
+             then go on behind line 3",
         ],
     );
     let receipts = receipts(&std::fs::read_to_string(file).unwrap());
@@ -109,7 +113,7 @@ async fn where_not_all_that_was_left_is_kept_nobody_is_told_to_go_on_behind_it()
     courier.signal("INT");
     let ended = courier.ended().await;
     ended.expect(
-        1,
+        130,
         &[
             "from line 2 on, and not all of it is a dead letter: go on there",
             "1 dead letter was dropped from memory to make room (dlq_buffer), each in an error line",
@@ -135,7 +139,7 @@ async fn no_grace_period_is_too_long() {
     courier.write(&format!("{LOGIN}\n")).await;
     arrived(&cluster, "user-events", 1).await;
     courier.signal("TERM");
-    courier.ended().await.expect(0, &["1 read, 1 delivered", "stopped after line 1"]);
+    courier.ended().await.expect(143, &["1 read, 1 delivered", "stopped after line 1"]);
 }
 
 #[tokio::test]
@@ -146,4 +150,65 @@ async fn a_signal_before_a_broker_is_reached_ends_it_with_a_word() {
     until(&cluster, |cluster| cluster.requests(ApiKey::ApiVersions) + cluster.requests(ApiKey::Metadata) > 0).await;
     courier.signal("TERM");
     courier.ended().await.expect(143, &["stopped before anything was read"]);
+}
+
+#[tokio::test]
+async fn a_signal_before_the_end_fails() {
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let cluster = cluster().await;
+        let mut courier = Courier::publish(&cluster, &[], &[]);
+        courier.write(&format!("{LOGIN}\n")).await;
+        arrived(&cluster, "user-events", 1).await;
+        courier.signal(signal);
+        let read = LOGIN.len() + 1;
+        let stopped = format!("stopped after line 1, at byte {read}, before the end of the input");
+        courier.ended().await.expect(code, &["1 read, 1 delivered", &stopped]);
+    }
+}
+
+#[tokio::test]
+async fn a_signal_after_the_end_succeeds() {
+    let cluster = cluster().await;
+    let gate = Gate::new();
+    cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::ApplyThenHold(gate.clone())));
+    let mut courier = Courier::publish(&cluster, &["--grace", "600"], GATHERING);
+    courier.write(LOGIN).await;
+    courier.end_input();
+    until(&cluster, |cluster| cluster.requests(ApiKey::Produce) > 0).await;
+    courier.signal("TERM");
+    courier.until_said("interrupted").await;
+    gate.open();
+    courier.ended().await.expect(0, &["1 read, 1 delivered"]);
+}
+
+/// A runner may have been started by nohup, which its children inherit: they begin with the signal's own effect.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_hangup_counts_as_sigterm() {
+    let cluster = cluster().await;
+    let brokers = cluster.bootstrap();
+    let mut courier = Courier::start(command_in("env", &["--default-signal=HUP"], &["publish", "--brokers", &brokers]));
+    courier.write(&format!("{LOGIN}\n")).await;
+    arrived(&cluster, "user-events", 1).await;
+    courier.signal("HUP");
+    courier.ended().await.expect(143, &["interrupted", "1 read, 1 delivered", "stopped after line 1"]);
+    let folder = tempfile::tempdir().unwrap();
+    let letters = folder.path().join("letters");
+    let import = ["dlq", "import", "--file", letters.to_str().unwrap()];
+    let courier = Courier::start(command_in("env", &["--default-signal=HUP"], &import));
+    until_exists(&letters).await;
+    courier.signal("HUP");
+    courier.ended().await.expect(143, &["stopped by a signal"]);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn an_ignored_hangup_stays_ignored() {
+    let cluster = cluster().await;
+    let brokers = cluster.bootstrap();
+    let mut courier = Courier::start(command_in("env", &["--ignore-signal=HUP"], &["publish", "--brokers", &brokers]));
+    courier.write(&format!("{LOGIN}\n")).await;
+    arrived(&cluster, "user-events", 1).await;
+    courier.signal("HUP");
+    courier.ended_with(&format!("{LOGIN}\n")).await.expect(0, &["2 read, 2 delivered"]);
 }

@@ -1,7 +1,7 @@
 //! What leaves a store for good stands whole in the log.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -25,7 +25,11 @@ impl io::Write for Log {
     }
 }
 
+/// With a single dispatcher a line counts as unwanted for the whole process if another test's thread reaches it first.
+static SECOND: LazyLock<tracing::Dispatch> = LazyLock::new(|| tracing::Dispatch::new(tracing_subscriber::registry()));
+
 fn logged(work: impl FnOnce()) -> String {
+    LazyLock::force(&SECOND);
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();

@@ -1,8 +1,8 @@
-//! Events of whatever type, known only as JSON, and passed on as they came.
+//! Events of any type that arrive as JSON and are forwarded unchanged.
 //!
-//! - The text is kept: order of fields, unknown fields and the spelling of numbers survive. Only white space between
-//!   tokens goes, so that an event is always one line.
-//! - Only what publishing needs is looked at; `data` is not checked against its type.
+//! - The text is kept: field order, unknown fields and the spelling of numbers survive. White space between tokens is
+//!   removed, so that an event is always one line.
+//! - Only the fields that publishing needs are read. `data` is not checked against its type.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -21,9 +21,10 @@ use crate::stamper::{Stamper, SystemStamper};
 use crate::trace::TraceContext;
 use crate::types::BUILT_IN;
 
-/// An event of any type, from JSON.
+/// An event of any type, read from JSON.
 ///
-/// Its key is `partition_key` if that is there, else for a built-in type what the type is keyed by, else none.
+/// The key is `partition_key` if the JSON has that field. A built-in type is otherwise keyed by its key field, and any
+/// other type has no key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AnyEvent {
     json: Box<str>,
@@ -36,13 +37,19 @@ pub struct AnyEvent {
 }
 
 impl AnyEvent {
-    /// Reads one event. Only `type` has to be there: an event without `id` gets a new UUIDv7, one without `timestamp`
-    /// the present time, both written before its other fields.
+    /// Reads one event. Only `type` is required. A missing `id` becomes a new UUIDv7 and a missing `timestamp` the
+    /// current time. Both are written before the other fields.
+    ///
+    /// # Errors
+    /// Returns a [`ParseError`] if the JSON is invalid, lacks `type`, or has an envelope field of the wrong form.
     pub fn from_json(json: &[u8]) -> Result<Self, ParseError> {
         Self::from_json_with(json, &SystemStamper)
     }
 
-    /// As [`AnyEvent::from_json`], with the source of missing ids and timestamps. It is not asked if both are there.
+    /// Reads one event as [`AnyEvent::from_json`] does. `stamper` is called only if the id or the timestamp is missing.
+    ///
+    /// # Errors
+    /// See [`AnyEvent::from_json`].
     pub fn from_json_with(json: &[u8], stamper: &(impl Stamper + ?Sized)) -> Result<Self, ParseError> {
         let (text, fields) = Fields::parse(json)?;
         let event_type = fields
@@ -87,17 +94,17 @@ impl AnyEvent {
         self.json = json.into();
     }
 
-    /// The event's JSON, on one line.
+    /// Returns the event's JSON, on one line.
     pub fn as_str(&self) -> &str {
         &self.json
     }
 
-    /// When the event happened.
+    /// Returns the time of the event.
     pub fn timestamp(&self) -> Timestamp {
         self.timestamp
     }
 
-    /// The same event keyed by `key`, which its JSON then says in `partition_key`.
+    /// Sets the record's key and writes it to the JSON as `partition_key`.
     #[must_use]
     pub fn with_key(mut self, key: &str) -> Self {
         let value = serde_json::Value::from(key).to_string();
@@ -111,13 +118,16 @@ impl AnyEvent {
         self
     }
 
-    /// The event as one of type `T`, if it is one and has all of a typed event's fields.
+    /// Decodes the event as type `T`.
+    ///
+    /// # Errors
+    /// Returns a [`ParseError`] if the event has another type or lacks a field that a typed event needs.
     pub fn decode<T: EventData + DeserializeOwned>(&self) -> Result<Envelope<T>, ParseError> {
         Envelope::from_json(self.json.as_bytes())
     }
 }
 
-/// Where the value of `partition_key` is in `json`.
+/// Returns the position of the value of `partition_key` in `json`.
 fn partition_key_at(json: &str) -> Option<std::ops::Range<usize>> {
     let (text, fields) = Fields::parse(json.as_bytes()).ok()?;
     let value = fields.raw("partition_key")?.get();
@@ -164,7 +174,7 @@ fn key(fields: &Fields<'_>, event_type: &str) -> Result<Option<Box<str>>, ParseE
     Ok(built_in.and_then(|built_in| key_in(fields.raw("data")?, built_in.key_field)))
 }
 
-/// The text of field `name` in `data`: a string's content, or a number as it is spelt.
+/// Returns the text of field `name` in `data`: a string's content, or a number as it is spelt.
 fn key_in(data: &RawValue, name: &'static str) -> Option<Box<str>> {
     let mut deserializer = serde_json::Deserializer::from_str(data.get());
     let raw = deserializer.deserialize_map(Member(name)).ok()??;
@@ -174,7 +184,7 @@ fn key_in(data: &RawValue, name: &'static str) -> Option<Box<str>> {
     }
 }
 
-/// Finds one member of an object. Of several the last counts, as in most readers.
+/// Finds one member of an object. The last of several duplicates counts, as in most readers.
 struct Member(&'static str);
 
 impl<'de> Visitor<'de> for Member {

@@ -1,4 +1,4 @@
-//! Makes events: one method for each built-in type (they stand with the table in `types`), and the general ones here.
+//! Builds events. The methods for built-in types are generated from the table in `types`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::parse_error::ParseError;
 use crate::stamper::{Stamper, SystemStamper};
 use crate::trace::TraceContext;
 
-/// Makes events of one source. Cheap to clone, and shared between threads as it is.
+/// Builds events of one source. Cheap to clone and to share between threads.
 #[derive(Clone)]
 pub struct EventBuilder {
     source: Arc<str>,
@@ -23,7 +23,7 @@ pub struct EventBuilder {
 }
 
 impl EventBuilder {
-    /// A builder for events of service `source` in schema version `version`.
+    /// Creates a builder for events of service `source` in schema version `version`.
     pub fn new(source: impl Into<Arc<str>>, version: impl Into<Arc<str>>) -> Self {
         Self {
             source: source.into(),
@@ -34,34 +34,37 @@ impl EventBuilder {
         }
     }
 
-    /// Ties all events made from here on to others of the same request or process.
+    /// Sets the correlation id of all events that this builder makes.
     #[must_use]
     pub fn with_correlation_id(mut self, correlation_id: impl Into<Arc<str>>) -> Self {
         self.correlation_id = Some(correlation_id.into());
         self
     }
 
-    /// Puts all events made from here on into a trace.
+    /// Sets the trace of all events that this builder makes.
     #[must_use]
     pub fn with_trace_context(mut self, trace: TraceContext) -> Self {
         self.trace = Some(trace);
         self
     }
 
-    /// Takes ids and timestamps from `stamper` instead of UUIDv7 and the system's clock.
+    /// Sets the source of ids and timestamps. The default is UUIDv7 and the system's clock.
     #[must_use]
     pub fn with_stamper(mut self, stamper: impl Stamper + 'static) -> Self {
         self.stamper = Arc::new(stamper);
         self
     }
 
-    /// An event of a type of your own.
+    /// Builds an event of the application's own type.
     pub fn custom<T: EventData>(&self, data: T) -> Envelope<T> {
         const { assert!(!T::TYPE.is_empty(), "an event's type must not be empty") };
         self.envelope(data)
     }
 
-    /// An event whose type is known only at run time. An empty type and data nested too deep are errors.
+    /// Builds an event whose type is known only at run time.
+    ///
+    /// # Errors
+    /// Returns a [`ParseError`] if `event_type` is empty or `data` is nested too deep.
     pub fn untyped(&self, event_type: &str, data: Value) -> Result<AnyEvent, ParseError> {
         let envelope = self.envelope(data);
         let mut json = Vec::new();

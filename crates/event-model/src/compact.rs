@@ -1,12 +1,12 @@
-//! JSON without the white space between its tokens, every token as it was.
+//! Removes the white space between JSON tokens and keeps every token.
 //!
-//! - The input is known to be JSON.
-//! - Nesting is bounded, so that whatever is passed on can be read again by readers with a bound of their own.
+//! - The input must be valid JSON.
+//! - Nesting is bounded, so that other readers, which bound it too, can read the output.
 
-/// Deepest nesting that is passed on: serde_json's own bound, and below Jackson's 1000.
+/// Deepest nesting of an event: serde_json's own bound, and below Jackson's 1000.
 pub(crate) const MAX_DEPTH: usize = 127;
 
-/// `json` without white space between tokens; `None` if it is nested deeper than [`MAX_DEPTH`].
+/// Returns `json` without white space between tokens, or `None` if it is nested deeper than [`MAX_DEPTH`].
 pub(crate) fn compact(json: &str) -> Option<String> {
     let mut out = String::with_capacity(json.len());
     let bytes = json.as_bytes();
@@ -35,7 +35,7 @@ pub(crate) fn compact(json: &str) -> Option<String> {
     Some(out)
 }
 
-/// Where the string goes on behind its closing quote, its content being at `at`.
+/// Returns the position after the closing quote of a string whose content starts at `at`.
 fn string_end(bytes: &[u8], mut at: usize) -> usize {
     while let Some(byte) = bytes.get(at) {
         match byte {
@@ -52,13 +52,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn white_space_between_tokens_goes_and_within_strings_stays() {
+    fn only_space_between_tokens_is_removed() {
         let json = " { \"a b\" :\t[ 1 , \"x \\\" y\\\\\" , {} ] ,\r\n \"c\" : 1.50E+3 } ";
         assert_eq!(compact(json).unwrap(), r#"{"a b":[1,"x \" y\\",{}],"c":1.50E+3}"#);
     }
 
     #[test]
-    fn nesting_is_taken_up_to_the_bound_and_no_further() {
+    fn nesting_is_bounded() {
         let nested = |depth| "[".repeat(depth) + &"]".repeat(depth);
         assert_eq!(compact(&nested(MAX_DEPTH)), Some(nested(MAX_DEPTH)));
         assert_eq!(compact(&nested(MAX_DEPTH + 1)), None);

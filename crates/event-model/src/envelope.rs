@@ -1,8 +1,8 @@
-//! What every event carries around its data, and the JSON of both.
+//! The envelope of an event's data, and the JSON of both.
 //!
 //! - The order of fields is fixed: id, type, source, version, timestamp, correlation_id, traceparent, tracestate,
-//!   partition_key, data, then whatever this version does not know.
-//! - What is absent is left out; what is false, 0, empty or {} is written.
+//!   partition_key, data, then unknown fields.
+//! - Absent fields are left out. False, 0, empty texts and {} are written.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -21,25 +21,26 @@ use crate::parse_error::ParseError;
 use crate::rfc3339::{self, Rfc3339};
 use crate::trace::TraceContext;
 
-/// A typed event: its data, and what is said about it. Made by an [`EventBuilder`](crate::EventBuilder), or read back.
+/// A typed event: data and envelope. An [`EventBuilder`](crate::EventBuilder) or [`Envelope::from_json`] creates it.
 #[derive(Clone, PartialEq, Debug)]
 #[non_exhaustive]
 pub struct Envelope<T> {
-    /// Unlike every other event's.
+    /// The unique id of the event.
     pub id: EventId,
-    /// The service that the event comes from.
+    /// The service that produced the event.
     pub source: Arc<str>,
     /// The version of the event's schema.
     pub version: Arc<str>,
-    /// When it happened. RFC 3339, UTC, in JSON.
+    /// The time of the event: RFC 3339 in UTC in JSON.
     pub timestamp: Timestamp,
-    /// What ties this event to others of the same request or process.
+    /// Connects events of the same request or process.
     pub correlation_id: Option<Arc<str>>,
-    /// The trace that it belongs to; `traceparent` and `tracestate` in JSON.
+    /// The trace of the event: `traceparent` and `tracestate` in JSON.
     pub trace: Option<TraceContext>,
-    /// The record's key, where it is not the type's own. In JSON too, so that whoever publishes it again keys it alike.
+    /// The record's key, if it differs from the type's own key. The JSON has it too, so that a later publisher uses the
+    /// same key.
     pub partition_key: Option<Box<str>>,
-    /// What happened.
+    /// The data of the event.
     pub data: T,
     extra: Map<String, Value>,
 }
@@ -63,33 +64,36 @@ impl<T> Envelope<T> {
         }
     }
 
-    /// Keys the record by `key` instead of the type's own key.
+    /// Sets the record's key in place of the type's own key.
     #[must_use]
     pub fn with_key(mut self, key: impl Into<Box<str>>) -> Self {
         self.partition_key = Some(key.into());
         self
     }
 
-    /// Ties this event to others.
+    /// Sets the correlation id.
     #[must_use]
     pub fn with_correlation_id(mut self, correlation_id: impl Into<Arc<str>>) -> Self {
         self.correlation_id = Some(correlation_id.into());
         self
     }
 
-    /// Puts the event into a trace.
+    /// Sets the trace.
     #[must_use]
     pub fn with_trace_context(mut self, trace: TraceContext) -> Self {
         self.trace = Some(trace);
         self
     }
 
-    /// Top-level fields beyond the envelope's own, in their order.
+    /// Returns the top-level fields beyond the envelope's own, in their order.
     pub fn extra(&self) -> &Map<String, Value> {
         &self.extra
     }
 
-    /// Adds a top-level field, or changes it. The envelope's own names are taken.
+    /// Adds or replaces a top-level field.
+    ///
+    /// # Errors
+    /// Returns [`ReservedField`] if the envelope itself has a field of this name.
     pub fn set_extra(&mut self, name: impl Into<String>, value: impl Into<Value>) -> Result<(), ReservedField> {
         let name = name.into();
         if NAMES.contains(&name.as_str()) {
@@ -101,8 +105,11 @@ impl<T> Envelope<T> {
 }
 
 impl<T: EventData + DeserializeOwned> Envelope<T> {
-    /// Reads one event of this type back. Everything but correlation id, trace and partition key has to be there; to
-    /// take events that lack more, or are of any type, read an [`AnyEvent`](crate::AnyEvent).
+    /// Reads one event of this type. Every envelope field except correlation id, trace and partition key is required.
+    /// An [`AnyEvent`](crate::AnyEvent) accepts events that lack more, or of any type.
+    ///
+    /// # Errors
+    /// Returns a [`ParseError`] if the JSON is invalid, lacks a required field, or is an event of another type.
     pub fn from_json(json: &[u8]) -> Result<Self, ParseError> {
         let (_, fields) = Fields::parse(json)?;
         check_type::<T>(&fields)?;
@@ -144,7 +151,7 @@ fn extra(fields: &Fields<'_>) -> Result<Map<String, Value>, ParseError> {
 }
 
 impl<T: EventData> Envelope<T> {
-    /// Appends what [`Serialize`] says. The envelope's own names need no second look.
+    /// Appends the event's JSON. Names of extra fields are not checked again.
     fn write(&self, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
         out.extend_from_slice(b"{\"id\":");
         match self.id.as_uuid() {
@@ -195,7 +202,7 @@ impl<T: EventData> Serialize for Envelope<T> {
     }
 }
 
-/// An envelope without its data: what typed and untyped events write alike.
+/// An envelope without its data, which typed and untyped events write the same way.
 pub(crate) struct Head<'a> {
     id: &'a EventId,
     event_type: &'a str,
@@ -292,7 +299,7 @@ impl<T: EventData> Event for Envelope<T> {
     }
 }
 
-/// A name that the envelope uses itself.
+/// A field name that the envelope itself uses.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 #[error("\"{name}\" is a field of the envelope itself: choose another name, or set that field")]
 #[non_exhaustive]

@@ -1,4 +1,4 @@
-//! What an event is to those who publish it, and what a type of event has to say about itself.
+//! The traits of an event: [`Event`] for publishers, [`EventData`] for the data of one type.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -9,27 +9,30 @@ use thiserror::Error;
 use crate::id::EventId;
 use crate::trace::TraceContext;
 
-/// Whatever can be published. Object safe.
+/// An event that can be published. Dyn compatible.
 pub trait Event: Send + Sync {
-    /// The event's id.
+    /// Returns the event's id.
     fn id(&self) -> &EventId;
 
-    /// The type's name, such as `user.logged_in`.
+    /// Returns the type's name, such as `user.logged_in`.
     fn event_type(&self) -> &str;
 
-    /// What ties this event to others of the same request or process, if anything does.
+    /// Returns the correlation id, which connects events of the same request or process.
     fn correlation_id(&self) -> Option<&str>;
 
-    /// The trace that the event belongs to, if any.
+    /// Returns the trace of the event.
     fn trace(&self) -> Option<&TraceContext>;
 
-    /// When the event happened, in milliseconds since 1970-01-01 UTC.
+    /// Returns the time of the event, in milliseconds since 1970-01-01 UTC.
     fn timestamp_ms(&self) -> i64;
 
-    /// The record's key: events of one key stay in order. An empty key is a key.
+    /// Returns the record's key. Events of one key stay in order. An empty key is a key.
     fn key(&self) -> Option<Cow<'_, [u8]>>;
 
-    /// Appends the event's JSON to `out`; after an error `out` is as it was.
+    /// Appends the event's JSON to `out`.
+    ///
+    /// # Errors
+    /// Returns an [`EncodeError`] if the data has no JSON. `out` is unchanged in that case.
     fn encode_into(&self, out: &mut Vec<u8>) -> Result<(), EncodeError>;
 }
 
@@ -63,12 +66,12 @@ macro_rules! delegate_event {
 
 delegate_event!(&E, Box<E>, Arc<E>);
 
-/// The data of one type of event. [`event_data!`](crate::event_data) implements it in one line.
+/// The data of one event type. [`event_data!`](crate::event_data) implements this trait in one line.
 pub trait EventData: Serialize + Send + Sync {
-    /// The type's name: words in lower case, joined by dots and underscores, such as `order.placed`. Not empty.
+    /// The type's name: lower-case words joined by dots and underscores, such as `order.placed`. Not empty.
     const TYPE: &'static str;
 
-    /// What the record is keyed by: events of one key stay in order. `None` lets the producer spread them.
+    /// Returns the record's key. Events of one key stay in order. The producer spreads events without a key.
     fn key(&self) -> Option<Cow<'_, str>>;
 }
 
@@ -88,7 +91,7 @@ pub trait EventData: Serialize + Send + Sync {
 /// let event = builder.custom(OrderPlaced { order_id: "o-1".into(), total_cents: 0 });
 /// ```
 ///
-/// What is there already need not be copied into an event: it may borrow.
+/// An event may borrow its data.
 ///
 /// ```
 /// # use kafka_courier_event_model::{Event, EventBuilder, event_data};
@@ -125,13 +128,13 @@ macro_rules! event_data {
     };
 }
 
-/// An event that has no JSON: its data's `Serialize` said no.
+/// An event without JSON, because its data's `Serialize` failed.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 #[error("event of type {event_type} cannot be written as JSON: {reason}")]
 #[non_exhaustive]
 pub struct EncodeError {
     /// The event's type.
     pub event_type: Box<str>,
-    /// What its `Serialize` said.
+    /// The error of `Serialize`.
     pub reason: String,
 }

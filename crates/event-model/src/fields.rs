@@ -1,7 +1,7 @@
-//! The top level of an event's JSON, taken apart: the envelope's fields by name, the others in their order.
+//! The top level of an event's JSON: the envelope's fields by name, other fields in their order.
 //!
-//! - Values are borrowed and not looked into before their check.
-//! - A field of the envelope that comes twice is an error.
+//! - Values are borrowed and stay unparsed until a check reads them.
+//! - A duplicate envelope field is an error.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use crate::parse_error::ParseError;
 use crate::trace::{TraceContext, TraceContextError};
 
-/// The envelope's own field names, in the order in which they are written.
+/// The envelope's own field names, in the order of the JSON.
 pub(crate) const NAMES: [&str; 10] = [
     "id",
     "type",
@@ -38,7 +38,7 @@ pub(crate) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// Takes `bytes` apart. A byte order mark before the JSON is passed over (RFC 8259, section 8.1).
+    /// Parses the top level of `bytes`. A byte order mark before the JSON is skipped (RFC 8259, section 8.1).
     pub(crate) fn parse(bytes: &'a [u8]) -> Result<(&'a str, Self), ParseError> {
         let text = std::str::from_utf8(bytes).map_err(|error| ParseError::NotUtf8 { at: error.valid_up_to() })?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -54,7 +54,7 @@ impl<'a> Fields<'a> {
         self.known[index(name)?]
     }
 
-    /// The text of a string that must not be empty. `null` is not a string.
+    /// Returns the text of a string that must not be empty. `null` is an error.
     pub(crate) fn name(&self, field: &'static str) -> Result<Option<Cow<'a, str>>, ParseError> {
         let Some(raw) = self.raw(field) else {
             return Ok(None);
@@ -65,7 +65,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The text of a string; `null` is none.
+    /// Returns the text of a string. `null` counts as absent.
     pub(crate) fn text(&self, field: &'static str) -> Result<Option<Cow<'a, str>>, ParseError> {
         let Some(raw) = self.raw(field).filter(|raw| raw.get() != "null") else {
             return Ok(None);
@@ -86,7 +86,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The trace context. A `tracestate` alone means nothing (W3C Trace Context, 3.3) and is passed over.
+    /// Returns the trace context. A `tracestate` alone means nothing (W3C Trace Context, 3.3) and is ignored.
     pub(crate) fn trace(&self) -> Result<Option<TraceContext>, ParseError> {
         let tracestate = self.text("tracestate")?;
         let Some(traceparent) = self.text("traceparent")? else {
@@ -128,7 +128,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     }
 }
 
-/// A string, borrowed if it has no escapes.
+/// A string, borrowed unless it has escapes.
 pub(crate) struct Text<'a>(pub(crate) Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
@@ -153,7 +153,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     }
 }
 
-/// The text of a JSON string; `None` if it is none, or not Unicode (a lone surrogate).
+/// Returns the text of a JSON string, or `None` for other values and for lone surrogates.
 pub(crate) fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
     serde_json::from_str(raw.get()).ok().map(|Text(text)| text)
 }
@@ -167,13 +167,14 @@ fn check_object(text: &str) -> Result<(), ParseError> {
         Some(b'[') => "an array",
         Some(b'"') => "a string",
         Some(b'-' | b'0'..=b'9') => "a number",
-        // An object, or what serde_json will refuse, saying where.
+        // An object, or JSON that serde_json refuses with a position.
         _ => return Ok(()),
     };
     Err(ParseError::NotAnObject { found })
 }
 
-/// jiff takes more than RFC 3339 (ISO 8601's other forms, zones in brackets), and the text is passed on as it came.
+/// Parses RFC 3339 only. jiff accepts more (other forms of ISO 8601, zones in brackets), and the text is forwarded as
+/// is.
 fn rfc3339(text: &str) -> Option<Timestamp> {
     let bytes = text.as_bytes();
     let separators = bytes.len() >= 20
@@ -192,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rfc_3339_is_taken_and_other_forms_are_not() {
+    fn only_rfc_3339_is_accepted() {
         for good in ["2024-01-15T10:00:00Z", "2024-01-15t10:00:00.123456789z", "2024-01-15T10:00:00.5+02:00"] {
             assert!(rfc3339(good).is_some(), "{good}");
         }

@@ -1,7 +1,7 @@
 //! The id of an event.
 //!
-//! - Ids made here are UUIDv7 (RFC 9562): they sort by time.
-//! - An id that came in as JSON is kept letter by letter, whatever its form.
+//! - New ids are UUIDv7 (RFC 9562), which sort by time.
+//! - An id from JSON keeps its exact spelling, whatever its form.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use thiserror::Error;
 use uuid::Uuid;
 
-/// The id of an event: a UUID, or whatever non-empty text another system gave it.
+/// The id of an event: a UUID, or any non-empty text from another system.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct EventId(Repr);
 
@@ -20,21 +20,24 @@ enum Repr {
 }
 
 impl EventId {
-    /// Length of a UUID's text, in bytes: what [`EventId::as_str`] needs room for.
+    /// Length of a UUID's text in bytes, the size of the buffer for [`EventId::as_str`].
     pub const UUID_LEN: usize = uuid::fmt::Hyphenated::LENGTH;
 
-    /// Takes an id from text. The empty text is none.
+    /// Parses an id.
+    ///
+    /// # Errors
+    /// Returns [`EmptyEventId`] if the text is empty.
     pub fn parse(text: &str) -> Result<Self, EmptyEventId> {
         if text.is_empty() {
             return Err(EmptyEventId);
         }
-        // Only the canonical spelling becomes a UUID, so that any other is written back as it came.
+        // Only the canonical spelling becomes a UUID. Any other spelling is kept as text.
         let canonical =
             Uuid::try_parse(text).ok().filter(|uuid| uuid.hyphenated().encode_lower(&mut [0; Self::UUID_LEN]) == text);
         Ok(Self(canonical.map_or_else(|| Repr::Text(text.into()), Repr::Uuid)))
     }
 
-    /// The UUID, if the id is one in canonical spelling.
+    /// Returns the UUID if the id is a UUID in canonical spelling.
     pub fn as_uuid(&self) -> Option<Uuid> {
         match &self.0 {
             Repr::Uuid(uuid) => Some(*uuid),
@@ -42,7 +45,7 @@ impl EventId {
         }
     }
 
-    /// The id's text, written into `buffer` if it has to be: no allocation.
+    /// Returns the id's text without an allocation. A UUID's text is written to `buffer`.
     pub fn as_str<'a>(&'a self, buffer: &'a mut [u8; Self::UUID_LEN]) -> &'a str {
         match &self.0 {
             Repr::Uuid(uuid) => uuid.hyphenated().encode_lower(buffer),
@@ -69,7 +72,7 @@ impl Serialize for EventId {
     }
 }
 
-/// The empty text is no id.
+/// The error for an empty id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[error("an event id must not be empty")]
 pub struct EmptyEventId;
@@ -79,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_written_back_as_it_came() {
+    fn id_keeps_its_spelling() {
         for text in [
             "0190163d-8694-739b-aea5-966c26f8ad91",
             "0190163D-8694-739B-AEA5-966C26F8AD91",
@@ -91,13 +94,13 @@ mod tests {
     }
 
     #[test]
-    fn only_the_canonical_spelling_is_a_uuid() {
+    fn only_canonical_spelling_is_uuid() {
         assert!(EventId::parse("0190163d-8694-739b-aea5-966c26f8ad91").unwrap().as_uuid().is_some());
         assert!(EventId::parse("0190163d8694739baea5966c26f8ad91").unwrap().as_uuid().is_none());
     }
 
     #[test]
-    fn the_empty_text_is_no_id() {
+    fn empty_id_is_refused() {
         assert_eq!(EventId::parse(""), Err(EmptyEventId));
     }
 }

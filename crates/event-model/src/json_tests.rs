@@ -1,4 +1,4 @@
-//! Whatever is written is what `serde_json` writes, and what it refuses is refused in its words.
+//! The serializer writes the same JSON as `serde_json`, and refuses the same values with the same errors.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ fn assert_same<T: Serialize + ?Sized>(value: &T) {
 }
 
 #[test]
-fn few_bytes_are_appended_as_they_are() {
+fn short_bytes_are_copied() {
     let bytes: Vec<u8> = (0..=FEW as u8).collect();
     for len in 0..=FEW {
         let mut out = vec![255];
@@ -50,7 +50,7 @@ struct Flat {
 }
 
 #[test]
-fn each_kind_of_value_is_written_as_serde_json_writes_it() {
+fn values_equal_serde_jsons() {
     assert_same(&(true, false, 'x', '"', '\u{7f}', "é\u{2028}", ()));
     assert_same(&(i8::MIN, i16::MIN, i32::MIN, i64::MIN, i128::MIN, u8::MAX, u16::MAX, u32::MAX, u64::MAX, u128::MAX));
     assert_same(&[0.0, -0.0, 1.5, 1e300, 1e-7, f64::NAN, f64::INFINITY]);
@@ -62,7 +62,7 @@ fn each_kind_of_value_is_written_as_serde_json_writes_it() {
 }
 
 #[test]
-fn numbers_and_raw_texts_of_serde_json_keep_their_spelling() {
+fn numbers_and_raw_values_keep_spelling() {
     let value: Value = serde_json::from_str(r#"{"big":123456789012345678901234567890,"small":1.50e-3}"#).unwrap();
     assert_same(&value);
     let raw = RawValue::from_string("{ \"as\" : [ \"it\",\n1.0 ] }".to_owned()).unwrap();
@@ -70,7 +70,7 @@ fn numbers_and_raw_texts_of_serde_json_keep_their_spelling() {
 }
 
 #[test]
-fn keys_are_texts_or_become_them_or_are_refused_in_the_same_words() {
+fn map_keys_equal_serde_jsons() {
     fn key<K: Serialize + Ord>(key: K) {
         assert_same(&BTreeMap::from([(key, 1)]));
     }
@@ -101,7 +101,7 @@ fn keys_are_texts_or_become_them_or_are_refused_in_the_same_words() {
 }
 
 #[test]
-fn bytes_are_an_array_and_what_displays_itself_is_a_text() {
+fn bytes_and_displayed_values() {
     struct Bytes;
     impl Serialize for Bytes {
         fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -113,7 +113,7 @@ fn bytes_are_an_array_and_what_displays_itself_is_a_text() {
 }
 
 #[test]
-fn each_byte_is_found_wherever_it_stands() {
+fn escapes_are_found_at_every_position() {
     for length in 0..40 {
         for at in 0..length {
             for byte in 0..0x80_u8 {
@@ -127,7 +127,7 @@ fn each_byte_is_found_wherever_it_stands() {
 
 proptest! {
     #[test]
-    fn any_text_is_written_as_serde_json_writes_it(text in prop_oneof![any::<String>(), "[a-zé\"\\\\\n\u{0}\u{7f}]{0,40}"]) {
+    fn any_text_equals_serde_jsons(text in prop_oneof![any::<String>(), "[a-zé\"\\\\\n\u{0}\u{7f}]{0,40}"]) {
         assert_same(&text);
     }
 }

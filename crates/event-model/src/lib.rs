@@ -1,8 +1,8 @@
 //! Typed business events: envelope, builder, topic mapping, JSON. No IO, no Kafka, no async.
 //!
-//! An [`EventBuilder`] makes events: a method for each built-in type, [`EventBuilder::custom`] for types of your
-//! own, [`EventBuilder::untyped`] for those known only as JSON. [`AnyEvent`] reads events written by others and gives
-//! them back as they were. What can be published implements [`Event`]. [`TopicMapping`] names the topic of each type.
+//! An [`EventBuilder`] makes events: one method for each built-in type, [`EventBuilder::custom`] for the application's
+//! own types, and [`EventBuilder::untyped`] for types known only at run time. [`AnyEvent`] reads events from other
+//! writers and keeps their JSON. Every event implements [`Event`]. [`TopicMapping`] names the topic of each type.
 //!
 //! ```
 //! use kafka_courier_event_model::{Event, EventBuilder, UserLoggedIn};

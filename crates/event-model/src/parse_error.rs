@@ -1,68 +1,68 @@
-//! Why some JSON is no event: which field, which value, and what to do about it.
+//! Why JSON is not an event: the field, its value and the remedy.
 
 use thiserror::Error;
 
-/// Longest part of a refused value that an error shows, in bytes.
+/// Longest part of a refused value in an error, in bytes.
 const SHOWN: usize = 80;
 
-/// Why some JSON is no event.
+/// Why JSON is not an event.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum ParseError {
-    /// Bytes that are no UTF-8.
+    /// The bytes are not UTF-8.
     #[error("not UTF-8 at byte {at}: JSON is written in UTF-8 (RFC 8259)")]
     NotUtf8 {
-        /// Where the first wrong byte is, counted from 0.
+        /// Position of the first invalid byte, counted from 0.
         at: usize,
     },
-    /// Something else than one JSON value.
+    /// The bytes are not one JSON value.
     #[error("not JSON: {reason}")]
     Syntax {
-        /// What is wrong, with line and column.
+        /// The parser's message, with line and column.
         reason: String,
     },
-    /// JSON, but not an object.
+    /// The JSON is not an object.
     #[error("an event is a JSON object {{\"type\": ..}}, not {found}")]
     NotAnObject {
-        /// What it is.
+        /// The kind of JSON value.
         found: &'static str,
     },
-    /// Arrays and objects within each other beyond what common readers take.
+    /// Arrays and objects are nested deeper than common readers accept.
     #[error("nested deeper than {limit} levels: flatten the data, or carry it as a string")]
     TooDeep {
-        /// Deepest level that is taken.
+        /// Deepest accepted level.
         limit: usize,
     },
-    /// A field that is needed is not there.
+    /// A required field is missing.
     #[error("field \"{field}\" is missing: add it, {expected}")]
     Missing {
         /// The field.
         field: &'static str,
-        /// What it would be.
+        /// The expected value.
         expected: &'static str,
     },
-    /// A field of the envelope twice: readers disagree on which one counts.
-    #[error("field \"{field}\" is there twice: leave one")]
+    /// An envelope field appears twice, and readers disagree on which one counts.
+    #[error("field \"{field}\" appears twice: keep one")]
     Duplicate {
         /// The field.
         field: &'static str,
     },
-    /// A field of the envelope with a value that it can't have.
+    /// An envelope field has an invalid value.
     #[error("field \"{field}\" is {value}, expected {expected}")]
     Invalid {
         /// The field.
         field: &'static str,
-        /// Its value as JSON, cut short if long.
+        /// The value as JSON, truncated if long.
         value: String,
-        /// What it would be.
+        /// The expected value.
         expected: String,
     },
-    /// Data that does not fit its type.
+    /// The data does not fit its type.
     #[error("field \"data\" does not fit type {event_type}: {reason}")]
     Data {
         /// The event's type.
         event_type: &'static str,
-        /// Which field, and what is wrong with it.
+        /// The field, and its fault.
         reason: String,
     },
 }

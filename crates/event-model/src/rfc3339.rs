@@ -1,6 +1,6 @@
-//! Times as RFC 3339 in UTC, letter by letter as jiff writes them, without its general formatter.
+//! Writes times as RFC 3339 in UTC, with the same text as jiff and without its general formatter.
 //!
-//! - From 1970 on; what was before is left to jiff.
+//! - Covers 1970 and later. jiff itself writes earlier times.
 
 use std::cell::Cell;
 
@@ -13,11 +13,11 @@ const SECONDS_PER_DAY: u64 = 86_400;
 const LEN: usize = 30;
 
 thread_local! {
-    /// The second that this thread wrote last, since 1970, and its text.
+    /// The second that this thread wrote last, in seconds since 1970, and its text.
     static LAST: Cell<(u64, [u8; 19])> = const { Cell::new((0, *b"1970-01-01T00:00:00")) };
 }
 
-/// For `serialize_with`.
+/// Serializes a time. A target of `serialize_with`.
 pub(crate) fn serialize<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
     match text(*time, &mut [0; LEN]) {
         Some(text) => serializer.serialize_str(text),
@@ -25,12 +25,12 @@ pub(crate) fn serialize<S: Serializer>(time: &Timestamp, serializer: S) -> Resul
     }
 }
 
-/// For `serialize_with`.
+/// Serializes an optional time. A target of `serialize_with`.
 pub(crate) fn serialize_option<S: Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
     time.map(Rfc3339).serialize(serializer)
 }
 
-/// A time whose JSON is its text.
+/// A time that serializes as its text.
 pub(crate) struct Rfc3339(pub(crate) Timestamp);
 
 impl Serialize for Rfc3339 {
@@ -53,7 +53,7 @@ fn text(time: Timestamp, buffer: &mut [u8; LEN]) -> Option<&str> {
     std::str::from_utf8(&buffer[..len]).ok()
 }
 
-/// Writes a time's text; how long it is. `None` before 1970.
+/// Writes a time's text and returns its length, or `None` before 1970.
 fn bytes(time: Timestamp, buffer: &mut [u8; LEN]) -> Option<usize> {
     let seconds = u64::try_from(time.as_second()).ok()?;
     let nanos = u32::try_from(time.subsec_nanosecond()).ok()?;
@@ -63,7 +63,7 @@ fn bytes(time: Timestamp, buffer: &mut [u8; LEN]) -> Option<usize> {
     buffer[..19].copy_from_slice(&to_the_second(seconds));
     buffer[19..].copy_from_slice(&[b'.', f0, f1, f2, f3, f4, f5, f6, f7, f8, b'Z']);
     let end = if nanos == 0 {
-        // Without digits there is no point either.
+        // A time without fraction has no decimal point either.
         19
     } else {
         let written = if below == 0 { 26 } else { 29 };
@@ -73,9 +73,10 @@ fn bytes(time: Timestamp, buffer: &mut [u8; LEN]) -> Option<usize> {
     Some(end + 1)
 }
 
-/// A time's text without fraction and zone. Events of one thread are mostly of the same second: its text is kept.
+/// Returns a time's text without fraction and zone. Caches the last second, because a thread's events are mostly close
+/// together.
 fn to_the_second(seconds: u64) -> [u8; 19] {
-    // While a thread ends it may be gone.
+    // The thread-local is gone while the thread exits.
     if let Ok((kept, text)) = LAST.try_with(Cell::get)
         && kept == seconds
     {
@@ -90,19 +91,20 @@ fn to_the_second(seconds: u64) -> [u8; 19] {
     text
 }
 
-/// The last two digits of a number.
+/// Returns the last two digits of a number.
 const fn pair(number: u32) -> [u8; 2] {
     let number = (number % 100) as u8;
     [b'0' + number / 10, b'0' + number % 10]
 }
 
-/// Year, month and day of a day since 1970 (<https://howardhinnant.github.io/date_algorithms.html#civil_from_days>).
+/// Returns year, month and day of a day since 1970
+/// (<https://howardhinnant.github.io/date_algorithms.html#civil_from_days>).
 const fn date(days: u64) -> (u32, u32, u32) {
     let days = (days + 719_468) as u32;
     let (era, of_era) = (days / 146_097, days % 146_097);
     let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    // Months from March on, so that the leap day is a year's last.
+    // Months count from March, so that the leap day is the last day of a year.
     let from_march = (5 * of_year + 2) / 153;
     let day = of_year - (153 * from_march + 2) / 5 + 1;
     let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
@@ -122,14 +124,14 @@ mod tests {
     }
 
     #[test]
-    fn each_day_is_written_as_jiff_writes_it() {
+    fn each_day_equals_jiffs() {
         for day in 0..Timestamp::MAX.as_second() / 86_400 {
             assert_as_jiff(Timestamp::from_second(day * 86_400 + day % 86_400).unwrap());
         }
     }
 
     #[test]
-    fn the_first_and_the_last_moments_are_written_as_jiff_writes_them() {
+    fn first_and_last_moments_equal_jiffs() {
         let nanosecond = Timestamp::from_nanosecond(-1).unwrap();
         for time in [Timestamp::MIN, nanosecond, Timestamp::UNIX_EPOCH, Timestamp::MAX] {
             assert_as_jiff(time);
@@ -138,7 +140,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_fraction_is_written_as_jiff_writes_it(
+        fn every_fraction_equals_jiffs(
             second in -1_000_000_000_i64..253_402_207_200, nanos in 0..1_000_000_000_i32, zeros in 0..10_u32,
         ) {
             let unit = 10_i32.pow(zeros.min(9));

@@ -1,7 +1,7 @@
-//! Where ids and timestamps come from: one seam, so that tests and samples can be deterministic.
+//! The source of ids and timestamps, which tests and samples replace by a deterministic one.
 //!
-//! - The id's time and the event's timestamp are one reading of the clock.
-//! - No lock and no system call for an id: counter and random generator are the thread's own.
+//! - The id's time and the event's timestamp are the same reading of the clock.
+//! - An id takes no lock and no system call: counter and random generator belong to the thread.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,7 +10,7 @@ use uuid::{ContextV7, Uuid};
 
 /// Gives each new event its id and its timestamp.
 pub trait Stamper: Send + Sync {
-    /// The id and the timestamp of one new event.
+    /// Returns the id and the timestamp of one new event.
     fn stamp(&self) -> (Uuid, Timestamp);
 }
 
@@ -20,9 +20,9 @@ impl<F: Fn() -> (Uuid, Timestamp) + Send + Sync> Stamper for F {
     }
 }
 
-/// The default: UUIDv7 ids (RFC 9562) and the system's clock in microseconds.
+/// The default stamper: UUIDv7 ids (RFC 9562) and the system's clock in microseconds.
 ///
-/// Ids made by one thread grow, also within a millisecond and when the clock is set back.
+/// Ids from one thread increase, even within a millisecond and when the clock is set back.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct SystemStamper;
 
@@ -32,7 +32,7 @@ thread_local! {
 
 impl Stamper for SystemStamper {
     fn stamp(&self) -> (Uuid, Timestamp) {
-        // A clock before 1970 is a broken one; its events carry 1970.
+        // A clock before 1970 is wrong. Its events carry 1970.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         (new_id(now), timestamp(now))
     }
@@ -40,7 +40,7 @@ impl Stamper for SystemStamper {
 
 fn new_id(now: Duration) -> Uuid {
     let with = |context: &ContextV7| uuid::Timestamp::from_unix(context, now.as_secs(), now.subsec_nanos());
-    // While a thread ends its context may be gone: a fresh one serves its last ids.
+    // The context is gone while the thread exits. A fresh one makes the last ids.
     let timestamp = CONTEXT.try_with(with).unwrap_or_else(|_| with(&ContextV7::new()));
     Uuid::new_v7(timestamp)
 }
@@ -56,13 +56,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_of_one_thread_grow() {
+    fn ids_of_one_thread_increase() {
         let ids: Vec<_> = (0..100_000).map(|_| SystemStamper.stamp().0).collect();
         assert!(ids.windows(2).all(|pair| pair[0] < pair[1]));
     }
 
     #[test]
-    fn an_id_is_version_7_and_holds_the_time_of_its_event() {
+    fn id_is_version_7_with_time() {
         let (id, timestamp) = SystemStamper.stamp();
         assert_eq!(id.get_version_num(), 7);
         let (secs, nanos) = id.get_timestamp().unwrap().to_unix();
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_beyond_every_calendar_is_no_panic() {
+    fn time_beyond_calendars_never_panics() {
         assert_eq!(timestamp(Duration::MAX), Timestamp::MAX);
     }
 }

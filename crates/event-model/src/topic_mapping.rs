@@ -1,8 +1,8 @@
-//! Which topic the events of a type go to.
+//! Maps event types to topics.
 //!
-//! - Every name is checked by Kafka's rules before it gets in.
-//! - Looking up takes no lock and allocates nothing; a change copies the table.
-//! - A change counts for whatever is looked up after it returned.
+//! - Every topic name is checked by Kafka's rules before it enters the table.
+//! - A lookup takes no lock and allocates nothing. A change copies the table.
+//! - Lookups that start after a change has returned see the change.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,10 +15,11 @@ use thiserror::Error;
 use crate::topic_name::{TopicNameError, validate_topic_name};
 use crate::types::BUILT_IN;
 
-/// Stands for every type that has no topic of its own.
+/// The type that matches all unmapped types.
 const ANY_TYPE: &str = "*";
 
-/// Where events go by their type. The defaults are the built-in types' topics, and `default-events` for all others.
+/// The topic of each event type. The defaults are the built-in types' own topics, and for other types
+/// `default-events`.
 #[derive(Debug)]
 pub struct TopicMapping {
     table: ArcSwap<Table>,
@@ -49,31 +50,37 @@ impl Default for TopicMapping {
 }
 
 impl TopicMapping {
-    /// The defaults.
+    /// Creates a mapping with the defaults.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The topic for events of this type.
+    /// Returns the topic for events of this type.
     pub fn topic_for(&self, event_type: &str) -> Arc<str> {
         self.with_topic(event_type, Arc::clone)
     }
 
-    /// Calls `take` with the topic for events of this type. Unlike [`topic_for`](Self::topic_for) it counts no reference, which
-    /// threads that publish to one topic would take from each other for every event. A change meanwhile does not wait for it.
+    /// Calls `take` with the topic for events of this type. Unlike [`topic_for`](Self::topic_for) this method
+    /// increments no reference count, for which threads that publish to one topic would contend at every event. A
+    /// concurrent change does not wait for `take`.
     pub fn with_topic<R>(&self, event_type: &str, take: impl FnOnce(&Arc<str>) -> R) -> R {
         let table = self.table.load();
         take(table.topics.get(event_type).unwrap_or(&table.default))
     }
 
-    /// Sends events of this type to `topic` from now on; type `*` stands for all that have no topic of their own.
+    /// Sets the topic for events of this type. Type `*` matches all unmapped types.
+    ///
+    /// # Errors
+    /// Returns a [`TopicMappingError`] if the type is empty or Kafka refuses the topic's name.
     pub fn set_topic_mapping(&self, event_type: &str, topic: &str) -> Result<(), TopicMappingError> {
         self.set_all(&[check(event_type, topic)?]);
         Ok(())
     }
 
-    /// Applies `type=topic,type=topic,..` (as in `KAFKA_TOPIC_MAPPING`), all of it or, if anything is wrong, nothing.
-    /// Spaces around names don't count. The error has all that is wrong.
+    /// Applies `type=topic,type=topic,..` (as in `KAFKA_TOPIC_MAPPING`). Spaces around names are ignored.
+    ///
+    /// # Errors
+    /// Returns a [`TopicMappingError`] with all problems of the list. Nothing is applied in that case.
     pub fn apply(&self, mappings: &str) -> Result<(), TopicMappingError> {
         self.set_all(&parse(mappings)?);
         Ok(())
@@ -125,11 +132,11 @@ fn check<'a>(event_type: &'a str, topic: &str) -> Result<(&'a str, Arc<str>), To
     }
 }
 
-/// All that is wrong with a mapping. Nothing of it was applied.
+/// All problems of a mapping. No entry of the mapping was applied.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct TopicMappingError {
-    /// What is wrong, in the order of the entries. Never empty.
+    /// The problems, in the order of the entries. Never empty.
     pub problems: Vec<TopicMappingProblem>,
 }
 
@@ -151,32 +158,32 @@ impl fmt::Display for TopicMappingError {
 
 impl std::error::Error for TopicMappingError {}
 
-/// What is wrong with one entry of a mapping.
+/// A problem of one entry.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum TopicMappingProblem {
-    /// Not of the form `type=topic`.
+    /// The entry is not of the form `type=topic`.
     #[error("topic mapping entry \"{entry}\" is not of the form type=topic")]
     NoEqualsSign {
         /// The entry.
         entry: String,
     },
-    /// No type before the `=`.
+    /// The entry has no type before the `=`.
     #[error("topic mapping entry \"={topic}\" has no event type: write type={topic}")]
     EmptyType {
         /// The entry's topic.
         topic: String,
     },
-    /// Not a topic's name.
+    /// The topic's name is invalid.
     #[error("topic mapping for type {event_type}: {reason}")]
     Topic {
         /// The entry's type.
         event_type: String,
-        /// What is wrong with its topic.
+        /// Why the name is invalid.
         reason: TopicNameError,
     },
-    /// Two entries for one type.
-    #[error("topic mapping for type {event_type} is there twice: leave one")]
+    /// Two entries have the same type.
+    #[error("topic mapping for type {event_type} appears twice: keep one")]
     Twice {
         /// The type.
         event_type: String,

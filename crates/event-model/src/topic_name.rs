@@ -1,4 +1,4 @@
-//! What Kafka takes as a topic's name: the rules of `org.apache.kafka.common.internals.Topic.validate`.
+//! Validates topic names by the rules of `org.apache.kafka.common.internals.Topic.validate`.
 
 use thiserror::Error;
 
@@ -6,6 +6,9 @@ use thiserror::Error;
 const MAX_LEN: usize = 249;
 
 /// Checks a topic's name by Kafka's rules: 1 to 249 of the characters `a-z A-Z 0-9 . _ -`, and neither `.` nor `..`.
+///
+/// # Errors
+/// Returns a [`TopicNameError`] if Kafka refuses the name.
 pub fn validate_topic_name(name: &str) -> Result<(), TopicNameError> {
     if name.is_empty() {
         return Err(TopicNameError::Empty);
@@ -22,28 +25,28 @@ pub fn validate_topic_name(name: &str) -> Result<(), TopicNameError> {
     Ok(())
 }
 
-/// Why something can't be a topic's name.
+/// Why a name is no topic name.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum TopicNameError {
-    /// The empty name.
+    /// The name is empty.
     #[error("a topic's name must not be empty")]
     Empty,
-    /// `.` or `..`: a topic is a directory on the broker.
+    /// The name is `.` or `..`, which cannot name a topic's directory on the broker.
     #[error("a topic can't be named \"{name}\"")]
     Dots {
         /// The name.
         name: String,
     },
-    /// A character that is not allowed.
+    /// The name has a character that Kafka does not allow.
     #[error("topic name \"{name}\" has {found:?} in it: only a-z, A-Z, 0-9, '.', '_' and '-' are allowed")]
     Character {
-        /// The name, cut to the longest allowed.
+        /// The name, truncated to the longest allowed length.
         name: String,
         /// The first character that is not allowed.
         found: char,
     },
-    /// Too long a name.
+    /// The name is too long.
     #[error("a topic's name of {length} characters is too long: at most 249 are allowed")]
     TooLong {
         /// The name's length.
@@ -56,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_kafka_takes_are_taken() {
+    fn valid_names_are_accepted() {
         let longest = "a".repeat(MAX_LEN);
         for name in ["a", "user-events", "A.b_C-9", "...", ".a", "_", "-", longest.as_str()] {
             assert_eq!(validate_topic_name(name), Ok(()), "{name}");
@@ -64,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_kafka_refuses_are_refused_with_the_reason() {
+    fn invalid_names_are_refused() {
         assert_eq!(validate_topic_name(""), Err(TopicNameError::Empty));
         for name in [".", ".."] {
             assert_eq!(validate_topic_name(name), Err(TopicNameError::Dots { name: name.into() }));

@@ -1,10 +1,10 @@
-//! W3C Trace Context (<https://www.w3.org/TR/trace-context/>), carried, never changed.
+//! W3C Trace Context (<https://www.w3.org/TR/trace-context/>), forwarded unchanged.
 
 use std::sync::Arc;
 
 use thiserror::Error;
 
-/// The trace that an event belongs to: the values of the `traceparent` and `tracestate` headers.
+/// The trace of an event: the values of the `traceparent` and `tracestate` headers.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct TraceContext {
     traceparent: Arc<str>,
@@ -12,8 +12,11 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
-    /// Takes a context as it came, once `traceparent` has the form that the standard demands and `tracestate`, if
-    /// any, is printable ASCII.
+    /// Creates a context and keeps its text.
+    ///
+    /// # Errors
+    /// Returns a [`TraceContextError`] if `traceparent` has not the standard's form, or `tracestate` is not printable
+    /// ASCII.
     pub fn new(traceparent: &str, tracestate: Option<&str>) -> Result<Self, TraceContextError> {
         if !is_traceparent(traceparent) {
             return Err(TraceContextError::Traceparent);
@@ -24,18 +27,18 @@ impl TraceContext {
         Ok(Self { traceparent: traceparent.into(), tracestate: tracestate.map(Into::into) })
     }
 
-    /// The `traceparent` header: version, trace id, parent id and flags.
+    /// Returns the `traceparent` header: version, trace id, parent id and flags.
     pub fn traceparent(&self) -> &str {
         &self.traceparent
     }
 
-    /// The `tracestate` header, if there is one.
+    /// Returns the `tracestate` header.
     pub fn tracestate(&self) -> Option<&str> {
         self.tracestate.as_deref()
     }
 }
 
-/// Version 00 is exactly `00-{32 hex}-{16 hex}-{2 hex}`; later versions may go on after another `-`.
+/// Checks the form. Version 00 is exactly `00-{32 hex}-{16 hex}-{2 hex}`. Later versions may add `-` and more text.
 fn is_traceparent(text: &str) -> bool {
     let mut parts = text.split('-');
     let mut hex = |len| {
@@ -49,16 +52,16 @@ fn is_traceparent(text: &str) -> bool {
     version != "ff" && !zero(trace) && !zero(parent) && (version != "00" || rest.is_none()) && text.is_ascii()
 }
 
-/// Why something is no trace context.
+/// Why a trace context is invalid.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum TraceContextError {
-    /// Not of the form `00-{32 hex}-{16 hex}-{2 hex}`, in lower case, with ids that are not all zero.
+    /// The value is not of the form `00-{32 hex}-{16 hex}-{2 hex}` in lower case with ids that are not all zero.
     #[error(
         "traceparent must be like 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01 (lower case hex, ids not all zero)"
     )]
     Traceparent,
-    /// Something else than printable ASCII.
+    /// The value is not printable ASCII.
     #[error("tracestate must be printable ASCII")]
     Tracestate,
 }
@@ -70,21 +73,21 @@ mod tests {
     const GOOD: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
     #[test]
-    fn a_context_is_kept_as_it_came() {
+    fn context_keeps_its_text() {
         let context = TraceContext::new(GOOD, Some("congo=t61rcWkgMzE")).unwrap();
         assert_eq!(context.traceparent(), GOOD);
         assert_eq!(context.tracestate(), Some("congo=t61rcWkgMzE"));
     }
 
     #[test]
-    fn later_versions_may_be_longer_and_version_00_may_not() {
+    fn only_later_versions_are_longer() {
         assert!(is_traceparent(&GOOD.replacen("00", "01", 1)));
         assert!(is_traceparent(&format!("{}-more", GOOD.replacen("00", "01", 1))));
         assert!(!is_traceparent(&format!("{GOOD}-more")));
     }
 
     #[test]
-    fn what_the_standard_calls_invalid_is_refused() {
+    fn invalid_contexts_are_refused() {
         for bad in [
             "",
             "00",

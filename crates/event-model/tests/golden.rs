@@ -1,5 +1,5 @@
-//! The JSON of each built-in type, as documented and as it stays: the golden files change by additions only.
-//! In each file the first line has every field, and the second only those that can't be left out.
+//! The documented JSON of each built-in type. The golden files change by additions only.
+//! The first line of each file has every field, the second line only the required fields.
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests fail as tests do.
 
 use std::collections::BTreeSet;
@@ -32,7 +32,7 @@ fn text(text: &str) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// An object whose members are spelt as in `json`.
+/// Parses an object and keeps the spelling of its members.
 fn object(json: &str) -> Map<String, Value> {
     serde_json::from_str(json).unwrap()
 }
@@ -43,7 +43,7 @@ fn encode(event: &dyn Event) -> String {
     String::from_utf8(out).unwrap().strip_prefix("before").unwrap().to_owned()
 }
 
-/// Both lines are what these events are written as, and both ways of reading them give the same back.
+/// Asserts that both events are written as their golden lines, and that both readers return the same events.
 fn check<T>(make: impl Fn(&EventBuilder, T) -> Envelope<T>, full: T, least: T)
 where
     T: EventData + DeserializeOwned + PartialEq + Debug,
@@ -57,7 +57,7 @@ where
     let least = make(&builder(2), least);
     for (event, line) in [(&full, &lines[0]), (&least, &lines[1])] {
         assert_eq!(&encode(event), line);
-        assert_eq!(&serde_json::to_string(event).unwrap(), line, "its Serialize says the same");
+        assert_eq!(&serde_json::to_string(event).unwrap(), line, "Serialize differs from encode_into");
         assert_eq!(&Envelope::<T>::from_json(line.as_bytes()).unwrap(), event);
         let any = AnyEvent::from_json(line.as_bytes()).unwrap();
         assert_eq!(&encode(&any), line);
@@ -76,7 +76,7 @@ fn assert_same(left: &dyn Event, right: &dyn Event) {
 }
 
 #[test]
-fn user_logged_in_is_written_as_documented() {
+fn user_logged_in_matches_golden() {
     let full = UserLoggedIn {
         user_id: "u-42".into(),
         email: text("zoë@example.org"),
@@ -95,7 +95,7 @@ fn user_logged_in_is_written_as_documented() {
 }
 
 #[test]
-fn user_registered_is_written_as_documented() {
+fn user_registered_matches_golden() {
     let full = UserRegistered {
         user_id: "u-43".into(),
         email: text("ada@example.org"),
@@ -113,7 +113,7 @@ fn user_registered_is_written_as_documented() {
 }
 
 #[test]
-fn user_logged_out_is_written_as_documented() {
+fn user_logged_out_matches_golden() {
     let full = UserLoggedOut {
         user_id: "u-42".into(),
         session_id: text("s-1"),
@@ -130,7 +130,7 @@ fn user_logged_out_is_written_as_documented() {
 }
 
 #[test]
-fn user_token_refreshed_is_written_as_documented() {
+fn user_token_refreshed_matches_golden() {
     let full = UserTokenRefreshed {
         user_id: "u-42".into(),
         session_id: text("s-1"),
@@ -149,7 +149,7 @@ fn user_token_refreshed_is_written_as_documented() {
 }
 
 #[test]
-fn api_request_is_written_as_documented() {
+fn api_request_matches_golden() {
     let full = ApiRequest {
         request_id: "r-1".into(),
         user_id: text("u-42"),
@@ -173,7 +173,7 @@ fn api_request_is_written_as_documented() {
 }
 
 #[test]
-fn api_error_is_written_as_documented() {
+fn api_error_matches_golden() {
     let full = ApiError {
         request_id: "r-1".into(),
         method: "POST".into(),
@@ -198,7 +198,7 @@ fn api_error_is_written_as_documented() {
 }
 
 #[test]
-fn system_alert_is_written_as_documented() {
+fn system_alert_matches_golden() {
     let full = SystemAlert {
         alert_id: "a-1".into(),
         alert_type: "high_latency".into(),
@@ -224,7 +224,7 @@ fn system_alert_is_written_as_documented() {
 }
 
 #[test]
-fn every_built_in_type_has_a_golden_file_and_every_golden_file_a_type() {
+fn golden_files_match_built_in_types() {
     let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden")).unwrap();
     let files: BTreeSet<_> = files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
     let types = BUILT_IN.iter().map(|built_in| format!("{}.ndjson", built_in.event_type)).collect();
@@ -232,7 +232,7 @@ fn every_built_in_type_has_a_golden_file_and_every_golden_file_a_type() {
 }
 
 #[test]
-fn every_built_in_type_is_documented_with_its_fields_key_and_topic() {
+fn built_in_types_are_documented() {
     let docs = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/EVENTS.md")).unwrap();
     for built_in in BUILT_IN {
         let heading = format!("## `{}`", built_in.event_type);
@@ -242,7 +242,7 @@ fn every_built_in_type_is_documented_with_its_fields_key_and_topic() {
         assert!(section.contains(&format!("Default topic: `{}`", built_in.default_topic)), "{heading}: topic");
         let event: Value = serde_json::from_str(&golden(built_in.event_type)[0]).unwrap();
         let fields: Vec<_> = event["data"].as_object().unwrap().keys().collect();
-        // The last one stands for those that the type does not know.
+        // The last field belongs to `extra`.
         for field in &fields[..fields.len() - 1] {
             assert!(section.contains(&format!("| `{field}` |")), "{heading}: {field}");
         }

@@ -1,4 +1,4 @@
-//! Whatever an event holds comes back from its JSON, and no bytes make reading panic.
+//! Events survive their JSON, and arbitrary bytes never make a reader panic.
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests fail as tests do.
 
 use std::time::Duration;
@@ -45,7 +45,7 @@ fn value() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Fields that no type has.
+/// Fields that belong to no type.
 fn unknown() -> impl Strategy<Value = Map<String, Value>> {
     prop::collection::vec(("x-[a-z]{1,4}", value()), 0..4).prop_map(|fields| fields.into_iter().collect())
 }
@@ -88,7 +88,7 @@ fn alert() -> impl Strategy<Value = SystemAlert> {
 
 proptest! {
     #[test]
-    fn a_typed_event_comes_back_from_its_json(
+    fn typed_event_survives_its_json(
         data in logged_in(),
         key in of(text()),
         correlation_id in of(text()),
@@ -110,14 +110,14 @@ proptest! {
     }
 
     #[test]
-    fn metadata_of_an_alert_comes_back_whatever_it_is(data in alert()) {
+    fn alert_metadata_survives_its_json(data in alert()) {
         let event = EventBuilder::new("s", "1").system_alert(data);
         let typed = Envelope::<SystemAlert>::from_json(&encode(&event)).unwrap();
         prop_assert_eq!(typed, event);
     }
 
     #[test]
-    fn a_duration_of_up_to_eleven_days_comes_back_to_the_nanosecond(nanos in 0_u64..1_000_000_000_000_000) {
+    fn durations_are_exact_below_eleven_days(nanos in 0_u64..1_000_000_000_000_000) {
         let duration = Duration::from_nanos(nanos);
         let event = EventBuilder::new("s", "1").api_request(ApiRequest { duration, ..Default::default() });
         let json = encode(&event);
@@ -128,7 +128,7 @@ proptest! {
     }
 
     #[test]
-    fn untyped_data_comes_back_whatever_it_is(data in value()) {
+    fn untyped_data_survives_its_json(data in value()) {
         let event = EventBuilder::new("s", "1").untyped("t", data.clone()).unwrap();
         let read: Value = serde_json::from_slice(&encode(&event)).unwrap();
         prop_assert_eq!(&read["data"], &data);
@@ -136,20 +136,20 @@ proptest! {
     }
 
     #[test]
-    fn a_pretty_event_is_the_same_event_as_a_compact_one(data in value()) {
+    fn pretty_and_compact_events_are_equal(data in value()) {
         let value = serde_json::json!({"type": "t", "id": "1", "timestamp": "2024-01-15T10:00:00Z", "data": data});
         let pretty = AnyEvent::from_json(serde_json::to_string_pretty(&value).unwrap().as_bytes()).unwrap();
         prop_assert_eq!(pretty.as_str(), value.to_string());
     }
 
     #[test]
-    fn no_bytes_make_reading_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = AnyEvent::from_json(&bytes);
         let _ = Envelope::<UserLoggedIn>::from_json(&bytes);
     }
 
     #[test]
-    fn no_damage_to_an_event_makes_reading_panic(data in logged_in(), at in any::<prop::sample::Index>(), byte: u8) {
+    fn damaged_event_never_panics(data in logged_in(), at in any::<prop::sample::Index>(), byte: u8) {
         let mut json = encode(&EventBuilder::new("s", "1").user_logged_in(data));
         let at = at.index(json.len());
         json[at] = byte;
@@ -161,7 +161,7 @@ proptest! {
     }
 
     #[test]
-    fn a_duration_that_is_none_is_refused(text in "-[1-9][0-9]{0,3}(\\.[0-9]+)?|[1-9]e\\+[2-9][0-9]{2}|\"1\"|null|\\[\\]") {
+    fn invalid_durations_are_refused(text in "-[1-9][0-9]{0,3}(\\.[0-9]+)?|[1-9]e\\+[2-9][0-9]{2}|\"1\"|null|\\[\\]") {
         let event = EventBuilder::new("s", "1").api_request(ApiRequest::default());
         let json = String::from_utf8(encode(&event)).unwrap();
         let json = json.replace("\"duration_ms\":0,", &format!("\"duration_ms\":{text},"));
@@ -170,7 +170,7 @@ proptest! {
 }
 
 #[test]
-fn a_time_that_was_left_out_is_the_events_own_and_one_that_was_set_is_kept() {
+fn only_missing_time_becomes_events_own() {
     let builder = EventBuilder::new("test", "1.0");
     let event = builder.user_logged_in(UserLoggedIn::default());
     assert_eq!(event.data.login_time, event.timestamp);

@@ -1,4 +1,4 @@
-//! Which topic an event goes to, by default and after changes, from every thread.
+//! Topics of event types: defaults, changes, and changes from several threads.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -10,7 +10,7 @@ fn topic(mapping: &TopicMapping, event_type: &str) -> String {
 }
 
 #[test]
-fn every_built_in_type_has_its_topic_and_all_others_share_one() {
+fn defaults_cover_every_type() {
     let mapping = TopicMapping::new();
     for (event_type, expected) in [
         ("user.logged_in", "user-events"),
@@ -29,7 +29,7 @@ fn every_built_in_type_has_its_topic_and_all_others_share_one() {
 }
 
 #[test]
-fn a_change_counts_for_its_type_alone() {
+fn change_affects_its_type_alone() {
     let mapping = TopicMapping::new();
     mapping.set_topic_mapping("user.logged_in", "logins").unwrap();
     mapping.set_topic_mapping("order.placed", "orders").unwrap();
@@ -40,7 +40,7 @@ fn a_change_counts_for_its_type_alone() {
 }
 
 #[test]
-fn the_star_stands_for_all_types_that_have_no_topic_of_their_own() {
+fn star_matches_unmapped_types() {
     let mapping = TopicMapping::new();
     mapping.set_topic_mapping("*", "rest").unwrap();
     assert_eq!(topic(&mapping, "order.placed"), "rest");
@@ -48,7 +48,7 @@ fn the_star_stands_for_all_types_that_have_no_topic_of_their_own() {
 }
 
 #[test]
-fn a_topic_that_kafka_would_refuse_is_refused_and_changes_nothing() {
+fn invalid_topic_changes_nothing() {
     let mapping = TopicMapping::new();
     let error = mapping.set_topic_mapping("api.request", "a b").unwrap_err();
     assert_eq!(
@@ -60,7 +60,7 @@ fn a_topic_that_kafka_would_refuse_is_refused_and_changes_nothing() {
 }
 
 #[test]
-fn a_list_of_mappings_is_applied_with_spaces_around_names() {
+fn list_allows_spaces_around_names() {
     let mapping = TopicMapping::new();
     mapping.apply(" user.logged_in = logins,order.placed=orders ,\n* = rest").unwrap();
     assert_eq!(topic(&mapping, "user.logged_in"), "logins");
@@ -71,7 +71,7 @@ fn a_list_of_mappings_is_applied_with_spaces_around_names() {
 }
 
 #[test]
-fn all_that_is_wrong_with_a_list_is_said_at_once_and_nothing_is_applied() {
+fn invalid_list_reports_all_problems() {
     let mapping = TopicMapping::new();
     let error = mapping.apply("a=ok,b,=c,d=..,a=again,,e=").unwrap_err();
     assert_eq!(
@@ -90,7 +90,7 @@ fn all_that_is_wrong_with_a_list_is_said_at_once_and_nothing_is_applied() {
 }
 
 #[test]
-fn changes_of_several_threads_all_count_and_readers_see_old_or_new() {
+fn concurrent_changes_all_count() {
     let mapping = TopicMapping::new();
     let done = AtomicBool::new(false);
     thread::scope(|scope| {

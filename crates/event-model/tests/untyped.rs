@@ -1,4 +1,4 @@
-//! Events from JSON: what survives, what is filled in, what is refused and how it is said.
+//! Events from JSON: preserved text, filled-in fields, and errors.
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests fail as tests do.
 
 use kafka_courier_event_model::{
@@ -30,7 +30,7 @@ fn stamp() -> (uuid::Uuid, jiff::Timestamp) {
 }
 
 #[test]
-fn unknown_fields_their_order_and_the_spelling_of_numbers_survive() {
+fn text_survives_unchanged() {
     let json = concat!(
         r#"{"zeta":1,"data":{"n":9007199254740993,"huge":1e400,"tiny":-0.0E-7,"d":1.50,"same":1,"same":2},"#,
         r#""id":"x-1","type":"order.placed","alpha":[null,false,{},[],"\u00e9\ud800"],"timestamp":"2024-01-15T12:00:00+02:00"}"#
@@ -42,13 +42,13 @@ fn unknown_fields_their_order_and_the_spelling_of_numbers_survive() {
 }
 
 #[test]
-fn white_space_between_tokens_goes_so_that_an_event_is_one_line() {
+fn space_between_tokens_is_removed() {
     let event = any("\u{feff}{\n  \"type\" : \"a b\",\n\t\"id\": \"1\", \"timestamp\":\"2024-01-15T10:00:00Z\" }\r\n");
     assert_eq!(encode(&event), r#"{"type":"a b","id":"1","timestamp":"2024-01-15T10:00:00Z"}"#);
 }
 
 #[test]
-fn a_missing_id_and_a_missing_timestamp_are_filled_in() {
+fn missing_id_and_timestamp_are_added() {
     let fill = |json: &str| encode(&AnyEvent::from_json_with(json.as_bytes(), &stamp).unwrap());
     let id = r#""id":"0190163d-8694-739b-aea5-966c26f8ad91""#;
     let timestamp = r#""timestamp":"2024-01-15T10:00:00Z""#;
@@ -61,7 +61,7 @@ fn a_missing_id_and_a_missing_timestamp_are_filled_in() {
 }
 
 #[test]
-fn what_was_filled_in_is_there_for_the_publisher_too() {
+fn added_fields_are_readable() {
     let event = AnyEvent::from_json_with(br#"{"type":"t"}"#, &stamp).unwrap();
     assert_eq!(event.id().as_uuid(), Some(stamp().0));
     assert_eq!(event.timestamp(), stamp().1);
@@ -69,14 +69,14 @@ fn what_was_filled_in_is_there_for_the_publisher_too() {
 }
 
 #[test]
-fn by_default_a_missing_id_becomes_a_uuid_of_version_7() {
+fn default_id_is_uuid_7() {
     let event = any(r#"{"type":"t"}"#);
     assert_eq!(event.id().as_uuid().unwrap().get_version_num(), 7);
     assert_ne!(event.id(), any(r#"{"type":"t"}"#).id());
 }
 
 #[test]
-fn the_key_of_a_built_in_type_is_found_in_its_data() {
+fn built_in_type_finds_its_key() {
     assert_eq!(key(&any(r#"{"type":"user.logged_in","data":{"email":"e","user_id":"u\n1"}}"#)).unwrap(), "u\n1");
     assert_eq!(key(&any(r#"{"type":"system.alert","data":{"service":"s"}}"#)).unwrap(), "s");
     assert_eq!(key(&any(r#"{"type":"api.error","data":{"request_id":17}}"#)).unwrap(), "17");
@@ -84,7 +84,7 @@ fn the_key_of_a_built_in_type_is_found_in_its_data() {
 }
 
 #[test]
-fn without_a_field_to_key_by_there_is_no_key() {
+fn key_is_absent_without_field() {
     for json in [
         r#"{"type":"user.logged_in"}"#,
         r#"{"type":"user.logged_in","data":{}}"#,
@@ -99,13 +99,13 @@ fn without_a_field_to_key_by_there_is_no_key() {
 }
 
 #[test]
-fn a_partition_key_comes_before_the_types_own() {
+fn partition_key_takes_precedence() {
     let json = r#"{"type":"user.logged_in","partition_key":"p","data":{"user_id":"u"}}"#;
     assert_eq!(key(&any(json)).unwrap(), "p");
 }
 
 #[test]
-fn an_overridden_key_is_written_so_that_the_next_publisher_keys_alike() {
+fn overridden_key_is_written() {
     let event = any(r#"{"id":"1","type":"t","timestamp":"2024-01-15T10:00:00Z"}"#);
     let json = r#"{"id":"1","type":"t","timestamp":"2024-01-15T10:00:00Z","partition_key":"a\"b"}"#;
     let keyed = event.with_key("a\"b");
@@ -117,7 +117,7 @@ fn an_overridden_key_is_written_so_that_the_next_publisher_keys_alike() {
 }
 
 #[test]
-fn an_overridden_key_of_a_typed_event_survives_json() {
+fn typed_events_key_survives_json() {
     let event = EventBuilder::new("s", "1").user_logged_in(UserLoggedIn::default()).with_key("");
     assert_eq!(key(&event).unwrap(), "");
     assert_eq!(key(&any(&encode(&event))).unwrap(), "");
@@ -136,7 +136,7 @@ fn correlation_and_trace_are_read() {
 }
 
 #[test]
-fn an_error_names_the_field_the_value_and_the_remedy() {
+fn error_names_field_value_remedy() {
     for (json, message) in [
         ("{}", r#"field "type" is missing: add it, the event's type as a string"#),
         (r#"{"type":""}"#, r#"field "type" is "", expected a string that is not empty"#),
@@ -148,7 +148,7 @@ fn an_error_names_the_field_the_value_and_the_remedy() {
             r#"{"type":"t","timestamp":1705312800}"#,
             r#"field "timestamp" is 1705312800, expected an RFC 3339 time such as "2024-01-15T10:00:00Z""#,
         ),
-        (r#"{"type":"t","type":"u"}"#, r#"field "type" is there twice: leave one"#),
+        (r#"{"type":"t","type":"u"}"#, r#"field "type" appears twice: keep one"#),
         ("[]", r#"an event is a JSON object {"type": ..}, not an array"#),
         (" \"x\"", r#"an event is a JSON object {"type": ..}, not a string"#),
         ("-1", r#"an event is a JSON object {"type": ..}, not a number"#),
@@ -164,19 +164,19 @@ fn an_error_names_the_field_the_value_and_the_remedy() {
 }
 
 #[test]
-fn a_long_value_is_cut_in_its_error() {
+fn long_value_is_truncated_in_error() {
     let error = refused(&format!(r#"{{"type":["{}"]}}"#, "é".repeat(100_000))).to_string();
     assert!(error.len() < 200, "{error}");
 }
 
 #[test]
-fn bytes_that_are_no_utf_8_are_refused_with_their_place() {
+fn invalid_utf_8_names_position() {
     let error = AnyEvent::from_json(b"{\"type\":\"\xff\"}").unwrap_err();
     assert_eq!(error, ParseError::NotUtf8 { at: 9 });
 }
 
 #[test]
-fn deep_nesting_is_refused_wherever_it_is() {
+fn deep_nesting_is_refused_everywhere() {
     let nested = |depth: usize| format!(r#"{{"type":"t","x":{}{}}}"#, "[".repeat(depth), "]".repeat(depth));
     assert_eq!(refused(&nested(127)), ParseError::TooDeep { limit: 127 });
     assert_eq!(refused(&nested(1_000_000)), ParseError::TooDeep { limit: 127 });
@@ -185,7 +185,7 @@ fn deep_nesting_is_refused_wherever_it_is() {
 }
 
 #[test]
-fn an_untyped_event_has_the_builders_envelope() {
+fn untyped_event_has_builders_envelope() {
     let builder = EventBuilder::new("shop", "2").with_stamper(stamp).with_correlation_id("c");
     let event = builder.untyped("order.placed", json!({"total": 0, "gift": false})).unwrap();
     assert_eq!(
@@ -212,7 +212,7 @@ struct Heartbeat {
 event_data!(Heartbeat, "heartbeat");
 
 #[test]
-fn a_type_of_ones_own_takes_one_line() {
+fn event_data_takes_one_line() {
     let builder = EventBuilder::new("shop", "1");
     let event = builder.custom(OrderPlaced { order_id: "o-1".into(), gift: false });
     assert_eq!((event.event_type(), key(&event).as_deref()), ("order.placed", Some("o-1")));
@@ -223,7 +223,7 @@ fn a_type_of_ones_own_takes_one_line() {
 }
 
 #[test]
-fn reading_an_event_as_another_type_or_with_less_than_it_needs_is_an_error() {
+fn wrong_type_or_missing_field_fails() {
     let read = |json: &str| Envelope::<OrderPlaced>::from_json(json.as_bytes()).unwrap_err().to_string();
     let head = r#""id":"1","source":"s","version":"1","timestamp":"2024-01-15T10:00:00Z""#;
     assert_eq!(
@@ -239,7 +239,7 @@ fn reading_an_event_as_another_type_or_with_less_than_it_needs_is_an_error() {
 }
 
 #[test]
-fn the_envelopes_own_names_are_not_free_for_others() {
+fn envelope_names_are_reserved() {
     let mut event = EventBuilder::new("s", "1").custom(Heartbeat { beat: 1 });
     assert!(event.set_extra("id", 1).is_err());
     event.set_extra("region", "eu").unwrap();
@@ -247,7 +247,7 @@ fn the_envelopes_own_names_are_not_free_for_others() {
 }
 
 #[test]
-fn an_event_that_cannot_be_written_leaves_the_buffer_as_it_was() {
+fn encode_error_leaves_buffer_unchanged() {
     struct Broken;
     impl serde::Serialize for Broken {
         fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
@@ -267,7 +267,7 @@ fn an_event_that_cannot_be_written_leaves_the_buffer_as_it_was() {
 }
 
 #[test]
-fn references_and_boxes_of_events_are_events() {
+fn references_and_boxes_are_events() {
     fn publish(event: impl Event) -> String {
         encode(&event)
     }

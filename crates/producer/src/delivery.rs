@@ -249,13 +249,13 @@ impl BatchState {
     fn result(&self, inner: &Inner, index: u32, timestamp: i64) -> Option<Result<RecordMetadata, DeliveryError>> {
         let found = inner.verdicts.iter().find_map(|(set, verdict)| position(set, index).map(|at| (at, verdict)));
         match found {
-            Some((at, verdict)) => Some(self.told(verdict, at, timestamp)),
-            None => inner.rest.as_ref().map(|failure| Err(self.error(failure))),
+            Some((at, verdict)) => Some(self.told(verdict, index, at, timestamp)),
+            None => inner.rest.as_ref().map(|failure| Err(self.error(failure, index))),
         }
     }
 
-    /// A verdict as the record at that place among those that it is about sees it.
-    fn told(&self, verdict: &Verdict, at: u32, timestamp: i64) -> Result<RecordMetadata, DeliveryError> {
+    /// A verdict as the record of this index sees it, which has that place among those that it is about.
+    fn told(&self, verdict: &Verdict, index: u32, at: u32, timestamp: i64) -> Result<RecordMetadata, DeliveryError> {
         match verdict {
             Verdict::Delivered { base_offset, log_append_time } => Ok(RecordMetadata {
                 topic: self.topic.clone(),
@@ -263,12 +263,12 @@ impl BatchState {
                 offset: base_offset.map(|base| base + i64::from(at)),
                 timestamp: log_append_time.unwrap_or(timestamp),
             }),
-            Verdict::Failed(failure) => Err(self.error(failure)),
+            Verdict::Failed(failure) => Err(self.error(failure, index)),
         }
     }
 
-    fn error(&self, failure: &Arc<Failure>) -> DeliveryError {
-        DeliveryError::new(self.topic.clone(), self.partition, failure.clone())
+    fn error(&self, failure: &Arc<Failure>, index: u32) -> DeliveryError {
+        DeliveryError::new(self.topic.clone(), self.partition, failure.clone(), index)
     }
 }
 
@@ -317,7 +317,7 @@ impl Delivery {
 
     /// The verdict, if the whole batch got it at once: its records are at the places of their indexes.
     fn of_whole(&self) -> Option<Result<RecordMetadata, DeliveryError>> {
-        self.state.whole.get().map(|verdict| self.state.told(verdict, self.index, self.timestamp))
+        self.state.whole.get().map(|verdict| self.state.told(verdict, self.index, self.index, self.timestamp))
     }
 
     fn under_lock(&self) -> Option<Result<RecordMetadata, DeliveryError>> {

@@ -3,6 +3,7 @@
 //! Rules: an event with a `PublishError` was never accepted, and nothing of it is kept; an accepted one
 //! gets a verdict, and `DeliveryError` says whether it may be in the log all the same.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,6 +107,8 @@ pub struct DeliveryError {
     topic: Arc<str>,
     partition: i32,
     failure: Arc<Failure>,
+    /// What is wrong with this event alone, where the broker says so.
+    own: Option<Box<Reason>>,
 }
 
 impl DeliveryError {
@@ -119,8 +122,13 @@ impl DeliveryError {
         self.partition
     }
 
-    pub(crate) fn new(topic: Arc<str>, partition: i32, failure: Arc<Failure>) -> Self {
-        Self { topic, partition, failure }
+    /// The error of the record of this index in its batch.
+    pub(crate) fn new(topic: Arc<str>, partition: i32, failure: Arc<Failure>, index: u32) -> Self {
+        let own = match failure.reason_of(index) {
+            Cow::Owned(own) => Some(Box::new(own)),
+            Cow::Borrowed(_) => None,
+        };
+        Self { topic, partition, failure, own }
     }
 
     /// Whether the event is certainly not in the log, or may be.
@@ -130,7 +138,7 @@ impl DeliveryError {
 
     /// The last error.
     pub fn reason(&self) -> &Reason {
-        &self.failure.reason
+        self.own.as_deref().unwrap_or(&self.failure.reason)
     }
 
     /// Kafka's error code, where a broker gave one.
@@ -161,7 +169,7 @@ impl DeliveryError {
 
 impl fmt::Display for DeliveryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Failure { outcome, reason, attempts, timed_out, .. } = &*self.failure;
+        let (reason, Failure { outcome, attempts, timed_out, .. }) = (self.reason(), &*self.failure);
         let late = if *timed_out { ", delivery_timeout ran out" } else { "" };
         let tries = if *attempts == 1 { "try" } else { "tries" };
         write!(
@@ -190,7 +198,7 @@ debug_as_display!(PublishError, DeliveryError, Error);
 
 impl std::error::Error for DeliveryError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.failure.reason)
+        Some(self.reason())
     }
 }
 

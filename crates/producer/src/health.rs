@@ -93,6 +93,10 @@ impl KafkaProducer {
             Ok(Err(_)) => return Err(failed(HealthPart::Producer, "it is closed".to_owned())),
             Err(_) => return Err(failed(progress.part(), format!("no answer within {timeout:?}"))),
         }
+        // All are asked for together. Why one can't be is told where it is waited for.
+        for topic in topics {
+            let _ = self.topic(topic).and_then(|topic| self.ask_for(&topic));
+        }
         for topic in topics {
             match tokio::time::timeout_at(until.into(), self.learn_topic(topic)).await {
                 Ok(learnt) => learnt.map_err(|error| failed(HealthPart::Metadata, error.to_string()))?,

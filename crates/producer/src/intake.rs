@@ -228,6 +228,7 @@ mod tests {
     use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
     use super::*;
+    use crate::stats::Stats;
 
     const VALUE: [u8; 500] = [b'v'; 500];
     const LIMITS: Limits = Limits { max_records: 1000, max_bytes: 1 << 20, linger: Duration::from_secs(600) };
@@ -276,6 +277,15 @@ mod tests {
         intake.relieve(MEMORY, Asker::Within);
         let left = sealed(&mut received);
         assert!(left.iter().all(|(_, records)| *records >= 3) && !left.is_empty(), "{left:?}");
+    }
+
+    #[test]
+    fn orphaned_events_are_counted() {
+        let (intake, received) = intake(1, Limits { max_records: 10, ..LIMITS });
+        drop(received);
+        (0..25).for_each(|_| assert!(offer(&intake, None)));
+        let stats = Stats::of(&intake.shared, 0);
+        assert_eq!((stats.accepted, stats.failed, stats.in_flight), (25, 20, 5), "{stats:?}");
     }
 
     #[test]

@@ -5,7 +5,9 @@
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
+mod batch;
 mod builder;
+mod clock;
 mod config;
 mod dead_letters;
 mod deliveries;
@@ -50,7 +52,7 @@ pub use kafka_courier_batcher::Header;
 pub use kafka_courier_dlq as dlq;
 pub use kafka_courier_event_model as events;
 pub use kafka_courier_idempotent_sender::Secret;
-pub use kafka_courier_idempotent_sender::core::{ErrorCode, FailedOutcome, Reason};
+pub use kafka_courier_idempotent_sender::core::{ErrorCode, FailedOutcome, Reachability, Reason};
 pub use kafka_courier_idempotent_sender::driver::HealthPart;
 pub use kafka_courier_idempotent_sender::driver::security::{TokenError, TokenSource};
 pub use metrics::{METRICS, MetricDoc, MetricKind, describe_metrics};
@@ -60,5 +62,5 @@ pub use producer::{CloseReport, ConnectError, KafkaProducer};
 pub use publisher::{Answer, EventPublisher};
 pub use record::ProducerRecord;
 pub use replay::{Doubtful, Replay, ReplayError, ReplayReport};
-pub use stats::{BrokerStats, Stats};
+pub use stats::{BrokerOutage, BrokerStats, Stats};
 pub use trace::TraceContextSource;

@@ -151,6 +151,38 @@ pub(crate) fn replayed(result: &'static str, letters: u64) {
     }
 }
 
+/// A verdict on so many events.
+pub(crate) fn verdict(topic: &Arc<str>, records: u64, verdict: &Verdict) {
+    match verdict {
+        Verdict::Delivered { .. } => counter!(SENT, "topic" => topic.clone()).increment(records),
+        Verdict::Failed(failure) => {
+            let labels = [
+                ("topic", topic.clone()),
+                ("error", failure.reason.name().into()),
+                ("outcome", failure.outcome.as_str().into()),
+            ];
+            counter!(FAILED, &labels).increment(records);
+        }
+    }
+}
+
+/// How long a batch took and how large it was.
+pub(crate) fn settled<T>(topic: &Arc<str>, settlement: &Settlement<T>) {
+    let topic = || topic.clone();
+    if let Some(tried) = settlement.first_attempt {
+        let queued = tried.saturating_duration_since(settlement.published_at);
+        histogram!(QUEUE, "topic" => topic()).record(queued);
+    }
+    if let Verdict::Delivered { .. } = &settlement.verdict {
+        let (bytes, before) = (settlement.batch.len(), settlement.batch.uncompressed_len());
+        counter!(SENT_BYTES, "topic" => topic()).increment(bytes as u64);
+        histogram!(DELIVERY, "topic" => topic()).record(settlement.published_at.elapsed());
+        histogram!(BATCH_MESSAGES, "topic" => topic()).record(settlement.records.len());
+        histogram!(BATCH_BYTES, "topic" => topic()).record(bytes as f64);
+        histogram!(COMPRESSION, "topic" => topic()).record(bytes as f64 / before.max(1) as f64);
+    }
+}
+
 /// Records what the sender's task tells.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
@@ -170,34 +202,6 @@ impl Meter {
         dead_letters(letters);
         gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         Self::default()
-    }
-
-    /// A verdict.
-    pub(crate) fn settled<T>(&self, topic: &Arc<str>, settlement: &Settlement<T>) {
-        let topic = || topic.clone();
-        if let Some(tried) = settlement.first_attempt {
-            let queued = tried.saturating_duration_since(settlement.published_at);
-            histogram!(QUEUE, "topic" => topic()).record(queued);
-        }
-        match &settlement.verdict {
-            Verdict::Delivered { .. } => {
-                let (bytes, before) = (settlement.batch.len(), settlement.batch.uncompressed_len());
-                counter!(SENT, "topic" => topic()).increment(settlement.records.len().into());
-                counter!(SENT_BYTES, "topic" => topic()).increment(bytes as u64);
-                histogram!(DELIVERY, "topic" => topic()).record(settlement.published_at.elapsed());
-                histogram!(BATCH_MESSAGES, "topic" => topic()).record(settlement.records.len());
-                histogram!(BATCH_BYTES, "topic" => topic()).record(bytes as f64);
-                histogram!(COMPRESSION, "topic" => topic()).record(bytes as f64 / before.max(1) as f64);
-            }
-            Verdict::Failed(failure) => {
-                let labels = [
-                    ("topic", topic()),
-                    ("error", failure.reason.name().into()),
-                    ("outcome", failure.outcome.as_str().into()),
-                ];
-                counter!(FAILED, &labels).increment(settlement.records.len().into());
-            }
-        }
     }
 
     /// What has happened so far, after each round.

@@ -182,12 +182,17 @@ impl MockProducer {
     }
 
     fn accept(&self, event: &dyn Event) -> Result<Delivery, PublishError> {
-        self.accept_to(self.inner.mapping.topic_for(event.event_type()), event)
+        self.counted(self.accept_to(self.inner.mapping.topic_for(event.event_type()), event))
     }
 
     fn accept_named(&self, topic: &str, event: &dyn Event) -> Result<Delivery, PublishError> {
-        validate_topic_name(topic)?;
-        self.accept_to(topic.into(), event)
+        let valid = validate_topic_name(topic).map_err(PublishError::from);
+        self.counted(valid.and_then(|()| self.accept_to(topic.into(), event)))
+    }
+
+    /// Counts what was not accepted.
+    fn counted(&self, accepted: Result<Delivery, PublishError>) -> Result<Delivery, PublishError> {
+        accepted.inspect_err(|_| self.inner.state.lock().stats.refused += 1)
     }
 
     fn accept_to(&self, topic: Arc<str>, event: &dyn Event) -> Result<Delivery, PublishError> {
@@ -207,6 +212,10 @@ impl MockProducer {
     }
 
     fn accept_record(&self, record: &ProducerRecord<'_>) -> Result<Delivery, PublishError> {
+        self.counted(self.take_record(record))
+    }
+
+    fn take_record(&self, record: &ProducerRecord<'_>) -> Result<Delivery, PublishError> {
         validate_topic_name(record.topic)?;
         let topic: Arc<str> = record.topic.into();
         let headers = record.headers.iter();
@@ -244,6 +253,7 @@ impl MockProducer {
             Some((outcome, reason)) => given_up(outcome, reason),
             None => state.delivered(topic),
         };
+        state.stats.accepted += 1;
         state.stats.in_flight += 1;
         let delay = state.delay;
         drop(state);

@@ -61,6 +61,9 @@ impl Default for Letters {
 }
 
 /// What became of everything, when the producer was closed.
+///
+/// Nothing is in flight then: `delivered + failed` is all that the producer ever accepted. Both are the `sent` and
+/// `failed` of [`Stats`], and of the metrics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct CloseReport {
@@ -134,7 +137,8 @@ impl KafkaProducer {
         };
         let origin = Origin::of(&config);
         let shared = Shared::new(limits, codec, config.buffer_memory);
-        let shared = Arc::new(Shared { origin: origin.clone(), ..shared });
+        let metered = matches!(extras.letters, Letters::Kept(_));
+        let shared = Arc::new(Shared { origin: origin.clone(), metered, ..shared });
         let (letters, writer) = match extras.letters {
             Letters::None => (DeadLetters::none(), None),
             Letters::Kept(store) => {
@@ -142,7 +146,7 @@ impl KafkaProducer {
                 (letters.clone(), Some(letters.writer()))
             }
         };
-        let meter = writer.is_some().then(|| Meter::begin(config.buffer_memory, letters.len()));
+        let meter = metered.then(|| Meter::begin(config.buffer_memory, letters.len()));
         let callbacks = Callbacks { shared: shared.clone(), letters: writer.clone(), meter };
         let driver_config = DriverConfig {
             core: config.core(),

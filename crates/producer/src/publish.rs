@@ -1,4 +1,4 @@
-//! How events and records are handed over: waiting, at once, one by one, or many.
+//! How events and records are handed over one by one: waiting, or at once.
 //!
 //! Rules: what was not accepted is an error, and nothing of it is kept; waiting is for an unknown topic (metadata_timeout)
 //! and for memory (max_block) only; nothing is accepted before the last point at which the future may be dropped.
@@ -12,7 +12,6 @@ use kafka_courier_dlq::Letter;
 use kafka_courier_event_model::{Event, EventId, TraceContext, validate_topic_name};
 use kafka_courier_idempotent_sender::driver::Command;
 
-use crate::deliveries::Deliveries;
 use crate::delivery::{Delivery, RecordMetadata};
 use crate::error::{Error, PublishError};
 use crate::headers;
@@ -100,47 +99,6 @@ impl KafkaProducer {
         offered.map(|delivery| created.delivered(delivery))
     }
 
-    /// Publishes events in their order, each to its type's topic. One verdict for each, in the same order, comes of the
-    /// [`Deliveries`], also for those that were not accepted.
-    ///
-    /// Waits for each as [`publish`](Self::publish). Once there was no memory for one within `max_block`, those after it
-    /// are not waited for again: each is accepted if there is room for it at once.
-    ///
-    /// Cancel safety: what was accepted so far is delivered all the same, the rest was not accepted.
-    ///
-    /// ```
-    /// # use kafka_courier_test_broker::TestCluster;
-    /// # use kafka_courier::KafkaProducer;
-    /// # use kafka_courier::events::{Event, EventBuilder, UserLoggedIn};
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let cluster = TestCluster::builder().topic("orders", 6).topic("user-events", 6).start().await?;
-    /// # let producer = KafkaProducer::builder().brokers(cluster.bootstrap()).build()?;
-    /// # let builder = EventBuilder::new("s", "1.0");
-    /// # let events = [builder.user_logged_in(UserLoggedIn { user_id: "u-42".into(), ..Default::default() })];
-    /// let verdicts = producer.publish_batch(&events).await.await;
-    /// for (event, verdict) in events.iter().zip(&verdicts) {
-    ///     if let Err(error) = verdict {
-    ///         eprintln!("{}: {error}", event.event_type());
-    ///     }
-    /// }
-    /// # assert!(verdicts.len() == 1 && verdicts[0].is_ok());
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub async fn publish_batch<E: Event>(&self, events: &[E]) -> Deliveries {
-        let mut patience = self.inner.max_block;
-        let mut outcomes = Vec::with_capacity(events.len());
-        for event in events {
-            let outcome = self.publish_mapped(event, patience).await;
-            if matches!(outcome, Err(PublishError::BufferFull { .. })) {
-                patience = Duration::ZERO;
-            }
-            outcomes.push(outcome);
-        }
-        Deliveries::new(outcomes)
-    }
-
     /// Publishes a record as it is: key, value, headers.
     ///
     /// Waits, fails and may be cancelled as [`publish`](Self::publish).
@@ -171,7 +129,7 @@ impl KafkaProducer {
 
     /// Counts what was not accepted.
     #[cold]
-    fn refused(&self, error: PublishError) -> PublishError {
+    pub(crate) fn refused(&self, error: PublishError) -> PublishError {
         self.inner.intake.shared.counts.refused.fetch_add(1, Ordering::Relaxed);
         metrics::refused(&error);
         error
@@ -205,8 +163,17 @@ impl KafkaProducer {
         }
     }
 
-    /// Waits until a topic's partitions are known, as publishing does.
-    pub(crate) async fn learn_topic(&self, topic: &str) -> Result<(), PublishError> {
+    /// Waits until a topic's partitions are known, so that events can be published to it without waiting for it.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError::Topic`] if the topic is unknown to the cluster for `metadata_timeout`, as for
+    /// [`publish`](Self::publish); [`PublishError::TopicName`] or [`PublishError::Closed`].
+    ///
+    /// # Cancel safety
+    ///
+    /// It only waits: the topic is learnt all the same.
+    pub async fn learn_topic(&self, topic: &str) -> Result<(), PublishError> {
         self.partition_count(topic).await.map(|_| ())
     }
 
@@ -252,7 +219,7 @@ impl KafkaProducer {
     }
 
     /// Offers an event once; what it was refused for may be waited for. No reference to what threads share is counted.
-    fn begin(&self, topic: &str, event: &dyn Event) -> Result<Delivery, Box<Begun>> {
+    pub(crate) fn begin(&self, topic: &str, event: &dyn Event) -> Result<Delivery, Box<Begun>> {
         let created = self.inner.tracer.event(topic, event);
         let offer = |topic: &Topic| self.offer_event(topic, event, &created);
         match self.inner.intake.shared.topics.with(topic, offer) {
@@ -263,7 +230,7 @@ impl KafkaProducer {
     }
 
     /// Waits for what an event was refused for, and offers it again.
-    async fn go_on(
+    pub(crate) async fn go_on(
         &self,
         topic: &str,
         event: &dyn Event,
@@ -326,7 +293,7 @@ impl KafkaProducer {
         }
     }
 
-    fn topic(&self, name: &str) -> Result<Arc<Topic>, PublishError> {
+    pub(crate) fn topic(&self, name: &str) -> Result<Arc<Topic>, PublishError> {
         let topics = &self.inner.intake.shared.topics;
         if let Some(topic) = topics.get(name) {
             return Ok(topic);
@@ -385,7 +352,7 @@ impl KafkaProducer {
 
     /// Has a topic asked for, unless it was; fails if it could not be had a moment ago. Otherwise, until when to wait
     /// for it, where that has an end of its own.
-    fn ask_for(&self, topic: &Topic) -> Result<Option<Instant>, PublishError> {
+    pub(crate) fn ask_for(&self, topic: &Topic) -> Result<Option<Instant>, PublishError> {
         let (mut ask, mut refused, mut until) = (false, None, None);
         topic.lasting.standing.send_if_modified(|standing| match standing {
             Standing::Unasked => {
@@ -445,9 +412,9 @@ impl KafkaProducer {
 }
 
 /// An event that was offered once, and refused.
-struct Begun {
-    created: Created,
-    refused: Refused,
+pub(crate) struct Begun {
+    pub(crate) created: Created,
+    pub(crate) refused: Refused,
 }
 
 fn raw<'a>(record: &ProducerRecord<'a>, headers: &'a [Header<'a>]) -> Record<'a> {

@@ -8,16 +8,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kafka_courier_batcher::{BufferPool, Compression, EncodedBatch, Filled, Limits};
 use kafka_courier_idempotent_sender::core::{
-    Counters, FailedOutcome, Failure, PartitionId, Reason, RecordSet, Settlement, Submission, TopicId, Verdict,
+    BrokerView, Counters, FailedOutcome, Failure, PartitionId, Reason, RecordSet, Settlement, Submission, TopicId,
+    Verdict,
 };
 use kafka_courier_idempotent_sender::driver::{Observation, Upcalls};
 
+use crate::clock;
 use crate::dead_letters::writer::{Failed, Work};
 use crate::delivery::{Ended, Token};
 use crate::ledger::Ledger;
 use crate::memory::{Asker, Memory};
-use crate::metrics::Meter;
-use crate::stats::BrokerStats;
+use crate::metrics::{self, Meter};
 use crate::sync::{AtomicBool, AtomicI64, AtomicU64, Mutex, Ordering};
 use crate::topics::{Slot, Topics};
 use crate::trace::Origin;
@@ -35,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) origin: Origin,
     pub(crate) closed: AtomicBool,
     pub(crate) counts: Counts,
+    /// Whether its events are counted in the metrics: not those of a producer within another.
+    pub(crate) metered: bool,
     /// Memory of batches whose dead letters are being written: beside `buffer_memory`, so that a slow store does not
     /// hold up what can be delivered.
     pub(crate) letters_memory: Memory,
@@ -43,7 +46,7 @@ pub(crate) struct Shared {
     /// All that this producer ever had: batches of the former ones may be under way.
     pub(crate) producer_ids: Mutex<Vec<i64>>,
     /// The brokers, as the sender's task saw them last.
-    pub(crate) brokers: Mutex<Vec<BrokerStats>>,
+    pub(crate) brokers: Mutex<Vec<BrokerView>>,
 }
 
 /// Whose memory a batch that was given up is counted with, until its letters are kept.
@@ -55,11 +58,9 @@ pub(crate) enum Charge {
     Publishers(usize),
 }
 
-/// What has happened so far; read without a lock.
+/// What has happened so far; read without a lock. Every verdict is counted once, in `Shared::count`.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
-    /// Events in batches that were sealed.
-    pub(crate) sealed: AtomicU64,
     pub(crate) sent: AtomicU64,
     pub(crate) failed: AtomicU64,
     pub(crate) retried: AtomicU64,
@@ -84,6 +85,7 @@ impl Shared {
             origin: Origin::default(),
             closed: false.into(),
             counts: Counts::default(),
+            metered: false,
             producer_id: (-1).into(),
             producer_ids: Mutex::default(),
             letters_memory: Memory::new(buffer_memory / 4),
@@ -94,7 +96,6 @@ impl Shared {
     /// Encodes a batch that is full or due, for the sender.
     pub(crate) fn submission(&self, slot: &Slot, filled: Filled<Token>) -> Submission<Token> {
         filled.token.state().sealed(filled.record_count());
-        self.counts.sealed.fetch_add(filled.record_count().into(), Ordering::Relaxed);
         let sealed = filled.encode(&self.pool);
         slot.release(&self.memory, sealed.released);
         let old = wall_clock_ms() - i64::try_from(AGED.as_millis()).unwrap_or(0);
@@ -110,6 +111,18 @@ impl Shared {
 }
 
 impl Shared {
+    /// Counts a verdict, in the statistics and the metrics alike, before the publisher is notified.
+    fn count(&self, topic: &Arc<str>, records: u32, verdict: &Verdict) {
+        let (count, records) = match verdict {
+            Verdict::Delivered { .. } => (&self.counts.sent, u64::from(records)),
+            Verdict::Failed(_) => (&self.counts.failed, u64::from(records)),
+        };
+        count.fetch_add(records, Ordering::Release);
+        if self.metered {
+            metrics::verdict(topic, records, verdict);
+        }
+    }
+
     pub(crate) fn release(&self, partition: PartitionId, bytes: usize) {
         match self.topics.slot(partition) {
             Some(slot) => slot.release(&self.memory, bytes),
@@ -192,8 +205,10 @@ impl Shared {
         let failure = Failure::untried(FailedOutcome::NotWritten, Reason::Closed);
         let records = RecordSet::Range(0..batch.record_count());
         let charge = batch.capacity();
+        let failure = Arc::new(failure);
+        self.count(token.state().topic(), records.len(), &Verdict::Failed(failure.clone()));
         let given = Given { token, partition, records, batch: Arc::new(batch), charge };
-        self.give_up(letters, given, Arc::new(failure));
+        self.give_up(letters, given, failure);
     }
 }
 
@@ -206,13 +221,15 @@ pub(crate) struct Callbacks {
     pub(crate) meter: Option<Meter>,
 }
 
-/// The task has ended, or was taken away with its runtime: nothing more is accepted, and what is still open
-/// settles with its owners' going.
+/// The task has ended, or its runtime was dropped: nothing more is accepted, and what is still open fails.
 impl Drop for Callbacks {
     fn drop(&mut self) {
         self.shared.closed.store(true, Ordering::SeqCst);
         for slot in self.shared.topics.all_slots() {
-            drop(slot.accumulator.lock().seal());
+            let filled = slot.accumulator.lock().seal();
+            if let Some(filled) = filled {
+                self.shared.orphaned(self.letters.as_ref(), self.shared.submission(&slot, filled));
+            }
         }
     }
 }
@@ -228,11 +245,13 @@ impl Callbacks {
 
 impl Upcalls<Token> for Callbacks {
     fn settled(&mut self, settlement: Settlement<Token>) {
-        if let Some(meter) = &self.meter {
-            meter.settled(settlement.token.state().topic(), &settlement);
+        let topic = settlement.token.state().topic();
+        self.shared.count(topic, settlement.records.len(), &settlement.verdict);
+        if self.meter.is_some() {
+            metrics::settled(topic, &settlement);
         }
         if let Verdict::Failed(failure) = &settlement.verdict {
-            let failure = failure.clone();
+            let failure = clock::explain(failure.clone(), wall_clock_ms());
             return self.given_up(settlement, failure);
         }
         let Settlement { token, partition, records, verdict, batch, charge, .. } = settlement;
@@ -301,8 +320,6 @@ impl Upcalls<Token> for Callbacks {
         if let Some(meter) = &mut self.meter {
             meter.counted(counters, requests_in_flight, self.shared.memory.used());
         }
-        self.shared.counts.sent.store(counters.records_delivered, Ordering::Relaxed);
-        self.shared.counts.failed.store(counters.records_failed, Ordering::Relaxed);
         self.shared.counts.retried.store(counters.record_retries, Ordering::Relaxed);
     }
 
@@ -311,7 +328,7 @@ impl Upcalls<Token> for Callbacks {
             meter.observed(&observation);
         }
         if let Observation::Brokers(brokers) = observation {
-            *self.shared.brokers.lock() = brokers.iter().map(BrokerStats::of).collect();
+            *self.shared.brokers.lock() = brokers.to_vec();
         }
     }
 }

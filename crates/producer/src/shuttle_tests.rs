@@ -20,6 +20,7 @@ use crate::intake::{Intake, Refused};
 use crate::ledger::Ledger;
 use crate::memory::{Asker, Memory};
 use crate::shared::{Callbacks, Shared};
+use crate::stats::Stats;
 use crate::sync::Ordering;
 use crate::trace::Origin;
 
@@ -236,6 +237,8 @@ fn shuttle_an_event_that_is_accepted_while_the_task_goes_away_has_a_letter_and_a
             assert!(delivery.now().is_some_and(|verdict| verdict.is_err()));
         }
         assert!(intake.shared.ledger.is_decided());
+        let stats = Stats::of(&intake.shared, 0);
+        assert_eq!((stats.accepted, stats.failed, stats.in_flight), (lettered.into(), lettered.into(), 0));
     });
 }
 

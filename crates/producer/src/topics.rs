@@ -43,9 +43,9 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// Events in the batch that is open.
-    pub(crate) fn open_records(&self) -> u64 {
-        self.accumulator.lock().open_records().into()
+    /// Events that were ever accepted for this partition.
+    pub(crate) fn accepted(&self) -> u64 {
+        self.accumulator.lock().accepted_records()
     }
 
     /// Takes memory for this partition, if there is some for it.

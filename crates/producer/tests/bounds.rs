@@ -3,9 +3,9 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use kafka_courier::{FailedOutcome, KafkaProducer, ProducerRecord, PublishError};
+use kafka_courier::{FailedOutcome, ProducerRecord, PublishError};
 use kafka_courier_test_broker::{ApiKey, Fault, Gate, Rule, TestCluster};
-use support::{Books, LONG, config, in_order, producer, record};
+use support::{Books, LONG, Producer, config, in_order, producer, record};
 
 #[tokio::test]
 async fn a_full_buffer_refuses_after_max_block_and_takes_again_when_there_is_room() {
@@ -15,7 +15,7 @@ async fn a_full_buffer_refuses_after_max_block_and_takes_again_when_there_is_roo
     config.flush_bytes = 100_000;
     config.max_block = Duration::from_millis(50);
     config.compression = kafka_courier::Compression::None;
-    let producer = KafkaProducer::build(config).unwrap();
+    let producer = Producer::build(config).unwrap();
     let gate = Gate::new();
     cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::Hold(gate.clone())));
     let value = vec![b'x'; 10_000];
@@ -48,7 +48,7 @@ async fn what_waits_for_room_is_accepted_as_soon_as_there_is_some() {
     config.flush_bytes = 100_000;
     config.max_block = LONG;
     config.compression = kafka_courier::Compression::None;
-    let producer = KafkaProducer::build(config).unwrap();
+    let producer = Producer::build(config).unwrap();
     let value = vec![b'x'; 20_000];
     let big = ProducerRecord { topic: "t", value: Some(&value), ..ProducerRecord::default() };
     for _ in 0..1000 {
@@ -73,7 +73,7 @@ async fn closing_delivers_what_was_accepted_and_accepts_no_more() {
     let cluster = TestCluster::builder().brokers(3).topic("t", 6).start().await.unwrap();
     let mut config = config(&cluster);
     config.flush_timeout = Duration::from_secs(30);
-    let producer = KafkaProducer::build(config).unwrap();
+    let producer = Producer::build(config).unwrap();
     let mut books = Books::default();
     books.send_many(&producer, "t", 500, 23).await;
     let report = producer.close(LONG).await;
@@ -158,7 +158,7 @@ async fn batches_that_nobody_fills_do_not_hold_all_memory_until_they_are_old() {
     let mut config = config(&cluster);
     (config.buffer_memory, config.flush_bytes, config.flush_messages) = (4 << 20, 1 << 20, 1_000_000);
     (config.flush_timeout, config.delivery_timeout) = (Duration::from_secs(600), Duration::from_secs(600));
-    let producer = KafkaProducer::build(config).unwrap();
+    let producer = Producer::build(config).unwrap();
     let value = "x".repeat(1000);
     for index in 0..20_000 {
         producer.send(&record("t", &format!("key-{}", index % 997), &value)).await.unwrap().detach();

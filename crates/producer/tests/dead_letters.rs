@@ -9,14 +9,14 @@ use kafka_courier::dlq::{DeadLetterStore, Letter, Limits, MemoryStore, Outcome, 
 use kafka_courier::events::{Event, EventBuilder, UserLoggedIn};
 use kafka_courier::{FailedOutcome, Header, KafkaProducer, ProducerRecord};
 use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Gate, Rule, TestCluster};
-use support::{LONG, config, producer, record};
+use support::{LONG, Producer, config, producer, record};
 
 async fn one() -> TestCluster {
     TestCluster::builder().topic("t", 1).start().await.unwrap()
 }
 
-fn with_store(cluster: &TestCluster, store: Arc<dyn DeadLetterStore>) -> KafkaProducer {
-    KafkaProducer::builder().with_config(config(cluster)).dead_letter_store(store).build().unwrap()
+fn with_store(cluster: &TestCluster, store: Arc<dyn DeadLetterStore>) -> Producer {
+    Producer::with(|builder| builder.with_config(config(cluster)).dead_letter_store(store)).unwrap()
 }
 
 async fn letters(producer: &KafkaProducer) -> Vec<Letter> {
@@ -64,7 +64,7 @@ async fn an_unknown_letter_says_what_a_check_looks_for() {
     let cluster = one().await;
     let mut config = config(&cluster);
     config.retry_max = 0;
-    let producer = KafkaProducer::build(config).unwrap();
+    let producer = Producer::build(config).unwrap();
     producer.send(&record("t", "k", "v0")).await.unwrap().await.unwrap();
     cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::ApplyThenDisconnect));
     let error = producer.send(&record("t", "k", "v1")).await.unwrap().await.unwrap_err();
@@ -176,7 +176,7 @@ async fn a_letter_is_removed_when_a_later_acceptance_proves_that_its_record_is_i
     let cluster = one().await;
     let mut config = config(&cluster);
     (config.retry_max, config.request_timeout) = (0, Duration::from_millis(300));
-    let producer = KafkaProducer::build(config).unwrap();
+    let producer = Producer::build(config).unwrap();
     producer.send(&record("t", "k", "v0")).await.unwrap().await.unwrap();
     let gate = Gate::new();
     cluster.inject(Rule::on(ApiKey::Produce).then(Fault::ApplyThenSwallow));
@@ -197,7 +197,7 @@ async fn letters_in_the_file_outlive_the_producer() {
     let cluster = one().await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state/letters.redb").to_str().unwrap().to_owned();
-    let build = || KafkaProducer::builder().with_config(config(&cluster)).dlq_file(path.clone()).build();
+    let build = || Producer::with(|builder| builder.with_config(config(&cluster)).dlq_file(path.clone()));
     let producer = build().unwrap();
     cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
     producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap_err();
@@ -229,7 +229,7 @@ async fn a_full_file_refuses_or_drops_the_oldest_as_it_was_told() {
         let mut config = config(&cluster);
         (config.dlq_max_letters, config.dlq_overflow, config.dlq_file) =
             (limits.dlq_max_letters, limits.dlq_overflow, limits.dlq_file);
-        let producer = KafkaProducer::build(config).unwrap();
+        let producer = Producer::build(config).unwrap();
         for value in ["a", "b"] {
             cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
             producer.send(&record("t", "k", value)).await.unwrap().await.unwrap_err();
@@ -252,7 +252,7 @@ async fn the_file_of_a_running_producer_is_reached_through_it() {
     let cluster = one().await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("letters.redb").to_str().unwrap().to_owned();
-    let producer = KafkaProducer::builder().with_config(config(&cluster)).dlq_file(path.clone()).build().unwrap();
+    let producer = Producer::with(|builder| builder.with_config(config(&cluster)).dlq_file(path.clone())).unwrap();
     cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
     producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap_err();
     let removed = tokio::task::spawn_blocking(move || {

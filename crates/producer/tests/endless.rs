@@ -4,9 +4,12 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
 
+mod support;
+
 use std::time::Duration;
 
-use kafka_courier::{KafkaConfig, KafkaProducer};
+use kafka_courier::KafkaConfig;
+use support::Producer;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
@@ -52,7 +55,7 @@ async fn answers_without_end_cost_bounded_memory_and_give_an_error() {
         config.brokers = vec![address.to_string().parse().unwrap()];
         config.request_timeout = Duration::from_millis(300);
         config.connect_timeout = Duration::from_millis(300);
-        let producer = KafkaProducer::build(config).unwrap();
+        let producer = Producer::build(config).unwrap();
         let error = producer.health_check(Duration::from_secs(2)).await.unwrap_err();
         assert!(!error.is_refusal(), "{error}");
         producer.close(Duration::from_secs(1)).await;

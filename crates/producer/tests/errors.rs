@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
 mod support;
 
+use kafka_courier::dlq::Selection;
 use kafka_courier::{FailedOutcome, KafkaProducer, ProducerRecord};
 use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Rule, TestCluster, TopicSpec};
-use support::{Books, LONG, config, producer, record};
+use support::{Books, LONG, Producer, config, producer, record};
 
 /// Publishes while faults befall some requests, and expects everything in the log once and in order.
 async fn recovers_from(faults: impl IntoIterator<Item = Rule>) {
@@ -100,7 +101,7 @@ async fn a_batch_that_is_too_large_is_split_until_it_fits() {
     let mut config = config(&cluster);
     config.compression = kafka_courier::Compression::None;
     config.flush_timeout = std::time::Duration::from_millis(50);
-    let producer = KafkaProducer::build(config).unwrap();
+    let producer = Producer::build(config).unwrap();
     let mut books = Books::default();
     limit_after_the_producer_asked(&producer, &cluster, &mut books).await;
     books.send_many(&producer, "t", 300, 5).await;
@@ -115,7 +116,7 @@ async fn a_record_that_is_too_large_by_itself_is_given_up_alone() {
     let mut config = config(&cluster);
     config.compression = kafka_courier::Compression::None;
     config.flush_timeout = std::time::Duration::from_millis(50);
-    let producer = KafkaProducer::build(config).unwrap();
+    let producer = Producer::build(config).unwrap();
     let mut books = Books::default();
     limit_after_the_producer_asked(&producer, &cluster, &mut books).await;
     books.send_many(&producer, "t", 50, 5).await;
@@ -134,7 +135,7 @@ async fn a_guilty_record_is_given_up_alone_with_the_brokers_words() {
     cluster.reject_records(|record| (record.key_text() == Some("bad")).then(|| "bad keys are refused".to_owned()));
     let mut config = config(&cluster);
     config.flush_timeout = std::time::Duration::from_millis(50);
-    let producer = KafkaProducer::build(config).unwrap();
+    let producer = Producer::build(config).unwrap();
     let mut books = Books::default();
     books.send_many(&producer, "t", 10, 3).await;
     let mut guilty = Vec::new();
@@ -189,9 +190,55 @@ async fn retries_end_after_retry_max_and_what_may_be_written_is_unknown() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     let mut config = config(&cluster);
     config.retry_max = 2;
-    let producer = KafkaProducer::build(config).unwrap();
+    let producer = Producer::build(config).unwrap();
     cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::Refuse(ErrorCode::RequestTimedOut)));
     let error = producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap_err();
     assert_eq!((error.outcome(), error.attempts()), (FailedOutcome::Unknown, 3));
     assert!(error.is_retriable() && !error.timed_out());
+}
+
+/// Publishes these values in one batch, of which the broker rejects those that begin with `bad`, each with words of its own.
+async fn each_rejected_has_its_own_text(values: &[&str]) {
+    let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
+    cluster.reject_records(|record| {
+        let value = record.value_text().unwrap_or_default();
+        value.starts_with("bad").then(|| format!("no {value} today"))
+    });
+    let mut config = config(&cluster);
+    config.flush_timeout = std::time::Duration::from_millis(50);
+    let producer = Producer::build(config).unwrap();
+    let mut deliveries = Vec::new();
+    for value in values {
+        deliveries.push((*value, producer.send(&record("t", "k", value)).await.unwrap()));
+    }
+    for (value, delivery) in deliveries {
+        let result = delivery.await;
+        assert_eq!(result.is_err(), value.starts_with("bad"), "{value}");
+        if let Err(error) = result {
+            assert!(error.to_string().contains(&format!("no {value} today")), "{value}: {error}");
+        }
+    }
+    let letters = producer.dead_letters().list(&Selection::all(), 100).await.unwrap();
+    assert_eq!(letters.len(), values.iter().filter(|value| value.starts_with("bad")).count());
+    for held in letters {
+        let value = String::from_utf8(held.letter.value.unwrap().to_vec()).unwrap();
+        assert!(held.letter.failure_reason.contains(&format!("no {value} today")), "{}", held.letter.failure_reason);
+    }
+}
+
+#[tokio::test]
+async fn each_rejected_record_has_its_own_text() {
+    each_rejected_has_its_own_text(&["good-1", "bad-1", "good-2", "bad-2", "bad-3"]).await;
+    each_rejected_has_its_own_text(&["bad-1", "bad-2", "bad-3"]).await;
+}
+
+#[tokio::test]
+async fn rejected_timestamp_names_the_clock() {
+    let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
+    let producer = producer(&cluster);
+    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Refuse(ErrorCode::InvalidTimestamp)));
+    let error = producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap_err().to_string();
+    for words in ["INVALID_TIMESTAMP", "the clock of this machine reads 20", "message.timestamp.after.max.ms"] {
+        assert!(error.contains(words), "{error}");
+    }
 }

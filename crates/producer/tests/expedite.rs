@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use kafka_courier::{Delivery, KafkaConfig, KafkaProducer};
 use kafka_courier_test_broker::{ApiKey, Fault, Gate, Rule, TestCluster};
-use support::{LONG, record};
+use support::{LONG, Producer, record};
 
 async fn cluster() -> TestCluster {
     TestCluster::builder().topic("t", 1).start().await.unwrap()
@@ -32,7 +32,7 @@ async fn send(producer: &KafkaProducer, count: usize) -> Vec<Delivery> {
 #[tokio::test]
 async fn who_awaits_a_delivery_does_not_sit_out_the_flush_timeout() {
     let cluster = cluster().await;
-    let producer = KafkaProducer::build(config(&cluster)).unwrap();
+    let producer = Producer::build(config(&cluster)).unwrap();
     for offset in 0..20 {
         let delivery = producer.send(&record("t", "k", "v")).await.unwrap();
         assert_eq!(delivery.await.unwrap().offset, Some(offset));
@@ -42,7 +42,7 @@ async fn who_awaits_a_delivery_does_not_sit_out_the_flush_timeout() {
 #[tokio::test]
 async fn what_is_published_while_a_batch_is_on_its_way_shares_the_next_one() {
     let cluster = cluster().await;
-    let producer = KafkaProducer::build(config(&cluster)).unwrap();
+    let producer = Producer::build(config(&cluster)).unwrap();
     send(&producer, 1).await.remove(0).await.unwrap();
     let gate = Gate::new();
     cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Hold(gate.clone())));
@@ -65,7 +65,7 @@ async fn what_is_published_while_a_batch_is_on_its_way_shares_the_next_one() {
 #[tokio::test]
 async fn many_deliveries_awaited_at_once_leave_in_batches_as_large_as_unawaited_ones() {
     let cluster = cluster().await;
-    let producer = KafkaProducer::build(config(&cluster)).unwrap();
+    let producer = Producer::build(config(&cluster)).unwrap();
     for delivery in send(&producer, 10_000).await {
         delivery.await.unwrap();
     }
@@ -79,7 +79,7 @@ async fn many_deliveries_awaited_at_once_leave_in_batches_as_large_as_unawaited_
 #[tokio::test]
 async fn what_nobody_awaits_waits_for_its_batch_to_fill() {
     let cluster = cluster().await;
-    let producer = KafkaProducer::build(config(&cluster)).unwrap();
+    let producer = Producer::build(config(&cluster)).unwrap();
     send(&producer, 999).await.into_iter().for_each(Delivery::detach);
     producer.health_check(LONG).await.unwrap();
     assert_eq!(cluster.record_count("t"), 0);
@@ -92,7 +92,7 @@ async fn switched_off_awaited_events_wait_as_all_do() {
     let cluster = cluster().await;
     let mut config = config(&cluster);
     (config.expedite, config.flush_timeout) = (false, Duration::from_millis(1300)); // the default is a second
-    let producer = KafkaProducer::build(config).unwrap();
+    let producer = Producer::build(config).unwrap();
     let began = Instant::now();
     send(&producer, 1).await.remove(0).await.unwrap();
     assert!(began.elapsed() >= Duration::from_millis(1300), "{:?}", began.elapsed());
@@ -101,7 +101,7 @@ async fn switched_off_awaited_events_wait_as_all_do() {
 #[tokio::test]
 async fn a_delivery_that_is_awaited_does_not_keep_a_dropped_producer_alive() {
     let cluster = cluster().await;
-    let producer = KafkaProducer::build(config(&cluster)).unwrap();
+    let producer = Producer::build(config(&cluster)).unwrap();
     let delivery = send(&producer, 1).await.remove(0);
     drop(producer);
     delivery.await.unwrap();

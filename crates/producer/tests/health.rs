@@ -5,10 +5,10 @@ mod support;
 use std::time::Duration;
 
 use kafka_courier::{
-    HealthError, HealthPart, KafkaConfig, KafkaProducer, ProducerRecord, PublishError, SaslMechanism, SecurityProtocol,
+    HealthError, HealthPart, KafkaConfig, ProducerRecord, PublishError, SaslMechanism, SecurityProtocol,
 };
 use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Rule, TestCluster};
-use support::{LONG, config, record};
+use support::{LONG, Producer, config, record};
 use tokio::net::TcpListener;
 
 async fn cluster() -> TestCluster {
@@ -16,7 +16,7 @@ async fn cluster() -> TestCluster {
 }
 
 async fn failure(config: KafkaConfig) -> HealthError {
-    KafkaProducer::build(config).unwrap().health_check(LONG).await.unwrap_err()
+    Producer::build(config).unwrap().health_check(LONG).await.unwrap_err()
 }
 
 async fn unreachable(broker: &str) -> HealthError {
@@ -79,7 +79,7 @@ async fn a_wrong_password_is_sasl_and_final() {
 async fn a_cluster_that_does_not_tell_its_topics_in_time_is_metadata() {
     let cluster = cluster().await;
     cluster.inject(Rule::on(ApiKey::Metadata).always().then(Fault::Swallow));
-    let producer = KafkaProducer::build(config(&cluster)).unwrap();
+    let producer = Producer::build(config(&cluster)).unwrap();
     let error = producer.health_check(Duration::from_millis(300)).await.unwrap_err();
     assert_eq!(error.part(), HealthPart::Metadata, "{error}");
     assert_eq!(error.to_string(), "metadata: no answer within 300ms");
@@ -88,7 +88,7 @@ async fn a_cluster_that_does_not_tell_its_topics_in_time_is_metadata() {
 #[tokio::test]
 async fn a_topic_that_was_checked_is_known_to_who_publishes_without_waiting() {
     let cluster = cluster().await;
-    let producer = KafkaProducer::build(config(&cluster)).unwrap();
+    let producer = Producer::build(config(&cluster)).unwrap();
     let record = ProducerRecord { topic: "t", value: Some(b"v"), ..ProducerRecord::default() };
     assert!(matches!(producer.try_send(&record), Err(PublishError::TopicPending { .. })));
     producer.health_check_topics(&["t"], LONG).await.unwrap();
@@ -98,7 +98,7 @@ async fn a_topic_that_was_checked_is_known_to_who_publishes_without_waiting() {
 #[tokio::test]
 async fn a_topic_that_is_not_there_is_metadata_and_is_not_created() {
     let cluster = TestCluster::builder().auto_create_topics(1).start().await.unwrap();
-    let producer = KafkaProducer::build(config(&cluster)).unwrap();
+    let producer = Producer::build(config(&cluster)).unwrap();
     for _ in 0..2 {
         let error = producer.health_check_topics(&["absent"], LONG).await.unwrap_err();
         assert_eq!(error.part(), HealthPart::Metadata, "{error}");
@@ -111,7 +111,7 @@ async fn a_topic_that_is_not_there_is_metadata_and_is_not_created() {
 #[tokio::test]
 async fn a_topic_that_we_may_not_write_is_write_authorization_before_the_first_event_and_after() {
     let cluster = cluster().await;
-    let producer = KafkaProducer::build(config(&cluster)).unwrap();
+    let producer = Producer::build(config(&cluster)).unwrap();
     producer.health_check_topics(&["t"], LONG).await.unwrap();
     cluster.deny_writes("t", true);
     let error = producer.health_check_topics(&["t"], LONG).await.unwrap_err();
@@ -130,7 +130,7 @@ async fn a_topic_that_we_may_not_write_is_write_authorization_before_the_first_e
 async fn who_may_write_nothing_at_all_is_told_before_the_first_event() {
     let cluster = cluster().await;
     cluster.inject(Rule::on(ApiKey::InitProducerId).then(Fault::Refuse(ErrorCode::ClusterAuthorizationFailed)));
-    let producer = KafkaProducer::build(config(&cluster)).unwrap();
+    let producer = Producer::build(config(&cluster)).unwrap();
     let error = producer.health_check(LONG).await.unwrap_err();
     assert_eq!((error.part(), error.is_refusal()), (HealthPart::WriteAuthorization, true), "{error}");
     producer.health_check(LONG).await.unwrap();
@@ -141,14 +141,14 @@ async fn a_broker_that_has_just_started_and_gives_no_producer_id_yet_is_asked_ag
     let cluster = cluster().await;
     let loading = Fault::Refuse(ErrorCode::CoordinatorLoadInProgress);
     cluster.inject(Rule::on(ApiKey::InitProducerId).times(2).then(loading));
-    KafkaProducer::build(config(&cluster)).unwrap().health_check(LONG).await.unwrap();
+    Producer::build(config(&cluster)).unwrap().health_check(LONG).await.unwrap();
     assert_eq!(cluster.requests(ApiKey::InitProducerId), 3);
 }
 
 #[tokio::test]
 async fn a_check_asks_for_no_producer_id_once_there_is_one_and_makes_no_connection_twice() {
     let cluster = cluster().await;
-    let producer = KafkaProducer::build(config(&cluster)).unwrap();
+    let producer = Producer::build(config(&cluster)).unwrap();
     producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap();
     let (ids, dialled) = (cluster.requests(ApiKey::InitProducerId), cluster.requests(ApiKey::ApiVersions));
     for _ in 0..3 {
@@ -160,7 +160,7 @@ async fn a_check_asks_for_no_producer_id_once_there_is_one_and_makes_no_connecti
 #[tokio::test]
 async fn a_connection_that_died_unseen_is_made_anew() {
     let cluster = cluster().await;
-    let producer = KafkaProducer::build(config(&cluster)).unwrap();
+    let producer = Producer::build(config(&cluster)).unwrap();
     producer.health_check(LONG).await.unwrap();
     assert!(cluster.kill(1).await);
     assert_eq!(producer.health_check(LONG).await.unwrap_err().part(), HealthPart::Connect);

@@ -8,9 +8,9 @@ mod support;
 
 use std::time::Duration;
 
-use kafka_courier::{KafkaProducer, SaslMechanism, SecurityProtocol};
+use kafka_courier::{SaslMechanism, SecurityProtocol};
 use kafka_courier_test_broker::{ApiKey, Fault, Rule, TestCluster};
-use support::{Books, LONG, config};
+use support::{Books, LONG, Producer, config};
 
 /// Lengths of 2 GiB and more, a negative one, none, a wrong correlation id, half an answer.
 const FRAMES: [&[u8]; 6] = [
@@ -76,7 +76,7 @@ async fn nonsense_from_brokers_costs_neither_records_nor_memory() {
             let mut config = config(&cluster);
             config.request_timeout = Duration::from_millis(100);
             config.connect_timeout = Duration::from_millis(100);
-            let producer = KafkaProducer::build(config).unwrap();
+            let producer = Producer::build(config).unwrap();
             cluster.inject(Rule::on(api).times(2).then(fault.clone()));
             let mut books = Books::default();
             books.send_many(&producer, "t", 60, 5).await;
@@ -94,7 +94,7 @@ async fn nonsense_from_brokers_costs_neither_records_nor_memory() {
             config.sasl_username = "alice".to_owned();
             config.sasl_password = Some("secret".into());
             cluster.inject(Rule::on(api).times(2).then(fault.clone()));
-            let producer = KafkaProducer::build(config).unwrap();
+            let producer = Producer::build(config).unwrap();
             let first = producer.health_check(LONG).await.unwrap_err();
             assert!(!first.to_string().contains("secret"), "{first}");
             // A refusal is final for a while; nonsense is not.

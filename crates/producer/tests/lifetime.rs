@@ -1,10 +1,13 @@
 //! What becomes of events when the producer, or the runtime that it lives in, goes away.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod support;
+
 use std::time::{Duration, Instant};
 
-use kafka_courier::{KafkaConfig, KafkaProducer, ProducerRecord, PublishError};
+use kafka_courier::{KafkaConfig, ProducerRecord, PublishError};
 use kafka_courier_test_broker::{ApiKey, TestCluster};
+use support::Producer;
 use tokio::runtime::{Builder, Runtime};
 
 fn runtime() -> Runtime {
@@ -29,7 +32,7 @@ const RECORD: ProducerRecord<'static> =
 fn when_its_runtime_is_shut_down_every_event_has_a_verdict_and_no_more_are_accepted() {
     let (ours, its) = (runtime(), runtime());
     let cluster = ours.block_on(cluster());
-    let producer = its.block_on(async { KafkaProducer::build(config(&cluster)) }).unwrap();
+    let producer = its.block_on(async { Producer::build(config(&cluster)) }).unwrap();
     let first = ours.block_on(producer.send(&RECORD)).unwrap();
     ours.block_on(first).unwrap();
     cluster.blackhole(1);
@@ -44,10 +47,13 @@ fn when_its_runtime_is_shut_down_every_event_has_a_verdict_and_no_more_are_accep
         assert!(ours.block_on(delivery).is_err());
     }
     assert_eq!(producer.dead_letters().len(), 2, "each is a letter");
+    let stats = producer.stats();
+    assert_eq!((stats.accepted, stats.sent, stats.failed, stats.in_flight), (3, 1, 2, 0), "{stats:?}");
     assert!(matches!(ours.block_on(producer.send(&RECORD)), Err(PublishError::Closed)));
     assert!(producer.stats().is_closed);
     assert!(ours.block_on(producer.flush(Duration::from_secs(60))));
-    ours.block_on(producer.close(Duration::from_secs(60)));
+    let report = ours.block_on(producer.close(Duration::from_secs(60)));
+    assert_eq!((report.delivered, report.failed), (1, 2));
 }
 
 #[test]
@@ -56,7 +62,7 @@ fn a_producer_that_is_dropped_without_close_delivers_what_it_accepted_and_ends()
     let cluster = ours.block_on(cluster());
     let before = its.metrics().num_alive_tasks();
     for flushed in [false, true] {
-        let producer = its.block_on(async { KafkaProducer::build(config(&cluster)) }).unwrap();
+        let producer = its.block_on(async { Producer::build(config(&cluster)) }).unwrap();
         let delivery = ours.block_on(producer.send(&RECORD)).unwrap();
         if flushed {
             assert!(ours.block_on(producer.flush(Duration::from_secs(10))));
@@ -78,7 +84,7 @@ fn waits_of_any_length_are_taken() {
     let ours = runtime();
     let cluster = ours.block_on(cluster());
     ours.block_on(async {
-        let producer = KafkaProducer::build(config(&cluster)).unwrap();
+        let producer = Producer::build(config(&cluster)).unwrap();
         producer.send(&RECORD).await.unwrap().detach();
         assert!(producer.flush(Duration::MAX).await);
         producer.health_check(Duration::MAX).await.unwrap();
@@ -93,7 +99,7 @@ fn a_topic_that_is_not_there_is_waited_for_once() {
     ours.block_on(async {
         let mut config = config(&cluster);
         config.metadata_timeout = Duration::from_secs(1);
-        let producer = KafkaProducer::build(config).unwrap();
+        let producer = Producer::build(config).unwrap();
         let record = ProducerRecord { topic: "absent", ..RECORD };
         let began = Instant::now();
         for _ in 0..1000 {

@@ -5,10 +5,10 @@ mod support;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use kafka_courier::{KafkaProducer, METRICS, MetricKind, PublishError};
+use kafka_courier::{METRICS, MetricKind, PublishError, Reachability};
 use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Gate, Rule, TestCluster};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
-use support::{LONG, config, record};
+use support::{LONG, Producer, config, record};
 
 /// What was recorded, as `name{label="value"}`; counters are as they were since the last look.
 struct Recorded(BTreeMap<String, DebugValue>);
@@ -60,7 +60,7 @@ async fn what_is_delivered_is_counted_and_measured_by_batch() {
     let mut config = config(&cluster);
     config.flush_messages = 10;
     config.flush_timeout = Duration::from_secs(20);
-    let producer = KafkaProducer::build(config).unwrap();
+    let producer = Producer::build(config).unwrap();
     let value = "x".repeat(1000);
     for _ in 0..30 {
         producer.send(&record("t", "k", &value)).await.unwrap().detach();
@@ -90,7 +90,7 @@ async fn what_waits_is_a_gauge_that_goes_back_to_nothing() {
     let (recorder, snapshotter) = recorder();
     let _guard = metrics::set_default_local_recorder(&recorder);
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
-    let producer = KafkaProducer::build(config(&cluster)).unwrap();
+    let producer = Producer::build(config(&cluster)).unwrap();
     let gate = Gate::new();
     cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Hold(gate.clone())));
     let delivery = producer.send(&record("t", "k", "v")).await.unwrap();
@@ -101,7 +101,7 @@ async fn what_waits_is_a_gauge_that_goes_back_to_nothing() {
     assert_eq!(seen.gauge("kafka_connections{broker=1,state=open}"), 1.0);
     let stats = producer.stats();
     assert_eq!((stats.in_flight, stats.sent, stats.brokers.len()), (1, 0, 1));
-    assert_eq!((stats.brokers[0].state, stats.brokers[0].connections), ("connected", 1));
+    assert_eq!((stats.brokers[0].state, stats.brokers[0].connections), (Reachability::Connected, 1));
     gate.open();
     delivery.await.unwrap();
     producer.close(LONG).await;
@@ -115,7 +115,7 @@ async fn what_fails_is_counted_with_its_error_and_outcome_and_what_is_tried_agai
     let (recorder, snapshotter) = recorder();
     let _guard = metrics::set_default_local_recorder(&recorder);
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
-    let producer = KafkaProducer::build(config(&cluster)).unwrap();
+    let producer = Producer::build(config(&cluster)).unwrap();
     cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Refuse(ErrorCode::TopicAuthorizationFailed)));
     producer.send(&record("t", "k", "a")).await.unwrap().await.unwrap_err();
     cluster.inject(Rule::on(ApiKey::Produce).times(2).then(Fault::ApplyThenRefuse(ErrorCode::RequestTimedOut)));
@@ -138,8 +138,8 @@ async fn what_is_not_accepted_is_counted_by_its_reason() {
     let _guard = metrics::set_default_local_recorder(&recorder);
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     let mut config = config(&cluster);
-    config.metadata_timeout = Duration::from_millis(50);
-    let producer = KafkaProducer::build(config).unwrap();
+    config.metadata_timeout = Duration::from_secs(1);
+    let producer = Producer::build(config).unwrap();
     producer.try_send(&record("t", "k", "v")).unwrap_err();
     producer.send(&record("no/name", "k", "v")).await.unwrap_err();
     producer.send(&record("nowhere", "k", "v")).await.unwrap_err();
@@ -168,7 +168,7 @@ async fn too_large_batches_raised_epochs_and_lost_events_are_counted() {
     let mut config = config(&cluster);
     config.flush_messages = 2;
     config.flush_timeout = Duration::from_secs(20);
-    let producer = KafkaProducer::build(config).unwrap();
+    let producer = Producer::build(config).unwrap();
     cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Refuse(ErrorCode::MessageTooLarge)));
     for _ in 0..2 {
         producer.send(&record("t", "k", "v")).await.unwrap().detach();
@@ -191,12 +191,12 @@ async fn a_broker_that_goes_away_is_told_of_in_stats_and_gauges() {
     let (recorder, snapshotter) = recorder();
     let _guard = metrics::set_default_local_recorder(&recorder);
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
-    let producer = KafkaProducer::build(config(&cluster)).unwrap();
+    let producer = Producer::build(config(&cluster)).unwrap();
     producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap();
     assert!(cluster.kill(1).await);
     let delivery = producer.send(&record("t", "k", "v")).await.unwrap();
     let unreachable = async {
-        while producer.stats().brokers[0].state != "unreachable" {
+        while producer.stats().brokers[0].state != Reachability::Unreachable {
             tokio::task::yield_now().await;
         }
     };
@@ -204,13 +204,13 @@ async fn a_broker_that_goes_away_is_told_of_in_stats_and_gauges() {
     assert_eq!(Recorded::look(&snapshotter).gauge("kafka_connections{broker=1,state=open}"), 0.0);
     assert!(cluster.restart(1).unwrap());
     delivery.await.unwrap();
-    assert_eq!(producer.stats().brokers[0].state, "connected");
+    assert_eq!(producer.stats().brokers[0].state, Reachability::Connected);
 }
 
 #[tokio::test]
 async fn stats_are_json_with_the_names_that_the_metrics_have() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
-    let producer = KafkaProducer::build(config(&cluster)).unwrap();
+    let producer = Producer::build(config(&cluster)).unwrap();
     producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap();
     producer.close(LONG).await;
     assert!(matches!(producer.send(&record("t", "k", "v")).await, Err(PublishError::Closed)));

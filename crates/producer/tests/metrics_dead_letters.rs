@@ -5,11 +5,11 @@ mod support;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
+use kafka_courier::Replay;
 use kafka_courier::dlq::Selection;
-use kafka_courier::{KafkaProducer, Replay};
 use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Rule, TestCluster};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
-use support::{config, record};
+use support::{Producer, config, record};
 
 /// What was recorded of dead letters, without what is zero; counters are as they were since the last look.
 fn look(snapshotter: &Snapshotter) -> BTreeMap<String, f64> {
@@ -37,7 +37,7 @@ async fn dead_letters_are_counted_by_store_and_reason_and_are_a_gauge_that_falls
     let snapshotter = recorder.snapshotter();
     recorder.install().unwrap();
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
-    let producer = KafkaProducer::build(config(&cluster)).unwrap();
+    let producer = Producer::build(config(&cluster)).unwrap();
     assert_eq!(look(&snapshotter), told([]));
     for (times, error) in [(2, ErrorCode::TopicAuthorizationFailed), (1, ErrorCode::InvalidRecord)] {
         cluster.inject(Rule::on(ApiKey::Produce).times(times).then(Fault::Refuse(error)));

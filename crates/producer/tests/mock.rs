@@ -2,6 +2,8 @@
 #![cfg(feature = "mock")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod support;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use kafka_courier::{
     PublishError, Reason,
 };
 use kafka_courier_test_broker::TestCluster;
+use support::Producer;
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -48,8 +51,8 @@ async fn application(publisher: Arc<dyn EventPublisher>) {
 #[tokio::test]
 async fn an_application_cannot_tell_a_mock_from_a_producer() {
     let cluster = TestCluster::builder().topic("alarms", 1).start().await.unwrap();
-    let producer = KafkaProducer::builder().brokers(cluster.bootstrap()).build().unwrap();
-    application(Arc::new(producer)).await;
+    let producer = Producer::with(|builder| builder.brokers(cluster.bootstrap())).unwrap();
+    application(Arc::new(KafkaProducer::clone(&producer))).await;
     application(Arc::new(MockProducer::new())).await;
 }
 

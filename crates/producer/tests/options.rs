@@ -5,10 +5,10 @@ mod support;
 use std::time::{Duration, Instant};
 
 use kafka_courier::events::{EventBuilder, SystemAlert};
-use kafka_courier::{Compression, KafkaConfig, KafkaProducer};
+use kafka_courier::{Compression, KafkaConfig};
 use kafka_courier_test_broker::{ApiKey, Batch, ErrorCode, Fault, Gate, Rule, TestCluster};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
-use support::{LONG, config, record};
+use support::{LONG, Producer, config, record};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 
@@ -18,7 +18,7 @@ async fn batches_of(count: usize, change: impl FnOnce(&mut KafkaConfig)) -> Vec<
     let mut config = config(&cluster);
     config.flush_timeout = LONG;
     change(&mut config);
-    let producer = KafkaProducer::build(config).unwrap();
+    let producer = Producer::build(config).unwrap();
     let value = "x".repeat(1000);
     for _ in 0..count {
         producer.send(&record("t", "k", &value)).await.unwrap().detach();
@@ -34,14 +34,14 @@ async fn brokers_are_asked_one_after_the_other_until_one_answers() {
     let mut config = config(&cluster);
     let live = std::mem::take(&mut config.brokers);
     config.brokers = [vec![nobody.to_string().parse().unwrap()], live].concat();
-    KafkaProducer::build(config).unwrap().send(&record("t", "k", "v")).await.unwrap().await.unwrap();
+    Producer::build(config).unwrap().send(&record("t", "k", "v")).await.unwrap().await.unwrap();
 }
 
 #[tokio::test]
 async fn client_id_is_what_the_broker_is_told() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let brokers = listener.local_addr().unwrap().to_string();
-    let producer = KafkaProducer::builder().brokers(brokers).client_id("a-name").build().unwrap();
+    let producer = Producer::with(|builder| builder.brokers(brokers).client_id("a-name")).unwrap();
     let probe = tokio::spawn(async move { producer.health_check(LONG).await });
     let (mut connection, _) = listener.accept().await.unwrap();
     let mut request = vec![0; 4 + 8 + 2 + 6];
@@ -54,7 +54,7 @@ async fn client_id_is_what_the_broker_is_told() {
 async fn connect_timeout_bounds_the_wait_for_a_broker_that_says_nothing() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let brokers = listener.local_addr().unwrap().to_string();
-    let producer = KafkaProducer::builder().brokers(brokers).connect_timeout("50ms").build().unwrap();
+    let producer = Producer::with(|builder| builder.brokers(brokers).connect_timeout("50ms")).unwrap();
     let error = producer.health_check(LONG).await.unwrap_err().to_string();
     assert!(error.contains("50ms"), "{error}");
 }
@@ -67,7 +67,7 @@ async fn retry_max_is_how_many_errors_of_the_write_itself_a_batch_survives() {
         cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::Refuse(ErrorCode::RequestTimedOut)));
         let mut config = config(&cluster);
         config.retry_max = retry_max;
-        let producer = KafkaProducer::build(config).unwrap();
+        let producer = Producer::build(config).unwrap();
         let error = producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap_err();
         assert_eq!(error.attempts(), retry_max + 1, "{error}");
     }
@@ -79,7 +79,7 @@ async fn retry_backoff_is_waited_for_between_tries() {
     cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Refuse(ErrorCode::RequestTimedOut)));
     let mut config = config(&cluster);
     (config.retry_backoff, config.retry_backoff_max) = (Duration::from_millis(500), Duration::from_millis(500));
-    let producer = KafkaProducer::build(config).unwrap();
+    let producer = Producer::build(config).unwrap();
     let began = Instant::now();
     producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap();
     // At least half of it; all of the default would be 100 ms.
@@ -92,7 +92,7 @@ async fn retry_backoff_max_is_the_longest_wait_however_many_tries_there_were() {
     cluster.inject(Rule::on(ApiKey::Produce).times(12).then(Fault::Refuse(ErrorCode::RequestTimedOut)));
     let mut config = config(&cluster);
     (config.retry_backoff, config.retry_backoff_max) = (Duration::from_millis(40), Duration::from_millis(40));
-    let producer = KafkaProducer::build(config).unwrap();
+    let producer = Producer::build(config).unwrap();
     let began = Instant::now();
     producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap();
     // At least half of 40 ms twelve times; doubling up to the default of a second it would be 4.1 s.
@@ -106,7 +106,7 @@ async fn connections(connections_per_broker: u32) -> u32 {
     (config.connections_per_broker, config.max_in_flight, config.max_request_bytes) =
         (connections_per_broker, 1, 15_000);
     config.compression = Compression::None;
-    let producer = KafkaProducer::build(config).unwrap();
+    let producer = Producer::build(config).unwrap();
     let gate = Gate::new();
     cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::Hold(gate.clone())));
     let value = "x".repeat(10_000);
@@ -158,7 +158,7 @@ async fn metadata_max_age_has_metadata_refreshed_unasked() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     let mut config = config(&cluster);
     config.metadata_max_age = Duration::from_millis(5);
-    let producer = KafkaProducer::build(config).unwrap();
+    let producer = Producer::build(config).unwrap();
     producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap();
     let refreshed = cluster.wait_for_requests(ApiKey::Metadata, 10);
     tokio::time::timeout(LONG, refreshed).await.unwrap();
@@ -171,7 +171,7 @@ async fn requests_for_four_batches(max_request_bytes: usize) -> u64 {
     config.flush_timeout = LONG;
     config.max_request_bytes = max_request_bytes;
     config.compression = Compression::None;
-    let producer = KafkaProducer::build(config).unwrap();
+    let producer = Producer::build(config).unwrap();
     let value = "x".repeat(10_000);
     for partition in 0..4 {
         let record = kafka_courier::ProducerRecord { partition: Some(partition), ..record("t", "k", &value) };
@@ -195,7 +195,7 @@ async fn most_in_flight(max_in_flight: u32) -> f64 {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     let mut config = config(&cluster);
     (config.max_in_flight, config.flush_messages, config.connections_per_broker) = (max_in_flight, 1, 1);
-    let producer = KafkaProducer::build(config).unwrap();
+    let producer = Producer::build(config).unwrap();
     producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap();
     let gate = Gate::new();
     cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Hold(gate.clone())));
@@ -232,7 +232,7 @@ async fn topic_mapping_says_where_a_type_goes() {
     let cluster = TestCluster::builder().topic("elsewhere", 1).start().await.unwrap();
     let mut config = config(&cluster);
     config.topic_mapping = "system.alert=elsewhere".to_owned();
-    let producer = KafkaProducer::build(config).unwrap();
+    let producer = Producer::build(config).unwrap();
     let event = EventBuilder::new("tests", "1.0").system_alert(SystemAlert::default());
     assert_eq!(&*producer.publish_and_wait(&event).await.unwrap().topic, "elsewhere");
 }

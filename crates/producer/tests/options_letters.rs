@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 use kafka_courier::dlq::{DeadLetterStore as _, Letter, MemoryStore, Outcome, Selection, StoreStats, Timestamp};
 use kafka_courier::{KafkaConfig, KafkaProducer};
 use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Rule, TestCluster};
-use support::{LONG, config, record};
+use support::{LONG, Producer, config, record};
 
 /// A producer whose every event is refused for good.
-async fn refused(change: impl FnOnce(&mut KafkaConfig)) -> (KafkaProducer, TestCluster) {
+async fn refused(change: impl FnOnce(&mut KafkaConfig)) -> (Producer, TestCluster) {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::Refuse(ErrorCode::InvalidRecord)));
     let mut config = config(&cluster);
     change(&mut config);
-    (KafkaProducer::build(config).unwrap(), cluster)
+    (Producer::build(config).unwrap(), cluster)
 }
 
 async fn publish(producer: &KafkaProducer, value: &str) {
@@ -94,7 +94,7 @@ async fn emptied(auto_replay_rate: u32) -> Duration {
     config.auto_replay_rate = auto_replay_rate;
     let store = store(5);
     let began = Instant::now();
-    let producer = KafkaProducer::builder().with_config(config).dead_letter_store(store.clone()).build().unwrap();
+    let producer = Producer::with(|builder| builder.with_config(config).dead_letter_store(store.clone())).unwrap();
     cluster.wait_for_records("t", 5).await;
     let took = began.elapsed();
     producer.close(LONG).await;
@@ -116,7 +116,7 @@ async fn auto_replay_interval_is_waited_for_before_letters_go_again() {
     (config.auto_replay, config.auto_replay_interval) = (true, Duration::from_secs(1));
     let store = store(1);
     let began = Instant::now();
-    let producer = KafkaProducer::builder().with_config(config).dead_letter_store(store.clone()).build().unwrap();
+    let producer = Producer::with(|builder| builder.with_config(config).dead_letter_store(store.clone())).unwrap();
     cluster.wait_for_records("t", 1).await;
     assert!((1..25).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
     producer.close(LONG).await;

@@ -13,14 +13,14 @@ use kafka_courier::dlq::{
 };
 use kafka_courier::{DeadLetterTopic, Doubtful, Header, KafkaProducer, ProducerRecord, Replay, ReplayError, headers};
 use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Record, Rule, TestCluster};
-use support::{LONG, config, record, until};
+use support::{LONG, Producer, config, record, until};
 
 async fn cluster() -> TestCluster {
     TestCluster::builder().topic("t", 2).topic("other", 1).topic("dead", 2).start().await.unwrap()
 }
 
-fn with_store(cluster: &TestCluster, store: Arc<dyn DeadLetterStore>) -> KafkaProducer {
-    KafkaProducer::builder().with_config(config(cluster)).dead_letter_store(store).build().unwrap()
+fn with_store(cluster: &TestCluster, store: Arc<dyn DeadLetterStore>) -> Producer {
+    Producer::with(|builder| builder.with_config(config(cluster)).dead_letter_store(store)).unwrap()
 }
 
 /// Publishes records that fail for good; in the store they stand in this order.
@@ -199,7 +199,7 @@ async fn letters_go_to_the_topic_come_back_from_it_and_are_settled_there() {
     let cluster = cluster().await;
     let mut with_topic = config(&cluster);
     with_topic.dlq_topic = "dead".to_owned();
-    let producer = KafkaProducer::build(with_topic).unwrap();
+    let producer = Producer::build(with_topic).unwrap();
     let refused = |cluster: &TestCluster| {
         let rule = Rule::on(ApiKey::Produce).partition("t", 0).times(1);
         cluster.inject(rule.then(Fault::Refuse(ErrorCode::InvalidRecord)));
@@ -238,17 +238,17 @@ async fn letters_go_again_unasked_when_the_cluster_is_healthy() {
     store.append(&[letter, poison]).unwrap();
     let mut config = config(&cluster);
     (config.auto_replay, config.auto_replay_interval) = (true, Duration::from_millis(10));
-    let producer = KafkaProducer::builder().with_config(config).dead_letter_store(store.clone()).build().unwrap();
+    let producer = Producer::with(|builder| builder.with_config(config).dead_letter_store(store.clone())).unwrap();
     until(|| store.len() == 1).await;
     producer.close(LONG).await;
     assert_eq!((cluster.records("t").len(), store.len()), (1, 1));
 }
 
 /// A letter of a record that was written, its answer lost; and what is published after it.
-async fn in_doubt(cluster: &TestCluster, store: &Arc<MemoryStore>, fault: Fault) -> KafkaProducer {
+async fn in_doubt(cluster: &TestCluster, store: &Arc<MemoryStore>, fault: Fault) -> Producer {
     let mut config = config(cluster);
     (config.retry_max, config.request_timeout) = (0, Duration::from_millis(300));
-    let producer = KafkaProducer::builder().with_config(config).dead_letter_store(store.clone()).build().unwrap();
+    let producer = Producer::with(|builder| builder.with_config(config).dead_letter_store(store.clone())).unwrap();
     producer.send(&record("t", "k", "first")).await.unwrap().await.unwrap();
     cluster.inject(Rule::on(ApiKey::Produce).times(1).then(fault));
     producer.send(&record("t", "k", "doubtful")).await.unwrap().await.unwrap_err();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use kafka_courier::dlq::{Bytes, DeadLetterStore, FileStore, Letter, Outcome, Timestamp};
 use kafka_courier::{Doubtful, KafkaProducer, Replay, ReplayReport};
 use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Gate, Rule, TestCluster};
-use support::{LONG, config, record};
+use support::{LONG, Producer, config, record};
 
 async fn cluster() -> TestCluster {
     TestCluster::builder().topic("t", 1).start().await.unwrap()
@@ -32,10 +32,10 @@ fn letter(value: &'static str) -> Letter {
     letter
 }
 
-fn producer(cluster: &TestCluster, store: &Arc<FileStore>) -> KafkaProducer {
+fn producer(cluster: &TestCluster, store: &Arc<FileStore>) -> Producer {
     let mut config = config(cluster);
     (config.request_timeout, config.delivery_timeout) = (Duration::from_millis(300), Duration::from_secs(5));
-    KafkaProducer::builder().with_config(config).dead_letter_store(store.clone()).build().unwrap()
+    Producer::with(|builder| builder.with_config(config).dead_letter_store(store.clone())).unwrap()
 }
 
 async fn replay(producer: &KafkaProducer, replay: &Replay) -> ReplayReport {
@@ -124,11 +124,11 @@ async fn a_letter_whose_second_copy_is_refused_stays_in_doubt() {
 }
 
 /// A letter in doubt of a producer that lives, exported from its store.
-async fn of_a_living_one(cluster: &TestCluster) -> (KafkaProducer, File, Letter) {
+async fn of_a_living_one(cluster: &TestCluster) -> (Producer, File, Letter) {
     let theirs = file();
     let mut config = config(cluster);
     (config.retry_max, config.request_timeout) = (0, Duration::from_millis(300));
-    let living = KafkaProducer::builder().with_config(config).dead_letter_store(theirs.store.clone()).build().unwrap();
+    let living = Producer::with(|builder| builder.with_config(config).dead_letter_store(theirs.store.clone())).unwrap();
     living.send(&record("t", "k", "first")).await.unwrap().await.unwrap();
     cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Swallow));
     living.send(&record("t", "k", "doubtful")).await.unwrap().await.unwrap_err();

@@ -6,9 +6,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use kafka_courier::dlq::{BeginReplayError, Bytes, DeadLetterStore, Letter, Outcome, ReplayGuard, Timestamp};
-use kafka_courier::{DeadLetterTopic, KafkaProducer, Replay, ReplayError};
+use kafka_courier::{Builder, DeadLetterTopic, Replay, ReplayError};
 use kafka_courier_test_broker::TestCluster;
-use support::{LONG, config};
+use support::{LONG, Producer, config};
 
 async fn cluster() -> TestCluster {
     TestCluster::builder().topic("t", 1).topic("dead", 2).start().await.unwrap()
@@ -83,8 +83,8 @@ async fn two_producers_that_replay_one_topic_at_once_deliver_each_letter_once() 
     let cluster = cluster().await;
     with_letters(&cluster, 50).await;
     let replays = (0..2).map(|_| {
-        let builder = KafkaProducer::builder().with_config(config(&cluster)).dead_letter_store(open(&cluster));
-        let producer = builder.build().unwrap();
+        let options = |builder: Builder| builder.with_config(config(&cluster)).dead_letter_store(open(&cluster));
+        let producer = Producer::with(options).unwrap();
         tokio::spawn(async move {
             let done = producer.replay(&Replay::default(), |_| ControlFlow::Continue(())).await;
             producer.close(LONG).await;
@@ -108,8 +108,8 @@ async fn two_producers_that_replay_one_topic_at_once_deliver_each_letter_once() 
 async fn a_claim_whose_holder_was_dropped_half_way_is_free_soon() {
     let cluster = cluster().await;
     with_letters(&cluster, 3).await;
-    let builder = KafkaProducer::builder().with_config(config(&cluster)).dead_letter_store(open(&cluster));
-    let producer = builder.build().unwrap();
+    let options = |builder: Builder| builder.with_config(config(&cluster)).dead_letter_store(open(&cluster));
+    let producer = Producer::with(options).unwrap();
     let other = open(&cluster);
     let (claimed, is_claimed) = tokio::sync::oneshot::channel();
     let task = tokio::spawn(async move {

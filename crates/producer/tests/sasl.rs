@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use kafka_courier::{
-    Builder, ErrorCode, KafkaConfig, KafkaProducer, PublishError, SaslMechanism, Secret, SecurityProtocol, TokenSource,
+    Builder, ErrorCode, KafkaConfig, PublishError, SaslMechanism, Secret, SecurityProtocol, TokenSource,
 };
 use kafka_courier_test_broker::{ApiKey, Fault, Rule, TestCluster};
-use support::{Books, LONG, config, record};
+use support::{Books, LONG, Producer, config, record};
 
 async fn cluster() -> TestCluster {
     TestCluster::builder().brokers(2).topic("t", 2).user("alice", "correct horse").start().await.unwrap()
@@ -29,7 +29,7 @@ fn as_alice(cluster: &TestCluster, password: &str) -> KafkaConfig {
 #[tokio::test]
 async fn with_the_right_password_everything_is_delivered() {
     let cluster = cluster().await;
-    let producer = KafkaProducer::build(as_alice(&cluster, "correct horse")).unwrap();
+    let producer = Producer::build(as_alice(&cluster, "correct horse")).unwrap();
     let mut books = Books::default();
     books.send_many(&producer, "t", 100, 7).await;
     books.all_delivered(&cluster, "t").await;
@@ -40,7 +40,7 @@ async fn a_wrong_password_fails_at_once_is_not_tried_again_and_again_and_is_neve
     let cluster = cluster().await;
     let config = as_alice(&cluster, "battery staple");
     let shown = format!("{config:?}");
-    let producer = KafkaProducer::build(config).unwrap();
+    let producer = Producer::build(config).unwrap();
     let began = Instant::now();
     let error = producer.health_check(LONG).await.unwrap_err();
     assert!(error.is_refusal());
@@ -69,7 +69,7 @@ async fn a_broker_that_sends_the_password_back_does_not_get_it_into_our_errors()
     answer.extend_from_slice(b"correct horse");
     answer.extend_from_slice(b"\x01\0\0\0\0\0\0\0\0\0");
     cluster.inject(Rule::on(ApiKey::SaslAuthenticate).always().then(Fault::ApplyThenAnswer(answer)));
-    let producer = KafkaProducer::build(as_alice(&cluster, "correct horse")).unwrap();
+    let producer = Producer::build(as_alice(&cluster, "correct horse")).unwrap();
     let error = producer.health_check(LONG).await.unwrap_err();
     assert!(error.is_refusal(), "{error}");
     assert!(error.to_string().contains("***") && !error.to_string().contains("correct"), "{error}");
@@ -80,7 +80,7 @@ async fn a_mechanism_that_the_broker_does_not_know_is_an_error_that_names_those_
     let cluster = cluster().await;
     let mut config = as_alice(&cluster, "correct horse");
     config.sasl_mechanism = Some(SaslMechanism::ScramSha512);
-    let producer = KafkaProducer::build(config).unwrap();
+    let producer = Producer::build(config).unwrap();
     let error = producer.health_check(LONG).await.unwrap_err();
     assert!(error.is_refusal());
     let text = error.to_string();
@@ -101,7 +101,7 @@ async fn a_broker_that_asks_for_iterations_without_end_is_refused_before_any_is_
     let mut config = as_alice(&cluster, "correct horse");
     config.sasl_mechanism = Some(SaslMechanism::ScramSha512);
     let began = Instant::now();
-    let error = KafkaProducer::build(config).unwrap().health_check(LONG).await.unwrap_err();
+    let error = Producer::build(config).unwrap().health_check(LONG).await.unwrap_err();
     assert!(error.is_refusal() && began.elapsed() < Duration::from_secs(5), "{error} after {:?}", began.elapsed());
     for word in ["127.0.0.1:", "alice", "SCRAM-SHA-512", "4294967295 iterations", "4096 to 1000000"] {
         assert!(error.to_string().contains(word), "{word}: {error}");
@@ -112,7 +112,7 @@ async fn a_broker_that_asks_for_iterations_without_end_is_refused_before_any_is_
 #[tokio::test]
 async fn who_does_not_say_who_he_is_is_told_what_may_be_the_matter() {
     let cluster = cluster().await;
-    let producer = KafkaProducer::build(config(&cluster)).unwrap();
+    let producer = Producer::build(config(&cluster)).unwrap();
     let error = producer.health_check(LONG).await.unwrap_err();
     assert!(!error.is_refusal());
     assert!(error.to_string().contains("security_protocol"), "{error}");
@@ -123,7 +123,7 @@ async fn connections_are_replaced_before_their_sessions_end_and_nothing_is_sent_
     let lifetime = Duration::from_millis(400);
     let builder = TestCluster::builder().topic("t", 2).user("alice", "correct horse").session_lifetime(lifetime);
     let cluster = builder.start().await.unwrap();
-    let producer = KafkaProducer::build(as_alice(&cluster, "correct horse")).unwrap();
+    let producer = Producer::build(as_alice(&cluster, "correct horse")).unwrap();
     let mut books = Books::default();
     while cluster.requests(ApiKey::SaslAuthenticate) < 8 {
         books.send(&producer, "t", "k").await;
@@ -144,7 +144,7 @@ async fn a_token_is_read_from_its_file_for_each_connection() {
     config.security_protocol = SecurityProtocol::SaslPlaintext;
     config.sasl_mechanism = Some(SaslMechanism::OAuthBearer);
     config.sasl_oauthbearer_token_location = file.display().to_string();
-    let producer = KafkaProducer::build(config.clone()).unwrap();
+    let producer = Producer::build(config.clone()).unwrap();
     let mut books = Books::default();
     books.send_many(&producer, "t", 20, 3).await;
     assert!(producer.flush(LONG).await);
@@ -156,7 +156,7 @@ async fn a_token_is_read_from_its_file_for_each_connection() {
     books.all_delivered(&cluster, "t").await;
 
     std::fs::write(&file, "no.token").unwrap();
-    let error = KafkaProducer::build(config).unwrap().health_check(LONG).await.unwrap_err();
+    let error = Producer::build(config).unwrap().health_check(LONG).await.unwrap_err();
     assert!(error.is_refusal(), "{error}");
     assert!(!format!("{error} {error:?}").contains("no.token"), "{error:?}");
 }
@@ -167,17 +167,15 @@ async fn a_token_that_is_refused_is_so_also_where_the_broker_ends_the_connection
     // The refusal itself arrives; what acknowledges it is not answered.
     cluster.inject(Rule::on(ApiKey::SaslAuthenticate).times(1).then(Fault::Delay(Duration::ZERO)));
     cluster.inject(Rule::on(ApiKey::SaslAuthenticate).always().then(Fault::Disconnect));
-    let builder = with_token_source(config(&cluster), "wrong.token");
-    let error = builder.build().unwrap().health_check(LONG).await.unwrap_err();
+    let producer = Producer::with(|_| with_token_source(config(&cluster), "wrong.token")).unwrap();
+    let error = producer.health_check(LONG).await.unwrap_err();
     assert!(error.is_refusal() && error.to_string().contains("OAUTHBEARER"), "{error}");
 }
 
 fn with_token_source(mut config: KafkaConfig, token: &'static str) -> Builder {
     config.security_protocol = SecurityProtocol::SaslPlaintext;
     config.sasl_mechanism = Some(SaslMechanism::OAuthBearer);
-    KafkaProducer::builder()
-        .with_config(config)
-        .token_source(TokenSource::new(move || async move { Ok(Secret::new(token)) }))
+    Builder::default().with_config(config).token_source(TokenSource::new(move || async move { Ok(Secret::new(token)) }))
 }
 
 #[tokio::test]
@@ -189,7 +187,7 @@ async fn a_source_of_tokens_that_panics_takes_nothing_with_it() {
         let first = source.fetch_add(1, Ordering::Relaxed) == 0;
         async move { if first { panic!("no token yet") } else { Ok(Secret::new("right.token")) } }
     });
-    let producer = with_token_source(config(&cluster), "").token_source(tokens).build().unwrap();
+    let producer = Producer::with(|_| with_token_source(config(&cluster), "").token_source(tokens)).unwrap();
     let mut books = Books::default();
     books.send_many(&producer, "t", 20, 3).await;
     books.all_delivered(&cluster, "t").await;
@@ -204,7 +202,7 @@ async fn tokens_that_would_never_be_asked_for_and_files_that_are_not_there_are_e
         config.security_protocol = SecurityProtocol::SaslPlaintext;
         config.sasl_mechanism = Some(SaslMechanism::OAuthBearer);
         change(&mut config);
-        let mut builder = KafkaProducer::builder().with_config(config);
+        let mut builder = Builder::default().with_config(config);
         if source {
             builder = builder.token_source(TokenSource::new(|| async { Ok(Secret::new("a")) }));
         }
@@ -232,7 +230,7 @@ async fn neither_what_is_shown_of_a_producer_nor_its_statistics_have_the_passwor
     let cluster = cluster().await;
     let config = as_alice(&cluster, "correct horse");
     let shown = format!("{config:?}");
-    let producer = KafkaProducer::build(config).unwrap();
+    let producer = Producer::build(config).unwrap();
     producer.health_check(LONG).await.unwrap();
     let stats = producer.stats();
     let shown = format!("{shown} {producer:?} {stats:?} {}", serde_json::to_string(&stats).unwrap());
@@ -257,17 +255,18 @@ impl Write for Logged {
 async fn the_log_at_its_most_talkative_has_neither_passwords_nor_tokens() {
     let logged = Logged::default();
     let writer = logged.clone();
+    support::keep_lines_wanted();
     let told = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false);
     let _guard = tracing::subscriber::set_default(told.with_writer(move || writer.clone()).finish());
     let cluster = cluster().await;
     let tokens = TestCluster::builder().topic("t", 2).token("right.token").start().await.unwrap();
     for password in ["correct horse", "battery staple"] {
-        let producer = KafkaProducer::build(as_alice(&cluster, password)).unwrap();
+        let producer = Producer::build(as_alice(&cluster, password)).unwrap();
         assert_eq!(producer.health_check(LONG).await.is_ok(), password == "correct horse");
         producer.close(LONG).await;
     }
     for token in ["right.token", "wrong.token"] {
-        let producer = with_token_source(config(&tokens), token).build().unwrap();
+        let producer = Producer::with(|_| with_token_source(config(&tokens), token)).unwrap();
         assert_eq!(producer.health_check(LONG).await.is_ok(), token == "right.token");
         producer.close(LONG).await;
     }

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use kafka_courier::{DeliveryError, KafkaConfig, KafkaProducer, PublishError, Reason, SecurityProtocol, SslRoots};
+use kafka_courier::{Builder, DeliveryError, KafkaConfig, PublishError, Reason, SecurityProtocol, SslRoots};
 use kafka_courier_test_broker::{ApiKey, Layer, TestCluster};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
-use support::{Books, LONG, config, record};
+use support::{Books, LONG, Producer, config, record};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -65,7 +65,7 @@ fn as_client(mut config: KafkaConfig, certificate: &str, key: &str) -> KafkaConf
 }
 
 async fn delivers(cluster: &TestCluster, config: KafkaConfig) {
-    let producer = KafkaProducer::build(config).unwrap();
+    let producer = Producer::build(config).unwrap();
     let mut books = Books::default();
     books.send_many(&producer, "t", 200, 5).await;
     books.all_delivered(cluster, "t").await;
@@ -73,7 +73,7 @@ async fn delivers(cluster: &TestCluster, config: KafkaConfig) {
 
 /// Nothing is trusted: the health check and each event say why, at once, and nothing was said to the broker.
 async fn refused(cluster: &TestCluster, config: KafkaConfig, why: &[&str]) {
-    let producer = KafkaProducer::build(config).unwrap();
+    let producer = Producer::build(config).unwrap();
     let error = producer.health_check(LONG).await.unwrap_err();
     assert!(error.is_refusal(), "{error}");
     let event = producer.send(&record("t", "k", "v")).await.unwrap_err();
@@ -145,7 +145,7 @@ async fn a_broker_without_tls_is_told_apart_from_one_that_is_away() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     let mut config = with_tls(&cluster);
     config.connect_timeout = std::time::Duration::from_millis(200);
-    let producer = KafkaProducer::build(config).unwrap();
+    let producer = Producer::build(config).unwrap();
     let error = producer.health_check(LONG).await.unwrap_err();
     assert!(error.to_string().contains("TLS") || error.to_string().contains("no connection within"), "{error}");
 }
@@ -199,7 +199,7 @@ async fn files_that_can_t_be_used_are_errors_that_name_the_option_the_file_and_t
         (as_client(config(), "client.pem", "client.pem"), ["ssl_key_location", "holds no private key"]),
         (as_client(config(), "client.pem", "server-key.pem"), ["ssl_key_location", "that certificate's key"]),
     ] {
-        let error = KafkaProducer::build(config).unwrap_err().to_string();
+        let error = Producer::build(config).unwrap_err().to_string();
         assert!(words.iter().all(|word| error.contains(word)), "{error}");
     }
 }
@@ -217,7 +217,7 @@ async fn files_that_change_are_read_again_and_broken_ones_leave_what_was_there()
     put(&std::fs::read(file("ca.pem")).unwrap());
     let mut config = with_tls(&cluster);
     config.ssl_ca_location = ca.display().to_string();
-    let producer = KafkaProducer::build(config).unwrap();
+    let producer = Producer::build(config).unwrap();
     let mut books = Books::default();
     books.send_many(&producer, "t", 20, 3).await;
     assert!(producer.flush(LONG).await);
@@ -267,7 +267,7 @@ async fn a_certificate_of_our_own_that_changes_while_events_flow_is_shown_by_the
     let mut config = with_tls(&cluster);
     config.ssl_certificate_location = folder.path().join("me.pem").display().to_string();
     config.ssl_key_location = folder.path().join("me.key").display().to_string();
-    let producer = KafkaProducer::build(config).unwrap();
+    let producer = Producer::build(config).unwrap();
     let mut books = Books::default();
     books.send_many(&producer, "t", 50, 3).await;
     assert!(producer.flush(LONG).await);
@@ -317,7 +317,7 @@ fn ssl_roots_trusts_the_systems_authorities_if_so_asked() {
 
 #[test]
 fn what_is_wrong_with_options_with_files_and_with_the_place_is_told_together() {
-    let secured = KafkaProducer::builder()
+    let secured = Builder::default()
         .flush_messages("many")
         .max_in_flight(6)
         .security_protocol("SASL_SSL")

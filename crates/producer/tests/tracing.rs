@@ -7,9 +7,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use kafka_courier::events::{EventBuilder, SystemAlert, TraceContext};
-use kafka_courier::{Header, KafkaProducer, ProducerRecord, TraceContextSource};
+use kafka_courier::{Header, ProducerRecord, TraceContextSource};
 use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Rule, TestCluster};
-use support::{LONG, config, record};
+use support::{LONG, Producer, config, record};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Subscriber};
@@ -115,7 +115,7 @@ async fn an_event_has_a_create_span_and_its_batch_a_send_span_that_follows_from_
     let cluster = TestCluster::builder().topic("system-events", 1).start().await.unwrap();
     let mut config = config(&cluster);
     config.flush_timeout = LONG;
-    let producer = KafkaProducer::build(config).unwrap();
+    let producer = Producer::build(config).unwrap();
     let builder = EventBuilder::new("tests", "1.0").with_correlation_id("c-9");
     let events = [builder.system_alert(alert()), builder.system_alert(alert())];
     for event in &events {
@@ -158,7 +158,7 @@ async fn an_event_has_a_create_span_and_its_batch_a_send_span_that_follows_from_
 async fn a_batch_that_fails_says_so_on_its_span() {
     let (heard, _guard) = listen(Level::DEBUG).await;
     let cluster = TestCluster::builder().topic("system-events", 1).start().await.unwrap();
-    let producer = KafkaProducer::build(config(&cluster)).unwrap();
+    let producer = Producer::build(config(&cluster)).unwrap();
     cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Refuse(ErrorCode::TopicAuthorizationFailed)));
     let event = EventBuilder::new("tests", "1.0").with_correlation_id("c-9").system_alert(alert());
     producer.publish_and_wait(&event).await.unwrap_err();
@@ -171,7 +171,7 @@ async fn a_batch_that_fails_says_so_on_its_span() {
 async fn the_context_of_the_create_span_is_in_the_headers() {
     let (heard, _guard) = listen(Level::DEBUG).await;
     let cluster = TestCluster::builder().topic("system-events", 1).start().await.unwrap();
-    let producer = KafkaProducer::builder().with_config(config(&cluster)).trace_context(source()).build().unwrap();
+    let producer = Producer::with(|builder| builder.with_config(config(&cluster)).trace_context(source())).unwrap();
     producer.publish_and_wait(&EventBuilder::new("tests", "1.0").system_alert(alert())).await.unwrap();
     producer.send(&record("system-events", "k", "v")).await.unwrap().await.unwrap();
     let created = heard.spans("create system-events");
@@ -186,7 +186,7 @@ async fn the_context_of_the_create_span_is_in_the_headers() {
 async fn a_context_that_is_there_is_passed_on_and_has_no_create_span() {
     let (heard, _guard) = listen(Level::DEBUG).await;
     let cluster = TestCluster::builder().topic("system-events", 1).start().await.unwrap();
-    let producer = KafkaProducer::builder().with_config(config(&cluster)).trace_context(source()).build().unwrap();
+    let producer = Producer::with(|builder| builder.with_config(config(&cluster)).trace_context(source())).unwrap();
     let own = parent(0xbeef);
     let builder = EventBuilder::new("tests", "1.0").with_trace_context(TraceContext::new(&own, None).unwrap());
     producer.publish_and_wait(&builder.system_alert(alert())).await.unwrap();
@@ -204,7 +204,7 @@ async fn a_context_that_is_there_is_passed_on_and_has_no_create_span() {
 async fn where_create_spans_are_not_recorded_the_current_span_is_the_context() {
     let (heard, _guard) = listen(Level::INFO).await;
     let cluster = TestCluster::builder().topic("system-events", 1).start().await.unwrap();
-    let producer = KafkaProducer::builder().with_config(config(&cluster)).trace_context(source()).build().unwrap();
+    let producer = Producer::with(|builder| builder.with_config(config(&cluster)).trace_context(source())).unwrap();
     let request = tracing::info_span!("request");
     let id = request.id().unwrap().into_u64();
     let event = EventBuilder::new("tests", "1.0").system_alert(alert());
@@ -226,7 +226,7 @@ async fn a_producer_that_is_dropped_with_something_in_hand_and_no_close_says_so(
     let mut config = config(&cluster);
     config.flush_timeout = LONG;
     for (closed, in_hand) in [(true, true), (false, false), (false, true)] {
-        let producer = KafkaProducer::build(config.clone()).unwrap();
+        let producer = Producer::build(config.clone()).unwrap();
         let clone = producer.clone();
         if in_hand {
             producer.send(&record("t", "k", "v")).await.unwrap().detach();

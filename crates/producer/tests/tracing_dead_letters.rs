@@ -5,10 +5,9 @@ mod support;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
-use kafka_courier::KafkaProducer;
 use kafka_courier::events::{EventBuilder, SystemAlert};
 use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Rule, TestCluster};
-use support::config;
+use support::{Producer, config};
 
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -30,7 +29,7 @@ async fn an_event_that_is_given_up_has_a_line_with_its_correlation_id_and_its_re
     let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_ansi(false);
     subscriber.with_writer(move || writer.clone()).init();
     let cluster = TestCluster::builder().topic("system-events", 1).start().await.unwrap();
-    let producer = KafkaProducer::build(config(&cluster)).unwrap();
+    let producer = Producer::build(config(&cluster)).unwrap();
     cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Refuse(ErrorCode::TopicAuthorizationFailed)));
     let event = EventBuilder::new("tests", "1.0").with_correlation_id("c-9").system_alert(SystemAlert::default());
     producer.publish_and_wait(&event).await.unwrap_err();

@@ -11,19 +11,19 @@ use kafka_courier::verify::{
 use kafka_courier::{Header, KafkaProducer, headers};
 use kafka_courier_batcher::{EncodedBatch, Record, Stamp};
 use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Gate, Rule, TestCluster, TopicSpec};
-use support::{config, now_ms, producer, record};
+use support::{Producer, config, now_ms, producer, record};
 
 async fn one() -> TestCluster {
     TestCluster::builder().topic("t", 1).start().await.unwrap()
 }
 
 /// A producer that gives up after one try.
-fn hasty(cluster: &TestCluster) -> KafkaProducer {
+fn hasty(cluster: &TestCluster) -> Producer {
     let mut config = config(cluster);
     config.retry_max = 0;
     config.request_timeout = Duration::from_millis(300);
     config.expedite = true;
-    KafkaProducer::build(config).unwrap()
+    Producer::build(config).unwrap()
 }
 
 /// A verifier that is not patient.
@@ -31,7 +31,7 @@ fn quick(cluster: &TestCluster) -> Verifier {
     let mut config = config(cluster);
     config.delivery_timeout = Duration::from_secs(5);
     config.request_timeout = Duration::from_secs(1);
-    KafkaProducer::build(config).unwrap().verifier()
+    Producer::build(config).unwrap().verifier()
 }
 
 /// Publishes a record whose delivery ends in doubt, or fails.

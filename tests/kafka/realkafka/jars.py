@@ -15,12 +15,12 @@ from pathlib import Path
 VERSION = os.environ.get("KAFKA_VERSION", "4.1.1")
 HEAP = os.environ.get("KAFKA_HEAP", "512m")
 
-CACHE = Path(
+CACHES = Path(
     os.environ.get("KAFKA_CACHE")
     or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kafka-test"
-) / VERSION
+)
+CACHE = CACHES / VERSION
 LIBS = CACHE / "libs"
-COMPLETE = CACHE / "complete"  # written last by `fetch`: the jars are all there
 
 # Small heaps and the cheapest JIT: short-lived brokers on a shared machine start fastest this way.
 JVM = os.environ.get("KAFKA_JVM", "-XX:+UseSerialGC -XX:TieredStopAtLevel=1").split() + ["-Djava.net.preferIPv4Stack=true"]
@@ -29,13 +29,10 @@ POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
   <groupId>local</groupId><artifactId>kafka-test</artifactId><version>1</version><packaging>pom</packaging>
   <dependencies>
-    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>%s</version></dependency>
-    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka-tools</artifactId><version>%s</version></dependency>
-    <!-- without a binding for slf4j the brokers would log nothing -->
-    <dependency><groupId>org.apache.logging.log4j</groupId><artifactId>log4j-slf4j-impl</artifactId><version>2.24.3</version></dependency>
-  </dependencies>
+%s  </dependencies>
 </project>
-""" % (VERSION, VERSION)
+"""
+DEPENDENCY = "    <dependency><groupId>%s</groupId><artifactId>%s</artifactId><version>%s</version></dependency>\n"
 
 LOG4J = """<Configuration status="ERROR">
   <Appenders><Console name="out" target="%(target)s">
@@ -43,6 +40,13 @@ LOG4J = """<Configuration status="ERROR">
   </Console></Appenders>
   <Loggers><Root level="%(level)s"><AppenderRef ref="out"/></Root></Loggers>
 </Configuration>
+"""
+
+LOG4J_1 = """log4j.rootLogger=%(level)s, out
+log4j.appender.out=org.apache.log4j.ConsoleAppender
+log4j.appender.out.target=%(target)s
+log4j.appender.out.layout=org.apache.log4j.PatternLayout
+log4j.appender.out.layout.ConversionPattern=%%d{ISO8601} %%-5p %%m (%%c{1})%%n
 """
 
 DUMP_CLASS = "KafkaDump"
@@ -59,6 +63,24 @@ def die(message, code=1):
 
 def note(message):
     print(message, file=sys.stderr, flush=True)
+
+
+def number(version):
+    """A version as numbers, to compare."""
+    return tuple(int(part) for part in version.split("."))
+
+
+def pom(version):
+    """What Maven is to fetch for a release. Without a binding for slf4j the brokers would log nothing."""
+    scala = "2.13" if number(version) >= (2, 4) else "2.12"
+    wanted = [("org.apache.kafka", f"kafka_{scala}", version)]
+    if number(version) >= (4, 0):
+        wanted += [("org.apache.kafka", "kafka-tools", version), ("org.apache.logging.log4j", "log4j-slf4j-impl", "2.24.3")]
+    else:  # log4j 1; and what Java has had no more since 11
+        wanted += [("org.slf4j", "slf4j-reload4j", "1.7.36"), ("javax.xml.bind", "jaxb-api", "2.3.1")]
+    if (3, 3) <= number(version) < (4, 0):
+        wanted.append(("org.apache.kafka", "kafka-tools", version))
+    return POM % "".join(DEPENDENCY % one for one in wanted)
 
 
 def java(tool="java"):
@@ -93,7 +115,7 @@ def resolve_jars(mvn, work):
         done = subprocess.run(
             [mvn, "-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=libs", "-DincludeScope=runtime"],
             cwd=work, stdin=subprocess.DEVNULL, stdout=sys.stderr)
-        if not done.returncode and list(Path(work, "libs").glob("kafka_2.13-*.jar")):
+        if not done.returncode and list(Path(work, "libs").glob("kafka_2.*.jar")):
             return
         if pause is None:
             die("Maven could not resolve Kafka's jars (see above); is Maven Central, or your mirror in "
@@ -102,35 +124,42 @@ def resolve_jars(mvn, work):
         time.sleep(pause)
 
 
-def fetch(force=False):
-    """Resolves Kafka's jars into the cache.  Does nothing (and needs nothing) when they are there."""
-    if COMPLETE.exists() and not force:
-        return
+def fetch(force=False, version=VERSION):
+    """Resolves Kafka's jars into the cache, and returns their folder.  Does nothing (and needs nothing) when they are there."""
+    cache = CACHES / version
+    complete = cache / "complete"  # written last: the jars are all there
+    if complete.exists() and not force:
+        return cache / "libs"
     mvn = shutil.which("mvn")
     if not mvn:
-        die(f"`mvn` not found: Maven is needed once, to download Kafka {VERSION} into {CACHE} "
+        die(f"`mvn` not found: Maven is needed once, to download Kafka {version} into {cache} "
             "(Debian/Ubuntu: apt install maven; Fedora: dnf install maven; macOS: brew install maven)", 127)
     java()
-    note(f"fetching Kafka {VERSION} into {CACHE} ...")
-    CACHE.mkdir(parents=True, exist_ok=True)
+    note(f"fetching Kafka {version} into {cache} ...")
+    cache.mkdir(parents=True, exist_ok=True)
     # Into a fresh folder that is then renamed: an interrupted fetch leaves no half-filled cache.
-    with tempfile.TemporaryDirectory(dir=CACHE, prefix="fetch-") as work:
-        Path(work, "pom.xml").write_text(POM)
+    with tempfile.TemporaryDirectory(dir=cache, prefix="fetch-") as work:
+        Path(work, "pom.xml").write_text(pom(version))
         resolve_jars(mvn, work)
-        shutil.rmtree(LIBS, ignore_errors=True)
-        os.rename(Path(work, "libs"), LIBS)
+        shutil.rmtree(cache / "libs", ignore_errors=True)
+        os.rename(Path(work, "libs"), cache / "libs")
     for name, target, level in (("broker", "SYSTEM_OUT", "INFO"), ("tool", "SYSTEM_ERR", "ERROR")):
-        (CACHE / f"log4j2-{name}.xml").write_text(LOG4J % {"target": target, "level": level})
-    COMPLETE.write_text(VERSION + "\n")
+        (cache / f"log4j2-{name}.xml").write_text(LOG4J % {"target": target, "level": level})
+        target = target.replace("SYSTEM_OUT", "System.out").replace("SYSTEM_ERR", "System.err")
+        (cache / f"log4j-{name}.properties").write_text(LOG4J_1 % {"target": target, "level": level})
+    complete.write_text(version + "\n")
+    return cache / "libs"
 
 
 def classpath():
     return str(LIBS / "*")
 
 
-def java_command(role="tool", heap="256m"):
+def java_command(role="tool", heap="256m", version=VERSION):
     """java with the options shared by all our JVMs; `role` picks the log4j configuration."""
-    return [java(), f"-Xmx{heap}", *JVM, f"-Dlog4j2.configurationFile={CACHE}/log4j2-{role}.xml"]
+    cache = CACHES / version
+    return [java(), f"-Xmx{heap}", *JVM, f"-Dlog4j2.configurationFile={cache}/log4j2-{role}.xml",
+            f"-Dlog4j.configuration=file:{cache}/log4j-{role}.properties"]
 
 
 def dump_classes():

@@ -1,4 +1,4 @@
-//! The load itself: senders that publish, and a collector that takes each delivery's verdict as it comes.
+//! The load: senders that publish, and a collector that awaits the deliveries.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -14,10 +14,10 @@ use crate::typed::Clicks;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Deliveries that are handed to the collector at once.
+/// Deliveries per message to the collector.
 const HANDFUL: usize = 256;
 
-/// A delivery, and when it was sent if its latency is taken.
+/// A delivery, and the time of its send if its latency is measured.
 type Sent = (Delivery, Option<Instant>);
 
 struct Load {
@@ -25,7 +25,7 @@ struct Load {
     producer: KafkaProducer,
     values: Vec<Vec<u8>>,
     keys: Vec<Vec<u8>>,
-    /// Events instead of raw records.
+    /// Typed events, if they replace the raw records.
     clicks: Option<Clicks>,
     note: String,
 }
@@ -59,7 +59,7 @@ pub async fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     let mut senders = Vec::new();
     for thread in 0..load.args.threads {
         let (load, deliveries) = (load.clone(), deliveries.clone());
-        // A thread of its own: a paced sender sleeps as a thread does, and would hold up a worker's tasks.
+        // A separate thread: a paced sender blocks its thread, and would delay a worker's tasks.
         let runtime = tokio::runtime::Handle::current();
         senders.push(tokio::task::spawn_blocking(move || runtime.block_on(send_all(&load, thread, deliveries))));
     }
@@ -101,7 +101,7 @@ async fn prepare(args: Args) -> Result<Load, Failure> {
     Ok(Load { producer: KafkaProducer::build(config)?, values, keys, clicks, note, args })
 }
 
-/// Sends this thread's share of the messages, paced if a rate is asked for.
+/// Sends this thread's share of the messages, paced if a rate is set.
 async fn send_all(load: &Load, thread: u64, deliveries: mpsc::UnboundedSender<Vec<Sent>>) -> Result<(), Failure> {
     let threads = load.args.threads;
     let share = load.args.messages / threads;
@@ -126,8 +126,8 @@ async fn send_all(load: &Load, thread: u64, deliveries: mpsc::UnboundedSender<Ve
     Ok(())
 }
 
-/// One task that awaits the oldest delivery of each partition, as they settle in that order: like the callbacks of other
-/// clients it costs no task of its own for each of them.
+/// Awaits the oldest delivery of each partition in one task, because a partition's deliveries settle in order. The cost
+/// compares to the callbacks of other clients, which need no task per delivery either.
 struct Collector {
     receiver: mpsc::UnboundedReceiver<Vec<Sent>>,
     waiting: Vec<VecDeque<Sent>>,

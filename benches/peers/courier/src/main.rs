@@ -1,9 +1,9 @@
-//! Sends a made-up load through kafka-courier's public API and prints one JSON line about it.
+//! Sends a synthetic load through kafka-courier's public API and prints one JSON line of figures.
 //!
-//! Rules: the flags, the data and the line are those of the other clients' generators, so that one program
-//! can drive and compare them; nothing is set that a user could not set. Its own flags: `--x-typed 1` (events and their
-//! JSON instead of raw records), `--x-flush-messages`, `--x-buffer`, `--x-request`, `--x-connections`,
-//! `--x-workers` (threads of its runtime: one, as other clients have one of their own), `--x-expedite 0`.
+//! Rules: flags, data and output equal those of the other clients' generators, so that one program can run and compare
+//! them all. Every setting is public. Flags of this generator: `--x-typed 1` (typed events instead of raw records, JSON
+//! included), `--x-flush-messages`, `--x-buffer`, `--x-request`, `--x-connections`, `--x-workers` (threads of the
+//! runtime: one, as other clients have one internal thread), `--x-expedite 0`.
 
 mod load;
 mod typed;

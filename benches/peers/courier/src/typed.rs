@@ -1,7 +1,7 @@
 //! Typed events whose JSON is as large as the other clients' raw values.
 //!
-//! Rules: the text in an event is of the same letters as a raw value, so that both compress alike; a size that an event's
-//! JSON can't keep to is refused; an event borrows its texts, as the other clients' records borrow their values.
+//! Rules: an event's text has the same alphabet as a raw value, so that both compress alike. A size below the smallest
+//! event's JSON is refused. An event borrows its texts, as the other clients' records borrow their values.
 
 use std::fmt::Write;
 
@@ -15,16 +15,16 @@ pub struct Click<'a> {
 }
 event_data!(Click<'_>, "bench.click", key = user_id);
 
-/// What makes the events.
+/// Builds the events.
 pub struct Clicks {
     builder: EventBuilder,
-    /// One for each of the pool's values.
+    /// One text for each value of the pool.
     texts: Vec<String>,
     users: Vec<String>,
 }
 
 impl Clicks {
-    /// Events of `size` bytes of JSON, give or take the digits of their ids.
+    /// Builds events of `size` bytes of JSON, apart from the digits of their ids.
     pub fn new(size: usize, values: Vec<Vec<u8>>, keys: &[Vec<u8>]) -> Result<Self, String> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let mut clicks = Self {
@@ -33,9 +33,10 @@ impl Clicks {
             users: keys.iter().map(|key| text(key)).collect(),
         };
         let bare = clicks.bare(values.len())?;
-        let letters =
-            size.checked_sub(bare).ok_or_else(|| format!("--size {size}: an event's JSON takes {bare} bytes"))?;
-        // Each value gives way to its text, so that both are never held.
+        let letters = size
+            .checked_sub(bare)
+            .ok_or_else(|| format!("--size {size}: an event's JSON takes {bare} bytes: raise it"))?;
+        // Each text replaces its value, so that never both are in memory.
         for (index, mut value) in values.into_iter().enumerate() {
             value.retain(u8::is_ascii_alphanumeric);
             value.drain(..value.len().saturating_sub(letters));
@@ -49,7 +50,7 @@ impl Clicks {
         Ok(clicks)
     }
 
-    /// What an event takes without its text.
+    /// Returns the bytes of an event without its text.
     fn bare(&self, of: usize) -> Result<usize, String> {
         let mut json = Vec::new();
         let middle = self.users.len() / 2;
@@ -59,7 +60,7 @@ impl Clicks {
         Ok(json.len())
     }
 
-    /// Event `i`, with the text of one of the pool's values.
+    /// Builds event `i` with the text of one of the pool's values.
     pub fn click(&self, i: u64, value: usize) -> Envelope<Click<'_>> {
         let user_id = &self.users[(i % self.users.len() as u64) as usize];
         self.builder.custom(Click { id: i, user_id, data: &self.texts[value] })

@@ -1,4 +1,4 @@
-// Package common is what both Go clients' generators share: flags, data, pacing, and the line about a run.
+// Package common holds the code that both Go generators share: flags, data, pacing, and the line of figures.
 //
 // Flags, data and line are the same in every language.
 package common
@@ -47,7 +47,7 @@ func Pool(size, n int) [][]byte {
 	s := uint64(42)
 	out := make([][]byte, n)
 	for i := range out {
-		// No larger than it will be: what doubling would leave unused is not the client's memory.
+		// The exact capacity. Spare capacity from doubling would count as the client's memory.
 		v := fmt.Appendf(make([]byte, 0, max(size, 64)), `{"id":%08d,"type":"click","data":"`, i)
 		for len(v)+2 < size {
 			s += 0x9E3779B97F4A7C15
@@ -82,7 +82,7 @@ type Pacer struct {
 
 func NewPacer(rate int64) *Pacer { return &Pacer{time.Now(), rate} }
 
-// Due returns how many messages are due by now; it sleeps, about a millisecond at a time, until more than sent are.
+// Due returns how many messages are due by now. It sleeps, about a millisecond at a time, until more than sent are.
 func (p *Pacer) Due(sent, total int64) int64 {
 	for {
 		el := time.Since(p.start)
@@ -95,8 +95,8 @@ func (p *Pacer) Due(sent, total int64) int64 {
 	}
 }
 
-// SendAll has every thread send its share of the messages, paced if a rate is asked for. send is told a message's number
-// and whether its latency is taken.
+// SendAll makes every thread send its share of the messages, paced if a rate is set. The arguments of send are a
+// message's number and whether its latency is measured.
 func (a *Args) SendAll(send func(i int64, sampled bool)) {
 	var wait sync.WaitGroup
 	for thread := range a.Threads {

@@ -56,7 +56,7 @@ func main() {
 			}
 		}
 	}
-	// two promises that capture nothing per message: the record itself is given back
+	// two promises that capture nothing per message: franz-go returns the record itself
 	promise := func(r *kgo.Record, err error) {
 		if err != nil {
 			if errs.Add(1) < 5 {

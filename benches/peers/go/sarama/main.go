@@ -1,4 +1,4 @@
-// Sarama: AsyncProducer, idempotent with one open request, as it demands.
+// Sarama: AsyncProducer, idempotent with one open request, which Sarama requires.
 package main
 
 import (

@@ -1,6 +1,7 @@
-//! Arbitrary records, and batches made of them with every reservation checked.
+//! Arbitrary records, and batches of them with every reservation checked.
 //!
-//! Rule: small alphabets and long repeats, so that nulls, empties, varint borders and compressible bytes all occur.
+//! Rule: alphabets are small and repeats long, so that nulls, empty values, varint borders and compressible bytes
+//! occur.
 
 use kafka_courier_batcher::{
     Accumulator, BufferPool, Compression, DecodedRecord, EncodedBatch, Filled, Header, Limits, PushError, Pushed,
@@ -12,7 +13,7 @@ use std::time::Instant;
 
 type Bytes = Option<Vec<u8>>;
 
-/// A record with its own bytes.
+/// A record that owns its bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Owned {
     pub(crate) key: Bytes,
@@ -78,8 +79,8 @@ pub(crate) fn pushed_into(
     accumulator.push(Instant::now(), &record, reserve, pool, || ())
 }
 
-/// Fills batches under `limits`; answers them and the records that were accepted. Holds that what was reserved is, at
-/// every step, what is held.
+/// Fills batches under `limits`. Returns the batches and the accepted records. Asserts at every step that the reserved
+/// bytes equal the held bytes.
 pub(crate) fn fill_batches(
     records: &[Owned],
     limits: Limits,

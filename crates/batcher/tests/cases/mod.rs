@@ -1,6 +1,6 @@
-//! The batches that golden/cases.json describes, encoded by this crate.
+//! The batches of golden/cases.json, encoded by this crate.
 //!
-//! Rule: nothing is made up here: what a case does not say is an error.
+//! Rule: a field that a case lacks is an error and has no default.
 #![allow(clippy::unwrap_used, reason = "test set-up: a broken case file must fail loudly")]
 
 use kafka_courier_batcher::{Accumulator, BufferPool, Compression, EncodedBatch, Header, Limits, Record, Stamp};
@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// A record with its own bytes.
+/// A record that owns its bytes.
 #[derive(Clone)]
 pub(crate) struct CaseRecord {
     pub(crate) key: Option<Vec<u8>>,
@@ -36,7 +36,7 @@ impl CaseRecord {
         }
     }
 
-    /// Its headers as the crate takes them.
+    /// Returns the headers in the crate's form.
     pub(crate) fn headers(&self) -> Vec<Header<'_>> {
         self.headers.iter().map(|(key, value)| Header { key, value: value.as_deref() }).collect()
     }
@@ -65,7 +65,7 @@ impl Case {
         }
     }
 
-    /// The case as this crate encodes and stamps it.
+    /// Encodes and stamps the case with this crate.
     pub(crate) fn encode(&self) -> EncodedBatch {
         let limits = Limits { max_records: u32::MAX, max_bytes: 1 << 20, linger: Duration::ZERO };
         let pool = BufferPool::new(0);
@@ -86,7 +86,7 @@ impl Case {
     }
 }
 
-/// "6162" is two bytes, "6162*3" six, null is null.
+/// Decodes hex: "6162" is two bytes, "6162*3" six, null is null.
 pub(crate) fn bytes(json: &Value) -> Option<Vec<u8>> {
     let (hex, count) = match json.as_str()?.split_once('*') {
         Some((hex, count)) => (hex, count.parse().unwrap()),
@@ -96,7 +96,7 @@ pub(crate) fn bytes(json: &Value) -> Option<Vec<u8>> {
     Some((0..hex.len()).step_by(2).map(digit).collect::<Vec<_>>().repeat(count))
 }
 
-/// All cases of `directory`/cases.json.
+/// Loads all cases of `directory`/cases.json.
 pub(crate) fn load(directory: &Path) -> Vec<Case> {
     let text = std::fs::read_to_string(directory.join("cases.json")).unwrap();
     let json: Value = serde_json::from_str(&text).unwrap();

@@ -30,6 +30,8 @@ pub(super) struct Balance {
     doubled: u64,
     /// Behind a later event of the same key.
     disordered: u64,
+    /// The verdicts that are not true.
+    contradictions: Vec<String>,
 }
 
 impl Balance {
@@ -40,7 +42,7 @@ impl Balance {
 
 impl fmt::Display for Balance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { events, delivered, not_written, replayed, unknown, untrue, doubled, disordered } = self;
+        let Self { events, delivered, not_written, replayed, unknown, untrue, doubled, disordered, .. } = self;
         writeln!(f, "the ledger, from the brokers' logs:")?;
         for (count, what) in [
             (events, "events published"),
@@ -53,6 +55,9 @@ impl fmt::Display for Balance {
             (disordered, "out of order among those of their key"),
         ] {
             writeln!(f, "{:>8} {what}", HumanCount(*count).to_string())?;
+        }
+        for contradiction in &self.contradictions {
+            writeln!(f, "         {contradiction}")?;
         }
         f.write_str(if self.is_even() { "it balances" } else { "IT DOES NOT BALANCE" })
     }
@@ -83,6 +88,18 @@ pub(super) fn balance(cluster: &TestCluster, topics: &[&str], receipts: &[Receip
 
 impl Balance {
     fn enter(&mut self, receipt: &Receipt, found: &[(i32, i64)]) {
+        let before = self.untrue;
+        self.compare(receipt, found);
+        if self.untrue > before {
+            let said = match &receipt.result {
+                Ok(placed) => format!("{placed:?}"),
+                Err(error) => format!("{error}, {}", if receipt.replayed { "replayed" } else { "not replayed" }),
+            };
+            self.contradictions.push(format!("{}: {said}; in the log at {found:?}", receipt.id));
+        }
+    }
+
+    fn compare(&mut self, receipt: &Receipt, found: &[(i32, i64)]) {
         match &receipt.result {
             Ok(placed) => {
                 self.delivered += 1;

@@ -12,7 +12,7 @@ use kafka_courier_event_model::Event;
 use kafka_courier_test_broker::TestCluster;
 
 use super::ledger::Receipt;
-use super::{publish, tell};
+use super::{Stage, publish};
 use crate::dlq::{Row, Table};
 
 /// What the brokers refuse.
@@ -22,6 +22,7 @@ const SHOWN: usize = 3;
 
 /// Publishes events of which some are refused, shows their letters, and sends them again once the brokers take them.
 pub(super) async fn refused_and_sent_again(
+    stage: &Stage,
     cluster: &TestCluster,
     producer: &KafkaProducer,
     events: impl Iterator<Item = Box<dyn Event>>,
@@ -31,39 +32,42 @@ pub(super) async fn refused_and_sent_again(
     cluster.reject_records(|record| {
         (record.header(headers::EVENT_TYPE) == Some(REFUSED.as_bytes())).then(|| "no alerts today".to_owned())
     });
-    publish(producer, "the brokers refuse alerts for good", events, receipts).await?;
+    publish(stage, producer, "the brokers refuse alerts for good", events, receipts).await?;
     let letters = producer.dead_letters();
-    tell(format_args!("{:>8} dead letters: `courier dlq list` would show", HumanCount(letters.len()).to_string()));
-    show(&letters.list(&Selection::all(), SHOWN).await?);
+    stage
+        .tell(format_args!("{:>8} dead letters: `courier dlq list` would show", HumanCount(letters.len()).to_string()));
+    show(stage, &letters.list(&Selection::all(), SHOWN).await?);
 
     cluster.accept_records();
     let begun = Instant::now();
     let report = producer.replay(&Replay::default(), |_| ControlFlow::Continue(())).await?;
-    tell(format_args!(
+    stage.tell(format_args!(
         "{:>8} letters, {} delivered, {} left, {:>4} ms: the brokers take alerts again, `courier dlq replay --all`",
         HumanCount(report.selected).to_string(),
         HumanCount(report.delivered),
         HumanCount(letters.len()),
         begun.elapsed().as_millis()
     ));
+    let left = letters.list(&Selection::all(), usize::MAX).await?;
+    let is_left = |id: &str| left.iter().any(|held| held.letter.event_id.as_deref() == Some(id));
     let mut failed = 0;
     for receipt in receipts[before..].iter_mut().filter(|receipt| receipt.result.is_err()) {
-        receipt.replayed = letters.is_empty();
+        receipt.replayed = !is_left(&receipt.id);
         failed += 1;
     }
     ensure!(report.delivered == failed, "{failed} events failed, and {} letters were delivered", report.delivered);
     Ok(())
 }
 
-fn show(held: &[kafka_courier::dlq::Held]) {
+fn show(stage: &Stage, held: &[kafka_courier::dlq::Held]) {
     let rows: Vec<Row> = held.iter().map(|held| Row::of(&held.letter)).collect();
     if rows.is_empty() {
         return;
     }
     let width = Term::stdout().size_checked().map(|(_, columns)| usize::from(columns).saturating_sub(9));
     let table = Table::fit(&rows, width);
-    tell(format_args!("         {}", table.title()));
+    stage.tell(format_args!("         {}", table.title()));
     for row in &rows {
-        tell(format_args!("         {}", table.line(row)));
+        stage.tell(format_args!("         {}", table.line(row)));
     }
 }

@@ -2,9 +2,12 @@
 //!
 //! Rules: nothing is staged: the events go through the same library as anywhere, over real sockets, and the ledger is
 //! drawn up from the brokers' logs and the verdicts that the library gave. If it does not balance the command fails.
+//! A fault ends with its act, however few events met it.
 
 mod ledger;
 mod letters;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -23,6 +26,8 @@ use crate::sample::Samples;
 
 const BROKERS: i32 = 3;
 const PARTITIONS: i32 = 6;
+/// Answers that are lost, at most.
+const LOST: u32 = 10;
 
 /// Shows it at work: three brokers inside this process, events of all types, a leader moved, answers lost, a broker killed
 /// and started again, events refused that become dead letters and are sent again, and at the end every verdict held
@@ -55,10 +60,31 @@ const ACTS: &[Act] = &[
         },
     },
     Act {
-        title: "ten answers are lost after the events were written",
-        fault: |cluster| cluster.apply_then_disconnect(10),
+        title: "up to ten answers are lost after the events were written",
+        fault: |cluster| cluster.apply_then_disconnect(LOST.into()),
     },
 ];
+
+/// How the acts are played.
+struct Stage {
+    /// How long the broker that is killed stays away.
+    away: Duration,
+    retry_backoff: Duration,
+    /// Where each line goes.
+    tell: Box<dyn Fn(fmt::Arguments<'_>) + Send + Sync>,
+}
+
+impl Stage {
+    /// For somebody who watches.
+    fn shown() -> Self {
+        let retry_backoff = KafkaConfig::default().retry_backoff;
+        Self { away: Duration::from_secs(1), retry_backoff, tell: Box::new(print) }
+    }
+
+    fn tell(&self, line: fmt::Arguments<'_>) {
+        (self.tell)(line);
+    }
+}
 
 /// Runs the demo.
 pub(crate) fn run(args: &DemoArgs) -> Exit {
@@ -69,7 +95,7 @@ pub(crate) fn run(args: &DemoArgs) -> Exit {
             return Exit::Io;
         }
     };
-    match runtime.block_on(play(args)) {
+    match runtime.block_on(play(args, &Stage::shown())) {
         Ok(balance) if balance.is_even() => Exit::Ok,
         Ok(_) => Exit::SomeFailed,
         Err(error) => {
@@ -79,19 +105,22 @@ pub(crate) fn run(args: &DemoArgs) -> Exit {
     }
 }
 
-async fn play(args: &DemoArgs) -> anyhow::Result<Balance> {
+async fn play(args: &DemoArgs, stage: &Stage) -> anyhow::Result<Balance> {
     let begun = Instant::now();
     let mut builder = TestCluster::builder().brokers(BROKERS);
     for topic in topics() {
         builder = builder.topic(topic, PARTITIONS);
     }
     let cluster = builder.start().await?;
-    tell(format_args!("{BROKERS} brokers inside this process, at {}", cluster.bootstrap()));
+    stage.tell(format_args!("{BROKERS} brokers inside this process, at {}", cluster.bootstrap()));
     let mut config = KafkaConfig::default();
     config.brokers =
         cluster.bootstrap().split(',').map(str::parse).collect::<Result<_, _>>().map_err(anyhow::Error::msg)?;
     // All that one act may make; what memory holds ends with the demo.
     config.dlq_buffer = count(args.events);
+    config.retry_backoff = stage.retry_backoff;
+    // With few events all the answers may be lost to one batch.
+    config.retry_max = config.retry_max.max(LOST);
     let producer = KafkaProducer::build(config)?;
 
     let mut samples = Samples::new(args.seed, Timestamp::now(), &[]);
@@ -99,33 +128,38 @@ async fn play(args: &DemoArgs) -> anyhow::Result<Balance> {
     let mut receipts = Vec::new();
     for act in ACTS {
         (act.fault)(&cluster);
-        publish(&producer, act.title, (&mut samples).take(count(args.events / acts)), &mut receipts).await?;
+        publish(stage, &producer, act.title, (&mut samples).take(count(args.events / acts)), &mut receipts).await?;
+        cluster.clear_faults();
     }
-    letters::refused_and_sent_again(&cluster, &producer, (&mut samples).take(count(args.events / acts)), &mut receipts)
-        .await?;
+    let some = (&mut samples).take(count(args.events / acts));
+    letters::refused_and_sent_again(stage, &cluster, &producer, some, &mut receipts).await?;
     cluster.kill(2).await;
     let rest = args.events - args.events / acts * (acts - 1);
     let (first, last) = (rest / 2, rest - rest / 2);
-    let half = publish(&producer, "broker 2 is killed", (&mut samples).take(count(first)), &mut receipts);
+    let half = publish(stage, &producer, "broker 2 is killed", (&mut samples).take(count(first)), &mut receipts);
     let restart = async {
-        tokio::time::sleep(Duration::from_secs(1)).await; // how long it is away, as one sees it
+        tokio::time::sleep(stage.away).await;
         cluster.restart(2)
     };
     let (published, restarted) = tokio::join!(half, restart);
     published?;
     restarted?;
-    publish(&producer, "broker 2 is back", (&mut samples).take(count(last)), &mut receipts).await?;
+    publish(stage, &producer, "broker 2 is back", (&mut samples).take(count(last)), &mut receipts).await?;
 
     let report = producer.close(Duration::from_secs(30)).await;
-    tell(format_args!("closed: {} delivered, {} given up", HumanCount(report.delivered), HumanCount(report.failed)));
+    stage.tell(format_args!(
+        "closed: {} delivered, {} given up",
+        HumanCount(report.delivered),
+        HumanCount(report.failed)
+    ));
     let balance = balance(&cluster, &topics(), &receipts);
-    tell(format_args!("{balance}"));
-    tell(format_args!("{:.1} s in all", begun.elapsed().as_secs_f64()));
+    stage.tell(format_args!("{balance}"));
+    stage.tell(format_args!("{:.1} s in all", begun.elapsed().as_secs_f64()));
     Ok(balance)
 }
 
 /// Prints a line to standard output. If nobody reads it the demo goes on: its exit code tells as much.
-fn tell(line: fmt::Arguments<'_>) {
+fn print(line: fmt::Arguments<'_>) {
     let _ = writeln!(io::stdout(), "{line}");
 }
 
@@ -143,6 +177,7 @@ fn topics() -> Vec<&'static str> {
 
 /// Publishes these events and waits for their verdicts.
 async fn publish(
+    stage: &Stage,
     producer: &KafkaProducer,
     title: &str,
     events: impl Iterator<Item = Box<dyn Event>>,
@@ -163,7 +198,7 @@ async fn publish(
         receipts.push(Receipt { id, result, replayed: false });
     }
     let again = producer.stats().retried - before.retried;
-    tell(format_args!(
+    stage.tell(format_args!(
         "{:>8} events, {:>6} sent again, {failed} given up, {:>4} ms: {title}",
         HumanCount(published as u64).to_string(),
         HumanCount(again).to_string(),

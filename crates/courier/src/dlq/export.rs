@@ -14,6 +14,7 @@ use super::select::SelectionArgs;
 use super::store::StoreArgs;
 use super::{output_failed, store_failed};
 use crate::exit::{Exit, Refusal};
+use crate::files::resolve;
 
 #[derive(Args, Debug)]
 pub(super) struct ExportArgs {
@@ -28,16 +29,13 @@ pub(super) struct ExportArgs {
 }
 
 pub(super) fn run(args: &ExportArgs) -> Result<Exit, Refusal> {
-    let opened = args.store.open_existing()?;
+    let opened = args.store.open_existing_beside(&args.to)?;
     if args.to == Path::new("-") {
         let mut out = BufWriter::new(io::stdout().lock());
         export(args, &opened, &mut out, output_failed)?;
         return Ok(Exit::Ok);
     }
     let name = args.to.display().to_string();
-    if args.store.owns(&args.to, &opened.config) {
-        return Err(Refusal(Exit::Usage, format!("{name} is the store of the letters itself: name another file")));
-    }
     let failed = |error: io::Error| Refusal(Exit::Io, format!("{name}: {error}"));
     let cannot = |error: io::Error| Refusal(Exit::CantCreate, format!("{name}: {error}"));
     let mut out = Replacement::of(&args.to).map_err(cannot)?;
@@ -63,7 +61,7 @@ struct Replacement {
 impl Replacement {
     /// Readable by its owner alone: letters are business data. A file that is there keeps its permissions.
     fn of(path: &Path) -> io::Result<Self> {
-        let to = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let to = resolve(path)?;
         let there = to.metadata().ok();
         if there.as_ref().is_some_and(|there| !there.is_file()) {
             let file = OpenOptions::new().write(true).open(&to)?;

@@ -52,7 +52,7 @@ pub(super) fn run(args: &ImportArgs) -> Result<Exit, Refusal> {
         Box::new(BufReader::new(file))
     };
     let signals = Signals::catch();
-    let opened = args.store.open_or_create()?;
+    let opened = args.store.open_or_create(&args.from)?;
     let lines = ahead(Lines::of(from));
     let mut import = Import::into(&*opened.store, args.skip_invalid);
     let done = import.all(|| next(&lines, &signals), &name);

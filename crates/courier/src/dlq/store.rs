@@ -2,7 +2,6 @@
 //!
 //! Rules: reading makes no file; what is in the way is said with the remedy.
 
-use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +12,7 @@ use kafka_courier::dlq::{self, DeadLetterStore, FileStoreOptions, OpenError};
 use kafka_courier::{DeadLetterTopic, KafkaConfig, KafkaProducer};
 
 use crate::exit::{Exit, Refusal};
+use crate::files::Files;
 use crate::letters::{SharedFile, Use};
 use crate::settings::SettingsArgs;
 use crate::state;
@@ -40,21 +40,39 @@ pub(super) struct Opened {
 impl StoreArgs {
     /// The store, if it is there.
     pub(super) fn open_existing(&self) -> Result<Opened, Refusal> {
-        self.open(Purpose::Look)
+        self.open(Purpose::Look, |_| {})
+    }
+
+    /// The store, if it is there, of a command that writes `to` a file.
+    pub(super) fn open_existing_beside(&self, to: &Path) -> Result<Opened, Refusal> {
+        self.open(Purpose::Look, |files| files.output("the exported letters", to))
     }
 
     /// The store, if it is there, for as long as a replay takes: others who need the file meanwhile are served.
     pub(super) fn open_for_replay(&self) -> Result<Opened, Refusal> {
-        self.open(Purpose::Replay)
+        self.open(Purpose::Replay, |_| {})
     }
 
-    /// The store; a file that is not there is made.
-    pub(super) fn open_or_create(&self) -> Result<Opened, Refusal> {
-        self.open(Purpose::Import)
+    /// The store, of a command that reads `from` a file; a store that is not there is created.
+    pub(super) fn open_or_create(&self, from: &Path) -> Result<Opened, Refusal> {
+        self.open(Purpose::Import, |files| files.input(from))
     }
 
-    fn open(&self, purpose: Purpose) -> Result<Opened, Refusal> {
+    /// The store; `add` adds the command's own files to those that must differ.
+    fn open(&self, purpose: Purpose, add: impl FnOnce(&mut Files)) -> Result<Opened, Refusal> {
+        let mut files = Files::new();
+        files.settings(self.settings.file());
+        if let Some(file) = &self.file {
+            files.dead_letters("the dead letters", file);
+        }
+        add(&mut files);
+        files.check()?;
         let mut config = self.settings.load().map_err(|errors| Refusal(Exit::Config, errors.to_string()))?.config;
+        files.secrets(&config);
+        if self.topic.is_none() && self.file.is_none() {
+            files.dead_letters("the dead letters", &self.path(&config)?);
+        }
+        files.check()?;
         let store: Arc<dyn DeadLetterStore> = match &self.topic {
             Some(topic) => Arc::new(
                 DeadLetterTopic::open(&config, topic).map_err(|errors| Refusal(Exit::Config, errors.to_string()))?,
@@ -73,15 +91,6 @@ impl StoreArgs {
     /// Whether the letters are in a Kafka topic.
     pub(super) fn is_topic(&self) -> bool {
         self.topic.is_some()
-    }
-
-    /// Whether this path is the file of letters itself, or one of those that stand beside it.
-    pub(super) fn owns(&self, path: &Path, config: &KafkaConfig) -> bool {
-        let Ok(file) = self.path(config) else { return false };
-        let (Some(file), Some(path)) = (whole(&file), whole(path)) else { return false };
-        let beside =
-            |suffix| path.as_os_str() == [file.as_os_str(), OsStr::new(suffix)].into_iter().collect::<OsString>();
-        ["", ".lock", ".publishers", ".sock"].into_iter().any(beside)
     }
 
     fn path(&self, config: &KafkaConfig) -> Result<PathBuf, Refusal> {
@@ -109,12 +118,6 @@ enum Purpose {
     Look,
     Replay,
     Import,
-}
-
-/// A path without links, also of a file that is not there yet.
-fn whole(path: &Path) -> Option<PathBuf> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    path.canonicalize().ok().or_else(|| Some(folder.canonicalize().ok()?.join(path.file_name()?)))
 }
 
 fn open_file(path: &Path, config: &KafkaConfig, purpose: Purpose) -> Result<Arc<dyn DeadLetterStore>, Refusal> {

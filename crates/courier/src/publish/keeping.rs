@@ -3,7 +3,7 @@
 //! Rules: a letter is kept before its receipt is written; what only memory holds at the end is printed whole, unless that
 //! was asked for.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use indicatif::HumanCount;
@@ -23,9 +23,9 @@ const AT_ONCE: usize = 500;
 /// The file that is wanted for letters.
 pub(super) enum Wanted {
     None,
-    /// Somebody named it.
-    Named(PathBuf),
-    /// Nobody did.
+    /// This option names it.
+    Named(&'static str, PathBuf),
+    /// No option does.
     Usual(Option<PathBuf>),
 }
 
@@ -33,9 +33,18 @@ impl Wanted {
     pub(super) fn of(args: &PublishArgs, config: &KafkaConfig) -> Self {
         match (&args.dlq_file, config.dlq_file.as_str()) {
             _ if args.no_dlq_file => Self::None,
-            (Some(path), _) => Self::Named(path.clone()),
+            (Some(path), _) => Self::Named("--dlq-file", path.clone()),
             (None, "") => Self::Usual(state::dead_letters()),
-            (None, path) => Self::Named(path.into()),
+            (None, path) => Self::Named("dlq_file", path.into()),
+        }
+    }
+
+    /// The option that names it, and its path.
+    pub(super) fn path(&self) -> Option<(&'static str, &Path)> {
+        match self {
+            Self::None | Self::Usual(None) => None,
+            Self::Named(option, path) => Some((option, path)),
+            Self::Usual(Some(path)) => Some(("the dead letters", path)),
         }
     }
 
@@ -44,7 +53,7 @@ impl Wanted {
         let without = |why: &str| crate::say(&format!("warning: dead letters are kept in memory only: {why}"));
         match self {
             Self::None => Ok(None),
-            Self::Named(path) => match SharedFile::open(&path, config, Use::Publish) {
+            Self::Named(_, path) => match SharedFile::open(&path, config, Use::Publish) {
                 Ok(file) => Ok(Some(Arc::new(file))),
                 Err(error) => Err(Refusal(Exit::CantCreate, format!("dead letters: {error}"))),
             },

@@ -1,30 +1,43 @@
 //! `courier publish`: events from a file or standard input to Kafka.
 //!
 //! Rules:
-//! - Every item of the input has its fate told: delivered, failed with its reason, left alone, or no event.
-//! - Ctrl-C or SIGTERM stops reading, delivers what was read, and says what became of it; a second one ends
-//!   at once, and says what is known.
+//! - Every item of the input has its fate told: delivered, failed with its reason, not published, or no event.
+//! - Ctrl-C, SIGTERM or SIGHUP stops reading, delivers what was read, and says what became of it; a second one ends
+//!   the command with what is known.
 //! - Memory is bounded: by the producer's buffer, and by how many verdicts may be noted late.
+//! - The way of an event: `reader` (a thread), `lines` (a bounded hand-over, with positions), `publisher`; `session` runs them.
 
-mod input;
+mod counts;
+mod desk;
 mod keeping;
+mod lines;
+mod pace;
+mod parked;
+mod position;
 mod progress;
+mod publisher;
+mod reader;
+mod reasons;
 mod receipts;
 mod session;
 mod summary;
 mod tally;
+mod topics;
+mod unmapped;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use kafka_courier::KafkaProducer;
+use kafka_courier::{ErrorCode, KafkaConfig, KafkaProducer, PublishError, Reason};
 
-use self::input::Items;
 use self::keeping::{Keeping, Wanted};
+use self::lines::Lines;
 use self::receipts::Receipts;
 use self::session::{Plan, Session};
+use self::unmapped::Unmapped;
 use crate::exit::{Exit, Refusal};
+use crate::files::Files;
 use crate::settings::SettingsArgs;
 use crate::signals::Signals;
 
@@ -97,7 +110,7 @@ async fn publish(args: PublishArgs) -> Result<Exit, Refusal> {
         () = signals.reached(1) => None,
         ready = prepare(&args) => Some(ready?),
     };
-    let Some(Ready { producer, items, receipts, keeping }) = ready else {
+    let Some(Ready { producer, delivery_timeout, unmapped, lines, receipts, keeping }) = ready else {
         return Err(Refusal(signals.exit(), "stopped before anything was read".to_owned()));
     };
     let plan = Plan {
@@ -105,44 +118,87 @@ async fn publish(args: PublishArgs) -> Result<Exit, Refusal> {
         strict: args.strict,
         grace: Duration::from_secs(args.grace.min(LONGEST_GRACE)),
         input: args.file,
+        delivery_timeout,
+        unmapped,
     };
-    let summary = Session::new(producer, plan, items, receipts, keeping, signals).run().await;
+    let summary = Session::new(producer, plan, lines, receipts, keeping, signals).run().await;
     Ok(summary.print(args.receipts.as_deref()))
 }
 
 /// What is there before the first event is read.
 struct Ready {
     producer: KafkaProducer,
-    items: Items,
+    delivery_timeout: Duration,
+    unmapped: Unmapped,
+    lines: Lines,
     receipts: Receipts,
     keeping: Keeping,
 }
 
 /// Looks at everything that may be wrong before the first event is read.
 async fn prepare(args: &PublishArgs) -> Result<Ready, Refusal> {
-    if let Some(path) = args.receipts.as_deref().filter(|path| receipts::is_input(path, &args.file)) {
-        let why = format!("--receipts {} is the input itself, which it would overwrite", path.display());
-        return Err(Refusal(Exit::Usage, why));
-    }
+    let files = named_files(args)?;
     let mut config = args.settings.load().map_err(|errors| Refusal(Exit::Config, errors.to_string()))?.config;
-    let file = args.file.clone();
-    let source = open(move || input::open(&file)).await?.map_err(|why| Refusal(Exit::Data, why))?;
-    let patience = config.metadata_timeout;
-    config.validate().map_err(|errors| Refusal(Exit::Config, errors.to_string()))?;
     let wanted = Wanted::of(args, &config);
+    check_files(files, args, &config, &wanted)?;
+    let file = args.file.clone();
+    let source = open(move || reader::open(&file)).await?.map_err(|why| Refusal(Exit::Data, why))?;
+    let (patience, delivery_timeout) = (config.metadata_timeout, config.delivery_timeout);
+    config.validate().map_err(|errors| Refusal(Exit::Config, errors.to_string()))?;
     config.dlq_file = String::new();
     let settings = config.clone();
     let file = open(move || wanted.open(&settings)).await??;
+    let mapping = config.topic_mapping.clone();
     let mut builder = KafkaProducer::builder().with_config(config);
     if let Some(file) = &file {
         builder = builder.dead_letter_store(file.clone());
     }
     let producer = builder.build().map_err(|errors| Refusal(Exit::Config, errors.to_string()))?;
     producer.health_check(patience).await?;
+    if let Some(topic) = &args.topic {
+        producer.learn_topic(topic).await.map_err(|error| no_topic(topic, &error))?;
+    }
+    let unmapped = Unmapped::new(&producer, &mapping);
     let receipts = create_receipts(args).await?;
-    let items = Items::read(source).map_err(|error| Refusal(Exit::Io, format!("{}: {error}", args.file)))?;
+    let lines = reader::start(source).map_err(|error| Refusal(Exit::Io, format!("{}: {error}", args.file)))?;
     let keeping = Keeping::new(producer.dead_letters(), file, args.no_dlq_file);
-    Ok(Ready { producer, items, receipts, keeping })
+    Ok(Ready { producer, delivery_timeout, unmapped, lines, receipts, keeping })
+}
+
+/// The files that arguments name. Fails if two of them are the same.
+fn named_files(args: &PublishArgs) -> Result<Files, Refusal> {
+    let mut files = Files::new();
+    files.settings(args.settings.file());
+    files.input(Path::new(&args.file));
+    if let Some(path) = &args.receipts {
+        files.output("--receipts", path);
+    }
+    if let Some(path) = &args.dlq_file {
+        files.dead_letters("--dlq-file", path);
+    }
+    files.check()?;
+    Ok(files)
+}
+
+/// Fails if a file that settings name is one of those, or the usual one of dead letters is.
+fn check_files(mut files: Files, args: &PublishArgs, config: &KafkaConfig, letters: &Wanted) -> Result<(), Refusal> {
+    files.secrets(config);
+    if let Some((option, path)) = letters.path().filter(|_| args.dlq_file.is_none()) {
+        files.dead_letters(option, path);
+    }
+    files.check()
+}
+
+/// Why nothing can be published to the one topic of all events.
+fn no_topic(topic: &str, error: &PublishError) -> Refusal {
+    match error {
+        PublishError::Topic { reason: Reason::Broker { code: ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, .. }, .. } => {
+            let why = format!("topic {topic:?} does not exist on the cluster: create it, or fix --topic");
+            Refusal(Exit::Config, why)
+        }
+        _ if error.is_refusal() => Refusal(Exit::Refused, error.to_string()),
+        _ => Refusal(Exit::Unreachable, error.to_string()),
+    }
 }
 
 async fn create_receipts(args: &PublishArgs) -> Result<Receipts, Refusal> {

@@ -1,25 +1,35 @@
 //! The progress line: on a terminal only, and never on standard output.
 //!
-//! Rules: nothing of it is drawn before there is something to show, and lines that stay are written as they are.
+//! Rules: nothing of it is drawn before there is something to show; lines that stay are written as they are; an outage is
+//! shown as long as it lasts.
 
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use kafka_courier::{BrokerStats, Reachability};
 
-use super::tally::Tally;
+use super::counts::Counts;
 
-/// Between two looks at the clock's worth of news.
+/// How often it is drawn, at most.
 const EVERY: Duration = Duration::from_millis(100);
 
-pub(crate) struct Progress {
+pub(super) struct Progress {
     bar: ProgressBar,
     started: Instant,
     shown: Option<Instant>,
 }
 
+/// Events without a verdict.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waiting {
+    pub(super) events: u64,
+    /// How long until the oldest of them fails.
+    pub(super) until_failure: Option<Duration>,
+}
+
 impl Progress {
     /// A line that is drawn only if standard error is a terminal.
-    pub(crate) fn new() -> Self {
+    pub(super) fn new() -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
             bar.set_style(style);
@@ -28,43 +38,105 @@ impl Progress {
     }
 
     /// Prints a line above the progress line, or as it is where there is none.
-    pub(crate) fn printer(&self) -> Box<dyn Fn(&str) + Send> {
+    pub(super) fn printer(&self) -> Box<dyn Fn(&str) + Send> {
         let bar = self.bar.clone();
         Box::new(move |line| bar.suspend(|| crate::say(line)))
     }
 
     /// Prints a line likewise.
-    pub(crate) fn say(&self, line: &str) {
+    pub(super) fn say(&self, line: &str) {
         self.bar.suspend(|| crate::say(line));
     }
 
-    /// Shows where things are, at most ten times a second.
-    pub(crate) fn show(&mut self, tally: &Tally, doing: &str) {
-        match self.shown {
-            Some(shown) if shown.elapsed() < EVERY => return,
-            Some(_) => {}
-            None => self.bar.set_draw_target(ProgressDrawTarget::stderr()),
+    /// Whether it is time to draw it again.
+    pub(super) fn is_due(&self) -> bool {
+        self.shown.is_none_or(|shown| shown.elapsed() >= EVERY)
+    }
+
+    /// Shows where things are.
+    pub(super) fn show(&mut self, counts: &Counts, waiting: Waiting, brokers: &[BrokerStats], doing: &str) {
+        if self.shown.is_none() {
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
         }
         self.shown = Some(Instant::now());
-        let counts = tally.counts();
-        let (done, failed) = (counts.total(), counts.total() - counts.delivered);
-        let rate = done as f64 / self.started.elapsed().as_secs_f64().max(1e-3);
-        self.bar.set_message(format!(
-            "{doing}: {} events, {}/s, {} in flight, {} failed",
-            HumanCount(done),
-            HumanCount(rate as u64),
-            HumanCount(tally.in_flight() as u64),
-            HumanCount(failed)
-        ));
+        let mut line = line(counts, waiting.events, self.started.elapsed(), doing);
+        let away: Vec<_> = brokers
+            .iter()
+            .filter(|broker| broker.outage.is_some() || broker.state == Reachability::Unreachable)
+            .collect();
+        line.extend(outage(&away, waiting));
+        self.bar.set_message(line);
         self.bar.tick();
     }
 
     /// Takes the line away.
-    pub(crate) fn finish(&self) {
+    pub(super) fn finish(&self) {
         self.bar.finish_and_clear();
     }
 
-    pub(crate) fn elapsed(&self) -> Duration {
+    pub(super) fn elapsed(&self) -> Duration {
         self.started.elapsed()
+    }
+}
+
+fn line(counts: &Counts, in_flight: u64, took: Duration, doing: &str) -> String {
+    let (done, failed) = (counts.total(), counts.total() - counts.delivered);
+    let rate = done as f64 / took.as_secs_f64().max(1e-3);
+    format!(
+        "{doing}: {} events, {}/s, {} in flight, {} failed",
+        HumanCount(done),
+        HumanCount(rate as u64),
+        HumanCount(in_flight),
+        HumanCount(failed)
+    )
+}
+
+/// What an outage means, if events wait while brokers are away.
+fn outage(away: &[&BrokerStats], waiting: Waiting) -> Option<String> {
+    let until_failure = waiting.until_failure.filter(|_| !away.is_empty())?;
+    let brokers: Vec<_> = away.iter().map(|broker| format!("{} ({})", broker.id, broker.address)).collect();
+    let (what, are) = if away.len() == 1 { ("broker", "is") } else { ("brokers", "are") };
+    Some(format!(
+        "; {what} {} {are} away: {} events wait, the first fails in {} s",
+        brokers.join(", "),
+        HumanCount(waiting.events),
+        until_failure.as_secs()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use kafka_courier::KafkaProducer;
+    use kafka_courier_test_broker::TestCluster;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_outage_names_brokers_and_deadline() {
+        let cluster = TestCluster::builder().brokers(2).topic("t", 1).start().await.unwrap();
+        let producer = KafkaProducer::builder().brokers(cluster.bootstrap()).build().unwrap();
+        producer.health_check_topics(&["t"], Duration::from_secs(60)).await.unwrap();
+        let brokers = producer.stats().brokers;
+        let addresses: BTreeMap<_, _> = brokers.iter().map(|broker| (broker.id, broker.address.clone())).collect();
+        let waiting = Waiting { events: 1204, until_failure: Some(Duration::from_millis(12_900)) };
+        let away: Vec<_> = brokers.iter().collect();
+        let told = outage(&away, waiting).unwrap();
+        let expected = format!(
+            "; brokers 1 ({}), 2 ({}) are away: 1,204 events wait, the first fails in 12 s",
+            addresses[&1], addresses[&2]
+        );
+        assert_eq!(told, expected);
+        assert!(outage(&away[..1], waiting).unwrap().starts_with("; broker 1 ("));
+        assert_eq!(outage(&[], waiting), None);
+        assert_eq!(outage(&away, Waiting { until_failure: None, ..waiting }), None);
+    }
+
+    #[test]
+    fn the_line_counts_everything() {
+        let counts = Counts { delivered: 1500, not_written: 2, ..Counts::default() };
+        let told = line(&counts, 7, Duration::from_secs(2), "publishing");
+        assert_eq!(told, "publishing: 1,502 events, 751/s, 7 in flight, 2 failed");
     }
 }

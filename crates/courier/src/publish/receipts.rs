@@ -1,18 +1,16 @@
 //! The receipts: a line of JSON for each item of the input.
 //!
-//! Rules: they never go into the input, and take an older file's place only once a broker was reached; after the first
-//! write that fails nothing more is written, and what failed is kept for whoever asks.
+//! Rules: they take an older file's place only once a broker was reached; after the first write that fails nothing more is
+//! written, and the error is kept.
 
 use std::fs::File;
-#[cfg(unix)]
-use std::fs::Metadata;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use kafka_courier_event_model::EventId;
 use serde::Serialize;
 
-use super::input::Place;
+use super::position::Place;
 
 /// What is gathered before it is written, in bytes.
 const BUFFER: usize = 256 << 10;
@@ -91,26 +89,4 @@ impl Receipts {
             drop(self.out.take().map(BufWriter::into_parts));
         }
     }
-}
-
-/// Whether receipts at `path` would go into the file that the input is read from. `name` is the input's.
-#[cfg(unix)]
-pub(super) fn is_input(path: &Path, name: &str) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let receipts = if path == Path::new("-") { metadata(&io::stdout()) } else { path.metadata() };
-    let input = if name == "-" { metadata(&io::stdin()) } else { Path::new(name).metadata() };
-    let same = |one: &Metadata, other: &Metadata| (one.dev(), one.ino()) == (other.dev(), other.ino());
-    // A file that can't be looked at is not there yet, or will be complained of by whoever opens it.
-    receipts.is_ok_and(|receipts| input.is_ok_and(|input| input.is_file() && same(&receipts, &input)))
-}
-
-#[cfg(unix)]
-fn metadata(stream: &impl std::os::fd::AsFd) -> io::Result<Metadata> {
-    File::from(stream.as_fd().try_clone_to_owned()?).metadata()
-}
-
-/// Whether receipts at `path` would go into the file that the input is read from. `name` is the input's.
-#[cfg(not(unix))]
-pub(super) fn is_input(path: &Path, name: &str) -> bool {
-    path.canonicalize().is_ok_and(|receipts| Path::new(name).canonicalize().is_ok_and(|input| input == receipts))
 }

@@ -1,6 +1,6 @@
 //! What is said at the end, and the exit code.
 //!
-//! Rules: only what happened is named; the exit code says the worst.
+//! Rules: only what happened is named; the exit code says the worst; an input that a signal cut short is no success.
 
 use std::io::Write;
 use std::path::Path;
@@ -8,28 +8,39 @@ use std::time::Duration;
 
 use indicatif::HumanCount;
 
-use super::input::Place;
+use super::counts::Counts;
+use super::desk::End;
 use super::keeping::{Kept, Said};
-use super::session::End;
-use super::tally::{Counts, Tally};
+use super::position::{Place, Position};
+use super::tally::Tally;
 use crate::exit::Exit;
 
-/// Reasons that are told with their number.
+/// Groups of failures that are told with their number.
 const REASONS: usize = 10;
+
+/// The first event that was read and not published.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Left {
+    pub(super) place: Place,
+    /// Nothing behind it was published.
+    pub(super) is_last: bool,
+}
 
 /// What became of an input.
 pub(super) struct Summary {
     /// Why reading ended.
     pub(super) end: End,
     /// The last item that was read.
-    pub(super) last: Option<Place>,
-    /// The first event that was read and left alone.
-    pub(super) left: Option<Place>,
-    /// The exit code, if it was ended at once.
-    pub(super) cut: Option<Exit>,
-    /// What is to be said of dead letters.
+    pub(super) last: Option<Position>,
+    /// The first event that was read and not published.
+    pub(super) left: Option<Left>,
+    /// The exit code, if a signal ended the command before all was done.
+    pub(super) interrupted: Option<Exit>,
+    /// What is said of dead letters.
     pub(super) letters: Said,
     pub(super) took: Duration,
+    /// What is said of types without a topic of their own.
+    pub(super) unmapped: Option<String>,
     pub(super) tally: Tally,
 }
 
@@ -38,24 +49,26 @@ impl Summary {
     pub(super) fn print(&self, receipts: Option<&Path>) -> Exit {
         let counts = self.tally.counts();
         crate::say(&sentence(counts, self.took.as_secs_f64()));
-        let mut reasons: Vec<_> = self.tally.reasons().iter().collect();
-        reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
-        for (reason, count) in reasons.into_iter().take(REASONS).filter(|(_, count)| **count > 1) {
-            crate::say(&format!("  {} times: {reason}", HumanCount(*count)));
+        let (reasons, are_more) = self.tally.reasons();
+        // A failure that was printed by itself needs no group.
+        for (count, reason) in reasons.most_frequent(REASONS).iter().filter(|(count, _)| *count > 1 || are_more) {
+            let times = if *count == 1 { "time" } else { "times" };
+            crate::say(&format!("  {} {times}: {reason}", HumanCount(*count)));
         }
+        self.unmapped.iter().for_each(|line| crate::say(line));
         if let Some(stop) = stop(self.end, self.last, self.left, self.letters.kept) {
             crate::say(&stop);
         }
         self.letters.lines.iter().for_each(|line| crate::say(line));
         for letter in &self.letters.whole {
-            // Nobody is left to tell if that fails.
+            // Nothing more can be said if that fails.
             let _ = writeln!(std::io::stderr(), "{letter}");
         }
         let failed = self.tally.receipts_failed();
         if let (Some(error), Some(path)) = (failed, receipts) {
             crate::say(&format!("receipts {}: {error}; they are not complete", path.display()));
         }
-        self.cut.unwrap_or_else(|| exit_code(counts, self.end, failed.is_some()))
+        self.interrupted.unwrap_or_else(|| exit_code(counts, self.end, failed.is_some()))
     }
 }
 
@@ -77,26 +90,31 @@ fn sentence(counts: &Counts, seconds: f64) -> String {
     text
 }
 
-/// Where reading stopped, if that was not the input's end, and where whoever goes on has to begin: behind that where all that
-/// was read is delivered or a letter, as `kept` says; else with the first that was left alone. The letters go first: they hold
-/// what comes before.
-fn stop(end: End, last: Option<Place>, left: Option<Place>, kept: Kept) -> Option<String> {
+/// Where reading stopped, if that was not the input's end, and where the next run has to begin: behind that where all that was
+/// read is delivered or a dead letter, as `kept` says; else with the first event that was not published.
+fn stop(end: End, last: Option<Position>, left: Option<Left>, kept: Kept) -> Option<String> {
     let mut text = match (end, last) {
         (End::Input, _) => return None,
-        (End::Strict, Some(last)) => format!("stopped at {last}, which is no event (--strict)"),
-        (_, Some(last)) => format!("stopped after {last}"),
+        (End::Strict, Some(last)) => format!("stopped at {}, which is no event (--strict)", last.place),
+        (_, Some(last)) => {
+            format!("stopped after {}, at byte {}, before the end of the input", last.place, last.end)
+        }
         (_, None) => "stopped before the first event".to_owned(),
     };
     let (Some(left), Some(last)) = (left, last) else { return Some(text) };
-    text += &match kept {
-        Kept::All => format!(
-            "; what was not published from {left} on are dead letters too: send those again, then go on behind {last}"
+    let (from, last) = (left.place, last.place);
+    text += &match (kept, left.is_last) {
+        (Kept::All, _) => format!(
+            "; what was not published from {from} on are dead letters too: send those again, then go on behind {last}"
         ),
-        Kept::Some => format!(
-            "; nothing was published from {left} on, and not all of it is a dead letter: go on there, and leave out the \
+        (Kept::Some, true) => format!(
+            "; nothing was published from {from} on, and not all of it is a dead letter: go on there, and leave out the \
              letters of that"
         ),
-        Kept::None => format!("; nothing was published from {left} on: go on there"),
+        (Kept::None, true) => format!("; nothing was published from {from} on: go on there"),
+        (Kept::Some | Kept::None, false) => format!(
+            "; not all was published from {from} on: --receipts says what was, and to go on there publishes that twice"
+        ),
     };
     Some(text)
 }
@@ -126,7 +144,6 @@ mod tests {
         let counts = |not_written, bad| Counts { delivered: 5, not_written, bad, ..Counts::default() };
         let left_alone = Counts { unpublished: 1, ..Counts::default() };
         assert_eq!(exit_code(&counts(0, 0), End::Input, false), Exit::Ok);
-        assert_eq!(exit_code(&counts(0, 0), End::Signal, false), Exit::Ok);
         assert_eq!(exit_code(&counts(1, 1), End::Input, false), Exit::SomeFailed);
         assert_eq!(exit_code(&left_alone, End::Signal, false), Exit::SomeFailed);
         assert_eq!(exit_code(&counts(0, 1), End::Strict, false), Exit::Data);
@@ -148,19 +165,27 @@ mod tests {
     }
 
     #[test]
-    fn where_reading_stopped_is_told_unless_it_was_the_end() {
-        let (line, next) = (Some(Place::Line(7)), Some(Place::Line(6)));
-        assert_eq!(stop(End::Input, line, None, Kept::All), None);
+    fn where_reading_stopped_is_told() {
+        let last = Some(Position { place: Place::Line(7), start: 90, end: 99 });
+        assert_eq!(stop(End::Input, last, None, Kept::All), None);
         assert_eq!(stop(End::Signal, None, None, Kept::All).unwrap(), "stopped before the first event");
-        assert_eq!(stop(End::Signal, line, None, Kept::None).unwrap(), "stopped after line 7");
-        let left = |kept| stop(End::NoReceipts, line, next, kept).unwrap();
-        assert_eq!(left(Kept::None), "stopped after line 7; nothing was published from line 6 on: go on there");
-        let some = left(Kept::Some);
+        let stopped = "stopped after line 7, at byte 99, before the end of the input";
+        assert_eq!(stop(End::Signal, last, None, Kept::None).unwrap(), stopped);
+        assert_eq!(
+            stop(End::Strict, last, None, Kept::All).unwrap(),
+            "stopped at line 7, which is no event (--strict)"
+        );
+        let left =
+            |kept, is_last| stop(End::NoReceipts, last, Some(Left { place: Place::Line(6), is_last }), kept).unwrap();
+        assert_eq!(left(Kept::None, true), format!("{stopped}; nothing was published from line 6 on: go on there"));
+        let some = left(Kept::Some, true);
         assert!(
             some.contains("from line 6 on, and not all of it is a dead letter: go on there, and leave out"),
             "{some}"
         );
-        let all = left(Kept::All);
+        let all = left(Kept::All, false);
         assert!(all.ends_with("dead letters too: send those again, then go on behind line 7"), "{all}");
+        let scattered = left(Kept::None, false);
+        assert!(scattered.contains("not all was published from line 6 on: --receipts says"), "{scattered}");
     }
 }

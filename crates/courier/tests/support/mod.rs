@@ -62,6 +62,25 @@ pub(crate) fn command(arguments: &[&str], settings: &[(&str, &str)]) -> Command 
     command
 }
 
+/// As [`command`], started by another program that runs what its own arguments are followed by.
+pub(crate) fn command_in(program: &str, its_own: &[&str], arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(its_own).arg(env!("CARGO_BIN_EXE_courier")).args(arguments).env_clear();
+    command.env("KAFKA_FLUSH_TIMEOUT", "1ms");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+/// Waits until a file is there.
+pub(crate) async fn until_exists(path: &std::path::Path) {
+    let exists = async {
+        while !path.exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(LONG, exists).await.expect("the file in time");
+}
+
 impl Courier {
     pub(crate) fn start(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();

@@ -1,4 +1,4 @@
-//! What an API answers: requests and errors.
+//! Events of an API: requests and errors.
 
 use std::time::Duration;
 
@@ -8,30 +8,30 @@ use serde_json::{Map, Value};
 
 use super::duration_ms;
 
-/// `api.request`: a request has been answered.
+/// `api.request`: a request was answered.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
 pub struct ApiRequest {
-    /// Which request.
+    /// The request's id.
     pub request_id: String,
-    /// Whose, if the user is known.
+    /// The user's id, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_id: Option<String>,
     /// The HTTP method.
     pub method: String,
     /// The path, without the query.
     pub path: String,
-    /// The answer's HTTP status.
+    /// The response's HTTP status.
     pub status_code: u16,
-    /// How long it took. In JSON `duration_ms`, a number of milliseconds with its fraction.
+    /// Duration of the request: in JSON `duration_ms`, a number of milliseconds with its fraction.
     #[serde(rename = "duration_ms", with = "duration_ms")]
     pub duration: Duration,
-    /// Where the request came from.
+    /// The client's IP address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ip_address: Option<String>,
-    /// When it came.
+    /// Arrival time of the request.
     #[serde(serialize_with = "crate::rfc3339::serialize")]
     pub request_time: Timestamp,
-    /// Size of the answer's body, in bytes.
+    /// Size of the response's body, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response_size: Option<u64>,
     /// Size of the request's body, in bytes.
@@ -42,26 +42,26 @@ pub struct ApiRequest {
     pub extra: Map<String, Value>,
 }
 
-/// `api.error`: a request has failed.
+/// `api.error`: a request failed.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
 pub struct ApiError {
-    /// Which request.
+    /// The request's id.
     pub request_id: String,
     /// The HTTP method.
     pub method: String,
     /// The path, without the query.
     pub path: String,
-    /// The answer's HTTP status.
+    /// The response's HTTP status.
     pub status_code: u16,
-    /// What kind of error: `validation`, `timeout`, `upstream` and so on.
+    /// The kind of error: `validation`, `timeout`, `upstream` and so on.
     pub error_type: String,
-    /// What the error says.
+    /// The error's message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_message: Option<String>,
-    /// The application's own code for it.
+    /// The application's own error code.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_code: Option<String>,
-    /// When.
+    /// Time of the error.
     #[serde(serialize_with = "crate::rfc3339::serialize")]
     pub error_time: Timestamp,
     /// Fields that this version does not know.

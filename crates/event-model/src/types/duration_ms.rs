@@ -1,4 +1,4 @@
-//! A `Duration` as a JSON number of milliseconds, its fraction kept.
+//! A `Duration` as a JSON number of milliseconds with its fraction.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,7 +12,7 @@ pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Re
     let whole = u64::try_from(duration.as_millis()).ok();
     match whole.filter(|_| duration.subsec_nanos().is_multiple_of(NANOS_PER_MS)) {
         Some(millis) => serializer.serialize_u64(millis),
-        // One division of whole nanoseconds, so that the shortest decimal for it is the exact one up to 11 days.
+        // One division of whole nanoseconds keeps the shortest decimal exact up to 11 days.
         None => serializer.serialize_f64(duration.as_nanos() as f64 / f64::from(NANOS_PER_MS)),
     }
 }
@@ -36,7 +36,7 @@ impl Visitor<'_> for Millis {
 
     fn visit_f64<E: Error>(self, millis: f64) -> Result<Duration, E> {
         let nanos = (millis * f64::from(NANOS_PER_MS)).round();
-        // False for NaN too. A u64 of nanoseconds is 584 years.
+        // NaN is not in the range. A u64 of nanoseconds holds 584 years.
         if (0.0..u64::MAX as f64).contains(&nanos) {
             Ok(Duration::from_nanos(nanos as u64))
         } else {

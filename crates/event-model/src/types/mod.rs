@@ -1,7 +1,8 @@
-//! The built-in types, in one table: adding one is a struct in this folder and a line below.
+//! The table of built-in types. A new type is one struct in this folder and one line in the table.
 //!
-//! - Fields are named as in JSON. Optional ones are `Option`, left out when absent; all others are always written.
-//! - A struct ends with `extra`, where fields of `data` that it does not know are kept.
+//! - Fields have their names in JSON. Optional fields are `Option` and left out when absent. Other fields are always
+//!   written.
+//! - A struct ends with `extra`, which keeps the fields of `data` that the struct does not know.
 
 mod api;
 mod duration_ms;
@@ -16,15 +17,15 @@ use jiff::Timestamp;
 
 use crate::{Envelope, EventBuilder, event_data};
 
-/// What the rest of the crate has to know of a built-in type.
+/// A row of the table of built-in types.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct BuiltIn {
     /// The type's name.
     pub event_type: &'static str,
-    /// Where its events go unless the mapping says otherwise.
+    /// The topic of its events, unless the mapping changes it.
     pub default_topic: &'static str,
-    /// The field of `data` that its records are keyed by.
+    /// The field of `data` that holds the record's key.
     pub key_field: &'static str,
 }
 
@@ -40,8 +41,8 @@ macro_rules! built_in_events {
         $(event_data!($data, $event_type, key = $key);)+
 
         impl EventBuilder {$(
-            #[doc = concat!("An event of type `", $event_type, "`, keyed by its `", stringify!($key), "`.\n\n",
-                "A `", stringify!($time), "` that was left at its default (1970-01-01) becomes the event's own timestamp.")]
+            #[doc = concat!("Builds an event of type `", $event_type, "`, keyed by its `", stringify!($key), "`.\n\n",
+                "A `", stringify!($time), "` at its default (1970-01-01) becomes the event's own timestamp.")]
             pub fn $method(&self, data: $data) -> Envelope<$data> {
                 let mut event = self.custom(data);
                 if event.data.$time == Timestamp::UNIX_EPOCH {

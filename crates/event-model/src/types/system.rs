@@ -1,32 +1,32 @@
-//! What systems report of themselves.
+//! Events of systems.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// `system.alert`: something is wrong with a service, or right again.
+/// `system.alert`: an alert of a service was raised or resolved.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
 pub struct SystemAlert {
-    /// Which alert: the same id when it is resolved.
+    /// The alert's id. The alert keeps it when it is resolved.
     pub alert_id: String,
-    /// What kind: `high_latency`, `disk_full` and so on.
+    /// The kind of alert: `high_latency`, `disk_full` and so on.
     pub alert_type: String,
-    /// The service concerned.
+    /// The affected service.
     pub service: String,
-    /// The part of it concerned.
+    /// The affected part of the service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub component: Option<String>,
-    /// What a person reads.
+    /// The message for people.
     pub message: String,
-    /// `info`, `warning`, `error` or `critical`; others are passed on.
+    /// The severity: `info`, `warning`, `error`, `critical`, or the application's own.
     pub severity: String,
-    /// When.
+    /// Time of the alert.
     #[serde(serialize_with = "crate::rfc3339::serialize")]
     pub alert_time: Timestamp,
-    /// Whatever else is known, as a JSON object.
+    /// Further details, as a JSON object.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Map<String, Value>>,
-    /// Whether it is over.
+    /// Whether the alert is resolved.
     pub resolved: bool,
     /// Fields that this version does not know.
     #[serde(flatten)]

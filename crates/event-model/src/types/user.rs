@@ -1,38 +1,38 @@
-//! What users do: log in and out, register, refresh tokens.
+//! Events of users: login, logout, registration, refreshed tokens.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// `user.logged_in`: a user has logged in.
+/// `user.logged_in`: a user logged in.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
 pub struct UserLoggedIn {
-    /// Who.
+    /// The user's id.
     pub user_id: String,
     /// The user's mail address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
-    /// Where the request came from.
+    /// The client's IP address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ip_address: Option<String>,
     /// The request's `User-Agent`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_agent: Option<String>,
-    /// When.
+    /// Time of the login.
     #[serde(serialize_with = "crate::rfc3339::serialize")]
     pub login_time: Timestamp,
-    /// The session that began.
+    /// The new session's id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_id: Option<String>,
-    /// Whether the session is to outlive the browser.
+    /// Whether the session outlives the browser.
     pub remember_me: bool,
-    /// How: `password`, `sso`, `passkey` and so on.
+    /// The login method: `password`, `sso`, `passkey` and so on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub login_method: Option<String>,
-    /// The device, as a text or as an object.
+    /// The device, as a text or an object.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device_info: Option<Value>,
-    /// The place, as a text or as an object.
+    /// The place, as a text or an object.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub location: Option<Value>,
     /// Fields that this version does not know.
@@ -40,10 +40,10 @@ pub struct UserLoggedIn {
     pub extra: Map<String, Value>,
 }
 
-/// `user.registered`: a user has registered.
+/// `user.registered`: a user registered.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
 pub struct UserRegistered {
-    /// Who.
+    /// The user's id.
     pub user_id: String,
     /// The user's mail address.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,18 +54,18 @@ pub struct UserRegistered {
     /// The user's family name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_name: Option<String>,
-    /// When.
+    /// Time of the registration.
     #[serde(serialize_with = "crate::rfc3339::serialize")]
     pub registration_time: Timestamp,
-    /// Where the request came from.
+    /// The client's IP address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ip_address: Option<String>,
-    /// Through what: `web`, `mobile`, `invitation` and so on.
+    /// The source of the registration: `web`, `mobile`, `invitation` and so on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub registration_source: Option<String>,
-    /// Whether the mail address is known to be the user's.
+    /// Whether the mail address is verified.
     pub email_verified: bool,
-    /// The organisation that the user belongs to.
+    /// The user's organisation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub organization_id: Option<String>,
     /// Fields that this version does not know.
@@ -73,23 +73,23 @@ pub struct UserRegistered {
     pub extra: Map<String, Value>,
 }
 
-/// `user.logged_out`: a user's session has ended.
+/// `user.logged_out`: a user's session ended.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
 pub struct UserLoggedOut {
-    /// Who.
+    /// The user's id.
     pub user_id: String,
-    /// The session that ended.
+    /// The ended session's id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_id: Option<String>,
-    /// When.
+    /// Time of the logout.
     #[serde(serialize_with = "crate::rfc3339::serialize")]
     pub logout_time: Timestamp,
-    /// Why: `user`, `timeout`, `revoked` and so on.
+    /// The reason: `user`, `timeout`, `revoked` and so on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logout_reason: Option<String>,
-    /// Whether all of the user's sessions ended with this one.
+    /// Whether all sessions of the user ended.
     pub all_sessions: bool,
-    /// Where the request came from.
+    /// The client's IP address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ip_address: Option<String>,
     /// The request's `User-Agent`.
@@ -100,31 +100,31 @@ pub struct UserLoggedOut {
     pub extra: Map<String, Value>,
 }
 
-/// `user.token_refreshed`: a session got a new access token. Tokens are named by id (`jti`, RFC 7519); the token
-/// itself is a secret and never part of an event.
+/// `user.token_refreshed`: a session received a new access token. The event names tokens by id (`jti`, RFC 7519). The
+/// token itself is a secret and never part of an event.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
 pub struct UserTokenRefreshed {
-    /// Who.
+    /// The user's id.
     pub user_id: String,
-    /// The session that the token belongs to.
+    /// The session's id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_id: Option<String>,
-    /// Id of the new token.
+    /// The new token's id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_id: Option<String>,
-    /// Id of the token that it replaces.
+    /// The replaced token's id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub previous_token_id: Option<String>,
-    /// When.
+    /// Time of the refresh.
     #[serde(serialize_with = "crate::rfc3339::serialize")]
     pub refresh_time: Timestamp,
-    /// When the new token ends.
+    /// Expiry of the new token.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "crate::rfc3339::serialize_option")]
     pub expires_at: Option<Timestamp>,
-    /// The client application that asked.
+    /// The client application.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
-    /// Where the request came from.
+    /// The client's IP address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ip_address: Option<String>,
     /// The request's `User-Agent`.

@@ -3,8 +3,9 @@
 //! Rules: plain state; `schedule` decides what is sent where, `sender` what happens when something ends.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::outage::Outage;
 use super::partition::Partition;
 use super::types::{BrokerAddress, BrokerId, ConnId, PartitionId, Reason, RequestId};
 
@@ -59,7 +60,12 @@ pub(crate) struct Broker {
     /// Why it, or we, refused the last connection, and until when it is left alone, whatever else happens.
     pub(crate) refusal: Option<(Instant, Reason)>,
     pub(crate) throttled_until: Option<Instant>,
+    /// The last throttle time that was not zero.
+    pub(crate) last_throttle: Duration,
     pub(crate) dirty: bool,
+    /// When its connection was lost, until there is one again.
+    pub(crate) lost_at: Option<Instant>,
+    pub(crate) outage: Option<Outage>,
 }
 
 impl Broker {
@@ -72,7 +78,10 @@ impl Broker {
             retry_at: None,
             refusal: None,
             throttled_until: None,
+            last_throttle: Duration::ZERO,
             dirty: false,
+            lost_at: None,
+            outage: None,
         }
     }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::cluster::{Conn, Request};
+use super::outage::Sign;
 use super::sender::Sender;
 use super::timers::Timer;
 use super::types::{Action, BrokerId, ConnId, PartitionId, ProduceAnswer, Reason, RequestId};
@@ -40,6 +41,7 @@ impl<T: Clone> Sender<T> {
         conn.up = true;
         conn.last_used = now;
         let broker = conn.broker;
+        self.note_reached(now, broker, false);
         self.arm_conn(id);
         self.share_with(broker);
         self.mark_dirty(broker);
@@ -141,8 +143,12 @@ impl<T: Clone> Sender<T> {
         if !answer.throttle.is_zero() {
             let until = now + answer.throttle;
             broker.throttled_until = broker.throttled_until.max(Some(until));
+            broker.last_throttle = answer.throttle;
             self.out.counters.throttled += answer.throttle;
             self.timers.set(until, Timer::Broker(id));
+        }
+        if broker.outage.is_some() {
+            self.note_reached(now, id, true);
         }
     }
 
@@ -160,8 +166,9 @@ impl<T: Clone> Sender<T> {
         if conn.up {
             self.free_lanes(&conn, now, &why);
         } else {
-            self.note_unreachable(conn.broker, now, why);
+            self.note_unreachable(conn.broker, now, why.clone());
         }
+        self.note_disconnected(now, conn.broker, conn.up, &why);
         self.want_metadata(now);
         self.mark_dirty(conn.broker);
     }
@@ -188,6 +195,7 @@ impl<T: Clone> Sender<T> {
         broker.failures = broker.failures.saturating_add(1);
         broker.refusal = Some((at, reason.clone()));
         self.timers.set(at, Timer::Broker(conn.broker));
+        self.note_disconnected(now, conn.broker, false, &reason.to_string().into());
         self.mark_dirty(conn.broker);
     }
 
@@ -263,9 +271,10 @@ impl<T: Clone> Sender<T> {
         } else if conn.inflight.is_empty() {
             self.close_idle(now, id);
         } else {
-            let why = format!("no answer within {:?}", self.config.request_timeout);
+            let (broker, why) = (conn.broker, format!("no answer within {:?}", self.config.request_timeout));
             self.out.actions.push_back(Action::Disconnect { conn: id });
             self.on_disconnected(now, id, &why);
+            self.note_away(now, broker, Sign::NoAnswer, &why.into());
         }
     }
 

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use kafka_courier_batcher::{DecodeError, EncodedBatch, Stamp, sequence_add};
 
-use super::types::{BatchUid, FailedOutcome, Failure, Reason, RecordSet, RequestId, TopicUuid};
+use super::types::{BatchUid, FailedOutcome, Failure, Reason, RecordSet, RejectedRecord, RequestId, TopicUuid};
 
 /// What is known of a batch's place in the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -91,6 +91,8 @@ pub(crate) struct History {
     pub(crate) first: Option<Instant>,
     pub(crate) last: Option<Instant>,
     pub(crate) reason: Option<Reason>,
+    /// As in `Failure`.
+    pub(crate) rejected: Option<Arc<[RejectedRecord]>>,
 }
 
 impl History {
@@ -196,6 +198,7 @@ impl<T: Clone> Flight<T> {
             stamp: self.may_be_written().then(|| self.stamp()).flatten(),
             topic_uuid: place.topic_uuid,
             search_from: place.acknowledged_to,
+            rejected: self.history.rejected.clone(),
         }
     }
 

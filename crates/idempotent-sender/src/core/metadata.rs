@@ -1,7 +1,10 @@
 //! Metadata: when it is asked for, and what is believed of the answer.
 //!
 //! Rules:
-//! - One refresh at a time, with backoff between them; old metadata is refreshed unasked.
+//! - One request at a time. A refresh of all topics waits for the backoff; old metadata is refreshed automatically.
+//! - A topic that nothing is known of is asked for as soon as no request is on its way, whatever the backoff of the refresh.
+//!   All topics that are unknown then share the request. A topic that is not there has its own backoff and delays no other.
+//! - While no broker answers nothing is asked before the backoff is over.
 //! - A leader counts only if its epoch is newer than the one known (KIP-320): answers can be stale.
 //! - A topic with another id is another topic. A partition turns to it once the answers to what is under way have come: what
 //!   may be written to the old one is given up as unknown. It may have fewer partitions; what waits for one that is no more
@@ -9,7 +12,7 @@
 //! - An id that was left is not gone back to, unless answer after answer names it.
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,23 +23,42 @@ use super::error_code::ErrorCode;
 use super::partition::NewTopic;
 use super::sender::Sender;
 use super::timers::Timer;
-use super::topics::{Life, Topic, TopicState};
+use super::topics::{Asking, Life, Topic, TopicState};
 use super::types::{Action, BrokerAddress, ClusterMetadata, PartitionId, Reason, TopicId, TopicMetadata};
+
+/// A request that is on its way.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    at: Instant,
+    /// It names every topic, not only those that are unknown.
+    all: bool,
+}
 
 #[derive(Debug, Default)]
 pub(crate) struct Metadata {
+    /// A refresh of all topics is wanted.
     wanted: bool,
-    /// When it was asked for, until the answer.
-    in_flight: Option<Instant>,
+    in_flight: Option<Asked>,
+    /// The earliest time of the next refresh of all topics.
     not_before: Option<Instant>,
     failures: u32,
+    /// No broker answered, or none takes us: until then nothing is asked.
+    held_until: Option<Instant>,
+    /// Requests in a row that no broker answered.
+    unanswered: u32,
+    /// The earliest time at which an unknown topic is asked for.
+    next_topic: Option<Instant>,
     stale_at: Option<Instant>,
     /// Why nobody could be asked, the last time.
     last_failure: Option<Arc<str>>,
 }
 
+fn earlier(one: Option<Instant>, other: Instant) -> Option<Instant> {
+    Some(one.map_or(other, |one| one.min(other)))
+}
+
 impl<T: Clone> Sender<T> {
-    /// Asks for fresh metadata, now or when the backoff is over.
+    /// Has all topics asked for again, when the backoff is over.
     pub(super) fn want_metadata(&mut self, now: Instant) {
         if !self.metadata.wanted {
             self.metadata.wanted = true;
@@ -44,7 +66,14 @@ impl<T: Clone> Sender<T> {
                 self.timers.set(at, Timer::Metadata);
             }
         }
-        self.refresh_if_due(now);
+    }
+
+    /// Has a topic asked for that nothing is known of, with the next request.
+    pub(super) fn want_unknown(&mut self, now: Instant, id: TopicId) {
+        if let Some(topic) = self.topics.get_mut(id) {
+            topic.asking = Asking { next: now, failures: 0, named: false };
+            self.metadata.next_topic = earlier(self.metadata.next_topic, now);
+        }
     }
 
     pub(super) fn on_metadata_timer(&mut self, now: Instant) {
@@ -52,55 +81,93 @@ impl<T: Clone> Sender<T> {
             self.metadata.stale_at = None;
             self.metadata.wanted = true;
         }
-        self.refresh_if_due(now);
     }
 
-    fn refresh_if_due(&mut self, now: Instant) {
-        let may = self.metadata.not_before.is_none_or(|at| at <= now);
-        if !self.metadata.wanted || self.metadata.in_flight.is_some() || !may {
-            return;
+    /// Asks for metadata, if that is due. Called once all that came in is taken in, so that what was wanted together is
+    /// asked for together.
+    pub(super) fn ask_metadata(&mut self, now: Instant) -> bool {
+        let metadata = &mut self.metadata;
+        if metadata.in_flight.is_some() || metadata.held_until.is_some_and(|at| at > now) {
+            return false;
         }
-        let topics: Vec<Arc<str>> = self
-            .topics
-            .iter()
-            .filter(|topic| topic.state != TopicState::Failed)
-            .map(|topic| topic.name.clone())
-            .collect();
-        self.metadata.wanted = false;
-        if !topics.is_empty() {
-            self.metadata.in_flight = Some(now);
-            self.out.actions.push_back(Action::RefreshMetadata { topics });
+        let all = metadata.wanted && metadata.not_before.is_none_or(|at| at <= now);
+        if !all && metadata.next_topic.is_none_or(|at| at > now) {
+            return false;
+        }
+        metadata.wanted &= !all;
+        metadata.next_topic = None;
+        let mut topics = Vec::new();
+        for topic in self.topics.iter_mut() {
+            topic.asking.named = matches!(topic.state, TopicState::Pending(_));
+            if topic.asking.named || (all && topic.state == TopicState::Ready) {
+                topics.push(topic.name.clone());
+            }
+        }
+        if topics.is_empty() {
+            return false;
+        }
+        metadata.in_flight = Some(Asked { at: now, all });
+        self.out.actions.push_back(Action::RefreshMetadata { topics });
+        true
+    }
+
+    /// Has the topics that were asked for, and are still unknown, asked for again: after their own backoff, if a broker has
+    /// `answered`.
+    fn pause_unknown(&mut self, now: Instant, answered: bool) {
+        let asked_at = self.metadata.in_flight.map_or(now, |asked| asked.at);
+        for topic in self.topics.iter_mut() {
+            if !std::mem::take(&mut topic.asking.named) || !matches!(topic.state, TopicState::Pending(_)) {
+                continue;
+            }
+            topic.asking.next = if answered {
+                // Where the request was made for another topic this one's backoff does not grow.
+                topic.asking.failures += u32::from(topic.asking.next <= asked_at);
+                now + self.config.backoff.wait(topic.asking.failures.max(1), &mut self.chance)
+            } else {
+                now
+            };
+            self.metadata.next_topic = earlier(self.metadata.next_topic, topic.asking.next);
+            self.timers.set(topic.asking.next, Timer::Metadata);
         }
     }
 
     /// The cluster's answer.
     pub fn on_metadata(&mut self, now: Instant, cluster: ClusterMetadata) {
         self.metadata.last_failure = None;
+        (self.metadata.unanswered, self.metadata.held_until) = (0, None);
         self.learn_brokers(now, &cluster.brokers, true);
-        let asked_at = self.metadata.in_flight.unwrap_or(now);
+        let asked = self.metadata.in_flight.unwrap_or(Asked { at: now, all: true });
         for topic in cluster.topics {
-            self.learn_topic(now, asked_at, topic);
+            self.learn_topic(now, asked.at, topic);
         }
-        // Only now: what a partition still lacks must wait for the backoff, and not be asked for at once.
+        self.pause_unknown(now, true);
         self.metadata.in_flight = None;
-        let unresolved = self.topics.iter().any(|topic| {
-            matches!(topic.state, TopicState::Pending(_))
-                || topic.lanes.iter().any(|lane| lane.partition.wants_metadata())
-        });
-        self.metadata.failures = if unresolved { self.metadata.failures.saturating_add(1) } else { 0 };
-        self.metadata.wanted |= unresolved;
-        let stale_at = now + self.config.metadata_max_age;
-        self.metadata.stale_at = Some(stale_at);
-        self.timers.set(stale_at, Timer::Metadata);
-        self.pause_metadata(now);
+        if asked.all || self.metadata.stale_at.is_none() {
+            let stale_at = now + self.config.metadata_max_age;
+            self.metadata.stale_at = Some(stale_at);
+            self.timers.set(stale_at, Timer::Metadata);
+        }
+        if asked.all {
+            let unresolved = self.lacks_metadata();
+            self.metadata.failures = if unresolved { self.metadata.failures.saturating_add(1) } else { 0 };
+            self.metadata.wanted |= unresolved;
+            self.pause_metadata(now);
+        }
+    }
+
+    /// Whether some partition stands still for want of metadata.
+    fn lacks_metadata(&self) -> bool {
+        self.topics.iter().any(|topic| topic.lanes.iter().any(|lane| lane.partition.wants_metadata()))
     }
 
     /// No broker could be asked.
     pub fn on_metadata_failed(&mut self, now: Instant, why: &str) {
-        self.metadata.in_flight = None;
-        self.metadata.failures = self.metadata.failures.saturating_add(1);
-        self.metadata.wanted = true;
-        self.pause_metadata(now);
+        self.pause_unknown(now, false);
+        self.metadata.wanted |= self.metadata.in_flight.take().is_none_or(|asked| asked.all);
+        self.metadata.unanswered = self.metadata.unanswered.saturating_add(1);
+        let held_until = now + self.config.backoff.wait(self.metadata.unanswered, &mut self.chance);
+        self.metadata.held_until = Some(held_until);
+        self.timers.set(held_until, Timer::Metadata);
         let why: Arc<str> = why.into();
         self.metadata.last_failure = Some(why.clone());
         let reason = Reason::NotAvailable(why);
@@ -119,7 +186,7 @@ impl<T: Clone> Sender<T> {
         self.metadata.in_flight = None;
         self.metadata.failures = self.metadata.failures.saturating_add(1);
         let (retry_at, stale_at) = (now + REFUSED_PAUSE, now + self.config.metadata_max_age.max(REFUSED_PAUSE));
-        (self.metadata.not_before, self.metadata.stale_at) = (Some(retry_at), Some(stale_at));
+        (self.metadata.held_until, self.metadata.stale_at) = (Some(retry_at), Some(stale_at));
         self.timers.set(retry_at, Timer::Metadata);
         self.timers.set(stale_at, Timer::Metadata);
         let pending = |topic: &&Topic<T>| matches!(topic.state, TopicState::Pending(_));
@@ -133,8 +200,7 @@ impl<T: Clone> Sender<T> {
             }
         }
         // Who has a leader and only lacks the topic's id may have answers to come: it is asked for again.
-        self.metadata.wanted =
-            self.topics.iter().any(|topic| topic.lanes.iter().any(|lane| lane.partition.wants_metadata()));
+        self.metadata.wanted = self.lacks_metadata();
     }
 
     fn pause_metadata(&mut self, now: Instant) {
@@ -156,9 +222,11 @@ impl<T: Clone> Sender<T> {
             }
         }
         if all {
+            self.note_named(now, addresses);
             self.brokers.retain(|id, broker| {
                 let in_use = !broker.conns.is_empty() || !broker.ready.is_empty() || broker.refusal_at(now).is_some();
-                in_use || addresses.iter().any(|a| a.id == *id)
+                let is_remembered = broker.outage.as_ref().is_some_and(|outage| outage.is_remembered(now));
+                in_use || is_remembered || addresses.iter().any(|a| a.id == *id)
             });
         }
     }

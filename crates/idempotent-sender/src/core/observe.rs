@@ -3,7 +3,9 @@
 //! Rules: looking changes nothing; what is told does not depend on the time of asking.
 
 use std::sync::Arc;
+use std::time::Instant;
 
+use super::outage::{Outage, Waiting};
 use super::sender::Sender;
 use super::topics::TopicState;
 use super::types::{BrokerAddress, BrokerId, ConnId};
@@ -18,7 +20,7 @@ pub enum Reachability {
     Connecting,
     /// There is a connection.
     Connected,
-    /// The last connection was lost or could not be opened.
+    /// The last connection was lost or could not be opened, or the broker is away.
     Unreachable,
 }
 
@@ -45,17 +47,31 @@ pub struct BrokerView {
     pub open: u32,
     /// Connections that are being opened.
     pub opening: u32,
+    /// Its absence, while it is away.
+    pub outage: Option<OutageView>,
+}
+
+/// The absence of a broker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OutageView {
+    /// Since when.
+    pub since: Instant,
+    /// What waits for it.
+    pub waiting: Waiting,
 }
 
 impl<T: Clone> Sender<T> {
     /// Every broker that the cluster named, by node id.
     pub fn broker_views(&self) -> Vec<BrokerView> {
-        let view = |broker: &super::cluster::Broker| {
+        let view = |(id, broker): (&BrokerId, &super::cluster::Broker)| {
             let is_up = |conn: &&ConnId| self.conns.get(conn).is_some_and(|conn| conn.up);
             let open = broker.conns.iter().filter(is_up).count();
             let opening = broker.conns.len() - open;
+            let away = |outage: &Outage| OutageView { since: outage.since, waiting: self.waiting_for(*id) };
+            let outage = broker.outage.as_ref().map(away);
             let reachability = match (open, opening, broker.failures) {
                 (1.., ..) => Reachability::Connected,
+                _ if outage.is_some() => Reachability::Unreachable,
                 (0, _, 1..) => Reachability::Unreachable,
                 (0, 1.., 0) => Reachability::Connecting,
                 (0, 0, 0) => Reachability::Idle,
@@ -65,9 +81,10 @@ impl<T: Clone> Sender<T> {
                 reachability,
                 open: u32::try_from(open).unwrap_or(u32::MAX),
                 opening: u32::try_from(opening).unwrap_or(u32::MAX),
+                outage,
             }
         };
-        self.brokers.values().map(view).collect()
+        self.brokers.iter().map(view).collect()
     }
 
     /// The broker that a connection leads to, while it is known.

@@ -16,6 +16,7 @@ use super::effects::{Context, Counters, Effects, LookAt, WantedLook};
 use super::error_code::ErrorCode;
 use super::look::{LogSearch, Look, LookAnswer, SearchAnswer};
 use super::metadata::Metadata;
+use super::outage::BrokerNews;
 use super::timers::{Timer, Timers};
 use super::topics::{TopicState, Topics};
 use super::types::{Action, BrokerId, LookId, PartitionId, Reason, Submission, TopicId};
@@ -43,6 +44,7 @@ pub struct Sender<T> {
     pub(super) next_conn: u64,
     pub(super) next_request: u64,
     pub(super) dirty: Vec<BrokerId>,
+    pub(super) news: Vec<BrokerNews>,
     identity: Identity,
     identity_failures: u32,
     accepted: u64,
@@ -67,6 +69,7 @@ impl<T: Clone> Sender<T> {
             next_conn: 0,
             next_request: 0,
             dirty: Vec::new(),
+            news: Vec::new(),
             identity: Identity::None,
             identity_failures: 0,
             accepted: 0,
@@ -76,7 +79,7 @@ impl<T: Clone> Sender<T> {
     /// Asks for a topic. Answered by `TopicReady` or `TopicFailed`; a topic that failed is asked for anew.
     pub fn want_topic(&mut self, now: Instant, name: &str) -> TopicId {
         let pending = TopicState::Pending(now + self.config.metadata_timeout);
-        let id = self.topics.id(name).unwrap_or_else(|| self.topics.add(name, TopicState::Failed));
+        let id = self.topics.id(name).unwrap_or_else(|| self.topics.add(now, name));
         match self.topics.get(id).map(|topic| topic.state) {
             Some(TopicState::Ready) => self.announce(id),
             Some(TopicState::Failed) => {
@@ -85,7 +88,7 @@ impl<T: Clone> Sender<T> {
                     topic.code = 0;
                 }
                 self.timers.set(now + self.config.metadata_timeout, Timer::Topic(id));
-                self.want_metadata(now);
+                self.want_unknown(now, id);
             }
             Some(TopicState::Pending(_)) | None => {}
         }
@@ -203,9 +206,10 @@ impl<T: Clone> Sender<T> {
                 self.on_timer(now, timer);
             } else if self.out.has_wishes() {
                 self.absorb(now);
-            } else {
-                let broker = self.dirty.pop()?;
+            } else if let Some(broker) = self.dirty.pop() {
                 self.pump(broker, now);
+            } else if !self.ask_metadata(now) {
+                return None;
             }
         }
     }
@@ -216,7 +220,8 @@ impl<T: Clone> Sender<T> {
                 if let Some(lane) = self.topics.lane_mut(id) {
                     lane.armed = lane.armed.filter(|at| *at > now);
                 }
-                self.with_lane(id, now, |lane, cx| lane.partition.expire(cx));
+                let throttled = self.throttled(id);
+                self.with_lane(id, now, |lane, cx| lane.partition.expire(throttled.as_ref(), cx));
             }
             Timer::Conn(id) => self.check_conn(now, id),
             Timer::Broker(id) => self.mark_dirty(id),
@@ -231,6 +236,14 @@ impl<T: Clone> Sender<T> {
                 }
             }
         }
+    }
+
+    /// Until when, and how, a partition's leader has throttled us, if it ever has.
+    fn throttled(&self, id: PartitionId) -> Option<(Instant, Reason)> {
+        let leader = self.topics.lane(id)?.partition.leader?;
+        let broker = self.brokers.get(&leader)?;
+        let reason = Reason::Throttled { broker: leader, last: broker.last_throttle };
+        broker.throttled_until.map(|until| (until, reason))
     }
 
     /// Has a producer id asked for now, before the first batch needs it. While a failed request is waited for,

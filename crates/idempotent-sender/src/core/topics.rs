@@ -18,11 +18,23 @@ pub(crate) enum TopicState {
     Failed,
 }
 
+/// How a topic that is not known yet is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asking {
+    /// The earliest time of the next request.
+    pub(crate) next: Instant,
+    /// Requests in a row that did not find it.
+    pub(crate) failures: u32,
+    /// The request on its way names it.
+    pub(crate) named: bool,
+}
+
 #[derive(Debug)]
 pub(crate) struct Topic<T> {
     pub(crate) name: Arc<str>,
     pub(crate) uuid: TopicUuid,
     pub(crate) state: TopicState,
+    pub(crate) asking: Asking,
     /// The last error that metadata gave for it.
     pub(crate) code: i16,
     /// One for each partition that it ever had.
@@ -94,14 +106,15 @@ impl<T: Clone> Topics<T> {
         self.by_name.get(name).copied()
     }
 
-    pub(crate) fn add(&mut self, name: &str, state: TopicState) -> TopicId {
+    pub(crate) fn add(&mut self, now: Instant, name: &str) -> TopicId {
         let id = TopicId(u32::try_from(self.list.len()).unwrap_or(u32::MAX));
         let name: Arc<str> = name.into();
         self.by_name.insert(name.clone(), id);
         self.list.push(Topic {
             name,
             uuid: [0; 16],
-            state,
+            state: TopicState::Failed,
+            asking: Asking { next: now, failures: 0, named: false },
             code: 0,
             lanes: Vec::new(),
             count: 0,
@@ -125,6 +138,10 @@ impl<T: Clone> Topics<T> {
 
     pub(crate) fn lane_mut(&mut self, id: PartitionId) -> Option<&mut Lane<T>> {
         self.get_mut(id.topic)?.lanes.get_mut(usize::try_from(id.index).ok()?)
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Topic<T>> {
+        self.list.iter_mut()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Topic<T>> {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use kafka_courier_batcher::EncodedBatch;
 
 use super::error_code::ErrorCode;
+pub use super::failure::{Failure, RejectedRecord};
 use super::look::{LogSearch, Look};
 use super::version::NoCommonVersion;
 
@@ -151,6 +152,13 @@ pub enum Reason {
     NoCommonVersion(Arc<NoCommonVersion>),
     /// The partition has no known leader.
     NoLeader,
+    /// The leader throttled this client for longer than the records could wait, by a quota of the cluster.
+    Throttled {
+        /// The leader.
+        broker: BrokerId,
+        /// The throttle time of its last answer (KIP-219).
+        last: Duration,
+    },
     /// No producer id could be had.
     NoProducerId(Arc<str>),
     /// The producer was closed before the records could be delivered.
@@ -178,6 +186,7 @@ impl Reason {
             Self::Tls(_) => "tls",
             Self::NoCommonVersion(_) => "no_common_version",
             Self::NoLeader => "no_leader",
+            Self::Throttled { .. } => "throttled",
             Self::NoProducerId(_) => "no_producer_id",
             Self::Closed => "closed",
             Self::Corrupt(_) => "corrupt",
@@ -188,7 +197,7 @@ impl Reason {
     pub fn is_absence(&self) -> bool {
         match self {
             Self::NoAnswer(_) | Self::NotAvailable(_) | Self::NoLeader | Self::NoProducerId(_) => true,
-            Self::Tls(_) | Self::NoCommonVersion(_) => true,
+            Self::Tls(_) | Self::NoCommonVersion(_) | Self::Throttled { .. } => true,
             Self::Broker { code, .. } => *code == ErrorCode::SASL_AUTHENTICATION_FAILED,
             Self::Closed | Self::Corrupt(_) => false,
         }
@@ -225,50 +234,15 @@ impl fmt::Display for Reason {
             Self::Tls(why) => write!(f, "TLS: {why}"),
             Self::NoCommonVersion(which) => write!(f, "{which}"),
             Self::NoLeader => f.write_str("broker not available: the partition has no leader"),
+            Self::Throttled { broker, last } => write!(
+                f,
+                "broker {} throttles this client, for {last:?} the last time: raise its quota (producer_byte_rate), or \
+                 publish more slowly",
+                broker.0
+            ),
             Self::NoProducerId(why) => write!(f, "broker not available: no producer id: {why}"),
             Self::Closed => f.write_str("the producer was closed before the record was delivered"),
             Self::Corrupt(why) => write!(f, "the batch could not be decoded: {why}"),
-        }
-    }
-}
-
-/// A failed batch's verdict.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Failure {
-    /// Whether the records may be in the log.
-    pub outcome: FailedOutcome,
-    /// The last error.
-    pub reason: Reason,
-    /// Whether the time allowed (`delivery_timeout`) ran out.
-    pub timed_out: bool,
-    /// Every try, failed connections included.
-    pub attempts: u32,
-    /// When it was first tried, if ever.
-    pub first_attempt: Option<Instant>,
-    /// When it was last tried, if ever.
-    pub last_attempt: Option<Instant>,
-    /// The stamp it went out under, if any attempt left: what a later check looks for.
-    pub stamp: Option<kafka_courier_batcher::Stamp>,
-    /// The id of the topic that it was meant for; all zero where the brokers tell none.
-    pub topic_uuid: TopicUuid,
-    /// Where in the partition such a check begins: behind the last record that was acknowledged there.
-    /// `None`: nothing was yet.
-    pub search_from: Option<i64>,
-}
-
-impl Failure {
-    /// The verdict on what was never tried.
-    pub const fn untried(outcome: FailedOutcome, reason: Reason) -> Self {
-        Self {
-            outcome,
-            reason,
-            timed_out: false,
-            attempts: 0,
-            first_attempt: None,
-            last_attempt: None,
-            stamp: None,
-            topic_uuid: [0; 16],
-            search_from: None,
         }
     }
 }
@@ -331,7 +305,7 @@ pub struct PartAnswer {
     /// leader recognises the latest timestamp of the batch, whatever the topic uses.
     pub log_append_time: i64,
     /// KIP-467: the records that made the batch fail, by index in the batch, with what the broker says of each.
-    pub record_errors: Vec<(u32, Option<Arc<str>>)>,
+    pub record_errors: Vec<RejectedRecord>,
     /// The broker's words for the whole batch.
     pub message: Option<Arc<str>>,
     /// KIP-951: the leader that the broker knows, and its epoch.

@@ -63,7 +63,7 @@ where
                 self.core.on_disconnected(now, conn, &why);
             }
             IoEvent::Dialed(conn, Err(reason)) => {
-                tracing::warn!(%reason, "a broker and we don't come together");
+                tracing::debug!(%reason, "connection refused");
                 self.core.on_refused(now, conn, &reason);
             }
             IoEvent::Answered(conn, request, since, Ok(answer)) => {
@@ -81,6 +81,7 @@ where
                 }
             }
             IoEvent::Metadata(Ok(cluster)) => {
+                self.cluster_accepted();
                 self.upcalls.observed(Observation::Metadata);
                 self.core.on_metadata(now, cluster);
             }
@@ -89,7 +90,7 @@ where
                 self.core.on_metadata_failed(now, &why);
             }
             IoEvent::Metadata(Err(reason)) => {
-                tracing::warn!(%reason, "no broker and we come together");
+                self.cluster_refused(&reason);
                 self.core.on_metadata_refused(now, &reason);
             }
             IoEvent::ProducerId(Ok(id)) => {

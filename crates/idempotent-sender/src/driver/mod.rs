@@ -14,6 +14,7 @@ mod health;
 mod linger;
 mod log_client;
 mod looker;
+mod outages;
 mod refusals;
 pub mod security;
 mod stream;
@@ -92,6 +93,8 @@ where
     closing: Option<Instant>,
     /// Brokers or connections may have changed since they were last told.
     brokers_changed: bool,
+    /// No broker takes us, and that was logged.
+    is_refused: bool,
 }
 
 /// Makes a driver and the channel to it. The channel needs no bound of its own: what travels on it is
@@ -124,6 +127,7 @@ where
         produce_timeout: brokers_patience(request_timeout),
         closing: None,
         brokers_changed: false,
+        is_refused: false,
     };
     Ok((sender, driver))
 }
@@ -171,6 +175,7 @@ where
 
     /// Tells those who watch.
     fn tell(&mut self) {
+        self.log_news();
         self.upcalls.counted(self.core.counters(), self.core.requests_in_flight());
         if std::mem::take(&mut self.brokers_changed) {
             self.upcalls.observed(Observation::Brokers(&self.core.broker_views()));

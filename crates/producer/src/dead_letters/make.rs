@@ -87,7 +87,8 @@ fn decode(given_up: &GivenUp<'_>, clocks: Clocks, replayed: &[(u32, Arc<Letter>)
 fn letter(given_up: &GivenUp<'_>, clocks: Clocks, position: u32) -> Letter {
     let failure = given_up.failure;
     let (first, last) = (clocks.at(failure.first_attempt), clocks.at(failure.last_attempt));
-    let mut letter = Letter::new(given_up.topic, None, reason(failure), first);
+    let index = given_up.records.get(position).unwrap_or(position);
+    let mut letter = Letter::new(given_up.topic, None, reason(failure, index), first);
     letter.last_attempt = last;
     letter.partition = Some(given_up.partition);
     letter.error_code = failure.reason.code().map(|code| code.name().to_owned());
@@ -107,9 +108,9 @@ fn letter(given_up: &GivenUp<'_>, clocks: Clocks, position: u32) -> Letter {
     letter
 }
 
-fn reason(failure: &Failure) -> String {
+fn reason(failure: &Failure, index: u32) -> String {
     let late = if failure.timed_out { "; delivery_timeout ran out" } else { "" };
-    format!("{}{late}", failure.reason)
+    format!("{}{late}", failure.reason_of(index))
 }
 
 pub(super) fn fill(letter: &mut Letter, record: &DecodedRecord<'_>) {

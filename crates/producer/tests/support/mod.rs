@@ -1,11 +1,16 @@
 //! A producer on a cluster inside the process, and the books that are kept on both.
 #![allow(dead_code)] // each test file uses its own part
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests may, as tests do
+mod audited;
+
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use kafka_courier::{Delivery, KafkaConfig, KafkaProducer, ProducerRecord, RecordMetadata};
 use kafka_courier_test_broker::{Record, TestCluster};
+
+pub(crate) use audited::Producer;
 
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
@@ -31,8 +36,16 @@ pub(crate) async fn until(is_so: impl Fn() -> bool) {
     tokio::time::timeout(LONG, waited).await.expect("it is not so within a minute");
 }
 
-pub(crate) fn producer(cluster: &TestCluster) -> KafkaProducer {
-    KafkaProducer::build(config(cluster)).unwrap()
+/// Called before a test listens to the log of its own thread. With a single dispatcher a line counts as unwanted for the
+/// whole process if a thread without one, such as another test's, reaches it first; with a second one it does not.
+pub(crate) fn keep_lines_wanted() {
+    static SECOND: LazyLock<tracing::Dispatch> =
+        LazyLock::new(|| tracing::Dispatch::new(tracing_subscriber::registry()));
+    LazyLock::force(&SECOND);
+}
+
+pub(crate) fn producer(cluster: &TestCluster) -> Producer {
+    Producer::build(config(cluster)).unwrap()
 }
 
 pub(crate) fn record<'a>(topic: &'a str, key: &'a str, value: &'a str) -> ProducerRecord<'a> {

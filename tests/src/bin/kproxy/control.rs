@@ -74,8 +74,7 @@ fn clear(route: &Route) {
 fn cut(route: &Route, reset: bool) {
     let how = if reset { End::Reset } else { End::Close };
     for conn in route.open.lock().values() {
-        conn.end.send_replace(how);
-        count(&route.counts.cuts, 1);
+        count(&route.counts.cuts, u64::from(conn.finish(how)));
     }
 }
 
@@ -147,4 +146,20 @@ fn describe(route: &Route) -> String {
         "cuts": n(&counts.cuts),
     })
     .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ended_connection_is_not_cut_again() {
+        let route = Route::new("127.0.0.1:1".parse().unwrap());
+        // It stays listed until all its tasks have noticed the end.
+        let (_, conn) = route.remember();
+        cut(&route, false);
+        cut(&route, true);
+        assert!(*conn.end.borrow() == End::Close, "the first end stays");
+        assert_eq!(route.counts.cuts.load(Relaxed), 1);
+    }
 }

@@ -140,7 +140,7 @@ impl Reader {
             self.doomed |= faults.blackhole.has(self.side.dir);
             if self.doomed {
                 if verdict.last {
-                    self.side.conn.end.send_replace(self.side.route.end());
+                    self.side.conn.finish(self.side.route.end());
                     return;
                 }
                 continue;
@@ -288,7 +288,7 @@ impl Side {
             done = self.write_queue(&mut to, from) => done,
         };
         let Some(how) = finished else { return };
-        self.conn.end.send_replace(how);
+        self.conn.finish(how);
         // Only the client's side is reset: the broker must still get what was forwarded.
         if how == End::Reset && self.dir == Dir::Down {
             reset(to.as_ref());

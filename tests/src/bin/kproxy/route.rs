@@ -162,4 +162,15 @@ impl Conn {
             up_seen: AtomicU64::new(0),
         }
     }
+
+    /// Ends the connection, unless it is ending already. Returns whether this call ended it.
+    pub(crate) fn finish(&self, how: End) -> bool {
+        self.end.send_if_modified(|end| {
+            let is_open = *end == End::No;
+            if is_open {
+                *end = how;
+            }
+            is_open
+        })
+    }
 }

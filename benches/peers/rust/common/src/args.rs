@@ -13,14 +13,14 @@ pub struct Args {
     pub linger_ms: u64,
     pub batch_bytes: usize,
     pub inflight: usize,
-    /// Messages a second; 0 is as many as go.
+    /// Messages per second, 0 for the full rate.
     pub rate: u64,
     pub warmup: u64,
-    /// How many different values there are.
+    /// Number of different values.
     pub pool: usize,
-    /// Threads that publish.
+    /// Publishing threads.
     pub threads: u64,
-    /// A client's own flags, as `--x-NAME VALUE`.
+    /// Flags of one client alone, as `--x-NAME VALUE`.
     pub extra: Vec<(String, String)>,
 }
 
@@ -73,18 +73,18 @@ impl Args {
         }
     }
 
-    /// A client's own flag.
+    /// Returns the value of a client's own flag.
     pub fn x<T: FromStr>(&self, name: &str, default: T) -> T {
         let found = self.extra.iter().rev().find(|(n, _)| n == name);
         found.map_or(default, |(_, value)| read(name, value))
     }
 
-    /// Whether message `i`'s latency is taken.
+    /// Returns whether the latency of message `i` is measured.
     pub fn sampled(&self, i: u64) -> bool {
         self.rate > 0 || i.is_multiple_of(100)
     }
 }
 
 fn read<T: FromStr>(flag: &str, value: &str) -> T {
-    value.parse().unwrap_or_else(|_| panic!("{flag}: {value} is no such number"))
+    value.parse().unwrap_or_else(|_| panic!("{flag} {value}: not a number"))
 }

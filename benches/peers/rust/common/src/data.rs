@@ -1,6 +1,6 @@
-//! The data: byte for byte what the other clients' generators send.
+//! The data, byte for byte the same as in the other generators.
 
-/// The pool of values, `n` of `size` bytes.
+/// Returns the pool of `n` values of `size` bytes.
 pub fn values(size: usize, n: usize) -> Vec<Vec<u8>> {
     const LETTERS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     let mut state: u64 = 42;
@@ -13,7 +13,7 @@ pub fn values(size: usize, n: usize) -> Vec<Vec<u8>> {
         LETTERS[((z >> 33) % 62) as usize]
     };
     let mut value = |i: usize| {
-        // No larger than it will be: what doubling would leave unused is not the client's memory.
+        // The exact capacity. Spare capacity from doubling would count as the client's memory.
         let mut value = Vec::with_capacity(size.max(64));
         value.extend_from_slice(format!("{{\"id\":{i:08},\"type\":\"click\",\"data\":\"").as_bytes());
         while value.len() + 2 < size {
@@ -30,12 +30,12 @@ pub fn keys(n: usize) -> Vec<Vec<u8>> {
     (0..n).map(|i| format!("key-{i}").into_bytes()).collect()
 }
 
-/// Which value message `i` carries: shifts against the key from one round of the pool to the next.
+/// Returns the index of the value of message `i`. The index shifts against the key with each pass over the pool.
 pub fn value_index(i: u64, n: usize) -> usize {
     ((i + 337 * (i / n as u64)) % n as u64) as usize
 }
 
-/// Murmur2 as in Kafka's Java client, for a client that chooses no partitions itself.
+/// Returns the murmur2 hash of Kafka's Java client, for a client that chooses no partitions.
 pub fn murmur2(data: &[u8]) -> u32 {
     const M: u32 = 0x5bd1_e995;
     let mut h = 0x9747_b28c ^ data.len() as u32;

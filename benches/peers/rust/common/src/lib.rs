@@ -1,6 +1,6 @@
-//! What every Rust client's generator shares: flags, data, pacing, and the line about a run.
+//! The code that all Rust generators share: flags, data, pacing, and the line of figures.
 //!
-//! Rules: flags, data and line are the same in every language; a wrong flag ends the program.
+//! Rules: flags, data and line are the same in every language. A wrong flag ends the program.
 
 mod args;
 mod data;

@@ -14,7 +14,7 @@ pub fn latencies() -> Latencies {
     Histogram::new_with_bounds(1, 600_000_000_000, 3).expect("these bounds are valid")
 }
 
-/// Nanoseconds since a moment that the program chose.
+/// Nanoseconds since the start of the clock.
 #[derive(Clone, Copy)]
 pub struct Clock(Instant);
 
@@ -29,7 +29,7 @@ impl Clock {
     }
 }
 
-/// Says how many messages are due, sleeping about a millisecond at a time until at least one is.
+/// Returns how many messages are due. Sleeps about a millisecond at a time until at least one is.
 pub struct Pacer {
     start: Instant,
     rate: u64,
@@ -85,7 +85,7 @@ impl Measure {
         Self { unix: unix(), usage: usage(), began: Instant::now() }
     }
 
-    /// Takes the figures now and prints the line. `client` is its name and version.
+    /// Ends the measurement and prints the line. `client` is name and version.
     pub fn finish(self, client: (&str, &str), args: &Args, told: (u64, u64), latencies: &Latencies, note: &str) {
         let wall = self.began.elapsed().as_secs_f64();
         let now = usage();

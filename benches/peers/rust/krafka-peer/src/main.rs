@@ -1,4 +1,4 @@
-//! krafka: `enqueue`, which returns once a record is queued, and a handle that tells its end. Idempotent, as by default.
+//! krafka: `enqueue` returns once a record is queued, and a handle reports its result. Idempotent by default.
 //! One collector per partition awaits the handles in order.
 
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use krafka::producer::{Acks, DeliveryHandle, Producer};
 use krafka::{Compression, Kafka, Record};
 use tokio::sync::mpsc;
 
-/// A handle, and when its record was sent; 0 where that is not taken.
+/// A handle, and the time of its record's send, 0 if the latency is not measured.
 type Sent = (DeliveryHandle, u64);
 
-/// Handles that are handed to a collector at once.
+/// Handles per message to a collector.
 const HANDFUL: usize = 256;
 
 struct Load {
@@ -129,7 +129,7 @@ async fn run(args: Args) {
     let mut senders = Vec::new();
     for thread in 0..load.args.threads {
         let (load, collectors) = (load.clone(), collectors.clone());
-        // A paced sender sleeps as a thread does, and would hold up a worker's tasks.
+        // A paced sender blocks its thread, and would delay a worker's tasks.
         let runtime = tokio::runtime::Handle::current();
         senders.push(tokio::task::spawn_blocking(move || runtime.block_on(load.send_share(thread, collectors))));
     }

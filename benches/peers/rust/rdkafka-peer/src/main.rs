@@ -25,7 +25,7 @@ struct Context(Arc<Told>);
 impl ClientContext for Context {}
 
 impl ProducerContext for Context {
-    /// When it was sent, nanoseconds of the clock; 0 where that is not taken.
+    /// Time of the send in nanoseconds of the clock, 0 if the latency is not measured.
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, sent: usize) {

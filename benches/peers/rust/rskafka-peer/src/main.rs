@@ -1,7 +1,7 @@
-//! rskafka: a BatchProducer with a RecordAggregator for each partition. Not idempotent, for it has no idempotence.
+//! rskafka: a BatchProducer with a RecordAggregator for each partition. rskafka has no idempotence.
 //!
-//! The partition is chosen here, by murmur2 of the key as in Java. For each partition a task keeps up to `--x-window`
-//! produce() futures running; those tasks share the runtime's two threads, so `--threads` makes no difference to it.
+//! The generator chooses the partition by murmur2 of the key, as Java does. One task per partition keeps up to
+//! `--x-window` produce() futures running. The tasks share the runtime's two threads, so `--threads` has no effect.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,11 +23,11 @@ struct Load {
     args: Args,
     values: Vec<Vec<u8>>,
     keys: Vec<Vec<u8>>,
-    /// Each key's partition.
+    /// The partition of each key.
     partition_of: Vec<usize>,
     producers: Vec<PartitionProducer>,
     clock: Clock,
-    /// Records that a partition may have waiting or on their way.
+    /// Records of a partition that may be queued or in flight.
     window: usize,
 }
 
@@ -45,7 +45,7 @@ impl Load {
         }
     }
 
-    /// Produces one partition's messages: as fast as they go, or those that come with the time of their sending.
+    /// Produces one partition's messages: at full rate, or those from `paced` with the times of their sends.
     async fn produce(
         self: Arc<Self>,
         partition: usize,

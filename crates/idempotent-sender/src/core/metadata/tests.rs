@@ -10,6 +10,21 @@ use crate::core::types::{
 };
 use crate::core::{Action, Config, ConnId, ErrorCode, PartitionId, ProducePart, Reason, RequestId, Sender};
 
+/// A batch of so many records for a partition of the first topic.
+pub(in crate::core) fn submission(now: Instant, index: i32, ordinal: u64, records: u32) -> Submission<u32> {
+    let limits = Limits { max_records: records, max_bytes: 1 << 20, linger: Duration::ZERO };
+    let mut accumulator = Accumulator::new(limits, Compression::None);
+    let record = Record { key: None, value: Some(b"value"), headers: &[], timestamp: 1 };
+    let mut sealed = Vec::new();
+    for _ in 0..records {
+        let pushed = accumulator.push(now, &record, &mut |_| true, &BufferPool::new(0), || ()).unwrap();
+        sealed.extend(pushed.sealed.into_iter().flatten());
+    }
+    let batch = sealed.remove(0).encode(&BufferPool::new(0)).batch;
+    let partition = PartitionId { topic: TopicId(0), index };
+    Submission { partition, token: 0, ordinal, published_at: now, batch, aged: false }
+}
+
 /// A sender whose topic one broker leads, and what it said.
 struct Bench {
     sender: Sender<u32>,
@@ -30,6 +45,7 @@ impl Bench {
         let mut bench = Self { sender, now, ordinals: [0; 8], sent, verdicts, available, asked: 0 };
         bench.sender.want_topic(now, "orders");
         bench.sender.on_producer_id(now, 7);
+        bench.carry_out();
         bench
     }
 
@@ -63,16 +79,9 @@ impl Bench {
     }
 
     fn submit(&mut self, index: i32) {
-        let limits = Limits { max_records: 1, max_bytes: 1 << 20, linger: Duration::ZERO };
-        let mut accumulator = Accumulator::new(limits, Compression::None);
-        let record = Record { key: None, value: Some(b"value"), headers: &[], timestamp: 1 };
-        let pushed = accumulator.push(self.now, &record, &mut |_| true, &BufferPool::new(0), || ()).unwrap();
-        let batch = pushed.sealed.into_iter().flatten().next().unwrap().encode(&BufferPool::new(0)).batch;
         let ordinal = self.ordinals[index as usize];
         self.ordinals[index as usize] += 1;
-        let partition = PartitionId { topic: TopicId(0), index };
-        let submission = Submission { partition, token: 0, ordinal, published_at: self.now, batch, aged: false };
-        self.sender.on_sealed(self.now, submission).unwrap();
+        self.sender.on_sealed(self.now, submission(self.now, index, ordinal, 1)).unwrap();
         self.carry_out();
     }
 
@@ -347,4 +356,120 @@ fn a_partition_that_turns_to_a_topic_without_a_leader_is_said_to_have_none() {
     assert_eq!(bench.available, [true]);
     bench.answer(100);
     assert_eq!(bench.available, [false]);
+}
+
+/// A sender, and the topics that each request for metadata named.
+struct Asker {
+    sender: Sender<u32>,
+    now: Instant,
+    asked: Vec<Vec<String>>,
+    failed: Vec<TopicId>,
+}
+
+impl Asker {
+    fn new() -> Self {
+        let sender = Sender::new(Config::default()).unwrap();
+        Self { sender, now: Instant::now(), asked: Vec::new(), failed: Vec::new() }
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(action) = self.sender.poll(self.now) {
+            match action {
+                Action::RefreshMetadata { topics } => {
+                    self.asked.push(topics.iter().map(ToString::to_string).collect());
+                }
+                Action::TopicFailed { topic, .. } => self.failed.push(topic),
+                _ => {}
+            }
+        }
+    }
+
+    fn want(&mut self, topics: &[&str]) {
+        topics.iter().for_each(|topic| {
+            let _ = self.sender.want_topic(self.now, topic);
+        });
+        self.carry_out();
+    }
+
+    /// Answers the request on its way: the topics that are not among these are not there.
+    fn answer(&mut self, there: &[&str]) {
+        let topic = |name: &String| {
+            let code = if there.contains(&name.as_str()) { 0 } else { 3 };
+            let partition = PartitionMetadata { index: 0, code: 0, leader: Some(BrokerId(1)), leader_epoch: 1 };
+            let partitions = if code == 0 { vec![partition] } else { Vec::new() };
+            TopicMetadata { name: name.as_str().into(), uuid: [1; 16], code, partitions }
+        };
+        let topics = self.asked.last().unwrap().iter().map(topic).collect();
+        let brokers = vec![BrokerAddress { id: BrokerId(1), host: "one".into(), port: 9092 }];
+        self.sender.on_metadata(self.now, ClusterMetadata { brokers, topics });
+        self.carry_out();
+    }
+}
+
+#[test]
+fn unknown_topics_share_one_request() {
+    let mut asker = Asker::new();
+    asker.want(&["a", "b", "c"]);
+    assert_eq!(asker.asked, [["a", "b", "c"]]);
+    asker.want(&["d"]);
+    asker.want(&["e"]);
+    asker.answer(&["a", "b", "c"]);
+    assert_eq!(asker.asked[1..], [["d", "e"]], "they were wanted while the first request was on its way");
+}
+
+#[test]
+fn unknown_topic_does_not_wait_for_the_backoff() {
+    let mut asker = Asker::new();
+    for topic in ["a", "b", "c", "d"] {
+        asker.want(&[topic]);
+        assert_eq!(asker.asked.pop().unwrap(), [topic], "no time has passed");
+        asker.asked = vec![vec![topic.to_owned()]];
+        asker.answer(&[topic]);
+    }
+}
+
+#[test]
+fn missing_topic_delays_no_other() {
+    let mut asker = Asker::new();
+    asker.want(&["missing"]);
+    for _ in 0..8 {
+        asker.answer(&[]);
+        asker.now += Duration::from_millis(1000); // the longest backoff
+        asker.carry_out();
+    }
+    assert_eq!(asker.asked.len(), 9, "it is asked for after each backoff");
+    asker.answer(&[]);
+    asker.want(&["there"]);
+    assert_eq!(asker.asked.last().unwrap()[..], ["missing", "there"]);
+    asker.answer(&["there"]);
+    asker.want(&["other"]);
+    assert_eq!(asker.asked.len(), 11);
+}
+
+#[test]
+fn missing_topics_fail_side_by_side() {
+    let mut asker = Asker::new();
+    let timeout = Config::default().metadata_timeout;
+    let begun = asker.now;
+    asker.want(&["a", "b", "c", "d", "e", "f"]);
+    while asker.failed.len() < 6 {
+        asker.answer(&[]);
+        asker.now = asker.sender.next_deadline().unwrap().max(asker.now);
+        asker.carry_out();
+        assert!(asker.now <= begun + timeout, "{:?}", asker.failed);
+    }
+    assert_eq!(asker.now, begun + timeout);
+    assert!(asker.asked.len() < 40, "{} requests: they share them", asker.asked.len());
+}
+
+#[test]
+fn unanswered_requests_wait_for_the_backoff() {
+    let mut asker = Asker::new();
+    asker.want(&["a"]);
+    asker.sender.on_metadata_failed(asker.now, "nobody is there");
+    asker.want(&["b"]);
+    assert_eq!(asker.asked.len(), 1, "no broker answers");
+    asker.now += Duration::from_millis(100);
+    asker.carry_out();
+    assert_eq!(asker.asked[1..], [["a", "b"]]);
 }

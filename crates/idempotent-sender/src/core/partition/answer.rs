@@ -13,7 +13,9 @@ use super::super::effects::Context;
 use super::super::error_code::ErrorCode;
 use super::super::flight::{Flight, Proof};
 use super::super::outcome::{Outcome, Treatment, classify};
-use super::super::types::{Action, FailedOutcome, Failure, PartAnswer, Reason, RequestId, Verdict};
+use super::super::types::{
+    Action, FailedOutcome, Failure, PartAnswer, Reason, RecordSet, RejectedRecord, RequestId, Verdict,
+};
 use super::Partition;
 use super::give_up::lies_before;
 use super::look::Doubt;
@@ -22,6 +24,17 @@ use super::stamps::{EpochMove, FENCED_MAX};
 /// The offset of the record that lies so many behind the first of an accepted attempt; -1 if none was told.
 fn offset_behind(answer: &PartAnswer, behind: u32) -> i64 {
     if answer.base_offset < 0 { -1 } else { answer.base_offset + i64::from(behind) }
+}
+
+/// What the broker says of each record that it rejects, by the record's index in the batch that was handed in.
+fn rejected(records: &RecordSet, answer: &PartAnswer) -> Vec<RejectedRecord> {
+    let own = |(position, message): &RejectedRecord| {
+        Some((records.get(*position)?, message.clone().or_else(|| answer.message.clone())))
+    };
+    let mut rejected: Vec<_> = answer.record_errors.iter().filter_map(own).collect();
+    rejected.sort_by_key(|(index, _)| *index);
+    rejected.dedup_by_key(|(index, _)| *index);
+    rejected
 }
 
 impl<T: Clone> Partition<T> {
@@ -219,11 +232,15 @@ impl<T: Clone> Partition<T> {
     }
 
     fn reject_head(&mut self, answer: &PartAnswer, cx: &mut Context<'_, T>) {
-        let Some(head) = self.window.front() else { return };
+        let Some(head) = self.window.front_mut() else { return };
         if head.may_be_written() {
             return self.look_or_give_up(Doubt::Refused, cx);
         }
         let count = head.batch.record_count();
+        let rejected = rejected(&head.records, answer);
+        if !rejected.is_empty() {
+            head.history.rejected = Some(rejected.into());
+        }
         let mut guilty: Vec<u32> = answer.record_errors.iter().map(|e| e.0).filter(|i| *i < count).collect();
         guilty.sort_unstable();
         guilty.dedup();
@@ -243,10 +260,11 @@ impl<T: Clone> Partition<T> {
     fn give_up_guilty(&mut self, [guilty, mut rest]: [Flight<T>; 2], answer: &PartAnswer, cx: &mut Context<'_, T>) {
         cx.out.counters.singled_out += 1;
         self.window.pop_front();
+        // Of the batch as a whole; each record has its own.
         let message = answer.record_errors.iter().find_map(|e| e.1.clone()).or_else(|| answer.message.clone());
         let reason = Reason::Broker { code: ErrorCode(answer.code), message };
         self.settle_given_up(guilty, Some(reason), false, cx);
-        rest.history.reason = None;
+        (rest.history.reason, rest.history.rejected) = (None, None);
         if self.is_turning() {
             return self.window.push_front(rest); // the others' own answers are to come
         }
@@ -360,8 +378,14 @@ impl<T: Clone> Partition<T> {
         if flight.proof != Proof::None {
             return self.settle_delivered(flight, cx);
         }
+        // A throttled broker answers late: the throttling is the cause then.
+        let throttled = flight.history.reason.clone().filter(|reason| matches!(reason, Reason::Throttled { .. }));
         let unanswered = flight.outstanding.map(|_| Reason::NoAnswer("none had come by then".into()));
-        let reason = reason.or(unanswered).or_else(|| flight.history.reason.clone()).or_else(|| self.trouble.clone());
+        let reason = reason
+            .or(throttled)
+            .or(unanswered)
+            .or_else(|| flight.history.reason.clone())
+            .or_else(|| self.trouble.clone());
         let reason = reason.unwrap_or_else(|| match self.leader {
             None => Reason::NoLeader,
             Some(_) => Reason::NotAvailable("nothing could be sent to the leader in time".into()),

@@ -9,6 +9,8 @@
 //! - An acceptance proves that there was no gap after all.
 //! - While a topic made anew is yet to be turned to nobody is barred: what the former one can't take the new one may.
 
+use std::time::Instant;
+
 use kafka_courier_batcher::Stamp;
 
 use super::super::effects::Context;
@@ -101,9 +103,15 @@ impl<T: Clone> Partition<T> {
         });
     }
 
-    /// Gives up what has waited for longer than `delivery_timeout`.
-    pub(crate) fn expire(&mut self, cx: &mut Context<'_, T>) {
+    /// Gives up what has waited for longer than `delivery_timeout`. Where the leader has throttled us meanwhile, until the
+    /// time in `throttled`, that is why, unless a try failed for another reason.
+    pub(crate) fn expire(&mut self, throttled: Option<&(Instant, Reason)>, cx: &mut Context<'_, T>) {
         while self.deadline(cx.config.delivery_timeout).is_some_and(|deadline| deadline <= cx.now) {
+            if let (Some((until, reason)), Some(oldest)) = (throttled, self.oldest_mut())
+                && *until > oldest.published_at
+            {
+                oldest.history.reason.get_or_insert_with(|| reason.clone());
+            }
             self.give_up_oldest(true, cx);
         }
     }

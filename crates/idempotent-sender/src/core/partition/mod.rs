@@ -183,6 +183,13 @@ impl<T: Clone> Partition<T> {
         nothing_sent && self.queue.is_empty() && self.early.is_empty()
     }
 
+    /// Records that wait for a verdict.
+    pub(crate) fn unsettled(&self) -> u64 {
+        let sent = self.unconfirmed.iter().chain(&self.window);
+        let all = sent.chain(&self.queue).chain(self.early.values());
+        all.map(|flight| u64::from(flight.records.len())).sum()
+    }
+
     /// Whether nothing waits for a verdict and the batch of this ordinal is the next.
     pub(crate) fn is_free_for(&self, ordinal: u64) -> bool {
         self.is_idle() && self.next_ordinal == ordinal

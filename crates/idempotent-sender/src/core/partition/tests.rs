@@ -221,7 +221,7 @@ fn a_late_success_of_what_was_given_up_in_halves_corrects_both_where_they_are() 
     let again = bench.send().unwrap();
     bench.answer(again, 10, -1);
     bench.now += bench.config.delivery_timeout;
-    bench.decide(|partition, cx| partition.expire(cx));
+    bench.decide(|partition, cx| partition.expire(None, cx));
     assert_eq!(bench.verdicts().len(), 2);
     bench.answer(whole, 0, 40);
     let corrected: Vec<_> = std::mem::take(&mut bench.out.actions)
@@ -308,7 +308,7 @@ fn what_runs_out_of_time_is_not_told_a_refusal_that_did_not_decide_about_it() {
         bench.answer(sent, code, -1);
     }
     bench.now += bench.config.delivery_timeout;
-    bench.decide(|partition, cx| partition.expire(cx));
+    bench.decide(|partition, cx| partition.expire(None, cx));
     let verdicts = bench.verdicts();
     assert_eq!(verdicts.len(), 3);
     for (token, verdict) in verdicts {
@@ -324,7 +324,7 @@ fn the_halves_of_a_batch_that_run_out_of_time_are_not_told_that_they_are_too_lar
     let whole = bench.send().unwrap();
     bench.answer(whole, 10, -1);
     bench.now += bench.config.delivery_timeout;
-    bench.decide(|partition, cx| partition.expire(cx));
+    bench.decide(|partition, cx| partition.expire(None, cx));
     for (_, verdict) in bench.verdicts() {
         let Verdict::Failed(failure) = verdict else { panic!("{verdict:?}") };
         assert!(failure.timed_out && failure.reason.is_retriable(), "{}", failure.reason);
@@ -367,7 +367,7 @@ fn what_is_given_up_while_its_answer_is_awaited_says_that_no_answer_came() {
     bench.submit(0, 1);
     bench.send().unwrap();
     bench.now += bench.config.delivery_timeout;
-    bench.decide(|partition, cx| partition.expire(cx));
+    bench.decide(|partition, cx| partition.expire(None, cx));
     let Verdict::Failed(failure) = &bench.verdicts()[0].1 else { panic!("it was not delivered") };
     assert_eq!(failure.outcome, FailedOutcome::Unknown);
     assert!(failure.reason.to_string().starts_with("no answer from the broker"), "{}", failure.reason);

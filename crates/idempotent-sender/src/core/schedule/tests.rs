@@ -1,13 +1,15 @@
 //! Which batch leaves on which connection, seen from inside.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::{Accumulator, BufferPool, Compression, Limits, Record};
 
 use crate::core::cluster::Conn;
 use crate::core::types::{
-    BrokerAddress, ClusterMetadata, PartAnswer, PartitionMetadata, ProduceAnswer, Submission, TopicId, TopicMetadata,
+    BrokerAddress, ClusterMetadata, Failure, PartAnswer, PartitionMetadata, ProduceAnswer, Reason, Submission, TopicId,
+    TopicMetadata, Verdict,
 };
 use crate::core::{Action, Backoff, Config, ConnId, PartitionId, ProducePart, RequestId, Sender};
 
@@ -21,6 +23,7 @@ struct Bench {
     connects: Vec<ConnId>,
     sent: Vec<(ConnId, RequestId, Vec<ProducePart>)>,
     settled: usize,
+    failures: Vec<Arc<Failure>>,
     disconnects: usize,
 }
 
@@ -28,8 +31,16 @@ impl Bench {
     fn new(config: Config) -> Self {
         let (now, ordinals) = (Instant::now(), [0; PARTITIONS as usize]);
         let sender = Sender::new(config).unwrap();
-        let mut bench =
-            Self { sender, now, ordinals, connects: Vec::new(), sent: Vec::new(), settled: 0, disconnects: 0 };
+        let mut bench = Self {
+            sender,
+            now,
+            ordinals,
+            connects: Vec::new(),
+            sent: Vec::new(),
+            settled: 0,
+            failures: Vec::new(),
+            disconnects: 0,
+        };
         bench.sender.want_topic(now, "orders");
         bench.sender.on_metadata(now, metadata());
         bench.sender.on_producer_id(now, 7);
@@ -42,7 +53,12 @@ impl Bench {
             match action {
                 Action::Connect { conn, .. } => self.connects.push(conn),
                 Action::Send { conn, request, parts } => self.sent.push((conn, request, parts)),
-                Action::Settle(_) => self.settled += 1,
+                Action::Settle(settlement) => {
+                    self.settled += 1;
+                    if let Verdict::Failed(failure) = settlement.verdict {
+                        self.failures.push(failure);
+                    }
+                }
                 Action::Disconnect { .. } => self.disconnects += 1,
                 _ => {}
             }
@@ -228,6 +244,35 @@ fn a_partition_that_waits_on_a_connection_that_is_closed_for_idleness_waits_on()
     bench.connect_next();
     bench.answer_next(Duration::ZERO);
     assert_eq!(bench.settled, 3);
+}
+
+#[test]
+fn a_failure_under_throttling_names_it() {
+    let mut bench = Bench::new(Config { max_in_flight: 2, ..Config::default() });
+    bench.prime();
+    (0..3).for_each(|_| bench.submit(0, 1));
+    bench.answer_next(Duration::from_secs(40));
+    // One waits for its answer, one to be sent.
+    assert_eq!((bench.sent.len(), bench.settled), (1, 1));
+    bench.now += Duration::from_secs(30);
+    bench.carry_out();
+    let throttled = Reason::Throttled { broker: crate::core::BrokerId(1), last: Duration::from_secs(40) };
+    let reasons: Vec<_> = bench.failures.iter().map(|failure| (failure.reason.clone(), failure.timed_out)).collect();
+    assert_eq!(reasons, [(throttled.clone(), true), (throttled, true)]);
+}
+
+#[test]
+fn throttling_of_former_days_is_no_cause() {
+    let mut bench = Bench::new(Config::default());
+    bench.prime();
+    bench.submit(0, 1);
+    bench.answer_next(Duration::from_secs(1));
+    bench.now += Duration::from_secs(2);
+    bench.submit(0, 1);
+    bench.now += Duration::from_secs(30);
+    bench.carry_out();
+    let named = |failure: &Arc<Failure>| matches!(failure.reason, Reason::Throttled { .. });
+    assert!(bench.failures.len() == 1 && !named(&bench.failures[0]), "{:?}", bench.failures);
 }
 
 #[test]

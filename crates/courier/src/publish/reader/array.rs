@@ -61,8 +61,18 @@ impl<R: BufRead> ArrayElements<R> {
         Self { input, max, text: Vec::new(), place: Where::First }
     }
 
-    /// The next element's text, or what is wrong with the array.
-    pub(super) fn next_element(&mut self) -> io::Result<Option<Result<&[u8], String>>> {
+    /// The input, as far as it was read.
+    pub(super) fn input(&self) -> &R {
+        &self.input
+    }
+
+    /// The text of the element that was read last.
+    pub(super) fn text(&self) -> &[u8] {
+        self.text.trim_ascii()
+    }
+
+    /// Reads the next element, whose [`text`](Self::text) is there then, or says what is wrong with the array.
+    pub(super) fn next_element(&mut self) -> io::Result<Option<Result<(), String>>> {
         match self.place {
             Where::First | Where::Next => self.element(),
             Where::Behind => self.end(),
@@ -70,7 +80,7 @@ impl<R: BufRead> ArrayElements<R> {
         }
     }
 
-    fn element(&mut self) -> io::Result<Option<Result<&[u8], String>>> {
+    fn element(&mut self) -> io::Result<Option<Result<(), String>>> {
         self.text.clear();
         let mut nesting = Nesting::default();
         loop {
@@ -89,16 +99,16 @@ impl<R: BufRead> ArrayElements<R> {
         }
     }
 
-    fn finish(&mut self, end: u8) -> io::Result<Option<Result<&[u8], String>>> {
+    fn finish(&mut self, end: u8) -> io::Result<Option<Result<(), String>>> {
         let is_first = self.place == Where::First;
         self.place = if end == b']' { Where::Behind } else { Where::Next };
         if !self.text.trim_ascii().is_empty() {
-            return Ok(Some(Ok(self.text.trim_ascii())));
+            return Ok(Some(Ok(())));
         }
         if is_first && end == b']' { self.end() } else { Ok(Some(Err("nothing stands beside a comma".to_owned()))) }
     }
 
-    fn end(&mut self) -> io::Result<Option<Result<&[u8], String>>> {
+    fn end(&mut self) -> io::Result<Option<Result<(), String>>> {
         self.place = Where::End;
         let rest = self.after_space()?;
         Ok(rest.map(|byte| Err(format!("{:?} follows the array; nothing from there on is read", char::from(byte)))))
@@ -128,7 +138,7 @@ mod tests {
         let mut elements = ArrayElements::new(text.strip_prefix('[').unwrap().as_bytes(), 20);
         let mut seen = Vec::new();
         while let Some(element) = elements.next_element().unwrap() {
-            seen.push(element.map(|text| String::from_utf8_lossy(text).into_owned()));
+            seen.push(element.map(|()| String::from_utf8_lossy(elements.text()).into_owned()));
         }
         seen
     }

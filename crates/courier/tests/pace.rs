@@ -1,0 +1,124 @@
+//! The pace of `courier publish`: it reads no faster than brokers take events, and no topic holds up another.
+#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+mod support;
+
+use std::time::{Duration, Instant};
+
+use kafka_courier_test_broker::{ApiKey, Fault, Rule, TestCluster, TopicSpec};
+use support::{Courier, LOGIN, ORDER, arrived, ids, receipts};
+
+fn login(number: usize) -> String {
+    format!("{{\"id\":\"login-{number}\",\"type\":\"user.logged_in\",\"data\":{{\"user_id\":\"u-{}\"}}}}\n", number % 7)
+}
+
+#[tokio::test]
+async fn a_throttled_input_is_delivered_whole() {
+    let cluster = TestCluster::builder().topic("user-events", 3).start().await.unwrap();
+    // Each request costs 150 ms, however large it is: all of them take longer than one event may wait.
+    cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::Throttle(Duration::from_millis(150))));
+    let settings = [("KAFKA_DELIVERY_TIMEOUT", "3s"), ("KAFKA_REQUEST_TIMEOUT", "3s"), ("KAFKA_FLUSH_MESSAGES", "50")];
+    let courier = Courier::publish(&cluster, &[], &settings);
+    let input: String = (0..4000).map(login).collect();
+    courier.ended_with(&input).await.expect(0, &["4,000 read, 4,000 delivered"]);
+    assert_eq!(cluster.records("user-events").len(), 4000);
+}
+
+#[tokio::test]
+async fn a_failure_under_throttling_says_so() {
+    let cluster = TestCluster::builder().topic("user-events", 1).start().await.unwrap();
+    cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::Throttle(Duration::from_secs(60))));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("receipts");
+    let settings = [("KAFKA_DELIVERY_TIMEOUT", "1s"), ("KAFKA_REQUEST_TIMEOUT", "1s"), ("KAFKA_FLUSH_MESSAGES", "1")];
+    let courier = Courier::publish(&cluster, &["--receipts", file.to_str().unwrap()], &settings);
+    let ended = courier.ended_with(&(0..3).map(login).collect::<String>()).await;
+    ended.expect(1, &["throttles this client, for 60s the last time"]);
+    let receipts = receipts(&std::fs::read_to_string(file).unwrap());
+    assert!(receipts[2]["error"].as_str().unwrap().contains("raise its quota"), "{}", receipts[2]);
+}
+
+/// Types `good` and `miss0` to `miss5`, each to a topic of its own; only that of `good` is there.
+const MISSING: (&str, &str) = (
+    "KAFKA_TOPIC_MAPPING",
+    "good=t,miss0=missing-0,miss1=missing-1,miss2=missing-2,miss3=missing-3,miss4=missing-4,miss5=missing-5",
+);
+
+fn six_missing_topics() -> String {
+    let types = (0..60).map(|n| if n % 2 == 0 { "good".to_owned() } else { format!("miss{}", n / 2 % 6) });
+    types.enumerate().map(|(n, name)| format!("{{\"id\":\"y{n}\",\"type\":\"{name}\",\"data\":{{}}}}\n")).collect()
+}
+
+#[tokio::test]
+async fn missing_topics_hold_up_no_other() {
+    let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("receipts");
+    let arguments = ["--grace", "600", "--receipts", file.to_str().unwrap()];
+    let mut courier = Courier::publish(&cluster, &arguments, &[MISSING, ("KAFKA_METADATA_TIMEOUT", "10m")]);
+    courier.write(&six_missing_topics()).await;
+    courier.end_input();
+    // While all six are still waited for.
+    arrived(&cluster, "t", 30).await;
+    for topic in 0..6 {
+        cluster.create_topic(&TopicSpec::new(&format!("missing-{topic}"), 1)).unwrap();
+    }
+    courier.ended().await.expect(0, &["60 read, 60 delivered"]);
+    assert_eq!(ids(&cluster.records("missing-2")), ["y5", "y17", "y29", "y41", "y53"]);
+    let places: Vec<_> = receipts(&std::fs::read_to_string(file).unwrap()).iter().map(|r| r["id"].clone()).collect();
+    assert_eq!(places, (0..60).map(|n| format!("y{n}")).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn missing_topics_are_awaited_together() {
+    let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
+    let begun = Instant::now();
+    let courier = Courier::publish(&cluster, &[], &[MISSING, ("KAFKA_METADATA_TIMEOUT", "3s")]);
+    let ended = courier.ended_with(&six_missing_topics()).await;
+    ended.expect(1, &["60 read, 30 delivered", "30 failed and not written", "  5 times: topic \"missing-4\": "]);
+    // One after another they take 18 s.
+    assert!(begun.elapsed() < Duration::from_secs(12), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn many_events_for_a_missing_topic_are_bounded() {
+    let cluster = TestCluster::builder().topic("user-events", 1).start().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let letters = folder.path().join("letters");
+    let arguments = ["--dlq-file", letters.to_str().unwrap()];
+    let courier = Courier::publish(&cluster, &arguments, &[("KAFKA_METADATA_TIMEOUT", "1s")]);
+    let input = format!("{}{LOGIN}\n", format!("{ORDER}\n").repeat(30_000));
+    let ended = courier.ended_with(&input).await;
+    ended.expect(1, &["30,001 read, 1 delivered", "30,000 failed and not written", "  30,000 times: "]);
+}
+
+#[tokio::test]
+async fn a_missing_topic_ends_it_unread() {
+    let cluster = TestCluster::builder().topic("orders", 1).start().await.unwrap();
+    let courier = Courier::publish(&cluster, &["--topic", "ordrs"], &[("KAFKA_METADATA_TIMEOUT", "500ms")]);
+    let ended = courier.ended().await; // and the input stays open
+    ended.expect(78, &["topic \"ordrs\" does not exist on the cluster: create it, or fix --topic"]);
+    cluster.deny_writes("orders", true);
+    let courier = Courier::publish(&cluster, &["--topic", "orders"], &[("KAFKA_METADATA_TIMEOUT", "500ms")]);
+    courier.ended_with(LOGIN).await.expect(77, &["TOPIC_AUTHORIZATION_FAILED"]);
+}
+
+#[tokio::test]
+async fn a_topic_made_on_demand_is_waited_for() {
+    let cluster = TestCluster::builder().auto_create_topics(1).start().await.unwrap();
+    let courier = Courier::publish(&cluster, &["--topic", "anything"], &[]);
+    courier.ended_with(LOGIN).await.expect(0, &["1 read, 1 delivered"]);
+}
+
+#[tokio::test]
+async fn events_without_a_mapping_are_counted() {
+    let cluster = TestCluster::builder().topic("default-events", 1).topic("user-events", 1).start().await.unwrap();
+    let input = format!("{LOGIN}\n{ORDER}\n{ORDER}\n");
+    let ended = Courier::publish(&cluster, &[], &[]).ended_with(&input).await;
+    ended.expect(0, &["2 events of types without a topic of their own went to default-events: order.placed"]);
+    let named = Courier::publish(&cluster, &["--topic", "user-events"], &[]).ended_with(&input).await;
+    let mapped = Courier::publish(&cluster, &[], &[("KAFKA_TOPIC_MAPPING", "order.placed=default-events")]);
+    for ended in [named, mapped.ended_with(&input).await] {
+        ended.expect(0, &["3 delivered"]);
+        assert!(!ended.err.contains("without a topic"), "{}", ended.err);
+    }
+}

@@ -1,0 +1,127 @@
+//! One piece of news for each outage.
+
+use super::*;
+use crate::core::types::{ClusterMetadata, PartitionMetadata, TopicMetadata};
+use crate::core::{Action, Config, ConnId, Reachability};
+
+struct Bench {
+    sender: Sender<u32>,
+    now: Instant,
+    dialed: Vec<ConnId>,
+}
+
+fn address(id: i32) -> BrokerAddress {
+    BrokerAddress { id: BrokerId(id), host: "one".into(), port: 9092 }
+}
+
+impl Bench {
+    fn new() -> Self {
+        let now = Instant::now();
+        let mut bench = Self { sender: Sender::new(Config::default()).unwrap(), now, dialed: Vec::new() };
+        bench.sender.want_topic(now, "orders");
+        bench.sender.on_producer_id(now, 7);
+        bench.carry_out();
+        bench
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(action) = self.sender.poll(self.now) {
+            if let Action::Connect { conn, .. } = action {
+                self.dialed.push(conn);
+            }
+        }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.carry_out();
+    }
+
+    /// Metadata that names these brokers; the first of them leads.
+    fn learn(&mut self, brokers: &[i32]) {
+        let leader = brokers.first().map(|id| BrokerId(*id));
+        let partitions = vec![PartitionMetadata { index: 0, code: 0, leader, leader_epoch: -1 }];
+        let topic = TopicMetadata { name: "orders".into(), uuid: [1; 16], code: 0, partitions };
+        let brokers = brokers.iter().map(|id| address(*id)).collect();
+        self.sender.on_metadata(self.now, ClusterMetadata { brokers, topics: vec![topic] });
+        self.carry_out();
+    }
+
+    /// A batch of so many records, published now.
+    fn submit(&mut self, ordinal: u64, records: u32) {
+        let submission = crate::core::metadata::tests::submission(self.now, 0, ordinal, records);
+        self.sender.on_sealed(self.now, submission).unwrap();
+        self.carry_out();
+    }
+
+    fn outage(&self) -> Option<crate::core::OutageView> {
+        self.sender.broker_views().first().and_then(|view| view.outage)
+    }
+}
+
+#[test]
+fn each_outage_is_news_twice() {
+    let mut bench = Bench::new();
+    bench.learn(&[1]);
+    bench.submit(0, 3);
+    let lost_at = bench.now;
+    bench.sender.on_connected(bench.now, bench.dialed[0]);
+    bench.carry_out();
+    bench.sender.on_disconnected(bench.now, bench.dialed[0], "reset");
+    assert_eq!(bench.sender.take_news(), [], "a lost connection is no outage yet");
+    for attempt in 1..10 {
+        bench.pass(Duration::from_secs(2));
+        bench.sender.on_disconnected(bench.now, bench.dialed[attempt], "connection refused");
+        bench.carry_out();
+        match &bench.sender.take_news()[..] {
+            [BrokerNews::Lost { broker, why, waiting }] if attempt == 1 => {
+                assert_eq!((broker, &**why, waiting.events), (&address(1), "connection refused", 3));
+                assert_eq!(waiting.first_fails_at, Some(lost_at + Config::default().delivery_timeout));
+            }
+            news => assert!(attempt > 1 && news.is_empty(), "{attempt}: {news:?}"),
+        }
+        assert_eq!(bench.outage().map(|outage| (outage.since, outage.waiting.events)), Some((lost_at, 3)));
+        assert_eq!(bench.sender.broker_views()[0].reachability, Reachability::Unreachable);
+    }
+    bench.pass(Duration::from_secs(2));
+    bench.sender.on_connected(bench.now, bench.dialed[10]);
+    assert_eq!(bench.sender.take_news(), [BrokerNews::Back { broker: address(1), lasted: bench.now - lost_at }]);
+    assert_eq!(bench.outage(), None);
+}
+
+#[test]
+fn lost_broker_that_is_not_named_is_away() {
+    let mut bench = Bench::new();
+    bench.learn(&[1, 2]);
+    bench.submit(0, 1);
+    bench.sender.on_connected(bench.now, bench.dialed[0]);
+    bench.sender.on_disconnected(bench.now, bench.dialed[0], "reset");
+    bench.carry_out();
+    bench.learn(&[2]);
+    let news = bench.sender.take_news();
+    assert!(matches!(&news[..], [BrokerNews::Lost { broker, .. }] if *broker == address(1)), "{news:?}");
+    bench.learn(&[2]);
+    assert_eq!(bench.sender.take_news(), []);
+    bench.learn(&[2, 1]);
+    assert!(matches!(bench.sender.take_news()[..], [BrokerNews::Back { .. }]));
+}
+
+#[test]
+fn mute_broker_is_back_with_an_answer() {
+    let mut bench = Bench::new();
+    bench.learn(&[1]);
+    bench.submit(0, 1);
+    bench.sender.on_connected(bench.now, bench.dialed[0]);
+    bench.carry_out();
+    bench.pass(Config::default().request_timeout);
+    assert!(matches!(bench.sender.take_news()[..], [BrokerNews::Lost { .. }]));
+    bench.pass(Duration::from_secs(2));
+    bench.sender.on_connected(bench.now, bench.dialed[1]);
+    bench.carry_out();
+    assert_eq!(bench.sender.take_news(), [], "it takes connections and answers nothing");
+    let request = bench.sender.conns[&bench.dialed[1]].inflight[0].id;
+    let part = crate::core::PartAnswer { base_offset: 0, log_append_time: -1, ..Default::default() };
+    let answer = crate::core::ProduceAnswer { parts: vec![Some(part)], ..Default::default() };
+    bench.sender.on_answer(bench.now, bench.dialed[1], request, answer);
+    assert!(matches!(bench.sender.take_news()[..], [BrokerNews::Back { .. }]));
+}

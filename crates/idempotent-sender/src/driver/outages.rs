@@ -1,0 +1,61 @@
+//! What is logged of brokers and of the cluster as a whole: that they are away, and that they are back.
+//!
+//! Rules: the core decides what is news; one line for each piece of it, none for an attempt.
+
+use std::time::{Duration, Instant};
+
+use super::Driver;
+use super::words::Upcalls;
+use crate::core::{BrokerAddress, BrokerNews, Reason};
+
+impl<T, U> Driver<T, U>
+where
+    T: Clone + Send + 'static,
+    U: Upcalls<T>,
+{
+    /// Logs what has become of brokers.
+    pub(super) fn log_news(&mut self) {
+        for news in self.core.take_news() {
+            self.brokers_changed = true;
+            log(&news, Instant::now());
+        }
+    }
+
+    /// No broker takes us, or none is to be trusted.
+    pub(super) fn cluster_refused(&mut self, reason: &Reason) {
+        if !std::mem::replace(&mut self.is_refused, true) {
+            tracing::warn!(%reason, "cluster refuses the client");
+        }
+    }
+
+    /// A broker has answered.
+    pub(super) fn cluster_accepted(&mut self) {
+        if std::mem::take(&mut self.is_refused) {
+            tracing::info!("cluster accepts the client again");
+        }
+    }
+}
+
+fn log(news: &BrokerNews, now: Instant) {
+    match news {
+        BrokerNews::Lost { broker, why, waiting } => {
+            let fails_in = waiting.first_fails_at.map(|at| millis(at.saturating_duration_since(now)));
+            let (id, address, waiting) = (broker.id.0, address(broker), waiting.events);
+            tracing::warn!(broker = id, address, waiting, first_fails_in = fails_in, %why, "broker unavailable");
+        }
+        BrokerNews::Back { broker, lasted } => {
+            let (id, address, away_for) = (broker.id.0, address(broker), millis(*lasted));
+            tracing::info!(broker = id, address, away_for, "broker available again");
+        }
+    }
+}
+
+/// A duration to the millisecond.
+fn millis(duration: Duration) -> tracing::field::DebugValue<Duration> {
+    tracing::field::debug(Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
+}
+
+fn address(broker: &BrokerAddress) -> String {
+    let (host, port) = (&broker.host, broker.port);
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
