@@ -220,6 +220,13 @@ pub(crate) fn partitions_of(topic: usize) -> impl Iterator<Item = usize> {
     (0..PARTITIONS_AT_MOST).map(move |index| partition_of(topic, index))
 }
 
+const TOPIC_NAMES: [&str; TOPICS] = ["orders", "alerts"];
+
 pub(crate) fn topic_name(topic: usize) -> &'static str {
-    ["orders", "alerts"][topic]
+    TOPIC_NAMES[topic]
+}
+
+/// The topic of this name.
+pub(crate) fn topic_named(name: &str) -> Option<usize> {
+    TOPIC_NAMES.iter().position(|known| *known == name)
 }

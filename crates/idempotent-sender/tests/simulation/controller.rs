@@ -5,14 +5,15 @@
 //! what they have heard, which may be old; a paused broker hears nothing and believes itself a leader.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use kafka_courier_idempotent_sender::core::{
     BrokerId, ClusterMetadata, ErrorCode, PartitionMetadata, Reason, TopicMetadata,
 };
 
 use crate::cluster::{
-    BROKERS, MS, Micros, PARTITIONS, Replica, SECOND, TOPICS, View, partition_of, partitions_of, topic_name, topic_of,
-    uuid,
+    BROKERS, MS, Micros, PARTITIONS, Replica, SECOND, TOPICS, View, partition_of, partitions_of, topic_name,
+    topic_named, topic_of, uuid,
 };
 use crate::log::Producers;
 use crate::produce::address;
@@ -294,20 +295,21 @@ impl World {
     }
 
     /// Errors: who was asked last has refused us, and nobody is to be asked for a while.
-    pub(crate) fn refresh_metadata(&mut self) -> Result<(), String> {
+    pub(crate) fn refresh_metadata(&mut self, names: &[Arc<str>]) -> Result<(), String> {
         if self.history.metadata_refused_at.is_some_and(|at| self.now < at + Self::refused_pause()) {
             return Err("we were refused, and ask for metadata again too soon".into());
         }
         let pause = self.least_pause();
-        self.history.pace.metadata.ask(self.now, pause).map_err(|why| format!("metadata is {why}"))?;
+        let topics: Vec<usize> = names.iter().filter_map(|name| topic_named(name)).collect();
+        self.history.pace.metadata.ask(&topics, self.now, pause).map_err(|why| format!("metadata is {why}"))?;
         self.metadata_asked += 1;
         let broker = self.rng.index(BROKERS);
         let wait = self.latency(broker);
-        self.after(wait, Event::AskMetadata(broker));
+        self.after(wait, Event::AskMetadata(broker, topics));
         Ok(())
     }
 
-    pub(crate) fn ask_metadata(&mut self, broker: usize) {
+    pub(crate) fn ask_metadata(&mut self, broker: usize, topics: &[usize]) {
         let state = &self.brokers[broker];
         if !state.runs() || state.refuses_until > self.now || state.requests_stall_until > self.now {
             let wait = if state.up { self.rng.range(SECOND..10 * SECOND) } else { MS };
@@ -318,12 +320,13 @@ impl World {
             let wait = self.latency(broker);
             return self.after(wait, Event::MetadataRefused);
         }
-        let cluster = self.metadata_of(broker);
+        let mut cluster = self.metadata_of(broker);
+        cluster.topics.retain(|found| topic_named(&found.name).is_some_and(|topic| topics.contains(&topic)));
         let wait = self.latency(broker);
         self.after(wait, Event::Metadata(Some(cluster)));
     }
 
-    /// The cluster as the broker has it.
+    /// The cluster as the broker has it, with all topics.
     pub(crate) fn metadata_of(&self, broker: usize) -> ClusterMetadata {
         let topics = (0..TOPICS).map(|topic| self.topic_metadata(broker, topic)).collect();
         let brokers = (0..BROKERS).filter(|b| !self.brokers[*b].fenced).map(address).collect();
@@ -331,7 +334,7 @@ impl World {
     }
 
     pub(crate) fn metadata_refused(&mut self) {
-        self.history.pace.metadata.answered(self.now, true);
+        self.history.pace.metadata.failed(self.now);
         self.history.metadata_refused_at = Some(self.now);
         self.history.control_refusals += 1;
         self.sender.on_metadata_refused(self.instant(), &refusal());
@@ -339,9 +342,10 @@ impl World {
 
     /// The answer reaches the sender.
     pub(crate) fn tell_metadata(&mut self, cluster: ClusterMetadata) {
-        self.history.pace.metadata.answered(self.now, true);
+        self.history.pace.metadata.answered(self.now);
         self.trace(|| format!("metadata: {:?}", cluster.topics));
-        for (topic, found) in cluster.topics.iter().enumerate().filter(|(_, found)| found.code == 0) {
+        let named = cluster.topics.iter().filter_map(|found| Some((topic_named(&found.name)?, found)));
+        for (topic, found) in named.filter(|(_, found)| found.code == 0) {
             self.history.told_life(topic, found.uuid, found.partitions.len());
             for told in &found.partitions {
                 let leader = told.leader.map(|leader| leader.0 as usize - 1);

@@ -10,7 +10,7 @@
 
 use kafka_courier_idempotent_sender::core::{ConnId, ProducePart, RequestId};
 
-use crate::cluster::{Micros, topic_of};
+use crate::cluster::{Micros, TOPICS, topic_of};
 use crate::history::{Parts, Unanswered, show_parts};
 use crate::world::{World, model_partition};
 
@@ -37,16 +37,67 @@ impl Sends {
     }
 }
 
-/// A request for metadata or a producer id: under way, or when its answer came.
+/// A request for a producer id: under way, or when its answer came.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Asked {
     under_way: bool,
     answered_at: Option<Micros>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+/// Requests for metadata, each for the topics that it names.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct MetadataPace {
+    under_way: Option<Vec<usize>>,
+    /// When a broker last answered for each topic, since the topic was wanted or became known.
+    answered_at: [Option<Micros>; TOPICS],
+    /// Topics that are known.
+    known: [bool; TOPICS],
+    /// When no broker answered the last request.
+    failed_at: Option<Micros>,
+}
+
+impl MetadataPace {
+    /// Errors: a request is under way, or the last one failed less than `pause` ago, or each of its topics was answered for
+    /// less than `pause` ago.
+    pub(crate) fn ask(&mut self, topics: &[usize], now: Micros, pause: Micros) -> Result<(), &'static str> {
+        let recent = |at: Option<Micros>| at.is_some_and(|at| now < at + pause);
+        if self.under_way.is_some() {
+            return Err("asked for while it is asked for");
+        }
+        if recent(self.failed_at) || topics.iter().all(|topic| recent(self.answered_at[*topic])) {
+            return Err("asked for again without a pause");
+        }
+        self.under_way = Some(topics.to_vec());
+        Ok(())
+    }
+
+    /// The answer has come.
+    pub(crate) fn answered(&mut self, now: Micros) {
+        self.failed_at = None;
+        self.under_way.take().into_iter().flatten().for_each(|topic| self.answered_at[topic] = Some(now));
+    }
+
+    /// No broker answered.
+    pub(crate) fn failed(&mut self, now: Micros) {
+        (self.under_way, self.failed_at) = (None, Some(now));
+    }
+
+    /// The topic failed, and is wanted again.
+    pub(crate) fn wanted(&mut self, topic: usize) {
+        (self.answered_at[topic], self.known[topic]) = (None, false);
+    }
+
+    /// The topic is known: its first refresh waits for nothing.
+    pub(crate) fn found(&mut self, topic: usize) {
+        if !std::mem::replace(&mut self.known[topic], true) {
+            self.answered_at[topic] = None;
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Pace {
-    pub(crate) metadata: Asked,
+    pub(crate) metadata: MetadataPace,
     pub(crate) producer_id: Asked,
 }
 

@@ -53,7 +53,7 @@ pub(crate) enum Event {
     DiskBack(usize, usize),
     Lift(usize),
     WatchIsr(usize, usize, i32),
-    AskMetadata(usize),
+    AskMetadata(usize, Vec<usize>),
     Metadata(Option<ClusterMetadata>),
     MetadataRefused,
     ProducerId(Result<i64, i16>),
@@ -279,10 +279,10 @@ impl World {
             Event::DiskBack(broker, partition) => self.disk_back(broker, partition),
             Event::Lift(partition) => self.lift(partition),
             Event::WatchIsr(broker, partition, epoch) => self.watch_isr(broker, partition, epoch),
-            Event::AskMetadata(broker) => self.ask_metadata(broker),
+            Event::AskMetadata(broker, topics) => self.ask_metadata(broker, &topics),
             Event::Metadata(Some(cluster)) => self.tell_metadata(cluster),
             Event::Metadata(None) => {
-                self.history.pace.metadata.answered(self.now, true);
+                self.history.pace.metadata.failed(self.now);
                 self.sender.on_metadata_failed(now, "no broker could be asked");
             }
             Event::MetadataRefused => self.metadata_refused(),
@@ -339,7 +339,7 @@ impl World {
                 self.note_sent(conn, request, &parts)?;
                 self.send(conn, request, parts);
             }
-            Action::RefreshMetadata { .. } => self.refresh_metadata()?,
+            Action::RefreshMetadata { topics } => self.refresh_metadata(&topics)?,
             Action::InitProducerId => self.init_producer_id()?,
             Action::Look(look) => self.look(look),
             Action::SearchLog(search) => self.search(search),
@@ -351,9 +351,13 @@ impl World {
                 self.trace(|| format!("correct {token} {records:?} {base_offset:?}"));
                 self.corrected(token, &records, base_offset)?;
             }
-            Action::TopicReady { topic, available } => self.topic_ready(topic, available.len()),
+            Action::TopicReady { topic, available } => {
+                self.history.pace.metadata.found(topic.0 as usize);
+                self.topic_ready(topic, available.len());
+            }
             Action::TopicFailed { topic, .. } => {
                 let name = topic_name(topic.0 as usize);
+                self.history.pace.metadata.wanted(topic.0 as usize);
                 self.sender.want_topic(self.instant(), name);
             }
         }
