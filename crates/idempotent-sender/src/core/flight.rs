@@ -63,6 +63,9 @@ pub(crate) struct Flight<T> {
     pub(crate) charge: usize,
     pub(crate) published_at: Instant,
     pub(crate) aged: bool,
+    /// The partition's `acknowledged_to` when it got its present stamp: it is in the log at no earlier offset. What is
+    /// acknowledged later may lie behind it, where the leader forgot the id and took another batch a second time.
+    pub(crate) search_from: Option<i64>,
     pub(crate) outstanding: Option<RequestId>,
     /// Attempts that are no longer waited for, but whose answers may still come.
     pub(crate) abandoned: Vec<Attempt>,
@@ -197,7 +200,7 @@ impl<T: Clone> Flight<T> {
             last_attempt: self.history.last,
             stamp: self.may_be_written().then(|| self.stamp()).flatten(),
             topic_uuid: place.topic_uuid,
-            search_from: place.acknowledged_to,
+            search_from: if outcome == FailedOutcome::Unknown { self.search_from } else { place.acknowledged_to },
             rejected: self.history.rejected.clone(),
         }
     }
@@ -246,6 +249,7 @@ impl<T: Clone> Flight<T> {
             charge,
             published_at: self.published_at,
             aged: self.aged,
+            search_from: self.search_from,
             outstanding: None,
             fresh: false,
             abandoned: self.abandoned.clone(),

@@ -49,6 +49,8 @@ pub(crate) struct ToldLeaders {
     pub(crate) epoch: i32,
     /// The leaders that it was told since then.
     leaders: BTreeSet<usize>,
+    /// The leader that it was told last.
+    last: Option<usize>,
     /// Each epoch's leader; by name two lives of a topic have each their own.
     by_epoch: BTreeSet<(i32, usize)>,
     /// The newest epoch that metadata named.
@@ -64,7 +66,7 @@ pub(crate) struct ToldLeaders {
 impl Default for ToldLeaders {
     fn default() -> Self {
         let (leaders, by_epoch) = (BTreeSet::new(), BTreeSet::new());
-        Self { epoch: -1, leaders, by_epoch, known: -1, doubts: 0, any: false, moves: 0 }
+        Self { epoch: -1, leaders, last: None, by_epoch, known: -1, doubts: 0, any: false, moves: 0 }
     }
 }
 
@@ -76,7 +78,9 @@ impl ToldLeaders {
         self.epoch = self.epoch.max(epoch);
         self.leaders.extend(leader);
         if let Some(leader) = leader {
-            self.moves += u32::from(self.by_epoch.insert((epoch, leader)));
+            let is_new = self.by_epoch.insert((epoch, leader));
+            let is_another = self.last.replace(leader) != Some(leader);
+            self.moves += u32::from(is_new || is_another);
         }
     }
 

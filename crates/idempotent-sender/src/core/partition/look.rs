@@ -107,19 +107,20 @@ impl<T: Clone> Partition<T> {
             flight.provable && flight.stamp().is_some_and(|stamp| self.leader_knew(stamp.producer_id, cx.now))
         };
         let proved = self.window.iter().take(covered).take_while(proves).count();
-        let head = self.window.front().and_then(|head| Some((head.stamp()?, head.batch.first_timestamp())));
+        let head =
+            self.window.front().and_then(|head| Some((head.stamp()?, head.search_from, head.batch.first_timestamp())));
         match head {
             _ if self.is_turning() => self.back_off(cx),
             Some(_) if proved > 0 && looking.doubt == Doubt::OutOfSequence && age < YOUNG => {
                 self.repeat_last_of(proved, cx);
             }
-            Some((stamp, first_timestamp)) if covered > 0 => {
+            Some((stamp, search_from, first_timestamp)) if covered > 0 => {
                 cx.out.counters.searches += 1;
                 let wanted = Wanted {
                     producer_id: stamp.producer_id,
                     epoch: stamp.epoch,
                     last_sequence,
-                    from: self.place.acknowledged_to,
+                    from: search_from,
                     since: first_timestamp.saturating_sub(CLOCKS_APART).max(0),
                 };
                 let state = Some(State { last_sequence, proved });

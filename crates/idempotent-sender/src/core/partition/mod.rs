@@ -161,6 +161,7 @@ impl<T: Clone> Partition<T> {
             batch: Arc::new(submission.batch),
             published_at: submission.published_at,
             aged: submission.aged,
+            search_from: None,
             outstanding: None,
             abandoned: Vec::new(),
             fresh: false,

@@ -117,3 +117,43 @@ fn missing_replicas_cost_no_retry() {
     assert!(matches!(world.told(2), Some(Told::Delivered(Some(2)))), "{:?}", world.told(2));
     world.judge();
 }
+
+#[test]
+fn search_begins_at_first_attempt() {
+    let rules =
+        Rules { id_expiration_ms: Some(120_000), id_check: MS, reading: Reading::Forbidden, ..Rules::default() };
+    let mut world = quiet(Config::default(), rules);
+    world.prime(0);
+    // The batch is written, its answer says nothing, and the leader forgets the id. Then it calls the batch too large.
+    world.partitions[0].forced.push_back(Forced { code: 7, appended: Some(false) });
+    world.partitions[0].forced.push_back(Forced { code: 10, appended: None });
+    world.submit(&BatchPlan { age_ms: 400_000, ..BatchPlan::of(0, 4) }).unwrap();
+    let waits = |world: &World| world.told(2).is_none();
+    assert!(world.run_while(world.now + 5 * SECOND, waits).unwrap(), "the first half is delivered");
+    assert_eq!(world.told(2), Some(Told::Delivered(Some(6))), "a second time");
+    // The second half is in the log once, before the first half's second copy.
+    world.partitions[0].forced.push_back(Forced { code: 29, appended: None });
+    world.settle_all();
+    world.assert_unknown(4..6);
+    world.judge();
+}
+
+#[test]
+fn failed_ids_doubt_no_leader() {
+    let mut world = quiet(Config::default(), Rules { failing_ids: 6, ..Rules::default() });
+    world.brokers[2].news_delay = 60 * SECOND;
+    world.change(0, |truth| (truth.leader, truth.epoch) = (Some(1), truth.epoch + 1));
+    (0..2).for_each(|broker| world.learn_news(broker, 0));
+    let cluster = world.metadata_of(1);
+    world.tell_metadata(cluster);
+    world.publish(0, 1);
+    let fail = |world: &World| world.plan.rules.failing_ids > 0;
+    assert!(world.run_while(world.now + 20 * SECOND, fail).unwrap());
+    world.pass(10 * MS);
+    // No producer id is available, which is not the leader's fault. Broker 2 has not heard of it yet.
+    let stale = world.metadata_of(2);
+    world.tell_metadata(stale);
+    world.settle_all();
+    world.assert_delivered(0..2);
+    world.judge();
+}
