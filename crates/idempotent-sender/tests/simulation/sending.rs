@@ -85,6 +85,8 @@ impl MetadataPace {
     /// The topic failed, and is wanted again.
     pub(crate) fn wanted(&mut self, topic: usize) {
         (self.answered_at[topic], self.known[topic]) = (None, false);
+        // A request that left before is no answer to that.
+        self.under_way.iter_mut().for_each(|topics| topics.retain(|other| *other != topic));
     }
 
     /// The topic is known: its first refresh waits for nothing.
