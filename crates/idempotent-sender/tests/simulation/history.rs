@@ -164,7 +164,7 @@ pub(crate) struct History {
     pub(crate) pace: Pace,
     /// Until when each broker asked to be sent nothing.
     pub(crate) throttled_until: [Micros; BROKERS],
-    /// How often each partition's topic id was denied since the cluster was last asked for it.
+    /// How often each partition's topic id was denied since the cluster last named it, for batches without a verdict.
     pub(crate) denials: [u32; PARTITIONS],
     /// The records of each partition's last answer.
     pub(crate) last_answered: [Vec<u32>; PARTITIONS],
@@ -385,7 +385,8 @@ impl History {
                 record.answered(answer, position);
             }
             self.last_answered[*partition] = numbers.clone();
-            self.denials[*partition] += u32::from(DENIALS.contains(&answer.code));
+            let waits = numbers.iter().any(|number| self.records[*number as usize].verdict.is_none());
+            self.denials[*partition] += u32::from(waits && DENIALS.contains(&answer.code));
             self.told_leaders[*partition].answered(answer);
             if let Some((leader, epoch)) = answer.leader {
                 self.older_hints += u64::from(epoch < self.told_leaders[*partition].epoch);
