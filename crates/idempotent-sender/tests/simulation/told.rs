@@ -79,9 +79,9 @@ impl ToldLeaders {
         self.leaders.extend(leader);
         if let Some(leader) = leader {
             let is_new = self.by_epoch.insert((epoch, leader));
-            let is_another = self.last.replace(leader) != Some(leader);
-            self.moves += u32::from(is_new || is_another);
+            self.moves += u32::from(is_new || self.last != Some(leader));
         }
+        self.last = leader;
     }
 
     /// Metadata names a leader, or that there is none.
