@@ -9,8 +9,8 @@
 //! - A record is rejected for its own fault: it was named, or no record of its batch was.
 //! - A delivery gives the leader's append time where the topic has LogAppendTime, and nowhere else.
 //! - Excused is only what the design excuses: an id that was forgotten between a record's publication and
-//!   its append, by an unclean election, or because of old records where an attempt of this one was in doubt; and a topic
-//!   made anew that is written to by name, where the sender had not been told of that life when it sent that stamp. What
+//!   its append, by an unclean election, or because of old records where an attempt of this one was in doubt and no old
+//!   records left behind it before it had its verdict; and a topic made anew that is written to by name, where the sender had not been told of that life when it sent that stamp. What
 //!   was delivered at an offset has no excuse. What an unclean election has lost is lost.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -163,7 +163,7 @@ impl World {
     fn is_excused(&self, number: u32, landing: &Landing) -> bool {
         let record = &self.history.records[number as usize];
         let forgotten = landing.forgets > record.forgets;
-        let expired = landing.expiries > record.expiries && record.in_doubt;
+        let expired = landing.expiries > record.expiries && record.in_doubt && !record.followed_by_old;
         forgotten || expired || self.is_another_by_name(landing.sent_in, landing.incarnation)
     }
 

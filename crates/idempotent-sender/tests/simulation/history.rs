@@ -42,6 +42,10 @@ pub(crate) struct RecordHistory {
     pub(crate) expiries: u32,
     /// An attempt of it was not answered, or not clearly, before it was sent again or given up.
     pub(crate) in_doubt: bool,
+    /// Its own timestamp is so old that the leader may forget the producer after its append.
+    pub(crate) aged: bool,
+    /// A batch of old records left behind it before it had a verdict.
+    pub(crate) followed_by_old: bool,
     /// Attempts that were not answered, or not clearly.
     unresolved: u32,
     /// The offset at which a leader has acknowledged it to the sender.
@@ -58,7 +62,7 @@ pub(crate) struct RecordHistory {
 }
 
 impl RecordHistory {
-    fn new(partition: usize, has_key: bool, model: &Partition) -> Self {
+    fn new(partition: usize, has_key: bool, aged: bool, model: &Partition) -> Self {
         Self {
             partition,
             has_key,
@@ -72,6 +76,8 @@ impl RecordHistory {
             write_errors: 0,
             expiries: model.expiries,
             in_doubt: false,
+            aged,
+            followed_by_old: false,
             unresolved: 0,
             acknowledged: None,
             append_time: None,
@@ -267,7 +273,7 @@ impl World {
                 .map_err(|error| error.to_string())?;
             let partition = planned.partition;
             let model = &self.partitions[partition];
-            self.history.records.push(RecordHistory::new(partition, *has_key, model));
+            self.history.records.push(RecordHistory::new(partition, *has_key, planned.age_ms > 0, model));
         }
         let filled = accumulator.seal().ok_or("a batch without records")?;
         Ok(filled.encode(&self.pool).batch)
@@ -454,7 +460,13 @@ impl History {
             self.records[*number as usize].sent(now);
             self.records[*number as usize].newest = part.batch.max_timestamp();
         }
-        if numbers.is_empty() { Err("an empty batch was sent".to_owned()) } else { Ok(numbers) }
+        let Some(first) = numbers.first() else { return Err("an empty batch was sent".to_owned()) };
+        if self.records[*first as usize].aged {
+            let waits = |record: &&mut RecordHistory| record.partition == partition && record.verdict.is_none();
+            let before = self.records[..*first as usize].iter_mut().filter(waits);
+            before.filter(|record| record.sends.count > 0).for_each(|record| record.followed_by_old = true);
+        }
+        Ok(numbers)
     }
 
     /// Every charge was given back once.

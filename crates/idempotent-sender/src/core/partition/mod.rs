@@ -260,9 +260,9 @@ impl<T: Clone> Partition<T> {
             self.look_or_give_up(doubt, cx);
             return None;
         }
-        if self.window.is_empty() && self.queue.is_empty() {
+        if self.window.is_empty() && self.queue.front().is_none_or(|next| next.aged) {
             // Nothing is left whose acceptance could prove them: the last goes again, so that we hear at
-            // least of another leader.
+            // least of another leader. Old records wait for that: once they are written the leader may forget these.
             self.window.extend(self.unconfirmed.pop_back());
         }
         let room = self.room(cx);
@@ -293,7 +293,8 @@ impl<T: Clone> Partition<T> {
     /// How many of the window's first batches may be in flight.
     fn room(&self, cx: &Context<'_, T>) -> usize {
         let recent = self.acknowledged.is_some_and(|(_, _, at)| cx.now.saturating_duration_since(at) < IDLE_REARM);
-        let aged = self.window.iter().any(|flight| flight.aged);
+        // Once old records are written the leader may forget the id, and take what is before them a second time.
+        let aged = self.window.iter().chain(self.queue.front()).any(|flight| flight.aged);
         if self.known && recent && !aged { cx.config.max_in_flight as usize } else { 1 }
     }
 

@@ -157,3 +157,18 @@ fn failed_ids_doubt_no_leader() {
     world.assert_delivered(0..2);
     world.judge();
 }
+
+#[test]
+fn old_records_wait_for_earlier_answers() {
+    let rules = Rules { id_expiration_ms: Some(120_000), id_check: MS, ..Rules::default() };
+    let mut world = quiet(Config::default(), rules);
+    world.prime(0);
+    // Both are written and their answers lost. The old batch makes the leader forget the id, and with it the first batch.
+    world.lose_answers(0, 20 * MS);
+    world.publish(0, 1);
+    world.submit(&BatchPlan { age_ms: 400_000, ..BatchPlan::of(0, 2) }).unwrap();
+    world.settle_all();
+    world.assert_delivered(2..6);
+    assert_eq!(world.log_of(0)[..4], [0, 1, 2, 3], "the first batch is there once");
+    world.judge();
+}
