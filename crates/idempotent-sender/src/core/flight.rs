@@ -75,6 +75,8 @@ pub(crate) struct Flight<T> {
     pub(crate) proof: Proof,
     /// A later acceptance proves that it is in the log.
     pub(crate) provable: bool,
+    /// A look has found it, and it was sent again so that the leader recognizes it.
+    pub(crate) repeated: bool,
     pub(crate) write_errors: u32,
     pub(crate) history: History,
 }
@@ -186,6 +188,7 @@ impl<T: Clone> Flight<T> {
         self.fresh = false;
         self.proof = Proof::None;
         self.provable = true;
+        self.repeated = false;
     }
 
     /// The verdict, if it is given up now.
@@ -256,6 +259,7 @@ impl<T: Clone> Flight<T> {
             open: self.open,
             proof: self.proof,
             provable: self.provable,
+            repeated: self.repeated,
             write_errors: self.write_errors,
             history: self.history.clone(),
         }

@@ -8,10 +8,11 @@
 //! - A later check finds what is unknown and in the log under the stamp, topic id and offset of its failure.
 //! - A record is rejected for its own fault: it was named, or no record of its batch was.
 //! - A delivery gives the leader's append time where the topic has LogAppendTime, and nowhere else.
-//! - Excused is only what the design excuses: an id that was forgotten between a record's publication and
-//!   its append, by an unclean election, or because of old records where an attempt of this one was in doubt and no old
-//!   records left behind it before it had its verdict; and a topic made anew that is written to by name, where the sender had not been told of that life when it sent that stamp. What
-//!   was delivered at an offset has no excuse. What an unclean election has lost is lost.
+//! - Excused is only what the design excuses. What was delivered at an offset has no excuse.
+//!   - An id that was forgotten between a record's publication and its append: by an unclean election, or because of old
+//!     records where an attempt of this one was in doubt, and no old records left behind it before it had its verdict.
+//!   - A topic made anew that is written to by name, where the sender had not been told of that life when it sent that stamp.
+//! - What an unclean election has lost is lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -168,6 +168,7 @@ impl<T: Clone> Partition<T> {
             open: false,
             proof: Proof::None,
             provable: true,
+            repeated: false,
             write_errors: 0,
             history: History::default(),
         };
@@ -260,10 +261,11 @@ impl<T: Clone> Partition<T> {
             self.look_or_give_up(doubt, cx);
             return None;
         }
-        if self.window.is_empty() && self.queue.front().is_none_or(|next| next.aged) {
+        if self.waits_for_unconfirmed() {
             // Nothing is left whose acceptance could prove them: the last goes again, so that we hear at
             // least of another leader. Old records wait for that: once they are written the leader may forget these.
-            self.window.extend(self.unconfirmed.pop_back());
+            let last = self.unconfirmed.pop_back();
+            self.window.extend(last.map(|last| Flight { repeated: true, ..last }));
         }
         let room = self.room(cx);
         let solo = self.solo;
@@ -288,6 +290,11 @@ impl<T: Clone> Partition<T> {
             return None;
         }
         self.stamp_next(request, cx)
+    }
+
+    /// Whether nothing else may leave before the last of the unconfirmed has.
+    fn waits_for_unconfirmed(&self) -> bool {
+        self.window.is_empty() && self.queue.front().is_none_or(|next| next.aged)
     }
 
     /// How many of the window's first batches may be in flight.

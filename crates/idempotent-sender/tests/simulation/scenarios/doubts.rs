@@ -172,3 +172,17 @@ fn old_records_wait_for_earlier_answers() {
     assert_eq!(world.log_of(0)[..4], [0, 1, 2, 3], "the first batch is there once");
     world.judge();
 }
+
+#[test]
+fn halves_of_written_batch_are_found() {
+    let mut world = quiet(Config::default(), Rules::default());
+    world.prime(0);
+    // The whole is written and its answer says nothing. Then it is too large, and the leader recognizes none of its halves.
+    world.partitions[0].forced.push_back(Forced { code: 7, appended: Some(false) });
+    world.partitions[0].forced.push_back(Forced { code: 10, appended: None });
+    world.submit(&BatchPlan::of(0, 8)).unwrap();
+    world.settle_all();
+    world.assert_delivered(2..10);
+    assert_eq!(world.log_of(0), (0..10).collect::<Vec<_>>());
+    world.judge();
+}
