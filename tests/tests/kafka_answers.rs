@@ -4,8 +4,9 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use kafka_courier::{KafkaConfig, KafkaProducer, ProducerRecord};
+use kafka_courier::{KafkaConfig, ProducerRecord};
 use kafka_courier_batcher::Stamp;
+use kafka_courier_tests::audited::Producer;
 use kafka_courier_tests::cluster::Cluster;
 use kafka_courier_tests::raw::{Answer, Raw};
 
@@ -150,7 +151,7 @@ async fn written_batch_whose_repeat_is_too_old_is_delivered() {
             .collect::<Result<_, String>>()
             .map_err(anyhow::Error::msg)?;
         (config.retry_backoff, config.retry_backoff_max) = (Duration::from_secs(2), Duration::from_secs(2));
-        let producer = KafkaProducer::build(config)?;
+        let producer = Producer::build(config)?;
         let record = |value| ProducerRecord { topic: TOPIC, value: Some(str::as_bytes(value)), ..Default::default() };
         // A topic that was just made has a leader that may not know it yet, and then the repeat is too old as well.
         let mut tries = 0;

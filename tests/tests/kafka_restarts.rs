@@ -9,7 +9,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use kafka_courier::{KafkaConfig, KafkaProducer, ProducerRecord};
+use kafka_courier::{KafkaConfig, ProducerRecord};
+use kafka_courier_tests::audited::Producer;
 use kafka_courier_tests::cluster::Cluster;
 
 const LEADER: u32 = 1;
@@ -62,7 +63,7 @@ async fn ours(cluster: &Cluster, topic: &str, down: Down) -> Result<Vec<usize>> 
     config.flush_messages = 1;
     config.delivery_timeout = Duration::from_secs(120);
     config.retry_max = 100;
-    let producer = KafkaProducer::build(config)?;
+    let producer = Producer::build(config)?;
     let values: Vec<String> = (0..RECORDS).map(|number| format!("record-{number}")).collect();
     let record = |value| ProducerRecord { topic, value: Some(str::as_bytes(value)), ..ProducerRecord::default() };
     producer.send(&record(&values[0])).await?.await?;

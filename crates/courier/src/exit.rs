@@ -53,7 +53,7 @@ impl From<HealthError> for Refusal {
 pub(crate) const HELP: &str = "\
 Exit codes:
   0   everything was done; all was delivered
-  1   some events or letters were not delivered
+  1   some events or letters were not delivered, or some letters not imported because they were edited
   64  the command line makes no sense, or two of its files are the same
   65  some input is no event or letter, or the input is not there
   69  no broker could be reached

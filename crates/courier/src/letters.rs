@@ -15,8 +15,8 @@ use kafka_courier::KafkaConfig;
 #[cfg(unix)]
 use kafka_courier::dlq::Service;
 use kafka_courier::dlq::{
-    AppendError, Appended, BeginReplayError, DeadLetterStore, FileStore, FileStoreOptions, Held, Letter, LetterId,
-    OpenError, Position, Publishing, ReplayGuard, StoreError, StoreStats, reach,
+    AppendError, Appended, BeginReplayError, DeadLetterStore, Edited, FileStore, FileStoreOptions, Held, Imported,
+    Letter, LetterId, OpenError, Position, Publishing, ReplayGuard, StoreError, StoreStats, reach,
 };
 use parking_lot::Mutex;
 
@@ -168,9 +168,9 @@ impl DeadLetterStore for SharedFile {
         self.ask(|store| store.append(letters), gone)
     }
 
-    fn import(&self, letters: &[Letter]) -> Result<Appended, AppendError> {
+    fn import_with(&self, letters: &[Letter], edited: Edited) -> Result<Imported, AppendError> {
         let gone = |error: &AppendError| matches!(error, AppendError::Store(error) if service_gone(error));
-        self.ask(|store| store.import(letters), gone)
+        self.ask(|store| store.import_with(letters, edited), gone)
     }
 
     fn scan(&self, after: Option<Position>, limit: usize) -> Result<Vec<Held>, StoreError> {

@@ -15,6 +15,7 @@ mod sample;
 mod settings;
 mod signals;
 mod state;
+mod terminal;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -23,6 +24,7 @@ use clap::{Parser, Subcommand};
 use kafka_courier_event_model::validate_topic_name;
 
 use crate::exit::Exit;
+use crate::terminal::printable;
 
 /// Publishes business events to Apache Kafka: idempotent, in order per key, with a verdict on each.
 #[derive(Parser, Debug)]
@@ -43,7 +45,7 @@ enum Command {
     Publish(publish::PublishArgs),
     /// Dead letters: lists them, sends them again, removes them.
     #[command(after_long_help = exit::HELP)]
-    Dlq(dlq::DlqArgs),
+    Dlq(Box<dlq::DlqArgs>),
     /// Prints every setting as it is, and where it comes from.
     #[command(after_long_help = exit::HELP)]
     Config(config::ConfigArgs),
@@ -58,8 +60,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let code = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
-            // Nobody is left to tell if even that can't be printed.
-            let _ = error.print();
+            print_usage_error(&error);
             return code.into();
         }
     };
@@ -69,7 +70,7 @@ fn main() -> ExitCode {
     }
     match cli.command {
         Command::Publish(args) => publish::run(args).into(),
-        Command::Dlq(args) => dlq::run(args),
+        Command::Dlq(args) => dlq::run(*args),
         Command::Config(args) => config::run(&args).into(),
         Command::Demo(args) => demo::run(&args).into(),
         Command::Sample(args) => match sample::run(&args) {
@@ -82,17 +83,33 @@ fn main() -> ExitCode {
     }
 }
 
+/// Prints what clap says, in colour on a terminal; but plain and escaped where an argument that it may show has control
+/// characters.
+fn print_usage_error(error: &clap::Error) {
+    let is_plain = |argument: std::ffi::OsString| !argument.to_string_lossy().contains(char::is_control);
+    if std::env::args_os().all(is_plain) {
+        // Nothing more can be said if that fails.
+        let _ = error.print();
+        return;
+    }
+    let mut err = std::io::stderr().lock();
+    for line in error.render().ansi().to_string().lines() {
+        let _ = writeln!(err, "{}", printable(line));
+    }
+}
+
 /// A topic's name on the command line.
 fn topic_name(name: &str) -> Result<String, String> {
     validate_topic_name(name).map_err(|error| format!("topic: {error}"))?;
     Ok(name.to_owned())
 }
 
-/// Prints to standard error; what has several lines, such as all problems of a configuration, has each by itself.
+/// Prints to standard error; what has several lines, such as all problems of a configuration, has each by itself. Control
+/// characters are escaped.
 fn say(text: &str) {
     let mut err = std::io::stderr().lock();
     for line in text.lines() {
         // Nobody is left to tell if that fails, and it changes nothing.
-        let _ = writeln!(err, "courier: {line}");
+        let _ = writeln!(err, "courier: {}", printable(line));
     }
 }

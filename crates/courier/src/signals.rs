@@ -1,6 +1,7 @@
 //! Ctrl-C, SIGTERM and SIGHUP, counted.
 //!
-//! Rules: SIGHUP counts as SIGTERM, unless it is ignored where the command starts, as under nohup; signals are caught from the first moment on, and none is lost between two that wait; the first asks for an
+//! Rules: SIGHUP counts as SIGTERM, unless it is ignored where the command starts, as under nohup; signals are caught
+//! from the first moment on, and none is lost between two that wait; the first asks for an
 //! orderly end, the second for one at once, and the third does not wait for anybody, not even for whoever should read
 //! the receipts from a pipe.
 

@@ -269,11 +269,11 @@ async fn letters_in_a_topic_are_listed_and_sent_again() {
     });
     let settings = [("KAFKA_DLQ_TOPIC", "dead")];
     let courier = Courier::publish(&cluster, &["--dlq-file", &folder.file], &settings);
-    courier.ended_with(LOGIN).await.expect(1, &["1 dead letter was kept in dead: ", "--topic dead"]);
+    courier.ended_with(LOGIN).await.expect(1, &["1 dead letter was kept in dead: ", "--store-topic dead"]);
     cluster.accept_records();
     let brokers = cluster.bootstrap();
     let dlq = async |words: &[&str]| {
-        let words = [&["dlq"], words, &["--topic", "dead", "--brokers", &brokers]].concat();
+        let words = [&["dlq"], words, &["--store-topic", "dead", "--brokers", &brokers]].concat();
         Courier::start(command(&words, &[])).ended_with("").await
     };
     let listed = dlq(&["list", "--json"]).await;
@@ -282,7 +282,7 @@ async fn letters_in_a_topic_are_listed_and_sent_again() {
     dlq(&["replay", "--all"]).await.expect(0, &["1 letter selected, 1 delivered"]);
     assert_eq!(ids(&cluster.records("user-events")), ["login"]);
     dlq(&["list"]).await.expect(0, &["no letters"]);
-    let without = command(&["dlq", "list", "--topic", "dead", "--brokers", NOBODY], IMPATIENT);
+    let without = command(&["dlq", "list", "--store-topic", "dead", "--brokers", NOBODY], IMPATIENT);
     Courier::start(without).ended_with("").await.expect(69, &["no broker could be reached"]);
 }
 

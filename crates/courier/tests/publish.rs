@@ -62,6 +62,56 @@ async fn where_rights_are_all_that_is_missing_the_exit_code_says_so() {
 }
 
 #[tokio::test]
+async fn control_characters_never_reach_the_terminal() {
+    let odd = "a\u{1b}[31mb\u{9b}c\rd";
+    let folder = tempfile::tempdir().unwrap();
+    let letters = folder.path().join("letters");
+    let file = letters.to_str().unwrap();
+    let letter = format!(
+        "{{\"id\":\"0190163d-8694-739b-aea5-966c26f8ad91\",\"topic\":{0},\"value\":\"x\",\"failure_reason\":{0},\
+         \"last_attempt\":\"2024-01-15T10:00:00Z\"}}\n",
+        serde_json::Value::from(odd)
+    );
+    let mapped = format!("x={odd}");
+    for (arguments, settings, input) in [
+        (&["publish", "--topic", odd][..], &[][..], ""),
+        (&["publish", odd], &[], ""),
+        (&["publish", "--log-level", odd], &[], ""),
+        (&["publish", "--brokers", odd], &[], ""),
+        (&["publish"], &[("KAFKA_TOPIC_MAPPING", odd)], ""),
+        (&["publish"], &[("KAFKA_TOPIC_MAPPING", &mapped)], ""),
+        (&["publish"], &[("KAFKA_DLQ_TOPIC", odd)], ""),
+        (&["config", "--set", odd], &[], ""),
+        (&["config"], &[("KAFKA_CLIENT_ID", odd)], ""),
+        (&["dlq", "import", "--file", file], &[], &letter),
+        (&["dlq", "list", "--file", file], &[], ""),
+        (&["dlq", "stats", "--file", file], &[], ""),
+        (&["dlq", "replay", "--all", "--dry-run", "--file", file], &[], ""),
+        (&["dlq", "replay", "--all", "--file", odd], &[], ""),
+        (&["dlq", "list", odd], &[], ""),
+    ] {
+        let ended = Courier::start(command(arguments, settings)).ended_with(input).await;
+        let found = format!("{}{}", ended.out, ended.err).chars().find(|c| c.is_control() && *c != '\n');
+        assert_eq!(found, None, "{arguments:?}: {ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn values_that_are_no_event_are_named() {
+    let cluster = cluster().await;
+    let input =
+        "null\ntrue\n{\"type\":\"a\",\"data\":[1]}\n{\"type\":\"a\",\"data\":null}\n{\"type\":\"a\",\"source\":7}\n";
+    let said = [
+        "line 1: an event is a JSON object {\"type\": ..}, not null",
+        "line 2: an event is a JSON object {\"type\": ..}, not a boolean",
+        "line 3: field \"data\" is [1], expected an object such as {}, or leave it out",
+        "line 4: field \"data\" is null, expected an object",
+        "line 5: field \"source\" is 7, expected a string, or leave it out",
+    ];
+    Courier::publish(&cluster, &[], &[]).ended_with(input).await.expect(65, &said);
+}
+
+#[tokio::test]
 async fn help_has_the_exit_codes_and_a_negative_count_is_named() {
     for arguments in [&["--help"][..], &["publish", "--help"]] {
         let ended = Courier::start(command(arguments, &[])).ended().await;

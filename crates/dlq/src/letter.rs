@@ -98,6 +98,12 @@ impl Letter {
         }
     }
 
+    /// Forgets where the record may be in a log: for a letter whose record goes to another topic.
+    pub fn forget_place(&mut self) {
+        (self.partition, self.topic_id, self.search_from) = (None, None, None);
+        (self.producer_id, self.producer_epoch, self.sequence) = (None, None, None);
+    }
+
     /// About how many bytes of memory it takes.
     pub fn memory_bytes(&self) -> u64 {
         let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);

@@ -22,6 +22,7 @@
 #![deny(missing_docs)]
 
 mod file;
+mod import;
 mod json;
 mod letter;
 mod limits;
@@ -39,11 +40,12 @@ mod selection;
 mod store;
 
 pub use file::{FileStore, FileStoreOptions, OpenError, Publishing};
+pub use import::{Compared, Digest, Edited, Imported, edited, runs};
 pub use json::LetterError;
 pub use letter::{Header, Letter, LetterId, NotALetterId, Outcome, UnknownOutcome};
 pub use limits::{Limits, Overflow};
 pub use memory::MemoryStore;
-pub use reach::{open_or_reach, reach};
+pub use reach::{open_or_reach, reach, read_or_reach};
 #[cfg(unix)]
 pub use remote::{RemoteStore, Service};
 pub use replay::{BeginReplayError, ReplayGuard};

@@ -19,8 +19,18 @@ const PAUSE: Duration = Duration::from_millis(10);
 ///
 /// An error if the file can't be opened and its holder, if there is one, serves nobody.
 pub fn open_or_reach(path: impl AsRef<Path>, options: FileStoreOptions) -> Result<Arc<dyn DeadLetterStore>, OpenError> {
+    open_with(|| FileStore::open_with(path.as_ref(), options.clone()))
+}
+
+/// As [`open_or_reach`], for reading alone: of a file that is there, also on a disk that is full or can't be written.
+/// Changing a store that was opened so may be an error.
+pub fn read_or_reach(path: impl AsRef<Path>) -> Result<Arc<dyn DeadLetterStore>, OpenError> {
+    open_with(|| FileStore::open_read_only(path.as_ref()))
+}
+
+fn open_with(open: impl Fn() -> Result<FileStore, OpenError>) -> Result<Arc<dyn DeadLetterStore>, OpenError> {
     let begun = Instant::now();
-    let attempt = || match FileStore::open_with(path.as_ref(), options.clone()) {
+    let attempt = || match open() {
         Ok(store) => Ok(Arc::new(store) as Arc<dyn DeadLetterStore>),
         Err(error) => reach(error),
     };

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::import::{self, Edited, Imported};
 use crate::letter::{Letter, LetterId};
 use crate::replay::{BeginReplayError, ReplayGuard};
 use crate::selection::Selection;
@@ -32,11 +33,16 @@ pub trait DeadLetterStore: Send + Sync + fmt::Debug {
     /// Takes all of the letters, durably, or none. A letter whose id is there already is left as it is there.
     fn append(&self, letters: &[Letter]) -> Result<Appended, AppendError>;
 
-    /// As [`append`](Self::append), of letters that were written elsewhere, by producers that may live: their ids are not
-    /// this store's to end. A store whose [`is_exclusive`](Self::is_exclusive) is ever true tells them apart
-    /// ([`Held::imported`]).
-    fn import(&self, letters: &[Letter]) -> Result<Appended, AppendError> {
-        self.append(letters)
+    /// Takes letters that were written elsewhere, by producers that may live: their ids are not this store's to end. A store
+    /// whose [`is_exclusive`](Self::is_exclusive) is ever true tells them apart ([`Held::imported`]). A letter whose id is
+    /// there already is taken only in a newer state; one that was edited is named and left as it is here.
+    fn import(&self, letters: &[Letter]) -> Result<Imported, AppendError> {
+        self.import_with(letters, Edited::Leave)
+    }
+
+    /// As [`import`](Self::import), and says what to do with edited letters.
+    fn import_with(&self, letters: &[Letter], edited: Edited) -> Result<Imported, AppendError> {
+        import::through(self, letters, edited)
     }
 
     /// The letters that arrived after the one at `after`, in order of arrival: at most `limit`, and fewer once they come to

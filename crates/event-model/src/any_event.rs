@@ -2,7 +2,8 @@
 //!
 //! - The text is kept: field order, unknown fields and the spelling of numbers survive. White space between tokens is
 //!   removed, so that an event is always one line.
-//! - Only the fields that publishing needs are read. `data` is not checked against its type.
+//! - Only the fields that publishing needs are read, and each field of the envelope is checked to be of its kind. The
+//!   content of `data` is not checked against the event's type.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -55,6 +56,9 @@ impl AnyEvent {
         let event_type = fields
             .name("type")?
             .ok_or(ParseError::Missing { field: "type", expected: "the event's type as a string" })?;
+        fields.check_kind("source", '"', "a string, or leave it out")?;
+        fields.check_kind("version", '"', "a string, or leave it out")?;
+        fields.check_kind("data", '{', "an object such as {}, or leave it out")?;
         let json = compact(text).ok_or(ParseError::TooDeep { limit: MAX_DEPTH })?;
         let id = fields.name("id")?;
         let mut event = Self {

@@ -64,7 +64,7 @@ impl EventBuilder {
     /// Builds an event whose type is known only at run time.
     ///
     /// # Errors
-    /// Returns a [`ParseError`] if `event_type` is empty or `data` is nested too deep.
+    /// Returns a [`ParseError`] if `event_type` is empty, or if `data` is no object or is nested too deep.
     pub fn untyped(&self, event_type: &str, data: Value) -> Result<AnyEvent, ParseError> {
         let envelope = self.envelope(data);
         let mut json = Vec::new();

@@ -76,6 +76,14 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Checks that a field, if it is there, is of the kind whose JSON begins like this. `null` is of no kind.
+    pub(crate) fn check_kind(&self, field: &'static str, begin: char, expected: &str) -> Result<(), ParseError> {
+        match self.raw(field).filter(|raw| !raw.get().starts_with(begin)) {
+            Some(raw) => Err(ParseError::invalid(field, raw.get(), expected)),
+            None => Ok(()),
+        }
+    }
+
     pub(crate) fn timestamp(&self) -> Result<Option<Timestamp>, ParseError> {
         let Some(raw) = self.raw("timestamp") else {
             return Ok(None);
@@ -167,6 +175,8 @@ fn check_object(text: &str) -> Result<(), ParseError> {
         Some(b'[') => "an array",
         Some(b'"') => "a string",
         Some(b'-' | b'0'..=b'9') => "a number",
+        Some(b'n') if text.trim_ascii() == "null" => "null",
+        Some(b't' | b'f') if matches!(text.trim_ascii(), "true" | "false") => "a boolean",
         // An object, or JSON that serde_json refuses with a position.
         _ => return Ok(()),
     };

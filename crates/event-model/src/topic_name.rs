@@ -33,13 +33,13 @@ pub enum TopicNameError {
     #[error("a topic's name must not be empty")]
     Empty,
     /// The name is `.` or `..`, which cannot name a topic's directory on the broker.
-    #[error("a topic can't be named \"{name}\"")]
+    #[error("a topic can't be named {name:?}")]
     Dots {
         /// The name.
         name: String,
     },
     /// The name has a character that Kafka does not allow.
-    #[error("topic name \"{name}\" has {found:?} in it: only a-z, A-Z, 0-9, '.', '_' and '-' are allowed")]
+    #[error("topic name {name:?} has {found:?} in it: only a-z, A-Z, 0-9, '.', '_' and '-' are allowed")]
     Character {
         /// The name, truncated to the longest allowed length.
         name: String,

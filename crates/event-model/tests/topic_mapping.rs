@@ -128,3 +128,60 @@ fn concurrent_changes_all_count() {
         }
     }
 }
+
+#[test]
+fn the_most_specific_entry_holds() {
+    let text = "user.*=people,user.logged_in=logins,user.log*=logs,*=others,order.*=orders";
+    let reversed = text.split(',').rev().collect::<Vec<_>>().join(",");
+    for entries in [text, &reversed] {
+        let mapping = TopicMapping::new();
+        mapping.apply(entries).unwrap();
+        for (event_type, expected) in [
+            ("user.logged_in", "logins"),
+            ("user.logged_out", "logs"),
+            ("user.registered", "people"),
+            ("user.", "people"),
+            ("user.of.ours", "people"),
+            ("user", "others"),
+            ("order.placed", "orders"),
+            ("api.request", "api-events"),
+            ("anything", "others"),
+        ] {
+            assert_eq!(topic(&mapping, event_type), expected, "{event_type} in {entries}");
+        }
+        mapping.set_topic_mapping("user.*", "persons").unwrap();
+        mapping.set_topic_mapping("user.registered", "registered").unwrap();
+        assert_eq!(topic(&mapping, "user.token_refreshed"), "persons");
+        assert_eq!(
+            (topic(&mapping, "user.registered"), topic(&mapping, "user.logged_in")),
+            ("registered".into(), "logins".into())
+        );
+    }
+}
+
+#[test]
+fn a_star_elsewhere_is_refused() {
+    for pattern in ["*.created", "us*er", "user.**", "**"] {
+        let error = TopicMapping::new().set_topic_mapping(pattern, "t").unwrap_err();
+        assert_eq!(error.problems, [TopicMappingProblem::Pattern { event_type: pattern.into() }]);
+        assert!(error.to_string().contains("user.*"), "{error}");
+    }
+}
+
+#[test]
+fn no_event_goes_to_dead_letters() {
+    let mapping = TopicMapping::reserving("dead");
+    assert_eq!(mapping.conflict(), None);
+    for pattern in ["order.placed", "order.*", "*"] {
+        let error = mapping.set_topic_mapping(pattern, "dead").unwrap_err();
+        let expected = TopicMappingProblem::Reserved { event_type: pattern.into(), topic: "dead".into() };
+        assert_eq!(error.problems, [expected]);
+        assert!(error.to_string().contains("dlq_topic"), "{error}");
+    }
+    assert_eq!(topic(&mapping, "order.placed"), "default-events");
+    assert_eq!(TopicMapping::reserving("default-events").conflict().as_deref(), Some("*"));
+    let moved = TopicMapping::reserving("error-events");
+    assert_eq!(moved.conflict().as_deref(), Some("api.error"));
+    moved.set_topic_mapping("api.*", "calls").unwrap();
+    assert_eq!(moved.conflict(), None);
+}

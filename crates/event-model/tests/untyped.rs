@@ -196,6 +196,10 @@ fn untyped_event_has_builders_envelope() {
         )
     );
     assert!(matches!(builder.untyped("", json!({})), Err(ParseError::Invalid { field: "type", .. })));
+    for no_object in [json!(null), json!(7), json!("x"), json!([{}])] {
+        let refused = builder.untyped("t", no_object).unwrap_err();
+        assert!(matches!(&refused, ParseError::Invalid { field: "data", .. }), "{refused}");
+    }
 }
 
 #[derive(serde::Serialize, serde::Deserialize, PartialEq, Debug)]

@@ -3,6 +3,7 @@
 //! Rules: neither `Debug` nor `Display` shows it; clones share one copy, which is overwritten when the last one goes.
 
 use std::fmt;
+use std::path::{Component, Path};
 use std::sync::Arc;
 
 use zeroize::Zeroizing;
@@ -54,6 +55,42 @@ impl fmt::Display for Secret {
     }
 }
 
+/// What stands for a text that is not shown.
+pub const HIDDEN: &str = "***";
+
+/// Extensions that a secret itself does not end in.
+const EXTENSIONS: [&str; 7] = ["pem", "key", "crt", "cer", "txt", "jwt", "token"];
+
+/// How base64 of DER begins: a sequence of some length.
+const DER_STARTS: [&str; 3] = ["MI", "MC", "MH"];
+
+/// A path is rarely as long without a dot or a slash; a key in base64 is.
+const LONG_NAME: usize = 40;
+
+/// Whether the value of an option that names a file is perhaps what the file should hold: a key or token in place of its
+/// path.
+pub fn may_be_content(text: &str) -> bool {
+    text.contains("-----")
+        || text.contains(char::is_control)
+        || text.starts_with("eyJ") // how each JSON Web Token begins
+        || text.len() > LONG_NAME
+            && !text.contains('.')
+            && (!text.contains(['/', '\\']) || DER_STARTS.iter().any(|start| text.starts_with(start)))
+}
+
+/// The path of a file with a secret, for errors; `***` where the text is perhaps the secret itself, written where its path
+/// belongs. A path is shown where the file or its first folder exists.
+pub fn shown_path(path: &Path) -> String {
+    let text = path.display().to_string();
+    let mut names = path.components().filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir));
+    let first: std::path::PathBuf =
+        path.components().take_while(|part| !matches!(part, Component::Normal(_))).chain(names.next()).collect();
+    let has_folder = names.next().is_some() && first.is_dir();
+    let known = path.extension().is_some_and(|extension| EXTENSIONS.iter().any(|known| extension == *known));
+    let is_path = path.exists() || !may_be_content(&text) && (has_folder || known);
+    if is_path { text } else { HIDDEN.to_owned() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,5 +105,27 @@ mod tests {
             });
             assert_eq!(secret.expose(), text);
         }
+    }
+
+    #[test]
+    fn secrets_given_as_paths_hide() {
+        for path in ["/tmp/none/key", "/tmp", "client.pem", "keys/client.key", "../none/token.jwt"] {
+            assert_eq!(shown_path(Path::new(path)), path);
+        }
+        for secret in [
+            "hunter2",
+            "-----BEGIN PRIVATE KEY-----/x.pem",
+            "/nowhere/at-all",
+            "eyJhbGciOi.J9/x.key",
+            "ab/cdef",
+            "/hunter2",
+            "one\ntwo.pem",
+        ] {
+            assert_eq!(shown_path(Path::new(secret)), HIDDEN, "{secret}");
+        }
+        assert!(may_be_content(&"MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcw".repeat(2)));
+        assert!(may_be_content("MIGHAgEAMBMG/yqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg"));
+        assert!(!may_be_content("/var/lib/docker/overlay2/0123456789012345678901234567890123456789012345/key"));
+        assert!(!may_be_content("/etc/kafka/client.key") && !may_be_content("key"));
     }
 }

@@ -70,6 +70,7 @@ impl Bench {
             client_id: "connections".into(),
             connect_timeout: Duration::from_secs(60),
             security: Security::default(),
+            default_broker: None,
         };
         let (commands, task) = driver(config, Listener(listener)).unwrap();
         tokio::spawn(task.run());

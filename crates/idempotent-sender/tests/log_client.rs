@@ -32,6 +32,7 @@ fn client_with(cluster: &TestCluster, request_timeout: Duration) -> LogClient {
         client_id: "log".into(),
         connect_timeout: Duration::from_secs(5),
         security: Security::default(),
+        default_broker: None,
     })
 }
 
@@ -183,6 +184,10 @@ async fn a_compacted_topic_is_known_as_such() {
     cluster.fail_next(ApiKey::DescribeConfigs, 1, Fails::TopicAuthorizationFailed);
     let error = client.is_compacted(T, long()).await.unwrap_err();
     assert_eq!(error.code(), Some(ErrorCode::TOPIC_AUTHORIZATION_FAILED));
+    cluster.set_topic_config("compact", "retention.ms", "5000").unwrap();
+    let cleanup = client.cleanup("compact", long()).await.unwrap();
+    assert_eq!((&*cleanup.policy, cleanup.deletes()), ("compact,delete", true));
+    assert_eq!((cleanup.retention_ms, cleanup.retention_bytes), (Some(5000), Some(-1)));
 }
 
 #[tokio::test]
@@ -261,9 +266,28 @@ fn its_futures_can_run_on_any_thread() {
         client_id: "log".into(),
         connect_timeout: Duration::from_secs(5),
         security: Security::default(),
+        default_broker: None,
     });
     is_send(&client.topic(T, long()));
     is_send(&client.offsets(T, 0, long()));
     is_send(&client.fetch(T, 0, from(0, 1), long()));
     is_send(&client.append(T, 0, batch(0, 0, "a"), long()));
+}
+
+#[tokio::test]
+async fn a_default_broker_is_named() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let broker: (Arc<str>, u16) = ("127.0.0.1".into(), port);
+    for (default_broker, is_named) in [(Some(broker.clone()), true), (None, false), (Some(("b".into(), port)), false)] {
+        let client = LogClient::new(&DriverConfig {
+            core: Config::default(),
+            bootstrap: vec![broker.clone()],
+            client_id: "log".into(),
+            connect_timeout: Duration::from_secs(5),
+            security: Security::default(),
+            default_broker,
+        });
+        let error = client.topic(T, Instant::now() + Duration::from_millis(100)).await.unwrap_err().to_string();
+        assert_eq!(error.contains("this is the default broker: set brokers"), is_named, "{error}");
+    }
 }

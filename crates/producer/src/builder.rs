@@ -9,7 +9,7 @@ use kafka_courier_dlq::DeadLetterStore;
 use kafka_courier_idempotent_sender::Secret;
 use kafka_courier_idempotent_sender::driver::security::TokenSource;
 
-use crate::config::{ConfigErrors, Endpoint, KafkaConfig, SaslMechanism, Value, shown};
+use crate::config::{ConfigErrors, Endpoint, KafkaConfig, SaslMechanism, Value};
 use crate::producer::{ConnectError, KafkaProducer, Letters};
 use crate::trace::TraceContextSource;
 
@@ -134,7 +134,7 @@ impl<T> Setting<T> for T {
 /// The option's text, as in a file or variable.
 impl<T: Value> Setting<T> for &str {
     fn setting(self) -> Result<T, String> {
-        T::read(self).map_err(|allowed| format!("is {}, which is not allowed: {allowed}", shown::<T>(self)))
+        T::read(self).map_err(|allowed| format!("is {}, which is not allowed: {allowed}", T::shown(self)))
     }
 }
 

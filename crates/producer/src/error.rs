@@ -95,6 +95,15 @@ impl PublishError {
         }
     }
 
+    /// Whether the cluster, or the producer's end, is the cause, and not the event.
+    pub(crate) fn is_outage(&self) -> bool {
+        match self {
+            Self::BufferFull { .. } | Self::TopicPending { .. } | Self::Closed => true,
+            Self::Topic { reason, .. } => reason.is_outage(),
+            _ => false,
+        }
+    }
+
     /// Whether the cluster refuses us: rights are missing, we are not who we say, or it is not to be trusted.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Topic { reason, .. } if reason.is_refusal())

@@ -44,6 +44,10 @@ pub const DLQ_PRODUCER_EPOCH: &str = "dlq.producer-epoch";
 pub const DLQ_SEQUENCE: &str = "dlq.sequence";
 /// The first offset at which it can be, decimal text.
 pub const DLQ_SEARCH_FROM: &str = "dlq.search-from";
+/// When a letter arrived in the dead-letter topic, as a UUIDv7: what orders the letters of different partitions.
+pub const DLQ_ARRIVAL: &str = "dlq.arrival";
+/// On a newer version of a letter in the dead-letter topic: when the letter itself arrived.
+pub const DLQ_FIRST_ARRIVAL: &str = "dlq.first-arrival";
 /// On a record without a value in the dead-letter topic: the letter of this id was delivered, found in its log, or purged.
 pub const DLQ_SETTLED: &str = "dlq.settled";
 /// Of a record of the dead-letter topic that is no letter: who replays them. Its value is a claim's id, the record's JSON
@@ -60,7 +64,7 @@ pub const CONNECT_OFFSET: &str = "__connect.errors.offset";
 pub const CONNECT_CONNECTOR_NAME: &str = "__connect.errors.connector.name";
 /// Which task failed; always `0`.
 pub const CONNECT_TASK_ID: &str = "__connect.errors.task.id";
-/// At what stage; here `PRODUCE`.
+/// At what stage; here `KAFKA_PRODUCE`, Connect's name of the stage that writes to Kafka.
 pub const CONNECT_STAGE: &str = "__connect.errors.stage";
 /// What failed.
 pub const CONNECT_CLASS_NAME: &str = "__connect.errors.class.name";

@@ -43,7 +43,7 @@ pub use config::{
     Compression, ConfigErrors, ConfigLoader, EffectiveOption, Endpoint, KafkaConfig, LoadedConfig, OptionDoc, Origin,
     SaslMechanism, SecurityProtocol, SslRoots,
 };
-pub use dead_letters::{DeadLetterStats, DeadLetterTopic, DeadLetters};
+pub use dead_letters::{DeadLetterStats, DeadLetterTopic, DeadLetters, Listed, TopicWarning, UnfitTopic};
 pub use deliveries::Deliveries;
 pub use delivery::{Delivery, RecordMetadata};
 pub use error::{DeliveryError, Error, PublishError};

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::error::PublishError;
 use kafka_courier_dlq::Letter;
-use kafka_courier_idempotent_sender::core::{BrokerView, Counters, Settlement, Verdict};
+use kafka_courier_idempotent_sender::core::{BrokerView, Counters, ErrorCode, FailedOutcome, Settlement, Verdict};
 use kafka_courier_idempotent_sender::driver::Observation;
 use metrics::{Unit, counter, gauge, histogram};
 
@@ -88,7 +88,7 @@ catalogue! {
     KEPT = "kafka_dlq_records_total", Counter, Count, ["store", "reason"], &[],
         "Dead letters by what took them (topic, file, memory, custom; log where nothing did) and by Kafka's error name, none where no broker gave one.";
     REPLAYED = "kafka_replay_records_total", Counter, Count, ["result"], &[],
-        "Dead letters that a replay has dealt with: delivered, landed (found in the log), failed, left_out, not_found, too_often.";
+        "Dead letters that a replay has dealt with: delivered, landed (found in the log), failed, left_out, not_found, too_often, held_back (behind an earlier one of its key that stays).";
     SENT_BYTES = "kafka_message_bytes_total", Counter, Bytes, ["topic"], &[], "Bytes of acknowledged batches, as they were on the wire.";
     DELIVERY = "kafka_delivery_duration_seconds", Histogram, Seconds, ["topic"], SECONDS,
         "From the publishing of a batch's first event to the batch's acknowledgement.";
@@ -148,6 +148,18 @@ pub(crate) fn letters_kept(store: &'static str, letters: &[Letter]) {
 pub(crate) fn replayed(result: &'static str, letters: u64) {
     if letters > 0 {
         counter!(REPLAYED, "result" => result).increment(letters);
+    }
+}
+
+/// Counts a dead letter that a replay has sent in a batch of its own.
+pub(crate) fn went_alone(topic: &str, result: Result<(), (Option<ErrorCode>, FailedOutcome)>) {
+    match result {
+        Ok(()) => counter!(SENT, "topic" => topic.to_owned()).increment(1),
+        Err((code, outcome)) => {
+            let error = code.map_or("not_available", ErrorCode::name);
+            let labels = [("topic", topic.to_owned()), ("error", error.into()), ("outcome", outcome.as_str().into())];
+            counter!(FAILED, &labels).increment(1);
+        }
     }
 }
 

@@ -127,8 +127,7 @@ impl KafkaProducer {
     pub(crate) fn build_with(config: KafkaConfig, problems: Vec<String>, extras: Extras) -> Result<Self, ConfigErrors> {
         let tokens = extras.tokens;
         let (security, runtime) = surroundings(&config, tokens.clone(), problems)?;
-        let mapping = TopicMapping::new();
-        mapping.apply(&config.topic_mapping).map_err(|error| ConfigErrors(vec![error.to_string()]))?;
+        let mapping = config.mapping().map_err(|error| ConfigErrors(vec![error]))?;
         let limits =
             Limits { max_records: config.flush_messages, max_bytes: config.flush_bytes, linger: config.flush_timeout };
         let codec = match config.compression {
@@ -154,6 +153,7 @@ impl KafkaProducer {
             client_id: config.client_id.as_str().into(),
             connect_timeout: config.connect_timeout,
             security,
+            default_broker: config.default_broker(),
         };
         let (commands, task) = driver(driver_config.clone(), callbacks)
             .map_err(|problems| ConfigErrors(problems.iter().map(ToString::to_string).collect()))?;
@@ -298,12 +298,8 @@ impl KafkaProducer {
                 "dead letters are held in memory only, and end with the process: dlq_file or dlq_topic would keep them"
             );
         }
-        CloseReport {
-            delivered: shared.counts.sent.load(Ordering::Relaxed),
-            failed: shared.counts.failed.load(Ordering::Relaxed),
-            dead_lettered: self.inner.letters.kept(),
-            in_memory,
-        }
+        let (delivered, failed) = shared.counts.settled();
+        CloseReport { delivered, failed, dead_lettered: self.inner.letters.kept(), in_memory }
     }
 }
 

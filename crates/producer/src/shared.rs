@@ -66,6 +66,28 @@ pub(crate) struct Counts {
     pub(crate) retried: AtomicU64,
     /// Events that were not accepted.
     pub(crate) refused: AtomicU64,
+    /// Dead letters that a replay has sent in batches of their own, past the sender: delivered, and failed.
+    alone: [AtomicU64; 2],
+}
+
+impl Counts {
+    /// Counts a dead letter that went in a batch of its own.
+    pub(crate) fn count_alone(&self, delivered: bool) {
+        let [sent, failed] = &self.alone;
+        if delivered { sent } else { failed }.fetch_add(1, Ordering::Release);
+    }
+
+    /// Events that were acknowledged and given up, dead letters that went alone included.
+    pub(crate) fn settled(&self) -> (u64, u64) {
+        let [sent, failed] = &self.alone;
+        let both = |own: &AtomicU64, alone: &AtomicU64| own.load(Ordering::Acquire) + alone.load(Ordering::Acquire);
+        (both(&self.sent, sent), both(&self.failed, failed))
+    }
+
+    /// Dead letters that went in batches of their own, whatever became of them.
+    pub(crate) fn went_alone(&self) -> u64 {
+        self.alone.iter().map(|count| count.load(Ordering::Acquire)).sum()
+    }
 }
 
 /// Milliseconds since 1970-01-01 UTC.

@@ -123,8 +123,9 @@ impl Stats {
     pub(crate) fn of(shared: &Shared, dead_letter_queue_size: u64) -> Self {
         let (counts, now) = (&shared.counts, Instant::now());
         // The verdicts are read first, so that none is counted of an event that is not yet counted as accepted.
-        let (sent, failed) = (counts.sent.load(Ordering::Acquire), counts.failed.load(Ordering::Acquire));
-        let accepted: u64 = shared.topics.all_slots().iter().map(|slot| slot.accepted()).sum();
+        let (sent, failed) = counts.settled();
+        let published: u64 = shared.topics.all_slots().iter().map(|slot| slot.accepted()).sum();
+        let accepted = published + counts.went_alone();
         Self {
             accepted,
             sent,

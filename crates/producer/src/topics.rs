@@ -27,9 +27,6 @@ use crate::sync::{AtomicUsize, Mutex, Ordering};
 /// Kafka's default of `max.message.bytes`: a whole batch with its header, as it is on the wire.
 const DEFAULT_TOPIC_LIMIT: usize = 1_048_588;
 
-/// A topic that takes less takes nothing at all: its broker will say so of each batch.
-const SMALLEST_LIMIT: usize = 128;
-
 /// One partition's open batch.
 ///
 /// On cache lines of its own: partitions that different threads publish to do not hold each other up.
@@ -197,7 +194,6 @@ impl Topics {
     /// Takes in how large a batch a topic takes; batches that are open already are kept as they are.
     pub(crate) fn on_limit(&self, name: &str, bytes: usize) {
         let topic = self.get_or_add(name);
-        let bytes = bytes.max(SMALLEST_LIMIT);
         if bytes < self.limits.max_bytes {
             tracing::info!(
                 topic = &*topic.name,

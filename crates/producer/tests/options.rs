@@ -236,3 +236,16 @@ async fn topic_mapping_says_where_a_type_goes() {
     let event = EventBuilder::new("tests", "1.0").system_alert(SystemAlert::default());
     assert_eq!(&*producer.publish_and_wait(&event).await.unwrap().topic, "elsewhere");
 }
+
+#[tokio::test]
+async fn mapping_to_dead_letters_is_refused() {
+    let cluster = TestCluster::builder().topic("t", 1).topic("dead", 1).start().await.unwrap();
+    let mut config = config(&cluster);
+    config.dlq_topic = "dead".to_owned();
+    let producer = Producer::build(config).unwrap();
+    for event_type in ["system.alert", "system.*", "*"] {
+        let error = producer.set_topic_mapping(event_type, "dead").unwrap_err().to_string();
+        assert!(error.contains("dlq_topic") && error.contains(event_type), "{error}");
+    }
+    producer.set_topic_mapping("system.*", "t").unwrap();
+}

@@ -66,6 +66,8 @@ async fn killed(cluster: &TestCluster, store: &Arc<FileStore>, fault: Fault) {
     support::until(|| cluster.requests(ApiKey::Produce) > before).await;
     task.abort();
     let _ = task.await;
+    // A replay that was dropped gives its claim back a moment later.
+    support::until(|| store.begin_replay().is_ok()).await;
     cluster.clear_faults();
     assert_eq!(store.scan(None, 9).unwrap()[0].letter.outcome, Outcome::Unknown);
 }
@@ -161,11 +163,12 @@ async fn the_producer_of_an_imported_letter_lives_on_and_the_letter_is_not_found
 async fn letters_of_many_producers_that_are_gone_are_all_proved_in_one_partition() {
     const GONE: usize = 20;
     let (cluster, ours) = (cluster().await, file());
-    for _ in 0..GONE {
+    for number in 0..GONE {
         let (gone, _theirs, doubtful) = of_a_living_one(&cluster).await;
         gone.close(LONG).await;
         let mut certain = letter("certain");
-        certain.partition = Some(0);
+        // Another key each: it may go first.
+        (certain.partition, certain.key) = (Some(0), Some(format!("other-{number}").into()));
         ours.store.append(&[doubtful, certain]).unwrap();
     }
     let report = replay(&producer(&cluster, &ours.store), &verify()).await;
@@ -181,7 +184,7 @@ async fn the_last_letter_does_not_overtake_one_of_its_key_that_stays() {
     cluster.reject_records(|record| (record.value_text() == Some("a")).then(|| "no".to_owned()));
     let producer = producer(&cluster, &file.store);
     let report = replay(&producer, &Replay::default()).await;
-    assert_eq!((report.delivered, report.failed), (0, 2), "{report:?}");
+    assert_eq!((report.delivered, report.failed, report.held_back), (0, 1, 1), "{report:?}");
     assert!(values(&cluster).is_empty());
     cluster.accept_records();
     let report = replay(&producer, &Replay::default()).await;

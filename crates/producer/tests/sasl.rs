@@ -1,5 +1,9 @@
 //! Who we are: brokers that ask for a password, take it or don't, and end sessions.
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests may, as tests do
+#[path = "support/heard.rs"]
+mod heard;
+#[path = "support/leak.rs"]
+mod leak;
 mod support;
 
 use std::io::{self, Write};
@@ -119,6 +123,56 @@ async fn who_does_not_say_who_he_is_is_told_what_may_be_the_matter() {
 }
 
 #[tokio::test]
+async fn listener_without_sasl_names_remedy() {
+    let cluster = cluster().await;
+    // An error 34, and no mechanisms.
+    cluster.inject(Rule::on(ApiKey::SaslHandshake).always().then(Fault::ApplyThenAnswer(vec![0, 34, 0, 0, 0, 0])));
+    let producer = Producer::build(as_alice(&cluster, "correct horse")).unwrap();
+    let error = producer.health_check(LONG).await.unwrap_err();
+    assert!(error.is_refusal(), "{error}");
+    for word in ["ILLEGAL_SASL_STATE (34)", "set security_protocol to PLAINTEXT or SSL"] {
+        assert!(error.to_string().contains(word), "{word}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_token_is_never_shown() {
+    const SECRET: &str = "Zq7xVr2mKw9pLt4nHs6bJd8fQc3gYy5eXu1aRv0o";
+    let cluster = cluster().await;
+    // The mechanism is known here.
+    cluster.inject(Rule::on(ApiKey::SaslHandshake).always().then(Fault::ApplyThenAnswer(vec![0; 6])));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    let token = format!("eyJhbGciOiJub25lIn0.{SECRET}.x");
+    let utf16: Vec<u8> = token.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let forms: [Vec<u8>; 8] = [
+        format!("\"{token}\"").into(),
+        format!("Bearer {token}").into(),
+        format!("{{\"access_token\": \"{token}\"}}").into(),
+        token.replace('.', "\n").into(),
+        utf16,
+        [token.as_bytes(), b"\xff\xfe"].concat(),
+        token.repeat(30_000).into(),
+        Vec::new(),
+    ];
+    let (heard, _listening) = heard::Heard::listen();
+    for bytes in forms {
+        std::fs::write(&path, "a").unwrap();
+        let mut config = config(&cluster);
+        config.security_protocol = SecurityProtocol::SaslPlaintext;
+        config.sasl_mechanism = Some(SaslMechanism::OAuthBearer);
+        config.sasl_oauthbearer_token_location = path.display().to_string();
+        let producer = Producer::build(config.clone()).unwrap();
+        std::fs::write(&path, &bytes).unwrap();
+        let error = producer.health_check(LONG).await.unwrap_err();
+        let built = Producer::build(config).err().map(|error| leak::all_of(&error)).unwrap_or_default();
+        let said = leak::all_of(&error) + &built + &heard.text();
+        assert_eq!(leak::find(SECRET.as_bytes(), &said), None, "{said}");
+        assert!(error.to_string().contains("the token "), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn connections_are_replaced_before_their_sessions_end_and_nothing_is_sent_twice() {
     let lifetime = Duration::from_millis(400);
     let builder = TestCluster::builder().topic("t", 2).user("alice", "correct horse").session_lifetime(lifetime);
@@ -221,8 +275,10 @@ async fn tokens_that_would_never_be_asked_for_and_files_that_are_not_there_are_e
     assert!(said(no_sasl, true).contains("security_protocol is PLAINTEXT"));
     let beside = said(|config| config.sasl_oauthbearer_token_location = "token".to_owned(), true);
     assert!(beside.contains("leave one of them out"), "{beside}");
-    let missing = said(|config| config.sasl_oauthbearer_token_location = "/nowhere/token".to_owned(), false);
-    assert!(missing.contains("/nowhere/token can't be read"), "{missing}");
+    let missing = said(|config| config.sasl_oauthbearer_token_location = "/tmp/nowhere/token".to_owned(), false);
+    assert!(missing.contains("/tmp/nowhere/token: No such file"), "{missing}");
+    let token = said(|config| config.sasl_oauthbearer_token_location = "a-token-itself".to_owned(), false);
+    assert!(token.contains("it names no file") && !token.contains("itself"), "{token}");
 }
 
 #[tokio::test]

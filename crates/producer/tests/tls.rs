@@ -1,87 +1,27 @@
 //! TLS: whom we trust, whom we don't and why, what we show of ourselves, and files that change.
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests may, as tests do
+#[path = "support/tls.rs"]
+mod secured;
 mod support;
 
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use kafka_courier::{Builder, DeliveryError, KafkaConfig, PublishError, Reason, SecurityProtocol, SslRoots};
-use kafka_courier_test_broker::{ApiKey, Layer, TestCluster};
+use kafka_courier::{Builder, DeliveryError, KafkaConfig, Reason, SslRoots};
+use kafka_courier_test_broker::{Layer, TestCluster};
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
-use support::{Books, LONG, Producer, config, record};
+use secured::{acceptor, as_client, cluster, file, refused, text, with_tls};
+use support::{Books, LONG, Producer, record};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
-
-fn file(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls").join(name)
-}
-
-fn text(name: &str) -> String {
-    file(name).display().to_string()
-}
-
-/// A broker with that certificate, which wants one from its clients too if so asked.
-async fn cluster(certificate: &str, wants_client: bool) -> TestCluster {
-    let acceptor = acceptor(certificate, wants_client);
-    let layer = Layer::new(move |tcp| {
-        let acceptor = acceptor.clone();
-        async move { acceptor.accept(tcp).await.map_err(io::Error::other) }
-    });
-    TestCluster::builder().topic("t", 2).layer(layer).start().await.unwrap()
-}
-
-fn acceptor(certificate: &str, wants_client: bool) -> TlsAcceptor {
-    let provider = Arc::new(rustls_graviola::default_provider());
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(file("ca.pem")).unwrap()).unwrap();
-    let verifier = match wants_client {
-        true => WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone()).build().unwrap(),
-        false => WebPkiClientVerifier::no_client_auth(),
-    };
-    let chain = vec![CertificateDer::from_pem_file(file(&format!("{certificate}.pem"))).unwrap()];
-    let key = PrivateKeyDer::from_pem_file(file(&format!("{certificate}-key.pem"))).unwrap();
-    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let server = builder.with_client_cert_verifier(verifier).with_single_cert(chain, key).unwrap();
-    TlsAcceptor::from(Arc::new(server))
-}
-
-fn with_tls(cluster: &TestCluster) -> KafkaConfig {
-    let mut config = config(cluster);
-    config.security_protocol = SecurityProtocol::Ssl;
-    config.ssl_ca_location = text("ca.pem");
-    config
-}
-
-fn as_client(mut config: KafkaConfig, certificate: &str, key: &str) -> KafkaConfig {
-    config.ssl_certificate_location = text(certificate);
-    config.ssl_key_location = text(key);
-    config
-}
 
 async fn delivers(cluster: &TestCluster, config: KafkaConfig) {
     let producer = Producer::build(config).unwrap();
     let mut books = Books::default();
     books.send_many(&producer, "t", 200, 5).await;
     books.all_delivered(cluster, "t").await;
-}
-
-/// Nothing is trusted: the health check and each event say why, at once, and nothing was said to the broker.
-async fn refused(cluster: &TestCluster, config: KafkaConfig, why: &[&str]) {
-    let producer = Producer::build(config).unwrap();
-    let error = producer.health_check(LONG).await.unwrap_err();
-    assert!(error.is_refusal(), "{error}");
-    let event = producer.send(&record("t", "k", "v")).await.unwrap_err();
-    assert!(matches!(&event, PublishError::Topic { reason: Reason::Tls(_), .. }) && !event.is_retriable(), "{event}");
-    for word in why {
-        assert!(error.to_string().contains(word) && event.to_string().contains(word), "{word}: {error}");
-    }
-    assert_eq!(cluster.requests(ApiKey::ApiVersions), 0);
 }
 
 #[tokio::test]
@@ -322,13 +262,13 @@ fn what_is_wrong_with_options_with_files_and_with_the_place_is_told_together() {
         .max_in_flight(6)
         .security_protocol("SASL_SSL")
         .sasl_mechanism("OAUTHBEARER")
-        .sasl_oauthbearer_token_location("/nowhere/token")
+        .sasl_oauthbearer_token_location("/tmp/nowhere/token")
         .ssl_ca_location("/nowhere/ca.pem");
     let found = secured.build().unwrap_err().0;
     let expected = [
         "flush_messages is \"many\"",
         "max_in_flight is 6",
-        "sasl_oauthbearer_token_location: /nowhere/token",
+        "sasl_oauthbearer_token_location: /tmp/nowhere/token",
         "ssl_ca_location: /nowhere/ca.pem",
         "there is no tokio runtime here",
     ];

@@ -37,7 +37,7 @@ impl TopicSpec {
     }
 
     /// A setting, under Kafka's name: `cleanup.policy`, `max.message.bytes`, `message.timestamp.after.max.ms`,
-    /// `message.timestamp.before.max.ms`, `message.timestamp.type`, `min.insync.replicas`, `retention.bytes` or
+    /// `message.timestamp.before.max.ms`, `message.timestamp.type`, `min.insync.replicas`, `retention.bytes`, `retention.ms` or
     /// `segment.bytes`.
     #[must_use]
     pub fn config(mut self, name: &str, value: &str) -> Self {

@@ -114,6 +114,14 @@ impl TestCluster {
         deleted
     }
 
+    /// Raises a topic's partitions to so many, as an administrator does: keys are spread over all of them from then on.
+    /// Answers whether it did.
+    pub fn raise_partitions(&self, topic: &str, count: usize) -> bool {
+        let raised = self.shared.lock().cluster.raise_partitions(topic, count);
+        self.shared.note_change();
+        raised
+    }
+
     /// Changes a setting of a topic, as [`TopicSpec::config`].
     ///
     /// # Errors

@@ -118,6 +118,20 @@ async fn guilty_records_are_named_by_their_index() {
 }
 
 #[tokio::test]
+async fn old_records_go_where_retention_deletes() {
+    for (policy, left) in [("delete", 1), ("compact,delete", 1), ("compact", 2)] {
+        let topic = TopicSpec::new("t", 1).config("cleanup.policy", policy).config("retention.ms", "60000");
+        let cluster = TestCluster::builder().topic_spec(topic).start().await.unwrap();
+        let mut client = Client::connect(&cluster, 1).await;
+        for at in [now_ms() - 120_000, now_ms()] {
+            let answer = client.produce(0, stamped(None, &[(Some("k"), "v", at)], Compression::None)).await;
+            assert_eq!(answer.error_code, 0);
+        }
+        assert_eq!(cluster.records("t").len(), left, "{policy}");
+    }
+}
+
+#[tokio::test]
 async fn records_from_the_future_are_refused_by_the_timestamp_code() {
     let cluster = cluster(1, 1).await;
     let mut client = Client::connect(&cluster, 1).await;

@@ -29,7 +29,7 @@ pub(super) struct ExportArgs {
 }
 
 pub(super) fn run(args: &ExportArgs) -> Result<Exit, Refusal> {
-    let opened = args.store.open_existing_beside(&args.to)?;
+    let opened = args.store.open_to_read_beside(&args.to)?;
     if args.to == Path::new("-") {
         let mut out = BufWriter::new(io::stdout().lock());
         export(args, &opened, &mut out, output_failed)?;

@@ -3,7 +3,8 @@
 //! Rules:
 //! - Memory is bounded: letters are taken in groups as they are read, whatever the input's length.
 //! - A bad line is told with its place and ends the import; what was read before it is taken. With --skip-invalid it is
-//!   passed over. A letter that is there already is not taken again, so that an import may be repeated.
+//!   passed over. A letter that is there already is taken only in a newer state, so that an import may be repeated; one that
+//!   was edited is named, and replaces what is there with --replace.
 //! - Ctrl-C ends it with what was read whole; it is seen also while the input is waited for.
 //! - Whose letters these are is not known: their producers may live, and are left alone (see the store's `import`).
 
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use clap::Args;
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use kafka_courier::dlq::{AppendError, Appended, DeadLetterStore, Letter, SCAN_BYTES};
+use kafka_courier::dlq::{AppendError, DeadLetterStore, Edited, Imported, Letter, SCAN_BYTES};
 
 use super::store::StoreArgs;
 use crate::exit::{Exit, Refusal};
@@ -38,6 +39,10 @@ pub(super) struct ImportArgs {
     /// and importing again takes none twice.
     #[arg(long)]
     skip_invalid: bool,
+    /// Puts letters that were edited since they were exported in the place of what the store has under their ids. Without it
+    /// they are named and left. What is known of attempts since then stays.
+    #[arg(long)]
+    replace: bool,
     /// The file to read; - is standard input.
     #[arg(value_name = "FILE", default_value = "-")]
     from: PathBuf,
@@ -54,7 +59,8 @@ pub(super) fn run(args: &ImportArgs) -> Result<Exit, Refusal> {
     let signals = Signals::catch();
     let opened = args.store.open_or_create(&args.from)?;
     let lines = ahead(Lines::of(from));
-    let mut import = Import::into(&*opened.store, args.skip_invalid);
+    let edited = if args.replace { Edited::Replace } else { Edited::Leave };
+    let mut import = Import::into(&*opened.store, args.skip_invalid, edited);
     let done = import.all(|| next(&lines, &signals), &name);
     import.bar.finish_and_clear();
     if let Some(exit) = done? {
@@ -62,7 +68,14 @@ pub(super) fn run(args: &ImportArgs) -> Result<Exit, Refusal> {
         return Ok(exit);
     }
     crate::say(&import.said());
-    Ok(if import.bad == 0 { Exit::Ok } else { Exit::Data })
+    for id in import.done.different.iter().take(TOLD as usize) {
+        crate::say(&format!("  letter {id} is not what {} has under its id", opened.store.name()));
+    }
+    Ok(match (import.bad, import.done.different.is_empty()) {
+        (0, true) => Exit::Ok,
+        (0, false) => Exit::SomeFailed,
+        _ => Exit::Data,
+    })
 }
 
 /// What comes next.
@@ -100,7 +113,8 @@ fn next(lines: &Receiver<Next>, signals: &Signals) -> Next {
 struct Import<'s> {
     store: &'s dyn DeadLetterStore,
     skip_invalid: bool,
-    done: Appended,
+    edited: Edited,
+    done: Imported,
     bad: u64,
     group: Vec<Letter>,
     /// Of the group's letters, about.
@@ -109,12 +123,12 @@ struct Import<'s> {
 }
 
 impl<'s> Import<'s> {
-    fn into(store: &'s dyn DeadLetterStore, skip_invalid: bool) -> Self {
+    fn into(store: &'s dyn DeadLetterStore, skip_invalid: bool, edited: Edited) -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
             bar.set_style(style);
         }
-        Self { store, skip_invalid, done: Appended::default(), bad: 0, group: Vec::new(), bytes: 0, bar }
+        Self { store, skip_invalid, edited, done: Imported::default(), bad: 0, group: Vec::new(), bytes: 0, bar }
     }
 
     /// Takes the letters of all lines; if a signal ends it before, how the command is to end.
@@ -159,16 +173,14 @@ impl<'s> Import<'s> {
         if self.group.is_empty() {
             return Ok(());
         }
-        let done = self.store.import(&self.group).map_err(|error| {
+        let done = self.store.import_with(&self.group, self.edited).map_err(|error| {
             let exit = if matches!(error, AppendError::Store(_)) { Exit::Io } else { Exit::CantCreate };
             let said = self.said();
             Refusal(exit, format!("{error} ({said} before; importing again takes those that are missing)"))
         })?;
         self.group.clear();
         self.bytes = 0;
-        self.done.taken += done.taken;
-        self.done.known += done.known;
-        self.done.dropped += done.dropped;
+        self.done.add(done);
         self.bar.set_message(self.said());
         self.bar.tick();
         Ok(())
@@ -178,6 +190,9 @@ impl<'s> Import<'s> {
         let mut said = format!("{} taken into {}", super::letters(self.done.taken), self.store.name());
         for (count, what) in [
             (self.done.known, "there already"),
+            (self.done.updated, "there in an older state, now in this one"),
+            (self.done.replaced, "replaced"),
+            (self.done.different.len() as u64, "different from what is there, and left (--replace takes them)"),
             (self.done.dropped, "older ones dropped to make room"),
             (self.bad, "lines passed over"),
         ] {
@@ -310,7 +325,7 @@ mod tests {
         let store = MemoryStore::new(10_000);
         let held_most = std::cell::Cell::new(0);
         let endless = Endless { store: &store, held_most: &held_most, given: 0, line: Vec::new() };
-        let mut import = Import::into(&store, false);
+        let mut import = Import::into(&store, false, Edited::Leave);
         let mut lines = Lines::of(BufReader::with_capacity(1, endless));
         assert!(import.all(|| lines.read(), "input").unwrap().is_none());
         assert_eq!((store.len(), import.done.taken), (5000, 5000));

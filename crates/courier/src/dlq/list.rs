@@ -27,7 +27,7 @@ pub(super) struct ListArgs {
 }
 
 pub(super) fn run(args: &ListArgs) -> Result<Exit, Refusal> {
-    let opened = args.store.open_existing()?;
+    let opened = args.store.open_to_read()?;
     let selection = args.selection.selection();
     let found = letters(&*opened.store, &selection).take(args.selection.most());
     let mut out = BufWriter::new(io::stdout().lock());

@@ -30,7 +30,7 @@ use crate::exit::{Exit, Refusal};
 ///
 /// They are read from the file that --file names, else KAFKA_DLQ_FILE, else dead-letters.redb in $XDG_STATE_HOME/kafka-courier
 /// (~/.local/state/kafka-courier): where courier publish keeps them. A file that a running service holds is reached through
-/// that service. --topic reads those in a Kafka topic instead.
+/// that service. --store-topic reads those in a Kafka topic instead.
 #[derive(Args, Debug)]
 pub(crate) struct DlqArgs {
     #[command(subcommand)]

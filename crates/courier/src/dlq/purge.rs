@@ -29,7 +29,7 @@ pub(super) fn run(args: &PurgeArgs) -> Result<Exit, Refusal> {
         let why = "dlq purge: nobody is there to be asked whether to remove them for ever: say --yes";
         return Err(Refusal(Exit::Usage, why.to_owned()));
     }
-    let opened = args.chosen.store.open_existing()?;
+    let opened = args.chosen.store.open_to_remove()?;
     let found = letters(&*opened.store, &selection).take(args.chosen.letters.most());
     let positions: Vec<Position> =
         found.map(|held| held.map(|held| held.position)).collect::<Result<_, _>>().map_err(store_failed)?;

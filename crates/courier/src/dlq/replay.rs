@@ -31,12 +31,16 @@ const GRACE: Duration = Duration::from_secs(10);
 pub(super) struct ReplayArgs {
     #[command(flatten)]
     chosen: ChosenArgs,
-    /// Sends nothing: says what would be sent, by topic. No broker is needed, unless with --verify or --topic.
+    /// Sends nothing: says what would be sent, by topic. No broker is needed, unless with --verify or --store-topic.
     #[arg(long)]
     dry_run: bool,
     /// At most so many letters a second.
     #[arg(long, value_name = "N")]
     rate: Option<NonZeroU32>,
+    /// Sends the letters to this topic instead of their own, which may not exist or be the wrong one. Events that may be in the
+    /// log already are looked for in their own topic.
+    #[arg(long, value_name = "TOPIC", value_parser = crate::topic_name)]
+    to_topic: Option<String>,
     /// Looks in the log for events that may be there: those that are, are removed; those that are proved not to be, are
     /// sent. Best the first time: a letter that is sent without it can no longer prove anything of those before it.
     #[arg(long)]
@@ -51,6 +55,11 @@ pub(super) struct ReplayArgs {
     /// Sends events that may be in the log without a look: they may be there twice afterwards.
     #[arg(long, conflicts_with = "verify")]
     include_unknown: bool,
+    /// Sends dead letters though earlier ones of their key stay: not selected, left out, not found, or sent again too often.
+    /// Consumers then see the records of that key in another order than they were published in. With --verify such a letter
+    /// may also go first as the proof.
+    #[arg(long)]
+    out_of_order: bool,
     /// Leaves out letters that were sent again so often.
     #[arg(long, value_name = "N", default_value_t = Replay::default().max_replays)]
     max_replays: u32,
@@ -61,7 +70,15 @@ pub(super) struct ReplayArgs {
 
 pub(super) fn run(runtime: &Runtime, args: &ReplayArgs) -> Result<Exit, Refusal> {
     let selection = args.chosen.selection("dlq replay")?;
-    let opened = args.chosen.store.open_for_replay()?;
+    if args.to_topic.is_some() && args.to_topic.as_deref() == args.chosen.store.topic() {
+        let why = "dlq replay: --to-topic is the topic that holds the dead letters: events sent there would be lost among them";
+        return Err(Refusal(Exit::Usage, why.to_owned()));
+    }
+    // A dry run changes nothing, so it works where nothing can be written.
+    let opened = match args.dry_run {
+        true => args.chosen.store.open_to_read()?,
+        false => args.chosen.store.open_for_replay()?,
+    };
     let replay = Replay {
         selection,
         doubtful: match (args.verify, args.include_unknown) {
@@ -74,6 +91,8 @@ pub(super) fn run(runtime: &Runtime, args: &ReplayArgs) -> Result<Exit, Refusal>
         limit: args.chosen.letters.limit,
         dry_run: args.dry_run,
         fence_imported: args.fence_imported,
+        to_topic: args.to_topic.clone(),
+        out_of_order: args.out_of_order,
     };
     runtime.block_on(send(args, opened, &replay))
 }
@@ -128,13 +147,13 @@ async fn send(args: &ReplayArgs, opened: Opened, replay: &Replay) -> Result<Exit
         crate::say("stopped by a signal: the rest of the letters is as it was");
         return Ok(signals.exit());
     }
-    let stay = report.failed + report.left_out + report.not_found + report.too_often;
+    let stay = report.failed + report.left_out + report.not_found + report.too_often + report.held_back;
     Ok(if stay == 0 || args.dry_run { Exit::Ok } else { Exit::SomeFailed })
 }
 
 /// Without: a dry run over a file that looks for nothing in the log.
 fn needs_brokers(args: &ReplayArgs) -> bool {
-    !args.dry_run || args.verify || args.chosen.store.is_topic()
+    !args.dry_run || args.verify || args.chosen.store.topic().is_some()
 }
 
 const CUT: &str = "stopped at once: letters that were under way stay, and the next replay looks for them in the log";

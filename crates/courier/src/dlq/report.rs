@@ -9,7 +9,7 @@ use indicatif::HumanCount;
 use kafka_courier::ReplayReport;
 use serde::Serialize;
 
-use super::table::printable;
+use crate::terminal::printable;
 
 /// The report as a line of JSON.
 #[derive(Serialize)]
@@ -25,6 +25,7 @@ struct Json<'a> {
     left_out: u64,
     not_found: u64,
     too_often: u64,
+    held_back: u64,
     seconds: f64,
     by_topic: &'a BTreeMap<String, u64>,
     reasons: &'a BTreeMap<String, u64>,
@@ -41,6 +42,7 @@ pub(super) fn json(report: &ReplayReport, dry_run: bool, took: Duration) -> serd
         left_out: report.left_out,
         not_found: report.not_found,
         too_often: report.too_often,
+        held_back: report.held_back,
         seconds: took.as_secs_f64(),
         by_topic: &report.by_topic,
         reasons: &report.reasons,
@@ -68,6 +70,7 @@ pub(super) fn lines(report: &ReplayReport, dry_run: bool, took: Duration) -> Vec
         ),
         (report.not_found, "neither found in the log nor proved absent (--force sends them)"),
         (report.too_often, "left out: sent again too often (--max-replays)"),
+        (report.held_back, "held back behind an earlier dead letter of their key (--out-of-order sends them)"),
     ];
     for (count, what) in counts {
         if count > 0 {
@@ -95,7 +98,7 @@ pub(super) fn lines(report: &ReplayReport, dry_run: bool, took: Duration) -> Vec
 /// Where a replay stands.
 pub(super) fn standing(report: &ReplayReport, elapsed: Duration) -> String {
     let done = report.delivered + report.landed;
-    let stay = report.failed + report.left_out + report.not_found + report.too_often;
+    let stay = report.failed + report.left_out + report.not_found + report.too_often + report.held_back;
     format!(
         "replaying: {} letters, {} delivered, {} in the log already, {} stay, {}/s",
         HumanCount(report.selected),

@@ -22,7 +22,7 @@ pub(super) struct ShowArgs {
 }
 
 pub(super) fn run(args: &ShowArgs) -> Result<Exit, Refusal> {
-    let opened = args.store.open_existing()?;
+    let opened = args.store.open_to_read()?;
     let mut out = io::stdout().lock();
     let mut exit = Exit::Ok;
     for id in &args.ids {

@@ -9,9 +9,9 @@ use kafka_courier::dlq::{Letter, Selection, Timestamp, letters};
 use serde::Serialize;
 
 use super::store::StoreArgs;
-use super::table::printable;
 use super::{output_failed, store_failed};
 use crate::exit::{Exit, Refusal};
+use crate::terminal::printable;
 
 #[derive(Args, Debug)]
 pub(super) struct StatsArgs {
@@ -37,7 +37,7 @@ struct Stats {
 }
 
 pub(super) fn run(args: &StatsArgs) -> Result<Exit, Refusal> {
-    let opened = args.store.open_existing()?;
+    let opened = args.store.open_to_read()?;
     let mut stats = Stats { store: opened.store.name().to_owned(), ..Stats::default() };
     for held in letters(&*opened.store, &Selection::all()) {
         stats.add(&held.map_err(store_failed)?.letter);

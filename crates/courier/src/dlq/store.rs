@@ -24,11 +24,20 @@ pub(super) struct StoreArgs {
     settings: SettingsArgs,
     /// The file of dead letters; without it KAFKA_DLQ_FILE (dlq_file), else dead-letters.redb in
     /// $XDG_STATE_HOME/kafka-courier, which is ~/.local/state/kafka-courier by default.
-    #[arg(long, value_name = "PATH", conflicts_with = "topic")]
+    #[arg(long, visible_alias = "dlq-file", value_name = "PATH", conflicts_with = "store_topic")]
     file: Option<PathBuf>,
     /// A Kafka topic of dead letters instead of a file.
     #[arg(long, value_name = "TOPIC", value_parser = crate::topic_name)]
+    store_topic: Option<String>,
+    /// The name that --store-topic had.
+    #[arg(long, value_name = "TOPIC", hide = true, value_parser = former_topic)]
     topic: Option<String>,
+}
+
+/// Whoever says `--topic` may mean the store or, as in `courier publish`, the destination: neither is assumed.
+fn former_topic(_: &str) -> Result<String, String> {
+    let why = "--store-topic names the topic that holds the dead letters; dlq replay --to-topic names the one they are sent to";
+    Err(why.to_owned())
 }
 
 /// A store, and the settings that a producer of its letters has: none that keeps letters elsewhere.
@@ -38,14 +47,19 @@ pub(super) struct Opened {
 }
 
 impl StoreArgs {
-    /// The store, if it is there.
-    pub(super) fn open_existing(&self) -> Result<Opened, Refusal> {
-        self.open(Purpose::Look, |_| {})
+    /// The store, if it is there, for reading alone.
+    pub(super) fn open_to_read(&self) -> Result<Opened, Refusal> {
+        self.open(Purpose::Read, |_| {})
     }
 
-    /// The store, if it is there, of a command that writes `to` a file.
-    pub(super) fn open_existing_beside(&self, to: &Path) -> Result<Opened, Refusal> {
-        self.open(Purpose::Look, |files| files.output("the exported letters", to))
+    /// The store, if it is there.
+    pub(super) fn open_to_remove(&self) -> Result<Opened, Refusal> {
+        self.open(Purpose::Remove, |_| {})
+    }
+
+    /// The store, if it is there, of a command that writes what it reads `to` a file.
+    pub(super) fn open_to_read_beside(&self, to: &Path) -> Result<Opened, Refusal> {
+        self.open(Purpose::Read, |files| files.output("the exported letters", to))
     }
 
     /// The store, if it is there, for as long as a replay takes: others who need the file meanwhile are served.
@@ -68,29 +82,29 @@ impl StoreArgs {
         add(&mut files);
         files.check()?;
         let mut config = self.settings.load().map_err(|errors| Refusal(Exit::Config, errors.to_string()))?.config;
+        let (topic, path) = (self.store_topic.as_deref(), self.path(&config));
         files.secrets(&config);
-        if self.topic.is_none() && self.file.is_none() {
-            files.dead_letters("the dead letters", &self.path(&config)?);
+        if let (None, None, Ok(path)) = (topic, &self.file, &path) {
+            files.dead_letters("the dead letters", path);
         }
         files.check()?;
-        let store: Arc<dyn DeadLetterStore> = match &self.topic {
-            Some(topic) => Arc::new(
-                DeadLetterTopic::open(&config, topic).map_err(|errors| Refusal(Exit::Config, errors.to_string()))?,
-            ),
-            None => open_file(&self.path(&config)?, &config, purpose)?,
-        };
+        let with_letters = config.clone();
         config.dlq_topic = String::new();
         config.dlq_file = String::new();
         config.auto_replay = false;
-        if self.topic.is_some() && purpose != Purpose::Replay {
-            reach(&config)?;
-        }
+        let store = match topic {
+            Some(topic) => {
+                reach(&config)?;
+                open_topic(topic, &with_letters, purpose)?
+            }
+            None => open_file(&path?, &with_letters, purpose)?,
+        };
         Ok(Opened { store, config })
     }
 
-    /// Whether the letters are in a Kafka topic.
-    pub(super) fn is_topic(&self) -> bool {
-        self.topic.is_some()
+    /// The Kafka topic that the letters are in, if it is one.
+    pub(super) fn topic(&self) -> Option<&str> {
+        self.store_topic.as_deref()
     }
 
     fn path(&self, config: &KafkaConfig) -> Result<PathBuf, Refusal> {
@@ -101,7 +115,19 @@ impl StoreArgs {
     }
 }
 
-/// Says whether the brokers answer, and what they refuse: a store in a topic tells that only in words. A replay asks itself.
+/// The topic, if its settings let it keep what is done to its letters. Letters can be read from any.
+fn open_topic(topic: &str, config: &KafkaConfig, purpose: Purpose) -> Result<Arc<dyn DeadLetterStore>, Refusal> {
+    let opened = DeadLetterTopic::open(config, topic);
+    let store = opened.map_err(|errors| Refusal(Exit::Config, errors.to_string()))?;
+    match store.check() {
+        Ok(warnings) => warnings.iter().for_each(|warning| crate::say(&format!("warning: {warning}"))),
+        Err(unfit) if purpose == Purpose::Read => crate::say(&format!("warning: {unfit}")),
+        Err(unfit) => return Err(Refusal(Exit::Config, unfit.to_string())),
+    }
+    Ok(Arc::new(store))
+}
+
+/// Says whether the brokers answer, and what they refuse: a store in a topic tells that only in words.
 fn reach(config: &KafkaConfig) -> Result<(), Refusal> {
     let builder = KafkaProducer::builder().with_config(config.clone());
     let producer = builder.build().map_err(|errors| Refusal(Exit::Config, errors.to_string()))?;
@@ -115,7 +141,8 @@ fn reach(config: &KafkaConfig) -> Result<(), Refusal> {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Purpose {
-    Look,
+    Read,
+    Remove,
     Replay,
     Import,
 }
@@ -130,7 +157,8 @@ fn open_file(path: &Path, config: &KafkaConfig, purpose: Purpose) -> Result<Arc<
         // Both may take long: others who need the file meanwhile are served.
         Purpose::Replay => shared(path, config),
         Purpose::Import => shared(path, &unlimited(config)),
-        Purpose::Look => dlq::open_or_reach(path, FileStoreOptions::default()),
+        Purpose::Read => dlq::read_or_reach(path),
+        Purpose::Remove => dlq::open_or_reach(path, FileStoreOptions::default()),
     };
     opened.map_err(|error| Refusal(code(&error, create), error.to_string()))
 }

@@ -5,6 +5,8 @@
 
 use kafka_courier::dlq::Letter;
 
+use crate::terminal::printable;
+
 const COLUMNS: usize = 7;
 const TITLES: [&str; COLUMNS] = ["ID", "LAST TRIED", "TOPIC", "KEY", "OUTCOME", "ERROR", "REASON"];
 /// What a cell is never cut below.
@@ -39,16 +41,7 @@ impl Row {
             letter.error_code.clone().unwrap_or_else(|| "-".to_owned()),
             letter.failure_reason.clone(),
         ];
-        Self(cells.map(|cell| printable(&cell)))
-    }
-}
-
-/// The text without control characters: they could move the cursor, or worse.
-pub(crate) fn printable(text: &str) -> String {
-    if text.contains(char::is_control) {
-        text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
-    } else {
-        text.to_owned()
+        Self(cells.map(|cell| printable(&cell).into_owned()))
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use indicatif::HumanCount;
 use jiff::Timestamp;
-use kafka_courier::dlq::{DeadLetterStore, Letter, Selection};
+use kafka_courier::dlq::{DeadLetterStore, Letter, Selection, StoreError};
 use kafka_courier::{DeadLetterStats, DeadLetters, KafkaConfig, PublishError};
 use kafka_courier_event_model::Event;
 
@@ -148,7 +148,10 @@ impl Keeping {
                     stores.iter().filter(|store| store.stats.dropped > 0).for_each(|store| said.lacks(dropped(store)));
                 }
                 for store in stores.iter().filter(|store| store.kept > 0 && store.store != "memory") {
-                    said.lines.push(self.kept(&store.store, store.kept, store.stats.letters, has_unknown));
+                    match &store.error {
+                        None => said.lines.push(self.kept(&store.store, store.kept, store.stats.letters, has_unknown)),
+                        Some(error) => said.lacks(unread(store.kept, error)),
+                    }
                 }
                 if stores.iter().any(|store| store.store == "memory" && store.stats.letters > 0) {
                     self.in_memory(&mut said).await;
@@ -169,7 +172,7 @@ impl Keeping {
         let option = match &self.file {
             Some(_) if usual => String::new(),
             Some(file) if file.name() == store => format!(" --file {store}"),
-            _ => format!(" --topic {store}"),
+            _ => format!(" --store-topic {store}"),
         };
         // Letters of before are there too, and those that turned out to be delivered are not; of a topic nobody knows.
         let is_file = self.file.as_ref().is_some_and(|file| file.name() == store);
@@ -215,6 +218,12 @@ impl Keeping {
             }
         }
     }
+}
+
+/// What was kept where it can't be looked at any more.
+fn unread(count: u64, error: &StoreError) -> String {
+    let what = if count == 1 { "dead letter was" } else { "dead letters were" };
+    format!("{} {what} kept in a store that can't be read now: {error}", HumanCount(count))
 }
 
 /// What a store dropped to make room.

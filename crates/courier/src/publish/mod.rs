@@ -67,12 +67,12 @@ pub(crate) struct PublishArgs {
     /// Keeps dead letters in this file; without it in KAFKA_DLQ_FILE (dlq_file), else dead-letters.redb in
     /// $XDG_STATE_HOME/kafka-courier, which is ~/.local/state/kafka-courier by default. `courier dlq` lists them and sends
     /// them again.
-    #[arg(long, value_name = "PATH", conflicts_with = "no_dlq_file")]
+    #[arg(long, alias = "file", value_name = "PATH", conflicts_with = "no_dlq_file")]
     dlq_file: Option<PathBuf>,
     /// Keeps dead letters in no file.
     #[arg(long)]
     no_dlq_file: bool,
-    /// How long to go on after Ctrl-C or SIGTERM, in seconds: half of it publishing what was read, all of it delivering.
+    /// How long to go on after Ctrl-C, SIGTERM or SIGHUP, in seconds: half of it publishing what was read, all of it delivering.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     grace: u64,
     /// The file to read, or - for standard input.
@@ -155,6 +155,9 @@ async fn prepare(args: &PublishArgs) -> Result<Ready, Refusal> {
     }
     let producer = builder.build().map_err(|errors| Refusal(Exit::Config, errors.to_string()))?;
     producer.health_check(patience).await?;
+    let fit = producer.dead_letters().check_topic().await;
+    let warnings = fit.map_err(|unfit| Refusal(Exit::Config, format!("dlq_topic: {unfit}")))?;
+    warnings.iter().for_each(|warning| crate::say(&format!("warning: {warning}")));
     if let Some(topic) = &args.topic {
         producer.learn_topic(topic).await.map_err(|error| no_topic(topic, &error))?;
     }

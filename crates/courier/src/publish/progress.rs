@@ -9,6 +9,7 @@ use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kafka_courier::{BrokerStats, Reachability};
 
 use super::counts::Counts;
+use crate::terminal::printable;
 
 /// How often it is drawn, at most.
 const EVERY: Duration = Duration::from_millis(100);
@@ -94,7 +95,7 @@ fn line(counts: &Counts, in_flight: u64, took: Duration, doing: &str) -> String 
 /// What an outage means, if events wait while brokers are away.
 fn outage(away: &[&BrokerStats], waiting: Waiting) -> Option<String> {
     let until_failure = waiting.until_failure.filter(|_| !away.is_empty())?;
-    let brokers: Vec<_> = away.iter().map(|broker| format!("{} ({})", broker.id, broker.address)).collect();
+    let brokers: Vec<_> = away.iter().map(|broker| format!("{} ({})", broker.id, printable(&broker.address))).collect();
     let (what, are) = if away.len() == 1 { ("broker", "is") } else { ("brokers", "are") };
     Some(format!(
         "; {what} {} {are} away: {} events wait, the first fails in {} s",

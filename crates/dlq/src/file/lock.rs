@@ -24,6 +24,29 @@ pub(crate) struct Holder {
 #[derive(Debug)]
 pub(crate) struct LockFile(Mutex<File>);
 
+/// A share of the lock, held until dropped: others may read the file too, and none may write it.
+#[derive(Debug)]
+pub(crate) struct SharedLock {
+    /// None: there is no lock file, so nobody has opened the file for writing yet.
+    _file: Option<File>,
+}
+
+impl SharedLock {
+    /// Shares the lock without writing anything.
+    pub(crate) fn take(path: &Path) -> Result<Self, LockError> {
+        let mut file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self { _file: None }),
+            Err(error) => return Err(LockError::Io(error)),
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(Self { _file: Some(file) }),
+            Err(TryLockError::WouldBlock) => Err(LockError::Held(read(&mut file))),
+            Err(TryLockError::Error(error)) => Err(LockError::Io(error)),
+        }
+    }
+}
+
 /// Why the lock can't be had.
 #[derive(Debug)]
 pub(crate) enum LockError {

@@ -74,7 +74,7 @@ impl Medium for DiskFile {
         match found {
             Ok(found) if found == *self.opened.lock() => Ok(()),
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Err(io::Error::other("the file was removed or replaced while it was open; a new one is made")),
+            _ => Err(io::Error::other("the file was removed or replaced while it was open")),
         }
     }
 

@@ -13,6 +13,7 @@ pub(crate) mod lock;
 mod medium;
 mod open;
 mod publishing;
+mod read_only;
 mod tables;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -25,14 +26,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
+use crate::import::{Edited, Imported, runs};
 use crate::letter::{Letter, LetterId};
-use crate::limits::{Limits, Totals};
+use crate::limits::{Excess, Limits, Totals};
 use crate::lost;
 use crate::replay::{BeginReplayError, ReplayGuard, ReplaySlot};
 use crate::store::{AppendError, Appended, DeadLetterStore, Held, Position, StoreError, StoreStats};
 use fault::{Fault, guarded};
 use latch::Latch;
-use lock::LockFile;
+use lock::{LockFile, SharedLock};
 use medium::{DiskFile, Medium};
 pub use open::OpenError;
 pub use publishing::Publishing;
@@ -53,6 +55,8 @@ pub struct FileStore {
     replay: ReplaySlot,
     /// Dropped last: whoever takes the lock next finds the file closed.
     lock: Option<LockFile>,
+    /// It was opened for reading only, with a share of the lock if there is one.
+    read_only: Option<SharedLock>,
 }
 
 /// How a file of dead letters is kept.
@@ -122,6 +126,7 @@ impl FileStore {
             stats: Mutex::default(),
             replay: ReplaySlot::default(),
             lock,
+            read_only: None,
         };
         let mut state = State { tables: Some(tables), ..State::default() };
         store.now_holds(&mut state, holdings);
@@ -151,11 +156,7 @@ impl FileStore {
     }
 
     pub(crate) fn append_at(&self, letters: &[Letter], now: Timestamp) -> Result<Appended, AppendError> {
-        self.take(letters, false, now)
-    }
-
-    fn take(&self, letters: &[Letter], imported: bool, now: Timestamp) -> Result<Appended, AppendError> {
-        let encoded = encode(letters.iter().map(|letter| (letter, imported)));
+        let encoded = encode(letters.iter().map(|letter| (letter, false)));
         let appended = encoded.map_err(AppendError::from).and_then(|encoded| self.append_encoded(&encoded, now));
         if appended.is_err() {
             self.stats.lock().refused += letters.len() as u64;
@@ -164,9 +165,29 @@ impl FileStore {
     }
 
     fn append_encoded(&self, letters: &[Encoded], now: Timestamp) -> Result<Appended, AppendError> {
+        let (taken, dropped) = self.admit(|tables, limits, gone| tables.append(letters, limits, now, gone))?;
+        self.stats.lock().appended += taken;
+        Ok(Appended { taken, known: letters.len() as u64 - taken, dropped })
+    }
+
+    /// Letters within which no id repeats.
+    fn import_run(&self, letters: &[Letter], edited: Edited, now: Timestamp) -> Result<Imported, AppendError> {
+        let encoded = encode(letters.iter().map(|letter| (letter, true)))?;
+        let (mut imported, dropped) =
+            self.admit(|tables, limits, gone| tables.import(letters, &encoded, edited, (limits, now), gone))?;
+        imported.dropped = dropped;
+        self.stats.lock().appended += imported.taken;
+        Ok(imported)
+    }
+
+    /// Takes letters within the limits; says how many others were dropped.
+    fn admit<R>(
+        &self,
+        take: impl FnOnce(&Tables, &Limits, &mut Gone) -> Result<(Result<R, Excess>, Holdings), Fault>,
+    ) -> Result<(R, u64), AppendError> {
         let mut state = self.state.lock();
         let mut gone = Gone::default();
-        let taken = self.write(&mut state, |tables| tables.append(letters, &self.options.limits, now, &mut gone));
+        let taken = self.write(&mut state, |tables| take(tables, &self.options.limits, &mut gone));
         drop(state);
         if taken.is_err() {
             // The failure leaves open whether they are still there.
@@ -174,16 +195,10 @@ impl FileStore {
         }
         let taken = taken?;
         self.went(&gone);
-        match taken {
-            Ok(taken) => {
-                self.stats.lock().appended += taken;
-                Ok(Appended { taken, known: letters.len() as u64 - taken, dropped: gone.len() })
-            }
-            Err(excess) => {
-                let stats = self.stats.lock();
-                Err(excess.explain(&self.name, Totals { letters: stats.letters, bytes: stats.bytes }))
-            }
-        }
+        taken.map(|taken| (taken, gone.len())).map_err(|excess| {
+            let stats = self.stats.lock();
+            excess.explain(&self.name, Totals { letters: stats.letters, bytes: stats.bytes })
+        })
     }
 
     pub(crate) fn expire_at(&self, now: Timestamp) -> Result<usize, StoreError> {
@@ -222,6 +237,7 @@ impl FileStore {
         state: &mut State,
         work: impl FnOnce(&Tables) -> Result<(R, Holdings), Fault>,
     ) -> Result<R, StoreError> {
+        self.check_writable()?;
         if let Some(latch) = state.latch.as_ref().filter(|latch| !latch.is_over()) {
             return Err(latch.error(&self.path));
         }
@@ -388,8 +404,16 @@ impl DeadLetterStore for FileStore {
         self.append_at(letters, Timestamp::now())
     }
 
-    fn import(&self, letters: &[Letter]) -> Result<Appended, AppendError> {
-        self.take(letters, true, Timestamp::now())
+    fn import_with(&self, letters: &[Letter], edited: Edited) -> Result<Imported, AppendError> {
+        let mut imported = Imported::default();
+        for run in runs(letters) {
+            let done = self.import_run(run, edited, Timestamp::now());
+            if done.is_err() {
+                self.stats.lock().refused += run.len() as u64;
+            }
+            imported.add(done?);
+        }
+        Ok(imported)
     }
 
     fn scan(&self, after: Option<Position>, limit: usize) -> Result<Vec<Held>, StoreError> {
@@ -422,7 +446,9 @@ impl DeadLetterStore for FileStore {
         self.expire_at(Timestamp::now())
     }
 
+    /// An error if the file was removed or replaced: its letters are not where its name says.
     fn stats(&self) -> Result<StoreStats, StoreError> {
+        self.medium.intact().map_err(|error| StoreError::Io { path: self.path.clone(), error: Arc::new(error) })?;
         Ok(self.stats.lock().clone())
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::fault::Fault;
-use super::lock::{Holder, LockError, LockFile};
+use super::lock::{Holder, LockError, LockFile, SharedLock};
 use super::tables::FORMAT;
 
 /// Why a store's file can't be opened.
@@ -88,13 +88,17 @@ impl OpenError {
     }
 }
 
-/// The file's one name, in a folder that is there: two names of one file would have two locks.
+/// The one name of a file that is there: two names of one file would have two locks.
+pub(super) fn found(path: &Path) -> Result<PathBuf, OpenError> {
+    let found = fs::canonicalize(path).map_err(|error| OpenError::io(path, error))?;
+    if found.is_dir() { Err(OpenError::Folder { path: found }) } else { Ok(found) }
+}
+
+/// The file's one name, in a folder that is there.
 pub(super) fn resolve(path: &Path) -> Result<PathBuf, OpenError> {
-    match fs::canonicalize(path) {
-        Ok(found) if found.is_dir() => return Err(OpenError::Folder { path: found }),
-        Ok(found) => return Ok(found),
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(OpenError::io(path, error)),
-        Err(_) => (),
+    match found(path) {
+        Err(OpenError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => (),
+        found => return found,
     }
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(OpenError::io(path, io::Error::new(io::ErrorKind::InvalidInput, "not the name of a file")));
@@ -116,8 +120,18 @@ fn make_folder(folder: &Path) -> io::Result<()> {
 
 pub(super) fn lock(path: &Path) -> Result<LockFile, OpenError> {
     let lock = LockFile::path_for(path);
-    LockFile::take(&lock).map_err(|error| match error {
+    LockFile::take(&lock).map_err(|error| not_locked(path, &lock, error))
+}
+
+/// For reading only.
+pub(super) fn share_lock(path: &Path) -> Result<SharedLock, OpenError> {
+    let lock = LockFile::path_for(path);
+    SharedLock::take(&lock).map_err(|error| not_locked(path, &lock, error))
+}
+
+fn not_locked(path: &Path, lock: &Path, error: LockError) -> OpenError {
+    match error {
         LockError::Held(Holder { pid, service }) => OpenError::Held { path: path.to_owned(), pid, service },
-        LockError::Io(error) => OpenError::io(&lock, error),
-    })
+        LockError::Io(error) => OpenError::io(lock, error),
+    }
 }

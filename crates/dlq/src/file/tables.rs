@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::entry;
 use super::fault::Fault;
+use crate::import::{Edited, Imported, fate};
 use crate::letter::{Letter, LetterId};
 use crate::limits::{Excess, Limits, Overflow, Totals};
 use crate::store::{Held, Position, SCAN_BYTES};
@@ -132,6 +133,30 @@ impl Tables {
             };
             tables.drop_excess(limits, gone)?;
             Ok(taken)
+        })
+    }
+
+    /// As [`append`](Self::append), of letters within which no id repeats; what is here in an older state, or was edited, is
+    /// put in its place. `encoded` are the letters as they are if they are new here.
+    pub(super) fn import(
+        &self,
+        letters: &[Letter],
+        encoded: &[Encoded],
+        edited: Edited,
+        (limits, now): (&Limits, Timestamp),
+        gone: &mut Gone,
+    ) -> Result<(Result<Imported, Excess>, Holdings), Fault> {
+        self.write(|tables| {
+            tables.expire(limits, now, gone)?;
+            let fresh = tables.fresh(encoded)?;
+            let sizes = fresh.iter().map(|letter| (letter.id, entry::length(&letter.json)));
+            if let Err(excess) = limits.admit(tables.totals, sizes) {
+                return Ok(Err(excess));
+            }
+            let mut imported = tables.import_known(letters, edited)?;
+            imported.taken = tables.insert(&fresh, now)?;
+            tables.drop_excess(limits, gone)?;
+            Ok(Ok(imported))
         })
     }
 
@@ -289,6 +314,28 @@ impl<'a> Writing<'a> {
             self.changed = true;
         }
         Ok(letters.len() as u64)
+    }
+
+    /// What becomes of the letters whose ids are here.
+    fn import_known(&mut self, letters: &[Letter], edited: Edited) -> Result<Imported, Fault> {
+        let mut imported = Imported::default();
+        for letter in letters {
+            let Some(position) = self.by_id.get(key(letter.id))?.map(|position| position.value()) else { continue };
+            let there = match self.letters.get(position)? {
+                Some(entry) => entry::decode(position, entry.value()),
+                None => continue,
+            };
+            let Ok(there) = there else {
+                imported.different.push(letter.id); // a damaged one can't be compared, and stays until it is removed
+                continue;
+            };
+            let taken = imported.count(letter.id, fate(&there.letter, letter, edited));
+            if let Some((letter, own)) = taken {
+                let json = letter.to_json().map_err(|error| Fault::Damaged(error.to_string()))?;
+                self.replace(position, &Encoded { id: letter.id, json, imported: own || there.imported })?;
+            }
+        }
+        Ok(imported)
     }
 
     fn remove(&mut self, position: u64) -> Result<Option<Result<Letter, Damaged>>, Fault> {

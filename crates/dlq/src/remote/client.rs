@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 
 use super::protocol::{Answer, Refusal, Request, VERSION, receive, send};
 use crate::file::Publishing;
+use crate::import::{Edited, Imported};
 use crate::letter::{Letter, LetterId};
 use crate::replay::{BeginReplayError, ReplayGuard};
 use crate::store::{AppendError, Appended, DeadLetterStore, Held, Position, StoreError, StoreStats};
@@ -53,13 +54,6 @@ impl RemoteStore {
         match asked.map_err(|error| failed(&self.name, &error))? {
             Answer::Refused(refusal) => Err(self.error(refusal)),
             answer => Ok(answer),
-        }
-    }
-
-    fn take(&self, request: &Request) -> Result<Appended, AppendError> {
-        match self.ask(request)? {
-            Answer::Appended(appended) => Ok(appended),
-            other => Err(self.unexpected(&other).into()),
         }
     }
 
@@ -117,11 +111,17 @@ impl DeadLetterStore for RemoteStore {
 
     fn append(&self, letters: &[Letter]) -> Result<Appended, AppendError> {
         self.publishes();
-        self.take(&Request::Append { letters: letters.to_vec() })
+        match self.ask(&Request::Append { letters: letters.to_vec() })? {
+            Answer::Appended(appended) => Ok(appended),
+            other => Err(self.unexpected(&other).into()),
+        }
     }
 
-    fn import(&self, letters: &[Letter]) -> Result<Appended, AppendError> {
-        self.take(&Request::Import { letters: letters.to_vec() })
+    fn import_with(&self, letters: &[Letter], edited: Edited) -> Result<Imported, AppendError> {
+        match self.ask(&Request::Import { letters: letters.to_vec(), edited })? {
+            Answer::Imported(imported) => Ok(imported),
+            other => Err(self.unexpected(&other).into()),
+        }
     }
 
     fn scan(&self, after: Option<Position>, limit: usize) -> Result<Vec<Held>, StoreError> {

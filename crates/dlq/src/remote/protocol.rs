@@ -9,12 +9,13 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::import::{Edited, Imported};
 use crate::letter::{Letter, LetterId};
 use crate::replay::BeginReplayError;
 use crate::store::{AppendError, Appended, Held, Position, StoreError, StoreStats};
 
 /// The protocol's version.
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 4;
 
 /// In bytes.
 pub(super) const MAX_LINE: u64 = 64 * 1024 * 1024;
@@ -23,7 +24,7 @@ pub(super) const MAX_LINE: u64 = 64 * 1024 * 1024;
 #[serde(rename_all = "snake_case")]
 pub(super) enum Request {
     Append { letters: Vec<Letter> },
-    Import { letters: Vec<Letter> },
+    Import { letters: Vec<Letter>, edited: Edited },
     Scan { after: Option<Position>, limit: usize },
     Remove { positions: Vec<Position> },
     Update { changed: Vec<Held> },
@@ -39,6 +40,7 @@ pub(super) enum Request {
 pub(super) enum Answer {
     Hello { version: u32, store: String },
     Appended(Appended),
+    Imported(Imported),
     Letters(Vec<Held>),
     Count(usize),
     Positions(Vec<Option<Position>>),

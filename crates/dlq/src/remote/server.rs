@@ -161,7 +161,7 @@ fn answer(store: &dyn DeadLetterStore, stream: &UnixStream) -> io::Result<()> {
 fn respond(store: &dyn DeadLetterStore, request: Request, claim: &mut Option<ReplayGuard>) -> Result<Answer, Refusal> {
     Ok(match request {
         Request::Append { letters } => Answer::Appended(store.append(&letters)?),
-        Request::Import { letters } => Answer::Appended(store.import(&letters)?),
+        Request::Import { letters, edited } => Answer::Imported(store.import_with(&letters, edited)?),
         Request::Scan { after, limit } => Answer::Letters(store.scan(after, limit)?),
         Request::Remove { positions } => Answer::Count(store.remove(&positions)?),
         Request::Update { changed } => Answer::Count(store.update(&changed)?),

@@ -70,6 +70,19 @@ fn every_method_does_through_the_service_what_it_does_on_the_file() {
 }
 
 #[test]
+fn an_import_through_the_service_compares() {
+    let served = served(Limits::default());
+    let client = served.client();
+    let there = letter("a");
+    client.import(std::slice::from_ref(&there)).unwrap();
+    let edited = Letter { failure_reason: "edited".into(), ..there.clone() };
+    let left = client.import(&[there.clone(), edited.clone()]).unwrap();
+    assert_eq!((left.known, left.different), (1, vec![there.id]));
+    let put = client.import_with(std::slice::from_ref(&edited), crate::Edited::Replace).unwrap();
+    assert_eq!((put.replaced, client.scan(None, 9).unwrap()[0].letter.clone()), (1, edited));
+}
+
+#[test]
 fn limits_are_the_same_errors_through_the_service() {
     let served = served(Limits { max_letters: Some(1), max_bytes: Some(2_000), ..Limits::default() });
     let client = served.client();

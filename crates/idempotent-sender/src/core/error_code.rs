@@ -14,6 +14,8 @@ impl ErrorCode {
     pub const UNKNOWN_SERVER_ERROR: Self = Self(-1);
     /// The broker does not know the SASL mechanism that was asked for.
     pub const UNSUPPORTED_SASL_MECHANISM: Self = Self(33);
+    /// The listener has no SASL, or expects another step of it.
+    pub const ILLEGAL_SASL_STATE: Self = Self(34);
     /// The broker refuses our credentials.
     pub const SASL_AUTHENTICATION_FAILED: Self = Self(58);
     /// This message has failed its CRC checksum, exceeds the valid size, has a null key for a compacted topic, or is otherwise corrupt.
@@ -74,6 +76,16 @@ impl ErrorCode {
     /// Whether it says who we are, or what we may, is not enough: authentication failed, or a right is missing.
     pub fn is_refusal(self) -> bool {
         matches!(self.0, 29..=31 | 33 | 34 | 53 | 58 | 65)
+    }
+
+    /// Whether the state of the cluster is the cause, whatever the request was: a leader, replicas, a disk or a quota.
+    pub fn is_outage(self) -> bool {
+        matches!(self.0, 5..=9 | 13..=16 | 19 | 20 | 41 | 56 | 74 | 75 | 89)
+    }
+
+    /// Whether the records themselves are rejected, so that others may well be taken.
+    pub fn is_rejection(self) -> bool {
+        matches!(self.0, 2 | 10 | 18 | 32 | 43 | 44 | 87)
     }
 
     /// What it means, in Kafka's words.
@@ -250,6 +262,16 @@ mod tests {
         codes.sort();
         codes.dedup();
         assert_eq!(codes.len(), TABLE.len());
+    }
+
+    #[test]
+    fn outages_are_the_clusters_own() {
+        let outages: Vec<&str> = ErrorCode::all().filter(|code| code.is_outage()).map(ErrorCode::name).collect();
+        let own = ["LEADER_NOT_AVAILABLE", "NOT_ENOUGH_REPLICAS", "KAFKA_STORAGE_ERROR", "THROTTLING_QUOTA_EXCEEDED"];
+        assert!(own.iter().all(|name| outages.contains(name)), "{outages:?}");
+        let others = ["UNKNOWN_TOPIC_OR_PARTITION", "MESSAGE_TOO_LARGE", "INVALID_RECORD", "CORRUPT_MESSAGE"];
+        assert!(others.iter().all(|name| !outages.contains(name)), "{outages:?}");
+        assert!(ErrorCode::all().all(|code| !(code.is_outage() && code.is_rejection())));
     }
 
     #[test]

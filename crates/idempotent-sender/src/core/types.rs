@@ -203,6 +203,15 @@ impl Reason {
         }
     }
 
+    /// Whether the cluster is the cause and not the records: it was not there, or could take none at that time.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Broker { code, .. } => code.is_outage() || self.is_absence(),
+            Self::Closed => true,
+            _ => self.is_absence(),
+        }
+    }
+
     /// Whether the same records may well be taken later.
     pub fn is_retriable(&self) -> bool {
         match self {

@@ -34,6 +34,7 @@ pub(crate) struct Dialer {
     pub(crate) timeout: Duration,
     pub(crate) security: Security,
     pub(crate) refusals: Refusals,
+    pub(crate) default_broker: Option<(Arc<str>, u16)>,
 }
 
 /// An open connection whose broker has said which versions it speaks.
@@ -65,7 +66,19 @@ impl Dialer {
         let opened = timeout(self.timeout, self.open(host, port, progress)).await;
         let opened = opened
             .unwrap_or_else(|_| Err(unavailable(host, port, &format!("no connection within {:?}", self.timeout))));
+        let opened = opened.map_err(|reason| self.naming_default(host, port, reason));
         opened.inspect_err(|reason| self.refusals.note(Instant::now(), host, port, reason, progress.part()))
+    }
+
+    /// Says of a broker that is away that it is the default, where no other was configured.
+    fn naming_default(&self, host: &str, port: u16, reason: Reason) -> Reason {
+        let is_default = self.default_broker.as_ref().is_some_and(|(name, number)| **name == *host && *number == port);
+        match reason {
+            Reason::NotAvailable(why) if is_default => {
+                Reason::NotAvailable(format!("{why} (this is the default broker: set brokers to the cluster's)").into())
+            }
+            reason => reason,
+        }
     }
 
     async fn open(&self, host: &str, port: u16, progress: &Progress) -> Result<Link, Reason> {

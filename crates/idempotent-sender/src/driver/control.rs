@@ -150,7 +150,7 @@ impl Control {
 
     /// Asks how large a batch a topic takes.
     pub(crate) async fn topic_limit(&self, topic: Arc<str>) -> TopicLimit {
-        match self.topic_setting(topic, describe_configs::MAX_MESSAGE_BYTES).await {
+        match self.topic_settings(topic, &[describe_configs::MAX_MESSAGE_BYTES]).await {
             Ok(answer) => {
                 let limit = answer.value(describe_configs::MAX_MESSAGE_BYTES).and_then(|value| value.parse().ok());
                 limit.map_or(TopicLimit::NotNow, TopicLimit::Bytes)
@@ -160,14 +160,14 @@ impl Control {
         }
     }
 
-    /// Asks for one setting of a topic.
-    pub(crate) async fn topic_setting(
+    /// Asks for some settings of a topic.
+    pub(crate) async fn topic_settings(
         &self,
         topic: Arc<str>,
-        setting: &'static str,
+        settings: &'static [&'static str],
     ) -> Result<describe_configs::Answer, Reason> {
         let link = self.link().await?;
-        match timeout(self.timeout, link.request(describe_configs::Request { topic, setting })).await {
+        match timeout(self.timeout, link.request(describe_configs::Request { topic, settings })).await {
             Ok(Ok(TopicConfigs(answer))) => Ok(answer),
             Ok(Err(error)) => Err(self.unanswered(&link, error).await),
             Err(_) => self.fail(&link, format!("no answer within {:?}", self.timeout)).await,

@@ -209,6 +209,7 @@ mod tests {
         let config = DriverConfig {
             core: crate::core::Config::default(),
             bootstrap: vec![(address.ip().to_string().into(), address.port())],
+            default_broker: None,
             client_id: "looker".into(),
             connect_timeout: Duration::from_secs(5),
             security: crate::driver::security::Security::default(),

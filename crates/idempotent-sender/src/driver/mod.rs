@@ -35,7 +35,7 @@ use self::control::{Control, Endpoint};
 use self::events::IoEvent;
 pub use self::health::{HealthPart, Probe, Progress, Unhealthy};
 use self::linger::Lingering;
-pub use self::log_client::{Fetched, LogClient, LogError, LogErrorKind, Offsets, ReadFrom, Step, TopicInfo};
+pub use self::log_client::{Cleanup, Fetched, LogClient, LogError, LogErrorKind, Offsets, ReadFrom, Step, TopicInfo};
 use self::looker::Looker;
 pub use self::words::{Command, DriverConfig, Observation, Upcalls};
 use crate::core::{

@@ -107,6 +107,8 @@ pub struct DriverConfig {
     pub connect_timeout: Duration,
     /// How connections are secured.
     pub security: Security,
+    /// The broker that is tried because none was configured: errors say so.
+    pub default_broker: Option<(Arc<str>, u16)>,
 }
 
 impl DriverConfig {
@@ -116,6 +118,7 @@ impl DriverConfig {
             timeout: self.connect_timeout,
             security: self.security.clone(),
             refusals: Refusals::default(),
+            default_broker: self.default_broker.clone(),
         }
     }
 }

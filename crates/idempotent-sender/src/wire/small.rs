@@ -197,14 +197,18 @@ pub(crate) mod describe_configs {
     const TOPIC: i8 = 2;
     /// The largest batch that a topic takes, bytes.
     pub(crate) const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
-    /// Whether a topic is compacted.
+    /// Whether a topic is compacted, and whether old records are deleted.
     pub(crate) const CLEANUP_POLICY: &str = "cleanup.policy";
+    /// How old records become before they are deleted, milliseconds.
+    pub(crate) const RETENTION_MS: &str = "retention.ms";
+    /// How large a partition becomes before its oldest records are deleted, bytes.
+    pub(crate) const RETENTION_BYTES: &str = "retention.bytes";
 
-    /// Asks for one setting of a topic.
+    /// Asks for some settings of a topic.
     #[derive(Debug)]
     pub(crate) struct Request {
         pub(crate) topic: Arc<str>,
-        pub(crate) setting: &'static str,
+        pub(crate) settings: &'static [&'static str],
     }
 
     impl Request {
@@ -213,8 +217,10 @@ pub(crate) mod describe_configs {
             writer.count(1);
             writer.i8(TOPIC);
             writer.string(&self.topic);
-            writer.count(1);
-            writer.string(self.setting);
+            writer.count(self.settings.len());
+            for setting in self.settings {
+                writer.string(setting);
+            }
             writer.no_tags();
             writer.i8(0); // synonyms
             if version >= 3 {

@@ -22,11 +22,25 @@ impl KafkaConfig {
         self.batch_problems(&mut problems);
         self.time_problems(&mut problems);
         self.security_problems(&mut problems);
-        if let Err(error) = TopicMapping::new().apply(&self.topic_mapping) {
-            problems.push(format!("topic_mapping: {error}"));
+        if let Err(error) = self.mapping() {
+            problems.push(error);
         }
         self.letter_problems(&mut problems);
         problems
+    }
+
+    /// Where events go by their type. Errors: what is wrong with it, or that events would go where dead letters go.
+    pub(crate) fn mapping(&self) -> Result<TopicMapping, String> {
+        let mapping = TopicMapping::reserving(&self.dlq_topic);
+        mapping.apply(&self.topic_mapping).map_err(|error| format!("topic_mapping: {error}"))?;
+        match mapping.conflict() {
+            None => Ok(mapping),
+            Some(event_type) => Err(format!(
+                "dlq_topic is {:?}, where events of type {event_type} go: use another topic, or map that type to another \
+                 one in topic_mapping",
+                self.dlq_topic
+            )),
+        }
     }
 
     fn letter_problems(&self, problems: &mut Vec<String>) {

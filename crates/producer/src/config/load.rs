@@ -12,9 +12,9 @@ use std::ffi::OsString;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use kafka_courier_idempotent_sender::Secret;
+use kafka_courier_idempotent_sender::{HIDDEN, Secret, shown_path};
 
-use super::names;
+use super::names::{self, Meaning, shown_key};
 use super::resolve::{Entry, LoadedConfig, Origin, Resolver};
 use super::{ConfigErrors, KafkaConfig};
 
@@ -22,6 +22,8 @@ const PREFIX: &str = "KAFKA_";
 /// What most other clients call `KAFKA_BROKERS`, which goes before it.
 const BOOTSTRAP: &str = "KAFKA_BOOTSTRAP_SERVERS";
 const FILE: &str = "_file";
+/// The byte order mark, which some editors write.
+const MARK: char = '\u{feff}';
 /// No file that holds settings or a setting is larger.
 const LARGEST: u64 = 1 << 20;
 
@@ -139,6 +141,11 @@ impl ConfigLoader {
 }
 
 fn unknown(variable: &str, name: &str) -> String {
+    let hidden = format!("{PREFIX}{HIDDEN}");
+    let variable = if shown_key(variable) == variable { variable } else { &hidden };
+    if let Meaning::Strange(instead) = names::meaning(name) {
+        return format!("{variable} is no option of kafka-courier and is ignored: {instead}");
+    }
     let meant = names::nearest(name).filter(|near| !near.contains('.'));
     let meant = meant.map_or_else(String::new, |near| format!(": did you mean {PREFIX}{}?", near.to_uppercase()));
     format!("{variable} is no option of kafka-courier and is ignored{meant}")
@@ -150,11 +157,29 @@ fn named_by_file(key: &str, value: Result<Secret, String>) -> (String, Result<Se
         Some(option) => {
             let read = value.and_then(|path| {
                 let path = PathBuf::from(path.expose());
-                read_text(&path).map_err(|why| format!("{}: {why}", path.display()))
+                read_text(&path).map_err(|why| unreadable(option, &path, &why))
             });
-            (option.to_owned(), read.map(|text| without_line_end(text.expose()).into()))
+            let text = |text: Secret| without_line_end(text.expose().trim_start_matches(MARK)).into();
+            (option.to_owned(), read.map(text))
         }
         None => (key.to_owned(), value),
+    }
+}
+
+/// Why a file that should hold an option's value was not read. Where the option is a secret, its value is perhaps written in
+/// place of the file's path.
+fn unreadable(option: &str, path: &Path, why: &str) -> String {
+    match KafkaConfig::is_secret(option) {
+        true => unreadable_secret(option, path, why),
+        false => format!("{}: {why}", path.display()),
+    }
+}
+
+/// Why a file with a secret was not read.
+pub(super) fn unreadable_secret(what: &str, path: &Path, why: &str) -> String {
+    match shown_path(path) {
+        shown if shown == HIDDEN => format!("it names no file: it takes the path of a file that holds {what}"),
+        shown => format!("{shown}: {why}"),
     }
 }
 
@@ -174,6 +199,9 @@ pub(super) fn read_text(path: &Path) -> Result<Secret, String> {
     match read {
         Ok(_) if length > LARGEST => Err(format!("it is larger than {LARGEST} bytes")),
         Ok(_) => Ok(text),
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            Err("it is no text in UTF-8: save it as that".to_owned())
+        }
         Err(error) => Err(error.to_string()),
     }
 }

@@ -17,6 +17,7 @@ mod tree;
 mod value;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use load::ConfigLoader;
@@ -27,8 +28,8 @@ pub use value::{Compression, Endpoint};
 pub(crate) use value::Value;
 
 use kafka_courier_dlq::Overflow;
-use kafka_courier_idempotent_sender::Secret;
 use kafka_courier_idempotent_sender::core::{Backoff, Config as CoreConfig};
+use kafka_courier_idempotent_sender::{HIDDEN, Secret, may_be_content};
 
 use crate::error::debug_as_display;
 
@@ -59,10 +60,22 @@ pub(crate) struct SetError {
 macro_rules! options {
     ($($(#[doc = $doc:literal])+ $name:ident: $kind:ty = $default:expr;)+) => {
         /// The producer's settings. `Default` gives the documented defaults.
-        #[derive(Clone, PartialEq, Eq, Debug)]
+        #[derive(Clone, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct KafkaConfig {
             $($(#[doc = $doc])+ pub $name: $kind,)+
+        }
+
+        /// Without secrets, those included that were written where a file's path belongs.
+        impl fmt::Debug for KafkaConfig {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let mut shown = f.debug_struct("KafkaConfig");
+                $(match is_misplaced(stringify!($name), &Value::write(&self.$name)) {
+                    true => shown.field(stringify!($name), &HIDDEN),
+                    false => shown.field(stringify!($name), &self.$name),
+                };)+
+                shown.finish()
+            }
         }
 
         impl Default for KafkaConfig {
@@ -89,9 +102,9 @@ macro_rules! options {
                             self.$name = value;
                             Ok(())
                         }
-                        Err(allowed) => Err(SetError { shown: shown::<$kind>(text), allowed }),
+                        Err(allowed) => Err(SetError { shown: <$kind as Value>::shown(text), allowed }),
                     },)+
-                    _ => Err(SetError { shown: format!("{text:?}"), allowed: "there is no such option".to_owned() }),
+                    _ => Err(SetError { shown: HIDDEN.to_owned(), allowed: "there is no such option".to_owned() }),
                 }
             }
 
@@ -130,9 +143,9 @@ macro_rules! options {
     };
 }
 
-/// A value as problems tell it.
-pub(crate) fn shown<T: Value>(text: &str) -> String {
-    if T::SECRET { "***".to_owned() } else { format!("{text:?}") }
+/// Whether an option that names a file holds what the file should: its text must not be shown then.
+fn is_misplaced(name: &str, text: &str) -> bool {
+    name.ends_with("_location") && may_be_content(text)
 }
 
 options! {
@@ -196,7 +209,7 @@ options! {
     ssl_key_location: String = String::new();
     /// Takes any broker for the right one, with a warning at each connection: whoever is in between reads and changes everything.
     insecure_skip_verify: bool = false;
-    /// Where types of events go, beyond the defaults: type=topic,type=topic; type * is any other.
+    /// Where types of events go, beyond the defaults: type=topic,type=topic. user.* is each type that begins with user., * any other.
     topic_mapping: String = String::new();
     /// Dead letters that are kept in memory; beyond them the oldest goes, with an error line that holds it whole.
     dlq_buffer: usize = 1000;
@@ -206,11 +219,11 @@ options! {
     dlq_max_letters: usize = 0;
     /// At most so many bytes of dead letters in the file; 0 for no limit.
     dlq_max_bytes: usize = 1 << 30;
-    /// Dead letters in the file that are older are dropped, each with an error line that holds it whole; 0s for never.
+    /// Dead letters in the file that are older are dropped, each with an error line that holds it whole; 0s for never. A topic whose retention.ms is shorter is warned of.
     dlq_max_age: Duration = Duration::ZERO;
     /// What a full file does: refuse (the letter goes to the next store) or drop_oldest (with an error line that holds it whole).
     dlq_overflow: Overflow = Overflow::Refuse;
-    /// A Kafka topic for dead letters, before any other store; none if it is empty. Letters of an absent cluster go to the next store.
+    /// A Kafka topic for dead letters, before any other store; none if it is empty. No event may go to it. Letters of an absent cluster go to the next store. A compacted topic is refused.
     dlq_topic: String = String::new();
     /// Whether dead letters are sent again unasked, once the cluster is healthy: those that are certainly not in the log and whose cause passes.
     auto_replay: bool = false;
@@ -245,6 +258,13 @@ impl KafkaConfig {
     /// Where only the first wait between tries is set, the longest is no shorter.
     pub(crate) fn lift_longest_wait(&mut self) {
         self.retry_backoff_max = self.retry_backoff_max.max(self.retry_backoff);
+    }
+
+    /// The broker that is tried because no other is set.
+    pub(crate) fn default_broker(&self) -> Option<(Arc<str>, u16)> {
+        let defaults = Self::default().brokers;
+        let broker = defaults.first().filter(|_| self.brokers == defaults)?;
+        Some((broker.host.clone(), broker.port))
     }
 
     pub(crate) fn core(&self) -> CoreConfig {

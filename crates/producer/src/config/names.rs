@@ -3,6 +3,8 @@
 //! Rules: Java's producer properties mean here what they mean there, times in milliseconds included; a property that asks
 //! for what this producer never does is an error that says so; a name that is nearly one is told which.
 
+use kafka_courier_idempotent_sender::HIDDEN;
+
 use super::KafkaConfig;
 
 /// Properties whose names are not the option's with dots.
@@ -33,8 +35,24 @@ const STRANGE: &[(&str, &str)] = &[
     ("ssl.truststore.password", "certificates are PEM files without a password: leave it out"),
     ("ssl.keystore.location", "certificates are PEM files: set ssl_certificate_location and ssl_key_location"),
     ("ssl.keystore.password", "certificates are PEM files without a password: leave it out"),
+    (
+        "ssl.key.password",
+        "an encrypted key can't be used: decrypt it with openssl pkey -in FILE -out NEW_FILE, name the new file",
+    ),
+    ("ssl.keystore.key", "a key is in a PEM file: write it to one, and set ssl_key_location"),
+    ("ssl.key.pem", "a key is in a PEM file: write it to one, and set ssl_key_location"),
+    (
+        "ssl.keystore.certificate.chain",
+        "certificates are in a PEM file: write them to one, and set ssl_certificate_location",
+    ),
+    ("ssl.certificate.pem", "certificates are in a PEM file: write them to one, and set ssl_certificate_location"),
+    ("ssl.truststore.certificates", "certificates are in a PEM file: write them to one, and set ssl_ca_location"),
+    ("ssl.ca.pem", "certificates are in a PEM file: write them to one, and set ssl_ca_location"),
     ("sasl.jaas.config", "set sasl_username and sasl_password instead"),
 ];
+
+/// A longer name without a dot, a dash or an underscore is no option's, and may be a secret.
+const LONGEST_WORD: usize = 16;
 
 /// Likenesses below this are no help.
 const ALIKE: f64 = 0.75;
@@ -63,7 +81,8 @@ pub(super) fn meaning(key: &str) -> Meaning {
     if let Some((_, allowed, why)) = FIXED.iter().find(|fixed| fixed.0 == key) {
         return Meaning::Fixed(allowed, why);
     }
-    if let Some((_, instead)) = STRANGE.iter().find(|strange| strange.0 == key) {
+    let dotted = key.replace('_', ".");
+    if let Some((_, instead)) = STRANGE.iter().find(|strange| strange.0 == dotted) {
         return Meaning::Strange(instead);
     }
     if let Some((java, name)) = JAVA.iter().find(|known| known.0 == key) {
@@ -77,6 +96,14 @@ pub(super) fn meaning(key: &str) -> Meaning {
         }
         _ => Meaning::Unknown,
     }
+}
+
+/// A name as problems show it: what is unlike any option's name may be a secret in the wrong place.
+pub(super) fn shown_key(key: &str) -> &str {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let is_word = key.len() <= LONGEST_WORD || key.contains(['.', '_', '-']);
+    let is_like = key.len() <= LONGEST && is_word && key.chars().all(is_name);
+    if is_like || meaning(key) != Meaning::Unknown { key } else { HIDDEN }
 }
 
 /// The option of that name.
@@ -134,6 +161,7 @@ mod tests {
         }
         assert!(matches!(meaning("acks"), Meaning::Fixed(..)));
         assert!(matches!(meaning("key.serializer"), Meaning::Strange(_)));
+        assert!(matches!(meaning("ssl_key_password"), Meaning::Strange(why) if why.contains("decrypt it")));
         assert_eq!(meaning("group.id"), Meaning::Unknown);
     }
 
@@ -148,6 +176,16 @@ mod tests {
         assert_eq!(nearest("flush_mesages"), Some("flush_messages"));
         assert_eq!(nearest("linger.msec"), Some("linger.ms"));
         assert_eq!(nearest("qqq"), None);
+    }
+
+    #[test]
+    fn keys_unlike_names_are_hidden() {
+        for key in ["borkers", "flush_mesages", "group.id", "sasl_oauthbearer_token_location", "topic_mapping.user.*"] {
+            assert!(shown_key(key) == key || key.contains('*'), "{key}");
+        }
+        for key in ["-----BEGIN PRIVATE KEY-----", "MIIEvQIBADANBgkqhkiG", "a+b/c=", "two words", &"a_".repeat(50)] {
+            assert_eq!(shown_key(key), HIDDEN, "{key}");
+        }
     }
 
     #[test]

@@ -9,10 +9,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use kafka_courier_idempotent_sender::Secret;
+use kafka_courier_idempotent_sender::{HIDDEN, Secret};
 
-use super::names::{self, Meaning};
-use super::{ConfigErrors, KafkaConfig, SetError};
+use super::names::{self, Meaning, shown_key};
+use super::{ConfigErrors, KafkaConfig, SetError, is_misplaced};
 
 /// Where a setting was written.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -57,11 +57,27 @@ pub(super) struct Entry {
 /// Without the value, or why there is none: that is told as a problem.
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entry").field("origin", &self.origin).field("key", &self.key).finish_non_exhaustive()
+        f.debug_struct("Entry").field("place", &self.place()).finish_non_exhaustive()
+    }
+}
+
+impl Origin {
+    /// The source as a whole, without a setting's name.
+    fn source(&self) -> String {
+        match self {
+            Self::Argument(_) => "the arguments".to_owned(),
+            Self::Environment(_) => "the environment".to_owned(),
+            Self::Default | Self::File(_) | Self::Application => self.to_string(),
+        }
     }
 }
 
 impl Entry {
+    /// Whether its value is an option's name, so that its name may be the secret.
+    fn is_swapped(&self) -> bool {
+        self.value.as_ref().is_ok_and(|value| names::meaning(value.expose()) != Meaning::Unknown)
+    }
+
     /// Where it was written, as problems begin.
     fn place(&self) -> String {
         place(&self.origin, &self.key)
@@ -69,9 +85,11 @@ impl Entry {
 }
 
 fn place(origin: &Origin, key: &str) -> String {
+    let shown = shown_key(key);
     match origin {
-        Origin::Default | Origin::Application | Origin::Environment(_) => key.to_owned(),
-        Origin::File(path) => format!("{key} in {}", path.display()),
+        Origin::Default | Origin::Application | Origin::Environment(_) => shown.to_owned(),
+        Origin::File(path) => format!("{shown} in {}", path.display()),
+        Origin::Argument(argument) if shown != key => argument.replace(key, shown),
         Origin::Argument(argument) => argument.clone(),
     }
 }
@@ -160,6 +178,11 @@ impl Resolver {
                 self.problems.push(format!("{} is no option of kafka-courier: {instead}", entry.place()));
                 None
             }
+            Meaning::Unknown if entry.is_swapped() => {
+                let why = "a setting is written the other way round: its name first, then its value";
+                self.problems.push(format!("{HIDDEN} in {}: {why}", entry.origin.source()));
+                None
+            }
             Meaning::Unknown => {
                 let meant =
                     names::nearest(&entry.name).map_or_else(String::new, |near| format!(": did you mean {near}?"));
@@ -179,6 +202,10 @@ impl Resolver {
             let why = "is a secret, and arguments can be read by everybody on this machine";
             let instead = format!("set KAFKA_{}, or {name}_file to a file with it", name.to_uppercase());
             return self.problems.push(format!("{} {why}: {instead}", entry.place()));
+        }
+        if is_misplaced(name, value) {
+            let why = "it is the path of a file: write what it holds now to a file, and give that file's path";
+            return self.problems.push(format!("{} is {HIDDEN}, which is not allowed: {why}", entry.place()));
         }
         let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
         let set = match millis {

@@ -9,8 +9,10 @@ use kafka_courier_idempotent_sender::driver::security::{
     ClientCertificate, Roots, SaslSettings, ScramHash, Security, TlsSettings, TokenSource,
 };
 
-use super::load::read_text;
-use super::{ConfigErrors, KafkaConfig, Value};
+use kafka_courier_idempotent_sender::{HIDDEN, shown_path};
+
+use super::load::{read_text, unreadable_secret};
+use super::{ConfigErrors, KafkaConfig, Value, is_misplaced};
 
 /// A kind of option with a few names to choose from.
 macro_rules! choice {
@@ -93,7 +95,21 @@ fn path(text: &str) -> Option<PathBuf> {
 }
 
 impl KafkaConfig {
+    /// Options that name files.
+    fn locations(&self) -> [(&'static str, &str); 4] {
+        [
+            ("ssl_ca_location", &self.ssl_ca_location),
+            ("ssl_certificate_location", &self.ssl_certificate_location),
+            ("ssl_key_location", &self.ssl_key_location),
+            ("sasl_oauthbearer_token_location", &self.sasl_oauthbearer_token_location),
+        ]
+    }
+
     pub(super) fn security_problems(&self, problems: &mut Vec<String>) {
+        let misplaced = self.locations().into_iter().filter(|(name, text)| is_misplaced(name, text));
+        problems.extend(misplaced.map(|(name, _)| {
+            format!("{name} is {HIDDEN}, but must be the path of a file: write what it holds now to a file")
+        }));
         if self.security_protocol.has_tls() {
             self.tls_problems(problems);
         } else {
@@ -142,8 +158,10 @@ impl KafkaConfig {
     fn tls_problems(&self, problems: &mut Vec<String>) {
         if !self.ssl_ca_location.is_empty() && self.ssl_roots != Self::default().ssl_roots {
             let (file, roots) = (&self.ssl_ca_location, self.ssl_roots.write());
-            problems
-                .push(format!("ssl_roots is {roots}, but ssl_ca_location is {file:?}: only one says whom to trust"));
+            problems.push(format!(
+                "ssl_roots is {roots}, but ssl_ca_location is {:?}: only one says whom to trust",
+                shown_path(file.as_ref())
+            ));
         }
         let (certificate, key) = (&self.ssl_certificate_location, &self.ssl_key_location);
         if certificate.is_empty() != key.is_empty() {
@@ -153,7 +171,8 @@ impl KafkaConfig {
             };
             problems.push(format!(
                 "{} is {:?}, but {other} is not set: a certificate and its key go together",
-                set.0, set.1
+                set.0,
+                shown_path(set.1.as_ref())
             ));
         }
     }
@@ -230,7 +249,8 @@ impl KafkaConfig {
             Some("a token_source is given, but sasl_mechanism is not OAUTHBEARER: set it".to_owned())
         } else if !location.is_empty() {
             Some(format!(
-                "a token_source is given, and sasl_oauthbearer_token_location is {location:?}: leave one of them out"
+                "a token_source is given, and sasl_oauthbearer_token_location is {:?}: leave one of them out",
+                shown_path(location.as_ref())
             ))
         } else {
             None
@@ -269,8 +289,9 @@ impl KafkaConfig {
              builder a token_source",
         )?;
         // It is read for each connection; that it is not there is said now.
-        read_text(&file)
-            .map_err(|error| format!("sasl_oauthbearer_token_location: {} can't be read: {error}", file.display()))?;
+        read_text(&file).map_err(|why| {
+            format!("sasl_oauthbearer_token_location: {}", unreadable_secret("the token", &file, &why))
+        })?;
         Ok(TokenSource::file(file))
     }
 }

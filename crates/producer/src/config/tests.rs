@@ -174,3 +174,29 @@ fn a_secret_among_the_arguments_is_refused_and_a_file_that_holds_it_is_not() {
     let config = loader().argument("--set", "sasl_password_file", file).load().unwrap().config;
     assert_eq!(config.sasl_password.unwrap().expose(), "hunter2");
 }
+
+#[test]
+fn dlq_topic_takes_no_events() {
+    for (mapping, topic, word) in [
+        ("", "default-events", "events of type *"),
+        ("", "error-events", "events of type api.error"),
+        ("order.placed=orders", "orders", "type order.placed"),
+        ("order.*=orders", "orders", "type order.*"),
+        ("*=all", "all", "type *"),
+    ] {
+        let error = read(&[("KAFKA_TOPIC_MAPPING", mapping), ("KAFKA_DLQ_TOPIC", topic)]).unwrap_err();
+        assert_eq!(error.0.len(), 1, "{error}");
+        assert!(error.0[0].contains("dlq_topic") && error.0[0].contains(word), "{error}");
+    }
+    let (config, _) = read(&[("KAFKA_TOPIC_MAPPING", "api.*=calls"), ("KAFKA_DLQ_TOPIC", "error-events")]).unwrap();
+    assert_eq!(config.dlq_topic, "error-events");
+    let error = read(&[("KAFKA_TOPIC_MAPPING", "*.created=t")]).unwrap_err().to_string();
+    assert!(error.contains("*.created") && error.contains("user.*"), "{error}");
+}
+
+#[test]
+fn only_unset_brokers_are_the_default() {
+    let default = KafkaConfig::default().default_broker().map(|(host, port)| (host.to_string(), port));
+    assert_eq!(default, Some(("localhost".to_owned(), 9092)));
+    assert_eq!(KafkaConfig::builder().brokers("a:1").config().unwrap().default_broker(), None);
+}

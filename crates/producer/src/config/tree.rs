@@ -9,6 +9,7 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::KafkaConfig;
 use super::load::ConfigLoader;
+use super::names::shown_key;
 use super::resolve::Origin;
 
 /// Tables within tables beyond this many are no settings.
@@ -18,9 +19,12 @@ const DEEPEST: usize = 16;
 const MAPPING: &str = "topic_mapping.";
 
 /// A value as it was found.
-enum Node {
+pub(super) enum Node {
     Text(String),
+    List(Vec<Self>),
     Table(Vec<(String, Self)>),
+    /// Nothing, as JSON's null.
+    Null,
 }
 
 impl<'de> Deserialize<'de> for Node {
@@ -50,6 +54,26 @@ impl<'de> Visitor<'de> for NodeVisitor {
         Ok(Node::Text(value.to_string()))
     }
 
+    fn visit_i128<E: de::Error>(self, value: i128) -> Result<Node, E> {
+        Ok(Node::Text(value.to_string()))
+    }
+
+    fn visit_u128<E: de::Error>(self, value: u128) -> Result<Node, E> {
+        Ok(Node::Text(value.to_string()))
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Node, E> {
+        Ok(Node::Null)
+    }
+
+    fn visit_none<E: de::Error>(self) -> Result<Node, E> {
+        Ok(Node::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+        Node::deserialize(deserializer)
+    }
+
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<Node, E> {
         Ok(Node::Text(value.to_string()))
     }
@@ -65,12 +89,9 @@ impl<'de> Visitor<'de> for NodeVisitor {
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Node, A::Error> {
         let mut items = Vec::new();
         while let Some(item) = list.next_element()? {
-            match item {
-                Node::Text(text) => items.push(text),
-                Node::Table(_) => return Err(de::Error::custom("a list of settings has only text and numbers")),
-            }
+            items.push(item);
         }
-        Ok(Node::Text(items.join(",")))
+        Ok(Node::List(items))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
@@ -93,37 +114,54 @@ fn unwrapped(mut pairs: Vec<(String, Node)>) -> Node {
     }
 }
 
-/// Names and values, in the order in which they were found.
-pub(super) struct Pairs(pub(super) Vec<(String, String)>);
-
-impl<'de> Deserialize<'de> for Pairs {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Node::Table(table) = Node::deserialize(deserializer)? else {
-            return Err(de::Error::custom("settings are a table of names and values"));
-        };
-        let mut pairs = Vec::new();
-        flatten(String::new(), table, 0, &mut pairs).map_err(de::Error::custom)?;
-        Ok(Self(gather_mapping(pairs)))
-    }
+/// Names and values, in the order in which they were found. Errors name a setting, and no value.
+pub(super) fn pairs(node: Node) -> Result<Vec<(String, String)>, String> {
+    let Node::Table(table) = node else {
+        return Err("settings are a table of names and values".to_owned());
+    };
+    let mut pairs = Vec::new();
+    flatten("", table, 0, &mut pairs)?;
+    Ok(gather_mapping(pairs))
 }
 
 fn flatten(
-    prefix: String,
+    prefix: &str,
     table: Vec<(String, Node)>,
     depth: usize,
     pairs: &mut Vec<(String, String)>,
-) -> Result<(), &'static str> {
+) -> Result<(), String> {
     if depth > DEEPEST {
-        return Err("tables are nested too deep for settings");
+        return Err("tables are nested too deep for settings".to_owned());
     }
     for (name, node) in table {
         let name = format!("{prefix}{name}");
         match node {
             Node::Text(text) => pairs.push((name, text)),
-            Node::Table(table) => flatten(format!("{name}."), table, depth + 1, pairs)?,
+            Node::List(items) => {
+                let text =
+                    list(items).ok_or_else(|| format!("{}: a list has only text and numbers", shown_key(&name)))?;
+                pairs.push((name, text));
+            }
+            Node::Null => return Err(format!("{} is null: leave it out", shown_key(&name))),
+            Node::Table(_) if KafkaConfig::is_secret(&name) => {
+                return Err(format!("{name} is a table, but takes text: put the text in quotes"));
+            }
+            Node::Table(table) => flatten(&format!("{name}."), table, depth + 1, pairs)?,
         }
     }
     Ok(())
+}
+
+/// A list's items in a row, unless some are neither text nor numbers.
+fn list(items: Vec<Node>) -> Option<String> {
+    let texts: Option<Vec<String>> = items
+        .into_iter()
+        .map(|item| match item {
+            Node::Text(text) => Some(text),
+            _ => None,
+        })
+        .collect();
+    texts.map(|texts| texts.join(","))
 }
 
 /// The table of types and topics, as the option's text has it.
@@ -141,7 +179,7 @@ fn gather_mapping(pairs: Vec<(String, String)>) -> Vec<(String, String)> {
 /// those of Java's properties. The error tells everything that is wrong.
 impl<'de> Deserialize<'de> for KafkaConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Pairs(pairs) = Pairs::deserialize(deserializer)?;
+        let pairs = pairs(Node::deserialize(deserializer)?).map_err(de::Error::custom)?;
         let mut loader = ConfigLoader::new();
         loader.take_pairs(pairs, &Origin::Default);
         loader.load().map(|loaded| loaded.config).map_err(|errors| de::Error::custom(errors.0.join("; ")))

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kafka_courier_dlq::Overflow;
-use kafka_courier_idempotent_sender::Secret;
+use kafka_courier_idempotent_sender::{HIDDEN, Secret};
 
-use super::duration;
+use super::{SecurityProtocol, duration};
 
 /// A kind of value that an option can have.
 /// (Public in name only: it bounds what [`Setting`](crate::Setting) is implemented for.)
@@ -19,6 +19,12 @@ pub trait Value: Sized {
     const SECRET: bool = false;
 
     fn read(text: &str) -> Result<Self, String>;
+
+    /// A text that was not taken, as problems show it.
+    fn shown(text: &str) -> String {
+        if Self::SECRET { HIDDEN.to_owned() } else { format!("{text:?}") }
+    }
+
     /// The text that [`read`](Self::read) takes; of a secret what may be shown.
     fn write(&self) -> String;
 
@@ -34,6 +40,10 @@ impl<T: Value> Value for Option<T> {
 
     fn read(text: &str) -> Result<Self, String> {
         if text.is_empty() { Ok(None) } else { T::read(text).map(Some) }
+    }
+
+    fn shown(text: &str) -> String {
+        T::shown(text)
     }
 
     fn write(&self) -> String {
@@ -72,6 +82,9 @@ impl FromStr for Endpoint {
     /// `host:port`, `host` (port 9092), `[::1]:9092`.
     fn from_str(text: &str) -> Result<Self, String> {
         const HELP: &str = "a broker is host:port, such as kafka-1:9092 or [::1]:9092";
+        if let Some(protocol) = scheme(text) {
+            return Err(format!("{HELP}: leave {protocol}:// out, and set security_protocol to {protocol}"));
+        }
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {
                 let (host, rest) = rest.split_once(']').ok_or(HELP)?;
@@ -94,6 +107,12 @@ impl FromStr for Endpoint {
     }
 }
 
+/// The protocol before a broker's name, as listeners are written in a broker's own settings.
+fn scheme(text: &str) -> Option<String> {
+    let (scheme, _) = text.split_once("://")?;
+    SecurityProtocol::read(scheme).ok().map(|protocol| protocol.write())
+}
+
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.host.contains(':') {
@@ -105,6 +124,13 @@ impl fmt::Display for Endpoint {
 }
 
 impl Value for Vec<Endpoint> {
+    /// Without the user and password that a URL has before its host.
+    fn shown(text: &str) -> String {
+        let part =
+            |part: &str| part.rsplit_once('@').map_or_else(|| part.to_owned(), |it| format!("{HIDDEN}@{}", it.1));
+        format!("{:?}", text.split(',').map(part).collect::<Vec<_>>().join(","))
+    }
+
     fn read(text: &str) -> Result<Self, String> {
         let endpoints: Result<Self, String> =
             text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::parse).collect();
@@ -158,7 +184,7 @@ impl Value for usize {
 
 impl Value for bool {
     fn read(text: &str) -> Result<Self, String> {
-        text.parse().map_err(|_| "it is true or false".to_owned())
+        text.to_ascii_lowercase().parse().map_err(|_| "it is true or false".to_owned())
     }
 
     fn write(&self) -> String {
@@ -189,7 +215,7 @@ pub enum Compression {
 
 impl Value for Overflow {
     fn read(text: &str) -> Result<Self, String> {
-        match text {
+        match &*text.to_ascii_lowercase() {
             "refuse" => Ok(Self::Refuse),
             "drop_oldest" => Ok(Self::DropOldest),
             _ => Err("it is refuse or drop_oldest".to_owned()),
@@ -206,7 +232,7 @@ impl Value for Overflow {
 
 impl Value for Compression {
     fn read(text: &str) -> Result<Self, String> {
-        match text {
+        match &*text.to_ascii_lowercase() {
             "none" => Ok(Self::None),
             "snappy" => Ok(Self::Snappy),
             _ => Err("it is none or snappy".to_owned()),
@@ -246,6 +272,31 @@ mod tests {
         {
             assert!(text.parse::<Endpoint>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_listeners_protocol_names_the_remedy() {
+        for (text, protocol) in [
+            ("PLAINTEXT://kafka:9092", "PLAINTEXT"),
+            ("ssl://kafka:9093", "SSL"),
+            ("SASL_SSL://[::1]:9093", "SASL_SSL"),
+        ] {
+            let error = text.parse::<Endpoint>().unwrap_err();
+            assert!(
+                error.contains(&format!("leave {protocol}:// out, and set security_protocol to {protocol}")),
+                "{error}"
+            );
+        }
+        assert_eq!(Vec::<Endpoint>::shown("a:1,SSL://me:hunter2@b:1"), "\"a:1,***@b:1\"");
+    }
+
+    #[test]
+    fn names_and_booleans_take_any_case() {
+        assert_eq!(Compression::read("SNAPPY"), Ok(Compression::Snappy));
+        assert_eq!(Compression::read("None"), Ok(Compression::None));
+        assert_eq!(Overflow::read("DROP_OLDEST"), Ok(Overflow::DropOldest));
+        assert_eq!((bool::read("TRUE"), bool::read("False")), (Ok(true), Ok(false)));
+        assert!(bool::read("yes").is_err() && Compression::read("gzip").is_err());
     }
 
     #[test]

@@ -4,14 +4,16 @@
 //! - A letter that a store does not take goes to the next one; the last resort is an error line with the whole letter.
 //! - A letter that the cluster's absence has caused skips the topic.
 //! - A letter that was being sent again is put in its own place, where it still is.
+//! - Each store is asked by itself: one that can't be read hides no letter of another.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use kafka_courier_dlq::{AppendError, DeadLetterStore, Held, Letter, LetterId, StoreError};
+use kafka_courier_dlq::{AppendError, DeadLetterStore, Held, Letter, LetterId, Outcome, Selection, StoreError};
 
 use super::topic::DeadLetterTopic;
+use super::{DeadLetterStats, Listed};
 use crate::metrics;
 
 /// A letter to keep.
@@ -22,6 +24,14 @@ pub(crate) struct ToKeep {
     pub(crate) again: bool,
     /// The cluster could not be had.
     pub(crate) cluster_absent: bool,
+}
+
+impl ToKeep {
+    /// The letter as a copy beside one that may be sent meanwhile.
+    fn in_doubt(mut self) -> Self {
+        self.letter.outcome = Outcome::Unknown;
+        self
+    }
 }
 
 /// One store of the chain, and whether it took the last letters.
@@ -53,6 +63,11 @@ impl Link {
         Self { store, topic: None, kind, in_cluster, failing: AtomicBool::new(false), kept: AtomicU64::new(0) }
     }
 
+    /// The topic, if it is one.
+    pub(crate) fn topic(&self) -> Option<Arc<DeadLetterTopic>> {
+        self.topic.clone()
+    }
+
     /// Whether its letters end with the process.
     pub(crate) fn is_memory(&self) -> bool {
         self.kind == "memory"
@@ -61,6 +76,16 @@ impl Link {
     /// Letters that it holds now.
     pub(crate) fn held(&self) -> u64 {
         self.store.stats().map_or(0, |stats| stats.letters)
+    }
+
+    /// What it holds and did, or why that is unknown.
+    pub(crate) fn stats(&self) -> DeadLetterStats {
+        let (stats, error) = match self.store.stats() {
+            Ok(stats) => (stats, None),
+            Err(error) => (Default::default(), Some(error)),
+        };
+        let (store, kept) = (self.store.name().to_owned(), self.kept.load(Ordering::Relaxed));
+        DeadLetterStats { store, kept, stats, error }
     }
 
     /// Tries to keep the letters; returns those that it does not take, in their order.
@@ -142,15 +167,17 @@ impl Link {
         }
     }
 
-    /// Puts letters that it holds already in their own places; returns the others. Where that can't be done, what the
-    /// store holds of them stays as it is: it says that they may be written, which is still true.
+    /// Puts letters that it holds already in their own places; returns the others. Where only that fails, what the store
+    /// holds of them stays as it is: it says that they may be written, which is still true. Where it is unknown whether it
+    /// holds them (its file is gone, say), they are kept elsewhere too. What the store has of them, if it comes back, may be
+    /// sent by another replay: so those copies say that they may be written.
     fn replace(&self, letters: Vec<ToKeep>) -> Vec<ToKeep> {
         let ids: Vec<LetterId> = letters.iter().map(|keep| keep.letter.id).collect();
         let positions = match guarded(|| self.store.find(&ids).map_err(AppendError::from)) {
             Ok(positions) => positions,
             Err(error) => {
                 tracing::error!(store = self.store.name(), %error, "letters that failed again could not be looked up");
-                return if self.in_cluster { letters } else { Vec::new() };
+                return if self.in_cluster { letters } else { letters.into_iter().map(ToKeep::in_doubt).collect() };
             }
         };
         let (mut known, mut others) = (Vec::new(), Vec::new());
@@ -206,6 +233,30 @@ impl Chain {
         self.links.iter().filter(|link| !link.in_cluster)
     }
 
+    /// The selected letters of the stores of this process, as far as those can be read; at most `limit`.
+    pub(crate) fn list(&self, selection: &Selection, limit: usize) -> Listed {
+        let mut listed = Listed::default();
+        for link in self.own() {
+            let left = limit - listed.letters.len();
+            for held in kafka_courier_dlq::letters(&*link.store, selection).take(left) {
+                match held {
+                    Ok(held) => listed.letters.push(held),
+                    Err(error) => {
+                        tracing::warn!(store = link.store.name(), %error, "dead letters can't be read");
+                        listed.unread.push((link.store.name().to_owned(), error));
+                    }
+                }
+            }
+        }
+        listed
+    }
+
+    /// Removes the selected letters from the stores of this process; the error is that of the first store that failed.
+    pub(crate) fn purge(&self, selection: &Selection) -> Result<usize, StoreError> {
+        let purged: Vec<_> = self.own().map(|link| kafka_courier_dlq::purge(&*link.store, selection)).collect();
+        purged.into_iter().sum()
+    }
+
     /// Keeps the letters: returns when each is where it stays. Those that go to one store stand there in this order.
     pub(crate) fn keep(&self, letters: Vec<ToKeep>) {
         let mut left = self.replace(letters);
@@ -258,7 +309,7 @@ impl Chain {
 
 #[cfg(test)]
 mod tests {
-    use kafka_courier_dlq::{Limits, MemoryStore, Outcome, Overflow, Timestamp};
+    use kafka_courier_dlq::{FileStore, Limits, MemoryStore, Overflow, Timestamp};
 
     use super::*;
 
@@ -315,6 +366,41 @@ mod tests {
         let file = store(9);
         Chain::new(vec![Link::own(file.clone(), "memory")]).keep(group(&[letter(1)], false));
         assert_eq!(file.len(), 1);
+    }
+
+    /// A file whose folder is gone.
+    fn gone() -> Arc<FileStore> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = Arc::new(FileStore::open(folder.path().join("letters")).unwrap());
+        file.append(&[letter(0)]).unwrap();
+        drop(folder);
+        file
+    }
+
+    #[test]
+    fn an_unreadable_store_hides_no_other() {
+        let (file, memory) = (gone(), store(9));
+        let chain = Chain::new(vec![Link::own(file, "file"), Link::own(memory.clone(), "memory")]);
+        chain.keep(group(&[letter(0)], false));
+        let listed = chain.list(&Selection::all(), 9);
+        assert_eq!((listed.letters.len(), listed.unread.len()), (1, 1), "{listed:?}");
+        let stats: Vec<_> = chain.links.iter().map(Link::stats).collect();
+        assert!(stats[0].error.is_some() && stats[1].stats.letters == 1, "{stats:?}");
+        chain.purge(&Selection::all()).unwrap_err();
+        assert_eq!(memory.len(), 0);
+    }
+
+    #[test]
+    fn a_letter_whose_store_is_gone_is_kept_elsewhere() {
+        let (file, memory) = (gone(), store(9));
+        let chain = Chain::new(vec![Link::own(file, "file"), Link::own(memory.clone(), "memory")]);
+        // The store learns of it with the next write.
+        chain.keep(group(&[letter(0)], false));
+        let mut again = letter(1);
+        again.outcome = Outcome::NotWritten;
+        chain.keep(group(std::slice::from_ref(&again), false));
+        let held = memory.scan(None, 9).unwrap().pop().unwrap().letter;
+        assert_eq!((held.id, held.outcome), (again.id, Outcome::Unknown));
     }
 
     #[test]

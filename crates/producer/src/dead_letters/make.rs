@@ -76,7 +76,10 @@ fn decode(given_up: &GivenUp<'_>, clocks: Clocks, replayed: &[(u32, Arc<Letter>)
         fill(&mut letter, &record?);
         let index = given_up.records.get(position).unwrap_or(position);
         letters.push(match before.get(&index) {
-            Some(before) => Made { index, letter: again(before, letter), again: true },
+            Some(before) => {
+                let counts = !given_up.failure.reason.is_outage();
+                Made { index, letter: again(before, letter, counts), again: true }
+            }
             None => Made { index, letter, again: false },
         });
     }
@@ -131,8 +134,9 @@ pub(super) fn fill(letter: &mut Letter, record: &DecodedRecord<'_>) {
 }
 
 /// The letter of a record that was a letter before: the same one, with what became of it now. A doubt of before stays
-/// one, and nothing that belongs to one attempt alone can settle it.
-fn again(before: &Letter, now: Letter) -> Letter {
+/// one, and nothing that belongs to one attempt alone can settle it. `counts` says whether that was a replay: not if the
+/// cluster is the cause.
+fn again(before: &Letter, now: Letter, counts: bool) -> Letter {
     let mut letter = before.clone();
     letter.partition = now.partition;
     letter.failure_reason = now.failure_reason;
@@ -141,7 +145,7 @@ fn again(before: &Letter, now: Letter) -> Letter {
     letter.attempt_count = before.attempt_count.saturating_add(now.attempt_count);
     letter.first_attempt = before.first_attempt.min(now.first_attempt);
     letter.last_attempt = now.last_attempt;
-    letter.replay_count = before.replay_count.saturating_add(1);
+    letter.replay_count = before.replay_count.saturating_add(counts.into());
     if before.outcome == Outcome::Unknown {
         (letter.producer_id, letter.producer_epoch, letter.sequence) = (None, None, None);
         let both = before.partition == now.partition && before.topic_id == now.topic_id;
@@ -169,10 +173,10 @@ mod tests {
 
     #[test]
     fn a_second_doubt_does_not_hide_the_first_one() {
-        let merged = again(&letter(Outcome::Unknown, 1, 100), letter(Outcome::Unknown, 2, 200));
+        let merged = again(&letter(Outcome::Unknown, 1, 100), letter(Outcome::Unknown, 2, 200), true);
         assert_eq!((merged.outcome, merged.search_from), (Outcome::Unknown, Some(100)));
         assert_eq!((merged.producer_id, merged.producer_epoch, merged.sequence), (None, None, None));
-        let certain = again(&letter(Outcome::Unknown, 1, 100), letter(Outcome::NotWritten, 2, 200));
+        let certain = again(&letter(Outcome::Unknown, 1, 100), letter(Outcome::NotWritten, 2, 200), true);
         assert_eq!(certain.outcome, Outcome::Unknown);
     }
 
@@ -182,8 +186,9 @@ mod tests {
         (before.attempt_count, now.attempt_count) = (4, 3);
         now.first_attempt = Timestamp::from_second(60).unwrap_or_default();
         now.last_attempt = now.first_attempt;
-        let merged = again(&before, now.clone());
+        let merged = again(&before, now.clone(), true);
         assert_eq!((merged.attempt_count, merged.replay_count, merged.id), (7, 1, before.id));
+        assert_eq!(again(&before, now.clone(), false).replay_count, 0, "the cluster was the cause");
         assert_eq!((merged.first_attempt, merged.last_attempt), (before.first_attempt, now.last_attempt));
     }
 }

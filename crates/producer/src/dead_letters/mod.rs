@@ -5,9 +5,10 @@
 mod chain;
 mod make;
 mod refused;
-mod topic;
+pub(crate) mod topic;
 pub(crate) mod writer;
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Sender, channel};
@@ -23,7 +24,7 @@ use crate::config::{ConfigErrors, KafkaConfig};
 use crate::error::PublishError;
 use crate::shared::Shared;
 use chain::{Chain, Link};
-pub use topic::DeadLetterTopic;
+pub use topic::{DeadLetterTopic, TopicWarning, UnfitTopic};
 use writer::Work;
 
 /// A producer's dead letters: those of its stores in memory and on disk, together. Those in a topic belong to all who
@@ -53,8 +54,40 @@ pub struct DeadLetterStats {
     pub store: String,
     /// Letters that were handed to it since the producer was built.
     pub kept: u64,
-    /// What it holds, and what it did.
+    /// What it holds, and what it did; all zero if it can't be asked.
     pub stats: StoreStats,
+    /// Why it can't be asked.
+    pub error: Option<StoreError>,
+}
+
+/// Letters that were found, and the stores that could not be read: there may be more letters in those.
+///
+/// It is a slice of the letters, and iterates over them.
+#[derive(Clone, Default, Debug)]
+#[non_exhaustive]
+#[must_use]
+pub struct Listed {
+    /// The letters of all stores that could be read.
+    pub letters: Vec<Held>,
+    /// The stores that could not be read, or not to their end, by name, with the reason.
+    pub unread: Vec<(String, StoreError)>,
+}
+
+impl Deref for Listed {
+    type Target = [Held];
+
+    fn deref(&self) -> &[Held] {
+        &self.letters
+    }
+}
+
+impl IntoIterator for Listed {
+    type Item = Held;
+    type IntoIter = std::vec::IntoIter<Held>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.letters.into_iter()
+    }
 }
 
 impl KafkaConfig {
@@ -128,6 +161,24 @@ impl DeadLetters {
         self.chain.own().map(|link| link.store.clone()).collect()
     }
 
+    /// Checks the settings of the topic that `dlq_topic` names, as [`DeadLetterTopic::check`] does; without such a topic there
+    /// is nothing to say. Waits for the cluster's answer.
+    ///
+    /// # Errors
+    ///
+    /// [`UnfitTopic`]: the topic takes no dead letters, because it would lose them; they go to the next store.
+    pub async fn check_topic(&self) -> Result<Vec<TopicWarning>, UnfitTopic> {
+        let topics: Vec<_> = self.chain.links.iter().filter_map(Link::topic).collect();
+        // Without an answer the topic's own check says so before it takes a letter.
+        let checked = tokio::task::spawn_blocking(move || {
+            topics.iter().try_fold(Vec::new(), |mut warnings, topic| {
+                warnings.extend(topic.check()?);
+                Ok(warnings)
+            })
+        });
+        checked.await.unwrap_or_else(|_| Ok(Vec::new()))
+    }
+
     pub(crate) fn writer(&self) -> Sender<Work> {
         self.work.clone()
     }
@@ -152,35 +203,36 @@ impl DeadLetters {
         self.len() == 0
     }
 
-    /// What each store holds, in the order in which they are tried.
+    /// What each store holds, in the order in which they are tried. A store that can't be asked hides no other: its entry
+    /// says why.
+    ///
+    /// # Errors
+    ///
+    /// The runtime is shutting down.
     pub async fn stats(&self) -> Result<Vec<DeadLetterStats>, StoreError> {
-        self.blocking(|chain| {
-            let stats = chain.links.iter().map(|link| {
-                let (store, kept) = (link.store.name().to_owned(), link.kept.load(Ordering::Relaxed));
-                Ok(DeadLetterStats { store, kept, stats: link.store.stats()? })
-            });
-            stats.collect()
-        })
-        .await
+        self.blocking(|chain| Ok(chain.links.iter().map(Link::stats).collect())).await
     }
 
-    /// The selected letters, store by store, in order of arrival, at most `limit`.
-    pub async fn list(&self, selection: &Selection, limit: usize) -> Result<Vec<Held>, StoreError> {
+    /// The selected letters, store by store, in order of arrival, at most `limit`. A store that can't be read hides no other:
+    /// it is named beside what was found.
+    ///
+    /// # Errors
+    ///
+    /// The runtime is shutting down.
+    pub async fn list(&self, selection: &Selection, limit: usize) -> Result<Listed, StoreError> {
         let selection = selection.clone();
-        self.blocking(move |chain| {
-            let stores = chain.own().map(|link| &*link.store);
-            let letters = stores.flat_map(|store| kafka_courier_dlq::letters(store, &selection));
-            letters.take(limit).collect()
-        })
-        .await
+        self.blocking(move |chain| Ok(chain.list(&selection, limit))).await
     }
 
     /// Removes the selected letters for ever; returns how many there were.
+    ///
+    /// # Errors
+    ///
+    /// The first store that failed. All stores were tried.
     pub async fn purge(&self, selection: &Selection) -> Result<usize, StoreError> {
         let selection = selection.clone();
         self.blocking(move |chain| {
-            let stores = chain.own().map(|link| &*link.store);
-            let purged = stores.map(|store| kafka_courier_dlq::purge(store, &selection)).sum();
+            let purged = chain.purge(&selection);
             crate::metrics::dead_letters(chain.held());
             purged
         })

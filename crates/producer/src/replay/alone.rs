@@ -1,142 +1,193 @@
-//! Letters that go alone: each in a batch of its own, under a stamp that no other record ever has.
+//! Letters that go alone: each in a batch of its own, under a stamp that no other record has (`stamps`).
 //!
 //! Rules:
-//! - The stamp is in the letter's mark before the batch leaves. Whoever comes after a crash may send the letter again under
-//!   the same stamp, at once and whether or not the first copy is under way: a leader takes one of them, whichever comes
-//!   first, and acknowledges the other as that one. No fence is needed, and no life of a producer's is ended.
-//! - A producer id serves one letter of a partition, and not a second time.
+//! - The stamp is in the letter's mark before the batch leaves. After a crash the next replay sends the letter again under
+//!   the same stamp, whether or not the first copy is under way: a leader takes one of them, whichever comes first, and
+//!   acknowledges the other as that one. No fence is needed, and no producer's life is ended.
+//! - Letters of a lane go again in their order only: a leader would take one that comes late for one that it has.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use kafka_courier_batcher::{EncodedBatch, Stamp};
-use kafka_courier_dlq::{Held, Letter, Outcome, Timestamp};
+use kafka_courier_dlq::{Held, Letter, Timestamp};
+use kafka_courier_idempotent_sender::core::FailedOutcome;
 use kafka_courier_idempotent_sender::driver::{LogClient, LogError, LogErrorKind};
 use tokio::task::JoinSet;
 
-use super::mark::{Goes, IDENTITY};
+use super::mark::{IDENTITY, Marked};
+use super::order::{Lane, Waves};
 use super::run::{Placed, Run, Store, remove, update};
+use super::send::{Went, in_groups};
+use super::sort::Alone;
+use super::stamps::Slots;
 use super::{ReplayError, plan};
+use crate::metrics;
 use crate::shared::wall_clock_ms;
 
 /// Letters under way at a time.
-const AT_ONCE: usize = 64;
+pub(super) const AT_ONCE: usize = 64;
 
 /// A letter's batch, ready to leave.
 struct Ready {
-    held: Held,
+    going: Going,
     partition: i32,
     batch: EncodedBatch,
 }
 
-type Went = (Held, Result<i64, LogError>);
+/// A letter that goes alone.
+struct Going {
+    held: Held,
+    /// As it stands in its store meanwhile.
+    mark: Letter,
+}
+
+type Appended = (Going, Result<i64, LogError>);
 
 impl<P: FnMut(&super::ReplayReport) -> std::ops::ControlFlow<()> + Send> Run<'_, P> {
-    /// Sends letters alone; those that can't go so, with others.
-    pub(super) async fn send_alone(&mut self, store: &Store, letters: Vec<Placed>) -> Result<(), ReplayError> {
-        let Ok(producer_id) = self.log.producer_id(Instant::now() + IDENTITY).await else {
-            return self.send(store, letters).await;
-        };
-        let stamp = Stamp { producer_id, epoch: 0, base_sequence: 0 };
-        let mut places = HashSet::new();
-        // Two doubts of one letter can't be settled by one stamp.
-        let (alone, others): (Vec<_>, Vec<_>) = letters.into_iter().partition(|placed| {
-            placed.held.letter.outcome == Outcome::NotWritten
-                && places.insert((placed.held.letter.topic.clone(), placed.partition))
-        });
-        for some in in_groups(alone, self.together(AT_ONCE)) {
-            self.keep_to_the_rate(some.len()).await;
-            self.still_claimed()?;
-            let marked = self.mark(store, some, Goes::Alone(stamp)).await?;
-            self.still_claimed()?;
-            let (ready, unfit) = batches(marked, stamp);
-            let went = self.append(ready).await;
-            self.settle(store, went, unfit).await?;
+    /// The stamps under which letters leave.
+    pub(super) async fn stamps(&mut self, letters: &[Placed]) -> Vec<Option<Stamp>> {
+        let slots = Slots::of(letters);
+        let deadline = Instant::now() + IDENTITY;
+        let mut asked = JoinSet::new();
+        for _ in self.ids.len()..slots.needed() {
+            let log = self.log.clone();
+            asked.spawn(async move { log.producer_id(deadline).await });
         }
-        if others.is_empty() { Ok(()) } else { self.send(store, others).await }
+        for id in asked.join_all().await {
+            match id {
+                Ok(id) => self.ids.add(id),
+                // Letters without a stamp go in batches of the producer.
+                Err(error) => tracing::debug!(%error, "no producer id for dead letters"),
+            }
+        }
+        self.ids.stamp(letters, &slots)
     }
 
-    /// What became of letters that went alone.
-    async fn settle(&mut self, store: &Store, went: Vec<Went>, mut changed: Vec<Held>) -> Result<(), ReplayError> {
-        self.report.failed += changed.len() as u64;
-        changed.iter().for_each(|held| self.report.reason(held.letter.failure_reason.clone()));
-        let mut delivered = Vec::new();
-        for (held, result) in went {
+    /// Sends letters that have a stamp.
+    pub(super) async fn send_alone(&mut self, letters: Vec<Marked>, went: &mut Went) {
+        let (ready, unfit) = batches(letters);
+        for held in &unfit {
+            self.desk.report.failed += 1;
+            self.desk.report.reason(held.letter.failure_reason.clone());
+            self.desk.order.stays(held, held.letter.partition);
+        }
+        went.back.extend(unfit);
+        for (Going { held, mark }, result) in self.append(ready).await {
+            self.count_alone(&mark.topic, counted(&result));
             let Err(error) = result else {
-                delivered.push(held.position);
+                went.delivered.insert(held.position);
                 continue;
             };
-            self.report.failed += 1;
-            self.report.reason(error.to_string());
-            // Of one that may be in the log its mark says all.
+            self.desk.report.failed += 1;
+            self.desk.report.reason(error.to_string());
+            self.desk.order.stays(&held, mark.partition);
             if !error.is_open() {
-                changed.push(Held::new(held.position, failed(&held.letter, &error)));
+                went.back.push(Held::new(held.position, failed(&held.letter, &error)));
+            } else if error.is_outage() {
+                // Of one that may be in the log its mark says all else.
+                went.back.push(Held::new(held.position, plan::counted(mark, false)));
             }
         }
-        self.report.delivered += delivered.len() as u64;
-        remove(store, delivered).await?;
-        self.put_back(store, changed).await
     }
 
-    /// Sends letters that went alone before once more, under their stamps.
+    /// Sends letters that went alone before once more, under their stamps, those of a lane one after the other.
     pub(super) async fn repeat(&mut self, store: &Store, letters: Vec<Held>) -> Result<(), ReplayError> {
-        for some in in_groups(letters, self.together(AT_ONCE)) {
-            self.keep_to_the_rate(some.len()).await;
-            self.still_claimed()?;
-            let ready = some.into_iter().filter_map(|held| {
-                let stamp = plan::stamp_to_repeat(&held.letter, wall_clock_ms())?;
-                let mut batch = plan::single(&held.letter).ok()?;
-                batch.stamp(stamp);
-                Some(Ready { partition: held.letter.partition?, held, batch })
-            });
-            let ready = ready.collect();
-            let (mut delivered, mut stay) = (Vec::new(), Vec::new());
-            for (held, result) in self.append(ready).await {
-                match result {
-                    Ok(_) => delivered.push(held.position),
-                    Err(error) => {
-                        self.report.failed += 1;
-                        self.report.reason(error.to_string());
-                        // What is refused now says nothing of the copy that went before.
-                        stay.push(Held { letter: plan::still_alone(&held.letter), ..held });
-                    }
-                }
+        let mut waves = Waves::new(letters, |held| Lane::of(&held.letter));
+        while let Some(mut wave) = waves.next() {
+            wave.retain(|held| !self.desk.is_held_back(held, held.letter.partition));
+            for some in in_groups(wave, self.together(AT_ONCE)) {
+                self.keep_to_the_rate(some.len()).await;
+                self.still_claimed()?;
+                self.repeat_some(store, some).await?;
             }
-            self.report.delivered += delivered.len() as u64;
-            remove(store, delivered).await?;
-            update(store, stay).await?;
         }
         Ok(())
     }
 
+    async fn repeat_some(&mut self, store: &Store, letters: Vec<Held>) -> Result<(), ReplayError> {
+        let mut ready = Vec::with_capacity(letters.len());
+        for held in letters {
+            if let Some(batch) = again(&held) {
+                let (partition, mark) = (held.letter.partition.unwrap_or_default(), held.letter.clone());
+                ready.push(Ready { partition, going: Going { held, mark }, batch });
+            } else {
+                // Its time has just run out.
+                self.desk.report.not_found += 1;
+                self.desk.order.left_out(&held);
+            }
+        }
+        let (mut delivered, mut stay) = (Vec::new(), Vec::new());
+        for (Going { held, .. }, result) in self.append(ready).await {
+            self.desk.report.count_sent(&held.letter.topic);
+            self.count_alone(&held.letter.topic, counted(&result));
+            match result {
+                Ok(_) => delivered.push(held.position),
+                Err(error) => {
+                    self.desk.report.failed += 1;
+                    self.desk.report.reason(error.to_string());
+                    self.desk.order.stays(&held, held.letter.partition);
+                    // What is refused now says nothing of the copy that went before.
+                    stay.push(Held { letter: plan::still_alone(&held.letter, !error.is_outage()), ..held });
+                }
+            }
+        }
+        self.desk.report.delivered += delivered.len() as u64;
+        remove(store, delivered).await?;
+        update(store, stay).await.map(|_| ())
+    }
+
     /// Appends all of them, each to its own partition.
-    async fn append(&self, ready: Vec<Ready>) -> Vec<Went> {
+    async fn append(&self, ready: Vec<Ready>) -> Vec<Appended> {
         let deadline = Instant::now() + self.producer.inner.reach.core.delivery_timeout;
         let mut under_way = JoinSet::new();
-        for Ready { held, partition, batch } in ready {
-            under_way.spawn(append(self.log.clone(), held, partition, batch, deadline));
+        for ready in ready {
+            under_way.spawn(append(self.log.clone(), ready, deadline));
         }
         under_way.join_all().await
     }
+
+    /// Counts a letter that has left, for the producer has not sent it.
+    pub(super) fn count_alone(&self, topic: &str, result: Alone) {
+        self.producer.inner.intake.shared.counts.count_alone(result.is_ok());
+        metrics::went_alone(topic, result);
+    }
 }
 
-async fn append(log: Arc<LogClient>, held: Held, partition: i32, batch: EncodedBatch, deadline: Instant) -> Went {
-    let result = log.append(&held.letter.topic, partition, Arc::new(batch), deadline).await;
-    (held, result)
+async fn append(log: Arc<LogClient>, ready: Ready, deadline: Instant) -> Appended {
+    let Ready { going, partition, batch } = ready;
+    let result = log.append(&going.mark.topic, partition, Arc::new(batch), deadline).await;
+    (going, result)
+}
+
+/// The batch of a letter that goes once more under its stamp, while it may.
+fn again(held: &Held) -> Option<EncodedBatch> {
+    held.letter.partition?;
+    let stamp = plan::stamp_to_repeat(&held.letter, wall_clock_ms())?;
+    let mut batch = plan::single(&held.letter).ok()?;
+    batch.stamp(stamp);
+    Some(batch)
+}
+
+/// A result as it is counted.
+fn counted(result: &Result<i64, LogError>) -> Alone {
+    let outcome = |error: &LogError| if error.is_open() { FailedOutcome::Unknown } else { FailedOutcome::NotWritten };
+    result.as_ref().map(|_| ()).map_err(|error| (error.code(), outcome(error)))
 }
 
 /// The batches of letters, and the letters that no batch can hold, put back.
-fn batches(letters: Vec<Placed>, stamp: Stamp) -> (Vec<Ready>, Vec<Held>) {
+fn batches(letters: Vec<Marked>) -> (Vec<Ready>, Vec<Held>) {
     let (mut ready, mut unfit) = (Vec::new(), Vec::new());
-    for Placed { held, partition } in letters {
-        match plan::single(&held.letter) {
-            Ok(mut batch) => {
+    for Marked { placed: Placed { held, partition, .. }, mark, stamp } in letters {
+        match (plan::single(&held.letter), stamp) {
+            (Ok(mut batch), Some(stamp)) => {
                 batch.stamp(stamp);
-                ready.push(Ready { held, partition, batch });
+                ready.push(Ready { going: Going { held, mark }, partition, batch });
             }
-            Err(error) => {
-                let letter = plan::put_back(&held.letter, Timestamp::now(), error.to_string());
+            // Without a stamp it was not meant to go so, and stays as it was.
+            (Ok(_), None) => unfit.push(held),
+            (Err(error), _) => {
+                let letter = plan::put_back(&held.letter, Timestamp::now(), error.to_string(), true);
                 unfit.push(Held { letter, ..held });
             }
         }
@@ -146,23 +197,11 @@ fn batches(letters: Vec<Placed>, stamp: Stamp) -> (Vec<Ready>, Vec<Held>) {
 
 /// A letter of which it is certain that it was not written this time either.
 fn failed(letter: &Letter, error: &LogError) -> Letter {
-    let mut failed = plan::put_back(letter, Timestamp::now(), error.to_string());
+    let mut failed = plan::put_back(letter, Timestamp::now(), error.to_string(), !error.is_outage());
     failed.error_code = error.code().map(|code| code.name().to_owned());
     failed.retriable = match error.kind() {
         LogErrorKind::Refused(code) => code.is_retriable(),
         _ => true,
     };
     plan::certain(failed)
-}
-
-/// The items in groups of at most so many, in order.
-fn in_groups<T>(items: Vec<T>, at_most: usize) -> Vec<Vec<T>> {
-    let mut groups = Vec::new();
-    for item in items {
-        match groups.last_mut() {
-            Some(group) if Vec::len(group) < at_most => group.push(item),
-            _ => groups.push(vec![item]),
-        }
-    }
-    groups
 }

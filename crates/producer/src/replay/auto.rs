@@ -58,6 +58,7 @@ async fn round(inner: &Weak<Inner>, replay: &Replay) -> bool {
             delivered = report.delivered,
             landed = report.landed,
             failed = report.failed,
+            held_back = report.held_back,
             "dead letters were sent again"
         ),
         Ok(_) => {}

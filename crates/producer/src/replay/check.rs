@@ -8,14 +8,15 @@
 //!   imported.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
-use kafka_courier_dlq::{Bytes, Held, LetterId, Outcome, Position, Timestamp};
+use kafka_courier_dlq::{Held, LetterId, Outcome, Position, Timestamp};
 use kafka_courier_idempotent_sender::driver::DriverConfig;
 
+use super::order::Lane;
 use super::run::{Store, blocking, update};
 use super::{Replay, plan};
+use crate::shared::wall_clock_ms;
 use crate::verify::{FenceLetter, FenceOutcome, FencePlace, Fences, Question, Verdict, Verifier};
 
 /// How long each question to the cluster may take.
@@ -34,16 +35,15 @@ type Place = (String, i32);
 /// Letters that may serve as fences: certainly not in the log, and to be sent anyway.
 pub(super) struct Candidates {
     store: Store,
-    /// Those that are the first of their key in their partition.
+    /// Those that are the first of their lane in the store.
     letters: HashMap<Place, VecDeque<Position>>,
-    /// The first of each partition whatever their key: they would overtake only letters in doubt.
+    /// The first of each partition, whatever stays before them.
     others: HashMap<Place, VecDeque<Position>>,
-    /// Whether they may: somebody would rather have a proof than the order of letters in doubt.
-    may_overtake: bool,
-    /// Whether imported letters' producers may be fenced: they have ended.
-    fence_imported: bool,
+    /// How letters are sent: out of order, all of them may serve; and where imported letters' producers may be fenced, they
+    /// have ended.
+    replay: Replay,
     /// What came by already.
-    seen: HashSet<(Place, Option<Bytes>)>,
+    seen: HashSet<Lane>,
     /// The producers that must not be fenced: this one, by all ids that it ever had, and whoever wrote what was imported.
     living: HashSet<i64>,
 }
@@ -54,28 +54,32 @@ impl Candidates {
             store,
             letters: HashMap::new(),
             others: HashMap::new(),
-            may_overtake: replay.may_overtake(),
-            fence_imported: replay.fence_imported,
+            replay: replay.clone(),
             seen: HashSet::new(),
             living: own.into_iter().collect(),
         }
     }
 
-    /// A letter comes by, in the store's order; one that is to be sent may be sent before all others of its partition,
-    /// if that overtakes none of its key.
+    /// A letter comes by, in the store's order, selected or not; one that is to be sent may be sent before all others of
+    /// its partition, if that overtakes none of its lane.
     pub(super) fn pass(&mut self, held: &Held, is_sent: bool) {
         let letter = &held.letter;
-        if held.imported && letter.outcome == Outcome::Unknown && !self.fence_imported {
+        if held.imported && letter.outcome == Outcome::Unknown && !self.replay.fence_imported {
+            self.living.extend(letter.producer_id);
+        }
+        if !self.replay.out_of_order && plan::stamp_to_repeat(letter, wall_clock_ms()).is_some() {
+            // It can go again under its stamp, which takes no proof, but a producer id that is not fenced.
             self.living.extend(letter.producer_id);
         }
         let Some(partition) = letter.partition else { return };
         let place = (letter.topic.clone(), partition);
-        let first = self.seen.insert((place.clone(), letter.key.clone()));
+        let mut new = Lane::all(letter, letter.partition, &self.replay).map(|lane| self.seen.insert(lane)).peekable();
+        let first = new.peek().is_some() && new.fold(true, |first, new| first && new);
         if is_sent && letter.outcome == Outcome::NotWritten {
             if first {
                 keep(self.letters.entry(place.clone()).or_default(), held.position);
             }
-            if self.may_overtake {
+            if self.replay.out_of_order {
                 keep(self.others.entry(place).or_default(), held.position);
             }
         }
@@ -111,7 +115,18 @@ impl Fences for Candidates {
         if !self.store.is_exclusive() || self.living.contains(&place.stamp.producer_id) {
             return None;
         }
-        let held = self.next(&(place.topic.to_owned(), place.partition)).await?;
+        loop {
+            let held = self.next(&(place.topic.to_owned(), place.partition)).await?;
+            if let Some(letter) = self.mark(&held, place).await {
+                return Some(letter);
+            }
+        }
+    }
+}
+
+impl Candidates {
+    /// Says in the store that a letter goes out as a fence. `None`: it can't, or is there no more.
+    async fn mark(&self, held: &Held, place: &FencePlace<'_>) -> Option<FenceLetter> {
         let attempt = plan::Attempt {
             now: Timestamp::now(),
             partition: place.partition,
@@ -125,10 +140,7 @@ impl Fences for Candidates {
         marked.sequence = Some(place.stamp.base_sequence);
         let batch = plan::single(&held.letter).ok()?;
         let marked = update(&self.store, vec![Held::new(held.position, marked)]).await.ok()?;
-        if marked == 0 {
-            return None; // somebody has removed it
-        }
-        Some(FenceLetter { letter_id: held.letter.id.to_string(), batch })
+        (marked > 0).then(|| FenceLetter { letter_id: held.letter.id.to_string(), batch })
     }
 }
 
@@ -153,9 +165,4 @@ pub(super) async fn check(config: &DriverConfig, questions: Vec<Question>, fence
         verdicts: findings.answers.into_iter().filter_map(|a| Some((id(&a.letter_id)?, a.verdict))).collect(),
         fences: findings.fences.into_iter().filter_map(|(letter, outcome)| Some((id(&letter)?, outcome))).collect(),
     }
-}
-
-/// What a fence's letter says after it was not written.
-pub(super) fn not_written(why: &Arc<str>) -> String {
-    format!("it could not be sent again: {why}")
 }

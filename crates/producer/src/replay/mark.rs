@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::Stamp;
-use kafka_courier_dlq::{Held, LetterId, Timestamp, Uuid};
+use kafka_courier_dlq::{Held, Letter, LetterId, Timestamp, Uuid};
 use kafka_courier_idempotent_sender::driver::Command;
 
 use super::run::{Placed, Run, Store, blocking};
@@ -20,31 +20,28 @@ pub(super) const IDENTITY: Duration = Duration::from_secs(5);
 /// How long the end of a log is asked for.
 const LOG_END: Duration = Duration::from_secs(5);
 
-/// How letters go.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Goes {
-    /// In batches of this producer, with others.
-    WithOthers,
-    /// Each in a batch of its own, under this stamp.
-    Alone(Stamp),
+/// A letter as it was, and as it stands in its store while its record is under way.
+pub(super) struct Marked {
+    pub(super) placed: Placed,
+    pub(super) mark: Letter,
+    /// Where it goes in a batch of its own.
+    pub(super) stamp: Option<Stamp>,
 }
 
 impl<P> Run<'_, P> {
-    /// Marks letters durably; returns those that are still there.
+    /// Marks letters durably; returns those that are still there. Those without a stamp go in batches of this producer.
     pub(super) async fn mark(
         &mut self,
         store: &Store,
-        mut letters: Vec<Placed>,
-        goes: Goes,
-    ) -> Result<Vec<Placed>, ReplayError> {
-        let producer_id = match goes {
-            Goes::WithOthers => self.producer.identity(IDENTITY).await,
-            Goes::Alone(stamp) => Some(stamp.producer_id),
-        };
+        letters: Vec<Placed>,
+        stamps: Vec<Option<Stamp>>,
+    ) -> Result<Vec<Marked>, ReplayError> {
+        let producer_id =
+            if stamps.iter().any(Option::is_none) { self.producer.identity(IDENTITY).await } else { None };
         let ends = self.log_ends(&letters).await;
         let ids = self.topic_ids(&letters).await;
         let now = Timestamp::now();
-        let marked = letters.iter().map(|Placed { held, partition }| {
+        let mark = |(Placed { held, partition, .. }, stamp): (&Placed, &Option<Stamp>)| {
             let topic = held.letter.topic.as_str();
             let attempt = plan::Attempt {
                 now,
@@ -53,24 +50,30 @@ impl<P> Run<'_, P> {
                 producer_id,
                 log_end: ends.get(&(topic, *partition)).copied(),
             };
-            let letter = match goes {
-                Goes::WithOthers => plan::in_hand(&held.letter, &attempt),
-                Goes::Alone(stamp) => plan::in_hand_alone(&held.letter, &attempt, stamp),
-            };
-            Held::new(held.position, letter)
-        });
-        let (marked, marking) = (marked.collect::<Vec<_>>(), store.clone());
-        let ids: Vec<LetterId> = letters.iter().map(|placed| placed.held.letter.id).collect();
+            match stamp {
+                None => plan::in_hand(&held.letter, &attempt),
+                Some(stamp) => plan::in_hand_alone(&held.letter, &attempt, *stamp),
+            }
+        };
+        let marks: Vec<Letter> = letters.iter().zip(&stamps).map(mark).collect();
+        let all = letters.into_iter().zip(marks).zip(stamps);
+        let mut marked: Vec<Marked> = all.map(|((placed, mark), stamp)| Marked { placed, mark, stamp }).collect();
+        let in_hand: Vec<Held> =
+            marked.iter().map(|marked| Held::new(marked.placed.held.position, marked.mark.clone())).collect();
+        let marking = store.clone();
         let found = blocking(move || {
-            let there = marking.update(&marked)?;
-            if there == marked.len() { Ok(None) } else { marking.find(&ids).map(Some) }
+            if marking.update(&in_hand)? == in_hand.len() {
+                return Ok(None);
+            }
+            let ids: Vec<LetterId> = in_hand.iter().map(|held| held.letter.id).collect();
+            marking.find(&ids).map(Some)
         });
         // Somebody else removed letters meanwhile: they were purged, or turned out to be in the log.
         if let Some(found) = found.await? {
             let mut found = found.into_iter();
-            letters.retain(|_| found.next().flatten().is_some());
+            marked.retain(|_| found.next().flatten().is_some());
         }
-        Ok(letters)
+        Ok(marked)
     }
 
     /// Where the partitions' logs end now: what is sent from now on is not before that. Where that can't be had (it
@@ -78,7 +81,7 @@ impl<P> Run<'_, P> {
     async fn log_ends<'l>(&self, letters: &'l [Placed]) -> BTreeMap<(&'l str, i32), i64> {
         let mut ends = BTreeMap::new();
         let deadline = Instant::now() + LOG_END;
-        for Placed { held, partition } in letters {
+        for Placed { held, partition, .. } in letters {
             let place = (held.letter.topic.as_str(), *partition);
             if !ends.contains_key(&place)
                 && let Ok(offsets) = self.log.offsets(place.0, place.1, deadline).await

@@ -3,21 +3,29 @@
 //! Rules:
 //! - A letter is removed only after its record was acknowledged; one that fails again stays, in its place.
 //! - Before a record leaves, its letter says so in the store: whoever comes after a crash knows what may be written.
-//! - One replay at a time for each store; letters go in the order in which they arrived.
+//! - One replay at a time for each store.
+//! - The letters of one key leave a store in the order in which they arrived: one that stays holds back those behind it.
+//! - A failure that is the cluster's does not count as a replay of the letter.
 
 mod alone;
 mod auto;
 mod check;
 mod claim;
 mod mark;
+#[cfg(test)]
+mod model;
+mod order;
 mod plan;
 mod run;
+mod send;
+mod sort;
+mod stamps;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::ops::ControlFlow;
 
-use kafka_courier_dlq::{BeginReplayError, Selection, StoreError};
+use kafka_courier_dlq::{BeginReplayError, Letter, Selection, StoreError};
 
 use crate::producer::KafkaProducer;
 
@@ -40,12 +48,24 @@ pub struct Replay {
     /// check may end their producers' ids then, where that proves what became of them; without it those producers may
     /// live, and only what is in the log already proves anything.
     pub fence_imported: bool,
+    /// The topic that all letters are sent to, instead of their own. What may be in the log is looked for in the letter's own
+    /// topic. A letter that fails there once it was under way is a letter for that topic from then on.
+    pub to_topic: Option<String>,
+    /// Sends letters though earlier ones of their key are left where they are: not selected, left out, not found, or sent
+    /// again too often. A check may then also take such a letter as its fence. Without it those letters are held back. One
+    /// that fails holds back those behind it either way.
+    pub out_of_order: bool,
 }
 
 impl Replay {
-    /// Whether a letter may go before others of its key that are in doubt, to prove what became of them.
-    fn may_overtake(&self) -> bool {
-        matches!(self.doubtful, Doubtful::Verify { .. })
+    /// The topic that this letter is sent to.
+    fn topic_of<'l>(&'l self, letter: &'l Letter) -> &'l str {
+        self.to_topic.as_deref().unwrap_or(&letter.topic)
+    }
+
+    /// Whether a letter is sent to another topic than its own.
+    fn reroutes(&self, letter: &Letter) -> bool {
+        self.topic_of(letter) != letter.topic
     }
 }
 
@@ -60,6 +80,8 @@ impl Default for Replay {
             limit: None,
             dry_run: false,
             fence_imported: false,
+            to_topic: None,
+            out_of_order: false,
         }
     }
 }
@@ -72,7 +94,8 @@ pub enum Doubtful {
     #[default]
     LeaveOut,
     /// Looks for them in the log: those that are there are removed, those that are proved not to be there are sent. Where the
-    /// proof takes a letter that goes first, it may be one of their own key.
+    /// proof takes a letter that goes first, that is the first of another key, or with
+    /// [`out_of_order`](Replay::out_of_order) a later one of their own.
     Verify {
         /// Sends those too of which neither could be proved: they may be there twice afterwards.
         force: bool,
@@ -99,6 +122,8 @@ pub struct ReplayReport {
     pub not_found: u64,
     /// Left out because they were sent again too often.
     pub too_often: u64,
+    /// Held back behind an earlier letter of their key that stays.
+    pub held_back: u64,
     /// What a dry run would send, by topic; otherwise what was sent.
     pub by_topic: BTreeMap<String, u64>,
     /// The first few reasons for which letters failed again or were not found.
@@ -107,7 +132,7 @@ pub struct ReplayReport {
 
 impl ReplayReport {
     /// How many letters came to which end.
-    fn results(&self) -> [(&'static str, u64); 6] {
+    fn results(&self) -> [(&'static str, u64); 7] {
         [
             ("delivered", self.delivered),
             ("landed", self.landed),
@@ -115,7 +140,13 @@ impl ReplayReport {
             ("left_out", self.left_out),
             ("not_found", self.not_found),
             ("too_often", self.too_often),
+            ("held_back", self.held_back),
         ]
+    }
+
+    /// Counts a letter that is sent, or would be, to this topic.
+    fn count_sent(&mut self, topic: &str) {
+        *self.by_topic.entry(topic.to_owned()).or_default() += 1;
     }
 
     /// Notes why a letter stays.

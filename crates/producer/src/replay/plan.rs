@@ -47,6 +47,15 @@ pub(crate) fn decide(letter: &Letter, replay: &Replay) -> Decision {
     }
 }
 
+/// The letter as it is sent: where it goes to another topic nothing is known of its place there.
+pub(crate) fn rerouted(mut letter: Letter, replay: &Replay) -> Letter {
+    if replay.reroutes(&letter) {
+        letter.topic = replay.topic_of(&letter).to_owned();
+        letter.forget_place();
+    }
+    letter
+}
+
 /// What is known of an attempt to send a letter again, before its record leaves.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attempt {
@@ -111,9 +120,14 @@ pub(crate) fn stamp_to_repeat(letter: &Letter, now_ms: i64) -> Option<Stamp> {
 }
 
 /// The letter after it went once more under its stamp and nothing came of that: the doubt is as it was, and so is the
-/// time that it is counted from.
-pub(crate) fn still_alone(letter: &Letter) -> Letter {
-    Letter { replay_count: letter.replay_count.saturating_add(1), ..letter.clone() }
+/// time that it is counted from. `counts` says whether that was a replay: not if the cluster is the cause.
+pub(crate) fn still_alone(letter: &Letter, counts: bool) -> Letter {
+    Letter { replay_count: letter.replay_count.saturating_add(counts.into()), ..letter.clone() }
+}
+
+/// A letter whose mark has counted the replay already, once it is known whether that counts.
+pub(crate) fn counted(letter: Letter, counts: bool) -> Letter {
+    Letter { replay_count: letter.replay_count.saturating_sub((!counts).into()), ..letter }
 }
 
 /// A letter's record in a batch of its own, with the present time as its timestamp.
@@ -136,14 +150,20 @@ pub(crate) fn partition(letter: &Letter, count: i32, any: impl FnOnce() -> i32) 
     })
 }
 
-/// The letter after its record was not even accepted again, or failed in a way that told nothing new.
-pub(crate) fn put_back(letter: &Letter, now: Timestamp, reason: String) -> Letter {
+/// The letter after its record was not even accepted again, or failed in a way that told nothing new. `counts` says
+/// whether that was a replay: not if the cluster is the cause.
+pub(crate) fn put_back(letter: &Letter, now: Timestamp, reason: String, counts: bool) -> Letter {
     let mut back = letter.clone();
-    back.replay_count = letter.replay_count.saturating_add(1);
+    back.replay_count = letter.replay_count.saturating_add(counts.into());
     back.attempt_count = letter.attempt_count.saturating_add(1);
     back.last_attempt = now;
     back.failure_reason = reason;
     back
+}
+
+/// What a fence's letter says after it was not written.
+pub(crate) fn not_written(why: &str) -> String {
+    format!("it could not be sent again: {why}")
 }
 
 /// The letter, of which it is proved that it is not in the log.
@@ -226,7 +246,7 @@ mod tests {
         let hours = |hours: i64| hours * 60 * 60 * 1000;
         for (now, wanted) in [(hours(0), true), (hours(11), true), (hours(13), false), (hours(-13), false)] {
             assert_eq!(stamp_to_repeat(&alone, now), wanted.then_some(stamp), "{now}");
-            assert_eq!(stamp_to_repeat(&still_alone(&alone), now), wanted.then_some(stamp), "{now}");
+            assert_eq!(stamp_to_repeat(&still_alone(&alone, true), now), wanted.then_some(stamp), "{now}");
         }
         let mut with_others = in_hand(&letter(Outcome::NotWritten), &attempt);
         (with_others.producer_id, with_others.producer_epoch, with_others.sequence) = (Some(7), Some(0), Some(0));
@@ -261,6 +281,30 @@ mod tests {
         let mut letter = letter(Outcome::NotWritten);
         letter.replay_count = Replay::default().max_replays;
         assert_eq!(decide(&letter, &Replay::default()), Decision::TooOften);
+    }
+
+    #[test]
+    fn a_rerouted_letter_has_no_place() {
+        let mut letter = letter(Outcome::NotWritten);
+        (letter.partition, letter.producer_id, letter.search_from) = (Some(3), Some(7), Some(9));
+        let to = |topic: &str| Replay { to_topic: Some(topic.to_owned()), ..Replay::default() };
+        assert_eq!(rerouted(letter.clone(), &Replay::default()), letter);
+        assert_eq!(rerouted(letter.clone(), &to("t")), letter);
+        let elsewhere = rerouted(letter.clone(), &to("other"));
+        assert_eq!((elsewhere.topic.as_str(), elsewhere.partition, elsewhere.search_from), ("other", None, None));
+        assert_eq!((elsewhere.id, elsewhere.producer_id), (letter.id, None));
+    }
+
+    #[test]
+    fn outage_counts_no_replay() {
+        let before = letter(Outcome::NotWritten);
+        let marked = in_hand(&before, &attempt(0, Some(7), None));
+        for (counts, replays) in [(false, 0), (true, 1)] {
+            let back = put_back(&before, Timestamp::UNIX_EPOCH, "why".to_owned(), counts);
+            assert_eq!((back.replay_count, back.attempt_count), (replays, before.attempt_count + 1));
+            assert_eq!(counted(marked.clone(), counts).replay_count, replays);
+            assert_eq!(still_alone(&before, counts).replay_count, replays);
+        }
     }
 
     #[test]

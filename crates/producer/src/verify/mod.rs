@@ -22,7 +22,7 @@ use kafka_courier_idempotent_sender::core::TopicUuid;
 
 pub(crate) use check::young;
 pub use verifier::{
-    Answer, FenceLetter, FenceOutcome, FencePlace, Fences, Findings, NoFences, Progress, Question, Verifier,
+    Answer, FenceLetter, FenceOutcome, FencePlace, Fences, Findings, NoFences, NotFenced, Progress, Question, Verifier,
 };
 
 /// A record of which nobody knows whether it is in the log.

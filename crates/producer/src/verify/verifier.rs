@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::{EncodedBatch, Stamp};
 use kafka_courier_dlq::{Letter, Uuid};
+use kafka_courier_idempotent_sender::core::ErrorCode;
 use kafka_courier_idempotent_sender::driver::{DriverConfig, LogClient, LogError, LogErrorKind, ReadFrom};
 
 use super::check::{PartitionCheck, There, Topic, young};
@@ -21,6 +22,8 @@ use crate::shared::wall_clock_ms;
 
 /// Bytes asked for at once.
 const FETCH_BYTES: u32 = 4 << 20;
+/// Letters that are tried as a fence of one producer id, as long as their records are rejected.
+const CANDIDATES: usize = 5;
 /// How long a leader may wait for records that it does not yet show.
 const FETCH_WAIT: Duration = Duration::from_millis(500);
 
@@ -95,9 +98,20 @@ pub enum FenceOutcome {
         offset: i64,
     },
     /// It is not in the log, and nothing of it is under way.
-    NotWritten(Arc<str>),
+    NotWritten(NotFenced),
     /// It may be in the log, under the stamp that was named.
-    Unknown(Arc<str>),
+    Unknown(NotFenced),
+}
+
+/// Why a letter did not serve as a fence.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NotFenced {
+    /// In words.
+    pub why: Arc<str>,
+    /// Kafka's code, where a broker's refusal is the cause.
+    pub code: Option<ErrorCode>,
+    /// Whether the cluster is the cause, and not the letter.
+    pub by_outage: bool,
 }
 
 /// Gives records that may serve as fences.
@@ -150,7 +164,19 @@ pub(super) struct Sent {
 pub(super) struct NoFence {
     /// Whether it may be in the log all the same.
     open: bool,
-    why: Arc<str>,
+    /// Whether its record was rejected, so that another letter may serve.
+    rejected: bool,
+    cause: NotFenced,
+}
+
+impl NoFence {
+    fn of(error: &LogError) -> Self {
+        Self {
+            open: error.is_open(),
+            cause: NotFenced { why: error.to_string().into(), code: error.code(), by_outage: error.is_outage() },
+            rejected: !error.is_open() && error.code().is_some_and(ErrorCode::is_rejection),
+        }
+    }
 }
 
 impl Question {
@@ -252,7 +278,7 @@ impl Verifier {
 
 fn not_read(error: &LogError) -> WhyNot {
     match error.code() {
-        Some(kafka_courier_idempotent_sender::core::ErrorCode::UNKNOWN_TOPIC_OR_PARTITION) => WhyNot::TopicMadeAnew,
+        Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION) => WhyNot::TopicMadeAnew,
         _ => WhyNot::NotRead(error.to_string().into()),
     }
 }
@@ -271,10 +297,7 @@ impl Run<'_> {
         self.check.begin_at(self.check.from().max(offsets.log_start));
         self.read_to(offsets.high_watermark, progress).await?;
         for stamp in self.check.wanted_fences(wall_clock_ms()) {
-            let place = FencePlace { topic: self.topic, partition: self.partition, stamp };
-            if let Some(letter) = fences.letter_for(&place).await {
-                sent.push(self.fence(stamp, letter).await);
-            }
+            self.fence_with(stamp, fences, sent).await;
         }
         if sent.iter().any(|sent| sent.result.is_err()) {
             // A fence that was refused may have met one that we have not read yet.
@@ -287,17 +310,31 @@ impl Run<'_> {
         }
     }
 
+    /// Sends a letter as a fence; another one under the next epoch while its record is rejected.
+    async fn fence_with(&mut self, mut stamp: Stamp, fences: &mut impl Fences, sent: &mut Vec<Sent>) {
+        for _ in 0..CANDIDATES {
+            let place = FencePlace { topic: self.topic, partition: self.partition, stamp };
+            let Some(letter) = fences.letter_for(&place).await else { return };
+            let fence = self.fence(stamp, letter).await;
+            let rejected = fence.result.as_ref().is_err_and(|error| error.rejected);
+            sent.push(fence);
+            let Some(epoch) = stamp.epoch.checked_add(1).filter(|_| rejected) else { return };
+            stamp.epoch = epoch;
+        }
+    }
+
     async fn fence(&mut self, stamp: Stamp, letter: FenceLetter) -> Sent {
         let FenceLetter { letter_id, mut batch } = letter;
         if batch.max_timestamp() < young(wall_clock_ms()) {
             let why = "its timestamp is so old that its leader would forget the fence at once".into();
-            return Sent { letter_id, stamp, result: Err(NoFence { open: false, why }) };
+            let cause = NotFenced { why, code: None, by_outage: false };
+            return Sent { letter_id, stamp, result: Err(NoFence { open: false, rejected: false, cause }) };
         }
         batch.stamp(stamp);
         self.check.watch(&letter_id);
         let verifier = self.verifier;
         let appended = verifier.client.append(self.topic, self.partition, Arc::new(batch), verifier.deadline());
-        let result = appended.await.map_err(|error| NoFence { open: error.is_open(), why: error.to_string().into() });
+        let result = appended.await.map_err(|error| NoFence::of(&error));
         if let Ok(offset) = &result {
             self.check.on_fenced(stamp, *offset);
         }
@@ -354,23 +391,28 @@ pub(super) fn outcome_of(sent: Sent, check: &PartitionCheck) -> (String, FenceOu
     let outcome = match (check.watched(&sent.letter_id), sent.result) {
         (Some(offset), _) => FenceOutcome::Written { offset },
         (None, Ok(offset)) => acknowledged(offset, check.there(sent.stamp, offset)),
-        (None, Err(NoFence { open: true, why })) => FenceOutcome::Unknown(why),
-        (None, Err(NoFence { open: false, why })) => FenceOutcome::NotWritten(why),
+        (None, Err(NoFence { open: true, cause, .. })) => FenceOutcome::Unknown(cause),
+        (None, Err(NoFence { cause, .. })) => FenceOutcome::NotWritten(cause),
     };
     (sent.letter_id, outcome)
 }
 
 /// What became of a fence that was acknowledged and not seen.
 fn acknowledged(offset: i64, there: There) -> FenceOutcome {
+    let not_fenced = |why: String| NotFenced { why: why.into(), code: None, by_outage: false };
     match there {
         // Its topic compresses with a codec that is not read here.
         There::ItsStamp => FenceOutcome::Written { offset },
         // The leader took it for one that it had, as it would take any under this stamp.
-        There::Readable => FenceOutcome::NotWritten(format!("another record has its stamp, at offset {offset}").into()),
-        There::Unreadable => {
-            FenceOutcome::Unknown(format!("acknowledged at offset {offset}, which can't be looked into").into())
+        There::Readable => {
+            FenceOutcome::NotWritten(not_fenced(format!("another record has its stamp, at offset {offset}")))
         }
-        There::Unread => FenceOutcome::Unknown(format!("acknowledged at offset {offset}, which can't be read").into()),
+        There::Unreadable => {
+            FenceOutcome::Unknown(not_fenced(format!("acknowledged at offset {offset}, which can't be looked into")))
+        }
+        There::Unread => {
+            FenceOutcome::Unknown(not_fenced(format!("acknowledged at offset {offset}, which can't be read")))
+        }
     }
 }
 

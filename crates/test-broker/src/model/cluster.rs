@@ -176,6 +176,25 @@ impl Cluster {
         Ok(Created { id, ..created })
     }
 
+    /// Raises a topic's partitions to so many; says whether there is such a topic and room for them.
+    pub(crate) fn raise_partitions(&mut self, name: &str, count: usize) -> bool {
+        let existing: usize = self.topics.values().map(|topic| topic.partitions.len()).sum();
+        let limits = (self.limits.max_partitions, self.limits.max_producers);
+        let down: Vec<i32> = self.brokers.iter().filter(|broker| !broker.alive).map(|broker| broker.id).collect();
+        let Some(topic) = self.topics.get_mut(name) else { return false };
+        let more = count.saturating_sub(topic.partitions.len());
+        let Some(replicas) = topic.partitions.first().map(|partition| partition.replicas.clone()) else { return false };
+        if more == 0 || more > limits.0.saturating_sub(existing) {
+            return false;
+        }
+        for _ in 0..more {
+            let mut partition = Partition::new(replicas.clone(), limits.1);
+            down.iter().for_each(|id| partition.broker_down(*id));
+            topic.partitions.push(partition);
+        }
+        true
+    }
+
     fn replicas_for(&self, new: &NewTopic) -> Result<Vec<Vec<i32>>, CreateError> {
         let refuse = |code, message: String| Err(CreateError { code, message });
         if !name_is_valid(&new.name) {

@@ -11,9 +11,13 @@ pub(crate) struct TopicConfig {
     pub(crate) min_insync_replicas: i32,
     pub(crate) segment_bytes: i32,
     pub(crate) retention_bytes: i64,
+    /// Unlike Kafka's, the default is no limit: tests write records with any timestamp.
+    pub(crate) retention_ms: i64,
     pub(crate) timestamp_before_max_ms: i64,
     pub(crate) timestamp_after_max_ms: i64,
     pub(crate) compacted: bool,
+    /// `cleanup.policy` has `delete`: retention applies.
+    pub(crate) deletes: bool,
     pub(crate) log_append_time: bool,
 }
 
@@ -24,9 +28,11 @@ impl Default for TopicConfig {
             min_insync_replicas: 1,
             segment_bytes: 1 << 30,
             retention_bytes: -1,
+            retention_ms: -1,
             timestamp_before_max_ms: i64::MAX,
             timestamp_after_max_ms: 3_600_000,
             compacted: false,
+            deletes: true,
             log_append_time: false,
         }
     }
@@ -45,7 +51,11 @@ pub(crate) enum Kind {
 impl TopicConfig {
     /// Every setting by its name: value and type.
     pub(crate) fn entries(&self) -> Vec<(&'static str, String, Kind)> {
-        let policy = if self.compacted { "compact" } else { "delete" };
+        let policy = match (self.compacted, self.deletes) {
+            (true, true) => "compact,delete",
+            (true, false) => "compact",
+            (false, _) => "delete",
+        };
         let timestamp = if self.log_append_time { "LogAppendTime" } else { "CreateTime" };
         vec![
             ("cleanup.policy", policy.to_owned(), Kind::List),
@@ -55,6 +65,7 @@ impl TopicConfig {
             ("message.timestamp.type", timestamp.to_owned(), Kind::Text),
             ("min.insync.replicas", self.min_insync_replicas.to_string(), Kind::Int),
             ("retention.bytes", self.retention_bytes.to_string(), Kind::Long),
+            ("retention.ms", self.retention_ms.to_string(), Kind::Long),
             ("segment.bytes", self.segment_bytes.to_string(), Kind::Int),
         ]
     }
@@ -62,13 +73,14 @@ impl TopicConfig {
     /// Sets one by its name. The error says what is wrong with name or value.
     pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         match name {
-            "cleanup.policy" => self.compacted = policy(value)?,
+            "cleanup.policy" => (self.compacted, self.deletes) = policy(value)?,
             "max.message.bytes" => self.max_message_bytes = number(name, value, 0, i32::MAX)?,
             "message.timestamp.after.max.ms" => self.timestamp_after_max_ms = number(name, value, 0, i64::MAX)?,
             "message.timestamp.before.max.ms" => self.timestamp_before_max_ms = number(name, value, 0, i64::MAX)?,
             "message.timestamp.type" => self.log_append_time = timestamp_type(value)?,
             "min.insync.replicas" => self.min_insync_replicas = number(name, value, 1, i32::MAX)?,
             "retention.bytes" => self.retention_bytes = number(name, value, -1, i64::MAX)?,
+            "retention.ms" => self.retention_ms = number(name, value, -1, i64::MAX)?,
             "segment.bytes" => self.segment_bytes = number(name, value, 14, i32::MAX)?,
             _ => return Err(format!("Unknown topic config name: {name}")),
         }
@@ -86,10 +98,12 @@ where
     }
 }
 
-fn policy(value: &str) -> Result<bool, String> {
+/// Whether it compacts, and whether it deletes.
+fn policy(value: &str) -> Result<(bool, bool), String> {
     match value {
-        "delete" => Ok(false),
-        "compact" | "compact,delete" | "delete,compact" => Ok(true),
+        "delete" => Ok((false, true)),
+        "compact" => Ok((true, false)),
+        "compact,delete" | "delete,compact" => Ok((true, true)),
         _ => Err(format!("Invalid value {value} for configuration cleanup.policy: must be compact or delete")),
     }
 }
@@ -108,13 +122,15 @@ mod tests {
 
     #[test]
     fn every_setting_is_read_back_from_its_own_text() {
-        let mut config = TopicConfig { compacted: true, log_append_time: true, ..Default::default() };
-        config.max_message_bytes = 77;
-        let mut read = TopicConfig::default();
-        for (name, value, _) in config.entries() {
-            read.set(name, &value).unwrap();
+        for (compacted, deletes) in [(true, true), (true, false), (false, true)] {
+            let mut config = TopicConfig { compacted, deletes, log_append_time: true, ..Default::default() };
+            (config.max_message_bytes, config.retention_ms) = (77, 5);
+            let mut read = TopicConfig::default();
+            for (name, value, _) in config.entries() {
+                read.set(name, &value).unwrap();
+            }
+            assert_eq!(read, config);
         }
-        assert_eq!(read, config);
     }
 
     #[test]

@@ -94,6 +94,15 @@ impl PartitionLog {
         }
     }
 
+    /// Drops the oldest batches whose records are all from before `since`; the last batch stays.
+    pub(crate) fn expire(&mut self, since: i64) {
+        while self.batches.len() > 1 && self.batches.front().is_some_and(|oldest| oldest.max_timestamp < since) {
+            let Some(dropped) = self.batches.pop_front() else { break };
+            self.charged -= dropped.charged();
+            self.start_offset = dropped.last_offset + 1;
+        }
+    }
+
     /// Whole batches from the one that holds `offset` on: at least one if there is any, and no more than `max` bytes
     /// beyond that. `None`: the offset is out of range.
     pub(crate) fn read(&self, offset: i64, max: usize) -> Option<Vec<Bytes>> {

@@ -118,6 +118,9 @@ impl Partition {
         if let Ok(bytes) = usize::try_from(at.config.retention_bytes) {
             self.log.retain(bytes);
         }
+        if at.config.deletes && at.config.retention_ms >= 0 {
+            self.log.expire(at.now_ms.saturating_sub(at.config.retention_ms));
+        }
         Appended {
             base_offset,
             log_append_time: append_time.unwrap_or(-1),

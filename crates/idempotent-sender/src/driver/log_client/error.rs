@@ -53,6 +53,16 @@ impl LogError {
         self.open
     }
 
+    /// Whether the cluster is the cause and not what was asked: it was not there, or could do nothing at that time.
+    pub fn is_outage(&self) -> bool {
+        match &self.kind {
+            LogErrorKind::Refused(code) => code.is_outage(),
+            LogErrorKind::NoTrust(reason) => reason.is_outage(),
+            LogErrorKind::Unavailable(_) => true,
+            LogErrorKind::OutOfRange => false,
+        }
+    }
+
     /// Kafka's code, where a broker's refusal is the cause.
     pub fn code(&self) -> Option<ErrorCode> {
         match self.kind {

@@ -14,13 +14,13 @@ use rskafka::protocol::messages::{ReadVersionedType, RequestBody, WriteVersioned
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::LogErrorKind;
+use super::{Cleanup, LogErrorKind};
 use crate::core::{BrokerAddress, BrokerId, ErrorCode, ProducePart, Reason, TopicMetadata, TopicUuid};
 use crate::driver::connection::{Dialer, Link, Unanswered};
 use crate::driver::control::{Control, NoProducerId};
 use crate::driver::{DriverConfig, brokers_patience};
 use crate::wire::messenger::Produced;
-use crate::wire::small::describe_configs::CLEANUP_POLICY;
+use crate::wire::small::describe_configs::{CLEANUP_POLICY, RETENTION_BYTES, RETENTION_MS};
 
 /// The code of an offset that is not in the log.
 const OFFSET_OUT_OF_RANGE: i16 = 1;
@@ -213,13 +213,19 @@ impl Leaders {
         })
     }
 
-    pub(super) async fn is_compacted(&self, topic: &str) -> Result<bool, Missed> {
-        let answer = self.control.topic_setting(topic.into(), CLEANUP_POLICY).await.map_err(Missed::unconnected)?;
-        match answer.value(CLEANUP_POLICY) {
-            _ if answer.code != 0 => Err(Missed::code(answer.code)),
-            Some(policy) => Ok(policy.contains("compact")),
-            None => Err(Missed::LeftOut),
+    pub(super) async fn cleanup(&self, topic: &str) -> Result<Cleanup, Missed> {
+        let settings = &[CLEANUP_POLICY, RETENTION_MS, RETENTION_BYTES];
+        let answer = self.control.topic_settings(topic.into(), settings).await.map_err(Missed::unconnected)?;
+        if answer.code != 0 {
+            return Err(Missed::code(answer.code));
         }
+        let policy = answer.value(CLEANUP_POLICY).ok_or(Missed::LeftOut)?;
+        let number = |name| answer.value(name).and_then(|value| value.parse().ok());
+        Ok(Cleanup {
+            policy: policy.into(),
+            retention_ms: number(RETENTION_MS),
+            retention_bytes: number(RETENTION_BYTES),
+        })
     }
 
     /// The partition's leader, connected.

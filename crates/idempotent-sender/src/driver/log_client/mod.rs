@@ -45,6 +45,29 @@ pub struct TopicInfo {
     pub partitions: usize,
 }
 
+/// A topic's settings that decide which records vanish from its log, and when.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Cleanup {
+    /// `cleanup.policy`: `delete`, `compact`, both with a comma between them, or nothing.
+    pub policy: Box<str>,
+    /// `retention.ms`, where the broker tells it; negative: no limit.
+    pub retention_ms: Option<i64>,
+    /// `retention.bytes` of a partition, where the broker tells it; negative: no limit.
+    pub retention_bytes: Option<i64>,
+}
+
+impl Cleanup {
+    /// Whether the newest record of a key removes those before it.
+    pub fn is_compacted(&self) -> bool {
+        self.policy.contains("compact")
+    }
+
+    /// Whether old records are deleted.
+    pub fn deletes(&self) -> bool {
+        self.policy.contains("delete")
+    }
+}
+
 /// Where a partition's log begins and ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Offsets {
@@ -108,13 +131,20 @@ impl LogClient {
         self.retry(step, deadline, |_| async move { self.leaders.producer_id().await }).await
     }
 
-    /// Whether the topic's `cleanup.policy` lets records vanish from the middle of its log.
+    /// What the topic's settings say of records that vanish from its log.
     ///
     /// Errors: [`LogErrorKind::Refused`] if we may not know (`DescribeConfigs` on the topic), others as for all methods.
     /// Cancel safety: it only asks.
-    pub async fn is_compacted(&self, topic: &str, deadline: Instant) -> Result<bool, LogError> {
+    pub async fn cleanup(&self, topic: &str, deadline: Instant) -> Result<Cleanup, LogError> {
         let step = Step::of("asking for the cleanup policy of the topic", topic, None);
-        self.retry(step, deadline, |_| async move { self.leaders.is_compacted(topic).await }).await
+        self.retry(step, deadline, |_| async move { self.leaders.cleanup(topic).await }).await
+    }
+
+    /// Whether the topic's `cleanup.policy` lets records vanish from the middle of its log.
+    ///
+    /// Errors: as for [`cleanup`](Self::cleanup). Cancel safety: it only asks.
+    pub async fn is_compacted(&self, topic: &str, deadline: Instant) -> Result<bool, LogError> {
+        Ok(self.cleanup(topic, deadline).await?.is_compacted())
     }
 
     /// Where the partition's log begins and ends.

@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use rskafka::messenger::{Messenger, RequestError};
 use zeroize::Zeroizing;
 
@@ -13,7 +14,7 @@ use super::SaslSettings;
 use super::scram::{ClientFirst, ScramError, ScramHash};
 use crate::core::{ErrorCode, Reason};
 use crate::driver::stream::FrameStream;
-use crate::secret::Secret;
+use crate::secret::{HIDDEN, Secret};
 use crate::wire::messenger::{Authenticated, Mechanisms};
 use crate::wire::sasl::{authenticate, handshake};
 use crate::wire::shown;
@@ -69,6 +70,55 @@ fn remedy(known: &str) -> String {
     format!("it knows {known}: set sasl_mechanism")
 }
 
+/// What an error of the exchange means, where the broker says no more.
+fn explained(code: ErrorCode) -> String {
+    match code {
+        ErrorCode::ILLEGAL_SASL_STATE => {
+            "this listener has no SASL: set security_protocol to PLAINTEXT or SSL, or give \
+                                          brokers the port of the listener with SASL"
+                .to_owned()
+        }
+        code => code.description().to_owned(),
+    }
+}
+
+/// As many characters of a secret in a row are hidden.
+const MASKED: usize = 8;
+
+/// A broker's text without our secret: without the whole of it, and without parts of it, as text, hexadecimal or base64.
+fn masked(text: &str, secret: &str) -> String {
+    if secret.is_empty() {
+        return text.to_owned();
+    }
+    let text: Vec<char> = text.replace(secret, HIDDEN).chars().collect();
+    let forms = forms(secret);
+    let is_part = |window: &[char]| forms.iter().any(|form| form.windows(MASKED).any(|part| part == window));
+    let mut parts = text.windows(MASKED).map(is_part);
+    let (mut shown, mut hidden_to) = (String::new(), 0);
+    for (at, c) in text.iter().enumerate() {
+        if parts.next() == Some(true) {
+            if at >= hidden_to {
+                shown += HIDDEN;
+            }
+            hidden_to = at + MASKED;
+        }
+        if at >= hidden_to {
+            shown.push(*c);
+        }
+    }
+    shown
+}
+
+/// How a secret may be written.
+fn forms(secret: &str) -> Vec<Vec<char>> {
+    let hexadecimal: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let mut forms = vec![secret.to_owned(), hexadecimal.to_uppercase(), hexadecimal];
+    for part in (0..3).filter_map(|from| secret.as_bytes().get(from..)) {
+        forms.extend([STANDARD_NO_PAD.encode(part), URL_SAFE_NO_PAD.encode(part)]);
+    }
+    forms.iter().map(|form| form.chars().collect()).collect()
+}
+
 /// One exchange.
 struct Exchange<'a> {
     messenger: &'a Messenger<FrameStream>,
@@ -86,7 +136,7 @@ impl Exchange<'_> {
                 let known: Vec<&str> = known.iter().map(|name| &**name).take(8).collect();
                 Err(self.refused(ErrorCode::UNSUPPORTED_SASL_MECHANISM, "", &remedy(&shown(&known.join(", "))), None))
             }
-            code => Err(self.refused(code, "", code.description(), None)),
+            code => Err(self.refused(code, "", &explained(code), None)),
         }
     }
 
@@ -135,16 +185,14 @@ impl Exchange<'_> {
             return Ok(answer);
         }
         let code = ErrorCode(answer.code);
-        let why = answer.error.as_deref().filter(|why| !why.is_empty()).unwrap_or_else(|| code.description());
-        Err(self.refused(code, user, why, secret))
+        let given = answer.error.as_deref().filter(|why| !why.is_empty());
+        let why = given.map_or_else(|| explained(code), str::to_owned);
+        Err(self.refused(code, user, &why, secret))
     }
 
     fn refused(&self, code: ErrorCode, user: &str, why: &str, secret: Option<&Secret>) -> Reason {
         // A broker could send our own secret back to us.
-        let why = match secret.map(Secret::expose).filter(|text| !text.is_empty()) {
-            Some(secret) => why.replace(secret, "***"),
-            None => why.to_owned(),
-        };
+        let why = secret.map_or_else(|| why.to_owned(), |secret| masked(why, secret.expose()));
         let why = shown(&why);
         let who = if user.is_empty() { String::new() } else { format!(" user {user}") };
         let Self { broker, mechanism, .. } = self;
@@ -164,7 +212,7 @@ impl Exchange<'_> {
 fn fresh_nonce() -> Result<String, getrandom::Error> {
     let mut bytes = [0; 24];
     getrandom::fill(&mut bytes)?;
-    Ok(base64::engine::general_purpose::STANDARD_NO_PAD.encode(bytes))
+    Ok(STANDARD_NO_PAD.encode(bytes))
 }
 
 #[cfg(test)]
@@ -175,6 +223,23 @@ mod tests {
     fn a_broker_without_mechanisms_is_not_said_to_know_some() {
         assert_eq!(remedy("PLAIN, SCRAM-SHA-512"), "it knows PLAIN, SCRAM-SHA-512: set sasl_mechanism");
         assert!(remedy("").contains("is SASL on at this listener?"));
+    }
+
+    #[test]
+    fn parts_of_a_secret_are_hidden() {
+        let secret = "correct horse battery staple";
+        let base64 = STANDARD_NO_PAD.encode(&secret[1..]);
+        for (text, expected) in [
+            ("user alice: correct horse battery staple!", "user alice: ***!"),
+            ("began with correct horse b..", "began with ***.."),
+            ("63 6f 72", "63 6f 72"),
+            ("0x636f727265637420686f", "0x***"),
+            (&*format!("<{base64}>"), "<***>"),
+            ("correct", "correct"),
+        ] {
+            assert_eq!(masked(text, secret), expected, "{text}");
+        }
+        assert_eq!((masked("a", ""), masked("the cat", "cat")), ("a".to_owned(), "the ***".to_owned()));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 
-use crate::secret::Secret;
+use crate::secret::{Secret, shown_path};
 
 /// Why there is no token.
 pub type TokenError = Box<dyn std::error::Error + Send + Sync>;
@@ -43,7 +43,7 @@ impl TokenSource {
             let path = path.clone();
             async move {
                 let read = tokio::task::spawn_blocking(move || {
-                    read(&path).map_err(|error| format!("the token in {}: {error}", path.display()))
+                    read(&path).map_err(|error| format!("the token in {}: {error}", shown_path(&path)))
                 });
                 Ok(read.await??)
             }
@@ -74,7 +74,7 @@ fn read(path: &Path) -> std::io::Result<Secret> {
     if text.len() as u64 > LONGEST_FILE {
         return Err(std::io::Error::other(format!("it is longer than {LONGEST_FILE} bytes")));
     }
-    Ok(Secret::new(text.trim()))
+    Ok(Secret::new(text.trim_start_matches('\u{feff}').trim()))
 }
 
 impl fmt::Debug for TokenSource {
@@ -109,7 +109,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("kafka-courier-token-{}", std::process::id()));
         let source = TokenSource::file(path.clone());
         for token in ["one", "two"] {
-            std::fs::write(&path, format!("{token}\n")).unwrap();
+            std::fs::write(&path, format!("\u{feff}{token}\n")).unwrap();
             assert_eq!(source.token().await.unwrap().expose(), token);
         }
         std::fs::write(&path, "a".repeat(LONGEST_FILE as usize + 1)).unwrap();

@@ -157,15 +157,15 @@ fn an_answer_for_another_partition_or_topic_is_no_proof() {
 }
 
 #[test]
-fn configs_are_asked_for_one_topic_and_one_name() {
-    let setting = describe_configs::CLEANUP_POLICY;
-    let request = describe_configs::Request { topic: "orders".into(), setting };
+fn configs_of_one_topic_by_name() {
+    let settings = &[describe_configs::CLEANUP_POLICY, describe_configs::RETENTION_MS];
+    let request = describe_configs::Request { topic: "orders".into(), settings };
     for version in versions::<describe_configs::Request>() {
         let read: theirs::DescribeConfigsRequest = read_back(&request, version);
         assert!(!read.include_synonyms && !read.include_documentation);
         assert_eq!(read.resources.len(), 1);
         assert_eq!((read.resources[0].resource_type, &*read.resources[0].resource_name), (2, "orders"));
-        assert_eq!(read.resources[0].configuration_keys, Some(vec!["cleanup.policy".into()]));
+        assert_eq!(read.resources[0].configuration_keys, Some(vec!["cleanup.policy".into(), "retention.ms".into()]));
     }
 }
 

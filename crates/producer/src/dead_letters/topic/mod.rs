@@ -2,16 +2,22 @@
 //!
 //! Rules:
 //! - The topic only grows: a change of a letter is its newer version, its end a record that says so.
-//! - What is a letter now is known after the topic was read; whoever only writes does not read.
+//! - What is a letter now, and in which order they arrived, is known after the topic was read; whoever only writes does not
+//!   read.
 //! - Who replays is claimed in the topic itself, for all processes; a claim is kept for a lease and renewed.
 //! - A topic that takes no letters is left alone for a while: the next store takes them meanwhile.
+//! - A topic that would lose letters by its settings takes none.
 
+mod check;
 mod claim;
+mod import;
+pub(crate) mod index;
 mod lease;
+mod policy;
 mod record;
 mod task;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,15 +25,19 @@ use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use kafka_courier_dlq::{
-    AppendError, Appended, BeginReplayError, DeadLetterStore, Held, Letter, LetterId, Outcome, Position, ReplayGuard,
-    StoreError, StoreStats,
+    AppendError, Appended, BeginReplayError, DeadLetterStore, Edited, Held, Imported, Letter, LetterId, Outcome,
+    Position, ReplayGuard, SCAN_BYTES, StoreError, StoreStats, Uuid,
 };
 use kafka_courier_idempotent_sender::driver::LogClient;
 use kafka_courier_idempotent_sender::driver::security::TokenSource;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
+use self::check::Check;
+use self::import::Contents;
+use self::index::{Arrival, Found, Index, Known};
 use self::lease::NotTaken;
+pub use self::policy::{TopicWarning, UnfitTopic};
 use self::record::Entry;
 use self::task::{Ask, NotWritten, Outgoing, Page, Place, Reader, Task, Written};
 use crate::builder::Extras;
@@ -42,10 +52,6 @@ const PAUSE: Duration = Duration::from_secs(10);
 const DELIVERY: Duration = Duration::from_secs(5);
 /// How long a claim to replay holds after it was last renewed.
 const LEASE: Duration = Duration::from_secs(30);
-/// Unknown letters of this process that are remembered, for a correction.
-const REMEMBERED: usize = 4096;
-/// A position's bits below the partition.
-const OFFSET_BITS: u32 = 48;
 
 /// Dead letters in a Kafka topic.
 pub struct DeadLetterTopic {
@@ -53,6 +59,8 @@ pub struct DeadLetterTopic {
     client_id: String,
     asks: UnboundedSender<Ask>,
     index: Mutex<Index>,
+    /// What imports compare with.
+    contents: Mutex<Contents>,
     failed_at: Mutex<Option<Instant>>,
     appended: AtomicU64,
     refused: AtomicU64,
@@ -60,63 +68,10 @@ pub struct DeadLetterTopic {
     replaying: Arc<AtomicBool>,
 }
 
-/// Which letters there are, as far as it was read.
-#[derive(Debug, Default)]
-struct Index {
-    live: BTreeMap<Position, LetterId>,
-    /// Where the newest version of each letter is.
-    newest: HashMap<LetterId, Position>,
-    /// Where older versions were: whoever read them speaks of them so.
-    older: HashMap<Position, LetterId>,
-    /// Letters that were written by this process and may have to be corrected.
-    recent: VecDeque<LetterId>,
-}
-
-impl Index {
-    fn letter(&mut self, id: LetterId, at: Position) {
-        if let Some(before) = self.newest.insert(id, at) {
-            self.live.remove(&before);
-            self.older.insert(before, id);
-        }
-        self.live.insert(at, id);
-    }
-
-    fn settled(&mut self, id: LetterId) -> bool {
-        let at = self.newest.remove(&id);
-        at.is_some_and(|at| self.live.remove(&at).is_some())
-    }
-
-    /// Which letter that is, and its newest version's place.
-    fn at(&self, position: Position) -> Option<(LetterId, Position)> {
-        let id = self.live.get(&position).or_else(|| self.older.get(&position))?;
-        Some((*id, *self.newest.get(id)?))
-    }
-
-    fn remember(&mut self, id: LetterId, at: Position) {
-        self.letter(id, at);
-        self.recent.push_back(id);
-        if self.recent.len() > REMEMBERED
-            && let Some(oldest) = self.recent.pop_front()
-        {
-            self.settled(oldest);
-        }
-    }
-}
-
-fn position((partition, offset): Place) -> Position {
-    let partition = u64::try_from(partition).unwrap_or(0);
-    let offset = u64::try_from(offset).unwrap_or(0) & ((1 << OFFSET_BITS) - 1);
-    Position(partition << OFFSET_BITS | offset)
-}
-
-fn place(position: Position) -> Place {
-    let offset = position.0 & ((1 << OFFSET_BITS) - 1);
-    (i32::try_from(position.0 >> OFFSET_BITS).unwrap_or(i32::MAX), i64::try_from(offset).unwrap_or(i64::MAX))
-}
-
 impl DeadLetterTopic {
-    /// A store in `topic` of the cluster that `config` leads to. Never waits for Kafka. Errors: everything that is wrong
-    /// with the configuration, or that there is no tokio runtime here.
+    /// A store in `topic` of the cluster that `config` leads to. Never waits for Kafka: [`check`](Self::check) does, and says
+    /// whether the topic is fit for dead letters. Errors: everything that is wrong with the configuration, or that there is no
+    /// tokio runtime here.
     pub fn open(config: &KafkaConfig, topic: &str) -> Result<Self, ConfigErrors> {
         Self::open_with(config, topic, None)
     }
@@ -138,22 +93,37 @@ impl DeadLetterTopic {
         own.delivery_timeout = DELIVERY.max(own.flush_timeout);
         own.metadata_timeout = own.metadata_timeout.min(DELIVERY);
         own.max_block = own.max_block.min(DELIVERY);
+        let check = Check::new(own.dlq_max_age, own.metadata_timeout);
         let extras = Extras { letters: Letters::None, tokens, ..Extras::default() };
         let producer = KafkaProducer::build_with(own, Vec::new(), extras)?;
         let log = Arc::new(LogClient::new(&producer.inner.reach));
         let (asks, received) = unbounded_channel();
         let name: Arc<str> = topic.into();
-        tokio::spawn(Task { producer, reader: Reader { topic: name.clone(), log }, asks: received }.run());
+        let reader = Reader { topic: name.clone(), log };
+        tokio::spawn(Task { producer, reader, asks: received, check }.run());
         Ok(Self {
             name,
             client_id: config.client_id.clone(),
             asks,
             index: Mutex::default(),
+            contents: Mutex::default(),
             failed_at: Mutex::default(),
             appended: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             removed: AtomicU64::new(0),
             replaying: Arc::default(),
+        })
+    }
+
+    /// Checks the topic's settings, and returns what may lose dead letters there. Blocks until the cluster has answered; a
+    /// topic that is not there passes, and is checked again before the first dead letter is written.
+    ///
+    /// # Errors
+    ///
+    /// [`UnfitTopic`]: the topic takes no dead letters, because it would lose them.
+    pub fn check(&self) -> Result<Vec<TopicWarning>, UnfitTopic> {
+        self.ask(Ask::Check).unwrap_or_else(|error| {
+            Ok(vec![TopicWarning::Unknown { topic: self.name.to_string(), reason: error.to_string() }])
         })
     }
 
@@ -190,16 +160,18 @@ impl DeadLetterTopic {
             self.refused.fetch_add(letters.len() as u64, Ordering::Relaxed);
             return Err(self.latched());
         }
-        let written = self.write(letters.iter().map(|letter| self.outgoing(letter, None)).collect());
+        let stamps: Vec<Uuid> = letters.iter().map(|_| Arrival::now()).collect();
+        let outgoing = letters.iter().zip(&stamps).map(|(letter, at)| self.outgoing(letter, None, Arrival::First(*at)));
+        let written = self.write(outgoing.collect());
         let outage = match &written {
             Ok(written) => written.iter().any(|written| matches!(written, Written::Not(why) if why.outage)),
             Err(_) => true,
         };
         *self.failed_at.lock() = outage.then(Instant::now);
         let mut index = self.index.lock();
-        let taken = letters.iter().zip(written?).map(|(letter, written)| {
+        let taken = letters.iter().zip(stamps).zip(written?).map(|((letter, stamp), written)| {
             if let (Written::At(Some(at)), Outcome::Unknown) = (&written, letter.outcome) {
-                index.remember(letter.id, position(*at));
+                index.remember(letter.id, *at, stamp);
             }
             matches!(written, Written::At(_))
         });
@@ -210,59 +182,89 @@ impl DeadLetterTopic {
         Ok(taken)
     }
 
-    fn outgoing(&self, letter: &Letter, partition: Option<i32>) -> Outgoing {
-        let headers = record::headers(letter, &self.client_id);
+    fn outgoing(&self, letter: &Letter, partition: Option<i32>, arrival: Arrival) -> Outgoing {
+        let mut headers = record::headers(letter, &self.client_id);
+        headers.push(record::arrival(arrival));
         Outgoing { partition, key: letter.key.clone(), value: letter.value.clone(), headers }
     }
 
-    fn settled(id: LetterId, at: Position) -> Outgoing {
+    fn settled(id: LetterId, (partition, _): Place) -> Outgoing {
         let key = Some(id.to_string().into());
-        Outgoing { partition: Some(place(at).0), key, value: None, headers: record::settled(id) }
+        Outgoing { partition: Some(partition), key, value: None, headers: record::settled(id) }
     }
 
     /// Reads the whole topic, to know what is a letter now.
+    ///
+    /// A second time, from where the first one ended: what was written before a letter that is found in one partition may
+    /// have been written to another after that was read. What arrived still later is for the next reading.
     fn load(&self) -> Result<(), StoreError> {
-        let mut index = Index::default();
+        let (mut found, mut ends) = (Found::default(), HashMap::new());
+        self.read_on(&mut found, &mut ends)?;
+        let last = found.last();
+        self.read_on(&mut found, &mut ends)?;
+        found.until(last);
+        self.index.lock().take(found);
+        Ok(())
+    }
+
+    /// Reads each partition from where it was read to.
+    fn read_on(&self, found: &mut Found, ends: &mut HashMap<i32, i64>) -> Result<(), StoreError> {
         for partition in 0..self.ask(Ask::Partitions)? {
-            let mut from = None;
             loop {
+                let from = ends.get(&partition).copied();
                 let Page { entries, next, .. } = self.ask(|reply| Ask::Read(partition, from, reply))?;
                 for (offset, entry) in entries {
                     match entry {
-                        Entry::Letter(letter) => index.letter(letter.id, position((partition, offset))),
-                        Entry::Settled(id) => {
-                            index.settled(id);
-                        }
+                        Entry::Letter(letter, arrival) => found.letter(letter.id, (partition, offset), arrival),
+                        Entry::Settled(id) => found.settled(id),
                         Entry::Claim { .. } => {}
                     }
                 }
                 let Some(next) = next else { break };
-                from = Some(next);
+                ends.insert(partition, next);
             }
         }
-        *self.index.lock() = index;
         Ok(())
     }
 
-    /// The live letters of a partition from an offset on, until there are `wanted`.
-    fn live(&self, partition: i32, from: Option<i64>, wanted: usize) -> Result<Vec<Held>, StoreError> {
-        let (mut found, mut from) = (Vec::new(), from);
-        while found.len() < wanted {
-            let Page { entries, next, .. } = self.ask(|reply| Ask::Read(partition, from, reply))?;
-            let index = self.index.lock();
-            for (offset, entry) in entries {
-                let position = position((partition, offset));
-                if let Entry::Letter(letter) = entry
-                    && index.live.contains_key(&position)
-                    && found.len() < wanted
-                {
-                    found.push(Held::new(position, *letter));
-                }
+    /// These letters' newest versions, up to the letter that brings them to [`SCAN_BYTES`]. A letter that retention has
+    /// deleted since is left out.
+    fn newest(&self, wanted: Vec<(LetterId, Known)>) -> Result<Vec<Held>, StoreError> {
+        let mut awaited: HashMap<Place, Option<Letter>> =
+            wanted.iter().map(|(_, known)| (known.newest, None)).collect();
+        let (mut found, mut bytes) = (Vec::with_capacity(wanted.len()), 0);
+        for (id, Known { position, newest, .. }) in wanted {
+            if awaited.get(&newest).is_some_and(Option::is_none) {
+                self.read_newest(newest, &mut awaited)?;
             }
-            let Some(next) = next else { break };
-            from = Some(next);
+            let Some(letter) = awaited.remove(&newest).flatten().filter(|letter| letter.id == id) else { continue };
+            bytes += letter.memory_bytes();
+            found.push(Held::new(position, letter));
+            if bytes >= SCAN_BYTES {
+                break;
+            }
         }
         Ok(found)
+    }
+
+    /// Reads what is awaited at this place, and what else of it is near.
+    fn read_newest(
+        &self,
+        (partition, offset): Place,
+        awaited: &mut HashMap<Place, Option<Letter>>,
+    ) -> Result<(), StoreError> {
+        let Page { entries, next, .. } = self.ask(|reply| Ask::Read(partition, Some(offset), reply))?;
+        if next.is_none() {
+            return Err(
+                self.failure(format!("partition {partition} ends before offset {offset}, which was there before"))
+            );
+        }
+        for (offset, entry) in entries {
+            if let (Entry::Letter(letter, _), Some(awaited)) = (entry, awaited.get_mut(&(partition, offset))) {
+                *awaited = Some(*letter);
+            }
+        }
+        Ok(())
     }
 
     fn claim(&self) -> Result<ReplayGuard, BeginReplayError> {
@@ -327,31 +329,31 @@ impl DeadLetterStore for DeadLetterTopic {
         Err(self.failure("some letters were not written".to_owned()).into())
     }
 
+    fn import_with(&self, letters: &[Letter], edited: Edited) -> Result<Imported, AppendError> {
+        self.import_letters(letters, edited)
+    }
+
     fn scan(&self, after: Option<Position>, limit: usize) -> Result<Vec<Held>, StoreError> {
         if after.is_none() {
             self.load()?;
         }
-        let partitions: Vec<i32> = {
-            let index = self.index.lock();
-            let mut partitions: Vec<i32> = index.live.keys().map(|position| place(*position).0).collect();
-            partitions.dedup();
-            partitions
-        };
-        let (first, offset) = after.map_or((0, None), |after| (place(after).0, Some(place(after).1 + 1)));
-        for partition in partitions.into_iter().filter(|partition| *partition >= first) {
-            let from = offset.filter(|_| partition == first);
-            let found = self.live(partition, from, limit)?;
+        let mut after = after;
+        loop {
+            let wanted = self.index.lock().after(after, limit);
+            let Some((_, last)) = wanted.last() else { return Ok(Vec::new()) };
+            after = Some(last.position);
+            let found = self.newest(wanted)?;
             if !found.is_empty() {
                 return Ok(found);
             }
         }
-        Ok(Vec::new())
     }
 
     fn remove(&self, positions: &[Position]) -> Result<usize, StoreError> {
-        let there: Vec<(LetterId, Position)> = {
+        let there: Vec<(LetterId, Place)> = {
             let index = self.index.lock();
-            positions.iter().filter_map(|position| index.at(*position)).collect()
+            let at = |position: &Position| index.at(*position).map(|(id, known)| (id, known.newest));
+            positions.iter().filter_map(at).collect()
         };
         self.write_all(there.iter().map(|(id, at)| Self::settled(*id, *at)).collect())?;
         let mut index = self.index.lock();
@@ -363,18 +365,20 @@ impl DeadLetterStore for DeadLetterTopic {
     }
 
     fn update(&self, changed: &[Held]) -> Result<usize, StoreError> {
-        let there: Vec<&Held> = {
+        let there: Vec<(&Held, Known)> = {
             let index = self.index.lock();
-            let is_there = |held: &&Held| index.at(held.position).is_some_and(|(id, _)| id == held.letter.id);
-            changed.iter().filter(is_there).collect()
+            let known = |held: &Held| index.at(held.position).filter(|(id, _)| *id == held.letter.id);
+            changed.iter().filter_map(|held| known(held).map(|(_, known)| (held, known))).collect()
         };
-        let records = there.iter().map(|held| self.outgoing(&held.letter, Some(place(held.position).0)));
+        let records = there
+            .iter()
+            .map(|(held, known)| self.outgoing(&held.letter, Some(known.newest.0), Arrival::Before(known.arrived)));
         let places = self.write_all(records.collect())?;
         let mut index = self.index.lock();
-        for (held, at) in there.iter().zip(places) {
+        for ((held, _), at) in there.iter().zip(places) {
             // Where it is not known the older version stands for it, until the topic is read again.
             if let Some(at) = at {
-                index.letter(held.letter.id, position(at));
+                index.updated(held.letter.id, at);
             }
         }
         Ok(there.len())
@@ -383,7 +387,7 @@ impl DeadLetterStore for DeadLetterTopic {
     /// Only letters that were read, or written by this process, are found.
     fn find(&self, ids: &[LetterId]) -> Result<Vec<Option<Position>>, StoreError> {
         let index = self.index.lock();
-        Ok(ids.iter().map(|id| index.newest.get(id).copied()).collect())
+        Ok(ids.iter().map(|id| index.find(*id)).collect())
     }
 
     /// The topic's own retention sees to that.
@@ -394,7 +398,7 @@ impl DeadLetterStore for DeadLetterTopic {
     /// How many letters there are is known as of the last time that it was read from the beginning.
     fn stats(&self) -> Result<StoreStats, StoreError> {
         Ok(StoreStats {
-            letters: self.index.lock().live.len() as u64,
+            letters: self.index.lock().len(),
             appended: self.appended.load(Ordering::Relaxed),
             removed: self.removed.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),

@@ -1,19 +1,21 @@
 //! A letter as a record of the dead-letter topic, and back; and the other records that are ours there.
 //!
 //! Rules: pure; key, value and headers are the original's, byte for byte and in order; behind them come ours, `dlq.id` first,
-//! then Kafka Connect's, of which none that is there already is written again.
+//! then Kafka Connect's. Of a name that the original has too ours comes last: readers take the last.
 
 use kafka_courier_batcher::DecodedRecord;
 use kafka_courier_dlq::{Bytes, Header, Letter, LetterId, Outcome, Timestamp};
 
 use super::claim::ClaimRecord;
+use super::index::Arrival;
 use crate::headers::*;
+use crate::record::borrowed;
 
 /// A record of the dead-letter topic.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Entry {
-    /// A letter, or a newer version of one.
-    Letter(Box<Letter>),
+    /// A letter, or a newer version of one, and when the letter arrived.
+    Letter(Box<Letter>, Arrival),
     /// The letter of this id is one no more.
     Settled(LetterId),
     /// Somebody claims the right to replay, or renews or ends his claim.
@@ -28,18 +30,37 @@ pub(crate) enum Entry {
 pub(crate) fn headers(letter: &Letter, client_id: &str) -> Vec<Header> {
     let mut headers = letter.headers.clone();
     ours(letter, &mut |name, value| headers.push(header(name, value)));
-    let there: Vec<String> = letter.headers.iter().map(|header| header.name.clone()).collect();
-    connect(letter, client_id, &mut |name, value| {
-        if !there.iter().any(|other| other == name) {
-            headers.push(header(name, value));
-        }
-    });
+    connect(letter, client_id, &mut |name, value| headers.push(header(name, value)));
     headers
+}
+
+/// The letter as it comes back from its record; `None`: not as a letter.
+pub(crate) fn read_back(letter: &Letter, client_id: &str) -> Option<Letter> {
+    let headers = headers(letter, client_id);
+    let read = entry(&DecodedRecord {
+        offset_delta: 0,
+        timestamp: letter.timestamp_ms,
+        key: letter.key.as_deref(),
+        value: letter.value.as_deref(),
+        headers: borrowed(&headers),
+    });
+    match read {
+        Some(Entry::Letter(letter, _)) => Some(*letter),
+        _ => None,
+    }
 }
 
 /// The headers of a record that says that a letter is settled.
 pub(crate) fn settled(id: LetterId) -> Vec<Header> {
     vec![header(DLQ_SETTLED, id.to_string())]
+}
+
+/// The header that says when a letter arrived.
+pub(super) fn arrival(arrival: Arrival) -> Header {
+    match arrival {
+        Arrival::First(stamp) => header(DLQ_ARRIVAL, stamp.to_string()),
+        Arrival::Before(stamp) => header(DLQ_FIRST_ARRIVAL, stamp.to_string()),
+    }
 }
 
 fn header(name: &str, value: String) -> Header {
@@ -81,7 +102,7 @@ fn connect(letter: &Letter, client_id: &str, put: &mut impl FnMut(&'static str, 
     put(CONNECT_OFFSET, "-1".to_owned());
     put(CONNECT_CONNECTOR_NAME, client_id.to_owned());
     put(CONNECT_TASK_ID, "0".to_owned());
-    put(CONNECT_STAGE, "PRODUCE".to_owned());
+    put(CONNECT_STAGE, "KAFKA_PRODUCE".to_owned());
     put(CONNECT_CLASS_NAME, "kafka_courier::KafkaProducer".to_owned());
     put(CONNECT_EXCEPTION_CLASS_NAME, error);
     put(CONNECT_EXCEPTION_MESSAGE, letter.failure_reason.clone());
@@ -130,7 +151,10 @@ pub(crate) fn entry(record: &DecodedRecord<'_>) -> Option<Entry> {
     letter.event_id = named(EVENT_ID);
     letter.event_type = named(EVENT_TYPE);
     letter.correlation_id = named(CORRELATION_ID);
-    Some(Entry::Letter(Box::new(letter)))
+    let first = find(DLQ_ARRIVAL).and_then(number).map(Arrival::First);
+    let before = find(DLQ_FIRST_ARRIVAL).and_then(number).map(Arrival::Before);
+    let arrival = before.or(first).unwrap_or_else(|| Arrival::unstamped(record.timestamp, letter.id));
+    Some(Entry::Letter(Box::new(letter), arrival))
 }
 
 fn text(value: Option<&[u8]>) -> Option<&str> {
@@ -171,29 +195,43 @@ mod tests {
             timestamp: 99,
             key: letter.key.as_deref(),
             value: letter.value.as_deref(),
-            headers: crate::record::borrowed(headers),
+            headers: borrowed(headers),
         })
     }
 
     #[test]
     fn a_letter_comes_back_whole() {
         let letter = letter();
-        assert_eq!(read(&letter, &headers(&letter, "me")), Some(Entry::Letter(Box::new(letter))));
+        let arrival = Arrival::unstamped(99, letter.id);
+        assert_eq!(read(&letter, &headers(&letter, "me")), Some(Entry::Letter(Box::new(letter), arrival)));
     }
 
     #[test]
     fn a_bare_letter_comes_back_whole() {
         let mut letter = Letter::new("t", None, "why", "2024-01-15T10:00:00Z".parse().unwrap());
         letter.outcome = Outcome::NotWritten;
-        assert_eq!(read(&letter, &headers(&letter, "me")), Some(Entry::Letter(Box::new(letter))));
+        let arrival = Arrival::unstamped(99, letter.id);
+        assert_eq!(read(&letter, &headers(&letter, "me")), Some(Entry::Letter(Box::new(letter), arrival)));
     }
 
     #[test]
-    fn headers_of_connect_that_are_there_already_are_not_written_again() {
+    fn our_connect_headers_come_last() {
         let mut letter = letter();
         letter.headers.push(Header { name: CONNECT_STAGE.into(), value: Some(Bytes::from_static(b"THEIRS")) });
-        let stages = headers(&letter, "me").iter().filter(|header| header.name == CONNECT_STAGE).count();
-        assert_eq!(stages, 1);
+        let headers = headers(&letter, "me");
+        let stages: Vec<_> = headers.iter().filter(|header| header.name == CONNECT_STAGE).collect();
+        let values: Vec<_> = stages.iter().map(|header| header.value.as_deref().unwrap()).collect();
+        assert_eq!(values, [&b"THEIRS"[..], b"KAFKA_PRODUCE"]);
+        assert_eq!(
+            read(&letter, &headers),
+            Some(Entry::Letter(Box::new(letter.clone()), Arrival::unstamped(99, letter.id)))
+        );
+    }
+
+    #[test]
+    fn what_is_read_back_is_what_was_written() {
+        let letter = letter();
+        assert_eq!(read_back(&letter, "me"), Some(letter));
     }
 
     #[test]
@@ -202,7 +240,18 @@ mod tests {
         let mut second = first.clone();
         second.headers = headers(&first, "me").into_iter().filter(|h| !h.name.starts_with("__connect")).collect();
         second.id = LetterId::new();
-        assert_eq!(read(&second, &headers(&second, "me")), Some(Entry::Letter(Box::new(second))));
+        let arrival = Arrival::unstamped(99, second.id);
+        assert_eq!(read(&second, &headers(&second, "me")), Some(Entry::Letter(Box::new(second), arrival)));
+    }
+
+    #[test]
+    fn arrival_comes_back() {
+        let letter = letter();
+        for wanted in [Arrival::First(Arrival::now()), Arrival::Before(Arrival::now())] {
+            let mut headers = headers(&letter, "me");
+            headers.push(arrival(wanted));
+            assert_eq!(read(&letter, &headers), Some(Entry::Letter(Box::new(letter.clone()), wanted)));
+        }
     }
 
     #[test]
@@ -211,7 +260,7 @@ mod tests {
         tombstone.value = None;
         let id = tombstone.id;
         assert_eq!(read(&tombstone, &settled(id)), Some(Entry::Settled(id)));
-        assert!(matches!(read(&tombstone, &headers(&tombstone, "me")), Some(Entry::Letter(_))));
+        assert!(matches!(read(&tombstone, &headers(&tombstone, "me")), Some(Entry::Letter(..))));
     }
 
     #[test]

@@ -14,7 +14,9 @@ use kafka_courier_idempotent_sender::driver::{Command, LogClient, ReadFrom};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 
+use super::check::Check;
 use super::lease::{self, Claims, Lease, NotTaken};
+use super::policy::{TopicWarning, UnfitTopic};
 use super::record::{self, Entry};
 use crate::delivery::Delivery;
 use crate::error::PublishError;
@@ -67,6 +69,9 @@ pub(crate) struct Page {
     pub(crate) next: Option<i64>,
 }
 
+/// What is to be said of the topic, or why it takes no dead letters.
+pub(crate) type Fitness = Result<Vec<TopicWarning>, UnfitTopic>;
+
 pub(crate) enum Ask {
     /// Write these; where each is, or why it is not there.
     Append(Vec<Outgoing>, SyncSender<Result<Vec<Written>, String>>),
@@ -74,6 +79,8 @@ pub(crate) enum Ask {
     Partitions(SyncSender<Result<i32, String>>),
     /// Read a partition from an offset on; `None`: from its start.
     Read(i32, Option<i64>, SyncSender<Result<Page, String>>),
+    /// Whether the topic is fit for dead letters.
+    Check(SyncSender<Result<Fitness, String>>),
     /// Take the right to replay, for this long after each time that it is renewed.
     Claim(Duration, SyncSender<Result<Lease, NotTaken>>),
 }
@@ -82,6 +89,7 @@ pub(crate) struct Task {
     pub(crate) producer: KafkaProducer,
     pub(crate) reader: Reader,
     pub(crate) asks: UnboundedReceiver<Ask>,
+    pub(super) check: Check,
 }
 
 /// Reads the topic.
@@ -94,11 +102,19 @@ pub(crate) struct Reader {
 impl Task {
     pub(crate) async fn run(mut self) {
         let mut claims = JoinSet::new();
+        // Said in the log: whoever opened the topic learns of it before the first dead letter.
+        let _ = self.check.topic(&self.reader).await;
         while let Some(ask) = self.asks.recv().await {
             // Whoever asked may have lost patience.
             match ask {
                 Ask::Append(records, reply) => {
-                    let _ = reply.send(Ok(self.append(&records).await));
+                    let _ = reply.send(match self.check.before_writing(&self.producer, &self.reader).await {
+                        Ok(()) => Ok(self.append(&records).await),
+                        Err(unfit) => Err(unfit.to_string()),
+                    });
+                }
+                Ask::Check(reply) => {
+                    let _ = reply.send(Ok(self.check.topic(&self.reader).await));
                 }
                 Ask::Partitions(reply) => {
                     let found = self.reader.log.topic(&self.reader.topic, Instant::now() + PATIENCE).await;

@@ -8,7 +8,11 @@ use std::error::Error;
 use std::io;
 
 use rskafka::messenger::RequestError;
-use rustls::{AlertDescription, CertificateError, Error as TlsError, InvalidMessage};
+use rustls::pki_types::ServerName;
+use rustls::{AlertDescription, CertificateError, Error as TlsError, InvalidMessage, OtherError};
+
+use super::keys::USABLE;
+use super::verifier::UnusableKey;
 
 /// As many of a certificate's names as are shown.
 const NAMES_SHOWN: usize = 8;
@@ -78,13 +82,7 @@ fn certificate(error: &CertificateError) -> String {
                 .to_owned()
         }
         CertificateError::NotValidForName => wrong_name("another name", "brokers"),
-        CertificateError::NotValidForNameContext { expected, presented } => {
-            let mut names: Vec<&str> = presented.iter().take(NAMES_SHOWN).map(|name| bare(name)).collect();
-            if presented.len() > NAMES_SHOWN {
-                names.push("others");
-            }
-            wrong_name(&names.join(", "), &expected.to_str())
-        }
+        CertificateError::NotValidForNameContext { expected, presented } => other_names(expected, presented),
         CertificateError::Expired => format!("the broker's certificate has expired: {CLOCK}"),
         CertificateError::ExpiredContext { time, not_after } => {
             let days = time.as_secs().saturating_sub(not_after.as_secs()) / 86_400;
@@ -93,6 +91,14 @@ fn certificate(error: &CertificateError) -> String {
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             format!("the broker's certificate is not valid yet: {CLOCK}")
         }
+        CertificateError::BadSignature
+        | CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => format!(
+            "the broker's certificate, or its issuer's, is signed in a way that can't be verified, or is damaged: use {USABLE}, \
+             with SHA-256 or longer"
+        ),
+        CertificateError::BadEncoding => "the broker's certificate can't be read: have it issued again".to_owned(),
+        CertificateError::Other(OtherError(error)) if error.is::<UnusableKey>() => error.to_string(),
         // rustls hands webpki's error on as it is.
         CertificateError::Other(error) if error.to_string().contains("CaUsedAsEndEntity") => {
             "the broker shows an authority's certificate (self-signed, with CA:TRUE) as its own: give it one that an \
@@ -102,6 +108,29 @@ fn certificate(error: &CertificateError) -> String {
         CertificateError::Revoked => "the broker's certificate was revoked".to_owned(),
         error => format!("the broker's certificate can't be trusted: {error}"),
     }
+}
+
+/// A certificate without the name that is expected: without any, with the address as a name of DNS, or with others.
+fn other_names(expected: &ServerName<'_>, presented: &[String]) -> String {
+    let name = expected.to_str();
+    if presented.is_empty() {
+        return format!(
+            "the broker's certificate has no names, so it is not for {name}: have it issued with {name} as subjectAltName \
+             (the common name does not count)"
+        );
+    }
+    let is_dns_name = |shown: &String| shown.starts_with("Dns") && bare(shown) == name;
+    if matches!(expected, ServerName::IpAddress(_)) && presented.iter().any(is_dns_name) {
+        return format!(
+            "the broker's certificate has the address {name} as a DNS name: have it issued with subjectAltName=IP:{name}, or \
+             give brokers a name that is in it"
+        );
+    }
+    let mut names: Vec<&str> = presented.iter().take(NAMES_SHOWN).map(|name| bare(name)).collect();
+    if presented.len() > NAMES_SHOWN {
+        names.push("others");
+    }
+    wrong_name(&names.join(", "), &name)
 }
 
 /// A name without what rustls writes around it: `DnsName("kafka-1")`, `IpAddress(10.0.0.1)`.

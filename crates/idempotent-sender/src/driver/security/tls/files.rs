@@ -1,21 +1,33 @@
 //! The PEM files that TLS is set up from.
 //!
-//! Rules: an error names the option, the file and the remedy; private keys are overwritten once they were taken in.
+//! Rules:
+//! - An error names the option, the file and the remedy. It holds no parser's error: those show the file's bytes.
+//! - Private keys are overwritten once they were taken in.
+//! - A key signs once when it is read, so that one that can't sign is found then, not at each handshake.
 
+use std::io::Read as _;
 use std::path::Path;
 use std::time::SystemTime;
 
-use rustls::RootCertStore;
-use rustls::pki_types::pem::{Error as PemError, PemObject};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use rustls::{Error as TlsError, InconsistentKeys, RootCertStore};
 use zeroize::Zeroizing;
 
 use super::super::{ClientCertificate, Roots, TlsSettings};
+use super::keys::{KeyKind, USABLE};
+use super::pem::{self, Fault};
+use crate::secret::shown_path;
+
+/// No file of certificates or of a key is larger.
+const LARGEST: u64 = 8 << 20;
 
 /// What the files hold.
 pub(super) struct Files {
     pub(super) roots: RootCertStore,
-    pub(super) client: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+    pub(super) client: Option<CertifiedKey>,
 }
 
 /// The state of the files: another state, other contents.
@@ -51,9 +63,9 @@ fn number(_: &std::fs::Metadata) -> u64 {
 
 impl Files {
     /// Reads them all. Errors: everything that is wrong.
-    pub(super) fn read(settings: &TlsSettings) -> Result<Self, Vec<String>> {
+    pub(super) fn read(settings: &TlsSettings, provider: &CryptoProvider) -> Result<Self, Vec<String>> {
         let roots = roots(&settings.roots);
-        let client = settings.client.as_ref().map(client).transpose();
+        let client = settings.client.as_ref().map(|it| client(it, provider)).transpose();
         match (roots, client) {
             (Ok(roots), Ok(client)) => Ok(Self { roots, client }),
             (roots, client) => Err(roots.err().into_iter().chain(client.err()).collect()),
@@ -69,7 +81,7 @@ fn roots(roots: &Roots) -> Result<RootCertStore, String> {
             let found = rustls_native_certs::load_native_certs();
             let (taken, _) = store.add_parsable_certificates(found.certs);
             if taken == 0 {
-                let why = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
+                let why = found.errors.first().map(unread).unwrap_or_default();
                 return Err(format!(
                     "ssl_roots is system, but this system has no certificate authorities{why}: set ssl_ca_location, or \
                      ssl_roots to compiled-in"
@@ -78,48 +90,95 @@ fn roots(roots: &Roots) -> Result<RootCertStore, String> {
         }
         Roots::File(path) => {
             for certificate in certificates("ssl_ca_location", path)? {
-                store.add(certificate).map_err(|error| {
-                    format!("ssl_ca_location: {} holds a certificate that can't be trusted: {error}", path.display())
-                })?;
+                store.add(certificate).map_err(|_| unreadable("ssl_ca_location", path))?;
             }
         }
     }
     Ok(store)
 }
 
-fn client(client: &ClientCertificate) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), String> {
-    Ok((certificates("ssl_certificate_location", &client.certificate)?, private_key(&client.key)?))
-}
-
-fn read(option: &str, path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
-    std::fs::read(path).map(Zeroizing::new).map_err(|error| format!("{option}: {}: {error}", path.display()))
-}
-
-fn certificates(option: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let text = read(option, path)?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    match found {
-        Ok(list) if list.is_empty() => Err(format!("{option}: {} holds no certificate (PEM)", path.display())),
-        Ok(list) => Ok(list),
-        Err(error) => Err(format!("{option}: {} is no PEM file of certificates: {error}", path.display())),
+/// Why the system's authorities were not found. A file that was found may hold a key: the parser's error is left out.
+fn unread(error: &rustls_native_certs::Error) -> String {
+    use rustls_native_certs::ErrorKind;
+    match &error.kind {
+        ErrorKind::Io { inner, path } => format!(" ({}: {inner}: {})", error.context, shown_path(path)),
+        _ => format!(" ({})", error.context),
     }
 }
 
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    let text = read("ssl_key_location", path)?;
-    let name = path.display();
-    PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
-        _ if is_encrypted(&text) => {
-            format!("ssl_key_location: the key in {name} is encrypted: decrypt it (openssl pkey -in {name} -out ..)")
-        }
-        PemError::NoItemsFound => {
-            format!("ssl_key_location: {name} holds no private key (PEM: PKCS#8, PKCS#1 or SEC1)")
-        }
-        error => format!("ssl_key_location: {name} is no PEM file of a private key: {error}"),
-    })
+fn unreadable(option: &str, path: &Path) -> String {
+    format!("{option}: {} holds a certificate that can't be read: copy the file again", shown_path(path))
 }
 
-fn is_encrypted(pem: &[u8]) -> bool {
-    let holds = |words: &[u8]| pem.windows(words.len()).any(|window| window == words);
-    holds(b"BEGIN ENCRYPTED PRIVATE KEY") || holds(b"Proc-Type: 4,ENCRYPTED")
+fn client(client: &ClientCertificate, provider: &CryptoProvider) -> Result<CertifiedKey, String> {
+    let chain = certificates("ssl_certificate_location", &client.certificate)?;
+    let key = private_key(&client.key)?;
+    let name = shown_path(&client.key);
+    let kind = KeyKind::of_private(&key);
+    let named = kind.map_or_else(|| "of an unknown kind".to_owned(), |kind| kind.to_string());
+    let key =
+        provider.key_provider.load_private_key(key).map_err(|_| match kind.filter(|kind| kind.is_verifiable()) {
+            Some(kind) => format!("ssl_key_location: the key in {name} ({kind}) is damaged: copy the file again"),
+            None => format!("ssl_key_location: the key in {name} is {named}, which can't be used: use {USABLE}"),
+        })?;
+    let schemes = provider.signature_verification_algorithms.supported_schemes();
+    let signed = key.choose_scheme(&schemes).is_some_and(|signer| signer.sign(b"kafka-courier").is_ok());
+    if !signed {
+        return Err(format!("ssl_key_location: the key in {name} is {named}, which can't sign here: use {USABLE}"));
+    }
+    let certified = CertifiedKey::new(chain, key);
+    match certified.keys_match() {
+        Ok(()) | Err(TlsError::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
+        Err(TlsError::InconsistentKeys(_)) => Err(mismatch(client, &certified)),
+        Err(_) => Err(unreadable("ssl_certificate_location", &client.certificate)),
+    }
+}
+
+/// The key is not the first certificate's: either that certificate is further down, or it is in another file.
+fn mismatch(client: &ClientCertificate, certified: &CertifiedKey) -> String {
+    let (key, file) = (shown_path(&client.key), shown_path(&client.certificate));
+    let is_of_key = |certificate: &CertificateDer<'static>| {
+        CertifiedKey::new(vec![certificate.clone()], certified.key.clone()).keys_match().is_ok()
+    };
+    match certified.cert.iter().position(is_of_key) {
+        Some(place) => format!(
+            "ssl_certificate_location: the certificates in {file} are in the wrong order: that of the key {key} is number \
+             {}, put it first, then its issuer's, and so on",
+            place + 1
+        ),
+        None => format!(
+            "ssl_key_location: {key} is not the key of the certificate in {file}: name that certificate's key, or the \
+             key's certificate"
+        ),
+    }
+}
+
+fn read(option: &str, path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+    let failed = |error: std::io::Error| format!("{option}: {}: {error}", shown_path(path));
+    let file = std::fs::File::open(path).map_err(failed)?;
+    // With room for all of it: a buffer that grows leaves copies behind.
+    let length = file.metadata().map_err(failed)?.len().min(LARGEST);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 64));
+    file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(format!("{option}: {} is larger than {LARGEST} bytes: name a PEM file", shown_path(path)));
+    }
+    Ok(bytes)
+}
+
+fn certificates(option: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    objects(option, path, "certificate", false)
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    let keys = objects("ssl_key_location", path, "private key", true)?;
+    keys.into_iter().next().ok_or_else(|| format!("ssl_key_location: {} holds no private key", shown_path(path)))
+}
+
+fn objects<T: PemObject>(option: &str, path: &Path, what: &str, wants_key: bool) -> Result<Vec<T>, String> {
+    let file = read(option, path)?;
+    pem::objects(&file, wants_key).map_err(|fault| {
+        let lead = if fault == Fault::Encrypted { "no private key that can be used" } else { &*format!("no {what}") };
+        format!("{option}: {} holds {lead}: {fault}", shown_path(path))
+    })
 }

@@ -8,21 +8,25 @@
 
 mod errors;
 mod files;
+mod keys;
+mod pem;
 mod provider;
+mod verifier;
 
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::ClientConfig;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::ServerName;
+use rustls::sign::SingleCertAndKey;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use self::files::{Files, Stamp};
+use self::verifier::{AnyServer, Verifying};
 use super::TlsSettings;
 use crate::core::Reason;
 use crate::driver::stream::Io;
@@ -104,62 +108,21 @@ impl fmt::Debug for Tls {
 }
 
 fn configure(settings: &TlsSettings, provider: &Arc<CryptoProvider>) -> Result<Arc<ClientConfig>, Vec<String>> {
-    let files = Files::read(settings)?;
+    let files = Files::read(settings, provider)?;
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
-        .map_err(|error| vec![error.to_string()])?;
+        .map_err(|error| vec![error.to_string()])?
+        .dangerous();
     let builder = match settings.insecure_skip_verify {
-        true => builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer(provider.clone()))),
-        false => builder.with_root_certificates(files.roots),
+        true => builder.with_custom_certificate_verifier(Arc::new(AnyServer(provider.clone()))),
+        false => {
+            let verifier = Verifying::new(files.roots, provider).map_err(|why| vec![why])?;
+            builder.with_custom_certificate_verifier(Arc::new(verifier))
+        }
     };
     let config = match files.client {
         None => builder.with_no_client_auth(),
-        Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(|error| {
-            let key = settings.client.as_ref().map(|client| client.key.display().to_string()).unwrap_or_default();
-            vec![format!(
-                "ssl_key_location: {key} can't be used with the certificate: {error} (it must be that certificate's key: \
-                 RSA, ECDSA on P-256 or P-384, or Ed25519)"
-            )]
-        })?,
+        Some(client) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(client))),
     };
     Ok(Arc::new(config))
-}
-
-/// Takes any server for the right one; that its key signs the handshake is checked all the same.
-#[derive(Debug)]
-struct AnyServer(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -1,0 +1,284 @@
+//! What the stores of dead letters promise, as users of the command see it: topics that would lose letters, files that went
+//! away or can't be written, imports of what is there already, letters for another topic.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use kafka_courier_test_broker::{ApiKey, ErrorCode, TestCluster, TopicSpec};
+use serde_json::Value;
+use support::{Courier, Ended, LOGIN, cluster, command, ids, receipts};
+
+/// Topics that are not there are given up early.
+const IMPATIENT: &[(&str, &str)] = &[("KAFKA_METADATA_TIMEOUT", "500ms")];
+const STORE_TOPIC: &str = "--store-topic";
+
+/// One broker with the topic of [`LOGIN`], and a topic for dead letters with these settings.
+async fn with_dead(settings: &[(&str, &str)]) -> TestCluster {
+    let dead = settings.iter().fold(TopicSpec::new("dead", 2), |topic, (name, value)| topic.config(name, value));
+    TestCluster::builder().topic("user-events", 1).topic_spec(dead).start().await.unwrap()
+}
+
+/// Only what is a dead letter is taken.
+fn reject_events(cluster: &TestCluster) {
+    cluster.reject_records(|record| record.header("dlq.id").is_none().then(|| "no".to_owned()));
+}
+
+async fn dlq(words: &[&str], input: &str) -> Ended {
+    Courier::start(command(&[&["dlq"], words].concat(), IMPATIENT)).ended_with(input).await
+}
+
+/// `courier dlq` on the topic `dead`.
+async fn in_topic(cluster: &TestCluster, words: &[&str], input: &str) -> Ended {
+    let brokers = cluster.bootstrap();
+    dlq(&[words, &[STORE_TOPIC, "dead", "--brokers", &brokers]].concat(), input).await
+}
+
+/// A letter's line, and the letter.
+async fn one_letter(cluster: &TestCluster) -> (String, Value) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("letters").display().to_string();
+    reject_events(cluster);
+    Courier::publish(cluster, &["--dlq-file", &file], &[]).ended_with(LOGIN).await.expect(1, &[]);
+    cluster.accept_records();
+    let line = dlq(&["export", "--file", &file], "").await.out;
+    let letter = serde_json::from_str(&line).unwrap();
+    (line, letter)
+}
+
+/// Names, bytes and times of change of what is in a folder.
+fn content(folder: &Path) -> Vec<(PathBuf, Vec<u8>, SystemTime)> {
+    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut content: Vec<_> = paths
+        .map(|path| (path.clone(), fs::read(&path).unwrap(), path.metadata().unwrap().modified().unwrap()))
+        .collect();
+    content.sort();
+    content
+}
+
+#[tokio::test]
+async fn compacted_topics_take_no_letters() {
+    for policy in ["compact", "compact,delete"] {
+        let cluster = with_dead(&[("cleanup.policy", policy)]).await;
+        let (line, _) = one_letter(&cluster).await;
+        reject_events(&cluster);
+        let refused = Courier::publish(&cluster, &["--no-dlq-file"], &[("KAFKA_DLQ_TOPIC", "dead")]);
+        let said = ["\"dead\"", &format!("cleanup.policy={policy}"), "set cleanup.policy=delete"];
+        refused.ended_with(LOGIN).await.expect(78, &said);
+        in_topic(&cluster, &["import"], &line).await.expect(78, &said);
+        in_topic(&cluster, &["replay", "--all"], "").await.expect(78, &said);
+        in_topic(&cluster, &["purge", "--all", "--yes"], "").await.expect(78, &said);
+        assert_eq!((cluster.record_count("dead"), cluster.record_count("user-events")), (0, 0));
+        // What is left there can still be rescued.
+        in_topic(&cluster, &["list"], "").await.expect(0, &["warning: ", "no letters"]);
+        cluster.set_topic_config("dead", "cleanup.policy", "delete").unwrap();
+        in_topic(&cluster, &["import"], &line).await.expect(0, &["1 letter taken"]);
+    }
+}
+
+#[tokio::test]
+async fn short_retention_is_warned_of() {
+    let cluster = with_dead(&[("retention.ms", "3600000")]).await;
+    let listed = |age: &'static str| {
+        let brokers = cluster.bootstrap();
+        let words = ["dlq", "list", STORE_TOPIC, "dead", "--brokers", &brokers].map(str::to_owned);
+        async move {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            Courier::start(command(&words, &[("KAFKA_DLQ_MAX_AGE", age)])).ended_with("").await
+        }
+    };
+    listed("0").await.expect(0, &["warning: ", "retention.ms=3600000", "dlq_max_age sets no limit"]);
+    listed("2h").await.expect(0, &["warning: ", "dlq_max_age=7200000ms"]);
+    let fine = listed("1h").await;
+    assert!(!fine.err.contains("warning"), "{}", fine.err);
+}
+
+#[tokio::test]
+async fn an_unknown_policy_is_a_warning() {
+    let cluster = with_dead(&[]).await;
+    let (line, _) = one_letter(&cluster).await;
+    cluster.fail_next(ApiKey::DescribeConfigs, 1, ErrorCode::TopicAuthorizationFailed);
+    let said = ["warning: ", "TOPIC_AUTHORIZATION_FAILED", "grant DescribeConfigs", "1 letter taken"];
+    in_topic(&cluster, &["import"], &line).await.expect(0, &said);
+}
+
+#[tokio::test]
+async fn letters_of_a_vanished_folder_are_printed() {
+    let cluster = cluster().await;
+    cluster.reject_records(|_| Some("no".to_owned()));
+    for is_moved in [true, false] {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("state");
+        let file = folder.join("letters").display().to_string();
+        let mut courier = Courier::publish(&cluster, &["--dlq-file", &file, "--receipts", "-"], &[]);
+        courier.write(&format!("{LOGIN}\n")).await;
+        courier.line().await; // kept by now
+        match is_moved {
+            true => fs::rename(&folder, parent.path().join("moved")).unwrap(),
+            false => fs::remove_dir_all(&folder).unwrap(),
+        }
+        let ended = courier.ended_with(&format!("{LOGIN}\n")).await;
+        ended
+            .expect(1, &["1 dead letter was in memory only, and here whole", "kept in a store that can't be read now"]);
+        assert!(!ended.err.contains("dlq list"), "{}", ended.err);
+        let printed: Vec<Value> = ended.err.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        assert_eq!((printed.len(), &printed[0]["event_id"]), (1, &"login".into()), "{}", ended.err);
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_gone_is_not_named() {
+    let cluster = cluster().await;
+    cluster.reject_records(|_| Some("no".to_owned()));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("letters");
+    let named = file.display().to_string();
+    let mut courier = Courier::publish(&cluster, &["--dlq-file", &named, "--receipts", "-"], &[]);
+    courier.write(&format!("{LOGIN}\n")).await;
+    courier.line().await;
+    fs::remove_file(&file).unwrap();
+    courier.end_input();
+    let ended = courier.ended().await;
+    ended.expect(1, &["1 dead letter was kept in a store that can't be read now", "was removed or replaced"]);
+    assert!(!ended.err.contains("dlq replay"), "{}", ended.err);
+}
+
+#[tokio::test]
+async fn a_topic_takes_no_letter_twice() {
+    let cluster = with_dead(&[]).await;
+    let (line, letter) = one_letter(&cluster).await;
+    let listed = async || receipts(&in_topic(&cluster, &["list", "--json"], "").await.out);
+    in_topic(&cluster, &["import"], &line).await.expect(0, &["1 letter taken"]);
+    in_topic(&cluster, &["import"], &line).await.expect(0, &["0 letters taken", "1 there already"]);
+    assert_eq!((cluster.record_count("dead"), listed().await), (1, vec![letter.clone()]));
+
+    // It was sent again, and failed: an older export sets nothing back.
+    let mut newer = letter.clone();
+    (newer["replay_count"], newer["outcome"]) = (3.into(), "unknown".into());
+    let newer_line = format!("{newer}\n");
+    in_topic(&cluster, &["import"], &newer_line).await.expect(0, &["1 there in an older state, now in this one"]);
+    in_topic(&cluster, &["import"], &line).await.expect(0, &["0 letters taken", "1 there already"]);
+    assert_eq!((cluster.record_count("dead"), listed().await), (2, vec![newer]));
+}
+
+#[tokio::test]
+async fn an_edited_letter_waits_for_replace() {
+    let cluster = with_dead(&[]).await;
+    let (line, letter) = one_letter(&cluster).await;
+    let (id, folder) = (letter["id"].as_str().unwrap(), tempfile::tempdir().unwrap());
+    let file = folder.path().join("letters").display().to_string();
+    let mut edited = letter.clone();
+    edited["topic"] = "elsewhere".into();
+    edited["partition"] = Value::Null;
+    let edited_line = format!("{edited}\n");
+    let brokers = cluster.bootstrap();
+    for store in [&["--file", &file][..], &[STORE_TOPIC, "dead", "--brokers", &brokers]] {
+        let store = async |words: &[&str], input: &str| dlq(&[words, store].concat(), input).await;
+        let held = async || receipts(&store(&["list", "--json"], "").await.out);
+        store(&["import"], &line).await.expect(0, &["1 letter taken"]);
+        store(&["import"], &edited_line).await.expect(1, &["1 different from what is there", "--replace", id]);
+        assert_eq!(held().await, std::slice::from_ref(&letter));
+        store(&["import", "--replace"], &edited_line).await.expect(0, &["0 letters taken", "1 replaced"]);
+        assert_eq!(held().await[0]["topic"], "elsewhere");
+        store(&["import", "--replace"], &edited_line).await.expect(0, &["1 there already"]);
+    }
+}
+
+#[tokio::test]
+async fn reading_letters_writes_nothing() {
+    let cluster = cluster().await;
+    let (line, letter) = one_letter(&cluster).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("letters").display().to_string();
+    dlq(&["import", "--file", &file], &line).await.expect(0, &[]);
+    let before = content(folder.path());
+    let id = letter["id"].as_str().unwrap();
+    for words in
+        [&["list"][..], &["list", "--json"], &["stats"], &["show", id], &["export"], &["replay", "--all", "--dry-run"]]
+    {
+        dlq(&[words, &["--file", &file]].concat(), "").await.expect(0, &[]);
+        assert_eq!(content(folder.path()), before, "{words:?}");
+    }
+}
+
+#[tokio::test]
+async fn letters_go_to_another_topic() {
+    let cluster = with_dead(&[]).await;
+    cluster.create_topic(&TopicSpec::new("right", 3)).unwrap();
+    let (line, _) = one_letter(&cluster).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("letters").display().to_string();
+    let brokers = cluster.bootstrap();
+    for store in [&["--file", &file][..], &[STORE_TOPIC, "dead"]] {
+        let store = [store, &["--brokers", &brokers]].concat();
+        let store = async |words: &[&str], input: &str| dlq(&[words, &store].concat(), input).await;
+        store(&["import"], &line).await.expect(0, &[]);
+        let dry = store(&["replay", "--all", "--to-topic", "right", "--dry-run"], "").await;
+        dry.expect(0, &["1 would be sent", "1 to right"]);
+        // A letter that can't go there stays one of its own topic.
+        let missing = store(&["replay", "--all", "--to-topic", "missing"], "").await;
+        missing.expect(1, &["1 failed again", "missing"]);
+        let held = receipts(&store(&["list", "--json"], "").await.out);
+        assert_eq!(held[0]["topic"], "user-events");
+        store(&["replay", "--all", "--to-topic", "right"], "").await.expect(0, &["1 delivered"]);
+        store(&["list"], "").await.expect(0, &["no letters"]);
+    }
+    assert_eq!(ids(&cluster.records("right")), ["login", "login"]);
+    assert_eq!(cluster.record_count("user-events"), 0);
+    let refused = in_topic(&cluster, &["replay", "--all", "--to-topic", "dead"], "").await;
+    refused.expect(64, &["is the topic that holds the dead letters"]);
+}
+
+#[tokio::test]
+async fn the_former_flag_names_the_new_ones() {
+    for command in [&["list"][..], &["replay", "--all"], &["import"]] {
+        let former = dlq(&[command, &["--topic", "orders"]].concat(), "").await;
+        former.expect(64, &["--store-topic", "--to-topic"]);
+    }
+}
+
+#[tokio::test]
+async fn both_commands_take_both_spellings() {
+    let cluster = cluster().await;
+    cluster.reject_records(|_| Some("no".to_owned()));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("letters").display().to_string();
+    for spelling in ["--file", "--dlq-file"] {
+        Courier::publish(&cluster, &[spelling, &file], &[]).ended_with(LOGIN).await.expect(1, &["was kept in"]);
+    }
+    for spelling in ["--file", "--dlq-file"] {
+        assert_eq!(dlq(&["list", "--json", spelling, &file], "").await.out.lines().count(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_record_in_the_topic_reads_as_connects() {
+    let cluster = with_dead(&[]).await;
+    reject_events(&cluster);
+    let settings = [("KAFKA_DLQ_TOPIC", "dead")];
+    let publish = Courier::publish(&cluster, &["--no-dlq-file"], &settings);
+    publish.ended_with(LOGIN).await.expect(1, &["1 dead letter was kept in dead: ", "--store-topic dead"]);
+    let records = cluster.records("dead");
+    assert_eq!(records[0].header("__connect.errors.stage"), Some(&b"KAFKA_PRODUCE"[..]));
+}
+
+#[tokio::test]
+async fn a_reason_names_the_limit_as_it_is_set() {
+    let user = TopicSpec::new("user-events", 1).config("max.message.bytes", "120");
+    let cluster = TestCluster::builder().topic_spec(user).start().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("letters").display().to_string();
+    // The limit is asked for when the topic is first published to; what is sent before the answer is refused by the broker.
+    let mut courier = Courier::publish(&cluster, &["--dlq-file", &file, "--receipts", "-"], &[]);
+    let mut reason = String::new();
+    while !reason.contains("max.message.bytes") {
+        courier.write(&format!("{LOGIN}\n")).await;
+        reason = courier.line().await;
+    }
+    assert!(reason.contains("120") && !reason.contains("128"), "{reason}");
+    courier.end_input();
+    courier.ended().await.expect(1, &[]);
+}

@@ -1,0 +1,86 @@
+//! Secrets in arguments, variables and files: the command shows no part of any, whatever is wrong.
+#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+#[path = "../../producer/tests/support/leak.rs"]
+mod leak;
+mod support;
+
+use support::{Courier, command};
+
+/// No eight characters of it are in any message by accident.
+const SECRET: &str = "Zq7xVr2mKw9pLt4nHs6bJd8fQc3gYy5eXu1aRv0o";
+
+/// Runs the command with all that it logs, and holds its output against the secret; its exit code and what it said.
+async fn hidden(arguments: &[&str], settings: &[(&str, &str)]) -> (Option<i32>, String) {
+    let arguments = [&["--log-level", "trace"], arguments].concat();
+    let ended = Courier::start(command(&arguments, settings)).ended_with("").await;
+    let said = format!("{}\n{}", ended.out, ended.err);
+    let found = leak::find(SECRET.as_bytes(), &said);
+    assert_eq!(found, None, "{arguments:?} {settings:?}: {said}");
+    (ended.code, said)
+}
+
+#[tokio::test]
+async fn arguments_hide_their_values() {
+    let swapped = format!("{SECRET}=sasl_password");
+    for (value, code) in [
+        (format!("sasl_password {SECRET}"), 64),
+        (format!("sasl_password:{SECRET}"), 64),
+        (SECRET.to_owned(), 64),
+        (format!("sasl_password={SECRET}"), 78),
+        (format!("sasl.pasword={SECRET}"), 78),
+        (format!("sasl_password_file={SECRET}"), 78),
+        (format!("ssl_key_location=-----BEGIN PRIVATE KEY-----\\n{SECRET}"), 78),
+        (format!("ssl.key.password={SECRET}"), 78),
+        (swapped, 78),
+    ] {
+        for subcommand in ["config", "publish"] {
+            let (ended, said) = hidden(&[subcommand, "--set", &value], &[]).await;
+            assert_eq!(ended, Some(code), "{said}");
+        }
+    }
+    for (brokers, word) in [
+        (format!("SASL_SSL://me:{SECRET}@kafka:9092"), "set security_protocol to SASL_SSL"),
+        (format!("me:{SECRET}@kafka:9092"), "a broker is host:port"),
+    ] {
+        let (code, said) = hidden(&["config", "--brokers", &brokers], &[]).await;
+        assert!(code == Some(64) && said.contains(word), "{said}");
+        let (code, said) = hidden(&["config", "--set", &format!("brokers={brokers}")], &[]).await;
+        assert!(code == Some(78) && said.contains(word), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn variables_and_files_stay_hidden() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let pem = format!("-----BEGIN PRIVATE KEY-----\\n{SECRET}\\n-----END PRIVATE KEY-----\\n");
+    let (key, certificate) = (file("key.pem", &pem), file("certificate.pem", "none"));
+    for settings in [
+        vec![("KAFKA_SASL_PASSWORD", SECRET)],
+        vec![("KAFKA_SASL_PASSWORD_FILE", SECRET)],
+        vec![("KAFKA_SASL_PASWORD", SECRET), ("KAFKA_RETRY_MAX", "x")],
+        vec![("KAFKA_SSL_KEY_LOCATION", &pem), ("KAFKA_SECURITY_PROTOCOL", "SSL")],
+        vec![
+            ("KAFKA_SSL_KEY_LOCATION", &key),
+            ("KAFKA_SSL_CERTIFICATE_LOCATION", &certificate),
+            ("KAFKA_SECURITY_PROTOCOL", "SSL"),
+        ],
+    ] {
+        let (code, said) = hidden(&["publish"], &settings).await;
+        assert_eq!(code, Some(78), "{said}");
+    }
+    for (name, text) in [
+        ("c.toml", format!("sasl_password = {SECRET}")),
+        ("c.toml", format!("sasl_password = \"{SECRET}")),
+        ("c.json", format!("{{\"sasl_password\": \"{SECRET}\n\"}}")),
+        ("c.json", format!("{{\"sasl_password\": {{\"{SECRET}\": 1}}}}")),
+    ] {
+        let path = file(name, &text);
+        let (code, said) = hidden(&["config", "--config", &path], &[]).await;
+        assert!(code == Some(78) && said.contains(name), "{said}");
+    }
+}

@@ -1,0 +1,486 @@
+//! Random histories of replays over a plain model of a store and of the log.
+//!
+//! Rules: what decides is what ships (`sort`, `order`, `plan`, and the topic's index); only sending and storing are modelled.
+//! Whatever happened, the records of a lane come to be in the log in the order in which their letters arrived; and once all
+//! is well again, none is left.
+#![allow(clippy::unwrap_used)] // a helper of tests
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use kafka_courier_batcher::Stamp;
+use kafka_courier_dlq::{Bytes, Held, Letter, LetterId, Outcome, Position, Selection, Timestamp};
+use proptest::prelude::*;
+
+use super::order::{Lane, Waves};
+use super::plan::{self, Attempt};
+use super::run::Placed;
+use super::sort::Desk;
+use super::stamps::{Ids, Slots};
+use super::{Doubtful, Replay};
+use crate::dead_letters::topic::index::{Arrival, Found, Index};
+use crate::verify::{Verdict, WhyNot};
+
+/// What becomes of a record that leaves.
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    Delivered,
+    Rejected,
+    Outage,
+    /// Its answer is lost; whether it is in the log.
+    Lost(bool),
+}
+
+#[derive(Clone, Debug)]
+struct Round {
+    limit: Option<u64>,
+    selection: u8,
+    doubtful: Doubtful,
+    max_replays: u32,
+    page: usize,
+    fates: Vec<Fate>,
+    /// Whether a letter that is not in the log is proved absent.
+    proofs: Vec<bool>,
+    /// The process is killed after it has sent so many.
+    killed_after: Option<usize>,
+}
+
+#[derive(Clone, Debug)]
+enum Act {
+    /// A letter arrives: its lane, its partition where the lane leaves that open, and whether it is in doubt.
+    Arrive(u8, i32, bool),
+    Replay(Round),
+    /// The dead-letter topic gets one partition more.
+    Raise,
+}
+
+fn fate() -> impl Strategy<Value = Fate> {
+    prop_oneof![
+        4 => Just(Fate::Delivered),
+        1 => Just(Fate::Rejected),
+        1 => Just(Fate::Outage),
+        1 => any::<bool>().prop_map(Fate::Lost),
+    ]
+}
+
+fn round() -> impl Strategy<Value = Round> {
+    let doubtful = prop_oneof![
+        Just(Doubtful::LeaveOut),
+        any::<bool>().prop_map(|force| Doubtful::Verify { force }),
+        Just(Doubtful::Send),
+    ];
+    let lists = (prop::collection::vec(fate(), 1..8), prop::collection::vec(any::<bool>(), 1..4));
+    let killed = prop::option::weighted(0.3, 0..6_usize);
+    (prop::option::of(1..6_u64), 0..4_u8, doubtful, 1..4_u32, 1..5_usize, lists, killed).prop_map(
+        |(limit, selection, doubtful, max_replays, page, (fates, proofs), killed_after)| Round {
+            limit,
+            selection,
+            doubtful,
+            max_replays,
+            page,
+            fates,
+            proofs,
+            killed_after,
+        },
+    )
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let act = prop_oneof![
+        5 => (0..5_u8, 0..2_i32, any::<bool>()).prop_map(|(lane, partition, doubt)| Act::Arrive(lane, partition, doubt)),
+        3 => round().prop_map(Act::Replay),
+        1 => Just(Act::Raise),
+    ];
+    prop::collection::vec(act, 1..40)
+}
+
+/// A store, as a replay sees it.
+trait Store {
+    fn append(&mut self, letter: Letter);
+    fn raise(&mut self) {}
+    /// Another process opens it.
+    fn open(&mut self) {}
+    fn scan(&self, after: Option<Position>, limit: usize) -> Vec<Held>;
+    fn update(&mut self, held: Held);
+    fn remove(&mut self, position: Position);
+}
+
+#[derive(Default)]
+struct File(BTreeMap<Position, Letter>, u64);
+
+impl Store for File {
+    fn append(&mut self, letter: Letter) {
+        self.0.insert(Position(self.1), letter);
+        self.1 += 1;
+    }
+    fn scan(&self, after: Option<Position>, limit: usize) -> Vec<Held> {
+        let behind = self.0.iter().filter(|(position, _)| after.is_none_or(|after| **position > after));
+        behind.take(limit).map(|(position, letter)| Held::new(*position, letter.clone())).collect()
+    }
+    fn update(&mut self, held: Held) {
+        self.0.entry(held.position).and_modify(|letter| *letter = held.letter);
+    }
+    fn remove(&mut self, position: Position) {
+        self.0.remove(&position);
+    }
+}
+
+/// A record of a dead-letter topic.
+enum Entry {
+    Letter(Box<Letter>, Arrival),
+    Settled(LetterId),
+}
+
+struct Topic {
+    partitions: Vec<Vec<Entry>>,
+    index: Index,
+}
+
+impl Topic {
+    fn new() -> Self {
+        Self { partitions: vec![Vec::new()], index: Index::default() }
+    }
+
+    fn write(&mut self, partition: usize, entry: Entry) -> (i32, i64) {
+        let log = &mut self.partitions[partition];
+        log.push(entry);
+        (i32::try_from(partition).unwrap(), i64::try_from(log.len() - 1).unwrap())
+    }
+}
+
+impl Store for Topic {
+    fn append(&mut self, letter: Letter) {
+        let spread = letter.key.as_ref().map_or(letter.id.as_uuid().as_u128() as usize, |key| usize::from(key[0]));
+        let partition = spread % self.partitions.len();
+        self.write(partition, Entry::Letter(Box::new(letter), Arrival::First(Arrival::now())));
+    }
+    fn raise(&mut self) {
+        self.partitions.push(Vec::new());
+    }
+    fn open(&mut self) {
+        let mut found = Found::default();
+        for (partition, log) in (0..).zip(&self.partitions) {
+            for (offset, entry) in (0..).zip(log) {
+                match entry {
+                    Entry::Letter(letter, arrival) => found.letter(letter.id, (partition, offset), *arrival),
+                    Entry::Settled(id) => found.settled(*id),
+                }
+            }
+        }
+        self.index = Index::default();
+        self.index.take(found);
+    }
+    fn scan(&self, after: Option<Position>, limit: usize) -> Vec<Held> {
+        let found = self.index.after(after, limit).into_iter().map(|(_, known)| {
+            let (partition, offset) = known.newest;
+            match &self.partitions[usize::try_from(partition).unwrap()][usize::try_from(offset).unwrap()] {
+                Entry::Letter(letter, _) => Held::new(known.position, Letter::clone(letter)),
+                Entry::Settled(id) => panic!("{id} is at {:?}", known.newest),
+            }
+        });
+        found.collect()
+    }
+    fn update(&mut self, held: Held) {
+        let Some((id, known)) = self.index.at(held.position) else { return };
+        let partition = usize::try_from(known.newest.0).unwrap();
+        let at = self.write(partition, Entry::Letter(Box::new(held.letter), Arrival::Before(known.arrived)));
+        self.index.updated(id, at);
+    }
+    fn remove(&mut self, position: Position) {
+        let Some((id, known)) = self.index.at(position) else { return };
+        self.write(usize::try_from(known.newest.0).unwrap(), Entry::Settled(id));
+        self.index.settled(id);
+    }
+}
+
+/// A store, the log, and what is known to be in it.
+struct World<S> {
+    store: S,
+    /// The number of each letter, in the order of arrival.
+    numbers: HashMap<LetterId, u64>,
+    written: BTreeSet<u64>,
+    /// The last of each lane that came to be in the log.
+    last: HashMap<Lane, u64>,
+    /// What each partition's leader took under each producer id.
+    leader: HashMap<(i32, i64), BTreeMap<i32, u64>>,
+    last_id: i64,
+    sent: usize,
+}
+
+/// The process has ended.
+struct Killed;
+
+impl<S: Store> World<S> {
+    fn new(store: S) -> Self {
+        let (numbers, written, last, leader) = (HashMap::new(), BTreeSet::new(), HashMap::new(), HashMap::new());
+        Self { store, numbers, written, last, leader, last_id: 100, sent: 0 }
+    }
+
+    fn act(&mut self, act: Act) {
+        match act {
+            Act::Raise => self.store.raise(),
+            Act::Arrive(lane, partition, doubt) => self.arrive(lane, partition, doubt),
+            Act::Replay(round) => {
+                self.store.open();
+                // A killed one leaves the store as it is.
+                let _ = self.replay(&round);
+            }
+        }
+    }
+
+    fn arrive(&mut self, lane: u8, partition: i32, doubt: bool) {
+        let number = self.numbers.len() as u64;
+        let mut letter = Letter::new("t", None, "why", Timestamp::UNIX_EPOCH);
+        letter.key = (lane < 3).then(|| Bytes::copy_from_slice(&[lane]));
+        letter.partition = Some(if lane < 3 { partition } else { i32::from(lane) });
+        letter.error_code = number.is_multiple_of(3).then(|| "A".to_owned());
+        letter.retriable = number.is_multiple_of(2);
+        letter.outcome = if doubt { Outcome::Unknown } else { Outcome::NotWritten };
+        self.numbers.insert(letter.id, number);
+        self.store.append(letter);
+    }
+
+    /// The record is in the log: none of its lane that arrived later was there before.
+    fn write(&mut self, placed: &Placed) {
+        let number = self.numbers[&placed.held.letter.id];
+        if self.written.insert(number) {
+            let before = self.last.insert(placed.lane().unwrap(), number);
+            assert!(before.is_none_or(|before| before < number), "{number} is behind {before:?}");
+        }
+    }
+
+    fn replay(&mut self, round: &Round) -> Result<(), Killed> {
+        let mut desk = Desk::new(round.replay());
+        desk.order.begin();
+        self.sent = 0;
+        let all = self.store.scan(None, usize::MAX);
+        let Some(end) = all.last().map(|held| held.position) else { return Ok(()) };
+        self.look(&all, round, &mut desk);
+        let (mut ids, mut after) = (Ids::default(), None);
+        loop {
+            let mut page = self.store.scan(after, round.page);
+            page.retain(|held| held.position <= end);
+            let Some(last) = page.last().map(|held| held.position) else { return Ok(()) };
+            after = Some(last);
+            self.page(page, &mut ids, round, &mut desk)?;
+            if last >= end || desk.left() == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    fn look(&self, all: &[Held], round: &Round, desk: &mut Desk) {
+        let mut proofs = round.proofs.iter().cycle();
+        for held in all {
+            let verdict = if self.written.contains(&self.numbers[&held.letter.id]) {
+                Verdict::Landed { offset: 0 }
+            } else if *proofs.next().unwrap() {
+                Verdict::Absent
+            } else {
+                Verdict::NotFound { why: WhyNot::NoFence }
+            };
+            desk.checked.verdicts.insert(held.letter.id, verdict);
+        }
+    }
+
+    fn page(&mut self, page: Vec<Held>, ids: &mut Ids, round: &Round, desk: &mut Desk) -> Result<(), Killed> {
+        let sorted = desk.sort(page, 0);
+        sorted.gone.into_iter().for_each(|position| self.store.remove(position));
+        sorted.changed.into_iter().for_each(|held| self.store.update(held));
+        let mut repeats = Waves::new(sorted.repeat, |held| Lane::of(&held.letter));
+        while let Some(wave) = repeats.next() {
+            for held in wave {
+                if !desk.is_held_back(&held, held.letter.partition) {
+                    self.repeat(place(held), round, desk)?;
+                }
+            }
+        }
+        let ready = sorted.send.into_iter().map(place).collect();
+        self.send(ready, ids, round, desk)
+    }
+
+    /// Once more under the same stamp: it is in the log once, whatever came of the first copy.
+    fn repeat(&mut self, placed: Placed, round: &Round, desk: &mut Desk) -> Result<(), Killed> {
+        let stamp = plan::stamp_to_repeat(&placed.held.letter, 0);
+        let fate = self.fate(&placed, stamp, round)?;
+        if matches!(fate, Fate::Delivered) {
+            self.store.remove(placed.held.position);
+            return Ok(());
+        }
+        desk.order.stays(&placed.held, Some(placed.partition));
+        let letter = plan::still_alone(&placed.held.letter, !matches!(fate, Fate::Outage));
+        self.store.update(Held { letter, ..placed.held });
+        Ok(())
+    }
+
+    fn send(&mut self, mut letters: Vec<Placed>, ids: &mut Ids, round: &Round, desk: &mut Desk) -> Result<(), Killed> {
+        letters.retain(|placed| !desk.is_held_back(&placed.held, Some(placed.partition)));
+        let slots = Slots::of(&letters);
+        for _ in ids.len()..slots.needed() {
+            self.last_id += 1;
+            ids.add(self.last_id);
+        }
+        let stamps = ids.stamp(&letters, &slots);
+        for (Placed { held, partition, .. }, stamp) in letters.iter().zip(&stamps) {
+            let (now, producer_id) = (Timestamp::UNIX_EPOCH, Some(7));
+            let attempt = Attempt { now, partition: *partition, topic_id: None, producer_id, log_end: None };
+            let letter = match stamp {
+                Some(stamp) => plan::in_hand_alone(&held.letter, &attempt, *stamp),
+                None => plan::in_hand(&held.letter, &attempt),
+            };
+            self.store.update(Held::new(held.position, letter));
+        }
+        let (mut delivered, mut back, mut unsettled) = (Vec::new(), Vec::new(), HashSet::new());
+        let mut waves = Waves::new(letters.into_iter().zip(stamps), |(placed, _)| placed.lane());
+        while let Some(wave) = waves.next() {
+            for (placed, stamp) in wave {
+                let position = placed.held.position;
+                if desk.is_held_back(&placed.held, Some(placed.partition)) {
+                    back.push(placed.held);
+                } else {
+                    let fate = self.fate(&placed, stamp, round)?;
+                    self.settle(placed, fate, desk, &mut delivered);
+                }
+                if delivered.last() != Some(&position) {
+                    unsettled.extend(stamp.map(|stamp| stamp.producer_id));
+                }
+            }
+        }
+        ids.retire(&unsettled);
+        delivered.into_iter().for_each(|position| self.store.remove(position));
+        back.into_iter().for_each(|held| self.store.update(held));
+        Ok(())
+    }
+
+    /// A record leaves; what is in the log of it is there from now on.
+    fn fate(&mut self, placed: &Placed, stamp: Option<Stamp>, round: &Round) -> Result<Fate, Killed> {
+        let mut fate = round.fates[self.sent % round.fates.len()];
+        if matches!(fate, Fate::Delivered | Fate::Lost(true)) && !self.takes(placed, stamp) {
+            fate = Fate::Rejected;
+        }
+        let is_killed = round.killed_after == Some(self.sent);
+        self.sent += 1;
+        if is_killed { Err(Killed) } else { Ok(fate) }
+    }
+
+    /// Whether the leader takes it, as it does or did: it knows the last sequence number of each producer id.
+    fn takes(&mut self, placed: &Placed, stamp: Option<Stamp>) -> bool {
+        let number = self.numbers[&placed.held.letter.id];
+        let Some(stamp) = stamp else {
+            self.write(placed);
+            return true;
+        };
+        let known = self.leader.entry((placed.partition, stamp.producer_id)).or_default();
+        match known.last_key_value().map(|(last, _)| *last) {
+            Some(last) if stamp.base_sequence <= last => {
+                let taken = known.get(&stamp.base_sequence);
+                assert_eq!(taken, Some(&number), "it would be taken for one that is there");
+            }
+            Some(last) if stamp.base_sequence > last + 1 => return false,
+            _ => {
+                known.insert(stamp.base_sequence, number);
+                self.write(placed);
+            }
+        }
+        true
+    }
+
+    fn settle(&mut self, placed: Placed, fate: Fate, desk: &mut Desk, delivered: &mut Vec<Position>) {
+        let Placed { held, partition, .. } = placed;
+        let mut letter = match fate {
+            Fate::Delivered => return delivered.push(held.position),
+            Fate::Rejected | Fate::Outage | Fate::Lost(_) => {
+                let counts = !matches!(fate, Fate::Outage);
+                plan::put_back(&held.letter, Timestamp::UNIX_EPOCH, "again".to_owned(), counts)
+            }
+        };
+        letter.partition = Some(partition);
+        letter.error_code = Some("B".to_owned());
+        if matches!(fate, Fate::Lost(_)) {
+            letter.outcome = Outcome::Unknown;
+        }
+        desk.order.stays(&held, Some(partition));
+        self.store.update(Held { letter, ..held });
+    }
+
+    /// All is well again: nothing may be left.
+    fn heal(&mut self) {
+        let round = Round {
+            limit: None,
+            selection: 0,
+            doubtful: Doubtful::Verify { force: true },
+            max_replays: u32::MAX,
+            page: 3,
+            fates: vec![Fate::Delivered],
+            proofs: vec![true],
+            killed_after: None,
+        };
+        for _ in 0..2 {
+            self.act(Act::Replay(round.clone()));
+        }
+        self.store.open();
+        assert_eq!(self.store.scan(None, 1), []);
+        assert_eq!(self.written.len(), self.numbers.len());
+    }
+}
+
+impl Round {
+    fn replay(&self) -> Replay {
+        let mut selection = Selection::all();
+        match self.selection {
+            1 => selection.error_codes = vec!["A".to_owned()],
+            2 => selection.retriable = Some(true),
+            3 => selection.outcome = Some(Outcome::NotWritten),
+            _ => {}
+        }
+        let (doubtful, max_replays, limit) = (self.doubtful, self.max_replays, self.limit);
+        Replay { selection, doubtful, max_replays, limit, ..Replay::default() }
+    }
+}
+
+fn place(held: Held) -> Placed {
+    let partition = held.letter.partition.unwrap();
+    Placed { held, partition, before: None }
+}
+
+fn history(store: impl Store, acts: Vec<Act>) {
+    let mut world = World::new(store);
+    acts.into_iter().for_each(|act| world.act(act));
+    world.heal();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1000) })]
+
+    #[test]
+    fn lanes_leave_files_in_order(acts in acts()) {
+        history(File::default(), acts);
+    }
+
+    #[test]
+    fn lanes_leave_topics_in_order(acts in acts()) {
+        history(Topic::new(), acts);
+    }
+
+    /// Retention deletes first records; what is left keeps its order.
+    #[test]
+    fn retention_keeps_the_order(acts in prop::collection::vec((0..3_usize, any::<bool>()), 1..30), cut in 0..20_usize) {
+        let mut topic = Topic { partitions: vec![Vec::new(), Vec::new(), Vec::new()], index: Index::default() };
+        let mut ids = Vec::new();
+        for (partition, again) in acts {
+            topic.open();
+            match topic.scan(None, usize::MAX).into_iter().nth(partition).filter(|_| again) {
+                Some(held) => topic.update(held),
+                None => {
+                    let letter = Letter::new("t", None, "why", Timestamp::UNIX_EPOCH);
+                    ids.push(letter.id);
+                    topic.write(partition, Entry::Letter(Box::new(letter), Arrival::First(Arrival::now())));
+                }
+            }
+        }
+        topic.partitions.iter_mut().for_each(|log| _ = log.drain(..cut.min(log.len())));
+        topic.open();
+        let left: Vec<LetterId> = topic.scan(None, usize::MAX).into_iter().map(|held| held.letter.id).collect();
+        ids.retain(|id| left.contains(id));
+        prop_assert_eq!(left, ids);
+    }
+}

@@ -1,0 +1,95 @@
+//! The topic of dead letters as a producer uses it: a topic that would lose them gets none.
+#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kafka_courier::dlq::{DeadLetterStore, Letter, Selection, StoreError, Timestamp};
+use kafka_courier::{DeadLetterTopic, KafkaConfig, KafkaProducer, TopicWarning, UnfitTopic};
+use kafka_courier_test_broker::{ApiKey, Fault, Rule, TestCluster, TopicSpec};
+use support::{LONG, config, record};
+
+async fn cluster(policy: &str) -> (TestCluster, KafkaConfig) {
+    let dead = TopicSpec::new("dead", 1).config("cleanup.policy", policy);
+    let cluster = TestCluster::builder().topic("t", 1).topic_spec(dead).start().await.unwrap();
+    cluster.reject_records(|record| record.header("dlq.id").is_none().then(|| "no".to_owned()));
+    let mut config = config(&cluster);
+    config.dlq_topic = "dead".to_owned();
+    (cluster, config)
+}
+
+#[tokio::test]
+async fn a_compacted_topic_is_passed_over() {
+    for (policy, in_topic) in [("compact", 0), ("compact,delete", 0), ("delete", 2)] {
+        let (cluster, config) = cluster(policy).await;
+        let producer = KafkaProducer::build(config).unwrap();
+        let letters = producer.dead_letters();
+        let checked = letters.check_topic().await;
+        assert_eq!(checked.is_err(), in_topic == 0, "{checked:?}");
+        for value in ["a", "b"] {
+            producer.send(&record("t", "k", value)).await.unwrap().await.unwrap_err();
+        }
+        let in_memory = letters.list(&Selection::all(), 9).await.unwrap();
+        assert_eq!((cluster.record_count("dead"), in_memory.len()), (in_topic, 2 - in_topic as usize), "{policy}");
+        producer.close(LONG).await;
+    }
+}
+
+#[tokio::test]
+async fn every_change_in_a_compacted_topic_is_refused() {
+    let (cluster, config) = cluster("delete").await;
+    let open = || Arc::new(DeadLetterTopic::open(&config, "dead").unwrap());
+    let store = open();
+    let letter = Letter::new("t", None, "why", Timestamp::now());
+    let appended = letter.clone();
+    tokio::task::spawn_blocking(move || store.append(&[appended]).unwrap()).await.unwrap();
+    cluster.set_topic_config("dead", "cleanup.policy", "compact").unwrap();
+    let store = open();
+    let refused = tokio::task::spawn_blocking(move || {
+        let unfit = store.check().unwrap_err();
+        assert!(matches!(unfit, UnfitTopic::Compacted { .. }), "{unfit}");
+        let held = store.scan(None, 9).unwrap();
+        assert_eq!(held.len(), 1);
+        let said = |error: StoreError| assert!(error.to_string().contains("cleanup.policy=compact"), "{error}");
+        said(store.update(&held).unwrap_err());
+        said(store.remove(&[held[0].position]).unwrap_err());
+        store.import(&[Letter::new("t", None, "why", Timestamp::now())]).unwrap_err();
+    });
+    refused.await.unwrap();
+    assert_eq!(cluster.record_count("dead"), 1);
+}
+
+#[tokio::test]
+async fn nothing_is_created_by_opening() {
+    let cluster = TestCluster::builder().topic("t", 1).auto_create_topics(1).start().await.unwrap();
+    let config = config(&cluster);
+    let store = Arc::new(DeadLetterTopic::open(&config, "dead").unwrap());
+    let checking = store.clone();
+    let checked = tokio::task::spawn_blocking(move || checking.check()).await.unwrap();
+    assert_eq!(checked, Ok(Vec::new()));
+    let before = cluster.requests(ApiKey::DescribeConfigs);
+    assert_eq!(cluster.leader("dead", 0), None);
+    let letter = Letter::new("t", None, "why", Timestamp::now());
+    tokio::task::spawn_blocking(move || store.append(&[letter]).unwrap()).await.unwrap();
+    // The topic that was created is checked before the letter is written.
+    assert!(cluster.requests(ApiKey::DescribeConfigs) > before);
+    assert_eq!(cluster.record_count("dead"), 1);
+}
+
+#[tokio::test]
+async fn a_mute_broker_is_a_warning() {
+    let (cluster, mut config) = cluster("delete").await;
+    (config.request_timeout, config.metadata_timeout) = (Duration::from_millis(300), Duration::from_millis(500));
+    cluster.inject(Rule::on(ApiKey::DescribeConfigs).always().then(Fault::Swallow));
+    let store = Arc::new(DeadLetterTopic::open(&config, "dead").unwrap());
+    let letter = Letter::new("t", None, "why", Timestamp::now());
+    let kept = tokio::task::spawn_blocking(move || {
+        let warnings = store.check().unwrap();
+        store.append(&[letter]).unwrap();
+        warnings
+    });
+    let warnings = kept.await.unwrap();
+    assert!(matches!(&warnings[..], [TopicWarning::Unknown { topic, .. }] if topic == "dead"), "{warnings:?}");
+    assert_eq!(cluster.record_count("dead"), 1);
+}

@@ -1,0 +1,327 @@
+//! The records of one key leave a store in the order in which they arrived there, whatever was replayed before.
+#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+mod support;
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kafka_courier::dlq::{
+    BeginReplayError, Bytes, DeadLetterStore, FileStore, Letter, LetterId, Limits, MemoryStore, Outcome, Overflow,
+    Selection, Timestamp,
+};
+use kafka_courier::{DeadLetterTopic, Doubtful, KafkaProducer, Replay, ReplayError, ReplayReport};
+use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Rule, TestCluster, TopicSpec};
+use support::{LONG, config, record};
+
+async fn cluster() -> TestCluster {
+    TestCluster::builder().topic("t", 1).topic("dead", 1).start().await.unwrap()
+}
+
+struct File {
+    _folder: tempfile::TempDir,
+    store: Arc<FileStore>,
+}
+
+fn file() -> File {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(FileStore::open(folder.path().join("letters")).unwrap());
+    File { _folder: folder, store }
+}
+
+fn letter(topic: &str, key: &'static str, value: impl ToString) -> Letter {
+    let mut letter = Letter::new(topic, Bytes::from(value.to_string()), "why", Timestamp::now());
+    (letter.outcome, letter.key) = (Outcome::NotWritten, Some(Bytes::from_static(key.as_bytes())));
+    letter
+}
+
+fn numbered(topic: &str, numbers: std::ops::Range<u32>) -> Vec<Letter> {
+    numbers.map(|number| letter(topic, "k", number)).collect()
+}
+
+/// Replays with a producer of its own.
+async fn replay(cluster: &TestCluster, store: Arc<dyn DeadLetterStore>, replay: &Replay) -> ReplayReport {
+    let mut config = config(cluster);
+    config.metadata_timeout = Duration::from_millis(100);
+    let producer = KafkaProducer::builder().with_config(config).dead_letter_store(store).build().unwrap();
+    let report = producer.replay(replay, |_| ControlFlow::Continue(())).await.unwrap();
+    producer.close(LONG).await;
+    report
+}
+
+fn at_most(limit: u64) -> Replay {
+    Replay { limit: Some(limit), ..Replay::default() }
+}
+
+fn only(selection: Selection) -> Replay {
+    Replay { selection, ..Replay::default() }
+}
+
+fn values(cluster: &TestCluster, topic: &str) -> Vec<String> {
+    cluster.records(topic).iter().map(|record| record.value_text().unwrap_or_default().to_owned()).collect()
+}
+
+fn open(cluster: &TestCluster) -> Arc<DeadLetterTopic> {
+    Arc::new(DeadLetterTopic::open(&config(cluster), "dead").unwrap())
+}
+
+async fn blocking<R: Send + 'static>(what: impl FnOnce() -> R + Send + 'static) -> R {
+    tokio::task::spawn_blocking(what).await.unwrap()
+}
+
+async fn with_letters(cluster: &TestCluster, letters: Vec<Letter>) {
+    let topic = open(cluster);
+    blocking(move || topic.append(&letters).unwrap()).await;
+}
+
+#[tokio::test]
+async fn limited_replay_of_topic_keeps_order() {
+    let cluster = cluster().await;
+    with_letters(&cluster, numbered("late", 0..6)).await;
+    let report = replay(&cluster, open(&cluster), &at_most(2)).await;
+    assert_eq!((report.selected, report.delivered), (2, 0), "{report:?}");
+    cluster.create_topic(&TopicSpec::new("late", 1)).unwrap();
+    let report = replay(&cluster, open(&cluster), &Replay::default()).await;
+    assert_eq!(report.delivered, 6, "{report:?}");
+    assert_eq!(values(&cluster, "late"), ["0", "1", "2", "3", "4", "5"]);
+}
+
+#[tokio::test]
+async fn refused_letter_holds_back_its_key() {
+    let (cluster, file) = (cluster().await, file());
+    let mut letters = numbered("t", 0..3);
+    // Larger than any batch: the producer does not accept it.
+    letters[0].value = Some(Bytes::from(vec![b'x'; 3 << 20]));
+    letters.push(letter("t", "other", "other"));
+    file.store.append(&letters).unwrap();
+    let report = replay(&cluster, file.store.clone(), &Replay::default()).await;
+    assert_eq!((report.delivered, report.failed, report.held_back), (1, 1, 2), "{report:?}");
+    assert_eq!(values(&cluster, "t"), ["other"]);
+}
+
+#[tokio::test]
+async fn letter_without_topic_holds_back_its_key() {
+    let (cluster, file) = (cluster().await, file());
+    file.store.append(&numbered("late", 0..3)).unwrap();
+    let report = replay(&cluster, file.store.clone(), &Replay::default()).await;
+    assert_eq!((report.delivered, report.failed, report.held_back), (0, 1, 2), "{report:?}");
+}
+
+#[tokio::test]
+async fn failed_letter_holds_back_its_page() {
+    let (cluster, file) = (cluster().await, file());
+    file.store.append(&numbered("t", 0..5)).unwrap();
+    cluster.reject_records(|record| (record.value_text() == Some("1")).then(|| "no".to_owned()));
+    let report = replay(&cluster, file.store.clone(), &Replay::default()).await;
+    assert_eq!((report.delivered, report.failed, report.held_back), (1, 1, 3), "{report:?}");
+    cluster.accept_records();
+    replay(&cluster, file.store.clone(), &Replay::default()).await;
+    assert_eq!(values(&cluster, "t"), ["0", "1", "2", "3", "4"]);
+}
+
+#[tokio::test]
+async fn selection_does_not_overtake_earlier_letters() {
+    let (cluster, file) = (cluster().await, file());
+    let mut letters = numbered("t", 0..4);
+    letters[1].error_code = Some("INVALID_RECORD".to_owned());
+    letters[2].outcome = Outcome::Unknown;
+    file.store.append(&letters).unwrap();
+    let by_id = |id: LetterId| only(Selection { ids: vec![id], ..Selection::all() });
+    let by_code = only(Selection { error_codes: vec!["INVALID_RECORD".to_owned()], ..Selection::all() });
+    for selected in [by_id(letters[3].id), by_code.clone()] {
+        let report = replay(&cluster, file.store.clone(), &selected).await;
+        assert_eq!((report.selected, report.delivered, report.held_back), (1, 0, 1), "{report:?}");
+    }
+    // The third may be in the log: what came before it goes, and nothing behind it.
+    let report = replay(&cluster, file.store.clone(), &Replay::default()).await;
+    assert_eq!((report.delivered, report.left_out, report.held_back), (2, 1, 1), "{report:?}");
+    let told = Replay { out_of_order: true, ..by_id(letters[3].id) };
+    assert_eq!(replay(&cluster, file.store.clone(), &told).await.delivered, 1);
+    assert_eq!(values(&cluster, "t"), ["0", "1", "3"]);
+}
+
+#[tokio::test]
+async fn letter_sent_too_often_holds_back_its_key() {
+    let (cluster, file) = (cluster().await, file());
+    let mut letters = numbered("t", 0..2);
+    letters[0].replay_count = 5;
+    file.store.append(&letters).unwrap();
+    let report = replay(&cluster, file.store.clone(), &Replay::default()).await;
+    assert_eq!((report.too_often, report.held_back, report.delivered), (1, 1, 0), "{report:?}");
+    let report = replay(&cluster, file.store.clone(), &Replay { max_replays: 6, ..Replay::default() }).await;
+    assert_eq!(report.delivered, 2, "{report:?}");
+    assert_eq!(values(&cluster, "t"), ["0", "1"]);
+}
+
+#[tokio::test]
+async fn raised_topic_of_letters_keeps_order() {
+    let cluster = cluster().await;
+    // With one partition all stand there; from then on the letters of most keys go elsewhere.
+    const KEYS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+    let of_all = |number: u32| KEYS.map(|key| letter("late", key, number)).to_vec();
+    with_letters(&cluster, [of_all(0), of_all(1)].concat()).await;
+    assert!(cluster.raise_partitions("dead", 3));
+    with_letters(&cluster, [of_all(2), of_all(3)].concat()).await;
+    let spread: std::collections::BTreeSet<i32> =
+        cluster.records("dead").iter().map(|record| record.partition).collect();
+    assert_eq!(spread.len(), 3);
+    let report = replay(&cluster, open(&cluster), &at_most(7)).await;
+    assert_eq!((report.selected, report.delivered), (7, 0), "{report:?}");
+    cluster.create_topic(&TopicSpec::new("late", 1)).unwrap();
+    let report = replay(&cluster, open(&cluster), &Replay::default()).await;
+    assert_eq!(report.delivered, 24, "{report:?}");
+    for key in KEYS {
+        let records = cluster.records("late");
+        let of_key = records.iter().filter(|record| record.key_text() == Some(key));
+        assert_eq!(of_key.filter_map(|record| record.value_text()).collect::<Vec<_>>(), ["0", "1", "2", "3"], "{key}");
+    }
+}
+
+/// A store that holds one letter: the next ones go to memory.
+fn full_with_one() -> Arc<MemoryStore> {
+    let limits = Limits { max_letters: Some(1), overflow: Overflow::Refuse, ..Limits::default() };
+    Arc::new(MemoryStore::with_limits(limits))
+}
+
+#[tokio::test]
+async fn earlier_letter_in_memory_goes_first() {
+    let (cluster, first) = (cluster().await, full_with_one());
+    let producer =
+        KafkaProducer::builder().with_config(config(&cluster)).dead_letter_store(first.clone()).build().unwrap();
+    let letters = numbered("t", 0..2);
+    producer.dead_letters().put(vec![letter("t", "other", "other")]).await;
+    producer.dead_letters().put(vec![letters[0].clone()]).await;
+    first.remove(&[first.scan(None, 1).unwrap()[0].position]).unwrap();
+    producer.dead_letters().put(vec![letters[1].clone()]).await;
+    for (delivered, held_back) in [(1, 1), (1, 0)] {
+        let report = producer.replay(&Replay::default(), |_| ControlFlow::Continue(())).await.unwrap();
+        assert_eq!((report.delivered, report.held_back), (delivered, held_back), "{report:?}");
+    }
+    assert_eq!(values(&cluster, "t"), ["0", "1"]);
+}
+
+/// A letter in doubt of a producer that is gone.
+async fn in_doubt(cluster: &TestCluster, key: &'static str) -> Letter {
+    let file = file();
+    let mut config = config(cluster);
+    (config.retry_max, config.request_timeout) = (0, Duration::from_millis(300));
+    let gone = KafkaProducer::builder().with_config(config).dead_letter_store(file.store.clone()).build().unwrap();
+    gone.send(&record("t", key, "first")).await.unwrap().await.unwrap();
+    cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Swallow));
+    gone.send(&record("t", key, "doubtful")).await.unwrap().await.unwrap_err();
+    gone.close(LONG).await;
+    file.store.scan(None, 9).unwrap().remove(0).letter
+}
+
+fn verify() -> Replay {
+    Replay { doubtful: Doubtful::Verify { force: false }, ..Replay::default() }
+}
+
+fn placed(key: &'static str, value: &str) -> Letter {
+    Letter { partition: Some(0), ..letter("t", key, value) }
+}
+
+#[tokio::test]
+async fn rejected_fence_holds_back_its_key() {
+    let (cluster, file) = (cluster().await, file());
+    let doubtful = in_doubt(&cluster, "doubt").await;
+    file.store.append(&[doubtful, placed("a", "bad"), placed("a", "behind"), placed("b", "good")]).unwrap();
+    cluster.reject_records(|record| (record.value_text() == Some("bad")).then(|| "no".to_owned()));
+    let report = replay(&cluster, file.store.clone(), &verify()).await;
+    assert_eq!((report.delivered, report.failed, report.held_back, report.not_found), (2, 1, 1, 0), "{report:?}");
+    assert_eq!(values(&cluster, "t"), ["first", "good", "doubtful"], "another letter served as the fence");
+    cluster.accept_records();
+    replay(&cluster, file.store.clone(), &verify()).await;
+    assert_eq!(values(&cluster, "t"), ["first", "good", "doubtful", "bad", "behind"]);
+}
+
+#[tokio::test]
+async fn letter_not_found_holds_back_its_key() {
+    let (cluster, file) = (cluster().await, file());
+    let doubtful = in_doubt(&cluster, "k").await;
+    file.store.append(&[doubtful, placed("k", "behind")]).unwrap();
+    let report = replay(&cluster, file.store.clone(), &verify()).await;
+    assert_eq!((report.not_found, report.held_back, report.delivered), (1, 1, 0), "{report:?}");
+    let told = Replay { out_of_order: true, ..verify() };
+    let report = replay(&cluster, file.store.clone(), &told).await;
+    assert_eq!((report.not_found, report.held_back, report.delivered), (0, 0, 2), "{report:?}");
+    assert_eq!(values(&cluster, "t"), ["first", "behind", "doubtful"], "the later one was the proof");
+}
+
+#[tokio::test]
+async fn fence_is_no_later_letter() {
+    let (cluster, file) = (cluster().await, file());
+    let doubtful = in_doubt(&cluster, "doubt").await;
+    let letters = [doubtful.clone(), placed("a", "0"), placed("a", "1")];
+    file.store.append(&letters).unwrap();
+    // The only letter that could be the fence is behind one of its key that is not selected.
+    let selection = Selection { ids: vec![doubtful.id, letters[2].id], ..Selection::all() };
+    let report = replay(&cluster, file.store.clone(), &Replay { selection, ..verify() }).await;
+    assert_eq!((report.not_found, report.held_back, report.delivered), (1, 1, 0), "{report:?}");
+    assert_eq!(values(&cluster, "t"), ["first"]);
+}
+
+#[tokio::test]
+async fn killed_replay_of_topic_goes_on() {
+    let cluster = cluster().await;
+    with_letters(&cluster, numbered("t", 0..4)).await;
+    cluster.inject(Rule::on(ApiKey::Produce).partition("t", 0).times(1).then(Fault::ApplyThenSwallow));
+    let producer =
+        KafkaProducer::builder().with_config(config(&cluster)).dead_letter_store(open(&cluster)).build().unwrap();
+    let killed = tokio::spawn(async move { producer.replay(&Replay::default(), |_| ControlFlow::Continue(())).await });
+    support::until(|| cluster.record_count("t") == 1).await;
+    killed.abort();
+    let _ = killed.await;
+    // The claim of a replay that was dropped is given back a moment later.
+    let report = loop {
+        let producer =
+            KafkaProducer::builder().with_config(config(&cluster)).dead_letter_store(open(&cluster)).build().unwrap();
+        match producer.replay(&Replay::default(), |_| ControlFlow::Continue(())).await {
+            Ok(report) => break report,
+            Err(error) => assert!(matches!(error, ReplayError::Begin(BeginReplayError::Claimed { .. })), "{error}"),
+        }
+    };
+    assert_eq!((report.landed, report.delivered, report.not_found), (1, 3, 0), "{report:?}");
+    assert_eq!(values(&cluster, "t"), ["0", "1", "2", "3"]);
+}
+
+#[tokio::test]
+async fn outage_counts_no_replay() {
+    let (cluster, file) = (cluster().await, file());
+    let mut letters = numbered("t", 0..3);
+    letters.iter_mut().for_each(|letter| letter.retriable = true);
+    file.store.append(&letters).unwrap();
+    let mut config = config(&cluster);
+    (config.auto_replay, config.auto_replay_interval) = (true, Duration::from_millis(5));
+    config.delivery_timeout = Duration::from_millis(30);
+    config.retry_backoff_max = Duration::from_millis(5);
+    cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::Refuse(ErrorCode::NotEnoughReplicas)));
+    let producer = KafkaProducer::builder().with_config(config).dead_letter_store(file.store.clone()).build().unwrap();
+    // Far more rounds than the letters may be replayed.
+    support::until(|| cluster.requests(ApiKey::Produce) > 100).await;
+    let counts: Vec<u32> = file.store.scan(None, 9).unwrap().iter().map(|held| held.letter.replay_count).collect();
+    assert!(counts.iter().all(|count| *count <= 1), "a mark may count one: {counts:?}");
+    cluster.clear_faults();
+    support::until(|| file.store.is_empty()).await;
+    producer.close(LONG).await;
+    assert_eq!(values(&cluster, "t"), ["0", "1", "2"]);
+}
+
+#[tokio::test]
+async fn every_replayed_letter_is_counted() {
+    let cluster = TestCluster::builder().topic("t", 6).start().await.unwrap();
+    let file = file();
+    let letters = (0..100).map(|number| Letter { partition: Some(number % 6), ..letter("t", "k", number) });
+    file.store.append(&letters.collect::<Vec<_>>()).unwrap();
+    let producer =
+        KafkaProducer::builder().with_config(config(&cluster)).dead_letter_store(file.store.clone()).build().unwrap();
+    let report = producer.replay(&Replay::default(), |_| ControlFlow::Continue(())).await.unwrap();
+    let stats = producer.stats();
+    assert_eq!((report.delivered, stats.sent, stats.failed, stats.in_flight), (100, 100, 0, 0));
+    let rejected = letter("t", "k", "rejected");
+    file.store.append(&[rejected]).unwrap();
+    cluster.reject_records(|record| (record.value_text() == Some("rejected")).then(|| "no".to_owned()));
+    producer.replay(&Replay::default(), |_| ControlFlow::Continue(())).await.unwrap();
+    let closed = producer.close(LONG).await;
+    assert_eq!((closed.delivered, closed.failed), (100, 1));
+}

@@ -1,0 +1,128 @@
+//! Dead letters that are sent to another topic than their own.
+#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+mod support;
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kafka_courier::dlq::{Bytes, DeadLetterStore, FileStore, Letter, Outcome, Timestamp};
+use kafka_courier::{Doubtful, KafkaProducer, Replay, ReplayReport};
+use kafka_courier_test_broker::{ApiKey, Fault, Rule, TestCluster};
+use support::{LONG, config, record};
+
+struct File {
+    _folder: tempfile::TempDir,
+    store: Arc<FileStore>,
+}
+
+fn file() -> File {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(FileStore::open(folder.path().join("letters")).unwrap());
+    File { _folder: folder, store }
+}
+
+async fn cluster() -> TestCluster {
+    TestCluster::builder().topic("t", 1).topic("other", 3).start().await.unwrap()
+}
+
+fn producer(cluster: &TestCluster, file: &File) -> KafkaProducer {
+    let mut config = config(cluster);
+    (config.request_timeout, config.delivery_timeout) = (Duration::from_millis(300), Duration::from_secs(5));
+    KafkaProducer::builder().with_config(config).dead_letter_store(file.store.clone()).build().unwrap()
+}
+
+async fn reroute(producer: &KafkaProducer, replay: Replay) -> ReplayReport {
+    let replay = Replay { to_topic: Some("other".to_owned()), ..replay };
+    producer.replay(&replay, |_| ControlFlow::Continue(())).await.unwrap()
+}
+
+fn verify() -> Replay {
+    Replay { doubtful: Doubtful::Verify { force: false }, ..Replay::default() }
+}
+
+fn letter(key: &'static str, value: &'static str) -> Letter {
+    let mut letter = Letter::new("t", Bytes::from_static(value.as_bytes()), "why", Timestamp::now());
+    (letter.outcome, letter.partition) = (Outcome::NotWritten, Some(0));
+    letter.key = Some(Bytes::from_static(key.as_bytes()));
+    letter
+}
+
+fn values(cluster: &TestCluster, topic: &str) -> Vec<String> {
+    let text = |value: Option<Bytes>| String::from_utf8_lossy(value.as_deref().unwrap_or_default()).into_owned();
+    cluster.records(topic).into_iter().map(|r| text(r.value.map(|value| Bytes::from(value.to_vec())))).collect()
+}
+
+/// A letter of an event whose answer never came.
+async fn in_doubt(cluster: &TestCluster, file: &File, fault: Fault) {
+    let mut config = config(cluster);
+    (config.retry_max, config.request_timeout) = (0, Duration::from_millis(300));
+    let gone = KafkaProducer::builder().with_config(config).dead_letter_store(file.store.clone()).build().unwrap();
+    gone.send(&record("t", "k", "first")).await.unwrap().await.unwrap();
+    cluster.inject(Rule::on(ApiKey::Produce).times(1).then(fault));
+    gone.send(&record("t", "k", "doubtful")).await.unwrap().await.unwrap_err();
+    gone.close(LONG).await;
+}
+
+#[tokio::test]
+async fn letters_of_a_key_keep_their_order_there() {
+    let (cluster, file) = (cluster().await, file());
+    let letters = ["0", "1", "2", "3", "4", "5"].map(|value| letter("k", value));
+    file.store.append(&letters).unwrap();
+    let report = reroute(&producer(&cluster, &file), Replay::default()).await;
+    assert_eq!((report.delivered, report.by_topic["other"], file.store.len()), (6, 6, 0), "{report:?}");
+    assert_eq!(values(&cluster, "other"), ["0", "1", "2", "3", "4", "5"]);
+    assert_eq!(cluster.record_count("t"), 0);
+}
+
+#[tokio::test]
+async fn what_landed_in_its_own_topic_is_found_there() {
+    let (cluster, file) = (cluster().await, file());
+    in_doubt(&cluster, &file, Fault::ApplyThenSwallow).await;
+    let report = reroute(&producer(&cluster, &file), verify()).await;
+    assert_eq!((report.landed, report.delivered, file.store.len()), (1, 0, 0), "{report:?}");
+    assert_eq!((values(&cluster, "t"), cluster.record_count("other")), (vec!["first".into(), "doubtful".into()], 0));
+}
+
+#[tokio::test]
+async fn no_letter_goes_to_its_own_topic_as_a_fence() {
+    let (cluster, file) = (cluster().await, file());
+    in_doubt(&cluster, &file, Fault::Swallow).await;
+    // Sent to its own topic, it would prove the other one absent.
+    file.store.append(&[letter("other key", "certain")]).unwrap();
+    let report = reroute(&producer(&cluster, &file), verify()).await;
+    assert_eq!((report.delivered, report.not_found, file.store.len()), (1, 1, 1), "{report:?}");
+    assert_eq!((values(&cluster, "t"), values(&cluster, "other")), (vec!["first".into()], vec!["certain".into()]));
+}
+
+#[tokio::test]
+async fn a_letter_that_fails_there_belongs_there() {
+    let (cluster, file) = (cluster().await, file());
+    file.store.append(&[letter("k", "a")]).unwrap();
+    cluster.reject_records(|_| Some("no".to_owned()));
+    let replaying = producer(&cluster, &file);
+    let report = reroute(&replaying, Replay::default()).await;
+    assert_eq!(report.failed, 1, "{report:?}");
+    let held = file.store.scan(None, 9).unwrap().remove(0).letter;
+    assert_eq!((held.topic.as_str(), held.replay_count, held.outcome), ("other", 1, Outcome::NotWritten));
+    cluster.accept_records();
+    let report = replaying.replay(&Replay::default(), |_| ControlFlow::Continue(())).await.unwrap();
+    assert_eq!((report.delivered, values(&cluster, "other")), (1, vec!["a".into()]), "{report:?}");
+}
+
+#[tokio::test]
+async fn a_failure_there_holds_back_its_key() {
+    let (cluster, file) = (cluster().await, file());
+    file.store.append(&[letter("k", "0"), letter("k", "1"), letter("k", "2"), letter("l", "3")]).unwrap();
+    cluster.reject_records(|record| (record.value.as_deref() == Some(b"0")).then(|| "no".to_owned()));
+    let replaying = producer(&cluster, &file);
+    let report = reroute(&replaying, Replay::default()).await;
+    assert_eq!((report.failed, report.held_back, report.delivered), (1, 2, 1), "{report:?}");
+    let topics: Vec<String> = file.store.scan(None, 9).unwrap().into_iter().map(|held| held.letter.topic).collect();
+    assert_eq!(topics, ["other", "t", "t"], "what never left is a letter of its own topic still");
+    cluster.accept_records();
+    let report = reroute(&replaying, Replay::default()).await;
+    assert_eq!((report.delivered, values(&cluster, "t").len()), (3, 0), "{report:?}");
+    let of_key: Vec<String> = values(&cluster, "other").into_iter().filter(|value| value != "3").collect();
+    assert_eq!(of_key, ["0", "1", "2"]);
+}

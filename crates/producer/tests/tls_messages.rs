@@ -1,0 +1,139 @@
+//! Certificates and keys that can't be used: each is named, with what to use.
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests may, as tests do
+#[path = "support/tls.rs"]
+mod secured;
+mod support;
+
+use std::sync::Arc;
+
+use kafka_courier_test_broker::TestCluster;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::{CertifiedKey, Signer, SigningKey};
+use rustls::{ServerConfig, SignatureAlgorithm, SignatureScheme};
+use secured::{as_client, cluster, cluster_behind, file, refused, with_tls};
+use support::{Books, LONG, Producer};
+use tokio_rustls::TlsAcceptor;
+
+#[tokio::test]
+async fn a_certificate_without_names_is_explained() {
+    let cluster = cluster("unnamed", false).await;
+    refused(&cluster, with_tls(&cluster), &["has no names", "not for 127.0.0.1", "subjectAltName"]).await;
+}
+
+#[tokio::test]
+async fn address_as_dns_name_is_explained() {
+    let cluster = cluster("ip-as-dns", false).await;
+    refused(&cluster, with_tls(&cluster), &["address 127.0.0.1 as a DNS name", "subjectAltName=IP:127.0.0.1"]).await;
+}
+
+/// Signs nothing that could be verified: the certificate is looked at before that.
+#[derive(Clone, Copy, Debug)]
+struct NoKey(SignatureScheme);
+
+impl Signer for NoKey {
+    fn sign(&self, _: &[u8]) -> Result<Vec<u8>, rustls::Error> {
+        Ok(vec![0; 70])
+    }
+
+    fn scheme(&self) -> SignatureScheme {
+        self.0
+    }
+}
+
+impl SigningKey for NoKey {
+    fn choose_scheme(&self, _: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
+        Some(Box::new(*self))
+    }
+
+    fn algorithm(&self) -> SignatureAlgorithm {
+        SignatureAlgorithm::ECDSA
+    }
+}
+
+#[derive(Debug)]
+struct Shows(Arc<CertifiedKey>);
+
+impl ResolvesServerCert for Shows {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.clone())
+    }
+}
+
+/// A broker that shows a certificate whose key graviola can't sign with.
+async fn cluster_showing(certificate: &str) -> TestCluster {
+    let provider = Arc::new(rustls_graviola::default_provider());
+    let chain = vec![CertificateDer::from_pem_file(file(certificate)).unwrap()];
+    let shown = CertifiedKey::new(chain, Arc::new(NoKey(SignatureScheme::ECDSA_NISTP256_SHA256)));
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let server = builder.with_no_client_auth().with_cert_resolver(Arc::new(Shows(Arc::new(shown))));
+    cluster_behind(TlsAcceptor::from(Arc::new(server))).await
+}
+
+#[tokio::test]
+async fn a_brokers_unusable_key_is_named() {
+    for (certificate, kind) in [("server-p521.pem", "ECDSA on P-521"), ("server-rsa1024.pem", "RSA of 1024 bits")] {
+        let cluster = cluster_showing(certificate).await;
+        refused(&cluster, with_tls(&cluster), &[kind, "can't be verified here", "RSA of 2048"]).await;
+    }
+}
+
+#[tokio::test]
+async fn unusable_client_keys_are_refused() {
+    let cluster = cluster("server", true).await;
+    for (name, kind) in [
+        ("client-p521", "ECDSA on P-521"),
+        ("client-rsa1024", "RSA of 1024 bits"),
+        ("client-rsa2200", "RSA of 2200 bits"),
+        ("client-rsa3000", "RSA of 3000 bits"),
+        ("client-rsa4000", "RSA of 4000 bits"),
+    ] {
+        let config = as_client(with_tls(&cluster), &format!("{name}.pem"), &format!("{name}-key.pem"));
+        let error = Producer::build(config).unwrap_err().to_string();
+        for word in ["ssl_key_location", &format!("{name}-key.pem"), kind, "2048, 3072 or 4096"] {
+            assert!(error.contains(word), "{word}: {error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn chain_in_wrong_order_is_explained() {
+    let cluster = cluster("server", true).await;
+    let folder = tempfile::tempdir().unwrap();
+    let chain = folder.path().join("chain.pem");
+    let certificate = |name: &str| std::fs::read_to_string(file(name)).unwrap();
+    let config = || {
+        let mut config = as_client(with_tls(&cluster), "client.pem", "client-pkcs8.pem");
+        config.ssl_certificate_location = chain.display().to_string();
+        config
+    };
+    std::fs::write(&chain, certificate("ca.pem") + &certificate("client.pem")).unwrap();
+    let error = Producer::build(config()).unwrap_err().to_string();
+    for word in ["chain.pem", "wrong order", "number 2", "put it first"] {
+        assert!(error.contains(word), "{word}: {error}");
+    }
+    std::fs::write(&chain, certificate("client.pem") + &certificate("ca.pem")).unwrap();
+    let producer = Producer::build(config()).unwrap();
+    producer.health_check(LONG).await.unwrap();
+}
+
+#[tokio::test]
+async fn byte_order_marks_are_skipped() {
+    let cluster = cluster("server", true).await;
+    let folder = tempfile::tempdir().unwrap();
+    let marked = |name: &str| {
+        let path = folder.path().join(name);
+        let text = std::fs::read_to_string(file(name)).unwrap().replace('\n', "\r\n");
+        std::fs::write(&path, format!("\u{feff}{text}")).unwrap();
+        path.display().to_string()
+    };
+    let mut config = with_tls(&cluster);
+    config.ssl_ca_location = marked("ca.pem");
+    config.ssl_certificate_location = marked("client.pem");
+    config.ssl_key_location = marked("client-pkcs8.pem");
+    let producer = Producer::build(config).unwrap();
+    let mut books = Books::default();
+    books.send_many(&producer, "t", 20, 3).await;
+    books.all_delivered(&cluster, "t").await;
+}

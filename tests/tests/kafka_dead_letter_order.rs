@@ -1,0 +1,136 @@
+//! On a real Kafka: the records of one key leave a store of dead letters in the order in which they arrived there.
+//!
+//! Rules: `courier` alone does the work; a Java consumer reads the order.
+use std::collections::BTreeMap;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use kafka_courier_tests::cluster::Cluster;
+use kafka_courier_tests::courier::{Courier, Finished};
+use serde_json::{Value, json};
+
+/// A dead letter for `topic`: number `number` of its store.
+fn letter(number: u64, topic: &str, key: &str) -> String {
+    let line = json!({
+        "id": format!("01a224d0-0000-7000-8000-{number:012x}"), "event": {"n": number}, "topic": topic,
+        "failure_reason": "made for a test", "attempt_count": 1, "first_attempt": "2026-01-01T00:00:00Z",
+        "last_attempt": "2026-01-01T00:00:00Z", "partition": 0, "key": key, "headers": [],
+        "timestamp_ms": 1_767_225_600_000_i64, "error_code": null, "outcome": "not_written", "retriable": true,
+        "event_id": format!("p{number}"), "event_type": "x.y", "correlation_id": null, "replay_count": 0,
+    });
+    format!("{line}\n")
+}
+
+/// `courier dlq` on a store, which these words name.
+struct Store<'a> {
+    cluster: &'a Cluster,
+    words: Vec<String>,
+}
+
+impl Store<'_> {
+    fn run(&self, words: &[&str], input: &str) -> Result<Finished> {
+        let store = self.words.iter().map(String::as_str).collect::<Vec<_>>();
+        let courier = Courier::new(&[&["dlq"], words, &["--brokers", self.cluster.bootstrap()], &store].concat())?;
+        let courier = courier.within(Duration::from_secs(300)).env("KAFKA_METADATA_TIMEOUT", "1500ms");
+        courier.input_bytes(input.as_bytes())?.run()
+    }
+
+    fn import(&self, letters: &str) -> Result<()> {
+        self.run(&["import"], letters)?.expect_code(0).map(drop)
+    }
+
+    fn replay(&self, words: &[&str], code: i32) -> Result<Value> {
+        let run = self.run(&[&["replay", "--all", "--json"], words].concat(), "")?.expect_code(code)?;
+        let report = run.stdout.lines().last().with_context(|| run.stderr.clone())?;
+        println!("{report}");
+        Ok(serde_json::from_str(report)?)
+    }
+}
+
+/// The numbers of each key's records, in the order of the log.
+fn numbers(cluster: &Cluster, topic: &str) -> Result<BTreeMap<String, Vec<u64>>> {
+    let mut found: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    cluster.dump(topic, |record| {
+        let value: Value = serde_json::from_str(record.value.as_deref().context("no value")?)?;
+        let key = record.key.as_deref().context("no key")?.to_owned();
+        found.entry(key).or_default().push(value["n"].as_u64().context("no number")?);
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// The topic holds all of so many letters once, those of each key in their order.
+fn in_order(cluster: &Cluster, topic: &str, count: u64) -> Result<()> {
+    let found = numbers(cluster, topic)?;
+    for (key, numbers) in &found {
+        ensure!(numbers.is_sorted_by(|a, b| a < b), "the records of {key} are out of order: {numbers:?}");
+    }
+    let all: u64 = found.values().map(|numbers| numbers.len() as u64).sum();
+    ensure!(all == count, "{all} of {count} records");
+    Ok(())
+}
+
+#[test]
+fn failed_limited_replay_keeps_topic_order() {
+    fn run() -> Result<()> {
+        let cluster = Cluster::start(1)?;
+        cluster.create_topic("dead", 1, 1, &[])?;
+        let store = Store { cluster: &cluster, words: ["--topic", "dead"].map(str::to_owned).to_vec() };
+        store.import(&(0..6).map(|number| letter(number, "late", "k")).collect::<String>())?;
+        let report = store.replay(&["--limit", "2"], 1)?;
+        ensure!(report["selected"] == 2 && report["delivered"] == 0, "{report}");
+        cluster.create_topic("late", 1, 1, &[])?;
+        let report = store.replay(&[], 0)?;
+        ensure!(report["delivered"] == 6, "{report}");
+        in_order(&cluster, "late", 6)
+    }
+    run().unwrap();
+}
+
+#[test]
+fn topic_created_during_replay_keeps_order() {
+    fn run() -> Result<()> {
+        let cluster = Cluster::start(1)?;
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("letters").display().to_string();
+        let store = Store { cluster: &cluster, words: vec!["--file".to_owned(), file] };
+        store.import(&(0..60_000).map(|n| letter(n, "big1", &format!("k{}", n % 5))).collect::<String>())?;
+        std::thread::scope(|scope| {
+            let replaying = scope.spawn(|| store.run(&["replay", "--all", "--json"], ""));
+            // While the replay waits for the topic, or soon after.
+            std::thread::sleep(Duration::from_millis(1700));
+            cluster.create_topic("big1", 1, 1, &[])?;
+            let run = replaying.join().map_err(|_| anyhow::anyhow!("the replay failed"))??;
+            println!("{}", run.stdout.trim());
+            anyhow::Ok(())
+        })?;
+        let began = std::time::Instant::now();
+        store.replay(&[], 0)?;
+        println!("60,000 letters of five keys in {:.1} s", began.elapsed().as_secs_f64());
+        in_order(&cluster, "big1", 60_000)
+    }
+    run().unwrap();
+}
+
+#[test]
+fn raised_partitions_keep_topic_order() {
+    fn run() -> Result<()> {
+        let cluster = Cluster::start(1)?;
+        cluster.create_topic("dead", 1, 1, &[])?;
+        cluster.create_topic("t", 3, 1, &[])?;
+        let store = Store { cluster: &cluster, words: ["--topic", "dead"].map(str::to_owned).to_vec() };
+        let letters = |numbers: std::ops::Range<u64>| {
+            numbers.map(|n| letter(n, "t", &format!("k{}", n % 10))).collect::<String>()
+        };
+        store.import(&letters(0..100))?;
+        let server = ["--bootstrap-server", cluster.bootstrap(), "--alter", "--topic", "dead", "--partitions", "4"];
+        cluster.java("org.apache.kafka.tools.TopicCommand", &server, Stdio::null())?;
+        store.import(&letters(100..200))?;
+        for limit in ["30", "30", "200"] {
+            store.replay(&["--limit", limit], 0)?;
+        }
+        in_order(&cluster, "t", 200)
+    }
+    run().unwrap();
+}
