@@ -14,7 +14,7 @@
 use kafka_courier_idempotent_sender::core::{ErrorCode, FailedOutcome, Failure, Reason};
 
 use crate::cluster::{BROKERS, MS, Micros, SECOND, place_of, topic_of};
-use crate::history::RecordHistory;
+use crate::record::RecordHistory;
 use crate::world::World;
 
 /// Errors of the write itself. An answer that never came is another.

@@ -19,8 +19,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use kafka_courier_batcher::sequence_add;
 
 use crate::cluster::{PARTITIONS, SECOND, TOPICS, topic_of};
-use crate::history::{RecordHistory, Told};
+use crate::history::Told;
 use crate::log::{Entry, FOREIGN};
+use crate::record::RecordHistory;
 use crate::world::World;
 
 /// Batches, each with the topic's life in which it was appended.

@@ -2,6 +2,7 @@
 //!
 //! Rules:
 //! - Each time that a record left counts as a try, and lies between the first and the last.
+//! - Unknown is only what has an attempt that is not clearly answered.
 //! - What may be written names the stamp that it left under, its topic's id, and an offset that the record is not before.
 
 use kafka_courier_batcher::{Stamp, sequence_add};
@@ -45,6 +46,11 @@ impl World {
             return Err(format!("record {number} left {sends:?}, and its failure says {failure:?}"));
         }
         if failure.outcome == FailedOutcome::Unknown {
+            if !record.may_be_written() {
+                return Err(format!(
+                    "record {number} is unknown, and no attempt of it is open: {failure:?} {record:?}"
+                ));
+            }
             let stamp = failure.stamp.ok_or_else(|| format!("record {number} may be written, under no stamp"))?;
             let sequence = sequence_add(stamp.base_sequence, position as u32);
             let (topic_uuid, from) = (failure.topic_uuid, failure.search_from.unwrap_or(0));

@@ -7,113 +7,17 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use kafka_courier_batcher::{Accumulator, BatchView, Compression, DecodedRecord, Limits, Record};
 use kafka_courier_idempotent_sender::core::{
-    ConnId, FailedOutcome, PartAnswer, ProduceAnswer, ProducePart, RecordSet, RequestId, Settlement, Submission,
-    Verdict,
+    ConnId, FailedOutcome, ProduceAnswer, ProducePart, RecordSet, RequestId, Settlement, Submission, Verdict,
 };
 
 use crate::causes::{TOO_LARGE, WRITE_ERRORS};
-use crate::cluster::{BROKERS, MS, Micros, PARTITIONS, Partition, TOPICS, topic_of};
-use crate::failures::Search;
-use crate::looks::{LookedFor, Looks};
+use crate::cluster::{BROKERS, MS, Micros, PARTITIONS, TOPICS, topic_of};
+use crate::looks::Looks;
 use crate::plan::{BatchPlan, RecordPlan};
-use crate::sending::{DENIALS, Pace, Sends};
+use crate::record::RecordHistory;
+use crate::sending::{DENIALS, Pace};
 use crate::told::{ToldLeaders, ToldTopic};
 use crate::world::{Event, World, core_partition, model_partition};
-
-#[derive(Clone, Debug)]
-pub(crate) struct RecordHistory {
-    pub(crate) partition: usize,
-    pub(crate) has_key: bool,
-    pub(crate) verdict: Option<Told>,
-    pub(crate) corrected: Option<Option<i64>>,
-    /// How often producers had been forgotten on its partition when it was published.
-    pub(crate) forgets: u32,
-    /// The life of its topic of which the sender had been told when it first left under its present stamp.
-    pub(crate) sent_in: Option<u32>,
-    /// When its verdict came, or its correction: how often producers had been forgotten there, and the topic's life.
-    pub(crate) when_told: (u32, u32),
-    /// The codes that it was answered.
-    pub(crate) codes: Vec<i16>,
-    /// It was alone in a batch that was answered to be too large.
-    pub(crate) too_large_alone: bool,
-    /// Its attempts that were answered with an error of the write, or left and were never answered.
-    pub(crate) write_errors: u32,
-    /// How often producers had been forgotten on its partition because of old record times when it was published.
-    pub(crate) expiries: u32,
-    /// An attempt of it was not answered, or not clearly, before it was sent again or given up.
-    pub(crate) in_doubt: bool,
-    /// Its own timestamp is so old that the leader may forget the producer after its append.
-    pub(crate) aged: bool,
-    /// A batch of old records left behind it before it had a verdict.
-    pub(crate) followed_by_old: bool,
-    /// Attempts that were not answered, or not clearly.
-    unresolved: u32,
-    /// The offset at which a leader has acknowledged it to the sender.
-    pub(crate) acknowledged: Option<i64>,
-    /// The log append time that its verdict gave.
-    pub(crate) append_time: Option<i64>,
-    /// The newest timestamp of the records that were sent with it last.
-    pub(crate) newest: i64,
-    /// Codes that its batch was answered, and whether each was about it, or about another record of the batch.
-    pub(crate) accused: Vec<(i16, bool)>,
-    pub(crate) sends: Sends,
-    pub(crate) looked_for: LookedFor,
-    pub(crate) search: Option<Search>,
-}
-
-impl RecordHistory {
-    fn new(partition: usize, has_key: bool, aged: bool, model: &Partition) -> Self {
-        Self {
-            partition,
-            has_key,
-            verdict: None,
-            corrected: None,
-            forgets: model.forgets,
-            sent_in: None,
-            when_told: (0, 0),
-            codes: Vec::new(),
-            too_large_alone: false,
-            write_errors: 0,
-            expiries: model.expiries,
-            in_doubt: false,
-            aged,
-            followed_by_old: false,
-            unresolved: 0,
-            acknowledged: None,
-            append_time: None,
-            newest: -1,
-            accused: Vec::new(),
-            sends: Sends::default(),
-            looked_for: LookedFor::default(),
-            search: None,
-        }
-    }
-
-    /// An attempt has left.
-    fn sent(&mut self, now: Micros) {
-        self.in_doubt |= self.unresolved > 0;
-        self.unresolved += 1;
-        self.sends.note(now);
-    }
-
-    /// An attempt was answered with this code for the record at this place of its batch.
-    fn answered(&mut self, answer: &PartAnswer, position: i64) {
-        if answer.code == 0 && answer.base_offset >= 0 {
-            self.acknowledged = Some(answer.base_offset + position);
-        }
-        let is_open = answer.code != 0 && (answer.base_offset >= 0 || OPEN.contains(&answer.code));
-        self.in_doubt |= is_open;
-        self.unresolved -= u32::from(!is_open);
-        let named = answer.record_errors.iter().any(|error| i64::from(error.0) == position);
-        self.accused.push((answer.code, named || answer.record_errors.is_empty()));
-        if !self.codes.contains(&answer.code) {
-            self.codes.push(answer.code);
-        }
-    }
-}
-
-/// Codes that do not say whether the batch was appended.
-const OPEN: &[i16] = &[-1, 5, 7, 13, 14, 15, 16, 20, 56, 75, 89, 999];
 
 /// The verdict on one record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

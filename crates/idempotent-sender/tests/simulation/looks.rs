@@ -16,9 +16,10 @@ use kafka_courier_idempotent_sender::core::{
 };
 
 use crate::cluster::{MS, SECOND};
-use crate::history::{History, RecordHistory};
+use crate::history::History;
 use crate::log::Entry;
 use crate::plan::Reading;
+use crate::record::RecordHistory;
 use crate::world::{Event, World, model_partition};
 
 /// What looks have said of a record.

@@ -20,6 +20,7 @@ mod looks;
 mod plan;
 mod produce;
 mod random;
+mod record;
 mod replication;
 mod rng;
 mod scenarios;
