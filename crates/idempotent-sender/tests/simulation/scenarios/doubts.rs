@@ -186,3 +186,30 @@ fn halves_of_written_batch_are_found() {
     assert_eq!(world.log_of(0), (0..10).collect::<Vec<_>>());
     world.judge();
 }
+
+#[test]
+fn old_records_wait_for_unconfirmed() {
+    let rules = Rules { id_expiration_ms: Some(120_000), id_check: MS, ..reads_on() };
+    let mut world = quiet(Config::default(), rules);
+    world.prime(0);
+    world.publish(0, 1);
+    world.pass(0);
+    world.strike(Fault::Slow { broker: 0, time: SECOND, by: 4 * SECOND });
+    world.pass(30 * MS);
+    world.partitions[0].forced.push_back(Forced { code: 45, appended: None });
+    name_leader(&mut world, 1);
+    world.learn_news(1, 0);
+    let looks = |world: &World| world.sender.counters().looks == 0;
+    assert!(world.run_while(world.now + SECOND, looks).unwrap(), "the next leader's state is looked at");
+    // The look finds the batch. Old records behind it would make each leader forget the id. A third one leads then, and the
+    // first answer is lost.
+    world.submit(&BatchPlan { age_ms: 400_000, ..BatchPlan::of(0, 2) }).unwrap();
+    world.pass(20 * MS);
+    world.cut_connections(0);
+    name_leader(&mut world, 2);
+    (0..2).for_each(|broker| world.learn_news(broker, 0));
+    world.settle_all();
+    world.assert_delivered(2..6);
+    assert_eq!(world.log_of(0)[..4], [0, 1, 2, 3], "the first batch is there once");
+    world.judge();
+}
