@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kafka_courier::dlq::{DeadLetterStore, Letter, Selection, StoreError, Timestamp};
-use kafka_courier::{DeadLetterTopic, KafkaConfig, KafkaProducer, TopicWarning, UnfitTopic};
+use kafka_courier::{DeadLetterTopic, KafkaConfig, TopicWarning, UnfitTopic};
 use kafka_courier_test_broker::{ApiKey, Fault, Rule, TestCluster, TopicSpec};
-use support::{LONG, config, record};
+use support::{LONG, Producer, config, record};
 
 async fn cluster(policy: &str) -> (TestCluster, KafkaConfig) {
     let dead = TopicSpec::new("dead", 1).config("cleanup.policy", policy);
@@ -23,7 +23,7 @@ async fn cluster(policy: &str) -> (TestCluster, KafkaConfig) {
 async fn a_compacted_topic_is_passed_over() {
     for (policy, in_topic) in [("compact", 0), ("compact,delete", 0), ("delete", 2)] {
         let (cluster, config) = cluster(policy).await;
-        let producer = KafkaProducer::build(config).unwrap();
+        let producer = Producer::build(config).unwrap();
         let letters = producer.dead_letters();
         let checked = letters.check_topic().await;
         assert_eq!(checked.is_err(), in_topic == 0, "{checked:?}");

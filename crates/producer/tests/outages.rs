@@ -4,7 +4,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use kafka_courier::{FailedOutcome, KafkaProducer, ProducerRecord, PublishError};
+use kafka_courier::{FailedOutcome, ProducerRecord, PublishError};
 use kafka_courier_test_broker::{ApiKey, Fault, Gate, Rule, TestCluster, TopicSpec};
 use support::{Books, LONG, Producer, config, now_ms, producer, record};
 
@@ -45,7 +45,7 @@ async fn written_record_grown_too_old_is_delivered() {
     let mut config = config(&cluster);
     config.retry_backoff = Duration::from_secs(1);
     config.retry_backoff_max = Duration::from_secs(1);
-    let producer = KafkaProducer::build(config).unwrap();
+    let producer = Producer::build(config).unwrap();
     cluster.apply_then_disconnect(1);
     let delivery = producer.send(&record("t", "k", "v")).await.unwrap();
     let too_old = async {

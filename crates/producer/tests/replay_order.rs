@@ -10,9 +10,9 @@ use kafka_courier::dlq::{
     BeginReplayError, Bytes, DeadLetterStore, FileStore, Letter, LetterId, Limits, MemoryStore, Outcome, Overflow,
     Selection, Timestamp,
 };
-use kafka_courier::{DeadLetterTopic, Doubtful, KafkaProducer, Replay, ReplayError, ReplayReport};
+use kafka_courier::{DeadLetterTopic, Doubtful, Replay, ReplayError, ReplayReport};
 use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Rule, TestCluster, TopicSpec};
-use support::{LONG, config, record};
+use support::{LONG, Producer, config, record};
 
 async fn cluster() -> TestCluster {
     TestCluster::builder().topic("t", 1).topic("dead", 1).start().await.unwrap()
@@ -43,7 +43,7 @@ fn numbered(topic: &str, numbers: std::ops::Range<u32>) -> Vec<Letter> {
 async fn replay(cluster: &TestCluster, store: Arc<dyn DeadLetterStore>, replay: &Replay) -> ReplayReport {
     let mut config = config(cluster);
     config.metadata_timeout = Duration::from_millis(100);
-    let producer = KafkaProducer::builder().with_config(config).dead_letter_store(store).build().unwrap();
+    let producer = Producer::with(|builder| builder.with_config(config).dead_letter_store(store)).unwrap();
     let report = producer.replay(replay, |_| ControlFlow::Continue(())).await.unwrap();
     producer.close(LONG).await;
     report
@@ -187,7 +187,7 @@ fn full_with_one() -> Arc<MemoryStore> {
 async fn earlier_letter_in_memory_goes_first() {
     let (cluster, first) = (cluster().await, full_with_one());
     let producer =
-        KafkaProducer::builder().with_config(config(&cluster)).dead_letter_store(first.clone()).build().unwrap();
+        Producer::with(|builder| builder.with_config(config(&cluster)).dead_letter_store(first.clone())).unwrap();
     let letters = numbered("t", 0..2);
     producer.dead_letters().put(vec![letter("t", "other", "other")]).await;
     producer.dead_letters().put(vec![letters[0].clone()]).await;
@@ -205,7 +205,7 @@ async fn in_doubt(cluster: &TestCluster, key: &'static str) -> Letter {
     let file = file();
     let mut config = config(cluster);
     (config.retry_max, config.request_timeout) = (0, Duration::from_millis(300));
-    let gone = KafkaProducer::builder().with_config(config).dead_letter_store(file.store.clone()).build().unwrap();
+    let gone = Producer::with(|builder| builder.with_config(config).dead_letter_store(file.store.clone())).unwrap();
     gone.send(&record("t", key, "first")).await.unwrap().await.unwrap();
     cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Swallow));
     gone.send(&record("t", key, "doubtful")).await.unwrap().await.unwrap_err();
@@ -267,7 +267,7 @@ async fn killed_replay_of_topic_goes_on() {
     with_letters(&cluster, numbered("t", 0..4)).await;
     cluster.inject(Rule::on(ApiKey::Produce).partition("t", 0).times(1).then(Fault::ApplyThenSwallow));
     let producer =
-        KafkaProducer::builder().with_config(config(&cluster)).dead_letter_store(open(&cluster)).build().unwrap();
+        Producer::with(|builder| builder.with_config(config(&cluster)).dead_letter_store(open(&cluster))).unwrap();
     let killed = tokio::spawn(async move { producer.replay(&Replay::default(), |_| ControlFlow::Continue(())).await });
     support::until(|| cluster.record_count("t") == 1).await;
     killed.abort();
@@ -275,7 +275,7 @@ async fn killed_replay_of_topic_goes_on() {
     // The claim of a replay that was dropped is given back a moment later.
     let report = loop {
         let producer =
-            KafkaProducer::builder().with_config(config(&cluster)).dead_letter_store(open(&cluster)).build().unwrap();
+            Producer::with(|builder| builder.with_config(config(&cluster)).dead_letter_store(open(&cluster))).unwrap();
         match producer.replay(&Replay::default(), |_| ControlFlow::Continue(())).await {
             Ok(report) => break report,
             Err(error) => assert!(matches!(error, ReplayError::Begin(BeginReplayError::Claimed { .. })), "{error}"),
@@ -296,7 +296,7 @@ async fn outage_counts_no_replay() {
     config.delivery_timeout = Duration::from_millis(30);
     config.retry_backoff_max = Duration::from_millis(5);
     cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::Refuse(ErrorCode::NotEnoughReplicas)));
-    let producer = KafkaProducer::builder().with_config(config).dead_letter_store(file.store.clone()).build().unwrap();
+    let producer = Producer::with(|builder| builder.with_config(config).dead_letter_store(file.store.clone())).unwrap();
     // Far more rounds than the letters may be replayed.
     support::until(|| cluster.requests(ApiKey::Produce) > 100).await;
     let counts: Vec<u32> = file.store.scan(None, 9).unwrap().iter().map(|held| held.letter.replay_count).collect();
@@ -314,7 +314,7 @@ async fn every_replayed_letter_is_counted() {
     let letters = (0..100).map(|number| Letter { partition: Some(number % 6), ..letter("t", "k", number) });
     file.store.append(&letters.collect::<Vec<_>>()).unwrap();
     let producer =
-        KafkaProducer::builder().with_config(config(&cluster)).dead_letter_store(file.store.clone()).build().unwrap();
+        Producer::with(|builder| builder.with_config(config(&cluster)).dead_letter_store(file.store.clone())).unwrap();
     let report = producer.replay(&Replay::default(), |_| ControlFlow::Continue(())).await.unwrap();
     let stats = producer.stats();
     assert_eq!((report.delivered, stats.sent, stats.failed, stats.in_flight), (100, 100, 0, 0));

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kafka_courier::dlq::{Bytes, DeadLetterStore, FileStore, Letter, Outcome, Timestamp};
-use kafka_courier::{Doubtful, KafkaProducer, Replay, ReplayReport};
+use kafka_courier::{Doubtful, Replay, ReplayReport};
 use kafka_courier_test_broker::{ApiKey, Fault, Rule, TestCluster};
-use support::{LONG, config, record};
+use support::{LONG, Producer, config, record};
 
 struct File {
     _folder: tempfile::TempDir,
@@ -26,13 +26,13 @@ async fn cluster() -> TestCluster {
     TestCluster::builder().topic("t", 1).topic("other", 3).start().await.unwrap()
 }
 
-fn producer(cluster: &TestCluster, file: &File) -> KafkaProducer {
+fn producer(cluster: &TestCluster, file: &File) -> Producer {
     let mut config = config(cluster);
     (config.request_timeout, config.delivery_timeout) = (Duration::from_millis(300), Duration::from_secs(5));
-    KafkaProducer::builder().with_config(config).dead_letter_store(file.store.clone()).build().unwrap()
+    Producer::with(|builder| builder.with_config(config).dead_letter_store(file.store.clone())).unwrap()
 }
 
-async fn reroute(producer: &KafkaProducer, replay: Replay) -> ReplayReport {
+async fn reroute(producer: &Producer, replay: Replay) -> ReplayReport {
     let replay = Replay { to_topic: Some("other".to_owned()), ..replay };
     producer.replay(&replay, |_| ControlFlow::Continue(())).await.unwrap()
 }
@@ -57,7 +57,7 @@ fn values(cluster: &TestCluster, topic: &str) -> Vec<String> {
 async fn in_doubt(cluster: &TestCluster, file: &File, fault: Fault) {
     let mut config = config(cluster);
     (config.retry_max, config.request_timeout) = (0, Duration::from_millis(300));
-    let gone = KafkaProducer::builder().with_config(config).dead_letter_store(file.store.clone()).build().unwrap();
+    let gone = Producer::with(|builder| builder.with_config(config).dead_letter_store(file.store.clone())).unwrap();
     gone.send(&record("t", "k", "first")).await.unwrap().await.unwrap();
     cluster.inject(Rule::on(ApiKey::Produce).times(1).then(fault));
     gone.send(&record("t", "k", "doubtful")).await.unwrap().await.unwrap_err();

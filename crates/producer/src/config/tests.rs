@@ -180,9 +180,9 @@ fn dlq_topic_takes_no_events() {
     for (mapping, topic, word) in [
         ("", "default-events", "events of type *"),
         ("", "error-events", "events of type api.error"),
-        ("order.placed=orders", "orders", "type order.placed"),
-        ("order.*=orders", "orders", "type order.*"),
-        ("*=all", "all", "type *"),
+        ("order.placed=orders", "orders", "type \"order.placed\""),
+        ("order.*=orders", "orders", "type \"order.*\""),
+        ("*=all", "all", "type \"*\""),
     ] {
         let error = read(&[("KAFKA_TOPIC_MAPPING", mapping), ("KAFKA_DLQ_TOPIC", topic)]).unwrap_err();
         assert_eq!(error.0.len(), 1, "{error}");
