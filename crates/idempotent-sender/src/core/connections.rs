@@ -179,6 +179,7 @@ impl<T: Clone> Sender<T> {
         let reason = Reason::NotAvailable(why);
         for ready in &broker.ready {
             if let Some(lane) = self.topics.lane_mut(ready.partition).filter(|l| l.generation == ready.generation) {
+                lane.partition.doubt_leader();
                 lane.partition.on_unreachable(now, &reason);
             }
         }

@@ -30,8 +30,8 @@ pub struct Failure {
     pub stamp: Option<kafka_courier_batcher::Stamp>,
     /// The id of the topic that it was meant for; all zero where the brokers tell none.
     pub topic_uuid: TopicUuid,
-    /// Where in the partition such a check begins: behind the last record that was acknowledged there.
-    /// `None`: nothing was yet.
+    /// Where in the partition such a check begins: behind the last record that was acknowledged there before the first
+    /// attempt. `None`: nothing was yet.
     pub search_from: Option<i64>,
     /// The records that the broker rejected one by one (KIP-467), by their index in the batch that was handed in, in rising
     /// order, with what it says of each.

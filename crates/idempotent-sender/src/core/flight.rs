@@ -63,6 +63,9 @@ pub(crate) struct Flight<T> {
     pub(crate) charge: usize,
     pub(crate) published_at: Instant,
     pub(crate) aged: bool,
+    /// The partition's `acknowledged_to` when it got its present stamp: it is in the log at no earlier offset. What is
+    /// acknowledged later may lie behind it, where the leader forgot the id and took another batch a second time.
+    pub(crate) search_from: Option<i64>,
     pub(crate) outstanding: Option<RequestId>,
     /// Attempts that are no longer waited for, but whose answers may still come.
     pub(crate) abandoned: Vec<Attempt>,
@@ -72,6 +75,8 @@ pub(crate) struct Flight<T> {
     pub(crate) proof: Proof,
     /// A later acceptance proves that it is in the log.
     pub(crate) provable: bool,
+    /// A look has found it, and it was sent again so that the leader recognizes it.
+    pub(crate) repeated: bool,
     pub(crate) write_errors: u32,
     pub(crate) history: History,
 }
@@ -183,6 +188,7 @@ impl<T: Clone> Flight<T> {
         self.fresh = false;
         self.proof = Proof::None;
         self.provable = true;
+        self.repeated = false;
     }
 
     /// The verdict, if it is given up now.
@@ -197,7 +203,7 @@ impl<T: Clone> Flight<T> {
             last_attempt: self.history.last,
             stamp: self.may_be_written().then(|| self.stamp()).flatten(),
             topic_uuid: place.topic_uuid,
-            search_from: place.acknowledged_to,
+            search_from: if outcome == FailedOutcome::Unknown { self.search_from } else { place.acknowledged_to },
             rejected: self.history.rejected.clone(),
         }
     }
@@ -246,12 +252,14 @@ impl<T: Clone> Flight<T> {
             charge,
             published_at: self.published_at,
             aged: self.aged,
+            search_from: self.search_from,
             outstanding: None,
             fresh: false,
             abandoned: self.abandoned.clone(),
             open: self.open,
             proof: self.proof,
             provable: self.provable,
+            repeated: self.repeated,
             write_errors: self.write_errors,
             history: self.history.clone(),
         }

@@ -4,8 +4,9 @@
 //! - The time allowed has run out, and not a moment before.
 //! - More errors of the write than `retry_max`: waiting for the cluster is none of them.
 //! - A code that is final was answered for it, or for a batch that it was alone in and that was too large.
-//! - Its leader did not expect its sequence number, and what became of it can't be known.
+//! - Its leader did not expect its sequence number, and a look was answered.
 //! - A look has found it, and the partition had to go on before its replicas were known to have it.
+//! - What may be written is failed for such an answer only after a look at its leader.
 //! - Its leader has refused our credentials, at most five seconds ago; or a broker did just now
 //!   that was asked who leads, or for a producer id.
 //! - Its topic was made anew, or its partition is no more. Everything was given up.
@@ -13,6 +14,7 @@
 use kafka_courier_idempotent_sender::core::{ErrorCode, FailedOutcome, Failure, Reason};
 
 use crate::cluster::{BROKERS, MS, Micros, SECOND, place_of, topic_of};
+use crate::record::RecordHistory;
 use crate::world::World;
 
 /// Errors of the write itself. An answer that never came is another.
@@ -56,6 +58,11 @@ impl World {
                 self.cause_of_refusal(record.partition)
             }
             Reason::Broker { code, .. } if !record.codes.contains(&code.0) => Err("it was never answered so"),
+            Reason::Broker { code, .. }
+                if failure.outcome == FailedOutcome::Unknown && self.skips_look(record, code.0) =>
+            {
+                Err("it may be written, and was not looked for")
+            }
             Reason::Broker { code, .. } if FINAL.contains(&code.0) => Ok("final code"),
             Reason::Broker { code, .. } if TOO_LARGE.contains(&code.0) && record.too_large_alone => Ok("too large"),
             Reason::Broker { code, .. } if SEQUENCE.contains(&code.0) && failure.outcome == FailedOutcome::Unknown => {
@@ -64,7 +71,7 @@ impl World {
             Reason::Broker { code, .. } if !WRITE_ERRORS.contains(&code.0) => Err("that is no reason to give up"),
             Reason::NoAnswer(words) if words.contains("the leader has it") => {
                 // An old broker's 46 says so too.
-                let found = self.history.found[record.partition] > 0 || record.codes.contains(&46);
+                let found = self.history.is_found(number) || record.codes.contains(&46);
                 if found && failure.outcome == FailedOutcome::Unknown {
                     Ok("not confirmed")
                 } else {
@@ -77,6 +84,12 @@ impl World {
             }
             _ => Err("waiting is no reason to give up"),
         }
+    }
+
+    /// Whether a look must come before such an answer ends what may be written, and did not.
+    fn skips_look(&self, record: &RecordHistory, code: i16) -> bool {
+        let ends_it = FINAL.contains(&code) || TOO_LARGE.contains(&code) || SEQUENCE.contains(&code);
+        ends_it && !self.history.is_looked_for(record)
     }
 
     /// Only the partition's own leader speaks for it, and for five seconds at most.

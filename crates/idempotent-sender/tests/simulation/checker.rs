@@ -4,10 +4,15 @@
 //! - Delivered: in the log exactly once, at the offset told. Not written: nowhere. Unknown: at most once.
 //!   Corrected: there, at the offset told.
 //! - What is in a log is in the order in which it was published.
-//! - Excused is only what the design excuses: an id that was forgotten between a record's publication and
-//!   its append (because of old records, or by an unclean election), and a topic made anew that is written
-//!   to by name, where the sender had not been told of that life when it sent that stamp. What was delivered at an
-//!   offset has no excuse. What an unclean election has lost is lost.
+//! - An acknowledgement that reaches the sender corrects an `unknown` verdict, with its offset.
+//! - A later check finds what is unknown and in the log under the stamp, topic id and offset of its failure.
+//! - A record is rejected for its own fault: it was named, or no record of its batch was.
+//! - A delivery gives the leader's append time where the topic has LogAppendTime, and nowhere else.
+//! - Excused is only what the design excuses. What was delivered at an offset has no excuse.
+//!   - An id that was forgotten between a record's publication and its append: by an unclean election, or because of old
+//!     records where an attempt of this one was in doubt, and no old records left behind it before it had its verdict.
+//!   - A topic made anew that is written to by name, where the sender had not been told of that life when it sent that stamp.
+//! - What an unclean election has lost is lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,6 +21,7 @@ use kafka_courier_batcher::sequence_add;
 use crate::cluster::{PARTITIONS, SECOND, TOPICS, topic_of};
 use crate::history::Told;
 use crate::log::{Entry, FOREIGN};
+use crate::record::RecordHistory;
 use crate::world::World;
 
 /// Batches, each with the topic's life in which it was appended.
@@ -26,10 +32,15 @@ struct Landing {
     incarnation: u32,
     offset: i64,
     forgets: u32,
+    expiries: u32,
     /// The life of the topic of which the sender had been told when it first sent this stamp.
     sent_in: Option<u32>,
     /// An unclean election has lost it.
     lost: bool,
+    /// The search of its failure finds it here.
+    found: bool,
+    /// Its batch's newest time.
+    time: i64,
 }
 
 impl World {
@@ -41,7 +52,7 @@ impl World {
         self.run_until(end)?;
         let patience = self.plan.config.delivery_timeout.as_micros() as u64 + 30 * SECOND;
         let until = self.now + patience;
-        if !self.run_while(until, |world| world.sender.unsettled() > 0 || !world.submitting)? {
+        if !self.run_while(until, |world| world.sender.unsettled() > 0 || world.held > 0 || !world.submitting)? {
             return Err(format!("{} records have no verdict, and never will", self.sender.unsettled()));
         }
         self.run_for(60 * SECOND)
@@ -109,7 +120,18 @@ impl World {
         let sequence = sequence_add(entry.first, index);
         let stamped = self.history.stamped(partition, entry.producer_id, entry.epoch, sequence);
         let offset = entry.base_offset + i64::from(index);
-        Landing { incarnation, offset, forgets: entry.forgets, sent_in: stamped.map(|stamped| stamped.life), lost }
+        let number = entry.records[index as usize];
+        let search = self.history.records.get(number as usize).and_then(|record| record.search);
+        Landing {
+            incarnation,
+            offset,
+            forgets: entry.forgets,
+            expiries: entry.expiries,
+            sent_in: stamped.map(|stamped| stamped.life),
+            lost,
+            found: search.is_none_or(|search| search.finds(partition, incarnation, entry, index)),
+            time: entry.max_timestamp,
+        }
     }
 
     /// Every batch that is in the partition for good, by the topic's life and offset: what is in its leader's
@@ -142,7 +164,9 @@ impl World {
     /// unseen.
     fn is_excused(&self, number: u32, landing: &Landing) -> bool {
         let record = &self.history.records[number as usize];
-        landing.forgets > record.forgets || self.is_another_by_name(landing.sent_in, landing.incarnation)
+        let forgotten = landing.forgets > record.forgets;
+        let expired = landing.expiries > record.expiries && record.in_doubt && !record.followed_by_old;
+        forgotten || expired || self.is_another_by_name(landing.sent_in, landing.incarnation)
     }
 
     /// Whether what left by name was meant for another life of its topic than this one.
@@ -178,6 +202,10 @@ impl World {
         if there().filter(|landing| !self.is_excused(number, landing)).count() > 1 {
             return Err("it is in the log more than once:".into());
         }
+        self.check_acknowledged(told, record)?;
+        if there().any(|landing| !landing.found && !self.is_excused(number, landing)) {
+            return Err(format!("but its failure leads a search elsewhere: {:?}", record.search));
+        }
         let must_be_at = match (told, record.corrected) {
             (Told::Delivered(offset), _) | (Told::Unknown(_), Some(offset)) => offset,
             (Told::NotWritten(_), _) if there().any(|landing| !self.is_excused(number, landing)) => {
@@ -198,15 +226,37 @@ impl World {
             Some(offset) if !found.iter().any(|landing| landing.offset == offset) => {
                 Err("but it is elsewhere in the log:".into())
             }
+            Some(offset) if told == Told::Delivered(Some(offset)) => self.check_time(record, offset, found),
             _ => Ok(()),
         }
     }
 
-    /// A record may be refused as guilty only if it is, wherever the guilty are named.
+    /// What was acknowledged after its verdict corrects that, unless a later acceptance has done so.
+    fn check_acknowledged(&self, told: Told, record: &RecordHistory) -> Result<(), String> {
+        match (told, record.acknowledged) {
+            (Told::Unknown(_), Some(offset)) if record.corrected.is_none() => {
+                Err(format!("but it was acknowledged at {offset}:"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_time(&self, record: &RecordHistory, offset: i64, found: &[Landing]) -> Result<(), String> {
+        let by_the_log = self.plan.rules.log_append_time;
+        let is_true = match record.append_time {
+            // Where the append's time is its newest record's own, the records may keep their times.
+            None => !by_the_log || found.iter().any(|landing| landing.time == record.newest),
+            Some(time) => by_the_log && found.iter().any(|landing| landing.offset == offset && landing.time == time),
+        };
+        if is_true { Ok(()) } else { Err(format!("but its time is told as {:?}", record.append_time)) }
+    }
+
+    /// A record may be rejected only for its own fault: it was named, or none of its batch was.
     pub(crate) fn check_guilt(&self) -> Result<(), String> {
         for (number, record) in self.history.records.iter().enumerate() {
-            let named = self.partitions[record.partition].names_guilty;
-            if named && record.verdict == Some(Told::NotWritten(Some(87))) && record.has_key {
+            let Some(Told::NotWritten(Some(code))) = record.verdict else { continue };
+            let mut accused = record.accused.iter().filter(|accused| accused.0 == code).peekable();
+            if accused.peek().is_some() && !accused.any(|accused| accused.1) {
                 return Err(format!("record {number} was condemned for another's fault"));
             }
         }

@@ -83,6 +83,8 @@ pub(crate) struct Partition {
     /// Records without a key are refused (87), each by its index if `names_guilty`.
     pub(crate) compacted: bool,
     pub(crate) names_guilty: bool,
+    /// `message.timestamp.before.max.ms`: older records are refused (32), each by its index.
+    pub(crate) max_age_ms: i64,
     pub(crate) forced: VecDeque<Forced>,
     /// Every batch of this code is refused until it is lifted (rights, limits).
     pub(crate) refused: Option<i16>,
@@ -92,8 +94,10 @@ pub(crate) struct Partition {
     pub(crate) fetching: [bool; BROKERS],
     /// Everything that was ever committed, by the topic's life, some of it more than once.
     pub(crate) committed: Vec<(u32, Entry)>,
-    /// Producers forgotten because of old record times, or because an unclean leader never knew them.
+    /// Unclean elections: their leaders may never have known a producer.
     pub(crate) forgets: u32,
+    /// Producers forgotten because of old record times.
+    pub(crate) expiries: u32,
     /// What was committed and is in no log any more, by the number of its append: elections were unclean.
     pub(crate) lost: BTreeSet<u64>,
     /// The topic's life and the leader epoch of the last unclean election: what a former leader still commits is lost.
@@ -113,12 +117,14 @@ impl Partition {
             segment_bytes: usize::MAX,
             compacted: false,
             names_guilty: true,
+            max_age_ms: i64::MAX,
             forced: VecDeque::new(),
             refused: None,
             replication_delay: 0,
             fetching: [false; BROKERS],
             committed: Vec::new(),
             forgets: 0,
+            expiries: 0,
             lost: BTreeSet::new(),
             unclean: (0, 0),
         }
@@ -214,6 +220,13 @@ pub(crate) fn partitions_of(topic: usize) -> impl Iterator<Item = usize> {
     (0..PARTITIONS_AT_MOST).map(move |index| partition_of(topic, index))
 }
 
+const TOPIC_NAMES: [&str; TOPICS] = ["orders", "alerts"];
+
 pub(crate) fn topic_name(topic: usize) -> &'static str {
-    ["orders", "alerts"][topic]
+    TOPIC_NAMES[topic]
+}
+
+/// The topic of this name.
+pub(crate) fn topic_named(name: &str) -> Option<usize> {
+    TOPIC_NAMES.iter().position(|known| *known == name)
 }

@@ -5,14 +5,15 @@
 //! what they have heard, which may be old; a paused broker hears nothing and believes itself a leader.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use kafka_courier_idempotent_sender::core::{
-    BrokerId, ClusterMetadata, ErrorCode, LogSearch, LookId, PartitionId, PartitionMetadata, Reason, TopicMetadata,
+    BrokerId, ClusterMetadata, ErrorCode, PartitionMetadata, Reason, TopicMetadata,
 };
 
 use crate::cluster::{
-    BROKERS, MS, Micros, PARTITIONS, Replica, SECOND, TOPICS, View, partition_of, partitions_of, topic_name, topic_of,
-    uuid,
+    BROKERS, MS, Micros, PARTITIONS, Replica, SECOND, TOPICS, View, partition_of, partitions_of, topic_name,
+    topic_named, topic_of, uuid,
 };
 use crate::log::Producers;
 use crate::produce::address;
@@ -187,7 +188,7 @@ impl World {
         self.unfence_later(broker);
     }
 
-    /// `clean`: its leaderships are handed over first, and a snapshot of its producers is written.
+    /// `clean`: its leaderships are handed over first.
     pub(crate) fn stop(&mut self, broker: usize, clean: bool, down: Micros) -> bool {
         if !self.brokers[broker].up {
             return false;
@@ -208,11 +209,11 @@ impl World {
             self.cut(conn);
         }
         self.fence_later(broker);
-        self.after(down, Event::Restart(broker, clean));
+        self.after(down, Event::Restart(broker));
         true
     }
 
-    pub(crate) fn restart(&mut self, broker: usize, clean: bool) {
+    pub(crate) fn restart(&mut self, broker: usize) {
         if self.brokers[broker].up {
             return;
         }
@@ -221,13 +222,13 @@ impl World {
         self.brokers[broker].incarnation += 1;
         self.fence(broker);
         for partition in 0..PARTITIONS {
-            let draw = self.rng.next() as usize;
             // It knows nobody as leader until it has heard who leads.
             self.brokers[broker].views[partition].leader = None;
             let replica = &mut self.partitions[partition].replicas[broker];
-            let snapshot = if clean { replica.log.len() } else { draw % (replica.log.len() + 1) };
-            replica.producers = Producers::rebuild(&replica.log, snapshot);
+            // After a kill as after an orderly stop it loads a snapshot of all of its log: one batch is remembered.
+            replica.producers = Producers::rebuild(&replica.log, replica.log.len());
             replica.offline = false;
+            self.expire_ids(partition, broker);
         }
         self.unfence_later(broker);
     }
@@ -294,18 +295,21 @@ impl World {
     }
 
     /// Errors: who was asked last has refused us, and nobody is to be asked for a while.
-    pub(crate) fn refresh_metadata(&mut self) -> Result<(), String> {
+    pub(crate) fn refresh_metadata(&mut self, names: &[Arc<str>]) -> Result<(), String> {
         if self.history.metadata_refused_at.is_some_and(|at| self.now < at + Self::refused_pause()) {
             return Err("we were refused, and ask for metadata again too soon".into());
         }
+        let pause = self.least_pause();
+        let topics: Vec<usize> = names.iter().filter_map(|name| topic_named(name)).collect();
+        self.history.pace.metadata.ask(&topics, self.now, pause).map_err(|why| format!("metadata is {why}"))?;
         self.metadata_asked += 1;
         let broker = self.rng.index(BROKERS);
         let wait = self.latency(broker);
-        self.after(wait, Event::AskMetadata(broker));
+        self.after(wait, Event::AskMetadata(broker, topics));
         Ok(())
     }
 
-    pub(crate) fn ask_metadata(&mut self, broker: usize) {
+    pub(crate) fn ask_metadata(&mut self, broker: usize, topics: &[usize]) {
         let state = &self.brokers[broker];
         if !state.runs() || state.refuses_until > self.now || state.requests_stall_until > self.now {
             let wait = if state.up { self.rng.range(SECOND..10 * SECOND) } else { MS };
@@ -316,12 +320,13 @@ impl World {
             let wait = self.latency(broker);
             return self.after(wait, Event::MetadataRefused);
         }
-        let cluster = self.metadata_of(broker);
+        let mut cluster = self.metadata_of(broker);
+        cluster.topics.retain(|found| topic_named(&found.name).is_some_and(|topic| topics.contains(&topic)));
         let wait = self.latency(broker);
         self.after(wait, Event::Metadata(Some(cluster)));
     }
 
-    /// The cluster as the broker has it.
+    /// The cluster as the broker has it, with all topics.
     pub(crate) fn metadata_of(&self, broker: usize) -> ClusterMetadata {
         let topics = (0..TOPICS).map(|topic| self.topic_metadata(broker, topic)).collect();
         let brokers = (0..BROKERS).filter(|b| !self.brokers[*b].fenced).map(address).collect();
@@ -329,6 +334,7 @@ impl World {
     }
 
     pub(crate) fn metadata_refused(&mut self) {
+        self.history.pace.metadata.failed(self.now);
         self.history.metadata_refused_at = Some(self.now);
         self.history.control_refusals += 1;
         self.sender.on_metadata_refused(self.instant(), &refusal());
@@ -336,12 +342,16 @@ impl World {
 
     /// The answer reaches the sender.
     pub(crate) fn tell_metadata(&mut self, cluster: ClusterMetadata) {
+        self.history.pace.metadata.answered(self.now);
         self.trace(|| format!("metadata: {:?}", cluster.topics));
-        for (topic, found) in cluster.topics.iter().enumerate().filter(|(_, found)| found.code == 0) {
+        let named = cluster.topics.iter().filter_map(|found| Some((topic_named(&found.name)?, found)));
+        for (topic, found) in named.filter(|(_, found)| found.code == 0) {
             self.history.told_life(topic, found.uuid, found.partitions.len());
             for told in &found.partitions {
                 let leader = told.leader.map(|leader| leader.0 as usize - 1);
-                self.history.told_leader(partition_of(topic, told.index as usize), leader, told.leader_epoch);
+                let partition = partition_of(topic, told.index as usize);
+                self.history.told_leaders[partition].metadata(leader, told.leader_epoch);
+                self.history.denials[partition] = 0;
             }
         }
         self.sender.on_metadata(self.instant(), cluster);
@@ -370,6 +380,8 @@ impl World {
         if self.history.producer_id_refused_at.is_some_and(|at| self.now < at + Self::refused_pause()) {
             return Err("we were refused, and ask for a producer id again too soon".into());
         }
+        let pause = self.least_pause();
+        self.history.pace.producer_id.ask(self.now, pause).map_err(|why| format!("a producer id is {why}"))?;
         let broker = self.rng.index(BROKERS);
         let wait = self.latency(broker);
         let state = &self.brokers[broker];
@@ -389,19 +401,10 @@ impl World {
     }
 
     pub(crate) fn producer_id_refused(&mut self) {
+        self.history.pace.producer_id.answered(self.now, true);
         self.history.producer_id_refused_at = Some(self.now);
         self.history.control_refusals += 1;
         self.sender.on_producer_id_refused(self.instant(), &refusal());
-    }
-
-    pub(crate) fn look(&mut self, broker: usize, partition: PartitionId, look: LookId, producer_id: i64) {
-        let wait = self.latency(broker);
-        self.after(wait, Event::AskLook { broker, partition, look, producer_id });
-    }
-
-    pub(crate) fn search(&mut self, search: LogSearch) {
-        let wait = self.latency(search.leader.id.0 as usize - 1);
-        self.after(wait, Event::AskSearch(Box::new(search)));
     }
 }
 

@@ -66,6 +66,7 @@ const REQUIRED: &[&str] = &[
     "fault slow_replication",
     "fault disk_failure",
     "fault compaction",
+    "fault age_limit",
     "fault topic_deleted",
     "fault topic_made_anew",
     "fault topic_grown",
@@ -78,6 +79,9 @@ const REQUIRED: &[&str] = &[
     "acknowledged data lost",
     "guilty singled out",
     "look",
+    "search of a log",
+    "batch found in a log",
+    "look answered by a follower",
     "several connections to a broker",
     "session replaced",
     "session outlived",
@@ -130,6 +134,9 @@ impl Coverage {
         self.add("acknowledged data lost", counters.acknowledged_lost);
         self.add("guilty singled out", counters.singled_out);
         self.add("look", counters.looks);
+        self.add("search of a log", counters.searches);
+        self.add("batch found in a log", counters.found_in_log);
+        self.add("look answered by a follower", history.follower_looks);
         self.add("correction", counters.corrections);
         self.add("session replaced", counters.sessions_replaced);
         self.add("session outlived", history.sessions_outlived);

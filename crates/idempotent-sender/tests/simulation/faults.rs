@@ -101,6 +101,12 @@ pub(crate) enum Fault {
         names_guilty: bool,
         time: Micros,
     },
+    /// `message.timestamp.before.max.ms` is set: records that are older when they arrive are refused, each by its index.
+    LimitAge {
+        partition: usize,
+        ms: i64,
+        time: Micros,
+    },
     /// The topic is deleted.
     DeleteTopic {
         topic: usize,
@@ -148,6 +154,7 @@ impl Fault {
             Self::SlowReplication { .. } => "slow_replication",
             Self::DiskFails { .. } => "disk_failure",
             Self::Compact { .. } => "compaction",
+            Self::LimitAge { .. } => "age_limit",
             Self::DeleteTopic { .. } => "topic_deleted",
             Self::CreateTopic { .. } => "topic_made_anew",
             Self::GrowTopic { .. } => "topic_grown",
@@ -182,6 +189,7 @@ impl Fault {
             | Self::LimitSegment { partition, .. }
             | Self::SlowReplication { partition, .. }
             | Self::DiskFails { partition, .. }
+            | Self::LimitAge { partition, .. }
             | Self::Compact { partition, .. } => *partition,
             Self::DeleteTopic { topic } | Self::CreateTopic { topic, .. } | Self::GrowTopic { topic } => *topic,
         }
@@ -269,6 +277,10 @@ impl World {
                 self.partitions[partition].names_guilty &= names_guilty;
                 self.after(time, Event::Lift(partition));
             }
+            Fault::LimitAge { partition, ms, time } => {
+                self.partitions[partition].max_age_ms = ms;
+                self.after(time, Event::Lift(partition));
+            }
             Fault::FenceId { partition } => return self.fence_id(partition),
             Fault::DiskFails { broker, partition, time } => return self.disk_fails(broker, partition, time),
             Fault::GrowTopic { topic } => return self.topic_exists(topic) && self.grow(topic),
@@ -321,6 +333,7 @@ impl World {
         let model = &mut self.partitions[partition];
         model.refused = None;
         model.compacted = false;
+        model.max_age_ms = i64::MAX;
         model.max_bytes = usize::MAX;
         model.segment_bytes = usize::MAX;
         model.replication_delay = 0;
@@ -384,26 +397,34 @@ impl World {
         if up {
             self.resume(broker, pauses);
         } else {
-            self.restart(broker, false);
+            self.restart(broker);
         }
         for partition in 0..PARTITIONS {
             self.after(SECOND, Event::News(broker, partition));
         }
     }
 
-    /// The brokers forget producers whose newest record is too old.
-    pub(crate) fn forget_old(&mut self) {
-        let Some(expiration) = self.plan.rules.id_expiration_ms else { return };
-        let oldest = STARTED_MS + (self.now / MS) as i64 - expiration;
-        for model in &mut self.partitions {
-            let mut aged = false;
-            for replica in &mut model.replicas {
-                aged |= replica.producers.expire(oldest, STARTED_MS);
-            }
-            model.forgets += u32::from(aged);
+    /// The brokers forget producers whose last batch is too old.
+    pub(crate) fn check_ids(&mut self) {
+        for partition in 0..PARTITIONS {
+            (0..BROKERS).for_each(|broker| self.expire_ids(partition, broker));
         }
-        if !self.healed || self.sender.unsettled() > 0 {
-            self.after(2 * SECOND, Event::ForgetOld);
+    }
+
+    pub(crate) fn expire_ids(&mut self, partition: usize, broker: usize) {
+        let Some(expiration) = self.plan.rules.id_expiration_ms else { return };
+        let oldest = self.clock_ms() - expiration;
+        let model = &mut self.partitions[partition];
+        let aged = model.replicas[broker].producers.expire(oldest, STARTED_MS);
+        model.expiries += u32::from(aged);
+    }
+
+    /// A broker may check right after it has appended a batch that is too old.
+    pub(crate) fn check_ids_after(&mut self, max_timestamp: i64) {
+        let Some(expiration) = self.plan.rules.id_expiration_ms else { return };
+        if max_timestamp <= self.clock_ms() - expiration && self.rng.percent(50) {
+            let wait = self.rng.range(0..5 * MS);
+            self.after(wait, Event::CheckIds { again: false });
         }
     }
 }

@@ -7,33 +7,17 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use kafka_courier_batcher::{Accumulator, BatchView, Compression, DecodedRecord, Limits, Record};
 use kafka_courier_idempotent_sender::core::{
-    ConnId, FailedOutcome, ProduceAnswer, ProducePart, RecordSet, RequestId, Settlement, Submission, TopicUuid, Verdict,
+    ConnId, FailedOutcome, ProduceAnswer, ProducePart, RecordSet, RequestId, Settlement, Submission, Verdict,
 };
 
 use crate::causes::{TOO_LARGE, WRITE_ERRORS};
-use crate::cluster::{MS, Micros, PARTITIONS, TOPICS, topic_of};
+use crate::cluster::{BROKERS, MS, Micros, PARTITIONS, TOPICS, topic_of};
+use crate::looks::Looks;
 use crate::plan::{BatchPlan, RecordPlan};
-use crate::world::{STARTED_MS, World, core_partition, model_partition};
-
-#[derive(Clone, Debug)]
-pub(crate) struct RecordHistory {
-    pub(crate) partition: usize,
-    pub(crate) has_key: bool,
-    pub(crate) verdict: Option<Told>,
-    pub(crate) corrected: Option<Option<i64>>,
-    /// How often producers had been forgotten on its partition when it was published.
-    pub(crate) forgets: u32,
-    /// The life of its topic of which the sender had been told when it first left under its present stamp.
-    pub(crate) sent_in: Option<u32>,
-    /// When its verdict came, or its correction: how often producers had been forgotten there, and the topic's life.
-    pub(crate) when_told: (u32, u32),
-    /// The codes that it was answered.
-    pub(crate) codes: Vec<i16>,
-    /// It was alone in a batch that was answered to be too large.
-    pub(crate) too_large_alone: bool,
-    /// Its attempts that were answered with an error of the write, or left and were never answered.
-    pub(crate) write_errors: u32,
-}
+use crate::record::RecordHistory;
+use crate::sending::{DENIALS, Pace};
+use crate::told::{ToldLeaders, ToldTopic};
+use crate::world::{Event, World, core_partition, model_partition};
 
 /// The verdict on one record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,39 +37,17 @@ struct BatchHistory {
 }
 
 /// The partition and the records of each batch of a request.
-type Parts = Vec<(usize, Vec<u32>)>;
+pub(crate) type Parts = Vec<(usize, Vec<u32>)>;
 
 /// A request that is unanswered.
 #[derive(Debug)]
-struct Unanswered {
-    id: RequestId,
+pub(crate) struct Unanswered {
+    pub(crate) id: RequestId,
     /// The socket took its last byte.
-    written: bool,
-    parts: Parts,
-}
-
-/// So many answers in a row must name a life that was left before it is gone back to.
-const BACK_AFTER: u32 = 4;
-
-impl ToldTopic {
-    /// Whether the sender has to know that this is the topic's life.
-    pub(crate) fn knows(&self, life: u32) -> bool {
-        // The first is the one it began with; after a second change it may be one that was left.
-        self.life == life && (self.changes <= 2 || self.in_a_row >= BACK_AFTER)
-    }
-}
-
-/// What the sender was told of a topic.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct ToldTopic {
-    /// Its life, by the last answer that named one.
-    pub(crate) life: u32,
-    /// How often that was another than before.
-    pub(crate) changes: u32,
-    /// How many answers in a row have named it.
-    pub(crate) in_a_row: u32,
-    /// The fewest partitions that it was told to have.
-    pub(crate) fewest: usize,
+    pub(crate) written: bool,
+    pub(crate) parts: Parts,
+    /// How often the sender had been told of each of the partitions' leaders when it left.
+    pub(crate) moves: Vec<u32>,
 }
 
 /// What a stamp stood for at first.
@@ -94,21 +56,6 @@ pub(crate) struct Stamped {
     pub(crate) record: u32,
     /// The life of its topic of which the sender had been told then.
     pub(crate) life: u32,
-}
-
-/// Whom the sender may take for a partition's leader.
-#[derive(Clone, Debug)]
-struct ToldLeaders {
-    /// The newest leader epoch that it was told, -1 if none yet in this life of the topic.
-    epoch: i32,
-    /// The leaders that it was told since then.
-    leaders: BTreeSet<usize>,
-}
-
-impl Default for ToldLeaders {
-    fn default() -> Self {
-        Self { epoch: -1, leaders: BTreeSet::new() }
-    }
 }
 
 #[derive(Debug, Default)]
@@ -120,9 +67,17 @@ pub(crate) struct History {
     /// Which record a stamp stood for at first: it must stand for no other.
     stamps: HashMap<(usize, i64, i16, i32), Stamped>,
     /// What is unanswered on each open connection.
-    in_flight: BTreeMap<ConnId, Vec<Unanswered>>,
+    pub(crate) in_flight: BTreeMap<ConnId, Vec<Unanswered>>,
     pub(crate) told: [ToldTopic; TOPICS],
-    told_leaders: [ToldLeaders; PARTITIONS],
+    pub(crate) told_leaders: [ToldLeaders; PARTITIONS],
+    pub(crate) looks: Looks,
+    pub(crate) pace: Pace,
+    /// Until when each broker asked to be sent nothing.
+    pub(crate) throttled_until: [Micros; BROKERS],
+    /// How often each partition's topic id was denied since the cluster last named it, for batches without a verdict.
+    pub(crate) denials: [u32; PARTITIONS],
+    /// The records of each partition's last answer.
+    pub(crate) last_answered: [Vec<u32>; PARTITIONS],
     /// Hints with an older epoch than the newest that was told.
     pub(crate) older_hints: u64,
     /// When our credentials were last refused as metadata, or a producer id, were asked for, and how often.
@@ -131,8 +86,8 @@ pub(crate) struct History {
     pub(crate) control_refusals: u64,
     /// Connections that brokers have closed because nobody used them.
     pub(crate) idle_closed: u64,
-    /// How often a leader said that it had batches of ours, by partition.
-    pub(crate) found: [u64; PARTITIONS],
+    /// Looks that a follower answered.
+    pub(crate) follower_looks: u64,
     /// When everything was given up.
     pub(crate) closed_at: Option<Micros>,
     /// Faults of which something has come.
@@ -153,18 +108,32 @@ pub(crate) fn record_number(record: &DecodedRecord<'_>) -> Result<u32, String> {
     Ok(u32::from_be_bytes(*value))
 }
 
-fn timestamp(now: Micros, age_ms: i64) -> i64 {
-    STARTED_MS + (now / MS) as i64 - age_ms
-}
-
 impl World {
     pub(crate) fn submit_planned(&mut self, index: usize) -> Result<(), String> {
         let planned = self.plan.batches[index].clone();
-        self.submit(&planned)
+        let submission = self.open(&planned)?;
+        if !self.rng.percent(self.plan.rules.sealed_late) {
+            return self.hand_over(submission);
+        }
+        // Sealing takes longer on some threads than on others.
+        self.held += 1;
+        let wait = self.rng.range(0..10 * MS);
+        self.after(wait, Event::HandOver(Box::new(submission)));
+        Ok(())
     }
 
     /// Hands a batch to the sender, as the accumulator would.
     pub(crate) fn submit(&mut self, planned: &BatchPlan) -> Result<(), String> {
+        let submission = self.open(planned)?;
+        self.hand_over(submission)
+    }
+
+    pub(crate) fn hand_over(&mut self, submission: Submission<usize>) -> Result<(), String> {
+        let now = self.instant();
+        self.sender.on_sealed(now, submission).map_err(|_| "a batch for a known partition came back".to_owned())
+    }
+
+    fn open(&mut self, planned: &BatchPlan) -> Result<Submission<usize>, String> {
         let token = self.history.batches.len();
         let first = self.history.records.len() as u32;
         let opened_at = self.now.saturating_sub(planned.lingered);
@@ -187,8 +156,7 @@ impl World {
         let charge = submission.batch.capacity();
         self.history.batches.push(BatchHistory { first, count, published_at, charge, returned: 0 });
         self.trace(|| format!("submit {token}: p{} records {first}+{count}", planned.partition));
-        let now = self.instant();
-        self.sender.on_sealed(now, submission).map_err(|_| "a batch for a known partition came back".to_owned())
+        Ok(submission)
     }
 
     fn encode(&mut self, planned: &BatchPlan, first: u32) -> Result<kafka_courier_batcher::EncodedBatch, String> {
@@ -199,62 +167,20 @@ impl World {
             let mut value = number.to_be_bytes().to_vec();
             value.resize(4 + usize::from(*padding), b'.');
             let key = has_key.then_some(&b"key"[..]);
-            let timestamp = timestamp(self.now, planned.age_ms);
+            // They were published one after the other while the batch was open.
+            let share = u64::from(first) + planned.records.len() as u64 - 1 - u64::from(number);
+            let open_for = planned.lingered * share / planned.records.len() as u64;
+            let timestamp = self.clock_ms() - planned.age_ms - (open_for / MS) as i64;
             let record = Record { key, value: Some(&value), headers: &[], timestamp };
             accumulator
                 .push(self.instant(), &record, &mut |_| true, &self.pool, || ())
                 .map_err(|error| error.to_string())?;
             let partition = planned.partition;
-            self.history.records.push(RecordHistory {
-                partition,
-                has_key: *has_key,
-                verdict: None,
-                corrected: None,
-                forgets: self.partitions[partition].forgets,
-                sent_in: None,
-                when_told: (0, 0),
-                codes: Vec::new(),
-                too_large_alone: false,
-                write_errors: 0,
-            });
+            let model = &self.partitions[partition];
+            self.history.records.push(RecordHistory::new(partition, *has_key, planned.age_ms > 0, model));
         }
         let filled = accumulator.seal().ok_or("a batch without records")?;
         Ok(filled.encode(&self.pool).batch)
-    }
-
-    /// Checks what leaves: one batch of a partition in a request, the bound on what is unanswered, and that
-    /// a stamp stands for the same record for ever.
-    pub(crate) fn note_sent(&mut self, conn: ConnId, request: RequestId, parts: &[ProducePart]) -> Result<(), String> {
-        self.trace(|| format!("send {request:?} on {conn:?}: {}", show_parts(parts)));
-        let mut sent: Parts = Vec::with_capacity(parts.len());
-        for part in parts {
-            let partition = model_partition(part.partition);
-            if sent.iter().any(|(other, _)| *other == partition) {
-                return Err(format!("{request:?} holds two batches of p{partition}"));
-            }
-            sent.push((partition, self.history.check_stamp(part)?));
-        }
-        let partitions: Vec<usize> = sent.iter().map(|(partition, _)| *partition).collect();
-        let unanswered = Unanswered { id: request, written: false, parts: sent };
-        self.history.in_flight.entry(conn).or_default().push(unanswered);
-        let broker = self.links.get(&conn).map(|link| link.broker).ok_or("sent on a connection that is not there")?;
-        partitions.into_iter().try_for_each(|partition| self.check_window(broker, partition))
-    }
-
-    /// At most `max_in_flight` batches of a partition are unanswered at one broker, over all connections.
-    fn check_window(&self, broker: usize, partition: usize) -> Result<(), String> {
-        let history = &self.history;
-        let there = |conn: &ConnId| self.links.get(conn).is_some_and(|link| link.broker == broker);
-        let all = history.in_flight.iter().filter(|(conn, _)| there(conn)).flat_map(|(_, requests)| requests);
-        let unsettled = |number: &u32| history.records[*number as usize].verdict.is_none();
-        let sent = all.flat_map(|request| &request.parts).filter(|sent| sent.0 == partition);
-        let mut firsts: Vec<u32> = sent.filter_map(|sent| sent.1.first().copied()).filter(unsettled).collect();
-        firsts.sort_unstable();
-        firsts.dedup();
-        if firsts.len() > self.plan.config.max_in_flight as usize {
-            return Err(format!("p{partition}: the batches that begin with {firsts:?} are all unanswered"));
-        }
-        Ok(())
     }
 
     pub(crate) fn settled(&mut self, settlement: Settlement<usize>) -> Result<(), String> {
@@ -278,9 +204,17 @@ impl World {
             let told = Told::of(&verdict, position);
             if let Verdict::Failed(failure) = &verdict {
                 self.note_cause(first + index, published_at, failure)?;
+                self.note_failure(first + index, position, failure)?;
             }
             let record = &mut self.history.records[(first + index) as usize];
             record.when_told = when_told;
+            record.in_doubt |= matches!(told, Told::Unknown(_));
+            if let Some(offset) = record.acknowledged.filter(|offset| told != Told::Delivered(Some(*offset))) {
+                return Err(format!("record {} was acknowledged at {offset}, and is {told:?}", first + index));
+            }
+            if let Verdict::Delivered { log_append_time, .. } = verdict {
+                record.append_time = log_append_time;
+            }
             if let Some(before) = record.verdict.replace(told) {
                 return Err(format!("record {} has two verdicts: {before:?} and {told:?}", first + index));
             }
@@ -309,7 +243,11 @@ impl World {
             if !matches!(record.verdict, Some(Told::Unknown(_))) || record.corrected.is_some() {
                 return Err(format!("{record:?} was corrected"));
             }
-            record.corrected = Some(base.map(|base| base + position));
+            let offset = base.map(|base| base + position);
+            if record.acknowledged.is_some() && offset != record.acknowledged {
+                return Err(format!("record {number} was acknowledged, and corrected otherwise: {record:?}"));
+            }
+            record.corrected = Some(offset);
             record.when_told = when_told;
         }
         Ok(())
@@ -343,24 +281,34 @@ impl History {
         let sent = sent.remove(position);
         for ((partition, numbers), answer) in sent.parts.iter().zip(&answer.parts) {
             let Some(answer) = answer else {
-                self.count_write_error(numbers);
+                self.lost(numbers);
                 continue;
             };
-            if WRITE_ERRORS.contains(&answer.code) {
+            // With an offset REQUEST_TIMED_OUT says that replicas are missing, which is waited for.
+            let waits = answer.code == 7 && answer.base_offset >= 0;
+            if WRITE_ERRORS.contains(&answer.code) && !waits {
                 self.count_write_error(numbers);
             }
-            for number in numbers {
+            for (position, number) in (0..).zip(numbers) {
                 let record = &mut self.records[*number as usize];
                 record.too_large_alone |= TOO_LARGE.contains(&answer.code) && numbers.len() == 1;
-                if !record.codes.contains(&answer.code) {
-                    record.codes.push(answer.code);
-                }
+                record.answered(answer, position);
             }
+            self.last_answered[*partition] = numbers.clone();
+            let waits = numbers.iter().any(|number| self.records[*number as usize].verdict.is_none());
+            self.denials[*partition] += u32::from(waits && DENIALS.contains(&answer.code));
+            self.told_leaders[*partition].answered(answer);
             if let Some((leader, epoch)) = answer.leader {
                 self.older_hints += u64::from(epoch < self.told_leaders[*partition].epoch);
-                self.told_leader(*partition, Some(leader.0 as usize - 1), epoch);
+                self.told_leaders[*partition].hint(leader.0 as usize - 1, epoch);
             }
         }
+    }
+
+    /// An attempt left and will not be answered.
+    fn lost(&mut self, numbers: &[u32]) {
+        self.count_write_error(numbers);
+        numbers.iter().for_each(|number| self.records[*number as usize].in_doubt = true);
     }
 
     fn count_write_error(&mut self, numbers: &[u32]) {
@@ -368,36 +316,15 @@ impl History {
     }
 
     pub(crate) fn closed(&mut self, conn: ConnId) {
-        for sent in self.in_flight.remove(&conn).into_iter().flatten().filter(|sent| sent.written) {
-            sent.parts.iter().for_each(|(_, numbers)| self.count_write_error(numbers));
+        for sent in self.in_flight.remove(&conn).into_iter().flatten() {
+            for (_, numbers) in &sent.parts {
+                if sent.written {
+                    self.lost(numbers);
+                } else {
+                    numbers.iter().for_each(|number| self.records[*number as usize].unresolved -= 1);
+                }
+            }
         }
-    }
-
-    pub(crate) fn told_leader(&mut self, partition: usize, leader: Option<usize>, epoch: i32) {
-        let told = &mut self.told_leaders[partition];
-        if epoch > told.epoch && told.epoch >= 0 {
-            told.leaders.clear();
-        }
-        told.epoch = told.epoch.max(epoch);
-        told.leaders.extend(leader);
-    }
-
-    /// Whether the sender may take the broker for the partition's leader.
-    pub(crate) fn may_lead(&self, partition: usize, broker: usize) -> bool {
-        self.told_leaders[partition].leaders.contains(&broker)
-    }
-
-    pub(crate) fn told_life(&mut self, topic: usize, uuid: TopicUuid, partitions: usize) {
-        let told = &mut self.told[topic];
-        let life = u32::from_be_bytes([uuid[1], uuid[2], uuid[3], uuid[4]]);
-        if told.life != life {
-            told.changes += 1;
-            (told.life, told.in_a_row) = (life, 0);
-            // A new life's epochs begin again; the sender may not believe in it yet.
-            (0..PARTITIONS).filter(|p| topic_of(*p) == topic).for_each(|p| self.told_leaders[p].epoch = -1);
-        }
-        told.in_a_row += 1;
-        told.fewest = if told.fewest == 0 { partitions } else { told.fewest.min(partitions) };
     }
 
     /// The epochs of the stamps that the partition's records went out under.
@@ -421,7 +348,7 @@ impl History {
     }
 
     /// Returns the numbers of the batch's records.
-    fn check_stamp(&mut self, part: &ProducePart) -> Result<Vec<u32>, String> {
+    pub(crate) fn check_stamp(&mut self, part: &ProducePart, now: Micros) -> Result<Vec<u32>, String> {
         let stamp = part.batch.current_stamp().ok_or("a batch without a stamp")?;
         let partition = model_partition(part.partition);
         let numbers = numbers_in(part.batch.as_bytes())?;
@@ -434,8 +361,16 @@ impl History {
                 return Err(format!("{key:?} stood for record {}, and now for {number}", stood_for.record));
             }
             self.records[*number as usize].sent_in = Some(stood_for.life);
+            self.records[*number as usize].sent(now);
+            self.records[*number as usize].newest = part.batch.max_timestamp();
         }
-        if numbers.is_empty() { Err("an empty batch was sent".to_owned()) } else { Ok(numbers) }
+        let Some(first) = numbers.first() else { return Err("an empty batch was sent".to_owned()) };
+        if self.records[*first as usize].aged {
+            let waits = |record: &&mut RecordHistory| record.partition == partition && record.verdict.is_none();
+            let before = self.records[..*first as usize].iter_mut().filter(waits);
+            before.filter(|record| record.sends.count > 0).for_each(|record| record.followed_by_old = true);
+        }
+        Ok(numbers)
     }
 
     /// Every charge was given back once.
@@ -453,7 +388,7 @@ fn numbers_in(bytes: &[u8]) -> Result<Vec<u32>, String> {
     records.iter().map(|record| record_number(&record.map_err(|error| error.to_string())?)).collect()
 }
 
-fn show_parts(parts: &[ProducePart]) -> String {
+pub(crate) fn show_parts(parts: &[ProducePart]) -> String {
     let show = |part: &ProducePart| {
         let stamp = part.batch.current_stamp();
         let numbers = numbers_in(part.batch.as_bytes()).unwrap_or_default();

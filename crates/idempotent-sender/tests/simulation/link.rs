@@ -11,6 +11,7 @@ use kafka_courier_idempotent_sender::core::{ConnId, ProduceAnswer, ProducePart, 
 
 use crate::cluster::{MS, Micros, SECOND};
 use crate::controller::refusal;
+use crate::told::ToldLeaders;
 use crate::world::{Event, World};
 
 #[derive(Debug)]
@@ -62,6 +63,11 @@ impl World {
         if target.distrusted_at.is_some_and(|at| self.now < at + Self::refused_pause()) {
             return Err(format!("broker {broker} has refused us, and is dialled again too soon"));
         }
+        let open = self.links.values().filter(|link| link.broker == broker && link.client_open).count();
+        if self.plan.rules.session.is_none() && open >= self.plan.config.connections_per_broker as usize {
+            return Err(format!("a connection more to broker {broker} than {open}"));
+        }
+        let target = &self.brokers[broker];
         let ok = target.runs() && target.refuses_until <= self.now && target.requests_stall_until <= self.now;
         let incarnation = target.incarnation;
         if target.refuses_until > self.now {
@@ -116,6 +122,7 @@ impl World {
             self.sender.on_refused(now, conn, &refusal());
         } else {
             self.links.remove(&conn);
+            self.history.told_leaders.iter_mut().for_each(ToldLeaders::doubt);
             self.sender.on_disconnected(now, conn, "connection refused");
         }
     }
@@ -265,6 +272,9 @@ impl World {
             return;
         }
         self.trace(|| format!("answer to {request:?}: {answer:?}"));
+        let broker = self.links[&conn].broker;
+        let throttled_until = self.now + answer.throttle.as_micros() as Micros;
+        self.history.throttled_until[broker] = self.history.throttled_until[broker].max(throttled_until);
         self.history.answered(conn, request, &answer);
         self.sender.on_answer(now, conn, request, answer);
     }

@@ -1,10 +1,11 @@
 //! A replica's log and its producer state, as Apache Kafka's `ProducerStateManager` keeps it.
 //!
 //! Rules:
-//! - Five batches of a producer are remembered; after a load from a snapshot only the last.
+//! - Five batches of a producer are remembered; after a start or a load from a snapshot only the last.
 //! - A duplicate is a batch with exactly the first and last sequence of a remembered one, of the same epoch.
 //! - An unknown producer may begin anywhere (from Kafka 4.5 on a never-written partition: only at 0).
-//! - A producer is forgotten when its newest record is too old by its own timestamp.
+//! - A producer is forgotten when the newest record of its last batch is too old by its own timestamp: at the next check,
+//!   and at a start.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -22,10 +23,13 @@ pub(crate) struct Entry {
     pub(crate) epoch: i16,
     pub(crate) first: i32,
     pub(crate) last: i32,
+    /// The newest record's timestamp; where the topic has LogAppendTime, that of the append.
     pub(crate) max_timestamp: i64,
     pub(crate) records: Rc<[u32]>,
-    /// How often a producer had been forgotten on this partition because of old record times.
+    /// How often unclean elections had made the partition's leader forget producers.
     pub(crate) forgets: u32,
+    /// How often a producer had been forgotten on this partition because of old record times.
+    pub(crate) expiries: u32,
 }
 
 impl Entry {
@@ -39,6 +43,7 @@ struct Remembered {
     first: i32,
     last: i32,
     base_offset: i64,
+    timestamp: i64,
 }
 
 #[derive(Clone, Debug)]
@@ -60,7 +65,8 @@ pub(crate) struct SequenceRules {
 
 pub(crate) enum Admission {
     Append,
-    Duplicate(i64, usize),
+    /// The batch's offset, how many records it has, and the time that the answer gives.
+    Duplicate(i64, usize, i64),
     Refuse(i16),
 }
 
@@ -86,7 +92,7 @@ impl Producers {
         if entry.epoch == known.epoch {
             let found = known.batches.iter().find(|b| b.first == entry.first && b.last == entry.last);
             if let Some(found) = found {
-                return Admission::Duplicate(found.base_offset, entry.records.len());
+                return Admission::Duplicate(found.base_offset, entry.records.len(), found.timestamp);
             }
         }
         if entry.epoch < known.epoch {
@@ -117,7 +123,8 @@ impl Producers {
         }
         known.last_sequence = entry.last;
         known.last_timestamp = entry.max_timestamp;
-        known.batches.push_back(Remembered { first: entry.first, last: entry.last, base_offset: entry.base_offset });
+        let Entry { first, last, base_offset, max_timestamp: timestamp, .. } = *entry;
+        known.batches.push_back(Remembered { first, last, base_offset, timestamp });
     }
 
     /// As loaded from a snapshot of the first `snapshot` batches, and then from the rest of the log.

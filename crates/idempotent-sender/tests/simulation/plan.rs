@@ -8,6 +8,17 @@ use crate::cluster::Micros;
 use crate::faults::Fault;
 use crate::log::SequenceRules;
 
+/// What the sender may read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reading {
+    /// Producer states and logs.
+    Allowed,
+    /// Producer states: no version of Fetch is in common.
+    StateOnly,
+    /// Nothing: it has no right to read.
+    Forbidden,
+}
+
 /// What differs from cluster to cluster.
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
@@ -22,6 +33,16 @@ pub(crate) struct Rules {
     pub(crate) session_timeout: Micros,
     /// `producer.id.expiration.ms`, if ids are forgotten at all in this schedule, in milliseconds.
     pub(crate) id_expiration_ms: Option<i64>,
+    /// `producer.id.expiration.check.interval.ms`.
+    pub(crate) id_check: Micros,
+    /// Since Kafka 3.7 the high watermark stands still while the ISR is too small, and a write waits for its timeout (7).
+    /// Before, it was answered with 20.
+    pub(crate) waits_for_min_isr: bool,
+    /// The topics' `message.timestamp.type`.
+    pub(crate) log_append_time: bool,
+    pub(crate) reading: Reading,
+    /// How many batches in a hundred are handed over late, after batches that were opened later.
+    pub(crate) sealed_late: u64,
     /// `socket.request.max.bytes`: a larger request ends its connection without an answer.
     pub(crate) request_max_bytes: usize,
     /// InitProducerId fails this often at first.
@@ -45,6 +66,11 @@ impl Default for Rules {
             replica_lag_max: 10_000_000,
             session_timeout: 9_000_000,
             id_expiration_ms: None,
+            id_check: 2_000_000,
+            waits_for_min_isr: true,
+            log_append_time: false,
+            reading: Reading::Allowed,
+            sealed_late: 0,
             request_max_bytes: usize::MAX,
             failing_ids: 0,
             latency: (200, 1500),

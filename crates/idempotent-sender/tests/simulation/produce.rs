@@ -2,19 +2,18 @@
 //!
 //! Rules (Apache Kafka's `KafkaApis`, `ReplicaManager`, `UnifiedLog`, `DelayedProduce`):
 //! - Topic, rights, leader, disk, min ISR, size, CRC, records, segment size; then the duplicate; then epoch
-//!   and sequence.
+//!   and sequence. A repeat of a written batch meets every check before the duplicate's, too.
 //! - acks=all waits for the high watermark, a duplicate too. An error that ends the wait keeps the offset.
+//! - An append's answer has a time only where the topic has LogAppendTime; a duplicate's has its batch's newest time always.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use kafka_courier_batcher::{BatchView, sequence_add};
 use kafka_courier_idempotent_sender::core::{
-    BrokerAddress, BrokerId, ConnId, LogSearch, LoggedBatch, LookAnswer, LookId, PartAnswer, PartitionId,
-    ProduceAnswer, ProducePart, RequestId, SearchAnswer,
+    BrokerAddress, BrokerId, ConnId, PartAnswer, ProduceAnswer, ProducePart, RequestId,
 };
 
-use crate::cluster::{MS, SECOND, partitions_of, topic_of, uuid};
+use crate::cluster::{MS, partitions_of, topic_of, uuid};
 use crate::history::record_number;
 use crate::log::{Admission, Entry, FOREIGN};
 use crate::world::{Event, STARTED_MS, World, model_partition};
@@ -31,15 +30,15 @@ pub(crate) struct Delayed {
 #[derive(Debug)]
 pub(crate) enum Waiting {
     Done(PartAnswer),
-    For { partition: usize, base_offset: i64, required: i64 },
+    For { partition: usize, base_offset: i64, required: i64, time: i64 },
 }
 
 pub(crate) fn error(code: i16) -> PartAnswer {
     PartAnswer { code, base_offset: -1, log_append_time: -1, ..PartAnswer::default() }
 }
 
-pub(crate) fn appended(code: i16, base_offset: i64) -> PartAnswer {
-    PartAnswer { base_offset, ..error(code) }
+pub(crate) fn appended(code: i16, base_offset: i64, time: i64) -> PartAnswer {
+    PartAnswer { base_offset, log_append_time: if code == 0 { time } else { -1 }, ..error(code) }
 }
 
 impl World {
@@ -90,8 +89,8 @@ impl World {
     pub(crate) fn produce_timed_out(&mut self, id: u64) {
         let Some(delayed) = self.delayed.get_mut(&id) else { return };
         for part in &mut delayed.parts {
-            if let Waiting::For { base_offset, .. } = part {
-                *part = Waiting::Done(appended(7, *base_offset));
+            if let Waiting::For { base_offset, time, .. } = part {
+                *part = Waiting::Done(appended(7, *base_offset, *time));
             }
         }
         self.answer_if_done(id);
@@ -99,7 +98,7 @@ impl World {
 
     fn append(&mut self, broker: usize, part: &ProducePart) -> Result<Waiting, String> {
         let partition = model_partition(part.partition);
-        let entry = self.read(partition, part)?;
+        let (entry, times) = self.read(partition, part)?;
         let forced = self.partitions[partition].forced.pop_front();
         if forced.is_some() {
             self.felt("forced_error", partition);
@@ -107,7 +106,7 @@ impl World {
         if let Some(forced) = forced.filter(|forced| forced.appended.is_none()) {
             return Ok(Waiting::Done(error(forced.code)));
         }
-        if let Some(refusal) = self.refusal(broker, partition, part, &entry) {
+        if let Some(refusal) = self.refusal(broker, partition, part, &entry, &times) {
             self.trace(|| format!("broker {broker} refuses p{partition} {}: {}", show(&entry), refusal.code));
             self.refusal_felt(partition, refusal.code);
             return Ok(Waiting::Done(refusal));
@@ -115,9 +114,9 @@ impl World {
         let waiting = self.append_if_in_sequence(broker, partition, entry);
         let Some(forced) = forced else { return Ok(waiting) };
         Ok(match waiting {
-            Waiting::For { base_offset, .. } => {
+            Waiting::For { base_offset, time, .. } => {
                 let offset = if forced.appended == Some(true) { base_offset } else { -1 };
-                Waiting::Done(appended(forced.code, offset))
+                Waiting::Done(appended(forced.code, offset, time))
             }
             done @ Waiting::Done(_) => done,
         })
@@ -129,13 +128,15 @@ impl World {
             _ if model.refused == Some(code) => self.felt("refusal", partition),
             10 => self.felt("message_limit", partition),
             18 => self.felt("segment_limit", partition),
+            32 => self.felt("age_limit", partition),
             87 => self.felt("compaction", partition),
             _ => {}
         }
     }
 
-    /// What a broker reads of the bytes; what it can't read, or a wrong CRC, would be the sender's fault.
-    fn read(&mut self, partition: usize, part: &ProducePart) -> Result<Entry, String> {
+    /// What a broker reads of the bytes, and the records' times; what it can't read, or a wrong CRC, would be the sender's
+    /// fault.
+    fn read(&mut self, partition: usize, part: &ProducePart) -> Result<(Entry, Vec<i64>), String> {
         let (view, rest) =
             BatchView::parse(part.batch.as_bytes()).map_err(|e| format!("a batch can't be read: {e}"))?;
         if !rest.is_empty() || !view.check_crc() {
@@ -144,11 +145,15 @@ impl World {
         let stamp = view.stamp().ok_or("a batch without a stamp was sent")?;
         let records = view.records(1 << 20).map_err(|e| format!("records can't be read: {e}"))?;
         let mut numbers = Vec::with_capacity(view.record_count as usize);
+        let mut times = Vec::with_capacity(numbers.capacity());
         for record in &records {
-            numbers.push(record_number(&record.map_err(|e| format!("a record can't be read: {e}"))?)?);
+            let record = record.map_err(|e| format!("a record can't be read: {e}"))?;
+            numbers.push(record_number(&record)?);
+            times.push(record.timestamp);
         }
         self.next_append += 1;
-        Ok(Entry {
+        let model = &self.partitions[partition];
+        let entry = Entry {
             base_offset: -1,
             append: self.next_append,
             producer_id: stamp.producer_id,
@@ -157,12 +162,21 @@ impl World {
             last: sequence_add(stamp.base_sequence, view.record_count - 1),
             max_timestamp: view.max_timestamp,
             records: Rc::from(numbers),
-            forgets: self.partitions[partition].forgets,
-        })
+            forgets: model.forgets,
+            expiries: model.expiries,
+        };
+        Ok((entry, times))
     }
 
     /// Everything that is checked before the producer's state is looked at.
-    fn refusal(&self, broker: usize, partition: usize, part: &ProducePart, entry: &Entry) -> Option<PartAnswer> {
+    fn refusal(
+        &self,
+        broker: usize,
+        partition: usize,
+        part: &ProducePart,
+        entry: &Entry,
+        times: &[i64],
+    ) -> Option<PartAnswer> {
         let views = &self.brokers[broker].views;
         let view = views[partition];
         let model = &self.partitions[partition];
@@ -199,7 +213,24 @@ impl World {
         {
             return Some(refusal);
         }
+        if let Some(refusal) = self.outdated(partition, times) {
+            return Some(refusal);
+        }
         (part.batch.len() > model.segment_bytes).then(|| error(18))
+    }
+
+    /// Records that are too old when they arrive are refused, each by its index.
+    fn outdated(&self, partition: usize, times: &[i64]) -> Option<PartAnswer> {
+        let oldest = self.clock_ms().saturating_sub(self.partitions[partition].max_age_ms);
+        let outdated = (0_u32..).zip(times).filter(|(_, time)| **time < oldest);
+        let record_errors: Vec<_> = outdated.map(|(index, _)| (index, Some("too old".into()))).collect();
+        let message = Some("a record is too old".into());
+        (!record_errors.is_empty()).then(|| PartAnswer { record_errors, message, ..error(32) })
+    }
+
+    /// The wall clock, in milliseconds since the Unix epoch.
+    pub(crate) fn clock_ms(&self) -> i64 {
+        STARTED_MS + (self.now / MS) as i64
     }
 
     /// A compacted topic refuses records without a key, each by its index (KIP-467).
@@ -219,21 +250,27 @@ impl World {
         let rules = self.plan.rules.sequence;
         let replica = &mut self.partitions[partition].replicas[broker];
         let never_written = replica.log.is_empty();
-        let (base_offset, count) = match replica.producers.admit(&entry, never_written, rules) {
+        let (base_offset, count, time) = match replica.producers.admit(&entry, never_written, rules) {
             Admission::Refuse(code) => {
                 self.trace(|| format!("broker {broker} refuses p{partition} {}: {code}", show(&entry)));
                 return Waiting::Done(error(code));
             }
-            Admission::Duplicate(base_offset, count) => (base_offset, count),
+            Admission::Duplicate(base_offset, count, time) => (base_offset, count, time),
             Admission::Append => {
                 entry.base_offset = replica.end();
-                let placed = (entry.base_offset, entry.records.len());
+                let clock = self.clock_ms();
+                let time = if self.plan.rules.log_append_time { clock } else { -1 };
+                if time >= 0 {
+                    entry.max_timestamp = time;
+                }
+                let placed = (entry.base_offset, entry.records.len(), time);
                 self.trace(|| {
                     format!("broker {broker} appends p{partition} {} at {}", show(&entry), entry.base_offset)
                 });
                 let replica = &mut self.partitions[partition].replicas[broker];
                 replica.producers.learn(&entry);
-                replica.log.push(entry);
+                self.check_ids_after(entry.max_timestamp);
+                self.partitions[partition].replicas[broker].log.push(entry);
                 self.fetch_soon(partition);
                 placed
             }
@@ -241,9 +278,9 @@ impl World {
         let required = base_offset + count as i64;
         self.advance(broker, partition);
         if self.partitions[partition].replicas[broker].high_watermark >= required {
-            return Waiting::Done(appended(0, base_offset));
+            return Waiting::Done(appended(0, base_offset, time));
         }
-        Waiting::For { partition, base_offset, required }
+        Waiting::For { partition, base_offset, required, time }
     }
 
     /// Somebody who looks for lost records fences the sender's newest id there, a thousand epochs above all that are
@@ -258,63 +295,22 @@ impl World {
         if !leads || !self.brokers[broker].runs() || model.replicas[broker].offline {
             return false;
         }
-        let (max_timestamp, forgets) = (STARTED_MS + (self.now / MS) as i64, model.forgets);
+        let (forgets, expiries) = (model.forgets, model.expiries);
         self.next_append += 1;
-        let (append, records) = (self.next_append, Rc::from([FOREIGN]));
-        let fence =
-            Entry { base_offset: -1, append, producer_id, epoch, first: 0, last: 0, max_timestamp, records, forgets };
+        let fence = Entry {
+            base_offset: -1,
+            append: self.next_append,
+            producer_id,
+            epoch,
+            first: 0,
+            last: 0,
+            max_timestamp: self.clock_ms(),
+            records: Rc::from([FOREIGN]),
+            forgets,
+            expiries,
+        };
         self.append_if_in_sequence(broker, partition, fence);
         true
-    }
-
-    /// The leader's producer state, as DescribeProducers tells it.
-    pub(crate) fn ask_look(&mut self, broker: usize, asked: PartitionId, look: LookId, producer_id: i64) {
-        let partition = model_partition(asked);
-        let runs = self.brokers[broker].runs();
-        let view = self.brokers[broker].views[partition];
-        let now_ms = STARTED_MS + (self.now / MS) as i64;
-        let replica = &self.partitions[partition].replicas[broker];
-        let leads = runs && view.exists && view.leader == Some(broker) && !replica.offline;
-        let answer = match replica.producers.get(producer_id) {
-            _ if !leads => LookAnswer::Unavailable,
-            Some(known) => LookAnswer::Producer {
-                epoch: i32::from(known.epoch),
-                last_sequence: known.last_sequence,
-                age: Duration::from_millis(now_ms.saturating_sub(known.last_timestamp).try_into().unwrap_or(0)),
-            },
-            None => LookAnswer::Nothing,
-        };
-        let wait = if runs { self.latency(broker) } else { self.rng.range(MS..10 * SECOND) };
-        self.trace(|| format!("look at p{partition} on broker {broker}: {answer:?}"));
-        self.after(wait, Event::Looked(asked, look, answer));
-    }
-
-    /// What a leader's log shows of a producer's epoch, up to its high watermark.
-    pub(crate) fn ask_search(&mut self, search: &LogSearch) {
-        let partition = model_partition(search.partition);
-        let broker = search.leader.id.0 as usize - 1;
-        let runs = self.brokers[broker].runs();
-        let view = self.brokers[broker].views[partition];
-        let replica = &self.partitions[partition].replicas[broker];
-        let leads = runs && view.exists && view.leader == Some(broker) && !replica.offline;
-        let from = search.wanted.from.unwrap_or(0);
-        let ours = |entry: &&Entry| {
-            let is_of_epoch = (entry.producer_id, entry.epoch) == (search.wanted.producer_id, search.wanted.epoch);
-            is_of_epoch && entry.end() > from && entry.end() <= replica.high_watermark
-        };
-        let logged = |entry: &Entry| LoggedBatch {
-            base_sequence: entry.first,
-            records: entry.records.len() as u32,
-            base_offset: entry.base_offset,
-            log_append_time: None,
-        };
-        let answer = match leads {
-            true => SearchAnswer::Read(replica.log.iter().filter(ours).map(logged).collect()),
-            false => SearchAnswer::Unavailable,
-        };
-        let wait = if runs { self.latency(broker) } else { self.rng.range(MS..10 * SECOND) };
-        self.trace(|| format!("search of p{partition} on broker {broker}: {answer:?}"));
-        self.after(wait, Event::Searched(search.partition, search.look, answer));
     }
 }
 

@@ -10,6 +10,7 @@ use kafka_courier_idempotent_sender::core::{Backoff, Config};
 use crate::cluster::{BROKERS, Forced, MS, Micros, PARTITIONS, SECOND, topic_of};
 use crate::faults::Fault;
 use crate::log::SequenceRules;
+use crate::plan::Reading::{Allowed, Forbidden, StateOnly};
 use crate::plan::{BatchPlan, Plan, RecordPlan, Rules};
 use crate::rng::Rng;
 
@@ -18,9 +19,9 @@ const EVENTS: usize = 200;
 pub(crate) fn random_plan(seed: u64) -> Plan {
     let mut rng = Rng::new(seed.wrapping_mul(0xA076_1D64_78BD_642F));
     let config = config(&mut rng, seed);
-    let aged = rng.percent(4);
+    let aged = rng.percent(6);
     let idle = rng.percent(8);
-    let rules = rules(&mut rng, &config, aged || idle);
+    let mut rules = rules(&mut rng, &config, aged || idle);
     let length = rng.range(2..25) * SECOND;
     let mut batches = batches(&mut rng, length, aged);
     let mut length = length;
@@ -34,6 +35,10 @@ pub(crate) fn random_plan(seed: u64) -> Plan {
     let last = faults.iter().map(|fault| fault.0).max().unwrap_or(0);
     let heal_at = last.max(length) + rng.range(0..15) * SECOND;
     let close_at = rng.percent(7).then(|| rng.range(length / 2..heal_at));
+    if close_at.is_some() {
+        // Whoever closes waits for the threads that seal.
+        rules.sealed_late = 0;
+    }
     Plan { seed, config, rules, batches, faults, heal_at, close_at }
 }
 
@@ -73,6 +78,11 @@ fn rules(rng: &mut Rng, config: &Config, forgets: bool) -> Rules {
         replica_lag_max: rng.pick(&[3, 10, 30]) * SECOND,
         session_timeout: rng.pick(&[9, 9, 3]) * SECOND,
         id_expiration_ms: forgets.then(|| rng.pick(&[120_000, 180_000])),
+        id_check: rng.pick(&[2, 2, 600]) * SECOND,
+        waits_for_min_isr: rng.percent(70),
+        log_append_time: rng.percent(15),
+        reading: rng.pick(&[Allowed, Allowed, Allowed, Allowed, Allowed, Allowed, StateOnly, Forbidden]),
+        sealed_late: rng.pick(&[0, 0, 10, 40]),
         request_max_bytes: if rng.percent(3) { 2000 } else { usize::MAX },
         failing_ids: rng.pick(&[0, 0, 1, 3]),
         latency: rng.pick(&[(200, 1500), (50, 300), (5 * MS, 40 * MS), (100, 80 * MS)]),
@@ -164,7 +174,7 @@ fn next_target(rng: &mut Rng, before: Target, length: Micros, batches: &[BatchPl
     target
 }
 
-const KINDS: u64 = 24;
+const KINDS: u64 = 25;
 
 fn fault(rng: &mut Rng, kind: u64, target: Target) -> Fault {
     let Target { broker, partition, .. } = target;
@@ -194,13 +204,14 @@ fn fault(rng: &mut Rng, kind: u64, target: Target) -> Fault {
         20 => Fault::ElectUncleanly { partition, to: broker },
         21 => Fault::Distrust { broker, time: short },
         22 => Fault::FenceId { partition },
+        23 => Fault::LimitAge { partition, ms: rng.pick(&[5, 40, 500]), time: short },
         _ => Fault::DeleteTopic { topic: topic_of(partition) },
     }
 }
 
 /// Errors before the append and after it, with and without an offset, as brokers give them.
 fn forced(rng: &mut Rng) -> Forced {
-    const BEFORE: [i16; 19] = [2, 3, 5, 6, 7, 13, 14, 15, 16, 19, 20, 47, 56, 74, 75, 100, 103, -1, 89];
+    const BEFORE: [i16; 20] = [2, 3, 5, 6, 7, 13, 14, 15, 16, 19, 20, 45, 47, 56, 74, 75, 100, 103, -1, 89];
     const FINAL: [i16; 11] = [17, 21, 29, 31, 32, 35, 42, 43, 44, 48, 76];
     const AFTER: [(i16, bool); 9] =
         [(7, true), (6, true), (3, true), (56, true), (20, true), (-1, false), (-1, true), (7, false), (999, false)];

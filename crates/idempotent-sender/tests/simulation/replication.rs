@@ -3,7 +3,8 @@
 //! Rules (Apache Kafka's `Partition`, `ReplicaFetcherThread`):
 //! - A follower fetches only from the leader of the epoch that it knows; it first cuts off what the
 //!   leader does not have, and then rebuilds its producers' state from a snapshot and the rest of its log.
-//! - The high watermark is the least end of log among the ISR as the leader knows it; it never goes back.
+//! - The high watermark is the least end of log among the ISR as the leader knows it; it never goes back. Since Kafka 3.7
+//!   it stands still while the ISR is smaller than `min.insync.replicas`.
 
 use crate::cluster::{BROKERS, MS};
 use crate::log::Producers;
@@ -63,6 +64,7 @@ impl World {
         let snapshot = self.rng.next() as usize;
         let replicas = &mut self.partitions[partition].replicas;
         let mut copy = std::mem::take(&mut replicas[follower]);
+        let mut loaded = false;
         let source = &replicas[leader];
         let mut same = copy.log.len().min(source.log.len());
         while same > 0 && copy.log[same - 1].append != source.log[same - 1].append {
@@ -72,6 +74,7 @@ impl World {
             copy.log.truncate(same);
             copy.committed = copy.committed.min(same);
             copy.producers = Producers::rebuild(&copy.log, snapshot % (same + 1));
+            loaded = true;
         }
         for entry in &source.log[same..] {
             copy.producers.learn(entry);
@@ -79,6 +82,9 @@ impl World {
         }
         copy.high_watermark = source.high_watermark.min(copy.end());
         replicas[follower] = copy;
+        if loaded {
+            self.expire_ids(partition, follower);
+        }
     }
 
     /// A follower that has reached the high watermark joins the ISR again.
@@ -102,7 +108,9 @@ impl World {
         let replica = &mut model.replicas[leader];
         replica.fetched[leader] = replica.end();
         let least = (0..BROKERS).filter(|b| view.in_isr(*b)).map(|b| replica.fetched[b]).min().unwrap_or(0);
-        replica.high_watermark = replica.high_watermark.max(least);
+        if !self.plan.rules.waits_for_min_isr || view.isr_len() >= model.min_isr {
+            replica.high_watermark = replica.high_watermark.max(least);
+        }
         while let Some(entry) = replica.log.get(replica.committed).filter(|e| e.end() <= replica.high_watermark) {
             model.committed.push((view.incarnation, entry.clone()));
             if view.incarnation == model.unclean.0 && view.epoch < model.unclean.1 {
@@ -125,9 +133,9 @@ impl World {
         let mut touched = Vec::new();
         for (id, delayed) in self.delayed.iter_mut().filter(|(_, delayed)| delayed.broker == broker) {
             for part in &mut delayed.parts {
-                let Waiting::For { partition: p, base_offset, required } = part else { continue };
+                let Waiting::For { partition: p, base_offset, required, time } = part else { continue };
                 if let Some(code) = code(*required).filter(|_| *p == partition) {
-                    *part = Waiting::Done(appended(code, *base_offset));
+                    *part = Waiting::Done(appended(code, *base_offset, *time));
                     touched.push(*id);
                 }
             }

@@ -11,13 +11,12 @@ use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::BufferPool;
 use kafka_courier_idempotent_sender::core::{
-    Action, ClusterMetadata, ConnId, ErrorCode, LogSearch, Look, LookAnswer, LookId, PartitionId, ProduceAnswer,
-    Reason, RequestId, SearchAnswer, Sender, TopicId,
+    Action, ClusterMetadata, ConnId, ErrorCode, LogSearch, Look, LookAnswer, PartitionId, ProduceAnswer, Reason,
+    RequestId, SearchAnswer, Sender, Submission, TopicId,
 };
 
 use crate::cluster::{
-    BROKERS, Broker, Micros, PARTITIONS, PARTITIONS_AT_FIRST, Partition, SECOND, TOPICS, partition_of, place_of,
-    topic_name,
+    BROKERS, Broker, Micros, PARTITIONS, PARTITIONS_AT_FIRST, Partition, TOPICS, partition_of, place_of, topic_name,
 };
 use crate::faults::Fault;
 use crate::history::History;
@@ -32,6 +31,7 @@ const MAX_STEPS: u64 = 2_000_000;
 #[derive(Debug)]
 pub(crate) enum Event {
     Submit(usize),
+    HandOver(Box<Submission<usize>>),
     Fault(Fault),
     Heal,
     IdleCheck(ConnId),
@@ -49,19 +49,19 @@ pub(crate) enum Event {
     Fence(usize, u32, u32),
     Unfence(usize, u32, u32),
     Resume(usize, u32),
-    Restart(usize, bool),
+    Restart(usize),
     DiskBack(usize, usize),
     Lift(usize),
     WatchIsr(usize, usize, i32),
-    AskMetadata(usize),
+    AskMetadata(usize, Vec<usize>),
     Metadata(Option<ClusterMetadata>),
     MetadataRefused,
     ProducerId(Result<i64, i16>),
-    AskLook { broker: usize, partition: PartitionId, look: LookId, producer_id: i64 },
-    Looked(PartitionId, LookId, LookAnswer),
+    AskLook(Box<Look>),
+    Looked(Box<Look>, LookAnswer),
+    CheckIds { again: bool },
     AskSearch(Box<LogSearch>),
-    Searched(PartitionId, LookId, SearchAnswer),
-    ForgetOld,
+    Searched(Box<LogSearch>, SearchAnswer),
 }
 
 struct Scheduled {
@@ -105,6 +105,8 @@ pub(crate) struct World {
     pub(crate) history: History,
     pub(crate) pool: BufferPool,
     pub(crate) submitting: bool,
+    /// Batches that are opened and not handed to the sender yet.
+    pub(crate) held: u32,
     pub(crate) healed: bool,
     pub(crate) tracing: bool,
     pub(crate) metadata_asked: u64,
@@ -139,6 +141,7 @@ impl World {
             history: History::default(),
             pool: BufferPool::new(1 << 20),
             submitting: false,
+            held: 0,
             healed: false,
             tracing,
             metadata_asked: 0,
@@ -162,7 +165,7 @@ impl World {
             self.at(close_at, Event::Close);
         }
         if self.plan.rules.id_expiration_ms.is_some() {
-            self.after(2 * SECOND, Event::ForgetOld);
+            self.after(self.plan.rules.id_check, Event::CheckIds { again: true });
         }
         for partition in 0..PARTITIONS {
             if let Some(leader) = self.partitions[partition].truth.leader {
@@ -248,6 +251,10 @@ impl World {
         let now = self.instant();
         match event {
             Event::Submit(batch) => self.submit_planned(batch)?,
+            Event::HandOver(submission) => {
+                self.held -= 1;
+                self.hand_over(*submission)?;
+            }
             Event::Fault(fault) => self.strike(fault),
             Event::Heal => self.heal_once_enough_was_felt(),
             Event::Close => {
@@ -268,31 +275,51 @@ impl World {
             Event::Fence(broker, incarnation, pauses) => self.fence_if_still(broker, incarnation, pauses),
             Event::Unfence(broker, incarnation, pauses) => self.unfence_if_still(broker, incarnation, pauses),
             Event::Resume(broker, pauses) => self.resume(broker, pauses),
-            Event::Restart(broker, clean) => self.restart(broker, clean),
+            Event::Restart(broker) => self.restart(broker),
             Event::DiskBack(broker, partition) => self.disk_back(broker, partition),
             Event::Lift(partition) => self.lift(partition),
             Event::WatchIsr(broker, partition, epoch) => self.watch_isr(broker, partition, epoch),
-            Event::AskMetadata(broker) => self.ask_metadata(broker),
+            Event::AskMetadata(broker, topics) => self.ask_metadata(broker, &topics),
             Event::Metadata(Some(cluster)) => self.tell_metadata(cluster),
-            Event::Metadata(None) => self.sender.on_metadata_failed(now, "no broker could be asked"),
+            Event::Metadata(None) => {
+                self.history.pace.metadata.failed(self.now);
+                self.sender.on_metadata_failed(now, "no broker could be asked");
+            }
             Event::MetadataRefused => self.metadata_refused(),
-            Event::ProducerId(Ok(id)) => self.sender.on_producer_id(now, id),
+            Event::ProducerId(Ok(id)) => {
+                self.history.pace.producer_id.answered(self.now, false);
+                self.sender.on_producer_id(now, id);
+            }
             Event::ProducerId(Err(58)) => self.producer_id_refused(),
             Event::ProducerId(Err(code)) => {
+                self.history.pace.producer_id.answered(self.now, true);
                 let code = (code != 0).then_some(ErrorCode(code));
                 self.sender.on_producer_id_failed(now, code, "so the model");
             }
-            Event::AskLook { broker, partition, look, producer_id } => {
-                self.ask_look(broker, partition, look, producer_id);
-            }
-            Event::Looked(partition, look, answer) => {
-                let found = matches!(answer, LookAnswer::Producer { .. });
-                self.history.found[model_partition(partition)] += u64::from(found);
+            Event::AskLook(look) => self.ask_look(*look),
+            Event::Looked(look, answer) => {
+                let Look { partition, look, leader, leader_epoch, .. } = *look;
+                let confirmed = self.confirms(&leader, partition, leader_epoch);
+                let answer = if confirmed { answer } else { LookAnswer::Unavailable };
+                self.history.looked(partition, look, answer);
                 self.sender.on_looked(now, partition, look, answer);
             }
-            Event::AskSearch(search) => self.ask_search(&search),
-            Event::Searched(partition, look, answer) => self.sender.on_searched(now, partition, look, &answer),
-            Event::ForgetOld => self.forget_old(),
+            Event::CheckIds { again } => {
+                self.check_ids();
+                if again && (!self.healed || self.sender.unsettled() > 0) {
+                    self.after(self.plan.rules.id_check, Event::CheckIds { again });
+                }
+            }
+            Event::AskSearch(search) => self.ask_search(*search),
+            Event::Searched(search, answer) => {
+                let answer = if self.confirms(&search.leader, search.partition, search.leader_epoch) {
+                    answer
+                } else {
+                    SearchAnswer::Unavailable
+                };
+                self.history.searched(search.partition);
+                self.sender.on_searched(now, search.partition, search.look, &answer);
+            }
         }
         Ok(())
     }
@@ -312,12 +339,9 @@ impl World {
                 self.note_sent(conn, request, &parts)?;
                 self.send(conn, request, parts);
             }
-            Action::RefreshMetadata { .. } => self.refresh_metadata()?,
+            Action::RefreshMetadata { topics } => self.refresh_metadata(&topics)?,
             Action::InitProducerId => self.init_producer_id()?,
-            Action::Look(Look { partition, leader, look, producer_id, .. }) => {
-                let broker = leader.id.0 as usize - 1;
-                self.look(broker, partition, look, producer_id);
-            }
+            Action::Look(look) => self.look(look),
             Action::SearchLog(search) => self.search(search),
             Action::Settle(settlement) => {
                 self.trace(|| format!("settle {settlement:?}").chars().take(400).collect());
@@ -327,9 +351,13 @@ impl World {
                 self.trace(|| format!("correct {token} {records:?} {base_offset:?}"));
                 self.corrected(token, &records, base_offset)?;
             }
-            Action::TopicReady { topic, available } => self.topic_ready(topic, available.len()),
+            Action::TopicReady { topic, available } => {
+                self.history.pace.metadata.found(topic.0 as usize);
+                self.topic_ready(topic, available.len());
+            }
             Action::TopicFailed { topic, .. } => {
                 let name = topic_name(topic.0 as usize);
+                self.history.pace.metadata.wanted(topic.0 as usize);
                 self.sender.want_topic(self.instant(), name);
             }
         }

@@ -4,7 +4,8 @@
 //! - The producer state proves that a batch was appended if it stands at the batch's epoch and at or past its last sequence
 //!   number, and if the leader knew the id all the time. It never proves that a batch was not appended.
 //! - A batch that the state covers is sent again only where that settles it: where the leader refused the sequence number
-//!   alone, and where the id is young. An old id may be forgotten in between, and the repeat appended a second time.
+//!   alone, and where the id is young. An old id may be forgotten in between, and the repeat appended a second time. It is
+//!   sent again once: a leader recognizes only what was sent as it is now, and the batch may have been split since.
 //! - Everything else that the state covers is searched for in the log. A leader checks size, record times, rights and
 //!   in-sync replicas before it looks for duplicates, so it refuses what is written, too.
 //! - What the log shows up to its high watermark is delivered. What it does not show yet is looked for again.
@@ -107,19 +108,21 @@ impl<T: Clone> Partition<T> {
             flight.provable && flight.stamp().is_some_and(|stamp| self.leader_knew(stamp.producer_id, cx.now))
         };
         let proved = self.window.iter().take(covered).take_while(proves).count();
-        let head = self.window.front().and_then(|head| Some((head.stamp()?, head.batch.first_timestamp())));
+        let head =
+            self.window.front().and_then(|head| Some((head.stamp()?, head.search_from, head.batch.first_timestamp())));
+        let recognizable = self.window.front().is_some_and(|head| !head.repeated);
         match head {
             _ if self.is_turning() => self.back_off(cx),
-            Some(_) if proved > 0 && looking.doubt == Doubt::OutOfSequence && age < YOUNG => {
+            Some(_) if proved > 0 && recognizable && looking.doubt == Doubt::OutOfSequence && age < YOUNG => {
                 self.repeat_last_of(proved, cx);
             }
-            Some((stamp, first_timestamp)) if covered > 0 => {
+            Some((stamp, search_from, first_timestamp)) if covered > 0 => {
                 cx.out.counters.searches += 1;
                 let wanted = Wanted {
                     producer_id: stamp.producer_id,
                     epoch: stamp.epoch,
                     last_sequence,
-                    from: self.place.acknowledged_to,
+                    from: search_from,
                     since: first_timestamp.saturating_sub(CLOCKS_APART).max(0),
                 };
                 let state = Some(State { last_sequence, proved });
@@ -195,7 +198,7 @@ impl<T: Clone> Partition<T> {
         }
         self.gap = false;
         self.settle_proved(cx);
-        if self.window.is_empty() && self.queue.is_empty() {
+        if self.waits_for_unconfirmed() {
             self.back_off(cx);
         }
     }

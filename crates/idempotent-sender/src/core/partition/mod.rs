@@ -161,12 +161,14 @@ impl<T: Clone> Partition<T> {
             batch: Arc::new(submission.batch),
             published_at: submission.published_at,
             aged: submission.aged,
+            search_from: None,
             outstanding: None,
             abandoned: Vec::new(),
             fresh: false,
             open: false,
             proof: Proof::None,
             provable: true,
+            repeated: false,
             write_errors: 0,
             history: History::default(),
         };
@@ -259,10 +261,11 @@ impl<T: Clone> Partition<T> {
             self.look_or_give_up(doubt, cx);
             return None;
         }
-        if self.window.is_empty() && self.queue.is_empty() {
+        if self.waits_for_unconfirmed() {
             // Nothing is left whose acceptance could prove them: the last goes again, so that we hear at
-            // least of another leader.
-            self.window.extend(self.unconfirmed.pop_back());
+            // least of another leader. Old records wait for that: once they are written the leader may forget these.
+            let last = self.unconfirmed.pop_back();
+            self.window.extend(last.map(|last| Flight { repeated: true, ..last }));
         }
         let room = self.room(cx);
         let solo = self.solo;
@@ -289,10 +292,16 @@ impl<T: Clone> Partition<T> {
         self.stamp_next(request, cx)
     }
 
+    /// Whether nothing else may leave before the last of the unconfirmed has.
+    fn waits_for_unconfirmed(&self) -> bool {
+        self.window.is_empty() && self.queue.front().is_none_or(|next| next.aged)
+    }
+
     /// How many of the window's first batches may be in flight.
     fn room(&self, cx: &Context<'_, T>) -> usize {
         let recent = self.acknowledged.is_some_and(|(_, _, at)| cx.now.saturating_duration_since(at) < IDLE_REARM);
-        let aged = self.window.iter().any(|flight| flight.aged);
+        // Once old records are written the leader may forget the id, and take what is before them a second time.
+        let aged = self.window.iter().chain(self.queue.front()).any(|flight| flight.aged);
         if self.known && recent && !aged { cx.config.max_in_flight as usize } else { 1 }
     }
 
@@ -343,7 +352,7 @@ impl<T: Clone> Partition<T> {
     /// The leader that we know denies it, or can't be reached. Epochs only grow while a topic lives, but
     /// a topic made anew begins again, and not every broker tells the two apart: so that a former life's
     /// epoch can't hide the leader for ever, an epoch in doubt counts no more.
-    pub(super) fn doubt_leader(&mut self) {
+    pub(crate) fn doubt_leader(&mut self) {
         self.doubts += 1;
         if self.doubts >= DOUBTS_MAX {
             self.doubts = 0;
@@ -351,11 +360,8 @@ impl<T: Clone> Partition<T> {
         }
     }
 
-    /// A connection to the leader failed before anything could be sent.
+    /// Something failed before anything could be sent: a connection to the leader, or a request for metadata or a producer id.
     pub(crate) fn on_unreachable(&mut self, now: Instant, reason: &Reason) {
-        if self.leader.is_some() {
-            self.doubt_leader();
-        }
         self.trouble = Some(reason.clone());
         if let Some(head) = self.window.front_mut().or(self.queue.front_mut())
             && head.outstanding.is_none()

@@ -79,6 +79,7 @@ impl<T: Clone> Partition<T> {
             }
         };
         let mut flight = self.queue.pop_front()?;
+        flight.search_from = self.place.acknowledged_to;
         flight.set_stamp(Stamp { producer_id: next.producer_id, epoch: next.epoch, base_sequence: next.sequence });
         let after = sequence_add(next.sequence, flight.batch.record_count());
         if after < next.sequence {

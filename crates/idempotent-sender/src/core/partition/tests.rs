@@ -134,12 +134,11 @@ fn batches_leave_in_the_order_of_their_ordinals_however_they_come_in() {
 fn an_older_leader_epoch_is_not_believed_unless_the_known_leader_has_failed_us_four_times() {
     let mut bench = Bench::new(Config::default());
     assert!(!bench.partition.adopt_leader(Some(BrokerId(2)), 4));
-    let reason = Reason::NotAvailable("refused".into());
     for _ in 0..3 {
-        bench.partition.on_unreachable(bench.now, &reason);
+        bench.partition.doubt_leader();
         assert!(!bench.partition.adopt_leader(Some(BrokerId(2)), 4));
     }
-    bench.partition.on_unreachable(bench.now, &reason);
+    bench.partition.doubt_leader();
     assert!(bench.partition.adopt_leader(Some(BrokerId(2)), 4));
     assert_eq!(bench.partition.leader, Some(BrokerId(2)));
 }
@@ -147,14 +146,13 @@ fn an_older_leader_epoch_is_not_believed_unless_the_known_leader_has_failed_us_f
 #[test]
 fn what_a_former_topics_leader_failed_us_with_is_not_held_against_the_new_ones() {
     let mut bench = Bench::new(Config::default());
-    let reason = Reason::NotAvailable("refused".into());
-    (0..3).for_each(|_| bench.partition.on_unreachable(bench.now, &reason));
+    (0..3).for_each(|_| bench.partition.doubt_leader());
     let told = Some(([2; 16], Some(BrokerId(2)), 5));
     bench.decide(|partition, cx| {
         partition.on_new_topic(NewTopic { reason: Reason::Closed, gone: None, told });
         partition.turn(cx)
     });
-    bench.partition.on_unreachable(bench.now, &reason);
+    bench.partition.doubt_leader();
     assert!(!bench.partition.adopt_leader(Some(BrokerId(1)), 4));
 }
 

@@ -3,6 +3,7 @@
 //! Rule: a story is told in steps of virtual time; the checker judges its end as it judges random schedules.
 
 mod checker;
+mod doubts;
 mod errors;
 mod leaders;
 mod regressions;
