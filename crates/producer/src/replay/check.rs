@@ -73,8 +73,12 @@ impl Candidates {
         }
         let Some(partition) = letter.partition else { return };
         let place = (letter.topic.clone(), partition);
-        let mut new = Lane::all(letter, letter.partition, &self.replay).map(|lane| self.seen.insert(lane)).peekable();
-        let first = new.peek().is_some() && new.fold(true, |first, new| first && new);
+        let (mut lanes, mut known) = (0, 0);
+        for lane in Lane::all(letter, letter.partition, &self.replay) {
+            lanes += 1;
+            known += usize::from(!self.seen.insert(lane));
+        }
+        let first = lanes > 0 && known == 0;
         if is_sent && letter.outcome == Outcome::NotWritten {
             if first {
                 keep(self.letters.entry(place.clone()).or_default(), held.position);
