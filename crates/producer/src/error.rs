@@ -72,8 +72,8 @@ pub enum PublishError {
 }
 
 impl PublishError {
-    /// The label of its metric.
-    pub(crate) fn kind(&self) -> &'static str {
+    /// The name of its kind, such as `too_large`: the label `reason` of the metric of refused events.
+    pub fn name(&self) -> &'static str {
         match self {
             Self::Encode(_) => "encode",
             Self::TopicName(_) => "topic_name",

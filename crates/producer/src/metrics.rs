@@ -133,7 +133,7 @@ pub(crate) fn dead_letters(held: u64) {
 
 /// An event that was not accepted.
 pub(crate) fn refused(error: &PublishError) {
-    counter!(REFUSED, "reason" => error.kind()).increment(1);
+    counter!(REFUSED, "reason" => error.name()).increment(1);
 }
 
 /// Letters that a store took.

@@ -108,6 +108,19 @@ async fn letter_without_topic_holds_back_its_key() {
 }
 
 #[tokio::test]
+async fn missing_topic_counts_no_replay() {
+    let (cluster, file) = (cluster().await, file());
+    file.store.append(&numbered("late", 0..2)).unwrap();
+    for _ in 0..=Replay::default().max_replays {
+        let report = replay(&cluster, file.store.clone(), &Replay::default()).await;
+        assert_eq!((report.failed, report.too_often), (1, 0), "{report:?}");
+    }
+    cluster.create_topic(&TopicSpec::new("late", 1)).unwrap();
+    replay(&cluster, file.store.clone(), &Replay::default()).await;
+    assert_eq!(values(&cluster, "late"), ["0", "1"]);
+}
+
+#[tokio::test]
 async fn failed_letter_holds_back_its_page() {
     let (cluster, file) = (cluster().await, file());
     file.store.append(&numbered("t", 0..5)).unwrap();

@@ -148,8 +148,8 @@ impl Tally {
         self.counts.not_written += 1;
         self.counts.refusals += u64::from(error.is_refusal());
         match error {
-            PublishError::Topic { reason, .. } => self.reasons.add(Some(&topic), &reason.to_string()),
-            _ => self.reasons.add(Some(&topic), &why),
+            PublishError::Topic { reason, .. } => self.reasons.add(Some(&topic), reason.name(), &reason.to_string()),
+            _ => self.reasons.add(Some(&topic), error.name(), &why),
         }
         self.print(at.1, &why);
         self.enter_refused(at, id, topic, why);
@@ -175,7 +175,7 @@ impl Tally {
     /// Notes an item that is no event.
     pub(super) fn bad(&mut self, place: Place, error: String) {
         self.counts.bad += 1;
-        self.reasons.add(None, &error);
+        self.reasons.add(None, error.clone(), &error);
         self.print(place, &error);
         self.enter((None, place), None, Fate::Bad(error));
     }
@@ -282,25 +282,25 @@ impl Tally {
     }
 
     fn note_verdict(&mut self, at: Receipt<'_>, verdict: Option<Verdict>) {
-        let (outcome, error, reason) = match verdict {
+        let (outcome, error, kind, reason) = match verdict {
             Some(Ok(metadata)) => {
                 self.counts.delivered += 1;
                 return self.receipts.write(&Receipt { offset: metadata.offset, ..at });
             }
             Some(Err(error)) => {
                 self.counts.refusals += u64::from(error.is_refusal());
-                (error.outcome(), error.to_string(), error.reason().to_string())
+                (error.outcome(), error.to_string(), error.reason().name(), error.reason().to_string())
             }
             None => {
                 let why = "no verdict: courier was ended before it came".to_owned();
-                (FailedOutcome::Unknown, why.clone(), why)
+                (FailedOutcome::Unknown, why.clone(), "no_verdict", why)
             }
         };
         match outcome {
             FailedOutcome::NotWritten => self.counts.not_written += 1,
             FailedOutcome::Unknown => self.counts.unknown += 1,
         }
-        self.reasons.add(at.topic, &reason);
+        self.reasons.add(at.topic, kind, &reason);
         self.print(at.place, &error);
         self.receipts.write(&Receipt { outcome: Some(outcome.as_str()), error: Some(&error), ..at });
     }

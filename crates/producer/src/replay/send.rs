@@ -77,7 +77,9 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
         self.desk.report.failed += 1;
         self.desk.report.reason(error.to_string());
         self.desk.order.stays(&held, partition);
-        let letter = plan::put_back(&held.letter, Timestamp::now(), error.to_string(), !error.is_outage());
+        // Nothing was sent where its topic could not be had.
+        let counts = !matches!(error, PublishError::Topic { .. }) && !error.is_outage();
+        let letter = plan::put_back(&held.letter, Timestamp::now(), error.to_string(), counts);
         Held { letter, ..held }
     }
 
