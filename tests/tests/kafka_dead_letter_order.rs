@@ -76,7 +76,7 @@ fn failed_limited_replay_keeps_topic_order() {
     fn run() -> Result<()> {
         let cluster = Cluster::start(1)?;
         cluster.create_topic("dead", 1, 1, &[])?;
-        let store = Store { cluster: &cluster, words: ["--topic", "dead"].map(str::to_owned).to_vec() };
+        let store = Store { cluster: &cluster, words: ["--store-topic", "dead"].map(str::to_owned).to_vec() };
         store.import(&(0..6).map(|number| letter(number, "late", "k")).collect::<String>())?;
         let report = store.replay(&["--limit", "2"], 1)?;
         ensure!(report["selected"] == 2 && report["delivered"] == 0, "{report}");
@@ -119,7 +119,7 @@ fn raised_partitions_keep_topic_order() {
         let cluster = Cluster::start(1)?;
         cluster.create_topic("dead", 1, 1, &[])?;
         cluster.create_topic("t", 3, 1, &[])?;
-        let store = Store { cluster: &cluster, words: ["--topic", "dead"].map(str::to_owned).to_vec() };
+        let store = Store { cluster: &cluster, words: ["--store-topic", "dead"].map(str::to_owned).to_vec() };
         let letters = |numbers: std::ops::Range<u64>| {
             numbers.map(|n| letter(n, "t", &format!("k{}", n % 10))).collect::<String>()
         };
