@@ -144,7 +144,7 @@ fn publish_under(letters: &Letters<'_>, fault: impl FnOnce() -> Result<()> + Sen
 
 /// Starts a replay and kills it (SIGKILL) after a while.
 fn killed_replay(letters: &Letters<'_>, after: Duration) -> Result<()> {
-    let mut child = letters.dlq(&["replay", "--all", "--verify", "--rate", "700"])?.pipe()?;
+    let mut child = letters.dlq(&["replay", "--all", "--verify", "--rate", "30"])?.pipe()?;
     std::thread::sleep(after); // anywhere in its work
     child.kill()?;
     child.wait()?;
@@ -189,7 +189,7 @@ fn an_outage_of_a_minute_under_load_ends_in_letters_and_replays_that_are_killed_
         ensure!(
             receipts.len() as u64 == count && delivered.len() + unknown.len() + not_written.len() == receipts.len()
         );
-        ensure!(not_written.len() > 1000, "the outage was not felt");
+        ensure!(not_written.len() > 100, "the outage was not felt");
         let failed: BTreeSet<String> = unknown.union(&not_written).cloned().collect();
         ensure!(ids(&held).len() == held.len(), "an event has two letters");
         ensure!(
@@ -217,24 +217,26 @@ fn an_outage_of_a_minute_under_load_ends_in_letters_and_replays_that_are_killed_
 
 #[test]
 fn answers_that_are_lost_after_the_write_make_doubtful_letters_and_verify_finds_each_in_the_log() {
+    /// As many as are handed over before the first verdict.
+    const EVENTS: u64 = 200;
     fn run() -> Result<()> {
         let cluster = Cluster::start_with(3, &["--proxied"])?;
         cluster.create_topic(TOPIC, 6, 3, &[])?;
         let letters = Letters::new(&cluster)?;
         cluster.fault(&["drop_response=1000000", "api=0"])?;
-        let input: String = (0..2000).map(event).collect();
+        let input: String = (0..EVENTS).map(event).collect();
         let run = letters.publisher(&["--topic", TOPIC])?.input_bytes(input.as_bytes())?.run()?.expect_code(1)?;
         let unknown = told(&lines(&run.stdout)?, Some("unknown"));
         cluster.fault(&["clear"])?;
         let held = letters.list()?;
         let landed = in_log(&cluster, TOPIC)?.len();
-        println!("2000 events: {} letters, {} unknown, {landed} in the log", held.len(), unknown.len());
-        ensure!(held.len() == 2000 && unknown.len() >= landed && landed > 0);
+        println!("{EVENTS} events: {} letters, {} unknown, {landed} in the log", held.len(), unknown.len());
+        ensure!(held.len() as u64 == EVENTS && unknown.len() >= landed && landed > 0);
         // No key's letter is certain before another one of its key is in doubt: only out of order one can be the proof.
         let report = letters.replay_with(&["--out-of-order"])?;
         let left = letters.list()?;
         ensure!(report["landed"] == landed && report["not_found"] == left.len(), "{report}");
-        ensure!(report["delivered"] == 2000 - landed - left.len(), "{report}");
+        ensure!(report["delivered"] == EVENTS as usize - landed - left.len(), "{report}");
         // Where no letter of a partition is certain nothing can go ahead to prove what became of the others.
         let partition = |letter: &Value| letter["partition"].as_i64();
         let certain: BTreeSet<_> =
@@ -249,7 +251,7 @@ fn answers_that_are_lost_after_the_write_make_doubtful_letters_and_verify_finds_
             ensure!(report["delivered"] == left.len(), "{report}");
         }
         ensure!(letters.list()?.is_empty(), "letters are left");
-        exactly_once(&cluster, TOPIC, 2000)
+        exactly_once(&cluster, TOPIC, EVENTS)
     }
     run().unwrap();
 }

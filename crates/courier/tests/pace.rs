@@ -122,3 +122,23 @@ async fn events_without_a_mapping_are_counted() {
         assert!(!ended.err.contains("without a topic"), "{}", ended.err);
     }
 }
+
+#[tokio::test]
+async fn late_topic_goes_before_many() {
+    let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
+    let mapping = ("KAFKA_TOPIC_MAPPING", "good=t,late=late");
+    let mut courier = Courier::publish(&cluster, &["--no-dlq-file"], &[mapping, ("KAFKA_METADATA_TIMEOUT", "10m")]);
+    let mut input = String::from("{\"id\":\"late\",\"type\":\"late\",\"data\":{}}\n");
+    input.extend((0..60_000).map(|number| format!("{{\"id\":\"{number}\",\"type\":\"good\",\"data\":{{}}}}\n")));
+    // As many events wait for their receipts as may: those behind the first one, which waits for its topic.
+    let creator = async {
+        arrived(&cluster, "t", 49_999).await;
+        cluster.create_topic(&TopicSpec::new("late", 1)).unwrap();
+    };
+    let writer = async {
+        courier.write(&input).await;
+        courier.end_input();
+    };
+    tokio::join!(writer, creator);
+    courier.ended().await.expect(0, &["60,001 delivered"]);
+}

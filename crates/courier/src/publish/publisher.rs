@@ -106,7 +106,7 @@ impl Publisher {
     /// Deals with all lines that are here. Those whose topic is not known yet may be left, parked.
     pub(super) async fn publish_waiting(&mut self, desk: &mut Desk, patience: Patience) -> Result<(), End> {
         while !self.waiting.is_empty() {
-            if desk.tally.room() != Room::Yes {
+            if self.room(desk) != Room::Yes {
                 self.make_room(desk, patience).await?;
             }
             let Some(Taken { line, .. }) = self.waiting.front() else { continue };
@@ -205,20 +205,34 @@ impl Publisher {
         Ok(())
     }
 
-    /// Waits until another event may be handed over.
+    /// Whether the first line may be dealt with now. One that waited for its topic has a place among those whose receipts are
+    /// to come, and all others may wait for it there.
+    fn room(&self, desk: &mut Desk) -> Room {
+        let has_place = self.waiting.front().is_some_and(|taken| taken.ticket.is_some());
+        match desk.tally.room() {
+            Room::Full if has_place => Room::Yes,
+            room => room,
+        }
+    }
+
+    /// Waits until the first line may be dealt with.
     async fn make_room(&mut self, desk: &mut Desk, patience: Patience) -> Result<(), End> {
         desk.keep().await;
         desk.tally.note_settled();
-        if desk.tally.room() == Room::Paced {
+        if self.room(desk) == Room::Paced {
             // Nothing is added to the open batches for now: they go as they are.
             self.producer.flush(Duration::ZERO).await;
         }
-        while desk.tally.room() != Room::Yes {
+        while self.room(desk) != Room::Yes {
+            desk.check(patience)?;
             match desk.tally.oldest() {
                 // Its verdict is noted with the others'.
                 Some(oldest) => drop(desk.work(PUBLISHING, patience, oldest).await?),
                 None if self.waits_for_topics() => self.wait_for_topic(desk, patience).await?,
-                None => desk.keep().await,
+                None => {
+                    desk.keep().await;
+                    tokio::task::yield_now().await;
+                }
             }
             desk.tally.note_settled();
         }

@@ -97,14 +97,16 @@ impl Session {
                 _ => {}
             }
         }
-        if matches!(end, End::Signal | End::NoReceipts) {
-            self.leave_rest().await;
-        }
         let was_cut = self.deliver(grace_ends).await.is_err();
         if was_cut {
             // What has no verdict fails, and is kept, as far as that is a matter of a moment.
             let closed = self.producer.close(Duration::ZERO);
             let _ = tokio::time::timeout(CUT, closed).await;
+        }
+        // Only now: the dead letters of events that were handed over earlier come before those of events that were not.
+        match end {
+            End::Signal | End::NoReceipts => self.leave_rest().await,
+            _ => self.leave_here().await,
         }
         self.summary(end, was_cut).await
     }
@@ -171,9 +173,8 @@ impl Session {
     /// Publishes what comes before the item that ended the reading, and still waits for its topics.
     async fn finish_before_bad(&mut self, patience: Patience) {
         self.publisher.forget_waiting();
-        if self.publisher.finish(&mut self.desk, patience).await.is_err() {
-            self.leave_here().await;
-        }
+        // What is not published is told once all verdicts are there.
+        let _ = self.publisher.finish(&mut self.desk, patience).await;
     }
 
     fn take(&mut self, handed: Handed) -> Result<(), End> {
