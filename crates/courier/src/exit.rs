@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use kafka_courier::HealthError;
+use kafka_courier::{HealthError, HealthPart};
 
 /// How a command ended.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -44,8 +44,24 @@ impl From<HealthError> for Refusal {
     fn from(error: HealthError) -> Self {
         match error.is_refusal() {
             true => Self(Exit::Refused, error.to_string()),
-            false => Self(Exit::Unreachable, format!("no broker could be reached: {error}")),
+            false => {
+                let remedy = remedy(error.part());
+                Self(Exit::Unreachable, format!("no broker could be reached: {error}{remedy}"))
+            }
         }
+    }
+}
+
+/// What to look at where no broker can be reached.
+fn remedy(part: HealthPart) -> &'static str {
+    match part {
+        HealthPart::Dns | HealthPart::Connect => {
+            ": start the broker, or set brokers (KAFKA_BROKERS, --brokers) to an address where one listens"
+        }
+        HealthPart::ApiVersions => {
+            ": check that brokers (KAFKA_BROKERS, --brokers) names a port of Kafka, and that security_protocol fits the port"
+        }
+        _ => "",
     }
 }
 
