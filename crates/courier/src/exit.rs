@@ -79,7 +79,23 @@ Exit codes:
   77  the brokers refuse us (SASL, or rights: all that failed, failed for that), or are not to be trusted (TLS)
   78  the configuration is wrong, or the topic of --topic does not exist
   130 Ctrl-C before the input was read to its end, or a second time before all had its verdict; of dlq replay the first, too
-  143 SIGTERM or SIGHUP, likewise";
+  143 SIGTERM or SIGHUP, likewise
+Where events failed and some input is no event, the code is that of the failures: 1 or 77. A signal's code takes precedence.";
+
+/// What `courier demo --help` says of them.
+pub(crate) const DEMO_HELP: &str = "\
+Exit codes:
+  0   every verdict agrees with the brokers' logs
+  1   the ledger does not balance
+  64  the command line makes no sense
+  74  the cluster inside the process failed";
+
+/// What `courier sample --help` says of them.
+pub(crate) const SAMPLE_HELP: &str = "\
+Exit codes:
+  0   all events were printed, or the reader ended early
+  64  the command line makes no sense
+  74  standard output could not be written";
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {

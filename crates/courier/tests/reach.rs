@@ -1,4 +1,4 @@
-//! Errors of a cluster that can't be reached: each names the address once, and a remedy.
+//! Errors of a cluster that can't be reached, each with the address once and a remedy; and the exit codes in --help.
 #![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
 mod support;
 
@@ -34,4 +34,30 @@ async fn silent_port_has_a_remedy() {
         error.contains("ApiVersions: ") && error.contains("names a port of Kafka, and that security_protocol"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn every_command_explains_exit_codes() {
+    let commands = [
+        "publish",
+        "config",
+        "demo",
+        "sample",
+        "dlq",
+        "dlq list",
+        "dlq show",
+        "dlq stats",
+        "dlq replay",
+        "dlq purge",
+        "dlq export",
+        "dlq import",
+    ];
+    for words in commands {
+        let words: Vec<&str> = words.split(' ').chain(["--help"]).collect();
+        let help = Courier::start(command(&words, &[])).ended_with("").await;
+        help.expect(0, &[]);
+        assert!(help.out.contains("Exit codes:"), "{words:?}: {}", help.out);
+        let selection = help.out.split_once("Which letters:").map_or("", |(_, rest)| rest);
+        assert!(!selection.contains("[FILE]") && !selection.contains("--dry-run"), "{words:?}: {}", help.out);
+    }
 }
