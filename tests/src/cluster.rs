@@ -207,7 +207,7 @@ impl Cluster {
 
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new("python3");
-        command.arg(tool_path()).args(words).env("KAFKA_DIR", &self.home).stdin(Stdio::null());
+        command.arg(tool_path()).args(words).env("COURIER_TEST_CLUSTER", &self.home).stdin(Stdio::null());
         command
     }
 

@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use kafka_courier::HealthError;
+use kafka_courier::{HealthError, HealthPart};
 
 /// How a command ended.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -44,8 +44,24 @@ impl From<HealthError> for Refusal {
     fn from(error: HealthError) -> Self {
         match error.is_refusal() {
             true => Self(Exit::Refused, error.to_string()),
-            false => Self(Exit::Unreachable, format!("no broker could be reached: {error}")),
+            false => {
+                let remedy = remedy(error.part());
+                Self(Exit::Unreachable, format!("no broker could be reached: {error}{remedy}"))
+            }
         }
+    }
+}
+
+/// What to look at where no broker can be reached.
+fn remedy(part: HealthPart) -> &'static str {
+    match part {
+        HealthPart::Dns | HealthPart::Connect => {
+            ": start the broker, or set brokers (KAFKA_BROKERS, --brokers) to an address where one listens"
+        }
+        HealthPart::ApiVersions => {
+            ": check that brokers (KAFKA_BROKERS, --brokers) names a port of Kafka, and that security_protocol fits the port"
+        }
+        _ => "",
     }
 }
 
@@ -63,7 +79,23 @@ Exit codes:
   77  the brokers refuse us (SASL, or rights: all that failed, failed for that), or are not to be trusted (TLS)
   78  the configuration is wrong, or the topic of --topic does not exist
   130 Ctrl-C before the input was read to its end, or a second time before all had its verdict; of dlq replay the first, too
-  143 SIGTERM or SIGHUP, likewise";
+  143 SIGTERM or SIGHUP, likewise
+Where events failed and some input is no event, the code is that of the failures: 1 or 77. A signal's code takes precedence.";
+
+/// What `courier demo --help` says of them.
+pub(crate) const DEMO_HELP: &str = "\
+Exit codes:
+  0   every verdict agrees with the brokers' logs
+  1   the ledger does not balance
+  64  the command line makes no sense
+  74  the cluster inside the process failed";
+
+/// What `courier sample --help` says of them.
+pub(crate) const SAMPLE_HELP: &str = "\
+Exit codes:
+  0   all events were printed, or the reader ended early
+  64  the command line makes no sense
+  74  standard output could not be written";
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {

@@ -50,8 +50,10 @@ enum Command {
     #[command(after_long_help = exit::HELP)]
     Config(config::ConfigArgs),
     /// Shows it at work on a cluster inside this process: faults, and a ledger that balances. Needs no Kafka.
+    #[command(after_long_help = exit::DEMO_HELP)]
     Demo(demo::DemoArgs),
     /// Prints realistic events as NDJSON, the same for the same seed.
+    #[command(after_long_help = exit::SAMPLE_HELP)]
     Sample(sample::SampleArgs),
 }
 
@@ -102,6 +104,11 @@ fn print_usage_error(error: &clap::Error) {
 fn topic_name(name: &str) -> Result<String, String> {
     validate_topic_name(name).map_err(|error| format!("topic: {error}"))?;
     Ok(name.to_owned())
+}
+
+/// A number on the command line.
+fn whole_number<N: std::str::FromStr>(text: &str) -> Result<N, String> {
+    text.parse().map_err(|_| "a whole number is expected, such as 100".to_owned())
 }
 
 /// Prints to standard error; what has several lines, such as all problems of a configuration, has each by itself. Control

@@ -31,7 +31,25 @@ const CREATE_LEVEL: Level = Level::DEBUG;
 ///
 /// With the crates `opentelemetry` and `tracing-opentelemetry`:
 ///
-/// ```ignore
+/// ```no_run
+/// # // Stands for the two crates, with the methods that are used.
+/// # trait OpenTelemetrySpanExt { fn context(&self) -> Context; }
+/// # impl OpenTelemetrySpanExt for tracing::Span { fn context(&self) -> Context { Context } }
+/// # #[derive(Clone)]
+/// # struct Context;
+/// # impl Context {
+/// #     fn span(&self) -> &Self { self }
+/// #     fn span_context(&self) -> &Self { self }
+/// #     fn trace_id(&self) -> &'static str { "4bf92f3577b34da6a3ce929d0e0e4736" }
+/// #     fn span_id(&self) -> &'static str { "00f067aa0ba902b7" }
+/// #     fn trace_flags(&self) -> u8 { 1 }
+/// #     fn trace_state(&self) -> &Self { self }
+/// #     fn header(&self) -> String { String::new() }
+/// # }
+/// use kafka_courier::events::TraceContext;
+/// use kafka_courier::{KafkaProducer, TraceContextSource};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let source = TraceContextSource::new(|span| {
 ///     let context = span.context(); // OpenTelemetrySpanExt
 ///     let context = context.span().span_context().clone();
@@ -39,6 +57,9 @@ const CREATE_LEVEL: Level = Level::DEBUG;
 ///     TraceContext::new(&parent, Some(&context.trace_state().header())).ok()
 /// });
 /// let producer = KafkaProducer::builder().trace_context(source).build()?;
+/// # drop(producer);
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Clone)]
 pub struct TraceContextSource(Arc<ContextOf>);

@@ -21,7 +21,7 @@ class Cluster:
         try:
             self.plan = json.loads((self.dir / "cluster.json").read_text())
         except FileNotFoundError:
-            die(f"no cluster in {self.dir} (start one with `kafka up`, or name its directory with --dir or $KAFKA_DIR)")
+            die(f"no cluster in {self.dir} (start one with `kafka up`, or name its directory with --dir or $COURIER_TEST_CLUSTER)")
         self.brokers = {int(n): b for n, b in self.plan["brokers"].items()}
 
     # -- names of things

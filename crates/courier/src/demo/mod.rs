@@ -35,11 +35,16 @@ const LOST: u32 = 10;
 #[derive(Args, Debug)]
 pub(crate) struct DemoArgs {
     /// How many events.
-    #[arg(long, value_name = "N", default_value_t = 40_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 40_000, value_parser = events)]
     events: u64,
     /// Other seeds give other events, the same seed the same.
-    #[arg(long, value_name = "S", default_value_t = 1)]
+    #[arg(long, value_name = "S", value_parser = crate::whole_number::<u64>, default_value_t = 1)]
     seed: u64,
+}
+
+fn events(text: &str) -> Result<u64, String> {
+    let in_range = text.parse().ok().filter(|events| (1..=1_000_000).contains(events));
+    in_range.ok_or_else(|| "a number of events from 1 to 1000000 is expected".to_owned())
 }
 
 /// What happens while a part of the events is published.
@@ -148,7 +153,7 @@ async fn play(args: &DemoArgs, stage: &Stage) -> anyhow::Result<Balance> {
 
     let report = producer.close(Duration::from_secs(30)).await;
     stage.tell(format_args!(
-        "closed: {} delivered, {} given up",
+        "closed: {} delivered, replayed dead letters included; {} failed before a replay",
         HumanCount(report.delivered),
         HumanCount(report.failed)
     ));
@@ -199,7 +204,7 @@ async fn publish(
     }
     let again = producer.stats().retried - before.retried;
     stage.tell(format_args!(
-        "{:>8} events, {:>6} sent again, {failed} given up, {:>4} ms: {title}",
+        "{:>8} events, {:>6} sent again, {failed} failed, {:>4} ms: {title}",
         HumanCount(published as u64).to_string(),
         HumanCount(again).to_string(),
         begun.elapsed().as_millis()

@@ -18,14 +18,14 @@ use crate::files::resolve;
 
 #[derive(Args, Debug)]
 pub(super) struct ExportArgs {
-    #[command(flatten)]
-    store: StoreArgs,
-    #[command(flatten)]
-    selection: SelectionArgs,
     /// The file to write; - is standard output. A file that is there is replaced once all is written, and stays as it is if
     /// that fails or no letter is selected.
     #[arg(value_name = "FILE", default_value = "-")]
     to: PathBuf,
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
+    selection: SelectionArgs,
 }
 
 pub(super) fn run(args: &ExportArgs) -> Result<Exit, Refusal> {

@@ -33,8 +33,6 @@ const LOOK: Duration = Duration::from_millis(50);
 
 #[derive(Args, Debug)]
 pub(super) struct ImportArgs {
-    #[command(flatten)]
-    store: StoreArgs,
     /// Passes over lines that are no letters. Without it the first of them ends the import; the letters before it are taken,
     /// and importing again takes none twice.
     #[arg(long)]
@@ -46,6 +44,8 @@ pub(super) struct ImportArgs {
     /// The file to read; - is standard input.
     #[arg(value_name = "FILE", default_value = "-")]
     from: PathBuf,
+    #[command(flatten)]
+    store: StoreArgs,
 }
 
 pub(super) fn run(args: &ImportArgs) -> Result<Exit, Refusal> {

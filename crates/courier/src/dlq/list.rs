@@ -17,13 +17,13 @@ const SAMPLE: usize = 1000;
 
 #[derive(Args, Debug)]
 pub(super) struct ListArgs {
+    /// A line of JSON a letter, all of it, as export writes it.
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     store: StoreArgs,
     #[command(flatten)]
     selection: SelectionArgs,
-    /// A line of JSON a letter, all of it, as export writes it.
-    #[arg(long)]
-    json: bool,
 }
 
 pub(super) fn run(args: &ListArgs) -> Result<Exit, Refusal> {

@@ -24,7 +24,7 @@ use clap::{Args, Subcommand};
 use kafka_courier::dlq::StoreError;
 
 pub(crate) use self::table::{Row, Table};
-use crate::exit::{Exit, Refusal};
+use crate::exit::{self, Exit, Refusal};
 
 /// Dead letters: events that were given up, kept with their reason. Lists them, sends them again, removes them.
 ///
@@ -40,18 +40,25 @@ pub(crate) struct DlqArgs {
 #[derive(Subcommand, Debug)]
 enum DlqCommand {
     /// Lists letters, in the order in which they arrived.
+    #[command(after_long_help = exit::HELP)]
     List(list::ListArgs),
     /// Shows all of a letter.
+    #[command(after_long_help = exit::HELP)]
     Show(show::ShowArgs),
     /// Counts letters: by topic, error and outcome.
+    #[command(after_long_help = exit::HELP)]
     Stats(stats::StatsArgs),
     /// Sends letters again: each is removed once it is acknowledged.
+    #[command(after_long_help = exit::HELP)]
     Replay(replay::ReplayArgs),
     /// Removes letters for ever.
+    #[command(after_long_help = exit::HELP)]
     Purge(purge::PurgeArgs),
     /// Writes letters as NDJSON, a line a letter, which import takes.
+    #[command(after_long_help = exit::HELP)]
     Export(export::ExportArgs),
     /// Takes letters from NDJSON, as export writes it.
+    #[command(after_long_help = exit::HELP)]
     Import(import::ImportArgs),
 }
 

@@ -16,11 +16,11 @@ const AT_ONCE: usize = 1000;
 
 #[derive(Args, Debug)]
 pub(super) struct PurgeArgs {
-    #[command(flatten)]
-    chosen: ChosenArgs,
     /// Does not ask.
     #[arg(long)]
     yes: bool,
+    #[command(flatten)]
+    chosen: ChosenArgs,
 }
 
 pub(super) fn run(args: &PurgeArgs) -> Result<Exit, Refusal> {

@@ -29,13 +29,11 @@ const GRACE: Duration = Duration::from_secs(10);
 /// --verify looks for them there or --include-unknown sends them at the risk of a duplicate.
 #[derive(Args, Debug)]
 pub(super) struct ReplayArgs {
-    #[command(flatten)]
-    chosen: ChosenArgs,
     /// Sends nothing: says what would be sent, by topic. No broker is needed, unless with --verify or --store-topic.
     #[arg(long)]
     dry_run: bool,
     /// At most so many letters a second.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = crate::whole_number::<NonZeroU32>)]
     rate: Option<NonZeroU32>,
     /// Sends the letters to this topic instead of their own, which may not exist or be the wrong one. Events that may be in the
     /// log already are looked for in their own topic.
@@ -61,11 +59,13 @@ pub(super) struct ReplayArgs {
     #[arg(long)]
     out_of_order: bool,
     /// Leaves out letters that were sent again so often.
-    #[arg(long, value_name = "N", default_value_t = Replay::default().max_replays)]
+    #[arg(long, value_name = "N", value_parser = crate::whole_number::<u32>, default_value_t = Replay::default().max_replays)]
     max_replays: u32,
     /// The report as a line of JSON, on standard output.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    chosen: ChosenArgs,
 }
 
 pub(super) fn run(runtime: &Runtime, args: &ReplayArgs) -> Result<Exit, Refusal> {

@@ -47,8 +47,8 @@ pub(super) struct SelectionArgs {
     /// The letter of this id; may be given again.
     #[arg(long, value_name = "ID")]
     id: Vec<LetterId>,
-    /// At most so many, the oldest first.
-    #[arg(long, value_name = "N")]
+    /// At most N, the oldest first.
+    #[arg(long, value_name = "N", value_parser = crate::whole_number::<u64>)]
     pub(super) limit: Option<u64>,
 }
 
@@ -147,6 +147,12 @@ fn moment_at(text: &str, now: Timestamp) -> Result<Timestamp, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn wrong_number_names_the_expected() {
+        assert_eq!(crate::whole_number::<u64>("x"), Err("a whole number is expected, such as 100".to_owned()));
+        assert_eq!(crate::whole_number("7"), Ok(7_u64));
+    }
 
     fn at(text: &str) -> Timestamp {
         text.parse().unwrap()

@@ -11,14 +11,14 @@ use crate::exit::{Exit, Refusal};
 
 #[derive(Args, Debug)]
 pub(super) struct ShowArgs {
-    #[command(flatten)]
-    store: StoreArgs,
     /// On one line, byte for byte, as export writes it.
     #[arg(long)]
     json: bool,
     /// The letters' ids, as list prints them.
     #[arg(value_name = "ID", required = true)]
     ids: Vec<LetterId>,
+    #[command(flatten)]
+    store: StoreArgs,
 }
 
 pub(super) fn run(args: &ShowArgs) -> Result<Exit, Refusal> {

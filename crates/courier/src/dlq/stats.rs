@@ -15,11 +15,11 @@ use crate::terminal::printable;
 
 #[derive(Args, Debug)]
 pub(super) struct StatsArgs {
-    #[command(flatten)]
-    store: StoreArgs,
     /// As a line of JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    store: StoreArgs,
 }
 
 /// What a store holds.

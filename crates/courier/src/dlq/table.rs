@@ -3,9 +3,12 @@
 //! Rules: pure; on a terminal a line never breaks: cells are cut, the reason's first, and when even that is not enough
 //! columns go; nothing that a letter holds reaches the terminal as a control character.
 
-use kafka_courier::dlq::Letter;
+use kafka_courier::dlq::{Letter, Outcome};
 
 use crate::terminal::printable;
+
+/// How the reason of a letter that a replay has marked begins.
+const MARK: &str = "a replay of it was interrupted";
 
 const COLUMNS: usize = 7;
 const TITLES: [&str; COLUMNS] = ["ID", "LAST TRIED", "TOPIC", "KEY", "OUTCOME", "ERROR", "REASON"];
@@ -39,9 +42,20 @@ impl Row {
             key,
             letter.outcome.to_string(),
             letter.error_code.clone().unwrap_or_else(|| "-".to_owned()),
-            letter.failure_reason.clone(),
+            reason(letter),
         ];
         Self(cells.map(|cell| printable(&cell).into_owned()))
+    }
+}
+
+/// The reason as a person reads it. A letter that a replay has marked is in a replay that runs, or was in one that ended
+/// before the verdict: the mark says the latter for both.
+fn reason(letter: &Letter) -> String {
+    let is_marked = letter.outcome == Outcome::Unknown && letter.failure_reason.starts_with(MARK);
+    match letter.failure_reason.split_once("; before: ") {
+        Some((_, before)) if is_marked => format!("in a replay that has not finished; before: {before}"),
+        _ if is_marked => "in a replay that has not finished".to_owned(),
+        _ => letter.failure_reason.clone(),
     }
 }
 
@@ -128,6 +142,18 @@ mod tests {
 
     fn rows() -> Vec<Row> {
         vec![Row::of(&letter(&"a long reason ".repeat(20)))]
+    }
+
+    #[test]
+    fn mark_reads_the_same_while_running() {
+        let mut letter = Letter::new("t", None, "", kafka_courier::dlq::Timestamp::UNIX_EPOCH);
+        for mark in [MARK.to_owned(), format!("{MARK} while it went alone")] {
+            letter.failure_reason = format!("{mark}; before: no answer");
+            letter.outcome = Outcome::Unknown;
+            assert_eq!(reason(&letter), "in a replay that has not finished; before: no answer");
+            letter.outcome = Outcome::NotWritten;
+            assert_eq!(reason(&letter), letter.failure_reason, "no replay marked it");
+        }
     }
 
     #[test]

@@ -10,6 +10,8 @@ pub(super) struct Counts {
     pub(super) unknown: u64,
     /// Of the last two: those that the cluster refuses, for want of rights or trust.
     pub(super) refusals: u64,
+    /// Of all that failed: those that may be delivered later, as they are.
+    pub(super) retriable: u64,
     /// Read, and not published, for the command had to end.
     pub(super) unpublished: u64,
     /// Items that are no event.

@@ -13,6 +13,7 @@ use kafka_courier::{DeadLetterStats, DeadLetters, KafkaConfig, PublishError};
 use kafka_courier_event_model::Event;
 
 use super::PublishArgs;
+use super::counts::Counts;
 use crate::exit::{Exit, Refusal};
 use crate::letters::{SharedFile, Use};
 use crate::state;
@@ -100,6 +101,37 @@ impl Said {
     }
 }
 
+/// The failures of a run, as far as they decide what helps its dead letters.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Advice {
+    has_unknown: bool,
+    has_retriable: bool,
+}
+
+impl Advice {
+    pub(super) fn of(counts: &Counts) -> Self {
+        Self { has_unknown: counts.unknown > 0, has_retriable: counts.retriable > 0 }
+    }
+
+    /// What to do with the letters. A replay that does not verify sends dead letters that could prove that others are not in
+    /// the log; those `of_others` in the store may be such.
+    fn text(self, option: &str, them: &str, of_others: bool) -> String {
+        let verify = if self.has_unknown || of_others { " --verify" } else { "" };
+        let replay = format!("`courier dlq replay --all{verify}{option}`");
+        if !self.has_retriable {
+            let they = if them == "it" { "it fails" } else { "they fail" };
+            return format!(
+                "{they} again as long as the cause is there: raise the topic's max.message.bytes or fix what rejects {them}, \
+                 then {replay} sends {them}, with --to-topic to another topic; `courier dlq purge{option}` with a selection removes {them}"
+            );
+        }
+        match verify {
+            "" => format!("{replay} sends {them} again"),
+            _ => format!("{replay} looks for those that may be in the log, and sends {them} again where not"),
+        }
+    }
+}
+
 /// A run's letters.
 pub(super) struct Keeping {
     letters: DeadLetters,
@@ -137,9 +169,8 @@ impl Keeping {
         }
     }
 
-    /// What is to be said at the end of the letters of this run, where some are of events that may be in the log, or none.
-    /// Gives the file back.
-    pub(super) async fn end(self, has_unknown: bool) -> Said {
+    /// The lines about the dead letters of this run. Gives the file back.
+    pub(super) async fn end(self, advice: Advice) -> Said {
         let kept = if self.forgets { Kept::None } else { Kept::All };
         let mut said = Said { lines: Vec::new(), whole: Vec::new(), kept };
         match self.letters.stats().await {
@@ -149,7 +180,7 @@ impl Keeping {
                 }
                 for store in stores.iter().filter(|store| store.kept > 0 && store.store != "memory") {
                     match &store.error {
-                        None => said.lines.push(self.kept(&store.store, store.kept, store.stats.letters, has_unknown)),
+                        None => said.lines.push(self.kept(&store.store, store.kept, store.stats.letters, advice)),
                         Some(error) => said.lacks(unread(store.kept, error)),
                     }
                 }
@@ -166,7 +197,7 @@ impl Keeping {
         said
     }
 
-    fn kept(&self, store: &str, count: u64, held: u64, has_unknown: bool) -> String {
+    fn kept(&self, store: &str, count: u64, held: u64, advice: Advice) -> String {
         let (what, them) = if count == 1 { ("dead letter was", "it") } else { ("dead letters were", "them") };
         let usual = state::dead_letters().is_some_and(|path| path.display().to_string() == store);
         let option = match &self.file {
@@ -176,17 +207,11 @@ impl Keeping {
         };
         // Letters of before are there too, and those that turned out to be delivered are not; of a topic nobody knows.
         let is_file = self.file.as_ref().is_some_and(|file| file.name() == store);
-        let now = if is_file && held != count { format!(", which holds {}", HumanCount(held)) } else { String::new() };
-        // At once: a replay that does not look first sends what could prove that the others are not in the log. Those of
-        // before may be such.
-        let (verify, sends) = match has_unknown || !is_file || held != count {
-            true => (" --verify", format!("looks for those that may be in the log, and sends {them} again where not")),
-            false => ("", format!("sends {them} again")),
-        };
+        let holds_others = held != count;
+        let now = if is_file && holds_others { format!(", which holds {}", HumanCount(held)) } else { String::new() };
         let count = HumanCount(count);
-        format!(
-            "{count} {what} kept in {store}{now}: `courier dlq list{option}` shows {them}, `courier dlq replay --all{verify}{option}` {sends}"
-        )
+        let advice = advice.text(&option, them, is_file && holds_others);
+        format!("{count} {what} kept in {store}{now}: `courier dlq list{option}` shows {them}, {advice}")
     }
 
     /// The letters that end with this process.
@@ -232,4 +257,34 @@ fn dropped(store: &DeadLetterStats) -> String {
     let what = if store.stats.dropped == 1 { "dead letter was" } else { "dead letters were" };
     let (count, name) = (HumanCount(store.stats.dropped), &store.store);
     format!("{count} {what} dropped from {name} to make room ({option}), each in an error line")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn advice(counts: Counts, holds_others: bool) -> String {
+        Advice::of(&counts).text(" --file f", "them", holds_others)
+    }
+
+    #[test]
+    fn final_failures_get_other_advice() {
+        let counts = Counts { not_written: 2, ..Counts::default() };
+        let text = advice(counts.clone(), false);
+        assert!(text.starts_with("they fail again as long as the cause is there: raise"), "{text}");
+        assert!(
+            text.contains("then `courier dlq replay --all --file f`") && text.contains("`courier dlq purge"),
+            "{text}"
+        );
+        let text = advice(Counts { retriable: 1, ..counts }, false);
+        assert_eq!(text, "`courier dlq replay --all --file f` sends them again");
+    }
+
+    #[test]
+    fn verify_is_for_doubt_only() {
+        let counts = Counts { not_written: 1, retriable: 1, ..Counts::default() };
+        assert!(!advice(counts.clone(), false).contains("--verify"));
+        assert!(advice(counts.clone(), true).contains("--all --verify --file f` looks for"));
+        assert!(advice(Counts { unknown: 1, ..counts }, false).contains("--all --verify --file f` looks for"));
+    }
 }

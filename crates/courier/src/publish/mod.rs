@@ -73,7 +73,7 @@ pub(crate) struct PublishArgs {
     #[arg(long)]
     no_dlq_file: bool,
     /// How long to go on after Ctrl-C, SIGTERM or SIGHUP, in seconds: half of it publishing what was read, all of it delivering.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(long, value_name = "SECONDS", value_parser = crate::whole_number::<u64>, default_value_t = 30)]
     grace: u64,
     /// The file to read, or - for standard input.
     #[arg(value_name = "FILE", default_value = "-")]

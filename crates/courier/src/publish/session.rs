@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use kafka_courier::KafkaProducer;
 
 use super::desk::{Desk, End, Patience};
-use super::keeping::Keeping;
+use super::keeping::{Advice, Keeping};
 use super::lines::{Handed, Lines};
 use super::position::{Place, Position};
 use super::publisher::Publisher;
@@ -116,7 +116,7 @@ impl Session {
         self.desk.tally.note_all();
         self.desk.tally.flush();
         self.desk.progress.finish();
-        let letters = self.desk.keeping.end(self.desk.tally.counts().unknown > 0).await;
+        let letters = self.desk.keeping.end(Advice::of(self.desk.tally.counts())).await;
         let reached = self.publisher.reached();
         Summary {
             end,

@@ -147,6 +147,7 @@ impl Tally {
         let why = error.to_string();
         self.counts.not_written += 1;
         self.counts.refusals += u64::from(error.is_refusal());
+        self.counts.retriable += u64::from(error.is_retriable());
         match error {
             PublishError::Topic { reason, .. } => self.reasons.add(Some(&topic), reason.name(), &reason.to_string()),
             _ => self.reasons.add(Some(&topic), error.name(), &why),
@@ -158,6 +159,7 @@ impl Tally {
     /// Notes an event that was read and not published, for the command has to end.
     pub(super) fn unpublished(&mut self, at: (Option<Ticket>, Place), id: EventId, topic: Arc<str>) {
         self.counts.unpublished += 1;
+        self.counts.retriable += 1;
         self.enter_refused(at, id, topic, "not published: courier had to end".to_owned());
     }
 
@@ -289,9 +291,11 @@ impl Tally {
             }
             Some(Err(error)) => {
                 self.counts.refusals += u64::from(error.is_refusal());
+                self.counts.retriable += u64::from(error.is_retriable());
                 (error.outcome(), error.to_string(), error.reason().name(), error.reason().to_string())
             }
             None => {
+                self.counts.retriable += 1;
                 let why = "no verdict: courier was ended before it came".to_owned();
                 (FailedOutcome::Unknown, why.clone(), "no_verdict", why)
             }

@@ -93,6 +93,15 @@ impl ErrorCode {
         self.row().map_or("an error code that this version does not know", |row| row.3)
     }
 
+    /// What the user can do about it, where that is always the same.
+    pub fn remedy(self) -> Option<&'static str> {
+        match self {
+            Self::UNKNOWN_TOPIC_OR_PARTITION => Some("create the topic, or fix its name"),
+            Self::MESSAGE_TOO_LARGE => Some("raise the topic's max.message.bytes, or publish smaller events"),
+            _ => None,
+        }
+    }
+
     fn row(self) -> Option<&'static Row> {
         TABLE.iter().find(|row| row.0 == self.0)
     }

@@ -236,8 +236,10 @@ impl std::error::Error for Reason {}
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Broker { code, message: Some(message) } => write!(f, "{code}: {message}"),
-            Self::Broker { code, message: None } => write!(f, "{code}: {}", code.description()),
+            Self::Broker { code, message } => {
+                write!(f, "{code}: {}", message.as_deref().unwrap_or(code.description()))?;
+                code.remedy().map_or(Ok(()), |remedy| write!(f, ": {remedy}"))
+            }
             Self::NoAnswer(why) => write!(f, "no answer from the broker: {why}"),
             Self::NotAvailable(why) => write!(f, "broker not available: {why}"),
             Self::Tls(why) => write!(f, "TLS: {why}"),

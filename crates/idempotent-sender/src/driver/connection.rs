@@ -98,7 +98,9 @@ impl Dialer {
                 }
                 Ok(Err(reason)) if !reason.is_retriable() => return Err(reason),
                 Ok(Err(reason)) => failure = reason,
-                Err(_) => failure = unavailable(host, port, &format!("{address} did not answer within {share:?}")),
+                Err(_) => {
+                    failure = unavailable(host, port, &format!("{}no answer within {share:?}", way.other(address)))
+                }
             }
             tracing::debug!(broker = %way, %address, step = %progress.part(), %failure, "connection attempt failed");
         }
@@ -109,8 +111,9 @@ impl Dialer {
         let Way { host, port, .. } = *way;
         way.enter(HealthPart::Connect, &format!("connecting to {address}"));
         let failed = |what: &str, error: &dyn fmt::Display| unavailable(host, port, &format!("{what}: {error}"));
-        let tcp =
-            TcpStream::connect(address).await.map_err(|error| failed(&format!("connecting to {address}"), &error))?;
+        let tcp = TcpStream::connect(address)
+            .await
+            .map_err(|error| unavailable(host, port, &format!("{}{error}", way.other(address))))?;
         tcp.set_nodelay(true).map_err(|error| failed("setting TCP_NODELAY", &error))?;
         // A connection that is dropped is cut at once, so that fewer requests arrive after the verdict.
         socket2::SockRef::from(&tcp)
@@ -149,7 +152,9 @@ impl Dialer {
         ended
             .and_then(|error| self.security.tls_failure(host, port, error))
             .inspect(|_| progress.enter(HealthPart::Tls))
-            .unwrap_or_else(|| unavailable(host, port, &format!("asking {address} for its versions: {error}{hint}")))
+            .unwrap_or_else(|| {
+                unavailable(host, port, &format!("{}asking for its versions: {error}{hint}", way.other(address)))
+            })
     }
 }
 
@@ -165,6 +170,12 @@ impl Way<'_> {
     fn enter(&self, part: HealthPart, what: &str) {
         self.progress.enter(part);
         tracing::debug!(broker = %self, step = %part, "{what}");
+    }
+
+    /// The address before an error, where it is not how the broker is named.
+    fn other(&self, address: SocketAddr) -> String {
+        let address = address.to_string();
+        if address == self.to_string() { String::new() } else { format!("{address}: ") }
     }
 }
 

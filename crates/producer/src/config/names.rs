@@ -54,8 +54,11 @@ const STRANGE: &[(&str, &str)] = &[
 /// A longer name without a dot, a dash or an underscore is no option's, and may be a secret.
 const LONGEST_WORD: usize = 16;
 
-/// Likenesses below this are no help.
-const ALIKE: f64 = 0.75;
+/// A name is near an option's where at most one letter in this many differs.
+const LETTERS_PER_SLIP: usize = 4;
+
+/// What is said of a name that is near no option's.
+pub(super) const LIST: &str = ": `courier config` and docs/CONFIGURATION.md list the options";
 
 /// A longer name is no slip of any option's, and what comparing costs grows with its square.
 const LONGEST: usize = 80;
@@ -118,9 +121,15 @@ pub(super) fn nearest(key: &str) -> Option<&'static str> {
     }
     let key = key.to_lowercase();
     let java = JAVA.iter().filter_map(|(java, _)| own_or_java(java));
-    let likened = KafkaConfig::NAMES.iter().copied().chain(java).map(|name| (strsim::jaro_winkler(&key, name), name));
-    let best = likened.max_by(|a, b| a.0.total_cmp(&b.0));
-    best.filter(|(likeness, _)| *likeness >= ALIKE).map(|(_, name)| name)
+    let distances = KafkaConfig::NAMES.iter().copied().chain(java).map(|name| (slips(&key, name), name));
+    let best = distances.min_by_key(|(slips, _)| *slips);
+    best.filter(|(slips, name)| *slips <= (key.len().min(name.len()) / LETTERS_PER_SLIP).max(1)).map(|(_, name)| name)
+}
+
+/// How many letters differ; two that changed places are one slip, and `.`, `-` and `_` are the same.
+fn slips(key: &str, name: &str) -> usize {
+    let plain = |text: &str| text.replace(['.', '-'], "_");
+    strsim::damerau_levenshtein(&plain(key), &plain(name))
 }
 
 fn own_or_java(java: &'static str) -> Option<&'static str> {
@@ -175,7 +184,10 @@ mod tests {
         assert_eq!(nearest("borkers"), Some("brokers"));
         assert_eq!(nearest("flush_mesages"), Some("flush_messages"));
         assert_eq!(nearest("linger.msec"), Some("linger.ms"));
-        assert_eq!(nearest("qqq"), None);
+        assert_eq!(nearest("delivery_timout"), Some("delivery_timeout"));
+        for far in ["qqq", "dir", "nosuch", "version", "heap", "cache", "jvm", "deliveries"] {
+            assert_eq!(nearest(far), None, "{far}");
+        }
     }
 
     #[test]

@@ -184,8 +184,8 @@ impl Resolver {
                 None
             }
             Meaning::Unknown => {
-                let meant =
-                    names::nearest(&entry.name).map_or_else(String::new, |near| format!(": did you mean {near}?"));
+                let meant = names::nearest(&entry.name)
+                    .map_or_else(|| names::LIST.to_owned(), |near| format!(": did you mean {near}?"));
                 self.problems.push(format!("{} is no option of kafka-courier{meant}", entry.place()));
                 None
             }

@@ -183,8 +183,7 @@ impl DeadLetterTopic {
     }
 
     fn outgoing(&self, letter: &Letter, partition: Option<i32>, arrival: Arrival) -> Outgoing {
-        let mut headers = record::headers(letter, &self.client_id);
-        headers.push(record::arrival(arrival));
+        let headers = record::headers(letter, &self.client_id, Some(arrival));
         Outgoing { partition, key: letter.key.clone(), value: letter.value.clone(), headers }
     }
 

@@ -26,17 +26,18 @@ pub(crate) enum Entry {
     },
 }
 
-/// The headers of a letter's record.
-pub(crate) fn headers(letter: &Letter, client_id: &str) -> Vec<Header> {
+/// The headers of a letter's record; `arrived` says when the letter arrived.
+pub(crate) fn headers(letter: &Letter, client_id: &str, arrived: Option<Arrival>) -> Vec<Header> {
     let mut headers = letter.headers.clone();
     ours(letter, &mut |name, value| headers.push(header(name, value)));
+    headers.extend(arrived.map(arrival));
     connect(letter, client_id, &mut |name, value| headers.push(header(name, value)));
     headers
 }
 
 /// The letter as it comes back from its record; `None`: not as a letter.
 pub(crate) fn read_back(letter: &Letter, client_id: &str) -> Option<Letter> {
-    let headers = headers(letter, client_id);
+    let headers = headers(letter, client_id, None);
     let read = entry(&DecodedRecord {
         offset_delta: 0,
         timestamp: letter.timestamp_ms,
@@ -56,7 +57,7 @@ pub(crate) fn settled(id: LetterId) -> Vec<Header> {
 }
 
 /// The header that says when a letter arrived.
-pub(super) fn arrival(arrival: Arrival) -> Header {
+fn arrival(arrival: Arrival) -> Header {
     match arrival {
         Arrival::First(stamp) => header(DLQ_ARRIVAL, stamp.to_string()),
         Arrival::Before(stamp) => header(DLQ_FIRST_ARRIVAL, stamp.to_string()),
@@ -203,7 +204,7 @@ mod tests {
     fn a_letter_comes_back_whole() {
         let letter = letter();
         let arrival = Arrival::unstamped(99, letter.id);
-        assert_eq!(read(&letter, &headers(&letter, "me")), Some(Entry::Letter(Box::new(letter), arrival)));
+        assert_eq!(read(&letter, &headers(&letter, "me", None)), Some(Entry::Letter(Box::new(letter), arrival)));
     }
 
     #[test]
@@ -211,14 +212,14 @@ mod tests {
         let mut letter = Letter::new("t", None, "why", "2024-01-15T10:00:00Z".parse().unwrap());
         letter.outcome = Outcome::NotWritten;
         let arrival = Arrival::unstamped(99, letter.id);
-        assert_eq!(read(&letter, &headers(&letter, "me")), Some(Entry::Letter(Box::new(letter), arrival)));
+        assert_eq!(read(&letter, &headers(&letter, "me", None)), Some(Entry::Letter(Box::new(letter), arrival)));
     }
 
     #[test]
     fn our_connect_headers_come_last() {
         let mut letter = letter();
         letter.headers.push(Header { name: CONNECT_STAGE.into(), value: Some(Bytes::from_static(b"THEIRS")) });
-        let headers = headers(&letter, "me");
+        let headers = headers(&letter, "me", None);
         let stages: Vec<_> = headers.iter().filter(|header| header.name == CONNECT_STAGE).collect();
         let values: Vec<_> = stages.iter().map(|header| header.value.as_deref().unwrap()).collect();
         assert_eq!(values, [&b"THEIRS"[..], b"KAFKA_PRODUCE"]);
@@ -238,19 +239,36 @@ mod tests {
     fn a_letter_of_a_letters_record_keeps_the_first_ones_headers() {
         let first = letter();
         let mut second = first.clone();
-        second.headers = headers(&first, "me").into_iter().filter(|h| !h.name.starts_with("__connect")).collect();
+        second.headers = headers(&first, "me", None).into_iter().filter(|h| !h.name.starts_with("__connect")).collect();
         second.id = LetterId::new();
         let arrival = Arrival::unstamped(99, second.id);
-        assert_eq!(read(&second, &headers(&second, "me")), Some(Entry::Letter(Box::new(second), arrival)));
+        assert_eq!(read(&second, &headers(&second, "me", None)), Some(Entry::Letter(Box::new(second), arrival)));
     }
 
     #[test]
     fn arrival_comes_back() {
         let letter = letter();
         for wanted in [Arrival::First(Arrival::now()), Arrival::Before(Arrival::now())] {
-            let mut headers = headers(&letter, "me");
-            headers.push(arrival(wanted));
-            assert_eq!(read(&letter, &headers), Some(Entry::Letter(Box::new(letter.clone()), wanted)));
+            let ours = headers(&letter, "me", Some(wanted));
+            let mut as_before = headers(&letter, "me", None);
+            // Earlier versions of this library wrote it behind all others.
+            as_before.push(arrival(wanted));
+            for headers in [ours, as_before] {
+                assert_eq!(read(&letter, &headers), Some(Entry::Letter(Box::new(letter.clone()), wanted)));
+            }
+        }
+    }
+
+    #[test]
+    fn our_headers_precede_connects() {
+        let letter = letter();
+        for wanted in [Arrival::First(Arrival::now()), Arrival::Before(Arrival::now())] {
+            let headers = headers(&letter, "me", Some(wanted));
+            let names = headers.iter().map(|header| header.name.as_str());
+            let kinds: Vec<u8> = names
+                .map(|name| if name.starts_with("dlq.") { 1 } else { u8::from(name.starts_with("__connect")) * 2 })
+                .collect();
+            assert!(kinds.is_sorted() && kinds.contains(&0) && kinds.contains(&2), "{headers:?}");
         }
     }
 
@@ -260,7 +278,7 @@ mod tests {
         tombstone.value = None;
         let id = tombstone.id;
         assert_eq!(read(&tombstone, &settled(id)), Some(Entry::Settled(id)));
-        assert!(matches!(read(&tombstone, &headers(&tombstone, "me")), Some(Entry::Letter(..))));
+        assert!(matches!(read(&tombstone, &headers(&tombstone, "me", None)), Some(Entry::Letter(..))));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Writes a file of dead letters for `tests/golden`, and the letters' JSON beside it: once for each format.
 //!
-//!     cargo run -p kafka-courier-dlq --example write_golden -- crates/dlq/tests/golden/format-1
+//!     cargo run -p kafka-courier-dlq --example write_golden_letters -- crates/dlq/tests/golden/format-1
 
 use std::path::Path;
 

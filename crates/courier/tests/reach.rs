@@ -1,0 +1,63 @@
+//! Errors of a cluster that can't be reached, each with the address once and a remedy; and the exit codes in --help.
+#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+mod support;
+
+use std::net::TcpListener;
+
+use support::{Courier, command};
+
+async fn error_of(brokers: &str) -> String {
+    let settings = [("KAFKA_METADATA_TIMEOUT", "1s"), ("KAFKA_CONNECT_TIMEOUT", "500ms")];
+    let words = ["publish", "--no-dlq-file", "--brokers", brokers];
+    let ended = Courier::start(command(&words, &settings)).ended_with("").await;
+    ended.expect(69, &["no broker could be reached: "]);
+    ended.err
+}
+
+#[tokio::test]
+async fn refused_connection_has_a_remedy() {
+    let error = error_of("127.0.0.1:1").await;
+    assert!(error.contains("connect: 127.0.0.1:1: Connection refused"), "{error}");
+    assert!(
+        error.matches("127.0.0.1:1").count() == 1 && error.contains(": start the broker, or set brokers"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn silent_port_has_a_remedy() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let error = error_of(&address).await;
+    assert!(error.matches(&address).count() == 1, "{error}");
+    assert!(
+        error.contains("ApiVersions: ") && error.contains("names a port of Kafka, and that security_protocol"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn every_command_explains_exit_codes() {
+    let commands = [
+        "publish",
+        "config",
+        "demo",
+        "sample",
+        "dlq",
+        "dlq list",
+        "dlq show",
+        "dlq stats",
+        "dlq replay",
+        "dlq purge",
+        "dlq export",
+        "dlq import",
+    ];
+    for words in commands {
+        let words: Vec<&str> = words.split(' ').chain(["--help"]).collect();
+        let help = Courier::start(command(&words, &[])).ended_with("").await;
+        help.expect(0, &[]);
+        assert!(help.out.contains("Exit codes:"), "{words:?}: {}", help.out);
+        let selection = help.out.split_once("Which letters:").map_or("", |(_, rest)| rest);
+        assert!(!selection.contains("[FILE]") && !selection.contains("--dry-run"), "{words:?}: {}", help.out);
+    }
+}
