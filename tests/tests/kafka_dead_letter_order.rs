@@ -3,7 +3,7 @@
 //! Rules: `courier` alone does the work; a Java consumer reads the order.
 use std::collections::BTreeMap;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use kafka_courier_tests::cluster::Cluster;
@@ -45,6 +45,21 @@ impl Store<'_> {
         let report = run.stdout.lines().last().with_context(|| run.stderr.clone())?;
         println!("{report}");
         Ok(serde_json::from_str(report)?)
+    }
+
+    /// Waits until a dead letter's reason contains `part`. An error: a minute passed, or `is_running` is false, without one.
+    fn await_reason(&self, part: &str, is_running: impl Fn() -> bool) -> Result<()> {
+        let began = Instant::now();
+        loop {
+            let was_running = is_running();
+            let listed = self.run(&["list", "--reason", part, "--limit", "1", "--json"], "")?;
+            if listed.code == Some(0) && !listed.stdout.trim().is_empty() {
+                return Ok(());
+            }
+            ensure!(was_running, "the replay ended, and no reason contains {part:?}: {}", listed.stderr);
+            ensure!(began.elapsed() < Duration::from_secs(60), "no reason contains {part:?}: {}", listed.stderr);
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 
@@ -98,14 +113,14 @@ fn topic_created_during_replay_keeps_order() {
         store.import(&(0..60_000).map(|n| letter(n, "big1", &format!("k{}", n % 5))).collect::<String>())?;
         std::thread::scope(|scope| {
             let replaying = scope.spawn(|| store.run(&["replay", "--all", "--json"], ""));
-            // While the replay waits for the topic, or soon after.
-            std::thread::sleep(Duration::from_millis(1700));
+            // The replay has put the first letters back and goes through the others.
+            store.await_reason("topic big1", || !replaying.is_finished())?;
             cluster.create_topic("big1", 1, 1, &[])?;
             let run = replaying.join().map_err(|_| anyhow::anyhow!("the replay failed"))??;
             println!("{}", run.stdout.trim());
             anyhow::Ok(())
         })?;
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         store.replay(&[], 0)?;
         println!("60,000 letters of five keys in {:.1} s", began.elapsed().as_secs_f64());
         in_order(&cluster, "big1", 60_000)

@@ -11,6 +11,8 @@ use std::time::Duration;
 use kafka_courier_event_model::{EncodeError, TopicNameError};
 use kafka_courier_idempotent_sender::core::{ErrorCode, FailedOutcome, Failure, Reason};
 
+use crate::clock::ClockOf;
+
 /// Why an event was not accepted.
 #[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -183,7 +185,8 @@ impl fmt::Display for DeliveryError {
         let tries = if *attempts == 1 { "try" } else { "tries" };
         write!(
             f,
-            "{reason} (topic {}, partition {}, {attempts} {tries}{late}, {})",
+            "{reason}{} (topic {}, partition {}, {attempts} {tries}{late}, {})",
+            ClockOf(&self.failure),
             self.topic,
             self.partition,
             outcome.as_str()

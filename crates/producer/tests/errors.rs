@@ -232,13 +232,25 @@ async fn each_rejected_record_has_its_own_text() {
     each_rejected_has_its_own_text(&["bad-1", "bad-2", "bad-3"]).await;
 }
 
+/// Error and letter of an event whose timestamp is rejected show the clock; the reason, by which failures are grouped, does not.
 #[tokio::test]
 async fn rejected_timestamp_names_the_clock() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     let producer = producer(&cluster);
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Refuse(ErrorCode::InvalidTimestamp)));
-    let error = producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap_err().to_string();
-    for words in ["INVALID_TIMESTAMP", "the clock of this machine reads 20", "message.timestamp.after.max.ms"] {
-        assert!(error.contains(words), "{error}");
+    let mut reasons = Vec::new();
+    for value in ["a", "b"] {
+        cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidTimestamp)));
+        let error = producer.send(&record("t", "k", value)).await.unwrap().await.unwrap_err();
+        let letters = producer.dead_letters().list(&Selection::all(), 100).await.unwrap();
+        let letter = &letters.last().unwrap().letter;
+        for text in [error.to_string(), letter.failure_reason.clone()] {
+            let clock = "the clock of this machine reads 20";
+            for words in ["INVALID_TIMESTAMP", clock, "message.timestamp.after.max.ms"] {
+                assert!(text.contains(words), "{text}");
+            }
+        }
+        reasons.push(error.reason().to_string());
     }
+    assert_eq!(reasons[0], reasons[1], "equal failures have one reason");
+    assert!(reasons[0].contains("NTP") && !reasons[0].contains("reads 20"), "{}", reasons[0]);
 }

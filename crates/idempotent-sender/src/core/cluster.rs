@@ -63,8 +63,10 @@ pub(crate) struct Broker {
     /// The last throttle time that was not zero.
     pub(crate) last_throttle: Duration,
     pub(crate) dirty: bool,
-    /// When its connection was lost, until there is one again.
-    pub(crate) lost_at: Option<Instant>,
+    /// Its last connection was lost, or could not be opened, and no connection was opened since.
+    pub(crate) is_lost: bool,
+    /// Its first failure since it was last reached: its outage counts from here.
+    pub(crate) failing_since: Option<Instant>,
     pub(crate) outage: Option<Outage>,
 }
 
@@ -80,7 +82,8 @@ impl Broker {
             throttled_until: None,
             last_throttle: Duration::ZERO,
             dirty: false,
-            lost_at: None,
+            is_lost: false,
+            failing_since: None,
             outage: None,
         }
     }

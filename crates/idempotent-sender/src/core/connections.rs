@@ -168,7 +168,7 @@ impl<T: Clone> Sender<T> {
         } else {
             self.note_unreachable(conn.broker, now, why.clone());
         }
-        self.note_disconnected(now, conn.broker, conn.up, &why);
+        self.note_disconnected(now, &conn, &why);
         self.want_metadata(now);
         self.mark_dirty(conn.broker);
     }
@@ -195,7 +195,7 @@ impl<T: Clone> Sender<T> {
         broker.failures = broker.failures.saturating_add(1);
         broker.refusal = Some((at, reason.clone()));
         self.timers.set(at, Timer::Broker(conn.broker));
-        self.note_disconnected(now, conn.broker, false, &reason.to_string().into());
+        self.note_disconnected(now, &conn, &reason.to_string().into());
         self.mark_dirty(conn.broker);
     }
 

@@ -78,9 +78,19 @@ impl ErrorCode {
         matches!(self.0, 29..=31 | 33 | 34 | 53 | 58 | 65)
     }
 
-    /// Whether the state of the cluster is the cause, whatever the request was: a leader, replicas, a disk or a quota.
+    /// Whether the broker refuses this client, whatever records it has to send.
+    pub fn is_client_refusal(self) -> bool {
+        // 33, 34: the listener has another SASL mechanism, or none. 58: the credentials are wrong. 31: the client gets no producer
+        // id, without which it sends nothing.
+        // Not 29: one topic is refused, others are taken. Not 30, 53 and 65: groups, transactions and delegation tokens are
+        // answered so, and this client asks for none; an expired token is answered with 58.
+        matches!(self.0, 31 | 33 | 34 | 58)
+    }
+
+    /// Whether the cluster is the cause, whatever the records were: it refuses this client, or lacks a leader, a listener,
+    /// replicas, a disk or a quota.
     pub fn is_outage(self) -> bool {
-        matches!(self.0, 5..=9 | 13..=16 | 19 | 20 | 41 | 56 | 74 | 75 | 89)
+        self.is_client_refusal() || matches!(self.0, 5..=9 | 13..=16 | 19 | 20 | 41 | 56 | 72 | 74 | 75 | 89)
     }
 
     /// Whether the records themselves are rejected, so that others may well be taken.
@@ -264,6 +274,7 @@ const TABLE: &[Row] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::Reason;
 
     #[test]
     fn every_code_has_one_row() {
@@ -276,11 +287,24 @@ mod tests {
     #[test]
     fn outages_are_the_clusters_own() {
         let outages: Vec<&str> = ErrorCode::all().filter(|code| code.is_outage()).map(ErrorCode::name).collect();
-        let own = ["LEADER_NOT_AVAILABLE", "NOT_ENOUGH_REPLICAS", "KAFKA_STORAGE_ERROR", "THROTTLING_QUOTA_EXCEEDED"];
+        let own = ["LEADER_NOT_AVAILABLE", "NOT_ENOUGH_REPLICAS", "LISTENER_NOT_FOUND", "THROTTLING_QUOTA_EXCEEDED"];
         assert!(own.iter().all(|name| outages.contains(name)), "{outages:?}");
         let others = ["UNKNOWN_TOPIC_OR_PARTITION", "MESSAGE_TOO_LARGE", "INVALID_RECORD", "CORRUPT_MESSAGE"];
         assert!(others.iter().all(|name| !outages.contains(name)), "{outages:?}");
         assert!(ErrorCode::all().all(|code| !(code.is_outage() && code.is_rejection())));
+    }
+
+    #[test]
+    fn refused_client_is_an_outage() {
+        for code in [31, 33, 34, 58].map(ErrorCode) {
+            let reason = Reason::Broker { code, message: None };
+            assert!(code.is_outage() && reason.is_outage(), "{code} counts against the records");
+            assert!(reason.is_absence() && reason.is_refusal(), "{code}");
+        }
+        for code in [29, 30, 53, 54, 65].map(ErrorCode) {
+            let reason = Reason::Broker { code, message: None };
+            assert!(!code.is_outage() && !reason.is_outage() && !reason.is_absence(), "{code}");
+        }
     }
 
     #[test]

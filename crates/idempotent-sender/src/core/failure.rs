@@ -36,6 +36,9 @@ pub struct Failure {
     /// The records that the broker rejected one by one (KIP-467), by their index in the batch that was handed in, in rising
     /// order, with what it says of each.
     pub rejected: Option<Arc<[RejectedRecord]>>,
+    /// Where a timestamp was rejected: this machine's wall clock then, in milliseconds since the Unix epoch. The core has no
+    /// wall clock; its shell fills this in.
+    pub clock_ms: Option<i64>,
 }
 
 impl Failure {
@@ -52,6 +55,7 @@ impl Failure {
             topic_uuid: [0; 16],
             search_from: None,
             rejected: None,
+            clock_ms: None,
         }
     }
 

@@ -205,6 +205,7 @@ impl<T: Clone> Flight<T> {
             topic_uuid: place.topic_uuid,
             search_from: if outcome == FailedOutcome::Unknown { self.search_from } else { place.acknowledged_to },
             rejected: self.history.rejected.clone(),
+            clock_ms: None,
         }
     }
 

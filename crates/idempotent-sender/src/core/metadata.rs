@@ -140,6 +140,7 @@ impl<T: Clone> Sender<T> {
         for topic in cluster.topics {
             self.learn_topic(now, asked.at, topic);
         }
+        self.forget_failures();
         self.pause_unknown(now, true);
         self.metadata.in_flight = None;
         if asked.all || self.metadata.stale_at.is_none() {

@@ -5,11 +5,14 @@
 //!   the cluster no longer names it; in each case only while no other connection to it is open.
 //! - It is back with a connection, or, where it had left a request unanswered, with an answer; also when the cluster names it
 //!   again.
+//! - An outage lasts from its first failure: a connection that could not be opened, or the end of the last open connection
+//!   while records wait for the broker. The end of an idle connection is no failure.
 //! - One piece of news when it goes and one when it is back, however many connections and attempts fail meanwhile.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::cluster::Conn;
 use super::sender::Sender;
 use super::types::{BrokerAddress, BrokerId};
 
@@ -79,27 +82,39 @@ impl<T: Clone> Sender<T> {
         std::mem::take(&mut self.news)
     }
 
-    /// A connection to a broker was lost, or could not be opened.
-    pub(super) fn note_disconnected(&mut self, now: Instant, id: BrokerId, was_up: bool, why: &Arc<str>) {
-        let Some(broker) = self.brokers.get_mut(&id) else { return };
-        broker.lost_at.get_or_insert(now);
-        if !was_up {
-            self.note_away(now, id, Sign::NoConnection, why);
+    /// A connection to a broker has ended, or could not be opened.
+    pub(super) fn note_disconnected(&mut self, now: Instant, conn: &Conn, why: &Arc<str>) {
+        if self.is_connected(conn.broker) {
+            return;
         }
+        let is_failure = !conn.up || self.waiting_for(conn.broker).events > 0;
+        let Some(broker) = self.brokers.get_mut(&conn.broker) else { return };
+        broker.is_lost = true;
+        if is_failure {
+            broker.failing_since.get_or_insert(now);
+        }
+        if !conn.up {
+            self.note_away(now, conn.broker, Sign::NoConnection, why);
+        }
+    }
+
+    fn is_connected(&self, id: BrokerId) -> bool {
+        let Some(broker) = self.brokers.get(&id) else { return false };
+        broker.conns.iter().any(|conn| self.conns.get(conn).is_some_and(|conn| conn.up))
     }
 
     /// A broker counts as away, unless a connection to it is open.
     pub(super) fn note_away(&mut self, now: Instant, id: BrokerId, sign: Sign, why: &Arc<str>) {
-        let Some(broker) = self.brokers.get_mut(&id) else { return };
-        if broker.conns.iter().any(|conn| self.conns.get(conn).is_some_and(|conn| conn.up)) {
+        if self.is_connected(id) {
             return;
         }
+        let Some(broker) = self.brokers.get_mut(&id) else { return };
         let unnamed = sign == Sign::NotNamed;
         if let Some(outage) = &mut broker.outage {
             outage.unnamed |= unnamed;
             return;
         }
-        let since = broker.lost_at.unwrap_or(now);
+        let since = broker.failing_since.unwrap_or(now);
         broker.outage = Some(Outage { since, sign, unnamed });
         let broker = broker.address.clone();
         let waiting = self.waiting_for(id);
@@ -112,14 +127,14 @@ impl<T: Clone> Sender<T> {
         if broker.outage.as_ref().is_some_and(|outage| answered || outage.sign != Sign::NoAnswer) {
             self.note_back(now, id);
         } else if broker.outage.is_none() {
-            broker.lost_at = None;
+            (broker.is_lost, broker.failing_since) = (false, None);
         }
     }
 
     /// The cluster has named these brokers, and no others.
     pub(super) fn note_named(&mut self, now: Instant, named: &[BrokerAddress]) {
         let is_named = |id: BrokerId| named.iter().any(|address| address.id == id);
-        let lost = self.brokers.iter().filter(|(_, broker)| broker.lost_at.is_some());
+        let lost = self.brokers.iter().filter(|(_, broker)| broker.is_lost);
         for id in lost.map(|(id, _)| *id).collect::<Vec<_>>() {
             let is_unnamed = self.brokers.get(&id).and_then(|broker| broker.outage.as_ref()).is_some_and(|o| o.unnamed);
             match (is_named(id), is_unnamed) {
@@ -130,9 +145,23 @@ impl<T: Clone> Sender<T> {
         }
     }
 
+    /// Forgets the failure of each broker that is not away and that nothing waits for any more, because its partitions have
+    /// other leaders: a later outage counts from its own failure.
+    pub(super) fn forget_failures(&mut self) {
+        let failing =
+            self.brokers.iter().filter(|(_, broker)| broker.failing_since.is_some() && broker.outage.is_none());
+        for id in failing.map(|(id, _)| *id).collect::<Vec<_>>() {
+            if self.waiting_for(id).events == 0
+                && let Some(broker) = self.brokers.get_mut(&id)
+            {
+                broker.failing_since = None;
+            }
+        }
+    }
+
     fn note_back(&mut self, now: Instant, id: BrokerId) {
         let Some(broker) = self.brokers.get_mut(&id) else { return };
-        broker.lost_at = None;
+        (broker.is_lost, broker.failing_since) = (false, None);
         if let Some(outage) = broker.outage.take() {
             let lasted = now.saturating_duration_since(outage.since);
             self.news.push(BrokerNews::Back { broker: broker.address.clone(), lasted });

@@ -193,12 +193,12 @@ impl Reason {
         }
     }
 
-    /// Whether the cluster, or the partition's leader, could not be had.
+    /// Whether the cluster, or the partition's leader, was unavailable to this client.
     pub fn is_absence(&self) -> bool {
         match self {
             Self::NoAnswer(_) | Self::NotAvailable(_) | Self::NoLeader | Self::NoProducerId(_) => true,
             Self::Tls(_) | Self::NoCommonVersion(_) | Self::Throttled { .. } => true,
-            Self::Broker { code, .. } => *code == ErrorCode::SASL_AUTHENTICATION_FAILED,
+            Self::Broker { code, .. } => code.is_client_refusal(),
             Self::Closed | Self::Corrupt(_) => false,
         }
     }
@@ -206,7 +206,7 @@ impl Reason {
     /// Whether the cluster is the cause and not the records: it was not there, or could take none at that time.
     pub fn is_outage(&self) -> bool {
         match self {
-            Self::Broker { code, .. } => code.is_outage() || self.is_absence(),
+            Self::Broker { code, .. } => code.is_outage(),
             Self::Closed => true,
             _ => self.is_absence(),
         }

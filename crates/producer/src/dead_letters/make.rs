@@ -11,6 +11,7 @@ use kafka_courier_batcher::{BatchView, DecodeError, DecodedRecord, EncodedBatch,
 use kafka_courier_dlq::{Bytes, Header, Letter, Outcome, Timestamp, Uuid};
 use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, RecordSet};
 
+use crate::clock::ClockOf;
 use crate::headers;
 
 /// A batch, or a part of one, that was given up.
@@ -113,7 +114,7 @@ fn letter(given_up: &GivenUp<'_>, clocks: Clocks, position: u32) -> Letter {
 
 fn reason(failure: &Failure, index: u32) -> String {
     let late = if failure.timed_out { "; delivery_timeout ran out" } else { "" };
-    format!("{}{late}", failure.reason_of(index))
+    format!("{}{}{late}", failure.reason_of(index), ClockOf(failure))
 }
 
 pub(super) fn fill(letter: &mut Letter, record: &DecodedRecord<'_>) {

@@ -54,6 +54,15 @@ impl Bench {
         self.carry_out();
     }
 
+    /// Answers the oldest request of a connection.
+    fn answer(&mut self, conn: ConnId) {
+        let request = self.sender.conns[&conn].inflight[0].id;
+        let part = crate::core::PartAnswer { base_offset: 0, log_append_time: -1, ..Default::default() };
+        let answer = crate::core::ProduceAnswer { parts: vec![Some(part)], ..Default::default() };
+        self.sender.on_answer(self.now, conn, request, answer);
+        self.carry_out();
+    }
+
     fn outage(&self) -> Option<crate::core::OutageView> {
         self.sender.broker_views().first().and_then(|view| view.outage)
     }
@@ -119,9 +128,83 @@ fn mute_broker_is_back_with_an_answer() {
     bench.sender.on_connected(bench.now, bench.dialed[1]);
     bench.carry_out();
     assert_eq!(bench.sender.take_news(), [], "it takes connections and answers nothing");
-    let request = bench.sender.conns[&bench.dialed[1]].inflight[0].id;
-    let part = crate::core::PartAnswer { base_offset: 0, log_append_time: -1, ..Default::default() };
-    let answer = crate::core::ProduceAnswer { parts: vec![Some(part)], ..Default::default() };
-    bench.sender.on_answer(bench.now, bench.dialed[1], request, answer);
+    bench.answer(bench.dialed[1]);
     assert!(matches!(bench.sender.take_news()[..], [BrokerNews::Back { .. }]));
+}
+
+#[test]
+fn ended_idle_connection_starts_no_outage() {
+    let mut bench = Bench::new();
+    bench.learn(&[1]);
+    bench.submit(0, 1);
+    bench.sender.on_connected(bench.now, bench.dialed[0]);
+    bench.carry_out();
+    bench.answer(bench.dialed[0]);
+    bench.sender.on_disconnected(bench.now, bench.dialed[0], "closed by the broker");
+    bench.pass(Duration::from_secs(5 * 60 * 60));
+    bench.submit(1, 3);
+    bench.pass(Duration::from_millis(10));
+    bench.sender.on_disconnected(bench.now, bench.dialed[1], "connection refused");
+    let failed_at = bench.now;
+    assert_eq!(bench.outage().map(|outage| outage.since), Some(failed_at));
+    bench.pass(Duration::from_secs(60));
+    bench.sender.on_connected(bench.now, bench.dialed[2]);
+    let back = BrokerNews::Back { broker: address(1), lasted: bench.now - failed_at };
+    assert_eq!(bench.sender.take_news().last(), Some(&back));
+}
+
+#[test]
+fn failed_second_connection_starts_no_outage() {
+    let mut bench = Bench::new();
+    bench.learn(&[1]);
+    bench.submit(0, 1);
+    bench.sender.on_connected(bench.now, bench.dialed[0]);
+    bench.carry_out();
+    let second = ConnId(1_000);
+    bench.sender.conns.insert(second, Conn::new(BrokerId(1), bench.now));
+    bench.sender.brokers.get_mut(&BrokerId(1)).unwrap().conns.push(second);
+    bench.sender.on_disconnected(bench.now, second, "connection refused");
+    bench.answer(bench.dialed[0]);
+    bench.sender.on_disconnected(bench.now, bench.dialed[0], "closed by the broker");
+    bench.pass(Duration::from_secs(60 * 60));
+    bench.submit(1, 1);
+    bench.pass(Duration::from_millis(10));
+    bench.sender.on_disconnected(bench.now, bench.dialed[1], "connection refused");
+    assert_eq!(bench.outage().map(|outage| outage.since), Some(bench.now));
+}
+
+#[test]
+fn outage_counts_from_last_loss() {
+    let mut bench = Bench::new();
+    bench.learn(&[1]);
+    bench.submit(0, 1);
+    bench.sender.on_connected(bench.now, bench.dialed[0]);
+    bench.carry_out();
+    let second = ConnId(1_000);
+    bench.sender.conns.insert(second, Conn::new(BrokerId(1), bench.now));
+    bench.sender.brokers.get_mut(&BrokerId(1)).unwrap().conns.push(second);
+    bench.sender.on_connected(bench.now, second);
+    bench.sender.on_disconnected(bench.now, bench.dialed[0], "reset");
+    bench.now += Duration::from_millis(3);
+    bench.sender.on_disconnected(bench.now, second, "reset");
+    let lost_at = bench.now;
+    bench.pass(Duration::from_secs(2));
+    bench.sender.on_disconnected(bench.now, bench.dialed[1], "connection refused");
+    assert_eq!(bench.outage().map(|outage| outage.since), Some(lost_at), "its records wait since then");
+}
+
+#[test]
+fn moved_leader_ends_the_wait() {
+    let mut bench = Bench::new();
+    bench.learn(&[1, 2]);
+    bench.submit(0, 1);
+    bench.sender.on_connected(bench.now, bench.dialed[0]);
+    bench.carry_out();
+    bench.sender.on_disconnected(bench.now, bench.dialed[0], "reset");
+    bench.carry_out();
+    bench.learn(&[2, 1]);
+    bench.pass(Duration::from_secs(30 * 60));
+    bench.learn(&[2]);
+    let since = bench.sender.broker_views()[0].outage.map(|outage| outage.since);
+    assert_eq!(since, Some(bench.now), "nothing waited for broker 1 meanwhile");
 }
