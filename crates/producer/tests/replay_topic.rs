@@ -90,6 +90,23 @@ async fn imports_keep_the_settled_state() {
 }
 
 #[tokio::test]
+async fn failed_append_leaves_no_letter() {
+    let cluster = TestCluster::builder().topic("dead", 8).start().await.unwrap();
+    let topic = open(&cluster);
+    blocking(move || {
+        // Without a key each record goes to any partition.
+        for _ in 0..20 {
+            let small = Letter::new("t", Bytes::from_static(b"small"), "why", Timestamp::now());
+            let large = Letter::new("t", Bytes::from(vec![b'x'; 3 << 20]), "why", Timestamp::now());
+            topic.append(&[small, large]).unwrap_err();
+        }
+        let _guard = topic.begin_replay().unwrap();
+        assert_eq!(topic.scan(None, 99).unwrap().len(), 0);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn of_many_that_claim_at_once_one_has_it() {
     let cluster = cluster().await;
     let topics: Vec<_> = (0..5).map(|_| open(&cluster)).collect();
