@@ -3,6 +3,7 @@
 //! Rules:
 //! - Pure. A letter of one id is kept once, and its newer state wins, whichever side has it: a letter that was sent again
 //!   since it was exported is never set back.
+//! - Of one attempt, the state in which its doubt is settled is the newer one.
 //! - A letter that was edited is taken only if the caller wants it. What is known of attempts to send it stays even then.
 
 use std::collections::HashSet;
@@ -11,7 +12,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::letter::{Letter, LetterId};
+use crate::letter::{Letter, LetterId, Outcome};
 use crate::store::{AppendError, DeadLetterStore, Held, Position};
 
 /// What to do with letters that are not what the store has under the same id.
@@ -54,11 +55,22 @@ impl Imported {
     }
 }
 
+/// What is known of the attempts to send a letter: grows with each of them, and with its proof. The derived order compares
+/// the fields from the first to the last.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct State {
+    last_attempt: Timestamp,
+    attempts: u32,
+    /// Whether it is certain that the record was not written: a doubt may be settled, and none comes without an attempt.
+    is_certain: bool,
+    /// A replay that an outage ended is not counted, so this decides last.
+    replays: u32,
+}
+
 /// What it takes to compare a letter with another version of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Digest {
-    /// How often it was sent again, when it was last tried, and how often: grows with each attempt.
-    state: (u32, Timestamp, u32),
+    state: State,
     /// Hash of the record alone.
     record: u64,
     /// Hash of the rest, but for the place.
@@ -95,7 +107,12 @@ impl Digest {
         let stamp = (letter.producer_id, letter.producer_epoch, letter.sequence);
         (known, stamp).hash(&mut place);
         Self {
-            state: (letter.replay_count, letter.last_attempt, letter.attempt_count),
+            state: State {
+                last_attempt: letter.last_attempt,
+                attempts: letter.attempt_count,
+                is_certain: letter.outcome == Outcome::NotWritten,
+                replays: letter.replay_count,
+            },
             record: record.finish(),
             rest: rest.finish(),
             place: (known != (None, None, None) || stamp != (None, None, None)).then(|| place.finish()),
@@ -308,7 +325,7 @@ mod tests {
         with_stores(|store| {
             let exported = letter();
             let mut there = later(&exported);
-            (there.outcome, there.partition, there.producer_id) = (crate::Outcome::Unknown, Some(3), Some(7));
+            (there.outcome, there.partition, there.producer_id) = (Outcome::Unknown, Some(3), Some(7));
             store.import(std::slice::from_ref(&there)).unwrap();
             let edited = Letter { topic: "other".into(), ..exported };
             store.import_with(std::slice::from_ref(&edited), Edited::Replace).unwrap();
@@ -317,6 +334,28 @@ mod tests {
             // Both are of the former topic.
             assert_eq!((held.partition, held.producer_id), (None, None));
         });
+    }
+
+    #[test]
+    fn a_settled_attempt_is_newer() {
+        let marked = Letter { partition: Some(0), producer_id: Some(7), ..later(&letter()) };
+        // After an outage the attempt is no replay.
+        let back = Letter { replay_count: 0, attempt_count: 2, outcome: Outcome::NotWritten, ..marked.clone() };
+        let absent = Letter { outcome: Outcome::NotWritten, producer_id: None, ..marked.clone() };
+        for newer in [back, absent] {
+            with_stores(|store| {
+                store.import(std::slice::from_ref(&newer)).unwrap();
+                let done = store.import_with(std::slice::from_ref(&marked), Edited::Replace).unwrap();
+                assert_eq!((done.known, done.updated, done.replaced), (1, 0, 0));
+                assert_eq!(only(store), newer);
+            });
+            with_stores(|store| {
+                store.import(std::slice::from_ref(&marked)).unwrap();
+                assert_eq!(store.import(std::slice::from_ref(&newer)).unwrap().updated, 1);
+                assert_eq!(store.import(std::slice::from_ref(&newer)).unwrap().known, 1);
+                assert_eq!(only(store), newer);
+            });
+        }
     }
 
     #[test]
@@ -346,7 +385,7 @@ mod tests {
             |l| l.correlation_id = Some("c".into()),
             |l| l.failure_reason.push('x'),
             |l| l.error_code = Some("E".into()),
-            |l| l.outcome = crate::Outcome::NotWritten,
+            |l| l.outcome = Outcome::NotWritten,
             |l| l.retriable = true,
             |l| l.attempt_count += 1,
             |l| l.first_attempt = at(1),

@@ -307,6 +307,29 @@ async fn a_letter_to_be_sent_anyway_is_the_proof_for_a_doubtful_one_of_a_produce
 }
 
 #[tokio::test]
+async fn fence_counts_though_replay_ends() {
+    let cluster = cluster().await;
+    let first = Arc::new(MemoryStore::default());
+    in_doubt(&cluster, &first, Fault::Swallow).await.close(LONG).await;
+    let store = Arc::new(Exclusive(MemoryStore::default()));
+    let mut letters: Vec<Letter> = first.scan(None, 9).unwrap().into_iter().map(|held| held.letter).collect();
+    let doubtful = letters[0].clone();
+    // The rest of the first page, and the fence behind it.
+    letters.extend((0..500).map(|_| Letter { replay_count: 99, ..Letter::new("u", None, "why", now()) }));
+    let mut fence = Letter::new("t", Bytes::from_static(b"fence"), "why", now());
+    (fence.outcome, fence.partition, fence.key) =
+        (Outcome::NotWritten, doubtful.partition, Some(Bytes::from_static(b"other")));
+    letters.push(fence);
+    store.append(&letters).unwrap();
+    let producer = with_store(&cluster, store.clone());
+    let report = producer.replay(&verify(), |_| ControlFlow::Break(())).await.unwrap();
+    assert_eq!((report.delivered, producer.stats().sent), (1, 2), "{report:?}");
+    assert_eq!(values(&cluster, "t"), ["first", "fence", "doubtful"]);
+    let report = replay(&producer, &verify()).await;
+    assert_eq!((report.landed, producer.stats().sent), (1, 2), "{report:?}");
+}
+
+#[tokio::test]
 async fn letter_overtakes_doubtful_one_only_if_told() {
     let cluster = cluster().await;
     let first = Arc::new(MemoryStore::default());

@@ -5,7 +5,7 @@ mod support;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use kafka_courier::dlq::{BeginReplayError, Bytes, DeadLetterStore, Letter, Outcome, ReplayGuard, Timestamp};
+use kafka_courier::dlq::{BeginReplayError, Bytes, DeadLetterStore, Edited, Letter, Outcome, ReplayGuard, Timestamp};
 use kafka_courier::{Builder, DeadLetterTopic, Replay, ReplayError};
 use kafka_courier_test_broker::TestCluster;
 use support::{LONG, Producer, config};
@@ -60,6 +60,50 @@ async fn a_second_process_is_told_who_replays_and_until_when_and_has_its_turn_af
     let guard = claim(&other).await.unwrap();
     assert!(matches!(claim(&one).await, Err(BeginReplayError::Claimed { .. })));
     blocking(move || drop(guard)).await;
+}
+
+#[tokio::test]
+async fn imports_keep_the_settled_state() {
+    let marked = Letter { replay_count: 1, partition: Some(0), ..Letter::new("t", None, "why", Timestamp::now()) };
+    let absent = Letter { outcome: Outcome::NotWritten, ..marked.clone() };
+    let back = Letter { replay_count: 0, attempt_count: 2, ..absent.clone() };
+    for newer in [absent, back] {
+        for marked_first in [false, true] {
+            let cluster = cluster().await;
+            let (topic, marked, newer) = (open(&cluster), marked.clone(), newer.clone());
+            blocking(move || {
+                let import =
+                    |letter: &Letter| topic.import_with(std::slice::from_ref(letter), Edited::Replace).unwrap();
+                let (first, second) = if marked_first { (&marked, &newer) } else { (&newer, &marked) };
+                assert_eq!(import(first).taken, 1);
+                let done = import(second);
+                assert_eq!((done.updated, done.replaced), (u64::from(marked_first), 0), "{newer:?}");
+                assert_eq!(import(&newer).known, 1);
+                let _guard = topic.begin_replay().unwrap();
+                let held = topic.scan(None, 9).unwrap();
+                assert_eq!((held.len(), held[0].letter.outcome), (1, Outcome::NotWritten));
+                assert_eq!(held[0].letter.replay_count, newer.replay_count);
+            })
+            .await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn failed_append_leaves_no_letter() {
+    let cluster = TestCluster::builder().topic("dead", 8).start().await.unwrap();
+    let topic = open(&cluster);
+    blocking(move || {
+        // Without a key each record goes to any partition.
+        for _ in 0..20 {
+            let small = Letter::new("t", Bytes::from_static(b"small"), "why", Timestamp::now());
+            let large = Letter::new("t", Bytes::from(vec![b'x'; 3 << 20]), "why", Timestamp::now());
+            topic.append(&[small, large]).unwrap_err();
+        }
+        let _guard = topic.begin_replay().unwrap();
+        assert_eq!(topic.scan(None, 99).unwrap().len(), 0);
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -175,18 +175,20 @@ fn counted(result: &Result<i64, LogError>) -> Alone {
     result.as_ref().map(|_| ()).map_err(|error| (error.code(), outcome(error)))
 }
 
-/// The batches of letters, and the letters that no batch can hold, put back.
+/// The batches of letters, and the letters that no batch can hold, put back as letters of their own topics: none has left.
 fn batches(letters: Vec<Marked>) -> (Vec<Ready>, Vec<Held>) {
     let (mut ready, mut unfit) = (Vec::new(), Vec::new());
-    for Marked { placed: Placed { held, partition, .. }, mark, stamp } in letters {
-        match (plan::single(&held.letter), stamp) {
+    for Marked { placed, mark, stamp } in letters {
+        match (plan::single(&placed.held.letter), stamp) {
             (Ok(mut batch), Some(stamp)) => {
                 batch.stamp(stamp);
+                let Placed { held, partition, .. } = placed;
                 ready.push(Ready { going: Going { held, mark }, partition, batch });
             }
             // Without a stamp it was not meant to go so, and stays as it was.
-            (Ok(_), None) => unfit.push(held),
+            (Ok(_), None) => unfit.push(placed.before()),
             (Err(error), _) => {
+                let held = placed.before();
                 let letter = plan::put_back(&held.letter, Timestamp::now(), error.to_string(), true);
                 unfit.push(Held { letter, ..held });
             }
@@ -204,4 +206,21 @@ fn failed(letter: &Letter, error: &LogError) -> Letter {
         _ => true,
     };
     plan::certain(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_courier_dlq::Position;
+
+    use super::*;
+
+    #[test]
+    fn unfit_letter_keeps_its_topic() {
+        let before = Letter::new("t", None, "why", Timestamp::UNIX_EPOCH);
+        let held = Held::new(Position(1), Letter { topic: "other".to_owned(), ..before.clone() });
+        let mark = held.letter.clone();
+        let placed = Placed { held, partition: 0, before: Some(Box::new(before)) };
+        let (ready, unfit) = batches(vec![Marked { placed, mark, stamp: None }]);
+        assert_eq!((ready.len(), unfit.len(), unfit[0].letter.topic.as_str()), (0, 1, "t"));
+    }
 }

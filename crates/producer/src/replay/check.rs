@@ -11,13 +11,15 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use kafka_courier_dlq::{Held, LetterId, Outcome, Position, Timestamp};
+use kafka_courier_idempotent_sender::core::FailedOutcome;
 use kafka_courier_idempotent_sender::driver::DriverConfig;
 
 use super::order::Lane;
 use super::run::{Store, blocking, update};
+use super::sort::Alone;
 use super::{Replay, plan};
 use crate::shared::wall_clock_ms;
-use crate::verify::{FenceLetter, FenceOutcome, FencePlace, Fences, Question, Verdict, Verifier};
+use crate::verify::{FenceLetter, FenceOutcome, FencePlace, Fences, NotFenced, Question, Verdict, Verifier};
 
 /// How long each question to the cluster may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -46,6 +48,8 @@ pub(super) struct Candidates {
     seen: HashSet<Lane>,
     /// The producers that must not be fenced: this one, by all ids that it ever had, and whoever wrote what was imported.
     living: HashSet<i64>,
+    /// The topics of letters that left as fences.
+    topics: HashMap<LetterId, String>,
 }
 
 impl Candidates {
@@ -57,6 +61,7 @@ impl Candidates {
             replay: replay.clone(),
             seen: HashSet::new(),
             living: own.into_iter().collect(),
+            topics: HashMap::new(),
         }
     }
 
@@ -122,6 +127,7 @@ impl Fences for Candidates {
         loop {
             let held = self.next(&(place.topic.to_owned(), place.partition)).await?;
             if let Some(letter) = self.mark(&held, place).await {
+                self.topics.insert(held.letter.id, place.topic.to_owned());
                 return Some(letter);
             }
         }
@@ -129,6 +135,19 @@ impl Fences for Candidates {
 }
 
 impl Candidates {
+    /// The letters that left as fences: their topics, and what became of them.
+    pub(super) fn went<'c>(&'c self, checked: &'c Checked) -> impl Iterator<Item = (&'c str, Alone)> {
+        checked.fences.iter().filter_map(|(id, outcome)| {
+            let failed = |failure: &NotFenced, outcome| Err((failure.code, outcome));
+            let result = match outcome {
+                FenceOutcome::Written { .. } => Ok(()),
+                FenceOutcome::NotWritten(failure) => failed(failure, FailedOutcome::NotWritten),
+                FenceOutcome::Unknown(failure) => failed(failure, FailedOutcome::Unknown),
+            };
+            Some((self.topics.get(id)?.as_str(), result))
+        })
+    }
+
     /// Says in the store that a letter goes out as a fence. `None`: it can't, or is there no more.
     async fn mark(&self, held: &Held, place: &FencePlace<'_>) -> Option<FenceLetter> {
         let attempt = plan::Attempt {

@@ -122,12 +122,15 @@ pub(crate) fn stamp_to_repeat(letter: &Letter, now_ms: i64) -> Option<Stamp> {
 /// The letter after it went once more under its stamp and nothing came of that: the doubt is as it was, and so is the
 /// time that it is counted from. `counts` says whether that was a replay: not if the cluster is the cause.
 pub(crate) fn still_alone(letter: &Letter, counts: bool) -> Letter {
-    Letter { replay_count: letter.replay_count.saturating_add(counts.into()), ..letter.clone() }
+    let replay_count = letter.replay_count.saturating_add(counts.into());
+    Letter { replay_count, attempt_count: letter.attempt_count.saturating_add(1), ..letter.clone() }
 }
 
-/// A letter whose mark has counted the replay already, once it is known whether that counts.
+/// A letter whose mark has counted the replay already, once it is known whether that counts. Its attempts grow, by which
+/// this state is newer than the mark's.
 pub(crate) fn counted(letter: Letter, counts: bool) -> Letter {
-    Letter { replay_count: letter.replay_count.saturating_sub((!counts).into()), ..letter }
+    let replay_count = letter.replay_count.saturating_sub((!counts).into());
+    Letter { replay_count, attempt_count: letter.attempt_count.saturating_add(1), ..letter }
 }
 
 /// A letter's record in a batch of its own, with the present time as its timestamp.
@@ -304,6 +307,27 @@ mod tests {
             assert_eq!((back.replay_count, back.attempt_count), (replays, before.attempt_count + 1));
             assert_eq!(counted(marked.clone(), counts).replay_count, replays);
             assert_eq!(still_alone(&before, counts).replay_count, replays);
+        }
+    }
+
+    #[test]
+    fn each_settled_state_is_newer() {
+        use kafka_courier_dlq::{Compared, Digest};
+        let before = letter(Outcome::NotWritten);
+        let attempt = Attempt { now: Timestamp::from_second(9).unwrap_or_default(), ..attempt(0, Some(7), None) };
+        let stamp = Stamp { producer_id: 7, epoch: 0, base_sequence: 0 };
+        let marked = in_hand_alone(&before, &attempt, stamp);
+        let mut states = vec![(before, marked.clone())];
+        for counts in [false, true] {
+            states.push((marked.clone(), counted(marked.clone(), counts)));
+            states.push((marked.clone(), certain(counted(marked.clone(), counts))));
+            states.push((marked.clone(), still_alone(&marked, counts)));
+            states.push((marked.clone(), put_back(&marked, attempt.now, "why".to_owned(), counts)));
+        }
+        states.push((marked.clone(), certain(marked)));
+        for (older, newer) in states {
+            let (older, newer) = (Digest::of(&older), Digest::of(&newer));
+            assert_eq!((older.compare(&newer), newer.compare(&older)), (Compared::Newer, Compared::Older), "{newer:?}");
         }
     }
 

@@ -173,14 +173,15 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
             }
         }
         self.desk.checked = check::check(&self.producer.inner.reach, questions, &mut fences).await;
+        // Their page may never be sorted.
+        fences.went(&self.desk.checked).for_each(|(topic, result)| self.count_alone(topic, result));
         Ok(ends)
     }
 
     /// Returns whether to go on: nobody said to end it.
     async fn page(&mut self, store: &Store, page: Vec<Held>) -> Result<ControlFlow<()>, ReplayError> {
         let (before, selected) = (self.desk.report.results(), self.desk.report.selected);
-        let Sorted { send, gone, changed, repeat, went_alone, .. } = self.desk.sort(page, wall_clock_ms());
-        went_alone.into_iter().for_each(|(topic, result)| self.count_alone(&topic, result));
+        let Sorted { send, gone, changed, repeat, .. } = self.desk.sort(page, wall_clock_ms());
         if self.desk.report.selected == selected {
             return Ok(ControlFlow::Continue(()));
         }

@@ -122,19 +122,17 @@ impl Desk {
         }
     }
 
-    /// A letter that has been sent as a fence already.
+    /// A letter that has been sent as a fence already, and is counted.
     fn was_fence(&mut self, held: Held, outcome: FenceOutcome, sorted: &mut Sorted) {
         self.report.count_sent(&held.letter.topic);
         let (failure, left) = match outcome {
             FenceOutcome::Written { .. } => {
-                sorted.went_alone.push((held.letter.topic.clone(), Ok(())));
                 self.report.delivered += 1;
                 return sorted.gone.push(held.position);
             }
             FenceOutcome::NotWritten(failure) => (failure, FailedOutcome::NotWritten),
             FenceOutcome::Unknown(failure) => (failure, FailedOutcome::Unknown),
         };
-        sorted.went_alone.push((held.letter.topic.clone(), Err((failure.code, left))));
         self.report.failed += 1;
         self.report.reason(failure.why.to_string());
         self.order.stays(&held, held.letter.partition);
@@ -186,8 +184,6 @@ pub(super) struct Sorted {
     pub(super) changed: Vec<Held>,
     /// Goes once more under the stamp that it went alone with.
     pub(super) repeat: Vec<Held>,
-    /// Letters that have left as fences, to be counted.
-    pub(super) went_alone: Vec<(String, Alone)>,
     /// Lanes of letters that are to leave.
     pending: HashSet<Lane>,
 }

@@ -161,7 +161,7 @@ impl Claims {
         let key = Some(DLQ_CLAIM.into());
         let record = Outgoing { partition: Some(PARTITION), key, value: Some(value.into()), headers };
         match write_one(&self.producer, &self.reader.topic, &record).await {
-            Written::At(place) => Ok(place.map(|(_, offset)| offset)),
+            Written::At(_, offset) => Ok(offset),
             Written::Not(not) => Err(not.why),
         }
     }

@@ -144,7 +144,7 @@ impl DeadLetterTopic {
     /// As [`write`](Self::write), all of them or an error.
     fn write_all(&self, records: Vec<Outgoing>) -> Result<Vec<Option<Place>>, StoreError> {
         let all = self.write(records)?.into_iter().map(|written| match written {
-            Written::At(place) => Ok(place),
+            Written::At(partition, offset) => Ok(offset.map(|offset| (partition, offset))),
             Written::Not(NotWritten { why, .. }) => Err(self.failure(why)),
         });
         all.collect()
@@ -156,6 +156,11 @@ impl DeadLetterTopic {
 
     /// Writes letters, each for itself; says of each whether it is there.
     pub(super) fn append_each(&self, letters: &[Letter]) -> Result<Vec<bool>, StoreError> {
+        Ok(self.append_to_partitions(letters)?.into_iter().map(|partition| partition.is_some()).collect())
+    }
+
+    /// As [`append_each`](Self::append_each); returns the partition of each letter that is there.
+    fn append_to_partitions(&self, letters: &[Letter]) -> Result<Vec<Option<i32>>, StoreError> {
         if self.is_left_alone() {
             self.refused.fetch_add(letters.len() as u64, Ordering::Relaxed);
             return Err(self.latched());
@@ -170,13 +175,14 @@ impl DeadLetterTopic {
         *self.failed_at.lock() = outage.then(Instant::now);
         let mut index = self.index.lock();
         let taken = letters.iter().zip(stamps).zip(written?).map(|((letter, stamp), written)| {
-            if let (Written::At(Some(at)), Outcome::Unknown) = (&written, letter.outcome) {
-                index.remember(letter.id, *at, stamp);
+            let Written::At(partition, offset) = written else { return None };
+            if let (Some(offset), Outcome::Unknown) = (offset, letter.outcome) {
+                index.remember(letter.id, (partition, offset), stamp);
             }
-            matches!(written, Written::At(_))
+            Some(partition)
         });
-        let taken: Vec<bool> = taken.collect();
-        let count = taken.iter().filter(|taken| **taken).count() as u64;
+        let taken: Vec<Option<i32>> = taken.collect();
+        let count = taken.iter().flatten().count() as u64;
         self.appended.fetch_add(count, Ordering::Relaxed);
         self.refused.fetch_add(letters.len() as u64 - count, Ordering::Relaxed);
         Ok(taken)
@@ -313,16 +319,14 @@ impl DeadLetterStore for DeadLetterTopic {
     }
 
     fn append(&self, letters: &[Letter]) -> Result<Appended, AppendError> {
-        let taken = self.append_each(letters)?;
-        if taken.iter().all(|taken| *taken) {
+        let taken = self.append_to_partitions(letters)?;
+        if taken.iter().all(Option::is_some) {
             return Ok(Appended { taken: letters.len() as u64, ..Appended::default() });
         }
-        // All or none: those that are there are taken back.
-        let back = letters.iter().zip(&taken).filter(|(_, taken)| **taken).map(|(letter, _)| Outgoing {
-            partition: None,
-            key: letter.key.clone(),
-            value: None,
-            headers: record::settled(letter.id),
+        // All or none: those that are there are taken back, in their partitions, where a reader meets the letter first.
+        let back = letters.iter().zip(taken).filter_map(|(letter, partition)| {
+            let (headers, key) = (record::settled(letter.id), letter.key.clone());
+            Some(Outgoing { partition: Some(partition?), key, value: None, headers })
         });
         self.write_all(back.collect())?;
         Err(self.failure("some letters were not written".to_owned()).into())

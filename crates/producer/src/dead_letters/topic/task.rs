@@ -46,8 +46,8 @@ pub(crate) type Place = (i32, i64);
 /// What became of a record.
 #[derive(Clone, Debug)]
 pub(crate) enum Written {
-    /// It is there; where, if that is known.
-    At(Option<Place>),
+    /// It is there: its partition, and its offset if that is known.
+    At(i32, Option<i64>),
     /// It is not, or nobody knows.
     Not(NotWritten),
 }
@@ -192,7 +192,7 @@ async fn became(sent: Result<Delivery, PublishError>) -> Written {
             Written::Not(NotWritten { why: error.to_string(), outage })
         }
         Ok(delivery) => match delivery.await {
-            Ok(metadata) => Written::At(metadata.offset.map(|offset| (metadata.partition, offset))),
+            Ok(metadata) => Written::At(metadata.partition, metadata.offset),
             Err(error) => {
                 let outage = error.code() != Some(ErrorCode::MESSAGE_TOO_LARGE);
                 Written::Not(NotWritten { why: error.to_string(), outage })
