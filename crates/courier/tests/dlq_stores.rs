@@ -282,3 +282,35 @@ async fn a_reason_names_the_limit_as_it_is_set() {
     courier.end_input();
     courier.ended().await.expect(1, &[]);
 }
+
+#[tokio::test]
+async fn pipes_are_no_dead_letter_files() {
+    use std::os::unix::fs::FileTypeExt;
+    let cluster = cluster().await;
+    let (line, _) = one_letter(&cluster).await;
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let file = pipe.display().to_string();
+    let said = ["is a named pipe", "name a regular file"];
+    Courier::publish(&cluster, &["--dlq-file", &file], &[]).ended_with(LOGIN).await.expect(73, &said);
+    Courier::publish(&cluster, &[], &[("KAFKA_DLQ_FILE", &file)]).ended_with(LOGIN).await.expect(73, &said);
+    dlq(&["import", "--file", &file], &line).await.expect(73, &said);
+    dlq(&["list", "--file", &file], "").await.expect(65, &said);
+    dlq(&["purge", "--all", "--yes", "--file", &file], "").await.expect(65, &said);
+    assert!(fs::metadata(&pipe).unwrap().file_type().is_fifo());
+    assert_eq!((fs::read_dir(folder.path()).unwrap().count(), cluster.record_count("user-events")), (1, 0));
+}
+
+#[tokio::test]
+async fn import_follows_a_dangling_link() {
+    let cluster = cluster().await;
+    let (line, _) = one_letter(&cluster).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (link, target) = (folder.path().join("link"), folder.path().join("target"));
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    let file = link.display().to_string();
+    dlq(&["import", "--file", &file], &line).await.expect(0, &["1 letter taken"]);
+    assert!(link.is_symlink() && target.is_file() && folder.path().join("target.lock").exists());
+    assert_eq!(dlq(&["list", "--json", "--file", &file], "").await.out.lines().count(), 1);
+}

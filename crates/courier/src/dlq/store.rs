@@ -177,7 +177,7 @@ fn unlimited(config: &KafkaConfig) -> KafkaConfig {
 fn code(error: &OpenError, create: bool) -> Exit {
     match error {
         OpenError::Held { .. } => Exit::Busy,
-        OpenError::Io { .. } if create => Exit::CantCreate,
+        OpenError::Io { .. } | OpenError::NotRegular { .. } if create => Exit::CantCreate,
         OpenError::Io { .. } => Exit::Io,
         _ => Exit::Data,
     }
