@@ -282,3 +282,85 @@ async fn a_reason_names_the_limit_as_it_is_set() {
     courier.end_input();
     courier.ended().await.expect(1, &[]);
 }
+
+#[tokio::test]
+async fn pipes_are_no_dead_letter_files() {
+    use std::os::unix::fs::FileTypeExt;
+    let cluster = cluster().await;
+    let (line, _) = one_letter(&cluster).await;
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let file = pipe.display().to_string();
+    let said = ["is a named pipe", "name a regular file"];
+    Courier::publish(&cluster, &["--dlq-file", &file], &[]).ended_with(LOGIN).await.expect(73, &said);
+    Courier::publish(&cluster, &[], &[("KAFKA_DLQ_FILE", &file)]).ended_with(LOGIN).await.expect(73, &said);
+    dlq(&["import", "--file", &file], &line).await.expect(73, &said);
+    dlq(&["list", "--file", &file], "").await.expect(65, &said);
+    dlq(&["purge", "--all", "--yes", "--file", &file], "").await.expect(65, &said);
+    assert!(fs::metadata(&pipe).unwrap().file_type().is_fifo());
+    assert_eq!((fs::read_dir(folder.path()).unwrap().count(), cluster.record_count("user-events")), (1, 0));
+}
+
+#[tokio::test]
+async fn import_follows_a_dangling_link() {
+    let cluster = cluster().await;
+    let (line, _) = one_letter(&cluster).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (link, target) = (folder.path().join("link"), folder.path().join("target"));
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    let file = link.display().to_string();
+    dlq(&["import", "--file", &file], &line).await.expect(0, &["1 letter taken"]);
+    assert!(link.is_symlink() && target.is_file() && folder.path().join("target.lock").exists());
+    assert_eq!(dlq(&["list", "--json", "--file", &file], "").await.out.lines().count(), 1);
+}
+
+#[tokio::test]
+async fn failed_replay_sets_error_code() {
+    let cluster = cluster().await;
+    let (line, _) = one_letter(&cluster).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("letters").display().to_string();
+    dlq(&["import", "--file", &file], &line).await.expect(0, &[]);
+    let brokers = cluster.bootstrap();
+    let replay = dlq(&["replay", "--all", "--to-topic", "missing", "--file", &file, "--brokers", &brokers], "").await;
+    replay.expect(1, &["1 failed again"]);
+    let listed = ["list", "--json", "--error-code", "UNKNOWN_TOPIC_OR_PARTITION", "--file", &file];
+    let listed = receipts(&dlq(&listed, "").await.out);
+    assert_eq!((listed.len(), &listed[0]["retriable"]), (1, &true.into()));
+}
+
+#[tokio::test]
+async fn emptied_file_is_reported_empty() {
+    let cluster = cluster().await;
+    cluster.reject_records(|_| Some("no".to_owned()));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("letters").display().to_string();
+    let mut courier = Courier::publish(&cluster, &["--dlq-file", &file, "--receipts", "-"], &[]);
+    courier.write(&format!("{LOGIN}\n")).await;
+    courier.line().await; // kept by now
+    dlq(&["purge", "--all", "--yes", "--file", &file], "").await.expect(0, &[]);
+    courier.end_input();
+    let ended = courier.ended().await;
+    ended.expect(1, &["1 dead letter was kept in", "it holds no dead letters now"]);
+    assert!(!ended.err.contains("dlq replay"), "{}", ended.err);
+}
+
+#[tokio::test]
+async fn missing_letter_topic_has_a_remedy() {
+    let cluster = cluster().await;
+    let (line, _) = one_letter(&cluster).await;
+    let said = ["topic \"dead\" does not exist on the cluster", "create it", "--store-topic"];
+    for words in [&["list"][..], &["stats"], &["import"], &["replay", "--all"]] {
+        in_topic(&cluster, words, &line).await.expect(78, &said);
+    }
+}
+
+#[tokio::test]
+async fn compacted_topic_is_reported_once() {
+    let cluster = with_dead(&[("cleanup.policy", "compact")]).await;
+    for words in ["list", "stats"] {
+        let ended = in_topic(&cluster, &[words], "").await;
+        assert_eq!(ended.err.matches("cleanup.policy=compact").count(), 1, "{}", ended.err);
+    }
+}

@@ -39,7 +39,7 @@ mod replay;
 mod selection;
 mod store;
 
-pub use file::{FileStore, FileStoreOptions, OpenError, Publishing};
+pub use file::{FileKind, FileStore, FileStoreOptions, OpenError, Publishing};
 pub use import::{Compared, Digest, Edited, Imported, edited, runs};
 pub use json::LetterError;
 pub use letter::{Header, Letter, LetterId, NotALetterId, Outcome, UnknownOutcome};

@@ -119,6 +119,13 @@ impl StoreArgs {
 fn open_topic(topic: &str, config: &KafkaConfig, purpose: Purpose) -> Result<Arc<dyn DeadLetterStore>, Refusal> {
     let opened = DeadLetterTopic::open(config, topic);
     let store = opened.map_err(|errors| Refusal(Exit::Config, errors.to_string()))?;
+    if let Ok(false) = store.exists() {
+        let why = format!(
+            "topic {topic:?} does not exist on the cluster: create it (kafka-topics.sh --create --topic {topic} --config \
+             cleanup.policy=delete), or fix --store-topic"
+        );
+        return Err(Refusal(Exit::Config, why));
+    }
     match store.check() {
         Ok(warnings) => warnings.iter().for_each(|warning| crate::say(&format!("warning: {warning}"))),
         Err(unfit) if purpose == Purpose::Read => crate::say(&format!("warning: {unfit}")),
@@ -177,7 +184,7 @@ fn unlimited(config: &KafkaConfig) -> KafkaConfig {
 fn code(error: &OpenError, create: bool) -> Exit {
     match error {
         OpenError::Held { .. } => Exit::Busy,
-        OpenError::Io { .. } if create => Exit::CantCreate,
+        OpenError::Io { .. } | OpenError::NotRegular { .. } if create => Exit::CantCreate,
         OpenError::Io { .. } => Exit::Io,
         _ => Exit::Data,
     }

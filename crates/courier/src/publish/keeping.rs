@@ -205,6 +205,9 @@ impl Keeping {
             Some(file) if file.name() == store => format!(" --file {store}"),
             _ => format!(" --store-topic {store}"),
         };
+        if self.file.as_ref().is_some_and(|file| file.name() == store) && held == 0 {
+            return emptied(store, count);
+        }
         // Letters of before are there too, and those that turned out to be delivered are not; of a topic nobody knows.
         let is_file = self.file.as_ref().is_some_and(|file| file.name() == store);
         let holds_others = held != count;
@@ -249,6 +252,13 @@ impl Keeping {
 fn unread(count: u64, error: &StoreError) -> String {
     let what = if count == 1 { "dead letter was" } else { "dead letters were" };
     format!("{} {what} kept in a store that can't be read now: {error}", HumanCount(count))
+}
+
+/// Dead letters that have left the file again: a correction, a replay or another command removed them.
+fn emptied(store: &str, count: u64) -> String {
+    let them =
+        if count == 1 { "1 dead letter was".to_owned() } else { format!("{} dead letters were", HumanCount(count)) };
+    format!("{them} kept in {store} until settled or removed: it holds no dead letters now")
 }
 
 /// What a store dropped to make room.

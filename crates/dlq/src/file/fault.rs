@@ -6,6 +6,8 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::kind::FileKind;
+
 /// What went wrong.
 #[derive(Debug)]
 pub(super) enum Fault {
@@ -21,6 +23,8 @@ pub(super) enum Fault {
     Held,
     /// Not a file of ours.
     Foreign,
+    /// A folder, a device, a pipe or a socket.
+    NotRegular(FileKind),
 }
 
 impl std::fmt::Display for Fault {
@@ -32,6 +36,7 @@ impl std::fmt::Display for Fault {
             Self::Redb(found) => write!(f, "its database format is {found}"),
             Self::Held => f.write_str("it is open elsewhere"),
             Self::Foreign => f.write_str("it is not a file of dead letters"),
+            Self::NotRegular(kind) => write!(f, "it is {kind}, not a regular file"),
         }
     }
 }

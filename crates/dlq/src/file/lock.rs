@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use super::fault::Fault;
+use super::kind::{self, FileKind};
+
 /// Who holds the store's file, as far as it said so.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub(crate) struct Holder {
@@ -34,6 +37,7 @@ pub(crate) struct SharedLock {
 impl SharedLock {
     /// Shares the lock without writing anything.
     pub(crate) fn take(path: &Path) -> Result<Self, LockError> {
+        kind::check_if_exists(path)?;
         let mut file = match File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self { _file: None }),
@@ -52,6 +56,17 @@ impl SharedLock {
 pub(crate) enum LockError {
     Held(Holder),
     Io(io::Error),
+    NotRegular(FileKind),
+}
+
+impl From<Fault> for LockError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Io(error) => Self::Io(error),
+            Fault::NotRegular(kind) => Self::NotRegular(kind),
+            other => Self::Io(io::Error::other(other.to_string())),
+        }
+    }
 }
 
 impl LockFile {
@@ -61,6 +76,7 @@ impl LockFile {
     }
 
     pub(crate) fn take(path: &Path) -> Result<Self, LockError> {
+        kind::check_if_exists(path)?;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         let mut file = private(&mut options).open(path).map_err(LockError::Io)?;

@@ -13,6 +13,7 @@ use redb::backends::FileBackend;
 use redb::{Builder, Database, DatabaseError};
 
 use super::fault::Fault;
+use super::kind;
 use super::lock::{beside, private};
 use super::tables::Tables;
 
@@ -51,6 +52,7 @@ impl DiskFile {
 
     fn create(&self) -> Result<(), Fault> {
         let new = beside(&self.path, ".new");
+        kind::check_if_exists(&new)?;
         let file = private(OpenOptions::new().read(true).write(true).create(true).truncate(true)).open(&new)?;
         Tables::new(open_file(file)?)?;
         fs::rename(&new, &self.path)?;
@@ -61,6 +63,7 @@ impl DiskFile {
 
 impl Medium for DiskFile {
     fn open(&self) -> Result<Database, Fault> {
+        kind::check_if_exists(&self.path)?;
         if fs::metadata(&self.path).map_or_else(absent, |data| Ok(data.len() == 0))? {
             self.create()?;
         }

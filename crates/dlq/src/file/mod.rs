@@ -8,6 +8,7 @@
 
 mod entry;
 mod fault;
+mod kind;
 mod latch;
 pub(crate) mod lock;
 mod medium;
@@ -33,6 +34,7 @@ use crate::lost;
 use crate::replay::{BeginReplayError, ReplayGuard, ReplaySlot};
 use crate::store::{AppendError, Appended, DeadLetterStore, Held, Position, StoreError, StoreStats};
 use fault::{Fault, guarded};
+pub use kind::FileKind;
 use latch::Latch;
 use lock::{LockFile, SharedLock};
 use medium::{DiskFile, Medium};

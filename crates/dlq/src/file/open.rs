@@ -6,8 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::fault::Fault;
+use super::kind::{self, FileKind};
 use super::lock::{Holder, LockError, LockFile, SharedLock};
 use super::tables::FORMAT;
+
+/// Links that are followed one after another, as Linux does.
+const LINKS_MAX: usize = 40;
 
 /// Why a store's file can't be opened.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -44,6 +48,14 @@ pub enum OpenError {
     Folder {
         /// The folder.
         path: PathBuf,
+    },
+    /// A device, a pipe or a socket, of which nothing was touched.
+    #[error("{} is {kind}, which can't hold dead letters: name a regular file, or one that does not exist yet", path.display())]
+    NotRegular {
+        /// The path, links followed.
+        path: PathBuf,
+        /// What is there.
+        kind: FileKind,
     },
     /// A file of dead letters, but its bytes were altered.
     #[error("{} is damaged: {reason}; move it away, and a new one is made", path.display())]
@@ -84,29 +96,49 @@ impl OpenError {
             }
             Fault::Held => Self::Held { path, pid: None, service: None },
             Fault::Foreign => Self::NotAStore { path },
+            Fault::NotRegular(FileKind::Folder) => Self::Folder { path },
+            Fault::NotRegular(kind) => Self::NotRegular { path, kind },
         }
     }
 }
 
-/// The one name of a file that is there: two names of one file would have two locks.
+/// Returns the one name of a file that exists: two names of one file would have two locks. The file is not opened, because
+/// opening a pipe waits for its other end.
 pub(super) fn found(path: &Path) -> Result<PathBuf, OpenError> {
     let found = fs::canonicalize(path).map_err(|error| OpenError::io(path, error))?;
-    if found.is_dir() { Err(OpenError::Folder { path: found }) } else { Ok(found) }
+    kind::check(&found).map_err(|fault| OpenError::from_fault(&found, fault))?;
+    Ok(found)
 }
 
-/// The file's one name, in a folder that is there.
+/// Returns the file's one name, in a folder that exists. Links are followed also where the file does not exist yet.
 pub(super) fn resolve(path: &Path) -> Result<PathBuf, OpenError> {
-    match found(path) {
-        Err(OpenError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => (),
-        found => return found,
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        match found(&path) {
+            Err(OpenError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => (),
+            found => return found,
+        }
+        match fs::read_link(&path) {
+            Ok(target) => path = folder_of(&path).join(target),
+            Err(_) => return resolve_folder(&path),
+        }
     }
-    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+    Err(OpenError::io(&path, io::Error::other("too many links, one to the next")))
+}
+
+/// Returns a path whose last part is no link, in its folder's one name. Makes the folder.
+fn resolve_folder(path: &Path) -> Result<PathBuf, OpenError> {
+    let Some(name) = path.file_name() else {
         return Err(OpenError::io(path, io::Error::new(io::ErrorKind::InvalidInput, "not the name of a file")));
     };
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let folder = folder_of(path);
     make_folder(folder).map_err(|error| OpenError::io(folder, error))?;
     let folder = fs::canonicalize(folder).map_err(|error| OpenError::io(folder, error))?;
     Ok(folder.join(name))
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// For its owner alone, where there are such permissions.
@@ -133,5 +165,6 @@ fn not_locked(path: &Path, lock: &Path, error: LockError) -> OpenError {
     match error {
         LockError::Held(Holder { pid, service }) => OpenError::Held { path: path.to_owned(), pid, service },
         LockError::Io(error) => OpenError::io(lock, error),
+        LockError::NotRegular(kind) => OpenError::NotRegular { path: lock.to_owned(), kind },
     }
 }

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
+use super::kind;
 use super::lock::{beside, private};
 
 /// Says, as long as it lives, that somebody publishes whose letters come into a file that others hold as well.
@@ -33,5 +34,7 @@ impl Publishing {
 fn open(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.read(true).write(true).create(true).truncate(false);
-    private(&mut options).open(beside(&path.canonicalize()?, ".publishers"))
+    let lock = beside(&path.canonicalize()?, ".publishers");
+    kind::check_if_exists(&lock).map_err(|fault| io::Error::other(format!("{}: {fault}", lock.display())))?;
+    private(&mut options).open(lock)
 }

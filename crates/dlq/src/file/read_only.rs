@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use redb::{Database, StorageBackend};
 
 use super::fault::Fault;
+use super::kind;
 use super::medium::{Medium, builder};
 use super::open::{self, OpenError};
 use super::{FileStore, FileStoreOptions};
@@ -55,6 +56,7 @@ struct Snapshot(PathBuf);
 
 impl Medium for Snapshot {
     fn open(&self) -> Result<Database, Fault> {
+        kind::check(&self.0)?;
         let overlay = Overlay::over(File::open(&self.0)?)?;
         Ok(builder().create_with_backend(overlay)?)
     }

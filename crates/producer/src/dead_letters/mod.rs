@@ -4,7 +4,7 @@
 
 mod chain;
 mod make;
-mod refused;
+pub(crate) mod refused;
 pub(crate) mod topic;
 pub(crate) mod writer;
 
@@ -131,7 +131,7 @@ impl DeadLetters {
     ) -> Result<Self, ConfigErrors> {
         let (mut links, mut service) = (Vec::new(), None);
         if !config.dlq_topic.is_empty() {
-            let topic = DeadLetterTopic::open_with(config, &config.dlq_topic, tokens)?;
+            let topic = DeadLetterTopic::open_with(config, &config.dlq_topic, tokens, true)?;
             links.push(Link::in_cluster(Arc::new(topic)));
         }
         links.extend(store.map(|store| Link::own(store, "custom")));

@@ -12,12 +12,8 @@ use super::make::fill;
 use crate::error::PublishError;
 use crate::publish::with_record;
 
-pub(super) fn letter(topic: &str, event: &dyn Event, error: &PublishError) -> Result<Letter, EncodeError> {
-    let mut json = Vec::new();
-    event.encode_into(&mut json)?;
-    let mut letter = Letter::new(topic, None, error.to_string(), Timestamp::now());
-    letter.outcome = Outcome::NotWritten;
-    letter.attempt_count = 0;
+/// Sets the letter's error code, and whether its record may be taken later, from why it was not accepted.
+pub(crate) fn classify(letter: &mut Letter, error: &PublishError) {
     letter.retriable = error.is_retriable() || matches!(error, PublishError::Closed);
     letter.error_code = match error {
         PublishError::Topic { reason, .. } => reason.code(),
@@ -26,6 +22,15 @@ pub(super) fn letter(topic: &str, event: &dyn Event, error: &PublishError) -> Re
         _ => None,
     }
     .map(|code| code.name().to_owned());
+}
+
+pub(super) fn letter(topic: &str, event: &dyn Event, error: &PublishError) -> Result<Letter, EncodeError> {
+    let mut json = Vec::new();
+    event.encode_into(&mut json)?;
+    let mut letter = Letter::new(topic, None, error.to_string(), Timestamp::now());
+    letter.outcome = Outcome::NotWritten;
+    letter.attempt_count = 0;
+    classify(&mut letter, error);
     with_record(event, &json, None, |record| {
         let headers = record.headers.to_vec();
         let (key, value, timestamp) = (record.key, record.value, record.timestamp);

@@ -19,6 +19,7 @@ use super::order::Waves;
 use super::plan;
 use super::run::{Placed, Run, Store, remove};
 use super::{ReplayError, ReplayReport};
+use crate::dead_letters::refused::classify;
 use crate::delivery::Delivery;
 use crate::error::PublishError;
 use crate::record::{ProducerRecord, borrowed};
@@ -79,7 +80,8 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
         self.desk.order.stays(&held, partition);
         // Nothing was sent where its topic could not be had.
         let counts = !matches!(error, PublishError::Topic { .. }) && !error.is_outage();
-        let letter = plan::put_back(&held.letter, Timestamp::now(), error.to_string(), counts);
+        let mut letter = plan::put_back(&held.letter, Timestamp::now(), error.to_string(), counts);
+        classify(&mut letter, error);
         Held { letter, ..held }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use redb::{Database, TableDefinition};
 
 use super::{all, at, letter};
-use crate::file::{FileStore, FileStoreOptions, OpenError};
+use crate::file::{FileKind, FileStore, FileStoreOptions, OpenError};
 use crate::letter::Letter;
 use crate::limits::{Limits, Overflow};
 use crate::selection::Selection;
@@ -172,6 +172,73 @@ fn what_is_no_file_of_letters_is_refused_and_left_as_it_is() {
     assert!(matches!(FileStore::open(&foreign).unwrap_err(), OpenError::NotAStore { .. }));
     let error = FileStore::open(folder.path()).unwrap_err();
     assert!(matches!(error, OpenError::Folder { .. }), "{error}");
+}
+
+#[cfg(unix)]
+#[test]
+fn sockets_and_pipes_are_refused_untouched() {
+    use std::os::unix::fs::FileTypeExt;
+    let folder = tempfile::tempdir().unwrap();
+    let (socket, pipe) = (folder.path().join("socket"), folder.path().join("pipe"));
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for (path, kind) in [(&socket, FileKind::Socket), (&pipe, FileKind::Pipe)] {
+        for opened in [FileStore::open(path), FileStore::open_read_only(path)] {
+            assert!(matches!(opened, Err(OpenError::NotRegular { kind: found, .. }) if found == kind), "{opened:?}");
+        }
+    }
+    assert!(fs::metadata(&socket).unwrap().file_type().is_socket());
+    assert!(fs::metadata(&pipe).unwrap().file_type().is_fifo());
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+}
+
+#[cfg(unix)]
+#[test]
+fn pipe_in_its_place_stays() {
+    use std::os::unix::fs::FileTypeExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("letters");
+    let store = open(&path, Limits::default());
+    fs::remove_file(&path).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    // The first append finds that the file was replaced, the second opens it again.
+    for _ in 0..2 {
+        store.append(&[letter("a", 1)]).unwrap_err();
+    }
+    assert!(fs::metadata(&path).unwrap().file_type().is_fifo());
+}
+
+#[cfg(unix)]
+#[test]
+fn companion_that_is_a_pipe_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("letters");
+    drop(FileStore::open(&path).unwrap());
+    let lock = folder.path().join("letters.lock");
+    fs::remove_file(&lock).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&lock).status().unwrap().success());
+    for opened in [FileStore::open(&path), FileStore::open_read_only(&path)] {
+        assert!(
+            matches!(&opened, Err(OpenError::NotRegular { path, .. }) if path.ends_with("letters.lock")),
+            "{opened:?}"
+        );
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn dangling_link_stays_a_link() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::os::unix::fs::symlink("second", at("first")).unwrap();
+    std::os::unix::fs::symlink(at("real/letters"), at("second")).unwrap();
+    let store = FileStore::open(at("first")).unwrap();
+    store.append(&[letter("a", 1)]).unwrap();
+    assert_eq!(store.path(), fs::canonicalize(at("real/letters")).unwrap());
+    assert!(at("first").is_symlink() && at("second").is_symlink() && at("real/letters.lock").exists());
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+    std::os::unix::fs::symlink("loop", at("loop")).unwrap();
+    assert!(matches!(FileStore::open(at("loop")), Err(OpenError::Io { .. })));
 }
 
 #[test]

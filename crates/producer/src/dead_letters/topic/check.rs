@@ -26,11 +26,13 @@ pub(super) struct Check {
     /// Until when `found` counts.
     until: Option<Instant>,
     found: Result<Vec<TopicWarning>, UnfitTopic>,
+    /// What was logged, or returned to who asked for it.
+    reported: Result<Vec<TopicWarning>, UnfitTopic>,
 }
 
 impl Check {
     pub(super) fn new(max_age: Duration, patience: Duration) -> Self {
-        Self { max_age, patience, until: None, found: Ok(Vec::new()) }
+        Self { max_age, patience, until: None, found: Ok(Vec::new()), reported: Ok(Vec::new()) }
     }
 
     /// What is to be said of the topic; an error: it takes no dead letters. Nothing is to be said of one that is not there.
@@ -38,21 +40,40 @@ impl Check {
         if self.until.is_some_and(|until| Instant::now() < until) {
             return self.found.clone();
         }
-        let there = reader.log.topic(&reader.topic, Instant::now() + self.patience).await;
-        match there.err().and_then(|error| error.code()) {
-            Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION) => Ok(Vec::new()),
-            _ => self.settings(reader).await,
+        match self.exists(reader).await {
+            false => Ok(Vec::new()),
+            true => self.settings(reader).await,
         }
+    }
+
+    /// Whether the topic exists. One that the cluster does not describe, for another reason, may.
+    pub(super) async fn exists(&self, reader: &Reader) -> bool {
+        let described = reader.log.topic(&reader.topic, Instant::now() + self.patience).await;
+        described.err().and_then(|error| error.code()) != Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
     }
 
     /// As [`topic`](Self::topic), of a topic that is about to be written: it is created if it is missing. Whether that
     /// works shows when it is written.
     pub(super) async fn before_writing(&mut self, producer: &KafkaProducer, reader: &Reader) -> Result<(), UnfitTopic> {
-        self.topic(reader).await?;
-        if self.until.is_none() && producer.partition_count(&reader.topic).await.is_ok() {
-            self.settings(reader).await?;
+        let mut found = self.topic(reader).await;
+        if found.is_ok() && self.until.is_none() && producer.partition_count(&reader.topic).await.is_ok() {
+            found = self.settings(reader).await;
         }
-        Ok(())
+        self.log(&found);
+        found.map(|_| ())
+    }
+
+    /// As [`topic`](Self::topic), for a caller that reports what is found: it is not logged.
+    pub(super) async fn for_caller(&mut self, reader: &Reader) -> Result<Vec<TopicWarning>, UnfitTopic> {
+        let found = self.topic(reader).await;
+        self.reported.clone_from(&found);
+        found
+    }
+
+    /// As [`topic`](Self::topic), and logs what is found.
+    pub(super) async fn logged(&mut self, reader: &Reader) {
+        let found = self.topic(reader).await;
+        self.log(&found);
     }
 
     /// Asks for the settings of a topic that is there.
@@ -65,25 +86,25 @@ impl Check {
                 (Ok(vec![TopicWarning::Unknown { topic, reason }]), counts)
             }
         };
-        self.say(&found);
         self.until = found.is_ok().then(|| Instant::now() + counts);
         self.found.clone_from(&found);
         found
     }
 
-    /// Logs what was not found before.
-    fn say(&self, found: &Result<Vec<TopicWarning>, UnfitTopic>) {
+    /// Logs what was not reported before.
+    fn log(&mut self, found: &Result<Vec<TopicWarning>, UnfitTopic>) {
         match found {
-            Err(unfit) if self.found.as_ref().err() != Some(unfit) => {
+            Err(unfit) if self.reported.as_ref().err() != Some(unfit) => {
                 tracing::error!(error = %unfit, "the dead-letter topic takes no dead letters");
             }
             Err(_) => {}
             Ok(warnings) => {
-                let before = self.found.as_deref().unwrap_or_default();
+                let before = self.reported.as_deref().unwrap_or_default();
                 for warning in warnings.iter().filter(|warning| !before.contains(warning)) {
                     tracing::warn!(%warning, "the dead-letter topic may lose dead letters");
                 }
             }
         }
+        self.reported.clone_from(found);
     }
 }

@@ -73,18 +73,19 @@ impl DeadLetterTopic {
     /// whether the topic is fit for dead letters. Errors: everything that is wrong with the configuration, or that there is no
     /// tokio runtime here.
     pub fn open(config: &KafkaConfig, topic: &str) -> Result<Self, ConfigErrors> {
-        Self::open_with(config, topic, None)
+        Self::open_with(config, topic, None, false)
     }
 
     /// As [`open`](Self::open), with a source of tokens, for OAUTHBEARER.
     pub fn open_with_tokens(config: &KafkaConfig, topic: &str, tokens: TokenSource) -> Result<Self, ConfigErrors> {
-        Self::open_with(config, topic, Some(tokens))
+        Self::open_with(config, topic, Some(tokens), false)
     }
 
     pub(super) fn open_with(
         config: &KafkaConfig,
         topic: &str,
         tokens: Option<TokenSource>,
+        logs_check: bool,
     ) -> Result<Self, ConfigErrors> {
         let mut own = config.clone();
         (own.dlq_topic, own.dlq_file) = (String::new(), String::new());
@@ -100,7 +101,7 @@ impl DeadLetterTopic {
         let (asks, received) = unbounded_channel();
         let name: Arc<str> = topic.into();
         let reader = Reader { topic: name.clone(), log };
-        tokio::spawn(Task { producer, reader, asks: received, check }.run());
+        tokio::spawn(Task { producer, reader, asks: received, check, logs_check }.run());
         Ok(Self {
             name,
             client_id: config.client_id.clone(),
@@ -125,6 +126,15 @@ impl DeadLetterTopic {
         self.ask(Ask::Check).unwrap_or_else(|error| {
             Ok(vec![TopicWarning::Unknown { topic: self.name.to_string(), reason: error.to_string() }])
         })
+    }
+
+    /// Whether the topic exists on the cluster. Blocks until the cluster has answered; true where it does not answer.
+    ///
+    /// # Errors
+    ///
+    /// The store's runtime has ended, or it did not answer in time.
+    pub fn exists(&self) -> Result<bool, StoreError> {
+        self.ask(Ask::Exists)
     }
 
     /// Asks the task and waits for its answer.

@@ -79,6 +79,8 @@ pub(crate) enum Ask {
     Partitions(SyncSender<Result<i32, String>>),
     /// Read a partition from an offset on; `None`: from its start.
     Read(i32, Option<i64>, SyncSender<Result<Page, String>>),
+    /// Whether the topic exists.
+    Exists(SyncSender<Result<bool, String>>),
     /// Whether the topic is fit for dead letters.
     Check(SyncSender<Result<Fitness, String>>),
     /// Take the right to replay, for this long after each time that it is renewed.
@@ -90,6 +92,8 @@ pub(crate) struct Task {
     pub(crate) reader: Reader,
     pub(crate) asks: UnboundedReceiver<Ask>,
     pub(super) check: Check,
+    /// Whether the log has what the check finds before the first dead letter.
+    pub(super) logs_check: bool,
 }
 
 /// Reads the topic.
@@ -102,8 +106,9 @@ pub(crate) struct Reader {
 impl Task {
     pub(crate) async fn run(mut self) {
         let mut claims = JoinSet::new();
-        // Said in the log: whoever opened the topic learns of it before the first dead letter.
-        let _ = self.check.topic(&self.reader).await;
+        if self.logs_check {
+            self.check.logged(&self.reader).await;
+        }
         while let Some(ask) = self.asks.recv().await {
             // Whoever asked may have lost patience.
             match ask {
@@ -114,7 +119,10 @@ impl Task {
                     });
                 }
                 Ask::Check(reply) => {
-                    let _ = reply.send(Ok(self.check.topic(&self.reader).await));
+                    let _ = reply.send(Ok(self.check.for_caller(&self.reader).await));
+                }
+                Ask::Exists(reply) => {
+                    let _ = reply.send(Ok(self.check.exists(&self.reader).await));
                 }
                 Ask::Partitions(reply) => {
                     let found = self.reader.log.topic(&self.reader.topic, Instant::now() + PATIENCE).await;

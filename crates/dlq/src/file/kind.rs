@@ -1,0 +1,78 @@
+//! What kind of file a path leads to.
+//!
+//! - The kind is checked before the path is opened: opening a pipe waits for its other end, and a device may act on it.
+
+use std::fmt;
+use std::fs::{self, FileType};
+use std::io;
+use std::path::Path;
+
+use super::fault::Fault;
+
+/// A kind of file that can't hold dead letters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum FileKind {
+    /// A folder.
+    Folder,
+    /// A device, such as a terminal or a disk.
+    Device,
+    /// A named pipe (FIFO).
+    Pipe,
+    /// A Unix socket.
+    Socket,
+    /// Another kind that this system has.
+    Other,
+}
+
+impl fmt::Display for FileKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Folder => "a folder",
+            Self::Device => "a device",
+            Self::Pipe => "a named pipe",
+            Self::Socket => "a socket",
+            Self::Other => "no regular file",
+        })
+    }
+}
+
+impl FileKind {
+    /// `None`: a regular file.
+    fn of(found: FileType) -> Option<Self> {
+        match found {
+            found if found.is_file() => None,
+            found if found.is_dir() => Some(Self::Folder),
+            found => Some(Self::of_special(found)),
+        }
+    }
+
+    #[cfg(unix)]
+    fn of_special(found: FileType) -> Self {
+        use std::os::unix::fs::FileTypeExt;
+        match found {
+            found if found.is_fifo() => Self::Pipe,
+            found if found.is_socket() => Self::Socket,
+            found if found.is_char_device() || found.is_block_device() => Self::Device,
+            _ => Self::Other,
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn of_special(_: FileType) -> Self {
+        Self::Other
+    }
+}
+
+/// Fails unless the path leads to a regular file; links are followed.
+pub(super) fn check(path: &Path) -> Result<(), Fault> {
+    FileKind::of(fs::metadata(path)?.file_type()).map_or(Ok(()), |kind| Err(Fault::NotRegular(kind)))
+}
+
+/// As [`check`], where the file need not exist.
+pub(super) fn check_if_exists(path: &Path) -> Result<(), Fault> {
+    match check(path) {
+        Err(Fault::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        checked => checked,
+    }
+}
