@@ -37,6 +37,11 @@ pub(crate) fn run(args: &ConfigArgs) -> Exit {
             return Exit::Config;
         }
     };
+    files.named_by(&loaded);
+    if let Err(Refusal(exit, why)) = files.check() {
+        crate::say(&why);
+        return exit;
+    }
     match print(&mut io::stdout().lock(), &loaded.effective(), args.explain) {
         Ok(()) => Exit::Ok,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Ok,
@@ -77,7 +82,7 @@ fn quoted(text: &str) -> String {
     for c in text.chars() {
         match c {
             '"' | '\\' => quoted.extend(['\\', c]),
-            c if c.is_control() => quoted += &format!("\\u{:04X}", u32::from(c)),
+            c if crate::terminal::is_unprintable(c) => quoted += &format!("\\u{:04X}", u32::from(c)),
             c => quoted.push(c),
         }
     }

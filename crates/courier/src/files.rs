@@ -3,7 +3,7 @@
 //! Rules:
 //! - Files are compared by device and inode, links followed. A file that does not exist yet is compared by its folder and name.
 //! - Terminals, pipes and devices are not compared: `/dev/null` may be named twice.
-//! - Standard output and standard error may share a file, and so may the files of certificates and keys.
+//! - Standard output and standard error may share a file, and so may the files that settings name.
 //! - A check opens and creates no file.
 
 use std::ffi::OsString;
@@ -11,7 +11,7 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use kafka_courier::KafkaConfig;
+use kafka_courier::{KafkaConfig, LoadedConfig, shown_file};
 
 use crate::exit::{Exit, Refusal};
 
@@ -27,7 +27,7 @@ enum Group {
     Apart,
     /// Standard output and standard error: a shell may send both into one log.
     Streams,
-    /// What settings name for TLS and SASL: one file may hold certificate and key.
+    /// What settings name: one file may hold certificate and key, or the value of two options.
     Secrets,
 }
 
@@ -91,8 +91,15 @@ impl Files {
         }
     }
 
-    /// Adds the files of certificates, keys and tokens that settings name.
-    pub(crate) fn secrets(&mut self, config: &KafkaConfig) {
+    /// Adds the files that settings name: those of certificates, keys and tokens, and those that hold an option's value.
+    pub(crate) fn named_by(&mut self, loaded: &LoadedConfig) {
+        for (setting, path) in loaded.value_files() {
+            self.add(setting, path, Group::Secrets);
+        }
+        self.secrets(&loaded.config);
+    }
+
+    fn secrets(&mut self, config: &KafkaConfig) {
         let options = [
             ("ssl_ca_location", &config.ssl_ca_location),
             ("ssl_certificate_location", &config.ssl_certificate_location),
@@ -117,7 +124,7 @@ impl Files {
                 // By the path and by what it resolves to it may be one file.
                 let found = identity(Path::new(&beside));
                 if found != named {
-                    let name = format!("the {what} of the dead letters, {}", Path::new(&beside).display());
+                    let name = format!("the {what} of the dead letters, {}", shown_file(Path::new(&beside)));
                     self.push(name, found.clone(), Group::Apart);
                 }
                 named = found;
@@ -151,7 +158,7 @@ impl Files {
     }
 
     fn add(&mut self, what: &str, path: &Path, group: Group) {
-        self.push(format!("{what} {}", path.display()), identity(path), group);
+        self.push(format!("{what} {}", shown_file(path)), identity(path), group);
     }
 
     fn push(&mut self, name: String, identity: Option<Identity>, group: Group) {

@@ -26,7 +26,12 @@ pub(crate) fn start(asked: Option<&str>) -> Result<(), Error> {
 fn strict(text: &str) -> Result<EnvFilter, Error> {
     let is_level = |word: &str| LEVELS.iter().any(|level| word.eq_ignore_ascii_case(level));
     match text.split(',').map(str::trim).find(|part| !part.contains(['=', '[']) && !is_level(part)) {
-        Some(word) => Err(format!("{word:?} is none of {}, nor like rskafka=debug", LEVELS.join(", ")).into()),
+        Some(word) => Err(format!(
+            "{:?} is none of {}, nor like rskafka=debug",
+            crate::usage::shown_word(word),
+            LEVELS.join(", ")
+        )
+        .into()),
         None => Ok(EnvFilter::builder().parse(text)?),
     }
 }

@@ -16,6 +16,7 @@ mod settings;
 mod signals;
 mod state;
 mod terminal;
+mod usage;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -62,7 +63,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let code = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
-            print_usage_error(&error);
+            usage::print(error);
             return code.into();
         }
     };
@@ -85,24 +86,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints what clap says, in colour on a terminal; but plain and escaped where an argument that it may show has control
-/// characters.
-fn print_usage_error(error: &clap::Error) {
-    let is_plain = |argument: std::ffi::OsString| !argument.to_string_lossy().contains(char::is_control);
-    if std::env::args_os().all(is_plain) {
-        // Nothing more can be said if that fails.
-        let _ = error.print();
-        return;
-    }
-    let mut err = std::io::stderr().lock();
-    for line in error.render().ansi().to_string().lines() {
-        let _ = writeln!(err, "{}", printable(line));
-    }
-}
-
 /// A topic's name on the command line.
 fn topic_name(name: &str) -> Result<String, String> {
-    validate_topic_name(name).map_err(|error| format!("topic: {error}"))?;
+    validate_topic_name(name).map_err(|error| match usage::is_value(name) {
+        true => format!("topic: {error}"),
+        false => "topic: only a-z, A-Z, 0-9, '.', '_' and '-' are allowed, and at most 249 of them".to_owned(),
+    })?;
     Ok(name.to_owned())
 }
 

@@ -1,13 +1,20 @@
 //! Text on its way to a terminal.
 //!
-//! Rules: nothing that comes from input, settings or brokers reaches a terminal as a control character.
+//! Rules: nothing that comes from input, settings or brokers reaches a terminal as a control character, or as a mark that changes the direction
+//! of writing.
 
 use std::borrow::Cow;
 
-/// The text with its control characters escaped: they could move the cursor, or worse.
+/// Whether a terminal acts on a character: it could move the cursor, or reorder the line around it.
+pub(crate) fn is_unprintable(c: char) -> bool {
+    let is_bidi = matches!(c, '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || is_bidi
+}
+
+/// The text with its control characters and the marks that change its direction escaped.
 pub(crate) fn printable(text: &str) -> Cow<'_, str> {
-    if text.contains(char::is_control) {
-        let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    if text.contains(is_unprintable) {
+        let escaped = |c: char| if is_unprintable(c) { c.escape_default().to_string() } else { c.to_string() };
         return text.chars().map(escaped).collect();
     }
     Cow::Borrowed(text)
@@ -20,6 +27,7 @@ mod tests {
     #[test]
     fn control_characters_are_escaped() {
         assert_eq!(printable("a\u{1b}[31mb\u{9b}c\r\t"), "a\\u{1b}[31mb\\u{9b}c\\r\\t");
+        assert_eq!(printable("a\u{202e}b\u{2066}c\u{200f}"), "a\\u{202e}b\\u{2066}c\\u{200f}");
         assert!(matches!(printable("\u{20ac} plain"), Cow::Borrowed(_)));
     }
 }

@@ -138,6 +138,32 @@ async fn output_never_goes_into_the_store() {
 }
 
 #[tokio::test]
+async fn option_files_are_compared() {
+    let folder = Folder::new();
+    let (value, settings) = (folder.path("value"), folder.path("settings.toml"));
+    fs::write(&value, "secret\n").unwrap();
+    fs::write(&settings, format!("client_id_file = {value:?}\n")).unwrap();
+    let (letters, events) = (folder.path("letters"), folder.path("events"));
+    Courier::start(command(&["dlq", "import", "--file", &letters], &[])).ended_with("").await.expect(0, &[]);
+    let refused = ["client_id_file", "same file"];
+    folder
+        .refused(&["dlq", "export", "--config", &settings, "--file", &letters, "--limit", "1", &value], &refused)
+        .await;
+    folder.refused(&["publish", "--config", &settings, "--receipts", &value, &events], &refused).await;
+    let set = format!("client_id_file={value}");
+    folder.refused(&["publish", "--set", &set, "--receipts", &value, &events], &refused).await;
+    folder.refused(&["publish", "--set", &set, "--dlq-file", &value, &events], &refused).await;
+    fs::write(&value, "127.0.0.1:1").unwrap();
+    let before = folder.content();
+    let publish = command(&["publish", "--receipts", &value, &events], &[("KAFKA_BROKERS_FILE", &value)]);
+    Courier::start(publish).ended_with("").await.expect(64, &["KAFKA_BROKERS_FILE", "same file"]);
+    let mut config = command(&["config"], &[("KAFKA_BROKERS_FILE", &value)]);
+    config.stdout(fs::OpenOptions::new().append(true).open(&value).unwrap());
+    Courier::start(config).ended().await.expect(64, &["standard output", "KAFKA_BROKERS_FILE", "same file"]);
+    assert_eq!(folder.content(), before);
+}
+
+#[tokio::test]
 async fn an_export_follows_a_dangling_link() {
     let folder = Folder::new();
     let (letters, link) = (folder.path("letters"), folder.path("link"));

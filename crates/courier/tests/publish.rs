@@ -63,7 +63,7 @@ async fn where_rights_are_all_that_is_missing_the_exit_code_says_so() {
 
 #[tokio::test]
 async fn control_characters_never_reach_the_terminal() {
-    let odd = "a\u{1b}[31mb\u{9b}c\rd";
+    let odd = "a\u{1b}[31mb\u{9b}c\rd\u{202e}e";
     let folder = tempfile::tempdir().unwrap();
     let letters = folder.path().join("letters");
     let file = letters.to_str().unwrap();
@@ -91,9 +91,18 @@ async fn control_characters_never_reach_the_terminal() {
         (&["dlq", "list", odd], &[], ""),
     ] {
         let ended = Courier::start(command(arguments, settings)).ended_with(input).await;
-        let found = format!("{}{}", ended.out, ended.err).chars().find(|c| c.is_control() && *c != '\n');
+        let found =
+            format!("{}{}", ended.out, ended.err).chars().find(|c| c.is_control() && *c != '\n' || *c == '\u{202e}');
         assert_eq!(found, None, "{arguments:?}: {ended:?}");
     }
+}
+
+#[tokio::test]
+async fn usage_errors_escape_arguments_alone() {
+    let ended =
+        Courier::start(command(&["publish", "--topic", "a\u{1b}[31mb\u{202e}c", "x"], &[])).ended_with("").await;
+    assert!(ended.err.contains("a\\u{1b}[31mb\\u{202e}c"), "{}", ended.err);
+    assert!(!ended.err.contains("[1m") && !ended.err.contains("[0m"), "{}", ended.err);
 }
 
 #[tokio::test]

@@ -50,6 +50,39 @@ async fn arguments_hide_their_values() {
 }
 
 #[tokio::test]
+async fn arguments_for_paths_hide_content() {
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{SECRET}\n-----END PRIVATE KEY-----");
+    for text in [SECRET, &pem] {
+        for (arguments, code) in [
+            (&["config", "--config", text][..], if text == SECRET { 78 } else { 64 }),
+            (&["config", &format!("--config={text}")], 78),
+            (&["publish", &format!("--topic={text} x")], 64),
+            (&["publish", "--brokers", "127.0.0.1:1", text], if text == SECRET { 65 } else { 64 }),
+            (&["publish", "events", text], 64),
+            (&[text], 64),
+            (&["--log-level", text, "sample"], 64),
+            (&["sample", "--count", text], 64),
+            (&["dlq", "list", &format!("--file={text}")], 65),
+            (&["dlq", "import", "--file", "/dev/null/none", "--", text], 65),
+        ] {
+            let ended = Courier::start(command(arguments, &[])).ended_with("").await;
+            let said = format!("{}\n{}", ended.out, ended.err);
+            assert_eq!(leak::find(SECRET.as_bytes(), &said), None, "{arguments:?}: {said}");
+            assert!(said.contains("***") && ended.code == Some(code), "{arguments:?} {:?}: {said}", ended.code);
+        }
+    }
+    for (arguments, shown) in [
+        (&["config", "--config", "settings"][..], "settings: "),
+        (&["publish", "--brokers", "127.0.0.1:1", "none/events.ndjson"], "none/events.ndjson"),
+        (&["publish", "--tpoic", "a"], "--tpoic"),
+        (&["--log-level", "loud", "sample"], "\"loud\""),
+    ] {
+        let ended = Courier::start(command(arguments, &[])).ended_with("").await;
+        assert!(ended.err.contains(shown), "{arguments:?}: {}", ended.err);
+    }
+}
+
+#[tokio::test]
 async fn variables_and_files_stay_hidden() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {

@@ -10,5 +10,5 @@ pub mod driver;
 mod secret;
 mod wire;
 
-pub use secret::{HIDDEN, Secret, may_be_content, shown_path};
+pub use secret::{HIDDEN, Secret, may_be_content, shown_file, shown_path};
 pub use wire::{WireError, decode_anything};

@@ -91,6 +91,23 @@ pub fn shown_path(path: &Path) -> String {
     if is_path { text } else { HIDDEN.to_owned() }
 }
 
+/// A longer path without an extension, in a folder that does not exist, may be a secret.
+const SHORT_PATH: usize = 20;
+/// No extension of a file is longer.
+const LONGEST_EXTENSION: usize = 10;
+
+/// The path of any file, for errors; `***` where the text is perhaps a secret, written where a path belongs. Unlike
+/// [`shown_path`], it shows a short name, and any extension.
+pub fn shown_file(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_extension = |extension: &str| {
+        extension.len() <= LONGEST_EXTENSION && extension.starts_with(|c: char| c.is_ascii_lowercase())
+    };
+    let has_extension = path.extension().and_then(|extension| extension.to_str()).is_some_and(is_extension);
+    let is_path = !may_be_content(&text) && (text.len() <= SHORT_PATH || has_extension);
+    if is_path { text } else { shown_path(path) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,6 +139,12 @@ mod tests {
             "one\ntwo.pem",
         ] {
             assert_eq!(shown_path(Path::new(secret)), HIDDEN, "{secret}");
+        }
+        for path in ["settings", "none/events.ndjson", "x.TOML", "/tmp/none/a-file-without-an-extension"] {
+            assert_eq!(shown_file(Path::new(path)), path);
+        }
+        for secret in ["Zq7xVr2mKw9pLt4nHs6bJd8f", "Zq7xVr2mKw9/pLt4nHs6bJd8f", "eyJhbGciOi.J9.x", "-----BEGIN"] {
+            assert_eq!(shown_file(Path::new(secret)), HIDDEN, "{secret}");
         }
         assert!(may_be_content(&"MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcw".repeat(2)));
         assert!(may_be_content("MIGHAgEAMBMG/yqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg"));

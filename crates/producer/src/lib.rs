@@ -55,6 +55,8 @@ pub use kafka_courier_idempotent_sender::Secret;
 pub use kafka_courier_idempotent_sender::core::{ErrorCode, FailedOutcome, Reachability, Reason};
 pub use kafka_courier_idempotent_sender::driver::HealthPart;
 pub use kafka_courier_idempotent_sender::driver::security::{TokenError, TokenSource};
+#[doc(hidden)] // for the command
+pub use kafka_courier_idempotent_sender::shown_file;
 pub use metrics::{METRICS, MetricDoc, MetricKind, describe_metrics};
 #[cfg(feature = "mock")]
 pub use mock::{MockFailure, MockProducer, PublishedEvent, SentRecord};

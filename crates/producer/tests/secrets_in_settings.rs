@@ -240,6 +240,28 @@ fn secret_given_as_path_is_named() {
     assert!(warnings[0].contains("decrypt it"), "{warnings:?}");
 }
 
+#[test]
+fn every_option_file_hides_content() {
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{SECRET}\n-----END PRIVATE KEY-----");
+    for option in KafkaConfig::options() {
+        for text in [SECRET, &pem, &pem.replace('\n', " ")] {
+            let variable = (format!("{}_FILE", option.variable), text.to_owned());
+            let error = KafkaConfig::from_variables([variable.clone()]).unwrap_err();
+            assert_hidden(&leak::all_of(&error), &variable.0);
+            assert!(error.0[0].starts_with(&format!("{}: it names no file", variable.0)), "{error}");
+            assert_hidden(&output(ConfigLoader::new().set(&format!("{}_file", option.name), text).load()), option.name);
+        }
+    }
+    assert_hidden(&output(ConfigLoader::new().file(SECRET).load()), "a file of settings");
+    assert_hidden(&output(ConfigLoader::new().file(&pem).load()), "a file of settings");
+    for path in ["none.toml", "settings", "./none/settings.json"] {
+        let error = KafkaConfig::from_file(path).unwrap_err();
+        assert!(error.0[0].starts_with(path), "{error}");
+    }
+    let error = KafkaConfig::from_variables([("KAFKA_BROKERS_FILE".to_owned(), "/tmp/none/brokers".to_owned())]);
+    assert!(error.unwrap_err().0[0].contains("/tmp/none/brokers: "));
+}
+
 #[tokio::test]
 async fn built_producers_hide_misplaced_secrets() {
     let pem = format!("-----BEGIN PRIVATE KEY-----\n{SECRET}\n-----END PRIVATE KEY-----");

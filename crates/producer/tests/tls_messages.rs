@@ -4,9 +4,10 @@
 mod secured;
 mod support;
 
+use std::io;
 use std::sync::Arc;
 
-use kafka_courier_test_broker::TestCluster;
+use kafka_courier_test_broker::{Layer, TestCluster};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -14,6 +15,8 @@ use rustls::sign::{CertifiedKey, Signer, SigningKey};
 use rustls::{ServerConfig, SignatureAlgorithm, SignatureScheme};
 use secured::{as_client, cluster, cluster_behind, file, refused, with_tls};
 use support::{Books, LONG, Producer};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 #[tokio::test]
@@ -77,6 +80,35 @@ async fn a_brokers_unusable_key_is_named() {
         let cluster = cluster_showing(certificate).await;
         refused(&cluster, with_tls(&cluster), &[kind, "can't be verified here", "RSA of 2048"]).await;
     }
+}
+
+#[tokio::test]
+async fn version_one_certificate_is_explained() {
+    let cluster = cluster_showing("server-v1.pem").await;
+    let why = ["X.509 version 1", "have it issued", "subjectAltName"];
+    refused(&cluster, with_tls(&cluster), &why).await;
+}
+
+/// A broker that answers each greeting with the alert of a refused handshake, as one whose only key is on P-521 does.
+async fn cluster_refusing_handshakes() -> TestCluster {
+    let layer = Layer::new(|mut tcp: TcpStream| async move {
+        let mut header = [0; 5];
+        tcp.read_exact(&mut header).await?;
+        let mut greeting = vec![0; usize::from(u16::from_be_bytes([header[3], header[4]]))];
+        tcp.read_exact(&mut greeting).await?;
+        tcp.write_all(b"\x15\x03\x03\x00\x02\x02\x28").await?; // fatal, handshake_failure (RFC 8446, 6)
+        Err::<TcpStream, _>(io::Error::other("refused"))
+    });
+    TestCluster::builder().topic("t", 2).layer(layer).start().await.unwrap()
+}
+
+#[tokio::test]
+async fn refused_handshake_names_all_causes() {
+    let cluster = cluster_refusing_handshakes().await;
+    let causes = ["the broker's own key", "ECDSA on P-256 or P-384", "TLS 1.2 or 1.3", "HandshakeFailure"];
+    refused(&cluster, with_tls(&cluster), &[&causes[..], &["set ssl_certificate_location"]].concat()).await;
+    let known = as_client(with_tls(&cluster), "client.pem", "client-pkcs8.pem");
+    refused(&cluster, known, &[&causes[..], &["check ssl_certificate_location"]].concat()).await;
 }
 
 #[tokio::test]

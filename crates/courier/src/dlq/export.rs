@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use kafka_courier::dlq::{Letter, letters};
+use kafka_courier::shown_file;
 
 use super::select::SelectionArgs;
 use super::store::StoreArgs;
@@ -35,7 +36,7 @@ pub(super) fn run(args: &ExportArgs) -> Result<Exit, Refusal> {
         export(args, &opened, &mut out, output_failed)?;
         return Ok(Exit::Ok);
     }
-    let name = args.to.display().to_string();
+    let name = shown_file(&args.to);
     let failed = |error: io::Error| Refusal(Exit::Io, format!("{name}: {error}"));
     let cannot = |error: io::Error| Refusal(Exit::CantCreate, format!("{name}: {error}"));
     let mut out = Replacement::of(&args.to).map_err(cannot)?;

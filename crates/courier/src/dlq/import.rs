@@ -17,6 +17,7 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kafka_courier::dlq::{AppendError, DeadLetterStore, Edited, Imported, Letter, SCAN_BYTES};
+use kafka_courier::shown_file;
 
 use super::store::StoreArgs;
 use crate::exit::{Exit, Refusal};
@@ -49,7 +50,7 @@ pub(super) struct ImportArgs {
 }
 
 pub(super) fn run(args: &ImportArgs) -> Result<Exit, Refusal> {
-    let name = if args.from == Path::new("-") { "standard input".to_owned() } else { args.from.display().to_string() };
+    let name = if args.from == Path::new("-") { "standard input".to_owned() } else { shown_file(&args.from) };
     let from: Box<dyn BufRead + Send> = if args.from == Path::new("-") {
         Box::new(BufReader::new(io::stdin()))
     } else {

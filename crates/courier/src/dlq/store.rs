@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::Args;
 use kafka_courier::dlq::{self, DeadLetterStore, FileStoreOptions, OpenError};
-use kafka_courier::{DeadLetterTopic, KafkaConfig, KafkaProducer};
+use kafka_courier::{DeadLetterTopic, KafkaConfig, KafkaProducer, shown_file};
 
 use crate::exit::{Exit, Refusal};
 use crate::files::Files;
@@ -81,9 +81,10 @@ impl StoreArgs {
         }
         add(&mut files);
         files.check()?;
-        let mut config = self.settings.load().map_err(|errors| Refusal(Exit::Config, errors.to_string()))?.config;
+        let loaded = self.settings.load().map_err(|errors| Refusal(Exit::Config, errors.to_string()))?;
+        files.named_by(&loaded);
+        let mut config = loaded.config;
         let (topic, path) = (self.store_topic.as_deref(), self.path(&config));
-        files.secrets(&config);
         if let (None, None, Ok(path)) = (topic, &self.file, &path) {
             files.dead_letters("the dead letters", path);
         }
@@ -157,7 +158,7 @@ enum Purpose {
 fn open_file(path: &Path, config: &KafkaConfig, purpose: Purpose) -> Result<Arc<dyn DeadLetterStore>, Refusal> {
     let create = purpose == Purpose::Import;
     if !create && matches!(path.symlink_metadata(), Err(error) if error.kind() == io::ErrorKind::NotFound) {
-        let why = format!("there are no dead letters: {} is not there (--file names another)", path.display());
+        let why = format!("there are no dead letters: {} is not there (--file names another)", shown_file(path));
         return Err(Refusal(Exit::Data, why));
     }
     let opened: Result<Arc<dyn DeadLetterStore>, OpenError> = match purpose {

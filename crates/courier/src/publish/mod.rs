@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use kafka_courier::{ErrorCode, KafkaConfig, KafkaProducer, PublishError, Reason};
+use kafka_courier::{ErrorCode, KafkaProducer, LoadedConfig, PublishError, Reason, shown_file};
 
 use self::keeping::{Keeping, Wanted};
 use self::lines::Lines;
@@ -138,9 +138,10 @@ struct Ready {
 /// Looks at everything that may be wrong before the first event is read.
 async fn prepare(args: &PublishArgs) -> Result<Ready, Refusal> {
     let files = named_files(args)?;
-    let mut config = args.settings.load().map_err(|errors| Refusal(Exit::Config, errors.to_string()))?.config;
-    let wanted = Wanted::of(args, &config);
-    check_files(files, args, &config, &wanted)?;
+    let loaded = args.settings.load().map_err(|errors| Refusal(Exit::Config, errors.to_string()))?;
+    let wanted = Wanted::of(args, &loaded.config);
+    check_files(files, args, &loaded, &wanted)?;
+    let mut config = loaded.config;
     let file = args.file.clone();
     let source = open(move || reader::open(&file)).await?.map_err(|why| Refusal(Exit::Data, why))?;
     let (patience, delivery_timeout) = (config.metadata_timeout, config.delivery_timeout);
@@ -163,7 +164,8 @@ async fn prepare(args: &PublishArgs) -> Result<Ready, Refusal> {
     }
     let unmapped = Unmapped::new(&producer, &mapping);
     let receipts = create_receipts(args).await?;
-    let lines = reader::start(source).map_err(|error| Refusal(Exit::Io, format!("{}: {error}", args.file)))?;
+    let lines = reader::start(source)
+        .map_err(|error| Refusal(Exit::Io, format!("{}: {error}", shown_file(Path::new(&args.file)))))?;
     let keeping = Keeping::new(producer.dead_letters(), file, args.no_dlq_file);
     Ok(Ready { producer, delivery_timeout, unmapped, lines, receipts, keeping })
 }
@@ -184,8 +186,8 @@ fn named_files(args: &PublishArgs) -> Result<Files, Refusal> {
 }
 
 /// Fails if a file that settings name is one of those, or the usual one of dead letters is.
-fn check_files(mut files: Files, args: &PublishArgs, config: &KafkaConfig, letters: &Wanted) -> Result<(), Refusal> {
-    files.secrets(config);
+fn check_files(mut files: Files, args: &PublishArgs, loaded: &LoadedConfig, letters: &Wanted) -> Result<(), Refusal> {
+    files.named_by(loaded);
     if let Some((option, path)) = letters.path().filter(|_| args.dlq_file.is_none()) {
         files.dead_letters(option, path);
     }
@@ -206,7 +208,7 @@ fn no_topic(topic: &str, error: &PublishError) -> Refusal {
 
 async fn create_receipts(args: &PublishArgs) -> Result<Receipts, Refusal> {
     let Some(path) = args.receipts.clone() else { return Ok(Receipts::default()) };
-    let name = path.display().to_string();
+    let name = shown_file(&path);
     let created = open(move || Receipts::create(&path)).await?;
     created.map_err(|error| Refusal(Exit::CantCreate, format!("{name}: {error}")))
 }

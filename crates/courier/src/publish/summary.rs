@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use indicatif::HumanCount;
+use kafka_courier::shown_file;
 
 use super::counts::Counts;
 use super::desk::End;
@@ -66,7 +67,7 @@ impl Summary {
         }
         let failed = self.tally.receipts_failed();
         if let (Some(error), Some(path)) = (failed, receipts) {
-            crate::say(&format!("receipts {}: {error}; they are not complete", path.display()));
+            crate::say(&format!("receipts {}: {error}; they are not complete", shown_file(path)));
         }
         self.interrupted.unwrap_or_else(|| exit_code(counts, self.end, failed.is_some()))
     }

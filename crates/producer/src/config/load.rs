@@ -61,7 +61,7 @@ impl ConfigLoader {
         let read = read_text(path).and_then(|text| super::file::read(text.expose(), is_json));
         match read {
             Ok(pairs) => self.take_pairs(pairs, &Origin::File(path.to_owned())),
-            Err(why) => self.problems.push(format!("{}: {why}", path.display())),
+            Err(why) => self.problems.push(format!("{}: {why}", kafka_courier_idempotent_sender::shown_file(path))),
         }
         self
     }
@@ -88,8 +88,7 @@ impl ConfigLoader {
     }
 
     fn given(mut self, origin: Origin, option: &str, value: &str) -> Self {
-        let (name, value) = named_by_file(option, Ok(value.into()));
-        self.given.push(Entry { origin, key: option.to_owned(), name, value });
+        self.given.push(entry(origin, option.to_owned(), option, Ok(value.into())));
         self
     }
 
@@ -107,8 +106,8 @@ impl ConfigLoader {
     /// Takes names and values of a tree of settings: `<option>_file` names a file with the value.
     pub(super) fn take_pairs(&mut self, pairs: Vec<(String, String)>, origin: &Origin) {
         for (key, value) in pairs {
-            let (name, value) = named_by_file(&key, Ok(value.into()));
-            self.file.push(Entry { origin: origin.clone(), key, name, value });
+            let option = key.clone();
+            self.file.push(entry(origin.clone(), key, &option, Ok(value.into())));
         }
     }
 
@@ -118,10 +117,9 @@ impl ConfigLoader {
             let Ok(variable) = variable.into_string() else { continue };
             let Some(rest) = variable.strip_prefix(PREFIX).filter(|_| !value.is_empty()) else { continue };
             let value = value.into_string().map(Secret::from).map_err(|_| "its value is not UTF-8".to_owned());
-            let (name, value) = named_by_file(&rest.to_lowercase(), value);
             let is_fallback = variable == BOOTSTRAP;
-            let name = if is_fallback { "brokers".to_owned() } else { name };
-            let entry = Entry { origin: Origin::Environment(variable.clone()), key: variable, name, value };
+            let option = if is_fallback { "brokers".to_owned() } else { rest.to_lowercase() };
+            let entry = entry(Origin::Environment(variable.clone()), variable, &option, value);
             if is_fallback {
                 fallback = Some(entry);
             } else if names::own(&entry.name).is_some() {
@@ -151,32 +149,23 @@ fn unknown(variable: &str, name: &str) -> String {
     format!("{variable} is no option of kafka-courier and is ignored{meant}")
 }
 
-/// The option that a name with `_file` behind it stands for, and what the file that its value names holds.
-fn named_by_file(key: &str, value: Result<Secret, String>) -> (String, Result<Secret, String>) {
-    match key.strip_suffix(FILE).and_then(names::own) {
-        Some(option) => {
-            let read = value.and_then(|path| {
-                let path = PathBuf::from(path.expose());
-                read_text(&path).map_err(|why| unreadable(option, &path, &why))
-            });
-            let text = |text: Secret| without_line_end(text.expose().trim_start_matches(MARK)).into();
-            (option.to_owned(), read.map(text))
-        }
-        None => (key.to_owned(), value),
-    }
+/// A setting. Where `option` is an option's name with `_file` behind it, its value is what the file holds that it names.
+fn entry(origin: Origin, key: String, option: &str, value: Result<Secret, String>) -> Entry {
+    let Some(name) = option.strip_suffix(FILE).and_then(names::own) else {
+        return Entry { origin, key, name: option.to_owned(), value, file: None };
+    };
+    let path = value.map(|path| PathBuf::from(path.expose()));
+    let value = path.clone().and_then(|path| {
+        let text = read_text(&path).map_err(|why| unreadable_value(name, &path, &why))?;
+        Ok(without_line_end(text.expose().trim_start_matches(MARK)).into())
+    });
+    let file = path.ok().filter(|_| value.is_ok());
+    Entry { origin, key, name: name.to_owned(), value, file }
 }
 
-/// Why a file that should hold an option's value was not read. Where the option is a secret, its value is perhaps written in
-/// place of the file's path.
-fn unreadable(option: &str, path: &Path, why: &str) -> String {
-    match KafkaConfig::is_secret(option) {
-        true => unreadable_secret(option, path, why),
-        false => format!("{}: {why}", path.display()),
-    }
-}
-
-/// Why a file with a secret was not read.
-pub(super) fn unreadable_secret(what: &str, path: &Path, why: &str) -> String {
+/// Why a file was not read that should hold a value, any of which may be a secret. The value itself may be written in place
+/// of the file's path.
+pub(super) fn unreadable_value(what: &str, path: &Path, why: &str) -> String {
     match shown_path(path) {
         shown if shown == HIDDEN => format!("it names no file: it takes the path of a file that holds {what}"),
         shown => format!("{shown}: {why}"),

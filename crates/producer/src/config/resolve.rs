@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use kafka_courier_idempotent_sender::{HIDDEN, Secret};
 
@@ -52,6 +52,8 @@ pub(super) struct Entry {
     pub(super) name: String,
     /// Its text, or why there is none. Any may be a secret, also where the name was misspelt.
     pub(super) value: Result<Secret, String>,
+    /// The file that its text was read from, if the setting names one.
+    pub(super) file: Option<PathBuf>,
 }
 
 /// Without the value, or why there is none: that is told as a problem.
@@ -103,6 +105,7 @@ pub struct LoadedConfig {
     /// What was not understood and changes nothing.
     pub warnings: Vec<String>,
     origins: HashMap<&'static str, (Origin, String)>,
+    value_files: Vec<(String, PathBuf)>,
 }
 
 /// An option as it is set.
@@ -125,6 +128,12 @@ impl LoadedConfig {
         self.origins.get(option).map_or(Origin::Default, |(origin, _)| origin.clone())
     }
 
+    /// Returns the files that options' values were read from, each with the setting that names it, such as
+    /// `KAFKA_SASL_PASSWORD_FILE`; those of values that another source replaces too.
+    pub fn value_files(&self) -> impl Iterator<Item = (&str, &Path)> {
+        self.value_files.iter().map(|(setting, path)| (setting.as_str(), path.as_path()))
+    }
+
     /// Every option as it is set, in the documentation's order; secrets are hidden.
     pub fn effective(&self) -> Vec<EffectiveOption> {
         let effective = |(name, value, secret)| EffectiveOption { name, value, secret, origin: self.origin(name) };
@@ -137,6 +146,7 @@ impl LoadedConfig {
 pub(super) struct Resolver {
     config: KafkaConfig,
     origins: HashMap<&'static str, (Origin, String)>,
+    value_files: Vec<(String, PathBuf)>,
     warnings: Vec<String>,
     problems: Vec<String>,
 }
@@ -161,6 +171,7 @@ impl Resolver {
 
     /// Takes a setting; what it set.
     pub(super) fn take(&mut self, entry: &Entry) -> Option<&'static str> {
+        self.value_files.extend(entry.file.clone().map(|path| (entry.key.clone(), path)));
         match names::meaning(&entry.name) {
             Meaning::Option { name, millis } => {
                 self.set(name, millis, entry);
@@ -240,7 +251,8 @@ impl Resolver {
         }
         self.warnings.extend(self.config.security_warnings().map(str::to_owned));
         self.warnings.sort();
-        Ok(LoadedConfig { config: self.config, warnings: self.warnings, origins: self.origins })
+        let Self { config, origins, value_files, warnings, .. } = self;
+        Ok(LoadedConfig { config, warnings, origins, value_files })
     }
 
     /// A problem that begins with an option's name begins with where that was set instead, and ends with where the

@@ -11,7 +11,7 @@ use kafka_courier_idempotent_sender::driver::security::{
 
 use kafka_courier_idempotent_sender::{HIDDEN, shown_path};
 
-use super::load::{read_text, unreadable_secret};
+use super::load::{read_text, unreadable_value};
 use super::{ConfigErrors, KafkaConfig, Value, is_misplaced};
 
 /// A kind of option with a few names to choose from.
@@ -290,7 +290,7 @@ impl KafkaConfig {
         )?;
         // It is read for each connection; that it is not there is said now.
         read_text(&file).map_err(|why| {
-            format!("sasl_oauthbearer_token_location: {}", unreadable_secret("the token", &file, &why))
+            format!("sasl_oauthbearer_token_location: {}", unreadable_value("the token", &file, &why))
         })?;
         Ok(TokenSource::file(file))
     }

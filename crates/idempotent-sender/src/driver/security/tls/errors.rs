@@ -105,6 +105,11 @@ fn certificate(error: &CertificateError) -> String {
              authority issued, or one with basicConstraints CA:FALSE, and set ssl_ca_location to who issued it"
                 .to_owned()
         }
+        CertificateError::Other(error) if error.to_string().contains("UnsupportedCertVersion") => {
+            "the broker's certificate is of X.509 version 1, which holds no host names: have it issued as version 3, with its \
+             host names as subjectAltName (openssl x509 -req makes version 1 where no extensions are given)"
+                .to_owned()
+        }
         CertificateError::Revoked => "the broker's certificate was revoked".to_owned(),
         error => format!("the broker's certificate can't be trusted: {error}"),
     }
@@ -158,9 +163,22 @@ fn alerted(alert: AlertDescription, known: bool) -> String {
         Alert::BadCertificate | Alert::CertificateUnknown | Alert::UnsupportedCertificate | Alert::AccessDenied => {
             "does not take our client certificate"
         }
-        Alert::HandshakeFailure if !known => "refuses the handshake, perhaps for want of a client certificate",
+        Alert::HandshakeFailure => return refused_handshake(known),
         alert => return format!("the broker refuses the connection: TLS alert {alert:?}"),
     };
     let remedy = if known { "check" } else { "set" };
     format!("the broker {what} (TLS alert {alert:?}): {remedy} ssl_certificate_location and ssl_key_location")
+}
+
+/// The alert has several causes, which it does not tell apart.
+fn refused_handshake(known: bool) -> String {
+    let client = match known {
+        true => "it does not accept the client certificate (check ssl_certificate_location and ssl_key_location)",
+        false => "it wants a client certificate (set ssl_certificate_location and ssl_key_location)",
+    };
+    format!(
+        "the broker refuses the handshake (TLS alert HandshakeFailure): either the broker's own key is of a kind that can't be \
+         verified here (use {USABLE}), or {client}, or it has no cipher of TLS 1.2 or 1.3 in common (check its \
+         ssl.cipher.suites)"
+    )
 }
