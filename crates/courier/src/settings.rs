@@ -11,6 +11,8 @@ use clap::error::ErrorKind;
 use clap::{Arg, Args, Command};
 use kafka_courier::{ConfigErrors, ConfigLoader, Endpoint, LoadedConfig, Secret};
 
+use crate::exit::{Exit, Refusal};
+
 #[derive(Args, Clone, Debug)]
 pub(crate) struct SettingsArgs {
     /// Where to begin: host:port of some brokers, separated by commas; instead of KAFKA_BROKERS.
@@ -81,4 +83,15 @@ impl SettingsArgs {
         }
         Ok(loaded)
     }
+}
+
+/// Fails if events would go to the topic of dead letters, named by `option`: they would be lost among them.
+pub(crate) fn check_destination(option: &str, topic: Option<&str>, dlq_topic: &str) -> Result<(), Refusal> {
+    if topic != Some(dlq_topic) {
+        return Ok(());
+    }
+    let why = format!(
+        "{option} and dlq_topic are both {dlq_topic:?}: events would be lost among the dead letters; name another topic in one of them"
+    );
+    Err(Refusal(Exit::Config, why))
 }

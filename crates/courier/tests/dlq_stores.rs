@@ -233,6 +233,22 @@ async fn letters_go_to_another_topic() {
 }
 
 #[tokio::test]
+async fn dlq_topic_is_no_destination() {
+    let cluster = with_dead(&[]).await;
+    let publish = Courier::publish(&cluster, &["--topic", "dead", "--no-dlq-file"], &[("KAFKA_DLQ_TOPIC", "dead")]);
+    publish.ended_with(LOGIN).await.expect(78, &["--topic", "dlq_topic", "\"dead\""]);
+    let (line, _) = one_letter(&cluster).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("letters").display().to_string();
+    dlq(&["import", "--file", &file], &line).await.expect(0, &[]);
+    let brokers = cluster.bootstrap();
+    let replay = ["replay", "--all", "--to-topic", "dead", "--set", "dlq_topic=dead", "--file", &file];
+    let replay = dlq(&[&replay[..], &["--brokers", &brokers]].concat(), "").await;
+    replay.expect(78, &["--to-topic", "dlq_topic", "\"dead\""]);
+    assert_eq!(cluster.record_count("dead"), 0);
+}
+
+#[tokio::test]
 async fn the_former_flag_names_the_new_ones() {
     for command in [&["list"][..], &["replay", "--all"], &["import"]] {
         let former = dlq(&[command, &["--topic", "orders"]].concat(), "").await;

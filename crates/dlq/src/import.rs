@@ -61,10 +61,10 @@ impl Imported {
 struct State {
     last_attempt: Timestamp,
     attempts: u32,
+    /// Behind the attempts: a replay that an outage ended is not counted, so this may shrink.
+    replays: u32,
     /// Whether it is certain that the record was not written: a doubt may be settled, and none comes without an attempt.
     is_certain: bool,
-    /// A replay that an outage ended is not counted, so this decides last.
-    replays: u32,
 }
 
 /// What it takes to compare a letter with another version of it.
@@ -110,8 +110,8 @@ impl Digest {
             state: State {
                 last_attempt: letter.last_attempt,
                 attempts: letter.attempt_count,
-                is_certain: letter.outcome == Outcome::NotWritten,
                 replays: letter.replay_count,
+                is_certain: letter.outcome == Outcome::NotWritten,
             },
             record: record.finish(),
             rest: rest.finish(),

@@ -19,6 +19,7 @@ use super::select::ChosenArgs;
 use super::store::Opened;
 use super::{output_failed, report};
 use crate::exit::{Exit, Refusal};
+use crate::settings::check_destination;
 use crate::signals::Signals;
 
 /// How long what is under way may take at the end.
@@ -79,6 +80,7 @@ pub(super) fn run(runtime: &Runtime, args: &ReplayArgs) -> Result<Exit, Refusal>
         true => args.chosen.store.open_to_read()?,
         false => args.chosen.store.open_for_replay()?,
     };
+    check_destination("--to-topic", args.to_topic.as_deref(), &opened.dlq_topic)?;
     let replay = Replay {
         selection,
         doubtful: match (args.verify, args.include_unknown) {

@@ -44,6 +44,8 @@ fn former_topic(_: &str) -> Result<String, String> {
 pub(super) struct Opened {
     pub(super) store: Arc<dyn DeadLetterStore>,
     pub(super) config: KafkaConfig,
+    /// The topic of dead letters by `dlq_topic`, which `config` has no more.
+    pub(super) dlq_topic: String,
 }
 
 impl StoreArgs {
@@ -90,7 +92,7 @@ impl StoreArgs {
         }
         files.check()?;
         let with_letters = config.clone();
-        config.dlq_topic = String::new();
+        let dlq_topic = std::mem::take(&mut config.dlq_topic);
         config.dlq_file = String::new();
         config.auto_replay = false;
         let store = match topic {
@@ -100,7 +102,7 @@ impl StoreArgs {
             }
             None => open_file(&path?, &with_letters, purpose)?,
         };
-        Ok(Opened { store, config })
+        Ok(Opened { store, config, dlq_topic })
     }
 
     /// The Kafka topic that the letters are in, if it is one.

@@ -38,7 +38,7 @@ use self::session::{Plan, Session};
 use self::unmapped::Unmapped;
 use crate::exit::{Exit, Refusal};
 use crate::files::Files;
-use crate::settings::SettingsArgs;
+use crate::settings::{SettingsArgs, check_destination};
 use crate::signals::Signals;
 
 /// The longest grace period, in seconds; more is as good as this.
@@ -139,6 +139,7 @@ struct Ready {
 async fn prepare(args: &PublishArgs) -> Result<Ready, Refusal> {
     let files = named_files(args)?;
     let loaded = args.settings.load().map_err(|errors| Refusal(Exit::Config, errors.to_string()))?;
+    check_destination("--topic", args.topic.as_deref(), &loaded.config.dlq_topic)?;
     let wanted = Wanted::of(args, &loaded.config);
     check_files(files, args, &loaded, &wanted)?;
     let mut config = loaded.config;
