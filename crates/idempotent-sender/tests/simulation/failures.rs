@@ -2,7 +2,8 @@
 //!
 //! Rules:
 //! - Each time that a record left counts as a try, and lies between the first and the last.
-//! - Unknown is only what has an attempt that is not clearly answered.
+//! - Unknown is only what has an attempt that is not clearly answered, or what a leader called a duplicate (46): without
+//!   an open attempt that contradicts the refusals before it.
 //! - What may be written names the stamp that it left under, its topic's id, and an offset that the record is not before.
 
 use kafka_courier_batcher::{Stamp, sequence_add};
@@ -46,7 +47,7 @@ impl World {
             return Err(format!("record {number} left {sends:?}, and its failure says {failure:?}"));
         }
         if failure.outcome == FailedOutcome::Unknown {
-            if !record.may_be_written() {
+            if !record.may_be_written() && !record.codes.contains(&46) {
                 return Err(format!(
                     "record {number} is unknown, and no attempt of it is open: {failure:?} {record:?}"
                 ));

@@ -4,6 +4,8 @@
 //! - An acceptance proves that everything before it under the same id and epoch is in the log.
 //! - An error answer counts only for the head, and only if the attempt was fresh; a late one changes nothing.
 //! - A batch with an open attempt is never stamped anew on a sequence error: it is looked for.
+//! - DUPLICATE_SEQUENCE_NUMBER for a batch without an open attempt contradicts the refusals before it: only the log shows
+//!   where the batch is. While a recreated topic is waited for the answer is a refusal: that topic has a later batch.
 
 use std::sync::Arc;
 
@@ -52,6 +54,7 @@ impl<T: Clone> Partition<T> {
     fn on_error(&mut self, request: RequestId, outcome: Outcome, answer: &PartAnswer, cx: &mut Context<'_, T>) {
         let reason = Reason::Broker { code: ErrorCode(answer.code), message: answer.message.clone() };
         let about_the_batch = matches!(outcome.treatment, Treatment::Reject | Treatment::Split | Treatment::Sequence);
+        let is_passed = outcome.treatment == Treatment::Duplicate && self.is_turning();
         let mut current = None;
         for (position, flight) in self.window.iter_mut().enumerate() {
             let Some(ended) = flight.end_attempt(request) else { continue };
@@ -63,7 +66,7 @@ impl<T: Clone> Partition<T> {
                     flight.history.reason = Some(reason.clone());
                 }
             }
-            flight.open |= !outcome.refused;
+            flight.open |= !outcome.refused && (flight.has_open_attempt() || !is_passed);
         }
         for flight in &mut self.unconfirmed {
             flight.open |= flight.end_attempt(request).is_some() && !outcome.refused;
@@ -173,11 +176,16 @@ impl<T: Clone> Partition<T> {
 
     fn on_duplicate(&mut self, was_open: bool, cx: &mut Context<'_, T>) {
         if was_open {
-            self.head_is_appended(1, cx);
-        } else {
-            // No attempt of it can have been appended: the answer contradicts what we know.
-            self.give_up_head(false, cx);
+            return self.head_is_appended(1, cx);
         }
+        if self.is_turning() {
+            return; // after the other answers everything that is left gets other stamps
+        }
+        // A later acceptance is no better proof than the refusals.
+        if let Some(head) = self.window.front_mut() {
+            head.provable = false;
+        }
+        self.look_or_give_up(Doubt::Refused, cx);
     }
 
     fn retry_head(&mut self, cx: &mut Context<'_, T>) {

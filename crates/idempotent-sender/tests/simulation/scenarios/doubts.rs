@@ -6,6 +6,7 @@ use super::{impatient, quiet, reads_on};
 use crate::cluster::{Forced, MS, SECOND};
 use crate::faults::Fault;
 use crate::history::Told;
+use crate::log::{Producers, SequenceRules};
 use crate::plan::{BatchPlan, Reading, Rules};
 use crate::world::{Event, World};
 
@@ -211,5 +212,66 @@ fn old_records_wait_for_unconfirmed() {
     world.settle_all();
     world.assert_delivered(2..6);
     assert_eq!(world.log_of(0)[..4], [0, 1, 2, 3], "the first batch is there once");
+    world.judge();
+}
+
+#[test]
+fn passed_batch_goes_to_new_topic() {
+    let sequence = SequenceRules { old_codes: true, ..SequenceRules::default() };
+    let mut world = quiet(Config::default(), Rules { by_id: false, sequence, ..reads_on() });
+    world.prime(0);
+    world.partitions[0].forced.push_back(Forced { code: 3, appended: None });
+    world.publish(0, 1);
+    world.pass(0);
+    // The second batch arrives late. The first is refused before that, and is sent again behind the second.
+    world.strike(Fault::Slow { broker: 0, time: MS / 2, by: 600 * MS });
+    world.publish(0, 1);
+    let sent = |world: &World| world.history.records[2].sends.count < 2;
+    assert!(world.run_while(world.now + 400 * MS, sent).unwrap(), "the first batch goes again");
+    world.strike(Fault::DeleteTopic { topic: 0 });
+    world.strike(Fault::CreateTopic { topic: 0, partitions: 3 });
+    name_leader(&mut world, 0);
+    (0..2).for_each(|broker| world.learn_news(broker, 0));
+    // The new topic takes the second batch. The first one's sequence number is too low there.
+    world.settle_all();
+    assert!(world.history.records[2].codes.contains(&46), "{:?}", world.history.records[2].codes);
+    world.assert_delivered(2..6);
+    world.judge();
+}
+
+#[test]
+fn unexpected_duplicate_is_looked_for() {
+    let mut world = quiet(Config::default(), Rules::default());
+    world.prime(0);
+    // The leader calls the only attempt of each batch a duplicate. The first batch is written, the second is not.
+    world.partitions[0].forced.push_back(Forced { code: 46, appended: Some(false) });
+    world.publish(0, 1);
+    world.settle_all();
+    assert_eq!(world.told(2), Some(Told::Delivered(Some(2))), "the log shows it");
+    world.partitions[0].forced.push_back(Forced { code: 46, appended: None });
+    world.publish(0, 1);
+    world.settle_all();
+    world.assert_unknown(4..6);
+    assert_eq!(world.sender.counters().looks, 2);
+    world.judge();
+}
+
+#[test]
+fn unexpected_duplicate_proves_nothing() {
+    let mut world = quiet(Config::default(), Rules::default());
+    world.prime(0);
+    // The leader calls a batch a duplicate that it has not written, and a look is impossible. Then the leader forgets the id
+    // and takes the next batch.
+    world.partitions[0].forced.extend([46, 46].map(|code| Forced { code, appended: None }));
+    world.brokers[0].news_delay = 5 * SECOND;
+    name_leader(&mut world, 0);
+    world.publish(0, 2);
+    let forced = |world: &World| !world.partitions[0].forced.is_empty();
+    assert!(world.run_while(world.now + 2 * SECOND, forced).unwrap(), "it is sent again");
+    world.partitions[0].replicas[0].producers = Producers::default();
+    world.settle_all();
+    assert_eq!(world.log_of(0), [0, 1, 4, 5], "the next batch alone is written");
+    world.assert_unknown(2..4);
+    world.assert_delivered(4..6);
     world.judge();
 }
