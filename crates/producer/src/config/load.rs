@@ -12,7 +12,7 @@ use std::ffi::OsString;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use kafka_courier_idempotent_sender::{HIDDEN, Secret, shown_path};
+use kafka_courier_idempotent_sender::{HIDDEN, Secret, shown_file, shown_path};
 
 use super::names::{self, Meaning, shown_key};
 use super::resolve::{Entry, LoadedConfig, Origin, Resolver};
@@ -61,7 +61,7 @@ impl ConfigLoader {
         let read = read_text(path).and_then(|text| super::file::read(text.expose(), is_json));
         match read {
             Ok(pairs) => self.take_pairs(pairs, &Origin::File(path.to_owned())),
-            Err(why) => self.problems.push(format!("{}: {why}", kafka_courier_idempotent_sender::shown_file(path))),
+            Err(why) => self.problems.push(format!("{}: {why}", shown_file(path))),
         }
         self
     }
@@ -166,7 +166,10 @@ fn entry(origin: Origin, key: String, option: &str, value: Result<Secret, String
 /// Why a file was not read that should hold a value, any of which may be a secret. The value itself may be written in place
 /// of the file's path.
 pub(super) fn unreadable_value(what: &str, path: &Path, why: &str) -> String {
-    match shown_path(path) {
+    // A password may be as short as a path.
+    let is_option = names::own(what).is_some();
+    let shown = if is_option && !KafkaConfig::is_secret(what) { shown_file(path) } else { shown_path(path) };
+    match shown {
         shown if shown == HIDDEN => format!("it names no file: it takes the path of a file that holds {what}"),
         shown => format!("{shown}: {why}"),
     }
