@@ -212,3 +212,26 @@ async fn an_ignored_hangup_stays_ignored() {
     courier.signal("HUP");
     courier.ended_with(&format!("{LOGIN}\n")).await.expect(0, &["2 read, 2 delivered"]);
 }
+
+#[tokio::test]
+async fn dead_letters_keep_the_inputs_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("letters");
+    let cluster = cluster().await;
+    cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::Swallow));
+    let arguments = ["--grace", "0", "--dlq-file", file.to_str().unwrap()];
+    let mut courier = Courier::publish(&cluster, &arguments, &[("KAFKA_DELIVERY_TIMEOUT", "10m")]);
+    // More than is handed over before the first verdict, and less than is read ahead.
+    let event = |number: u32| format!("{{\"id\":\"{number}\",\"type\":\"user.logged_in\",\"data\":{{}}}}\n");
+    courier.write(&(0..1500).map(event).collect::<String>()).await;
+    until(&cluster, |cluster| cluster.requests(ApiKey::Produce) > 0).await;
+    courier.signal("TERM");
+    let ended = courier.ended().await;
+    ended.expect(143, &["0 delivered", "read and not published"]);
+    let store = kafka_courier::dlq::FileStore::open(&file).unwrap();
+    let all = kafka_courier::dlq::Selection::all();
+    let letters = kafka_courier::dlq::letters(&store, &all);
+    let ids: Vec<String> = letters.map(|held| held.unwrap().letter.event_id.unwrap()).collect();
+    let read: Vec<String> = (0..ids.len() as u32).map(|number| number.to_string()).collect();
+    assert_eq!(ids, read, "those that were handed over come first");
+}
