@@ -25,27 +25,33 @@ struct Failed {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Reasons(HashMap<Group, Failed>);
+pub(super) struct Reasons {
+    groups: HashMap<Group, Failed>,
+    /// Failures that are in no group, for there are too many.
+    others: u64,
+}
 
 impl Reasons {
     /// Counts a failure: reasons of one `kind` differ at most in numbers and names of theirs.
     pub(super) fn add(&mut self, topic: Option<&str>, kind: impl Into<Cow<'static, str>>, reason: &str) {
         let group: Group = (topic.map(Into::into), kind.into());
-        let is_known = self.0.contains_key(&group) || self.0.len() < TOLD_APART;
-        let (group, reason) = if is_known { (group, reason) } else { ((None, OTHERS.into()), OTHERS) };
-        let failed =
-            self.0.entry(group).or_insert_with(|| Failed { count: 0, first: reason.to_owned(), differ: false });
+        if self.groups.len() >= TOLD_APART && !self.groups.contains_key(&group) {
+            self.others += 1;
+            return;
+        }
+        let new = || Failed { count: 0, first: reason.to_owned(), differ: false };
+        let failed = self.groups.entry(group).or_insert_with(new);
         failed.count += 1;
         failed.differ |= failed.first != reason;
     }
 
-    /// The most frequent groups, at most so many: how often, and what to say. Equally frequent ones stand in the order of
-    /// their texts. The last one counts the failures of all groups that are left out.
+    /// Returns the `most` most frequent groups: the count and the text of each. Groups of one count are sorted by text. If
+    /// groups are left out, a last row counts their failures.
     pub(super) fn most_frequent(&self, most: usize) -> Vec<(u64, String)> {
         let mut groups: Vec<_> =
-            self.0.iter().map(|((topic, _), failed)| (failed.count, failed.text(topic.as_deref()))).collect();
+            self.groups.iter().map(|((topic, _), failed)| (failed.count, failed.text(topic.as_deref()))).collect();
         groups.sort_by(|(more, one), (less, other)| less.cmp(more).then_with(|| one.cmp(other)));
-        let rest: u64 = groups.iter().skip(most).map(|(count, _)| count).sum();
+        let rest = self.others + groups.iter().skip(most).map(|(count, _)| count).sum::<u64>();
         groups.truncate(most);
         groups.extend((rest > 0).then(|| (rest, OTHERS.to_owned())));
         groups
@@ -84,8 +90,8 @@ mod tests {
             let reason = format!("reason {}", line.min(3000));
             reasons.add(None, reason.clone(), &reason);
         }
-        assert_eq!(reasons.0.len(), TOLD_APART + 1);
-        assert_eq!(reasons.most_frequent(1), [(4000, OTHERS.to_owned()), (1000, OTHERS.to_owned())]);
+        assert_eq!(reasons.groups.len(), TOLD_APART);
+        assert_eq!(reasons.most_frequent(1), [(1, "reason 1".to_owned()), (4999, OTHERS.to_owned())]);
     }
 
     #[test]
