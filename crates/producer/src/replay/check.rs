@@ -78,12 +78,10 @@ impl Candidates {
         }
         let Some(partition) = letter.partition else { return };
         let place = (letter.topic.clone(), partition);
-        let (mut lanes, mut known) = (0, 0);
-        for lane in Lane::all(letter, letter.partition, &self.replay) {
-            lanes += 1;
-            known += usize::from(!self.seen.insert(lane));
-        }
-        let first = lanes > 0 && known == 0;
+        // Each lane counts as seen, whatever the others are.
+        let lanes = Lane::all(letter, letter.partition, &self.replay);
+        let new: Vec<bool> = lanes.map(|lane| self.seen.insert(lane)).collect();
+        let first = !new.is_empty() && new.iter().all(|new| *new);
         if is_sent && letter.outcome == Outcome::NotWritten {
             if first {
                 keep(self.letters.entry(place.clone()).or_default(), held.position);

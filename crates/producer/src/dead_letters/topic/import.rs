@@ -14,7 +14,7 @@ use kafka_courier_dlq::{
 use super::DeadLetterTopic;
 use super::index::{Arrival, Found};
 use super::record::{self, Entry};
-use super::task::{Ask, Page, Place};
+use super::task::{Ask, Place};
 
 /// The letters of the topic, as far as it was read.
 #[derive(Debug, Default)]
@@ -22,8 +22,8 @@ pub(super) struct Contents {
     /// Where each letter is, and when it arrived.
     found: Found,
     digests: HashMap<LetterId, Digest>,
-    /// Where each partition is read on.
-    next: Vec<Option<i64>>,
+    /// Where each partition was read to.
+    ends: HashMap<i32, i64>,
 }
 
 /// Letters that are to be written: new ones, and newer versions with their partitions and arrivals.
@@ -88,29 +88,15 @@ impl DeadLetterTopic {
 
     /// Reads what was written since.
     fn read_contents(&self, contents: &mut Contents) -> Result<(), StoreError> {
-        let partitions = self.ask(Ask::Partitions)?;
-        contents.next.resize(usize::try_from(partitions).unwrap_or(0), None);
-        for (partition, from) in (0..).zip(&mut contents.next) {
-            loop {
-                let Page { entries, next, .. } = self.ask(|reply| Ask::Read(partition, *from, reply))?;
-                for (offset, entry) in entries {
-                    match entry {
-                        Entry::Letter(letter, arrival) => {
-                            contents.digests.insert(letter.id, Digest::of(&letter));
-                            contents.found.letter(letter.id, (partition, offset), arrival);
-                        }
-                        Entry::Settled(id) => {
-                            contents.digests.remove(&id);
-                            contents.found.settled(id);
-                        }
-                        Entry::Claim { .. } => {}
-                    }
-                }
-                let Some(next) = next else { break };
-                *from = Some(next);
+        let Contents { found, digests, ends } = contents;
+        self.read_on(ends, |at, entry| {
+            found.entry(at, &entry);
+            match entry {
+                Entry::Letter(letter, _) => _ = digests.insert(letter.id, Digest::of(&letter)),
+                Entry::Settled(id) => _ = digests.remove(&id),
+                Entry::Claim { .. } => {}
             }
-        }
-        Ok(())
+        })
     }
 
     /// The letter at a place.

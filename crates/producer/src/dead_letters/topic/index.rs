@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use kafka_courier_dlq::{LetterId, Position, Uuid};
 
+use super::record::Entry;
 use super::task::Place;
 
 /// Unknown letters of this process that are remembered, for a correction.
@@ -56,6 +57,15 @@ struct Seen {
 }
 
 impl Found {
+    /// A record of the topic; those of a partition come in the order of their offsets.
+    pub(crate) fn entry(&mut self, at: Place, entry: &Entry) {
+        match entry {
+            Entry::Letter(letter, arrival) => self.letter(letter.id, at, *arrival),
+            Entry::Settled(id) => self.settled(*id),
+            Entry::Claim { .. } => {}
+        }
+    }
+
     /// A letter's record; those of a partition come in the order of their offsets.
     pub(crate) fn letter(&mut self, id: LetterId, at: Place, arrival: Arrival) {
         if let Some(seen) = self.letters.get_mut(&id) {

@@ -214,27 +214,21 @@ impl DeadLetterTopic {
     /// have been written to another after that was read. What arrived still later is for the next reading.
     fn load(&self) -> Result<(), StoreError> {
         let (mut found, mut ends) = (Found::default(), HashMap::new());
-        self.read_on(&mut found, &mut ends)?;
+        self.read_on(&mut ends, |at, entry| found.entry(at, &entry))?;
         let last = found.last();
-        self.read_on(&mut found, &mut ends)?;
+        self.read_on(&mut ends, |at, entry| found.entry(at, &entry))?;
         found.until(last);
         self.index.lock().take(found);
         Ok(())
     }
 
-    /// Reads each partition from where it was read to.
-    fn read_on(&self, found: &mut Found, ends: &mut HashMap<i32, i64>) -> Result<(), StoreError> {
+    /// Reads each partition from where it was read to, and calls `take` with each record of ours.
+    fn read_on(&self, ends: &mut HashMap<i32, i64>, mut take: impl FnMut(Place, Entry)) -> Result<(), StoreError> {
         for partition in 0..self.ask(Ask::Partitions)? {
             loop {
                 let from = ends.get(&partition).copied();
                 let Page { entries, next, .. } = self.ask(|reply| Ask::Read(partition, from, reply))?;
-                for (offset, entry) in entries {
-                    match entry {
-                        Entry::Letter(letter, arrival) => found.letter(letter.id, (partition, offset), arrival),
-                        Entry::Settled(id) => found.settled(id),
-                        Entry::Claim { .. } => {}
-                    }
-                }
+                entries.into_iter().for_each(|(offset, entry)| take((partition, offset), entry));
                 let Some(next) = next else { break };
                 ends.insert(partition, next);
             }
