@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, ensure};
+use kafka_courier::KafkaConfig;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::batches::{self, Batch};
@@ -57,6 +58,17 @@ impl Cluster {
     #[must_use]
     pub fn bootstrap(&self) -> &str {
         &self.bootstrap
+    }
+
+    /// A producer's settings for these brokers; all else is the default.
+    ///
+    /// # Errors
+    /// When an address can't be read.
+    pub fn config(&self) -> Result<KafkaConfig> {
+        let mut config = KafkaConfig::default();
+        let brokers = self.bootstrap().split(',').map(str::parse).collect::<Result<_, String>>();
+        config.brokers = brokers.map_err(anyhow::Error::msg)?;
+        Ok(config)
     }
 
     /// A file that the cluster left for clients: `ca.pem`, `client.pem`, `client.key`, `other-client.pem`,

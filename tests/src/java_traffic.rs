@@ -26,20 +26,28 @@ struct Seen {
     errors: u64,
 }
 
+/// Starts a Java producer, a file of `tests/kafka`; it talks over its standard input and output.
+///
+/// # Errors
+/// When there is no JDK, or Kafka was not fetched.
+pub fn spawn(cluster: &Cluster, source: &str, topic: &str) -> Result<Child> {
+    let source = format!("{}/kafka/{source}", env!("CARGO_MANIFEST_DIR"));
+    Command::new("java")
+        .args(["-cp", &cluster.classpath()?, &source, cluster.bootstrap(), topic])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("java did not start: install a JDK, 17 or newer")
+}
+
 impl JavaTraffic {
     /// Starts it.
     ///
     /// # Errors
     /// When there is no JDK, or Kafka was not fetched.
     pub fn start(cluster: &Cluster, topic: &str) -> Result<Self> {
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/kafka/Traffic.java");
-        let mut child = Command::new("java")
-            .args(["-cp", &cluster.classpath()?, source, cluster.bootstrap(), topic])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("java did not start: install a JDK, 17 or newer")?;
+        let mut child = spawn(cluster, "Traffic.java", topic)?;
         let input = child.stdin.take();
         let output = child.stdout.take().context("no output")?;
         let seen: Arc<Mutex<Seen>> = Arc::default();

@@ -71,12 +71,7 @@ impl Traffic {
     /// # Errors
     /// When the settings make no sense.
     pub fn start(cluster: &Cluster, topic: &str, mut config: KafkaConfig) -> Result<Self> {
-        config.brokers = cluster
-            .bootstrap()
-            .split(',')
-            .map(str::parse)
-            .collect::<Result<_, String>>()
-            .map_err(anyhow::Error::msg)?;
+        config.brokers = cluster.config()?.brokers;
         let producer = Producer::build(config)?;
         let (stop, stopped) = tokio::sync::watch::channel(false);
         let (deliveries, to_collect) = mpsc::unbounded_channel();

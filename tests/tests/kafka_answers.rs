@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use kafka_courier::{KafkaConfig, ProducerRecord};
+use kafka_courier::ProducerRecord;
 use kafka_courier_batcher::Stamp;
 use kafka_courier_tests::audited::Producer;
 use kafka_courier_tests::cluster::Cluster;
@@ -143,13 +143,7 @@ async fn written_batch_whose_repeat_is_too_old_is_delivered() {
     async fn run() -> Result<()> {
         let cluster = Cluster::start_with(1, &["--proxied"])?;
         cluster.create_topic(TOPIC, 1, 1, &[("message.timestamp.before.max.ms", "500")])?;
-        let mut config = KafkaConfig::default();
-        config.brokers = cluster
-            .bootstrap()
-            .split(',')
-            .map(str::parse)
-            .collect::<Result<_, String>>()
-            .map_err(anyhow::Error::msg)?;
+        let mut config = cluster.config()?;
         (config.retry_backoff, config.retry_backoff_max) = (Duration::from_secs(2), Duration::from_secs(2));
         let producer = Producer::build(config)?;
         let record = |value| ProducerRecord { topic: TOPIC, value: Some(str::as_bytes(value)), ..Default::default() };

@@ -5,13 +5,13 @@
 //! Rules: one broker, one replica, one record a batch; the answers are swallowed by the proxy; a Java consumer reads the log.
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use kafka_courier::{KafkaConfig, ProducerRecord};
+use kafka_courier::ProducerRecord;
 use kafka_courier_tests::audited::Producer;
 use kafka_courier_tests::cluster::Cluster;
+use kafka_courier_tests::java_traffic;
 
 const LEADER: u32 = 1;
 const RECORDS: usize = 6;
@@ -57,9 +57,7 @@ fn copies(cluster: &Cluster, topic: &str) -> Result<Vec<usize>> {
 }
 
 async fn ours(cluster: &Cluster, topic: &str, down: Down) -> Result<Vec<usize>> {
-    let mut config = KafkaConfig::default();
-    config.brokers =
-        cluster.bootstrap().split(',').map(str::parse).collect::<Result<_, String>>().map_err(anyhow::Error::msg)?;
+    let mut config = cluster.config()?;
     config.flush_messages = 1;
     config.delivery_timeout = Duration::from_secs(120);
     config.retry_max = 100;
@@ -81,14 +79,7 @@ async fn ours(cluster: &Cluster, topic: &str, down: Down) -> Result<Vec<usize>> 
 }
 
 async fn javas(cluster: &Cluster, topic: &str, down: Down) -> Result<(u32, Vec<usize>)> {
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/kafka/Unanswered.java");
-    let mut java = Command::new("java")
-        .args(["-cp", &cluster.classpath()?, source, cluster.bootstrap(), topic])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .context("java did not start: install a JDK, 17 or newer")?;
+    let mut java = java_traffic::spawn(cluster, "Unanswered.java", topic)?;
     let mut lines = BufReader::new(java.stdout.take().context("no output")?).lines();
     let mut line = || lines.next().context("the Java producer ended early")?.context("its output can't be read");
     ensure!(line()? == "ready");

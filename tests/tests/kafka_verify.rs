@@ -19,9 +19,7 @@ use kafka_courier_tests::cluster::Cluster;
 const TOPIC: &str = "doubts";
 
 fn producer(cluster: &Cluster, change: impl FnOnce(&mut KafkaConfig)) -> Result<Producer> {
-    let mut config = KafkaConfig::default();
-    config.brokers =
-        cluster.bootstrap().split(',').map(str::parse).collect::<Result<_, String>>().map_err(anyhow::Error::msg)?;
+    let mut config = cluster.config()?;
     change(&mut config);
     Ok(Producer::build(config)?)
 }

@@ -12,7 +12,8 @@ use kafka_courier::dlq::{
     Position, ReplayGuard, Selection, StoreError, StoreStats, Timestamp,
 };
 use kafka_courier::{DeadLetterTopic, Doubtful, Header, KafkaProducer, ProducerRecord, Replay, ReplayError, headers};
-use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Record, Rule, TestCluster};
+use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Rule, TestCluster};
+use support::letters::values;
 use support::{LONG, Producer, config, record, until};
 
 async fn cluster() -> TestCluster {
@@ -33,11 +34,6 @@ async fn fail(cluster: &TestCluster, producer: &KafkaProducer, records: &[(&str,
 
 async fn replay(producer: &KafkaProducer, replay: &Replay) -> kafka_courier::ReplayReport {
     producer.replay(replay, |_| ControlFlow::Continue(())).await.unwrap()
-}
-
-fn values(cluster: &TestCluster, topic: &str) -> Vec<String> {
-    let records: Vec<Record> = cluster.records(topic);
-    records.iter().map(|r| String::from_utf8_lossy(r.value.as_deref().unwrap_or_default()).into_owned()).collect()
 }
 
 #[tokio::test]

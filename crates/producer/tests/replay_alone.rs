@@ -9,21 +9,11 @@ use std::time::Duration;
 use kafka_courier::dlq::{Bytes, DeadLetterStore, FileStore, Letter, Outcome, Timestamp};
 use kafka_courier::{Doubtful, KafkaProducer, Replay, ReplayReport};
 use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Gate, Rule, TestCluster};
+use support::letters::{File, file, values};
 use support::{LONG, Producer, config, record};
 
 async fn cluster() -> TestCluster {
     TestCluster::builder().topic("t", 1).start().await.unwrap()
-}
-
-struct File {
-    _folder: tempfile::TempDir,
-    store: Arc<FileStore>,
-}
-
-fn file() -> File {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Arc::new(FileStore::open(folder.path().join("letters")).unwrap());
-    File { _folder: folder, store }
 }
 
 fn letter(value: &'static str) -> Letter {
@@ -44,15 +34,6 @@ async fn replay(producer: &KafkaProducer, replay: &Replay) -> ReplayReport {
 
 fn verify() -> Replay {
     Replay { doubtful: Doubtful::Verify { force: false }, ..Replay::default() }
-}
-
-fn values(cluster: &TestCluster) -> Vec<String> {
-    let value = |value: Option<Bytes>| String::from_utf8_lossy(value.as_deref().unwrap_or_default()).into_owned();
-    cluster
-        .records("t")
-        .into_iter()
-        .map(|record| value(record.value.map(|value| Bytes::from(value.to_vec()))))
-        .collect()
 }
 
 /// Replays until a letter is marked and its batch is at the broker, and drops the replay there, as a kill does.
@@ -81,7 +62,7 @@ async fn the_only_letter_of_a_replay_that_was_killed_before_it_was_written_is_se
     }
     let report = replay(&producer(&cluster, &file.store), &Replay::default()).await;
     assert_eq!((report.delivered, report.not_found, file.store.len()), (1, 0, 0), "{report:?}");
-    assert_eq!(values(&cluster), ["only"]);
+    assert_eq!(values(&cluster, "t"), ["only"]);
 }
 
 #[tokio::test]
@@ -97,7 +78,7 @@ async fn the_only_letter_of_a_replay_that_was_killed_is_written_once_though_its_
     let later = producer(&cluster, &file.store);
     later.send(&record("t", "k", "later")).await.unwrap().await.unwrap();
     later.close(LONG).await;
-    assert_eq!(values(&cluster), ["only", "later"]);
+    assert_eq!(values(&cluster, "t"), ["only", "later"]);
 }
 
 #[tokio::test]
@@ -107,7 +88,7 @@ async fn the_only_letter_of_a_replay_that_was_killed_after_it_was_written_is_fou
     killed(&cluster, &file.store, Fault::ApplyThenSwallow).await;
     let report = replay(&producer(&cluster, &file.store), &Replay::default()).await;
     assert_eq!((report.landed, report.delivered, file.store.len()), (1, 0, 0), "{report:?}");
-    assert_eq!(values(&cluster), ["only"]);
+    assert_eq!(values(&cluster, "t"), ["only"]);
 }
 
 #[tokio::test]
@@ -122,7 +103,7 @@ async fn a_letter_whose_second_copy_is_refused_stays_in_doubt() {
     assert_eq!((held[0].letter.outcome, held[0].letter.replay_count), (Outcome::Unknown, 2));
     let report = replay(&producer(&cluster, &file.store), &Replay::default()).await;
     assert_eq!((report.delivered, file.store.len()), (1, 0), "{report:?}");
-    assert_eq!(values(&cluster), ["only"]);
+    assert_eq!(values(&cluster, "t"), ["only"]);
 }
 
 /// A letter in doubt of a producer that lives, exported from its store.
@@ -156,7 +137,7 @@ async fn the_producer_of_an_imported_letter_lives_on_and_the_letter_is_not_found
     ours.store.append(&[certain]).unwrap();
     let report = replay(&replaying, &Replay { fence_imported: true, ..verify() }).await;
     assert_eq!((report.not_found, report.delivered, ours.store.len()), (0, 2, 0), "{report:?}");
-    assert_eq!(values(&cluster), ["first", "certain", "certain", "doubtful"]);
+    assert_eq!(values(&cluster, "t"), ["first", "certain", "certain", "doubtful"]);
 }
 
 #[tokio::test]
@@ -173,7 +154,7 @@ async fn letters_of_many_producers_that_are_gone_are_all_proved_in_one_partition
     }
     let report = replay(&producer(&cluster, &ours.store), &verify()).await;
     assert_eq!((report.not_found, report.delivered), (0, 2 * GONE as u64), "{report:?}");
-    let sent = values(&cluster);
+    let sent = values(&cluster, "t");
     assert_eq!(sent.iter().filter(|value| *value == "doubtful").count(), GONE);
 }
 
@@ -185,9 +166,9 @@ async fn the_last_letter_does_not_overtake_one_of_its_key_that_stays() {
     let producer = producer(&cluster, &file.store);
     let report = replay(&producer, &Replay::default()).await;
     assert_eq!((report.delivered, report.failed, report.held_back), (0, 1, 1), "{report:?}");
-    assert!(values(&cluster).is_empty());
+    assert!(values(&cluster, "t").is_empty());
     cluster.accept_records();
     let report = replay(&producer, &Replay::default()).await;
     assert_eq!((report.delivered, report.failed), (2, 0), "{report:?}");
-    assert_eq!(values(&cluster), ["a", "b"]);
+    assert_eq!(values(&cluster, "t"), ["a", "b"]);
 }

@@ -7,26 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kafka_courier::dlq::{
-    BeginReplayError, Bytes, DeadLetterStore, FileStore, Letter, LetterId, Limits, MemoryStore, Outcome, Overflow,
-    Selection, Timestamp,
+    BeginReplayError, Bytes, DeadLetterStore, Letter, LetterId, Limits, MemoryStore, Outcome, Overflow, Selection,
+    Timestamp,
 };
 use kafka_courier::{DeadLetterTopic, Doubtful, Replay, ReplayError, ReplayReport};
 use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Rule, TestCluster, TopicSpec};
+use support::letters::{file, values};
 use support::{LONG, Producer, config, record};
 
 async fn cluster() -> TestCluster {
     TestCluster::builder().topic("t", 1).topic("dead", 1).start().await.unwrap()
-}
-
-struct File {
-    _folder: tempfile::TempDir,
-    store: Arc<FileStore>,
-}
-
-fn file() -> File {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Arc::new(FileStore::open(folder.path().join("letters")).unwrap());
-    File { _folder: folder, store }
 }
 
 fn letter(topic: &str, key: &'static str, value: impl ToString) -> Letter {
@@ -55,10 +45,6 @@ fn at_most(limit: u64) -> Replay {
 
 fn only(selection: Selection) -> Replay {
     Replay { selection, ..Replay::default() }
-}
-
-fn values(cluster: &TestCluster, topic: &str) -> Vec<String> {
-    cluster.records(topic).iter().map(|record| record.value_text().unwrap_or_default().to_owned()).collect()
 }
 
 fn open(cluster: &TestCluster) -> Arc<DeadLetterTopic> {

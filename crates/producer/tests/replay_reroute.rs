@@ -3,24 +3,13 @@
 mod support;
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::time::Duration;
 
-use kafka_courier::dlq::{Bytes, DeadLetterStore, FileStore, Letter, Outcome, Timestamp};
+use kafka_courier::dlq::{Bytes, DeadLetterStore, Letter, Outcome, Timestamp};
 use kafka_courier::{Doubtful, Replay, ReplayReport};
 use kafka_courier_test_broker::{ApiKey, Fault, Rule, TestCluster};
+use support::letters::{File, file, values};
 use support::{LONG, Producer, config, record};
-
-struct File {
-    _folder: tempfile::TempDir,
-    store: Arc<FileStore>,
-}
-
-fn file() -> File {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Arc::new(FileStore::open(folder.path().join("letters")).unwrap());
-    File { _folder: folder, store }
-}
 
 async fn cluster() -> TestCluster {
     TestCluster::builder().topic("t", 1).topic("other", 3).start().await.unwrap()
@@ -46,11 +35,6 @@ fn letter(key: &'static str, value: &'static str) -> Letter {
     (letter.outcome, letter.partition) = (Outcome::NotWritten, Some(0));
     letter.key = Some(Bytes::from_static(key.as_bytes()));
     letter
-}
-
-fn values(cluster: &TestCluster, topic: &str) -> Vec<String> {
-    let text = |value: Option<Bytes>| String::from_utf8_lossy(value.as_deref().unwrap_or_default()).into_owned();
-    cluster.records(topic).into_iter().map(|r| text(r.value.map(|value| Bytes::from(value.to_vec())))).collect()
 }
 
 /// A letter of an event whose answer never came.

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test file uses its own part
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests may, as tests do
 mod audited;
+pub(crate) mod letters;
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;

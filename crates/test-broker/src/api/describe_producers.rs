@@ -5,11 +5,11 @@
 
 use std::collections::BTreeSet;
 
-use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_producers_response::{PartitionResponse, ProducerState, TopicResponse};
 use kafka_protocol::messages::{DescribeProducersRequest, DescribeProducersResponse};
 
 use super::Call;
+use super::fetch::served_partition;
 use crate::model::{Cluster, Partition};
 
 pub(super) fn answer(call: &Call<'_>, request: &DescribeProducersRequest) -> DescribeProducersResponse {
@@ -27,23 +27,12 @@ fn describe(call: &Call<'_>, cluster: &Cluster, topic: &str, index: i32) -> Part
     let response = PartitionResponse::default().with_partition_index(index).with_error_message(None);
     let held = match call.refuse {
         Some(refuse) => Err(refuse.code),
-        None => held_partition(cluster, topic, index, call.broker),
+        None => served_partition(cluster, topic, index, |partition| partition.replicas.contains(&call.broker)),
     };
     match held {
         Ok(partition) => response.with_active_producers(producers(partition)),
         Err(error) => response.with_error_code(error.code()),
     }
-}
-
-/// A partition of which this broker has a replica.
-fn held_partition<'c>(
-    cluster: &'c Cluster,
-    topic: &str,
-    index: i32,
-    broker: i32,
-) -> Result<&'c Partition, ResponseError> {
-    let partition = cluster.partition(topic, index).ok_or(ResponseError::UnknownTopicOrPartition)?;
-    if partition.replicas.contains(&broker) { Ok(partition) } else { Err(ResponseError::NotLeaderOrFollower) }
 }
 
 fn producers(partition: &Partition) -> Vec<ProducerState> {

@@ -91,8 +91,18 @@ pub(super) fn led_partition<'c>(
     index: i32,
     broker: i32,
 ) -> Result<&'c Partition, ResponseError> {
+    served_partition(cluster, topic, index, |partition| partition.leader == Some(broker))
+}
+
+/// A partition that this broker serves, which `serves` says.
+pub(super) fn served_partition<'c>(
+    cluster: &'c Cluster,
+    topic: &str,
+    index: i32,
+    serves: impl FnOnce(&Partition) -> bool,
+) -> Result<&'c Partition, ResponseError> {
     let partition = cluster.partition(topic, index).ok_or(ResponseError::UnknownTopicOrPartition)?;
-    if partition.leader == Some(broker) { Ok(partition) } else { Err(ResponseError::NotLeaderOrFollower) }
+    if serves(partition) { Ok(partition) } else { Err(ResponseError::NotLeaderOrFollower) }
 }
 
 fn answer_partition(
