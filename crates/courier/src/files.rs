@@ -198,7 +198,7 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// None: it is no file to compare, or its path leads nowhere, of which whoever opens it complains.
+/// Returns `None` if this is no file to compare, or if its path leads nowhere; opening the file reports that.
 fn identity(path: &Path) -> Option<Identity> {
     match path.metadata() {
         Ok(metadata) => node(&metadata, path).map(Identity::There),

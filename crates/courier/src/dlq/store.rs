@@ -34,7 +34,7 @@ pub(super) struct StoreArgs {
     topic: Option<String>,
 }
 
-/// Whoever says `--topic` may mean the store or, as in `courier publish`, the destination: neither is assumed.
+/// Refuses `--topic`: it could mean the store or, as in `courier publish`, the destination.
 fn former_topic(_: &str) -> Result<String, String> {
     let why = "--store-topic names the topic that holds the dead letters; dlq replay --to-topic names the one they are sent to";
     Err(why.to_owned())

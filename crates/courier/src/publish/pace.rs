@@ -51,7 +51,7 @@ impl Pace {
         }
     }
 
-    /// Notes that an event of so many bytes was handed over. Returns what it counts.
+    /// Notes that an event of this size was handed over. Returns the bytes that it counts as.
     pub(super) fn handed_over(&mut self, bytes: usize) -> u64 {
         let bytes = bytes as u64 + OVERHEAD;
         self.in_flight += bytes;
@@ -100,7 +100,7 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_secs(30);
     const EVENT: usize = 300;
 
-    /// A line that takes so many bytes a second, the first of them at once.
+    /// A line with a rate in bytes per second, after a first credit that it takes at once.
     struct Link {
         rate: f64,
         credit: f64,

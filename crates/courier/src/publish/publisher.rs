@@ -246,7 +246,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// Tells of what was read and is still here that it is not published. Returns the first place of an event.
+    /// Reports all items that were read and are still here as not published. Returns the place of the first such event.
     pub(super) fn leave_all(&mut self, desk: &mut Desk) -> Option<Place> {
         let parked = self.parked.take_all().into_iter().map(|(topic, Waiting { position, event, ticket })| {
             let line = Line { position, event: Ok(event) };
