@@ -20,6 +20,8 @@ pub enum ParseError {
     Syntax {
         /// The parser's message, with line and column.
         reason: String,
+        /// Whether the text ends where more JSON is expected.
+        is_truncated: bool,
     },
     /// The JSON is not an object.
     #[error("an event is a JSON object {{\"type\": ..}}, not {found}")]
@@ -78,6 +80,6 @@ impl ParseError {
     }
 
     pub(crate) fn syntax(error: &serde_json::Error) -> Self {
-        Self::Syntax { reason: error.to_string() }
+        Self::Syntax { reason: error.to_string(), is_truncated: error.is_eof() }
     }
 }

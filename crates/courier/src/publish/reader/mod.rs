@@ -85,9 +85,7 @@ fn complaint(place: Place, error: &ParseError) -> String {
     if let Some((end, _)) = text.char_indices().find(|(at, _)| *at >= LONGEST_COMPLAINT) {
         text.replace_range(end.., "...");
     }
-    if let (Place::Line(_), ParseError::Syntax { reason }) = (place, error)
-        && reason.starts_with("EOF while parsing")
-    {
+    if let (Place::Line(_), ParseError::Syntax { is_truncated: true, .. }) = (place, error) {
         text.push_str("; one event per line; `jq -c` makes it so");
     }
     text
@@ -237,7 +235,7 @@ mod tests {
         assert!(tell(Place::Line(9), b"{\"type\":}").ends_with(" at column 9"));
         assert!(tell(Place::Line(9), b"{\"type\":").ends_with(" at column 8; one event per line; `jq -c` makes it so"));
         assert!(tell(Place::Element(9), b"{\"type\":").ends_with(" at column 8"));
-        let error = ParseError::Syntax { reason: "\u{20ac}".repeat(5000) };
+        let error = ParseError::Syntax { reason: "\u{20ac}".repeat(5000), is_truncated: false };
         assert!(complaint(Place::Line(1), &error).len() < LONGEST_COMPLAINT + 10);
     }
 }

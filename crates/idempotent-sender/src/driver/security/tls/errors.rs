@@ -99,13 +99,12 @@ fn certificate(error: &CertificateError) -> String {
         ),
         CertificateError::BadEncoding => "the broker's certificate can't be read: have it issued again".to_owned(),
         CertificateError::Other(OtherError(error)) if error.is::<UnusableKey>() => error.to_string(),
-        // rustls hands webpki's error on as it is.
-        CertificateError::Other(error) if error.to_string().contains("CaUsedAsEndEntity") => {
+        CertificateError::Other(error) if is(error, &webpki::Error::CaUsedAsEndEntity) => {
             "the broker shows an authority's certificate (self-signed, with CA:TRUE) as its own: give it one that an \
              authority issued, or one with basicConstraints CA:FALSE, and set ssl_ca_location to who issued it"
                 .to_owned()
         }
-        CertificateError::Other(error) if error.to_string().contains("UnsupportedCertVersion") => {
+        CertificateError::Other(error) if is(error, &webpki::Error::UnsupportedCertVersion) => {
             "the broker's certificate is of X.509 version 1, which holds no host names: have it issued as version 3, with its \
              host names as subjectAltName (openssl x509 -req makes version 1 where no extensions are given)"
                 .to_owned()
@@ -113,6 +112,11 @@ fn certificate(error: &CertificateError) -> String {
         CertificateError::Revoked => "the broker's certificate was revoked".to_owned(),
         error => format!("the broker's certificate can't be trusted: {error}"),
     }
+}
+
+/// Whether it is this error of webpki, which rustls hands on as it is.
+fn is(error: &OtherError, expected: &webpki::Error) -> bool {
+    error.0.downcast_ref() == Some(expected)
 }
 
 /// A certificate without the name that is expected: without any, with the address as a name of DNS, or with others.
