@@ -300,7 +300,12 @@ impl History {
             self.told_leaders[*partition].answered(answer);
             if let Some((leader, epoch)) = answer.leader {
                 self.older_hints += u64::from(epoch < self.told_leaders[*partition].epoch);
-                self.told_leaders[*partition].hint(leader.0 as usize - 1, epoch);
+                let life = self.told[topic_of(*partition)].life;
+                let is_former = |number: &u32| self.records[*number as usize].sent_in.is_some_and(|sent| sent < life);
+                match numbers.iter().any(is_former) {
+                    true => self.told_leaders[*partition].hint_of_former_life(leader.0 as usize - 1, epoch),
+                    false => self.told_leaders[*partition].hint(leader.0 as usize - 1, epoch),
+                }
             }
         }
     }

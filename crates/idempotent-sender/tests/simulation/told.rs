@@ -100,6 +100,13 @@ impl ToldLeaders {
         self.told(Some(leader), epoch);
     }
 
+    /// The answer to a batch that left for a former life of the topic names a leader: of which life it leads, the sender does
+    /// not know. It may go by its metadata.
+    pub(crate) fn hint_of_former_life(&mut self, leader: usize, epoch: i32) {
+        self.leaders.insert(leader);
+        self.by_epoch.insert((epoch, leader));
+    }
+
     pub(crate) fn answered(&mut self, answer: &PartAnswer) {
         match answer.code {
             0 => self.doubts = 0,
