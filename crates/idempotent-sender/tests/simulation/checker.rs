@@ -12,6 +12,8 @@
 //!   - An id that was forgotten between a record's publication and its append: by an unclean election, or because of old
 //!     records where an attempt of this one was in doubt, and no old records left behind it before it had its verdict.
 //!   - A topic made anew that is written to by name, where the sender had not been told of that life when it sent that stamp.
+//!   - A log that an unclean election has cut, where the sender may not have heard of that: a record in doubt may lie before
+//!     the offset at which its check begins.
 //! - What an unclean election has lost is lost.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -122,6 +124,7 @@ impl World {
         let offset = entry.base_offset + i64::from(index);
         let number = entry.records[index as usize];
         let search = self.history.records.get(number as usize).and_then(|record| record.search);
+        let is_cut = !self.partitions[partition].lost.is_empty();
         Landing {
             incarnation,
             offset,
@@ -129,7 +132,7 @@ impl World {
             expiries: entry.expiries,
             sent_in: stamped.map(|stamped| stamped.life),
             lost,
-            found: search.is_none_or(|search| search.finds(partition, incarnation, entry, index)),
+            found: search.is_none_or(|search| search.finds((partition, incarnation), entry, index, is_cut)),
             time: entry.max_timestamp,
         }
     }

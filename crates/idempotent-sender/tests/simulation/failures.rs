@@ -20,16 +20,18 @@ pub(crate) struct Search {
     /// Its own sequence number.
     sequence: i32,
     topic_uuid: TopicUuid,
-    from: i64,
+    pub(crate) from: i64,
 }
 
 impl Search {
-    /// Whether the search finds it in that entry, at that offset of a topic in that life.
-    pub(crate) fn finds(&self, partition: usize, life: u32, entry: &Entry, index: u32) -> bool {
+    /// Whether the search finds it in that entry, at that offset of a topic in that life. `is_cut`: an unclean election has cut
+    /// the log, so that what follows may lie before an offset that was acknowledged.
+    pub(crate) fn finds(&self, (partition, life): (usize, u32), entry: &Entry, index: u32, is_cut: bool) -> bool {
         let same_stamp = self.stamp.producer_id == entry.producer_id && self.stamp.epoch == entry.epoch;
         let same_sequence = self.sequence == sequence_add(entry.first, index);
         let same_topic = self.topic_uuid == uuid(topic_of(partition), life);
-        same_stamp && same_sequence && same_topic && self.from <= entry.base_offset + i64::from(index)
+        let is_ahead = is_cut || self.from <= entry.base_offset + i64::from(index);
+        same_stamp && same_sequence && same_topic && is_ahead
     }
 }
 

@@ -217,8 +217,11 @@ impl<T: Clone> Partition<T> {
     fn on_sequence_refused(&mut self, was_open: bool, cx: &mut Context<'_, T>) {
         let proved = self.window.front().is_some_and(|head| head.proof == Proof::Written);
         if proved {
-            self.head_is_written(cx);
-        } else if was_open {
+            return self.head_is_written(cx);
+        }
+        // The leader may have lost what it acknowledged (an unclean election): what comes may land at an earlier offset.
+        self.place.acknowledged_to = None;
+        if was_open {
             self.look_or_give_up(Doubt::OutOfSequence, cx);
         } else {
             self.go_on_anew(cx);

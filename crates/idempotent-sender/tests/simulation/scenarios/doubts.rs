@@ -140,6 +140,33 @@ fn search_begins_at_first_attempt() {
 }
 
 #[test]
+fn lost_log_bounds_no_search() {
+    let rules = Rules { replica_lag_max: SECOND, reading: Reading::Forbidden, ..Rules::default() };
+    let mut world = quiet(Config::default(), rules);
+    world.strike(Fault::Kill { broker: 1, down: 20 * SECOND });
+    world.pass(12 * SECOND);
+    (0..3).for_each(|_| world.prime(0));
+    world.pass(10 * SECOND);
+    // An election that is not clean loses all that was acknowledged: the next leader's log is empty.
+    world.partitions[0].replicas[1] = crate::cluster::Replica { incarnation: 1, ..Default::default() };
+    world.change(0, |truth| truth.isr &= !(1 << 1));
+    world.strike(Fault::ElectUncleanly { partition: 0, to: 1 });
+    (0..3).for_each(|broker| world.learn_news(broker, 0));
+    let cluster = world.metadata_of(1);
+    world.tell_metadata(cluster);
+    // It does not know the sequence. Under the next epoch the batch is written, which its answer does not say.
+    let written = Forced { code: 7, appended: Some(false) };
+    let refused = [45, 29].map(|code| Forced { code, appended: None });
+    world.partitions[0].forced.extend([refused[0], written, refused[1]]);
+    world.publish(0, 1);
+    world.settle_all();
+    world.assert_unknown(6..8);
+    assert_eq!(world.log_of(0), [6, 7], "before what was acknowledged");
+    assert_eq!(world.history.records[6].search.as_ref().map(|search| search.from), Some(0), "it is looked for there");
+    world.judge();
+}
+
+#[test]
 fn failed_ids_doubt_no_leader() {
     let mut world = quiet(Config::default(), Rules { failing_ids: 6, ..Rules::default() });
     world.brokers[2].news_delay = 60 * SECOND;
