@@ -221,9 +221,10 @@ async fn dead_letters_keep_the_inputs_order() {
     cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::Swallow));
     let arguments = ["--grace", "0", "--dlq-file", file.to_str().unwrap()];
     let mut courier = Courier::publish(&cluster, &arguments, &[("KAFKA_DELIVERY_TIMEOUT", "10m")]);
-    // More than is handed over before the first verdict, and less than is read ahead.
+    // What is beyond a pipe's 64 KiB has been read once the write is done: more events than are handed over before the first
+    // verdict (64 KiB too, which counts 100 bytes beside each event's JSON).
     let event = |number: u32| format!("{{\"id\":\"{number}\",\"type\":\"user.logged_in\",\"data\":{{}}}}\n");
-    courier.write(&(0..1500).map(event).collect::<String>()).await;
+    courier.write(&(0..2500).map(event).collect::<String>()).await;
     until(&cluster, |cluster| cluster.requests(ApiKey::Produce) > 0).await;
     courier.signal("TERM");
     let ended = courier.ended().await;
