@@ -295,14 +295,16 @@ impl History {
                 record.answered(answer, position);
             }
             self.last_answered[*partition] = numbers.clone();
+            // What left for a former life of the topic says nothing of the present one.
+            let life = self.told[topic_of(*partition)].life;
+            let is_former = |number: &u32| self.records[*number as usize].sent_in.is_some_and(|sent| sent < life);
+            let is_former = numbers.iter().any(is_former);
             let waits = numbers.iter().any(|number| self.records[*number as usize].verdict.is_none());
-            self.denials[*partition] += u32::from(waits && DENIALS.contains(&answer.code));
+            self.denials[*partition] += u32::from(waits && !is_former && DENIALS.contains(&answer.code));
             self.told_leaders[*partition].answered(answer);
             if let Some((leader, epoch)) = answer.leader {
                 self.older_hints += u64::from(epoch < self.told_leaders[*partition].epoch);
-                let life = self.told[topic_of(*partition)].life;
-                let is_former = |number: &u32| self.records[*number as usize].sent_in.is_some_and(|sent| sent < life);
-                match numbers.iter().any(is_former) {
+                match is_former {
                     true => self.told_leaders[*partition].hint_of_former_life(leader.0 as usize - 1, epoch),
                     false => self.told_leaders[*partition].hint(leader.0 as usize - 1, epoch),
                 }
