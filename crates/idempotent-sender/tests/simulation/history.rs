@@ -279,7 +279,7 @@ impl History {
         let Some(sent) = self.in_flight.get_mut(&conn) else { return };
         let Some(position) = sent.iter().position(|sent| sent.id == request) else { return };
         let sent = sent.remove(position);
-        for ((partition, numbers), answer) in sent.parts.iter().zip(&answer.parts) {
+        for (((partition, numbers), moves), answer) in sent.parts.iter().zip(&sent.moves).zip(&answer.parts) {
             let Some(answer) = answer else {
                 self.lost(numbers);
                 continue;
@@ -302,11 +302,14 @@ impl History {
             let waits = numbers.iter().any(|number| self.records[*number as usize].verdict.is_none());
             self.denials[*partition] += u32::from(waits && !is_former && DENIALS.contains(&answer.code));
             self.told_leaders[*partition].answered(answer);
+            let told = &mut self.told_leaders[*partition];
+            // The sender has abandoned attempts that left for a former leader or a former life of the topic.
+            let is_abandoned = is_former || told.moves != *moves;
             if let Some((leader, epoch)) = answer.leader {
-                self.older_hints += u64::from(epoch < self.told_leaders[*partition].epoch);
-                match is_former {
-                    true => self.told_leaders[*partition].hint_of_former_life(leader.0 as usize - 1, epoch),
-                    false => self.told_leaders[*partition].hint(leader.0 as usize - 1, epoch),
+                self.older_hints += u64::from(epoch < told.epoch);
+                match is_abandoned {
+                    true => told.hint_of_abandoned(leader.0 as usize - 1, epoch),
+                    false => told.hint(leader.0 as usize - 1, epoch),
                 }
             }
         }

@@ -100,9 +100,8 @@ impl ToldLeaders {
         self.told(Some(leader), epoch);
     }
 
-    /// The answer to a batch that left for a former life of the topic names a leader: of which life it leads, the sender does
-    /// not know. It may go by its metadata.
-    pub(crate) fn hint_of_former_life(&mut self, leader: usize, epoch: i32) {
+    /// The answer to an abandoned attempt names a leader. The sender may use it, or keep the leader that it has.
+    pub(crate) fn hint_of_abandoned(&mut self, leader: usize, epoch: i32) {
         self.leaders.insert(leader);
         self.by_epoch.insert((epoch, leader));
     }
