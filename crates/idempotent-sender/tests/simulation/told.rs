@@ -72,9 +72,6 @@ impl Default for ToldLeaders {
 
 impl ToldLeaders {
     fn told(&mut self, leader: Option<usize>, epoch: i32) {
-        if epoch > self.epoch && self.epoch >= 0 {
-            self.leaders.clear();
-        }
         self.epoch = self.epoch.max(epoch);
         self.leaders.extend(leader);
         if let Some(leader) = leader {
@@ -91,6 +88,10 @@ impl ToldLeaders {
         }
         self.told(leader, epoch);
         self.moves += u32::from(epoch > self.known);
+        if epoch > self.known && self.known >= 0 {
+            // A hint counts where the head of a partition's batches brings it. Metadata alone is certain to be taken.
+            self.leaders = self.by_epoch.range((epoch, 0)..).map(|(_, leader)| *leader).collect();
+        }
         self.known = self.known.max(epoch);
         self.any |= leader.is_none();
     }
