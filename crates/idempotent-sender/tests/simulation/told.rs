@@ -83,7 +83,8 @@ impl ToldLeaders {
 
     /// Metadata names a leader, or that there is none.
     pub(crate) fn metadata(&mut self, leader: Option<usize>, epoch: i32) {
-        if epoch > self.epoch {
+        // Where a hint was as new, the sender may have taken that, and have had its doubts since.
+        if epoch > self.epoch && self.by_epoch.range((epoch, 0)..).next().is_none() {
             (self.doubts, self.any) = (0, false);
         }
         self.told(leader, epoch);
