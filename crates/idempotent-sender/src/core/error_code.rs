@@ -13,7 +13,8 @@ pub struct ErrorCode(pub i16);
 impl ErrorCode {
     /// The server experienced an unexpected error when processing the request.
     pub const UNKNOWN_SERVER_ERROR: Self = Self(-1);
-    /// This message has failed its CRC checksum, exceeds the valid size, has a null key for a compacted topic, or is otherwise corrupt.
+    /// This message has failed its CRC checksum, exceeds the valid size, has a null key for a compacted topic, or is
+    /// otherwise corrupt.
     pub const CORRUPT_MESSAGE: Self = Self(2);
     /// This server does not host this topic-partition.
     pub const UNKNOWN_TOPIC_OR_PARTITION: Self = Self(3);
@@ -83,7 +84,8 @@ impl ErrorCode {
     pub const KAFKA_STORAGE_ERROR: Self = Self(56);
     /// The broker refuses this client's credentials.
     pub const SASL_AUTHENTICATION_FAILED: Self = Self(58);
-    /// This exception is raised by the broker if it could not locate the producer metadata associated with the producerId in question.
+    /// This exception is raised by the broker if it could not locate the producer metadata associated with the
+    /// producerId in question.
     pub const UNKNOWN_PRODUCER_ID: Self = Self(59);
     /// Delegation Token authorization failed.
     pub(crate) const DELEGATION_TOKEN_AUTHORIZATION_FAILED: Self = Self(65);

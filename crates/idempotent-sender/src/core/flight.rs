@@ -31,7 +31,7 @@ pub(crate) struct PendingAttempt {
     pub(crate) request: RequestId,
     /// The number of sent records before the first record of this batch. The batch may have been split since it was
     /// sent.
-    pub(crate) behind: u32,
+    pub(crate) records_before: u32,
     /// The latest timestamp of the sent records, in milliseconds since the Unix epoch.
     pub(crate) newest: i64,
 }
@@ -42,7 +42,7 @@ pub(crate) struct EndedAttempt {
     /// Whether the attempt is the outstanding one, not an abandoned one.
     pub(crate) current: bool,
     /// See [`PendingAttempt`].
-    pub(crate) behind: u32,
+    pub(crate) records_before: u32,
     /// See [`PendingAttempt`].
     pub(crate) newest: i64,
 }
@@ -155,13 +155,17 @@ impl<T: Clone> Flight<T> {
     /// Stops waiting for the outstanding attempt. The attempt is open until its answer says otherwise.
     pub(crate) fn abandon(&mut self) {
         let newest = self.batch.max_timestamp();
-        self.abandoned.extend(self.outstanding.take().map(|request| PendingAttempt { request, behind: 0, newest }));
+        self.abandoned.extend(self.outstanding.take().map(|request| PendingAttempt {
+            request,
+            records_before: 0,
+            newest,
+        }));
     }
 
     /// Returns every attempt whose answer may still arrive.
     pub(crate) fn attempts(&self) -> impl Iterator<Item = PendingAttempt> {
         let newest = self.batch.max_timestamp();
-        let current = self.outstanding.map(|request| PendingAttempt { request, behind: 0, newest });
+        let current = self.outstanding.map(|request| PendingAttempt { request, records_before: 0, newest });
         self.abandoned.iter().copied().chain(current)
     }
 
@@ -169,11 +173,11 @@ impl<T: Clone> Flight<T> {
     pub(crate) fn end_attempt(&mut self, request: RequestId) -> Option<EndedAttempt> {
         if self.outstanding == Some(request) {
             self.outstanding = None;
-            return Some(EndedAttempt { current: true, behind: 0, newest: self.batch.max_timestamp() });
+            return Some(EndedAttempt { current: true, records_before: 0, newest: self.batch.max_timestamp() });
         }
         let position = self.abandoned.iter().position(|attempt| attempt.request == request)?;
-        let PendingAttempt { behind, newest, .. } = self.abandoned.remove(position);
-        Some(EndedAttempt { current: false, behind, newest })
+        let PendingAttempt { records_before, newest, .. } = self.abandoned.remove(position);
+        Some(EndedAttempt { current: false, records_before, newest })
     }
 
     /// Records a proof. A proof with an offset is never replaced.
@@ -227,7 +231,7 @@ impl<T: Clone> Flight<T> {
         let skipped = first.record_count();
         let front = self.part(uids[0], first, records_1, half);
         let mut back = self.part(uids[1], second, records_2, self.charge - half);
-        back.abandoned.iter_mut().for_each(|attempt| attempt.behind += skipped);
+        back.abandoned.iter_mut().for_each(|attempt| attempt.records_before += skipped);
         if let Proof::At(offset, _) = &mut back.proof {
             *offset += i64::from(skipped);
         }

@@ -108,9 +108,9 @@ impl LoggedBatch {
     /// Returns the offset of `base_sequence`, if this batch has all `records` records from `base_sequence` on.
     pub(crate) fn offset_of(&self, base_sequence: i32, records: u32) -> Option<i64> {
         // Sequence numbers wrap at 2^31.
-        let behind = base_sequence.wrapping_sub(self.base_sequence) & i32::MAX;
-        let end = i64::from(behind) + i64::from(records);
-        (end <= i64::from(self.records)).then(|| self.base_offset + i64::from(behind))
+        let skipped = base_sequence.wrapping_sub(self.base_sequence) & i32::MAX;
+        let end = i64::from(skipped) + i64::from(records);
+        (end <= i64::from(self.records)).then(|| self.base_offset + i64::from(skipped))
     }
 }
 

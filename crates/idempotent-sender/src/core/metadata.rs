@@ -86,7 +86,7 @@ impl<T: Clone> Sender<T> {
 
     /// Requests metadata if a request is due. The caller handles all other inputs first, so topics that are wanted
     /// together share a request.
-    pub(super) fn ask_metadata(&mut self, now: Instant) -> bool {
+    pub(super) fn request_metadata(&mut self, now: Instant) -> bool {
         let metadata = &mut self.metadata;
         if metadata.in_flight.is_some() || metadata.held_until.is_some_and(|at| at > now) {
             return false;
@@ -115,14 +115,14 @@ impl<T: Clone> Sender<T> {
     /// Schedules the next request for topics that are still unknown: after their own backoff if a broker `answered`,
     /// immediately otherwise.
     fn pause_unknown_topics(&mut self, now: Instant, answered: bool) {
-        let asked_at = self.metadata.in_flight.map_or(now, |asked| asked.at);
+        let requested_at = self.metadata.in_flight.map_or(now, |asked| asked.at);
         for topic in self.topics.iter_mut() {
             if !std::mem::take(&mut topic.discovery.named) || !matches!(topic.state, TopicState::Pending(_)) {
                 continue;
             }
             topic.discovery.next = if answered {
                 // The backoff of a topic does not grow if the request was made for another topic.
-                topic.discovery.failures += u32::from(topic.discovery.next <= asked_at);
+                topic.discovery.failures += u32::from(topic.discovery.next <= requested_at);
                 now + self.config.backoff.wait(topic.discovery.failures.max(1), &mut self.jitter)
             } else {
                 now
@@ -235,7 +235,7 @@ impl<T: Clone> Sender<T> {
         }
     }
 
-    fn learn_topic(&mut self, now: Instant, asked_at: Instant, found: TopicMetadata) {
+    fn learn_topic(&mut self, now: Instant, requested_at: Instant, found: TopicMetadata) {
         let Some(id) = self.topics.id(&found.name) else { return };
         let Some(topic) = self.topics.get_mut(id) else { return };
         topic.code = found.code;
@@ -254,31 +254,31 @@ impl<T: Clone> Sender<T> {
             return;
         }
         let uuid = topic.uuid;
-        let mut news = topic.state != TopicState::Ready;
+        let mut must_announce = topic.state != TopicState::Ready;
         topic.state = TopicState::Ready;
         let count = found.partitions.iter().map(|p| p.index).max().and_then(|index| usize::try_from(index).ok());
         let count = count.map_or(0, |index| index + 1);
         if id_change == TopicIdChange::Recreated {
-            news = true;
+            must_announce = true;
             self.recreate_topic(id, count, now);
         }
-        news |= self.grow(id, count);
+        must_announce |= self.grow(id, count);
         for partition in &found.partitions {
             let partition_id = PartitionId { topic: id, index: partition.index };
             let changed = self.with_lane(partition_id, now, |lane, _| {
                 if lane.partition.note_recreated_topic(uuid, partition.leader, partition.leader_epoch) {
                     return false;
                 }
-                lane.partition.on_topic_id(uuid, asked_at);
+                lane.partition.on_topic_id(uuid, requested_at);
                 let had_leader = lane.partition.leader.is_some();
                 if lane.partition.adopt_leader(partition.leader, partition.leader_epoch) {
                     lane.unbind();
                 }
                 had_leader != lane.partition.leader.is_some()
             });
-            news |= changed.unwrap_or(false);
+            must_announce |= changed.unwrap_or(false);
         }
-        if news {
+        if must_announce {
             self.announce(id);
         }
     }
@@ -292,12 +292,12 @@ impl<T: Clone> Sender<T> {
             code: ErrorCode::INCONSISTENT_TOPIC_ID,
             message: Some("the topic was deleted and recreated".into()),
         };
-        let no_more = Reason::Broker {
+        let partition_removed = Reason::Broker {
             code: ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
             message: Some(format!("the topic was recreated with {count} partitions").into()),
         };
         for (index, lane) in lanes.into_iter().enumerate() {
-            let removed = (index >= count).then(|| no_more.clone());
+            let removed = (index >= count).then(|| partition_removed.clone());
             let new = RecreatedTopic { reason: reason.clone(), removed, latest_metadata: None };
             self.with_lane(lane, now, |lane, _| lane.partition.on_topic_recreated(new));
         }

@@ -5,8 +5,8 @@
 //!  - *Refused* means that this attempt certainly did not append: the broker checks for the error before the append
 //!    (Apache Kafka's `ReplicaManager` and `ProducerAppendInfo`). The answer says nothing about other attempts.
 //!  - `DelayedProduce` keeps the base offset in the errors that end its wait. UNKNOWN_TOPIC_OR_PARTITION,
-//!    NOT_LEADER_OR_FOLLOWER and FENCED_LEADER_EPOCH are no refusals if they have an offset. An offset in any other error
-//!    means nothing, because some brokers send 0 where Kafka sends -1.
+//!    NOT_LEADER_OR_FOLLOWER and FENCED_LEADER_EPOCH are no refusals if they have an offset. An offset in any other
+//!    error means nothing, because some brokers send 0 where Kafka sends -1.
 //!  - REQUEST_TIMED_OUT with a base offset is the timeout of the leader while replicas are missing (since Kafka 3.7,
 //!    NOT_ENOUGH_REPLICAS_AFTER_APPEND before). This is a wait for the cluster, not a failed write.
 //!  - A disconnect or a timeout of the client is no answer and has no row. The attempt stays open.
@@ -74,7 +74,8 @@ const REFUSALS: &[ErrorCode] = &[
     ErrorCode::INCONSISTENT_TOPIC_ID,
 ];
 
-/// Errors that are refusals only without a base offset: `DelayedProduce` also sends them after an append that timed out.
+/// Errors that are refusals only without a base offset. `DelayedProduce` also sends them after an append that timed
+/// out.
 const REFUSALS_WITHOUT_OFFSET: &[ErrorCode] =
     &[ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, ErrorCode::NOT_LEADER_OR_FOLLOWER, ErrorCode::FENCED_LEADER_EPOCH];
 
@@ -101,8 +102,8 @@ const ROWS: &[(ErrorCode, Treatment)] = &[
     (ErrorCode::THROTTLING_QUOTA_EXCEEDED, Treatment::Wait),
     (ErrorCode::UNKNOWN_TOPIC_ID, Treatment::NewTopicId),
     (ErrorCode::INCONSISTENT_TOPIC_ID, Treatment::NewTopicId),
-    // Final for Kafka's own client. This client can always send a stamp again, and an unexpected failure of the broker (a
-    // failing disk, a shutdown in progress) often passes.
+    // Final for Kafka's own client. This client can always send a stamp again, and an unexpected failure of the broker
+    // (a failing disk, a shutdown in progress) often passes.
     (ErrorCode::UNKNOWN_SERVER_ERROR, Treatment::Retry),
 ];
 

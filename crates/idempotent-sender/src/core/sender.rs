@@ -25,9 +25,9 @@ use super::types::{Action, BrokerId, LookId, PartitionId, Reason, Submission, To
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum ProducerIdState {
     None,
-    Asked,
-    Waiting(Instant),
-    Have(i64),
+    Requested,
+    Paused(Instant),
+    Assigned(i64),
 }
 
 /// The pure core. `T` is the token that the driver gives to a batch.
@@ -114,7 +114,7 @@ impl<T: Clone> Sender<T> {
 
     /// Handles the producer id that the cluster assigned.
     pub fn on_producer_id(&mut self, now: Instant, producer_id: i64) {
-        self.producer_id_state = ProducerIdState::Have(producer_id);
+        self.producer_id_state = ProducerIdState::Assigned(producer_id);
         self.producer_id_failures = 0;
         for id in self.topics.partitions() {
             if self.topics.lane(id).is_some_and(|lane| lane.partition.wants_producer_id()) {
@@ -156,7 +156,7 @@ impl<T: Clone> Sender<T> {
     }
 
     fn pause_producer_id(&mut self, until: Instant) {
-        self.producer_id_state = ProducerIdState::Waiting(until);
+        self.producer_id_state = ProducerIdState::Paused(until);
         self.timers.set(until, Timer::Identity);
     }
 
@@ -215,7 +215,7 @@ impl<T: Clone> Sender<T> {
                 self.apply_effects(now);
             } else if let Some(broker) = self.dirty.pop() {
                 self.pump(broker, now);
-            } else if !self.ask_metadata(now) {
+            } else if !self.request_metadata(now) {
                 return None;
             }
         }
@@ -235,10 +235,10 @@ impl<T: Clone> Sender<T> {
             Timer::Topic(id) => self.check_topic(now, id),
             Timer::Metadata => self.on_metadata_timer(now),
             Timer::Identity => {
-                if matches!(self.producer_id_state, ProducerIdState::Waiting(until) if until <= now) {
+                if matches!(self.producer_id_state, ProducerIdState::Paused(until) if until <= now) {
                     self.producer_id_state = ProducerIdState::None;
                     if self.topics.iter().any(|t| t.lanes.iter().any(|l| l.partition.wants_producer_id())) {
-                        self.ask_producer_id();
+                        self.request_producer_id();
                     }
                 }
             }
@@ -256,12 +256,12 @@ impl<T: Clone> Sender<T> {
 
     /// Requests a producer id before the first batch needs one. Does nothing during the pause after a failed request.
     pub fn want_producer_id(&mut self) {
-        self.ask_producer_id();
+        self.request_producer_id();
     }
 
-    fn ask_producer_id(&mut self) {
+    fn request_producer_id(&mut self) {
         if self.producer_id_state == ProducerIdState::None {
-            self.producer_id_state = ProducerIdState::Asked;
+            self.producer_id_state = ProducerIdState::Requested;
             self.out.actions.push_back(Action::InitProducerId);
         }
     }
@@ -278,14 +278,14 @@ impl<T: Clone> Sender<T> {
         let mut cx = Context { now, config: &self.config, jitter: &mut self.jitter, out: &mut self.out, producer_id };
         let (was_switching, had_leader) = (lane.partition.is_switching(), lane.partition.leader.is_some());
         let result = decide(lane, &mut cx);
-        let mut news = false;
+        let mut must_announce = false;
         if lane.partition.switch_topic(&mut cx) {
             lane.unbind();
             // If the partition switches immediately, the caller announces the whole topic.
-            news = was_switching && had_leader != lane.partition.leader.is_some();
+            must_announce = was_switching && had_leader != lane.partition.leader.is_some();
         }
         self.after_lane(id, now);
-        if news {
+        if must_announce {
             self.announce(id.topic);
         }
         Some(result)
@@ -293,7 +293,7 @@ impl<T: Clone> Sender<T> {
 
     pub(super) fn producer_id(&self) -> Option<i64> {
         match self.producer_id_state {
-            ProducerIdState::Have(id) => Some(id),
+            ProducerIdState::Assigned(id) => Some(id),
             _ => None,
         }
     }
@@ -303,7 +303,7 @@ impl<T: Clone> Sender<T> {
     pub(super) fn after_lane(&mut self, id: PartitionId, now: Instant) {
         let delivery_timeout = self.config.delivery_timeout;
         let Some(lane) = self.topics.lane_mut(id) else { return };
-        let waits = lane.partition.waits_until(now);
+        let waits = lane.partition.backoff_end(now);
         let look_at = [waits, lane.partition.deadline(delivery_timeout)].into_iter().flatten().min();
         if let Some(at) = look_at.filter(|at| lane.armed.is_none_or(|armed| *at < armed)) {
             lane.armed = Some(at);
@@ -313,12 +313,12 @@ impl<T: Clone> Sender<T> {
         let wants_metadata = lane.partition.wants_metadata();
         let no_id = lane.partition.wants_producer_id();
         let used_up =
-            no_id && matches!(self.producer_id_state, ProducerIdState::Have(id) if lane.partition.has_used_up(id));
+            no_id && matches!(self.producer_id_state, ProducerIdState::Assigned(id) if lane.partition.has_used_up(id));
         if used_up {
             self.producer_id_state = ProducerIdState::None;
         }
         if no_id {
-            self.ask_producer_id();
+            self.request_producer_id();
         }
         if wants_metadata {
             self.want_metadata(now);
@@ -332,9 +332,9 @@ impl<T: Clone> Sender<T> {
         if std::mem::take(&mut self.out.refresh_metadata) {
             self.want_metadata(now);
         }
-        if self.out.retiring_id.take().is_some_and(|id| self.producer_id_state == ProducerIdState::Have(id)) {
+        if self.out.retiring_id.take().is_some_and(|id| self.producer_id_state == ProducerIdState::Assigned(id)) {
             self.producer_id_state = ProducerIdState::None;
-            self.ask_producer_id();
+            self.request_producer_id();
         }
         for request in std::mem::take(&mut self.out.lookups) {
             self.start_lookup(now, request);

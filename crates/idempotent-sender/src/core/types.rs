@@ -252,7 +252,7 @@ impl fmt::Display for Reason {
             Self::NoLeader => f.write_str("broker not available: the partition has no leader"),
             Self::Throttled { broker, last } => write!(
                 f,
-                "broker {} throttles this client, for {last:?} the last time: raise its quota (producer_byte_rate), or \
+                "broker {} throttles this client, most recently for {last:?}: raise its quota (producer_byte_rate), or \
                  publish more slowly",
                 broker.0
             ),

@@ -10,6 +10,8 @@ use crate::core::types::{
 };
 use crate::core::{Action, Config, ConnId, ErrorCode, PartitionId, ProducePart, Reason, RequestId, Sender};
 
+mod unknown_topics;
+
 /// Returns a batch of `records` records for a partition of the first topic.
 pub(in crate::core) fn submission(now: Instant, index: i32, ordinal: u64, records: u32) -> Submission<u32> {
     let limits = Limits { max_records: records, max_bytes: 1 << 20, linger: Duration::ZERO };
@@ -85,7 +87,16 @@ impl MetadataBench {
         self.carry_out();
     }
 
-    /// Answers the oldest request with `code`.
+    /// Answers the oldest request with a success.
+    fn accept(&mut self) {
+        self.answer(0);
+    }
+
+    /// Answers the oldest request with an error.
+    fn fail(&mut self, code: ErrorCode) {
+        self.answer(code.0);
+    }
+
     fn answer(&mut self, code: i16) {
         let (conn, request, parts) = self.sent.remove(0);
         let answer = PartAnswer { code, base_offset: if code == 0 { 0 } else { -1 }, ..PartAnswer::default() };
@@ -98,7 +109,7 @@ impl MetadataBench {
     fn uuid_in_use(&mut self) -> TopicUuid {
         self.submit(0);
         let uuid = self.sent[0].2[0].topic_uuid;
-        self.answer(0);
+        self.accept();
         uuid
     }
 
@@ -155,7 +166,12 @@ fn only_leaders_are_kept_as_brokers() {
     bench.submit(0);
     let (conn, request, _) = bench.sent.remove(0);
     let brokers = (2..5000).map(|id| BrokerAddress { id: BrokerId(id), host: "far".into(), port: 9092 }).collect();
-    let moved = PartAnswer { code: 6, base_offset: -1, leader: Some((BrokerId(77), 2)), ..PartAnswer::default() };
+    let moved = PartAnswer {
+        code: ErrorCode::NOT_LEADER_OR_FOLLOWER.0,
+        base_offset: -1,
+        leader: Some((BrokerId(77), 2)),
+        ..PartAnswer::default()
+    };
     let answer = ProduceAnswer { parts: vec![Some(moved)], brokers, ..ProduceAnswer::default() };
     bench.sender.on_answer(bench.now, conn, request, answer);
     let mut known: Vec<i32> = bench.sender.broker_views().iter().map(|broker| broker.address.id.0).collect();
@@ -168,7 +184,7 @@ fn removed_partition_fails_its_batches() {
     let mut bench = MetadataBench::new();
     bench.learn(FORMER, 4);
     bench.submit(3);
-    bench.answer(100);
+    bench.fail(ErrorCode::UNKNOWN_TOPIC_ID);
     (0..3).for_each(|_| bench.submit(3));
     bench.learn(PRESENT, 2);
     assert_eq!(bench.available, [true; 2]);
@@ -194,12 +210,12 @@ fn recreated_with_batches_in_flight() -> MetadataBench {
 #[test]
 fn refused_batches_reach_recreated_topic() {
     let mut bench = recreated_with_batches_in_flight();
-    bench.answer(100);
-    bench.answer(100);
+    bench.fail(ErrorCode::UNKNOWN_TOPIC_ID);
+    bench.fail(ErrorCode::UNKNOWN_TOPIC_ID);
     assert_eq!(bench.not_written(), [1, 1], "the recreated topic has no such partition");
     for _ in 0..2 {
         assert_eq!(bench.sent[0].2[0].topic_uuid, PRESENT);
-        bench.answer(0);
+        bench.accept();
     }
     assert!(matches!(bench.verdicts[2..], [(0, Verdict::Delivered { .. }), (0, Verdict::Delivered { .. })]));
 }
@@ -207,7 +223,7 @@ fn refused_batches_reach_recreated_topic() {
 #[test]
 fn recreated_topic_leaves_open_batch_unknown() {
     let mut bench = recreated_with_batches_in_flight();
-    bench.answer(0);
+    bench.accept();
     assert!(matches!(bench.verdicts[..], [(0, Verdict::Delivered { .. })]), "{:?}", bench.verdicts);
     let (conn, request, _) = bench.sent.remove(0);
     bench.sender.on_written(bench.now, conn, request);
@@ -226,7 +242,7 @@ fn restored_partition_is_written_again() {
     bench.learn(PRESENT, 4);
     assert_eq!(bench.available, [true; 4]);
     bench.submit(3);
-    bench.answer(0);
+    bench.accept();
     assert_eq!(bench.verdicts.len(), 2);
     assert!(matches!(bench.verdicts[1], (3, Verdict::Delivered { .. })), "{:?}", bench.verdicts);
 }
@@ -236,7 +252,7 @@ fn denied_id_waits_for_metadata() {
     let mut bench = MetadataBench::new();
     bench.learn(FORMER, 1);
     bench.submit(0);
-    bench.answer(100);
+    bench.fail(ErrorCode::UNKNOWN_TOPIC_ID);
     for _ in 0..5 {
         bench.now += Duration::from_secs(1);
         bench.carry_out();
@@ -247,7 +263,7 @@ fn denied_id_waits_for_metadata() {
     );
     bench.learn(PRESENT, 1);
     assert_eq!(bench.sent[0].2[0].topic_uuid, PRESENT);
-    bench.answer(0);
+    bench.accept();
     assert!(matches!(bench.verdicts[..], [(0, Verdict::Delivered { .. })]), "{:?}", bench.verdicts);
 }
 
@@ -262,7 +278,7 @@ fn older_metadata_keeps_id_denied() {
     bench.carry_out();
     assert_eq!((bench.asked, bench.sent.len()), (2, 1), "the metadata is old");
     bench.now += Duration::from_millis(1);
-    bench.answer(100);
+    bench.fail(ErrorCode::UNKNOWN_TOPIC_ID);
     bench.learn(FORMER, 1);
     bench.now += Duration::from_secs(2);
     bench.carry_out();
@@ -276,21 +292,26 @@ fn missing_topic_is_requested_until_back() {
     let mut bench = MetadataBench::new();
     bench.learn(FORMER, 1);
     bench.submit(0);
-    bench.answer(100);
+    bench.fail(ErrorCode::UNKNOWN_TOPIC_ID);
     bench.now += Config::default().delivery_timeout;
     bench.carry_out();
     assert_eq!(bench.not_written(), [0]);
     bench.submit(0);
     for _ in 0..3 {
         let (asked, brokers) = (bench.asked, vec![BrokerAddress { id: BrokerId(1), host: "one".into(), port: 9092 }]);
-        let removed = TopicMetadata { name: "orders".into(), uuid: FORMER, code: 3, partitions: Vec::new() };
+        let removed = TopicMetadata {
+            name: "orders".into(),
+            uuid: FORMER,
+            code: ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.0,
+            partitions: Vec::new(),
+        };
         bench.sender.on_metadata(bench.now, ClusterMetadata { brokers, topics: vec![removed] });
         bench.now += Duration::from_secs(1);
         bench.carry_out();
         assert!(bench.sent.is_empty() && bench.asked > asked);
     }
     bench.learn(FORMER, 1);
-    bench.answer(0);
+    bench.accept();
     assert!(matches!(bench.verdicts[..], [_, (0, Verdict::Delivered { .. })]), "{:?}", bench.verdicts);
 }
 
@@ -299,7 +320,7 @@ fn refused_metadata_is_requested_again() {
     let mut bench = MetadataBench::new();
     bench.learn(FORMER, 1);
     bench.submit(0);
-    bench.answer(100);
+    bench.fail(ErrorCode::UNKNOWN_TOPIC_ID);
     bench.now += Duration::from_secs(2);
     bench.carry_out();
     let refused = Reason::Broker { code: ErrorCode::SASL_AUTHENTICATION_FAILED, message: None };
@@ -319,7 +340,7 @@ fn recreated_with_three_in_flight() -> MetadataBench {
     let mut bench = MetadataBench::new();
     bench.learn(FORMER, 1);
     bench.submit(0);
-    bench.answer(0);
+    bench.accept();
     (0..3).for_each(|_| bench.submit(0));
     assert_eq!(bench.sent.len(), 3);
     bench.learn(PRESENT, 1);
@@ -329,9 +350,9 @@ fn recreated_with_three_in_flight() -> MetadataBench {
 #[test]
 fn acceptance_while_switching_proves_nothing_else() {
     let mut bench = recreated_with_three_in_flight();
-    bench.answer(3);
-    bench.answer(0);
-    bench.answer(3);
+    bench.fail(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+    bench.accept();
+    bench.fail(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
     assert_eq!(
         bench.verdicts.len(),
         2,
@@ -345,7 +366,7 @@ fn acceptance_while_switching_proves_nothing_else() {
 #[test]
 fn refusal_while_switching_blocks_nothing() {
     let mut bench = recreated_with_three_in_flight();
-    bench.answer(3);
+    bench.fail(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
     bench.now += Config::default().delivery_timeout;
     bench.carry_out();
     let outcome = |(_, verdict): &(i32, Verdict)| match verdict {
@@ -363,122 +384,6 @@ fn switch_without_leader_is_announced() {
     bench.submit(0);
     bench.learn_with(PRESENT, 1, None);
     assert_eq!(bench.available, [true]);
-    bench.answer(100);
+    bench.fail(ErrorCode::UNKNOWN_TOPIC_ID);
     assert_eq!(bench.available, [false]);
-}
-
-/// A sender, and the topics of each metadata request.
-struct TopicBench {
-    sender: Sender<u32>,
-    now: Instant,
-    asked: Vec<Vec<String>>,
-    failed: Vec<TopicId>,
-}
-
-impl TopicBench {
-    fn new() -> Self {
-        let sender = Sender::new(Config::default()).unwrap();
-        Self { sender, now: Instant::now(), asked: Vec::new(), failed: Vec::new() }
-    }
-
-    fn carry_out(&mut self) {
-        while let Some(action) = self.sender.poll(self.now) {
-            match action {
-                Action::RefreshMetadata { topics } => {
-                    self.asked.push(topics.iter().map(ToString::to_string).collect());
-                }
-                Action::TopicFailed { topic, .. } => self.failed.push(topic),
-                _ => {}
-            }
-        }
-    }
-
-    fn want(&mut self, topics: &[&str]) {
-        topics.iter().for_each(|topic| {
-            let _ = self.sender.want_topic(self.now, topic);
-        });
-        self.carry_out();
-    }
-
-    /// Answers the request in flight. Topics other than `present` do not exist.
-    fn answer(&mut self, present: &[&str]) {
-        let topic = |name: &String| {
-            let code = if present.contains(&name.as_str()) { 0 } else { 3 };
-            let partition = PartitionMetadata { index: 0, code: 0, leader: Some(BrokerId(1)), leader_epoch: 1 };
-            let partitions = if code == 0 { vec![partition] } else { Vec::new() };
-            TopicMetadata { name: name.as_str().into(), uuid: [1; 16], code, partitions }
-        };
-        let topics = self.asked.last().unwrap().iter().map(topic).collect();
-        let brokers = vec![BrokerAddress { id: BrokerId(1), host: "one".into(), port: 9092 }];
-        self.sender.on_metadata(self.now, ClusterMetadata { brokers, topics });
-        self.carry_out();
-    }
-}
-
-#[test]
-fn unknown_topics_share_one_request() {
-    let mut bench = TopicBench::new();
-    bench.want(&["a", "b", "c"]);
-    assert_eq!(bench.asked, [["a", "b", "c"]]);
-    bench.want(&["d"]);
-    bench.want(&["e"]);
-    bench.answer(&["a", "b", "c"]);
-    assert_eq!(bench.asked[1..], [["d", "e"]], "both were wanted while the first request was in flight");
-}
-
-#[test]
-fn unknown_topic_skips_the_backoff() {
-    let mut bench = TopicBench::new();
-    for topic in ["a", "b", "c", "d"] {
-        bench.want(&[topic]);
-        assert_eq!(bench.asked.pop().unwrap(), [topic], "no time has passed");
-        bench.asked = vec![vec![topic.to_owned()]];
-        bench.answer(&[topic]);
-    }
-}
-
-#[test]
-fn missing_topic_delays_no_other() {
-    let mut bench = TopicBench::new();
-    bench.want(&["missing"]);
-    for _ in 0..8 {
-        bench.answer(&[]);
-        bench.now += Duration::from_millis(1000); // the longest backoff
-        bench.carry_out();
-    }
-    assert_eq!(bench.asked.len(), 9, "one request after each backoff");
-    bench.answer(&[]);
-    bench.want(&["present"]);
-    assert_eq!(bench.asked.last().unwrap()[..], ["missing", "present"]);
-    bench.answer(&["present"]);
-    bench.want(&["other"]);
-    assert_eq!(bench.asked.len(), 11);
-}
-
-#[test]
-fn missing_topics_fail_side_by_side() {
-    let mut bench = TopicBench::new();
-    let timeout = Config::default().metadata_timeout;
-    let begun = bench.now;
-    bench.want(&["a", "b", "c", "d", "e", "f"]);
-    while bench.failed.len() < 6 {
-        bench.answer(&[]);
-        bench.now = bench.sender.next_deadline().unwrap().max(bench.now);
-        bench.carry_out();
-        assert!(bench.now <= begun + timeout, "{:?}", bench.failed);
-    }
-    assert_eq!(bench.now, begun + timeout);
-    assert!(bench.asked.len() < 40, "{} requests: the topics share them", bench.asked.len());
-}
-
-#[test]
-fn unanswered_requests_wait_for_the_backoff() {
-    let mut bench = TopicBench::new();
-    bench.want(&["a"]);
-    bench.sender.on_metadata_failed(bench.now, "connection refused");
-    bench.want(&["b"]);
-    assert_eq!(bench.asked.len(), 1, "no broker answers");
-    bench.now += Duration::from_millis(100);
-    bench.carry_out();
-    assert_eq!(bench.asked[1..], [["a", "b"]]);
 }

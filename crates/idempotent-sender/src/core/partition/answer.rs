@@ -24,10 +24,10 @@ use super::failing::lies_before;
 use super::lookup::HeadDoubt;
 use super::stamps::{EpochMove, FENCED_MAX};
 
-/// Returns the offset of the record that is `behind` records after the first record of an accepted attempt, or -1 if
-/// the answer has no offset.
-fn offset_behind(answer: &PartAnswer, behind: u32) -> i64 {
-    if answer.base_offset < 0 { -1 } else { answer.base_offset + i64::from(behind) }
+/// Returns the offset of the record that follows `records_before` records of an accepted attempt, or -1 if the answer
+/// has no offset.
+fn offset_after(answer: &PartAnswer, records_before: u32) -> i64 {
+    if answer.base_offset < 0 { -1 } else { answer.base_offset + i64::from(records_before) }
 }
 
 /// Returns the rejected records of an answer with their messages, by their index in the submitted batch.
@@ -56,7 +56,7 @@ impl<T: Clone> PartitionSender<T> {
     fn on_error(&mut self, request: RequestId, outcome: Classification, answer: &PartAnswer, cx: &mut Context<'_, T>) {
         let reason = Reason::Broker { code: ErrorCode(answer.code), message: answer.message.clone() };
         let about_the_batch = matches!(outcome.treatment, Treatment::Reject | Treatment::Split | Treatment::Sequence);
-        let is_passed = outcome.treatment == Treatment::Duplicate && self.is_switching();
+        let means_refusal = outcome.treatment == Treatment::Duplicate && self.is_switching();
         let mut current = None;
         for (position, flight) in self.window.iter_mut().enumerate() {
             let Some(ended) = flight.end_attempt(request) else { continue };
@@ -68,7 +68,7 @@ impl<T: Clone> PartitionSender<T> {
                     flight.history.reason = Some(reason.clone());
                 }
             }
-            flight.open |= !outcome.refused && (flight.has_open_attempt() || !is_passed);
+            flight.open |= !outcome.refused && (flight.has_open_attempt() || !means_refusal);
         }
         for flight in &mut self.unconfirmed {
             flight.open |= flight.end_attempt(request).is_some() && !outcome.refused;
@@ -76,7 +76,7 @@ impl<T: Clone> PartitionSender<T> {
         let Some((decides, was_open)) = current else { return };
         // A rejection of one batch is no reason for the batches that wait after it.
         if !matches!(outcome.treatment, Treatment::Reject | Treatment::Split) {
-            self.trouble = Some(reason);
+            self.last_failure = Some(reason);
         }
         if decides {
             cx.out.counters.answered(answer.code, outcome.treatment);
@@ -93,7 +93,7 @@ impl<T: Clone> PartitionSender<T> {
             current |= ended.current;
             accepted = flight.stamp().map(|stamp| (stamp, flight.aged));
             let time = ended.log_append_time(answer.log_append_time);
-            flight.prove(Proof::At(offset_behind(answer, ended.behind), time));
+            flight.prove(Proof::At(offset_after(answer, ended.records_before), time));
         }
         let corrected = self.correct_attempt(request, answer, cx);
         let Some((stamp, aged)) = accepted.or(corrected.map(|stamp| (stamp, false))) else { return };
@@ -106,7 +106,7 @@ impl<T: Clone> PartitionSender<T> {
             self.failures = 0;
             self.backoff_until = None;
             self.solo = false;
-            self.trouble = None;
+            self.last_failure = None;
         }
         self.settle_proved(cx);
     }
@@ -125,7 +125,8 @@ impl<T: Clone> PartitionSender<T> {
         }
     }
 
-    /// Settles all batches from the head on that are in the log at a known offset.
+    /// Settles the unconfirmed batches that are proved, and the first batches of the window that are in the log at a
+    /// known offset.
     pub(super) fn settle_proved(&mut self, cx: &mut Context<'_, T>) {
         for flight in std::mem::take(&mut self.unconfirmed) {
             match flight.proof {
@@ -324,7 +325,7 @@ impl<T: Clone> PartitionSender<T> {
             Reason::NotAvailable(why.clone())
         };
         flight.history.reason = Some(reason.clone());
-        self.trouble = Some(reason);
+        self.last_failure = Some(reason);
         true
     }
 
@@ -341,7 +342,7 @@ impl<T: Clone> PartitionSender<T> {
             .is_some_and(|head| head.outstanding.is_none() && head.write_errors > cx.config.retry_max);
         if spent {
             self.fail_head(false, cx);
-        } else if self.waits_until(cx.now).is_none() && !self.window.is_empty() {
+        } else if self.backoff_end(cx.now).is_none() && !self.window.is_empty() {
             self.back_off(cx);
         }
         self.close_gap(cx);
@@ -355,7 +356,7 @@ impl<T: Clone> PartitionSender<T> {
                 self.unknown_batches.push_back(failed);
                 continue;
             };
-            let base_offset = Some(offset_behind(answer, attempt.behind)).filter(|offset| *offset >= 0);
+            let base_offset = Some(offset_after(answer, attempt.records_before)).filter(|offset| *offset >= 0);
             last = failed.stamp;
             cx.out.counters.corrections += 1;
             cx.out.actions.push_back(Action::Correct { token: failed.token, records: failed.records, base_offset });
@@ -411,7 +412,7 @@ impl<T: Clone> PartitionSender<T> {
             .or(throttled)
             .or(unanswered)
             .or_else(|| flight.history.reason.clone())
-            .or_else(|| self.trouble.clone());
+            .or_else(|| self.last_failure.clone());
         let reason = reason.unwrap_or_else(|| match self.leader {
             None => Reason::NoLeader,
             Some(_) => Reason::NotAvailable("nothing could be sent to the leader in time".into()),

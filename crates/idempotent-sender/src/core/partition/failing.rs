@@ -46,13 +46,13 @@ impl<T: Clone> PartitionSender<T> {
         self.lookup = None;
         self.backoff_until = None;
         let proved = head.proof != Proof::None;
-        let maybe = head.may_be_written();
+        let may_be_written = head.may_be_written();
         self.settle_failed(head, None, timed_out, cx);
         if proved {
             return;
         }
         self.stop_pipelining();
-        if maybe {
+        if may_be_written {
             self.gap = true;
         } else if !self.is_switching() {
             self.restamp_all(EpochMove::Blocked, cx);

@@ -186,7 +186,7 @@ impl<T: Clone> PartitionSender<T> {
             }
         }
         if self.window.front().is_some_and(|head| head.proof != Proof::None) {
-            (self.failures, self.backoff_until, self.trouble) = (0, None, None);
+            (self.failures, self.backoff_until, self.last_failure) = (0, None, None);
         } else if is_whole {
             // The log has later batches of this producer but not this one, so the leader had forgotten the producer id
             // meanwhile.

@@ -94,7 +94,7 @@ pub(crate) struct PartitionSender<T> {
     /// Answers in a row that another process fenced the producer id.
     fenced: u32,
     /// The last failure, for verdicts on batches that were never tried.
-    trouble: Option<Reason>,
+    last_failure: Option<Reason>,
 }
 
 /// A recreated topic, as far as it concerns a partition.
@@ -148,7 +148,7 @@ impl<T: Clone> PartitionSender<T> {
             id_denied: None,
             switching: None,
             fenced: 0,
-            trouble: None,
+            last_failure: None,
         }
     }
 
@@ -199,7 +199,7 @@ impl<T: Clone> PartitionSender<T> {
         self.is_idle() && self.next_ordinal == ordinal
     }
 
-    /// Returns whether some batch is not sent yet.
+    /// Returns whether some batch could be sent, if nothing blocked the partition.
     pub(crate) fn has_unsent(&self) -> bool {
         let waits_for_nothing_else = self.window.is_empty() && !self.unconfirmed.is_empty();
         let unsent = self.window.iter().any(|flight| flight.outstanding.is_none());
@@ -218,7 +218,7 @@ impl<T: Clone> PartitionSender<T> {
     }
 
     /// Returns the end of the backoff, if it lies after `now`.
-    pub(crate) fn waits_until(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn backoff_end(&self, now: Instant) -> Option<Instant> {
         self.backoff_until.filter(|until| *until > now)
     }
 
@@ -232,12 +232,12 @@ impl<T: Clone> PartitionSender<T> {
         (self.leader.is_none() || self.id_denied.is_some()) && !self.is_idle()
     }
 
-    /// Adopts the topic id in metadata that was requested at `asked_at`. Metadata that was requested before the leader
-    /// denied the id may be out of date, so it ends the block only if it names another id.
-    pub(crate) fn on_topic_id(&mut self, uuid: TopicUuid, asked_at: Instant) {
+    /// Adopts the topic id in metadata that was requested at `requested_at`. Metadata that was requested before the
+    /// leader denied the id may be out of date, so it ends the block only if it names another id.
+    pub(crate) fn on_topic_id(&mut self, uuid: TopicUuid, requested_at: Instant) {
         let is_another = self.log.topic_uuid != uuid;
         self.log.topic_uuid = uuid;
-        self.id_denied = self.id_denied.filter(|denied_at| asked_at < *denied_at && !is_another);
+        self.id_denied = self.id_denied.filter(|denied_at| requested_at < *denied_at && !is_another);
     }
 
     /// Returns whether all epochs of this producer id are used up.
@@ -253,8 +253,8 @@ impl<T: Clone> PartitionSender<T> {
 
     /// Returns the next batch that may be sent now, recorded as sent in `request`.
     pub(crate) fn next_outgoing(&mut self, request: RequestId, cx: &mut Context<'_, T>) -> Option<OutgoingBatch> {
-        let stands_still = self.lookup.is_some() || self.id_denied.is_some() || self.switching.is_some();
-        if self.waits_until(cx.now).is_some() || stands_still {
+        let is_blocked = self.lookup.is_some() || self.id_denied.is_some() || self.switching.is_some();
+        if self.backoff_end(cx.now).is_some() || is_blocked {
             return None;
         }
         if let Some((batch, doubt)) = self.lookup_retry.take()
@@ -367,7 +367,7 @@ impl<T: Clone> PartitionSender<T> {
     /// Notes a failure before anything was sent: of a connection to the leader, or of a request for metadata or a
     /// producer id.
     pub(crate) fn on_unreachable(&mut self, now: Instant, reason: &Reason) {
-        self.trouble = Some(reason.clone());
+        self.last_failure = Some(reason.clone());
         if let Some(head) = self.window.front_mut().or(self.queue.front_mut())
             && head.outstanding.is_none()
         {
@@ -457,8 +457,8 @@ impl<T: Clone> PartitionSender<T> {
             Proof::None | Proof::Written => (None, None),
         };
         if let Some(base) = base_offset {
-            let behind = base.saturating_add(flight.records.len().into());
-            self.log.acknowledged_to = self.log.acknowledged_to.max(Some(behind));
+            let end = base.saturating_add(flight.records.len().into());
+            self.log.acknowledged_to = self.log.acknowledged_to.max(Some(end));
         }
         cx.out.counters.records_delivered += u64::from(flight.records.len());
         self.settle(flight, Verdict::Delivered { base_offset, log_append_time }, cx);

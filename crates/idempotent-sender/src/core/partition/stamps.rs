@@ -107,8 +107,8 @@ impl<T: Clone> PartitionSender<T> {
         let Some(next) = self.next.filter(|next| next.epoch >= RETIRING_EPOCH) else { return };
         let nothing_sent = self.window.is_empty() && self.unconfirmed.is_empty();
         let fenced = self.acknowledged.is_some_and(|(id, epoch, _)| id == next.producer_id && epoch == next.epoch);
-        let doubtful = self.unknown_batches.iter().any(|failed| failed.same_epoch(next.producer_id, next.epoch));
-        if !nothing_sent || !fenced || doubtful {
+        let has_unknown = self.unknown_batches.iter().any(|failed| failed.same_epoch(next.producer_id, next.epoch));
+        if !nothing_sent || !fenced || has_unknown {
             return;
         }
         match cx.producer_id {

@@ -8,6 +8,7 @@ use super::*;
 use crate::core::backoff::JitterRng;
 use crate::core::config::Config;
 use crate::core::effects::Effects;
+use crate::core::error_code::ErrorCode;
 use crate::core::lookup::LookAnswer;
 use crate::core::types::{FailedOutcome, PartAnswer, TopicId};
 
@@ -63,8 +64,15 @@ impl PartitionBench {
         Some((request, outgoing.batch.current_stamp().unwrap()))
     }
 
-    fn answer(&mut self, (request, _): (RequestId, Stamp), code: i16, base_offset: i64) {
+    /// Answers a batch with an error, and with an offset unless `base_offset` is -1.
+    fn fail(&mut self, (request, _): (RequestId, Stamp), ErrorCode(code): ErrorCode, base_offset: i64) {
         let answer = PartAnswer { code, base_offset, log_append_time: -1, ..PartAnswer::default() };
+        self.decide(|partition, cx| partition.on_answer(request, &answer, cx));
+    }
+
+    /// Answers a batch with a success.
+    fn accept(&mut self, (request, _): (RequestId, Stamp), base_offset: i64) {
+        let answer = PartAnswer { code: 0, base_offset, log_append_time: -1, ..PartAnswer::default() };
         self.decide(|partition, cx| partition.on_answer(request, &answer, cx));
     }
 
@@ -101,7 +109,7 @@ fn acceptance_allows_five_in_flight() {
     (0..8).for_each(|ordinal| bench.submit(ordinal, 2));
     let first = bench.send().unwrap();
     assert!(bench.send().is_none());
-    bench.answer(first, 0, 100);
+    bench.accept(first, 100);
     let sent: Vec<i32> = std::iter::from_fn(|| bench.send()).map(|(_, stamp)| stamp.base_sequence).collect();
     assert_eq!(sent, [2, 4, 6, 8, 10]);
     assert_eq!(bench.verdicts(), [(0, delivered(100))]);
@@ -112,7 +120,7 @@ fn idle_minute_ends_pipelining() {
     let mut bench = PartitionBench::new(Config::default());
     (0..4).for_each(|ordinal| bench.submit(ordinal, 1));
     let first = bench.send().unwrap();
-    bench.answer(first, 0, 0);
+    bench.accept(first, 0);
     bench.now += Duration::from_secs(60);
     assert!(bench.send().is_some());
     assert!(bench.send().is_none());
@@ -125,7 +133,7 @@ fn batches_leave_by_ordinal() {
     assert!(bench.send().is_none(), "ordinal 0 is missing");
     bench.submit(0, 2);
     let first = bench.send().unwrap();
-    bench.answer(first, 0, 0);
+    bench.accept(first, 0);
     assert_eq!(bench.verdicts(), [(1, delivered(0))], "the second submission has ordinal 0");
     assert_eq!(bench.send().unwrap().1.base_sequence, 2);
 }
@@ -165,8 +173,8 @@ fn late_refusal_closes_the_attempt() {
     assert!(bench.partition.window[0].may_be_written());
     let second = bench.send().unwrap();
     assert_eq!(second.1, first.1, "the same stamp");
-    bench.answer(first, 6, -1);
-    bench.answer(second, 29, -1);
+    bench.fail(first, ErrorCode::NOT_LEADER_OR_FOLLOWER, -1);
+    bench.fail(second, ErrorCode::TOPIC_AUTHORIZATION_FAILED, -1);
     let verdicts = bench.verdicts();
     let [(0, Verdict::Failed(failure))] = &verdicts[..] else { panic!("{verdicts:?}") };
     assert_eq!(failure.outcome, FailedOutcome::NotWritten);
@@ -178,7 +186,7 @@ fn late_acceptance_settles_the_batch() {
     bench.submit(0, 1);
     let first = bench.send().unwrap();
     bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(2)), 6));
-    bench.answer(first, 0, 9);
+    bench.accept(first, 9);
     assert_eq!(bench.verdicts(), [(0, delivered(9))]);
 }
 
@@ -189,9 +197,9 @@ fn late_acceptance_settles_both_halves() {
     let whole = bench.send().unwrap();
     bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(2)), 6));
     let again = bench.send().unwrap();
-    bench.answer(again, 10, -1);
+    bench.fail(again, ErrorCode::MESSAGE_TOO_LARGE, -1);
     assert_eq!(bench.partition.window.len(), 2, "two halves");
-    bench.answer(whole, 0, 40);
+    bench.accept(whole, 40);
     let front = bench.verdicts();
     assert_eq!(front.len(), 2, "{front:?}");
     assert_eq!((&front[0].1, &front[1].1), (&delivered(40), &delivered(43)));
@@ -204,9 +212,9 @@ fn late_refusal_closes_both_halves() {
     let whole = bench.send().unwrap();
     bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(2)), 6));
     let again = bench.send().unwrap();
-    bench.answer(again, 10, -1);
+    bench.fail(again, ErrorCode::MESSAGE_TOO_LARGE, -1);
     assert!(bench.partition.window.iter().all(Flight::may_be_written));
-    bench.answer(whole, 6, -1);
+    bench.fail(whole, ErrorCode::NOT_LEADER_OR_FOLLOWER, -1);
     assert!(!bench.partition.window.iter().any(Flight::may_be_written));
 }
 
@@ -217,11 +225,11 @@ fn late_acceptance_corrects_failed_halves() {
     let whole = bench.send().unwrap();
     bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(2)), 6));
     let again = bench.send().unwrap();
-    bench.answer(again, 10, -1);
+    bench.fail(again, ErrorCode::MESSAGE_TOO_LARGE, -1);
     bench.now += bench.config.delivery_timeout;
     bench.decide(|partition, cx| partition.expire(None, cx));
     assert_eq!(bench.verdicts().len(), 2);
-    bench.answer(whole, 0, 40);
+    bench.accept(whole, 40);
     let corrected: Vec<_> = std::mem::take(&mut bench.out.actions)
         .into_iter()
         .filter_map(|action| match action {
@@ -237,17 +245,17 @@ fn late_acceptance_settles_unconfirmed_batches() {
     let mut bench = PartitionBench::new(Config::default());
     (0..4).for_each(|ordinal| bench.submit(ordinal, 1));
     let first = bench.send().unwrap();
-    bench.answer(first, 0, 0);
+    bench.accept(first, 0);
     let sent = bench.send_all();
     bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(2)), 6));
     let again = bench.send().unwrap();
-    bench.answer(again, 45, -1);
+    bench.fail(again, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, -1);
     let look = bench.partition.lookup.unwrap().id;
     let answer = LookAnswer::Producer { epoch: 0, last_sequence: 3, age: Duration::ZERO };
     bench.decide(|partition, cx| partition.on_looked(look, answer, cx));
     assert_eq!(bench.partition.unconfirmed.len(), 2, "all batches but the last, which is sent again");
     bench.verdicts();
-    bench.answer(sent[1], 0, 2);
+    bench.accept(sent[1], 2);
     assert_eq!(
         bench.verdicts(),
         [(1, Verdict::Delivered { base_offset: None, log_append_time: None }), (2, delivered(2))]
@@ -260,14 +268,14 @@ fn late_lookup_answer_is_ignored() {
     let mut bench = PartitionBench::new(Config::default());
     bench.submit(0, 1);
     let acknowledged = bench.send().unwrap();
-    bench.answer(acknowledged, 0, 0);
+    bench.accept(acknowledged, 0);
     bench.submit(1, 1);
     bench.send().unwrap();
     let mut lookups = Vec::new();
     for leader in [2, 3] {
         bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(leader)), 4 + leader));
         let again = bench.send().unwrap();
-        bench.answer(again, 45, -1);
+        bench.fail(again, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, -1);
         lookups.push(bench.partition.lookup.unwrap().id);
     }
     bench.verdicts();
@@ -286,9 +294,9 @@ fn certain_refusal_repeats_the_batch() {
     let first = bench.send().unwrap();
     bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(2)), 6));
     let again = bench.send().unwrap();
-    bench.answer(again, 87, -1);
+    bench.fail(again, ErrorCode::INVALID_RECORD, -1);
     let look = bench.partition.lookup.unwrap().id;
-    bench.answer(first, 6, -1);
+    bench.fail(first, ErrorCode::NOT_LEADER_OR_FOLLOWER, -1);
     bench.decide(|partition, cx| partition.on_looked(look, LookAnswer::Nothing, cx));
     assert_eq!(bench.verdicts(), [], "the leader names the rejected records again, and only they fail");
     bench.now += Duration::from_secs(1);
@@ -300,10 +308,14 @@ fn timeout_reason_ignores_undecided_refusals() {
     let mut bench = PartitionBench::new(Config::default());
     (0..4).for_each(|ordinal| bench.submit(ordinal, 2));
     let first = bench.send().unwrap();
-    bench.answer(first, 0, 0);
+    bench.accept(first, 0);
     bench.verdicts();
-    for (sent, code) in bench.send_all().into_iter().zip([19, 87, 10]) {
-        bench.answer(sent, code, -1);
+    for (sent, code) in bench.send_all().into_iter().zip([
+        ErrorCode::NOT_ENOUGH_REPLICAS,
+        ErrorCode::INVALID_RECORD,
+        ErrorCode::MESSAGE_TOO_LARGE,
+    ]) {
+        bench.fail(sent, code, -1);
     }
     bench.now += bench.config.delivery_timeout;
     bench.decide(|partition, cx| partition.expire(None, cx));
@@ -320,7 +332,7 @@ fn timed_out_halves_are_retriable() {
     let mut bench = PartitionBench::new(Config::default());
     bench.submit(0, 2);
     let whole = bench.send().unwrap();
-    bench.answer(whole, 10, -1);
+    bench.fail(whole, ErrorCode::MESSAGE_TOO_LARGE, -1);
     bench.now += bench.config.delivery_timeout;
     bench.decide(|partition, cx| partition.expire(None, cx));
     for (_, verdict) in bench.verdicts() {
@@ -334,11 +346,11 @@ fn former_leader_loss_keeps_pipelining() {
     let mut bench = PartitionBench::new(Config::default());
     (0..2).for_each(|ordinal| bench.submit(ordinal, 1));
     let first = bench.send().unwrap();
-    bench.answer(first, 0, 0);
+    bench.accept(first, 0);
     let former = bench.send().unwrap();
     bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(2)), 6));
     let again = bench.send().unwrap();
-    bench.answer(again, 0, 1);
+    bench.accept(again, 1);
     (2..5).for_each(|ordinal| bench.submit(ordinal, 1));
     assert_eq!(bench.send_all().len(), 3);
     bench.lose(former);
@@ -388,19 +400,19 @@ fn old_records_end_pipelining() {
     let mut bench = PartitionBench::new(Config::default());
     bench.submit(0, 1);
     let first = bench.send().unwrap();
-    bench.answer(first, 0, 0);
+    bench.accept(first, 0);
     assert!(bench.partition.leader_knew(7, bench.now));
     bench.aged = true;
     bench.submit(1, 1);
     let old = bench.send().unwrap();
     assert!(!bench.partition.leader_knew(7, bench.now), "it may be appended, and the id forgotten right after");
-    bench.answer(old, 0, 1);
+    bench.accept(old, 1);
     assert!(!bench.partition.leader_knew(7, bench.now));
     bench.aged = false;
     (2..6).for_each(|ordinal| bench.submit(ordinal, 1));
     let next = bench.send().unwrap();
     assert!(bench.send().is_none(), "only one in flight");
-    bench.answer(next, 0, 2);
+    bench.accept(next, 2);
     assert!(bench.partition.leader_knew(7, bench.now));
 }
 
@@ -410,7 +422,7 @@ fn unknown_verdict_has_search_offset() {
     bench.partition.log.topic_uuid = [9; 16];
     (0..2).for_each(|ordinal| bench.submit(ordinal, 3));
     let first = bench.send().unwrap();
-    bench.answer(first, 0, 40);
+    bench.accept(first, 40);
     let (_, stamp) = bench.send().unwrap();
     bench.decide(|partition, cx| partition.fail_all(&Reason::Closed, cx));
     let (_, verdict) = bench.verdicts().pop().unwrap();

@@ -12,7 +12,7 @@ impl PartitionBench {
         let mut bench = Self::new(Config::default());
         bench.submit(0, 1);
         let first = bench.send().unwrap();
-        bench.answer(first, 0, 40);
+        bench.accept(first, 40);
         bench.submit(1, 2);
         let lost = bench.send().unwrap();
         bench.lose(lost);
@@ -21,10 +21,10 @@ impl PartitionBench {
     }
 
     /// Sends the head again and answers it with `code`.
-    fn repeat(&mut self, code: i16) {
+    fn repeat(&mut self, code: ErrorCode) {
         self.now += Duration::from_secs(1);
         let again = self.send().unwrap();
-        self.answer(again, code, -1);
+        self.fail(again, code, -1);
     }
 
     fn finish_state_lookup(&mut self, last_sequence: i32, age: Duration) {
@@ -61,9 +61,16 @@ fn logged(base_sequence: i32, records: u32, base_offset: i64) -> SearchAnswer {
 
 #[test]
 fn refused_repeat_settles_from_log() {
-    for code in [10, 18, 29, 32, 87] {
+    for code in [
+        ErrorCode::MESSAGE_TOO_LARGE,
+        ErrorCode::RECORD_LIST_TOO_LARGE,
+        ErrorCode::TOPIC_AUTHORIZATION_FAILED,
+        ErrorCode::INVALID_TIMESTAMP,
+        ErrorCode::INVALID_RECORD,
+    ] {
+        let is_split = matches!(code, ErrorCode::MESSAGE_TOO_LARGE | ErrorCode::RECORD_LIST_TOO_LARGE);
         let mut bench = PartitionBench::with_lost_answer();
-        if matches!(code, 10 | 18) {
+        if is_split {
             // The two records are split first. Each half is then refused alone.
             bench.repeat(code);
         }
@@ -73,7 +80,7 @@ fn refused_repeat_settles_from_log() {
         let sent = bench.requests;
         bench.finish_search(&logged(1, 2, 57));
         let at: Vec<_> = bench.verdicts().into_iter().map(|(_, verdict)| verdict).collect();
-        let expected = if matches!(code, 10 | 18) { vec![delivered(57), delivered(58)] } else { vec![delivered(57)] };
+        let expected = if is_split { vec![delivered(57), delivered(58)] } else { vec![delivered(57)] };
         assert_eq!((at, bench.requests), (expected, sent), "{code}: nothing is sent again");
         assert!(bench.partition.is_idle());
     }
@@ -82,7 +89,7 @@ fn refused_repeat_settles_from_log() {
 #[test]
 fn unreplicated_batch_is_looked_up_again() {
     let mut bench = PartitionBench::with_lost_answer();
-    bench.repeat(32);
+    bench.repeat(ErrorCode::INVALID_TIMESTAMP);
     for _ in 0..3 {
         bench.finish_state_lookup(2, Duration::ZERO);
         bench.finish_search(&SearchAnswer::Read(vec![]));
@@ -98,7 +105,7 @@ fn unreplicated_batch_is_looked_up_again() {
 #[test]
 fn batch_missing_in_log_is_unknown() {
     let mut bench = PartitionBench::with_lost_answer();
-    bench.repeat(32);
+    bench.repeat(ErrorCode::INVALID_TIMESTAMP);
     bench.finish_state_lookup(9, Duration::ZERO);
     bench.finish_search(&logged(5, 5, 60));
     assert_eq!(bench.outcomes(), [FailedOutcome::Unknown]);
@@ -108,7 +115,7 @@ fn batch_missing_in_log_is_unknown() {
 fn old_id_is_searched_not_resent() {
     for (age, is_searched) in [(11 * HOUR, false), (12 * HOUR, true), (30 * HOUR, true)] {
         let mut bench = PartitionBench::with_lost_answer();
-        bench.repeat(45);
+        bench.repeat(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
         bench.finish_state_lookup(2, age);
         assert_eq!(bench.search_from().is_some(), is_searched, "{age:?}");
         assert_eq!(bench.partition.unconfirmed.len(), usize::from(!is_searched), "{age:?}");
@@ -121,7 +128,7 @@ fn log_proves_more_than_state() {
     bench.submit(0, 3);
     let lost = bench.send().unwrap();
     bench.lose(lost);
-    bench.repeat(45);
+    bench.repeat(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
     bench.finish_state_lookup(2, Duration::ZERO);
     assert_eq!(bench.search_from(), Some(None), "nothing was acknowledged, so the id may have been forgotten");
     bench.finish_search(&logged(0, 3, 7));
@@ -131,7 +138,7 @@ fn log_proves_more_than_state() {
 #[test]
 fn unreadable_log_leaves_the_batch_unconfirmed() {
     let mut bench = PartitionBench::with_lost_answer();
-    bench.repeat(32);
+    bench.repeat(ErrorCode::INVALID_TIMESTAMP);
     bench.finish_state_lookup(2, Duration::ZERO);
     bench.finish_search(&SearchAnswer::Unreadable);
     assert_eq!(bench.partition.unconfirmed.len(), 1);
@@ -141,7 +148,7 @@ fn unreadable_log_leaves_the_batch_unconfirmed() {
 #[test]
 fn uncovered_batch_is_unknown() {
     let mut bench = PartitionBench::with_lost_answer();
-    bench.repeat(32);
+    bench.repeat(ErrorCode::INVALID_TIMESTAMP);
     bench.finish_state_lookup(0, Duration::ZERO);
     assert_eq!(bench.outcomes(), [FailedOutcome::Unknown]);
 }
@@ -170,7 +177,7 @@ fn late_duplicate_keeps_times_of_halves() {
     let (whole, _) = bench.send().unwrap();
     bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(2)), 6));
     let again = bench.send().unwrap();
-    bench.answer(again, 10, -1);
+    bench.fail(again, ErrorCode::MESSAGE_TOO_LARGE, -1);
     for half in &mut bench.partition.window {
         half.abandoned[0].newest = 9;
     }
@@ -185,12 +192,12 @@ fn missing_replicas_cost_no_retry() {
     bench.submit(0, 1);
     for _ in 0..5 {
         let sent = bench.send().unwrap();
-        bench.answer(sent, 7, 40);
+        bench.fail(sent, ErrorCode::REQUEST_TIMED_OUT, 40);
         assert!(bench.verdicts().is_empty(), "a wait, like NOT_ENOUGH_REPLICAS_AFTER_APPEND");
         bench.now += Duration::from_secs(1);
     }
     let sent = bench.send().unwrap();
-    bench.answer(sent, 7, -1);
+    bench.fail(sent, ErrorCode::REQUEST_TIMED_OUT, -1);
     assert_eq!(bench.outcomes(), [FailedOutcome::Unknown], "without an offset the write itself failed");
 }
 
@@ -199,6 +206,6 @@ fn refusal_with_an_offset_is_certain() {
     let mut bench = PartitionBench::new(Config::default());
     bench.submit(0, 1);
     let sent = bench.send().unwrap();
-    bench.answer(sent, 29, 0);
+    bench.fail(sent, ErrorCode::TOPIC_AUTHORIZATION_FAILED, 0);
     assert_eq!(bench.outcomes(), [FailedOutcome::NotWritten]);
 }
