@@ -67,8 +67,8 @@ pub(crate) struct Flight<T> {
     pub(crate) published_at: Instant,
     pub(crate) aged: bool,
     /// The partition's `acknowledged_to` when the batch got its present stamp: the batch is in the log at no earlier
-    /// offset. A later value could lie behind the batch, because a leader that forgot the producer id may append
-    /// another batch twice.
+    /// offset. A later `acknowledged_to` could be an offset after the batch, because a leader that forgot the producer
+    /// id may append another batch twice.
     pub(crate) search_from: Option<i64>,
     pub(crate) outstanding: Option<RequestId>,
     /// Attempts that no longer block the batch, but whose answers may still arrive.
