@@ -32,7 +32,7 @@ async fn a_failure_under_throttling_says_so() {
     let settings = [("KAFKA_DELIVERY_TIMEOUT", "1s"), ("KAFKA_REQUEST_TIMEOUT", "1s"), ("KAFKA_FLUSH_MESSAGES", "1")];
     let courier = Courier::publish(&cluster, &["--receipts", file.to_str().unwrap()], &settings);
     let ended = courier.ended_with(&(0..3).map(login).collect::<String>()).await;
-    ended.expect(1, &["throttles this client, for 60s the last time"]);
+    ended.expect(1, &["throttles this client, most recently for 60s"]);
     let receipts = receipts(&std::fs::read_to_string(file).unwrap());
     assert!(receipts[2]["error"].as_str().unwrap().contains("raise its quota"), "{}", receipts[2]);
 }

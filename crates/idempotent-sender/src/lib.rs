@@ -1,8 +1,8 @@
-//! The idempotent delivery of record batches to Kafka: a pure core that decides, and a thin tokio
-//! driver on rskafka's Messenger that moves bytes and time in and out of it.
+//! Delivers record batches to Kafka idempotently. A pure core decides, and a thin tokio driver on rskafka's Messenger
+//! moves bytes and time in and out of the core.
 //!
-//! - [`core`] is everything that can be wrong: sequences, windows, retries, leaders. No IO, no clock.
-//! - [`driver`] is all the IO there is: one task, its connections, its timers.
+//! - [`core`] decides everything that can be wrong: sequences, windows, retries, leaders. It has no IO and no clock.
+//! - [`driver`] does all IO: one task, its connections, its timers.
 #![deny(missing_docs)]
 
 pub mod core;

@@ -243,7 +243,7 @@ async fn a_topic_made_anew_with_fewer_partitions_is_written_by_the_new_count() {
     for delivery in too_late {
         if let Err(error) = delivery.await {
             assert_eq!(error.outcome(), FailedOutcome::NotWritten, "{error}");
-            assert!(error.to_string().contains("made anew with 2 partitions") && !error.timed_out(), "{error}");
+            assert!(error.to_string().contains("recreated with 2 partitions") && !error.timed_out(), "{error}");
             failed += 1;
         }
     }

@@ -1,7 +1,9 @@
-//! Exponential backoff with jitter, and the core's own source of chance.
+//! Exponential backoff with jitter, and the random numbers of the core.
 //!
-//! Rules: the step doubles from `base` to `cap`; the wait is drawn evenly between half of the step and
-//! all of it; the same seed draws the same numbers, so that a simulated schedule replays.
+//! Rules:
+//!  - The step doubles from `base` to `cap`.
+//!  - The wait is drawn uniformly between half of the step and the whole step.
+//!  - The same seed draws the same numbers, so a simulated schedule can be replayed.
 
 use std::time::Duration;
 
@@ -15,24 +17,24 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// How long to wait after the `failures`-th failure in a row, counted from 1.
-    pub(crate) fn wait(&self, failures: u32, chance: &mut Chance) -> Duration {
+    /// Returns the wait after the `failures`-th failure in a row, counted from 1.
+    pub(crate) fn wait(&self, failures: u32, jitter: &mut JitterRng) -> Duration {
         let doublings = failures.saturating_sub(1).min(31);
         let step = self.base.saturating_mul(1 << doublings).min(self.cap);
-        step / 2 + (step / 2).mul_f64(chance.fraction())
+        step / 2 + (step / 2).mul_f64(jitter.fraction())
     }
 }
 
-/// A seeded generator (splitmix64): the core draws from what it was handed.
+/// A seeded random number generator (splitmix64).
 #[derive(Clone, Debug)]
-pub(crate) struct Chance(u64);
+pub(crate) struct JitterRng(u64);
 
-impl Chance {
+impl JitterRng {
     pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// Evenly from 0 up to, not including, 1.
+    /// Returns a number from 0 to 1, 1 excluded, uniformly distributed.
     fn fraction(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
@@ -50,11 +52,11 @@ mod tests {
     const BACKOFF: Backoff = Backoff { base: Duration::from_millis(100), cap: Duration::from_secs(1) };
 
     #[test]
-    fn each_wait_lies_between_half_of_its_step_and_all_of_it() {
-        let mut chance = Chance::new(7);
+    fn wait_is_half_to_full_step() {
+        let mut jitter = JitterRng::new(7);
         for (failures, step) in [(1, 100), (2, 200), (3, 400), (4, 800), (5, 1000), (40, 1000), (u32::MAX, 1000)] {
             for _ in 0..200 {
-                let wait = BACKOFF.wait(failures, &mut chance);
+                let wait = BACKOFF.wait(failures, &mut jitter);
                 assert!(
                     wait >= Duration::from_millis(step / 2) && wait <= Duration::from_millis(step),
                     "{failures}: {wait:?}"
@@ -64,8 +66,8 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_draws_the_same_waits() {
-        let draw = |seed| (1..20).map(|n| BACKOFF.wait(n, &mut Chance::new(seed))).collect::<Vec<_>>();
+    fn same_seed_draws_same_waits() {
+        let draw = |seed| (1..20).map(|n| BACKOFF.wait(n, &mut JitterRng::new(seed))).collect::<Vec<_>>();
         assert_eq!(draw(3), draw(3));
         assert_ne!(draw(3), draw(4));
     }

@@ -1,76 +1,82 @@
-//! Brokers, connections, and what is under way on them.
+//! Brokers, connections, and the requests in flight on them.
 //!
-//! Rules: plain state; `schedule` decides what is sent where, `sender` what happens when something ends.
+//! Rules:
+//!  - This module holds plain state.
+//!  - `schedule` decides which batch is sent on which connection. `connections` and `sender` react to answers and
+//!    failures.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::outage::Outage;
-use super::partition::Partition;
+use super::partition::PartitionSender;
 use super::types::{BrokerAddress, BrokerId, ConnId, PartitionId, Reason, RequestId};
 
-/// A partition's place in a ready list. It counts only while the partition's generation is the same.
+/// An entry of a partition in a ready list. The entry is valid only while the generation of the partition is the same.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ready {
+pub(crate) struct ReadyPartition {
     pub(crate) partition: PartitionId,
     pub(crate) generation: u32,
-    /// Bytes of the batch that went next when it came into the list: what it adds to a connection's load.
+    /// Bytes of the next batch when the entry was made. The entry adds these bytes to the load of a connection.
     pub(crate) len: usize,
 }
 
 /// A request that waits for its answer.
 #[derive(Debug)]
-pub(crate) struct Request {
+pub(crate) struct InFlightRequest {
     pub(crate) id: RequestId,
     pub(crate) sent_at: Instant,
-    /// When the socket took its last byte.
+    /// When the socket took the last byte of the request.
     pub(crate) written_at: Option<Instant>,
     pub(crate) bytes: usize,
-    /// The partitions that it holds a batch of.
-    pub(crate) parts: Vec<Ready>,
+    /// The partitions with a batch in the request.
+    pub(crate) parts: Vec<ReadyPartition>,
 }
 
+/// A connection to a broker.
 #[derive(Debug)]
-pub(crate) struct Conn {
+pub(crate) struct BrokerConn {
     pub(crate) broker: BrokerId,
     pub(crate) up: bool,
-    pub(crate) inflight: VecDeque<Request>,
+    pub(crate) inflight: VecDeque<InFlightRequest>,
     /// Partitions that are bound to this connection and have something to send.
-    pub(crate) ready: VecDeque<Ready>,
-    /// Bytes in flight, and of the batches that wait here.
+    pub(crate) ready: VecDeque<ReadyPartition>,
+    /// Bytes in flight, plus the bytes of the batches that wait on this connection.
     pub(crate) load: usize,
     pub(crate) last_answer: Option<Instant>,
     pub(crate) last_used: Instant,
-    /// When its session with the broker is nearly over.
+    /// When the session with the broker is about to end.
     pub(crate) replace_at: Option<Instant>,
-    /// It takes nothing new: it is closed once it is unused.
+    /// Whether the connection takes no new requests. It is closed once nothing is in flight on it.
     pub(crate) retiring: bool,
-    /// The earliest timer that is set for it.
+    /// The earliest timer that is set.
     pub(crate) armed: Option<Instant>,
 }
 
+/// A broker that the cluster named.
 #[derive(Debug)]
-pub(crate) struct Broker {
+pub(crate) struct KnownBroker {
     pub(crate) address: BrokerAddress,
     pub(crate) conns: Vec<ConnId>,
     /// Partitions that have something to send and nothing in flight.
-    pub(crate) ready: VecDeque<Ready>,
+    pub(crate) ready: VecDeque<ReadyPartition>,
     pub(crate) failures: u32,
     pub(crate) retry_at: Option<Instant>,
-    /// Why it, or we, refused the last connection, and until when it is left alone, whatever else happens.
+    /// The refusal that ended the last connection, by the broker or by this client, and its end. No connection is
+    /// opened before that end, whatever else happens.
     pub(crate) refusal: Option<(Instant, Reason)>,
     pub(crate) throttled_until: Option<Instant>,
     /// The last throttle time that was not zero.
     pub(crate) last_throttle: Duration,
     pub(crate) dirty: bool,
-    /// Its last connection was lost, or could not be opened, and no connection was opened since.
+    /// Whether the last connection was lost or could not be opened, and none has been opened since.
     pub(crate) is_lost: bool,
-    /// Its first failure since it was last reached: its outage counts from here.
+    /// The first failure since the broker was last reached. An outage counts from this time.
     pub(crate) failing_since: Option<Instant>,
     pub(crate) outage: Option<Outage>,
 }
 
-impl Broker {
+impl KnownBroker {
     pub(crate) fn new(address: BrokerAddress) -> Self {
         Self {
             address,
@@ -88,42 +94,42 @@ impl Broker {
         }
     }
 
-    /// Why nobody may wait for it now.
+    /// Returns why no batch may wait for the broker now.
     pub(crate) fn refusal_at(&self, now: Instant) -> Option<&Reason> {
         self.refusal.as_ref().filter(|(until, _)| *until > now).map(|(_, reason)| reason)
     }
 }
 
-impl Conn {
-    /// Whether it takes requests.
+impl BrokerConn {
+    /// Returns whether the connection takes requests.
     pub(crate) fn is_open(&self) -> bool {
         self.up && !self.retiring
     }
 
-    /// Puts a partition last among those that have something to send here.
-    pub(crate) fn push_ready(&mut self, ready: Ready) {
+    /// Appends a partition to the ready list of this connection.
+    pub(crate) fn push_ready(&mut self, ready: ReadyPartition) {
         self.load += ready.len;
         self.ready.push_back(ready);
     }
 
-    pub(crate) fn pop_ready(&mut self) -> Option<Ready> {
+    pub(crate) fn pop_ready(&mut self) -> Option<ReadyPartition> {
         let ready = self.ready.pop_front()?;
         self.load = self.load.saturating_sub(ready.len);
         Some(ready)
     }
 
-    /// Gives back what was popped last.
-    pub(crate) fn unpop_ready(&mut self, ready: Ready) {
+    /// Puts back the entry that was popped last.
+    pub(crate) fn unpop_ready(&mut self, ready: ReadyPartition) {
         self.load += ready.len;
         self.ready.push_front(ready);
     }
 
-    pub(crate) fn push_request(&mut self, request: Request) {
+    pub(crate) fn push_request(&mut self, request: InFlightRequest) {
         self.load += request.bytes;
         self.inflight.push_back(request);
     }
 
-    pub(crate) fn take_request(&mut self, id: RequestId) -> Option<Request> {
+    pub(crate) fn take_request(&mut self, id: RequestId) -> Option<InFlightRequest> {
         let position = self.inflight.iter().position(|request| request.id == id)?;
         let request = self.inflight.remove(position)?;
         self.load = self.load.saturating_sub(request.bytes);
@@ -131,31 +137,32 @@ impl Conn {
     }
 }
 
-pub(crate) type Brokers = BTreeMap<BrokerId, Broker>;
-pub(crate) type Conns = BTreeMap<ConnId, Conn>;
+pub(crate) type KnownBrokers = BTreeMap<BrokerId, KnownBroker>;
+pub(crate) type BrokerConns = BTreeMap<ConnId, BrokerConn>;
 
-/// A partition, and how it stands to the connections.
+/// A partition and its binding to a connection.
 #[derive(Debug)]
-pub(crate) struct Lane<T> {
-    pub(crate) partition: Partition<T>,
-    /// The connection that it is bound to while anything of it is unanswered there.
+pub(crate) struct PartitionLane<T> {
+    pub(crate) partition: PartitionSender<T>,
+    /// The connection to which the partition is bound while any of its batches is unanswered there.
     pub(crate) conn: Option<ConnId>,
-    /// Raised when the leader moves or the connection ends: older bindings no longer count.
+    /// A counter that grows when the leader moves or the connection ends. Entries and answers of an older generation do
+    /// not count.
     pub(crate) generation: u32,
-    /// Parts unanswered on the bound connection.
+    /// Unanswered batches on the bound connection.
     pub(crate) unanswered: u32,
-    /// It stands in a ready list.
+    /// Whether the partition is in a ready list.
     pub(crate) queued: bool,
-    /// It sends nothing until nothing of it is unanswered, to move to another connection.
+    /// Whether the partition sends nothing until all its batches are answered, to move to another connection.
     pub(crate) drain: bool,
-    /// The earliest timer that is set for it.
+    /// The earliest timer that is set.
     pub(crate) armed: Option<Instant>,
 }
 
-impl<T: Clone> Lane<T> {
+impl<T: Clone> PartitionLane<T> {
     pub(crate) fn new(id: PartitionId) -> Self {
         Self {
-            partition: Partition::new(id),
+            partition: PartitionSender::new(id),
             conn: None,
             generation: 0,
             unanswered: 0,
@@ -165,7 +172,7 @@ impl<T: Clone> Lane<T> {
         }
     }
 
-    /// Frees it from its connection; what is unanswered there no longer counts.
+    /// Unbinds the partition from its connection. Unanswered batches there no longer count.
     pub(crate) fn unbind(&mut self) {
         self.conn = None;
         self.generation = self.generation.wrapping_add(1);
@@ -174,7 +181,7 @@ impl<T: Clone> Lane<T> {
         self.drain = false;
     }
 
-    pub(crate) fn ready(&self) -> Ready {
-        Ready { partition: self.partition.id, generation: self.generation, len: self.partition.next_len() }
+    pub(crate) fn ready(&self) -> ReadyPartition {
+        ReadyPartition { partition: self.partition.id, generation: self.generation, len: self.partition.next_len() }
     }
 }

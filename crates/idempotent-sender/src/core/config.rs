@@ -1,40 +1,42 @@
-//! What the core is told once: limits and times.
+//! The configuration of the core: limits and times.
 //!
-//! Rules: every limit is checked when the configuration is made, so the core never meets a bad one.
+//! Rules:
+//!  - Every limit is checked when the sender is created, so the core never runs with an invalid one.
 
 use std::time::Duration;
 
 use super::backoff::Backoff;
 
-/// The core's settings. `Default` gives the documented defaults.
+/// The settings of the core. `Default` returns the documented defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Batches of a partition, and requests of a connection, that may be unanswered at once: 1 to 5.
+    /// The most unanswered batches of a partition, and unanswered requests of a connection: 1 to 5.
     pub max_in_flight: u32,
-    /// A Produce request holds at most this many bytes of batches (always at least one batch).
+    /// The most bytes of batches in a Produce request. A request always holds at least one batch.
     pub max_request_bytes: usize,
-    /// Errors of the write itself that a batch survives.
+    /// The number of write errors that a batch survives.
     pub retry_max: u32,
-    /// The wait between tries, and between refreshes of metadata and reconnections.
+    /// The pause between tries, between metadata refreshes, and between reconnections.
     pub backoff: Backoff,
-    /// From a batch's first publish to its verdict.
+    /// The time from the first publish of a batch to its verdict.
     pub delivery_timeout: Duration,
-    /// From a request's last byte (or the previous answer on its connection) to its answer.
+    /// The time from the last byte of a request (or the previous answer on its connection) to the answer.
     pub request_timeout: Duration,
-    /// How long a topic may be unknown to the cluster.
+    /// The time after which a topic that the cluster does not know fails.
     pub metadata_timeout: Duration,
-    /// Metadata older than this is refreshed unasked (`metadata.max.age.ms`).
+    /// The age at which metadata is refreshed automatically (`metadata.max.age.ms`).
     pub metadata_max_age: Duration,
-    /// Connections to one broker, grown on demand.
+    /// The most connections to one broker. They are opened on demand.
     pub connections_per_broker: u32,
-    /// A connection without a request for this long is closed, before the broker does it (10 min).
+    /// The time without a request after which a connection is closed. It is shorter than the broker's own limit (10
+    /// minutes).
     pub idle_timeout: Duration,
-    /// Where the core's chance (jitter) starts.
+    /// The seed of the random jitter.
     pub seed: u64,
-    /// The epoch under which a partition begins with its first producer id: 0, but a test of what happens
-    /// when epochs are used up begins near `i16::MAX`.
+    /// The epoch with which a partition starts under its first producer id: 0. A test of used-up epochs starts near
+    /// `i16::MAX`.
     pub first_epoch: i16,
-    /// The sequence number with which a partition begins: 0, but a test of the wrap begins near `i32::MAX`.
+    /// The sequence number with which a partition starts: 0. A test of the wrap starts near `i32::MAX`.
     pub first_sequence: i32,
 }
 
@@ -58,20 +60,20 @@ impl Default for Config {
     }
 }
 
-/// A setting that the core can't work with.
+/// A setting that is out of bounds.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{name} is {value}, but must be {allowed}")]
 pub struct ConfigError {
     /// The setting.
     pub name: &'static str,
-    /// What it was set to.
+    /// The value.
     pub value: String,
-    /// What it may be.
+    /// The valid values.
     pub allowed: &'static str,
 }
 
 impl Config {
-    /// Every setting that is out of its bounds.
+    /// Returns every setting that is out of bounds.
     pub fn problems(&self) -> Vec<ConfigError> {
         let mut problems = Vec::new();
         let mut check = |ok: bool, name, value: String, allowed| {
@@ -120,19 +122,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_defaults_have_no_problem() {
+    fn defaults_have_no_problem() {
         assert_eq!(Config::default().problems(), []);
     }
 
     #[test]
-    fn six_in_flight_is_an_error_that_names_the_value() {
+    fn too_many_in_flight_is_reported() {
         let problems = Config { max_in_flight: 6, ..Config::default() }.problems();
         assert_eq!(problems.len(), 1);
         assert!(problems[0].to_string().starts_with("max_in_flight is 6, but must be 1 to 5"), "{}", problems[0]);
     }
 
     #[test]
-    fn all_problems_are_reported_at_once() {
+    fn all_problems_are_reported() {
         let config = Config {
             max_in_flight: 0,
             connections_per_broker: 0,

@@ -1,23 +1,25 @@
-//! What happens on connections: opened, written, answered, ended.
+//! Events of connections: opened, written, answered, ended.
 //!
-//! Rules: an attempt whose request left whole and was not answered is open; one whose request did not
-//! leave whole was never sent. Nothing else is concluded from a connection's end.
+//! Rules:
+//!  - An attempt is open if its whole request was sent and not answered.
+//!  - An attempt whose request was not sent whole was never sent.
+//!  - The end of a connection proves nothing else.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::cluster::{Conn, Request};
-use super::outage::Sign;
+use super::cluster::{BrokerConn, InFlightRequest};
+use super::outage::OutageCause;
 use super::sender::Sender;
 use super::timers::Timer;
 use super::types::{Action, BrokerId, ConnId, PartitionId, ProduceAnswer, Reason, RequestId};
 
-/// After a refusal: how long a broker is left alone, and whatever needs it fails at once. A wrong password that is tried
-/// on and on locks accounts.
+/// The pause after a refusal. The core opens no connection to that broker meanwhile, and batches that need the broker
+/// fail immediately. Repeated attempts with a wrong password would lock accounts.
 pub(crate) const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 
-impl Conn {
+impl BrokerConn {
     pub(crate) fn new(broker: BrokerId, now: Instant) -> Self {
         Self {
             broker,
@@ -35,7 +37,7 @@ impl Conn {
 }
 
 impl<T: Clone> Sender<T> {
-    /// A connection is ready for requests.
+    /// Handles a connection that is ready for requests.
     pub fn on_connected(&mut self, now: Instant, id: ConnId) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         conn.up = true;
@@ -43,20 +45,20 @@ impl<T: Clone> Sender<T> {
         let broker = conn.broker;
         self.note_reached(now, broker, false);
         self.arm_conn(id);
-        self.share_with(broker);
+        self.rebalance_partitions(broker);
         self.mark_dirty(broker);
     }
 
-    /// Lets the new connection of a broker take part: partitions that only wait on the older ones are given out anew, and
-    /// of those that have something unanswered there a fair share is to move once they have not.
-    fn share_with(&mut self, id: BrokerId) {
+    /// Gives a new connection its share of the partitions. Partitions that only wait on older connections are
+    /// distributed again. A fair share of the others moves as soon as all their batches are answered.
+    fn rebalance_partitions(&mut self, id: BrokerId) {
         let Some(broker) = self.brokers.get(&id) else { return };
         let up: Vec<ConnId> =
-            broker.conns.iter().filter(|c| self.conns.get(c).is_some_and(Conn::is_open)).copied().collect();
+            broker.conns.iter().filter(|c| self.conns.get(c).is_some_and(BrokerConn::is_open)).copied().collect();
         if up.len() < 2 {
             return;
         }
-        up.iter().for_each(|conn| self.give_back_waiting(id, *conn));
+        up.iter().for_each(|conn| self.release_waiting(id, *conn));
         let mut bound = 0usize;
         for partition in self.topics.partitions() {
             let Some(lane) = self.topics.lane_mut(partition) else { continue };
@@ -67,8 +69,9 @@ impl<T: Clone> Sender<T> {
         }
     }
 
-    /// Frees the partitions that wait on a connection and have nothing unanswered there: nothing holds their order to it.
-    fn give_back_waiting(&mut self, broker: BrokerId, id: ConnId) {
+    /// Releases the partitions that wait on a connection and have nothing unanswered there. Their order does not depend
+    /// on that connection.
+    fn release_waiting(&mut self, broker: BrokerId, id: ConnId) {
         let (Some(broker), Some(conn)) = (self.brokers.get_mut(&broker), self.conns.get_mut(&id)) else { return };
         for _ in 0..conn.ready.len() {
             let Some(ready) = conn.pop_ready() else { return };
@@ -83,7 +86,7 @@ impl<T: Clone> Sender<T> {
         }
     }
 
-    /// The socket took the last byte of a request.
+    /// Notes that the socket took the last byte of a request.
     pub fn on_written(&mut self, now: Instant, id: ConnId, request: RequestId) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         if let Some(request) = conn.inflight.iter_mut().find(|r| r.id == request) {
@@ -91,7 +94,7 @@ impl<T: Clone> Sender<T> {
         }
     }
 
-    /// The answer to a request.
+    /// Handles the answer to a request.
     pub fn on_answer(&mut self, now: Instant, id: ConnId, request: RequestId, answer: ProduceAnswer) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let Some(sent) = conn.take_request(request) else { return };
@@ -111,7 +114,7 @@ impl<T: Clone> Sender<T> {
                 match &answer {
                     Some(answer) => lane.partition.on_answer(sent.id, answer, cx),
                     None => {
-                        let why: Arc<str> = "the broker's answer left the partition out".into();
+                        let why: Arc<str> = "the broker's answer omits the partition".into();
                         let current = lane.partition.on_lost(sent.id, true, &why);
                         lane.partition.after_loss(current, cx);
                     }
@@ -125,7 +128,8 @@ impl<T: Clone> Sender<T> {
         self.mark_dirty(broker);
     }
 
-    /// Takes in where the leaders are that an answer names. Memory is kept for each broker: a list of others is not believed.
+    /// Adopts the addresses of the leaders that an answer names. Memory is kept for each broker, so addresses of other
+    /// brokers are ignored.
     fn learn_leaders(&mut self, now: Instant, answer: &ProduceAnswer) {
         if answer.brokers.is_empty() {
             return;
@@ -152,19 +156,19 @@ impl<T: Clone> Sender<T> {
         }
     }
 
-    /// A connection could not be opened, or has ended.
+    /// Handles a connection that could not be opened, or that ended.
     pub fn on_disconnected(&mut self, now: Instant, id: ConnId, why: &str) {
         let Some(conn) = self.conns.remove(&id) else { return };
         let why: Arc<str> = why.into();
         if let Some(broker) = self.brokers.get_mut(&conn.broker) {
             broker.conns.retain(|other| *other != id);
             broker.failures = broker.failures.saturating_add(1);
-            let at = now + self.config.backoff.wait(broker.failures, &mut self.chance);
+            let at = now + self.config.backoff.wait(broker.failures, &mut self.jitter);
             broker.retry_at = Some(at);
             self.timers.set(at, Timer::Broker(conn.broker));
         }
         if conn.up {
-            self.free_lanes(&conn, now, &why);
+            self.release_lanes(&conn, now, &why);
         } else {
             self.note_unreachable(conn.broker, now, why.clone());
         }
@@ -173,7 +177,7 @@ impl<T: Clone> Sender<T> {
         self.mark_dirty(conn.broker);
     }
 
-    /// The partitions that wait for a broker learn that it could not be reached.
+    /// Notes for the waiting partitions that their broker could not be reached.
     fn note_unreachable(&mut self, id: BrokerId, now: Instant, why: Arc<str>) {
         let Some(broker) = self.brokers.get(&id) else { return };
         let reason = Reason::NotAvailable(why);
@@ -185,8 +189,8 @@ impl<T: Clone> Sender<T> {
         }
     }
 
-    /// A connection could not be opened because the broker refuses us, or we don't trust it: neither will change by
-    /// asking again, and what waits for it fails at once.
+    /// Handles a connection that the broker or this client refused. A retry does not change that, so batches that wait
+    /// for the broker fail immediately.
     pub fn on_refused(&mut self, now: Instant, id: ConnId, reason: &Reason) {
         let Some(conn) = self.conns.remove(&id) else { return };
         let Some(broker) = self.brokers.get_mut(&conn.broker) else { return };
@@ -199,7 +203,7 @@ impl<T: Clone> Sender<T> {
         self.mark_dirty(conn.broker);
     }
 
-    /// A connection's session with its broker ends soon after `at` (KIP-368): it is to be replaced then.
+    /// Notes that the session of a connection ends soon after `at` (KIP-368). The connection is replaced then.
     pub fn on_session(&mut self, at: Instant, id: ConnId) {
         if let Some(conn) = self.conns.get_mut(&id) {
             conn.replace_at = Some(at);
@@ -207,8 +211,7 @@ impl<T: Clone> Sender<T> {
         }
     }
 
-    /// Has a connection take nothing new. Partitions leave it when nothing is unanswered there, those of which nothing is at
-    /// once.
+    /// Retires a connection: it takes no new requests. Partitions leave it once nothing of theirs is unanswered there.
     fn retire(&mut self, now: Instant, id: ConnId) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         conn.retiring = true;
@@ -226,17 +229,17 @@ impl<T: Clone> Sender<T> {
         self.mark_dirty(broker);
     }
 
-    /// Closes a connection that takes nothing new, once it has nothing more to wait for.
+    /// Closes a retired connection once nothing is in flight on it.
     fn close_retired(&mut self, now: Instant, id: ConnId) {
         if self.conns.get(&id).is_some_and(|conn| conn.retiring && conn.inflight.is_empty()) {
             self.close_idle(now, id);
         }
     }
 
-    fn free_lanes(&mut self, conn: &Conn, now: Instant, why: &Arc<str>) {
-        // Whether the attempt that is waited for was lost there, or only former ones.
+    fn release_lanes(&mut self, conn: &BrokerConn, now: Instant, why: &Arc<str>) {
+        // Whether the connection carried the outstanding attempt of a partition, or only abandoned ones.
         let mut touched: BTreeMap<PartitionId, bool> = BTreeMap::new();
-        for Request { id, written_at, parts, .. } in &conn.inflight {
+        for InFlightRequest { id, written_at, parts, .. } in &conn.inflight {
             for part in parts {
                 let Some(lane) = self.topics.lane_mut(part.partition) else { continue };
                 *touched.entry(part.partition).or_default() |= lane.partition.on_lost(*id, written_at.is_some(), why);
@@ -256,8 +259,8 @@ impl<T: Clone> Sender<T> {
         }
     }
 
-    /// Looks whether a connection's oldest request has gone without an answer for too long, or whether
-    /// it has been idle for so long that the broker would soon close it.
+    /// Checks whether the oldest request of a connection timed out, the session is about to end, or the connection has
+    /// been idle for nearly as long as the broker allows.
     pub(super) fn check_conn(&mut self, now: Instant, id: ConnId) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         conn.armed = conn.armed.filter(|at| *at > now);
@@ -274,7 +277,7 @@ impl<T: Clone> Sender<T> {
             let (broker, why) = (conn.broker, format!("no answer within {:?}", self.config.request_timeout));
             self.out.actions.push_back(Action::Disconnect { conn: id });
             self.on_disconnected(now, id, &why);
-            self.note_away(now, broker, Sign::NoAnswer, &why.into());
+            self.begin_outage(now, broker, OutageCause::NoAnswer, &why.into());
         }
     }
 

@@ -1,134 +1,135 @@
-//! What a partition's decisions ask of the rest of the core, and what the core counts.
+//! Effects of a partition's decisions on the rest of the core, and the counters.
 //!
-//! Rules: a partition never reaches outside itself; it writes here, and the core acts on it.
+//! Rules:
+//!  - A partition reads and changes only its own state. It records effects here, and the sender applies them.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::backoff::Chance;
+use super::backoff::JitterRng;
 use super::config::Config;
-use super::look::Wanted;
+use super::lookup::Wanted;
 use super::outcome::Treatment;
 use super::types::{Action, BatchUid, LookId, PartitionId};
 
-/// A look at the leader that a partition wants.
+/// A lookup that a partition requests.
 #[derive(Debug)]
-pub(crate) struct WantedLook {
+pub(crate) struct LookupRequest {
     pub(crate) partition: PartitionId,
-    pub(crate) look: LookId,
-    pub(crate) at: LookAt,
+    pub(crate) id: LookId,
+    pub(crate) target: LookupTarget,
 }
 
-/// What a look is at.
+/// The target of a lookup.
 #[derive(Debug)]
-pub(crate) enum LookAt {
+pub(crate) enum LookupTarget {
     /// The leader's state of this producer id.
     Producer(i64),
-    /// The log.
+    /// The log of the partition.
     Log(Wanted),
 }
 
-/// What came of a partition's decisions.
+/// Effects that the sender must apply.
 #[derive(Debug)]
 pub(crate) struct Effects<T> {
     pub(crate) actions: VecDeque<Action<T>>,
-    pub(crate) looks: Vec<WantedLook>,
+    pub(crate) lookups: Vec<LookupRequest>,
     pub(crate) refresh_metadata: bool,
-    /// This producer id's epochs are nearly used up somewhere: another is wanted.
+    /// The producer id whose epochs are nearly used up in a partition. The sender requests another id.
     pub(crate) retiring_id: Option<i64>,
     pub(crate) counters: Counters,
     next_uid: u64,
-    next_look: u64,
+    next_lookup: u64,
 }
 
 impl<T> Effects<T> {
     pub(crate) fn new() -> Self {
         Self {
             actions: VecDeque::new(),
-            looks: Vec::new(),
+            lookups: Vec::new(),
             refresh_metadata: false,
             retiring_id: None,
             counters: Counters::default(),
             next_uid: 0,
-            next_look: 0,
+            next_lookup: 0,
         }
     }
 
-    /// Whether a partition asks for something beyond itself.
-    pub(crate) fn has_wishes(&self) -> bool {
-        self.refresh_metadata || self.retiring_id.is_some() || !self.looks.is_empty()
+    /// Returns whether a partition requests something from the sender.
+    pub(crate) fn has_requests(&self) -> bool {
+        self.refresh_metadata || self.retiring_id.is_some() || !self.lookups.is_empty()
     }
 
-    pub(crate) fn uid(&mut self) -> BatchUid {
+    pub(crate) fn new_uid(&mut self) -> BatchUid {
         self.next_uid += 1;
         BatchUid(self.next_uid)
     }
 
-    pub(crate) fn look_id(&mut self) -> LookId {
-        self.next_look += 1;
-        LookId(self.next_look)
+    pub(crate) fn new_lookup_id(&mut self) -> LookId {
+        self.next_lookup += 1;
+        LookId(self.next_lookup)
     }
 }
 
-/// What a partition may know of the world while it decides.
+/// Inputs of a decision that come from outside the partition.
 pub(crate) struct Context<'a, T> {
     pub(crate) now: Instant,
     pub(crate) config: &'a Config,
-    pub(crate) chance: &'a mut Chance,
+    pub(crate) jitter: &'a mut JitterRng,
     pub(crate) out: &'a mut Effects<T>,
-    /// The producer id that new stamps begin with, if there is one.
+    /// The producer id of new stamps, if the cluster assigned one.
     pub(crate) producer_id: Option<i64>,
 }
 
-/// How often things happened since the start.
+/// Counters since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Records in the log.
+    /// Records that were delivered.
     pub records_delivered: u64,
-    /// Records with a failed verdict.
+    /// Records that failed.
     pub records_failed: u64,
     /// Batches that were sent again.
     pub batch_retries: u64,
-    /// Records in them.
+    /// Records in batches that were sent again.
     pub record_retries: u64,
-    /// Batches split because they were too large.
+    /// Batches that were split because they were too large.
     pub splits: u64,
-    /// Epochs raised.
+    /// Epoch raises.
     pub epoch_raises: u64,
-    /// Producer ids used up.
+    /// Producer ids whose epochs were used up.
     pub ids_exhausted: u64,
-    /// Producer ids left because somebody else had fenced them.
+    /// Producer ids that were replaced because another process had fenced them.
     pub fenced_ids_left: u64,
-    /// Connections replaced before their session with the broker ended (KIP-368).
+    /// Connections that were replaced before their session with the broker ended (KIP-368).
     pub sessions_replaced: u64,
-    /// Batches whose sequences wrap from `i32::MAX` to 0.
+    /// Batches whose sequence numbers wrap from `i32::MAX` to 0.
     pub sequence_wraps: u64,
-    /// Times that a leader had lost acknowledged records (it expected a sequence number that was acknowledged).
+    /// Times that a leader lost acknowledged records: it expected a sequence number that was acknowledged.
     pub acknowledged_lost: u64,
-    /// Batches from which guilty records were singled out.
+    /// Batches with some rejected records, whose other records were sent again.
     pub singled_out: u64,
-    /// Looks at a leader's producer state.
+    /// Lookups of a leader's producer state.
     pub looks: u64,
     /// Searches of a log for batches that the leader's state covers.
     pub searches: u64,
-    /// Batches that such a search found.
+    /// Batches that a log search found.
     pub found_in_log: u64,
-    /// Verdicts of `Unknown` that a later answer corrected.
+    /// Batches with the outcome `Unknown` that a later answer proved to be in the log.
     pub corrections: u64,
-    /// Requests sent.
+    /// Produce requests.
     pub requests: u64,
-    /// Answers that asked us to wait (KIP-219), and for how long.
+    /// The sum of the throttle times in answers (KIP-219).
     pub throttled: std::time::Duration,
-    /// How often an answer with each of Kafka's codes (0: success) decided about a batch.
+    /// Answers that decided about a batch, by Kafka error code. 0 is success.
     pub answers: std::collections::BTreeMap<i16, u64>,
-    /// Epochs raised and ids used up, by cause.
+    /// Epoch raises and replaced producer ids, by cause.
     pub epoch_moves: std::collections::BTreeMap<&'static str, u64>,
-    /// How often each treatment of the outcome table was applied to a head batch.
+    /// Answers that decided about a batch, by treatment.
     pub treatments: std::collections::BTreeMap<&'static str, u64>,
 }
 
 impl Counters {
-    /// An answer decided about a batch.
+    /// Counts an answer that decided about a batch.
     pub(crate) fn answered(&mut self, code: i16, treatment: Treatment) {
         *self.answers.entry(code).or_default() += 1;
         let name = match treatment {

@@ -1,7 +1,8 @@
-//! Kafka's error codes: number, name, whether Kafka calls it retriable, and what it means.
+//! Kafka's error codes: number, name, Kafka's retriable flag, and description.
 //!
-//! Rules: the table is Apache Kafka 4.4's `org.apache.kafka.common.protocol.Errors`, whole and in its
-//! order; what the sender makes of a code stands in `outcome`, not here.
+//! Rules:
+//!  - The table is the whole of `org.apache.kafka.common.protocol.Errors` of Apache Kafka 4.4, in its order.
+//!  - The sender's reaction to a code is defined in `outcome`, not here.
 
 use std::fmt;
 
@@ -12,13 +13,8 @@ pub struct ErrorCode(pub i16);
 impl ErrorCode {
     /// The server experienced an unexpected error when processing the request.
     pub const UNKNOWN_SERVER_ERROR: Self = Self(-1);
-    /// The broker does not know the SASL mechanism that was asked for.
-    pub const UNSUPPORTED_SASL_MECHANISM: Self = Self(33);
-    /// The listener has no SASL, or expects another step of it.
-    pub const ILLEGAL_SASL_STATE: Self = Self(34);
-    /// The broker refuses our credentials.
-    pub const SASL_AUTHENTICATION_FAILED: Self = Self(58);
-    /// This message has failed its CRC checksum, exceeds the valid size, has a null key for a compacted topic, or is otherwise corrupt.
+    /// This message has failed its CRC checksum, exceeds the valid size, has a null key for a compacted topic, or is
+    /// otherwise corrupt.
     pub const CORRUPT_MESSAGE: Self = Self(2);
     /// This server does not host this topic-partition.
     pub const UNKNOWN_TOPIC_OR_PARTITION: Self = Self(3);
@@ -28,8 +24,20 @@ impl ErrorCode {
     pub const NOT_LEADER_OR_FOLLOWER: Self = Self(6);
     /// The request timed out.
     pub const REQUEST_TIMED_OUT: Self = Self(7);
+    /// The broker is not available.
+    pub(crate) const BROKER_NOT_AVAILABLE: Self = Self(8);
+    /// The replica is not available for the requested topic-partition.
+    pub(crate) const REPLICA_NOT_AVAILABLE: Self = Self(9);
     /// The request included a message larger than the max message size the server will accept.
     pub const MESSAGE_TOO_LARGE: Self = Self(10);
+    /// The server disconnected before a response was received.
+    pub(crate) const NETWORK_EXCEPTION: Self = Self(13);
+    /// The coordinator is loading and hence can't process requests.
+    pub(crate) const COORDINATOR_LOAD_IN_PROGRESS: Self = Self(14);
+    /// The coordinator is not available.
+    pub(crate) const COORDINATOR_NOT_AVAILABLE: Self = Self(15);
+    /// This is not the correct coordinator.
+    pub(crate) const NOT_COORDINATOR: Self = Self(16);
     /// The request attempted to perform an operation on an invalid topic.
     pub const INVALID_TOPIC_EXCEPTION: Self = Self(17);
     /// The request included message batch larger than the configured segment size on the server.
@@ -38,72 +46,154 @@ impl ErrorCode {
     pub const NOT_ENOUGH_REPLICAS: Self = Self(19);
     /// Messages are written to the log, but to fewer in-sync replicas than required.
     pub const NOT_ENOUGH_REPLICAS_AFTER_APPEND: Self = Self(20);
+    /// Produce request specified an invalid value for required acks.
+    pub(crate) const INVALID_REQUIRED_ACKS: Self = Self(21);
     /// Topic authorization failed.
     pub const TOPIC_AUTHORIZATION_FAILED: Self = Self(29);
+    /// Group authorization failed.
+    pub(crate) const GROUP_AUTHORIZATION_FAILED: Self = Self(30);
     /// Cluster authorization failed.
     pub const CLUSTER_AUTHORIZATION_FAILED: Self = Self(31);
+    /// The timestamp of the message is out of acceptable range.
+    pub(crate) const INVALID_TIMESTAMP: Self = Self(32);
+    /// The broker does not support the requested SASL mechanism.
+    pub const UNSUPPORTED_SASL_MECHANISM: Self = Self(33);
+    /// The listener has no SASL, or expects another step of it.
+    pub const ILLEGAL_SASL_STATE: Self = Self(34);
+    /// The version of API is not supported.
+    pub(crate) const UNSUPPORTED_VERSION: Self = Self(35);
+    /// This is not the correct controller for this cluster.
+    pub(crate) const NOT_CONTROLLER: Self = Self(41);
+    /// The request is malformed, or was sent to an incompatible broker.
+    pub(crate) const INVALID_REQUEST: Self = Self(42);
+    /// The message format version on the broker does not support the request.
+    pub(crate) const UNSUPPORTED_FOR_MESSAGE_FORMAT: Self = Self(43);
+    /// Request parameters do not satisfy the configured policy.
+    pub(crate) const POLICY_VIOLATION: Self = Self(44);
     /// The broker received an out of order sequence number.
     pub const OUT_OF_ORDER_SEQUENCE_NUMBER: Self = Self(45);
     /// The broker received a duplicate sequence number.
     pub const DUPLICATE_SEQUENCE_NUMBER: Self = Self(46);
     /// Producer attempted to produce with an old epoch.
     pub const INVALID_PRODUCER_EPOCH: Self = Self(47);
+    /// The producer attempted a transactional operation in an invalid state.
+    pub(crate) const INVALID_TXN_STATE: Self = Self(48);
+    /// Transactional Id authorization failed.
+    pub(crate) const TRANSACTIONAL_ID_AUTHORIZATION_FAILED: Self = Self(53);
     /// Disk error when trying to access log file on the disk.
     pub const KAFKA_STORAGE_ERROR: Self = Self(56);
-    /// This exception is raised by the broker if it could not locate the producer metadata associated with the producerId in question.
+    /// The broker refuses this client's credentials.
+    pub const SASL_AUTHENTICATION_FAILED: Self = Self(58);
+    /// This exception is raised by the broker if it could not locate the producer metadata associated with the
+    /// producerId in question.
     pub const UNKNOWN_PRODUCER_ID: Self = Self(59);
+    /// Delegation Token authorization failed.
+    pub(crate) const DELEGATION_TOKEN_AUTHORIZATION_FAILED: Self = Self(65);
+    /// There is no listener on the leader broker that matches the listener on which metadata request was processed.
+    pub(crate) const LISTENER_NOT_FOUND: Self = Self(72);
     /// The leader epoch in the request is older than the epoch on the broker.
     pub const FENCED_LEADER_EPOCH: Self = Self(74);
     /// The leader epoch in the request is newer than the epoch on the broker.
     pub const UNKNOWN_LEADER_EPOCH: Self = Self(75);
+    /// The requesting client does not support the compression type of given partition.
+    pub(crate) const UNSUPPORTED_COMPRESSION_TYPE: Self = Self(76);
     /// This record has failed the validation on broker and hence will be rejected.
     pub const INVALID_RECORD: Self = Self(87);
+    /// The throttling quota has been exceeded.
+    pub(crate) const THROTTLING_QUOTA_EXCEEDED: Self = Self(89);
     /// This server does not host this topic ID.
     pub const UNKNOWN_TOPIC_ID: Self = Self(100);
     /// The log's topic ID did not match the topic ID in the request.
     pub const INCONSISTENT_TOPIC_ID: Self = Self(103);
 
-    /// Kafka's name for it, such as `NOT_ENOUGH_REPLICAS`; `UNKNOWN_ERROR_CODE` for a code newer than the table.
+    /// Returns the name in Kafka, such as `NOT_ENOUGH_REPLICAS`, or `UNKNOWN_ERROR_CODE` for a code that is not in the
+    /// table.
     pub fn name(self) -> &'static str {
         self.row().map_or("UNKNOWN_ERROR_CODE", |row| row.1)
     }
 
-    /// Whether Kafka says that the same request may succeed later.
+    /// Returns whether the same request may succeed later, according to Kafka.
     pub fn is_retriable(self) -> bool {
         self.row().is_some_and(|row| row.2)
     }
 
-    /// Whether it says who we are, or what we may, is not enough: authentication failed, or a right is missing.
+    /// Returns whether authentication failed or a permission is missing.
     pub fn is_refusal(self) -> bool {
-        matches!(self.0, 29..=31 | 33 | 34 | 53 | 58 | 65)
+        matches!(
+            self,
+            Self::TOPIC_AUTHORIZATION_FAILED
+                | Self::GROUP_AUTHORIZATION_FAILED
+                | Self::CLUSTER_AUTHORIZATION_FAILED
+                | Self::UNSUPPORTED_SASL_MECHANISM
+                | Self::ILLEGAL_SASL_STATE
+                | Self::TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+                | Self::SASL_AUTHENTICATION_FAILED
+                | Self::DELEGATION_TOKEN_AUTHORIZATION_FAILED
+        )
     }
 
-    /// Whether the broker refuses this client, whatever records it has to send.
+    /// Returns whether the broker refuses this client, whatever records the client sends.
     pub fn is_client_refusal(self) -> bool {
-        // 33, 34: the listener has another SASL mechanism, or none. 58: the credentials are wrong. 31: the client gets no producer
-        // id, without which it sends nothing.
-        // Not 29: one topic is refused, others are taken. Not 30, 53 and 65: groups, transactions and delegation tokens are
-        // answered so, and this client asks for none; an expired token is answered with 58.
-        matches!(self.0, 31 | 33 | 34 | 58)
+        // CLUSTER_AUTHORIZATION_FAILED: the client gets no producer id, without which it sends nothing.
+        // UNSUPPORTED_SASL_MECHANISM, ILLEGAL_SASL_STATE: the listener has another SASL mechanism, or none.
+        // SASL_AUTHENTICATION_FAILED: the credentials are wrong, or a token has expired.
+        // TOPIC_AUTHORIZATION_FAILED is missing because other topics are accepted. Errors of groups, transactions and
+        // delegation tokens are missing because this client uses none of them.
+        matches!(
+            self,
+            Self::CLUSTER_AUTHORIZATION_FAILED
+                | Self::UNSUPPORTED_SASL_MECHANISM
+                | Self::ILLEGAL_SASL_STATE
+                | Self::SASL_AUTHENTICATION_FAILED
+        )
     }
 
-    /// Whether the cluster is the cause, whatever the records were: it refuses this client, or lacks a leader, a listener,
-    /// replicas, a disk or a quota.
+    /// Returns whether the cluster is the cause, whatever the records: it refuses this client, or lacks a leader, a
+    /// listener, replicas, a disk or a quota.
     pub fn is_outage(self) -> bool {
-        self.is_client_refusal() || matches!(self.0, 5..=9 | 13..=16 | 19 | 20 | 41 | 56 | 72 | 74 | 75 | 89)
+        self.is_client_refusal()
+            || matches!(
+                self,
+                Self::LEADER_NOT_AVAILABLE
+                    | Self::NOT_LEADER_OR_FOLLOWER
+                    | Self::REQUEST_TIMED_OUT
+                    | Self::BROKER_NOT_AVAILABLE
+                    | Self::REPLICA_NOT_AVAILABLE
+                    | Self::NETWORK_EXCEPTION
+                    | Self::COORDINATOR_LOAD_IN_PROGRESS
+                    | Self::COORDINATOR_NOT_AVAILABLE
+                    | Self::NOT_COORDINATOR
+                    | Self::NOT_ENOUGH_REPLICAS
+                    | Self::NOT_ENOUGH_REPLICAS_AFTER_APPEND
+                    | Self::NOT_CONTROLLER
+                    | Self::KAFKA_STORAGE_ERROR
+                    | Self::LISTENER_NOT_FOUND
+                    | Self::FENCED_LEADER_EPOCH
+                    | Self::UNKNOWN_LEADER_EPOCH
+                    | Self::THROTTLING_QUOTA_EXCEEDED
+            )
     }
 
-    /// Whether the records themselves are rejected, so that others may well be taken.
+    /// Returns whether the records themselves are rejected. Other records may be accepted.
     pub fn is_rejection(self) -> bool {
-        matches!(self.0, 2 | 10 | 18 | 32 | 43 | 44 | 87)
+        matches!(
+            self,
+            Self::CORRUPT_MESSAGE
+                | Self::MESSAGE_TOO_LARGE
+                | Self::RECORD_LIST_TOO_LARGE
+                | Self::INVALID_TIMESTAMP
+                | Self::UNSUPPORTED_FOR_MESSAGE_FORMAT
+                | Self::POLICY_VIOLATION
+                | Self::INVALID_RECORD
+        )
     }
 
-    /// What it means, in Kafka's words.
+    /// Returns Kafka's description of the error.
     pub fn description(self) -> &'static str {
         self.row().map_or("an error code that this version does not know", |row| row.3)
     }
 
-    /// What the user can do about it, where that is always the same.
+    /// Returns the remedy for the user, if it is the same in every case.
     pub fn remedy(self) -> Option<&'static str> {
         match self {
             Self::UNKNOWN_TOPIC_OR_PARTITION => Some("create the topic, or fix its name"),
@@ -112,11 +202,11 @@ impl ErrorCode {
         }
     }
 
-    fn row(self) -> Option<&'static Row> {
+    fn row(self) -> Option<&'static ErrorRow> {
         TABLE.iter().find(|row| row.0 == self.0)
     }
 
-    /// Every code of the table.
+    /// Returns every code of the table.
     pub fn all() -> impl Iterator<Item = Self> {
         TABLE.iter().map(|row| Self(row.0))
     }
@@ -128,10 +218,10 @@ impl fmt::Display for ErrorCode {
     }
 }
 
-type Row = (i16, &'static str, bool, &'static str);
+type ErrorRow = (i16, &'static str, bool, &'static str);
 
 #[rustfmt::skip]
-const TABLE: &[Row] = &[
+const TABLE: &[ErrorRow] = &[
     (-1, "UNKNOWN_SERVER_ERROR", false, "The server experienced an unexpected error when processing the request"),
     (1, "OFFSET_OUT_OF_RANGE", false, "The requested offset is not within the range of offsets maintained by the server"),
     (2, "CORRUPT_MESSAGE", true, "This message has failed its CRC checksum, exceeds the valid size, has a null key for a compacted topic, or is otherwise corrupt"),
@@ -285,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn outages_are_the_clusters_own() {
+    fn cluster_errors_are_outages() {
         let outages: Vec<&str> = ErrorCode::all().filter(|code| code.is_outage()).map(ErrorCode::name).collect();
         let own = ["LEADER_NOT_AVAILABLE", "NOT_ENOUGH_REPLICAS", "LISTENER_NOT_FOUND", "THROTTLING_QUOTA_EXCEEDED"];
         assert!(own.iter().all(|name| outages.contains(name)), "{outages:?}");
@@ -296,19 +386,30 @@ mod tests {
 
     #[test]
     fn refused_client_is_an_outage() {
-        for code in [31, 33, 34, 58].map(ErrorCode) {
+        for code in [
+            ErrorCode::CLUSTER_AUTHORIZATION_FAILED,
+            ErrorCode::UNSUPPORTED_SASL_MECHANISM,
+            ErrorCode::ILLEGAL_SASL_STATE,
+            ErrorCode::SASL_AUTHENTICATION_FAILED,
+        ] {
             let reason = Reason::Broker { code, message: None };
             assert!(code.is_outage() && reason.is_outage(), "{code} counts against the records");
             assert!(reason.is_absence() && reason.is_refusal(), "{code}");
         }
-        for code in [29, 30, 53, 54, 65].map(ErrorCode) {
+        for code in [
+            ErrorCode::TOPIC_AUTHORIZATION_FAILED,
+            ErrorCode::GROUP_AUTHORIZATION_FAILED,
+            ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+            ErrorCode(54), // SECURITY_DISABLED
+            ErrorCode::DELEGATION_TOKEN_AUTHORIZATION_FAILED,
+        ] {
             let reason = Reason::Broker { code, message: None };
             assert!(!code.is_outage() && !reason.is_outage() && !reason.is_absence(), "{code}");
         }
     }
 
     #[test]
-    fn a_code_newer_than_the_table_is_named_by_its_number_and_is_not_retriable() {
+    fn code_outside_table_is_final() {
         let code = ErrorCode(9999);
         assert_eq!(code.to_string(), "UNKNOWN_ERROR_CODE (9999)");
         assert!(!code.is_retriable());

@@ -1,6 +1,7 @@
-//! The verdict on a batch that failed, and the reason as each of its records has it.
+//! The verdict on a failed batch, and the reason for each of its records.
 //!
-//! Rules: plain data; nothing here decides.
+//! Rules:
+//!  - The types are plain data.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -8,41 +9,40 @@ use std::time::Instant;
 
 use super::types::{FailedOutcome, Reason, TopicUuid};
 
-/// A record that the broker rejected by itself: its index, and what the broker says of it.
+/// A rejected record: its index and the message of the broker.
 pub type RejectedRecord = (u32, Option<Arc<str>>);
 
-/// A failed batch's verdict.
+/// The verdict on a failed batch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Failure {
     /// Whether the records may be in the log.
     pub outcome: FailedOutcome,
     /// The last error.
     pub reason: Reason,
-    /// Whether the time allowed (`delivery_timeout`) ran out.
+    /// Whether `delivery_timeout` passed.
     pub timed_out: bool,
-    /// Every try, failed connections included.
+    /// The number of tries. Failed connections count.
     pub attempts: u32,
-    /// When it was first tried, if ever.
+    /// When the batch was first tried, if it was.
     pub first_attempt: Option<Instant>,
-    /// When it was last tried, if ever.
+    /// When the batch was last tried, if it was.
     pub last_attempt: Option<Instant>,
-    /// The stamp it went out under, if any attempt left: what a later check looks for.
+    /// The stamp of the batch, if the batch may be in the log. A later verification searches for this stamp.
     pub stamp: Option<kafka_courier_batcher::Stamp>,
-    /// The id of the topic that it was meant for; all zero where the brokers tell none.
+    /// The id of the topic at that time. All bytes are zero if the brokers sent none.
     pub topic_uuid: TopicUuid,
-    /// Where in the partition such a check begins: behind the last record that was acknowledged there before the first
-    /// attempt. `None`: nothing was yet.
+    /// The offset at which a verification starts: the end of the records that were acknowledged before the first
+    /// attempt. `None` if nothing was acknowledged.
     pub search_from: Option<i64>,
-    /// The records that the broker rejected one by one (KIP-467), by their index in the batch that was handed in, in rising
-    /// order, with what it says of each.
+    /// The rejected records (KIP-467), sorted by their index in the submitted batch, each with its message.
     pub rejected: Option<Arc<[RejectedRecord]>>,
-    /// Where a timestamp was rejected: this machine's wall clock then, in milliseconds since the Unix epoch. The core has no
-    /// wall clock; its shell fills this in.
+    /// The wall clock of this machine when a timestamp was rejected, in milliseconds since the Unix epoch. The core has
+    /// no wall clock, so its driver sets this field.
     pub clock_ms: Option<i64>,
 }
 
 impl Failure {
-    /// The verdict on what was never tried.
+    /// Returns the verdict on records that were never tried.
     pub const fn untried(outcome: FailedOutcome, reason: Reason) -> Self {
         Self {
             outcome,
@@ -59,8 +59,8 @@ impl Failure {
         }
     }
 
-    /// The reason as the record of this index has it: with what the broker says of that record, where it was rejected
-    /// itself.
+    /// Returns the reason for the record at index `record`. A rejected record has the message of the broker for that
+    /// record.
     pub fn reason_of(&self, record: u32) -> Cow<'_, Reason> {
         let rejected = self.rejected.as_deref().unwrap_or_default();
         match (rejected.binary_search_by_key(&record, |(index, _)| *index), &self.reason) {

@@ -1,7 +1,8 @@
-//! The pure core: everything about delivery that can be wrong.
+//! The pure core: all decisions about delivery.
 //!
-//! Rules: no IO, no clock, no spawn, no chance of its own. It is driven by inputs that carry `now`, and
-//! says what to do by actions; so a simulation drives the very code that the shell drives.
+//! Rules:
+//!  - The core has no IO, reads no clock, spawns no task, and draws random numbers only from its seed.
+//!  - Inputs carry `now`. The core returns actions. A simulation therefore drives the same code as the driver.
 
 mod backoff;
 mod cluster;
@@ -11,7 +12,7 @@ mod effects;
 mod error_code;
 mod failure;
 mod flight;
-mod look;
+mod lookup;
 mod metadata;
 mod observe;
 mod outage;
@@ -29,10 +30,10 @@ pub use config::{Config, ConfigError};
 pub(crate) use connections::REFUSED_PAUSE;
 pub use effects::Counters;
 pub use error_code::ErrorCode;
-pub use look::{LogSearch, LoggedBatch, Look, LookAnswer, SearchAnswer, Wanted};
+pub use lookup::{LogSearch, LoggedBatch, Look, LookAnswer, SearchAnswer, Wanted};
 pub use observe::{BrokerView, OutageView, Reachability};
-pub use outage::{BrokerNews, Waiting};
-pub use outcome::{Outcome, Treatment, classify};
+pub use outage::{BrokerNews, WaitingRecords};
+pub use outcome::{Classification, Treatment, classify};
 pub use sender::Sender;
 pub use types::*;
 pub use version::NoCommonVersion;

@@ -1,31 +1,33 @@
-//! What can be seen of the core from outside.
+//! Views of the core for monitoring.
 //!
-//! Rules: looking changes nothing; what is told does not depend on the time of asking.
+//! Rules:
+//!  - A view changes nothing.
+//!  - A view does not depend on the time of the call.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::outage::{Outage, Waiting};
+use super::outage::{Outage, WaitingRecords};
 use super::sender::Sender;
 use super::topics::TopicState;
 use super::types::{BrokerAddress, BrokerId, ConnId};
 
-/// How it stands with a broker.
+/// The state of the connections to a broker.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Reachability {
-    /// There is no connection, and none was needed yet, or the last one was closed for being idle.
+    /// There is no connection: none was needed yet, or the last one was closed because it was idle.
     Idle,
     /// The first connection is being opened.
     Connecting,
-    /// There is a connection.
+    /// A connection is open.
     Connected,
-    /// The last connection was lost or could not be opened, or the broker is away.
+    /// The last connection was lost or could not be opened, or the broker has an outage.
     Unreachable,
 }
 
 impl Reachability {
-    /// `idle`, `connecting`, `connected` or `unreachable`.
+    /// Returns `idle`, `connecting`, `connected` or `unreachable`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Idle => "idle",
@@ -36,34 +38,34 @@ impl Reachability {
     }
 }
 
-/// A broker and its connections. The connection for questions that any broker can answer is not among them.
+/// A broker and its connections, without the connection for requests that any broker can answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BrokerView {
-    /// Which broker, and where it listens.
+    /// The broker and its address.
     pub address: BrokerAddress,
-    /// How it stands with it.
+    /// The state of the connections.
     pub reachability: Reachability,
-    /// Connections that are open.
+    /// Open connections.
     pub open: u32,
     /// Connections that are being opened.
     pub opening: u32,
-    /// Its absence, while it is away.
+    /// The outage, if there is one.
     pub outage: Option<OutageView>,
 }
 
-/// The absence of a broker.
+/// The outage of a broker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OutageView {
-    /// Since when.
+    /// The start of the outage.
     pub since: Instant,
-    /// What waits for it.
-    pub waiting: Waiting,
+    /// The records that wait for the broker.
+    pub waiting: WaitingRecords,
 }
 
 impl<T: Clone> Sender<T> {
-    /// Every broker that the cluster named, by node id.
+    /// Returns every broker that the cluster named, by node id.
     pub fn broker_views(&self) -> Vec<BrokerView> {
-        let view = |(id, broker): (&BrokerId, &super::cluster::Broker)| {
+        let view = |(id, broker): (&BrokerId, &super::cluster::KnownBroker)| {
             let is_up = |conn: &&ConnId| self.conns.get(conn).is_some_and(|conn| conn.up);
             let open = broker.conns.iter().filter(is_up).count();
             let opening = broker.conns.len() - open;
@@ -87,17 +89,17 @@ impl<T: Clone> Sender<T> {
         self.brokers.iter().map(view).collect()
     }
 
-    /// The broker that a connection leads to, while it is known.
+    /// Returns the broker of a connection, if the connection exists.
     pub fn broker_of(&self, conn: ConnId) -> Option<BrokerId> {
         self.conns.get(&conn).map(|conn| conn.broker)
     }
 
-    /// Produce requests that wait for their answer.
+    /// Returns the number of Produce requests in flight.
     pub fn requests_in_flight(&self) -> usize {
         self.conns.values().map(|conn| conn.inflight.len()).sum()
     }
 
-    /// The topics that can be published to.
+    /// Returns the names of the topics that are ready.
     pub fn ready_topics(&self) -> Vec<Arc<str>> {
         let ready = self.topics.iter().filter(|topic| topic.state == TopicState::Ready);
         ready.map(|topic| topic.name.clone()).collect()

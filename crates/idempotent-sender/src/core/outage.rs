@@ -1,89 +1,90 @@
-//! Which brokers are away, and the news of it.
+//! Outages of brokers, and the reports of their start and end.
 //!
 //! Rules:
-//! - A broker is away when a connection to it can't be opened, a request goes unanswered, or, after its connection was lost,
-//!   the cluster no longer names it; in each case only while no other connection to it is open.
-//! - It is back with a connection, or, where it had left a request unanswered, with an answer; also when the cluster names it
-//!   again.
-//! - An outage lasts from its first failure: a connection that could not be opened, or the end of the last open connection
-//!   while records wait for the broker. The end of an idle connection is no failure.
-//! - One piece of news when it goes and one when it is back, however many connections and attempts fail meanwhile.
+//!  - An outage starts when a connection can't be opened, a request is not answered, or the cluster no longer names the
+//!    broker after its connection was lost. No outage starts while another connection to the broker is open.
+//!  - An outage ends when a connection is open, or when the cluster names the broker again. An outage that started with
+//!    an unanswered request ends with an answer instead of a connection.
+//!  - The duration counts from the first failure: a connection that could not be opened, or the end of the last open
+//!    connection while records wait for the broker. The end of an idle connection is no failure.
+//!  - Each outage is reported once when it starts and once when it ends, however many connections and attempts fail
+//!    meanwhile.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::cluster::Conn;
+use super::cluster::BrokerConn;
 use super::sender::Sender;
 use super::types::{BrokerAddress, BrokerId};
 
-/// How long a broker that is away, and that the cluster no longer names, is remembered.
-const REMEMBERED: Duration = Duration::from_secs(60 * 60);
+/// How long a broker with an outage is kept after the cluster stops naming it.
+const UNNAMED_OUTAGE_MAX: Duration = Duration::from_secs(60 * 60);
 
-/// How a broker was found to be away.
+/// The cause of an outage.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Sign {
-    /// A connection to it could not be opened.
+pub(crate) enum OutageCause {
+    /// A connection could not be opened.
     NoConnection,
-    /// It left a request unanswered.
+    /// A request was not answered.
     NoAnswer,
-    /// The cluster does not name it any more.
+    /// The cluster no longer names the broker.
     NotNamed,
 }
 
-/// A broker's absence.
+/// The outage of a broker.
 #[derive(Debug)]
 pub(crate) struct Outage {
     pub(crate) since: Instant,
-    sign: Sign,
-    /// The cluster has not named it since.
+    cause: OutageCause,
+    /// Whether the cluster has stopped naming the broker since.
     unnamed: bool,
 }
 
 impl Outage {
     pub(crate) fn is_remembered(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.since) < REMEMBERED
+        now.saturating_duration_since(self.since) < UNNAMED_OUTAGE_MAX
     }
 }
 
-/// What waits for a broker.
+/// The records that wait for a broker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Waiting {
+pub struct WaitingRecords {
     /// Records in batches without a verdict.
     pub events: u64,
-    /// When the first of them fails, unless the broker is back before.
+    /// When the first of these records fails, unless the broker returns earlier.
     pub first_fails_at: Option<Instant>,
 }
 
-/// What has become of a broker.
+/// A report of an outage.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum BrokerNews {
-    /// It is away.
+    /// The outage started.
     Lost {
-        /// Which broker, and where it listened.
+        /// The broker and its last address.
         broker: BrokerAddress,
-        /// Why it counts as away.
+        /// The failure that started the outage.
         why: Arc<str>,
-        /// What waits for it.
-        waiting: Waiting,
+        /// The records that wait for the broker.
+        waiting: WaitingRecords,
     },
-    /// It is back.
+    /// The outage ended.
     Back {
-        /// Which broker, and where it listens.
+        /// The broker and its address.
         broker: BrokerAddress,
-        /// How long it was away.
+        /// The duration of the outage.
         lasted: Duration,
     },
 }
 
 impl<T: Clone> Sender<T> {
-    /// What has become of brokers since the last call.
+    /// Returns the reports since the last call.
     pub fn take_news(&mut self) -> Vec<BrokerNews> {
         std::mem::take(&mut self.news)
     }
 
-    /// A connection to a broker has ended, or could not be opened.
-    pub(super) fn note_disconnected(&mut self, now: Instant, conn: &Conn, why: &Arc<str>) {
+    /// Notes that a connection ended or could not be opened.
+    pub(super) fn note_disconnected(&mut self, now: Instant, conn: &BrokerConn, why: &Arc<str>) {
         if self.is_connected(conn.broker) {
             return;
         }
@@ -94,7 +95,7 @@ impl<T: Clone> Sender<T> {
             broker.failing_since.get_or_insert(now);
         }
         if !conn.up {
-            self.note_away(now, conn.broker, Sign::NoConnection, why);
+            self.begin_outage(now, conn.broker, OutageCause::NoConnection, why);
         }
     }
 
@@ -103,50 +104,52 @@ impl<T: Clone> Sender<T> {
         broker.conns.iter().any(|conn| self.conns.get(conn).is_some_and(|conn| conn.up))
     }
 
-    /// A broker counts as away, unless a connection to it is open.
-    pub(super) fn note_away(&mut self, now: Instant, id: BrokerId, sign: Sign, why: &Arc<str>) {
+    /// Starts an outage, unless a connection to the broker is open.
+    pub(super) fn begin_outage(&mut self, now: Instant, id: BrokerId, cause: OutageCause, why: &Arc<str>) {
         if self.is_connected(id) {
             return;
         }
         let Some(broker) = self.brokers.get_mut(&id) else { return };
-        let unnamed = sign == Sign::NotNamed;
+        let unnamed = cause == OutageCause::NotNamed;
         if let Some(outage) = &mut broker.outage {
             outage.unnamed |= unnamed;
             return;
         }
         let since = broker.failing_since.unwrap_or(now);
-        broker.outage = Some(Outage { since, sign, unnamed });
+        broker.outage = Some(Outage { since, cause, unnamed });
         let broker = broker.address.clone();
         let waiting = self.waiting_for(id);
         self.news.push(BrokerNews::Lost { broker, why: why.clone(), waiting });
     }
 
-    /// A connection to a broker is open, or, with `answered`, a request was answered on one.
+    /// Notes that a connection is open or, with `answered`, that a request was answered. Either may end an outage.
     pub(super) fn note_reached(&mut self, now: Instant, id: BrokerId, answered: bool) {
         let Some(broker) = self.brokers.get_mut(&id) else { return };
-        if broker.outage.as_ref().is_some_and(|outage| answered || outage.sign != Sign::NoAnswer) {
-            self.note_back(now, id);
+        if broker.outage.as_ref().is_some_and(|outage| answered || outage.cause != OutageCause::NoAnswer) {
+            self.end_outage(now, id);
         } else if broker.outage.is_none() {
             (broker.is_lost, broker.failing_since) = (false, None);
         }
     }
 
-    /// The cluster has named these brokers, and no others.
+    /// Compares the known brokers with the brokers that the cluster names. The difference starts and ends outages.
     pub(super) fn note_named(&mut self, now: Instant, named: &[BrokerAddress]) {
         let is_named = |id: BrokerId| named.iter().any(|address| address.id == id);
         let lost = self.brokers.iter().filter(|(_, broker)| broker.is_lost);
         for id in lost.map(|(id, _)| *id).collect::<Vec<_>>() {
             let is_unnamed = self.brokers.get(&id).and_then(|broker| broker.outage.as_ref()).is_some_and(|o| o.unnamed);
             match (is_named(id), is_unnamed) {
-                (false, _) => self.note_away(now, id, Sign::NotNamed, &"the cluster does not name it any more".into()),
-                (true, true) => self.note_back(now, id),
+                (false, _) => {
+                    self.begin_outage(now, id, OutageCause::NotNamed, &"the cluster no longer names the broker".into())
+                }
+                (true, true) => self.end_outage(now, id),
                 (true, false) => {}
             }
         }
     }
 
-    /// Forgets the failure of each broker that is not away and that nothing waits for any more, because its partitions have
-    /// other leaders: a later outage counts from its own failure.
+    /// Forgets the failure of each broker without an outage for which no records wait any more, because its partitions
+    /// have other leaders. A later outage counts from its own failure.
     pub(super) fn forget_failures(&mut self) {
         let failing =
             self.brokers.iter().filter(|(_, broker)| broker.failing_since.is_some() && broker.outage.is_none());
@@ -159,7 +162,7 @@ impl<T: Clone> Sender<T> {
         }
     }
 
-    fn note_back(&mut self, now: Instant, id: BrokerId) {
+    fn end_outage(&mut self, now: Instant, id: BrokerId) {
         let Some(broker) = self.brokers.get_mut(&id) else { return };
         (broker.is_lost, broker.failing_since) = (false, None);
         if let Some(outage) = broker.outage.take() {
@@ -168,14 +171,14 @@ impl<T: Clone> Sender<T> {
         }
     }
 
-    /// What waits for a broker: the batches of the partitions that it leads.
-    pub(super) fn waiting_for(&self, id: BrokerId) -> Waiting {
+    /// Returns the records that wait for a broker: those of the partitions that it leads.
+    pub(super) fn waiting_for(&self, id: BrokerId) -> WaitingRecords {
         let lanes = self.topics.iter().flat_map(|topic| &topic.lanes);
         let led = lanes.map(|lane| &lane.partition).filter(|partition| partition.leader == Some(id));
-        led.fold(Waiting::default(), |waiting, partition| {
+        led.fold(WaitingRecords::default(), |waiting, partition| {
             let deadline = partition.deadline(self.config.delivery_timeout);
             let first_fails_at = [waiting.first_fails_at, deadline].into_iter().flatten().min();
-            Waiting { events: waiting.events + partition.unsettled(), first_fails_at }
+            WaitingRecords { events: waiting.events + partition.unsettled(), first_fails_at }
         })
     }
 }

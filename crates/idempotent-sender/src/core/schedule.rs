@@ -1,35 +1,38 @@
-//! Which batch leaves on which connection, and when.
+//! The schedule: which batch is sent on which connection, and when.
 //!
 //! Rules:
-//! - A partition is bound to one connection while anything of it is unanswered there: so its order holds.
-//! - A request holds one batch of a partition at most (Produce v3+), and up to `max_request_bytes`.
-//! - More connections to a broker are opened while the least loaded one is busy; partitions move to a new
-//!   one when nothing of theirs is in flight, at once if it isn't: no answer has to come first.
-//! - Work is proportional to what is ready, never to the number of partitions.
+//!  - A partition is bound to one connection while any of its batches is unanswered there. This keeps their order.
+//!  - A request holds at most one batch of a partition (Produce v3 and newer), and at most `max_request_bytes`.
+//!  - Another connection to a broker is opened while the least loaded one is busy. A partition with nothing in flight
+//!    moves to the new connection immediately. Any other partition moves once its batches are answered.
+//!  - The work is proportional to the number of ready partitions, not of all partitions.
 
 #[cfg(test)]
 mod tests;
 
 use std::time::Instant;
 
-use super::cluster::{Broker, Conn, Ready, Request};
+use super::cluster::{BrokerConn, InFlightRequest, KnownBroker, ReadyPartition};
 use super::effects::Context;
 use super::sender::Sender;
 use super::timers::Timer;
 use super::types::{Action, BrokerId, ConnId, PartitionId, ProducePart, Reason, RequestId};
 
-/// A connection with this much on it, or a whole request, is busy enough for another to pay.
+/// The load from which a connection is busy, so that another connection pays off. A whole request also makes it busy.
 const BUSY_BYTES: usize = 512 << 10;
 
-/// What became of a look into a partition for the request that is being built.
-enum Taken {
-    Part(ProducePart, Again),
+/// The next batch of a partition for the request that is being built.
+enum NextPart {
+    Part(ProducePart, PartFollowUp),
     Nothing,
     Full,
 }
 
-struct Again {
+/// The next step after a batch was added to a request.
+struct PartFollowUp {
+    /// The partition has more to send.
     more: bool,
+    /// The batch must be alone in its request.
     solo: bool,
 }
 
@@ -42,7 +45,7 @@ impl<T: Clone> Sender<T> {
         }
     }
 
-    /// Puts a partition that has something to send into the ready list of its connection or its leader.
+    /// Appends a partition that has something to send to the ready list of its connection or its leader.
     pub(super) fn make_ready(&mut self, id: PartitionId) {
         let Some(lane) = self.topics.lane_mut(id) else { return };
         let Some(leader) = lane.partition.leader else { return };
@@ -62,7 +65,7 @@ impl<T: Clone> Sender<T> {
         self.mark_dirty(leader);
     }
 
-    /// Sends whatever may be sent to a broker.
+    /// Sends everything that may be sent to a broker now.
     pub(super) fn pump(&mut self, id: BrokerId, now: Instant) {
         let Some(broker) = self.brokers.get_mut(&id) else { return };
         broker.dirty = false;
@@ -76,7 +79,7 @@ impl<T: Clone> Sender<T> {
         }
     }
 
-    /// Gives each free partition that is ready to the least loaded connection.
+    /// Binds each free partition that is ready to the least loaded connection.
     fn bind_ready(&mut self, id: BrokerId, now: Instant) {
         loop {
             let Some(ready) = self.brokers.get_mut(&id).and_then(|broker| broker.ready.pop_front()) else { return };
@@ -84,7 +87,7 @@ impl<T: Clone> Sender<T> {
                 continue;
             };
             let Some(broker) = self.brokers.get_mut(&id) else { return };
-            let up = broker.conns.iter().filter(|c| self.conns.get(c).is_some_and(Conn::is_open));
+            let up = broker.conns.iter().filter(|c| self.conns.get(c).is_some_and(BrokerConn::is_open));
             let Some(least) = up.min_by_key(|c| self.conns.get(c).map_or(usize::MAX, |conn| conn.load)).copied() else {
                 if let Some(reason) = broker.refusal_at(now).cloned() {
                     self.refuse_lane(ready.partition, &reason, now);
@@ -101,7 +104,7 @@ impl<T: Clone> Sender<T> {
         }
     }
 
-    /// Fails what waits in a partition whose leader refuses us.
+    /// Fails the waiting batches of a partition whose leader refuses this client.
     pub(super) fn refuse_lane(&mut self, id: PartitionId, reason: &Reason, now: Instant) {
         self.with_lane(id, now, |lane, cx| {
             lane.unbind();
@@ -109,7 +112,7 @@ impl<T: Clone> Sender<T> {
         });
     }
 
-    /// Opens a connection, unless one is being opened, there are enough, or it is too early.
+    /// Opens a connection, unless one is being opened, the limit is reached, or the pause has not ended.
     fn connect(&mut self, id: BrokerId, now: Instant) {
         let Some(broker) = self.brokers.get_mut(&id) else { return };
         let opening = broker.conns.iter().any(|c| self.conns.get(c).is_some_and(|conn| !conn.up));
@@ -123,11 +126,11 @@ impl<T: Clone> Sender<T> {
         let conn = ConnId(self.next_conn);
         broker.conns.push(conn);
         let address = broker.address.clone();
-        self.conns.insert(conn, Conn::new(id, now));
+        self.conns.insert(conn, BrokerConn::new(id, now));
         self.out.actions.push_back(Action::Connect { conn, address });
     }
 
-    /// Builds one request for a connection and sends it. Returns whether it did.
+    /// Builds one request for a connection and sends it. Returns whether a request was sent.
     fn send_next(&mut self, id: ConnId, now: Instant) -> bool {
         let max_in_flight = self.config.max_in_flight as usize;
         let Some(conn) = self.conns.get(&id) else { return false };
@@ -139,7 +142,7 @@ impl<T: Clone> Sender<T> {
         let (mut parts, mut sent, mut again, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), 0);
         while let Some(ready) = self.conns.get_mut(&id).and_then(|conn| conn.pop_ready()) {
             match self.take_from(ready, request, bytes, now) {
-                Taken::Part(part, next) => {
+                NextPart::Part(part, next) => {
                     bytes += part.batch.len();
                     parts.push(part);
                     sent.push(ready);
@@ -150,8 +153,8 @@ impl<T: Clone> Sender<T> {
                         break;
                     }
                 }
-                Taken::Nothing => {}
-                Taken::Full => {
+                NextPart::Nothing => {}
+                NextPart::Full => {
                     if let Some(conn) = self.conns.get_mut(&id) {
                         conn.unpop_ready(ready);
                     }
@@ -164,44 +167,49 @@ impl<T: Clone> Sender<T> {
         }
         let done = !parts.is_empty();
         if done {
-            self.dispatch(id, Request { id: request, sent_at: now, written_at: None, bytes, parts: sent }, parts, now);
+            self.dispatch(
+                id,
+                InFlightRequest { id: request, sent_at: now, written_at: None, bytes, parts: sent },
+                parts,
+                now,
+            );
         }
         done
     }
 
-    /// Takes a partition's next batch into the request that is being built, if it may leave and fits.
-    fn take_from(&mut self, ready: Ready, request: RequestId, bytes: usize, now: Instant) -> Taken {
+    /// Adds the next batch of a partition to the request that is being built, if the batch may be sent and fits.
+    fn take_from(&mut self, ready: ReadyPartition, request: RequestId, bytes: usize, now: Instant) -> NextPart {
         let producer_id = self.producer_id();
-        let Some(topic) = self.topics.get_mut(ready.partition.topic) else { return Taken::Nothing };
+        let Some(topic) = self.topics.get_mut(ready.partition.topic) else { return NextPart::Nothing };
         let (name, uuid) = (topic.name.clone(), topic.uuid);
         let index = usize::try_from(ready.partition.index).unwrap_or(usize::MAX);
         let Some(lane) = topic.lanes.get_mut(index).filter(|l| l.generation == ready.generation) else {
-            return Taken::Nothing;
+            return NextPart::Nothing;
         };
         let held = lane.unanswered >= self.config.max_in_flight || (lane.drain && lane.unanswered > 0);
         if held {
             lane.queued = false;
-            return Taken::Nothing;
+            return NextPart::Nothing;
         }
         if bytes > 0 && (lane.partition.is_solo() || bytes + lane.partition.next_len() > self.config.max_request_bytes)
         {
-            return Taken::Full;
+            return NextPart::Full;
         }
         lane.queued = false;
-        let mut cx = Context { now, config: &self.config, chance: &mut self.chance, out: &mut self.out, producer_id };
+        let mut cx = Context { now, config: &self.config, jitter: &mut self.jitter, out: &mut self.out, producer_id };
         let Some(outgoing) = lane.partition.next_outgoing(request, &mut cx) else {
             if lane.unanswered == 0 {
                 lane.unbind();
             }
-            return Taken::Nothing;
+            return NextPart::Nothing;
         };
         lane.unanswered += 1;
-        let again = Again { more: lane.partition.has_unsent(), solo: outgoing.solo };
+        let again = PartFollowUp { more: lane.partition.has_unsent(), solo: outgoing.solo };
         let part = ProducePart { partition: ready.partition, topic: name, topic_uuid: uuid, batch: outgoing.batch };
-        Taken::Part(part, again)
+        NextPart::Part(part, again)
     }
 
-    fn dispatch(&mut self, id: ConnId, request: Request, parts: Vec<ProducePart>, now: Instant) {
+    fn dispatch(&mut self, id: ConnId, request: InFlightRequest, parts: Vec<ProducePart>, now: Instant) {
         self.out.counters.requests += 1;
         let busy_bytes = self.busy_bytes();
         let Some(conn) = self.conns.get_mut(&id) else { return };
@@ -219,7 +227,7 @@ impl<T: Clone> Sender<T> {
         BUSY_BYTES.min(self.config.max_request_bytes)
     }
 
-    /// Another connection, where all that there are, are busy.
+    /// Opens another connection if all connections are busy.
     fn connect_another(&mut self, id: BrokerId, now: Instant) {
         let busy_bytes = self.busy_bytes();
         let all_busy = self.brokers.get(&id).is_some_and(|broker| {
@@ -230,7 +238,7 @@ impl<T: Clone> Sender<T> {
         }
     }
 
-    /// Has the connection looked at when its oldest request's time is up, or when it has been idle too long.
+    /// Sets the timer of a connection: the timeout of its oldest request, its idle timeout, or the end of its session.
     pub(super) fn arm_conn(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(&id) else { return };
         let at = self.conn_deadline(conn);
@@ -240,11 +248,13 @@ impl<T: Clone> Sender<T> {
         }
     }
 
-    /// A request's time runs from its last byte or the previous answer, whichever is later (a broker
-    /// answers one request of a connection at a time), and stands still while we are throttled. A session's end comes
-    /// when it comes.
-    pub(super) fn conn_deadline(&self, conn: &Conn) -> Instant {
-        let throttled = self.brokers.get(&conn.broker).and_then(|broker: &Broker| broker.throttled_until);
+    /// Returns the time of the next check of a connection.
+    ///
+    /// The timeout of a request counts from its last byte or the previous answer, whichever is later, because a broker
+    /// answers one request of a connection at a time. It does not run while the broker throttles this client. The end
+    /// of the session is fixed.
+    pub(super) fn conn_deadline(&self, conn: &BrokerConn) -> Instant {
+        let throttled = self.brokers.get(&conn.broker).and_then(|broker: &KnownBroker| broker.throttled_until);
         let answered = match conn.inflight.front() {
             Some(request) => {
                 let written = request.written_at.unwrap_or(request.sent_at);

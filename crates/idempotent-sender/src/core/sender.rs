@@ -1,82 +1,85 @@
-//! The sender: what comes in, what is to be done, and when to look again.
+//! The sender: inputs from the driver, actions for the driver, and the next deadline.
 //!
 //! Rules:
-//! - Every method takes `now`; nothing here sleeps, spawns, reads a clock or touches a socket.
-//! - `poll` is called until it says `None`, after every input and at `next_deadline`.
-//! - Every record that was handed in settles exactly once.
+//!  - Every method takes `now`. Nothing here sleeps, spawns, reads a clock or touches a socket.
+//!  - The driver calls `poll` until it returns `None`: after every input, and at `next_deadline`.
+//!  - Every submitted record is settled exactly once.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::backoff::Chance;
-use super::cluster::{Brokers, Conns, Lane};
+use super::backoff::JitterRng;
+use super::cluster::{BrokerConns, KnownBrokers, PartitionLane};
 use super::config::{Config, ConfigError};
 use super::connections::REFUSED_PAUSE;
-use super::effects::{Context, Counters, Effects, LookAt, WantedLook};
+use super::effects::{Context, Counters, Effects, LookupRequest, LookupTarget};
 use super::error_code::ErrorCode;
-use super::look::{LogSearch, Look, LookAnswer, SearchAnswer};
+use super::lookup::{LogSearch, Look, LookAnswer, SearchAnswer};
 use super::metadata::Metadata;
 use super::outage::BrokerNews;
 use super::timers::{Timer, Timers};
-use super::topics::{TopicState, Topics};
+use super::topics::{KnownTopics, TopicState};
 use super::types::{Action, BrokerId, LookId, PartitionId, Reason, Submission, TopicId};
 
-/// Where the producer id stands.
+/// The state of the producer id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Identity {
+enum ProducerIdState {
     None,
-    Asked,
-    Waiting(Instant),
-    Have(i64),
+    Requested,
+    Paused(Instant),
+    Assigned(i64),
 }
 
-/// The pure core. `T` is the shell's own word for a batch.
+/// The pure core. `T` is the token that the driver gives to a batch.
 #[derive(Debug)]
 pub struct Sender<T> {
     pub(super) config: Config,
-    pub(super) chance: Chance,
+    pub(super) jitter: JitterRng,
     pub(super) out: Effects<T>,
-    pub(super) topics: Topics<T>,
-    pub(super) brokers: Brokers,
-    pub(super) conns: Conns,
+    pub(super) topics: KnownTopics<T>,
+    pub(super) brokers: KnownBrokers,
+    pub(super) conns: BrokerConns,
     pub(super) metadata: Metadata,
     pub(super) timers: Timers,
     pub(super) next_conn: u64,
     pub(super) next_request: u64,
     pub(super) dirty: Vec<BrokerId>,
     pub(super) news: Vec<BrokerNews>,
-    identity: Identity,
-    identity_failures: u32,
+    producer_id_state: ProducerIdState,
+    producer_id_failures: u32,
     accepted: u64,
 }
 
 impl<T: Clone> Sender<T> {
-    /// A sender with nothing to do. Errors: every setting out of its bounds.
+    /// Creates a sender without topics and batches.
+    ///
+    /// # Errors
+    /// Returns every setting that is out of bounds.
     pub fn new(config: Config) -> Result<Self, Vec<ConfigError>> {
         let problems = config.problems();
         if !problems.is_empty() {
             return Err(problems);
         }
         Ok(Self {
-            chance: Chance::new(config.seed),
+            jitter: JitterRng::new(config.seed),
             config,
             out: Effects::new(),
-            topics: Topics::new(),
-            brokers: Brokers::new(),
-            conns: Conns::new(),
+            topics: KnownTopics::new(),
+            brokers: KnownBrokers::new(),
+            conns: BrokerConns::new(),
             metadata: Metadata::default(),
             timers: Timers::default(),
             next_conn: 0,
             next_request: 0,
             dirty: Vec::new(),
             news: Vec::new(),
-            identity: Identity::None,
-            identity_failures: 0,
+            producer_id_state: ProducerIdState::None,
+            producer_id_failures: 0,
             accepted: 0,
         })
     }
 
-    /// Asks for a topic. Answered by `TopicReady` or `TopicFailed`; a topic that failed is asked for anew.
+    /// Requests a topic. `TopicReady` or `TopicFailed` follows. A topic that failed is requested again.
     pub fn want_topic(&mut self, now: Instant, name: &str) -> TopicId {
         let pending = TopicState::Pending(now + self.config.metadata_timeout);
         let id = self.topics.id(name).unwrap_or_else(|| self.topics.add(now, name));
@@ -88,28 +91,31 @@ impl<T: Clone> Sender<T> {
                     topic.code = 0;
                 }
                 self.timers.set(now + self.config.metadata_timeout, Timer::Topic(id));
-                self.want_unknown(now, id);
+                self.want_unknown_topic(now, id);
             }
             Some(TopicState::Pending(_)) | None => {}
         }
         id
     }
 
-    /// Takes a batch over. Its partition must have been announced by `TopicReady`; otherwise it comes back.
+    /// Takes a batch for delivery.
+    ///
+    /// # Errors
+    /// Returns the batch if `TopicReady` has not announced its partition.
     pub fn on_sealed(&mut self, now: Instant, submission: Submission<T>) -> Result<(), Submission<T>> {
         let id = submission.partition;
-        let uid = self.out.uid();
+        let uid = self.out.new_uid();
         let Some(lane) = self.topics.lane_mut(id) else { return Err(submission) };
         self.accepted += u64::from(submission.batch.record_count());
         lane.partition.enqueue(submission, uid);
-        self.with_lane(id, now, |lane, cx| lane.partition.give_up_if_gone(cx));
+        self.with_lane(id, now, |lane, cx| lane.partition.fail_if_removed(cx));
         Ok(())
     }
 
-    /// A producer id was given.
+    /// Handles the producer id that the cluster assigned.
     pub fn on_producer_id(&mut self, now: Instant, producer_id: i64) {
-        self.identity = Identity::Have(producer_id);
-        self.identity_failures = 0;
+        self.producer_id_state = ProducerIdState::Assigned(producer_id);
+        self.producer_id_failures = 0;
         for id in self.topics.partitions() {
             if self.topics.lane(id).is_some_and(|lane| lane.partition.wants_producer_id()) {
                 self.after_lane(id, now);
@@ -117,11 +123,11 @@ impl<T: Clone> Sender<T> {
         }
     }
 
-    /// No producer id could be had. `code` is the broker's answer; without one nobody could be asked.
+    /// Handles a failed request for a producer id. `code` is the error of the broker, or `None` if no broker answered.
     pub fn on_producer_id_failed(&mut self, now: Instant, code: Option<ErrorCode>, why: &str) {
-        self.identity_failures = self.identity_failures.saturating_add(1);
-        let until = now + self.config.backoff.wait(self.identity_failures, &mut self.chance);
-        self.pause_identity(until);
+        self.producer_id_failures = self.producer_id_failures.saturating_add(1);
+        let until = now + self.config.backoff.wait(self.producer_id_failures, &mut self.jitter);
+        self.pause_producer_id(until);
         let reason = match code {
             Some(code) => Reason::Broker { code, message: Some(format!("no producer id: {why}").into()) },
             None => Reason::NoProducerId(why.into()),
@@ -129,74 +135,75 @@ impl<T: Clone> Sender<T> {
         let is_final = code.is_some_and(|code| !code.is_retriable() && code != ErrorCode::UNKNOWN_SERVER_ERROR);
         for id in self.topics.partitions() {
             self.with_lane(id, now, |lane, cx| match lane.partition.wants_producer_id() {
-                true if is_final => lane.partition.give_up_queue(&reason, cx),
+                true if is_final => lane.partition.fail_queue(&reason, cx),
                 true => lane.partition.on_unreachable(cx.now, &reason),
                 false => {}
             });
         }
     }
 
-    /// No broker takes us, or none is to be trusted: what waits for a producer id fails at once, for `reason`.
+    /// Handles the refusal of this client by the brokers, or of the brokers by this client. Batches that wait for a
+    /// producer id fail immediately with `reason`.
     pub fn on_producer_id_refused(&mut self, now: Instant, reason: &Reason) {
-        self.pause_identity(now + REFUSED_PAUSE);
+        self.pause_producer_id(now + REFUSED_PAUSE);
         for id in self.topics.partitions() {
             self.with_lane(id, now, |lane, cx| {
                 if lane.partition.wants_producer_id() {
-                    lane.partition.give_up_queue(reason, cx);
+                    lane.partition.fail_queue(reason, cx);
                 }
             });
         }
     }
 
-    fn pause_identity(&mut self, until: Instant) {
-        self.identity = Identity::Waiting(until);
+    fn pause_producer_id(&mut self, until: Instant) {
+        self.producer_id_state = ProducerIdState::Paused(until);
         self.timers.set(until, Timer::Identity);
     }
 
-    /// What the look at a leader's producer state found.
+    /// Handles the result of a producer state lookup.
     pub fn on_looked(&mut self, now: Instant, partition: PartitionId, look: LookId, answer: LookAnswer) {
         self.with_lane(partition, now, |lane, cx| lane.partition.on_looked(look, answer, cx));
     }
 
-    /// What the search of a partition's log found.
+    /// Handles the result of a log search.
     pub fn on_searched(&mut self, now: Instant, partition: PartitionId, look: LookId, answer: &SearchAnswer) {
         self.with_lane(partition, now, |lane, cx| lane.partition.on_searched(look, answer, cx));
     }
 
-    /// Gives up everything that is left, for `reason`.
+    /// Fails all batches without a verdict, with `reason`.
     pub fn give_up_all(&mut self, now: Instant, reason: &Reason) {
         for id in self.topics.partitions() {
-            self.with_lane(id, now, |lane, cx| lane.partition.give_up_all(reason, cx));
+            self.with_lane(id, now, |lane, cx| lane.partition.fail_all(reason, cx));
         }
     }
 
-    /// Whether nothing of the partition is on its way, and the batch of this ordinal would be its next: sealed now, it
-    /// would wait for no other.
+    /// Returns whether the partition has no batch without a verdict, and the batch with this ordinal is its next. If
+    /// that batch were sealed now, it would wait for no other batch.
     pub fn is_free_for(&self, id: PartitionId, ordinal: u64) -> bool {
         self.topics.lane(id).is_some_and(|lane| lane.partition.is_free_for(ordinal))
     }
 
-    /// Records that have no verdict yet.
+    /// Returns the number of records without a verdict.
     pub fn unsettled(&self) -> u64 {
         self.accepted - self.out.counters.records_delivered - self.out.counters.records_failed
     }
 
-    /// Whether there is a producer id.
+    /// Returns whether the sender has a producer id.
     pub fn has_producer_id(&self) -> bool {
         self.producer_id().is_some()
     }
 
-    /// How often things happened.
+    /// Returns the counters.
     pub fn counters(&self) -> &Counters {
         &self.out.counters
     }
 
-    /// When `poll` is to be called again, if nothing comes in before.
+    /// Returns the time of the next `poll`, if no input arrives earlier.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.timers.next()
     }
 
-    /// What is to be done now.
+    /// Returns the next action.
     pub fn poll(&mut self, now: Instant) -> Option<Action<T>> {
         loop {
             if let Some(action) = self.out.actions.pop_front() {
@@ -204,11 +211,11 @@ impl<T: Clone> Sender<T> {
             }
             if let Some(timer) = self.timers.pop_due(now) {
                 self.on_timer(now, timer);
-            } else if self.out.has_wishes() {
-                self.absorb(now);
+            } else if self.out.has_requests() {
+                self.apply_effects(now);
             } else if let Some(broker) = self.dirty.pop() {
                 self.pump(broker, now);
-            } else if !self.ask_metadata(now) {
+            } else if !self.request_metadata(now) {
                 return None;
             }
         }
@@ -228,17 +235,18 @@ impl<T: Clone> Sender<T> {
             Timer::Topic(id) => self.check_topic(now, id),
             Timer::Metadata => self.on_metadata_timer(now),
             Timer::Identity => {
-                if matches!(self.identity, Identity::Waiting(until) if until <= now) {
-                    self.identity = Identity::None;
+                if matches!(self.producer_id_state, ProducerIdState::Paused(until) if until <= now) {
+                    self.producer_id_state = ProducerIdState::None;
                     if self.topics.iter().any(|t| t.lanes.iter().any(|l| l.partition.wants_producer_id())) {
-                        self.ask_identity();
+                        self.request_producer_id();
                     }
                 }
             }
         }
     }
 
-    /// Until when, and how, a partition's leader has throttled us, if it ever has.
+    /// Returns the end of the last throttling by the leader of a partition, and the reason for verdicts. `None` if the
+    /// leader never throttled this client.
     fn throttled(&self, id: PartitionId) -> Option<(Instant, Reason)> {
         let leader = self.topics.lane(id)?.partition.leader?;
         let broker = self.brokers.get(&leader)?;
@@ -246,56 +254,56 @@ impl<T: Clone> Sender<T> {
         broker.throttled_until.map(|until| (until, reason))
     }
 
-    /// Has a producer id asked for now, before the first batch needs it. While a failed request is waited for,
-    /// nothing is asked.
+    /// Requests a producer id before the first batch needs one. Does nothing during the pause after a failed request.
     pub fn want_producer_id(&mut self) {
-        self.ask_identity();
+        self.request_producer_id();
     }
 
-    fn ask_identity(&mut self) {
-        if self.identity == Identity::None {
-            self.identity = Identity::Asked;
+    fn request_producer_id(&mut self) {
+        if self.producer_id_state == ProducerIdState::None {
+            self.producer_id_state = ProducerIdState::Requested;
             self.out.actions.push_back(Action::InitProducerId);
         }
     }
 
-    /// Runs a decision of one partition, then sees to what follows from its new state.
+    /// Runs a decision of one partition and applies the consequences of its new state.
     pub(super) fn with_lane<R>(
         &mut self,
         id: PartitionId,
         now: Instant,
-        decide: impl FnOnce(&mut Lane<T>, &mut Context<'_, T>) -> R,
+        decide: impl FnOnce(&mut PartitionLane<T>, &mut Context<'_, T>) -> R,
     ) -> Option<R> {
         let producer_id = self.producer_id();
         let lane = self.topics.lane_mut(id)?;
-        let mut cx = Context { now, config: &self.config, chance: &mut self.chance, out: &mut self.out, producer_id };
-        let (was_turning, had_leader) = (lane.partition.is_turning(), lane.partition.leader.is_some());
+        let mut cx = Context { now, config: &self.config, jitter: &mut self.jitter, out: &mut self.out, producer_id };
+        let (was_switching, had_leader) = (lane.partition.is_switching(), lane.partition.leader.is_some());
         let result = decide(lane, &mut cx);
-        let mut news = false;
-        if lane.partition.turn(&mut cx) {
+        let mut must_announce = false;
+        if lane.partition.switch_topic(&mut cx) {
             lane.unbind();
-            // Where it turns at once, whoever told of the new topic announces all of it.
-            news = was_turning && had_leader != lane.partition.leader.is_some();
+            // If the partition switches immediately, the caller announces the whole topic.
+            must_announce = was_switching && had_leader != lane.partition.leader.is_some();
         }
         self.after_lane(id, now);
-        if news {
+        if must_announce {
             self.announce(id.topic);
         }
         Some(result)
     }
 
     pub(super) fn producer_id(&self) -> Option<i64> {
-        match self.identity {
-            Identity::Have(id) => Some(id),
+        match self.producer_id_state {
+            ProducerIdState::Assigned(id) => Some(id),
             _ => None,
         }
     }
 
-    /// Sees to timers, a producer id, a leader and a place in a ready list, as the partition's state asks.
+    /// Sets the timer of a partition, and requests a producer id, metadata or a place in a ready list, as its state
+    /// requires.
     pub(super) fn after_lane(&mut self, id: PartitionId, now: Instant) {
         let delivery_timeout = self.config.delivery_timeout;
         let Some(lane) = self.topics.lane_mut(id) else { return };
-        let waits = lane.partition.waits_until(now);
+        let waits = lane.partition.backoff_end(now);
         let look_at = [waits, lane.partition.deadline(delivery_timeout)].into_iter().flatten().min();
         if let Some(at) = look_at.filter(|at| lane.armed.is_none_or(|armed| *at < armed)) {
             lane.armed = Some(at);
@@ -304,12 +312,13 @@ impl<T: Clone> Sender<T> {
         let can_send = lane.partition.has_unsent() && waits.is_none() && !lane.queued;
         let wants_metadata = lane.partition.wants_metadata();
         let no_id = lane.partition.wants_producer_id();
-        let used_up = no_id && matches!(self.identity, Identity::Have(id) if lane.partition.has_used_up(id));
+        let used_up =
+            no_id && matches!(self.producer_id_state, ProducerIdState::Assigned(id) if lane.partition.has_used_up(id));
         if used_up {
-            self.identity = Identity::None;
+            self.producer_id_state = ProducerIdState::None;
         }
         if no_id {
-            self.ask_identity();
+            self.request_producer_id();
         }
         if wants_metadata {
             self.want_metadata(now);
@@ -318,45 +327,45 @@ impl<T: Clone> Sender<T> {
         }
     }
 
-    /// Acts on what partitions asked for beyond themselves.
-    fn absorb(&mut self, now: Instant) {
+    /// Applies the effects that partitions recorded.
+    fn apply_effects(&mut self, now: Instant) {
         if std::mem::take(&mut self.out.refresh_metadata) {
             self.want_metadata(now);
         }
-        if self.out.retiring_id.take().is_some_and(|id| self.identity == Identity::Have(id)) {
-            self.identity = Identity::None;
-            self.ask_identity();
+        if self.out.retiring_id.take().is_some_and(|id| self.producer_id_state == ProducerIdState::Assigned(id)) {
+            self.producer_id_state = ProducerIdState::None;
+            self.request_producer_id();
         }
-        for wanted in std::mem::take(&mut self.out.looks) {
-            self.look(now, wanted);
+        for request in std::mem::take(&mut self.out.lookups) {
+            self.start_lookup(now, request);
         }
     }
 
-    /// Has a look made at the partition's leader, if there is one.
-    fn look(&mut self, now: Instant, WantedLook { partition, look, at }: WantedLook) {
+    /// Starts a lookup at the leader of the partition, if there is one.
+    fn start_lookup(&mut self, now: Instant, LookupRequest { partition, id: look, target }: LookupRequest) {
         let topic = self.topics.get(partition.topic).map(|topic| topic.name.clone());
         let lane = self.topics.lane(partition).map(|lane| &lane.partition);
-        let led = lane.and_then(|known| Some((known.leader?, known.leader_epoch(), known.place.topic_uuid)));
+        let led = lane.and_then(|known| Some((known.leader?, known.leader_epoch(), known.log.topic_uuid)));
         let (Some(topic), Some((id, leader_epoch, topic_uuid))) = (topic, led) else {
-            return self.on_not_looked(now, partition, look, &at);
+            return self.fail_lookup(now, partition, look, &target);
         };
         let Some(leader) = self.brokers.get(&id).map(|broker| broker.address.clone()) else {
-            return self.on_not_looked(now, partition, look, &at);
+            return self.fail_lookup(now, partition, look, &target);
         };
-        self.out.actions.push_back(match at {
-            LookAt::Producer(producer_id) => {
+        self.out.actions.push_back(match target {
+            LookupTarget::Producer(producer_id) => {
                 Action::Look(Look { partition, topic, leader, leader_epoch, look, producer_id })
             }
-            LookAt::Log(wanted) => {
+            LookupTarget::Log(wanted) => {
                 Action::SearchLog(LogSearch { partition, topic, topic_uuid, leader, leader_epoch, look, wanted })
             }
         });
     }
 
-    fn on_not_looked(&mut self, now: Instant, partition: PartitionId, look: LookId, at: &LookAt) {
-        match at {
-            LookAt::Producer(_) => self.on_looked(now, partition, look, LookAnswer::Unavailable),
-            LookAt::Log(_) => self.on_searched(now, partition, look, &SearchAnswer::Unavailable),
+    fn fail_lookup(&mut self, now: Instant, partition: PartitionId, look: LookId, target: &LookupTarget) {
+        match target {
+            LookupTarget::Producer(_) => self.on_looked(now, partition, look, LookAnswer::Unavailable),
+            LookupTarget::Log(_) => self.on_searched(now, partition, look, &SearchAnswer::Unavailable),
         }
     }
 
@@ -366,7 +375,7 @@ impl<T: Clone> Sender<T> {
         self.out.actions.push_back(Action::TopicReady { topic: id, available });
     }
 
-    /// A topic's name.
+    /// Returns the name of a topic.
     pub fn topic_name(&self, id: TopicId) -> Option<Arc<str>> {
         self.topics.get(id).map(|topic| topic.name.clone())
     }

@@ -1,7 +1,8 @@
-//! What is to be looked at again, and when.
+//! Timers: the objects to check again, and the times of the checks.
 //!
-//! Rules: a timer only says "look"; whoever looks decides from the state as it is then, so a timer that
-//! has become pointless does no harm and is never searched for and removed.
+//! Rules:
+//!  - A timer only triggers a check. The check decides from the state at that time.
+//!  - An obsolete timer is harmless, so timers are never searched for and removed.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -31,7 +32,7 @@ impl Timers {
         self.0.peek().map(|Reverse((at, _))| *at)
     }
 
-    /// The earliest timer, if it is due.
+    /// Removes and returns the earliest timer, if it is due.
     pub(crate) fn pop_due(&mut self, now: Instant) -> Option<Timer> {
         let Reverse((at, timer)) = *self.0.peek()?;
         if at > now {

@@ -1,103 +1,104 @@
-//! Topics as the core knows them: their partitions, their ids, and whether they can be had at all.
+//! Topics: their partitions, ids and availability.
 //!
-//! Rules: a topic is asked for until it is there or `metadata_timeout` has passed; once there, it stays;
-//! a partition that it has no more keeps its place, and takes nothing.
+//! Rules:
+//!  - A topic is requested until the cluster knows it or `metadata_timeout` has passed. A ready topic stays ready.
+//!  - A partition that the topic no longer has keeps its place in the list and accepts nothing.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::cluster::Lane;
+use super::cluster::PartitionLane;
 use super::types::{PartitionId, TopicId, TopicUuid};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum TopicState {
-    /// Asked for, and given up at this time.
+    /// Requested. The topic fails at this time.
     Pending(Instant),
     Ready,
     Failed,
 }
 
-/// How a topic that is not known yet is asked for.
+/// The requests for a topic that is not known yet.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Asking {
+pub(crate) struct TopicDiscovery {
     /// The earliest time of the next request.
     pub(crate) next: Instant,
-    /// Requests in a row that did not find it.
+    /// Requests in a row that did not find the topic.
     pub(crate) failures: u32,
-    /// The request on its way names it.
+    /// Whether the request in flight names the topic.
     pub(crate) named: bool,
 }
 
 #[derive(Debug)]
-pub(crate) struct Topic<T> {
+pub(crate) struct KnownTopic<T> {
     pub(crate) name: Arc<str>,
     pub(crate) uuid: TopicUuid,
     pub(crate) state: TopicState,
-    pub(crate) asking: Asking,
-    /// The last error that metadata gave for it.
+    pub(crate) discovery: TopicDiscovery,
+    /// The error code of the topic in the last Metadata answer.
     pub(crate) code: i16,
-    /// One for each partition that it ever had.
-    pub(crate) lanes: Vec<Lane<T>>,
-    /// How many partitions it has now.
+    /// One lane for each partition that the topic ever had.
+    pub(crate) lanes: Vec<PartitionLane<T>>,
+    /// The present number of partitions.
     pub(crate) count: usize,
-    /// Its former ids, the last ones: an answer that names one of them is older than what we know.
+    /// The last former ids. An answer that names one of them is out of date.
     former: VecDeque<TopicUuid>,
-    /// How many answers in a row have named a former id.
+    /// Answers in a row that named a former id.
     former_named: u32,
 }
 
-/// How many former ids of a topic are remembered.
-const FORMER_REMEMBERED: usize = 16;
-/// After so many answers in a row that name a former id it is the one that we know that is out of date.
-const FORMER_BELIEVED: u32 = 4;
+/// The number of former ids that are kept for a topic.
+const FORMER_IDS_MAX: usize = 16;
+/// The number of answers in a row that must name a former id before that id counts as the present one.
+const FORMER_ID_ANSWERS: u32 = 4;
 
-/// What the id that an answer names says of a topic.
+/// The meaning of the id in an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Life {
+pub(crate) enum TopicIdChange {
     Same,
-    /// It was deleted and made anew.
-    Anew,
-    /// A former one: the answer is out of date.
+    /// The topic was deleted and recreated.
+    Recreated,
+    /// A former id: the answer is out of date.
     Former,
 }
 
-impl<T> Topic<T> {
-    /// Takes in the id that an answer names. Brokers that give no ids tell no lives apart.
-    pub(crate) fn learn_uuid(&mut self, uuid: TopicUuid) -> Life {
+impl<T> KnownTopic<T> {
+    /// Adopts the id in an answer. A recreated topic is not recognized if the brokers send no ids.
+    pub(crate) fn learn_uuid(&mut self, uuid: TopicUuid) -> TopicIdChange {
         if uuid == [0; 16] {
-            return Life::Same;
+            return TopicIdChange::Same;
         }
         if uuid != self.uuid && self.former.contains(&uuid) {
             self.former_named += 1;
-            if self.former_named < FORMER_BELIEVED {
-                return Life::Former;
+            if self.former_named < FORMER_ID_ANSWERS {
+                return TopicIdChange::Former;
             }
             self.former.clear();
         }
         self.former_named = 0;
         if uuid == self.uuid {
-            return Life::Same;
+            return TopicIdChange::Same;
         }
         let before = std::mem::replace(&mut self.uuid, uuid);
         if before == [0; 16] {
-            return Life::Same;
+            return TopicIdChange::Same;
         }
-        if self.former.len() == FORMER_REMEMBERED {
+        if self.former.len() == FORMER_IDS_MAX {
             self.former.pop_front();
         }
         self.former.push_back(before);
-        Life::Anew
+        TopicIdChange::Recreated
     }
 }
 
 #[derive(Debug)]
-pub(crate) struct Topics<T> {
-    list: Vec<Topic<T>>,
+pub(crate) struct KnownTopics<T> {
+    list: Vec<KnownTopic<T>>,
     by_name: HashMap<Arc<str>, TopicId>,
 }
 
-impl<T: Clone> Topics<T> {
+impl<T: Clone> KnownTopics<T> {
     pub(crate) fn new() -> Self {
         Self { list: Vec::new(), by_name: HashMap::new() }
     }
@@ -110,11 +111,11 @@ impl<T: Clone> Topics<T> {
         let id = TopicId(u32::try_from(self.list.len()).unwrap_or(u32::MAX));
         let name: Arc<str> = name.into();
         self.by_name.insert(name.clone(), id);
-        self.list.push(Topic {
+        self.list.push(KnownTopic {
             name,
             uuid: [0; 16],
             state: TopicState::Failed,
-            asking: Asking { next: now, failures: 0, named: false },
+            discovery: TopicDiscovery { next: now, failures: 0, named: false },
             code: 0,
             lanes: Vec::new(),
             count: 0,
@@ -124,31 +125,31 @@ impl<T: Clone> Topics<T> {
         id
     }
 
-    pub(crate) fn get(&self, id: TopicId) -> Option<&Topic<T>> {
+    pub(crate) fn get(&self, id: TopicId) -> Option<&KnownTopic<T>> {
         self.list.get(id.0 as usize)
     }
 
-    pub(crate) fn get_mut(&mut self, id: TopicId) -> Option<&mut Topic<T>> {
+    pub(crate) fn get_mut(&mut self, id: TopicId) -> Option<&mut KnownTopic<T>> {
         self.list.get_mut(id.0 as usize)
     }
 
-    pub(crate) fn lane(&self, id: PartitionId) -> Option<&Lane<T>> {
+    pub(crate) fn lane(&self, id: PartitionId) -> Option<&PartitionLane<T>> {
         self.get(id.topic)?.lanes.get(usize::try_from(id.index).ok()?)
     }
 
-    pub(crate) fn lane_mut(&mut self, id: PartitionId) -> Option<&mut Lane<T>> {
+    pub(crate) fn lane_mut(&mut self, id: PartitionId) -> Option<&mut PartitionLane<T>> {
         self.get_mut(id.topic)?.lanes.get_mut(usize::try_from(id.index).ok()?)
     }
 
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Topic<T>> {
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut KnownTopic<T>> {
         self.list.iter_mut()
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Topic<T>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &KnownTopic<T>> {
         self.list.iter()
     }
 
-    /// The ids of all partitions.
+    /// Returns the ids of all partitions.
     pub(crate) fn partitions(&self) -> Vec<PartitionId> {
         self.list.iter().flat_map(|topic| topic.lanes.iter().map(|lane| lane.partition.id)).collect()
     }

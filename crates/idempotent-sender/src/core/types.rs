@@ -1,6 +1,8 @@
-//! The words that the core speaks with its shell: ids, answers in, actions out.
+//! Data that the core and its driver exchange: ids, inputs and actions.
 //!
-//! Rules: plain data only; every id is an index or a counter that the core gave out; nothing here decides.
+//! Rules:
+//!  - The types are plain data and decide nothing.
+//!  - Every id is an index or a counter that the core assigned.
 
 use std::fmt;
 use std::ops::Range;
@@ -11,10 +13,10 @@ use kafka_courier_batcher::EncodedBatch;
 
 use super::error_code::ErrorCode;
 pub use super::failure::{Failure, RejectedRecord};
-use super::look::{LogSearch, Look};
+use super::lookup::{LogSearch, Look};
 use super::version::NoCommonVersion;
 
-/// A topic, as the core numbers it; stays the same for the core's life.
+/// A topic by the number that the core assigned. The number never changes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct TopicId(pub u32);
 
@@ -31,37 +33,38 @@ pub struct PartitionId {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct BrokerId(pub i32);
 
-/// One connection to a broker; never given out twice.
+/// One connection to a broker. An id is never reused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct ConnId(pub u64);
 
-/// One Produce request; never given out twice.
+/// One Produce request. An id is never reused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct RequestId(pub u64);
 
-/// One stamped or queued batch. A batch that is stamped anew gets a new one, so that late answers to
-/// its former stamp can't be taken for answers to the new.
+/// One queued or stamped batch. A batch that is stamped again gets a new id, so late answers to its former stamp never
+/// count for the new stamp.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub(crate) struct BatchUid(pub(crate) u64);
 
-/// One look at a leader's producer state: each asking has its own, so that a late answer is never taken for a later look's.
+/// One lookup: of a leader's producer state, or of its log. Each lookup has its own id, so a late answer never counts
+/// for a later lookup.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct LookId(pub u64);
 
-/// Kafka's 16-byte topic id (KIP-516); all zero where the broker gave none.
+/// Kafka's 16-byte topic id (KIP-516). All bytes are zero if the broker sent none.
 pub type TopicUuid = [u8; 16];
 
-/// Which records of the batch that was handed in a verdict speaks of, by their index in it.
+/// The records of a submitted batch that a verdict is for, by their index in that batch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum RecordSet {
-    /// A run of them.
+    /// Consecutive records.
     Range(Range<u32>),
-    /// These, in order (after some of their batch were singled out, KIP-467).
+    /// These records, in order. A batch has such a list once some of its records were rejected (KIP-467).
     List(Vec<u32>),
 }
 
 impl RecordSet {
-    /// How many records.
+    /// Returns the number of records.
     pub fn len(&self) -> u32 {
         match self {
             Self::Range(range) => range.end.saturating_sub(range.start),
@@ -69,12 +72,12 @@ impl RecordSet {
         }
     }
 
-    /// Whether there is none.
+    /// Returns whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The `position`-th record's index in the batch that was handed in.
+    /// Returns the index, in the submitted batch, of the record at `position` in this set.
     pub fn get(&self, position: u32) -> Option<u32> {
         match self {
             Self::Range(range) => range.start.checked_add(position).filter(|i| *i < range.end),
@@ -82,12 +85,12 @@ impl RecordSet {
         }
     }
 
-    /// All indexes, in order.
+    /// Returns all indexes, in order.
     pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         (0..self.len()).filter_map(|position| self.get(position))
     }
 
-    /// The first `n` records, and the rest.
+    /// Returns the first `n` records and the others.
     pub(crate) fn split_at(&self, n: u32) -> (Self, Self) {
         match self {
             Self::Range(range) => {
@@ -101,7 +104,7 @@ impl RecordSet {
         }
     }
 
-    /// The records at these positions, which come in rising order, and all the others.
+    /// Returns the records at `positions`, which must be sorted, and the others.
     pub(crate) fn partition(&self, positions: &[u32]) -> (Self, Self) {
         let (mut named, mut others) = (Vec::new(), Vec::new());
         for position in 0..self.len() {
@@ -112,17 +115,17 @@ impl RecordSet {
     }
 }
 
-/// What is known of a record that was not delivered.
+/// Whether a record that was not delivered may be in the log.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum FailedOutcome {
-    /// It is certainly not in the log.
+    /// The record is certainly not in the log.
     NotWritten,
-    /// It may be in the log: an attempt went unanswered, or was answered in a way that proves neither.
+    /// The record may be in the log: an attempt was not answered, or its answer proves neither.
     Unknown,
 }
 
 impl FailedOutcome {
-    /// `not_written` or `unknown`, as dead letters say it.
+    /// Returns `not_written` or `unknown`, the values in dead letters.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NotWritten => "not_written",
@@ -137,38 +140,38 @@ impl FailedOutcome {
 pub enum Reason {
     /// A broker answered with an error.
     Broker {
-        /// Kafka's code.
+        /// Kafka's error code.
         code: ErrorCode,
-        /// The broker's own words, where it gave some.
+        /// The broker's message, if it sent one.
         message: Option<Arc<str>>,
     },
-    /// No answer: the connection ended after the request had left.
+    /// No answer arrived: the connection ended after the whole request was sent.
     NoAnswer(Arc<str>),
-    /// The request could not be sent: no connection to the partition's leader.
+    /// The request was not sent: no connection to the leader was available.
     NotAvailable(Arc<str>),
-    /// The broker, or its certificate, is not to be trusted, or it does not trust ours.
+    /// The TLS handshake failed: one side does not trust the other.
     Tls(Arc<str>),
-    /// The broker speaks no version of a request that kafka-courier speaks; asking again can't help.
+    /// The broker and kafka-courier have no version of a request in common. A retry fails the same way.
     NoCommonVersion(Arc<NoCommonVersion>),
     /// The partition has no known leader.
     NoLeader,
-    /// The leader throttled this client for longer than the records could wait, by a quota of the cluster.
+    /// The leader throttled this client for longer than the records could wait (a quota of the cluster).
     Throttled {
         /// The leader.
         broker: BrokerId,
-        /// The throttle time of its last answer (KIP-219).
+        /// The throttle time in the leader's last answer (KIP-219).
         last: Duration,
     },
-    /// No producer id could be had.
+    /// The cluster assigned no producer id.
     NoProducerId(Arc<str>),
-    /// The producer was closed before the records could be delivered.
+    /// The producer was closed before the records were delivered.
     Closed,
-    /// The batch's own bytes could not be taken apart; a defect, reported rather than hidden.
+    /// The batch could not be decoded. This is a defect of kafka-courier.
     Corrupt(Arc<str>),
 }
 
 impl Reason {
-    /// Kafka's error code, where a broker gave one.
+    /// Returns Kafka's error code, if a broker sent one.
     pub fn code(&self) -> Option<ErrorCode> {
         match self {
             Self::Broker { code, .. } => Some(*code),
@@ -176,8 +179,8 @@ impl Reason {
         }
     }
 
-    /// Kafka's name of the error, or a word for what else stood in the way, as metrics and dead letters have it:
-    /// `MESSAGE_TOO_LARGE`, `no_leader`.
+    /// Returns Kafka's name of the error, or the name of another cause: `MESSAGE_TOO_LARGE`, `no_leader`. Metrics and
+    /// dead letters have these names.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Broker { code, .. } => code.name(),
@@ -193,7 +196,7 @@ impl Reason {
         }
     }
 
-    /// Whether the cluster, or the partition's leader, was unavailable to this client.
+    /// Returns whether the cluster, or the leader of the partition, was unavailable to this client.
     pub fn is_absence(&self) -> bool {
         match self {
             Self::NoAnswer(_) | Self::NotAvailable(_) | Self::NoLeader | Self::NoProducerId(_) => true,
@@ -203,7 +206,8 @@ impl Reason {
         }
     }
 
-    /// Whether the cluster is the cause and not the records: it was not there, or could take none at that time.
+    /// Returns whether the cause is the cluster and not the records: the cluster was unavailable or accepted no records
+    /// then.
     pub fn is_outage(&self) -> bool {
         match self {
             Self::Broker { code, .. } => code.is_outage(),
@@ -212,7 +216,7 @@ impl Reason {
         }
     }
 
-    /// Whether the same records may well be taken later.
+    /// Returns whether the same records may be accepted later.
     pub fn is_retriable(&self) -> bool {
         match self {
             Self::Broker { code, .. } => code.is_retriable(),
@@ -221,7 +225,8 @@ impl Reason {
         }
     }
 
-    /// Whether the cluster refuses us (authentication, rights), or we it (TLS): who is to mend that administers the cluster.
+    /// Returns whether the cluster refuses this client (authentication, authorization), or this client refuses the
+    /// broker (TLS). An administrator of the cluster must fix both.
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Broker { code, .. } => code.is_refusal(),
@@ -247,7 +252,7 @@ impl fmt::Display for Reason {
             Self::NoLeader => f.write_str("broker not available: the partition has no leader"),
             Self::Throttled { broker, last } => write!(
                 f,
-                "broker {} throttles this client, for {last:?} the last time: raise its quota (producer_byte_rate), or \
+                "broker {} throttles this client, most recently for {last:?}: raise its quota (producer_byte_rate), or \
                  publish more slowly",
                 broker.0
             ),
@@ -258,43 +263,43 @@ impl fmt::Display for Reason {
     }
 }
 
-/// The one verdict that every record gets.
+/// The verdict: exactly one for each record.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// In the log, on every in-sync replica.
+    /// The records are in the log, on every in-sync replica.
     Delivered {
-        /// The offset of the first record of the set; the others follow densely. `None` where it
-        /// is proved that they are in the log, but not where.
+        /// The offset of the first record. The other records follow without gaps. `None` if the records are proved to
+        /// be in the log, but their offset is not known.
         base_offset: Option<i64>,
-        /// The broker's time in ms since the epoch, where the topic uses LogAppendTime.
+        /// The broker's time in milliseconds since the Unix epoch, if the topic uses LogAppendTime.
         log_append_time: Option<i64>,
     },
-    /// Given up.
+    /// The records failed.
     Failed(Arc<Failure>),
 }
 
-/// A batch to be delivered, as the accumulator sealed it.
+/// A sealed batch to deliver.
 #[derive(Debug)]
 pub struct Submission<T> {
-    /// Where it goes.
+    /// The partition of the batch.
     pub partition: PartitionId,
-    /// The shell's own word for it; returned with the verdict.
+    /// The driver's token for the batch. The verdict returns it.
     pub token: T,
-    /// Its place among its partition's batches, dense from 0; they are sent in this order.
+    /// The number of the batch among the batches of its partition: dense, from 0. Batches are sent in this order.
     pub ordinal: u64,
-    /// When its first record was published: `delivery_timeout` runs from here.
+    /// When the first record was published. `delivery_timeout` counts from here.
     pub published_at: Instant,
-    /// Its encoded records.
+    /// The encoded records.
     pub batch: EncodedBatch,
-    /// Its newest record is so old by its own timestamp that a leader may forget our producer id
-    /// right after the append (leaders expire ids by record time).
+    /// Whether the newest record is so old, by its timestamp, that a leader may forget the producer id right after the
+    /// append (leaders expire producer ids by record time).
     pub aged: bool,
 }
 
 /// One batch within a Produce request.
 #[derive(Clone, Debug)]
 pub struct ProducePart {
-    /// Where it goes.
+    /// The partition of the batch.
     pub partition: PartitionId,
     /// The topic's name.
     pub topic: Arc<str>,
@@ -307,23 +312,23 @@ pub struct ProducePart {
 /// The answer to one batch of a Produce request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PartAnswer {
-    /// Kafka's error code; 0 is success.
+    /// Kafka's error code. 0 is success.
     pub code: i16,
-    /// The first record's offset; -1 where the broker has none. [`classify`](super::classify) says in which errors 0 or
-    /// more says that the records were appended.
+    /// The offset of the first record, or -1. [`classify`](super::classify) decides for which errors an offset proves
+    /// the append.
     pub base_offset: i64,
-    /// Milliseconds since the Unix epoch, or -1: the leader's time where the topic uses LogAppendTime; for a batch that the
-    /// leader recognises the latest timestamp of the batch, whatever the topic uses.
+    /// Milliseconds since the Unix epoch, or -1. The leader's time if the topic uses LogAppendTime. A leader that
+    /// recognizes a duplicate sends the latest timestamp of the batch, whatever the topic uses.
     pub log_append_time: i64,
-    /// KIP-467: the records that made the batch fail, by index in the batch, with what the broker says of each.
+    /// The rejected records by index in the batch, each with its message (KIP-467).
     pub record_errors: Vec<RejectedRecord>,
-    /// The broker's words for the whole batch.
+    /// The broker's message for the whole batch.
     pub message: Option<Arc<str>>,
-    /// KIP-951: the leader that the broker knows, and its epoch.
+    /// The leader that the broker knows, and its epoch (KIP-951).
     pub leader: Option<(BrokerId, i32)>,
 }
 
-/// A broker and where it listens.
+/// The address of a broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrokerAddress {
     /// Node id.
@@ -337,37 +342,37 @@ pub struct BrokerAddress {
 /// The answer to a Produce request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProduceAnswer {
-    /// How long the broker asks us to send it nothing (KIP-219).
+    /// How long the broker asks this client to pause (KIP-219).
     pub throttle: Duration,
-    /// One for each batch of the request, in the request's order; `None` where the broker left it out.
+    /// One answer for each batch, in the order of the request. `None` if the broker left the batch out.
     pub parts: Vec<Option<PartAnswer>>,
-    /// KIP-951: addresses of the leaders that the parts name.
+    /// Addresses of the leaders that `parts` name (KIP-951).
     pub brokers: Vec<BrokerAddress>,
 }
 
-/// What a Metadata answer says of a partition.
+/// A partition in a Metadata answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartitionMetadata {
-    /// Partition index.
+    /// Partition index, from 0.
     pub index: i32,
-    /// Its error code; 0 is none.
+    /// The error code. 0 is none.
     pub code: i16,
-    /// Its leader, or `None`.
+    /// The leader, if there is one.
     pub leader: Option<BrokerId>,
-    /// The leader's epoch, or -1.
+    /// The leader epoch, or -1.
     pub leader_epoch: i32,
 }
 
-/// What a Metadata answer says of a topic.
+/// A topic in a Metadata answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicMetadata {
-    /// Its name.
+    /// The name.
     pub name: Arc<str>,
-    /// Its id; all zero where the broker gave none.
+    /// The topic id. All bytes are zero if the broker sent none.
     pub uuid: TopicUuid,
-    /// Its error code; 0 is none.
+    /// The error code. 0 is none.
     pub code: i16,
-    /// Its partitions, in any order.
+    /// The partitions, in any order.
     pub partitions: Vec<PartitionMetadata>,
 }
 
@@ -376,90 +381,91 @@ pub struct TopicMetadata {
 pub struct ClusterMetadata {
     /// Every live broker.
     pub brokers: Vec<BrokerAddress>,
-    /// The topics that were asked for.
+    /// The requested topics.
     pub topics: Vec<TopicMetadata>,
 }
 
-/// What the shell is to do.
+/// An instruction to the driver.
 #[derive(Debug)]
 pub enum Action<T> {
-    /// Open a connection; answer with `on_connected` or `on_disconnected`.
+    /// Opens a connection. The driver answers with `on_connected`, `on_disconnected` or `on_refused`.
     Connect {
         /// The connection's id.
         conn: ConnId,
-        /// Where to.
+        /// The broker to connect to.
         address: BrokerAddress,
     },
-    /// Close a connection and forget its requests; no answer is wanted.
+    /// Closes a connection and drops its requests. No answer follows.
     Disconnect {
         /// The connection.
         conn: ConnId,
     },
-    /// Write this Produce request, after all earlier ones of the connection.
+    /// Writes this Produce request after all earlier requests of the connection.
     Send {
         /// The connection.
         conn: ConnId,
         /// The request's id.
         request: RequestId,
-        /// What it holds; one batch for each partition.
+        /// The batches of the request, at most one for each partition.
         parts: Vec<ProducePart>,
     },
-    /// Ask any broker for these topics; answer with `on_metadata` or `on_metadata_failed`.
+    /// Requests the metadata of these topics from any broker. The driver answers with `on_metadata`,
+    /// `on_metadata_failed` or `on_metadata_refused`.
     RefreshMetadata {
-        /// Their names.
+        /// The names of the topics.
         topics: Vec<Arc<str>>,
     },
-    /// Ask any broker for a producer id; answer with `on_producer_id` or `on_producer_id_failed`.
+    /// Requests a producer id from any broker. The driver answers with `on_producer_id`, `on_producer_id_failed` or
+    /// `on_producer_id_refused`.
     InitProducerId,
-    /// Ask the partition's leader for its producer state; answer with `on_looked`.
+    /// Requests the producer state of the partition's leader. The driver answers with `on_looked`.
     Look(Look),
-    /// Search the partition's log for batches of ours; answer with `on_searched`.
+    /// Searches the partition's log for batches of this producer. The driver answers with `on_searched`.
     SearchLog(LogSearch),
-    /// A verdict for these records. Each record gets exactly one.
+    /// Reports the verdict on these records. Each record gets exactly one.
     Settle(Settlement<T>),
-    /// Records that were given up as `Unknown` turn out to be in the log.
+    /// Reports that records with the outcome `Unknown` are in the log.
     Correct {
-        /// The shell's word for the batch.
+        /// The driver's token for the batch.
         token: T,
-        /// Which records.
+        /// The records.
         records: RecordSet,
-        /// The offset of the first, where known.
+        /// The offset of the first record, if known.
         base_offset: Option<i64>,
     },
-    /// The topic can be published to, or its partitions or leaders have changed.
+    /// Reports that the topic is ready, or that its partitions or leaders have changed.
     TopicReady {
         /// The topic.
         topic: TopicId,
-        /// For each partition that it has now, whether it has a leader. A topic that was made anew may have
-        /// fewer than before.
+        /// Whether each present partition has a leader. A recreated topic may have fewer partitions than before.
         available: Vec<bool>,
     },
-    /// The topic could not be found in time, or may not be used.
+    /// Reports that the topic was not found in time, or that this client may not use it.
     TopicFailed {
         /// The topic.
         topic: TopicId,
-        /// Why.
+        /// The cause.
         reason: Reason,
     },
 }
 
-/// The verdict on some records of a batch, with the bytes and the memory that are now free.
+/// The verdict on records of a batch, with their bytes and the memory to release.
 #[derive(Debug)]
 pub struct Settlement<T> {
-    /// The shell's word for the batch.
+    /// The driver's token for the batch.
     pub token: T,
-    /// Where it was to go.
+    /// The partition of the batch.
     pub partition: PartitionId,
-    /// Which records of it.
+    /// The records of the batch that have this verdict.
     pub records: RecordSet,
     /// The verdict.
     pub verdict: Verdict,
-    /// When its first record was published.
+    /// When the first record was published.
     pub published_at: Instant,
-    /// When it was first tried, if ever.
+    /// When the batch was first tried, if it was.
     pub first_attempt: Option<Instant>,
-    /// The records' bytes: dead letters are made of them, and the buffer is reused.
+    /// The encoded records, for dead letters and for reuse of the buffer.
     pub batch: Arc<EncodedBatch>,
-    /// Bytes of memory that the batch was charged with, to be given back.
+    /// Bytes of memory that were charged for the batch and are now free.
     pub charge: usize,
 }

@@ -1,6 +1,8 @@
-//! What a broker and kafka-courier speak, where that is nothing in common.
+//! The error for a broker that has no version of a request in common with kafka-courier.
 //!
-//! Rules: plain values; the error names both ranges and the oldest Kafka that has a version in common.
+//! Rules:
+//!  - The type is plain data.
+//!  - The message names both ranges, and the oldest Kafka that has a version in common.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,16 +12,16 @@ use std::sync::Arc;
 pub struct NoCommonVersion {
     /// The broker, as `host:port`.
     pub broker: Arc<str>,
-    /// Kafka's name of the request, such as `Produce`.
+    /// The name of the request in Kafka, such as `Produce`.
     pub api: &'static str,
-    /// The lowest and the highest version that kafka-courier speaks.
+    /// The lowest and the highest version that kafka-courier supports.
     pub ours: (i16, i16),
-    /// The broker's, if it knows the request at all.
+    /// The lowest and the highest version that the broker supports, if it supports the request at all.
     pub theirs: Option<(i16, i16)>,
 }
 
 impl NoCommonVersion {
-    /// The oldest Apache Kafka that has a version in common.
+    /// Returns the oldest Apache Kafka that has a version in common.
     const fn oldest_kafka(&self) -> &'static str {
         match self.api.as_bytes() {
             b"DescribeConfigs" => "1.1",
@@ -46,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_ranges_and_the_remedy_are_named() {
+    fn message_names_ranges_and_remedy() {
         let none = NoCommonVersion { broker: "b:9092".into(), api: "Produce", ours: (3, 13), theirs: Some((0, 2)) };
         let words = "broker b:9092 speaks Produce 0 to 2, kafka-courier speaks 3 to 13: Kafka 0.11 or newer is needed";
         assert_eq!(none.to_string(), words);

@@ -51,7 +51,7 @@ impl World {
         }
         match &failure.reason {
             Reason::Closed if self.history.closed_at == Some(self.now) => Ok("closed"),
-            Reason::Broker { code, message: Some(words) } if words.contains("made anew") => {
+            Reason::Broker { code, message: Some(words) } if words.contains("recreated") => {
                 self.cause_in_another_life(number, code.0, failure)
             }
             Reason::Broker { code, .. } if *code == ErrorCode::SASL_AUTHENTICATION_FAILED => {

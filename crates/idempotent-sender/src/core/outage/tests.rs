@@ -1,23 +1,23 @@
-//! One piece of news for each outage.
+//! Each outage is reported once when it starts and once when it ends.
 
 use super::*;
 use crate::core::types::{ClusterMetadata, PartitionMetadata, TopicMetadata};
 use crate::core::{Action, Config, ConnId, Reachability};
 
-struct Bench {
+struct OutageBench {
     sender: Sender<u32>,
     now: Instant,
-    dialed: Vec<ConnId>,
+    connects: Vec<ConnId>,
 }
 
 fn address(id: i32) -> BrokerAddress {
     BrokerAddress { id: BrokerId(id), host: "one".into(), port: 9092 }
 }
 
-impl Bench {
+impl OutageBench {
     fn new() -> Self {
         let now = Instant::now();
-        let mut bench = Self { sender: Sender::new(Config::default()).unwrap(), now, dialed: Vec::new() };
+        let mut bench = Self { sender: Sender::new(Config::default()).unwrap(), now, connects: Vec::new() };
         bench.sender.want_topic(now, "orders");
         bench.sender.on_producer_id(now, 7);
         bench.carry_out();
@@ -27,7 +27,7 @@ impl Bench {
     fn carry_out(&mut self) {
         while let Some(action) = self.sender.poll(self.now) {
             if let Action::Connect { conn, .. } = action {
-                self.dialed.push(conn);
+                self.connects.push(conn);
             }
         }
     }
@@ -37,7 +37,7 @@ impl Bench {
         self.carry_out();
     }
 
-    /// Metadata that names these brokers; the first of them leads.
+    /// Delivers metadata with these brokers. The first one leads.
     fn learn(&mut self, brokers: &[i32]) {
         let leader = brokers.first().map(|id| BrokerId(*id));
         let partitions = vec![PartitionMetadata { index: 0, code: 0, leader, leader_epoch: -1 }];
@@ -47,7 +47,7 @@ impl Bench {
         self.carry_out();
     }
 
-    /// A batch of so many records, published now.
+    /// Submits a batch of `records` records that were published now.
     fn submit(&mut self, ordinal: u64, records: u32) {
         let submission = crate::core::metadata::tests::submission(self.now, 0, ordinal, records);
         self.sender.on_sealed(self.now, submission).unwrap();
@@ -69,18 +69,18 @@ impl Bench {
 }
 
 #[test]
-fn each_outage_is_news_twice() {
-    let mut bench = Bench::new();
+fn outage_is_reported_twice() {
+    let mut bench = OutageBench::new();
     bench.learn(&[1]);
     bench.submit(0, 3);
     let lost_at = bench.now;
-    bench.sender.on_connected(bench.now, bench.dialed[0]);
+    bench.sender.on_connected(bench.now, bench.connects[0]);
     bench.carry_out();
-    bench.sender.on_disconnected(bench.now, bench.dialed[0], "reset");
+    bench.sender.on_disconnected(bench.now, bench.connects[0], "reset");
     assert_eq!(bench.sender.take_news(), [], "a lost connection is no outage yet");
     for attempt in 1..10 {
         bench.pass(Duration::from_secs(2));
-        bench.sender.on_disconnected(bench.now, bench.dialed[attempt], "connection refused");
+        bench.sender.on_disconnected(bench.now, bench.connects[attempt], "connection refused");
         bench.carry_out();
         match &bench.sender.take_news()[..] {
             [BrokerNews::Lost { broker, why, waiting }] if attempt == 1 => {
@@ -93,18 +93,18 @@ fn each_outage_is_news_twice() {
         assert_eq!(bench.sender.broker_views()[0].reachability, Reachability::Unreachable);
     }
     bench.pass(Duration::from_secs(2));
-    bench.sender.on_connected(bench.now, bench.dialed[10]);
+    bench.sender.on_connected(bench.now, bench.connects[10]);
     assert_eq!(bench.sender.take_news(), [BrokerNews::Back { broker: address(1), lasted: bench.now - lost_at }]);
     assert_eq!(bench.outage(), None);
 }
 
 #[test]
-fn lost_broker_that_is_not_named_is_away() {
-    let mut bench = Bench::new();
+fn unnamed_lost_broker_has_outage() {
+    let mut bench = OutageBench::new();
     bench.learn(&[1, 2]);
     bench.submit(0, 1);
-    bench.sender.on_connected(bench.now, bench.dialed[0]);
-    bench.sender.on_disconnected(bench.now, bench.dialed[0], "reset");
+    bench.sender.on_connected(bench.now, bench.connects[0]);
+    bench.sender.on_disconnected(bench.now, bench.connects[0], "reset");
     bench.carry_out();
     bench.learn(&[2]);
     let news = bench.sender.take_news();
@@ -116,91 +116,91 @@ fn lost_broker_that_is_not_named_is_away() {
 }
 
 #[test]
-fn mute_broker_is_back_with_an_answer() {
-    let mut bench = Bench::new();
+fn answer_ends_silent_outage() {
+    let mut bench = OutageBench::new();
     bench.learn(&[1]);
     bench.submit(0, 1);
-    bench.sender.on_connected(bench.now, bench.dialed[0]);
+    bench.sender.on_connected(bench.now, bench.connects[0]);
     bench.carry_out();
     bench.pass(Config::default().request_timeout);
     assert!(matches!(bench.sender.take_news()[..], [BrokerNews::Lost { .. }]));
     bench.pass(Duration::from_secs(2));
-    bench.sender.on_connected(bench.now, bench.dialed[1]);
+    bench.sender.on_connected(bench.now, bench.connects[1]);
     bench.carry_out();
-    assert_eq!(bench.sender.take_news(), [], "it takes connections and answers nothing");
-    bench.answer(bench.dialed[1]);
+    assert_eq!(bench.sender.take_news(), [], "the broker takes connections and answers nothing");
+    bench.answer(bench.connects[1]);
     assert!(matches!(bench.sender.take_news()[..], [BrokerNews::Back { .. }]));
 }
 
 #[test]
 fn ended_idle_connection_starts_no_outage() {
-    let mut bench = Bench::new();
+    let mut bench = OutageBench::new();
     bench.learn(&[1]);
     bench.submit(0, 1);
-    bench.sender.on_connected(bench.now, bench.dialed[0]);
+    bench.sender.on_connected(bench.now, bench.connects[0]);
     bench.carry_out();
-    bench.answer(bench.dialed[0]);
-    bench.sender.on_disconnected(bench.now, bench.dialed[0], "closed by the broker");
+    bench.answer(bench.connects[0]);
+    bench.sender.on_disconnected(bench.now, bench.connects[0], "closed by the broker");
     bench.pass(Duration::from_secs(5 * 60 * 60));
     bench.submit(1, 3);
     bench.pass(Duration::from_millis(10));
-    bench.sender.on_disconnected(bench.now, bench.dialed[1], "connection refused");
+    bench.sender.on_disconnected(bench.now, bench.connects[1], "connection refused");
     let failed_at = bench.now;
     assert_eq!(bench.outage().map(|outage| outage.since), Some(failed_at));
     bench.pass(Duration::from_secs(60));
-    bench.sender.on_connected(bench.now, bench.dialed[2]);
+    bench.sender.on_connected(bench.now, bench.connects[2]);
     let back = BrokerNews::Back { broker: address(1), lasted: bench.now - failed_at };
     assert_eq!(bench.sender.take_news().last(), Some(&back));
 }
 
 #[test]
 fn failed_second_connection_starts_no_outage() {
-    let mut bench = Bench::new();
+    let mut bench = OutageBench::new();
     bench.learn(&[1]);
     bench.submit(0, 1);
-    bench.sender.on_connected(bench.now, bench.dialed[0]);
+    bench.sender.on_connected(bench.now, bench.connects[0]);
     bench.carry_out();
     let second = ConnId(1_000);
-    bench.sender.conns.insert(second, Conn::new(BrokerId(1), bench.now));
+    bench.sender.conns.insert(second, BrokerConn::new(BrokerId(1), bench.now));
     bench.sender.brokers.get_mut(&BrokerId(1)).unwrap().conns.push(second);
     bench.sender.on_disconnected(bench.now, second, "connection refused");
-    bench.answer(bench.dialed[0]);
-    bench.sender.on_disconnected(bench.now, bench.dialed[0], "closed by the broker");
+    bench.answer(bench.connects[0]);
+    bench.sender.on_disconnected(bench.now, bench.connects[0], "closed by the broker");
     bench.pass(Duration::from_secs(60 * 60));
     bench.submit(1, 1);
     bench.pass(Duration::from_millis(10));
-    bench.sender.on_disconnected(bench.now, bench.dialed[1], "connection refused");
+    bench.sender.on_disconnected(bench.now, bench.connects[1], "connection refused");
     assert_eq!(bench.outage().map(|outage| outage.since), Some(bench.now));
 }
 
 #[test]
 fn outage_counts_from_last_loss() {
-    let mut bench = Bench::new();
+    let mut bench = OutageBench::new();
     bench.learn(&[1]);
     bench.submit(0, 1);
-    bench.sender.on_connected(bench.now, bench.dialed[0]);
+    bench.sender.on_connected(bench.now, bench.connects[0]);
     bench.carry_out();
     let second = ConnId(1_000);
-    bench.sender.conns.insert(second, Conn::new(BrokerId(1), bench.now));
+    bench.sender.conns.insert(second, BrokerConn::new(BrokerId(1), bench.now));
     bench.sender.brokers.get_mut(&BrokerId(1)).unwrap().conns.push(second);
     bench.sender.on_connected(bench.now, second);
-    bench.sender.on_disconnected(bench.now, bench.dialed[0], "reset");
+    bench.sender.on_disconnected(bench.now, bench.connects[0], "reset");
     bench.now += Duration::from_millis(3);
     bench.sender.on_disconnected(bench.now, second, "reset");
     let lost_at = bench.now;
     bench.pass(Duration::from_secs(2));
-    bench.sender.on_disconnected(bench.now, bench.dialed[1], "connection refused");
-    assert_eq!(bench.outage().map(|outage| outage.since), Some(lost_at), "its records wait since then");
+    bench.sender.on_disconnected(bench.now, bench.connects[1], "connection refused");
+    assert_eq!(bench.outage().map(|outage| outage.since), Some(lost_at), "the records wait since then");
 }
 
 #[test]
 fn moved_leader_ends_the_wait() {
-    let mut bench = Bench::new();
+    let mut bench = OutageBench::new();
     bench.learn(&[1, 2]);
     bench.submit(0, 1);
-    bench.sender.on_connected(bench.now, bench.dialed[0]);
+    bench.sender.on_connected(bench.now, bench.connects[0]);
     bench.carry_out();
-    bench.sender.on_disconnected(bench.now, bench.dialed[0], "reset");
+    bench.sender.on_disconnected(bench.now, bench.connects[0], "reset");
     bench.carry_out();
     bench.learn(&[2, 1]);
     bench.pass(Duration::from_secs(30 * 60));

@@ -1,16 +1,17 @@
-//! One partition: its queue, its window of stamped batches, and its own (id, epoch, next sequence).
+//! The sender of one partition: its queue, its window of stamped batches, and its producer id, epoch and next sequence
+//! number.
 //!
 //! Rules:
-//! - Batches leave in the order of their ordinals. The window holds the stamped ones, in sequence order;
-//!   the queue holds those without a stamp. What is not settled stands in exactly one of them.
-//! - Several batches are in flight only while the leader is known to know the stamp: from an acceptance
-//!   until any error, lost answer, change of leader, epoch or topic id, or a minute's idleness.
-//! - Only the head batch decides; answers to those behind it are noted.
-//! - Nothing here knows connections, other partitions, or the clock.
+//!  - Batches are sent in the order of their ordinals. The window holds stamped batches in the order of their sequence
+//!    numbers, and the queue holds batches without a stamp. Each unsettled batch is in exactly one list.
+//!  - Several batches are in flight only while the leader is known to know the stamp: from an acceptance until any
+//!    error, lost answer, change of leader, epoch or topic id, or a minute without an acceptance.
+//!  - Only the answer to the head batch decides. Answers to later batches are recorded.
+//!  - This module knows no connections, no other partitions, and no clock.
 
 mod answer;
-mod give_up;
-mod look;
+mod failing;
+mod lookup;
 mod stamps;
 #[cfg(test)]
 mod tests;
@@ -21,111 +22,112 @@ use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::{EncodedBatch, Stamp};
 
-use self::look::{Doubt, Looking};
+use self::lookup::{HeadDoubt, PendingLookup};
 use self::stamps::{EpochMove, NextStamp};
 use super::effects::Context;
-use super::flight::{Attempt, Flight, History, Place, Proof};
+use super::flight::{Flight, History, PendingAttempt, Proof, TargetLog};
 use super::types::{
     Action, BatchUid, BrokerId, PartitionId, Reason, RecordSet, RequestId, Settlement, Submission, TopicUuid, Verdict,
 };
 
-/// A leader that heard nothing of us for this long may have forgotten our id.
+/// A leader that received nothing for this long may have forgotten the producer id.
 const IDLE_REARM: Duration = Duration::from_secs(60);
-/// After so many failures at the leader that we believe in, any leader that the cluster names is believed.
+/// The number of failures of the known leader after which any leader in metadata is adopted.
 const DOUBTS_MAX: u32 = 4;
-/// How many given-up batches are remembered, for a correction.
-const GIVEN_UP_REMEMBERED: usize = 256;
+/// The number of failed batches with the outcome unknown that are kept for a correction.
+const UNKNOWN_BATCHES_MAX: usize = 256;
 
-/// A batch that was given up though it may be written.
+/// A failed batch with the outcome unknown.
 #[derive(Debug)]
-struct GivenUp<T> {
-    /// A later acceptance proves that it is in the log.
+struct UnknownBatch<T> {
+    /// Whether a later acceptance proves that the batch is in the log.
     provable: bool,
-    attempts: Vec<Attempt>,
+    attempts: Vec<PendingAttempt>,
     token: T,
     records: RecordSet,
     stamp: Option<Stamp>,
 }
 
+/// The batches of one partition, and the state of its stamps.
 #[derive(Debug)]
-pub(crate) struct Partition<T> {
+pub(crate) struct PartitionSender<T> {
     pub(crate) id: PartitionId,
     pub(crate) leader: Option<BrokerId>,
     leader_epoch: i32,
-    /// The log that it is, for later checks.
-    pub(crate) place: Place,
-    /// Why the topic has no such partition any more, if it has not.
-    pub(crate) gone: Option<Reason>,
-    /// Failures in a row that speak against the leader that we know.
+    /// The log of the partition, for verifications.
+    pub(crate) log: TargetLog,
+    /// Why the topic no longer has this partition, if it does not.
+    pub(crate) removed: Option<Reason>,
+    /// Failures in a row of the known leader.
     doubts: u32,
     next: Option<NextStamp>,
-    /// The id whose epochs are used up here; it is never taken again.
+    /// The producer id whose epochs are used up here. It is never used again.
     exhausted: Option<i64>,
     window: VecDeque<Flight<T>>,
     queue: VecDeque<Flight<T>>,
-    /// Handed in before their turn: sealing finishes on many threads.
+    /// Batches that were submitted before their turn, because batches are sealed on many threads.
     early: BTreeMap<u64, Flight<T>>,
     next_ordinal: u64,
-    /// The leader knows the stamp.
-    known: bool,
-    /// The producer id and epoch of the last batch that the leader has accepted, and when that was.
+    /// Whether the leader is known to know the stamp.
+    stamp_known: bool,
+    /// The producer id and epoch of the last accepted batch, and the time of the acceptance.
     acknowledged: Option<(i64, i16, Instant)>,
-    /// The leader has them, which a look at its state has shown; whether its replicas do, is not known
-    /// yet. They stand before the window.
+    /// Batches that a lookup found in the leader's producer state. The replicas may not have them yet. They precede the
+    /// window.
     unconfirmed: VecDeque<Flight<T>>,
-    /// A batch of this epoch was given up that may be written: nothing new is stamped until it is
-    /// clear what became of those behind it.
+    /// Whether a batch of this epoch failed as unknown. Nothing new is stamped until the result of the later batches is
+    /// clear.
     gap: bool,
-    given_up: VecDeque<GivenUp<T>>,
+    unknown_batches: VecDeque<UnknownBatch<T>>,
     failures: u32,
     backoff_until: Option<Instant>,
-    /// After a lost answer batches go one partition per request.
+    /// Whether batches are sent alone in their requests, after a lost answer.
     solo: bool,
-    looking: Option<Looking>,
-    /// The leader has this head, and its log does not show it yet: it is looked for again instead of being sent again.
-    look_again: Option<(BatchUid, Doubt)>,
-    /// The leader knows no topic of the id that we have: nothing is sent before the cluster, asked
-    /// after this moment, has told it again.
+    lookup: Option<PendingLookup>,
+    /// The head batch that the leader has, but its log does not show yet. It is looked up again instead of being sent
+    /// again.
+    lookup_retry: Option<(BatchUid, HeadDoubt)>,
+    /// When the leader denied the topic id. Nothing is sent until metadata that was requested later names the id.
     id_denied: Option<Instant>,
-    /// The topic was made anew while attempts were under way: their answers are waited for, and nothing is sent.
-    turning: Option<NewTopic>,
-    /// Answers in a row that the id was fenced by somebody else.
+    /// The recreated topic, while attempts for the former topic are in flight. Nothing is sent until they are answered.
+    switching: Option<RecreatedTopic>,
+    /// Answers in a row that another process fenced the producer id.
     fenced: u32,
-    /// The last thing that went wrong, for the verdicts of those that were never tried.
-    trouble: Option<Reason>,
+    /// The last failure, for verdicts on batches that were never tried.
+    last_failure: Option<Reason>,
 }
 
-/// What a topic that was made anew means for a partition.
+/// A recreated topic, as far as it concerns a partition.
 #[derive(Clone, Debug)]
-pub(crate) struct NewTopic {
-    /// The verdict on what may be written to the former one.
+pub(crate) struct RecreatedTopic {
+    /// The reason for batches that may be written to the former topic.
     pub(crate) reason: Reason,
-    /// Why the new one has no such partition, if it has not.
-    pub(crate) gone: Option<Reason>,
-    /// The new one's id, leader and leader epoch, as the cluster told them last.
-    pub(crate) told: Option<(TopicUuid, Option<BrokerId>, i32)>,
+    /// Why the recreated topic does not have this partition, if it does not.
+    pub(crate) removed: Option<Reason>,
+    /// The id, leader and leader epoch of the recreated topic in the latest metadata.
+    pub(crate) latest_metadata: Option<(TopicUuid, Option<BrokerId>, i32)>,
 }
 
-/// Why a batch is unknown that a look has found.
+/// Returns the reason for a batch that a lookup found, but no acceptance confirmed.
 fn unconfirmed() -> Reason {
-    Reason::NoAnswer("the leader has it, but whether its replicas do was not answered any more".into())
+    Reason::NoAnswer("the leader has the batch, but did not confirm that its replicas have it".into())
 }
 
-/// A batch that leaves now.
+/// A batch to send now.
 #[derive(Debug)]
-pub(crate) struct Outgoing {
+pub(crate) struct OutgoingBatch {
     pub(crate) batch: Arc<EncodedBatch>,
     pub(crate) solo: bool,
 }
 
-impl<T: Clone> Partition<T> {
+impl<T: Clone> PartitionSender<T> {
     pub(crate) fn new(id: PartitionId) -> Self {
         Self {
             id,
             leader: None,
             leader_epoch: -1,
-            place: Place::default(),
-            gone: None,
+            log: TargetLog::default(),
+            removed: None,
             doubts: 0,
             next: None,
             exhausted: None,
@@ -133,24 +135,24 @@ impl<T: Clone> Partition<T> {
             queue: VecDeque::new(),
             early: BTreeMap::new(),
             next_ordinal: 0,
-            known: false,
+            stamp_known: false,
             acknowledged: None,
             unconfirmed: VecDeque::new(),
             gap: false,
-            given_up: VecDeque::new(),
+            unknown_batches: VecDeque::new(),
             failures: 0,
             backoff_until: None,
             solo: false,
-            looking: None,
-            look_again: None,
+            lookup: None,
+            lookup_retry: None,
             id_denied: None,
-            turning: None,
+            switching: None,
             fenced: 0,
-            trouble: None,
+            last_failure: None,
         }
     }
 
-    /// Takes a batch in; it is queued when its turn has come.
+    /// Takes a batch. The batch is queued once all earlier ordinals are queued.
     pub(crate) fn enqueue(&mut self, submission: Submission<T>, uid: BatchUid) {
         let ordinal = submission.ordinal;
         let flight = Flight {
@@ -179,97 +181,98 @@ impl<T: Clone> Partition<T> {
         }
     }
 
-    /// Whether anything waits for a verdict.
+    /// Returns whether no batch waits for a verdict.
     pub(crate) fn is_idle(&self) -> bool {
         let nothing_sent = self.window.is_empty() && self.unconfirmed.is_empty();
         nothing_sent && self.queue.is_empty() && self.early.is_empty()
     }
 
-    /// Records that wait for a verdict.
+    /// Returns the number of records without a verdict.
     pub(crate) fn unsettled(&self) -> u64 {
         let sent = self.unconfirmed.iter().chain(&self.window);
         let all = sent.chain(&self.queue).chain(self.early.values());
         all.map(|flight| u64::from(flight.records.len())).sum()
     }
 
-    /// Whether nothing waits for a verdict and the batch of this ordinal is the next.
+    /// Returns whether no batch waits for a verdict and the batch with this ordinal is the next.
     pub(crate) fn is_free_for(&self, ordinal: u64) -> bool {
         self.is_idle() && self.next_ordinal == ordinal
     }
 
-    /// Whether some batch could be sent, were everything else ready.
+    /// Returns whether some batch could be sent, if nothing blocked the partition.
     pub(crate) fn has_unsent(&self) -> bool {
         let waits_for_nothing_else = self.window.is_empty() && !self.unconfirmed.is_empty();
         let unsent = self.window.iter().any(|flight| flight.outstanding.is_none());
         unsent || waits_for_nothing_else || !self.queue.is_empty()
     }
 
-    /// Whether its next batch has to travel alone.
+    /// Returns whether the next batch must be alone in its request.
     pub(crate) fn is_solo(&self) -> bool {
         self.solo
     }
 
-    /// Wire bytes of the batch that would go next; 0 if there is none.
+    /// Returns the bytes of the next batch on the wire, or 0.
     pub(crate) fn next_len(&self) -> usize {
         let resend = self.window.iter().find(|flight| flight.outstanding.is_none());
         resend.or(self.queue.front()).map_or(0, |flight| flight.batch.len())
     }
 
-    /// When a wait of this partition ends, if it is waiting at `now`.
-    pub(crate) fn waits_until(&self, now: Instant) -> Option<Instant> {
+    /// Returns the end of the backoff, if it lies after `now`.
+    pub(crate) fn backoff_end(&self, now: Instant) -> Option<Instant> {
         self.backoff_until.filter(|until| *until > now)
     }
 
-    /// Whether it stands still for want of a producer id.
+    /// Returns whether the partition is blocked until a producer id is assigned.
     pub(crate) fn wants_producer_id(&self) -> bool {
         self.next.is_none() && !self.queue.is_empty()
     }
 
-    /// Whether it stands still until the cluster tells who leads it, or the topic's id.
+    /// Returns whether the partition is blocked until metadata names its leader or the topic id.
     pub(crate) fn wants_metadata(&self) -> bool {
         (self.leader.is_none() || self.id_denied.is_some()) && !self.is_idle()
     }
 
-    /// The cluster has told the topic's id. What was asked before the leader denied the id may be older than that: it clears
-    /// up nothing, unless it names another.
-    pub(crate) fn on_topic_id(&mut self, uuid: TopicUuid, asked_at: Instant) {
-        let is_another = self.place.topic_uuid != uuid;
-        self.place.topic_uuid = uuid;
-        self.id_denied = self.id_denied.filter(|denied_at| asked_at < *denied_at && !is_another);
+    /// Adopts the topic id in metadata that was requested at `requested_at`. Metadata that was requested before the
+    /// leader denied the id may be out of date, so it ends the block only if it names another id.
+    pub(crate) fn on_topic_id(&mut self, uuid: TopicUuid, requested_at: Instant) {
+        let is_another = self.log.topic_uuid != uuid;
+        self.log.topic_uuid = uuid;
+        self.id_denied = self.id_denied.filter(|denied_at| requested_at < *denied_at && !is_another);
     }
 
-    /// Whether it has used up all epochs of this id.
+    /// Returns whether all epochs of this producer id are used up.
     pub(crate) fn has_used_up(&self, producer_id: i64) -> bool {
         self.exhausted == Some(producer_id)
     }
 
-    /// When the oldest batch's time is up.
+    /// Returns when the oldest batch reaches `timeout`.
     pub(crate) fn deadline(&self, timeout: Duration) -> Option<Instant> {
         let oldest = self.unconfirmed.front().or(self.window.front()).or(self.queue.front());
         oldest.map(|flight| flight.published_at + timeout)
     }
 
-    /// The next batch that may leave now, noted as sent in `request`.
-    pub(crate) fn next_outgoing(&mut self, request: RequestId, cx: &mut Context<'_, T>) -> Option<Outgoing> {
-        let stands_still = self.looking.is_some() || self.id_denied.is_some() || self.turning.is_some();
-        if self.waits_until(cx.now).is_some() || stands_still {
+    /// Returns the next batch that may be sent now, recorded as sent in `request`.
+    pub(crate) fn next_outgoing(&mut self, request: RequestId, cx: &mut Context<'_, T>) -> Option<OutgoingBatch> {
+        let is_blocked = self.lookup.is_some() || self.id_denied.is_some() || self.switching.is_some();
+        if self.backoff_end(cx.now).is_some() || is_blocked {
             return None;
         }
-        if let Some((batch, doubt)) = self.look_again.take()
+        if let Some((batch, doubt)) = self.lookup_retry.take()
             && self.window.front().is_some_and(|head| head.uid == batch)
         {
-            self.look_or_give_up(doubt, cx);
+            self.lookup_or_fail(doubt, cx);
             return None;
         }
         if self.waits_for_unconfirmed() {
-            // Nothing is left whose acceptance could prove them: the last goes again, so that we hear at
-            // least of another leader. Old records wait for that: once they are written the leader may forget these.
+            // No other batch can prove the unconfirmed ones, so the last of them is sent again. Its answer also reveals
+            // a change of the leader. Old records wait for it: once they are written, the leader may forget the
+            // unconfirmed batches.
             let last = self.unconfirmed.pop_back();
             self.window.extend(last.map(|last| Flight { repeated: true, ..last }));
         }
-        let room = self.room(cx);
+        let window_size = self.window_size(cx);
         let solo = self.solo;
-        for flight in self.window.iter_mut().take(room) {
+        for flight in self.window.iter_mut().take(window_size) {
             match flight.outstanding {
                 Some(_) if flight.fresh => {}
                 Some(_) => return None,
@@ -278,38 +281,39 @@ impl<T: Clone> Partition<T> {
                         cx.out.counters.batch_retries += 1;
                         cx.out.counters.record_retries += u64::from(flight.records.len());
                     }
-                    flight.sent(request, cx.now);
-                    let outgoing = Outgoing { batch: flight.batch.clone(), solo };
-                    // Once old records are appended the leader may forget the id.
+                    flight.mark_sent(request, cx.now);
+                    let outgoing = OutgoingBatch { batch: flight.batch.clone(), solo };
+                    // The leader may forget the producer id once old records are appended.
                     self.acknowledged = self.acknowledged.filter(|_| !flight.aged);
                     return Some(outgoing);
                 }
             }
         }
-        if self.gap || self.window.len() >= room {
+        if self.gap || self.window.len() >= window_size {
             return None;
         }
         self.stamp_next(request, cx)
     }
 
-    /// Whether nothing else may leave before the last of the unconfirmed has.
+    /// Returns whether the last unconfirmed batch must be sent before any other.
     fn waits_for_unconfirmed(&self) -> bool {
         self.window.is_empty() && self.queue.front().is_none_or(|next| next.aged)
     }
 
-    /// How many of the window's first batches may be in flight.
-    fn room(&self, cx: &Context<'_, T>) -> usize {
+    /// Returns how many of the first batches of the window may be in flight.
+    fn window_size(&self, cx: &Context<'_, T>) -> usize {
         let recent = self.acknowledged.is_some_and(|(_, _, at)| cx.now.saturating_duration_since(at) < IDLE_REARM);
-        // Once old records are written the leader may forget the id, and take what is before them a second time.
+        // The leader may forget the producer id once old records are written, and then append the batches before them a
+        // second time.
         let aged = self.window.iter().chain(self.queue.front()).any(|flight| flight.aged);
-        if self.known && recent && !aged { cx.config.max_in_flight as usize } else { 1 }
+        if self.stamp_known && recent && !aged { cx.config.max_in_flight as usize } else { 1 }
     }
 
-    /// Takes a leader from metadata or from a hint, if it is newer than the one known. Answers of a
-    /// former leader are not waited for: what is in flight there goes again, under the same stamps.
-    /// Returns whether the leader is another broker now.
+    /// Adopts a leader from metadata or from a hint, if it is newer than the known leader. Batches in flight at the
+    /// former leader are sent again under the same stamps, without waiting for its answers. Returns whether the leader
+    /// is another broker now.
     pub(crate) fn adopt_leader(&mut self, leader: Option<BrokerId>, epoch: i32) -> bool {
-        // Without a leader any is better: if it is a former one, it will say so.
+        // Any leader is better than none. A former leader denies its leadership.
         let newer = epoch > self.leader_epoch
             || (self.leader.is_none() && leader.is_some())
             || (epoch < 0 && self.leader_epoch < 0);
@@ -320,38 +324,38 @@ impl<T: Clone> Partition<T> {
         self.leader = leader;
         self.leader_epoch = epoch;
         self.doubts = 0;
-        self.known = false;
+        self.stamp_known = false;
         self.take_back_unconfirmed();
         if moved {
             self.window.iter_mut().for_each(Flight::abandon);
-            (self.looking, self.look_again) = (None, None);
+            (self.lookup, self.lookup_retry) = (None, None);
             self.backoff_until = None;
         }
         moved
     }
 
-    /// The epoch under which the leader leads, or -1 if it is unknown or in doubt.
+    /// Returns the leader epoch, or -1 if it is unknown or in doubt.
     pub(crate) fn leader_epoch(&self) -> i32 {
         self.leader_epoch
     }
 
-    /// Another leader may not have what the former one had.
+    /// Moves the unconfirmed batches back to the window: another leader may not have them.
     fn take_back_unconfirmed(&mut self) {
         while let Some(flight) = self.unconfirmed.pop_back() {
             self.window.push_front(flight);
         }
     }
 
-    /// Whether the leader knew this producer id before: then it takes only the sequence number that it
-    /// expects, so that what it has taken proves all before it. From an id that it does not know, or has
-    /// forgotten while we were silent, it takes any.
+    /// Returns whether the leader knew this producer id before. It then accepts only the expected sequence number, so
+    /// an acceptance proves all earlier batches. A leader that does not know the id, or forgot it while nothing was
+    /// sent, accepts any sequence number.
     fn leader_knew(&self, producer_id: i64, now: Instant) -> bool {
         self.acknowledged.is_some_and(|(id, _, at)| id == producer_id && now.saturating_duration_since(at) < IDLE_REARM)
     }
 
-    /// The leader that we know denies it, or can't be reached. Epochs only grow while a topic lives, but
-    /// a topic made anew begins again, and not every broker tells the two apart: so that a former life's
-    /// epoch can't hide the leader for ever, an epoch in doubt counts no more.
+    /// Counts a failure of the known leader: it denied its leadership or could not be reached. Epochs only grow during
+    /// the life of a topic. A recreated topic starts again at 0, and some brokers send no topic ids. The epoch of a
+    /// former topic must not hide the leader permanently, so a doubted epoch is dropped after some failures.
     pub(crate) fn doubt_leader(&mut self) {
         self.doubts += 1;
         if self.doubts >= DOUBTS_MAX {
@@ -360,86 +364,88 @@ impl<T: Clone> Partition<T> {
         }
     }
 
-    /// Something failed before anything could be sent: a connection to the leader, or a request for metadata or a producer id.
+    /// Notes a failure before anything was sent: of a connection to the leader, or of a request for metadata or a
+    /// producer id.
     pub(crate) fn on_unreachable(&mut self, now: Instant, reason: &Reason) {
-        self.trouble = Some(reason.clone());
+        self.last_failure = Some(reason.clone());
         if let Some(head) = self.window.front_mut().or(self.queue.front_mut())
             && head.outstanding.is_none()
         {
-            head.history.failed_to_reach(now, reason);
+            head.history.record_unreachable(now, reason);
         }
     }
 
-    /// The topic was made anew: once the answers to what is under way have come, it is turned to.
-    /// Until then nothing is concluded from one answer about another batch: by name a write may go to either topic.
-    pub(crate) fn on_new_topic(&mut self, new: NewTopic) {
-        self.turning = Some(new);
-        (self.acknowledged, self.known) = (None, false);
+    /// Notes that the topic was recreated. The partition switches once every attempt in flight is answered. Until then,
+    /// an answer proves nothing about other batches, because a write by topic name may reach either topic.
+    pub(crate) fn on_topic_recreated(&mut self, new: RecreatedTopic) {
+        self.switching = Some(new);
+        (self.acknowledged, self.stamp_known) = (None, false);
     }
 
-    /// Whether the topic was made anew, and answers of the former one are waited for.
-    pub(crate) fn is_turning(&self) -> bool {
-        self.turning.is_some()
+    /// Returns whether the topic was recreated and answers for the former topic are awaited.
+    pub(crate) fn is_switching(&self) -> bool {
+        self.switching.is_some()
     }
 
-    /// The topic has such a partition again.
-    pub(crate) fn on_again(&mut self) {
-        self.gone = None;
-        if let Some(new) = &mut self.turning {
-            new.gone = None;
+    /// Notes that the topic has this partition again.
+    pub(crate) fn on_partition_restored(&mut self) {
+        self.removed = None;
+        if let Some(new) = &mut self.switching {
+            new.removed = None;
         }
     }
 
-    /// Keeps what the cluster tells of a topic made anew for when it is turned to. Returns whether it is yet to be.
-    pub(crate) fn note_new_topic(&mut self, uuid: TopicUuid, leader: Option<BrokerId>, epoch: i32) -> bool {
-        if let Some(new) = &mut self.turning {
-            new.told = Some((uuid, leader, epoch));
+    /// Stores the metadata of a recreated topic until the switch. Returns whether a switch is pending.
+    pub(crate) fn note_recreated_topic(&mut self, uuid: TopicUuid, leader: Option<BrokerId>, epoch: i32) -> bool {
+        if let Some(new) = &mut self.switching {
+            new.latest_metadata = Some((uuid, leader, epoch));
         }
-        self.turning.is_some()
+        self.switching.is_some()
     }
 
-    /// Turns to a topic made anew, if nothing is under way: what may be written to the old one is unknown for ever, the
-    /// rest goes on, unless the new topic has no such partition. Returns whether it did.
-    pub(crate) fn turn(&mut self, cx: &mut Context<'_, T>) -> bool {
+    /// Switches to the recreated topic once nothing is in flight. Batches that may be written to the former topic fail
+    /// as unknown. The others are sent to the new topic, or fail if the new topic does not have this partition. Returns
+    /// whether the partition switched.
+    pub(crate) fn switch_topic(&mut self, cx: &mut Context<'_, T>) -> bool {
         if self.window.iter().chain(&self.unconfirmed).any(|flight| flight.outstanding.is_some()) {
             return false;
         }
-        let Some(NewTopic { reason, gone, told }) = self.turning.take() else { return false };
+        let Some(RecreatedTopic { reason, removed, latest_metadata }) = self.switching.take() else { return false };
         self.take_back_unconfirmed();
         self.acknowledged = None;
-        self.given_up.iter_mut().for_each(|given| given.provable = false);
+        self.unknown_batches.iter_mut().for_each(|failed| failed.provable = false);
         let window = std::mem::take(&mut self.window);
         let mut rest = VecDeque::new();
         for mut flight in window {
             if flight.may_be_written() {
-                self.settle_given_up(flight, Some(reason.clone()), false, cx);
+                self.settle_failed(flight, Some(reason.clone()), false, cx);
             } else {
-                flight.forget_stamp(cx.out.uid());
+                flight.forget_stamp(cx.out.new_uid());
                 rest.push_back(flight);
             }
         }
         rest.append(&mut self.queue);
         self.queue = rest;
-        self.place = Place::default();
-        (self.looking, self.id_denied) = (None, None);
-        (self.place.topic_uuid, self.leader, self.leader_epoch) = told.unwrap_or(([0; 16], None, -1));
+        self.log = TargetLog::default();
+        (self.lookup, self.id_denied) = (None, None);
+        (self.log.topic_uuid, self.leader, self.leader_epoch) = latest_metadata.unwrap_or(([0; 16], None, -1));
         self.backoff_until = None;
         (self.fenced, self.doubts) = (0, 0);
-        self.raise_epoch(EpochMove::NewTopic, cx);
-        self.gone = gone;
-        self.give_up_if_gone(cx);
+        self.raise_epoch(EpochMove::TopicRecreated, cx);
+        self.removed = removed;
+        self.fail_if_removed(cx);
         true
     }
 
     fn back_off(&mut self, cx: &mut Context<'_, T>) {
         self.failures = self.failures.saturating_add(1);
-        self.backoff_until = Some(cx.now + cx.config.backoff.wait(self.failures, cx.chance));
+        self.backoff_until = Some(cx.now + cx.config.backoff.wait(self.failures, cx.jitter));
     }
 
-    /// Any error or lost answer: one batch in flight again, and what is under way behind the head is
-    /// no longer fresh.
-    fn disturb(&mut self) {
-        self.known = false;
+    /// Returns to one batch in flight after an error or a lost answer. Attempts in flight after the head are no longer
+    /// fresh.
+    fn stop_pipelining(&mut self) {
+        self.stamp_known = false;
         for flight in &mut self.window {
             flight.fresh = false;
         }
@@ -451,8 +457,8 @@ impl<T: Clone> Partition<T> {
             Proof::None | Proof::Written => (None, None),
         };
         if let Some(base) = base_offset {
-            let behind = base.saturating_add(flight.records.len().into());
-            self.place.acknowledged_to = self.place.acknowledged_to.max(Some(behind));
+            let end = base.saturating_add(flight.records.len().into());
+            self.log.acknowledged_to = self.log.acknowledged_to.max(Some(end));
         }
         cx.out.counters.records_delivered += u64::from(flight.records.len());
         self.settle(flight, Verdict::Delivered { base_offset, log_append_time }, cx);

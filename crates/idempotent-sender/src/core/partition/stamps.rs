@@ -1,24 +1,27 @@
-//! A partition's stamps: the next one, the next epoch, and when it takes another producer id.
+//! Stamps of a partition: the next stamp, the next epoch, and the change to another producer id.
 //!
 //! Rules:
-//! - A stamp stands for the same records for ever; an epoch is only raised where all that has no verdict lost its stamp.
-//! - A new id fences nothing: it is taken where nothing of the former can land any more. That is so where all is settled and
-//!   fenced by an acceptance, and where the leader has said that the id is fenced (INVALID_PRODUCER_EPOCH): it then knows of
-//!   an epoch above all of ours, and takes nothing of them.
+//!  - A stamp always means the same records. An epoch is raised only if every batch without a verdict has lost its
+//!    stamp.
+//!  - A new producer id fences nothing, so it is taken only if no batch of the former id can be appended any more. This
+//!    holds in two cases: every batch is settled and fenced by an acceptance, or the leader answered that the id is
+//!    fenced (INVALID_PRODUCER_EPOCH). In the second case, the leader knows an epoch above all epochs of this client
+//!    and appends none of its batches.
 
 use kafka_courier_batcher::{Stamp, sequence_add};
 
 use super::super::effects::Context;
 use super::super::types::RequestId;
-use super::{Outgoing, Partition, unconfirmed};
+use super::{OutgoingBatch, PartitionSender, unconfirmed};
 
-/// From this epoch on a partition changes to another producer id as soon as that is safe.
+/// From this epoch on, a partition changes to another producer id as soon as this is safe.
 const RETIRING_EPOCH: i16 = i16::MAX - 1000;
-/// So many answers in a row that the id is fenced are met with the next epoch. Who looks for lost records fences an id a
-/// thousand epochs above all that it has seen: to climb there would take longer than any record is given.
+/// The number of answers in a row that the id is fenced to which the partition reacts with the next epoch. A proof of
+/// absence fences an id a thousand epochs above all epochs it saw. Raising the epoch that far takes longer than
+/// `delivery_timeout`.
 pub(super) const FENCED_MAX: u32 = 5;
 
-/// Where the next stamp continues.
+/// The next stamp.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NextStamp {
     pub(super) producer_id: i64,
@@ -26,45 +29,45 @@ pub(super) struct NextStamp {
     pub(super) sequence: i32,
 }
 
-/// Why a partition goes on under another epoch.
+/// Why a partition raises its epoch or changes its producer id.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum EpochMove {
-    /// A batch was given up that is certainly not written: those behind it are barred.
-    Barred,
-    /// Some records of a batch were singled out as guilty.
+    /// A batch failed as not written, which blocks later batches.
+    Blocked,
+    /// Some records of a batch were rejected.
     SingledOut,
-    /// Behind what may be written nothing is open any more.
+    /// No batch in the window follows a batch that failed as unknown.
     GapEnded,
-    /// Behind what may be written the next is certainly not.
-    GapBarred,
-    /// The leader had lost what it acknowledged, or the id.
+    /// The batch after one that failed as unknown is certainly not written.
+    GapBlocked,
+    /// The leader lost acknowledged records, or forgot the id.
     AcknowledgedLost,
-    /// The leader knows of an epoch that is not ours, again and again: somebody else uses the id, or has fenced it.
+    /// The leader repeatedly answered with a higher epoch: another process uses the id, or fenced it.
     Fenced,
-    /// The topic was made anew.
-    NewTopic,
-    /// Everything was given up.
-    GivenUp,
+    /// The topic was recreated.
+    TopicRecreated,
+    /// All batches failed.
+    AllFailed,
 }
 
 impl EpochMove {
     const fn as_str(self) -> &'static str {
         match self {
-            Self::Barred => "barred",
+            Self::Blocked => "blocked",
             Self::SingledOut => "singled_out",
             Self::GapEnded => "gap_ended",
-            Self::GapBarred => "gap_barred",
+            Self::GapBlocked => "gap_blocked",
             Self::AcknowledgedLost => "acknowledged_lost",
             Self::Fenced => "fenced",
-            Self::NewTopic => "new_topic",
-            Self::GivenUp => "given_up",
+            Self::TopicRecreated => "topic_recreated",
+            Self::AllFailed => "all_failed",
         }
     }
 }
 
-impl<T: Clone> Partition<T> {
-    /// Stamps the queue's first batch and sends it.
-    pub(super) fn stamp_next(&mut self, request: RequestId, cx: &mut Context<'_, T>) -> Option<Outgoing> {
+impl<T: Clone> PartitionSender<T> {
+    /// Stamps the first batch of the queue and moves it to the window, as sent in `request`.
+    pub(super) fn stamp_next(&mut self, request: RequestId, cx: &mut Context<'_, T>) -> Option<OutgoingBatch> {
         self.queue.front()?;
         self.retire_id(cx);
         let next = match &mut self.next {
@@ -79,7 +82,7 @@ impl<T: Clone> Partition<T> {
             }
         };
         let mut flight = self.queue.pop_front()?;
-        flight.search_from = self.place.acknowledged_to;
+        flight.search_from = self.log.acknowledged_to;
         flight.set_stamp(Stamp { producer_id: next.producer_id, epoch: next.epoch, base_sequence: next.sequence });
         let after = sequence_add(next.sequence, flight.batch.record_count());
         if after < next.sequence {
@@ -90,22 +93,22 @@ impl<T: Clone> Partition<T> {
             cx.out.counters.batch_retries += 1;
             cx.out.counters.record_retries += u64::from(flight.records.len());
         }
-        flight.sent(request, cx.now);
+        flight.mark_sent(request, cx.now);
         self.acknowledged = self.acknowledged.filter(|_| !flight.aged);
-        let outgoing = Outgoing { batch: flight.batch.clone(), solo: self.solo };
+        let outgoing = OutgoingBatch { batch: flight.batch.clone(), solo: self.solo };
         self.window.push_back(flight);
         Some(outgoing)
     }
 
-    /// A new id fences nothing: what is still under way under the old one can land at any time. So it is
-    /// taken where nothing is, well before the epochs are used up: everything has a verdict, and what
-    /// may have none in the log yet is fenced by an acceptance under the present epoch.
+    /// Changes the producer id well before its epochs are used up. A new id fences nothing, and batches in flight under
+    /// the old id can still be appended. The change therefore happens only if every batch has a verdict, and an
+    /// acceptance under the present epoch fences the batches that may not be in the log yet.
     fn retire_id(&mut self, cx: &mut Context<'_, T>) {
         let Some(next) = self.next.filter(|next| next.epoch >= RETIRING_EPOCH) else { return };
         let nothing_sent = self.window.is_empty() && self.unconfirmed.is_empty();
         let fenced = self.acknowledged.is_some_and(|(id, epoch, _)| id == next.producer_id && epoch == next.epoch);
-        let doubtful = self.given_up.iter().any(|given| given.same_epoch(next.producer_id, next.epoch));
-        if !nothing_sent || !fenced || doubtful {
+        let has_unknown = self.unknown_batches.iter().any(|failed| failed.same_epoch(next.producer_id, next.epoch));
+        if !nothing_sent || !fenced || has_unknown {
             return;
         }
         match cx.producer_id {
@@ -122,17 +125,17 @@ impl<T: Clone> Partition<T> {
         self.fenced = 0;
         self.exhausted = Some(producer_id);
         self.next = None;
-        self.known = false;
+        self.stamp_known = false;
     }
 
-    /// The same stamp no more: the next epoch, from 0; after the last epoch, and where the id was fenced, another id.
-    /// Nothing of the former epoch can be proved by an acceptance any more.
+    /// Raises the epoch and restarts the sequence at 0. Takes another producer id after the last epoch, and if the id
+    /// was fenced. An acceptance proves nothing about batches of the former epoch any more.
     pub(super) fn raise_epoch(&mut self, cause: EpochMove, cx: &mut Context<'_, T>) {
         *cx.out.counters.epoch_moves.entry(cause.as_str()).or_default() += u64::from(self.next.is_some());
-        self.known = false;
+        self.stamp_known = false;
         self.gap = false;
         for flight in std::mem::take(&mut self.unconfirmed) {
-            self.settle_given_up(flight, Some(unconfirmed()), false, cx);
+            self.settle_failed(flight, Some(unconfirmed()), false, cx);
         }
         match &mut self.next {
             Some(NextStamp { producer_id, .. }) if matches!(cause, EpochMove::Fenced) => {
@@ -140,8 +143,8 @@ impl<T: Clone> Partition<T> {
                 cx.out.counters.fenced_ids_left += 1;
                 self.leave_id(fenced);
             }
-            // Whoever has come so far has not had one quiet moment in a thousand epochs: the order of
-            // what was given up as unknown can't be kept, everything else can.
+            // The partition had no quiet moment during a thousand epochs, or its id would have changed. The order of
+            // batches that failed as unknown cannot be kept here. Everything else can.
             Some(NextStamp { producer_id, epoch: i16::MAX, .. }) => {
                 let used_up = *producer_id;
                 cx.out.counters.ids_exhausted += 1;

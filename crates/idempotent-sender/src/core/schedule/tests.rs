@@ -1,4 +1,4 @@
-//! Which batch leaves on which connection, seen from inside.
+//! Tests of the schedule with access to its state.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::{Accumulator, BufferPool, Compression, Limits, Record};
 
-use crate::core::cluster::Conn;
+use crate::core::cluster::BrokerConn;
 use crate::core::types::{
     BrokerAddress, ClusterMetadata, Failure, PartAnswer, PartitionMetadata, ProduceAnswer, Reason, Submission, TopicId,
     TopicMetadata, Verdict,
@@ -15,8 +15,8 @@ use crate::core::{Action, Backoff, Config, ConnId, PartitionId, ProducePart, Req
 
 const PARTITIONS: i32 = 4;
 
-/// A sender with one broker that leads all, and what it was told to do.
-struct Bench {
+/// A sender with one broker that leads all partitions, and the actions of the sender.
+struct ScheduleBench {
     sender: Sender<u32>,
     now: Instant,
     ordinals: [u64; PARTITIONS as usize],
@@ -27,7 +27,7 @@ struct Bench {
     disconnects: usize,
 }
 
-impl Bench {
+impl ScheduleBench {
     fn new(config: Config) -> Self {
         let (now, ordinals) = (Instant::now(), [0; PARTITIONS as usize]);
         let sender = Sender::new(config).unwrap();
@@ -87,11 +87,11 @@ impl Bench {
         self.carry_out();
     }
 
-    /// Answers the oldest request that is unanswered: all is well.
+    /// Answers the oldest unanswered request with a success.
     fn answer_next(&mut self, throttle: Duration) {
         let (conn, request, parts) = self.sent.remove(0);
-        let well = PartAnswer { code: 0, base_offset: 0, log_append_time: -1, ..PartAnswer::default() };
-        let parts = parts.iter().map(|_| Some(well.clone())).collect();
+        let accepted = PartAnswer { code: 0, base_offset: 0, log_append_time: -1, ..PartAnswer::default() };
+        let parts = parts.iter().map(|_| Some(accepted.clone())).collect();
         self.sender.on_answer(self.now, conn, request, ProduceAnswer { throttle, parts, ..ProduceAnswer::default() });
         self.carry_out();
     }
@@ -105,7 +105,7 @@ impl Bench {
         self.settled = 0;
     }
 
-    fn conns(&self) -> impl Iterator<Item = &Conn> {
+    fn conns(&self) -> impl Iterator<Item = &BrokerConn> {
         self.sender.conns.values()
     }
 }
@@ -123,8 +123,8 @@ fn metadata() -> ClusterMetadata {
 }
 
 #[test]
-fn one_request_holds_one_batch_of_each_partition_of_a_leader() {
-    let mut bench = Bench::new(Config::default());
+fn request_holds_one_batch_each() {
+    let mut bench = ScheduleBench::new(Config::default());
     (0..PARTITIONS).for_each(|partition| bench.submit(partition, 1));
     bench.submit(0, 1);
     bench.connect_next();
@@ -134,8 +134,8 @@ fn one_request_holds_one_batch_of_each_partition_of_a_leader() {
 }
 
 #[test]
-fn a_request_ends_before_it_is_too_large_but_holds_one_batch_at_least() {
-    let mut bench = Bench::new(Config { max_request_bytes: 1024, ..Config::default() });
+fn request_size_is_bounded() {
+    let mut bench = ScheduleBench::new(Config { max_request_bytes: 1024, ..Config::default() });
     [5000, 600, 600, 250].into_iter().zip(0..).for_each(|(padding, partition)| bench.submit(partition, padding));
     bench.connect_next();
     let counts: Vec<usize> = bench.sent.iter().map(|(_, _, parts)| parts.len()).collect();
@@ -143,8 +143,9 @@ fn a_request_ends_before_it_is_too_large_but_holds_one_batch_at_least() {
 }
 
 #[test]
-fn a_busy_broker_gets_more_connections_up_to_the_number_allowed() {
-    let mut bench = Bench::new(Config { max_request_bytes: 1024, connections_per_broker: 2, ..Config::default() });
+fn busy_broker_gets_more_connections() {
+    let mut bench =
+        ScheduleBench::new(Config { max_request_bytes: 1024, connections_per_broker: 2, ..Config::default() });
     bench.prime();
     for round in 0..4 {
         (0..PARTITIONS).for_each(|partition| bench.submit(partition, 900));
@@ -157,18 +158,18 @@ fn a_busy_broker_gets_more_connections_up_to_the_number_allowed() {
 }
 
 #[test]
-fn what_waits_behind_answers_that_do_not_come_goes_to_more_connections_and_those_are_closed_when_idle() {
+fn unanswered_requests_open_more_connections() {
     for allowed in [1, 2, 3, 4] {
         let config = Config { max_in_flight: 1, max_request_bytes: 1024, ..Config::default() };
         let config = Config { connections_per_broker: allowed, ..config };
-        let mut bench = Bench::new(config);
+        let mut bench = ScheduleBench::new(config);
         bench.prime();
         (0..PARTITIONS).for_each(|partition| bench.submit(partition, 2000));
         while !bench.connects.is_empty() {
             bench.connect_next();
         }
         let on: BTreeSet<ConnId> = bench.sent.iter().map(|(conn, ..)| *conn).collect();
-        assert_eq!((bench.conns().count(), on.len()), (allowed as usize, allowed as usize), "none was answered");
+        assert_eq!((bench.conns().count(), on.len()), (allowed as usize, allowed as usize), "nothing was answered");
         while !bench.sent.is_empty() {
             bench.answer_next(Duration::ZERO);
         }
@@ -180,13 +181,13 @@ fn what_waits_behind_answers_that_do_not_come_goes_to_more_connections_and_those
 }
 
 #[test]
-fn a_broker_that_is_lost_is_dialled_again_after_waits_that_double_up_to_their_bound() {
+fn reconnection_backoff_doubles() {
     let (base, cap) = (Duration::from_millis(100), Duration::from_millis(400));
-    let mut bench = Bench::new(Config { backoff: Backoff { base, cap }, ..Config::default() });
+    let mut bench = ScheduleBench::new(Config { backoff: Backoff { base, cap }, ..Config::default() });
     bench.submit(0, 1);
     for step in [100, 200, 400, 400] {
         let conn = bench.connects.remove(0);
-        bench.sender.on_disconnected(bench.now, conn, "nobody listens");
+        bench.sender.on_disconnected(bench.now, conn, "connection refused");
         for (wait, dials) in [(0, 0), (step / 2 - 1, 0), (step / 2 + 1, 1)] {
             bench.now += Duration::from_millis(wait);
             bench.carry_out();
@@ -199,8 +200,8 @@ fn a_broker_that_is_lost_is_dialled_again_after_waits_that_double_up_to_their_bo
 }
 
 #[test]
-fn a_partition_stays_on_one_connection_while_anything_of_it_is_unanswered() {
-    let mut bench = Bench::new(Config { max_request_bytes: 1024, ..Config::default() });
+fn unanswered_partition_keeps_its_connection() {
+    let mut bench = ScheduleBench::new(Config { max_request_bytes: 1024, ..Config::default() });
     bench.prime();
     bench.submit(0, 2000);
     bench.connect_next();
@@ -214,8 +215,8 @@ fn a_partition_stays_on_one_connection_while_anything_of_it_is_unanswered() {
 }
 
 #[test]
-fn a_connection_carries_nothing_once_everything_is_answered() {
-    let mut bench = Bench::new(Config { max_request_bytes: 1024, ..Config::default() });
+fn answered_connection_has_no_load() {
+    let mut bench = ScheduleBench::new(Config { max_request_bytes: 1024, ..Config::default() });
     bench.prime();
     for round in 0..20 {
         bench.submit(round % PARTITIONS, 300 * round as usize);
@@ -228,14 +229,17 @@ fn a_connection_carries_nothing_once_everything_is_answered() {
 }
 
 #[test]
-fn a_partition_that_waits_on_a_connection_that_is_closed_for_idleness_waits_on() {
+fn closing_idle_connection_keeps_batches() {
     let config = Config { idle_timeout: Duration::from_secs(1), max_in_flight: 2, ..Config::default() };
-    let mut bench = Bench::new(config);
+    let mut bench = ScheduleBench::new(config);
     bench.prime();
     (0..3).for_each(|_| bench.submit(0, 1));
     bench.answer_next(Duration::from_secs(5));
     bench.answer_next(Duration::from_secs(5));
-    assert!(bench.sent.is_empty() && bench.conns().any(|conn| !conn.ready.is_empty()), "throttled, and one waits");
+    assert!(
+        bench.sent.is_empty() && bench.conns().any(|conn| !conn.ready.is_empty()),
+        "throttled, and one batch waits"
+    );
     for _ in 0..10 {
         bench.now += Duration::from_secs(1);
         bench.carry_out();
@@ -247,12 +251,12 @@ fn a_partition_that_waits_on_a_connection_that_is_closed_for_idleness_waits_on()
 }
 
 #[test]
-fn a_failure_under_throttling_names_it() {
-    let mut bench = Bench::new(Config { max_in_flight: 2, ..Config::default() });
+fn timeout_names_the_throttling() {
+    let mut bench = ScheduleBench::new(Config { max_in_flight: 2, ..Config::default() });
     bench.prime();
     (0..3).for_each(|_| bench.submit(0, 1));
     bench.answer_next(Duration::from_secs(40));
-    // One waits for its answer, one to be sent.
+    // One batch waits for its answer, one is queued.
     assert_eq!((bench.sent.len(), bench.settled), (1, 1));
     bench.now += Duration::from_secs(30);
     bench.carry_out();
@@ -262,8 +266,8 @@ fn a_failure_under_throttling_names_it() {
 }
 
 #[test]
-fn throttling_of_former_days_is_no_cause() {
-    let mut bench = Bench::new(Config::default());
+fn past_throttling_is_no_reason() {
+    let mut bench = ScheduleBench::new(Config::default());
     bench.prime();
     bench.submit(0, 1);
     bench.answer_next(Duration::from_secs(1));
@@ -276,15 +280,15 @@ fn throttling_of_former_days_is_no_cause() {
 }
 
 #[test]
-fn a_partition_is_free_for_its_next_batch_once_all_before_it_have_their_verdict() {
-    let mut bench = Bench::new(Config::default());
+fn settled_partition_is_free() {
+    let mut bench = ScheduleBench::new(Config::default());
     let partition = |index| PartitionId { topic: TopicId(0), index };
     assert!(bench.sender.is_free_for(partition(0), 0) && !bench.sender.is_free_for(partition(0), 1));
     bench.submit(0, 1);
     bench.connect_next();
-    assert!(!bench.sender.is_free_for(partition(0), 1), "one is on its way");
+    assert!(!bench.sender.is_free_for(partition(0), 1), "one batch is in flight");
     assert!(bench.sender.is_free_for(partition(1), 0), "other partitions do not matter");
     bench.answer_next(Duration::ZERO);
     assert!(bench.sender.is_free_for(partition(0), 1));
-    assert!(!bench.sender.is_free_for(partition(PARTITIONS), 0), "there is no such partition");
+    assert!(!bench.sender.is_free_for(partition(PARTITIONS), 0), "the partition does not exist");
 }

@@ -1,0 +1,130 @@
+//! Lookups: questions of the core to a leader's producer state and to its log, and the answers.
+//!
+//! Rules:
+//!  - The types are plain data.
+//!  - An answer counts only if the broker is confirmed as the leader under the epoch in the question. Followers answer
+//!    DescribeProducers too, with older state.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::types::{BrokerAddress, LookId, PartitionId, TopicUuid};
+
+/// A question to a partition's leader: its producer state (DescribeProducers, KIP-664).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Look {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The topic's name.
+    pub topic: Arc<str>,
+    /// The leader's address.
+    pub leader: BrokerAddress,
+    /// The leader epoch, or -1 if it is unknown.
+    pub leader_epoch: i32,
+    /// The id of this lookup.
+    pub look: LookId,
+    /// The producer id to look up.
+    pub producer_id: i64,
+}
+
+/// The leader's state of this client's producer id.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LookAnswer {
+    /// The leader knows the id. These are the newest epoch and its last appended sequence number.
+    Producer {
+        /// The newest epoch.
+        epoch: i32,
+        /// The last sequence number that was appended under that epoch.
+        last_sequence: i32,
+        /// The age of the last batch of the id, by its timestamp. Leaders expire ids by record time
+        /// (`producer.id.expiration.ms`).
+        age: Duration,
+    },
+    /// The leader does not know the id, or may not answer this client.
+    Nothing,
+    /// The leader was unavailable, or the broker is not confirmed as the leader.
+    Unavailable,
+}
+
+/// A question to a partition's log: this producer's batches, up to the high watermark.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LogSearch {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The topic's name.
+    pub topic: Arc<str>,
+    /// The topic id, for brokers that identify topics by id.
+    pub topic_uuid: TopicUuid,
+    /// The leader's address.
+    pub leader: BrokerAddress,
+    /// The leader epoch, or -1 if it is unknown.
+    pub leader_epoch: i32,
+    /// The id of this search.
+    pub look: LookId,
+    /// The batches to search for, and the part of the log to read.
+    pub wanted: Wanted,
+}
+
+/// The batches to search for in a log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Wanted {
+    /// The producer id of the batches.
+    pub producer_id: i64,
+    /// The epoch of the batches.
+    pub epoch: i16,
+    /// The search ends at the batch with this sequence number.
+    pub last_sequence: i32,
+    /// The lowest possible offset. `None` if the search starts at the time `since`.
+    pub from: Option<i64>,
+    /// The earliest possible timestamp, in milliseconds since the Unix epoch.
+    pub since: i64,
+}
+
+/// A batch of this producer in the log, on every in-sync replica.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LoggedBatch {
+    /// The first sequence number.
+    pub base_sequence: i32,
+    /// The number of sequence numbers.
+    pub records: u32,
+    /// The offset of the first record.
+    pub base_offset: i64,
+    /// The time of the leader in milliseconds since the Unix epoch, if the topic uses LogAppendTime.
+    pub log_append_time: Option<i64>,
+}
+
+/// The result of a log search.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SearchAnswer {
+    /// The log was read up to its high watermark, or up to the wanted sequence number.
+    Read(Vec<LoggedBatch>),
+    /// The log was unavailable.
+    Unavailable,
+    /// The log is unreadable: the permission is missing, or no version of a request is in common.
+    Unreadable,
+}
+
+impl LoggedBatch {
+    /// Returns the offset of `base_sequence`, if this batch has all `records` records from `base_sequence` on.
+    pub(crate) fn offset_of(&self, base_sequence: i32, records: u32) -> Option<i64> {
+        // Sequence numbers wrap at 2^31.
+        let skipped = base_sequence.wrapping_sub(self.base_sequence) & i32::MAX;
+        let end = i64::from(skipped) + i64::from(records);
+        (end <= i64::from(self.records)).then(|| self.base_offset + i64::from(skipped))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offset_of_contained_records() {
+        let logged = LoggedBatch { base_sequence: i32::MAX - 1, records: 5, base_offset: 40, log_append_time: None };
+        assert_eq!(logged.offset_of(i32::MAX - 1, 5), Some(40));
+        assert_eq!(logged.offset_of(0, 3), Some(42), "after the wrap");
+        assert_eq!(logged.offset_of(0, 4), None, "one record too many");
+        assert_eq!(logged.offset_of(i32::MAX - 2, 1), None);
+        assert_eq!(logged.offset_of(4, 1), None);
+    }
+}

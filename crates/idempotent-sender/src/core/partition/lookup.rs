@@ -1,0 +1,234 @@
+//! Lookups of a partition: of the leader's producer state, and of the log.
+//!
+//! Rules:
+//!  - The producer state proves that a batch was appended if two conditions hold: it has the batch's epoch and a
+//!    sequence number at or past the batch's last one, and the leader knew the producer id all the time. The state
+//!    never proves that a batch was not appended.
+//!  - A batch that the state covers is sent again only if the answer to the repeat settles it: the leader refused only
+//!    the sequence number, and the producer id is young. An old id may be forgotten meanwhile, and the repeat would be
+//!    appended a second time. The batch is sent again once, because a leader recognizes only the batch as written, and
+//!    the batch may have been split since.
+//!  - A log search decides about every other batch that the state covers. A leader checks size, record times,
+//!    permissions and in-sync replicas before it looks for duplicates, so it also refuses batches that are written.
+//!  - A batch that the log shows up to its high watermark is delivered. A batch that the log does not show yet is
+//!    looked up again.
+
+use std::time::Duration;
+
+use super::super::effects::{Context, LookupRequest, LookupTarget};
+use super::super::flight::{Flight, Proof};
+use super::super::lookup::{LoggedBatch, LookAnswer, SearchAnswer, Wanted};
+use super::super::types::{BatchUid, LookId};
+use super::PartitionSender;
+
+/// A leader remembers an id whose last record is younger than this: half of the default of `producer.id.expiration.ms`.
+const YOUNG_ID: Duration = Duration::from_secs(12 * 60 * 60);
+/// How far the leader's clock may be behind this machine's, in milliseconds. A topic with LogAppendTime has the times
+/// of the leader.
+const CLOCK_SKEW_MS: i64 = 60_000;
+
+/// Why a head batch is in doubt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum HeadDoubt {
+    /// The leader expects another sequence number, and an earlier attempt is open.
+    OutOfSequence,
+    /// The leader refuses the batch before it looks for duplicates, and an earlier attempt is open.
+    Refused,
+}
+
+/// The lookup in progress, and its batch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PendingLookup {
+    pub(super) id: LookId,
+    pub(super) batch: BatchUid,
+    doubt: HeadDoubt,
+    /// The answer to the producer state lookup, during the log search.
+    state: Option<LeaderState>,
+}
+
+/// The answer to a producer state lookup.
+#[derive(Clone, Copy, Debug)]
+struct LeaderState {
+    last_sequence: i32,
+    /// How many of the first batches of the window it proves to be appended.
+    proved: usize,
+}
+
+impl<T: Clone> PartitionSender<T> {
+    /// Looks up the producer state if an attempt of the head is open. Otherwise the head certainly is not written, and
+    /// fails.
+    pub(super) fn lookup_or_fail(&mut self, doubt: HeadDoubt, cx: &mut Context<'_, T>) {
+        let Some(head) = self.window.front() else { return };
+        if head.proof == Proof::Written {
+            return self.settle_written_head(cx);
+        }
+        match head.stamp() {
+            // The state may be that of either topic.
+            Some(_) if head.has_open_attempt() && self.is_switching() => self.back_off(cx),
+            Some(stamp) if head.has_open_attempt() => {
+                cx.out.counters.looks += 1;
+                self.start_lookup(head.uid, doubt, None, LookupTarget::Producer(stamp.producer_id), cx);
+            }
+            _ => self.fail_head(false, cx),
+        }
+    }
+
+    fn start_lookup(
+        &mut self,
+        batch: BatchUid,
+        doubt: HeadDoubt,
+        state: Option<LeaderState>,
+        target: LookupTarget,
+        cx: &mut Context<'_, T>,
+    ) {
+        let id = cx.out.new_lookup_id();
+        self.lookup = Some(PendingLookup { id, batch, doubt, state });
+        cx.out.lookups.push(LookupRequest { partition: self.id, id, target });
+    }
+
+    /// Handles the result of a producer state lookup.
+    pub(crate) fn on_looked(&mut self, look: LookId, answer: LookAnswer, cx: &mut Context<'_, T>) {
+        let Some(lookup) = self.end_lookup(look, cx) else { return };
+        match answer {
+            LookAnswer::Producer { epoch, last_sequence, age } => {
+                self.on_state(lookup, epoch, last_sequence, age, cx);
+            }
+            LookAnswer::Nothing => self.fail_head(false, cx),
+            LookAnswer::Unavailable => self.back_off(cx),
+        }
+        self.close_gap(cx);
+    }
+
+    /// Ends the lookup and returns it, if its batch is still in doubt.
+    fn end_lookup(&mut self, look: LookId, cx: &mut Context<'_, T>) -> Option<PendingLookup> {
+        let lookup = self.lookup.filter(|lookup| lookup.id == look)?;
+        self.lookup = None;
+        match self.window.front().filter(|head| head.uid == lookup.batch).map(Flight::may_be_written) {
+            Some(true) => return Some(lookup),
+            // The last open attempt was refused meanwhile, so nothing is uncertain. The leader decides again, and names
+            // the rejected records again if there are some.
+            Some(false) => self.back_off(cx),
+            None => {} // the batch was settled meanwhile, and the result says nothing about the new head
+        }
+        self.close_gap(cx);
+        None
+    }
+
+    fn on_state(
+        &mut self,
+        lookup: PendingLookup,
+        epoch: i32,
+        last_sequence: i32,
+        age: Duration,
+        cx: &mut Context<'_, T>,
+    ) {
+        let covered = self.window.iter().take_while(|flight| is_covered(flight, epoch, last_sequence)).count();
+        let proves = |flight: &&Flight<T>| {
+            flight.provable && flight.stamp().is_some_and(|stamp| self.leader_knew(stamp.producer_id, cx.now))
+        };
+        let proved = self.window.iter().take(covered).take_while(proves).count();
+        let head =
+            self.window.front().and_then(|head| Some((head.stamp()?, head.search_from, head.batch.first_timestamp())));
+        let recognizable = self.window.front().is_some_and(|head| !head.repeated);
+        match head {
+            _ if self.is_switching() => self.back_off(cx),
+            Some(_) if proved > 0 && recognizable && lookup.doubt == HeadDoubt::OutOfSequence && age < YOUNG_ID => {
+                self.resend_last_proved(proved, cx);
+            }
+            Some((stamp, search_from, first_timestamp)) if covered > 0 => {
+                cx.out.counters.searches += 1;
+                let wanted = Wanted {
+                    producer_id: stamp.producer_id,
+                    epoch: stamp.epoch,
+                    last_sequence,
+                    from: search_from,
+                    since: first_timestamp.saturating_sub(CLOCK_SKEW_MS).max(0),
+                };
+                let state = Some(LeaderState { last_sequence, proved });
+                self.start_lookup(lookup.batch, lookup.doubt, state, LookupTarget::Log(wanted), cx);
+            }
+            _ => self.fail_head(false, cx),
+        }
+    }
+
+    /// Handles the result of a log search.
+    pub(crate) fn on_searched(&mut self, look: LookId, answer: &SearchAnswer, cx: &mut Context<'_, T>) {
+        let Some(lookup) = self.end_lookup(look, cx) else { return };
+        let Some(LeaderState { last_sequence, proved }) = lookup.state else { return };
+        match answer {
+            _ if self.is_switching() => self.back_off(cx),
+            SearchAnswer::Read(batches) => {
+                let is_whole = batches.iter().any(|batch| batch.offset_of(last_sequence, 1).is_some());
+                self.on_log_read(lookup, batches, is_whole, cx);
+            }
+            SearchAnswer::Unavailable => self.back_off(cx),
+            SearchAnswer::Unreadable if proved > 0 => self.resend_last_proved(proved, cx),
+            SearchAnswer::Unreadable => self.fail_head(false, cx),
+        }
+        self.close_gap(cx);
+    }
+
+    /// Settles batches from the log. `is_whole` means that the log shows everything that the state covers.
+    fn on_log_read(&mut self, lookup: PendingLookup, batches: &[LoggedBatch], is_whole: bool, cx: &mut Context<'_, T>) {
+        let Some(stamp) = self.window.front().and_then(Flight::stamp) else { return };
+        for flight in self.unconfirmed.iter_mut().chain(&mut self.window) {
+            let Some(ours) =
+                flight.stamp().filter(|ours| ours.producer_id == stamp.producer_id && ours.epoch == stamp.epoch)
+            else {
+                continue;
+            };
+            let count = flight.batch.record_count();
+            let found =
+                |batch: &LoggedBatch| Some((batch.offset_of(ours.base_sequence, count)?, batch.log_append_time));
+            if let Some((offset, time)) = batches.iter().find_map(found) {
+                cx.out.counters.found_in_log += u64::from(flight.proof == Proof::None);
+                flight.prove(Proof::At(offset, time));
+            }
+        }
+        if self.window.front().is_some_and(|head| head.proof != Proof::None) {
+            (self.failures, self.backoff_until, self.last_failure) = (0, None, None);
+        } else if is_whole {
+            // The log has later batches of this producer but not this one, so the leader had forgotten the producer id
+            // meanwhile.
+            self.fail_head(false, cx);
+        } else {
+            self.lookup_retry = Some((lookup.batch, lookup.doubt));
+            self.back_off(cx);
+        }
+        self.settle_proved(cx);
+    }
+
+    /// Sends the last proved batch again. The leader remembers at least this batch, and its acceptance also proves all
+    /// earlier ones.
+    fn resend_last_proved(&mut self, proved: usize, cx: &mut Context<'_, T>) {
+        self.mark_appended(proved.max(2) - 1, cx);
+    }
+
+    /// Moves the first `batches` batches of the window to the unconfirmed ones: the leader has them, but its replicas
+    /// may not. The next acceptance proves them, so there is no gap either.
+    pub(super) fn mark_appended(&mut self, batches: usize, cx: &mut Context<'_, T>) {
+        for _ in 0..batches {
+            let Some(mut flight) = self.window.pop_front() else { break };
+            if flight.proof == Proof::None {
+                flight.abandon();
+                self.unconfirmed.push_back(flight);
+            } else {
+                self.settle_delivered(flight, cx);
+            }
+        }
+        self.gap = false;
+        self.settle_proved(cx);
+        if self.waits_for_unconfirmed() {
+            self.back_off(cx);
+        }
+    }
+}
+
+/// Returns whether a leader with this epoch and last sequence number has the batch, if the leader knew the producer id
+/// all the time.
+fn is_covered<T: Clone>(flight: &Flight<T>, epoch: i32, last_sequence: i32) -> bool {
+    let (Some(stamp), Some(ours)) = (flight.stamp(), flight.last_sequence()) else { return false };
+    // Sequence numbers wrap at 2^31, and half of them precede any number.
+    let ahead = last_sequence.wrapping_sub(ours) & i32::MAX;
+    i32::from(stamp.epoch) == epoch && last_sequence >= 0 && ahead < 1 << 30
+}
