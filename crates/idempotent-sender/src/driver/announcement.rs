@@ -1,16 +1,16 @@
-//! Topics are announced once their limit is known.
+//! Announces topics to the layer above, once the topic's batch limit is known.
 //!
-//! Rule: nobody is to publish to a topic before it was asked how large a batch it takes.
+//! Rule: no producer publishes to a topic before a broker was asked for the topic's `max.message.bytes`.
 
 use super::Driver;
 use super::control::TopicLimit;
 use super::events::IoEvent;
-use super::words::Upcalls;
+use super::interface::Upcalls;
 use crate::core::TopicId;
 
-/// How far a topic's announcement has come.
+/// The state of a topic's announcement.
 pub(super) enum Announcement {
-    /// It waits for the topic's limit.
+    /// The driver waits for the topic's limit. The flags are the available partitions.
     Held(Vec<bool>),
     Made,
 }
@@ -20,7 +20,7 @@ where
     T: Clone + Send + 'static,
     U: Upcalls<T>,
 {
-    /// Tells of a topic, once its limit is known.
+    /// Announces a topic, or first asks for its limit.
     pub(super) fn announce(&mut self, topic: TopicId, available: Vec<bool>) {
         let Some(name) = self.core.topic_name(topic) else { return };
         match self.topics.get_mut(&topic) {
@@ -29,17 +29,17 @@ where
             None => {
                 self.topics.insert(topic, Announcement::Held(available));
                 let control = self.control.clone();
-                self.start(async move { IoEvent::Limit(topic, control.topic_limit(name).await) });
+                self.spawn_io(async move { IoEvent::Limit(topic, control.topic_limit(name).await) });
             }
         }
     }
 
-    /// What the topic takes is known, or can't be had now: then it is asked for again with the next news of the topic.
-    pub(super) fn on_limit(&mut self, topic: TopicId, limit: TopicLimit) {
+    /// Announces the topic. If the limit is unavailable, the next news of the topic asks for the limit again.
+    pub(super) fn handle_limit(&mut self, topic: TopicId, limit: TopicLimit) {
         let Some(name) = self.core.topic_name(topic) else { return };
         let held = match limit {
-            TopicLimit::Bytes(_) | TopicLimit::Untold => self.topics.insert(topic, Announcement::Made),
-            TopicLimit::NotNow => self.topics.remove(&topic),
+            TopicLimit::Bytes(_) | TopicLimit::Unsupported => self.topics.insert(topic, Announcement::Made),
+            TopicLimit::Unavailable => self.topics.remove(&topic),
         };
         if let TopicLimit::Bytes(bytes) = limit {
             self.upcalls.topic_limit(&name, bytes);
