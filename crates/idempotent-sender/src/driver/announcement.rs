@@ -11,8 +11,8 @@ use crate::core::TopicId;
 /// The state of a topic's announcement.
 pub(super) enum Announcement {
     /// The driver waits for the topic's limit. The flags are the available partitions.
-    Held(Vec<bool>),
-    Made,
+    AwaitingLimit(Vec<bool>),
+    Announced,
 }
 
 impl<T, U> Driver<T, U>
@@ -24,10 +24,10 @@ where
     pub(super) fn announce(&mut self, topic: TopicId, available: Vec<bool>) {
         let Some(name) = self.core.topic_name(topic) else { return };
         match self.topics.get_mut(&topic) {
-            Some(Announcement::Held(latest)) => *latest = available,
-            Some(Announcement::Made) => self.upcalls.topic_ready(topic, &name, &available),
+            Some(Announcement::AwaitingLimit(latest)) => *latest = available,
+            Some(Announcement::Announced) => self.upcalls.topic_ready(topic, &name, &available),
             None => {
-                self.topics.insert(topic, Announcement::Held(available));
+                self.topics.insert(topic, Announcement::AwaitingLimit(available));
                 let control = self.control.clone();
                 self.spawn_io(async move { IoEvent::Limit(topic, control.topic_limit(name).await) });
             }
@@ -38,13 +38,13 @@ where
     pub(super) fn handle_limit(&mut self, topic: TopicId, limit: TopicLimit) {
         let Some(name) = self.core.topic_name(topic) else { return };
         let held = match limit {
-            TopicLimit::Bytes(_) | TopicLimit::Unsupported => self.topics.insert(topic, Announcement::Made),
+            TopicLimit::Bytes(_) | TopicLimit::Unsupported => self.topics.insert(topic, Announcement::Announced),
             TopicLimit::Unavailable => self.topics.remove(&topic),
         };
         if let TopicLimit::Bytes(bytes) = limit {
             self.upcalls.topic_limit(&name, bytes);
         }
-        if let Some(Announcement::Held(available)) = held {
+        if let Some(Announcement::AwaitingLimit(available)) = held {
             self.upcalls.topic_ready(topic, &name, &available);
         }
     }

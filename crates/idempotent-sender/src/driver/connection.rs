@@ -217,10 +217,10 @@ enum VersionsError {
 
 /// Why a request has no answer.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub(crate) enum Unanswered {
+pub(crate) enum NoAnswer {
     /// The connection failed, or the answer is malformed.
     #[error("{0}")]
-    Lost(String),
+    Failed(String),
     /// The request was not sent: client and broker have no version of it in common.
     #[error("{0}")]
     NoVersion(NoCommonVersion),
@@ -245,17 +245,17 @@ async fn negotiate_versions(messenger: &mut Messenger<FrameStream>) -> Result<Ve
 
 impl BrokerConnection {
     /// Sends a request and waits for its answer. Requests leave in the order in which their futures are first polled.
-    pub(crate) async fn request<R>(&self, request: R) -> Result<R::ResponseBody, Unanswered>
+    pub(crate) async fn request<R>(&self, request: R) -> Result<R::ResponseBody, NoAnswer>
     where
         R: RequestBody + Send + WriteVersionedType<Vec<u8>>,
         R::ResponseBody: ReadVersionedType<std::io::Cursor<Vec<u8>>>,
     {
-        self.versions.check(R::API_KEY).map_err(Unanswered::NoVersion)?;
-        self.messenger.request(request).await.map_err(|error| Unanswered::Lost(error.to_string()))
+        self.versions.check(R::API_KEY).map_err(NoAnswer::NoVersion)?;
+        self.messenger.request(request).await.map_err(|error| NoAnswer::Failed(error.to_string()))
     }
 
     /// Sends a Produce request. Its batches are written from where they are, without a copy.
-    pub(crate) async fn produce(&self, timeout: Duration, parts: Vec<ProducePart>) -> Result<Produced, Unanswered> {
+    pub(crate) async fn produce(&self, timeout: Duration, parts: Vec<ProducePart>) -> Result<Produced, NoAnswer> {
         self.request(ProduceRequest { timeout, parts, pending: self.pending.clone() }).await
     }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::connection::{BrokerConnection, Dialer, Unanswered};
+use super::connection::{BrokerConnection, Dialer, NoAnswer};
 use super::health::{HealthPart, HealthProgress};
 use super::refusals::BrokerRefusal;
 use crate::core::{ClusterMetadata, ErrorCode, Reason};
@@ -63,13 +63,13 @@ struct ControlState {
 impl ControlState {
     /// Returns the brokers to ask, in order.
     fn candidates(&self, bootstrap: &[BrokerEndpoint]) -> Vec<BrokerEndpoint> {
-        let turned = |endpoints: &[BrokerEndpoint]| {
+        let rotated = |endpoints: &[BrokerEndpoint]| {
             let mut endpoints = endpoints.to_vec();
-            let turn = self.failures.checked_rem(endpoints.len()).unwrap_or(0);
-            endpoints.rotate_left(turn);
+            let shift = self.failures.checked_rem(endpoints.len()).unwrap_or(0);
+            endpoints.rotate_left(shift);
             endpoints
         };
-        turned(&self.known).into_iter().chain(turned(bootstrap)).collect()
+        rotated(&self.known).into_iter().chain(rotated(bootstrap)).collect()
     }
 }
 
@@ -90,9 +90,9 @@ impl Control {
 
     async fn ask_metadata(&self, request: MetadataRequest) -> Result<ClusterMetadata, Reason> {
         self.dialer.security.refresh();
-        let was_there = self.state.lock().await.connection.is_some();
+        let had_connection = self.state.lock().await.connection.is_some();
         match self.metadata_once(request.clone()).await {
-            Err(_) if was_there => self.metadata_once(request).await,
+            Err(_) if had_connection => self.metadata_once(request).await,
             answer => answer,
         }
     }
@@ -115,12 +115,12 @@ impl Control {
                 Ok(answer)
             }
             Ok(Ok(Metadata(answer))) => self.fail(connection, format!("metadata: {}", ErrorCode(answer.code))).await,
-            Ok(Err(Unanswered::Lost(error))) => {
+            Ok(Err(NoAnswer::Failed(error))) => {
                 // A broker that expects authentication closes the connection of an unauthenticated client.
                 let hint = if connection.is_first_request() { self.dialer.security.hint() } else { "" };
                 self.fail(connection, format!("metadata: {error}{hint}")).await
             }
-            Ok(Err(error)) => Err(self.unanswered(connection, error).await),
+            Ok(Err(error)) => Err(self.no_answer_reason(connection, error).await),
             Err(_) => self.fail(connection, format!("metadata: no answer within {:?}", self.timeout)).await,
         }
     }
@@ -137,7 +137,7 @@ impl Control {
                 let code = ErrorCode(code);
                 Err(ProducerIdError::Failed { code: Some(code), why: code.description().to_owned() })
             }
-            Ok(Err(error)) => Err(match self.unanswered(&connection, error).await {
+            Ok(Err(error)) => Err(match self.no_answer_reason(&connection, error).await {
                 Reason::NotAvailable(why) => ProducerIdError::Failed { code: None, why: why.to_string() },
                 reason => ProducerIdError::Refused(reason),
             }),
@@ -169,7 +169,7 @@ impl Control {
         let connection = self.connection().await?;
         match timeout(self.timeout, connection.request(describe_configs::Request { topic, settings })).await {
             Ok(Ok(TopicConfigs(answer))) => Ok(answer),
-            Ok(Err(error)) => Err(self.unanswered(&connection, error).await),
+            Ok(Err(error)) => Err(self.no_answer_reason(&connection, error).await),
             Err(_) => self.fail(&connection, format!("no answer within {:?}", self.timeout)).await,
         }
     }
@@ -228,10 +228,10 @@ impl Control {
     }
 
     /// Converts a missing answer to a reason. Drops the connection if it failed.
-    pub(super) async fn unanswered(&self, connection: &Arc<BrokerConnection>, error: Unanswered) -> Reason {
+    pub(super) async fn no_answer_reason(&self, connection: &Arc<BrokerConnection>, error: NoAnswer) -> Reason {
         match error {
-            Unanswered::Lost(why) => Reason::NotAvailable(self.forget(connection, why).await.into()),
-            Unanswered::NoVersion(none) => Reason::NoCommonVersion(Arc::new(none)),
+            NoAnswer::Failed(why) => Reason::NotAvailable(self.forget(connection, why).await.into()),
+            NoAnswer::NoVersion(none) => Reason::NoCommonVersion(Arc::new(none)),
         }
     }
 

@@ -24,7 +24,7 @@ pub(super) enum IoEvent {
     Looked(PartitionId, LookId, LookAnswer),
     Searched(PartitionId, LookId, SearchAnswer),
     Limit(TopicId, TopicLimit),
-    Probed,
+    HealthChecked,
 }
 
 impl<T, U> Driver<T, U>
@@ -48,7 +48,7 @@ where
 
     pub(super) fn handle_event(&mut self, event: IoEvent) {
         self.report_written();
-        self.brokers_changed |= !matches!(event, IoEvent::Answered(.., Ok(_)) | IoEvent::Probed);
+        self.brokers_changed |= !matches!(event, IoEvent::Answered(.., Ok(_)) | IoEvent::HealthChecked);
         let now = Instant::now();
         match event {
             IoEvent::Dialed(conn, Ok(connection)) => {
@@ -67,7 +67,7 @@ where
                 self.core.on_disconnected(now, conn, &why);
             }
             IoEvent::Dialed(conn, Err(reason)) => {
-                tracing::debug!(%reason, "broker refused the client");
+                tracing::debug!(%reason, "connection failed permanently");
                 self.core.on_refused(now, conn, &reason);
             }
             IoEvent::Answered(conn, request, since, Ok(answer)) => {
@@ -79,7 +79,8 @@ where
             }
             IoEvent::Answered(conn, _, _, Err(why)) => {
                 if self.connections.contains_key(&conn) {
-                    tracing::debug!(why, "broker disconnected");
+                    let broker = self.core.broker_of(conn).map(|broker| broker.0);
+                    tracing::debug!(broker, why, "broker disconnected");
                     self.disconnect(conn);
                     self.core.on_disconnected(now, conn, &why);
                 }
@@ -102,13 +103,13 @@ where
                 self.upcalls.producer_id(id);
             }
             IoEvent::ProducerId(Err(ProducerIdError::Refused(reason))) => {
-                self.core.on_producer_id_refused(now, &reason)
+                self.core.on_producer_id_refused(now, &reason);
             }
             IoEvent::ProducerId(Err(ProducerIdError::Failed { code, why })) => {
                 self.core.on_producer_id_failed(now, code, &why);
             }
             IoEvent::Limit(topic, limit) => self.handle_limit(topic, limit),
-            IoEvent::Probed => {}
+            IoEvent::HealthChecked => {}
             IoEvent::Looked(partition, look, answer) => self.core.on_looked(now, partition, look, answer),
             IoEvent::Searched(partition, look, answer) => self.core.on_searched(now, partition, look, &answer),
         }

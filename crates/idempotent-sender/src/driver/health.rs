@@ -127,10 +127,10 @@ impl Control {
         progress: &HealthProgress,
     ) -> Result<(), Unhealthy> {
         self.dialer.security.refresh();
-        let was_there = self.has_connection().await;
+        let had_connection = self.has_connection().await;
         let request = MetadataRequest { topics, auto_create: false, operations: true };
         let answer = match self.check_metadata(&request, progress).await {
-            Err(_) if was_there => self.check_metadata(&request, progress).await,
+            Err(_) if had_connection => self.check_metadata(&request, progress).await,
             answer => answer,
         };
         let answer = answer.map_err(|reason| Unhealthy { part: progress.part(), reason })?;
@@ -174,7 +174,7 @@ impl Control {
             Ok(Ok(ProducerId((code, _)))) => {
                 Err(Reason::Broker { code: ErrorCode(code), message: Some("the broker assigns no producer id".into()) })
             }
-            Ok(Err(error)) => Err(self.unanswered(&connection, error).await),
+            Ok(Err(error)) => Err(self.no_answer_reason(&connection, error).await),
             Err(_) => self.fail(&connection, format!("no producer id within {:?}", self.timeout)).await,
         }
     }

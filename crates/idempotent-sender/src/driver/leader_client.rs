@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use kafka_courier_batcher::BatchView;
 use tokio::time::timeout;
 
-use super::connection::{BrokerConnection, Dialer, Unanswered};
+use super::connection::{BrokerConnection, Dialer, NoAnswer};
 use crate::core::{BrokerAddress, ErrorCode, LogSearch, LoggedBatch, Look, LookAnswer, SearchAnswer, Wanted};
 use crate::wire::describe_producers;
 use crate::wire::fetch::FetchRequest;
@@ -34,14 +34,14 @@ enum LookError {
 impl LookError {
     fn from_code(code: i16) -> Self {
         let code = ErrorCode(code);
-        let passing = [ErrorCode::NOT_LEADER_OR_FOLLOWER, ErrorCode::FENCED_LEADER_EPOCH];
-        if code.is_retriable() || passing.contains(&code) { Self::Transient } else { Self::Permanent }
+        let transient = [ErrorCode::NOT_LEADER_OR_FOLLOWER, ErrorCode::FENCED_LEADER_EPOCH];
+        if code.is_retriable() || transient.contains(&code) { Self::Transient } else { Self::Permanent }
     }
 
-    fn unanswered(error: &Unanswered) -> Self {
+    fn from_no_answer(error: &NoAnswer) -> Self {
         match error {
-            Unanswered::Lost(_) => Self::Transient,
-            Unanswered::NoVersion(_) => Self::Permanent,
+            NoAnswer::Failed(_) => Self::Transient,
+            NoAnswer::NoVersion(_) => Self::Permanent,
         }
     }
 }
@@ -106,7 +106,7 @@ impl ConnectedLeader<'_> {
     async fn look(&self, producer_id: i64) -> Result<LookAnswer, LookError> {
         self.offset(LATEST).await?;
         let question = describe_producers::Request { topic: self.topic.clone(), partition: self.partition };
-        let described = self.connection.request(question).await.map_err(|error| LookError::unanswered(&error))?;
+        let described = self.connection.request(question).await.map_err(|error| LookError::from_no_answer(&error))?;
         self.offset(LATEST).await?;
         Ok(describe_producers::look_answer(&described.0, self.topic, self.partition, producer_id, wall_clock_ms()))
     }
@@ -117,7 +117,7 @@ impl ConnectedLeader<'_> {
         let (topic, partition) = (self.topic.clone(), self.partition);
         let question = ListOffsetsRequest { topic, partition, leader_epoch: self.epoch, timestamp };
         let ListedOffsets(answer) =
-            self.connection.request(question).await.map_err(|error| LookError::unanswered(&error))?;
+            self.connection.request(question).await.map_err(|error| LookError::from_no_answer(&error))?;
         let part = answer.iter().find(|part| part.topic == *self.topic && part.partition == partition);
         match part.ok_or(LookError::Transient)? {
             part if part.code != 0 => Err(LookError::from_code(part.code)),
@@ -134,14 +134,14 @@ impl ConnectedLeader<'_> {
         let mut found = Vec::new();
         while (0..end).contains(&next) {
             let bytes = self.fetch(question, next).await?;
-            let Some(behind) = collect(&bytes, &question.wanted, next, end, &mut found) else {
+            let Some(next_offset) = collect(&bytes, &question.wanted, next, end, &mut found) else {
                 // The batches have another format than v2, or are damaged.
                 return Err(if bytes.is_empty() { LookError::Transient } else { LookError::Permanent });
             };
             if found.iter().any(|batch| batch.offset_of(question.wanted.last_sequence, 1).is_some()) {
                 break;
             }
-            next = behind;
+            next = next_offset;
         }
         Ok(found)
     }
@@ -157,7 +157,7 @@ impl ConnectedLeader<'_> {
             max_wait: Duration::ZERO,
         };
         let Fetched((code, parts)) =
-            self.connection.request(request).await.map_err(|error| LookError::unanswered(&error))?;
+            self.connection.request(request).await.map_err(|error| LookError::from_no_answer(&error))?;
         if code != 0 {
             return Err(LookError::from_code(code));
         }
@@ -174,9 +174,9 @@ fn collect(mut bytes: &[u8], wanted: &Wanted, from: i64, end: i64, found: &mut V
     let mut next = from;
     while let Ok((batch, rest)) = BatchView::parse(bytes) {
         let records = u32::try_from(batch.last_offset_delta).ok()?.checked_add(1)?;
-        let behind = batch.base_offset.checked_add(i64::from(records))?;
-        let ours = (batch.producer_id, batch.producer_epoch) == (wanted.producer_id, wanted.epoch);
-        if ours && !batch.is_control() && behind <= end && behind > from {
+        let next_offset = batch.base_offset.checked_add(i64::from(records))?;
+        let is_wanted = (batch.producer_id, batch.producer_epoch) == (wanted.producer_id, wanted.epoch);
+        if is_wanted && !batch.is_control() && next_offset <= end && next_offset > from {
             if !batch.check_crc() {
                 return None;
             }
@@ -184,7 +184,7 @@ fn collect(mut bytes: &[u8], wanted: &Wanted, from: i64, end: i64, found: &mut V
             let (base_sequence, base_offset) = (batch.base_sequence, batch.base_offset);
             found.push(LoggedBatch { base_sequence, records, base_offset, log_append_time });
         }
-        next = next.max(behind);
+        next = next.max(next_offset);
         bytes = rest;
     }
     (next > from).then_some(next)

@@ -159,8 +159,8 @@ where
             }
             let wake = self.next_wake();
             tokio::select! {
-                taken = self.commands.recv_many(&mut inbox, COMMANDS_PER_ROUND), if self.open => {
-                    if taken == 0 {
+                received = self.commands.recv_many(&mut inbox, COMMANDS_PER_ROUND), if self.open => {
+                    if received == 0 {
                         self.end_input();
                     }
                     let now = Instant::now();
@@ -245,7 +245,7 @@ where
         self.spawn_io(async move {
             // The caller may have stopped waiting.
             let _ = answer.send(control.check(topics, has_producer_id, &progress).await);
-            IoEvent::Probed
+            IoEvent::HealthChecked
         });
     }
 

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::{Cleanup, LogErrorKind};
 use crate::core::{BrokerAddress, BrokerId, ErrorCode, ProducePart, Reason, TopicMetadata, TopicUuid};
-use crate::driver::connection::{BrokerConnection, Dialer, Unanswered};
+use crate::driver::connection::{BrokerConnection, Dialer, NoAnswer};
 use crate::driver::control::{Control, ProducerIdError};
 use crate::driver::{DriverConfig, broker_timeout};
 use crate::wire::describe_configs::{CLEANUP_POLICY, RETENTION_BYTES, RETENTION_MS};
@@ -102,45 +102,45 @@ pub(super) struct PartitionLeader {
     pub(super) topic: Arc<str>,
     pub(super) topic_uuid: TopicUuid,
     pub(super) epoch: i32,
-    connection: Arc<PooledConnection>,
+    pooled: Arc<PooledConnection>,
 }
 
 /// A connection that may have failed.
 struct PooledConnection {
-    at: BrokerAddress,
-    link: BrokerConnection,
+    address: BrokerAddress,
+    connection: BrokerConnection,
     failed: AtomicBool,
 }
 
 impl PartitionLeader {
     /// Sends a request. The connection is cut if no answer arrives, or if this future is dropped earlier.
-    pub(super) async fn ask<R>(&self, request: R, patience: Duration) -> Result<R::ResponseBody, AttemptError>
+    pub(super) async fn ask<R>(&self, request: R, time_limit: Duration) -> Result<R::ResponseBody, AttemptError>
     where
         R: RequestBody + Send + WriteVersionedType<Vec<u8>>,
         R::ResponseBody: ReadVersionedType<std::io::Cursor<Vec<u8>>>,
     {
-        self.await_answer(self.connection.link.request(request), patience).await
+        self.await_answer(self.pooled.connection.request(request), time_limit).await
     }
 
     /// Sends a batch to append, otherwise as [`ask`](Self::ask).
-    pub(super) async fn produce(&self, part: ProducePart, patience: Duration) -> Result<Produced, AttemptError> {
-        self.await_answer(self.connection.link.produce(broker_timeout(patience), vec![part]), patience).await
+    pub(super) async fn produce(&self, part: ProducePart, time_limit: Duration) -> Result<Produced, AttemptError> {
+        self.await_answer(self.pooled.connection.produce(broker_timeout(time_limit), vec![part]), time_limit).await
     }
 
     async fn await_answer<A>(
         &self,
-        answer: impl Future<Output = Result<A, Unanswered>>,
-        patience: Duration,
+        answer: impl Future<Output = Result<A, NoAnswer>>,
+        time_limit: Duration,
     ) -> Result<A, AttemptError> {
-        let mut unanswered = CutUnlessAnswered(Some(&self.connection));
-        let answer = match timeout(patience, answer).await {
+        let mut unanswered = CutUnlessAnswered(Some(&self.pooled));
+        let answer = match timeout(time_limit, answer).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(Unanswered::Lost(why))) => return Err(AttemptError::Lost(why)),
-            Ok(Err(Unanswered::NoVersion(none))) => {
+            Ok(Err(NoAnswer::Failed(why))) => return Err(AttemptError::Lost(why)),
+            Ok(Err(NoAnswer::NoVersion(none))) => {
                 unanswered.0 = None; // The request was not sent.
                 return Err(AttemptError::ClusterRefused(Reason::NoCommonVersion(Arc::new(none))));
             }
-            Err(_) => return Err(AttemptError::Lost(format!("no answer within {patience:?}"))),
+            Err(_) => return Err(AttemptError::Lost(format!("no answer within {time_limit:?}"))),
         };
         unanswered.0 = None;
         Ok(answer)
@@ -151,9 +151,9 @@ struct CutUnlessAnswered<'a>(Option<&'a PooledConnection>);
 
 impl Drop for CutUnlessAnswered<'_> {
     fn drop(&mut self) {
-        if let Some(connection) = self.0 {
-            connection.failed.store(true, Ordering::Relaxed);
-            connection.link.cut();
+        if let Some(pooled) = self.0 {
+            pooled.failed.store(true, Ordering::Relaxed);
+            pooled.connection.cut();
         }
     }
 }
@@ -240,24 +240,25 @@ impl Leaders {
         let part = found.partitions.iter().find(|part| part.index == partition);
         let part = part.ok_or(AttemptError::Permanent(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION))?;
         let id = part.leader.ok_or(AttemptError::Transient(ErrorCode::LEADER_NOT_AVAILABLE))?;
-        let connection = self.connection(id).await?;
-        Ok(PartitionLeader { topic: found.name, topic_uuid: found.uuid, epoch: part.leader_epoch, connection })
+        let pooled = self.connection(id).await?;
+        Ok(PartitionLeader { topic: found.name, topic_uuid: found.uuid, epoch: part.leader_epoch, pooled })
     }
 
     /// Returns the open connection to a broker, or opens one.
     async fn connection(&self, id: BrokerId) -> Result<Arc<PooledConnection>, AttemptError> {
         let mut state = self.state.lock().await;
-        let at = state.brokers.get(&id).cloned().ok_or(AttemptError::Transient(ErrorCode::LEADER_NOT_AVAILABLE))?;
-        if let Some(connection) = state.connections.get(&id)
-            && connection.at == at
-            && !connection.failed.load(Ordering::Relaxed)
-            && !connection.link.is_expired()
+        let address = state.brokers.get(&id).cloned();
+        let address = address.ok_or(AttemptError::Transient(ErrorCode::LEADER_NOT_AVAILABLE))?;
+        if let Some(pooled) = state.connections.get(&id)
+            && pooled.address == address
+            && !pooled.failed.load(Ordering::Relaxed)
+            && !pooled.connection.is_expired()
         {
-            return Ok(connection.clone());
+            return Ok(pooled.clone());
         }
-        let link = self.dialer.dial(&at.host, at.port).await.map_err(AttemptError::from_connect)?;
-        let connection = Arc::new(PooledConnection { at, link, failed: AtomicBool::new(false) });
-        state.connections.insert(id, connection.clone());
-        Ok(connection)
+        let connection = self.dialer.dial(&address.host, address.port).await.map_err(AttemptError::from_connect)?;
+        let pooled = Arc::new(PooledConnection { address, connection, failed: AtomicBool::new(false) });
+        state.connections.insert(id, pooled.clone());
+        Ok(pooled)
     }
 }

@@ -195,11 +195,11 @@ impl LogClient {
 
     async fn offset(&self, topic: &str, partition: i32, timestamp: i64, deadline: Instant) -> Result<i64, LogError> {
         let step = LogOperation::of("requesting the offsets of", topic, Some(partition));
-        self.retry(step, deadline, |patience| async move {
+        self.retry(step, deadline, |left| async move {
             let leader = self.leaders.leader(topic, partition).await?;
             let request =
                 ListOffsetsRequest { topic: leader.topic.clone(), partition, leader_epoch: leader.epoch, timestamp };
-            let messenger::ListedOffsets(answer) = leader.ask(request, self.patience(patience)).await?;
+            let messenger::ListedOffsets(answer) = leader.ask(request, self.time_limit(left)).await?;
             let part = answer.iter().find(|part| *part.topic == *topic && part.partition == partition);
             match part.ok_or(AttemptError::PartitionMissing)? {
                 part if part.code != 0 => Err(AttemptError::from_code(part.code)),
@@ -226,9 +226,9 @@ impl LogClient {
         deadline: Instant,
     ) -> Result<FetchedBatches, LogError> {
         let step = LogOperation::of("reading", topic, Some(partition)).at(from.offset);
-        self.retry(step, deadline, |patience| async move {
+        self.retry(step, deadline, |left| async move {
             let leader = self.leaders.leader(topic, partition).await?;
-            let max_wait = from.max_wait.min(patience);
+            let max_wait = from.max_wait.min(left);
             let request = FetchRequest {
                 topic: leader.topic.clone(),
                 topic_uuid: leader.topic_uuid,
@@ -238,7 +238,7 @@ impl LogClient {
                 max_bytes: i32::try_from(from.max_bytes).unwrap_or(MAX_FETCH).min(MAX_FETCH),
                 max_wait,
             };
-            let answered = leader.ask(request, self.patience(patience).saturating_add(max_wait)).await?;
+            let answered = leader.ask(request, self.time_limit(left).saturating_add(max_wait)).await?;
             let messenger::Fetched((code, parts)) = answered;
             fetched(code, parts, partition)
         })
@@ -268,7 +268,7 @@ impl LogClient {
         let step = LogOperation::of("appending to", topic, Some(partition));
         let (open, batch) = (&AtomicBool::new(false), &batch);
         let result = self
-            .retry(step, deadline, |patience| async move {
+            .retry(step, deadline, |left| async move {
                 let leader = self.leaders.leader(topic, partition).await?;
                 let part = ProducePart {
                     partition: PartitionId { topic: TopicId(0), index: partition },
@@ -278,7 +278,7 @@ impl LogClient {
                 };
                 // The batch may be in the log from here on, until an answer proves that it is not.
                 let was_open = open.swap(true, Ordering::Relaxed);
-                let judged = self.produce(&leader, part, patience).await;
+                let judged = self.produce(&leader, part, left).await;
                 let refused = matches!(&judged, Err((_, refused)) if *refused);
                 open.store(was_open || !refused, Ordering::Relaxed);
                 judged.map_err(|(failure, _)| failure)
@@ -292,17 +292,17 @@ impl LogClient {
         &self,
         leader: &PartitionLeader,
         part: ProducePart,
-        patience: Duration,
+        left: Duration,
     ) -> Result<i64, (AttemptError, bool)> {
         let keys = [PartKey::of(&part)];
-        let patience = self.patience(patience);
-        let answered = leader.produce(part, patience).await.map_err(|failure| (failure, false))?;
+        let time_limit = self.time_limit(left);
+        let answered = leader.produce(part, time_limit).await.map_err(|failure| (failure, false))?;
         let answer = answered.0.into_answer(&keys).parts.into_iter().next().flatten();
         appended(&answer.ok_or((AttemptError::PartitionMissing, false))?)
     }
 
     /// Returns the time limit of one answer.
-    fn patience(&self, left: Duration) -> Duration {
+    fn time_limit(&self, left: Duration) -> Duration {
         self.request_timeout.min(left)
     }
 

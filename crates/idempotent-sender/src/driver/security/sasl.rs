@@ -97,19 +97,19 @@ fn masked(text: &str, secret: &str) -> String {
     let is_part =
         |window: &[char]| encodings.iter().any(|encoding| encoding.windows(MASKED).any(|part| part == window));
     let mut parts = text.windows(MASKED).map(is_part);
-    let (mut displayable, mut hidden_to) = (String::new(), 0);
+    let (mut shown, mut hidden_to) = (String::new(), 0);
     for (at, c) in text.iter().enumerate() {
         if parts.next() == Some(true) {
             if at >= hidden_to {
-                displayable += HIDDEN;
+                shown += HIDDEN;
             }
             hidden_to = at + MASKED;
         }
         if at >= hidden_to {
-            displayable.push(*c);
+            shown.push(*c);
         }
     }
-    displayable
+    shown
 }
 
 /// Returns the secret in each encoding that is masked.
