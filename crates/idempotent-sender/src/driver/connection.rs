@@ -143,7 +143,7 @@ impl Dialer {
             .map_err(|error| self.versions_unavailable(attempt, address, &error))?;
         let versions = Versions::new(attempt.to_string().into(), &ranges);
         versions.log();
-        versions.check_needed().map_err(|none| Reason::NoCommonVersion(Arc::new(none)))?;
+        versions.check_required().map_err(|none| Reason::NoCommonVersion(Arc::new(none)))?;
         let replace_at = match self.security.sasl() {
             Some(sasl) => {
                 attempt.enter(HealthPart::Sasl, Some(address));

@@ -44,7 +44,7 @@ impl Versions {
     }
 
     /// Fails if the broker lacks a request that delivery needs.
-    pub(crate) fn check_needed(&self) -> Result<(), NoCommonVersion> {
+    pub(crate) fn check_required(&self) -> Result<(), NoCommonVersion> {
         REQUIRED_APIS.iter().try_for_each(|(key, api, ours)| self.check_one(*key, api, *ours).map(|_| ()))
     }
 
@@ -93,12 +93,12 @@ mod tests {
     #[test]
     fn broker_without_idempotence_is_refused() {
         let old = versions(&[(0, 0, 2), (3, 0, 2), (18, 0, 0)]);
-        let NoCommonVersion { api, ours, theirs, .. } = old.check_needed().unwrap_err();
+        let NoCommonVersion { api, ours, theirs, .. } = old.check_required().unwrap_err();
         assert_eq!((api, ours, theirs), ("Produce", (3, 13), Some((0, 2))));
         let odd = versions(&[(0, 3, 9), (3, 0, 9), (18, 0, 0)]);
-        let NoCommonVersion { api, theirs, .. } = odd.check_needed().unwrap_err();
+        let NoCommonVersion { api, theirs, .. } = odd.check_required().unwrap_err();
         assert_eq!((api, theirs), ("InitProducerId", None));
-        assert_eq!(versions(&[(0, 0, 3), (3, 0, 4), (22, 0, 0)]).check_needed(), Ok(()));
+        assert_eq!(versions(&[(0, 0, 3), (3, 0, 4), (22, 0, 0)]).check_required(), Ok(()));
     }
 
     #[test]

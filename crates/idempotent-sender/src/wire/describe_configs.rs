@@ -45,13 +45,13 @@ impl Request {
 }
 
 /// A setting: its name, and its value if the broker reports it.
-pub(crate) type Setting = (Arc<str>, Option<Arc<str>>);
+pub(crate) type ConfigEntry = (Arc<str>, Option<Arc<str>>);
 
 /// The settings of the requested topic.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Answer {
     pub(crate) code: i16,
-    pub(crate) settings: Vec<Setting>,
+    pub(crate) settings: Vec<ConfigEntry>,
 }
 
 impl Answer {
@@ -79,7 +79,7 @@ pub(crate) fn decode(bytes: &[u8], version: i16) -> Result<Answer, WireError> {
     Ok(answer)
 }
 
-fn config(reader: &mut WireReader<'_>, version: i16) -> Result<Setting, WireError> {
+fn config(reader: &mut WireReader<'_>, version: i16) -> Result<ConfigEntry, WireError> {
     let name = reader.string("config name")?;
     let value = reader.nullable_string("config value")?;
     reader.i8("read only")?;

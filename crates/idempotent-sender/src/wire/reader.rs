@@ -186,7 +186,7 @@ impl<'a> WireReader<'a> {
 const MAX_DISPLAYED: usize = 300;
 
 /// Returns a broker's text for logs, errors and dead letters: shortened, in one line, without control characters,
-/// which a terminal would execute.
+/// which a terminal would interpret.
 pub(crate) fn displayable(text: &str) -> Arc<str> {
     let line = text.chars().map(|c| if c.is_control() { ' ' } else { c });
     line.take(MAX_DISPLAYED).collect::<String>().into()
