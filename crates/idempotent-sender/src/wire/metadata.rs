@@ -32,7 +32,7 @@ pub(crate) struct MetadataRequest {
 /// The client's authorized operations on a topic: a bit field over Kafka's operation numbers.
 pub(crate) type Operations = (Arc<str>, i32);
 
-/// The operations, if they were not requested or are unknown.
+/// The bit field of operations that were not requested, or that the broker does not know.
 pub(crate) const UNKNOWN_OPERATIONS: i32 = i32::MIN;
 
 impl MetadataRequest {

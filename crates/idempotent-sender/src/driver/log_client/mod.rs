@@ -125,7 +125,7 @@ impl LogClient {
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: nothing changes.
+    /// Cancel safe: the requests only read.
     pub async fn topic(&self, topic: &str, deadline: Instant) -> Result<TopicInfo, LogError> {
         let step = LogOperation::of("requesting metadata of topic", topic, None);
         self.retry(step, deadline, |_| async move {
@@ -139,7 +139,7 @@ impl LogClient {
     ///
     /// # Errors
     ///
-    /// As all methods.
+    /// As described at [`LogClient`].
     ///
     /// # Cancel safety
     ///
@@ -158,7 +158,7 @@ impl LogClient {
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: nothing changes.
+    /// Cancel safe: the requests only read.
     pub async fn cleanup(&self, topic: &str, deadline: Instant) -> Result<Cleanup, LogError> {
         let step = LogOperation::of("requesting the cleanup policy of topic", topic, None);
         self.retry(step, deadline, |_| async move { self.leaders.cleanup(topic).await }).await
@@ -172,7 +172,7 @@ impl LogClient {
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: nothing changes.
+    /// Cancel safe: the requests only read.
     pub async fn is_compacted(&self, topic: &str, deadline: Instant) -> Result<bool, LogError> {
         Ok(self.cleanup(topic, deadline).await?.is_compacted())
     }
@@ -181,11 +181,11 @@ impl LogClient {
     ///
     /// # Errors
     ///
-    /// As all methods.
+    /// As described at [`LogClient`].
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: nothing changes.
+    /// Cancel safe: the requests only read.
     pub async fn offsets(&self, topic: &str, partition: i32, deadline: Instant) -> Result<Offsets, LogError> {
         // The start is requested first. An end that was requested earlier could be below the start.
         let log_start = self.offset(topic, partition, EARLIEST, deadline).await?;
@@ -213,11 +213,11 @@ impl LogClient {
     ///
     /// # Errors
     ///
-    /// [`LogErrorKind::OutOfRange`] if the offset is not in the log, otherwise as all methods.
+    /// [`LogErrorKind::OutOfRange`] if the offset is not in the log, otherwise as described at [`LogClient`].
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: nothing changes.
+    /// Cancel safe: the requests only read.
     pub async fn fetch(
         &self,
         topic: &str,
