@@ -114,7 +114,8 @@ impl Dialer {
                     failure = unavailable(host, port, &format!("{}no answer within {share:?}", attempt.prefix(address)))
                 }
             }
-            tracing::debug!(broker = %attempt, %address, step = %progress.part(), %failure, "connection attempt failed");
+            let step = progress.part();
+            tracing::debug!(broker = %attempt, %address, %step, %failure, "connection attempt failed");
         }
         Err(failure)
     }

@@ -147,7 +147,8 @@ where
     ///
     /// # Cancel safety
     ///
-    /// Not cancel safe: dropping this future ends the driver. Each batch without a verdict fails with [`Reason::Closed`].
+    /// Not cancel safe: dropping this future ends the driver. Each batch without a verdict fails with
+    /// [`Reason::Closed`].
     pub async fn run(mut self) {
         let mut inbox = Vec::with_capacity(COMMANDS_PER_ROUND);
         let mut timer = WakeTimer::new();

@@ -76,8 +76,8 @@ fn mechanism_remedy(offered: &str) -> String {
 fn describe_code(code: ErrorCode) -> String {
     match code {
         ErrorCode::ILLEGAL_SASL_STATE => {
-            "this listener has no SASL: set security_protocol to PLAINTEXT or SSL, or use the port of the listener with \
-             SASL in brokers"
+            "this listener has no SASL: set security_protocol to PLAINTEXT or SSL, or use the port of the listener \
+             with SASL in brokers"
                 .to_owned()
         }
         code => code.description().to_owned(),

@@ -41,7 +41,11 @@ pub(crate) enum ScramError {
     Malformed(&'static str),
     #[error("the broker's nonce does not continue the client's")]
     Nonce,
-    #[error("the broker asks for {0} iterations, outside of {min} to {max}", min = ITERATIONS.start(), max = ITERATIONS.end())]
+    #[error(
+        "the broker asks for {0} iterations, outside of {min} to {max}",
+        min = ITERATIONS.start(),
+        max = ITERATIONS.end()
+    )]
     Iterations(u64),
     #[error("the broker requires an unknown extension")]
     Extension,

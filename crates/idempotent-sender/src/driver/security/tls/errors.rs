@@ -77,8 +77,8 @@ fn describe_certificate(error: &CertificateError) -> String {
     const CLOCK: &str = "have it renewed, or set this machine's clock";
     match error {
         CertificateError::UnknownIssuer => {
-            "the broker's certificate comes from an unknown issuer: set ssl_ca_location to \
-             the PEM file of the authority that issued it"
+            "the broker's certificate comes from an unknown issuer: set ssl_ca_location to the PEM file of the \
+             authority that issued it"
                 .to_owned()
         }
         CertificateError::NotValidForName => wrong_name("another name", "brokers"),
@@ -94,8 +94,8 @@ fn describe_certificate(error: &CertificateError) -> String {
         CertificateError::BadSignature
         | CertificateError::UnsupportedSignatureAlgorithmContext { .. }
         | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => format!(
-            "the broker's certificate, or its issuer's, has a signature that can't be verified, or is damaged: use {USABLE}, \
-             with SHA-256 or longer"
+            "the broker's certificate, or its issuer's, has a signature that can't be verified, or is damaged: use \
+             {USABLE}, with SHA-256 or longer"
         ),
         CertificateError::BadEncoding => "the broker's certificate can't be read: have it issued again".to_owned(),
         CertificateError::Other(OtherError(error)) if error.is::<UnusableKey>() => error.to_string(),
@@ -105,8 +105,8 @@ fn describe_certificate(error: &CertificateError) -> String {
                 .to_owned()
         }
         CertificateError::Other(error) if is_webpki(error, &webpki::Error::UnsupportedCertVersion) => {
-            "the broker's certificate is of X.509 version 1, which holds no host names: have it issued as version 3, with its \
-             host names as subjectAltName (openssl x509 -req makes version 1 where no extensions are given)"
+            "the broker's certificate is of X.509 version 1, which holds no host names: have it issued as version 3, \
+             with its host names as subjectAltName (openssl x509 -req makes version 1 where no extensions are given)"
                 .to_owned()
         }
         CertificateError::Revoked => "the broker's certificate was revoked".to_owned(),
@@ -125,15 +125,15 @@ fn wrong_names(expected: &ServerName<'_>, presented: &[String]) -> String {
     let name = expected.to_str();
     if presented.is_empty() {
         return format!(
-            "the broker's certificate has no names, so it is not for {name}: have it issued with {name} as subjectAltName \
-             (the common name does not count)"
+            "the broker's certificate has no names, so it is not for {name}: have it issued with {name} as \
+             subjectAltName (the common name does not count)"
         );
     }
     let is_dns_name = |shown: &String| shown.starts_with("Dns") && unwrapped_name(shown) == name;
     if matches!(expected, ServerName::IpAddress(_)) && presented.iter().any(is_dns_name) {
         return format!(
-            "the broker's certificate has the address {name} as a DNS name: have it issued with subjectAltName=IP:{name}, or \
-             give brokers a name that is in it"
+            "the broker's certificate has the address {name} as a DNS name: have it issued with \
+             subjectAltName=IP:{name}, or give brokers a name that is in it"
         );
     }
     let mut names: Vec<&str> = presented.iter().take(NAMES_SHOWN).map(|name| unwrapped_name(name)).collect();
@@ -151,8 +151,8 @@ fn unwrapped_name(name: &str) -> &str {
 
 fn wrong_name(presented: &str, expected: &str) -> String {
     format!(
-        "wrong host name: the broker's certificate is for {presented}, not for {expected}: give brokers, and the brokers' \
-         advertised.listeners, the name that is in the certificate"
+        "wrong host name: the broker's certificate is for {presented}, not for {expected}: give brokers, and the \
+         brokers' advertised.listeners, the name that is in the certificate"
     )
 }
 
@@ -182,8 +182,8 @@ fn refused_handshake(has_certificate: bool) -> String {
         false => "it wants a client certificate (set ssl_certificate_location and ssl_key_location)",
     };
     format!(
-        "the broker refuses the handshake (TLS alert HandshakeFailure): either the broker's own key is of a kind that can't be \
-         verified here (use {USABLE}), or {client}, or it has no cipher of TLS 1.2 or 1.3 in common (check its \
-         ssl.cipher.suites)"
+        "the broker refuses the handshake (TLS alert HandshakeFailure): either the broker's own key is of a kind \
+         that can't be verified here (use {USABLE}), or {client}, or it has no cipher of TLS 1.2 or 1.3 in common \
+         (check its ssl.cipher.suites)"
     )
 }

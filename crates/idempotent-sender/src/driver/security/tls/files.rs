@@ -88,8 +88,8 @@ fn roots(roots: &Roots) -> Result<RootCertStore, String> {
             if added == 0 {
                 let why = found.errors.first().map(native_roots_error).unwrap_or_default();
                 return Err(format!(
-                    "ssl_roots is system, but this system has no certificate authorities{why}: set ssl_ca_location, or \
-                     ssl_roots to compiled-in"
+                    "ssl_roots is system, but this system has no certificate authorities{why}: set ssl_ca_location, \
+                     or ssl_roots to compiled-in"
                 ));
             }
         }
@@ -149,13 +149,13 @@ fn mismatch(client: &ClientCertificate, certified: &CertifiedKey) -> String {
     };
     match certified.cert.iter().position(is_of_key) {
         Some(place) => format!(
-            "ssl_certificate_location: the certificates in {file} are in the wrong order: the certificate of the key {key} \
-             is number {}: put it first, then its issuer's, and so on",
+            "ssl_certificate_location: the certificates in {file} are in the wrong order: the certificate of the key \
+             {key} is number {}: put it first, then its issuer's, and so on",
             place + 1
         ),
         None => format!(
-            "ssl_key_location: {key} is not the key of the certificate in {file}: name that certificate's key, or the \
-             key's certificate"
+            "ssl_key_location: {key} is not the key of the certificate in {file}: name that certificate's key, or \
+             the key's certificate"
         ),
     }
 }

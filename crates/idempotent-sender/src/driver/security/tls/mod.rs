@@ -80,7 +80,7 @@ impl Tls {
         if self.settings.insecure_skip_verify {
             tracing::warn!(
                 broker = %format_args!("{host}:{port}"),
-                "broker certificate not verified: insecure_skip_verify is on, a man in the middle can read and change events"
+                "broker certificate not verified: insecure_skip_verify is on, traffic can be read and changed"
             );
         }
         let name = ServerName::try_from(host.to_owned())
@@ -88,7 +88,8 @@ impl Tls {
         match TlsConnector::from(config).connect(name, tcp).await {
             Ok(stream) => Ok(Box::new(stream)),
             Err(error) => Err(self.failure(host, port, &error).unwrap_or_else(|| {
-                Reason::NotAvailable(format!("{host}:{port}: the TLS handshake failed: {error}: check that this port has TLS, and security_protocol").into())
+                let remedy = "check that this port has TLS, and security_protocol";
+                Reason::NotAvailable(format!("{host}:{port}: the TLS handshake failed: {error}: {remedy}").into())
             })),
         }
     }

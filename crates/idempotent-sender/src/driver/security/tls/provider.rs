@@ -15,8 +15,8 @@ pub(super) fn provider() -> Result<Arc<CryptoProvider>, String> {
 
 fn lacks(missing: &[&str]) -> String {
     format!(
-        "security_protocol asks for TLS, but this CPU lacks features that the cryptography (graviola) needs: {}: use another \
-         CPU, or build with the feature tls-ring",
+        "security_protocol asks for TLS, but this CPU lacks features that the cryptography (graviola) needs: {}: use \
+         another CPU, or build with the feature tls-ring",
         missing.join(", ")
     )
 }
