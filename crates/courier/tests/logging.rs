@@ -15,7 +15,7 @@ async fn debug_explains_a_connection_step_by_step() {
     let brokers = cluster.bootstrap();
     let well = Courier::start(command(&["publish", "--brokers", &brokers], &[("RUST_LOG", "debug")]));
     let ended = well.ended_with(&format!("{LOGIN}\n")).await;
-    ended.expect(0, &["step=DNS", "step=connect", "step=ApiVersions", "connected"]);
+    ended.expect(0, &["step=DNS", "step=connect", "step=ApiVersions", "broker connected"]);
 }
 
 #[tokio::test]

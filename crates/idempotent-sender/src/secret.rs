@@ -1,6 +1,7 @@
-//! Passwords and other texts that nobody is to see.
+//! Secrets: passwords, tokens and keys in settings.
 //!
-//! Rules: neither `Debug` nor `Display` shows it; clones share one copy, which is overwritten when the last one goes.
+//! Rule: `Debug` and `Display` never show a secret. Clones share one copy, which is overwritten when the last clone
+//! is dropped.
 
 use std::fmt;
 use std::path::{Component, Path};
@@ -8,24 +9,24 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-/// A text that is not shown: in `Debug` and `Display` it is `***`.
+/// A secret text. `Debug` and `Display` show `***`.
 ///
-/// Clones share one copy in memory. It is overwritten when the last of them is dropped.
+/// Clones share one copy in memory. It is overwritten when the last clone is dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Arc<Zeroizing<String>>);
 
 impl Secret {
-    /// Takes the text over, without copying it.
+    /// Creates a secret from a text, without copying the text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(Arc::new(Zeroizing::new(text.into())))
     }
 
-    /// The text itself, for the one place that has to send it.
+    /// Returns the text, for the code that sends it.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether there is no text.
+    /// Returns whether the text is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -55,20 +56,19 @@ impl fmt::Display for Secret {
     }
 }
 
-/// What stands for a text that is not shown.
+/// The replacement of a text that must not be shown.
 pub const HIDDEN: &str = "***";
 
-/// Extensions that a secret itself does not end in.
+/// Extensions of secret files. No secret itself ends in one of these.
 const EXTENSIONS: [&str; 7] = ["pem", "key", "crt", "cer", "txt", "jwt", "token"];
 
-/// How base64 of DER begins: a sequence of some length.
+/// The base64 prefixes of DER: a sequence of some length.
 const DER_STARTS: [&str; 3] = ["MI", "MC", "MH"];
 
-/// A path is rarely as long without a dot or a slash; a key in base64 is.
+/// Longer names without a dot or a slash are rarely paths. Keys in base64 are longer.
 const LONG_NAME: usize = 40;
 
-/// Whether the value of an option that names a file is perhaps what the file should hold: a key or token in place of its
-/// path.
+/// Returns whether the value of an option for a file may be the file's content: a key or token in place of its path.
 pub fn may_be_content(text: &str) -> bool {
     text.contains("-----")
         || text.contains(char::is_control)
@@ -78,8 +78,8 @@ pub fn may_be_content(text: &str) -> bool {
             && (!text.contains(['/', '\\']) || DER_STARTS.iter().any(|start| text.starts_with(start)))
 }
 
-/// The path of a file with a secret, for errors; `***` where the text is perhaps the secret itself, written where its path
-/// belongs. A path is shown where the file or its first folder exists.
+/// Returns the path of a secret file, for errors. Returns `***` if the text may be the secret itself in place of its
+/// path. The path is shown if the file or its first folder exists.
 pub fn shown_path(path: &Path) -> String {
     let text = path.display().to_string();
     let mut names = path.components().filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir));
@@ -93,11 +93,11 @@ pub fn shown_path(path: &Path) -> String {
 
 /// A longer path without an extension, in a folder that does not exist, may be a secret.
 const SHORT_PATH: usize = 20;
-/// No extension of a file is longer.
+/// The longest extension of a file.
 const LONGEST_EXTENSION: usize = 10;
 
-/// The path of any file, for errors; `***` where the text is perhaps a secret, written where a path belongs. Unlike
-/// [`shown_path`], it shows a short name, and any extension.
+/// Returns the path of any file, for errors. Returns `***` if the text may be a secret in place of a path. Unlike
+/// [`shown_path`], it shows short names, and any extension.
 pub fn shown_file(path: &Path) -> String {
     let text = path.display().to_string();
     let is_extension = |extension: &str| {
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_shows_neither_itself_nor_its_length() {
+    fn secrets_show_as_asterisks() {
         for text in ["", "a", "correct horse battery staple"] {
             let secret = Secret::new(text);
             assert_eq!((format!("{secret:?}"), format!("{secret:#?}"), secret.to_string()), {

@@ -101,7 +101,7 @@ async fn nothing_new_is_an_empty_answer_and_an_offset_beyond_the_end_an_error() 
     assert_eq!((fetched.high_watermark, fetched.bytes.len()), (0, 0));
     let error = client.fetch(T, 0, from(5, 1 << 20), long()).await.unwrap_err();
     assert_eq!(error.kind(), &LogErrorKind::OutOfRange);
-    assert_eq!(error.to_string(), "reading t-0 from offset 5: the log does not hold that offset, or holds it no more");
+    assert!(error.to_string().starts_with("reading t-0 from offset 5: the offset is not in the log"), "{error}");
 }
 
 #[tokio::test]
@@ -110,7 +110,7 @@ async fn a_topic_that_is_not_there_is_an_error_at_once_and_is_not_made() {
     let client = client(&cluster);
     let error = client.topic("none", long()).await.unwrap_err();
     assert_eq!(error.code(), Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
-    assert!(error.to_string().starts_with("asking for the topic none: UNKNOWN_TOPIC_OR_PARTITION"), "{error}");
+    assert!(error.to_string().starts_with("requesting metadata of topic none: UNKNOWN_TOPIC_OR_PARTITION"), "{error}");
     assert_eq!(cluster.leader("none", 0), None);
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use kafka_courier_event_model::validate_topic_name;
 use kafka_courier_idempotent_sender::core::{ErrorCode, Reason};
-use kafka_courier_idempotent_sender::driver::{Command, HealthPart, Probe, Progress, Unhealthy};
+use kafka_courier_idempotent_sender::driver::{Command, HealthPart, HealthProgress, Probe, Unhealthy};
 use tokio::sync::oneshot;
 
 use crate::error::debug_as_display;
@@ -85,7 +85,7 @@ impl KafkaProducer {
             validate_topic_name(topic).map_err(|error| failed(HealthPart::Metadata, error.to_string()))?;
         }
         let (answer, answered) = oneshot::channel();
-        let progress = Arc::new(Progress::default());
+        let progress = Arc::new(HealthProgress::default());
         let names = topics.iter().map(|topic| Arc::from(*topic)).collect();
         self.inner.intake.tell(Command::Probe(Probe { topics: names, progress: progress.clone(), answer }));
         match tokio::time::timeout_at(until.into(), answered).await {

@@ -116,7 +116,7 @@ async fn a_topic_that_we_may_not_write_is_write_authorization_before_the_first_e
     cluster.deny_writes("t", true);
     let error = producer.health_check_topics(&["t"], LONG).await.unwrap_err();
     assert_eq!((error.part(), error.is_refusal()), (HealthPart::WriteAuthorization, true), "{error}");
-    assert!(error.to_string().contains("topic t: we may not write it"), "{error}");
+    assert!(error.to_string().contains("topic t: the client has no right to write"), "{error}");
     cluster.deny_writes("t", false);
     producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap();
     cluster.deny_writes("t", true);

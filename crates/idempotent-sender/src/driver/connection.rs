@@ -1,7 +1,9 @@
-//! One connection to a broker: found by name, opened, secured, and asked what it can do.
+//! Opens one connection to a broker: name lookup, TCP, TLS, ApiVersions, SASL.
 //!
-//! Rules: every step has a time limit; every address of a name is tried (KIP-602), unless a broker has refused us; an error
-//! says which step failed and for which address.
+//! Rules:
+//! - Each step has a time limit.
+//! - Each address of a name is tried (KIP-602), unless a broker has refused the client.
+//! - An error names the step that failed and the address.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -13,173 +15,187 @@ use rskafka::protocol::messages::{ReadVersionedType, RequestBody, WriteVersioned
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::health::{HealthPart, Progress};
-use super::refusals::Refusals;
-use super::security::{Security, Session};
-use super::stream::{FrameStream, Handle, Written};
+use super::health::{HealthPart, HealthProgress};
+use super::refusals::BrokerRefusals;
+use super::security::{ReplaceAt, Security};
+use super::stream::{FrameStream, FramesWritten, StreamHandle};
 use super::versions::Versions;
 use crate::core::{NoCommonVersion, ProducePart, Reason};
-use crate::wire::aside::Aside;
-use crate::wire::messenger::{ApiVersionsRequest, Produced, first_question, version_ranges};
+use crate::wire::api_versions::{self, ApiRange};
+use crate::wire::messenger::{ApiVersionsRequest, Produced, api_versions_only, version_ranges};
 use crate::wire::produce::ProduceRequest;
-use crate::wire::small::{ApiRange, api_versions};
+use crate::wire::splice::PendingBatches;
 
-/// The longest answer that is read at all.
+/// The largest answer that is read, in bytes.
 const MAX_ANSWER: usize = 16 << 20;
 
-/// How connections are made.
+/// The settings of new connections.
 #[derive(Clone, Debug)]
 pub(crate) struct Dialer {
     pub(crate) client_id: Arc<str>,
     pub(crate) timeout: Duration,
     pub(crate) security: Security,
-    pub(crate) refusals: Refusals,
+    pub(crate) refusals: BrokerRefusals,
     pub(crate) default_broker: Option<(Arc<str>, u16)>,
 }
 
-/// An open connection whose broker has said which versions it speaks.
-pub(crate) struct Link {
+/// An open connection. Its broker has reported the API versions that it supports.
+pub(crate) struct BrokerConnection {
     messenger: Messenger<FrameStream>,
-    handle: Arc<Handle>,
+    handle: Arc<StreamHandle>,
     versions: Versions,
-    /// Batches on their way into the stream, beside the requests that they belong to.
-    aside: Arc<Aside>,
-    /// Frames that opening it took.
-    pub(crate) frames_before: u64,
-    /// When it has to be replaced: its session with the broker ends soon after.
-    pub(crate) replace_at: Session,
+    /// Batches of encoded requests, until the stream writes them.
+    pending: Arc<PendingBatches>,
+    /// Frames that opening the connection took.
+    pub(crate) setup_frames: u64,
+    /// When to replace the connection: its SASL session ends soon after.
+    pub(crate) replace_at: ReplaceAt,
 }
 
 impl Dialer {
-    /// Opens a connection to the first address of `host` that takes one. The reason why there is none is final
-    /// (`!is_retriable`) if a broker has refused us, or is not the one that it should be.
-    pub(crate) async fn dial(&self, host: &str, port: u16) -> Result<Link, Reason> {
-        self.dial_noting(host, port, &Progress::default()).await
+    /// Opens a connection to the first address of `host` that accepts one.
+    ///
+    /// # Errors
+    ///
+    /// The reason is permanent (`!is_retriable`) if a broker refused the client, or if the broker is not the expected
+    /// one.
+    pub(crate) async fn dial(&self, host: &str, port: u16) -> Result<BrokerConnection, Reason> {
+        self.dial_with_progress(host, port, &HealthProgress::default()).await
     }
 
-    /// As [`dial`](Self::dial), telling how far it has come. Who has just refused us is not dialled.
-    pub(crate) async fn dial_noting(&self, host: &str, port: u16, progress: &Progress) -> Result<Link, Reason> {
-        if let Some(refusal) = self.refusals.standing(Instant::now(), host, port) {
+    /// Dials as [`dial`](Self::dial) does, and reports each step in `progress`. A broker that refused the client
+    /// recently is not dialed: the earlier refusal is returned.
+    pub(crate) async fn dial_with_progress(
+        &self,
+        host: &str,
+        port: u16,
+        progress: &HealthProgress,
+    ) -> Result<BrokerConnection, Reason> {
+        if let Some(refusal) = self.refusals.current(Instant::now(), host, port) {
             progress.enter(refusal.part);
             return Err(refusal.reason);
         }
         let opened = timeout(self.timeout, self.open(host, port, progress)).await;
         let opened = opened
             .unwrap_or_else(|_| Err(unavailable(host, port, &format!("no connection within {:?}", self.timeout))));
-        let opened = opened.map_err(|reason| self.naming_default(host, port, reason));
-        opened.inspect_err(|reason| self.refusals.note(Instant::now(), host, port, reason, progress.part()))
+        let opened = opened.map_err(|reason| self.mention_default_broker(host, port, reason));
+        opened.inspect_err(|reason| self.refusals.record(Instant::now(), host, port, reason, progress.part()))
     }
 
-    /// Says of a broker that is away that it is the default, where no other was configured.
-    fn naming_default(&self, host: &str, port: u16, reason: Reason) -> Reason {
+    /// Adds a hint to the error of an unavailable broker, if that broker is the default because none was configured.
+    fn mention_default_broker(&self, host: &str, port: u16, reason: Reason) -> Reason {
         let is_default = self.default_broker.as_ref().is_some_and(|(name, number)| **name == *host && *number == port);
         match reason {
-            Reason::NotAvailable(why) if is_default => {
-                Reason::NotAvailable(format!("{why} (this is the default broker: set brokers to the cluster's)").into())
-            }
+            Reason::NotAvailable(why) if is_default => Reason::NotAvailable(
+                format!("{why} (this is the default broker: set brokers to the cluster's addresses)").into(),
+            ),
             reason => reason,
         }
     }
 
-    async fn open(&self, host: &str, port: u16, progress: &Progress) -> Result<Link, Reason> {
-        let way = Way { host, port, progress };
-        way.enter(HealthPart::Dns, "looking its name up");
+    async fn open(&self, host: &str, port: u16, progress: &HealthProgress) -> Result<BrokerConnection, Reason> {
+        let attempt = ConnectAttempt { host, port, progress };
+        attempt.enter(HealthPart::Dns, None);
         let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port))
             .await
-            .map_err(|error| unavailable(host, port, &format!("the name could not be resolved: {error}")))?
+            .map_err(|error| unavailable(host, port, &format!("the host name could not be resolved: {error}")))?
             .collect();
-        let mut failure = unavailable(host, port, "the name has no address");
+        let mut failure = unavailable(host, port, "the host name has no address");
         let share = self.timeout / u32::try_from(addresses.len()).unwrap_or(1).max(1);
         for address in addresses {
-            match timeout(share, self.open_at(&way, address)).await {
-                Ok(Ok(link)) => {
-                    tracing::debug!(broker = %way, %address, "connected");
-                    return Ok(link);
+            match timeout(share, self.open_at(&attempt, address)).await {
+                Ok(Ok(connection)) => {
+                    tracing::debug!(broker = %attempt, %address, "broker connected");
+                    return Ok(connection);
                 }
                 Ok(Err(reason)) if !reason.is_retriable() => return Err(reason),
                 Ok(Err(reason)) => failure = reason,
                 Err(_) => {
-                    failure = unavailable(host, port, &format!("{}no answer within {share:?}", way.other(address)))
+                    failure = unavailable(host, port, &format!("{}no answer within {share:?}", attempt.prefix(address)))
                 }
             }
-            tracing::debug!(broker = %way, %address, step = %progress.part(), %failure, "connection attempt failed");
+            let step = progress.part();
+            tracing::debug!(broker = %attempt, %address, %step, %failure, "connection attempt failed");
         }
         Err(failure)
     }
 
-    async fn open_at(&self, way: &Way<'_>, address: SocketAddr) -> Result<Link, Reason> {
-        let Way { host, port, .. } = *way;
-        way.enter(HealthPart::Connect, &format!("connecting to {address}"));
-        let failed = |what: &str, error: &dyn fmt::Display| unavailable(host, port, &format!("{what}: {error}"));
+    async fn open_at(&self, attempt: &ConnectAttempt<'_>, address: SocketAddr) -> Result<BrokerConnection, Reason> {
+        let ConnectAttempt { host, port, .. } = *attempt;
+        attempt.enter(HealthPart::Connect, Some(address));
+        let failed = |step: &str, error: &dyn fmt::Display| unavailable(host, port, &format!("{step}: {error}"));
         let tcp = TcpStream::connect(address)
             .await
-            .map_err(|error| unavailable(host, port, &format!("{}{error}", way.other(address))))?;
+            .map_err(|error| unavailable(host, port, &format!("{}{error}", attempt.prefix(address))))?;
         tcp.set_nodelay(true).map_err(|error| failed("setting TCP_NODELAY", &error))?;
-        // A connection that is dropped is cut at once, so that fewer requests arrive after the verdict.
+        // Dropping the connection resets it immediately. Fewer requests arrive after the verdict.
         socket2::SockRef::from(&tcp)
             .set_linger(Some(Duration::ZERO))
             .map_err(|error| failed("setting SO_LINGER", &error))?;
         if self.security.has_tls() {
-            way.enter(HealthPart::Tls, "shaking hands");
+            attempt.enter(HealthPart::Tls, Some(address));
         }
-        let aside = Arc::<Aside>::default();
-        let (stream, handle) = FrameStream::new(self.security.wrap(host, port, tcp).await?, aside.clone());
-        way.enter(HealthPart::ApiVersions, "asking for its versions");
+        let pending = Arc::<PendingBatches>::default();
+        let (stream, handle) = FrameStream::new(self.security.wrap(host, port, tcp).await?, pending.clone());
+        attempt.enter(HealthPart::ApiVersions, Some(address));
         let mut messenger = Messenger::new(stream, MAX_ANSWER, self.client_id.clone());
-        let ranges = learn_versions(&mut messenger).await.map_err(|error| self.no_versions(way, address, &error))?;
-        let versions = Versions::new(way.to_string().into(), &ranges);
+        let ranges = negotiate_versions(&mut messenger)
+            .await
+            .map_err(|error| self.versions_unavailable(attempt, address, &error))?;
+        let versions = Versions::new(attempt.to_string().into(), &ranges);
         versions.log();
-        versions.check_needed().map_err(|none| Reason::NoCommonVersion(Arc::new(none)))?;
+        versions.check_required().map_err(|none| Reason::NoCommonVersion(Arc::new(none)))?;
         let replace_at = match self.security.sasl() {
             Some(sasl) => {
-                way.enter(HealthPart::Sasl, "saying who we are");
-                sasl.authenticate(&messenger, &way.to_string()).await?
+                attempt.enter(HealthPart::Sasl, Some(address));
+                sasl.authenticate(&messenger, &attempt.to_string()).await?
             }
             None => None,
         };
-        let frames_before = handle.written().frames;
-        Ok(Link { messenger, versions, handle, aside, frames_before, replace_at })
+        let setup_frames = handle.written().frames;
+        Ok(BrokerConnection { messenger, versions, handle, pending, setup_frames, replace_at })
     }
 
-    /// Why the first question on a connection has no answer: it is also where a broker refuses our certificate (TLS 1.3),
-    /// or does not understand what we speak at all.
-    fn no_versions(&self, way: &Way<'_>, address: SocketAddr, error: &NoVersions) -> Reason {
-        let Way { host, port, progress } = *way;
+    /// Returns the error of a failed ApiVersions request, the first request on a connection. A broker that rejects
+    /// the client certificate (TLS 1.3), or that does not understand the protocol, fails here too.
+    fn versions_unavailable(&self, attempt: &ConnectAttempt<'_>, address: SocketAddr, error: &VersionsError) -> Reason {
+        let ConnectAttempt { host, port, progress } = *attempt;
         let (ended, hint) = match error {
-            NoVersions::Failed(error) => (Some(error), self.security.hint()),
-            NoVersions::Refused(_) | NoVersions::Unknown => (None, ""),
+            VersionsError::Failed(error) => (Some(error), self.security.hint()),
+            VersionsError::Refused(_) | VersionsError::Unknown => (None, ""),
         };
         ended
             .and_then(|error| self.security.tls_failure(host, port, error))
             .inspect(|_| progress.enter(HealthPart::Tls))
             .unwrap_or_else(|| {
-                unavailable(host, port, &format!("{}asking for its versions: {error}{hint}", way.other(address)))
+                unavailable(host, port, &format!("{}no answer to ApiVersions: {error}{hint}", attempt.prefix(address)))
             })
     }
 }
 
-/// The way to a broker.
-struct Way<'a> {
+/// The host that is being dialed, and how far the connection is.
+struct ConnectAttempt<'a> {
     host: &'a str,
     port: u16,
-    progress: &'a Progress,
+    progress: &'a HealthProgress,
 }
 
-impl Way<'_> {
-    /// A step begins: with debug logging, who waits for a connection sees where.
-    fn enter(&self, part: HealthPart, what: &str) {
+impl ConnectAttempt<'_> {
+    /// Enters a step. The debug log shows at which step a connection waits.
+    fn enter(&self, part: HealthPart, address: Option<SocketAddr>) {
         self.progress.enter(part);
-        tracing::debug!(broker = %self, step = %part, "{what}");
+        let address = address.map(tracing::field::display);
+        tracing::debug!(broker = %self, step = %part, address, "connection step started");
     }
 
-    /// The address before an error, where it is not how the broker is named.
-    fn other(&self, address: SocketAddr) -> String {
+    /// Returns the address as the prefix of an error, if the broker is configured under another name.
+    fn prefix(&self, address: SocketAddr) -> String {
         let address = address.to_string();
         if address == self.to_string() { String::new() } else { format!("{address}: ") }
     }
 }
 
-impl fmt::Display for Way<'_> {
+impl fmt::Display for ConnectAttempt<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.host, self.port)
     }
@@ -189,77 +205,77 @@ fn unavailable(host: &str, port: u16, why: &str) -> Reason {
     Reason::NotAvailable(format!("{host}:{port}: {why}").into())
 }
 
-/// Why the broker's versions could not be had.
+/// Why the broker's versions are unavailable.
 #[derive(Debug, thiserror::Error)]
-enum NoVersions {
+enum VersionsError {
     #[error("{0}")]
     Failed(RequestError),
     #[error("{0}")]
     Refused(crate::core::ErrorCode),
-    #[error("the broker knows no version of ApiVersions that we know")]
+    #[error("the broker supports neither version 3 nor version 0 of ApiVersions")]
     Unknown,
 }
 
 /// Why a request has no answer.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub(crate) enum Unanswered {
-    /// The connection failed, or the answer can't be understood.
+pub(crate) enum NoAnswer {
+    /// The connection failed, or the answer is malformed.
     #[error("{0}")]
-    Lost(String),
-    /// The request never left: there is no version of it in common.
+    Failed(String),
+    /// The request was not sent: client and broker have no version of it in common.
     #[error("{0}")]
     NoVersion(NoCommonVersion),
 }
 
-/// ApiVersions, in the newest version that the broker knows (KIP-511).
-async fn learn_versions(messenger: &mut Messenger<FrameStream>) -> Result<Vec<ApiRange>, NoVersions> {
+/// Sends ApiVersions in the newest version that the broker supports (KIP-511).
+async fn negotiate_versions(messenger: &mut Messenger<FrameStream>) -> Result<Vec<ApiRange>, VersionsError> {
     for highest in [3, 0] {
-        messenger.override_version_ranges(first_question(highest));
-        let (code, ranges) = messenger.request(ApiVersionsRequest).await.map_err(NoVersions::Failed)?.0;
+        messenger.override_version_ranges(api_versions_only(highest));
+        let (code, ranges) = messenger.request(ApiVersionsRequest).await.map_err(VersionsError::Failed)?.0;
         match code {
             0 => {
                 messenger.override_version_ranges(version_ranges(&ranges));
                 return Ok(ranges);
             }
             api_versions::UNSUPPORTED_VERSION => {}
-            code => return Err(NoVersions::Refused(crate::core::ErrorCode(code))),
+            code => return Err(VersionsError::Refused(crate::core::ErrorCode(code))),
         }
     }
-    Err(NoVersions::Unknown)
+    Err(VersionsError::Unknown)
 }
 
-impl Link {
-    /// Sends a request and waits for its answer. Requests leave in the order in which the futures are first polled.
-    pub(crate) async fn request<R>(&self, request: R) -> Result<R::ResponseBody, Unanswered>
+impl BrokerConnection {
+    /// Sends a request and waits for its answer. Requests leave in the order in which their futures are first polled.
+    pub(crate) async fn request<R>(&self, request: R) -> Result<R::ResponseBody, NoAnswer>
     where
         R: RequestBody + Send + WriteVersionedType<Vec<u8>>,
         R::ResponseBody: ReadVersionedType<std::io::Cursor<Vec<u8>>>,
     {
-        self.versions.check(R::API_KEY).map_err(Unanswered::NoVersion)?;
-        self.messenger.request(request).await.map_err(|error| Unanswered::Lost(error.to_string()))
+        self.versions.check(R::API_KEY).map_err(NoAnswer::NoVersion)?;
+        self.messenger.request(request).await.map_err(|error| NoAnswer::Failed(error.to_string()))
     }
 
-    /// Sends a Produce request; its batches are not copied on their way.
-    pub(crate) async fn produce(&self, timeout: Duration, parts: Vec<ProducePart>) -> Result<Produced, Unanswered> {
-        self.request(ProduceRequest { timeout, parts, aside: self.aside.clone() }).await
+    /// Sends a Produce request. Its batches are written from where they are, without a copy.
+    pub(crate) async fn produce(&self, timeout: Duration, parts: Vec<ProducePart>) -> Result<Produced, NoAnswer> {
+        self.request(ProduceRequest { timeout, parts, pending: self.pending.clone() }).await
     }
 
-    /// Whether it is time to make another in its stead.
-    pub(crate) fn is_old(&self) -> bool {
+    /// Returns whether the connection must be replaced now.
+    pub(crate) fn is_expired(&self) -> bool {
         self.replace_at.is_some_and(|at| at <= Instant::now())
     }
 
-    /// Whether this is the first request since it was opened.
+    /// Returns whether at most one request was sent since the connection opened.
     pub(crate) fn is_first_request(&self) -> bool {
-        self.written().frames <= self.frames_before + 1
+        self.written().frames <= self.setup_frames + 1
     }
 
-    /// How many frames have left whole since it was opened, and when the last did.
-    pub(crate) fn written(&self) -> Written {
+    /// Returns how many frames were written completely since the connection opened, and when the last one was.
+    pub(crate) fn written(&self) -> FramesWritten {
         self.handle.written()
     }
 
-    /// Ends the connection at once; what waits for an answer on it fails.
+    /// Closes the connection immediately. Requests without an answer fail.
     pub(crate) fn cut(&self) {
         self.handle.cut();
     }

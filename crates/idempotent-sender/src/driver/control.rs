@@ -1,11 +1,11 @@
-//! Questions that any broker can answer: metadata, producer ids, and topics' settings.
+//! Requests that any broker can answer: metadata, producer ids, topic settings.
 //!
 //! Rules:
-//! - They have a connection of their own: a connection that carries Produce requests may be mute for as
-//!   long as a write waits for its replicas.
-//! - Known brokers are asked before the configured ones; when all known ones are gone the configured ones
-//!   are asked again (KIP-899). The first to be asked changes with each failure.
-//! - After a refusal of our credentials nobody is asked for a while: all are told that refusal.
+//! - Control requests have a separate connection. A connection with Produce requests may be silent for as long as a
+//!   write waits for its replicas.
+//! - Known brokers are asked before the configured ones. The configured ones are asked again when all known brokers
+//!   are gone (KIP-899). Each failure rotates the order.
+//! - After a refusal of the credentials, no broker is asked for a pause. Callers get that refusal meanwhile.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,200 +13,204 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::connection::{Dialer, Link, Unanswered};
-use super::health::{HealthPart, Progress};
-use super::refusals::Refusal;
+use super::connection::{BrokerConnection, Dialer, NoAnswer};
+use super::health::{HealthPart, HealthProgress};
+use super::refusals::BrokerRefusal;
 use crate::core::{ClusterMetadata, ErrorCode, Reason};
+use crate::wire::describe_configs;
 use crate::wire::messenger::{InitProducerIdRequest, Metadata, ProducerId, TopicConfigs};
 use crate::wire::metadata::{MetadataAnswer, MetadataRequest};
-use crate::wire::small::describe_configs;
 
-/// Where a broker listens, as it was configured or learnt.
-pub(crate) type Endpoint = (Arc<str>, u16);
+/// Host and port of a broker, from the configuration or from metadata.
+pub(crate) type BrokerEndpoint = (Arc<str>, u16);
 
-/// Why no producer id was had.
+/// Why there is no producer id.
 #[derive(Debug)]
-pub(crate) enum NoProducerId {
-    /// No broker takes us.
+pub(crate) enum ProducerIdError {
+    /// The cluster refuses the client.
     Refused(Reason),
-    /// A broker gave this code, or none was reached.
+    /// A broker answered with this code, or no broker was reached.
     Failed { code: Option<ErrorCode>, why: String },
 }
 
-/// How large a batch a topic takes.
+/// The largest batch that a topic accepts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum TopicLimit {
-    /// So many bytes (`max.message.bytes`).
+    /// `max.message.bytes` of the topic.
     Bytes(usize),
-    /// No broker could be asked now, or we may not know.
-    NotNow,
-    /// The brokers are too old to tell.
-    Untold,
+    /// No broker could be asked now, or the client has no right to know.
+    Unavailable,
+    /// The brokers are too old for DescribeConfigs.
+    Unsupported,
 }
 
 pub(crate) struct Control {
     pub(super) dialer: Dialer,
     pub(super) timeout: Duration,
-    bootstrap: Vec<Endpoint>,
-    state: Mutex<State>,
+    bootstrap: Vec<BrokerEndpoint>,
+    state: Mutex<ControlState>,
 }
 
 #[derive(Default)]
-struct State {
-    link: Option<Arc<Link>>,
-    known: Vec<Endpoint>,
+struct ControlState {
+    connection: Option<Arc<BrokerConnection>>,
+    known: Vec<BrokerEndpoint>,
     failures: usize,
-    /// Who was asked last has refused us: until then nobody else is tried with the same password.
-    refusal: Option<Refusal>,
+    /// The latest refusal of the credentials. No other broker is tried with the same password while it is current.
+    refusal: Option<BrokerRefusal>,
 }
 
-impl State {
-    /// Whom to ask, one after the other.
-    fn candidates(&self, bootstrap: &[Endpoint]) -> Vec<Endpoint> {
-        let turned = |endpoints: &[Endpoint]| {
+impl ControlState {
+    /// Returns the brokers to ask, in order.
+    fn candidates(&self, bootstrap: &[BrokerEndpoint]) -> Vec<BrokerEndpoint> {
+        let rotated = |endpoints: &[BrokerEndpoint]| {
             let mut endpoints = endpoints.to_vec();
-            let turn = self.failures.checked_rem(endpoints.len()).unwrap_or(0);
-            endpoints.rotate_left(turn);
+            let shift = self.failures.checked_rem(endpoints.len()).unwrap_or(0);
+            endpoints.rotate_left(shift);
             endpoints
         };
-        turned(&self.known).into_iter().chain(turned(bootstrap)).collect()
+        rotated(&self.known).into_iter().chain(rotated(bootstrap)).collect()
     }
 }
 
 impl Control {
-    pub(crate) fn new(dialer: Dialer, timeout: Duration, bootstrap: Vec<Endpoint>) -> Self {
-        Self { dialer, timeout, bootstrap, state: Mutex::new(State::default()) }
+    pub(crate) fn new(dialer: Dialer, timeout: Duration, bootstrap: Vec<BrokerEndpoint>) -> Self {
+        Self { dialer, timeout, bootstrap, state: Mutex::new(ControlState::default()) }
     }
 
-    /// Asks for these topics; once more on a new connection, if the one that was there has died unseen.
+    /// Requests metadata of these topics. Tries once more on a new connection if the current connection is dead.
     pub(crate) async fn metadata(&self, topics: Vec<Arc<str>>) -> Result<ClusterMetadata, Reason> {
         self.ask_metadata(MetadataRequest { topics, auto_create: true, operations: false }).await
     }
 
-    /// As [`metadata`](Self::metadata), but never creates a topic.
+    /// Requests metadata as [`metadata`](Self::metadata) does, and never creates a topic.
     pub(crate) async fn metadata_if_there(&self, topics: Vec<Arc<str>>) -> Result<ClusterMetadata, Reason> {
         self.ask_metadata(MetadataRequest { topics, auto_create: false, operations: false }).await
     }
 
     async fn ask_metadata(&self, request: MetadataRequest) -> Result<ClusterMetadata, Reason> {
         self.dialer.security.refresh();
-        let was_there = self.state.lock().await.link.is_some();
+        let had_connection = self.state.lock().await.connection.is_some();
         match self.metadata_once(request.clone()).await {
-            Err(_) if was_there => self.metadata_once(request).await,
+            Err(_) if had_connection => self.metadata_once(request).await,
             answer => answer,
         }
     }
 
     async fn metadata_once(&self, request: MetadataRequest) -> Result<ClusterMetadata, Reason> {
-        let link = self.link().await?;
-        Ok(self.metadata_over(&link, request).await?.cluster)
+        let connection = self.connection().await?;
+        Ok(self.metadata_over(&connection, request).await?.cluster)
     }
 
-    /// Asks over this connection, and keeps in mind which brokers there are.
+    /// Requests metadata over this connection, and remembers the brokers in the answer.
     pub(super) async fn metadata_over(
         &self,
-        link: &Arc<Link>,
+        connection: &Arc<BrokerConnection>,
         request: MetadataRequest,
     ) -> Result<MetadataAnswer, Reason> {
-        match timeout(self.timeout, link.request(request)).await {
+        match timeout(self.timeout, connection.request(request)).await {
             Ok(Ok(Metadata(answer))) if answer.code == 0 => {
                 self.state.lock().await.known =
                     answer.cluster.brokers.iter().map(|broker| (broker.host.clone(), broker.port)).collect();
                 Ok(answer)
             }
-            Ok(Ok(Metadata(answer))) => self.fail(link, format!("metadata: {}", ErrorCode(answer.code))).await,
-            Ok(Err(Unanswered::Lost(error))) => {
-                // What a broker does with one who has not said who he is.
-                let hint = if link.is_first_request() { self.dialer.security.hint() } else { "" };
-                self.fail(link, format!("metadata: {error}{hint}")).await
+            Ok(Ok(Metadata(answer))) => self.fail(connection, format!("metadata: {}", ErrorCode(answer.code))).await,
+            Ok(Err(NoAnswer::Failed(error))) => {
+                // A broker that expects authentication closes the connection of an unauthenticated client.
+                let hint = if connection.is_first_request() { self.dialer.security.hint() } else { "" };
+                self.fail(connection, format!("metadata: {error}{hint}")).await
             }
-            Ok(Err(error)) => Err(self.unanswered(link, error).await),
-            Err(_) => self.fail(link, format!("metadata: no answer within {:?}", self.timeout)).await,
+            Ok(Err(error)) => Err(self.no_answer_reason(connection, error).await),
+            Err(_) => self.fail(connection, format!("metadata: no answer within {:?}", self.timeout)).await,
         }
     }
 
-    /// Asks for a producer id.
-    pub(crate) async fn producer_id(&self) -> Result<i64, NoProducerId> {
-        let link = self.link().await.map_err(|reason| match reason {
-            Reason::NotAvailable(why) => NoProducerId::Failed { code: None, why: why.to_string() },
-            reason => NoProducerId::Refused(reason),
+    /// Requests a producer id.
+    pub(crate) async fn producer_id(&self) -> Result<i64, ProducerIdError> {
+        let connection = self.connection().await.map_err(|reason| match reason {
+            Reason::NotAvailable(why) => ProducerIdError::Failed { code: None, why: why.to_string() },
+            reason => ProducerIdError::Refused(reason),
         })?;
-        match timeout(self.timeout, link.request(InitProducerIdRequest)).await {
+        match timeout(self.timeout, connection.request(InitProducerIdRequest)).await {
             Ok(Ok(ProducerId((0, id)))) => Ok(id),
             Ok(Ok(ProducerId((code, _)))) => {
                 let code = ErrorCode(code);
-                Err(NoProducerId::Failed { code: Some(code), why: code.description().to_owned() })
+                Err(ProducerIdError::Failed { code: Some(code), why: code.description().to_owned() })
             }
-            Ok(Err(error)) => Err(match self.unanswered(&link, error).await {
-                Reason::NotAvailable(why) => NoProducerId::Failed { code: None, why: why.to_string() },
-                reason => NoProducerId::Refused(reason),
+            Ok(Err(error)) => Err(match self.no_answer_reason(&connection, error).await {
+                Reason::NotAvailable(why) => ProducerIdError::Failed { code: None, why: why.to_string() },
+                reason => ProducerIdError::Refused(reason),
             }),
             Err(_) => {
                 let why = format!("no answer within {:?}", self.timeout);
-                Err(NoProducerId::Failed { code: None, why: self.forget(&link, why).await })
+                Err(ProducerIdError::Failed { code: None, why: self.forget(&connection, why).await })
             }
         }
     }
 
-    /// Asks how large a batch a topic takes.
+    /// Requests the largest batch that a topic accepts.
     pub(crate) async fn topic_limit(&self, topic: Arc<str>) -> TopicLimit {
         match self.topic_settings(topic, &[describe_configs::MAX_MESSAGE_BYTES]).await {
             Ok(answer) => {
                 let limit = answer.value(describe_configs::MAX_MESSAGE_BYTES).and_then(|value| value.parse().ok());
-                limit.map_or(TopicLimit::NotNow, TopicLimit::Bytes)
+                limit.map_or(TopicLimit::Unavailable, TopicLimit::Bytes)
             }
-            Err(Reason::NoCommonVersion(_)) => TopicLimit::Untold,
-            Err(_) => TopicLimit::NotNow,
+            Err(Reason::NoCommonVersion(_)) => TopicLimit::Unsupported,
+            Err(_) => TopicLimit::Unavailable,
         }
     }
 
-    /// Asks for some settings of a topic.
+    /// Requests settings of a topic.
     pub(crate) async fn topic_settings(
         &self,
         topic: Arc<str>,
         settings: &'static [&'static str],
     ) -> Result<describe_configs::Answer, Reason> {
-        let link = self.link().await?;
-        match timeout(self.timeout, link.request(describe_configs::Request { topic, settings })).await {
+        let connection = self.connection().await?;
+        match timeout(self.timeout, connection.request(describe_configs::Request { topic, settings })).await {
             Ok(Ok(TopicConfigs(answer))) => Ok(answer),
-            Ok(Err(error)) => Err(self.unanswered(&link, error).await),
-            Err(_) => self.fail(&link, format!("no answer within {:?}", self.timeout)).await,
+            Ok(Err(error)) => Err(self.no_answer_reason(&connection, error).await),
+            Err(_) => self.fail(&connection, format!("no answer within {:?}", self.timeout)).await,
         }
     }
 
-    /// The connection that is there, or a new one to whichever broker takes one.
-    /// A refusal of our credentials ends the search: the other brokers would only hear the same wrong password.
-    async fn link(&self) -> Result<Arc<Link>, Reason> {
-        self.link_noting(&Progress::default()).await
+    /// Returns the current connection, or opens one to the first broker that accepts it. A refusal of the credentials
+    /// ends the search, because each further broker would count another wrong password.
+    async fn connection(&self) -> Result<Arc<BrokerConnection>, Reason> {
+        self.connection_with_progress(&HealthProgress::default()).await
     }
 
-    /// Whether there is a connection.
-    pub(super) async fn has_link(&self) -> bool {
-        self.state.lock().await.link.is_some()
+    /// Returns whether a connection is open.
+    pub(super) async fn has_connection(&self) -> bool {
+        self.state.lock().await.connection.is_some()
     }
 
-    /// As [`link`](Self::link), telling how far it has come; after a failure where that was.
-    pub(super) async fn link_noting(&self, progress: &Progress) -> Result<Arc<Link>, Reason> {
+    /// Returns a connection as [`connection`](Self::connection) does, and reports each step in `progress`. After a
+    /// failure, `progress` holds the step that failed.
+    pub(super) async fn connection_with_progress(
+        &self,
+        progress: &HealthProgress,
+    ) -> Result<Arc<BrokerConnection>, Reason> {
         let mut state = self.state.lock().await;
-        if let Some(link) = state.link.as_ref().filter(|link| !link.is_old()) {
-            return Ok(link.clone());
+        if let Some(connection) = state.connection.as_ref().filter(|connection| !connection.is_expired()) {
+            return Ok(connection.clone());
         }
-        if let Some(refusal) = state.refusal.as_ref().filter(|refusal| refusal.stands(Instant::now())) {
+        if let Some(refusal) = state.refusal.as_ref().filter(|refusal| refusal.is_current(Instant::now())) {
             progress.enter(refusal.part);
             return Err(refusal.reason.clone());
         }
-        let mut failure = Reason::NotAvailable("there is no broker to ask".into());
+        let mut failure = Reason::NotAvailable("no broker is configured".into());
         let mut failed_at = HealthPart::Dns;
         for (host, port) in state.candidates(&self.bootstrap) {
-            match self.dialer.dial_noting(&host, port, progress).await {
-                Ok(link) => {
-                    let link = Arc::new(link);
-                    state.link = Some(link.clone());
-                    return Ok(link);
+            match self.dialer.dial_with_progress(&host, port, progress).await {
+                Ok(connection) => {
+                    let connection = Arc::new(connection);
+                    state.connection = Some(connection.clone());
+                    return Ok(connection);
                 }
                 Err(reason @ Reason::Broker { .. }) => {
                     (failure, failed_at) = (reason, progress.part());
-                    state.refusal = Some(Refusal::new(Instant::now(), failure.clone(), failed_at));
+                    state.refusal = Some(BrokerRefusal::new(Instant::now(), failure.clone(), failed_at));
                     break;
                 }
                 Err(reason) if failure.is_retriable() => (failure, failed_at) = (reason, progress.part()),
@@ -215,27 +219,27 @@ impl Control {
         }
         progress.enter(failed_at);
         state.failures = state.failures.wrapping_add(1);
-        state.link = None;
+        state.connection = None;
         Err(failure)
     }
 
-    pub(super) async fn fail<A>(&self, link: &Arc<Link>, why: String) -> Result<A, Reason> {
-        Err(Reason::NotAvailable(self.forget(link, why).await.into()))
+    pub(super) async fn fail<A>(&self, connection: &Arc<BrokerConnection>, why: String) -> Result<A, Reason> {
+        Err(Reason::NotAvailable(self.forget(connection, why).await.into()))
     }
 
-    /// Why a request has no answer; a connection that failed is dropped.
-    pub(super) async fn unanswered(&self, link: &Arc<Link>, error: Unanswered) -> Reason {
+    /// Converts a missing answer to a reason. Drops the connection if it failed.
+    pub(super) async fn no_answer_reason(&self, connection: &Arc<BrokerConnection>, error: NoAnswer) -> Reason {
         match error {
-            Unanswered::Lost(why) => Reason::NotAvailable(self.forget(link, why).await.into()),
-            Unanswered::NoVersion(none) => Reason::NoCommonVersion(Arc::new(none)),
+            NoAnswer::Failed(why) => Reason::NotAvailable(self.forget(connection, why).await.into()),
+            NoAnswer::NoVersion(none) => Reason::NoCommonVersion(Arc::new(none)),
         }
     }
 
-    /// Drops the connection that failed us.
-    async fn forget(&self, failed: &Arc<Link>, why: String) -> String {
+    /// Drops a connection that failed.
+    async fn forget(&self, failed: &Arc<BrokerConnection>, why: String) -> String {
         let mut state = self.state.lock().await;
-        if state.link.as_ref().is_some_and(|link| Arc::ptr_eq(link, failed)) {
-            state.link = None;
+        if state.connection.as_ref().is_some_and(|connection| Arc::ptr_eq(connection, failed)) {
+            state.connection = None;
         }
         state.failures = state.failures.wrapping_add(1);
         why

@@ -1,7 +1,8 @@
-//! Whether the cluster can be reached and written, and if not, which part fails.
+//! The health check: whether the cluster is reachable and writable, and if not, which part fails.
 //!
-//! Rules: every step on the way says where it is before it begins, so that what takes too long is known as well as what
-//! fails; a check asks over the connection that is there, and makes a new one only if there is none.
+//! Rules:
+//! - Each step is recorded before it begins. A step that hangs is named as well as a step that fails.
+//! - A check uses the open connection, and opens one only if there is none.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,29 +20,29 @@ use crate::wire::metadata::{MetadataAnswer, MetadataRequest};
 /// The bit of the operation WRITE (KIP-430).
 const WRITE: i32 = 1 << 4;
 
-/// How long a broker that gives no producer id yet is left alone.
-const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// The pause before a broker without producer ids is asked again.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-/// A part of the way to the cluster, in the order in which they are gone through.
+/// A part of the path to the cluster. The parts are listed in the order of a check.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[non_exhaustive]
 #[repr(u8)]
 pub enum HealthPart {
-    /// The producer itself: it is closed, or its task is kept from running.
+    /// The producer: it is closed, or its task does not run.
     Producer,
-    /// A broker's name is looked up.
+    /// The lookup of a broker's name.
     Dns,
     /// The TCP connection.
     Connect,
-    /// The TLS handshake: certificates.
+    /// The TLS handshake, with the certificates.
     Tls,
-    /// ApiVersions: what the broker speaks.
+    /// ApiVersions: the versions that the broker supports.
     ApiVersions,
-    /// SASL: who we are.
+    /// SASL: the authentication of the client.
     Sasl,
     /// Metadata: brokers, topics and leaders.
     Metadata,
-    /// Whether we may write: topics, and with a producer id at all.
+    /// The right to write: to the topics, and to get a producer id.
     WriteAuthorization,
 }
 
@@ -57,7 +58,8 @@ impl HealthPart {
         Self::WriteAuthorization,
     ];
 
-    /// Its name: `DNS`, `connect`, `TLS`, `ApiVersions`, `SASL`, `metadata`, `write authorization` or `producer`.
+    /// Returns the name: `DNS`, `connect`, `TLS`, `ApiVersions`, `SASL`, `metadata`, `write authorization` or
+    /// `producer`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Producer => "producer",
@@ -78,57 +80,57 @@ impl fmt::Display for HealthPart {
     }
 }
 
-/// How far somebody has come, for those who lose patience.
+/// The current part of a check, readable after a timeout.
 #[derive(Debug, Default)]
-pub struct Progress(AtomicU8);
+pub struct HealthProgress(AtomicU8);
 
-impl Progress {
-    /// The part that is gone through now.
+impl HealthProgress {
+    /// Returns the current part.
     pub fn part(&self) -> HealthPart {
         let at = usize::from(self.0.load(Ordering::Relaxed));
         HealthPart::ALL.get(at).copied().unwrap_or(HealthPart::Producer)
     }
 
-    /// This part begins.
+    /// Enters a part.
     pub(crate) fn enter(&self, part: HealthPart) {
         self.0.store(part as u8, Ordering::Relaxed);
     }
 }
 
-/// What is to be checked, and who wants to know.
+/// A request for a health check.
 #[derive(Debug)]
 pub struct Probe {
-    /// Topics that must be there and writable, beside those that were published to.
+    /// Topics that must exist and be writable, in addition to the topics that were published to.
     pub topics: Vec<Arc<str>>,
-    /// How far it has come.
-    pub progress: Arc<Progress>,
-    /// Who wants to know.
+    /// The current part of this check.
+    pub progress: Arc<HealthProgress>,
+    /// Where the result is sent.
     pub answer: oneshot::Sender<Result<(), Unhealthy>>,
 }
 
-/// What fails, and why.
+/// A failed check.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Unhealthy {
-    /// The part.
+    /// The part that fails.
     pub part: HealthPart,
-    /// Why.
+    /// The reason.
     pub reason: Reason,
 }
 
 impl Control {
-    /// Proves a round trip, that the topics are there and may be written, and, unless there is a producer id already,
-    /// that one is given.
+    /// Checks a round trip, and that the topics exist and are writable. Without a producer id, it also checks that a
+    /// broker assigns one.
     pub(crate) async fn check(
         &self,
         topics: Vec<Arc<str>>,
         has_producer_id: bool,
-        progress: &Progress,
+        progress: &HealthProgress,
     ) -> Result<(), Unhealthy> {
         self.dialer.security.refresh();
-        let was_there = self.has_link().await;
+        let had_connection = self.has_connection().await;
         let request = MetadataRequest { topics, auto_create: false, operations: true };
         let answer = match self.check_metadata(&request, progress).await {
-            Err(_) if was_there => self.check_metadata(&request, progress).await,
+            Err(_) if had_connection => self.check_metadata(&request, progress).await,
             answer => answer,
         };
         let answer = answer.map_err(|reason| Unhealthy { part: progress.part(), reason })?;
@@ -141,40 +143,44 @@ impl Control {
         Ok(())
     }
 
-    async fn check_metadata(&self, request: &MetadataRequest, progress: &Progress) -> Result<MetadataAnswer, Reason> {
-        let link = self.link_noting(progress).await?;
+    async fn check_metadata(
+        &self,
+        request: &MetadataRequest,
+        progress: &HealthProgress,
+    ) -> Result<MetadataAnswer, Reason> {
+        let connection = self.connection_with_progress(progress).await?;
         progress.enter(HealthPart::Metadata);
-        self.metadata_over(&link, request.clone()).await
+        self.metadata_over(&connection, request.clone()).await
     }
 
-    /// A broker that has just started can't give a producer id yet: it is asked again for as long as an answer may take.
-    async fn check_producer_id_in_time(&self, progress: &Progress) -> Result<(), Reason> {
+    /// Retries for as long as one answer may take. A broker that just started can't assign producer ids yet.
+    async fn check_producer_id_in_time(&self, progress: &HealthProgress) -> Result<(), Reason> {
         let until = Instant::now() + self.timeout;
         loop {
             match self.check_producer_id(progress).await {
                 Err(reason @ Reason::Broker { .. }) if reason.is_retriable() && Instant::now() < until => {
-                    tokio::time::sleep(ASK_AGAIN).await;
+                    tokio::time::sleep(RETRY_PAUSE).await;
                 }
                 checked => return checked,
             }
         }
     }
 
-    async fn check_producer_id(&self, progress: &Progress) -> Result<(), Reason> {
-        let link = self.link_noting(progress).await?;
+    async fn check_producer_id(&self, progress: &HealthProgress) -> Result<(), Reason> {
+        let connection = self.connection_with_progress(progress).await?;
         progress.enter(HealthPart::WriteAuthorization);
-        match timeout(self.timeout, link.request(InitProducerIdRequest)).await {
+        match timeout(self.timeout, connection.request(InitProducerIdRequest)).await {
             Ok(Ok(ProducerId((0, _)))) => Ok(()),
             Ok(Ok(ProducerId((code, _)))) => {
-                Err(Reason::Broker { code: ErrorCode(code), message: Some("no producer id is given".into()) })
+                Err(Reason::Broker { code: ErrorCode(code), message: Some("the broker assigns no producer id".into()) })
             }
-            Ok(Err(error)) => Err(self.unanswered(&link, error).await),
-            Err(_) => self.fail(&link, format!("no producer id within {:?}", self.timeout)).await,
+            Ok(Err(error)) => Err(self.no_answer_reason(&connection, error).await),
+            Err(_) => self.fail(&connection, format!("no producer id within {:?}", self.timeout)).await,
         }
     }
 }
 
-/// Whether every topic is there, and whether we may write it, where that is told.
+/// Checks that each topic exists, and that the client may write to it as far as the broker reports operations.
 fn check_topics(answer: &MetadataAnswer) -> Result<(), Unhealthy> {
     for topic in &answer.cluster.topics {
         check_topic(topic)?;
@@ -183,7 +189,8 @@ fn check_topics(answer: &MetadataAnswer) -> Result<(), Unhealthy> {
         if operations & WRITE == 0 && answer.cluster.topics.iter().any(|found| found.name == *topic && found.code == 0)
         {
             let (part, code) = (HealthPart::WriteAuthorization, ErrorCode::TOPIC_AUTHORIZATION_FAILED);
-            let message = Some(format!("topic {topic}: we may not write it (the operation WRITE)").into());
+            let message =
+                Some(format!("topic {topic}: the client has no right to write: grant the operation WRITE").into());
             return Err(Unhealthy { part, reason: Reason::Broker { code, message } });
         }
     }
@@ -206,8 +213,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_part_that_was_entered_last_is_the_one_that_is_told() {
-        let progress = Progress::default();
+    fn progress_holds_the_last_part() {
+        let progress = HealthProgress::default();
         assert_eq!(progress.part(), HealthPart::Producer);
         for part in HealthPart::ALL {
             progress.enter(part);

@@ -1,7 +1,8 @@
-//! Who has refused us lately, and why.
+//! Recent refusals of the client, per broker.
 //!
-//! Rule: whoever refused our credentials, or is not the one that it should be, is left alone for as long as the core leaves
-//! a broker alone: whoever wants to dial it is told the former refusal. A wrong password that is tried on and on locks accounts.
+//! Rule: a broker that refused the credentials, or that is not the expected one, is not dialed for [`REFUSED_PAUSE`],
+//! the core's own pause. Callers get the earlier refusal meanwhile. A wrong password that is tried again and again
+//! locks accounts.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,44 +13,44 @@ use parking_lot::Mutex;
 use super::health::HealthPart;
 use crate::core::{REFUSED_PAUSE, Reason};
 
-/// A refusal, and the part of the way on which it came.
+/// A refusal, and the part of the connection's setup that failed.
 #[derive(Clone, PartialEq, Debug)]
-pub(crate) struct Refusal {
+pub(crate) struct BrokerRefusal {
     pub(crate) reason: Reason,
     pub(crate) part: HealthPart,
     until: Instant,
 }
 
-impl Refusal {
+impl BrokerRefusal {
     pub(crate) fn new(now: Instant, reason: Reason, part: HealthPart) -> Self {
         Self { reason, part, until: now + REFUSED_PAUSE }
     }
 
-    pub(crate) fn stands(&self, now: Instant) -> bool {
+    pub(crate) fn is_current(&self, now: Instant) -> bool {
         self.until > now
     }
 }
 
-/// The refusals of all brokers, by the names that they were dialled under. Clones share them.
+/// The refusals of all brokers, by the dialed name and port. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Refusals(Arc<Mutex<HashMap<(String, u16), Refusal>>>);
+pub(crate) struct BrokerRefusals(Arc<Mutex<HashMap<(String, u16), BrokerRefusal>>>);
 
-impl Refusals {
-    /// Notes what came of dialling a broker, if it was a refusal.
-    pub(crate) fn note(&self, now: Instant, host: &str, port: u16, reason: &Reason, part: HealthPart) {
+impl BrokerRefusals {
+    /// Records the result of dialing a broker, if it was a refusal.
+    pub(crate) fn record(&self, now: Instant, host: &str, port: u16, reason: &Reason, part: HealthPart) {
         if matches!(reason, Reason::NotAvailable(_)) {
             return;
         }
         let mut known = self.0.lock();
-        known.retain(|_, refusal| refusal.stands(now));
-        known.insert((host.to_owned(), port), Refusal::new(now, reason.clone(), part));
+        known.retain(|_, refusal| refusal.is_current(now));
+        known.insert((host.to_owned(), port), BrokerRefusal::new(now, reason.clone(), part));
     }
 
-    /// The broker's refusal, while it stands.
-    pub(crate) fn standing(&self, now: Instant, host: &str, port: u16) -> Option<Refusal> {
+    /// Returns the broker's refusal while it is current.
+    pub(crate) fn current(&self, now: Instant, host: &str, port: u16) -> Option<BrokerRefusal> {
         let known = self.0.lock();
         let refusal = known.iter().find(|((name, number), _)| name == host && *number == port)?.1;
-        refusal.stands(now).then(|| refusal.clone())
+        refusal.is_current(now).then(|| refusal.clone())
     }
 }
 
@@ -65,28 +66,28 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_stands_for_its_broker_alone_and_until_the_pause_is_over() {
-        let (refusals, now) = (Refusals::default(), Instant::now());
-        refusals.clone().note(now, "a", 9092, &refused(), HealthPart::Sasl);
-        let told = refusals.standing(now + REFUSED_PAUSE - Duration::from_millis(1), "a", 9092).unwrap();
-        assert_eq!((told.reason, told.part), (refused(), HealthPart::Sasl));
-        assert_eq!(refusals.standing(now, "a", 9093), None);
-        assert_eq!(refusals.standing(now, "b", 9092), None);
-        assert_eq!(refusals.standing(now + REFUSED_PAUSE, "a", 9092), None);
+    fn refusal_lasts_for_the_pause() {
+        let (refusals, now) = (BrokerRefusals::default(), Instant::now());
+        refusals.clone().record(now, "a", 9092, &refused(), HealthPart::Sasl);
+        let refusal = refusals.current(now + REFUSED_PAUSE - Duration::from_millis(1), "a", 9092).unwrap();
+        assert_eq!((refusal.reason, refusal.part), (refused(), HealthPart::Sasl));
+        assert_eq!(refusals.current(now, "a", 9093), None);
+        assert_eq!(refusals.current(now, "b", 9092), None);
+        assert_eq!(refusals.current(now + REFUSED_PAUSE, "a", 9092), None);
     }
 
     #[test]
-    fn a_broker_that_could_not_be_reached_has_refused_nobody() {
-        let (refusals, now) = (Refusals::default(), Instant::now());
-        refusals.note(now, "a", 9092, &Reason::NotAvailable("down".into()), HealthPart::Connect);
-        assert_eq!(refusals.standing(now, "a", 9092), None);
+    fn unreachable_broker_is_no_refusal() {
+        let (refusals, now) = (BrokerRefusals::default(), Instant::now());
+        refusals.record(now, "a", 9092, &Reason::NotAvailable("down".into()), HealthPart::Connect);
+        assert_eq!(refusals.current(now, "a", 9092), None);
     }
 
     #[test]
-    fn refusals_that_are_over_are_not_kept() {
-        let (refusals, now) = (Refusals::default(), Instant::now());
+    fn expired_refusals_are_removed() {
+        let (refusals, now) = (BrokerRefusals::default(), Instant::now());
         for port in 0..100 {
-            refusals.note(now + REFUSED_PAUSE * u32::from(port), "a", port, &refused(), HealthPart::Sasl);
+            refusals.record(now + REFUSED_PAUSE * u32::from(port), "a", port, &refused(), HealthPart::Sasl);
         }
         assert_eq!(refusals.0.lock().len(), 1);
     }

@@ -1,14 +1,13 @@
-//! The byte stream beneath a Messenger: joins a frame's length with its body, and counts frames.
+//! The byte stream below a Messenger. It joins a frame's length with its body, and counts frames.
 //!
 //! Rules:
-//! - A frame counts as written once the stream below has taken its last byte; only then can a broker act
-//!   on it. What has not left whole was never sent.
-//! - A stream that is cut fails at once in both directions, so that whatever waits on it, even a write that
-//!   the other side does not take, ends and the socket is closed.
-//! - The four bytes of a length are held back until the body comes, so that a request is one packet's start
-//!   and not two packets.
-//! - A short answer is one read: what comes with a length is kept for whoever reads the body.
-//! - What was put aside for a request is written in its place, from where it is; the length that goes out counts it.
+//! - A frame counts as written once the stream below has taken its last byte. Only then can a broker act on the
+//!   frame. A frame that was written in part was never sent.
+//! - A stream that is cut fails immediately in both directions. Each pending read and write ends, even a write that
+//!   the broker does not accept, and the socket is closed.
+//! - The four bytes of a length are held back until the body arrives. A request then is one packet, not two.
+//! - A short answer is one read: the bytes that arrive with a length are buffered for the read of the body.
+//! - A request's batches are written in their places without a copy. The length on the wire includes them.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -21,33 +20,33 @@ use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 
-use crate::wire::aside::{Aside, Spliced, correlation_id};
+use crate::wire::splice::{PendingBatches, SplicedFrame, correlation_id};
 
-/// As much is read ahead: the answers to Produce for some hundred partitions. What is longer is read past it.
+/// Bytes that are read ahead: the answers to Produce for some hundred partitions. Longer answers bypass the buffer.
 const READ_AHEAD: usize = 4096;
 
 /// Any byte stream to a broker.
-pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Io for S {}
+pub(crate) trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for S {}
 
-/// Frames that have left whole, and when the last of them did.
+/// The number of frames that were written completely, and when the last one was.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Written {
+pub(crate) struct FramesWritten {
     pub(crate) frames: u64,
     pub(crate) last: Instant,
 }
 
-/// What is known of a stream, and done to it, from outside.
+/// Controls a stream from outside, and reports its state.
 #[derive(Debug)]
-pub(crate) struct Handle {
-    written: Mutex<Written>,
+pub(crate) struct StreamHandle {
+    written: Mutex<FramesWritten>,
     cut: AtomicBool,
     reader: AtomicWaker,
     writer: AtomicWaker,
 }
 
-impl Handle {
-    pub(crate) fn written(&self) -> Written {
+impl StreamHandle {
+    pub(crate) fn written(&self) -> FramesWritten {
         *self.written.lock()
     }
 
@@ -64,26 +63,26 @@ impl Handle {
     }
 }
 
-/// A stream that counts the frames it has taken.
+/// A stream that counts the frames that it wrote.
 pub(crate) struct FrameStream {
-    inner: BufReader<Box<dyn Io>>,
+    inner: BufReader<Box<dyn ByteStream>>,
     prefix: [u8; 4],
-    /// Bytes of the length that were taken from above.
+    /// Bytes of the length that the Messenger wrote.
     prefix_taken: usize,
-    /// Bytes of the length that were written below.
+    /// Bytes of the length that the stream below took.
     prefix_sent: usize,
     body_left: usize,
-    /// What belongs into requests without having been copied there.
-    aside: Arc<Aside>,
-    /// The frame that is being written with such pieces.
-    spliced: Option<Spliced>,
-    handle: Arc<Handle>,
+    /// Batches of encoded requests.
+    pending: Arc<PendingBatches>,
+    /// The frame with batches that is being written.
+    spliced: Option<SplicedFrame>,
+    handle: Arc<StreamHandle>,
 }
 
 impl FrameStream {
-    pub(crate) fn new(inner: Box<dyn Io>, aside: Arc<Aside>) -> (Self, Arc<Handle>) {
-        let handle = Arc::new(Handle {
-            written: Mutex::new(Written { frames: 0, last: Instant::now() }),
+    pub(crate) fn new(inner: Box<dyn ByteStream>, pending: Arc<PendingBatches>) -> (Self, Arc<StreamHandle>) {
+        let handle = Arc::new(StreamHandle {
+            written: Mutex::new(FramesWritten { frames: 0, last: Instant::now() }),
             cut: AtomicBool::new(false),
             reader: AtomicWaker::new(),
             writer: AtomicWaker::new(),
@@ -94,7 +93,7 @@ impl FrameStream {
             prefix_taken: 0,
             prefix_sent: 0,
             body_left: 0,
-            aside,
+            pending,
             spliced: None,
             handle: handle.clone(),
         };
@@ -111,8 +110,8 @@ impl FrameStream {
         n
     }
 
-    /// Notes that the stream below took `n` bytes of what is left of the length and then of the body.
-    /// Returns how many of them were the body's.
+    /// Counts `n` bytes that the stream below took: first the rest of the length, then the body. Returns how many
+    /// were the body's.
     fn advance(&mut self, n: usize) -> usize {
         let of_prefix = n.min(4 - self.prefix_sent);
         self.prefix_sent += of_prefix;
@@ -131,8 +130,13 @@ impl FrameStream {
         written.last = Instant::now();
     }
 
-    /// Writes a whole body and the pieces that belong into it; until all are out nothing of the body counts as taken.
-    fn poll_spliced(&mut self, cx: &mut Context<'_>, body: &[u8], mut spliced: Spliced) -> Poll<io::Result<usize>> {
+    /// Writes a body together with its batches. No byte of the body counts as taken until all bytes are written.
+    fn poll_spliced(
+        &mut self,
+        cx: &mut Context<'_>,
+        body: &[u8],
+        mut spliced: SplicedFrame,
+    ) -> Poll<io::Result<usize>> {
         loop {
             match Pin::new(&mut self.inner).poll_write_vectored(cx, &spliced.slices(body)) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -150,13 +154,14 @@ impl FrameStream {
         }
     }
 
-    /// The frame that begins with this body, if something was put aside for it.
-    fn splice(&self, body: &[u8]) -> Option<Spliced> {
+    /// Returns the frame that begins with this body, if its request has batches.
+    fn splice(&self, body: &[u8]) -> Option<SplicedFrame> {
         if self.prefix_sent > 0 || body.len() < self.body_left {
-            return None; // it has begun, or is not one of the Messenger's, which come whole
+            // The frame has begun, or does not come from the Messenger, which writes whole bodies.
+            return None;
         }
-        let pieces = self.aside.take(correlation_id(body)?);
-        (!pieces.is_empty()).then(|| Spliced::new(body.len(), pieces))
+        let slots = self.pending.take(correlation_id(body)?);
+        (!slots.is_empty()).then(|| SplicedFrame::new(body.len(), slots))
     }
 }
 
@@ -209,11 +214,11 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
-    use crate::wire::aside::Piece;
-    use crate::wire::aside::tests::batch;
+    use crate::wire::splice::BatchSlot;
+    use crate::wire::splice::tests::batch;
 
     #[tokio::test]
-    async fn a_frame_counts_only_when_its_last_byte_was_taken() {
+    async fn frame_counts_after_its_last_byte() {
         let (ours, mut theirs) = tokio::io::duplex(6);
         let (mut stream, handle) = FrameStream::new(Box::new(ours), Arc::default());
         let writer = tokio::spawn(async move {
@@ -233,12 +238,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_put_aside_goes_out_in_its_frame_and_counts_as_written_with_its_last_byte() {
+    async fn batches_are_written_in_their_frame() {
         let (ours, mut theirs) = tokio::io::duplex(10);
-        let aside = Arc::new(Aside::default());
-        let (mut stream, handle) = FrameStream::new(Box::new(ours), aside.clone());
+        let pending = Arc::new(PendingBatches::default());
+        let (mut stream, handle) = FrameStream::new(Box::new(ours), pending.clone());
         let batch = batch(&[b'v'; 100]);
-        aside.put([0, 0, 0, 2], vec![Piece { at: 10, batch: batch.clone() }]);
+        pending.put([0, 0, 0, 2], vec![BatchSlot { at: 10, batch: batch.clone() }]);
         let writer = tokio::spawn(async move {
             for body in [b"\0\0\0\x09\0\0\0\x01first.", b"\0\0\0\x09\0\0\0\x02second"] {
                 stream.write_all(&14u32.to_be_bytes()).await.unwrap();
@@ -253,17 +258,17 @@ mod tests {
         assert_eq!(theirs.read_u32().await.unwrap() as usize, expected.len());
         let mut second = vec![0; expected.len() - 11];
         theirs.read_exact(&mut second).await.unwrap();
-        assert_eq!(handle.written().frames, 1, "eleven bytes are still to come, and ten fit into the pipe");
+        assert_eq!(handle.written().frames, 1, "eleven bytes are missing, and the pipe holds ten");
         let mut rest = [0; 11];
         theirs.read_exact(&mut rest).await.unwrap();
         assert_eq!([&second[..], &rest].concat(), expected);
         writer.await.unwrap();
         assert_eq!(handle.written().frames, 2);
-        assert_eq!(Arc::strong_count(&batch), 1, "it is not held any longer than it takes");
+        assert_eq!(Arc::strong_count(&batch), 1, "the stream dropped the batch");
     }
 
     #[tokio::test]
-    async fn a_cut_ends_a_write_that_the_other_side_does_not_take_and_a_read() {
+    async fn cut_ends_pending_reads_and_writes() {
         let (ours, _theirs) = tokio::io::duplex(1);
         let (stream, handle) = FrameStream::new(Box::new(ours), Arc::default());
         let (mut read, mut write) = tokio::io::split(stream);
@@ -276,7 +281,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_length_alone_is_held_back() {
+    async fn length_waits_for_its_body() {
         let (ours, theirs) = tokio::io::duplex(64);
         let (mut stream, handle) = FrameStream::new(Box::new(ours), Arc::default());
         stream.write_all(&3u32.to_be_bytes()).await.unwrap();

@@ -1,7 +1,8 @@
-//! Which versions of its requests a broker speaks, and which are in common.
+//! The versions of requests that a broker supports, and the versions in common.
 //!
-//! Rules: a request without a version in common never leaves; a broker that lacks one that delivery needs is no broker for
-//! us, and that is said when it is dialled.
+//! Rules:
+//! - A request without a version in common is not sent.
+//! - A broker that lacks a request of delivery is unusable. Dialing it fails with that error.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,10 +10,10 @@ use std::sync::Arc;
 use rskafka::protocol::api_key::ApiKey;
 
 use crate::core::NoCommonVersion;
-use crate::wire::messenger::{NEEDED, WANTED};
-use crate::wire::small::ApiRange;
+use crate::wire::api_versions::ApiRange;
+use crate::wire::messenger::{OPTIONAL_APIS, REQUIRED_APIS};
 
-/// What a broker speaks.
+/// The versions that a broker supports.
 #[derive(Clone, Debug)]
 pub(crate) struct Versions {
     broker: Arc<str>,
@@ -20,21 +21,21 @@ pub(crate) struct Versions {
 }
 
 impl Versions {
-    /// As the broker told them; ranges that are upside down are left out.
+    /// Creates the versions from the broker's answer. Ranges with a lowest version above the highest are left out.
     pub(crate) fn new(broker: Arc<str>, ranges: &[ApiRange]) -> Self {
-        let sound = ranges.iter().filter(|(_, lowest, highest)| lowest <= highest);
-        let theirs = sound.map(|(key, lowest, highest)| (crate::wire::messenger::api_key(*key), (*lowest, *highest)));
+        let valid = ranges.iter().filter(|(_, lowest, highest)| lowest <= highest);
+        let theirs = valid.map(|(key, lowest, highest)| (crate::wire::messenger::api_key(*key), (*lowest, *highest)));
         Self { broker, theirs: theirs.collect() }
     }
 
-    /// The newest version in common.
+    /// Returns the newest version in common.
     fn common(&self, key: ApiKey, ours: (i16, i16)) -> Option<i16> {
         let (lowest, highest) = *self.theirs.get(&key)?;
         let newest = highest.min(ours.1);
         (newest >= lowest.max(ours.0)).then_some(newest)
     }
 
-    /// Errors if there is none.
+    /// Fails if there is no version in common.
     fn check_one(&self, key: ApiKey, api: &'static str, ours: (i16, i16)) -> Result<i16, NoCommonVersion> {
         self.common(key, ours).ok_or_else(|| {
             let theirs = self.theirs.get(&key).copied();
@@ -42,22 +43,22 @@ impl Versions {
         })
     }
 
-    /// Errors if the broker lacks a request that delivery needs.
-    pub(crate) fn check_needed(&self) -> Result<(), NoCommonVersion> {
-        NEEDED.iter().try_for_each(|(key, api, ours)| self.check_one(*key, api, *ours).map(|_| ()))
+    /// Fails if the broker lacks a request that delivery needs.
+    pub(crate) fn check_required(&self) -> Result<(), NoCommonVersion> {
+        REQUIRED_APIS.iter().try_for_each(|(key, api, ours)| self.check_one(*key, api, *ours).map(|_| ()))
     }
 
-    /// Errors if there is no version of this request in common.
+    /// Fails if there is no version of this request in common.
     pub(crate) fn check(&self, key: ApiKey) -> Result<(), NoCommonVersion> {
-        let spoken = NEEDED.iter().chain(&WANTED).find(|(known, ..)| *known == key);
-        spoken.map_or(Ok(()), |(key, api, ours)| self.check_one(*key, api, *ours).map(|_| ()))
+        let supported = REQUIRED_APIS.iter().chain(&OPTIONAL_APIS).find(|(known, ..)| *known == key);
+        supported.map_or(Ok(()), |(key, api, ours)| self.check_one(*key, api, *ours).map(|_| ()))
     }
 
-    /// Says in the log which versions are spoken from now on.
+    /// Logs the negotiated versions.
     pub(crate) fn log(&self) {
-        let [produce, metadata, init_producer_id] = NEEDED.map(|(key, _, ours)| self.common(key, ours));
+        let [produce, metadata, init_producer_id] = REQUIRED_APIS.map(|(key, _, ours)| self.common(key, ours));
         let [fetch, list_offsets, describe_configs, describe_producers] =
-            WANTED.map(|(key, _, ours)| self.common(key, ours));
+            OPTIONAL_APIS.map(|(key, _, ours)| self.common(key, ours));
         tracing::debug!(
             broker = %self.broker,
             produce,
@@ -81,23 +82,23 @@ mod tests {
     }
 
     #[test]
-    fn newest_version_in_common_is_spoken() {
+    fn newest_common_version_is_used() {
         let broker = versions(&[(0, 0, 99), (3, 7, 9), (22, 9, 0)]);
         assert_eq!(broker.common(ApiKey::Produce, (3, 13)), Some(13));
         assert_eq!(broker.common(ApiKey::Metadata, (1, 13)), Some(9));
         assert_eq!(broker.common(ApiKey::Metadata, (1, 6)), None);
-        assert_eq!(broker.common(ApiKey::InitProducerId, (0, 5)), None, "upside down");
+        assert_eq!(broker.common(ApiKey::InitProducerId, (0, 5)), None, "the lowest version is above the highest");
     }
 
     #[test]
     fn broker_without_idempotence_is_refused() {
         let old = versions(&[(0, 0, 2), (3, 0, 2), (18, 0, 0)]);
-        let NoCommonVersion { api, ours, theirs, .. } = old.check_needed().unwrap_err();
+        let NoCommonVersion { api, ours, theirs, .. } = old.check_required().unwrap_err();
         assert_eq!((api, ours, theirs), ("Produce", (3, 13), Some((0, 2))));
         let odd = versions(&[(0, 3, 9), (3, 0, 9), (18, 0, 0)]);
-        let NoCommonVersion { api, theirs, .. } = odd.check_needed().unwrap_err();
+        let NoCommonVersion { api, theirs, .. } = odd.check_required().unwrap_err();
         assert_eq!((api, theirs), ("InitProducerId", None));
-        assert_eq!(versions(&[(0, 0, 3), (3, 0, 4), (22, 0, 0)]).check_needed(), Ok(()));
+        assert_eq!(versions(&[(0, 0, 3), (3, 0, 4), (22, 0, 0)]).check_required(), Ok(()));
     }
 
     #[test]

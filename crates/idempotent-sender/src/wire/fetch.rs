@@ -1,30 +1,31 @@
-//! Fetch, versions 5 to 13, as a reader without a session asks (KIP-74, 107, 227, 320, 516).
+//! Fetch, versions 5 to 13, without a fetch session (KIP-74, 107, 227, 320, 516).
 //!
-//! Rules: one partition a request; whatever the answer says of others is passed over; the records come back as the bytes
-//! that they are, whole batches but for the last, and nothing here looks into them.
+//! Rules:
+//! - Each request is for one partition. Answers for other partitions are skipped.
+//! - Records are returned as raw bytes: whole batches, except the last one. Nothing here decodes them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::reader::{Reader, WireError};
-use super::writer::Writer;
+use super::reader::{WireError, WireReader};
+use super::writer::WireWriter;
 use crate::core::TopicUuid;
 
 pub(crate) const FIRST_FLEXIBLE: i16 = 12;
-/// From version 5 on an answer names the log's start.
+/// Version 5 and later report the log's start.
 pub(crate) const VERSIONS: (i16, i16) = (5, 13);
-/// Topics are named by their id from here on.
+/// From this version on, topics are named by id.
 const BY_TOPIC_ID: i16 = 13;
-/// Errors that concern the whole request have a place of their own from here on.
+/// From this version on, an answer has a top-level error code.
 const TOP_LEVEL_ERROR: i16 = 7;
 
-/// Asks the leader of one partition for records up to its high watermark.
+/// Requests records of one partition from its leader, up to the high watermark.
 #[derive(Debug)]
 pub(crate) struct FetchRequest {
     pub(crate) topic: Arc<str>,
     pub(crate) topic_uuid: TopicUuid,
     pub(crate) partition: i32,
-    /// The leader epoch that is known, or -1.
+    /// The known leader epoch, or -1.
     pub(crate) leader_epoch: i32,
     pub(crate) offset: i64,
     pub(crate) max_bytes: i32,
@@ -32,7 +33,7 @@ pub(crate) struct FetchRequest {
     pub(crate) max_wait: Duration,
 }
 
-/// What a leader answered for one partition.
+/// A leader's answer for one partition.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct FetchedPart {
     pub(crate) index: i32,
@@ -42,19 +43,19 @@ pub(crate) struct FetchedPart {
     pub(crate) records: Vec<u8>,
 }
 
-/// The code for the whole answer, and each partition's part.
+/// The top-level error code, and the parts of the partitions.
 pub(crate) type FetchAnswer = (i16, Vec<FetchedPart>);
 
 impl FetchRequest {
     pub(crate) fn encode(&self, out: &mut Vec<u8>, version: i16) {
-        let mut writer = Writer::new(out, version >= FIRST_FLEXIBLE);
-        writer.i32(-1); // no replica
+        let mut writer = WireWriter::new(out, version >= FIRST_FLEXIBLE);
+        writer.i32(-1); // replica id: none
         writer.i32(i32::try_from(self.max_wait.as_millis()).unwrap_or(i32::MAX));
-        writer.i32(1); // as soon as there is anything
+        writer.i32(1); // minimum bytes
         writer.i32(self.max_bytes);
-        writer.i8(0); // read uncommitted: up to the high watermark
+        writer.i8(0); // isolation level: read uncommitted, up to the high watermark
         if version >= 7 {
-            writer.i32(0); // no session
+            writer.i32(0); // session id: none
             writer.i32(-1);
         }
         writer.count(1);
@@ -70,21 +71,21 @@ impl FetchRequest {
             writer.count(0); // forgotten topics
         }
         if version >= 11 {
-            writer.string(""); // rack: the leader itself is wanted
+            writer.string(""); // rack: none, the leader must answer
         }
         writer.no_tags();
     }
 
-    fn encode_partition(&self, writer: &mut Writer<'_>, version: i16) {
+    fn encode_partition(&self, writer: &mut WireWriter<'_>, version: i16) {
         writer.i32(self.partition);
         if version >= 9 {
             writer.i32(self.leader_epoch);
         }
         writer.i64(self.offset);
         if version >= 12 {
-            writer.i32(-1); // last fetched epoch: only replicas have one
+            writer.i32(-1); // last fetched epoch: for replicas only
         }
-        writer.i64(-1); // log start offset: likewise
+        writer.i64(-1); // log start offset: for replicas only
         writer.i32(self.max_bytes);
         writer.no_tags();
     }
@@ -92,7 +93,7 @@ impl FetchRequest {
 
 /// Decodes a Fetch answer.
 pub(crate) fn decode(bytes: &[u8], version: i16) -> Result<FetchAnswer, WireError> {
-    let mut reader = Reader::new(bytes, version >= FIRST_FLEXIBLE);
+    let mut reader = WireReader::new(bytes, version >= FIRST_FLEXIBLE);
     reader.i32("throttle time")?;
     let mut code = 0;
     if version >= TOP_LEVEL_ERROR {
@@ -110,11 +111,11 @@ pub(crate) fn decode(bytes: &[u8], version: i16) -> Result<FetchAnswer, WireErro
         reader.skip_tags()
     })?;
     reader.skip_tags()?;
-    reader.end("Fetch");
+    reader.finish("Fetch");
     Ok((code, parts))
 }
 
-fn partition(reader: &mut Reader<'_>, version: i16) -> Result<FetchedPart, WireError> {
+fn partition(reader: &mut WireReader<'_>, version: i16) -> Result<FetchedPart, WireError> {
     let index = reader.i32("partition index")?;
     let code = reader.i16("error code")?;
     let high_watermark = reader.i64("high watermark")?;

@@ -1,35 +1,36 @@
 //! ListOffsets, versions 1 to 7 (KIP-79, 98, 207, 320).
 //!
-//! Rules: one partition a request; a leader that was just elected answers with an error until its high watermark is
-//! known to be no older than what the leader before it had told (KIP-207).
+//! Rules:
+//! - Each request is for one partition.
+//! - A newly elected leader answers with an error until its high watermark has reached the former leader's (KIP-207).
 
 use std::sync::Arc;
 
-use super::reader::{Reader, WireError};
-use super::writer::Writer;
+use super::reader::{WireError, WireReader};
+use super::writer::WireWriter;
 
 pub(crate) const FIRST_FLEXIBLE: i16 = 6;
 pub(crate) const VERSIONS: (i16, i16) = (1, 7);
 
-/// Asks for the high watermark.
+/// Requests the high watermark.
 pub(crate) const LATEST: i64 = -1;
-/// Asks for the log's start.
+/// Requests the log's start.
 pub(crate) const EARLIEST: i64 = -2;
 
-/// Asks the leader of one partition for one offset.
+/// Requests one offset from the leader of one partition.
 #[derive(Debug)]
 pub(crate) struct ListOffsetsRequest {
     pub(crate) topic: Arc<str>,
     pub(crate) partition: i32,
-    /// The leader epoch that is known, or -1.
+    /// The known leader epoch, or -1.
     pub(crate) leader_epoch: i32,
-    /// [`LATEST`] or [`EARLIEST`].
+    /// [`LATEST`], [`EARLIEST`], or milliseconds since the Unix epoch.
     pub(crate) timestamp: i64,
 }
 
-/// What a leader answered for one partition.
+/// A leader's answer for one partition.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Listed {
+pub(crate) struct ListedOffset {
     pub(crate) topic: Arc<str>,
     pub(crate) partition: i32,
     pub(crate) code: i16,
@@ -38,10 +39,10 @@ pub(crate) struct Listed {
 
 impl ListOffsetsRequest {
     pub(crate) fn encode(&self, out: &mut Vec<u8>, version: i16) {
-        let mut writer = Writer::new(out, version >= FIRST_FLEXIBLE);
-        writer.i32(-1); // no replica
+        let mut writer = WireWriter::new(out, version >= FIRST_FLEXIBLE);
+        writer.i32(-1); // replica id: none
         if version >= 2 {
-            writer.i8(0); // read uncommitted
+            writer.i8(0); // isolation level: read uncommitted
         }
         writer.count(1);
         writer.string(&self.topic);
@@ -58,23 +59,23 @@ impl ListOffsetsRequest {
 }
 
 /// Decodes a ListOffsets answer.
-pub(crate) fn decode(bytes: &[u8], version: i16) -> Result<Vec<Listed>, WireError> {
-    let mut reader = Reader::new(bytes, version >= FIRST_FLEXIBLE);
+pub(crate) fn decode(bytes: &[u8], version: i16) -> Result<Vec<ListedOffset>, WireError> {
+    let mut reader = WireReader::new(bytes, version >= FIRST_FLEXIBLE);
     if version >= 2 {
         reader.i32("throttle time")?;
     }
     let mut all = Vec::new();
     reader.vec("topics", 3, |reader| {
         let topic = reader.string("topic name")?;
-        all.extend(reader.vec("partitions", 22, |reader| listed(reader, &topic, version))?);
+        all.extend(reader.vec("partitions", 22, |reader| listed_offset(reader, &topic, version))?);
         reader.skip_tags()
     })?;
     reader.skip_tags()?;
-    reader.end("ListOffsets");
+    reader.finish("ListOffsets");
     Ok(all)
 }
 
-fn listed(reader: &mut Reader<'_>, topic: &Arc<str>, version: i16) -> Result<Listed, WireError> {
+fn listed_offset(reader: &mut WireReader<'_>, topic: &Arc<str>, version: i16) -> Result<ListedOffset, WireError> {
     let partition = reader.i32("partition index")?;
     let code = reader.i16("error code")?;
     reader.i64("timestamp")?;
@@ -83,5 +84,5 @@ fn listed(reader: &mut Reader<'_>, topic: &Arc<str>, version: i16) -> Result<Lis
         reader.i32("leader epoch")?;
     }
     reader.skip_tags()?;
-    Ok(Listed { topic: topic.clone(), partition, code, offset })
+    Ok(ListedOffset { topic: topic.clone(), partition, code, offset })
 }

@@ -1,6 +1,6 @@
-//! Our messages in the shape that rskafka's Messenger takes.
+//! Adapts the messages to rskafka's Messenger.
 //!
-//! Rules: one macro line a message; no decision here.
+//! Rule: one macro call for each message. Nothing here decides.
 
 use std::collections::HashMap;
 use std::io::Cursor;
@@ -15,17 +15,17 @@ use rskafka::protocol::primitives::Int16;
 use rskafka::protocol::traits::ReadError;
 
 use super::fetch::{self, FetchAnswer, FetchRequest};
-use super::list_offsets::{self, ListOffsetsRequest, Listed};
+use super::list_offsets::{self, ListOffsetsRequest, ListedOffset};
 use super::metadata::{MetadataAnswer, MetadataRequest};
 use super::produce::{ProduceRequest, ProduceResponse};
 use super::sasl::{authenticate, handshake};
-use super::small::{self, api_versions, describe_configs, describe_producers, init_producer_id};
+use super::{api_versions, describe_configs, describe_producers, init_producer_id};
 
 const fn version(v: i16) -> ApiVersion {
     ApiVersion(Int16(v))
 }
 
-/// Hands the rest of an answer to its decoder.
+/// Passes the rest of an answer to its decoder.
 fn read_rest<A, E: std::error::Error + Send + Sync + 'static>(
     cursor: &mut Cursor<Vec<u8>>,
     decode: impl FnOnce(&[u8]) -> Result<A, E>,
@@ -79,20 +79,20 @@ message!(ProduceRequest => Produced(ProduceResponse), Produce, super::produce::V
 message!(MetadataRequest => Metadata(MetadataAnswer), Metadata, super::metadata::VERSIONS,
     flexible super::metadata::FIRST_FLEXIBLE, header super::metadata::FIRST_FLEXIBLE,
     MetadataRequest::encode, super::metadata::decode);
-// An ApiVersions answer never has tags in its header (KIP-511).
-message!(ApiVersionsRequest => ApiVersions((i16, Vec<small::ApiRange>)), ApiVersions, api_versions::VERSIONS,
+// The header of an ApiVersions answer never has tags (KIP-511).
+message!(ApiVersionsRequest => ApiVersions((i16, Vec<api_versions::ApiRange>)), ApiVersions, api_versions::VERSIONS,
     flexible api_versions::FIRST_FLEXIBLE, header i16::MAX,
     |_, out, version| api_versions::encode(out, version), api_versions::decode);
 message!(InitProducerIdRequest => ProducerId((i16, i64)), InitProducerId, init_producer_id::VERSIONS,
     flexible init_producer_id::FIRST_FLEXIBLE, header init_producer_id::FIRST_FLEXIBLE,
     |_, out, version| init_producer_id::encode(out, version), init_producer_id::decode);
-message!(describe_producers::Request => Producers(Vec<describe_producers::Described>), DescribeProducers,
+message!(describe_producers::Request => Producers(Vec<describe_producers::DescribedPartition>), DescribeProducers,
     describe_producers::VERSIONS, flexible describe_producers::FIRST_FLEXIBLE, header describe_producers::FIRST_FLEXIBLE,
     describe_producers::Request::encode, describe_producers::decode);
 
 message!(FetchRequest => Fetched(FetchAnswer), Fetch, fetch::VERSIONS,
     flexible fetch::FIRST_FLEXIBLE, header fetch::FIRST_FLEXIBLE, FetchRequest::encode, fetch::decode);
-message!(ListOffsetsRequest => ListedOffsets(Vec<Listed>), ListOffsets, list_offsets::VERSIONS,
+message!(ListOffsetsRequest => ListedOffsets(Vec<ListedOffset>), ListOffsets, list_offsets::VERSIONS,
     flexible list_offsets::FIRST_FLEXIBLE, header list_offsets::FIRST_FLEXIBLE,
     ListOffsetsRequest::encode, list_offsets::decode);
 
@@ -107,13 +107,13 @@ message!(authenticate::Request => Authenticated(authenticate::Answer), SaslAuthe
     flexible authenticate::FIRST_FLEXIBLE, header authenticate::FIRST_FLEXIBLE,
     authenticate::Request::encode, authenticate::decode);
 
-/// A request by the number that a broker gives it.
+/// Returns the API of a broker's numeric key.
 pub(crate) fn api_key(key: i16) -> ApiKey {
     ApiKey::from(Int16(key))
 }
 
-/// The ranges that a broker named, as the Messenger wants them; ranges that are upside down are left out.
-pub(crate) fn version_ranges(ranges: &[small::ApiRange]) -> HashMap<ApiKey, ApiVersionRange> {
+/// Converts a broker's ranges for the Messenger. Ranges with a lowest version above the highest are left out.
+pub(crate) fn version_ranges(ranges: &[api_versions::ApiRange]) -> HashMap<ApiKey, ApiVersionRange> {
     ranges
         .iter()
         .filter(|(_, lowest, highest)| lowest <= highest)
@@ -123,22 +123,22 @@ pub(crate) fn version_ranges(ranges: &[small::ApiRange]) -> HashMap<ApiKey, ApiV
         .collect()
 }
 
-/// What may be asked before the broker's versions are known: ApiVersions up to `highest`.
-pub(crate) fn first_question(highest: i16) -> HashMap<ApiKey, ApiVersionRange> {
+/// Returns the versions to use before the broker's versions are known: ApiVersions up to `highest` only.
+pub(crate) fn api_versions_only(highest: i16) -> HashMap<ApiKey, ApiVersionRange> {
     HashMap::from([(ApiKey::ApiVersions, ApiVersionRange::new(version(0), version(highest)))])
 }
 
-/// A request, its name, and the versions of it that are spoken.
-type Spoken = (ApiKey, &'static str, (i16, i16));
+/// A request with its name, and the versions that the client supports.
+type SupportedApi = (ApiKey, &'static str, (i16, i16));
 
-/// What a broker must speak for anything to be delivered.
-pub(crate) const NEEDED: [Spoken; 3] = [
+/// Requests that delivery needs.
+pub(crate) const REQUIRED_APIS: [SupportedApi; 3] = [
     (ApiKey::Produce, "Produce", super::produce::VERSIONS),
     (ApiKey::Metadata, "Metadata", super::metadata::VERSIONS),
     (ApiKey::InitProducerId, "InitProducerId", init_producer_id::VERSIONS),
 ];
-/// What is asked besides, where it is needed.
-pub(crate) const WANTED: [Spoken; 4] = [
+/// Requests that are optional: each is checked when it is sent.
+pub(crate) const OPTIONAL_APIS: [SupportedApi; 4] = [
     (ApiKey::Fetch, "Fetch", fetch::VERSIONS),
     (ApiKey::ListOffsets, "ListOffsets", list_offsets::VERSIONS),
     (ApiKey::DescribeConfigs, "DescribeConfigs", describe_configs::VERSIONS),

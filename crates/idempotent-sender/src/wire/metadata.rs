@@ -1,43 +1,43 @@
 //! Metadata, versions 4 to 13 (KIP-320, 482, 516).
 //!
 //! Rules:
-//! - Topics are asked for by name; who publishes lets the broker create them, who only reads does not.
-//! - Memory is kept for each partition up to the highest, and for each broker: so a partition counts only among about as
-//!   many as are listed, and there are no more brokers than any cluster has.
+//! - Topics are requested by name. A producer lets the broker create them, a reader does not.
+//! - The client keeps memory for each broker, and for each partition up to the highest index. A decoded answer is
+//!   therefore bounded: a limit on the brokers, and a limit on the partitions missing between the listed ones.
 
 use std::sync::Arc;
 
-use super::reader::{Reader, WireError};
-use super::writer::Writer;
+use super::reader::{WireError, WireReader};
+use super::writer::WireWriter;
 use crate::core::{BrokerAddress, BrokerId, ClusterMetadata, PartitionMetadata, TopicMetadata};
 
 pub(crate) const FIRST_FLEXIBLE: i16 = 9;
 pub(crate) const VERSIONS: (i16, i16) = (4, 13);
 
-/// Far more than any cluster has.
-const MOST_BROKERS: usize = 10_000;
+/// The largest number of brokers, far above any cluster's.
+const MAX_BROKERS: usize = 10_000;
 
-/// Partitions that may be missing from a list: brokers list them all, and what stands in between may leave some out.
-const MISSING: usize = 1000;
+/// The largest number of partitions missing from a list. Brokers list all partitions, but proxies may leave some out.
+const MAX_GAPS: usize = 1000;
 
 #[derive(Clone, Debug)]
 pub(crate) struct MetadataRequest {
     pub(crate) topics: Vec<Arc<str>>,
-    /// Whether a topic that is not there may be made, where the broker is set to.
+    /// Whether the broker may create a missing topic, if its settings allow that.
     pub(crate) auto_create: bool,
-    /// Whether to tell what we may do with the topics (KIP-430).
+    /// Whether to request the client's authorized operations on the topics (KIP-430).
     pub(crate) operations: bool,
 }
 
-/// What is told of what we may do with a topic, as a bit field of Kafka's numbers of operations.
+/// The client's authorized operations on a topic: a bit field over Kafka's operation numbers.
 pub(crate) type Operations = (Arc<str>, i32);
 
-/// In the place of operations that were not asked for, or can't be told.
-pub(crate) const NOT_TOLD: i32 = i32::MIN;
+/// The bit field of operations that were not requested, or that the broker does not know.
+pub(crate) const UNKNOWN_OPERATIONS: i32 = i32::MIN;
 
 impl MetadataRequest {
     pub(crate) fn encode(&self, out: &mut Vec<u8>, version: i16) {
-        let mut writer = Writer::new(out, version >= FIRST_FLEXIBLE);
+        let mut writer = WireWriter::new(out, version >= FIRST_FLEXIBLE);
         writer.count(self.topics.len());
         for topic in &self.topics {
             if version >= 10 {
@@ -48,7 +48,7 @@ impl MetadataRequest {
         }
         writer.i8(self.auto_create.into());
         if (8..=10).contains(&version) {
-            writer.i8(0); // cluster's authorised operations
+            writer.i8(0); // authorized operations on the cluster
         }
         if version >= 8 {
             writer.i8(self.operations.into());
@@ -57,22 +57,22 @@ impl MetadataRequest {
     }
 }
 
-/// A Metadata answer.
+/// A decoded Metadata answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MetadataAnswer {
     pub(crate) cluster: ClusterMetadata,
-    /// A top-level error (v13), else 0.
+    /// The top-level error code (version 13), otherwise 0.
     pub(crate) code: i16,
-    /// What we may do with the topics, where that is told.
+    /// The client's authorized operations on the topics, if the broker reports them.
     pub(crate) operations: Vec<Operations>,
 }
 
 /// Decodes a Metadata answer.
 pub(crate) fn decode(bytes: &[u8], version: i16) -> Result<MetadataAnswer, WireError> {
-    let mut reader = Reader::new(bytes, version >= FIRST_FLEXIBLE);
+    let mut reader = WireReader::new(bytes, version >= FIRST_FLEXIBLE);
     reader.i32("throttle time")?;
     let brokers = reader.vec("brokers", 10, broker)?;
-    if brokers.len() > MOST_BROKERS {
+    if brokers.len() > MAX_BROKERS {
         return Err(WireError::Malformed { what: "number of brokers" });
     }
     reader.nullable_string("cluster id")?;
@@ -83,38 +83,39 @@ pub(crate) fn decode(bytes: &[u8], version: i16) -> Result<MetadataAnswer, WireE
     }
     let code = if version >= 13 { reader.i16("error code")? } else { 0 };
     reader.skip_tags()?;
-    reader.end("Metadata");
+    reader.finish("Metadata");
     let (topics, operations): (Vec<_>, Vec<_>) = topics.into_iter().flatten().unzip();
-    let operations = operations.into_iter().filter(|(_, bits)| *bits != NOT_TOLD).collect();
+    let operations = operations.into_iter().filter(|(_, bits)| *bits != UNKNOWN_OPERATIONS).collect();
     Ok(MetadataAnswer { cluster: ClusterMetadata { brokers, topics }, code, operations })
 }
 
-fn broker(reader: &mut Reader<'_>) -> Result<BrokerAddress, WireError> {
+fn broker(reader: &mut WireReader<'_>) -> Result<BrokerAddress, WireError> {
     let id = BrokerId(reader.i32("node id")?);
-    let host = reader.words("host")?.ok_or(WireError::Malformed { what: "host" })?;
+    let host = reader.display_text("host")?.ok_or(WireError::Malformed { what: "host" })?;
     let port = super::port(reader.i32("port")?)?;
     reader.nullable_string("rack")?;
     reader.skip_tags()?;
     Ok(BrokerAddress { id, host, port })
 }
 
-/// A topic, unless it came without a name (which only a question by id brings about), and what we may do with it.
-fn topic(reader: &mut Reader<'_>, version: i16) -> Result<Option<(TopicMetadata, Operations)>, WireError> {
+/// Reads a topic and its operations. Returns `None` for a topic without a name, which only a request by id can
+/// produce.
+fn topic(reader: &mut WireReader<'_>, version: i16) -> Result<Option<(TopicMetadata, Operations)>, WireError> {
     let code = reader.i16("topic error code")?;
     let name = reader.nullable_string("topic name")?;
     let uuid = if version >= 10 { reader.uuid("topic id")? } else { [0; 16] };
     reader.i8("is internal")?;
     let partitions = reader.vec("partitions", 18, |reader| partition(reader, version))?;
-    let end = partitions.len() + MISSING;
+    let end = partitions.len() + MAX_GAPS;
     if partitions.iter().any(|partition| usize::try_from(partition.index).is_ok_and(|index| index >= end)) {
         return Err(WireError::Malformed { what: "partition index" });
     }
-    let operations = if version >= 8 { reader.i32("authorised operations")? } else { NOT_TOLD };
+    let operations = if version >= 8 { reader.i32("authorised operations")? } else { UNKNOWN_OPERATIONS };
     reader.skip_tags()?;
     Ok(name.map(|name| (TopicMetadata { name: name.clone(), uuid, code, partitions }, (name, operations))))
 }
 
-fn partition(reader: &mut Reader<'_>, version: i16) -> Result<PartitionMetadata, WireError> {
+fn partition(reader: &mut WireReader<'_>, version: i16) -> Result<PartitionMetadata, WireError> {
     let code = reader.i16("partition error code")?;
     let index = reader.i32("partition index")?;
     let leader = reader.i32("leader id")?;

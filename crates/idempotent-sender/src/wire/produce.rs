@@ -1,17 +1,17 @@
 //! Produce, versions 3 to 13 (KIP-98, 467, 482, 516, 951).
 //!
-//! Rules: a request's parts are grouped by topic; the answers come back in the parts' own order, with
-//! `None` for a part that the broker left out.
+//! Rule: a request's parts are grouped by topic. The answers are returned in the order of the parts, with `None` for
+//! a part that the broker left out.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::aside::{Aside, Piece, correlation_id};
-use super::reader::{Reader, WireError};
-use super::writer::Writer;
+use super::reader::{WireError, WireReader};
+use super::splice::{BatchSlot, PendingBatches, correlation_id};
+use super::writer::WireWriter;
 use crate::core::{BrokerAddress, BrokerId, PartAnswer, ProduceAnswer, ProducePart, TopicUuid};
 
-/// Topics are named by their id from here on.
+/// From this version on, topics are named by id.
 const BY_TOPIC_ID: i16 = 13;
 pub(crate) const FIRST_FLEXIBLE: i16 = 9;
 pub(crate) const VERSIONS: (i16, i16) = (3, 13);
@@ -21,18 +21,18 @@ pub(crate) const VERSIONS: (i16, i16) = (3, 13);
 pub(crate) struct ProduceRequest {
     pub(crate) timeout: Duration,
     pub(crate) parts: Vec<ProducePart>,
-    /// Where its batches are put aside, for the stream that writes it.
-    pub(crate) aside: Arc<Aside>,
+    /// Takes the batches, for the stream that writes the request.
+    pub(crate) pending: Arc<PendingBatches>,
 }
 
-/// How an answer names a topic.
+/// The name of a topic in an answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum TopicKey {
     Name(Arc<str>),
     Uuid(TopicUuid),
 }
 
-/// A Produce answer as it is on the wire.
+/// A decoded Produce answer, in the broker's order.
 #[derive(Debug, Default)]
 pub(crate) struct ProduceResponse {
     throttle: Duration,
@@ -41,18 +41,19 @@ pub(crate) struct ProduceResponse {
 }
 
 impl ProduceRequest {
-    /// Runs of parts of the same topic.
+    /// Groups the parts by topic.
     fn by_topic(&self) -> Vec<Vec<&ProducePart>> {
         let mut parts: Vec<&ProducePart> = self.parts.iter().collect();
         parts.sort_by_key(|part| part.partition);
         parts.chunk_by(|a, b| a.partition.topic == b.partition.topic).map(<[_]>::to_vec).collect()
     }
 
-    /// Appends the request without its batches, which are put aside under the correlation id of the header in `out`.
+    /// Appends the request without its batches. The batches are stored under the correlation id of the header in
+    /// `out`.
     pub(crate) fn encode(&self, out: &mut Vec<u8>, version: i16) {
         let id = correlation_id(out).unwrap_or_default();
-        let mut pieces = Vec::with_capacity(self.parts.len());
-        let mut writer = Writer::new(out, version >= FIRST_FLEXIBLE);
+        let mut slots = Vec::with_capacity(self.parts.len());
+        let mut writer = WireWriter::new(out, version >= FIRST_FLEXIBLE);
         writer.null_string(); // transactional id
         writer.i16(-1); // acks=all
         writer.i32(i32::try_from(self.timeout.as_millis()).unwrap_or(i32::MAX));
@@ -68,19 +69,19 @@ impl ProduceRequest {
             for part in topic {
                 writer.i32(part.partition.index);
                 writer.bytes_len(part.batch.len());
-                pieces.push(Piece { at: writer.out.len(), batch: part.batch.clone() });
+                slots.push(BatchSlot { at: writer.out.len(), batch: part.batch.clone() });
                 writer.no_tags();
             }
             writer.no_tags();
         }
         writer.no_tags();
-        self.aside.put(id, pieces);
+        self.pending.put(id, slots);
     }
 }
 
 impl ProduceResponse {
     pub(crate) fn decode(bytes: &[u8], version: i16) -> Result<Self, WireError> {
-        let mut reader = Reader::new(bytes, version >= FIRST_FLEXIBLE);
+        let mut reader = WireReader::new(bytes, version >= FIRST_FLEXIBLE);
         let mut response = Self::default();
         let parts = &mut response.parts;
         reader.vec("topics", 2, |reader| {
@@ -102,11 +103,11 @@ impl ProduceResponse {
             }
             Ok(())
         })?;
-        reader.end("Produce");
+        reader.finish("Produce");
         Ok(response)
     }
 
-    /// Puts the answers into the order of the request's parts.
+    /// Sorts the answers into the order of the request's parts.
     pub(crate) fn into_answer(self, request: &[PartKey]) -> ProduceAnswer {
         let mut parts: Vec<Option<PartAnswer>> = vec![None; request.len()];
         let mut slots: std::collections::HashMap<(&TopicKey, i32), usize> = std::collections::HashMap::new();
@@ -132,7 +133,7 @@ impl std::hash::Hash for TopicKey {
     }
 }
 
-/// What a request's part is called, by name and by id.
+/// The topic and partition of a request's part, by name and by id.
 #[derive(Debug)]
 pub(crate) struct PartKey {
     name: TopicKey,
@@ -150,7 +151,7 @@ impl PartKey {
     }
 }
 
-fn part_answer(reader: &mut Reader<'_>, version: i16) -> Result<(i32, PartAnswer), WireError> {
+fn part_answer(reader: &mut WireReader<'_>, version: i16) -> Result<(i32, PartAnswer), WireError> {
     let index = reader.i32("partition index")?;
     let mut answer = PartAnswer {
         code: reader.i16("error code")?,
@@ -164,12 +165,12 @@ fn part_answer(reader: &mut Reader<'_>, version: i16) -> Result<(i32, PartAnswer
     if version >= 8 {
         answer.record_errors = reader.vec("record errors", 5, |reader| {
             let index = reader.i32("record index")?;
-            let message = reader.words("record error")?;
+            let message = reader.display_text("record error")?;
             reader.skip_tags()?;
             let index = u32::try_from(index).map_err(|_| WireError::Malformed { what: "record index" })?;
             Ok((index, message))
         })?;
-        answer.message = reader.words("error message")?;
+        answer.message = reader.display_text("error message")?;
     }
     reader.tags(|tag, field| {
         if tag == 0 && version >= 10 {
@@ -182,9 +183,9 @@ fn part_answer(reader: &mut Reader<'_>, version: i16) -> Result<(i32, PartAnswer
     Ok((index, answer))
 }
 
-fn node_endpoint(reader: &mut Reader<'_>) -> Result<BrokerAddress, WireError> {
+fn node_endpoint(reader: &mut WireReader<'_>) -> Result<BrokerAddress, WireError> {
     let id = BrokerId(reader.i32("node id")?);
-    let host = reader.words("host")?.ok_or(WireError::Malformed { what: "host" })?;
+    let host = reader.display_text("host")?.ok_or(WireError::Malformed { what: "host" })?;
     let port = super::port(reader.i32("port")?)?;
     reader.nullable_string("rack")?;
     reader.skip_tags()?;

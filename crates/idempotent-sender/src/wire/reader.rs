@@ -1,39 +1,40 @@
-//! Reads Kafka's primitive types from bytes that came from outside.
+//! Reads Kafka's primitive types from untrusted bytes.
 //!
-//! Rules: a length is believed only once it is known to fit into the bytes that are left; no memory is
-//! reserved before that; every lack is an error, never a panic. Encodings: the Kafka protocol guide,
-//! "Protocol Primitive Types"; compact forms and tags: KIP-482.
+//! Rules:
+//! - A length is checked against the remaining bytes before memory is reserved for it.
+//! - Missing bytes are an error, never a panic.
+//! - Encodings: "Protocol Primitive Types" of the Kafka protocol guide. Compact forms and tags: KIP-482.
 
 use std::sync::Arc;
 
-/// Why an answer could not be understood.
+/// Why an answer can't be decoded.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum WireError {
-    /// The bytes end before what they announce.
+    /// The bytes end before the announced length.
     #[error("the answer ends {missing} bytes too early, in {what}")]
     Truncated {
-        /// What was being read.
+        /// The field.
         what: &'static str,
-        /// How many bytes are missing at least.
+        /// The least number of missing bytes.
         missing: u64,
     },
-    /// A number, length or text that can't be.
-    #[error("the answer holds an impossible {what}")]
+    /// A number, length or text is invalid.
+    #[error("the answer has an invalid {what}")]
     Malformed {
-        /// What was being read.
+        /// The field.
         what: &'static str,
     },
 }
 
 /// A cursor over an answer.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Reader<'a> {
+pub(crate) struct WireReader<'a> {
     rest: &'a [u8],
-    /// Whether this version uses compact lengths and tags.
+    /// Whether this version has compact lengths and tags.
     pub(crate) flexible: bool,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> WireReader<'a> {
     pub(crate) fn new(rest: &'a [u8], flexible: bool) -> Self {
         Self { rest, flexible }
     }
@@ -89,7 +90,7 @@ impl<'a> Reader<'a> {
         Err(WireError::Malformed { what })
     }
 
-    /// A length, `None` for null.
+    /// Reads a length, `None` for null.
     fn length(&mut self, long: bool, what: &'static str) -> Result<Option<usize>, WireError> {
         let length = if self.flexible {
             i64::from(self.unsigned_varint(what)?) - 1
@@ -114,18 +115,18 @@ impl<'a> Reader<'a> {
         self.nullable_string(what)?.ok_or(WireError::Malformed { what })
     }
 
-    /// Text that is only shown to people, in what can be shown of it.
-    pub(crate) fn words(&mut self, what: &'static str) -> Result<Option<Arc<str>>, WireError> {
-        Ok(self.nullable_string(what)?.map(|text| shown(&text)))
+    /// Reads text that is only displayed to people. See [`displayable`].
+    pub(crate) fn display_text(&mut self, what: &'static str) -> Result<Option<Arc<str>>, WireError> {
+        Ok(self.nullable_string(what)?.map(|text| displayable(&text)))
     }
 
-    /// Bytes as they are, `None` for null.
+    /// Reads bytes, `None` for null.
     pub(crate) fn nullable_bytes(&mut self, what: &'static str) -> Result<Option<&'a [u8]>, WireError> {
         let Some(length) = self.length(true, what)? else { return Ok(None) };
         self.take(length, what).map(Some)
     }
 
-    /// Reads an array whose elements take at least `min_size` bytes each; null reads as empty.
+    /// Reads an array whose elements take at least `min_size` bytes each. Null reads as empty.
     pub(crate) fn vec<E>(
         &mut self,
         what: &'static str,
@@ -144,16 +145,16 @@ impl<'a> Reader<'a> {
         Ok(list)
     }
 
-    /// Passes over an array that nobody needs.
+    /// Skips an array of 32-bit integers.
     pub(crate) fn skip_i32s(&mut self, what: &'static str) -> Result<(), WireError> {
         let count = self.length(true, what)?.unwrap_or(0);
         self.take(count.checked_mul(4).ok_or(WireError::Malformed { what })?, what).map(|_| ())
     }
 
-    /// Reads the tagged fields, if the version has any; unknown ones are passed over (KIP-482).
+    /// Reads the tagged fields, if the version has any. Unknown fields are skipped (KIP-482).
     pub(crate) fn tags(
         &mut self,
-        mut known: impl FnMut(u32, &mut Reader<'a>) -> Result<(), WireError>,
+        mut known: impl FnMut(u32, &mut WireReader<'a>) -> Result<(), WireError>,
     ) -> Result<(), WireError> {
         if !self.flexible {
             return Ok(());
@@ -162,7 +163,7 @@ impl<'a> Reader<'a> {
         for _ in 0..count {
             let tag = self.unsigned_varint("tag")?;
             let size = self.unsigned_varint("tag size")? as usize;
-            let mut field = Reader::new(self.take(size, "tagged field")?, true);
+            let mut field = WireReader::new(self.take(size, "tagged field")?, true);
             known(tag, &mut field)?;
         }
         Ok(())
@@ -172,23 +173,23 @@ impl<'a> Reader<'a> {
         self.tags(|_, _| Ok(()))
     }
 
-    /// The answer ends here. Bytes that follow are ignored, as Kafka's own clients do: some brokers send more than the
+    /// Ends the answer. Further bytes are ignored, as in Kafka's own clients: some brokers send more than the
     /// protocol says.
-    pub(crate) fn end(self, answer: &'static str) {
+    pub(crate) fn finish(self, answer: &'static str) {
         if !self.rest.is_empty() {
-            tracing::debug!(answer, bytes = self.rest.len(), "bytes after an answer ignored");
+            tracing::debug!(answer, bytes = self.rest.len(), "bytes after answer ignored");
         }
     }
 }
 
-/// As much of a broker's words as is repeated, in characters.
-const REPEATED: usize = 300;
+/// The longest displayed text of a broker, in characters.
+const MAX_DISPLAYED: usize = 300;
 
-/// What is repeated of a broker's words, in logs, errors and letters: so much, in one line, and nothing that a terminal
-/// obeys.
-pub(crate) fn shown(text: &str) -> Arc<str> {
+/// Returns a broker's text for logs, errors and dead letters: shortened, in one line, without control characters,
+/// which a terminal would interpret.
+pub(crate) fn displayable(text: &str) -> Arc<str> {
     let line = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-    line.take(REPEATED).collect::<String>().into()
+    line.take(MAX_DISPLAYED).collect::<String>().into()
 }
 
 #[cfg(test)]
@@ -196,39 +197,42 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_array_of_two_billion_elements_in_a_short_answer_is_an_error_and_reserves_nothing() {
+    fn huge_array_reserves_no_memory() {
         let bytes = i32::MAX.to_be_bytes();
-        let result = Reader::new(&bytes, false).vec("topics", 1, |r| r.i8("x"));
+        let result = WireReader::new(&bytes, false).vec("topics", 1, |r| r.i8("x"));
         assert_eq!(result, Err(WireError::Truncated { what: "topics", missing: i32::MAX as u64 }));
     }
 
     #[test]
-    fn a_varint_of_more_than_32_bits_is_malformed() {
+    fn varint_over_32_bits_is_malformed() {
         for bytes in [[0xff, 0xff, 0xff, 0xff, 0x1f], [0xff, 0xff, 0xff, 0xff, 0xff]] {
-            assert_eq!(Reader::new(&bytes, true).unsigned_varint("n"), Err(WireError::Malformed { what: "n" }));
+            assert_eq!(WireReader::new(&bytes, true).unsigned_varint("n"), Err(WireError::Malformed { what: "n" }));
         }
-        assert_eq!(Reader::new(&[0xff, 0xff, 0xff, 0xff, 0x0f], true).unsigned_varint("n"), Ok(u32::MAX));
+        assert_eq!(WireReader::new(&[0xff, 0xff, 0xff, 0xff, 0x0f], true).unsigned_varint("n"), Ok(u32::MAX));
     }
 
     #[test]
-    fn a_negative_length_other_than_null_is_malformed() {
-        assert_eq!(Reader::new(&(-2i16).to_be_bytes(), false).string("s"), Err(WireError::Malformed { what: "s" }));
-        assert_eq!(Reader::new(&(-1i16).to_be_bytes(), false).nullable_string("s"), Ok(None));
+    fn negative_length_is_malformed() {
+        assert_eq!(WireReader::new(&(-2i16).to_be_bytes(), false).string("s"), Err(WireError::Malformed { what: "s" }));
+        assert_eq!(WireReader::new(&(-1i16).to_be_bytes(), false).nullable_string("s"), Ok(None));
     }
 
     #[test]
-    fn unknown_tags_are_passed_over() {
-        let mut reader = Reader::new(&[1, 9, 2, 0xaa, 0xbb, 7], true);
+    fn unknown_tags_are_skipped() {
+        let mut reader = WireReader::new(&[1, 9, 2, 0xaa, 0xbb, 7], true);
         reader.skip_tags().unwrap();
         assert_eq!(reader.i8("next"), Ok(7));
     }
 
     #[test]
-    fn a_broker_s_words_are_repeated_in_part_in_one_line_and_without_what_a_terminal_obeys() {
+    fn displayed_text_is_short_and_safe() {
         let said = format!("no\x1b[31m\nway{}", "!".repeat(10_000));
         let mut bytes = i16::try_from(said.len()).unwrap().to_be_bytes().to_vec();
         bytes.extend_from_slice(said.as_bytes());
-        let words = Reader::new(&bytes, false).words("s").unwrap().unwrap();
-        assert!(words.starts_with("no [31m way!") && words.chars().count() == REPEATED, "{words}");
+        let display_text = WireReader::new(&bytes, false).display_text("s").unwrap().unwrap();
+        assert!(
+            display_text.starts_with("no [31m way!") && display_text.chars().count() == MAX_DISPLAYED,
+            "{display_text}"
+        );
     }
 }

@@ -1,20 +1,18 @@
-//! SaslHandshake (1) and SaslAuthenticate (0 to 2): KIP-43, KIP-152, KIP-368.
-//!
-//! Rules: as for all messages here; each has its encode, its decode, and its version constants.
+//! SaslHandshake, version 1, and SaslAuthenticate, versions 0 to 2 (KIP-43, 152, 368).
 
 use std::sync::Arc;
 
-use super::reader::{Reader, WireError};
-use super::writer::Writer;
+use super::reader::{WireError, WireReader};
+use super::writer::WireWriter;
 
 pub(crate) mod handshake {
-    use super::{Arc, Reader, WireError, Writer};
+    use super::{Arc, WireError, WireReader, WireWriter};
 
     pub(crate) const FIRST_FLEXIBLE: i16 = i16::MAX;
-    /// Version 0 says that bare SASL tokens follow, without Kafka's framing.
+    /// In version 0, bare SASL tokens follow, without Kafka's framing.
     pub(crate) const VERSIONS: (i16, i16) = (1, 1);
 
-    /// Asks for a mechanism.
+    /// Requests a mechanism.
     #[derive(Debug)]
     pub(crate) struct Request {
         pub(crate) mechanism: &'static str,
@@ -22,16 +20,16 @@ pub(crate) mod handshake {
 
     impl Request {
         pub(crate) fn encode(&self, out: &mut Vec<u8>, _: i16) {
-            Writer::new(out, false).string(self.mechanism);
+            WireWriter::new(out, false).string(self.mechanism);
         }
     }
 
-    /// The error code, and the mechanisms that the broker knows.
+    /// Returns the error code, and the mechanisms that the broker offers.
     pub(crate) fn decode(bytes: &[u8], _: i16) -> Result<(i16, Vec<Arc<str>>), WireError> {
-        let mut reader = Reader::new(bytes, false);
+        let mut reader = WireReader::new(bytes, false);
         let code = reader.i16("error code")?;
         let mechanisms = reader.vec("mechanisms", 2, |reader| reader.string("mechanism"))?;
-        reader.end("SaslHandshake");
+        reader.finish("SaslHandshake");
         Ok((code, mechanisms))
     }
 }
@@ -39,7 +37,7 @@ pub(crate) mod handshake {
 pub(crate) mod authenticate {
     use zeroize::Zeroizing;
 
-    use super::{Arc, Reader, WireError, Writer};
+    use super::{Arc, WireError, WireReader, WireWriter};
 
     pub(crate) const FIRST_FLEXIBLE: i16 = 2;
     pub(crate) const VERSIONS: (i16, i16) = (0, 2);
@@ -57,33 +55,33 @@ pub(crate) mod authenticate {
 
     impl Request {
         pub(crate) fn encode(&self, out: &mut Vec<u8>, version: i16) {
-            // Else growing would leave copies of a password behind.
+            // The buffer must not grow: growing would leave copies of a password behind.
             out.reserve(self.message.len() + 16);
-            let mut writer = Writer::new(out, version >= FIRST_FLEXIBLE);
+            let mut writer = WireWriter::new(out, version >= FIRST_FLEXIBLE);
             writer.bytes(&self.message);
             writer.no_tags();
         }
     }
 
-    /// What the broker says to it.
+    /// The broker's answer to one message.
     #[derive(Clone, PartialEq, Eq, Debug, Default)]
     pub(crate) struct Answer {
         pub(crate) code: i16,
         pub(crate) error: Option<Arc<str>>,
         /// The mechanism's next message.
         pub(crate) message: Vec<u8>,
-        /// How long the session lasts, in ms; 0 is for ever.
+        /// The session's lifetime, in ms. 0: unlimited.
         pub(crate) session_lifetime_ms: i64,
     }
 
     pub(crate) fn decode(bytes: &[u8], version: i16) -> Result<Answer, WireError> {
-        let mut reader = Reader::new(bytes, version >= FIRST_FLEXIBLE);
+        let mut reader = WireReader::new(bytes, version >= FIRST_FLEXIBLE);
         let code = reader.i16("error code")?;
         let error = reader.nullable_string("error message")?;
         let message = reader.nullable_bytes("authentication bytes")?.unwrap_or_default().to_vec();
         let session_lifetime_ms = if version >= 1 { reader.i64("session lifetime")? } else { 0 };
         reader.skip_tags()?;
-        reader.end("SaslAuthenticate");
+        reader.finish("SaslAuthenticate");
         Ok(Answer { code, error, message, session_lifetime_ms })
     }
 }

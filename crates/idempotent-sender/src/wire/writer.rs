@@ -1,15 +1,15 @@
 //! Writes Kafka's primitive types.
 //!
-//! Rules: what is written is ours, so lengths fit by construction; strings over 32,767 bytes and arrays
-//! over `i32::MAX` are cut off by the callers' limits long before.
+//! Rule: lengths fit by construction, because the sender's own data is written. The callers' limits are far below
+//! strings of 32,767 bytes and arrays of `i32::MAX` elements.
 
 /// Appends to a request's bytes.
-pub(crate) struct Writer<'a> {
+pub(crate) struct WireWriter<'a> {
     pub(crate) out: &'a mut Vec<u8>,
     flexible: bool,
 }
 
-impl<'a> Writer<'a> {
+impl<'a> WireWriter<'a> {
     pub(crate) fn new(out: &'a mut Vec<u8>, flexible: bool) -> Self {
         Self { out, flexible }
     }
@@ -61,17 +61,17 @@ impl<'a> Writer<'a> {
         self.out.extend_from_slice(bytes);
     }
 
-    /// The length of bytes that come from elsewhere.
+    /// Writes the length of bytes that are written elsewhere.
     pub(crate) fn bytes_len(&mut self, len: usize) {
         self.length(Some(len), true);
     }
 
-    /// The count that an array begins with.
+    /// Writes the element count of an array.
     pub(crate) fn count(&mut self, count: usize) {
         self.length(Some(count), true);
     }
 
-    /// No tagged fields, where the version has them at all.
+    /// Writes an empty list of tagged fields, if the version has tags.
     pub(crate) fn no_tags(&mut self) {
         if self.flexible {
             self.out.push(0);

@@ -1,6 +1,6 @@
-//! What went wrong, with whom, while doing what.
+//! Errors of the log client.
 //!
-//! Rules: an error names the step, the partition, the cause, and what can be done about it.
+//! Rule: an error names the operation, the partition and the cause, with a remedy where there is one.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,70 +10,71 @@ use crate::core::{ErrorCode, Reason};
 /// Why a log could not be read or appended to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LogError {
-    pub(super) step: Step,
+    pub(super) step: LogOperation,
     pub(super) kind: LogErrorKind,
     pub(super) open: bool,
 }
 
-/// What was being done.
+/// The operation that failed.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Step {
+pub struct LogOperation {
     doing: &'static str,
     topic: Arc<str>,
     partition: Option<i32>,
     offset: Option<i64>,
 }
 
-/// The cause.
+/// The cause of an error.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LogErrorKind {
-    /// The broker refuses, and will go on to.
+    /// The broker refuses the request permanently.
     #[error("{0}: {desc}", desc = .0.description())]
     Refused(ErrorCode),
-    /// The offset is not in the log: it was deleted from its start, or the log does not reach so far.
-    #[error("the log does not hold that offset, or holds it no more")]
+    /// The offset is not in the log: retention deleted it, or it is above the high watermark.
+    #[error("the offset is not in the log: it was deleted, or is above the high watermark")]
     OutOfRange,
-    /// No broker takes us, none is to be trusted, or none speaks a version of the request that we speak.
+    /// The cluster refuses the client, no broker can be trusted, or no version of the request is in common.
     #[error("{0}")]
-    NoTrust(Reason),
-    /// Nothing came of it until the deadline; the last failure.
+    ClusterRefused(Reason),
+    /// The operation did not succeed before the deadline. Holds the last failure.
     #[error("broker not available in time: {0}")]
     Unavailable(Arc<str>),
 }
 
 impl LogError {
-    /// The cause.
+    /// Returns the cause.
     pub fn kind(&self) -> &LogErrorKind {
         &self.kind
     }
 
-    /// Whether a batch that was to be appended may be in the log all the same.
+    /// Returns whether a batch that failed to append may be in the log.
     pub fn is_open(&self) -> bool {
         self.open
     }
 
-    /// Whether the cluster is the cause and not what was asked: it was not there, or could do nothing at that time.
+    /// Returns whether the cluster is the cause, not the request: brokers were unavailable or could not serve the
+    /// request.
     pub fn is_outage(&self) -> bool {
         match &self.kind {
             LogErrorKind::Refused(code) => code.is_outage(),
-            LogErrorKind::NoTrust(reason) => reason.is_outage(),
+            LogErrorKind::ClusterRefused(reason) => reason.is_outage(),
             LogErrorKind::Unavailable(_) => true,
             LogErrorKind::OutOfRange => false,
         }
     }
 
-    /// Kafka's code, where a broker's refusal is the cause.
+    /// Returns Kafka's code, if a broker's refusal is the cause.
     pub fn code(&self) -> Option<ErrorCode> {
         match self.kind {
             LogErrorKind::Refused(code) => Some(code),
-            LogErrorKind::NoTrust(ref reason) => reason.code(),
+            LogErrorKind::ClusterRefused(ref reason) => reason.code(),
             LogErrorKind::OutOfRange | LogErrorKind::Unavailable(_) => None,
         }
     }
 }
 
-impl Step {
+impl LogOperation {
     pub(super) fn of(doing: &'static str, topic: &str, partition: Option<i32>) -> Self {
         Self { doing, topic: topic.into(), partition, offset: None }
     }
@@ -88,7 +89,7 @@ impl Step {
     }
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for LogOperation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.doing)?;
         if !self.topic.is_empty() {

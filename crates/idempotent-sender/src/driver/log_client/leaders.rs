@@ -1,8 +1,8 @@
-//! Who leads which partition, and one connection to each of them.
+//! The leaders of partitions, and one connection to each of them.
 //!
 //! Rules:
-//! - What is known of a topic is asked for again after any failure that has to do with it, never otherwise.
-//! - A connection that failed, or whose answer did not come, is cut: its next answer would be to another question.
+//! - A topic's metadata is requested again after each failure that concerns the topic, and at no other time.
+//! - A connection that failed, or that owes an answer, is cut: its next answer would belong to another request.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,16 +16,16 @@ use tokio::time::timeout;
 
 use super::{Cleanup, LogErrorKind};
 use crate::core::{BrokerAddress, BrokerId, ErrorCode, ProducePart, Reason, TopicMetadata, TopicUuid};
-use crate::driver::connection::{Dialer, Link, Unanswered};
-use crate::driver::control::{Control, NoProducerId};
-use crate::driver::{DriverConfig, brokers_patience};
+use crate::driver::connection::{BrokerConnection, Dialer, NoAnswer};
+use crate::driver::control::{Control, ProducerIdError};
+use crate::driver::{DriverConfig, broker_timeout};
+use crate::wire::describe_configs::{CLEANUP_POLICY, RETENTION_BYTES, RETENTION_MS};
 use crate::wire::messenger::Produced;
-use crate::wire::small::describe_configs::{CLEANUP_POLICY, RETENTION_BYTES, RETENTION_MS};
 
-/// The code of an offset that is not in the log.
+/// `OFFSET_OUT_OF_RANGE`: the offset is not in the log.
 const OFFSET_OUT_OF_RANGE: i16 = 1;
-/// Errors of a leader that is about to change or was just elected, besides those that the core knows.
-const PASSING: &[ErrorCode] = &[
+/// Transient errors of a leader that changes or was just elected, in addition to the core's retriable codes.
+const TRANSIENT: &[ErrorCode] = &[
     ErrorCode::NOT_LEADER_OR_FOLLOWER,
     ErrorCode::FENCED_LEADER_EPOCH,
     ErrorCode::UNKNOWN_LEADER_EPOCH,
@@ -33,127 +33,127 @@ const PASSING: &[ErrorCode] = &[
     ErrorCode::KAFKA_STORAGE_ERROR,
 ];
 
-/// Why an attempt came to nothing.
+/// Why an attempt failed.
 #[derive(Debug)]
-pub(super) enum Missed {
+pub(super) enum AttemptError {
     /// An error that may pass.
-    Passing(ErrorCode),
-    /// An error that will not.
-    Final(ErrorCode),
+    Transient(ErrorCode),
+    /// An error that does not pass.
+    Permanent(ErrorCode),
     OutOfRange,
-    /// The answer does not speak of what was asked.
-    LeftOut,
-    /// The deadline came first.
-    Late,
-    /// No connection, or no answer.
+    /// The answer does not contain the requested partition or setting.
+    PartitionMissing,
+    /// The deadline passed before the answer arrived.
+    DeadlineExceeded,
+    /// There is no connection, or the connection ended before the answer.
     Lost(String),
-    /// No broker takes us, or none is to be trusted.
-    NoTrust(Reason),
+    /// The cluster refuses the client, or no broker can be trusted.
+    ClusterRefused(Reason),
 }
 
-impl Missed {
-    /// For everything but Produce, whose errors the core's table judges.
-    pub(super) fn code(code: i16) -> Self {
+impl AttemptError {
+    /// Classifies an error code of any API but Produce. The core's table classifies the codes of Produce.
+    pub(super) fn from_code(code: i16) -> Self {
         let error = ErrorCode(code);
         match code {
             OFFSET_OUT_OF_RANGE => Self::OutOfRange,
-            _ if PASSING.contains(&error) || error.is_retriable() => Self::Passing(error),
-            _ => Self::Final(error),
+            _ if TRANSIENT.contains(&error) || error.is_retriable() => Self::Transient(error),
+            _ => Self::Permanent(error),
         }
     }
 
-    /// Why there is no connection.
-    fn unconnected(reason: Reason) -> Self {
+    /// Converts the error of a failed dial.
+    fn from_connect(reason: Reason) -> Self {
         match reason {
             Reason::NotAvailable(why) => Self::Lost(why.to_string()),
-            reason => Self::NoTrust(reason),
+            reason => Self::ClusterRefused(reason),
         }
     }
 
-    pub(super) fn as_final(&self) -> Option<LogErrorKind> {
+    pub(super) fn permanent_kind(&self) -> Option<LogErrorKind> {
         match self {
-            Self::Final(code) => Some(LogErrorKind::Refused(*code)),
+            Self::Permanent(code) => Some(LogErrorKind::Refused(*code)),
             Self::OutOfRange => Some(LogErrorKind::OutOfRange),
-            Self::NoTrust(reason) => Some(LogErrorKind::NoTrust(reason.clone())),
-            Self::Passing(_) | Self::LeftOut | Self::Late | Self::Lost(_) => None,
+            Self::ClusterRefused(reason) => Some(LogErrorKind::ClusterRefused(reason.clone())),
+            Self::Transient(_) | Self::PartitionMissing | Self::DeadlineExceeded | Self::Lost(_) => None,
         }
     }
 
-    pub(super) fn in_the_end(&self) -> LogErrorKind {
-        self.as_final().unwrap_or_else(|| LogErrorKind::Unavailable(self.to_string().into()))
+    pub(super) fn final_kind(&self) -> LogErrorKind {
+        self.permanent_kind().unwrap_or_else(|| LogErrorKind::Unavailable(self.to_string().into()))
     }
 }
 
-impl fmt::Display for Missed {
+impl fmt::Display for AttemptError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Passing(code) | Self::Final(code) => write!(f, "{code}: {}", code.description()),
+            Self::Transient(code) | Self::Permanent(code) => write!(f, "{code}: {}", code.description()),
             Self::OutOfRange => f.write_str("offset out of range"),
-            Self::LeftOut => f.write_str("the answer does not speak of the partition"),
-            Self::Late => f.write_str("no answer"),
+            Self::PartitionMissing => f.write_str("the answer does not contain the partition"),
+            Self::DeadlineExceeded => f.write_str("no answer"),
             Self::Lost(why) => f.write_str(why),
-            Self::NoTrust(reason) => write!(f, "{reason}"),
+            Self::ClusterRefused(reason) => write!(f, "{reason}"),
         }
     }
 }
 
-/// The leader of a partition, connected.
-pub(super) struct Leader {
+/// A partition's leader, with a connection to it.
+pub(super) struct PartitionLeader {
     pub(super) topic: Arc<str>,
     pub(super) topic_uuid: TopicUuid,
     pub(super) epoch: i32,
-    connection: Arc<Connection>,
+    pooled: Arc<PooledConnection>,
 }
 
-/// A connection, until it failed.
-struct Connection {
-    at: BrokerAddress,
-    link: Link,
+/// A connection that may have failed.
+struct PooledConnection {
+    address: BrokerAddress,
+    connection: BrokerConnection,
     failed: AtomicBool,
 }
 
-impl Leader {
-    /// Asks it something. The connection is cut if no answer comes, or if this future is dropped before it does.
-    pub(super) async fn ask<R>(&self, request: R, patience: Duration) -> Result<R::ResponseBody, Missed>
+impl PartitionLeader {
+    /// Sends a request. The connection is cut if no answer arrives, or if this future is dropped earlier.
+    pub(super) async fn ask<R>(&self, request: R, time_limit: Duration) -> Result<R::ResponseBody, AttemptError>
     where
         R: RequestBody + Send + WriteVersionedType<Vec<u8>>,
         R::ResponseBody: ReadVersionedType<std::io::Cursor<Vec<u8>>>,
     {
-        self.answer_of(self.connection.link.request(request), patience).await
+        self.await_answer(self.pooled.connection.request(request), time_limit).await
     }
 
-    /// Asks it to append a batch; otherwise as [`ask`](Self::ask).
-    pub(super) async fn produce(&self, part: ProducePart, patience: Duration) -> Result<Produced, Missed> {
-        self.answer_of(self.connection.link.produce(brokers_patience(patience), vec![part]), patience).await
+    /// Sends a batch to append, otherwise as [`ask`](Self::ask).
+    pub(super) async fn produce(&self, part: ProducePart, time_limit: Duration) -> Result<Produced, AttemptError> {
+        self.await_answer(self.pooled.connection.produce(broker_timeout(time_limit), vec![part]), time_limit).await
     }
 
-    async fn answer_of<A>(
+    async fn await_answer<A>(
         &self,
-        answer: impl Future<Output = Result<A, Unanswered>>,
-        patience: Duration,
-    ) -> Result<A, Missed> {
-        let mut unanswered = CutUnlessAnswered(Some(&self.connection));
-        let answer = match timeout(patience, answer).await {
+        answer: impl Future<Output = Result<A, NoAnswer>>,
+        time_limit: Duration,
+    ) -> Result<A, AttemptError> {
+        let mut unanswered = CutUnlessAnswered(Some(&self.pooled));
+        let answer = match timeout(time_limit, answer).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(Unanswered::Lost(why))) => return Err(Missed::Lost(why)),
-            Ok(Err(Unanswered::NoVersion(none))) => {
-                unanswered.0 = None; // nothing was asked
-                return Err(Missed::NoTrust(Reason::NoCommonVersion(Arc::new(none))));
+            Ok(Err(NoAnswer::Failed(why))) => return Err(AttemptError::Lost(why)),
+            Ok(Err(NoAnswer::NoVersion(none))) => {
+                unanswered.0 = None; // The request was not sent.
+                return Err(AttemptError::ClusterRefused(Reason::NoCommonVersion(Arc::new(none))));
             }
-            Err(_) => return Err(Missed::Lost(format!("no answer within {patience:?}"))),
+            Err(_) => return Err(AttemptError::Lost(format!("no answer within {time_limit:?}"))),
         };
         unanswered.0 = None;
         Ok(answer)
     }
 }
 
-struct CutUnlessAnswered<'a>(Option<&'a Connection>);
+struct CutUnlessAnswered<'a>(Option<&'a PooledConnection>);
 
 impl Drop for CutUnlessAnswered<'_> {
     fn drop(&mut self) {
-        if let Some(connection) = self.0 {
-            connection.failed.store(true, Ordering::Relaxed);
-            connection.link.cut();
+        if let Some(pooled) = self.0 {
+            pooled.failed.store(true, Ordering::Relaxed);
+            pooled.connection.cut();
         }
     }
 }
@@ -161,14 +161,14 @@ impl Drop for CutUnlessAnswered<'_> {
 pub(super) struct Leaders {
     control: Control,
     dialer: Dialer,
-    state: Mutex<State>,
+    state: Mutex<LeaderState>,
 }
 
 #[derive(Default)]
-struct State {
+struct LeaderState {
     topics: HashMap<Arc<str>, TopicMetadata>,
     brokers: HashMap<BrokerId, BrokerAddress>,
-    connections: HashMap<BrokerId, Arc<Connection>>,
+    connections: HashMap<BrokerId, Arc<PooledConnection>>,
 }
 
 impl fmt::Debug for Leaders {
@@ -184,15 +184,17 @@ impl Leaders {
         Self { control, dialer, state: Mutex::default() }
     }
 
-    /// Asks for a topic, and keeps what it learns.
-    pub(super) async fn describe(&self, topic: &str) -> Result<TopicMetadata, Missed> {
-        let cluster = self.control.metadata_if_there(vec![topic.into()]).await.map_err(Missed::unconnected)?;
-        let found = cluster.topics.into_iter().find(|found| *found.name == *topic).ok_or(Missed::LeftOut)?;
+    /// Requests a topic's metadata, and caches it.
+    pub(super) async fn describe(&self, topic: &str) -> Result<TopicMetadata, AttemptError> {
+        let cluster = self.control.metadata_if_there(vec![topic.into()]).await.map_err(AttemptError::from_connect)?;
+        let found =
+            cluster.topics.into_iter().find(|found| *found.name == *topic).ok_or(AttemptError::PartitionMissing)?;
         match ErrorCode(found.code) {
             ErrorCode(0) => {}
-            // Kafka calls it retriable for the sake of topics that are just being made; here it is the answer.
-            none @ ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => return Err(Missed::Final(none)),
-            ErrorCode(code) => return Err(Missed::code(code)),
+            // Kafka calls this code retriable because a topic may just be created. For this client the code is the
+            // answer.
+            none @ ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => return Err(AttemptError::Permanent(none)),
+            ErrorCode(code) => return Err(AttemptError::from_code(code)),
         }
         let mut state = self.state.lock().await;
         state.brokers = cluster.brokers.into_iter().map(|broker| (broker.id, broker)).collect();
@@ -200,26 +202,26 @@ impl Leaders {
         Ok(found)
     }
 
-    /// What is known of the topic is in doubt: it is asked for again before anything else.
-    pub(super) async fn doubt(&self, topic: &str) {
+    /// Drops the cached metadata of a topic. The next request asks for it first.
+    pub(super) async fn invalidate(&self, topic: &str) {
         self.state.lock().await.topics.remove(topic);
     }
 
-    pub(super) async fn producer_id(&self) -> Result<i64, Missed> {
+    pub(super) async fn producer_id(&self) -> Result<i64, AttemptError> {
         self.control.producer_id().await.map_err(|error| match error {
-            NoProducerId::Refused(reason) => Missed::NoTrust(reason),
-            NoProducerId::Failed { code: Some(code), .. } => Missed::code(code.0),
-            NoProducerId::Failed { code: None, why } => Missed::Lost(why),
+            ProducerIdError::Refused(reason) => AttemptError::ClusterRefused(reason),
+            ProducerIdError::Failed { code: Some(code), .. } => AttemptError::from_code(code.0),
+            ProducerIdError::Failed { code: None, why } => AttemptError::Lost(why),
         })
     }
 
-    pub(super) async fn cleanup(&self, topic: &str) -> Result<Cleanup, Missed> {
+    pub(super) async fn cleanup(&self, topic: &str) -> Result<Cleanup, AttemptError> {
         let settings = &[CLEANUP_POLICY, RETENTION_MS, RETENTION_BYTES];
-        let answer = self.control.topic_settings(topic.into(), settings).await.map_err(Missed::unconnected)?;
+        let answer = self.control.topic_settings(topic.into(), settings).await.map_err(AttemptError::from_connect)?;
         if answer.code != 0 {
-            return Err(Missed::code(answer.code));
+            return Err(AttemptError::from_code(answer.code));
         }
-        let policy = answer.value(CLEANUP_POLICY).ok_or(Missed::LeftOut)?;
+        let policy = answer.value(CLEANUP_POLICY).ok_or(AttemptError::PartitionMissing)?;
         let number = |name| answer.value(name).and_then(|value| value.parse().ok());
         Ok(Cleanup {
             policy: policy.into(),
@@ -228,34 +230,35 @@ impl Leaders {
         })
     }
 
-    /// The partition's leader, connected.
-    pub(super) async fn leader(&self, topic: &str, partition: i32) -> Result<Leader, Missed> {
+    /// Returns the partition's leader, connected.
+    pub(super) async fn leader(&self, topic: &str, partition: i32) -> Result<PartitionLeader, AttemptError> {
         let known = self.state.lock().await.topics.get(topic).cloned();
         let found = match known {
             Some(known) => known,
             None => self.describe(topic).await?,
         };
         let part = found.partitions.iter().find(|part| part.index == partition);
-        let part = part.ok_or(Missed::Final(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION))?;
-        let id = part.leader.ok_or(Missed::Passing(ErrorCode::LEADER_NOT_AVAILABLE))?;
-        let connection = self.connection(id).await?;
-        Ok(Leader { topic: found.name, topic_uuid: found.uuid, epoch: part.leader_epoch, connection })
+        let part = part.ok_or(AttemptError::Permanent(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION))?;
+        let id = part.leader.ok_or(AttemptError::Transient(ErrorCode::LEADER_NOT_AVAILABLE))?;
+        let pooled = self.connection(id).await?;
+        Ok(PartitionLeader { topic: found.name, topic_uuid: found.uuid, epoch: part.leader_epoch, pooled })
     }
 
-    /// The connection to a broker that is there and whole, or a new one.
-    async fn connection(&self, id: BrokerId) -> Result<Arc<Connection>, Missed> {
+    /// Returns the open connection to a broker, or opens one.
+    async fn connection(&self, id: BrokerId) -> Result<Arc<PooledConnection>, AttemptError> {
         let mut state = self.state.lock().await;
-        let at = state.brokers.get(&id).cloned().ok_or(Missed::Passing(ErrorCode::LEADER_NOT_AVAILABLE))?;
-        if let Some(connection) = state.connections.get(&id)
-            && connection.at == at
-            && !connection.failed.load(Ordering::Relaxed)
-            && !connection.link.is_old()
+        let address = state.brokers.get(&id).cloned();
+        let address = address.ok_or(AttemptError::Transient(ErrorCode::LEADER_NOT_AVAILABLE))?;
+        if let Some(pooled) = state.connections.get(&id)
+            && pooled.address == address
+            && !pooled.failed.load(Ordering::Relaxed)
+            && !pooled.connection.is_expired()
         {
-            return Ok(connection.clone());
+            return Ok(pooled.clone());
         }
-        let link = self.dialer.dial(&at.host, at.port).await.map_err(Missed::unconnected)?;
-        let connection = Arc::new(Connection { at, link, failed: AtomicBool::new(false) });
-        state.connections.insert(id, connection.clone());
-        Ok(connection)
+        let connection = self.dialer.dial(&address.host, address.port).await.map_err(AttemptError::from_connect)?;
+        let pooled = Arc::new(PooledConnection { address, connection, failed: AtomicBool::new(false) });
+        state.connections.insert(id, pooled.clone());
+        Ok(pooled)
     }
 }

@@ -1,10 +1,11 @@
-//! Reads partitions' logs, and appends single batches, over connections of its own.
+//! Reads the logs of partitions, and appends single batches, over separate connections.
 //!
 //! Rules:
-//! - Only leaders are asked, and only up to the high watermark: what is read is on every in-sync replica.
-//! - Whatever may pass is tried again until the caller's deadline; an error names the step, the partition and the cause.
-//! - A batch that is appended is the same bytes at each try: a leader tells them apart from a second record by their stamp.
-//! - It never makes a topic by asking for it.
+//! - Only leaders are asked, and only up to the high watermark. All returned records are on every in-sync replica.
+//! - Transient errors are retried until the caller's deadline. An error names the operation, the partition and the
+//!   cause.
+//! - Each attempt to append sends the same bytes. The leader recognizes a repeated batch by its stamp.
+//! - No request creates a topic.
 
 mod error;
 mod leaders;
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::EncodedBatch;
 
-use self::leaders::{Leader, Leaders, Missed};
+use self::leaders::{AttemptError, Leaders, PartitionLeader};
 use super::DriverConfig;
 use crate::core::{Backoff, ErrorCode, PartAnswer, PartitionId, ProducePart, TopicId, TopicUuid, Treatment, classify};
 use crate::wire::fetch::{FetchRequest, FetchedPart};
@@ -23,12 +24,17 @@ use crate::wire::list_offsets::{EARLIEST, LATEST, ListOffsetsRequest};
 use crate::wire::messenger;
 use crate::wire::produce::PartKey;
 
-pub use self::error::{LogError, LogErrorKind, Step};
+pub use self::error::{LogError, LogErrorKind, LogOperation};
 
-/// The most that one Fetch asks for: an answer's first batch comes whole, however large, and has to fit beside it.
+/// The largest Fetch, in bytes. An answer's first batch is complete, however large, and must fit into an answer too.
 const MAX_FETCH: i32 = 4 << 20;
 
-/// Reads partitions' logs, and appends single batches. One request at a time for each broker.
+/// A client that reads logs and appends single batches. It sends one request at a time to each broker.
+///
+/// # Errors
+///
+/// All methods retry transient errors until `deadline`, then fail with [`LogErrorKind::Unavailable`]. Permanent
+/// errors are [`LogErrorKind::Refused`] and [`LogErrorKind::ClusterRefused`].
 #[derive(Debug)]
 pub struct LogClient {
     leaders: Leaders,
@@ -36,72 +42,72 @@ pub struct LogClient {
     request_timeout: Duration,
 }
 
-/// A topic as the cluster knows it now.
+/// A topic's current state in the cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TopicInfo {
-    /// Its id; all zero where the brokers give none (before Kafka 2.8).
+    /// The topic id, all zero if the brokers have none (before Kafka 2.8).
     pub uuid: TopicUuid,
-    /// How many partitions it has, numbered from 0.
+    /// The number of partitions, numbered from 0.
     pub partitions: usize,
 }
 
-/// A topic's settings that decide which records vanish from its log, and when.
+/// The settings of a topic that decide which records are removed from its log, and when.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Cleanup {
-    /// `cleanup.policy`: `delete`, `compact`, both with a comma between them, or nothing.
+    /// `cleanup.policy`: `delete`, `compact`, both separated by a comma, or empty.
     pub policy: Box<str>,
-    /// `retention.ms`, where the broker tells it; negative: no limit.
+    /// `retention.ms`, if the broker reports it. Negative: no limit.
     pub retention_ms: Option<i64>,
-    /// `retention.bytes` of a partition, where the broker tells it; negative: no limit.
+    /// `retention.bytes` of a partition, if the broker reports it. Negative: no limit.
     pub retention_bytes: Option<i64>,
 }
 
 impl Cleanup {
-    /// Whether the newest record of a key removes those before it.
+    /// Returns whether compaction removes records that have a later record with the same key.
     pub fn is_compacted(&self) -> bool {
         self.policy.contains("compact")
     }
 
-    /// Whether old records are deleted.
+    /// Returns whether retention deletes old records.
     pub fn deletes(&self) -> bool {
         self.policy.contains("delete")
     }
 }
 
-/// Where a partition's log begins and ends.
+/// The readable range of a partition's log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Offsets {
-    /// The first offset that can still be read.
+    /// The first offset that is still in the log.
     pub log_start: i64,
-    /// The offset behind the last record that is on every in-sync replica: consumers see no further.
+    /// The offset after the last record that is on every in-sync replica. Consumers read up to here.
     pub high_watermark: i64,
 }
 
-/// What one Fetch brought.
+/// The result of one Fetch.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Fetched {
-    /// The offset behind the last record that is on every in-sync replica.
+pub struct FetchedBatches {
+    /// The offset after the last record that is on every in-sync replica.
     pub high_watermark: i64,
-    /// The first offset that can still be read.
+    /// The first offset that is still in the log.
     pub log_start: i64,
-    /// Record batches as they stand in the log, for [`BatchView`](kafka_courier_batcher::BatchView). The first may begin
-    /// before the offset that was asked for; the last may be cut off. Empty: nothing came within `max_wait`.
+    /// Record batches in the log's format, for [`BatchView`](kafka_courier_batcher::BatchView). The first batch may
+    /// begin before the requested offset, the last may be cut off. Empty: no record arrived within `max_wait`.
     pub bytes: Vec<u8>,
 }
 
-/// What to read.
+/// The position and size of a read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ReadFrom {
-    /// The first offset that is wanted.
+    /// The first wanted offset.
     pub offset: i64,
-    /// About how many bytes; at least one batch comes whole, whatever its size. At most 4 MiB are asked for.
+    /// The approximate number of bytes, at most 4 MiB. At least one batch is complete, whatever its size.
     pub max_bytes: u32,
     /// How long the leader may wait for a first record.
     pub max_wait: Duration,
 }
 
 impl LogClient {
-    /// A client for the cluster that `config` leads to. Connects when it is first asked something.
+    /// Creates a client for the cluster of `config`. The first request connects.
     pub fn new(config: &DriverConfig) -> Self {
         Self {
             leaders: Leaders::new(config),
@@ -110,12 +116,18 @@ impl LogClient {
         }
     }
 
-    /// The topic's id and its number of partitions.
+    /// Returns the topic's id and its number of partitions.
     ///
-    /// Errors: [`LogErrorKind::Refused`] with `UNKNOWN_TOPIC_OR_PARTITION` if there is none, others as for all methods.
-    /// Cancel safety: it only asks.
+    /// # Errors
+    ///
+    /// [`LogErrorKind::Refused`] with `UNKNOWN_TOPIC_OR_PARTITION` if the topic does not exist, otherwise as all
+    /// methods.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the requests only read.
     pub async fn topic(&self, topic: &str, deadline: Instant) -> Result<TopicInfo, LogError> {
-        let step = Step::of("asking for the topic", topic, None);
+        let step = LogOperation::of("requesting metadata of topic", topic, None);
         self.retry(step, deadline, |_| async move {
             let found = self.leaders.describe(topic).await?;
             Ok(TopicInfo { uuid: found.uuid, partitions: found.partitions.len() })
@@ -123,50 +135,74 @@ impl LogClient {
         .await
     }
 
-    /// A producer id that nobody had before, for batches that are stamped by hand.
+    /// Returns a new producer id, for batches that the caller stamps.
     ///
-    /// Errors: as for all methods. Cancel safety: an id that nobody uses costs nothing.
+    /// # Errors
+    ///
+    /// As described at [`LogClient`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: an unused id costs nothing.
     pub async fn producer_id(&self, deadline: Instant) -> Result<i64, LogError> {
-        let step = Step::of("asking for a producer id", "", None);
+        let step = LogOperation::of("requesting a producer id", "", None);
         self.retry(step, deadline, |_| async move { self.leaders.producer_id().await }).await
     }
 
-    /// What the topic's settings say of records that vanish from its log.
+    /// Returns the settings that remove records from the topic's log.
     ///
-    /// Errors: [`LogErrorKind::Refused`] if we may not know (`DescribeConfigs` on the topic), others as for all methods.
-    /// Cancel safety: it only asks.
+    /// # Errors
+    ///
+    /// [`LogErrorKind::Refused`] if the client may not describe the topic (`DescribeConfigs`), otherwise as all
+    /// methods.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the requests only read.
     pub async fn cleanup(&self, topic: &str, deadline: Instant) -> Result<Cleanup, LogError> {
-        let step = Step::of("asking for the cleanup policy of the topic", topic, None);
+        let step = LogOperation::of("requesting the cleanup policy of topic", topic, None);
         self.retry(step, deadline, |_| async move { self.leaders.cleanup(topic).await }).await
     }
 
-    /// Whether the topic's `cleanup.policy` lets records vanish from the middle of its log.
+    /// Returns whether the topic's `cleanup.policy` removes records from the middle of its log.
     ///
-    /// Errors: as for [`cleanup`](Self::cleanup). Cancel safety: it only asks.
+    /// # Errors
+    ///
+    /// As [`cleanup`](Self::cleanup).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the requests only read.
     pub async fn is_compacted(&self, topic: &str, deadline: Instant) -> Result<bool, LogError> {
         Ok(self.cleanup(topic, deadline).await?.is_compacted())
     }
 
-    /// Where the partition's log begins and ends.
+    /// Returns the readable range of the partition's log.
     ///
-    /// Errors: as for all methods. Cancel safety: it only asks.
+    /// # Errors
+    ///
+    /// As described at [`LogClient`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the requests only read.
     pub async fn offsets(&self, topic: &str, partition: i32, deadline: Instant) -> Result<Offsets, LogError> {
-        // The start first: an end that was asked for before it could lie below it.
+        // The start is requested first. An end that was requested earlier could be below the start.
         let log_start = self.offset(topic, partition, EARLIEST, deadline).await?;
         let high_watermark = self.offset(topic, partition, LATEST, deadline).await?;
         Ok(Offsets { log_start, high_watermark })
     }
 
     async fn offset(&self, topic: &str, partition: i32, timestamp: i64, deadline: Instant) -> Result<i64, LogError> {
-        let step = Step::of("asking for the offsets of", topic, Some(partition));
-        self.retry(step, deadline, |patience| async move {
+        let step = LogOperation::of("requesting the offsets of", topic, Some(partition));
+        self.retry(step, deadline, |left| async move {
             let leader = self.leaders.leader(topic, partition).await?;
             let request =
                 ListOffsetsRequest { topic: leader.topic.clone(), partition, leader_epoch: leader.epoch, timestamp };
-            let messenger::ListedOffsets(answer) = leader.ask(request, self.patience(patience)).await?;
+            let messenger::ListedOffsets(answer) = leader.ask(request, self.time_limit(left)).await?;
             let part = answer.iter().find(|part| *part.topic == *topic && part.partition == partition);
-            match part.ok_or(Missed::LeftOut)? {
-                part if part.code != 0 => Err(Missed::code(part.code)),
+            match part.ok_or(AttemptError::PartitionMissing)? {
+                part if part.code != 0 => Err(AttemptError::from_code(part.code)),
                 part => Ok(part.offset),
             }
         })
@@ -175,19 +211,24 @@ impl LogClient {
 
     /// Reads record batches.
     ///
-    /// Errors: [`LogErrorKind::OutOfRange`] if the offset is not, or no more, in the log; others as for all methods.
-    /// Cancel safety: it only reads.
+    /// # Errors
+    ///
+    /// [`LogErrorKind::OutOfRange`] if the offset is not in the log, otherwise as described at [`LogClient`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the requests only read.
     pub async fn fetch(
         &self,
         topic: &str,
         partition: i32,
         from: ReadFrom,
         deadline: Instant,
-    ) -> Result<Fetched, LogError> {
-        let step = Step::of("reading", topic, Some(partition)).at(from.offset);
-        self.retry(step, deadline, |patience| async move {
+    ) -> Result<FetchedBatches, LogError> {
+        let step = LogOperation::of("reading", topic, Some(partition)).at(from.offset);
+        self.retry(step, deadline, |left| async move {
             let leader = self.leaders.leader(topic, partition).await?;
-            let max_wait = from.max_wait.min(patience);
+            let max_wait = from.max_wait.min(left);
             let request = FetchRequest {
                 topic: leader.topic.clone(),
                 topic_uuid: leader.topic_uuid,
@@ -197,20 +238,26 @@ impl LogClient {
                 max_bytes: i32::try_from(from.max_bytes).unwrap_or(MAX_FETCH).min(MAX_FETCH),
                 max_wait,
             };
-            let answered = leader.ask(request, self.patience(patience).saturating_add(max_wait)).await?;
+            let answered = leader.ask(request, self.time_limit(left).saturating_add(max_wait)).await?;
             let messenger::Fetched((code, parts)) = answered;
             fetched(code, parts, partition)
         })
         .await
     }
 
-    /// Appends a batch that carries its stamp already, and answers the first record's offset once every in-sync replica
-    /// has it. The same bytes go out again after each lost answer and each error that may pass, until `deadline`.
+    /// Appends a stamped batch. Returns the first record's offset once every in-sync replica has the batch. The same
+    /// bytes are sent again after each lost answer and each transient error, until `deadline`.
     ///
-    /// Appending the same batch again, later or in another process, is safe as long as the leader remembers the stamp.
+    /// Appending the same batch again, later or in another process, is safe as long as the leader remembers the
+    /// stamp.
     ///
-    /// Errors: [`LogError::is_open`] tells whether it may be in the log all the same.
-    /// Cancel safety: none. If this future is dropped the batch may or may not be in the log.
+    /// # Errors
+    ///
+    /// [`LogError::is_open`] returns whether the batch may be in the log despite the error.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: after a drop of this future, the batch may or may not be in the log.
     pub async fn append(
         &self,
         topic: &str,
@@ -218,10 +265,10 @@ impl LogClient {
         batch: Arc<EncodedBatch>,
         deadline: Instant,
     ) -> Result<i64, LogError> {
-        let step = Step::of("appending to", topic, Some(partition));
+        let step = LogOperation::of("appending to", topic, Some(partition));
         let (open, batch) = (&AtomicBool::new(false), &batch);
         let result = self
-            .retry(step, deadline, |patience| async move {
+            .retry(step, deadline, |left| async move {
                 let leader = self.leaders.leader(topic, partition).await?;
                 let part = ProducePart {
                     partition: PartitionId { topic: TopicId(0), index: partition },
@@ -229,64 +276,71 @@ impl LogClient {
                     topic_uuid: leader.topic_uuid,
                     batch: batch.clone(),
                 };
-                // From here on it may be in the log, unless it turns out that it is certainly not.
+                // The batch may be in the log from here on, until an answer proves that it is not.
                 let was_open = open.swap(true, Ordering::Relaxed);
-                let judged = self.produce(&leader, part, patience).await;
+                let judged = self.produce(&leader, part, left).await;
                 let refused = matches!(&judged, Err((_, refused)) if *refused);
                 open.store(was_open || !refused, Ordering::Relaxed);
-                judged.map_err(|(missed, _)| missed)
+                judged.map_err(|(failure, _)| failure)
             })
             .await;
         result.map_err(|error| LogError { open: open.load(Ordering::Relaxed), ..error })
     }
 
-    /// One attempt; the error says whether it was certainly refused.
-    async fn produce(&self, leader: &Leader, part: ProducePart, patience: Duration) -> Result<i64, (Missed, bool)> {
+    /// Makes one attempt. The error includes whether the leader certainly refused this attempt.
+    async fn produce(
+        &self,
+        leader: &PartitionLeader,
+        part: ProducePart,
+        left: Duration,
+    ) -> Result<i64, (AttemptError, bool)> {
         let keys = [PartKey::of(&part)];
-        let patience = self.patience(patience);
-        let answered = leader.produce(part, patience).await.map_err(|missed| (missed, false))?;
+        let time_limit = self.time_limit(left);
+        let answered = leader.produce(part, time_limit).await.map_err(|failure| (failure, false))?;
         let answer = answered.0.into_answer(&keys).parts.into_iter().next().flatten();
-        appended(&answer.ok_or((Missed::LeftOut, false))?)
+        appended(&answer.ok_or((AttemptError::PartitionMissing, false))?)
     }
 
-    /// How long one answer may take.
-    fn patience(&self, left: Duration) -> Duration {
+    /// Returns the time limit of one answer.
+    fn time_limit(&self, left: Duration) -> Duration {
         self.request_timeout.min(left)
     }
 
-    /// Does it again until it is done, will never be, or time is up. `attempt` is told how much time is left.
+    /// Repeats `attempt` until it succeeds, fails permanently, or the deadline passes. `attempt` gets the remaining
+    /// time.
     async fn retry<A, F>(
         &self,
-        step: Step,
+        step: LogOperation,
         deadline: Instant,
         mut attempt: impl FnMut(Duration) -> F,
     ) -> Result<A, LogError>
     where
-        F: Future<Output = Result<A, Missed>>,
+        F: Future<Output = Result<A, AttemptError>>,
     {
         let mut failures = 0_u32;
-        let mut before = None;
+        let mut earlier = None;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let missed = match tokio::time::timeout(left, attempt(left)).await {
+            let failure = match tokio::time::timeout(left, attempt(left)).await {
                 Ok(Ok(done)) => return Ok(done),
-                Ok(Err(missed)) => missed,
-                Err(_) => Missed::Late,
+                Ok(Err(failure)) => failure,
+                Err(_) => AttemptError::DeadlineExceeded,
             };
-            // What failed before says more than that time was up.
-            let cut_off = matches!(missed, Missed::Late | Missed::Lost(_)) && Instant::now() >= deadline;
-            let missed = if cut_off { before.take().unwrap_or(missed) } else { missed };
-            if let Some(kind) = missed.as_final() {
+            // The earlier failure explains more than the passed deadline.
+            let cut_off =
+                matches!(failure, AttemptError::DeadlineExceeded | AttemptError::Lost(_)) && Instant::now() >= deadline;
+            let failure = if cut_off { earlier.take().unwrap_or(failure) } else { failure };
+            if let Some(kind) = failure.permanent_kind() {
                 return Err(LogError { step, kind, open: false });
             }
             failures = failures.saturating_add(1);
             let wait = self.pause(failures);
             if Instant::now() + wait >= deadline {
-                return Err(LogError { step, kind: missed.in_the_end(), open: false });
+                return Err(LogError { step, kind: failure.final_kind(), open: false });
             }
-            tracing::debug!(%step, why = %missed.in_the_end(), "to be tried again");
-            before = Some(missed);
-            self.leaders.doubt(step.topic()).await;
+            tracing::debug!(%step, why = %failure.final_kind(), "log operation failed, retrying");
+            earlier = Some(failure);
+            self.leaders.invalidate(step.topic()).await;
             tokio::time::sleep(wait).await;
         }
     }
@@ -298,27 +352,30 @@ impl LogClient {
     }
 }
 
-/// What a Fetch answer says of the partition that was asked for.
-fn fetched(code: i16, parts: Vec<FetchedPart>, partition: i32) -> Result<Fetched, Missed> {
+/// Returns the batches of the requested partition from a Fetch answer.
+fn fetched(code: i16, parts: Vec<FetchedPart>, partition: i32) -> Result<FetchedBatches, AttemptError> {
     if code != 0 {
-        return Err(Missed::code(code));
+        return Err(AttemptError::from_code(code));
     }
-    let part = parts.into_iter().find(|part| part.index == partition).ok_or(Missed::LeftOut)?;
+    let part = parts.into_iter().find(|part| part.index == partition).ok_or(AttemptError::PartitionMissing)?;
     match part.code {
-        0 => Ok(Fetched { high_watermark: part.high_watermark, log_start: part.log_start, bytes: part.records }),
-        code => Err(Missed::code(code)),
+        0 => Ok(FetchedBatches { high_watermark: part.high_watermark, log_start: part.log_start, bytes: part.records }),
+        code => Err(AttemptError::from_code(code)),
     }
 }
 
-/// What a Produce answer says of the batch; an error also says whether this attempt was certainly refused.
-fn appended(answer: &PartAnswer) -> Result<i64, (Missed, bool)> {
+/// Returns the offset of the batch from a Produce answer. The error includes whether the leader certainly refused
+/// this attempt.
+fn appended(answer: &PartAnswer) -> Result<i64, (AttemptError, bool)> {
     let outcome = classify(answer);
     let code = ErrorCode(answer.code);
     match outcome.treatment {
         Treatment::Delivered => Ok(answer.base_offset),
-        Treatment::Wait | Treatment::WaitForLeader | Treatment::Retry => Err((Missed::Passing(code), outcome.refused)),
+        Treatment::Wait | Treatment::WaitForLeader | Treatment::Retry => {
+            Err((AttemptError::Transient(code), outcome.refused))
+        }
         Treatment::Duplicate | Treatment::Split | Treatment::Sequence | Treatment::NewTopicId | Treatment::Reject => {
-            Err((Missed::Final(code), outcome.refused))
+            Err((AttemptError::Permanent(code), outcome.refused))
         }
     }
 }

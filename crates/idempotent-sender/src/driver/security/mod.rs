@@ -1,9 +1,10 @@
-//! How connections are secured: TLS beneath, SASL on top.
+//! The security of connections: TLS below, SASL above.
 //!
 //! Rules:
-//! - What is wrong with a setting or a file is found when [`Security`] is made, before anything is sent.
-//! - What the cluster refuses is final at once, names broker and mechanism, and never shows a secret.
-//! - Servers are verified, unless that was switched off; then every connection says so in the log.
+//! - [`Security::new`] finds errors in settings and files, before anything is sent.
+//! - A refusal by the cluster is permanent. Its error names the broker and the mechanism, and never contains a
+//!   secret.
+//! - Brokers' certificates are verified, unless verification is off. Each connection then logs a warning.
 
 #[cfg(not(feature = "tls"))]
 #[path = "no_tls.rs"]
@@ -18,73 +19,73 @@ mod token;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub(super) use sasl::Session;
+pub(super) use sasl::ReplaceAt;
 pub use scram::ScramHash;
 pub use token::{TokenError, TokenSource};
 
 use tokio::net::TcpStream;
 
-use super::stream::Io;
+use super::stream::ByteStream;
 use crate::core::Reason;
 use crate::secret::Secret;
 
-/// Which certificate authorities are trusted.
+/// The trusted certificate authorities.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Roots {
-    /// Mozilla's, as they were when this was built.
+    /// Mozilla's, as of the build.
     CompiledIn,
-    /// Those of the operating system (`SSL_CERT_FILE` and `SSL_CERT_DIR` are followed).
+    /// The operating system's (`SSL_CERT_FILE` and `SSL_CERT_DIR` apply).
     System,
-    /// Those in this PEM file.
+    /// The authorities in this PEM file.
     File(PathBuf),
 }
 
-/// What we show to brokers that want to know who we are (mutual TLS).
+/// The client's certificate for mutual TLS.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ClientCertificate {
-    /// PEM file with our certificate, and those between it and the authority's.
+    /// PEM file with the client's certificate, followed by the intermediate certificates.
     pub certificate: PathBuf,
     /// PEM file with its private key, not encrypted: PKCS#8, PKCS#1 (RSA) or SEC1 (EC).
     pub key: PathBuf,
 }
 
-/// How TLS is spoken.
+/// The settings of TLS.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TlsSettings {
-    /// Whom to trust.
+    /// The trusted authorities.
     pub roots: Roots,
-    /// Who we are.
+    /// The client's certificate, if brokers want one.
     pub client: Option<ClientCertificate>,
-    /// Takes any certificate of any server: then whoever is in between reads and changes everything.
+    /// Accepts any certificate of any server. A man in the middle can then read and change all traffic.
     pub insecure_skip_verify: bool,
 }
 
-/// How we say who we are.
+/// The mechanism and credentials of SASL.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum SaslSettings {
     /// PLAIN (RFC 4616): the password itself is sent.
     Plain {
-        /// Who.
+        /// The user.
         username: String,
-        /// The proof.
+        /// The password.
         password: Secret,
     },
     /// SCRAM-SHA-256 or SCRAM-SHA-512 (RFC 5802, RFC 7677): each side proves that it knows the password.
     Scram {
-        /// On which hash.
+        /// The hash of the mechanism.
         hash: ScramHash,
-        /// Who.
+        /// The user.
         username: String,
-        /// What is not sent.
+        /// The password, which is not sent.
         password: Secret,
     },
-    /// OAUTHBEARER (RFC 7628, KIP-255): a token, asked for anew for each connection.
+    /// OAUTHBEARER (RFC 7628, KIP-255): a token, requested for each connection.
     OAuthBearer(TokenSource),
 }
 
-/// How connections are secured. Cheap to clone; clones share what they have loaded.
+/// The security of connections. Cheap to clone. Clones share the loaded certificates.
 #[derive(Clone, Debug, Default)]
 pub struct Security {
     tls: Option<Arc<tls::Tls>>,
@@ -92,28 +93,32 @@ pub struct Security {
 }
 
 impl Security {
-    /// Checks the CPU, and loads the certificates. Errors: everything that is wrong, each with its remedy.
+    /// Checks the CPU, and loads the certificates.
+    ///
+    /// # Errors
+    ///
+    /// Returns each error with its remedy.
     pub fn new(tls: Option<TlsSettings>, sasl: Option<SaslSettings>) -> Result<Self, Vec<String>> {
         let tls = tls.map(tls::Tls::load).transpose()?;
         Ok(Self { tls: tls.map(Arc::new), sasl: sasl.map(Arc::new) })
     }
 
-    /// Takes over what has changed in the files of certificates, or warns that it can't be.
+    /// Reloads certificates that changed on disk, or logs an error if they are invalid.
     pub(super) fn refresh(&self) {
         if let Some(tls) = &self.tls {
             tls.refresh();
         }
     }
 
-    /// Makes a connection to `host` secret, where that is wanted.
-    pub(super) async fn wrap(&self, host: &str, port: u16, tcp: TcpStream) -> Result<Box<dyn Io>, Reason> {
+    /// Opens TLS to `host` on a connection, if TLS is on.
+    pub(super) async fn wrap(&self, host: &str, port: u16, tcp: TcpStream) -> Result<Box<dyn ByteStream>, Reason> {
         match &self.tls {
             Some(tls) => tls.connect(host, port, tcp).await,
             None => Ok(Box::new(tcp)),
         }
     }
 
-    /// Why TLS failed, if an error that came up later tells of it.
+    /// Returns why TLS failed, if a later error on the connection contains a TLS error.
     pub(super) fn tls_failure(
         &self,
         host: &str,
@@ -131,12 +136,15 @@ impl Security {
         self.sasl.as_deref()
     }
 
-    /// What may be the matter when a broker ends a connection without a word.
+    /// Returns the probable cause when a broker closes a connection without an answer.
     pub(super) fn hint(&self) -> &'static str {
         match (&self.tls, &self.sasl) {
-            (None, None) => "; does it want TLS or SASL (security_protocol)?",
-            (None, Some(_)) => "; does it want TLS (security_protocol)?",
-            (Some(_), None) => "; does it want SASL (security_protocol), or a client certificate?",
+            (None, None) => ": if the broker requires TLS or SASL, set security_protocol",
+            (None, Some(_)) => ": if the broker requires TLS, set security_protocol",
+            (Some(_), None) => {
+                ": if the broker requires SASL, set security_protocol; if it requires a client certificate, set \
+                                  ssl_certificate_location and ssl_key_location"
+            }
             (Some(_), Some(_)) => "",
         }
     }

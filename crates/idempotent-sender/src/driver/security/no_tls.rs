@@ -1,6 +1,6 @@
-//! What stands in for TLS in a build without it.
+//! Replaces TLS in a build without it.
 //!
-//! Rules: asking for TLS is an error when settings are checked; so there is never one of these.
+//! Rule: settings that ask for TLS are an error, so that no value of [`Tls`] exists.
 
 use std::error::Error;
 
@@ -8,18 +8,18 @@ use tokio::net::TcpStream;
 
 use super::TlsSettings;
 use crate::core::Reason;
-use crate::driver::stream::Io;
+use crate::driver::stream::ByteStream;
 
-/// There is none.
+/// TLS that is never constructed.
 #[derive(Debug)]
 pub(super) enum Tls {}
 
 impl Tls {
     pub(super) fn load(_: TlsSettings) -> Result<Self, Vec<String>> {
         Err(vec![
-            "security_protocol (KAFKA_SECURITY_PROTOCOL) asks for TLS, which this build does not have: build it with the \
-             feature tls"
-                .to_owned(),
+            "security_protocol (KAFKA_SECURITY_PROTOCOL) asks for TLS, which this build lacks: build with the feature \
+             tls"
+            .to_owned(),
         ])
     }
 
@@ -27,7 +27,7 @@ impl Tls {
         match *self {}
     }
 
-    pub(super) async fn connect(&self, _: &str, _: u16, _: TcpStream) -> Result<Box<dyn Io>, Reason> {
+    pub(super) async fn connect(&self, _: &str, _: u16, _: TcpStream) -> Result<Box<dyn ByteStream>, Reason> {
         match *self {}
     }
 

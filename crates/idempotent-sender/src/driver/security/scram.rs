@@ -1,10 +1,11 @@
-//! SCRAM-SHA-256 and SCRAM-SHA-512 as a client speaks them (RFC 5802, RFC 7677), without channel binding, as Kafka does.
+//! The client side of SCRAM-SHA-256 and SCRAM-SHA-512 (RFC 5802, RFC 7677), without channel binding, as Kafka does
+//! it.
 //!
 //! Rules:
-//! - Pure: messages in, messages out; the nonce is handed in.
-//! - What the server sends is believed only as far as it is checked: it must continue our nonce, ask for a bounded number
-//!   of iterations, and prove that it knows the password too.
-//! - The password is taken as its UTF-8 bytes, as Kafka's own clients and servers take it (no SASLprep).
+//! - Pure: messages in, messages out. The nonce is an argument.
+//! - The server's messages are checked: they must continue the client's nonce, ask for a bounded number of
+//!   iterations, and prove that the server knows the password too.
+//! - The password is its UTF-8 bytes without SASLprep, as in Kafka's own clients and servers.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -15,16 +16,16 @@ use zeroize::Zeroizing;
 
 use crate::secret::Secret;
 
-/// The iterations that a server may ask for: RFC 7677's minimum, and what costs about a second.
+/// The iterations that a server may ask for: RFC 7677's minimum up to about one second of work.
 const ITERATIONS: std::ops::RangeInclusive<u32> = 4096..=1_000_000;
 
-/// As much as a server's first message may take: a nonce, a salt and a number.
+/// The longest first message of a server, in bytes: a nonce, a salt and a number.
 const LONGEST_FIRST: usize = 4096;
 
-/// The header that says: no channel binding, no other identity.
+/// The GS2 header without channel binding and without an authorization identity.
 const GS2_HEADER: &str = "n,,";
 
-/// Which hash the mechanism is built on.
+/// The hash of a SCRAM mechanism.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ScramHash {
     /// SHA-256.
@@ -33,31 +34,35 @@ pub enum ScramHash {
     Sha512,
 }
 
-/// Why a server is not believed.
+/// Why a server's message is not accepted.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum ScramError {
-    #[error("the broker's {0} message can't be understood")]
+    #[error("the broker's {0} message is malformed")]
     Malformed(&'static str),
-    #[error("the broker did not continue our nonce")]
+    #[error("the broker's nonce does not continue the client's")]
     Nonce,
-    #[error("the broker asks for {0} iterations, but {min} to {max} are taken", min = ITERATIONS.start(), max = ITERATIONS.end())]
+    #[error(
+        "the broker asks for {0} iterations, outside of {min} to {max}",
+        min = ITERATIONS.start(),
+        max = ITERATIONS.end()
+    )]
     Iterations(u64),
-    #[error("the broker wants an extension that is not known")]
+    #[error("the broker requires an unknown extension")]
     Extension,
     #[error("{0}")]
     Refused(String),
-    #[error("the broker does not know the password either: it is not the one that it claims to be")]
+    #[error("the broker does not prove that it knows the password: check that brokers names the right cluster")]
     ServerSignature,
 }
 
-/// The first half: what is sent before the server has said anything.
+/// The client's first message.
 #[derive(Debug)]
 pub(crate) struct ClientFirst {
     bare: String,
     nonce: String,
 }
 
-/// The second half: the proof, and what the server must answer to it.
+/// The client's final message with its proof, and the expected proof of the server.
 pub(crate) struct ClientFinal {
     pub(crate) message: String,
     hash: ScramHash,
@@ -65,7 +70,7 @@ pub(crate) struct ClientFinal {
     auth_message: String,
 }
 
-/// What a server's first message says.
+/// A server's first message.
 struct ServerFirst<'a> {
     nonce: &'a str,
     salt: Vec<u8>,
@@ -73,7 +78,7 @@ struct ServerFirst<'a> {
 }
 
 impl ClientFirst {
-    /// `nonce` is printable ASCII without a comma, and never used twice.
+    /// Creates the first message. `nonce` must be printable ASCII without a comma, and must be used once only.
     pub(crate) fn new(username: &str, nonce: String) -> Self {
         let name = username.replace('=', "=3D").replace(',', "=2C");
         Self { bare: format!("n={name},r={nonce}"), nonce }
@@ -83,7 +88,7 @@ impl ClientFirst {
         format!("{GS2_HEADER}{}", self.bare)
     }
 
-    /// Answers the server's first message. Takes as long as its iterations do: up to a second.
+    /// Answers the server's first message. The iterations take up to a second.
     pub(crate) fn answer(&self, hash: ScramHash, password: &Secret, server: &[u8]) -> Result<ClientFinal, ScramError> {
         let text = std::str::from_utf8(server).ok().filter(|text| text.len() <= LONGEST_FIRST);
         let text = text.ok_or(ScramError::Malformed("first"))?;
@@ -119,13 +124,13 @@ impl<'a> ServerFirst<'a> {
         let salt = BASE64.decode(salt).ok().filter(|salt| !salt.is_empty()).ok_or(MALFORMED)?;
         let iterations = part().strip_prefix("i=").ok_or(MALFORMED)?;
         let iterations: u64 = iterations.parse().map_err(|_| MALFORMED)?;
-        let taken = u32::try_from(iterations).ok().filter(|n| ITERATIONS.contains(n));
-        Ok(Self { nonce, salt, iterations: taken.ok_or(ScramError::Iterations(iterations))? })
+        let accepted = u32::try_from(iterations).ok().filter(|n| ITERATIONS.contains(n));
+        Ok(Self { nonce, salt, iterations: accepted.ok_or(ScramError::Iterations(iterations))? })
     }
 }
 
 impl ClientFinal {
-    /// Checks that the server knows the password too.
+    /// Checks the server's proof that it knows the password.
     pub(crate) fn verify(&self, server: &[u8]) -> Result<(), ScramError> {
         const MALFORMED: ScramError = ScramError::Malformed("final");
         let text = std::str::from_utf8(server).map_err(|_| MALFORMED)?;
@@ -139,8 +144,8 @@ impl ClientFinal {
     }
 }
 
-/// HMAC over `text`. The key is a hash's output, and so shorter than the hash's block: padded with zeros to it, as
-/// HMAC itself pads it (RFC 2104).
+/// HMAC over `text`. The key is a hash's output, which is shorter than the hash's block. It is padded with zeros to
+/// the block, as HMAC does it (RFC 2104).
 macro_rules! keyed {
     ($hash:ty, $key:expr, $text:expr) => {{
         let mut block = Zeroizing::new(hmac::digest::Key::<Hmac<$hash>>::default().to_vec());
@@ -173,7 +178,7 @@ impl ScramHash {
         }
     }
 
-    /// Whether `claimed` is the MAC; in a time that does not depend on where they differ.
+    /// Returns whether `claimed` is the MAC, in constant time.
     fn is_mac(self, key: &[u8], text: &[u8], claimed: &[u8]) -> bool {
         match self {
             Self::Sha256 => keyed!(Sha256, key, text).verify_slice(claimed).is_ok(),
@@ -202,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn the_exchange_of_rfc_7677_is_reproduced() {
+    fn rfc_7677_exchange_is_reproduced() {
         assert_eq!(ClientFirst::new("user", NONCE.to_owned()).message(), "n,,n=user,r=rOprNGfwEbeRWgbNEkqO");
         let last = answer(ScramHash::Sha256, SERVER_FIRST).unwrap();
         let proof = "dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=";
@@ -211,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_does_not_know_the_password_is_not_believed() {
+    fn server_must_prove_the_password() {
         for hash in [ScramHash::Sha256, ScramHash::Sha512] {
             let last = answer(hash, SERVER_FIRST).unwrap();
             for claimed in [vec![], vec![0; 32], vec![0; 64]] {
@@ -223,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn iterations_that_are_too_few_to_protect_or_too_many_to_bear_are_refused_before_any_is_done() {
+    fn iterations_are_bounded() {
         for iterations in ["0", "1", "4095", "1000001", "4294967295", "18446744073709551615"] {
             let server = SERVER_FIRST.replace("4096", iterations);
             let error = answer(ScramHash::Sha512, &server).err();
@@ -232,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nonce_that_is_not_ours_continued_is_refused() {
+    fn foreign_nonce_is_refused() {
         for nonce in ["", NONCE, "another", "rOprNGfwEbeRWgbNEkq"] {
             let server = format!("r={nonce},s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096");
             assert_eq!(answer(ScramHash::Sha256, &server).err(), Some(ScramError::Nonce), "{nonce}");
@@ -240,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_that_make_no_sense_are_errors() {
+    fn malformed_messages_are_errors() {
         for server in
             ["", ",", "r", "r=", "m=x,r=a", "r=x,s", "r=x,s=*,i=4096", "r=x,s=,i=-1", "r=x,,", "s=,r=,i=", "\u{e9}"]
         {
@@ -253,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_first_message_without_a_salt_or_longer_than_any_is_refused() {
+    fn salt_is_required_and_length_bounded() {
         let malformed = Some(ScramError::Malformed("first"));
         let unsalted = SERVER_FIRST.replace("W22ZaJ0SNY7soEsUEjb6gQ==", "");
         assert_eq!(answer(ScramHash::Sha256, &unsalted).err(), malformed);
@@ -262,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_with_a_comma_or_an_equals_sign_is_escaped() {
+    fn commas_and_equals_signs_are_escaped() {
         assert_eq!(ClientFirst::new("a=b,c", "n".to_owned()).message(), "n,,n=a=3Db=2Cc,r=n");
     }
 }

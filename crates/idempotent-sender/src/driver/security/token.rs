@@ -1,7 +1,9 @@
-//! Where the tokens of OAUTHBEARER come from (KIP-255).
+//! The source of OAUTHBEARER tokens (KIP-255).
 //!
-//! Rules: a token is asked for anew for each connection, so that it may change; it is sent only if it can't be taken for
-//! anything else. What gives tokens is not ours: when it panics, that is an error of this connection alone.
+//! Rules:
+//! - A token is requested for each connection, because it may change.
+//! - Only a token of valid characters is sent. Other characters could add fields to the message.
+//! - A panic in the application's token function fails this connection alone.
 
 use std::fmt;
 use std::io::Read as _;
@@ -19,16 +21,16 @@ pub type TokenError = Box<dyn std::error::Error + Send + Sync>;
 
 type TokenFuture = Pin<Box<dyn Future<Output = Result<Secret, TokenError>> + Send>>;
 
-/// No token is as long; what is longer is another file.
+/// The largest token file, in bytes. A larger file holds something else.
 const LONGEST_FILE: u64 = 1 << 20;
 
-/// Gives a token whenever a connection is made.
+/// Returns a token for each new connection.
 #[derive(Clone)]
 pub struct TokenSource(Arc<dyn Fn() -> TokenFuture + Send + Sync>);
 
 impl TokenSource {
-    /// Tokens from a function that is called for each connection. It has `connect_timeout` together with the connection;
-    /// an error counts as if the broker was not available.
+    /// Creates a source from a function that is called for each connection. `connect_timeout` covers the call
+    /// together with the connection. An error counts as an unavailable broker.
     pub fn new<F, Fut>(token: F) -> Self
     where
         F: Fn() -> Fut + Send + Sync + 'static,
@@ -37,7 +39,7 @@ impl TokenSource {
         Self(Arc::new(move || Box::pin(token())))
     }
 
-    /// Tokens from a file that is read for each connection, such as one that Kubernetes renews.
+    /// Creates a source from a file that is read for each connection, such as a token that Kubernetes renews.
     pub fn file(path: PathBuf) -> Self {
         Self::new(move || {
             let path = path.clone();
@@ -50,15 +52,15 @@ impl TokenSource {
         })
     }
 
-    /// The token for one connection: not empty, and of the characters that RFC 6750 allows.
+    /// Returns the token for one connection: not empty, and only characters that RFC 6750 allows.
     pub(super) async fn token(&self) -> Result<Secret, TokenError> {
         let given = AssertUnwindSafe(async { (self.0)().await }).catch_unwind().await;
-        let token = given.unwrap_or_else(|_| Err("what gives the token panicked".into()))?;
+        let token = given.unwrap_or_else(|_| Err("the token function panicked".into()))?;
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
         match token.expose() {
             "" => Err("the token is empty".into()),
             text if !text.bytes().all(allowed) => {
-                Err("the token has characters that a bearer token can't have (RFC 6750)".into())
+                Err("the token contains characters that RFC 6750 does not allow".into())
             }
             _ => Ok(token),
         }
@@ -67,12 +69,12 @@ impl TokenSource {
 
 fn read(path: &Path) -> std::io::Result<Secret> {
     let file = std::fs::File::open(path)?;
-    // With room for all of it and more: what grows, or is read into a small rest, leaves copies behind.
+    // The buffer has room for the whole file and more. A buffer that grows leaves copies behind.
     let length = file.metadata()?.len().min(LONGEST_FILE);
     let mut text = zeroize::Zeroizing::new(String::with_capacity(usize::try_from(length).unwrap_or(0) + 64));
     file.take(LONGEST_FILE + 1).read_to_string(&mut text)?;
     if text.len() as u64 > LONGEST_FILE {
-        return Err(std::io::Error::other(format!("it is longer than {LONGEST_FILE} bytes")));
+        return Err(std::io::Error::other(format!("the file is longer than {LONGEST_FILE} bytes")));
     }
     Ok(Secret::new(text.trim_start_matches('\u{feff}').trim()))
 }
@@ -88,7 +90,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_token_that_could_pass_for_something_else_is_not_sent() {
+    async fn invalid_characters_are_not_sent() {
         for token in ["", "a b", "a\u{1}b", "a,b", "t\u{f6}ken", "a\n"] {
             let source = TokenSource::new(move || async move { Ok(Secret::new(token)) });
             assert!(source.token().await.is_err(), "{token:?}");
@@ -96,16 +98,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_gives_tokens_may_panic() {
-        let at_once = TokenSource::new(|| -> std::future::Ready<Result<Secret, TokenError>> { panic!("at once") });
-        let later = TokenSource::new(|| async { panic!("later") });
-        for source in [at_once, later] {
+    async fn panic_becomes_an_error() {
+        let early = TokenSource::new(|| -> std::future::Ready<Result<Secret, TokenError>> { panic!("early") });
+        let late = TokenSource::new(|| async { panic!("late") });
+        for source in [early, late] {
             assert!(source.token().await.unwrap_err().to_string().contains("panicked"));
         }
     }
 
     #[tokio::test]
-    async fn a_token_in_a_file_is_read_anew_each_time_and_without_its_line_end() {
+    async fn token_file_is_read_each_time() {
         let path = std::env::temp_dir().join(format!("kafka-courier-token-{}", std::process::id()));
         let source = TokenSource::file(path.clone());
         for token in ["one", "two"] {

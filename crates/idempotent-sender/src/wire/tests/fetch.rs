@@ -1,4 +1,4 @@
-//! Fetch (5 to 13) and ListOffsets (1 to 7).
+//! Fetch, versions 5 to 13, and ListOffsets, versions 1 to 7.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionRespon
 
 use super::{UUIDS, decoded, encoded, read_back, tags, topic, versions};
 use crate::wire::fetch::{self, FetchRequest, FetchedPart};
-use crate::wire::list_offsets::{self, EARLIEST, LATEST, ListOffsetsRequest, Listed};
+use crate::wire::list_offsets::{self, EARLIEST, LATEST, ListOffsetsRequest, ListedOffset};
 
 #[test]
-fn a_reader_asks_a_leader_for_one_partition_without_a_session() {
+fn fetch_request_has_no_session() {
     let request = FetchRequest {
         topic: "orders".into(),
         topic_uuid: UUIDS[2],
@@ -67,7 +67,7 @@ fn answer(version: i16, code: i16, parts: Vec<PartitionData>) -> Vec<u8> {
 }
 
 #[test]
-fn records_watermark_and_log_start_are_read_with_every_option_of_their_version() {
+fn fetch_answer_with_all_options() {
     for version in versions::<FetchRequest>() {
         for (code, records) in [(0, Some(&b"batches"[..])), (0, Some(&[])), (1, None)] {
             let bytes = answer(version, 0, vec![part(version, code, records)]);
@@ -81,7 +81,7 @@ fn records_watermark_and_log_start_are_read_with_every_option_of_their_version()
 }
 
 #[test]
-fn an_error_of_the_whole_fetch_is_read_where_the_version_has_a_place_for_it() {
+fn top_level_fetch_error_is_read() {
     for version in versions::<FetchRequest>().filter(|version| *version >= 7) {
         let read = fetch::decode(&answer(version, 100, Vec::new()), version);
         assert_eq!(read, Ok((100, Vec::new())), "version {version}");
@@ -89,7 +89,7 @@ fn an_error_of_the_whole_fetch_is_read_where_the_version_has_a_place_for_it() {
 }
 
 #[test]
-fn the_end_and_the_start_are_asked_for_by_their_own_numbers() {
+fn offset_request_for_start_and_end() {
     for (timestamp, expected) in [(LATEST, -1), (EARLIEST, -2)] {
         let request = ListOffsetsRequest { topic: "orders".into(), partition: 7, leader_epoch: 3, timestamp };
         for version in versions::<ListOffsetsRequest>() {
@@ -104,7 +104,7 @@ fn the_end_and_the_start_are_asked_for_by_their_own_numbers() {
 }
 
 #[test]
-fn offsets_are_read_with_every_option_of_their_version() {
+fn offsets_are_read_with_all_options() {
     for version in versions::<ListOffsetsRequest>() {
         for (code, offset) in [(0, i64::MAX), (78, -1)] {
             let part = ListOffsetsPartitionResponse::default().with_partition_index(7).with_error_code(code);
@@ -116,7 +116,7 @@ fn offsets_are_read_with_every_option_of_their_version() {
             let answer = if version >= 2 { answer.with_throttle_time_ms(4) } else { answer };
             let bytes = encoded(&answer.with_unknown_tagged_fields(tags()), version);
             let read = decoded(&bytes, &["topics", "partitions"], |bytes| list_offsets::decode(bytes, version));
-            let expected = Listed { topic: "orders".into(), partition: 7, code, offset };
+            let expected = ListedOffset { topic: "orders".into(), partition: 7, code, offset };
             assert_eq!(read, [expected], "version {version}");
         }
     }

@@ -1,4 +1,4 @@
-//! What the Messenger is told of each message: its key, its versions, and the headers that go with them.
+//! The properties of each message that the Messenger uses: API key, versions, and header versions.
 
 use kafka_protocol::messages as theirs;
 use kafka_protocol::protocol::{HeaderVersion, Message, Request};
@@ -10,11 +10,11 @@ use rskafka::protocol::primitives::Int16;
 use super::versions;
 use crate::wire::fetch::FetchRequest;
 use crate::wire::list_offsets::ListOffsetsRequest;
-use crate::wire::messenger::{ApiVersionsRequest, InitProducerIdRequest, first_question, version_ranges};
+use crate::wire::messenger::{ApiVersionsRequest, InitProducerIdRequest, api_versions_only, version_ranges};
 use crate::wire::metadata::MetadataRequest;
 use crate::wire::produce::ProduceRequest;
 use crate::wire::sasl::{authenticate, handshake};
-use crate::wire::small::{describe_configs, describe_producers};
+use crate::wire::{describe_configs, describe_producers};
 
 fn agree<Ours: RequestBody, Theirs: Request>(lowest: i16, highest: i16) {
     assert_eq!(Int16::from(Ours::API_KEY).0, Theirs::KEY);
@@ -30,7 +30,7 @@ fn agree<Ours: RequestBody, Theirs: Request>(lowest: i16, highest: i16) {
 }
 
 #[test]
-fn keys_versions_and_headers_are_those_of_the_schema() {
+fn keys_versions_headers_match_the_schema() {
     agree::<ProduceRequest, theirs::ProduceRequest>(3, 13);
     agree::<MetadataRequest, theirs::MetadataRequest>(4, 13);
     agree::<ApiVersionsRequest, theirs::ApiVersionsRequest>(0, 3);
@@ -44,11 +44,11 @@ fn keys_versions_and_headers_are_those_of_the_schema() {
 }
 
 #[test]
-fn a_range_of_versions_that_is_upside_down_is_left_out() {
+fn inverted_version_ranges_are_dropped() {
     let ranges = version_ranges(&[(0, 3, 13), (3, 5, 4), (22, 2, 2)]);
     let range = |lowest, highest| ApiVersionRange::new(ApiVersion(Int16(lowest)), ApiVersion(Int16(highest)));
     assert_eq!(ranges.len(), 2);
     assert_eq!(ranges[&ApiKey::Produce], range(3, 13));
     assert_eq!(ranges[&ApiKey::InitProducerId], range(2, 2));
-    assert_eq!(first_question(3), [(ApiKey::ApiVersions, range(0, 3))].into());
+    assert_eq!(api_versions_only(3), [(ApiKey::ApiVersions, range(0, 3))].into());
 }

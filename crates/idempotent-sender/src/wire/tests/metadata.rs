@@ -11,7 +11,7 @@ use crate::wire::WireError;
 use crate::wire::metadata::{MetadataAnswer, MetadataRequest, decode};
 
 #[test]
-fn a_request_asks_by_name_and_lets_the_broker_create_topics_only_if_it_is_meant_to() {
+fn request_controls_topic_creation() {
     let topics = vec!["orders".into(), "p".repeat(249).into()];
     let request = |(auto_create, operations)| MetadataRequest { topics: topics.clone(), auto_create, operations };
     let both = [(true, false), (false, true)].map(request);
@@ -28,7 +28,7 @@ fn a_request_asks_by_name_and_lets_the_broker_create_topics_only_if_it_is_meant_
 }
 
 #[test]
-fn a_request_for_no_topic_does_not_ask_for_all() {
+fn empty_request_is_not_for_all() {
     for version in versions::<MetadataRequest>() {
         let read: theirs::MetadataRequest =
             read_back(&MetadataRequest { topics: Vec::new(), auto_create: true, operations: false }, version);
@@ -57,7 +57,7 @@ fn topic_answer(version: i16, code: i16, partitions: Vec<MetadataResponsePartiti
     if version >= 10 { answer.with_topic_id(UUIDS[0].to_vec().try_into().unwrap()) } else { answer }
 }
 
-/// An answer with every option of its version; from version 12 on also a topic without a name.
+/// An answer with each option of its version. From version 12 on, one topic has no name.
 fn full_answer(version: i16) -> theirs::MetadataResponse {
     let partitions = vec![partition(version, 1, 2, 8), partition(version, 0, -1, -1)];
     let mut topics = vec![
@@ -99,7 +99,7 @@ fn expected(version: i16) -> MetadataAnswer {
 }
 
 #[test]
-fn an_answer_is_read_with_every_option_of_its_version() {
+fn answer_is_read_with_all_options() {
     for version in versions::<MetadataRequest>() {
         let bytes = encoded(&full_answer(version), version);
         let arrays: &[&str] = match version {
@@ -111,7 +111,7 @@ fn an_answer_is_read_with_every_option_of_its_version() {
 }
 
 #[test]
-fn an_answer_without_options_is_read_in_every_version() {
+fn answer_is_read_without_options() {
     for version in versions::<MetadataRequest>() {
         let bytes = encoded(&theirs::MetadataResponse::default().with_cluster_id(None), version);
         let read = decoded(&bytes, &["brokers", "topics"], |bytes| decode(bytes, version));
@@ -121,7 +121,7 @@ fn an_answer_without_options_is_read_in_every_version() {
 }
 
 #[test]
-fn a_port_or_a_partition_that_cannot_be_is_malformed() {
+fn invalid_ports_and_partitions_are_malformed() {
     for version in versions::<MetadataRequest>() {
         for port in [-1, 65_536, i32::MAX] {
             let answer = theirs::MetadataResponse::default().with_brokers(vec![broker(1, "kafka-1", port)]);
@@ -142,7 +142,7 @@ fn read_with_partitions(version: i16, indexes: impl IntoIterator<Item = i32>) ->
 }
 
 #[test]
-fn a_partition_is_not_believed_whose_number_is_far_above_how_many_are_listed() {
+fn partition_gaps_are_bounded() {
     for version in versions::<MetadataRequest>() {
         assert!(read_with_partitions(version, [0, 1001]).is_ok());
         assert!(read_with_partitions(version, (0..2000).rev()).is_ok());
@@ -154,7 +154,7 @@ fn a_partition_is_not_believed_whose_number_is_far_above_how_many_are_listed() {
 }
 
 #[test]
-fn more_brokers_than_any_cluster_has_are_not_believed() {
+fn broker_count_is_bounded() {
     let read = |count| {
         let brokers = (0..count).map(|id| broker(id, "kafka", 9092)).collect();
         decode(&encoded(&theirs::MetadataResponse::default().with_brokers(brokers), 9), 9)

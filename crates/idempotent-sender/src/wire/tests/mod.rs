@@ -1,15 +1,20 @@
-//! Every message at every version of its range, held against kafka-protocol's generated schema.
+//! Each message in each version of its range, checked against kafka-protocol's generated schema.
 //!
 //! Rules:
-//! - Requests are written by us and read by kafka-protocol; answers are written by it, full of options, and read by us.
-//! - Every answer that is tried is also tried cut short at every byte, with bytes behind it, and with the largest counts at every byte.
+//! - The client encodes requests, and kafka-protocol decodes them. kafka-protocol encodes answers with all options,
+//!   and the client decodes them.
+//! - Each tested answer is also decoded truncated at each byte, with bytes after its end, and with the largest counts
+//!   at each byte.
 
+mod api_versions;
+mod describe_configs;
+mod describe_producers;
 mod fetch;
 mod frames;
+mod init_producer_id;
 mod metadata;
 mod produce;
 mod sasl;
-mod small;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -25,18 +30,18 @@ use crate::core::TopicUuid;
 
 const UUIDS: [TopicUuid; 3] = [[1; 16], [2; 16], [0xf3; 16]];
 
-/// The versions that the Messenger is told, all of them.
+/// Returns the versions that the Messenger may use.
 fn versions<R: RequestBody>() -> std::ops::RangeInclusive<i16> {
     R::API_VERSION_RANGE.min().0.0..=R::API_VERSION_RANGE.max().0.0
 }
 
-/// Our request, as kafka-protocol reads it; written again by it, it has to be the same bytes.
+/// Decodes the client's request by kafka-protocol. Encoding it again must return the same bytes.
 fn read_back<Theirs: Request>(ours: &impl WriteVersionedType<Vec<u8>>, version: i16) -> Theirs {
     let mut bytes = Vec::new();
     ours.write_versioned(&mut bytes, ApiVersion(Int16(version))).unwrap();
     let mut rest = bytes.as_slice();
     let theirs = Theirs::decode(&mut rest, version).unwrap();
-    assert_eq!(rest, [0; 0], "left over in version {version}");
+    assert_eq!(rest, [0; 0], "bytes are left over in version {version}");
     assert_eq!(encoded(&theirs, version), bytes, "version {version}");
     theirs
 }
@@ -47,8 +52,8 @@ fn encoded(message: &impl Encodable, version: i16) -> Vec<u8> {
     bytes
 }
 
-/// Decodes a valid answer, after every damage to its length and its counts was found to be an error.
-/// `arrays` are the names of all arrays that are in it.
+/// Decodes a valid answer, after checks that each damage to its length and its counts is an error. `arrays` names all
+/// arrays in the answer.
 fn decoded<A: PartialEq + Debug>(
     bytes: &[u8],
     arrays: &[&'static str],
@@ -61,13 +66,13 @@ fn decoded<A: PartialEq + Debug>(
     assert_eq!(followed, decode(bytes), "bytes after an answer are ignored");
     let refused = too_large_anywhere(bytes, &decode);
     for array in arrays {
-        assert!(refused.contains(array), "a huge count of {array} is not refused as such, only {refused:?}");
+        assert!(refused.contains(array), "a huge count of {array} is not refused, only {refused:?}");
     }
     decode(bytes).unwrap()
 }
 
-/// Writes the largest counts over every place of an answer. What is refused for lack of more than a GiB is named: had
-/// memory been reserved by the count, the error would be one of an element, or there would be no process left.
+/// Writes the largest counts over each place of an answer. Returns the fields that fail for lack of more than 1 GiB.
+/// If a count had reserved memory, the error would be one of an element, or the process would have died.
 fn too_large_anywhere<A>(bytes: &[u8], decode: impl Fn(&[u8]) -> Result<A, WireError>) -> BTreeSet<&'static str> {
     let counts: [&[u8]; 5] = [
         &i32::MAX.to_be_bytes(),
@@ -88,7 +93,7 @@ fn too_large_anywhere<A>(bytes: &[u8], decode: impl Fn(&[u8]) -> Result<A, WireE
     refused
 }
 
-/// Tagged fields that no version of any message knows (KIP-482).
+/// Tagged fields that no version of any message defines (KIP-482).
 fn tags<B: From<&'static [u8]>>() -> BTreeMap<i32, B> {
     BTreeMap::from([(77, b"unknown".as_slice().into()), (1_000_000, b"".as_slice().into())])
 }

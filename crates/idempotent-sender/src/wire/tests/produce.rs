@@ -15,10 +15,10 @@ use rskafka::protocol::primitives::Int16;
 
 use super::{UUIDS, decoded, encoded, read_back, tags, topic, versions};
 use crate::core::{BrokerAddress, BrokerId, PartAnswer, PartitionId, ProduceAnswer, ProducePart, TopicId};
-use crate::wire::aside::CorrelationId;
-use crate::wire::aside::tests::whole;
 use crate::wire::messenger::Produced;
 use crate::wire::produce::{PartKey, ProduceRequest, ProduceResponse};
+use crate::wire::splice::CorrelationId;
+use crate::wire::splice::tests::whole;
 
 const NAMES: [&str; 3] = ["orders", "payments", "refunds"];
 
@@ -38,7 +38,7 @@ fn part(topic: usize, index: i32) -> ProducePart {
         partition: PartitionId { topic: TopicId(u32::try_from(topic).unwrap()), index },
         topic: NAMES[topic].into(),
         topic_uuid: UUIDS[topic],
-        // Over 128 bytes, so that its compact length takes two.
+        // More than 128 bytes, so that the compact length takes two bytes.
         batch: batch(&format!("{topic}/{index}").repeat(60)),
     }
 }
@@ -48,23 +48,23 @@ fn keys(parts: &[(usize, i32)]) -> Vec<PartKey> {
 }
 
 fn request(timeout: Duration, parts: Vec<ProducePart>) -> Whole {
-    Whole(ProduceRequest { timeout, parts, aside: Arc::default() })
+    Whole(ProduceRequest { timeout, parts, pending: Arc::default() })
 }
 
-/// A request with its batches in their places, as it leaves.
+/// A request with its batches in their places, as on the wire.
 struct Whole(ProduceRequest);
 
 impl WriteVersionedType<Vec<u8>> for Whole {
     fn write_versioned(&self, out: &mut Vec<u8>, version: ApiVersion) -> Result<(), WriteVersionedError> {
         let mut without = Vec::new();
         self.0.write_versioned(&mut without, version)?;
-        out.extend(whole(&without, &self.0.aside.take(CorrelationId::default())));
+        out.extend(whole(&without, &self.0.pending.take(CorrelationId::default())));
         Ok(())
     }
 }
 
 #[test]
-fn a_request_names_each_topic_once_with_all_its_partitions_and_no_transaction() {
+fn request_groups_parts_by_topic() {
     let parts = [(1, 0), (0, 5), (1, 2), (0, 1), (2, 0)].map(|(topic, index)| part(topic, index)).to_vec();
     let request = request(Duration::from_millis(8_000), parts);
     for version in versions::<ProduceRequest>() {
@@ -88,12 +88,12 @@ fn a_request_names_each_topic_once_with_all_its_partitions_and_no_transaction() 
 }
 
 #[test]
-fn a_timeout_beyond_what_fits_is_the_longest_that_does() {
+fn long_timeout_is_capped() {
     let request = request(Duration::MAX, vec![part(0, 0)]);
     assert_eq!(read_back::<theirs::ProduceRequest>(&request, 13).timeout_ms, i32::MAX);
 }
 
-/// A success, a refusal that says all that its version can, and an error with everything null.
+/// A success, a refusal with each option of the version, and an error with null options.
 fn partitions(version: i16) -> [(PartitionProduceResponse, PartAnswer); 3] {
     let theirs = |index, code, offset, time| {
         let response = PartitionProduceResponse::default().with_index(index).with_error_code(code);
@@ -106,10 +106,10 @@ fn partitions(version: i16) -> [(PartitionProduceResponse, PartAnswer); 3] {
     let (mut full, mut expected) = (theirs(1, 87, -1, -1), ours(87, -1, -1));
     let mut none = theirs(2, 6, i64::MAX, -1);
     if version >= 8 {
-        let guilty = BatchIndexAndErrorMessage::default().with_batch_index(3).with_unknown_tagged_fields(tags());
-        let silent = guilty.clone().with_batch_index(i32::MAX).with_batch_index_error_message(None);
-        let guilty = guilty.with_batch_index_error_message(Some("no key".into()));
-        full = full.with_record_errors(vec![guilty, silent]).with_error_message(Some("bad records".into()));
+        let rejected = BatchIndexAndErrorMessage::default().with_batch_index(3).with_unknown_tagged_fields(tags());
+        let silent = rejected.clone().with_batch_index(i32::MAX).with_batch_index_error_message(None);
+        let rejected = rejected.with_batch_index_error_message(Some("no key".into()));
+        full = full.with_record_errors(vec![rejected, silent]).with_error_message(Some("bad records".into()));
         expected.record_errors = vec![(3, Some("no key".into())), (i32::MAX.cast_unsigned(), None)];
         expected.message = Some("bad records".into());
         none = none.with_error_message(None);
@@ -147,7 +147,7 @@ fn endpoints() -> (Vec<NodeEndpoint>, Vec<BrokerAddress>) {
     (vec![full, theirs(5, "::1", 1).with_rack(None)], expected)
 }
 
-/// An answer with every option of its version, and what is to be read of it.
+/// Returns an answer with each option of its version, and its decoded form.
 fn full_answer(version: i16) -> (Vec<u8>, ProduceAnswer) {
     let ([a, b, c], [(_, success), (_, refusal), (_, error)]) = (partitions(version), partitions(version));
     let topics = vec![topic_answer(1, version, vec![a.0, b.0]), topic_answer(0, version, vec![c.0])];
@@ -164,7 +164,7 @@ fn full_answer(version: i16) -> (Vec<u8>, ProduceAnswer) {
 }
 
 #[test]
-fn an_answer_is_read_with_every_option_of_its_version() {
+fn answer_is_read_with_all_options() {
     for version in versions::<ProduceRequest>() {
         let (bytes, expected) = full_answer(version);
         let arrays: &[&str] = match version {
@@ -179,7 +179,7 @@ fn an_answer_is_read_with_every_option_of_its_version() {
 }
 
 #[test]
-fn an_answer_without_options_is_read_in_every_version() {
+fn answer_is_read_without_options() {
     for version in versions::<ProduceRequest>() {
         let bytes = encoded(&theirs::ProduceResponse::default(), version);
         let decode = |bytes: &[u8]| Ok(ProduceResponse::decode(bytes, version)?.into_answer(&keys(&[(0, 0)])));
@@ -189,7 +189,7 @@ fn an_answer_without_options_is_read_in_every_version() {
 }
 
 #[test]
-fn an_answer_is_read_from_behind_its_header_to_its_end() {
+fn answer_follows_its_header() {
     for version in versions::<ProduceRequest>() {
         let (bytes, expected) = full_answer(version);
         let mut cursor = Cursor::new([b"header", bytes.as_slice()].concat());
@@ -203,7 +203,8 @@ fn an_answer_is_read_from_behind_its_header_to_its_end() {
     }
 }
 
-/// The offsets that `into_answer` gives each part of `request` by an answer of (topic, partition, offset).
+/// Returns the offsets that `into_answer` assigns to the parts of `request`, for an answer of (topic, partition,
+/// offset).
 fn offsets(version: i16, request: &[(usize, i32)], answer: &[(usize, i32, i64)]) -> Vec<Option<i64>> {
     let partition = |index, offset| PartitionProduceResponse::default().with_index(index).with_base_offset(offset);
     let topics = answer.iter().map(|(at, index, offset)| topic_answer(*at, version, vec![partition(*index, *offset)]));
@@ -213,7 +214,7 @@ fn offsets(version: i16, request: &[(usize, i32)], answer: &[(usize, i32, i64)])
 }
 
 #[test]
-fn answers_come_in_the_requests_order_by_name_and_by_id() {
+fn answers_follow_the_request_order() {
     for version in versions::<ProduceRequest>() {
         let found = offsets(version, &[(1, 0), (0, 5), (1, 2)], &[(0, 5, 50), (1, 2, 12), (1, 0, 10)]);
         assert_eq!(found, [Some(10), Some(50), Some(12)], "version {version}");
@@ -221,7 +222,7 @@ fn answers_come_in_the_requests_order_by_name_and_by_id() {
 }
 
 #[test]
-fn a_part_without_an_answer_is_none_and_a_strange_answer_is_nobodys() {
+fn missing_and_strange_parts_are_none() {
     for version in versions::<ProduceRequest>() {
         let strange = [(2, 0, 20), (1, 7, 17), (0, -1, 1), (1, 0, 10)];
         assert_eq!(offsets(version, &[(0, 0), (1, 0)], &strange), [None, Some(10)], "version {version}");
@@ -230,14 +231,14 @@ fn a_part_without_an_answer_is_none_and_a_strange_answer_is_nobodys() {
 }
 
 #[test]
-fn of_two_answers_to_one_part_the_first_counts() {
+fn first_of_two_answers_counts() {
     for version in versions::<ProduceRequest>() {
         assert_eq!(offsets(version, &[(0, 0)], &[(0, 0, 1), (0, 0, 2)]), [Some(1)], "version {version}");
     }
 }
 
 #[test]
-fn a_negative_throttle_time_is_none() {
+fn negative_throttle_time_is_zero() {
     for version in versions::<ProduceRequest>() {
         let bytes = encoded(&theirs::ProduceResponse::default().with_throttle_time_ms(-1), version);
         let answer = ProduceResponse::decode(&bytes, version).unwrap().into_answer(&[]);

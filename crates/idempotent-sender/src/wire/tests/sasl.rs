@@ -1,14 +1,13 @@
-//! SaslHandshake (1) and SaslAuthenticate (0 to 2).
+//! SaslHandshake, version 1, and SaslAuthenticate, versions 0 to 2.
 
 use kafka_protocol::messages as theirs;
 use zeroize::Zeroizing;
 
 use super::{decoded, encoded, read_back, tags, versions};
-use crate::wire::sasl::authenticate::{self, Answer};
-use crate::wire::sasl::handshake;
+use crate::wire::sasl::{authenticate, handshake};
 
 #[test]
-fn a_mechanism_is_asked_for_by_name() {
+fn handshake_names_the_mechanism() {
     for version in versions::<handshake::Request>() {
         let read: theirs::SaslHandshakeRequest = read_back(&handshake::Request { mechanism: "SCRAM-SHA-256" }, version);
         assert_eq!(&*read.mechanism, "SCRAM-SHA-256");
@@ -16,7 +15,7 @@ fn a_mechanism_is_asked_for_by_name() {
 }
 
 #[test]
-fn the_brokers_mechanisms_are_read() {
+fn offered_mechanisms_are_read() {
     let known = vec!["PLAIN".into(), "SCRAM-SHA-512".into()];
     let answer = theirs::SaslHandshakeResponse::default().with_error_code(33).with_mechanisms(known);
     let read = decoded(&encoded(&answer, 1), &["mechanisms"], |bytes| handshake::decode(bytes, 1));
@@ -24,7 +23,7 @@ fn the_brokers_mechanisms_are_read() {
 }
 
 #[test]
-fn a_mechanisms_message_is_sent_as_it_is_and_not_shown() {
+fn message_is_sent_but_not_shown() {
     for version in versions::<authenticate::Request>() {
         let request = authenticate::Request { message: Zeroizing::new(b"\0alice\0s3cret".to_vec()) };
         assert_eq!(format!("{request:?}"), "SaslAuthenticate(***)");
@@ -34,7 +33,7 @@ fn a_mechanisms_message_is_sent_as_it_is_and_not_shown() {
 }
 
 #[test]
-fn what_a_broker_says_to_it_is_read_in_every_version() {
+fn authentication_answer_is_read() {
     for version in versions::<authenticate::Request>() {
         let mut answer = theirs::SaslAuthenticateResponse::default().with_error_code(58);
         answer = answer.with_error_message(Some("no".into())).with_auth_bytes(b"v=abc".as_slice().into());
@@ -46,7 +45,8 @@ fn what_a_broker_says_to_it_is_read_in_every_version() {
         let bytes = encoded(&answer, version);
         let read = decoded(&bytes, &["authentication bytes"], |bytes| authenticate::decode(bytes, version));
         let message = b"v=abc".to_vec();
-        let expected = Answer { code: 58, error: Some("no".into()), message, session_lifetime_ms: lifetime };
+        let expected =
+            authenticate::Answer { code: 58, error: Some("no".into()), message, session_lifetime_ms: lifetime };
         assert_eq!(read, expected, "version {version}");
     }
 }

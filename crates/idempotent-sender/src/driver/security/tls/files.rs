@@ -1,9 +1,10 @@
-//! The PEM files that TLS is set up from.
+//! The PEM files of TLS.
 //!
 //! Rules:
-//! - An error names the option, the file and the remedy. It holds no parser's error: those show the file's bytes.
-//! - Private keys are overwritten once they were taken in.
-//! - A key signs once when it is read, so that one that can't sign is found then, not at each handshake.
+//! - An error names the option, the file and the remedy. It contains no parser's error, because those show the file's
+//!   bytes.
+//! - Private keys are overwritten in memory after use.
+//! - A key signs once when it is read. A key that can't sign fails then, not at each handshake.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -18,54 +19,58 @@ use zeroize::Zeroizing;
 
 use super::super::{ClientCertificate, Roots, TlsSettings};
 use super::keys::{KeyKind, USABLE};
-use super::pem::{self, Fault};
+use super::pem::{self, PemError};
 use crate::secret::shown_path;
 
-/// No file of certificates or of a key is larger.
+/// The largest file of certificates or of a key, in bytes.
 const LARGEST: u64 = 8 << 20;
 
-/// What the files hold.
-pub(super) struct Files {
+/// The contents of the files.
+pub(super) struct TlsFiles {
     pub(super) roots: RootCertStore,
     pub(super) client: Option<CertifiedKey>,
 }
 
-/// The state of the files: another state, other contents.
+/// The state of the files on disk. Another state means other contents.
 #[derive(PartialEq, Eq)]
-pub(super) struct Stamp(Vec<Option<(SystemTime, u64, u64)>>);
+pub(super) struct FileStates(Vec<Option<(SystemTime, u64, u64)>>);
 
-impl Stamp {
+impl FileStates {
     pub(super) fn of(settings: &TlsSettings) -> Self {
         let roots = match &settings.roots {
             Roots::File(path) => Some(path),
             Roots::CompiledIn | Roots::System => None,
         };
         let client = settings.client.iter().flat_map(|client| [&client.certificate, &client.key]);
-        Self(roots.into_iter().chain(client).map(|path| state_of(path)).collect())
+        Self(roots.into_iter().chain(client).map(|path| file_state(path)).collect())
     }
 }
 
-/// When it was changed, its length, and which file it is: a file that takes another's place may be older.
-fn state_of(path: &Path) -> Option<(SystemTime, u64, u64)> {
+/// Returns the modification time, the length and the inode. A file that replaces another one may be older.
+fn file_state(path: &Path) -> Option<(SystemTime, u64, u64)> {
     let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len(), number(&metadata)))
+    Some((metadata.modified().ok()?, metadata.len(), inode(&metadata)))
 }
 
 #[cfg(unix)]
-fn number(metadata: &std::fs::Metadata) -> u64 {
+fn inode(metadata: &std::fs::Metadata) -> u64 {
     std::os::unix::fs::MetadataExt::ino(metadata)
 }
 
 #[cfg(not(unix))]
-fn number(_: &std::fs::Metadata) -> u64 {
+fn inode(_: &std::fs::Metadata) -> u64 {
     0
 }
 
-impl Files {
-    /// Reads them all. Errors: everything that is wrong.
+impl TlsFiles {
+    /// Reads all files.
+    ///
+    /// # Errors
+    ///
+    /// Returns each error.
     pub(super) fn read(settings: &TlsSettings, provider: &CryptoProvider) -> Result<Self, Vec<String>> {
         let roots = roots(&settings.roots);
-        let client = settings.client.as_ref().map(|it| client(it, provider)).transpose();
+        let client = settings.client.as_ref().map(|files| client(files, provider)).transpose();
         match (roots, client) {
             (Ok(roots), Ok(client)) => Ok(Self { roots, client }),
             (roots, client) => Err(roots.err().into_iter().chain(client.err()).collect()),
@@ -79,12 +84,12 @@ fn roots(roots: &Roots) -> Result<RootCertStore, String> {
         Roots::CompiledIn => store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
         Roots::System => {
             let found = rustls_native_certs::load_native_certs();
-            let (taken, _) = store.add_parsable_certificates(found.certs);
-            if taken == 0 {
-                let why = found.errors.first().map(unread).unwrap_or_default();
+            let (added, _) = store.add_parsable_certificates(found.certs);
+            if added == 0 {
+                let why = found.errors.first().map(native_roots_error).unwrap_or_default();
                 return Err(format!(
-                    "ssl_roots is system, but this system has no certificate authorities{why}: set ssl_ca_location, or \
-                     ssl_roots to compiled-in"
+                    "ssl_roots is system, but this system has no certificate authorities{why}: set ssl_ca_location, \
+                     or ssl_roots to compiled-in"
                 ));
             }
         }
@@ -97,8 +102,9 @@ fn roots(roots: &Roots) -> Result<RootCertStore, String> {
     Ok(store)
 }
 
-/// Why the system's authorities were not found. A file that was found may hold a key: the parser's error is left out.
-fn unread(error: &rustls_native_certs::Error) -> String {
+/// Describes why the system's authorities are missing. The parser's error is left out, because the file may hold a
+/// key.
+fn native_roots_error(error: &rustls_native_certs::Error) -> String {
     use rustls_native_certs::ErrorKind;
     match &error.kind {
         ErrorKind::Io { inner, path } => format!(" ({}: {inner}: {})", error.context, shown_path(path)),
@@ -134,7 +140,8 @@ fn client(client: &ClientCertificate, provider: &CryptoProvider) -> Result<Certi
     }
 }
 
-/// The key is not the first certificate's: either that certificate is further down, or it is in another file.
+/// Describes a key that does not belong to the first certificate. The right certificate is further down, or in
+/// another file.
 fn mismatch(client: &ClientCertificate, certified: &CertifiedKey) -> String {
     let (key, file) = (shown_path(&client.key), shown_path(&client.certificate));
     let is_of_key = |certificate: &CertificateDer<'static>| {
@@ -142,13 +149,13 @@ fn mismatch(client: &ClientCertificate, certified: &CertifiedKey) -> String {
     };
     match certified.cert.iter().position(is_of_key) {
         Some(place) => format!(
-            "ssl_certificate_location: the certificates in {file} are in the wrong order: that of the key {key} is number \
-             {}, put it first, then its issuer's, and so on",
+            "ssl_certificate_location: the certificates in {file} are in the wrong order: the certificate of the key \
+             {key} is number {}: put it first, then its issuer's, and so on",
             place + 1
         ),
         None => format!(
-            "ssl_key_location: {key} is not the key of the certificate in {file}: name that certificate's key, or the \
-             key's certificate"
+            "ssl_key_location: {key} is not the key of the certificate in {file}: name that certificate's key, or \
+             the key's certificate"
         ),
     }
 }
@@ -156,7 +163,7 @@ fn mismatch(client: &ClientCertificate, certified: &CertifiedKey) -> String {
 fn read(option: &str, path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
     let failed = |error: std::io::Error| format!("{option}: {}: {error}", shown_path(path));
     let file = std::fs::File::open(path).map_err(failed)?;
-    // With room for all of it: a buffer that grows leaves copies behind.
+    // The buffer has room for the whole file. A buffer that grows leaves copies behind.
     let length = file.metadata().map_err(failed)?.len().min(LARGEST);
     let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 64));
     file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(failed)?;
@@ -177,8 +184,9 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
 
 fn objects<T: PemObject>(option: &str, path: &Path, what: &str, wants_key: bool) -> Result<Vec<T>, String> {
     let file = read(option, path)?;
-    pem::objects(&file, wants_key).map_err(|fault| {
-        let lead = if fault == Fault::Encrypted { "no private key that can be used" } else { &*format!("no {what}") };
-        format!("{option}: {} holds {lead}: {fault}", shown_path(path))
+    pem::objects(&file, wants_key).map_err(|error| {
+        let lead =
+            if error == PemError::Encrypted { "no private key that can be used" } else { &*format!("no {what}") };
+        format!("{option}: {} holds {lead}: {error}", shown_path(path))
     })
 }

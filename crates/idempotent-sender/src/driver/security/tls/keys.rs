@@ -1,23 +1,23 @@
-//! Which kind of key a private key or a certificate holds (RFC 5280, 5480, 5915, 5958, 8017), for errors that name it.
+//! The kind of key in a private key or a certificate (RFC 5280, 5480, 5915, 5958, 8017). Errors name it.
 //!
-//! Rules: pure; nothing is decided about trust here; what is not understood is `None`, and left to rustls.
+//! Rules: pure. Nothing here decides about trust. Input that is not understood is `None`, and is left to rustls.
 
 use std::fmt;
 
 use rustls::pki_types::PrivateKeyDer;
 
-/// The sizes of RSA keys that a signature can be verified with.
+/// The RSA key sizes, in bits, whose signatures can be verified.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
-/// The keys that can be used, for errors.
+/// The supported keys, for errors.
 pub(super) const USABLE: &str = "RSA of 2048, 3072 or 4096 bits, ECDSA on P-256 or P-384, or Ed25519";
 
 /// A kind of key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum KeyKind {
-    /// RSA, with a modulus of this many bits.
+    /// RSA, with the modulus size in bits.
     Rsa(usize),
-    /// Any other, by its name.
+    /// Any other kind, by name.
     Named(&'static str),
 }
 
@@ -33,7 +33,7 @@ impl fmt::Display for KeyKind {
 const RSA: &[u8] = b"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01";
 const EC: &[u8] = b"\x2a\x86\x48\xce\x3d\x02\x01";
 
-/// Object identifiers of curves, and of keys that are curves by themselves.
+/// Object identifiers of curves, and of key types that name a curve themselves.
 const CURVES: &[(&[u8], &str)] = &[
     (b"\x2a\x86\x48\xce\x3d\x03\x01\x07", "ECDSA on P-256"),
     (b"\x2b\x81\x04\x00\x22", "ECDSA on P-384"),
@@ -45,17 +45,17 @@ const CURVES: &[(&[u8], &str)] = &[
 ];
 
 impl KeyKind {
-    /// The kind of a private key.
+    /// Returns the kind of a private key.
     pub(super) fn of_private(key: &PrivateKeyDer<'_>) -> Option<Self> {
         match key {
             PrivateKeyDer::Pkcs1(key) => rsa(key.secret_pkcs1_der(), 1),
             PrivateKeyDer::Sec1(key) => {
-                let mut fields = Fields(Fields(key.secret_sec1_der()).next()?);
+                let mut fields = DerFields(DerFields(key.secret_sec1_der()).next()?);
                 let (_, _) = (fields.next()?, fields.next()?);
-                curve(Fields(fields.next()?).next()?)
+                curve(DerFields(fields.next()?).next()?)
             }
             PrivateKeyDer::Pkcs8(key) => {
-                let mut fields = Fields(Fields(key.secret_pkcs8_der()).next()?);
+                let mut fields = DerFields(DerFields(key.secret_pkcs8_der()).next()?);
                 let (_, algorithm, key) = (fields.next()?, fields.next()?, fields.next()?);
                 of_algorithm(algorithm, || rsa(key, 1))
             }
@@ -63,20 +63,20 @@ impl KeyKind {
         }
     }
 
-    /// The kind of the key that a certificate is for.
+    /// Returns the kind of a certificate's public key.
     pub(super) fn of_certificate(certificate: &[u8]) -> Option<Self> {
-        let mut fields = Fields(Fields(Fields(certificate).next()?).next()?);
-        // The version is left out by certificates of version 1.
+        let mut fields = DerFields(DerFields(DerFields(certificate).next()?).next()?);
+        // Certificates of version 1 leave out the version field.
         let skipped = if fields.0.first() == Some(&0xa0) { 6 } else { 5 };
         for _ in 0..skipped {
             fields.next()?;
         }
-        let mut key = Fields(fields.next()?);
+        let mut key = DerFields(fields.next()?);
         let (algorithm, bits) = (key.next()?, key.next()?);
         of_algorithm(algorithm, || rsa(bits.get(1..)?, 0))
     }
 
-    /// Whether signatures of such a key can be verified here.
+    /// Returns whether signatures of this kind of key can be verified.
     pub(super) fn is_verifiable(self) -> bool {
         match self {
             Self::Rsa(bits) => RSA_BITS.contains(&bits),
@@ -86,7 +86,7 @@ impl KeyKind {
 }
 
 fn of_algorithm(algorithm: &[u8], rsa: impl FnOnce() -> Option<KeyKind>) -> Option<KeyKind> {
-    let mut fields = Fields(algorithm);
+    let mut fields = DerFields(algorithm);
     match fields.next()? {
         RSA => rsa(),
         EC => curve(fields.next()?),
@@ -98,9 +98,9 @@ fn curve(identifier: &[u8]) -> Option<KeyKind> {
     CURVES.iter().find(|known| known.0 == identifier).map(|known| KeyKind::Named(known.1))
 }
 
-/// The size of the modulus, behind this many fields of an RSA key.
+/// Returns the size of the modulus, which follows `before` fields in an RSA key.
 fn rsa(key: &[u8], before: usize) -> Option<KeyKind> {
-    let mut fields = Fields(Fields(key).next()?);
+    let mut fields = DerFields(DerFields(key).next()?);
     for _ in 0..before {
         fields.next()?;
     }
@@ -110,10 +110,10 @@ fn rsa(key: &[u8], before: usize) -> Option<KeyKind> {
     Some(KeyKind::Rsa((modulus.len() - zeros) * 8 - first.leading_zeros() as usize))
 }
 
-/// The contents of DER values in a row.
-struct Fields<'a>(&'a [u8]);
+/// The contents of consecutive DER values.
+struct DerFields<'a>(&'a [u8]);
 
-impl<'a> Iterator for Fields<'a> {
+impl<'a> Iterator for DerFields<'a> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_no_kind() {
+    fn invalid_der_has_no_kind() {
         let der = CertificateDer::from_pem_file(file("client.pem")).unwrap();
         for length in 0..der.len() {
             let _ = KeyKind::of_certificate(&der[..length]);

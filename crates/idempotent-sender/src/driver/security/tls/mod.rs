@@ -1,10 +1,10 @@
-//! TLS by rustls, with a provider of cryptography that needs no C compiler.
+//! TLS by rustls, with a cryptography provider that needs no C compiler.
 //!
 //! Rules:
-//! - Files are looked at whenever a connection is made and metadata is asked for; what has changed is taken over whole,
-//!   or not at all: a file that is broken, or does not fit the others yet, leaves what was there, and is told of as an error
-//!   once.
-//! - Connections that are open go on with what they were made with.
+//! - Files are checked for changes at each new connection and each metadata request. Changed files are loaded as a
+//!   whole or not at all. An invalid file, or one that does not match the others yet, keeps the loaded files in use,
+//!   and is logged once as an error.
+//! - Open connections keep the files that they were opened with.
 
 mod errors;
 mod files;
@@ -25,13 +25,13 @@ use rustls::sign::SingleCertAndKey;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use self::files::{Files, Stamp};
-use self::verifier::{AnyServer, Verifying};
+use self::files::{FileStates, TlsFiles};
+use self::verifier::{AcceptAnyServer, BrokerVerifier};
 use super::TlsSettings;
 use crate::core::Reason;
-use crate::driver::stream::Io;
+use crate::driver::stream::ByteStream;
 
-/// Settings, and what was made of them.
+/// The settings, and the configuration that was loaded from them.
 pub(super) struct Tls {
     settings: TlsSettings,
     provider: Arc<CryptoProvider>,
@@ -40,23 +40,23 @@ pub(super) struct Tls {
 
 struct Loaded {
     config: Arc<ClientConfig>,
-    /// The files' state when they were last read, well or not.
-    seen: Stamp,
+    /// The files' state at the last read, successful or not.
+    seen: FileStates,
 }
 
 impl Tls {
-    /// Checks the CPU and reads the files.
+    /// Checks the CPU, and reads the files.
     pub(super) fn load(settings: TlsSettings) -> Result<Self, Vec<String>> {
         let provider = provider::provider().map_err(|why| vec![why])?;
-        let seen = Stamp::of(&settings);
+        let seen = FileStates::of(&settings);
         let config = configure(&settings, &provider)?;
         Ok(Self { settings, provider, loaded: Mutex::new(Loaded { config, seen }) })
     }
 
-    /// Reads the files again, if they have changed.
+    /// Reads the files again if they have changed.
     pub(super) fn refresh(&self) {
         let mut loaded = self.loaded.lock();
-        let seen = Stamp::of(&self.settings);
+        let seen = FileStates::of(&self.settings);
         if loaded.seen == seen {
             return;
         }
@@ -64,40 +64,41 @@ impl Tls {
         match configure(&self.settings, &self.provider) {
             Ok(config) => {
                 loaded.config = config;
-                tracing::info!("the certificates were read again: new connections use them");
+                tracing::info!("certificates reloaded");
             }
             Err(problems) => {
                 let why = problems.join("; ");
-                tracing::error!(why, "the certificates have changed and can't be used: those from before stay");
+                tracing::error!(why, "certificate reload failed, the earlier certificates stay in use");
             }
         }
     }
 
-    /// Opens TLS to `host` on a connection.
-    pub(super) async fn connect(&self, host: &str, port: u16, tcp: TcpStream) -> Result<Box<dyn Io>, Reason> {
+    /// Performs the TLS handshake with `host` on a connection.
+    pub(super) async fn connect(&self, host: &str, port: u16, tcp: TcpStream) -> Result<Box<dyn ByteStream>, Reason> {
         self.refresh();
         let config = self.loaded.lock().config.clone();
         if self.settings.insecure_skip_verify {
             tracing::warn!(
                 broker = %format_args!("{host}:{port}"),
-                "insecure_skip_verify: the broker's certificate is not verified; anyone in between can read and change events"
+                "broker certificate not verified: insecure_skip_verify is on, traffic can be read and changed"
             );
         }
         let name = ServerName::try_from(host.to_owned())
-            .map_err(|_| Reason::Tls(format!("{host}:{port}: a certificate can't bear such a name").into()))?;
+            .map_err(|_| Reason::Tls(format!("{host}:{port}: not a valid host name for a certificate").into()))?;
         match TlsConnector::from(config).connect(name, tcp).await {
             Ok(stream) => Ok(Box::new(stream)),
             Err(error) => Err(self.failure(host, port, &error).unwrap_or_else(|| {
-                Reason::NotAvailable(format!("{host}:{port}: the TLS handshake: {error}; does it speak TLS?").into())
+                let remedy = "check that this port has TLS, and security_protocol";
+                Reason::NotAvailable(format!("{host}:{port}: the TLS handshake failed: {error}: {remedy}").into())
             })),
         }
     }
 
-    /// What TLS has against a connection, if that is why `error` came up.
+    /// Returns why TLS failed, if a TLS error is among the causes of `error`.
     pub(super) fn failure(&self, host: &str, port: u16, error: &(dyn Error + 'static)) -> Option<Reason> {
         let error = errors::find(error)?;
         let why = format!("{host}:{port}: {}", errors::describe(error, self.settings.client.is_some())).into();
-        Some(if errors::is_verdict(error) { Reason::Tls(why) } else { Reason::NotAvailable(why) })
+        Some(if errors::is_permanent(error) { Reason::Tls(why) } else { Reason::NotAvailable(why) })
     }
 }
 
@@ -108,15 +109,15 @@ impl fmt::Debug for Tls {
 }
 
 fn configure(settings: &TlsSettings, provider: &Arc<CryptoProvider>) -> Result<Arc<ClientConfig>, Vec<String>> {
-    let files = Files::read(settings, provider)?;
+    let files = TlsFiles::read(settings, provider)?;
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|error| vec![error.to_string()])?
         .dangerous();
     let builder = match settings.insecure_skip_verify {
-        true => builder.with_custom_certificate_verifier(Arc::new(AnyServer(provider.clone()))),
+        true => builder.with_custom_certificate_verifier(Arc::new(AcceptAnyServer(provider.clone()))),
         false => {
-            let verifier = Verifying::new(files.roots, provider).map_err(|why| vec![why])?;
+            let verifier = BrokerVerifier::new(files.roots, provider).map_err(|why| vec![why])?;
             builder.with_custom_certificate_verifier(Arc::new(verifier))
         }
     };

@@ -1,13 +1,13 @@
-//! Which cryptography is used, and whether this CPU can do it.
+//! Selects the cryptography provider, and checks that this CPU supports it.
 //!
-//! Rules: what graviola needs is looked for before it is touched, because it panics where it is missing; ring, where it was
-//! built in (feature `tls-ring`), steps in for it.
+//! Rule: the CPU features that graviola needs are checked before its first use, because graviola panics without them.
+//! ring replaces graviola if it was built in (feature `tls-ring`).
 
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
-/// The provider for this CPU. The error names what is missing.
+/// Returns the provider for this CPU. The error names the missing features.
 pub(super) fn provider() -> Result<Arc<CryptoProvider>, String> {
     let missing = missing();
     preferred(&missing).or_else(fallback).map(Arc::new).ok_or_else(|| lacks(&missing))
@@ -15,8 +15,8 @@ pub(super) fn provider() -> Result<Arc<CryptoProvider>, String> {
 
 fn lacks(missing: &[&str]) -> String {
     format!(
-        "security_protocol asks for TLS, but graviola, its cryptography, needs of this CPU what it lacks: {}; run it on \
-         another, or build it with the feature tls-ring",
+        "security_protocol asks for TLS, but this CPU lacks features that the cryptography (graviola) needs: {}: use \
+         another CPU, or build with the feature tls-ring",
         missing.join(", ")
     )
 }
@@ -41,7 +41,7 @@ fn preferred(_: &[&str]) -> Option<CryptoProvider> {
     None
 }
 
-/// The features that graviola 0.4 checks for, and panics without.
+/// Returns the missing features. graviola 0.4 checks for these, and panics without them.
 #[cfg(target_arch = "x86_64")]
 fn missing() -> Vec<&'static str> {
     let features = [
@@ -79,12 +79,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_cpu_is_one_that_graviola_takes_exactly_if_we_find_nothing_missing() {
+    fn feature_check_agrees_with_graviola() {
         assert_eq!(missing().is_empty(), graviola::util::is_cpu_supported());
     }
 
     #[test]
-    fn a_cpu_that_lacks_something_is_an_error_that_names_it_and_the_way_out() {
+    fn missing_features_are_named() {
         let error = lacks(&["adx", "avx2"]);
         assert!(error.contains("adx, avx2") && error.contains("tls-ring"), "{error}");
         assert!(preferred(&["adx"]).is_none());

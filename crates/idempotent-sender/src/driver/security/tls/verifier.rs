@@ -1,7 +1,7 @@
-//! Who verifies a broker's certificate.
+//! Verifiers of brokers' certificates.
 //!
-//! Rules: rustls' own verifier decides about trust; before it, a key that no signature can be verified with is named,
-//! because rustls reports it as a bad signature.
+//! Rule: rustls' own verifier decides about trust. An unsupported key is named before, because rustls reports it as a
+//! bad signature.
 
 use std::sync::Arc;
 
@@ -13,23 +13,23 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, OtherEr
 
 use super::keys::{KeyKind, USABLE};
 
-/// The broker's certificate has a key that can't be used here.
+/// The broker's certificate has an unsupported key.
 #[derive(Debug, thiserror::Error)]
 #[error("the broker's certificate has a key that can't be verified here, {0}: use {USABLE}")]
 pub(super) struct UnusableKey(KeyKind);
 
-/// Verifies issuer, name, dates and key.
+/// Verifies the issuer, the name, the dates and the key.
 #[derive(Debug)]
-pub(super) struct Verifying(Arc<WebPkiServerVerifier>);
+pub(super) struct BrokerVerifier(Arc<WebPkiServerVerifier>);
 
-impl Verifying {
+impl BrokerVerifier {
     pub(super) fn new(roots: RootCertStore, provider: &Arc<CryptoProvider>) -> Result<Self, String> {
         let builder = WebPkiServerVerifier::builder_with_provider(roots.into(), provider.clone());
         builder.build().map(Self).map_err(|error| error.to_string())
     }
 }
 
-impl ServerCertVerifier for Verifying {
+impl ServerCertVerifier for BrokerVerifier {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
@@ -73,11 +73,11 @@ impl ServerCertVerifier for Verifying {
     }
 }
 
-/// Takes any server for the right one; that its key signs the handshake is checked all the same.
+/// Accepts any server. The signature of the handshake is still verified.
 #[derive(Debug)]
-pub(super) struct AnyServer(pub(super) Arc<CryptoProvider>);
+pub(super) struct AcceptAnyServer(pub(super) Arc<CryptoProvider>);
 
-impl ServerCertVerifier for AnyServer {
+impl ServerCertVerifier for AcceptAnyServer {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

@@ -1,11 +1,11 @@
-//! What is logged of brokers and of the cluster as a whole: that they are away, and that they are back.
+//! Log lines about brokers and the cluster: unavailable, available again, refused, accepted.
 //!
-//! Rules: the core decides what is news; one line for each piece of it, none for an attempt.
+//! Rule: the core decides which changes are news. Each piece of news is one line. A failed attempt has none.
 
 use std::time::{Duration, Instant};
 
 use super::Driver;
-use super::words::Upcalls;
+use super::interface::Upcalls;
 use crate::core::{BrokerAddress, BrokerNews, Reason};
 
 impl<T, U> Driver<T, U>
@@ -13,23 +13,23 @@ where
     T: Clone + Send + 'static,
     U: Upcalls<T>,
 {
-    /// Logs what has become of brokers.
-    pub(super) fn log_news(&mut self) {
+    /// Logs the core's broker news.
+    pub(super) fn log_broker_news(&mut self) {
         for news in self.core.take_news() {
             self.brokers_changed = true;
             log(&news, Instant::now());
         }
     }
 
-    /// No broker takes us, or none is to be trusted.
-    pub(super) fn cluster_refused(&mut self, reason: &Reason) {
+    /// Logs that the cluster refuses the client, or that no broker can be trusted.
+    pub(super) fn log_cluster_refused(&mut self, reason: &Reason) {
         if !std::mem::replace(&mut self.is_refused, true) {
             tracing::warn!(%reason, "cluster refuses the client");
         }
     }
 
-    /// A broker has answered.
-    pub(super) fn cluster_accepted(&mut self) {
+    /// Logs that a broker accepts the client again.
+    pub(super) fn log_cluster_accepted(&mut self) {
         if std::mem::take(&mut self.is_refused) {
             tracing::info!("cluster accepts the client again");
         }

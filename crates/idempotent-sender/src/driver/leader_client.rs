@@ -1,10 +1,11 @@
-//! Looks at a partition's leader for the core: at its producer state, and at its log.
+//! Asks a partition's leader for its producer state, and searches the partition's log.
 //!
 //! Rules:
-//! - Each look has a connection of its own: one that carries Produce requests may be mute while a write waits for replicas.
-//! - Followers answer DescribeProducers too, with older state. So the broker has to answer ListOffsets under the leader
-//!   epoch that the core knows before and after the question; otherwise the look found nothing out.
-//! - Only what the log shows up to the high watermark is found: it is on every in-sync replica.
+//! - Each question has a separate connection. A connection with Produce requests may be silent while a write waits
+//!   for its replicas.
+//! - Followers answer DescribeProducers too, with older state. The broker must therefore answer ListOffsets under the
+//!   known leader epoch before and after the question. Otherwise the question has no result.
+//! - A search reads up to the high watermark. Each record that it finds is on every in-sync replica.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,55 +13,55 @@ use std::time::{Duration, SystemTime};
 use kafka_courier_batcher::BatchView;
 use tokio::time::timeout;
 
-use super::connection::{Dialer, Link, Unanswered};
+use super::connection::{BrokerConnection, Dialer, NoAnswer};
 use crate::core::{BrokerAddress, ErrorCode, LogSearch, LoggedBatch, Look, LookAnswer, SearchAnswer, Wanted};
+use crate::wire::describe_producers;
 use crate::wire::fetch::FetchRequest;
 use crate::wire::list_offsets::{LATEST, ListOffsetsRequest};
 use crate::wire::messenger::{Fetched, ListedOffsets};
-use crate::wire::small::describe_producers;
 
-/// The most that one Fetch asks for.
+/// The largest Fetch, in bytes.
 const FETCH_BYTES: i32 = 4 << 20;
 
-/// Why a look found nothing out.
-enum Missed {
-    /// It may later.
-    Now,
-    /// It never will: the right is missing, or no version of a request is in common.
-    Ever,
+/// Why a question has no result.
+enum LookError {
+    /// The question may succeed later.
+    Transient,
+    /// The question never succeeds: a right is missing, or no version of a request is in common.
+    Permanent,
 }
 
-impl Missed {
-    fn code(code: i16) -> Self {
+impl LookError {
+    fn from_code(code: i16) -> Self {
         let code = ErrorCode(code);
-        let passing = [ErrorCode::NOT_LEADER_OR_FOLLOWER, ErrorCode::FENCED_LEADER_EPOCH];
-        if code.is_retriable() || passing.contains(&code) { Self::Now } else { Self::Ever }
+        let transient = [ErrorCode::NOT_LEADER_OR_FOLLOWER, ErrorCode::FENCED_LEADER_EPOCH];
+        if code.is_retriable() || transient.contains(&code) { Self::Transient } else { Self::Permanent }
     }
 
-    fn unanswered(error: &Unanswered) -> Self {
+    fn from_no_answer(error: &NoAnswer) -> Self {
         match error {
-            Unanswered::Lost(_) => Self::Now,
-            Unanswered::NoVersion(_) => Self::Ever,
+            NoAnswer::Failed(_) => Self::Transient,
+            NoAnswer::NoVersion(_) => Self::Permanent,
         }
     }
 }
 
-/// Looks at leaders.
-pub(super) struct Looker {
+/// A client of partition leaders.
+pub(super) struct LeaderClient {
     pub(super) dialer: Dialer,
-    /// How long one look may take, from the first byte to the last.
+    /// The time limit of one question.
     pub(super) timeout: Duration,
 }
 
-/// The leader of a partition, connected.
-struct Leader<'a> {
-    link: Link,
+/// A partition's leader, with a connection to it.
+struct ConnectedLeader<'a> {
+    connection: BrokerConnection,
     topic: &'a Arc<str>,
     partition: i32,
     epoch: i32,
 }
 
-impl Looker {
+impl LeaderClient {
     /// Asks a partition's leader for its producer state.
     pub(super) async fn look(&self, question: &Look) -> LookAnswer {
         let Look { topic, leader, leader_epoch, producer_id, .. } = question;
@@ -70,12 +71,12 @@ impl Looker {
         });
         match looked.await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(Missed::Ever)) => LookAnswer::Nothing,
-            Ok(Err(Missed::Now)) | Err(_) => LookAnswer::Unavailable,
+            Ok(Err(LookError::Permanent)) => LookAnswer::Nothing,
+            Ok(Err(LookError::Transient)) | Err(_) => LookAnswer::Unavailable,
         }
     }
 
-    /// Searches a partition's log for batches of ours.
+    /// Searches a partition's log for the sender's batches.
     pub(super) async fn search(&self, question: &LogSearch) -> SearchAnswer {
         let LogSearch { topic, leader, leader_epoch, .. } = question;
         let searched = timeout(self.timeout, async {
@@ -84,8 +85,8 @@ impl Looker {
         });
         match searched.await {
             Ok(Ok(found)) => SearchAnswer::Read(found),
-            Ok(Err(Missed::Ever)) => SearchAnswer::Unreadable,
-            Ok(Err(Missed::Now)) | Err(_) => SearchAnswer::Unavailable,
+            Ok(Err(LookError::Permanent)) => SearchAnswer::Unreadable,
+            Ok(Err(LookError::Transient)) | Err(_) => SearchAnswer::Unavailable,
         }
     }
 
@@ -95,34 +96,36 @@ impl Looker {
         topic: &'a Arc<str>,
         partition: i32,
         epoch: i32,
-    ) -> Result<Leader<'a>, Missed> {
-        let link = self.dialer.dial(&at.host, at.port).await.map_err(|_| Missed::Now)?;
-        Ok(Leader { link, topic, partition, epoch })
+    ) -> Result<ConnectedLeader<'a>, LookError> {
+        let connection = self.dialer.dial(&at.host, at.port).await.map_err(|_| LookError::Transient)?;
+        Ok(ConnectedLeader { connection, topic, partition, epoch })
     }
 }
 
-impl Leader<'_> {
-    async fn look(&self, producer_id: i64) -> Result<LookAnswer, Missed> {
+impl ConnectedLeader<'_> {
+    async fn look(&self, producer_id: i64) -> Result<LookAnswer, LookError> {
         self.offset(LATEST).await?;
         let question = describe_producers::Request { topic: self.topic.clone(), partition: self.partition };
-        let described = self.link.request(question).await.map_err(|error| Missed::unanswered(&error))?;
+        let described = self.connection.request(question).await.map_err(|error| LookError::from_no_answer(&error))?;
         self.offset(LATEST).await?;
-        Ok(describe_producers::judge(&described.0, self.topic, self.partition, producer_id, wall_clock_ms()))
+        Ok(describe_producers::look_answer(&described.0, self.topic, self.partition, producer_id, wall_clock_ms()))
     }
 
-    /// The offset of the first record of this time or later, or [`LATEST`]; -1 if there is none. Only the leader answers.
-    async fn offset(&self, timestamp: i64) -> Result<i64, Missed> {
+    /// Returns the offset of the first record of this time or later, or [`LATEST`]. Returns -1 if there is none. Only
+    /// the leader answers.
+    async fn offset(&self, timestamp: i64) -> Result<i64, LookError> {
         let (topic, partition) = (self.topic.clone(), self.partition);
         let question = ListOffsetsRequest { topic, partition, leader_epoch: self.epoch, timestamp };
-        let ListedOffsets(answer) = self.link.request(question).await.map_err(|error| Missed::unanswered(&error))?;
+        let ListedOffsets(answer) =
+            self.connection.request(question).await.map_err(|error| LookError::from_no_answer(&error))?;
         let part = answer.iter().find(|part| part.topic == *self.topic && part.partition == partition);
-        match part.ok_or(Missed::Now)? {
-            part if part.code != 0 => Err(Missed::code(part.code)),
+        match part.ok_or(LookError::Transient)? {
+            part if part.code != 0 => Err(LookError::from_code(part.code)),
             part => Ok(part.offset),
         }
     }
 
-    async fn search(&self, question: &LogSearch) -> Result<Vec<LoggedBatch>, Missed> {
+    async fn search(&self, question: &LogSearch) -> Result<Vec<LoggedBatch>, LookError> {
         let end = self.offset(LATEST).await?;
         let mut next = match question.wanted.from {
             Some(from) => from,
@@ -131,19 +134,19 @@ impl Leader<'_> {
         let mut found = Vec::new();
         while (0..end).contains(&next) {
             let bytes = self.fetch(question, next).await?;
-            let Some(behind) = collect(&bytes, &question.wanted, next, end, &mut found) else {
-                // Batches of a format that is not read here, or damage.
-                return Err(if bytes.is_empty() { Missed::Now } else { Missed::Ever });
+            let Some(next_offset) = collect(&bytes, &question.wanted, next, end, &mut found) else {
+                // The batches have another format than v2, or are damaged.
+                return Err(if bytes.is_empty() { LookError::Transient } else { LookError::Permanent });
             };
             if found.iter().any(|batch| batch.offset_of(question.wanted.last_sequence, 1).is_some()) {
                 break;
             }
-            next = behind;
+            next = next_offset;
         }
         Ok(found)
     }
 
-    async fn fetch(&self, question: &LogSearch, offset: i64) -> Result<Vec<u8>, Missed> {
+    async fn fetch(&self, question: &LogSearch, offset: i64) -> Result<Vec<u8>, LookError> {
         let request = FetchRequest {
             topic: self.topic.clone(),
             topic_uuid: question.topic_uuid,
@@ -153,26 +156,27 @@ impl Leader<'_> {
             max_bytes: FETCH_BYTES,
             max_wait: Duration::ZERO,
         };
-        let Fetched((code, parts)) = self.link.request(request).await.map_err(|error| Missed::unanswered(&error))?;
+        let Fetched((code, parts)) =
+            self.connection.request(request).await.map_err(|error| LookError::from_no_answer(&error))?;
         if code != 0 {
-            return Err(Missed::code(code));
+            return Err(LookError::from_code(code));
         }
-        match parts.into_iter().find(|part| part.index == self.partition).ok_or(Missed::Now)? {
-            part if part.code != 0 => Err(Missed::code(part.code)),
+        match parts.into_iter().find(|part| part.index == self.partition).ok_or(LookError::Transient)? {
+            part if part.code != 0 => Err(LookError::from_code(part.code)),
             part => Ok(part.records),
         }
     }
 }
 
-/// Adds the batches that are wanted and lie before `end`. Returns the offset behind what was read; `None` if nothing was,
-/// or if what was read is damaged.
+/// Adds the wanted batches before `end` to `found`. Returns the offset after the last batch. Returns `None` if no
+/// batch was read, or if a batch is damaged.
 fn collect(mut bytes: &[u8], wanted: &Wanted, from: i64, end: i64, found: &mut Vec<LoggedBatch>) -> Option<i64> {
     let mut next = from;
     while let Ok((batch, rest)) = BatchView::parse(bytes) {
         let records = u32::try_from(batch.last_offset_delta).ok()?.checked_add(1)?;
-        let behind = batch.base_offset.checked_add(i64::from(records))?;
-        let ours = (batch.producer_id, batch.producer_epoch) == (wanted.producer_id, wanted.epoch);
-        if ours && !batch.is_control() && behind <= end && behind > from {
+        let next_offset = batch.base_offset.checked_add(i64::from(records))?;
+        let is_wanted = (batch.producer_id, batch.producer_epoch) == (wanted.producer_id, wanted.epoch);
+        if is_wanted && !batch.is_control() && next_offset <= end && next_offset > from {
             if !batch.check_crc() {
                 return None;
             }
@@ -180,7 +184,7 @@ fn collect(mut bytes: &[u8], wanted: &Wanted, from: i64, end: i64, found: &mut V
             let (base_sequence, base_offset) = (batch.base_sequence, batch.base_offset);
             found.push(LoggedBatch { base_sequence, records, base_offset, log_append_time });
         }
-        next = next.max(behind);
+        next = next.max(next_offset);
         bytes = rest;
     }
     (next > from).then_some(next)
@@ -202,7 +206,7 @@ mod tests {
 
     const PARTITION: PartitionId = PartitionId { topic: TopicId(0), index: 0 };
 
-    /// Two brokers, the first of which leads under epoch 0, and a client of theirs.
+    /// Starts two brokers, the first of which leads under epoch 0, and configures a client.
     async fn cluster() -> (TestCluster, DriverConfig) {
         let cluster = TestCluster::builder().brokers(2).topic("t", 1).start().await.unwrap();
         let address = cluster.address(1).unwrap();
@@ -210,15 +214,15 @@ mod tests {
             core: crate::core::Config::default(),
             bootstrap: vec![(address.ip().to_string().into(), address.port())],
             default_broker: None,
-            client_id: "looker".into(),
+            client_id: "leader_client".into(),
             connect_timeout: Duration::from_secs(5),
             security: crate::driver::security::Security::default(),
         };
         (cluster, config)
     }
 
-    fn looker(config: &DriverConfig) -> Looker {
-        Looker { dialer: config.dialer(), timeout: Duration::from_secs(30) }
+    fn leader_client(config: &DriverConfig) -> LeaderClient {
+        LeaderClient { dialer: config.dialer(), timeout: Duration::from_secs(30) }
     }
 
     async fn append(config: &DriverConfig, stamp: Stamp, values: u32) {
@@ -237,27 +241,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_confirmed_leader_is_believed() {
+    async fn only_a_confirmed_leader_counts() {
         let (cluster, config) = cluster().await;
         append(&config, Stamp { producer_id: 7, epoch: 3, base_sequence: 0 }, 2).await;
         let look = async |broker, leader_epoch, producer_id| {
             let (topic, look, leader) = ("t".into(), LookId(1), at(&cluster, broker));
             let question = Look { partition: PARTITION, topic, leader, leader_epoch, look, producer_id };
-            looker(&config).look(&question).await
+            leader_client(&config).look(&question).await
         };
-        let LookAnswer::Producer { epoch, last_sequence, age } = look(1, 0, 7).await else { panic!("nothing found") };
+        let LookAnswer::Producer { epoch, last_sequence, age } = look(1, 0, 7).await else {
+            panic!("no producer found")
+        };
         assert_eq!((epoch, last_sequence), (3, 1));
         assert!(age < Duration::from_secs(60));
         assert_eq!(look(1, 0, 8).await, LookAnswer::Nothing);
-        assert_eq!(look(2, 0, 7).await, LookAnswer::Unavailable, "a follower, whose state may be older");
+        assert_eq!(look(2, 0, 7).await, LookAnswer::Unavailable, "a follower's state may be older");
         assert!(cluster.move_leader("t", 0, 2));
         assert_eq!(look(1, 0, 7).await, LookAnswer::Unavailable, "a former leader");
-        assert_eq!(look(2, 0, 7).await, LookAnswer::Unavailable, "another leader epoch than the one that is known");
+        assert_eq!(look(2, 0, 7).await, LookAnswer::Unavailable, "the leader epoch is not the known one");
         assert!(matches!(look(2, 1, 7).await, LookAnswer::Producer { .. }));
     }
 
     #[tokio::test]
-    async fn log_is_searched_up_to_the_wanted_sequence() {
+    async fn search_stops_at_wanted_sequence() {
         let (cluster, config) = cluster().await;
         append(&config, Stamp { producer_id: 6, epoch: 0, base_sequence: 0 }, 2).await;
         append(&config, Stamp { producer_id: 7, epoch: 3, base_sequence: 40 }, 4).await;
@@ -267,7 +273,7 @@ mod tests {
             let (client, deadline) = (LogClient::new(&config), std::time::Instant::now() + Duration::from_secs(30));
             let topic_uuid = client.topic("t", deadline).await.unwrap().uuid;
             let question = LogSearch { partition: PARTITION, topic, topic_uuid, leader, leader_epoch: 0, look, wanted };
-            looker(&config).search(&question).await
+            leader_client(&config).search(&question).await
         };
         let found = |answer| match answer {
             SearchAnswer::Read(found) => found.iter().map(|b: &LoggedBatch| (b.base_sequence, b.base_offset)).collect(),
@@ -280,12 +286,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn missing_version_is_final_for_the_log_client() {
+    async fn missing_version_is_permanent() {
         let (cluster, config) = cluster().await;
-        // ApiVersions v3: all that delivery needs, and DescribeConfigs as Kafka 0.11 has it.
-        let told = [(0_i16, 3_i16, 3_i16), (3, 4, 4), (22, 0, 0), (32, 0, 0)];
-        let mut answer = vec![0, 0, told.len() as u8 + 1];
-        for (key, lowest, highest) in told {
+        // ApiVersions v3: the requests of delivery, and DescribeConfigs of Kafka 0.11.
+        let ranges = [(0_i16, 3_i16, 3_i16), (3, 4, 4), (22, 0, 0), (32, 0, 0)];
+        let mut answer = vec![0, 0, ranges.len() as u8 + 1];
+        for (key, lowest, highest) in ranges {
             answer.extend([key, lowest, highest].iter().flat_map(|field| field.to_be_bytes()));
             answer.push(0);
         }
@@ -294,8 +300,10 @@ mod tests {
         cluster.inject(rule.then(kafka_courier_test_broker::Fault::ApplyThenAnswer(answer)));
         let began = std::time::Instant::now();
         let error = LogClient::new(&config).is_compacted("t", began + Duration::from_secs(60)).await.unwrap_err();
-        assert!(began.elapsed() < Duration::from_secs(20), "asking again can't help");
-        let LogErrorKind::NoTrust(crate::core::Reason::NoCommonVersion(none)) = error.kind() else { panic!("{error}") };
+        assert!(began.elapsed() < Duration::from_secs(20), "the client must not retry");
+        let LogErrorKind::ClusterRefused(crate::core::Reason::NoCommonVersion(none)) = error.kind() else {
+            panic!("{error}")
+        };
         assert_eq!((none.api, none.ours, none.theirs), ("DescribeConfigs", (1, 4), Some((0, 0))));
     }
 }

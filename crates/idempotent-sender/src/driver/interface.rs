@@ -1,0 +1,126 @@
+//! The interface between the driver and the layer above: commands, callbacks and settings.
+//!
+//! Rule: plain data and one trait. Nothing here decides.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::connection::Dialer;
+use super::health::Probe;
+use super::refusals::BrokerRefusals;
+use super::security::Security;
+use crate::core::{
+    BrokerId, BrokerView, Config, Counters, PartitionId, Reason, RecordSet, Settlement, Submission, TopicId,
+};
+
+/// Callbacks of the driver to the layer above. The driver's task calls them, so they must not block.
+pub trait Upcalls<T>: Send + 'static {
+    /// Reports a verdict.
+    fn settled(&mut self, settlement: Settlement<T>);
+    /// Reports that records with the outcome `unknown` are in the log.
+    fn corrected(&mut self, token: T, records: RecordSet, base_offset: Option<i64>);
+    /// Reports that a topic can be published to, or that its partitions or leaders have changed.
+    fn topic_ready(&mut self, topic: TopicId, name: &Arc<str>, available: &[bool]);
+    /// Reports the largest batch that a topic accepts (`max.message.bytes`). Called before `topic_ready`, where a
+    /// broker reports the limit.
+    fn topic_limit(&mut self, name: &Arc<str>, bytes: usize);
+    /// Reports that a topic is unavailable.
+    fn topic_failed(&mut self, topic: TopicId, name: &Arc<str>, reason: &Reason);
+    /// Reports that the driver's task ends. The layer above must accept no further record.
+    fn ending(&mut self);
+    /// Reports the producer id that stamps new batches from now on.
+    fn producer_id(&mut self, id: i64);
+    /// Returns the open batch of this partition, sealed, because its linger is over. `None` if it was sealed
+    /// meanwhile.
+    fn lingered(&mut self, partition: PartitionId, ordinal: u64) -> Option<Submission<T>>;
+    /// Returns whether each accepted record has a verdict: no batch is open, and no batch is being sealed.
+    fn is_idle(&self) -> bool;
+    /// Reports the counters and the number of Produce requests in flight. Called after each round.
+    fn counted(&mut self, counters: &Counters, requests_in_flight: usize);
+    /// Reports an observation for metrics.
+    fn observed(&mut self, observation: Observation<'_>);
+}
+
+/// Something that the driver observed in the cluster.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Observation<'a> {
+    /// A broker answered a Produce request.
+    Answered {
+        /// The broker.
+        broker: BrokerId,
+        /// The time from the request's handover to its connection until the answer.
+        took: Duration,
+        /// How long the broker wants no requests (KIP-219).
+        throttle: Duration,
+    },
+    /// Brokers or connections have changed. The list holds all of them in their current state.
+    Brokers(&'a [BrokerView]),
+    /// Fresh metadata arrived.
+    Metadata,
+}
+
+/// A command from the layer above to the driver.
+#[derive(Debug)]
+pub enum Command<T> {
+    /// Request metadata of a topic.
+    WantTopic(Arc<str>),
+    /// Request a producer id before there is anything to send.
+    WantProducerId,
+    /// A batch was opened. The driver seals it at its deadline if it is still open.
+    Opened {
+        /// The partition.
+        partition: PartitionId,
+        /// The batch's ordinal in its partition.
+        ordinal: u64,
+        /// When the batch's linger is over.
+        deadline: Instant,
+    },
+    /// Deliver a batch.
+    Sealed(Submission<T>),
+    /// Expedite this open batch, because a caller awaits a delivery of it.
+    Expedite {
+        /// The partition.
+        partition: PartitionId,
+        /// The batch's ordinal in its partition.
+        ordinal: u64,
+    },
+    /// Seal each open batch, because a caller waits for memory or for a flush.
+    SealOpen,
+    /// Check that the cluster is reachable and writable.
+    Probe(Probe),
+    /// Close. Batches without a verdict fail at `deadline`.
+    Close {
+        /// When to fail the remaining batches.
+        deadline: Instant,
+    },
+}
+
+/// The settings of a driver.
+#[derive(Clone, Debug)]
+pub struct DriverConfig {
+    /// The core's settings.
+    pub core: Config,
+    /// The bootstrap brokers: host and port.
+    pub bootstrap: Vec<(Arc<str>, u16)>,
+    /// The client id, sent with each request.
+    pub client_id: Arc<str>,
+    /// The time limit for opening a connection, over all addresses of a name.
+    pub connect_timeout: Duration,
+    /// The security of connections.
+    pub security: Security,
+    /// The broker that is dialed because none was configured. Errors mention that it is the default.
+    pub default_broker: Option<(Arc<str>, u16)>,
+}
+
+impl DriverConfig {
+    pub(super) fn dialer(&self) -> Dialer {
+        Dialer {
+            client_id: self.client_id.clone(),
+            timeout: self.connect_timeout,
+            security: self.security.clone(),
+            refusals: BrokerRefusals::default(),
+            default_broker: self.default_broker.clone(),
+        }
+    }
+}
