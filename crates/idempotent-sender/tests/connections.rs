@@ -1,5 +1,5 @@
-//! The connections to a broker, seen from above the driver: how many there are under load, and when there is none.
-#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+//! Tests of the driver's connections to a broker, under load and when idle.
+#![allow(clippy::unwrap_used)] // test helpers may panic
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,27 +15,27 @@ use tokio::sync::{mpsc, watch};
 const T: &str = "t";
 const PARTITIONS: i32 = 8;
 
-/// What the driver told last.
+/// The state that the driver reported last.
 #[derive(Default)]
-struct Told {
+struct ReportedState {
     topic: Option<TopicId>,
     settled: usize,
-    /// How it stands with the broker, and how many connections there are.
+    /// The broker's reachability, and the number of open connections.
     broker: Option<(Reachability, u32)>,
 }
 
-struct Listener(watch::Sender<Told>);
+struct Listener(watch::Sender<ReportedState>);
 
 impl Upcalls<()> for Listener {
     fn settled(&mut self, _: Settlement<()>) {
-        self.0.send_modify(|told| told.settled += 1);
+        self.0.send_modify(|state| state.settled += 1);
     }
     fn topic_ready(&mut self, topic: TopicId, _: &Arc<str>, _: &[bool]) {
-        self.0.send_modify(|told| told.topic = Some(topic));
+        self.0.send_modify(|state| state.topic = Some(topic));
     }
     fn observed(&mut self, observation: Observation<'_>) {
         if let Observation::Brokers([broker]) = observation {
-            self.0.send_modify(|told| told.broker = Some((broker.reachability, broker.open)));
+            self.0.send_modify(|state| state.broker = Some((broker.reachability, broker.open)));
         }
     }
     fn lingered(&mut self, _: PartitionId, _: u64) -> Option<Submission<()>> {
@@ -53,16 +53,16 @@ impl Upcalls<()> for Listener {
 }
 
 /// A driver on a cluster of one broker.
-struct Bench {
+struct DriverHarness {
     cluster: TestCluster,
     commands: mpsc::UnboundedSender<Command<()>>,
-    told: watch::Receiver<Told>,
+    reported: watch::Receiver<ReportedState>,
 }
 
-impl Bench {
+impl DriverHarness {
     async fn new(core: Config) -> Self {
         let cluster = TestCluster::builder().topic(T, PARTITIONS).start().await.unwrap();
-        let (listener, told) = watch::channel(Told::default());
+        let (listener, reported) = watch::channel(ReportedState::default());
         let address = cluster.address(1).unwrap();
         let config = DriverConfig {
             core,
@@ -75,20 +75,20 @@ impl Bench {
         let (commands, task) = driver(config, Listener(listener)).unwrap();
         tokio::spawn(task.run());
         commands.send(Command::WantTopic(T.into())).unwrap();
-        let mut bench = Self { cluster, commands, told };
-        bench.until(|told| told.topic.is_some()).await;
-        bench
+        let mut harness = Self { cluster, commands, reported };
+        harness.wait_until(|state| state.topic.is_some()).await;
+        harness
     }
 
-    /// Waits until the driver has told this. Fails when it has not within a minute.
-    async fn until(&mut self, is_so: impl FnMut(&Told) -> bool) {
-        let wait = self.told.wait_for(is_so);
+    /// Waits until the reported state satisfies a condition. Panics after a minute.
+    async fn wait_until(&mut self, condition: impl FnMut(&ReportedState) -> bool) {
+        let wait = self.reported.wait_for(condition);
         tokio::time::timeout(Duration::from_secs(60), wait).await.unwrap().unwrap();
     }
 
-    /// Has each partition's next batch sent.
+    /// Submits the next batch of each partition.
     fn submit(&self, ordinal: u64) {
-        let topic = self.told.borrow().topic.unwrap();
+        let topic = self.reported.borrow().topic.unwrap();
         for index in 0..PARTITIONS {
             let record = Record { key: None, value: Some(&[b'v'; 2000]), headers: &[], timestamp: 1_700_000_000_000 };
             let submission = Submission {
@@ -104,10 +104,11 @@ impl Bench {
     }
 }
 
+/// Connections grow to the allowed number, close when idle, and open again on demand.
 #[tokio::test]
-async fn connections_grow_to_the_number_allowed_are_all_closed_when_idle_and_opened_again_when_needed() {
+async fn connections_grow_close_and_reopen() {
     for allowed in [1, 2, 4] {
-        let mut bench = Bench::new(Config {
+        let mut harness = DriverHarness::new(Config {
             connections_per_broker: allowed,
             max_in_flight: 1,
             max_request_bytes: 1024,
@@ -117,16 +118,16 @@ async fn connections_grow_to_the_number_allowed_are_all_closed_when_idle_and_ope
         .await;
         for round in 0..2 {
             let gate = Gate::new();
-            bench.cluster.inject(Rule::on(ApiKey::Produce).times(allowed.into()).then(Fault::Hold(gate.clone())));
-            bench.submit(round);
+            harness.cluster.inject(Rule::on(ApiKey::Produce).times(allowed.into()).then(Fault::Hold(gate.clone())));
+            harness.submit(round);
             let arrived = gate.arrived(allowed as usize);
             tokio::time::timeout(Duration::from_secs(60), arrived).await.unwrap();
-            bench.until(|told| told.broker == Some((Reachability::Connected, allowed))).await;
+            harness.wait_until(|state| state.broker == Some((Reachability::Connected, allowed))).await;
             gate.open();
             let settled = PARTITIONS as usize * (round as usize + 1);
-            bench.until(|told| told.settled == settled).await;
-            bench.until(|told| told.broker == Some((Reachability::Idle, 0))).await;
+            harness.wait_until(|state| state.settled == settled).await;
+            harness.wait_until(|state| state.broker == Some((Reachability::Idle, 0))).await;
         }
-        assert_eq!(bench.cluster.record_count(T), 2 * PARTITIONS as u64);
+        assert_eq!(harness.cluster.record_count(T), 2 * PARTITIONS as u64);
     }
 }

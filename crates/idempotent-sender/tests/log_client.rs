@@ -1,5 +1,5 @@
-//! The client for logs against a cluster inside the process: what it reads, what it appends, and what it says of failures.
-#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+//! Tests of the log client against an in-process cluster: reads, appends and errors.
+#![allow(clippy::unwrap_used)] // test helpers may panic
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,11 +36,11 @@ fn client_with(cluster: &TestCluster, request_timeout: Duration) -> LogClient {
     })
 }
 
-fn long() -> Instant {
+fn far_deadline() -> Instant {
     Instant::now() + Duration::from_secs(60)
 }
 
-fn short() -> Instant {
+fn near_deadline() -> Instant {
     Instant::now() + Duration::from_secs(1)
 }
 
@@ -51,11 +51,11 @@ fn batch(epoch: i16, sequence: i32, value: &str) -> Arc<EncodedBatch> {
     Arc::new(batch)
 }
 
-fn from(offset: i64, max_bytes: u32) -> ReadFrom {
+fn read_from(offset: i64, max_bytes: u32) -> ReadFrom {
     ReadFrom { offset, max_bytes, max_wait: Duration::ZERO }
 }
 
-/// The values of all whole batches.
+/// Returns the values of all whole batches.
 fn values(mut bytes: &[u8]) -> Vec<String> {
     let mut values = Vec::new();
     while let Ok((view, rest)) = BatchView::parse(bytes) {
@@ -67,96 +67,100 @@ fn values(mut bytes: &[u8]) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn what_was_appended_is_read_and_the_log_says_where_it_begins_and_ends() {
+async fn appended_batches_are_read_back() {
     let cluster = cluster(3).await;
     let client = client(&cluster);
-    assert_eq!(client.topic(T, long()).await.unwrap().partitions, 3);
-    assert_ne!(client.topic(T, long()).await.unwrap().uuid, [0; 16]);
+    assert_eq!(client.topic(T, far_deadline()).await.unwrap().partitions, 3);
+    assert_ne!(client.topic(T, far_deadline()).await.unwrap().uuid, [0; 16]);
     for (sequence, value) in [(0, "a"), (1, "b")] {
-        let offset = client.append(T, 1, batch(0, sequence, value), long()).await.unwrap();
+        let offset = client.append(T, 1, batch(0, sequence, value), far_deadline()).await.unwrap();
         assert_eq!(offset, i64::from(sequence));
     }
-    let offsets = client.offsets(T, 1, long()).await.unwrap();
+    let offsets = client.offsets(T, 1, far_deadline()).await.unwrap();
     assert_eq!(offsets, Offsets { log_start: 0, high_watermark: 2 });
-    let fetched = client.fetch(T, 1, from(0, 1 << 20), long()).await.unwrap();
+    let fetched = client.fetch(T, 1, read_from(0, 1 << 20), far_deadline()).await.unwrap();
     assert_eq!((fetched.high_watermark, fetched.log_start), (2, 0));
     assert_eq!(values(&fetched.bytes), ["a", "b"]);
-    assert_eq!(values(&client.fetch(T, 1, from(1, 1 << 20), long()).await.unwrap().bytes), ["b"]);
+    assert_eq!(values(&client.fetch(T, 1, read_from(1, 1 << 20), far_deadline()).await.unwrap().bytes), ["b"]);
 }
 
 #[tokio::test]
-async fn a_first_batch_comes_whole_though_it_is_larger_than_what_was_asked_for() {
+async fn first_batch_may_exceed_max_bytes() {
     let cluster = cluster(1).await;
     let client = client(&cluster);
     let large = "x".repeat(100_000);
-    client.append(T, 0, batch(0, 0, &large), long()).await.unwrap();
-    assert_eq!(values(&client.fetch(T, 0, from(0, 1), long()).await.unwrap().bytes), [large]);
+    client.append(T, 0, batch(0, 0, &large), far_deadline()).await.unwrap();
+    assert_eq!(values(&client.fetch(T, 0, read_from(0, 1), far_deadline()).await.unwrap().bytes), [large]);
 }
 
 #[tokio::test]
-async fn nothing_new_is_an_empty_answer_and_an_offset_beyond_the_end_an_error() {
+async fn offset_beyond_the_end_fails() {
     let cluster = cluster(1).await;
     let client = client(&cluster);
-    let fetched = client.fetch(T, 0, from(0, 1 << 20), long()).await.unwrap();
+    let fetched = client.fetch(T, 0, read_from(0, 1 << 20), far_deadline()).await.unwrap();
     assert_eq!((fetched.high_watermark, fetched.bytes.len()), (0, 0));
-    let error = client.fetch(T, 0, from(5, 1 << 20), long()).await.unwrap_err();
+    let error = client.fetch(T, 0, read_from(5, 1 << 20), far_deadline()).await.unwrap_err();
     assert_eq!(error.kind(), &LogErrorKind::OutOfRange);
     assert!(error.to_string().starts_with("reading t-0 from offset 5: the offset is not in the log"), "{error}");
 }
 
 #[tokio::test]
-async fn a_topic_that_is_not_there_is_an_error_at_once_and_is_not_made() {
+async fn missing_topic_fails_without_creation() {
     let cluster = TestCluster::builder().auto_create_topics(1).start().await.unwrap();
     let client = client(&cluster);
-    let error = client.topic("none", long()).await.unwrap_err();
+    let error = client.topic("none", far_deadline()).await.unwrap_err();
     assert_eq!(error.code(), Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
     assert!(error.to_string().starts_with("requesting metadata of topic none: UNKNOWN_TOPIC_OR_PARTITION"), "{error}");
     assert_eq!(cluster.leader("none", 0), None);
 }
 
 #[tokio::test]
-async fn a_partition_that_the_topic_does_not_have_is_an_error_at_once() {
+async fn missing_partition_fails_immediately() {
     let cluster = cluster(1).await;
-    let error = client(&cluster).offsets(T, 3, long()).await.unwrap_err();
+    let error = client(&cluster).offsets(T, 3, far_deadline()).await.unwrap_err();
     assert_eq!(error.code(), Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
 }
 
 #[tokio::test]
-async fn a_leader_that_moved_is_found_again() {
+async fn moved_leader_is_found() {
     let cluster = cluster(3).await;
     let client = client(&cluster);
     for sequence in 0..6 {
-        client.append(T, 0, batch(0, sequence, &sequence.to_string()), long()).await.unwrap();
+        client.append(T, 0, batch(0, sequence, &sequence.to_string()), far_deadline()).await.unwrap();
         assert!(cluster.move_leader(T, 0, sequence % 3 + 1));
-        assert_eq!(client.offsets(T, 0, long()).await.unwrap().high_watermark, i64::from(sequence) + 1);
+        assert_eq!(client.offsets(T, 0, far_deadline()).await.unwrap().high_watermark, i64::from(sequence) + 1);
         assert!(cluster.move_leader(T, 0, (sequence + 1) % 3 + 1));
     }
-    let fetched = client.fetch(T, 0, from(0, 1 << 20), long()).await.unwrap();
+    let fetched = client.fetch(T, 0, read_from(0, 1 << 20), far_deadline()).await.unwrap();
     assert_eq!(values(&fetched.bytes), ["0", "1", "2", "3", "4", "5"]);
 }
 
 #[tokio::test]
-async fn errors_that_pass_and_connections_that_end_are_gone_through() {
+async fn transient_errors_are_retried() {
     for fault in [Fault::Refuse(Fails::OffsetNotAvailable), Fault::Disconnect, Fault::Swallow] {
         let cluster = cluster(1).await;
         let client = client(&cluster);
-        client.append(T, 0, batch(0, 0, "a"), long()).await.unwrap();
+        client.append(T, 0, batch(0, 0, "a"), far_deadline()).await.unwrap();
         for api in [ApiKey::ListOffsets, ApiKey::Fetch, ApiKey::DescribeConfigs] {
             cluster.inject(Rule::on(api).then(fault.clone()));
         }
-        assert_eq!(client.offsets(T, 0, long()).await.unwrap().high_watermark, 1, "{fault:?}");
-        assert_eq!(values(&client.fetch(T, 0, from(0, 9), long()).await.unwrap().bytes), ["a"], "{fault:?}");
-        assert!(!client.is_compacted(T, long()).await.unwrap());
+        assert_eq!(client.offsets(T, 0, far_deadline()).await.unwrap().high_watermark, 1, "{fault:?}");
+        assert_eq!(
+            values(&client.fetch(T, 0, read_from(0, 9), far_deadline()).await.unwrap().bytes),
+            ["a"],
+            "{fault:?}"
+        );
+        assert!(!client.is_compacted(T, far_deadline()).await.unwrap());
         assert!(cluster.requests(ApiKey::Fetch) >= 2 && cluster.requests(ApiKey::DescribeConfigs) >= 2);
     }
 }
 
 #[tokio::test]
-async fn a_fetch_that_takes_too_long_says_which_step_failed_and_why() {
+async fn timed_out_fetch_names_the_step() {
     let cluster = cluster(1).await;
     let client = client(&cluster);
     cluster.inject(Rule::on(ApiKey::Fetch).always().then(Fault::Refuse(Fails::NotLeaderOrFollower)));
-    let error = client.fetch(T, 0, from(0, 9), short()).await.unwrap_err();
+    let error = client.fetch(T, 0, read_from(0, 9), near_deadline()).await.unwrap_err();
     let text = error.to_string();
     assert!(
         text.starts_with("reading t-0 from offset 0: broker not available in time: NOT_LEADER_OR_FOLLOWER"),
@@ -165,100 +169,100 @@ async fn a_fetch_that_takes_too_long_says_which_step_failed_and_why() {
 }
 
 #[tokio::test]
-async fn what_failed_before_says_more_than_that_time_was_up_for_the_last_answer() {
+async fn timeout_reports_the_earlier_error() {
     let cluster = cluster(1).await;
     let client = client_with(&cluster, Duration::from_secs(60));
     cluster.inject(Rule::on(ApiKey::Fetch).then(Fault::Refuse(Fails::NotLeaderOrFollower)));
     cluster.inject(Rule::on(ApiKey::Fetch).always().then(Fault::Swallow));
-    let error = client.fetch(T, 0, from(0, 9), short()).await.unwrap_err();
+    let error = client.fetch(T, 0, read_from(0, 9), near_deadline()).await.unwrap_err();
     assert!(error.to_string().contains("in time: NOT_LEADER_OR_FOLLOWER"), "{error}");
 }
 
 #[tokio::test]
-async fn a_compacted_topic_is_known_as_such() {
+async fn compacted_topic_is_recognized() {
     let spec = TopicSpec::new("compact", 1).config("cleanup.policy", "compact,delete");
     let cluster = TestCluster::builder().topic_spec(spec).topic(T, 1).start().await.unwrap();
     let client = client(&cluster);
-    assert!(client.is_compacted("compact", long()).await.unwrap());
-    assert!(!client.is_compacted(T, long()).await.unwrap());
+    assert!(client.is_compacted("compact", far_deadline()).await.unwrap());
+    assert!(!client.is_compacted(T, far_deadline()).await.unwrap());
     cluster.fail_next(ApiKey::DescribeConfigs, 1, Fails::TopicAuthorizationFailed);
-    let error = client.is_compacted(T, long()).await.unwrap_err();
+    let error = client.is_compacted(T, far_deadline()).await.unwrap_err();
     assert_eq!(error.code(), Some(ErrorCode::TOPIC_AUTHORIZATION_FAILED));
     cluster.set_topic_config("compact", "retention.ms", "5000").unwrap();
-    let cleanup = client.cleanup("compact", long()).await.unwrap();
+    let cleanup = client.cleanup("compact", far_deadline()).await.unwrap();
     assert_eq!((&*cleanup.policy, cleanup.deletes()), ("compact,delete", true));
     assert_eq!((cleanup.retention_ms, cleanup.retention_bytes), (Some(5000), Some(-1)));
 }
 
 #[tokio::test]
-async fn an_append_whose_answers_are_lost_is_in_the_log_once() {
+async fn lost_answers_append_once() {
     let cluster = cluster(3).await;
     let client = client(&cluster);
     cluster.apply_then_disconnect(3);
-    assert_eq!(client.append(T, 0, batch(0, 0, "a"), long()).await.unwrap(), 0);
+    assert_eq!(client.append(T, 0, batch(0, 0, "a"), far_deadline()).await.unwrap(), 0);
     cluster.inject(Rule::on(ApiKey::Produce).then(Fault::ApplyThenRefuse(Fails::NotEnoughReplicasAfterAppend)));
-    assert_eq!(client.append(T, 0, batch(0, 1, "b"), long()).await.unwrap(), 1);
+    assert_eq!(client.append(T, 0, batch(0, 1, "b"), far_deadline()).await.unwrap(), 1);
     assert_eq!(cluster.records(T).len(), 2);
 }
 
 #[tokio::test]
-async fn an_append_under_an_old_epoch_is_refused_and_is_certainly_not_in_the_log() {
+async fn fenced_append_is_not_open() {
     let cluster = cluster(1).await;
     let client = client(&cluster);
-    client.append(T, 0, batch(5, 0, "fence"), long()).await.unwrap();
-    let error = client.append(T, 0, batch(4, 0, "late"), long()).await.unwrap_err();
+    client.append(T, 0, batch(5, 0, "fence"), far_deadline()).await.unwrap();
+    let error = client.append(T, 0, batch(4, 0, "late"), far_deadline()).await.unwrap_err();
     assert_eq!((error.code(), error.is_open()), (Some(ErrorCode::INVALID_PRODUCER_EPOCH), false));
     assert_eq!(cluster.records(T).len(), 1);
 }
 
 #[tokio::test]
-async fn an_append_that_is_never_answered_is_open_and_one_that_is_only_refused_is_not() {
+async fn unanswered_append_is_open() {
     let cluster = cluster(1).await;
     let client = client(&cluster);
-    client.offsets(T, 0, long()).await.unwrap();
-    // At a deadline a refusal might still be under way: a final one ends it before.
+    client.offsets(T, 0, far_deadline()).await.unwrap();
+    // A final refusal ends the append before the deadline. No refusal is in flight at the deadline.
     cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Refuse(Fails::NotEnoughReplicas)));
     cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Refuse(Fails::TopicAuthorizationFailed)));
-    let error = client.append(T, 0, batch(0, 0, "a"), long()).await.unwrap_err();
+    let error = client.append(T, 0, batch(0, 0, "a"), far_deadline()).await.unwrap_err();
     assert!(!error.is_open(), "{error}");
     cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::Swallow));
-    let error = client.append(T, 0, batch(0, 0, "a"), short()).await.unwrap_err();
+    let error = client.append(T, 0, batch(0, 0, "a"), near_deadline()).await.unwrap_err();
     assert!(error.is_open(), "{error}");
     cluster.clear_faults();
-    // A refusal of a later attempt says nothing of an earlier one.
+    // The refusal of a later attempt says nothing about an earlier attempt.
     cluster.inject(Rule::on(ApiKey::Produce).then(Fault::ApplyThenDisconnect));
     cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Refuse(Fails::TopicAuthorizationFailed)));
-    let error = client.append(T, 0, batch(0, 0, "a"), long()).await.unwrap_err();
+    let error = client.append(T, 0, batch(0, 0, "a"), far_deadline()).await.unwrap_err();
     assert!(error.is_open() && error.code().is_some(), "{error}");
     assert_eq!(cluster.records(T).len(), 1);
 }
 
 #[tokio::test]
-async fn a_cluster_that_is_not_there_leaves_nothing_open() {
+async fn unreachable_cluster_leaves_nothing_open() {
     let cluster = cluster(1).await;
     let client = client(&cluster);
     assert!(cluster.kill(1).await);
-    let error = client.append(T, 0, batch(0, 0, "a"), short()).await.unwrap_err();
+    let error = client.append(T, 0, batch(0, 0, "a"), near_deadline()).await.unwrap_err();
     assert!(!error.is_open(), "{error}");
     assert!(matches!(error.kind(), LogErrorKind::Unavailable(_)), "{error:?}");
 }
 
 #[tokio::test]
-async fn a_question_that_is_dropped_does_not_confuse_the_next_one() {
+async fn dropped_request_leaves_client_usable() {
     let cluster = cluster(1).await;
     let client = client(&cluster);
-    client.append(T, 0, batch(0, 0, "a"), long()).await.unwrap();
+    client.append(T, 0, batch(0, 0, "a"), far_deadline()).await.unwrap();
     let gate = Gate::new();
     cluster.inject(Rule::on(ApiKey::Fetch).then(Fault::Hold(gate.clone())));
     tokio::select! {
-        _ = client.fetch(T, 0, from(0, 9), long()) => unreachable!("the gate is shut"),
+        _ = client.fetch(T, 0, read_from(0, 9), far_deadline()) => unreachable!("the gate is closed"),
         () = gate.arrived(1) => {}
     }
-    assert_eq!(client.offsets(T, 0, long()).await.unwrap().high_watermark, 1);
+    assert_eq!(client.offsets(T, 0, far_deadline()).await.unwrap().high_watermark, 1);
 }
 
 #[test]
-fn its_futures_can_run_on_any_thread() {
+fn futures_are_send() {
     fn is_send<T: Send>(_: &T) {}
     let client = LogClient::new(&DriverConfig {
         core: Config::default(),
@@ -268,10 +272,10 @@ fn its_futures_can_run_on_any_thread() {
         security: Security::default(),
         default_broker: None,
     });
-    is_send(&client.topic(T, long()));
-    is_send(&client.offsets(T, 0, long()));
-    is_send(&client.fetch(T, 0, from(0, 1), long()));
-    is_send(&client.append(T, 0, batch(0, 0, "a"), long()));
+    is_send(&client.topic(T, far_deadline()));
+    is_send(&client.offsets(T, 0, far_deadline()));
+    is_send(&client.fetch(T, 0, read_from(0, 1), far_deadline()));
+    is_send(&client.append(T, 0, batch(0, 0, "a"), far_deadline()));
 }
 
 #[tokio::test]

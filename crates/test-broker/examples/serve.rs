@@ -1,7 +1,7 @@
-//! A cluster for clients in other processes: `serve [BROKERS] [TOPIC=PARTITIONS ..] [USER:PASSWORD ..]`.
+//! Runs a cluster for clients in other processes: `serve [BROKERS] [TOPIC=PARTITIONS ..] [USER:PASSWORD ..]`.
 //!
-//! The first line of output is the bootstrap addresses. It runs until its standard input ends, and then prints each
-//! record batch that it holds.
+//! The first line of output is the bootstrap addresses. The cluster runs until standard input ends. The program then
+//! prints each record batch in the cluster.
 
 use std::error::Error;
 use std::io::Write;
@@ -19,7 +19,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
             builder = builder.user(user, password);
             continue;
         }
-        let (name, partitions) = argument.split_once('=').ok_or("a topic is NAME=PARTITIONS, a user NAME:PASSWORD")?;
+        let (name, partitions) = argument
+            .split_once('=')
+            .ok_or("invalid argument: write a topic as NAME=PARTITIONS, a user as NAME:PASSWORD")?;
         builder = builder.topic(name, partitions.parse()?);
         topics.push(name.to_owned());
     }

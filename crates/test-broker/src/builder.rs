@@ -1,18 +1,20 @@
-//! How a cluster is described before it starts.
+//! The description of a cluster before it starts.
 //!
-//! Rules: every default is Kafka's, but where a comment says so.
+//! Rules: every default is Kafka's, unless a comment names the difference.
 
 use std::time::Duration;
 
 use crate::cluster::{StartError, TestCluster};
 use crate::layer::Layer;
-use crate::model::{Limits, NewTopic, TopicConfig};
-use crate::shared::{Security, WireLimits};
+use crate::model::{ClusterLimits, TopicConfig, TopicCreation};
+use crate::shared::{ClusterSecurity, WireLimits};
 
-/// A topic to be created.
+/// The description of a topic to create.
 ///
 /// ```
-/// let topic = kafka_courier_test_broker::TopicSpec::new("orders", 6).replication(3).config("max.message.bytes", "2000");
+/// use kafka_courier_test_broker::TopicSpec;
+///
+/// let topic = TopicSpec::new("orders", 6).replication(3).config("max.message.bytes", "2000");
 /// ```
 #[derive(Clone, Debug)]
 pub struct TopicSpec {
@@ -23,22 +25,22 @@ pub struct TopicSpec {
 }
 
 impl TopicSpec {
-    /// A topic with so many partitions, each on up to three brokers.
+    /// Describes a topic with this number of partitions, each on up to three brokers.
     #[must_use]
     pub fn new(name: &str, partitions: i32) -> Self {
         Self { name: name.to_owned(), partitions, replication: None, configs: Vec::new() }
     }
 
-    /// Replicas of each partition.
+    /// Sets the number of replicas of each partition.
     #[must_use]
     pub fn replication(mut self, factor: i16) -> Self {
         self.replication = Some(factor);
         self
     }
 
-    /// A setting, under Kafka's name: `cleanup.policy`, `max.message.bytes`, `message.timestamp.after.max.ms`,
-    /// `message.timestamp.before.max.ms`, `message.timestamp.type`, `min.insync.replicas`, `retention.bytes`, `retention.ms` or
-    /// `segment.bytes`.
+    /// Sets a topic setting by Kafka's name: `cleanup.policy`, `max.message.bytes`, `message.timestamp.after.max.ms`,
+    /// `message.timestamp.before.max.ms`, `message.timestamp.type`, `min.insync.replicas`, `retention.bytes`,
+    /// `retention.ms` or `segment.bytes`.
     #[must_use]
     pub fn config(mut self, name: &str, value: &str) -> Self {
         self.configs.push((name.to_owned(), value.to_owned()));
@@ -49,12 +51,12 @@ impl TopicSpec {
         &self.name
     }
 
-    pub(crate) fn to_new(&self) -> Result<NewTopic, String> {
+    pub(crate) fn to_creation(&self) -> Result<TopicCreation, String> {
         let mut config = TopicConfig::default();
         for (name, value) in &self.configs {
             config.set(name, value)?;
         }
-        Ok(NewTopic {
+        Ok(TopicCreation {
             name: self.name.clone(),
             partitions: Some(self.partitions),
             replication: self.replication,
@@ -64,13 +66,13 @@ impl TopicSpec {
     }
 }
 
-/// A cluster that has not started yet. Made by [`TestCluster::builder`].
+/// The description of a cluster that has not started. [`TestCluster::builder`] returns a builder.
 #[derive(Clone, Debug)]
 pub struct Builder {
     pub(crate) brokers: i32,
     pub(crate) topics: Vec<TopicSpec>,
-    pub(crate) security: Security,
-    pub(crate) model: Limits,
+    pub(crate) security: ClusterSecurity,
+    pub(crate) model: ClusterLimits,
     pub(crate) wire: WireLimits,
 }
 
@@ -79,8 +81,8 @@ impl Default for Builder {
         Self {
             brokers: 1,
             topics: Vec::new(),
-            security: Security::default(),
-            model: Limits {
+            security: ClusterSecurity::default(),
+            model: ClusterLimits {
                 max_partitions: 10_000,
                 max_producers: 1_000,
                 max_log_bytes: 1 << 30,
@@ -95,28 +97,28 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// How many brokers, numbered from 1; 1 to 100. Default 1.
+    /// Sets the number of brokers, 1 to 100. Broker ids count from 1. The default is 1 broker.
     #[must_use]
     pub fn brokers(mut self, count: i32) -> Self {
         self.brokers = count;
         self
     }
 
-    /// A topic with so many partitions, each on up to three brokers.
+    /// Adds a topic with this number of partitions, each on up to three brokers.
     #[must_use]
     pub fn topic(self, name: &str, partitions: i32) -> Self {
         self.topic_spec(TopicSpec::new(name, partitions))
     }
 
-    /// A topic with settings.
+    /// Adds a topic with settings.
     #[must_use]
     pub fn topic_spec(mut self, topic: TopicSpec) -> Self {
         self.topics.push(topic);
         self
     }
 
-    /// Creates topics that clients ask for, with so many partitions. Off by default, other than at Kafka, so that a
-    /// test with a wrong name fails.
+    /// Creates unknown topics on a client's request, with this number of partitions. The default is off, unlike
+    /// Kafka's: a test with a wrong topic name fails.
     #[must_use]
     pub fn auto_create_topics(mut self, partitions: i32) -> Self {
         self.model.auto_create = true;
@@ -124,52 +126,53 @@ impl Builder {
         self
     }
 
-    /// Clients must authenticate with SASL/PLAIN, as this user or another that was named.
+    /// Adds a user for SASL/PLAIN. Clients must authenticate as soon as there is a user or a token.
     #[must_use]
     pub fn user(mut self, name: &str, password: &str) -> Self {
         self.security.users.insert(name.to_owned(), password.to_owned());
         self
     }
 
-    /// Clients must authenticate with SASL/OAUTHBEARER and this token or another that was named, or as a user.
+    /// Adds a token for SASL/OAUTHBEARER. Clients must authenticate as soon as there is a user or a token.
     #[must_use]
     pub fn token(mut self, token: &str) -> Self {
         self.security.tokens.insert(token.to_owned());
         self
     }
 
-    /// Who has authenticated may go on for so long; then the connection ends with its next request (KIP-368). Default: for
-    /// ever.
+    /// Limits the time that an authentication is valid. The next request after that time ends the connection (KIP-368).
+    /// The default is no limit.
     #[must_use]
     pub fn session_lifetime(mut self, lifetime: Duration) -> Self {
         self.security.session_lifetime = Some(lifetime);
         self
     }
 
-    /// What lies between the brokers and their sockets.
+    /// Sets the layer between the brokers and their sockets, such as TLS.
     #[must_use]
     pub fn layer(mut self, layer: Layer) -> Self {
         self.security.layer = Some(layer);
         self
     }
 
-    /// A partition that was never written takes only sequence 0, as Kafka does from 4.5 on (KAFKA-15591).
+    /// Refuses every first sequence except 0 in a partition that was never written, as Kafka 4.5 and newer do
+    /// (KAFKA-15591).
     #[must_use]
     pub fn strict_first_sequence(mut self) -> Self {
         self.model.strict_first_sequence = true;
         self
     }
 
-    /// Bytes that all logs may take together; a full cluster answers `KAFKA_STORAGE_ERROR`. Default 1 GiB. To run for
-    /// ever, set `retention.bytes` at the topics.
+    /// Limits the bytes of all logs together. A full cluster answers `KAFKA_STORAGE_ERROR (56)`. The default is 1 GiB.
+    /// A cluster that runs indefinitely needs `retention.bytes` on its topics.
     #[must_use]
     pub fn max_log_bytes(mut self, bytes: usize) -> Self {
         self.model.max_log_bytes = bytes;
         self
     }
 
-    /// Bytes of one request; a bigger one ends its connection (`socket.request.max.bytes`). Default 32 MiB, at most
-    /// 1 GiB.
+    /// Limits the bytes of one request (`socket.request.max.bytes`), at most 1 GiB. A larger request ends its
+    /// connection. The default is 32 MiB.
     #[must_use]
     pub fn max_request_bytes(mut self, bytes: usize) -> Self {
         self.wire.max_request_bytes = bytes.min(1 << 30);
@@ -177,7 +180,7 @@ impl Builder {
         self
     }
 
-    /// Connections to one broker; one more is closed. Default 256.
+    /// Limits the connections to one broker. The broker closes a connection above the limit. The default is 256.
     #[must_use]
     pub fn max_connections(mut self, count: usize) -> Self {
         self.wire.max_connections = count;
@@ -187,7 +190,7 @@ impl Builder {
     /// Starts the brokers on ports of the loopback address, on the current tokio runtime.
     ///
     /// # Errors
-    /// No free port, or a description that makes no cluster.
+    /// Returns [`StartError`] if no port is free, or the description is invalid.
     pub async fn start(self) -> Result<TestCluster, StartError> {
         TestCluster::start(self).await
     }

@@ -1,6 +1,9 @@
-//! The handle that tests hold.
+//! The handle to a running cluster.
 //!
-//! Rules: every fault is in force when the call returns; readers see whole batches, and copy; waiting needs no sleeping.
+//! Rules:
+//! - A fault is in force when the call that injects it returns.
+//! - Readers see whole batches and return copies.
+//! - Waiting needs no sleeping.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,30 +17,30 @@ use tokio::io::DuplexStream;
 
 use crate::builder::{Builder, TopicSpec};
 use crate::fault::{Fault, Rule};
-use crate::model::{BrokerInfo, Cluster, MAX_UNCOMPRESSED, Topic};
+use crate::model::{BrokerInfo, ClusterModel, MAX_UNCOMPRESSED, TopicModel};
 use crate::records::{Batch, Record};
-use crate::server::{Endpoint, Running};
-use crate::shared::{Shared, wall_clock_ms};
+use crate::server::{BrokerTasks, ReservedAddress};
+use crate::shared::{SharedState, wall_clock_ms};
 
 const MAX_BROKERS: i32 = 100;
-/// Bytes under way in an in-memory connection.
+/// Bytes that an in-memory connection buffers in each direction.
 const PIPE: usize = 64 << 10;
-/// How long an id is remembered (`producer.id.expiration.ms`).
+/// Time after which a leader forgets an idle producer id (`producer.id.expiration.ms`).
 const PRODUCER_ID_EXPIRATION: Duration = Duration::from_hours(24);
 
-/// A Kafka cluster inside this process. It ends when this is dropped.
+/// A Kafka cluster inside this process. Dropping the handle ends the cluster.
 pub struct TestCluster {
-    shared: Arc<Shared>,
-    brokers: BTreeMap<i32, Broker>,
+    shared: Arc<SharedState>,
+    brokers: BTreeMap<i32, BrokerHandle>,
 }
 
-struct Broker {
-    endpoint: Endpoint,
-    running: Mutex<Option<Running>>,
+struct BrokerHandle {
+    endpoint: ReservedAddress,
+    running: Mutex<Option<BrokerTasks>>,
 }
 
 impl TestCluster {
-    /// Describes a cluster.
+    /// Returns a builder for a cluster.
     #[must_use]
     pub fn builder() -> Builder {
         Builder::default()
@@ -49,7 +52,7 @@ impl TestCluster {
         }
         let mut endpoints = BTreeMap::new();
         for id in 1..=builder.brokers {
-            endpoints.insert(id, Endpoint::reserve()?);
+            endpoints.insert(id, ReservedAddress::reserve()?);
         }
         let infos = endpoints.iter().map(|(id, endpoint)| BrokerInfo {
             id: *id,
@@ -59,33 +62,33 @@ impl TestCluster {
         });
         let mut limits = builder.model;
         limits.default_replication = i16::try_from(builder.brokers.min(3)).unwrap_or(1);
-        let mut cluster = Cluster::new(infos.collect(), limits);
+        let mut cluster = ClusterModel::new(infos.collect(), limits);
         for topic in &builder.topics {
             create(&mut cluster, topic)?;
         }
-        let shared = Arc::new(Shared::new(cluster, builder.wire, builder.security));
+        let shared = Arc::new(SharedState::new(cluster, builder.wire, builder.security));
         let mut brokers = BTreeMap::new();
         for (id, endpoint) in endpoints {
-            let running = Running::start(&endpoint, id, Arc::clone(&shared))?;
-            brokers.insert(id, Broker { endpoint, running: Mutex::new(Some(running)) });
+            let running = BrokerTasks::start(&endpoint, id, Arc::clone(&shared))?;
+            brokers.insert(id, BrokerHandle { endpoint, running: Mutex::new(Some(running)) });
         }
         Ok(Self { shared, brokers })
     }
 
-    /// The addresses of all brokers as clients take them: `127.0.0.1:40001,127.0.0.1:40002`.
+    /// Returns the addresses of all brokers in the form of `bootstrap.servers`: `127.0.0.1:40001,127.0.0.1:40002`.
     #[must_use]
     pub fn bootstrap(&self) -> String {
         let addresses = self.brokers.values().map(|broker| broker.endpoint.address().to_string());
         addresses.collect::<Vec<_>>().join(",")
     }
 
-    /// The address of a broker, alive or not.
+    /// Returns the address of a broker, alive or not. `None` means that the broker does not exist.
     #[must_use]
     pub fn address(&self, broker: i32) -> Option<SocketAddr> {
         self.brokers.get(&broker).map(|broker| broker.endpoint.address())
     }
 
-    /// A connection to a broker without a socket. `None`: there is no such broker, or it was killed.
+    /// Opens a connection to a broker without a socket. `None` means that the broker does not exist or was killed.
     #[must_use]
     pub fn connect_in_memory(&self, broker: i32) -> Option<DuplexStream> {
         let running = self.brokers.get(&broker)?.running.lock();
@@ -100,51 +103,51 @@ impl TestCluster {
     /// Creates a topic.
     ///
     /// # Errors
-    /// What a real cluster would say against it.
+    /// Returns [`StartError::Topic`] if a real cluster would refuse the topic.
     pub fn create_topic(&self, topic: &TopicSpec) -> Result<(), StartError> {
         let created = create(&mut self.shared.lock().cluster, topic);
         self.shared.note_change();
         created
     }
 
-    /// Deletes a topic with all that is in it; one that is made anew has another id. Answers whether there was one.
+    /// Deletes a topic and its records. A recreated topic has another id. Returns whether the topic existed.
     pub fn delete_topic(&self, name: &str) -> bool {
         let deleted = self.shared.lock().cluster.delete(name);
         self.shared.note_change();
         deleted
     }
 
-    /// Raises a topic's partitions to so many, as an administrator does: keys are spread over all of them from then on.
-    /// Answers whether it did.
+    /// Raises the number of a topic's partitions, as an administrator does. Producers then spread keys over all
+    /// partitions. Returns whether the number was raised.
     pub fn raise_partitions(&self, topic: &str, count: usize) -> bool {
         let raised = self.shared.lock().cluster.raise_partitions(topic, count);
         self.shared.note_change();
         raised
     }
 
-    /// Changes a setting of a topic, as [`TopicSpec::config`].
+    /// Changes a topic setting. [`TopicSpec::config`] lists the names.
     ///
     /// # Errors
-    /// There is no such topic or setting, or the value makes no sense.
+    /// Returns [`StartError::Topic`] if the topic or the setting does not exist, or the value is invalid.
     pub fn set_topic_config(&self, topic: &str, name: &str, value: &str) -> Result<(), StartError> {
         let mut state = self.shared.lock();
         let refuse = |message| StartError::Topic { topic: topic.to_owned(), message };
-        let found = state.cluster.topic_mut(topic).ok_or_else(|| refuse("there is no such topic".to_owned()))?;
+        let found = state.cluster.topic_mut(topic).ok_or_else(|| refuse("the topic does not exist".to_owned()))?;
         found.config.set(name, value).map_err(refuse)
     }
 
-    /// Takes the right to write a topic from everybody, or gives it back: an ACL. Reading goes on.
+    /// Denies every client the right to write a topic, or allows it again, as an ACL does. Reading stays allowed.
     pub fn deny_writes(&self, topic: &str, denied: bool) {
         self.shared.lock().cluster.deny(topic, denied);
     }
 
-    /// Who leads a partition. `None`: nobody, or there is no such partition.
+    /// Returns the id of a partition's leader. `None` means that the partition has no leader or does not exist.
     #[must_use]
     pub fn leader(&self, topic: &str, partition: i32) -> Option<i32> {
         self.shared.lock().cluster.partition(topic, partition)?.leader
     }
 
-    /// Makes another replica the leader. Answers whether it could be: it must be a replica and in sync.
+    /// Makes an in-sync replica the leader of a partition. Returns whether `to` is such a replica.
     pub fn move_leader(&self, topic: &str, partition: i32, to: i32) -> bool {
         let mut state = self.shared.lock();
         let found = state.cluster.topic_mut(topic).and_then(|topic| topic.partition_mut(partition));
@@ -157,7 +160,7 @@ impl TestCluster {
 
 /// Faults.
 impl TestCluster {
-    /// Adds a rule behind those that are there.
+    /// Adds a rule after all rules in force.
     pub fn inject(&self, rule: Rule) {
         self.shared.lock().faults.add(rule);
     }
@@ -167,50 +170,53 @@ impl TestCluster {
         self.inject(Rule::on(api).times(n).then(Fault::Refuse(error)));
     }
 
-    /// Applies the next `n` Produce requests, and ends the connection instead of answering.
+    /// Applies the next `n` Produce requests and ends their connections instead of answering.
     pub fn apply_then_disconnect(&self, n: u64) {
         self.inject(Rule::on(ApiKey::Produce).times(n).then(Fault::ApplyThenDisconnect));
     }
 
-    /// Answers the next `n` requests of a kind late.
+    /// Applies the next `n` requests of a kind and delays their answers.
     pub fn delay_next(&self, api: ApiKey, n: u64, by: Duration) {
         self.inject(Rule::on(api).times(n).then(Fault::Delay(by)));
     }
 
-    /// From now on a broker takes requests, does nothing and answers none, until the faults are cleared.
+    /// Makes a broker ignore all requests until the faults are cleared: it reads them and neither applies nor answers
+    /// them.
     pub fn blackhole(&self, broker: i32) {
         self.inject(Rule::on_any().at_broker(broker).always().then(Fault::Swallow));
     }
 
-    /// Takes all rules away. What was swallowed stays unanswered.
+    /// Removes all rules. Swallowed requests stay unanswered.
     pub fn clear_faults(&self) {
         self.shared.lock().faults.clear();
     }
 
-    /// Refuses records for which `why` gives a reason: `INVALID_RECORD`, and the guilty named (KIP-467).
+    /// Refuses records for which `why` returns a reason. The answer is `INVALID_RECORD (87)` and names those records
+    /// (KIP-467).
     pub fn reject_records(&self, why: impl Fn(&Record) -> Option<String> + Send + Sync + 'static) {
         self.shared.lock().filter = Some(Arc::new(why));
     }
 
-    /// Refuses records no longer.
+    /// Removes the filter that [`reject_records`](Self::reject_records) set.
     pub fn accept_records(&self) {
         self.shared.lock().filter = None;
     }
 
-    /// All leaders forget all producers, as after an unclean election.
+    /// Makes all leaders forget all producers, as an unclean election does.
     pub fn forget_producer_ids(&self) {
         self.shared.lock().cluster.partitions_mut().for_each(|partition| partition.producers.forget_all());
     }
 
-    /// Leaders forget the producers whose last record bears a timestamp that is a day old, as they do every ten minutes.
+    /// Makes leaders forget the producers whose last batch has a timestamp of at least a day ago. Kafka's leaders check
+    /// every ten minutes.
     pub fn expire_producer_ids(&self) {
         let day = i64::try_from(PRODUCER_ID_EXPIRATION.as_millis()).unwrap_or(i64::MAX);
         let limit = wall_clock_ms().saturating_sub(day);
         self.shared.lock().cluster.partitions_mut().for_each(|partition| partition.producers.forget_before(limit));
     }
 
-    /// Kills a broker: its connections end, what they were doing ends, its port refuses connections, and its partitions
-    /// get other leaders where other replicas are in sync. Answers whether it was alive.
+    /// Kills a broker and waits until its connections and their requests have ended. Its port refuses connections from
+    /// then on. Other in-sync replicas take over its partitions. Returns whether the broker was alive.
     pub async fn kill(&self, broker: i32) -> bool {
         let Some(found) = self.brokers.get(&broker) else { return false };
         self.shared.lock().cluster.broker_down(broker);
@@ -225,30 +231,31 @@ impl TestCluster {
         }
     }
 
-    /// Starts a killed broker at its old address. Of producers it knows one batch each from before, as after loading a
-    /// snapshot; it leads only where nobody else does. Answers whether it was away.
+    /// Starts a killed broker at its old address. The broker remembers one earlier batch of each producer id, as after
+    /// loading a snapshot. It leads only partitions without another leader. Returns whether the broker was down.
     ///
     /// # Errors
-    /// It cannot listen.
+    /// Returns [`StartError::Io`] if the broker cannot listen on its port.
     pub fn restart(&self, broker: i32) -> Result<bool, StartError> {
         let Some(found) = self.brokers.get(&broker) else { return Ok(false) };
         let mut running = found.running.lock();
         if running.is_some() {
             return Ok(false);
         }
-        *running = Some(Running::start(&found.endpoint, broker, Arc::clone(&self.shared))?);
+        *running = Some(BrokerTasks::start(&found.endpoint, broker, Arc::clone(&self.shared))?);
         self.shared.lock().cluster.broker_up(broker);
         self.shared.note_change();
         Ok(true)
     }
 
-    /// Stops a broker without killing it, as SIGSTOP does: connections stay, nothing is read or answered, and its
-    /// partitions stay its own. Answers whether it is there.
+    /// Pauses a broker, as SIGSTOP does. Its connections stay open, it reads and answers nothing, and it keeps its
+    /// partitions. Returns whether the broker is alive.
     pub fn pause(&self, broker: i32) -> bool {
         self.set_paused(broker, true)
     }
 
-    /// Lets a paused broker go on, with all that has come meanwhile.
+    /// Resumes a paused broker, which then serves the requests that have arrived meanwhile. Returns whether the broker
+    /// is alive.
     pub fn resume(&self, broker: i32) -> bool {
         self.set_paused(broker, false)
     }
@@ -265,7 +272,7 @@ impl TestCluster {
 
 /// Readers.
 impl TestCluster {
-    /// All records of a topic: by partition, and by offset within each. Empty if there is no such topic.
+    /// Returns all records of a topic, ordered by partition and offset. Empty if the topic does not exist.
     #[must_use]
     pub fn records(&self, topic: &str) -> Vec<Record> {
         self.each_batch(topic, |partition, view| {
@@ -275,46 +282,49 @@ impl TestCluster {
         })
     }
 
-    /// All record batches of a topic: by partition, and by offset within each. Empty if there is no such topic.
+    /// Returns all record batches of a topic, ordered by partition and offset. Empty if the topic does not exist.
     #[must_use]
     pub fn batches(&self, topic: &str) -> Vec<Batch> {
         self.each_batch(topic, |partition, view| vec![Batch::viewed(partition, view)])
     }
 
-    /// How many records were ever appended to a topic; 0 if there is no such topic.
+    /// Returns the number of records ever appended to a topic. 0 if the topic does not exist.
     #[must_use]
     pub fn record_count(&self, topic: &str) -> u64 {
         let state = self.shared.lock();
-        let ends = |topic: &Topic| topic.partitions.iter().map(|p| p.log.end_offset().unsigned_abs()).sum();
+        let ends = |topic: &TopicModel| topic.partitions.iter().map(|p| p.log.end_offset().unsigned_abs()).sum();
         state.cluster.topic(topic).map_or(0, ends)
     }
 
-    /// How many requests of a kind were taken, those that met a fault included.
+    /// Returns the number of requests of a kind that were read, including the ones that met a fault.
     #[must_use]
     pub fn requests(&self, api: ApiKey) -> u64 {
         self.shared.lock().requests.get(&(api as i16)).copied().unwrap_or(0)
     }
 
-    /// Waits until so many records were appended to a topic.
+    /// Waits until `count` records were appended to a topic.
     ///
-    /// Cancel safety: it only looks.
+    /// # Cancel safety
+    /// Cancel safe: the method only reads.
     pub async fn wait_for_records(&self, topic: &str, count: u64) {
         self.wait_until(|cluster| cluster.record_count(topic) >= count).await;
     }
 
-    /// Waits until so many requests of a kind were taken.
+    /// Waits until `count` requests of a kind were read.
     ///
-    /// Cancel safety: it only looks.
+    /// # Cancel safety
+    /// Cancel safe: the method only reads.
     pub async fn wait_for_requests(&self, api: ApiKey, count: u64) {
         self.wait_until(|cluster| cluster.requests(api) >= count).await;
     }
 
-    /// Waits until something is so; it is looked at again whenever a request was taken or applied.
+    /// Waits until a condition holds. It is checked again whenever a request was read or applied.
     ///
-    /// Cancel safety: it only looks.
-    pub async fn wait_until(&self, is_so: impl Fn(&Self) -> bool) {
+    /// # Cancel safety
+    /// Cancel safe: the method only reads.
+    pub async fn wait_until(&self, condition: impl Fn(&Self) -> bool) {
         let mut changes = self.shared.changes();
-        while !is_so(self) {
+        while !condition(self) {
             // The sender lives in `self`.
             if changes.changed().await.is_err() {
                 return;
@@ -338,31 +348,31 @@ impl TestCluster {
     }
 }
 
-fn create(cluster: &mut Cluster, topic: &TopicSpec) -> Result<(), StartError> {
+fn create(cluster: &mut ClusterModel, topic: &TopicSpec) -> Result<(), StartError> {
     let refuse = |message| StartError::Topic { topic: topic.name().to_owned(), message };
-    let new = topic.to_new().map_err(refuse)?;
+    let new = topic.to_creation().map_err(refuse)?;
     cluster.create(&new, false).map(drop).map_err(|error| refuse(error.message))
 }
 
-/// Why a cluster, broker or topic could not be made.
+/// Why a cluster or broker could not start, or a topic could not be created or changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The system gave no port or socket.
-    #[error("no port could be listened on: {0}")]
+    /// The operating system refused a socket.
+    #[error("cannot listen on a loopback port: {0}")]
     Io(#[from] std::io::Error),
-    /// There can't be so many brokers.
+    /// The number of brokers is out of range.
     #[error("a cluster has 1 to 100 brokers, not {count}")]
     Brokers {
-        /// How many were asked for.
+        /// The requested number.
         count: i32,
     },
-    /// The topic makes no sense.
+    /// The topic's description or setting is invalid.
     #[error("topic {topic}: {message}")]
     Topic {
-        /// Its name.
+        /// The topic's name.
         topic: String,
-        /// What is wrong.
+        /// The reason.
         message: String,
     },
 }

@@ -1,7 +1,9 @@
-//! Faults on demand: which requests, how many of them, and what befalls them.
+//! Injected faults, and the rules that select requests for them.
 //!
-//! Rules: a request meets at most one fault, that of the first rule which fits; a rule that is used up is gone; every
-//! fault says whether the request was applied first, for that is what a producer cannot see.
+//! Rules:
+//! - A request meets at most one fault: that of the first matching rule.
+//! - A rule is removed after its last use.
+//! - Every fault states whether the request is applied, because a producer cannot observe that.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,38 +12,39 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::ApiKey;
 use tokio::sync::watch;
 
-/// What befalls a request.
+/// The fault that a request meets.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Fault {
-    /// It is not applied; the answer is this error.
+    /// Answers with this error and does not apply the request.
     Refuse(ResponseError),
-    /// It is applied; the answer is this error all the same. A Produce answer keeps its base offset then, as a leader's
-    /// does whose replicas were too slow.
+    /// Applies the request and still answers with this error. A Produce answer keeps its base offset, like the answer
+    /// of a leader with slow replicas.
     ApplyThenRefuse(ResponseError),
-    /// It is not applied; the connection ends.
+    /// Ends the connection and does not apply the request.
     Disconnect,
-    /// It is applied; the connection ends before the answer. What the broker had already read is applied too.
+    /// Applies the request and ends the connection before the answer. Requests that were already read are applied too.
     ApplyThenDisconnect,
-    /// It is not applied and never answered; the connection stays.
+    /// Neither applies nor answers the request. The connection stays open.
     Swallow,
-    /// It is applied and never answered; the connection stays.
+    /// Applies the request and never answers. The connection stays open.
     ApplyThenSwallow,
-    /// It is applied; the answer comes so much later. The connection's next request waits for it.
+    /// Applies the request and delays the answer. The connection's next request waits for the answer.
     Delay(Duration),
-    /// It waits at the gate before it is applied.
+    /// Holds the request at the gate before applying it.
     Hold(Gate),
-    /// It is applied; the answer waits at the gate.
+    /// Applies the request and holds the answer at the gate.
     ApplyThenHold(Gate),
-    /// It is applied; these bytes go out behind a right length and correlation id, instead of the answer's own.
+    /// Applies the request and sends these bytes in place of the answer's body, after a correct length and correlation
+    /// id.
     ApplyThenAnswer(Vec<u8>),
-    /// It is applied; these bytes go out instead of the answer, length and correlation id included.
+    /// Applies the request and sends these bytes in place of the whole answer, length and correlation id included.
     ApplyThenSend(Vec<u8>),
-    /// It is applied and answered with this throttle time, and the connection is not read for as long (KIP-219).
+    /// Applies the request, answers with this throttle time, and does not read the connection for as long (KIP-219).
     Throttle(Duration),
 }
 
-/// Which requests a fault befalls, and how many.
+/// A fault, and the requests that meet it.
 ///
 /// ```
 /// use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Rule};
@@ -54,11 +57,12 @@ pub struct Rule {
     api: Option<ApiKey>,
     broker: Option<i32>,
     partition: Option<(String, i32)>,
-    left: Option<u64>,
+    /// Uses that remain. `None` means no limit.
+    remaining: Option<u64>,
     pub(crate) fault: Fault,
 }
 
-/// A rule that does not say yet what happens.
+/// A [`Rule`] without its fault.
 #[derive(Clone, Debug)]
 pub struct RuleBuilder {
     api: Option<ApiKey>,
@@ -68,75 +72,75 @@ pub struct RuleBuilder {
 }
 
 impl Rule {
-    /// The next request of that kind.
+    /// Starts a rule for the next request of this kind.
     #[must_use]
     pub fn on(api: ApiKey) -> RuleBuilder {
         RuleBuilder { api: Some(api), broker: None, partition: None, times: Some(1) }
     }
 
-    /// The next request of any kind.
+    /// Starts a rule for the next request of any kind.
     #[must_use]
     pub fn on_any() -> RuleBuilder {
         RuleBuilder { api: None, broker: None, partition: None, times: Some(1) }
     }
 
-    fn fits(&self, broker: i32, api: ApiKey, partitions: &[(&str, i32)]) -> bool {
+    fn matches(&self, broker: i32, api: ApiKey, partitions: &[(&str, i32)]) -> bool {
         self.api.is_none_or(|wanted| wanted == api)
             && self.broker.is_none_or(|wanted| wanted == broker)
             && self.partition.as_ref().is_none_or(|(topic, index)| partitions.contains(&(topic.as_str(), *index)))
     }
 
-    /// Whether the error of this rule is for that partition.
-    pub(crate) fn is_for(&self, topic: &str, partition: i32) -> bool {
+    /// Returns whether the error of this rule applies to a partition.
+    pub(crate) fn applies_to(&self, topic: &str, partition: i32) -> bool {
         self.partition.as_ref().is_none_or(|(name, index)| name == topic && *index == partition)
     }
 }
 
 impl RuleBuilder {
-    /// The next `n` requests.
+    /// Selects the next `n` requests.
     #[must_use]
     pub fn times(mut self, n: u64) -> Self {
         self.times = Some(n);
         self
     }
 
-    /// All requests, until the faults are cleared.
+    /// Selects all requests until the faults are cleared.
     #[must_use]
     pub fn always(mut self) -> Self {
         self.times = None;
         self
     }
 
-    /// Only those that this broker gets.
+    /// Selects only requests to this broker.
     #[must_use]
     pub fn at_broker(mut self, id: i32) -> Self {
         self.broker = Some(id);
         self
     }
 
-    /// Only Produce requests with a batch for this partition. An error is for this partition alone.
+    /// Selects only Produce requests with a batch for this partition. An error applies to this partition only.
     #[must_use]
     pub fn partition(mut self, topic: &str, index: i32) -> Self {
         self.partition = Some((topic.to_owned(), index));
         self
     }
 
-    /// Says what happens.
+    /// Sets the fault.
     #[must_use]
     pub fn then(self, fault: Fault) -> Rule {
-        Rule { api: self.api, broker: self.broker, partition: self.partition, left: self.times, fault }
+        Rule { api: self.api, broker: self.broker, partition: self.partition, remaining: self.times, fault }
     }
 }
 
-/// The rules that are in force.
+/// The rules in force, in the order in which they were added.
 #[derive(Debug, Default)]
-pub(crate) struct Faults {
+pub(crate) struct FaultRules {
     rules: Vec<Rule>,
 }
 
-impl Faults {
+impl FaultRules {
     pub(crate) fn add(&mut self, rule: Rule) {
-        if rule.left != Some(0) {
+        if rule.remaining != Some(0) {
             self.rules.push(rule);
         }
     }
@@ -149,20 +153,20 @@ impl Faults {
         self.rules.is_empty()
     }
 
-    /// The rule for a request, which is thereby used once.
+    /// Returns the rule for a request and counts one use of the rule.
     pub(crate) fn take(&mut self, broker: i32, api: ApiKey, partitions: &[(&str, i32)]) -> Option<Rule> {
-        let at = self.rules.iter().position(|rule| rule.fits(broker, api, partitions))?;
+        let at = self.rules.iter().position(|rule| rule.matches(broker, api, partitions))?;
         let rule = self.rules.get_mut(at)?;
-        rule.left = rule.left.map(|left| left.saturating_sub(1));
+        rule.remaining = rule.remaining.map(|remaining| remaining.saturating_sub(1));
         let taken = rule.clone();
-        if taken.left == Some(0) {
+        if taken.remaining == Some(0) {
             self.rules.remove(at);
         }
         Some(taken)
     }
 }
 
-/// Where requests wait until a test lets them go on: order without sleeping.
+/// A barrier that holds requests until a test opens it. Gates order events without sleeping.
 #[derive(Clone, Debug)]
 pub struct Gate {
     state: Arc<watch::Sender<GateState>>,
@@ -181,26 +185,27 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// A closed gate.
+    /// Creates a closed gate.
     #[must_use]
     pub fn new() -> Self {
         Self { state: Arc::new(watch::Sender::new(GateState::default())) }
     }
 
-    /// Lets everything pass, now and later.
+    /// Opens the gate permanently.
     pub fn open(&self) {
         self.state.send_modify(|state| state.open = true);
     }
 
-    /// Waits until `n` requests have come to the gate since it was made.
+    /// Waits until `n` requests have arrived at the gate since its creation.
     ///
-    /// Cancel safety: it only looks.
+    /// # Cancel safety
+    /// Cancel safe: the method only reads.
     pub async fn arrived(&self, n: usize) {
-        // The sender lives as long as `self`, so this cannot fail.
+        // The wait cannot fail: the sender lives as long as `self`.
         let _ = self.state.subscribe().wait_for(|state| state.arrived >= n).await;
     }
 
-    /// Waits until the gate is open.
+    /// Counts an arrival and waits until the gate is open.
     pub(crate) async fn pass(&self) {
         self.state.send_modify(|state| state.arrived += 1);
         let _ = self.state.subscribe().wait_for(|state| state.open).await;
@@ -219,8 +224,8 @@ mod tests {
     }
 
     #[test]
-    fn rules_are_used_up_in_order_and_only_by_requests_that_fit() {
-        let mut faults = Faults::default();
+    fn matching_rules_apply_in_order() {
+        let mut faults = FaultRules::default();
         faults.add(Rule::on(ApiKey::Produce).times(2).then(Fault::Refuse(ResponseError::RequestTimedOut)));
         faults.add(Rule::on_any().at_broker(2).then(Fault::Refuse(ResponseError::UnknownServerError)));
         assert_eq!(code(faults.take(1, ApiKey::Metadata, &[])), None);
@@ -232,13 +237,13 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_for_a_partition_leaves_the_others_alone() {
-        let mut faults = Faults::default();
+    fn partition_rule_ignores_other_partitions() {
+        let mut faults = FaultRules::default();
         let rule = Rule::on(ApiKey::Produce).partition("t", 1).always();
         faults.add(rule.then(Fault::Refuse(ResponseError::RequestTimedOut)));
         assert!(faults.take(1, ApiKey::Produce, &[("t", 0), ("u", 1)]).is_none());
         let taken = faults.take(1, ApiKey::Produce, &[("t", 0), ("t", 1)]).unwrap();
-        assert!(taken.is_for("t", 1) && !taken.is_for("t", 0));
+        assert!(taken.applies_to("t", 1) && !taken.applies_to("t", 0));
         assert!(faults.take(1, ApiKey::Produce, &[("t", 1)]).is_some());
     }
 }

@@ -1,6 +1,6 @@
-//! What lies between a broker and its sockets, such as TLS.
+//! A layer between a broker and its sockets, such as TLS.
 //!
-//! Rules: it is the test's own, so that this crate needs no cryptography.
+//! Rules: the test provides the layer, and this crate needs no cryptography.
 
 use std::fmt;
 use std::io;
@@ -10,18 +10,18 @@ use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-/// Any stream of bytes.
+/// Any bidirectional byte stream.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 type Wrapping = Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + Send>>;
 
-/// Makes of each accepted connection what the broker speaks on.
+/// A function that wraps each accepted connection in another stream.
 #[derive(Clone)]
 pub struct Layer(Arc<dyn Fn(TcpStream) -> Wrapping + Send + Sync>);
 
 impl Layer {
-    /// A layer that is laid by this function, such as a TLS acceptor's `accept`. An error ends the connection.
+    /// Creates a layer from a function such as a TLS acceptor's `accept`. An error ends the connection.
     pub fn new<F, Fut, S>(wrap: F) -> Self
     where
         F: Fn(TcpStream) -> Fut + Send + Sync + 'static,

@@ -1,7 +1,7 @@
-//! A Kafka broker inside the process, with faults on demand, for tests, demos and benchmarks.
+//! An in-process Kafka broker with injected faults, for tests, demos and benchmarks.
 //!
-//! One to a hundred brokers as one cluster, on real ports of the loopback address: any client can talk to it. What it
-//! holds can be read without one, and what it does wrong is said in advance.
+//! A [`TestCluster`] has 1 to 100 brokers on real ports of the loopback address, so any Kafka client can connect. Tests
+//! read the cluster's records without a client, and decide in advance which requests fail and how.
 //!
 //! ```
 //! use kafka_courier_test_broker::{ApiKey, ErrorCode, TestCluster};
@@ -9,21 +9,30 @@
 //! # async fn example() -> Result<(), kafka_courier_test_broker::StartError> {
 //! let cluster = TestCluster::builder().brokers(3).topic("orders", 6).start().await?;
 //! cluster.fail_next(ApiKey::Produce, 2, ErrorCode::NotLeaderOrFollower);
-//! let brokers = cluster.bootstrap(); // give it to a producer, and publish
+//! let bootstrap = cluster.bootstrap(); // the producer's bootstrap servers
 //! assert!(cluster.records("orders").is_empty());
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! What it is like: a leader's checks in a real broker's order, with its memory of producers (five batches of an id, one
-//! after a restart), leader epochs and hints, per-record errors, size limits; requests of a connection are served one at a
-//! time, and what was read is applied even if the client is gone. Faults are [rules](Rule): which requests, how many, and
-//! [what befalls them](Fault).
+//! # Like a real broker
 //!
-//! What it is not: durable, replicated (all replicas of a partition are one log), transactional; it has no consumer groups,
-//! no TLS but what a [`Layer`] brings, SASL/PLAIN only, and reads uncompressed and snappy batches only.
+//!  - A leader runs its checks in Kafka's order. Leader epochs, leader hints, per-record errors and size limits are
+//!    Kafka's.
+//!  - A leader remembers the last five batches of each producer id, and one batch after a restart.
+//!  - The requests of a connection are served one at a time. A request that was read is applied, even if the client has
+//!    disconnected.
 //!
-//! Memory is bounded whatever is sent: logs ([`Builder::max_log_bytes`]), requests, connections, partitions.
+//! # Faults
+//!
+//! A [`Rule`] selects requests and their number, and names the [`Fault`] that they meet.
+//!
+//! # Limits
+//!
+//! The cluster has no durability, replication (all replicas of a partition share one log), transactions or consumer
+//! groups. TLS needs a [`Layer`]. The SASL mechanisms are PLAIN and OAUTHBEARER. Batches must be uncompressed or
+//! snappy. Memory is bounded for logs ([`Builder::max_log_bytes`]), requests, connections and partitions, whatever
+//! clients send.
 #![deny(missing_docs)]
 
 mod api;

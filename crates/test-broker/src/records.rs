@@ -1,6 +1,6 @@
-//! What a test reads back: records and batches as they stand in the log.
+//! Records and batches of the log, as tests read them.
 //!
-//! Rules: everything is owned, so that it outlives the cluster; null and empty are told apart.
+//! Rules: all data is owned and outlives the cluster. Null and empty differ.
 
 use kafka_courier_batcher::{BatchView, DecodedRecord};
 
@@ -8,17 +8,17 @@ use kafka_courier_batcher::{BatchView, DecodedRecord};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Record {
-    /// The partition that it is in.
+    /// The record's partition.
     pub partition: i32,
-    /// Its offset there.
+    /// The record's offset.
     pub offset: i64,
     /// Milliseconds since the Unix epoch.
     pub timestamp: i64,
-    /// Its key; `None` is null.
+    /// The record's key. `None` is null.
     pub key: Option<Vec<u8>>,
-    /// Its value; `None` is null.
+    /// The record's value. `None` is null.
     pub value: Option<Vec<u8>>,
-    /// Its headers, in order; a value that is `None` is null.
+    /// The record's headers, in order. A value of `None` is null.
     pub headers: Vec<(String, Option<Vec<u8>>)>,
 }
 
@@ -36,19 +36,19 @@ impl Record {
         }
     }
 
-    /// The value of the first header of that name; `None` if there is none, or it is null.
+    /// Returns the value of the first header with this name. `None` if there is no such header, or its value is null.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         self.headers.iter().find(|(key, _)| key == name)?.1.as_deref()
     }
 
-    /// The key as text; `None` if it is null or not UTF-8.
+    /// Returns the key as text. `None` if the key is null or not UTF-8.
     #[must_use]
     pub fn key_text(&self) -> Option<&str> {
         self.key.as_deref().and_then(|key| str::from_utf8(key).ok())
     }
 
-    /// The value as text; `None` if it is null or not UTF-8.
+    /// Returns the value as text. `None` if the value is null or not UTF-8.
     #[must_use]
     pub fn value_text(&self) -> Option<&str> {
         self.value.as_deref().and_then(|value| str::from_utf8(value).ok())
@@ -59,23 +59,23 @@ impl Record {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Batch {
-    /// The partition that it is in.
+    /// The batch's partition.
     pub partition: i32,
-    /// Offset of its first record.
+    /// The offset of the first record.
     pub base_offset: i64,
-    /// How many records it has.
+    /// The number of records.
     pub record_count: u32,
-    /// Epoch of the leader that appended it.
+    /// The epoch of the leader that appended the batch.
     pub leader_epoch: i32,
-    /// The producer's id; -1 if it was not idempotent.
+    /// The producer's id, or -1 without idempotence.
     pub producer_id: i64,
-    /// The producer's epoch; -1 if it was not idempotent.
+    /// The producer's epoch, or -1 without idempotence.
     pub producer_epoch: i16,
-    /// Sequence number of its first record; -1 if the producer was not idempotent.
+    /// The sequence number of the first record, or -1 without idempotence.
     pub base_sequence: i32,
-    /// How it is compressed, by Kafka's number: 0 not at all, 2 snappy.
+    /// Kafka's number of the compression: 0 is none, 2 is snappy.
     pub codec: u8,
-    /// Bytes that it takes, its header of 61 included.
+    /// The size in bytes, including the 61 bytes of the batch header.
     pub size_bytes: usize,
 }
 

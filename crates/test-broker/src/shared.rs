@@ -1,7 +1,7 @@
-//! What all connections of all brokers share.
+//! The state that all connections of all brokers share.
 //!
-//! Rules: one lock, never held across an await; whoever changes something under it says so, so that waiting needs no
-//! polling.
+//! Rules: there is one lock, never held across an await. Code that changes locked state calls
+//! [`SharedState::note_change`], and waiting needs no polling.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,66 +11,73 @@ use kafka_protocol::messages::ApiKey;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Semaphore, watch};
 
-use crate::fault::Faults;
+use crate::fault::FaultRules;
 use crate::layer::Layer;
-use crate::model::{Cluster, RecordFilter};
+use crate::model::{ClusterModel, RecordFilter};
 
-/// What bounds connections and requests.
+/// The bounds of connections and requests.
 #[derive(Clone, Debug)]
 pub(crate) struct WireLimits {
     /// Bytes of one request (`socket.request.max.bytes`).
     pub(crate) max_request_bytes: usize,
-    /// Bytes of all requests and Fetch answers that are held at once, each.
+    /// Bytes of all buffered requests, and separately of all buffered Fetch answers.
     pub(crate) max_buffered_bytes: usize,
     /// Connections to one broker.
     pub(crate) max_connections: usize,
 }
 
-/// How connections are secured.
+/// The users, tokens and layer that secure connections.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Security {
-    /// Names and passwords.
+pub(crate) struct ClusterSecurity {
+    /// Passwords by user name.
     pub(crate) users: BTreeMap<String, String>,
-    /// Tokens of OAUTHBEARER; with users and these empty nobody has to say who they are.
+    /// OAUTHBEARER tokens. Clients need no authentication if there are neither users nor tokens.
     pub(crate) tokens: BTreeSet<String>,
     pub(crate) session_lifetime: Option<Duration>,
     pub(crate) layer: Option<Layer>,
 }
 
-/// What is under the lock.
-pub(crate) struct State {
-    pub(crate) cluster: Cluster,
-    pub(crate) faults: Faults,
+/// The state under the lock.
+pub(crate) struct LockedState {
+    pub(crate) cluster: ClusterModel,
+    pub(crate) faults: FaultRules,
     pub(crate) filter: Option<RecordFilter>,
-    /// Requests that were taken, by API key.
+    /// The number of requests that were read, by API key.
     pub(crate) requests: BTreeMap<i16, u64>,
 }
 
-/// What all connections share.
-pub(crate) struct Shared {
-    state: Mutex<State>,
+/// The state that all connections share.
+pub(crate) struct SharedState {
+    state: Mutex<LockedState>,
     changed: watch::Sender<u64>,
     pub(crate) limits: WireLimits,
-    pub(crate) security: Security,
-    /// Room for requests, in KiB.
-    pub(crate) request_room: Arc<Semaphore>,
-    /// Room for Fetch answers, in KiB.
-    pub(crate) answer_room: Arc<Semaphore>,
+    pub(crate) security: ClusterSecurity,
+    /// Memory for requests, one permit for each KiB.
+    pub(crate) request_memory: Arc<Semaphore>,
+    /// Memory for Fetch answers, one permit for each KiB.
+    pub(crate) answer_memory: Arc<Semaphore>,
 }
 
-impl Shared {
-    pub(crate) fn new(cluster: Cluster, limits: WireLimits, security: Security) -> Self {
-        let room = || Arc::new(Semaphore::new((limits.max_buffered_bytes >> 10).min(Semaphore::MAX_PERMITS)));
-        let (request_room, answer_room) = (room(), room());
-        let state = State { cluster, faults: Faults::default(), filter: None, requests: BTreeMap::new() };
-        Self { state: Mutex::new(state), changed: watch::Sender::new(0), limits, security, request_room, answer_room }
+impl SharedState {
+    pub(crate) fn new(cluster: ClusterModel, limits: WireLimits, security: ClusterSecurity) -> Self {
+        let memory = || Arc::new(Semaphore::new((limits.max_buffered_bytes >> 10).min(Semaphore::MAX_PERMITS)));
+        let (request_memory, answer_memory) = (memory(), memory());
+        let state = LockedState { cluster, faults: FaultRules::default(), filter: None, requests: BTreeMap::new() };
+        Self {
+            state: Mutex::new(state),
+            changed: watch::Sender::new(0),
+            limits,
+            security,
+            request_memory,
+            answer_memory,
+        }
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, LockedState> {
         self.state.lock()
     }
 
-    /// Tells everybody who waits that something changed.
+    /// Wakes all tasks that wait for a change.
     pub(crate) fn note_change(&self) {
         self.changed.send_modify(|version| *version = version.wrapping_add(1));
     }
@@ -79,12 +86,12 @@ impl Shared {
         self.changed.subscribe()
     }
 
-    pub(crate) fn count(&self, api: ApiKey) {
+    pub(crate) fn count_request(&self, api: ApiKey) {
         *self.lock().requests.entry(api as i16).or_default() += 1;
     }
 }
 
-/// Milliseconds since the Unix epoch.
+/// Returns the current time in milliseconds since the Unix epoch.
 pub(crate) fn wall_clock_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)

@@ -1,5 +1,5 @@
-//! Faults on demand, and how connections behave under them.
-#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+//! Tests of injected faults and of connections under them.
+#![allow(clippy::unwrap_used)] // test helpers may panic
 mod support;
 
 use std::time::Duration;
@@ -15,7 +15,7 @@ fn count(cluster: &TestCluster) -> usize {
 }
 
 #[tokio::test]
-async fn the_next_requests_of_a_kind_fail_and_then_no_more() {
+async fn fail_next_fails_counted_requests() {
     let cluster = cluster(1, 1).await;
     let mut client = Client::connect(&cluster, 1).await;
     cluster.fail_next(ApiKey::Produce, 2, ErrorCode::RequestTimedOut);
@@ -30,7 +30,7 @@ async fn the_next_requests_of_a_kind_fail_and_then_no_more() {
 }
 
 #[tokio::test]
-async fn an_error_after_the_append_keeps_the_base_offset() {
+async fn error_after_append_keeps_offset() {
     let cluster = cluster(1, 1).await;
     let mut client = Client::connect(&cluster, 1).await;
     client.produce(0, batch(0, 0, &["a"])).await;
@@ -40,7 +40,7 @@ async fn an_error_after_the_append_keeps_the_base_offset() {
 }
 
 #[tokio::test]
-async fn a_fault_for_one_partition_leaves_its_neighbour_in_the_request_alone() {
+async fn partition_fault_spares_other_partitions() {
     let cluster = cluster(1, 2).await;
     let mut client = Client::connect(&cluster, 1).await;
     let rule = Rule::on(ApiKey::Produce).partition("t", 1).times(1);
@@ -54,7 +54,7 @@ async fn a_fault_for_one_partition_leaves_its_neighbour_in_the_request_alone() {
 }
 
 #[tokio::test]
-async fn applied_then_disconnected_is_written_and_not_answered() {
+async fn apply_then_disconnect_writes_without_answer() {
     let cluster = cluster(1, 1).await;
     let mut client = Client::connect(&cluster, 1).await;
     cluster.apply_then_disconnect(1);
@@ -67,7 +67,7 @@ async fn applied_then_disconnected_is_written_and_not_answered() {
 }
 
 #[tokio::test]
-async fn what_the_broker_had_read_is_applied_after_the_client_has_gone() {
+async fn read_requests_survive_a_disconnect() {
     let cluster = cluster(1, 1).await;
     let mut client = Client::connect(&cluster, 1).await;
     let gate = Gate::new();
@@ -83,7 +83,7 @@ async fn what_the_broker_had_read_is_applied_after_the_client_has_gone() {
 }
 
 #[tokio::test]
-async fn requests_of_a_connection_are_served_one_at_a_time_and_in_order() {
+async fn connection_serves_requests_in_order() {
     let cluster = cluster(1, 1).await;
     let mut client = Client::connect(&cluster, 1).await;
     let gate = Gate::new();
@@ -91,7 +91,7 @@ async fn requests_of_a_connection_are_served_one_at_a_time_and_in_order() {
     let first = client.send(&produce_request(0, batch(0, 0, &["a"])), 12).await;
     let second = client.send(&produce_request(0, batch(0, 1, &["b"])), 12).await;
     gate.arrived(1).await;
-    // Another connection shows that the broker runs; the held one has not gone on to its second request.
+    // An answer on another connection shows that the broker runs. The held connection has not read its second request.
     Client::connect(&cluster, 1).await.call(&MetadataRequest::default().with_topics(None), 12).await;
     assert_eq!((count(&cluster), cluster.requests(ApiKey::Produce)), (1, 1));
     gate.open();
@@ -101,7 +101,7 @@ async fn requests_of_a_connection_are_served_one_at_a_time_and_in_order() {
 }
 
 #[tokio::test]
-async fn a_swallowed_request_is_never_answered_and_the_next_one_is() {
+async fn swallowed_request_is_never_answered() {
     let cluster = cluster(1, 1).await;
     let mut client = Client::connect(&cluster, 1).await;
     cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Swallow));
@@ -114,7 +114,7 @@ async fn a_swallowed_request_is_never_answered_and_the_next_one_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn delays_and_throttling_take_their_time() {
+async fn delay_and_throttle_take_time() {
     let cluster = cluster(1, 1).await;
     let mut client = Client::in_memory(&cluster, 1);
     let began = tokio::time::Instant::now();
@@ -129,7 +129,7 @@ async fn delays_and_throttling_take_their_time() {
 }
 
 #[tokio::test]
-async fn a_paused_broker_takes_connections_and_does_nothing_until_it_goes_on() {
+async fn paused_broker_serves_after_resume() {
     let cluster = cluster(1, 1).await;
     let mut client = Client::connect(&cluster, 1).await;
     client.produce(0, batch(0, 0, &["a"])).await;
@@ -145,7 +145,7 @@ async fn a_paused_broker_takes_connections_and_does_nothing_until_it_goes_on() {
 }
 
 #[tokio::test]
-async fn a_killed_broker_refuses_connections_and_comes_back_at_its_address() {
+async fn killed_broker_restarts_at_its_address() {
     let cluster = cluster(1, 1).await;
     let mut in_memory = Client::in_memory(&cluster, 1);
     let mut client = Client::connect(&cluster, 1).await;
@@ -164,7 +164,7 @@ async fn a_killed_broker_refuses_connections_and_comes_back_at_its_address() {
 }
 
 #[tokio::test]
-async fn leadership_on_a_restarted_replica_forgets_all_batches_but_the_last() {
+async fn restarted_replica_remembers_last_batch() {
     let cluster = cluster(2, 1).await;
     let mut client = Client::connect(&cluster, 1).await;
     for sequence in 0..3 {
@@ -179,7 +179,7 @@ async fn leadership_on_a_restarted_replica_forgets_all_batches_but_the_last() {
 }
 
 #[tokio::test]
-async fn old_records_do_not_keep_their_producer_remembered() {
+async fn old_timestamps_let_producers_expire() {
     let cluster = cluster(1, 1).await;
     let mut client = Client::connect(&cluster, 1).await;
     client.produce(0, batch(0, 0, &["a"])).await;
@@ -194,7 +194,7 @@ async fn old_records_do_not_keep_their_producer_remembered() {
 }
 
 #[tokio::test]
-async fn a_blackhole_takes_requests_of_every_kind_until_it_is_cleared() {
+async fn blackhole_ignores_requests_until_cleared() {
     let cluster = cluster(2, 1).await;
     cluster.blackhole(1);
     let mut client = Client::connect(&cluster, 1).await;
@@ -206,7 +206,7 @@ async fn a_blackhole_takes_requests_of_every_kind_until_it_is_cleared() {
 }
 
 #[tokio::test]
-async fn acks_zero_is_not_answered_and_an_error_ends_the_connection() {
+async fn acks_zero_error_ends_connection() {
     let cluster = cluster(1, 1).await;
     let mut client = Client::connect(&cluster, 1).await;
     client.send(&produce_request(0, batch(0, 0, &["a"])).with_acks(0), 12).await;
@@ -216,7 +216,7 @@ async fn acks_zero_is_not_answered_and_an_error_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn an_answer_can_be_any_bytes() {
+async fn answers_can_be_any_bytes() {
     let cluster = cluster(1, 1).await;
     let mut client = Client::connect(&cluster, 1).await;
     cluster.inject(Rule::on(ApiKey::Produce).then(Fault::ApplyThenAnswer(b"nonsense".to_vec())));

@@ -1,5 +1,5 @@
-//! Bytes that no client would send, and clients who do not say who they are.
-#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+//! Tests of malformed bytes and unauthenticated clients.
+#![allow(clippy::unwrap_used)] // test helpers may panic
 mod support;
 
 use bytes::Bytes;
@@ -9,19 +9,19 @@ use support::{Client, batch, cluster, text};
 use tokio::io::AsyncWriteExt;
 
 #[tokio::test]
-async fn what_is_no_request_ends_its_connection_and_no_other() {
+async fn malformed_request_ends_only_its_connection() {
     let cluster = TestCluster::builder().topic("t", 1).max_request_bytes(1 << 20).start().await.unwrap();
     let mut honest = Client::connect(&cluster, 1).await;
     let frames: [&[u8]; 9] = [
         &[0x7f, 0xff, 0xff, 0xff],                                                  // a length of 2 GiB
-        &[0x00, 0x10, 0x00, 0x01],                                                  // a byte more than is allowed
-        &[0xff, 0xff, 0xff, 0xff],                                                  // a negative one
-        &[0, 0, 0, 0],                                                              // nothing
-        &[0, 0, 0, 3, 0, 3, 0],                                                     // half a header
-        &[0, 0, 0, 10, 0x7f, 0xff, 0, 0, 0, 0, 0, 1, 0xff, 0xff],                   // an API that there is not
-        &[0, 0, 0, 10, 0, 3, 0, 99, 0, 0, 0, 1, 0xff, 0xff],                        // a version that there is not
+        &[0x00, 0x10, 0x00, 0x01],                                                  // one byte above the limit
+        &[0xff, 0xff, 0xff, 0xff],                                                  // a negative length
+        &[0, 0, 0, 0],                                                              // an empty request
+        &[0, 0, 0, 3, 0, 3, 0],                                                     // a truncated header
+        &[0, 0, 0, 10, 0x7f, 0xff, 0, 0, 0, 0, 0, 1, 0xff, 0xff],                   // an unknown API
+        &[0, 0, 0, 10, 0, 3, 0, 99, 0, 0, 0, 1, 0xff, 0xff],                        // an unknown version
         &[0, 0, 0, 14, 0, 3, 0, 1, 0, 0, 0, 1, 0xff, 0xff, 0x7f, 0xff, 0xff, 0xff], // 2^31 topics
-        &[0, 0, 0, 11, 0, 3, 0, 1, 0, 0, 0, 1, 0x7f, 0xff, b'x'],                   // a client id that is cut off
+        &[0, 0, 0, 11, 0, 3, 0, 1, 0, 0, 0, 1, 0x7f, 0xff, b'x'],                   // a truncated client id
     ];
     for frame in frames {
         let mut hostile = Client::connect(&cluster, 1).await;
@@ -32,7 +32,7 @@ async fn what_is_no_request_ends_its_connection_and_no_other() {
 }
 
 #[tokio::test]
-async fn a_connection_too_many_is_closed_and_room_is_made_by_one_that_ends() {
+async fn connection_limit_closes_extra_connections() {
     let cluster = TestCluster::builder().topic("t", 1).max_connections(2).start().await.unwrap();
     let mut clients = Vec::new();
     for _ in 0..2 {
@@ -54,7 +54,7 @@ async fn a_connection_too_many_is_closed_and_room_is_made_by_one_that_ends() {
 }
 
 #[tokio::test]
-async fn requests_larger_than_all_the_room_wait_for_it_and_are_served() {
+async fn requests_wait_for_buffer_memory() {
     let cluster = TestCluster::builder().topic("t", 1).max_request_bytes(8 << 20).start().await.unwrap();
     cluster.set_topic_config("t", "max.message.bytes", "100000000").unwrap();
     let value = "x".repeat(7 << 20);
@@ -74,7 +74,7 @@ async fn login(client: &mut Client, token: &'static [u8]) -> i16 {
 }
 
 #[tokio::test]
-async fn only_users_may_go_on() {
+async fn only_known_users_authenticate() {
     let cluster = TestCluster::builder().topic("t", 1).user("ann", "secret").start().await.unwrap();
     let mut client = Client::connect(&cluster, 1).await;
     client.call(&ApiVersionsRequest::default(), 4).await;
@@ -87,7 +87,7 @@ async fn only_users_may_go_on() {
 }
 
 #[tokio::test]
-async fn a_connection_that_asks_before_it_said_who_it_is_ends() {
+async fn unauthenticated_request_ends_the_connection() {
     let cluster = TestCluster::builder().user("ann", "secret").start().await.unwrap();
     let mut client = Client::connect(&cluster, 1).await;
     let id = client.send(&MetadataRequest::default().with_topics(None), 12).await;
@@ -104,7 +104,7 @@ async fn a_connection_that_asks_before_it_said_who_it_is_ends() {
 }
 
 #[tokio::test]
-async fn descriptions_that_make_no_cluster_are_refused() {
+async fn invalid_cluster_descriptions_are_refused() {
     assert!(TestCluster::builder().brokers(0).start().await.is_err());
     assert!(TestCluster::builder().topic("no good", 1).start().await.is_err());
     assert!(TestCluster::builder().topic("t", 0).start().await.is_err());

@@ -1,5 +1,5 @@
-//! Produce as a leader judges it, over the wire.
-#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+//! Tests of Produce over the wire.
+#![allow(clippy::unwrap_used)] // test helpers may panic
 mod support;
 
 use bytes::{Bytes, BytesMut};
@@ -13,7 +13,7 @@ fn values(cluster: &TestCluster) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn what_is_produced_can_be_read_with_key_value_headers_and_timestamp() {
+async fn produced_records_are_readable() {
     let cluster = cluster(1, 2).await;
     let mut client = Client::connect(&cluster, 1).await;
     let now = now_ms();
@@ -28,7 +28,7 @@ async fn what_is_produced_can_be_read_with_key_value_headers_and_timestamp() {
 }
 
 #[tokio::test]
-async fn every_version_of_produce_is_answered_in_its_own_format() {
+async fn every_produce_version_is_answered() {
     let cluster = cluster(1, 1).await;
     let mut client = Client::connect(&cluster, 1).await;
     let metadata = client.call(&MetadataRequest::default().with_topics(None), 12).await;
@@ -45,7 +45,7 @@ async fn every_version_of_produce_is_answered_in_its_own_format() {
 }
 
 #[tokio::test]
-async fn a_batch_sent_again_gets_its_first_offset_and_is_not_written_again() {
+async fn duplicate_batch_is_written_once() {
     let cluster = cluster(1, 1).await;
     let mut client = Client::connect(&cluster, 1).await;
     let first = client.produce(0, batch(0, 0, &["a", "b"])).await;
@@ -68,7 +68,7 @@ async fn gaps_and_old_epochs_are_refused() {
 }
 
 #[tokio::test]
-async fn a_first_sequence_other_than_zero_is_refused_where_that_rule_is_on() {
+async fn strict_first_sequence_must_be_zero() {
     let cluster = TestCluster::builder().topic("t", 1).strict_first_sequence().start().await.unwrap();
     let mut client = Client::connect(&cluster, 1).await;
     assert_eq!(client.produce(0, batch(0, 1, &["b"])).await.error_code, ErrorCode::OutOfOrderSequenceNumber.code());
@@ -76,7 +76,7 @@ async fn a_first_sequence_other_than_zero_is_refused_where_that_rule_is_on() {
 }
 
 #[tokio::test]
-async fn size_is_checked_before_the_crc_and_both_before_the_sequence() {
+async fn size_precedes_crc_and_sequence() {
     let topic = TopicSpec::new("t", 1).config("max.message.bytes", "200");
     let cluster = TestCluster::builder().topic_spec(topic).start().await.unwrap();
     let mut client = Client::connect(&cluster, 1).await;
@@ -91,13 +91,14 @@ async fn size_is_checked_before_the_crc_and_both_before_the_sequence() {
     assert_eq!(large.error_code, ErrorCode::MessageTooLarge.code());
     let corrupt = client.produce(0, damage(batch(0, 77, &["a"]))).await;
     assert_eq!(corrupt.error_code, ErrorCode::CorruptMessage.code());
-    // Written, and sent again after the limit was lowered: a refusal says nothing of the first time.
+    // The first batch is already written. Its duplicate exceeds the lowered limit, so a refusal proves nothing about an
+    // earlier attempt.
     cluster.set_topic_config("t", "max.message.bytes", "10").unwrap();
     assert_eq!(client.produce(0, batch(0, 0, &["a"])).await.error_code, ErrorCode::MessageTooLarge.code());
 }
 
 #[tokio::test]
-async fn more_than_the_segment_holds_is_refused_by_its_own_code() {
+async fn batch_over_segment_size_is_refused() {
     let topic = TopicSpec::new("t", 1).config("segment.bytes", "60");
     let cluster = TestCluster::builder().topic_spec(topic).start().await.unwrap();
     let mut client = Client::connect(&cluster, 1).await;
@@ -105,7 +106,7 @@ async fn more_than_the_segment_holds_is_refused_by_its_own_code() {
 }
 
 #[tokio::test]
-async fn guilty_records_are_named_by_their_index() {
+async fn rejected_records_are_named_by_index() {
     let topic = TopicSpec::new("t", 1).config("cleanup.policy", "compact");
     let cluster = TestCluster::builder().topic_spec(topic).start().await.unwrap();
     let mut client = Client::connect(&cluster, 1).await;
@@ -118,7 +119,7 @@ async fn guilty_records_are_named_by_their_index() {
 }
 
 #[tokio::test]
-async fn old_records_go_where_retention_deletes() {
+async fn retention_deletes_old_records() {
     for (policy, left) in [("delete", 1), ("compact,delete", 1), ("compact", 2)] {
         let topic = TopicSpec::new("t", 1).config("cleanup.policy", policy).config("retention.ms", "60000");
         let cluster = TestCluster::builder().topic_spec(topic).start().await.unwrap();
@@ -132,7 +133,7 @@ async fn old_records_go_where_retention_deletes() {
 }
 
 #[tokio::test]
-async fn records_from_the_future_are_refused_by_the_timestamp_code() {
+async fn future_timestamps_are_refused() {
     let cluster = cluster(1, 1).await;
     let mut client = Client::connect(&cluster, 1).await;
     let now = now_ms();
@@ -143,7 +144,7 @@ async fn records_from_the_future_are_refused_by_the_timestamp_code() {
 }
 
 #[tokio::test]
-async fn a_filter_refuses_records_with_its_reason() {
+async fn filter_refuses_records_with_reason() {
     let cluster = cluster(1, 1).await;
     cluster.reject_records(|record| (record.value_text() == Some("bad")).then(|| "it is bad".to_owned()));
     let mut client = Client::connect(&cluster, 1).await;
@@ -155,7 +156,7 @@ async fn a_filter_refuses_records_with_its_reason() {
 }
 
 #[tokio::test]
-async fn the_leader_sets_the_time_where_the_topic_wants_it() {
+async fn log_append_time_replaces_timestamps() {
     let topic = TopicSpec::new("t", 1).config("message.timestamp.type", "LogAppendTime");
     let cluster = TestCluster::builder().topic_spec(topic).start().await.unwrap();
     let mut client = Client::connect(&cluster, 1).await;
@@ -168,7 +169,7 @@ async fn the_leader_sets_the_time_where_the_topic_wants_it() {
 }
 
 #[tokio::test]
-async fn batches_are_read_back_with_their_stamp_and_codec() {
+async fn batches_keep_stamp_and_codec() {
     let cluster = cluster(1, 1).await;
     let mut client = Client::connect(&cluster, 1).await;
     let text = "again and again and ".repeat(50);
@@ -183,7 +184,7 @@ async fn batches_are_read_back_with_their_stamp_and_codec() {
 }
 
 #[tokio::test]
-async fn whoever_asks_the_wrong_broker_is_told_the_leader() {
+async fn follower_answers_with_the_leader() {
     let cluster = cluster(3, 1).await;
     assert_eq!(cluster.leader("t", 0), Some(1));
     assert!(cluster.move_leader("t", 0, 3));
@@ -198,7 +199,7 @@ async fn whoever_asks_the_wrong_broker_is_told_the_leader() {
 }
 
 #[tokio::test]
-async fn too_few_replicas_in_sync_are_noticed_before_anything_is_written() {
+async fn missing_replicas_prevent_the_append() {
     let topic = TopicSpec::new("t", 1).replication(2).config("min.insync.replicas", "2");
     let cluster = TestCluster::builder().brokers(2).topic_spec(topic).start().await.unwrap();
     assert!(cluster.kill(2).await);
@@ -209,7 +210,7 @@ async fn too_few_replicas_in_sync_are_noticed_before_anything_is_written() {
 }
 
 #[tokio::test]
-async fn full_logs_refuse_and_retention_makes_room() {
+async fn retention_frees_full_logs() {
     let keep = TopicSpec::new("t", 1).config("retention.bytes", "1000");
     let cluster = TestCluster::builder().topic_spec(keep).max_log_bytes(2000).start().await.unwrap();
     let mut client = Client::connect(&cluster, 1).await;
@@ -232,7 +233,7 @@ async fn full_logs_refuse_and_retention_makes_room() {
 }
 
 #[tokio::test]
-async fn garbage_instead_of_a_batch_is_refused() {
+async fn malformed_batch_is_refused() {
     let cluster = cluster(1, 1).await;
     let mut client = Client::connect(&cluster, 1).await;
     let twice = [batch(0, 0, &["a"]), batch(0, 1, &["b"])].concat();
@@ -249,7 +250,7 @@ async fn garbage_instead_of_a_batch_is_refused() {
 }
 
 #[tokio::test]
-async fn every_producer_gets_an_id_of_its_own() {
+async fn every_producer_id_is_new() {
     let cluster = cluster(1, 1).await;
     let mut client = Client::connect(&cluster, 1).await;
     let mut ids = Vec::new();

@@ -1,5 +1,5 @@
-//! Reading and looking: Fetch, ListOffsets, Metadata, CreateTopics, DescribeConfigs, DescribeProducers, ApiVersions.
-#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+//! Tests of Fetch, ListOffsets, Metadata, CreateTopics, DescribeConfigs, DescribeProducers and ApiVersions.
+#![allow(clippy::unwrap_used)] // test helpers may panic
 mod support;
 
 use bytes::Bytes;
@@ -28,7 +28,7 @@ fn fetch(version: i16, id: uuid::Uuid, offset: i64, max_bytes: i32) -> FetchRequ
     FetchRequest::default().with_max_bytes(1 << 20).with_min_bytes(1).with_topics(vec![topic])
 }
 
-/// The values in a Fetch answer, and its error.
+/// Returns the error code and the values of a Fetch answer.
 fn fetched(answer: &FetchResponse) -> (i16, Vec<String>) {
     let partition = &answer.responses[0].partitions[0];
     let mut rest: &[u8] = partition.records.as_deref().unwrap_or_default();
@@ -44,7 +44,7 @@ fn fetched(answer: &FetchResponse) -> (i16, Vec<String>) {
 }
 
 #[tokio::test]
-async fn every_version_of_fetch_reads_whole_batches_from_an_offset() {
+async fn every_fetch_version_reads_whole_batches() {
     let cluster = cluster(1, 1).await;
     let mut client = Client::connect(&cluster, 1).await;
     for (sequence, values) in [(0, ["a", "b"]), (2, ["c", "d"]), (4, ["e", "f"])] {
@@ -64,7 +64,7 @@ async fn every_version_of_fetch_reads_whole_batches_from_an_offset() {
 }
 
 #[tokio::test]
-async fn a_fetch_at_the_end_waits_for_the_next_record() {
+async fn fetch_waits_for_next_record() {
     let cluster = cluster(1, 1).await;
     let mut reader = Client::connect(&cluster, 1).await;
     let mut writer = Client::connect(&cluster, 1).await;
@@ -77,7 +77,7 @@ async fn a_fetch_at_the_end_waits_for_the_next_record() {
 }
 
 #[tokio::test]
-async fn a_fetch_that_waited_long_enough_is_answered_empty() {
+async fn expired_fetch_is_answered_empty() {
     let cluster = cluster(1, 1).await;
     let mut reader = Client::connect(&cluster, 1).await;
     let answer = reader.call(&fetch(12, uuid::Uuid::nil(), 0, 1 << 20).with_max_wait_ms(1), 12).await;
@@ -85,7 +85,7 @@ async fn a_fetch_that_waited_long_enough_is_answered_empty() {
 }
 
 #[tokio::test]
-async fn a_partition_named_often_is_answered_once() {
+async fn repeated_partition_is_answered_once() {
     let cluster = cluster(1, 1).await;
     let mut client = Client::connect(&cluster, 1).await;
     client.produce(0, batch(0, 0, &["a"])).await;
@@ -107,7 +107,7 @@ async fn offset_at(client: &mut Client, version: i16, timestamp: i64) -> (i16, i
 }
 
 #[tokio::test]
-async fn offsets_are_found_by_end_start_and_time() {
+async fn offsets_by_end_start_and_time() {
     let cluster = cluster(2, 1).await;
     let mut client = Client::connect(&cluster, 1).await;
     let records = [(None, "a", 1000), (None, "b", 3000), (None, "c", 2000)];
@@ -124,7 +124,7 @@ async fn offsets_are_found_by_end_start_and_time() {
 }
 
 #[tokio::test]
-async fn every_version_of_metadata_names_brokers_leaders_and_replicas() {
+async fn every_metadata_version_names_leaders() {
     let cluster = cluster(3, 4).await;
     let mut client = Client::connect(&cluster, 2).await;
     for version in 0..=13 {
@@ -138,7 +138,7 @@ async fn every_version_of_metadata_names_brokers_leaders_and_replicas() {
 }
 
 #[tokio::test]
-async fn a_topic_is_known_by_its_id_until_it_is_made_anew() {
+async fn recreated_topic_has_another_id() {
     let cluster = cluster(1, 1).await;
     let mut client = Client::connect(&cluster, 1).await;
     let id = topic_id(&mut client).await;
@@ -152,7 +152,7 @@ async fn a_topic_is_known_by_its_id_until_it_is_made_anew() {
 }
 
 #[tokio::test]
-async fn an_unknown_topic_is_created_only_where_and_when_that_is_wanted() {
+async fn topic_auto_creation_needs_both_sides() {
     for (create, allow, expected) in [(false, true, 0), (true, false, 0), (true, true, 5)] {
         let builder = TestCluster::builder();
         let builder = if create { builder.auto_create_topics(5) } else { builder };
@@ -167,7 +167,7 @@ async fn an_unknown_topic_is_created_only_where_and_when_that_is_wanted() {
 }
 
 #[tokio::test]
-async fn topics_are_created_with_their_settings_and_refused_with_reasons() {
+async fn topics_are_created_or_refused() {
     let cluster = cluster(2, 1).await;
     let mut client = Client::connect(&cluster, 1).await;
     let config = |value: &str| {
@@ -202,7 +202,7 @@ async fn topics_are_created_with_their_settings_and_refused_with_reasons() {
 }
 
 #[tokio::test]
-async fn producers_are_described_with_epoch_and_last_sequence() {
+async fn describe_producers_returns_last_sequence() {
     let cluster = cluster(1, 1).await;
     let mut client = Client::connect(&cluster, 1).await;
     client.produce(0, batch(4, 0, &["a", "b"])).await;
@@ -216,7 +216,7 @@ async fn producers_are_described_with_epoch_and_last_sequence() {
 }
 
 #[tokio::test]
-async fn followers_describe_producers_and_list_no_offsets() {
+async fn followers_describe_producers_only() {
     let cluster = cluster(2, 1).await;
     let mut follower = Client::connect(&cluster, 2).await;
     let topic = TopicRequest::default().with_name(text("t").into()).with_partition_indexes(vec![0]);
@@ -237,7 +237,7 @@ async fn followers_describe_producers_and_list_no_offsets() {
 }
 
 #[tokio::test]
-async fn versions_are_answered_in_every_version_and_to_unknown_ones() {
+async fn unknown_version_is_answered_in_zero() {
     let cluster = cluster(1, 1).await;
     let mut client = Client::connect(&cluster, 1).await;
     for version in 0..=4 {
@@ -245,14 +245,14 @@ async fn versions_are_answered_in_every_version_and_to_unknown_ones() {
         let produce = answer.api_keys.iter().find(|key| key.api_key == ApiKey::Produce as i16).unwrap();
         assert_eq!((produce.min_version, produce.max_version), (0, 13));
     }
-    // Version 99, correlation id 5: answered in version 0.
+    // The request has version 99 and correlation id 5. The answer has version 0.
     client.send_frame(&[0, 18, 0, 99, 0, 0, 0, 5, 0xff, 0xff]).await;
     let answer: Bytes = client.frame().await.unwrap();
     assert_eq!(answer[..6], [0, 0, 0, 5, 0, 35]);
 }
 
 #[tokio::test]
-async fn a_topic_that_is_only_validated_is_described_and_not_made() {
+async fn validated_topic_is_not_created() {
     let cluster = cluster(2, 1).await;
     let mut client = Client::connect(&cluster, 1).await;
     let topic =

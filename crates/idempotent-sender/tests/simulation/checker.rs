@@ -1,52 +1,54 @@
-//! The judge: holds every verdict against what the logs say when all is over.
+//! The checker compares every verdict with the logs at the end of a schedule.
 //!
 //! Rules:
-//! - Delivered: in the log exactly once, at the offset told. Not written: nowhere. Unknown: at most once.
-//!   Corrected: there, at the offset told.
-//! - What is in a log is in the order in which it was published.
+//! - A delivered record is in the log exactly once, at its verdict's offset. A record that is not written is in no log.
+//!   An unknown record is in the log at most once. A corrected record is at the correction's offset.
+//! - The records of a log are in the order of their publication.
 //! - An acknowledgement that reaches the sender corrects an `unknown` verdict, with its offset.
-//! - A later check finds what is unknown and in the log under the stamp, topic id and offset of its failure.
-//! - A record is rejected for its own fault: it was named, or no record of its batch was.
-//! - A delivery gives the leader's append time where the topic has LogAppendTime, and nowhere else.
-//! - Excused is only what the design excuses. What was delivered at an offset has no excuse.
-//!   - An id that was forgotten between a record's publication and its append: by an unclean election, or because of old
-//!     records where an attempt of this one was in doubt, and no old records left behind it before it had its verdict.
-//!   - A topic made anew that is written to by name, where the sender had not been told of that life when it sent that stamp.
-//!   - A log that an unclean election has cut, where the sender may not have heard of that: a record in doubt may lie before
-//!     the offset at which its check begins.
-//! - What an unclean election has lost is lost.
+//! - A later check finds an unknown record in the log under the stamp, topic id and offset of its failure.
+//! - A record is rejected only if the answer named the record, or no record of its batch.
+//! - A delivery has the leader's append time if and only if the topic has LogAppendTime.
+//! - The design excuses the following cases only, and never a delivery at an offset:
+//!   - The leader forgot the producer id between a record's publication and its append. The cause is an unclean
+//!     election, or old records while an attempt of this record was in doubt. In the second case, no old records were
+//!     sent after this record before its verdict.
+//!   - A recreated topic is written by name, and the sender did not know that incarnation when it sent the stamp.
+//!   - An unclean election has truncated the log without the sender's knowledge. A record in doubt may then precede the
+//!     offset at which its check begins.
+//! - Records that an unclean election has lost count as lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use kafka_courier_batcher::sequence_add;
 
 use crate::cluster::{PARTITIONS, SECOND, TOPICS, topic_of};
-use crate::history::Told;
-use crate::log::{Entry, FOREIGN};
+use crate::history::RecordVerdict;
+use crate::log::{FOREIGN, LogEntry};
 use crate::record::RecordHistory;
 use crate::world::World;
 
-/// Batches, each with the topic's life in which it was appended.
-type Entries = Vec<(u32, Entry)>;
+/// Batches, each with the topic's incarnation at its append.
+type LogEntries = Vec<(u32, LogEntry)>;
 
+/// A record in a log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Landing {
+struct Occurrence {
     incarnation: u32,
     offset: i64,
     forgets: u32,
     expiries: u32,
-    /// The life of the topic of which the sender had been told when it first sent this stamp.
+    /// The topic's incarnation that the sender knew when it first sent this stamp.
     sent_in: Option<u32>,
-    /// An unclean election has lost it.
+    /// An unclean election has lost the record.
     lost: bool,
-    /// The search of its failure finds it here.
+    /// The search key of the record's failure matches this occurrence.
     found: bool,
-    /// Its batch's newest time.
+    /// The newest timestamp of the record's batch.
     time: i64,
 }
 
 impl World {
-    /// Runs to the end: everything settles, everything sent arrives or is lost, the replicas agree.
+    /// Runs to the end: all records have verdicts, all requests have arrived or are lost, and the replicas agree.
     pub(crate) fn finish(&mut self) -> Result<(), String> {
         let heal_at = self.plan.heal_at;
         self.run_until(heal_at)?;
@@ -54,19 +56,19 @@ impl World {
         self.run_until(end)?;
         let patience = self.plan.config.delivery_timeout.as_micros() as u64 + 30 * SECOND;
         let until = self.now + patience;
-        if !self.run_while(until, |world| world.sender.unsettled() > 0 || world.held > 0 || !world.submitting)? {
-            return Err(format!("{} records have no verdict, and never will", self.sender.unsettled()));
+        if !self.run_while(until, |world| world.sender.unsettled() > 0 || world.unsubmitted > 0 || !world.submitting)? {
+            return Err(format!("{} records have no verdict after delivery_timeout", self.sender.unsettled()));
         }
         self.run_for(60 * SECOND)
     }
 
-    /// After everything is over one more batch for each partition must go through. Where the sender has not been
-    /// told of its topic's life the first may be what finds that out.
+    /// Checks at the end that one more batch for each partition is delivered. If the sender does not know the present
+    /// incarnation of a topic, the first such batch may fail and reveal it.
     pub(crate) fn probe(&mut self) -> Result<(), String> {
         let unseen: [bool; TOPICS] = std::array::from_fn(|topic| {
-            let lives = self.partitions.iter().enumerate().filter(|(p, _)| topic_of(*p) == topic);
-            let life = lives.map(|(_, model)| model.truth.incarnation).max();
-            life.is_none_or(|life| !self.history.told[topic].knows(life))
+            let of_topic = self.partitions.iter().enumerate().filter(|(p, _)| topic_of(*p) == topic);
+            let newest = of_topic.map(|(_, model)| model.truth.incarnation).max();
+            newest.is_none_or(|incarnation| !self.history.known_topics[topic].knows(incarnation))
         });
         self.probe_once(unseen)?;
         if unseen.contains(&true) { self.probe_once([false; TOPICS]) } else { Ok(()) }
@@ -81,9 +83,9 @@ impl World {
         self.run_while(until, |world| world.sender.unsettled() > 0)?;
         self.run_for(5 * SECOND)?;
         for (number, record) in self.history.records.iter().enumerate().skip(first) {
-            let failed = !matches!(record.verdict, Some(Told::Delivered(_)));
+            let failed = !matches!(record.verdict, Some(RecordVerdict::Delivered(_)));
             if failed && !excused[topic_of(record.partition)] {
-                return Err(format!("the cluster is well, but record {number} got {:?}", record.verdict));
+                return Err(format!("the cluster is healthy, but record {number} is {:?}", record.verdict));
             }
         }
         Ok(())
@@ -96,56 +98,62 @@ impl World {
 
     fn check_partition(&self, partition: usize) -> Result<(), String> {
         let (entries, lost) = self.final_entries(partition)?;
-        let mut landings: BTreeMap<u32, Vec<Landing>> = BTreeMap::new();
+        let mut occurrences: BTreeMap<u32, Vec<Occurrence>> = BTreeMap::new();
         let all = entries.iter().map(|entry| (entry, false)).chain(lost.iter().map(|entry| (entry, true)));
         for ((incarnation, entry), lost) in all {
             for (index, number) in (0..).zip(entry.records.iter()).filter(|(_, number)| **number != FOREIGN) {
-                landings.entry(*number).or_default().push(self.landing(partition, *incarnation, entry, index, lost));
+                occurrences.entry(*number).or_default().push(self.occurrence(
+                    partition,
+                    *incarnation,
+                    entry,
+                    index,
+                    lost,
+                ));
             }
         }
         self.check_order(partition, &entries)?;
         for (number, record) in self.history.records.iter().enumerate().filter(|(_, r)| r.partition == partition) {
-            let found = landings.remove(&(number as u32)).unwrap_or_default();
-            let told = record.verdict.ok_or_else(|| format!("record {number} has no verdict"))?;
-            self.check_record(number, told, &found).map_err(|why| {
-                format!("p{partition} record {number} {told:?} {:?}: {why} {found:?}", record.corrected)
+            let found = occurrences.remove(&(number as u32)).unwrap_or_default();
+            let verdict = record.verdict.ok_or_else(|| format!("record {number} has no verdict"))?;
+            self.check_record(number, verdict, &found).map_err(|why| {
+                format!("p{partition} record {number} {verdict:?} {:?}: {why} {found:?}", record.corrected)
             })?;
         }
-        match landings.first_key_value() {
-            Some((number, _)) => Err(format!("p{partition} holds record {number}, which was never handed in")),
+        match occurrences.first_key_value() {
+            Some((number, _)) => Err(format!("p{partition} contains record {number}, which was never submitted")),
             None => Ok(()),
         }
     }
 
-    /// The entry's record at this index.
-    fn landing(&self, partition: usize, incarnation: u32, entry: &Entry, index: u32, lost: bool) -> Landing {
+    /// Returns the entry's record at this index.
+    fn occurrence(&self, partition: usize, incarnation: u32, entry: &LogEntry, index: u32, lost: bool) -> Occurrence {
         let sequence = sequence_add(entry.first, index);
-        let stamped = self.history.stamped(partition, entry.producer_id, entry.epoch, sequence);
+        let first_use = self.history.first_use(partition, entry.producer_id, entry.epoch, sequence);
         let offset = entry.base_offset + i64::from(index);
         let number = entry.records[index as usize];
         let search = self.history.records.get(number as usize).and_then(|record| record.search);
         let is_cut = !self.partitions[partition].lost.is_empty();
-        Landing {
+        Occurrence {
             incarnation,
             offset,
             forgets: entry.forgets,
             expiries: entry.expiries,
-            sent_in: stamped.map(|stamped| stamped.life),
+            sent_in: first_use.map(|first_use| first_use.incarnation),
             lost,
             found: search.is_none_or(|search| search.finds((partition, incarnation), entry, index, is_cut)),
             time: entry.max_timestamp,
         }
     }
 
-    /// Every batch that is in the partition for good, by the topic's life and offset: what is in its leader's
-    /// log, and what was committed in its former lives; and what unclean elections have lost. Errors: the model has
-    /// lost something committed otherwise.
-    fn final_entries(&self, partition: usize) -> Result<(Entries, Entries), String> {
+    /// Returns every batch that is permanently in the partition, by incarnation and offset, and every batch that
+    /// unclean elections have lost. Permanent batches are in the leader's log, or were committed in a former
+    /// incarnation. Returns an error if the model has lost any other committed batch.
+    fn final_entries(&self, partition: usize) -> Result<(LogEntries, LogEntries), String> {
         let model = &self.partitions[partition];
         let now = model.truth.incarnation;
         let log = &model.replicas[model.truth.leader.unwrap_or(0)].log;
         let mut seen: BTreeSet<u64> = log.iter().map(|entry| entry.append).collect();
-        let (mut entries, mut lost) = (Entries::new(), Entries::new());
+        let (mut entries, mut lost) = (LogEntries::new(), LogEntries::new());
         for (incarnation, entry) in &model.committed {
             if seen.insert(entry.append) {
                 if model.lost.contains(&entry.append) {
@@ -163,25 +171,25 @@ impl World {
         Ok((entries, lost))
     }
 
-    /// Whether between the record's publication and this append an id was forgotten, or the topic was made anew
-    /// unseen.
-    fn is_excused(&self, number: u32, landing: &Landing) -> bool {
+    /// Returns whether the leader forgot an id between the record's publication and this append, or the topic was
+    /// recreated without the sender's knowledge.
+    fn is_excused(&self, number: u32, occurrence: &Occurrence) -> bool {
         let record = &self.history.records[number as usize];
-        let forgotten = landing.forgets > record.forgets;
-        let expired = landing.expiries > record.expiries && record.in_doubt && !record.followed_by_old;
-        forgotten || expired || self.is_another_by_name(landing.sent_in, landing.incarnation)
+        let forgotten = occurrence.forgets > record.forgets;
+        let expired = occurrence.expiries > record.expiries && record.in_doubt && !record.followed_by_old;
+        forgotten || expired || self.is_other_incarnation(occurrence.sent_in, occurrence.incarnation)
     }
 
-    /// Whether what left by name was meant for another life of its topic than this one.
-    fn is_another_by_name(&self, sent_in: Option<u32>, incarnation: u32) -> bool {
-        !self.plan.rules.by_id && sent_in.is_some_and(|life| life < incarnation)
+    /// Returns whether a record that was sent by topic name was meant for another incarnation than this one.
+    fn is_other_incarnation(&self, sent_in: Option<u32>, incarnation: u32) -> bool {
+        !self.plan.rules.by_id && sent_in.is_some_and(|sent_in| sent_in < incarnation)
     }
 
-    fn check_order(&self, partition: usize, entries: &[(u32, Entry)]) -> Result<(), String> {
-        let mut last: Option<(u32, Landing)> = None;
+    fn check_order(&self, partition: usize, entries: &[(u32, LogEntry)]) -> Result<(), String> {
+        let mut last: Option<(u32, Occurrence)> = None;
         for (incarnation, entry) in entries {
             for (index, number) in (0..).zip(entry.records.iter()).filter(|(_, number)| **number != FOREIGN) {
-                let here = self.landing(partition, *incarnation, entry, index, false);
+                let here = self.occurrence(partition, *incarnation, entry, index, false);
                 if self.is_excused(*number, &here) {
                     continue;
                 }
@@ -198,69 +206,71 @@ impl World {
         Ok(())
     }
 
-    fn check_record(&self, number: usize, told: Told, found: &[Landing]) -> Result<(), String> {
+    fn check_record(&self, number: usize, verdict: RecordVerdict, found: &[Occurrence]) -> Result<(), String> {
         let record = &self.history.records[number];
         let number = number as u32;
-        let there = || found.iter().filter(|landing| !landing.lost);
-        if there().filter(|landing| !self.is_excused(number, landing)).count() > 1 {
-            return Err("it is in the log more than once:".into());
+        let there = || found.iter().filter(|occurrence| !occurrence.lost);
+        if there().filter(|occurrence| !self.is_excused(number, occurrence)).count() > 1 {
+            return Err("the record is in the log more than once:".into());
         }
-        self.check_acknowledged(told, record)?;
-        if there().any(|landing| !landing.found && !self.is_excused(number, landing)) {
-            return Err(format!("but its failure leads a search elsewhere: {:?}", record.search));
+        self.check_acknowledged(verdict, record)?;
+        if there().any(|occurrence| !occurrence.found && !self.is_excused(number, occurrence)) {
+            return Err(format!("the search key of its failure does not match: {:?}", record.search));
         }
-        let must_be_at = match (told, record.corrected) {
-            (Told::Delivered(offset), _) | (Told::Unknown(_), Some(offset)) => offset,
-            (Told::NotWritten(_), _) if there().any(|landing| !self.is_excused(number, landing)) => {
-                return Err("but it is in the log:".into());
+        let expected_offset = match (verdict, record.corrected) {
+            (RecordVerdict::Delivered(offset), _) | (RecordVerdict::Unknown(_), Some(offset)) => offset,
+            (RecordVerdict::NotWritten(_), _) if there().any(|occurrence| !self.is_excused(number, occurrence)) => {
+                return Err("but the record is in the log:".into());
             }
-            (Told::NotWritten(_) | Told::Unknown(_), _) => return Ok(()),
+            (RecordVerdict::NotWritten(_) | RecordVerdict::Unknown(_), _) => return Ok(()),
         };
         if found.is_empty() {
             let model = &self.partitions[record.partition];
-            // What is proved by a later acceptance is proved by a leader that knew the id, in the same life.
-            let (forgets, life) = record.when_told;
+            // A later acceptance proves a delivery only if the leader knew the id, in the same incarnation.
+            let (forgets, incarnation) = record.settled_in;
             let forgotten = forgets > record.forgets && !model.lost.is_empty();
-            let excused = forgotten || self.is_another_by_name(record.sent_in, life);
-            let inferred = must_be_at.is_none();
-            return if inferred && excused { Ok(()) } else { Err("but it is not in the log".into()) };
+            let excused = forgotten || self.is_other_incarnation(record.sent_in, incarnation);
+            let inferred = expected_offset.is_none();
+            return if inferred && excused { Ok(()) } else { Err("but the record is not in the log".into()) };
         }
-        match must_be_at {
-            Some(offset) if !found.iter().any(|landing| landing.offset == offset) => {
-                Err("but it is elsewhere in the log:".into())
+        match expected_offset {
+            Some(offset) if !found.iter().any(|occurrence| occurrence.offset == offset) => {
+                Err("but the record is at another offset:".into())
             }
-            Some(offset) if told == Told::Delivered(Some(offset)) => self.check_time(record, offset, found),
+            Some(offset) if verdict == RecordVerdict::Delivered(Some(offset)) => self.check_time(record, offset, found),
             _ => Ok(()),
         }
     }
 
-    /// What was acknowledged after its verdict corrects that, unless a later acceptance has done so.
-    fn check_acknowledged(&self, told: Told, record: &RecordHistory) -> Result<(), String> {
-        match (told, record.acknowledged) {
-            (Told::Unknown(_), Some(offset)) if record.corrected.is_none() => {
-                Err(format!("but it was acknowledged at {offset}:"))
+    /// Checks that an acknowledgement after an unknown verdict, or a later acceptance, has corrected the verdict.
+    fn check_acknowledged(&self, verdict: RecordVerdict, record: &RecordHistory) -> Result<(), String> {
+        match (verdict, record.acknowledged) {
+            (RecordVerdict::Unknown(_), Some(offset)) if record.corrected.is_none() => {
+                Err(format!("but the record was acknowledged at {offset}:"))
             }
             _ => Ok(()),
         }
     }
 
-    fn check_time(&self, record: &RecordHistory, offset: i64, found: &[Landing]) -> Result<(), String> {
+    fn check_time(&self, record: &RecordHistory, offset: i64, found: &[Occurrence]) -> Result<(), String> {
         let by_the_log = self.plan.rules.log_append_time;
         let is_true = match record.append_time {
-            // Where the append's time is its newest record's own, the records may keep their times.
-            None => !by_the_log || found.iter().any(|landing| landing.time == record.newest),
-            Some(time) => by_the_log && found.iter().any(|landing| landing.offset == offset && landing.time == time),
+            // The records may keep their timestamps if the time of the append equals the newest of them.
+            None => !by_the_log || found.iter().any(|occurrence| occurrence.time == record.newest),
+            Some(time) => {
+                by_the_log && found.iter().any(|occurrence| occurrence.offset == offset && occurrence.time == time)
+            }
         };
-        if is_true { Ok(()) } else { Err(format!("but its time is told as {:?}", record.append_time)) }
+        if is_true { Ok(()) } else { Err(format!("but the append time {:?} is wrong", record.append_time)) }
     }
 
-    /// A record may be rejected only for its own fault: it was named, or none of its batch was.
-    pub(crate) fn check_guilt(&self) -> Result<(), String> {
+    /// Checks that every rejected record was named by the answer, or that the answer named no record of the batch.
+    pub(crate) fn check_rejections(&self) -> Result<(), String> {
         for (number, record) in self.history.records.iter().enumerate() {
-            let Some(Told::NotWritten(Some(code))) = record.verdict else { continue };
-            let mut accused = record.accused.iter().filter(|accused| accused.0 == code).peekable();
-            if accused.peek().is_some() && !accused.any(|accused| accused.1) {
-                return Err(format!("record {number} was condemned for another's fault"));
+            let Some(RecordVerdict::NotWritten(Some(code))) = record.verdict else { continue };
+            let mut rejections = record.answers.iter().filter(|answer| answer.0 == code).peekable();
+            if rejections.peek().is_some() && !rejections.any(|answer| answer.1) {
+                return Err(format!("record {number} was rejected, but the answer named other records"));
             }
         }
         Ok(())

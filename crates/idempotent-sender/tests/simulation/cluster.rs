@@ -1,18 +1,22 @@
-//! The model cluster's state: brokers, partitions, replicas, and what each broker believes.
+//! The state of the model cluster: brokers, partitions, replicas, and each broker's view.
 //!
-//! Rules: the controller's truth and each broker's view of it are told apart, as are a replica's log and
-//! what of it is committed; every broker holds a replica of every partition.
+//! Rules:
+//! - The controller's truth and each broker's view of it are separate.
+//! - A replica's log and its committed part are separate.
+//! - Every broker has a replica of every partition.
 
 use std::collections::{BTreeSet, VecDeque};
 
-use crate::log::{Entry, Producers};
+use crate::log::{LogEntry, Producers};
 
 pub(crate) const BROKERS: usize = 3;
 pub(crate) const TOPICS: usize = 2;
-/// A topic has so many partitions at first, and may grow to as many as `PARTITIONS_AT_MOST`.
+/// The initial number of a topic's partitions.
 pub(crate) const PARTITIONS_AT_FIRST: usize = 3;
+/// The maximum number of a topic's partitions.
 pub(crate) const PARTITIONS_AT_MOST: usize = 4;
-/// All that there can be: 0 to 2 are the first topic's, 3 to 5 the second's, and then one more of each.
+/// The maximum number of all partitions. Partitions 0 to 2 belong to the first topic, 3 to 5 to the second, then
+/// follows one more of each topic.
 pub(crate) const PARTITIONS: usize = TOPICS * PARTITIONS_AT_MOST;
 
 /// Virtual time in microseconds since the schedule's start.
@@ -20,14 +24,14 @@ pub(crate) type Micros = u64;
 pub(crate) const MS: Micros = 1000;
 pub(crate) const SECOND: Micros = 1_000_000;
 
-/// A partition as the controller has it, or as a broker believes it to be.
+/// The state of a partition, as the controller or a broker knows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct View {
     pub(crate) leader: Option<usize>,
     pub(crate) epoch: i32,
-    /// A bit for each broker in the ISR.
+    /// One bit for each broker in the ISR.
     pub(crate) isr: u8,
-    /// Raised when the topic is made anew.
+    /// The number of the topic's incarnation. Raised when the topic is recreated.
     pub(crate) incarnation: u32,
     pub(crate) exists: bool,
 }
@@ -45,30 +49,30 @@ impl View {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Replica {
     pub(crate) incarnation: u32,
-    pub(crate) log: Vec<Entry>,
+    pub(crate) log: Vec<LogEntry>,
     pub(crate) high_watermark: i64,
     pub(crate) producers: Producers,
-    /// As a leader: how far each broker has fetched.
+    /// The offset up to which each broker has fetched. Valid on the leader.
     pub(crate) fetched: [i64; BROKERS],
-    /// As a leader: when each broker was last seen at the end of the log.
+    /// The last time when each broker was at the end of the log. Valid on the leader.
     pub(crate) caught_up: [Micros; BROKERS],
-    /// As a leader: how many batches are known to be committed.
+    /// The number of batches known to be committed. Valid on the leader.
     pub(crate) committed: usize,
-    /// Its disk has failed.
+    /// The replica's disk has failed.
     pub(crate) offline: bool,
 }
 
 impl Replica {
     pub(crate) fn end(&self) -> i64 {
-        self.log.last().map_or(0, Entry::end)
+        self.log.last().map_or(0, LogEntry::end)
     }
 }
 
-/// An answer that a partition gives in place of its own, for the next requests.
+/// An error that a partition answers instead of the real result.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Forced {
     pub(crate) code: i16,
-    /// After the append, and whether the answer says at which offset.
+    /// `Some` if the error follows an append. The flag is true if the answer has the offset.
     pub(crate) appended: Option<bool>,
 }
 
@@ -78,29 +82,30 @@ pub(crate) struct Partition {
     pub(crate) replicas: [Replica; BROKERS],
     pub(crate) min_isr: u32,
     pub(crate) max_bytes: usize,
-    /// Batches over this many bytes are over the segment's size (18).
+    /// The segment size in bytes. A larger batch is refused (18).
     pub(crate) segment_bytes: usize,
-    /// Records without a key are refused (87), each by its index if `names_guilty`.
+    /// The partition refuses records without a key (87).
     pub(crate) compacted: bool,
-    pub(crate) names_guilty: bool,
-    /// `message.timestamp.before.max.ms`: older records are refused (32), each by its index.
+    /// The refusal of records without a key names their indexes.
+    pub(crate) names_rejected: bool,
+    /// `message.timestamp.before.max.ms`. The partition refuses older records (32) and names their indexes.
     pub(crate) max_age_ms: i64,
     pub(crate) forced: VecDeque<Forced>,
-    /// Every batch of this code is refused until it is lifted (rights, limits).
+    /// The code with which the partition refuses all batches, until the fault ends (rights, limits).
     pub(crate) refused: Option<i16>,
-    /// Added to what a follower's fetch takes.
+    /// The time added to a follower's fetch.
     pub(crate) replication_delay: Micros,
-    /// A fetch of this follower is under way.
+    /// Whether each broker's fetch is scheduled.
     pub(crate) fetching: [bool; BROKERS],
-    /// Everything that was ever committed, by the topic's life, some of it more than once.
-    pub(crate) committed: Vec<(u32, Entry)>,
-    /// Unclean elections: their leaders may never have known a producer.
+    /// All batches that were ever committed, with their incarnation. A batch may occur more than once.
+    pub(crate) committed: Vec<(u32, LogEntry)>,
+    /// The number of unclean elections. The new leader may never have known a producer.
     pub(crate) forgets: u32,
-    /// Producers forgotten because of old record times.
+    /// The number of times that a producer expired because of old record timestamps.
     pub(crate) expiries: u32,
-    /// What was committed and is in no log any more, by the number of its append: elections were unclean.
+    /// The append numbers of committed batches that unclean elections removed from all logs.
     pub(crate) lost: BTreeSet<u64>,
-    /// The topic's life and the leader epoch of the last unclean election: what a former leader still commits is lost.
+    /// The incarnation and leader epoch of the last unclean election. Later commits of a former leader are lost.
     pub(crate) unclean: (u32, i32),
 }
 
@@ -116,7 +121,7 @@ impl Partition {
             max_bytes: usize::MAX,
             segment_bytes: usize::MAX,
             compacted: false,
-            names_guilty: true,
+            names_rejected: true,
             max_age_ms: i64::MAX,
             forced: VecDeque::new(),
             refused: None,
@@ -134,30 +139,31 @@ impl Partition {
 #[derive(Clone, Debug)]
 pub(crate) struct Broker {
     pub(crate) up: bool,
-    /// Raised at each start.
+    /// Raised at each start and stop.
     pub(crate) incarnation: u32,
     pub(crate) paused: bool,
-    /// Raised at each pause, so that a former pause's end is told apart.
+    /// Raised at each pause and resumption, so that the end of a former pause is recognized.
     pub(crate) pauses: u32,
     pub(crate) fenced: bool,
     pub(crate) views: [View; PARTITIONS],
     pub(crate) throttles_until: Micros,
     pub(crate) refuses_until: Micros,
-    /// Until then it takes no credentials.
-    pub(crate) distrusts_until: Micros,
-    /// When it last refused them.
-    pub(crate) distrusted_at: Option<Micros>,
-    /// Nothing that was sent to it arrives before this.
-    pub(crate) requests_stall_until: Micros,
-    /// Answers sent before this are lost, and all that follow on their connection.
+    /// The end of the time in which the broker refuses the sender's credentials.
+    pub(crate) refuses_credentials_until: Micros,
+    /// The time of the last refusal of credentials.
+    pub(crate) credentials_refused_at: Option<Micros>,
+    /// The time before which no request arrives.
+    pub(crate) stalls_until: Micros,
+    /// The time before which answers are lost, and with them all later answers of their connection.
     pub(crate) answers_lost_until: Micros,
-    /// Added to each way until `slow_until`.
+    /// The end of `added_latency`.
     pub(crate) slow_until: Micros,
-    pub(crate) slowness: Micros,
-    /// News of the controller come this much later.
-    pub(crate) news_delay: Micros,
-    /// Parts of answers are left out until this.
-    pub(crate) forgets_parts_until: Micros,
+    /// The maximum latency added to each message.
+    pub(crate) added_latency: Micros,
+    /// The delay of updates from the controller.
+    pub(crate) update_delay: Micros,
+    /// The time before which answers omit parts.
+    pub(crate) omits_parts_until: Micros,
 }
 
 impl Broker {
@@ -171,24 +177,24 @@ impl Broker {
             views,
             throttles_until: 0,
             refuses_until: 0,
-            distrusts_until: 0,
-            distrusted_at: None,
-            requests_stall_until: 0,
+            refuses_credentials_until: 0,
+            credentials_refused_at: None,
+            stalls_until: 0,
             answers_lost_until: 0,
             slow_until: 0,
-            slowness: 0,
-            news_delay: 0,
-            forgets_parts_until: 0,
+            added_latency: 0,
+            update_delay: 0,
+            omits_parts_until: 0,
         }
     }
 
-    /// Whether it does anything at all now.
+    /// Returns whether the broker is up and not paused.
     pub(crate) fn runs(&self) -> bool {
         self.up && !self.paused
     }
 }
 
-/// The id of a topic in one of its lives.
+/// Returns the topic id of an incarnation.
 pub(crate) fn uuid(topic: usize, incarnation: u32) -> [u8; 16] {
     let mut uuid = [0; 16];
     uuid[0] = topic as u8 + 1;
@@ -196,8 +202,8 @@ pub(crate) fn uuid(topic: usize, incarnation: u32) -> [u8; 16] {
     uuid
 }
 
-/// The topic of a partition, and its index in it.
-pub(crate) fn place_of(partition: usize) -> (usize, usize) {
+/// Returns a partition's topic, and its index in the topic.
+pub(crate) fn topic_and_index(partition: usize) -> (usize, usize) {
     match partition.checked_sub(TOPICS * PARTITIONS_AT_FIRST) {
         None => (partition / PARTITIONS_AT_FIRST, partition % PARTITIONS_AT_FIRST),
         Some(further) => (further % TOPICS, PARTITIONS_AT_FIRST + further / TOPICS),
@@ -205,7 +211,7 @@ pub(crate) fn place_of(partition: usize) -> (usize, usize) {
 }
 
 pub(crate) fn topic_of(partition: usize) -> usize {
-    place_of(partition).0
+    topic_and_index(partition).0
 }
 
 pub(crate) fn partition_of(topic: usize, index: usize) -> usize {
@@ -215,7 +221,7 @@ pub(crate) fn partition_of(topic: usize, index: usize) -> usize {
     }
 }
 
-/// The partitions that a topic may have, in the order of their indexes.
+/// Returns the possible partitions of a topic, in the order of their indexes.
 pub(crate) fn partitions_of(topic: usize) -> impl Iterator<Item = usize> {
     (0..PARTITIONS_AT_MOST).map(move |index| partition_of(topic, index))
 }
@@ -226,7 +232,7 @@ pub(crate) fn topic_name(topic: usize) -> &'static str {
     TOPIC_NAMES[topic]
 }
 
-/// The topic of this name.
-pub(crate) fn topic_named(name: &str) -> Option<usize> {
+/// Returns a topic by its name.
+pub(crate) fn topic_by_name(name: &str) -> Option<usize> {
     TOPIC_NAMES.iter().position(|known| *known == name)
 }

@@ -1,8 +1,10 @@
-//! The controller and the lives of brokers: elections, fencing, pauses, kills, restarts, news.
+//! The controller and the states of brokers: elections, fencing, pauses, kills, restarts, metadata updates.
 //!
-//! Rules (KRaft): only a member of the ISR is elected; a broker that is silent for `session_timeout`, or
-//! that starts anew, is fenced, and leads nothing until it is back; brokers and metadata answers go by
-//! what they have heard, which may be old; a paused broker hears nothing and believes itself a leader.
+//! Rules (KRaft):
+//! - Only a member of the ISR is elected.
+//! - A broker is fenced after `session_timeout` without a heartbeat, and at its start. A fenced broker leads nothing.
+//! - Brokers and their metadata answers follow the updates that have arrived, and may be stale.
+//! - A paused broker receives no updates, and continues to believe itself a leader.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,40 +14,40 @@ use kafka_courier_idempotent_sender::core::{
 };
 
 use crate::cluster::{
-    BROKERS, MS, Micros, PARTITIONS, Replica, SECOND, TOPICS, View, partition_of, partitions_of, topic_name,
-    topic_named, topic_of, uuid,
+    BROKERS, MS, Micros, PARTITIONS, Replica, SECOND, TOPICS, View, partition_of, partitions_of, topic_by_name,
+    topic_name, topic_of, uuid,
 };
 use crate::log::Producers;
 use crate::produce::address;
 use crate::world::{Event, World};
 
 impl World {
-    /// Changes the truth about a partition; the brokers hear of it by and by.
+    /// Changes the controller's truth about a partition, and schedules the brokers' updates.
     pub(crate) fn change(&mut self, partition: usize, change: impl FnOnce(&mut View)) {
         change(&mut self.partitions[partition].truth);
         self.trace(|| format!("p{partition} is now {:?}", self.partitions[partition].truth));
         for broker in 0..BROKERS {
-            let delay = self.brokers[broker].news_delay;
+            let delay = self.brokers[broker].update_delay;
             if delay > 0 {
-                self.felt("late_news", broker);
+                self.note_effect("late_updates", broker);
             }
             let wait = self.rng.range(MS / 2..50 * MS) + delay;
-            self.after(wait, Event::News(broker, partition));
+            self.schedule_after(wait, Event::Update(broker, partition));
         }
     }
 
-    pub(crate) fn learn_news(&mut self, broker: usize, partition: usize) {
+    pub(crate) fn apply_update(&mut self, broker: usize, partition: usize) {
         let truth = self.partitions[partition].truth;
         let before = self.brokers[broker].views[partition];
-        let another = truth.incarnation != before.incarnation || truth.exists != before.exists;
-        // A topic comes and goes as a whole.
-        let others = (0..PARTITIONS).filter(|p| another && topic_of(*p) == topic_of(partition));
+        let is_other = truth.incarnation != before.incarnation || truth.exists != before.exists;
+        // All partitions of a topic are created and deleted together.
+        let others = (0..PARTITIONS).filter(|p| is_other && topic_of(*p) == topic_of(partition));
         for p in std::iter::once(partition).chain(others) {
-            self.learn_news_of(broker, p);
+            self.apply_partition_update(broker, p);
         }
     }
 
-    fn learn_news_of(&mut self, broker: usize, partition: usize) {
+    fn apply_partition_update(&mut self, broker: usize, partition: usize) {
         let truth = self.partitions[partition].truth;
         let before = self.brokers[broker].views[partition];
         if !self.brokers[broker].runs() || truth == before {
@@ -55,34 +57,34 @@ impl World {
         let led = before.leader == Some(broker);
         let leads = truth.leader == Some(broker);
         if truth.incarnation != before.incarnation || !truth.exists {
-            self.end_waits(broker, partition, |_| Some(3));
+            self.complete_waits(broker, partition, |_| Some(3));
         }
         if truth.incarnation != self.partitions[partition].replicas[broker].incarnation {
             let replica = Replica { incarnation: truth.incarnation, ..Replica::default() };
             self.partitions[partition].replicas[broker] = replica;
         }
         if led && !leads {
-            self.end_waits(broker, partition, |_| Some(6));
+            self.complete_waits(broker, partition, |_| Some(6));
         }
-        let another_life = truth.incarnation != before.incarnation || !before.exists;
-        if leads && (truth.epoch != before.epoch || another_life) {
-            self.begin_to_lead(broker, partition);
+        let is_other_incarnation = truth.incarnation != before.incarnation || !before.exists;
+        if leads && (truth.epoch != before.epoch || is_other_incarnation) {
+            self.become_leader(broker, partition);
         }
         if leads {
-            self.advance(broker, partition);
+            self.advance_high_watermark(broker, partition);
         }
-        self.fetch_soon(partition);
+        self.schedule_fetches(partition);
     }
 
-    fn begin_to_lead(&mut self, broker: usize, partition: usize) {
+    fn become_leader(&mut self, broker: usize, partition: usize) {
         let epoch = self.partitions[partition].truth.epoch;
         let replica = &mut self.partitions[partition].replicas[broker];
         replica.fetched = [0; BROKERS];
         replica.caught_up = [self.now; BROKERS];
-        self.after(self.plan.rules.replica_lag_max, Event::WatchIsr(broker, partition, epoch));
+        self.schedule_after(self.plan.rules.replica_lag_max, Event::CheckIsr(broker, partition, epoch));
     }
 
-    /// Elects `to`, if it is in the ISR and alive. Returns whether it now leads and did not before.
+    /// Elects `to`, if that broker is in the ISR and not fenced. Returns whether the leader has changed.
     pub(crate) fn elect(&mut self, partition: usize, to: usize) -> bool {
         let truth = self.partitions[partition].truth;
         let may = truth.exists && truth.leader != Some(to) && truth.in_isr(to) && !self.brokers[to].fenced;
@@ -120,14 +122,14 @@ impl World {
         }
     }
 
-    pub(crate) fn fence_if_still(&mut self, broker: usize, incarnation: u32, pauses: u32) {
+    pub(crate) fn fence_if_unchanged(&mut self, broker: usize, incarnation: u32, pauses: u32) {
         let state = &self.brokers[broker];
         if state.incarnation == incarnation && state.pauses == pauses && !state.runs() {
             self.fence(broker);
         }
     }
 
-    pub(crate) fn unfence_if_still(&mut self, broker: usize, incarnation: u32, pauses: u32) {
+    pub(crate) fn unfence_if_unchanged(&mut self, broker: usize, incarnation: u32, pauses: u32) {
         let state = &mut self.brokers[broker];
         if state.incarnation != incarnation || state.pauses != pauses || !state.runs() {
             return;
@@ -139,22 +141,22 @@ impl World {
                 self.elect(partition, broker);
             }
             let wait = self.rng.range(MS..50 * MS);
-            self.after(wait, Event::News(broker, partition));
-            self.fetch_soon(partition);
+            self.schedule_after(wait, Event::Update(broker, partition));
+            self.schedule_fetches(partition);
         }
     }
 
-    fn fence_later(&mut self, broker: usize) {
+    fn schedule_fence(&mut self, broker: usize) {
         let Self { brokers, plan, .. } = self;
         let event = Event::Fence(broker, brokers[broker].incarnation, brokers[broker].pauses);
         let wait = plan.rules.session_timeout;
-        self.after(wait, event);
+        self.schedule_after(wait, event);
     }
 
-    fn unfence_later(&mut self, broker: usize) {
+    fn schedule_unfence(&mut self, broker: usize) {
         let event = Event::Unfence(broker, self.brokers[broker].incarnation, self.brokers[broker].pauses);
         let wait = self.rng.range(50 * MS..SECOND);
-        self.after(wait, event);
+        self.schedule_after(wait, event);
     }
 
     pub(crate) fn pause(&mut self, broker: usize, time: Micros) -> bool {
@@ -164,8 +166,8 @@ impl World {
         self.trace(|| format!("broker {broker} is paused for {} ms", time / MS));
         self.brokers[broker].paused = true;
         self.brokers[broker].pauses += 1;
-        self.after(time, Event::Resume(broker, self.brokers[broker].pauses));
-        self.fence_later(broker);
+        self.schedule_after(time, Event::Resume(broker, self.brokers[broker].pauses));
+        self.schedule_fence(broker);
         true
     }
 
@@ -178,17 +180,17 @@ impl World {
         self.brokers[broker].pauses += 1;
         for partition in 0..PARTITIONS {
             let wait = self.rng.range(0..300 * MS);
-            self.after(wait, Event::News(broker, partition));
-            self.fetch_soon(partition);
+            self.schedule_after(wait, Event::Update(broker, partition));
+            self.schedule_fetches(partition);
         }
         for conn in self.links_of(broker) {
             let wait = self.rng.range(0..20 * MS);
-            self.after(wait, Event::Serve(conn));
+            self.schedule_after(wait, Event::Serve(conn));
         }
-        self.unfence_later(broker);
+        self.schedule_unfence(broker);
     }
 
-    /// `clean`: its leaderships are handed over first.
+    /// Stops a broker. A clean stop hands over the leaderships first.
     pub(crate) fn stop(&mut self, broker: usize, clean: bool, down: Micros) -> bool {
         if !self.brokers[broker].up {
             return false;
@@ -208,8 +210,8 @@ impl World {
             }
             self.cut(conn);
         }
-        self.fence_later(broker);
-        self.after(down, Event::Restart(broker));
+        self.schedule_fence(broker);
+        self.schedule_after(down, Event::Restart(broker));
         true
     }
 
@@ -222,30 +224,31 @@ impl World {
         self.brokers[broker].incarnation += 1;
         self.fence(broker);
         for partition in 0..PARTITIONS {
-            // It knows nobody as leader until it has heard who leads.
+            // The broker knows no leader until its first update.
             self.brokers[broker].views[partition].leader = None;
             let replica = &mut self.partitions[partition].replicas[broker];
-            // After a kill as after an orderly stop it loads a snapshot of all of its log: one batch is remembered.
+            // After a kill and after an orderly stop, the broker loads a snapshot of its whole log. It remembers one
+            // batch of each producer.
             replica.producers = Producers::rebuild(&replica.log, replica.log.len());
             replica.offline = false;
             self.expire_ids(partition, broker);
         }
-        self.unfence_later(broker);
+        self.schedule_unfence(broker);
     }
 
-    /// The topic is deleted.
+    /// Deletes a topic.
     pub(crate) fn delete_topic(&mut self, topic: usize) {
         for partition in partitions_of(topic) {
             self.change(partition, |truth| truth.exists = false);
         }
     }
 
-    /// The topic is made anew, with so many partitions.
-    pub(crate) fn make_anew(&mut self, topic: usize, count: usize) {
+    /// Recreates a topic with `count` partitions.
+    pub(crate) fn recreate_topic(&mut self, topic: usize, count: usize) {
         for (index, partition) in partitions_of(topic).enumerate() {
             let incarnation = self.partitions[partition].truth.incarnation + 1;
             if index < count {
-                self.make_partition(partition, incarnation);
+                self.create_partition(partition, incarnation);
             } else {
                 self.change(partition, |truth| {
                     *truth = View { leader: None, epoch: 0, isr: 0b111, incarnation, exists: false };
@@ -254,19 +257,19 @@ impl World {
         }
     }
 
-    /// The topic gets one partition more, if it may.
-    pub(crate) fn grow(&mut self, topic: usize) -> bool {
+    /// Adds a partition to a topic. Returns false if the topic does not exist, or has the maximum number of partitions.
+    pub(crate) fn grow_topic(&mut self, topic: usize) -> bool {
         let exists = |partition: &usize| self.partitions[*partition].truth.exists;
         let (Some(first), Some(next)) =
             (partitions_of(topic).find(exists), partitions_of(topic).find(|partition| !exists(partition)))
         else {
             return false;
         };
-        self.make_partition(next, self.partitions[first].truth.incarnation);
+        self.create_partition(next, self.partitions[first].truth.incarnation);
         true
     }
 
-    fn make_partition(&mut self, partition: usize, incarnation: u32) {
+    fn create_partition(&mut self, partition: usize, incarnation: u32) {
         let alive: Vec<usize> = (0..BROKERS).filter(|b| !self.brokers[*b].fenced).collect();
         let leader = if alive.is_empty() { None } else { Some(self.rng.pick(&alive)) };
         let isr = alive.iter().fold(0, |isr, b| isr | 1 << b);
@@ -274,7 +277,7 @@ impl World {
         self.change(partition, |truth| *truth = View { leader, epoch: 0, isr, incarnation, exists: true });
     }
 
-    /// A replica leads that is not in the ISR: what it lacks is lost, and whom it never heard of is forgotten.
+    /// Elects a replica outside the ISR. Batches and producers that this replica lacks are lost.
     pub(crate) fn elect_uncleanly(&mut self, partition: usize, to: usize) -> bool {
         let truth = self.partitions[partition].truth;
         if !truth.exists || truth.in_isr(to) || !self.brokers[to].runs() || self.brokers[to].fenced {
@@ -282,7 +285,7 @@ impl World {
         }
         let model = &mut self.partitions[partition];
         let kept: BTreeSet<u64> = model.replicas[to].log.iter().map(|entry| entry.append).collect();
-        let committed = model.committed.iter().filter(|(life, _)| *life == truth.incarnation);
+        let committed = model.committed.iter().filter(|(incarnation, _)| *incarnation == truth.incarnation);
         model.lost.extend(committed.map(|(_, entry)| entry.append).filter(|append| !kept.contains(append)));
         model.forgets += 1;
         model.unclean = (truth.incarnation, truth.epoch + 1);
@@ -294,63 +297,63 @@ impl World {
         true
     }
 
-    /// Errors: who was asked last has refused us, and nobody is to be asked for a while.
+    /// Sends a metadata request. Returns an error if the sender did not back off after a refusal or a failure.
     pub(crate) fn refresh_metadata(&mut self, names: &[Arc<str>]) -> Result<(), String> {
-        if self.history.metadata_refused_at.is_some_and(|at| self.now < at + Self::refused_pause()) {
-            return Err("we were refused, and ask for metadata again too soon".into());
+        if self.history.metadata_refused_at.is_some_and(|at| self.now < at + Self::refusal_pause()) {
+            return Err("metadata is requested without backoff after refused credentials".into());
         }
-        let pause = self.least_pause();
-        let topics: Vec<usize> = names.iter().filter_map(|name| topic_named(name)).collect();
-        self.history.pace.metadata.ask(&topics, self.now, pause).map_err(|why| format!("metadata is {why}"))?;
-        self.metadata_asked += 1;
+        let pause = self.min_backoff();
+        let topics: Vec<usize> = names.iter().filter_map(|name| topic_by_name(name)).collect();
+        self.history.pace.metadata.request(&topics, self.now, pause).map_err(|why| format!("metadata is {why}"))?;
+        self.metadata_requests += 1;
         let broker = self.rng.index(BROKERS);
         let wait = self.latency(broker);
-        self.after(wait, Event::AskMetadata(broker, topics));
+        self.schedule_after(wait, Event::ServeMetadata(broker, topics));
         Ok(())
     }
 
-    pub(crate) fn ask_metadata(&mut self, broker: usize, topics: &[usize]) {
+    pub(crate) fn serve_metadata(&mut self, broker: usize, topics: &[usize]) {
         let state = &self.brokers[broker];
-        if !state.runs() || state.refuses_until > self.now || state.requests_stall_until > self.now {
+        if !state.runs() || state.refuses_until > self.now || state.stalls_until > self.now {
             let wait = if state.up { self.rng.range(SECOND..10 * SECOND) } else { MS };
-            self.after(wait, Event::Metadata(None));
+            self.schedule_after(wait, Event::Metadata(None));
             return;
         }
-        if state.distrusts_until > self.now {
+        if state.refuses_credentials_until > self.now {
             let wait = self.latency(broker);
-            return self.after(wait, Event::MetadataRefused);
+            return self.schedule_after(wait, Event::MetadataRefused);
         }
         let mut cluster = self.metadata_of(broker);
-        cluster.topics.retain(|found| topic_named(&found.name).is_some_and(|topic| topics.contains(&topic)));
+        cluster.topics.retain(|found| topic_by_name(&found.name).is_some_and(|topic| topics.contains(&topic)));
         let wait = self.latency(broker);
-        self.after(wait, Event::Metadata(Some(cluster)));
+        self.schedule_after(wait, Event::Metadata(Some(cluster)));
     }
 
-    /// The cluster as the broker has it, with all topics.
+    /// Returns the metadata of all topics in a broker's view.
     pub(crate) fn metadata_of(&self, broker: usize) -> ClusterMetadata {
         let topics = (0..TOPICS).map(|topic| self.topic_metadata(broker, topic)).collect();
         let brokers = (0..BROKERS).filter(|b| !self.brokers[*b].fenced).map(address).collect();
         ClusterMetadata { brokers, topics }
     }
 
-    pub(crate) fn metadata_refused(&mut self) {
-        self.history.pace.metadata.failed(self.now);
+    pub(crate) fn refuse_metadata(&mut self) {
+        self.history.pace.metadata.note_failure(self.now);
         self.history.metadata_refused_at = Some(self.now);
         self.history.control_refusals += 1;
         self.sender.on_metadata_refused(self.instant(), &refusal());
     }
 
-    /// The answer reaches the sender.
-    pub(crate) fn tell_metadata(&mut self, cluster: ClusterMetadata) {
-        self.history.pace.metadata.answered(self.now);
+    /// Delivers a metadata answer to the sender.
+    pub(crate) fn deliver_metadata(&mut self, cluster: ClusterMetadata) {
+        self.history.pace.metadata.note_answer(self.now);
         self.trace(|| format!("metadata: {:?}", cluster.topics));
-        let named = cluster.topics.iter().filter_map(|found| Some((topic_named(&found.name)?, found)));
+        let named = cluster.topics.iter().filter_map(|found| Some((topic_by_name(&found.name)?, found)));
         for (topic, found) in named.filter(|(_, found)| found.code == 0) {
-            self.history.told_life(topic, found.uuid, found.partitions.len());
-            for told in &found.partitions {
-                let leader = told.leader.map(|leader| leader.0 as usize - 1);
-                let partition = partition_of(topic, told.index as usize);
-                self.history.told_leaders[partition].metadata(leader, told.leader_epoch);
+            self.history.learn_incarnation(topic, found.uuid, found.partitions.len());
+            for metadata in &found.partitions {
+                let leader = metadata.leader.map(|leader| leader.0 as usize - 1);
+                let partition = partition_of(topic, metadata.index as usize);
+                self.history.known_leaders[partition].note_metadata(leader, metadata.leader_epoch);
                 self.history.denials[partition] = 0;
             }
         }
@@ -360,7 +363,7 @@ impl World {
     fn topic_metadata(&self, broker: usize, topic: usize) -> TopicMetadata {
         let views = partitions_of(topic).map(|partition| self.brokers[broker].views[partition]);
         let views: Vec<(usize, View)> = views.enumerate().filter(|(_, view)| view.exists).collect();
-        let life = views.first().map(|(_, view)| view.incarnation);
+        let incarnation = views.first().map(|(_, view)| view.incarnation);
         let partition = |(index, view): (usize, View)| PartitionMetadata {
             index: index as i32,
             code: if view.leader.is_some() { 0 } else { 5 },
@@ -369,25 +372,25 @@ impl World {
         };
         TopicMetadata {
             name: topic_name(topic).into(),
-            uuid: life.map_or([0; 16], |life| uuid(topic, life)),
-            code: if life.is_none() { 3 } else { 0 },
+            uuid: incarnation.map_or([0; 16], |incarnation| uuid(topic, incarnation)),
+            code: if incarnation.is_none() { 3 } else { 0 },
             partitions: views.into_iter().map(partition).collect(),
         }
     }
 
-    /// Errors: as for metadata.
+    /// Sends a request for a producer id. Returns an error if the sender did not back off after a refusal or a failure.
     pub(crate) fn init_producer_id(&mut self) -> Result<(), String> {
-        if self.history.producer_id_refused_at.is_some_and(|at| self.now < at + Self::refused_pause()) {
-            return Err("we were refused, and ask for a producer id again too soon".into());
+        if self.history.producer_id_refused_at.is_some_and(|at| self.now < at + Self::refusal_pause()) {
+            return Err("a producer id is requested without backoff after refused credentials".into());
         }
-        let pause = self.least_pause();
-        self.history.pace.producer_id.ask(self.now, pause).map_err(|why| format!("a producer id is {why}"))?;
+        let pause = self.min_backoff();
+        self.history.pace.producer_id.request(self.now, pause).map_err(|why| format!("a producer id is {why}"))?;
         let broker = self.rng.index(BROKERS);
         let wait = self.latency(broker);
         let state = &self.brokers[broker];
         let answer = if !state.runs() || state.refuses_until > self.now {
             Err(0)
-        } else if state.distrusts_until > self.now {
+        } else if state.refuses_credentials_until > self.now {
             Err(58)
         } else if self.plan.rules.failing_ids > 0 {
             self.plan.rules.failing_ids -= 1;
@@ -396,19 +399,19 @@ impl World {
             self.next_producer_id += 1;
             Ok(self.next_producer_id)
         };
-        self.after(wait, Event::ProducerId(answer));
+        self.schedule_after(wait, Event::ProducerId(answer));
         Ok(())
     }
 
-    pub(crate) fn producer_id_refused(&mut self) {
-        self.history.pace.producer_id.answered(self.now, true);
+    pub(crate) fn refuse_producer_id(&mut self) {
+        self.history.pace.producer_id.note_answer(self.now, true);
         self.history.producer_id_refused_at = Some(self.now);
         self.history.control_refusals += 1;
         self.sender.on_producer_id_refused(self.instant(), &refusal());
     }
 }
 
-/// What a broker says that takes no credentials.
+/// Returns the error of a broker that refuses the credentials.
 pub(crate) fn refusal() -> Reason {
     Reason::Broker { code: ErrorCode::SASL_AUTHENTICATION_FAILED, message: None }
 }

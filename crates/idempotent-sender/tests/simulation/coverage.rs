@@ -1,21 +1,21 @@
-//! How often each thing that matters was reached, over all schedules.
+//! The counts of all reached code paths and faults, over all schedules.
 //!
-//! Rule: what must be reached is listed; a zero fails, so that a simulation that has become blind is seen.
+//! Rule: every required item is listed, and a count of 0 fails. A simulation that no longer reaches an item is noticed.
 
 use std::collections::BTreeMap;
 
 use kafka_courier_idempotent_sender::core::{Counters, ErrorCode};
 
-use crate::history::{History, Told};
+use crate::history::{History, RecordVerdict};
 
-/// Every code that has a row in the outcome table or among the refusals, one that Kafka calls retriable and one that
-/// it does not know.
+/// Every code of the outcome table and of the refusals, one other code that Kafka calls retriable, and one unknown
+/// code.
 const CODES: &[i16] = &[
     -1, 0, 2, 3, 5, 6, 7, 10, 13, 14, 15, 16, 17, 18, 19, 20, 21, 29, 31, 32, 35, 42, 43, 44, 45, 46, 47, 48, 56, 59,
     74, 75, 76, 87, 89, 100, 103, 999,
 ];
 
-/// Every treatment of the outcome table, every move of stamps by its cause, every cause of a failure, every fault.
+/// Every treatment of the outcome table, every cause of an epoch move, every cause of a failure, every fault.
 const REQUIRED: &[&str] = &[
     "treatment delivered",
     "treatment duplicate",
@@ -36,15 +36,15 @@ const REQUIRED: &[&str] = &[
     "epoch move all_failed",
     "failed: time ran out",
     "failed: closed",
-    "failed: topic made anew",
-    "failed: partition is no more",
+    "failed: topic recreated",
+    "failed: partition removed",
     "failed: final code",
     "failed: too large",
     "failed: sequence",
     "failed: write errors",
     "failed: not confirmed",
     "failed: credentials refused",
-    "failed: credentials refused to who asked for more",
+    "failed: credentials refused for metadata or id",
     "fault kill",
     "fault clean_restart",
     "fault pause",
@@ -57,8 +57,8 @@ const REQUIRED: &[&str] = &[
     "fault refused_credentials",
     "fault fence",
     "fault throttle",
-    "fault late_news",
-    "fault left_out_parts",
+    "fault late_updates",
+    "fault omitted_parts",
     "fault forced_error",
     "fault refusal",
     "fault message_limit",
@@ -68,7 +68,7 @@ const REQUIRED: &[&str] = &[
     "fault compaction",
     "fault age_limit",
     "fault topic_deleted",
-    "fault topic_made_anew",
+    "fault topic_recreated",
     "fault topic_grown",
     "fault unclean_election",
     "older hint",
@@ -77,7 +77,7 @@ const REQUIRED: &[&str] = &[
     "split",
     "sequence wrapped",
     "acknowledged data lost",
-    "guilty singled out",
+    "rejected record singled out",
     "look",
     "search of a log",
     "batch found in a log",
@@ -99,7 +99,7 @@ pub(crate) struct Coverage {
     pub(crate) schedules: u64,
 }
 
-/// An answer with this code that decided about a batch.
+/// Returns the item name of an answer with this code that decided about a batch.
 fn code_name(code: i16) -> String {
     match code {
         0 => "answer 0".to_owned(),
@@ -132,7 +132,7 @@ impl Coverage {
         self.add("split", counters.splits);
         self.add("sequence wrapped", counters.sequence_wraps);
         self.add("acknowledged data lost", counters.acknowledged_lost);
-        self.add("guilty singled out", counters.singled_out);
+        self.add("rejected record singled out", counters.singled_out);
         self.add("look", counters.looks);
         self.add("search of a log", counters.searches);
         self.add("batch found in a log", counters.found_in_log);
@@ -147,10 +147,10 @@ impl Coverage {
         for record in &history.records {
             self.add(
                 match record.verdict {
-                    Some(Told::Delivered(Some(_))) => "record delivered",
-                    Some(Told::Delivered(None)) => "record delivered, offset unknown",
-                    Some(Told::NotWritten(_)) => "record not written",
-                    Some(Told::Unknown(_)) => "record unknown",
+                    Some(RecordVerdict::Delivered(Some(_))) => "record delivered",
+                    Some(RecordVerdict::Delivered(None)) => "record delivered, offset unknown",
+                    Some(RecordVerdict::NotWritten(_)) => "record not written",
+                    Some(RecordVerdict::Unknown(_)) => "record unknown",
                     None => "record without verdict",
                 },
                 1,
@@ -174,7 +174,7 @@ impl Coverage {
         }
     }
 
-    /// What was never reached and must be.
+    /// Returns the required items that were never reached.
     pub(crate) fn missing(&self) -> Vec<String> {
         let codes = CODES.iter().map(|code| code_name(*code));
         let all = REQUIRED.iter().map(|name| (*name).to_owned()).chain(codes);

@@ -1,63 +1,69 @@
-//! What a failed verdict says beside its outcome: tries, times, and where a later check has to look.
+//! The details of a failed verdict: its attempts, their times, and the search key for a later check.
 //!
 //! Rules:
-//! - Each time that a record left counts as a try, and lies between the first and the last.
-//! - Unknown is only what has an attempt that is not clearly answered, or what a leader called a duplicate (46): without
-//!   an open attempt that contradicts the refusals before it.
-//! - What may be written names the stamp that it left under, its topic's id, and an offset that the record is not before.
+//! - Every sending of a record counts as an attempt, and is between the first and the last attempt of the failure.
+//! - A record is unknown only if it has an open attempt, or a leader answered with 46. Without an open attempt, 46
+//!   contradicts the earlier refusals.
+//! - The failure of a record that may be written names the record's stamp, its topic's id, and an offset that does not
+//!   exceed the record's offset.
 
 use kafka_courier_batcher::{Stamp, sequence_add};
 use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, TopicUuid};
 
 use crate::cluster::{topic_of, uuid};
-use crate::log::Entry;
+use crate::log::LogEntry;
 use crate::world::World;
 
-/// Where a record that may be written is to be searched for.
+/// The key by which a later check searches for a record that may be written.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Search {
+pub(crate) struct SearchKey {
     stamp: Stamp,
-    /// Its own sequence number.
+    /// The record's sequence number.
     sequence: i32,
     topic_uuid: TopicUuid,
     pub(crate) from: i64,
 }
 
-impl Search {
-    /// Whether the search finds it in that entry, at that offset of a topic in that life. `is_cut`: an unclean election has cut
-    /// the log, so that what follows may lie before an offset that was acknowledged.
-    pub(crate) fn finds(&self, (partition, life): (usize, u32), entry: &Entry, index: u32, is_cut: bool) -> bool {
+impl SearchKey {
+    /// Returns whether the key matches the record at `index` of a log entry in this partition and incarnation. If
+    /// `is_cut`, an unclean election has truncated the log, and later records may precede an acknowledged offset.
+    pub(crate) fn finds(
+        &self,
+        (partition, incarnation): (usize, u32),
+        entry: &LogEntry,
+        index: u32,
+        is_cut: bool,
+    ) -> bool {
         let same_stamp = self.stamp.producer_id == entry.producer_id && self.stamp.epoch == entry.epoch;
         let same_sequence = self.sequence == sequence_add(entry.first, index);
-        let same_topic = self.topic_uuid == uuid(topic_of(partition), life);
+        let same_topic = self.topic_uuid == uuid(topic_of(partition), incarnation);
         let is_ahead = is_cut || self.from <= entry.base_offset + i64::from(index);
         same_stamp && same_sequence && same_topic && is_ahead
     }
 }
 
 impl World {
-    /// Errors: the failure is not true to what was sent.
+    /// Notes a failure. Returns an error if the failure contradicts the attempts.
     pub(crate) fn note_failure(&mut self, number: u32, position: i64, failure: &Failure) -> Result<(), String> {
         let record = &self.history.records[number as usize];
-        let sends = record.sends;
+        let attempts = record.attempts;
         let (first, last) =
             (failure.first_attempt.map(|at| self.micros(at)), failure.last_attempt.map(|at| self.micros(at)));
-        let counted = failure.attempts >= sends.count && (failure.attempts > 0) == first.is_some();
-        let spans = sends.count == 0
-            || (first.is_some_and(|first| first <= sends.first) && last.is_some_and(|last| last >= sends.last));
+        let counted = failure.attempts >= attempts.count && (failure.attempts > 0) == first.is_some();
+        let spans = attempts.count == 0
+            || (first.is_some_and(|first| first <= attempts.first) && last.is_some_and(|last| last >= attempts.last));
         if !counted || !spans || first > last {
-            return Err(format!("record {number} left {sends:?}, and its failure says {failure:?}"));
+            return Err(format!("record {number} was sent {attempts:?}, but its failure is {failure:?}"));
         }
         if failure.outcome == FailedOutcome::Unknown {
             if !record.may_be_written() && !record.codes.contains(&46) {
-                return Err(format!(
-                    "record {number} is unknown, and no attempt of it is open: {failure:?} {record:?}"
-                ));
+                return Err(format!("record {number} is unknown, but has no open attempt: {failure:?} {record:?}"));
             }
-            let stamp = failure.stamp.ok_or_else(|| format!("record {number} may be written, under no stamp"))?;
+            let stamp =
+                failure.stamp.ok_or_else(|| format!("record {number} is unknown, but its failure has no stamp"))?;
             let sequence = sequence_add(stamp.base_sequence, position as u32);
             let (topic_uuid, from) = (failure.topic_uuid, failure.search_from.unwrap_or(0));
-            self.history.records[number as usize].search = Some(Search { stamp, sequence, topic_uuid, from });
+            self.history.records[number as usize].search = Some(SearchKey { stamp, sequence, topic_uuid, from });
         }
         Ok(())
     }

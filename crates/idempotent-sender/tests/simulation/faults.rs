@@ -1,12 +1,12 @@
-//! What goes wrong, and how it is lifted again.
+//! Faults and their end.
 //!
-//! Rule: a fault changes the model cluster only; the sender learns of it as a real one would.
+//! Rule: a fault changes the model cluster only. The sender notices the fault like a sender on a real cluster.
 
 use crate::cluster::{BROKERS, Forced, MS, Micros, PARTITIONS, PARTITIONS_AT_FIRST, SECOND, topic_of};
 use crate::world::{Event, STARTED_MS, World};
 
-/// A schedule has at least so many faults of which something has come.
-pub(crate) const ENOUGH_FAULTS: u64 = 3;
+/// The minimum number of faults with an effect in a schedule.
+pub(crate) const MIN_FAULTS: u64 = 3;
 
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
@@ -46,8 +46,8 @@ pub(crate) enum Fault {
         broker: usize,
         time: Micros,
     },
-    /// The broker refuses our credentials.
-    Distrust {
+    /// The broker refuses the sender's credentials.
+    RefuseCredentials {
         broker: usize,
         time: Micros,
     },
@@ -55,21 +55,21 @@ pub(crate) enum Fault {
         broker: usize,
         time: Micros,
     },
-    LateNews {
+    LateUpdates {
         broker: usize,
         by: Micros,
     },
-    LeaveOutParts {
+    OmitParts {
         broker: usize,
         time: Micros,
     },
-    /// The partition's next answers are other than they should be.
+    /// The partition's next answers are these errors.
     Force {
         partition: usize,
         forced: Forced,
         times: usize,
     },
-    /// Every batch of the partition is refused with this code for a while.
+    /// The partition refuses all batches with this code for a time.
     Refuse {
         partition: usize,
         code: i16,
@@ -90,18 +90,19 @@ pub(crate) enum Fault {
         by: Micros,
         time: Micros,
     },
-    DiskFails {
+    FailDisk {
         broker: usize,
         partition: usize,
         time: Micros,
     },
-    /// Records without a key are refused, each by its index (KIP-467) or all together.
+    /// The partition refuses records without a key, and may name their indexes (KIP-467).
     Compact {
         partition: usize,
-        names_guilty: bool,
+        names_rejected: bool,
         time: Micros,
     },
-    /// `message.timestamp.before.max.ms` is set: records that are older when they arrive are refused, each by its index.
+    /// The partition refuses records older than `message.timestamp.before.max.ms` at their arrival, and names their
+    /// indexes.
     LimitAge {
         partition: usize,
         ms: i64,
@@ -111,7 +112,7 @@ pub(crate) enum Fault {
     DeleteTopic {
         topic: usize,
     },
-    /// And made anew, with so many partitions.
+    /// The deleted topic is created again with this number of partitions.
     CreateTopic {
         topic: usize,
         partitions: usize,
@@ -120,7 +121,7 @@ pub(crate) enum Fault {
     GrowTopic {
         topic: usize,
     },
-    /// Somebody else, who looks for lost records, fences the sender's producer id.
+    /// Another process fences the sender's producer id, as a later check does.
     FenceId {
         partition: usize,
     },
@@ -143,20 +144,20 @@ impl Fault {
             Self::StallRequests { .. } => "stalled_requests",
             Self::Slow { .. } => "slow_link",
             Self::RefuseConnections { .. } => "refused_connections",
-            Self::Distrust { .. } => "refused_credentials",
+            Self::RefuseCredentials { .. } => "refused_credentials",
             Self::Throttle { .. } => "throttle",
-            Self::LateNews { .. } => "late_news",
-            Self::LeaveOutParts { .. } => "left_out_parts",
+            Self::LateUpdates { .. } => "late_updates",
+            Self::OmitParts { .. } => "omitted_parts",
             Self::Force { .. } => "forced_error",
             Self::Refuse { .. } => "refusal",
             Self::LimitMessage { .. } => "message_limit",
             Self::LimitSegment { .. } => "segment_limit",
             Self::SlowReplication { .. } => "slow_replication",
-            Self::DiskFails { .. } => "disk_failure",
+            Self::FailDisk { .. } => "disk_failure",
             Self::Compact { .. } => "compaction",
             Self::LimitAge { .. } => "age_limit",
             Self::DeleteTopic { .. } => "topic_deleted",
-            Self::CreateTopic { .. } => "topic_made_anew",
+            Self::CreateTopic { .. } => "topic_recreated",
             Self::GrowTopic { .. } => "topic_grown",
             Self::ElectUncleanly { .. } => "unclean_election",
             Self::FenceId { .. } => "fence",
@@ -165,8 +166,8 @@ impl Fault {
 }
 
 impl Fault {
-    /// The broker, partition or topic that it strikes.
-    fn place(&self) -> usize {
+    /// Returns the broker, partition or topic that the fault hits.
+    fn target(&self) -> usize {
         match self {
             Self::Kill { broker, .. }
             | Self::CleanRestart { broker, .. }
@@ -176,10 +177,10 @@ impl Fault {
             | Self::StallRequests { broker, .. }
             | Self::Slow { broker, .. }
             | Self::RefuseConnections { broker, .. }
-            | Self::Distrust { broker, .. }
+            | Self::RefuseCredentials { broker, .. }
             | Self::Throttle { broker, .. }
-            | Self::LateNews { broker, .. }
-            | Self::LeaveOutParts { broker, .. } => *broker,
+            | Self::LateUpdates { broker, .. }
+            | Self::OmitParts { broker, .. } => *broker,
             Self::Elect { partition, .. }
             | Self::ElectUncleanly { partition, .. }
             | Self::FenceId { partition }
@@ -188,7 +189,7 @@ impl Fault {
             | Self::LimitMessage { partition, .. }
             | Self::LimitSegment { partition, .. }
             | Self::SlowReplication { partition, .. }
-            | Self::DiskFails { partition, .. }
+            | Self::FailDisk { partition, .. }
             | Self::LimitAge { partition, .. }
             | Self::Compact { partition, .. } => *partition,
             Self::DeleteTopic { topic } | Self::CreateTopic { topic, .. } | Self::GrowTopic { topic } => *topic,
@@ -197,29 +198,30 @@ impl Fault {
 }
 
 impl World {
-    pub(crate) fn strike(&mut self, fault: Fault) {
+    pub(crate) fn inject(&mut self, fault: Fault) {
         if self.healed {
             return;
         }
         self.trace(|| format!("FAULT {fault:?}"));
-        let (name, place) = (fault.name(), fault.place());
-        self.history.waiting_faults.push((name, place));
-        if self.strike_at_once(fault) {
-            self.felt(name, place);
+        let (name, target) = (fault.name(), fault.target());
+        self.history.pending_faults.push((name, target));
+        if self.apply_fault(fault) {
+            self.note_effect(name, target);
         }
     }
 
-    /// Something has come of a fault of this kind there. It counts once.
-    pub(crate) fn felt(&mut self, name: &'static str, place: usize) {
-        let waiting = &mut self.history.waiting_faults;
-        if let Some(position) = waiting.iter().position(|fault| *fault == (name, place)) {
-            waiting.swap_remove(position);
+    /// Notes an effect of a fault with this name and target. Each fault counts once.
+    pub(crate) fn note_effect(&mut self, name: &'static str, target: usize) {
+        let pending = &mut self.history.pending_faults;
+        if let Some(position) = pending.iter().position(|fault| *fault == (name, target)) {
+            pending.swap_remove(position);
             *self.history.faults.entry(name).or_default() += 1;
         }
     }
 
-    /// Returns whether something has come of it already; what only lies in wait is felt later, or never.
-    fn strike_at_once(&mut self, fault: Fault) -> bool {
+    /// Applies a fault. Returns whether the fault has an effect already. Any other fault has its effect later, or
+    /// never.
+    fn apply_fault(&mut self, fault: Fault) -> bool {
         let now = self.now;
         match fault {
             Fault::Kill { broker, down } => return self.stop(broker, false, down),
@@ -229,17 +231,17 @@ impl World {
             Fault::ElectUncleanly { partition, to } => return self.elect_uncleanly(partition, to),
             Fault::CutConnections { broker } => return self.cut_all(broker),
             Fault::LoseAnswers { broker, time } => self.brokers[broker].answers_lost_until = now + time,
-            Fault::StallRequests { broker, time } => self.brokers[broker].requests_stall_until = now + time,
+            Fault::StallRequests { broker, time } => self.brokers[broker].stalls_until = now + time,
             Fault::Slow { broker, time, by } => {
                 self.brokers[broker].slow_until = now + time;
-                self.brokers[broker].slowness = by;
+                self.brokers[broker].added_latency = by;
             }
             Fault::RefuseConnections { broker, time } => self.brokers[broker].refuses_until = now + time,
-            Fault::Distrust { broker, time } => self.brokers[broker].distrusts_until = now + time,
+            Fault::RefuseCredentials { broker, time } => self.brokers[broker].refuses_credentials_until = now + time,
             Fault::Throttle { broker, time } => self.brokers[broker].throttles_until = now + time,
-            Fault::LateNews { broker, by } => self.brokers[broker].news_delay = by,
-            Fault::LeaveOutParts { broker, time } => self.brokers[broker].forgets_parts_until = now + time,
-            on_a_partition => return self.strike_partition(on_a_partition),
+            Fault::LateUpdates { broker, by } => self.brokers[broker].update_delay = by,
+            Fault::OmitParts { broker, time } => self.brokers[broker].omits_parts_until = now + time,
+            other => return self.apply_partition_fault(other),
         }
         false
     }
@@ -251,45 +253,45 @@ impl World {
         alive
     }
 
-    fn strike_partition(&mut self, fault: Fault) -> bool {
+    fn apply_partition_fault(&mut self, fault: Fault) -> bool {
         match fault {
             Fault::Force { partition, forced, times } => {
                 self.partitions[partition].forced.extend(std::iter::repeat_n(forced, times));
             }
             Fault::Refuse { partition, code, time } => {
                 self.partitions[partition].refused = Some(code);
-                self.after(time, Event::Lift(partition));
+                self.schedule_after(time, Event::LiftLimits(partition));
             }
             Fault::LimitMessage { partition, bytes, time } => {
                 self.partitions[partition].max_bytes = bytes;
-                self.after(time, Event::Lift(partition));
+                self.schedule_after(time, Event::LiftLimits(partition));
             }
             Fault::LimitSegment { partition, bytes, time } => {
                 self.partitions[partition].segment_bytes = bytes;
-                self.after(time, Event::Lift(partition));
+                self.schedule_after(time, Event::LiftLimits(partition));
             }
             Fault::SlowReplication { partition, by, time } => {
                 self.partitions[partition].replication_delay = by;
-                self.after(time, Event::Lift(partition));
+                self.schedule_after(time, Event::LiftLimits(partition));
             }
-            Fault::Compact { partition, names_guilty, time } => {
+            Fault::Compact { partition, names_rejected, time } => {
                 self.partitions[partition].compacted = true;
-                self.partitions[partition].names_guilty &= names_guilty;
-                self.after(time, Event::Lift(partition));
+                self.partitions[partition].names_rejected &= names_rejected;
+                self.schedule_after(time, Event::LiftLimits(partition));
             }
             Fault::LimitAge { partition, ms, time } => {
                 self.partitions[partition].max_age_ms = ms;
-                self.after(time, Event::Lift(partition));
+                self.schedule_after(time, Event::LiftLimits(partition));
             }
             Fault::FenceId { partition } => return self.fence_id(partition),
-            Fault::DiskFails { broker, partition, time } => return self.disk_fails(broker, partition, time),
-            Fault::GrowTopic { topic } => return self.topic_exists(topic) && self.grow(topic),
+            Fault::FailDisk { broker, partition, time } => return self.fail_disk(broker, partition, time),
+            Fault::GrowTopic { topic } => return self.topic_exists(topic) && self.grow_topic(topic),
             Fault::DeleteTopic { topic } if self.topic_exists(topic) => {
                 self.delete_topic(topic);
                 return true;
             }
             Fault::CreateTopic { topic, partitions } if !self.topic_exists(topic) => {
-                self.make_anew(topic, partitions);
+                self.recreate_topic(topic, partitions);
                 return true;
             }
             _ => {}
@@ -301,14 +303,14 @@ impl World {
         (0..PARTITIONS).any(|p| topic_of(p) == topic && self.partitions[p].truth.exists)
     }
 
-    /// The disk under one replica fails: what waits there is answered 56, and another leads.
-    fn disk_fails(&mut self, broker: usize, partition: usize, time: Micros) -> bool {
+    /// Fails the disk under one replica. The requests that wait there are answered with 56, and another replica leads.
+    fn fail_disk(&mut self, broker: usize, partition: usize, time: Micros) -> bool {
         let truth = self.partitions[partition].truth;
         if !self.brokers[broker].runs() || truth.isr_len() < 2 || !truth.exists {
             return false;
         }
         self.partitions[partition].replicas[broker].offline = true;
-        self.end_waits(broker, partition, |_| Some(56));
+        self.complete_waits(broker, partition, |_| Some(56));
         let others: Vec<usize> =
             (0..BROKERS).filter(|b| *b != broker && truth.in_isr(*b) && !self.brokers[*b].fenced).collect();
         let next = if others.is_empty() { None } else { Some(self.rng.pick(&others)) };
@@ -319,17 +321,17 @@ impl World {
                 truth.epoch += 1;
             }
         });
-        self.after(time, Event::DiskBack(broker, partition));
+        self.schedule_after(time, Event::RestoreDisk(broker, partition));
         true
     }
 
-    pub(crate) fn disk_back(&mut self, broker: usize, partition: usize) {
+    pub(crate) fn restore_disk(&mut self, broker: usize, partition: usize) {
         self.partitions[partition].replicas[broker].offline = false;
-        self.fetch_soon(partition);
+        self.schedule_fetches(partition);
     }
 
-    /// Lifts what lies on a partition.
-    pub(crate) fn lift(&mut self, partition: usize) {
+    /// Ends the refusals, limits and delays of a partition.
+    pub(crate) fn lift_limits(&mut self, partition: usize) {
         let model = &mut self.partitions[partition];
         model.refused = None;
         model.compacted = false;
@@ -339,37 +341,37 @@ impl World {
         model.replication_delay = 0;
     }
 
-    /// A schedule has three faults at least of which something has come: what is missing is made up for.
-    pub(crate) fn heal_once_enough_was_felt(&mut self) {
-        match self.make_up_for_faults() {
-            true => self.after(SECOND, Event::Heal),
+    /// Ends all faults, or injects the faults that are missing to `MIN_FAULTS` and tries again later.
+    pub(crate) fn heal_after_enough_faults(&mut self) {
+        match self.add_missing_faults() {
+            true => self.schedule_after(SECOND, Event::Heal),
             false => self.heal(),
         }
     }
 
-    /// Brokers pause, as many as there are faults missing. Returns whether any was.
-    fn make_up_for_faults(&mut self) -> bool {
-        let missing = ENOUGH_FAULTS.saturating_sub(self.history.faults.values().sum());
+    /// Pauses as many brokers as faults are missing. Returns whether it paused any.
+    fn add_missing_faults(&mut self) -> bool {
+        let missing = MIN_FAULTS.saturating_sub(self.history.faults.values().sum());
         let first = self.rng.index(BROKERS);
         let running = (0..BROKERS).map(|n| (first + n) % BROKERS).filter(|broker| self.brokers[*broker].runs());
-        let struck: Vec<usize> = running.take(missing as usize).collect();
-        for broker in &struck {
+        let paused: Vec<usize> = running.take(missing as usize).collect();
+        for broker in &paused {
             let time = self.rng.range(50..900) * MS;
-            self.strike(Fault::Pause { broker: *broker, time });
+            self.inject(Fault::Pause { broker: *broker, time });
         }
-        !struck.is_empty()
+        !paused.is_empty()
     }
 
-    /// All faults are over: from here on everything has to come to an end, and to go well.
+    /// Ends all faults. From then on every record must get its verdict, and new records must be delivered.
     pub(crate) fn heal(&mut self) {
-        self.trace(|| "all faults are lifted".to_owned());
+        self.trace(|| "all faults end".to_owned());
         self.healed = true;
         self.plan.rules.failing_ids = 0;
         for partition in 0..PARTITIONS {
-            self.lift(partition);
+            self.lift_limits(partition);
             self.partitions[partition].forced.clear();
             for broker in 0..BROKERS {
-                self.disk_back(broker, partition);
+                self.restore_disk(broker, partition);
             }
         }
         for broker in 0..BROKERS {
@@ -377,7 +379,7 @@ impl World {
         }
         for topic in 0..crate::cluster::TOPICS {
             if !self.topic_exists(topic) {
-                self.make_anew(topic, PARTITIONS_AT_FIRST);
+                self.recreate_topic(topic, PARTITIONS_AT_FIRST);
             }
         }
     }
@@ -386,13 +388,13 @@ impl World {
         let now = self.now;
         let state = &mut self.brokers[broker];
         state.answers_lost_until = 0;
-        state.requests_stall_until = state.requests_stall_until.min(now);
+        state.stalls_until = state.stalls_until.min(now);
         state.slow_until = 0;
         state.refuses_until = 0;
-        state.distrusts_until = 0;
+        state.refuses_credentials_until = 0;
         state.throttles_until = 0;
-        state.news_delay = 0;
-        state.forgets_parts_until = 0;
+        state.update_delay = 0;
+        state.omits_parts_until = 0;
         let (up, pauses) = (state.up, state.pauses);
         if up {
             self.resume(broker, pauses);
@@ -400,11 +402,11 @@ impl World {
             self.restart(broker);
         }
         for partition in 0..PARTITIONS {
-            self.after(SECOND, Event::News(broker, partition));
+            self.schedule_after(SECOND, Event::Update(broker, partition));
         }
     }
 
-    /// The brokers forget producers whose last batch is too old.
+    /// Makes the brokers forget the producers whose last batch is too old.
     pub(crate) fn check_ids(&mut self) {
         for partition in 0..PARTITIONS {
             (0..BROKERS).for_each(|broker| self.expire_ids(partition, broker));
@@ -419,12 +421,12 @@ impl World {
         model.expiries += u32::from(aged);
     }
 
-    /// A broker may check right after it has appended a batch that is too old.
+    /// Schedules, with some probability, a check right after the append of a batch that is too old.
     pub(crate) fn check_ids_after(&mut self, max_timestamp: i64) {
         let Some(expiration) = self.plan.rules.id_expiration_ms else { return };
         if max_timestamp <= self.clock_ms() - expiration && self.rng.percent(50) {
             let wait = self.rng.range(0..5 * MS);
-            self.after(wait, Event::CheckIds { again: false });
+            self.schedule_after(wait, Event::CheckIds { again: false });
         }
     }
 }

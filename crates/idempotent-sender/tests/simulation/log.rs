@@ -1,45 +1,46 @@
-//! A replica's log and its producer state, as Apache Kafka's `ProducerStateManager` keeps it.
+//! A replica's log and its producer state, after Apache Kafka's `ProducerStateManager`.
 //!
 //! Rules:
-//! - Five batches of a producer are remembered; after a start or a load from a snapshot only the last.
-//! - A duplicate is a batch with exactly the first and last sequence of a remembered one, of the same epoch.
-//! - An unknown producer may begin anywhere (from Kafka 4.5 on a never-written partition: only at 0).
-//! - A producer is forgotten when the newest record of its last batch is too old by its own timestamp: at the next check,
-//!   and at a start.
+//! - A replica remembers five batches of a producer. After a start or the load of a snapshot, it remembers one.
+//! - A duplicate has the epoch and exactly the first and last sequence of a remembered batch.
+//! - An unknown producer may begin at any sequence. Kafka 4.5 and newer accept only sequence 0 in a partition that was
+//!   never written.
+//! - A replica forgets a producer when the newest timestamp of the producer's last batch is too old. The replica checks
+//!   periodically and at its start.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-/// The number of a record that is not the sender's.
+/// The number of a record from another producer.
 pub(crate) const FOREIGN: u32 = u32::MAX;
 
 /// A batch in a log.
 #[derive(Clone, Debug)]
-pub(crate) struct Entry {
+pub(crate) struct LogEntry {
     pub(crate) base_offset: i64,
-    /// Which append it was; the copies on other replicas have the same.
+    /// The number of the append. The copies on other replicas have the same number.
     pub(crate) append: u64,
     pub(crate) producer_id: i64,
     pub(crate) epoch: i16,
     pub(crate) first: i32,
     pub(crate) last: i32,
-    /// The newest record's timestamp; where the topic has LogAppendTime, that of the append.
+    /// The newest record's timestamp, or the time of the append under LogAppendTime.
     pub(crate) max_timestamp: i64,
     pub(crate) records: Rc<[u32]>,
-    /// How often unclean elections had made the partition's leader forget producers.
+    /// The partition's `forgets` at the append.
     pub(crate) forgets: u32,
-    /// How often a producer had been forgotten on this partition because of old record times.
+    /// The partition's `expiries` at the append.
     pub(crate) expiries: u32,
 }
 
-impl Entry {
+impl LogEntry {
     pub(crate) fn end(&self) -> i64 {
         self.base_offset + self.records.len() as i64
     }
 }
 
 #[derive(Clone, Debug)]
-struct Remembered {
+struct RememberedBatch {
     first: i32,
     last: i32,
     base_offset: i64,
@@ -51,26 +52,27 @@ pub(crate) struct Producer {
     pub(crate) epoch: i16,
     pub(crate) last_sequence: i32,
     pub(crate) last_timestamp: i64,
-    batches: VecDeque<Remembered>,
+    batches: VecDeque<RememberedBatch>,
 }
 
-/// What the brokers' versions make different.
+/// The sequence rules that depend on the brokers' version.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SequenceRules {
-    /// Kafka 4.5: a partition that was never written takes only sequence 0 from a producer it does not know.
+    /// A partition that was never written accepts only sequence 0 from an unknown producer (Kafka 4.5).
     pub(crate) first_must_be_zero: bool,
-    /// Before Kafka 2.5: 46 for an old duplicate, 59 for an unknown producer that does not begin at 0.
+    /// The answer to an old duplicate is 46, and to an unknown producer's first sequence other than 0 is 59 (before
+    /// Kafka 2.5).
     pub(crate) old_codes: bool,
 }
 
 pub(crate) enum Admission {
     Append,
-    /// The batch's offset, how many records it has, and the time that the answer gives.
+    /// The batch's offset, its number of records, and the time in the answer.
     Duplicate(i64, usize, i64),
     Refuse(i16),
 }
 
-/// What a replica knows of the producers that wrote to it.
+/// A replica's memory of the producers that wrote to it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Producers(BTreeMap<i64, Producer>);
 
@@ -79,8 +81,8 @@ impl Producers {
         self.0.get(&id)
     }
 
-    /// Whether a batch may be appended: the duplicate first, then epoch, then sequence.
-    pub(crate) fn admit(&self, entry: &Entry, never_written: bool, rules: SequenceRules) -> Admission {
+    /// Decides whether a batch is appended. The check for duplicates precedes epoch and sequence.
+    pub(crate) fn admit(&self, entry: &LogEntry, never_written: bool, rules: SequenceRules) -> Admission {
         let Some(known) = self.0.get(&entry.producer_id) else {
             let refused = entry.first != 0 && (rules.first_must_be_zero && never_written);
             return match refused {
@@ -98,7 +100,7 @@ impl Producers {
         if entry.epoch < known.epoch {
             return Admission::Refuse(47);
         }
-        let expected = if entry.epoch == known.epoch { following(known.last_sequence) } else { 0 };
+        let expected = if entry.epoch == known.epoch { next_sequence(known.last_sequence) } else { 0 };
         if entry.first == expected {
             return Admission::Append;
         }
@@ -107,7 +109,7 @@ impl Producers {
         Admission::Refuse(if old && rules.old_codes { 46 } else { 45 })
     }
 
-    pub(crate) fn learn(&mut self, entry: &Entry) {
+    pub(crate) fn learn(&mut self, entry: &LogEntry) {
         let known = self.0.entry(entry.producer_id).or_insert_with(|| Producer {
             epoch: entry.epoch,
             last_sequence: 0,
@@ -123,33 +125,33 @@ impl Producers {
         }
         known.last_sequence = entry.last;
         known.last_timestamp = entry.max_timestamp;
-        let Entry { first, last, base_offset, max_timestamp: timestamp, .. } = *entry;
-        known.batches.push_back(Remembered { first, last, base_offset, timestamp });
+        let LogEntry { first, last, base_offset, max_timestamp: timestamp, .. } = *entry;
+        known.batches.push_back(RememberedBatch { first, last, base_offset, timestamp });
     }
 
-    /// As loaded from a snapshot of the first `snapshot` batches, and then from the rest of the log.
-    pub(crate) fn rebuild(log: &[Entry], snapshot: usize) -> Self {
+    /// Returns the state after loading a snapshot of the first `snapshot` batches and reading the rest of the log.
+    pub(crate) fn rebuild(log: &[LogEntry], snapshot: usize) -> Self {
         let mut producers = Self::default();
         for (index, entry) in log.iter().enumerate() {
             if index == snapshot {
-                producers.forget_all_but_the_last_batches();
+                producers.keep_last_batches();
             }
             producers.learn(entry);
         }
         if snapshot >= log.len() {
-            producers.forget_all_but_the_last_batches();
+            producers.keep_last_batches();
         }
         producers
     }
 
-    fn forget_all_but_the_last_batches(&mut self) {
+    fn keep_last_batches(&mut self) {
         for producer in self.0.values_mut() {
             producer.batches.drain(..producer.batches.len().saturating_sub(1));
         }
     }
 
-    /// Forgets whoever has written nothing newer than `oldest`. Returns whether the time of a batch that
-    /// was old already when it was appended (before `started`) is the cause.
+    /// Forgets the producers whose last batch is not newer than `oldest`. Returns whether one of those batches had an
+    /// old timestamp already at its append, which is a timestamp before `started`.
     pub(crate) fn expire(&mut self, oldest: i64, started: i64) -> bool {
         let before = self.0.len();
         let aged = self.0.values().any(|p| p.last_timestamp <= oldest && p.last_timestamp < started);
@@ -158,7 +160,7 @@ impl Producers {
     }
 }
 
-/// The sequence number after this one.
-pub(crate) fn following(sequence: i32) -> i32 {
+/// Returns the next sequence number.
+pub(crate) fn next_sequence(sequence: i32) -> i32 {
     if sequence == i32::MAX { 0 } else { sequence + 1 }
 }

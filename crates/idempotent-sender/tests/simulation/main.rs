@@ -1,9 +1,9 @@
-//! The sender's core against a model cluster, in virtual time, under seeded schedules of faults.
+//! A simulation of the sender's core against a model cluster, in virtual time, under seeded schedules of faults.
 //!
 //! Rules:
-//! - The model keeps a real broker's rules (see each file's own); the checker is independent of both.
-//! - A failing seed prints the command that replays it; `SIM_TRACE=1` shows every step.
-//! - `SIM_SCHEDULES` says how many random schedules are run, `SIM_FIRST` which seed is the first.
+//! - The model follows a real broker's rules, listed in each file. The checker depends on neither model nor sender.
+//! - A failing seed prints the command that replays it. `SIM_TRACE=1` prints every step.
+//! - `SIM_SCHEDULES` is the number of random schedules, `SIM_FIRST` the first seed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod causes;
@@ -14,6 +14,7 @@ mod coverage;
 mod failures;
 mod faults;
 mod history;
+mod known_leaders;
 mod link;
 mod log;
 mod looks;
@@ -25,7 +26,6 @@ mod replication;
 mod rng;
 mod scenarios;
 mod sending;
-mod told;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -36,41 +36,44 @@ use std::time::Instant;
 use coverage::Coverage;
 use world::World;
 
-/// From so many schedules on everything that must be reached has to be.
-const ENOUGH_FOR_COVERAGE: u64 = 10_000;
+/// The number of schedules from which on every required item must be reached.
+const MIN_COVERAGE_SCHEDULES: u64 = 10_000;
 
-fn number(name: &str) -> Option<u64> {
+/// Returns the number in an environment variable.
+fn env_number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name}={value} is not a number")))
 }
 
-/// Runs one schedule. Errors: the first thing that was wrong.
+/// Runs one schedule, and returns the first violation as an error.
 fn simulate(seed: u64, coverage: &mut Coverage, tracing: bool) -> Result<(), String> {
     let mut world = World::new(random::random_plan(seed), tracing)?;
     world.finish()?;
     world.probe()?;
     world.check()?;
-    world.check_guilt()?;
-    let felt: u64 = world.history.faults.values().sum();
-    if felt < faults::ENOUGH_FAULTS {
-        return Err(format!("nothing has come of all faults but {felt}"));
+    world.check_rejections()?;
+    let effective: u64 = world.history.faults.values().sum();
+    if effective < faults::MIN_FAULTS {
+        return Err(format!("only {effective} faults had an effect"));
     }
     coverage.note(world.sender.counters(), &world.history);
     Ok(())
 }
 
-fn simulate_caught(seed: u64, coverage: &mut Coverage, tracing: bool) -> Result<(), String> {
+fn simulate_catching_panics(seed: u64, coverage: &mut Coverage, tracing: bool) -> Result<(), String> {
     let outcome = catch_unwind(AssertUnwindSafe(|| simulate(seed, coverage, tracing)));
-    outcome.unwrap_or_else(|_| Err("it panicked".into())).map_err(|why| format!("{why}\n{}", replay(seed)))
+    outcome
+        .unwrap_or_else(|_| Err("the simulation panicked".into()))
+        .map_err(|why| format!("{why}\n{}", replay_command(seed)))
 }
 
-fn replay(seed: u64) -> String {
+fn replay_command(seed: u64) -> String {
     format!(
         "replay: SIM_SEED={seed} SIM_TRACE=1 cargo test --release -p kafka-courier-idempotent-sender \
          --test simulation random_schedules -- --nocapture"
     )
 }
 
-/// Runs schedules on all cores until all are done or one has failed.
+/// Runs schedules on all cores until all have finished or one has failed.
 fn run(first: u64, schedules: u64) -> (Coverage, Vec<String>) {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let next = AtomicU64::new(0);
@@ -85,7 +88,7 @@ fn run(first: u64, schedules: u64) -> (Coverage, Vec<String>) {
                     if index >= schedules {
                         break;
                     }
-                    if let Err(failure) = simulate_caught(first + index, &mut own, false) {
+                    if let Err(failure) = simulate_catching_panics(first + index, &mut own, false) {
                         failures.lock().unwrap().push(failure);
                         next.store(schedules, Ordering::Relaxed);
                     }
@@ -98,20 +101,20 @@ fn run(first: u64, schedules: u64) -> (Coverage, Vec<String>) {
 }
 
 #[test]
-fn random_schedules_keep_every_promise() {
-    if let Some(seed) = number("SIM_SEED") {
+fn random_schedules_keep_all_invariants() {
+    if let Some(seed) = env_number("SIM_SEED") {
         let tracing = std::env::var_os("SIM_TRACE").is_some();
-        simulate_caught(seed, &mut Coverage::default(), tracing).unwrap();
+        simulate_catching_panics(seed, &mut Coverage::default(), tracing).unwrap();
         return;
     }
     let default = if cfg!(debug_assertions) { 1_000 } else { 20_000 };
-    let schedules = number("SIM_SCHEDULES").unwrap_or(default);
+    let schedules = env_number("SIM_SCHEDULES").unwrap_or(default);
     let started = Instant::now();
-    let (coverage, failures) = run(number("SIM_FIRST").unwrap_or(1), schedules);
+    let (coverage, failures) = run(env_number("SIM_FIRST").unwrap_or(1), schedules);
     coverage.print();
     println!("{:.0} schedules a second", coverage.schedules as f64 / started.elapsed().as_secs_f64());
     assert!(failures.is_empty(), "{}", failures.join("\n"));
-    if schedules >= ENOUGH_FOR_COVERAGE {
+    if schedules >= MIN_COVERAGE_SCHEDULES {
         let missing = coverage.missing();
         assert!(missing.is_empty(), "never reached: {missing:?}");
     }

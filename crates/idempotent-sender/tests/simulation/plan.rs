@@ -1,6 +1,6 @@
-//! What a schedule consists of: settings, batches, faults, and when all faults end.
+//! The contents of a schedule: settings, batches, faults, and the end of all faults.
 //!
-//! Rule: a plan is data; `random_plan` draws one, scenarios write theirs by hand.
+//! Rule: a plan is data. `random_plan` draws plans, and scenarios write them out.
 
 use kafka_courier_idempotent_sender::core::Config;
 
@@ -8,52 +8,52 @@ use crate::cluster::Micros;
 use crate::faults::Fault;
 use crate::log::SequenceRules;
 
-/// What the sender may read.
+/// The sender's rights to read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Reading {
-    /// Producer states and logs.
+    /// The sender may read producer states and logs.
     Allowed,
-    /// Producer states: no version of Fetch is in common.
+    /// The sender may read producer states only, because client and brokers have no version of Fetch in common.
     StateOnly,
-    /// Nothing: it has no right to read.
+    /// The sender has no right to read.
     Forbidden,
 }
 
-/// What differs from cluster to cluster.
+/// The settings of a cluster.
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
     pub(crate) sequence: SequenceRules,
-    /// Produce v13: topics by id. Before: by name.
+    /// Produce requests name topics by id (v13), not by name.
     pub(crate) by_id: bool,
-    /// The leader appends batches and is silent for at most this long (`Produce.timeout_ms`).
+    /// The longest time between the append and the answer (`Produce.timeout_ms`).
     pub(crate) produce_timeout: Micros,
-    /// Without a fetch at the log's end for this long a follower leaves the ISR.
+    /// A follower that does not reach the log's end for this time leaves the ISR.
     pub(crate) replica_lag_max: Micros,
-    /// Without a heartbeat for this long a broker is fenced.
+    /// A broker without a heartbeat for this time is fenced.
     pub(crate) session_timeout: Micros,
-    /// `producer.id.expiration.ms`, if ids are forgotten at all in this schedule, in milliseconds.
+    /// `producer.id.expiration.ms`. `None`: producer ids do not expire in this schedule.
     pub(crate) id_expiration_ms: Option<i64>,
     /// `producer.id.expiration.check.interval.ms`.
     pub(crate) id_check: Micros,
-    /// Since Kafka 3.7 the high watermark stands still while the ISR is too small, and a write waits for its timeout (7).
-    /// Before, it was answered with 20.
+    /// The high watermark does not advance while the ISR is too small, and a write waits for its timeout, code 7 (Kafka
+    /// 3.7 and newer). Older brokers answer with 20.
     pub(crate) waits_for_min_isr: bool,
     /// The topics' `message.timestamp.type`.
     pub(crate) log_append_time: bool,
     pub(crate) reading: Reading,
-    /// How many batches in a hundred are handed over late, after batches that were opened later.
+    /// The percentage of batches that reach the sender late, after batches that were opened later.
     pub(crate) sealed_late: u64,
-    /// `socket.request.max.bytes`: a larger request ends its connection without an answer.
+    /// `socket.request.max.bytes`. A larger request ends its connection without an answer.
     pub(crate) request_max_bytes: usize,
-    /// InitProducerId fails this often at first.
+    /// The number of InitProducerId requests that fail first.
     pub(crate) failing_ids: u32,
-    /// The least and the most that a message is under way.
+    /// The minimum and maximum latency of a message.
     pub(crate) latency: (Micros, Micros),
     /// `connections.max.idle.ms`.
     pub(crate) idle_max: Micros,
-    /// How likely a written request still arrives after its connection was closed, in percent.
-    pub(crate) reads_on: u64,
-    /// How long a connection lasts before the broker ends it (KIP-368).
+    /// The probability, in percent, that a written request arrives after the end of its connection.
+    pub(crate) late_arrival_percent: u64,
+    /// The time after which a broker ends an authenticated connection (KIP-368).
     pub(crate) session: Option<Micros>,
 }
 
@@ -75,21 +75,21 @@ impl Default for Rules {
             failing_ids: 0,
             latency: (200, 1500),
             idle_max: 600_000_000,
-            reads_on: 60,
+            late_arrival_percent: 60,
             session: None,
         }
     }
 }
 
-/// One batch that is handed to the sender.
+/// One batch for the sender.
 #[derive(Clone, Debug)]
 pub(crate) struct BatchPlan {
     pub(crate) at: Micros,
     pub(crate) partition: usize,
     pub(crate) records: Vec<RecordPlan>,
-    /// How long before it was published its records say that they were made, in milliseconds.
+    /// The age of the records' timestamps at publication, in milliseconds.
     pub(crate) age_ms: i64,
-    /// How long it was being filled.
+    /// The time between the opening of the batch and its sealing.
     pub(crate) lingered: Micros,
 }
 
@@ -106,14 +106,14 @@ pub(crate) struct Plan {
     pub(crate) rules: Rules,
     pub(crate) batches: Vec<BatchPlan>,
     pub(crate) faults: Vec<(Micros, Fault)>,
-    /// When every fault is lifted.
+    /// The time at which all faults end.
     pub(crate) heal_at: Micros,
-    /// When everything left is given up, if the producer is closed before the end.
+    /// The time at which the producer is closed and fails all remaining records. `None`: the producer stays open.
     pub(crate) close_at: Option<Micros>,
 }
 
 impl BatchPlan {
-    /// A batch of so many small records with a key, at the schedule's start.
+    /// Returns a batch of small records with a key, at the schedule's start.
     pub(crate) fn of(partition: usize, records: usize) -> Self {
         let record = RecordPlan { has_key: true, padding: 20 };
         Self { at: 0, partition, records: vec![record; records], age_ms: 0, lingered: 0 }

@@ -1,7 +1,7 @@
-//! A schedule drawn from a seed: settings, load and faults, each kind of fault in some schedules only, so
-//! that they meet in ever other company.
+//! A schedule drawn from a seed: settings, load and faults. Each kind of fault occurs in some schedules only, so the
+//! combinations vary.
 //!
-//! Rule: at least 200 events and at least 3 faults, 3 brokers, 6 partitions.
+//! Rule: a schedule has at least 200 events and 3 faults, 3 brokers and 6 partitions.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ pub(crate) fn random_plan(seed: u64) -> Plan {
     let heal_at = last.max(length) + rng.range(0..15) * SECOND;
     let close_at = rng.percent(7).then(|| rng.range(length / 2..heal_at));
     if close_at.is_some() {
-        // Whoever closes waits for the threads that seal.
+        // A producer's close waits for the threads that seal batches.
         rules.sealed_late = 0;
     }
     Plan { seed, config, rules, batches, faults, heal_at, close_at }
@@ -54,7 +54,7 @@ fn config(rng: &mut Rng, seed: u64) -> Config {
         ..default
     };
     if rng.percent(20) {
-        // One wait as long as a batch may take at all would leave it no second try, however well the cluster is.
+        // A backoff as long as delivery_timeout would leave no second attempt, even on a healthy cluster.
         let cap = Duration::from_millis(rng.pick(&[10, 50, 5000])).min(config.delivery_timeout / 4);
         config.backoff = Backoff { base: Duration::from_millis(10), cap };
     }
@@ -87,12 +87,12 @@ fn rules(rng: &mut Rng, config: &Config, forgets: bool) -> Rules {
         failing_ids: rng.pick(&[0, 0, 1, 3]),
         latency: rng.pick(&[(200, 1500), (50, 300), (5 * MS, 40 * MS), (100, 80 * MS)]),
         idle_max: rng.pick(&[600, 600, 600, 20]) * SECOND,
-        reads_on: rng.pick(&[60, 90, 100, 0]),
+        late_arrival_percent: rng.pick(&[60, 90, 100, 0]),
         session: rng.percent(15).then(|| rng.range(SECOND..20 * SECOND)),
     }
 }
 
-/// The load comes in bursts, some of them on one partition alone.
+/// Draws the load: bursts of batches, some on a single partition.
 fn batches(rng: &mut Rng, length: Micros, aged: bool) -> Vec<BatchPlan> {
     let mut batches = Vec::new();
     let mut events = 0;
@@ -121,9 +121,9 @@ fn batch(rng: &mut Rng, at: Micros, partition: usize, keyless: bool, aged: bool)
     BatchPlan { at, partition, records, age_ms, lingered: rng.range(0..20) * MS }
 }
 
-/// When and where a fault strikes.
+/// The time and place of a fault.
 #[derive(Clone, Copy)]
-struct Target {
+struct FaultTarget {
     at: Micros,
     broker: usize,
     partition: usize,
@@ -133,7 +133,7 @@ fn faults(rng: &mut Rng, length: Micros, batches: &[BatchPlan]) -> Vec<(Micros, 
     let kinds: Vec<u64> = (0..KINDS).filter(|_| rng.percent(30)).collect();
     let kinds = if kinds.is_empty() { (0..KINDS).collect() } else { kinds };
     let mut faults = Vec::new();
-    let mut target = anywhere(rng, length);
+    let mut target = random_target(rng, length);
     for _ in 0..rng.range(3..12) {
         target = next_target(rng, target, length, batches);
         let kind = rng.pick(&kinds);
@@ -152,21 +152,21 @@ fn faults(rng: &mut Rng, length: Micros, batches: &[BatchPlan]) -> Vec<(Micros, 
     faults
 }
 
-fn anywhere(rng: &mut Rng, length: Micros) -> Target {
-    Target { at: rng.range(0..length), broker: rng.index(BROKERS), partition: rng.index(PARTITIONS) }
+fn random_target(rng: &mut Rng, length: Micros) -> FaultTarget {
+    FaultTarget { at: rng.range(0..length), broker: rng.index(BROKERS), partition: rng.index(PARTITIONS) }
 }
 
-/// Most faults strike what is under way: a batch, or what the fault before has struck.
-fn next_target(rng: &mut Rng, before: Target, length: Micros, batches: &[BatchPlan]) -> Target {
+/// Draws the target of the next fault. Most faults hit a batch in flight, or the target of the previous fault.
+fn next_target(rng: &mut Rng, before: FaultTarget, length: Micros, batches: &[BatchPlan]) -> FaultTarget {
     let mut target = match rng.range(0..100) {
-        0..30 => anywhere(rng, length),
+        0..30 => random_target(rng, length),
         30..65 => {
             let batch = &batches[rng.index(batches.len())];
             let at = batch.at + rng.range(0..25 * MS);
-            Target { at, broker: batch.partition % BROKERS, partition: batch.partition }
+            FaultTarget { at, broker: batch.partition % BROKERS, partition: batch.partition }
         }
-        65..85 => Target { at: before.at + rng.range(0..30 * MS), ..before },
-        _ => Target { at: before.at + rng.range(0..12) * SECOND, ..before },
+        65..85 => FaultTarget { at: before.at + rng.range(0..30 * MS), ..before },
+        _ => FaultTarget { at: before.at + rng.range(0..12) * SECOND, ..before },
     };
     if rng.percent(25) {
         target.broker = rng.index(BROKERS);
@@ -176,8 +176,8 @@ fn next_target(rng: &mut Rng, before: Target, length: Micros, batches: &[BatchPl
 
 const KINDS: u64 = 25;
 
-fn fault(rng: &mut Rng, kind: u64, target: Target) -> Fault {
-    let Target { broker, partition, .. } = target;
+fn fault(rng: &mut Rng, kind: u64, target: FaultTarget) -> Fault {
+    let FaultTarget { broker, partition, .. } = target;
     let short = rng.range(1..3000) * MS;
     let long = rng.pick(&[short, short, rng.clone().range(1..45) * SECOND]);
     match kind {
@@ -191,25 +191,25 @@ fn fault(rng: &mut Rng, kind: u64, target: Target) -> Fault {
         7 => Fault::Slow { broker, time: long, by: rng.pick(&[50 * MS, 600 * MS, 3 * SECOND]) },
         8 => Fault::RefuseConnections { broker, time: long },
         9 => Fault::Throttle { broker, time: long },
-        10 => Fault::LateNews { broker, by: long },
-        11 => Fault::LeaveOutParts { broker, time: short / 4 },
+        10 => Fault::LateUpdates { broker, by: long },
+        11 => Fault::OmitParts { broker, time: short / 4 },
         12 => Fault::Force { partition, forced: forced(rng), times: rng.range(1..6) as usize },
         13 => Fault::Refuse { partition, code: rng.pick(&[2, 29, 32, 44, 17, 19]), time: short },
         14 => Fault::LimitMessage { partition, bytes: rng.pick(&[70, 150, 400, 900]), time: long },
         15 => Fault::LimitSegment { partition, bytes: rng.pick(&[150, 400, 900]), time: short },
         16 => Fault::SlowReplication { partition, by: rng.pick(&[100 * MS, 2 * SECOND, 9 * SECOND]), time: long },
-        17 => Fault::DiskFails { broker, partition, time: short },
-        18 => Fault::Compact { partition, names_guilty: rng.percent(80), time: long },
+        17 => Fault::FailDisk { broker, partition, time: short },
+        18 => Fault::Compact { partition, names_rejected: rng.percent(80), time: long },
         19 => Fault::GrowTopic { topic: topic_of(partition) },
         20 => Fault::ElectUncleanly { partition, to: broker },
-        21 => Fault::Distrust { broker, time: short },
+        21 => Fault::RefuseCredentials { broker, time: short },
         22 => Fault::FenceId { partition },
         23 => Fault::LimitAge { partition, ms: rng.pick(&[5, 40, 500]), time: short },
         _ => Fault::DeleteTopic { topic: topic_of(partition) },
     }
 }
 
-/// Errors before the append and after it, with and without an offset, as brokers give them.
+/// Draws an error before or after the append, with or without an offset, as brokers answer.
 fn forced(rng: &mut Rng) -> Forced {
     const BEFORE: [i16; 20] = [2, 3, 5, 6, 7, 13, 14, 15, 16, 19, 20, 45, 47, 56, 74, 75, 100, 103, -1, 89];
     const FINAL: [i16; 11] = [17, 21, 29, 31, 32, 35, 42, 43, 44, 48, 76];

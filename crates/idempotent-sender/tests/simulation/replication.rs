@@ -1,29 +1,29 @@
-//! Followers fetch, the high watermark advances, and what waited for it is answered.
+//! Replication: followers fetch, the high watermark advances, and waiting requests are answered.
 //!
 //! Rules (Apache Kafka's `Partition`, `ReplicaFetcherThread`):
-//! - A follower fetches only from the leader of the epoch that it knows; it first cuts off what the
-//!   leader does not have, and then rebuilds its producers' state from a snapshot and the rest of its log.
-//! - The high watermark is the least end of log among the ISR as the leader knows it; it never goes back. Since Kafka 3.7
-//!   it stands still while the ISR is smaller than `min.insync.replicas`.
+//! - A follower fetches only from the leader of the epoch that it knows. It first truncates its log to the part that
+//!   the leader has, and then rebuilds its producer state from a snapshot and the rest of its log.
+//! - The high watermark is the smallest log end offset of the ISR, as the leader knows it, and never decreases. In
+//!   Kafka 3.7 and newer, it does not advance while the ISR is smaller than `min.insync.replicas`.
 
 use crate::cluster::{BROKERS, MS};
 use crate::log::Producers;
-use crate::produce::{Waiting, appended};
+use crate::produce::{PartState, appended};
 use crate::world::{Event, World};
 
 impl World {
-    /// Lets every follower fetch, unless its fetch is under way.
-    pub(crate) fn fetch_soon(&mut self, partition: usize) {
+    /// Schedules a fetch of every follower without a scheduled fetch.
+    pub(crate) fn schedule_fetches(&mut self, partition: usize) {
         for follower in 0..BROKERS {
             let model = &mut self.partitions[partition];
             if !std::mem::replace(&mut model.fetching[follower], true) {
                 let delay = model.replication_delay;
                 if delay > 0 {
-                    self.felt("slow_replication", partition);
+                    self.note_effect("slow_replication", partition);
                 }
                 let wait =
                     self.rng.range(MS / 5..3 * MS) + if delay > 0 { self.rng.range(delay / 2..delay) } else { 0 };
-                self.after(wait, Event::Fetch(partition, follower));
+                self.schedule_after(wait, Event::Fetch(partition, follower));
             }
         }
     }
@@ -31,7 +31,7 @@ impl World {
     pub(crate) fn fetch(&mut self, partition: usize, follower: usize) {
         self.partitions[partition].fetching[follower] = false;
         let view = self.brokers[follower].views[partition];
-        let Some(leader) = view.leader else { return self.fetch_again_if_behind(partition, follower) };
+        let Some(leader) = view.leader else { return self.retry_fetch(partition, follower) };
         if leader == follower {
             return;
         }
@@ -40,7 +40,7 @@ impl World {
         let agreed = leads.leader == Some(leader) && leads.epoch == view.epoch && leads.incarnation == view.incarnation;
         let disks = &self.partitions[partition].replicas;
         if !both_run || !agreed || !view.exists || disks[leader].offline || disks[follower].offline {
-            return self.fetch_again_if_behind(partition, follower);
+            return self.retry_fetch(partition, follower);
         }
         self.copy(partition, leader, follower);
         let now = self.now;
@@ -48,15 +48,15 @@ impl World {
         replica.fetched[follower] = replica.end();
         replica.caught_up[follower] = now;
         self.join_isr(partition, leader, follower);
-        self.advance(leader, partition);
+        self.advance_high_watermark(leader, partition);
     }
 
-    /// Whoever is outside the ISR goes on trying.
-    fn fetch_again_if_behind(&mut self, partition: usize, follower: usize) {
+    /// Schedules another fetch of a follower that is outside the ISR.
+    fn retry_fetch(&mut self, partition: usize, follower: usize) {
         let truth = self.partitions[partition].truth;
         if truth.exists && !truth.in_isr(follower) && self.brokers[follower].runs() {
             self.partitions[partition].fetching[follower] = true;
-            self.after(250 * MS, Event::Fetch(partition, follower));
+            self.schedule_after(250 * MS, Event::Fetch(partition, follower));
         }
     }
 
@@ -87,19 +87,19 @@ impl World {
         }
     }
 
-    /// A follower that has reached the high watermark joins the ISR again.
+    /// Adds a follower that has reached the log's end to the ISR again.
     fn join_isr(&mut self, partition: usize, leader: usize, follower: usize) {
         let truth = self.partitions[partition].truth;
         let view = self.brokers[leader].views[partition];
         let same = truth.leader == Some(leader) && truth.epoch == view.epoch && truth.incarnation == view.incarnation;
         if same && !truth.in_isr(follower) && !self.brokers[follower].fenced {
             self.change(partition, |truth| truth.isr |= 1 << follower);
-            self.learn_news(leader, partition);
+            self.apply_update(leader, partition);
         }
     }
 
-    /// A leader's high watermark follows the slowest of its ISR.
-    pub(crate) fn advance(&mut self, leader: usize, partition: usize) {
+    /// Advances a leader's high watermark to the slowest replica of its ISR.
+    pub(crate) fn advance_high_watermark(&mut self, leader: usize, partition: usize) {
         let view = self.brokers[leader].views[partition];
         if view.leader != Some(leader) || !view.exists {
             return;
@@ -118,24 +118,24 @@ impl World {
             }
             replica.committed += 1;
         }
-        self.complete(leader, partition);
+        self.answer_committed(leader, partition);
     }
 
-    /// Answers what has waited for the high watermark.
-    fn complete(&mut self, leader: usize, partition: usize) {
+    /// Answers the requests that have waited for the high watermark.
+    fn answer_committed(&mut self, leader: usize, partition: usize) {
         let enough = self.brokers[leader].views[partition].isr_len() >= self.partitions[partition].min_isr;
         let reached = self.partitions[partition].replicas[leader].high_watermark;
-        self.end_waits(leader, partition, |required| (reached >= required).then_some(if enough { 0 } else { 20 }));
+        self.complete_waits(leader, partition, |required| (reached >= required).then_some(if enough { 0 } else { 20 }));
     }
 
-    /// Ends the waits on a partition for which there is a code.
-    pub(crate) fn end_waits(&mut self, broker: usize, partition: usize, code: impl Fn(i64) -> Option<i16>) {
+    /// Ends the waits on a partition for which `code` returns a code.
+    pub(crate) fn complete_waits(&mut self, broker: usize, partition: usize, code: impl Fn(i64) -> Option<i16>) {
         let mut touched = Vec::new();
         for (id, delayed) in self.delayed.iter_mut().filter(|(_, delayed)| delayed.broker == broker) {
             for part in &mut delayed.parts {
-                let Waiting::For { partition: p, base_offset, required, time } = part else { continue };
+                let PartState::Waiting { partition: p, base_offset, required, time } = part else { continue };
                 if let Some(code) = code(*required).filter(|_| *p == partition) {
-                    *part = Waiting::Done(appended(code, *base_offset, *time));
+                    *part = PartState::Answered(appended(code, *base_offset, *time));
                     touched.push(*id);
                 }
             }
@@ -145,8 +145,8 @@ impl World {
         }
     }
 
-    /// The leader takes out of the ISR whoever has not been at the end of its log for too long.
-    pub(crate) fn watch_isr(&mut self, leader: usize, partition: usize, epoch: i32) {
+    /// Removes from the ISR the followers that have been behind the end of the leader's log for too long.
+    pub(crate) fn check_isr(&mut self, leader: usize, partition: usize, epoch: i32) {
         let view = self.brokers[leader].views[partition];
         let truth = self.partitions[partition].truth;
         if view.leader != Some(leader) || view.epoch != epoch || truth.epoch != epoch || truth.leader != Some(leader) {
@@ -154,14 +154,14 @@ impl World {
         }
         let lag_max = self.plan.rules.replica_lag_max;
         if self.brokers[leader].runs() {
-            self.drop_laggards(leader, partition);
+            self.remove_laggards(leader, partition);
         }
         if !self.healed || self.sender.unsettled() > 0 {
-            self.after(lag_max / 2, Event::WatchIsr(leader, partition, epoch));
+            self.schedule_after(lag_max / 2, Event::CheckIsr(leader, partition, epoch));
         }
     }
 
-    fn drop_laggards(&mut self, leader: usize, partition: usize) {
+    fn remove_laggards(&mut self, leader: usize, partition: usize) {
         let lag_max = self.plan.rules.replica_lag_max;
         let replica = &self.partitions[partition].replicas[leader];
         let truth = self.partitions[partition].truth;
@@ -172,7 +172,7 @@ impl World {
         let laggards: Vec<usize> = (0..BROKERS).filter(lags).collect();
         if !laggards.is_empty() {
             self.change(partition, |truth| laggards.iter().for_each(|b| truth.isr &= !(1 << b)));
-            self.learn_news(leader, partition);
+            self.apply_update(leader, partition);
         }
     }
 }

@@ -1,6 +1,6 @@
-//! The schedule's own source of chance (splitmix64).
+//! The random numbers of a schedule (splitmix64).
 //!
-//! Rule: the same seed draws the same numbers, so that a schedule replays from its seed alone.
+//! Rule: the same seed draws the same numbers, and a schedule replays from its seed alone.
 
 use std::ops::Range;
 
@@ -20,7 +20,7 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// Evenly within `range`; its start if it is empty.
+    /// Returns a uniform number from `range`, or the start of an empty range.
     pub(crate) fn range(&mut self, range: Range<u64>) -> u64 {
         let width = range.end.saturating_sub(range.start).max(1);
         range.start + self.next() % width
@@ -30,7 +30,7 @@ impl Rng {
         (self.next() % len.max(1) as u64) as usize
     }
 
-    /// True in `percent` of all draws.
+    /// Returns true in `percent` of 100 draws.
     pub(crate) fn percent(&mut self, percent: u64) -> bool {
         self.next() % 100 < percent
     }

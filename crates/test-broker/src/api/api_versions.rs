@@ -1,6 +1,6 @@
 //! ApiVersions (KIP-35, KIP-511).
 //!
-//! Rules: what is named comes from the table by which requests are walked.
+//! Rules: the answer lists the versions in [`SCHEMAS`], the table that validates requests.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::api_versions_response::ApiVersion;
@@ -13,7 +13,7 @@ pub(super) fn answer(call: &Call<'_>, _request: &ApiVersionsRequest) -> ApiVersi
     response(call.refused().unwrap_or(0)).with_throttle_time_ms(call.throttle_ms())
 }
 
-/// The answer, in version 0, to a version that is not known here.
+/// Returns the answer to an unknown version of ApiVersions, encoded as version 0.
 pub(crate) fn unsupported() -> ApiVersionsResponse {
     response(ResponseError::UnsupportedVersion.code())
 }
@@ -22,7 +22,7 @@ fn response(error_code: i16) -> ApiVersionsResponse {
     let keys = SCHEMAS.iter().map(|schema| {
         ApiVersion::default()
             .with_api_key(schema.key as i16)
-            .with_min_version(schema.named_from)
+            .with_min_version(schema.listed_from)
             .with_max_version(schema.max)
     });
     ApiVersionsResponse::default().with_error_code(error_code).with_api_keys(keys.collect())

@@ -1,21 +1,21 @@
 //! CreateTopics, versions 2 to 7 (KIP-4, KIP-464, KIP-525).
 //!
-//! Rules: each topic by itself; a setting that this broker does not know is refused.
+//! Rules: each topic is created or refused separately. An unknown setting is refused.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
 use kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
 
-use super::describe_configs::{Entry, topic_entries};
+use super::describe_configs::{ConfigEntry, topic_entries};
 use super::{Call, text};
-use crate::model::{Cluster, CreateError, Created, NewTopic, TopicConfig};
+use crate::model::{ClusterModel, CreateError, CreatedTopic, TopicConfig, TopicCreation};
 
 pub(super) fn answer(call: &Call<'_>, request: &CreateTopicsRequest) -> CreateTopicsResponse {
     let mut state = call.shared.lock();
     let topics = request.topics.iter().map(|topic| {
         let created = match call.refuse {
-            Some(refuse) => Err(CreateError { code: refuse.code, message: "refused on demand".to_owned() }),
+            Some(refuse) => Err(CreateError { code: refuse.code, message: "injected fault".to_owned() }),
             None => create(&mut state.cluster, topic, request.validate_only),
         };
         result(topic, created)
@@ -25,10 +25,10 @@ pub(super) fn answer(call: &Call<'_>, request: &CreateTopicsRequest) -> CreateTo
 }
 
 fn create(
-    cluster: &mut Cluster,
+    cluster: &mut ClusterModel,
     topic: &CreatableTopic,
     validate_only: bool,
-) -> Result<(Created, TopicConfig), CreateError> {
+) -> Result<(CreatedTopic, TopicConfig), CreateError> {
     let mut config = TopicConfig::default();
     for entry in &topic.configs {
         let value = entry.value.as_deref().unwrap_or_default();
@@ -36,7 +36,7 @@ fn create(
             .set(&entry.name, value)
             .map_err(|message| CreateError { code: ResponseError::InvalidConfig, message })?;
     }
-    let new = NewTopic {
+    let new = TopicCreation {
         name: topic.name.to_string(),
         partitions: (topic.num_partitions != -1).then_some(topic.num_partitions),
         replication: (topic.replication_factor != -1).then_some(topic.replication_factor),
@@ -46,7 +46,7 @@ fn create(
     cluster.create(&new, validate_only).map(|created| (created, new.config))
 }
 
-/// The replicas of each partition, in the order of their indexes, which must be 0, 1, 2 ..
+/// Returns the replicas of each partition. The partition indexes must count from 0 without gaps.
 fn assignment(topic: &CreatableTopic) -> Result<Vec<Vec<i32>>, CreateError> {
     let mut assigned: Vec<_> = topic.assignments.iter().collect();
     assigned.sort_by_key(|assignment| assignment.partition_index);
@@ -57,7 +57,7 @@ fn assignment(topic: &CreatableTopic) -> Result<Vec<Vec<i32>>, CreateError> {
     Ok(assigned.into_iter().map(|one| one.broker_ids.iter().map(|id| id.0).collect()).collect())
 }
 
-fn result(topic: &CreatableTopic, created: Result<(Created, TopicConfig), CreateError>) -> CreatableTopicResult {
+fn result(topic: &CreatableTopic, created: Result<(CreatedTopic, TopicConfig), CreateError>) -> CreatableTopicResult {
     let result = CreatableTopicResult::default().with_name(topic.name.clone()).with_configs(None);
     match created {
         Err(error) => result.with_error_code(error.code.code()).with_error_message(Some(text(error.message))),
@@ -70,6 +70,6 @@ fn result(topic: &CreatableTopic, created: Result<(Created, TopicConfig), Create
     }
 }
 
-fn setting((name, value, source, _): Entry) -> CreatableTopicConfigs {
+fn setting((name, value, source, _): ConfigEntry) -> CreatableTopicConfigs {
     CreatableTopicConfigs::default().with_name(text(name)).with_value(Some(text(value))).with_config_source(source)
 }

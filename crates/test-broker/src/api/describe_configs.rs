@@ -1,6 +1,7 @@
 //! DescribeConfigs for topics and brokers, versions 1 to 4 (KIP-133, KIP-226).
 //!
-//! Rules: what is named is what this broker obeys; a topic's setting that was not set comes from the defaults, and says so.
+//! Rules: the answer lists the settings that this broker implements. The source of an unset topic setting is the
+//! default.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +11,7 @@ use kafka_protocol::messages::describe_configs_response::{DescribeConfigsResourc
 use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 
 use super::{Call, text};
-use crate::model::{Cluster, ConfigKind, TopicConfig};
+use crate::model::{ClusterModel, ConfigType, TopicConfig};
 
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
@@ -26,7 +27,7 @@ pub(super) fn answer(call: &Call<'_>, request: &DescribeConfigsRequest) -> Descr
     DescribeConfigsResponse::default().with_throttle_time_ms(call.throttle_ms()).with_results(results)
 }
 
-fn describe(call: &Call<'_>, cluster: &Cluster, resource: &DescribeConfigsResource) -> DescribeConfigsResult {
+fn describe(call: &Call<'_>, cluster: &ClusterModel, resource: &DescribeConfigsResource) -> DescribeConfigsResult {
     let result = DescribeConfigsResult::default()
         .with_resource_type(resource.resource_type)
         .with_resource_name(resource.resource_name.clone())
@@ -47,9 +48,9 @@ fn describe(call: &Call<'_>, cluster: &Cluster, resource: &DescribeConfigsResour
 }
 
 /// A setting: name, value, source and type.
-pub(super) type Entry = (&'static str, String, i8, ConfigKind);
+pub(super) type ConfigEntry = (&'static str, String, i8, ConfigType);
 
-pub(super) fn topic_entries(config: &TopicConfig) -> Vec<Entry> {
+pub(super) fn topic_entries(config: &TopicConfig) -> Vec<ConfigEntry> {
     let defaults = TopicConfig::default().entries();
     let source = |(name, value): (&str, &str)| {
         let is_default = defaults.iter().any(|(known, default, _)| *known == name && default == value);
@@ -59,20 +60,20 @@ pub(super) fn topic_entries(config: &TopicConfig) -> Vec<Entry> {
     entries.map(|(name, value, kind)| (name, value.clone(), source((name, &value)), kind)).collect()
 }
 
-fn broker_entries(cluster: &Cluster) -> Vec<Entry> {
+fn broker_entries(cluster: &ClusterModel) -> Vec<ConfigEntry> {
     let limits = &cluster.limits;
     vec![
-        ("auto.create.topics.enable", limits.auto_create.to_string(), DEFAULT, ConfigKind::Boolean),
-        ("default.replication.factor", limits.default_replication.to_string(), DEFAULT, ConfigKind::Int),
-        ("message.max.bytes", TopicConfig::default().max_message_bytes.to_string(), DEFAULT, ConfigKind::Int),
-        ("num.partitions", limits.default_partitions.to_string(), DEFAULT, ConfigKind::Int),
+        ("auto.create.topics.enable", limits.auto_create.to_string(), DEFAULT, ConfigType::Boolean),
+        ("default.replication.factor", limits.default_replication.to_string(), DEFAULT, ConfigType::Int),
+        ("message.max.bytes", TopicConfig::default().max_message_bytes.to_string(), DEFAULT, ConfigType::Int),
+        ("num.partitions", limits.default_partitions.to_string(), DEFAULT, ConfigType::Int),
     ]
 }
 
-fn asked_for(entries: Vec<Entry>, resource: &DescribeConfigsResource) -> Vec<DescribeConfigsResourceResult> {
+fn asked_for(entries: Vec<ConfigEntry>, resource: &DescribeConfigsResource) -> Vec<DescribeConfigsResourceResult> {
     let keys = resource.configuration_keys.as_ref();
-    let wanted = |entry: &Entry| keys.is_none_or(|keys| keys.iter().any(|key| key.as_str() == entry.0));
-    let result = |(name, value, source, kind): Entry| {
+    let wanted = |entry: &ConfigEntry| keys.is_none_or(|keys| keys.iter().any(|key| key.as_str() == entry.0));
+    let result = |(name, value, source, kind): ConfigEntry| {
         DescribeConfigsResourceResult::default()
             .with_name(text(name))
             .with_value(Some(text(value)))

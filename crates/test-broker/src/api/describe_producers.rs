@@ -1,7 +1,7 @@
 //! DescribeProducers, version 0 (KIP-664).
 //!
-//! Rules: every replica answers, as Kafka's do (its clients have to find out which one leads); a partition that a request
-//! repeats is answered once.
+//! Rules: every replica answers, as in Kafka, and clients must find the leader themselves. A repeated partition is
+//! answered once.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use kafka_protocol::messages::{DescribeProducersRequest, DescribeProducersRespon
 
 use super::Call;
 use super::fetch::served_partition;
-use crate::model::{Cluster, Partition};
+use crate::model::{ClusterModel, PartitionModel};
 
 pub(super) fn answer(call: &Call<'_>, request: &DescribeProducersRequest) -> DescribeProducersResponse {
     let state = call.shared.lock();
@@ -23,7 +23,7 @@ pub(super) fn answer(call: &Call<'_>, request: &DescribeProducersRequest) -> Des
     DescribeProducersResponse::default().with_throttle_time_ms(call.throttle_ms()).with_topics(topics.collect())
 }
 
-fn describe(call: &Call<'_>, cluster: &Cluster, topic: &str, index: i32) -> PartitionResponse {
+fn describe(call: &Call<'_>, cluster: &ClusterModel, topic: &str, index: i32) -> PartitionResponse {
     let response = PartitionResponse::default().with_partition_index(index).with_error_message(None);
     let held = match call.refuse {
         Some(refuse) => Err(refuse.code),
@@ -35,7 +35,7 @@ fn describe(call: &Call<'_>, cluster: &Cluster, topic: &str, index: i32) -> Part
     }
 }
 
-fn producers(partition: &Partition) -> Vec<ProducerState> {
+fn producers(partition: &PartitionModel) -> Vec<ProducerState> {
     let described = partition.producers.iter().map(|(id, entry)| {
         let last = entry.last();
         ProducerState::default()

@@ -1,7 +1,10 @@
 //! Fetch, versions 4 to 16, as consumers use it (KIP-74, KIP-227, KIP-320, KIP-516, KIP-951).
 //!
-//! Rules: there are no fetch sessions: every answer is a full one with session id 0, as a broker whose session cache is
-//! full answers; whole batches only, at least one if there is any; a partition that a request repeats is answered once.
+//! Rules:
+//! - There are no fetch sessions. Every answer is full and has session id 0, like the answers of a broker with a full
+//!   session cache.
+//! - An answer contains whole batches only, and at least one if there is any.
+//! - A repeated partition is answered once.
 
 use std::collections::BTreeSet;
 
@@ -12,14 +15,14 @@ use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, Partition
 use kafka_protocol::messages::{FetchRequest, FetchResponse};
 
 use super::Call;
-use crate::model::{Cluster, Partition};
+use crate::model::{ClusterModel, PartitionModel};
 
-/// Topics are named by their id from here on.
+/// The first version that names topics by their ids.
 const BY_TOPIC_ID: i16 = 13;
-/// The most bytes of records in one answer, but for its first batch.
+/// The maximum bytes of records in one answer. Only the first batch may exceed this limit.
 pub(crate) const MAX_ANSWER: usize = 8 << 20;
 
-/// An answer, and whether it should rather wait for more records.
+/// Returns an answer, and whether the answer should wait for more records.
 pub(super) fn answer(call: &Call<'_>, request: &FetchRequest) -> (FetchResponse, bool) {
     let response = FetchResponse::default().with_throttle_time_ms(call.throttle_ms());
     if let Some(code) = call.refused() {
@@ -38,7 +41,7 @@ pub(super) fn answer(call: &Call<'_>, request: &FetchRequest) -> (FetchResponse,
     (response, !enough)
 }
 
-/// What an answer has taken so far.
+/// The state of an answer in progress.
 struct Reading {
     left: usize,
     read: usize,
@@ -46,7 +49,7 @@ struct Reading {
     seen: BTreeSet<(String, i32)>,
 }
 
-/// Before version 7 an error has no other place than at the partitions.
+/// Answers with an error. Versions before 7 carry errors at the partitions only.
 fn refused(call: &Call<'_>, request: &FetchRequest, mut response: FetchResponse, code: i16) -> FetchResponse {
     if call.version >= 7 {
         return response.with_error_code(code);
@@ -62,7 +65,7 @@ fn refused(call: &Call<'_>, request: &FetchRequest, mut response: FetchResponse,
 
 fn answer_topic(
     call: &Call<'_>,
-    cluster: &Cluster,
+    cluster: &ClusterModel,
     topic: &FetchTopic,
     reading: &mut Reading,
 ) -> FetchableTopicResponse {
@@ -84,29 +87,29 @@ fn answer_topic(
     if by_id { response.with_topic_id(topic.topic_id) } else { response.with_topic(topic.topic.clone()) }
 }
 
-/// A partition that this broker leads.
+/// Returns a partition if this broker leads it.
 pub(super) fn led_partition<'c>(
-    cluster: &'c Cluster,
+    cluster: &'c ClusterModel,
     topic: &str,
     index: i32,
     broker: i32,
-) -> Result<&'c Partition, ResponseError> {
+) -> Result<&'c PartitionModel, ResponseError> {
     served_partition(cluster, topic, index, |partition| partition.leader == Some(broker))
 }
 
-/// A partition that this broker serves, which `serves` says.
+/// Returns a partition if this broker serves it, according to `serves`.
 pub(super) fn served_partition<'c>(
-    cluster: &'c Cluster,
+    cluster: &'c ClusterModel,
     topic: &str,
     index: i32,
-    serves: impl FnOnce(&Partition) -> bool,
-) -> Result<&'c Partition, ResponseError> {
+    serves: impl FnOnce(&PartitionModel) -> bool,
+) -> Result<&'c PartitionModel, ResponseError> {
     let partition = cluster.partition(topic, index).ok_or(ResponseError::UnknownTopicOrPartition)?;
     if serves(partition) { Ok(partition) } else { Err(ResponseError::NotLeaderOrFollower) }
 }
 
 fn answer_partition(
-    led: Result<&Partition, ResponseError>,
+    led: Result<&PartitionModel, ResponseError>,
     asked: &FetchPartition,
     reading: &mut Reading,
 ) -> PartitionData {
@@ -115,7 +118,7 @@ fn answer_partition(
         let max = usize::try_from(asked.partition_max_bytes).unwrap_or(0).min(reading.left);
         let may_read = reading.read == 0 || max > 0;
         let batches = partition.log.read(asked.fetch_offset, max).ok_or(ResponseError::OffsetOutOfRange)?;
-        // Only the first batch of an answer may be larger than what was asked for.
+        // Only the first batch of an answer may exceed the requested size.
         let fits = batches.first().is_none_or(|batch| reading.read == 0 || batch.len() <= max);
         Ok((partition, if may_read && fits { join(&batches) } else { Bytes::new() }))
     });
@@ -132,9 +135,9 @@ fn answer_partition(
     }
 }
 
-/// A consumer's metadata may be older or newer than the leader's (KIP-320).
-/// Whether the leader epoch that a client names is the partition's (KIP-320); -1 is any.
-pub(super) fn check_epoch(partition: &Partition, asked: i32) -> Result<(), ResponseError> {
+/// Checks the leader epoch of a request against the partition's (KIP-320). The epoch -1 always passes. A client's
+/// metadata may be older or newer than the leader's.
+pub(super) fn check_epoch(partition: &PartitionModel, asked: i32) -> Result<(), ResponseError> {
     match asked {
         -1 => Ok(()),
         _ if asked < partition.leader_epoch => Err(ResponseError::FencedLeaderEpoch),
@@ -149,7 +152,7 @@ fn join(batches: &[Bytes]) -> Bytes {
     joined.freeze()
 }
 
-fn described(index: i32, partition: &Partition) -> PartitionData {
+fn described(index: i32, partition: &PartitionModel) -> PartitionData {
     PartitionData::default()
         .with_partition_index(index)
         .with_high_watermark(partition.log.end_offset())

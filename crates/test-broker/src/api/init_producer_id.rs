@@ -1,6 +1,6 @@
 //! InitProducerId (KIP-98, KIP-360).
 //!
-//! Rules: without a transactional id every answer is a new id with epoch 0, whatever was sent; there are no transactions.
+//! Rules: every answer is a new id with epoch 0, whatever id the request names. Transactional ids are refused.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse};

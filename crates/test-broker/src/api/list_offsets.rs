@@ -1,6 +1,7 @@
 //! ListOffsets, versions 1 to 9 (KIP-79, KIP-734).
 //!
-//! Rules: only the leader answers, and only under its own epoch (KIP-320); there are no transactions, so both isolation levels see the same end.
+//! Rules: only the leader answers, and only under its own epoch (KIP-320). Both isolation levels have the same end
+//! offset, because there are no transactions.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
@@ -8,13 +9,13 @@ use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionRespon
 use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 
 use super::Call;
-use crate::model::{Cluster, MAX_UNCOMPRESSED, Partition};
+use crate::model::{ClusterModel, MAX_UNCOMPRESSED, PartitionModel};
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 /// The offset of the record with the latest timestamp (KIP-734).
 const MAX_TIMESTAMP: i64 = -3;
-/// What is kept on the leader itself (KIP-405), which is everything.
+/// The first offset on the leader's own disk (KIP-405). The leader stores the whole log.
 const EARLIEST_LOCAL: i64 = -4;
 
 pub(super) fn answer(call: &Call<'_>, request: &ListOffsetsRequest) -> ListOffsetsResponse {
@@ -29,7 +30,7 @@ pub(super) fn answer(call: &Call<'_>, request: &ListOffsetsRequest) -> ListOffse
 
 fn answer_partition(
     call: &Call<'_>,
-    cluster: &Cluster,
+    cluster: &ClusterModel,
     topic: &str,
     asked: &ListOffsetsPartition,
 ) -> ListOffsetsPartitionResponse {
@@ -41,7 +42,7 @@ fn answer_partition(
     if let Some(code) = call.refused() {
         return response.with_error_code(code);
     }
-    // Versions before 4 name no epoch, and their default is -1.
+    // Versions before 4 have no epoch field, and the decoder's default is -1.
     let found = super::fetch::check_epoch(partition, asked.current_leader_epoch);
     match found.and_then(|()| find(partition, asked.timestamp)) {
         Ok(Some((offset, timestamp))) => {
@@ -52,11 +53,11 @@ fn answer_partition(
     }
 }
 
-fn leader_epoch(call: &Call<'_>, partition: &Partition) -> i32 {
+fn leader_epoch(call: &Call<'_>, partition: &PartitionModel) -> i32 {
     if call.version >= 4 { partition.leader_epoch } else { -1 }
 }
 
-fn find(partition: &Partition, timestamp: i64) -> Result<Option<(i64, i64)>, ResponseError> {
+fn find(partition: &PartitionModel, timestamp: i64) -> Result<Option<(i64, i64)>, ResponseError> {
     let log = &partition.log;
     match timestamp {
         LATEST => Ok(Some((log.end_offset(), -1))),

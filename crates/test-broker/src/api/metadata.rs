@@ -1,7 +1,7 @@
 //! Metadata, versions 0 to 13 (KIP-320, KIP-516).
 //!
-//! Rules: every broker sees the same cluster at once; a topic that is created on demand is answered as unknown the first
-//! time, as by a real cluster.
+//! Rules: a change of the cluster is visible on every broker immediately. The first answer about an automatically
+//! created topic is an error, as in a real cluster.
 
 use std::collections::BTreeSet;
 
@@ -14,11 +14,12 @@ use kafka_protocol::messages::{MetadataRequest, MetadataResponse};
 use uuid::Uuid;
 
 use super::{Call, text};
-use crate::model::{Cluster, NewTopic, Partition, Topic};
+use crate::model::{ClusterModel, PartitionModel, TopicCreation, TopicModel};
 
-/// Authorised operations that were not asked for.
-const NOT_ASKED: i32 = i32::MIN;
-/// Bits of Kafka's operations on a topic: read, write, create, delete, alter, describe, and their configs (KIP-430).
+/// The value of authorised operations that the client did not request.
+const NOT_REQUESTED: i32 = i32::MIN;
+/// The bits of all topic operations (KIP-430): read, write, create, delete, alter, describe, and describe and alter
+/// configs.
 const ALL: i32 = 0b1101_1111_1000;
 /// The bit of WRITE.
 const WRITE: i32 = 1 << 4;
@@ -26,9 +27,11 @@ const WRITE: i32 = 1 << 4;
 pub(super) fn answer(call: &Call<'_>, request: &MetadataRequest) -> MetadataResponse {
     let mut state = call.shared.lock();
     let cluster = &mut state.cluster;
-    let topics = match wanted(request, call.version) {
-        Wanted::All => cluster.topics().map(|(name, topic)| described(cluster, name, topic)).collect::<Vec<_>>(),
-        Wanted::These(names, ids) => {
+    let topics = match requested_topics(request, call.version) {
+        RequestedTopics::All => {
+            cluster.topics().map(|(name, topic)| described(cluster, name, topic)).collect::<Vec<_>>()
+        }
+        RequestedTopics::These(names, ids) => {
             let create = request.allow_auto_topic_creation && cluster.limits.auto_create;
             let by_name = names.into_iter().map(|name| by_name(cluster, name, create)).collect::<Vec<_>>();
             by_name.into_iter().chain(ids.into_iter().map(|id| by_id(cluster, id))).collect()
@@ -50,14 +53,14 @@ pub(super) fn answer(call: &Call<'_>, request: &MetadataRequest) -> MetadataResp
     }
 }
 
-fn authorised(cluster: &Cluster, topic: MetadataResponseTopic) -> MetadataResponseTopic {
+fn authorised(cluster: &ClusterModel, topic: MetadataResponseTopic) -> MetadataResponseTopic {
     let denied = topic.name.as_ref().is_some_and(|name| cluster.is_denied(name.as_str()));
-    let there = topic.error_code == 0;
+    let exists = topic.error_code == 0;
     let operations = if denied { ALL & !WRITE } else { ALL };
-    topic.with_topic_authorized_operations(if there { operations } else { NOT_ASKED })
+    topic.with_topic_authorized_operations(if exists { operations } else { NOT_REQUESTED })
 }
 
-/// A topic's error stands at the topic; before version 13 there is no other place.
+/// Answers with an error at every topic. Version 13 adds an error for the whole answer.
 fn refused(mut response: MetadataResponse, code: i16, version: i16) -> MetadataResponse {
     if version >= 13 {
         response.error_code = code;
@@ -69,25 +72,25 @@ fn refused(mut response: MetadataResponse, code: i16, version: i16) -> MetadataR
     response
 }
 
-enum Wanted<'a> {
+enum RequestedTopics<'a> {
     All,
     These(BTreeSet<&'a str>, BTreeSet<Uuid>),
 }
 
-fn wanted(request: &MetadataRequest, version: i16) -> Wanted<'_> {
+fn requested_topics(request: &MetadataRequest, version: i16) -> RequestedTopics<'_> {
     match &request.topics {
-        None => Wanted::All,
-        Some(topics) if topics.is_empty() && version == 0 => Wanted::All,
+        None => RequestedTopics::All,
+        Some(topics) if topics.is_empty() && version == 0 => RequestedTopics::All,
         Some(topics) => {
-            let name = |topic: &'_ MetadataRequestTopic| topic.name.is_some();
+            let has_name = |topic: &'_ MetadataRequestTopic| topic.name.is_some();
             let names = topics.iter().filter_map(|topic| topic.name.as_ref()).map(|name| name.as_str()).collect();
-            let ids = topics.iter().filter(|topic| !name(topic)).map(|topic| topic.topic_id).collect();
-            Wanted::These(names, ids)
+            let ids = topics.iter().filter(|topic| !has_name(topic)).map(|topic| topic.topic_id).collect();
+            RequestedTopics::These(names, ids)
         }
     }
 }
 
-fn brokers(cluster: &Cluster) -> Vec<MetadataResponseBroker> {
+fn brokers(cluster: &ClusterModel) -> Vec<MetadataResponseBroker> {
     let alive = cluster.brokers.iter().filter(|broker| broker.alive);
     let described = alive.map(|broker| {
         MetadataResponseBroker::default()
@@ -98,13 +101,13 @@ fn brokers(cluster: &Cluster) -> Vec<MetadataResponseBroker> {
     described.collect()
 }
 
-fn by_name(cluster: &mut Cluster, name: &str, create: bool) -> MetadataResponseTopic {
+fn by_name(cluster: &mut ClusterModel, name: &str, create: bool) -> MetadataResponseTopic {
     if let Some(topic) = cluster.topic(name) {
         return described(cluster, name, topic);
     }
     let mut code = ResponseError::UnknownTopicOrPartition;
     if create {
-        let new = NewTopic { name: name.to_owned(), ..NewTopic::default() };
+        let new = TopicCreation { name: name.to_owned(), ..TopicCreation::default() };
         if let Err(error) = cluster.create(&new, false) {
             code = error.code;
         }
@@ -112,7 +115,7 @@ fn by_name(cluster: &mut Cluster, name: &str, create: bool) -> MetadataResponseT
     unknown(code).with_name(Some(text(name).into()))
 }
 
-fn by_id(cluster: &Cluster, id: Uuid) -> MetadataResponseTopic {
+fn by_id(cluster: &ClusterModel, id: Uuid) -> MetadataResponseTopic {
     match cluster.name_of(id).and_then(|name| Some((name, cluster.topic(name)?))) {
         Some((name, topic)) => described(cluster, name, topic),
         None => unknown(ResponseError::UnknownTopicId).with_topic_id(id),
@@ -123,10 +126,10 @@ fn unknown(code: ResponseError) -> MetadataResponseTopic {
     MetadataResponseTopic::default()
         .with_error_code(code.code())
         .with_name(None)
-        .with_topic_authorized_operations(NOT_ASKED)
+        .with_topic_authorized_operations(NOT_REQUESTED)
 }
 
-fn described(cluster: &Cluster, name: &str, topic: &Topic) -> MetadataResponseTopic {
+fn described(cluster: &ClusterModel, name: &str, topic: &TopicModel) -> MetadataResponseTopic {
     let alive = cluster.alive();
     let partitions =
         (0..).zip(&topic.partitions).map(|(index, partition)| described_partition(index, partition, &alive));
@@ -134,10 +137,10 @@ fn described(cluster: &Cluster, name: &str, topic: &Topic) -> MetadataResponseTo
         .with_name(Some(text(name).into()))
         .with_topic_id(topic.id)
         .with_partitions(partitions.collect())
-        .with_topic_authorized_operations(NOT_ASKED)
+        .with_topic_authorized_operations(NOT_REQUESTED)
 }
 
-fn described_partition(index: i32, partition: &Partition, alive: &[i32]) -> MetadataResponsePartition {
+fn described_partition(index: i32, partition: &PartitionModel, alive: &[i32]) -> MetadataResponsePartition {
     let ids = |ids: &[i32]| ids.iter().map(|id| (*id).into()).collect();
     let offline: Vec<i32> = partition.replicas.iter().copied().filter(|id| !alive.contains(id)).collect();
     let code = if partition.leader.is_some() { 0 } else { ResponseError::LeaderNotAvailable.code() };

@@ -1,7 +1,7 @@
-//! The APIs: a request and the state of the cluster in, an answer out. One file for each.
+//! The APIs, each in its own file. An API turns a request and the cluster's state into an answer.
 //!
-//! Rules: nothing here waits; an answer's size is bounded by the cluster's or the request's, never by their product, so
-//! what a request repeats is answered once.
+//! Rules: APIs never wait. An answer's size is bounded by the size of the cluster or of the request, not by their
+//! product, because repeated items of a request are answered once.
 
 mod api_versions;
 mod create_topics;
@@ -17,8 +17,8 @@ mod sasl;
 
 pub(crate) use api_versions::unsupported as unsupported_api_versions;
 pub(crate) use fetch::MAX_ANSWER as MAX_FETCH_ANSWER;
-pub(crate) use request::Request;
-pub(crate) use sasl::Session;
+pub(crate) use request::DecodedRequest;
+pub(crate) use sasl::SaslSession;
 
 use std::time::Duration;
 
@@ -27,20 +27,20 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::protocol::StrBytes;
 
 use crate::fault::Rule;
-use crate::shared::Shared;
+use crate::shared::SharedState;
 
-/// What an API needs to know besides its request.
+/// The context of a request.
 pub(crate) struct Call<'a> {
-    pub(crate) shared: &'a Shared,
+    pub(crate) shared: &'a SharedState,
     pub(crate) broker: i32,
     pub(crate) version: i16,
     pub(crate) correlation_id: i32,
-    /// An error to answer instead.
+    /// The error that a fault demands.
     pub(crate) refuse: Option<Refuse<'a>>,
     pub(crate) throttle: Duration,
 }
 
-/// An error that a fault wants to be answered.
+/// The error that a fault demands as the answer.
 #[derive(Clone, Copy)]
 pub(crate) struct Refuse<'a> {
     pub(crate) code: ResponseError,
@@ -54,19 +54,19 @@ impl Call<'_> {
         i32::try_from(self.throttle.as_millis()).unwrap_or(i32::MAX)
     }
 
-    /// The error for requests that have nothing to apply.
+    /// Returns the demanded error of a request with nothing to apply.
     fn refused(&self) -> Option<i16> {
         self.refuse.map(|refuse| refuse.code.code())
     }
 }
 
-/// What becomes of a request.
-pub(crate) enum Answer {
-    /// These bytes go out.
+/// The broker's reaction to a request.
+pub(crate) enum Reply {
+    /// The broker sends these bytes.
     Frame(Bytes),
-    /// Nothing goes out (acks=0).
+    /// The broker sends no answer (acks=0).
     None,
-    /// The connection ends (acks=0 and an error, or a client that may not go on).
+    /// The broker ends the connection, because an error under acks=0 has no answer.
     Close,
 }
 

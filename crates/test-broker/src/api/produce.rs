@@ -1,7 +1,9 @@
 //! Produce, versions 3 to 13 (KIP-98, KIP-467, KIP-516, KIP-951).
 //!
-//! Rules: partitions are judged each by itself; a batch's bytes are checked before the lock is taken; whoever asks the
-//! wrong broker is told the right one.
+//! Rules:
+//! - Each partition is accepted or refused separately.
+//! - A batch's bytes are checked before the lock is taken.
+//! - The answer of a broker that is not the leader names the leader.
 
 use std::collections::BTreeSet;
 
@@ -14,10 +16,10 @@ use kafka_protocol::messages::produce_response::{
 use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
 
 use super::{Call, Refuse, text};
-use crate::model::{Appended, Cluster, Refusal, Target, check_batch};
+use crate::model::{AppendTarget, ClusterModel, LogAppendInfo, ProduceError, check_batch};
 use crate::shared::wall_clock_ms;
 
-/// Topics are named by their id from here on.
+/// The first version that names topics by their ids.
 const BY_TOPIC_ID: i16 = 13;
 
 pub(super) fn answer(call: &Call<'_>, request: &ProduceRequest) -> ProduceResponse {
@@ -29,13 +31,13 @@ pub(super) fn answer(call: &Call<'_>, request: &ProduceRequest) -> ProduceRespon
         .with_node_endpoints(endpoints(&call.shared.lock().cluster, &hinted))
 }
 
-/// Whether any partition was refused.
+/// Returns whether any partition was refused.
 pub(super) fn has_errors(response: &ProduceResponse) -> bool {
     response.responses.iter().flat_map(|topic| &topic.partition_responses).any(|partition| partition.error_code != 0)
 }
 
-/// The topic's name, which from version 13 on is looked up by id.
-pub(super) fn topic_name(cluster: &Cluster, topic: &TopicProduceData, version: i16) -> Option<String> {
+/// Returns the topic's name. From version 13 on the name is looked up by the topic id.
+pub(super) fn topic_name(cluster: &ClusterModel, topic: &TopicProduceData, version: i16) -> Option<String> {
     match version {
         BY_TOPIC_ID.. => cluster.name_of(topic.topic_id).map(str::to_owned),
         _ => Some(topic.name.to_string()),
@@ -68,7 +70,7 @@ fn answer_partition(
     data: &PartitionProduceData,
     hinted: &mut BTreeSet<i32>,
 ) -> PartitionProduceResponse {
-    let refuse = call.refuse.filter(|refuse| refuse.rule.is_for(topic, data.index));
+    let refuse = call.refuse.filter(|refuse| refuse.rule.applies_to(topic, data.index));
     let result = match refuse {
         Some(Refuse { code, applied: false, .. }) => Err(code.into()),
         _ => append(call, request, topic, data),
@@ -91,11 +93,11 @@ fn append(
     request: &ProduceRequest,
     topic: &str,
     data: &PartitionProduceData,
-) -> Result<Appended, Refusal> {
+) -> Result<LogAppendInfo, ProduceError> {
     if !matches!(request.acks, -1..=1) {
         return Err(ResponseError::InvalidRequiredAcks.into());
     }
-    let target = Target { topic, partition: data.index };
+    let target = AppendTarget { topic, partition: data.index };
     let (config, filter) = {
         let state = call.shared.lock();
         if state.cluster.is_denied(topic) {
@@ -113,7 +115,7 @@ fn append(
     appended.unwrap_or_else(|| Err(ResponseError::UnknownTopicOrPartition.into()))
 }
 
-fn accepted(index: i32, appended: &Appended) -> PartitionProduceResponse {
+fn accepted(index: i32, appended: &LogAppendInfo) -> PartitionProduceResponse {
     PartitionProduceResponse::default()
         .with_index(index)
         .with_base_offset(appended.base_offset)
@@ -121,7 +123,7 @@ fn accepted(index: i32, appended: &Appended) -> PartitionProduceResponse {
         .with_log_start_offset(appended.log_start_offset)
 }
 
-fn refused(index: i32, refusal: &Refusal) -> PartitionProduceResponse {
+fn refused(index: i32, refusal: &ProduceError) -> PartitionProduceResponse {
     let record_error = |(index, message): &(i32, String)| {
         BatchIndexAndErrorMessage::default()
             .with_batch_index(*index)
@@ -137,7 +139,7 @@ fn refused(index: i32, refusal: &Refusal) -> PartitionProduceResponse {
         .with_error_message(refusal.message.as_deref().map(text))
 }
 
-fn leader_hint(cluster: &Cluster, topic: &str, index: i32, hinted: &mut BTreeSet<i32>) -> LeaderIdAndEpoch {
+fn leader_hint(cluster: &ClusterModel, topic: &str, index: i32, hinted: &mut BTreeSet<i32>) -> LeaderIdAndEpoch {
     let Some(partition) = cluster.partition(topic, index) else { return LeaderIdAndEpoch::default() };
     hinted.extend(partition.leader);
     LeaderIdAndEpoch::default()
@@ -145,7 +147,7 @@ fn leader_hint(cluster: &Cluster, topic: &str, index: i32, hinted: &mut BTreeSet
         .with_leader_epoch(partition.leader_epoch)
 }
 
-fn endpoints(cluster: &Cluster, ids: &BTreeSet<i32>) -> Vec<NodeEndpoint> {
+fn endpoints(cluster: &ClusterModel, ids: &BTreeSet<i32>) -> Vec<NodeEndpoint> {
     let brokers = ids.iter().filter_map(|id| cluster.broker(*id));
     let endpoint = |broker: &crate::model::BrokerInfo| {
         NodeEndpoint::default()

@@ -1,6 +1,6 @@
-//! All requests as one type: decoding by key and version, and the way to their APIs.
+//! Decoding of all requests by API key and version, and dispatch to their APIs.
 //!
-//! Rules: a request is decoded whole before any of it is applied.
+//! Rules: a request is decoded completely before any part of it is applied.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::{Encodable, HeaderVersion};
 
 use super::{
-    Answer, Call, Session, api_versions, create_topics, describe_configs, describe_producers, fetch, init_producer_id,
-    list_offsets, metadata, produce, sasl,
+    Call, Reply, SaslSession, api_versions, create_topics, describe_configs, describe_producers, fetch,
+    init_producer_id, list_offsets, metadata, produce, sasl,
 };
-use crate::model::Cluster;
+use crate::model::ClusterModel;
 use crate::wire::{self, Malformed, Schema};
 
 /// A decoded request.
-pub(crate) enum Request {
+pub(crate) enum DecodedRequest {
     Produce(ProduceRequest),
     Fetch(FetchRequest),
     ListOffsets(ListOffsetsRequest),
@@ -34,8 +34,8 @@ pub(crate) enum Request {
     DescribeProducers(DescribeProducersRequest),
 }
 
-impl Request {
-    /// Decodes a body. The schema must have this version.
+impl DecodedRequest {
+    /// Decodes a body. The schema must contain the version.
     pub(crate) fn decode(schema: &Schema, version: i16, body: Bytes) -> Result<Self, Malformed> {
         Ok(match schema.key {
             ApiKey::Produce => Self::Produce(wire::decode(schema, version, body)?),
@@ -49,12 +49,12 @@ impl Request {
             ApiKey::DescribeConfigs => Self::DescribeConfigs(wire::decode(schema, version, body)?),
             ApiKey::SaslAuthenticate => Self::SaslAuthenticate(wire::decode(schema, version, body)?),
             ApiKey::DescribeProducers => Self::DescribeProducers(wire::decode(schema, version, body)?),
-            _ => return Err(Malformed("the API key")),
+            _ => return Err(Malformed("API key")),
         })
     }
 
-    /// The partitions that it brings batches for, as rules for faults name them.
-    pub(crate) fn partitions(&self, cluster: &Cluster, version: i16) -> Vec<(String, i32)> {
+    /// Returns the partitions of the request's batches, by topic name and index as in fault rules.
+    pub(crate) fn partitions(&self, cluster: &ClusterModel, version: i16) -> Vec<(String, i32)> {
         let Self::Produce(request) = self else { return Vec::new() };
         let topics = request.topic_data.iter();
         let named = topics.filter_map(|topic| Some((produce::topic_name(cluster, topic, version)?, topic)));
@@ -63,16 +63,16 @@ impl Request {
             .collect()
     }
 
-    /// How long its answer may wait for records.
-    pub(crate) fn patience(&self) -> Option<Duration> {
+    /// Returns the time that a Fetch answer may wait for records. `None` for all other requests.
+    pub(crate) fn max_wait(&self) -> Option<Duration> {
         let Self::Fetch(request) = self else { return None };
         Some(Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)))
     }
 
-    /// Applies it. The flag says that the answer should rather wait for records (Fetch).
-    pub(crate) fn apply(&self, call: &Call<'_>, session: &mut Session) -> Result<(Answer, bool), Malformed> {
+    /// Applies the request. The flag is true if the answer should wait for more records (Fetch).
+    pub(crate) fn apply(&self, call: &Call<'_>, session: &mut SaslSession) -> Result<(Reply, bool), Malformed> {
         let answer = match self {
-            Self::Produce(request) => return produced(call, request).map(|answer| (answer, false)),
+            Self::Produce(request) => return produce_reply(call, request).map(|answer| (answer, false)),
             Self::Fetch(request) => {
                 let (response, wait) = fetch::answer(call, request);
                 return Ok((encode(call, &response)?, wait));
@@ -91,16 +91,16 @@ impl Request {
     }
 }
 
-fn encode<R: Encodable + HeaderVersion>(call: &Call<'_>, response: &R) -> Result<Answer, Malformed> {
-    wire::encode(call.correlation_id, call.version, response).map(Answer::Frame)
+fn encode<R: Encodable + HeaderVersion>(call: &Call<'_>, response: &R) -> Result<Reply, Malformed> {
+    wire::encode(call.correlation_id, call.version, response).map(Reply::Frame)
 }
 
-/// With acks=0 there is no answer; an error can only be told by ending the connection.
-fn produced(call: &Call<'_>, request: &ProduceRequest) -> Result<Answer, Malformed> {
+/// Applies a Produce request. Under acks=0 there is no answer, and an error ends the connection.
+fn produce_reply(call: &Call<'_>, request: &ProduceRequest) -> Result<Reply, Malformed> {
     let response = produce::answer(call, request);
     match request.acks {
-        0 if produce::has_errors(&response) => Ok(Answer::Close),
-        0 => Ok(Answer::None),
+        0 if produce::has_errors(&response) => Ok(Reply::Close),
+        0 => Ok(Reply::None),
         _ => encode(call, &response),
     }
 }

@@ -1,8 +1,11 @@
-//! What a leader checks in the bytes of a Produce request before it looks at the producer: `ProduceRequest.validateRecords`,
-//! `UnifiedLog.analyzeAndValidateRecords` and `LogValidator`, in their order.
+//! The checks of a Produce request's bytes that precede the check of the producer: `ProduceRequest.validateRecords`,
+//! `UnifiedLog.analyzeAndValidateRecords` and `LogValidator`, in this order.
 //!
-//! Rules: size before CRC, CRC before content; guilty records are all named (KIP-467); an answer depends on the bytes, the
-//! topic's configuration and the time alone, so it can be computed before the partition is locked.
+//! Rules:
+//! - Size precedes CRC, and CRC precedes content.
+//! - The answer names every rejected record (KIP-467).
+//! - The result depends on the bytes, the topic's configuration and the time only, and is computed before the partition
+//!   is locked.
 
 use std::sync::Arc;
 
@@ -10,16 +13,16 @@ use bytes::Bytes;
 use kafka_courier_batcher::{BatchView, DecodeError, DecodedRecord, Stamp};
 use kafka_protocol::ResponseError;
 
-use super::{Refusal, TopicConfig};
+use super::{ProduceError, TopicConfig};
 use crate::records::Record;
 
-/// The most bytes that the records of one batch may take uncompressed.
+/// The maximum uncompressed size of a batch's records, in bytes.
 pub(crate) const MAX_UNCOMPRESSED: usize = 128 << 20;
 
-/// Says why a record is to be refused.
+/// Returns the reason to refuse a record, or `None` to accept it.
 pub(crate) type RecordFilter = Arc<dyn Fn(&Record) -> Option<String> + Send + Sync>;
 
-/// A batch that may be appended, as far as its bytes go.
+/// A batch whose bytes passed all checks.
 #[derive(Clone, Debug)]
 pub(crate) struct CheckedBatch {
     pub(crate) bytes: Bytes,
@@ -28,9 +31,9 @@ pub(crate) struct CheckedBatch {
     pub(crate) max_timestamp: i64,
 }
 
-/// Where the batch is going, as error messages and record filters want it.
+/// The partition of a batch, as error messages and record filters need it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Target<'a> {
+pub(crate) struct AppendTarget<'a> {
     pub(crate) topic: &'a str,
     pub(crate) partition: i32,
 }
@@ -40,9 +43,9 @@ pub(crate) fn check_batch(
     bytes: &Bytes,
     config: &TopicConfig,
     now_ms: i64,
-    target: Target<'_>,
+    target: AppendTarget<'_>,
     filter: Option<&RecordFilter>,
-) -> Result<CheckedBatch, Refusal> {
+) -> Result<CheckedBatch, ProduceError> {
     let (view, rest) = BatchView::parse(bytes).map_err(|error| malformed(error, bytes))?;
     if !rest.is_empty() {
         return Err(invalid("Produce requests are only allowed to contain exactly one record batch"));
@@ -58,16 +61,19 @@ pub(crate) fn check_batch(
             bytes.len(),
             config.max_message_bytes
         );
-        return Err(Refusal::new(ResponseError::MessageTooLarge, message));
+        return Err(ProduceError::new(ResponseError::MessageTooLarge, message));
     }
     if !view.check_crc() {
-        return Err(Refusal::new(ResponseError::CorruptMessage, "Record is corrupt: its CRC is another"));
+        return Err(ProduceError::new(
+            ResponseError::CorruptMessage,
+            "Record is corrupt (stored and computed CRC differ)",
+        ));
     }
     check_header(&view)?;
     check_records(&view, config, now_ms, target, filter)?;
     if bytes.len() > usize::try_from(config.segment_bytes).unwrap_or(0) {
         let message = "Message batch size exceeds the maximum configured segment size";
-        return Err(Refusal::new(ResponseError::RecordListTooLarge, message));
+        return Err(ProduceError::new(ResponseError::RecordListTooLarge, message));
     }
     Ok(CheckedBatch {
         bytes: bytes.clone(),
@@ -77,18 +83,18 @@ pub(crate) fn check_batch(
     })
 }
 
-fn invalid(message: impl Into<String>) -> Refusal {
-    Refusal::new(ResponseError::InvalidRecord, message)
+fn invalid(message: impl Into<String>) -> ProduceError {
+    ProduceError::new(ResponseError::InvalidRecord, message)
 }
 
-fn malformed(error: DecodeError, bytes: &[u8]) -> Refusal {
+fn malformed(error: DecodeError, bytes: &[u8]) -> ProduceError {
     let code = match error {
-        // Kafka knows formats 0 to 2; whatever else stands there is damage.
+        // Kafka's formats are 0 to 2. Any other number means damage.
         DecodeError::UnsupportedMagic(0 | 1) | DecodeError::Truncated => ResponseError::InvalidRecord,
         DecodeError::BadCount if crc_matches(bytes) => ResponseError::InvalidRecord,
         _ => ResponseError::CorruptMessage,
     };
-    Refusal::new(code, error.to_string())
+    ProduceError::new(code, error.to_string())
 }
 
 fn crc_matches(bytes: &[u8]) -> bool {
@@ -96,23 +102,23 @@ fn crc_matches(bytes: &[u8]) -> bool {
     stored == bytes.get(21..).map(crc32c::crc32c)
 }
 
-fn check_header(view: &BatchView<'_>) -> Result<(), Refusal> {
+fn check_header(view: &BatchView<'_>) -> Result<(), ProduceError> {
     if view.is_control() {
         return Err(invalid("Clients are not allowed to write control records"));
     }
     if view.is_transactional() {
-        let message = "This broker has no transactions";
-        return Err(Refusal::new(ResponseError::InvalidTxnState, message));
+        let message = "This broker does not support transactions";
+        return Err(ProduceError::new(ResponseError::InvalidTxnState, message));
     }
     if view.record_count == 0 || i64::from(view.record_count) != i64::from(view.last_offset_delta) + 1 {
-        return Err(invalid("The count of records and the offsets of the batch do not agree"));
+        return Err(invalid("The record count and the offsets of the batch do not match"));
     }
     if view.stamp().is_some_and(|stamp| stamp.base_sequence < 0 || stamp.epoch < 0) {
-        return Err(invalid("The batch has a producer id, but no valid sequence or epoch"));
+        return Err(invalid("The batch has a producer id but no valid sequence or epoch"));
     }
     if !matches!(view.codec(), 0 | 2) {
-        let message = "This broker reads uncompressed and snappy batches only";
-        return Err(Refusal::new(ResponseError::UnsupportedCompressionType, message));
+        let message = "This broker supports uncompressed and snappy batches only";
+        return Err(ProduceError::new(ResponseError::UnsupportedCompressionType, message));
     }
     Ok(())
 }
@@ -121,27 +127,27 @@ fn check_records(
     view: &BatchView<'_>,
     config: &TopicConfig,
     now_ms: i64,
-    target: Target<'_>,
+    target: AppendTarget<'_>,
     filter: Option<&RecordFilter>,
-) -> Result<(), Refusal> {
+) -> Result<(), ProduceError> {
     let records = view.records(MAX_UNCOMPRESSED).map_err(|error| invalid(error.to_string()))?;
-    let mut guilty = Guilty::default();
+    let mut rejected = RejectedRecords::default();
     for (index, record) in (0_i32..).zip(&records) {
         let record = record.map_err(|error| invalid(error.to_string()))?;
         if record.offset_delta != index {
-            guilty.invalid(index, "its offset does not follow the one before".to_owned());
+            rejected.invalid(index, "the record's offset does not follow the previous record's".to_owned());
         } else if config.compacted && record.key.is_none() {
-            let Target { topic, partition } = target;
+            let AppendTarget { topic, partition } = target;
             let why =
                 format!("Compacted topic cannot accept message without key in topic partition {topic}-{partition}.");
-            guilty.invalid(index, why);
+            rejected.invalid(index, why);
         } else if !config.log_append_time && !timestamp_is_allowed(&record, config, now_ms) {
-            guilty.timestamp(index, record.timestamp);
+            rejected.timestamp(index, record.timestamp);
         } else if let Some(why) = filter.and_then(|filter| filter(&Record::decoded(target.partition, 0, &record))) {
-            guilty.invalid(index, why);
+            rejected.invalid(index, why);
         }
     }
-    guilty.verdict()
+    rejected.into_result()
 }
 
 fn timestamp_is_allowed(record: &DecodedRecord<'_>, config: &TopicConfig, now_ms: i64) -> bool {
@@ -149,14 +155,14 @@ fn timestamp_is_allowed(record: &DecodedRecord<'_>, config: &TopicConfig, now_ms
     ahead <= config.timestamp_after_max_ms && ahead.saturating_neg() <= config.timestamp_before_max_ms
 }
 
-/// The records that a batch is refused for.
+/// The records because of which a batch is refused.
 #[derive(Default)]
-struct Guilty {
+struct RejectedRecords {
     errors: Vec<(i32, String)>,
     any_timestamp: bool,
 }
 
-impl Guilty {
+impl RejectedRecords {
     fn invalid(&mut self, index: i32, why: String) {
         self.errors.push((index, why));
     }
@@ -166,7 +172,7 @@ impl Guilty {
         self.errors.push((index, format!("Timestamp {timestamp} of message is out of range")));
     }
 
-    fn verdict(self) -> Result<(), Refusal> {
+    fn into_result(self) -> Result<(), ProduceError> {
         let (code, message) = match self.errors.len() {
             0 => return Ok(()),
             _ if self.any_timestamp => (
@@ -178,6 +184,6 @@ impl Guilty {
                 format!("One or more records have been rejected due to {count} record errors in total"),
             ),
         };
-        Err(Refusal { code, message: Some(message), record_errors: self.errors })
+        Err(ProduceError { code, message: Some(message), record_errors: self.errors })
     }
 }

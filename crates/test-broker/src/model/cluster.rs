@@ -1,41 +1,42 @@
-//! The cluster: its brokers and topics.
+//! The cluster: brokers and topics.
 //!
-//! Rules: the number of topics, partitions and producer ids, and the bytes of all logs, are bounded; everything that is
-//! made here is made the same way each time: ids count up, replicas go round.
+//! Rules:
+//! - The number of topics, partitions and producer ids is bounded, and so are the bytes of all logs.
+//! - Ids and replicas are deterministic: ids count up, and replicas rotate over the brokers.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use kafka_protocol::ResponseError;
 use uuid::Uuid;
 
-use super::check::Target;
+use super::check::AppendTarget;
 use super::partition::AppendContext;
 use super::topic::name_is_valid;
-use super::{Appended, CheckedBatch, Partition, Refusal, Topic, TopicConfig};
+use super::{CheckedBatch, LogAppendInfo, PartitionModel, ProduceError, TopicConfig, TopicModel};
 
-/// The first producer id: not 0, so that a client's forgotten field is seen.
+/// The first producer id. Any value except 0 reveals a client that leaves the field unset.
 const FIRST_PRODUCER_ID: i64 = 4000;
-/// The high half of every topic id.
+/// The upper 64 bits of every topic id.
 const TOPIC_ID: u64 = 0x6b63_7462_0000_4000;
 
-/// What bounds a cluster.
+/// The bounds and defaults of a cluster.
 #[derive(Clone, Debug)]
-pub(crate) struct Limits {
+pub(crate) struct ClusterLimits {
     /// Partitions of all topics together.
     pub(crate) max_partitions: usize,
-    /// Producer ids remembered per partition.
+    /// Producer ids that the leader of one partition remembers.
     pub(crate) max_producers: usize,
     /// Bytes of all logs together.
     pub(crate) max_log_bytes: usize,
-    /// A partition that was never written takes only sequence 0 of an unknown id (KAFKA-15591).
+    /// A partition that was never written accepts only sequence 0 from an unknown id (KAFKA-15591).
     pub(crate) strict_first_sequence: bool,
-    /// Topics that metadata is asked for are created.
+    /// A metadata request creates the topics that it names.
     pub(crate) auto_create: bool,
     pub(crate) default_partitions: i32,
     pub(crate) default_replication: i16,
 }
 
-/// A broker, as metadata names it.
+/// A broker, as metadata describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BrokerInfo {
     pub(crate) id: i32,
@@ -44,23 +45,23 @@ pub(crate) struct BrokerInfo {
     pub(crate) alive: bool,
 }
 
-/// A topic to be created.
+/// A topic to create.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct NewTopic {
+pub(crate) struct TopicCreation {
     pub(crate) name: String,
     /// `None`: the cluster's default.
     pub(crate) partitions: Option<i32>,
     /// `None`: the cluster's default.
     pub(crate) replication: Option<i16>,
-    /// Replicas of each partition, the leader first; empty: round the brokers.
+    /// The replicas of each partition, the leader first. Empty: the replicas rotate over the brokers.
     pub(crate) assignment: Vec<Vec<i32>>,
     pub(crate) config: TopicConfig,
 }
 
-/// A topic that was created, or could be.
+/// A topic that was created, or validated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Created {
-    /// Nil if it was only looked whether it could be.
+pub(crate) struct CreatedTopic {
+    /// Nil if the topic was only validated.
     pub(crate) id: Uuid,
     pub(crate) partitions: usize,
     pub(crate) replication: usize,
@@ -73,22 +74,23 @@ pub(crate) struct CreateError {
     pub(crate) message: String,
 }
 
-/// A cluster.
+/// The brokers and topics of a cluster.
 #[derive(Debug)]
-pub(crate) struct Cluster {
-    pub(crate) limits: Limits,
+pub(crate) struct ClusterModel {
+    pub(crate) limits: ClusterLimits,
     pub(crate) brokers: Vec<BrokerInfo>,
-    topics: BTreeMap<String, Topic>,
+    topics: BTreeMap<String, TopicModel>,
     names: HashMap<Uuid, String>,
-    /// Topics that nobody may write.
+    /// Topics that clients must not write.
     denied: BTreeSet<String>,
+    /// Bytes charged for all logs.
     charged: usize,
     next_topic: u64,
     next_producer_id: i64,
 }
 
-impl Cluster {
-    pub(crate) fn new(brokers: Vec<BrokerInfo>, limits: Limits) -> Self {
+impl ClusterModel {
+    pub(crate) fn new(brokers: Vec<BrokerInfo>, limits: ClusterLimits) -> Self {
         Self {
             limits,
             brokers,
@@ -101,7 +103,7 @@ impl Cluster {
         }
     }
 
-    /// Takes the right to write a topic from everybody, or gives it back.
+    /// Denies clients the right to write a topic, or allows it again.
     pub(crate) fn deny(&mut self, topic: &str, denied: bool) {
         match denied {
             true => self.denied.insert(topic.to_owned()),
@@ -117,66 +119,68 @@ impl Cluster {
         self.brokers.iter().find(|broker| broker.id == id)
     }
 
-    /// Ids of the brokers that are there.
+    /// Returns the ids of the brokers that are alive.
     pub(crate) fn alive(&self) -> Vec<i32> {
         self.brokers.iter().filter(|broker| broker.alive).map(|broker| broker.id).collect()
     }
 
-    pub(crate) fn topics(&self) -> impl Iterator<Item = (&str, &Topic)> {
+    pub(crate) fn topics(&self) -> impl Iterator<Item = (&str, &TopicModel)> {
         self.topics.iter().map(|(name, topic)| (name.as_str(), topic))
     }
 
-    pub(crate) fn topic(&self, name: &str) -> Option<&Topic> {
+    pub(crate) fn topic(&self, name: &str) -> Option<&TopicModel> {
         self.topics.get(name)
     }
 
-    pub(crate) fn topic_mut(&mut self, name: &str) -> Option<&mut Topic> {
+    pub(crate) fn topic_mut(&mut self, name: &str) -> Option<&mut TopicModel> {
         self.topics.get_mut(name)
     }
 
-    /// The name of a topic by its id.
+    /// Returns a topic's name by its id.
     pub(crate) fn name_of(&self, id: Uuid) -> Option<&str> {
         self.names.get(&id).map(String::as_str)
     }
 
-    /// A partition by topic and index.
-    pub(crate) fn partition(&self, topic: &str, index: i32) -> Option<&Partition> {
+    /// Returns a partition by topic and index.
+    pub(crate) fn partition(&self, topic: &str, index: i32) -> Option<&PartitionModel> {
         self.topics.get(topic)?.partition(index)
     }
 
-    /// Every partition of every topic, to be changed.
-    pub(crate) fn partitions_mut(&mut self) -> impl Iterator<Item = &mut Partition> {
+    /// Returns every partition of every topic, mutably.
+    pub(crate) fn partitions_mut(&mut self) -> impl Iterator<Item = &mut PartitionModel> {
         self.topics.values_mut().flat_map(|topic| &mut topic.partitions)
     }
 
-    /// A producer id that was never given before.
+    /// Returns a new producer id.
     pub(crate) fn new_producer_id(&mut self) -> i64 {
         let id = self.next_producer_id;
         self.next_producer_id += 1;
         id
     }
 
-    /// Creates a topic, or only says what it would be.
-    pub(crate) fn create(&mut self, new: &NewTopic, validate_only: bool) -> Result<Created, CreateError> {
+    /// Creates a topic, or only validates it.
+    pub(crate) fn create(&mut self, new: &TopicCreation, validate_only: bool) -> Result<CreatedTopic, CreateError> {
         let replicas = self.replicas_for(new)?;
         let replication = replicas.first().map_or(0, Vec::len);
-        let created = Created { id: Uuid::nil(), partitions: replicas.len(), replication };
+        let created = CreatedTopic { id: Uuid::nil(), partitions: replicas.len(), replication };
         if validate_only {
             return Ok(created);
         }
         let id = Uuid::from_u64_pair(TOPIC_ID, self.next_topic);
         self.next_topic += 1;
         let limit = self.limits.max_producers;
-        let mut partitions: Vec<Partition> = replicas.into_iter().map(|ids| Partition::new(ids, limit)).collect();
+        let mut partitions: Vec<PartitionModel> =
+            replicas.into_iter().map(|ids| PartitionModel::new(ids, limit)).collect();
         for broker in self.brokers.iter().filter(|broker| !broker.alive) {
             partitions.iter_mut().for_each(|partition| partition.broker_down(broker.id));
         }
         self.names.insert(id, new.name.clone());
-        self.topics.insert(new.name.clone(), Topic { id, config: new.config.clone(), partitions });
-        Ok(Created { id, ..created })
+        self.topics.insert(new.name.clone(), TopicModel { id, config: new.config.clone(), partitions });
+        Ok(CreatedTopic { id, ..created })
     }
 
-    /// Raises a topic's partitions to so many; says whether there is such a topic and room for them.
+    /// Raises the number of a topic's partitions. Returns false if the topic does not exist, the number is not higher,
+    /// or the limit would be exceeded.
     pub(crate) fn raise_partitions(&mut self, name: &str, count: usize) -> bool {
         let existing: usize = self.topics.values().map(|topic| topic.partitions.len()).sum();
         let limits = (self.limits.max_partitions, self.limits.max_producers);
@@ -188,14 +192,14 @@ impl Cluster {
             return false;
         }
         for _ in 0..more {
-            let mut partition = Partition::new(replicas.clone(), limits.1);
+            let mut partition = PartitionModel::new(replicas.clone(), limits.1);
             down.iter().for_each(|id| partition.broker_down(*id));
             topic.partitions.push(partition);
         }
         true
     }
 
-    fn replicas_for(&self, new: &NewTopic) -> Result<Vec<Vec<i32>>, CreateError> {
+    fn replicas_for(&self, new: &TopicCreation) -> Result<Vec<Vec<i32>>, CreateError> {
         let refuse = |code, message: String| Err(CreateError { code, message });
         if !name_is_valid(&new.name) {
             return refuse(ResponseError::InvalidTopicException, format!("The topic name {:?} is illegal", new.name));
@@ -210,7 +214,10 @@ impl Cluster {
         let count = usize::try_from(count).unwrap_or(0);
         let existing: usize = self.topics.values().map(|topic| topic.partitions.len()).sum();
         if count == 0 || count > self.limits.max_partitions.saturating_sub(existing) {
-            return refuse(ResponseError::InvalidPartitions, format!("{count} partitions are not possible"));
+            return refuse(
+                ResponseError::InvalidPartitions,
+                format!("The number of partitions {count} is not allowed"),
+            );
         }
         if !new.assignment.is_empty() {
             return self.assigned(&new.assignment);
@@ -236,7 +243,7 @@ impl Cluster {
         Err(CreateError { code: ResponseError::InvalidReplicaAssignment, message })
     }
 
-    /// Deletes a topic with all that is in it. Answers whether there was one.
+    /// Deletes a topic and its records. Returns whether the topic existed.
     pub(crate) fn delete(&mut self, name: &str) -> bool {
         let Some(topic) = self.topics.remove(name) else { return false };
         self.names.remove(&topic.id);
@@ -244,15 +251,15 @@ impl Cluster {
         true
     }
 
-    /// Appends a checked batch to a partition of the topic of that name. `None`: there is no such partition.
+    /// Appends a checked batch to a partition. `None` means that the partition does not exist.
     pub(crate) fn append(
         &mut self,
         broker: i32,
-        to: Target<'_>,
-        checked: Result<CheckedBatch, Refusal>,
+        to: AppendTarget<'_>,
+        checked: Result<CheckedBatch, ProduceError>,
         acks: i16,
         now_ms: i64,
-    ) -> Option<Result<Appended, Refusal>> {
+    ) -> Option<Result<LogAppendInfo, ProduceError>> {
         let room = self.limits.max_log_bytes.saturating_sub(self.charged);
         let strict_first_sequence = self.limits.strict_first_sequence;
         let topic = self.topics.get_mut(to.topic)?;
@@ -265,7 +272,7 @@ impl Cluster {
         Some(appended)
     }
 
-    /// A broker dies. Answers whether it was there.
+    /// Marks a broker as dead. Returns whether it was alive.
     pub(crate) fn broker_down(&mut self, id: i32) -> bool {
         let was_alive = self.set_alive(id, false);
         if was_alive == Some(true) {
@@ -274,7 +281,7 @@ impl Cluster {
         was_alive == Some(true)
     }
 
-    /// A broker is back. Answers whether it was away.
+    /// Marks a broker as alive. Returns whether it was dead.
     pub(crate) fn broker_up(&mut self, id: i32) -> bool {
         let was_alive = self.set_alive(id, true);
         if was_alive == Some(false) {

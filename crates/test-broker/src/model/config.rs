@@ -1,22 +1,22 @@
-//! A topic's configuration: the settings that change what this broker does, under Kafka's names.
+//! A topic's configuration: the settings that change this broker's behaviour, under Kafka's names.
 //!
-//! Rules: each setting stands once, in the table; one that is not there is refused, not ignored.
+//! Rules: the broker refuses unknown settings instead of ignoring them.
 
 use std::fmt::Display;
 
-/// The settings of a topic that this broker obeys.
+/// The topic settings that this broker implements.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TopicConfig {
     pub(crate) max_message_bytes: i32,
     pub(crate) min_insync_replicas: i32,
     pub(crate) segment_bytes: i32,
     pub(crate) retention_bytes: i64,
-    /// Unlike Kafka's, the default is no limit: tests write records with any timestamp.
+    /// The default is no limit, unlike Kafka's: tests write records with any timestamp.
     pub(crate) retention_ms: i64,
     pub(crate) timestamp_before_max_ms: i64,
     pub(crate) timestamp_after_max_ms: i64,
     pub(crate) compacted: bool,
-    /// `cleanup.policy` has `delete`: retention applies.
+    /// Whether `cleanup.policy` contains `delete`, and retention applies.
     pub(crate) deletes: bool,
     pub(crate) log_append_time: bool,
 }
@@ -38,9 +38,9 @@ impl Default for TopicConfig {
     }
 }
 
-/// Kafka's types of settings, as DescribeConfigs numbers them.
+/// Kafka's setting types, with their numbers in DescribeConfigs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum ConfigType {
     Boolean = 1,
     Text = 2,
     Int = 3,
@@ -49,8 +49,8 @@ pub(crate) enum Kind {
 }
 
 impl TopicConfig {
-    /// Every setting by its name: value and type.
-    pub(crate) fn entries(&self) -> Vec<(&'static str, String, Kind)> {
+    /// Returns the name, value and type of every setting.
+    pub(crate) fn entries(&self) -> Vec<(&'static str, String, ConfigType)> {
         let policy = match (self.compacted, self.deletes) {
             (true, true) => "compact,delete",
             (true, false) => "compact",
@@ -58,19 +58,19 @@ impl TopicConfig {
         };
         let timestamp = if self.log_append_time { "LogAppendTime" } else { "CreateTime" };
         vec![
-            ("cleanup.policy", policy.to_owned(), Kind::List),
-            ("max.message.bytes", self.max_message_bytes.to_string(), Kind::Int),
-            ("message.timestamp.after.max.ms", self.timestamp_after_max_ms.to_string(), Kind::Long),
-            ("message.timestamp.before.max.ms", self.timestamp_before_max_ms.to_string(), Kind::Long),
-            ("message.timestamp.type", timestamp.to_owned(), Kind::Text),
-            ("min.insync.replicas", self.min_insync_replicas.to_string(), Kind::Int),
-            ("retention.bytes", self.retention_bytes.to_string(), Kind::Long),
-            ("retention.ms", self.retention_ms.to_string(), Kind::Long),
-            ("segment.bytes", self.segment_bytes.to_string(), Kind::Int),
+            ("cleanup.policy", policy.to_owned(), ConfigType::List),
+            ("max.message.bytes", self.max_message_bytes.to_string(), ConfigType::Int),
+            ("message.timestamp.after.max.ms", self.timestamp_after_max_ms.to_string(), ConfigType::Long),
+            ("message.timestamp.before.max.ms", self.timestamp_before_max_ms.to_string(), ConfigType::Long),
+            ("message.timestamp.type", timestamp.to_owned(), ConfigType::Text),
+            ("min.insync.replicas", self.min_insync_replicas.to_string(), ConfigType::Int),
+            ("retention.bytes", self.retention_bytes.to_string(), ConfigType::Long),
+            ("retention.ms", self.retention_ms.to_string(), ConfigType::Long),
+            ("segment.bytes", self.segment_bytes.to_string(), ConfigType::Int),
         ]
     }
 
-    /// Sets one by its name. The error says what is wrong with name or value.
+    /// Changes a setting by name. The error explains why the name or the value is invalid.
     pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         match name {
             "cleanup.policy" => (self.compacted, self.deletes) = policy(value)?,
@@ -98,7 +98,7 @@ where
     }
 }
 
-/// Whether it compacts, and whether it deletes.
+/// Returns whether a cleanup policy compacts, and whether it deletes.
 fn policy(value: &str) -> Result<(bool, bool), String> {
     match value {
         "delete" => Ok((false, true)),
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_setting_is_read_back_from_its_own_text() {
+    fn entries_round_trip_through_set() {
         for (compacted, deletes) in [(true, true), (true, false), (false, true)] {
             let mut config = TopicConfig { compacted, deletes, log_append_time: true, ..Default::default() };
             (config.max_message_bytes, config.retention_ms) = (77, 5);
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_values_that_make_no_sense_are_refused() {
+    fn invalid_names_and_values_are_refused() {
         let mut config = TopicConfig::default();
         for (name, value) in [
             ("max.message.byte", "1"),

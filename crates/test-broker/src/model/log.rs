@@ -1,7 +1,9 @@
-//! The log of one partition: record batches, one after the other.
+//! The log of one partition: a sequence of record batches.
 //!
-//! Rules: offsets have no gaps but those that retention leaves at the start; a batch is kept as the bytes that readers
-//! get; memory is charged by what a batch takes, its own bookkeeping included.
+//! Rules:
+//! - Offsets have no gaps. Retention removes batches at the start only.
+//! - The log stores a batch as the bytes that readers receive.
+//! - The memory charged for a batch includes its bookkeeping.
 
 use std::collections::VecDeque;
 
@@ -10,9 +12,9 @@ use kafka_courier_batcher::BatchView;
 
 use super::CheckedBatch;
 
-/// Bytes charged for a batch beyond its own.
+/// Bytes charged for the bookkeeping of one batch.
 const OVERHEAD: usize = 128;
-/// Where the attributes' low byte stands, and the bit in it that says LogAppendTime.
+/// The position of the attributes' low byte in a batch, and the bit in that byte for LogAppendTime.
 const ATTRIBUTES: usize = 22;
 const LOG_APPEND_TIME: u8 = 1 << 3;
 
@@ -30,7 +32,7 @@ impl StoredBatch {
         self.bytes.len() + OVERHEAD
     }
 
-    /// The batch, decoded.
+    /// Decodes the batch.
     pub(crate) fn view(&self) -> Option<BatchView<'_>> {
         BatchView::parse(&self.bytes).ok().map(|(view, _)| view)
     }
@@ -46,17 +48,17 @@ pub(crate) struct PartitionLog {
 }
 
 impl PartitionLog {
-    /// Offset of the first record that is kept.
+    /// Returns the offset of the first record in the log.
     pub(crate) fn start_offset(&self) -> i64 {
         self.start_offset
     }
 
-    /// Offset of the next record.
+    /// Returns the offset of the next record.
     pub(crate) fn end_offset(&self) -> i64 {
         self.end_offset
     }
 
-    /// Bytes of memory charged.
+    /// Returns the bytes charged for the log.
     pub(crate) fn charged(&self) -> usize {
         self.charged
     }
@@ -65,12 +67,12 @@ impl PartitionLog {
         self.batches.iter()
     }
 
-    /// Bytes that will be charged for a batch.
+    /// Returns the bytes that the append of a batch will charge.
     pub(crate) fn charge_of(batch: &CheckedBatch) -> usize {
         batch.bytes.len() + OVERHEAD
     }
 
-    /// Appends a batch; `append_time` replaces its records' timestamps. Answers the first record's offset.
+    /// Appends a batch and returns the offset of its first record. `append_time` replaces the records' timestamps.
     pub(crate) fn append(&mut self, batch: &CheckedBatch, leader_epoch: i32, append_time: Option<i64>) -> i64 {
         let base_offset = self.end_offset;
         let stored = StoredBatch {
@@ -85,7 +87,7 @@ impl PartitionLog {
         base_offset
     }
 
-    /// Drops the oldest batches until at most `bytes` are charged; the last batch stays.
+    /// Removes the oldest batches until at most `bytes` are charged. The last batch stays.
     pub(crate) fn retain(&mut self, bytes: usize) {
         while self.charged > bytes && self.batches.len() > 1 {
             let Some(dropped) = self.batches.pop_front() else { break };
@@ -94,7 +96,7 @@ impl PartitionLog {
         }
     }
 
-    /// Drops the oldest batches whose records are all from before `since`; the last batch stays.
+    /// Removes the oldest batches whose timestamps all precede `since`. The last batch stays.
     pub(crate) fn expire(&mut self, since: i64) {
         while self.batches.len() > 1 && self.batches.front().is_some_and(|oldest| oldest.max_timestamp < since) {
             let Some(dropped) = self.batches.pop_front() else { break };
@@ -103,8 +105,8 @@ impl PartitionLog {
         }
     }
 
-    /// Whole batches from the one that holds `offset` on: at least one if there is any, and no more than `max` bytes
-    /// beyond that. `None`: the offset is out of range.
+    /// Returns whole batches, starting with the batch that contains `offset`. The first batch is returned whatever its
+    /// size. More batches follow up to `max` bytes in total. `None` means that the offset is out of range.
     pub(crate) fn read(&self, offset: i64, max: usize) -> Option<Vec<Bytes>> {
         if offset < self.start_offset || offset > self.end_offset {
             return None;
@@ -122,7 +124,7 @@ impl PartitionLog {
         Some(found)
     }
 
-    /// Offset and timestamp of the first record at or after a timestamp.
+    /// Returns offset and timestamp of the first record at or after a timestamp.
     pub(crate) fn find_time(&self, timestamp: i64, max_uncompressed: usize) -> Option<(i64, i64)> {
         let batch = self.batches.iter().find(|batch| batch.max_timestamp >= timestamp)?;
         let records = batch.view()?.records(max_uncompressed).ok()?;
@@ -130,14 +132,14 @@ impl PartitionLog {
         Some((batch.base_offset + i64::from(found.offset_delta), found.timestamp))
     }
 
-    /// Offset and timestamp of the first record with the latest timestamp.
+    /// Returns offset and timestamp of the first record with the latest timestamp.
     pub(crate) fn find_latest_time(&self, max_uncompressed: usize) -> Option<(i64, i64)> {
         let latest = self.batches.iter().map(|batch| batch.max_timestamp).max()?;
         self.find_time(latest, max_uncompressed)
     }
 }
 
-/// A batch's bytes with what a leader writes into them.
+/// Returns a batch's bytes with the fields that the leader assigns.
 fn assigned(batch: &[u8], base_offset: i64, leader_epoch: i32, append_time: Option<i64>) -> Bytes {
     let mut bytes = batch.to_vec();
     put(&mut bytes, 0, &base_offset.to_be_bytes());

@@ -1,8 +1,9 @@
-//! What a Kafka cluster is, without sockets, tasks and clocks: topics, leaders, logs and what leaders remember of
+//! A model of a Kafka cluster without sockets, tasks and clocks: topics, leaders, logs, and the leaders' memory of
 //! producers.
 //!
-//! Rules: methods take the time and give answers; nothing here waits or fails but by an answer. The log of a partition
-//! is one, shared by its replicas: whatever was appended is committed, and no failover loses it.
+//! Rules:
+//! - Methods take the time as an argument. They never wait, and report failures as results.
+//! - All replicas of a partition share one log. An appended batch is committed, and no failover loses it.
 
 mod check;
 mod cluster;
@@ -12,30 +13,30 @@ mod partition;
 mod producers;
 mod topic;
 
-pub(crate) use check::{CheckedBatch, MAX_UNCOMPRESSED, RecordFilter, Target, check_batch};
-pub(crate) use cluster::{BrokerInfo, Cluster, CreateError, Created, Limits, NewTopic};
-pub(crate) use config::{Kind as ConfigKind, TopicConfig};
-pub(crate) use partition::{Appended, Partition};
-pub(crate) use topic::Topic;
+pub(crate) use check::{AppendTarget, CheckedBatch, MAX_UNCOMPRESSED, RecordFilter, check_batch};
+pub(crate) use cluster::{BrokerInfo, ClusterLimits, ClusterModel, CreateError, CreatedTopic, TopicCreation};
+pub(crate) use config::{ConfigType, TopicConfig};
+pub(crate) use partition::{LogAppendInfo, PartitionModel};
+pub(crate) use topic::TopicModel;
 
 use kafka_protocol::ResponseError;
 
-/// Why an append was refused, as a Produce answer says it (KIP-467).
+/// The reason why an append was refused, in the form of a Produce answer (KIP-467).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
+pub(crate) struct ProduceError {
     pub(crate) code: ResponseError,
     pub(crate) message: Option<String>,
-    /// Indexes of guilty records within the batch, each with its reason.
+    /// The indexes of rejected records within the batch, each with its reason.
     pub(crate) record_errors: Vec<(i32, String)>,
 }
 
-impl Refusal {
+impl ProduceError {
     pub(crate) fn new(code: ResponseError, message: impl Into<String>) -> Self {
         Self { code, message: Some(message.into()), record_errors: Vec::new() }
     }
 }
 
-impl From<ResponseError> for Refusal {
+impl From<ResponseError> for ProduceError {
     fn from(code: ResponseError) -> Self {
         Self { code, message: None, record_errors: Vec::new() }
     }

@@ -1,41 +1,42 @@
-//! One partition: its replicas, who leads, its log, and what its leader remembers of producers.
+//! One partition: its replicas, leader and log, and its leader's memory of producers.
 //!
-//! Rules: checks come in a broker's order: leader, in-sync replicas, the batch's bytes, and only then whether it is a
-//! duplicate; every change of leader raises the leader epoch, and so does having none.
+//! Rules:
+//! - Checks run in a broker's order: leader, in-sync replicas, the batch's bytes, duplicates.
+//! - Every change of leader raises the leader epoch, and so does the loss of a leader.
 
 use std::collections::BTreeMap;
 
 use kafka_protocol::ResponseError;
 
 use super::log::PartitionLog;
-use super::producers::{KnownBatch, Producers, Verdict};
-use super::{CheckedBatch, Refusal, TopicConfig};
+use super::producers::{KnownBatch, Producers, SequenceCheck};
+use super::{CheckedBatch, ProduceError, TopicConfig};
 
 /// A partition of a topic.
 #[derive(Debug)]
-pub(crate) struct Partition {
+pub(crate) struct PartitionModel {
     pub(crate) replicas: Vec<i32>,
     pub(crate) in_sync: Vec<i32>,
     pub(crate) leader: Option<i32>,
     pub(crate) leader_epoch: i32,
     pub(crate) log: PartitionLog,
     pub(crate) producers: Producers,
-    /// Where the log ended when a replica went down: what it knows of producers from before is one batch each.
+    /// The end of the log when a replica last went down. The replica remembers one earlier batch of each producer id.
     reloaded_at: BTreeMap<i32, i64>,
 }
 
-/// A batch is in the log.
+/// The result of an append, or of finding the batch in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Appended {
+pub(crate) struct LogAppendInfo {
     pub(crate) base_offset: i64,
-    /// The leader's time, where the topic wants it; for a duplicate its latest timestamp, as Kafka answers. Else -1.
+    /// The leader's time under LogAppendTime, else -1. A duplicate has its own latest timestamp, as in Kafka's answer.
     pub(crate) log_append_time: i64,
     pub(crate) log_start_offset: i64,
-    /// Bytes that the log has grown by; negative if retention took more.
+    /// The change of the log's charged bytes. Negative if retention removed more.
     pub(crate) grown: i64,
 }
 
-/// What an append depends on besides partition and batch.
+/// The inputs of an append besides partition and batch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AppendContext<'a> {
     pub(crate) broker: i32,
@@ -43,11 +44,11 @@ pub(crate) struct AppendContext<'a> {
     pub(crate) now_ms: i64,
     pub(crate) config: &'a TopicConfig,
     pub(crate) strict_first_sequence: bool,
-    /// Bytes that all logs may still grow by.
+    /// The bytes by which all logs together may still grow.
     pub(crate) room: usize,
 }
 
-impl Partition {
+impl PartitionModel {
     pub(crate) fn new(replicas: Vec<i32>, producer_limit: usize) -> Self {
         Self {
             in_sync: replicas.clone(),
@@ -60,12 +61,12 @@ impl Partition {
         }
     }
 
-    /// Appends a batch, or finds it in the log, or says why not.
+    /// Appends a batch, or finds the batch in the log.
     pub(crate) fn append(
         &mut self,
-        checked: Result<CheckedBatch, Refusal>,
+        checked: Result<CheckedBatch, ProduceError>,
         at: AppendContext<'_>,
-    ) -> Result<Appended, Refusal> {
+    ) -> Result<LogAppendInfo, ProduceError> {
         if self.leader != Some(at.broker) {
             return Err(ResponseError::NotLeaderOrFollower.into());
         }
@@ -74,7 +75,7 @@ impl Partition {
         }
         let batch = checked?;
         if let Some(known) = self.find_duplicate(&batch, at)? {
-            return Ok(Appended {
+            return Ok(LogAppendInfo {
                 base_offset: known.base_offset,
                 log_append_time: known.timestamp,
                 log_start_offset: self.log.start_offset(),
@@ -82,23 +83,23 @@ impl Partition {
             });
         }
         if PartitionLog::charge_of(&batch) > at.room {
-            tracing::warn!("the logs are full: raise max_log_bytes or set retention.bytes");
-            return Err(Refusal::new(ResponseError::KafkaStorageError, "the logs are full"));
+            tracing::warn!("log memory full: raise max_log_bytes or set retention.bytes");
+            return Err(ProduceError::new(ResponseError::KafkaStorageError, "The limit max_log_bytes is reached"));
         }
         Ok(self.write(&batch, at))
     }
 
-    fn find_duplicate(&self, batch: &CheckedBatch, at: AppendContext<'_>) -> Result<Option<KnownBatch>, Refusal> {
+    fn find_duplicate(&self, batch: &CheckedBatch, at: AppendContext<'_>) -> Result<Option<KnownBatch>, ProduceError> {
         let Some(stamp) = batch.stamp else { return Ok(None) };
         let reloaded_at = self.reloaded_at.get(&at.broker).copied().unwrap_or(0);
         let strict = at.strict_first_sequence && self.log.end_offset() == 0;
-        Ok(match self.producers.judge(stamp, batch.records, reloaded_at, strict)? {
-            Verdict::Duplicate(known) => Some(known),
-            Verdict::New => None,
+        Ok(match self.producers.check_sequence(stamp, batch.records, reloaded_at, strict)? {
+            SequenceCheck::Duplicate(known) => Some(known),
+            SequenceCheck::New => None,
         })
     }
 
-    fn write(&mut self, batch: &CheckedBatch, at: AppendContext<'_>) -> Appended {
+    fn write(&mut self, batch: &CheckedBatch, at: AppendContext<'_>) -> LogAppendInfo {
         let before = self.log.charged();
         let append_time = at.config.log_append_time.then_some(at.now_ms);
         let base_offset = self.log.append(batch, self.leader_epoch, append_time);
@@ -121,7 +122,7 @@ impl Partition {
         if at.config.deletes && at.config.retention_ms >= 0 {
             self.log.expire(at.now_ms.saturating_sub(at.config.retention_ms));
         }
-        Appended {
+        LogAppendInfo {
             base_offset,
             log_append_time: append_time.unwrap_or(-1),
             log_start_offset: self.log.start_offset(),
@@ -129,23 +130,24 @@ impl Partition {
         }
     }
 
-    /// Makes a replica leader; it must be in sync.
+    /// Makes an in-sync replica the leader. Returns whether the replica is in sync.
     pub(crate) fn move_leader(&mut self, to: i32) -> bool {
-        let fit = self.in_sync.contains(&to);
-        if fit && self.leader != Some(to) {
+        let is_in_sync = self.in_sync.contains(&to);
+        if is_in_sync && self.leader != Some(to) {
             self.leader = Some(to);
             self.leader_epoch += 1;
         }
-        fit
+        is_in_sync
     }
 
-    /// Takes a broker that died out of the partition; the next replica in sync leads.
+    /// Removes a dead broker from the in-sync replicas. The next in-sync replica takes over the leadership.
     pub(crate) fn broker_down(&mut self, broker: i32) {
         if !self.replicas.contains(&broker) {
             return;
         }
         self.reloaded_at.insert(broker, self.log.end_offset());
-        // The last one in sync stays so: no other may lead before it is back (no unclean election).
+        // The last in-sync replica stays in the list, and no other replica leads before its return (no unclean
+        // election).
         if self.in_sync.len() > 1 {
             self.in_sync.retain(|id| *id != broker);
         }
@@ -155,16 +157,16 @@ impl Partition {
         }
     }
 
-    /// Takes a broker back that was away. `alive` are all that are there now, itself included.
+    /// Adds a restarted broker to the in-sync replicas. `alive` lists all live brokers, the restarted one included.
     pub(crate) fn broker_up(&mut self, broker: i32, alive: &[i32]) {
         if self.leader.is_none() && self.in_sync == [broker] {
             self.leader = Some(broker);
             self.leader_epoch += 1;
         }
         if self.leader.is_some() {
-            let back = self.replicas.iter().filter(|id| alive.contains(id) && !self.in_sync.contains(id));
-            let back: Vec<i32> = back.copied().collect();
-            self.in_sync.extend(back);
+            let returned = self.replicas.iter().filter(|id| alive.contains(id) && !self.in_sync.contains(id));
+            let returned: Vec<i32> = returned.copied().collect();
+            self.in_sync.extend(returned);
         }
     }
 }
@@ -173,12 +175,12 @@ impl Partition {
 mod tests {
     use super::*;
 
-    fn partition() -> Partition {
-        Partition::new(vec![1, 2, 3], 10)
+    fn partition() -> PartitionModel {
+        PartitionModel::new(vec![1, 2, 3], 10)
     }
 
     #[test]
-    fn the_next_replica_in_sync_leads_when_the_leader_dies() {
+    fn next_in_sync_replica_takes_over() {
         let mut partition = partition();
         partition.broker_down(1);
         assert_eq!((partition.leader, partition.leader_epoch), (Some(2), 1));
@@ -188,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_last_replica_in_sync_may_lead_again() {
+    fn last_in_sync_replica_leads_again() {
         let mut partition = partition();
         (1..=3).for_each(|broker| partition.broker_down(broker));
         assert_eq!((partition.leader, partition.in_sync.clone()), (None, vec![3]));
@@ -199,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_out_of_sync_is_not_made_leader() {
+    fn out_of_sync_replica_never_leads() {
         let mut partition = partition();
         partition.broker_down(2);
         assert!(!partition.move_leader(2));

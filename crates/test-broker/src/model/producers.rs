@@ -1,33 +1,33 @@
-//! What a leader remembers of producers, as Kafka's `ProducerStateManager` and `ProducerAppendInfo` do (KIP-98, KIP-360).
+//! A leader's memory of producers, as in Kafka's `ProducerStateManager` and `ProducerAppendInfo` (KIP-98, KIP-360).
 //!
 //! Rules:
-//! - The last five batches of an id are told from new ones by their first and last sequence, within one epoch.
-//! - A replica that was restarted knows of an id only its last batch from before, and all that came since.
-//! - An epoch begins at sequence 0; an id that is not known may begin anywhere.
-//! - A bounded number of ids is remembered: the one that wrote longest ago is forgotten first.
+//! - A leader recognizes the last five batches of an id by their first and last sequence, within one epoch.
+//! - A restarted replica remembers the last batch of each id from before the restart, and all later batches.
+//! - An epoch begins at sequence 0. An unknown id may begin at any sequence.
+//! - The number of remembered ids is bounded. The leader forgets the id with the oldest last write first.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use kafka_courier_batcher::{Stamp, sequence_add};
 use kafka_protocol::ResponseError;
 
-use super::Refusal;
+use super::ProduceError;
 
 /// `ProducerStateEntry.NUM_BATCHES_TO_RETAIN`.
 const BATCHES_KEPT: usize = 5;
 
-/// A batch that a leader can tell from a new one.
+/// A batch that a leader recognizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct KnownBatch {
     pub(crate) base_sequence: i32,
     pub(crate) last_sequence: i32,
     pub(crate) base_offset: i64,
     pub(crate) last_offset: i64,
-    /// The batch's latest timestamp, milliseconds.
+    /// The batch's latest timestamp, in milliseconds.
     pub(crate) timestamp: i64,
 }
 
-/// What is remembered of one producer id.
+/// A leader's memory of one producer id.
 #[derive(Clone, Debug)]
 pub(crate) struct ProducerEntry {
     pub(crate) epoch: i16,
@@ -35,55 +35,56 @@ pub(crate) struct ProducerEntry {
 }
 
 impl ProducerEntry {
-    /// The last batch that was appended.
+    /// Returns the batch that was appended last.
     pub(crate) fn last(&self) -> Option<&KnownBatch> {
         self.batches.back()
     }
 
-    /// The batches known to a replica that was restarted when the log ended at `reloaded_at`.
+    /// Returns the batches that a replica remembers after a restart at the log end offset `reloaded_at`.
     fn known_since(&self, reloaded_at: i64) -> impl Iterator<Item = &KnownBatch> {
         let before = self.batches.iter().filter(|batch| batch.last_offset < reloaded_at).count();
         self.batches.iter().skip(before.saturating_sub(1))
     }
 }
 
-/// What a stamped batch is to a leader that knows the producers.
+/// The result of checking a stamp against a leader's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// It follows what was written.
+pub(crate) enum SequenceCheck {
+    /// The batch follows the last written one.
     New,
-    /// It was written before: this is it.
+    /// The batch is already in the log.
     Duplicate(KnownBatch),
 }
 
-/// All producers that a partition's leader remembers.
+/// The producers that a partition's leader remembers.
 #[derive(Debug)]
 pub(crate) struct Producers {
     by_id: HashMap<i64, ProducerEntry>,
+    /// Producer ids by the last offset of their last batch.
     by_age: BTreeMap<i64, i64>,
     limit: usize,
 }
 
 impl Producers {
-    /// Remembers at most `limit` ids.
+    /// Creates an empty memory of at most `limit` ids.
     pub(crate) fn new(limit: usize) -> Self {
         Self { by_id: HashMap::new(), by_age: BTreeMap::new(), limit: limit.max(1) }
     }
 
-    /// What a batch with these sequences is. `reloaded_at` is the offset at which the leader was restarted, 0 if never;
-    /// `strict_first` makes an unknown id begin at 0 (KAFKA-15591).
-    pub(crate) fn judge(
+    /// Checks the sequences of a batch. `reloaded_at` is the log end offset at the leader's last restart, 0 without a
+    /// restart. Under `strict_first`, an unknown id must begin at sequence 0 (KAFKA-15591).
+    pub(crate) fn check_sequence(
         &self,
         stamp: Stamp,
         records: u32,
         reloaded_at: i64,
         strict_first: bool,
-    ) -> Result<Verdict, Refusal> {
+    ) -> Result<SequenceCheck, ProduceError> {
         let Some(entry) = self.by_id.get(&stamp.producer_id) else {
             return if strict_first && stamp.base_sequence != 0 {
                 Err(out_of_order(stamp, None))
             } else {
-                Ok(Verdict::New)
+                Ok(SequenceCheck::New)
             };
         };
         if stamp.epoch < entry.epoch {
@@ -91,22 +92,22 @@ impl Producers {
                 "Epoch of producer {} is {}, which is smaller than the last seen epoch {}",
                 stamp.producer_id, stamp.epoch, entry.epoch
             );
-            return Err(Refusal::new(ResponseError::InvalidProducerEpoch, message));
+            return Err(ProduceError::new(ResponseError::InvalidProducerEpoch, message));
         }
         if stamp.epoch > entry.epoch {
-            return if stamp.base_sequence == 0 { Ok(Verdict::New) } else { Err(out_of_order(stamp, None)) };
+            return if stamp.base_sequence == 0 { Ok(SequenceCheck::New) } else { Err(out_of_order(stamp, None)) };
         }
         let last_sequence = sequence_add(stamp.base_sequence, records.saturating_sub(1));
         let same =
             |batch: &&KnownBatch| batch.base_sequence == stamp.base_sequence && batch.last_sequence == last_sequence;
         if let Some(known) = entry.known_since(reloaded_at).find(same) {
-            return Ok(Verdict::Duplicate(*known));
+            return Ok(SequenceCheck::Duplicate(*known));
         }
         match entry.last() {
             Some(last) if sequence_add(last.last_sequence, 1) != stamp.base_sequence => {
                 Err(out_of_order(stamp, Some(last.last_sequence)))
             }
-            _ => Ok(Verdict::New),
+            _ => Ok(SequenceCheck::New),
         }
     }
 
@@ -145,19 +146,19 @@ impl Producers {
         });
     }
 
-    /// Every id that is remembered, the one that wrote longest ago first.
+    /// Returns every remembered id, the id with the oldest last write first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (i64, &ProducerEntry)> {
         self.by_age.values().filter_map(|id| self.by_id.get(id).map(|entry| (*id, entry)))
     }
 }
 
-fn out_of_order(stamp: Stamp, last: Option<i32>) -> Refusal {
+fn out_of_order(stamp: Stamp, last: Option<i32>) -> ProduceError {
     let current = last.map_or_else(|| "no sequence".to_owned(), |last| last.to_string());
     let message = format!(
         "Out of order sequence number for producer {}: {} (incoming sequence), {current} (current end sequence)",
         stamp.producer_id, stamp.base_sequence
     );
-    Refusal::new(ResponseError::OutOfOrderSequenceNumber, message)
+    ProduceError::new(ResponseError::OutOfOrderSequenceNumber, message)
 }
 
 #[cfg(test)]
@@ -168,25 +169,26 @@ mod tests {
         Stamp { producer_id: 7, epoch, base_sequence }
     }
 
-    /// Judges and records batches of one record each at offsets 0, 1, 2 ..
-    struct Leader {
+    /// A leader whose batches have one record each, at offsets 0, 1, 2 and so on.
+    struct LeaderMemory {
         producers: Producers,
         end: i64,
         reloaded_at: i64,
     }
 
-    impl Leader {
+    impl LeaderMemory {
         fn new() -> Self {
             Self { producers: Producers::new(100), end: 0, reloaded_at: 0 }
         }
 
-        fn judge(&self, epoch: i16, sequence: i32) -> Result<Verdict, ResponseError> {
-            self.producers.judge(stamp(epoch, sequence), 1, self.reloaded_at, false).map_err(|refusal| refusal.code)
+        fn check(&self, epoch: i16, sequence: i32) -> Result<SequenceCheck, ResponseError> {
+            let checked = self.producers.check_sequence(stamp(epoch, sequence), 1, self.reloaded_at, false);
+            checked.map_err(|refusal| refusal.code)
         }
 
-        fn write(&mut self, epoch: i16, sequence: i32) -> Result<Verdict, ResponseError> {
-            let verdict = self.judge(epoch, sequence)?;
-            if verdict == Verdict::New {
+        fn write(&mut self, epoch: i16, sequence: i32) -> Result<SequenceCheck, ResponseError> {
+            let checked = self.check(epoch, sequence)?;
+            if checked == SequenceCheck::New {
                 let (at, timestamp) = (self.end, 1000 + self.end);
                 let batch = KnownBatch {
                     base_sequence: sequence,
@@ -198,94 +200,94 @@ mod tests {
                 self.producers.record(7, epoch, batch);
                 self.end += 1;
             }
-            Ok(verdict)
+            Ok(checked)
         }
 
         fn found_at(&self, epoch: i16, sequence: i32) -> Option<i64> {
-            match self.judge(epoch, sequence) {
-                Ok(Verdict::Duplicate(batch)) => Some(batch.base_offset),
+            match self.check(epoch, sequence) {
+                Ok(SequenceCheck::Duplicate(batch)) => Some(batch.base_offset),
                 _ => None,
             }
         }
     }
 
     #[test]
-    fn the_last_five_batches_are_known_again_and_the_sixth_is_out_of_order() {
-        let mut leader = Leader::new();
+    fn last_five_batches_are_recognized() {
+        let mut leader = LeaderMemory::new();
         for sequence in 0..6 {
-            assert_eq!(leader.write(0, sequence), Ok(Verdict::New));
+            assert_eq!(leader.write(0, sequence), Ok(SequenceCheck::New));
         }
         assert_eq!((1..6).filter_map(|s| leader.found_at(0, s)).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
-        assert_eq!(leader.judge(0, 0), Err(ResponseError::OutOfOrderSequenceNumber));
+        assert_eq!(leader.check(0, 0), Err(ResponseError::OutOfOrderSequenceNumber));
     }
 
     #[test]
-    fn a_gap_is_refused_and_what_follows_is_taken() {
-        let mut leader = Leader::new();
+    fn sequence_gap_is_refused() {
+        let mut leader = LeaderMemory::new();
         leader.write(0, 0).unwrap();
         assert_eq!(leader.write(0, 2), Err(ResponseError::OutOfOrderSequenceNumber));
-        assert_eq!(leader.write(0, 1), Ok(Verdict::New));
+        assert_eq!(leader.write(0, 1), Ok(SequenceCheck::New));
     }
 
     #[test]
-    fn an_unknown_id_may_begin_anywhere_unless_the_first_sequence_must_be_zero() {
-        let leader = Leader::new();
-        assert_eq!(leader.judge(0, 41), Ok(Verdict::New));
-        let strict = leader.producers.judge(stamp(0, 41), 1, 0, true).map_err(|refusal| refusal.code);
+    fn strict_first_sequence_must_be_zero() {
+        let leader = LeaderMemory::new();
+        assert_eq!(leader.check(0, 41), Ok(SequenceCheck::New));
+        let strict = leader.producers.check_sequence(stamp(0, 41), 1, 0, true).map_err(|refusal| refusal.code);
         assert_eq!(strict, Err(ResponseError::OutOfOrderSequenceNumber));
-        assert_eq!(leader.producers.judge(stamp(0, 0), 1, 0, true), Ok(Verdict::New));
+        assert_eq!(leader.producers.check_sequence(stamp(0, 0), 1, 0, true), Ok(SequenceCheck::New));
     }
 
     #[test]
-    fn a_new_epoch_begins_at_zero_and_fences_the_old_one() {
-        let mut leader = Leader::new();
+    fn new_epoch_fences_the_old() {
+        let mut leader = LeaderMemory::new();
         leader.write(0, 0).unwrap();
         assert_eq!(leader.write(1, 1), Err(ResponseError::OutOfOrderSequenceNumber));
-        assert_eq!(leader.write(1, 0), Ok(Verdict::New));
+        assert_eq!(leader.write(1, 0), Ok(SequenceCheck::New));
         assert_eq!(leader.write(0, 1), Err(ResponseError::InvalidProducerEpoch));
         assert_eq!(leader.found_at(1, 0), Some(1));
     }
 
     #[test]
-    fn sequences_go_on_from_zero_behind_the_last() {
-        let mut leader = Leader::new();
+    fn sequence_wraps_to_zero() {
+        let mut leader = LeaderMemory::new();
         leader.write(0, i32::MAX).unwrap();
-        assert_eq!(leader.write(0, 0), Ok(Verdict::New));
+        assert_eq!(leader.write(0, 0), Ok(SequenceCheck::New));
         assert_eq!(leader.found_at(0, i32::MAX), Some(0));
     }
 
     #[test]
-    fn a_restarted_replica_knows_one_batch_from_before_and_all_since() {
-        let mut leader = Leader::new();
-        (0..4).for_each(|sequence| assert_eq!(leader.write(0, sequence), Ok(Verdict::New)));
+    fn restarted_replica_remembers_one_batch() {
+        let mut leader = LeaderMemory::new();
+        (0..4).for_each(|sequence| assert_eq!(leader.write(0, sequence), Ok(SequenceCheck::New)));
         leader.reloaded_at = leader.end;
         assert_eq!(leader.found_at(0, 3), Some(3));
-        assert_eq!(leader.judge(0, 2), Err(ResponseError::OutOfOrderSequenceNumber));
+        assert_eq!(leader.check(0, 2), Err(ResponseError::OutOfOrderSequenceNumber));
         leader.write(0, 4).unwrap();
         assert_eq!((leader.found_at(0, 3), leader.found_at(0, 4)), (Some(3), Some(4)));
     }
 
     #[test]
-    fn a_batch_of_other_length_is_no_duplicate() {
-        let mut leader = Leader::new();
+    fn other_length_is_no_duplicate() {
+        let mut leader = LeaderMemory::new();
         leader.write(0, 0).unwrap();
-        let longer = leader.producers.judge(stamp(0, 0), 2, 0, false).map_err(|refusal| refusal.code);
+        let longer = leader.producers.check_sequence(stamp(0, 0), 2, 0, false).map_err(|refusal| refusal.code);
         assert_eq!(longer, Err(ResponseError::OutOfOrderSequenceNumber));
     }
 
     #[test]
-    fn ids_are_forgotten_by_the_time_of_their_last_record() {
-        let mut leader = Leader::new();
+    fn ids_expire_by_last_timestamp() {
+        let mut leader = LeaderMemory::new();
         leader.write(0, 0).unwrap();
         leader.producers.forget_before(999);
         assert_eq!(leader.found_at(0, 0), Some(0));
         leader.producers.forget_before(1000);
-        assert_eq!(leader.judge(0, 17), Ok(Verdict::New));
+        assert_eq!(leader.check(0, 17), Ok(SequenceCheck::New));
         assert_eq!(leader.producers.iter().count(), 0);
     }
 
     #[test]
-    fn beyond_the_limit_the_id_that_wrote_longest_ago_is_forgotten() {
+    fn limit_forgets_the_oldest_id() {
         let mut producers = Producers::new(2);
         for (offset, id) in [(0, 1), (1, 2), (2, 1), (3, 3)] {
             let batch = KnownBatch {

@@ -1,10 +1,10 @@
-//! One connection: requests are read ahead, and served one after the other.
+//! One connection. Requests are read ahead and served one after the other.
 //!
 //! Rules:
-//! - One request of a connection is served at a time, in the order in which they came; its successors wait, as at a real
-//!   broker, whose connections are muted meanwhile.
-//! - What was read is applied, even if the client is gone by then.
-//! - What is not a request ends the connection.
+//! - The requests of a connection are served one at a time, in their order. A real broker mutes the connection while
+//!   it serves a request.
+//! - A request that was read is applied, even if the client has disconnected meanwhile.
+//! - A malformed request ends the connection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,26 +15,26 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::Instant;
 
-use super::frames::{Frame, read_frame, room};
-use crate::api::{Answer, Call, MAX_FETCH_ANSWER, Refuse, Request, Session, unsupported_api_versions};
+use super::frames::{Frame, read_frame, reserve_memory};
+use crate::api::{Call, DecodedRequest, MAX_FETCH_ANSWER, Refuse, Reply, SaslSession, unsupported_api_versions};
 use crate::fault::{Fault, Rule};
-use crate::shared::Shared;
+use crate::shared::SharedState;
 use crate::wire::{Malformed, RequestHeader, Schema};
 
-/// Requests of a connection that are read before the first of them is answered.
+/// The number of requests that a connection reads before the first of them is answered.
 const READ_AHEAD: usize = 8;
 
-/// What a connection belongs to.
+/// The broker of a connection.
 #[derive(Clone)]
-pub(crate) struct Place {
-    pub(crate) shared: Arc<Shared>,
+pub(crate) struct ConnectionContext {
+    pub(crate) shared: Arc<SharedState>,
     pub(crate) broker: i32,
     pub(crate) paused: watch::Receiver<bool>,
 }
 
-impl Place {
-    async fn unpaused(&self) {
-        // The sender belongs to the broker, whose tasks end with it.
+impl ConnectionContext {
+    async fn wait_unpaused(&self) {
+        // The sender lives as long as the broker, and the broker's tasks end with the broker.
         let _ = self.paused.clone().wait_for(|paused| !paused).await;
     }
 
@@ -44,13 +44,13 @@ impl Place {
 }
 
 /// Serves a connection until it ends.
-pub(crate) async fn serve(stream: impl AsyncRead + AsyncWrite, place: Place) {
+pub(crate) async fn serve(stream: impl AsyncRead + AsyncWrite, context: ConnectionContext) {
     let (mut input, output) = tokio::io::split(stream);
     let (queue, requests) = mpsc::channel(READ_AHEAD);
     let reader = async {
         loop {
-            place.unpaused().await;
-            match read_frame(&mut input, &place.shared).await {
+            context.wait_unpaused().await;
+            match read_frame(&mut input, &context.shared).await {
                 Ok(Some(frame)) => {
                     if queue.send(frame).await.is_err() {
                         break;
@@ -58,7 +58,7 @@ pub(crate) async fn serve(stream: impl AsyncRead + AsyncWrite, place: Place) {
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    tracing::debug!(broker = place.broker, %error, "a connection ended");
+                    tracing::debug!(broker = context.broker, %error, "connection read failed");
                     break;
                 }
             }
@@ -66,7 +66,7 @@ pub(crate) async fn serve(stream: impl AsyncRead + AsyncWrite, place: Place) {
         drop(queue);
         std::future::pending::<()>().await;
     };
-    let worker = Worker { place: place.clone(), session: Session::default(), output: Some(output) };
+    let worker = Worker { context: context.clone(), session: SaslSession::default(), output: Some(output) };
     tokio::select! {
         () = worker.run(requests) => {}
         () = reader => {}
@@ -74,34 +74,35 @@ pub(crate) async fn serve(stream: impl AsyncRead + AsyncWrite, place: Place) {
 }
 
 struct Worker<W> {
-    place: Place,
-    session: Session,
-    /// `None` once the connection has ended: what was read is still applied.
+    context: ConnectionContext,
+    session: SaslSession,
+    /// `None` after the connection has ended. Requests that were read are still applied.
     output: Option<W>,
 }
 
-/// What happens after a request.
-enum Next {
-    Go,
-    /// No more answers; what was read is applied.
+/// The connection's state after a request.
+enum AfterRequest {
+    /// The connection serves the next request.
+    Continue,
+    /// The connection ends. Requests that were read are applied without answers.
     Disconnect,
-    /// The connection ends at once.
-    End,
+    /// The connection ends, and requests that were read are dropped.
+    Close,
 }
 
 impl<W: AsyncWrite + Unpin> Worker<W> {
     async fn run(mut self, mut requests: mpsc::Receiver<Frame>) {
         while let Some(frame) = requests.recv().await {
-            self.place.unpaused().await;
+            self.context.wait_unpaused().await;
             match self.serve(&frame.bytes).await {
-                Ok(Next::Go) => {}
-                Ok(Next::Disconnect) => {
+                Ok(AfterRequest::Continue) => {}
+                Ok(AfterRequest::Disconnect) => {
                     requests.close();
                     self.disconnect().await;
                 }
-                Ok(Next::End) => break,
+                Ok(AfterRequest::Close) => break,
                 Err(error) => {
-                    tracing::debug!(broker = self.place.broker, %error, "a connection was ended");
+                    tracing::debug!(broker = self.context.broker, %error, "malformed request: connection closed");
                     break;
                 }
             }
@@ -115,128 +116,129 @@ impl<W: AsyncWrite + Unpin> Worker<W> {
         }
     }
 
-    async fn serve(&mut self, frame: &Bytes) -> Result<Next, Malformed> {
+    async fn serve(&mut self, frame: &Bytes) -> Result<AfterRequest, Malformed> {
         let header = RequestHeader::parse(frame)?;
-        let schema = Schema::of(header.api_key).ok_or(Malformed("the API key"))?;
+        let schema = Schema::of(header.api_key).ok_or(Malformed("API key"))?;
         if !(schema.min..=schema.max).contains(&header.version) {
             if schema.key != ApiKey::ApiVersions {
-                return Err(Malformed("the version"));
+                return Err(Malformed("API version"));
             }
             let answer = crate::wire::encode(header.correlation_id, 0, &unsupported_api_versions())?;
-            return Ok(self.write(Answer::Frame(answer)).await);
+            return Ok(self.write(Reply::Frame(answer)).await);
         }
         let body_at = RequestHeader::body_at(frame, schema.is_flexible(header.version))?;
-        let request = Request::decode(schema, header.version, frame.slice(body_at..))?;
-        let rule = self.fault_for(schema.key, &request, header.version);
-        self.place.shared.count(schema.key);
-        self.place.shared.note_change();
+        let request = DecodedRequest::decode(schema, header.version, frame.slice(body_at..))?;
+        let rule = self.take_fault(schema.key, &request, header.version);
+        self.context.shared.count_request(schema.key);
+        self.context.shared.note_change();
         let served = self.serve_request(&request, schema.key, header, rule.as_ref()).await;
-        self.place.shared.note_change();
+        self.context.shared.note_change();
         served
     }
 
-    fn fault_for(&self, api: ApiKey, request: &Request, version: i16) -> Option<Rule> {
-        let mut state = self.place.shared.lock();
+    fn take_fault(&self, api: ApiKey, request: &DecodedRequest, version: i16) -> Option<Rule> {
+        let mut state = self.context.shared.lock();
         if state.faults.is_empty() {
             return None;
         }
         let partitions = request.partitions(&state.cluster, version);
         let partitions: Vec<(&str, i32)> = partitions.iter().map(|(topic, index)| (topic.as_str(), *index)).collect();
-        state.faults.take(self.place.broker, api, &partitions)
+        state.faults.take(self.context.broker, api, &partitions)
     }
 
     async fn serve_request(
         &mut self,
-        request: &Request,
+        request: &DecodedRequest,
         api: ApiKey,
         header: RequestHeader,
         rule: Option<&Rule>,
-    ) -> Result<Next, Malformed> {
+    ) -> Result<AfterRequest, Malformed> {
         match rule.map(|rule| &rule.fault) {
-            Some(Fault::Disconnect) => return Ok(Next::Disconnect),
-            Some(Fault::Swallow) => return Ok(Next::Go),
+            Some(Fault::Disconnect) => return Ok(AfterRequest::Disconnect),
+            Some(Fault::Swallow) => return Ok(AfterRequest::Continue),
             Some(Fault::Hold(gate)) => gate.pass().await,
             _ => {}
         }
-        // A broker that was killed meanwhile has not applied what it was about to.
-        if !self.place.is_alive() {
-            return Ok(Next::End);
+        // A broker that was killed meanwhile must not apply the request.
+        if !self.context.is_alive() {
+            return Ok(AfterRequest::Close);
         }
-        let place = self.place.clone();
+        let context = self.context.clone();
         let call = Call {
-            shared: &place.shared,
-            broker: place.broker,
+            shared: &context.shared,
+            broker: context.broker,
             version: header.version,
             correlation_id: header.correlation_id,
-            refuse: refuse(rule),
-            throttle: throttle(rule),
+            refuse: demanded_error(rule),
+            throttle: throttle_time(rule),
         };
         if !self.session.allows(&call, api) {
-            return Ok(Next::End);
+            return Ok(AfterRequest::Close);
         }
-        let (answer, _room) = self.apply(request, &call).await?;
-        let answer = match rule.map(|rule| &rule.fault) {
-            Some(Fault::ApplyThenSend(bytes)) => Answer::Frame(Bytes::copy_from_slice(bytes)),
-            Some(Fault::ApplyThenAnswer(body)) => Answer::Frame(crate::wire::framed(header.correlation_id, body)?),
-            _ => answer,
+        let (reply, _memory) = self.apply(request, &call).await?;
+        let reply = match rule.map(|rule| &rule.fault) {
+            Some(Fault::ApplyThenSend(bytes)) => Reply::Frame(Bytes::copy_from_slice(bytes)),
+            Some(Fault::ApplyThenAnswer(body)) => Reply::Frame(crate::wire::frame(header.correlation_id, body)?),
+            _ => reply,
         };
-        self.answer(answer, rule).await
+        self.answer(reply, rule).await
     }
 
-    /// Applies a request; a Fetch waits for records. The room is what its answer takes until it is written.
+    /// Applies a request. A Fetch waits for records. The permit reserves memory for a Fetch answer until it is written.
     async fn apply(
         &mut self,
-        request: &Request,
+        request: &DecodedRequest,
         call: &Call<'_>,
-    ) -> Result<(Answer, Option<OwnedSemaphorePermit>), Malformed> {
-        let Some(patience) = request.patience() else { return Ok((request.apply(call, &mut self.session)?.0, None)) };
-        let deadline = Instant::now() + patience;
-        let mut changes = self.place.shared.changes();
-        let mut waited_enough = patience.is_zero();
+    ) -> Result<(Reply, Option<OwnedSemaphorePermit>), Malformed> {
+        let Some(max_wait) = request.max_wait() else { return Ok((request.apply(call, &mut self.session)?.0, None)) };
+        let deadline = Instant::now() + max_wait;
+        let mut changes = self.context.shared.changes();
+        let mut is_expired = max_wait.is_zero();
         loop {
-            let room = room(&call.shared.answer_room, MAX_FETCH_ANSWER).await.map_err(|_| Malformed("its size"))?;
-            let (answer, wait) = request.apply(call, &mut self.session)?;
-            if waited_enough || !wait {
-                return Ok((answer, Some(room)));
+            let memory = reserve_memory(&call.shared.answer_memory, MAX_FETCH_ANSWER).await;
+            let memory = memory.map_err(|_| Malformed("answer size"))?;
+            let (reply, wait) = request.apply(call, &mut self.session)?;
+            if is_expired || !wait {
+                return Ok((reply, Some(memory)));
             }
-            drop((answer, room));
-            waited_enough = tokio::time::timeout_at(deadline, changes.changed()).await.is_err();
+            drop((reply, memory));
+            is_expired = tokio::time::timeout_at(deadline, changes.changed()).await.is_err();
         }
     }
 
-    async fn answer(&mut self, answer: Answer, rule: Option<&Rule>) -> Result<Next, Malformed> {
+    async fn answer(&mut self, reply: Reply, rule: Option<&Rule>) -> Result<AfterRequest, Malformed> {
         match rule.map(|rule| &rule.fault) {
-            Some(Fault::ApplyThenDisconnect) => return Ok(Next::Disconnect),
-            Some(Fault::ApplyThenSwallow) => return Ok(Next::Go),
+            Some(Fault::ApplyThenDisconnect) => return Ok(AfterRequest::Disconnect),
+            Some(Fault::ApplyThenSwallow) => return Ok(AfterRequest::Continue),
             Some(Fault::ApplyThenHold(gate)) => gate.pass().await,
             Some(Fault::Delay(time)) => tokio::time::sleep(*time).await,
             _ => {}
         }
-        self.place.unpaused().await;
-        let next = self.write(answer).await;
+        self.context.wait_unpaused().await;
+        let next = self.write(reply).await;
         if let Some(Fault::Throttle(time)) = rule.map(|rule| &rule.fault) {
             tokio::time::sleep(*time).await;
         }
         Ok(next)
     }
 
-    async fn write(&mut self, answer: Answer) -> Next {
-        match answer {
-            Answer::None => Next::Go,
-            Answer::Close => Next::End,
-            Answer::Frame(frame) => {
+    async fn write(&mut self, reply: Reply) -> AfterRequest {
+        match reply {
+            Reply::None => AfterRequest::Continue,
+            Reply::Close => AfterRequest::Close,
+            Reply::Frame(frame) => {
                 if let Some(output) = &mut self.output
                     && output.write_all(&frame).await.is_err()
                 {
                     self.output = None;
                 }
-                Next::Go
+                AfterRequest::Continue
             }
         }
     }
 }
 
-fn refuse(rule: Option<&Rule>) -> Option<Refuse<'_>> {
+fn demanded_error(rule: Option<&Rule>) -> Option<Refuse<'_>> {
     let rule = rule?;
     let (code, applied) = match rule.fault {
         Fault::Refuse(code) => (code, false),
@@ -246,7 +248,7 @@ fn refuse(rule: Option<&Rule>) -> Option<Refuse<'_>> {
     Some(Refuse { code, applied, rule })
 }
 
-fn throttle(rule: Option<&Rule>) -> Duration {
+fn throttle_time(rule: Option<&Rule>) -> Duration {
     match rule.map(|rule| &rule.fault) {
         Some(Fault::Throttle(time)) => *time,
         _ => Duration::ZERO,

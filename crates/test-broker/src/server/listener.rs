@@ -1,7 +1,9 @@
 //! A broker's address and its tasks.
 //!
-//! Rules: the port is the broker's for as long as the cluster lives, also while it is killed: a second socket is bound to it
-//! that does not listen, so that clients are refused and nobody else gets it; what a killed broker was doing ends with it.
+//! Rules:
+//! - A broker keeps its port while the cluster lives, even while the broker is killed. A second socket is bound to the
+//!   port and does not listen, so clients are refused and no other process gets the port.
+//! - The requests of a killed broker end with it.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,22 +14,22 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::connection::{Place, serve};
-use crate::shared::Shared;
+use super::connection::{ConnectionContext, serve};
+use crate::shared::SharedState;
 
-/// Connections that wait to be accepted.
+/// The length of the queue of connections to accept.
 const BACKLOG: u32 = 1024;
 
-/// A port on the loopback address.
-pub(crate) struct Endpoint {
+/// A reserved port on the loopback address.
+pub(crate) struct ReservedAddress {
     address: SocketAddr,
     _holder: TcpSocket,
 }
 
-impl Endpoint {
-    /// Takes a free port.
+impl ReservedAddress {
+    /// Reserves a free port.
     pub(crate) fn reserve() -> io::Result<Self> {
-        let holder = bound(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+        let holder = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
         Ok(Self { address: holder.local_addr()?, _holder: holder })
     }
 
@@ -36,11 +38,11 @@ impl Endpoint {
     }
 
     fn listen(&self) -> io::Result<TcpListener> {
-        bound(self.address)?.listen(BACKLOG)
+        bind(self.address)?.listen(BACKLOG)
     }
 }
 
-fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
+fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
     #[cfg(unix)]
@@ -49,68 +51,71 @@ fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-/// A broker that runs.
-pub(crate) struct Running {
+/// The tasks of a running broker.
+pub(crate) struct BrokerTasks {
     task: JoinHandle<()>,
     stop: Arc<Notify>,
     pub(crate) paused: watch::Sender<bool>,
-    /// Connections without a socket.
+    /// New connections without a socket.
     pub(crate) streams: mpsc::UnboundedSender<DuplexStream>,
 }
 
-impl Running {
-    /// Starts listening.
-    pub(crate) fn start(endpoint: &Endpoint, broker: i32, shared: Arc<Shared>) -> io::Result<Self> {
+impl BrokerTasks {
+    /// Starts listening on the reserved port.
+    pub(crate) fn start(endpoint: &ReservedAddress, broker: i32, shared: Arc<SharedState>) -> io::Result<Self> {
         let listener = endpoint.listen()?;
         let stop = Arc::new(Notify::new());
         let paused = watch::Sender::new(false);
         let (streams, offered) = mpsc::unbounded_channel();
-        let place = Place { shared, broker, paused: paused.subscribe() };
-        Ok(Self { task: tokio::spawn(run(listener, offered, place, Arc::clone(&stop))), stop, paused, streams })
+        let context = ConnectionContext { shared, broker, paused: paused.subscribe() };
+        Ok(Self { task: tokio::spawn(run(listener, offered, context, Arc::clone(&stop))), stop, paused, streams })
     }
 
-    /// Ends the broker, its connections and whatever they were doing. They have ended when this returns.
+    /// Ends the broker, its connections and their requests, and waits for that end.
     ///
-    /// Cancel safety: it ends all the same.
+    /// # Cancel safety
+    /// Cancel safe: the broker ends even if the future is dropped.
     pub(crate) async fn kill(mut self) {
         self.stop.notify_one();
         if let Err(error) = (&mut self.task).await {
-            tracing::error!(%error, "a broker's task failed");
+            tracing::error!(%error, "broker task failed");
         }
     }
 }
 
-impl Drop for Running {
+impl Drop for BrokerTasks {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-/// Takes connections until the broker is stopped, and ends them then.
+/// Accepts connections until the broker is stopped, then ends them.
 async fn run(
     listener: TcpListener,
     mut offered: mpsc::UnboundedReceiver<DuplexStream>,
-    place: Place,
+    context: ConnectionContext,
     stop: Arc<Notify>,
 ) {
-    let room = Arc::new(Semaphore::new(place.shared.limits.max_connections));
+    let capacity = Arc::new(Semaphore::new(context.shared.limits.max_connections));
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             () = stop.notified() => break,
-            Some(stream) = offered.recv() => spawn(&mut connections, std::future::ready(Ok(stream)), &place, &room),
+            Some(stream) = offered.recv() => {
+                spawn(&mut connections, std::future::ready(Ok(stream)), &context, &capacity);
+            }
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    // Without it answers are only later, not wrong.
+                    // An error is harmless: answers are only slower without TCP_NODELAY.
                     let _ = stream.set_nodelay(true);
-                    match place.shared.security.layer.clone() {
-                        None => spawn(&mut connections, std::future::ready(Ok(stream)), &place, &room),
-                        Some(layer) => spawn(&mut connections, layer.wrap(stream), &place, &room),
+                    match context.shared.security.layer.clone() {
+                        None => spawn(&mut connections, std::future::ready(Ok(stream)), &context, &capacity),
+                        Some(layer) => spawn(&mut connections, layer.wrap(stream), &context, &capacity),
                     }
                 }
                 Err(error) => {
-                    // Out of file descriptors, most likely: others must run to give some back.
-                    tracing::warn!(broker = place.broker, %error, "could not accept a connection");
+                    // The likely cause is a lack of file descriptors. Other tasks must run to release some.
+                    tracing::warn!(broker = context.broker, %error, "accept failed");
                     tokio::task::yield_now().await;
                 }
             },
@@ -121,20 +126,20 @@ async fn run(
     connections.shutdown().await;
 }
 
-fn spawn<F, S>(connections: &mut JoinSet<()>, stream: F, place: &Place, room: &Arc<Semaphore>)
+fn spawn<F, S>(connections: &mut JoinSet<()>, stream: F, context: &ConnectionContext, capacity: &Arc<Semaphore>)
 where
     F: Future<Output = io::Result<S>> + Send + 'static,
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
-    let Ok(permit) = Arc::clone(room).try_acquire_owned() else {
-        tracing::warn!(broker = place.broker, "a connection too many was closed");
+    let Ok(permit) = Arc::clone(capacity).try_acquire_owned() else {
+        tracing::warn!(broker = context.broker, "connection limit reached: connection closed");
         return;
     };
-    let place = place.clone();
+    let context = context.clone();
     connections.spawn(async move {
         match stream.await {
-            Ok(stream) => serve(stream, place).await,
-            Err(error) => tracing::debug!(broker = place.broker, %error, "a connection ended before its first request"),
+            Ok(stream) => serve(stream, context).await,
+            Err(error) => tracing::debug!(broker = context.broker, %error, "connection layer failed"),
         }
         drop(permit);
     });

@@ -1,7 +1,7 @@
-//! Sockets and tasks: what moves requests to the APIs and answers back.
+//! The sockets and tasks that carry requests to the APIs and answers back.
 
 mod connection;
 mod frames;
 mod listener;
 
-pub(crate) use listener::{Endpoint, Running};
+pub(crate) use listener::{BrokerTasks, ReservedAddress};

@@ -1,31 +1,32 @@
-//! A walk over a request's lengths, before generated code decodes it.
+//! Validation of a request's lengths, before generated code decodes the request.
 //!
 //! Rules:
-//! - The generated decoders reserve memory by the length they read: a count of 2^31 in 17 bytes would end the process. So
-//!   each count is proved to fit the bytes that are left, and all counts together are bounded.
-//! - What is walked is what the decoder will read: the same fields, in the same order, of the same version. A tagged field
-//!   that the decoder knows must end where its size says. Nothing may be left over.
+//! - The generated decoders reserve memory by the length that they read, and a count of 2^31 in 17 bytes would end the
+//!   process. The walk therefore checks each count against the remaining bytes, and bounds the sum of all counts.
+//! - The walk visits the fields that the decoder reads, in the same order and version. A tagged field that the decoder
+//!   knows must have exactly its stated size. No bytes may remain at the end.
 
-use super::schema::{Field, Kind, Schema, Tag};
+use super::schema::{Field, FieldType, Schema, Tag};
 
-/// Elements of arrays and tagged fields in one request; a decoder takes up to some 200 bytes for each.
+/// The maximum number of array elements and tagged fields in one request. A decoder allocates up to about 200 bytes for
+/// each.
 const MAX_ELEMENTS: usize = 32_768;
 
-/// Bytes that are not what they should be; it names the part.
+/// A request with an invalid part, or an answer that is too large to encode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the request is malformed at {0}")]
+#[error("invalid {0}")]
 pub(crate) struct Malformed(pub(crate) &'static str);
 
-/// Walks a request's body.
+/// Validates the lengths of a request's body.
 pub(crate) fn walk(schema: &Schema, version: i16, body: &[u8]) -> Result<(), Malformed> {
     let mut walker = Walker::new(body, schema.is_flexible(version));
     walker.version = version;
     walker.fields(schema.fields)?;
     walker.tags(schema.tags)?;
-    if walker.rest.is_empty() { Ok(()) } else { Err(Malformed("its end")) }
+    if walker.rest.is_empty() { Ok(()) } else { Err(Malformed("length")) }
 }
 
-/// What is left of a request.
+/// The remaining bytes of a request.
 pub(crate) struct Walker<'a> {
     rest: &'a [u8],
     flexible: bool,
@@ -42,54 +43,54 @@ impl<'a> Walker<'a> {
         self.flexible = flexible;
     }
 
-    /// Bytes that are left.
-    pub(crate) fn left(&self) -> usize {
+    /// Returns the number of remaining bytes.
+    pub(crate) fn remaining(&self) -> usize {
         self.rest.len()
     }
 
-    fn skip(&mut self, bytes: usize, what: &'static str) -> Result<&'a [u8], Malformed> {
-        let (skipped, rest) = self.rest.split_at_checked(bytes).ok_or(Malformed(what))?;
+    fn skip(&mut self, bytes: usize, part: &'static str) -> Result<&'a [u8], Malformed> {
+        let (skipped, rest) = self.rest.split_at_checked(bytes).ok_or(Malformed(part))?;
         self.rest = rest;
         Ok(skipped)
     }
 
-    fn fixed<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], Malformed> {
-        let (bytes, rest) = self.rest.split_first_chunk::<N>().ok_or(Malformed(what))?;
+    fn fixed<const N: usize>(&mut self, part: &'static str) -> Result<[u8; N], Malformed> {
+        let (bytes, rest) = self.rest.split_first_chunk::<N>().ok_or(Malformed(part))?;
         self.rest = rest;
         Ok(*bytes)
     }
 
-    /// An unsigned varint of at most 32 bits. One that is longer is refused: decoders differ on what it means.
+    /// Reads an unsigned varint of at most 32 bits. A longer varint is refused, because decoders disagree on its value.
     fn varint(&mut self) -> Result<u32, Malformed> {
         let mut value = 0_u64;
         for shift in [0, 7, 14, 21, 28] {
-            let [byte] = self.fixed::<1>("a varint")?;
+            let [byte] = self.fixed::<1>("varint")?;
             value |= u64::from(byte & 0x7f) << shift;
             if byte & 0x80 == 0 {
-                return u32::try_from(value).map_err(|_| Malformed("a varint"));
+                return u32::try_from(value).map_err(|_| Malformed("varint"));
             }
         }
-        Err(Malformed("a varint"))
+        Err(Malformed("varint"))
     }
 
-    /// A length or count; null counts as none. `short` lengths are 16 bits wide where they are not varints.
-    fn length(&mut self, short: bool, what: &'static str) -> Result<usize, Malformed> {
+    /// Reads a length or count. Null is 0. In versions without varints, a `short` length has 16 bits, any other 32.
+    fn length(&mut self, short: bool, part: &'static str) -> Result<usize, Malformed> {
         let length = if self.flexible {
             i64::from(self.varint()?) - 1
         } else if short {
-            i64::from(i16::from_be_bytes(self.fixed(what)?))
+            i64::from(i16::from_be_bytes(self.fixed(part)?))
         } else {
-            i64::from(i32::from_be_bytes(self.fixed(what)?))
+            i64::from(i32::from_be_bytes(self.fixed(part)?))
         };
         match length {
             -1 => Ok(0),
-            _ => usize::try_from(length).map_err(|_| Malformed(what)),
+            _ => usize::try_from(length).map_err(|_| Malformed(part)),
         }
     }
 
     pub(crate) fn string(&mut self) -> Result<(), Malformed> {
-        let length = self.length(true, "a string")?;
-        self.skip(length, "a string").map(drop)
+        let length = self.length(true, "string")?;
+        self.skip(length, "string").map(drop)
     }
 
     fn bytes(&mut self) -> Result<(), Malformed> {
@@ -97,18 +98,18 @@ impl<'a> Walker<'a> {
         self.skip(length, "bytes").map(drop)
     }
 
-    fn take_elements(&mut self, count: usize) -> Result<(), Malformed> {
-        self.elements_left = self.elements_left.checked_sub(count).ok_or(Malformed("the number of elements"))?;
+    fn count_elements(&mut self, count: usize) -> Result<(), Malformed> {
+        self.elements_left = self.elements_left.checked_sub(count).ok_or(Malformed("element count"))?;
         Ok(())
     }
 
-    /// The count of an array whose elements take at least a byte each.
+    /// Reads the count of an array. Every element has at least one byte.
     fn count(&mut self) -> Result<usize, Malformed> {
-        let count = self.length(false, "an array")?;
+        let count = self.length(false, "array")?;
         if count > self.rest.len() {
-            return Err(Malformed("an array"));
+            return Err(Malformed("array"));
         }
-        self.take_elements(count)?;
+        self.count_elements(count)?;
         Ok(count)
     }
 
@@ -117,14 +118,14 @@ impl<'a> Walker<'a> {
         fields.iter().filter(|field| field.is_in(version)).try_for_each(|field| self.value(&field.kind))
     }
 
-    fn value(&mut self, kind: &Kind) -> Result<(), Malformed> {
+    fn value(&mut self, kind: &FieldType) -> Result<(), Malformed> {
         match kind {
-            Kind::Fixed(bytes) => self.skip(*bytes, "a number").map(drop),
-            Kind::String => self.string(),
-            Kind::Bytes => self.bytes(),
-            Kind::Values(kind) => (0..self.count()?).try_for_each(|_| self.value(kind)),
-            Kind::Structs(fields) => (0..self.count()?).try_for_each(|_| self.structure(fields)),
-            Kind::Struct(fields) => self.structure(fields),
+            FieldType::Fixed(bytes) => self.skip(*bytes, "number").map(drop),
+            FieldType::String => self.string(),
+            FieldType::Bytes => self.bytes(),
+            FieldType::Values(kind) => (0..self.count()?).try_for_each(|_| self.value(kind)),
+            FieldType::Structs(fields) => (0..self.count()?).try_for_each(|_| self.structure(fields)),
+            FieldType::Struct(fields) => self.structure(fields),
         }
     }
 
@@ -133,22 +134,22 @@ impl<'a> Walker<'a> {
         self.tags(&[])
     }
 
-    /// Tagged fields, in flexible versions.
+    /// Reads the tagged fields of a flexible version.
     pub(crate) fn tags(&mut self, known: &[Tag]) -> Result<(), Malformed> {
         if !self.flexible {
             return Ok(());
         }
         let count = self.varint()? as usize;
-        self.take_elements(count)?;
+        self.count_elements(count)?;
         for _ in 0..count {
             let number = self.varint()?;
             let size = self.varint()? as usize;
-            let content = self.skip(size, "a tagged field")?;
+            let content = self.skip(size, "tagged field")?;
             if let Some(tag) = known.iter().find(|tag| tag.number == number && self.version >= tag.since) {
                 let outer = std::mem::replace(&mut self.rest, content);
                 self.value(&tag.kind)?;
                 if !self.rest.is_empty() {
-                    return Err(Malformed("a tagged field"));
+                    return Err(Malformed("tagged field"));
                 }
                 self.rest = outer;
             }

@@ -1,6 +1,6 @@
-//! A client that says exactly what a test wants to be said.
-#![allow(dead_code)] // each test file uses its own part
-#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests may, as tests do
+//! A client that sends exactly the requests of a test.
+#![allow(dead_code)] // no test file uses every helper
+#![allow(clippy::unwrap_used, clippy::expect_used)] // test helpers may panic
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_courier_batcher::{Accumulator, BufferPool, Compression, Header, Limits, Record, Stamp};
 use kafka_courier_test_broker::{TestCluster, TopicSpec};
@@ -58,12 +58,12 @@ impl Client {
         (id, frame)
     }
 
-    /// Sends a request without waiting; answers its correlation id.
+    /// Sends a request without waiting, and returns its correlation id.
     pub(crate) async fn send<R: Request>(&mut self, request: &R, version: i16) -> i32 {
         self.try_send(request, version).await.unwrap()
     }
 
-    /// Sends a request; `None`: the connection has ended.
+    /// Sends a request, and returns its correlation id. `None` means that the connection has ended.
     pub(crate) async fn try_send<R: Request>(&mut self, request: &R, version: i16) -> Option<i32> {
         let (id, frame) = self.encode(request, version);
         self.stream.write_all(&frame).await.ok().map(|()| id)
@@ -76,7 +76,7 @@ impl Client {
         self.stream.write_all(&frame).await.unwrap();
     }
 
-    /// The next answer's bytes. `None`: the connection has ended.
+    /// Returns the bytes of the next answer. `None` means that the connection has ended.
     pub(crate) async fn frame(&mut self) -> Option<Bytes> {
         let length = self.stream.read_i32().await.ok()?;
         let mut body = vec![0; length as usize];
@@ -84,7 +84,7 @@ impl Client {
         Some(body.into())
     }
 
-    /// The next answer, which must be the one to that request.
+    /// Returns the next answer, and checks its correlation id.
     pub(crate) async fn receive<R: Request>(&mut self, id: i32, version: i16) -> Option<R::Response> {
         let mut body = self.frame().await?;
         assert_eq!(body.get_i32(), id);
@@ -92,7 +92,7 @@ impl Client {
             assert_eq!(body.get_u8(), 0);
         }
         let answer = R::Response::decode(&mut body, version).unwrap();
-        assert!(body.is_empty(), "{} bytes are left of the answer", body.len());
+        assert!(body.is_empty(), "the answer has {} trailing bytes", body.len());
         Some(answer)
     }
 
@@ -101,7 +101,7 @@ impl Client {
         self.receive::<R>(id, version).await.expect("the connection has ended")
     }
 
-    /// Produces one batch to a partition of topic "t" and answers what the broker says.
+    /// Produces one batch to a partition of topic "t", and returns the answer.
     pub(crate) async fn produce(&mut self, partition: i32, batch: Bytes) -> PartitionProduceResponse {
         let request = produce_request(partition, batch);
         let mut answer = self.call(&request, 12).await;
@@ -119,13 +119,13 @@ pub(crate) fn produce_request(partition: i32, batch: Bytes) -> ProduceRequest {
         .with_topic_data(vec![topic])
 }
 
-/// A batch of these values, without keys, stamped by id 7.
+/// Returns a batch of these values without keys, stamped with producer id 7.
 pub(crate) fn batch(epoch: i16, base_sequence: i32, values: &[&str]) -> Bytes {
     let records: Vec<_> = values.iter().map(|value| (None, *value, now_ms())).collect();
     stamped(Some(Stamp { producer_id: 7, epoch, base_sequence }), &records, Compression::None)
 }
 
-/// A batch of records: key, value, timestamp.
+/// Returns a batch of records. A record is key, value and timestamp.
 pub(crate) fn stamped(stamp: Option<Stamp>, records: &[(Option<&str>, &str, i64)], compression: Compression) -> Bytes {
     let limits = Limits { max_records: u32::MAX, max_bytes: 1 << 28, linger: std::time::Duration::ZERO };
     let pool = BufferPool::new(0);

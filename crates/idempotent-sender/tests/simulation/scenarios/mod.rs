@@ -1,6 +1,6 @@
-//! Scenarios by name: a cluster that does nothing of itself, and one story each.
+//! Named scenarios on a cluster without random faults.
 //!
-//! Rule: a story is told in steps of virtual time; the checker judges its end as it judges random schedules.
+//! Rule: a scenario advances virtual time in steps. Its end passes the same checks as random schedules.
 
 mod checker;
 mod doubts;
@@ -16,13 +16,13 @@ use kafka_courier_idempotent_sender::core::Config;
 
 use crate::cluster::{Forced, MS, Micros, SECOND};
 use crate::faults::Fault;
-use crate::history::Told;
+use crate::history::RecordVerdict;
 use crate::log::FOREIGN;
 use crate::plan::{BatchPlan, Plan, Rules};
 use crate::world::World;
 
-/// A quiet cluster whose topics the sender knows.
-fn quiet(config: Config, rules: Rules) -> World {
+/// Returns a cluster without faults whose topics the sender knows.
+fn ready_world(config: Config, rules: Rules) -> World {
     let plan =
         Plan { seed: 1, config, rules, batches: Vec::new(), faults: Vec::new(), heal_at: 1 << 40, close_at: None };
     let mut world = World::new(plan, std::env::var_os("SIM_TRACE").is_some()).unwrap();
@@ -31,74 +31,77 @@ fn quiet(config: Config, rules: Rules) -> World {
     world
 }
 
-/// Batches are given up at their first lost answer.
-fn impatient() -> Config {
+/// Returns settings under which the first lost answer fails a batch.
+fn no_retries() -> Config {
     Config { retry_max: 0, ..Config::default() }
 }
 
-/// Waiting ends after this many seconds.
-fn waits(seconds: u64) -> Config {
+/// Returns settings with a `delivery_timeout` of this number of seconds.
+fn with_delivery_timeout(seconds: u64) -> Config {
     Config { delivery_timeout: Duration::from_secs(seconds), ..Config::default() }
 }
 
-/// Everything that was written arrives, however late.
-fn reads_on() -> Rules {
-    Rules { reads_on: 100, ..Rules::default() }
+/// Returns rules under which every written request arrives, however late.
+fn late_requests_arrive() -> Rules {
+    Rules { late_arrival_percent: 100, ..Rules::default() }
 }
 
 impl World {
-    /// Hands in so many batches of two records each.
+    /// Submits batches of two records each.
     fn publish(&mut self, partition: usize, batches: usize) {
         for _ in 0..batches {
             self.submit(&BatchPlan::of(partition, 2)).unwrap();
         }
     }
 
-    /// One batch of two records, delivered: from here on the leader knows the stamp.
+    /// Publishes one batch of two records and waits for its delivery. The leader knows the producer id from then on.
     fn prime(&mut self, partition: usize) {
         self.publish(partition, 1);
-        self.pass(SECOND);
-        assert_eq!(self.sender.unsettled(), 0, "the first batch is delivered at once");
+        self.advance_time(SECOND);
+        assert_eq!(self.sender.unsettled(), 0, "the first batch is delivered within a second");
     }
 
-    fn pass(&mut self, time: Micros) {
+    fn advance_time(&mut self, time: Micros) {
         self.run_for(time).unwrap();
     }
 
-    /// Runs until everything has a verdict.
+    /// Runs until all records have verdicts.
     fn settle_all(&mut self) {
         let until = self.now + 120 * SECOND;
-        assert!(self.run_while(until, |world| world.sender.unsettled() > 0).unwrap(), "something has no verdict");
+        assert!(
+            self.run_while(until, |world| world.sender.unsettled() > 0).unwrap(),
+            "a record has no verdict after 120 s"
+        );
     }
 
-    /// Lifts all faults and lets the checker judge, and one more batch for each partition must go through.
-    fn judge(&mut self) {
+    /// Ends all faults and runs all checks. One more batch for each partition must be delivered.
+    fn heal_and_check(&mut self) {
         self.heal();
         self.settle_all();
-        self.pass(60 * SECOND);
+        self.advance_time(60 * SECOND);
         self.probe().unwrap();
         self.check().unwrap();
-        self.check_guilt().unwrap();
+        self.check_rejections().unwrap();
     }
 
-    /// From now on what the broker is sent under way is lost, and its connections end.
+    /// Ends the broker's connections. Requests in transit may be lost.
     fn cut_connections(&mut self, broker: usize) {
-        self.strike(Fault::CutConnections { broker });
+        self.inject(Fault::CutConnections { broker });
     }
 
     fn lose_answers(&mut self, broker: usize, time: Micros) {
-        self.strike(Fault::LoseAnswers { broker, time });
+        self.inject(Fault::LoseAnswers { broker, time });
     }
 
-    /// The numbers of the records in the partition, as its leader has them.
-    fn log_of(&self, partition: usize) -> Vec<u32> {
+    /// Returns the numbers of the records in the log of the partition's leader.
+    fn leader_log(&self, partition: usize) -> Vec<u32> {
         let model = &self.partitions[partition];
         let log = &model.replicas[model.truth.leader.unwrap()].log;
         log.iter().flat_map(|entry| entry.records.iter().copied()).filter(|number| *number != FOREIGN).collect()
     }
 
-    /// The next answer of the partition comes too late, or is a refusal.
-    fn disturb(&mut self, partition: usize, lost: bool) {
+    /// Loses the partition's next answer, or makes that answer a refusal.
+    fn disturb_next_answer(&mut self, partition: usize, lost: bool) {
         if lost {
             self.lose_answers(self.partitions[partition].truth.leader.unwrap(), 10 * MS);
         } else {
@@ -106,19 +109,27 @@ impl World {
         }
     }
 
-    fn told(&self, record: usize) -> Option<Told> {
+    fn verdict(&self, record: usize) -> Option<RecordVerdict> {
         self.history.records[record].verdict
     }
 
     fn assert_delivered(&self, records: std::ops::Range<usize>) {
         for record in records {
-            assert!(matches!(self.told(record), Some(Told::Delivered(_))), "record {record}: {:?}", self.told(record));
+            assert!(
+                matches!(self.verdict(record), Some(RecordVerdict::Delivered(_))),
+                "record {record}: {:?}",
+                self.verdict(record)
+            );
         }
     }
 
     fn assert_unknown(&self, records: std::ops::Range<usize>) {
         for record in records {
-            assert!(matches!(self.told(record), Some(Told::Unknown(_))), "record {record}: {:?}", self.told(record));
+            assert!(
+                matches!(self.verdict(record), Some(RecordVerdict::Unknown(_))),
+                "record {record}: {:?}",
+                self.verdict(record)
+            );
         }
     }
 }

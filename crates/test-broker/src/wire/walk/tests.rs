@@ -1,4 +1,4 @@
-//! The walk against requests that the generated encoders write, whole and damaged.
+//! Tests of the walk with complete and damaged requests from the generated encoders.
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::create_topics_request::{
@@ -19,7 +19,7 @@ use kafka_protocol::protocol::{Encodable, StrBytes};
 use uuid::Uuid;
 
 use super::*;
-use crate::api::Request;
+use crate::api::DecodedRequest;
 use crate::wire::SCHEMAS;
 
 fn name() -> TopicName {
@@ -93,7 +93,7 @@ fn describe_producers(version: i16) -> Bytes {
     encoded(&DescribeProducersRequest::default().with_topics(vec![topic]), version)
 }
 
-/// A request with something in every field.
+/// Returns a request with a value in every field.
 fn sample(key: ApiKey, version: i16) -> Bytes {
     let text = StrBytes::from_static_str;
     match key {
@@ -120,7 +120,7 @@ fn sample(key: ApiKey, version: i16) -> Bytes {
     }
 }
 
-/// Every request in every version.
+/// Returns every request in every version.
 fn samples() -> impl Iterator<Item = (&'static Schema, i16, Bytes)> {
     SCHEMAS
         .iter()
@@ -128,15 +128,15 @@ fn samples() -> impl Iterator<Item = (&'static Schema, i16, Bytes)> {
 }
 
 #[test]
-fn every_request_in_every_version_is_walked_to_its_end_and_decoded() {
+fn every_version_passes_and_decodes() {
     for (schema, version, body) in samples() {
         assert_eq!(walk(schema, version, &body), Ok(()), "{:?} v{version}", schema.key);
-        assert!(Request::decode(schema, version, body).is_ok(), "{:?} v{version}", schema.key);
+        assert!(DecodedRequest::decode(schema, version, body).is_ok(), "{:?} v{version}", schema.key);
     }
 }
 
 #[test]
-fn what_is_cut_short_or_goes_on_is_refused() {
+fn wrong_lengths_are_refused() {
     for (schema, version, body) in samples() {
         for end in 0..body.len() {
             assert!(walk(schema, version, &body[..end]).is_err(), "{:?} v{version} cut at {end}", schema.key);
@@ -146,9 +146,9 @@ fn what_is_cut_short_or_goes_on_is_refused() {
     }
 }
 
-/// A decoder that reserved by what it reads here would end this process.
+/// A decoder that reserved memory by these lengths would end the process.
 #[test]
-fn lengths_of_two_billion_at_any_place_reserve_nothing() {
+fn huge_lengths_reserve_no_memory() {
     let hostile: [&[u8]; 3] = [&[0x7f, 0xff, 0xff, 0xff], &[0xff, 0xff, 0xff, 0xff, 0x0f], &[0xff; 5]];
     for (schema, version, body) in samples() {
         for bytes in hostile {
@@ -156,42 +156,42 @@ fn lengths_of_two_billion_at_any_place_reserve_nothing() {
                 let mut damaged = body.to_vec();
                 let end = damaged.len().min(at + bytes.len());
                 damaged.splice(at..end, bytes.iter().copied());
-                let _ = Request::decode(schema, version, damaged.into());
+                let _ = DecodedRequest::decode(schema, version, damaged.into());
             }
         }
     }
 }
 
 #[test]
-fn a_count_that_the_bytes_cannot_hold_is_refused_before_decoding() {
+fn count_beyond_remaining_bytes_is_refused() {
     let metadata = Schema::of(ApiKey::Metadata as i16).unwrap();
-    assert_eq!(walk(metadata, 1, &[0x7f, 0xff, 0xff, 0xff]), Err(Malformed("an array")));
-    assert_eq!(walk(metadata, 9, &[0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0, 0, 0]), Err(Malformed("an array")));
-    assert_eq!(walk(metadata, 1, &(-2_i32).to_be_bytes()), Err(Malformed("an array")));
+    assert_eq!(walk(metadata, 1, &[0x7f, 0xff, 0xff, 0xff]), Err(Malformed("array")));
+    assert_eq!(walk(metadata, 9, &[0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0, 0, 0]), Err(Malformed("array")));
+    assert_eq!(walk(metadata, 1, &(-2_i32).to_be_bytes()), Err(Malformed("array")));
 }
 
 #[test]
-fn elements_are_counted_over_the_whole_request() {
+fn element_limit_spans_the_request() {
     let producers = Schema::of(ApiKey::DescribeProducers as i16).unwrap();
     let request = |partitions: usize| {
         let topic = TopicRequest::default().with_name(name()).with_partition_indexes(vec![0; partitions]);
         encoded(&DescribeProducersRequest::default().with_topics(vec![topic.clone(), topic]), 0)
     };
     assert_eq!(walk(producers, 0, &request(MAX_ELEMENTS / 2 - 1)), Ok(()));
-    assert_eq!(walk(producers, 0, &request(MAX_ELEMENTS / 2)), Err(Malformed("the number of elements")));
+    assert_eq!(walk(producers, 0, &request(MAX_ELEMENTS / 2)), Err(Malformed("element count")));
 }
 
 #[test]
-fn a_known_tagged_field_must_end_where_its_size_says() {
+fn known_tag_must_match_its_size() {
     let schema = Schema::of(ApiKey::Fetch as i16).unwrap();
     let whole = encoded(&FetchRequest::default().with_cluster_id(Some(StrBytes::from_static_str("abc"))), 12);
     assert_eq!(walk(schema, 12, &whole), Ok(()));
-    // The field: its number 0, its size 4, and "abc" behind its length + 1.
+    // The field has number 0 and size 4, and contains "abc" after its length + 1.
     let at = whole.len() - 5;
     assert_eq!(whole[at..], [4, 4, b'a', b'b', b'c']);
     let mut shorter = whole.to_vec();
     shorter[at + 1] = 3;
-    assert_eq!(walk(schema, 12, &shorter), Err(Malformed("a tagged field")));
+    assert_eq!(walk(schema, 12, &shorter), Err(Malformed("tagged field")));
 }
 
 #[test]
@@ -199,5 +199,5 @@ fn unknown_tagged_fields_are_skipped() {
     let schema = Schema::of(ApiKey::SaslAuthenticate as i16).unwrap();
     // One byte of authentication, and one tagged field: number 5, size 2.
     assert_eq!(walk(schema, 2, &[2, b'x', 1, 5, 2, 0xff, 0xff]), Ok(()));
-    assert_eq!(walk(schema, 2, &[2, b'x', 1, 5, 3, 0xff, 0xff]), Err(Malformed("a tagged field")));
+    assert_eq!(walk(schema, 2, &[2, b'x', 1, 5, 3, 0xff, 0xff]), Err(Malformed("tagged field")));
 }
