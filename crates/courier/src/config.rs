@@ -50,7 +50,7 @@ pub(crate) fn run(args: &ConfigArgs) -> Exit {
         Ok(()) => Exit::Ok,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Ok,
         Err(error) => {
-            crate::say(&format!("standard output: {error}"));
+            crate::say(&format!("cannot write standard output: {error}"));
             Exit::Io
         }
     }

@@ -36,7 +36,7 @@ struct Cli {
     /// Log to standard error at this level [default: RUST_LOG, else error]
     ///
     /// LEVEL is off, error, warn, info, debug or trace, or a filter such as rskafka=debug.
-    #[arg(long, global = true, value_name = "LEVEL")]
+    #[arg(long, global = true, value_name = "LEVEL", display_order = 900)]
     log_level: Option<String>,
     #[command(subcommand)]
     command: CourierCommand,
@@ -77,7 +77,7 @@ fn main() -> ExitCode {
         CourierCommand::Sample(args) => match sample::run(&args) {
             Ok(()) => Exit::Ok.into(),
             Err(error) => {
-                say(&format!("standard output: {error}"));
+                say(&format!("cannot write standard output: {error}"));
                 Exit::Io.into()
             }
         },

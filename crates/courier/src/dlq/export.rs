@@ -40,15 +40,15 @@ pub(super) fn run(args: &ExportArgs) -> Result<Exit, CommandError> {
         return Ok(Exit::Ok);
     }
     let name = shown_file(&args.to);
-    let failed = |error: io::Error| CommandError(Exit::Io, format!("{name}: {error}"));
-    let cannot = |error: io::Error| CommandError(Exit::CantCreate, format!("{name}: {error}"));
-    let mut out = Replacement::of(&args.to).map_err(cannot)?;
-    let count = export(args, &opened, &mut out.writer, failed)?;
+    let write_failed = |error: io::Error| CommandError(Exit::Io, format!("cannot write {name}: {error}"));
+    let create_failed = |error: io::Error| CommandError(Exit::CantCreate, format!("cannot create {name}: {error}"));
+    let mut out = Replacement::of(&args.to).map_err(create_failed)?;
+    let count = export(args, &opened, &mut out.writer, write_failed)?;
     if count == 0 && out.replaces() {
         crate::say(&format!("no dead letter is selected: {name} is unchanged"));
         return Ok(Exit::Ok);
     }
-    out.commit().map_err(failed)?;
+    out.commit().map_err(write_failed)?;
     crate::say(&format!("{} written to {name}", super::dead_letters(count)));
     Ok(Exit::Ok)
 }

@@ -61,7 +61,8 @@ pub(super) fn run(args: &ImportArgs) -> Result<Exit, CommandError> {
     let from: Box<dyn BufRead + Send> = if args.from == Path::new("-") {
         Box::new(BufReader::new(io::stdin()))
     } else {
-        let file = File::open(&args.from).map_err(|error| CommandError(Exit::Data, format!("{name}: {error}")))?;
+        let file =
+            File::open(&args.from).map_err(|error| CommandError(Exit::Data, format!("cannot open {name}: {error}")))?;
         Box::new(BufReader::new(file))
     };
     let signals = Signals::catch();
@@ -155,7 +156,10 @@ impl<'s> ImportRun<'s> {
                 ImportStep::Stopped(exit) => return self.take().map(|()| Some(exit)),
                 ImportStep::Failed(number, error) => {
                     self.take()?;
-                    return Err(CommandError(Exit::Io, format!("{name}, line {number}: {error} ({})", self.summary())));
+                    return Err(CommandError(
+                        Exit::Io,
+                        format!("cannot read {name}, line {number}: {error} ({})", self.summary()),
+                    ));
                 }
             }
         }

@@ -99,7 +99,7 @@ fn store_failed(error: StoreError) -> CommandError {
 fn output_failed(error: io::Error) -> CommandError {
     match error.kind() {
         io::ErrorKind::BrokenPipe => CommandError(Exit::Ok, String::new()),
-        _ => CommandError(Exit::Io, format!("standard output: {error}")),
+        _ => CommandError(Exit::Io, format!("cannot write standard output: {error}")),
     }
 }
 

@@ -84,9 +84,12 @@ pub(super) struct ReplayArgs {
 
 pub(super) fn run(runtime: &Runtime, args: &ReplayArgs) -> Result<Exit, CommandError> {
     let selection = args.chosen.selection("dlq replay")?;
-    if args.to_topic.is_some() && args.to_topic.as_deref() == args.chosen.store.topic() {
-        let why = "dlq replay: --to-topic is the topic that holds the dead letters: name another topic";
-        return Err(CommandError(Exit::Usage, why.to_owned()));
+    if let Some(topic) = &args.to_topic
+        && args.chosen.store.topic() == Some(topic)
+    {
+        let why =
+            format!("dlq replay: --to-topic {topic:?} is the topic that holds the dead letters: name another topic");
+        return Err(CommandError(Exit::Usage, why));
     }
     // A dry run writes nothing, so it works on a read-only disk.
     let opened = match args.dry_run {

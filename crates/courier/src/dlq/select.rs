@@ -34,7 +34,7 @@ pub(super) struct SelectionArgs {
     /// Select events that are not in the log (not_written), or may be (unknown)
     #[arg(long, value_name = "OUTCOME")]
     outcome: Option<Outcome>,
-    /// Select temporary causes (true), such as an unreachable cluster, or lasting ones (false)
+    /// Select temporary causes (true), such as an unreachable cluster, or permanent ones (false)
     #[arg(long, value_name = "BOOL")]
     retriable: Option<bool>,
     /// Select dead letters whose last attempt is at this time or later

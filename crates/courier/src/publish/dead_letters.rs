@@ -60,7 +60,9 @@ impl FileChoice {
             Self::None => Ok(None),
             Self::Named(_, path) => match SharedFile::open(&path, config, FileUse::Publish) {
                 Ok(file) => Ok(Some(Arc::new(file))),
-                Err(error) => Err(CommandError(Exit::CantCreate, format!("dead letters: {error}"))),
+                Err(error) => {
+                    Err(CommandError(Exit::CantCreate, format!("cannot open the file of dead letters: {error}")))
+                }
             },
             Self::Default(None) => {
                 warn("no home folder for the default file (--dlq-file names a file)");
@@ -197,7 +199,7 @@ impl RunDeadLetters {
                     self.in_memory(&mut summary).await;
                 }
             }
-            Err(error) => summary.add_missing(format!("dead letters: {error}")),
+            Err(error) => summary.add_missing(format!("cannot count dead letters: {error}")),
         }
         if let Some(file) = self.file {
             let released = tokio::task::spawn_blocking(move || file.release()).await;
@@ -233,7 +235,7 @@ impl RunDeadLetters {
         let file = self.file.clone();
         let held = match self.letters.list(&since, usize::MAX).await {
             Ok(held) => held,
-            Err(error) => return summary.add_missing(format!("dead letters in memory: {error}")),
+            Err(error) => return summary.add_missing(format!("cannot list dead letters in memory: {error}")),
         };
         let ids: Vec<_> = held.iter().map(|held| held.letter.id).collect();
         let found = tokio::task::spawn_blocking(move || file.and_then(|file| file.find(&ids).ok()));

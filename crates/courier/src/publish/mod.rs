@@ -76,7 +76,7 @@ pub(crate) struct PublishArgs {
     /// (~/.local/state/kafka-courier). `courier dlq` lists and replays dead letters.
     #[arg(long, alias = "file", value_name = "PATH", conflicts_with = "no_dlq_file", help_heading = DEAD_LETTERS)]
     dlq_file: Option<PathBuf>,
-    /// Keep dead letters in no file
+    /// Do not keep dead letters in a file
     #[arg(long, help_heading = DEAD_LETTERS)]
     no_dlq_file: bool,
     /// Read events from this file (- is standard input)
@@ -171,8 +171,9 @@ async fn prepare(args: &PublishArgs) -> Result<Prepared, CommandError> {
     }
     let unmapped = Unmapped::new(&producer, &mapping);
     let receipts = create_receipts(args).await?;
-    let lines = reader::start(source)
-        .map_err(|error| CommandError(Exit::Io, format!("{}: {error}", shown_file(Path::new(&args.file)))))?;
+    let lines = reader::start(source).map_err(|error| {
+        CommandError(Exit::Io, format!("cannot read {}: {error}", shown_file(Path::new(&args.file))))
+    })?;
     let dead_letters = RunDeadLetters::new(producer.dead_letters(), file, args.no_dlq_file);
     Ok(Prepared { producer, delivery_timeout, unmapped, lines, receipts, dead_letters })
 }
@@ -222,7 +223,7 @@ async fn create_receipts(args: &PublishArgs) -> Result<Receipts, CommandError> {
     let Some(path) = args.receipts.clone() else { return Ok(Receipts::default()) };
     let name = shown_file(&path);
     let created = open(move || Receipts::create(&path)).await?;
-    created.map_err(|error| CommandError(Exit::CantCreate, format!("{name}: {error}")))
+    created.map_err(|error| CommandError(Exit::CantCreate, format!("cannot create {name}: {error}")))
 }
 
 /// Opens a file on a separate thread, because opening a named pipe waits for its other side.

@@ -193,7 +193,8 @@ impl PublishSession {
                 Ok(())
             }
             Handover::Failed(error) => {
-                self.monitor.progress.say(&format!("{}: {error}", self.input));
+                let input = if self.input == "-" { "standard input" } else { &self.input };
+                self.monitor.progress.say(&format!("cannot read {input}: {error}"));
                 Err(StopReason::InputFailed)
             }
         }

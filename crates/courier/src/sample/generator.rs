@@ -56,7 +56,7 @@ pub(crate) struct Samples {
 }
 
 impl Samples {
-    /// Returns events that start at `start`, of these types. If no type is built in, returns events of all types.
+    /// Returns events that start at `start`, of these types. If none of the types is in `KINDS`, returns all types.
     pub(crate) fn new(seed: u64, start: Timestamp, types: &[String]) -> Self {
         let mut rng = Rng::with_seed(seed);
         let stamp = Arc::new(Mutex::new((Uuid::nil(), start)));

@@ -33,7 +33,7 @@ pub(crate) fn open(name: &str) -> Result<Box<dyn Read + Send>, String> {
     }
     match File::open(path) {
         Ok(file) => Ok(Box::new(file)),
-        Err(error) => Err(format!("{}: {error}", kafka_courier::shown_file(path))),
+        Err(error) => Err(format!("cannot open {}: {error}", kafka_courier::shown_file(path))),
     }
 }
 
