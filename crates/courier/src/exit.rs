@@ -1,6 +1,6 @@
 //! The exit codes, and errors that end a command.
 //!
-//! Rules: the numbers are those of BSD's sysexits.h where it has one for the case, and the shell's for signals.
+//! Rules: codes from 64 to 78 have their meaning in BSD's sysexits.h. 130 and 143 are the shell's codes for signals.
 
 use std::process::ExitCode;
 

@@ -123,7 +123,7 @@ async fn dlq_commands_compare_files() {
 }
 
 #[tokio::test]
-async fn output_never_goes_into_the_store() {
+async fn output_never_overwrites_the_store() {
     let folder = Folder::new();
     let letters = folder.path("letters");
     CourierProcess::start(command(&["dlq", "import", "--file", &letters], &[]))

@@ -13,7 +13,7 @@ use crate::terminal::printable;
 const MARK: &str = "a replay of it was interrupted";
 
 const COLUMNS: usize = 7;
-const TITLES: [&str; COLUMNS] = ["ID", "LAST TRIED", "TOPIC", "KEY", "OUTCOME", "ERROR", "REASON"];
+const TITLES: [&str; COLUMNS] = ["ID", "LAST ATTEMPT", "TOPIC", "KEY", "OUTCOME", "ERROR", "REASON"];
 /// The smallest width of each column.
 const LEAST: [usize; COLUMNS] = [36, 20, 8, 4, 11, 9, 16];
 /// The largest width of each column on a terminal.

@@ -63,7 +63,7 @@ pub(crate) fn command(arguments: &[&str], settings: &[(&str, &str)]) -> Command 
     command
 }
 
-/// As [`command`], started by another program with its own arguments before the command.
+/// Returns [`command`], started by another program with its own arguments before the command.
 pub(crate) fn command_in(program: &str, its_own: &[&str], arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(its_own).arg(env!("CARGO_BIN_EXE_courier")).args(arguments).env_clear();

@@ -59,7 +59,7 @@ fn reject(sender: &RefCell<LineSender>, position: InputPosition, why: String) ->
     sender.borrow_mut().add(InputLine { position, event: Err(why) }, 0)
 }
 
-/// The input. It sends complete lines before each read.
+/// An input that sends all complete lines to the publisher before each read.
 struct HandoverInput<'a> {
     input: Box<dyn Read + Send>,
     sender: &'a RefCell<LineSender>,
