@@ -85,7 +85,7 @@ pub(super) struct ReplayArgs {
 pub(super) fn run(runtime: &Runtime, args: &ReplayArgs) -> Result<Exit, CommandError> {
     let selection = args.chosen.selection("dlq replay")?;
     if let Some(topic) = &args.to_topic
-        && args.chosen.store.topic() == Some(topic)
+        && args.chosen.store.topic() == Some(topic.as_str())
     {
         let why =
             format!("dlq replay: --to-topic {topic:?} is the topic that holds the dead letters: name another topic");
