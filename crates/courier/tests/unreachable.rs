@@ -57,7 +57,8 @@ async fn help_has_examples_and_codes() {
         let help = CourierProcess::start(command(&words, &[])).output_with_input("").await;
         help.expect(0, &[]);
         assert!(help.out.contains("\nExit codes:\n") && help.out.contains("\nExample"), "{words:?}: {}", help.out);
-        let selection = help.out.split_once("\nSelection:").map_or("", |(_, rest)| rest);
+        let options = help.out.split_once("\nExample").map_or("", |(options, _)| options);
+        let selection = options.split_once("\nSelection:").map_or("", |(_, rest)| rest);
         assert!(!selection.contains("[FILE]") && !selection.contains("--dry-run"), "{words:?}: {}", help.out);
     }
 }
