@@ -73,10 +73,10 @@ fn compacted_topics_are_refused() {
             set_policy(&cluster, topic, "cleanup.policy=delete")?;
             let import = dlq(&cluster, topic, &["import"])?.input_bytes(letters.as_bytes())?;
             // Kafka's retention of seven days is said.
-            let said = ["150 letters taken", "warning: ", "retention.ms=604800000"];
+            let said = ["150 dead letters imported", "warning: ", "retention.ms=604800000"];
             import.run()?.expect_code(0)?.expect_said(&said)?;
             let again = dlq(&cluster, topic, &["import"])?.input_bytes(letters.as_bytes())?;
-            again.run()?.expect_code(0)?.expect_said(&["0 letters taken", "150 there already"])?;
+            again.run()?.expect_code(0)?.expect_said(&["0 dead letters imported", "150 already stored"])?;
             ensure!(records(&cluster, topic)? == EVENTS, "letters were written twice");
             set_policy(&cluster, topic, "retention.ms=-1")?;
             let quiet = dlq(&cluster, topic, &["list", "--json"])?.run()?.expect_code(0)?;
@@ -97,7 +97,7 @@ fn letters_are_sent_to_another_topic() {
         cluster.create_topic("right", 3, 1, &[])?;
         let letters = letters(&cluster)?;
         let import = dlq(&cluster, "dead", &["import"])?.input_bytes(letters.as_bytes())?;
-        import.run()?.expect_code(0)?.expect_said(&["150 letters taken"])?;
+        import.run()?.expect_code(0)?.expect_said(&["150 dead letters imported"])?;
         cluster.dump("dead", |record| {
             ensure!(record.header("__connect.errors.stage") == Some("KAFKA_PRODUCE"), "{record:?}");
             Ok(())
@@ -105,7 +105,7 @@ fn letters_are_sent_to_another_topic() {
         let replay = dlq(&cluster, "dead", &["replay", "--all", "--to-topic", "right"])?;
         replay.run()?.expect_code(0)?.expect_said(&["150 delivered"])?;
         ensure!((records(&cluster, "right")?, records(&cluster, "user-events")?) == (EVENTS, 0));
-        dlq(&cluster, "dead", &["list"])?.run()?.expect_code(0)?.expect_said(&["no letters"])?;
+        dlq(&cluster, "dead", &["list"])?.run()?.expect_code(0)?.expect_said(&["no dead letters"])?;
         Ok(())
     }
     run().unwrap();

@@ -1,32 +1,36 @@
-//! `courier config`: the settings as they are, and where each comes from.
+//! `courier config`: every setting with its value and its source.
 //!
-//! Rules: what it prints is a file that `--config` takes; a secret is told to be set, never what it is.
+//! Rules:
+//! - The output is a file for `--config`.
+//! - The output shows that a secret is set, never its value.
 
 use std::io::{self, Write};
 
 use clap::Args;
 use kafka_courier::{EffectiveOption, KafkaConfig};
 
-use crate::exit::{Exit, Refusal};
-use crate::files::Files;
+use crate::exit::{CommandError, Exit};
+use crate::files::CommandFiles;
 use crate::settings::SettingsArgs;
 
-/// Prints every option as it is set, and where: default, file, environment or argument. What is printed is a file of settings
-/// that --config takes; secrets are left out. Needs no Kafka.
+/// Print every setting with its value and its source
+///
+/// The source is the default, a file, a variable or an argument. The output is a settings file for --config, without
+/// secrets. Needs no Kafka.
 #[derive(Args, Debug)]
 pub(crate) struct ConfigArgs {
-    #[command(flatten)]
-    settings: SettingsArgs,
-    /// Says above each option what it does, its variable and its default.
+    /// Describe each option, with its variable and its default
     #[arg(long)]
     explain: bool,
+    #[command(flatten)]
+    settings: SettingsArgs,
 }
 
 /// Runs the command.
 pub(crate) fn run(args: &ConfigArgs) -> Exit {
-    let mut files = Files::new();
+    let mut files = CommandFiles::new();
     files.settings(args.settings.file());
-    if let Err(Refusal(exit, why)) = files.check() {
+    if let Err(CommandError(exit, why)) = files.check() {
         crate::say(&why);
         return exit;
     }
@@ -38,7 +42,7 @@ pub(crate) fn run(args: &ConfigArgs) -> Exit {
         }
     };
     files.named_by(&loaded);
-    if let Err(Refusal(exit, why)) = files.check() {
+    if let Err(CommandError(exit, why)) = files.check() {
         crate::say(&why);
         return exit;
     }
@@ -46,7 +50,7 @@ pub(crate) fn run(args: &ConfigArgs) -> Exit {
         Ok(()) => Exit::Ok,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Ok,
         Err(error) => {
-            crate::say(&format!("standard output: {error}"));
+            crate::say(&format!("cannot write standard output: {error}"));
             Exit::Io
         }
     }
@@ -65,7 +69,7 @@ fn print(out: &mut impl Write, options: &[EffectiveOption], explain: bool) -> io
     out.flush()
 }
 
-/// A line of TOML; a secret's is a comment. A yes or no is told by its `default`.
+/// Returns a line of TOML. The line of a secret is a comment. An option is a boolean if its `default` is one.
 fn line(option: &EffectiveOption, default: &str) -> String {
     let is_number = !option.value.is_empty() && option.value.bytes().all(|byte| byte.is_ascii_digit());
     let is_bool = matches!(default, "true" | "false");
@@ -76,7 +80,7 @@ fn line(option: &EffectiveOption, default: &str) -> String {
     }
 }
 
-/// A basic string of TOML.
+/// Returns a basic string of TOML.
 fn quoted(text: &str) -> String {
     let mut quoted = String::from('"');
     for c in text.chars() {

@@ -1,20 +1,24 @@
-//! Log lines on standard error: colour only on a terminal.
+//! Logging to standard error, with colour only on a terminal.
 //!
-//! Rules: a level that is asked for on the command line must be one; RUST_LOG is everybody's, so that what it has for
-//! other programs is passed over, and what makes no sense in it is a warning.
+//! Rules:
+//! - An invalid `--log-level` is an error.
+//! - Every Rust program reads RUST_LOG, so filters for other programs are ignored, and an invalid value is a warning.
 
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
-type Error = Box<dyn std::error::Error + Send + Sync>;
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 const DEFAULT: &str = "error";
 
-/// Starts logging at the level asked for, else as RUST_LOG says. Errors: what was asked for makes no sense.
-pub(crate) fn start(asked: Option<&str>) -> Result<(), Error> {
-    let filter = match asked {
+/// Starts logging at this level, or with the filter in RUST_LOG if `level` is `None`.
+///
+/// # Errors
+/// If `level` is neither a level nor a filter.
+pub(crate) fn start(level: Option<&str>) -> Result<(), BoxError> {
+    let filter = match level {
         Some(text) => strict(text)?,
         None => from_environment()?,
     };
@@ -22,12 +26,12 @@ pub(crate) fn start(asked: Option<&str>) -> Result<(), Error> {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour).try_init()
 }
 
-/// A level, or a filter that says of what: a word alone would be taken for the name of some code.
-fn strict(text: &str) -> Result<EnvFilter, Error> {
+/// Parses a level, or a filter with a target. `EnvFilter` would parse any other single word as the name of a target.
+fn strict(text: &str) -> Result<EnvFilter, BoxError> {
     let is_level = |word: &str| LEVELS.iter().any(|level| word.eq_ignore_ascii_case(level));
     match text.split(',').map(str::trim).find(|part| !part.contains(['=', '[']) && !is_level(part)) {
         Some(word) => Err(format!(
-            "{:?} is none of {}, nor like rskafka=debug",
+            "{:?} is not a log level: use {}, or a filter such as rskafka=debug",
             crate::usage::shown_word(word),
             LEVELS.join(", ")
         )
@@ -36,7 +40,7 @@ fn strict(text: &str) -> Result<EnvFilter, Error> {
     }
 }
 
-fn from_environment() -> Result<EnvFilter, Error> {
+fn from_environment() -> Result<EnvFilter, BoxError> {
     let text = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
     match EnvFilter::builder().parse(text.as_deref().unwrap_or(DEFAULT)) {
         Ok(filter) => Ok(filter),

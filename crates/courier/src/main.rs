@@ -1,20 +1,22 @@
 //! `courier`: publishes business events to Apache Kafka from the command line.
 //!
-//! Rules: what a command prints for others to read goes to standard output, everything else to standard
-//! error; the exit code tells what happened (see `exit`).
+//! Rules:
+//! - A command prints its result to standard output and everything else to standard error.
+//! - The exit code names the outcome (see `exit`).
 
 mod config;
 mod demo;
 mod dlq;
 mod exit;
 mod files;
-mod letters;
+mod help;
 mod logging;
 mod publish;
 mod sample;
 mod settings;
+mod shared_file;
 mod signals;
-mod state;
+mod state_folder;
 mod terminal;
 mod usage;
 
@@ -27,34 +29,30 @@ use kafka_courier_event_model::validate_topic_name;
 use crate::exit::Exit;
 use crate::terminal::printable;
 
-/// Publishes business events to Apache Kafka: idempotent, in order per key, with a verdict on each.
+/// Publish business events to Apache Kafka: idempotent, in order per key, with a verdict on each event
 #[derive(Parser, Debug)]
-#[command(name = "courier", version, after_long_help = exit::HELP)]
+#[command(name = "courier", version, after_long_help = help::courier())]
 struct Cli {
-    /// What is logged to standard error: off, error, warn, info, debug, trace, or a filter such as rskafka=debug.
-    /// Without it RUST_LOG counts, else error.
-    #[arg(long, global = true, value_name = "LEVEL")]
+    /// Log to standard error at this level [default: RUST_LOG, else error]
+    ///
+    /// LEVEL is off, error, warn, info, debug or trace, or a filter such as rskafka=debug.
+    #[arg(long, global = true, value_name = "LEVEL", display_order = 900)]
     log_level: Option<String>,
     #[command(subcommand)]
-    command: Command,
+    command: CourierCommand,
 }
 
 #[derive(Subcommand, Debug)]
-enum Command {
-    /// Publishes events from a file or standard input.
-    #[command(after_long_help = exit::HELP)]
+enum CourierCommand {
+    #[command(after_long_help = help::publish())]
     Publish(publish::PublishArgs),
-    /// Dead letters: lists them, sends them again, removes them.
-    #[command(after_long_help = exit::HELP)]
+    #[command(after_long_help = help::dlq())]
     Dlq(Box<dlq::DlqArgs>),
-    /// Prints every setting as it is, and where it comes from.
-    #[command(after_long_help = exit::HELP)]
+    #[command(after_long_help = help::config())]
     Config(config::ConfigArgs),
-    /// Shows it at work on a cluster inside this process: faults, and a ledger that balances. Needs no Kafka.
-    #[command(after_long_help = exit::DEMO_HELP)]
+    #[command(after_long_help = help::demo())]
     Demo(demo::DemoArgs),
-    /// Prints realistic events as NDJSON, the same for the same seed.
-    #[command(after_long_help = exit::SAMPLE_HELP)]
+    #[command(after_long_help = help::sample())]
     Sample(sample::SampleArgs),
 }
 
@@ -72,40 +70,40 @@ fn main() -> ExitCode {
         return Exit::Usage.into();
     }
     match cli.command {
-        Command::Publish(args) => publish::run(args).into(),
-        Command::Dlq(args) => dlq::run(*args),
-        Command::Config(args) => config::run(&args).into(),
-        Command::Demo(args) => demo::run(&args).into(),
-        Command::Sample(args) => match sample::run(&args) {
+        CourierCommand::Publish(args) => publish::run(args).into(),
+        CourierCommand::Dlq(args) => dlq::run(*args),
+        CourierCommand::Config(args) => config::run(&args).into(),
+        CourierCommand::Demo(args) => demo::run(&args).into(),
+        CourierCommand::Sample(args) => match sample::run(&args) {
             Ok(()) => Exit::Ok.into(),
             Err(error) => {
-                say(&format!("standard output: {error}"));
+                say(&format!("cannot write standard output: {error}"));
                 Exit::Io.into()
             }
         },
     }
 }
 
-/// A topic's name on the command line.
+/// Parses a topic's name on the command line.
 fn topic_name(name: &str) -> Result<String, String> {
     validate_topic_name(name).map_err(|error| match usage::is_value(name) {
         true => format!("topic: {error}"),
-        false => "topic: only a-z, A-Z, 0-9, '.', '_' and '-' are allowed, and at most 249 of them".to_owned(),
+        false => "topic: only a-z, A-Z, 0-9, '.', '_' and '-' are allowed, up to 249 characters".to_owned(),
     })?;
     Ok(name.to_owned())
 }
 
-/// A number on the command line.
+/// Parses a number on the command line.
 fn whole_number<N: std::str::FromStr>(text: &str) -> Result<N, String> {
-    text.parse().map_err(|_| "a whole number is expected, such as 100".to_owned())
+    text.parse().map_err(|_| "expected a whole number, such as 100".to_owned())
 }
 
-/// Prints to standard error; what has several lines, such as all problems of a configuration, has each by itself. Control
-/// characters are escaped.
+/// Prints each line of the text to standard error, with control characters escaped. A text has several lines if, for
+/// example, several settings are invalid.
 fn say(text: &str) {
     let mut err = std::io::stderr().lock();
     for line in text.lines() {
-        // Nobody is left to tell if that fails, and it changes nothing.
+        // A failed write to standard error can't be reported and changes no outcome.
         let _ = writeln!(err, "courier: {}", printable(line));
     }
 }

@@ -1,58 +1,60 @@
-//! Ctrl-C, SIGTERM and SIGHUP, counted.
+//! Counting of Ctrl-C, SIGTERM and SIGHUP.
 //!
-//! Rules: SIGHUP counts as SIGTERM, unless it is ignored where the command starts, as under nohup; signals are caught
-//! from the first moment on, and none is lost between two that wait; the first asks for an
-//! orderly end, the second for one at once, and the third does not wait for anybody, not even for whoever should read
-//! the receipts from a pipe.
+//! Rules:
+//! - SIGHUP counts as SIGTERM, unless the command starts with SIGHUP ignored, as under nohup.
+//! - Signals are caught from the start of the command, and none is lost between two waits.
+//! - The first signal requests an orderly end, the second an immediate one. The third exits the process without waiting,
+//!   even for a process that reads receipts from a pipe.
 
 use tokio::sync::watch;
 
 use crate::exit::Exit;
 
-/// What has come so far.
+/// The signals received until now.
 #[derive(Clone, Copy)]
 struct Caught {
     times: u32,
-    /// How the last one makes the command end if it does so at once.
+    /// The exit code of the last signal, for a command that it interrupts.
     exit: Exit,
 }
 
-/// The signals that have come, and those to come.
+/// A counter of received signals.
 pub(crate) struct Signals(watch::Receiver<Caught>);
 
 impl Signals {
-    /// Starts catching.
+    /// Starts to catch signals.
     pub(crate) fn catch() -> Self {
         let (sender, receiver) = watch::channel(Caught { times: 0, exit: Exit::Interrupted });
-        match Source::open() {
+        match SignalSource::open() {
             Ok(source) => drop(tokio::spawn(count(source, sender))),
-            Err(error) => crate::say(&format!("warning: Ctrl-C, SIGTERM and SIGHUP are not caught: {error}")),
+            Err(error) => crate::say(&format!("warning: cannot handle Ctrl-C, SIGTERM and SIGHUP: {error}")),
         }
         Self(receiver)
     }
 
-    /// How many have come.
+    /// Returns the number of signals received.
     pub(crate) fn times(&self) -> u32 {
         self.0.borrow().times
     }
 
-    /// Waits until so many have come.
+    /// Waits until `times` signals have been received in all.
     ///
-    /// Cancel safety: it only looks.
+    /// # Cancel safety
+    /// Cancel safe: the method only reads the counter.
     pub(crate) async fn reached(&mut self, times: u32) {
         if self.0.wait_for(|caught| caught.times >= times).await.is_err() {
-            // Nobody counts.
+            // No task counts signals.
             std::future::pending::<()>().await;
         }
     }
 
-    /// The exit code of an end at once.
+    /// Returns the exit code of the last signal.
     pub(crate) fn exit(&self) -> Exit {
         self.0.borrow().exit
     }
 }
 
-async fn count(mut source: Source, sender: watch::Sender<Caught>) {
+async fn count(mut source: SignalSource, sender: watch::Sender<Caught>) {
     loop {
         let exit = source.next().await;
         sender.send_modify(|caught| *caught = Caught { times: caught.times.saturating_add(1), exit });
@@ -63,15 +65,15 @@ async fn count(mut source: Source, sender: watch::Sender<Caught>) {
 }
 
 #[cfg(unix)]
-struct Source {
+struct SignalSource {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
-    /// None: it stays ignored.
+    /// `None` if SIGHUP stays ignored.
     hangup: Option<tokio::signal::unix::Signal>,
 }
 
 #[cfg(unix)]
-impl Source {
+impl SignalSource {
     fn open() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
@@ -98,13 +100,13 @@ async fn received(signal: &mut Option<tokio::signal::unix::Signal>) {
     }
 }
 
-/// Whether whoever started the command has SIGHUP ignored, as nohup does. Only Linux says so without unsafe code.
+/// Whether the command started with SIGHUP ignored, as under nohup. Only Linux reports that without unsafe code.
 #[cfg(unix)]
 fn is_hangup_ignored() -> bool {
     std::fs::read_to_string("/proc/self/status").is_ok_and(|status| ignores_hangup(&status))
 }
 
-/// Signal 1 is the lowest bit of the mask.
+/// Reads the mask of ignored signals in `/proc/self/status`. The lowest bit is signal 1, SIGHUP.
 #[cfg(unix)]
 fn ignores_hangup(status: &str) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -112,10 +114,10 @@ fn ignores_hangup(status: &str) -> bool {
 }
 
 #[cfg(not(unix))]
-struct Source;
+struct SignalSource;
 
 #[cfg(not(unix))]
-impl Source {
+impl SignalSource {
     fn open() -> std::io::Result<Self> {
         Ok(Self)
     }
@@ -133,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mask_of_ignored_signals() {
+    fn lowest_mask_bit_is_hangup() {
         assert!(ignores_hangup("Name:\tx\nSigIgn:\t0000000000000001\n"));
         assert!(!ignores_hangup("SigIgn:\t0000000000001002\nSigCgt:\t0000000000000001\n"));
         assert!(!ignores_hangup(""));

@@ -1,17 +1,17 @@
-//! Text on its way to a terminal.
+//! Escaping of text for a terminal.
 //!
-//! Rules: nothing that comes from input, settings or brokers reaches a terminal as a control character, or as a mark that changes the direction
-//! of writing.
+//! Rules: text from input, settings or brokers reaches a terminal without control characters and without marks that
+//! change the direction of writing.
 
 use std::borrow::Cow;
 
-/// Whether a terminal acts on a character: it could move the cursor, or reorder the line around it.
+/// Whether a terminal acts on a character, for example moves the cursor or reorders the line.
 pub(crate) fn is_unprintable(c: char) -> bool {
     let is_bidi = matches!(c, '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     c.is_control() || is_bidi
 }
 
-/// The text with its control characters and the marks that change its direction escaped.
+/// Escapes control characters and the marks that change the direction of writing.
 pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     if text.contains(is_unprintable) {
         let escaped = |c: char| if is_unprintable(c) { c.escape_default().to_string() } else { c.to_string() };

@@ -1,7 +1,7 @@
-//! Errors of the command line, as they are printed.
+//! Printing of command-line errors.
 //!
 //! Rules:
-//! - A text that may be a secret is not shown: a key may be pasted where a file's path belongs.
+//! - An argument that may be a secret is not shown: a user may paste a key in place of a file's path.
 //! - No control character of an argument reaches the terminal.
 
 use std::io::Write;
@@ -12,21 +12,21 @@ use kafka_courier::shown_file;
 
 use crate::terminal::{is_unprintable, printable};
 
-/// A longer value of an option may be a secret.
+/// Longest option value in bytes that is shown. A longer value may be a secret.
 const LONGEST_VALUE: usize = 32;
-/// No option's name is longer.
+/// Longest option name in bytes, with its dashes.
 const LONGEST_OPTION: usize = 40;
 
-/// What repeats an argument as it was typed.
+/// Parts of an error that repeat an argument as the user typed it.
 const SUGGESTIONS: [ContextKind; 4] =
     [ContextKind::Suggested, ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand, ContextKind::SuggestedValue];
 
-/// Prints an error of clap: in colour on a terminal, but plain where an argument has control characters.
+/// Prints an error of clap. The error has colour on a terminal, unless an argument has control characters.
 pub(crate) fn print(mut error: clap::Error) {
     hide(&mut error);
     let is_plain = |argument: std::ffi::OsString| !argument.to_string_lossy().contains(is_unprintable);
     if std::env::args_os().all(is_plain) {
-        // Nothing more can be said if that fails.
+        // A failed write to standard error can't be reported.
         let _ = error.print();
         return;
     }
@@ -40,7 +40,7 @@ pub(crate) fn print(mut error: clap::Error) {
 fn hide(error: &mut clap::Error) {
     let mut kinds = vec![ContextKind::InvalidValue, ContextKind::InvalidSubcommand, ContextKind::TrailingArg];
     if error.kind() == ErrorKind::UnknownArgument {
-        // In other errors it is the argument as this command declares it.
+        // Other errors name the argument as this command declares it.
         kinds.push(ContextKind::InvalidArg);
     }
     for kind in kinds {
@@ -59,12 +59,12 @@ fn hide(error: &mut clap::Error) {
     }
 }
 
-/// A word of the command line, or `***` where it may be a secret.
+/// Returns a word of the command line, or `***` if the word may be a secret.
 pub(crate) fn shown_word(text: &str) -> String {
     shown_file(Path::new(text))
 }
 
-/// Whether the value of an option is shown.
+/// Whether an error shows this value of an option.
 pub(crate) fn is_value(text: &str) -> bool {
     text.len() <= LONGEST_VALUE && !text.contains("-----")
 }

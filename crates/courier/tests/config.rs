@@ -1,20 +1,20 @@
-//! Settings by argument, environment and file, and the command that prints them.
+//! `courier config`, and settings from arguments, environment and file.
 mod support;
 
-use support::{Courier, LOGIN, cluster, command};
+use support::{CourierProcess, LOGIN, cluster, command};
 
-/// Runs the command to its end, with these arguments and settings.
-async fn ended(arguments: &[&str], settings: &[(&str, &str)]) -> support::Ended {
-    Courier::start(command(arguments, settings)).ended_with("").await
+/// Runs the command with these arguments and settings.
+async fn run(arguments: &[&str], settings: &[(&str, &str)]) -> support::CommandOutput {
+    CourierProcess::start(command(arguments, settings)).output_with_input("").await
 }
 
 #[tokio::test]
-async fn what_is_printed_is_a_file_that_says_the_same_again() {
+async fn output_is_a_settings_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("courier.toml");
     let file = path.display().to_string();
     let settings = [("KAFKA_CLIENT_ID", "a \"b\" \\ c"), ("KAFKA_BROKERS", "x:1,[::1]:2")];
-    let first = ended(&["config", "--set", "linger.ms=7"], &settings).await;
+    let first = run(&["config", "--set", "linger.ms=7"], &settings).await;
     first.expect(0, &[]);
     for line in
         ["flush_timeout = \"7ms\"", "# --set linger.ms", "# KAFKA_CLIENT_ID", "retry_max = 3", "expedite = true "]
@@ -22,7 +22,7 @@ async fn what_is_printed_is_a_file_that_says_the_same_again() {
         assert!(first.out.contains(line), "{line}: {}", first.out);
     }
     std::fs::write(&path, &first.out).unwrap();
-    let second = ended(&["config", "--config", &file, "--explain"], &[("KAFKA_FLUSH_TIMEOUT", "")]).await;
+    let second = run(&["config", "--config", &file, "--explain"], &[("KAFKA_FLUSH_TIMEOUT", "")]).await;
     second.expect(0, &[]);
     let values = |text: &str| -> Vec<String> {
         let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -33,24 +33,24 @@ async fn what_is_printed_is_a_file_that_says_the_same_again() {
 }
 
 #[tokio::test]
-async fn all_that_is_wrong_with_the_settings_is_told_at_once() {
+async fn all_errors_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("courier.toml");
     std::fs::write(&path, "borkers = \"x:1\"\n").unwrap();
     let file = path.display().to_string();
     for subcommand in ["config", "publish"] {
         let arguments = [subcommand, "--config", &file, "--set", "retry_max=many"];
-        let told = ended(&arguments, &[("KAFKA_FLUSH_BYTES", "1")]).await;
-        let told_file = format!("courier: borkers in {file} is no option of kafka-courier: did you mean brokers?");
-        let [told_argument, told_variable] =
+        let output = run(&arguments, &[("KAFKA_FLUSH_BYTES", "1")]).await;
+        let in_file = format!("courier: borkers in {file} is no option of kafka-courier: did you mean brokers?");
+        let [in_argument, in_variable] =
             ["courier: --set retry_max is \"many\"", "courier: KAFKA_FLUSH_BYTES (flush_bytes) is 1, but must"];
-        told.expect(78, &[&told_file, told_argument, told_variable]);
+        output.expect(78, &[&in_file, in_argument, in_variable]);
     }
-    ended(&["config", "--set", "retry_max"], &[]).await.expect(64, &["such as flush_timeout=5ms"]);
+    run(&["config", "--set", "retry_max"], &[]).await.expect(64, &["such as flush_timeout=5ms"]);
 }
 
 #[tokio::test]
-async fn publish_takes_its_brokers_from_a_file_and_an_argument_goes_before_it() {
+async fn brokers_argument_overrides_file() {
     let cluster = cluster().await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("courier.json");
@@ -60,21 +60,21 @@ async fn publish_takes_its_brokers_from_a_file_and_an_argument_goes_before_it() 
     {
         std::fs::write(&path, format!("{{\"bootstrap.servers\": {in_file:?}}}")).unwrap();
         let arguments = [&["publish", "--config", &file], &*arguments].concat();
-        Courier::start(command(&arguments, &[])).ended_with(&format!("{LOGIN}\n")).await.expect(0, &[]);
+        CourierProcess::start(command(&arguments, &[])).output_with_input(&format!("{LOGIN}\n")).await.expect(0, &[]);
     }
     assert_eq!(cluster.record_count("user-events"), 2);
 }
 
 #[tokio::test]
-async fn what_is_dangerous_is_warned_of_whatever_the_log_level() {
+async fn risks_are_warned_at_any_level() {
     let plain = [
         ("KAFKA_SECURITY_PROTOCOL", "SASL_PLAINTEXT"),
         ("KAFKA_SASL_MECHANISM", "PLAIN"),
         ("KAFKA_SASL_USERNAME", "alice"),
         ("KAFKA_SASL_PASSWORD", "hunter2"),
     ];
-    let readable = ended(&["config"], &plain).await;
+    let readable = run(&["config"], &plain).await;
     readable.expect(0, &["courier: warning: sasl_mechanism is PLAIN", "SASL_SSL"]);
     let skipped = [("KAFKA_SECURITY_PROTOCOL", "SSL"), ("KAFKA_INSECURE_SKIP_VERIFY", "true")];
-    ended(&["--log-level", "off", "config"], &skipped).await.expect(0, &["courier: warning: insecure_skip_verify"]);
+    run(&["--log-level", "off", "config"], &skipped).await.expect(0, &["courier: warning: insecure_skip_verify"]);
 }

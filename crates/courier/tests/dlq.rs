@@ -1,6 +1,6 @@
-//! `courier dlq`, and what `courier publish` leaves for it.
+//! `courier dlq`, with dead letters of `courier publish`.
 #![cfg(unix)]
-#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+#![allow(clippy::unwrap_used)] // test helpers
 mod support;
 
 use std::fs;
@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use kafka_courier_test_broker::{ApiKey, Fault, Rule, TestCluster, TopicSpec};
 use serde_json::Value;
-use support::{Courier, Ended, LOGIN, LONG, ORDER, cluster, command, ids, receipts};
+use support::{CommandOutput, CourierProcess, LOGIN, LONG, ORDER, cluster, command, ids, receipts};
 
-/// Topics that are not there are given up at once, or nearly.
-const IMPATIENT: &[(&str, &str)] = &[("KAFKA_METADATA_TIMEOUT", "500ms")];
+/// Events for missing topics fail soon.
+const SHORT_TIMEOUT: &[(&str, &str)] = &[("KAFKA_METADATA_TIMEOUT", "500ms")];
 
-/// Where no broker is.
-const NOBODY: &str = "127.0.0.1:1";
+/// An address without a broker.
+const NO_BROKER: &str = "127.0.0.1:1";
 
-/// A folder for letters, and their file in it.
+/// A folder with a dead-letter file.
 struct Folder {
     folder: tempfile::TempDir,
     file: String,
@@ -34,39 +34,39 @@ impl Folder {
         self.folder.path().join(name)
     }
 
-    /// `courier dlq`, with these arguments, on the file.
-    async fn dlq(&self, arguments: &[&str]) -> Ended {
+    /// Runs `courier dlq` with these arguments on the file.
+    async fn dlq(&self, arguments: &[&str]) -> CommandOutput {
         self.dlq_with(arguments, "").await
     }
 
-    async fn dlq_with(&self, arguments: &[&str], input: &str) -> Ended {
+    async fn dlq_with(&self, arguments: &[&str], input: &str) -> CommandOutput {
         let arguments = [&["dlq"], arguments, &["--file", &self.file]].concat();
-        Courier::start(command(&arguments, IMPATIENT)).ended_with(input).await
+        CourierProcess::start(command(&arguments, SHORT_TIMEOUT)).output_with_input(input).await
     }
 
     async fn letters(&self) -> Vec<Value> {
-        let ended = self.dlq(&["list", "--json"]).await;
-        ended.expect(0, &[]);
-        receipts(&ended.out)
+        let output = self.dlq(&["list", "--json"]).await;
+        output.expect(0, &[]);
+        receipts(&output.out)
     }
 
-    /// Publishes two events that are refused, one that is delivered, and one for a topic that is not there.
+    /// Publishes two events that are rejected, one that is delivered, and one for a missing topic.
     async fn with_letters(cluster: &TestCluster) -> Self {
         let folder = Self::new();
         let publish = |input: &'static str| {
-            let courier = Courier::publish(cluster, &["--dlq-file", &folder.file], IMPATIENT);
-            async move { courier.ended_with(input).await }
+            let courier = CourierProcess::publish(cluster, &["--dlq-file", &folder.file], SHORT_TIMEOUT);
+            async move { courier.output_with_input(input).await }
         };
         cluster.reject_records(|_| Some("no".to_owned()));
         let first = [LOGIN, "\n", LOGIN].concat();
-        let ended = publish(first.leak()).await;
+        let output = publish(first.leak()).await;
         cluster.accept_records();
-        ended.expect(
+        output.expect(
             1,
             &[
                 "2 dead letters were kept in",
                 "courier dlq list --file",
-                "they fail again as long as the cause is there",
+                "they fail again until the cause is fixed",
                 "courier dlq replay --all --file",
                 "courier dlq purge --file",
             ],
@@ -74,7 +74,7 @@ impl Folder {
         let second = [LOGIN, "\n", ORDER].concat();
         publish(second.leak()).await.expect(
             1,
-            // Those of before may be in the log for all that is known here.
+            // The earlier dead letters may be in the log, so the advice is to verify.
             &["1 dead letter was kept in", ", which holds 3: ", "shows it", "courier dlq replay --all --verify --file"],
         );
         folder
@@ -86,7 +86,7 @@ fn fields<'a>(letters: &'a [Value], name: &str) -> Vec<&'a str> {
 }
 
 #[tokio::test]
-async fn what_was_refused_or_not_even_accepted_is_listed_shown_and_counted() {
+async fn list_show_and_stats_agree() {
     let cluster = cluster().await;
     let folder = Folder::with_letters(&cluster).await;
     let letters = folder.letters().await;
@@ -115,11 +115,11 @@ async fn what_was_refused_or_not_even_accepted_is_listed_shown_and_counted() {
     assert_eq!((&stats["letters"], &stats["by_topic"]["user-events"]), (&3.into(), &2.into()));
     assert_eq!(stats["by_outcome"]["not_written"], 3);
     let text = folder.dlq(&["stats"]).await.out;
-    assert!(text.contains("3 letters") && text.contains("by topic"), "{text}");
+    assert!(text.contains("3 dead letters") && text.contains("by topic"), "{text}");
 }
 
 #[tokio::test]
-async fn letters_are_chosen_by_what_they_say() {
+async fn options_select_dead_letters() {
     let cluster = cluster().await;
     let folder = Folder::with_letters(&cluster).await;
     let letters = folder.letters().await;
@@ -138,52 +138,52 @@ async fn letters_are_chosen_by_what_they_say() {
         (&["--until", "15m"], 0),
         (&["--since", "2024-01-15T10:00:00Z", "--for-topic", "user-events", "--for-topic", "x"], 2),
     ] {
-        let ended = folder.dlq(&[&["list", "--json"], arguments].concat()).await;
-        ended.expect(0, &[]);
-        assert_eq!(ended.out.lines().count(), count, "{arguments:?}: {}", ended.out);
+        let output = folder.dlq(&[&["list", "--json"], arguments].concat()).await;
+        output.expect(0, &[]);
+        assert_eq!(output.out.lines().count(), count, "{arguments:?}: {}", output.out);
     }
     folder.dlq(&["list", "--error-code", "BAD_RECORD"]).await.expect(64, &["INVALID_RECORD"]);
-    folder.dlq(&["list", "--since", "yesterday"]).await.expect(64, &["how long ago"]);
+    folder.dlq(&["list", "--since", "yesterday"]).await.expect(64, &["an age such as 15m"]);
 }
 
 #[tokio::test]
-async fn letters_are_sent_again_once_and_gone_then() {
+async fn replay_removes_delivered_dead_letters() {
     let cluster = cluster().await;
     let folder = Folder::with_letters(&cluster).await;
     let brokers = cluster.bootstrap();
     folder.dlq(&["replay", "--brokers", &brokers]).await.expect(64, &["nothing is selected"]);
     let dry = folder.dlq(&["replay", "--brokers", &brokers, "--all", "--dry-run"]).await;
-    dry.expect(0, &["3 letters selected, 3 would be sent", "2 to user-events"]);
-    let dry = folder.dlq(&["replay", "--brokers", NOBODY, "--all", "--dry-run", "--json"]).await;
+    dry.expect(0, &["3 dead letters selected, 3 would be sent", "2 to user-events"]);
+    let dry = folder.dlq(&["replay", "--brokers", NO_BROKER, "--all", "--dry-run", "--json"]).await;
     dry.expect(0, &[]);
     assert_eq!(serde_json::from_str::<Value>(&dry.out).unwrap()["would_be_sent"], 3);
     assert_eq!(cluster.record_count("user-events"), 1);
 
-    let ended = folder.dlq(&["replay", "--brokers", &brokers, "--all", "--json"]).await;
-    ended.expect(1, &[]);
-    let report: Value = serde_json::from_str(&ended.out).unwrap();
+    let output = folder.dlq(&["replay", "--brokers", &brokers, "--all", "--json"]).await;
+    output.expect(1, &[]);
+    let report: Value = serde_json::from_str(&output.out).unwrap();
     let counts = ["selected", "delivered", "failed"].map(|name| report[name].as_u64().unwrap());
     assert_eq!(counts, [3, 2, 1], "{report}");
     assert_eq!(ids(&cluster.records("user-events")), ["login"; 3]);
     assert_eq!(fields(&folder.letters().await, "event_id"), ["order"]);
 
     cluster.create_topic(&TopicSpec::new("default-events", 1)).unwrap();
-    let ended = folder.dlq(&["replay", "--brokers", &brokers, "--for-topic", "default-events"]).await;
-    ended.expect(0, &["1 letter selected, 1 delivered"]);
+    let output = folder.dlq(&["replay", "--brokers", &brokers, "--for-topic", "default-events"]).await;
+    output.expect(0, &["1 dead letter selected, 1 delivered"]);
     assert_eq!(ids(&cluster.records("default-events")), ["order"]);
     assert!(folder.letters().await.is_empty());
 }
 
 #[tokio::test]
-async fn what_may_be_in_the_log_is_left_out_or_looked_for() {
+async fn unknown_outcomes_need_verify() {
     let cluster = cluster().await;
     let folder = Folder::new();
-    // Written, and then no answer to anything for as long as it is tried.
+    // The record is written, and no attempt gets an answer.
     cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::ApplyThenDisconnect));
     cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::Swallow));
     let settings = [("KAFKA_DELIVERY_TIMEOUT", "2s"), ("KAFKA_REQUEST_TIMEOUT", "1s")];
-    let courier = Courier::publish(&cluster, &["--dlq-file", &folder.file], &settings);
-    courier.ended_with(LOGIN).await.expect(1, &["1 failed and perhaps written"]);
+    let courier = CourierProcess::publish(&cluster, &["--dlq-file", &folder.file], &settings);
+    courier.output_with_input(LOGIN).await.expect(1, &["1 failed and possibly written"]);
     cluster.clear_faults();
     assert_eq!(fields(&folder.letters().await, "outcome"), ["unknown"]);
 
@@ -191,27 +191,27 @@ async fn what_may_be_in_the_log_is_left_out_or_looked_for() {
     folder.dlq(&["replay", "--brokers", &brokers, "--all"]).await.expect(1, &["1 left out", "--verify"]);
     folder.dlq(&["replay", "--brokers", &brokers, "--all", "--force"]).await.expect(64, &["--verify"]);
     let verified = folder.dlq(&["replay", "--brokers", &brokers, "--all", "--verify"]).await;
-    verified.expect(0, &["1 letter selected, 1 in the log already"]);
+    verified.expect(0, &["1 dead letter selected, 1 found in the log and removed"]);
     assert_eq!((cluster.record_count("user-events"), folder.letters().await.len()), (1, 0));
 }
 
 #[tokio::test]
-async fn export_and_import_are_the_identity() {
+async fn import_restores_an_export() {
     let cluster = cluster().await;
     let folder = Folder::with_letters(&cluster).await;
     let exported = folder.dlq(&["export"]).await;
     exported.expect(0, &[]);
     assert_eq!(exported.out.lines().count(), 3);
     let other = Folder::new();
-    other.dlq_with(&["import"], &exported.out).await.expect(0, &["3 letters taken"]);
-    other.dlq_with(&["import"], &exported.out).await.expect(0, &["0 letters taken", "3 there already"]);
+    other.dlq_with(&["import"], &exported.out).await.expect(0, &["3 dead letters imported"]);
+    other.dlq_with(&["import"], &exported.out).await.expect(0, &["0 dead letters imported", "3 already stored"]);
     let file = other.path("exported");
-    other.dlq(&["export", file.to_str().unwrap()]).await.expect(0, &["3 letters written"]);
+    other.dlq(&["export", file.to_str().unwrap()]).await.expect(0, &["3 dead letters written"]);
     assert_eq!(fs::read_to_string(&file).unwrap(), exported.out);
     let none = other.dlq(&["export", "--for-topic", "none", file.to_str().unwrap()]).await;
-    none.expect(0, &["was left as it is"]);
+    none.expect(0, &["is unchanged"]);
     assert_eq!(fs::read_to_string(&file).unwrap(), exported.out);
-    other.dlq(&["export", "--limit", "1", file.to_str().unwrap()]).await.expect(0, &["1 letter written"]);
+    other.dlq(&["export", "--limit", "1", file.to_str().unwrap()]).await.expect(0, &["1 dead letter written"]);
     assert_eq!(fs::read_to_string(&file).unwrap().lines().count(), 1);
     let names = fs::read_dir(other.folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
     assert!(names.into_iter().all(|name| !name.to_string_lossy().ends_with(".part")));
@@ -223,53 +223,53 @@ async fn export_and_import_are_the_identity() {
 }
 
 #[tokio::test]
-async fn an_import_ends_at_a_bad_line_keeps_what_was_before_it_and_takes_nothing_twice() {
+async fn invalid_line_ends_import() {
     let cluster = cluster().await;
     let folder = Folder::with_letters(&cluster).await;
     let exported = folder.dlq(&["export"]).await.out;
     let other = Folder::new();
     let input = exported.replacen('\n', "\n{\"id\":7}\n", 1);
-    let said = ["standard input, line 2, column 7: ", "1 letter taken into", "--skip-invalid"];
-    other.dlq_with(&["import"], &input).await.expect(65, &said);
+    let texts = ["standard input, line 2, column 7: ", "1 dead letter imported into", "--skip-invalid"];
+    other.dlq_with(&["import"], &input).await.expect(65, &texts);
     assert_eq!(other.letters().await.len(), 1);
-    let said = ["2 letters taken", "1 there already", "1 lines passed over"];
-    other.dlq_with(&["import", "--skip-invalid"], &input).await.expect(65, &said);
+    let texts = ["2 dead letters imported", "1 already stored", "1 invalid, skipped"];
+    other.dlq_with(&["import", "--skip-invalid"], &input).await.expect(65, &texts);
     assert_eq!(other.letters().await.len(), 3);
 }
 
 #[tokio::test]
-async fn a_purge_takes_a_selection_and_a_yes() {
+async fn purge_needs_selection_and_yes() {
     let cluster = cluster().await;
     let folder = Folder::with_letters(&cluster).await;
     folder.dlq(&["purge", "--yes"]).await.expect(64, &["nothing is selected"]);
     folder.dlq(&["purge", "--all"]).await.expect(64, &["--yes"]);
-    folder.dlq(&["purge", "--key", "u-1", "--limit", "1", "--yes"]).await.expect(0, &["1 letter removed"]);
+    folder.dlq(&["purge", "--key", "u-1", "--limit", "1", "--yes"]).await.expect(0, &["1 dead letter removed"]);
     assert_eq!(fields(&folder.letters().await, "event_id"), ["login", "order"]);
-    folder.dlq(&["purge", "--all", "--yes"]).await.expect(0, &["2 letters removed"]);
-    folder.dlq(&["list"]).await.expect(0, &["no letters"]);
+    folder.dlq(&["purge", "--all", "--yes"]).await.expect(0, &["2 dead letters removed"]);
+    folder.dlq(&["list"]).await.expect(0, &["no dead letters"]);
 }
 
 #[tokio::test]
-async fn letters_are_reached_while_a_publisher_has_the_file_and_a_second_publisher_keeps_its_own_there() {
+async fn publishers_share_the_file() {
     let cluster = cluster().await;
     let folder = Folder::with_letters(&cluster).await;
-    let mut first = Courier::publish(&cluster, &["--dlq-file", &folder.file], IMPATIENT);
+    let mut first = CourierProcess::publish(&cluster, &["--dlq-file", &folder.file], SHORT_TIMEOUT);
     first.write(&format!("{LOGIN}\n")).await;
-    support::arrived(&cluster, "user-events", 2).await;
+    support::wait_for_records(&cluster, "user-events", 2).await;
     assert_eq!(folder.letters().await.len(), 3);
-    let second = Courier::publish(&cluster, &["--dlq-file", &folder.file], IMPATIENT);
-    second.ended_with(ORDER).await.expect(1, &["1 dead letter was kept in"]);
+    let second = CourierProcess::publish(&cluster, &["--dlq-file", &folder.file], SHORT_TIMEOUT);
+    second.output_with_input(ORDER).await.expect(1, &["1 dead letter was kept in"]);
     assert_eq!(folder.letters().await.len(), 4);
     let brokers = cluster.bootstrap();
     let replayed = folder.dlq(&["replay", "--brokers", &brokers, "--for-topic", "user-events"]).await;
-    replayed.expect(0, &["2 letters selected, 2 delivered"]);
+    replayed.expect(0, &["2 dead letters selected, 2 delivered"]);
     first.end_input();
-    first.ended().await.expect(0, &["1 read, 1 delivered"]);
+    first.output().await.expect(0, &["1 read, 1 delivered"]);
     assert_eq!(fields(&folder.letters().await, "event_id"), ["order", "order"]);
 }
 
 #[tokio::test]
-async fn letters_in_a_topic_are_listed_and_sent_again() {
+async fn topic_store_lists_and_replays() {
     let cluster = TestCluster::builder().topic("user-events", 1).topic("dead", 2).start().await.unwrap();
     let folder = Folder::new();
     cluster.reject_records(|record| {
@@ -277,77 +277,77 @@ async fn letters_in_a_topic_are_listed_and_sent_again() {
         is_event.then(|| "no".to_owned())
     });
     let settings = [("KAFKA_DLQ_TOPIC", "dead")];
-    let courier = Courier::publish(&cluster, &["--dlq-file", &folder.file], &settings);
-    let ended = courier.ended_with(LOGIN).await;
-    ended.expect(1, &["1 dead letter was kept in dead: ", "--store-topic dead"]);
-    assert!(!ended.err.contains("--verify"), "the same advice as with a file: {}", ended.err);
+    let courier = CourierProcess::publish(&cluster, &["--dlq-file", &folder.file], &settings);
+    let output = courier.output_with_input(LOGIN).await;
+    output.expect(1, &["1 dead letter was kept in dead: ", "--store-topic dead"]);
+    assert!(!output.err.contains("--verify"), "no --verify, as with a file: {}", output.err);
     cluster.accept_records();
     let brokers = cluster.bootstrap();
     let dlq = async |words: &[&str]| {
         let words = [&["dlq"], words, &["--store-topic", "dead", "--brokers", &brokers]].concat();
-        Courier::start(command(&words, &[])).ended_with("").await
+        CourierProcess::start(command(&words, &[])).output_with_input("").await
     };
     let listed = dlq(&["list", "--json"]).await;
     listed.expect(0, &[]);
     assert_eq!(fields(&receipts(&listed.out), "event_id"), ["login"]);
-    dlq(&["replay", "--all"]).await.expect(0, &["1 letter selected, 1 delivered"]);
+    dlq(&["replay", "--all"]).await.expect(0, &["1 dead letter selected, 1 delivered"]);
     assert_eq!(ids(&cluster.records("user-events")), ["login"]);
-    dlq(&["list"]).await.expect(0, &["no letters"]);
-    let without = command(&["dlq", "list", "--store-topic", "dead", "--brokers", NOBODY], IMPATIENT);
-    Courier::start(without)
-        .ended_with("")
+    dlq(&["list"]).await.expect(0, &["no dead letters"]);
+    let without = command(&["dlq", "list", "--store-topic", "dead", "--brokers", NO_BROKER], SHORT_TIMEOUT);
+    CourierProcess::start(without)
+        .output_with_input("")
         .await
         .expect(69, &["no broker could be reached", ": start the broker, or set brokers"]);
 }
 
 #[tokio::test]
-async fn what_is_in_the_way_of_a_file_is_said_with_the_exit_code() {
+async fn unusable_file_has_exit_code() {
     let folder = Folder::new();
-    folder.dlq(&["list"]).await.expect(65, &["there are no dead letters: ", "is not there"]);
+    folder.dlq(&["list"]).await.expect(65, &["no dead letters: ", "does not exist"]);
     fs::write(&folder.file, "something else, and more of it than a header takes".repeat(100)).unwrap();
     folder.dlq(&["list"]).await.expect(65, &["is not a file of dead letters"]);
     let cluster = cluster().await;
-    let named = Courier::publish(&cluster, &["--dlq-file", &folder.file], IMPATIENT);
-    named.ended_with(ORDER).await.expect(73, &["is not a file of dead letters"]);
+    let named = CourierProcess::publish(&cluster, &["--dlq-file", &folder.file], SHORT_TIMEOUT);
+    named.output_with_input(ORDER).await.expect(73, &["is not a file of dead letters"]);
     let missing = ["dlq", "replay", "--all", "--file", &folder.path("none").display().to_string()].map(str::to_owned);
     let missing: Vec<&str> = missing.iter().map(String::as_str).collect();
-    Courier::start(command(&missing, IMPATIENT)).ended_with("").await.expect(65, &[]);
+    CourierProcess::start(command(&missing, SHORT_TIMEOUT)).output_with_input("").await.expect(65, &[]);
 }
 
 #[tokio::test]
-async fn without_a_state_folder_letters_are_printed_whole_at_the_end() {
+async fn dead_letters_in_memory_are_printed() {
     let cluster = cluster().await;
-    let impossible = [("XDG_STATE_HOME", "/dev/null/none"), IMPATIENT[0]];
-    let ended = Courier::publish(&cluster, &[], &impossible).ended_with(ORDER).await;
-    ended.expect(1, &["warning: dead letters are kept in memory only", "1 dead letter was in memory only"]);
-    let whole: Vec<&str> = ended.err.lines().filter(|line| line.starts_with('{')).collect();
+    let impossible = [("XDG_STATE_HOME", "/dev/null/none"), SHORT_TIMEOUT[0]];
+    let output = CourierProcess::publish(&cluster, &[], &impossible).output_with_input(ORDER).await;
+    output.expect(1, &["warning: dead letters are kept in memory only", "1 dead letter was in memory only"]);
+    let whole: Vec<&str> = output.err.lines().filter(|line| line.starts_with('{')).collect();
     let folder = Folder::new();
-    folder.dlq_with(&["import"], &whole.join("\n")).await.expect(0, &["1 letter taken"]);
-    let forgotten = Courier::publish(&cluster, &["--no-dlq-file"], IMPATIENT).ended_with(ORDER).await;
+    folder.dlq_with(&["import"], &whole.join("\n")).await.expect(0, &["1 dead letter imported"]);
+    let forgotten = CourierProcess::publish(&cluster, &["--no-dlq-file"], SHORT_TIMEOUT).output_with_input(ORDER).await;
     forgotten.expect(1, &["1 dead letter was in memory only (--no-dlq-file)"]);
     assert!(!forgotten.err.contains('{'), "{}", forgotten.err);
 }
 
 #[tokio::test]
-async fn the_usual_file_is_in_the_state_folder_and_both_commands_find_it_there() {
+async fn default_file_is_in_state_folder() {
     let cluster = cluster().await;
     let home = tempfile::tempdir().unwrap();
-    let settings = [("HOME", home.path().to_str().unwrap()), IMPATIENT[0]];
-    let ended = Courier::publish(&cluster, &[], &settings).ended_with(ORDER).await;
-    ended.expect(1, &["`courier dlq list` shows it"]);
+    let settings = [("HOME", home.path().to_str().unwrap()), SHORT_TIMEOUT[0]];
+    let output = CourierProcess::publish(&cluster, &[], &settings).output_with_input(ORDER).await;
+    output.expect(1, &["`courier dlq list` shows it"]);
     assert!(home.path().join(".local/state/kafka-courier/dead-letters.redb").exists());
-    let listed = Courier::start(command(&["dlq", "list", "--json"], &settings)).ended_with("").await;
+    let listed = CourierProcess::start(command(&["dlq", "list", "--json"], &settings)).output_with_input("").await;
     listed.expect(0, &[]);
     assert_eq!(fields(&receipts(&listed.out), "event_id"), ["order"]);
 }
 
 #[tokio::test]
-async fn a_signal_ends_an_import_with_what_was_read_and_others_have_the_file_while_it_waits_for_more() {
+async fn signal_ends_a_waiting_import() {
     let cluster = cluster().await;
     let folder = Folder::with_letters(&cluster).await;
     let exported = folder.dlq(&["export"]).await.out;
     let other = Folder::new();
-    let mut import = Courier::start(command(&["dlq", "import", "--file", &other.file], &[]));
+    let mut import = CourierProcess::start(command(&["dlq", "import", "--file", &other.file], &[]));
     let two: String = exported.lines().take(2).map(|line| format!("{line}\n")).collect();
     import.write(&two).await;
     let made = async {
@@ -355,31 +355,31 @@ async fn a_signal_ends_an_import_with_what_was_read_and_others_have_the_file_whi
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(LONG, made).await.expect("a file in time");
+    tokio::time::timeout(LONG, made).await.expect("the file exists in time");
     other.dlq(&["stats"]).await.expect(0, &[]);
     import.signal("INT");
-    import.ended().await.expect(130, &["stopped by a signal", "2 letters taken"]);
+    import.output().await.expect(130, &["stopped by a signal", "2 dead letters imported"]);
     assert_eq!(other.letters().await.len(), 2);
 }
 
 #[tokio::test]
-async fn a_signal_ends_a_replay_between_two_groups_and_the_rest_is_as_it_was() {
+async fn signal_ends_replay_between_groups() {
     let cluster = cluster().await;
     let folder = Folder::with_letters(&cluster).await;
     let line = folder.dlq(&["export", "--limit", "1"]).await.out;
     let id = serde_json::from_str::<Value>(&line).unwrap()["id"].as_str().unwrap().to_owned();
     folder.dlq(&["purge", "--all", "--yes"]).await.expect(0, &[]);
     let many: String = (0..100).map(|n| line.replace(&id, &format!("{}{n:04}", &id[..32]))).collect();
-    folder.dlq_with(&["import"], &many).await.expect(0, &["100 letters taken"]);
+    folder.dlq_with(&["import"], &many).await.expect(0, &["100 dead letters imported"]);
     let before = cluster.record_count("user-events");
     let brokers = cluster.bootstrap();
     let words = ["dlq", "replay", "--all", "--rate", "10", "--brokers", &brokers, "--file", &folder.file];
-    let mut replay = Courier::start(command(&words, &[]));
-    support::arrived(&cluster, "user-events", before + 1).await;
+    let mut replay = CourierProcess::start(command(&words, &[]));
+    support::wait_for_records(&cluster, "user-events", before + 1).await;
     replay.signal("TERM");
-    replay.until_said("stopping once").await;
-    let ended = replay.ended().await;
-    ended.expect(143, &["stopped by a signal: the rest of the letters is as it was"]);
+    replay.wait_for_line("stopping once").await;
+    let output = replay.output().await;
+    output.expect(143, &["stopped by a signal: the remaining dead letters are unchanged"]);
     let left = folder.letters().await;
     let sent = cluster.record_count("user-events") - before;
     assert!((1..100).contains(&sent) && left.len() as u64 + sent == 100, "{sent} {}", left.len());

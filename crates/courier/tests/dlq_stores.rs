@@ -1,7 +1,6 @@
-//! What the stores of dead letters promise, as users of the command see it: topics that would lose letters, files that went
-//! away or can't be written, imports of what is there already, letters for another topic.
+//! Stores of dead letters: unsuitable topics, vanished and read-only files, repeated imports, replays to another topic.
 #![cfg(unix)]
-#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+#![allow(clippy::unwrap_used)] // test helpers
 mod support;
 
 use std::fs;
@@ -10,10 +9,10 @@ use std::time::SystemTime;
 
 use kafka_courier_test_broker::{ApiKey, ErrorCode, TestCluster, TopicSpec};
 use serde_json::Value;
-use support::{Courier, Ended, LOGIN, cluster, command, ids, receipts};
+use support::{CommandOutput, CourierProcess, LOGIN, cluster, command, ids, receipts};
 
-/// Topics that are not there are given up early.
-const IMPATIENT: &[(&str, &str)] = &[("KAFKA_METADATA_TIMEOUT", "500ms")];
+/// Events for missing topics fail soon.
+const SHORT_TIMEOUT: &[(&str, &str)] = &[("KAFKA_METADATA_TIMEOUT", "500ms")];
 const STORE_TOPIC: &str = "--store-topic";
 
 /// One broker with the topic of [`LOGIN`], and a topic for dead letters with these settings.
@@ -22,34 +21,34 @@ async fn with_dead(settings: &[(&str, &str)]) -> TestCluster {
     TestCluster::builder().topic("user-events", 1).topic_spec(dead).start().await.unwrap()
 }
 
-/// Only what is a dead letter is taken.
+/// Rejects all records except dead letters.
 fn reject_events(cluster: &TestCluster) {
     cluster.reject_records(|record| record.header("dlq.id").is_none().then(|| "no".to_owned()));
 }
 
-async fn dlq(words: &[&str], input: &str) -> Ended {
-    Courier::start(command(&[&["dlq"], words].concat(), IMPATIENT)).ended_with(input).await
+async fn dlq(words: &[&str], input: &str) -> CommandOutput {
+    CourierProcess::start(command(&[&["dlq"], words].concat(), SHORT_TIMEOUT)).output_with_input(input).await
 }
 
-/// `courier dlq` on the topic `dead`.
-async fn in_topic(cluster: &TestCluster, words: &[&str], input: &str) -> Ended {
+/// Runs `courier dlq` on the topic `dead`.
+async fn in_topic(cluster: &TestCluster, words: &[&str], input: &str) -> CommandOutput {
     let brokers = cluster.bootstrap();
     dlq(&[words, &[STORE_TOPIC, "dead", "--brokers", &brokers]].concat(), input).await
 }
 
-/// A letter's line, and the letter.
+/// Returns the line of a dead letter, and its JSON.
 async fn one_letter(cluster: &TestCluster) -> (String, Value) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("letters").display().to_string();
     reject_events(cluster);
-    Courier::publish(cluster, &["--dlq-file", &file], &[]).ended_with(LOGIN).await.expect(1, &[]);
+    CourierProcess::publish(cluster, &["--dlq-file", &file], &[]).output_with_input(LOGIN).await.expect(1, &[]);
     cluster.accept_records();
     let line = dlq(&["export", "--file", &file], "").await.out;
     let letter = serde_json::from_str(&line).unwrap();
     (line, letter)
 }
 
-/// Names, bytes and times of change of what is in a folder.
+/// Returns path, content and modification time of each file in a folder.
 fn content(folder: &Path) -> Vec<(PathBuf, Vec<u8>, SystemTime)> {
     let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let mut content: Vec<_> = paths
@@ -60,34 +59,34 @@ fn content(folder: &Path) -> Vec<(PathBuf, Vec<u8>, SystemTime)> {
 }
 
 #[tokio::test]
-async fn compacted_topics_take_no_letters() {
+async fn compacted_topics_are_refused() {
     for policy in ["compact", "compact,delete"] {
         let cluster = with_dead(&[("cleanup.policy", policy)]).await;
         let (line, _) = one_letter(&cluster).await;
         reject_events(&cluster);
-        let refused = Courier::publish(&cluster, &["--no-dlq-file"], &[("KAFKA_DLQ_TOPIC", "dead")]);
-        let said = ["\"dead\"", &format!("cleanup.policy={policy}"), "set cleanup.policy=delete"];
-        refused.ended_with(LOGIN).await.expect(78, &said);
-        in_topic(&cluster, &["import"], &line).await.expect(78, &said);
-        in_topic(&cluster, &["replay", "--all"], "").await.expect(78, &said);
-        in_topic(&cluster, &["purge", "--all", "--yes"], "").await.expect(78, &said);
+        let refused = CourierProcess::publish(&cluster, &["--no-dlq-file"], &[("KAFKA_DLQ_TOPIC", "dead")]);
+        let texts = ["\"dead\"", &format!("cleanup.policy={policy}"), "set cleanup.policy=delete"];
+        refused.output_with_input(LOGIN).await.expect(78, &texts);
+        in_topic(&cluster, &["import"], &line).await.expect(78, &texts);
+        in_topic(&cluster, &["replay", "--all"], "").await.expect(78, &texts);
+        in_topic(&cluster, &["purge", "--all", "--yes"], "").await.expect(78, &texts);
         assert_eq!((cluster.record_count("dead"), cluster.record_count("user-events")), (0, 0));
-        // What is left there can still be rescued.
-        in_topic(&cluster, &["list"], "").await.expect(0, &["warning: ", "no letters"]);
+        // Existing dead letters can still be read.
+        in_topic(&cluster, &["list"], "").await.expect(0, &["warning: ", "no dead letters"]);
         cluster.set_topic_config("dead", "cleanup.policy", "delete").unwrap();
-        in_topic(&cluster, &["import"], &line).await.expect(0, &["1 letter taken"]);
+        in_topic(&cluster, &["import"], &line).await.expect(0, &["1 dead letter imported"]);
     }
 }
 
 #[tokio::test]
-async fn short_retention_is_warned_of() {
+async fn short_retention_is_a_warning() {
     let cluster = with_dead(&[("retention.ms", "3600000")]).await;
     let listed = |age: &'static str| {
         let brokers = cluster.bootstrap();
         let words = ["dlq", "list", STORE_TOPIC, "dead", "--brokers", &brokers].map(str::to_owned);
         async move {
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            Courier::start(command(&words, &[("KAFKA_DLQ_MAX_AGE", age)])).ended_with("").await
+            CourierProcess::start(command(&words, &[("KAFKA_DLQ_MAX_AGE", age)])).output_with_input("").await
         }
     };
     listed("0").await.expect(0, &["warning: ", "retention.ms=3600000", "dlq_max_age sets no limit"]);
@@ -101,71 +100,73 @@ async fn an_unknown_policy_is_a_warning() {
     let cluster = with_dead(&[]).await;
     let (line, _) = one_letter(&cluster).await;
     cluster.fail_next(ApiKey::DescribeConfigs, 1, ErrorCode::TopicAuthorizationFailed);
-    let said = ["warning: ", "TOPIC_AUTHORIZATION_FAILED", "grant DescribeConfigs", "1 letter taken"];
-    in_topic(&cluster, &["import"], &line).await.expect(0, &said);
+    let texts = ["warning: ", "TOPIC_AUTHORIZATION_FAILED", "grant DescribeConfigs", "1 dead letter imported"];
+    in_topic(&cluster, &["import"], &line).await.expect(0, &texts);
 }
 
 #[tokio::test]
-async fn letters_of_a_vanished_folder_are_printed() {
+async fn vanished_folder_prints_dead_letters() {
     let cluster = cluster().await;
     cluster.reject_records(|_| Some("no".to_owned()));
     for is_moved in [true, false] {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("state");
         let file = folder.join("letters").display().to_string();
-        let mut courier = Courier::publish(&cluster, &["--dlq-file", &file, "--receipts", "-"], &[]);
+        let mut courier = CourierProcess::publish(&cluster, &["--dlq-file", &file, "--receipts", "-"], &[]);
         courier.write(&format!("{LOGIN}\n")).await;
-        courier.line().await; // kept by now
+        courier.line().await; // the dead letter is stored
         match is_moved {
             true => fs::rename(&folder, parent.path().join("moved")).unwrap(),
             false => fs::remove_dir_all(&folder).unwrap(),
         }
-        let ended = courier.ended_with(&format!("{LOGIN}\n")).await;
-        ended
-            .expect(1, &["1 dead letter was in memory only, and here whole", "kept in a store that can't be read now"]);
-        assert!(!ended.err.contains("dlq list"), "{}", ended.err);
-        let printed: Vec<Value> = ended.err.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-        assert_eq!((printed.len(), &printed[0]["event_id"]), (1, &"login".into()), "{}", ended.err);
+        let output = courier.output_with_input(&format!("{LOGIN}\n")).await;
+        output.expect(
+            1,
+            &["1 dead letter was in memory only and printed below in full", "kept in a store that can't be read now"],
+        );
+        assert!(!output.err.contains("dlq list"), "{}", output.err);
+        let printed: Vec<Value> = output.err.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        assert_eq!((printed.len(), &printed[0]["event_id"]), (1, &"login".into()), "{}", output.err);
     }
 }
 
 #[tokio::test]
-async fn a_file_that_is_gone_is_not_named() {
+async fn removed_file_gets_no_advice() {
     let cluster = cluster().await;
     cluster.reject_records(|_| Some("no".to_owned()));
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("letters");
     let named = file.display().to_string();
-    let mut courier = Courier::publish(&cluster, &["--dlq-file", &named, "--receipts", "-"], &[]);
+    let mut courier = CourierProcess::publish(&cluster, &["--dlq-file", &named, "--receipts", "-"], &[]);
     courier.write(&format!("{LOGIN}\n")).await;
     courier.line().await;
     fs::remove_file(&file).unwrap();
     courier.end_input();
-    let ended = courier.ended().await;
-    ended.expect(1, &["1 dead letter was kept in a store that can't be read now", "was removed or replaced"]);
-    assert!(!ended.err.contains("dlq replay"), "{}", ended.err);
+    let output = courier.output().await;
+    output.expect(1, &["1 dead letter was kept in a store that can't be read now", "was removed or replaced"]);
+    assert!(!output.err.contains("dlq replay"), "{}", output.err);
 }
 
 #[tokio::test]
-async fn a_topic_takes_no_letter_twice() {
+async fn topic_import_is_repeatable() {
     let cluster = with_dead(&[]).await;
     let (line, letter) = one_letter(&cluster).await;
     let listed = async || receipts(&in_topic(&cluster, &["list", "--json"], "").await.out);
-    in_topic(&cluster, &["import"], &line).await.expect(0, &["1 letter taken"]);
-    in_topic(&cluster, &["import"], &line).await.expect(0, &["0 letters taken", "1 there already"]);
+    in_topic(&cluster, &["import"], &line).await.expect(0, &["1 dead letter imported"]);
+    in_topic(&cluster, &["import"], &line).await.expect(0, &["0 dead letters imported", "1 already stored"]);
     assert_eq!((cluster.record_count("dead"), listed().await), (1, vec![letter.clone()]));
 
-    // It was sent again, and failed: an older export sets nothing back.
+    // The state after a failed replay: an older export must not replace it.
     let mut newer = letter.clone();
     (newer["replay_count"], newer["outcome"]) = (3.into(), "unknown".into());
     let newer_line = format!("{newer}\n");
-    in_topic(&cluster, &["import"], &newer_line).await.expect(0, &["1 there in an older state, now in this one"]);
-    in_topic(&cluster, &["import"], &line).await.expect(0, &["0 letters taken", "1 there already"]);
+    in_topic(&cluster, &["import"], &newer_line).await.expect(0, &["1 updated to a newer state"]);
+    in_topic(&cluster, &["import"], &line).await.expect(0, &["0 dead letters imported", "1 already stored"]);
     assert_eq!((cluster.record_count("dead"), listed().await), (2, vec![newer]));
 }
 
 #[tokio::test]
-async fn an_edited_letter_waits_for_replace() {
+async fn edited_letter_needs_replace() {
     let cluster = with_dead(&[]).await;
     let (line, letter) = one_letter(&cluster).await;
     let (id, folder) = (letter["id"].as_str().unwrap(), tempfile::tempdir().unwrap());
@@ -178,12 +179,12 @@ async fn an_edited_letter_waits_for_replace() {
     for store in [&["--file", &file][..], &[STORE_TOPIC, "dead", "--brokers", &brokers]] {
         let store = async |words: &[&str], input: &str| dlq(&[words, store].concat(), input).await;
         let held = async || receipts(&store(&["list", "--json"], "").await.out);
-        store(&["import"], &line).await.expect(0, &["1 letter taken"]);
-        store(&["import"], &edited_line).await.expect(1, &["1 different from what is there", "--replace", id]);
+        store(&["import"], &line).await.expect(0, &["1 dead letter imported"]);
+        store(&["import"], &edited_line).await.expect(1, &["1 edited and not imported", "--replace", id]);
         assert_eq!(held().await, std::slice::from_ref(&letter));
-        store(&["import", "--replace"], &edited_line).await.expect(0, &["0 letters taken", "1 replaced"]);
+        store(&["import", "--replace"], &edited_line).await.expect(0, &["0 dead letters imported", "1 replaced"]);
         assert_eq!(held().await[0]["topic"], "elsewhere");
-        store(&["import", "--replace"], &edited_line).await.expect(0, &["1 there already"]);
+        store(&["import", "--replace"], &edited_line).await.expect(0, &["1 already stored"]);
     }
 }
 
@@ -205,7 +206,7 @@ async fn reading_letters_writes_nothing() {
 }
 
 #[tokio::test]
-async fn letters_go_to_another_topic() {
+async fn replay_sends_to_another_topic() {
     let cluster = with_dead(&[]).await;
     cluster.create_topic(&TopicSpec::new("right", 3)).unwrap();
     let (line, _) = one_letter(&cluster).await;
@@ -218,13 +219,13 @@ async fn letters_go_to_another_topic() {
         store(&["import"], &line).await.expect(0, &[]);
         let dry = store(&["replay", "--all", "--to-topic", "right", "--dry-run"], "").await;
         dry.expect(0, &["1 would be sent", "1 to right"]);
-        // A letter that can't go there stays one of its own topic.
+        // A dead letter that fails there keeps its own topic.
         let missing = store(&["replay", "--all", "--to-topic", "missing"], "").await;
         missing.expect(1, &["1 failed again", "missing"]);
         let held = receipts(&store(&["list", "--json"], "").await.out);
         assert_eq!(held[0]["topic"], "user-events");
         store(&["replay", "--all", "--to-topic", "right"], "").await.expect(0, &["1 delivered"]);
-        store(&["list"], "").await.expect(0, &["no letters"]);
+        store(&["list"], "").await.expect(0, &["no dead letters"]);
     }
     assert_eq!(ids(&cluster.records("right")), ["login", "login"]);
     assert_eq!(cluster.record_count("user-events"), 0);
@@ -235,8 +236,9 @@ async fn letters_go_to_another_topic() {
 #[tokio::test]
 async fn dlq_topic_is_no_destination() {
     let cluster = with_dead(&[]).await;
-    let publish = Courier::publish(&cluster, &["--topic", "dead", "--no-dlq-file"], &[("KAFKA_DLQ_TOPIC", "dead")]);
-    publish.ended_with(LOGIN).await.expect(78, &["--topic", "dlq_topic", "\"dead\""]);
+    let publish =
+        CourierProcess::publish(&cluster, &["--topic", "dead", "--no-dlq-file"], &[("KAFKA_DLQ_TOPIC", "dead")]);
+    publish.output_with_input(LOGIN).await.expect(78, &["--topic", "dlq_topic", "\"dead\""]);
     let (line, _) = one_letter(&cluster).await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("letters").display().to_string();
@@ -249,7 +251,7 @@ async fn dlq_topic_is_no_destination() {
 }
 
 #[tokio::test]
-async fn the_former_flag_names_the_new_ones() {
+async fn former_flag_names_its_successors() {
     for command in [&["list"][..], &["replay", "--all"], &["import"]] {
         let former = dlq(&[command, &["--topic", "orders"]].concat(), "").await;
         former.expect(64, &["--store-topic", "--to-topic"]);
@@ -263,7 +265,10 @@ async fn both_commands_take_both_spellings() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("letters").display().to_string();
     for spelling in ["--file", "--dlq-file"] {
-        Courier::publish(&cluster, &[spelling, &file], &[]).ended_with(LOGIN).await.expect(1, &["was kept in"]);
+        CourierProcess::publish(&cluster, &[spelling, &file], &[])
+            .output_with_input(LOGIN)
+            .await
+            .expect(1, &["was kept in"]);
     }
     for spelling in ["--file", "--dlq-file"] {
         assert_eq!(dlq(&["list", "--json", spelling, &file], "").await.out.lines().count(), 2);
@@ -271,24 +276,25 @@ async fn both_commands_take_both_spellings() {
 }
 
 #[tokio::test]
-async fn a_record_in_the_topic_reads_as_connects() {
+async fn topic_records_have_connect_headers() {
     let cluster = with_dead(&[]).await;
     reject_events(&cluster);
     let settings = [("KAFKA_DLQ_TOPIC", "dead")];
-    let publish = Courier::publish(&cluster, &["--no-dlq-file"], &settings);
-    publish.ended_with(LOGIN).await.expect(1, &["1 dead letter was kept in dead: ", "--store-topic dead"]);
+    let publish = CourierProcess::publish(&cluster, &["--no-dlq-file"], &settings);
+    publish.output_with_input(LOGIN).await.expect(1, &["1 dead letter was kept in dead: ", "--store-topic dead"]);
     let records = cluster.records("dead");
     assert_eq!(records[0].header("__connect.errors.stage"), Some(&b"KAFKA_PRODUCE"[..]));
 }
 
 #[tokio::test]
-async fn a_reason_names_the_limit_as_it_is_set() {
+async fn reason_names_the_configured_limit() {
     let user = TopicSpec::new("user-events", 1).config("max.message.bytes", "120");
     let cluster = TestCluster::builder().topic_spec(user).start().await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("letters").display().to_string();
-    // The limit is asked for when the topic is first published to; what is sent before the answer is refused by the broker.
-    let mut courier = Courier::publish(&cluster, &["--dlq-file", &file, "--receipts", "-"], &[]);
+    // The producer requests the limit at the first event of the topic. The broker rejects events that are sent before the
+    // answer.
+    let mut courier = CourierProcess::publish(&cluster, &["--dlq-file", &file, "--receipts", "-"], &[]);
     let mut reason = String::new();
     while !reason.contains("max.message.bytes") {
         courier.write(&format!("{LOGIN}\n")).await;
@@ -296,7 +302,7 @@ async fn a_reason_names_the_limit_as_it_is_set() {
     }
     assert!(reason.contains("120") && !reason.contains("128"), "{reason}");
     courier.end_input();
-    courier.ended().await.expect(1, &[]);
+    courier.output().await.expect(1, &[]);
 }
 
 #[tokio::test]
@@ -308,12 +314,15 @@ async fn pipes_are_no_dead_letter_files() {
     let pipe = folder.path().join("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let file = pipe.display().to_string();
-    let said = ["is a named pipe", "name a regular file"];
-    Courier::publish(&cluster, &["--dlq-file", &file], &[]).ended_with(LOGIN).await.expect(73, &said);
-    Courier::publish(&cluster, &[], &[("KAFKA_DLQ_FILE", &file)]).ended_with(LOGIN).await.expect(73, &said);
-    dlq(&["import", "--file", &file], &line).await.expect(73, &said);
-    dlq(&["list", "--file", &file], "").await.expect(65, &said);
-    dlq(&["purge", "--all", "--yes", "--file", &file], "").await.expect(65, &said);
+    let texts = ["is a named pipe", "name a regular file"];
+    CourierProcess::publish(&cluster, &["--dlq-file", &file], &[]).output_with_input(LOGIN).await.expect(73, &texts);
+    CourierProcess::publish(&cluster, &[], &[("KAFKA_DLQ_FILE", &file)])
+        .output_with_input(LOGIN)
+        .await
+        .expect(73, &texts);
+    dlq(&["import", "--file", &file], &line).await.expect(73, &texts);
+    dlq(&["list", "--file", &file], "").await.expect(65, &texts);
+    dlq(&["purge", "--all", "--yes", "--file", &file], "").await.expect(65, &texts);
     assert!(fs::metadata(&pipe).unwrap().file_type().is_fifo());
     assert_eq!((fs::read_dir(folder.path()).unwrap().count(), cluster.record_count("user-events")), (1, 0));
 }
@@ -326,7 +335,7 @@ async fn import_follows_a_dangling_link() {
     let (link, target) = (folder.path().join("link"), folder.path().join("target"));
     std::os::unix::fs::symlink(&target, &link).unwrap();
     let file = link.display().to_string();
-    dlq(&["import", "--file", &file], &line).await.expect(0, &["1 letter taken"]);
+    dlq(&["import", "--file", &file], &line).await.expect(0, &["1 dead letter imported"]);
     assert!(link.is_symlink() && target.is_file() && folder.path().join("target.lock").exists());
     assert_eq!(dlq(&["list", "--json", "--file", &file], "").await.out.lines().count(), 1);
 }
@@ -352,23 +361,23 @@ async fn emptied_file_is_reported_empty() {
     cluster.reject_records(|_| Some("no".to_owned()));
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("letters").display().to_string();
-    let mut courier = Courier::publish(&cluster, &["--dlq-file", &file, "--receipts", "-"], &[]);
+    let mut courier = CourierProcess::publish(&cluster, &["--dlq-file", &file, "--receipts", "-"], &[]);
     courier.write(&format!("{LOGIN}\n")).await;
-    courier.line().await; // kept by now
+    courier.line().await; // the dead letter is stored
     dlq(&["purge", "--all", "--yes", "--file", &file], "").await.expect(0, &[]);
     courier.end_input();
-    let ended = courier.ended().await;
-    ended.expect(1, &["1 dead letter was kept in", "it holds no dead letters now"]);
-    assert!(!ended.err.contains("dlq replay"), "{}", ended.err);
+    let output = courier.output().await;
+    output.expect(1, &["1 dead letter was kept in", "the file holds no dead letters now"]);
+    assert!(!output.err.contains("dlq replay"), "{}", output.err);
 }
 
 #[tokio::test]
 async fn missing_letter_topic_has_a_remedy() {
     let cluster = cluster().await;
     let (line, _) = one_letter(&cluster).await;
-    let said = ["topic \"dead\" does not exist on the cluster", "create it", "--store-topic"];
+    let texts = ["topic \"dead\" does not exist on the cluster", "create it", "--store-topic"];
     for words in [&["list"][..], &["stats"], &["import"], &["replay", "--all"]] {
-        in_topic(&cluster, words, &line).await.expect(78, &said);
+        in_topic(&cluster, words, &line).await.expect(78, &texts);
     }
 }
 
@@ -376,7 +385,7 @@ async fn missing_letter_topic_has_a_remedy() {
 async fn compacted_topic_is_reported_once() {
     let cluster = with_dead(&[("cleanup.policy", "compact")]).await;
     for words in ["list", "stats"] {
-        let ended = in_topic(&cluster, &[words], "").await;
-        assert_eq!(ended.err.matches("cleanup.policy=compact").count(), 1, "{}", ended.err);
+        let output = in_topic(&cluster, &[words], "").await;
+        assert_eq!(output.err.matches("cleanup.policy=compact").count(), 1, "{}", output.err);
     }
 }

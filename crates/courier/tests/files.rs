@@ -1,15 +1,15 @@
-//! No two files of one command are the same: refused with 64, and nothing is touched.
+//! A command that names a file twice ends with 64 and changes nothing.
 #![cfg(unix)]
-#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+#![allow(clippy::unwrap_used)] // test helpers
 mod support;
 
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use support::{Courier, LOGIN, cluster, command};
+use support::{CourierProcess, LOGIN, cluster, command};
 
-/// A folder with an input, a linked folder, and whatever a test adds.
+/// A folder with an input and a linked folder.
 struct Folder(tempfile::TempDir);
 
 impl Folder {
@@ -25,7 +25,7 @@ impl Folder {
         self.0.path().join(name).to_str().unwrap().to_owned()
     }
 
-    /// Everything in the folder: names, and what regular files hold.
+    /// Returns the path and content of everything in the folder.
     fn content(&self) -> Vec<(String, Vec<u8>)> {
         let mut found = Vec::new();
         list(self.0.path(), &mut found);
@@ -33,11 +33,11 @@ impl Folder {
         found
     }
 
-    /// Runs a command that must be refused, with these words, and change nothing.
-    async fn refused(&self, arguments: &[&str], said: &[&str]) {
+    /// Asserts that the command fails with these texts and changes nothing.
+    async fn refused(&self, arguments: &[&str], texts: &[&str]) {
         let before = self.content();
         let settings = [("KAFKA_BROKERS", "127.0.0.1:1"), ("XDG_STATE_HOME", "/dev/null/none")];
-        Courier::start(command(arguments, &settings)).ended_with("").await.expect(64, said);
+        CourierProcess::start(command(arguments, &settings)).output_with_input("").await.expect(64, texts);
         assert_eq!(self.content(), before, "{arguments:?}");
     }
 }
@@ -104,11 +104,14 @@ async fn settings_and_input_are_never_overwritten() {
 }
 
 #[tokio::test]
-async fn commands_of_dlq_keep_files_apart() {
+async fn dlq_commands_compare_files() {
     let folder = Folder::new();
     let letters = folder.path("letters");
     let import = ["dlq", "import", "--file", &letters, &folder.path("events")];
-    Courier::start(command(&["dlq", "import", "--file", &letters], &[])).ended_with("").await.expect(0, &[]);
+    CourierProcess::start(command(&["dlq", "import", "--file", &letters], &[]))
+        .output_with_input("")
+        .await
+        .expect(0, &[]);
     for suffix in ["", ".lock"] {
         let own = format!("{letters}{suffix}");
         folder.refused(&["dlq", "export", "--file", &letters, &own], &["same file", &own]).await;
@@ -120,21 +123,24 @@ async fn commands_of_dlq_keep_files_apart() {
 }
 
 #[tokio::test]
-async fn output_never_goes_into_the_store() {
+async fn output_never_overwrites_the_store() {
     let folder = Folder::new();
     let letters = folder.path("letters");
-    Courier::start(command(&["dlq", "import", "--file", &letters], &[])).ended_with("").await.expect(0, &[]);
+    CourierProcess::start(command(&["dlq", "import", "--file", &letters], &[]))
+        .output_with_input("")
+        .await
+        .expect(0, &[]);
     let before = fs::read(&letters).unwrap();
     for arguments in [&["list"][..], &["stats"], &["export"], &["purge", "--all", "--yes"], &["replay", "--all"]] {
         let mut command = command(&[&["dlq"], arguments, &["--file", &letters]].concat(), &[]);
         command.stdout(fs::OpenOptions::new().append(true).open(&letters).unwrap());
-        Courier::start(command).ended().await.expect(64, &["standard output", "same file"]);
+        CourierProcess::start(command).output().await.expect(64, &["standard output", "same file"]);
         assert_eq!(fs::read(&letters).unwrap(), before, "{arguments:?}");
     }
     let mut command = command(&["config", "--config", &folder.path("settings.toml")], &[]);
     fs::write(folder.path("settings.toml"), "client_id = \"a\"\n").unwrap();
     command.stdout(fs::OpenOptions::new().append(true).open(folder.path("settings.toml")).unwrap());
-    Courier::start(command).ended().await.expect(64, &["standard output", "same file"]);
+    CourierProcess::start(command).output().await.expect(64, &["standard output", "same file"]);
 }
 
 #[tokio::test]
@@ -144,7 +150,10 @@ async fn option_files_are_compared() {
     fs::write(&value, "secret\n").unwrap();
     fs::write(&settings, format!("client_id_file = {value:?}\n")).unwrap();
     let (letters, events) = (folder.path("letters"), folder.path("events"));
-    Courier::start(command(&["dlq", "import", "--file", &letters], &[])).ended_with("").await.expect(0, &[]);
+    CourierProcess::start(command(&["dlq", "import", "--file", &letters], &[]))
+        .output_with_input("")
+        .await
+        .expect(0, &[]);
     let refused = ["client_id_file", "same file"];
     folder
         .refused(&["dlq", "export", "--config", &settings, "--file", &letters, "--limit", "1", &value], &refused)
@@ -156,20 +165,26 @@ async fn option_files_are_compared() {
     fs::write(&value, "127.0.0.1:1").unwrap();
     let before = folder.content();
     let publish = command(&["publish", "--receipts", &value, &events], &[("KAFKA_BROKERS_FILE", &value)]);
-    Courier::start(publish).ended_with("").await.expect(64, &["KAFKA_BROKERS_FILE", "same file"]);
+    CourierProcess::start(publish).output_with_input("").await.expect(64, &["KAFKA_BROKERS_FILE", "same file"]);
     let mut config = command(&["config"], &[("KAFKA_BROKERS_FILE", &value)]);
     config.stdout(fs::OpenOptions::new().append(true).open(&value).unwrap());
-    Courier::start(config).ended().await.expect(64, &["standard output", "KAFKA_BROKERS_FILE", "same file"]);
+    CourierProcess::start(config).output().await.expect(64, &["standard output", "KAFKA_BROKERS_FILE", "same file"]);
     assert_eq!(folder.content(), before);
 }
 
 #[tokio::test]
-async fn an_export_follows_a_dangling_link() {
+async fn export_follows_a_dangling_link() {
     let folder = Folder::new();
     let (letters, link) = (folder.path("letters"), folder.path("link"));
-    Courier::start(command(&["dlq", "import", "--file", &letters], &[])).ended_with("").await.expect(0, &[]);
+    CourierProcess::start(command(&["dlq", "import", "--file", &letters], &[]))
+        .output_with_input("")
+        .await
+        .expect(0, &[]);
     symlink("inner/exported", &link).unwrap();
-    Courier::start(command(&["dlq", "export", "--file", &letters, &link], &[])).ended().await.expect(0, &["0 letters"]);
+    CourierProcess::start(command(&["dlq", "export", "--file", &letters, &link], &[]))
+        .output()
+        .await
+        .expect(0, &["0 dead letters"]);
     assert!(Path::new(&link).is_symlink());
     assert!(Path::new(&folder.path("inner/exported")).is_file());
 }
@@ -189,17 +204,17 @@ async fn devices_and_shared_logs_are_allowed() {
 }
 
 #[tokio::test]
-async fn a_dash_is_standard_output_and_no_file() {
+async fn dash_is_standard_output() {
     let cluster = cluster().await;
     let folder = Folder::new();
     let brokers = cluster.bootstrap();
     let mut command = command(&["publish", "--brokers", &brokers, "--receipts", "-"], &[]);
     command.current_dir(folder.0.path());
-    let ended = Courier::start(command).ended_with(&format!("{LOGIN}\n")).await;
-    ended.expect(0, &["1 read, 1 delivered"]);
-    assert_eq!(support::receipts(&ended.out).len(), 1);
+    let output = CourierProcess::start(command).output_with_input(&format!("{LOGIN}\n")).await;
+    output.expect(0, &["1 read, 1 delivered"]);
+    assert_eq!(support::receipts(&output.out).len(), 1);
     assert!(!Path::new(&folder.path("-")).exists());
     for option in ["--dlq-file", "--config"] {
-        folder.refused(&["publish", option, "-", &folder.path("events")], &[option, "\"-\" is no file"]).await;
+        folder.refused(&["publish", option, "-", &folder.path("events")], &[option, "\"-\" is not a file"]).await;
     }
 }

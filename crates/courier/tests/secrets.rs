@@ -1,22 +1,22 @@
-//! Secrets in arguments, variables and files: the command shows no part of any, whatever is wrong.
-#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+//! Secrets in arguments, variables and files: no error shows any part of one.
+#![allow(clippy::unwrap_used)] // test helpers
 #[path = "../../producer/tests/support/leak.rs"]
 mod leak;
 mod support;
 
-use support::{Courier, command};
+use support::{CourierProcess, command};
 
-/// No eight characters of it are in any message by accident.
+/// A text of which no message contains eight characters by accident.
 const SECRET: &str = "Zq7xVr2mKw9pLt4nHs6bJd8fQc3gYy5eXu1aRv0o";
 
-/// Runs the command with all that it logs, and holds its output against the secret; its exit code and what it said.
+/// Runs the command at log level trace and searches its output for the secret. Returns the exit code and the output.
 async fn hidden(arguments: &[&str], settings: &[(&str, &str)]) -> (Option<i32>, String) {
     let arguments = [&["--log-level", "trace"], arguments].concat();
-    let ended = Courier::start(command(&arguments, settings)).ended_with("").await;
-    let said = format!("{}\n{}", ended.out, ended.err);
-    let found = leak::find(SECRET.as_bytes(), &said);
-    assert_eq!(found, None, "{arguments:?} {settings:?}: {said}");
-    (ended.code, said)
+    let output = CourierProcess::start(command(&arguments, settings)).output_with_input("").await;
+    let text = format!("{}\n{}", output.out, output.err);
+    let found = leak::find(SECRET.as_bytes(), &text);
+    assert_eq!(found, None, "{arguments:?} {settings:?}: {text}");
+    (output.code, text)
 }
 
 #[tokio::test]
@@ -34,18 +34,18 @@ async fn arguments_hide_their_values() {
         (swapped, 78),
     ] {
         for subcommand in ["config", "publish"] {
-            let (ended, said) = hidden(&[subcommand, "--set", &value], &[]).await;
-            assert_eq!(ended, Some(code), "{said}");
+            let (output, text) = hidden(&[subcommand, "--set", &value], &[]).await;
+            assert_eq!(output, Some(code), "{text}");
         }
     }
     for (brokers, word) in [
         (format!("SASL_SSL://me:{SECRET}@kafka:9092"), "set security_protocol to SASL_SSL"),
         (format!("me:{SECRET}@kafka:9092"), "a broker is host:port"),
     ] {
-        let (code, said) = hidden(&["config", "--brokers", &brokers], &[]).await;
-        assert!(code == Some(64) && said.contains(word), "{said}");
-        let (code, said) = hidden(&["config", "--set", &format!("brokers={brokers}")], &[]).await;
-        assert!(code == Some(78) && said.contains(word), "{said}");
+        let (code, text) = hidden(&["config", "--brokers", &brokers], &[]).await;
+        assert!(code == Some(64) && text.contains(word), "{text}");
+        let (code, text) = hidden(&["config", "--set", &format!("brokers={brokers}")], &[]).await;
+        assert!(code == Some(78) && text.contains(word), "{text}");
     }
 }
 
@@ -65,10 +65,10 @@ async fn arguments_for_paths_hide_content() {
             (&["dlq", "list", &format!("--file={text}")], 65),
             (&["dlq", "import", "--file", "/dev/null/none", "--", text], 65),
         ] {
-            let ended = Courier::start(command(arguments, &[])).ended_with("").await;
-            let said = format!("{}\n{}", ended.out, ended.err);
-            assert_eq!(leak::find(SECRET.as_bytes(), &said), None, "{arguments:?}: {said}");
-            assert!(said.contains("***") && ended.code == Some(code), "{arguments:?} {:?}: {said}", ended.code);
+            let output = CourierProcess::start(command(arguments, &[])).output_with_input("").await;
+            let text = format!("{}\n{}", output.out, output.err);
+            assert_eq!(leak::find(SECRET.as_bytes(), &text), None, "{arguments:?}: {text}");
+            assert!(text.contains("***") && output.code == Some(code), "{arguments:?} {:?}: {text}", output.code);
         }
     }
     for (arguments, shown) in [
@@ -77,8 +77,8 @@ async fn arguments_for_paths_hide_content() {
         (&["publish", "--tpoic", "a"], "--tpoic"),
         (&["--log-level", "loud", "sample"], "\"loud\""),
     ] {
-        let ended = Courier::start(command(arguments, &[])).ended_with("").await;
-        assert!(ended.err.contains(shown), "{arguments:?}: {}", ended.err);
+        let output = CourierProcess::start(command(arguments, &[])).output_with_input("").await;
+        assert!(output.err.contains(shown), "{arguments:?}: {}", output.err);
     }
 }
 
@@ -103,8 +103,8 @@ async fn variables_and_files_stay_hidden() {
             ("KAFKA_SECURITY_PROTOCOL", "SSL"),
         ],
     ] {
-        let (code, said) = hidden(&["publish"], &settings).await;
-        assert_eq!(code, Some(78), "{said}");
+        let (code, text) = hidden(&["publish"], &settings).await;
+        assert_eq!(code, Some(78), "{text}");
     }
     for (name, text) in [
         ("c.toml", format!("sasl_password = {SECRET}")),
@@ -113,7 +113,7 @@ async fn variables_and_files_stay_hidden() {
         ("c.json", format!("{{\"sasl_password\": {{\"{SECRET}\": 1}}}}")),
     ] {
         let path = file(name, &text);
-        let (code, said) = hidden(&["config", "--config", &path], &[]).await;
-        assert!(code == Some(78) && said.contains(name), "{said}");
+        let (code, text) = hidden(&["config", "--config", &path], &[]).await;
+        assert!(code == Some(78) && text.contains(name), "{text}");
     }
 }

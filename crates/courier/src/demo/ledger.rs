@@ -1,6 +1,8 @@
-//! The ledger: what the library said of each event, against what the brokers' logs hold.
+//! The ledger: the library's verdict on each event, checked against the brokers' logs.
 //!
-//! Rules: drawn up from the logs alone; an event counts as right only if its verdict, its place and its order are.
+//! Rules:
+//! - The logs alone decide.
+//! - An event is correct only if its verdict, its offset and its order are.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,70 +11,70 @@ use indicatif::HumanCount;
 use kafka_courier::{DeliveryError, FailedOutcome, RecordMetadata, headers};
 use kafka_courier_test_broker::{Record, TestCluster};
 
-/// What the library said of an event.
-pub(super) struct Receipt {
+/// The library's verdict on an event.
+pub(super) struct EventVerdict {
     pub(super) id: String,
     pub(super) result: Result<RecordMetadata, DeliveryError>,
-    /// It was given up, and its dead letter was sent again and delivered.
+    /// The event failed, and a replay delivered its dead letter.
     pub(super) replayed: bool,
 }
 
-/// What the ledger says.
+/// The result of the check.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Balance {
+pub(super) struct DemoLedger {
     events: u64,
     delivered: u64,
     not_written: u64,
     replayed: u64,
     unknown: u64,
-    /// Reported delivered and not in the log where that was said, or reported not written and in it.
+    /// Verdicts that the log contradicts: delivered, but not at the reported offset, or not written, but in the log.
     untrue: u64,
-    doubled: u64,
-    /// Behind a later event of the same key.
-    disordered: u64,
-    /// The verdicts that are not true.
+    duplicates: u64,
+    /// Events after a later event of the same key.
+    out_of_order: u64,
+    /// A line for each contradicted verdict.
     contradictions: Vec<String>,
 }
 
-impl Balance {
-    pub(super) fn is_even(&self) -> bool {
-        self.untrue == 0 && self.doubled == 0 && self.disordered == 0
+impl DemoLedger {
+    pub(super) fn is_ok(&self) -> bool {
+        self.untrue == 0 && self.duplicates == 0 && self.out_of_order == 0
     }
 }
 
-impl fmt::Display for Balance {
+impl fmt::Display for DemoLedger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { events, delivered, not_written, replayed, unknown, untrue, doubled, disordered, .. } = self;
-        writeln!(f, "the ledger, from the brokers' logs:")?;
-        for (count, what) in [
+        let Self { events, delivered, not_written, replayed, unknown, untrue, duplicates, out_of_order, .. } = self;
+        writeln!(f, "verdicts checked against the brokers' logs:")?;
+        for (count, text) in [
             (events, "events published"),
-            (delivered, "reported delivered, each in the log where it was said"),
-            (not_written, "reported not written, none of them in the log"),
-            (replayed, "refused, and in the log since their dead letters were sent again"),
-            (unknown, "reported unknown"),
-            (untrue, "verdicts that are not true"),
-            (doubled, "in the log twice"),
-            (disordered, "out of order among those of their key"),
+            (delivered, "delivered"),
+            (not_written, "not written"),
+            (replayed, "rejected first, then delivered by the replay"),
+            (unknown, "unknown"),
+            (untrue, "verdicts that a log contradicts"),
+            (duplicates, "events that a log holds twice"),
+            (out_of_order, "events out of order within their key"),
         ] {
-            writeln!(f, "{:>8} {what}", HumanCount(*count).to_string())?;
+            writeln!(f, "{:>8} {text}", HumanCount(*count).to_string())?;
         }
         for contradiction in &self.contradictions {
             writeln!(f, "         {contradiction}")?;
         }
-        f.write_str(if self.is_even() { "it balances" } else { "IT DOES NOT BALANCE" })
+        f.write_str(if self.is_ok() { "ledger: ok" } else { "ledger: FAILED" })
     }
 }
 
-/// Draws it up.
-pub(super) fn balance(cluster: &TestCluster, topics: &[&str], receipts: &[Receipt]) -> Balance {
-    let mut balance = Balance { events: receipts.len() as u64, ..Balance::default() };
+/// Checks the verdicts against the logs of these topics.
+pub(super) fn check(cluster: &TestCluster, topics: &[&str], receipts: &[EventVerdict]) -> DemoLedger {
+    let mut ledger = DemoLedger { events: receipts.len() as u64, ..DemoLedger::default() };
     let mut places: HashMap<String, Vec<(i32, i64)>> = HashMap::new();
     for topic in topics {
         let mut last: HashMap<Vec<u8>, u64> = HashMap::new();
         for record in cluster.records(topic) {
             if let Some(number) = running_number(&record) {
                 let before = last.insert(record.key.as_deref().unwrap_or_default().to_vec(), number);
-                balance.disordered += u64::from(before.is_some_and(|before| before >= number));
+                ledger.out_of_order += u64::from(before.is_some_and(|before| before >= number));
             }
             let id = record.header(headers::EVENT_ID).map(|id| String::from_utf8_lossy(id).into_owned());
             places.entry(id.unwrap_or_default()).or_default().push((record.partition, record.offset));
@@ -80,33 +82,33 @@ pub(super) fn balance(cluster: &TestCluster, topics: &[&str], receipts: &[Receip
     }
     for receipt in receipts {
         let found = places.get(&receipt.id).map_or(&[][..], Vec::as_slice);
-        balance.doubled += u64::from(found.len() > 1);
-        balance.enter(receipt, found);
+        ledger.duplicates += u64::from(found.len() > 1);
+        ledger.enter(receipt, found);
     }
-    balance
+    ledger
 }
 
-impl Balance {
-    fn enter(&mut self, receipt: &Receipt, found: &[(i32, i64)]) {
+impl DemoLedger {
+    fn enter(&mut self, receipt: &EventVerdict, found: &[(i32, i64)]) {
         let before = self.untrue;
         self.compare(receipt, found);
         if self.untrue > before {
-            let said = match &receipt.result {
+            let verdict = match &receipt.result {
                 Ok(placed) => format!("{placed:?}"),
                 Err(error) => format!("{error}, {}", if receipt.replayed { "replayed" } else { "not replayed" }),
             };
-            self.contradictions.push(format!("{}: {said}; in the log at {found:?}", receipt.id));
+            self.contradictions.push(format!("{}: {verdict}, but in the log at {found:?}", receipt.id));
         }
     }
 
-    fn compare(&mut self, receipt: &Receipt, found: &[(i32, i64)]) {
+    fn compare(&mut self, receipt: &EventVerdict, found: &[(i32, i64)]) {
         match &receipt.result {
             Ok(placed) => {
                 self.delivered += 1;
-                let there = |(partition, offset): &(i32, i64)| {
-                    *partition == placed.partition && placed.offset.is_none_or(|said| said == *offset)
+                let is_reported = |(partition, offset): &(i32, i64)| {
+                    *partition == placed.partition && placed.offset.is_none_or(|reported| reported == *offset)
                 };
-                self.untrue += u64::from(!found.iter().any(there));
+                self.untrue += u64::from(!found.iter().any(is_reported));
             }
             Err(_) if receipt.replayed => {
                 self.replayed += 1;
@@ -121,7 +123,7 @@ impl Balance {
     }
 }
 
-/// The sample's number of the event among those of its key.
+/// Returns the event's number within its key, which `courier sample` assigns.
 fn running_number(record: &Record) -> Option<u64> {
     let event: serde_json::Value = serde_json::from_slice(record.value.as_deref()?).ok()?;
     event.get("sample")?.get("seq")?.as_u64()
@@ -132,10 +134,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_verdict_that_the_log_contradicts_does_not_balance() {
-        let mut balance = Balance { untrue: 1, ..Balance::default() };
-        assert!(!balance.is_even() && balance.to_string().ends_with("IT DOES NOT BALANCE"));
-        balance.untrue = 0;
-        assert!(balance.is_even() && balance.to_string().ends_with("it balances"));
+    fn contradicted_verdict_fails_ledger() {
+        let mut ledger = DemoLedger { untrue: 1, ..DemoLedger::default() };
+        assert!(!ledger.is_ok() && ledger.to_string().ends_with("ledger: FAILED"));
+        ledger.untrue = 0;
+        assert!(ledger.is_ok() && ledger.to_string().ends_with("ledger: ok"));
     }
 }

@@ -1,11 +1,12 @@
-//! `courier demo`: a cluster inside the process, events, faults, and the ledger.
+//! `courier demo`: a cluster inside the process, events, faults, and a ledger of all verdicts.
 //!
-//! Rules: nothing is staged: the events go through the same library as anywhere, over real sockets, and the ledger is
-//! drawn up from the brokers' logs and the verdicts that the library gave. If it does not balance the command fails.
-//! A fault ends with its act, however few events met it.
+//! Rules:
+//! - Nothing is simulated in the client: the events pass through the library as in any program, over real sockets.
+//! - The ledger checks the library's verdicts against the brokers' logs. The command fails if they differ.
+//! - A fault ends with its scene, even if few events met the fault.
 
+mod dead_letters;
 mod ledger;
-mod letters;
 #[cfg(test)]
 mod tests;
 
@@ -20,42 +21,44 @@ use kafka_courier::{KafkaConfig, KafkaProducer};
 use kafka_courier_event_model::{BUILT_IN, Event};
 use kafka_courier_test_broker::TestCluster;
 
-use self::ledger::{Balance, Receipt, balance};
+use self::ledger::{DemoLedger, EventVerdict, check};
 use crate::exit::Exit;
 use crate::sample::Samples;
 
 const BROKERS: i32 = 3;
 const PARTITIONS: i32 = 6;
-/// Answers that are lost, at most.
+/// The largest number of answers that are lost.
 const LOST: u32 = 10;
 
-/// Shows it at work: three brokers inside this process, events of all types, a leader moved, answers lost, a broker killed
-/// and started again, events refused that become dead letters and are sent again, and at the end every verdict held
-/// against the log. Needs no Kafka.
+/// Run a demonstration on a cluster inside this process, with faults (needs no Kafka)
+///
+/// Three brokers run inside the process. The demonstration publishes events of all types while leaders move, answers are
+/// lost and a broker is killed. Events that the brokers reject become dead letters and are replayed. At the end every
+/// verdict is checked against the brokers' logs, and the result is printed as `ledger: ok` or `ledger: FAILED`.
 #[derive(Args, Debug)]
 pub(crate) struct DemoArgs {
-    /// How many events.
+    /// Publish this number of events, 1 to 1000000
     #[arg(long, value_name = "N", default_value_t = 40_000, value_parser = events)]
     events: u64,
-    /// Other seeds give other events, the same seed the same.
+    /// Generate the events from this seed: the same seed gives the same events
     #[arg(long, value_name = "S", value_parser = crate::whole_number::<u64>, default_value_t = 1)]
     seed: u64,
 }
 
 fn events(text: &str) -> Result<u64, String> {
     let in_range = text.parse().ok().filter(|events| (1..=1_000_000).contains(events));
-    in_range.ok_or_else(|| "a number of events from 1 to 1000000 is expected".to_owned())
+    in_range.ok_or_else(|| "expected a number of events from 1 to 1000000".to_owned())
 }
 
-/// What happens while a part of the events is published.
-struct Act {
+/// A fault, and the title of the scene in which a part of the events is published.
+struct Scene {
     title: &'static str,
     fault: fn(&TestCluster),
 }
 
-const ACTS: &[Act] = &[
-    Act { title: "all is well", fault: |_| {} },
-    Act {
+const SCENES: &[Scene] = &[
+    Scene { title: "no fault", fault: |_| {} },
+    Scene {
         title: "the leaders of user-events move to other brokers",
         fault: |cluster| {
             for partition in 0..PARTITIONS {
@@ -64,30 +67,30 @@ const ACTS: &[Act] = &[
             }
         },
     },
-    Act {
-        title: "up to ten answers are lost after the events were written",
+    Scene {
+        title: "up to ten answers are lost after the write",
         fault: |cluster| cluster.apply_then_disconnect(LOST.into()),
     },
 ];
 
-/// How the acts are played.
+/// The timing and the output of a demonstration.
 struct Stage {
-    /// How long the broker that is killed stays away.
-    away: Duration,
+    /// The time from the kill of a broker to its restart.
+    downtime: Duration,
     retry_backoff: Duration,
-    /// Where each line goes.
-    tell: Box<dyn Fn(fmt::Arguments<'_>) + Send + Sync>,
+    /// Prints a line.
+    print: Box<dyn Fn(fmt::Arguments<'_>) + Send + Sync>,
 }
 
 impl Stage {
-    /// For somebody who watches.
-    fn shown() -> Self {
+    /// Returns the timing for a person at a terminal, with standard output.
+    fn terminal() -> Self {
         let retry_backoff = KafkaConfig::default().retry_backoff;
-        Self { away: Duration::from_secs(1), retry_backoff, tell: Box::new(print) }
+        Self { downtime: Duration::from_secs(1), retry_backoff, print: Box::new(print) }
     }
 
-    fn tell(&self, line: fmt::Arguments<'_>) {
-        (self.tell)(line);
+    fn print_line(&self, line: fmt::Arguments<'_>) {
+        (self.print)(line);
     }
 }
 
@@ -96,12 +99,12 @@ pub(crate) fn run(args: &DemoArgs) -> Exit {
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            crate::say(&format!("the runtime could not be started: {error}"));
+            crate::say(&format!("cannot start the async runtime: {error}"));
             return Exit::Io;
         }
     };
-    match runtime.block_on(play(args, &Stage::shown())) {
-        Ok(balance) if balance.is_even() => Exit::Ok,
+    match runtime.block_on(play(args, &Stage::terminal())) {
+        Ok(ledger) if ledger.is_ok() => Exit::Ok,
         Ok(_) => Exit::SomeFailed,
         Err(error) => {
             crate::say(&format!("{error:#}"));
@@ -110,40 +113,40 @@ pub(crate) fn run(args: &DemoArgs) -> Exit {
     }
 }
 
-async fn play(args: &DemoArgs, stage: &Stage) -> anyhow::Result<Balance> {
+async fn play(args: &DemoArgs, stage: &Stage) -> anyhow::Result<DemoLedger> {
     let begun = Instant::now();
     let mut builder = TestCluster::builder().brokers(BROKERS);
     for topic in topics() {
         builder = builder.topic(topic, PARTITIONS);
     }
     let cluster = builder.start().await?;
-    stage.tell(format_args!("{BROKERS} brokers inside this process, at {}", cluster.bootstrap()));
+    stage.print_line(format_args!("{BROKERS} brokers inside this process: {}", cluster.bootstrap()));
     let mut config = KafkaConfig::default();
     config.brokers =
         cluster.bootstrap().split(',').map(str::parse).collect::<Result<_, _>>().map_err(anyhow::Error::msg)?;
-    // All that one act may make; what memory holds ends with the demo.
+    // Enough for all dead letters of a scene, because memory is the only store of the demo.
     config.dlq_buffer = count(args.events);
     config.retry_backoff = stage.retry_backoff;
-    // With few events all the answers may be lost to one batch.
+    // If events are few, one batch may lose all its answers.
     config.retry_max = config.retry_max.max(LOST);
     let producer = KafkaProducer::build(config)?;
 
     let mut samples = Samples::new(args.seed, Timestamp::now(), &[]);
-    let acts = ACTS.len() as u64 + 2;
+    let scenes = SCENES.len() as u64 + 2;
     let mut receipts = Vec::new();
-    for act in ACTS {
-        (act.fault)(&cluster);
-        publish(stage, &producer, act.title, (&mut samples).take(count(args.events / acts)), &mut receipts).await?;
+    for scene in SCENES {
+        (scene.fault)(&cluster);
+        publish(stage, &producer, scene.title, (&mut samples).take(count(args.events / scenes)), &mut receipts).await?;
         cluster.clear_faults();
     }
-    let some = (&mut samples).take(count(args.events / acts));
-    letters::refused_and_sent_again(stage, &cluster, &producer, some, &mut receipts).await?;
+    let some = (&mut samples).take(count(args.events / scenes));
+    dead_letters::reject_and_replay(stage, &cluster, &producer, some, &mut receipts).await?;
     cluster.kill(2).await;
-    let rest = args.events - args.events / acts * (acts - 1);
+    let rest = args.events - args.events / scenes * (scenes - 1);
     let (first, last) = (rest / 2, rest - rest / 2);
     let half = publish(stage, &producer, "broker 2 is killed", (&mut samples).take(count(first)), &mut receipts);
     let restart = async {
-        tokio::time::sleep(stage.away).await;
+        tokio::time::sleep(stage.downtime).await;
         cluster.restart(2)
     };
     let (published, restarted) = tokio::join!(half, restart);
@@ -152,18 +155,18 @@ async fn play(args: &DemoArgs, stage: &Stage) -> anyhow::Result<Balance> {
     publish(stage, &producer, "broker 2 is back", (&mut samples).take(count(last)), &mut receipts).await?;
 
     let report = producer.close(Duration::from_secs(30)).await;
-    stage.tell(format_args!(
-        "closed: {} delivered, replayed dead letters included; {} failed before a replay",
+    stage.print_line(format_args!(
+        "producer closed: {} delivered, replayed dead letters included, {} failed before the replay",
         HumanCount(report.delivered),
         HumanCount(report.failed)
     ));
-    let balance = balance(&cluster, &topics(), &receipts);
-    stage.tell(format_args!("{balance}"));
-    stage.tell(format_args!("{:.1} s in all", begun.elapsed().as_secs_f64()));
-    Ok(balance)
+    let ledger = check(&cluster, &topics(), &receipts);
+    stage.print_line(format_args!("{ledger}"));
+    stage.print_line(format_args!("total time: {:.1} s", begun.elapsed().as_secs_f64()));
+    Ok(ledger)
 }
 
-/// Prints a line to standard output. If nobody reads it the demo goes on: its exit code tells as much.
+/// Prints a line to standard output. The demo continues if its reader has gone: the exit code has the result.
 fn print(line: fmt::Arguments<'_>) {
     let _ = writeln!(io::stdout(), "{line}");
 }
@@ -172,7 +175,7 @@ fn count(events: u64) -> usize {
     usize::try_from(events).unwrap_or(usize::MAX)
 }
 
-/// The topics that the sample's events go to.
+/// Returns the topics of the sample's events.
 fn topics() -> Vec<&'static str> {
     let mut topics: Vec<_> = BUILT_IN.iter().map(|built_in| built_in.default_topic).collect();
     topics.sort_unstable();
@@ -186,7 +189,7 @@ async fn publish(
     producer: &KafkaProducer,
     title: &str,
     events: impl Iterator<Item = Box<dyn Event>>,
-    receipts: &mut Vec<Receipt>,
+    receipts: &mut Vec<EventVerdict>,
 ) -> anyhow::Result<()> {
     let (begun, before) = (Instant::now(), producer.stats());
     let mut deliveries = Vec::new();
@@ -200,13 +203,13 @@ async fn publish(
     for (id, delivery) in deliveries {
         let result = delivery.await;
         failed += u64::from(result.is_err());
-        receipts.push(Receipt { id, result, replayed: false });
+        receipts.push(EventVerdict { id, result, replayed: false });
     }
-    let again = producer.stats().retried - before.retried;
-    stage.tell(format_args!(
-        "{:>8} events, {:>6} sent again, {failed} failed, {:>4} ms: {title}",
+    let retried = producer.stats().retried - before.retried;
+    stage.print_line(format_args!(
+        "{:>8} events, {:>6} retried, {failed} failed, {:>4} ms: {title}",
         HumanCount(published as u64).to_string(),
-        HumanCount(again).to_string(),
+        HumanCount(retried).to_string(),
         begun.elapsed().as_millis()
     ));
     Ok(())

@@ -1,7 +1,8 @@
-//! `courier dlq export`: letters as NDJSON.
+//! `courier dlq export`: dead letters as NDJSON.
 //!
-//! Rules: a line is the letter's own JSON, byte for byte what import makes the same letter of; a file that is written is
-//! on disk before the command says so, and until then the file that was there stays as it was.
+//! Rules:
+//! - A line is the dead letter's own JSON, from which an import restores the same dead letter.
+//! - The output file is on disk before the command reports success. Until then an existing file is unchanged.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -14,22 +15,24 @@ use kafka_courier::shown_file;
 use super::select::SelectionArgs;
 use super::store::StoreArgs;
 use super::{output_failed, store_failed};
-use crate::exit::{Exit, Refusal};
+use crate::exit::{CommandError, Exit};
 use crate::files::resolve;
 
+/// Write dead letters as NDJSON, one per line, for import
 #[derive(Args, Debug)]
 pub(super) struct ExportArgs {
-    /// The file to write; - is standard output. A file that is there is replaced once all is written, and stays as it is if
-    /// that fails or no letter is selected.
+    /// Write to this file (- is standard output)
+    ///
+    /// An existing file is replaced once all lines are written. It is unchanged if the export fails or selects no dead letter.
     #[arg(value_name = "FILE", default_value = "-")]
     to: PathBuf,
     #[command(flatten)]
-    store: StoreArgs,
-    #[command(flatten)]
     selection: SelectionArgs,
+    #[command(flatten)]
+    store: StoreArgs,
 }
 
-pub(super) fn run(args: &ExportArgs) -> Result<Exit, Refusal> {
+pub(super) fn run(args: &ExportArgs) -> Result<Exit, CommandError> {
     let opened = args.store.open_to_read_beside(&args.to)?;
     if args.to == Path::new("-") {
         let mut out = BufWriter::new(io::stdout().lock());
@@ -37,30 +40,31 @@ pub(super) fn run(args: &ExportArgs) -> Result<Exit, Refusal> {
         return Ok(Exit::Ok);
     }
     let name = shown_file(&args.to);
-    let failed = |error: io::Error| Refusal(Exit::Io, format!("{name}: {error}"));
-    let cannot = |error: io::Error| Refusal(Exit::CantCreate, format!("{name}: {error}"));
-    let mut out = Replacement::of(&args.to).map_err(cannot)?;
-    let count = export(args, &opened, &mut out.writer, failed)?;
+    let write_failed = |error: io::Error| CommandError(Exit::Io, format!("cannot write {name}: {error}"));
+    let create_failed = |error: io::Error| CommandError(Exit::CantCreate, format!("cannot create {name}: {error}"));
+    let mut out = Replacement::of(&args.to).map_err(create_failed)?;
+    let count = export(args, &opened, &mut out.writer, write_failed)?;
     if count == 0 && out.replaces() {
-        crate::say(&format!("no letter is selected: {name} was left as it is"));
+        crate::say(&format!("no dead letter is selected: {name} is unchanged"));
         return Ok(Exit::Ok);
     }
-    out.commit().map_err(failed)?;
-    crate::say(&format!("{} written to {name}", super::letters(count)));
+    out.commit().map_err(write_failed)?;
+    crate::say(&format!("{} written to {name}", super::dead_letters(count)));
     Ok(Exit::Ok)
 }
 
-/// What takes a file's place once it is whole; dropped before, it is removed.
+/// A file that replaces another one once it is complete. Dropping it earlier removes it.
 struct Replacement {
     writer: BufWriter<File>,
-    /// The file that is written: beside the other one. None: the file itself, which is a device or a pipe.
+    /// The temporary file beside the target. `None` if the target is a device or a pipe, which is written directly.
     beside: Option<PathBuf>,
-    /// The file whose place is taken, links followed.
+    /// The target, after all links.
     to: PathBuf,
 }
 
 impl Replacement {
-    /// Readable by its owner alone: letters are business data. A file that is there keeps its permissions.
+    /// Creates the temporary file. An existing target keeps its permissions. A new one is readable by its owner only,
+    /// because dead letters are business data.
     fn of(path: &Path) -> io::Result<Self> {
         let to = resolve(path)?;
         let there = to.metadata().ok();
@@ -83,12 +87,12 @@ impl Replacement {
         Ok(made)
     }
 
-    /// Whether there is a file whose place it takes.
+    /// Whether the target exists.
     fn replaces(&self) -> bool {
         self.beside.is_some() && self.to.exists()
     }
 
-    /// Puts it in its place, on disk.
+    /// Renames the temporary file to the target, and syncs both file and folder.
     fn commit(mut self) -> io::Result<()> {
         self.writer.flush()?;
         let Some(beside) = &self.beside else { return Ok(()) };
@@ -103,7 +107,7 @@ impl Replacement {
 impl Drop for Replacement {
     fn drop(&mut self) {
         if let Some(beside) = &self.beside {
-            // What stays is a part that nobody reads.
+            // A failure leaves an incomplete file that no command reads.
             let _ = fs::remove_file(beside);
         }
     }
@@ -111,13 +115,13 @@ impl Drop for Replacement {
 
 fn export(
     args: &ExportArgs,
-    opened: &super::store::Opened,
+    opened: &super::store::OpenedStore,
     out: &mut impl Write,
-    failed: impl Fn(io::Error) -> Refusal,
-) -> Result<u64, Refusal> {
+    failed: impl Fn(io::Error) -> CommandError,
+) -> Result<u64, CommandError> {
     let selection = args.selection.selection();
     let mut count = 0;
-    for held in letters(&*opened.store, &selection).take(args.selection.most()) {
+    for held in letters(&*opened.store, &selection).take(args.selection.max_items()) {
         write_line(out, &held.map_err(store_failed)?.letter, &failed)?;
         count += 1;
     }
@@ -125,13 +129,14 @@ fn export(
     Ok(count)
 }
 
-/// Writes a letter's line.
+/// Writes the line of a dead letter.
 pub(super) fn write_line(
     out: &mut impl Write,
     letter: &Letter,
-    failed: impl Fn(io::Error) -> Refusal,
-) -> Result<(), Refusal> {
-    let mut line = letter.to_json().map_err(|error| Refusal(Exit::Data, format!("letter {}: {error}", letter.id)))?;
+    failed: impl Fn(io::Error) -> CommandError,
+) -> Result<(), CommandError> {
+    let mut line =
+        letter.to_json().map_err(|error| CommandError(Exit::Data, format!("dead letter {}: {error}", letter.id)))?;
     line.push(b'\n');
     out.write_all(&line).map_err(failed)
 }

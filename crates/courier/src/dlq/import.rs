@@ -1,12 +1,13 @@
-//! `courier dlq import`: letters from NDJSON.
+//! `courier dlq import`: dead letters from NDJSON.
 //!
 //! Rules:
-//! - Memory is bounded: letters are taken in groups as they are read, whatever the input's length.
-//! - A bad line is told with its place and ends the import; what was read before it is taken. With --skip-invalid it is
-//!   passed over. A letter that is there already is taken only in a newer state, so that an import may be repeated; one that
-//!   was edited is named, and replaces what is there with --replace.
-//! - Ctrl-C ends it with what was read whole; it is seen also while the input is waited for.
-//! - Whose letters these are is not known: their producers may live, and are left alone (see the store's `import`).
+//! - Memory is bounded: dead letters are stored in groups while the input is read.
+//! - An invalid line ends the import with an error that names the line. Earlier lines are imported. `--skip-invalid`
+//!   skips such lines.
+//! - An import may be repeated: the store replaces a dead letter only by a newer state of it. An edited dead letter is
+//!   reported, and replaces the stored one only with `--replace`.
+//! - Ctrl-C ends the import after the lines that were read completely, even while the command waits for input.
+//! - The producers that wrote the dead letters may be alive, so their ids are not fenced (see the store's `import`).
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -20,57 +21,64 @@ use kafka_courier::dlq::{AppendError, DeadLetterStore, Edited, Imported, Letter,
 use kafka_courier::shown_file;
 
 use super::store::StoreArgs;
-use crate::exit::{Exit, Refusal};
+use crate::exit::{CommandError, Exit};
 use crate::signals::Signals;
 
-/// Letters that are taken at once, if they come to no more than [`SCAN_BYTES`].
-const AT_ONCE: usize = 1000;
-/// Bad lines that are told one by one.
-const TOLD: u64 = 20;
-/// Bytes of a line: no letter that a service takes is longer.
-const LONGEST: u64 = 64 << 20;
-/// How often is looked for a signal while there is no input.
-const LOOK: Duration = Duration::from_millis(50);
+/// Dead letters in a group, unless they exceed [`SCAN_BYTES`].
+const GROUP: usize = 1000;
+/// Invalid lines, and edited dead letters, that are printed one by one.
+const PRINTED: u64 = 20;
+/// Longest line in bytes. No dead letter that a service accepts is longer.
+const LONGEST_LINE: u64 = 64 << 20;
+/// Interval of checks for a signal while the command waits for input.
+const SIGNAL_POLL: Duration = Duration::from_millis(50);
 
+/// Import dead letters from NDJSON, as export writes it
+///
+/// An import may be repeated: no dead letter is stored twice, and none is set back to an older state.
 #[derive(Args, Debug)]
 pub(super) struct ImportArgs {
-    /// Passes over lines that are no letters. Without it the first of them ends the import; the letters before it are taken,
-    /// and importing again takes none twice.
+    /// Skip lines that are not dead letters
+    ///
+    /// Without this option the first such line ends the import. The dead letters before that line are imported.
     #[arg(long)]
     skip_invalid: bool,
-    /// Puts letters that were edited since they were exported in the place of what the store has under their ids. Without it
-    /// they are named and left. What is known of attempts since then stays.
+    /// Replace stored dead letters by edited ones
+    ///
+    /// Without this option a dead letter that was edited since its export is reported and not imported. Attempts since the
+    /// export stay recorded.
     #[arg(long)]
     replace: bool,
-    /// The file to read; - is standard input.
+    /// Read from this file (- is standard input)
     #[arg(value_name = "FILE", default_value = "-")]
     from: PathBuf,
     #[command(flatten)]
     store: StoreArgs,
 }
 
-pub(super) fn run(args: &ImportArgs) -> Result<Exit, Refusal> {
+pub(super) fn run(args: &ImportArgs) -> Result<Exit, CommandError> {
     let name = if args.from == Path::new("-") { "standard input".to_owned() } else { shown_file(&args.from) };
     let from: Box<dyn BufRead + Send> = if args.from == Path::new("-") {
         Box::new(BufReader::new(io::stdin()))
     } else {
-        let file = File::open(&args.from).map_err(|error| Refusal(Exit::Data, format!("{name}: {error}")))?;
+        let file =
+            File::open(&args.from).map_err(|error| CommandError(Exit::Data, format!("cannot open {name}: {error}")))?;
         Box::new(BufReader::new(file))
     };
     let signals = Signals::catch();
     let opened = args.store.open_or_create(&args.from)?;
-    let lines = ahead(Lines::of(from));
+    let lines = read_ahead(LetterLines::of(from));
     let edited = if args.replace { Edited::Replace } else { Edited::Leave };
-    let mut import = Import::into(&*opened.store, args.skip_invalid, edited);
-    let done = import.all(|| next(&lines, &signals), &name);
+    let mut import = ImportRun::into(&*opened.store, args.skip_invalid, edited);
+    let done = import.run(|| next(&lines, &signals), &name);
     import.bar.finish_and_clear();
     if let Some(exit) = done? {
-        crate::say(&format!("stopped by a signal: {}; importing again takes none twice", import.said()));
+        crate::say(&format!("stopped by a signal: {}; run the import again for the rest", import.summary()));
         return Ok(exit);
     }
-    crate::say(&import.said());
-    for id in import.done.different.iter().take(TOLD as usize) {
-        crate::say(&format!("  letter {id} is not what {} has under its id", opened.store.name()));
+    crate::say(&import.summary());
+    for id in import.done.different.iter().take(PRINTED as usize) {
+        crate::say(&format!("  dead letter {id} differs from the one in {}", opened.store.name()));
     }
     Ok(match (import.bad, import.done.different.is_empty()) {
         (0, true) => Exit::Ok,
@@ -79,51 +87,51 @@ pub(super) fn run(args: &ImportArgs) -> Result<Exit, Refusal> {
     })
 }
 
-/// What comes next.
+/// The next step of an import.
 #[expect(clippy::large_enum_variant, reason = "there is one at a time")]
-enum Next {
-    Line(Line),
+enum ImportStep {
+    Line(LetterLine),
     End,
-    /// The input can't be read on, in this line.
+    /// Reading the input failed in this line.
     Failed(u64, io::Error),
-    /// A signal came.
+    /// A signal arrived.
     Stopped(Exit),
 }
 
-/// Reads on a thread of its own, which ends with the input or the process: reading can't be interrupted.
-fn ahead(mut lines: Lines<impl BufRead + Send + 'static>) -> Receiver<Next> {
+/// Reads on a separate thread, because reading can't be interrupted. The thread ends with the input or the process.
+fn read_ahead(mut lines: LetterLines<impl BufRead + Send + 'static>) -> Receiver<ImportStep> {
     let (sender, receiver) = sync_channel(1);
     std::thread::spawn(move || while sender.send(lines.read()).is_ok() {});
     receiver
 }
 
-fn next(lines: &Receiver<Next>, signals: &Signals) -> Next {
+fn next(lines: &Receiver<ImportStep>, signals: &Signals) -> ImportStep {
     loop {
         if signals.times() > 0 {
-            return Next::Stopped(signals.exit());
+            return ImportStep::Stopped(signals.exit());
         }
-        match lines.recv_timeout(LOOK) {
+        match lines.recv_timeout(SIGNAL_POLL) {
             Ok(next) => return next,
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return Next::End,
+            Err(RecvTimeoutError::Disconnected) => return ImportStep::End,
         }
     }
 }
 
-/// An import under way.
-struct Import<'s> {
+/// A running import.
+struct ImportRun<'s> {
     store: &'s dyn DeadLetterStore,
     skip_invalid: bool,
     edited: Edited,
     done: Imported,
     bad: u64,
     group: Vec<Letter>,
-    /// Of the group's letters, about.
+    /// Approximate memory of the group.
     bytes: u64,
     bar: ProgressBar,
 }
 
-impl<'s> Import<'s> {
+impl<'s> ImportRun<'s> {
     fn into(store: &'s dyn DeadLetterStore, skip_invalid: bool, edited: Edited) -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
@@ -132,106 +140,106 @@ impl<'s> Import<'s> {
         Self { store, skip_invalid, edited, done: Imported::default(), bad: 0, group: Vec::new(), bytes: 0, bar }
     }
 
-    /// Takes the letters of all lines; if a signal ends it before, how the command is to end.
-    fn all(&mut self, mut next: impl FnMut() -> Next, name: &str) -> Result<Option<Exit>, Refusal> {
+    /// Imports all lines. Returns the exit code if a signal stops the import.
+    fn run(&mut self, mut next: impl FnMut() -> ImportStep, name: &str) -> Result<Option<Exit>, CommandError> {
         loop {
             match next() {
-                Next::Line(Ok(letter)) => {
+                ImportStep::Line(Ok(letter)) => {
                     self.bytes += letter.memory_bytes();
                     self.group.push(letter);
-                    if self.group.len() >= AT_ONCE || self.bytes >= SCAN_BYTES {
+                    if self.group.len() >= GROUP || self.bytes >= SCAN_BYTES {
                         self.take()?;
                     }
                 }
-                Next::Line(Err(bad)) => self.on_bad(name, &bad)?,
-                Next::End => return self.take().map(|()| None),
-                Next::Stopped(exit) => return self.take().map(|()| Some(exit)),
-                Next::Failed(number, error) => {
+                ImportStep::Line(Err(error)) => self.reject_line(name, &error)?,
+                ImportStep::End => return self.take().map(|()| None),
+                ImportStep::Stopped(exit) => return self.take().map(|()| Some(exit)),
+                ImportStep::Failed(number, error) => {
                     self.take()?;
-                    return Err(Refusal(Exit::Io, format!("{name}, line {number}: {error} ({})", self.said())));
+                    return Err(CommandError(
+                        Exit::Io,
+                        format!("cannot read {name}, line {number}: {error} ({})", self.summary()),
+                    ));
                 }
             }
         }
     }
 
-    fn on_bad(&mut self, name: &str, bad: &str) -> Result<(), Refusal> {
+    fn reject_line(&mut self, name: &str, error: &str) -> Result<(), CommandError> {
         if !self.skip_invalid {
             self.take()?;
-            let what = format!("{name}, {bad}");
-            let remedy =
-                "mend the line and import again, which takes none twice, or pass over such lines with --skip-invalid";
-            return Err(Refusal(Exit::Data, format!("{what} ({}; {remedy})", self.said())));
+            let remedy = "fix the line and import again, or skip invalid lines with --skip-invalid";
+            return Err(CommandError(Exit::Data, format!("{name}, {error} ({}): {remedy}", self.summary())));
         }
         self.bad += 1;
-        if self.bad <= TOLD {
-            self.bar.suspend(|| crate::say(&format!("{name}, {bad}")));
+        if self.bad <= PRINTED {
+            self.bar.suspend(|| crate::say(&format!("{name}, {error}")));
         }
         Ok(())
     }
 
-    /// Takes the group.
-    fn take(&mut self) -> Result<(), Refusal> {
+    /// Stores the group.
+    fn take(&mut self) -> Result<(), CommandError> {
         if self.group.is_empty() {
             return Ok(());
         }
         let done = self.store.import_with(&self.group, self.edited).map_err(|error| {
             let exit = if matches!(error, AppendError::Store(_)) { Exit::Io } else { Exit::CantCreate };
-            let said = self.said();
-            Refusal(exit, format!("{error} ({said} before; importing again takes those that are missing)"))
+            CommandError(exit, format!("{error} ({}): run the import again for the rest", self.summary()))
         })?;
         self.group.clear();
         self.bytes = 0;
         self.done.add(done);
-        self.bar.set_message(self.said());
+        self.bar.set_message(self.summary());
         self.bar.tick();
         Ok(())
     }
 
-    fn said(&self) -> String {
-        let mut said = format!("{} taken into {}", super::letters(self.done.taken), self.store.name());
-        for (count, what) in [
-            (self.done.known, "there already"),
-            (self.done.updated, "there in an older state, now in this one"),
+    fn summary(&self) -> String {
+        let mut summary = format!("{} imported into {}", super::dead_letters(self.done.taken), self.store.name());
+        for (count, text) in [
+            (self.done.known, "already stored"),
+            (self.done.updated, "updated to a newer state"),
             (self.done.replaced, "replaced"),
-            (self.done.different.len() as u64, "different from what is there, and left (--replace takes them)"),
+            (self.done.different.len() as u64, "edited and not imported (--replace imports them)"),
             (self.done.dropped, "older ones dropped to make room"),
-            (self.bad, "lines passed over"),
+            (self.bad, "invalid, skipped"),
         ] {
             if count > 0 {
-                said.push_str(&format!(", {} {what}", HumanCount(count)));
+                summary.push_str(&format!(", {} {text}", HumanCount(count)));
             }
         }
-        said
+        summary
     }
 }
 
-/// A letter, or what is wrong with its line, with the place.
-type Line = Result<Letter, String>;
+/// The dead letter of a line, or the error with the line's number.
+type LetterLine = Result<Letter, String>;
 
-/// The input's lines, each read by itself.
-struct Lines<R> {
+/// A reader of the input's lines.
+struct LetterLines<R> {
     from: R,
     line: Vec<u8>,
-    /// The last line's number, from 1.
+    /// The number of the last line, counted from 1.
     number: u64,
     longest: u64,
 }
 
-impl<R: BufRead> Lines<R> {
+impl<R: BufRead> LetterLines<R> {
     fn of(from: R) -> Self {
-        Self { from, line: Vec::new(), number: 0, longest: LONGEST }
+        Self { from, line: Vec::new(), number: 0, longest: LONGEST_LINE }
     }
 
-    fn read(&mut self) -> Next {
+    fn read(&mut self) -> ImportStep {
         match self.next() {
-            Ok(Some(line)) => Next::Line(line),
-            Ok(None) => Next::End,
-            Err(error) => Next::Failed(self.number, error),
+            Ok(Some(line)) => ImportStep::Line(line),
+            Ok(None) => ImportStep::End,
+            Err(error) => ImportStep::Failed(self.number, error),
         }
     }
 
-    /// The next line that is not empty.
-    fn next(&mut self) -> io::Result<Option<Line>> {
+    /// Returns the next line that is not empty.
+    fn next(&mut self) -> io::Result<Option<LetterLine>> {
         loop {
             self.line.clear();
             self.number += 1;
@@ -241,22 +249,24 @@ impl<R: BufRead> Lines<R> {
             if self.line.len() as u64 == self.longest && self.line.last() != Some(&b'\n') {
                 self.from.skip_until(b'\n')?;
                 let (number, longest) = (self.number, self.longest);
-                return Ok(Some(Err(format!("line {number}: longer than the {longest} bytes that a letter may take"))));
+                return Ok(Some(Err(format!(
+                    "line {number}: longer than {longest} bytes, the limit of a dead letter"
+                ))));
             }
             if !self.line.trim_ascii().is_empty() {
                 let letter = serde_json::from_slice(&self.line);
-                return Ok(Some(letter.map_err(|error| place(self.number, &error))));
+                return Ok(Some(letter.map_err(|error| line_error(self.number, &error))));
             }
         }
     }
 }
 
-/// The line in the input, and the column in it.
-fn place(number: u64, error: &serde_json::Error) -> String {
-    let (column, said) = (error.column(), error.to_string());
-    let within = format!(" at line {} column {column}", error.line());
-    let what = said.strip_suffix(&within).unwrap_or(&said);
-    if column == 0 { format!("line {number}: {what}") } else { format!("line {number}, column {column}: {what}") }
+/// Returns the error with the line of the input and the column.
+fn line_error(number: u64, error: &serde_json::Error) -> String {
+    let (column, text) = (error.column(), error.to_string());
+    let position = format!(" at line {} column {column}", error.line());
+    let text = text.strip_suffix(&position).unwrap_or(&text);
+    if column == 0 { format!("line {number}: {text}") } else { format!("line {number}, column {column}: {text}") }
 }
 
 #[cfg(test)]
@@ -273,17 +283,17 @@ mod tests {
         String::from_utf8(letter.to_json().unwrap()).unwrap() + "\n"
     }
 
-    fn parsed(text: &str, longest: u64) -> Vec<Line> {
-        let mut lines = Lines { longest, ..Lines::of(text.as_bytes()) };
+    fn parsed(text: &str, longest: u64) -> Vec<LetterLine> {
+        let mut lines = LetterLines { longest, ..LetterLines::of(text.as_bytes()) };
         std::iter::from_fn(|| lines.next().unwrap()).collect()
     }
 
     #[test]
-    fn a_bad_line_is_told_with_its_line_and_column_and_good_ones_are_read() {
+    fn invalid_line_reports_its_position() {
         let letter = letter();
         let good = line(&letter);
         let text = format!("{good}\n{{\"id\":7}}\n{}\r\n[\n{}", good.trim_end(), good.trim_end());
-        let lines = parsed(&text, LONGEST);
+        let lines = parsed(&text, LONGEST_LINE);
         let bad: Vec<&String> = lines.iter().filter_map(|line| line.as_ref().err()).collect();
         assert_eq!(lines.iter().flatten().collect::<Vec<_>>(), vec![&letter; 3]);
         assert!(bad[0].starts_with("line 3, column 7: ") && !bad[0].contains("at line"), "{bad:?}");
@@ -291,22 +301,22 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_no_letter_can_have_is_passed_over_without_being_held() {
+    fn overlong_line_is_an_error() {
         let good = line(&letter());
         let text = format!("{}\n{good}", "x".repeat(2 * good.len()));
         let lines = parsed(&text, good.len() as u64);
         assert!(matches!(&lines[..], [Err(bad), Ok(_)] if bad.starts_with("line 1: longer")), "{lines:?}");
     }
 
-    /// Good lines without end, counted as they are asked for.
-    struct Endless<'a> {
+    /// 5000 valid lines, and the largest number of lines read but not stored.
+    struct ValidLines<'a> {
         store: &'a MemoryStore,
         held_most: &'a std::cell::Cell<u64>,
         given: u64,
         line: Vec<u8>,
     }
 
-    impl Read for Endless<'_> {
+    impl Read for ValidLines<'_> {
         fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
             if self.line.is_empty() && self.given < 5000 {
                 self.given += 1;
@@ -322,14 +332,14 @@ mod tests {
     }
 
     #[test]
-    fn however_long_the_input_is_no_more_than_a_group_is_held_at_a_time() {
+    fn import_holds_one_group() {
         let store = MemoryStore::new(10_000);
         let held_most = std::cell::Cell::new(0);
-        let endless = Endless { store: &store, held_most: &held_most, given: 0, line: Vec::new() };
-        let mut import = Import::into(&store, false, Edited::Leave);
-        let mut lines = Lines::of(BufReader::with_capacity(1, endless));
-        assert!(import.all(|| lines.read(), "input").unwrap().is_none());
+        let input = ValidLines { store: &store, held_most: &held_most, given: 0, line: Vec::new() };
+        let mut import = ImportRun::into(&store, false, Edited::Leave);
+        let mut lines = LetterLines::of(BufReader::with_capacity(1, input));
+        assert!(import.run(|| lines.read(), "input").unwrap().is_none());
         assert_eq!((store.len(), import.done.taken), (5000, 5000));
-        assert!(held_most.get() <= AT_ONCE as u64 + 1, "{}", held_most.get());
+        assert!(held_most.get() <= GROUP as u64 + 1, "{}", held_most.get());
     }
 }

@@ -8,28 +8,29 @@ use kafka_courier::dlq::{Held, StoreError, letters};
 
 use super::select::SelectionArgs;
 use super::store::StoreArgs;
-use super::table::{Row, Table};
+use super::table::{LetterRow, LetterTable};
 use super::{output_failed, store_failed};
-use crate::exit::{Exit, Refusal};
+use crate::exit::{CommandError, Exit};
 
-/// Letters after which the table's widths are settled.
+/// Dead letters that decide the table's widths.
 const SAMPLE: usize = 1000;
 
+/// List dead letters in the order of their arrival
 #[derive(Args, Debug)]
 pub(super) struct ListArgs {
-    /// A line of JSON a letter, all of it, as export writes it.
+    /// Print each dead letter as a line of JSON, as export writes it
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    store: StoreArgs,
-    #[command(flatten)]
     selection: SelectionArgs,
+    #[command(flatten)]
+    store: StoreArgs,
 }
 
-pub(super) fn run(args: &ListArgs) -> Result<Exit, Refusal> {
+pub(super) fn run(args: &ListArgs) -> Result<Exit, CommandError> {
     let opened = args.store.open_to_read()?;
     let selection = args.selection.selection();
-    let found = letters(&*opened.store, &selection).take(args.selection.most());
+    let found = letters(&*opened.store, &selection).take(args.selection.max_items());
     let mut out = BufWriter::new(io::stdout().lock());
     if args.json {
         json(&mut out, found)?
@@ -40,35 +41,35 @@ pub(super) fn run(args: &ListArgs) -> Result<Exit, Refusal> {
     Ok(Exit::Ok)
 }
 
-type Found = Result<Held, StoreError>;
+type ScannedLetter = Result<Held, StoreError>;
 
-fn json(out: &mut impl Write, found: impl Iterator<Item = Found>) -> Result<(), Refusal> {
+fn json(out: &mut impl Write, found: impl Iterator<Item = ScannedLetter>) -> Result<(), CommandError> {
     for held in found {
         super::export::write_line(out, &held.map_err(store_failed)?.letter, output_failed)?;
     }
     Ok(())
 }
 
-fn table(out: &mut impl Write, mut found: impl Iterator<Item = Found>) -> Result<(), Refusal> {
-    let first: Vec<Row> = rows(found.by_ref().take(SAMPLE))?;
+fn table(out: &mut impl Write, mut found: impl Iterator<Item = ScannedLetter>) -> Result<(), CommandError> {
+    let first: Vec<LetterRow> = rows(found.by_ref().take(SAMPLE))?;
     if first.is_empty() {
-        crate::say("no letters");
+        crate::say("no dead letters");
         return Ok(());
     }
-    // On a terminal no line is broken; elsewhere nothing is cut.
+    // Lines fit a terminal. Output to a file or a pipe is not cut.
     let width = Term::stdout().size_checked().map(|(_, columns)| usize::from(columns));
-    let table = Table::fit(&first, width);
+    let table = LetterTable::fit(&first, width);
     writeln!(out, "{}", table.title()).map_err(output_failed)?;
     for row in &first {
         writeln!(out, "{}", table.line(row)).map_err(output_failed)?;
     }
     for held in found {
-        let row = Row::of(&held.map_err(store_failed)?.letter);
+        let row = LetterRow::of(&held.map_err(store_failed)?.letter);
         writeln!(out, "{}", table.line(&row)).map_err(output_failed)?;
     }
     Ok(())
 }
 
-fn rows(found: impl Iterator<Item = Found>) -> Result<Vec<Row>, Refusal> {
-    found.map(|held| Ok(Row::of(&held.map_err(store_failed)?.letter))).collect()
+fn rows(found: impl Iterator<Item = ScannedLetter>) -> Result<Vec<LetterRow>, CommandError> {
+    found.map(|held| Ok(LetterRow::of(&held.map_err(store_failed)?.letter))).collect()
 }

@@ -1,9 +1,10 @@
-//! `courier dlq`: dead letters listed, looked at, sent again, removed, and carried elsewhere.
+//! `courier dlq`: lists, shows, replays, removes, exports and imports dead letters.
 //!
 //! Rules:
-//! - What is removed, or sent again, was selected by the caller: nothing selected is an error, never everything.
-//! - It works on the file while a service has it open, through that service, and then as well as without.
-//! - Letters are read and taken in pages: memory is bounded.
+//! - A command that replays or removes dead letters needs an explicit selection. An empty selection is an error and never
+//!   means all.
+//! - While another process has the file open, a command reaches the file through that process.
+//! - Dead letters are read and stored in pages, so memory is bounded.
 
 mod export;
 mod import;
@@ -23,14 +24,16 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use kafka_courier::dlq::StoreError;
 
-pub(crate) use self::table::{Row, Table};
-use crate::exit::{self, Exit, Refusal};
+pub(crate) use self::table::{LetterRow, LetterTable};
+use crate::exit::{CommandError, Exit};
+use crate::help;
 
-/// Dead letters: events that were given up, kept with their reason. Lists them, sends them again, removes them.
+/// List, replay and remove dead letters
 ///
-/// They are read from the file that --file names, else KAFKA_DLQ_FILE, else dead-letters.redb in $XDG_STATE_HOME/kafka-courier
-/// (~/.local/state/kafka-courier): where courier publish keeps them. A file that a running service holds is reached through
-/// that service. --store-topic reads those in a Kafka topic instead.
+/// A dead letter is an event that could not be delivered, kept with the reason. `courier publish` keeps dead letters in the
+/// file dead-letters.redb in $XDG_STATE_HOME/kafka-courier (~/.local/state/kafka-courier), unless --dlq-file or
+/// KAFKA_DLQ_FILE names another file. The commands here use the same file, or the Kafka topic of --store-topic. They also
+/// work while a publisher or a service has the file open.
 #[derive(Args, Debug)]
 pub(crate) struct DlqArgs {
     #[command(subcommand)]
@@ -39,35 +42,28 @@ pub(crate) struct DlqArgs {
 
 #[derive(Subcommand, Debug)]
 enum DlqCommand {
-    /// Lists letters, in the order in which they arrived.
-    #[command(after_long_help = exit::HELP)]
+    #[command(after_long_help = help::dlq_list())]
     List(list::ListArgs),
-    /// Shows all of a letter.
-    #[command(after_long_help = exit::HELP)]
+    #[command(after_long_help = help::dlq_show())]
     Show(show::ShowArgs),
-    /// Counts letters: by topic, error and outcome.
-    #[command(after_long_help = exit::HELP)]
+    #[command(after_long_help = help::dlq_stats())]
     Stats(stats::StatsArgs),
-    /// Sends letters again: each is removed once it is acknowledged.
-    #[command(after_long_help = exit::HELP)]
+    #[command(after_long_help = help::dlq_replay())]
     Replay(replay::ReplayArgs),
-    /// Removes letters for ever.
-    #[command(after_long_help = exit::HELP)]
+    #[command(after_long_help = help::dlq_purge())]
     Purge(purge::PurgeArgs),
-    /// Writes letters as NDJSON, a line a letter, which import takes.
-    #[command(after_long_help = exit::HELP)]
+    #[command(after_long_help = help::dlq_export())]
     Export(export::ExportArgs),
-    /// Takes letters from NDJSON, as export writes it.
-    #[command(after_long_help = exit::HELP)]
+    #[command(after_long_help = help::dlq_import())]
     Import(import::ImportArgs),
 }
 
-/// Runs the command; prints its error.
+/// Runs the command and prints its error.
 pub(crate) fn run(args: DlqArgs) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            crate::say(&format!("the runtime could not be started: {error}"));
+            crate::say(&format!("cannot start the async runtime: {error}"));
             return Exit::Io.into();
         }
     };
@@ -85,7 +81,7 @@ pub(crate) fn run(args: DlqArgs) -> ExitCode {
     runtime.shutdown_background();
     match done {
         Ok(exit) => exit.into(),
-        Err(Refusal(exit, why)) => {
+        Err(CommandError(exit, why)) => {
             if !why.is_empty() {
                 crate::say(&why);
             }
@@ -94,21 +90,21 @@ pub(crate) fn run(args: DlqArgs) -> ExitCode {
     }
 }
 
-/// A store that failed.
-fn store_failed(error: StoreError) -> Refusal {
-    Refusal(Exit::Io, error.to_string())
+/// Returns the error of a failed store.
+fn store_failed(error: StoreError) -> CommandError {
+    CommandError(Exit::Io, error.to_string())
 }
 
-/// Standard output that can't be written. Whoever read it may have seen enough.
-fn output_failed(error: io::Error) -> Refusal {
+/// Returns the error of standard output. A closed pipe is not an error: its reader may have read enough.
+fn output_failed(error: io::Error) -> CommandError {
     match error.kind() {
-        io::ErrorKind::BrokenPipe => Refusal(Exit::Ok, String::new()),
-        _ => Refusal(Exit::Io, format!("standard output: {error}")),
+        io::ErrorKind::BrokenPipe => CommandError(Exit::Ok, String::new()),
+        _ => CommandError(Exit::Io, format!("cannot write standard output: {error}")),
     }
 }
 
-/// `1 letter`, `2 letters`.
-fn letters(count: u64) -> String {
+/// Returns `1 dead letter`, `2 dead letters`.
+fn dead_letters(count: u64) -> String {
     let plural = if count == 1 { "" } else { "s" };
-    format!("{} letter{plural}", indicatif::HumanCount(count))
+    format!("{} dead letter{plural}", indicatif::HumanCount(count))
 }

@@ -1,6 +1,6 @@
 //! `courier dlq purge`.
 //!
-//! Rules: what is removed is what was counted when it was asked: letters that arrive meanwhile stay.
+//! Rules: the command removes the dead letters that it counted before it asked. Later ones stay.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
@@ -9,51 +9,52 @@ use kafka_courier::dlq::{Position, letters};
 
 use super::select::ChosenArgs;
 use super::store_failed;
-use crate::exit::{Exit, Refusal};
+use crate::exit::{CommandError, Exit};
 
-/// Letters that are removed at once.
-const AT_ONCE: usize = 1000;
+/// Dead letters that are removed in one call.
+const GROUP: usize = 1000;
 
+/// Remove dead letters permanently
 #[derive(Args, Debug)]
 pub(super) struct PurgeArgs {
-    /// Does not ask.
+    /// Remove without confirmation (required without a terminal)
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
     chosen: ChosenArgs,
 }
 
-pub(super) fn run(args: &PurgeArgs) -> Result<Exit, Refusal> {
+pub(super) fn run(args: &PurgeArgs) -> Result<Exit, CommandError> {
     let selection = args.chosen.selection("dlq purge")?;
     if !args.yes && !io::stdin().is_terminal() {
-        let why = "dlq purge: nobody is there to be asked whether to remove them for ever: say --yes";
-        return Err(Refusal(Exit::Usage, why.to_owned()));
+        let why = "dlq purge: standard input is not a terminal, so the removal cannot be confirmed: pass --yes";
+        return Err(CommandError(Exit::Usage, why.to_owned()));
     }
     let opened = args.chosen.store.open_to_remove()?;
-    let found = letters(&*opened.store, &selection).take(args.chosen.letters.most());
+    let found = letters(&*opened.store, &selection).take(args.chosen.letters.max_items());
     let positions: Vec<Position> =
         found.map(|held| held.map(|held| held.position)).collect::<Result<_, _>>().map_err(store_failed)?;
-    let count = super::letters(positions.len() as u64);
+    let count = super::dead_letters(positions.len() as u64);
     if !positions.is_empty()
         && !args.yes
-        && !ask(&format!("remove {count} of {} for ever? [y/N] ", opened.store.name()))
+        && !confirm(&format!("permanently remove {count} from {}? [y/N] ", opened.store.name()))
     {
         crate::say("nothing was removed");
         return Ok(Exit::Ok);
     }
     let mut removed = 0;
-    for some in positions.chunks(AT_ONCE) {
+    for some in positions.chunks(GROUP) {
         removed += opened.store.remove(some).map_err(|error| {
-            let before = super::letters(removed as u64);
-            Refusal(Exit::Io, format!("{error} ({before} removed before)"))
+            let before = super::dead_letters(removed as u64);
+            CommandError(Exit::Io, format!("{error} ({before} already removed)"))
         })?;
     }
-    crate::say(&format!("{} removed", super::letters(removed as u64)));
+    crate::say(&format!("{} removed", super::dead_letters(removed as u64)));
     Ok(Exit::Ok)
 }
 
-/// Asks on the terminal; anything but yes is no.
-fn ask(question: &str) -> bool {
+/// Asks on the terminal. Any answer but `y` and `yes` is no.
+fn confirm(question: &str) -> bool {
     let mut err = io::stderr().lock();
     let mut answer = String::new();
     let asked = write!(err, "courier: {question}").and_then(|()| err.flush());

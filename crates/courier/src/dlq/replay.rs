@@ -1,7 +1,9 @@
 //! `courier dlq replay`.
 //!
-//! Rules: a signal ends it between two groups of letters, so that each has its verdict; a second one ends it at once: the
-//! letters that were under way say so, and the next replay looks for them.
+//! Rules:
+//! - A signal stops the replay between two groups, so every dead letter that was sent has its verdict.
+//! - A second signal stops the replay immediately. The store has a mark on each dead letter in flight, and the next replay
+//!   searches the log for it.
 
 use std::io::{self, Write};
 use std::num::NonZeroU32;
@@ -16,66 +18,80 @@ use kafka_courier::{Doubtful, KafkaProducer, Replay, ReplayError, ReplayReport};
 use tokio::runtime::Runtime;
 
 use super::select::ChosenArgs;
-use super::store::Opened;
+use super::store::OpenedStore;
 use super::{output_failed, report};
-use crate::exit::{Exit, Refusal};
+use crate::exit::{CommandError, Exit};
 use crate::settings::check_destination;
 use crate::signals::Signals;
 
-/// How long what is under way may take at the end.
+/// Time for records in flight when the producer closes.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Sends letters again, in the order in which they arrived, with their keys and headers. A letter is removed once its record
-/// is acknowledged; one that fails again stays. Letters of events that may be in the log already are left out, unless
-/// --verify looks for them there or --include-unknown sends them at the risk of a duplicate.
+/// Publish dead letters again, and remove each once it is acknowledged
+///
+/// Dead letters are sent in the order of their arrival, with their keys and headers. One that fails again stays. Dead
+/// letters of events that may already be in the log are left out, unless --verify searches the log for them, or
+/// --include-unknown sends them at the risk of a duplicate.
 #[derive(Args, Debug)]
 pub(super) struct ReplayArgs {
-    /// Sends nothing: says what would be sent, by topic. No broker is needed, unless with --verify or --store-topic.
+    /// Send nothing, and print how many dead letters would be sent to each topic
+    ///
+    /// Needs no broker, except with --verify or --store-topic.
     #[arg(long)]
     dry_run: bool,
-    /// At most so many letters a second.
+    /// Send up to N dead letters per second
     #[arg(long, value_name = "N", value_parser = crate::whole_number::<NonZeroU32>)]
     rate: Option<NonZeroU32>,
-    /// Sends the letters to this topic instead of their own, which may not exist or be the wrong one. Events that may be in the
-    /// log already are looked for in their own topic.
+    /// Send to this topic instead of the dead letters' own topics
+    ///
+    /// Use this option if the topic of the events is wrong or does not exist. --verify still searches that topic.
     #[arg(long, value_name = "TOPIC", value_parser = crate::topic_name)]
     to_topic: Option<String>,
-    /// Looks in the log for events that may be there: those that are, are removed; those that are proved not to be, are
-    /// sent. Best the first time: a letter that is sent without it can no longer prove anything of those before it.
-    #[arg(long)]
-    verify: bool,
-    /// Sends events that --verify neither found nor proved absent, too: they may be in the log twice afterwards.
-    #[arg(long, requires = "verify")]
-    force: bool,
-    /// Takes it that whoever wrote imported letters has ended: --verify may then end those producers' ids, where that proves
-    /// an event absent. A service that still publishes under such an id loses what it has under way.
-    #[arg(long, requires = "verify")]
-    fence_imported: bool,
-    /// Sends events that may be in the log without a look: they may be there twice afterwards.
-    #[arg(long, conflicts_with = "verify")]
-    include_unknown: bool,
-    /// Sends dead letters though earlier ones of their key stay: not selected, left out, not found, or sent again too often.
-    /// Consumers then see the records of that key in another order than they were published in. With --verify such a letter
-    /// may also go first as the proof.
-    #[arg(long)]
-    out_of_order: bool,
-    /// Leaves out letters that were sent again so often.
+    /// Leave out dead letters that were already replayed N times
     #[arg(long, value_name = "N", value_parser = crate::whole_number::<u32>, default_value_t = Replay::default().max_replays)]
     max_replays: u32,
-    /// The report as a line of JSON, on standard output.
+    /// Print the report as a line of JSON to standard output
     #[arg(long)]
     json: bool,
+    /// Search the log for events that may be there
+    ///
+    /// Dead letters of events that are found are removed. Those of events that are proved absent are sent. Use --verify in
+    /// the first replay: a dead letter that is sent without it can no longer prove the absence of earlier ones.
+    #[arg(long, help_heading = UNKNOWN)]
+    verify: bool,
+    /// Also send events that --verify neither found nor proved absent (risks duplicates)
+    #[arg(long, requires = "verify", help_heading = UNKNOWN)]
+    force: bool,
+    /// Let --verify fence the producers that wrote imported dead letters
+    ///
+    /// Assumes that these producers have ended. A fence can prove an event absent. A producer that still publishes under a
+    /// fenced id loses its records in flight.
+    #[arg(long, requires = "verify", help_heading = UNKNOWN)]
+    fence_imported: bool,
+    /// Send events that may be in the log without a search (risks duplicates)
+    #[arg(long, conflicts_with = "verify", help_heading = UNKNOWN)]
+    include_unknown: bool,
+    /// Send dead letters even if earlier ones of their key stay (breaks the order)
+    ///
+    /// An earlier dead letter stays if it is not selected, left out, not found, or was replayed too often. Consumers then
+    /// see the records of that key in another order. With --verify such a dead letter may be sent first to prove others
+    /// absent.
+    #[arg(long)]
+    out_of_order: bool,
     #[command(flatten)]
     chosen: ChosenArgs,
 }
 
-pub(super) fn run(runtime: &Runtime, args: &ReplayArgs) -> Result<Exit, Refusal> {
+pub(super) fn run(runtime: &Runtime, args: &ReplayArgs) -> Result<Exit, CommandError> {
     let selection = args.chosen.selection("dlq replay")?;
-    if args.to_topic.is_some() && args.to_topic.as_deref() == args.chosen.store.topic() {
-        let why = "dlq replay: --to-topic is the topic that holds the dead letters: events sent there would be lost among them";
-        return Err(Refusal(Exit::Usage, why.to_owned()));
+    if let Some(topic) = &args.to_topic
+        && args.chosen.store.topic() == Some(topic.as_str())
+    {
+        let why =
+            format!("dlq replay: --to-topic {topic:?} is the topic that holds the dead letters: name another topic");
+        return Err(CommandError(Exit::Usage, why));
     }
-    // A dry run changes nothing, so it works where nothing can be written.
+    // A dry run writes nothing, so it works on a read-only disk.
     let opened = match args.dry_run {
         true => args.chosen.store.open_to_read()?,
         false => args.chosen.store.open_for_replay()?,
@@ -99,15 +115,15 @@ pub(super) fn run(runtime: &Runtime, args: &ReplayArgs) -> Result<Exit, Refusal>
     runtime.block_on(send(args, opened, &replay))
 }
 
-/// A replay under way, and what is shown of it.
-struct Watch {
+/// The progress line of a replay, and its stop flag.
+struct ReplayMonitor {
     bar: ProgressBar,
     began: Instant,
-    /// Set by a signal: no further group of letters.
+    /// Set by a signal: the replay sends no further group.
     stop: AtomicBool,
 }
 
-impl Watch {
+impl ReplayMonitor {
     fn new() -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
@@ -117,64 +133,68 @@ impl Watch {
     }
 
     fn show(&self, report: &ReplayReport) -> ControlFlow<()> {
-        self.bar.set_message(report::standing(report, self.began.elapsed()));
+        self.bar.set_message(report::progress(report, self.began.elapsed()));
         self.bar.tick();
         if self.stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 }
 
-async fn send(args: &ReplayArgs, opened: Opened, replay: &Replay) -> Result<Exit, Refusal> {
+async fn send(args: &ReplayArgs, opened: OpenedStore, replay: &Replay) -> Result<Exit, CommandError> {
     let mut signals = Signals::catch();
     let patience = opened.config.metadata_timeout;
     let builder = KafkaProducer::builder().with_config(opened.config).dead_letter_store(opened.store);
-    let producer = builder.build().map_err(|errors| Refusal(Exit::Config, errors.to_string()))?;
+    let producer = builder.build().map_err(|errors| CommandError(Exit::Config, errors.to_string()))?;
     if needs_brokers(args) {
         let reached = tokio::select! {
             biased;
-            () = signals.reached(1) => return Err(Refusal(signals.exit(), "stopped before anything was sent".to_owned())),
+            () = signals.reached(1) => return Err(CommandError(signals.exit(), "stopped by a signal before anything was sent".to_owned())),
             reached = producer.health_check(patience) => reached,
         };
         reached?;
     }
-    let watch = Watch::new();
-    let done = under_signals(&producer, replay, &watch, &mut signals).await;
-    watch.bar.finish_and_clear();
+    let monitor = ReplayMonitor::new();
+    let done = replay_until_signal(&producer, replay, &monitor, &mut signals).await;
+    monitor.bar.finish_and_clear();
     producer.close(GRACE).await;
     let report = match done {
         Some(done) => done.map_err(failed)?,
-        None => return Err(Refusal(signals.exit(), CUT.to_owned())),
+        None => return Err(CommandError(signals.exit(), STOPPED_NOW.to_owned())),
     };
-    tell(args, &report, watch.began.elapsed())?;
+    print_report(args, &report, monitor.began.elapsed())?;
     if signals.times() > 0 {
-        crate::say("stopped by a signal: the rest of the letters is as it was");
+        crate::say("stopped by a signal: the remaining dead letters are unchanged");
         return Ok(signals.exit());
     }
     let stay = report.failed + report.left_out + report.not_found + report.too_often + report.held_back;
     Ok(if stay == 0 || args.dry_run { Exit::Ok } else { Exit::SomeFailed })
 }
 
-/// Without: a dry run over a file that looks for nothing in the log.
+/// Only a dry run on a file without `--verify` needs no brokers.
 fn needs_brokers(args: &ReplayArgs) -> bool {
     !args.dry_run || args.verify || args.chosen.store.topic().is_some()
 }
 
-const CUT: &str = "stopped at once: letters that were under way stay, and the next replay looks for them in the log";
+/// Heading of the options for events that may already be in the log.
+const UNKNOWN: &str = "Events with unknown outcome";
 
-/// None: it was cut off by a second signal.
-async fn under_signals(
+const STOPPED_NOW: &str =
+    "stopped immediately: dead letters in flight stay, and the next replay searches the log for them";
+
+/// Returns `None` if a second signal stopped the replay.
+async fn replay_until_signal(
     producer: &KafkaProducer,
     replay: &Replay,
-    watch: &Watch,
+    monitor: &ReplayMonitor,
     signals: &mut Signals,
 ) -> Option<Result<ReplayReport, ReplayError>> {
-    let mut replaying = std::pin::pin!(producer.replay(replay, |report| watch.show(report)));
+    let mut replaying = std::pin::pin!(producer.replay(replay, |report| monitor.show(report)));
     tokio::select! {
         done = &mut replaying => return Some(done),
         () = signals.reached(1) => {}
     }
-    watch.stop.store(true, Ordering::Relaxed);
-    watch.bar.suspend(|| {
-        crate::say("stopping once the letters that are under way have their verdict; once more to stop at once")
+    monitor.stop.store(true, Ordering::Relaxed);
+    monitor.bar.suspend(|| {
+        crate::say("stopping once the dead letters in flight have their verdict: signal again to stop immediately")
     });
     tokio::select! {
         done = replaying => Some(done),
@@ -182,9 +202,10 @@ async fn under_signals(
     }
 }
 
-fn tell(args: &ReplayArgs, report: &ReplayReport, took: Duration) -> Result<(), Refusal> {
+fn print_report(args: &ReplayArgs, report: &ReplayReport, took: Duration) -> Result<(), CommandError> {
     if args.json {
-        let line = report::json(report, args.dry_run, took).map_err(|error| Refusal(Exit::Io, error.to_string()))?;
+        let line =
+            report::json(report, args.dry_run, took).map_err(|error| CommandError(Exit::Io, error.to_string()))?;
         return writeln!(io::stdout(), "{line}").map_err(output_failed);
     }
     for line in report::lines(report, args.dry_run, took) {
@@ -193,10 +214,10 @@ fn tell(args: &ReplayArgs, report: &ReplayReport, took: Duration) -> Result<(), 
     Ok(())
 }
 
-fn failed(error: ReplayError) -> Refusal {
+fn failed(error: ReplayError) -> CommandError {
     let exit = match &error {
         ReplayError::Begin(BeginReplayError::Busy { .. } | BeginReplayError::Claimed { .. }) => Exit::Busy,
         _ => Exit::Io,
     };
-    Refusal(exit, format!("{error}; what was delivered is removed, all else stays"))
+    CommandError(exit, format!("{error} (delivered dead letters are removed, all others stay)"))
 }

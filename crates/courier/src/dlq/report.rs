@@ -1,6 +1,6 @@
-//! What a replay says: while it runs, and at its end.
+//! The progress and the report of a replay.
 //!
-//! Rules: only what happened is named, each number with what to do about it.
+//! Rules: a report names only counts above zero, each with its remedy.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use crate::terminal::printable;
 
 /// The report as a line of JSON.
 #[derive(Serialize)]
-struct Json<'a> {
+struct ReportJson<'a> {
     dry_run: bool,
     selected: u64,
-    /// Only in a dry run, whose `delivered` is 0.
+    /// Present only in a dry run.
     #[serde(skip_serializing_if = "Option::is_none")]
     would_be_sent: Option<u64>,
     delivered: u64,
@@ -32,7 +32,7 @@ struct Json<'a> {
 }
 
 pub(super) fn json(report: &ReplayReport, dry_run: bool, took: Duration) -> serde_json::Result<String> {
-    serde_json::to_string(&Json {
+    serde_json::to_string(&ReportJson {
         dry_run,
         selected: report.selected,
         would_be_sent: dry_run.then(|| would_be_sent(report)),
@@ -53,23 +53,23 @@ fn would_be_sent(report: &ReplayReport) -> u64 {
     report.by_topic.values().sum()
 }
 
-/// The report in words, line by line.
+/// Returns the lines of the report for a terminal.
 pub(super) fn lines(report: &ReplayReport, dry_run: bool, took: Duration) -> Vec<String> {
     if report.selected == 0 {
-        return vec!["no letter is selected".to_owned()];
+        return vec!["no dead letter is selected".to_owned()];
     }
-    let mut text = format!("{} selected", super::letters(report.selected));
+    let mut text = format!("{} selected", super::dead_letters(report.selected));
     let counts = [
         (if dry_run { would_be_sent(report) } else { 0 }, "would be sent"),
         (report.delivered, "delivered"),
-        (report.landed, "in the log already"),
-        (report.failed, "failed again, and stay"),
+        (report.landed, "found in the log and removed"),
+        (report.failed, "failed again and kept"),
         (
             report.left_out,
-            "left out: they may be in the log (--verify looks there, best before others are sent; --include-unknown sends them)",
+            "left out with unknown outcome (--verify searches the log, --include-unknown sends without a search)",
         ),
         (report.not_found, "neither found in the log nor proved absent (--force sends them)"),
-        (report.too_often, "left out: sent again too often (--max-replays)"),
+        (report.too_often, "left out after too many replays (--max-replays)"),
         (report.held_back, "held back behind an earlier dead letter of their key (--out-of-order sends them)"),
     ];
     for (count, what) in counts {
@@ -77,7 +77,7 @@ pub(super) fn lines(report: &ReplayReport, dry_run: bool, took: Duration) -> Vec
             text.push_str(&format!(", {} {what}", HumanCount(count)));
         }
     }
-    let mut lines = vec![format!("{text}; {:.1} s", took.as_secs_f64())];
+    let mut lines = vec![format!("{text}, in {:.1} s", took.as_secs_f64())];
     if dry_run {
         for (topic, count) in &report.by_topic {
             lines.push(format!("  {:>9} to {topic}", HumanCount(*count).to_string()));
@@ -95,12 +95,12 @@ pub(super) fn lines(report: &ReplayReport, dry_run: bool, took: Duration) -> Vec
     lines
 }
 
-/// Where a replay stands.
-pub(super) fn standing(report: &ReplayReport, elapsed: Duration) -> String {
+/// Returns the progress line of a running replay.
+pub(super) fn progress(report: &ReplayReport, elapsed: Duration) -> String {
     let done = report.delivered + report.landed;
     let stay = report.failed + report.left_out + report.not_found + report.too_often + report.held_back;
     format!(
-        "replaying: {} letters, {} delivered, {} in the log already, {} stay, {}/s",
+        "replaying: {} dead letters, {} delivered, {} found in the log, {} stay, {}/s",
         HumanCount(report.selected),
         HumanCount(report.delivered),
         HumanCount(report.landed),

@@ -1,6 +1,6 @@
-//! Which letters a command is about, as the command line says it.
+//! The selection of dead letters on the command line.
 //!
-//! Rules: every flag that is given must hold; of one that is given more than once, any value will do.
+//! Rules: a dead letter is selected if it matches all flags. It matches a repeated flag if it matches one of the values.
 
 use clap::Args;
 use jiff::civil::Date;
@@ -10,69 +10,73 @@ use kafka_courier::ErrorCode;
 use kafka_courier::dlq::{Bytes, LetterId, Outcome, Selection};
 
 use super::store::StoreArgs;
-use crate::exit::{Exit, Refusal};
+use crate::exit::{CommandError, Exit};
 
-/// What the letters must be like.
+/// Heading of the options that select dead letters.
+const SELECTION: &str = "Selection";
+
+/// Conditions that a dead letter must meet.
 #[derive(Args, Clone, Default, Debug)]
-#[command(next_help_heading = "Which letters")]
+#[command(next_help_heading = SELECTION)]
 pub(super) struct SelectionArgs {
-    /// Letters of events for this topic; may be given again.
+    /// Select events for this topic [repeatable]
     #[arg(long, value_name = "TOPIC")]
     for_topic: Vec<String>,
-    /// Letters of events of this type; may be given again.
+    /// Select events of this type [repeatable]
     #[arg(long, value_name = "TYPE")]
     event_type: Vec<String>,
-    /// Letters whose reason contains this, in whatever case.
+    /// Select reasons that contain this text, in upper or lower case
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// Letters with this error of Kafka's, such as MESSAGE_TOO_LARGE, in whatever case; may be given again.
+    /// Select this Kafka error, such as MESSAGE_TOO_LARGE [repeatable]
     #[arg(long, value_name = "NAME", value_parser = error_name)]
     error_code: Vec<String>,
-    /// Letters of events that are certainly not in the log (not_written), or may be (unknown).
+    /// Select events that are not in the log (not_written), or may be (unknown)
     #[arg(long, value_name = "OUTCOME")]
     outcome: Option<Outcome>,
-    /// Letters whose cause passes (true), such as an absent cluster, or does not (false).
+    /// Select temporary causes (true), such as an unreachable cluster, or permanent ones (false)
     #[arg(long, value_name = "BOOL")]
     retriable: Option<bool>,
-    /// Letters last tried at this moment or later: a time such as 2024-01-15T10:00:00Z, a day (2024-01-15, from its
-    /// begin in UTC), or how long ago, such as 15m.
+    /// Select dead letters whose last attempt is at this time or later
+    ///
+    /// TIME is a time such as 2024-01-15T10:00:00Z, a day in UTC such as 2024-01-15, or an age such as 15m.
     #[arg(long, value_name = "TIME", value_parser = moment)]
     since: Option<Timestamp>,
-    /// Letters last tried before this moment.
+    /// Select dead letters whose last attempt is before this time
     #[arg(long, value_name = "TIME", value_parser = moment)]
     until: Option<Timestamp>,
-    /// Letters of records with this key; may be given again.
+    /// Select records with this key [repeatable]
     #[arg(long, value_name = "KEY")]
     key: Vec<String>,
-    /// The letter of this id; may be given again.
+    /// Select the dead letter with this id [repeatable]
     #[arg(long, value_name = "ID")]
     id: Vec<LetterId>,
-    /// At most N, the oldest first.
+    /// Select up to N dead letters, the oldest first
     #[arg(long, value_name = "N", value_parser = crate::whole_number::<u64>)]
     pub(super) limit: Option<u64>,
 }
 
-/// The letters of a store that something is done to.
+/// The store and the explicit selection of a command that changes the store.
 #[derive(Args, Debug)]
 pub(super) struct ChosenArgs {
     #[command(flatten)]
-    pub(super) store: StoreArgs,
-    #[command(flatten)]
     pub(super) letters: SelectionArgs,
-    /// All letters.
-    #[arg(long)]
+    /// Select all dead letters
+    #[arg(long, help_heading = SELECTION)]
     all: bool,
+    #[command(flatten)]
+    pub(super) store: StoreArgs,
 }
 
 impl ChosenArgs {
-    /// The selection, which is never everything unasked; `command` wants it.
-    pub(super) fn selection(&self, command: &str) -> Result<Selection, Refusal> {
-        self.letters.deliberate(self.all).map_err(|why| Refusal(Exit::Usage, format!("{command}: {why}")))
+    /// Returns the selection for `command`. An empty selection without `--all` is an error.
+    pub(super) fn selection(&self, command: &str) -> Result<Selection, CommandError> {
+        self.letters.explicit(self.all).map_err(|why| CommandError(Exit::Usage, format!("{command}: {why}")))
     }
 }
 
 impl SelectionArgs {
-    /// The selection, without the limit.
+    /// Returns the selection, without the limit.
     pub(super) fn selection(&self) -> Selection {
         Selection {
             ids: self.id.clone(),
@@ -89,23 +93,25 @@ impl SelectionArgs {
         }
     }
 
-    /// As [`Self::selection`]; nothing selected is an error unless `all` are meant.
-    fn deliberate(&self, all: bool) -> Result<Selection, &'static str> {
+    /// Returns the selection. An empty selection is an error unless `all` is set.
+    fn explicit(&self, all: bool) -> Result<Selection, &'static str> {
         let selection = self.selection();
         match (all, selection == Selection::all()) {
-            (false, true) => Err("nothing is selected: say which letters, such as --for-topic orders, or --all"),
-            (true, false) => Err("--all and a selection at once: leave one of them out"),
+            (false, true) => {
+                Err("nothing is selected: select dead letters, for example with --for-topic orders, or pass --all")
+            }
+            (true, false) => Err("--all conflicts with the other selection options: remove --all or the others"),
             _ => Ok(selection),
         }
     }
 
-    /// The limit as a number of items.
-    pub(super) fn most(&self) -> usize {
+    /// Returns the limit as a number of items.
+    pub(super) fn max_items(&self) -> usize {
         self.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
     }
 }
 
-/// Kafka's name of an error, as letters have it.
+/// Returns Kafka's name of an error in upper case, as dead letters contain it.
 fn error_name(text: &str) -> Result<String, String> {
     let wanted = text.to_uppercase().replace('-', "_");
     let names = || ErrorCode::all().map(ErrorCode::name);
@@ -118,8 +124,8 @@ fn error_name(text: &str) -> Result<String, String> {
     near.sort_by_key(|name| std::cmp::Reverse(shared(name)));
     near.truncate(3);
     match near.is_empty() {
-        true => Err("Kafka has no such error".to_owned()),
-        false => Err(format!("Kafka has no such error; perhaps {}", near.join(", "))),
+        true => Err("unknown Kafka error".to_owned()),
+        false => Err(format!("unknown Kafka error, similar names: {}", near.join(", "))),
     }
 }
 
@@ -127,7 +133,7 @@ fn moment(text: &str) -> Result<Timestamp, String> {
     moment_at(text, Timestamp::now())
 }
 
-/// A day's begin in UTC, a time, or how long before `now`.
+/// Parses a time, a day (its start in UTC), or an age before `now`.
 fn moment_at(text: &str, now: Timestamp) -> Result<Timestamp, String> {
     if let Ok(at) = text.parse() {
         return Ok(at);
@@ -135,13 +141,14 @@ fn moment_at(text: &str, now: Timestamp) -> Result<Timestamp, String> {
     if let Ok(day) = text.parse::<Date>() {
         return TimeZone::UTC.to_timestamp(day.at(0, 0, 0, 0)).map_err(|error| error.to_string());
     }
-    let wrong = "it is a time such as 2024-01-15T10:00:00Z, a day such as 2024-01-15, or how long ago, such as 15m, 1h30m or 2d";
+    let wrong =
+        "expected a time such as 2024-01-15T10:00:00Z, a day such as 2024-01-15, or an age such as 15m, 1h30m or 2d";
     let span: Span = text.parse().map_err(|_| wrong)?;
     let ago = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong)?;
     if ago.is_negative() {
         return Err(wrong.to_owned());
     }
-    now.checked_sub(ago).map_err(|_| "that is before all time".to_owned())
+    now.checked_sub(ago).map_err(|_| "the age is too large".to_owned())
 }
 
 #[cfg(test)]
@@ -150,7 +157,7 @@ mod tests {
 
     #[test]
     fn wrong_number_names_the_expected() {
-        assert_eq!(crate::whole_number::<u64>("x"), Err("a whole number is expected, such as 100".to_owned()));
+        assert_eq!(crate::whole_number::<u64>("x"), Err("expected a whole number, such as 100".to_owned()));
         assert_eq!(crate::whole_number("7"), Ok(7_u64));
     }
 
@@ -159,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_moment_is_a_time_or_how_long_ago() {
+    fn moment_is_time_or_age() {
         let now = at("2024-01-15T10:00:00Z");
         for (text, wanted) in [
             ("2024-01-15T09:00:00+01:00", "2024-01-15T08:00:00Z"),
@@ -178,19 +185,19 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_known_in_any_case_and_one_that_is_not_has_near_names_told() {
+    fn unknown_error_lists_similar_names() {
         assert_eq!(error_name("message_Too-large").as_deref(), Ok("MESSAGE_TOO_LARGE"));
         let wrong = error_name("MESSAGE_LARGE").unwrap_err();
-        assert!(wrong.contains("perhaps MESSAGE_TOO_LARGE"), "{wrong}");
-        assert_eq!(error_name("x").unwrap_err(), "Kafka has no such error");
+        assert!(wrong.contains("similar names: MESSAGE_TOO_LARGE"), "{wrong}");
+        assert_eq!(error_name("x").unwrap_err(), "unknown Kafka error");
     }
 
     #[test]
-    fn nothing_selected_is_never_everything_by_itself() {
+    fn empty_selection_needs_all() {
         let (none, mut some) = (SelectionArgs { limit: Some(9), ..Default::default() }, SelectionArgs::default());
         some.key = vec!["k".into()];
-        assert!(none.deliberate(false).is_err() && some.deliberate(true).is_err());
-        assert_eq!(none.deliberate(true), Ok(Selection::all()));
-        assert_eq!(some.deliberate(false).unwrap().keys, [Bytes::from("k")]);
+        assert!(none.explicit(false).is_err() && some.explicit(true).is_err());
+        assert_eq!(none.explicit(true), Ok(Selection::all()));
+        assert_eq!(some.explicit(false).unwrap().keys, [Bytes::from("k")]);
     }
 }

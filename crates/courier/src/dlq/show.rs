@@ -7,21 +7,22 @@ use kafka_courier::dlq::{DeadLetterStore, Letter, LetterId, Position, Selection,
 
 use super::store::StoreArgs;
 use super::{output_failed, store_failed};
-use crate::exit::{Exit, Refusal};
+use crate::exit::{CommandError, Exit};
 
+/// Show dead letters with all their fields
 #[derive(Args, Debug)]
 pub(super) struct ShowArgs {
-    /// On one line, byte for byte, as export writes it.
+    /// Print each dead letter as a line of JSON, as export writes it
     #[arg(long)]
     json: bool,
-    /// The letters' ids, as list prints them.
+    /// Show the dead letters with these ids, which list prints
     #[arg(value_name = "ID", required = true)]
     ids: Vec<LetterId>,
     #[command(flatten)]
     store: StoreArgs,
 }
 
-pub(super) fn run(args: &ShowArgs) -> Result<Exit, Refusal> {
+pub(super) fn run(args: &ShowArgs) -> Result<Exit, CommandError> {
     let opened = args.store.open_to_read()?;
     let mut out = io::stdout().lock();
     let mut exit = Exit::Ok;
@@ -31,7 +32,7 @@ pub(super) fn run(args: &ShowArgs) -> Result<Exit, Refusal> {
             Some(letter) => writeln!(out, "{}", pretty(&letter)?).map_err(output_failed)?,
             None => {
                 crate::say(&format!(
-                    "{} holds no letter {id}: delivered, found in the log, or purged",
+                    "{} has no dead letter {id}: it may have been delivered, found in the log, or purged",
                     opened.store.name()
                 ));
                 exit = Exit::Data;
@@ -41,7 +42,7 @@ pub(super) fn run(args: &ShowArgs) -> Result<Exit, Refusal> {
     Ok(exit)
 }
 
-fn find(store: &dyn DeadLetterStore, id: LetterId) -> Result<Option<Letter>, Refusal> {
+fn find(store: &dyn DeadLetterStore, id: LetterId) -> Result<Option<Letter>, CommandError> {
     let at = store.find(&[id]).map_err(store_failed)?;
     if let Some(Some(position)) = at.first() {
         let before = position.0.checked_sub(1).map(Position);
@@ -50,14 +51,14 @@ fn find(store: &dyn DeadLetterStore, id: LetterId) -> Result<Option<Letter>, Ref
             return Ok(Some(held.letter));
         }
     }
-    // A topic knows of those only that were read.
+    // The index of a topic has only the dead letters that were read.
     let selection = Selection { ids: vec![id], ..Selection::all() };
     letters(store, &selection).next().transpose().map(|held| held.map(|held| held.letter)).map_err(store_failed)
 }
 
-/// Its JSON over several lines.
-fn pretty(letter: &Letter) -> Result<String, Refusal> {
-    let failed = |error: serde_json::Error| Refusal(Exit::Data, format!("letter {}: {error}", letter.id));
+/// Returns the dead letter as JSON over several lines.
+fn pretty(letter: &Letter) -> Result<String, CommandError> {
+    let failed = |error: serde_json::Error| CommandError(Exit::Data, format!("dead letter {}: {error}", letter.id));
     let value = serde_json::to_value(letter).map_err(failed)?;
     serde_json::to_string_pretty(&value).map_err(failed)
 }

@@ -10,48 +10,49 @@ use serde::Serialize;
 
 use super::store::StoreArgs;
 use super::{output_failed, store_failed};
-use crate::exit::{Exit, Refusal};
+use crate::exit::{CommandError, Exit};
 use crate::terminal::printable;
 
+/// Count dead letters by topic, error and outcome
 #[derive(Args, Debug)]
 pub(super) struct StatsArgs {
-    /// As a line of JSON.
+    /// Print the counts as a line of JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     store: StoreArgs,
 }
 
-/// What a store holds.
+/// Counts of the dead letters in a store.
 #[derive(Default, Serialize)]
-struct Stats {
+struct StatsReport {
     store: String,
     letters: u64,
-    /// Of their JSON.
+    /// Size of their JSON in bytes.
     bytes: u64,
-    /// When the first of them was last tried.
+    /// The earliest last attempt.
     oldest: Option<Timestamp>,
     by_topic: BTreeMap<String, u64>,
     by_error: BTreeMap<String, u64>,
     by_outcome: BTreeMap<String, u64>,
 }
 
-pub(super) fn run(args: &StatsArgs) -> Result<Exit, Refusal> {
+pub(super) fn run(args: &StatsArgs) -> Result<Exit, CommandError> {
     let opened = args.store.open_to_read()?;
-    let mut stats = Stats { store: opened.store.name().to_owned(), ..Stats::default() };
+    let mut stats = StatsReport { store: opened.store.name().to_owned(), ..StatsReport::default() };
     for held in letters(&*opened.store, &Selection::all()) {
         stats.add(&held.map_err(store_failed)?.letter);
     }
     let mut out = io::stdout().lock();
     let text = match args.json {
-        true => serde_json::to_string(&stats).map_err(|error| Refusal(Exit::Io, error.to_string()))?,
+        true => serde_json::to_string(&stats).map_err(|error| CommandError(Exit::Io, error.to_string()))?,
         false => stats.text(),
     };
     writeln!(out, "{text}").map_err(output_failed)?;
     Ok(Exit::Ok)
 }
 
-impl Stats {
+impl StatsReport {
     fn add(&mut self, letter: &Letter) {
         self.letters += 1;
         self.bytes += letter.to_json().map_or(0, |json| json.len() as u64);
@@ -63,9 +64,9 @@ impl Stats {
     }
 
     fn text(&self) -> String {
-        let mut text = format!("{}\n{}", self.store, super::letters(self.letters));
+        let mut text = format!("{}\n{}", self.store, super::dead_letters(self.letters));
         if let Some(oldest) = self.oldest {
-            text.push_str(&format!(", {}, the oldest of {oldest:.0}", HumanBytes(self.bytes)));
+            text.push_str(&format!(", {}, oldest {oldest:.0}", HumanBytes(self.bytes)));
         }
         for (title, counts) in [("topic", &self.by_topic), ("error", &self.by_error), ("outcome", &self.by_outcome)] {
             let mut counts: Vec<_> = counts.iter().collect();

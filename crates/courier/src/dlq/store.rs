@@ -1,6 +1,8 @@
-//! The store that a command works on: a file, whoever holds it, or a topic.
+//! The store of a command: a file, the process that holds the file, or a topic.
 //!
-//! Rules: reading makes no file; what is in the way is said with the remedy.
+//! Rules:
+//! - A command that only reads creates no file.
+//! - An error names the obstacle and the remedy.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,79 +13,83 @@ use clap::Args;
 use kafka_courier::dlq::{self, DeadLetterStore, FileStoreOptions, OpenError};
 use kafka_courier::{DeadLetterTopic, KafkaConfig, KafkaProducer, shown_file};
 
-use crate::exit::{Exit, Refusal};
-use crate::files::Files;
-use crate::letters::{SharedFile, Use};
+use crate::exit::{CommandError, Exit};
+use crate::files::CommandFiles;
 use crate::settings::SettingsArgs;
-use crate::state;
+use crate::shared_file::{FileUse, SharedFile};
+use crate::state_folder;
 
-/// Which store.
+/// The choice of the store, and the settings.
 #[derive(Args, Debug)]
+#[command(next_help_heading = "Dead-letter store")]
 pub(super) struct StoreArgs {
-    #[command(flatten)]
-    settings: SettingsArgs,
-    /// The file of dead letters; without it KAFKA_DLQ_FILE (dlq_file), else dead-letters.redb in
-    /// $XDG_STATE_HOME/kafka-courier, which is ~/.local/state/kafka-courier by default.
+    /// Use this file of dead letters [env: KAFKA_DLQ_FILE]
+    ///
+    /// The default is the option dlq_file, else dead-letters.redb in $XDG_STATE_HOME/kafka-courier
+    /// (~/.local/state/kafka-courier).
     #[arg(long, visible_alias = "dlq-file", value_name = "PATH", conflicts_with = "store_topic")]
     file: Option<PathBuf>,
-    /// A Kafka topic of dead letters instead of a file.
+    /// Use this Kafka topic of dead letters instead of a file
     #[arg(long, value_name = "TOPIC", value_parser = crate::topic_name)]
     store_topic: Option<String>,
-    /// The name that --store-topic had.
+    /// The former name of --store-topic.
     #[arg(long, value_name = "TOPIC", hide = true, value_parser = former_topic)]
     topic: Option<String>,
+    #[command(flatten)]
+    settings: SettingsArgs,
 }
 
 /// Refuses `--topic`: it could mean the store or, as in `courier publish`, the destination.
 fn former_topic(_: &str) -> Result<String, String> {
-    let why = "--store-topic names the topic that holds the dead letters; dlq replay --to-topic names the one they are sent to";
+    let why =
+        "use --store-topic for the topic that holds the dead letters, or `dlq replay --to-topic` for their destination";
     Err(why.to_owned())
 }
 
-/// A store, and the settings that a producer of its letters has: none that keeps letters elsewhere.
-pub(super) struct Opened {
+/// A store, and the settings for a producer of its dead letters. The settings name no other store.
+pub(super) struct OpenedStore {
     pub(super) store: Arc<dyn DeadLetterStore>,
     pub(super) config: KafkaConfig,
-    /// The topic of dead letters by `dlq_topic`, which `config` has no more.
+    /// The setting `dlq_topic`, which `config` no longer contains.
     pub(super) dlq_topic: String,
 }
 
 impl StoreArgs {
-    /// The store, if it is there, for reading alone.
-    pub(super) fn open_to_read(&self) -> Result<Opened, Refusal> {
+    /// Opens an existing store for reading.
+    pub(super) fn open_to_read(&self) -> Result<OpenedStore, CommandError> {
         self.open(Purpose::Read, |_| {})
     }
 
-    /// The store, if it is there.
-    pub(super) fn open_to_remove(&self) -> Result<Opened, Refusal> {
+    /// Opens an existing store for removal.
+    pub(super) fn open_to_remove(&self) -> Result<OpenedStore, CommandError> {
         self.open(Purpose::Remove, |_| {})
     }
 
-    /// The store, if it is there, of a command that writes what it reads `to` a file.
-    pub(super) fn open_to_read_beside(&self, to: &Path) -> Result<Opened, Refusal> {
-        self.open(Purpose::Read, |files| files.output("the exported letters", to))
+    /// Opens an existing store for a command that exports `to` a file.
+    pub(super) fn open_to_read_beside(&self, to: &Path) -> Result<OpenedStore, CommandError> {
+        self.open(Purpose::Read, |files| files.output("the exported file", to))
     }
 
-    /// The store, if it is there, for as long as a replay takes: others who need the file meanwhile are served.
-    pub(super) fn open_for_replay(&self) -> Result<Opened, Refusal> {
+    /// Opens an existing store for the duration of a replay, and serves it to other processes.
+    pub(super) fn open_for_replay(&self) -> Result<OpenedStore, CommandError> {
         self.open(Purpose::Replay, |_| {})
     }
 
-    /// The store, of a command that reads `from` a file; a store that is not there is created.
-    pub(super) fn open_or_create(&self, from: &Path) -> Result<Opened, Refusal> {
+    /// Opens the store for a command that imports `from` a file. Creates a store that does not exist.
+    pub(super) fn open_or_create(&self, from: &Path) -> Result<OpenedStore, CommandError> {
         self.open(Purpose::Import, |files| files.input(from))
     }
 
-    /// The store; `add` adds the command's own files to those that must differ.
-    fn open(&self, purpose: Purpose, add: impl FnOnce(&mut Files)) -> Result<Opened, Refusal> {
-        let mut files = Files::new();
+    /// Opens the store. `add` adds the command's own files to the files that must differ.
+    fn open(&self, purpose: Purpose, add: impl FnOnce(&mut CommandFiles)) -> Result<OpenedStore, CommandError> {
+        let mut files = CommandFiles::new();
         files.settings(self.settings.file());
         if let Some(file) = &self.file {
             files.dead_letters("the dead letters", file);
         }
         add(&mut files);
         files.check()?;
-        let loaded = self.settings.load().map_err(|errors| Refusal(Exit::Config, errors.to_string()))?;
+        let loaded = self.settings.load().map_err(|errors| CommandError(Exit::Config, errors.to_string()))?;
         files.named_by(&loaded);
         let mut config = loaded.config;
         let (topic, path) = (self.store_topic.as_deref(), self.path(&config));
@@ -97,55 +103,58 @@ impl StoreArgs {
         config.auto_replay = false;
         let store = match topic {
             Some(topic) => {
-                reach(&config)?;
+                check_brokers(&config)?;
                 open_topic(topic, &with_letters, purpose)?
             }
             None => open_file(&path?, &with_letters, purpose)?,
         };
-        Ok(Opened { store, config, dlq_topic })
+        Ok(OpenedStore { store, config, dlq_topic })
     }
 
-    /// The Kafka topic that the letters are in, if it is one.
+    /// Returns the topic of `--store-topic`.
     pub(super) fn topic(&self) -> Option<&str> {
         self.store_topic.as_deref()
     }
 
-    fn path(&self, config: &KafkaConfig) -> Result<PathBuf, Refusal> {
+    fn path(&self, config: &KafkaConfig) -> Result<PathBuf, CommandError> {
         let set = Some(&config.dlq_file).filter(|file| !file.is_empty()).map(PathBuf::from);
-        self.file.clone().or(set).or_else(state::dead_letters).ok_or_else(|| {
-            Refusal(Exit::Usage, "there is no home folder here to look for dead letters in: say --file".to_owned())
+        self.file.clone().or(set).or_else(state_folder::dead_letters).ok_or_else(|| {
+            CommandError(
+                Exit::Usage,
+                "no home folder for the default file of dead letters: name a file with --file".to_owned(),
+            )
         })
     }
 }
 
-/// The topic, if its settings let it keep what is done to its letters. Letters can be read from any.
-fn open_topic(topic: &str, config: &KafkaConfig, purpose: Purpose) -> Result<Arc<dyn DeadLetterStore>, Refusal> {
+/// Opens the topic. A command that writes needs a topic whose settings keep all dead letters. Any topic can be read.
+fn open_topic(topic: &str, config: &KafkaConfig, purpose: Purpose) -> Result<Arc<dyn DeadLetterStore>, CommandError> {
     let opened = DeadLetterTopic::open(config, topic);
-    let store = opened.map_err(|errors| Refusal(Exit::Config, errors.to_string()))?;
+    let store = opened.map_err(|errors| CommandError(Exit::Config, errors.to_string()))?;
     if let Ok(false) = store.exists() {
         let why = format!(
             "topic {topic:?} does not exist on the cluster: create it (kafka-topics.sh --create --topic {topic} --config \
              cleanup.policy=delete), or fix --store-topic"
         );
-        return Err(Refusal(Exit::Config, why));
+        return Err(CommandError(Exit::Config, why));
     }
     match store.check() {
         Ok(warnings) => warnings.iter().for_each(|warning| crate::say(&format!("warning: {warning}"))),
         Err(unfit) if purpose == Purpose::Read => crate::say(&format!("warning: {unfit}")),
-        Err(unfit) => return Err(Refusal(Exit::Config, unfit.to_string())),
+        Err(unfit) => return Err(CommandError(Exit::Config, unfit.to_string())),
     }
     Ok(Arc::new(store))
 }
 
-/// Says whether the brokers answer, and what they refuse: a store in a topic tells that only in words.
-fn reach(config: &KafkaConfig) -> Result<(), Refusal> {
+/// Checks that the brokers answer and accept the client. The errors of a store in a topic have no codes for that.
+fn check_brokers(config: &KafkaConfig) -> Result<(), CommandError> {
     let builder = KafkaProducer::builder().with_config(config.clone());
-    let producer = builder.build().map_err(|errors| Refusal(Exit::Config, errors.to_string()))?;
+    let producer = builder.build().map_err(|errors| CommandError(Exit::Config, errors.to_string()))?;
     let patience = config.metadata_timeout;
     tokio::runtime::Handle::current().block_on(async {
         let reached = producer.health_check(patience).await;
         producer.close(Duration::ZERO).await;
-        reached.map_err(Refusal::from)
+        reached.map_err(CommandError::from)
     })
 }
 
@@ -157,34 +166,34 @@ enum Purpose {
     Import,
 }
 
-fn open_file(path: &Path, config: &KafkaConfig, purpose: Purpose) -> Result<Arc<dyn DeadLetterStore>, Refusal> {
+fn open_file(path: &Path, config: &KafkaConfig, purpose: Purpose) -> Result<Arc<dyn DeadLetterStore>, CommandError> {
     let create = purpose == Purpose::Import;
     if !create && matches!(path.symlink_metadata(), Err(error) if error.kind() == io::ErrorKind::NotFound) {
-        let why = format!("there are no dead letters: {} is not there (--file names another)", shown_file(path));
-        return Err(Refusal(Exit::Data, why));
+        let why = format!("no dead letters: {} does not exist (--file names another file)", shown_file(path));
+        return Err(CommandError(Exit::Data, why));
     }
     let opened: Result<Arc<dyn DeadLetterStore>, OpenError> = match purpose {
-        // Both may take long: others who need the file meanwhile are served.
+        // Both may take long, so the file is served to other processes.
         Purpose::Replay => shared(path, config),
         Purpose::Import => shared(path, &unlimited(config)),
         Purpose::Read => dlq::read_or_reach(path),
         Purpose::Remove => dlq::open_or_reach(path, FileStoreOptions::default()),
     };
-    opened.map_err(|error| Refusal(code(&error, create), error.to_string()))
+    opened.map_err(|error| CommandError(exit_code(&error, create), error.to_string()))
 }
 
 fn shared(path: &Path, config: &KafkaConfig) -> Result<Arc<dyn DeadLetterStore>, OpenError> {
-    Ok(Arc::new(SharedFile::open(path, config, Use::Replay)?))
+    Ok(Arc::new(SharedFile::open(path, config, FileUse::Replay)?))
 }
 
-/// Limits are those of whoever keeps letters: nothing is dropped or refused for having come from elsewhere.
+/// Returns the settings without limits on the store: an import neither drops nor refuses dead letters.
 fn unlimited(config: &KafkaConfig) -> KafkaConfig {
     let mut config = config.clone();
     (config.dlq_max_letters, config.dlq_max_bytes, config.dlq_max_age) = (0, 0, Duration::ZERO);
     config
 }
 
-fn code(error: &OpenError, create: bool) -> Exit {
+fn exit_code(error: &OpenError, create: bool) -> Exit {
     match error {
         OpenError::Held { .. } => Exit::Busy,
         OpenError::Io { .. } | OpenError::NotRegular { .. } if create => Exit::CantCreate,

@@ -1,32 +1,34 @@
-//! Letters as lines of a table.
+//! Dead letters as lines of a table.
 //!
-//! Rules: pure; on a terminal a line never breaks: cells are cut, the reason's first, and when even that is not enough
-//! columns go; nothing that a letter holds reaches the terminal as a control character.
+//! Rules:
+//! - The code does no IO.
+//! - A line fits the terminal: cells are cut, the reason first, and then columns are left out.
+//! - No control character of a dead letter reaches the terminal.
 
 use kafka_courier::dlq::{Letter, Outcome};
 
 use crate::terminal::printable;
 
-/// How the reason of a letter that a replay has marked begins.
+/// The start of the reason of a dead letter that a replay has marked.
 const MARK: &str = "a replay of it was interrupted";
 
 const COLUMNS: usize = 7;
-const TITLES: [&str; COLUMNS] = ["ID", "LAST TRIED", "TOPIC", "KEY", "OUTCOME", "ERROR", "REASON"];
-/// What a cell is never cut below.
+const TITLES: [&str; COLUMNS] = ["ID", "LAST ATTEMPT", "TOPIC", "KEY", "OUTCOME", "ERROR", "REASON"];
+/// The smallest width of each column.
 const LEAST: [usize; COLUMNS] = [36, 20, 8, 4, 11, 9, 16];
-/// What a cell may take at most, on a terminal.
+/// The largest width of each column on a terminal.
 const MOST: [usize; COLUMNS] = [36, 20, 32, 24, 11, 32, usize::MAX];
-/// Cells are cut in this order: indices of columns.
+/// Columns in the order in which their cells are cut.
 const CUT: [usize; 4] = [6, 3, 2, 5];
-/// Columns go in this order.
-const GO: [usize; 6] = [3, 5, 1, 4, 2, 6];
+/// Columns in the order in which they are left out.
+const OMITTED: [usize; 6] = [3, 5, 1, 4, 2, 6];
 const GAP: usize = 2;
 
-/// A letter's cells.
+/// The cells of a dead letter.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Row([String; COLUMNS]);
+pub(crate) struct LetterRow([String; COLUMNS]);
 
-impl Row {
+impl LetterRow {
     pub(crate) fn of(letter: &Letter) -> Self {
         let key = match letter.key.as_deref().map(|key| (str::from_utf8(key), key)) {
             None => "-".to_owned(),
@@ -48,8 +50,8 @@ impl Row {
     }
 }
 
-/// The reason as a person reads it. A letter that a replay has marked is in a replay that runs, or was in one that ended
-/// before the verdict: the mark says the latter for both.
+/// Returns the reason for a reader. A mark means that a replay is running, or ended before the verdict. The stored text
+/// names only the second case.
 fn reason(letter: &Letter) -> String {
     let is_marked = letter.outcome == Outcome::Unknown && letter.failure_reason.starts_with(MARK);
     match letter.failure_reason.split_once("; before: ") {
@@ -61,24 +63,24 @@ fn reason(letter: &Letter) -> String {
 
 /// The widths of a table's columns.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Table {
-    /// None: the column is not shown.
+pub(crate) struct LetterTable {
+    /// `None` if the column is left out.
     widths: [Option<usize>; COLUMNS],
     /// Whether cells are cut.
     is_cut: bool,
 }
 
-impl Table {
-    /// A table for rows such as these on a terminal of this `width`; without one nothing is cut.
-    pub(crate) fn fit(rows: &[Row], width: Option<usize>) -> Self {
+impl LetterTable {
+    /// Returns a table for rows like these on a terminal of this `width`. Without a width nothing is cut.
+    pub(crate) fn fit(rows: &[LetterRow], width: Option<usize>) -> Self {
         let wanted: [usize; COLUMNS] = std::array::from_fn(|i| {
             let cells = rows.iter().map(|row| console::measure_text_width(&row.0[i]));
             cells.chain([TITLES[i].len()]).max().unwrap_or_default()
         });
         let Some(width) = width else { return Self { widths: wanted.map(Some), is_cut: false } };
         let mut widths: [Option<usize>; COLUMNS] = std::array::from_fn(|i| Some(wanted[i].min(MOST[i])));
-        for go in [None].into_iter().chain(GO.map(Some)) {
-            if let Some(column) = go {
+        for omitted in [None].into_iter().chain(OMITTED.map(Some)) {
+            if let Some(column) = omitted {
                 widths[column] = None;
             }
             cut(&mut widths, width);
@@ -89,13 +91,13 @@ impl Table {
         Self { widths, is_cut: true }
     }
 
-    /// The line above.
+    /// Returns the title line.
     pub(crate) fn title(&self) -> String {
-        self.line(&Row(TITLES.map(str::to_owned)))
+        self.line(&LetterRow(TITLES.map(str::to_owned)))
     }
 
-    /// A row's line.
-    pub(crate) fn line(&self, row: &Row) -> String {
+    /// Returns the line of a row.
+    pub(crate) fn line(&self, row: &LetterRow) -> String {
         let mut line = String::new();
         for (cell, width) in row.0.iter().zip(self.widths) {
             let Some(width) = width else { continue };
@@ -111,7 +113,7 @@ impl Table {
     }
 }
 
-/// Cuts columns until the line fits, as far as they may be.
+/// Cuts columns, down to their smallest widths, until the line fits.
 fn cut(widths: &mut [Option<usize>; COLUMNS], width: usize) {
     for column in CUT {
         let over = total(widths).saturating_sub(width);
@@ -140,8 +142,8 @@ mod tests {
         letter
     }
 
-    fn rows() -> Vec<Row> {
-        vec![Row::of(&letter(&"a long reason ".repeat(20)))]
+    fn rows() -> Vec<LetterRow> {
+        vec![LetterRow::of(&letter(&"a long reason ".repeat(20)))]
     }
 
     #[test]
@@ -157,10 +159,10 @@ mod tests {
     }
 
     #[test]
-    fn no_line_is_wider_than_the_terminal_and_ids_are_whole() {
+    fn lines_fit_the_terminal() {
         let rows = rows();
         for width in 36..400 {
-            let table = Table::fit(&rows, Some(width));
+            let table = LetterTable::fit(&rows, Some(width));
             for line in [table.title(), table.line(&rows[0])] {
                 assert!(console::measure_text_width(&line) <= width, "{width}: {line:?}");
             }
@@ -169,29 +171,29 @@ mod tests {
     }
 
     #[test]
-    fn a_wide_terminal_shows_every_column_and_a_narrow_one_keeps_the_reason() {
+    fn narrow_terminal_keeps_the_reason() {
         let rows = rows();
-        let wide = Table::fit(&rows, Some(160)).title();
+        let wide = LetterTable::fit(&rows, Some(160)).title();
         assert!(TITLES.iter().all(|title| wide.contains(title)), "{wide}");
-        let narrow = Table::fit(&rows, Some(80)).title();
+        let narrow = LetterTable::fit(&rows, Some(80)).title();
         assert!(narrow.contains("REASON") && narrow.contains("TOPIC") && !narrow.contains("KEY"), "{narrow}");
     }
 
     #[test]
-    fn elsewhere_than_on_a_terminal_nothing_is_cut() {
+    fn pipe_output_is_not_cut() {
         let rows = rows();
-        let line = Table::fit(&rows, None).line(&rows[0]);
+        let line = LetterTable::fit(&rows, None).line(&rows[0]);
         assert!(line.contains(rows[0].0[6].trim_end()) && !line.contains('…'), "{line}");
         assert!(line.contains("2024-01-15T10:00:00Z"), "{line}");
     }
 
     #[test]
-    fn control_characters_are_shown_and_never_sent() {
+    fn control_characters_are_escaped() {
         let mut letter = letter("bell \u{7} and \u{1b}[2J");
         letter.key = Some(Bytes::from_static(b"a\nb"));
-        let line = Table::fit(&[Row::of(&letter)], None).line(&Row::of(&letter));
+        let line = LetterTable::fit(&[LetterRow::of(&letter)], None).line(&LetterRow::of(&letter));
         assert!(!line.contains(char::is_control) && line.contains("a\\nb") && line.contains("\\u{1b}[2J"), "{line:?}");
         letter.key = Some(Bytes::from_static(b"\xff\x00"));
-        assert_eq!(Row::of(&letter).0[3], "0xff00");
+        assert_eq!(LetterRow::of(&letter).0[3], "0xff00");
     }
 }

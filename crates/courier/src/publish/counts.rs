@@ -1,29 +1,29 @@
-//! Counts of what became of the input.
+//! Counts of the input's items by outcome.
 
-/// Counts of what became of the input.
+/// Counts of the input's items by outcome.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counts {
+pub(super) struct InputCounts {
     pub(super) delivered: u64,
-    /// Accepted and failed, or never accepted: certainly not in the log.
+    /// Events that failed, or were not accepted, and are certainly not in the log.
     pub(super) not_written: u64,
-    /// Failed, but may be in the log.
+    /// Events that failed and may be in the log.
     pub(super) unknown: u64,
-    /// Of the last two: those that the cluster refuses, for want of rights or trust.
+    /// Failed events that the cluster refused (authorization, trust).
     pub(super) refusals: u64,
-    /// Of all that failed: those that may be delivered later, as they are.
+    /// Failed events that may be delivered later without a change.
     pub(super) retriable: u64,
-    /// Read, and not published, for the command had to end.
+    /// Events that were read and not published, because the command ended.
     pub(super) unpublished: u64,
-    /// Items that are no event.
+    /// Items that are not events.
     pub(super) bad: u64,
 }
 
-impl Counts {
+impl InputCounts {
     pub(super) fn total(&self) -> u64 {
         self.delivered + self.failed() + self.bad
     }
 
-    /// Events that were not delivered, or not for sure.
+    /// Returns the number of events without the verdict delivered.
     pub(super) fn failed(&self) -> u64 {
         self.not_written + self.unknown + self.unpublished
     }

@@ -1,16 +1,16 @@
 //! `courier publish`: events from a file or standard input to Kafka.
 //!
 //! Rules:
-//! - Every item of the input has its fate told: delivered, failed with its reason, not published, or no event.
-//! - Ctrl-C, SIGTERM or SIGHUP stops reading, delivers what was read, and says what became of it; a second one ends
-//!   the command with what is known.
-//! - Memory is bounded: by the producer's buffer, and by how many verdicts may be noted late.
-//! - The way of an event: `reader` (a thread), `lines` (a bounded hand-over, with positions), `publisher`; `session` runs them.
+//! - The output accounts for every item of the input: delivered, failed with a reason, not published, or not an event.
+//! - Ctrl-C, SIGTERM or SIGHUP stops reading, and the command delivers the events that were read. A second signal ends the
+//!   command with the verdicts that are known.
+//! - Memory is bounded by the producer's buffer and by the number of unrecorded verdicts.
+//! - An event passes through `reader` (a thread), `line_channel` (bounded) and `publisher`. `session` runs them.
 
 mod counts;
-mod desk;
-mod keeping;
-mod lines;
+mod dead_letters;
+mod line_channel;
+mod monitor;
 mod pace;
 mod parked;
 mod position;
@@ -22,7 +22,7 @@ mod receipts;
 mod session;
 mod summary;
 mod tally;
-mod topics;
+mod topic_waits;
 mod unmapped;
 
 use std::path::{Path, PathBuf};
@@ -31,89 +31,95 @@ use std::time::Duration;
 use clap::Args;
 use kafka_courier::{ErrorCode, KafkaProducer, LoadedConfig, PublishError, Reason, shown_file};
 
-use self::keeping::{Keeping, Wanted};
-use self::lines::Lines;
+use self::dead_letters::{FileChoice, RunDeadLetters};
+use self::line_channel::LineReceiver;
 use self::receipts::Receipts;
-use self::session::{Plan, Session};
+use self::session::{PublishSession, SessionOptions};
 use self::unmapped::Unmapped;
-use crate::exit::{Exit, Refusal};
-use crate::files::Files;
+use crate::exit::{CommandError, Exit};
+use crate::files::CommandFiles;
 use crate::settings::{SettingsArgs, check_destination};
 use crate::signals::Signals;
 
-/// The longest grace period, in seconds; more is as good as this.
+/// The longest grace period in seconds. Longer ones are reduced to it.
 const LONGEST_GRACE: u64 = u32::MAX as u64;
+/// Heading of the options about dead letters.
+const DEAD_LETTERS: &str = "Dead letters";
 
-/// Publishes events from a file or standard input: NDJSON, an event a line, or one JSON array.
+/// Publish events from a file or standard input
 ///
-/// Each event goes to its type's topic (KAFKA_TOPIC_MAPPING changes which), keyed so that what belongs
-/// together stays in order. An event that can't be delivered is kept as a dead letter, in a file, before its failure is told.
-/// Every setting may come from --set, from the environment (KAFKA_BROKERS, KAFKA_FLUSH_MESSAGES,
-/// KAFKA_FLUSH_TIMEOUT, KAFKA_DELIVERY_TIMEOUT and so on) or from --config; `courier config --explain` tells them all.
+/// The input is NDJSON, one event per line, or one JSON array. Each event is sent to the topic of its type, which
+/// KAFKA_TOPIC_MAPPING can change. Events with the same key stay in order. An event that cannot be delivered is kept as a
+/// dead letter in a file before its failure is reported. `courier config --explain` lists all settings.
 #[derive(Args, Debug)]
 pub(crate) struct PublishArgs {
-    #[command(flatten)]
-    settings: SettingsArgs,
-    /// Sends every event to this topic, whatever its type.
+    /// Send every event to this topic instead of its type's topic
     #[arg(long, value_name = "TOPIC", value_parser = crate::topic_name)]
     topic: Option<String>,
-    /// Writes a line for each event, in the input's order: place, id, topic, partition and offset, or its error. - is
-    /// standard output.
+    /// Write a line of JSON for each event to this file (- is standard output)
+    ///
+    /// The lines have the order of the input. Each has the event's place in the input, id, topic, partition and offset, or its
+    /// error.
     #[arg(long, value_name = "FILE")]
     receipts: Option<PathBuf>,
-    /// Stops at the first item that is no event. What stands before it is delivered.
+    /// Stop at the first item that is not an event, and deliver the events before it
     #[arg(long)]
     strict: bool,
-    /// Keeps dead letters in this file; without it in KAFKA_DLQ_FILE (dlq_file), else dead-letters.redb in
-    /// $XDG_STATE_HOME/kafka-courier, which is ~/.local/state/kafka-courier by default. `courier dlq` lists them and sends
-    /// them again.
-    #[arg(long, alias = "file", value_name = "PATH", conflicts_with = "no_dlq_file")]
-    dlq_file: Option<PathBuf>,
-    /// Keeps dead letters in no file.
-    #[arg(long)]
-    no_dlq_file: bool,
-    /// How long to go on after Ctrl-C, SIGTERM or SIGHUP, in seconds: half of it publishing what was read, all of it delivering.
+    /// Continue for this long after Ctrl-C, SIGTERM or SIGHUP
+    ///
+    /// The first half is for publishing events that were read, the whole time for their delivery.
     #[arg(long, value_name = "SECONDS", value_parser = crate::whole_number::<u64>, default_value_t = 30)]
     grace: u64,
-    /// The file to read, or - for standard input.
+    /// Keep dead letters in this file [env: KAFKA_DLQ_FILE]
+    ///
+    /// The default is the option dlq_file, else dead-letters.redb in $XDG_STATE_HOME/kafka-courier
+    /// (~/.local/state/kafka-courier). `courier dlq` lists and replays dead letters.
+    #[arg(long, alias = "file", value_name = "PATH", conflicts_with = "no_dlq_file", help_heading = DEAD_LETTERS)]
+    dlq_file: Option<PathBuf>,
+    /// Do not keep dead letters in a file
+    #[arg(long, help_heading = DEAD_LETTERS)]
+    no_dlq_file: bool,
+    /// Read events from this file (- is standard input)
     #[arg(value_name = "FILE", default_value = "-")]
     file: String,
+    #[command(flatten)]
+    settings: SettingsArgs,
 }
 
-/// Runs the command; prints its summary or its error.
+/// Runs the command and prints its summary or its error.
 pub(crate) fn run(args: PublishArgs) -> Exit {
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            crate::say(&format!("the runtime could not be started: {error}"));
+            crate::say(&format!("cannot start the async runtime: {error}"));
             return Exit::Io;
         }
     };
     let exit = runtime.block_on(async {
         match publish(args).await {
             Ok(exit) => exit,
-            Err(Refusal(exit, why)) => {
+            Err(CommandError(exit, why)) => {
                 crate::say(&why);
                 exit
             }
         }
     });
-    // A thread may still wait for the input.
+    // The reader's thread may still wait for input.
     runtime.shutdown_background();
     exit
 }
 
-async fn publish(args: PublishArgs) -> Result<Exit, Refusal> {
+async fn publish(args: PublishArgs) -> Result<Exit, CommandError> {
     let mut signals = Signals::catch();
     let ready = tokio::select! {
         biased;
         () = signals.reached(1) => None,
         ready = prepare(&args) => Some(ready?),
     };
-    let Some(Ready { producer, delivery_timeout, unmapped, lines, receipts, keeping }) = ready else {
-        return Err(Refusal(signals.exit(), "stopped before anything was read".to_owned()));
+    let Some(Prepared { producer, delivery_timeout, unmapped, lines, receipts, dead_letters }) = ready else {
+        return Err(CommandError(signals.exit(), "stopped by a signal before anything was read".to_owned()));
     };
-    let plan = Plan {
+    let options = SessionOptions {
         topic: args.topic.as_deref().map(Into::into),
         strict: args.strict,
         grace: Duration::from_secs(args.grace.min(LONGEST_GRACE)),
@@ -121,32 +127,32 @@ async fn publish(args: PublishArgs) -> Result<Exit, Refusal> {
         delivery_timeout,
         unmapped,
     };
-    let summary = Session::new(producer, plan, lines, receipts, keeping, signals).run().await;
+    let summary = PublishSession::new(producer, options, lines, receipts, dead_letters, signals).run().await;
     Ok(summary.print(args.receipts.as_deref()))
 }
 
-/// What is there before the first event is read.
-struct Ready {
+/// The parts of a run before the first event is read.
+struct Prepared {
     producer: KafkaProducer,
     delivery_timeout: Duration,
     unmapped: Unmapped,
-    lines: Lines,
+    lines: LineReceiver,
     receipts: Receipts,
-    keeping: Keeping,
+    dead_letters: RunDeadLetters,
 }
 
-/// Looks at everything that may be wrong before the first event is read.
-async fn prepare(args: &PublishArgs) -> Result<Ready, Refusal> {
+/// Checks files, settings and the cluster, and creates the parts of a run.
+async fn prepare(args: &PublishArgs) -> Result<Prepared, CommandError> {
     let files = named_files(args)?;
-    let loaded = args.settings.load().map_err(|errors| Refusal(Exit::Config, errors.to_string()))?;
+    let loaded = args.settings.load().map_err(|errors| CommandError(Exit::Config, errors.to_string()))?;
     check_destination("--topic", args.topic.as_deref(), &loaded.config.dlq_topic)?;
-    let wanted = Wanted::of(args, &loaded.config);
+    let wanted = FileChoice::of(args, &loaded.config);
     check_files(files, args, &loaded, &wanted)?;
     let mut config = loaded.config;
     let file = args.file.clone();
-    let source = open(move || reader::open(&file)).await?.map_err(|why| Refusal(Exit::Data, why))?;
+    let source = open(move || reader::open(&file)).await?.map_err(|why| CommandError(Exit::Data, why))?;
     let (patience, delivery_timeout) = (config.metadata_timeout, config.delivery_timeout);
-    config.validate().map_err(|errors| Refusal(Exit::Config, errors.to_string()))?;
+    config.validate().map_err(|errors| CommandError(Exit::Config, errors.to_string()))?;
     config.dlq_file = String::new();
     let settings = config.clone();
     let file = open(move || wanted.open(&settings)).await??;
@@ -155,25 +161,26 @@ async fn prepare(args: &PublishArgs) -> Result<Ready, Refusal> {
     if let Some(file) = &file {
         builder = builder.dead_letter_store(file.clone());
     }
-    let producer = builder.build().map_err(|errors| Refusal(Exit::Config, errors.to_string()))?;
+    let producer = builder.build().map_err(|errors| CommandError(Exit::Config, errors.to_string()))?;
     producer.health_check(patience).await?;
     let fit = producer.dead_letters().check_topic().await;
-    let warnings = fit.map_err(|unfit| Refusal(Exit::Config, format!("dlq_topic: {unfit}")))?;
+    let warnings = fit.map_err(|unfit| CommandError(Exit::Config, format!("dlq_topic: {unfit}")))?;
     warnings.iter().for_each(|warning| crate::say(&format!("warning: {warning}")));
     if let Some(topic) = &args.topic {
-        producer.learn_topic(topic).await.map_err(|error| no_topic(topic, &error))?;
+        producer.learn_topic(topic).await.map_err(|error| topic_error(topic, &error))?;
     }
     let unmapped = Unmapped::new(&producer, &mapping);
     let receipts = create_receipts(args).await?;
-    let lines = reader::start(source)
-        .map_err(|error| Refusal(Exit::Io, format!("{}: {error}", shown_file(Path::new(&args.file)))))?;
-    let keeping = Keeping::new(producer.dead_letters(), file, args.no_dlq_file);
-    Ok(Ready { producer, delivery_timeout, unmapped, lines, receipts, keeping })
+    let lines = reader::start(source).map_err(|error| {
+        CommandError(Exit::Io, format!("cannot read {}: {error}", shown_file(Path::new(&args.file))))
+    })?;
+    let dead_letters = RunDeadLetters::new(producer.dead_letters(), file, args.no_dlq_file);
+    Ok(Prepared { producer, delivery_timeout, unmapped, lines, receipts, dead_letters })
 }
 
-/// The files that arguments name. Fails if two of them are the same.
-fn named_files(args: &PublishArgs) -> Result<Files, Refusal> {
-    let mut files = Files::new();
+/// Returns the files that arguments name. Fails if two of them are the same.
+fn named_files(args: &PublishArgs) -> Result<CommandFiles, CommandError> {
+    let mut files = CommandFiles::new();
     files.settings(args.settings.file());
     files.input(Path::new(&args.file));
     if let Some(path) = &args.receipts {
@@ -186,8 +193,13 @@ fn named_files(args: &PublishArgs) -> Result<Files, Refusal> {
     Ok(files)
 }
 
-/// Fails if a file that settings name is one of those, or the usual one of dead letters is.
-fn check_files(mut files: Files, args: &PublishArgs, loaded: &LoadedConfig, letters: &Wanted) -> Result<(), Refusal> {
+/// Fails if a file that settings name, or the default file of dead letters, is one of `files`.
+fn check_files(
+    mut files: CommandFiles,
+    args: &PublishArgs,
+    loaded: &LoadedConfig,
+    letters: &FileChoice,
+) -> Result<(), CommandError> {
     files.named_by(loaded);
     if let Some((option, path)) = letters.path().filter(|_| args.dlq_file.is_none()) {
         files.dead_letters(option, path);
@@ -195,26 +207,26 @@ fn check_files(mut files: Files, args: &PublishArgs, loaded: &LoadedConfig, lett
     files.check()
 }
 
-/// Why nothing can be published to the one topic of all events.
-fn no_topic(topic: &str, error: &PublishError) -> Refusal {
+/// Returns the error of the topic of `--topic`.
+fn topic_error(topic: &str, error: &PublishError) -> CommandError {
     match error {
         PublishError::Topic { reason: Reason::Broker { code: ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, .. }, .. } => {
             let why = format!("topic {topic:?} does not exist on the cluster: create it, or fix --topic");
-            Refusal(Exit::Config, why)
+            CommandError(Exit::Config, why)
         }
-        _ if error.is_refusal() => Refusal(Exit::Refused, error.to_string()),
-        _ => Refusal(Exit::Unreachable, error.to_string()),
+        _ if error.is_refusal() => CommandError(Exit::Refused, error.to_string()),
+        _ => CommandError(Exit::Unreachable, error.to_string()),
     }
 }
 
-async fn create_receipts(args: &PublishArgs) -> Result<Receipts, Refusal> {
+async fn create_receipts(args: &PublishArgs) -> Result<Receipts, CommandError> {
     let Some(path) = args.receipts.clone() else { return Ok(Receipts::default()) };
     let name = shown_file(&path);
     let created = open(move || Receipts::create(&path)).await?;
-    created.map_err(|error| Refusal(Exit::CantCreate, format!("{name}: {error}")))
+    created.map_err(|error| CommandError(Exit::CantCreate, format!("cannot create {name}: {error}")))
 }
 
-/// Opens a file on a thread of its own: of a named pipe that waits for the other side.
-async fn open<T: Send + 'static>(open: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
-    tokio::task::spawn_blocking(open).await.map_err(|error| Refusal(Exit::Io, error.to_string()))
+/// Opens a file on a separate thread, because opening a named pipe waits for its other side.
+async fn open<T: Send + 'static>(open: impl FnOnce() -> T + Send + 'static) -> Result<T, CommandError> {
+    tokio::task::spawn_blocking(open).await.map_err(|error| CommandError(Exit::Io, error.to_string()))
 }

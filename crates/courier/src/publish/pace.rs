@@ -1,28 +1,28 @@
-//! How much may be handed to the producer and wait for its verdict: no more than brokers take in good time.
+//! The window of bytes that may wait for a verdict. It follows the speed of the brokers.
 //!
 //! Rules:
-//! - Pure: times come in with each call.
-//! - An event's time (`delivery_timeout`) runs from its hand-over. So the window of bytes without a verdict grows while
-//!   verdicts come soon, and shrinks when they come late: what is in it is delivered long before its time is up.
-//! - Nothing is handed over while the oldest event without a verdict is late.
-//! - A full window has to empty by half before more is handed over: batches stay large.
-//! - One event is always let through, however large.
+//! - The code reads no clock: times are arguments.
+//! - An event's `delivery_timeout` starts when the producer accepts the event. The window grows while verdicts are early
+//!   and shrinks when they are late, so events are delivered long before their timeout.
+//! - No event is published while the oldest event without a verdict is late.
+//! - A full window must empty by half before more events are published, which keeps batches large.
+//! - A single event of any size is always published.
 
 use std::time::{Duration, Instant};
 
-/// Of `delivery_timeout`: verdicts that come within this part of it let the window grow.
+/// A verdict within `delivery_timeout` divided by this number is early: the window grows.
 const SOON: u32 = 8;
-/// Of `delivery_timeout`: verdicts that take longer than this part of it make the window shrink.
+/// A verdict after `delivery_timeout` divided by this number is late: the window shrinks.
 const LATE: u32 = 4;
-/// The window at first, in bytes for each second of `delivery_timeout`: 64 KiB for 30 s.
+/// Initial window in bytes for each second of `delivery_timeout`: 64 KiB for 30 s.
 const FIRST_PER_SECOND: u64 = (64 << 10) / 30;
-/// No window is smaller, in bytes: about one batch of a few events.
+/// Smallest window in bytes: about one batch of a few events.
 const SMALLEST: u64 = 4 << 10;
-/// No window is larger at first, in bytes.
+/// Largest initial window in bytes.
 const FIRST_MAX: u64 = 64 << 10;
-/// The producer's own memory bounds what is beyond this.
+/// Largest window in bytes. The producer's memory limit is lower.
 const LARGEST: u64 = 1 << 40;
-/// What an event takes beside its JSON: key, headers, lengths.
+/// Bytes that an event needs in addition to its JSON: key, headers, lengths.
 const OVERHEAD: u64 = 100;
 
 #[derive(Debug)]
@@ -32,9 +32,9 @@ pub(super) struct Pace {
     /// Bytes that may wait for a verdict.
     window: u64,
     in_flight: u64,
-    /// The window was full, and has not emptied by half since.
+    /// The window was full and has not emptied by half yet.
     is_full: bool,
-    /// What was handed over before this moment makes the window shrink no more.
+    /// Events published before this moment no longer shrink the window.
     shrunk_at: Option<Instant>,
 }
 
@@ -51,20 +51,20 @@ impl Pace {
         }
     }
 
-    /// Notes that an event of this size was handed over. Returns the bytes that it counts as.
+    /// Records that an event of this size was published. Returns the bytes that the window counts for it.
     pub(super) fn handed_over(&mut self, bytes: usize) -> u64 {
         let bytes = bytes as u64 + OVERHEAD;
         self.in_flight += bytes;
         bytes
     }
 
-    /// Notes the verdict on an event that counts this much, and was handed over at that time.
+    /// Records the verdict on an event, with the bytes that the window counts for it and the time of its publishing.
     pub(super) fn settled(&mut self, bytes: u64, handed_over: Instant, now: Instant) {
         let before = self.in_flight;
         self.in_flight = before.saturating_sub(bytes);
         let took = now.saturating_duration_since(handed_over);
         if took <= self.soon {
-            // A window that is not used says nothing of a larger one.
+            // An unused window is no evidence for a larger one.
             if before > self.window / 2 {
                 self.window = (self.window + bytes).min(LARGEST);
             }
@@ -76,7 +76,7 @@ impl Pace {
         }
     }
 
-    /// Whether another event may be handed over, where the oldest without a verdict was at that time.
+    /// Whether another event may be published. `oldest` is the time of the oldest event without a verdict.
     pub(super) fn has_room(&mut self, oldest: Option<Instant>, now: Instant) -> bool {
         let Some(oldest) = oldest else {
             self.is_full = false;
@@ -100,16 +100,16 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_secs(30);
     const EVENT: usize = 300;
 
-    /// A line with a rate in bytes per second, after a first credit that it takes at once.
-    struct Link {
+    /// A connection with a rate in bytes per second, after an initial credit without delay.
+    struct SlowLink {
         rate: f64,
         credit: f64,
-        /// When it has taken all that was sent.
+        /// The time at which all sent bytes are through.
         free_at: f64,
     }
 
-    impl Link {
-        /// When an event has its verdict that is sent at this time.
+    impl SlowLink {
+        /// Returns the time of the verdict on an event that is sent at `now`.
         fn verdict(&mut self, bytes: f64, now: f64) -> f64 {
             let of_credit = bytes.min(self.credit);
             self.credit -= of_credit;
@@ -118,8 +118,8 @@ mod tests {
         }
     }
 
-    /// Hands events over as fast as the pace lets it. Returns how long all took, and the longest wait for a verdict.
-    fn run(mut link: Link, events: usize) -> (f64, f64) {
+    /// Publishes events as fast as the window allows. Returns the total time and the longest wait for a verdict.
+    fn run(mut link: SlowLink, events: usize) -> (f64, f64) {
         let begun = Instant::now();
         let at = |seconds: f64| begun + Duration::from_secs_f64(seconds);
         let (mut pace, mut waiting) = (Pace::new(TIMEOUT), VecDeque::new());
@@ -145,11 +145,11 @@ mod tests {
     }
 
     #[test]
-    fn slow_lines_deliver_in_time() {
+    fn slow_links_deliver_in_time() {
         for (rate, credit, events) in
             [(50e3, 0.0, 40_000), (50e3, 550e3, 40_000), (50e3, 2e6, 40_000), (5e3, 0.0, 2_000), (1e6, 10e6, 400_000)]
         {
-            let (took, longest) = run(Link { rate, credit, free_at: 0.0 }, events);
+            let (took, longest) = run(SlowLink { rate, credit, free_at: 0.0 }, events);
             let bytes = events as f64 * (EVENT as f64 + OVERHEAD as f64);
             let least = (bytes - credit).max(0.0) / rate;
             assert!(longest < 25.0, "{rate} {credit}: an event waited for {longest} s");
@@ -158,13 +158,13 @@ mod tests {
     }
 
     #[test]
-    fn a_fast_line_soon_has_no_bound() {
-        let (took, _) = run(Link { rate: 200e6, credit: 0.0, free_at: 0.0 }, 1_000_000);
+    fn fast_link_is_not_limited() {
+        let (took, _) = run(SlowLink { rate: 200e6, credit: 0.0, free_at: 0.0 }, 1_000_000);
         assert!(took < 2.2, "{took} s instead of 2 s");
     }
 
     #[test]
-    fn the_oldest_bounds_the_reading() {
+    fn late_oldest_event_stops_publishing() {
         let mut pace = Pace::new(TIMEOUT);
         let now = Instant::now();
         pace.handed_over(1);
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn one_large_event_is_let_through() {
+    fn one_large_event_is_published() {
         let (mut pace, now) = (Pace::new(Duration::ZERO), Instant::now());
         assert!(pace.has_room(None, now));
         let bytes = pace.handed_over(64 << 20);

@@ -1,39 +1,41 @@
-//! Events that wait for their topic, while those of other topics go on.
+//! Events that wait for the metadata of their topic, while events of other topics are published.
 //!
-//! Rules: pure; events of a topic stay in their order; memory is bounded: once this is full no more events are taken before
-//! a topic is known, or has failed.
+//! Rules:
+//! - The code does no IO.
+//! - Events of a topic stay in order.
+//! - Memory is bounded: while the store is full, reading pauses until a topic is known or has failed.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use kafka_courier_event_model::AnyEvent;
 
-use super::position::Position;
+use super::position::InputPosition;
 use super::tally::Ticket;
 
-/// Events that may wait.
+/// Largest number of parked events.
 const EVENTS_MAX: usize = 20_000;
-/// Bytes of them.
+/// Largest number of their bytes.
 const BYTES_MAX: usize = 16 << 20;
 
 /// An event that waits for its topic.
 #[derive(Debug)]
-pub(super) struct Waiting {
-    pub(super) position: Position,
+pub(super) struct ParkedEvent {
+    pub(super) position: InputPosition,
     pub(super) event: AnyEvent,
-    /// Its place among the receipts.
+    /// The event's entry in the tally.
     pub(super) ticket: Ticket,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Parked {
-    topics: HashMap<Arc<str>, VecDeque<Waiting>>,
+    topics: HashMap<Arc<str>, VecDeque<ParkedEvent>>,
     events: usize,
     bytes: usize,
 }
 
 impl Parked {
-    /// Whether no more may wait.
+    /// Whether no more events can be parked.
     pub(super) fn is_full(&self) -> bool {
         self.events >= EVENTS_MAX || self.bytes >= BYTES_MAX
     }
@@ -43,8 +45,8 @@ impl Parked {
         self.events > 0 && self.topics.contains_key(topic)
     }
 
-    /// Has an event wait. Returns whether it is the first of its topic.
-    pub(super) fn park(&mut self, topic: Arc<str>, waiting: Waiting) -> bool {
+    /// Parks an event. Returns whether the event is the first one of its topic.
+    pub(super) fn park(&mut self, topic: Arc<str>, waiting: ParkedEvent) -> bool {
         self.events += 1;
         self.bytes += waiting.event.as_str().len();
         let events = self.topics.entry(topic).or_default();
@@ -52,16 +54,16 @@ impl Parked {
         events.len() == 1
     }
 
-    /// The events of this topic, in their order; they wait no more.
-    pub(super) fn take(&mut self, topic: &str) -> VecDeque<Waiting> {
+    /// Removes and returns the events of this topic in their order.
+    pub(super) fn take(&mut self, topic: &str) -> VecDeque<ParkedEvent> {
         let events = self.topics.remove(topic).unwrap_or_default();
         self.events -= events.len();
         self.bytes -= events.iter().map(|waiting| waiting.event.as_str().len()).sum::<usize>();
         events
     }
 
-    /// All events, each with its topic, in the input's order; none waits any more.
-    pub(super) fn take_all(&mut self) -> Vec<(Arc<str>, Waiting)> {
+    /// Removes and returns all events, each with its topic, in the input's order.
+    pub(super) fn take_all(&mut self) -> Vec<(Arc<str>, ParkedEvent)> {
         (self.events, self.bytes) = (0, 0);
         let topics = std::mem::take(&mut self.topics).into_iter();
         let mut all: Vec<_> =
@@ -73,17 +75,17 @@ impl Parked {
 
 #[cfg(test)]
 mod tests {
-    use super::super::position::Place;
+    use super::super::position::InputPlace;
     use super::*;
 
-    fn waiting(line: u64, text: &str) -> Waiting {
-        let position = Position { place: Place::Line(line), start: 0, end: 0 };
+    fn waiting(line: u64, text: &str) -> ParkedEvent {
+        let position = InputPosition { place: InputPlace::Line(line), start: 0, end: 0 };
         let json =
             format!("{{\"id\":\"{line}\",\"type\":\"t\",\"timestamp\":\"2024-01-15T10:00:00Z\",\"x\":\"{text}\"}}");
-        Waiting { position, event: AnyEvent::from_json(json.as_bytes()).unwrap(), ticket: Ticket::default() }
+        ParkedEvent { position, event: AnyEvent::from_json(json.as_bytes()).unwrap(), ticket: Ticket::default() }
     }
 
-    fn places<'a>(events: impl IntoIterator<Item = &'a Waiting>) -> Vec<String> {
+    fn places<'a>(events: impl IntoIterator<Item = &'a ParkedEvent>) -> Vec<String> {
         events.into_iter().map(|waiting| waiting.position.place.to_string()).collect()
     }
 

@@ -1,19 +1,19 @@
-//! Where in the input an item stands.
+//! The position of an item in the input.
 //!
-//! Rules: places are counted from 1, as people count; bytes from 0, as files do.
+//! Rules: lines and elements are counted from 1, bytes from 0.
 
 use std::fmt;
 
-/// An item's number, as it is named to people.
+/// The number of an item in messages and receipts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum Place {
-    /// The line.
+pub(crate) enum InputPlace {
+    /// A line of NDJSON.
     Line(u64),
-    /// The element of the array.
+    /// An element of a JSON array.
     Element(u64),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for InputPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Line(number) => write!(f, "line {number}"),
@@ -22,12 +22,12 @@ impl fmt::Display for Place {
     }
 }
 
-/// An item's place and bytes in the input.
+/// The number of an item, and its bytes in the input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Position {
-    pub(crate) place: Place,
-    /// The offset of its first byte.
+pub(crate) struct InputPosition {
+    pub(crate) place: InputPlace,
+    /// The offset of the first byte.
     pub(crate) start: u64,
-    /// The offset behind its last byte, and behind the line's end or the comma after it: reading can begin there.
+    /// The offset after the item and after the line's end or comma that follows. Reading can resume there.
     pub(crate) end: u64,
 }

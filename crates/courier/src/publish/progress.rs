@@ -1,20 +1,22 @@
-//! The progress line: on a terminal only, and never on standard output.
+//! The progress line on standard error, if that is a terminal.
 //!
-//! Rules: nothing of it is drawn before there is something to show; lines that stay are written as they are; an outage is
-//! shown as long as it lasts.
+//! Rules:
+//! - The line is not drawn before the first update.
+//! - Printed lines stay above the progress line.
+//! - An outage is shown as long as it lasts.
 
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kafka_courier::{BrokerStats, Reachability};
 
-use super::counts::Counts;
+use super::counts::InputCounts;
 use crate::terminal::printable;
 
-/// How often it is drawn, at most.
+/// Shortest interval between two updates.
 const EVERY: Duration = Duration::from_millis(100);
 
-pub(super) struct Progress {
+pub(super) struct ProgressLine {
     bar: ProgressBar,
     started: Instant,
     shown: Option<Instant>,
@@ -22,14 +24,14 @@ pub(super) struct Progress {
 
 /// Events without a verdict.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Waiting {
+pub(super) struct Backlog {
     pub(super) events: u64,
-    /// How long until the oldest of them fails.
+    /// Time until the oldest of them fails.
     pub(super) until_failure: Option<Duration>,
 }
 
-impl Progress {
-    /// A line that is drawn only if standard error is a terminal.
+impl ProgressLine {
+    /// Returns a progress line that is drawn only if standard error is a terminal.
     pub(super) fn new() -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
@@ -38,24 +40,24 @@ impl Progress {
         Self { bar, started: Instant::now(), shown: None }
     }
 
-    /// Prints a line above the progress line, or as it is where there is none.
+    /// Returns a function that prints a line above the progress line.
     pub(super) fn printer(&self) -> Box<dyn Fn(&str) + Send> {
         let bar = self.bar.clone();
         Box::new(move |line| bar.suspend(|| crate::say(line)))
     }
 
-    /// Prints a line likewise.
+    /// Prints a line above the progress line.
     pub(super) fn say(&self, line: &str) {
         self.bar.suspend(|| crate::say(line));
     }
 
-    /// Whether it is time to draw it again.
+    /// Whether the line is due for an update.
     pub(super) fn is_due(&self) -> bool {
         self.shown.is_none_or(|shown| shown.elapsed() >= EVERY)
     }
 
-    /// Shows where things are.
-    pub(super) fn show(&mut self, counts: &Counts, waiting: Waiting, brokers: &[BrokerStats], doing: &str) {
+    /// Draws the line.
+    pub(super) fn show(&mut self, counts: &InputCounts, waiting: Backlog, brokers: &[BrokerStats], doing: &str) {
         if self.shown.is_none() {
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
         }
@@ -70,7 +72,7 @@ impl Progress {
         self.bar.tick();
     }
 
-    /// Takes the line away.
+    /// Removes the line.
     pub(super) fn finish(&self) {
         self.bar.finish_and_clear();
     }
@@ -80,7 +82,7 @@ impl Progress {
     }
 }
 
-fn line(counts: &Counts, in_flight: u64, took: Duration, doing: &str) -> String {
+fn line(counts: &InputCounts, in_flight: u64, took: Duration, doing: &str) -> String {
     let (done, failed) = (counts.total(), counts.total() - counts.delivered);
     let rate = done as f64 / took.as_secs_f64().max(1e-3);
     format!(
@@ -92,13 +94,13 @@ fn line(counts: &Counts, in_flight: u64, took: Duration, doing: &str) -> String 
     )
 }
 
-/// What an outage means, if events wait while brokers are away.
-fn outage(away: &[&BrokerStats], waiting: Waiting) -> Option<String> {
+/// Returns the text about an outage, if events wait for unreachable brokers.
+fn outage(away: &[&BrokerStats], waiting: Backlog) -> Option<String> {
     let until_failure = waiting.until_failure.filter(|_| !away.is_empty())?;
     let brokers: Vec<_> = away.iter().map(|broker| format!("{} ({})", broker.id, printable(&broker.address))).collect();
     let (what, are) = if away.len() == 1 { ("broker", "is") } else { ("brokers", "are") };
     Some(format!(
-        "; {what} {} {are} away: {} events wait, the first fails in {} s",
+        "; {what} {} {are} unreachable: {} events wait, the first fails in {} s",
         brokers.join(", "),
         HumanCount(waiting.events),
         until_failure.as_secs()
@@ -115,29 +117,29 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_outage_names_brokers_and_deadline() {
+    async fn outage_names_brokers_and_deadline() {
         let cluster = TestCluster::builder().brokers(2).topic("t", 1).start().await.unwrap();
         let producer = KafkaProducer::builder().brokers(cluster.bootstrap()).build().unwrap();
         producer.health_check_topics(&["t"], Duration::from_secs(60)).await.unwrap();
         let brokers = producer.stats().brokers;
         let addresses: BTreeMap<_, _> = brokers.iter().map(|broker| (broker.id, broker.address.clone())).collect();
-        let waiting = Waiting { events: 1204, until_failure: Some(Duration::from_millis(12_900)) };
+        let waiting = Backlog { events: 1204, until_failure: Some(Duration::from_millis(12_900)) };
         let away: Vec<_> = brokers.iter().collect();
-        let told = outage(&away, waiting).unwrap();
+        let text = outage(&away, waiting).unwrap();
         let expected = format!(
-            "; brokers 1 ({}), 2 ({}) are away: 1,204 events wait, the first fails in 12 s",
+            "; brokers 1 ({}), 2 ({}) are unreachable: 1,204 events wait, the first fails in 12 s",
             addresses[&1], addresses[&2]
         );
-        assert_eq!(told, expected);
+        assert_eq!(text, expected);
         assert!(outage(&away[..1], waiting).unwrap().starts_with("; broker 1 ("));
         assert_eq!(outage(&[], waiting), None);
-        assert_eq!(outage(&away, Waiting { until_failure: None, ..waiting }), None);
+        assert_eq!(outage(&away, Backlog { until_failure: None, ..waiting }), None);
     }
 
     #[test]
-    fn the_line_counts_everything() {
-        let counts = Counts { delivered: 1500, not_written: 2, ..Counts::default() };
-        let told = line(&counts, 7, Duration::from_secs(2), "publishing");
-        assert_eq!(told, "publishing: 1,502 events, 751/s, 7 in flight, 2 failed");
+    fn line_counts_all_items() {
+        let counts = InputCounts { delivered: 1500, not_written: 2, ..InputCounts::default() };
+        let text = line(&counts, 7, Duration::from_secs(2), "publishing");
+        assert_eq!(text, "publishing: 1,502 events, 751/s, 7 in flight, 2 failed");
     }
 }

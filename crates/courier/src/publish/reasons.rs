@@ -1,45 +1,45 @@
-//! Why events failed, counted by reason and topic.
+//! Failures, counted by reason and topic.
 //!
-//! Rules: memory is bounded: bad input may bring a new reason with each line.
+//! Rules: memory is bounded, although each invalid line may have a new reason.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Reasons that are told apart.
-const TOLD_APART: usize = 1000;
-/// All reasons beyond those.
+/// Largest number of groups.
+const GROUPS_MAX: usize = 1000;
+/// The text for all other reasons.
 const OTHERS: &str = "other reasons";
 
-/// A kind of reason, and the topic of the events that failed for it, if they had one.
-type Group = (Option<Arc<str>>, Cow<'static, str>);
+/// The topic of the failed events, if they have one, and the kind of the reason.
+type GroupKey = (Option<Arc<str>>, Cow<'static, str>);
 
-/// What is known of a group.
+/// A group of failures.
 #[derive(Debug)]
-struct Failed {
+struct FailureGroup {
     count: u64,
     /// The first reason.
     first: String,
-    /// Whether others of the group read otherwise.
+    /// Whether the group has different reasons.
     differ: bool,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Reasons {
-    groups: HashMap<Group, Failed>,
-    /// Failures that are in no group, for there are too many.
+    groups: HashMap<GroupKey, FailureGroup>,
+    /// Failures beyond the largest number of groups.
     others: u64,
 }
 
 impl Reasons {
-    /// Counts a failure: reasons of one `kind` differ at most in numbers and names of theirs.
+    /// Counts a failure. Reasons of one `kind` differ only in numbers and names.
     pub(super) fn add(&mut self, topic: Option<&str>, kind: impl Into<Cow<'static, str>>, reason: &str) {
-        let group: Group = (topic.map(Into::into), kind.into());
-        if self.groups.len() >= TOLD_APART && !self.groups.contains_key(&group) {
+        let group: GroupKey = (topic.map(Into::into), kind.into());
+        if self.groups.len() >= GROUPS_MAX && !self.groups.contains_key(&group) {
             self.others += 1;
             return;
         }
-        let new = || Failed { count: 0, first: reason.to_owned(), differ: false };
+        let new = || FailureGroup { count: 0, first: reason.to_owned(), differ: false };
         let failed = self.groups.entry(group).or_insert_with(new);
         failed.count += 1;
         failed.differ |= failed.first != reason;
@@ -58,7 +58,7 @@ impl Reasons {
     }
 }
 
-impl Failed {
+impl FailureGroup {
     fn text(&self, topic: Option<&str>) -> String {
         let like = if self.differ { ", and similar" } else { "" };
         match topic {
@@ -73,24 +73,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_most_frequent_come_first() {
+    fn most_frequent_are_first() {
         let mut reasons = Reasons::default();
         for (topic, reason) in [(Some("b"), "x"), (None, "y"), (Some("b"), "x"), (Some("a"), "x"), (None, "y")] {
             reasons.add(topic, reason, reason);
         }
-        let told = |count, text: &str| (count, text.to_owned());
-        assert_eq!(reasons.most_frequent(2), [told(2, "topic \"b\": x"), told(2, "y"), told(1, OTHERS)]);
-        assert_eq!(reasons.most_frequent(9)[2], told(1, "topic \"a\": x"));
+        let row = |count, text: &str| (count, text.to_owned());
+        assert_eq!(reasons.most_frequent(2), [row(2, "topic \"b\": x"), row(2, "y"), row(1, OTHERS)]);
+        assert_eq!(reasons.most_frequent(9)[2], row(1, "topic \"a\": x"));
     }
 
     #[test]
-    fn reasons_beyond_a_bound_share_one() {
+    fn number_of_groups_is_bounded() {
         let mut reasons = Reasons::default();
         for line in 1..=5000 {
             let reason = format!("reason {}", line.min(3000));
             reasons.add(None, reason.clone(), &reason);
         }
-        assert_eq!(reasons.groups.len(), TOLD_APART);
+        assert_eq!(reasons.groups.len(), GROUPS_MAX);
         assert_eq!(reasons.most_frequent(1), [(1, "reason 1".to_owned()), (4999, OTHERS.to_owned())]);
     }
 

@@ -1,7 +1,8 @@
 //! The receipts: a line of JSON for each item of the input.
 //!
-//! Rules: they take an older file's place only once a broker was reached; after the first write that fails nothing more is
-//! written, and the error is kept.
+//! Rules:
+//! - An existing file is overwritten only after a broker was reached.
+//! - After the first failed write nothing more is written, and the error is kept.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -10,16 +11,16 @@ use std::path::Path;
 use kafka_courier_event_model::EventId;
 use serde::Serialize;
 
-use super::position::Place;
+use super::position::InputPlace;
 
-/// What is gathered before it is written, in bytes.
+/// Size of the write buffer in bytes.
 const BUFFER: usize = 256 << 10;
 
-/// One line. What it has not is left out.
+/// A receipt. The line has only the fields that are set.
 #[derive(Serialize)]
-pub(super) struct Receipt<'a> {
+pub(super) struct ReceiptLine<'a> {
     #[serde(serialize_with = "as_text")]
-    pub(super) place: Place,
+    pub(super) place: InputPlace,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) id: Option<&'a EventId>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -34,18 +35,18 @@ pub(super) struct Receipt<'a> {
     pub(super) error: Option<&'a str>,
 }
 
-impl Receipt<'_> {
-    /// One that says no more than the place.
-    pub(super) fn of(place: Place) -> Self {
+impl ReceiptLine<'_> {
+    /// Returns a receipt with only the place.
+    pub(super) fn of(place: InputPlace) -> Self {
         Self { place, id: None, topic: None, partition: None, offset: None, outcome: None, error: None }
     }
 }
 
-fn as_text<S: serde::Serializer>(place: &Place, serializer: S) -> Result<S::Ok, S::Error> {
+fn as_text<S: serde::Serializer>(place: &InputPlace, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(place)
 }
 
-/// Where receipts go, if anywhere.
+/// The output of receipts, if there is one.
 #[derive(Default)]
 pub(super) struct Receipts {
     out: Option<BufWriter<Box<dyn Write + Send>>>,
@@ -53,7 +54,7 @@ pub(super) struct Receipts {
 }
 
 impl Receipts {
-    /// Into this file, in place of what was in it; `-` is standard output.
+    /// Creates or overwrites this file. `-` is standard output.
     pub(super) fn create(path: &Path) -> io::Result<Self> {
         let out: Box<dyn Write + Send> =
             if path == Path::new("-") { Box::new(io::stdout()) } else { Box::new(File::create(path)?) };
@@ -64,19 +65,19 @@ impl Receipts {
         Self { out: Some(BufWriter::with_capacity(BUFFER, out)), failed: None }
     }
 
-    pub(super) fn write(&mut self, receipt: &Receipt<'_>) {
+    pub(super) fn write(&mut self, receipt: &ReceiptLine<'_>) {
         self.attempt(|out| {
             serde_json::to_writer(&mut *out, receipt)?;
             out.write_all(b"\n")
         });
     }
 
-    /// Hands over what is gathered.
+    /// Writes the buffer.
     pub(super) fn flush(&mut self) {
         self.attempt(Write::flush);
     }
 
-    /// The first error, after which nothing was written.
+    /// Returns the first error, after which nothing was written.
     pub(super) fn failed(&self) -> Option<&io::Error> {
         self.failed.as_ref()
     }
@@ -85,7 +86,7 @@ impl Receipts {
         let Some(out) = &mut self.out else { return };
         if let Err(error) = write(out) {
             self.failed = Some(error);
-            // Dropped as it is it would try once more.
+            // Dropping the `BufWriter` would write again.
             drop(self.out.take().map(BufWriter::into_parts));
         }
     }

@@ -1,8 +1,8 @@
-//! One run: lines from the reader to the publisher, and the verdicts back.
+//! A run of `courier publish`: it moves lines from the reader to the publisher, and records the verdicts.
 //!
 //! Rules:
-//! - The first signal starts the grace period: what was read is still published in its first half, and all that was
-//!   published may be delivered to its end. The second ends everything.
+//! - The first signal starts the grace period. Events that were read are published in its first half, and delivered until
+//!   its end. The second signal ends the run.
 //! - The run knows whether the input was read to its end.
 
 use std::sync::Arc;
@@ -10,227 +10,235 @@ use std::time::{Duration, Instant};
 
 use kafka_courier::KafkaProducer;
 
-use super::desk::{Desk, End, Patience};
-use super::keeping::{Advice, Keeping};
-use super::lines::{Handed, Lines};
-use super::position::{Place, Position};
+use super::dead_letters::{Advice, RunDeadLetters};
+use super::line_channel::{Handover, LineReceiver};
+use super::monitor::{Monitor, StopConditions, StopReason};
+use super::position::{InputPlace, InputPosition};
 use super::publisher::Publisher;
 use super::receipts::Receipts;
-use super::summary::{Left, Summary};
-use super::topics::Settled;
+use super::summary::{FirstUnpublished, Summary};
+use super::topic_waits::ResolvedTopic;
 use super::unmapped::Unmapped;
 use crate::signals::Signals;
 
-/// How long the producer may take to give verdicts at an end that waits for nothing.
-const CUT: Duration = Duration::from_secs(2);
-/// Longer than any delivery_timeout, which bounds what is waited for.
+/// Time for the last verdicts of the producer after an interruption.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longer than any `delivery_timeout`, which bounds each wait.
 const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
-/// As long as nothing interrupts.
-const UNINTERRUPTED: Patience = Patience { signals: 1, deadline: None, receipts: true };
+/// The conditions before any interruption.
+const UNINTERRUPTED: StopConditions = StopConditions { signals: 1, deadline: None, receipts: true };
 
-/// What a run does with its input.
-pub(super) struct Plan {
-    /// The topic of all events; else each type's own.
+/// The options of a run.
+pub(super) struct SessionOptions {
+    /// The topic of all events. `None`: each type has its own topic.
     pub(super) topic: Option<Arc<str>>,
     pub(super) strict: bool,
     pub(super) grace: Duration,
-    /// The input's name, for people.
+    /// The input's name in messages.
     pub(super) input: String,
     pub(super) delivery_timeout: Duration,
     pub(super) unmapped: Unmapped,
 }
 
-/// What comes next while the input is read.
-enum Next {
-    Handed(Option<Handed>),
-    Topic(Option<Settled>),
+/// The next input of a run.
+enum NextInput {
+    Handover(Option<Handover>),
+    Topic(Option<ResolvedTopic>),
 }
 
-/// One run over an input.
-pub(super) struct Session {
+/// A run over an input.
+pub(super) struct PublishSession {
     producer: KafkaProducer,
     grace: Duration,
     input: String,
-    lines: Lines,
-    desk: Desk,
+    lines: LineReceiver,
+    monitor: Monitor,
     publisher: Publisher,
     /// The last item that was read.
-    last: Option<Position>,
+    last: Option<InputPosition>,
     /// The input was read to its end.
     is_whole: bool,
     /// The first event that was read and not published.
-    left: Option<Place>,
+    left: Option<InputPlace>,
 }
 
-impl Session {
+impl PublishSession {
     pub(super) fn new(
         producer: KafkaProducer,
-        plan: Plan,
-        lines: Lines,
+        options: SessionOptions,
+        lines: LineReceiver,
         receipts: Receipts,
-        keeping: Keeping,
+        dead_letters: RunDeadLetters,
         signals: Signals,
     ) -> Self {
-        let desk = Desk::new(producer.clone(), plan.delivery_timeout, receipts, keeping, signals);
-        let publisher = Publisher::new(producer.clone(), plan.topic, plan.strict, plan.unmapped);
-        let (grace, input) = (plan.grace, plan.input);
-        Self { producer, grace, input, lines, desk, publisher, last: None, is_whole: false, left: None }
+        let monitor = Monitor::new(producer.clone(), options.delivery_timeout, receipts, dead_letters, signals);
+        let publisher = Publisher::new(producer.clone(), options.topic, options.strict, options.unmapped);
+        let (grace, input) = (options.grace, options.input);
+        Self { producer, grace, input, lines, monitor, publisher, last: None, is_whole: false, left: None }
     }
 
-    /// Publishes everything, and tells what became of it.
+    /// Publishes all events and returns the summary.
     pub(super) async fn run(mut self) -> Summary {
-        let mut end = self.publish_all().await.err().unwrap_or(End::Input);
-        if matches!(end, End::Strict | End::InputFailed) {
+        let mut end = self.publish_all().await.err().unwrap_or(StopReason::InputEnded);
+        if matches!(end, StopReason::Strict | StopReason::InputFailed) {
             self.finish_before_bad(UNINTERRUPTED).await;
         }
         let mut grace_ends = None;
-        if end == End::Signal {
+        if end == StopReason::Signal {
             grace_ends = Some(self.grace_begins());
             let deadline = Some(Instant::now() + self.grace / 2);
-            let patience = Patience { signals: 2, deadline, receipts: true };
-            match self.publish_rest(patience).await {
-                Ok(()) if self.is_whole => end = End::Input,
-                Err(why @ (End::Strict | End::InputFailed)) => {
+            let conditions = StopConditions { signals: 2, deadline, receipts: true };
+            match self.publish_rest(conditions).await {
+                Ok(()) if self.is_whole => end = StopReason::InputEnded,
+                Err(why @ (StopReason::Strict | StopReason::InputFailed)) => {
                     end = why;
-                    self.finish_before_bad(patience).await;
+                    self.finish_before_bad(conditions).await;
                 }
                 _ => {}
             }
         }
         let was_cut = self.deliver(grace_ends).await.is_err();
         if was_cut {
-            // What has no verdict fails, and is kept, as far as that is a matter of a moment.
+            // Events without a verdict fail and become dead letters, within `CLOSE_TIMEOUT`.
             let closed = self.producer.close(Duration::ZERO);
-            let _ = tokio::time::timeout(CUT, closed).await;
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, closed).await;
         }
-        // Only now: the dead letters of events that were handed over earlier come before those of events that were not.
+        // This order puts the dead letters of published events before those of unpublished ones.
         match end {
-            End::Signal | End::NoReceipts => self.leave_rest().await,
-            _ => self.leave_here().await,
+            StopReason::Signal | StopReason::ReceiptsFailed => self.report_rest().await,
+            _ => self.report_queue().await,
         }
         self.summary(end, was_cut).await
     }
 
-    async fn summary(mut self, end: End, was_cut: bool) -> Summary {
-        self.desk.keep().await;
-        self.desk.tally.note_all();
-        self.desk.tally.flush();
-        self.desk.progress.finish();
-        let letters = self.desk.keeping.end(Advice::of(self.desk.tally.counts())).await;
+    async fn summary(mut self, end: StopReason, was_cut: bool) -> Summary {
+        self.monitor.keep().await;
+        self.monitor.tally.note_all();
+        self.monitor.tally.flush();
+        self.monitor.progress.finish();
+        let letters = self.monitor.dead_letters.end(Advice::of(self.monitor.tally.counts())).await;
         let reached = self.publisher.reached();
         Summary {
             end,
             letters,
             last: self.last,
-            left: self.left.map(|place| Left { place, is_last: reached.is_none_or(|reached| reached < place) }),
-            interrupted: (was_cut || end == End::Signal).then(|| self.desk.signals.exit()),
-            took: self.desk.progress.elapsed(),
+            left: self
+                .left
+                .map(|place| FirstUnpublished { place, is_last: reached.is_none_or(|reached| reached < place) }),
+            interrupted: (was_cut || end == StopReason::Signal).then(|| self.monitor.signals.exit()),
+            took: self.monitor.progress.elapsed(),
             unmapped: self.publisher.unmapped().line(),
-            tally: self.desk.tally,
+            tally: self.monitor.tally,
         }
     }
 
-    /// Publishes the input's events as they come, until it ends and no topic is waited for.
-    async fn publish_all(&mut self) -> Result<(), End> {
+    /// Publishes the input's events as they arrive, until the input ends and no topic is pending.
+    async fn publish_all(&mut self) -> Result<(), StopReason> {
         while !self.is_whole {
             let (lines, publisher) = (&mut self.lines, &mut self.publisher);
             let waits = publisher.waits_for_topics();
             let next = async {
                 tokio::select! {
                     biased;
-                    settled = publisher.next_topic(), if waits => Next::Topic(settled),
-                    handed = lines.next() => Next::Handed(handed),
+                    settled = publisher.next_topic(), if waits => NextInput::Topic(settled),
+                    handed = lines.next() => NextInput::Handover(handed),
                 }
             };
-            match self.desk.work("publishing", UNINTERRUPTED, next).await? {
-                Next::Topic(settled) => settled.into_iter().for_each(|s| self.publisher.on_topic(&mut self.desk, s)),
-                Next::Handed(Some(handed)) => self.take(handed)?,
-                Next::Handed(None) => self.is_whole = true,
+            match self.monitor.run("publishing", UNINTERRUPTED, next).await? {
+                NextInput::Topic(settled) => {
+                    settled.into_iter().for_each(|s| self.publisher.topic_resolved(&mut self.monitor, s))
+                }
+                NextInput::Handover(Some(handed)) => self.take(handed)?,
+                NextInput::Handover(None) => self.is_whole = true,
             }
             self.publish_waiting(UNINTERRUPTED).await?;
         }
-        self.publisher.finish(&mut self.desk, UNINTERRUPTED).await
+        self.publisher.finish(&mut self.monitor, UNINTERRUPTED).await
     }
 
-    async fn publish_waiting(&mut self, patience: Patience) -> Result<(), End> {
-        let published = self.publisher.publish_waiting(&mut self.desk, patience).await;
-        if published == Err(End::Strict) {
+    async fn publish_waiting(&mut self, conditions: StopConditions) -> Result<(), StopReason> {
+        let published = self.publisher.publish_waiting(&mut self.monitor, conditions).await;
+        if published == Err(StopReason::Strict) {
             self.last = self.publisher.bad().or(self.last);
         }
         published
     }
 
-    /// Publishes what was read before the signal.
-    async fn publish_rest(&mut self, patience: Patience) -> Result<(), End> {
-        self.publish_waiting(patience).await?;
+    /// Publishes the events that were read before the signal.
+    async fn publish_rest(&mut self, conditions: StopConditions) -> Result<(), StopReason> {
+        self.publish_waiting(conditions).await?;
         while let Some(handed) = self.lines.rest().await {
             self.take(handed)?;
-            self.publish_waiting(patience).await?;
+            self.publish_waiting(conditions).await?;
         }
-        self.publisher.finish(&mut self.desk, patience).await
+        self.publisher.finish(&mut self.monitor, conditions).await
     }
 
-    /// Publishes what comes before the item that ended the reading, and still waits for its topics.
-    async fn finish_before_bad(&mut self, patience: Patience) {
+    /// Publishes the events before the item that ended reading, which still wait for their topics.
+    async fn finish_before_bad(&mut self, conditions: StopConditions) {
         self.publisher.forget_waiting();
-        // What is not published is told once all verdicts are there.
-        let _ = self.publisher.finish(&mut self.desk, patience).await;
+        // Unpublished events are reported after the last verdict.
+        let _ = self.publisher.finish(&mut self.monitor, conditions).await;
     }
 
-    fn take(&mut self, handed: Handed) -> Result<(), End> {
+    fn take(&mut self, handed: Handover) -> Result<(), StopReason> {
         match handed {
-            Handed::Lines(lines) => {
+            Handover::Lines(lines) => {
                 self.last = lines.last().map(|line| line.position).or(self.last);
                 self.publisher.take(lines);
                 Ok(())
             }
-            Handed::End => {
+            Handover::End => {
                 self.is_whole = true;
                 Ok(())
             }
-            Handed::Failed(error) => {
-                self.desk.progress.say(&format!("{}: {error}", self.input));
-                Err(End::InputFailed)
+            Handover::Failed(error) => {
+                let input = if self.input == "-" { "standard input" } else { &self.input };
+                self.monitor.progress.say(&format!("cannot read {input}: {error}"));
+                Err(StopReason::InputFailed)
             }
         }
     }
 
-    /// Tells of what was read that it is not published.
-    async fn leave_rest(&mut self) {
+    /// Reports all events that were read and not published.
+    async fn report_rest(&mut self) {
         loop {
-            self.leave_here().await;
+            self.report_queue().await;
             match self.lines.rest().await {
-                // What it says was said, and nothing follows it.
+                // `take` has reported a failure, and no line follows one.
                 Some(handed) => drop(self.take(handed)),
                 None => return,
             }
         }
     }
 
-    async fn leave_here(&mut self) {
-        let left = self.publisher.leave_all(&mut self.desk);
+    async fn report_queue(&mut self) {
+        let left = self.publisher.report_unpublished(&mut self.monitor);
         self.left = [self.left, left].into_iter().flatten().min();
-        self.desk.keep().await;
+        self.monitor.keep().await;
     }
 
-    /// Waits for the verdicts that are still to come. An error says that it was cut short.
-    async fn deliver(&mut self, grace_ends: Option<Instant>) -> Result<(), End> {
+    /// Waits for the remaining verdicts.
+    ///
+    /// # Errors
+    /// The condition that interrupted the wait.
+    async fn deliver(&mut self, grace_ends: Option<Instant>) -> Result<(), StopReason> {
         let doing = "delivering";
-        let patience = Patience { receipts: false, ..UNINTERRUPTED };
-        let all = self.desk.work(doing, patience, self.producer.flush(FOREVER)).await;
+        let conditions = StopConditions { receipts: false, ..UNINTERRUPTED };
+        let all = self.monitor.run(doing, conditions, self.producer.flush(FOREVER)).await;
         let grace = match (all, grace_ends) {
             (Ok(_), _) => self.grace,
             (Err(_), Some(ends)) => ends.saturating_duration_since(Instant::now()),
             (Err(_), None) => self.grace_begins().saturating_duration_since(Instant::now()),
         };
-        let patience = Patience { signals: 2, ..patience };
-        self.desk.work(doing, patience, self.producer.close(grace)).await.map(|_| ())
+        let conditions = StopConditions { signals: 2, ..conditions };
+        self.monitor.run(doing, conditions, self.producer.close(grace)).await.map(|_| ())
     }
 
-    /// Says that the grace period begins. Returns when it ends.
+    /// Prints that the grace period begins, and returns its end.
     fn grace_begins(&self) -> Instant {
-        self.desk.progress.say(&format!(
-            "interrupted: delivering what was read, for at most {} s; once more to stop at once",
+        self.monitor.progress.say(&format!(
+            "interrupted: delivering the events that were read for up to {} s: signal again to stop immediately",
             self.grace.as_secs()
         ));
         Instant::now() + self.grace

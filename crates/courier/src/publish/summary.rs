@@ -1,6 +1,9 @@
-//! What is said at the end, and the exit code.
+//! The summary of a run, and its exit code.
 //!
-//! Rules: only what happened is named; the exit code says the worst; an input that a signal cut short is no success.
+//! Rules:
+//! - The summary names only counts above zero.
+//! - The exit code reports the worst outcome.
+//! - A run that a signal interrupted before the input's end is not a success.
 
 use std::io::Write;
 use std::path::Path;
@@ -9,49 +12,48 @@ use std::time::Duration;
 use indicatif::HumanCount;
 use kafka_courier::shown_file;
 
-use super::counts::Counts;
-use super::desk::End;
-use super::keeping::{Kept, Said};
-use super::position::{Place, Position};
+use super::counts::InputCounts;
+use super::dead_letters::{DeadLetterSummary, Kept};
+use super::monitor::StopReason;
+use super::position::{InputPlace, InputPosition};
 use super::tally::Tally;
 use crate::exit::Exit;
 
-/// Groups of failures that are told with their number.
+/// Groups of failures that are printed.
 const REASONS: usize = 10;
 
 /// The first event that was read and not published.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Left {
-    pub(super) place: Place,
-    /// Nothing behind it was published.
+pub(super) struct FirstUnpublished {
+    pub(super) place: InputPlace,
+    /// No later event was published.
     pub(super) is_last: bool,
 }
 
-/// What became of an input.
+/// The outcome of a run.
 pub(super) struct Summary {
-    /// Why reading ended.
-    pub(super) end: End,
+    /// The reason for the end of reading.
+    pub(super) end: StopReason,
     /// The last item that was read.
-    pub(super) last: Option<Position>,
+    pub(super) last: Option<InputPosition>,
     /// The first event that was read and not published.
-    pub(super) left: Option<Left>,
-    /// The exit code, if a signal ended the command before all was done.
+    pub(super) left: Option<FirstUnpublished>,
+    /// The exit code, if a signal interrupted the run.
     pub(super) interrupted: Option<Exit>,
-    /// What is said of dead letters.
-    pub(super) letters: Said,
+    pub(super) letters: DeadLetterSummary,
     pub(super) took: Duration,
-    /// What is said of types without a topic of their own.
+    /// The line about types without their own topic.
     pub(super) unmapped: Option<String>,
     pub(super) tally: Tally,
 }
 
 impl Summary {
-    /// Prints it. `receipts` is their file.
+    /// Prints the summary and returns the exit code. `receipts` is the path of the receipts.
     pub(super) fn print(&self, receipts: Option<&Path>) -> Exit {
         let counts = self.tally.counts();
         crate::say(&sentence(counts, self.took.as_secs_f64()));
         let (reasons, are_more) = self.tally.reasons();
-        // A failure that was printed by itself needs no group.
+        // A single failure was printed before and needs no group.
         for (count, reason) in reasons.most_frequent(REASONS).iter().filter(|(count, _)| *count > 1 || are_more) {
             let times = if *count == 1 { "time" } else { "times" };
             crate::say(&format!("  {} {times}: {reason}", HumanCount(*count)));
@@ -62,27 +64,27 @@ impl Summary {
         }
         self.letters.lines.iter().for_each(|line| crate::say(line));
         for letter in &self.letters.whole {
-            // Nothing more can be said if that fails.
+            // A failed write to standard error can't be reported.
             let _ = writeln!(std::io::stderr(), "{letter}");
         }
         let failed = self.tally.receipts_failed();
         if let (Some(error), Some(path)) = (failed, receipts) {
-            crate::say(&format!("receipts {}: {error}; they are not complete", shown_file(path)));
+            crate::say(&format!("receipts {}: {error}: the file is incomplete", shown_file(path)));
         }
         self.interrupted.unwrap_or_else(|| exit_code(counts, self.end, failed.is_some()))
     }
 }
 
-fn sentence(counts: &Counts, seconds: f64) -> String {
-    let Counts { delivered, not_written, unknown, unpublished, bad, .. } = *counts;
+fn sentence(counts: &InputCounts, seconds: f64) -> String {
+    let InputCounts { delivered, not_written, unknown, unpublished, bad, .. } = *counts;
     let rate = HumanCount((delivered as f64 / seconds.max(1e-3)) as u64);
     let total = HumanCount(counts.total());
     let mut text = format!("{total} read, {} delivered in {seconds:.1} s ({rate}/s)", HumanCount(delivered));
     for (count, what) in [
         (not_written, "failed and not written"),
-        (unknown, "failed and perhaps written"),
+        (unknown, "failed and possibly written"),
         (unpublished, "read and not published"),
-        (bad, "no event"),
+        (bad, "not valid events"),
     ] {
         if count > 0 {
             text.push_str(&format!(", {} {what}", HumanCount(count)));
@@ -91,12 +93,13 @@ fn sentence(counts: &Counts, seconds: f64) -> String {
     text
 }
 
-/// Where reading stopped, if that was not the input's end, and where the next run has to begin: behind that where all that was
-/// read is delivered or a dead letter, as `kept` says; else with the first event that was not published.
-fn stop(end: End, last: Option<Position>, left: Option<Left>, kept: Kept) -> Option<String> {
+/// Returns the line about an early end of reading: the position, and the start of the next run. The next run starts after
+/// the position if every event that was read is delivered or a dead letter, as `kept` tells. Else it starts with the
+/// first event that was not published.
+fn stop(end: StopReason, last: Option<InputPosition>, left: Option<FirstUnpublished>, kept: Kept) -> Option<String> {
     let mut text = match (end, last) {
-        (End::Input, _) => return None,
-        (End::Strict, Some(last)) => format!("stopped at {}, which is no event (--strict)", last.place),
+        (StopReason::InputEnded, _) => return None,
+        (StopReason::Strict, Some(last)) => format!("stopped at {}, which is not an event (--strict)", last.place),
         (_, Some(last)) => {
             format!("stopped after {}, at byte {}, before the end of the input", last.place, last.end)
         }
@@ -105,31 +108,32 @@ fn stop(end: End, last: Option<Position>, left: Option<Left>, kept: Kept) -> Opt
     let (Some(left), Some(last)) = (left, last) else { return Some(text) };
     let (from, last) = (left.place, last.place);
     text += &match (kept, left.is_last) {
-        (Kept::All, _) => format!(
-            "; what was not published from {from} on are dead letters too: send those again, then go on behind {last}"
-        ),
+        (Kept::All, _) => {
+            format!(": unpublished events from {from} on are dead letters, so replay them and continue after {last}")
+        }
         (Kept::Some, true) => format!(
-            "; nothing was published from {from} on, and not all of it is a dead letter: go on there, and leave out the \
-             letters of that"
+            ": no event from {from} on was published, and not all of them are dead letters: continue at {from}, and do not \
+             replay the dead letters of those events"
         ),
-        (Kept::None, true) => format!("; nothing was published from {from} on: go on there"),
+        (Kept::None, true) => format!(": no event from {from} on was published, so continue at {from}"),
         (Kept::Some | Kept::None, false) => format!(
-            "; not all was published from {from} on: --receipts says what was, and to go on there publishes that twice"
+            ": some events from {from} on were not published (--receipts lists them), and to continue at {from} publishes \
+             the others twice"
         ),
     };
     Some(text)
 }
 
-fn exit_code(counts: &Counts, end: End, receipts_failed: bool) -> Exit {
+fn exit_code(counts: &InputCounts, end: StopReason, receipts_failed: bool) -> Exit {
     if receipts_failed {
         Exit::Io
     } else if counts.refusals > 0 && counts.refusals == counts.failed() {
         Exit::Refused
     } else if counts.failed() > 0 {
         Exit::SomeFailed
-    } else if counts.bad > 0 || end == End::Strict {
+    } else if counts.bad > 0 || end == StopReason::Strict {
         Exit::Data
-    } else if end == End::InputFailed {
+    } else if end == StopReason::InputFailed {
         Exit::Io
     } else {
         Exit::Ok
@@ -141,52 +145,55 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_exit_code_says_the_worst() {
-        let counts = |not_written, bad| Counts { delivered: 5, not_written, bad, ..Counts::default() };
-        let left_alone = Counts { unpublished: 1, ..Counts::default() };
-        assert_eq!(exit_code(&counts(0, 0), End::Input, false), Exit::Ok);
-        assert_eq!(exit_code(&counts(1, 1), End::Input, false), Exit::SomeFailed);
-        assert_eq!(exit_code(&left_alone, End::Signal, false), Exit::SomeFailed);
-        assert_eq!(exit_code(&counts(0, 1), End::Strict, false), Exit::Data);
-        assert_eq!(exit_code(&counts(0, 0), End::InputFailed, false), Exit::Io);
-        assert_eq!(exit_code(&counts(1, 1), End::NoReceipts, true), Exit::Io);
-        let refusals = |refusals, not_written, bad| Counts { refusals, not_written, bad, ..Counts::default() };
-        assert_eq!(exit_code(&refusals(2, 2, 1), End::Input, false), Exit::Refused);
-        assert_eq!(exit_code(&refusals(2, 3, 0), End::Input, false), Exit::SomeFailed);
-        assert_eq!(exit_code(&refusals(2, 2, 0), End::NoReceipts, true), Exit::Io);
+    fn exit_code_reports_worst_outcome() {
+        let counts = |not_written, bad| InputCounts { delivered: 5, not_written, bad, ..InputCounts::default() };
+        let unpublished = InputCounts { unpublished: 1, ..InputCounts::default() };
+        assert_eq!(exit_code(&counts(0, 0), StopReason::InputEnded, false), Exit::Ok);
+        assert_eq!(exit_code(&counts(1, 1), StopReason::InputEnded, false), Exit::SomeFailed);
+        assert_eq!(exit_code(&unpublished, StopReason::Signal, false), Exit::SomeFailed);
+        assert_eq!(exit_code(&counts(0, 1), StopReason::Strict, false), Exit::Data);
+        assert_eq!(exit_code(&counts(0, 0), StopReason::InputFailed, false), Exit::Io);
+        assert_eq!(exit_code(&counts(1, 1), StopReason::ReceiptsFailed, true), Exit::Io);
+        let refusals =
+            |refusals, not_written, bad| InputCounts { refusals, not_written, bad, ..InputCounts::default() };
+        assert_eq!(exit_code(&refusals(2, 2, 1), StopReason::InputEnded, false), Exit::Refused);
+        assert_eq!(exit_code(&refusals(2, 3, 0), StopReason::InputEnded, false), Exit::SomeFailed);
+        assert_eq!(exit_code(&refusals(2, 2, 0), StopReason::ReceiptsFailed, true), Exit::Io);
     }
 
     #[test]
-    fn the_summary_names_only_what_happened() {
-        let counts = Counts { delivered: 1_000_000, unknown: 2, ..Counts::default() };
+    fn summary_omits_zero_counts() {
+        let counts = InputCounts { delivered: 1_000_000, unknown: 2, ..InputCounts::default() };
         assert_eq!(
             sentence(&counts, 2.0),
-            "1,000,002 read, 1,000,000 delivered in 2.0 s (500,000/s), 2 failed and perhaps written"
+            "1,000,002 read, 1,000,000 delivered in 2.0 s (500,000/s), 2 failed and possibly written"
         );
     }
 
     #[test]
-    fn where_reading_stopped_is_told() {
-        let last = Some(Position { place: Place::Line(7), start: 90, end: 99 });
-        assert_eq!(stop(End::Input, last, None, Kept::All), None);
-        assert_eq!(stop(End::Signal, None, None, Kept::All).unwrap(), "stopped before the first event");
+    fn early_end_names_position() {
+        let last = Some(InputPosition { place: InputPlace::Line(7), start: 90, end: 99 });
+        assert_eq!(stop(StopReason::InputEnded, last, None, Kept::All), None);
+        assert_eq!(stop(StopReason::Signal, None, None, Kept::All).unwrap(), "stopped before the first event");
         let stopped = "stopped after line 7, at byte 99, before the end of the input";
-        assert_eq!(stop(End::Signal, last, None, Kept::None).unwrap(), stopped);
+        assert_eq!(stop(StopReason::Signal, last, None, Kept::None).unwrap(), stopped);
         assert_eq!(
-            stop(End::Strict, last, None, Kept::All).unwrap(),
-            "stopped at line 7, which is no event (--strict)"
+            stop(StopReason::Strict, last, None, Kept::All).unwrap(),
+            "stopped at line 7, which is not an event (--strict)"
         );
-        let left =
-            |kept, is_last| stop(End::NoReceipts, last, Some(Left { place: Place::Line(6), is_last }), kept).unwrap();
-        assert_eq!(left(Kept::None, true), format!("{stopped}; nothing was published from line 6 on: go on there"));
+        let left = |kept, is_last| {
+            stop(StopReason::ReceiptsFailed, last, Some(FirstUnpublished { place: InputPlace::Line(6), is_last }), kept)
+                .unwrap()
+        };
+        assert_eq!(
+            left(Kept::None, true),
+            format!("{stopped}: no event from line 6 on was published, so continue at line 6")
+        );
         let some = left(Kept::Some, true);
-        assert!(
-            some.contains("from line 6 on, and not all of it is a dead letter: go on there, and leave out"),
-            "{some}"
-        );
+        assert!(some.contains("not all of them are dead letters: continue at line 6, and do not replay"), "{some}");
         let all = left(Kept::All, false);
-        assert!(all.ends_with("dead letters too: send those again, then go on behind line 7"), "{all}");
+        assert!(all.ends_with("from line 6 on are dead letters, so replay them and continue after line 7"), "{all}");
         let scattered = left(Kept::None, false);
-        assert!(scattered.contains("not all was published from line 6 on: --receipts says"), "{scattered}");
+        assert!(scattered.contains("some events from line 6 on were not published (--receipts"), "{scattered}");
     }
 }

@@ -1,7 +1,9 @@
-//! What became of each event: counts, receipts, and the lines that name what failed.
+//! The outcome of each item: counts, receipts, and printed failures.
 //!
-//! Rules: every item of the input is counted exactly once; receipts stand in the order of the input; only the first
-//! failures are printed one by one, the rest is counted by reason and topic.
+//! Rules:
+//! - Every item of the input is counted exactly once.
+//! - Receipts have the order of the input.
+//! - Only the first failures are printed one by one. All are counted by reason and topic.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,73 +13,74 @@ use std::time::{Duration, Instant};
 use kafka_courier::{Delivery, DeliveryError, FailedOutcome, PublishError, RecordMetadata};
 use kafka_courier_event_model::EventId;
 
-use super::counts::Counts;
+use super::counts::InputCounts;
 use super::pace::Pace;
-use super::position::Place;
+use super::position::InputPlace;
 use super::reasons::Reasons;
-use super::receipts::{Receipt, Receipts};
+use super::receipts::{ReceiptLine, Receipts};
 
-/// Items whose verdict may be noted late.
+/// Largest number of items without a written receipt.
 const LATE_VERDICTS: usize = 50_000;
 /// Failures that are printed one by one.
 const PRINTED: u64 = 20;
 
-/// The number of an item whose fate is decided later.
+/// The number of an item whose outcome is not decided yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Ticket(u64);
 
-/// Whether another event may be handed over.
+/// Whether another event may be published.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Room {
     Yes,
-    /// The cluster takes no more at the moment: verdicts have to come first.
+    /// The window of the pace is full until more verdicts arrive.
     Paced,
     /// Too many items wait for their receipts.
     Full,
 }
 
-/// An item whose receipt is still to be written.
-struct Entry {
-    place: Place,
+/// An item whose receipt is not written yet.
+struct TallyEntry {
+    place: InputPlace,
     id: Option<EventId>,
-    fate: Fate,
+    state: ItemState,
 }
 
 type Verdict = Result<RecordMetadata, DeliveryError>;
 
-enum Fate {
-    /// Its topic is not known yet.
+enum ItemState {
+    /// The event's topic is not known yet.
     Parked,
-    /// Accepted.
+    /// The producer accepted the event.
     Pending {
         delivery: Delivery,
-        /// What it counts for the pace, and when it was handed over, until its verdict is seen.
+        /// The event's bytes in the pace and the time of its publishing. `None` once the pace has its verdict.
         open: Option<(u64, Instant)>,
     },
-    /// Never accepted. Counted already; the number of its dead letter says when the receipt may be written.
+    /// The producer did not accept the event, which is counted. The receipt waits for the dead letter with this number.
     Refused { topic: Arc<str>, error: String, letter: u64 },
-    /// No event. Counted already.
+    /// The item is not an event, and is counted.
     Bad(String),
 }
 
 pub(super) struct Tally {
-    queue: VecDeque<Entry>,
-    /// How many items have left the queue.
+    queue: VecDeque<TallyEntry>,
+    /// Number of items that have left the queue.
     noted: u64,
-    /// The entries before this one wait for no verdict.
+    /// Entries before this index wait for no verdict.
     first_open: usize,
     pace: Pace,
     delivery_timeout: Duration,
-    /// The time of the last look at verdicts.
+    /// The time of the last check of verdicts.
     now: Instant,
-    counts: Counts,
+    counts: InputCounts,
     reasons: Reasons,
     printed: u64,
-    /// Events that were not accepted, and how many of the first of them have their letters kept.
+    /// Number of events that were not accepted.
     refused: u64,
+    /// Number of the first of them whose dead letters are stored.
     kept: u64,
     receipts: Receipts,
-    /// Called with each line that is shown.
+    /// Prints a line.
     show: Box<dyn Fn(&str) + Send>,
 }
 
@@ -90,7 +93,7 @@ impl Tally {
             pace: Pace::new(delivery_timeout),
             delivery_timeout,
             now: Instant::now(),
-            counts: Counts::default(),
+            counts: InputCounts::default(),
             reasons: Reasons::default(),
             printed: 0,
             refused: 0,
@@ -100,26 +103,26 @@ impl Tally {
         }
     }
 
-    pub(super) fn counts(&self) -> &Counts {
+    pub(super) fn counts(&self) -> &InputCounts {
         &self.counts
     }
 
-    /// Items whose verdict, or receipt, is still to come.
+    /// Returns the number of items without a verdict or receipt.
     pub(super) fn in_flight(&self) -> usize {
         self.queue.len()
     }
 
-    /// Why events failed, and whether some failures were only counted.
+    /// Returns the reasons of failures, and whether some failures were not printed.
     pub(super) fn reasons(&self) -> (&Reasons, bool) {
         (&self.reasons, self.printed > PRINTED)
     }
 
-    /// Why receipts are written no longer.
+    /// Returns the error that ended the writing of receipts.
     pub(super) fn receipts_failed(&self) -> Option<&io::Error> {
         self.receipts.failed()
     }
 
-    /// Whether another event may be handed over.
+    /// Returns whether another event may be published.
     pub(super) fn room(&mut self) -> Room {
         let oldest = self.oldest_open().and_then(|(_, open)| open).map(|(_, at)| at);
         if !self.pace.has_room(oldest, self.now) {
@@ -131,19 +134,25 @@ impl Tally {
         }
     }
 
-    /// Notes an accepted event, whose JSON has so many bytes.
-    pub(super) fn accepted(&mut self, at: (Option<Ticket>, Place), id: EventId, delivery: Delivery, bytes: usize) {
+    /// Adds an accepted event, with the size of its JSON in bytes.
+    pub(super) fn accepted(&mut self, at: (Option<Ticket>, InputPlace), id: EventId, delivery: Delivery, bytes: usize) {
         let open = Some((self.pace.handed_over(bytes), self.now));
-        self.enter(at, Some(id), Fate::Pending { delivery, open });
+        self.enter(at, Some(id), ItemState::Pending { delivery, open });
     }
 
-    /// Notes an event that waits for its topic. Returns its number.
-    pub(super) fn parked(&mut self, at: (Option<Ticket>, Place), id: EventId) -> Ticket {
-        self.enter(at, Some(id), Fate::Parked)
+    /// Adds an event that waits for its topic. Returns its ticket.
+    pub(super) fn parked(&mut self, at: (Option<Ticket>, InputPlace), id: EventId) -> Ticket {
+        self.enter(at, Some(id), ItemState::Parked)
     }
 
-    /// Notes an event that was not accepted.
-    pub(super) fn refused(&mut self, at: (Option<Ticket>, Place), id: EventId, topic: Arc<str>, error: &PublishError) {
+    /// Adds an event that was not accepted.
+    pub(super) fn refused(
+        &mut self,
+        at: (Option<Ticket>, InputPlace),
+        id: EventId,
+        topic: Arc<str>,
+        error: &PublishError,
+    ) {
         let why = error.to_string();
         self.counts.not_written += 1;
         self.counts.refusals += u64::from(error.is_refusal());
@@ -156,35 +165,40 @@ impl Tally {
         self.enter_refused(at, id, topic, why);
     }
 
-    /// Notes an event that was read and not published, for the command has to end.
-    pub(super) fn unpublished(&mut self, at: (Option<Ticket>, Place), id: EventId, topic: Arc<str>) {
+    /// Adds an event that was read and not published, because the command ends.
+    pub(super) fn unpublished(&mut self, at: (Option<Ticket>, InputPlace), id: EventId, topic: Arc<str>) {
         self.counts.unpublished += 1;
         self.counts.retriable += 1;
         self.enter_refused(at, id, topic, "not published: courier had to end".to_owned());
     }
 
-    fn enter_refused(&mut self, at: (Option<Ticket>, Place), id: EventId, topic: Arc<str>, error: String) {
+    fn enter_refused(&mut self, at: (Option<Ticket>, InputPlace), id: EventId, topic: Arc<str>, error: String) {
         let letter = self.refused;
         self.refused += 1;
-        self.enter(at, Some(id), Fate::Refused { topic, error, letter });
+        self.enter(at, Some(id), ItemState::Refused { topic, error, letter });
     }
 
-    /// Notes that the letters of all events that were not accepted are kept: their receipts waited for that.
+    /// Records that the dead letters of all events that were not accepted are stored. Their receipts can be written.
     pub(super) fn kept(&mut self) {
         self.kept = self.refused;
     }
 
-    /// Notes an item that is no event.
-    pub(super) fn bad(&mut self, place: Place, error: String) {
+    /// Adds an item that is not an event.
+    pub(super) fn bad(&mut self, place: InputPlace, error: String) {
         self.counts.bad += 1;
         self.reasons.add(None, error.clone(), &error);
         self.print(place, &error);
-        self.enter((None, place), None, Fate::Bad(error));
+        self.enter((None, place), None, ItemState::Bad(error));
     }
 
-    /// Enters an item's fate: of one that has a ticket, in the place that it has.
-    fn enter(&mut self, (ticket, place): (Option<Ticket>, Place), id: Option<EventId>, fate: Fate) -> Ticket {
-        let entry = Entry { place, id, fate };
+    /// Adds an item, or updates the entry of an item with a ticket.
+    fn enter(
+        &mut self,
+        (ticket, place): (Option<Ticket>, InputPlace),
+        id: Option<EventId>,
+        state: ItemState,
+    ) -> Ticket {
+        let entry = TallyEntry { place, id, state };
         let index = ticket.and_then(|Ticket(number)| usize::try_from(number.checked_sub(self.noted)?).ok());
         match (ticket, index.and_then(|index| Some((index, self.queue.get_mut(index)?)))) {
             (Some(ticket), Some((index, there))) => {
@@ -199,27 +213,28 @@ impl Tally {
         }
     }
 
-    /// Notes the verdicts that are there, from the oldest item on.
+    /// Records all known verdicts, from the oldest item on.
     pub(super) fn note_settled(&mut self) {
         self.now = Instant::now();
         while let Some(oldest) = self.queue.front() {
-            let verdict = match &oldest.fate {
-                Fate::Pending { delivery, .. } => match delivery.now() {
+            let verdict = match &oldest.state {
+                ItemState::Pending { delivery, .. } => match delivery.now() {
                     None => break,
                     verdict => verdict,
                 },
-                Fate::Parked => break,
-                Fate::Refused { letter, .. } if *letter >= self.kept => break,
-                Fate::Refused { .. } | Fate::Bad(_) => None,
+                ItemState::Parked => break,
+                ItemState::Refused { letter, .. } if *letter >= self.kept => break,
+                ItemState::Refused { .. } | ItemState::Bad(_) => None,
             };
             self.note_oldest(verdict);
         }
-        // Those behind an item that waits for its topic, or its letter, have theirs all the same.
+        // The pace also gets the verdicts of items behind one that waits for its topic or its dead letter.
         while let Some((delivery, _)) = self.oldest_open() {
             if delivery.now().is_none() {
                 return;
             }
-            if let Some(Fate::Pending { open, .. }) = self.queue.get_mut(self.first_open).map(|entry| &mut entry.fate)
+            if let Some(ItemState::Pending { open, .. }) =
+                self.queue.get_mut(self.first_open).map(|entry| &mut entry.state)
                 && let Some((bytes, at)) = open.take()
             {
                 self.pace.settled(bytes, at, self.now);
@@ -227,32 +242,32 @@ impl Tally {
         }
     }
 
-    /// The oldest event without a verdict, and since when.
+    /// Returns the oldest event without a verdict, with its bytes and the time of its publishing.
     fn oldest_open(&mut self) -> Option<(&Delivery, Option<(u64, Instant)>)> {
         while let Some(entry) = self.queue.get(self.first_open) {
-            if matches!(entry.fate, Fate::Pending { open: Some(_), .. }) {
+            if matches!(entry.state, ItemState::Pending { open: Some(_), .. }) {
                 break;
             }
             self.first_open += 1;
         }
-        match &self.queue.get(self.first_open)?.fate {
-            Fate::Pending { delivery, open } => Some((delivery, *open)),
+        match &self.queue.get(self.first_open)?.state {
+            ItemState::Pending { delivery, open } => Some((delivery, *open)),
             _ => None,
         }
     }
 
-    /// What the oldest event without a verdict waits for.
+    /// Returns the delivery of the oldest event without a verdict.
     pub(super) fn oldest(&mut self) -> Option<Delivery> {
         self.oldest_open().map(|(delivery, _)| delivery.clone())
     }
 
-    /// When the oldest event without a verdict fails at the latest.
+    /// Returns the time at which the oldest event without a verdict fails at the latest.
     pub(super) fn first_deadline(&mut self) -> Option<Instant> {
         let (_, at) = self.oldest_open()?.1?;
         at.checked_add(self.delivery_timeout)
     }
 
-    /// Notes all that is left: what has no verdict gets none any more.
+    /// Records all remaining items. Events without a verdict are counted as unknown.
     pub(super) fn note_all(&mut self) {
         while !self.queue.is_empty() {
             self.note_settled();
@@ -261,33 +276,33 @@ impl Tally {
     }
 
     fn note_oldest(&mut self, verdict: Option<Verdict>) {
-        let Some(Entry { place, id, fate }) = self.queue.pop_front() else { return };
+        let Some(TallyEntry { place, id, state }) = self.queue.pop_front() else { return };
         self.noted += 1;
         self.first_open = self.first_open.saturating_sub(1);
-        let empty = Receipt { id: id.as_ref(), ..Receipt::of(place) };
-        match fate {
-            Fate::Pending { delivery, open } => {
+        let empty = ReceiptLine { id: id.as_ref(), ..ReceiptLine::of(place) };
+        match state {
+            ItemState::Pending { delivery, open } => {
                 if let Some((bytes, at)) = open {
                     self.pace.settled(bytes, at, self.now);
                 }
-                let at = Receipt { topic: Some(delivery.topic()), partition: Some(delivery.partition()), ..empty };
+                let at = ReceiptLine { topic: Some(delivery.topic()), partition: Some(delivery.partition()), ..empty };
                 self.note_verdict(at, verdict);
             }
-            Fate::Refused { topic, error, .. } => {
+            ItemState::Refused { topic, error, .. } => {
                 let outcome = Some(FailedOutcome::NotWritten.as_str());
-                self.receipts.write(&Receipt { topic: Some(&topic), outcome, error: Some(&error), ..empty });
+                self.receipts.write(&ReceiptLine { topic: Some(&topic), outcome, error: Some(&error), ..empty });
             }
-            Fate::Bad(error) => self.receipts.write(&Receipt { error: Some(&error), ..empty }),
-            // None is left once the publisher has ended.
-            Fate::Parked => debug_assert!(false, "{place} was never published"),
+            ItemState::Bad(error) => self.receipts.write(&ReceiptLine { error: Some(&error), ..empty }),
+            // The publisher leaves no parked event.
+            ItemState::Parked => debug_assert!(false, "{place} was never published"),
         }
     }
 
-    fn note_verdict(&mut self, at: Receipt<'_>, verdict: Option<Verdict>) {
+    fn note_verdict(&mut self, at: ReceiptLine<'_>, verdict: Option<Verdict>) {
         let (outcome, error, kind, reason) = match verdict {
             Some(Ok(metadata)) => {
                 self.counts.delivered += 1;
-                return self.receipts.write(&Receipt { offset: metadata.offset, ..at });
+                return self.receipts.write(&ReceiptLine { offset: metadata.offset, ..at });
             }
             Some(Err(error)) => {
                 self.counts.refusals += u64::from(error.is_refusal());
@@ -306,20 +321,20 @@ impl Tally {
         }
         self.reasons.add(at.topic, kind, &reason);
         self.print(at.place, &error);
-        self.receipts.write(&Receipt { outcome: Some(outcome.as_str()), error: Some(&error), ..at });
+        self.receipts.write(&ReceiptLine { outcome: Some(outcome.as_str()), error: Some(&error), ..at });
     }
 
     /// Prints the first failures one by one.
-    fn print(&mut self, place: Place, error: &str) {
+    fn print(&mut self, place: InputPlace, error: &str) {
         self.printed += 1;
         if self.printed <= PRINTED {
             (self.show)(&format!("{place}: {error}"));
         } else if self.printed == PRINTED + 1 {
-            (self.show)("more failures follow; only their number is told, or see --receipts");
+            (self.show)("more failures follow and are only counted (--receipts lists all of them)");
         }
     }
 
-    /// Hands over the receipts that are gathered.
+    /// Writes the buffered receipts.
     pub(super) fn flush(&mut self) {
         self.receipts.flush();
     }
@@ -334,9 +349,9 @@ mod tests {
     }
 
     #[test]
-    fn items_that_are_no_event_wait_for_nothing() {
+    fn invalid_items_settle_immediately() {
         let mut tally = tally();
-        tally.bad(Place::Line(1), "x".to_owned());
+        tally.bad(InputPlace::Line(1), "x".to_owned());
         assert_eq!((tally.in_flight(), tally.counts().total()), (1, 1));
         tally.note_settled();
         assert_eq!((tally.in_flight(), tally.counts().total()), (0, 1));
@@ -344,16 +359,16 @@ mod tests {
     }
 
     #[test]
-    fn a_parked_event_keeps_its_place() {
+    fn parked_event_keeps_its_place() {
         let mut tally = tally();
-        tally.bad(Place::Line(1), "x".to_owned());
-        let ticket = tally.parked((None, Place::Line(2)), EventId::parse("a").unwrap());
-        tally.bad(Place::Line(3), "x".to_owned());
+        tally.bad(InputPlace::Line(1), "x".to_owned());
+        let ticket = tally.parked((None, InputPlace::Line(2)), EventId::parse("a").unwrap());
+        tally.bad(InputPlace::Line(3), "x".to_owned());
         tally.note_settled();
         assert_eq!(tally.in_flight(), 2);
-        tally.unpublished((Some(ticket), Place::Line(2)), EventId::parse("a").unwrap(), "t".into());
+        tally.unpublished((Some(ticket), InputPlace::Line(2)), EventId::parse("a").unwrap(), "t".into());
         tally.note_settled();
-        assert_eq!(tally.in_flight(), 2, "its letter is not kept yet");
+        assert_eq!(tally.in_flight(), 2, "the dead letter is not stored yet");
         tally.kept();
         tally.note_settled();
         assert_eq!((tally.in_flight(), tally.counts().total()), (0, 3));

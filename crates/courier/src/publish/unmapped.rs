@@ -1,4 +1,4 @@
-//! Events of types that no mapping names: they go to the default topic, which their publisher may not have meant.
+//! Counts of events whose type has no topic in the mapping. Their publisher may not expect the default topic.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,21 +6,21 @@ use std::sync::Arc;
 use indicatif::HumanCount;
 use kafka_courier::KafkaProducer;
 
-/// Stands for every type that has no topic of its own.
+/// Matches every type without its own topic.
 const ANY_TYPE: &str = "*";
-/// Types that are named.
+/// Largest number of types that the summary names.
 const NAMED: usize = 5;
 
 #[derive(Debug)]
 pub(super) struct Unmapped {
-    /// The topic of types without one of their own, by its address; none where somebody chose one for all of them.
+    /// The default topic, compared by address. `None` if the mapping names a topic for all other types.
     default: Option<Arc<str>>,
     events: u64,
     types: BTreeSet<Box<str>>,
 }
 
 impl Unmapped {
-    /// Counts what goes to this producer's default topic, unless the mapping names a topic for all other types.
+    /// Counts the events for this producer's default topic, unless the mapping names a topic for all other types.
     pub(super) fn new(producer: &KafkaProducer, topic_mapping: &str) -> Self {
         let is_chosen =
             |entry: &str| entry.split_once('=').is_some_and(|(event_type, _)| event_type.trim() == ANY_TYPE);
@@ -28,8 +28,8 @@ impl Unmapped {
         Self { default, events: 0, types: BTreeSet::new() }
     }
 
-    /// Notes an event that was published. A topic that the mapping names for its type has another address, also if it has
-    /// the same name.
+    /// Counts a published event. A topic that the mapping names for the event's type has another address, even if it has the
+    /// name of the default topic.
     pub(super) fn note(&mut self, topic: &Arc<str>, event_type: &str) {
         if self.default.as_ref().is_some_and(|default| Arc::ptr_eq(default, topic)) {
             self.events += 1;
@@ -39,7 +39,7 @@ impl Unmapped {
         }
     }
 
-    /// What the summary says of it.
+    /// Returns the line of the summary.
     pub(super) fn line(&self) -> Option<String> {
         let default = self.default.as_ref().filter(|_| self.events > 0)?;
         let events = if self.events == 1 { "event" } else { "events" };
@@ -48,7 +48,7 @@ impl Unmapped {
             types.push_str(" and others");
         }
         Some(format!(
-            "{} {events} of types without a topic of their own went to {default}: {types} (topic_mapping names topics)",
+            "{} {events} of types without a topic in topic_mapping went to {default}: {types}",
             HumanCount(self.events)
         ))
     }

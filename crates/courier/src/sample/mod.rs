@@ -1,11 +1,11 @@
-//! `courier sample`: realistic events to try things out with.
+//! `courier sample`: realistic events for trials.
 //!
-//! - The same seed and start give the same bytes: ids and timestamps too.
-//! - Each event has a running number among those of its default topic and key, from 0 and dense, in a top-level field
-//!   `"sample":{"seq":0}`: so a reader can check that nothing is missing, doubled or out of order.
+//! - The same seed and start give the same bytes, including ids and timestamps.
+//! - Each event has a number within its default topic and key, in a top-level field `"sample":{"seq":0}`. Numbers start
+//!   at 0 and have no gaps, so a reader can find missing, duplicate and reordered events.
 
-mod samples;
-mod world;
+mod data;
+mod generator;
 
 use std::io::{self, BufWriter, Write};
 
@@ -14,34 +14,36 @@ use clap::builder::PossibleValuesParser;
 use jiff::Timestamp;
 use kafka_courier_event_model::{BUILT_IN, Event};
 
-pub(crate) use samples::Samples;
+pub(crate) use generator::Samples;
 
-/// How much is handed to the pipe at once, in bytes.
+/// Size of a write to standard output in bytes.
 const CHUNK: usize = 64 * 1024;
 
-/// Prints realistic events as NDJSON, the same for the same seed.
+/// Print realistic events as NDJSON
 #[derive(Args, Clone, Debug)]
 pub(crate) struct SampleArgs {
-    /// How many events to print.
+    /// Print this number of events
     #[arg(long, value_name = "N", default_value_t = 10, allow_negative_numbers = true, value_parser = count)]
     pub(crate) count: u64,
-    /// Other seeds give other events, the same seed the same.
+    /// Generate the events from this seed: the same seed gives the same events
     #[arg(long, value_name = "S", value_parser = crate::whole_number::<u64>, default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Events of this type only; may be given several times.
+    /// Print only events of this type [repeatable]
     #[arg(long = "type", value_name = "TYPE", value_parser = PossibleValuesParser::new(BUILT_IN.iter().map(|b| b.event_type)))]
     pub(crate) types: Vec<String>,
-    /// When the first event happens, as its JSON has it. A record's own timestamp is the time of its publishing, so that
-    /// Kafka keeps old events as long as new ones.
+    /// Start at this event time
+    ///
+    /// The time in the JSON of the first event. The timestamp of a Kafka record is the time of publishing, so retention
+    /// treats the events as new.
     #[arg(long, value_name = "RFC3339", default_value = "2025-01-01T00:00:00Z")]
     pub(crate) start: Timestamp,
 }
 
 fn count(text: &str) -> Result<u64, String> {
-    text.parse().map_err(|_| "a number of events is 0 or more".to_owned())
+    text.parse().map_err(|_| "expected a number of events, 0 or more".to_owned())
 }
 
-/// Prints the events as NDJSON on stdout. A reader that goes away early is no error.
+/// Prints the events as NDJSON to standard output. A reader that ends early is not an error.
 pub(crate) fn run(args: &SampleArgs) -> io::Result<()> {
     match write(args, BufWriter::with_capacity(CHUNK, io::stdout().lock())) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

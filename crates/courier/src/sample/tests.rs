@@ -1,4 +1,4 @@
-//! The samples' promises: the same bytes for the same seed, dense numbers per key, every type.
+//! Tests of the sample events: the same seed gives the same bytes, numbers per key have no gaps, and every type occurs.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,13 +9,13 @@ use serde_json::Value;
 use super::*;
 
 #[derive(Parser)]
-struct Command {
+struct SampleCommand {
     #[command(flatten)]
     sample: SampleArgs,
 }
 
 fn args(args: &str) -> SampleArgs {
-    Command::parse_from(format!("sample {args}").split_whitespace()).sample
+    SampleCommand::parse_from(format!("sample {args}").split_whitespace()).sample
 }
 
 fn print(options: &str) -> String {
@@ -25,13 +25,13 @@ fn print(options: &str) -> String {
 }
 
 #[test]
-fn without_arguments_there_are_ten_events_of_seed_one() {
+fn default_is_ten_of_seed_one() {
     assert_eq!(print("").lines().count(), 10);
     assert_eq!(print(""), print("--count 10 --seed 1 --start 2025-01-01T00:00:00Z"));
 }
 
 #[test]
-fn the_same_seed_gives_the_same_bytes_and_another_seed_others() {
+fn seed_determines_all_bytes() {
     assert_eq!(print("--count 1000 --seed 7"), print("--count 1000 --seed 7"));
     let (seven, eight) = (print("--count 1000 --seed 7"), print("--count 1000 --seed 8"));
     let common = seven.lines().collect::<HashSet<_>>().intersection(&eight.lines().collect()).count();
@@ -39,13 +39,13 @@ fn the_same_seed_gives_the_same_bytes_and_another_seed_others() {
 }
 
 #[test]
-fn fewer_events_are_the_first_of_more() {
+fn count_only_cuts_the_output() {
     assert!(print("--count 500").starts_with(&print("--count 100")));
     assert_eq!(print("--count 0"), "");
 }
 
 #[test]
-fn every_type_is_there_and_about_a_thousand_keys_none_in_two_topics() {
+fn keys_belong_to_one_topic() {
     let mut topics_of_keys: HashMap<Vec<u8>, HashSet<&str>> = HashMap::new();
     let mut types = HashSet::new();
     for line in print("--count 30000").lines() {
@@ -60,7 +60,7 @@ fn every_type_is_there_and_about_a_thousand_keys_none_in_two_topics() {
 }
 
 #[test]
-fn numbers_run_from_zero_without_gaps_for_each_key_and_survive_a_round_trip() {
+fn numbers_per_key_have_no_gaps() {
     let mut next: HashMap<Vec<u8>, u64> = HashMap::new();
     for line in print("--count 20000").lines() {
         let event = AnyEvent::from_json(line.as_bytes()).unwrap();
@@ -74,7 +74,7 @@ fn numbers_run_from_zero_without_gaps_for_each_key_and_survive_a_round_trip() {
 }
 
 #[test]
-fn ids_are_unique_uuids_of_version_7_and_times_grow() {
+fn ids_are_unique_and_times_grow() {
     let text = print("--count 20000");
     let events: Vec<_> = text.lines().map(|line| AnyEvent::from_json(line.as_bytes()).unwrap()).collect();
     let ids: HashSet<_> = events.iter().map(|event| event.id().as_uuid().unwrap()).collect();
@@ -85,7 +85,7 @@ fn ids_are_unique_uuids_of_version_7_and_times_grow() {
 }
 
 #[test]
-fn what_an_event_tells_of_happened_shortly_before_it() {
+fn data_times_precede_the_event() {
     use kafka_courier_event_model::UserLoggedIn;
     let text = print("--count 100 --type user.logged_in");
     let ago = |line: &str| {
@@ -115,16 +115,16 @@ fn every_event_fits_its_type() {
 }
 
 #[test]
-fn types_can_be_chosen_and_an_unknown_one_is_refused() {
+fn unknown_type_is_an_error() {
     let text = print("--count 100 --type system.alert --type api.error");
     let types: HashSet<_> =
         text.lines().map(|line| AnyEvent::from_json(line.as_bytes()).unwrap().event_type().to_owned()).collect();
     assert_eq!(types, HashSet::from(["system.alert".to_owned(), "api.error".to_owned()]));
-    assert!(Command::try_parse_from(["sample", "--type", "order.placed"]).is_err());
+    assert!(SampleCommand::try_parse_from(["sample", "--type", "order.placed"]).is_err());
 }
 
 #[test]
-fn the_ends_of_time_are_no_panic() {
+fn extreme_times_do_not_panic() {
     assert_eq!(print("--count 100 --start 9999-12-30T22:00:00Z").lines().count(), 100);
     assert_eq!(print("--count 100 --start=-009999-01-02T01:59:59Z").lines().count(), 100);
 }

@@ -1,7 +1,9 @@
-//! The elements of a JSON array, one after the other, without holding the array.
+//! Streaming of the elements of a JSON array.
 //!
-//! Rules: only strings and nesting are understood, enough to find where an element ends; whether it is an
-//! event is its reader's business. What is wrong with the array itself is reported as an element of its own.
+//! Rules:
+//! - Only one element is in memory.
+//! - The scanner knows strings and nesting, enough to find the end of an element. The caller parses the element.
+//! - An error of the array itself is reported as a separate element.
 
 use std::io::{self, BufRead};
 
@@ -9,22 +11,22 @@ pub(super) struct ArrayElements<R> {
     input: R,
     max: usize,
     text: Vec<u8>,
-    place: Where,
+    place: ArrayState,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Where {
-    /// Behind the `[`.
+enum ArrayState {
+    /// After the `[`.
     First,
-    /// Behind a comma.
+    /// After a comma.
     Next,
-    /// Behind the `]`.
-    Behind,
-    /// Nothing more is read.
+    /// After the `]`.
+    Closed,
+    /// Reading has ended.
     End,
 }
 
-/// What the bytes so far have opened.
+/// The open strings, objects and arrays of an element.
 #[derive(Default)]
 struct Nesting {
     depth: usize,
@@ -33,7 +35,7 @@ struct Nesting {
 }
 
 impl Nesting {
-    /// Takes a byte in. Returns whether it ends the element without belonging to it.
+    /// Adds a byte. Returns whether the byte follows the end of the element.
     fn ends_before(&mut self, byte: u8) -> bool {
         if self.in_string {
             match byte {
@@ -56,27 +58,27 @@ impl Nesting {
 }
 
 impl<R: BufRead> ArrayElements<R> {
-    /// Reads on behind the `[`.
+    /// Creates a reader of the elements after the `[`.
     pub(super) fn new(input: R, max: usize) -> Self {
-        Self { input, max, text: Vec::new(), place: Where::First }
+        Self { input, max, text: Vec::new(), place: ArrayState::First }
     }
 
-    /// The input, as far as it was read.
+    /// Returns the input at its current position.
     pub(super) fn input(&self) -> &R {
         &self.input
     }
 
-    /// The text of the element that was read last.
+    /// Returns the text of the last element.
     pub(super) fn text(&self) -> &[u8] {
         self.text.trim_ascii()
     }
 
-    /// Reads the next element, whose [`text`](Self::text) is there then, or says what is wrong with the array.
+    /// Reads the next element into [`text`](Self::text), or returns the error of the array.
     pub(super) fn next_element(&mut self) -> io::Result<Option<Result<(), String>>> {
         match self.place {
-            Where::First | Where::Next => self.element(),
-            Where::Behind => self.end(),
-            Where::End => Ok(None),
+            ArrayState::First | ArrayState::Next => self.element(),
+            ArrayState::Closed => self.end(),
+            ArrayState::End => Ok(None),
         }
     }
 
@@ -85,33 +87,37 @@ impl<R: BufRead> ArrayElements<R> {
         let mut nesting = Nesting::default();
         loop {
             let Some(byte) = self.byte()? else {
-                self.place = Where::End;
+                self.place = ArrayState::End;
                 return Ok(Some(Err("the input ends inside the array".to_owned())));
             };
             if nesting.ends_before(byte) {
                 return self.finish(byte);
             }
             if self.text.len() == self.max {
-                self.place = Where::End;
-                return Ok(Some(Err(format!("longer than {} bytes; what follows it is not read", self.max))));
+                self.place = ArrayState::End;
+                return Ok(Some(Err(format!("longer than {} bytes: the rest of the input is not read", self.max))));
             }
             self.text.push(byte);
         }
     }
 
     fn finish(&mut self, end: u8) -> io::Result<Option<Result<(), String>>> {
-        let is_first = self.place == Where::First;
-        self.place = if end == b']' { Where::Behind } else { Where::Next };
+        let is_first = self.place == ArrayState::First;
+        self.place = if end == b']' { ArrayState::Closed } else { ArrayState::Next };
         if !self.text.trim_ascii().is_empty() {
             return Ok(Some(Ok(())));
         }
-        if is_first && end == b']' { self.end() } else { Ok(Some(Err("nothing stands beside a comma".to_owned()))) }
+        if is_first && end == b']' {
+            self.end()
+        } else {
+            Ok(Some(Err("an element is missing beside a comma".to_owned())))
+        }
     }
 
     fn end(&mut self) -> io::Result<Option<Result<(), String>>> {
-        self.place = Where::End;
+        self.place = ArrayState::End;
         let rest = self.after_space()?;
-        Ok(rest.map(|byte| Err(format!("{:?} follows the array; nothing from there on is read", char::from(byte)))))
+        Ok(rest.map(|byte| Err(format!("{:?} follows the array: the rest of the input is not read", char::from(byte)))))
     }
 
     fn after_space(&mut self) -> io::Result<Option<u8>> {
@@ -148,13 +154,13 @@ mod tests {
     }
 
     #[test]
-    fn strings_and_nesting_hide_what_looks_like_an_end() {
+    fn strings_and_nesting_hide_ends() {
         assert_eq!(elements(r#"[{"a":"],\"}"}, [1,[2]] ,"x"]"#), [ok(r#"{"a":"],\"}"}"#), ok("[1,[2]]"), ok("\"x\"")]);
     }
 
     #[test]
-    fn an_empty_place_beside_a_comma_is_an_element_that_is_wrong() {
-        let empty = || Err("nothing stands beside a comma".to_owned());
+    fn missing_element_is_an_error() {
+        let empty = || Err("an element is missing beside a comma".to_owned());
         assert_eq!(elements("[1,,2]"), [ok("1"), empty(), ok("2")]);
         assert_eq!(elements("[1,]"), [ok("1"), empty()]);
         assert_eq!(elements("[,]"), [empty(), empty()]);
@@ -162,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_the_array_is_an_element_of_its_own_that_is_wrong() {
+    fn text_after_array_is_an_error() {
         for text in ["[1] x", "[] x"] {
             let mut seen = elements(text);
             assert!(seen.pop().unwrap().unwrap_err().contains("'x' follows the array"));
@@ -171,12 +177,12 @@ mod tests {
     }
 
     #[test]
-    fn an_array_that_does_not_end_is_reported() {
+    fn unclosed_array_is_an_error() {
         assert!(elements("[1, {\"a\"")[1].as_ref().unwrap_err().contains("ends inside"));
     }
 
     #[test]
-    fn an_element_beyond_the_limit_is_reported_and_not_held() {
+    fn overlong_element_is_an_error() {
         assert!(elements(&format!("[\"{}\"]", "x".repeat(50)))[0].as_ref().unwrap_err().contains("longer than 20"));
     }
 }

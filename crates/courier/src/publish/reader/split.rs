@@ -1,37 +1,39 @@
-//! What the bytes of the input are: an array's elements, or lines.
+//! The split of the input into elements of an array, or lines.
 //!
-//! Rules: an array is what begins with `[` and then `{` or `]`, whatever white space there is and however the bytes come
-//! in; all else is lines, so that a log line before the events costs no event.
+//! Rules:
+//! - An input that begins with `[` and then `{` or `]`, with any white space, is an array.
+//! - Any other input is lines, so a log line before the events loses no event.
+//! - The result does not depend on the sizes of the reads.
 
 use std::cell::RefCell;
 use std::io::{self, BufRead, BufReader, Read};
 
 use super::array::ArrayElements;
-use super::{Giver, Place, Position, parse, reject};
+use super::{InputPlace, InputPosition, LineSender, parse, reject};
 
-/// The longest event that is read at all, in bytes; Kafka takes far less.
+/// Longest event that is read, in bytes. Kafka's limit is far lower.
 const MAX_EVENT: usize = 64 << 20;
-/// Bytes that are read at once, at most.
+/// Size of the read buffer in bytes.
 const BUFFER: usize = 256 << 10;
 
-/// An input, and how many of its bytes were consumed.
-pub(super) struct Counted<R> {
+/// An input with the number of its consumed bytes.
+pub(super) struct CountingReader<R> {
     input: R,
     consumed: u64,
 }
 
-impl<R: BufRead> Counted<R> {
+impl<R: BufRead> CountingReader<R> {
     pub(super) fn new(input: R) -> Self {
         Self { input, consumed: 0 }
     }
 
-    /// The offset of the next byte.
+    /// Returns the offset of the next byte.
     pub(super) fn offset(&self) -> u64 {
         self.consumed
     }
 }
 
-impl<R: BufRead> Read for Counted<R> {
+impl<R: BufRead> Read for CountingReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.input.read(buffer)?;
         self.consumed += read as u64;
@@ -39,7 +41,7 @@ impl<R: BufRead> Read for Counted<R> {
     }
 }
 
-impl<R: BufRead> BufRead for Counted<R> {
+impl<R: BufRead> BufRead for CountingReader<R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         self.input.fill_buf()
     }
@@ -50,9 +52,9 @@ impl<R: BufRead> BufRead for Counted<R> {
     }
 }
 
-/// Takes all of the input apart. Ends early, with or without an error, once nothing more is wanted.
-pub(super) fn read_all(input: impl Read, giver: &RefCell<Giver>) -> io::Result<()> {
-    let mut input = Counted::new(BufReader::with_capacity(BUFFER, input));
+/// Reads all items of the input. Ends early, with or without an error, if the publisher stops the reader.
+pub(super) fn read_all(input: impl Read, sender: &RefCell<LineSender>) -> io::Result<()> {
+    let mut input = CountingReader::new(BufReader::with_capacity(BUFFER, input));
     skip_mark(&mut input)?;
     let mut number = 1 + skip_space(&mut input)?;
     let mut begun = Vec::new();
@@ -62,42 +64,42 @@ pub(super) fn read_all(input: impl Read, giver: &RefCell<Giver>) -> io::Result<(
         let end = input.offset();
         let lines = skip_space(&mut input)?;
         if matches!(next(&mut input)?, Some(b'{' | b']') | None) {
-            return read_array(input, giver);
+            return read_array(input, sender);
         }
         if lines == 0 {
             begun.push(b'[');
-        } else if !parse(giver, Position { place: Place::Line(number), start, end }, b"[") {
+        } else if !parse(sender, InputPosition { place: InputPlace::Line(number), start, end }, b"[") {
             return Ok(());
         }
         number += lines;
     }
     let start = if begun.is_empty() { input.offset() } else { start };
-    read_lines(input, Begun { number, text: begun, start }, giver)
+    read_lines(input, FirstLine { number, text: begun, start }, sender)
 }
 
-/// The first line, as far as it was read.
-struct Begun {
+/// The part of the first line that was read.
+struct FirstLine {
     number: u64,
     text: Vec<u8>,
-    /// The offset of its first byte.
+    /// The offset of the first byte.
     start: u64,
 }
 
-/// The byte that comes next.
+/// Returns the next byte without consuming it.
 fn next(input: &mut impl BufRead) -> io::Result<Option<u8>> {
     Ok(input.fill_buf()?.first().copied())
 }
 
-/// Passes over a byte order mark.
+/// Skips a byte order mark.
 fn skip_mark(input: &mut impl BufRead) -> io::Result<()> {
-    // Writers put it out whole; in parts it is passed over where the event is read.
+    // Writers write the mark in one piece. The event parser skips a mark that arrives in parts.
     if input.fill_buf()?.starts_with(b"\xef\xbb\xbf") {
         input.consume(3);
     }
     Ok(())
 }
 
-/// Passes over white space. Returns how many lines end in it.
+/// Skips white space. Returns the number of line ends in it.
 fn skip_space(input: &mut impl BufRead) -> io::Result<u64> {
     let mut lines = 0;
     while let Some(byte) = next(input)?.filter(u8::is_ascii_whitespace) {
@@ -107,9 +109,13 @@ fn skip_space(input: &mut impl BufRead) -> io::Result<u64> {
     Ok(lines)
 }
 
-/// Reads lines, the first of which has begun like this.
-fn read_lines<R: BufRead>(mut input: Counted<R>, begun: Begun, giver: &RefCell<Giver>) -> io::Result<()> {
-    let Begun { number: first, text: mut line, mut start } = begun;
+/// Reads lines. `begun` is the part of the first line that was read.
+fn read_lines<R: BufRead>(
+    mut input: CountingReader<R>,
+    begun: FirstLine,
+    sender: &RefCell<LineSender>,
+) -> io::Result<()> {
+    let FirstLine { number: first, text: mut line, mut start } = begun;
     for number in first.. {
         let read = (&mut input).take(MAX_EVENT as u64 + 1).read_until(b'\n', &mut line)?;
         if read == 0 && line.is_empty() {
@@ -119,12 +125,12 @@ fn read_lines<R: BufRead>(mut input: Counted<R>, begun: Begun, giver: &RefCell<G
         if is_too_long {
             skip_line(&mut input)?;
         }
-        let position = Position { place: Place::Line(number), start, end: input.offset() };
+        let position = InputPosition { place: InputPlace::Line(number), start, end: input.offset() };
         let text = line.trim_ascii();
         let wanted = if is_too_long {
-            reject(giver, position, format!("longer than {MAX_EVENT} bytes"))
+            reject(sender, position, format!("longer than {MAX_EVENT} bytes"))
         } else {
-            text.is_empty() || parse(giver, position, text)
+            text.is_empty() || parse(sender, position, text)
         };
         if !wanted {
             return Ok(());
@@ -149,8 +155,8 @@ fn skip_line(input: &mut impl BufRead) -> io::Result<()> {
     }
 }
 
-/// Reads the elements of an array behind its `[`.
-fn read_array<R: BufRead>(input: Counted<R>, giver: &RefCell<Giver>) -> io::Result<()> {
+/// Reads the elements of an array after its `[`.
+fn read_array<R: BufRead>(input: CountingReader<R>, sender: &RefCell<LineSender>) -> io::Result<()> {
     let mut elements = ArrayElements::new(input, MAX_EVENT);
     for number in 1.. {
         let start = elements.input().offset();
@@ -158,10 +164,10 @@ fn read_array<R: BufRead>(input: Counted<R>, giver: &RefCell<Giver>) -> io::Resu
             None => return Ok(()),
             Some(element) => element,
         };
-        let position = Position { place: Place::Element(number), start, end: elements.input().offset() };
+        let position = InputPosition { place: InputPlace::Element(number), start, end: elements.input().offset() };
         let wanted = match element {
-            Ok(()) => parse(giver, position, elements.text()),
-            Err(why) => reject(giver, position, why),
+            Ok(()) => parse(sender, position, elements.text()),
+            Err(why) => reject(sender, position, why),
         };
         if !wanted {
             return Ok(());

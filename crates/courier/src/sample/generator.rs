@@ -1,4 +1,4 @@
-//! The generator: draws a type by weight, makes an event of it, numbers it.
+//! The generator of sample events: it draws a type by weight, creates an event of that type, and numbers the event.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,13 +12,13 @@ use kafka_courier_event_model::{
 use serde_json::json;
 use uuid::Uuid;
 
-use super::world::World;
+use super::data::SampleData;
 
 /// Longest time between two events, in microseconds.
 const MAX_STEP_US: i64 = 2_000;
 
-/// One type: how often it comes, and how one is made.
-struct Kind {
+/// An event type with its weight and its constructor.
+struct SampleKind {
     event_type: &'static str,
     source: &'static str,
     weight: usize,
@@ -27,40 +27,40 @@ struct Kind {
 
 type Make = fn(&mut Samples, &EventBuilder) -> Box<dyn Event>;
 
-const KINDS: [Kind; 7] = [
-    kind::<ApiRequest>("api-gateway", 48, |samples, builder| samples.make(builder, World::api_request)),
-    kind::<UserLoggedIn>("auth-service", 14, |samples, builder| samples.make(builder, World::user_logged_in)),
+const KINDS: [SampleKind; 7] = [
+    kind::<ApiRequest>("api-gateway", 48, |samples, builder| samples.make(builder, SampleData::api_request)),
+    kind::<UserLoggedIn>("auth-service", 14, |samples, builder| samples.make(builder, SampleData::user_logged_in)),
     kind::<UserTokenRefreshed>("auth-service", 14, |samples, builder| {
-        samples.make(builder, World::user_token_refreshed)
+        samples.make(builder, SampleData::user_token_refreshed)
     }),
-    kind::<UserLoggedOut>("auth-service", 10, |samples, builder| samples.make(builder, World::user_logged_out)),
-    kind::<ApiError>("api-gateway", 7, |samples, builder| samples.make(builder, World::api_error)),
-    kind::<SystemAlert>("monitor", 4, |samples, builder| samples.make(builder, World::system_alert)),
-    kind::<UserRegistered>("auth-service", 3, |samples, builder| samples.make(builder, World::user_registered)),
+    kind::<UserLoggedOut>("auth-service", 10, |samples, builder| samples.make(builder, SampleData::user_logged_out)),
+    kind::<ApiError>("api-gateway", 7, |samples, builder| samples.make(builder, SampleData::api_error)),
+    kind::<SystemAlert>("monitor", 4, |samples, builder| samples.make(builder, SampleData::system_alert)),
+    kind::<UserRegistered>("auth-service", 3, |samples, builder| samples.make(builder, SampleData::user_registered)),
 ];
 
-const fn kind<T: EventData>(source: &'static str, weight: usize, make: Make) -> Kind {
-    Kind { event_type: T::TYPE, source, weight, make }
+const fn kind<T: EventData>(source: &'static str, weight: usize, make: Make) -> SampleKind {
+    SampleKind { event_type: T::TYPE, source, weight, make }
 }
 
-/// An endless row of events, the same for the same seed, start and types.
+/// An endless iterator over events, the same for the same seed, start and types.
 pub(crate) struct Samples {
-    world: World,
-    /// Each type as often as it weighs.
+    data: SampleData,
+    /// Each type as often as its weight.
     draws: Arc<[(Make, Arc<EventBuilder>)]>,
-    /// Draws ids, types and steps, apart from the world, which draws the data.
+    /// Draws ids, types and time steps. `data` has a separate generator for the events' data.
     rng: Rng,
-    /// Id and timestamp of the event to come, where the builders find them.
+    /// Id and timestamp of the next event, shared with the builders.
     stamp: Arc<Mutex<(Uuid, Timestamp)>>,
     numbers: HashMap<&'static str, HashMap<Box<[u8]>, u64>>,
 }
 
 impl Samples {
-    /// Events from `start` on, of these types only; of all if none of them is built in.
+    /// Returns events that start at `start`, of these types. If none of the types is in `KINDS`, returns all types.
     pub(crate) fn new(seed: u64, start: Timestamp, types: &[String]) -> Self {
         let mut rng = Rng::with_seed(seed);
         let stamp = Arc::new(Mutex::new((Uuid::nil(), start)));
-        let wanted = |kind: &&Kind| types.iter().any(|wanted| wanted == kind.event_type);
+        let wanted = |kind: &&SampleKind| types.iter().any(|wanted| wanted == kind.event_type);
         let all = !KINDS.iter().any(|kind| wanted(&kind));
         let mut draws = Vec::new();
         for kind in KINDS.iter().filter(|kind| all || wanted(kind)) {
@@ -69,22 +69,26 @@ impl Samples {
             let builder = Arc::new(EventBuilder::new(kind.source, "1.0").with_stamper(read));
             draws.extend(std::iter::repeat_n((kind.make, builder), kind.weight));
         }
-        let world = World::new(rng.fork(), start);
-        Self { world, draws: draws.into(), rng, stamp, numbers: HashMap::new() }
+        let data = SampleData::new(rng.fork(), start);
+        Self { data, draws: draws.into(), rng, stamp, numbers: HashMap::new() }
     }
 
     fn step(&mut self) {
-        let micros = self.world.now.as_microsecond().saturating_add(self.rng.i64(1..=MAX_STEP_US));
-        self.world.now = Timestamp::from_microsecond(micros).unwrap_or(Timestamp::MAX);
-        let millis = u64::try_from(self.world.now.as_millisecond()).unwrap_or(0);
+        let micros = self.data.now.as_microsecond().saturating_add(self.rng.i64(1..=MAX_STEP_US));
+        self.data.now = Timestamp::from_microsecond(micros).unwrap_or(Timestamp::MAX);
+        let millis = u64::try_from(self.data.now.as_millisecond()).unwrap_or(0);
         let random = self.rng.u128(..).to_le_bytes();
         let (random, _) = random.split_first_chunk().unwrap_or((&[0; 10], &[]));
         let id = uuid::Builder::from_unix_timestamp_millis(millis, random).into_uuid();
-        *self.stamp.lock().unwrap_or_else(PoisonError::into_inner) = (id, self.world.now);
+        *self.stamp.lock().unwrap_or_else(PoisonError::into_inner) = (id, self.data.now);
     }
 
-    fn make<T: EventData + 'static>(&mut self, builder: &EventBuilder, data: fn(&mut World) -> T) -> Box<dyn Event> {
-        let mut event = builder.custom(data(&mut self.world));
+    fn make<T: EventData + 'static>(
+        &mut self,
+        builder: &EventBuilder,
+        data: fn(&mut SampleData) -> T,
+    ) -> Box<dyn Event> {
+        let mut event = builder.custom(data(&mut self.data));
         if self.rng.u8(..4) == 0 {
             event = event.with_correlation_id(format!("corr-{:08x}", self.rng.u32(..)));
         }
@@ -94,7 +98,7 @@ impl Samples {
         Box::new(event)
     }
 
-    /// The event's number among those of its default topic and key.
+    /// Returns the event's number within its default topic and key.
     fn number<T: EventData>(&mut self, event: &Envelope<T>) -> u64 {
         let built_in = BUILT_IN.iter().find(|built_in| built_in.event_type == T::TYPE);
         let topic = built_in.map_or(T::TYPE, |built_in| built_in.default_topic);

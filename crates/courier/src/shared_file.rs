@@ -1,10 +1,10 @@
-//! The file of dead letters as `courier publish` and `courier dlq replay` have it: several at a time may, of the same user.
+//! The dead-letter file of `courier publish` and `courier dlq replay`, which several processes of one user may share.
 //!
 //! Rules:
-//! - The first to come has the file and serves it to the others; when it ends, whoever needs it next takes over. What was
-//!   asked when a service went away is asked again: a letter of one id is kept once.
-//! - Whoever publishes says so beside the file, from before it writes there until it ends. Where nobody does, whoever wrote
-//!   letters is gone, and its producer's life may be ended to prove what it wrote.
+//! - The first process opens the file and serves it to the others. When it ends, the next process that needs the file
+//!   opens it. A request that a vanished service did not answer is repeated: a store keeps a dead letter of one id once.
+//! - A process that publishes registers beside the file before its first write, until it ends. If no process is
+//!   registered, the processes that wrote dead letters have ended, and their producer ids may be fenced.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,42 +20,42 @@ use kafka_courier::dlq::{
 };
 use parking_lot::Mutex;
 
-/// How long a file is waited for that a process has which serves nobody: such as one that lists letters.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait for a file that another process has open and does not serve, such as one that lists dead letters.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What the file is wanted for.
+/// The purpose of opening the file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Use {
-    /// Letters of events that are published come into it, now or later.
+pub(crate) enum FileUse {
+    /// To keep the dead letters of published events.
     Publish,
-    /// Letters that are there are sent again, or come from elsewhere.
+    /// To replay the dead letters in the file, or to import others.
     Replay,
 }
 
-/// The file, or whoever has it.
+/// A dead-letter file, opened by this process or by another one that serves it.
 #[derive(Debug)]
 pub(crate) struct SharedFile {
     path: PathBuf,
     name: String,
     options: FileStoreOptions,
-    /// Says that somebody publishes.
+    /// The registration of this process as a publisher.
     _publishing: Option<Publishing>,
-    /// None: given back, until somebody asks again.
+    /// `None` after `release`, until the next request.
     now: Mutex<Option<Holding>>,
 }
 
 #[derive(Clone, Debug)]
 struct Holding {
     store: Arc<dyn DeadLetterStore>,
-    /// Ends before the store does: it refers to it.
+    /// Refers to the store, so the service ends first.
     #[cfg(unix)]
     _service: Option<Arc<Service>>,
 }
 
 impl Holding {
     fn open(path: &Path, options: &FileStoreOptions) -> Result<Self, OpenError> {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + OPEN_TIMEOUT;
         loop {
             match Self::try_open(path, options) {
                 Err(OpenError::Held { .. }) if Instant::now() < until => std::thread::sleep(PAUSE),
@@ -67,7 +67,7 @@ impl Holding {
     fn try_open(path: &Path, options: &FileStoreOptions) -> Result<Self, OpenError> {
         match FileStore::open_with(path, options.clone()) {
             Ok(file) => Ok(Self::own(Arc::new(file))),
-            // Once: a file that its holder gives up meanwhile has to be opened above, and served.
+            // One attempt: if the holder closes the file meanwhile, this process must open and serve it above.
             Err(error) => Ok(Self {
                 store: reach(error)?,
                 #[cfg(unix)]
@@ -81,7 +81,7 @@ impl Holding {
         let service = match file.serve() {
             Ok(service) => Some(Arc::new(service)),
             Err(error) => {
-                crate::say(&format!("warning: {} can't be served to others: {error}", file.path().display()));
+                crate::say(&format!("warning: cannot serve {} to other processes: {error}", file.path().display()));
                 None
             }
         };
@@ -95,13 +95,14 @@ impl Holding {
 }
 
 impl SharedFile {
-    /// Opens the file at `path`, or makes it, with the limits of these settings; or reaches whoever has it. Blocks.
-    pub(crate) fn open(path: &Path, config: &KafkaConfig, to: Use) -> Result<Self, OpenError> {
+    /// Opens the file at `path` with the limits of these settings, or connects to the process that has it open. Creates the
+    /// file if it does not exist. Blocks.
+    pub(crate) fn open(path: &Path, config: &KafkaConfig, to: FileUse) -> Result<Self, OpenError> {
         let options = config.dlq_file_options();
         let now = Holding::open(path, &options)?;
         let publishing = match to {
-            Use::Publish => Some(Publishing::beside(path).map_err(|error| io_error(path, error))?),
-            Use::Replay => None,
+            FileUse::Publish => Some(Publishing::beside(path).map_err(|error| io_error(path, error))?),
+            FileUse::Replay => None,
         };
         Ok(Self {
             path: path.to_owned(),
@@ -112,13 +113,13 @@ impl SharedFile {
         })
     }
 
-    /// Gives the file back, so that it is closed in order.
+    /// Closes the file, or the connection to its service.
     pub(crate) fn release(&self) {
         let held = self.now.lock().take();
         drop(held);
     }
 
-    /// Asks the store; if whoever had it has gone, the one that is there now.
+    /// Calls the store. If its service has gone, opens the file again and repeats the call.
     fn ask<R, E: From<StoreError>>(
         &self,
         ask: impl Fn(&dyn DeadLetterStore) -> Result<R, E>,
@@ -131,7 +132,7 @@ impl SharedFile {
         }
     }
 
-    /// The store as it is now, but not the one that has `gone`.
+    /// Returns the current store, unless it is the one that has `gone`. Opens the file again if needed.
     fn store(&self, gone: Option<&Arc<dyn DeadLetterStore>>) -> Result<Arc<dyn DeadLetterStore>, StoreError> {
         let mut now = self.now.lock();
         if let Some(holding) = &*now
@@ -214,10 +215,10 @@ mod tests {
     }
 
     #[test]
-    fn a_second_one_goes_through_the_first_and_takes_over_when_that_ends() {
+    fn second_process_takes_over() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("letters");
-        let open = || SharedFile::open(&path, &KafkaConfig::default(), Use::Publish).unwrap();
+        let open = || SharedFile::open(&path, &KafkaConfig::default(), FileUse::Publish).unwrap();
         let (first, second, third) = (open(), open(), open());
         let letters = [letter(), letter(), letter(), letter()];
         first.append(&letters[..1]).unwrap();
@@ -233,28 +234,28 @@ mod tests {
     }
 
     #[test]
-    fn only_who_has_the_file_while_nobody_publishes_may_end_a_producers_life() {
+    fn publishers_prevent_exclusive_use() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("letters");
         let open = |to| SharedFile::open(&path, &KafkaConfig::default(), to).unwrap();
-        let alone = open(Use::Replay);
-        assert!(alone.is_exclusive() && !open(Use::Replay).is_exclusive());
+        let alone = open(FileUse::Replay);
+        assert!(alone.is_exclusive() && !open(FileUse::Replay).is_exclusive());
         drop(alone);
-        let (first, second) = (open(Use::Publish), open(Use::Publish));
+        let (first, second) = (open(FileUse::Publish), open(FileUse::Publish));
         assert!(!first.is_exclusive() && !second.is_exclusive());
         drop(first);
-        // It publishes on, though it does not have the file.
-        let replay = open(Use::Replay);
+        // `second` still publishes, although another process opens the file.
+        let replay = open(FileUse::Replay);
         assert!(!replay.is_exclusive());
         drop((second, replay));
-        assert!(open(Use::Replay).is_exclusive());
+        assert!(open(FileUse::Replay).is_exclusive());
     }
 
     #[test]
-    fn the_settings_limits_hold() {
+    fn limits_of_settings_apply() {
         let folder = tempfile::tempdir().unwrap();
         let config = KafkaConfig::builder().dlq_max_letters(1_usize).config().unwrap();
-        let file = SharedFile::open(&folder.path().join("letters"), &config, Use::Publish).unwrap();
+        let file = SharedFile::open(&folder.path().join("letters"), &config, FileUse::Publish).unwrap();
         file.append(&[letter()]).unwrap();
         assert!(matches!(file.append(&[letter()]), Err(AppendError::Full { letters: 1, .. })));
     }

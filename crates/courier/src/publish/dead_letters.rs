@@ -1,7 +1,8 @@
-//! Dead letters of a run: where they go, those of events that were not even accepted, and what is said of them at the end.
+//! The dead letters of a run: their file, those of events that were not accepted, and the lines of the summary.
 //!
-//! Rules: a letter is kept before its receipt is written; what only memory holds at the end is printed whole, unless that
-//! was asked for.
+//! Rules:
+//! - A dead letter is stored before the receipt of its event is written.
+//! - Dead letters that only memory has at the end are printed in full, unless `--no-dlq-file` is set.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,59 +14,64 @@ use kafka_courier::{DeadLetterStats, DeadLetters, KafkaConfig, PublishError};
 use kafka_courier_event_model::Event;
 
 use super::PublishArgs;
-use super::counts::Counts;
-use crate::exit::{Exit, Refusal};
-use crate::letters::{SharedFile, Use};
-use crate::state;
+use super::counts::InputCounts;
+use crate::exit::{CommandError, Exit};
+use crate::shared_file::{FileUse, SharedFile};
+use crate::state_folder;
 
-/// Letters that are kept at once.
-const AT_ONCE: usize = 500;
+/// Dead letters that are stored in one call.
+const GROUP: usize = 500;
 
-/// The file that is wanted for letters.
-pub(super) enum Wanted {
+/// The file of dead letters that arguments and settings choose.
+pub(super) enum FileChoice {
     None,
-    /// This option names it.
+    /// The option that names the file, and its path.
     Named(&'static str, PathBuf),
-    /// No option does.
-    Usual(Option<PathBuf>),
+    /// The default file. `None` if there is no home folder.
+    Default(Option<PathBuf>),
 }
 
-impl Wanted {
+impl FileChoice {
     pub(super) fn of(args: &PublishArgs, config: &KafkaConfig) -> Self {
         match (&args.dlq_file, config.dlq_file.as_str()) {
             _ if args.no_dlq_file => Self::None,
             (Some(path), _) => Self::Named("--dlq-file", path.clone()),
-            (None, "") => Self::Usual(state::dead_letters()),
+            (None, "") => Self::Default(state_folder::dead_letters()),
             (None, path) => Self::Named("dlq_file", path.into()),
         }
     }
 
-    /// The option that names it, and its path.
+    /// Returns the option that names the file, and the path.
     pub(super) fn path(&self) -> Option<(&'static str, &Path)> {
         match self {
-            Self::None | Self::Usual(None) => None,
+            Self::None | Self::Default(None) => None,
             Self::Named(option, path) => Some((option, path)),
-            Self::Usual(Some(path)) => Some(("the dead letters", path)),
+            Self::Default(Some(path)) => Some(("the dead letters", path)),
         }
     }
 
-    /// Opens it. A file that was named and can't be had is an error; the usual one is done without. Blocks.
-    pub(super) fn open(self, config: &KafkaConfig) -> Result<Option<Arc<SharedFile>>, Refusal> {
-        let without = |why: &str| crate::say(&format!("warning: dead letters are kept in memory only: {why}"));
+    /// Opens the file. Blocks. If the default file can't be opened, prints a warning and returns `None`.
+    ///
+    /// # Errors
+    /// If a file that an option names can't be opened.
+    pub(super) fn open(self, config: &KafkaConfig) -> Result<Option<Arc<SharedFile>>, CommandError> {
+        let warn = |why: &str| crate::say(&format!("warning: dead letters are kept in memory only: {why}"));
         match self {
             Self::None => Ok(None),
-            Self::Named(_, path) => match SharedFile::open(&path, config, Use::Publish) {
-                Ok(file) => Ok(Some(Arc::new(file))),
-                Err(error) => Err(Refusal(Exit::CantCreate, format!("dead letters: {error}"))),
-            },
-            Self::Usual(None) => {
-                without("there is no home folder for their file (--dlq-file names one)");
-                Ok(None)
-            }
-            Self::Usual(Some(path)) => match SharedFile::open(&path, config, Use::Publish) {
+            Self::Named(_, path) => match SharedFile::open(&path, config, FileUse::Publish) {
                 Ok(file) => Ok(Some(Arc::new(file))),
                 Err(error) => {
-                    without(&error.to_string());
+                    Err(CommandError(Exit::CantCreate, format!("cannot open the file of dead letters: {error}")))
+                }
+            },
+            Self::Default(None) => {
+                warn("no home folder for the default file (--dlq-file names a file)");
+                Ok(None)
+            }
+            Self::Default(Some(path)) => match SharedFile::open(&path, config, FileUse::Publish) {
+                Ok(file) => Ok(Some(Arc::new(file))),
+                Err(error) => {
+                    warn(&error.to_string());
                     Ok(None)
                 }
             },
@@ -73,27 +79,27 @@ impl Wanted {
     }
 }
 
-/// Of the events that were read and not delivered, those that are a letter, kept or printed whole at the end.
+/// How many of the undelivered events are dead letters, stored or printed in full at the end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kept {
     All,
-    /// Not all of them, for certain.
+    /// Some may be missing.
     Some,
-    /// Nobody wanted them.
+    /// None, because of `--no-dlq-file`.
     None,
 }
 
-/// What is to be said of letters at the end.
-pub(super) struct Said {
+/// The part of the summary about dead letters.
+pub(super) struct DeadLetterSummary {
     pub(super) lines: Vec<String>,
-    /// Letters that nothing holds any more: their JSON.
+    /// The JSON of dead letters that no store keeps.
     pub(super) whole: Vec<String>,
     pub(super) kept: Kept,
 }
 
-impl Said {
-    /// Says what stands in the way of all being kept, where that was wanted.
-    fn lacks(&mut self, why: String) {
+impl DeadLetterSummary {
+    /// Adds a line about dead letters that may be missing.
+    fn add_missing(&mut self, why: String) {
         self.lines.push(why);
         if self.kept == Kept::All {
             self.kept = Kept::Some;
@@ -101,7 +107,7 @@ impl Said {
     }
 }
 
-/// The failures of a run, as far as they decide what helps its dead letters.
+/// The advice for the dead letters of a run, by the kinds of its failures.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Advice {
     has_unknown: bool,
@@ -109,97 +115,102 @@ pub(super) struct Advice {
 }
 
 impl Advice {
-    pub(super) fn of(counts: &Counts) -> Self {
+    pub(super) fn of(counts: &InputCounts) -> Self {
         Self { has_unknown: counts.unknown > 0, has_retriable: counts.retriable > 0 }
     }
 
-    /// What to do with the letters. A replay that does not verify sends dead letters that could prove that others are not in
-    /// the log; those `of_others` in the store may be such.
+    /// Returns the advice. `of_others` means that the store also has dead letters of other runs: a replay without
+    /// `--verify` could send dead letters that would have proved others absent.
     fn text(self, option: &str, them: &str, of_others: bool) -> String {
         let verify = if self.has_unknown || of_others { " --verify" } else { "" };
         let replay = format!("`courier dlq replay --all{verify}{option}`");
         if !self.has_retriable {
             let they = if them == "it" { "it fails" } else { "they fail" };
             return format!(
-                "{they} again as long as the cause is there: raise the topic's max.message.bytes or fix what rejects {them}, \
-                 then {replay} sends {them}, with --to-topic to another topic; `courier dlq purge{option}` with a selection removes {them}"
+                "{they} again until the cause is fixed: raise the topic's max.message.bytes or fix what rejects {them}, \
+                 then {replay} sends {them} (--to-topic sends {them} to another topic), or `courier dlq purge{option}` with \
+                 a selection removes {them}"
             );
         }
         match verify {
             "" => format!("{replay} sends {them} again"),
-            _ => format!("{replay} looks for those that may be in the log, and sends {them} again where not"),
+            _ => format!("{replay} sends {them} again, except for events that it finds in the log"),
         }
     }
 }
 
-/// A run's letters.
-pub(super) struct Keeping {
+/// The dead letters of a run.
+pub(super) struct RunDeadLetters {
     letters: DeadLetters,
     file: Option<Arc<SharedFile>>,
-    /// Nobody wants what only memory holds.
+    /// `--no-dlq-file`: dead letters in memory are not printed.
     forgets: bool,
     began: Timestamp,
-    /// Of events that were not accepted, to be kept.
+    /// Dead letters of events that were not accepted, not stored yet.
     waiting: Vec<Letter>,
 }
 
-impl Keeping {
+impl RunDeadLetters {
     pub(super) fn new(letters: DeadLetters, file: Option<Arc<SharedFile>>, forgets: bool) -> Self {
         Self { letters, file, forgets, began: Timestamp::now(), waiting: Vec::new() }
     }
 
-    /// Takes the letter of an event that was not accepted. One without JSON has none: what was read as JSON has it.
+    /// Adds the dead letter of an event that was not accepted. Every event that was read as JSON has one.
     pub(super) fn refused(&mut self, topic: &str, event: &dyn Event, error: &PublishError) {
         match DeadLetters::letter_of(topic, event, error) {
             Ok(letter) => self.waiting.push(letter),
-            Err(error) => tracing::error!(%error, id = %event.id(), "an event has no dead letter"),
+            Err(error) => tracing::error!(%error, id = %event.id(), "event has no dead letter"),
         }
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.waiting.len() >= AT_ONCE
+        self.waiting.len() >= GROUP
     }
 
-    /// Keeps what was taken: it is as durable as it gets when this returns.
+    /// Stores the added dead letters. They are as durable as their store when the method returns.
     ///
-    /// Cancel safety: it is kept all the same.
+    /// # Cancel safety
+    /// Cancel safe: the dead letters are stored even if the future is dropped.
     pub(super) async fn keep(&mut self) {
         if !self.waiting.is_empty() {
             self.letters.put(std::mem::take(&mut self.waiting)).await;
         }
     }
 
-    /// The lines about the dead letters of this run. Gives the file back.
-    pub(super) async fn end(self, advice: Advice) -> Said {
+    /// Closes the file and returns the summary of this run's dead letters.
+    pub(super) async fn end(self, advice: Advice) -> DeadLetterSummary {
         let kept = if self.forgets { Kept::None } else { Kept::All };
-        let mut said = Said { lines: Vec::new(), whole: Vec::new(), kept };
+        let mut summary = DeadLetterSummary { lines: Vec::new(), whole: Vec::new(), kept };
         match self.letters.stats().await {
             Ok(stores) => {
                 if !self.forgets {
-                    stores.iter().filter(|store| store.stats.dropped > 0).for_each(|store| said.lacks(dropped(store)));
+                    stores
+                        .iter()
+                        .filter(|store| store.stats.dropped > 0)
+                        .for_each(|store| summary.add_missing(dropped(store)));
                 }
                 for store in stores.iter().filter(|store| store.kept > 0 && store.store != "memory") {
                     match &store.error {
-                        None => said.lines.push(self.kept(&store.store, store.kept, store.stats.letters, advice)),
-                        Some(error) => said.lacks(unread(store.kept, error)),
+                        None => summary.lines.push(self.kept(&store.store, store.kept, store.stats.letters, advice)),
+                        Some(error) => summary.add_missing(unread(store.kept, error)),
                     }
                 }
                 if stores.iter().any(|store| store.store == "memory" && store.stats.letters > 0) {
-                    self.in_memory(&mut said).await;
+                    self.in_memory(&mut summary).await;
                 }
             }
-            Err(error) => said.lacks(format!("dead letters: {error}")),
+            Err(error) => summary.add_missing(format!("cannot count dead letters: {error}")),
         }
         if let Some(file) = self.file {
             let released = tokio::task::spawn_blocking(move || file.release()).await;
             debug_assert!(released.is_ok());
         }
-        said
+        summary
     }
 
     fn kept(&self, store: &str, count: u64, held: u64, advice: Advice) -> String {
         let (what, them) = if count == 1 { ("dead letter was", "it") } else { ("dead letters were", "them") };
-        let usual = state::dead_letters().is_some_and(|path| path.display().to_string() == store);
+        let usual = state_folder::dead_letters().is_some_and(|path| path.display().to_string() == store);
         let option = match &self.file {
             Some(_) if usual => String::new(),
             Some(file) if file.name() == store => format!(" --file {store}"),
@@ -208,7 +219,8 @@ impl Keeping {
         if self.file.as_ref().is_some_and(|file| file.name() == store) && held == 0 {
             return emptied(store, count);
         }
-        // Letters of before are there too, and those that turned out to be delivered are not; of a topic nobody knows.
+        // The file may have dead letters of earlier runs, and may no longer have those that were delivered after all. The
+        // count of a topic is not known.
         let is_file = self.file.as_ref().is_some_and(|file| file.name() == store);
         let holds_others = held != count;
         let now = if is_file && holds_others { format!(", which holds {}", HumanCount(held)) } else { String::new() };
@@ -217,13 +229,13 @@ impl Keeping {
         format!("{count} {what} kept in {store}{now}: `courier dlq list{option}` shows {them}, {advice}")
     }
 
-    /// The letters that end with this process.
-    async fn in_memory(&self, said: &mut Said) {
+    /// Adds the dead letters that end with this process.
+    async fn in_memory(&self, summary: &mut DeadLetterSummary) {
         let since = Selection { since: Some(self.began), ..Selection::all() };
         let file = self.file.clone();
         let held = match self.letters.list(&since, usize::MAX).await {
             Ok(held) => held,
-            Err(error) => return said.lacks(format!("dead letters in memory: {error}")),
+            Err(error) => return summary.add_missing(format!("cannot list dead letters in memory: {error}")),
         };
         let ids: Vec<_> = held.iter().map(|held| held.letter.id).collect();
         let found = tokio::task::spawn_blocking(move || file.and_then(|file| file.find(&ids).ok()));
@@ -235,66 +247,70 @@ impl Keeping {
         let what = if lost.len() == 1 { "dead letter was" } else { "dead letters were" };
         let count = HumanCount(lost.len() as u64);
         if self.forgets {
-            return said.lines.push(format!("{count} {what} in memory only (--no-dlq-file)"));
+            return summary.lines.push(format!("{count} {what} in memory only (--no-dlq-file)"));
         }
-        said.lines
-            .push(format!("{count} {what} in memory only, and here whole: `courier dlq import` takes such lines"));
+        summary.lines.push(format!(
+            "{count} {what} in memory only and printed below in full: `courier dlq import` imports these lines"
+        ));
         for letter in lost {
             match letter.to_json().map(String::from_utf8) {
-                Ok(Ok(json)) => said.whole.push(json),
-                _ => said.lacks(format!("the dead letter {} has no JSON", letter.id)),
+                Ok(Ok(json)) => summary.whole.push(json),
+                _ => summary.add_missing(format!("dead letter {} cannot be written as JSON", letter.id)),
             }
         }
     }
 }
 
-/// What was kept where it can't be looked at any more.
+/// Returns the line about dead letters in a store that can't be read any more.
 fn unread(count: u64, error: &StoreError) -> String {
     let what = if count == 1 { "dead letter was" } else { "dead letters were" };
     format!("{} {what} kept in a store that can't be read now: {error}", HumanCount(count))
 }
 
-/// Dead letters that have left the file again: a correction, a replay or another command removed them.
+/// Returns the line about dead letters that a late verdict, a replay or another command removed from the file.
 fn emptied(store: &str, count: u64) -> String {
     let them =
         if count == 1 { "1 dead letter was".to_owned() } else { format!("{} dead letters were", HumanCount(count)) };
-    format!("{them} kept in {store} until settled or removed: it holds no dead letters now")
+    format!("{them} kept in {store} and since delivered or removed: the file holds no dead letters now")
 }
 
-/// What a store dropped to make room.
+/// Returns the line about dead letters that a store dropped.
 fn dropped(store: &DeadLetterStats) -> String {
     let option = if store.store == "memory" { "dlq_buffer" } else { "dlq_max_letters, dlq_max_bytes, dlq_overflow" };
     let what = if store.stats.dropped == 1 { "dead letter was" } else { "dead letters were" };
     let (count, name) = (HumanCount(store.stats.dropped), &store.store);
-    format!("{count} {what} dropped from {name} to make room ({option}), each in an error line")
+    format!("{count} {what} dropped from {name} to make room ({option}) and logged in full at level error")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn advice(counts: Counts, holds_others: bool) -> String {
+    fn advice(counts: InputCounts, holds_others: bool) -> String {
         Advice::of(&counts).text(" --file f", "them", holds_others)
     }
 
     #[test]
     fn final_failures_get_other_advice() {
-        let counts = Counts { not_written: 2, ..Counts::default() };
+        let counts = InputCounts { not_written: 2, ..InputCounts::default() };
         let text = advice(counts.clone(), false);
-        assert!(text.starts_with("they fail again as long as the cause is there: raise"), "{text}");
+        assert!(text.starts_with("they fail again until the cause is fixed: raise"), "{text}");
         assert!(
             text.contains("then `courier dlq replay --all --file f`") && text.contains("`courier dlq purge"),
             "{text}"
         );
-        let text = advice(Counts { retriable: 1, ..counts }, false);
+        let text = advice(InputCounts { retriable: 1, ..counts }, false);
         assert_eq!(text, "`courier dlq replay --all --file f` sends them again");
     }
 
     #[test]
     fn verify_is_for_doubt_only() {
-        let counts = Counts { not_written: 1, retriable: 1, ..Counts::default() };
+        let counts = InputCounts { not_written: 1, retriable: 1, ..InputCounts::default() };
         assert!(!advice(counts.clone(), false).contains("--verify"));
-        assert!(advice(counts.clone(), true).contains("--all --verify --file f` looks for"));
-        assert!(advice(Counts { unknown: 1, ..counts }, false).contains("--all --verify --file f` looks for"));
+        assert!(advice(counts.clone(), true).contains("--all --verify --file f` sends them again, except"));
+        assert!(
+            advice(InputCounts { unknown: 1, ..counts }, false)
+                .contains("--all --verify --file f` sends them again, except")
+        );
     }
 }

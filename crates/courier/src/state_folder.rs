@@ -1,15 +1,15 @@
-//! Where the dead letters of this user's courier are, unless somebody says otherwise.
+//! The default path of the dead-letter file.
 
 use std::path::PathBuf;
 
-/// `dead-letters.redb` in `$XDG_STATE_HOME/kafka-courier`, which is by default `~/.local/state/kafka-courier`. None: there is
-/// neither a state folder nor a home.
+/// Returns the path of `dead-letters.redb` in `$XDG_STATE_HOME/kafka-courier`, which is `~/.local/state/kafka-courier` by
+/// default. Returns `None` if there is neither a state folder nor a home folder.
 pub(crate) fn dead_letters() -> Option<PathBuf> {
     dead_letters_of(|name| std::env::var_os(name).map(PathBuf::from))
 }
 
 fn dead_letters_of(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
-    // The XDG specification has relative paths passed over.
+    // The XDG specification says to ignore relative paths.
     let absolute = |name| variable(name).filter(|path| path.is_absolute());
     let home = || absolute("HOME").map(|home| home.join(".local").join("state"));
     let local = || absolute("LOCALAPPDATA");
@@ -29,7 +29,7 @@ mod tests {
     }
 
     #[test]
-    fn the_state_folder_is_that_of_xdg_else_the_one_at_home() {
+    fn xdg_precedes_home() {
         let file = |folder: &str| Some(Path::new(folder).join("kafka-courier/dead-letters.redb"));
         assert_eq!(of(&[("XDG_STATE_HOME", "/s"), ("HOME", "/h")]), file("/s"));
         assert_eq!(of(&[("XDG_STATE_HOME", "s"), ("HOME", "/h")]), file("/h/.local/state"));

@@ -1,7 +1,7 @@
-//! What the sample events are about: users, requests and services, drawn at random.
+//! The data of sample events: users, requests and services, drawn at random.
 //!
-//! - About 1000 keys in all. None is in two default topics, so that the running numbers are dense per key
-//!   even where all events go to one topic.
+//! - There are about 1000 keys. No key is in two default topics, so numbers have no gaps per key even if all events are
+//!   published to one topic.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 const WEB_USERS: u32 = 500;
 /// Users of the app, whose tokens are refreshed.
 const APP_USERS: u32 = 150;
-/// Requests that were answered. One passes several services, and each reports it.
+/// Answered requests. A request passes several services, and each service reports it.
 const REQUESTS: u32 = 250;
 /// Requests that failed.
 const FAILED_REQUESTS: u32 = 80;
@@ -82,14 +82,14 @@ const ALERTS: [(&str, &str, &str); 4] = [
 const PLACES: [(&str, &str); 5] =
     [("Bern", "CH"), ("São Paulo", "BR"), ("Osaka", "JP"), ("Lagos", "NG"), ("Tampere", "FI")];
 
-/// Where the samples' data comes from.
-pub(super) struct World {
+/// The random source of the events' data.
+pub(super) struct SampleData {
     rng: Rng,
-    /// When the event to come happens.
+    /// The time of the next event.
     pub(super) now: Timestamp,
 }
 
-impl World {
+impl SampleData {
     pub(super) fn new(rng: Rng, now: Timestamp) -> Self {
         Self { rng, now }
     }
@@ -208,7 +208,7 @@ impl World {
         (format!("user-{number:05}"), format!("user{number}@example.org"))
     }
 
-    /// From the networks set aside for documentation (RFC 5737, RFC 3849).
+    /// Returns an address of a documentation network (RFC 5737, RFC 3849).
     fn ip_address(&mut self) -> String {
         match self.rng.u8(..4) {
             0 => format!("2001:db8::{:x}", self.rng.u16(1..)),
@@ -235,7 +235,7 @@ impl World {
         metadata
     }
 
-    /// Up to so many milliseconds before the event.
+    /// Returns a time up to `millis` milliseconds before the event.
     fn moments_ago(&mut self, millis: i64) -> Timestamp {
         let ago = SignedDuration::from_millis(self.rng.i64(0..millis));
         self.now.checked_sub(ago).unwrap_or(self.now)

@@ -1,6 +1,8 @@
-//! The topics that are waited for, all at the same time.
+//! Concurrent waits for topics.
 //!
-//! Rules: each topic is waited for once; a wait ends with the producer.
+//! Rules:
+//! - There is one wait for each topic.
+//! - A wait ends with the producer.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,20 +10,20 @@ use std::sync::Arc;
 use kafka_courier::{KafkaProducer, PublishError};
 use tokio::task::{Id, JoinSet};
 
-/// A topic, and whether it is known now.
-pub(super) struct Settled {
+/// A topic at the end of its wait: known, or failed.
+pub(super) struct ResolvedTopic {
     pub(super) topic: Arc<str>,
     pub(super) result: Result<(), PublishError>,
 }
 
 #[derive(Default)]
-pub(super) struct Topics {
+pub(super) struct TopicWaits {
     waits: JoinSet<Result<(), PublishError>>,
     names: HashMap<Id, Arc<str>>,
 }
 
-impl Topics {
-    /// Begins to wait for a topic.
+impl TopicWaits {
+    /// Starts a wait for a topic.
     pub(super) fn wait_for(&mut self, producer: &KafkaProducer, topic: Arc<str>) {
         let (producer, name) = (producer.clone(), topic.clone());
         let wait = self.waits.spawn(async move { producer.learn_topic(&name).await });
@@ -32,15 +34,16 @@ impl Topics {
         self.waits.is_empty()
     }
 
-    /// The next topic that is known, or has failed; none where none is waited for.
+    /// Returns the next topic that is known or has failed. Returns `None` if there is no wait.
     ///
-    /// Cancel safety: nothing is lost.
-    pub(super) async fn next(&mut self) -> Option<Settled> {
+    /// # Cancel safety
+    /// Cancel safe: no topic is lost.
+    pub(super) async fn next(&mut self) -> Option<ResolvedTopic> {
         let (id, result) = match self.waits.join_next_with_id().await? {
             Ok(ended) => ended,
-            // It ends early only with the runtime, and the producer with it.
+            // A task fails only when the runtime ends, which also ends the producer.
             Err(error) => (error.id(), Err(PublishError::Closed)),
         };
-        self.names.remove(&id).map(|topic| Settled { topic, result })
+        self.names.remove(&id).map(|topic| ResolvedTopic { topic, result })
     }
 }

@@ -1,17 +1,17 @@
-//! Errors of a cluster that can't be reached, each with the address once and a remedy; and the exit codes in --help.
-#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+//! Errors of an unreachable cluster, with the address and a remedy. Examples and exit codes in `--help`.
+#![allow(clippy::unwrap_used)] // test helpers
 mod support;
 
 use std::net::TcpListener;
 
-use support::{Courier, command};
+use support::{CourierProcess, command};
 
 async fn error_of(brokers: &str) -> String {
     let settings = [("KAFKA_METADATA_TIMEOUT", "1s"), ("KAFKA_CONNECT_TIMEOUT", "500ms")];
     let words = ["publish", "--no-dlq-file", "--brokers", brokers];
-    let ended = Courier::start(command(&words, &settings)).ended_with("").await;
-    ended.expect(69, &["no broker could be reached: "]);
-    ended.err
+    let output = CourierProcess::start(command(&words, &settings)).output_with_input("").await;
+    output.expect(69, &["no broker could be reached: "]);
+    output.err
 }
 
 #[tokio::test]
@@ -37,7 +37,7 @@ async fn silent_port_has_a_remedy() {
 }
 
 #[tokio::test]
-async fn every_command_explains_exit_codes() {
+async fn help_has_examples_and_codes() {
     let commands = [
         "publish",
         "config",
@@ -54,10 +54,11 @@ async fn every_command_explains_exit_codes() {
     ];
     for words in commands {
         let words: Vec<&str> = words.split(' ').chain(["--help"]).collect();
-        let help = Courier::start(command(&words, &[])).ended_with("").await;
+        let help = CourierProcess::start(command(&words, &[])).output_with_input("").await;
         help.expect(0, &[]);
-        assert!(help.out.contains("Exit codes:"), "{words:?}: {}", help.out);
-        let selection = help.out.split_once("Which letters:").map_or("", |(_, rest)| rest);
+        assert!(help.out.contains("\nExit codes:\n") && help.out.contains("\nExample"), "{words:?}: {}", help.out);
+        let options = help.out.split_once("\nExample").map_or("", |(options, _)| options);
+        let selection = options.split_once("\nSelection:").map_or("", |(_, rest)| rest);
         assert!(!selection.contains("[FILE]") && !selection.contains("--dry-run"), "{words:?}: {}", help.out);
     }
 }

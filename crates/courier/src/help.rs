@@ -1,0 +1,195 @@
+//! Examples and exit codes at the end of each `--help`.
+//!
+//! Rules: every command has an example, and lists the exit codes that it can return.
+
+const COURIER: &str = "\
+Examples:
+  courier demo
+  export KAFKA_BROKERS=localhost:9092
+  courier sample --count 1000 | courier publish";
+
+const PUBLISH: &str = "\
+Examples:
+  courier publish --brokers localhost:9092 events.ndjson
+  courier sample --count 1000 | courier publish --brokers localhost:9092
+  courier publish --topic orders --receipts receipts.ndjson --strict events.json";
+
+const DLQ: &str = "\
+Examples:
+  courier dlq list --since 1h
+  courier dlq replay --all --dry-run
+  courier dlq replay --all --verify";
+
+const LIST: &str = "\
+Examples:
+  courier dlq list
+  courier dlq list --since 1h --for-topic orders
+  courier dlq list --error-code MESSAGE_TOO_LARGE --json | jq .failure_reason";
+
+const SHOW: &str = "\
+Example:
+  courier dlq show 0190163d-8694-739b-aea5-966c26f8ad91";
+
+const STATS: &str = "\
+Examples:
+  courier dlq stats
+  courier dlq stats --store-topic dead-letters --json";
+
+const REPLAY: &str = "\
+Examples:
+  courier dlq replay --all --dry-run
+  courier dlq replay --all --verify
+  courier dlq replay --for-topic ordrs --to-topic orders";
+
+const PURGE: &str = "\
+Examples:
+  courier dlq purge --error-code MESSAGE_TOO_LARGE
+  courier dlq purge --until 30d --yes";
+
+const EXPORT: &str = "\
+Examples:
+  courier dlq export dead-letters.ndjson
+  courier dlq export --for-topic orders | courier dlq import --file other.redb";
+
+const IMPORT: &str = "\
+Examples:
+  courier dlq import dead-letters.ndjson
+  courier dlq import --replace edited.ndjson";
+
+const CONFIG: &str = "\
+Examples:
+  courier config --explain
+  courier config --set flush_timeout=5ms > courier.toml";
+
+const DEMO: &str = "\
+Examples:
+  courier demo
+  courier demo --events 1000000 --seed 7";
+
+const SAMPLE: &str = "\
+Examples:
+  courier sample --count 1000 --type user.logged_in
+  courier sample --count 1000000 | courier publish";
+
+const ALL_CODES: &str = "\
+Exit codes:
+  0    everything was done, and every event was delivered
+  1    some events or dead letters were not delivered, or edited dead letters were not imported
+  64   the command line is invalid, or names one file twice
+  65   some input is not an event or a dead letter, or the input does not exist
+  69   no broker could be reached
+  73   a file could not be created
+  74   reading or writing failed
+  75   another process holds or replays the dead letters: try again later
+  77   the brokers refused the client (SASL, authorization), or their TLS certificate is not trusted
+  78   the configuration is invalid, or a topic of the command line does not exist
+  130  Ctrl-C interrupted the command
+  143  SIGTERM or SIGHUP interrupted the command";
+
+const PUBLISH_CODES: &str = "\
+Exit codes:
+  0    every event was delivered
+  1    some events were not delivered
+  64   the command line is invalid, or names one file twice
+  65   some input is not an event, or the input does not exist
+  69   no broker could be reached
+  73   a file could not be created
+  74   reading or writing failed, receipts included
+  77   the brokers refused the client (SASL), or every failed event (authorization), or their TLS
+       certificate is not trusted
+  78   the configuration is invalid, or the topic of --topic does not exist
+  130  Ctrl-C came before the end of the input, or twice before every event had its verdict
+  143  SIGTERM or SIGHUP came, in the same cases
+If some events fail and other input is not an event, the code is 1 or 77. 130 and 143 take
+precedence over all others.";
+
+const DLQ_CODES: &str = "\
+Exit codes:
+  0    everything was done
+  1    some dead letters were not delivered, or edited ones were not imported
+  64   the command line is invalid, or names one file twice
+  65   some input is not a dead letter, or the input or the file of dead letters does not exist
+  69   no broker could be reached
+  73   a file could not be created
+  74   reading or writing failed
+  75   another process holds or replays the dead letters: try again later
+  77   the brokers refused the client (SASL, authorization), or their TLS certificate is not trusted
+  78   the configuration is invalid, or the topic of --store-topic does not exist or is compacted
+  130  Ctrl-C stopped a replay or an import
+  143  SIGTERM or SIGHUP stopped a replay or an import";
+
+const CONFIG_CODES: &str = "\
+Exit codes:
+  0    the settings were printed
+  64   the command line is invalid, or names one file twice
+  74   standard output could not be written
+  78   the configuration is invalid";
+
+const DEMO_CODES: &str = "\
+Exit codes:
+  0    every verdict agrees with the brokers' logs
+  1    some verdict does not
+  64   the command line is invalid
+  74   the cluster inside the process failed";
+
+const SAMPLE_CODES: &str = "\
+Exit codes:
+  0    all events were printed, or the reader of standard output ended early
+  64   the command line is invalid
+  74   standard output could not be written";
+
+pub(crate) fn courier() -> String {
+    join(COURIER, ALL_CODES)
+}
+
+pub(crate) fn publish() -> String {
+    join(PUBLISH, PUBLISH_CODES)
+}
+
+pub(crate) fn dlq() -> String {
+    join(DLQ, DLQ_CODES)
+}
+
+pub(crate) fn dlq_list() -> String {
+    join(LIST, DLQ_CODES)
+}
+
+pub(crate) fn dlq_show() -> String {
+    join(SHOW, DLQ_CODES)
+}
+
+pub(crate) fn dlq_stats() -> String {
+    join(STATS, DLQ_CODES)
+}
+
+pub(crate) fn dlq_replay() -> String {
+    join(REPLAY, DLQ_CODES)
+}
+
+pub(crate) fn dlq_purge() -> String {
+    join(PURGE, DLQ_CODES)
+}
+
+pub(crate) fn dlq_export() -> String {
+    join(EXPORT, DLQ_CODES)
+}
+
+pub(crate) fn dlq_import() -> String {
+    join(IMPORT, DLQ_CODES)
+}
+
+pub(crate) fn config() -> String {
+    join(CONFIG, CONFIG_CODES)
+}
+
+pub(crate) fn demo() -> String {
+    join(DEMO, DEMO_CODES)
+}
+
+pub(crate) fn sample() -> String {
+    join(SAMPLE, SAMPLE_CODES)
+}
+
+fn join(examples: &str, codes: &str) -> String {
+    format!("{examples}\n\n{codes}")
+}
