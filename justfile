@@ -1,108 +1,106 @@
-# Every check of the project by name; `.ci/run` runs them all and needs no just.
+# Every check of the project by name. `.ci/run` runs all of them without just.
 
 set shell := ["bash", "-euo", "pipefail", "-c"]
 
-# Lists the recipes.
+# List the recipes
 default:
     @just --list
 
-# Everything that needs only Rust and the platform's linker.
+# Run all tests that need only Rust and the platform's linker
 test *args:
     cargo test --workspace {{ args }}
 
-# The suite on a real Apache Kafka: Java 17, Maven (once) and Python 3; fetches Kafka itself.
+# Run the suite on a real Apache Kafka, which it fetches (needs Java 17, Python 3 and, once, Maven)
 test-kafka *args:
     tests/kafka/run-suite {{ args }}
 
-# Older releases of Kafka, under faults, and what is in their logs afterwards: JDK 17, Maven (once for each) and Python 3.
+# Publish to older releases of Kafka under faults, and check their logs (needs JDK 17, Python 3 and, once a release, Maven)
 nightly *versions="2.8.2 0.11.0.3":
     cargo build --locked --release -p kafka-courier-cli
     tests/kafka/releases {{ versions }}
 
-# Tries every security mode of the real cluster with Kafka's own console tools (3 minutes).
+# Try every security mode of the real cluster with Kafka's own console tools (3 minutes)
 test-kafka-tool:
     tests/kafka/selftest
 
-# Formatting and clippy, warnings are errors.
+# Check formatting and run clippy, with warnings as errors
 lint:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets --features kafka-courier-tests/kafka -- -D warnings
 
-# Bans, licences and sources of each shipped crate, and no C in any graph.
+# Check licences and sources of each shipped crate, and that no graph compiles C
 deny:
     .ci/deny
 
-# courier as one static file, built where no C compiler compiles anything, and run in an empty root (as root; needs openssl and
-# qemu-user): just static aarch64-unknown-linux-musl for another CPU.
+# Build courier as one static file without a C compiler, and run it in an empty root (as root, needs openssl and qemu-user)
 static *targets:
     .ci/static {{ targets }}
 
-# The library's features in every combination, but for ring's, which needs a C compiler (needs cargo-hack).
+# Check the library's features in every combination, except tls-ring, which compiles C (needs cargo-hack)
 hack:
     cargo hack check --feature-powerset --exclude-features tls-ring -p kafka-courier -p kafka-courier-idempotent-sender
 
-# Known vulnerabilities; fetches RustSec's database.
+# Check for known vulnerabilities in RustSec's database, which it fetches
 audit:
     cargo deny check advisories
 
-# The API documentation, warnings are errors.
+# Build the API documentation, with warnings as errors
 docs:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
-# Writes the tables in docs/CONFIGURATION.md and docs/METRICS.md from the code.
+# Write the tables in docs/CONFIGURATION.md and docs/OPERATIONS.md from the code
 config-docs:
     UPDATE_DOCS=1 cargo test -q -p kafka-courier --test configuration_doc --test metrics_doc
 
-# The concurrent parts through random schedules of threads (shuttle), the shipped modules themselves.
+# Run the concurrent parts through random schedules of threads (shuttle)
 shuttle:
     RUSTFLAGS='--cfg shuttle' CARGO_TARGET_DIR=target/shuttle cargo test -p kafka-courier --lib shuttle
 
-# kcat and Kafka's Java client on the broker inside the process, and courier on librdkafka's mock cluster: kcat, JDK 17 and Python 3;
-# fetches the rest itself.
+# Run kcat and the Java client on the test broker, and courier on librdkafka's mock cluster (needs kcat, JDK 17, Python 3)
 test-interop:
     tests/interop/run
 
-# How long a fault of the cluster is felt, beside Kafka's Java producer: medians of five runs (half an hour).
+# Measure the gaps in delivery that faults cause, beside Kafka's Java producer: medians of five runs (half an hour)
 gaps *args:
     cargo run --release -p kafka-courier-tests --bin gaps -- {{ args }}
 
-# The criterion benchmarks: just bench --save-baseline before; change something; just bench --baseline before (or a name's part).
+# Run the criterion benchmarks, for example with --save-baseline before, then with --baseline before, or with a part of a name
 bench *args:
     cargo bench -p kafka-courier-benches --bench '*' -- {{ args }}
 
-# What each stage of the hot path asks of memory, by record.
+# Count the allocations of each stage of the hot path
 bench-allocations:
     cargo run --release -p kafka-courier-benches --bin allocations
 
-# Instructions of each stage of the hot path against the recorded ones (needs valgrind): just callgrind --record writes them.
+# Compare instruction counts of the hot path with the recorded ones, or write them with --record (needs valgrind)
 callgrind *args:
     benches/callgrind {{ args }}
 
-# Instructions of a producer with and without whoever records its metrics or spans (needs valgrind).
+# Count a producer's instructions with and without recorders of metrics and spans (needs valgrind)
 bench-watched:
     benches/watched
 
-# How cost and memory grow with partitions, records and threads, on the broker of the tests (some 5 minutes).
+# Measure how cost and memory grow with partitions, records and threads, on the test broker (5 minutes)
 bench-growth:
     cargo run --release -p kafka-courier-benches --bin growth
 
-# Load generators of Kafka clients side by side on a real Kafka, with ratios: C and C++ compilers, CMake, Go, JDK 17, Python 3.
+# Compare Kafka clients on a real Kafka (needs C and C++ compilers, CMake, Go, JDK 17, Python 3)
 bench-peers *args:
     benches/peers/run {{ args }}
 
-# So many random schedules of the sender against the model cluster, and how often each rule was reached.
+# Run random schedules of the sender against the model cluster, and count how often each rule was reached
 simulate schedules="100000":
     SIM_SCHEDULES={{ schedules }} cargo test --release -p kafka-courier-idempotent-sender --test simulation random_schedules -- --nocapture
 
-# Plants each known mistake into a copy of the last commit: the simulation must find every one.
+# Plant each known defect into a copy of the last commit: the simulation must find every one
 plants *names:
     crates/idempotent-sender/tests/plants/run {{ names }}
 
-# Fuzzes one target, for example: just fuzz broker_answer -max_total_time=60 (needs nightly and cargo-fuzz).
+# Fuzz one target, for example: just fuzz broker_answer -max_total_time=60 (needs nightly and cargo-fuzz)
 fuzz target *args:
     mkdir -p fuzz/corpus/{{ target }}
     cargo +nightly fuzz run {{ target }} fuzz/corpus/{{ target }} fuzz/seeds/{{ target }} -- -rss_limit_mb=512 -malloc_limit_mb=64 {{ args }}
 
-# What CI runs.
+# Run everything that CI runs
 ci:
     .ci/run

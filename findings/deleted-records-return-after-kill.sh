@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Apache Kafka 4.4.0: DeleteRecords that was acknowledged is undone by kill -9.
+# Apache Kafka 4.4.0: kill -9 undoes an acknowledged DeleteRecords.
 #
-# What happens: a client deletes 2,000 records with Admin.deleteRecords. The broker acknowledges, and ListOffsets says that the
-# log starts at 2000. The broker is killed with SIGKILL seconds later. After the restart the log starts at 0 again, and a consumer
-# reads all 2,000 deleted records. An orderly stop at the same moment keeps the deletion.
-# Why: the new log start offset is only written to log-start-offset-checkpoint every
+# Behaviour: a client deletes 2,000 records with Admin.deleteRecords. The broker acknowledges, and ListOffsets returns 2000 as the
+# start of the log. SIGKILL ends the broker seconds later. The log starts at 0 again after the restart, and a consumer reads all
+# 2,000 deleted records. An orderly stop at the same moment keeps the deletion.
+# Cause: the broker writes the new log start offset to log-start-offset-checkpoint only every
 # log.flush.start.offset.checkpoint.interval.ms (default 60 s), or at an orderly stop.
-# Who is affected: anyone who deletes for privacy, and anyone who takes a log start offset for final.
+# Affected: deletions for privacy, and programs that treat a log start offset as final.
 #
-# Output seen (Kafka 4.4.0, JDK 17):
+# Output (Kafka 4.4.0, JDK 17):
 #   after deleteRecords: log start 2000
 #   after SIGKILL:       log start 0, records read 2000
 #   after SIGTERM:       log start 2000, records read 0

@@ -1,17 +1,16 @@
 #!/usr/bin/env bash
-# kafkajs 2.2.4 on Apache Kafka 4.4.0: with idempotent: true and parallel sends, a lost answer loses acknowledged records and doubles
-# others.
+# kafkajs 2.2.4 on Apache Kafka 4.4.0: parallel idempotent sends lose acknowledged records and double others after a lost answer.
 #
-# What happens: 300 calls of send run in parallel, ten records each, with idempotent: true and maxInFlightRequests: 1, which its guide
-# names for exactly-once. Every 20th Produce request is written by the broker, but its connection is closed before the answer arrives.
-# Every call resolves. The log then lacks some records and holds as many others twice. Without lost answers, or with one send at a
-# time, the log is complete.
-# Why: the sequence number is taken before a request leaves and subtracted again when the request fails, although the batch may be in
-# the log. A call that waited goes next and takes that same sequence. The broker takes it for a repeat, acknowledges it and drops it.
-# The batch that was written goes again under a later sequence, and is there twice.
-# Who is affected: Node.js services that publish from several requests at a time and rely on the idempotent producer.
+# Behaviour: 300 calls of send run in parallel, ten records each, with idempotent: true and maxInFlightRequests: 1, which its guide
+# names for exactly-once. The broker writes every 20th Produce request, but its connection is closed before the answer arrives. Every
+# call resolves. The log lacks some records and holds the same number of others twice. The log is complete without lost answers, or
+# with one send at a time.
+# Cause: kafkajs takes the sequence number before a request leaves and subtracts it again when the request fails, although the batch
+# may be in the log. A waiting call then takes the same sequence. The broker acknowledges it as a repeat and drops it. The written
+# batch is sent again under a later sequence, and is in the log twice.
+# Affected: Node.js services that publish from several requests at a time and rely on the idempotent producer.
 #
-# Output seen (kafkajs 2.2.4, Node.js 20, Kafka 4.4.0; the numbers vary with timing):
+# Output (kafkajs 2.2.4, Node.js 20, Kafka 4.4.0; the numbers vary with timing):
 #   acknowledged 3000, in the log 3000, distinct 2860: acknowledged and lost 140, twice 140
 # Needs: JDK 17+, Maven, Node.js 18+ with npm, Python 3. Fails if the behaviour changes.
 set -euo pipefail

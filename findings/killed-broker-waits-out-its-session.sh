@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Apache Kafka 4.4.0 (KRaft): a broker that was killed is kept out of its own cluster until its former session has run out.
+# Apache Kafka 4.4.0 (KRaft): the cluster refuses a killed broker until the broker's former session has expired.
 #
-# What happens: a single node with broker.session.timeout.ms=30000 is killed with SIGKILL and started at once. Its JVM is up after
-# seconds, but the controller, in the same process, refuses its registration with DUPLICATE_BROKER_REGISTRATION again and
-# again until the session of the killed process is over. Clients can't reach it for half a minute. After an orderly stop the
-# same node serves within seconds.
-# Why: the controller keeps the registration of a broker that did not say goodbye, and a new incarnation may not take it over.
-# Who is affected: anyone who raises the timeout so that long pauses are survived. Each crash then costs at least that long, also
-# with replication 1 and a supervisor that restarts at once.
+# Behaviour: SIGKILL ends a single node with broker.session.timeout.ms=30000, and the node starts again immediately. Its JVM is up
+# after seconds. The controller, in the same process, refuses its registration with DUPLICATE_BROKER_REGISTRATION until the session
+# of the killed process has expired. Clients cannot reach the node for half a minute. The same node serves within seconds after
+# an orderly stop.
+# Cause: the controller keeps the registration of a broker that ended without a shutdown, and a new incarnation may not take it over.
+# Affected: clusters with a raised timeout for long pauses. Each crash then costs at least that time, also with replication 1 and an
+# immediate restart by a supervisor.
 #
-# Output seen (Kafka 4.4.0, JDK 17):
+# Output (Kafka 4.4.0, JDK 17):
 #   back after SIGTERM: 12 s (on two busy cores)
 #   back after SIGKILL: 37 s, refusals logged: 15
 # Needs: JDK 17+, Maven. Fails if the behaviour changes.

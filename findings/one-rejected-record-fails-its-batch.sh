@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # kafka-clients 4.4.0 and librdkafka 2.16 on Apache Kafka 4.4.0: one rejected record fails the valid records of its batch too.
 #
-# What happens: ten records go to a compacted topic in one batch. One has no key, so the broker answers INVALID_RECORD (87) and names
-# that record in record_errors (KIP-467). Neither client sends the other nine again, although the broker has named the one at fault.
+# Behaviour: a client sends ten records to a compacted topic in one batch. One has no key, so the broker answers INVALID_RECORD (87) and
+# names that record in record_errors (KIP-467). Neither client sends the other nine again.
 #  - Java: the rejected record gets InvalidRecordException with the broker's text. The other nine get a bare KafkaException, which is
-#    not a RetriableException, so that code that sorts errors by class takes valid records for rejected ones.
-#  - librdkafka: all ten fail with INVALID_RECORD. Nothing in the delivery report says which record was at fault.
-# Who is affected: producers shared by many requests. One request's bad record fails the records of others that share its batch, and
-# which ones depends on linger and load.
+#    not a RetriableException. Code that sorts errors by class counts valid records as rejected.
+#  - librdkafka: all ten fail with INVALID_RECORD. No delivery report names the rejected record.
+# Affected: producers that several requests share. A bad record of one request fails the records of others in its batch. Linger and
+# load decide which ones.
 #
-# Output seen (kafka-clients 4.4.0, confluent-kafka 2.16.1 with its bundled librdkafka, JDK 17):
+# Output (kafka-clients 4.4.0, confluent-kafka 2.16.1 with its bundled librdkafka, JDK 17):
 #   java: 1 InvalidRecordException, 9 KafkaException, 0 delivered
 #   librdkafka plain: 10 INVALID_RECORD, 0 delivered
 #   librdkafka idempotent: 10 INVALID_RECORD, 0 delivered

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Apache Kafka 4.4.0: an orderly restart forgets the idempotent producers of an emptied partition; kill -9 keeps them.
+# Apache Kafka 4.4.0: an orderly restart forgets the idempotent producers of an emptied partition, and kill -9 keeps them.
 #
-# What happens: an idempotent producer writes 100 records, and Admin.deleteRecords deletes all of them, as Kafka Streams does with
-# its repartition topics. Admin.describeProducers still lists the producer. After kill -9 and a restart it is still listed. After
-# an orderly stop (SIGTERM) and a restart the list is empty, although the producer wrote seconds ago and
-# producer.id.expiration.ms is a day. A retry of the last batch would then be appended as new.
-# Why: an orderly stop stores the log start at the end of the log, and loading the log drops the producer state below it. A kill
-# comes before the next checkpoint of the log start, so that the records are back, and the producer with them.
-# Who is affected: idempotent producers on topics whose consumers delete what they have read, during a rolling restart.
+# Behaviour: an idempotent producer writes 100 records, and Admin.deleteRecords deletes all of them, as Kafka Streams does in its
+# repartition topics. Admin.describeProducers still lists the producer. The list also holds the producer after kill -9 and a restart.
+# The list is empty after an orderly stop (SIGTERM) and a restart, although the producer wrote seconds earlier and
+# producer.id.expiration.ms is a day. The broker would append a retry of the last batch as new.
+# Cause: an orderly stop stores the end of the log as its start, and loading the log drops the producer state below the start. A kill
+# precedes the next checkpoint of the log start, so the restart restores the records and the producer.
+# Affected: idempotent producers on topics whose consumers delete the records that they have read, during a rolling restart.
 #
-# Output seen (Kafka 4.4.0, JDK 17):
+# Output (Kafka 4.4.0, JDK 17):
 #   before the restart: producers 1, last sequence 99
 #   after SIGKILL:      producers 1, last sequence 99
 #   after SIGTERM:      producers 0

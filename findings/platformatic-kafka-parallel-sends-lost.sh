@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # @platformatic/kafka 1.35.0 on Apache Kafka 4.4.0: with idempotent: true, parallel sends are all acknowledged and only one is written.
 #
-# What happens: ten calls of send run in parallel on a healthy cluster, one record each, with idempotent: true. All ten resolve, each
-# with offset 0. The log holds one record. With idempotent: false the same calls get the offsets 0 to 9.
-# Why: the sequence number moves on only when an answer has come, so that calls in flight share one. The broker takes all but the
-# first for repeats, acknowledges them and drops them. 2.12.1 takes the number when a request leaves, and writes all ten.
-# Who is affected: services on Node.js 20. The 2.x line wants Node.js 22, so that `npm install @platformatic/kafka` without a version
-# picks 1.35.0 on Node.js 20, without a word.
+# Behaviour: ten calls of send run in parallel on a healthy cluster, one record each, with idempotent: true. All ten resolve, each
+# with offset 0. The log holds one record. The same calls with idempotent: false get the offsets 0 to 9.
+# Cause: the sequence number advances only when an answer arrives, so calls in flight share one. The broker acknowledges all except
+# the first as repeats and drops them. 2.12.1 takes the number when a request leaves, and writes all ten.
+# Affected: services on Node.js 20. The 2.x line needs Node.js 22, so `npm install @platformatic/kafka` without a version installs
+# 1.35.0 on Node.js 20, without a warning.
 #
-# Output seen (Node.js 20, Kafka 4.4.0):
+# Output (Node.js 20, Kafka 4.4.0):
 #   npm picks 1.35.0 (latest is 2.12.1)
 #   idempotent true:  acknowledged 10, offsets 0 0 0 0 0 0 0 0 0 0, in the log 1
 #   idempotent false: acknowledged 10, offsets 0 1 2 3 4 5 6 7 8 9, in the log 10

@@ -1,7 +1,7 @@
-// Apache Kafka's own client against a broker: `produce` writes what stands on standard input, `consume` prints what is in a
-// topic, both as lines KEY:VALUE; `admin` makes a topic and looks at it.
+// Runs Apache Kafka's own client: `produce` writes standard input to a topic and `consume` prints a topic, both as lines
+// KEY:VALUE. `admin` creates a topic and describes it.
 //
-// Partitions are assigned: the broker inside the process has no consumer groups.
+// The consumer assigns partitions, because the test broker has no consumer groups.
 
 import java.io.BufferedReader;
 import java.io.InputStreamReader;

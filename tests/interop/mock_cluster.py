@@ -1,7 +1,7 @@
-"""librdkafka's mock cluster of three brokers, as users of librdkafka test against it (`test.mock.num.brokers`).
+"""Starts librdkafka's mock cluster of three brokers, as users of librdkafka do in tests (`test.mock.num.brokers`).
 
-Prints its addresses and serves until its standard input ends. Then it reads the topic back with librdkafka's own consumer and
-prints a line `key:value` for each record, and on standard error librdkafka's version.
+Prints its addresses and serves until standard input ends. Then it reads the topic with librdkafka's own consumer and prints
+a line `key:value` for each record, and librdkafka's version on standard error.
 
 Usage: mock_cluster.py TOPIC PARTITIONS RECORDS
 """
@@ -25,12 +25,12 @@ seen = 0
 while seen < wanted:
     message = consumer.poll(30)
     if message is None:
-        break  # too few: whoever compares what is printed sees it
+        break  # The caller notices missing records.
     if message.error():
         raise SystemExit(str(message.error()))
     print(f"{message.key().decode()}:{message.value().decode()}")
     seen += 1
-# One too many would be the next.
+# A duplicate would follow.
 late = consumer.poll(2)
 if late is not None and not late.error():
     print(f"{late.key().decode()}:{late.value().decode()}")
