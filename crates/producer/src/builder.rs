@@ -16,6 +16,8 @@ use crate::trace::TraceContextSource;
 
 /// Builds a [`KafkaProducer`]: starts with the defaults, and has one method for each option, with the option's name.
 ///
+/// # Examples
+///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// use std::time::Duration;
@@ -70,6 +72,8 @@ impl Builder {
     /// Sets the source of OAUTHBEARER tokens. The producer requests a token for each new connection.
     ///
     /// A token source together with another mechanism, or with `sasl_oauthbearer_token_location`, is an error.
+    ///
+    /// # Examples
     ///
     /// ```no_run
     /// # use kafka_courier::{KafkaProducer, SaslMechanism, Secret, SecurityProtocol, TokenSource};

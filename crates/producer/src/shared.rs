@@ -196,7 +196,7 @@ impl Shared {
 
 /// Failed records, with the batch and memory that they hold.
 #[derive(Debug)]
-pub(crate) struct FailedRecords {
+pub(crate) struct UndeliveredRecords {
     pub(crate) token: Token,
     pub(crate) partition: PartitionId,
     pub(crate) records: RecordSet,
@@ -207,8 +207,13 @@ pub(crate) struct FailedRecords {
 impl Shared {
     /// Has the dead letters of failed records stored, and then gives the records their verdict. The verdict
     /// follows immediately if there is no writer of dead letters.
-    pub(crate) fn fail_records(&self, letters: Option<&Sender<Work>>, failed: FailedRecords, failure: Arc<Failure>) {
-        let FailedRecords { token, partition, records, batch, charge } = failed;
+    pub(crate) fn fail_records(
+        &self,
+        letters: Option<&Sender<Work>>,
+        failed: UndeliveredRecords,
+        failure: Arc<Failure>,
+    ) {
+        let UndeliveredRecords { token, partition, records, batch, charge } = failed;
         let topic = token.state().topic().clone();
         if token.state().decide(records.len()) {
             self.ledger.decide();
@@ -234,7 +239,7 @@ impl Shared {
         let charge = batch.capacity();
         let failure = Arc::new(failure);
         self.count(token.state().topic(), records.len(), &Verdict::Failed(failure.clone()));
-        let failed = FailedRecords { token, partition, records, batch: Arc::new(batch), charge };
+        let failed = UndeliveredRecords { token, partition, records, batch: Arc::new(batch), charge };
         self.fail_records(letters, failed, failure);
     }
 }
@@ -265,7 +270,7 @@ impl Callbacks {
     /// Fails the records of a settlement.
     fn fail_settlement(&self, settlement: Settlement<Token>, failure: Arc<Failure>) {
         let Settlement { token, partition, records, batch, charge, .. } = settlement;
-        let failed = FailedRecords { token, partition, records, batch, charge };
+        let failed = UndeliveredRecords { token, partition, records, batch, charge };
         self.shared.fail_records(self.letters.as_ref(), failed, failure);
     }
 }

@@ -90,12 +90,12 @@ pub(crate) struct TopicEntry {
     pub(crate) name: Arc<str>,
     /// The partitions, or `None` while they are unknown.
     pub(crate) partitions: Option<Partitions>,
-    pub(crate) state: Arc<TopicState>,
+    pub(crate) state: Arc<SharedTopicState>,
 }
 
-/// The part of a topic that stays when its partitions become known and change.
+/// The state that all versions of a topic's entry share, before and after its partitions are known.
 #[derive(Debug)]
-pub(crate) struct TopicState {
+pub(crate) struct SharedTopicState {
     pub(crate) lookup: watch::Sender<TopicLookup>,
     /// The choice of partition for records without a key.
     pub(crate) keyless: KeylessPartitioner,
@@ -137,7 +137,7 @@ impl TopicTable {
         if let Some(topic) = self.get(name) {
             return topic;
         }
-        let state = Arc::new(TopicState {
+        let state = Arc::new(SharedTopicState {
             lookup: watch::Sender::new(TopicLookup::NotRequested),
             keyless: KeylessPartitioner::new(self.limits.max_bytes),
             limit: DEFAULT_TOPIC_LIMIT.into(),
