@@ -25,8 +25,8 @@ use crate::sync::{AtomicBool, AtomicI64, AtomicU64, Mutex, Ordering};
 use crate::topics::{PartitionSlot, TopicTable};
 use crate::trace::SpanOrigin;
 
-/// The age of a batch's newest record from which the batch is old. A leader may forget a producer id a day after that
-/// record's timestamp. The limit is half a day.
+/// A batch is aged once its newest record is this old. A leader may forget a producer id a day after that record's
+/// timestamp. The limit is half of that day.
 const AGED: Duration = Duration::from_secs(12 * 60 * 60);
 
 #[derive(Debug)]
