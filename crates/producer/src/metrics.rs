@@ -97,7 +97,7 @@ catalogue! {
         "Time from the publishing of a batch's first event to the batch's first attempt.";
     REQUEST = "kafka_request_duration_seconds", Histogram, Seconds, ["broker"], SECONDS, "Time from sending a Produce request to its response.";
     THROTTLE = "kafka_throttle_duration_seconds", Histogram, Seconds, ["broker"], SECONDS,
-        "Time for which brokers throttled the producer (KIP-219). The sum is the total throttled time.";
+        "Throttle times that brokers demanded (KIP-219). The sum is the total throttled time.";
     BATCH_MESSAGES = "kafka_batch_messages", Histogram, Count, ["topic"], MESSAGES, "Events in an acknowledged batch.";
     BATCH_BYTES = "kafka_batch_bytes", Histogram, Bytes, ["topic"], BYTES, "Bytes of an acknowledged batch on the wire.";
     COMPRESSION = "kafka_batch_compression_ratio", Histogram, Count, ["topic"], RATIO,
