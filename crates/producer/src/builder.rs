@@ -1,7 +1,8 @@
-//! Settings one by one, for those who write them in code.
+//! [`Builder`]: options set in code, one method each.
 //!
-//! Rules: every option of the table has a method of its name; nothing fails before the end, where all problems are
-//! reported at once.
+//! The rules of this module:
+//!  - Every option of the table has a method of the same name.
+//!  - No setter fails. `build`, `connect` and `config` report all problems together.
 
 use std::sync::Arc;
 
@@ -10,10 +11,12 @@ use kafka_courier_idempotent_sender::Secret;
 use kafka_courier_idempotent_sender::driver::security::TokenSource;
 
 use crate::config::{ConfigErrors, Endpoint, KafkaConfig, SaslMechanism, Value};
-use crate::producer::{ConnectError, KafkaProducer, Letters};
+use crate::producer::{ConnectError, DeadLetterMode, KafkaProducer};
 use crate::trace::TraceContextSource;
 
-/// Builds a [`KafkaProducer`]: a method for each option, named as the option is, beginning with the defaults.
+/// Builds a [`KafkaProducer`]: starts with the defaults, and has one method for each option, with the option's name.
+///
+/// # Examples
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -33,41 +36,44 @@ use crate::trace::TraceContextSource;
 pub struct Builder {
     pub(crate) config: KafkaConfig,
     pub(crate) problems: Vec<String>,
-    /// Whether the longest wait between tries was set, and not only the first.
+    /// Whether `retry_backoff_max` was set. If not, a higher `retry_backoff` raises it.
     sets_longest_wait: bool,
     extras: Extras,
 }
 
-/// What no text can say.
+/// Settings that have no text form.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Extras {
-    pub(crate) letters: Letters,
+    pub(crate) letters: DeadLetterMode,
     pub(crate) trace: Option<TraceContextSource>,
     pub(crate) tokens: Option<TokenSource>,
 }
 
 impl Builder {
-    /// Begins with these settings instead of the defaults. What was set before is lost.
+    /// Replaces all settings with `config`. Earlier calls of the builder's methods have no effect.
     pub fn with_config(mut self, config: KafkaConfig) -> Self {
         self.config = config;
         self.sets_longest_wait = true;
         self
     }
 
-    /// Keeps dead letters in a store of one's own, before any other.
+    /// Keeps dead letters in `store`, which takes precedence over `dlq_file` and `dlq_topic`.
     pub fn dead_letter_store(mut self, store: Arc<dyn DeadLetterStore>) -> Self {
-        self.extras.letters = Letters::Kept(Some(store));
+        self.extras.letters = DeadLetterMode::Kept(Some(store));
         self
     }
 
-    /// Has records carry the trace context of the spans that they come from.
+    /// Adds the trace context of the originating spans to records.
     pub fn trace_context(mut self, source: TraceContextSource) -> Self {
         self.extras.trace = Some(source);
         self
     }
 
-    /// Asks for a token whenever a connection is made, for OAUTHBEARER: it is an error to give one with another mechanism,
-    /// or together with `sasl_oauthbearer_token_location`.
+    /// Sets the source of OAUTHBEARER tokens. The producer requests a token for each new connection.
+    ///
+    /// A token source together with another mechanism, or with `sasl_oauthbearer_token_location`, is an error.
+    ///
+    /// # Examples
     ///
     /// ```no_run
     /// # use kafka_courier::{KafkaProducer, SaslMechanism, Secret, SecurityProtocol, TokenSource};
@@ -82,7 +88,11 @@ impl Builder {
         self
     }
 
-    /// The settings. Errors: everything that is wrong with them.
+    /// Returns the settings.
+    ///
+    /// # Errors
+    ///
+    /// All problems of the settings together.
     pub fn config(self) -> Result<KafkaConfig, ConfigErrors> {
         let (config, mut problems, _) = self.take();
         problems.extend(config.problems());
@@ -96,19 +106,31 @@ impl Builder {
         (self.config, self.problems, self.extras)
     }
 
-    /// As [`KafkaProducer::build`], with these settings.
+    /// Builds the producer: [`KafkaProducer::build`] with these settings.
+    ///
+    /// # Errors
+    ///
+    /// As [`KafkaProducer::build`].
     pub fn build(self) -> Result<KafkaProducer, ConfigErrors> {
         let (config, problems, extras) = self.take();
         KafkaProducer::build_with(config, problems, extras)
     }
 
-    /// As [`KafkaProducer::connect`], with these settings.
+    /// Builds the producer and waits for the cluster: [`KafkaProducer::connect`] with these settings.
+    ///
+    /// # Errors
+    ///
+    /// As [`KafkaProducer::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`KafkaProducer::connect`].
     pub async fn connect(self) -> Result<KafkaProducer, ConnectError> {
         let (config, problems, extras) = self.take();
         KafkaProducer::connect_with(config, problems, extras).await
     }
 
-    /// Takes a setting, or notes what is wrong with it.
+    /// Stores a setting, or notes its problem.
     pub(crate) fn set<T>(mut self, name: &str, value: impl Setting<T>, put: impl FnOnce(&mut KafkaConfig, T)) -> Self {
         self.sets_longest_wait |= name == "retry_backoff_max";
         match value.setting() {
@@ -119,9 +141,13 @@ impl Builder {
     }
 }
 
-/// What an option of the [`Builder`] can be set from: its own type, or its text as in a file.
+/// A value for an option of the [`Builder`]: the option's own type, or its text as in a configuration file.
 pub trait Setting<T> {
-    /// The option's value, or what is wrong: the value, and what is allowed.
+    /// Returns the option's value.
+    ///
+    /// # Errors
+    ///
+    /// The value, and the values that the option allows.
     fn setting(self) -> Result<T, String>;
 }
 
@@ -131,14 +157,14 @@ impl<T> Setting<T> for T {
     }
 }
 
-/// The option's text, as in a file or variable.
+/// Reads the option's text, as in a configuration file or an environment variable.
 impl<T: Value> Setting<T> for &str {
     fn setting(self) -> Result<T, String> {
         T::read(self).map_err(|allowed| format!("is {}, which is not allowed: {allowed}", T::shown(self)))
     }
 }
 
-/// As [`&str`](str).
+/// Reads the text as [`&str`](str) does.
 impl Setting<Vec<Endpoint>> for String {
     fn setting(self) -> Result<Vec<Endpoint>, String> {
         self.as_str().setting()
@@ -158,7 +184,7 @@ impl Setting<Option<Self>> for SaslMechanism {
 }
 
 impl KafkaConfig {
-    /// A builder that begins with the defaults; [`Builder::config`] gives the configuration.
+    /// Returns a builder that starts with the defaults. [`Builder::config`] returns the configuration.
     pub fn builder() -> Builder {
         Builder::default()
     }
@@ -169,14 +195,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_problems_come_at_the_end_those_of_text_included() {
+    fn all_problems_are_reported_together() {
         let errors = Builder::default().brokers("a:b").max_in_flight(6).flush_messages(0).config().unwrap_err();
         assert_eq!(errors.0.len(), 3, "{errors}");
         assert!(errors.to_string().contains("brokers is \"a:b\""), "{errors}");
     }
 
     #[test]
-    fn what_is_set_is_there_and_the_rest_is_as_by_default() {
+    fn set_options_differ_from_defaults() {
         let config = Builder::default().brokers("a:1,b:2").client_id("me").retry_max(9).config().unwrap();
         assert_eq!((config.brokers.len(), config.client_id.as_str(), config.retry_max), (2, "me", 9));
         let same = KafkaConfig {
@@ -189,12 +215,12 @@ mod tests {
     }
 
     #[test]
-    fn a_first_wait_that_is_longer_than_the_default_longest_one_takes_that_with_it() {
+    fn retry_backoff_raises_default_maximum() {
         let lifted = Builder::default().retry_backoff("5s").config().unwrap();
         assert_eq!(lifted.retry_backoff_max, lifted.retry_backoff);
         let both = Builder::default().retry_backoff("5s").retry_backoff_max("2s").config().unwrap_err().to_string();
         assert!(both.starts_with("retry_backoff is 5s, more than retry_backoff_max (2s)"), "{both}");
         let own = KafkaConfig { retry_backoff: std::time::Duration::from_secs(5), ..KafkaConfig::default() };
-        assert!(Builder::default().with_config(own).config().is_err(), "both are as they were given");
+        assert!(Builder::default().with_config(own).config().is_err(), "with_config raises nothing");
     }
 }

@@ -1,7 +1,9 @@
-//! What a rejected timestamp has to do with this machine's clock.
+//! Explains rejected timestamps by this machine's clock.
 //!
-//! Rules: pure; the time comes from the caller. A reason has the remedy and not the time, so that equal failures have equal
-//! reasons and can be counted together.
+//! The rules of this module:
+//!  - The code is pure. The time is an argument.
+//!  - A reason contains the remedy and not the time, so that equal failures have equal reasons and are counted
+//!    together.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,15 +11,15 @@ use std::sync::Arc;
 use kafka_courier_dlq::Timestamp;
 use kafka_courier_idempotent_sender::core::{ErrorCode, Failure, Reason};
 
-/// Kafka's code for a record whose timestamp the topic does not take.
+/// Kafka's code for a record whose timestamp the topic does not accept.
 const INVALID_TIMESTAMP: ErrorCode = ErrorCode(32);
 
-/// The failure, with the remedy in each reason and this machine's time, if the broker rejected a timestamp.
+/// Adds the remedy to each reason, and this machine's time to the failure, if the broker rejected a timestamp.
 pub(crate) fn explain(failure: Arc<Failure>, now_ms: i64) -> Arc<Failure> {
     let Reason::Broker { code: INVALID_TIMESTAMP, message } = &failure.reason else { return failure };
     let explain = |message: &Option<Arc<str>>| -> Option<Arc<str>> {
         let why = message.as_deref().unwrap_or(INVALID_TIMESTAMP.description());
-        let remedy = "if the clock of this machine is wrong, set it right (NTP); else widen \
+        let remedy = "if this machine's clock is wrong, correct it (NTP), otherwise raise \
                       message.timestamp.before.max.ms and message.timestamp.after.max.ms of the topic";
         Some(format!("{why}; {remedy}").into())
     };
@@ -29,7 +31,7 @@ pub(crate) fn explain(failure: Arc<Failure>, now_ms: i64) -> Arc<Failure> {
     Arc::new(Failure { reason, rejected, clock_ms: Some(now_ms), ..Failure::clone(&failure) })
 }
 
-/// This machine's time when a timestamp was rejected, as it follows a reason; empty for other failures.
+/// This machine's time when a timestamp was rejected, as text that follows a reason. Empty for other failures.
 pub(crate) struct ClockOf<'a>(pub(crate) &'a Failure);
 
 impl fmt::Display for ClockOf<'_> {

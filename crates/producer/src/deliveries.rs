@@ -1,7 +1,8 @@
-//! The verdicts to come on many events.
+//! [`Deliveries`], the future of many verdicts.
 //!
-//! Rules: one for each event, in the order in which they were handed over, those that were not accepted included; waiting
-//! looks at each verdict once, however often it is woken.
+//! The rules of this module:
+//!  - There is one verdict for each event, in the order of publishing, refused events included.
+//!  - A poll does not poll completed deliveries again.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,19 +10,21 @@ use std::task::{Context, Poll};
 use crate::delivery::{Delivery, RecordMetadata};
 use crate::error::{Error, PublishError};
 
-/// What [`publish_batch`](crate::KafkaProducer::publish_batch) returns: for each event its [`Delivery`], or why it was not
-/// accepted.
+/// The deliveries of a batch of events: for each event its [`Delivery`], or why the event was not accepted.
+/// [`publish_batch`](crate::KafkaProducer::publish_batch) returns it.
 ///
-/// Await it for all verdicts, in the events' order. Iterate over it (`into_iter`) to have each on its own.
+/// Await it for all verdicts in the order of the events, or iterate (`into_iter`) for single deliveries.
 ///
-/// Cancel safety: dropping it, at any time, loses only the answers.
+/// # Cancel safety
+///
+/// Dropping it loses only the verdicts. Accepted events are delivered all the same.
 #[derive(Debug)]
-#[must_use = "deliveries tell what became of the events; `.detach()` says that nobody wants to know"]
+#[must_use = "deliveries hold the verdicts of the events: await them, or call `.detach()`"]
 pub struct Deliveries {
     outcomes: Vec<Result<Delivery, PublishError>>,
-    /// The verdicts so far; as many places as there are outcomes once it was polled.
+    /// The verdicts so far. The length equals that of `outcomes` after the first poll.
     verdicts: Vec<Option<Result<RecordMetadata, Error>>>,
-    /// All before this one have their verdict.
+    /// All deliveries before this index have their verdict.
     first_open: usize,
 }
 
@@ -30,38 +33,39 @@ impl Deliveries {
         Self { outcomes, verdicts: Vec::new(), first_open: 0 }
     }
 
-    /// Lets them go: what was accepted is delivered, or given up, all the same. An event that was not accepted is lost
-    /// with its error.
+    /// Detaches the deliveries. Each accepted event is delivered, or becomes a dead letter, all the same.
+    ///
+    /// The errors of events that were not accepted are lost.
     pub fn detach(self) {}
 
-    /// How many events there were.
+    /// Returns the number of events.
     #[must_use]
     pub fn len(&self) -> usize {
         self.outcomes.len()
     }
 
-    /// Whether there was none.
+    /// Returns whether there are no events.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.outcomes.is_empty()
     }
 
-    /// Each event's delivery, or why it was not accepted, in the events' order.
+    /// Returns an iterator over each event's delivery, or why the event was not accepted, in the order of the events.
     pub fn iter(&self) -> std::slice::Iter<'_, Result<Delivery, PublishError>> {
         self.outcomes.iter()
     }
 
-    /// Polls every delivery once, so that each batch knows that it is waited for.
-    fn begin(&mut self, cx: &mut Context<'_>) {
+    /// Polls every delivery once, so that each batch is expedited.
+    fn poll_all(&mut self, cx: &mut Context<'_>) {
         let verdicts = self.outcomes.iter_mut().map(|outcome| match outcome {
-            Ok(delivery) => ready(delivery, cx),
+            Ok(delivery) => poll_delivery(delivery, cx),
             Err(error) => Some(Err(Error::NotAccepted(error.clone()))),
         });
         self.verdicts = verdicts.collect();
     }
 }
 
-fn ready(delivery: &mut Delivery, cx: &mut Context<'_>) -> Option<Result<RecordMetadata, Error>> {
+fn poll_delivery(delivery: &mut Delivery, cx: &mut Context<'_>) -> Option<Result<RecordMetadata, Error>> {
     match Pin::new(delivery).poll(cx) {
         Poll::Ready(verdict) => Some(verdict.map_err(Error::from)),
         Poll::Pending => None,
@@ -71,16 +75,16 @@ fn ready(delivery: &mut Delivery, cx: &mut Context<'_>) -> Option<Result<RecordM
 impl Future for Deliveries {
     type Output = Vec<Result<RecordMetadata, Error>>;
 
-    /// Polled again after it was ready, it is ready with nothing.
+    /// Returns an empty vector if the future is polled again after it was ready.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         if this.verdicts.len() < this.outcomes.len() {
-            this.begin(cx);
+            this.poll_all(cx);
         }
         let open = this.outcomes.iter_mut().zip(&mut this.verdicts).skip(this.first_open);
         for (outcome, verdict) in open {
             if let (None, Ok(delivery)) = (&verdict, outcome) {
-                *verdict = ready(delivery, cx);
+                *verdict = poll_delivery(delivery, cx);
                 if verdict.is_none() {
                     return Poll::Pending;
                 }

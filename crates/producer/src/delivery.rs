@@ -1,25 +1,25 @@
-//! What a publisher holds of an event that was accepted: a place in a batch, and the batch's verdicts.
+//! [`Delivery`], the future of one event's verdict, and the state of its batch.
 //!
-//! Rules:
-//! - One shared state and one wake-up per batch; a [`Delivery`] is a reference to it and an index.
-//! - Every record of a batch gets exactly one verdict, whatever becomes of the producer: when the last
-//!   owner of a batch goes without giving one, the rest settles as failed.
+//! The rules of this module:
+//!  - A batch has one shared state and one set of wakers. A [`Delivery`] is a reference to that state, and an index.
+//!  - Every record of a batch gets exactly one verdict, whatever happens to the producer. The records without a
+//!    verdict fail as unknown when the last owner of the batch is dropped.
 
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
 use crate::error::DeliveryError;
-use crate::ledger::Ledger;
+use crate::ledger::BatchLedger;
 use crate::sync::Mutex;
-use crate::trace::{self, Origin};
+use crate::trace::{self, SpanOrigin};
 use kafka_courier_dlq::{Letter, LetterId};
 use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, PartitionId, Reason, RecordSet, Verdict};
 use kafka_courier_idempotent_sender::driver::Command;
 use tokio::sync::mpsc::WeakUnboundedSender;
 use tracing::Span;
 
-/// Where a delivered event is.
+/// The place of a delivered event in the log.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct RecordMetadata {
@@ -27,110 +27,112 @@ pub struct RecordMetadata {
     pub topic: Arc<str>,
     /// The partition.
     pub partition: i32,
-    /// The offset. `None` where it is proved that the record is in the log, but not where: all answers
-    /// that would have told it were lost.
+    /// The offset. `None` if the record is certainly in the log at an unknown offset, because every answer with the
+    /// offset was lost.
     pub offset: Option<i64>,
-    /// The record's timestamp in milliseconds since 1970-01-01 UTC: the publisher's, or the broker's
-    /// where the topic uses LogAppendTime.
+    /// The record's timestamp in milliseconds since 1970-01-01 UTC: the publisher's, or the broker's if the topic uses
+    /// `LogAppendTime`.
     pub timestamp: i64,
 }
 
-/// A batch, as those who wait for its verdicts see it.
+/// The state of a batch, shared by its deliveries and its owners.
 #[derive(Debug)]
 pub(crate) struct BatchState {
-    /// The batch's own copy of the name: whoever counts references to it shares the count with no other batch's threads.
+    /// A copy of the name for this batch, so that threads of different batches do not contend for one reference count.
     topic: Arc<str>,
     partition: i32,
-    /// The batch's number among all of the producer's.
+    /// The batch's number in the producer's ledger.
     pub(crate) number: u64,
-    /// The verdict, where all records got the same at once: read without the lock.
-    whole: OnceLock<Verdict>,
-    inner: Mutex<Inner>,
+    /// The verdict, if all records got the same one in one call. Read without the lock.
+    common: OnceLock<Verdict>,
+    inner: Mutex<BatchInner>,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
-    /// How many records it has; known once it is sealed.
+struct BatchInner {
+    /// The number of records, known once the batch is sealed.
     total: Option<u32>,
-    /// Records that the sender has decided on; those that failed are settled once their letters are kept.
+    /// Records that the sender has decided on. A failed record is settled after its dead letter is stored.
     decided: u32,
     settled: u32,
     verdicts: Vec<(RecordSet, Verdict)>,
-    /// The letters of records that were given up as unknown.
+    /// The dead letters of records that failed as unknown.
     letters: Vec<(u32, LetterId)>,
-    /// Records that are dead letters sent again: the letters as they were before.
+    /// Records that replay a dead letter, with the letter as it was before the replay.
     replayed: Vec<(u32, Arc<Letter>)>,
-    /// All that have no verdict of their own.
-    rest: Option<Arc<Failure>>,
+    /// The failure of all records that have no verdict.
+    fallback: Option<Arc<Failure>>,
     wakers: Vec<Waker>,
-    /// How the sender learns that somebody waits; there as long as the batch is open and nobody does.
-    hurry: Option<Hurry>,
+    /// The request to expedite the batch. Present while the batch is open and no delivery was polled.
+    expedite_request: Option<ExpediteRequest>,
     /// The batch's `send` span, until its last verdict.
     span: Option<Span>,
 }
 
-/// Tells the sender of a batch that somebody waits for it. It does not keep the sender waiting for more to come.
+/// A request to the sender to expedite a batch. The request holds the command channel weakly, so that it does not keep
+/// the sender running.
 #[derive(Debug)]
-pub(crate) struct Hurry {
+pub(crate) struct ExpediteRequest {
     pub(crate) commands: WeakUnboundedSender<Command<Token>>,
     pub(crate) partition: PartitionId,
     pub(crate) ordinal: u64,
 }
 
-impl Hurry {
-    fn tell(self) {
+impl ExpediteRequest {
+    fn send(self) {
         let Self { commands, partition, ordinal } = self;
         if let Some(commands) = commands.upgrade() {
-            // If the sender is gone the batch settles with its owners' going.
+            // If the sender is gone, dropping the batch's owners settles the batch.
             let _ = commands.send(Command::Expedite { partition, ordinal });
         }
     }
 }
 
-/// What the accumulator and the sender hold of a batch.
+/// The handle of a batch's owners, the accumulator and the sender.
 #[derive(Clone, Debug)]
-pub(crate) struct Token(Arc<Owner>);
+pub(crate) struct Token(Arc<BatchOwner>);
 
 #[derive(Debug)]
-struct Owner {
+struct BatchOwner {
     state: Arc<BatchState>,
-    ledger: Arc<Ledger>,
+    ledger: Arc<BatchLedger>,
 }
 
-/// What ended with a verdict.
+/// Whether a verdict was the last one of its batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Ended {
+pub(crate) struct BatchProgress {
     /// The sender has decided on every record of the batch.
     pub(crate) decided: bool,
-    /// Every record of the batch was told its verdict.
+    /// Every record of the batch has its verdict.
     pub(crate) settled: bool,
 }
 
-/// What was still wanting when a batch lost its last owner.
+/// The verdicts that a batch still lacked when it lost its last owner.
 struct Abandoned {
     undecided: bool,
     unsettled: bool,
 }
 
-impl Drop for Owner {
+impl Drop for BatchOwner {
     fn drop(&mut self) {
         let abandoned = self.state.abandon();
         if abandoned.undecided {
             self.ledger.decide();
         }
         if abandoned.unsettled {
-            self.ledger.strike(self.state.number);
+            self.ledger.remove(self.state.number);
         }
     }
 }
 
 impl Token {
-    /// The token of a new batch, entered in the ledger.
-    pub(crate) fn new(topic: &str, partition: i32, ledger: &Arc<Ledger>, origin: &Origin) -> Self {
+    /// Creates the token of a new batch and enters the batch in the ledger.
+    pub(crate) fn new(topic: &str, partition: i32, ledger: &Arc<BatchLedger>, origin: &SpanOrigin) -> Self {
         let span = Some(trace::send_span(topic, partition, origin)).filter(|span| !span.is_disabled());
-        let (topic, number, inner) = (topic.into(), ledger.enter(), Mutex::new(Inner { span, ..Inner::default() }));
-        let state = Arc::new(BatchState { topic, partition, number, whole: OnceLock::new(), inner });
-        Self(Arc::new(Owner { state, ledger: ledger.clone() }))
+        let (topic, number, inner) =
+            (topic.into(), ledger.enter(), Mutex::new(BatchInner { span, ..BatchInner::default() }));
+        let state = Arc::new(BatchState { topic, partition, number, common: OnceLock::new(), inner });
+        Self(Arc::new(BatchOwner { state, ledger: ledger.clone() }))
     }
 
     pub(crate) fn state(&self) -> &Arc<BatchState> {
@@ -143,49 +145,49 @@ impl BatchState {
         &self.topic
     }
 
-    /// The batch holds the event of this `create` span.
-    pub(crate) fn follows(&self, created: &Span) {
-        if !created.is_disabled()
+    /// Links the batch's `send` span to the `create` span of an event in the batch.
+    pub(crate) fn follows_from(&self, create_span: &Span) {
+        if !create_span.is_disabled()
             && let Some(span) = &self.inner.lock().span
         {
-            span.follows_from(created);
+            span.follows_from(create_span);
         }
     }
 
-    /// Says how to tell the sender that somebody waits.
-    pub(crate) fn opened(&self, hurry: Hurry) {
-        self.inner.lock().hurry = Some(hurry);
+    /// Sets the request that the first polled delivery sends.
+    pub(crate) fn set_expedite_request(&self, expedite_request: ExpediteRequest) {
+        self.inner.lock().expedite_request = Some(expedite_request);
     }
 
-    /// Says how many records the batch has.
-    pub(crate) fn sealed(&self, total: u32) {
+    /// Sets the number of records, when the batch is sealed.
+    pub(crate) fn set_record_count(&self, total: u32) {
         let mut inner = self.inner.lock();
         inner.total = Some(total);
-        inner.hurry = None;
+        inner.expedite_request = None;
         if let Some(span) = &inner.span {
             span.record("messaging.batch.message_count", total);
         }
     }
 
-    /// Notes that the sender has decided on some records, whose verdict is told later. Returns whether those were the
-    /// last that it had to decide on.
+    /// Counts records that the sender has decided on and that are settled later. Returns whether the sender has now
+    /// decided on all records.
     pub(crate) fn decide(&self, records: u32) -> bool {
         let mut inner = self.inner.lock();
         inner.decided += records;
         Some(inner.decided) == inner.total
     }
 
-    /// Tells a verdict that was just decided, and wakes those who wait.
-    pub(crate) fn settle(&self, records: RecordSet, verdict: Verdict) -> Ended {
-        self.tell(records, verdict, true)
+    /// Gives records a verdict that was decided now, and wakes the waiting tasks.
+    pub(crate) fn settle(&self, records: RecordSet, verdict: Verdict) -> BatchProgress {
+        self.record_verdict(records, verdict, true)
     }
 
-    /// Tells a verdict that was noted by [`decide`](Self::decide) before.
-    pub(crate) fn settle_decided(&self, records: RecordSet, verdict: Verdict) -> Ended {
-        self.tell(records, verdict, false)
+    /// Gives records a verdict that [`decide`](Self::decide) counted before.
+    pub(crate) fn settle_decided(&self, records: RecordSet, verdict: Verdict) -> BatchProgress {
+        self.record_verdict(records, verdict, false)
     }
 
-    fn tell(&self, records: RecordSet, verdict: Verdict, decide: bool) -> Ended {
+    fn record_verdict(&self, records: RecordSet, verdict: Verdict, decide: bool) -> BatchProgress {
         let mut inner = self.inner.lock();
         if decide {
             inner.decided += records.len();
@@ -195,7 +197,7 @@ impl BatchState {
             trace::note_verdict(span, &records, &verdict);
         }
         if Some(records.len()) == inner.total {
-            let _ = self.whole.set(verdict.clone()); // the first that all of them got stays
+            let _ = self.common.set(verdict.clone()); // the first verdict of the whole batch stays
         }
         inner.verdicts.push((records, verdict));
         let decided = decide && Some(inner.decided) == inner.total;
@@ -205,38 +207,38 @@ impl BatchState {
         drop(inner);
         drop(ended);
         wakers.into_iter().for_each(Waker::wake);
-        Ended { decided, settled }
+        BatchProgress { decided, settled }
     }
 
-    /// Notes that a record is a dead letter sent again.
+    /// Notes that a record replays a dead letter.
     pub(crate) fn note_replay(&self, index: u32, letter: Arc<Letter>) {
         self.inner.lock().replayed.push((index, letter));
     }
 
-    /// The records of the batch that are dead letters sent again, with the letters as they were before.
+    /// Returns the records that replay dead letters, with the letters as they were before the replay.
     pub(crate) fn replayed(&self) -> Vec<(u32, Arc<Letter>)> {
         self.inner.lock().replayed.clone()
     }
 
-    /// Notes the dead letters of some records, for a later correction.
+    /// Stores the dead letters of some records for a later correction.
     pub(crate) fn keep_letters(&self, letters: impl IntoIterator<Item = (u32, LetterId)>) {
         self.inner.lock().letters.extend(letters);
     }
 
-    /// The dead letters of these records; they are forgotten.
+    /// Takes the dead letters of some records.
     pub(crate) fn take_letters(&self, records: &RecordSet) -> Vec<(u32, LetterId)> {
         let letters = &mut self.inner.lock().letters;
         letters.extract_if(.., |(index, _)| position(records, *index).is_some()).collect()
     }
 
-    /// Nobody is left to give a verdict.
+    /// Fails all records without a verdict, because no owner is left.
     fn abandon(&self) -> Abandoned {
         let mut inner = self.inner.lock();
         let undecided = Some(inner.decided) != inner.total;
         if Some(inner.settled) == inner.total {
             return Abandoned { undecided, unsettled: false };
         }
-        inner.rest = Some(Arc::new(Failure::untried(FailedOutcome::Unknown, Reason::Closed)));
+        inner.fallback = Some(Arc::new(Failure::untried(FailedOutcome::Unknown, Reason::Closed)));
         let wakers = std::mem::take(&mut inner.wakers);
         let ended = inner.span.take();
         drop(inner);
@@ -245,17 +247,23 @@ impl BatchState {
         Abandoned { undecided, unsettled: true }
     }
 
-    /// What became of a record, if that is known.
-    fn result(&self, inner: &Inner, index: u32, timestamp: i64) -> Option<Result<RecordMetadata, DeliveryError>> {
+    /// Returns the result of a record, if its verdict is known.
+    fn result(&self, inner: &BatchInner, index: u32, timestamp: i64) -> Option<Result<RecordMetadata, DeliveryError>> {
         let found = inner.verdicts.iter().find_map(|(set, verdict)| position(set, index).map(|at| (at, verdict)));
         match found {
-            Some((at, verdict)) => Some(self.told(verdict, index, at, timestamp)),
-            None => inner.rest.as_ref().map(|failure| Err(self.error(failure, index))),
+            Some((at, verdict)) => Some(self.result_from(verdict, index, at, timestamp)),
+            None => inner.fallback.as_ref().map(|failure| Err(self.error(failure, index))),
         }
     }
 
-    /// A verdict as the record of this index sees it, which has that place among those that it is about.
-    fn told(&self, verdict: &Verdict, index: u32, at: u32, timestamp: i64) -> Result<RecordMetadata, DeliveryError> {
+    /// Returns the result of the record at `index` from a verdict, in whose record set the record has position `at`.
+    fn result_from(
+        &self,
+        verdict: &Verdict,
+        index: u32,
+        at: u32,
+        timestamp: i64,
+    ) -> Result<RecordMetadata, DeliveryError> {
         match verdict {
             Verdict::Delivered { base_offset, log_append_time } => Ok(RecordMetadata {
                 topic: self.topic.clone(),
@@ -272,7 +280,7 @@ impl BatchState {
     }
 }
 
-/// A record's place within a set, if it belongs to it.
+/// Returns a record's position within a set, if the set contains the record.
 fn position(set: &RecordSet, index: u32) -> Option<u32> {
     match set {
         RecordSet::Range(range) => range.contains(&index).then(|| index - range.start),
@@ -280,17 +288,19 @@ fn position(set: &RecordSet, index: u32) -> Option<u32> {
     }
 }
 
-/// The verdict to come on one event that was accepted.
+/// The future of the verdict of one accepted event.
 ///
-/// Await it for `Ok` (in the log of every in-sync replica) or the error with which it was given up. While somebody awaits
-/// an event its batch does not sit out `flush_timeout`: it leaves as soon as nothing before it of its partition is on its
-/// way (the option `expedite`).
-/// Letting it go costs nothing and changes nothing: say so with [`detach`](Self::detach).
+/// The result is `Ok` if the event is in the log of every in-sync replica, else the [`DeliveryError`]. A batch with an
+/// awaited delivery leaves without waiting for `flush_timeout`, once no earlier batch of its partition is in flight
+/// (the option `expedite`). A delivery that is not awaited costs nothing: [`detach`](Self::detach) it.
 ///
-/// Cancel safety: dropping it, at any time, loses only the answer. It may be polled from any task, outlive
-/// the producer, and be asked again after it was ready.
+/// A delivery may be polled from any task, may outlive the producer, and returns the same result when polled again.
+///
+/// # Cancel safety
+///
+/// Dropping it loses only the verdict. The event is delivered, or becomes a dead letter, all the same.
 #[derive(Clone, Debug)]
-#[must_use = "a delivery tells what became of the event; `.detach()` says that nobody wants to know"]
+#[must_use = "a delivery is the event's verdict: await it, or call `.detach()`"]
 pub struct Delivery {
     state: Arc<BatchState>,
     index: u32,
@@ -302,34 +312,34 @@ impl Delivery {
         Self { state, index, timestamp }
     }
 
-    /// Its event is the one of this `create` span.
-    pub(crate) fn follows(&self, created: &Span) {
-        self.state.follows(created);
+    /// Links the batch's `send` span to the event's `create` span.
+    pub(crate) fn follows_from(&self, create_span: &Span) {
+        self.state.follows_from(create_span);
     }
 
-    /// Lets it go: the event is delivered, or given up, all the same.
+    /// Detaches the delivery. The event is delivered, or becomes a dead letter, all the same.
     pub fn detach(self) {}
 
-    /// The verdict, if it is there already.
+    /// Returns the verdict, if it is known already.
     pub fn now(&self) -> Option<Result<RecordMetadata, DeliveryError>> {
-        self.of_whole().or_else(|| self.under_lock())
+        self.common_result().or_else(|| self.own_result())
     }
 
-    /// The verdict, if the whole batch got it at once: its records are at the places of their indexes.
-    fn of_whole(&self) -> Option<Result<RecordMetadata, DeliveryError>> {
-        self.state.whole.get().map(|verdict| self.state.told(verdict, self.index, self.index, self.timestamp))
+    /// Returns the result if the whole batch got one verdict. Each record's position is its index then.
+    fn common_result(&self) -> Option<Result<RecordMetadata, DeliveryError>> {
+        self.state.common.get().map(|verdict| self.state.result_from(verdict, self.index, self.index, self.timestamp))
     }
 
-    fn under_lock(&self) -> Option<Result<RecordMetadata, DeliveryError>> {
+    fn own_result(&self) -> Option<Result<RecordMetadata, DeliveryError>> {
         self.state.result(&self.state.inner.lock(), self.index, self.timestamp)
     }
 
-    /// The topic that the event goes to.
+    /// Returns the topic of the event.
     pub fn topic(&self) -> &str {
         &self.state.topic
     }
 
-    /// The partition that the event goes to.
+    /// Returns the partition of the event.
     pub fn partition(&self) -> i32 {
         self.state.partition
     }
@@ -339,20 +349,20 @@ impl Future for Delivery {
     type Output = Result<RecordMetadata, DeliveryError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Some(result) = self.of_whole() {
+        if let Some(result) = self.common_result() {
             return Poll::Ready(result);
         }
         let mut inner = self.state.inner.lock();
         if let Some(result) = self.state.result(&inner, self.index, self.timestamp) {
             return Poll::Ready(result);
         }
-        // One task that awaits many of a batch registers once in a row.
+        // A task that awaits several deliveries of a batch in a row registers one waker.
         if !inner.wakers.last().is_some_and(|last| last.will_wake(cx.waker())) {
             inner.wakers.push(cx.waker().clone());
         }
-        let hurry = inner.hurry.take();
+        let expedite_request = inner.expedite_request.take();
         drop(inner);
-        hurry.into_iter().for_each(Hurry::tell);
+        expedite_request.into_iter().for_each(ExpediteRequest::send);
         Poll::Pending
     }
 }
@@ -366,14 +376,14 @@ mod tests {
     }
 
     fn batch(records: u32) -> (Token, Vec<Delivery>) {
-        let token = Token::new("t", 3, &Arc::default(), &Origin::default());
-        token.state().sealed(records);
+        let token = Token::new("t", 3, &Arc::default(), &SpanOrigin::default());
+        token.state().set_record_count(records);
         let deliveries = (0..records).map(|i| Delivery::new(token.state().clone(), i, 7)).collect();
         (token, deliveries)
     }
 
     #[test]
-    fn each_record_of_a_batch_has_its_own_offset() {
+    fn records_have_consecutive_offsets() {
         let (token, deliveries) = batch(3);
         assert!(token.state().settle(RecordSet::Range(0..3), delivered(40)).settled);
         let offsets: Vec<_> = deliveries.iter().map(|d| d.now().unwrap().unwrap().offset.unwrap()).collect();
@@ -381,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn the_parts_of_a_batch_settle_apart() {
+    fn split_parts_settle_separately() {
         let (token, deliveries) = batch(4);
         assert!(!token.state().settle(RecordSet::List(vec![0, 2, 3]), delivered(10)).settled);
         assert_eq!(deliveries[2].now().unwrap().unwrap().offset, Some(11));
@@ -390,16 +400,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_decided_first_and_told_later_ends_twice() {
+    fn decided_and_settled_are_separate() {
         let (token, _deliveries) = batch(3);
         let state = token.state();
         assert!(!state.decide(1));
-        assert_eq!(state.settle(RecordSet::Range(1..3), delivered(5)), Ended { decided: true, settled: false });
-        assert_eq!(state.settle_decided(RecordSet::Range(0..1), delivered(4)), Ended { decided: false, settled: true });
+        assert_eq!(state.settle(RecordSet::Range(1..3), delivered(5)), BatchProgress { decided: true, settled: false });
+        assert_eq!(
+            state.settle_decided(RecordSet::Range(0..1), delivered(4)),
+            BatchProgress { decided: false, settled: true }
+        );
     }
 
     #[test]
-    fn a_batch_that_nobody_owns_any_more_settles_as_unknown() {
+    fn abandoned_batch_fails_as_unknown() {
         let (token, deliveries) = batch(2);
         let other = token.clone();
         drop(token);
@@ -410,16 +423,16 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_nobody_owns_any_more_is_struck_out_of_the_ledger() {
-        let ledger = Arc::new(Ledger::default());
-        let token = Token::new("t", 0, &ledger, &Origin::default());
+    fn abandoned_batch_leaves_the_ledger() {
+        let ledger = Arc::new(BatchLedger::default());
+        let token = Token::new("t", 0, &ledger, &SpanOrigin::default());
         assert!(!ledger.is_decided());
         drop(token);
         assert!(ledger.is_decided());
     }
 
     #[tokio::test]
-    async fn everyone_who_waits_is_woken_once_the_verdict_is_there() {
+    async fn verdict_wakes_every_waiter() {
         let (token, deliveries) = batch(2);
         let waiting: Vec<_> = deliveries.into_iter().map(|delivery| tokio::spawn(delivery)).collect();
         tokio::task::yield_now().await;

@@ -1,7 +1,8 @@
-//! What can go wrong: before an event is accepted ([`PublishError`]), and after ([`DeliveryError`]); [`Error`] is either.
+//! Errors before an event is accepted ([`PublishError`]) and after ([`DeliveryError`]). [`Error`] is either of them.
 //!
-//! Rules: an event with a `PublishError` was never accepted, and nothing of it is kept; an accepted one
-//! gets a verdict, and `DeliveryError` says whether it may be in the log all the same.
+//! The rules of this module:
+//!  - An event with a `PublishError` was not accepted. The producer keeps nothing of it.
+//!  - An accepted event gets a verdict. Its `DeliveryError` says whether the event may be in the log.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,55 +18,55 @@ use crate::clock::ClockOf;
 #[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
-    /// The event has no JSON.
+    /// The event can't be encoded as JSON.
     #[error(transparent)]
     Encode(#[from] EncodeError),
-    /// The topic's name is not allowed.
+    /// The topic's name is invalid.
     #[error(transparent)]
     TopicName(#[from] TopicNameError),
-    /// The event is larger than a batch may be.
-    #[error("the event takes {size} bytes as a batch of its own, more than the {limit} that {what} allows")]
+    /// The event is too large for a batch.
+    #[error("the event needs a batch of {size} bytes, and {what} allows {limit}: make it smaller, or raise the limit")]
     TooLarge {
-        /// What it would take on the wire.
+        /// Bytes of a batch that holds only this event, uncompressed.
         size: usize,
-        /// What is allowed.
+        /// The largest allowed size in bytes.
         limit: usize,
-        /// What allows no more.
+        /// The setting that limits the size.
         what: &'static str,
     },
-    /// No memory became free in time.
+    /// No memory became free within `max_block`.
     #[error(
-        "no room in buffer_memory for {needed} bytes within {waited:?}: the cluster takes events more slowly than they are published"
+        "buffer_memory has no room for {needed} bytes after {waited:?}: events are published faster than the cluster takes them"
     )]
     BufferFull {
-        /// How much was wanted.
+        /// Bytes that the event needs.
         needed: usize,
-        /// How long it was waited for.
+        /// How long `publish` waited.
         waited: Duration,
     },
-    /// The topic can't be had.
+    /// The topic is unavailable.
     #[error("topic {topic}: {reason}")]
     Topic {
         /// The topic.
         topic: Arc<str>,
-        /// Why.
+        /// The cause.
         #[source]
         reason: Reason,
     },
-    /// The topic's partitions are not known yet, and waiting for them was not wanted. It was asked for.
-    #[error("topic {topic}: its partitions are not known yet; it was asked for")]
+    /// The topic's partitions are not known yet, and the call does not wait. The producer has requested the metadata.
+    #[error("topic {topic}: partitions not known yet, metadata was requested: try again later")]
     TopicPending {
         /// The topic.
         topic: Arc<str>,
     },
     /// The topic has no such partition.
-    #[error("topic {topic} has partitions 0 to {highest}, not {partition}")]
+    #[error("partition {partition} does not exist: topic {topic} has partitions 0 to {highest}")]
     Partition {
         /// The topic.
         topic: Arc<str>,
-        /// What was asked for.
+        /// The requested partition.
         partition: i32,
-        /// The highest there is.
+        /// The topic's highest partition.
         highest: i32,
     },
     /// The producer was closed.
@@ -74,7 +75,7 @@ pub enum PublishError {
 }
 
 impl PublishError {
-    /// The name of its kind, such as `too_large`: the label `reason` of the metric of refused events.
+    /// Returns the name of the variant, such as `too_large`: the label `reason` of `kafka_messages_refused_total`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Encode(_) => "encode",
@@ -88,7 +89,7 @@ impl PublishError {
         }
     }
 
-    /// Whether the same event may well be accepted later.
+    /// Returns whether the same event may be accepted later.
     pub fn is_retriable(&self) -> bool {
         match self {
             Self::BufferFull { .. } | Self::TopicPending { .. } => true,
@@ -97,7 +98,7 @@ impl PublishError {
         }
     }
 
-    /// Whether the cluster, or the producer's end, is the cause, and not the event.
+    /// Returns whether the cause is the cluster or the producer's end, not the event.
     pub(crate) fn is_outage(&self) -> bool {
         match self {
             Self::BufferFull { .. } | Self::TopicPending { .. } | Self::Closed => true,
@@ -106,34 +107,35 @@ impl PublishError {
         }
     }
 
-    /// Whether the cluster refuses us: rights are missing, we are not who we say, or it is not to be trusted.
+    /// Returns whether the cluster refuses the client: authorization, authentication, or a certificate that is not
+    /// trusted.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Topic { reason, .. } if reason.is_refusal())
     }
 }
 
-/// Why an accepted event was given up.
+/// Why an accepted event failed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DeliveryError {
     topic: Arc<str>,
     partition: i32,
     failure: Arc<Failure>,
-    /// What is wrong with this event alone, where the broker says so.
+    /// The broker's error for this event, where the broker names one (KIP-467).
     own: Option<Box<Reason>>,
 }
 
 impl DeliveryError {
-    /// The topic that the event was for.
+    /// Returns the event's topic.
     pub fn topic(&self) -> &str {
         &self.topic
     }
 
-    /// The partition that it was for.
+    /// Returns the event's partition.
     pub fn partition(&self) -> i32 {
         self.partition
     }
 
-    /// The error of the record of this index in its batch.
+    /// Creates the error of the record at `index` of its batch.
     pub(crate) fn new(topic: Arc<str>, partition: i32, failure: Arc<Failure>, index: u32) -> Self {
         let own = match failure.reason_of(index) {
             Cow::Owned(own) => Some(Box::new(own)),
@@ -142,37 +144,38 @@ impl DeliveryError {
         Self { topic, partition, failure, own }
     }
 
-    /// Whether the event is certainly not in the log, or may be.
+    /// Returns whether the event is certainly not in the log, or possibly.
     pub fn outcome(&self) -> FailedOutcome {
         self.failure.outcome
     }
 
-    /// The last error.
+    /// Returns the last error.
     pub fn reason(&self) -> &Reason {
         self.own.as_deref().unwrap_or(&self.failure.reason)
     }
 
-    /// Kafka's error code, where a broker gave one.
+    /// Returns Kafka's error code, where a broker sent one.
     pub fn code(&self) -> Option<ErrorCode> {
         self.failure.reason.code()
     }
 
-    /// How often it was tried, failed connections included.
+    /// Returns the number of attempts, failed connections included.
     pub fn attempts(&self) -> u32 {
         self.failure.attempts
     }
 
-    /// Whether the same event may well be delivered later.
+    /// Returns whether the same event may be delivered later.
     pub fn is_retriable(&self) -> bool {
         self.failure.reason.is_retriable()
     }
 
-    /// Whether the cluster refuses us: rights are missing, we are not who we say, or it is not to be trusted.
+    /// Returns whether the cluster refuses the client: authorization, authentication, or a certificate that is not
+    /// trusted.
     pub fn is_refusal(&self) -> bool {
         self.failure.reason.is_refusal()
     }
 
-    /// Whether `delivery_timeout` ran out.
+    /// Returns whether `delivery_timeout` expired.
     pub fn timed_out(&self) -> bool {
         self.failure.timed_out
     }
@@ -181,8 +184,8 @@ impl DeliveryError {
 impl fmt::Display for DeliveryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (reason, Failure { outcome, attempts, timed_out, .. }) = (self.reason(), &*self.failure);
-        let late = if *timed_out { ", delivery_timeout ran out" } else { "" };
-        let tries = if *attempts == 1 { "try" } else { "tries" };
+        let late = if *timed_out { ", delivery_timeout expired" } else { "" };
+        let tries = if *attempts == 1 { "attempt" } else { "attempts" };
         write!(
             f,
             "{reason}{} (topic {}, partition {}, {attempts} {tries}{late}, {})",
@@ -194,7 +197,7 @@ impl fmt::Display for DeliveryError {
     }
 }
 
-/// Errors show themselves as people read them: what `main` returns is printed by `Debug`.
+/// Implements `Debug` by `Display`: `main` prints a returned error by `Debug`, and people read that text.
 macro_rules! debug_as_display {
     ($($error:ty),*) => {
         $(impl std::fmt::Debug for $error {
@@ -214,20 +217,21 @@ impl std::error::Error for DeliveryError {
     }
 }
 
-/// Why an event is not in the log, or not certainly so: it was not accepted, or it was given up.
+/// Why an event is not in the log, or possibly not.
 #[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// It was not accepted, and nothing of it is kept.
+    /// The event was not accepted. The producer keeps nothing of it.
     #[error(transparent)]
     NotAccepted(#[from] PublishError),
-    /// It was accepted, and given up.
+    /// The event was accepted, and failed.
     #[error(transparent)]
     Failed(#[from] DeliveryError),
 }
 
 impl Error {
-    /// Whether the cluster refuses us: rights are missing, we are not who we say, or it is not to be trusted.
+    /// Returns whether the cluster refuses the client: authorization, authentication, or a certificate that is not
+    /// trusted.
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::NotAccepted(error) => error.is_refusal(),
@@ -235,7 +239,8 @@ impl Error {
         }
     }
 
-    /// Whether the event is certainly not in the log, or may be. What was not accepted is not.
+    /// Returns whether the event is certainly not in the log, or possibly. An event that was not accepted is not in the
+    /// log.
     pub fn outcome(&self) -> FailedOutcome {
         match self {
             Self::NotAccepted(_) => FailedOutcome::NotWritten,
@@ -243,7 +248,7 @@ impl Error {
         }
     }
 
-    /// Whether the same event may well be accepted and delivered later.
+    /// Returns whether the same event may be accepted and delivered later.
     pub fn is_retriable(&self) -> bool {
         match self {
             Self::NotAccepted(error) => error.is_retriable(),
@@ -257,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_main_returns_is_printed_as_people_read_it() {
+    fn debug_output_is_readable() {
         let reason = Reason::Broker { code: ErrorCode(3), message: None };
         let error = Error::from(PublishError::Topic { topic: "orders".into(), reason });
         let text = format!("{error:?}");

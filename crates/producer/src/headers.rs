@@ -1,74 +1,75 @@
-//! The names of record headers that are written and read here.
+//! Names of the record headers that kafka-courier writes and reads.
 //!
-//! Rules: names of others stand as others define them (W3C trace context; Kafka Connect's dead-letter headers).
+//! Foreign names keep their definitions: W3C Trace Context, and Kafka Connect's dead-letter headers (KIP-298).
 
-/// The header that carries the event's id.
+/// The event's id.
 pub const EVENT_ID: &str = "event_id";
-/// The header that carries the event's type.
+/// The event's type.
 pub const EVENT_TYPE: &str = "event_type";
-/// The header that carries the correlation id, where the event has one.
+/// The event's correlation id, if there is one.
 pub const CORRELATION_ID: &str = "correlation_id";
 
-/// The id of the dead letter that a record was, UUID text: in the dead-letter topic, and on records sent again.
+/// The id of the record's dead letter, UUID text: in the dead-letter topic, and on replayed records.
 pub const DLQ_ID: &str = "dlq.id";
-/// How often the letter was sent again, decimal text.
+/// The number of replays of the dead letter, decimal text.
 pub const DLQ_REPLAY_COUNT: &str = "dlq.replay-count";
-/// The timestamp that the record was published with, RFC 3339: a record that is sent again has a new one, because
-/// leaders forget producer ids, and retention deletes, by record time.
+/// The timestamp that the record was first published with, RFC 3339. A replayed record has a new timestamp, because
+/// leaders forget producer ids, and retention deletes records, by record time.
 pub const DLQ_ORIGINAL_TIMESTAMP: &str = "dlq.original-timestamp";
-/// `true` where the record may be in the log already.
+/// `true` if the record may be in the log already.
 pub const DLQ_POSSIBLY_WRITTEN: &str = "dlq.possibly-written";
-/// The topic that the record was for.
+/// The record's topic.
 pub const DLQ_TOPIC: &str = "dlq.topic";
-/// Its partition there, decimal text.
+/// The record's partition in that topic, decimal text.
 pub const DLQ_PARTITION: &str = "dlq.partition";
-/// Why it was given up, in words.
+/// Why the record failed, as text.
 pub const DLQ_REASON: &str = "dlq.reason";
-/// When the record was last tried, RFC 3339.
+/// The time of the last attempt, RFC 3339.
 pub const DLQ_FAILED_AT: &str = "dlq.failed-at";
-/// When it was first tried, RFC 3339.
+/// The time of the first attempt, RFC 3339.
 pub const DLQ_FIRST_ATTEMPT: &str = "dlq.first-attempt";
-/// How often it was tried, decimal text.
+/// The number of attempts, decimal text.
 pub const DLQ_ATTEMPTS: &str = "dlq.attempts";
-/// Kafka's name of the last error, where a broker gave one.
+/// Kafka's name of the last error, if a broker sent one.
 pub const DLQ_ERROR_CODE: &str = "dlq.error-code";
-/// `retriable` where the same record may well be taken later, else `poison`.
+/// `retriable` if the same record may be accepted later, else `poison`.
 pub const DLQ_REASON_CLASS: &str = "dlq.reason-class";
-/// The id of the topic that the record was for, UUID text.
+/// The id of the record's topic, UUID text.
 pub const DLQ_TOPIC_ID: &str = "dlq.topic-id";
-/// The producer id under which the record may be in its log, decimal text.
+/// The producer id under which the record may be in the log, decimal text.
 pub const DLQ_PRODUCER_ID: &str = "dlq.producer-id";
-/// The producer epoch, decimal text.
+/// The epoch of that producer id, decimal text.
 pub const DLQ_PRODUCER_EPOCH: &str = "dlq.producer-epoch";
 /// The record's sequence number, decimal text.
 pub const DLQ_SEQUENCE: &str = "dlq.sequence";
-/// The first offset at which it can be, decimal text.
+/// The lowest possible offset of the record in the log, decimal text.
 pub const DLQ_SEARCH_FROM: &str = "dlq.search-from";
-/// When a letter arrived in the dead-letter topic, as a UUIDv7: what orders the letters of different partitions.
+/// The arrival of a dead letter in the dead-letter topic, a UUIDv7. It orders dead letters of different partitions.
 pub const DLQ_ARRIVAL: &str = "dlq.arrival";
-/// On a newer version of a letter in the dead-letter topic: when the letter itself arrived.
+/// The arrival of the dead letter's first version, on a newer version in the dead-letter topic.
 pub const DLQ_FIRST_ARRIVAL: &str = "dlq.first-arrival";
-/// On a record without a value in the dead-letter topic: the letter of this id was delivered, found in its log, or purged.
+/// The id of a dead letter that was delivered, found in its log, or purged. Tombstones in the dead-letter topic have
+/// it.
 pub const DLQ_SETTLED: &str = "dlq.settled";
-/// Of a record of the dead-letter topic that is no letter: who replays them. Its value is a claim's id, the record's JSON
-/// says the rest.
+/// The id of a claim, on records of the dead-letter topic that are no dead letters. A claim gives one process the right
+/// to replay the topic. The record's JSON has the details.
 pub const DLQ_CLAIM: &str = "dlq.replay-claim";
 
-/// Kafka Connect's header for the topic of a record that failed (KIP-298), as all of these UTF-8 text.
+/// Kafka Connect's header for the topic of a failed record (KIP-298). All of Connect's headers are UTF-8 text.
 pub const CONNECT_TOPIC: &str = "__connect.errors.topic";
-/// Its partition; `-1` where none was chosen.
+/// The record's partition, `-1` if none was chosen.
 pub const CONNECT_PARTITION: &str = "__connect.errors.partition";
-/// Its offset; always `-1`: it has none.
+/// The record's offset, always `-1`: a failed record has none.
 pub const CONNECT_OFFSET: &str = "__connect.errors.offset";
-/// Who failed; here the producer's client id.
+/// The name of the failed connector. Here the producer's client id.
 pub const CONNECT_CONNECTOR_NAME: &str = "__connect.errors.connector.name";
-/// Which task failed; always `0`.
+/// The id of the failed task, always `0`.
 pub const CONNECT_TASK_ID: &str = "__connect.errors.task.id";
-/// At what stage; here `KAFKA_PRODUCE`, Connect's name of the stage that writes to Kafka.
+/// The failed stage. Here `KAFKA_PRODUCE`, Connect's name of the stage that writes to Kafka.
 pub const CONNECT_STAGE: &str = "__connect.errors.stage";
-/// What failed.
+/// The class that failed. Here the producer's type.
 pub const CONNECT_CLASS_NAME: &str = "__connect.errors.class.name";
-/// The kind of failure; here Kafka's name of the error.
+/// The class of the exception. Here Kafka's name of the error.
 pub const CONNECT_EXCEPTION_CLASS_NAME: &str = "__connect.errors.exception.class.name";
-/// The failure in words.
+/// The message of the exception. Here the failure as text.
 pub const CONNECT_EXCEPTION_MESSAGE: &str = "__connect.errors.exception.message";

@@ -1,7 +1,9 @@
-//! Whether the cluster can be reached and written.
+//! Health checks: whether the cluster is reachable and writable.
 //!
-//! Rules: a check never touches what is being delivered; it says which part fails, also when time runs out. Whether the
-//! process lives is no question for Kafka.
+//! The rules of this module:
+//!  - A check never affects deliveries.
+//!  - A failed check names the failed part, also after a timeout.
+//!  - Liveness is not a question for Kafka.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +14,9 @@ use kafka_courier_idempotent_sender::driver::{Command, HealthPart, HealthProgres
 use tokio::sync::oneshot;
 
 use crate::error::debug_as_display;
-use crate::producer::{KafkaProducer, after};
+use crate::producer::{KafkaProducer, deadline_after};
 
-/// Why the cluster can't be reached or written, or not in time.
+/// Why the cluster is unreachable or not writable, or did not answer in time.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{part}: {why}")]
 pub struct HealthError {
@@ -27,23 +29,24 @@ pub struct HealthError {
 debug_as_display!(HealthError);
 
 impl HealthError {
-    /// A failure that a mock was asked for.
+    /// Creates the failure that a mock returns on demand.
     #[cfg(feature = "mock")]
     pub(crate) fn new(why: String) -> Self {
         Self { part: HealthPart::Metadata, why, reason: None }
     }
 
-    /// The part of the way that fails, or was under way when time ran out.
+    /// Returns the failed part, or the part that was in progress at the timeout.
     pub fn part(&self) -> HealthPart {
         self.part
     }
 
-    /// Whether the cluster refuses us, or is not to be trusted: asking again will not help.
+    /// Returns whether the cluster refuses the client, or its certificate is not trusted. Repeating the check does not
+    /// help.
     pub fn is_refusal(&self) -> bool {
         self.reason.as_ref().is_some_and(|reason| !reason.is_retriable())
     }
 
-    /// Kafka's error code, where a broker gave one.
+    /// Returns Kafka's error code, if a broker sent one.
     pub fn code(&self) -> Option<ErrorCode> {
         self.reason.as_ref().and_then(Reason::code)
     }
@@ -61,46 +64,67 @@ impl From<Unhealthy> for HealthError {
 }
 
 impl KafkaProducer {
-    /// Proves that the cluster can be reached and written, within `timeout`, or says which part fails.
+    /// Checks within `timeout` that the cluster is reachable and writable.
     ///
-    /// Proved are: a round trip to a broker (name, TCP, TLS, SASL, metadata), over the connection that is there if there is
-    /// one; that every topic that was published to is still there and may be written, where brokers tell that (Kafka 2.3
-    /// and later); and, until the first event, that a producer id is given, which takes the right to write anything at
-    /// all (IDEMPOTENT_WRITE or WRITE). Not proved are: that each partition's leader is reachable, or has enough replicas.
+    /// The check proves:
+    ///  - a round trip to a broker (DNS, TCP, TLS, SASL, metadata), over an open connection if there is one.
+    ///  - that every topic that was published to exists and is writable, if brokers report that (Kafka 2.3 and later).
+    ///  - that the cluster assigns a producer id, until the first event. Assignment needs the right to write at all
+    ///    (IDEMPOTENT_WRITE or WRITE).
     ///
-    /// It is for readiness and for starting up. Whether a process lives is no question for Kafka: a liveness probe that asks
-    /// it restarts every instance when a broker is away.
+    /// It does not prove that each partition's leader is reachable or has enough in-sync replicas.
     ///
-    /// Cancel safety: it only looks.
+    /// Use it for readiness and at startup, not for liveness: a liveness probe that asks Kafka restarts every instance
+    /// while a broker is away.
+    ///
+    /// # Errors
+    ///
+    /// A [`HealthError`] names the failed part.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
     pub async fn health_check(&self, timeout: Duration) -> Result<(), HealthError> {
         self.health_check_topics(&[], timeout).await
     }
 
-    /// As [`health_check`](Self::health_check), of these topics too: that they are there, and may be written. None is
-    /// created. Afterwards they are known, so that the first [`try_publish`](Self::try_publish) finds them.
+    /// Checks the cluster as [`health_check`](Self::health_check) does, and that `topics` exist and are writable.
+    ///
+    /// No topic is created. The topics' partitions are known afterwards, and [`try_publish`](Self::try_publish) accepts
+    /// events for them.
+    ///
+    /// # Errors
+    ///
+    /// As [`health_check`](Self::health_check).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`health_check`](Self::health_check).
     pub async fn health_check_topics(&self, topics: &[&str], timeout: Duration) -> Result<(), HealthError> {
         let failed = |part, why: String| HealthError { part, why, reason: None };
-        let until = after(timeout);
+        let until = deadline_after(timeout);
         for topic in topics {
             validate_topic_name(topic).map_err(|error| failed(HealthPart::Metadata, error.to_string()))?;
         }
         let (answer, answered) = oneshot::channel();
         let progress = Arc::new(HealthProgress::default());
         let names = topics.iter().map(|topic| Arc::from(*topic)).collect();
-        self.inner.intake.tell(Command::Probe(Probe { topics: names, progress: progress.clone(), answer }));
+        self.inner.intake.send_command(Command::Probe(Probe { topics: names, progress: progress.clone(), answer }));
         match tokio::time::timeout_at(until.into(), answered).await {
             Ok(Ok(result)) => result?,
-            Ok(Err(_)) => return Err(failed(HealthPart::Producer, "it is closed".to_owned())),
+            Ok(Err(_)) => return Err(failed(HealthPart::Producer, "closed".to_owned())),
             Err(_) => return Err(failed(progress.part(), format!("no answer within {timeout:?}"))),
         }
-        // All are asked for together. Why one can't be is told where it is waited for.
+        // All topics are requested before the first wait. A topic's error returns from its wait.
         for topic in topics {
-            let _ = self.topic(topic).and_then(|topic| self.ask_for(&topic));
+            let _ = self.topic(topic).and_then(|topic| self.request_topic(&topic));
         }
         for topic in topics {
             match tokio::time::timeout_at(until.into(), self.learn_topic(topic)).await {
                 Ok(learnt) => learnt.map_err(|error| failed(HealthPart::Metadata, error.to_string()))?,
-                Err(_) => return Err(failed(HealthPart::Metadata, format!("{topic}: not learnt within {timeout:?}"))),
+                Err(_) => {
+                    return Err(failed(HealthPart::Metadata, format!("topic {topic} not known within {timeout:?}")));
+                }
             }
         }
         Ok(())

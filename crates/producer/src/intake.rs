@@ -1,10 +1,10 @@
-//! The way of a record from its publisher into an open batch.
+//! The path of a record from its publisher into an open batch.
 //!
-//! Rules:
-//! - One lock per partition, held for the copy only; a full batch is compressed outside it.
-//! - A record is accepted whole or not at all; until it is, its publisher has its bytes.
-//! - The sender's task is woken when a batch is opened, when one is full, and when somebody begins to wait for one; never
-//!   for each record.
+//! The rules of this module:
+//!  - Each partition has one lock, held only to copy a record. A full batch is compressed outside the lock.
+//!  - A record is accepted completely or not at all. A record that is not accepted stays with its publisher.
+//!  - The sender's task is woken for an opened batch, a full batch and the first awaited delivery of a batch, never for
+//!    each record.
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -17,84 +17,85 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::mpsc::error::SendError;
 
 use crate::dead_letters::writer::Work;
-use crate::delivery::{BatchState, Delivery, Hurry, Token};
+use crate::delivery::{BatchState, Delivery, ExpediteRequest, Token};
 use crate::error::PublishError;
-use crate::memory::Asker;
+use crate::memory::MemoryShare;
 use crate::shared::Shared;
 use crate::sync::Ordering;
-use crate::topics::{Partitions, Slot, Topic};
+use crate::topics::{PartitionSlot, Partitions, TopicEntry};
 
-/// Bytes of a record that are neither key nor value: about what a choice of partition has to know.
+/// Approximate bytes of a record beyond key and value, for the choice of a partition.
 const RECORD_OVERHEAD: usize = 16;
 
-/// While memory is short at least this part of it is to be on its way: less keeps neither brokers nor publishers busy,
-/// more makes batches small.
-const ON_ITS_WAY: usize = 4;
+/// The divisor of the part of all memory that must be in flight while memory is short. A smaller part leaves brokers
+/// and publishers idle, a larger part makes batches small.
+const IN_FLIGHT_DIVISOR: usize = 4;
 
 #[derive(Debug)]
 pub(crate) struct Intake {
     pub(crate) shared: Arc<Shared>,
     pub(crate) commands: UnboundedSender<Command<Token>>,
-    /// Who keeps dead letters.
+    /// The writer of dead letters.
     pub(crate) letters: Option<Sender<Work>>,
-    /// Whether the sender is told of batches that somebody waits for.
+    /// Whether awaited batches are expedited.
     pub(crate) expedite: bool,
 }
 
-/// What became of a record at a partition.
-enum Offered {
-    Taken(Pushed<Token, Arc<BatchState>>),
-    /// It does not fit into this batch, which has left, and goes elsewhere.
-    Full(Filled<Token>),
+/// The result of pushing a record to a partition.
+enum PushOutcome {
+    /// The record is in the open batch.
+    Appended(Pushed<Token, Arc<BatchState>>),
+    /// The record does not fit into the open batch. The batch is sealed, and the record needs another partition.
+    Sealed(Filled<Token>),
 }
 
-/// Why a record was not taken now.
+/// Why a record was not accepted now.
 pub(crate) enum Refused {
     /// The topic's partitions are not known yet.
     NoTopic,
-    /// There is no memory for it now.
-    NoMemory { needed: usize, asker: Asker },
-    /// It will never be taken.
+    /// There is no memory for the record now.
+    NoMemory { needed: usize, share: MemoryShare },
+    /// The record can't be accepted.
     Error(PublishError),
 }
 
 impl Intake {
-    /// Takes a record, if it can be taken now.
+    /// Accepts a record, if no wait is needed.
     pub(crate) fn offer(
         &self,
-        topic: &Topic,
+        topic: &TopicEntry,
         partition: Option<i32>,
         record: &Record<'_>,
     ) -> Result<Delivery, Refused> {
         self.offer_letter(topic, partition, record, None)
     }
 
-    /// As [`offer`](Self::offer); the record is that of a dead letter, whose identity goes with it.
+    /// Accepts a record, if no wait is needed. `letter` is the dead letter that the record replays.
     pub(crate) fn offer_letter(
         &self,
-        topic: &Topic,
+        topic: &TopicEntry,
         partition: Option<i32>,
         record: &Record<'_>,
         letter: Option<&Arc<Letter>>,
     ) -> Result<Delivery, Refused> {
         let Some(partitions) = &topic.partitions else { return Err(Refused::NoTopic) };
-        let spread = record.key.is_none() && partition.is_none();
-        let mut may_move = spread && partitions.slots.len() > 1;
+        let is_keyless = record.key.is_none() && partition.is_none();
+        let mut may_move = is_keyless && partitions.slots.len() > 1;
         loop {
-            let index = self.choose(topic, partitions, partition, record)?;
+            let index = self.choose_partition(topic, partitions, partition, record)?;
             let slot = usize::try_from(index).ok().and_then(|index| partitions.slots.get(index));
             let Some(slot) = slot else { return Err(Refused::NoTopic) };
             let pushed = match self.push(topic, slot, record, letter, may_move)? {
-                Offered::Taken(pushed) => pushed,
-                Offered::Full(filled) => {
-                    topic.lasting.spread.with(|sticky| sticky.batch_sealed(index));
+                PushOutcome::Appended(pushed) => pushed,
+                PushOutcome::Sealed(filled) => {
+                    topic.state.keyless.with(|sticky| sticky.batch_sealed(index));
                     self.submit(slot, filled);
                     may_move = false;
                     continue;
                 }
             };
-            if spread && pushed.sealed.iter().any(Option::is_some) {
-                topic.lasting.spread.with(|sticky| sticky.batch_sealed(index));
+            if is_keyless && pushed.sealed.iter().any(Option::is_some) {
+                topic.state.keyless.with(|sticky| sticky.batch_sealed(index));
             }
             for filled in pushed.sealed.into_iter().flatten() {
                 self.submit(slot, *filled);
@@ -103,92 +104,92 @@ impl Intake {
         }
     }
 
-    fn submit(&self, slot: &Slot, filled: Filled<Token>) {
-        self.tell(Command::Sealed(self.shared.submission(slot, filled)));
+    fn submit(&self, slot: &PartitionSlot, filled: Filled<Token>) {
+        self.send_command(Command::Sealed(self.shared.submission(slot, filled)));
     }
 
-    /// Adds a record to a partition's open batch. One that `may_move` does not begin a batch where it does not fit any
-    /// more: it would be left behind alone there while those after it go elsewhere (KIP-480).
+    /// Appends a record to a partition's open batch. A record that `may_move` and does not fit opens no new batch
+    /// there: later records go to another partition, and the new batch would hold one record (KIP-480).
     fn push(
         &self,
-        topic: &Topic,
-        slot: &Slot,
+        topic: &TopicEntry,
+        slot: &PartitionSlot,
         record: &Record<'_>,
         letter: Option<&Arc<Letter>>,
         may_move: bool,
-    ) -> Result<Offered, Refused> {
+    ) -> Result<PushOutcome, Refused> {
         let shared = &*self.shared;
         let mut accumulator = slot.accumulator.lock();
-        // Looked at under the lock: whoever closes takes each lock once after setting it.
+        // The flag is read under the lock: `close` sets the flag, and then takes each lock once.
         if shared.closed.load(Ordering::SeqCst) {
             return Err(Refused::Error(PublishError::Closed));
         }
         if may_move && !accumulator.fits(record) {
-            return accumulator.seal().map(Offered::Full).ok_or(Refused::NoTopic);
+            return accumulator.seal().map(PushOutcome::Sealed).ok_or(Refused::NoTopic);
         }
         let token = || Token::new(&topic.name, slot.id.index, &shared.ledger, &shared.origin);
         let reserve = &mut |bytes| slot.reserve(&shared.memory, bytes);
         let pushed = accumulator
             .push_at(Instant::now, record, reserve, &shared.pool, token, |token| token.state().clone())
             .map_err(|error| self.refusal(slot, error))?;
-        // Under the lock: nobody gives the batch up before it knows whose record that is.
+        // The lock is still held, so the batch can't fail before the record's letter is noted.
         if let Some(letter) = letter {
             pushed.token.note_replay(pushed.index, letter.clone());
         }
         if let (Some(deadline), None) = (pushed.opened, &pushed.sealed[1]) {
             if self.expedite {
                 let (commands, partition) = (self.commands.downgrade(), slot.id);
-                pushed.token.opened(Hurry { commands, partition, ordinal: pushed.ordinal });
+                pushed.token.set_expedite_request(ExpediteRequest { commands, partition, ordinal: pushed.ordinal });
             }
-            self.tell(Command::Opened { partition: slot.id, ordinal: pushed.ordinal, deadline });
+            self.send_command(Command::Opened { partition: slot.id, ordinal: pushed.ordinal, deadline });
         }
-        Ok(Offered::Taken(pushed))
+        Ok(PushOutcome::Appended(pushed))
     }
 
-    /// Memory is short: sends the fullest open batches, until there is room or a quarter of all memory is on its way, so
-    /// that what the others hold is worth waiting for.
-    pub(crate) fn relieve(&self, needed: usize, asker: Asker) {
+    /// Seals the fullest open batches, until there is room or a quarter of all memory is in flight. The other batches
+    /// continue to fill while publishers wait for the batches in flight.
+    pub(crate) fn seal_fullest(&self, needed: usize, share: MemoryShare) {
         let (shared, mut open) = (&*self.shared, Vec::new());
         for slot in shared.topics.all_slots() {
-            let (gathered, held) = slot.accumulator.lock().gathered_and_held();
+            let (filling, held) = slot.accumulator.lock().gathered_and_held();
             if held > 0 {
-                open.push((gathered, held, slot));
+                open.push((filling, held, slot));
             }
         }
-        let mut gathering: usize = open.iter().map(|(_, held, _)| held).sum();
-        open.sort_unstable_by_key(|(gathered, ..)| std::cmp::Reverse(*gathered));
+        let mut held_open: usize = open.iter().map(|(_, held, _)| held).sum();
+        open.sort_unstable_by_key(|(filling, ..)| std::cmp::Reverse(*filling));
         for (_, held, slot) in open {
-            let on_its_way = shared.memory.used().saturating_sub(gathering);
-            if on_its_way >= shared.memory.limit() / ON_ITS_WAY || shared.memory.has_room(needed, asker) {
+            let in_flight = shared.memory.used().saturating_sub(held_open);
+            if in_flight >= shared.memory.limit() / IN_FLIGHT_DIVISOR || shared.memory.has_room(needed, share) {
                 return;
             }
             let filled = slot.accumulator.lock().seal();
             filled.into_iter().for_each(|filled| self.submit(&slot, filled));
-            gathering = gathering.saturating_sub(held);
+            held_open = held_open.saturating_sub(held);
         }
     }
 
-    fn refusal(&self, slot: &Slot, error: PushError) -> Refused {
+    fn refusal(&self, slot: &PartitionSlot, error: PushError) -> Refused {
         let limit = self.shared.memory.limit();
         match error {
             PushError::NoMemory { needed } if needed <= limit => {
                 let held = slot.held.load(Ordering::Relaxed);
-                Refused::NoMemory { needed, asker: self.shared.memory.asker(held, needed) }
+                Refused::NoMemory { needed, share: self.shared.memory.share(held, needed) }
             }
             PushError::NoMemory { needed } => {
                 Refused::Error(PublishError::TooLarge { size: needed, limit, what: "buffer_memory" })
             }
             PushError::TooLarge { size, limit } => {
-                Refused::Error(PublishError::TooLarge { size, limit, what: "the topic (max.message.bytes)" })
+                Refused::Error(PublishError::TooLarge { size, limit, what: "the topic's max.message.bytes" })
             }
         }
     }
 
-    /// The partition: the one asked for, the key's (the same that Kafka's Java client picks), or the
-    /// topic's present one.
-    fn choose(
+    /// Chooses the partition: the requested one, the key's (as Kafka's Java client chooses it), or the sticky one of
+    /// the topic.
+    fn choose_partition(
         &self,
-        topic: &Topic,
+        topic: &TopicEntry,
         known: &Partitions,
         wanted: Option<i32>,
         record: &Record<'_>,
@@ -205,16 +206,16 @@ impl Intake {
             (None, None) => {
                 let bytes = record.value.map_or(0, <[u8]>::len) + RECORD_OVERHEAD;
                 let random = || fastrand::u64(..);
-                let picked = topic.lasting.spread.with(|sticky| sticky.pick(bytes, count, &known.available, random));
+                let picked = topic.state.keyless.with(|sticky| sticky.pick(bytes, count, &known.available, random));
                 picked.ok_or(Refused::NoTopic)
             }
         }
     }
 
-    /// Tells the sender's task. If it is gone, the command's batch is given up here: it never left.
-    pub(crate) fn tell(&self, command: Command<Token>) {
+    /// Sends a command to the sender's task. If the task has ended, the command's batch fails: it was never sent.
+    pub(crate) fn send_command(&self, command: Command<Token>) {
         if let Err(SendError(Command::Sealed(submission))) = self.commands.send(command) {
-            self.shared.orphaned(self.letters.as_ref(), submission);
+            self.shared.fail_unsent(self.letters.as_ref(), submission);
         }
     }
 }
@@ -246,7 +247,7 @@ mod tests {
         intake.offer(&intake.shared.topics.get_or_add("t"), partition, &record).map(Delivery::detach).is_ok()
     }
 
-    /// Partition and records of each batch that was sealed.
+    /// Returns partition and record count of each sealed batch.
     fn sealed(received: &mut UnboundedReceiver<Command<Token>>) -> Vec<(i32, u32)> {
         std::iter::from_fn(|| received.try_recv().ok())
             .filter_map(|command| match command {
@@ -257,24 +258,24 @@ mod tests {
     }
 
     #[test]
-    fn when_memory_is_short_the_fullest_leaves_and_the_others_go_on_filling() {
+    fn memory_shortage_seals_fullest_batch() {
         let (intake, mut received) = intake(3, LIMITS);
         for (partition, count) in [(0, 3), (1, 30), (2, 10)] {
             (0..count).for_each(|_| assert!(offer(&intake, Some(partition))));
         }
-        intake.relieve(1, Asker::Within);
+        intake.seal_fullest(1, MemoryShare::Within);
         assert_eq!(sealed(&mut received), [], "there is room");
-        intake.relieve(MEMORY, Asker::Within);
-        assert_eq!(sealed(&mut received), [(1, 30)], "a quarter of all memory is on its way");
-        intake.relieve(MEMORY, Asker::Within);
-        assert_eq!(sealed(&mut received), [], "and still is");
+        intake.seal_fullest(MEMORY, MemoryShare::Within);
+        assert_eq!(sealed(&mut received), [(1, 30)], "a quarter of all memory is in flight");
+        intake.seal_fullest(MEMORY, MemoryShare::Within);
+        assert_eq!(sealed(&mut received), [], "a quarter is still in flight");
     }
 
     #[test]
-    fn when_memory_is_short_as_many_leave_as_make_a_quarter_of_it() {
+    fn memory_shortage_seals_a_quarter() {
         let (intake, mut received) = intake(16, LIMITS);
         (0..16).for_each(|partition| (0..=partition % 4).for_each(|_| assert!(offer(&intake, Some(partition)))));
-        intake.relieve(MEMORY, Asker::Within);
+        intake.seal_fullest(MEMORY, MemoryShare::Within);
         let left = sealed(&mut received);
         assert!(left.iter().all(|(_, records)| *records >= 3) && !left.is_empty(), "{left:?}");
     }
@@ -289,12 +290,12 @@ mod tests {
     }
 
     #[test]
-    fn without_key_no_record_is_left_behind_alone_where_it_did_not_fit() {
+    fn keyless_batches_fill_before_moving() {
         let (intake, mut received) = intake(6, Limits { max_bytes: 4000, ..LIMITS });
         (0..60).for_each(|_| assert!(offer(&intake, None)));
         let left = sealed(&mut received);
         assert!(left.len() >= 7 && left.iter().all(|(_, records)| *records == 7), "{left:?}");
         let open = intake.shared.topics.all_slots().iter().filter(|slot| !slot.accumulator.lock().is_empty()).count();
-        assert!(open <= 1, "{open} partitions were left with a batch begun");
+        assert!(open <= 1, "{open} partitions have an open batch");
     }
 }

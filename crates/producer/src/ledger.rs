@@ -1,8 +1,9 @@
-//! Which batches have no verdict yet: what flush and close wait for.
+//! [`BatchLedger`], the set of batches without a verdict. `flush` and `close` wait for it.
 //!
-//! Rules: a batch is entered when it is opened and struck out once its last verdict was told; in between it may be
-//! decided, while its dead letters are still being written. One lock, taken two or three times per batch and never per
-//! record.
+//! The rules of this module:
+//!  - A batch is entered when it is opened, and removed after its last verdict. A batch is decided earlier than removed
+//!    while its dead letters are being stored.
+//!  - The lock is taken two or three times per batch, and never per record.
 
 use std::collections::BTreeSet;
 
@@ -11,21 +12,21 @@ use tokio::sync::Notify;
 use crate::sync::Mutex;
 
 #[derive(Debug, Default)]
-pub(crate) struct Ledger {
-    open: Mutex<Open>,
-    struck: Notify,
+pub(crate) struct BatchLedger {
+    open: Mutex<OpenBatches>,
+    removed: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Open {
+struct OpenBatches {
     next: u64,
     numbers: BTreeSet<u64>,
-    /// How many of them the sender has still to decide.
+    /// Batches that the sender has not decided on completely.
     undecided: usize,
 }
 
-impl Ledger {
-    /// Enters a batch; returns its number.
+impl BatchLedger {
+    /// Enters a batch and returns its number.
     pub(crate) fn enter(&self) -> u64 {
         let mut open = self.open.lock();
         let number = open.next;
@@ -35,40 +36,42 @@ impl Ledger {
         number
     }
 
-    /// Strikes a batch out.
-    pub(crate) fn strike(&self, number: u64) {
+    /// Removes a batch.
+    pub(crate) fn remove(&self, number: u64) {
         let mut open = self.open.lock();
         let first = open.numbers.first() == Some(&number);
         open.numbers.remove(&number);
         drop(open);
         if first {
-            self.struck.notify_waiters();
+            self.removed.notify_waiters();
         }
     }
 
-    /// The sender has given its last verdict on a batch.
+    /// Notes that the sender has decided on every record of a batch.
     pub(crate) fn decide(&self) {
         let mut open = self.open.lock();
         open.undecided = open.undecided.saturating_sub(1);
     }
 
-    /// Whether the sender owes no verdict.
+    /// Returns whether the sender has decided on every batch.
     pub(crate) fn is_decided(&self) -> bool {
         self.open.lock().undecided == 0
     }
 
-    /// Waits until every batch that is entered now is struck out.
+    /// Waits until every batch that is entered now is removed.
     ///
-    /// Cancel safety: it only looks.
-    pub(crate) async fn settled(&self) {
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub(crate) async fn wait_until_settled(&self) {
         let until = self.open.lock().next;
         loop {
-            let mut struck = std::pin::pin!(self.struck.notified());
-            struck.as_mut().enable();
+            let mut removed = std::pin::pin!(self.removed.notified());
+            removed.as_mut().enable();
             if self.open.lock().numbers.first().is_none_or(|first| *first >= until) {
                 return;
             }
-            struck.await;
+            removed.await;
         }
     }
 }
@@ -80,26 +83,26 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_flush_waits_for_what_was_there_before_it_and_for_nothing_later() {
-        let ledger = Arc::new(Ledger::default());
+    async fn flush_waits_for_earlier_batches_only() {
+        let ledger = Arc::new(BatchLedger::default());
         let (a, b) = (ledger.enter(), ledger.enter());
         let flush = tokio::spawn({
             let ledger = ledger.clone();
-            async move { ledger.settled().await }
+            async move { ledger.wait_until_settled().await }
         });
         tokio::task::yield_now().await;
         ledger.enter();
-        ledger.strike(b);
+        ledger.remove(b);
         tokio::task::yield_now().await;
         assert!(!flush.is_finished());
-        ledger.strike(a);
+        ledger.remove(a);
         flush.await.unwrap();
         assert_eq!(ledger.open.lock().numbers.len(), 1);
     }
 
     #[test]
-    fn a_batch_whose_letters_are_being_written_is_decided_and_yet_not_settled() {
-        let ledger = Ledger::default();
+    fn decided_batch_stays_until_settled() {
+        let ledger = BatchLedger::default();
         let number = ledger.enter();
         assert!(!ledger.is_decided());
         ledger.decide();

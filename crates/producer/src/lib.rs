@@ -1,11 +1,10 @@
-#![doc = include_str!("front.md")]
+#![doc = include_str!("crate_docs.md")]
 #![deny(missing_docs)]
 
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
-mod batch;
 mod builder;
 mod clock;
 mod config;
@@ -16,6 +15,7 @@ mod error;
 pub mod headers;
 mod health;
 mod intake;
+mod keyless_partitioner;
 mod ledger;
 mod memory;
 mod metrics;
@@ -23,6 +23,8 @@ mod metrics;
 mod mock;
 mod producer;
 mod publish;
+mod publish_batch;
+mod publish_waits;
 mod publisher;
 mod record;
 mod replay;
@@ -31,7 +33,6 @@ mod shared;
 mod shuttle_tests;
 #[cfg(feature = "sink")]
 mod sink;
-mod spread;
 mod stats;
 mod sync;
 mod topics;
@@ -55,7 +56,7 @@ pub use kafka_courier_idempotent_sender::Secret;
 pub use kafka_courier_idempotent_sender::core::{ErrorCode, FailedOutcome, Reachability, Reason};
 pub use kafka_courier_idempotent_sender::driver::HealthPart;
 pub use kafka_courier_idempotent_sender::driver::security::{TokenError, TokenSource};
-#[doc(hidden)] // for the command
+#[doc(hidden)] // used by the command `courier`
 pub use kafka_courier_idempotent_sender::shown_file;
 pub use metrics::{METRICS, MetricDoc, MetricKind, describe_metrics};
 #[cfg(feature = "mock")]

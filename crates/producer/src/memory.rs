@@ -1,8 +1,10 @@
 //! The bound on memory: bytes of batches that have no verdict yet.
 //!
-//! Rules: what is reserved is what buffers hold; at the bound publishers wait, in turn; nobody is woken while nobody waits;
-//! a partition that holds more than its share leaves the last quarter to those that hold less, so that one whose leader is
-//! away cannot starve the others.
+//! The rules of this module:
+//!  - The reserved bytes equal the bytes that buffers hold.
+//!  - Publishers wait in turn at the bound. Releasing memory wakes no task while none waits.
+//!  - A partition beyond its share leaves the last quarter to the others. A partition whose leader is away can't starve
+//!    the others.
 
 use std::time::Duration;
 
@@ -10,14 +12,14 @@ use tokio::sync::Notify;
 
 use crate::sync::{AtomicUsize, Ordering};
 
-/// A partition holds more than its share beyond this part of all memory.
+/// The divisor of all memory that gives a partition's share.
 const SHARE: usize = 8;
 
 #[derive(Debug)]
 pub(crate) struct Memory {
     limit: usize,
     used: AtomicUsize,
-    /// Those who may take all there is, and those who have to leave the last quarter.
+    /// The waiting publishers: those within their share, and those beyond it.
     queues: [Queue; 2],
 }
 
@@ -27,10 +29,12 @@ struct Queue {
     freed: Notify,
 }
 
-/// Who asks for memory: a partition within its share of it, or one beyond it.
+/// Whether a partition is within its share of memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Asker {
+pub(crate) enum MemoryShare {
+    /// The partition may use all memory.
     Within,
+    /// The partition must leave the last quarter of all memory free.
     Beyond,
 }
 
@@ -47,58 +51,61 @@ impl Memory {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// What a partition is that holds `held` bytes and wants `more`.
-    pub(crate) fn asker(&self, held: usize, more: usize) -> Asker {
-        // What a partition has to be given for it to publish at all is never beyond its share.
-        let possible = more <= self.limit - self.limit / 4;
-        let beyond = held > 0 && possible && held.saturating_add(more) > self.limit / SHARE;
-        if beyond { Asker::Beyond } else { Asker::Within }
+    /// Returns the share of a partition that holds `held` bytes and needs `more`.
+    pub(crate) fn share(&self, held: usize, more: usize) -> MemoryShare {
+        // A partition's first bytes, and a request above the lower ceiling, are within the share. The partition could
+        // not publish otherwise.
+        let fits_below_ceiling = more <= self.limit - self.limit / 4;
+        let beyond = held > 0 && fits_below_ceiling && held.saturating_add(more) > self.limit / SHARE;
+        if beyond { MemoryShare::Beyond } else { MemoryShare::Within }
     }
 
-    fn ceiling(&self, asker: Asker) -> usize {
-        match asker {
-            Asker::Within => self.limit,
-            Asker::Beyond => self.limit - self.limit / 4,
+    fn ceiling(&self, share: MemoryShare) -> usize {
+        match share {
+            MemoryShare::Within => self.limit,
+            MemoryShare::Beyond => self.limit - self.limit / 4,
         }
     }
 
-    /// Whether `bytes` may be had now.
-    pub(crate) fn has_room(&self, bytes: usize, asker: Asker) -> bool {
-        self.used.load(Ordering::SeqCst).saturating_add(bytes) <= self.ceiling(asker)
+    /// Returns whether there is room for `bytes` now.
+    pub(crate) fn has_room(&self, bytes: usize, share: MemoryShare) -> bool {
+        self.used.load(Ordering::SeqCst).saturating_add(bytes) <= self.ceiling(share)
     }
 
-    /// Takes `bytes`, if there is room for them.
-    pub(crate) fn reserve(&self, bytes: usize, asker: Asker) -> bool {
-        let ceiling = self.ceiling(asker);
+    /// Reserves `bytes`. Returns whether there was room.
+    pub(crate) fn reserve(&self, bytes: usize, share: MemoryShare) -> bool {
+        let ceiling = self.ceiling(share);
         let grown = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= ceiling);
         self.used.try_update(Ordering::Relaxed, Ordering::Relaxed, grown).is_ok()
     }
 
-    /// Gives `bytes` back.
+    /// Releases `bytes`.
     pub(crate) fn release(&self, bytes: usize) {
         if bytes > 0 {
-            // SeqCst, as below: either the waiter sees the memory, or we see the waiter.
+            // SeqCst, as in `room_for`: either the waiter sees the free memory, or this thread sees the waiter.
             self.used.fetch_sub(bytes, Ordering::SeqCst);
             self.queues.iter().for_each(Queue::wake_one);
         }
     }
 
-    /// Waits until `needed` bytes may be had, at most `patience`; whether they may.
+    /// Waits at most `timeout` until there is room for `needed` bytes. Returns whether there is.
     ///
-    /// Cancel safety: nothing is taken, so nothing is lost.
-    pub(crate) async fn wait_for(&self, needed: usize, asker: Asker, patience: Duration) -> bool {
-        tokio::time::timeout(patience, self.room_for(needed, asker)).await.is_ok()
+    /// # Cancel safety
+    ///
+    /// The wait reserves nothing, so a dropped future loses nothing.
+    pub(crate) async fn wait_for(&self, needed: usize, share: MemoryShare, timeout: Duration) -> bool {
+        tokio::time::timeout(timeout, self.room_for(needed, share)).await.is_ok()
     }
 
-    /// Ready when `needed` bytes may be had.
-    pub(crate) async fn room_for(&self, needed: usize, asker: Asker) {
-        let queue = &self.queues[usize::from(asker == Asker::Beyond)];
+    /// Waits until there is room for `needed` bytes.
+    pub(crate) async fn room_for(&self, needed: usize, share: MemoryShare) {
+        let queue = &self.queues[usize::from(share == MemoryShare::Beyond)];
         queue.waiting.fetch_add(1, Ordering::SeqCst);
-        let _leaving = Leaving(queue);
+        let _guard = QueueGuard(queue);
         loop {
             let mut freed = std::pin::pin!(queue.freed.notified());
             freed.as_mut().enable();
-            if self.has_room(needed, asker) {
+            if self.has_room(needed, share) {
                 return;
             }
             freed.await;
@@ -107,7 +114,7 @@ impl Memory {
 }
 
 impl Queue {
-    /// Lets the next who waits look again.
+    /// Wakes the next waiting publisher, which checks for room again.
     fn wake_one(&self) {
         if self.waiting.load(Ordering::SeqCst) > 0 {
             self.freed.notify_one();
@@ -115,10 +122,10 @@ impl Queue {
     }
 }
 
-/// Whoever leaves the queue hands on the wake-up that may have been meant for it.
-struct Leaving<'a>(&'a Queue);
+/// Leaves the queue on drop, and passes a wake-up on that this waiter may have received.
+struct QueueGuard<'a>(&'a Queue);
 
-impl Drop for Leaving<'_> {
+impl Drop for QueueGuard<'_> {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::SeqCst);
         self.0.wake_one();
@@ -129,11 +136,11 @@ impl Drop for Leaving<'_> {
 mod tests {
     use std::sync::Arc;
 
-    use super::Asker::{Beyond, Within};
+    use super::MemoryShare::{Beyond, Within};
     use super::*;
 
     #[test]
-    fn no_more_is_given_out_than_there_is() {
+    fn reservations_stay_within_the_limit() {
         let memory = Memory::new(100);
         assert!(memory.reserve(60, Within) && memory.reserve(40, Within) && !memory.reserve(1, Within));
         memory.release(40);
@@ -141,7 +148,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_waiter_goes_on_when_enough_was_given_back() {
+    async fn released_memory_wakes_a_waiter() {
         let memory = Arc::new(Memory::new(100));
         assert!(memory.reserve(100, Within));
         let waiter = tokio::spawn({
@@ -157,43 +164,43 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn patience_ends() {
+    async fn wait_ends_at_timeout() {
         let memory = Memory::new(10);
         assert!(memory.reserve(10, Within));
         assert!(!memory.wait_for(1, Within, Duration::from_secs(10)).await);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_waiter_that_gives_up_hands_its_turn_on() {
+    async fn cancelled_waiter_passes_its_turn() {
         let memory = Arc::new(Memory::new(10));
         assert!(memory.reserve(10, Within));
-        let wait = |patience| {
+        let wait = |timeout| {
             let memory = memory.clone();
-            tokio::spawn(async move { memory.wait_for(5, Within, Duration::from_secs(patience)).await })
+            tokio::spawn(async move { memory.wait_for(5, Within, Duration::from_secs(timeout)).await })
         };
-        let (impatient, patient) = (wait(1), wait(60));
+        let (cancelled, waiting) = (wait(1), wait(60));
         tokio::task::yield_now().await;
-        impatient.abort();
-        assert!(impatient.await.is_err());
+        cancelled.abort();
+        assert!(cancelled.await.is_err());
         memory.release(5);
-        assert!(patient.await.unwrap());
+        assert!(waiting.await.unwrap());
     }
 
     #[test]
-    fn a_partition_beyond_its_share_leaves_the_last_quarter_to_the_others() {
+    fn large_partition_leaves_last_quarter() {
         let memory = Memory::new(800);
-        assert_eq!((memory.asker(0, 500), memory.asker(50, 50), memory.asker(60, 50)), (Within, Within, Beyond));
+        assert_eq!((memory.share(0, 500), memory.share(50, 50), memory.share(60, 50)), (Within, Within, Beyond));
         assert!(memory.reserve(600, Beyond) && !memory.reserve(1, Beyond));
         assert!(memory.reserve(200, Within) && !memory.reserve(1, Within));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_is_beyond_its_share_does_not_hold_up_who_is_within() {
+    async fn large_partition_does_not_block_others() {
         let memory = Arc::new(Memory::new(800));
         assert!(memory.reserve(800, Within));
-        let wait = |asker| {
+        let wait = |share| {
             let memory = memory.clone();
-            tokio::spawn(async move { memory.wait_for(100, asker, Duration::from_secs(60)).await })
+            tokio::spawn(async move { memory.wait_for(100, share, Duration::from_secs(60)).await })
         };
         let (beyond, within) = (wait(Beyond), wait(Within));
         tokio::task::yield_now().await;

@@ -1,10 +1,11 @@
-//! What is counted and measured, for Prometheus and its like, through the facade `metrics`.
+//! Metrics, through the facade `metrics`.
 //!
-//! Rules:
-//! - Every metric stands once, in the table below; names follow Prometheus: base units, plural, counters end in `_total`.
-//! - Nothing is recorded per event, but for those that are refused: a batch, a request or a round of the sender's task is
-//!   the least.
-//! - Labels hold topics, broker ids and Kafka's error names, never what users wrote.
+//! The rules of this module:
+//!  - Each metric is defined once, in the table below. Names follow Prometheus: base units, plural, `_total` for
+//!    counters.
+//!  - Only refused events are recorded singly. Otherwise a record covers at least a batch, a request or a round of the
+//!    sender's task.
+//!  - Labels hold topics, broker ids and Kafka's error names, never text from users.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,20 +16,20 @@ use kafka_courier_idempotent_sender::core::{BrokerView, Counters, ErrorCode, Fai
 use kafka_courier_idempotent_sender::driver::Observation;
 use metrics::{Unit, counter, gauge, histogram};
 
-/// What kind of metric it is.
+/// The kind of a metric.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum MetricKind {
-    /// Only grows.
+    /// A value that only grows.
     Counter,
-    /// Goes up and down.
+    /// A value that rises and falls.
     Gauge,
     /// A distribution.
     Histogram,
 }
 
 impl MetricKind {
-    /// `counter`, `gauge` or `histogram`.
+    /// Returns `counter`, `gauge` or `histogram`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -38,19 +39,19 @@ impl MetricKind {
     }
 }
 
-/// A metric as the documentation lists it.
+/// The documentation of one metric.
 #[derive(Clone, Copy, PartialEq, Debug)]
 #[non_exhaustive]
 pub struct MetricDoc {
-    /// Its name.
+    /// The name.
     pub name: &'static str,
-    /// Its kind.
+    /// The kind.
     pub kind: MetricKind,
-    /// Its labels.
+    /// The names of the labels.
     pub labels: &'static [&'static str],
-    /// What it tells.
+    /// The help text.
     pub help: &'static str,
-    /// The upper bounds of a histogram's buckets that fit it; none for counters and gauges.
+    /// Suggested upper bounds of a histogram's buckets. Empty for counters and gauges.
     pub buckets: &'static [f64],
     unit: Unit,
 }
@@ -65,7 +66,7 @@ macro_rules! catalogue {
     ($($constant:ident = $name:literal, $kind:ident, $unit:ident, [$($label:literal),*], $buckets:expr, $help:literal;)+) => {
         $(const $constant: &str = $name;)+
 
-        /// Every metric, in the documentation's order.
+        /// All metrics, in the order of the documentation.
         pub const METRICS: &[MetricDoc] = &[$(MetricDoc {
             name: $name,
             kind: MetricKind::$kind,
@@ -78,44 +79,45 @@ macro_rules! catalogue {
 }
 
 catalogue! {
-    SENT = "kafka_messages_sent_total", Counter, Count, ["topic"], &[], "Events acknowledged by every in-sync replica.";
+    SENT = "kafka_messages_sent_total", Counter, Count, ["topic"], &[], "Events acknowledged by all in-sync replicas.";
     FAILED = "kafka_messages_failed_total", Counter, Count, ["topic", "error", "outcome"], &[],
-        "Events given up, by Kafka's error name or what else stood in the way, and whether they may be in the log (unknown) or certainly are not (not_written).";
+        "Events that failed, by Kafka's error name or another cause, and by outcome: unknown (possibly in the log) or not_written (certainly not).";
     REFUSED = "kafka_messages_refused_total", Counter, Count, ["reason"], &[],
-        "Events that were not accepted, by why: encode, topic_name, too_large, buffer_full, topic, topic_pending, partition, closed. Nothing of them is kept.";
+        "Events that were not accepted, by reason: encode, topic_name, too_large, buffer_full, topic, topic_pending, partition, closed. The producer keeps nothing of them.";
     RETRIES = "kafka_retry_attempts_total", Counter, Count, [], &[], "Events in batches that were sent again.";
     LETTERS = "kafka_dead_letter_queue_size", Gauge, Count, [], &[], "Dead letters held now.";
     KEPT = "kafka_dlq_records_total", Counter, Count, ["store", "reason"], &[],
-        "Dead letters by what took them (topic, file, memory, custom; log where nothing did) and by Kafka's error name, none where no broker gave one.";
+        "Dead letters by the store that took them (topic, file, memory, custom, or log if none did) and by Kafka's error name (none if no broker sent an error).";
     REPLAYED = "kafka_replay_records_total", Counter, Count, ["result"], &[],
-        "Dead letters that a replay has dealt with: delivered, landed (found in the log), failed, left_out, not_found, too_often, held_back (behind an earlier one of its key that stays).";
-    SENT_BYTES = "kafka_message_bytes_total", Counter, Bytes, ["topic"], &[], "Bytes of acknowledged batches, as they were on the wire.";
+        "Dead letters handled by a replay, by result: delivered, landed (found in the log), failed, left_out, not_found, too_often, held_back (behind an earlier one of the same key that stays).";
+    SENT_BYTES = "kafka_message_bytes_total", Counter, Bytes, ["topic"], &[], "Bytes of acknowledged batches on the wire.";
     DELIVERY = "kafka_delivery_duration_seconds", Histogram, Seconds, ["topic"], SECONDS,
-        "From the publishing of a batch's first event to the batch's acknowledgement.";
+        "Time from the publishing of a batch's first event to the batch's acknowledgement.";
     QUEUE = "kafka_message_queue_duration_seconds", Histogram, Seconds, ["topic"], SECONDS,
-        "From the publishing of a batch's first event to the first try to send it.";
-    REQUEST = "kafka_request_duration_seconds", Histogram, Seconds, ["broker"], SECONDS, "From a Produce request's leaving to its answer.";
+        "Time from the publishing of a batch's first event to the batch's first attempt.";
+    REQUEST = "kafka_request_duration_seconds", Histogram, Seconds, ["broker"], SECONDS, "Time from sending a Produce request to its response.";
     THROTTLE = "kafka_throttle_duration_seconds", Histogram, Seconds, ["broker"], SECONDS,
-        "How long brokers wanted to be left alone (KIP-219); its sum is all time throttled.";
+        "Throttle times that brokers demanded (KIP-219). The sum is the total throttled time.";
     BATCH_MESSAGES = "kafka_batch_messages", Histogram, Count, ["topic"], MESSAGES, "Events in an acknowledged batch.";
-    BATCH_BYTES = "kafka_batch_bytes", Histogram, Bytes, ["topic"], BYTES, "Bytes of an acknowledged batch, as it was on the wire.";
+    BATCH_BYTES = "kafka_batch_bytes", Histogram, Bytes, ["topic"], BYTES, "Bytes of an acknowledged batch on the wire.";
     COMPRESSION = "kafka_batch_compression_ratio", Histogram, Count, ["topic"], RATIO,
-        "Bytes of an acknowledged batch on the wire to its bytes before compression.";
-    SPLITS = "kafka_batch_splits_total", Counter, Count, [], &[], "Batches split because the broker found them too large.";
-    EPOCHS = "kafka_producer_epoch_raises_total", Counter, Count, [], &[], "Epochs raised in a partition, after something was given up or lost.";
+        "Ratio of an acknowledged batch's bytes on the wire to its bytes before compression.";
+    SPLITS = "kafka_batch_splits_total", Counter, Count, [], &[], "Batches split because a broker refused them as too large.";
+    EPOCHS = "kafka_producer_epoch_raises_total", Counter, Count, [], &[], "Raises of a partition's producer epoch, after failed or lost events.";
     LOST = "kafka_acknowledged_lost_total", Counter, Count, [], &[],
-        "Times that a leader had lost acknowledged events: look at unclean elections and min.insync.replicas.";
-    REQUESTS = "kafka_requests_in_flight", Gauge, Count, [], &[], "Produce requests that wait for their answer.";
-    BUFFER = "kafka_buffer_bytes", Gauge, Bytes, [], &[], "Memory held for events that have no verdict yet.";
-    BUFFER_LIMIT = "kafka_buffer_limit_bytes", Gauge, Bytes, [], &[], "What buffer_memory allows.";
+        "Losses of acknowledged events by a leader. Check unclean leader elections and min.insync.replicas.";
+    REQUESTS = "kafka_requests_in_flight", Gauge, Count, [], &[], "Produce requests without a response yet.";
+    BUFFER = "kafka_buffer_bytes", Gauge, Bytes, [], &[], "Memory held for events without a verdict.";
+    BUFFER_LIMIT = "kafka_buffer_limit_bytes", Gauge, Bytes, [], &[], "The limit on that memory, buffer_memory.";
     CONNECTIONS = "kafka_connections", Gauge, Count, ["broker", "state"], &[],
-        "Connections for Produce requests, by the broker's node id; state is open or opening.";
-    METADATA = "kafka_metadata_refreshed_timestamp_seconds", Gauge, Seconds, [], &[], "When the cluster last told its topics and leaders, as Unix time.";
-    BUILD = "kafka_courier_build_info", Gauge, Count, ["version"], &[], "Always 1; the label tells the version.";
+        "Connections for Produce requests, by the broker's node id and by state: open or opening.";
+    METADATA = "kafka_metadata_refreshed_timestamp_seconds", Gauge, Seconds, [], &[], "Unix time of the last metadata response.";
+    BUILD = "kafka_courier_build_info", Gauge, Count, ["version"], &[], "Always 1. The label has the version.";
 }
 
-/// Tells the recorder what each metric is, as its `# HELP`. Called by `KafkaProducer::build`; an application that installs
-/// its recorder later calls it then.
+/// Registers the help text and unit of each metric with the recorder.
+///
+/// `KafkaProducer::build` calls this function. An application that installs its recorder later calls it afterwards.
 pub fn describe_metrics() {
     for metric in METRICS {
         match metric.kind {
@@ -126,17 +128,17 @@ pub fn describe_metrics() {
     }
 }
 
-/// Dead letters held now.
+/// Sets the number of dead letters held now.
 pub(crate) fn dead_letters(held: u64) {
     gauge!(LETTERS).set(held as f64);
 }
 
-/// An event that was not accepted.
-pub(crate) fn refused(error: &PublishError) {
+/// Counts an event that was not accepted.
+pub(crate) fn count_refused(error: &PublishError) {
     counter!(REFUSED, "reason" => error.name()).increment(1);
 }
 
-/// Letters that a store took.
+/// Counts dead letters that a store took.
 pub(crate) fn letters_kept(store: &'static str, letters: &[Letter]) {
     for letter in letters {
         let reason = letter.error_code.clone().unwrap_or_else(|| "none".to_owned());
@@ -144,14 +146,14 @@ pub(crate) fn letters_kept(store: &'static str, letters: &[Letter]) {
     }
 }
 
-/// Letters that a replay dealt with.
+/// Counts dead letters that a replay handled.
 pub(crate) fn replayed(result: &'static str, letters: u64) {
     if letters > 0 {
         counter!(REPLAYED, "result" => result).increment(letters);
     }
 }
 
-/// Counts a dead letter that a replay has sent in a batch of its own.
+/// Counts a dead letter that a replay sent in a separate batch.
 pub(crate) fn went_alone(topic: &str, result: Result<(), (Option<ErrorCode>, FailedOutcome)>) {
     match result {
         Ok(()) => counter!(SENT, "topic" => topic.to_owned()).increment(1),
@@ -163,8 +165,8 @@ pub(crate) fn went_alone(topic: &str, result: Result<(), (Option<ErrorCode>, Fai
     }
 }
 
-/// A verdict on so many events.
-pub(crate) fn verdict(topic: &Arc<str>, records: u64, verdict: &Verdict) {
+/// Counts the verdict of `records` events.
+pub(crate) fn count_verdict(topic: &Arc<str>, records: u64, verdict: &Verdict) {
     match verdict {
         Verdict::Delivered { .. } => counter!(SENT, "topic" => topic.clone()).increment(records),
         Verdict::Failed(failure) => {
@@ -178,8 +180,8 @@ pub(crate) fn verdict(topic: &Arc<str>, records: u64, verdict: &Verdict) {
     }
 }
 
-/// How long a batch took and how large it was.
-pub(crate) fn settled<T>(topic: &Arc<str>, settlement: &Settlement<T>) {
+/// Records the duration and size of a batch.
+pub(crate) fn record_settlement<T>(topic: &Arc<str>, settlement: &Settlement<T>) {
     let topic = || topic.clone();
     if let Some(tried) = settlement.first_attempt {
         let queued = tried.saturating_duration_since(settlement.published_at);
@@ -195,20 +197,20 @@ pub(crate) fn settled<T>(topic: &Arc<str>, settlement: &Settlement<T>) {
     }
 }
 
-/// Records what the sender's task tells.
+/// Records the reports of the sender's task.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
-    /// Counters as they were told last, in the order of `counted`.
-    told: [u64; 4],
+    /// The counters as of the last report, in the order of `counted`.
+    reported: [u64; 4],
     buffered: Option<usize>,
     in_flight: Option<usize>,
-    /// What was last told of each broker's connections.
+    /// The open and opening connections of each broker as of the last report.
     brokers: Vec<(i32, [u32; 2])>,
 }
 
 impl Meter {
-    /// What stays as it is.
-    pub(crate) fn begin(buffer_limit: usize, letters: u64) -> Self {
+    /// Records the constant metrics.
+    pub(crate) fn start(buffer_limit: usize, letters: u64) -> Self {
         describe_metrics();
         gauge!(BUFFER_LIMIT).set(buffer_limit as f64);
         dead_letters(letters);
@@ -216,11 +218,11 @@ impl Meter {
         Self::default()
     }
 
-    /// What has happened so far, after each round.
+    /// Records the sender's counters, after each round.
     pub(crate) fn counted(&mut self, counters: &Counters, in_flight: usize, buffered: usize) {
         let now = [counters.record_retries, counters.splits, counters.epoch_raises, counters.acknowledged_lost];
-        for ((name, now), told) in [RETRIES, SPLITS, EPOCHS, LOST].into_iter().zip(now).zip(&mut self.told) {
-            let before = std::mem::replace(told, now);
+        for ((name, now), reported) in [RETRIES, SPLITS, EPOCHS, LOST].into_iter().zip(now).zip(&mut self.reported) {
+            let before = std::mem::replace(reported, now);
             if now > before {
                 counter!(name).increment(now - before);
             }
@@ -233,7 +235,7 @@ impl Meter {
         }
     }
 
-    /// What was seen of the cluster.
+    /// Records an observation of the cluster.
     pub(crate) fn observed(&mut self, observation: &Observation<'_>) {
         match observation {
             Observation::Answered { broker, took, throttle } => {

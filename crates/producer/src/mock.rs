@@ -1,7 +1,10 @@
-//! A producer for tests: it keeps what was published, fails on demand, and takes its time on demand.
+//! [`MockProducer`], a producer for tests: it keeps published events, and fails or delays them on demand.
 //!
-//! Rules: no network and no task of its own; what it returns are the real [`Delivery`] and the real errors; events are encoded
-//! as for Kafka, so that one that has no JSON fails here too; each topic has one partition, with offsets from 0.
+//! The rules of this module:
+//!  - The mock has no network and no background task, except the timer of a delayed verdict.
+//!  - It returns the real [`Delivery`] and the real errors.
+//!  - It encodes events as for Kafka, so that an event that can't be encoded fails in a test too.
+//!  - Each topic has one partition, with offsets from 0.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -15,22 +18,22 @@ use crate::deliveries::Deliveries;
 use crate::delivery::{Delivery, Token};
 use crate::error::PublishError;
 use crate::health::HealthError;
-use crate::ledger::Ledger;
+use crate::ledger::BatchLedger;
 use crate::producer::CloseReport;
 use crate::publisher::{Answer, EventPublisher};
 use crate::record::ProducerRecord;
 use crate::shared::wall_clock_ms;
 use crate::stats::Stats;
 use crate::sync::Mutex;
-use crate::trace::Origin;
+use crate::trace::SpanOrigin;
 
 /// How a [`MockProducer`] fails an event.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum MockFailure {
-    /// It is not accepted.
+    /// The event is not accepted.
     Refuse(PublishError),
-    /// It is accepted and given up: certainly not in the log, or perhaps.
+    /// The event is accepted, and fails with this outcome and reason.
     GiveUp(FailedOutcome, Reason),
 }
 
@@ -38,45 +41,48 @@ pub enum MockFailure {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct PublishedEvent {
-    /// Its id.
+    /// The event's id.
     pub id: EventId,
-    /// Its type.
+    /// The event's type.
     pub event_type: String,
-    /// The topic that it went to.
+    /// The event's topic.
     pub topic: Arc<str>,
-    /// Its key.
+    /// The event's key.
     pub key: Option<Vec<u8>>,
-    /// Its correlation id.
+    /// The event's correlation id.
     pub correlation_id: Option<String>,
-    /// Its JSON, as in the record.
+    /// The event's JSON, as in the record.
     pub json: String,
-    /// Whether it is given up, and how.
+    /// The outcome, if the event fails.
     pub given_up: Option<FailedOutcome>,
 }
 
-/// A record that a [`MockProducer`] was sent as it is, and accepted.
+/// A record that a [`MockProducer`] accepted by [`send`](EventPublisher::send) or
+/// [`try_send`](EventPublisher::try_send).
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct SentRecord {
-    /// The topic that it went to.
+    /// The record's topic.
     pub topic: Arc<str>,
-    /// The partition that was asked for.
+    /// The requested partition.
     pub partition: Option<i32>,
-    /// Its key.
+    /// The record's key.
     pub key: Option<Vec<u8>>,
-    /// Its value; none is a tombstone.
+    /// The record's value. `None` is a tombstone.
     pub value: Option<Vec<u8>>,
-    /// Its headers, in order.
+    /// The record's headers, in order.
     pub headers: Vec<(String, Option<Vec<u8>>)>,
-    /// The timestamp that it was given.
+    /// The given timestamp.
     pub timestamp: Option<i64>,
-    /// Whether it is given up, and how.
+    /// The outcome, if the record fails.
     pub given_up: Option<FailedOutcome>,
 }
 
 /// An [`EventPublisher`] without Kafka, for an application's tests.
 ///
-/// Cheap to clone: all clones are one. A test keeps one and hands the other over.
+/// Clones share their state: a test keeps one clone and passes the other to the code under test.
+///
+/// # Examples
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -100,18 +106,18 @@ pub struct SentRecord {
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct MockProducer {
-    inner: Arc<Inner>,
+    inner: Arc<MockInner>,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+struct MockInner {
     mapping: TopicMapping,
-    ledger: Arc<Ledger>,
-    state: Mutex<State>,
+    ledger: Arc<BatchLedger>,
+    state: Mutex<MockState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct MockState {
     published: Vec<PublishedEvent>,
     sent: Vec<SentRecord>,
     offsets: HashMap<Arc<str>, i64>,
@@ -123,59 +129,59 @@ struct State {
 }
 
 impl MockProducer {
-    /// One that delivers everything at once.
+    /// Creates a mock that delivers every event immediately.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Fails the next event so; called several times, as many of the next, in this order.
+    /// Fails the next event with `failure`. Several calls fail as many of the next events, in the order of the calls.
     pub fn fail_next(&self, failure: MockFailure) {
         self.inner.state.lock().next.push_back(failure);
     }
 
-    /// Fails every event so from now on, until [`recover`](Self::recover).
+    /// Fails every event with `failure`, until [`recover`](Self::recover) is called.
     pub fn fail_all(&self, failure: MockFailure) {
         self.inner.state.lock().all = Some(failure);
     }
 
-    /// Fails nothing more, and is healthy.
+    /// Ends all failures, and makes health checks succeed.
     pub fn recover(&self) {
         let mut state = self.inner.state.lock();
         (state.all, state.unhealthy) = (None, None);
         state.next.clear();
     }
 
-    /// Has verdicts come this much after their events from now on, in tokio's time: a test with a paused clock need not
-    /// wait for it. Outside a tokio runtime they come at once.
+    /// Delays each later verdict by `delay` in tokio's time, so that a test with a paused clock need not wait. Outside
+    /// a tokio runtime verdicts are immediate.
     pub fn set_delay(&self, delay: Duration) {
         self.inner.state.lock().delay = delay;
     }
 
-    /// Has health checks fail with this from now on.
+    /// Makes health checks fail with the text `why`.
     pub fn set_unhealthy(&self, why: &str) {
         self.inner.state.lock().unhealthy = Some(why.to_owned());
     }
 
-    /// The events that were accepted so far, in order.
+    /// Returns the accepted events, in order.
     #[must_use]
     pub fn published(&self) -> Vec<PublishedEvent> {
         self.inner.state.lock().published.clone()
     }
 
-    /// The events that were accepted so far, and forgets them: for a test of several steps.
+    /// Returns the accepted events, in order, and clears the list.
     #[must_use]
     pub fn take_published(&self) -> Vec<PublishedEvent> {
         std::mem::take(&mut self.inner.state.lock().published)
     }
 
-    /// The records that were sent as they are and accepted so far, in order.
+    /// Returns the accepted records of `send` and `try_send`, in order.
     #[must_use]
     pub fn sent(&self) -> Vec<SentRecord> {
         self.inner.state.lock().sent.clone()
     }
 
-    /// The records that were sent as they are and accepted so far, and forgets them.
+    /// Returns the accepted records of `send` and `try_send`, in order, and clears the list.
     #[must_use]
     pub fn take_sent(&self) -> Vec<SentRecord> {
         std::mem::take(&mut self.inner.state.lock().sent)
@@ -190,7 +196,7 @@ impl MockProducer {
         self.counted(valid.and_then(|()| self.accept_to(topic.into(), event)))
     }
 
-    /// Counts what was not accepted.
+    /// Counts a refused event.
     fn counted(&self, accepted: Result<Delivery, PublishError>) -> Result<Delivery, PublishError> {
         accepted.inspect_err(|_| self.inner.state.lock().stats.refused += 1)
     }
@@ -233,11 +239,11 @@ impl MockProducer {
         })
     }
 
-    /// Accepts one event or record to `topic`, unless it is to be refused, and has it kept.
+    /// Accepts one event or record for `topic`, unless it must be refused, and stores it with `keep`.
     fn admit(
         &self,
         topic: &Arc<str>,
-        keep: impl FnOnce(&mut State, Option<FailedOutcome>),
+        keep: impl FnOnce(&mut MockState, Option<FailedOutcome>),
     ) -> Result<Delivery, PublishError> {
         let mut state = self.inner.state.lock();
         if state.stats.is_closed {
@@ -250,7 +256,7 @@ impl MockProducer {
         };
         keep(&mut state, failure.as_ref().map(|(outcome, _)| *outcome));
         let verdict = match failure {
-            Some((outcome, reason)) => given_up(outcome, reason),
+            Some((outcome, reason)) => failed_verdict(outcome, reason),
             None => state.delivered(topic),
         };
         state.stats.accepted += 1;
@@ -260,10 +266,10 @@ impl MockProducer {
         Ok(self.promise(topic.clone(), verdict, delay))
     }
 
-    /// The delivery of an event, with its verdict to come.
+    /// Returns the delivery of an event, and settles it with `verdict` after `delay`.
     fn promise(&self, topic: Arc<str>, verdict: Verdict, delay: Duration) -> Delivery {
-        let token = Token::new(&topic, 0, &self.inner.ledger, &Origin::default());
-        token.state().sealed(1);
+        let token = Token::new(&topic, 0, &self.inner.ledger, &SpanOrigin::default());
+        token.state().set_record_count(1);
         let delivery = Delivery::new(token.state().clone(), 0, wall_clock_ms());
         let inner = self.inner.clone();
         match Handle::try_current() {
@@ -279,7 +285,7 @@ impl MockProducer {
     }
 }
 
-impl State {
+impl MockState {
     fn delivered(&mut self, topic: &Arc<str>) -> Verdict {
         let next = self.offsets.entry(topic.clone()).or_default();
         let offset = *next;
@@ -288,7 +294,7 @@ impl State {
     }
 }
 
-impl Inner {
+impl MockInner {
     fn settle(&self, token: &Token, verdict: Verdict) {
         let mut state = self.state.lock();
         state.stats.in_flight -= 1;
@@ -300,17 +306,17 @@ impl Inner {
             }
         }
         drop(state);
-        let ended = token.state().settle(RecordSet::Range(0..1), verdict);
-        if ended.decided {
+        let progress = token.state().settle(RecordSet::Range(0..1), verdict);
+        if progress.decided {
             self.ledger.decide();
         }
-        if ended.settled {
-            self.ledger.strike(token.state().number);
+        if progress.settled {
+            self.ledger.remove(token.state().number);
         }
     }
 }
 
-fn given_up(outcome: FailedOutcome, reason: Reason) -> Verdict {
+fn failed_verdict(outcome: FailedOutcome, reason: Reason) -> Verdict {
     Verdict::Failed(Arc::new(Failure { attempts: 1, ..Failure::untried(outcome, reason) }))
 }
 
@@ -339,7 +345,7 @@ impl EventPublisher for MockProducer {
         self.accept_record(record)
     }
 
-    #[allow(clippy::async_yields_async, reason = "the deliveries are what the caller asks for")]
+    #[allow(clippy::async_yields_async, reason = "the caller wants the deliveries, not their verdicts")]
     fn publish_batch<'a>(&'a self, events: &'a [&'a dyn Event]) -> Answer<'a, Deliveries> {
         Box::pin(async move { Deliveries::new(events.iter().map(|event| self.accept(*event)).collect()) })
     }
@@ -353,7 +359,7 @@ impl EventPublisher for MockProducer {
     }
 
     fn flush(&self, timeout: Duration) -> Answer<'_, bool> {
-        Box::pin(async move { tokio::time::timeout(timeout, self.inner.ledger.settled()).await.is_ok() })
+        Box::pin(async move { tokio::time::timeout(timeout, self.inner.ledger.wait_until_settled()).await.is_ok() })
     }
 
     fn health_check(&self, _timeout: Duration) -> Answer<'_, Result<(), HealthError>> {
@@ -365,7 +371,7 @@ impl EventPublisher for MockProducer {
         self.inner.state.lock().stats.clone()
     }
 
-    /// As a producer's, but that nothing is given up for want of time.
+    /// Closes the mock. Unlike a real producer it fails no event at the timeout.
     fn close(&self, timeout: Duration) -> Answer<'_, CloseReport> {
         self.inner.state.lock().stats.is_closed = true;
         Box::pin(async move {

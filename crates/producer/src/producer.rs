@@ -1,7 +1,9 @@
-//! The handle that applications hold.
+//! [`KafkaProducer`], the handle that applications hold: construction, flush, close.
 //!
-//! Rules: cheap to clone; building it never waits for Kafka; an event is accepted or refused at once unless
-//! its topic is still unknown or memory is full.
+//! The rules of this module:
+//!  - A clone of the handle is cheap.
+//!  - `build` never waits for Kafka.
+//!  - `publish` returns without waiting, unless the topic is still unknown or memory is full.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,10 +26,12 @@ use crate::metrics::Meter;
 use crate::shared::{Callbacks, Shared};
 use crate::stats::Stats;
 use crate::sync::Ordering;
-use crate::trace::{Origin, Tracer};
+use crate::trace::{SpanOrigin, Tracer};
 use crate::verify::Verifier;
 
 /// Publishes events to Kafka.
+///
+/// One producer serves a whole process: clone the handle, and share the clones between tasks and threads.
 #[derive(Clone, Debug)]
 pub struct KafkaProducer {
     pub(crate) inner: Arc<Inner>,
@@ -39,53 +43,54 @@ pub(crate) struct Inner {
     pub(crate) mapping: TopicMapping,
     pub(crate) max_block: Duration,
     pub(crate) letters: DeadLetters,
-    /// For those who need connections of their own.
+    /// The sender's configuration, for separate connections: verification, replay, claims.
     pub(crate) reach: DriverConfig,
     pub(crate) finished: watch::Receiver<bool>,
     pub(crate) tracer: Tracer,
 }
 
-/// What is done with what fails for good.
+/// The handling of records that failed.
 #[derive(Clone, Debug)]
-pub(crate) enum Letters {
-    /// It is kept, in this store before any other.
+pub(crate) enum DeadLetterMode {
+    /// The producer keeps dead letters. The given store takes precedence over the configured stores.
     Kept(Option<Arc<dyn DeadLetterStore>>),
-    /// Whoever published it is told, and keeps it.
+    /// The producer keeps nothing. Its caller gets the error and keeps the record.
     None,
 }
 
-impl Default for Letters {
+impl Default for DeadLetterMode {
     fn default() -> Self {
         Self::Kept(None)
     }
 }
 
-/// What became of everything, when the producer was closed.
+/// The final counts of a closed producer.
 ///
-/// Nothing is in flight then: `delivered + failed` is all that the producer ever accepted. Both are the `sent` and
-/// `failed` of [`Stats`], and of the metrics.
+/// Nothing is in flight after a close, so `delivered + failed` is the number of all events that the producer ever
+/// accepted. Both numbers equal `sent` and `failed` of [`Stats`] and of the metrics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct CloseReport {
-    /// Events delivered in the producer's life.
+    /// Events delivered since the producer was built.
     pub delivered: u64,
-    /// Events given up in its life.
+    /// Events that failed since the producer was built.
     pub failed: u64,
-    /// Dead letters that stores took in its life: of each event that was given up, and of those handed in by hand.
+    /// Dead letters that stores have taken since the producer was built: one for each failed event, and each that the
+    /// application stored itself.
     pub dead_lettered: u64,
-    /// Dead letters that only memory holds, and that end with the process unless
-    /// [`dead_letters`](KafkaProducer::dead_letters) are read, or sent again by another producer, before.
+    /// Dead letters that only memory holds. They are lost with the process, unless the application reads
+    /// [`dead_letters`](KafkaProducer::dead_letters) or replays them through another producer.
     pub in_memory: u64,
 }
 
-/// Why no producer could be had that has spoken with the cluster.
+/// Why [`KafkaProducer::connect`] failed.
 #[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The configuration is wrong.
+    /// The configuration is invalid.
     #[error(transparent)]
     Config(#[from] ConfigErrors),
-    /// The cluster did not answer.
+    /// The cluster did not answer, or refused the producer.
     #[error(transparent)]
     Health(#[from] HealthError),
 }
@@ -93,15 +98,23 @@ pub enum ConnectError {
 debug_as_display!(ConnectError);
 
 impl KafkaProducer {
-    /// Begins with the defaults: a method for each option, and `build()` or `connect()` at the end.
+    /// Returns a builder that starts with the defaults and has one method for each option.
     pub fn builder() -> Builder {
         Builder::default()
     }
 
-    /// As [`build`](Self::build), and waits for a round trip to the cluster, for at most `metadata_timeout`: for those who
-    /// would rather not start than start without Kafka.
+    /// Builds a producer and waits for a round trip to the cluster, for at most `metadata_timeout`.
     ///
-    /// Cancel safety: nothing was published, so nothing is lost.
+    /// Use [`build`](Self::build) if the process shall start while Kafka is away.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError::Config`] if the configuration is invalid, [`ConnectError::Health`] if the cluster does not
+    /// answer or refuses the producer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing, because nothing was published.
     pub async fn connect(config: KafkaConfig) -> Result<Self, ConnectError> {
         Self::connect_with(config, Vec::new(), Extras::default()).await
     }
@@ -117,16 +130,19 @@ impl KafkaProducer {
         Ok(producer)
     }
 
-    /// Checks the configuration and starts the sender's task on the current tokio runtime. Never waits for
-    /// Kafka. Errors: everything that is wrong with the configuration, or that there is no tokio runtime here.
+    /// Checks the configuration and starts the sender's task on the current tokio runtime. Never waits for Kafka.
+    ///
+    /// # Errors
+    ///
+    /// All problems of the configuration together, and the absence of a tokio runtime.
     pub fn build(config: KafkaConfig) -> Result<Self, ConfigErrors> {
         Self::build_with(config, Vec::new(), Extras::default())
     }
 
-    /// As [`build`](Self::build), where so much was wrong already.
+    /// Builds a producer. `problems` are the problems that the caller has found already.
     pub(crate) fn build_with(config: KafkaConfig, problems: Vec<String>, extras: Extras) -> Result<Self, ConfigErrors> {
         let tokens = extras.tokens;
-        let (security, runtime) = surroundings(&config, tokens.clone(), problems)?;
+        let (security, runtime) = security_and_runtime(&config, tokens.clone(), problems)?;
         let mapping = config.mapping().map_err(|error| ConfigErrors(vec![error]))?;
         let limits =
             Limits { max_records: config.flush_messages, max_bytes: config.flush_bytes, linger: config.flush_timeout };
@@ -134,18 +150,18 @@ impl KafkaProducer {
             Compression::None => Codec::None,
             Compression::Snappy => Codec::Snappy,
         };
-        let origin = Origin::of(&config);
+        let origin = SpanOrigin::of(&config);
         let shared = Shared::new(limits, codec, config.buffer_memory);
-        let metered = matches!(extras.letters, Letters::Kept(_));
+        let metered = matches!(extras.letters, DeadLetterMode::Kept(_));
         let shared = Arc::new(Shared { origin: origin.clone(), metered, ..shared });
         let (letters, writer) = match extras.letters {
-            Letters::None => (DeadLetters::none(), None),
-            Letters::Kept(store) => {
+            DeadLetterMode::None => (DeadLetters::none(), None),
+            DeadLetterMode::Kept(store) => {
                 let letters = DeadLetters::start(&config, store, tokens, &shared)?;
                 (letters.clone(), Some(letters.writer()))
             }
         };
-        let meter = metered.then(|| Meter::begin(config.buffer_memory, letters.len()));
+        let meter = metered.then(|| Meter::start(config.buffer_memory, letters.len()));
         let callbacks = Callbacks { shared: shared.clone(), letters: writer.clone(), meter };
         let driver_config = DriverConfig {
             core: config.core(),
@@ -164,7 +180,7 @@ impl KafkaProducer {
             last_letters.settled().await;
             done.send_replace(true);
         });
-        // What does not linger is due as soon as it is opened, whether somebody waits for it or not.
+        // A batch without linger is due when it is opened, and needs no expediting.
         let expedite = config.expedite && !config.flush_timeout.is_zero();
         let intake = Intake { shared, commands, letters: writer, expedite };
         let max_block = config.max_block;
@@ -184,7 +200,13 @@ impl KafkaProducer {
         Ok(producer)
     }
 
-    /// Sends events of this type to `topic` from now on.
+    /// Maps an event type to `topic` for all later events.
+    ///
+    /// # Errors
+    ///
+    /// [`TopicMappingError`] if the event type or the topic's name is invalid, or if `topic` is the dead-letter topic.
+    ///
+    /// # Examples
     ///
     /// ```
     /// # use kafka_courier_test_broker::TestCluster;
@@ -202,15 +224,20 @@ impl KafkaProducer {
         self.inner.mapping.set_topic_mapping(event_type, topic)
     }
 
-    /// The topic that events of this type go to now.
+    /// Returns the topic of events of this type.
     pub fn topic_for(&self, event_type: &str) -> Arc<str> {
         self.inner.mapping.topic_for(event_type)
     }
 
-    /// Sends whatever is still being gathered, and waits until everything accepted before has its verdict.
-    /// Returns whether it all had within `timeout`.
+    /// Sends all open batches, and waits until every event that was accepted before the call has its verdict.
     ///
-    /// Cancel safety: nothing is lost.
+    /// Returns `false` if some verdict is still missing after `timeout`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses no event. The batches are sent all the same.
+    ///
+    /// # Examples
     ///
     /// ```
     /// # use kafka_courier_test_broker::TestCluster;
@@ -221,30 +248,34 @@ impl KafkaProducer {
     /// # let cluster = TestCluster::builder().topic("orders", 6).topic("user-events", 6).start().await?;
     /// # let producer = KafkaProducer::builder().brokers(cluster.bootstrap()).build()?;
     /// if !producer.flush(Duration::from_secs(5)).await {
-    ///     eprintln!("{} events are still on their way", producer.stats().in_flight);
+    ///     eprintln!("{} events are still in flight", producer.stats().in_flight);
     /// }
     /// # Ok(())
     /// # }
     /// ```
     pub async fn flush(&self, timeout: Duration) -> bool {
-        self.inner.intake.tell(Command::SealOpen);
-        tokio::time::timeout(timeout, self.inner.intake.shared.ledger.settled()).await.is_ok()
+        self.inner.intake.send_command(Command::SealOpen);
+        tokio::time::timeout(timeout, self.inner.intake.shared.ledger.wait_until_settled()).await.is_ok()
     }
 
-    /// What failed for good.
+    /// Returns the dead letters of this producer.
     pub fn dead_letters(&self) -> DeadLetters {
         self.inner.letters.clone()
     }
 
-    /// Looks in the log for records whose delivery is in doubt, over connections of its own. Each of its requests may
-    /// take `delivery_timeout`.
+    /// Returns a verifier, which searches the log for records with the outcome `unknown`.
+    ///
+    /// The verifier opens its own connections. Each of its requests may take `delivery_timeout`.
     pub fn verifier(&self) -> Verifier {
         let reach = &self.inner.reach;
         Verifier::new(reach, reach.core.delivery_timeout)
     }
 
-    /// What it has done so far, and how it stands with the cluster. Cheap, but no thing for each event: it looks into
-    /// every partition's open batch.
+    /// Returns the producer's counts and its view of the brokers.
+    ///
+    /// The call locks each partition's open batch briefly: suited to a status page, not to every event.
+    ///
+    /// # Examples
     ///
     /// ```
     /// # use kafka_courier_test_broker::TestCluster;
@@ -254,7 +285,7 @@ impl KafkaProducer {
     /// # let cluster = TestCluster::builder().topic("orders", 6).topic("user-events", 6).start().await?;
     /// # let producer = KafkaProducer::builder().brokers(cluster.bootstrap()).build()?;
     /// let stats = producer.stats();
-    /// println!("{} sent, {} failed, {} tried again", stats.sent, stats.failed, stats.retried);
+    /// println!("{} sent, {} failed, {} retried", stats.sent, stats.failed, stats.retried);
     /// # Ok(())
     /// # }
     /// ```
@@ -262,10 +293,15 @@ impl KafkaProducer {
         Stats::of(&self.inner.intake.shared, self.inner.letters.len())
     }
 
-    /// Accepts nothing more, delivers what was accepted for at most `timeout`, and gives up the rest. Every
-    /// event has its verdict when this returns.
+    /// Closes the producer: refuses new events, delivers accepted ones for at most `timeout`, and fails the rest.
     ///
-    /// Cancel safety: closing goes on without it.
+    /// Every event has its verdict when the future is ready.
+    ///
+    /// # Cancel safety
+    ///
+    /// The close continues in the background after the future is dropped.
+    ///
+    /// # Examples
     ///
     /// ```
     /// # use kafka_courier_test_broker::TestCluster;
@@ -276,7 +312,7 @@ impl KafkaProducer {
     /// # let cluster = TestCluster::builder().topic("orders", 6).topic("user-events", 6).start().await?;
     /// # let producer = KafkaProducer::builder().brokers(cluster.bootstrap()).build()?;
     /// let report = producer.close(Duration::from_secs(30)).await;
-    /// println!("{} delivered, {} failed, {} letters kept", report.delivered, report.failed, report.dead_lettered);
+    /// println!("{} delivered, {} failed, {} dead letters", report.delivered, report.failed, report.dead_lettered);
     /// # Ok(())
     /// # }
     /// ```
@@ -284,18 +320,18 @@ impl KafkaProducer {
         let shared = &*self.inner.intake.shared;
         shared.closed.store(true, Ordering::SeqCst);
         for slot in shared.topics.all_slots() {
-            // Whoever was still inside has told the task of what it opened once this lock was free.
+            // A publisher that held this lock has sent its `Opened` command by the time the lock is free.
             drop(slot.accumulator.lock());
         }
-        self.inner.intake.tell(Command::Close { deadline: after(timeout) });
+        self.inner.intake.send_command(Command::Close { deadline: deadline_after(timeout) });
         let mut finished = self.inner.finished.clone();
-        // An error says that the task is gone, which is as good.
+        // An error means that the task has ended. `close` waits for no more than that.
         let _ = finished.wait_for(|done| *done).await;
         let in_memory = self.inner.letters.in_memory();
         if in_memory > 0 {
             tracing::warn!(
                 letters = in_memory,
-                "dead letters are held in memory only, and end with the process: dlq_file or dlq_topic would keep them"
+                "dead letters are only in memory and are lost with the process: set dlq_file or dlq_topic to keep them"
             );
         }
         let (delivered, failed) = shared.counts.settled();
@@ -308,15 +344,18 @@ impl Drop for Inner {
         let shared = &*self.intake.shared;
         if !shared.closed.load(Ordering::Relaxed) && !shared.ledger.is_decided() {
             tracing::warn!(
-                "the producer was dropped without close(): what it accepted is still delivered while the runtime lives"
+                "producer dropped without close(): accepted events are delivered only while the runtime lives"
             );
         }
     }
 }
 
-/// What a producer finds where it is built: the files that secure it, and a runtime. Errors: everything that is wrong, the
-/// configuration and these `problems` included.
-fn surroundings(
+/// Loads the files that `config` names for TLS and SASL, and finds the current tokio runtime.
+///
+/// # Errors
+///
+/// `problems` and the problems of the configuration, its files and the runtime, all together.
+fn security_and_runtime(
     config: &KafkaConfig,
     tokens: Option<TokenSource>,
     mut problems: Vec<String>,
@@ -324,9 +363,7 @@ fn surroundings(
     problems.extend(config.problems());
     let security = config.security(tokens);
     let runtime = Handle::try_current().map_err(|_| {
-        ConfigErrors(vec![
-            "there is no tokio runtime here: build the producer within one, such as #[tokio::main]".into(),
-        ])
+        ConfigErrors(vec!["no tokio runtime here: build the producer inside one, such as in #[tokio::main]".into()])
     });
     match (security, runtime) {
         (Ok(security), Ok(runtime)) if problems.is_empty() => Ok((security, runtime)),
@@ -338,8 +375,8 @@ fn surroundings(
     }
 }
 
-/// The point in time `wait` from now; beyond a year it makes no difference.
-pub(crate) fn after(wait: Duration) -> Instant {
+/// Returns the instant `wait` from now, at most a year ahead.
+pub(crate) fn deadline_after(wait: Duration) -> Instant {
     const A_YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
     Instant::now() + wait.min(A_YEAR)
 }

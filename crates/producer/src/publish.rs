@@ -1,107 +1,149 @@
-//! How events and records are handed over one by one: waiting, or at once.
+//! Publishing one event or record, with and without waiting.
 //!
-//! Rules: what was not accepted is an error, and nothing of it is kept; waiting is for an unknown topic (metadata_timeout)
-//! and for memory (max_block) only; nothing is accepted before the last point at which the future may be dropped.
+//! The rules of this module:
+//!  - An event that is not accepted returns an error. The producer keeps nothing of it.
+//!  - `publish` waits only for an unknown topic (`metadata_timeout`) and for memory (`max_block`).
+//!  - A record is accepted after the last await point. A dropped future has accepted nothing.
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kafka_courier_batcher::{Header, Record};
 use kafka_courier_dlq::Letter;
 use kafka_courier_event_model::{Event, EventId, TraceContext, validate_topic_name};
-use kafka_courier_idempotent_sender::driver::Command;
 
 use crate::delivery::{Delivery, RecordMetadata};
 use crate::error::{Error, PublishError};
 use crate::headers;
 use crate::intake::Refused;
-use crate::memory::Asker;
 use crate::metrics;
-use crate::producer::{KafkaProducer, after};
+use crate::producer::KafkaProducer;
 use crate::record::ProducerRecord;
 use crate::shared::wall_clock_ms;
 use crate::sync::Ordering;
-use crate::topics::{Standing, Topic};
-use crate::trace::{Created, TRACEPARENT, TRACESTATE};
+use crate::topics::TopicEntry;
+use crate::trace::{EventTrace, TRACEPARENT, TRACESTATE};
 
-/// After so long a topic that could not be had is asked for again; who publishes to it before is told why at once.
-const FAILED_TOPIC_PAUSE: Duration = Duration::from_secs(1);
-/// So long is waited for it then, which is enough if the cluster answers, and does not hold up for long who publishes to
-/// other topics too. The asking goes on behind.
-const FAILED_TOPIC_PATIENCE: Duration = Duration::from_secs(1);
-
-/// How long batches on their way may give no memory back before the open ones are sent too.
-const SHORT_OF_MEMORY: Duration = Duration::from_millis(50);
-
-/// A scratch buffer that has grown beyond this is not kept.
-const SCRATCH_KEPT: usize = 1 << 20;
+/// The largest scratch buffer in bytes that is kept for the next event.
+const MAX_KEPT_SCRATCH: usize = 1 << 20;
 
 thread_local! {
-    /// The JSON of the event that this thread is publishing.
+    /// A buffer for the JSON of the event that this thread publishes.
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 impl KafkaProducer {
-    /// Publishes an event to its type's topic.
+    /// Publishes an event to the topic of its type.
     ///
-    /// Waits only while the topic is unknown (up to `metadata_timeout`) or memory is full (up to `max_block`). An error
-    /// says that the event was not accepted; `Ok` is the [`Delivery`] that tells what became of it.
+    /// Waits only while the topic is unknown (up to `metadata_timeout`) or memory is full (up to `max_block`). The
+    /// returned [`Delivery`] is the future of the event's verdict.
     ///
-    /// A topic that could not be had is asked for again after a second, and then waited for at most a second: whoever
-    /// publishes to it meanwhile gets the same error at once.
+    /// The producer requests an unavailable topic again after a second, and then waits for it for at most a second.
+    /// Calls in between return the last error without waiting.
     ///
-    /// Cancel safety: if this future is dropped before it is ready, the event was not accepted.
+    /// # Errors
+    ///
+    /// A [`PublishError`] means that the event was not accepted. The producer keeps nothing of it.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped before it is ready, the event was not accepted.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use kafka_courier_test_broker::TestCluster;
+    /// # use kafka_courier::KafkaProducer;
+    /// # use kafka_courier::events::{EventBuilder, UserLoggedIn};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cluster = TestCluster::builder().topic("user-events", 6).start().await?;
+    /// # let producer = KafkaProducer::builder().brokers(cluster.bootstrap()).build()?;
+    /// # let builder = EventBuilder::new("auth-service", "1.0");
+    /// let event = builder.user_logged_in(UserLoggedIn { user_id: "u-42".into(), ..Default::default() });
+    /// let delivery = producer.publish(&event).await?; // accepted
+    /// let written = delivery.await?; // in the log of every in-sync replica
+    /// println!("partition {} offset {:?}", written.partition, written.offset);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn publish(&self, event: &dyn Event) -> Result<Delivery, PublishError> {
         self.publish_mapped(event, self.inner.max_block).await
     }
 
-    /// Publishes an event to `topic`, whatever its type.
+    /// Publishes an event to `topic`, independent of its type.
     ///
-    /// Waits, fails and may be cancelled as [`publish`](Self::publish).
+    /// # Errors
+    ///
+    /// As [`publish`](Self::publish).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`publish`](Self::publish).
     pub async fn publish_to(&self, topic: &str, event: &dyn Event) -> Result<Delivery, PublishError> {
-        match self.begin(topic, event) {
+        match self.offer_once(topic, event) {
             Ok(delivery) => Ok(delivery),
-            Err(begun) => {
-                self.go_on(topic, event, begun, self.inner.max_block).await.map_err(|error| self.refused(error))
-            }
+            Err(refused_offer) => self
+                .publish_after_wait(topic, event, refused_offer, self.inner.max_block)
+                .await
+                .map_err(|error| self.refused(error)),
         }
     }
 
-    /// Publishes an event and waits for its verdict: [`publish`](Self::publish) and the awaited [`Delivery`] in one.
+    /// Publishes an event and waits for its verdict: [`publish`](Self::publish), then the [`Delivery`].
     ///
-    /// Cancel safety: the event may have been accepted, and is then delivered all the same.
+    /// # Errors
+    ///
+    /// [`Error::NotAccepted`] if the event was not accepted, [`Error::Failed`] if it was accepted and failed.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the event may have been accepted. An accepted event is delivered all the same.
     pub async fn publish_and_wait(&self, event: &dyn Event) -> Result<RecordMetadata, Error> {
         Ok(self.publish(event).await?.await?)
     }
 
-    /// Publishes an event to its type's topic if that takes no waiting at all.
+    /// Publishes an event to the topic of its type without waiting.
     ///
-    /// Beyond what [`publish`](Self::publish) fails with: [`PublishError::BufferFull`] at once, and
-    /// [`PublishError::TopicPending`] while the topic's partitions are not known. It is asked for then, so that a later
-    /// try finds it.
+    /// # Errors
+    ///
+    /// As [`publish`](Self::publish), and:
+    ///  - [`PublishError::BufferFull`] if there is no memory now.
+    ///  - [`PublishError::TopicPending`] while the topic's partitions are unknown. The call requests them, and a later
+    ///    call succeeds once they are known.
     pub fn try_publish(&self, event: &dyn Event) -> Result<Delivery, PublishError> {
         self.inner.mapping.with_topic(event.event_type(), |topic| self.try_publish_to(topic, event))
     }
 
-    /// Publishes an event to `topic`, whatever its type, if that takes no waiting at all.
+    /// Publishes an event to `topic`, independent of its type, without waiting.
     ///
-    /// Fails as [`try_publish`](Self::try_publish).
+    /// # Errors
+    ///
+    /// As [`try_publish`](Self::try_publish).
     pub fn try_publish_to(&self, topic: &str, event: &dyn Event) -> Result<Delivery, PublishError> {
         let known = self.inner.intake.shared.topics.with(topic, |topic| self.try_event(topic, event));
-        let taken = known.unwrap_or_else(|| self.try_event(&*self.topic(topic)?, event));
-        taken.map_err(|error| self.refused(error))
+        let accepted = known.unwrap_or_else(|| self.try_event(&*self.topic(topic)?, event));
+        accepted.map_err(|error| self.refused(error))
     }
 
-    fn try_event(&self, topic: &Topic, event: &dyn Event) -> Result<Delivery, PublishError> {
-        let created = self.inner.tracer.event(&topic.name, event);
-        let offered = self.at_once(topic, &|topic| self.offer_event(topic, event, &created));
-        offered.map(|delivery| created.delivered(delivery))
+    fn try_event(&self, topic: &TopicEntry, event: &dyn Event) -> Result<Delivery, PublishError> {
+        let event_trace = self.inner.tracer.trace_event(&topic.name, event);
+        let offered = self.offer_without_waiting(topic, &|topic| self.offer_event(topic, event, &event_trace));
+        offered.map(|delivery| event_trace.link(delivery))
     }
 
-    /// Publishes a record as it is: key, value, headers.
+    /// Publishes a record as given: key, value, headers.
     ///
-    /// Waits, fails and may be cancelled as [`publish`](Self::publish).
+    /// # Errors
+    ///
+    /// The errors of [`publish`](Self::publish), and [`PublishError::Partition`] if the topic has no such partition.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`publish`](Self::publish).
+    ///
+    /// # Examples
     ///
     /// ```
     /// # use kafka_courier_test_broker::TestCluster;
@@ -127,57 +169,57 @@ impl KafkaProducer {
         self.send_as(record, None).await.map_err(|error| self.refused(error))
     }
 
-    /// Counts what was not accepted.
+    /// Counts an event that was not accepted, and returns its error.
     #[cold]
     pub(crate) fn refused(&self, error: PublishError) -> PublishError {
         self.inner.intake.shared.counts.refused.fetch_add(1, Ordering::Relaxed);
-        metrics::refused(&error);
+        metrics::count_refused(&error);
         error
     }
 
-    /// As [`send`](Self::send); the record may be a dead letter's, which then knows its letter.
+    /// Publishes a record. `letter` is the dead letter that the record replays, if any.
     pub(crate) async fn send_as(
         &self,
         record: &ProducerRecord<'_>,
         letter: Option<&Arc<Letter>>,
     ) -> Result<Delivery, PublishError> {
-        let created = self.inner.tracer.record(record.topic, record.headers, record.value.is_none());
-        let headers = created.headers(record.headers);
-        let raw = raw(record, &headers);
-        let offer = |topic: &Topic| self.inner.intake.offer_letter(topic, record.partition, &raw, letter);
+        let event_trace = self.inner.tracer.trace_record(record.topic, record.headers, record.value.is_none());
+        let headers = event_trace.headers(record.headers);
+        let raw = to_batcher_record(record, &headers);
+        let offer = |topic: &TopicEntry| self.inner.intake.offer_letter(topic, record.partition, &raw, letter);
         let mut offered = match self.inner.intake.shared.topics.with(record.topic, offer) {
-            Some(Ok(delivery)) => return Ok(created.delivered(delivery)),
+            Some(Ok(delivery)) => return Ok(event_trace.link(delivery)),
             Some(Err(refused)) => Err(refused),
             None => Err(Refused::NoTopic),
         };
         let mut deadline = None;
         loop {
             match offered {
-                Ok(delivery) => return Ok(created.delivered(delivery)),
+                Ok(delivery) => return Ok(event_trace.link(delivery)),
                 Err(refused) => {
                     let topic = self.topic(record.topic)?;
-                    self.wait(&topic, refused, self.inner.max_block, &mut deadline).await?;
+                    self.wait_after_refusal(&topic, refused, self.inner.max_block, &mut deadline).await?;
                 }
             }
             offered = offer(&*self.topic(record.topic)?);
         }
     }
 
-    /// Waits until a topic's partitions are known, so that events can be published to it without waiting for it.
+    /// Waits until a topic's partitions are known, so that later events need not wait for them.
     ///
     /// # Errors
     ///
-    /// [`PublishError::Topic`] if the topic is unknown to the cluster for `metadata_timeout`, as for
-    /// [`publish`](Self::publish); [`PublishError::TopicName`] or [`PublishError::Closed`].
+    /// [`PublishError::Topic`] if the topic is unavailable for `metadata_timeout`, as in [`publish`](Self::publish).
+    /// [`PublishError::TopicName`] if the name is invalid. [`PublishError::Closed`] if the producer is closed.
     ///
     /// # Cancel safety
     ///
-    /// It only waits: the topic is learnt all the same.
+    /// Dropping the future ends only the wait. The producer learns the topic all the same.
     pub async fn learn_topic(&self, topic: &str) -> Result<(), PublishError> {
         self.partition_count(topic).await.map(|_| ())
     }
 
-    /// How many partitions a topic has; waits for it as publishing does.
+    /// Returns the number of a topic's partitions. Waits for the topic as `publish` does.
     pub(crate) async fn partition_count(&self, topic: &str) -> Result<i32, PublishError> {
         loop {
             let topic = self.topic(topic)?;
@@ -188,87 +230,93 @@ impl KafkaProducer {
         }
     }
 
-    /// Publishes a record as it is, if that takes no waiting at all.
+    /// Publishes a record as given, without waiting.
     ///
-    /// Fails as [`try_publish`](Self::try_publish).
+    /// # Errors
+    ///
+    /// The errors of [`try_publish`](Self::try_publish), and [`PublishError::Partition`] if the topic has no such
+    /// partition.
     pub fn try_send(&self, record: &ProducerRecord<'_>) -> Result<Delivery, PublishError> {
         let known = self.inner.intake.shared.topics.with(record.topic, |topic| self.try_send_to(topic, record));
-        let taken = known.unwrap_or_else(|| self.try_send_to(&*self.topic(record.topic)?, record));
-        taken.map_err(|error| self.refused(error))
+        let accepted = known.unwrap_or_else(|| self.try_send_to(&*self.topic(record.topic)?, record));
+        accepted.map_err(|error| self.refused(error))
     }
 
-    fn try_send_to(&self, topic: &Topic, record: &ProducerRecord<'_>) -> Result<Delivery, PublishError> {
-        let created = self.inner.tracer.record(&topic.name, record.headers, record.value.is_none());
-        let headers = created.headers(record.headers);
-        let raw = raw(record, &headers);
-        let offered = self.at_once(topic, &|topic| self.inner.intake.offer(topic, record.partition, &raw));
-        offered.map(|delivery| created.delivered(delivery))
+    fn try_send_to(&self, topic: &TopicEntry, record: &ProducerRecord<'_>) -> Result<Delivery, PublishError> {
+        let event_trace = self.inner.tracer.trace_record(&topic.name, record.headers, record.value.is_none());
+        let headers = event_trace.headers(record.headers);
+        let raw = to_batcher_record(record, &headers);
+        let offered =
+            self.offer_without_waiting(topic, &|topic| self.inner.intake.offer(topic, record.partition, &raw));
+        offered.map(|delivery| event_trace.link(delivery))
     }
 
     async fn publish_mapped(&self, event: &dyn Event, max_block: Duration) -> Result<Delivery, PublishError> {
-        let begun = self
-            .inner
-            .mapping
-            .with_topic(event.event_type(), |topic| self.begin(topic, event).map_err(|begun| (topic.clone(), begun)));
-        match begun {
+        let refused_offer = self.inner.mapping.with_topic(event.event_type(), |topic| {
+            self.offer_once(topic, event).map_err(|refused_offer| (topic.clone(), refused_offer))
+        });
+        match refused_offer {
             Ok(delivery) => Ok(delivery),
-            Err((topic, begun)) => {
-                self.go_on(&topic, event, begun, max_block).await.map_err(|error| self.refused(error))
-            }
+            Err((topic, refused_offer)) => self
+                .publish_after_wait(&topic, event, refused_offer, max_block)
+                .await
+                .map_err(|error| self.refused(error)),
         }
     }
 
-    /// Offers an event once; what it was refused for may be waited for. No reference to what threads share is counted.
-    pub(crate) fn begin(&self, topic: &str, event: &dyn Event) -> Result<Delivery, Box<Begun>> {
-        let created = self.inner.tracer.event(topic, event);
-        let offer = |topic: &Topic| self.offer_event(topic, event, &created);
+    /// Offers an event once. Increments no reference count that threads share.
+    pub(crate) fn offer_once(&self, topic: &str, event: &dyn Event) -> Result<Delivery, Box<RefusedOffer>> {
+        let event_trace = self.inner.tracer.trace_event(topic, event);
+        let offer = |topic: &TopicEntry| self.offer_event(topic, event, &event_trace);
         match self.inner.intake.shared.topics.with(topic, offer) {
-            Some(Ok(delivery)) => Ok(created.delivered(delivery)),
-            Some(Err(refused)) => Err(Box::new(Begun { created, refused })),
-            None => Err(Box::new(Begun { created, refused: Refused::NoTopic })),
+            Some(Ok(delivery)) => Ok(event_trace.link(delivery)),
+            Some(Err(refused)) => Err(Box::new(RefusedOffer { event_trace, refused })),
+            None => Err(Box::new(RefusedOffer { event_trace, refused: Refused::NoTopic })),
         }
     }
 
-    /// Waits for what an event was refused for, and offers it again.
-    pub(crate) async fn go_on(
+    /// Waits until the cause of a refusal is gone, and offers the event again.
+    pub(crate) async fn publish_after_wait(
         &self,
         topic: &str,
         event: &dyn Event,
-        begun: Box<Begun>,
+        refused_offer: Box<RefusedOffer>,
         max_block: Duration,
     ) -> Result<Delivery, PublishError> {
-        let Begun { created, refused } = *begun;
+        let RefusedOffer { event_trace, refused } = *refused_offer;
         let mut deadline = None;
-        self.wait(&*self.topic(topic)?, refused, max_block, &mut deadline).await?;
-        // Its own buffer: this thread's is others' while we wait.
+        self.wait_after_refusal(&*self.topic(topic)?, refused, max_block, &mut deadline).await?;
+        // A separate buffer: the thread's scratch buffer serves other events across an await point.
         let mut json = Vec::new();
         event.encode_into(&mut json)?;
         loop {
             let topic = self.topic(topic)?;
-            match with_record(event, &json, created.context(), |record| self.inner.intake.offer(&topic, None, record)) {
-                Ok(delivery) => return Ok(created.delivered(delivery)),
-                Err(refused) => self.wait(&topic, refused, max_block, &mut deadline).await?,
+            match with_record(event, &json, event_trace.context(), |record| {
+                self.inner.intake.offer(&topic, None, record)
+            }) {
+                Ok(delivery) => return Ok(event_trace.link(delivery)),
+                Err(refused) => self.wait_after_refusal(&topic, refused, max_block, &mut deadline).await?,
             }
         }
     }
 
-    /// Offers once, and says what would have to be waited for as an error. Where the topic has become known since it was
-    /// looked up, it is offered to what is known of it now.
-    fn at_once(
+    /// Offers a record once, and returns an error instead of waiting. If the topic has become known since its lookup,
+    /// the record is offered again.
+    fn offer_without_waiting(
         &self,
-        topic: &Topic,
-        offer: &impl Fn(&Topic) -> Result<Delivery, Refused>,
+        topic: &TopicEntry,
+        offer: &impl Fn(&TopicEntry) -> Result<Delivery, Refused>,
     ) -> Result<Delivery, PublishError> {
-        offer(topic).or_else(|refused| self.at_once_again(topic, refused, offer))
+        offer(topic).or_else(|refused| self.retry_without_waiting(topic, refused, offer))
     }
 
-    /// What was refused may be taken after all, if that takes no waiting.
+    /// Offers a refused record again, where no wait is needed.
     #[cold]
-    fn at_once_again(
+    fn retry_without_waiting(
         &self,
-        topic: &Topic,
+        topic: &TopicEntry,
         refused: Refused,
-        offer: &impl Fn(&Topic) -> Result<Delivery, Refused>,
+        offer: &impl Fn(&TopicEntry) -> Result<Delivery, Refused>,
     ) -> Result<Delivery, PublishError> {
         match refused {
             Refused::Error(error) => Err(error),
@@ -278,13 +326,13 @@ impl KafkaProducer {
                 }
                 let now = self.topic(&topic.name)?;
                 if now.partitions.is_some() && topic.partitions.is_none() {
-                    return self.at_once(&now, offer);
+                    return self.offer_without_waiting(&now, offer);
                 }
-                self.ask_for(&now)?;
+                self.request_topic(&now)?;
                 Err(PublishError::TopicPending { topic: now.name.clone() })
             }
-            Refused::NoMemory { needed, asker } => {
-                self.inner.intake.relieve(needed, asker);
+            Refused::NoMemory { needed, share } => {
+                self.inner.intake.seal_fullest(needed, share);
                 offer(topic).map_err(|refused| match refused {
                     Refused::Error(error) => error,
                     _ => PublishError::BufferFull { needed, waited: Duration::ZERO },
@@ -293,7 +341,8 @@ impl KafkaProducer {
         }
     }
 
-    pub(crate) fn topic(&self, name: &str) -> Result<Arc<Topic>, PublishError> {
+    /// Returns the entry of a topic, a new one for a new name.
+    pub(crate) fn topic(&self, name: &str) -> Result<Arc<TopicEntry>, PublishError> {
         let topics = &self.inner.intake.shared.topics;
         if let Some(topic) = topics.get(name) {
             return Ok(topic);
@@ -302,126 +351,36 @@ impl KafkaProducer {
         Ok(topics.get_or_add(name))
     }
 
-    /// The fast way: encodes into this thread's scratch buffer and takes the record from there.
-    fn offer_event(&self, topic: &Topic, event: &dyn Event, created: &Created) -> Result<Delivery, Refused> {
+    /// Encodes an event into this thread's scratch buffer and offers it.
+    fn offer_event(
+        &self,
+        topic: &TopicEntry,
+        event: &dyn Event,
+        event_trace: &EventTrace,
+    ) -> Result<Delivery, Refused> {
         let mut scratch = SCRATCH.take();
         scratch.clear();
         event.encode_into(&mut scratch).map_err(|error| Refused::Error(error.into()))?;
         let offered =
-            with_record(event, &scratch, created.context(), |record| self.inner.intake.offer(topic, None, record));
-        if scratch.capacity() <= SCRATCH_KEPT {
+            with_record(event, &scratch, event_trace.context(), |record| self.inner.intake.offer(topic, None, record));
+        if scratch.capacity() <= MAX_KEPT_SCRATCH {
             SCRATCH.set(scratch);
         }
         offered
     }
-
-    /// Waits for what a record was refused for. The first wait for memory sets the deadline.
-    async fn wait(
-        &self,
-        topic: &Topic,
-        refused: Refused,
-        max_block: Duration,
-        deadline: &mut Option<Instant>,
-    ) -> Result<(), PublishError> {
-        match refused {
-            Refused::Error(error) => Err(error),
-            Refused::NoTopic => self.wait_for_topic(topic).await,
-            Refused::NoMemory { needed, asker } => {
-                let deadline = *deadline.get_or_insert_with(|| after(max_block));
-                if self.wait_for_memory(needed, asker, deadline).await {
-                    return Ok(());
-                }
-                Err(PublishError::BufferFull { needed, waited: max_block })
-            }
-        }
-    }
-
-    /// Waits for memory until `deadline`; whether it is there. As long as batches on their way give some back
-    /// the open ones go on filling, but for the fullest; if none do, the open ones are sent as they are.
-    async fn wait_for_memory(&self, needed: usize, asker: Asker, deadline: Instant) -> bool {
-        let intake = &self.inner.intake;
-        let memory = &intake.shared.memory;
-        let patience = || deadline.saturating_duration_since(Instant::now());
-        intake.relieve(needed, asker);
-        if memory.wait_for(needed, asker, patience().min(SHORT_OF_MEMORY)).await {
-            return true;
-        }
-        intake.tell(Command::SealOpen);
-        memory.wait_for(needed, asker, patience()).await
-    }
-
-    /// Has a topic asked for, unless it was; fails if it could not be had a moment ago. Otherwise, until when to wait
-    /// for it, where that has an end of its own.
-    pub(crate) fn ask_for(&self, topic: &Topic) -> Result<Option<Instant>, PublishError> {
-        let (mut ask, mut refused, mut until) = (false, None, None);
-        topic.lasting.standing.send_if_modified(|standing| match standing {
-            Standing::Unasked => {
-                ask = true;
-                *standing = Standing::Asked;
-                true
-            }
-            Standing::Failed(reason, at) if at.elapsed() >= FAILED_TOPIC_PAUSE => {
-                ask = true;
-                let now = Instant::now();
-                until = Some(now + FAILED_TOPIC_PATIENCE);
-                *standing = Standing::AskedAgain(reason.clone(), now);
-                true
-            }
-            Standing::AskedAgain(_, at) if at.elapsed() < FAILED_TOPIC_PATIENCE => {
-                until = Some(*at + FAILED_TOPIC_PATIENCE);
-                false
-            }
-            Standing::Failed(reason, _) | Standing::AskedAgain(reason, _) => {
-                refused = Some(reason.clone());
-                false
-            }
-            Standing::Asked | Standing::Ready => false,
-        });
-        if ask {
-            self.inner.intake.tell(Command::WantTopic(topic.name.clone()));
-        }
-        match refused {
-            Some(reason) => Err(PublishError::Topic { topic: topic.name.clone(), reason }),
-            None => Ok(until),
-        }
-    }
-
-    async fn wait_for_topic(&self, topic: &Topic) -> Result<(), PublishError> {
-        let mut standing = topic.lasting.standing.subscribe();
-        let until = self.ask_for(topic)?;
-        let mut finished = self.inner.finished.clone();
-        let patience = async {
-            match until {
-                Some(until) => tokio::time::sleep_until(until.into()).await,
-                None => std::future::pending().await,
-            }
-        };
-        let settled = tokio::select! {
-            seen = standing.wait_for(|now| matches!(now, Standing::Ready | Standing::Failed(..))) => seen.map(|s| s.clone()),
-            () = patience => Ok(topic.lasting.standing.borrow().clone()),
-            _ = finished.wait_for(|done| *done) => return Err(PublishError::Closed),
-        };
-        match settled {
-            Ok(Standing::Failed(reason, _) | Standing::AskedAgain(reason, _)) => {
-                Err(PublishError::Topic { topic: topic.name.clone(), reason })
-            }
-            Ok(_) => Ok(()),
-            Err(_) => Err(PublishError::Closed),
-        }
-    }
 }
 
-/// An event that was offered once, and refused.
-pub(crate) struct Begun {
-    pub(crate) created: Created,
+/// The trace and the refusal of an event that was offered once.
+pub(crate) struct RefusedOffer {
+    pub(crate) event_trace: EventTrace,
     pub(crate) refused: Refused,
 }
 
-fn raw<'a>(record: &ProducerRecord<'a>, headers: &'a [Header<'a>]) -> Record<'a> {
+fn to_batcher_record<'a>(record: &ProducerRecord<'a>, headers: &'a [Header<'a>]) -> Record<'a> {
     Record { key: record.key, value: record.value, headers, timestamp: record.timestamp.unwrap_or_else(wall_clock_ms) }
 }
 
-/// Calls `take` with the event as a record; it carries the event's own context, else this one.
+/// Calls `take` with the event's record. `context` is used if the event has no trace context.
 pub(crate) fn with_record<R>(
     event: &dyn Event,
     json: &[u8],
@@ -447,39 +406,47 @@ pub(crate) fn with_record<R>(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use kafka_courier_idempotent_sender::core::Reason;
     use kafka_courier_test_broker::TestCluster;
 
     use super::*;
+    use crate::memory::MemoryShare;
+    use crate::topics::TopicLookup;
 
     #[tokio::test]
-    async fn what_is_offered_to_a_topic_that_has_become_known_meanwhile_is_taken_at_once() {
+    async fn offer_uses_fresh_topic_entry() {
         let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
         let producer = KafkaProducer::builder().brokers(cluster.bootstrap()).build().unwrap();
         let before = producer.topic("t").unwrap();
         producer.learn_topic("t").await.unwrap();
         let record = ProducerRecord { topic: "t", value: Some(b"v"), ..ProducerRecord::default() };
         producer.try_send_to(&before, &record).unwrap().await.unwrap();
-        // It becomes known a moment before it no longer counts as one that could not be had.
-        let failed = Standing::Failed(Reason::NoLeader, Instant::now());
-        before.lasting.standing.send_replace(failed);
+        // The partitions become known shortly before the lookup's state changes from `Failed` to `Ready`.
+        let failed = TopicLookup::Failed(Reason::NoLeader, Instant::now());
+        before.state.lookup.send_replace(failed);
         producer.try_send_to(&before, &record).unwrap().await.unwrap();
     }
 
     #[tokio::test]
-    async fn what_stands_in_the_way_once_memory_was_made_is_told_instead_of_the_memory() {
+    async fn second_refusal_is_the_error() {
         let producer = KafkaProducer::builder().build().unwrap();
         let topic = producer.topic("t").unwrap();
-        let told = |second: fn() -> Refused| {
+        let error_of = |second: fn() -> Refused| {
             let offers = Cell::new(0);
-            let offer = |_: &Topic| {
+            let offer = |_: &TopicEntry| {
                 offers.set(offers.get() + 1);
-                Err(if offers.get() == 1 { Refused::NoMemory { needed: 1, asker: Asker::Within } } else { second() })
+                Err(if offers.get() == 1 {
+                    Refused::NoMemory { needed: 1, share: MemoryShare::Within }
+                } else {
+                    second()
+                })
             };
-            producer.at_once(&topic, &offer).map(Delivery::detach).unwrap_err()
+            producer.offer_without_waiting(&topic, &offer).map(Delivery::detach).unwrap_err()
         };
-        assert!(matches!(told(|| Refused::Error(PublishError::Closed)), PublishError::Closed));
-        let full = told(|| Refused::NoMemory { needed: 1, asker: Asker::Within });
+        assert!(matches!(error_of(|| Refused::Error(PublishError::Closed)), PublishError::Closed));
+        let full = error_of(|| Refused::NoMemory { needed: 1, share: MemoryShare::Within });
         assert!(matches!(full, PublishError::BufferFull { needed: 1, .. }), "{full}");
     }
 }

@@ -1,6 +1,8 @@
-//! What an application needs of a producer, so that its tests can put another in its place.
+//! [`EventPublisher`], the interface of a producer. An application's tests replace the producer through it.
 //!
-//! Rules: dyn-compatible; each method means what the method of the same name of [`KafkaProducer`] means.
+//! The rules of this module:
+//!  - The trait is dyn-compatible.
+//!  - Each method has the meaning of the [`KafkaProducer`] method with the same name.
 
 use std::fmt::Debug;
 use std::pin::Pin;
@@ -17,27 +19,34 @@ use crate::producer::{CloseReport, KafkaProducer};
 use crate::record::ProducerRecord;
 use crate::stats::Stats;
 
-/// A future that a method of [`EventPublisher`] returns.
+/// The future that a method of [`EventPublisher`] returns.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Publishes events: a [`KafkaProducer`], or what stands in for it in a test
-/// (`MockProducer`, with the feature `mock`). For an application to hold as `Arc<dyn EventPublisher>`.
+/// Publishes events: a [`KafkaProducer`], or its replacement in a test (`MockProducer`, with the feature `mock`).
 ///
-/// Each future may be dropped as that of [`KafkaProducer`]'s method of the same name.
+/// Applications hold it as `Arc<dyn EventPublisher>`.
+///
+/// # Errors
+///
+/// Each method fails as the [`KafkaProducer`] method with the same name.
+///
+/// # Cancel safety
+///
+/// Each future may be dropped as that of the [`KafkaProducer`] method with the same name.
 pub trait EventPublisher: Debug + Send + Sync {
-    /// Publishes an event to its type's topic: [`KafkaProducer::publish`].
+    /// Publishes an event to the topic of its type: [`KafkaProducer::publish`].
     fn publish<'a>(&'a self, event: &'a dyn Event) -> Answer<'a, Result<Delivery, PublishError>>;
 
-    /// Publishes an event if that takes no waiting: [`KafkaProducer::try_publish`].
+    /// Publishes an event to the topic of its type without waiting: [`KafkaProducer::try_publish`].
     fn try_publish(&self, event: &dyn Event) -> Result<Delivery, PublishError>;
 
-    /// Publishes an event to `topic`, whatever its type: [`KafkaProducer::publish_to`].
+    /// Publishes an event to `topic`, independent of its type: [`KafkaProducer::publish_to`].
     fn publish_to<'a>(&'a self, topic: &'a str, event: &'a dyn Event) -> Answer<'a, Result<Delivery, PublishError>>;
 
-    /// Publishes an event to `topic` if that takes no waiting: [`KafkaProducer::try_publish_to`].
+    /// Publishes an event to `topic` without waiting: [`KafkaProducer::try_publish_to`].
     fn try_publish_to(&self, topic: &str, event: &dyn Event) -> Result<Delivery, PublishError>;
 
-    /// Publishes events in their order, one verdict for each: [`KafkaProducer::publish_batch`].
+    /// Publishes events in their order, and returns one verdict for each: [`KafkaProducer::publish_batch`].
     fn publish_batch<'a>(&'a self, events: &'a [&'a dyn Event]) -> Answer<'a, Deliveries>;
 
     /// Publishes an event and waits for its verdict: [`KafkaProducer::publish_and_wait`].
@@ -45,28 +54,29 @@ pub trait EventPublisher: Debug + Send + Sync {
         Box::pin(async move { Ok(self.publish(event).await?.await?) })
     }
 
-    /// Publishes a record as it is: [`KafkaProducer::send`].
+    /// Publishes a record as given: [`KafkaProducer::send`].
     fn send<'a>(&'a self, record: &'a ProducerRecord<'a>) -> Answer<'a, Result<Delivery, PublishError>>;
 
-    /// Publishes a record as it is, if that takes no waiting: [`KafkaProducer::try_send`].
+    /// Publishes a record as given, without waiting: [`KafkaProducer::try_send`].
     fn try_send(&self, record: &ProducerRecord<'_>) -> Result<Delivery, PublishError>;
 
-    /// Sends events of this type to `topic` from now on: [`KafkaProducer::set_topic_mapping`].
+    /// Maps an event type to `topic` for all later events: [`KafkaProducer::set_topic_mapping`].
     fn set_topic_mapping(&self, event_type: &str, topic: &str) -> Result<(), TopicMappingError>;
 
-    /// The topic that events of this type go to now: [`KafkaProducer::topic_for`].
+    /// Returns the topic of events of this type: [`KafkaProducer::topic_for`].
     fn topic_for(&self, event_type: &str) -> Arc<str>;
 
-    /// Waits until everything accepted before has its verdict; whether it all had: [`KafkaProducer::flush`].
+    /// Waits until every event accepted before the call has its verdict, and returns whether all have it:
+    /// [`KafkaProducer::flush`].
     fn flush(&self, timeout: Duration) -> Answer<'_, bool>;
 
-    /// Proves a round trip to the cluster: [`KafkaProducer::health_check`].
+    /// Checks that the cluster is reachable and writable: [`KafkaProducer::health_check`].
     fn health_check(&self, timeout: Duration) -> Answer<'_, Result<(), HealthError>>;
 
-    /// What was done so far: [`KafkaProducer::stats`].
+    /// Returns the producer's counts: [`KafkaProducer::stats`].
     fn stats(&self) -> Stats;
 
-    /// Accepts nothing more, and waits for the verdicts on what was accepted: [`KafkaProducer::close`].
+    /// Refuses new events, and waits for the verdicts of accepted ones: [`KafkaProducer::close`].
     fn close(&self, timeout: Duration) -> Answer<'_, CloseReport>;
 }
 

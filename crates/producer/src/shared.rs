@@ -1,6 +1,8 @@
-//! What the publishing side and the sender's task have in common, and what the task calls back.
+//! State shared by publishers and the sender's task, and the callbacks of that task.
 //!
-//! Rules: nothing here blocks; memory goes back before a verdict is told, so that whoever is told finds room.
+//! The rules of this module:
+//!  - Nothing here blocks.
+//!  - Memory is released before a verdict is given, so that a woken publisher finds room.
 
 use std::sync::Arc;
 use std::sync::mpsc::{SendError, Sender};
@@ -15,82 +17,84 @@ use kafka_courier_idempotent_sender::driver::{Observation, Upcalls};
 
 use crate::clock;
 use crate::dead_letters::writer::{Failed, Work};
-use crate::delivery::{Ended, Token};
-use crate::ledger::Ledger;
-use crate::memory::{Asker, Memory};
+use crate::delivery::{BatchProgress, Token};
+use crate::ledger::BatchLedger;
+use crate::memory::{Memory, MemoryShare};
 use crate::metrics::{self, Meter};
 use crate::sync::{AtomicBool, AtomicI64, AtomicU64, Mutex, Ordering};
-use crate::topics::{Slot, Topics};
-use crate::trace::Origin;
+use crate::topics::{PartitionSlot, TopicTable};
+use crate::trace::SpanOrigin;
 
-/// A leader may forget a producer id a day after the newest record's own timestamp; half of that is old.
+/// A batch is aged once its newest record is this old. A leader may forget a producer id a day after that record's
+/// timestamp. The limit is half of that day.
 const AGED: Duration = Duration::from_secs(12 * 60 * 60);
 
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) topics: Topics,
+    pub(crate) topics: TopicTable,
     pub(crate) memory: Memory,
     pub(crate) pool: BufferPool,
-    pub(crate) ledger: Arc<Ledger>,
-    /// What spans say of this producer.
-    pub(crate) origin: Origin,
+    pub(crate) ledger: Arc<BatchLedger>,
+    /// The attributes of every span of this producer.
+    pub(crate) origin: SpanOrigin,
     pub(crate) closed: AtomicBool,
-    pub(crate) counts: Counts,
-    /// Whether its events are counted in the metrics: not those of a producer within another.
+    pub(crate) counts: EventCounts,
+    /// Whether the metrics count this producer's events. A producer that serves another one is not counted.
     pub(crate) metered: bool,
-    /// Memory of batches whose dead letters are being written: beside `buffer_memory`, so that a slow store does not
-    /// hold up what can be delivered.
+    /// Memory of batches whose dead letters are being stored. It is separate from `buffer_memory`, so that a slow store
+    /// does not block deliverable events.
     pub(crate) letters_memory: Memory,
-    /// The producer id, or -1 as long as there is none.
+    /// The producer id, or -1 if there is none yet.
     pub(crate) producer_id: AtomicI64,
-    /// All that this producer ever had: batches of the former ones may be under way.
+    /// All producer ids that this producer ever had. Batches of earlier ids may be in flight.
     pub(crate) producer_ids: Mutex<Vec<i64>>,
-    /// The brokers, as the sender's task saw them last.
+    /// The brokers as of the sender's last report.
     pub(crate) brokers: Mutex<Vec<BrokerView>>,
 }
 
-/// Whose memory a batch that was given up is counted with, until its letters are kept.
+/// The memory to which a failed batch is charged until its dead letters are stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Charge {
-    /// The letters' own.
+    /// The memory for dead letters.
     Letters(usize),
-    /// The publishers', when the letters' own is used up.
+    /// `buffer_memory`, if the memory for dead letters is full.
     Publishers(usize),
 }
 
-/// What has happened so far; read without a lock. Every verdict is counted once, in `Shared::count`.
+/// The counts of [`Stats`](crate::Stats), read without a lock. Each verdict is counted once, in `Shared::count`.
 #[derive(Debug, Default)]
-pub(crate) struct Counts {
+pub(crate) struct EventCounts {
     pub(crate) sent: AtomicU64,
     pub(crate) failed: AtomicU64,
     pub(crate) retried: AtomicU64,
     /// Events that were not accepted.
     pub(crate) refused: AtomicU64,
-    /// Dead letters that a replay has sent in batches of their own, past the sender: delivered, and failed.
-    alone: [AtomicU64; 2],
+    /// Dead letters that a replay sent in separate batches, not through the sender: delivered and failed.
+    separate: [AtomicU64; 2],
 }
 
-impl Counts {
-    /// Counts a dead letter that went in a batch of its own.
+impl EventCounts {
+    /// Counts a dead letter that was sent in a separate batch.
     pub(crate) fn count_alone(&self, delivered: bool) {
-        let [sent, failed] = &self.alone;
+        let [sent, failed] = &self.separate;
         if delivered { sent } else { failed }.fetch_add(1, Ordering::Release);
     }
 
-    /// Events that were acknowledged and given up, dead letters that went alone included.
+    /// Returns the delivered and failed events, separately sent dead letters included.
     pub(crate) fn settled(&self) -> (u64, u64) {
-        let [sent, failed] = &self.alone;
-        let both = |own: &AtomicU64, alone: &AtomicU64| own.load(Ordering::Acquire) + alone.load(Ordering::Acquire);
+        let [sent, failed] = &self.separate;
+        let both =
+            |own: &AtomicU64, separate: &AtomicU64| own.load(Ordering::Acquire) + separate.load(Ordering::Acquire);
         (both(&self.sent, sent), both(&self.failed, failed))
     }
 
-    /// Dead letters that went in batches of their own, whatever became of them.
-    pub(crate) fn went_alone(&self) -> u64 {
-        self.alone.iter().map(|count| count.load(Ordering::Acquire)).sum()
+    /// Returns the number of dead letters that were sent in separate batches.
+    pub(crate) fn sent_separately(&self) -> u64 {
+        self.separate.iter().map(|count| count.load(Ordering::Acquire)).sum()
     }
 }
 
-/// Milliseconds since 1970-01-01 UTC.
+/// Returns the time in milliseconds since 1970-01-01 UTC.
 pub(crate) fn wall_clock_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let millis = since.as_secs().saturating_mul(1000).saturating_add(since.subsec_millis().into());
@@ -100,13 +104,13 @@ pub(crate) fn wall_clock_ms() -> i64 {
 impl Shared {
     pub(crate) fn new(limits: Limits, compression: Compression, buffer_memory: usize) -> Self {
         Self {
-            topics: Topics::new(limits, compression),
+            topics: TopicTable::new(limits, compression),
             memory: Memory::new(buffer_memory),
             pool: BufferPool::new(buffer_memory / 4),
             ledger: Arc::default(),
-            origin: Origin::default(),
+            origin: SpanOrigin::default(),
             closed: false.into(),
-            counts: Counts::default(),
+            counts: EventCounts::default(),
             metered: false,
             producer_id: (-1).into(),
             producer_ids: Mutex::default(),
@@ -115,9 +119,9 @@ impl Shared {
         }
     }
 
-    /// Encodes a batch that is full or due, for the sender.
-    pub(crate) fn submission(&self, slot: &Slot, filled: Filled<Token>) -> Submission<Token> {
-        filled.token.state().sealed(filled.record_count());
+    /// Encodes a full or due batch for the sender.
+    pub(crate) fn submission(&self, slot: &PartitionSlot, filled: Filled<Token>) -> Submission<Token> {
+        filled.token.state().set_record_count(filled.record_count());
         let sealed = filled.encode(&self.pool);
         slot.release(&self.memory, sealed.released);
         let old = wall_clock_ms() - i64::try_from(AGED.as_millis()).unwrap_or(0);
@@ -133,7 +137,7 @@ impl Shared {
 }
 
 impl Shared {
-    /// Counts a verdict, in the statistics and the metrics alike, before the publisher is notified.
+    /// Counts a verdict in the statistics and the metrics, before the publisher is notified.
     fn count(&self, topic: &Arc<str>, records: u32, verdict: &Verdict) {
         let (count, records) = match verdict {
             Verdict::Delivered { .. } => (&self.counts.sent, u64::from(records)),
@@ -141,7 +145,7 @@ impl Shared {
         };
         count.fetch_add(records, Ordering::Release);
         if self.metered {
-            metrics::verdict(topic, records, verdict);
+            metrics::count_verdict(topic, records, verdict);
         }
     }
 
@@ -158,16 +162,16 @@ impl Shared {
         }
     }
 
-    /// Moves a batch that was given up to the letters' memory, as long as there is some.
+    /// Charges a failed batch to the memory for dead letters, if there is room.
     fn charge_letters(&self, partition: PartitionId, bytes: usize) -> Charge {
-        if self.letters_memory.reserve(bytes, Asker::Within) {
+        if self.letters_memory.reserve(bytes, MemoryShare::Within) {
             self.release(partition, bytes);
             return Charge::Letters(bytes);
         }
         Charge::Publishers(bytes)
     }
 
-    /// Tells the verdict on records whose letters are kept.
+    /// Gives records their verdict, after their dead letters are stored.
     pub(crate) fn settle_failed(&self, failed: Failed) {
         let verdict = failed.verdict();
         self.recycle(failed.batch);
@@ -175,23 +179,24 @@ impl Shared {
             Charge::Letters(bytes) => self.letters_memory.release(bytes),
             Charge::Publishers(bytes) => self.release(failed.partition, bytes),
         }
-        let ended = failed.token.state().settle_decided(failed.records, verdict);
-        self.ended(&failed.token, ended);
+        let progress = failed.token.state().settle_decided(failed.records, verdict);
+        self.update_ledger(&failed.token, progress);
     }
 
-    pub(crate) fn ended(&self, token: &Token, ended: Ended) {
-        if ended.decided {
+    /// Updates the ledger after a verdict.
+    pub(crate) fn update_ledger(&self, token: &Token, progress: BatchProgress) {
+        if progress.decided {
             self.ledger.decide();
         }
-        if ended.settled {
-            self.ledger.strike(token.state().number);
+        if progress.settled {
+            self.ledger.remove(token.state().number);
         }
     }
 }
 
-/// Records that were given up, with what they hold.
+/// Failed records, with the batch and memory that they hold.
 #[derive(Debug)]
-pub(crate) struct Given {
+pub(crate) struct UndeliveredRecords {
     pub(crate) token: Token,
     pub(crate) partition: PartitionId,
     pub(crate) records: RecordSet,
@@ -200,10 +205,15 @@ pub(crate) struct Given {
 }
 
 impl Shared {
-    /// Records that failed for good: their letters come first, then their verdict. Without anybody to keep letters the
-    /// verdict is told at once.
-    pub(crate) fn give_up(&self, letters: Option<&Sender<Work>>, given: Given, failure: Arc<Failure>) {
-        let Given { token, partition, records, batch, charge } = given;
+    /// Has the dead letters of failed records stored, and then gives the records their verdict. The verdict
+    /// follows immediately if there is no writer of dead letters.
+    pub(crate) fn fail_records(
+        &self,
+        letters: Option<&Sender<Work>>,
+        failed: UndeliveredRecords,
+        failure: Arc<Failure>,
+    ) {
+        let UndeliveredRecords { token, partition, records, batch, charge } = failed;
         let topic = token.state().topic().clone();
         if token.state().decide(records.len()) {
             self.ledger.decide();
@@ -221,47 +231,47 @@ impl Shared {
         }
     }
 
-    /// A batch that the sender's task did not take any more, because it has ended: it never left.
-    pub(crate) fn orphaned(&self, letters: Option<&Sender<Work>>, submission: Submission<Token>) {
+    /// Fails a batch that the sender's task did not take because the task has ended. The batch was never sent.
+    pub(crate) fn fail_unsent(&self, letters: Option<&Sender<Work>>, submission: Submission<Token>) {
         let Submission { token, partition, batch, .. } = submission;
         let failure = Failure::untried(FailedOutcome::NotWritten, Reason::Closed);
         let records = RecordSet::Range(0..batch.record_count());
         let charge = batch.capacity();
         let failure = Arc::new(failure);
         self.count(token.state().topic(), records.len(), &Verdict::Failed(failure.clone()));
-        let given = Given { token, partition, records, batch: Arc::new(batch), charge };
-        self.give_up(letters, given, failure);
+        let failed = UndeliveredRecords { token, partition, records, batch: Arc::new(batch), charge };
+        self.fail_records(letters, failed, failure);
     }
 }
 
-/// The sender's task calls these.
+/// The callbacks of the sender's task.
 pub(crate) struct Callbacks {
     pub(crate) shared: Arc<Shared>,
-    /// Who keeps dead letters; without one a failure is told at once.
+    /// The writer of dead letters. A failure is settled immediately if there is none.
     pub(crate) letters: Option<Sender<Work>>,
-    /// Who measures; none for a producer within another.
+    /// The recorder of metrics. A producer that serves another one has none.
     pub(crate) meter: Option<Meter>,
 }
 
-/// The task has ended, or its runtime was dropped: nothing more is accepted, and what is still open fails.
+/// Runs when the task has ended or its runtime was dropped. Nothing more is accepted, and open batches fail.
 impl Drop for Callbacks {
     fn drop(&mut self) {
         self.shared.closed.store(true, Ordering::SeqCst);
         for slot in self.shared.topics.all_slots() {
             let filled = slot.accumulator.lock().seal();
             if let Some(filled) = filled {
-                self.shared.orphaned(self.letters.as_ref(), self.shared.submission(&slot, filled));
+                self.shared.fail_unsent(self.letters.as_ref(), self.shared.submission(&slot, filled));
             }
         }
     }
 }
 
 impl Callbacks {
-    /// Records that failed for good: their letters come first, then their verdict.
-    fn given_up(&self, settlement: Settlement<Token>, failure: Arc<Failure>) {
+    /// Fails the records of a settlement.
+    fn fail_settlement(&self, settlement: Settlement<Token>, failure: Arc<Failure>) {
         let Settlement { token, partition, records, batch, charge, .. } = settlement;
-        let given = Given { token, partition, records, batch, charge };
-        self.shared.give_up(self.letters.as_ref(), given, failure);
+        let failed = UndeliveredRecords { token, partition, records, batch, charge };
+        self.shared.fail_records(self.letters.as_ref(), failed, failure);
     }
 }
 
@@ -270,26 +280,26 @@ impl Upcalls<Token> for Callbacks {
         let topic = settlement.token.state().topic();
         self.shared.count(topic, settlement.records.len(), &settlement.verdict);
         if self.meter.is_some() {
-            metrics::settled(topic, &settlement);
+            metrics::record_settlement(topic, &settlement);
         }
         if let Verdict::Failed(failure) = &settlement.verdict {
             let failure = clock::explain(failure.clone(), wall_clock_ms());
-            return self.given_up(settlement, failure);
+            return self.fail_settlement(settlement, failure);
         }
         let Settlement { token, partition, records, verdict, batch, charge, .. } = settlement;
         self.shared.recycle(batch);
         self.shared.release(partition, charge);
-        let ended = token.state().settle(records, verdict);
-        self.shared.ended(&token, ended);
+        let progress = token.state().settle(records, verdict);
+        self.shared.update_ledger(&token, progress);
     }
 
     fn corrected(&mut self, token: Token, records: RecordSet, base_offset: Option<i64>) {
-        // A Delivery that was settled stays as it was told; its dead letter is one no more.
+        // A settled `Delivery` keeps its verdict. Only the dead letter is removed.
         tracing::warn!(
             batch = token.state().number,
             events = records.len(),
             ?base_offset,
-            "events that were given up as unknown are in the log"
+            "events that failed as unknown are in the log"
         );
         if let Some(letters) = &self.letters {
             let _ = letters.send(Work::Landed { token, records, base_offset });
@@ -311,7 +321,7 @@ impl Upcalls<Token> for Callbacks {
     fn ending(&mut self) {
         self.shared.closed.store(true, Ordering::SeqCst);
         for slot in self.shared.topics.all_slots() {
-            // Whoever was still inside has told the task of what it opened once this lock was free.
+            // A publisher that held this lock has sent its `Opened` command by the time the lock is free.
             drop(slot.accumulator.lock());
         }
     }
@@ -330,7 +340,7 @@ impl Upcalls<Token> for Callbacks {
             }
             accumulator.seal()?
         };
-        self.shared.topics.aged(partition);
+        self.shared.topics.on_lingered(partition);
         Some(self.shared.submission(&slot, filled))
     }
 

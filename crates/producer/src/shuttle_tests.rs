@@ -1,6 +1,6 @@
-//! The concurrent parts under shuttle: hand-over of batches, wake-ups of deliveries, memory, close against publish.
+//! Concurrency tests under shuttle: passing batches to the sender, waking deliveries, memory, close during publish.
 //!
-//! Rules: the shipped modules themselves, through thousands of random schedules; a failing one prints how to replay it.
+//! The tests run the shipped modules through thousands of random schedules. A failing schedule prints how to replay it.
 //! Run with `RUSTFLAGS='--cfg shuttle' cargo test -p kafka-courier --lib shuttle`.
 
 use std::sync::Arc;
@@ -17,16 +17,16 @@ use tokio::sync::mpsc;
 use crate::dead_letters::writer::Work;
 use crate::delivery::{Delivery, Token};
 use crate::intake::{Intake, Refused};
-use crate::ledger::Ledger;
-use crate::memory::{Asker, Memory};
+use crate::ledger::BatchLedger;
+use crate::memory::{Memory, MemoryShare};
 use crate::shared::{Callbacks, Shared};
 use crate::stats::Stats;
 use crate::sync::Ordering;
-use crate::trace::Origin;
+use crate::trace::SpanOrigin;
 
 const SCHEDULES: usize = 5_000;
 
-type Letters = std::sync::mpsc::Sender<Work>;
+type LetterSender = std::sync::mpsc::Sender<Work>;
 
 fn check(test: impl Fn() + Send + Sync + 'static) {
     let test = Arc::new(test);
@@ -40,10 +40,10 @@ fn delivered() -> Verdict {
 }
 
 #[test]
-fn shuttle_a_verdict_wakes_everyone_who_waits_for_it() {
+fn shuttle_verdict_wakes_every_waiter() {
     check(|| {
-        let token = Token::new("t", 0, &Arc::default(), &Origin::default());
-        token.state().sealed(2);
+        let token = Token::new("t", 0, &Arc::default(), &SpanOrigin::default());
+        token.state().set_record_count(2);
         let waiters: Vec<_> = (0..2)
             .map(|index| {
                 let delivery = Delivery::new(token.state().clone(), index, 0);
@@ -59,10 +59,10 @@ fn shuttle_a_verdict_wakes_everyone_who_waits_for_it() {
 }
 
 #[test]
-fn shuttle_a_batch_whose_owners_go_settles_for_everyone_who_waits() {
+fn shuttle_abandoned_batch_wakes_every_waiter() {
     check(|| {
-        let token = Token::new("t", 0, &Arc::default(), &Origin::default());
-        token.state().sealed(1);
+        let token = Token::new("t", 0, &Arc::default(), &SpanOrigin::default());
+        token.state().set_record_count(1);
         let delivery = Delivery::new(token.state().clone(), 0, 0);
         let waiter = thread::spawn(move || block_on(delivery).unwrap_err());
         let other = token.clone();
@@ -74,16 +74,16 @@ fn shuttle_a_batch_whose_owners_go_settles_for_everyone_who_waits() {
 }
 
 #[test]
-fn shuttle_memory_that_is_given_back_reaches_who_waits_and_is_never_given_twice() {
+fn shuttle_released_memory_is_reserved_once() {
     check(|| {
         let memory = Arc::new(Memory::new(100));
-        assert!(memory.reserve(100, Asker::Within));
+        assert!(memory.reserve(100, MemoryShare::Within));
         let takers: Vec<_> = (0..2)
             .map(|_| {
                 let memory = memory.clone();
                 thread::spawn(move || {
-                    while !memory.reserve(60, Asker::Within) {
-                        block_on(memory.room_for(60, Asker::Within));
+                    while !memory.reserve(60, MemoryShare::Within) {
+                        block_on(memory.room_for(60, MemoryShare::Within));
                     }
                     assert!(memory.used() <= 100);
                     memory.release(60);
@@ -100,29 +100,30 @@ fn shuttle_memory_that_is_given_back_reaches_who_waits_and_is_never_given_twice(
 }
 
 #[test]
-fn shuttle_a_flush_ends_when_the_batches_before_it_are_settled() {
+fn shuttle_flush_waits_for_earlier_batches() {
     check(|| {
-        let ledger = Arc::new(Ledger::default());
+        let ledger = Arc::new(BatchLedger::default());
         let (a, b) = (ledger.enter(), ledger.enter());
         let strikers: Vec<_> = [a, b]
             .map(|number| {
                 let ledger = ledger.clone();
-                thread::spawn(move || ledger.strike(number))
+                thread::spawn(move || ledger.remove(number))
             })
             .into();
-        block_on(ledger.settled());
+        block_on(ledger.wait_until_settled());
         for striker in strikers {
             striker.join().unwrap();
         }
     });
 }
 
-/// A producer's inside without its task, but for what the task calls back: one topic with one partition, batches of two records.
+/// Returns the publishing half of a producer with one topic of one partition and batches of two records, and the
+/// callbacks of its task. No task runs.
 fn intake() -> (Arc<Intake>, mpsc::UnboundedReceiver<Command<Token>>, Callbacks) {
     intake_with(None)
 }
 
-fn intake_with(letters: Option<Letters>) -> (Arc<Intake>, mpsc::UnboundedReceiver<Command<Token>>, Callbacks) {
+fn intake_with(letters: Option<LetterSender>) -> (Arc<Intake>, mpsc::UnboundedReceiver<Command<Token>>, Callbacks) {
     let limits = Limits { max_records: 2, max_bytes: 1000, linger: Duration::from_secs(1) };
     let shared = Arc::new(Shared::new(limits, Compression::None, 1 << 20));
     let mut task = Callbacks { shared: shared.clone(), letters: letters.clone(), meter: None };
@@ -140,12 +141,12 @@ fn offer(intake: &Intake) -> bool {
             true
         }
         Err(Refused::Error(_)) => false,
-        Err(_) => panic!("there is a topic, and memory"),
+        Err(_) => panic!("topic and memory are available"),
     }
 }
 
 #[test]
-fn shuttle_who_closes_knows_of_every_batch_that_was_opened() {
+fn shuttle_close_follows_every_opened_batch() {
     check(|| {
         let (intake, mut received, _task) = intake();
         let publishers: Vec<_> = (0..2)
@@ -158,13 +159,13 @@ fn shuttle_who_closes_knows_of_every_batch_that_was_opened() {
         for slot in intake.shared.topics.all_slots() {
             drop(slot.accumulator.lock());
         }
-        intake.tell(Command::Close { deadline: std::time::Instant::now() });
+        intake.send_command(Command::Close { deadline: std::time::Instant::now() });
         let accepted: usize = publishers.into_iter().map(|publisher| publisher.join().unwrap()).sum();
         let (mut opened, mut sealed, mut closed) = (0, 0, false);
         while let Ok(command) = received.try_recv() {
             match command {
                 Command::Opened { .. } => {
-                    assert!(!closed, "a batch was opened behind the back of whoever closed");
+                    assert!(!closed, "a batch was opened after close");
                     opened += 1;
                 }
                 Command::Sealed(submission) => sealed += submission.batch.record_count() as usize,
@@ -172,32 +173,32 @@ fn shuttle_who_closes_knows_of_every_batch_that_was_opened() {
                 _ => {}
             }
         }
-        // What is not sealed is open, and whoever closed knows of it.
+        // Records that are not sealed are in an open batch, and the task knows of that batch.
         assert!(opened > 0 || accepted == 0);
         assert!(sealed <= accepted && accepted - sealed < 2);
     });
 }
 
-/// What the sender's task does when it is taken away with its runtime.
-fn goes_away(mut task: Callbacks, mut received: mpsc::UnboundedReceiver<Command<Token>>) {
+/// Ends the callbacks as the sender's task does when its runtime is dropped.
+fn end_task(mut task: Callbacks, mut received: mpsc::UnboundedReceiver<Command<Token>>) {
     task.ending();
     received.close();
     let mut opened = Vec::new();
     while let Ok(command) = received.try_recv() {
         match command {
-            Command::Sealed(submission) => give_up(&mut task, submission),
+            Command::Sealed(submission) => settle_as_failed(&mut task, submission),
             Command::Opened { partition, ordinal, .. } => opened.push((partition, ordinal)),
             _ => {}
         }
     }
     for (partition, ordinal) in opened {
         if let Some(submission) = task.lingered(partition, ordinal) {
-            give_up(&mut task, submission);
+            settle_as_failed(&mut task, submission);
         }
     }
 }
 
-fn give_up(task: &mut Callbacks, submission: Submission<Token>) {
+fn settle_as_failed(task: &mut Callbacks, submission: Submission<Token>) {
     let Submission { token, partition, published_at, batch, .. } = submission;
     let failure = Failure::untried(FailedOutcome::NotWritten, Reason::Closed);
     task.settled(Settlement {
@@ -213,7 +214,7 @@ fn give_up(task: &mut Callbacks, submission: Submission<Token>) {
 }
 
 #[test]
-fn shuttle_an_event_that_is_accepted_while_the_task_goes_away_has_a_letter_and_a_verdict_all_the_same() {
+fn shuttle_ending_task_fails_accepted_event() {
     check(|| {
         let (letters, kept) = std::sync::mpsc::channel();
         let (intake, received, task) = intake_with(Some(letters));
@@ -225,14 +226,14 @@ fn shuttle_an_event_that_is_accepted_while_the_task_goes_away_has_a_letter_and_a
                 intake.offer(&topic, None, &record).ok()
             }
         });
-        goes_away(task, received);
+        end_task(task, received);
         let accepted = publisher.join().unwrap();
         let mut lettered = 0;
         while let Ok(Work::Failed(failed)) = kept.try_recv() {
             lettered += failed.records.len();
             intake.shared.settle_failed(failed);
         }
-        assert_eq!(lettered, u32::from(accepted.is_some()), "one letter for what was accepted");
+        assert_eq!(lettered, u32::from(accepted.is_some()), "one dead letter for each accepted event");
         if let Some(delivery) = accepted {
             assert!(delivery.now().is_some_and(|verdict| verdict.is_err()));
         }
@@ -243,7 +244,7 @@ fn shuttle_an_event_that_is_accepted_while_the_task_goes_away_has_a_letter_and_a
 }
 
 #[test]
-fn shuttle_batches_are_handed_over_whole_whoever_fills_them() {
+fn shuttle_concurrent_batches_are_full() {
     check(|| {
         let (intake, mut received, _task) = intake();
         let publishers: Vec<_> = (0..3)
@@ -267,7 +268,7 @@ fn shuttle_batches_are_handed_over_whole_whoever_fills_them() {
 }
 
 #[test]
-fn shuttle_whoever_waits_the_sender_hears_of_it_once_while_the_batch_is_open() {
+fn shuttle_first_poll_expedites_once() {
     check(|| {
         let (intake, mut received, _task) = intake();
         let record = Record { key: None, value: Some(b"v"), headers: &[], timestamp: 0 };
@@ -281,15 +282,15 @@ fn shuttle_whoever_waits_the_sender_hears_of_it_once_while_the_batch_is_open() {
         for waiter in waiters {
             waiter.join().unwrap();
         }
-        let mut told = 0;
+        let mut expedited = 0;
         while let Ok(command) = received.try_recv() {
-            told += usize::from(matches!(command, Command::Expedite { ordinal: 0, .. }));
+            expedited += usize::from(matches!(command, Command::Expedite { ordinal: 0, .. }));
         }
-        assert_eq!(told, 1);
+        assert_eq!(expedited, 1);
     });
 }
 
-/// What a future is ready with when it is polled once.
+/// Polls a future once.
 async fn polled_once<F: Future + Unpin>(mut future: F) -> Option<F::Output> {
     std::future::poll_fn(|cx| match std::pin::Pin::new(&mut future).poll(cx) {
         std::task::Poll::Ready(output) => std::task::Poll::Ready(Some(output)),

@@ -1,6 +1,6 @@
-//! A producer whose batches go nowhere: what publishing alone costs, for the project's own benchmarks.
+//! A producer that discards its batches. The project's benchmarks measure the cost of publishing alone with it.
 //!
-//! Rule: everything up to the sealed batch is the shipped code; behind it each batch is delivered at once.
+//! The code up to the sealed batch is the shipped code. Each sealed batch is then delivered without any I/O.
 
 use std::sync::Arc;
 
@@ -11,13 +11,13 @@ use tokio::sync::mpsc::unbounded_channel;
 use crate::producer::KafkaProducer;
 
 impl KafkaProducer {
-    /// Gives a producer that was just built a topic that is no broker's, and takes its batches away as fast as they come.
-    /// `None` if it was cloned already.
+    /// Turns a new producer into one that discards its batches, with a topic that exists on no broker. Returns `None`
+    /// if the producer was cloned.
     #[doc(hidden)]
     pub fn into_sink(mut self, topic: &str, partitions: usize) -> Option<Self> {
         let inner = Arc::get_mut(&mut self.inner)?;
         let (commands, mut received) = unbounded_channel();
-        // The sender's task would close the producer if nobody could tell it anything any more.
+        // The sender's task would close the producer if its command channel were closed.
         let unused = std::mem::replace(&mut inner.intake.commands, commands);
         let shared = inner.intake.shared.clone();
         shared.topics.on_ready(TopicId(0), topic, &vec![true; partitions]);
@@ -29,8 +29,8 @@ impl KafkaProducer {
                     shared.release(submission.partition, submission.batch.capacity());
                     shared.recycle(Arc::new(submission.batch));
                     let verdict = Verdict::Delivered { base_offset: None, log_append_time: None };
-                    let ended = submission.token.state().settle(records, verdict);
-                    shared.ended(&submission.token, ended);
+                    let progress = submission.token.state().settle(records, verdict);
+                    shared.update_ledger(&submission.token, progress);
                 }
             }
         });

@@ -1,6 +1,6 @@
-//! What a producer has done so far, and how it stands with the cluster.
+//! [`Stats`], the counts of a producer and its view of the brokers.
 //!
-//! Rules: looking changes nothing and waits for nobody but, for a moment, those who copy into an open batch.
+//! Reading the statistics changes nothing. A read locks each open batch briefly.
 
 use std::time::{Duration, Instant};
 
@@ -10,72 +10,77 @@ use serde::{Serialize, Serializer};
 use crate::shared::Shared;
 use crate::sync::Ordering;
 
-/// What a producer has done so far, and how it stands with the cluster.
+/// The counts of a producer and its view of the brokers.
 ///
-/// # The books
+/// # Equations
 ///
-/// At any time `accepted = sent + failed + in_flight`. Every event that was accepted is counted once, when it gets its
-/// verdict, as `sent` or as `failed`; a verdict that is corrected later (an event that failed as `unknown` and is in the log)
-/// stays counted as it was. What was refused was never accepted. A dead letter that is replayed is accepted again.
-/// The metrics are the same counts: `kafka_messages_sent_total` over all topics is `sent`, `kafka_messages_failed_total` is
-/// `failed`, `kafka_messages_refused_total` is `refused` (summed over the producers of a process).
-/// After [`close`](crate::KafkaProducer::close) `in_flight` is 0, and its report has the same `delivered` and `failed`.
+/// The equation `accepted = sent + failed + in_flight` holds at any time. Each accepted event is counted once, with its
+/// verdict, as `sent` or as `failed`. A later correction (an event that failed as `unknown` is found in the log) does
+/// not change the counts. A refused event was never accepted. A dead letter that is replayed is accepted again.
 ///
-/// As JSON it has these names, so that a status page needs nothing more.
+/// The metrics have the same values, summed over the producers of a process: `kafka_messages_sent_total` over all
+/// topics is `sent`, `kafka_messages_failed_total` is `failed`, and `kafka_messages_refused_total` is `refused`.
+///
+/// `in_flight` is 0 after [`close`](crate::KafkaProducer::close). `delivered` and `failed` of its report are `sent` and
+/// `failed`.
+///
+/// # JSON
+///
+/// `Stats` serializes with the names of its fields, for a status page.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct Stats {
     /// Events that were accepted.
     pub accepted: u64,
-    /// Events acknowledged by every in-sync replica.
+    /// Events acknowledged by all in-sync replicas.
     pub sent: u64,
-    /// Events given up.
+    /// Events that failed.
     pub failed: u64,
-    /// Events that were not accepted: who published them has the [`PublishError`](crate::PublishError), and nothing of
-    /// them is kept.
+    /// Events that were not accepted. Their publishers got a [`PublishError`](crate::PublishError), and the producer
+    /// keeps nothing of them.
     pub refused: u64,
     /// Events in batches that were sent again.
     pub retried: u64,
-    /// Events that were accepted and neither acknowledged nor given up yet.
+    /// Accepted events without a verdict.
     pub in_flight: u64,
     /// Bytes of memory held for events without a verdict.
     pub buffered_bytes: usize,
     /// Dead letters held now.
     pub dead_letter_queue_size: u64,
-    /// Whether it was closed.
+    /// Whether the producer is closed.
     pub is_closed: bool,
     /// Every broker that the cluster has named, by node id.
     pub brokers: Vec<BrokerStats>,
 }
 
-/// A broker and the connections for events that there are to it.
+/// A broker, with the connections for Produce requests.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[non_exhaustive]
 pub struct BrokerStats {
-    /// Its node id.
+    /// The node id.
     pub id: i32,
-    /// Where it listens, as host:port.
+    /// The address, as host:port.
     pub address: String,
-    /// How it stands with it; as JSON `idle`, `connecting`, `connected` or `unreachable`.
+    /// Whether the broker is reachable. JSON has `idle`, `connecting`, `connected` or `unreachable`.
     #[serde(serialize_with = "as_name")]
     pub state: Reachability,
-    /// Connections that are open.
+    /// The number of open connections.
     pub connections: u32,
-    /// Its absence, while it is away.
+    /// The broker's outage, while it lasts.
     pub outage: Option<BrokerOutage>,
 }
 
-/// The absence of a broker: a connection to it can't be opened, a request went unanswered, or its connection was lost and
-/// the cluster does not name it any more.
+/// The outage of a broker: a connection attempt failed, a request timed out, or a connection was lost and the cluster
+/// no longer names the broker.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[non_exhaustive]
 pub struct BrokerOutage {
-    /// How long it has lasted; as JSON in milliseconds.
+    /// The duration until now. JSON has milliseconds.
     #[serde(rename = "lasts_ms", serialize_with = "as_millis")]
     pub lasts: Duration,
-    /// Events in sealed batches for partitions that it leads, as they were at the last attempt to reach it.
+    /// Events in sealed batches for partitions that the broker leads, as of the last connection attempt.
     pub events_waiting: u64,
-    /// How long until the first of them fails, unless the broker is back before; as JSON in milliseconds.
+    /// The time until the first of these events fails, unless the broker returns earlier. JSON has milliseconds.
     #[serde(rename = "first_fails_in_ms", serialize_with = "as_millis_if_any")]
     pub first_fails_in: Option<Duration>,
 }
@@ -122,10 +127,10 @@ impl BrokerStats {
 impl Stats {
     pub(crate) fn of(shared: &Shared, dead_letter_queue_size: u64) -> Self {
         let (counts, now) = (&shared.counts, Instant::now());
-        // The verdicts are read first, so that none is counted of an event that is not yet counted as accepted.
+        // The verdicts are read first, so that no verdict is counted for an event that is not yet counted as accepted.
         let (sent, failed) = counts.settled();
         let published: u64 = shared.topics.all_slots().iter().map(|slot| slot.accepted()).sum();
-        let accepted = published + counts.went_alone();
+        let accepted = published + counts.sent_separately();
         Self {
             accepted,
             sent,

@@ -1,5 +1,5 @@
-//! Locks and atomics: the ordinary ones, or shuttle's under `--cfg shuttle`, which runs the very same modules through
-//! schedules of threads that an ordinary run would hardly ever see.
+//! Locks and atomics: parking_lot's and std's, or shuttle's under `--cfg shuttle`. shuttle runs the shipped modules
+//! through thread schedules that an ordinary run hardly ever produces.
 
 #[cfg(not(shuttle))]
 pub(crate) use parking_lot::Mutex;
@@ -15,7 +15,7 @@ pub(crate) use std::sync::atomic::Ordering;
 
 #[cfg(shuttle)]
 mod shuttled {
-    /// shuttle's lock with parking_lot's manners.
+    /// shuttle's lock with parking_lot's interface: a poisoned lock is no error.
     #[derive(Debug, Default)]
     pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
 

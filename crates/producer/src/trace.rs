@@ -1,9 +1,11 @@
-//! Spans by OpenTelemetry's messaging conventions, and the trace context that records carry.
+//! Spans by OpenTelemetry's conventions for messaging, and the trace context of records.
 //!
-//! Rules:
-//! - Where nobody listens a span costs a look at an atomic; nothing is recorded per event unless `create` spans are wanted.
-//! - A context that an event or record brings with it is passed on as it is, and then has no `create` span.
-//! - One `send` span per batch, from its first event to its last verdict; it follows from its events' `create` spans.
+//! The rules of this module:
+//!  - A span without a subscriber costs the load of an atomic. Nothing is recorded per event unless `create` spans are
+//!    enabled.
+//!  - The context of an event or record is passed on unchanged. The event has no `create` span then.
+//!  - Each batch has one `send` span, from its first event to its last verdict. It follows from the `create` spans of
+//!    its events.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,17 +21,20 @@ use tracing::{Level, Span};
 use crate::config::{Endpoint, KafkaConfig};
 use crate::delivery::Delivery;
 
-/// The header of W3C's trace context that says where a record came from.
+/// The header of W3C Trace Context that identifies the parent span of a record.
 pub(crate) const TRACEPARENT: &str = "traceparent";
-/// Its companion, for what vendors add.
+/// The header of W3C Trace Context for the data of tracing vendors.
 pub(crate) const TRACESTATE: &str = "tracestate";
 
-/// The level of the spans that there is one of for each event.
+/// The level of `create` spans, one for each event.
 const CREATE_LEVEL: Level = Level::DEBUG;
 
-/// Tells the trace context of a span, so that records carry it: what joins `tracing` to a tracing system.
+/// A function that returns the trace context of a span, so that records carry it. It connects `tracing` to a tracing
+/// system.
 ///
-/// With the crates `opentelemetry` and `tracing-opentelemetry`:
+/// # Examples
+///
+/// A source for the crates `opentelemetry` and `tracing-opentelemetry`:
 ///
 /// ```no_run
 /// # // Stands for the two crates, with the methods that are used.
@@ -67,8 +72,8 @@ pub struct TraceContextSource(Arc<ContextOf>);
 type ContextOf = dyn Fn(&Span) -> Option<TraceContext> + Send + Sync;
 
 impl TraceContextSource {
-    /// Asks this function for each event that brings no context. The span is the event's `create` span, or the current
-    /// one where `create` spans are not recorded.
+    /// Creates a source from a function. The producer calls it for each event without a context, with the event's
+    /// `create` span, or with the current span if `create` spans are disabled.
     pub fn new(context_of: impl Fn(&Span) -> Option<TraceContext> + Send + Sync + 'static) -> Self {
         Self(Arc::new(context_of))
     }
@@ -80,15 +85,15 @@ impl fmt::Debug for TraceContextSource {
     }
 }
 
-/// Who sends, and where to: what every span says. A batch's leader may change while its span lasts, so the server is the
-/// first of `brokers`.
+/// The attributes of every span: the client id, and the first of `brokers` as the server. A batch's leader may change
+/// while its span lasts.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Origin {
+pub(crate) struct SpanOrigin {
     client_id: String,
     server: Option<Endpoint>,
 }
 
-impl Origin {
+impl SpanOrigin {
     pub(crate) fn of(config: &KafkaConfig) -> Self {
         Self { client_id: config.client_id.clone(), server: config.brokers.first().cloned() }
     }
@@ -99,34 +104,34 @@ impl Origin {
     }
 }
 
-/// What tracing has to do with one event, if anything: most have nothing to carry around.
+/// The tracing state of one event. Most events have none.
 #[derive(Debug)]
-pub(crate) struct Created(Option<Box<Traced>>);
+pub(crate) struct EventTrace(Option<Box<CreateSpan>>);
 
-/// An event's `create` span, and the context that it does not bring itself.
+/// An event's `create` span, and the context that the producer adds to the record.
 #[derive(Debug)]
-struct Traced {
+struct CreateSpan {
     span: Span,
     context: Option<TraceContext>,
 }
 
-impl Created {
-    /// Tells the batch that took it.
+impl EventTrace {
+    /// Links the batch of `delivery` to the event's `create` span.
     #[inline]
-    pub(crate) fn delivered(&self, delivery: Delivery) -> Delivery {
+    pub(crate) fn link(&self, delivery: Delivery) -> Delivery {
         if let Some(traced) = &self.0 {
-            delivery.follows(&traced.span);
+            delivery.follows_from(&traced.span);
         }
         delivery
     }
 
-    /// The context that the event does not bring itself.
+    /// Returns the context that the producer adds to the record.
     #[inline]
     pub(crate) fn context(&self) -> Option<&TraceContext> {
         self.0.as_ref()?.context.as_ref()
     }
 
-    /// A record's headers, with the context that it does not bring itself.
+    /// Returns a record's headers, with the context that the producer adds.
     #[inline]
     pub(crate) fn headers<'a>(&'a self, own: &'a [Header<'a>]) -> Cow<'a, [Header<'a>]> {
         let Some(context) = self.context() else { return Cow::Borrowed(own) };
@@ -136,39 +141,39 @@ impl Created {
     }
 }
 
-/// Makes spans, and finds contexts.
+/// Creates spans, and obtains their contexts.
 #[derive(Debug, Default)]
 pub(crate) struct Tracer {
     pub(crate) source: Option<TraceContextSource>,
-    pub(crate) origin: Origin,
+    pub(crate) origin: SpanOrigin,
 }
 
 impl Tracer {
-    /// For an event that is about to be published.
+    /// Starts the trace of an event that is about to be published.
     #[inline]
-    pub(crate) fn event(&self, topic: &str, event: &dyn Event) -> Created {
-        if self.is_silent() || event.trace().is_some() {
-            return Created(None);
+    pub(crate) fn trace_event(&self, topic: &str, event: &dyn Event) -> EventTrace {
+        if self.is_disabled() || event.trace().is_some() {
+            return EventTrace(None);
         }
         self.event_span(topic, event)
     }
 
-    /// For a record that is about to be sent.
+    /// Starts the trace of a record that is about to be sent.
     #[inline]
-    pub(crate) fn record(&self, topic: &str, headers: &[Header<'_>], is_tombstone: bool) -> Created {
-        if self.is_silent() || headers.iter().any(|header| header.key == TRACEPARENT) {
-            return Created(None);
+    pub(crate) fn trace_record(&self, topic: &str, headers: &[Header<'_>], is_tombstone: bool) -> EventTrace {
+        if self.is_disabled() || headers.iter().any(|header| header.key == TRACEPARENT) {
+            return EventTrace(None);
         }
         self.record_span(topic, is_tombstone)
     }
 
-    /// Whether nobody wants `create` spans, and nobody tells contexts.
+    /// Returns whether `create` spans are disabled and no source of contexts is set.
     #[inline]
-    fn is_silent(&self) -> bool {
+    fn is_disabled(&self) -> bool {
         self.source.is_none() && LevelFilter::current() < CREATE_LEVEL
     }
 
-    fn event_span(&self, topic: &str, event: &dyn Event) -> Created {
+    fn event_span(&self, topic: &str, event: &dyn Event) -> EventTrace {
         let span = create_span(topic, &self.origin);
         if !span.is_disabled() {
             let mut id = [0; EventId::UUID_LEN];
@@ -180,7 +185,7 @@ impl Tracer {
         self.with_context(span)
     }
 
-    fn record_span(&self, topic: &str, is_tombstone: bool) -> Created {
+    fn record_span(&self, topic: &str, is_tombstone: bool) -> EventTrace {
         let span = create_span(topic, &self.origin);
         if is_tombstone {
             span.record("messaging.kafka.message.tombstone", true);
@@ -188,17 +193,17 @@ impl Tracer {
         self.with_context(span)
     }
 
-    fn with_context(&self, span: Span) -> Created {
+    fn with_context(&self, span: Span) -> EventTrace {
         let of = |source: &TraceContextSource| match span.is_disabled() {
             true => (source.0)(&Span::current()),
             false => (source.0)(&span),
         };
         let context = self.source.as_ref().and_then(of);
-        Created((context.is_some() || !span.is_disabled()).then(|| Box::new(Traced { span, context })))
+        EventTrace((context.is_some() || !span.is_disabled()).then(|| Box::new(CreateSpan { span, context })))
     }
 }
 
-fn create_span(topic: &str, origin: &Origin) -> Span {
+fn create_span(topic: &str, origin: &SpanOrigin) -> Span {
     tracing::span!(
         target: "kafka_courier::create",
         CREATE_LEVEL,
@@ -218,8 +223,8 @@ fn create_span(topic: &str, origin: &Origin) -> Span {
     )
 }
 
-/// The span of a batch's sending.
-pub(crate) fn send_span(topic: &str, partition: i32, origin: &Origin) -> Span {
+/// Creates the `send` span of a batch.
+pub(crate) fn send_span(topic: &str, partition: i32, origin: &SpanOrigin) -> Span {
     tracing::span!(
         target: "kafka_courier::send",
         parent: None,
@@ -242,14 +247,14 @@ pub(crate) fn send_span(topic: &str, partition: i32, origin: &Origin) -> Span {
     )
 }
 
-/// Notes a verdict on a batch's span.
+/// Records a verdict on a batch's span.
 pub(crate) fn note_verdict(span: &Span, records: &RecordSet, verdict: &Verdict) {
     if span.is_disabled() {
         return;
     }
     match verdict {
         Verdict::Delivered { base_offset: Some(offset), .. } => {
-            // Of the whole batch, where it went in one piece.
+            // The offset of the whole batch, if it was not split.
             if matches!(records, RecordSet::Range(range) if range.start == 0) {
                 span.record("messaging.kafka.offset", offset);
             }

@@ -270,7 +270,7 @@ fn what_is_wrong_with_options_with_files_and_with_the_place_is_told_together() {
         "max_in_flight is 6",
         "sasl_oauthbearer_token_location: /tmp/nowhere/token",
         "ssl_ca_location: /nowhere/ca.pem",
-        "there is no tokio runtime here",
+        "no tokio runtime here",
     ];
     assert_eq!(found.len(), expected.len(), "{found:#?}");
     assert!(found.iter().zip(expected).all(|(found, expected)| found.starts_with(expected)), "{found:#?}");

@@ -127,7 +127,7 @@ impl KafkaProducer {
             if Instant::now() >= deadline {
                 return None;
             }
-            self.inner.intake.tell(Command::WantProducerId);
+            self.inner.intake.send_command(Command::WantProducerId);
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(200));
         }

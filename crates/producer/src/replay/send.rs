@@ -154,7 +154,7 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
         if under_way.is_empty() {
             return;
         }
-        self.producer.inner.intake.tell(Command::SealOpen);
+        self.producer.inner.intake.send_command(Command::SealOpen);
         for (held, partition, delivery) in under_way {
             match delivery.await {
                 Ok(_) => _ = went.delivered.insert(held.position),

@@ -42,7 +42,7 @@ use self::record::Entry;
 use self::task::{Ask, NotWritten, Outgoing, Page, Place, Reader, Task, Written};
 use crate::builder::Extras;
 use crate::config::{ConfigErrors, KafkaConfig};
-use crate::producer::{KafkaProducer, Letters};
+use crate::producer::{DeadLetterMode, KafkaProducer};
 
 /// How long an answer of the task is waited for: beyond what it waits for itself.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -95,7 +95,7 @@ impl DeadLetterTopic {
         own.metadata_timeout = own.metadata_timeout.min(DELIVERY);
         own.max_block = own.max_block.min(DELIVERY);
         let check = Check::new(own.dlq_max_age, own.metadata_timeout);
-        let extras = Extras { letters: Letters::None, tokens, ..Extras::default() };
+        let extras = Extras { letters: DeadLetterMode::None, tokens, ..Extras::default() };
         let producer = KafkaProducer::build_with(own, Vec::new(), extras)?;
         let log = Arc::new(LogClient::new(&producer.inner.reach));
         let (asks, received) = unbounded_channel();

@@ -151,7 +151,7 @@ impl Task {
         for record in records {
             sent.push(send(&self.producer, &self.reader.topic, record).await);
         }
-        self.producer.inner.intake.tell(Command::SealOpen);
+        self.producer.inner.intake.send_command(Command::SealOpen);
         let mut written = Vec::with_capacity(sent.len());
         for sent in sent {
             written.push(became(sent).await);
@@ -177,7 +177,7 @@ async fn claim(claims: Claims, reply: SyncSender<Result<Lease, NotTaken>>) {
 /// Writes a record by itself.
 pub(super) async fn write_one(producer: &KafkaProducer, topic: &str, record: &Outgoing) -> Written {
     let sent = send(producer, topic, record).await;
-    producer.inner.intake.tell(Command::SealOpen);
+    producer.inner.intake.send_command(Command::SealOpen);
     became(sent).await
 }
 
