@@ -1,7 +1,7 @@
-//! What types can't hold: bounds, and options against each other.
+//! Checks that types cannot express: the bounds of options, and options that depend on each other.
 //!
-//! Rules: a problem begins with the option's name and tells its value; one between two options names both, both values
-//! and what to do.
+//! Rules: a problem begins with the option's name and value. A problem between two options names both options, both values
+//! and the remedy.
 
 use std::time::Duration;
 
@@ -9,15 +9,15 @@ use kafka_courier_event_model::{TopicMapping, validate_topic_name};
 
 use super::{KafkaConfig, duration};
 
-/// The longest time that an option may be set to: beyond it a deadline might not be a point in time.
-const A_YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// The longest duration of an option. A deadline further away might not be representable as an instant.
+const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 impl KafkaConfig {
-    /// Everything that is wrong.
+    /// Returns all problems of the configuration.
     pub(crate) fn problems(&self) -> Vec<String> {
         let mut problems: Vec<String> = self.core().problems().iter().map(ToString::to_string).collect();
         if self.brokers.is_empty() {
-            problems.push("brokers is empty: name at least one, such as localhost:9092".to_owned());
+            problems.push("brokers is empty, but must have at least one broker, such as localhost:9092".to_owned());
         }
         self.batch_problems(&mut problems);
         self.time_problems(&mut problems);
@@ -25,32 +25,36 @@ impl KafkaConfig {
         if let Err(error) = self.mapping() {
             problems.push(error);
         }
-        self.letter_problems(&mut problems);
+        self.dead_letter_problems(&mut problems);
         problems
     }
 
-    /// Where events go by their type. Errors: what is wrong with it, or that events would go where dead letters go.
+    /// Returns the mapping of event types to topics.
+    ///
+    /// # Errors
+    /// Returns the problem if `topic_mapping` is invalid, or maps an event type to `dlq_topic`.
     pub(crate) fn mapping(&self) -> Result<TopicMapping, String> {
         let mapping = TopicMapping::reserving(&self.dlq_topic);
         mapping.apply(&self.topic_mapping).map_err(|error| format!("topic_mapping: {error}"))?;
         match mapping.conflict() {
             None => Ok(mapping),
             Some(event_type) => Err(format!(
-                "dlq_topic is {:?}, where events of type {event_type} go: use another topic, or map that type to another \
-                 one in topic_mapping",
+                "dlq_topic is {:?}, which is also the topic of events of type {event_type}: set dlq_topic to another topic, \
+                 or map the type to another topic in topic_mapping",
                 self.dlq_topic
             )),
         }
     }
 
-    fn letter_problems(&self, problems: &mut Vec<String>) {
+    fn dead_letter_problems(&self, problems: &mut Vec<String>) {
         if !self.dlq_topic.is_empty()
             && let Err(error) = validate_topic_name(&self.dlq_topic)
         {
             problems.push(format!("dlq_topic: {error}"));
         }
         if self.auto_replay_rate == 0 {
-            problems.push("auto_replay_rate is 0, but must be at least 1; auto_replay=false sends nothing".to_owned());
+            problems
+                .push("auto_replay_rate is 0, but must be at least 1: set auto_replay=false for no replay".to_owned());
         }
         if self.auto_replay_interval.is_zero() {
             problems.push("auto_replay_interval is 0s, but must be more than zero".to_owned());
@@ -66,7 +70,7 @@ impl KafkaConfig {
         }
         if self.buffer_memory < self.flush_bytes.min(1 << 20) {
             problems.push(format!(
-                "buffer_memory is {}, less than one batch of flush_bytes ({}): raise it or lower flush_bytes",
+                "buffer_memory is {}, less than one batch of flush_bytes ({}): raise buffer_memory or lower flush_bytes",
                 self.buffer_memory, self.flush_bytes
             ));
         }
@@ -77,14 +81,14 @@ impl KafkaConfig {
             problems.push("connect_timeout is 0s, but must be more than zero".to_owned());
         }
         for (name, value) in self.durations() {
-            if value > A_YEAR {
+            if value > MAX_DURATION {
                 problems.push(format!("{name} is {}, but must be at most a year (8760h)", duration::format(value)));
             }
         }
         if self.delivery_timeout < self.flush_timeout {
             problems.push(format!(
-                "delivery_timeout is {}, less than flush_timeout ({}): events would be given up before they are sent; \
-                 raise it or lower flush_timeout",
+                "delivery_timeout is {}, less than flush_timeout ({}), and events would fail before they are sent: raise \
+                 delivery_timeout or lower flush_timeout",
                 duration::format(self.delivery_timeout),
                 duration::format(self.flush_timeout)
             ));
