@@ -41,7 +41,7 @@ async fn all_that_is_wrong_with_the_settings_is_told_at_once() {
     for subcommand in ["config", "publish"] {
         let arguments = [subcommand, "--config", &file, "--set", "retry_max=many"];
         let told = ended(&arguments, &[("KAFKA_FLUSH_BYTES", "1")]).await;
-        let told_file = format!("courier: borkers in {file} is no option of kafka-courier: did you mean brokers?");
+        let told_file = format!("courier: borkers in {file} is not an option of kafka-courier: did you mean brokers?");
         let [told_argument, told_variable] =
             ["courier: --set retry_max is \"many\"", "courier: KAFKA_FLUSH_BYTES (flush_bytes) is 1, but must"];
         told.expect(78, &[&told_file, told_argument, told_variable]);

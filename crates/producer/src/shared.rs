@@ -14,7 +14,7 @@ use kafka_courier_idempotent_sender::core::{
 use kafka_courier_idempotent_sender::driver::{Observation, Upcalls};
 
 use crate::clock;
-use crate::dead_letters::writer::{Failed, Work};
+use crate::dead_letters::writer::{FailedRecords, Work};
 use crate::delivery::{Ended, Token};
 use crate::ledger::Ledger;
 use crate::memory::{Asker, Memory};
@@ -168,7 +168,7 @@ impl Shared {
     }
 
     /// Tells the verdict on records whose letters are kept.
-    pub(crate) fn settle_failed(&self, failed: Failed) {
+    pub(crate) fn settle_failed(&self, failed: FailedRecords) {
         let verdict = failed.verdict();
         self.recycle(failed.batch);
         match failed.charge {
@@ -209,7 +209,7 @@ impl Shared {
             self.ledger.decide();
         }
         let charge = self.charge_letters(partition, charge);
-        let failed = Failed { token, topic, partition, records, failure, batch, charge };
+        let failed = FailedRecords { token, topic, partition, records, failure, batch, charge };
         let Some(letters) = letters else {
             failed.warn(&[]);
             return self.settle_failed(failed);
