@@ -3,36 +3,52 @@
 //! Rules: an error has the place and a hint. It repeats neither the text nor the parser's error, because any line may
 //! contain a secret, and parsers quote the text that they reject.
 
-use super::tree::{SettingsNode, pairs};
+use super::load::ReadError;
+use super::tree::{SettingsNode, TreeError, pairs};
 
-/// Returns the names and values in a file's text.
-pub(super) fn read(text: &str, is_json: bool) -> Result<Vec<(String, String)>, String> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let (kind, read) = if is_json { ("JSON", read_json(text)) } else { ("TOML", read_toml(text)) };
-    read.and_then(|node| pairs(node).map_err(|why| format!(": {why}")))
-        .map_err(|why| format!("invalid {kind} settings{why}"))
+/// An error of a settings file. It shows no text of the file except names of settings.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SettingsFileError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("invalid JSON settings (line {line}, column {column}): {hint}")]
+    Json { line: usize, column: usize, hint: &'static str },
+    #[error("invalid TOML settings (line {line}): {hint}")]
+    Toml { line: usize, hint: &'static str },
+    /// The parser did not return a position.
+    #[error("invalid TOML settings: check for unclosed quotes and brackets")]
+    TomlWithoutLine,
+    #[error("invalid {format} settings: {error}")]
+    Tree { format: &'static str, error: TreeError },
 }
 
-fn read_json(text: &str) -> Result<SettingsNode, String> {
+/// Returns the names and values in a file's text.
+pub(super) fn read(text: &str, is_json: bool) -> Result<Vec<(String, String)>, SettingsFileError> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let (format, node) = if is_json { ("JSON", read_json(text)?) } else { ("TOML", read_toml(text)?) };
+    pairs(node).map_err(|error| SettingsFileError::Tree { format, error })
+}
+
+fn read_json(text: &str) -> Result<SettingsNode, SettingsFileError> {
     serde_json::from_str(text).map_err(|error| {
         let (line, column) = (error.line(), error.column());
         let hint = match error.classify() {
             serde_json::error::Category::Eof => "unexpected end of file: close the open quote, bracket or brace",
             _ => "check for missing or extra quotes, commas, colons and backslashes",
         };
-        format!(" (line {line}, column {column}): {hint}")
+        SettingsFileError::Json { line, column, hint }
     })
 }
 
-fn read_toml(text: &str) -> Result<SettingsNode, String> {
+fn read_toml(text: &str) -> Result<SettingsNode, SettingsFileError> {
     toml::from_str(text).map_err(|error| {
         let Some(before) = error.span().and_then(|span| text.get(..span.start)) else {
-            return ": check for unclosed quotes and brackets".to_owned();
+            return SettingsFileError::TomlWithoutLine;
         };
         let number = before.matches('\n').count();
         let line = text.split('\n').nth(number).unwrap_or_default();
         let earlier = text.split('\n').take(number);
-        format!(" (line {}): {}", number + 1, hint(line, earlier))
+        SettingsFileError::Toml { line: number + 1, hint: hint(line, earlier) }
     })
 }
 
@@ -77,10 +93,10 @@ mod tests {
             ("a = [1", "brackets"),
             ("a = 1b", "not a number"),
         ] {
-            let error = read(text, false).unwrap_err();
+            let error = read(text, false).unwrap_err().to_string();
             assert!(error.starts_with("invalid TOML settings (line ") && error.contains(words), "{text}: {error}");
         }
-        assert!(read("{", true).unwrap_err().contains("unexpected end"));
-        assert!(read("{]", true).unwrap_err().contains("(line 1, column 2)"));
+        assert!(read("{", true).unwrap_err().to_string().contains("unexpected end"));
+        assert!(matches!(read("{]", true), Err(SettingsFileError::Json { line: 1, column: 2, .. })));
     }
 }

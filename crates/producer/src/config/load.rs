@@ -1,7 +1,8 @@
 //! The sources of a configuration: a file, the environment, and single settings of an argument or the application.
 //!
 //! Rules:
-//! - Single settings take precedence over the environment, the environment over the file, and the file over the defaults.
+//! - Single settings take precedence over the environment, the environment over the file, and the file over the
+//!   defaults.
 //! - `<VAR>_FILE` names a file with the variable's value, as Docker and Kubernetes provide secrets.
 //! - An unknown name in a file is an error. An unknown variable is a warning, because Kubernetes sets `KAFKA_PORT` and
 //!   `KAFKA_SERVICE_HOST` for a service named kafka.
@@ -10,11 +11,14 @@
 use std::ffi::OsString;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use kafka_courier_idempotent_sender::{HIDDEN, Secret, shown_file, shown_path};
 
+#[cfg(feature = "config-file")]
+use super::file::SettingsFileError;
 use super::names::{self, Meaning, shown_key};
-use super::resolve::{LoadedConfig, Origin, Resolver, SourceEntry};
+use super::resolve::{EntryError, LoadedConfig, Origin, Resolver, SourceEntry};
 use super::{ConfigErrors, KafkaConfig};
 
 const PREFIX: &str = "KAFKA_";
@@ -57,10 +61,10 @@ impl ConfigLoader {
     pub fn file(mut self, path: impl AsRef<Path>) -> Self {
         let path = path.as_ref();
         let is_json = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
-        let read = read_text(path).and_then(|text| super::file::read(text.expose(), is_json));
-        match read {
+        let read = read_text(path).map_err(SettingsFileError::from);
+        match read.and_then(|text| super::file::read(text.expose(), is_json)) {
             Ok(pairs) => self.add_pairs(pairs, &Origin::File(path.to_owned())),
-            Err(why) => self.problems.push(format!("{}: {why}", shown_file(path))),
+            Err(error) => self.problems.push(format!("{}: {error}", shown_file(path))),
         }
         self
     }
@@ -80,8 +84,8 @@ impl ConfigLoader {
         self.with_setting(Origin::Application, option, value)
     }
 
-    /// Sets an option as [`set`](Self::set) does, on behalf of a command-line argument. Problems begin with the argument.
-    /// Secrets are refused, because the process list shows them to every user.
+    /// Sets an option as [`set`](Self::set) does, on behalf of a command-line argument. Problems begin with the
+    /// argument. Secrets are refused, because the process list shows them to every user.
     pub fn argument(self, argument: &str, option: &str, value: &str) -> Self {
         self.with_setting(Origin::Argument(argument.to_owned()), option, value)
     }
@@ -118,7 +122,7 @@ impl ConfigLoader {
         for (variable, value) in variables {
             let Ok(variable) = variable.into_string() else { continue };
             let Some(rest) = variable.strip_prefix(PREFIX).filter(|_| !value.is_empty()) else { continue };
-            let value = value.into_string().map(Secret::from).map_err(|_| "the value is not UTF-8".to_owned());
+            let value = value.into_string().map(Secret::from).map_err(|_| EntryError::NotUtf8);
             let is_fallback = variable == BOOTSTRAP_SERVERS;
             let option = if is_fallback { "brokers".to_owned() } else { rest.to_lowercase() };
             let entry = source_entry(Origin::Environment(variable.clone()), variable, &option, value);
@@ -152,32 +156,30 @@ fn unknown_variable(variable: &str, name: &str) -> String {
     format!("{variable} is not an option of kafka-courier and is ignored{meant}")
 }
 
-/// Returns a setting of a source. If `option` is an option's name with the suffix `_file`, `value` is the path of a file with
-/// the value.
-fn source_entry(origin: Origin, key: String, option: &str, value: Result<Secret, String>) -> SourceEntry {
+/// Returns a setting of a source. If `option` is an option's name with the suffix `_file`, `value` is the path of a
+/// file with the value.
+fn source_entry(origin: Origin, key: String, option: &str, value: Result<Secret, EntryError>) -> SourceEntry {
     let Some(name) = option.strip_suffix(FILE_SUFFIX).and_then(names::option_named) else {
         return SourceEntry { origin, key, name: option.to_owned(), value, file: None };
     };
     let path = value.map(|path| PathBuf::from(path.expose()));
     let value = path.clone().and_then(|path| {
-        let text = read_text(&path).map_err(|why| unreadable_value(name, &path, &why))?;
+        let text = read_text(&path).map_err(|error| unreadable_value(name, &path, error))?;
         Ok(without_line_end(text.expose().trim_start_matches(BYTE_ORDER_MARK)).into())
     });
     let file = path.ok().filter(|_| value.is_ok());
     SourceEntry { origin, key, name: name.to_owned(), value, file }
 }
 
-/// Returns the problem with an unreadable file of a value. The value itself, which may be a secret, may be given instead of
-/// the file's path.
-pub(super) fn unreadable_value(what: &str, path: &Path, why: &str) -> String {
+/// Returns the error of an unreadable file with a value. The value itself, which may be a secret, may be given instead
+/// of the file's path.
+pub(super) fn unreadable_value(value: &str, path: &Path, error: ReadError) -> EntryError {
     // A password can be as short as a path.
-    let is_option = names::option_named(what).is_some();
-    let shown = if is_option && !KafkaConfig::is_secret(what) { shown_file(path) } else { shown_path(path) };
+    let is_option = names::option_named(value).is_some();
+    let shown = if is_option && !KafkaConfig::is_secret(value) { shown_file(path) } else { shown_path(path) };
     match shown {
-        shown if shown == HIDDEN => {
-            format!("the value is not the path of a file: set it to the path of a file with {what}")
-        }
-        shown => format!("{shown}: {why}"),
+        shown if shown == HIDDEN => EntryError::NotAPath { value: value.to_owned() },
+        path => EntryError::Unreadable { path, error },
     }
 }
 
@@ -186,28 +188,45 @@ fn without_line_end(text: &str) -> &str {
     text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text))
 }
 
+/// The error of reading a file of settings, of one setting or of a token.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum ReadError {
+    #[error("{0}")]
+    Io(Arc<std::io::Error>),
+    #[error("the file is larger than {MAX_FILE_BYTES} bytes")]
+    TooLarge,
+    #[error("the file is not UTF-8: save it as UTF-8")]
+    NotUtf8,
+}
+
+impl From<std::io::Error> for ReadError {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::InvalidData => Self::NotUtf8,
+            _ => Self::Io(Arc::new(error)),
+        }
+    }
+}
+
 /// Reads a file of settings, of one setting or of a token, up to [`MAX_FILE_BYTES`] bytes.
-pub(super) fn read_text(path: &Path) -> Result<Secret, String> {
-    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
-    // The buffer has spare room for the whole file: a buffer that grows, or a probe read into a small rest, leaves copies of
-    // a secret in memory.
+pub(super) fn read_text(path: &Path) -> Result<Secret, ReadError> {
+    let file = std::fs::File::open(path)?;
+    // The buffer has spare room for the whole file: a buffer that grows, or a probe read into a small rest, leaves
+    // copies of a secret in memory.
     let length = file.metadata().map_or(0, |metadata| metadata.len()).min(MAX_FILE_BYTES);
     let mut text = String::with_capacity(usize::try_from(length).unwrap_or(0) + 64);
     let read = file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text);
     let (length, text) = (text.len() as u64, Secret::new(text)); // overwrites the text when dropped
     match read {
-        Ok(_) if length > MAX_FILE_BYTES => Err(format!("the file is larger than {MAX_FILE_BYTES} bytes")),
+        Ok(_) if length > MAX_FILE_BYTES => Err(ReadError::TooLarge),
         Ok(_) => Ok(text),
-        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-            Err("the file is not UTF-8: save it as UTF-8".to_owned())
-        }
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(error.into()),
     }
 }
 
 impl KafkaConfig {
-    /// Returns the defaults, changed by the `KAFKA_*` variables of this process, and the warnings about unknown variables.
-    /// An empty variable counts as unset.
+    /// Returns the defaults, changed by the `KAFKA_*` variables of this process, and the warnings about unknown
+    /// variables. An empty variable counts as unset.
     ///
     /// # Errors
     /// Returns all problems of the variables.
@@ -225,8 +244,8 @@ impl KafkaConfig {
         ConfigLoader::new().variables(variables).load().map(|loaded| (loaded.config, loaded.warnings))
     }
 
-    /// Returns the defaults, changed by a file: JSON if its name ends in `.json`, else TOML. Keys are names of options or of
-    /// Java properties.
+    /// Returns the defaults, changed by a file: JSON if its name ends in `.json`, else TOML. Keys are names of options
+    /// or of Java properties.
     ///
     /// # Errors
     /// Returns all problems of the file, including unknown names.

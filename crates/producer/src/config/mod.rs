@@ -11,6 +11,7 @@ mod duration;
 mod file;
 mod load;
 mod names;
+mod problem;
 mod resolve;
 mod security;
 mod tree;
@@ -26,6 +27,8 @@ pub use security::{SaslMechanism, SecurityProtocol, SslRoots};
 pub use value::{Compression, Endpoint};
 
 pub(crate) use value::OptionValue;
+
+use value::InvalidValue;
 
 use kafka_courier_dlq::Overflow;
 use kafka_courier_idempotent_sender::core::{Backoff, Config as CoreConfig};
@@ -55,7 +58,7 @@ pub(crate) struct SetError {
     /// The text, or [`HIDDEN`] if the option is a secret.
     shown: String,
     /// The values that the option accepts.
-    allowed: String,
+    allowed: InvalidValue,
 }
 
 macro_rules! options {
@@ -105,7 +108,7 @@ macro_rules! options {
                         }
                         Err(allowed) => Err(SetError { shown: <$kind as OptionValue>::shown(text), allowed }),
                     },)+
-                    _ => Err(SetError { shown: HIDDEN.to_owned(), allowed: "the option does not exist".to_owned() }),
+                    _ => Err(SetError { shown: HIDDEN.to_owned(), allowed: "the option does not exist".into() }),
                 }
             }
 
@@ -154,8 +157,8 @@ options! {
     brokers: Vec<Endpoint> = vec![Endpoint { host: "localhost".into(), port: 9092 }];
     /// The client id, which brokers write to their logs.
     client_id: String = "kafka-courier".to_owned();
-    /// The maximum number of retries of a batch after errors of the write itself. The time spent waiting for the cluster is
-    /// bounded by delivery_timeout instead.
+    /// The maximum number of retries of a batch after errors of the write itself. The time spent waiting for the
+    /// cluster is bounded by delivery_timeout instead.
     retry_max: u32 = 3;
     /// The wait before the first retry. The wait doubles with each further retry, with jitter.
     retry_backoff: Duration = Duration::from_millis(100);
@@ -163,12 +166,13 @@ options! {
     retry_backoff_max: Duration = Duration::from_secs(1);
     /// A batch is sent when it holds this many events.
     flush_messages: u32 = 100;
-    /// A batch is sent when another event would make it larger than this number of bytes on the wire, before compression.
+    /// A batch is sent when another event would make it larger than this number of bytes on the wire, before
+    /// compression.
     flush_bytes: usize = 1 << 20;
     /// A batch is sent when its first event is this old.
     flush_timeout: Duration = Duration::from_secs(1);
-    /// Whether a batch with an awaited delivery leaves without waiting for flush_timeout, once no earlier batch of its partition
-    /// is in flight.
+    /// Whether a batch with an awaited delivery leaves without waiting for flush_timeout, once no earlier batch of its
+    /// partition is in flight.
     expedite: bool = true;
     /// The longest time from publish to verdict. Events fail if an outage lasts longer.
     delivery_timeout: Duration = Duration::from_secs(30);
@@ -204,21 +208,21 @@ options! {
     sasl_oauthbearer_token_location: String = String::new();
     /// A PEM file with the trusted certificate authorities, instead of ssl_roots.
     ssl_ca_location: String = String::new();
-    /// The trusted certificate authorities if ssl_ca_location is empty: compiled-in (Mozilla's) or system (the operating
-    /// system's).
+    /// The trusted certificate authorities if ssl_ca_location is empty: compiled-in (Mozilla's) or system (the
+    /// operating system's).
     ssl_roots: SslRoots = SslRoots::CompiledIn;
     /// A PEM file with the client certificate and its intermediate certificates.
     ssl_certificate_location: String = String::new();
     /// A PEM file with the client certificate's private key, not encrypted: PKCS#8, PKCS#1 or SEC1.
     ssl_key_location: String = String::new();
-    /// Whether any broker certificate is accepted, with a warning at each connection. An attacker on the network path can then read
-    /// and change everything.
+    /// Whether any broker certificate is accepted, with a warning at each connection. An attacker on the network path
+    /// can then read and change everything.
     insecure_skip_verify: bool = false;
-    /// Topics of event types, beyond the defaults: type=topic,type=topic. user.* matches each type that begins with user., and *
-    /// matches any other type.
+    /// Topics of event types, beyond the defaults: type=topic,type=topic. user.* matches each type that begins with
+    /// user., and * matches any other type.
     topic_mapping: String = String::new();
-    /// The maximum number of dead letters in memory. A further dead letter drops the oldest, with an error line that contains the
-    /// oldest whole.
+    /// The maximum number of dead letters in memory. A further dead letter drops the oldest, with an error line that
+    /// contains the oldest whole.
     dlq_buffer: usize = 1000;
     /// A file for dead letters, created if it is missing. One process at a time holds the file. Empty for no file.
     dlq_file: String = String::new();
@@ -226,17 +230,17 @@ options! {
     dlq_max_letters: usize = 0;
     /// The maximum size of the dead letters in the file, in bytes, 0 for no limit.
     dlq_max_bytes: usize = 1 << 30;
-    /// The age at which dead letters in the file are dropped, each with an error line that contains it whole, 0s for never. A
-    /// dead-letter topic with a shorter retention.ms causes a warning.
+    /// The age at which dead letters in the file are dropped, each with an error line that contains it whole, 0s for
+    /// never. A dead-letter topic with a shorter retention.ms causes a warning.
     dlq_max_age: Duration = Duration::ZERO;
-    /// The behaviour of a full file: refuse (the next store takes the dead letter) or drop_oldest (an error line contains the
-    /// dropped dead letter whole).
+    /// The behaviour of a full file: refuse (the next store takes the dead letter) or drop_oldest (an error line
+    /// contains the dropped dead letter whole).
     dlq_overflow: Overflow = Overflow::Refuse;
-    /// A Kafka topic for dead letters, tried before any other store. Empty for no topic. No event may be mapped to it. Dead letters
-    /// that an unreachable cluster causes skip the topic. A compacted topic is refused.
+    /// A Kafka topic for dead letters, tried before any other store. Empty for no topic. No event may be mapped to it.
+    /// Dead letters that an unreachable cluster causes skip the topic. A compacted topic is refused.
     dlq_topic: String = String::new();
-    /// Whether dead letters are replayed automatically once the cluster is healthy, if they are certainly not in the log and their
-    /// cause is temporary.
+    /// Whether dead letters are replayed automatically once the cluster is healthy, if they are certainly not in the
+    /// log and their cause is temporary.
     auto_replay: bool = false;
     /// The interval between checks for dead letters to replay automatically.
     auto_replay_interval: Duration = Duration::from_secs(30);
@@ -244,8 +248,8 @@ options! {
     auto_replay_rate: u32 = 100;
 }
 
-/// All problems of a configuration, one line each. The warnings of several sources ([`ConfigLoader`]) follow the problems.
-/// Each warning begins with `warning: `.
+/// All problems of a configuration, one line each. The warnings of several sources ([`ConfigLoader`]) follow the
+/// problems. Each warning begins with `warning: `.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ConfigErrors(pub Vec<String>);
 

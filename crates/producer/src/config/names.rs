@@ -39,7 +39,7 @@ const UNSUPPORTED: &[(&str, &str)] = &[
     ("ssl.keystore.password", "certificates are PEM files without a password: remove it"),
     (
         "ssl.key.password",
-        "encrypted keys are not supported: decrypt it with openssl pkey -in FILE_SUFFIX -out NEW_FILE, and name the new file",
+        "encrypted keys are not supported: decrypt it with openssl pkey -in FILE -out NEW_FILE, and name the new file",
     ),
     ("ssl.keystore.key", "keys are PEM files: write it to a file, and set ssl_key_location"),
     ("ssl.key.pem", "keys are PEM files: write it to a file, and set ssl_key_location"),
@@ -105,7 +105,8 @@ pub(super) fn meaning(key: &str) -> Meaning {
     }
 }
 
-/// Returns a name as problems show it. A name that is unlike any option's name may be a misplaced secret, and is hidden.
+/// Returns a name as problems show it. A name that is unlike any option's name may be a misplaced secret, and is
+/// hidden.
 pub(super) fn shown_key(key: &str) -> &str {
     let is_name = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let is_word = key.len() <= MAX_WORD_LEN || key.contains(['.', '_', '-']);

@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 
 use kafka_courier_idempotent_sender::{HIDDEN, Secret};
 
+use super::load::ReadError;
 use super::names::{self, Meaning, shown_key};
+use super::problem::ConfigProblem;
 use super::{ConfigErrors, KafkaConfig, SetError, is_misplaced};
 
 /// The source of a setting.
@@ -52,9 +54,21 @@ pub(super) struct SourceEntry {
     /// The option's name, without the prefix of a variable.
     pub(super) name: String,
     /// The value, or the reason for a missing value. Any value may be a secret, even if the name is misspelt.
-    pub(super) value: Result<Secret, String>,
+    pub(super) value: Result<Secret, EntryError>,
     /// The file with the value, if the setting names one.
     pub(super) file: Option<PathBuf>,
+}
+
+/// The reason for a missing value of a setting.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum EntryError {
+    #[error("the value is not UTF-8")]
+    NotUtf8,
+    /// The value may have been given instead of the path of its file.
+    #[error("the value is not the path of a file: set it to the path of a file with {value}")]
+    NotAPath { value: String },
+    #[error("{path}: {error}")]
+    Unreadable { path: String, error: ReadError },
 }
 
 /// Shows neither the value nor the reason for a missing value. A problem reports the reason.
@@ -253,13 +267,13 @@ impl Resolver {
     /// Checks the merged configuration.
     ///
     /// # Errors
-    /// Returns the problems of all sources and of the merged configuration, and the warnings: a misspelt name may be the
-    /// cause of another problem.
+    /// Returns the problems of all sources and of the merged configuration, and the warnings: a misspelt name may be
+    /// the cause of another problem.
     pub(super) fn finish(mut self) -> Result<LoadedConfig, ConfigErrors> {
         if !self.origins.contains_key("retry_backoff_max") {
             self.config.raise_backoff_max();
         }
-        let whole: Vec<String> = self.config.problems().iter().map(|problem| self.locate(problem)).collect();
+        let whole: Vec<String> = self.config.typed_problems().iter().map(|problem| self.locate(problem)).collect();
         self.problems.extend(whole);
         if !self.problems.is_empty() {
             self.warnings.sort();
@@ -272,22 +286,19 @@ impl Resolver {
         Ok(LoadedConfig { config, warnings, origins, value_files })
     }
 
-    /// Replaces the option's name at the start of a problem by the place of its setting, and appends the places of the
-    /// other options in the problem.
-    fn locate(&self, problem: &str) -> String {
-        let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
-        let (first, rest) = problem.split_at(problem.find(|c| !is_name(c)).unwrap_or(problem.len()));
-        let mut text = match self.origins.get(first) {
-            Some((origin, key)) => format!("{}{rest}", option_place(origin, key, first)),
-            None => format!("KAFKA_{} ({first}){rest}", first.to_uppercase()),
+    /// Returns the text of a problem with the place of the option's setting instead of the option's name, and with the
+    /// place of the related option's setting at the end.
+    fn locate(&self, problem: &ConfigProblem) -> String {
+        let (option, text) = (problem.option(), problem.to_string());
+        let rest = text.strip_prefix(option).unwrap_or(&text);
+        let mut text = match self.origins.get(option) {
+            Some((origin, key)) => format!("{}{rest}", option_place(origin, key, option)),
+            None => format!("KAFKA_{} ({option}){rest}", option.to_uppercase()),
         };
-        let mut others: Vec<&str> = rest.split(|c| !is_name(c)).filter(|word| *word != first).collect();
-        others.sort_unstable();
-        others.dedup();
-        for other in others {
-            if let Some((origin, key)) = self.origins.get(other) {
-                text += &format!(" [{other}: {}]", place(origin, key));
-            }
+        if let Some(related) = problem.related()
+            && let Some((origin, key)) = self.origins.get(related)
+        {
+            text += &format!(" [{related}: {}]", place(origin, key));
         }
         text
     }

@@ -105,7 +105,8 @@ impl<'de> Visitor<'de> for NodeVisitor {
     }
 }
 
-/// Returns a table, or the number or date that serde_json and toml represent as a table with one key that begins with `$`.
+/// Returns a table, or the number or date that serde_json and toml represent as a table with one key that begins with
+/// `$`.
 fn table_or_scalar(mut pairs: Vec<(String, SettingsNode)>) -> SettingsNode {
     match pairs.pop() {
         Some((name, SettingsNode::Text(text))) if pairs.is_empty() && name.starts_with('$') => SettingsNode::Text(text),
@@ -116,11 +117,24 @@ fn table_or_scalar(mut pairs: Vec<(String, SettingsNode)>) -> SettingsNode {
     }
 }
 
-/// Returns the names and values in file order. An error names a setting and shows no value.
-pub(super) fn pairs(node: SettingsNode) -> Result<Vec<(String, String)>, String> {
-    let SettingsNode::Table(table) = node else {
-        return Err("expected a table of names and values".to_owned());
-    };
+/// An error of the structure of settings. It contains the name of a setting as problems show it, and no value.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TreeError {
+    #[error("expected a table of names and values")]
+    NotATable,
+    #[error("tables are nested deeper than {MAX_DEPTH} levels")]
+    TooDeep,
+    #[error("{name}: a list may contain only text and numbers")]
+    List { name: String },
+    #[error("{name} is null: remove it")]
+    Null { name: String },
+    #[error("{name} is a table, but must be text: put the text in quotes")]
+    SecretTable { name: String },
+}
+
+/// Returns the names and values in file order.
+pub(super) fn pairs(node: SettingsNode) -> Result<Vec<(String, String)>, TreeError> {
+    let SettingsNode::Table(table) = node else { return Err(TreeError::NotATable) };
     let mut pairs = Vec::new();
     flatten("", table, 0, &mut pairs)?;
     Ok(merge_mapping(pairs))
@@ -131,23 +145,20 @@ fn flatten(
     table: Vec<(String, SettingsNode)>,
     depth: usize,
     pairs: &mut Vec<(String, String)>,
-) -> Result<(), String> {
+) -> Result<(), TreeError> {
     if depth > MAX_DEPTH {
-        return Err(format!("tables are nested deeper than {MAX_DEPTH} levels"));
+        return Err(TreeError::TooDeep);
     }
     for (name, node) in table {
         let name = format!("{prefix}{name}");
         match node {
             SettingsNode::Text(text) => pairs.push((name, text)),
             SettingsNode::List(items) => {
-                let text = list(items)
-                    .ok_or_else(|| format!("{}: a list may contain only text and numbers", shown_key(&name)))?;
+                let text = list(items).ok_or_else(|| TreeError::List { name: shown_key(&name).to_owned() })?;
                 pairs.push((name, text));
             }
-            SettingsNode::Null => return Err(format!("{} is null: remove it", shown_key(&name))),
-            SettingsNode::Table(_) if KafkaConfig::is_secret(&name) => {
-                return Err(format!("{name} is a table, but must be text: put the text in quotes"));
-            }
+            SettingsNode::Null => return Err(TreeError::Null { name: shown_key(&name).to_owned() }),
+            SettingsNode::Table(_) if KafkaConfig::is_secret(&name) => return Err(TreeError::SecretTable { name }),
             SettingsNode::Table(table) => flatten(&format!("{name}."), table, depth + 1, pairs)?,
         }
     }
@@ -177,8 +188,8 @@ fn merge_mapping(pairs: Vec<(String, String)>) -> Vec<(String, String)> {
     pairs
 }
 
-/// Deserializes a configuration from any format, for instance as a part of an application's own configuration. Keys are names
-/// of options or of Java properties. The error contains all problems.
+/// Deserializes a configuration from any format, for instance as a part of an application's own configuration. Keys are
+/// names of options or of Java properties. The error contains all problems.
 impl<'de> Deserialize<'de> for KafkaConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let pairs = pairs(SettingsNode::deserialize(deserializer)?).map_err(de::Error::custom)?;

@@ -2,6 +2,7 @@
 //!
 //! Rules: an error states the allowed values. The caller adds the option's name and the value.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -12,6 +13,24 @@ use kafka_courier_idempotent_sender::{HIDDEN, Secret};
 
 use super::{SecurityProtocol, duration};
 
+/// The error of a text that is not a value of an option: a statement of the allowed values, such as `must be true or
+/// false`.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidValue(Cow<'static, str>);
+
+impl From<&'static str> for InvalidValue {
+    fn from(allowed: &'static str) -> Self {
+        Self(allowed.into())
+    }
+}
+
+impl From<String> for InvalidValue {
+    fn from(allowed: String) -> Self {
+        Self(allowed.into())
+    }
+}
+
 /// A type of options.
 ///
 /// The trait is public only as a bound of [`Setting`](crate::Setting), and is not exported.
@@ -19,8 +38,11 @@ pub trait OptionValue: Sized {
     /// Whether the text of this type is never shown.
     const SECRET: bool = false;
 
-    /// Parses a value. The error states the allowed values.
-    fn read(text: &str) -> Result<Self, String>;
+    /// Parses a value.
+    ///
+    /// # Errors
+    /// Returns the allowed values.
+    fn read(text: &str) -> Result<Self, InvalidValue>;
 
     /// Returns a rejected text as problems show it.
     fn shown(text: &str) -> String {
@@ -40,7 +62,7 @@ pub trait OptionValue: Sized {
 impl<T: OptionValue> OptionValue for Option<T> {
     const SECRET: bool = T::SECRET;
 
-    fn read(text: &str) -> Result<Self, String> {
+    fn read(text: &str) -> Result<Self, InvalidValue> {
         if text.is_empty() { Ok(None) } else { T::read(text).map(Some) }
     }
 
@@ -60,7 +82,7 @@ impl<T: OptionValue> OptionValue for Option<T> {
 impl OptionValue for Secret {
     const SECRET: bool = true;
 
-    fn read(text: &str) -> Result<Self, String> {
+    fn read(text: &str) -> Result<Self, InvalidValue> {
         Ok(Self::new(text))
     }
 
@@ -133,16 +155,13 @@ impl OptionValue for Vec<Endpoint> {
         format!("{:?}", text.split(',').map(part).collect::<Vec<_>>().join(","))
     }
 
-    fn read(text: &str) -> Result<Self, String> {
-        let endpoints: Result<Self, String> =
+    fn read(text: &str) -> Result<Self, InvalidValue> {
+        let endpoints: Result<Self, <Endpoint as FromStr>::Err> =
             text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::parse).collect();
-        endpoints.and_then(|list| {
-            if list.is_empty() {
-                Err("must have at least one broker, such as localhost:9092".to_owned())
-            } else {
-                Ok(list)
-            }
-        })
+        match endpoints? {
+            list if list.is_empty() => Err("must have at least one broker, such as localhost:9092".into()),
+            list => Ok(list),
+        }
     }
 
     fn write(&self) -> String {
@@ -151,7 +170,7 @@ impl OptionValue for Vec<Endpoint> {
 }
 
 impl OptionValue for Duration {
-    fn read(text: &str) -> Result<Self, String> {
+    fn read(text: &str) -> Result<Self, InvalidValue> {
         duration::parse(text)
     }
 
@@ -165,8 +184,8 @@ impl OptionValue for Duration {
 }
 
 impl OptionValue for u32 {
-    fn read(text: &str) -> Result<Self, String> {
-        text.parse().map_err(|_| format!("must be a whole number, at most {}", Self::MAX))
+    fn read(text: &str) -> Result<Self, InvalidValue> {
+        text.parse().map_err(|_| format!("must be a whole number, at most {}", Self::MAX).into())
     }
 
     fn write(&self) -> String {
@@ -175,8 +194,8 @@ impl OptionValue for u32 {
 }
 
 impl OptionValue for usize {
-    fn read(text: &str) -> Result<Self, String> {
-        text.parse().map_err(|_| format!("must be a whole number, at most {}", Self::MAX))
+    fn read(text: &str) -> Result<Self, InvalidValue> {
+        text.parse().map_err(|_| format!("must be a whole number, at most {}", Self::MAX).into())
     }
 
     fn write(&self) -> String {
@@ -185,8 +204,8 @@ impl OptionValue for usize {
 }
 
 impl OptionValue for bool {
-    fn read(text: &str) -> Result<Self, String> {
-        text.to_ascii_lowercase().parse().map_err(|_| "must be true or false".to_owned())
+    fn read(text: &str) -> Result<Self, InvalidValue> {
+        text.to_ascii_lowercase().parse().map_err(|_| "must be true or false".into())
     }
 
     fn write(&self) -> String {
@@ -195,7 +214,7 @@ impl OptionValue for bool {
 }
 
 impl OptionValue for String {
-    fn read(text: &str) -> Result<Self, String> {
+    fn read(text: &str) -> Result<Self, InvalidValue> {
         Ok(text.to_owned())
     }
 
@@ -216,11 +235,11 @@ pub enum Compression {
 }
 
 impl OptionValue for Overflow {
-    fn read(text: &str) -> Result<Self, String> {
+    fn read(text: &str) -> Result<Self, InvalidValue> {
         match &*text.to_ascii_lowercase() {
             "refuse" => Ok(Self::Refuse),
             "drop_oldest" => Ok(Self::DropOldest),
-            _ => Err("must be refuse or drop_oldest".to_owned()),
+            _ => Err("must be refuse or drop_oldest".into()),
         }
     }
 
@@ -233,11 +252,11 @@ impl OptionValue for Overflow {
 }
 
 impl OptionValue for Compression {
-    fn read(text: &str) -> Result<Self, String> {
+    fn read(text: &str) -> Result<Self, InvalidValue> {
         match &*text.to_ascii_lowercase() {
             "none" => Ok(Self::None),
             "snappy" => Ok(Self::Snappy),
-            _ => Err("must be none or snappy".to_owned()),
+            _ => Err("must be none or snappy".into()),
         }
     }
 

@@ -3,7 +3,8 @@
 //! Rules:
 //! - This module is pure.
 //! - Each record has one letter with the record's own bytes. The letters are in the records' order.
-//! - A replayed letter that fails again keeps its identity. The batch's token, not a header, identifies replayed letters.
+//! - A replayed letter that fails again keeps its identity. The batch's token, not a header, identifies replayed
+//!   letters.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,7 +27,8 @@ pub(crate) struct FailedBatch<'a> {
     pub(crate) batch: &'a EncodedBatch,
 }
 
-/// The wall clock and the monotonic clock, read together. Letters contain wall-clock times, and attempts have monotonic times.
+/// The wall clock and the monotonic clock, read together. Letters contain wall-clock times, and attempts have monotonic
+/// times.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clocks {
     pub(crate) wall: SystemTime,
@@ -95,8 +97,8 @@ fn decode(
     Ok(letters)
 }
 
-/// Returns a letter with the fields that are the same for each record of the batch, and the sequence number of the record at
-/// `position`.
+/// Returns a letter with the fields that are the same for each record of the batch, and the sequence number of the
+/// record at `position`.
 fn letter(failed: &FailedBatch<'_>, clocks: Clocks, position: u32) -> Letter {
     let failure = failed.failure;
     let (first, last) = (clocks.at(failure.first_attempt), clocks.at(failure.last_attempt));
@@ -146,8 +148,8 @@ pub(super) fn fill(letter: &mut Letter, record: &DecodedRecord<'_>) {
 
 /// Merges the result of a failed replay into the replayed letter.
 ///
-/// An unknown outcome stays unknown, because no field of a single attempt can settle it. `is_counted` adds the attempt to the
-/// replay count. Replays that the cluster made fail are not counted.
+/// An unknown outcome stays unknown, because no field of a single attempt can settle it. `is_counted` adds the attempt
+/// to the replay count. Replays that the cluster made fail are not counted.
 fn merge_replayed(before: &Letter, now: Letter, is_counted: bool) -> Letter {
     let mut letter = before.clone();
     letter.partition = now.partition;

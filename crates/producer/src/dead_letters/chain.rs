@@ -1,8 +1,8 @@
 //! The chain of dead-letter stores: the topic, the file, memory, and the log as the last resort.
 //!
 //! Rules:
-//! - A letter that one store refuses is offered to the next. A letter that all stores refuse is written whole to an error
-//!   line of the log.
+//! - A letter that one store refuses is offered to the next. A letter that all stores refuse is written whole to an
+//!   error line of the log.
 //! - A letter that an unreachable cluster caused skips the topic.
 //! - A replayed letter that fails again replaces its former version in the store that still holds it.
 //! - Each store is read separately. An unreadable store hides no letter of another store.
@@ -35,13 +35,35 @@ impl PendingLetter {
     }
 }
 
+/// The kind of a store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum StoreKind {
+    Topic,
+    /// The application's own store.
+    Custom,
+    File,
+    Memory,
+}
+
+impl StoreKind {
+    /// Returns the store's label in metrics.
+    fn label(self) -> &'static str {
+        match self {
+            Self::Topic => "topic",
+            Self::Custom => "custom",
+            Self::File => "file",
+            Self::Memory => "memory",
+        }
+    }
+}
+
 /// One store of the chain.
 #[derive(Debug)]
 pub(crate) struct StoreLink {
     pub(crate) store: Arc<dyn DeadLetterStore>,
     /// The same store if it is a topic, which accepts or refuses each letter separately.
     topic: Option<Arc<DeadLetterTopic>>,
-    kind: &'static str,
+    kind: StoreKind,
     /// Whether the store is a topic of the producer's own cluster, which may be unreachable.
     in_cluster: bool,
     /// Whether the store refused the last letters.
@@ -51,17 +73,17 @@ pub(crate) struct StoreLink {
 }
 
 impl StoreLink {
-    /// Creates a link for a store of this process. `kind` is the store's label in metrics.
-    pub(crate) fn local(store: Arc<dyn DeadLetterStore>, kind: &'static str) -> Self {
+    /// Creates a link for a store of this process.
+    pub(crate) fn local(store: Arc<dyn DeadLetterStore>, kind: StoreKind) -> Self {
         Self::new(store, kind, false)
     }
 
     /// Creates a link for a topic of the cluster.
     pub(crate) fn in_cluster(topic: Arc<DeadLetterTopic>) -> Self {
-        Self { topic: Some(topic.clone()), ..Self::new(topic, "topic", true) }
+        Self { topic: Some(topic.clone()), ..Self::new(topic, StoreKind::Topic, true) }
     }
 
-    fn new(store: Arc<dyn DeadLetterStore>, kind: &'static str, in_cluster: bool) -> Self {
+    fn new(store: Arc<dyn DeadLetterStore>, kind: StoreKind, in_cluster: bool) -> Self {
         Self { store, topic: None, kind, in_cluster, failing: AtomicBool::new(false), kept: AtomicU64::new(0) }
     }
 
@@ -72,7 +94,7 @@ impl StoreLink {
 
     /// Returns whether the letters are lost when the process ends.
     pub(crate) fn is_memory(&self) -> bool {
-        self.kind == "memory"
+        self.kind == StoreKind::Memory
     }
 
     /// Returns the number of letters in the store.
@@ -126,7 +148,7 @@ impl StoreLink {
         if self.failing.swap(false, Ordering::Relaxed) {
             tracing::info!(store = self.store.name(), "dead-letter store accepts dead letters again");
         }
-        metrics::letters_kept(self.kind, letters);
+        metrics::letters_kept(self.kind.label(), letters);
         self.kept.fetch_add(letters.len() as u64, Ordering::Relaxed);
     }
 
@@ -171,9 +193,10 @@ impl StoreLink {
 
     /// Replaces the letters that the store already holds. Returns the other letters.
     ///
-    /// If only the update fails, the store keeps the former versions. They have the outcome unknown, which is still true. If
-    /// the lookup fails, for instance because the file is gone, the letters are kept elsewhere too. The store's versions may
-    /// reappear and be replayed by another process, so the copies elsewhere get the outcome unknown.
+    /// If only the update fails, the store keeps the former versions. They have the outcome unknown, which is still
+    /// true. If the lookup fails, for instance because the file is gone, the letters are kept elsewhere too. The
+    /// store's versions may reappear and be replayed by another process, so the copies elsewhere get the outcome
+    /// unknown.
     fn replace(&self, letters: Vec<PendingLetter>) -> Vec<PendingLetter> {
         let ids: Vec<LetterId> = letters.iter().map(|keep| keep.letter.id).collect();
         let positions = match guarded(|| self.store.find(&ids).map_err(AppendError::from)) {
@@ -202,8 +225,8 @@ impl StoreLink {
     }
 }
 
-/// Calls a store and turns a panic into an error. A store may be code of the application, and its panic must not end the
-/// thread that keeps letters.
+/// Calls a store and turns a panic into an error. A store may be code of the application, and its panic must not end
+/// the thread that keeps letters.
 fn guarded<R>(store: impl FnOnce() -> Result<R, AppendError>) -> Result<R, AppendError> {
     std::panic::catch_unwind(AssertUnwindSafe(store)).unwrap_or_else(|_| {
         let reason = "the store panicked".to_owned();
@@ -258,8 +281,8 @@ impl StoreChain {
         listed
     }
 
-    /// Removes the selected letters from the stores of this process, and returns their number. The error is that of the first
-    /// store that failed.
+    /// Removes the selected letters from the stores of this process, and returns their number. The error is that of the
+    /// first store that failed.
     pub(crate) fn purge(&self, selection: &Selection) -> Result<usize, StoreError> {
         let purged: Vec<_> = self.local_links().map(|link| kafka_courier_dlq::purge(&*link.store, selection)).collect();
         purged.into_iter().sum()
@@ -345,8 +368,8 @@ mod tests {
     fn refused_letters_move_to_next_store() {
         let (first, second) = (store(2), store(1));
         let chain = StoreChain::new(vec![
-            StoreLink::local(first.clone(), "memory"),
-            StoreLink::local(second.clone(), "memory"),
+            StoreLink::local(first.clone(), StoreKind::Memory),
+            StoreLink::local(second.clone(), StoreKind::Memory),
         ]);
         for _ in 0..4 {
             chain.keep(pending(&[letter(0)], false));
@@ -358,8 +381,8 @@ mod tests {
     fn absent_cluster_skips_topic() {
         let (topic, file) = (store(9), store(9));
         let chain = StoreChain::new(vec![
-            StoreLink::new(topic.clone(), "topic", true),
-            StoreLink::local(file.clone(), "memory"),
+            StoreLink::new(topic.clone(), StoreKind::Topic, true),
+            StoreLink::local(file.clone(), StoreKind::Memory),
         ]);
         chain.keep(pending(&[letter(0)], true));
         chain.keep(pending(&[letter(0), letter(0)], false));
@@ -369,7 +392,7 @@ mod tests {
     #[test]
     fn replayed_letters_are_replaced() {
         let file = store(9);
-        let chain = StoreChain::new(vec![StoreLink::local(file.clone(), "memory")]);
+        let chain = StoreChain::new(vec![StoreLink::local(file.clone(), StoreKind::Memory)]);
         let (a, b) = (letter(0), letter(0));
         chain.keep(pending(&[a.clone(), b.clone()], false));
         let mut again = a.clone();
@@ -382,7 +405,7 @@ mod tests {
     #[test]
     fn replayed_letters_without_store_are_kept() {
         let file = store(9);
-        StoreChain::new(vec![StoreLink::local(file.clone(), "memory")]).keep(pending(&[letter(1)], false));
+        StoreChain::new(vec![StoreLink::local(file.clone(), StoreKind::Memory)]).keep(pending(&[letter(1)], false));
         assert_eq!(file.len(), 1);
     }
 
@@ -398,7 +421,10 @@ mod tests {
     #[test]
     fn unreadable_stores_hide_no_other() {
         let (file, memory) = (deleted_store(), store(9));
-        let chain = StoreChain::new(vec![StoreLink::local(file, "file"), StoreLink::local(memory.clone(), "memory")]);
+        let chain = StoreChain::new(vec![
+            StoreLink::local(file, StoreKind::File),
+            StoreLink::local(memory.clone(), StoreKind::Memory),
+        ]);
         chain.keep(pending(&[letter(0)], false));
         let listed = chain.list(&Selection::all(), 9);
         assert_eq!((listed.letters.len(), listed.unread.len()), (1, 1), "{listed:?}");
@@ -411,7 +437,10 @@ mod tests {
     #[test]
     fn letters_of_deleted_stores_move() {
         let (file, memory) = (deleted_store(), store(9));
-        let chain = StoreChain::new(vec![StoreLink::local(file, "file"), StoreLink::local(memory.clone(), "memory")]);
+        let chain = StoreChain::new(vec![
+            StoreLink::local(file, StoreKind::File),
+            StoreLink::local(memory.clone(), StoreKind::Memory),
+        ]);
         // The store notices the deletion at its next write.
         chain.keep(pending(&[letter(0)], false));
         let mut again = letter(1);
@@ -425,8 +454,8 @@ mod tests {
     fn written_letters_leave_every_store() {
         let (first, second) = (store(1), store(9));
         let chain = StoreChain::new(vec![
-            StoreLink::local(first.clone(), "memory"),
-            StoreLink::local(second.clone(), "memory"),
+            StoreLink::local(first.clone(), StoreKind::Memory),
+            StoreLink::local(second.clone(), StoreKind::Memory),
         ]);
         let letters = [letter(0), letter(0), letter(0)];
         letters.iter().for_each(|letter| chain.keep(pending(std::slice::from_ref(letter), false)));
@@ -438,8 +467,8 @@ mod tests {
     fn mixed_causes_keep_their_order() {
         let (topic, file) = (store(0), store(9));
         let chain = StoreChain::new(vec![
-            StoreLink::new(topic.clone(), "topic", true),
-            StoreLink::local(file.clone(), "memory"),
+            StoreLink::new(topic.clone(), StoreKind::Topic, true),
+            StoreLink::local(file.clone(), StoreKind::Memory),
         ]);
         let letters = [letter(0), letter(0), letter(0)];
         let pending = |(letter, is_cluster_absent): (&Letter, bool)| PendingLetter {

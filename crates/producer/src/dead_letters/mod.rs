@@ -23,12 +23,12 @@ use tokio::sync::oneshot;
 use crate::config::{ConfigErrors, KafkaConfig};
 use crate::error::PublishError;
 use crate::shared::Shared;
-use chain::{StoreChain, StoreLink};
+use chain::{StoreChain, StoreKind, StoreLink};
 pub use topic::{DeadLetterTopic, TopicWarning, UnfitTopic};
 use writer::Work;
 
-/// The dead letters of a producer, in its stores in memory and on disk. Dead letters in a topic belong to all processes that
-/// write to the topic: see [`DeadLetterTopic`].
+/// The dead letters of a producer, in its stores in memory and on disk. Dead letters in a topic belong to all processes
+/// that write to the topic: see [`DeadLetterTopic`].
 ///
 /// All methods may be called from any task. Blocking work runs on tokio's blocking threads.
 #[derive(Clone, Debug)]
@@ -91,8 +91,8 @@ impl IntoIterator for Listed {
 }
 
 impl KafkaConfig {
-    /// Returns the options of a dead-letter file: the limits `dlq_max_letters`, `dlq_max_bytes` and `dlq_max_age` (0: no limit),
-    /// and the behaviour of a full file, `dlq_overflow`.
+    /// Returns the options of a dead-letter file: the limits `dlq_max_letters`, `dlq_max_bytes` and `dlq_max_age` (0:
+    /// no limit), and the behaviour of a full file, `dlq_overflow`.
     pub fn dlq_file_options(&self) -> FileStoreOptions {
         let at_most = |limit: usize| Some(limit as u64).filter(|limit| *limit > 0);
         let limits = Limits {
@@ -105,13 +105,14 @@ impl KafkaConfig {
     }
 }
 
-/// Starts the service through which other processes reach the file. Without the service the file works for this process.
+/// Starts the service through which other processes reach the file. Without the service the file works for this
+/// process.
 #[cfg(unix)]
 fn serve(file: &Arc<FileStore>) -> Option<Service> {
     let served = file.serve();
     served
         .inspect_err(|error| {
-            tracing::warn!(store = file.name(), %error, "dead-letter service failed to start, other processes cannot reach the file");
+            tracing::warn!(store = file.name(), %error, "dead-letter service failed to start");
         })
         .ok()
 }
@@ -134,15 +135,15 @@ impl DeadLetters {
             let topic = DeadLetterTopic::open_with(config, &config.dlq_topic, tokens, true)?;
             links.push(StoreLink::in_cluster(Arc::new(topic)));
         }
-        links.extend(store.map(|store| StoreLink::local(store, "custom")));
+        links.extend(store.map(|store| StoreLink::local(store, StoreKind::Custom)));
         if !config.dlq_file.is_empty() {
             let file = FileStore::open_with(&config.dlq_file, config.dlq_file_options())
                 .map_err(|error| ConfigErrors(vec![format!("dlq_file: {error}")]))?;
             let file = Arc::new(file);
             service = serve(&file);
-            links.push(StoreLink::local(file, "file"));
+            links.push(StoreLink::local(file, StoreKind::File));
         }
-        links.push(StoreLink::local(Arc::new(MemoryStore::new(config.dlq_buffer as u64)), "memory"));
+        links.push(StoreLink::local(Arc::new(MemoryStore::new(config.dlq_buffer as u64)), StoreKind::Memory));
         let chain = Arc::new(StoreChain::new(links));
         let work = writer::start(chain.clone(), shared.clone())
             .map_err(|error| ConfigErrors(vec![format!("starting the dead-letter thread failed: {error}")]))?;
@@ -154,18 +155,19 @@ impl DeadLetters {
         Self { chain: Arc::new(StoreChain::new(Vec::new())), work: channel().0, _service: None }
     }
 
-    /// Returns the stores of this process, in the order in which they are tried. The topic is excluded, because it belongs to
-    /// all replicas. A separate [`DeadLetterTopic`] reads it.
+    /// Returns the stores of this process, in the order in which they are tried. The topic is excluded, because it
+    /// belongs to all replicas. A separate [`DeadLetterTopic`] reads it.
     pub(crate) fn stores(&self) -> Vec<Arc<dyn DeadLetterStore>> {
         self.chain.local_links().map(|link| link.store.clone()).collect()
     }
 
-    /// Checks the settings of `dlq_topic` as [`DeadLetterTopic::check`] does, and returns the warnings. Waits for the cluster's
-    /// answer. Returns no warnings if `dlq_topic` is empty.
+    /// Checks the settings of `dlq_topic` as [`DeadLetterTopic::check`] does, and returns the warnings. Waits for the
+    /// cluster's answer. Returns no warnings if `dlq_topic` is empty.
     ///
     /// # Errors
     ///
-    /// Returns [`UnfitTopic`] if the topic would lose dead letters. The topic then accepts none, and the next store takes them.
+    /// Returns [`UnfitTopic`] if the topic would lose dead letters. The topic then accepts none, and the next store
+    /// takes them.
     pub async fn check_topic(&self) -> Result<Vec<TopicWarning>, UnfitTopic> {
         let topics: Vec<_> = self.chain.links.iter().filter_map(StoreLink::topic).collect();
         // The topic repeats the check before it accepts a letter, so a missing answer is not an error here.
@@ -202,8 +204,8 @@ impl DeadLetters {
         self.len() == 0
     }
 
-    /// Returns the counts of each store, in the order in which the stores are tried. The entry of a failed store contains its
-    /// error.
+    /// Returns the counts of each store, in the order in which the stores are tried. The entry of a failed store
+    /// contains its error.
     ///
     /// # Errors
     ///
@@ -212,8 +214,8 @@ impl DeadLetters {
         self.blocking(|chain| Ok(chain.links.iter().map(StoreLink::stats).collect())).await
     }
 
-    /// Returns up to `limit` selected dead letters, store by store, in order of arrival. [`Listed::unread`] names the unreadable
-    /// stores.
+    /// Returns up to `limit` selected dead letters, store by store, in order of arrival. [`Listed::unread`] names the
+    /// unreadable stores.
     ///
     /// # Errors
     ///
@@ -238,8 +240,8 @@ impl DeadLetters {
         .await
     }
 
-    /// Returns the dead letter of a refused event, for [`put`](Self::put). The dead letter contains the record that the event
-    /// would have been in `topic`, has the outcome not written, and no attempt.
+    /// Returns the dead letter of a refused event, for [`put`](Self::put). The dead letter contains the record that the
+    /// event would have been in `topic`, has the outcome not written, and no attempt.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! The dead letter of a refused event.
 //!
-//! Rules: the letter contains the record that would have been published, so a replay publishes the event. The letter has no
-//! attempt and the outcome not written.
+//! Rules: the letter contains the record that would have been published, so a replay publishes the event. The letter
+//! has no attempt and the outcome not written.
 
 use kafka_courier_batcher::DecodedRecord;
 use kafka_courier_dlq::{Letter, Outcome, Timestamp};

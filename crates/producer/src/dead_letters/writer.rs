@@ -25,7 +25,7 @@ const RECORDS_AT_ONCE: u32 = 4096;
 const BYTES_AT_ONCE: usize = 8 << 20;
 
 /// The interval of expiry, and of reading the counts that other processes change.
-const ROUND: Duration = Duration::from_secs(5);
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Failed records, with the resources that they hold until their letters are kept.
 #[derive(Debug)]
@@ -54,24 +54,24 @@ pub(crate) enum Work {
 
 /// Starts the thread, which ends once the last sender is dropped and all work is done.
 pub(crate) fn start(chain: Arc<StoreChain>, shared: Arc<Shared>) -> std::io::Result<Sender<Work>> {
-    let (sender, works) = channel();
-    let writer = Writer { chain, shared };
-    std::thread::Builder::new().name("dead-letters".to_owned()).spawn(move || writer.run(&works))?;
+    let (sender, queue) = channel();
+    let writer = LetterWriter { chain, shared };
+    std::thread::Builder::new().name("dead-letters".to_owned()).spawn(move || writer.run(&queue))?;
     Ok(sender)
 }
 
 /// The number of correlation ids in the log line of a failed batch.
 const CORRELATION_IDS: usize = 3;
 
-struct Writer {
+struct LetterWriter {
     chain: Arc<StoreChain>,
     shared: Arc<Shared>,
 }
 
-impl Writer {
-    fn run(&self, works: &Receiver<Work>) {
+impl LetterWriter {
+    fn run(&self, queue: &Receiver<Work>) {
         loop {
-            let first = match works.recv_timeout(ROUND) {
+            let first = match queue.recv_timeout(EXPIRY_INTERVAL) {
                 Ok(first) => first,
                 Err(RecvTimeoutError::Timeout) => {
                     self.chain.expire();
@@ -92,18 +92,18 @@ impl Writer {
                     }
                     other => {
                         self.keep(std::mem::take(&mut failed));
-                        self.do_other(other);
+                        self.handle(other);
                     }
                 }
                 if records < RECORDS_AT_ONCE && bytes < BYTES_AT_ONCE {
-                    next = works.try_recv().ok();
+                    next = queue.try_recv().ok();
                 }
             }
             self.keep(failed);
         }
     }
 
-    fn do_other(&self, work: Work) {
+    fn handle(&self, work: Work) {
         match work {
             Work::Failed(failed) => self.keep(vec![failed]),
             Work::Landed { token, records, base_offset } => self.remove_written(&token, &records, base_offset),
@@ -175,7 +175,8 @@ impl FailedRecords {
         letters(&self.failed_batch(), clocks, &self.token.state().replayed())
     }
 
-    /// Logs one warning for the batch, with some correlation ids of its events. Each event has its own line at debug level.
+    /// Logs one warning for the batch, with some correlation ids of its events. Each event has its own line at debug
+    /// level.
     pub(crate) fn warn(&self, letters: &[BatchLetter]) {
         let mut correlation_ids: Vec<&str> = Vec::new();
         for id in letters.iter().filter_map(|one| one.letter.correlation_id.as_deref()) {

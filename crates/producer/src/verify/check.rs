@@ -3,14 +3,15 @@
 //! A verdict of absence needs all of the following:
 //! - The topic is the one to which the record was sent, and is not compacted.
 //! - All offsets from the first possible offset of the record up to the fence were read without a gap.
-//! - The fence is in force: it was acknowledged to this process, or it was read and is so recent that its leader still remembers
-//!   it. A leader's state of a producer id is that of the id's last batch: the epoch, below which the leader refuses batches, and
-//!   the timestamp, by which the leader expires the id. The leader checks for expired ids every ten minutes (Kafka's default).
-//!   The proof therefore assumes that no batch expires an id before the read reaches the batch.
+//! - The fence is in force: it was acknowledged to this process, or it was read and is so recent that its leader still
+//!   remembers it. A leader's state of a producer id is that of the id's last batch: the epoch, below which the leader
+//!   refuses batches, and the timestamp, by which the leader expires the id. The leader checks for expired ids every
+//!   ten minutes (Kafka's default). The proof therefore assumes that no batch expires an id before the read reaches the
+//!   batch.
 //!
-//! A record is identified by its stamp, or by the id of its event or letter in a header. The stamp only counts if the topic is
-//! certainly the same, because a rebuilt cluster assigns the same producer ids again. Headers of a transaction do not count,
-//! because the transaction may have been aborted.
+//! A record is identified by its stamp, or by the id of its event or letter in a header. The stamp only counts if the
+//! topic is certainly the same, because a rebuilt cluster assigns the same producer ids again. Headers of a transaction
+//! do not count, because the transaction may have been aborted.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -103,7 +104,8 @@ pub(super) struct PartitionCheck {
     by_letter: HashMap<String, Vec<usize>>,
     /// The ids of letters that serve as fences, and the offsets of their records.
     watched: HashMap<String, Option<i64>>,
-    /// Ranges of undecodable offsets, with exclusive ends. Ranges are in ascending order, and adjacent ranges are joined.
+    /// Ranges of undecodable offsets, with exclusive ends. Ranges are in ascending order, and adjacent ranges are
+    /// joined.
     unreadable: Vec<(i64, i64)>,
     /// Undecodable batches that may be fences, by offset: one record, the first of its epoch.
     unreadable_firsts: HashMap<i64, Stamp>,
@@ -215,7 +217,8 @@ impl PartitionCheck {
         }
     }
 
-    /// Adds the event at an offset of the last batch. If the offset has the stamp of a case, but another event, the stamp is taken.
+    /// Adds the event at an offset of the last batch. If the offset has the stamp of a case, but another event, the
+    /// stamp is taken.
     pub(super) fn on_event(&mut self, offset: i64, event_id: Option<&str>) {
         let here = self.just_found.iter().filter(|(found, _)| *found == offset);
         for (_, index) in here {
@@ -354,8 +357,8 @@ impl PartitionCheck {
         }
     }
 
-    /// Returns the fence against requests of this producer id and epoch. If the epoch is unknown, only a sent fence counts, because
-    /// its epoch is above all others.
+    /// Returns the fence against requests of this producer id and epoch. If the epoch is unknown, only a sent fence
+    /// counts, because its epoch is above all others.
     fn fence_of(&self, producer_id: i64, epoch: Option<i16>, now_ms: i64) -> Fenced {
         let Some(id) = self.ids.get(&producer_id) else { return Fenced::No };
         let young = young(now_ms);
@@ -389,8 +392,8 @@ fn stamp_of(doubt: &Doubt) -> Option<(i16, i32)> {
 }
 
 impl TrackedId {
-    /// Returns the offsets and cases whose sequence numbers are in this batch. The batch may be one half of the original batch,
-    /// which was split.
+    /// Returns the offsets and cases whose sequence numbers are in this batch. The batch may be one half of the
+    /// original batch, which was split.
     fn covered_by(&self, batch: &BatchHead, stamp: Stamp) -> Vec<(i64, usize)> {
         let (first, deltas) = (stamp.base_sequence, batch.last_offset_delta);
         if first < 0 || deltas < 0 {

@@ -2,9 +2,9 @@
 //!
 //! Rules:
 //! - `Landed` and `Absent` are proofs. A search without a proof ends with `NotFound` and a reason, never with a guess.
-//! - Elapsed time proves nothing, because a leader writes a late request as long as it accepts the request's epoch. A proof of
-//!   absence therefore needs a *fence*, and a read of the log up to the fence. The fence is a batch of the same producer id under
-//!   a higher epoch. A leader refuses the earlier epochs from then on.
+//! - Elapsed time proves nothing, because a leader writes a late request as long as it accepts the request's epoch. A
+//!   proof of absence therefore needs a *fence*, and a read of the log up to the fence. The fence is a batch of the
+//!   same producer id under a higher epoch. A leader refuses the earlier epochs from then on.
 //! - The proof is pure (`check`). The [`Verifier`] reads and fences.
 
 mod check;
@@ -61,7 +61,7 @@ pub enum Verdict {
     },
 }
 
-/// The reason for which the absence of a record is not proved.
+/// The reason why the absence of a record is not proved.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum WhyNot {

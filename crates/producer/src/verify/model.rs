@@ -1,6 +1,7 @@
 //! A model of a partition's log: fencing epochs, a lagging high watermark, a moving log start, expiring producer ids.
 //!
-//! Rules: a read returns the bytes that a broker would return. Tests see all appended events, even if the check does not.
+//! Rules: a read returns the bytes that a broker would return. Tests see all appended events, even if the check does
+//! not.
 #![allow(clippy::unwrap_used)] // test code
 
 use std::collections::HashMap;
@@ -111,8 +112,8 @@ impl ModelLog {
         Some(end)
     }
 
-    /// Expires producer ids whose last batch has a timestamp that is a day old. Leaders check for expiry only every few minutes, so
-    /// batches after `read_to`, the reader's offset, do not expire an id.
+    /// Expires producer ids whose last batch has a timestamp that is a day old. Leaders check for expiry only every few
+    /// minutes, so batches after `read_to`, the reader's offset, do not expire an id.
     pub(super) fn forget(&mut self, read_to: i64) {
         self.known
             .retain(|_, LeaderState { last: (timestamp, offset), .. }| NOW - *timestamp < DAY || *offset >= read_to);

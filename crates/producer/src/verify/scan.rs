@@ -1,6 +1,7 @@
 //! Passes the batches of a Fetch response to the proof.
 //!
-//! Rules: only whole batches with a valid checksum are passed. A batch whose records cannot be decoded is passed by its header.
+//! Rules: only whole batches with a valid checksum are passed. A batch whose records cannot be decoded is passed by its
+//! header.
 
 use kafka_courier_batcher::{BatchView, DecodeError, DecodedRecord, Header};
 

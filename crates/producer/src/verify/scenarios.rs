@@ -122,8 +122,8 @@ fn higher_epochs_in_log_are_fences() {
     }
 }
 
-/// Returns the verdicts after an expiry: the leader forgot the fence that was read, and accepts a late request. The check
-/// needs a new fence, which finds the record.
+/// Returns the verdicts after an expiry: the leader forgot the fence that was read, and accepts a late request. The
+/// check needs a new fence, which finds the record.
 fn verdicts_after_expiry(mut log: ModelLog) -> Vec<Verdict> {
     let mut check = log.check(vec![doubt("b", 3, 0)]);
     log.forget(check.next());
@@ -315,7 +315,8 @@ fn undecodable_batches_count_by_header() {
     assert_eq!(verdicts(check), [Verdict::Landed { offset: 1 }, Verdict::Absent, unreadable]);
 }
 
-/// Returns the outcome of the fence `letter-f`, which was acknowledged under epoch 1003 at `offset`, after a read of this log.
+/// Returns the outcome of the fence `letter-f`, which was acknowledged under epoch 1003 at `offset`, after a read of
+/// this log.
 fn fence_outcome(log: &[Vec<u8>], offset: i64) -> FenceOutcome {
     let mut check = PartitionCheck::new(vec![doubt("b", 3, 0)], TOPIC);
     check.begin_at(0);
@@ -423,8 +424,8 @@ fn late() -> Vec<(Stamp, &'static str, Doubt)> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
 
-    /// Verdicts are true after any schedule: a found record is at its offset, and an absent record is not in the log, and is
-    /// refused when its request arrives.
+    /// Verdicts are true after any schedule: a found record is at its offset, and an absent record is not in the log,
+    /// and is refused when its request arrives.
     #[test]
     fn every_schedule_has_true_verdicts(steps in proptest::collection::vec(step(), 1..24)) {
         let late = late();

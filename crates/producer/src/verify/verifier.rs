@@ -1,8 +1,8 @@
 //! Reads the log and sends fences for the proof: the IO around `check`.
 //!
 //! Rules:
-//! - A partition is read once, from the first possible offset of a doubt to its end. The records up to a fence are read after
-//!   the fence.
+//! - A partition is read once, from the first possible offset of a doubt to its end. The records up to a fence are read
+//!   after the fence.
 //! - The topic's id is requested before and after the read. Equal ids prove that the read was of that topic.
 //! - A letter that serves as a fence counts as written only if its own record is at the acknowledged offset.
 //! - An unreadable partition leaves its own doubts without a proof, and no others.
@@ -23,7 +23,8 @@ use crate::shared::wall_clock_ms;
 
 /// The bytes of one Fetch.
 const FETCH_BYTES: u32 = 4 << 20;
-/// The maximum number of letters that are tried as a fence of one producer id. A rejected letter is followed by the next.
+/// The maximum number of letters that are tried as a fence of one producer id. A rejected letter is followed by the
+/// next.
 const CANDIDATES: usize = 5;
 /// How long a leader may wait for records that consumers cannot read yet.
 const FETCH_WAIT: Duration = Duration::from_millis(500);
@@ -86,8 +87,8 @@ pub struct FencePlace<'a> {
 pub struct FenceLetter {
     /// The dead letter's id. The record has the id in the header [`DLQ_ID`](crate::headers::DLQ_ID).
     pub letter_id: String,
-    /// A batch of the one record, as [`EncodedBatch::single`] returns it, with the present time as its timestamp. The verifier
-    /// stamps the batch.
+    /// A batch of the one record, as [`EncodedBatch::single`] returns it, with the present time as its timestamp. The
+    /// verifier stamps the batch.
     pub batch: EncodedBatch,
 }
 
@@ -105,7 +106,7 @@ pub enum FenceOutcome {
     Unknown(NotFenced),
 }
 
-/// The reason for which a dead letter did not serve as a fence.
+/// The reason why a dead letter did not serve as a fence.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NotFenced {
     /// The reason as text.
@@ -118,14 +119,14 @@ pub struct NotFenced {
 
 /// A source of dead letters that may serve as fences.
 ///
-/// A fence ends the use of its producer id in its partition: the leader refuses all further batches of a process that still uses
-/// the id. A source must therefore return no fence for the producer id of a living producer. The next batch of that producer
-/// with a higher epoch is a fence itself.
+/// A fence ends the use of its producer id in its partition: the leader refuses all further batches of a process that
+/// still uses the id. A source must therefore return no fence for the producer id of a living producer. The next batch
+/// of that producer with a higher epoch is a fence itself.
 pub trait Fences: Send {
     /// Returns a dead letter for this place, or `None`.
     ///
-    /// Before the method returns, a durable mark must state that the dead letter has the outcome unknown under this stamp. A
-    /// process that crashes later can then search for the record.
+    /// Before the method returns, a durable mark must state that the dead letter has the outcome unknown under this
+    /// stamp. A process that crashes later can then search for the record.
     fn letter_for(&mut self, place: &FencePlace<'_>) -> impl Future<Output = Option<FenceLetter>> + Send;
 }
 
@@ -184,8 +185,8 @@ impl FenceFailure {
 }
 
 impl Question {
-    /// Returns the question about a dead letter. Returns `None` if the dead letter has no partition, because then it was never
-    /// sent.
+    /// Returns the question about a dead letter. Returns `None` if the dead letter has no partition, because then it
+    /// was never sent.
     pub fn of(letter: &Letter) -> Option<Self> {
         let doubt = Doubt {
             letter_id: letter.id.to_string(),
@@ -201,15 +202,17 @@ impl Question {
 }
 
 impl Verifier {
-    /// Creates a verifier with separate connections to the cluster in `config`. Each request, including its retries, may take
-    /// `timeout`.
+    /// Creates a verifier with separate connections to the cluster in `config`. Each request, including its retries,
+    /// may take `timeout`.
     pub fn new(config: &DriverConfig, timeout: Duration) -> Self {
         Self { client: LogClient::new(config), timeout }
     }
 
-    /// Searches for the record of each question. Returns an answer to every question, in the order of topic and partition.
+    /// Searches for the record of each question. Returns an answer to every question, in the order of topic and
+    /// partition.
     ///
-    /// If a proof of absence lacks only a fence, the verifier requests a dead letter from `fences` and sends it as the fence.
+    /// If a proof of absence lacks only a fence, the verifier requests a dead letter from `fences` and sends it as the
+    /// fence.
     ///
     /// # Cancel safety
     ///
@@ -269,7 +272,7 @@ impl Verifier {
         Ok(TopicState { uuid: info.uuid, compacted })
     }
 
-    /// Returns the reason for which the read may not be of the described topic.
+    /// Returns the reason why the read may not be of the described topic.
     async fn changed_topic(&self, topic: &str, described: TopicState) -> Option<WhyNot> {
         match self.client.topic(topic, self.deadline()).await {
             Ok(info) if info.uuid == described.uuid => None,
@@ -348,8 +351,8 @@ impl PartitionRun<'_> {
         SentFence { letter_id, stamp, result }
     }
 
-    /// Reads up to `end`, or until every record is found. The verifier's timeout applies to each read with records, not to the
-    /// total.
+    /// Reads up to `end`, or until every record is found. The verifier's timeout applies to each read with records, not
+    /// to the total.
     async fn read_to(&mut self, end: i64, progress: &mut (impl FnMut(Progress<'_>) + Send)) -> Result<(), WhyNot> {
         let start = self.check.next();
         let offsets = |from: i64, to: i64| u64::try_from(to.saturating_sub(from)).unwrap_or(0);

@@ -1,11 +1,11 @@
 //! The check of the dead-letter topic's settings, repeated as needed.
 //!
 //! Rules:
-//! - A topic is checked when it is opened, before it accepts dead letters, and again every ten minutes. An unfit topic is checked
-//!   each time.
+//! - A topic is checked when it is opened, before it accepts dead letters, and again every ten minutes. An unfit topic
+//!   is checked each time.
 //! - Each result is logged once.
-//! - A missing topic is created before its first dead letter is written, if the cluster creates topics on demand, and then
-//!   checked. Opening the store creates no topic.
+//! - A missing topic is created before its first dead letter is written, if the cluster creates topics on demand, and
+//!   then checked. Opening the store creates no topic.
 
 use std::time::{Duration, Instant};
 
@@ -38,8 +38,8 @@ impl TopicCheck {
         Self { max_age, timeout, until: None, found: Ok(Vec::new()), reported: Ok(Vec::new()) }
     }
 
-    /// Returns the warnings about the topic, or an error if the topic must not have dead letters. A missing topic has no
-    /// warnings.
+    /// Returns the warnings about the topic, or an error if the topic must not have dead letters. A missing topic has
+    /// no warnings.
     pub(super) async fn check(&mut self, reader: &TopicReader) -> Result<Vec<TopicWarning>, UnfitTopic> {
         if self.until.is_some_and(|until| Instant::now() < until) {
             return self.found.clone();
@@ -56,8 +56,8 @@ impl TopicCheck {
         described.err().and_then(|error| error.code()) != Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
     }
 
-    /// Checks a topic before a write, as [`check`](Self::check) does. Creates a missing topic. The write reports a failed
-    /// creation.
+    /// Checks a topic before a write, as [`check`](Self::check) does. Creates a missing topic. The write reports a
+    /// failed creation.
     pub(super) async fn before_writing(
         &mut self,
         producer: &KafkaProducer,

@@ -1,13 +1,14 @@
 //! The right to replay the letters of a topic, decided by the order of claim records in the topic's first partition.
 //!
 //! Rules:
-//! - This module is pure, and the holder is a function of the log alone. All readers of the same records find the same holder,
-//!   independent of their clocks.
-//! - A claim is valid if no process holds the topic, or if the claim names the holder's last record. In the second case the holder
-//!   wrote nothing between the claimant's read and the claim. The log's order decides between concurrent claims: the first one
-//!   is valid.
-//! - Clocks only decide whether a claim is worth an attempt. A claimant watches the holder for a whole lease by its own clock before
-//!   it takes a claim over. A holder that renewed nothing in this time has a lease that expired by its own clock too.
+//! - This module is pure, and the holder is a function of the log alone. All readers of the same records find the same
+//!   holder, independent of their clocks.
+//! - A claim is valid if no process holds the topic, or if the claim names the holder's last record. In the second case
+//!   the holder wrote nothing between the claimant's read and the claim. The log's order decides between concurrent
+//!   claims: the first one is valid.
+//! - Clocks only decide whether a claim is worth an attempt. A claimant watches the holder for a whole lease by its own
+//!   clock before it takes a claim over. A holder that renewed nothing in this time has a lease that expired by its own
+//!   clock too.
 
 use kafka_courier_dlq::{Timestamp, Uuid};
 use serde::{Deserialize, Serialize};
@@ -76,8 +77,9 @@ impl ClaimHolder {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct ClaimState {
     holder: Option<ClaimHolder>,
-    /// Whether the beginning of the log was deleted and no later record proves the holder. The holder may then be known by its
-    /// renewals alone. A first claim proves its holder only once it is renewed, because an earlier claim may have been deleted.
+    /// Whether the beginning of the log was deleted and no later record proves the holder. The holder may then be known
+    /// by its renewals alone. A first claim proves its holder only once it is renewed, because an earlier claim may
+    /// have been deleted.
     is_truncated: bool,
 }
 
@@ -88,7 +90,8 @@ pub(crate) enum ClaimStatus {
     Free,
     /// A process holds the right, and its lease is valid by the claimant's clock.
     Held(ClaimHolder),
-    /// A process holds the right, and its lease has expired by the claimant's clock. The claimant must watch it for a whole lease.
+    /// A process holds the right, and its lease has expired by the claimant's clock. The claimant must watch it for a
+    /// whole lease.
     Silent(ClaimHolder),
 }
 
@@ -138,8 +141,8 @@ impl ClaimState {
         self.holder.as_ref().is_some_and(|holder| holder.seen.id == id)
     }
 
-    /// Returns whether a claim is worth an attempt at `now_ms` by the claimant's clock. Clocks that are further apart than a lease
-    /// prove nothing, and the holder counts as silent.
+    /// Returns whether a claim is worth an attempt at `now_ms` by the claimant's clock. Clocks that are further apart
+    /// than a lease prove nothing, and the holder counts as silent.
     pub(crate) fn status(&self, now_ms: i64) -> ClaimStatus {
         match &self.holder {
             None => ClaimStatus::Free,

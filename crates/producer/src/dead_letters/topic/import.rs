@@ -1,8 +1,8 @@
 //! Imports into the topic. Letters that the topic already has are compared, and not written again.
 //!
 //! Rules:
-//! - The topic is read before letters are written: the first import reads the whole topic, and later imports read the records
-//!   since then.
+//! - The topic is read before letters are written: the first import reads the whole topic, and later imports read the
+//!   records since then.
 //! - The topic has one letter for each id, and the newer state wins. See the store's `import_with`.
 
 use std::collections::HashMap;

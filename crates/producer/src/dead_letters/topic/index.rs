@@ -1,12 +1,14 @@
 //! The index of the topic's letters, in the order of their arrival.
 //!
 //! Rules:
-//! - This module is pure. The first record of a letter determines the letter's place in the order, and newer versions do not
-//!   change the place.
+//! - This module is pure. The first record of a letter determines the letter's place in the order, and newer versions
+//!   do not change the place.
 //! - Letters of one partition arrived in the order of their offsets, independent of their stamps. Letters of different
-//!   partitions are in the order of their stamps: UUIDv7s, which grow within a process and with the clocks of all processes.
+//!   partitions are in the order of their stamps: UUIDv7s, which grow within a process and with the clocks of all
+//!   processes.
 //! - Each version contains the arrival of its letter, because retention may have deleted the letter's first record.
-//! - A letter keeps its position while the order allows it. Former positions stay valid until the next change of the order.
+//! - A letter keeps its position while the order allows it. Former positions stay valid until the next change of the
+//!   order.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -35,8 +37,8 @@ impl Arrival {
         LetterId::new().as_uuid()
     }
 
-    /// Returns the arrival of a letter whose record has no stamp. The record's timestamp orders such letters, and the letter's id
-    /// orders letters of the same millisecond.
+    /// Returns the arrival of a letter whose record has no stamp. The record's timestamp orders such letters, and the
+    /// letter's id orders letters of the same millisecond.
     pub(crate) fn unstamped(timestamp_ms: i64, id: LetterId) -> Self {
         let millis = u128::try_from(timestamp_ms).unwrap_or(0) << STAMP_BITS;
         Self::First(Uuid::from_u128(millis | (id.as_uuid().as_u128() & ((1 << STAMP_BITS) - 1))))

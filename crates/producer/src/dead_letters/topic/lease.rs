@@ -2,8 +2,9 @@
 //!
 //! Rules:
 //! - Only records that were read back from the log decide, not the answers to writes.
-//! - A lease is measured from before its last record left, by this process's own clocks. It therefore expires here before another
-//!   process may take it over. Both clocks count, because the monotonic clock may pause while the machine sleeps.
+//! - A lease is measured from before its last record left, by this process's own clocks. It therefore expires here
+//!   before another process may take it over. Both clocks count, because the monotonic clock may pause while the
+//!   machine sleeps.
 //! - The lease is renewed after each third of its duration. A lost lease is never acquired again.
 
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use tokio::sync::oneshot;
 
 use super::claim::{ClaimAction, ClaimHolder, ClaimPosition, ClaimRecord, ClaimState, ClaimStatus};
 use super::record::TopicEntry;
-use super::task::{OutgoingRecord, TopicPage, TopicReader, WriteOutcome, write_one};
+use super::task::{OutgoingRecord, RequestError, TopicPage, TopicReader, WriteOutcome, write_one};
 use crate::headers::DLQ_CLAIM;
 use crate::producer::KafkaProducer;
 use crate::shared::wall_clock_ms;
@@ -34,18 +35,17 @@ pub(super) struct Claimant {
 }
 
 /// An error of acquiring the lease.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(super) enum LeaseError {
     /// Another process holds the right to replay.
+    #[error("{holder} holds the claim to replay until {until}")]
     Held { holder: String, until: Timestamp },
     /// The claim records could not be read or written.
-    Failed(String),
-}
-
-impl From<String> for LeaseError {
-    fn from(why: String) -> Self {
-        Self::Failed(why)
-    }
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// The log does not contain the claim that was written.
+    #[error("the claim to replay is not in the log")]
+    NotInLog,
 }
 
 /// The sender of the notification that a lease is released.
@@ -81,8 +81,8 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// Returns the time until which the lease may be used: a fifth of the lease before its expiry, for records that are being
-    /// sent.
+    /// Returns the time until which the lease may be used: a fifth of the lease before its expiry, for records that are
+    /// being sent.
     pub(super) fn valid(&self) -> Arc<Mutex<LeaseEnd>> {
         self.until.clone()
     }
@@ -112,7 +112,7 @@ pub(super) async fn acquire(
     if !view.state.is_held_by(id) {
         return Err(match view.state.holder() {
             Some(holder) => held(holder),
-            None => LeaseError::Failed("the claim to replay is not in the log".to_owned()),
+            None => LeaseError::NotInLog,
         });
     }
     let (release, released) = oneshot::channel();
@@ -131,8 +131,8 @@ impl Claimant {
         self.lease * 4 / 5
     }
 
-    /// Watches a silent holder for a whole lease. Returns the record from which to take over, or `None` if the holder released
-    /// its claim.
+    /// Watches a silent holder for a whole lease. Returns the record from which to take over, or `None` if the holder
+    /// released its claim.
     async fn watch(&self, view: &mut ClaimView, holder: ClaimHolder) -> Result<Option<ClaimPosition>, LeaseError> {
         let (topic, lease) = (&*self.reader.topic, Duration::from_millis(holder.claim.lease_ms.unsigned_abs()));
         let lease = lease.max(self.lease);
@@ -157,21 +157,26 @@ impl Claimant {
     }
 
     /// Writes a claim record. Returns its offset, if known.
-    async fn write(&self, act: ClaimAction, id: Uuid, over: Option<ClaimPosition>) -> Result<Option<i64>, String> {
+    async fn write(
+        &self,
+        act: ClaimAction,
+        id: Uuid,
+        over: Option<ClaimPosition>,
+    ) -> Result<Option<i64>, RequestError> {
         let lease_ms = i64::try_from(self.lease.as_millis()).unwrap_or(i64::MAX);
         let claim = ClaimRecord { act, id, host: host(), pid: std::process::id(), lease_ms, over };
-        let value = serde_json::to_vec(&claim).map_err(|error| error.to_string())?;
+        let value = serde_json::to_vec(&claim)?;
         let headers = vec![Header { name: DLQ_CLAIM.to_owned(), value: Some(id.to_string().into()) }];
         let key = Some(DLQ_CLAIM.into());
         let record = OutgoingRecord { partition: Some(PARTITION), key, value: Some(value.into()), headers };
         match write_one(&self.producer, &self.reader.topic, &record).await {
             WriteOutcome::Written(_, offset) => Ok(offset),
-            WriteOutcome::Failed(failure) => Err(failure.reason),
+            WriteOutcome::Failed(failure) => Err(failure.into()),
         }
     }
 
     /// Reads claim records to the end of the partition, and at least up to the record at `up_to`.
-    async fn read_to_end(&self, view: &mut ClaimView, up_to: Option<i64>) -> Result<(), String> {
+    async fn read_to_end(&self, view: &mut ClaimView, up_to: Option<i64>) -> Result<(), RequestError> {
         let deadline = Instant::now() + READ_BACK_TIMEOUT;
         loop {
             let TopicPage { entries, from, next } = self.reader.read(PARTITION, view.next).await?;
@@ -191,7 +196,7 @@ impl Claimant {
                 return Ok(());
             }
             if Instant::now() >= deadline {
-                return Err(format!("a record in {} did not become readable in time", self.reader.topic));
+                return Err(RequestError::NotReadable { topic: self.reader.topic.clone() });
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -208,8 +213,8 @@ impl Claimant {
         loop {
             tokio::select! {
                 done = &mut released => {
-                    if let Err(why) = self.write(ClaimAction::Release, id, None).await {
-                        tracing::warn!(topic = &*self.reader.topic, why, "release of claim to replay failed, it ends with its lease");
+                    if let Err(error) = self.write(ClaimAction::Release, id, None).await {
+                        tracing::warn!(topic = &*self.reader.topic, why = %error, "release of claim to replay failed");
                     }
                     if let Ok(done) = done {
                         let _ = done.send(());
@@ -227,15 +232,15 @@ impl Claimant {
                     tracing::error!(topic = &*self.reader.topic, holder, "claim to replay is lost");
                     return;
                 }
-                Err(why) => {
-                    tracing::warn!(topic = &*self.reader.topic, why, "renewal of claim to replay failed");
+                Err(error) => {
+                    tracing::warn!(topic = &*self.reader.topic, why = %error, "renewal of claim to replay failed");
                 }
             }
         }
     }
 
     /// Renews the claim. Returns whether the claim is still valid.
-    async fn renew(&self, view: &mut ClaimView, id: Uuid) -> Result<bool, String> {
+    async fn renew(&self, view: &mut ClaimView, id: Uuid) -> Result<bool, RequestError> {
         self.read_to_end(view, None).await?;
         if !view.state.is_held_by(id) {
             return Ok(false);

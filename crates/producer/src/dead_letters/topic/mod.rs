@@ -38,9 +38,7 @@ use self::index::{Arrival, FoundLetters, Index, IndexedLetter};
 use self::lease::LeaseError;
 pub use self::policy::{TopicWarning, UnfitTopic};
 use self::record::TopicEntry;
-use self::task::{
-    LogPosition, OutgoingRecord, TopicPage, TopicReader, TopicRequest, TopicTask, WriteFailure, WriteOutcome,
-};
+use self::task::{LogPosition, OutgoingRecord, Reply, TopicPage, TopicReader, TopicRequest, TopicTask, WriteOutcome};
 use crate::builder::Extras;
 use crate::config::{ConfigErrors, KafkaConfig};
 use crate::producer::{KafkaProducer, Letters};
@@ -70,8 +68,8 @@ pub struct DeadLetterTopic {
 }
 
 impl DeadLetterTopic {
-    /// Opens a store in `topic` of the cluster in `config`. Does not wait for Kafka. [`check`](Self::check) waits, and returns
-    /// whether the topic is fit for dead letters.
+    /// Opens a store in `topic` of the cluster in `config`. Does not wait for Kafka. [`check`](Self::check) waits, and
+    /// returns whether the topic is fit for dead letters.
     ///
     /// # Errors
     ///
@@ -124,8 +122,8 @@ impl DeadLetterTopic {
         })
     }
 
-    /// Checks the topic's settings, and returns warnings about settings that may lose dead letters. Blocks until the cluster
-    /// answers. A missing topic passes, and is checked again before its first dead letter is written.
+    /// Checks the topic's settings, and returns warnings about settings that may lose dead letters. Blocks until the
+    /// cluster answers. A missing topic passes, and is checked again before its first dead letter is written.
     ///
     /// # Errors
     ///
@@ -136,8 +134,8 @@ impl DeadLetterTopic {
         })
     }
 
-    /// Returns whether the topic exists on the cluster. Blocks until the cluster answers. Returns true if the cluster does not
-    /// answer.
+    /// Returns whether the topic exists on the cluster. Blocks until the cluster answers. Returns true if the cluster
+    /// does not answer.
     ///
     /// # Errors
     ///
@@ -147,14 +145,11 @@ impl DeadLetterTopic {
     }
 
     /// Sends a request to the task and waits for the answer.
-    fn request<A>(
-        &self,
-        request: impl FnOnce(std::sync::mpsc::SyncSender<Result<A, String>>) -> TopicRequest,
-    ) -> Result<A, StoreError> {
+    fn request<A>(&self, request: impl FnOnce(Reply<A>) -> TopicRequest) -> Result<A, StoreError> {
         let (reply, answer) = sync_channel(1);
         self.requests.send(request(reply)).map_err(|_| self.failure("the store's runtime has ended".to_owned()))?;
         match answer.recv_timeout(ANSWER_TIMEOUT) {
-            Ok(answered) => answered.map_err(|reason| self.failure(reason)),
+            Ok(answered) => answered.map_err(|error| self.failure(error.to_string())),
             Err(_) => Err(self.failure(format!("no answer within {ANSWER_TIMEOUT:?}"))),
         }
     }
@@ -167,7 +162,7 @@ impl DeadLetterTopic {
     fn write_all(&self, records: Vec<OutgoingRecord>) -> Result<Vec<Option<LogPosition>>, StoreError> {
         let all = self.write(records)?.into_iter().map(|written| match written {
             WriteOutcome::Written(partition, offset) => Ok(offset.map(|offset| (partition, offset))),
-            WriteOutcome::Failed(WriteFailure { reason, .. }) => Err(self.failure(reason)),
+            WriteOutcome::Failed(failure) => Err(self.failure(failure.to_string())),
         });
         all.collect()
     }
@@ -192,7 +187,7 @@ impl DeadLetterTopic {
         let written = self.write(outgoing.collect());
         let outage = match &written {
             Ok(written) => {
-                written.iter().any(|written| matches!(written, WriteOutcome::Failed(failure) if failure.is_outage))
+                written.iter().any(|written| matches!(written, WriteOutcome::Failed(failure) if failure.is_outage()))
             }
             Err(_) => true,
         };
@@ -224,9 +219,9 @@ impl DeadLetterTopic {
 
     /// Scans the whole topic, and replaces the index.
     ///
-    /// The scan has a second pass that continues at the ends of the first. A letter that the first pass found in one partition
-    /// may be newer than a letter that was written to another partition after the pass had read it. Letters that arrived after the
-    /// first pass are left to the next scan.
+    /// The scan has a second pass that continues at the ends of the first. A letter that the first pass found in one
+    /// partition may be newer than a letter that was written to another partition after the pass had read it. Letters
+    /// that arrived after the first pass are left to the next scan.
     fn load(&self) -> Result<(), StoreError> {
         let (mut found, mut ends) = (FoundLetters::default(), HashMap::new());
         self.read_to_ends(&mut ends, |at, entry| found.add_entry(at, &entry))?;
@@ -256,8 +251,8 @@ impl DeadLetterTopic {
         Ok(())
     }
 
-    /// Returns the newest versions of the letters, up to the letter that reaches [`SCAN_BYTES`] in total. Letters that retention
-    /// has deleted are left out.
+    /// Returns the newest versions of the letters, up to the letter that reaches [`SCAN_BYTES`] in total. Letters that
+    /// retention has deleted are left out.
     fn newest(&self, wanted: Vec<(LetterId, IndexedLetter)>) -> Result<Vec<Held>, StoreError> {
         let mut awaited: HashMap<LogPosition, Option<Letter>> =
             wanted.iter().map(|(_, known)| (known.newest, None)).collect();
@@ -309,7 +304,7 @@ impl DeadLetterTopic {
             Err(LeaseError::Held { holder, until }) => {
                 return Err(BeginReplayError::Claimed { store: self.name.to_string(), holder, until });
             }
-            Err(LeaseError::Failed(why)) => return Err(self.failure(why).into()),
+            Err(error) => return Err(self.failure(error.to_string()).into()),
         };
         let (taken, valid) = (self.replaying.clone(), lease.valid());
         let lost = self.failure("the claim to replay its dead letters is lost, or was not renewed in time".to_owned());
@@ -350,8 +345,8 @@ impl DeadLetterStore for DeadLetterTopic {
         if taken.iter().all(Option::is_some) {
             return Ok(Appended { taken: letters.len() as u64, ..Appended::default() });
         }
-        // A call accepts all letters or none, so the written letters are settled again. The settling record is in the letter's
-        // partition, where a reader reads the letter first.
+        // A call accepts all letters or none, so the written letters are settled again. The settling record is in the
+        // letter's partition, where a reader reads the letter first.
         let settling = letters.iter().zip(taken).filter_map(|(letter, partition)| {
             let (headers, key) = (record::settled_headers(letter.id), letter.key.clone());
             Some(OutgoingRecord { partition: Some(partition?), key, value: None, headers })
@@ -438,8 +433,8 @@ impl DeadLetterStore for DeadLetterTopic {
         })
     }
 
-    /// Claims the right to replay among all processes, by a record in the topic. A claim that a crashed process left is watched
-    /// for a lease before it is taken over.
+    /// Claims the right to replay among all processes, by a record in the topic. A claim that a crashed process left is
+    /// watched for a lease before it is taken over.
     fn begin_replay(&self) -> Result<ReplayGuard, BeginReplayError> {
         if self.replaying.swap(true, Ordering::AcqRel) {
             return Err(BeginReplayError::Busy { store: self.name.to_string() });

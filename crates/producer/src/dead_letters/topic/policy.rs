@@ -2,7 +2,8 @@
 //!
 //! Rules:
 //! - This module is pure.
-//! - A dead letter has the key of its event. A compacted topic would keep one dead letter of each key, so it is refused.
+//! - A dead letter has the key of its event. A compacted topic would keep one dead letter of each key, so it is
+//!   refused.
 //! - A topic that deletes dead letters before `dlq_max_age` causes a warning, and is used.
 
 use std::fmt;
@@ -10,14 +11,14 @@ use std::time::Duration;
 
 use kafka_courier_idempotent_sender::driver::Cleanup;
 
-/// The reason for which a topic must not have dead letters.
+/// The reason why a topic must not have dead letters.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UnfitTopic {
     /// The topic is compacted.
     #[error(
-        "topic {topic:?} is unfit for dead letters, because cleanup.policy={policy} keeps only the newest record of each key: \
-         set cleanup.policy=delete on the topic, or use another topic"
+        "topic {topic:?} is unfit for dead letters, because cleanup.policy={policy} keeps only the newest record of \
+         each key: set cleanup.policy=delete on the topic, or use another topic"
     )]
     Compacted {
         /// The topic.
@@ -51,7 +52,7 @@ pub enum TopicWarning {
     Unknown {
         /// The topic.
         topic: String,
-        /// The reason for which the settings are unknown.
+        /// The reason why the settings are unknown.
         reason: String,
     },
 }
@@ -66,19 +67,21 @@ impl fmt::Display for TopicWarning {
                 };
                 write!(
                     f,
-                    "topic {topic:?} deletes dead letters after retention.ms={retention_ms}, including unread ones, but \
-                     {wanted}: raise retention.ms on the topic (-1: no limit), or set dlq_max_age to at most retention.ms"
+                    "topic {topic:?} deletes dead letters after retention.ms={retention_ms}, including unread ones, \
+                     but {wanted}: raise retention.ms on the topic (-1: no limit), or set dlq_max_age to at most \
+                     retention.ms"
                 )
             }
             Self::RetentionBytes { topic, retention_bytes } => write!(
                 f,
-                "topic {topic:?} deletes the oldest dead letters of a partition beyond retention.bytes={retention_bytes}, \
-                 including unread ones: set retention.bytes=-1 on the topic for no limit"
+                "topic {topic:?} deletes the oldest dead letters of a partition beyond \
+                 retention.bytes={retention_bytes}, including unread ones: set retention.bytes=-1 on the topic for no \
+                 limit"
             ),
             Self::Unknown { topic, reason } => write!(
                 f,
-                "the settings of topic {topic:?} are unknown ({reason}), and a compacted topic keeps only the newest dead \
-                 letter of each key: grant DescribeConfigs on the topic, or ensure cleanup.policy=delete"
+                "the settings of topic {topic:?} are unknown ({reason}), and a compacted topic keeps only the newest \
+                 dead letter of each key: grant DescribeConfigs on the topic, or ensure cleanup.policy=delete"
             ),
         }
     }

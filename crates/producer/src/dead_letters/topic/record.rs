@@ -2,8 +2,8 @@
 //!
 //! Rules:
 //! - This module is pure.
-//! - Key, value and headers of the original record are kept byte for byte and in order. The `dlq.` headers follow, with `dlq.id`
-//!   first, and then the headers of Kafka Connect.
+//! - Key, value and headers of the original record are kept byte for byte and in order. The `dlq.` headers follow, with
+//!   `dlq.id` first, and then the headers of Kafka Connect.
 //! - If the original record has a header with one of these names, the added header is last. Readers use the last one.
 
 use kafka_courier_batcher::DecodedRecord;
@@ -38,7 +38,8 @@ pub(crate) fn headers(letter: &Letter, client_id: &str, arrived: Option<Arrival>
     headers
 }
 
-/// Returns the letter that a reader parses from the letter's record, or `None` if the record does not parse as a letter.
+/// Returns the letter that a reader parses from the letter's record, or `None` if the record does not parse as a
+/// letter.
 pub(crate) fn read_back(letter: &Letter, client_id: &str) -> Option<Letter> {
     let headers = headers(letter, client_id, None);
     let read = parse_entry(&DecodedRecord {

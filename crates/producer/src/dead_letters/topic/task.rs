@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use kafka_courier_batcher::{BatchView, DecodeError};
 use kafka_courier_dlq::{Bytes, Header};
 use kafka_courier_idempotent_sender::core::ErrorCode;
-use kafka_courier_idempotent_sender::driver::{Command, LogClient, ReadFrom};
+use kafka_courier_idempotent_sender::driver::{Command, LogClient, LogError, ReadFrom};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 
@@ -20,7 +20,7 @@ use super::lease::{self, Claimant, Lease, LeaseError};
 use super::policy::{TopicWarning, UnfitTopic};
 use super::record::{self, TopicEntry};
 use crate::delivery::Delivery;
-use crate::error::PublishError;
+use crate::error::{DeliveryError, PublishError};
 use crate::producer::KafkaProducer;
 use crate::record::{ProducerRecord, borrowed};
 
@@ -54,12 +54,45 @@ pub(crate) enum WriteOutcome {
 }
 
 /// The failure of a write.
-#[derive(Clone, Debug)]
-pub(crate) struct WriteFailure {
-    pub(crate) reason: String,
-    /// Whether the topic currently accepts no record at all.
-    pub(crate) is_outage: bool,
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum WriteFailure {
+    /// The producer refused the record.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// The record was not delivered, or its outcome is unknown.
+    #[error(transparent)]
+    Delivery(#[from] DeliveryError),
 }
+
+impl WriteFailure {
+    /// Returns whether the topic currently accepts no record at all.
+    pub(crate) fn is_outage(&self) -> bool {
+        match self {
+            Self::Publish(error) => !matches!(error, PublishError::TooLarge { .. }),
+            Self::Delivery(error) => error.code() != Some(ErrorCode::MESSAGE_TOO_LARGE),
+        }
+    }
+}
+
+/// The failure of a request to the task.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RequestError {
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
+    Unfit(#[from] UnfitTopic),
+    #[error(transparent)]
+    Write(#[from] WriteFailure),
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    #[error("partition {partition} returned no whole batch at offset {offset}")]
+    NoBatch { partition: i32, offset: i64 },
+    #[error("a record in {topic} did not become readable in time")]
+    NotReadable { topic: Arc<str> },
+}
+
+/// The sender of the answer to a request.
+pub(crate) type Reply<A> = SyncSender<Result<A, RequestError>>;
 
 /// A page of entries.
 #[derive(Debug)]
@@ -77,15 +110,15 @@ pub(crate) type Fitness = Result<Vec<TopicWarning>, UnfitTopic>;
 /// A request to the task, with the sender of its answer.
 pub(crate) enum TopicRequest {
     /// Write records, and return the outcome of each.
-    Append(Vec<OutgoingRecord>, SyncSender<Result<Vec<WriteOutcome>, String>>),
+    Append(Vec<OutgoingRecord>, Reply<Vec<WriteOutcome>>),
     /// Return the number of partitions.
-    Partitions(SyncSender<Result<i32, String>>),
+    Partitions(Reply<i32>),
     /// Read a partition from an offset, or from its start for `None`.
-    Read(i32, Option<i64>, SyncSender<Result<TopicPage, String>>),
+    Read(i32, Option<i64>, Reply<TopicPage>),
     /// Return whether the topic exists.
-    Exists(SyncSender<Result<bool, String>>),
+    Exists(Reply<bool>),
     /// Return whether the topic is fit for dead letters.
-    Check(SyncSender<Result<Fitness, String>>),
+    Check(Reply<Fitness>),
     /// Claim the right to replay, with a lease of this duration.
     Claim(Duration, SyncSender<Result<Lease, LeaseError>>),
 }
@@ -119,7 +152,7 @@ impl TopicTask {
                 TopicRequest::Append(records, reply) => {
                     let _ = reply.send(match self.check.before_writing(&self.producer, &self.reader).await {
                         Ok(()) => Ok(self.append(&records).await),
-                        Err(unfit) => Err(unfit.to_string()),
+                        Err(unfit) => Err(unfit.into()),
                     });
                 }
                 TopicRequest::Check(reply) => {
@@ -132,7 +165,7 @@ impl TopicTask {
                     let found = self.reader.log.topic(&self.reader.topic, Instant::now() + CLUSTER_TIMEOUT).await;
                     let _ = reply.send(match found {
                         Ok(topic) => Ok(i32::try_from(topic.partitions).unwrap_or(i32::MAX)),
-                        Err(error) => Err(error.to_string()),
+                        Err(error) => Err(error.into()),
                     });
                 }
                 TopicRequest::Read(partition, from, reply) => {
@@ -172,8 +205,8 @@ async fn claim(claimant: Claimant, reply: SyncSender<Result<Lease, LeaseError>>)
             let _ = reply.send(Ok(lease));
             renewal.await;
         }
-        Err(why) => {
-            let _ = reply.send(Err(why));
+        Err(error) => {
+            let _ = reply.send(Err(error));
         }
     }
 }
@@ -199,35 +232,28 @@ async fn send(producer: &KafkaProducer, topic: &str, record: &OutgoingRecord) ->
 
 async fn write_outcome(sent: Result<Delivery, PublishError>) -> WriteOutcome {
     match sent {
-        Err(error) => {
-            let is_outage = !matches!(error, PublishError::TooLarge { .. });
-            WriteOutcome::Failed(WriteFailure { reason: error.to_string(), is_outage })
-        }
+        Err(error) => WriteOutcome::Failed(error.into()),
         Ok(delivery) => match delivery.await {
             Ok(metadata) => WriteOutcome::Written(metadata.partition, metadata.offset),
-            Err(error) => {
-                let is_outage = error.code() != Some(ErrorCode::MESSAGE_TOO_LARGE);
-                WriteOutcome::Failed(WriteFailure { reason: error.to_string(), is_outage })
-            }
+            Err(error) => WriteOutcome::Failed(error.into()),
         },
     }
 }
 
 impl TopicReader {
     /// Reads one page of a partition, from an offset or from the log's start.
-    pub(super) async fn read(&self, partition: i32, from: Option<i64>) -> Result<TopicPage, String> {
+    pub(super) async fn read(&self, partition: i32, from: Option<i64>) -> Result<TopicPage, RequestError> {
         let deadline = Instant::now() + CLUSTER_TIMEOUT;
-        let offsets = self.log.offsets(&self.topic, partition, deadline).await.map_err(|error| error.to_string())?;
+        let offsets = self.log.offsets(&self.topic, partition, deadline).await?;
         let offset = from.unwrap_or(offsets.log_start).max(offsets.log_start);
         if offset >= offsets.high_watermark {
             return Ok(TopicPage { entries: Vec::new(), from: offset, next: None });
         }
         let from = ReadFrom { offset, max_bytes: READ_BYTES, max_wait: Duration::from_millis(500) };
-        let fetched =
-            self.log.fetch(&self.topic, partition, from, deadline).await.map_err(|error| error.to_string())?;
+        let fetched = self.log.fetch(&self.topic, partition, from, deadline).await?;
         let (entries, next) = parse_entries(&fetched.bytes, offset);
         if next == offset {
-            return Err(format!("partition {partition} returned no whole batch at offset {offset}"));
+            return Err(RequestError::NoBatch { partition, offset });
         }
         Ok(TopicPage { entries, from: offset, next: Some(next) })
     }
@@ -243,8 +269,8 @@ fn parse_entries(mut bytes: &[u8], offset: i64) -> (Vec<(i64, TopicEntry)>, i64)
             continue;
         }
         let skipped = |error: DecodeError| {
-            // Another client wrote the batch, since this library writes snappy. A topic that recompresses batches is unsuitable
-            // for letters.
+            // Another client wrote the batch, since this library writes snappy. A topic that recompresses batches is
+            // unsuitable for letters.
             tracing::warn!(offset = batch.base_offset, %error, "batch of the dead-letter topic is unreadable");
         };
         let Ok(records) = batch.records(MAX_UNCOMPRESSED).map_err(skipped) else { continue };
