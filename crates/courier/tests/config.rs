@@ -41,7 +41,7 @@ async fn all_errors_are_reported() {
     for subcommand in ["config", "publish"] {
         let arguments = [subcommand, "--config", &file, "--set", "retry_max=many"];
         let output = run(&arguments, &[("KAFKA_FLUSH_BYTES", "1")]).await;
-        let in_file = format!("courier: borkers in {file} is no option of kafka-courier: did you mean brokers?");
+        let in_file = format!("courier: borkers in {file} is not an option of kafka-courier: did you mean brokers?");
         let [in_argument, in_variable] =
             ["courier: --set retry_max is \"many\"", "courier: KAFKA_FLUSH_BYTES (flush_bytes) is 1, but must"];
         output.expect(78, &[&in_file, in_argument, in_variable]);

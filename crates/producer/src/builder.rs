@@ -10,7 +10,7 @@ use kafka_courier_dlq::DeadLetterStore;
 use kafka_courier_idempotent_sender::Secret;
 use kafka_courier_idempotent_sender::driver::security::TokenSource;
 
-use crate::config::{ConfigErrors, Endpoint, KafkaConfig, SaslMechanism, Value};
+use crate::config::{ConfigErrors, Endpoint, KafkaConfig, OptionValue, SaslMechanism};
 use crate::producer::{ConnectError, DeadLetterMode, KafkaProducer};
 use crate::trace::TraceContextSource;
 
@@ -101,7 +101,7 @@ impl Builder {
 
     fn take(mut self) -> (KafkaConfig, Vec<String>, Extras) {
         if !self.sets_longest_wait {
-            self.config.lift_longest_wait();
+            self.config.raise_backoff_max();
         }
         (self.config, self.problems, self.extras)
     }
@@ -158,7 +158,7 @@ impl<T> Setting<T> for T {
 }
 
 /// Reads the option's text, as in a configuration file or an environment variable.
-impl<T: Value> Setting<T> for &str {
+impl<T: OptionValue> Setting<T> for &str {
     fn setting(self) -> Result<T, String> {
         T::read(self).map_err(|allowed| format!("is {}, which is not allowed: {allowed}", T::shown(self)))
     }

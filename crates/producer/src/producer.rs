@@ -143,7 +143,7 @@ impl KafkaProducer {
     pub(crate) fn build_with(config: KafkaConfig, problems: Vec<String>, extras: Extras) -> Result<Self, ConfigErrors> {
         let tokens = extras.tokens;
         let (security, runtime) = security_and_runtime(&config, tokens.clone(), problems)?;
-        let mapping = config.mapping().map_err(|error| ConfigErrors(vec![error]))?;
+        let mapping = config.mapping().map_err(|error| ConfigErrors(vec![error.to_string()]))?;
         let limits =
             Limits { max_records: config.flush_messages, max_bytes: config.flush_bytes, linger: config.flush_timeout };
         let codec = match config.compression {

@@ -16,7 +16,7 @@ use kafka_courier_idempotent_sender::core::{
 use kafka_courier_idempotent_sender::driver::{Observation, Upcalls};
 
 use crate::clock;
-use crate::dead_letters::writer::{Failed, Work};
+use crate::dead_letters::writer::{FailedRecords, Work};
 use crate::delivery::{BatchProgress, Token};
 use crate::ledger::BatchLedger;
 use crate::memory::{Memory, MemoryShare};
@@ -172,7 +172,7 @@ impl Shared {
     }
 
     /// Gives records their verdict, after their dead letters are stored.
-    pub(crate) fn settle_failed(&self, failed: Failed) {
+    pub(crate) fn settle_failed(&self, failed: FailedRecords) {
         let verdict = failed.verdict();
         self.recycle(failed.batch);
         match failed.charge {
@@ -219,7 +219,7 @@ impl Shared {
             self.ledger.decide();
         }
         let charge = self.charge_letters(partition, charge);
-        let failed = Failed { token, topic, partition, records, failure, batch, charge };
+        let failed = FailedRecords { token, topic, partition, records, failure, batch, charge };
         let Some(letters) = letters else {
             failed.warn(&[]);
             return self.settle_failed(failed);

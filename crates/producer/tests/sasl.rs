@@ -274,11 +274,11 @@ async fn tokens_that_would_never_be_asked_for_and_files_that_are_not_there_are_e
     assert!(said(plain, true).contains("sasl_mechanism is not OAUTHBEARER"));
     assert!(said(no_sasl, true).contains("security_protocol is PLAINTEXT"));
     let beside = said(|config| config.sasl_oauthbearer_token_location = "token".to_owned(), true);
-    assert!(beside.contains("leave one of them out"), "{beside}");
+    assert!(beside.contains("remove one of them"), "{beside}");
     let missing = said(|config| config.sasl_oauthbearer_token_location = "/tmp/nowhere/token".to_owned(), false);
     assert!(missing.contains("/tmp/nowhere/token: No such file"), "{missing}");
     let token = said(|config| config.sasl_oauthbearer_token_location = "a-token-itself".to_owned(), false);
-    assert!(token.contains("it names no file") && !token.contains("itself"), "{token}");
+    assert!(token.contains("the value is not the path of a file") && !token.contains("itself"), "{token}");
 }
 
 #[tokio::test]

@@ -231,7 +231,7 @@ fn marks_before_a_password_are_skipped() {
 fn secret_given_as_path_is_named() {
     let sasl = [("KAFKA_SASL_PASSWORD_FILE".to_owned(), SECRET.to_owned())];
     let error = KafkaConfig::from_variables(sasl).unwrap_err();
-    assert!(error.0[0].starts_with("KAFKA_SASL_PASSWORD_FILE: it names no file"), "{error}");
+    assert!(error.0[0].starts_with("KAFKA_SASL_PASSWORD_FILE: the value is not the path"), "{error}");
     let location = [("KAFKA_SSL_KEY_LOCATION".to_owned(), format!("-----BEGIN PRIVATE KEY-----\\n{SECRET}"))];
     let error = KafkaConfig::from_variables(location).unwrap_err();
     assert!(error.0[0].contains("the path of a file") && !error.to_string().contains("BEGIN"), "{error}");
@@ -248,7 +248,7 @@ fn every_option_file_hides_content() {
             let variable = (format!("{}_FILE", option.variable), text.to_owned());
             let error = KafkaConfig::from_variables([variable.clone()]).unwrap_err();
             assert_hidden(&leak::all_of(&error), &variable.0);
-            assert!(error.0[0].starts_with(&format!("{}: it names no file", variable.0)), "{error}");
+            assert!(error.0[0].starts_with(&format!("{}: the value is not the path", variable.0)), "{error}");
             assert_hidden(&output(ConfigLoader::new().set(&format!("{}_file", option.name), text).load()), option.name);
         }
     }

@@ -34,10 +34,10 @@ async fn an_event_that_is_given_up_has_a_line_with_its_correlation_id_and_its_re
     let event = EventBuilder::new("tests", "1.0").with_correlation_id("c-9").system_alert(SystemAlert::default());
     producer.publish_and_wait(&event).await.unwrap_err();
     let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-    let line = text.lines().find(|line| line.contains("is a dead letter now")).unwrap();
+    let line = text.lines().find(|line| line.contains("becomes a dead letter")).unwrap();
     for part in ["correlation_id=\"c-9\"", "event_type=\"system.alert\"", "TOPIC_AUTHORIZATION_FAILED"] {
         assert!(line.contains(part), "{part}: {line}");
     }
-    let batch = text.lines().find(|line| line.contains("events were given up")).unwrap();
+    let batch = text.lines().find(|line| line.contains("events failed")).unwrap();
     assert!(batch.contains("WARN") && batch.contains("correlation_ids=[\"c-9\"]"), "{batch}");
 }

@@ -1,22 +1,24 @@
-//! Durations as Go writes them: `1m30s`, `100ms`, `1.5h`.
+//! Durations in the format of Go: `1m30s`, `100ms`, `1.5h`.
 //!
-//! Rules: a number needs a unit (only `0` needs none); units are ns, us, µs, ms, s, m, h; no sign.
+//! Rules: each number has a unit, except `0`. The units are ns, us, µs, ms, s, m and h. Signs are not allowed.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use super::value::InvalidValue;
+
 const UNITS: &[(&str, f64)] =
     &[("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
 
-/// Reads a duration. The error says what a duration looks like.
-pub(super) fn parse(text: &str) -> Result<Duration, String> {
-    const HELP: &str = "a duration is numbers with units, such as 500ms, 1s or 1m30s (units: ns us ms s m h)";
+/// Parses a duration. The error describes the format.
+pub(super) fn parse(text: &str) -> Result<Duration, InvalidValue> {
+    const HELP: &str = "must be a duration with units, such as 500ms, 1s or 1m30s (units: ns us ms s m h)";
     if text == "0" {
         return Ok(Duration::ZERO);
     }
     let (mut rest, mut total) = (text, Duration::ZERO);
     if rest.is_empty() {
-        return Err(HELP.to_owned());
+        return Err(HELP.into());
     }
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
@@ -26,13 +28,13 @@ pub(super) fn parse(text: &str) -> Result<Duration, String> {
         let seconds = UNITS.iter().find(|known| known.0 == unit).map(|known| known.1);
         let value = number.parse::<f64>().ok().filter(|value| value.is_finite());
         let part = seconds.zip(value).and_then(|(unit, value)| Duration::try_from_secs_f64(unit * value).ok());
-        total = part.and_then(|part| total.checked_add(part)).ok_or_else(|| HELP.to_owned())?;
+        total = part.and_then(|part| total.checked_add(part)).ok_or(HELP)?;
         rest = tail;
     }
     Ok(total)
 }
 
-/// Writes a duration so that [`parse`] reads it back.
+/// Formats a duration as a text that [`parse`] reads back.
 pub(super) fn format(duration: Duration) -> String {
     let nanos = duration.as_nanos();
     if nanos == 0 {
@@ -60,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_read_as_go_writes_them() {
+    fn go_durations_are_parsed() {
         for (text, millis) in
             [("100ms", 100), ("1s", 1000), ("1m30s", 90_000), ("1.5h", 5_400_000), ("0", 0), ("2h45m0.5s", 9_900_500)]
         {
@@ -69,14 +71,14 @@ mod tests {
     }
 
     #[test]
-    fn a_number_without_a_unit_a_sign_and_nonsense_are_errors() {
+    fn invalid_durations_are_errors() {
         for text in ["", "5", "-1s", "s", "1x", "1 s", "1..5s", "1e400s", "99999999999999999999h", "∞s"] {
             assert!(parse(text).is_err(), "{text}");
         }
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn formatted_durations_parse_back() {
         for nanos in [0, 1, 1_500, 90_000_000_000, 3_600_000_000_001, 123_456_789] {
             let duration = Duration::from_nanos(nanos);
             assert_eq!(parse(&format(duration)), Ok(duration), "{}", format(duration));

@@ -1,62 +1,78 @@
 //! Configuration files: TOML or JSON.
 //!
-//! Rules: an error says where it is and what to look for. It repeats neither the text nor the parser's error: any line may
-//! hold a secret, and parsers quote what they could not read.
+//! Rules: an error has the place and a hint. It repeats neither the text nor the parser's error, because any line may
+//! contain a secret, and parsers quote the text that they reject.
 
-use super::tree::{Node, pairs};
+use super::load::ReadError;
+use super::tree::{SettingsNode, TreeError, pairs};
 
-/// Names and values of a file's text.
-pub(super) fn read(text: &str, is_json: bool) -> Result<Vec<(String, String)>, String> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let (kind, read) = if is_json { ("JSON", read_json(text)) } else { ("TOML", read_toml(text)) };
-    read.and_then(|node| pairs(node).map_err(|why| format!(": {why}")))
-        .map_err(|why| format!("this is no {kind} of settings{why}"))
+/// An error of a settings file. It shows no text of the file except names of settings.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SettingsFileError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("invalid JSON settings (line {line}, column {column}): {hint}")]
+    Json { line: usize, column: usize, hint: &'static str },
+    #[error("invalid TOML settings (line {line}): {hint}")]
+    Toml { line: usize, hint: &'static str },
+    /// The parser did not return a position.
+    #[error("invalid TOML settings: check for unclosed quotes and brackets")]
+    TomlWithoutLine,
+    #[error("invalid {format} settings: {error}")]
+    Tree { format: &'static str, error: TreeError },
 }
 
-fn read_json(text: &str) -> Result<Node, String> {
+/// Returns the names and values in a file's text.
+pub(super) fn read(text: &str, is_json: bool) -> Result<Vec<(String, String)>, SettingsFileError> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let (format, node) = if is_json { ("JSON", read_json(text)?) } else { ("TOML", read_toml(text)?) };
+    pairs(node).map_err(|error| SettingsFileError::Tree { format, error })
+}
+
+fn read_json(text: &str) -> Result<SettingsNode, SettingsFileError> {
     serde_json::from_str(text).map_err(|error| {
         let (line, column) = (error.line(), error.column());
         let hint = match error.classify() {
-            serde_json::error::Category::Eof => "it ends too early: a quote, a bracket or a brace is not closed",
-            _ => "look for quotes, commas, colons and backslashes that are missing or too many",
+            serde_json::error::Category::Eof => "unexpected end of file: close the open quote, bracket or brace",
+            _ => "check for missing or extra quotes, commas, colons and backslashes",
         };
-        format!(" (line {line}, column {column}): {hint}")
+        SettingsFileError::Json { line, column, hint }
     })
 }
 
-fn read_toml(text: &str) -> Result<Node, String> {
+fn read_toml(text: &str) -> Result<SettingsNode, SettingsFileError> {
     toml::from_str(text).map_err(|error| {
         let Some(before) = error.span().and_then(|span| text.get(..span.start)) else {
-            return ": look for quotes and brackets that are not closed".to_owned();
+            return SettingsFileError::TomlWithoutLine;
         };
         let number = before.matches('\n').count();
         let line = text.split('\n').nth(number).unwrap_or_default();
         let earlier = text.split('\n').take(number);
-        format!(" (line {}): {}", number + 1, hint(line, earlier))
+        SettingsFileError::Toml { line: number + 1, hint: hint(line, earlier) }
     })
 }
 
-/// What is probably wrong with a line of TOML.
+/// Returns the probable error in a line of TOML.
 fn hint<'a>(line: &str, mut earlier: impl Iterator<Item = &'a str>) -> &'static str {
     let name = |line: &'a str| line.split_once('=').map(|(name, _)| name.trim());
-    let Some((own, value)) = line.split_once('=').map(|(name, value)| (name.trim(), value.trim())) else {
-        return "a setting is written name = value";
+    let Some((key, value)) = line.split_once('=').map(|(name, value)| (name.trim(), value.trim())) else {
+        return "a setting has the form name = value";
     };
-    if !own.is_empty() && earlier.any(|line| name(line) == Some(own)) {
-        return "the setting is there twice: leave one of them out";
+    if !key.is_empty() && earlier.any(|line| name(line) == Some(key)) {
+        return "the setting appears twice: remove one of them";
     }
     match value.chars().next() {
-        None => "the value behind = is missing",
+        None => "the value after = is missing",
         Some(quote @ ('"' | '\'')) => match value.matches(quote).count() {
-            count if count % 2 == 1 => "a quote is missing, or there is one too many",
+            count if count % 2 == 1 => "a quote is missing or extra",
             _ if quote == '"' && value.contains('\\') => {
-                "a backslash between double quotes begins an escape: write two, or use single quotes"
+                "a backslash in double quotes begins an escape: write two, or use single quotes"
             }
-            _ => "there is more than a text in quotes: use the other kind of quotes around it",
+            _ => "unexpected text after the closing quote: use the other kind of quotes around the value",
         },
-        Some('[' | '{') => "look for brackets, commas and quotes that are missing or too many",
-        Some(c) if c.is_ascii_digit() => "this is no number: a text is put in quotes",
-        Some(_) => "a text is put in quotes",
+        Some('[' | '{') => "check for missing or extra brackets, commas and quotes",
+        Some(c) if c.is_ascii_digit() => "the value is not a number: put text in quotes",
+        Some(_) => "put text in quotes",
     }
 }
 
@@ -65,25 +81,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_slip_has_its_hint() {
+    fn each_mistake_has_a_hint() {
         for (text, words) in [
-            ("a = b", "a text is put in quotes"),
+            ("a = b", ": put text in quotes"),
             ("a = \"b", "a quote is missing"),
             ("a = \"b\\q\"", "a backslash"),
-            ("a = \"b\" \"c\"", "more than a text"),
+            ("a = \"b\" \"c\"", "after the closing quote"),
             ("a", "name = value"),
             ("a =", "is missing"),
             ("a = 1\na = 2", "twice"),
             ("a = [1", "brackets"),
-            ("a = 1b", "no number"),
+            ("a = 1b", "not a number"),
         ] {
-            let error = read(text, false).unwrap_err();
-            assert!(
-                error.starts_with("this is no TOML of settings (line ") && error.contains(words),
-                "{text}: {error}"
-            );
+            let error = read(text, false).unwrap_err().to_string();
+            assert!(error.starts_with("invalid TOML settings (line ") && error.contains(words), "{text}: {error}");
         }
-        assert!(read("{", true).unwrap_err().contains("ends too early"));
-        assert!(read("{]", true).unwrap_err().contains("(line 1, column 2)"));
+        assert!(read("{", true).unwrap_err().to_string().contains("unexpected end"));
+        assert!(matches!(read("{]", true), Err(SettingsFileError::Json { line: 1, column: 2, .. })));
     }
 }

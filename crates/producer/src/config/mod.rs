@@ -1,9 +1,9 @@
-//! The producer's settings: one table for their names, defaults, documentation and reading.
+//! The producer's options: one table of names, defaults and documentation, and the sources that set them.
 //!
 //! Rules:
-//! - Every option stands once, in the table below; its variable is `KAFKA_` and its name in capitals.
-//! - All problems are reported at once, each with the option, the value and what is allowed.
-//! - What is secret is never shown: not in a table, not in an error.
+//! - The table below lists every option once. An option's environment variable is `KAFKA_` and its name in capitals.
+//! - All problems are reported together. Each problem names the option, the value and the allowed values.
+//! - No table and no error shows a secret.
 
 mod check;
 mod duration;
@@ -11,6 +11,7 @@ mod duration;
 mod file;
 mod load;
 mod names;
+mod problem;
 mod resolve;
 mod security;
 mod tree;
@@ -25,7 +26,9 @@ pub use resolve::{EffectiveOption, LoadedConfig, Origin};
 pub use security::{SaslMechanism, SecurityProtocol, SslRoots};
 pub use value::{Compression, Endpoint};
 
-pub(crate) use value::Value;
+pub(crate) use value::OptionValue;
+
+use value::InvalidValue;
 
 use kafka_courier_dlq::Overflow;
 use kafka_courier_idempotent_sender::core::{Backoff, Config as CoreConfig};
@@ -33,44 +36,45 @@ use kafka_courier_idempotent_sender::{HIDDEN, Secret, may_be_content};
 
 use crate::error::debug_as_display;
 
-/// An option as the documentation lists it.
+/// The documentation of an option.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct OptionDoc {
-    /// Its name, as in a file.
+    /// The option's name, as in a file.
     pub name: &'static str,
-    /// Its environment variable.
+    /// The option's environment variable.
     pub variable: String,
-    /// Its default, as text.
+    /// The option's default, as text.
     pub default: String,
-    /// What it does.
+    /// The option's meaning.
     pub help: String,
-    /// Whether its value is never shown.
+    /// Whether the option's value is never shown.
     pub secret: bool,
 }
 
-/// A text that an option does not take.
+/// A text that is not a value of an option.
 #[derive(Debug)]
 pub(crate) struct SetError {
-    /// The text, unless it is a secret.
+    /// The text, or [`HIDDEN`] if the option is a secret.
     shown: String,
-    allowed: String,
+    /// The values that the option accepts.
+    allowed: InvalidValue,
 }
 
 macro_rules! options {
     ($($(#[doc = $doc:literal])+ $name:ident: $kind:ty = $default:expr;)+) => {
-        /// The producer's settings. `Default` gives the documented defaults.
+        /// The producer's options. `Default` returns the documented defaults.
         #[derive(Clone, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct KafkaConfig {
             $($(#[doc = $doc])+ pub $name: $kind,)+
         }
 
-        /// Without secrets, those included that were written where a file's path belongs.
+        /// Hides secrets, including secrets that were given instead of a file's path.
         impl fmt::Debug for KafkaConfig {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 let mut shown = f.debug_struct("KafkaConfig");
-                $(match is_misplaced(stringify!($name), &Value::write(&self.$name)) {
+                $(match is_misplaced(stringify!($name), &OptionValue::write(&self.$name)) {
                     true => shown.field(stringify!($name), &HIDDEN),
                     false => shown.field(stringify!($name), &self.$name),
                 };)+
@@ -91,51 +95,51 @@ macro_rules! options {
         }
 
         impl KafkaConfig {
-            /// Every option's name.
+            /// The name of every option.
             const NAMES: &'static [&'static str] = &[$(stringify!($name)),+];
 
-            /// Sets an option from text.
+            /// Sets the option `name` from text.
             fn set(&mut self, name: &str, text: &str) -> Result<(), SetError> {
                 match name {
-                    $(stringify!($name) => match Value::read(text) {
+                    $(stringify!($name) => match OptionValue::read(text) {
                         Ok(value) => {
                             self.$name = value;
                             Ok(())
                         }
-                        Err(allowed) => Err(SetError { shown: <$kind as Value>::shown(text), allowed }),
+                        Err(allowed) => Err(SetError { shown: <$kind as OptionValue>::shown(text), allowed }),
                     },)+
-                    _ => Err(SetError { shown: HIDDEN.to_owned(), allowed: "there is no such option".to_owned() }),
+                    _ => Err(SetError { shown: HIDDEN.to_owned(), allowed: "the option does not exist".into() }),
                 }
             }
 
-            /// Every option's value as text, and whether it is a secret, which is hidden.
+            /// Returns the name and value of every option, and whether the value is a secret. Secrets are hidden.
             fn values(&self) -> Vec<(&'static str, String, bool)> {
-                vec![$((stringify!($name), Value::write(&self.$name), <$kind as Value>::SECRET),)+]
+                vec![$((stringify!($name), OptionValue::write(&self.$name), <$kind as OptionValue>::SECRET),)+]
             }
 
-            /// Whether an option's value is never shown.
+            /// Returns whether the value of the option `name` is never shown.
             fn is_secret(name: &str) -> bool {
                 match name {
-                    $(stringify!($name) => <$kind as Value>::SECRET,)+
+                    $(stringify!($name) => <$kind as OptionValue>::SECRET,)+
                     _ => false,
                 }
             }
 
-            /// Every option that is a time.
+            /// Returns every option that is a duration.
             fn durations(&self) -> Vec<(&'static str, Duration)> {
-                let all = [$((stringify!($name), Value::duration(&self.$name)),)+];
+                let all = [$((stringify!($name), OptionValue::duration(&self.$name)),)+];
                 all.into_iter().filter_map(|(name, time)| Some((name, time?))).collect()
             }
 
-            /// Every option with its variable, default and meaning, in the documentation's order.
+            /// Returns the documentation of every option, in the order of the table.
             pub fn options() -> Vec<OptionDoc> {
                 let defaults = Self::default();
                 vec![$(OptionDoc {
                     name: stringify!($name),
                     variable: format!("KAFKA_{}", stringify!($name).to_uppercase()),
-                    default: Value::write(&defaults.$name),
+                    default: OptionValue::write(&defaults.$name),
                     help: concat!($($doc),+).trim().to_owned(),
-                    secret: <$kind as Value>::SECRET,
+                    secret: <$kind as OptionValue>::SECRET,
                 },)+]
             }
         }
@@ -143,98 +147,109 @@ macro_rules! options {
     };
 }
 
-/// Whether an option that names a file holds what the file should: its text must not be shown then.
+/// Returns whether an option that takes a file's path contains the file's content instead. Such a text is not shown.
 fn is_misplaced(name: &str, text: &str) -> bool {
     name.ends_with("_location") && may_be_content(text)
 }
 
 options! {
-    /// Where to begin: host:port of some brokers, separated by commas.
+    /// The addresses of one or more bootstrap brokers, as host:port, separated by commas.
     brokers: Vec<Endpoint> = vec![Endpoint { host: "localhost".into(), port: 9092 }];
-    /// The name that the brokers log for this client.
+    /// The client id, which brokers write to their logs.
     client_id: String = "kafka-courier".to_owned();
-    /// Errors of the write itself that a batch survives. Waiting for the cluster is bounded by delivery_timeout instead.
+    /// The maximum number of retries of a batch after errors of the write itself. The time spent waiting for the
+    /// cluster is bounded by delivery_timeout instead.
     retry_max: u32 = 3;
-    /// The first wait between tries; it doubles with each, and is jittered.
+    /// The wait before the first retry. The wait doubles with each further retry, with jitter.
     retry_backoff: Duration = Duration::from_millis(100);
-    /// The longest wait between tries; where only `retry_backoff` is set, at least that.
+    /// The longest wait between retries. If only `retry_backoff` is set, the longest wait is at least `retry_backoff`.
     retry_backoff_max: Duration = Duration::from_secs(1);
     /// A batch is sent when it holds this many events.
     flush_messages: u32 = 100;
-    /// A batch is sent when another event would make it larger than this on the wire, before compression.
+    /// A batch is sent when another event would make it larger than this number of bytes on the wire, before
+    /// compression.
     flush_bytes: usize = 1 << 20;
     /// A batch is sent when its first event is this old.
     flush_timeout: Duration = Duration::from_secs(1);
-    /// Whether a batch that somebody awaits leaves without waiting for flush_timeout: as soon as nothing of its partition is on its way.
+    /// Whether a batch with an awaited delivery leaves without waiting for flush_timeout, once no earlier batch of its
+    /// partition is in flight.
     expedite: bool = true;
-    /// From publish to verdict: how long an outage may last before events are given up.
+    /// The longest time from publish to verdict. Events fail if an outage lasts longer.
     delivery_timeout: Duration = Duration::from_secs(30);
-    /// How long an answer may take.
+    /// How long a broker may take to answer a request.
     request_timeout: Duration = Duration::from_secs(10);
     /// How long opening a connection may take.
     connect_timeout: Duration = Duration::from_secs(3);
-    /// How long a topic may be unknown to the cluster.
+    /// How long a topic may be unknown to the cluster before its events fail.
     metadata_timeout: Duration = Duration::from_secs(10);
-    /// How old metadata may become before it is refreshed unasked.
+    /// The age at which metadata is refreshed automatically.
     metadata_max_age: Duration = Duration::from_secs(300);
     /// Memory for events that have no verdict yet, in bytes.
     buffer_memory: usize = 32 << 20;
     /// How long publishing waits for memory before it fails.
     max_block: Duration = Duration::from_secs(10);
-    /// Batches of a partition that may be unanswered at once, 1 to 5.
+    /// The maximum number of unanswered batches of a partition, 1 to 5.
     max_in_flight: u32 = 5;
-    /// The most bytes of batches in one request.
+    /// The maximum total size of the batches in one request, in bytes.
     max_request_bytes: usize = 8 << 20;
-    /// Connections to one broker, opened as the load asks for them.
+    /// The maximum number of connections to one broker. The producer opens them as the load requires.
     connections_per_broker: u32 = 4;
-    /// How batches are compressed: none or snappy.
+    /// The compression of batches: none or snappy.
     compression: Compression = Compression::Snappy;
-    /// What is spoken to brokers: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.
+    /// The protocol of connections to brokers: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.
     security_protocol: SecurityProtocol = SecurityProtocol::Plaintext;
-    /// How we say who we are: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER.
+    /// The SASL mechanism: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER.
     sasl_mechanism: Option<SaslMechanism> = None;
-    /// The user, for PLAIN and SCRAM.
+    /// The user name for PLAIN and SCRAM.
     sasl_username: String = String::new();
     /// The user's password.
     sasl_password: Option<Secret> = None;
-    /// File with the token for OAUTHBEARER; it is read anew for each connection.
+    /// A file with the token for OAUTHBEARER. The producer reads the file again for each connection.
     sasl_oauthbearer_token_location: String = String::new();
-    /// PEM file with the certificate authorities that are trusted, instead of ssl_roots.
+    /// A PEM file with the trusted certificate authorities, instead of ssl_roots.
     ssl_ca_location: String = String::new();
-    /// Authorities that are trusted without ssl_ca_location: compiled-in (Mozilla's) or system (the operating system's).
+    /// The trusted certificate authorities if ssl_ca_location is empty: compiled-in (Mozilla's) or system (the
+    /// operating system's).
     ssl_roots: SslRoots = SslRoots::CompiledIn;
-    /// PEM file with the certificate that is shown to brokers, and those between it and its authority's.
+    /// A PEM file with the client certificate and its intermediate certificates.
     ssl_certificate_location: String = String::new();
-    /// PEM file with that certificate's private key, not encrypted: PKCS#8, PKCS#1 or SEC1.
+    /// A PEM file with the client certificate's private key, not encrypted: PKCS#8, PKCS#1 or SEC1.
     ssl_key_location: String = String::new();
-    /// Takes any broker for the right one, with a warning at each connection: whoever is in between reads and changes everything.
+    /// Whether any broker certificate is accepted, with a warning at each connection. An attacker on the network path
+    /// can then read and change everything.
     insecure_skip_verify: bool = false;
-    /// Where types of events go, beyond the defaults: type=topic,type=topic. user.* is each type that begins with user., * any other.
+    /// Topics of event types, beyond the defaults: type=topic,type=topic. user.* matches each type that begins with
+    /// user., and * matches any other type.
     topic_mapping: String = String::new();
-    /// Dead letters that are kept in memory; beyond them the oldest goes, with an error line that holds it whole.
+    /// The maximum number of dead letters in memory. A further dead letter drops the oldest, with an error line that
+    /// contains the oldest whole.
     dlq_buffer: usize = 1000;
-    /// A file for dead letters, made if there is none; one process at a time has it. None if it is empty.
+    /// A file for dead letters, created if it is missing. One process at a time holds the file. Empty for no file.
     dlq_file: String = String::new();
-    /// At most so many dead letters in the file; 0 for no limit.
+    /// The maximum number of dead letters in the file, 0 for no limit.
     dlq_max_letters: usize = 0;
-    /// At most so many bytes of dead letters in the file; 0 for no limit.
+    /// The maximum size of the dead letters in the file, in bytes, 0 for no limit.
     dlq_max_bytes: usize = 1 << 30;
-    /// Dead letters in the file that are older are dropped, each with an error line that holds it whole; 0s for never. A topic whose retention.ms is shorter is warned of.
+    /// The age at which dead letters in the file are dropped, each with an error line that contains it whole, 0s for
+    /// never. A dead-letter topic with a shorter retention.ms causes a warning.
     dlq_max_age: Duration = Duration::ZERO;
-    /// What a full file does: refuse (the letter goes to the next store) or drop_oldest (with an error line that holds it whole).
+    /// The behaviour of a full file: refuse (the next store takes the dead letter) or drop_oldest (an error line
+    /// contains the dropped dead letter whole).
     dlq_overflow: Overflow = Overflow::Refuse;
-    /// A Kafka topic for dead letters, before any other store; none if it is empty. No event may go to it. Letters of an absent cluster go to the next store. A compacted topic is refused.
+    /// A Kafka topic for dead letters, tried before any other store. Empty for no topic. No event may be mapped to it.
+    /// Dead letters that an unreachable cluster causes skip the topic. A compacted topic is refused.
     dlq_topic: String = String::new();
-    /// Whether dead letters are sent again unasked, once the cluster is healthy: those that are certainly not in the log and whose cause passes.
+    /// Whether dead letters are replayed automatically once the cluster is healthy, if they are certainly not in the
+    /// log and their cause is temporary.
     auto_replay: bool = false;
-    /// How often it is looked whether there is something to send again.
+    /// The interval between checks for dead letters to replay automatically.
     auto_replay_interval: Duration = Duration::from_secs(30);
-    /// At most so many dead letters are sent again unasked in a second.
+    /// The maximum number of dead letters that are replayed automatically per second.
     auto_replay_rate: u32 = 100;
 }
 
-/// Everything that is wrong with a configuration, a line for each. Where several sources are put together
-/// ([`ConfigLoader`]) their warnings follow, each of which begins with `warning: `.
+/// All problems of a configuration, one line each. The warnings of several sources ([`ConfigLoader`]) follow the
+/// problems. Each warning begins with `warning: `.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ConfigErrors(pub Vec<String>);
 
@@ -249,18 +264,21 @@ impl fmt::Display for ConfigErrors {
 impl std::error::Error for ConfigErrors {}
 
 impl KafkaConfig {
-    /// Checks what types can't: bounds, and options against each other.
+    /// Checks the bounds of options, and options that depend on each other.
+    ///
+    /// # Errors
+    /// Returns all problems.
     pub fn validate(&self) -> Result<(), ConfigErrors> {
         let problems = self.problems();
         if problems.is_empty() { Ok(()) } else { Err(ConfigErrors(problems)) }
     }
 
-    /// Where only the first wait between tries is set, the longest is no shorter.
-    pub(crate) fn lift_longest_wait(&mut self) {
+    /// Raises `retry_backoff_max` to `retry_backoff`, for sources that set only `retry_backoff`.
+    pub(crate) fn raise_backoff_max(&mut self) {
         self.retry_backoff_max = self.retry_backoff_max.max(self.retry_backoff);
     }
 
-    /// The broker that is tried because no other is set.
+    /// Returns the default broker if no other broker is set.
     pub(crate) fn default_broker(&self) -> Option<(Arc<str>, u16)> {
         let defaults = Self::default().brokers;
         let broker = defaults.first().filter(|_| self.brokers == defaults)?;

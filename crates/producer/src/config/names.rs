@@ -1,13 +1,15 @@
-//! What an option may be called besides its own name.
+//! The names of options: their own, and those of Kafka's Java producer.
 //!
-//! Rules: Java's producer properties mean here what they mean there, times in milliseconds included; a property that asks
-//! for what this producer never does is an error that says so; a name that is nearly one is told which.
+//! Rules:
+//! - A property of the Java producer has its Java meaning, including times in milliseconds.
+//! - A property that this producer does not support is an error with the remedy.
+//! - The error for a misspelt name suggests the nearest name.
 
 use kafka_courier_idempotent_sender::HIDDEN;
 
 use super::KafkaConfig;
 
-/// Properties whose names are not the option's with dots.
+/// Java properties that are not an option's name with dots, and the option.
 const JAVA: &[(&str, &str)] = &[
     ("bootstrap.servers", "brokers"),
     ("linger.ms", "flush_timeout"),
@@ -19,81 +21,83 @@ const JAVA: &[(&str, &str)] = &[
     ("socket.connection.setup.timeout.ms", "connect_timeout"),
 ];
 
-/// Properties with one possible value, and why.
+/// Java properties with one allowed meaning: the allowed values, and the reason.
 const FIXED: &[(&str, &[&str], &str)] = &[
-    ("acks", &["all", "-1"], "it can only be all: delivered means on every in-sync replica"),
-    ("enable.idempotence", &["true"], "it can only be true: each event is in the log once, in order"),
+    ("acks", &["all", "-1"], "must be all: a delivered event is on every in-sync replica"),
+    ("enable.idempotence", &["true"], "must be true: each event is in the log once, in order"),
 ];
 
-/// Properties that mean nothing here, and what to do instead.
-const STRANGE: &[(&str, &str)] = &[
-    ("key.serializer", "keys are bytes, or what the event's type says: leave it out"),
-    ("value.serializer", "values are bytes, or the event as JSON: leave it out"),
-    ("partitioner.class", "keys go where Java's default partitioner puts them: leave it out"),
-    ("transactional.id", "there are no transactions, and each event is in the log once without them: leave it out"),
+/// Java properties that this producer does not support, and the remedy.
+const UNSUPPORTED: &[(&str, &str)] = &[
+    ("key.serializer", "keys are bytes, or a field of the event: remove it"),
+    ("value.serializer", "values are bytes, or the event as JSON: remove it"),
+    ("partitioner.class", "the partitioner is the Java producer's default for keys: remove it"),
+    ("transactional.id", "transactions are not supported, and each event is in the log once without them: remove it"),
     ("ssl.truststore.location", "certificates are PEM files: set ssl_ca_location"),
-    ("ssl.truststore.password", "certificates are PEM files without a password: leave it out"),
+    ("ssl.truststore.password", "certificates are PEM files without a password: remove it"),
     ("ssl.keystore.location", "certificates are PEM files: set ssl_certificate_location and ssl_key_location"),
-    ("ssl.keystore.password", "certificates are PEM files without a password: leave it out"),
+    ("ssl.keystore.password", "certificates are PEM files without a password: remove it"),
     (
         "ssl.key.password",
-        "an encrypted key can't be used: decrypt it with openssl pkey -in FILE -out NEW_FILE, name the new file",
+        "encrypted keys are not supported: decrypt it with openssl pkey -in FILE -out NEW_FILE, and name the new file",
     ),
-    ("ssl.keystore.key", "a key is in a PEM file: write it to one, and set ssl_key_location"),
-    ("ssl.key.pem", "a key is in a PEM file: write it to one, and set ssl_key_location"),
+    ("ssl.keystore.key", "keys are PEM files: write it to a file, and set ssl_key_location"),
+    ("ssl.key.pem", "keys are PEM files: write it to a file, and set ssl_key_location"),
     (
         "ssl.keystore.certificate.chain",
-        "certificates are in a PEM file: write them to one, and set ssl_certificate_location",
+        "certificates are PEM files: write them to a file, and set ssl_certificate_location",
     ),
-    ("ssl.certificate.pem", "certificates are in a PEM file: write them to one, and set ssl_certificate_location"),
-    ("ssl.truststore.certificates", "certificates are in a PEM file: write them to one, and set ssl_ca_location"),
-    ("ssl.ca.pem", "certificates are in a PEM file: write them to one, and set ssl_ca_location"),
+    ("ssl.certificate.pem", "certificates are PEM files: write them to a file, and set ssl_certificate_location"),
+    ("ssl.truststore.certificates", "certificates are PEM files: write them to a file, and set ssl_ca_location"),
+    ("ssl.ca.pem", "certificates are PEM files: write them to a file, and set ssl_ca_location"),
     ("sasl.jaas.config", "set sasl_username and sasl_password instead"),
 ];
 
-/// A longer name without a dot, a dash or an underscore is no option's, and may be a secret.
-const LONGEST_WORD: usize = 16;
+/// The longest name of an option without a dot, a dash or an underscore, in bytes. A longer one may be a secret.
+const MAX_WORD_LEN: usize = 16;
 
-/// A name is near an option's where at most one letter in this many differs.
-const LETTERS_PER_SLIP: usize = 4;
+/// A name is near an option's name if at most one character in this many differs.
+const CHARS_PER_EDIT: usize = 4;
 
-/// What is said of a name that is near no option's.
-pub(super) const LIST: &str = ": `courier config` and docs/CONFIGURATION.md list the options";
+/// The remedy for a name that is not near any option's name.
+pub(super) const OPTIONS_HINT: &str = ": `courier config` and docs/CONFIGURATION.md list the options";
 
-/// A longer name is no slip of any option's, and what comparing costs grows with its square.
-const LONGEST: usize = 80;
+/// The longest name that is compared with the options, in bytes. The cost of a comparison grows with the square of the
+/// length.
+const MAX_NAME_LEN: usize = 80;
 
-/// What a key stands for.
+/// The meaning of a key.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) enum Meaning {
-    /// An option of ours; Java writes its time in milliseconds.
+    /// An option. `millis`: its value is a number of milliseconds, as in Java.
     Option { name: &'static str, millis: bool },
-    /// Nothing that could be set: one of these values is allowed, for this reason.
+    /// A Java property with a fixed meaning: the allowed values, and the reason.
     Fixed(&'static [&'static str], &'static str),
-    /// Nothing here: this is what to do instead.
-    Strange(&'static str),
-    /// Nothing.
+    /// A Java property without support: the remedy.
+    Unsupported(&'static str),
+    /// An unknown name.
     Unknown,
 }
 
-/// What a key in a file stands for: an option's name, or Java's.
+/// Returns the meaning of a key in a file: the name of an option or of a Java property.
 pub(super) fn meaning(key: &str) -> Meaning {
-    if let Some(name) = own(key) {
+    if let Some(name) = option_named(key) {
         return Meaning::Option { name, millis: false };
     }
     if let Some((_, allowed, why)) = FIXED.iter().find(|fixed| fixed.0 == key) {
         return Meaning::Fixed(allowed, why);
     }
     let dotted = key.replace('_', ".");
-    if let Some((_, instead)) = STRANGE.iter().find(|strange| strange.0 == dotted) {
-        return Meaning::Strange(instead);
+    if let Some((_, instead)) = UNSUPPORTED.iter().find(|strange| strange.0 == dotted) {
+        return Meaning::Unsupported(instead);
     }
     if let Some((java, name)) = JAVA.iter().find(|known| known.0 == key) {
-        return own(name).map_or(Meaning::Unknown, |name| Meaning::Option { name, millis: java.ends_with(".ms") });
+        return option_named(name)
+            .map_or(Meaning::Unknown, |name| Meaning::Option { name, millis: java.ends_with(".ms") });
     }
     let (stem, millis) = key.strip_suffix(".ms").map_or((key, false), |stem| (stem, true));
-    match own(&stem.replace('.', "_")) {
-        // What is wrong with a time is told with its text.
+    match option_named(&stem.replace('.', "_")) {
+        // The error about a wrong time shows the text, so a secret never counts as milliseconds.
         Some(name) if key.contains('.') && !(millis && KafkaConfig::is_secret(name)) => {
             Meaning::Option { name, millis }
         }
@@ -101,38 +105,40 @@ pub(super) fn meaning(key: &str) -> Meaning {
     }
 }
 
-/// A name as problems show it: what is unlike any option's name may be a secret in the wrong place.
+/// Returns a name as problems show it. A name that is unlike any option's name may be a misplaced secret, and is
+/// hidden.
 pub(super) fn shown_key(key: &str) -> &str {
     let is_name = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    let is_word = key.len() <= LONGEST_WORD || key.contains(['.', '_', '-']);
-    let is_like = key.len() <= LONGEST && is_word && key.chars().all(is_name);
+    let is_word = key.len() <= MAX_WORD_LEN || key.contains(['.', '_', '-']);
+    let is_like = key.len() <= MAX_NAME_LEN && is_word && key.chars().all(is_name);
     if is_like || meaning(key) != Meaning::Unknown { key } else { HIDDEN }
 }
 
-/// The option of that name.
-pub(super) fn own(name: &str) -> Option<&'static str> {
+/// Returns the option of this exact name.
+pub(super) fn option_named(name: &str) -> Option<&'static str> {
     KafkaConfig::NAMES.iter().find(|known| **known == name).copied()
 }
 
-/// The option that was probably meant.
+/// Returns the option or Java property whose name is nearest to `key`, if one is near.
 pub(super) fn nearest(key: &str) -> Option<&'static str> {
-    if key.len() > LONGEST {
+    if key.len() > MAX_NAME_LEN {
         return None;
     }
     let key = key.to_lowercase();
-    let java = JAVA.iter().filter_map(|(java, _)| own_or_java(java));
-    let distances = KafkaConfig::NAMES.iter().copied().chain(java).map(|name| (slips(&key, name), name));
-    let best = distances.min_by_key(|(slips, _)| *slips);
-    best.filter(|(slips, name)| *slips <= (key.len().min(name.len()) / LETTERS_PER_SLIP).max(1)).map(|(_, name)| name)
+    let java = JAVA.iter().filter_map(|(java, _)| if_known(java));
+    let distances = KafkaConfig::NAMES.iter().copied().chain(java).map(|name| (edit_distance(&key, name), name));
+    let best = distances.min_by_key(|(distance, _)| *distance);
+    best.filter(|(distance, name)| *distance <= (key.len().min(name.len()) / CHARS_PER_EDIT).max(1))
+        .map(|(_, name)| name)
 }
 
-/// How many letters differ; two that changed places are one slip, and `.`, `-` and `_` are the same.
-fn slips(key: &str, name: &str) -> usize {
+/// Returns the Damerau-Levenshtein distance of two names. `.`, `-` and `_` are equal.
+fn edit_distance(key: &str, name: &str) -> usize {
     let plain = |text: &str| text.replace(['.', '-'], "_");
     strsim::damerau_levenshtein(&plain(key), &plain(name))
 }
 
-fn own_or_java(java: &'static str) -> Option<&'static str> {
+fn if_known(java: &'static str) -> Option<&'static str> {
     (meaning(java) != Meaning::Unknown).then_some(java)
 }
 
@@ -141,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn javas_properties_mean_our_options() {
+    fn java_properties_name_options() {
         for (key, name, millis) in [
             ("bootstrap.servers", "brokers", false),
             ("client.id", "client_id", false),
@@ -169,18 +175,18 @@ mod tests {
             assert_eq!(meaning(key), Meaning::Option { name, millis }, "{key}");
         }
         assert!(matches!(meaning("acks"), Meaning::Fixed(..)));
-        assert!(matches!(meaning("key.serializer"), Meaning::Strange(_)));
-        assert!(matches!(meaning("ssl_key_password"), Meaning::Strange(why) if why.contains("decrypt it")));
+        assert!(matches!(meaning("key.serializer"), Meaning::Unsupported(_)));
+        assert!(matches!(meaning("ssl_key_password"), Meaning::Unsupported(why) if why.contains("decrypt it")));
         assert_eq!(meaning("group.id"), Meaning::Unknown);
     }
 
     #[test]
-    fn every_name_that_java_has_leads_to_an_option() {
+    fn every_java_name_is_known() {
         assert!(JAVA.iter().all(|(java, _)| meaning(java) != Meaning::Unknown));
     }
 
     #[test]
-    fn a_slip_of_the_finger_is_told_what_was_meant_and_nonsense_is_not() {
+    fn only_near_names_are_suggested() {
         assert_eq!(nearest("borkers"), Some("brokers"));
         assert_eq!(nearest("flush_mesages"), Some("flush_messages"));
         assert_eq!(nearest("linger.msec"), Some("linger.ms"));
@@ -201,9 +207,12 @@ mod tests {
     }
 
     #[test]
-    fn a_name_longer_than_any_option_is_compared_with_none() {
+    fn overlong_names_are_not_compared() {
         assert_eq!(nearest(&"brokers".repeat(1000)), None);
         let names = KafkaConfig::NAMES.iter().copied().chain(JAVA.iter().map(|(java, _)| *java));
-        assert!(names.map(str::len).all(|length| length * 3 / 2 < LONGEST), "slips of each are told");
+        assert!(
+            names.map(str::len).all(|length| length * 3 / 2 < MAX_NAME_LEN),
+            "a misspelt name of each option is compared"
+        );
     }
 }

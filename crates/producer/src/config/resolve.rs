@@ -1,9 +1,10 @@
-//! Settings from several sources, made into one configuration.
+//! Merges the settings of several sources into one configuration.
 //!
 //! Rules:
-//! - What is set last in the order file, environment, argument holds; what is wrong in any of them is reported.
-//! - A problem begins with where its setting was written; the value of a secret is never told.
-//! - No IO here: what a source could not read comes in as a problem of its own.
+//! - A later source overrides an earlier one, in the order file, environment, argument. Problems of all sources are
+//!   reported.
+//! - A problem begins with the place of its setting. The value of a secret is never shown.
+//! - This module does no IO. A source passes on the settings that it could not read as problems.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,22 +12,24 @@ use std::path::{Path, PathBuf};
 
 use kafka_courier_idempotent_sender::{HIDDEN, Secret};
 
+use super::load::ReadError;
 use super::names::{self, Meaning, shown_key};
+use super::problem::ConfigProblem;
 use super::{ConfigErrors, KafkaConfig, SetError, is_misplaced};
 
-/// Where a setting was written.
+/// The source of a setting.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Origin {
-    /// Nowhere: it is the default.
+    /// No source sets the option, which has its default.
     Default,
-    /// In this file.
+    /// A file.
     File(PathBuf),
-    /// In this variable of the environment.
+    /// An environment variable.
     Environment(String),
-    /// In this argument of the command line.
+    /// A command-line argument.
     Argument(String),
-    /// By the application.
+    /// The application.
     Application,
 }
 
@@ -42,29 +45,41 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One setting as a source has it.
+/// One setting of a source.
 #[derive(Clone)]
-pub(super) struct Entry {
+pub(super) struct SourceEntry {
     pub(super) origin: Origin,
-    /// As it was written.
+    /// The name as the source spells it.
     pub(super) key: String,
-    /// The option, without a variable's prefix.
+    /// The option's name, without the prefix of a variable.
     pub(super) name: String,
-    /// Its text, or why there is none. Any may be a secret, also where the name was misspelt.
-    pub(super) value: Result<Secret, String>,
-    /// The file that its text was read from, if the setting names one.
+    /// The value, or the reason for a missing value. Any value may be a secret, even if the name is misspelt.
+    pub(super) value: Result<Secret, EntryError>,
+    /// The file with the value, if the setting names one.
     pub(super) file: Option<PathBuf>,
 }
 
-/// Without the value, or why there is none: that is told as a problem.
-impl fmt::Debug for Entry {
+/// The reason for a missing value of a setting.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum EntryError {
+    #[error("the value is not UTF-8")]
+    NotUtf8,
+    /// The value may have been given instead of the path of its file.
+    #[error("the value is not the path of a file: set it to the path of a file with {value}")]
+    NotAPath { value: String },
+    #[error("{path}: {error}")]
+    Unreadable { path: String, error: ReadError },
+}
+
+/// Shows neither the value nor the reason for a missing value. A problem reports the reason.
+impl fmt::Debug for SourceEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entry").field("place", &self.place()).finish_non_exhaustive()
+        f.debug_struct("SourceEntry").field("place", &self.place()).finish_non_exhaustive()
     }
 }
 
 impl Origin {
-    /// The source as a whole, without a setting's name.
+    /// Returns the source without the name of a setting.
     fn source(&self) -> String {
         match self {
             Self::Argument(_) => "the arguments".to_owned(),
@@ -74,16 +89,27 @@ impl Origin {
     }
 }
 
-impl Entry {
-    /// Whether its value is an option's name, so that its name may be the secret.
-    fn is_swapped(&self) -> bool {
+impl SourceEntry {
+    /// Returns whether the value is an option's name. The setting's name may then be the secret.
+    fn is_name_and_value_swapped(&self) -> bool {
         self.value.as_ref().is_ok_and(|value| names::meaning(value.expose()) != Meaning::Unknown)
     }
 
-    /// Where it was written, as problems begin.
+    /// Returns the place of the setting, as problems show it.
     fn place(&self) -> String {
         place(&self.origin, &self.key)
     }
+
+    /// Returns the place of the setting of the option `name`.
+    fn place_of(&self, name: &str) -> String {
+        option_place(&self.origin, &self.key, name)
+    }
+}
+
+/// Returns the place of a setting, and the option's name in parentheses if the setting has another name.
+fn option_place(origin: &Origin, key: &str, name: &str) -> String {
+    let place = place(origin, key);
+    if key == name { place } else { format!("{place} ({name})") }
 }
 
 fn place(origin: &Origin, key: &str) -> String {
@@ -96,52 +122,52 @@ fn place(origin: &Origin, key: &str) -> String {
     }
 }
 
-/// A configuration, and where each of its settings came from.
+/// A configuration, and the source of each option.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LoadedConfig {
     /// The configuration.
     pub config: KafkaConfig,
-    /// What was not understood and changes nothing.
+    /// Ignored variables, and options that weaken security.
     pub warnings: Vec<String>,
     origins: HashMap<&'static str, (Origin, String)>,
     value_files: Vec<(String, PathBuf)>,
 }
 
-/// An option as it is set.
+/// The effective value of an option.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct EffectiveOption {
-    /// Its name.
+    /// The option's name.
     pub name: &'static str,
-    /// Its value as text, `***` for a secret that is set.
+    /// The value as text, or `***` for a secret that is set.
     pub value: String,
-    /// Whether its value is hidden.
+    /// Whether the value is hidden.
     pub secret: bool,
-    /// Where it was set.
+    /// The source of the value.
     pub origin: Origin,
 }
 
 impl LoadedConfig {
-    /// Where an option was set.
+    /// Returns the source of an option's value.
     pub fn origin(&self, option: &str) -> Origin {
         self.origins.get(option).map_or(Origin::Default, |(origin, _)| origin.clone())
     }
 
-    /// Returns the files that options' values were read from, each with the setting that names it, such as
-    /// `KAFKA_SASL_PASSWORD_FILE`; those of values that another source replaces too.
+    /// Returns the files from which values were read, each with the setting that names it, such as
+    /// `KAFKA_SASL_PASSWORD_FILE`. The list includes files of values that another source overrides.
     pub fn value_files(&self) -> impl Iterator<Item = (&str, &Path)> {
         self.value_files.iter().map(|(setting, path)| (setting.as_str(), path.as_path()))
     }
 
-    /// Every option as it is set, in the documentation's order; secrets are hidden.
+    /// Returns every option with its effective value, in the order of the documentation. Secrets are hidden.
     pub fn effective(&self) -> Vec<EffectiveOption> {
         let effective = |(name, value, secret)| EffectiveOption { name, value, secret, origin: self.origin(name) };
         self.config.values().into_iter().map(effective).collect()
     }
 }
 
-/// What the sources made, while they are read.
+/// The state of a merge of sources.
 #[derive(Debug, Default)]
 pub(super) struct Resolver {
     config: KafkaConfig,
@@ -152,25 +178,25 @@ pub(super) struct Resolver {
 }
 
 impl Resolver {
-    /// The defaults, and what was found while the sources were read.
+    /// Starts from the defaults, with the warnings and problems of reading the sources.
     pub(super) fn new(warnings: Vec<String>, problems: Vec<String>) -> Self {
         Self { warnings, problems, ..Self::default() }
     }
 
-    /// Takes one source's settings, whose order is of no consequence: each option may stand once.
-    pub(super) fn take_once(&mut self, entries: Vec<Entry>) {
+    /// Adds the settings of a source without an order. Each option may occur once.
+    pub(super) fn add_source(&mut self, entries: Vec<SourceEntry>) {
         let mut seen: HashMap<&'static str, String> = HashMap::new();
         for entry in entries {
             let place = entry.place();
-            let Some(name) = self.take(&entry) else { continue };
+            let Some(name) = self.add(&entry) else { continue };
             if let Some(other) = seen.insert(name, entry.key.clone()) {
-                self.problems.push(format!("{place} sets {name}, which {other} sets too: leave one of them out"));
+                self.problems.push(format!("{place} sets {name}, and {other} sets it too: remove one of them"));
             }
         }
     }
 
-    /// Takes a setting; what it set.
-    pub(super) fn take(&mut self, entry: &Entry) -> Option<&'static str> {
+    /// Adds a setting, and returns the option that it names.
+    pub(super) fn add(&mut self, entry: &SourceEntry) -> Option<&'static str> {
         self.value_files.extend(entry.file.clone().map(|path| (entry.key.clone(), path)));
         match names::meaning(&entry.name) {
             Meaning::Option { name, millis } => {
@@ -180,49 +206,51 @@ impl Resolver {
             Meaning::Fixed(allowed, why) => {
                 match entry.value.as_ref().map(Secret::expose) {
                     Ok(value) if allowed.contains(&value.to_lowercase().as_str()) => {}
-                    Ok(value) => self.problems.push(format!("{} is {value:?}: {why}", entry.place())),
+                    Ok(value) => {
+                        self.problems.push(format!("{} is {value:?}, which is not allowed: {why}", entry.place()));
+                    }
                     Err(why) => self.problems.push(format!("{}: {why}", entry.place())),
                 }
                 None
             }
-            Meaning::Strange(instead) => {
-                self.problems.push(format!("{} is no option of kafka-courier: {instead}", entry.place()));
+            Meaning::Unsupported(instead) => {
+                self.problems.push(format!("{} is not an option of kafka-courier: {instead}", entry.place()));
                 None
             }
-            Meaning::Unknown if entry.is_swapped() => {
-                let why = "a setting is written the other way round: its name first, then its value";
+            Meaning::Unknown if entry.is_name_and_value_swapped() => {
+                let why = "name and value are swapped: write the name first, then the value";
                 self.problems.push(format!("{HIDDEN} in {}: {why}", entry.origin.source()));
                 None
             }
             Meaning::Unknown => {
                 let meant = names::nearest(&entry.name)
-                    .map_or_else(|| names::LIST.to_owned(), |near| format!(": did you mean {near}?"));
-                self.problems.push(format!("{} is no option of kafka-courier{meant}", entry.place()));
+                    .map_or_else(|| names::OPTIONS_HINT.to_owned(), |near| format!(": did you mean {near}?"));
+                self.problems.push(format!("{} is not an option of kafka-courier{meant}", entry.place()));
                 None
             }
         }
     }
 
-    fn set(&mut self, name: &'static str, millis: bool, entry: &Entry) {
+    fn set(&mut self, name: &'static str, millis: bool, entry: &SourceEntry) {
         let value = match &entry.value {
             Ok(value) => value.expose(),
             Err(why) => return self.problems.push(format!("{}: {why}", entry.place())),
         };
         if matches!(entry.origin, Origin::Argument(_)) && !entry.key.ends_with("_file") && KafkaConfig::is_secret(name)
         {
-            let why = "is a secret, and arguments can be read by everybody on this machine";
-            let instead = format!("set KAFKA_{}, or {name}_file to a file with it", name.to_uppercase());
+            let why = "is a secret, and every user of this machine can read the arguments of a process";
+            let instead = format!("set KAFKA_{}, or set {name}_file to a file with the secret", name.to_uppercase());
             return self.problems.push(format!("{} {why}: {instead}", entry.place()));
         }
         if is_misplaced(name, value) {
-            let why = "it is the path of a file: write what it holds now to a file, and give that file's path";
-            return self.problems.push(format!("{} is {HIDDEN}, which is not allowed: {why}", entry.place()));
+            let why = "must be the path of a file: write the present value to a file, and set the option to its path";
+            return self.problems.push(format!("{} is {HIDDEN}, which is not allowed: {why}", entry.place_of(name)));
         }
         let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
         let set = match millis {
             true if is_number => self.config.set(name, &format!("{value}ms")),
             true => {
-                Err(SetError { shown: format!("{value:?}"), allowed: "it is whole milliseconds, such as 500".into() })
+                Err(SetError { shown: format!("{value:?}"), allowed: "must be whole milliseconds, such as 500".into() })
             }
             false => self.config.set(name, value),
         };
@@ -231,18 +259,21 @@ impl Resolver {
                 self.origins.insert(name, (entry.origin.clone(), entry.key.clone()));
             }
             Err(SetError { shown, allowed }) => {
-                self.problems.push(format!("{} is {shown}, which is not allowed: {allowed}", entry.place()));
+                self.problems.push(format!("{} is {shown}, which is not allowed: {allowed}", entry.place_of(name)));
             }
         }
     }
 
-    /// Checks the whole. Errors: all that is wrong, in any source and together, and what would have been warned of: a name
-    /// that was misspelt may be why something else is wrong.
+    /// Checks the merged configuration.
+    ///
+    /// # Errors
+    /// Returns the problems of all sources and of the merged configuration, and the warnings: a misspelt name may be
+    /// the cause of another problem.
     pub(super) fn finish(mut self) -> Result<LoadedConfig, ConfigErrors> {
         if !self.origins.contains_key("retry_backoff_max") {
-            self.config.lift_longest_wait();
+            self.config.raise_backoff_max();
         }
-        let whole: Vec<String> = self.config.problems().iter().map(|problem| self.locate(problem)).collect();
+        let whole: Vec<String> = self.config.typed_problems().iter().map(|problem| self.locate(problem)).collect();
         self.problems.extend(whole);
         if !self.problems.is_empty() {
             self.warnings.sort();
@@ -255,23 +286,19 @@ impl Resolver {
         Ok(LoadedConfig { config, warnings, origins, value_files })
     }
 
-    /// A problem that begins with an option's name begins with where that was set instead, and ends with where the
-    /// others were that it speaks of.
-    fn locate(&self, problem: &str) -> String {
-        let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
-        let (first, rest) = problem.split_at(problem.find(|c| !is_name(c)).unwrap_or(problem.len()));
-        let mut text = match self.origins.get(first) {
-            Some((origin, key)) if key == first => format!("{}{rest}", place(origin, key)),
-            Some((origin, key)) => format!("{} ({first}){rest}", place(origin, key)),
-            None => format!("KAFKA_{} ({first}){rest}", first.to_uppercase()),
+    /// Returns the text of a problem with the place of the option's setting instead of the option's name, and with the
+    /// place of the related option's setting at the end.
+    fn locate(&self, problem: &ConfigProblem) -> String {
+        let (option, text) = (problem.option(), problem.to_string());
+        let rest = text.strip_prefix(option).unwrap_or(&text);
+        let mut text = match self.origins.get(option) {
+            Some((origin, key)) => format!("{}{rest}", option_place(origin, key, option)),
+            None => format!("KAFKA_{} ({option}){rest}", option.to_uppercase()),
         };
-        let mut others: Vec<&str> = rest.split(|c| !is_name(c)).filter(|word| *word != first).collect();
-        others.sort_unstable();
-        others.dedup();
-        for other in others {
-            if let Some((origin, key)) = self.origins.get(other) {
-                text += &format!(" [{other}: {}]", place(origin, key));
-            }
+        if let Some(related) = problem.related()
+            && let Some((origin, key)) = self.origins.get(related)
+        {
+            text += &format!(" [{related}: {}]", place(origin, key));
         }
         text
     }

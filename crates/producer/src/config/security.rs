@@ -1,7 +1,7 @@
-//! How connections are secured: the options' kinds, how they go together, and what is made of them.
+//! The security of connections: the types of the options, their checks, and the security settings of the driver.
 //!
-//! Rules: an option that would have no effect is an error, never ignored: who asks for a password or a certificate to be
-//! used must not find out later that it was not. What is dangerous is warned of.
+//! Rules: an option without effect is an error and never ignored. Otherwise an operator who sets a password or a
+//! certificate would learn too late that it is unused. A dangerous combination causes a warning.
 
 use std::path::PathBuf;
 
@@ -12,9 +12,12 @@ use kafka_courier_idempotent_sender::driver::security::{
 use kafka_courier_idempotent_sender::{HIDDEN, shown_path};
 
 use super::load::{read_text, unreadable_value};
-use super::{ConfigErrors, KafkaConfig, Value, is_misplaced};
+use super::problem::ConfigProblem;
+use super::resolve::EntryError;
+use super::value::InvalidValue;
+use super::{ConfigErrors, KafkaConfig, OptionValue, is_misplaced};
 
-/// A kind of option with a few names to choose from.
+/// An option with a fixed set of names.
 macro_rules! choice {
     ($(#[$meta:meta])+ $name:ident { $($(#[$item_meta:meta])+ $item:ident = $text:literal,)+ }) => {
         $(#[$meta])+
@@ -24,12 +27,12 @@ macro_rules! choice {
             $($(#[$item_meta])+ $item,)+
         }
 
-        impl Value for $name {
-            fn read(text: &str) -> Result<Self, String> {
+        impl OptionValue for $name {
+            fn read(text: &str) -> Result<Self, InvalidValue> {
                 let names = [$(($text, Self::$item)),+];
                 let found = names.iter().find(|known| known.0.eq_ignore_ascii_case(text));
                 found.map(|known| known.1).ok_or_else(|| {
-                    format!("it is one of {}", names.map(|known| known.0).join(", "))
+                    format!("must be one of {}", names.map(|known| known.0).join(", ")).into()
                 })
             }
 
@@ -43,13 +46,13 @@ macro_rules! choice {
 }
 
 choice! {
-    /// What is spoken to brokers.
+    /// The protocol of connections to brokers.
     SecurityProtocol {
-        /// Nothing is secret, nobody is authenticated.
+        /// Neither encryption nor authentication.
         Plaintext = "PLAINTEXT",
         /// TLS.
         Ssl = "SSL",
-        /// SASL; what is sent is not secret.
+        /// SASL without encryption.
         SaslPlaintext = "SASL_PLAINTEXT",
         /// SASL over TLS.
         SaslSsl = "SASL_SSL",
@@ -57,25 +60,25 @@ choice! {
 }
 
 choice! {
-    /// How we say who we are.
+    /// The SASL mechanism.
     SaslMechanism {
-        /// The password itself is sent: only over TLS.
+        /// The client sends the password itself. Only suitable over TLS.
         Plain = "PLAIN",
-        /// Both sides prove that they know the password, on SHA-256.
+        /// SCRAM with SHA-256: both sides prove knowledge of the password.
         ScramSha256 = "SCRAM-SHA-256",
-        /// Both sides prove that they know the password, on SHA-512.
+        /// SCRAM with SHA-512: both sides prove knowledge of the password.
         ScramSha512 = "SCRAM-SHA-512",
-        /// A token.
+        /// The client sends a token.
         OAuthBearer = "OAUTHBEARER",
     }
 }
 
 choice! {
-    /// Which certificate authorities are trusted where `ssl_ca_location` names none.
+    /// The trusted certificate authorities if `ssl_ca_location` is empty.
     SslRoots {
-        /// Mozilla's, as they were when this was built.
+        /// Mozilla's authorities at the time of the build.
         CompiledIn = "compiled-in",
-        /// Those of the operating system.
+        /// The authorities of the operating system.
         System = "system",
     }
 }
@@ -95,7 +98,7 @@ fn path(text: &str) -> Option<PathBuf> {
 }
 
 impl KafkaConfig {
-    /// Options that name files.
+    /// Returns the options that name files.
     fn locations(&self) -> [(&'static str, &str); 4] {
         [
             ("ssl_ca_location", &self.ssl_ca_location),
@@ -105,10 +108,13 @@ impl KafkaConfig {
         ]
     }
 
-    pub(super) fn security_problems(&self, problems: &mut Vec<String>) {
+    pub(super) fn security_problems(&self, problems: &mut Vec<ConfigProblem>) {
         let misplaced = self.locations().into_iter().filter(|(name, text)| is_misplaced(name, text));
-        problems.extend(misplaced.map(|(name, _)| {
-            format!("{name} is {HIDDEN}, but must be the path of a file: write what it holds now to a file")
+        let allowed = "the path of a file: write the present value to a file";
+        problems.extend(misplaced.map(|(option, _)| ConfigProblem::NotAllowed {
+            option,
+            value: HIDDEN.to_owned(),
+            allowed,
         }));
         if self.security_protocol.has_tls() {
             self.tls_problems(problems);
@@ -120,7 +126,7 @@ impl KafkaConfig {
                 ("ssl_key_location", !self.ssl_key_location.is_empty()),
                 ("insecure_skip_verify", self.insecure_skip_verify),
             ];
-            self.without_effect(&set, "without TLS: set it to SSL or SASL_SSL", problems);
+            self.without_effect(&set, ("TLS", "set it to SSL or SASL_SSL"), problems);
         }
         if self.security_protocol.has_sasl() {
             self.sasl_problems(problems);
@@ -131,100 +137,100 @@ impl KafkaConfig {
                 ("sasl_password", self.sasl_password.is_some()),
                 ("sasl_oauthbearer_token_location", !self.sasl_oauthbearer_token_location.is_empty()),
             ];
-            self.without_effect(&set, "without SASL: set it to SASL_SSL or SASL_PLAINTEXT", problems);
+            self.without_effect(&set, ("SASL", "set it to SASL_SSL or SASL_PLAINTEXT"), problems);
         }
     }
 
-    fn without_effect(&self, options: &[(&str, bool)], why: &str, problems: &mut Vec<String>) {
-        let protocol = self.security_protocol.write();
+    fn without_effect(
+        &self,
+        options: &[(&'static str, bool)],
+        (feature, remedy): (&'static str, &'static str),
+        problems: &mut Vec<ConfigProblem>,
+    ) {
         let set = options.iter().filter(|option| option.1).map(|option| option.0);
-        problems.extend(set.map(|name| format!("{name} is set, but security_protocol is {protocol}, {why}")));
+        problems.extend(set.map(|option| ConfigProblem::WithoutEffect {
+            option,
+            protocol: self.security_protocol.write(),
+            feature,
+            remedy,
+        }));
     }
 
-    /// What works, and should not be left so.
+    /// Returns warnings about options that weaken security.
     pub(super) fn security_warnings(&self) -> impl Iterator<Item = &'static str> {
         let unverified = self.insecure_skip_verify.then_some(
-            "insecure_skip_verify is set: brokers' certificates are not verified, so that anybody may be a broker",
+            "insecure_skip_verify is set: certificates of brokers are not verified, and any server may act as a broker",
         );
         let readable = self.security_protocol == SecurityProtocol::SaslPlaintext
             && self.sasl_mechanism == Some(SaslMechanism::Plain);
         let readable = readable.then_some(
-            "sasl_mechanism is PLAIN, but security_protocol is SASL_PLAINTEXT: the password crosses the network as it \
-             is; set SASL_SSL, or a SCRAM mechanism",
+            "sasl_mechanism is PLAIN, but security_protocol is SASL_PLAINTEXT, and the password crosses the network in \
+             clear text: set security_protocol to SASL_SSL, or sasl_mechanism to a SCRAM mechanism",
         );
         unverified.into_iter().chain(readable)
     }
 
-    fn tls_problems(&self, problems: &mut Vec<String>) {
+    fn tls_problems(&self, problems: &mut Vec<ConfigProblem>) {
         if !self.ssl_ca_location.is_empty() && self.ssl_roots != Self::default().ssl_roots {
-            let (file, roots) = (&self.ssl_ca_location, self.ssl_roots.write());
-            problems.push(format!(
-                "ssl_roots is {roots}, but ssl_ca_location is {:?}: only one says whom to trust",
-                shown_path(file.as_ref())
-            ));
+            let file = shown_path(self.ssl_ca_location.as_ref());
+            problems.push(ConfigProblem::TwoRoots { roots: self.ssl_roots.write(), file });
         }
         let (certificate, key) = (&self.ssl_certificate_location, &self.ssl_key_location);
         if certificate.is_empty() != key.is_empty() {
-            let (set, other) = match key.is_empty() {
-                true => (("ssl_certificate_location", certificate), "ssl_key_location"),
-                false => (("ssl_key_location", key), "ssl_certificate_location"),
+            let (option, file, missing) = match key.is_empty() {
+                true => ("ssl_certificate_location", certificate, "ssl_key_location"),
+                false => ("ssl_key_location", key, "ssl_certificate_location"),
             };
-            problems.push(format!(
-                "{} is {:?}, but {other} is not set: a certificate and its key go together",
-                set.0,
-                shown_path(set.1.as_ref())
-            ));
+            problems.push(ConfigProblem::HalfCertificate { option, file: shown_path(file.as_ref()), missing });
         }
     }
 
-    fn sasl_problems(&self, problems: &mut Vec<String>) {
-        let protocol = self.security_protocol.write();
+    fn sasl_problems(&self, problems: &mut Vec<ConfigProblem>) {
+        let unused = |option, mechanism: SaslMechanism, credential| ConfigProblem::UnusedCredential {
+            option,
+            mechanism: mechanism.write(),
+            credential,
+        };
         match self.sasl_mechanism {
-            None => problems.push(format!(
-                "sasl_mechanism is not set, but security_protocol is {protocol}: set it to PLAIN, SCRAM-SHA-256, \
-                 SCRAM-SHA-512 or OAUTHBEARER"
-            )),
-            Some(SaslMechanism::OAuthBearer) => {
+            None => problems.push(ConfigProblem::NoMechanism { protocol: self.security_protocol.write() }),
+            Some(mechanism @ SaslMechanism::OAuthBearer) => {
                 let set = [
                     ("sasl_username", !self.sasl_username.is_empty()),
                     ("sasl_password", self.sasl_password.is_some()),
                 ];
                 let set = set.iter().filter(|option| option.1).map(|option| option.0);
-                problems.extend(
-                    set.map(|name| format!("{name} is set, but sasl_mechanism is OAUTHBEARER, which takes a token")),
-                );
+                problems.extend(set.map(|option| unused(option, mechanism, "token")));
             }
             Some(mechanism) => {
-                let mechanism = mechanism.write();
                 if self.sasl_username.is_empty() || self.sasl_username.contains('\0') {
-                    let username = &self.sasl_username;
-                    problems.push(format!("sasl_username is {username:?}, but {mechanism} needs the name of a user"));
+                    let (username, mechanism) = (self.sasl_username.clone(), mechanism.write());
+                    problems.push(ConfigProblem::NoUsername { username, mechanism });
                 }
                 match self.sasl_password.as_ref().map(|it| it.expose()).unwrap_or_default() {
-                    "" => problems.push(format!("sasl_password is not set, or empty, but {mechanism} needs it")),
-                    text if text.contains('\0') => {
-                        problems.push("sasl_password has a NUL character in it, which no password can have".to_owned());
-                    }
+                    "" => problems.push(ConfigProblem::NoPassword { mechanism: mechanism.write() }),
+                    text if text.contains('\0') => problems.push(ConfigProblem::PasswordWithNul),
                     _ => {}
                 }
                 if !self.sasl_oauthbearer_token_location.is_empty() {
-                    problems.push(format!(
-                        "sasl_oauthbearer_token_location is set, but sasl_mechanism is {mechanism}, which takes a password"
-                    ));
+                    problems.push(unused("sasl_oauthbearer_token_location", mechanism, "password"));
                 }
             }
         }
     }
 
-    /// Loads what connections are secured with. Errors: everything that is wrong with files, or with this CPU.
+    /// Loads the certificates, keys and credentials of connections.
+    ///
+    /// # Errors
+    /// Returns all problems with files, and an unsupported CPU.
     pub(crate) fn security(&self, tokens: Option<TokenSource>) -> Result<Security, ConfigErrors> {
-        let mut problems: Vec<String> = tokens.as_ref().and_then(|_| self.token_source_problem()).into_iter().collect();
+        let unused_source = tokens.as_ref().and_then(|_| self.token_source_problem());
+        let mut problems: Vec<String> = unused_source.iter().map(ToString::to_string).collect();
         let tls = self.security_protocol.has_tls().then(|| self.tls());
         let mechanism = self.sasl_mechanism.filter(|_| self.security_protocol.has_sasl());
         let sasl = mechanism.and_then(|mechanism| match self.sasl(mechanism, tokens) {
             Ok(sasl) => Some(sasl),
             Err(problem) => {
-                problems.push(problem);
+                problems.push(problem.to_string());
                 None
             }
         });
@@ -237,21 +243,15 @@ impl KafkaConfig {
         }
     }
 
-    /// Why a `token_source` would never be asked.
-    fn token_source_problem(&self) -> Option<String> {
+    /// Returns the problem if the configuration never uses a `token_source`.
+    fn token_source_problem(&self) -> Option<TokenProblem> {
         let location = &self.sasl_oauthbearer_token_location;
         if !self.security_protocol.has_sasl() {
-            let protocol = self.security_protocol.write();
-            Some(format!(
-                "a token_source is given, but security_protocol is {protocol}, without SASL: set it to SASL_SSL"
-            ))
+            Some(TokenProblem::SourceWithoutSasl { protocol: self.security_protocol.write() })
         } else if self.sasl_mechanism != Some(SaslMechanism::OAuthBearer) {
-            Some("a token_source is given, but sasl_mechanism is not OAUTHBEARER: set it".to_owned())
+            Some(TokenProblem::SourceWithoutMechanism)
         } else if !location.is_empty() {
-            Some(format!(
-                "a token_source is given, and sasl_oauthbearer_token_location is {:?}: leave one of them out",
-                shown_path(location.as_ref())
-            ))
+            Some(TokenProblem::SourceAndFile { file: shown_path(location.as_ref()) })
         } else {
             None
         }
@@ -268,7 +268,7 @@ impl KafkaConfig {
         TlsSettings { roots, client, insecure_skip_verify: self.insecure_skip_verify }
     }
 
-    fn sasl(&self, mechanism: SaslMechanism, tokens: Option<TokenSource>) -> Result<SaslSettings, String> {
+    fn sasl(&self, mechanism: SaslMechanism, tokens: Option<TokenSource>) -> Result<SaslSettings, TokenProblem> {
         let username = self.sasl_username.clone();
         let password = self.sasl_password.clone().unwrap_or_else(|| "".into());
         let scram = |hash| SaslSettings::Scram { hash, username: username.clone(), password: password.clone() };
@@ -280,20 +280,33 @@ impl KafkaConfig {
         }
     }
 
-    fn tokens(&self, tokens: Option<TokenSource>) -> Result<TokenSource, String> {
+    fn tokens(&self, tokens: Option<TokenSource>) -> Result<TokenSource, TokenProblem> {
         if let Some(tokens) = tokens {
             return Ok(tokens);
         }
-        let file = path(&self.sasl_oauthbearer_token_location).ok_or(
-            "sasl_mechanism is OAUTHBEARER, but there is no token: set sasl_oauthbearer_token_location, or give the \
-             builder a token_source",
-        )?;
-        // It is read for each connection; that it is not there is said now.
-        read_text(&file).map_err(|why| {
-            format!("sasl_oauthbearer_token_location: {}", unreadable_value("the token", &file, &why))
-        })?;
+        let file = path(&self.sasl_oauthbearer_token_location).ok_or(TokenProblem::Missing)?;
+        // Each connection reads the file again. A missing file is reported now.
+        read_text(&file).map_err(|error| TokenProblem::Unreadable(unreadable_value("the token", &file, error)))?;
         Ok(TokenSource::file(file))
     }
+}
+
+/// A problem with the source of OAUTHBEARER tokens.
+#[derive(Debug, thiserror::Error)]
+enum TokenProblem {
+    #[error("a token_source is given, but security_protocol is {protocol}, without SASL: set it to SASL_SSL")]
+    SourceWithoutSasl { protocol: String },
+    #[error("a token_source is given, but sasl_mechanism is not OAUTHBEARER: set it to OAUTHBEARER")]
+    SourceWithoutMechanism,
+    #[error("a token_source is given, and sasl_oauthbearer_token_location is {file:?}: remove one of them")]
+    SourceAndFile { file: String },
+    #[error(
+        "sasl_mechanism is OAUTHBEARER, but no token is given: set sasl_oauthbearer_token_location, or call \
+         token_source of the builder"
+    )]
+    Missing,
+    #[error("sasl_oauthbearer_token_location: {0}")]
+    Unreadable(EntryError),
 }
 
 #[cfg(test)]
@@ -306,11 +319,11 @@ mod tests {
         change(&mut config);
         let mut problems = Vec::new();
         config.security_problems(&mut problems);
-        problems
+        problems.iter().map(ToString::to_string).collect()
     }
 
     #[test]
-    fn an_option_without_effect_is_an_error_that_names_it_and_the_remedy() {
+    fn options_without_effect_are_errors() {
         let found = problems(|config| {
             config.ssl_ca_location = "ca.pem".into();
             config.insecure_skip_verify = true;
@@ -322,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_mechanism_needs_is_asked_for() {
+    fn mechanisms_require_their_credentials() {
         let need = |mechanism| {
             problems(|config| {
                 config.security_protocol = SecurityProtocol::SaslSsl;
@@ -335,8 +348,8 @@ mod tests {
     }
 
     #[test]
-    fn a_password_that_can_t_be_one_is_told_from_one_that_is_not_set() {
-        let said = |password: &str| {
+    fn unset_and_invalid_passwords_differ() {
+        let problems_with = |password: &str| {
             problems(|config| {
                 config.security_protocol = SecurityProtocol::SaslSsl;
                 config.sasl_mechanism = Some(SaslMechanism::Plain);
@@ -344,13 +357,13 @@ mod tests {
                 config.sasl_password = Some(Secret::new(password));
             })
         };
-        assert!(said("")[0].contains("sasl_password is not set, or empty"));
-        assert!(said("hunter2\0")[0].contains("sasl_password has a NUL"));
-        assert_eq!(said("hunter2"), Vec::<String>::new());
+        assert!(problems_with("")[0].contains("sasl_password is unset or empty"));
+        assert!(problems_with("hunter2\0")[0].contains("sasl_password contains a NUL"));
+        assert_eq!(problems_with("hunter2"), Vec::<String>::new());
     }
 
     #[test]
-    fn a_certificate_without_its_key_is_an_error() {
+    fn certificates_require_their_keys() {
         let found = problems(|config| {
             config.security_protocol = SecurityProtocol::Ssl;
             config.ssl_certificate_location = "me.pem".into();
@@ -360,9 +373,9 @@ mod tests {
     }
 
     #[test]
-    fn names_are_taken_in_any_case_and_written_as_kafka_writes_them() {
+    fn names_ignore_case() {
         assert_eq!(SecurityProtocol::read("sasl_ssl").map(|it| it.write()), Ok("SASL_SSL".to_owned()));
         assert_eq!(SaslMechanism::read("SCRAM-SHA-256"), Ok(SaslMechanism::ScramSha256));
-        assert!(SaslMechanism::read("GSSAPI").unwrap_err().contains("OAUTHBEARER"));
+        assert!(SaslMechanism::read("GSSAPI").unwrap_err().to_string().contains("OAUTHBEARER"));
     }
 }

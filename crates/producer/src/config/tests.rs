@@ -1,4 +1,4 @@
-//! What the sources of a configuration make together.
+//! Configurations from the environment, single settings and the builder.
 
 use super::*;
 
@@ -7,7 +7,7 @@ fn read(variables: &[(&str, &str)]) -> Result<(KafkaConfig, Vec<String>), Config
 }
 
 #[test]
-fn the_seeds_settings_are_understood() {
+fn variables_set_options() {
     let (config, warnings) = read(&[
         ("KAFKA_BROKERS", "kafka-1:9092,kafka-2:9092"),
         ("KAFKA_CLIENT_ID", "go-api-gateway"),
@@ -27,7 +27,7 @@ fn the_seeds_settings_are_understood() {
 }
 
 #[test]
-fn a_variable_that_was_misspelt_is_told_beside_what_else_is_wrong() {
+fn warnings_follow_problems() {
     let errors = read(&[("KAFKA_RETRYMAX", "3"), ("KAFKA_FLUSH_TIMEOUT", "5")]).unwrap_err().0;
     assert_eq!(errors.len(), 2, "{errors:?}");
     assert!(errors[0].contains("KAFKA_FLUSH_TIMEOUT"), "{errors:?}");
@@ -35,7 +35,7 @@ fn a_variable_that_was_misspelt_is_told_beside_what_else_is_wrong() {
 }
 
 #[test]
-fn what_kubernetes_sets_for_a_service_named_kafka_is_a_warning() {
+fn kubernetes_service_variables_are_warnings() {
     let (config, warnings) =
         read(&[("KAFKA_PORT", "tcp://10.0.0.1:9092"), ("KAFKA_SERVICE_HOST", "10.0.0.1")]).unwrap();
     assert_eq!(config, KafkaConfig::default());
@@ -43,16 +43,16 @@ fn what_kubernetes_sets_for_a_service_named_kafka_is_a_warning() {
 }
 
 #[test]
-fn all_problems_are_reported_at_once_each_with_its_variable_and_value() {
+fn all_problems_are_reported() {
     let error =
         read(&[("KAFKA_FLUSH_TIMEOUT", "5"), ("KAFKA_MAX_IN_FLIGHT", "6"), ("KAFKA_BROKERS", "::")]).unwrap_err();
     assert_eq!(error.0.len(), 3, "{error}");
-    assert!(error.to_string().contains("KAFKA_FLUSH_TIMEOUT is \"5\""), "{error}");
+    assert!(error.to_string().contains("KAFKA_FLUSH_TIMEOUT (flush_timeout) is \"5\""), "{error}");
     assert!(error.to_string().contains("KAFKA_MAX_IN_FLIGHT (max_in_flight) is 6"), "{error}");
 }
 
 #[test]
-fn every_default_is_read_back_from_its_own_text() {
+fn default_texts_parse_back() {
     let variables = KafkaConfig::options().into_iter().map(|option| (option.variable, option.default));
     let (config, warnings) = KafkaConfig::from_variables(variables).unwrap();
     assert_eq!(config, KafkaConfig::default());
@@ -60,33 +60,29 @@ fn every_default_is_read_back_from_its_own_text() {
 }
 
 #[test]
-fn a_time_beyond_a_year_is_an_error_and_no_panic_later() {
+fn durations_over_a_year_are_errors() {
     let config = KafkaConfig { max_block: Duration::MAX, ..Default::default() };
     assert!(config.validate().unwrap_err().to_string().contains("max_block"));
 }
 
 #[test]
-fn options_that_contradict_each_other_name_both() {
+fn contradictions_name_both_options() {
     let config = KafkaConfig { buffer_memory: 1000, delivery_timeout: Duration::from_millis(1), ..Default::default() };
     let error = config.validate().unwrap_err().to_string();
     assert!(error.contains("buffer_memory is 1000") && error.contains("flush_bytes (1048576)"), "{error}");
     assert!(error.contains("delivery_timeout is 1ms, less than flush_timeout (1s)"), "{error}");
 }
 
-fn warned(variables: &[(&str, &str)]) -> Vec<String> {
-    read(variables).unwrap().1
-}
-
 #[test]
-fn a_variable_that_is_nearly_an_option_is_told_which() {
+fn misspelt_variables_get_a_suggestion() {
     assert_eq!(
-        warned(&[("KAFKA_BORKERS", "x:1")]),
-        ["KAFKA_BORKERS is no option of kafka-courier and is ignored: did you mean KAFKA_BROKERS?"]
+        read(&[("KAFKA_BORKERS", "x:1")]).unwrap().1,
+        ["KAFKA_BORKERS is not an option of kafka-courier and is ignored: did you mean KAFKA_BROKERS?"]
     );
 }
 
 #[test]
-fn bootstrap_servers_are_the_brokers_unless_those_are_named_too() {
+fn brokers_override_bootstrap_servers() {
     let (config, warnings) = read(&[("KAFKA_BOOTSTRAP_SERVERS", "a:1")]).unwrap();
     assert_eq!((config.brokers[0].to_string(), warnings.len()), ("a:1".to_owned(), 0));
     for turn in [0, 1] {
@@ -98,12 +94,12 @@ fn bootstrap_servers_are_the_brokers_unless_those_are_named_too() {
 }
 
 #[test]
-fn an_empty_variable_counts_as_not_set() {
+fn empty_variables_are_unset() {
     assert_eq!(read(&[("KAFKA_FLUSH_BYTES", ""), ("KAFKA_ANYTHING", "")]).unwrap(), (KafkaConfig::default(), vec![]));
 }
 
 #[test]
-fn a_setting_goes_before_the_environment_and_the_last_setting_before_the_first() {
+fn later_settings_override_earlier_ones() {
     let variables =
         [("KAFKA_RETRY_MAX", "1"), ("KAFKA_FLUSH_MESSAGES", "7")].map(|(k, v)| (k.to_owned(), v.to_owned()));
     let loader = ConfigLoader::new().set("retry_max", "2").set("retries", "9").variables(variables);
@@ -115,7 +111,7 @@ fn a_setting_goes_before_the_environment_and_the_last_setting_before_the_first()
 }
 
 #[test]
-fn what_is_wrong_between_options_tells_where_each_was_set() {
+fn contradictions_name_both_places() {
     let variables = [("KAFKA_FLUSH_TIMEOUT".to_owned(), "2m".to_owned())];
     let loader =
         ConfigLoader::new().variables(variables).argument("--set delivery.timeout.ms", "delivery.timeout.ms", "60000");
@@ -128,23 +124,23 @@ fn what_is_wrong_between_options_tells_where_each_was_set() {
 }
 
 #[test]
-fn a_setting_of_no_option_is_an_error() {
+fn unknown_settings_are_errors() {
     let error = ConfigLoader::new().set("flush_mesages", "1").load().unwrap_err();
-    assert_eq!(error.0, ["flush_mesages is no option of kafka-courier: did you mean flush_messages?"]);
+    assert_eq!(error.0, ["flush_mesages is not an option of kafka-courier: did you mean flush_messages?"]);
 }
 
 #[test]
-fn a_builder_takes_the_text_of_any_option() {
+fn builders_accept_option_texts() {
     let built =
         KafkaConfig::builder().brokers("a:1").flush_messages(5).client_id("c").max_block("1m").config().unwrap();
     assert_eq!((built.flush_messages, &*built.client_id, built.max_block), (5, "c", Duration::from_secs(60)));
     let error = KafkaConfig::builder().flush_timeout("5").brokers("::").max_in_flight(6).config().unwrap_err();
     assert_eq!(error.0.len(), 3, "{error}");
-    assert!(error.0[0].starts_with("flush_timeout is \"5\", which is not allowed: a duration"), "{error}");
+    assert!(error.0[0].starts_with("flush_timeout is \"5\", which is not allowed: must be a duration"), "{error}");
 }
 
 #[test]
-fn a_configuration_is_a_part_of_an_applications_own() {
+fn serde_reads_configurations() {
     #[derive(serde::Deserialize)]
     struct Application {
         kafka: KafkaConfig,
@@ -159,7 +155,7 @@ fn a_configuration_is_a_part_of_an_applications_own() {
 }
 
 #[test]
-fn a_secret_among_the_arguments_is_refused_and_a_file_that_holds_it_is_not() {
+fn arguments_take_secrets_only_from_files() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("password");
     std::fs::write(&file, "hunter2").unwrap();
@@ -176,7 +172,7 @@ fn a_secret_among_the_arguments_is_refused_and_a_file_that_holds_it_is_not() {
 }
 
 #[test]
-fn dlq_topic_takes_no_events() {
+fn events_never_map_to_dlq_topic() {
     for (mapping, topic, word) in [
         ("", "default-events", "events of type *"),
         ("", "error-events", "events of type api.error"),
@@ -195,7 +191,7 @@ fn dlq_topic_takes_no_events() {
 }
 
 #[test]
-fn only_unset_brokers_are_the_default() {
+fn set_brokers_are_not_default() {
     let default = KafkaConfig::default().default_broker().map(|(host, port)| (host.to_string(), port));
     assert_eq!(default, Some(("localhost".to_owned(), 9092)));
     assert_eq!(KafkaConfig::builder().brokers("a:1").config().unwrap().default_broker(), None);

@@ -1,7 +1,9 @@
-//! Settings as serde finds them: names and values, tables within tables.
+//! Settings from any serde format: names and values in nested tables.
 //!
-//! Rules: a table's name stands before its settings' with a dot between, so that `linger.ms` and `[linger] ms` are one;
-//! a list's items stand in a row with commas; nothing is lost, settings that are there twice included.
+//! Rules:
+//! - A setting in a table has the table's name and a dot before its own name: `[linger] ms` is `linger.ms`.
+//! - The items of a list are joined by commas.
+//! - Every setting is kept, including duplicates.
 
 use std::fmt;
 
@@ -12,22 +14,22 @@ use super::load::ConfigLoader;
 use super::names::shown_key;
 use super::resolve::Origin;
 
-/// Tables within tables beyond this many are no settings.
-const DEEPEST: usize = 16;
+/// The deepest nesting of tables.
+const MAX_DEPTH: usize = 16;
 
-/// The option that a table may stand for: type = topic.
+/// The option that may be a table of types and topics.
 const MAPPING: &str = "topic_mapping.";
 
-/// A value as it was found.
-pub(super) enum Node {
+/// A value of a settings file.
+pub(super) enum SettingsNode {
     Text(String),
     List(Vec<Self>),
     Table(Vec<(String, Self)>),
-    /// Nothing, as JSON's null.
+    /// The null of JSON.
     Null,
 }
 
-impl<'de> Deserialize<'de> for Node {
+impl<'de> Deserialize<'de> for SettingsNode {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(NodeVisitor)
     }
@@ -36,136 +38,147 @@ impl<'de> Deserialize<'de> for Node {
 struct NodeVisitor;
 
 impl<'de> Visitor<'de> for NodeVisitor {
-    type Value = Node;
+    type Value = SettingsNode;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("settings: text, numbers, true or false, lists of them and tables")
+        f.write_str("settings: text, numbers, booleans, lists of those, and tables")
     }
 
-    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Node, E> {
-        Ok(Node::Text(value.to_string()))
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<SettingsNode, E> {
+        Ok(SettingsNode::Text(value.to_string()))
     }
 
-    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Node, E> {
-        Ok(Node::Text(value.to_string()))
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<SettingsNode, E> {
+        Ok(SettingsNode::Text(value.to_string()))
     }
 
-    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Node, E> {
-        Ok(Node::Text(value.to_string()))
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<SettingsNode, E> {
+        Ok(SettingsNode::Text(value.to_string()))
     }
 
-    fn visit_i128<E: de::Error>(self, value: i128) -> Result<Node, E> {
-        Ok(Node::Text(value.to_string()))
+    fn visit_i128<E: de::Error>(self, value: i128) -> Result<SettingsNode, E> {
+        Ok(SettingsNode::Text(value.to_string()))
     }
 
-    fn visit_u128<E: de::Error>(self, value: u128) -> Result<Node, E> {
-        Ok(Node::Text(value.to_string()))
+    fn visit_u128<E: de::Error>(self, value: u128) -> Result<SettingsNode, E> {
+        Ok(SettingsNode::Text(value.to_string()))
     }
 
-    fn visit_unit<E: de::Error>(self) -> Result<Node, E> {
-        Ok(Node::Null)
+    fn visit_unit<E: de::Error>(self) -> Result<SettingsNode, E> {
+        Ok(SettingsNode::Null)
     }
 
-    fn visit_none<E: de::Error>(self) -> Result<Node, E> {
-        Ok(Node::Null)
+    fn visit_none<E: de::Error>(self) -> Result<SettingsNode, E> {
+        Ok(SettingsNode::Null)
     }
 
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
-        Node::deserialize(deserializer)
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<SettingsNode, D::Error> {
+        SettingsNode::deserialize(deserializer)
     }
 
-    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Node, E> {
-        Ok(Node::Text(value.to_string()))
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<SettingsNode, E> {
+        Ok(SettingsNode::Text(value.to_string()))
     }
 
-    fn visit_str<E: de::Error>(self, value: &str) -> Result<Node, E> {
-        Ok(Node::Text(value.to_owned()))
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<SettingsNode, E> {
+        Ok(SettingsNode::Text(value.to_owned()))
     }
 
-    fn visit_string<E: de::Error>(self, value: String) -> Result<Node, E> {
-        Ok(Node::Text(value))
+    fn visit_string<E: de::Error>(self, value: String) -> Result<SettingsNode, E> {
+        Ok(SettingsNode::Text(value))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Node, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<SettingsNode, A::Error> {
         let mut items = Vec::new();
         while let Some(item) = list.next_element()? {
             items.push(item);
         }
-        Ok(Node::List(items))
+        Ok(SettingsNode::List(items))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<SettingsNode, A::Error> {
         let mut pairs = Vec::new();
         while let Some(pair) = map.next_entry::<String, Self::Value>()? {
             pairs.push(pair);
         }
-        Ok(unwrapped(pairs))
+        Ok(table_or_scalar(pairs))
     }
 }
 
-/// A table; or the number or date that serde_json and toml hand over in a table's guise.
-fn unwrapped(mut pairs: Vec<(String, Node)>) -> Node {
+/// Returns a table, or the number or date that serde_json and toml represent as a table with one key that begins with
+/// `$`.
+fn table_or_scalar(mut pairs: Vec<(String, SettingsNode)>) -> SettingsNode {
     match pairs.pop() {
-        Some((name, Node::Text(text))) if pairs.is_empty() && name.starts_with('$') => Node::Text(text),
+        Some((name, SettingsNode::Text(text))) if pairs.is_empty() && name.starts_with('$') => SettingsNode::Text(text),
         last => {
             pairs.extend(last);
-            Node::Table(pairs)
+            SettingsNode::Table(pairs)
         }
     }
 }
 
-/// Names and values, in the order in which they were found. Errors name a setting, and no value.
-pub(super) fn pairs(node: Node) -> Result<Vec<(String, String)>, String> {
-    let Node::Table(table) = node else {
-        return Err("settings are a table of names and values".to_owned());
-    };
+/// An error of the structure of settings. It contains the name of a setting as problems show it, and no value.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TreeError {
+    #[error("expected a table of names and values")]
+    NotATable,
+    #[error("tables are nested deeper than {MAX_DEPTH} levels")]
+    TooDeep,
+    #[error("{name}: a list may contain only text and numbers")]
+    List { name: String },
+    #[error("{name} is null: remove it")]
+    Null { name: String },
+    #[error("{name} is a table, but must be text: put the text in quotes")]
+    SecretTable { name: String },
+}
+
+/// Returns the names and values in file order.
+pub(super) fn pairs(node: SettingsNode) -> Result<Vec<(String, String)>, TreeError> {
+    let SettingsNode::Table(table) = node else { return Err(TreeError::NotATable) };
     let mut pairs = Vec::new();
     flatten("", table, 0, &mut pairs)?;
-    Ok(gather_mapping(pairs))
+    Ok(merge_mapping(pairs))
 }
 
 fn flatten(
     prefix: &str,
-    table: Vec<(String, Node)>,
+    table: Vec<(String, SettingsNode)>,
     depth: usize,
     pairs: &mut Vec<(String, String)>,
-) -> Result<(), String> {
-    if depth > DEEPEST {
-        return Err("tables are nested too deep for settings".to_owned());
+) -> Result<(), TreeError> {
+    if depth > MAX_DEPTH {
+        return Err(TreeError::TooDeep);
     }
     for (name, node) in table {
         let name = format!("{prefix}{name}");
         match node {
-            Node::Text(text) => pairs.push((name, text)),
-            Node::List(items) => {
-                let text =
-                    list(items).ok_or_else(|| format!("{}: a list has only text and numbers", shown_key(&name)))?;
+            SettingsNode::Text(text) => pairs.push((name, text)),
+            SettingsNode::List(items) => {
+                let text = list(items).ok_or_else(|| TreeError::List { name: shown_key(&name).to_owned() })?;
                 pairs.push((name, text));
             }
-            Node::Null => return Err(format!("{} is null: leave it out", shown_key(&name))),
-            Node::Table(_) if KafkaConfig::is_secret(&name) => {
-                return Err(format!("{name} is a table, but takes text: put the text in quotes"));
-            }
-            Node::Table(table) => flatten(&format!("{name}."), table, depth + 1, pairs)?,
+            SettingsNode::Null => return Err(TreeError::Null { name: shown_key(&name).to_owned() }),
+            SettingsNode::Table(_) if KafkaConfig::is_secret(&name) => return Err(TreeError::SecretTable { name }),
+            SettingsNode::Table(table) => flatten(&format!("{name}."), table, depth + 1, pairs)?,
         }
     }
     Ok(())
 }
 
-/// A list's items in a row, unless some are neither text nor numbers.
-fn list(items: Vec<Node>) -> Option<String> {
+/// Joins the items of a list by commas. Returns `None` if an item is neither text nor a number.
+fn list(items: Vec<SettingsNode>) -> Option<String> {
     let texts: Option<Vec<String>> = items
         .into_iter()
         .map(|item| match item {
-            Node::Text(text) => Some(text),
+            SettingsNode::Text(text) => Some(text),
             _ => None,
         })
         .collect();
     texts.map(|texts| texts.join(","))
 }
 
-/// The table of types and topics, as the option's text has it.
-fn gather_mapping(pairs: Vec<(String, String)>) -> Vec<(String, String)> {
+/// Replaces the entries of the table `topic_mapping` by one setting with the option's text.
+fn merge_mapping(pairs: Vec<(String, String)>) -> Vec<(String, String)> {
     let (mut mapping, mut pairs): (Vec<_>, Vec<_>) = pairs.into_iter().partition(|(name, _)| name.starts_with(MAPPING));
     if !mapping.is_empty() {
         mapping.sort_unstable();
@@ -175,13 +188,13 @@ fn gather_mapping(pairs: Vec<(String, String)>) -> Vec<(String, String)> {
     pairs
 }
 
-/// Reads a configuration out of any format of serde's, as a part of an application's own. Names are the options', or
-/// those of Java's properties. The error tells everything that is wrong.
+/// Deserializes a configuration from any format, for instance as a part of an application's own configuration. Keys are
+/// names of options or of Java properties. The error contains all problems.
 impl<'de> Deserialize<'de> for KafkaConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let pairs = pairs(Node::deserialize(deserializer)?).map_err(de::Error::custom)?;
+        let pairs = pairs(SettingsNode::deserialize(deserializer)?).map_err(de::Error::custom)?;
         let mut loader = ConfigLoader::new();
-        loader.take_pairs(pairs, &Origin::Default);
+        loader.add_pairs(pairs, &Origin::Default);
         loader.load().map(|loaded| loaded.config).map_err(|errors| de::Error::custom(errors.0.join("; ")))
     }
 }

@@ -1,7 +1,8 @@
-//! How each kind of option is read from text, and written.
+//! The types of options: parsing from text and formatting as text.
 //!
-//! Rules: an error says what is allowed; the caller adds the option's name and the value.
+//! Rules: an error states the allowed values. The caller adds the option's name and the value.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -12,33 +13,56 @@ use kafka_courier_idempotent_sender::{HIDDEN, Secret};
 
 use super::{SecurityProtocol, duration};
 
-/// A kind of value that an option can have.
-/// (Public in name only: it bounds what [`Setting`](crate::Setting) is implemented for.)
-pub trait Value: Sized {
-    /// Whether its text is never to be shown.
+/// The error of a text that is not a value of an option: a statement of the allowed values, such as `must be true or
+/// false`.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidValue(Cow<'static, str>);
+
+impl From<&'static str> for InvalidValue {
+    fn from(allowed: &'static str) -> Self {
+        Self(allowed.into())
+    }
+}
+
+impl From<String> for InvalidValue {
+    fn from(allowed: String) -> Self {
+        Self(allowed.into())
+    }
+}
+
+/// A type of options.
+///
+/// The trait is public only as a bound of [`Setting`](crate::Setting), and is not exported.
+pub trait OptionValue: Sized {
+    /// Whether the text of this type is never shown.
     const SECRET: bool = false;
 
-    fn read(text: &str) -> Result<Self, String>;
+    /// Parses a value.
+    ///
+    /// # Errors
+    /// Returns the allowed values.
+    fn read(text: &str) -> Result<Self, InvalidValue>;
 
-    /// A text that was not taken, as problems show it.
+    /// Returns a rejected text as problems show it.
     fn shown(text: &str) -> String {
         if Self::SECRET { HIDDEN.to_owned() } else { format!("{text:?}") }
     }
 
-    /// The text that [`read`](Self::read) takes; of a secret what may be shown.
+    /// Returns the text that [`read`](Self::read) parses, or the placeholder of a secret.
     fn write(&self) -> String;
 
-    /// The value, if it is a time.
+    /// Returns the value if it is a duration.
     fn duration(&self) -> Option<Duration> {
         None
     }
 }
 
-/// An option that may be unset: its text is then empty.
-impl<T: Value> Value for Option<T> {
+/// An option that may be unset. The text of an unset option is empty.
+impl<T: OptionValue> OptionValue for Option<T> {
     const SECRET: bool = T::SECRET;
 
-    fn read(text: &str) -> Result<Self, String> {
+    fn read(text: &str) -> Result<Self, InvalidValue> {
         if text.is_empty() { Ok(None) } else { T::read(text).map(Some) }
     }
 
@@ -47,18 +71,18 @@ impl<T: Value> Value for Option<T> {
     }
 
     fn write(&self) -> String {
-        self.as_ref().map_or_else(String::new, Value::write)
+        self.as_ref().map_or_else(String::new, OptionValue::write)
     }
 
     fn duration(&self) -> Option<Duration> {
-        self.as_ref().and_then(Value::duration)
+        self.as_ref().and_then(OptionValue::duration)
     }
 }
 
-impl Value for Secret {
+impl OptionValue for Secret {
     const SECRET: bool = true;
 
-    fn read(text: &str) -> Result<Self, String> {
+    fn read(text: &str) -> Result<Self, InvalidValue> {
         Ok(Self::new(text))
     }
 
@@ -67,10 +91,10 @@ impl Value for Secret {
     }
 }
 
-/// Where a broker listens.
+/// The address of a broker.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Endpoint {
-    /// Host name or address.
+    /// Host name or IP address.
     pub host: Arc<str>,
     /// Port.
     pub port: u16,
@@ -79,11 +103,11 @@ pub struct Endpoint {
 impl FromStr for Endpoint {
     type Err = String;
 
-    /// `host:port`, `host` (port 9092), `[::1]:9092`.
+    /// Parses `host:port`, `host` (port 9092) or `[::1]:9092`.
     fn from_str(text: &str) -> Result<Self, String> {
         const HELP: &str = "a broker is host:port, such as kafka-1:9092 or [::1]:9092";
         if let Some(protocol) = scheme(text) {
-            return Err(format!("{HELP}: leave {protocol}:// out, and set security_protocol to {protocol}"));
+            return Err(format!("{HELP}: remove {protocol}://, and set security_protocol to {protocol}"));
         }
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {
@@ -92,7 +116,7 @@ impl FromStr for Endpoint {
             }
             None => match text.rsplit_once(':') {
                 Some((host, _)) if host.contains(':') => {
-                    return Err(format!("{HELP}; an IPv6 address stands in brackets"));
+                    return Err(format!("{HELP}: put the IPv6 address in brackets"));
                 }
                 Some((host, port)) => (host, Some(port)),
                 None => (text, None),
@@ -107,7 +131,7 @@ impl FromStr for Endpoint {
     }
 }
 
-/// The protocol before a broker's name, as listeners are written in a broker's own settings.
+/// Returns the protocol before a broker's address, as in the listeners of a broker's own configuration.
 fn scheme(text: &str) -> Option<String> {
     let (scheme, _) = text.split_once("://")?;
     SecurityProtocol::read(scheme).ok().map(|protocol| protocol.write())
@@ -123,24 +147,21 @@ impl fmt::Display for Endpoint {
     }
 }
 
-impl Value for Vec<Endpoint> {
-    /// Without the user and password that a URL has before its host.
+impl OptionValue for Vec<Endpoint> {
+    /// Hides the user and password of a URL.
     fn shown(text: &str) -> String {
         let part =
             |part: &str| part.rsplit_once('@').map_or_else(|| part.to_owned(), |it| format!("{HIDDEN}@{}", it.1));
         format!("{:?}", text.split(',').map(part).collect::<Vec<_>>().join(","))
     }
 
-    fn read(text: &str) -> Result<Self, String> {
-        let endpoints: Result<Self, String> =
+    fn read(text: &str) -> Result<Self, InvalidValue> {
+        let endpoints: Result<Self, <Endpoint as FromStr>::Err> =
             text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::parse).collect();
-        endpoints.and_then(|list| {
-            if list.is_empty() {
-                Err("at least one broker is needed, such as localhost:9092".to_owned())
-            } else {
-                Ok(list)
-            }
-        })
+        match endpoints? {
+            list if list.is_empty() => Err("must have at least one broker, such as localhost:9092".into()),
+            list => Ok(list),
+        }
     }
 
     fn write(&self) -> String {
@@ -148,8 +169,8 @@ impl Value for Vec<Endpoint> {
     }
 }
 
-impl Value for Duration {
-    fn read(text: &str) -> Result<Self, String> {
+impl OptionValue for Duration {
+    fn read(text: &str) -> Result<Self, InvalidValue> {
         duration::parse(text)
     }
 
@@ -162,9 +183,9 @@ impl Value for Duration {
     }
 }
 
-impl Value for u32 {
-    fn read(text: &str) -> Result<Self, String> {
-        text.parse().map_err(|_| format!("it is a whole number, at most {}", Self::MAX))
+impl OptionValue for u32 {
+    fn read(text: &str) -> Result<Self, InvalidValue> {
+        text.parse().map_err(|_| format!("must be a whole number, at most {}", Self::MAX).into())
     }
 
     fn write(&self) -> String {
@@ -172,9 +193,9 @@ impl Value for u32 {
     }
 }
 
-impl Value for usize {
-    fn read(text: &str) -> Result<Self, String> {
-        text.parse().map_err(|_| "it is a whole number of bytes, such as 1048576".to_owned())
+impl OptionValue for usize {
+    fn read(text: &str) -> Result<Self, InvalidValue> {
+        text.parse().map_err(|_| format!("must be a whole number, at most {}", Self::MAX).into())
     }
 
     fn write(&self) -> String {
@@ -182,9 +203,9 @@ impl Value for usize {
     }
 }
 
-impl Value for bool {
-    fn read(text: &str) -> Result<Self, String> {
-        text.to_ascii_lowercase().parse().map_err(|_| "it is true or false".to_owned())
+impl OptionValue for bool {
+    fn read(text: &str) -> Result<Self, InvalidValue> {
+        text.to_ascii_lowercase().parse().map_err(|_| "must be true or false".into())
     }
 
     fn write(&self) -> String {
@@ -192,8 +213,8 @@ impl Value for bool {
     }
 }
 
-impl Value for String {
-    fn read(text: &str) -> Result<Self, String> {
+impl OptionValue for String {
+    fn read(text: &str) -> Result<Self, InvalidValue> {
         Ok(text.to_owned())
     }
 
@@ -202,23 +223,23 @@ impl Value for String {
     }
 }
 
-/// How batches are compressed.
+/// The compression of batches.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[non_exhaustive]
 pub enum Compression {
-    /// Not at all.
+    /// No compression.
     None,
     /// Snappy.
     #[default]
     Snappy,
 }
 
-impl Value for Overflow {
-    fn read(text: &str) -> Result<Self, String> {
+impl OptionValue for Overflow {
+    fn read(text: &str) -> Result<Self, InvalidValue> {
         match &*text.to_ascii_lowercase() {
             "refuse" => Ok(Self::Refuse),
             "drop_oldest" => Ok(Self::DropOldest),
-            _ => Err("it is refuse or drop_oldest".to_owned()),
+            _ => Err("must be refuse or drop_oldest".into()),
         }
     }
 
@@ -230,12 +251,12 @@ impl Value for Overflow {
     }
 }
 
-impl Value for Compression {
-    fn read(text: &str) -> Result<Self, String> {
+impl OptionValue for Compression {
+    fn read(text: &str) -> Result<Self, InvalidValue> {
         match &*text.to_ascii_lowercase() {
             "none" => Ok(Self::None),
             "snappy" => Ok(Self::Snappy),
-            _ => Err("it is none or snappy".to_owned()),
+            _ => Err("must be none or snappy".into()),
         }
     }
 
@@ -252,7 +273,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_broker_is_a_host_and_a_port() {
+    fn broker_addresses_are_parsed() {
         for (text, host, port) in [
             ("kafka-1:9093", "kafka-1", 9093),
             ("localhost", "localhost", 9092),
@@ -266,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_broker_is_an_error() {
+    fn invalid_broker_addresses_are_errors() {
         for text in
             ["", ":9092", "host:", "host:0", "host:99999", "::1:9092", "http://kafka:9092", "a b:1", "[::1", "[::1]9"]
         {
@@ -275,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listeners_protocol_names_the_remedy() {
+    fn listener_form_names_the_remedy() {
         for (text, protocol) in [
             ("PLAINTEXT://kafka:9092", "PLAINTEXT"),
             ("ssl://kafka:9093", "SSL"),
@@ -283,7 +304,7 @@ mod tests {
         ] {
             let error = text.parse::<Endpoint>().unwrap_err();
             assert!(
-                error.contains(&format!("leave {protocol}:// out, and set security_protocol to {protocol}")),
+                error.contains(&format!("remove {protocol}://, and set security_protocol to {protocol}")),
                 "{error}"
             );
         }
@@ -291,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_booleans_take_any_case() {
+    fn names_and_booleans_ignore_case() {
         assert_eq!(Compression::read("SNAPPY"), Ok(Compression::Snappy));
         assert_eq!(Compression::read("None"), Ok(Compression::None));
         assert_eq!(Overflow::read("DROP_OLDEST"), Ok(Overflow::DropOldest));
@@ -300,14 +321,14 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_read_and_never_written() {
+    fn secrets_are_never_written() {
         let secret = Option::<Secret>::read("s3cret").unwrap().unwrap();
-        assert_eq!((secret.expose(), Value::write(&secret)), ("s3cret", "***".to_owned()));
+        assert_eq!((secret.expose(), OptionValue::write(&secret)), ("s3cret", "***".to_owned()));
         assert_eq!(Option::<Secret>::read("").unwrap(), None);
     }
 
     #[test]
-    fn a_list_of_brokers_may_have_spaces_and_empty_places_but_not_nothing() {
+    fn broker_lists_allow_spaces_and_gaps() {
         assert_eq!(Vec::<Endpoint>::read("a:1, b:2,").unwrap().len(), 2);
         assert!(Vec::<Endpoint>::read(" , ").is_err());
     }

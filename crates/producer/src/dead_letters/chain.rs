@@ -1,10 +1,11 @@
-//! Where letters go: the topic, else the file, else memory, else the log.
+//! The chain of dead-letter stores: the topic, the file, memory, and the log as the last resort.
 //!
 //! Rules:
-//! - A letter that a store does not take goes to the next one; the last resort is an error line with the whole letter.
-//! - A letter that the cluster's absence has caused skips the topic.
-//! - A letter that was being sent again is put in its own place, where it still is.
-//! - Each store is asked by itself: one that can't be read hides no letter of another.
+//! - A letter that one store refuses is offered to the next. A letter that all stores refuse is written whole to an
+//!   error line of the log.
+//! - A letter that an unreachable cluster caused skips the topic.
+//! - A replayed letter that fails again replaces its former version in the store that still holds it.
+//! - Each store is read separately. An unreadable store hides no letter of another store.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -16,69 +17,92 @@ use super::topic::DeadLetterTopic;
 use super::{DeadLetterStats, Listed};
 use crate::metrics;
 
-/// A letter to keep.
+/// A letter that no store holds yet in this version.
 #[derive(Debug)]
-pub(crate) struct ToKeep {
+pub(crate) struct PendingLetter {
     pub(crate) letter: Letter,
-    /// It was a letter before, and was sent again.
-    pub(crate) again: bool,
-    /// The cluster could not be had.
-    pub(crate) cluster_absent: bool,
+    /// Whether the record was a dead letter before, and its replay failed.
+    pub(crate) is_replayed: bool,
+    /// Whether an unreachable cluster caused the failure.
+    pub(crate) is_cluster_absent: bool,
 }
 
-impl ToKeep {
-    /// The letter as a copy beside one that may be sent meanwhile.
-    fn in_doubt(mut self) -> Self {
+impl PendingLetter {
+    /// Sets the outcome to unknown, for a copy of a letter that another replay may send meanwhile.
+    fn with_unknown_outcome(mut self) -> Self {
         self.letter.outcome = Outcome::Unknown;
         self
     }
 }
 
-/// One store of the chain, and whether it took the last letters.
+/// The kind of a store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum StoreKind {
+    Topic,
+    /// The application's own store.
+    Custom,
+    File,
+    Memory,
+}
+
+impl StoreKind {
+    /// Returns the store's label in metrics.
+    fn label(self) -> &'static str {
+        match self {
+            Self::Topic => "topic",
+            Self::Custom => "custom",
+            Self::File => "file",
+            Self::Memory => "memory",
+        }
+    }
+}
+
+/// One store of the chain.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct StoreLink {
     pub(crate) store: Arc<dyn DeadLetterStore>,
-    /// The same, where it is a topic: it takes each letter for itself.
+    /// The same store if it is a topic, which accepts or refuses each letter separately.
     topic: Option<Arc<DeadLetterTopic>>,
-    kind: &'static str,
-    /// It is a topic of the very cluster whose absence may be the cause.
+    kind: StoreKind,
+    /// Whether the store is a topic of the producer's own cluster, which may be unreachable.
     in_cluster: bool,
+    /// Whether the store refused the last letters.
     failing: AtomicBool,
-    /// Letters that it took.
+    /// Letters that the store accepted.
     pub(crate) kept: AtomicU64,
 }
 
-impl Link {
-    /// A store of this process; `kind` is what metrics call it.
-    pub(crate) fn own(store: Arc<dyn DeadLetterStore>, kind: &'static str) -> Self {
+impl StoreLink {
+    /// Creates a link for a store of this process.
+    pub(crate) fn local(store: Arc<dyn DeadLetterStore>, kind: StoreKind) -> Self {
         Self::new(store, kind, false)
     }
 
-    /// A topic of the cluster.
+    /// Creates a link for a topic of the cluster.
     pub(crate) fn in_cluster(topic: Arc<DeadLetterTopic>) -> Self {
-        Self { topic: Some(topic.clone()), ..Self::new(topic, "topic", true) }
+        Self { topic: Some(topic.clone()), ..Self::new(topic, StoreKind::Topic, true) }
     }
 
-    fn new(store: Arc<dyn DeadLetterStore>, kind: &'static str, in_cluster: bool) -> Self {
+    fn new(store: Arc<dyn DeadLetterStore>, kind: StoreKind, in_cluster: bool) -> Self {
         Self { store, topic: None, kind, in_cluster, failing: AtomicBool::new(false), kept: AtomicU64::new(0) }
     }
 
-    /// The topic, if it is one.
+    /// Returns the store if it is a topic.
     pub(crate) fn topic(&self) -> Option<Arc<DeadLetterTopic>> {
         self.topic.clone()
     }
 
-    /// Whether its letters end with the process.
+    /// Returns whether the letters are lost when the process ends.
     pub(crate) fn is_memory(&self) -> bool {
-        self.kind == "memory"
+        self.kind == StoreKind::Memory
     }
 
-    /// Letters that it holds now.
+    /// Returns the number of letters in the store.
     pub(crate) fn held(&self) -> u64 {
         self.store.stats().map_or(0, |stats| stats.letters)
     }
 
-    /// What it holds and did, or why that is unknown.
+    /// Returns the store's counts, or the error that hides them.
     pub(crate) fn stats(&self) -> DeadLetterStats {
         let (stats, error) = match self.store.stats() {
             Ok(stats) => (stats, None),
@@ -88,10 +112,10 @@ impl Link {
         DeadLetterStats { store, kept, stats, error }
     }
 
-    /// Tries to keep the letters; returns those that it does not take, in their order.
-    fn keep(&self, letters: Vec<ToKeep>) -> Vec<ToKeep> {
+    /// Offers the letters to the store. Returns the refused letters in their order.
+    fn keep(&self, letters: Vec<PendingLetter>) -> Vec<PendingLetter> {
         let (offered, mut refused): (Vec<_>, Vec<_>) =
-            (0..).zip(letters).partition(|(_, keep): &(usize, _)| !(self.in_cluster && keep.cluster_absent));
+            (0..).zip(letters).partition(|(_, keep): &(usize, _)| !(self.in_cluster && keep.is_cluster_absent));
         let letters: Vec<Letter> = offered.iter().map(|(_, keep)| keep.letter.clone()).collect();
         let taken = self.offer(&letters);
         let left = offered.into_iter().zip(&taken).filter(|(_, taken)| !**taken).map(|(offered, _)| offered);
@@ -100,7 +124,7 @@ impl Link {
         refused.into_iter().map(|(_, keep)| keep).collect()
     }
 
-    /// Which of the letters it has taken.
+    /// Returns for each letter whether the store accepted it.
     fn offer(&self, letters: &[Letter]) -> Vec<bool> {
         let Some(topic) = &self.topic else { return self.offer_all(letters) };
         if letters.is_empty() {
@@ -110,25 +134,25 @@ impl Link {
             Ok(taken) => {
                 let these: Vec<Letter> =
                     letters.iter().zip(&taken).filter(|(_, taken)| **taken).map(|(letter, _)| letter.clone()).collect();
-                self.took(&these);
+                self.count_taken(&these);
                 taken
             }
             Err(error) => {
-                self.fails(&error.into());
+                self.note_failure(&error.into());
                 vec![false; letters.len()]
             }
         }
     }
 
-    fn took(&self, letters: &[Letter]) {
+    fn count_taken(&self, letters: &[Letter]) {
         if self.failing.swap(false, Ordering::Relaxed) {
-            tracing::info!(store = self.store.name(), "the dead-letter store takes letters again");
+            tracing::info!(store = self.store.name(), "dead-letter store accepts dead letters again");
         }
-        metrics::letters_kept(self.kind, letters);
+        metrics::letters_kept(self.kind.label(), letters);
         self.kept.fetch_add(letters.len() as u64, Ordering::Relaxed);
     }
 
-    /// As [`offer`](Self::offer), for stores that take all letters or none.
+    /// Offers letters as [`offer`](Self::offer) does, to a store that accepts all letters of a call or none.
     fn offer_all(&self, letters: &[Letter]) -> Vec<bool> {
         let mut taken = vec![false; letters.len()];
         let mut left: Vec<usize> = (0..letters.len()).collect();
@@ -136,7 +160,7 @@ impl Link {
             let these: Vec<Letter> = left.iter().filter_map(|place| letters.get(*place).cloned()).collect();
             match guarded(|| self.store.append(&these)) {
                 Ok(_) => {
-                    self.took(&these);
+                    self.count_taken(&these);
                     for place in left {
                         if let Some(taken) = taken.get_mut(place) {
                             *taken = true;
@@ -148,7 +172,7 @@ impl Link {
                     left.retain(|place| letters.get(*place).is_some_and(|letter| letter.id != id));
                 }
                 Err(error) => {
-                    self.fails(&error);
+                    self.note_failure(&error);
                     break;
                 }
             }
@@ -156,28 +180,33 @@ impl Link {
         taken
     }
 
-    /// Said once, not with every letter.
-    fn fails(&self, error: &AppendError) {
+    /// Logs the first failure after a success.
+    fn note_failure(&self, error: &AppendError) {
         if !self.failing.swap(true, Ordering::Relaxed) {
             tracing::error!(
                 store = self.store.name(),
                 %error,
-                "the dead-letter store takes no letters: they go to the next one"
+                "dead-letter store refuses dead letters, trying the next store"
             );
         }
     }
 
-    /// Puts letters that it holds already in their own places; returns the others. Where only that fails, what the store
-    /// holds of them stays as it is: it says that they may be written, which is still true. Where it is unknown whether it
-    /// holds them (its file is gone, say), they are kept elsewhere too. What the store has of them, if it comes back, may be
-    /// sent by another replay: so those copies say that they may be written.
-    fn replace(&self, letters: Vec<ToKeep>) -> Vec<ToKeep> {
+    /// Replaces the letters that the store already holds. Returns the other letters.
+    ///
+    /// If only the update fails, the store keeps the former versions. They have the outcome unknown, which is still
+    /// true. If the lookup fails, for instance because the file is gone, the letters are kept elsewhere too. The
+    /// store's versions may reappear and be replayed by another process, so the copies elsewhere get the outcome
+    /// unknown.
+    fn replace(&self, letters: Vec<PendingLetter>) -> Vec<PendingLetter> {
         let ids: Vec<LetterId> = letters.iter().map(|keep| keep.letter.id).collect();
         let positions = match guarded(|| self.store.find(&ids).map_err(AppendError::from)) {
             Ok(positions) => positions,
             Err(error) => {
-                tracing::error!(store = self.store.name(), %error, "letters that failed again could not be looked up");
-                return if self.in_cluster { letters } else { letters.into_iter().map(ToKeep::in_doubt).collect() };
+                tracing::error!(store = self.store.name(), %error, "lookup of replayed dead letters failed");
+                return match self.in_cluster {
+                    true => letters,
+                    false => letters.into_iter().map(PendingLetter::with_unknown_outcome).collect(),
+                };
             }
         };
         let (mut known, mut others) = (Vec::new(), Vec::new());
@@ -190,13 +219,14 @@ impl Link {
         if !known.is_empty()
             && let Err(error) = guarded(|| self.store.update(&known).map_err(AppendError::from))
         {
-            tracing::error!(store = self.store.name(), %error, "letters that failed again could not be updated");
+            tracing::error!(store = self.store.name(), %error, "update of replayed dead letters failed");
         }
         others
     }
 }
 
-/// Runs a store, which may be anybody's: its panic is its failure, not the end of all letters.
+/// Calls a store and turns a panic into an error. A store may be code of the application, and its panic must not end
+/// the thread that keeps letters.
 fn guarded<R>(store: impl FnOnce() -> Result<R, AppendError>) -> Result<R, AppendError> {
     std::panic::catch_unwind(AssertUnwindSafe(store)).unwrap_or_else(|_| {
         let reason = "the store panicked".to_owned();
@@ -204,45 +234,45 @@ fn guarded<R>(store: impl FnOnce() -> Result<R, AppendError>) -> Result<R, Appen
     })
 }
 
-/// The last resort: the whole letter in an error line.
+/// Writes the whole letter to an error line, the last resort.
 pub(super) fn log_whole(letter: &Letter) {
     let whole = serde_json::to_string(letter).unwrap_or_else(|_| format!("{letter:?}"));
-    tracing::error!(letter = whole, "no dead-letter store took this letter");
+    tracing::error!(letter = whole, "no dead-letter store accepted the dead letter");
 }
 
-/// The stores in their order.
+/// The stores in the order in which they are tried.
 #[derive(Debug)]
-pub(crate) struct Chain {
-    pub(crate) links: Vec<Link>,
-    /// Letters that no store took, and that stand in the log.
+pub(crate) struct StoreChain {
+    pub(crate) links: Vec<StoreLink>,
+    /// Letters that no store accepted and that were written to the log.
     pub(crate) logged: AtomicU64,
 }
 
-impl Chain {
-    pub(crate) fn new(links: Vec<Link>) -> Self {
+impl StoreChain {
+    pub(crate) fn new(links: Vec<StoreLink>) -> Self {
         Self { links, logged: AtomicU64::new(0) }
     }
 
-    /// Letters held now, in memory and on disk.
+    /// Returns the number of letters in the stores of this process.
     pub(crate) fn held(&self) -> u64 {
-        self.own().map(Link::held).sum()
+        self.local_links().map(StoreLink::held).sum()
     }
 
-    /// The stores of this process alone.
-    pub(crate) fn own(&self) -> impl Iterator<Item = &Link> {
+    /// Returns the stores of this process, without the topic.
+    pub(crate) fn local_links(&self) -> impl Iterator<Item = &StoreLink> {
         self.links.iter().filter(|link| !link.in_cluster)
     }
 
-    /// The selected letters of the stores of this process, as far as those can be read; at most `limit`.
+    /// Returns up to `limit` selected letters of the readable stores of this process, and the unreadable stores.
     pub(crate) fn list(&self, selection: &Selection, limit: usize) -> Listed {
         let mut listed = Listed::default();
-        for link in self.own() {
+        for link in self.local_links() {
             let left = limit - listed.letters.len();
             for held in kafka_courier_dlq::letters(&*link.store, selection).take(left) {
                 match held {
                     Ok(held) => listed.letters.push(held),
                     Err(error) => {
-                        tracing::warn!(store = link.store.name(), %error, "dead letters can't be read");
+                        tracing::warn!(store = link.store.name(), %error, "dead-letter store is unreadable");
                         listed.unread.push((link.store.name().to_owned(), error));
                     }
                 }
@@ -251,14 +281,15 @@ impl Chain {
         listed
     }
 
-    /// Removes the selected letters from the stores of this process; the error is that of the first store that failed.
+    /// Removes the selected letters from the stores of this process, and returns their number. The error is that of the
+    /// first store that failed.
     pub(crate) fn purge(&self, selection: &Selection) -> Result<usize, StoreError> {
-        let purged: Vec<_> = self.own().map(|link| kafka_courier_dlq::purge(&*link.store, selection)).collect();
+        let purged: Vec<_> = self.local_links().map(|link| kafka_courier_dlq::purge(&*link.store, selection)).collect();
         purged.into_iter().sum()
     }
 
-    /// Keeps the letters: returns when each is where it stays. Those that go to one store stand there in this order.
-    pub(crate) fn keep(&self, letters: Vec<ToKeep>) {
+    /// Keeps the letters, and returns once each letter is in its final place. Letters in one store keep their order.
+    pub(crate) fn keep(&self, letters: Vec<PendingLetter>) {
         let mut left = self.replace(letters);
         for link in &self.links {
             if left.is_empty() {
@@ -272,34 +303,34 @@ impl Chain {
         left.iter().for_each(log_whole);
     }
 
-    /// Puts those that were letters before in their own places; returns what is to be kept anew.
-    fn replace(&self, letters: Vec<ToKeep>) -> Vec<ToKeep> {
-        if !letters.iter().any(|keep| keep.again) {
+    /// Replaces the letters that a store already holds. Returns the letters that a store must still accept.
+    fn replace(&self, letters: Vec<PendingLetter>) -> Vec<PendingLetter> {
+        if !letters.iter().any(|pending| pending.is_replayed) {
             return letters;
         }
-        let (again, new): (Vec<_>, Vec<_>) = letters.into_iter().partition(|keep| keep.again);
-        let held_nowhere = self.links.iter().fold(again, |again, link| link.replace(again));
+        let (replayed, new): (Vec<_>, Vec<_>) = letters.into_iter().partition(|pending| pending.is_replayed);
+        let held_nowhere = self.links.iter().fold(replayed, |left, link| link.replace(left));
         held_nowhere.into_iter().chain(new).collect()
     }
 
-    /// Drops what is too old.
+    /// Drops expired letters.
     pub(crate) fn expire(&self) {
-        for link in self.own() {
+        for link in self.local_links() {
             if let Err(error) = link.store.expire() {
-                tracing::debug!(store = link.store.name(), %error, "letters that are too old could not be dropped");
+                tracing::debug!(store = link.store.name(), %error, "expiry of dead letters failed");
             }
         }
     }
 
-    /// Letters that turned out to be in the log after all: they are no longer dead.
-    pub(crate) fn landed(&self, ids: &[LetterId]) -> usize {
+    /// Removes letters whose records turned out to be in the log. Returns the number of removed letters.
+    pub(crate) fn remove_written(&self, ids: &[LetterId]) -> usize {
         let mut removed = 0;
         for link in &self.links {
             let found = link.store.find(ids).map(|positions| positions.into_iter().flatten().collect::<Vec<_>>());
             match found.and_then(|positions| if positions.is_empty() { Ok(0) } else { link.store.remove(&positions) }) {
                 Ok(count) => removed += count,
                 Err(error) => {
-                    tracing::error!(store = link.store.name(), %error, "letters of delivered records could not be removed");
+                    tracing::error!(store = link.store.name(), %error, "removal of delivered dead letters failed");
                 }
             }
         }
@@ -319,9 +350,13 @@ mod tests {
         letter
     }
 
-    fn group(letters: &[Letter], cluster_absent: bool) -> Vec<ToKeep> {
-        let keep = |letter: &Letter| ToKeep { letter: letter.clone(), again: letter.replay_count > 0, cluster_absent };
-        letters.iter().map(keep).collect()
+    fn pending(letters: &[Letter], is_cluster_absent: bool) -> Vec<PendingLetter> {
+        let pending = |letter: &Letter| PendingLetter {
+            letter: letter.clone(),
+            is_replayed: letter.replay_count > 0,
+            is_cluster_absent,
+        };
+        letters.iter().map(pending).collect()
     }
 
     fn store(letters: u64) -> Arc<MemoryStore> {
@@ -330,46 +365,52 @@ mod tests {
     }
 
     #[test]
-    fn what_a_store_does_not_take_goes_to_the_next_and_at_last_to_the_log() {
+    fn refused_letters_move_to_next_store() {
         let (first, second) = (store(2), store(1));
-        let chain = Chain::new(vec![Link::own(first.clone(), "memory"), Link::own(second.clone(), "memory")]);
+        let chain = StoreChain::new(vec![
+            StoreLink::local(first.clone(), StoreKind::Memory),
+            StoreLink::local(second.clone(), StoreKind::Memory),
+        ]);
         for _ in 0..4 {
-            chain.keep(group(&[letter(0)], false));
+            chain.keep(pending(&[letter(0)], false));
         }
         assert_eq!((first.len(), second.len(), chain.logged.load(Ordering::Relaxed)), (2, 1, 1));
     }
 
     #[test]
-    fn letters_of_an_absent_cluster_skip_the_topic() {
+    fn absent_cluster_skips_topic() {
         let (topic, file) = (store(9), store(9));
-        let chain = Chain::new(vec![Link::new(topic.clone(), "topic", true), Link::own(file.clone(), "memory")]);
-        chain.keep(group(&[letter(0)], true));
-        chain.keep(group(&[letter(0), letter(0)], false));
+        let chain = StoreChain::new(vec![
+            StoreLink::new(topic.clone(), StoreKind::Topic, true),
+            StoreLink::local(file.clone(), StoreKind::Memory),
+        ]);
+        chain.keep(pending(&[letter(0)], true));
+        chain.keep(pending(&[letter(0), letter(0)], false));
         assert_eq!((topic.len(), file.len()), (2, 1));
     }
 
     #[test]
-    fn a_letter_that_fails_again_is_put_in_its_own_place() {
+    fn replayed_letters_are_replaced() {
         let file = store(9);
-        let chain = Chain::new(vec![Link::own(file.clone(), "memory")]);
+        let chain = StoreChain::new(vec![StoreLink::local(file.clone(), StoreKind::Memory)]);
         let (a, b) = (letter(0), letter(0));
-        chain.keep(group(&[a.clone(), b.clone()], false));
+        chain.keep(pending(&[a.clone(), b.clone()], false));
         let mut again = a.clone();
         (again.replay_count, again.outcome) = (1, Outcome::NotWritten);
-        chain.keep(group(std::slice::from_ref(&again), true));
+        chain.keep(pending(std::slice::from_ref(&again), true));
         let held: Vec<Letter> = file.scan(None, 9).unwrap().into_iter().map(|held| held.letter).collect();
         assert_eq!(held, [again, b]);
     }
 
     #[test]
-    fn a_letter_that_fails_again_and_is_held_nowhere_is_kept_as_a_new_one() {
+    fn replayed_letters_without_store_are_kept() {
         let file = store(9);
-        Chain::new(vec![Link::own(file.clone(), "memory")]).keep(group(&[letter(1)], false));
+        StoreChain::new(vec![StoreLink::local(file.clone(), StoreKind::Memory)]).keep(pending(&[letter(1)], false));
         assert_eq!(file.len(), 1);
     }
 
-    /// A file whose folder is gone.
-    fn gone() -> Arc<FileStore> {
+    /// Returns a file store whose folder is deleted.
+    fn deleted_store() -> Arc<FileStore> {
         let folder = tempfile::tempdir().unwrap();
         let file = Arc::new(FileStore::open(folder.path().join("letters")).unwrap());
         file.append(&[letter(0)]).unwrap();
@@ -378,49 +419,64 @@ mod tests {
     }
 
     #[test]
-    fn an_unreadable_store_hides_no_other() {
-        let (file, memory) = (gone(), store(9));
-        let chain = Chain::new(vec![Link::own(file, "file"), Link::own(memory.clone(), "memory")]);
-        chain.keep(group(&[letter(0)], false));
+    fn unreadable_stores_hide_no_other() {
+        let (file, memory) = (deleted_store(), store(9));
+        let chain = StoreChain::new(vec![
+            StoreLink::local(file, StoreKind::File),
+            StoreLink::local(memory.clone(), StoreKind::Memory),
+        ]);
+        chain.keep(pending(&[letter(0)], false));
         let listed = chain.list(&Selection::all(), 9);
         assert_eq!((listed.letters.len(), listed.unread.len()), (1, 1), "{listed:?}");
-        let stats: Vec<_> = chain.links.iter().map(Link::stats).collect();
+        let stats: Vec<_> = chain.links.iter().map(StoreLink::stats).collect();
         assert!(stats[0].error.is_some() && stats[1].stats.letters == 1, "{stats:?}");
         chain.purge(&Selection::all()).unwrap_err();
         assert_eq!(memory.len(), 0);
     }
 
     #[test]
-    fn a_letter_whose_store_is_gone_is_kept_elsewhere() {
-        let (file, memory) = (gone(), store(9));
-        let chain = Chain::new(vec![Link::own(file, "file"), Link::own(memory.clone(), "memory")]);
-        // The store learns of it with the next write.
-        chain.keep(group(&[letter(0)], false));
+    fn letters_of_deleted_stores_move() {
+        let (file, memory) = (deleted_store(), store(9));
+        let chain = StoreChain::new(vec![
+            StoreLink::local(file, StoreKind::File),
+            StoreLink::local(memory.clone(), StoreKind::Memory),
+        ]);
+        // The store notices the deletion at its next write.
+        chain.keep(pending(&[letter(0)], false));
         let mut again = letter(1);
         again.outcome = Outcome::NotWritten;
-        chain.keep(group(std::slice::from_ref(&again), false));
+        chain.keep(pending(std::slice::from_ref(&again), false));
         let held = memory.scan(None, 9).unwrap().pop().unwrap().letter;
         assert_eq!((held.id, held.outcome), (again.id, Outcome::Unknown));
     }
 
     #[test]
-    fn letters_of_records_that_landed_are_removed_wherever_they_are() {
+    fn written_letters_leave_every_store() {
         let (first, second) = (store(1), store(9));
-        let chain = Chain::new(vec![Link::own(first.clone(), "memory"), Link::own(second.clone(), "memory")]);
+        let chain = StoreChain::new(vec![
+            StoreLink::local(first.clone(), StoreKind::Memory),
+            StoreLink::local(second.clone(), StoreKind::Memory),
+        ]);
         let letters = [letter(0), letter(0), letter(0)];
-        letters.iter().for_each(|letter| chain.keep(group(std::slice::from_ref(letter), false)));
-        assert_eq!(chain.landed(&[letters[0].id, letters[2].id]), 2);
+        letters.iter().for_each(|letter| chain.keep(pending(std::slice::from_ref(letter), false)));
+        assert_eq!(chain.remove_written(&[letters[0].id, letters[2].id]), 2);
         assert_eq!((first.len(), second.len()), (0, 1));
     }
 
     #[test]
-    fn letters_of_different_causes_stay_in_their_order() {
+    fn mixed_causes_keep_their_order() {
         let (topic, file) = (store(0), store(9));
-        let chain = Chain::new(vec![Link::new(topic.clone(), "topic", true), Link::own(file.clone(), "memory")]);
+        let chain = StoreChain::new(vec![
+            StoreLink::new(topic.clone(), StoreKind::Topic, true),
+            StoreLink::local(file.clone(), StoreKind::Memory),
+        ]);
         let letters = [letter(0), letter(0), letter(0)];
-        let keep =
-            |(letter, cluster_absent): (&Letter, bool)| ToKeep { letter: letter.clone(), again: false, cluster_absent };
-        chain.keep(letters.iter().zip([true, false, true]).map(keep).collect());
+        let pending = |(letter, is_cluster_absent): (&Letter, bool)| PendingLetter {
+            letter: letter.clone(),
+            is_replayed: false,
+            is_cluster_absent,
+        };
+        chain.keep(letters.iter().zip([true, false, true]).map(pending).collect());
         let held: Vec<Letter> = file.scan(None, 9).unwrap().into_iter().map(|held| held.letter).collect();
         assert_eq!(held, letters);
     }

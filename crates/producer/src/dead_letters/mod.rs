@@ -1,10 +1,10 @@
-//! What failed for good: kept with its reason, listed, removed, and sent again.
+//! Dead letters: failed records, kept with their reason, listed and removed.
 //!
-//! Rules: a letter is kept before its delivery reports the failure; whatever blocks, blocks a thread that may.
+//! Rules: a letter is kept before its delivery reports the failure. Blocking calls run on threads that may block.
 
+mod batch_letters;
 mod chain;
-mod make;
-pub(crate) mod refused;
+pub(crate) mod refused_event;
 pub(crate) mod topic;
 pub(crate) mod writer;
 
@@ -23,53 +23,53 @@ use tokio::sync::oneshot;
 use crate::config::{ConfigErrors, KafkaConfig};
 use crate::error::PublishError;
 use crate::shared::Shared;
-use chain::{Chain, Link};
+use chain::{StoreChain, StoreKind, StoreLink};
 pub use topic::{DeadLetterTopic, TopicWarning, UnfitTopic};
 use writer::Work;
 
-/// A producer's dead letters: those of its stores in memory and on disk, together. Those in a topic belong to all who
-/// write there: see [`DeadLetterTopic`].
+/// The dead letters of a producer, in its stores in memory and on disk. Dead letters in a topic belong to all processes
+/// that write to the topic: see [`DeadLetterTopic`].
 ///
-/// All of its methods may be called from any task: what blocks is done on tokio's threads for that.
+/// All methods may be called from any task. Blocking work runs on tokio's blocking threads.
 #[derive(Clone, Debug)]
 pub struct DeadLetters {
-    chain: Arc<Chain>,
+    chain: Arc<StoreChain>,
     work: Sender<Work>,
-    /// Other processes reach the file through it.
+    /// The service through which other processes reach the file.
     _service: Option<Arc<Service>>,
 }
 
 #[cfg(unix)]
 use kafka_courier_dlq::Service;
-/// Other processes reach a file only where there are Unix sockets.
+/// Other processes reach a file only on platforms with Unix sockets.
 #[cfg(not(unix))]
 #[derive(Debug)]
 enum Service {}
 
-/// What a store of dead letters holds.
+/// The counts of one store of dead letters.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DeadLetterStats {
-    /// The store: `memory`, or the file's path, or the topic.
+    /// The store: `memory`, the file's path, or the topic.
     pub store: String,
-    /// Letters that were handed to it since the producer was built.
+    /// Dead letters that the store accepted since the producer was built.
     pub kept: u64,
-    /// What it holds, and what it did; all zero if it can't be asked.
+    /// The store's own counts. All counts are zero if the store fails.
     pub stats: StoreStats,
-    /// Why it can't be asked.
+    /// The store's error, if it fails.
     pub error: Option<StoreError>,
 }
 
-/// Letters that were found, and the stores that could not be read: there may be more letters in those.
+/// A list of dead letters, and the unreadable stores, which may contain more dead letters.
 ///
-/// It is a slice of the letters, and iterates over them.
+/// The list dereferences to a slice of the dead letters, and iterates over them.
 #[derive(Clone, Default, Debug)]
 #[non_exhaustive]
 #[must_use]
 pub struct Listed {
-    /// The letters of all stores that could be read.
+    /// The dead letters of all readable stores.
     pub letters: Vec<Held>,
-    /// The stores that could not be read, or not to their end, by name, with the reason.
+    /// The names and errors of stores that could not be read to their end.
     pub unread: Vec<(String, StoreError)>,
 }
 
@@ -91,8 +91,8 @@ impl IntoIterator for Listed {
 }
 
 impl KafkaConfig {
-    /// How a file of dead letters is kept: within `dlq_max_letters`, `dlq_max_bytes` and `dlq_max_age` (0: no limit), and
-    /// what `dlq_overflow` says where it is full.
+    /// Returns the options of a dead-letter file: the limits `dlq_max_letters`, `dlq_max_bytes` and `dlq_max_age` (0:
+    /// no limit), and the behaviour of a full file, `dlq_overflow`.
     pub fn dlq_file_options(&self) -> FileStoreOptions {
         let at_most = |limit: usize| Some(limit as u64).filter(|limit| *limit > 0);
         let limits = Limits {
@@ -105,13 +105,14 @@ impl KafkaConfig {
     }
 }
 
-/// Lets other processes reach the file through this one; without that it is kept all the same.
+/// Starts the service through which other processes reach the file. Without the service the file works for this
+/// process.
 #[cfg(unix)]
 fn serve(file: &Arc<FileStore>) -> Option<Service> {
     let served = file.serve();
     served
         .inspect_err(|error| {
-            tracing::warn!(store = file.name(), %error, "other processes can't reach the dead letters while this one runs");
+            tracing::warn!(store = file.name(), %error, "dead-letter service failed to start");
         })
         .ok()
 }
@@ -122,7 +123,7 @@ fn serve(_: &Arc<FileStore>) -> Option<Service> {
 }
 
 impl DeadLetters {
-    /// Starts keeping letters, in `store` if there is one, else as the configuration says.
+    /// Starts the stores of the configuration and `store`, if given, and the thread that keeps letters.
     pub(crate) fn start(
         config: &KafkaConfig,
         store: Option<Arc<dyn DeadLetterStore>>,
@@ -132,44 +133,44 @@ impl DeadLetters {
         let (mut links, mut service) = (Vec::new(), None);
         if !config.dlq_topic.is_empty() {
             let topic = DeadLetterTopic::open_with(config, &config.dlq_topic, tokens, true)?;
-            links.push(Link::in_cluster(Arc::new(topic)));
+            links.push(StoreLink::in_cluster(Arc::new(topic)));
         }
-        links.extend(store.map(|store| Link::own(store, "custom")));
+        links.extend(store.map(|store| StoreLink::local(store, StoreKind::Custom)));
         if !config.dlq_file.is_empty() {
             let file = FileStore::open_with(&config.dlq_file, config.dlq_file_options())
                 .map_err(|error| ConfigErrors(vec![format!("dlq_file: {error}")]))?;
             let file = Arc::new(file);
             service = serve(&file);
-            links.push(Link::own(file, "file"));
+            links.push(StoreLink::local(file, StoreKind::File));
         }
-        links.push(Link::own(Arc::new(MemoryStore::new(config.dlq_buffer as u64)), "memory"));
-        let chain = Arc::new(Chain::new(links));
-        let work = writer::start(chain.clone(), shared.clone()).map_err(|error| {
-            ConfigErrors(vec![format!("the thread that keeps dead letters could not be started: {error}")])
-        })?;
+        links.push(StoreLink::local(Arc::new(MemoryStore::new(config.dlq_buffer as u64)), StoreKind::Memory));
+        let chain = Arc::new(StoreChain::new(links));
+        let work = writer::start(chain.clone(), shared.clone())
+            .map_err(|error| ConfigErrors(vec![format!("starting the dead-letter thread failed: {error}")]))?;
         Ok(Self { chain, work, _service: service.map(Arc::new) })
     }
 
-    /// Keeps nothing, and holds nothing.
+    /// Returns dead letters without a store.
     pub(crate) fn none() -> Self {
-        Self { chain: Arc::new(Chain::new(Vec::new())), work: channel().0, _service: None }
+        Self { chain: Arc::new(StoreChain::new(Vec::new())), work: channel().0, _service: None }
     }
 
-    /// The stores of this process, in the order in which they are tried. The topic is not among them: it belongs to all
-    /// replicas, and takes a [`DeadLetterTopic`] of one's own to read it.
+    /// Returns the stores of this process, in the order in which they are tried. The topic is excluded, because it
+    /// belongs to all replicas. A separate [`DeadLetterTopic`] reads it.
     pub(crate) fn stores(&self) -> Vec<Arc<dyn DeadLetterStore>> {
-        self.chain.own().map(|link| link.store.clone()).collect()
+        self.chain.local_links().map(|link| link.store.clone()).collect()
     }
 
-    /// Checks the settings of the topic that `dlq_topic` names, as [`DeadLetterTopic::check`] does; without such a topic there
-    /// is nothing to say. Waits for the cluster's answer.
+    /// Checks the settings of `dlq_topic` as [`DeadLetterTopic::check`] does, and returns the warnings. Waits for the
+    /// cluster's answer. Returns no warnings if `dlq_topic` is empty.
     ///
     /// # Errors
     ///
-    /// [`UnfitTopic`]: the topic takes no dead letters, because it would lose them; they go to the next store.
+    /// Returns [`UnfitTopic`] if the topic would lose dead letters. The topic then accepts none, and the next store
+    /// takes them.
     pub async fn check_topic(&self) -> Result<Vec<TopicWarning>, UnfitTopic> {
-        let topics: Vec<_> = self.chain.links.iter().filter_map(Link::topic).collect();
-        // Without an answer the topic's own check says so before it takes a letter.
+        let topics: Vec<_> = self.chain.links.iter().filter_map(StoreLink::topic).collect();
+        // The topic repeats the check before it accepts a letter, so a missing answer is not an error here.
         let checked = tokio::task::spawn_blocking(move || {
             topics.iter().try_fold(Vec::new(), |mut warnings, topic| {
                 warnings.extend(topic.check()?);
@@ -183,52 +184,52 @@ impl DeadLetters {
         self.work.clone()
     }
 
-    /// Letters held now, in memory and on disk; what is in a topic is not counted.
+    /// Returns the number of dead letters in memory and on disk. Dead letters in a topic are not counted.
     pub fn len(&self) -> u64 {
         self.chain.held()
     }
 
-    /// Letters that the stores took, the topic included.
+    /// Returns the number of letters that the stores accepted, including the topic.
     pub(crate) fn kept(&self) -> u64 {
         self.chain.links.iter().map(|link| link.kept.load(Ordering::Relaxed)).sum()
     }
 
-    /// Letters that only memory holds.
+    /// Returns the number of letters in memory only.
     pub(crate) fn in_memory(&self) -> u64 {
-        self.chain.links.iter().filter(|link| link.is_memory()).map(Link::held).sum()
+        self.chain.links.iter().filter(|link| link.is_memory()).map(StoreLink::held).sum()
     }
 
-    /// Whether none is held.
+    /// Returns whether neither memory nor disk contains a dead letter.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// What each store holds, in the order in which they are tried. A store that can't be asked hides no other: its entry
-    /// says why.
+    /// Returns the counts of each store, in the order in which the stores are tried. The entry of a failed store
+    /// contains its error.
     ///
     /// # Errors
     ///
-    /// The runtime is shutting down.
+    /// Returns an error if the runtime is shutting down.
     pub async fn stats(&self) -> Result<Vec<DeadLetterStats>, StoreError> {
-        self.blocking(|chain| Ok(chain.links.iter().map(Link::stats).collect())).await
+        self.blocking(|chain| Ok(chain.links.iter().map(StoreLink::stats).collect())).await
     }
 
-    /// The selected letters, store by store, in order of arrival, at most `limit`. A store that can't be read hides no other:
-    /// it is named beside what was found.
+    /// Returns up to `limit` selected dead letters, store by store, in order of arrival. [`Listed::unread`] names the
+    /// unreadable stores.
     ///
     /// # Errors
     ///
-    /// The runtime is shutting down.
+    /// Returns an error if the runtime is shutting down.
     pub async fn list(&self, selection: &Selection, limit: usize) -> Result<Listed, StoreError> {
         let selection = selection.clone();
         self.blocking(move |chain| Ok(chain.list(&selection, limit))).await
     }
 
-    /// Removes the selected letters for ever; returns how many there were.
+    /// Removes the selected dead letters permanently, and returns their number.
     ///
     /// # Errors
     ///
-    /// The first store that failed. All stores were tried.
+    /// Returns the error of the first store that failed, after trying all stores.
     pub async fn purge(&self, selection: &Selection) -> Result<usize, StoreError> {
         let selection = selection.clone();
         self.blocking(move |chain| {
@@ -239,23 +240,29 @@ impl DeadLetters {
         .await
     }
 
-    /// A letter of an event that was not accepted, for [`put`](Self::put): as the record that it would have been, for
-    /// `topic`, certainly not written, never tried. Errors: the event has no JSON.
+    /// Returns the dead letter of a refused event, for [`put`](Self::put). The dead letter contains the record that the
+    /// event would have been in `topic`, has the outcome not written, and no attempt.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the event has no JSON.
     pub fn letter_of(topic: &str, event: &dyn Event, error: &PublishError) -> Result<Letter, EncodeError> {
-        refused::letter(topic, event, error)
+        refused_event::letter(topic, event, error)
     }
 
-    /// Keeps letters that were written by hand. Returns when they are as durable as failures of the producer's own.
+    /// Keeps dead letters of the application. Returns once they are as durable as the producer's own dead letters.
     ///
-    /// Cancel safety: they are kept all the same.
+    /// # Cancel safety
+    ///
+    /// The dead letters are kept even if the future is dropped after its first poll.
     pub async fn put(&self, letters: Vec<Letter>) {
         let (kept, done) = oneshot::channel();
-        // The thread is there as long as this sender is.
+        // The thread lives as long as this sender.
         let _ = self.work.send(Work::Put { letters, kept });
         let _ = done.await;
     }
 
-    /// Waits until all that failed before is kept.
+    /// Waits until all earlier failures are kept.
     pub(crate) async fn settled(&self) {
         let (reached, done) = oneshot::channel();
         let _ = self.work.send(Work::Barrier(reached));
@@ -264,10 +271,10 @@ impl DeadLetters {
 
     async fn blocking<R: Send + 'static>(
         &self,
-        what: impl FnOnce(&Chain) -> Result<R, StoreError> + Send + 'static,
+        work: impl FnOnce(&StoreChain) -> Result<R, StoreError> + Send + 'static,
     ) -> Result<R, StoreError> {
         let chain = self.chain.clone();
-        match tokio::task::spawn_blocking(move || what(&chain)).await {
+        match tokio::task::spawn_blocking(move || work(&chain)).await {
             Ok(result) => result,
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),

@@ -1,9 +1,9 @@
-//! The thread that keeps dead letters and only then tells of the failure.
+//! The thread that keeps dead letters, and then settles the failed records.
 //!
 //! Rules:
-//! - A verdict of failure is told once its letters are kept; deliveries never wait for that.
-//! - All that waits is kept at once (group commit), within bounds.
-//! - It is a thread, not a task: stores block, and it outlives its runtime until everything that was handed to it is kept.
+//! - A record is settled as failed after its letter is kept. Verdicts of delivered records never wait for letters.
+//! - All waiting letters are kept in one call to the store (group commit), within bounds.
+//! - The writer is a thread and not a task, because stores block. It outlives its runtime until all its work is done.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -14,22 +14,22 @@ use kafka_courier_dlq::Letter;
 use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, PartitionId, RecordSet, Verdict};
 use tokio::sync::oneshot;
 
-use super::chain::{Chain, ToKeep, log_whole};
-use super::make::{Clocks, GivenUp, Made, letters};
+use super::batch_letters::{BatchLetter, Clocks, FailedBatch, letters};
+use super::chain::{PendingLetter, StoreChain, log_whole};
 use crate::delivery::Token;
 use crate::shared::{Charge, Shared};
 
-/// Records whose letters are kept at once, about.
+/// The approximate number of records whose letters are kept in one group.
 const RECORDS_AT_ONCE: u32 = 4096;
-/// Bytes of batches whose letters are kept at once, about.
+/// The approximate size of the batches whose letters are kept in one group, in bytes.
 const BYTES_AT_ONCE: usize = 8 << 20;
 
-/// How often what is too old is dropped, and what others did to the stores is noticed.
-const ROUND: Duration = Duration::from_secs(5);
+/// The interval of expiry, and of reading the counts that other processes change.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Records that were given up, with what they hold until their letters are kept.
+/// Failed records, with the resources that they hold until their letters are kept.
 #[derive(Debug)]
-pub(crate) struct Failed {
+pub(crate) struct FailedRecords {
     pub(crate) token: Token,
     pub(crate) topic: Arc<str>,
     pub(crate) partition: PartitionId,
@@ -39,39 +39,39 @@ pub(crate) struct Failed {
     pub(crate) charge: Charge,
 }
 
-/// What the writer is given to do; it is done in this order.
+/// Work for the writer, which does it in the order of arrival.
 #[derive(Debug)]
 pub(crate) enum Work {
-    /// Records that were given up.
-    Failed(Failed),
-    /// Records that were given up as unknown are in the log.
+    /// Keep the letters of failed records, then settle the records.
+    Failed(FailedRecords),
+    /// Remove the letters of records with the outcome unknown that are in the log.
     Landed { token: Token, records: RecordSet, base_offset: Option<i64> },
-    /// Letters that were written by hand.
+    /// Keep letters of the application.
     Put { letters: Vec<Letter>, kept: oneshot::Sender<()> },
-    /// Tells when all that was given before is done.
+    /// Notify once all earlier work is done.
     Barrier(oneshot::Sender<()>),
 }
 
-/// Starts the thread. It ends when the last sender is gone and all is done.
-pub(crate) fn start(chain: Arc<Chain>, shared: Arc<Shared>) -> std::io::Result<Sender<Work>> {
-    let (sender, works) = channel();
-    let writer = Writer { chain, shared };
-    std::thread::Builder::new().name("dead-letters".to_owned()).spawn(move || writer.run(&works))?;
+/// Starts the thread, which ends once the last sender is dropped and all work is done.
+pub(crate) fn start(chain: Arc<StoreChain>, shared: Arc<Shared>) -> std::io::Result<Sender<Work>> {
+    let (sender, queue) = channel();
+    let writer = LetterWriter { chain, shared };
+    std::thread::Builder::new().name("dead-letters".to_owned()).spawn(move || writer.run(&queue))?;
     Ok(sender)
 }
 
-/// In the line of a batch that was given up.
+/// The number of correlation ids in the log line of a failed batch.
 const CORRELATION_IDS: usize = 3;
 
-struct Writer {
-    chain: Arc<Chain>,
+struct LetterWriter {
+    chain: Arc<StoreChain>,
     shared: Arc<Shared>,
 }
 
-impl Writer {
-    fn run(&self, works: &Receiver<Work>) {
+impl LetterWriter {
+    fn run(&self, queue: &Receiver<Work>) {
         loop {
-            let first = match works.recv_timeout(ROUND) {
+            let first = match queue.recv_timeout(EXPIRY_INTERVAL) {
                 Ok(first) => first,
                 Err(RecvTimeoutError::Timeout) => {
                     self.chain.expire();
@@ -92,26 +92,26 @@ impl Writer {
                     }
                     other => {
                         self.keep(std::mem::take(&mut failed));
-                        self.do_other(other);
+                        self.handle(other);
                     }
                 }
                 if records < RECORDS_AT_ONCE && bytes < BYTES_AT_ONCE {
-                    next = works.try_recv().ok();
+                    next = queue.try_recv().ok();
                 }
             }
             self.keep(failed);
         }
     }
 
-    fn do_other(&self, work: Work) {
+    fn handle(&self, work: Work) {
         match work {
             Work::Failed(failed) => self.keep(vec![failed]),
-            Work::Landed { token, records, base_offset } => self.landed(&token, &records, base_offset),
+            Work::Landed { token, records, base_offset } => self.remove_written(&token, &records, base_offset),
             Work::Put { letters, kept } => {
-                let keep = |letter| ToKeep { letter, again: false, cluster_absent: false };
-                self.chain.keep(letters.into_iter().map(keep).collect());
+                let pending = |letter| PendingLetter { letter, is_replayed: false, is_cluster_absent: false };
+                self.chain.keep(letters.into_iter().map(pending).collect());
                 crate::metrics::dead_letters(self.chain.held());
-                // Whoever asked may have gone.
+                // The caller may have dropped its future.
                 let _ = kept.send(());
             }
             Work::Barrier(reached) => {
@@ -120,8 +120,8 @@ impl Writer {
         }
     }
 
-    /// Keeps the letters of what failed, then tells the verdicts.
-    fn keep(&self, failed: Vec<Failed>) {
+    /// Keeps the letters of failed records, then settles the records.
+    fn keep(&self, failed: Vec<FailedRecords>) {
         if failed.is_empty() {
             return;
         }
@@ -130,13 +130,14 @@ impl Writer {
         for failed in &failed {
             let letters = failed.letters(clocks);
             if failed.failure.outcome == FailedOutcome::Unknown {
-                failed.token.state().keep_letters(letters.iter().map(|made| (made.index, made.letter.id)));
+                failed.token.state().keep_letters(letters.iter().map(|one| (one.index, one.letter.id)));
             }
             failed.warn(&letters);
-            letters.iter().for_each(|made| explain(&made.letter));
-            let cluster_absent = failed.failure.reason.is_absence();
-            let keep = |made: Made| ToKeep { letter: made.letter, again: made.again, cluster_absent };
-            all.extend(letters.into_iter().map(keep));
+            letters.iter().for_each(|one| log_dead_letter(&one.letter));
+            let is_cluster_absent = failed.failure.reason.is_absence();
+            let pending =
+                |BatchLetter { letter, is_replayed, .. }| PendingLetter { letter, is_replayed, is_cluster_absent };
+            all.extend(letters.into_iter().map(pending));
         }
         self.chain.keep(all);
         crate::metrics::dead_letters(self.chain.held());
@@ -145,24 +146,19 @@ impl Writer {
         }
     }
 
-    fn landed(&self, token: &Token, records: &RecordSet, base_offset: Option<i64>) {
+    fn remove_written(&self, token: &Token, records: &RecordSet, base_offset: Option<i64>) {
         let letters: Vec<_> = token.state().take_letters(records).into_iter().map(|(_, id)| id).collect();
         if letters.is_empty() {
             return;
         }
-        let removed = self.chain.landed(&letters);
+        let removed = self.chain.remove_written(&letters);
         crate::metrics::dead_letters(self.chain.held());
-        tracing::info!(
-            letters = letters.len(),
-            removed,
-            ?base_offset,
-            "records with dead letters are in the log after all"
-        );
+        tracing::info!(letters = letters.len(), removed, ?base_offset, "records with dead letters are in the log");
     }
 }
 
-/// One line for each event that was given up, by which it is found again wherever its correlation id is known.
-fn explain(letter: &Letter) {
+/// Logs one line for a failed event, to find it by its correlation id.
+fn log_dead_letter(letter: &Letter) {
     tracing::debug!(
         dead_letter = %letter.id,
         event_id = letter.event_id,
@@ -170,19 +166,20 @@ fn explain(letter: &Letter) {
         correlation_id = letter.correlation_id,
         topic = letter.topic,
         reason = letter.failure_reason,
-        "an event was given up and is a dead letter now"
+        "event failed and becomes a dead letter"
     );
 }
 
-impl Failed {
-    fn letters(&self, clocks: Clocks) -> Vec<Made> {
-        letters(&self.given_up(), clocks, &self.token.state().replayed())
+impl FailedRecords {
+    fn letters(&self, clocks: Clocks) -> Vec<BatchLetter> {
+        letters(&self.failed_batch(), clocks, &self.token.state().replayed())
     }
 
-    /// One line for a batch, with some of its events' correlation ids; each event's own line is for those who debug.
-    pub(crate) fn warn(&self, letters: &[Made]) {
+    /// Logs one warning for the batch, with some correlation ids of its events. Each event has its own line at debug
+    /// level.
+    pub(crate) fn warn(&self, letters: &[BatchLetter]) {
         let mut correlation_ids: Vec<&str> = Vec::new();
-        for id in letters.iter().filter_map(|made| made.letter.correlation_id.as_deref()) {
+        for id in letters.iter().filter_map(|one| one.letter.correlation_id.as_deref()) {
             if correlation_ids.len() == CORRELATION_IDS {
                 break;
             }
@@ -198,17 +195,17 @@ impl Failed {
             attempts = self.failure.attempts,
             reason = %self.failure.reason,
             ?correlation_ids,
-            "events were given up"
+            "events failed"
         );
     }
 
-    /// Nobody is left to keep letters: they stand in the log.
+    /// Writes the letters to the log, because no writer is left to keep them.
     pub(crate) fn log_letters(&self) {
-        self.letters(Clocks::read()).iter().for_each(|made| log_whole(&made.letter));
+        self.letters(Clocks::read()).iter().for_each(|one| log_whole(&one.letter));
     }
 
-    fn given_up(&self) -> GivenUp<'_> {
-        GivenUp {
+    fn failed_batch(&self) -> FailedBatch<'_> {
+        FailedBatch {
             topic: &self.topic,
             partition: self.partition.index,
             records: &self.records,

@@ -17,7 +17,7 @@ use super::run::Placed;
 use super::sort::Desk;
 use super::stamps::{Ids, Slots};
 use super::{Doubtful, Replay};
-use crate::dead_letters::topic::index::{Arrival, Found, Index};
+use crate::dead_letters::topic::index::{Arrival, FoundLetters, Index};
 use crate::verify::{Verdict, WhyNot};
 
 /// What becomes of a record that leaves.
@@ -157,17 +157,17 @@ impl Store for Topic {
         self.partitions.push(Vec::new());
     }
     fn open(&mut self) {
-        let mut found = Found::default();
+        let mut found = FoundLetters::default();
         for (partition, log) in (0..).zip(&self.partitions) {
             for (offset, entry) in (0..).zip(log) {
                 match entry {
-                    Entry::Letter(letter, arrival) => found.letter(letter.id, (partition, offset), *arrival),
-                    Entry::Settled(id) => found.settled(*id),
+                    Entry::Letter(letter, arrival) => found.add_letter(letter.id, (partition, offset), *arrival),
+                    Entry::Settled(id) => found.remove(*id),
                 }
             }
         }
         self.index = Index::default();
-        self.index.take(found);
+        self.index.replace(found);
     }
     fn scan(&self, after: Option<Position>, limit: usize) -> Vec<Held> {
         let found = self.index.after(after, limit).into_iter().map(|(_, known)| {
@@ -180,15 +180,15 @@ impl Store for Topic {
         found.collect()
     }
     fn update(&mut self, held: Held) {
-        let Some((id, known)) = self.index.at(held.position) else { return };
+        let Some((id, known)) = self.index.get(held.position) else { return };
         let partition = usize::try_from(known.newest.0).unwrap();
         let at = self.write(partition, Entry::Letter(Box::new(held.letter), Arrival::Before(known.arrived)));
-        self.index.updated(id, at);
+        self.index.update(id, at);
     }
     fn remove(&mut self, position: Position) {
-        let Some((id, known)) = self.index.at(position) else { return };
+        let Some((id, known)) = self.index.get(position) else { return };
         self.write(usize::try_from(known.newest.0).unwrap(), Entry::Settled(id));
-        self.index.settled(id);
+        self.index.remove(id);
     }
 }
 

@@ -19,7 +19,7 @@ use super::order::Waves;
 use super::plan;
 use super::run::{Placed, Run, Store, remove};
 use super::{ReplayError, ReplayReport};
-use crate::dead_letters::refused::classify;
+use crate::dead_letters::refused_event::classify;
 use crate::delivery::Delivery;
 use crate::error::PublishError;
 use crate::record::{ProducerRecord, borrowed};

@@ -1,15 +1,17 @@
-//! The proof, for one partition: what was read goes in, verdicts come out.
+//! The proof for one partition: from the records of a read to verdicts.
 //!
-//! Rules (each absence needs all of them):
-//! - The topic is the one that the record was sent to, and never drops records from its middle.
-//! - Everything from where the record can be to behind the fence was read without a gap.
-//! - The fence is in force: it was acknowledged to us, or it was read and is young enough that its leader remembers it.
-//!   What a leader knows of a producer id is its last batch's: the epoch it refuses lower ones by, and the timestamp it
-//!   forgets the id by. It looks for what to forget every ten minutes (Kafka's default), which a read takes for longer than
-//!   what is appended meanwhile.
-//! - What identifies a record: its stamp, where the topic is the same for certain (a cluster that was built anew gives the
-//!   same producer ids again), or its event's or letter's id in a header. A transaction's headers don't count: it may have
-//!   been aborted.
+//! A verdict of absence needs all of the following:
+//! - The topic is the one to which the record was sent, and is not compacted.
+//! - All offsets from the first possible offset of the record up to the fence were read without a gap.
+//! - The fence is in force: it was acknowledged to this process, or it was read and is so recent that its leader still
+//!   remembers it. A leader's state of a producer id is that of the id's last batch: the epoch, below which the leader
+//!   refuses batches, and the timestamp, by which the leader expires the id. The leader checks for expired ids every
+//!   ten minutes (Kafka's default). The proof therefore assumes that no batch expires an id before the read reaches the
+//!   batch.
+//!
+//! A record is identified by its stamp, or by the id of its event or letter in a header. The stamp only counts if the
+//! topic is certainly the same, because a rebuilt cluster assigns the same producer ids again. Headers of a transaction
+//! do not count, because the transaction may have been aborted.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -18,100 +20,104 @@ use kafka_courier_idempotent_sender::core::TopicUuid;
 
 use super::{Doubt, Verdict, WhyNot};
 
-/// A fence that was read counts for so long after its last record: half of Kafka's default `producer.id.expiration.ms`.
+/// How long a fence in the log is in force after its last record: half of Kafka's default `producer.id.expiration.ms`.
 const FENCE_LIFETIME_MS: i64 = 12 * 60 * 60 * 1000;
-/// A fence of ours lies so far above every epoch that is known, beyond what a producer raises in its life.
+/// The distance of a sent fence's epoch from all known epochs. A producer raises its epoch less often during its life.
 const FENCE_STEP: i16 = 1000;
 
-/// What is known of the topic now.
+/// The topic as the cluster describes it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Topic {
-    /// All zero: unknown.
+pub(super) struct TopicState {
+    /// The topic id. All bytes are zero if the id is unknown.
     pub(super) uuid: TopicUuid,
-    /// Whether it is compacted; `None`: unknown.
+    /// Whether the topic is compacted. `None` if unknown.
     pub(super) compacted: Option<bool>,
 }
 
-/// A batch's header, as far as the proof goes.
+/// The parts of a batch header that the proof uses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct BatchHead {
     pub(super) base_offset: i64,
     pub(super) last_offset_delta: i32,
-    /// Without one it proves nothing.
+    /// The stamp. A batch without a stamp proves nothing.
     pub(super) stamp: Option<Stamp>,
     pub(super) max_timestamp: i64,
 }
 
-/// One doubt, and what was seen of it.
+/// One doubt, and the offsets that the read found for it.
 #[derive(Debug)]
 struct Case {
     doubt: Doubt,
-    /// Whether the topic is for certain the one that it was sent to.
+    /// Whether the topic is certainly the one to which the record was sent.
     same_topic: bool,
-    /// The first offset at which it can be in this topic.
+    /// The first possible offset of the record in this topic.
     from: i64,
+    /// The record's offset.
     found: Option<i64>,
+    /// The offset of another record with the record's stamp.
     taken: Option<i64>,
+    /// The offset of an undecodable batch that may contain the record.
     unreadable: Option<i64>,
 }
 
-/// What is known of a producer id that doubts name.
+/// A producer id of the doubts, and the batches that were read of it.
 #[derive(Debug, Default)]
-struct Id {
+struct TrackedId {
     cases: Vec<usize>,
-    /// Those whose epoch and sequence number are known.
+    /// The cases with a known epoch and sequence number.
     stamped: BTreeMap<(i16, i32), Vec<usize>>,
     /// The highest epoch that was read.
     highest: Option<i16>,
-    /// Epoch and maximum timestamp of its last batch, unless that may be in a gap.
+    /// The epoch and maximum timestamp of the last batch. `None` if the last batch may be in a gap.
     last: Option<(i16, i64)>,
-    /// A fence that was acknowledged to us: its epoch and offset.
+    /// The epoch and offset of a fence that was acknowledged to this process.
     fence: Option<(i16, i64)>,
 }
 
-/// Whether a late request can still be written.
+/// Whether the leader refuses a late request.
 enum Fenced {
     No,
-    /// From this offset on; 0: the fence was itself read.
+    /// The leader refuses late requests from this offset. `i64::MIN` if the fence itself was read.
     From(i64),
 }
 
-/// What is at an offset at which a fence was acknowledged.
+/// The content of the offset at which a fence was acknowledged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum There {
-    /// It was not read.
+pub(super) enum OffsetContent {
+    /// The offset was not read.
     Unread,
-    /// A batch that can't be looked into, with just the fence's stamp.
-    ItsStamp,
-    /// Another that can't be looked into.
+    /// An undecodable batch with the fence's stamp.
+    FenceStamp,
+    /// Another undecodable batch.
     Unreadable,
-    /// Something that can be read.
+    /// A decodable batch.
     Readable,
 }
 
 /// The check of one partition's doubts.
 #[derive(Debug)]
 pub(super) struct PartitionCheck {
-    topic: Topic,
+    topic: TopicState,
     cases: Vec<Case>,
-    ids: HashMap<i64, Id>,
+    ids: HashMap<i64, TrackedId>,
     by_event: HashMap<String, Vec<usize>>,
     by_letter: HashMap<String, Vec<usize>>,
-    /// Letters that serve as fences, and where they were seen.
+    /// The ids of letters that serve as fences, and the offsets of their records.
     watched: HashMap<String, Option<i64>>,
-    /// Offsets from and to (exclusive) whose records could not be read, rising, what is adjacent joined.
+    /// Ranges of undecodable offsets, with exclusive ends. Ranges are in ascending order, and adjacent ranges are
+    /// joined.
     unreadable: Vec<(i64, i64)>,
-    /// Those among them that may be fences: one record, the first of its epoch.
+    /// Undecodable batches that may be fences, by offset: one record, the first of its epoch.
     unreadable_firsts: HashMap<i64, Stamp>,
-    /// Cases whose stamp is in the last batch, with their offsets.
+    /// The offsets and cases whose stamp is in the last batch.
     just_found: Vec<(i64, usize)>,
-    /// Everything from here to `read_to` was read.
+    /// The offset from which all records up to `read_to` were read.
     whole_from: i64,
     read_to: i64,
 }
 
 impl PartitionCheck {
-    pub(super) fn new(doubts: Vec<Doubt>, topic: Topic) -> Self {
+    pub(super) fn new(doubts: Vec<Doubt>, topic: TopicState) -> Self {
         let mut check = Self {
             topic,
             cases: Vec::with_capacity(doubts.len()),
@@ -142,40 +148,40 @@ impl PartitionCheck {
             self.by_event.entry(event.clone()).or_default().push(index);
         }
         self.by_letter.entry(doubt.letter_id.clone()).or_default().push(index);
-        // Offsets of a topic that is no more say nothing about this one.
+        // An offset in a deleted topic is meaningless in a recreated topic.
         let same_topic = is_known(self.topic.uuid) && doubt.topic_id == Some(self.topic.uuid);
         let from = if same_topic { doubt.search_from.unwrap_or(0).max(0) } else { 0 };
         self.cases.push(Case { doubt, same_topic, from, found: None, taken: None, unreadable: None });
     }
 
-    /// The first offset that has to be read.
+    /// Returns the first offset to read.
     pub(super) fn from(&self) -> i64 {
         self.cases.iter().map(|case| case.from).min().unwrap_or(0)
     }
 
-    /// Reading begins here, or goes on here behind a gap.
+    /// Starts the read at `offset`, or continues it there after a gap.
     pub(super) fn begin_at(&mut self, offset: i64) {
         self.whole_from = offset;
         self.read_to = offset;
         self.ids.values_mut().for_each(|id| id.last = None);
     }
 
-    /// Everything before this offset was read.
+    /// Notes that all offsets before `offset` were read.
     pub(super) fn read_up_to(&mut self, offset: i64) {
         self.read_to = self.read_to.max(offset);
     }
 
-    /// The first offset that was not read.
+    /// Returns the first unread offset.
     pub(super) fn next(&self) -> i64 {
         self.read_to
     }
 
-    /// Whether this offset was read.
+    /// Returns whether this offset was read.
     fn was_read(&self, offset: i64) -> bool {
         (self.whole_from..self.read_to).contains(&offset)
     }
 
-    /// A batch that is no marker of a transaction; comes before its records.
+    /// Adds a batch, before its records. Control batches are not added.
     pub(super) fn on_batch(&mut self, batch: &BatchHead) {
         self.just_found.clear();
         let Some(stamp) = batch.stamp else { return };
@@ -194,7 +200,7 @@ impl PartitionCheck {
         }
     }
 
-    /// A record of the last batch, which belongs to no transaction, with what its headers say.
+    /// Adds the ids in the headers of a record of the last batch, which is not part of a transaction.
     pub(super) fn on_record(&mut self, offset: i64, event_id: Option<&str>, letter_id: Option<&str>) {
         if let Some(seen) = letter_id.and_then(|id| self.watched.get_mut(id)) {
             seen.get_or_insert(offset);
@@ -211,8 +217,8 @@ impl PartitionCheck {
         }
     }
 
-    /// The event that stands at an offset of the last batch. Where a stamp was found it should be the one that was sent
-    /// under it.
+    /// Adds the event at an offset of the last batch. If the offset has the stamp of a case, but another event, the
+    /// stamp is taken.
     pub(super) fn on_event(&mut self, offset: i64, event_id: Option<&str>) {
         let here = self.just_found.iter().filter(|(found, _)| *found == offset);
         for (_, index) in here {
@@ -224,12 +230,12 @@ impl PartitionCheck {
         }
     }
 
-    /// The last batch's records could not be read: whatever is known only by its ids may be among them.
+    /// Notes that the last batch is undecodable. A case without a stamp may be in the batch.
     pub(super) fn on_unreadable(&mut self, batch: &BatchHead) {
-        let behind = batch.base_offset.saturating_add(i64::from(batch.last_offset_delta)).saturating_add(1);
+        let batch_end = batch.base_offset.saturating_add(i64::from(batch.last_offset_delta)).saturating_add(1);
         match self.unreadable.last_mut() {
-            Some((_, end)) if *end == batch.base_offset => *end = behind,
-            _ => self.unreadable.push((batch.base_offset, behind)),
+            Some((_, end)) if *end == batch.base_offset => *end = batch_end,
+            _ => self.unreadable.push((batch.base_offset, batch_end)),
         }
         let Some(stamp) = batch.stamp else { return };
         let Some(id) = self.ids.get(&stamp.producer_id) else { return };
@@ -245,39 +251,39 @@ impl PartitionCheck {
         }
     }
 
-    /// A letter is about to go out as a fence.
+    /// Watches for the record of a letter that is about to be sent as a fence.
     pub(super) fn watch(&mut self, letter_id: &str) {
         self.watched.insert(letter_id.to_owned(), None);
     }
 
-    /// Where a letter that went out as a fence was seen.
+    /// Returns the offset of the record of a letter that was sent as a fence.
     pub(super) fn watched(&self, letter_id: &str) -> Option<i64> {
         self.watched.get(letter_id).copied().flatten()
     }
 
-    /// What is at the offset at which a fence with this stamp was acknowledged.
-    pub(super) fn there(&self, stamp: Stamp, offset: i64) -> There {
+    /// Returns the content of the offset at which a fence with this stamp was acknowledged.
+    pub(super) fn content_at(&self, stamp: Stamp, offset: i64) -> OffsetContent {
         let up_to_here = self.unreadable.partition_point(|(from, _)| *from <= offset);
         let last = up_to_here.checked_sub(1).and_then(|last| self.unreadable.get(last));
         if !self.was_read(offset) {
-            There::Unread
+            OffsetContent::Unread
         } else if self.unreadable_firsts.get(&offset) == Some(&stamp) {
-            There::ItsStamp
+            OffsetContent::FenceStamp
         } else if last.is_some_and(|(_, end)| offset < *end) {
-            There::Unreadable
+            OffsetContent::Unreadable
         } else {
-            There::Readable
+            OffsetContent::Readable
         }
     }
 
-    /// A fence of ours was acknowledged.
+    /// Adds a fence that was acknowledged to this process.
     pub(super) fn on_fenced(&mut self, stamp: Stamp, offset: i64) {
         if let Some(id) = self.ids.get_mut(&stamp.producer_id) {
             id.fence = Some((stamp.epoch, offset));
         }
     }
 
-    /// The stamps under which fences would prove something that is not proved yet.
+    /// Returns the stamps of fences that would complete a proof.
     pub(super) fn wanted_fences(&self, now_ms: i64) -> Vec<Stamp> {
         let mut wanted: Vec<Stamp> = Vec::new();
         for (producer_id, id) in &self.ids {
@@ -296,18 +302,18 @@ impl PartitionCheck {
         wanted
     }
 
-    /// How far has to be read, beyond what was: behind the last fence of ours.
+    /// Returns the offset after the last acknowledged fence, if it is not read yet.
     pub(super) fn unread_fence(&self) -> Option<i64> {
         let last = self.ids.values().filter_map(|id| id.fence).map(|(_, offset)| offset.saturating_add(1)).max()?;
         (last > self.read_to).then_some(last)
     }
 
-    /// Whether everything that is looked for was found, so that reading on tells nothing more.
+    /// Returns whether all records and fences were found, so that further reads prove nothing new.
     pub(super) fn is_settled(&self) -> bool {
         self.cases.iter().all(|case| case.found.is_some()) && self.watched.values().all(Option::is_some)
     }
 
-    /// The verdicts, in the order of the doubts.
+    /// Returns the letter id and verdict of each doubt, in the order of the doubts.
     pub(super) fn verdicts(self, now_ms: i64) -> Vec<(String, Verdict)> {
         let judged: Vec<Verdict> = self.cases.iter().map(|case| self.judge(case, now_ms)).collect();
         self.cases.into_iter().map(|case| case.doubt.letter_id).zip(judged).collect()
@@ -323,7 +329,7 @@ impl PartitionCheck {
         }
     }
 
-    /// What stands against the proof that a record is absent.
+    /// Returns the obstacle to a proof of absence.
     fn obstacle(&self, case: &Case, now_ms: i64) -> Option<WhyNot> {
         let Some(producer_id) = case.doubt.producer_id else { return Some(WhyNot::NoStamp) };
         match case.doubt.topic_id {
@@ -351,8 +357,8 @@ impl PartitionCheck {
         }
     }
 
-    /// The fence against requests of this id under this epoch; where the epoch is unknown, only one of ours, which was
-    /// chosen above all, will do.
+    /// Returns the fence against requests of this producer id and epoch. If the epoch is unknown, only a sent fence
+    /// counts, because its epoch is above all others.
     fn fence_of(&self, producer_id: i64, epoch: Option<i16>, now_ms: i64) -> Fenced {
         let Some(id) = self.ids.get(&producer_id) else { return Fenced::No };
         let young = young(now_ms);
@@ -366,12 +372,12 @@ impl PartitionCheck {
     }
 }
 
-/// The least timestamp of a batch that a leader certainly still remembers.
+/// Returns the oldest timestamp of a batch that a leader certainly still remembers.
 pub(crate) fn young(now_ms: i64) -> i64 {
     now_ms.saturating_sub(FENCE_LIFETIME_MS)
 }
 
-/// Brokers before Kafka 2.8 give topics no id: all zero.
+/// Returns whether a topic id is known. Brokers before Kafka 2.8 return an id of zeros.
 fn is_known(uuid: TopicUuid) -> bool {
     uuid != [0; 16]
 }
@@ -380,25 +386,25 @@ fn not_found(why: WhyNot) -> Verdict {
     Verdict::NotFound { why }
 }
 
-/// The epoch and sequence number of the record, where both are known.
+/// Returns the epoch and sequence number of the record, if both are known.
 fn stamp_of(doubt: &Doubt) -> Option<(i16, i32)> {
     doubt.producer_epoch.zip(doubt.sequence.filter(|sequence| *sequence >= 0))
 }
 
-impl Id {
-    /// The cases whose sequence numbers are among this batch's, with their offsets. The batch may be a half of the one
-    /// that they were in.
+impl TrackedId {
+    /// Returns the offsets and cases whose sequence numbers are in this batch. The batch may be one half of the
+    /// original batch, which was split.
     fn covered_by(&self, batch: &BatchHead, stamp: Stamp) -> Vec<(i64, usize)> {
         let (first, deltas) = (stamp.base_sequence, batch.last_offset_delta);
         if first < 0 || deltas < 0 {
             return Vec::new();
         }
-        // Sequence numbers live on a circle of 2^31: i32::MAX is followed by 0.
+        // Sequence numbers wrap from i32::MAX to 0.
         let last = first.checked_add(deltas);
         let wrapped = last.is_none().then(|| sequence_add(first, deltas.unsigned_abs()));
-        let before = self.stamped.range((stamp.epoch, first)..=(stamp.epoch, last.unwrap_or(i32::MAX)));
-        let behind = wrapped.map(|last| self.stamped.range((stamp.epoch, 0)..=(stamp.epoch, last)));
-        let all = before.chain(behind.into_iter().flatten());
+        let before_wrap = self.stamped.range((stamp.epoch, first)..=(stamp.epoch, last.unwrap_or(i32::MAX)));
+        let after_wrap = wrapped.map(|last| self.stamped.range((stamp.epoch, 0)..=(stamp.epoch, last)));
+        let all = before_wrap.chain(after_wrap.into_iter().flatten());
         let at = |sequence: i32| batch.base_offset.saturating_add(i64::from(sequence.wrapping_sub(first) & i32::MAX));
         all.flat_map(|((_, sequence), cases)| cases.iter().map(move |case| (at(*sequence), *case))).collect()
     }

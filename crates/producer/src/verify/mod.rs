@@ -1,11 +1,11 @@
-//! Whether records whose delivery is in doubt are in the log.
+//! The search for records with the outcome unknown in the log.
 //!
 //! Rules:
-//! - *Landed* and *absent* are proofs; whatever proves neither is *not found*, with the reason, never a guess.
-//! - Nothing can be concluded from time: a request that was sent once can be written as long as its leader takes its epoch.
-//!   So absence takes a *fence*: a batch of the same producer id under a higher epoch, after which a leader refuses the
-//!   old one, and everything before it read.
-//! - The proof is pure (`check`); reading and fencing are the [`Verifier`]'s.
+//! - `Landed` and `Absent` are proofs. A search without a proof ends with `NotFound` and a reason, never with a guess.
+//! - Elapsed time proves nothing, because a leader writes a late request as long as it accepts the request's epoch. A
+//!   proof of absence therefore needs a *fence*, and a read of the log up to the fence. The fence is a batch of the
+//!   same producer id under a higher epoch. A leader refuses the earlier epochs from then on.
+//! - The proof is pure (`check`). The [`Verifier`] reads and fences.
 
 mod check;
 #[cfg(test)]
@@ -25,85 +25,85 @@ pub use verifier::{
     Answer, FenceLetter, FenceOutcome, FencePlace, Fences, Findings, NoFences, NotFenced, Progress, Question, Verifier,
 };
 
-/// A record of which nobody knows whether it is in the log.
+/// A record with the outcome unknown.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Doubt {
-    /// The letter's id; a copy that was sent again carries it in the header [`DLQ_ID`](crate::headers::DLQ_ID).
+    /// The dead letter's id. Replayed copies have the id in the header [`DLQ_ID`](crate::headers::DLQ_ID).
     pub letter_id: String,
-    /// The event's id, which every copy carries in the header [`EVENT_ID`](crate::headers::EVENT_ID).
+    /// The event's id. All copies have the id in the header [`EVENT_ID`](crate::headers::EVENT_ID).
     pub event_id: Option<String>,
-    /// The id of the topic that it was sent to; a topic made anew under the same name has another.
+    /// The id of the topic to which the record was sent. A recreated topic of the same name has another id.
     pub topic_id: Option<TopicUuid>,
-    /// The producer id that it was sent under. Without one it can be found but its absence can't be proved.
+    /// The producer id of the record. Without a producer id the record can be found, and its absence cannot be proved.
     pub producer_id: Option<i64>,
-    /// The producer epoch, where it is known: not of a record that somebody was sending again when he died.
+    /// The producer epoch, if known. It is unknown for a record whose replay was interrupted by a crash.
     pub producer_epoch: Option<i16>,
-    /// The record's own sequence number, likewise.
+    /// The record's own sequence number, if known.
     pub sequence: Option<i32>,
-    /// The first offset at which it can be; `None`: anywhere.
+    /// The first possible offset of the record. `None` for any offset.
     pub search_from: Option<i64>,
 }
 
-/// What is known of a doubtful record now.
+/// The result of the search for a record.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// It is in the log.
+    /// The record is in the log.
     Landed {
-        /// Where.
+        /// The record's offset.
         offset: i64,
     },
-    /// It is not in the log and can't get there any more: sending it again makes no duplicate.
+    /// The record is not in the log, and can no longer be written. A replay makes no duplicate.
     Absent,
-    /// It was not found, and may be or get there all the same: sending it again may make a duplicate.
+    /// The record was not found, but may be in the log or may still be written. A replay may make a duplicate.
     NotFound {
-        /// Why nothing is proved.
+        /// The reason for the missing proof.
         why: WhyNot,
     },
 }
 
-/// Why the absence of a record is not proved.
+/// The reason why the absence of a record is not proved.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum WhyNot {
-    /// Nothing says under which producer id it was sent.
+    /// The record's producer id is unknown.
     NoStamp,
-    /// No batch of its producer id under a higher epoch is in the log, so a request under way may still be written.
+    /// The log has no batch of the record's producer id under a higher epoch, so a late request may still be written.
     NoFence,
-    /// There is one, but replicas have not confirmed the log up to it: consumers see no further.
+    /// The log has a fence after the high watermark, up to which consumers can read.
     WatermarkBehindFence,
-    /// Records from where it may be were deleted.
+    /// Offsets at which the record may have been were deleted.
     LogStartPast {
-        /// The first offset that could be read.
+        /// The first readable offset.
         log_start: i64,
     },
-    /// The topic is another one by the same name.
+    /// The topic was deleted, or recreated under the same name.
     TopicMadeAnew,
-    /// The topic's id then or now is unknown (brokers before Kafka 2.8), so it may be another one by the same name.
+    /// A topic id is unknown (brokers before Kafka 2.8), so the topic may have been recreated.
     TopicIdUnknown,
-    /// The topic is compacted: records vanish from the middle of its log.
+    /// The topic is compacted, and compaction removes records from the middle of the log.
     Compacted,
-    /// The topic's cleanup policy could not be had (it takes `DescribeConfigs` on the topic), so it may be compacted.
+    /// The topic's cleanup policy is unavailable without `DescribeConfigs` on the topic, so the topic may be compacted.
     CleanupPolicyUnknown,
-    /// A batch of its producer id could not be looked into.
+    /// A batch of the record's producer id could not be decoded.
     UnreadableBatch {
         /// The batch's first offset.
         offset: i64,
     },
-    /// Another record has its stamp.
+    /// Another record has the record's stamp.
     StampTaken {
-        /// That record's offset.
+        /// The other record's offset.
         offset: i64,
     },
-    /// The log could not be read to its end; why.
+    /// The log could not be read to its end, with the reason.
     NotRead(Arc<str>),
 }
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Landed { offset } => write!(f, "landed at offset {offset}"),
-            Self::Absent => f.write_str("absent"),
-            Self::NotFound { why } => write!(f, "not found, but not proved absent: {why}"),
+            Self::Landed { offset } => write!(f, "found in the log at offset {offset}"),
+            Self::Absent => f.write_str("proved absent from the log"),
+            Self::NotFound { why } => write!(f, "neither found nor proved absent: {why}"),
         }
     }
 }
@@ -111,24 +111,24 @@ impl fmt::Display for Verdict {
 impl fmt::Display for WhyNot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoStamp => f.write_str("nothing says under which producer id it was sent"),
+            Self::NoStamp => f.write_str("its producer id is unknown"),
             Self::NoFence => {
-                f.write_str("nothing of its producer id with a higher epoch is in the log, so it may still be written")
+                f.write_str("the log has no batch of its producer id with a higher epoch, so it may still be written")
             }
             Self::WatermarkBehindFence => f.write_str("the replicas have not yet confirmed the log up to the fence"),
             Self::LogStartPast { log_start } => {
-                write!(f, "records from where it may be were deleted: the log begins at offset {log_start}")
+                write!(f, "offsets where it may have been were deleted: the log begins at offset {log_start}")
             }
-            Self::TopicMadeAnew => f.write_str("the topic was deleted, or made anew, since"),
-            Self::TopicIdUnknown => f.write_str("the topic's id is unknown, so it may have been made anew since"),
-            Self::Compacted => f.write_str("the topic is compacted, so it may have been there and vanished"),
-            Self::CleanupPolicyUnknown => f.write_str(
-                "whether the topic is compacted could not be had (it takes the right DescribeConfigs on it)",
-            ),
+            Self::TopicMadeAnew => f.write_str("the topic has since been deleted or recreated"),
+            Self::TopicIdUnknown => f.write_str("the topic's id is unknown, so the topic may have been recreated"),
+            Self::Compacted => f.write_str("the topic is compacted, and compaction may have removed it"),
+            Self::CleanupPolicyUnknown => {
+                f.write_str("the topic's cleanup policy is unknown: grant DescribeConfigs on the topic")
+            }
             Self::UnreadableBatch { offset } => {
-                write!(f, "the batch of its producer at offset {offset} could not be looked into")
+                write!(f, "the batch of its producer id at offset {offset} could not be decoded")
             }
-            Self::StampTaken { offset } => write!(f, "another record has its sequence number, at offset {offset}"),
+            Self::StampTaken { offset } => write!(f, "another record has its stamp, at offset {offset}"),
             Self::NotRead(why) => write!(f, "the log could not be read: {why}"),
         }
     }

@@ -1,8 +1,8 @@
-//! A partition's log as the proof needs it: epochs fence, a watermark lags, a start moves, an id is forgotten.
+//! A model of a partition's log: fencing epochs, a lagging high watermark, a moving log start, expiring producer ids.
 //!
-//! Rules: what is read goes through the same bytes as an answer of a broker; nothing appended is ever hidden from the
-//! test, whatever the check may see of it.
-#![allow(clippy::unwrap_used)] // a helper of tests
+//! Rules: a read returns the bytes that a broker would return. Tests see all appended events, even if the check does
+//! not.
+#![allow(clippy::unwrap_used)] // test code
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use kafka_courier_batcher::{Accumulator, BufferPool, Compression, Header, Limits, Record, Stamp};
 use kafka_courier_idempotent_sender::core::TopicUuid;
 
-use super::check::{PartitionCheck, Topic};
+use super::check::{PartitionCheck, TopicState};
 use super::scan::scan;
 use super::{Doubt, Verdict};
 use crate::headers::{DLQ_ID, EVENT_ID};
@@ -18,12 +18,12 @@ use crate::headers::{DLQ_ID, EVENT_ID};
 pub(super) const NOW: i64 = 1_800_000_000_000;
 pub(super) const DAY: i64 = 24 * 60 * 60 * 1000;
 pub(super) const UUID: TopicUuid = [7; 16];
-pub(super) const TOPIC: Topic = Topic { uuid: UUID, compacted: Some(false) };
-/// The producer id that doubts are of.
+pub(super) const TOPIC: TopicState = TopicState { uuid: UUID, compacted: Some(false) };
+/// The producer id of the doubts.
 pub(super) const Q: i64 = 42;
 
-/// What a leader knows of a producer id.
-struct Known {
+/// The leader's state of a producer id.
+struct LeaderState {
     epoch: i16,
     /// The last batch's timestamp and offset.
     last: (i64, i64),
@@ -33,11 +33,11 @@ struct Known {
 #[derive(Default)]
 pub(super) struct ModelLog {
     batches: Vec<(i64, Vec<u8>)>,
-    known: HashMap<i64, Known>,
+    known: HashMap<i64, LeaderState>,
     /// The event at each offset.
     pub(super) events: Vec<String>,
     pub(super) start: i64,
-    /// `None`: everything.
+    /// The high watermark. `None` for the end of the log.
     pub(super) watermark: Option<i64>,
 }
 
@@ -45,7 +45,7 @@ pub(super) fn stamp(epoch: i16, base_sequence: i32) -> Stamp {
     Stamp { producer_id: Q, epoch, base_sequence }
 }
 
-/// A doubt about the event `id`, sent under this epoch and sequence number of `Q`.
+/// Returns a doubt about the event `id`, which was sent with this epoch and sequence number of `Q`.
 pub(super) fn doubt(id: &str, epoch: i16, sequence: i32) -> Doubt {
     Doubt {
         letter_id: format!("letter-{id}"),
@@ -58,7 +58,7 @@ pub(super) fn doubt(id: &str, epoch: i16, sequence: i32) -> Doubt {
     }
 }
 
-/// A batch's bytes: each record has the event id, and the letter id unless that is empty.
+/// Encodes a batch. Each record has an event id, and a letter id unless it is empty.
 pub(super) fn bytes(base_offset: i64, stamp: Stamp, timestamp: i64, records: &[(&str, &str)]) -> Vec<u8> {
     let limits = Limits { max_records: u32::MAX, max_bytes: 1 << 20, linger: Duration::ZERO };
     let pool = BufferPool::new(0);
@@ -88,7 +88,7 @@ impl ModelLog {
         self.watermark.unwrap_or(self.end())
     }
 
-    /// What a leader does with a Produce request; `None`: INVALID_PRODUCER_EPOCH.
+    /// Handles a Produce request as a leader does. Returns `None` for INVALID_PRODUCER_EPOCH.
     pub(super) fn produce(&mut self, stamp: Stamp, timestamp: i64, events: &[&str]) -> Option<i64> {
         let records: Vec<_> = events.iter().map(|event| (*event, "")).collect();
         self.produce_records(stamp, timestamp, &records)
@@ -97,7 +97,7 @@ impl ModelLog {
     pub(super) fn produce_records(&mut self, stamp: Stamp, timestamp: i64, records: &[(&str, &str)]) -> Option<i64> {
         let end = self.end();
         let known = self.known.entry(stamp.producer_id);
-        let known = known.or_insert_with(|| Known { epoch: 0, last: (i64::MIN, 0), batches: HashMap::new() });
+        let known = known.or_insert_with(|| LeaderState { epoch: 0, last: (i64::MIN, 0), batches: HashMap::new() });
         if stamp.epoch < known.epoch {
             return None;
         }
@@ -112,13 +112,14 @@ impl ModelLog {
         Some(end)
     }
 
-    /// Leaders forget ids by the timestamp of their last batch, once that is a day old. They look only every few minutes:
-    /// what a reader, who is at `read_to`, has not seen yet makes them forget nothing.
+    /// Expires producer ids whose last batch has a timestamp that is a day old. Leaders check for expiry only every few
+    /// minutes, so batches after `read_to`, the reader's offset, do not expire an id.
     pub(super) fn forget(&mut self, read_to: i64) {
-        self.known.retain(|_, Known { last: (timestamp, offset), .. }| NOW - *timestamp < DAY || *offset >= read_to);
+        self.known
+            .retain(|_, LeaderState { last: (timestamp, offset), .. }| NOW - *timestamp < DAY || *offset >= read_to);
     }
 
-    /// Reads on from where the check is, up to the watermark.
+    /// Reads from the check's next offset up to the high watermark.
     pub(super) fn read(&self, check: &mut PartitionCheck) {
         if check.next() < self.start {
             check.begin_at(self.start);
@@ -126,27 +127,27 @@ impl ModelLog {
         let (next, end) = (check.next(), self.high_watermark());
         let mut answer = Vec::new();
         for (offset, batch) in self.batches.iter().filter(|(offset, _)| *offset < end) {
-            let behind = self.batches.iter().map(|(next, _)| *next).find(|next| next > offset).unwrap_or(self.end());
-            if behind > next {
+            let batch_end = self.batches.iter().map(|(next, _)| *next).find(|next| next > offset).unwrap_or(self.end());
+            if batch_end > next {
                 answer.extend_from_slice(batch);
             }
         }
         scan(&answer, check).unwrap();
     }
 
-    /// Begins a check, and reads.
+    /// Starts a check, and reads up to the high watermark.
     pub(super) fn check(&self, doubts: Vec<Doubt>) -> PartitionCheck {
         self.check_of(TOPIC, doubts)
     }
 
-    pub(super) fn check_of(&self, topic: Topic, doubts: Vec<Doubt>) -> PartitionCheck {
+    pub(super) fn check_of(&self, topic: TopicState, doubts: Vec<Doubt>) -> PartitionCheck {
         let mut check = PartitionCheck::new(doubts, topic);
         check.begin_at(check.from().max(self.start));
         self.read(&mut check);
         check
     }
 
-    /// Sends the fences that the check wants, as letters of their own.
+    /// Sends the fences that the check needs, each with a separate letter.
     pub(super) fn fence(&mut self, check: &mut PartitionCheck) -> usize {
         let wanted = check.wanted_fences(NOW);
         for stamp in &wanted {

@@ -1,6 +1,6 @@
-//! From the bytes of a Fetch answer to what the proof needs.
+//! Passes the batches of a Fetch response to the proof.
 //!
-//! Rules: a batch counts whole, its checksum right, or not at all; a batch whose records can't be read still counts by its
+//! Rules: only whole batches with a valid checksum are passed. A batch whose records cannot be decoded is passed by its
 //! header.
 
 use kafka_courier_batcher::{BatchView, DecodeError, DecodedRecord, Header};
@@ -8,19 +8,19 @@ use kafka_courier_batcher::{BatchView, DecodeError, DecodedRecord, Header};
 use super::check::{BatchHead, PartitionCheck};
 use crate::headers::{DLQ_ID, EVENT_ID};
 
-/// The most that one batch's records may take uncompressed, bytes; Kafka's own default for a batch is 1 MiB.
+/// The largest uncompressed size of a batch's records, in bytes. Kafka's default for a batch is 1 MiB.
 const MAX_UNCOMPRESSED: usize = 128 << 20;
 
-/// Why an answer could not be used.
+/// An error in a Fetch response.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub(super) enum ScanError {
-    #[error("the record batch at offset {0} is damaged: its checksum is wrong")]
+    #[error("the record batch at offset {0} is corrupt: checksum mismatch")]
     Checksum(i64),
-    #[error("behind offset {0}: {1}")]
+    #[error("after offset {0}: {1}")]
     Batch(i64, DecodeError),
 }
 
-/// Shows the check every whole batch that reaches past what it has read. Answers whether there was any.
+/// Passes every whole batch that ends after the check's next offset to the check. Returns whether there was one.
 pub(super) fn scan(mut bytes: &[u8], check: &mut PartitionCheck) -> Result<bool, ScanError> {
     let before = check.next();
     loop {
@@ -30,21 +30,21 @@ pub(super) fn scan(mut bytes: &[u8], check: &mut PartitionCheck) -> Result<bool,
             Err(error) => return Err(ScanError::Batch(check.next(), error)),
         };
         bytes = rest;
-        let behind = view.base_offset.saturating_add(i64::from(view.last_offset_delta)).saturating_add(1);
-        if behind <= check.next() {
+        let end = view.base_offset.saturating_add(i64::from(view.last_offset_delta)).saturating_add(1);
+        if end <= check.next() {
             continue;
         }
         if !view.check_crc() {
             return Err(ScanError::Checksum(view.base_offset));
         }
         if !view.is_control() {
-            show(&view, check);
+            pass_batch(&view, check);
         }
-        check.read_up_to(behind);
+        check.read_up_to(end);
     }
 }
 
-fn show(view: &BatchView<'_>, check: &mut PartitionCheck) {
+fn pass_batch(view: &BatchView<'_>, check: &mut PartitionCheck) {
     let head = BatchHead {
         base_offset: view.base_offset,
         last_offset_delta: view.last_offset_delta,
@@ -64,7 +64,7 @@ fn show(view: &BatchView<'_>, check: &mut PartitionCheck) {
     }
 }
 
-/// The header's text. Ids are ASCII; what is not UTF-8 is none of ours.
+/// Returns the text of a header. Ids are ASCII, so a value that is not UTF-8 is not an id of this library.
 fn header<'r>(record: &DecodedRecord<'r>, name: &str) -> Option<&'r str> {
     let found: Option<&Header<'r>> = record.headers.iter().find(|header| header.key == name);
     found?.value.and_then(|value| std::str::from_utf8(value).ok())

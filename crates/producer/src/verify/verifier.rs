@@ -1,10 +1,11 @@
-//! Reads and fences for the proof: the shell around `check`.
+//! Reads the log and sends fences for the proof: the IO around `check`.
 //!
 //! Rules:
-//! - A partition is read from the least offset at which a doubt can be to its end, once; what a fence adds, after it.
-//! - The topic's id is asked for before and after: what was read in between is then the topic's of that id.
-//! - A letter that serves as a fence is written only where its own record is seen at the offset that was acknowledged.
-//! - A partition that cannot be read costs its own doubts their proof, not the others'.
+//! - A partition is read once, from the first possible offset of a doubt to its end. The records up to a fence are read
+//!   after the fence.
+//! - The topic's id is requested before and after the read. Equal ids prove that the read was of that topic.
+//! - A letter that serves as a fence counts as written only if its own record is at the acknowledged offset.
+//! - An unreadable partition leaves its own doubts without a proof, and no others.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,19 +16,20 @@ use kafka_courier_dlq::{Letter, Uuid};
 use kafka_courier_idempotent_sender::core::ErrorCode;
 use kafka_courier_idempotent_sender::driver::{DriverConfig, LogClient, LogError, LogErrorKind, ReadFrom};
 
-use super::check::{PartitionCheck, There, Topic, young};
+use super::check::{OffsetContent, PartitionCheck, TopicState, young};
 use super::scan::scan;
 use super::{Doubt, Verdict, WhyNot};
 use crate::shared::wall_clock_ms;
 
-/// Bytes asked for at once.
+/// The bytes of one Fetch.
 const FETCH_BYTES: u32 = 4 << 20;
-/// Letters that are tried as a fence of one producer id, as long as their records are rejected.
+/// The maximum number of letters that are tried as a fence of one producer id. A rejected letter is followed by the
+/// next.
 const CANDIDATES: usize = 5;
-/// How long a leader may wait for records that it does not yet show.
+/// How long a leader may wait for records that consumers cannot read yet.
 const FETCH_WAIT: Duration = Duration::from_millis(500);
 
-/// A doubt, and where its record was sent.
+/// A doubt, and the partition to which the record was sent.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Question {
     /// The topic.
@@ -38,94 +40,97 @@ pub struct Question {
     pub doubt: Doubt,
 }
 
-/// A letter's verdict.
+/// The verdict on a dead letter.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Answer {
-    /// The letter.
+    /// The dead letter's id.
     pub letter_id: String,
-    /// What is known of it now.
+    /// The result of the search.
     pub verdict: Verdict,
 }
 
-/// All that came of a check.
+/// The results of a check.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Findings {
-    /// One for each question.
+    /// One answer for each question.
     pub answers: Vec<Answer>,
-    /// One for each letter that served as a fence.
+    /// The id and outcome of each dead letter that served as a fence.
     pub fences: Vec<(String, FenceOutcome)>,
 }
 
-/// How far a check has come in a partition.
+/// The progress of a check in a partition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Progress<'a> {
     /// The topic.
     pub topic: &'a str,
     /// The partition.
     pub partition: i32,
-    /// Offsets read.
+    /// The number of offsets read.
     pub read: u64,
-    /// Offsets to read.
+    /// The number of offsets to read in total.
     pub total: u64,
 }
 
-/// Where a fence is wanted, and under which stamp it will go out.
+/// The partition that needs a fence, and the fence's stamp.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FencePlace<'a> {
     /// The topic.
     pub topic: &'a str,
     /// The partition.
     pub partition: i32,
-    /// The stamp: the doubtful records' producer id, an epoch above all that are known, sequence number 0.
+    /// The stamp: the producer id of the doubts, an epoch above all known ones, and sequence number 0.
     pub stamp: Stamp,
 }
 
-/// A record that is certainly not in the log and is to be: it goes out as a fence.
+/// A dead letter that is certainly not in the log, and is sent as a fence.
 #[derive(Clone, Debug)]
 pub struct FenceLetter {
-    /// The letter's id; the record has it in the header [`DLQ_ID`](crate::headers::DLQ_ID).
+    /// The dead letter's id. The record has the id in the header [`DLQ_ID`](crate::headers::DLQ_ID).
     pub letter_id: String,
-    /// The record alone, as [`EncodedBatch::single`] makes it, with the present time as its timestamp. It is stamped here.
+    /// A batch of the one record, as [`EncodedBatch::single`] returns it, with the present time as its timestamp. The
+    /// verifier stamps the batch.
     pub batch: EncodedBatch,
 }
 
-/// What became of a letter that served as a fence.
+/// The outcome of a dead letter that served as a fence.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum FenceOutcome {
-    /// It is in the log: delivered.
+    /// The dead letter is in the log, and therefore delivered.
     Written {
-        /// Its offset.
+        /// The record's offset.
         offset: i64,
     },
-    /// It is not in the log, and nothing of it is under way.
+    /// The dead letter is not in the log, and no request with it is in flight.
     NotWritten(NotFenced),
-    /// It may be in the log, under the stamp that was named.
+    /// The dead letter may be in the log, with the stamp of its [`FencePlace`].
     Unknown(NotFenced),
 }
 
-/// Why a letter did not serve as a fence.
+/// The reason why a dead letter did not serve as a fence.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NotFenced {
-    /// In words.
+    /// The reason as text.
     pub why: Arc<str>,
-    /// Kafka's code, where a broker's refusal is the cause.
+    /// Kafka's error code, if a broker refused the fence.
     pub code: Option<ErrorCode>,
-    /// Whether the cluster is the cause, and not the letter.
+    /// Whether the cluster is the cause, and not the dead letter.
     pub by_outage: bool,
 }
 
-/// Gives records that may serve as fences.
+/// A source of dead letters that may serve as fences.
 ///
-/// A fence ends the life of its producer id in its partition: whoever still sends under it is refused from then on. So
-/// none may be given for the id of a producer that lives; what that producer itself publishes to the partition next, under
-/// a higher epoch, is a fence as good.
+/// A fence ends the use of its producer id in its partition: the leader refuses all further batches of a process that
+/// still uses the id. A source must therefore return no fence for the producer id of a living producer. The next batch
+/// of that producer with a higher epoch is a fence itself.
 pub trait Fences: Send {
-    /// A letter for this place, or `None`. Before it is answered it has to be durable that the letter is in doubt from now
-    /// on, under this stamp: a process that dies behind it knows then what to look for.
+    /// Returns a dead letter for this place, or `None`.
+    ///
+    /// Before the method returns, a durable mark must state that the dead letter has the outcome unknown under this
+    /// stamp. A process that crashes later can then search for the record.
     fn letter_for(&mut self, place: &FencePlace<'_>) -> impl Future<Output = Option<FenceLetter>> + Send;
 }
 
-/// No fences: only what is in the log already proves absence.
+/// A source without fences. Only fences that are already in the log prove absence.
 #[derive(Clone, Copy, Debug)]
 pub struct NoFences;
 
@@ -135,41 +140,41 @@ impl Fences for NoFences {
     }
 }
 
-/// Looks doubtful records up in the log.
+/// Searches the log for records with the outcome unknown.
 #[derive(Debug)]
 pub struct Verifier {
     client: LogClient,
-    patience: Duration,
+    timeout: Duration,
 }
 
-/// One partition's check, under way.
-struct Run<'a> {
+/// The check of one partition.
+struct PartitionRun<'a> {
     verifier: &'a Verifier,
     topic: &'a str,
     partition: i32,
     check: PartitionCheck,
 }
 
-/// A fence that was sent, or was to be.
+/// A fence that was sent, or was refused before it was sent.
 #[derive(Debug)]
-pub(super) struct Sent {
+pub(super) struct SentFence {
     pub(super) letter_id: String,
     pub(super) stamp: Stamp,
-    /// The offset at which it was acknowledged.
-    pub(super) result: Result<i64, NoFence>,
+    /// The acknowledged offset.
+    pub(super) result: Result<i64, FenceFailure>,
 }
 
-/// Why a fence was not acknowledged.
+/// The failure of a fence without an acknowledgement.
 #[derive(Debug)]
-pub(super) struct NoFence {
-    /// Whether it may be in the log all the same.
+pub(super) struct FenceFailure {
+    /// Whether the fence may be in the log.
     open: bool,
-    /// Whether its record was rejected, so that another letter may serve.
+    /// Whether the record was rejected, so that another letter may serve.
     rejected: bool,
     cause: NotFenced,
 }
 
-impl NoFence {
+impl FenceFailure {
     fn of(error: &LogError) -> Self {
         Self {
             open: error.is_open(),
@@ -180,7 +185,8 @@ impl NoFence {
 }
 
 impl Question {
-    /// What a letter leaves in doubt. `None` if it has no partition yet: then it was never sent.
+    /// Returns the question about a dead letter. Returns `None` if the dead letter has no partition, because then it
+    /// was never sent.
     pub fn of(letter: &Letter) -> Option<Self> {
         let doubt = Doubt {
             letter_id: letter.id.to_string(),
@@ -196,17 +202,21 @@ impl Question {
 }
 
 impl Verifier {
-    /// A verifier with connections of its own to the cluster that `config` leads to. Each request, tries again included,
-    /// may take `patience`.
-    pub fn new(config: &DriverConfig, patience: Duration) -> Self {
-        Self { client: LogClient::new(config), patience }
+    /// Creates a verifier with separate connections to the cluster in `config`. Each request, including its retries,
+    /// may take `timeout`.
+    pub fn new(config: &DriverConfig, timeout: Duration) -> Self {
+        Self { client: LogClient::new(config), timeout }
     }
 
-    /// Looks for each question's record, and answers all of them, in the order of topic and partition.
+    /// Searches for the record of each question. Returns an answer to every question, in the order of topic and
+    /// partition.
     ///
-    /// Where a proof of absence lacks only a fence, `fences` is asked for a letter to serve as one.
+    /// If a proof of absence lacks only a fence, the verifier requests a dead letter from `fences` and sends it as the
+    /// fence.
     ///
-    /// Cancel safety: nothing is lost, but a letter that was given as a fence is then in doubt under its stamp.
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing. A dead letter that `fences` returned may then be in the log under its stamp.
     pub async fn verify(
         &self,
         questions: Vec<Question>,
@@ -235,35 +245,35 @@ impl Verifier {
     ) {
         let now = match self.describe(topic).await {
             Ok(now) => now,
-            Err(why) => return findings.all(doubts, &why),
+            Err(why) => return findings.all_not_found(doubts, &why),
         };
         let check = PartitionCheck::new(doubts.clone(), now);
-        let mut run = Run { verifier: self, topic, partition, check };
+        let mut run = PartitionRun { verifier: self, topic, partition, check };
         let mut sent = Vec::new();
         let read = run.read_and_fence(fences, progress, &mut sent).await;
         findings.fences.extend(sent.into_iter().map(|sent| outcome_of(sent, &run.check)));
         let failed = match read {
-            Ok(()) => self.still(topic, now).await,
+            Ok(()) => self.changed_topic(topic, now).await,
             Err(why) => Some(why),
         };
         findings.conclude(run.check, failed);
     }
 
-    /// What is known of the topic.
-    async fn describe(&self, topic: &str) -> Result<Topic, WhyNot> {
+    /// Requests the topic's id and cleanup policy.
+    async fn describe(&self, topic: &str) -> Result<TopicState, WhyNot> {
         let info = self.client.topic(topic, self.deadline()).await.map_err(|error| not_read(&error))?;
         let compacted = match self.client.is_compacted(topic, self.deadline()).await {
             Ok(compacted) => Some(compacted),
             Err(error) => {
-                tracing::warn!(%error, "the cleanup policy is unknown, so nothing can be proved absent");
+                tracing::warn!(%error, "cleanup policy is unknown, absence cannot be proved");
                 None
             }
         };
-        Ok(Topic { uuid: info.uuid, compacted })
+        Ok(TopicState { uuid: info.uuid, compacted })
     }
 
-    /// Why what was read is not the topic's that was described.
-    async fn still(&self, topic: &str, described: Topic) -> Option<WhyNot> {
+    /// Returns the reason why the read may not be of the described topic.
+    async fn changed_topic(&self, topic: &str, described: TopicState) -> Option<WhyNot> {
         match self.client.topic(topic, self.deadline()).await {
             Ok(info) if info.uuid == described.uuid => None,
             Ok(_) => Some(WhyNot::TopicMadeAnew),
@@ -272,7 +282,7 @@ impl Verifier {
     }
 
     fn deadline(&self) -> Instant {
-        Instant::now() + self.patience
+        Instant::now() + self.timeout
     }
 }
 
@@ -283,13 +293,13 @@ fn not_read(error: &LogError) -> WhyNot {
     }
 }
 
-impl Run<'_> {
-    /// Reads to the end, fences what lacks only that, and reads to behind the fences.
+impl PartitionRun<'_> {
+    /// Reads to the end, sends the missing fences, and reads up to the fences.
     async fn read_and_fence(
         &mut self,
         fences: &mut impl Fences,
         progress: &mut (impl FnMut(Progress<'_>) + Send),
-        sent: &mut Vec<Sent>,
+        sent: &mut Vec<SentFence>,
     ) -> Result<(), WhyNot> {
         let client = &self.verifier.client;
         let offsets = client.offsets(self.topic, self.partition, self.verifier.deadline()).await;
@@ -300,7 +310,7 @@ impl Run<'_> {
             self.fence_with(stamp, fences, sent).await;
         }
         if sent.iter().any(|sent| sent.result.is_err()) {
-            // A fence that was refused may have met one that we have not read yet.
+            // A leader may refuse a fence because of another fence that is not read yet.
             let end = client.offsets(self.topic, self.partition, self.verifier.deadline()).await;
             self.read_to(end.map_err(|error| not_read(&error))?.high_watermark, progress).await?;
         }
@@ -310,8 +320,8 @@ impl Run<'_> {
         }
     }
 
-    /// Sends a letter as a fence; another one under the next epoch while its record is rejected.
-    async fn fence_with(&mut self, mut stamp: Stamp, fences: &mut impl Fences, sent: &mut Vec<Sent>) {
+    /// Sends a letter as a fence. If the record is rejected, sends another letter under the next epoch.
+    async fn fence_with(&mut self, mut stamp: Stamp, fences: &mut impl Fences, sent: &mut Vec<SentFence>) {
         for _ in 0..CANDIDATES {
             let place = FencePlace { topic: self.topic, partition: self.partition, stamp };
             let Some(letter) = fences.letter_for(&place).await else { return };
@@ -323,45 +333,45 @@ impl Run<'_> {
         }
     }
 
-    async fn fence(&mut self, stamp: Stamp, letter: FenceLetter) -> Sent {
+    async fn fence(&mut self, stamp: Stamp, letter: FenceLetter) -> SentFence {
         let FenceLetter { letter_id, mut batch } = letter;
         if batch.max_timestamp() < young(wall_clock_ms()) {
-            let why = "its timestamp is so old that its leader would forget the fence at once".into();
+            let why = "its timestamp is so old that the leader would forget the fence immediately".into();
             let cause = NotFenced { why, code: None, by_outage: false };
-            return Sent { letter_id, stamp, result: Err(NoFence { open: false, rejected: false, cause }) };
+            return SentFence { letter_id, stamp, result: Err(FenceFailure { open: false, rejected: false, cause }) };
         }
         batch.stamp(stamp);
         self.check.watch(&letter_id);
         let verifier = self.verifier;
         let appended = verifier.client.append(self.topic, self.partition, Arc::new(batch), verifier.deadline());
-        let result = appended.await.map_err(|error| NoFence::of(&error));
+        let result = appended.await.map_err(|error| FenceFailure::of(&error));
         if let Ok(offset) = &result {
             self.check.on_fenced(stamp, *offset);
         }
-        Sent { letter_id, stamp, result }
+        SentFence { letter_id, stamp, result }
     }
 
-    /// Reads on to `end`, or until everything is found, however long that takes as long as something comes within the verifier's patience.
+    /// Reads up to `end`, or until every record is found. The verifier's timeout applies to each read with records, not
+    /// to the total.
     async fn read_to(&mut self, end: i64, progress: &mut (impl FnMut(Progress<'_>) + Send)) -> Result<(), WhyNot> {
         let start = self.check.next();
         let offsets = |from: i64, to: i64| u64::try_from(to.saturating_sub(from)).unwrap_or(0);
         let mut deadline = self.verifier.deadline();
         while self.check.next() < end && !self.check.is_settled() {
-            let came = self.read_once(deadline).await?;
-            if came {
+            if self.read_once(deadline).await? {
                 deadline = self.verifier.deadline();
                 let read = offsets(start, self.check.next().min(end));
                 let total = offsets(start, end);
                 progress(Progress { topic: self.topic, partition: self.partition, read, total });
             } else if Instant::now() >= deadline {
-                // The watermark lags; the proof knows what to make of it.
+                // The high watermark lags, and the proof accounts for the missing records.
                 return Ok(());
             }
         }
         Ok(())
     }
 
-    /// One Fetch; whether anything came.
+    /// Sends one Fetch. Returns whether it returned a batch.
     async fn read_once(&mut self, deadline: Instant) -> Result<bool, WhyNot> {
         let from = ReadFrom { offset: self.check.next(), max_bytes: FETCH_BYTES, max_wait: FETCH_WAIT };
         match self.verifier.client.fetch(self.topic, self.partition, from, deadline).await {
@@ -374,61 +384,61 @@ impl Run<'_> {
         }
     }
 
-    /// Goes on at the log's start, if that has moved past us.
+    /// Continues at the log start, if it has moved past the next offset.
     async fn skip(&mut self, deadline: Instant, error: &LogError) -> Result<bool, WhyNot> {
         let offsets = self.verifier.client.offsets(self.topic, self.partition, deadline).await;
         let start = offsets.map_err(|error| not_read(&error))?.log_start;
         if start <= self.check.next() {
-            return Err(not_read(error)); // the log ends before what was read: it was cut
+            return Err(not_read(error)); // the log was truncated before the next offset
         }
         self.check.begin_at(start);
         Ok(true)
     }
 }
 
-/// What became of a fence, by what was answered and what was read.
-pub(super) fn outcome_of(sent: Sent, check: &PartitionCheck) -> (String, FenceOutcome) {
+/// Returns the letter id and the outcome of a fence, from its acknowledgement and the records that were read.
+pub(super) fn outcome_of(sent: SentFence, check: &PartitionCheck) -> (String, FenceOutcome) {
     let outcome = match (check.watched(&sent.letter_id), sent.result) {
         (Some(offset), _) => FenceOutcome::Written { offset },
-        (None, Ok(offset)) => acknowledged(offset, check.there(sent.stamp, offset)),
-        (None, Err(NoFence { open: true, cause, .. })) => FenceOutcome::Unknown(cause),
-        (None, Err(NoFence { cause, .. })) => FenceOutcome::NotWritten(cause),
+        (None, Ok(offset)) => acknowledged(offset, check.content_at(sent.stamp, offset)),
+        (None, Err(FenceFailure { open: true, cause, .. })) => FenceOutcome::Unknown(cause),
+        (None, Err(FenceFailure { cause, .. })) => FenceOutcome::NotWritten(cause),
     };
     (sent.letter_id, outcome)
 }
 
-/// What became of a fence that was acknowledged and not seen.
-fn acknowledged(offset: i64, there: There) -> FenceOutcome {
+/// Returns the outcome of a fence that was acknowledged and whose record was not read.
+fn acknowledged(offset: i64, content: OffsetContent) -> FenceOutcome {
     let not_fenced = |why: String| NotFenced { why: why.into(), code: None, by_outage: false };
-    match there {
-        // Its topic compresses with a codec that is not read here.
-        There::ItsStamp => FenceOutcome::Written { offset },
-        // The leader took it for one that it had, as it would take any under this stamp.
-        There::Readable => {
+    match content {
+        // The topic recompresses batches with an unsupported codec.
+        OffsetContent::FenceStamp => FenceOutcome::Written { offset },
+        // The leader already had another record with this stamp, and treated the fence as a duplicate of it.
+        OffsetContent::Readable => {
             FenceOutcome::NotWritten(not_fenced(format!("another record has its stamp, at offset {offset}")))
         }
-        There::Unreadable => {
-            FenceOutcome::Unknown(not_fenced(format!("acknowledged at offset {offset}, which can't be looked into")))
+        OffsetContent::Unreadable => {
+            FenceOutcome::Unknown(not_fenced(format!("acknowledged at offset {offset}, which cannot be decoded")))
         }
-        There::Unread => {
-            FenceOutcome::Unknown(not_fenced(format!("acknowledged at offset {offset}, which can't be read")))
+        OffsetContent::Unread => {
+            FenceOutcome::Unknown(not_fenced(format!("acknowledged at offset {offset}, which cannot be read")))
         }
     }
 }
 
 impl Findings {
-    /// The same for all of them.
-    fn all(&mut self, doubts: Vec<Doubt>, why: &WhyNot) {
+    /// Adds the same answer for all doubts.
+    fn all_not_found(&mut self, doubts: Vec<Doubt>, why: &WhyNot) {
         let answer =
             |doubt: Doubt| Answer { letter_id: doubt.letter_id, verdict: Verdict::NotFound { why: why.clone() } };
         self.answers.extend(doubts.into_iter().map(answer));
     }
 
-    /// What the proof says; nothing is absent if reading `failed`.
+    /// Adds the verdicts of the check. If the read failed, no record is absent.
     fn conclude(&mut self, check: PartitionCheck, failed: Option<WhyNot>) {
         for (letter_id, verdict) in check.verdicts(wall_clock_ms()) {
             let verdict = match (verdict, &failed) {
-                (landed @ Verdict::Landed { .. }, _) | (landed, None) => landed,
+                (proof @ Verdict::Landed { .. }, _) | (proof, None) => proof,
                 (_, Some(why)) => Verdict::NotFound { why: why.clone() },
             };
             self.answers.push(Answer { letter_id, verdict });

@@ -1,8 +1,9 @@
-//! Imports into the topic: what is there already is compared, not written again.
+//! Imports into the topic. Letters that the topic already has are compared, and not written again.
 //!
 //! Rules:
-//! - The topic is read before letters are written: whole once, afterwards what has been written since.
-//! - A letter of one id is there once, and its newer state wins; see the store's `import_with`.
+//! - The topic is read before letters are written: the first import reads the whole topic, and later imports read the
+//!   records since then.
+//! - The topic has one letter for each id, and the newer state wins. See the store's `import_with`.
 
 use std::collections::HashMap;
 
@@ -12,23 +13,23 @@ use kafka_courier_dlq::{
 };
 
 use super::DeadLetterTopic;
-use super::index::{Arrival, Found};
-use super::record::{self, Entry};
-use super::task::{Ask, Place};
+use super::index::{Arrival, FoundLetters};
+use super::record::{self, TopicEntry};
+use super::task::{LogPosition, TopicRequest};
 
-/// The letters of the topic, as far as it was read.
+/// The letters of the topic, up to the offsets that were read.
 #[derive(Debug, Default)]
-pub(super) struct Contents {
-    /// Where each letter is, and when it arrived.
-    found: Found,
+pub(super) struct TopicContents {
+    /// The position and arrival of each letter.
+    found: FoundLetters,
     digests: HashMap<LetterId, Digest>,
-    /// Where each partition was read to.
+    /// The end offset of the read in each partition.
     ends: HashMap<i32, i64>,
 }
 
-/// Letters that are to be written: new ones, and newer versions with their partitions and arrivals.
+/// The writes of an import: new letters, and newer versions of letters with their partitions and arrivals.
 #[derive(Default)]
-struct Planned {
+struct ImportPlan {
     fresh: Vec<Letter>,
     changed: Vec<(i32, Uuid, Letter)>,
 }
@@ -40,7 +41,7 @@ impl DeadLetterTopic {
         for run in runs(letters) {
             self.read_contents(&mut contents)?;
             let mut counts = Imported::default();
-            let Planned { fresh, changed } = self.plan(&contents, run, how, &mut counts)?;
+            let ImportPlan { fresh, changed } = self.plan(&contents, run, how, &mut counts)?;
             let records = changed
                 .iter()
                 .map(|(partition, arrived, letter)| self.outgoing(letter, Some(*partition), Arrival::Before(*arrived)));
@@ -55,19 +56,19 @@ impl DeadLetterTopic {
 
     fn plan(
         &self,
-        contents: &Contents,
+        contents: &TopicContents,
         letters: &[Letter],
         how: Edited,
         counts: &mut Imported,
-    ) -> Result<Planned, StoreError> {
-        let mut planned = Planned::default();
+    ) -> Result<ImportPlan, StoreError> {
+        let mut planned = ImportPlan::default();
         for letter in letters {
             let digest = contents.digests.get(&letter.id);
             let Some(((at, arrived), there)) = contents.found.newest(letter.id).zip(digest) else {
                 planned.fresh.push(letter.clone());
                 continue;
             };
-            // What headers can't say is not a difference.
+            // Parts of a letter that the headers cannot represent are no difference.
             let as_read = record::read_back(letter, &self.client_id).unwrap_or_else(|| letter.clone());
             match (there.compare(&Digest::of(&as_read)), how) {
                 (Compared::Same | Compared::Older, _) => counts.known += 1,
@@ -86,26 +87,28 @@ impl DeadLetterTopic {
         Ok(planned)
     }
 
-    /// Reads what was written since.
-    fn read_contents(&self, contents: &mut Contents) -> Result<(), StoreError> {
-        let Contents { found, digests, ends } = contents;
-        self.read_on(ends, |at, entry| {
-            found.entry(at, &entry);
+    /// Reads the records since the last read.
+    fn read_contents(&self, contents: &mut TopicContents) -> Result<(), StoreError> {
+        let TopicContents { found, digests, ends } = contents;
+        self.read_to_ends(ends, |at, entry| {
+            found.add_entry(at, &entry);
             match entry {
-                Entry::Letter(letter, _) => _ = digests.insert(letter.id, Digest::of(&letter)),
-                Entry::Settled(id) => _ = digests.remove(&id),
-                Entry::Claim { .. } => {}
+                TopicEntry::Letter(letter, _) => _ = digests.insert(letter.id, Digest::of(&letter)),
+                TopicEntry::Settled(id) => _ = digests.remove(&id),
+                TopicEntry::Claim { .. } => {}
             }
         })
     }
 
-    /// The letter at a place.
-    fn read_one(&self, (partition, offset): Place, id: LetterId) -> Result<Letter, StoreError> {
-        let page = self.ask(|reply| Ask::Read(partition, Some(offset), reply))?;
+    /// Reads the letter at a position.
+    fn read_one(&self, (partition, offset): LogPosition, id: LetterId) -> Result<Letter, StoreError> {
+        let page = self.request(|reply| TopicRequest::Read(partition, Some(offset), reply))?;
         let found = page.entries.into_iter().find_map(|(found, entry)| match entry {
-            Entry::Letter(letter, _) if found == offset && letter.id == id => Some(*letter),
+            TopicEntry::Letter(letter, _) if found == offset && letter.id == id => Some(*letter),
             _ => None,
         });
-        found.ok_or_else(|| self.failure(format!("the letter {id} is no longer at offset {offset} of {partition}")))
+        found.ok_or_else(|| {
+            self.failure(format!("dead letter {id} is no longer at offset {offset} of partition {partition}"))
+        })
     }
 }

@@ -1,73 +1,77 @@
-//! Which letters of the topic there are, and in which order they arrived.
+//! The index of the topic's letters, in the order of their arrival.
 //!
 //! Rules:
-//! - Pure. A letter's place in the order is its first record's; a newer version of it changes nothing there.
-//! - Within a partition letters arrived in the order of their offsets, whatever their stamps say. Letters of different
-//!   partitions are in the order of their stamps: UUIDv7s, which grow within a process and with the clocks of all.
-//! - A version says when its letter arrived, for retention may have deleted the letter's first record.
-//! - A letter keeps its position as long as the order allows that. What a position was is known until the next change.
+//! - This module is pure. The first record of a letter determines the letter's place in the order, and newer versions
+//!   do not change the place.
+//! - Letters of one partition arrived in the order of their offsets, independent of their stamps. Letters of different
+//!   partitions are in the order of their stamps: UUIDv7s, which grow within a process and with the clocks of all
+//!   processes.
+//! - Each version contains the arrival of its letter, because retention may have deleted the letter's first record.
+//! - A letter keeps its position while the order allows it. Former positions stay valid until the next change of the
+//!   order.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use kafka_courier_dlq::{LetterId, Position, Uuid};
 
-use super::record::Entry;
-use super::task::Place;
+use super::record::TopicEntry;
+use super::task::LogPosition;
 
-/// Unknown letters of this process that are remembered, for a correction.
+/// The number of this process's letters with the outcome unknown that stay in the index for a correction.
 const REMEMBERED: usize = 4096;
-/// Below the milliseconds of a UUIDv7.
+/// The number of bits of a UUIDv7 below its milliseconds.
 const STAMP_BITS: u32 = 80;
 
-/// When a letter arrived, as a record of it says.
+/// The arrival of a letter according to one of its records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Arrival {
-    /// The letter's first record, with this stamp.
+    /// The stamp of the letter's first record.
     First(Uuid),
-    /// A newer version of a letter that arrived then.
+    /// The arrival in the record of a newer version.
     Before(Uuid),
 }
 
 impl Arrival {
-    /// A stamp for a letter that arrives now.
+    /// Returns the stamp of a letter that arrives now.
     pub(crate) fn now() -> Uuid {
         LetterId::new().as_uuid()
     }
 
-    /// The stamp of a letter whose record bears none: by its timestamp, and by its id where that was made then.
+    /// Returns the arrival of a letter whose record has no stamp. The record's timestamp orders such letters, and the
+    /// letter's id orders letters of the same millisecond.
     pub(crate) fn unstamped(timestamp_ms: i64, id: LetterId) -> Self {
         let millis = u128::try_from(timestamp_ms).unwrap_or(0) << STAMP_BITS;
         Self::First(Uuid::from_u128(millis | (id.as_uuid().as_u128() & ((1 << STAMP_BITS) - 1))))
     }
 }
 
-/// What a reading of the topic finds.
+/// The letters that a scan of the topic found.
 #[derive(Debug, Default)]
-pub(crate) struct Found {
-    letters: HashMap<LetterId, Seen>,
+pub(crate) struct FoundLetters {
+    letters: HashMap<LetterId, SeenLetter>,
     /// The latest arrival in each partition.
     latest: HashMap<i32, Uuid>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Seen {
+struct SeenLetter {
     arrived: Uuid,
-    first: Place,
-    newest: Place,
+    first: LogPosition,
+    newest: LogPosition,
 }
 
-impl Found {
-    /// A record of the topic; those of a partition come in the order of their offsets.
-    pub(crate) fn entry(&mut self, at: Place, entry: &Entry) {
+impl FoundLetters {
+    /// Adds a record of the topic. Records of a partition must be added in the order of their offsets.
+    pub(crate) fn add_entry(&mut self, at: LogPosition, entry: &TopicEntry) {
         match entry {
-            Entry::Letter(letter, arrival) => self.letter(letter.id, at, *arrival),
-            Entry::Settled(id) => self.settled(*id),
-            Entry::Claim { .. } => {}
+            TopicEntry::Letter(letter, arrival) => self.add_letter(letter.id, at, *arrival),
+            TopicEntry::Settled(id) => self.remove(*id),
+            TopicEntry::Claim { .. } => {}
         }
     }
 
-    /// A letter's record; those of a partition come in the order of their offsets.
-    pub(crate) fn letter(&mut self, id: LetterId, at: Place, arrival: Arrival) {
+    /// Adds a letter's record. Records of a partition must be added in the order of their offsets.
+    pub(crate) fn add_letter(&mut self, id: LetterId, at: LogPosition, arrival: Arrival) {
         if let Some(seen) = self.letters.get_mut(&id) {
             seen.newest = at;
             return;
@@ -75,72 +79,72 @@ impl Found {
         let arrived = match arrival {
             Arrival::Before(stamp) => stamp,
             Arrival::First(stamp) => {
-                let behind = self.latest.get(&at.0).map(|latest| latest.as_u128().saturating_add(1));
-                let arrived = Uuid::from_u128(behind.map_or(stamp.as_u128(), |behind| behind.max(stamp.as_u128())));
+                let next = self.latest.get(&at.0).map(|latest| latest.as_u128().saturating_add(1));
+                let arrived = Uuid::from_u128(next.map_or(stamp.as_u128(), |next| next.max(stamp.as_u128())));
                 self.latest.insert(at.0, arrived);
                 arrived
             }
         };
-        self.letters.insert(id, Seen { arrived, first: at, newest: at });
+        self.letters.insert(id, SeenLetter { arrived, first: at, newest: at });
     }
 
-    /// The letter of this id is one no more.
-    pub(crate) fn settled(&mut self, id: LetterId) {
+    /// Removes a settled letter.
+    pub(crate) fn remove(&mut self, id: LetterId) {
         self.letters.remove(&id);
     }
 
-    /// Where the letter's newest version is, and when the letter arrived.
-    pub(crate) fn newest(&self, id: LetterId) -> Option<(Place, Uuid)> {
+    /// Returns the position of the letter's newest version, and the letter's arrival.
+    pub(crate) fn newest(&self, id: LetterId) -> Option<(LogPosition, Uuid)> {
         self.letters.get(&id).map(|seen| (seen.newest, seen.arrived))
     }
 
-    /// When the last of them arrived.
-    pub(crate) fn last(&self) -> Option<Uuid> {
+    /// Returns the arrival of the last letter.
+    pub(crate) fn last_arrival(&self) -> Option<Uuid> {
         self.letters.values().map(|seen| seen.arrived).max()
     }
 
-    /// Leaves out what arrived later than this.
-    pub(crate) fn until(&mut self, last: Option<Uuid>) {
+    /// Removes the letters that arrived after `last`.
+    pub(crate) fn retain_until(&mut self, last: Option<Uuid>) {
         self.letters.retain(|_, seen| Some(seen.arrived) <= last);
     }
 
-    /// All of them, in the order in which they arrived.
-    fn in_order(self) -> Vec<(LetterId, Seen)> {
-        let mut letters: Vec<(LetterId, Seen)> = self.letters.into_iter().collect();
+    /// Returns all letters in the order of their arrival.
+    fn in_order(self) -> Vec<(LetterId, SeenLetter)> {
+        let mut letters: Vec<(LetterId, SeenLetter)> = self.letters.into_iter().collect();
         letters.sort_by_key(|(_, seen)| (seen.arrived, seen.first));
         letters
     }
 }
 
-/// Which letters there are, as far as it was read.
+/// The letters of the topic, as of the last scan.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     live: BTreeMap<Position, LetterId>,
-    letters: HashMap<LetterId, Known>,
-    /// What positions were before the order changed: whoever read them speaks of them so.
+    letters: HashMap<LetterId, IndexedLetter>,
+    /// The positions before the last change of the order. Callers may still use them.
     former: HashMap<Position, LetterId>,
-    /// Letters that were written by this process and may have to be corrected.
+    /// Letters of this process that may need a correction.
     recent: VecDeque<LetterId>,
-    /// The last position that was given. The first is 1, so that there is one before it.
+    /// The last assigned position. Positions start at 1, because a caller may need a position before the first letter.
     last: u64,
 }
 
-/// What is known of a letter.
+/// A letter in the index.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Known {
+pub(crate) struct IndexedLetter {
     pub(crate) position: Position,
     pub(crate) arrived: Uuid,
-    /// Where its newest version is.
-    pub(crate) newest: Place,
+    /// The position of the letter's newest version.
+    pub(crate) newest: LogPosition,
 }
 
 impl Index {
-    /// Takes what a reading of the whole topic found.
-    pub(crate) fn take(&mut self, found: Found) {
+    /// Replaces the index by the result of a scan of the whole topic.
+    pub(crate) fn replace(&mut self, found: FoundLetters) {
         let letters = found.in_order();
         let known: Vec<Option<Position>> =
             letters.iter().map(|(id, _)| self.letters.get(id).map(|known| known.position)).collect();
-        // Those that are known come first, in the order in which they are known.
+        // The order is unchanged if the known letters come first, in their known order.
         let as_before = known.is_sorted_by(|a, b| match (a, b) {
             (Some(a), Some(b)) => a < b,
             (_, None) => true,
@@ -152,7 +156,7 @@ impl Index {
         (self.live, self.letters, self.recent) = (BTreeMap::new(), HashMap::new(), VecDeque::new());
         for ((id, seen), known) in letters.into_iter().zip(known) {
             let position = known.filter(|_| as_before).unwrap_or_else(|| self.next());
-            self.put(id, Known { position, arrived: seen.arrived, newest: seen.newest });
+            self.insert(id, IndexedLetter { position, arrived: seen.arrived, newest: seen.newest });
         }
     }
 
@@ -161,35 +165,35 @@ impl Index {
         Position(self.last)
     }
 
-    fn put(&mut self, id: LetterId, known: Known) {
+    fn insert(&mut self, id: LetterId, known: IndexedLetter) {
         self.live.insert(known.position, id);
         self.letters.insert(id, known);
     }
 
-    /// A newer version of the letter is there.
-    pub(crate) fn updated(&mut self, id: LetterId, at: Place) {
+    /// Records the position of a newer version of the letter.
+    pub(crate) fn update(&mut self, id: LetterId, at: LogPosition) {
         if let Some(known) = self.letters.get_mut(&id) {
             known.newest = at;
         }
     }
 
-    /// The letter is one no more.
-    pub(crate) fn settled(&mut self, id: LetterId) -> bool {
+    /// Removes a settled letter. Returns whether the index contained it.
+    pub(crate) fn remove(&mut self, id: LetterId) -> bool {
         self.letters.remove(&id).is_some_and(|known| self.live.remove(&known.position).is_some())
     }
 
-    /// The letter at this position.
-    pub(crate) fn at(&self, position: Position) -> Option<(LetterId, Known)> {
+    /// Returns the letter at a present or former position.
+    pub(crate) fn get(&self, position: Position) -> Option<(LetterId, IndexedLetter)> {
         let id = self.live.get(&position).or_else(|| self.former.get(&position))?;
         Some((*id, *self.letters.get(id)?))
     }
 
-    pub(crate) fn find(&self, id: LetterId) -> Option<Position> {
+    pub(crate) fn position(&self, id: LetterId) -> Option<Position> {
         self.letters.get(&id).map(|known| known.position)
     }
 
-    /// The letters behind this position, at most so many.
-    pub(crate) fn after(&self, after: Option<Position>, limit: usize) -> Vec<(LetterId, Known)> {
+    /// Returns up to `limit` letters after a position.
+    pub(crate) fn after(&self, after: Option<Position>, limit: usize) -> Vec<(LetterId, IndexedLetter)> {
         let from = after.map_or(0, |after| after.0.saturating_add(1));
         let ids = self.live.range(Position(from)..).take(limit).map(|(_, id)| id);
         ids.filter_map(|id| Some((*id, *self.letters.get(id)?))).collect()
@@ -199,18 +203,18 @@ impl Index {
         self.live.len() as u64
     }
 
-    /// A letter that this process has written.
-    pub(crate) fn remember(&mut self, id: LetterId, at: Place, arrived: Uuid) {
+    /// Adds a letter that this process has written.
+    pub(crate) fn insert_written(&mut self, id: LetterId, at: LogPosition, arrived: Uuid) {
         if self.letters.contains_key(&id) {
-            return self.updated(id, at);
+            return self.update(id, at);
         }
         let position = self.next();
-        self.put(id, Known { position, arrived, newest: at });
+        self.insert(id, IndexedLetter { position, arrived, newest: at });
         self.recent.push_back(id);
         if self.recent.len() > REMEMBERED
             && let Some(oldest) = self.recent.pop_front()
         {
-            self.settled(oldest);
+            self.remove(oldest);
         }
     }
 }
@@ -231,15 +235,15 @@ mod tests {
         index.after(None, 99).into_iter().map(|(id, _)| id.as_uuid().as_u128()).collect()
     }
 
-    fn read(records: &[(u128, Place, Arrival)]) -> Found {
-        let mut found = Found::default();
-        records.iter().for_each(|(number, at, arrival)| found.letter(id(*number), *at, *arrival));
+    fn read(records: &[(u128, LogPosition, Arrival)]) -> FoundLetters {
+        let mut found = FoundLetters::default();
+        records.iter().for_each(|(number, at, arrival)| found.add_letter(id(*number), *at, *arrival));
         found
     }
 
-    fn indexed(records: &[(u128, Place, Arrival)]) -> Index {
+    fn indexed(records: &[(u128, LogPosition, Arrival)]) -> Index {
         let mut index = Index::default();
-        index.take(read(records));
+        index.replace(read(records));
         index
     }
 
@@ -277,37 +281,37 @@ mod tests {
         assert_eq!(order(&indexed(&[a, b])), [2, 1]);
         let (mut a, mut b) = (old(1, 2), old(1, 1));
         (a.1, b.1) = ((0, 0), (1, 0));
-        assert_eq!(order(&indexed(&[a, b])), [1, 2], "of one moment, by their ids");
+        assert_eq!(order(&indexed(&[a, b])), [1, 2], "ids order equal timestamps");
     }
 
     #[test]
     fn positions_stay_while_order_does() {
         let mut index = indexed(&[(1, (0, 0), first(10)), (2, (0, 1), first(20))]);
         let before = index.after(None, 9)[1].1.position;
-        index.take(read(&[(2, (0, 1), first(20)), (3, (0, 2), first(30))]));
-        assert_eq!(index.find(id(2)), Some(before));
-        index.take(read(&[(2, (0, 1), first(20)), (3, (0, 2), first(30)), (4, (1, 0), first(15))]));
+        index.replace(read(&[(2, (0, 1), first(20)), (3, (0, 2), first(30))]));
+        assert_eq!(index.position(id(2)), Some(before));
+        index.replace(read(&[(2, (0, 1), first(20)), (3, (0, 2), first(30)), (4, (1, 0), first(15))]));
         assert_eq!(order(&index), [4, 2, 3]);
-        assert!(index.find(id(2)) > Some(before));
-        assert_eq!(index.at(before).map(|(id, _)| id), Some(id(2)), "as whoever read it before calls it");
+        assert!(index.position(id(2)) > Some(before));
+        assert_eq!(index.get(before).map(|(id, _)| id), Some(id(2)), "the former position is valid");
     }
 
     #[test]
-    fn late_arrivals_wait_for_the_next_reading() {
+    fn late_arrivals_wait_for_next_scan() {
         let mut found = read(&[(1, (0, 0), first(10)), (3, (1, 0), first(30))]);
-        let last = found.last();
-        found.letter(id(2), (0, 1), first(20));
-        found.letter(id(4), (1, 1), first(40));
-        found.until(last);
+        let last = found.last_arrival();
+        found.add_letter(id(2), (0, 1), first(20));
+        found.add_letter(id(4), (1, 1), first(40));
+        found.retain_until(last);
         let mut index = Index::default();
-        index.take(found);
+        index.replace(found);
         assert_eq!(order(&index), [1, 2, 3]);
     }
 
     #[test]
     fn settled_letters_are_gone() {
         let mut index = indexed(&[(1, (0, 0), first(10)), (2, (0, 1), first(20))]);
-        assert!(index.settled(id(1)) && !index.settled(id(1)));
+        assert!(index.remove(id(1)) && !index.remove(id(1)));
         assert_eq!((order(&index), index.len()), (vec![2], 1));
     }
 }

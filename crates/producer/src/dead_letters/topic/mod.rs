@@ -1,12 +1,11 @@
-//! Dead letters in a Kafka topic: for many replicas of a service, and for tools that read Kafka Connect's headers.
+//! Dead letters in a Kafka topic, for several replicas of a service and for tools that read Kafka Connect's headers.
 //!
 //! Rules:
-//! - The topic only grows: a change of a letter is its newer version, its end a record that says so.
-//! - What is a letter now, and in which order they arrived, is known after the topic was read; whoever only writes does not
-//!   read.
-//! - Who replays is claimed in the topic itself, for all processes; a claim is kept for a lease and renewed.
-//! - A topic that takes no letters is left alone for a while: the next store takes them meanwhile.
-//! - A topic that would lose letters by its settings takes none.
+//! - The topic is append-only. A changed letter is a newer version, and a settled letter has a record that settles it.
+//! - A scan of the topic determines the present letters and their order. A process that only writes does not scan.
+//! - The right to replay is claimed in the topic, among all processes. A claim is valid for a lease and is renewed.
+//! - A topic that refused letters in an outage is not tried for a pause. The next store takes the letters meanwhile.
+//! - A topic whose settings would lose letters accepts none.
 
 mod check;
 mod claim;
@@ -33,34 +32,34 @@ use kafka_courier_idempotent_sender::driver::security::TokenSource;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-use self::check::Check;
-use self::import::Contents;
-use self::index::{Arrival, Found, Index, Known};
-use self::lease::NotTaken;
+use self::check::TopicCheck;
+use self::import::TopicContents;
+use self::index::{Arrival, FoundLetters, Index, IndexedLetter};
+use self::lease::LeaseError;
 pub use self::policy::{TopicWarning, UnfitTopic};
-use self::record::Entry;
-use self::task::{Ask, NotWritten, Outgoing, Page, Place, Reader, Task, Written};
+use self::record::TopicEntry;
+use self::task::{LogPosition, OutgoingRecord, Reply, TopicPage, TopicReader, TopicRequest, TopicTask, WriteOutcome};
 use crate::builder::Extras;
 use crate::config::{ConfigErrors, KafkaConfig};
 use crate::producer::{DeadLetterMode, KafkaProducer};
 
-/// How long an answer of the task is waited for: beyond what it waits for itself.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// How long a topic that took no letters is left alone.
+/// The timeout of an answer of the task, longer than the task's own timeouts.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a topic is not tried after an outage.
 const PAUSE: Duration = Duration::from_secs(10);
-/// How long a letter may take to be acknowledged.
-const DELIVERY: Duration = Duration::from_secs(5);
-/// How long a claim to replay holds after it was last renewed.
+/// The delivery timeout of a letter.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a claim to replay is valid after its last renewal.
 const LEASE: Duration = Duration::from_secs(30);
 
-/// Dead letters in a Kafka topic.
+/// A store of dead letters in a Kafka topic.
 pub struct DeadLetterTopic {
     name: Arc<str>,
     client_id: String,
-    asks: UnboundedSender<Ask>,
+    requests: UnboundedSender<TopicRequest>,
     index: Mutex<Index>,
-    /// What imports compare with.
-    contents: Mutex<Contents>,
+    /// The letters that imports are compared with.
+    contents: Mutex<TopicContents>,
     failed_at: Mutex<Option<Instant>>,
     appended: AtomicU64,
     refused: AtomicU64,
@@ -69,14 +68,21 @@ pub struct DeadLetterTopic {
 }
 
 impl DeadLetterTopic {
-    /// A store in `topic` of the cluster that `config` leads to. Never waits for Kafka: [`check`](Self::check) does, and says
-    /// whether the topic is fit for dead letters. Errors: everything that is wrong with the configuration, or that there is no
-    /// tokio runtime here.
+    /// Opens a store in `topic` of the cluster in `config`. Does not wait for Kafka. [`check`](Self::check) waits, and
+    /// returns whether the topic is fit for dead letters.
+    ///
+    /// # Errors
+    ///
+    /// Returns all problems of the configuration, or an error if the call is not within a tokio runtime.
     pub fn open(config: &KafkaConfig, topic: &str) -> Result<Self, ConfigErrors> {
         Self::open_with(config, topic, None, false)
     }
 
-    /// As [`open`](Self::open), with a source of tokens, for OAUTHBEARER.
+    /// Opens a store as [`open`](Self::open) does, with a source of tokens for OAUTHBEARER.
+    ///
+    /// # Errors
+    ///
+    /// See [`open`](Self::open).
     pub fn open_with_tokens(config: &KafkaConfig, topic: &str, tokens: TokenSource) -> Result<Self, ConfigErrors> {
         Self::open_with(config, topic, Some(tokens), false)
     }
@@ -91,21 +97,21 @@ impl DeadLetterTopic {
         (own.dlq_topic, own.dlq_file) = (String::new(), String::new());
         own.auto_replay = false;
         own.flush_timeout = own.flush_timeout.min(Duration::from_millis(5));
-        own.delivery_timeout = DELIVERY.max(own.flush_timeout);
-        own.metadata_timeout = own.metadata_timeout.min(DELIVERY);
-        own.max_block = own.max_block.min(DELIVERY);
-        let check = Check::new(own.dlq_max_age, own.metadata_timeout);
+        own.delivery_timeout = DELIVERY_TIMEOUT.max(own.flush_timeout);
+        own.metadata_timeout = own.metadata_timeout.min(DELIVERY_TIMEOUT);
+        own.max_block = own.max_block.min(DELIVERY_TIMEOUT);
+        let check = TopicCheck::new(own.dlq_max_age, own.metadata_timeout);
         let extras = Extras { letters: DeadLetterMode::None, tokens, ..Extras::default() };
         let producer = KafkaProducer::build_with(own, Vec::new(), extras)?;
         let log = Arc::new(LogClient::new(&producer.inner.reach));
-        let (asks, received) = unbounded_channel();
+        let (requests, received) = unbounded_channel();
         let name: Arc<str> = topic.into();
-        let reader = Reader { topic: name.clone(), log };
-        tokio::spawn(Task { producer, reader, asks: received, check, logs_check }.run());
+        let reader = TopicReader { topic: name.clone(), log };
+        tokio::spawn(TopicTask { producer, reader, requests: received, check, logs_check }.run());
         Ok(Self {
             name,
             client_id: config.client_id.clone(),
-            asks,
+            requests,
             index: Mutex::default(),
             contents: Mutex::default(),
             failed_at: Mutex::default(),
@@ -116,46 +122,47 @@ impl DeadLetterTopic {
         })
     }
 
-    /// Checks the topic's settings, and returns what may lose dead letters there. Blocks until the cluster has answered; a
-    /// topic that is not there passes, and is checked again before the first dead letter is written.
+    /// Checks the topic's settings, and returns warnings about settings that may lose dead letters. Blocks until the
+    /// cluster answers. A missing topic passes, and is checked again before its first dead letter is written.
     ///
     /// # Errors
     ///
-    /// [`UnfitTopic`]: the topic takes no dead letters, because it would lose them.
+    /// Returns [`UnfitTopic`] if the topic accepts no dead letters, because it would lose them.
     pub fn check(&self) -> Result<Vec<TopicWarning>, UnfitTopic> {
-        self.ask(Ask::Check).unwrap_or_else(|error| {
+        self.request(TopicRequest::Check).unwrap_or_else(|error| {
             Ok(vec![TopicWarning::Unknown { topic: self.name.to_string(), reason: error.to_string() }])
         })
     }
 
-    /// Whether the topic exists on the cluster. Blocks until the cluster has answered; true where it does not answer.
+    /// Returns whether the topic exists on the cluster. Blocks until the cluster answers. Returns true if the cluster
+    /// does not answer.
     ///
     /// # Errors
     ///
-    /// The store's runtime has ended, or it did not answer in time.
+    /// Returns an error if the store's runtime has ended, or the store's task did not answer in time.
     pub fn exists(&self) -> Result<bool, StoreError> {
-        self.ask(Ask::Exists)
+        self.request(TopicRequest::Exists)
     }
 
-    /// Asks the task and waits for its answer.
-    fn ask<A>(&self, ask: impl FnOnce(std::sync::mpsc::SyncSender<Result<A, String>>) -> Ask) -> Result<A, StoreError> {
+    /// Sends a request to the task and waits for the answer.
+    fn request<A>(&self, request: impl FnOnce(Reply<A>) -> TopicRequest) -> Result<A, StoreError> {
         let (reply, answer) = sync_channel(1);
-        self.asks.send(ask(reply)).map_err(|_| self.failure("its runtime has ended".to_owned()))?;
-        match answer.recv_timeout(PATIENCE) {
-            Ok(answered) => answered.map_err(|reason| self.failure(reason)),
-            Err(_) => Err(self.failure(format!("no answer within {PATIENCE:?}"))),
+        self.requests.send(request(reply)).map_err(|_| self.failure("the store's runtime has ended".to_owned()))?;
+        match answer.recv_timeout(ANSWER_TIMEOUT) {
+            Ok(answered) => answered.map_err(|error| self.failure(error.to_string())),
+            Err(_) => Err(self.failure(format!("no answer within {ANSWER_TIMEOUT:?}"))),
         }
     }
 
-    fn write(&self, records: Vec<Outgoing>) -> Result<Vec<Written>, StoreError> {
-        self.ask(|reply| Ask::Append(records, reply))
+    fn write(&self, records: Vec<OutgoingRecord>) -> Result<Vec<WriteOutcome>, StoreError> {
+        self.request(|reply| TopicRequest::Append(records, reply))
     }
 
-    /// As [`write`](Self::write), all of them or an error.
-    fn write_all(&self, records: Vec<Outgoing>) -> Result<Vec<Option<Place>>, StoreError> {
+    /// Writes records as [`write`](Self::write) does. Returns an error if one record is not written.
+    fn write_all(&self, records: Vec<OutgoingRecord>) -> Result<Vec<Option<LogPosition>>, StoreError> {
         let all = self.write(records)?.into_iter().map(|written| match written {
-            Written::At(partition, offset) => Ok(offset.map(|offset| (partition, offset))),
-            Written::Not(NotWritten { why, .. }) => Err(self.failure(why)),
+            WriteOutcome::Written(partition, offset) => Ok(offset.map(|offset| (partition, offset))),
+            WriteOutcome::Failed(failure) => Err(self.failure(failure.to_string())),
         });
         all.collect()
     }
@@ -164,30 +171,32 @@ impl DeadLetterTopic {
         StoreError::Service { store: format!("the topic {}", self.name), reason }
     }
 
-    /// Writes letters, each for itself; says of each whether it is there.
+    /// Writes letters, and returns for each whether it is written.
     pub(super) fn append_each(&self, letters: &[Letter]) -> Result<Vec<bool>, StoreError> {
         Ok(self.append_to_partitions(letters)?.into_iter().map(|partition| partition.is_some()).collect())
     }
 
-    /// As [`append_each`](Self::append_each); returns the partition of each letter that is there.
+    /// Writes letters as [`append_each`](Self::append_each) does. Returns the partition of each written letter.
     fn append_to_partitions(&self, letters: &[Letter]) -> Result<Vec<Option<i32>>, StoreError> {
-        if self.is_left_alone() {
+        if self.is_paused() {
             self.refused.fetch_add(letters.len() as u64, Ordering::Relaxed);
-            return Err(self.latched());
+            return Err(self.paused_error());
         }
         let stamps: Vec<Uuid> = letters.iter().map(|_| Arrival::now()).collect();
         let outgoing = letters.iter().zip(&stamps).map(|(letter, at)| self.outgoing(letter, None, Arrival::First(*at)));
         let written = self.write(outgoing.collect());
         let outage = match &written {
-            Ok(written) => written.iter().any(|written| matches!(written, Written::Not(why) if why.outage)),
+            Ok(written) => {
+                written.iter().any(|written| matches!(written, WriteOutcome::Failed(failure) if failure.is_outage()))
+            }
             Err(_) => true,
         };
         *self.failed_at.lock() = outage.then(Instant::now);
         let mut index = self.index.lock();
         let taken = letters.iter().zip(stamps).zip(written?).map(|((letter, stamp), written)| {
-            let Written::At(partition, offset) = written else { return None };
+            let WriteOutcome::Written(partition, offset) = written else { return None };
             if let (Some(offset), Outcome::Unknown) = (offset, letter.outcome) {
-                index.remember(letter.id, (partition, offset), stamp);
+                index.insert_written(letter.id, (partition, offset), stamp);
             }
             Some(partition)
         });
@@ -198,36 +207,42 @@ impl DeadLetterTopic {
         Ok(taken)
     }
 
-    fn outgoing(&self, letter: &Letter, partition: Option<i32>, arrival: Arrival) -> Outgoing {
+    fn outgoing(&self, letter: &Letter, partition: Option<i32>, arrival: Arrival) -> OutgoingRecord {
         let headers = record::headers(letter, &self.client_id, Some(arrival));
-        Outgoing { partition, key: letter.key.clone(), value: letter.value.clone(), headers }
+        OutgoingRecord { partition, key: letter.key.clone(), value: letter.value.clone(), headers }
     }
 
-    fn settled(id: LetterId, (partition, _): Place) -> Outgoing {
+    fn settling_record(id: LetterId, (partition, _): LogPosition) -> OutgoingRecord {
         let key = Some(id.to_string().into());
-        Outgoing { partition: Some(partition), key, value: None, headers: record::settled(id) }
+        OutgoingRecord { partition: Some(partition), key, value: None, headers: record::settled_headers(id) }
     }
 
-    /// Reads the whole topic, to know what is a letter now.
+    /// Scans the whole topic, and replaces the index.
     ///
-    /// A second time, from where the first one ended: what was written before a letter that is found in one partition may
-    /// have been written to another after that was read. What arrived still later is for the next reading.
+    /// The scan has a second pass that continues at the ends of the first. A letter that the first pass found in one
+    /// partition may be newer than a letter that was written to another partition after the pass had read it. Letters
+    /// that arrived after the first pass are left to the next scan.
     fn load(&self) -> Result<(), StoreError> {
-        let (mut found, mut ends) = (Found::default(), HashMap::new());
-        self.read_on(&mut ends, |at, entry| found.entry(at, &entry))?;
-        let last = found.last();
-        self.read_on(&mut ends, |at, entry| found.entry(at, &entry))?;
-        found.until(last);
-        self.index.lock().take(found);
+        let (mut found, mut ends) = (FoundLetters::default(), HashMap::new());
+        self.read_to_ends(&mut ends, |at, entry| found.add_entry(at, &entry))?;
+        let last = found.last_arrival();
+        self.read_to_ends(&mut ends, |at, entry| found.add_entry(at, &entry))?;
+        found.retain_until(last);
+        self.index.lock().replace(found);
         Ok(())
     }
 
-    /// Reads each partition from where it was read to, and calls `take` with each record of ours.
-    fn read_on(&self, ends: &mut HashMap<i32, i64>, mut take: impl FnMut(Place, Entry)) -> Result<(), StoreError> {
-        for partition in 0..self.ask(Ask::Partitions)? {
+    /// Reads each partition from its offset in `ends` to its end, and calls `take` with each entry.
+    fn read_to_ends(
+        &self,
+        ends: &mut HashMap<i32, i64>,
+        mut take: impl FnMut(LogPosition, TopicEntry),
+    ) -> Result<(), StoreError> {
+        for partition in 0..self.request(TopicRequest::Partitions)? {
             loop {
                 let from = ends.get(&partition).copied();
-                let Page { entries, next, .. } = self.ask(|reply| Ask::Read(partition, from, reply))?;
+                let TopicPage { entries, next, .. } =
+                    self.request(|reply| TopicRequest::Read(partition, from, reply))?;
                 entries.into_iter().for_each(|(offset, entry)| take((partition, offset), entry));
                 let Some(next) = next else { break };
                 ends.insert(partition, next);
@@ -236,13 +251,13 @@ impl DeadLetterTopic {
         Ok(())
     }
 
-    /// These letters' newest versions, up to the letter that brings them to [`SCAN_BYTES`]. A letter that retention has
-    /// deleted since is left out.
-    fn newest(&self, wanted: Vec<(LetterId, Known)>) -> Result<Vec<Held>, StoreError> {
-        let mut awaited: HashMap<Place, Option<Letter>> =
+    /// Returns the newest versions of the letters, up to the letter that reaches [`SCAN_BYTES`] in total. Letters that
+    /// retention has deleted are left out.
+    fn newest(&self, wanted: Vec<(LetterId, IndexedLetter)>) -> Result<Vec<Held>, StoreError> {
+        let mut awaited: HashMap<LogPosition, Option<Letter>> =
             wanted.iter().map(|(_, known)| (known.newest, None)).collect();
         let (mut found, mut bytes) = (Vec::with_capacity(wanted.len()), 0);
-        for (id, Known { position, newest, .. }) in wanted {
+        for (id, IndexedLetter { position, newest, .. }) in wanted {
             if awaited.get(&newest).is_some_and(Option::is_none) {
                 self.read_newest(newest, &mut awaited)?;
             }
@@ -256,20 +271,21 @@ impl DeadLetterTopic {
         Ok(found)
     }
 
-    /// Reads what is awaited at this place, and what else of it is near.
+    /// Reads the awaited letter at this position, and other awaited letters on the same page.
     fn read_newest(
         &self,
-        (partition, offset): Place,
-        awaited: &mut HashMap<Place, Option<Letter>>,
+        (partition, offset): LogPosition,
+        awaited: &mut HashMap<LogPosition, Option<Letter>>,
     ) -> Result<(), StoreError> {
-        let Page { entries, next, .. } = self.ask(|reply| Ask::Read(partition, Some(offset), reply))?;
+        let TopicPage { entries, next, .. } =
+            self.request(|reply| TopicRequest::Read(partition, Some(offset), reply))?;
         if next.is_none() {
             return Err(
-                self.failure(format!("partition {partition} ends before offset {offset}, which was there before"))
+                self.failure(format!("partition {partition} ends before offset {offset}, which was read earlier"))
             );
         }
         for (offset, entry) in entries {
-            if let (Entry::Letter(letter, _), Some(awaited)) = (entry, awaited.get_mut(&(partition, offset))) {
+            if let (TopicEntry::Letter(letter, _), Some(awaited)) = (entry, awaited.get_mut(&(partition, offset))) {
                 *awaited = Some(*letter);
             }
         }
@@ -278,23 +294,25 @@ impl DeadLetterTopic {
 
     fn claim(&self) -> Result<ReplayGuard, BeginReplayError> {
         let (reply, answer) = sync_channel(1);
-        self.asks.send(Ask::Claim(LEASE, reply)).map_err(|_| self.failure("its runtime has ended".to_owned()))?;
-        let patience = 2 * LEASE + PATIENCE;
-        let claimed = answer.recv_timeout(patience);
-        let lease = match claimed.map_err(|_| self.failure(format!("no answer within {patience:?}")))? {
+        self.requests
+            .send(TopicRequest::Claim(LEASE, reply))
+            .map_err(|_| self.failure("the store's runtime has ended".to_owned()))?;
+        let timeout = 2 * LEASE + ANSWER_TIMEOUT;
+        let claimed = answer.recv_timeout(timeout);
+        let lease = match claimed.map_err(|_| self.failure(format!("no answer within {timeout:?}")))? {
             Ok(lease) => lease,
-            Err(NotTaken::Held { holder, until }) => {
+            Err(LeaseError::Held { holder, until }) => {
                 return Err(BeginReplayError::Claimed { store: self.name.to_string(), holder, until });
             }
-            Err(NotTaken::Failed(why)) => return Err(self.failure(why).into()),
+            Err(error) => return Err(self.failure(error.to_string()).into()),
         };
         let (taken, valid) = (self.replaying.clone(), lease.valid());
-        let lost = self.failure("the claim to replay its letters is lost, or could not be renewed in time".to_owned());
+        let lost = self.failure("the claim to replay its dead letters is lost, or was not renewed in time".to_owned());
         let release = move || {
-            let (done, given_back) = sync_channel(1);
+            let (done, released) = sync_channel(1);
             if lease.release.send(done).is_ok() {
-                // Without an answer it runs out.
-                let _ = given_back.recv_timeout(DELIVERY);
+                // Without an answer the claim expires.
+                let _ = released.recv_timeout(DELIVERY_TIMEOUT);
             }
             taken.store(false, Ordering::Release);
         };
@@ -302,12 +320,12 @@ impl DeadLetterTopic {
         Ok(ReplayGuard::leased(release, holds))
     }
 
-    fn is_left_alone(&self) -> bool {
+    fn is_paused(&self) -> bool {
         self.failed_at.lock().is_some_and(|at| at.elapsed() < PAUSE)
     }
 
-    fn latched(&self) -> StoreError {
-        self.failure(format!("it took no letters; tried again {PAUSE:?} later"))
+    fn paused_error(&self) -> StoreError {
+        self.failure(format!("the topic refused dead letters, the next attempt follows after {PAUSE:?}"))
     }
 }
 
@@ -327,13 +345,14 @@ impl DeadLetterStore for DeadLetterTopic {
         if taken.iter().all(Option::is_some) {
             return Ok(Appended { taken: letters.len() as u64, ..Appended::default() });
         }
-        // All or none: those that are there are taken back, in their partitions, where a reader meets the letter first.
-        let back = letters.iter().zip(taken).filter_map(|(letter, partition)| {
-            let (headers, key) = (record::settled(letter.id), letter.key.clone());
-            Some(Outgoing { partition: Some(partition?), key, value: None, headers })
+        // A call accepts all letters or none, so the written letters are settled again. The settling record is in the
+        // letter's partition, where a reader reads the letter first.
+        let settling = letters.iter().zip(taken).filter_map(|(letter, partition)| {
+            let (headers, key) = (record::settled_headers(letter.id), letter.key.clone());
+            Some(OutgoingRecord { partition: Some(partition?), key, value: None, headers })
         });
-        self.write_all(back.collect())?;
-        Err(self.failure("some letters were not written".to_owned()).into())
+        self.write_all(settling.collect())?;
+        Err(self.failure("some dead letters were not written".to_owned()).into())
     }
 
     fn import_with(&self, letters: &[Letter], edited: Edited) -> Result<Imported, AppendError> {
@@ -357,65 +376,65 @@ impl DeadLetterStore for DeadLetterTopic {
     }
 
     fn remove(&self, positions: &[Position]) -> Result<usize, StoreError> {
-        let there: Vec<(LetterId, Place)> = {
+        let indexed: Vec<(LetterId, LogPosition)> = {
             let index = self.index.lock();
-            let at = |position: &Position| index.at(*position).map(|(id, known)| (id, known.newest));
+            let at = |position: &Position| index.get(*position).map(|(id, known)| (id, known.newest));
             positions.iter().filter_map(at).collect()
         };
-        self.write_all(there.iter().map(|(id, at)| Self::settled(*id, *at)).collect())?;
+        self.write_all(indexed.iter().map(|(id, at)| Self::settling_record(*id, *at)).collect())?;
         let mut index = self.index.lock();
-        there.iter().for_each(|(id, _)| {
-            index.settled(*id);
+        indexed.iter().for_each(|(id, _)| {
+            index.remove(*id);
         });
-        self.removed.fetch_add(there.len() as u64, Ordering::Relaxed);
-        Ok(there.len())
+        self.removed.fetch_add(indexed.len() as u64, Ordering::Relaxed);
+        Ok(indexed.len())
     }
 
     fn update(&self, changed: &[Held]) -> Result<usize, StoreError> {
-        let there: Vec<(&Held, Known)> = {
+        let indexed: Vec<(&Held, IndexedLetter)> = {
             let index = self.index.lock();
-            let known = |held: &Held| index.at(held.position).filter(|(id, _)| *id == held.letter.id);
+            let known = |held: &Held| index.get(held.position).filter(|(id, _)| *id == held.letter.id);
             changed.iter().filter_map(|held| known(held).map(|(_, known)| (held, known))).collect()
         };
-        let records = there
+        let records = indexed
             .iter()
             .map(|(held, known)| self.outgoing(&held.letter, Some(known.newest.0), Arrival::Before(known.arrived)));
         let places = self.write_all(records.collect())?;
         let mut index = self.index.lock();
-        for ((held, _), at) in there.iter().zip(places) {
-            // Where it is not known the older version stands for it, until the topic is read again.
+        for ((held, _), at) in indexed.iter().zip(places) {
+            // Without an offset the index keeps the older version, until the next scan.
             if let Some(at) = at {
-                index.updated(held.letter.id, at);
+                index.update(held.letter.id, at);
             }
         }
-        Ok(there.len())
+        Ok(indexed.len())
     }
 
-    /// Only letters that were read, or written by this process, are found.
+    /// Finds only letters that were scanned, or written by this process.
     fn find(&self, ids: &[LetterId]) -> Result<Vec<Option<Position>>, StoreError> {
         let index = self.index.lock();
-        Ok(ids.iter().map(|id| index.find(*id)).collect())
+        Ok(ids.iter().map(|id| index.position(*id)).collect())
     }
 
-    /// The topic's own retention sees to that.
+    /// Does nothing, because the topic's retention drops old letters.
     fn expire(&self) -> Result<usize, StoreError> {
         Ok(0)
     }
 
-    /// How many letters there are is known as of the last time that it was read from the beginning.
+    /// Returns the counts of the store. The number of letters is as of the last scan from the beginning.
     fn stats(&self) -> Result<StoreStats, StoreError> {
         Ok(StoreStats {
             letters: self.index.lock().len(),
             appended: self.appended.load(Ordering::Relaxed),
             removed: self.removed.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
-            latched: self.is_left_alone().then(|| self.latched().to_string()),
+            latched: self.is_paused().then(|| self.paused_error().to_string()),
             ..StoreStats::default()
         })
     }
 
-    /// Among all processes: the claim stands in the topic. One that a crash has left there is watched for a lease before it
-    /// is taken over.
+    /// Claims the right to replay among all processes, by a record in the topic. A claim that a crashed process left is
+    /// watched for a lease before it is taken over.
     fn begin_replay(&self) -> Result<ReplayGuard, BeginReplayError> {
         if self.replaying.swap(true, Ordering::AcqRel) {
             return Err(BeginReplayError::Busy { store: self.name.to_string() });

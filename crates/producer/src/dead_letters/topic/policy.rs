@@ -1,22 +1,24 @@
-//! Whether a topic is fit for dead letters, by its settings.
+//! The fitness of a topic's settings for dead letters.
 //!
 //! Rules:
-//! - Pure. A dead letter has the key of its event, so a compacted topic keeps one dead letter of each key: it is refused.
-//! - A topic that deletes dead letters sooner than `dlq_max_age` says is warned of, and used.
+//! - This module is pure.
+//! - A dead letter has the key of its event. A compacted topic would keep one dead letter of each key, so it is
+//!   refused.
+//! - A topic that deletes dead letters before `dlq_max_age` causes a warning, and is used.
 
 use std::fmt;
 use std::time::Duration;
 
 use kafka_courier_idempotent_sender::driver::Cleanup;
 
-/// Why a topic can't hold dead letters.
+/// The reason why a topic must not have dead letters.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UnfitTopic {
     /// The topic is compacted.
     #[error(
-        "topic {topic:?} can't hold dead letters: with cleanup.policy={policy} it keeps only the newest of each key; set \
-         cleanup.policy=delete on the topic, or name another one"
+        "topic {topic:?} is unfit for dead letters, because cleanup.policy={policy} keeps only the newest record of \
+         each key: set cleanup.policy=delete on the topic, or use another topic"
     )]
     Compacted {
         /// The topic.
@@ -26,17 +28,17 @@ pub enum UnfitTopic {
     },
 }
 
-/// What a topic's settings do to dead letters, where that is probably not wanted.
+/// A warning about a topic's settings, which may lose dead letters.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum TopicWarning {
-    /// The topic deletes dead letters before they are as old as `dlq_max_age` lets them become.
+    /// The topic deletes dead letters before they reach `dlq_max_age`.
     Retention {
         /// The topic.
         topic: String,
         /// Its `retention.ms`.
         retention_ms: i64,
-        /// `dlq_max_age`; `None`: no limit.
+        /// `dlq_max_age`, or `None` for no limit.
         max_age: Option<Duration>,
     },
     /// The topic deletes the oldest dead letters once a partition is too large.
@@ -46,11 +48,11 @@ pub enum TopicWarning {
         /// Its `retention.bytes`.
         retention_bytes: i64,
     },
-    /// The topic's settings are unknown: it may be compacted.
+    /// The topic's settings are unknown, and the topic may be compacted.
     Unknown {
         /// The topic.
         topic: String,
-        /// Why they are unknown.
+        /// The reason why the settings are unknown.
         reason: String,
     },
 }
@@ -65,26 +67,32 @@ impl fmt::Display for TopicWarning {
                 };
                 write!(
                     f,
-                    "topic {topic:?} deletes dead letters after retention.ms={retention_ms}, also those that nobody has seen, \
-                     but {wanted}: raise retention.ms on the topic (-1: no limit), or set dlq_max_age to no more than that"
+                    "topic {topic:?} deletes dead letters after retention.ms={retention_ms}, including unread ones, \
+                     but {wanted}: raise retention.ms on the topic (-1: no limit), or set dlq_max_age to at most \
+                     retention.ms"
                 )
             }
             Self::RetentionBytes { topic, retention_bytes } => write!(
                 f,
-                "topic {topic:?} deletes the oldest dead letters of a partition beyond retention.bytes={retention_bytes}, also \
-                 those that nobody has seen: set retention.bytes=-1 on the topic for no limit"
+                "topic {topic:?} deletes the oldest dead letters of a partition beyond \
+                 retention.bytes={retention_bytes}, including unread ones: set retention.bytes=-1 on the topic for no \
+                 limit"
             ),
             Self::Unknown { topic, reason } => write!(
                 f,
-                "the settings of topic {topic:?} are unknown ({reason}): if it is compacted, it keeps only the newest dead \
-                 letter of each key; grant DescribeConfigs on the topic, or make sure of cleanup.policy=delete"
+                "the settings of topic {topic:?} are unknown ({reason}), and a compacted topic keeps only the newest \
+                 dead letter of each key: grant DescribeConfigs on the topic, or ensure cleanup.policy=delete"
             ),
         }
     }
 }
 
-/// What is to be said of a topic with these settings; `max_age` is `dlq_max_age`, zero for no limit.
-pub(super) fn judge(topic: &str, cleanup: &Cleanup, max_age: Duration) -> Result<Vec<TopicWarning>, UnfitTopic> {
+/// Checks a topic's settings. `max_age` is `dlq_max_age`, zero for no limit.
+pub(super) fn check_settings(
+    topic: &str,
+    cleanup: &Cleanup,
+    max_age: Duration,
+) -> Result<Vec<TopicWarning>, UnfitTopic> {
     let topic = || topic.to_owned();
     if cleanup.is_compacted() {
         return Err(UnfitTopic::Compacted { topic: topic(), policy: cleanup.policy.to_string() });
@@ -108,41 +116,41 @@ mod tests {
     }
 
     fn warnings(cleanup: &Cleanup, max_age_s: u64) -> usize {
-        judge("dead", cleanup, Duration::from_secs(max_age_s)).unwrap().len()
+        check_settings("dead", cleanup, Duration::from_secs(max_age_s)).unwrap().len()
     }
 
     #[test]
     fn compacted_topics_are_refused() {
         for policy in ["compact", "compact,delete", "delete,compact"] {
-            let refused = judge("dead", &cleanup(policy, -1, -1), Duration::ZERO).unwrap_err();
-            let said = refused.to_string();
-            assert!(said.contains("\"dead\"") && said.contains(policy) && said.contains("=delete"), "{said}");
+            let refused = check_settings("dead", &cleanup(policy, -1, -1), Duration::ZERO).unwrap_err();
+            let text = refused.to_string();
+            assert!(text.contains("\"dead\"") && text.contains(policy) && text.contains("=delete"), "{text}");
         }
     }
 
     #[test]
-    fn short_retention_is_warned_of() {
+    fn short_retention_causes_a_warning() {
         assert_eq!(warnings(&cleanup("delete", 60_000, -1), 61), 1);
         assert_eq!(warnings(&cleanup("delete", 60_000, -1), 60), 0);
-        // No limit of age: whatever retention there is, is shorter.
+        // Without a limit of age, every retention is shorter.
         assert_eq!(warnings(&cleanup("delete", i64::MAX, -1), 0), 1);
         assert_eq!(warnings(&cleanup("delete", -1, -1), 0), 0);
         assert_eq!(warnings(&cleanup("delete", -1, 1_000), 0), 1);
     }
 
     #[test]
-    fn a_topic_that_deletes_nothing_is_fine() {
+    fn topics_without_deletion_cause_no_warning() {
         assert_eq!(warnings(&cleanup("", 1, 1), 0), 0);
     }
 
     #[test]
     fn warnings_name_value_and_remedy() {
-        let said = |max_age| {
-            let warnings = judge("dead", &cleanup("delete", 5, -1), Duration::from_secs(max_age)).unwrap();
+        let warning = |max_age| {
+            let warnings = check_settings("dead", &cleanup("delete", 5, -1), Duration::from_secs(max_age)).unwrap();
             warnings[0].to_string()
         };
-        let without = said(0);
+        let without = warning(0);
         assert!(without.contains("retention.ms=5,") && without.contains("sets no limit"), "{without}");
-        assert!(said(9).contains("dlq_max_age=9000ms"), "{}", said(9));
+        assert!(warning(9).contains("dlq_max_age=9000ms"), "{}", warning(9));
     }
 }

@@ -1,7 +1,10 @@
-//! A letter as a record of the dead-letter topic, and back; and the other records that are ours there.
+//! The records of the dead-letter topic: letters, settled letters and claims.
 //!
-//! Rules: pure; key, value and headers are the original's, byte for byte and in order; behind them come ours, `dlq.id` first,
-//! then Kafka Connect's. Of a name that the original has too ours comes last: readers take the last.
+//! Rules:
+//! - This module is pure.
+//! - Key, value and headers of the original record are kept byte for byte and in order. The `dlq.` headers follow, with
+//!   `dlq.id` first, and then the headers of Kafka Connect.
+//! - If the original record has a header with one of these names, the added header is last. Readers use the last one.
 
 use kafka_courier_batcher::DecodedRecord;
 use kafka_courier_dlq::{Bytes, Header, Letter, LetterId, Outcome, Timestamp};
@@ -13,12 +16,12 @@ use crate::record::borrowed;
 
 /// A record of the dead-letter topic.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Entry {
-    /// A letter, or a newer version of one, and when the letter arrived.
+pub(crate) enum TopicEntry {
+    /// A letter or its newer version, and the letter's arrival.
     Letter(Box<Letter>, Arrival),
-    /// The letter of this id is one no more.
+    /// The letter with this id is settled, and no longer a dead letter.
     Settled(LetterId),
-    /// Somebody claims the right to replay, or renews or ends his claim.
+    /// A process claims the right to replay, or renews or releases its claim.
     Claim {
         claim: Box<ClaimRecord>,
         /// The record's timestamp.
@@ -26,19 +29,20 @@ pub(crate) enum Entry {
     },
 }
 
-/// The headers of a letter's record; `arrived` says when the letter arrived.
+/// Returns the headers of a letter's record.
 pub(crate) fn headers(letter: &Letter, client_id: &str, arrived: Option<Arrival>) -> Vec<Header> {
     let mut headers = letter.headers.clone();
-    ours(letter, &mut |name, value| headers.push(header(name, value)));
-    headers.extend(arrived.map(arrival));
-    connect(letter, client_id, &mut |name, value| headers.push(header(name, value)));
+    dlq_headers(letter, &mut |name, value| headers.push(header(name, value)));
+    headers.extend(arrived.map(arrival_header));
+    connect_headers(letter, client_id, &mut |name, value| headers.push(header(name, value)));
     headers
 }
 
-/// The letter as it comes back from its record; `None`: not as a letter.
+/// Returns the letter that a reader parses from the letter's record, or `None` if the record does not parse as a
+/// letter.
 pub(crate) fn read_back(letter: &Letter, client_id: &str) -> Option<Letter> {
     let headers = headers(letter, client_id, None);
-    let read = entry(&DecodedRecord {
+    let read = parse_entry(&DecodedRecord {
         offset_delta: 0,
         timestamp: letter.timestamp_ms,
         key: letter.key.as_deref(),
@@ -46,18 +50,18 @@ pub(crate) fn read_back(letter: &Letter, client_id: &str) -> Option<Letter> {
         headers: borrowed(&headers),
     });
     match read {
-        Some(Entry::Letter(letter, _)) => Some(*letter),
+        Some(TopicEntry::Letter(letter, _)) => Some(*letter),
         _ => None,
     }
 }
 
-/// The headers of a record that says that a letter is settled.
-pub(crate) fn settled(id: LetterId) -> Vec<Header> {
+/// Returns the headers of the record that settles a letter.
+pub(crate) fn settled_headers(id: LetterId) -> Vec<Header> {
     vec![header(DLQ_SETTLED, id.to_string())]
 }
 
-/// The header that says when a letter arrived.
-fn arrival(arrival: Arrival) -> Header {
+/// Returns the header with a letter's arrival.
+fn arrival_header(arrival: Arrival) -> Header {
     match arrival {
         Arrival::First(stamp) => header(DLQ_ARRIVAL, stamp.to_string()),
         Arrival::Before(stamp) => header(DLQ_FIRST_ARRIVAL, stamp.to_string()),
@@ -68,7 +72,7 @@ fn header(name: &str, value: String) -> Header {
     Header { name: name.to_owned(), value: Some(value.into()) }
 }
 
-fn ours(letter: &Letter, put: &mut impl FnMut(&'static str, String)) {
+fn dlq_headers(letter: &Letter, put: &mut impl FnMut(&'static str, String)) {
     put(DLQ_ID, letter.id.to_string());
     put(DLQ_TOPIC, letter.topic.clone());
     put(DLQ_REASON, letter.failure_reason.clone());
@@ -96,7 +100,7 @@ fn ours(letter: &Letter, put: &mut impl FnMut(&'static str, String)) {
     }
 }
 
-fn connect(letter: &Letter, client_id: &str, put: &mut impl FnMut(&'static str, String)) {
+fn connect_headers(letter: &Letter, client_id: &str, put: &mut impl FnMut(&'static str, String)) {
     let error = letter.error_code.clone().unwrap_or_else(|| "NETWORK_EXCEPTION".to_owned());
     put(CONNECT_TOPIC, letter.topic.clone());
     put(CONNECT_PARTITION, letter.partition.unwrap_or(-1).to_string());
@@ -109,19 +113,19 @@ fn connect(letter: &Letter, client_id: &str, put: &mut impl FnMut(&'static str, 
     put(CONNECT_EXCEPTION_MESSAGE, letter.failure_reason.clone());
 }
 
-/// What a record of the topic is. `None`: nothing of ours.
-pub(crate) fn entry(record: &DecodedRecord<'_>) -> Option<Entry> {
+/// Parses a record of the topic. Returns `None` for a record that this library did not write.
+pub(crate) fn parse_entry(record: &DecodedRecord<'_>) -> Option<TopicEntry> {
     let last = record.headers.last()?;
     if last.key == DLQ_SETTLED && record.value.is_none() {
-        return text(last.value)?.parse().ok().map(Entry::Settled);
+        return text(last.value)?.parse().ok().map(TopicEntry::Settled);
     }
     if last.key == DLQ_CLAIM {
         let claim = serde_json::from_slice(record.value?).ok()?;
-        return Some(Entry::Claim { claim: Box::new(claim), at_ms: record.timestamp });
+        return Some(TopicEntry::Claim { claim: Box::new(claim), at_ms: record.timestamp });
     }
-    let own = record.headers.iter().rposition(|header| header.key == DLQ_ID)?;
-    let (original, ours) = record.headers.split_at(own);
-    let find = |name: &str| ours.iter().find(|header| header.key == name).and_then(|header| text(header.value));
+    let dlq_id = record.headers.iter().rposition(|header| header.key == DLQ_ID)?;
+    let (original, added) = record.headers.split_at(dlq_id);
+    let find = |name: &str| added.iter().find(|header| header.key == name).and_then(|header| text(header.value));
     let failed_at: Timestamp = find(DLQ_FAILED_AT)?.parse().ok()?;
     let value = record.value.map(Bytes::copy_from_slice);
     let mut letter = Letter::new(find(DLQ_TOPIC)?, value, find(DLQ_REASON).unwrap_or_default(), failed_at);
@@ -131,38 +135,38 @@ pub(crate) fn entry(record: &DecodedRecord<'_>) -> Option<Entry> {
         .iter()
         .map(|header| Header { name: header.key.to_owned(), value: header.value.map(Bytes::copy_from_slice) })
         .collect();
-    letter.partition = find(DLQ_PARTITION).and_then(number);
-    letter.first_attempt = find(DLQ_FIRST_ATTEMPT).and_then(number).unwrap_or(failed_at);
-    letter.attempt_count = find(DLQ_ATTEMPTS).and_then(number).unwrap_or(1);
-    letter.replay_count = find(DLQ_REPLAY_COUNT).and_then(number).unwrap_or(0);
-    // Whatever is not said to be certain is not.
+    letter.partition = find(DLQ_PARTITION).and_then(parse);
+    letter.first_attempt = find(DLQ_FIRST_ATTEMPT).and_then(parse).unwrap_or(failed_at);
+    letter.attempt_count = find(DLQ_ATTEMPTS).and_then(parse).unwrap_or(1);
+    letter.replay_count = find(DLQ_REPLAY_COUNT).and_then(parse).unwrap_or(0);
+    // The outcome is unknown unless the header states otherwise.
     let certain = find(DLQ_POSSIBLY_WRITTEN) == Some("false");
     letter.outcome = if certain { Outcome::NotWritten } else { Outcome::Unknown };
     letter.retriable = find(DLQ_REASON_CLASS) == Some("retriable");
     letter.timestamp_ms =
-        find(DLQ_ORIGINAL_TIMESTAMP).and_then(number::<Timestamp>).map_or(record.timestamp, Timestamp::as_millisecond);
+        find(DLQ_ORIGINAL_TIMESTAMP).and_then(parse::<Timestamp>).map_or(record.timestamp, Timestamp::as_millisecond);
     letter.error_code = find(DLQ_ERROR_CODE).map(str::to_owned);
-    letter.topic_id = find(DLQ_TOPIC_ID).and_then(number);
-    letter.producer_id = find(DLQ_PRODUCER_ID).and_then(number);
-    letter.producer_epoch = find(DLQ_PRODUCER_EPOCH).and_then(number);
-    letter.sequence = find(DLQ_SEQUENCE).and_then(number);
-    letter.search_from = find(DLQ_SEARCH_FROM).and_then(number);
+    letter.topic_id = find(DLQ_TOPIC_ID).and_then(parse);
+    letter.producer_id = find(DLQ_PRODUCER_ID).and_then(parse);
+    letter.producer_epoch = find(DLQ_PRODUCER_EPOCH).and_then(parse);
+    letter.sequence = find(DLQ_SEQUENCE).and_then(parse);
+    letter.search_from = find(DLQ_SEARCH_FROM).and_then(parse);
     let named =
         |name: &str| original.iter().rev().find(|h| h.key == name).and_then(|h| text(h.value)).map(str::to_owned);
     letter.event_id = named(EVENT_ID);
     letter.event_type = named(EVENT_TYPE);
     letter.correlation_id = named(CORRELATION_ID);
-    let first = find(DLQ_ARRIVAL).and_then(number).map(Arrival::First);
-    let before = find(DLQ_FIRST_ARRIVAL).and_then(number).map(Arrival::Before);
+    let first = find(DLQ_ARRIVAL).and_then(parse).map(Arrival::First);
+    let before = find(DLQ_FIRST_ARRIVAL).and_then(parse).map(Arrival::Before);
     let arrival = before.or(first).unwrap_or_else(|| Arrival::unstamped(record.timestamp, letter.id));
-    Some(Entry::Letter(Box::new(letter), arrival))
+    Some(TopicEntry::Letter(Box::new(letter), arrival))
 }
 
 fn text(value: Option<&[u8]>) -> Option<&str> {
     value.and_then(|value| std::str::from_utf8(value).ok())
 }
 
-fn number<N: std::str::FromStr>(text: &str) -> Option<N> {
+fn parse<N: std::str::FromStr>(text: &str) -> Option<N> {
     text.parse().ok()
 }
 
@@ -190,8 +194,8 @@ mod tests {
         letter
     }
 
-    fn read(letter: &Letter, headers: &[Header]) -> Option<Entry> {
-        entry(&DecodedRecord {
+    fn read(letter: &Letter, headers: &[Header]) -> Option<TopicEntry> {
+        parse_entry(&DecodedRecord {
             offset_delta: 0,
             timestamp: 99,
             key: letter.key.as_deref(),
@@ -201,22 +205,22 @@ mod tests {
     }
 
     #[test]
-    fn a_letter_comes_back_whole() {
+    fn letters_read_back_whole() {
         let letter = letter();
         let arrival = Arrival::unstamped(99, letter.id);
-        assert_eq!(read(&letter, &headers(&letter, "me", None)), Some(Entry::Letter(Box::new(letter), arrival)));
+        assert_eq!(read(&letter, &headers(&letter, "me", None)), Some(TopicEntry::Letter(Box::new(letter), arrival)));
     }
 
     #[test]
-    fn a_bare_letter_comes_back_whole() {
+    fn bare_letters_read_back_whole() {
         let mut letter = Letter::new("t", None, "why", "2024-01-15T10:00:00Z".parse().unwrap());
         letter.outcome = Outcome::NotWritten;
         let arrival = Arrival::unstamped(99, letter.id);
-        assert_eq!(read(&letter, &headers(&letter, "me", None)), Some(Entry::Letter(Box::new(letter), arrival)));
+        assert_eq!(read(&letter, &headers(&letter, "me", None)), Some(TopicEntry::Letter(Box::new(letter), arrival)));
     }
 
     #[test]
-    fn our_connect_headers_come_last() {
+    fn added_connect_headers_are_last() {
         let mut letter = letter();
         letter.headers.push(Header { name: CONNECT_STAGE.into(), value: Some(Bytes::from_static(b"THEIRS")) });
         let headers = headers(&letter, "me", None);
@@ -225,42 +229,42 @@ mod tests {
         assert_eq!(values, [&b"THEIRS"[..], b"KAFKA_PRODUCE"]);
         assert_eq!(
             read(&letter, &headers),
-            Some(Entry::Letter(Box::new(letter.clone()), Arrival::unstamped(99, letter.id)))
+            Some(TopicEntry::Letter(Box::new(letter.clone()), Arrival::unstamped(99, letter.id)))
         );
     }
 
     #[test]
-    fn what_is_read_back_is_what_was_written() {
+    fn read_back_returns_the_letter() {
         let letter = letter();
         assert_eq!(read_back(&letter, "me"), Some(letter));
     }
 
     #[test]
-    fn a_letter_of_a_letters_record_keeps_the_first_ones_headers() {
+    fn nested_letters_keep_original_headers() {
         let first = letter();
         let mut second = first.clone();
         second.headers = headers(&first, "me", None).into_iter().filter(|h| !h.name.starts_with("__connect")).collect();
         second.id = LetterId::new();
         let arrival = Arrival::unstamped(99, second.id);
-        assert_eq!(read(&second, &headers(&second, "me", None)), Some(Entry::Letter(Box::new(second), arrival)));
+        assert_eq!(read(&second, &headers(&second, "me", None)), Some(TopicEntry::Letter(Box::new(second), arrival)));
     }
 
     #[test]
-    fn arrival_comes_back() {
+    fn arrivals_read_back() {
         let letter = letter();
         for wanted in [Arrival::First(Arrival::now()), Arrival::Before(Arrival::now())] {
-            let ours = headers(&letter, "me", Some(wanted));
-            let mut as_before = headers(&letter, "me", None);
-            // Earlier versions of this library wrote it behind all others.
-            as_before.push(arrival(wanted));
-            for headers in [ours, as_before] {
-                assert_eq!(read(&letter, &headers), Some(Entry::Letter(Box::new(letter.clone()), wanted)));
+            let current = headers(&letter, "me", Some(wanted));
+            let mut former = headers(&letter, "me", None);
+            // Earlier versions of this library wrote the arrival after all other headers.
+            former.push(arrival_header(wanted));
+            for headers in [current, former] {
+                assert_eq!(read(&letter, &headers), Some(TopicEntry::Letter(Box::new(letter.clone()), wanted)));
             }
         }
     }
 
     #[test]
-    fn our_headers_precede_connects() {
+    fn dlq_headers_precede_connect_headers() {
         let letter = letter();
         for wanted in [Arrival::First(Arrival::now()), Arrival::Before(Arrival::now())] {
             let headers = headers(&letter, "me", Some(wanted));
@@ -273,32 +277,32 @@ mod tests {
     }
 
     #[test]
-    fn what_says_that_a_letter_is_settled_is_told_from_letters() {
+    fn settled_records_differ_from_letters() {
         let mut tombstone = letter();
         tombstone.value = None;
         let id = tombstone.id;
-        assert_eq!(read(&tombstone, &settled(id)), Some(Entry::Settled(id)));
-        assert!(matches!(read(&tombstone, &headers(&tombstone, "me", None)), Some(Entry::Letter(..))));
+        assert_eq!(read(&tombstone, &settled_headers(id)), Some(TopicEntry::Settled(id)));
+        assert!(matches!(read(&tombstone, &headers(&tombstone, "me", None)), Some(TopicEntry::Letter(..))));
     }
 
     #[test]
-    fn a_claim_to_replay_is_no_letter_and_comes_back_whole() {
-        use super::super::claim::{Act, Seen};
+    fn claims_read_back_whole() {
+        use super::super::claim::{ClaimAction, ClaimPosition};
         let id = kafka_courier_dlq::Uuid::from_u128(9);
-        let over = Some(Seen { id, offset: 4 });
-        let claim = ClaimRecord { act: Act::Claim, id, host: "h".into(), pid: 1, lease_ms: 30_000, over };
+        let over = Some(ClaimPosition { id, offset: 4 });
+        let claim = ClaimRecord { act: ClaimAction::Claim, id, host: "h".into(), pid: 1, lease_ms: 30_000, over };
         let record = |value: Vec<u8>| {
             let mut letter = Letter::new("t", Bytes::from(value), "", Timestamp::UNIX_EPOCH);
             letter.headers = vec![header(DLQ_CLAIM, id.to_string())];
             read(&letter, &letter.headers)
         };
         let read = record(serde_json::to_vec(&claim).unwrap());
-        assert_eq!(read, Some(Entry::Claim { claim: Box::new(claim), at_ms: 99 }));
+        assert_eq!(read, Some(TopicEntry::Claim { claim: Box::new(claim), at_ms: 99 }));
         assert_eq!(record(b"{}".to_vec()), None);
     }
 
     #[test]
-    fn records_of_others_are_none_of_ours() {
+    fn foreign_records_are_ignored() {
         let letter = letter();
         assert_eq!(read(&letter, &letter.headers), None);
     }

@@ -1,7 +1,10 @@
-//! Dead letters of a batch that was given up.
+//! The dead letters of a failed batch.
 //!
-//! Rules: pure; one letter for each record, in the records' order, with the record's own bytes; a letter that was
-//! being replayed stays the same one, whatever headers say: who sent it is known from within.
+//! Rules:
+//! - This module is pure.
+//! - Each record has one letter with the record's own bytes. The letters are in the records' order.
+//! - A replayed letter that fails again keeps its identity. The batch's token, not a header, identifies replayed
+//!   letters.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,9 +17,9 @@ use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, RecordSet};
 use crate::clock::ClockOf;
 use crate::headers;
 
-/// A batch, or a part of one, that was given up.
+/// A failed batch, or the failed part of a batch.
 #[derive(Debug)]
-pub(crate) struct GivenUp<'a> {
+pub(crate) struct FailedBatch<'a> {
     pub(crate) topic: &'a str,
     pub(crate) partition: i32,
     pub(crate) records: &'a RecordSet,
@@ -24,7 +27,8 @@ pub(crate) struct GivenUp<'a> {
     pub(crate) batch: &'a EncodedBatch,
 }
 
-/// The wall clock and the monotonic one, read together: letters speak of the former, attempts of the latter.
+/// The wall clock and the monotonic clock, read together. Letters contain wall-clock times, and attempts have monotonic
+/// times.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clocks {
     pub(crate) wall: SystemTime,
@@ -36,7 +40,7 @@ impl Clocks {
         Self { wall: SystemTime::now(), steady: Instant::now() }
     }
 
-    /// The wall clock's time of an instant.
+    /// Converts an instant to wall-clock time.
     fn at(&self, instant: Option<Instant>) -> Timestamp {
         let ago = instant.map_or(Duration::ZERO, |instant| self.steady.saturating_duration_since(instant));
         let wall = self.wall.checked_sub(ago).unwrap_or(self.wall);
@@ -44,57 +48,64 @@ impl Clocks {
     }
 }
 
-/// A letter, its record's index in the batch that was handed in, and whether it was a letter before.
+/// A letter of a failed batch.
 #[derive(Debug)]
-pub(crate) struct Made {
+pub(crate) struct BatchLetter {
+    /// The record's index in the batch as it was accepted.
     pub(crate) index: u32,
     pub(crate) letter: Letter,
-    pub(crate) again: bool,
+    /// Whether the record was a dead letter before, and its replay failed.
+    pub(crate) is_replayed: bool,
 }
 
-/// The letters; `replayed` are the records that were letters before.
-pub(crate) fn letters(given_up: &GivenUp<'_>, clocks: Clocks, replayed: &[(u32, Arc<Letter>)]) -> Vec<Made> {
-    match decode(given_up, clocks, replayed) {
+/// Returns the letters of a failed batch. `replayed` are the letters whose replay is in the batch, by record index.
+pub(crate) fn letters(failed: &FailedBatch<'_>, clocks: Clocks, replayed: &[(u32, Arc<Letter>)]) -> Vec<BatchLetter> {
+    match decode(failed, clocks, replayed) {
         Ok(letters) => letters,
         Err(error) => {
-            // A defect of ours; the bytes are kept whole rather than lost.
-            tracing::error!(topic = given_up.topic, %error, "a batch that was given up could not be decoded");
-            let mut letter = letter(given_up, clocks, 0);
-            letter.value = Some(Bytes::copy_from_slice(given_up.batch.as_bytes()));
+            // This is a bug of this library. A letter with the bytes of the whole batch avoids losing the records.
+            tracing::error!(topic = failed.topic, %error, "failed batch is not decodable");
+            let mut letter = letter(failed, clocks, 0);
+            letter.value = Some(Bytes::copy_from_slice(failed.batch.as_bytes()));
             letter.failure_reason = format!("{}; the batch could not be decoded: {error}", letter.failure_reason);
-            vec![Made { index: given_up.records.get(0).unwrap_or(0), letter, again: false }]
+            vec![BatchLetter { index: failed.records.get(0).unwrap_or(0), letter, is_replayed: false }]
         }
     }
 }
 
-fn decode(given_up: &GivenUp<'_>, clocks: Clocks, replayed: &[(u32, Arc<Letter>)]) -> Result<Vec<Made>, DecodeError> {
+fn decode(
+    failed: &FailedBatch<'_>,
+    clocks: Clocks,
+    replayed: &[(u32, Arc<Letter>)],
+) -> Result<Vec<BatchLetter>, DecodeError> {
     let before: HashMap<u32, &Letter> = replayed.iter().map(|(index, letter)| (*index, &**letter)).collect();
-    let (view, _) = BatchView::parse(given_up.batch.as_bytes())?;
+    let (view, _) = BatchView::parse(failed.batch.as_bytes())?;
     let records = view.records(usize::MAX)?;
     let mut letters = Vec::new();
     for (position, record) in (0..).zip(&records) {
-        let mut letter = letter(given_up, clocks, position);
+        let mut letter = letter(failed, clocks, position);
         fill(&mut letter, &record?);
-        let index = given_up.records.get(position).unwrap_or(position);
+        let index = failed.records.get(position).unwrap_or(position);
         letters.push(match before.get(&index) {
             Some(before) => {
-                let counts = !given_up.failure.reason.is_outage();
-                Made { index, letter: again(before, letter, counts), again: true }
+                let is_counted = !failed.failure.reason.is_outage();
+                BatchLetter { index, letter: merge_replayed(before, letter, is_counted), is_replayed: true }
             }
-            None => Made { index, letter, again: false },
+            None => BatchLetter { index, letter, is_replayed: false },
         });
     }
     Ok(letters)
 }
 
-/// What the letters of a batch have in common.
-fn letter(given_up: &GivenUp<'_>, clocks: Clocks, position: u32) -> Letter {
-    let failure = given_up.failure;
+/// Returns a letter with the fields that are the same for each record of the batch, and the sequence number of the
+/// record at `position`.
+fn letter(failed: &FailedBatch<'_>, clocks: Clocks, position: u32) -> Letter {
+    let failure = failed.failure;
     let (first, last) = (clocks.at(failure.first_attempt), clocks.at(failure.last_attempt));
-    let index = given_up.records.get(position).unwrap_or(position);
-    let mut letter = Letter::new(given_up.topic, None, reason(failure, index), first);
+    let index = failed.records.get(position).unwrap_or(position);
+    let mut letter = Letter::new(failed.topic, None, reason(failure, index), first);
     letter.last_attempt = last;
-    letter.partition = Some(given_up.partition);
+    letter.partition = Some(failed.partition);
     letter.error_code = failure.reason.code().map(|code| code.name().to_owned());
     letter.outcome = match failure.outcome {
         FailedOutcome::NotWritten => Outcome::NotWritten,
@@ -117,6 +128,7 @@ fn reason(failure: &Failure, index: u32) -> String {
     format!("{}{}{late}", failure.reason_of(index), ClockOf(failure))
 }
 
+/// Sets key, value, headers and timestamp of a letter from its record.
 pub(super) fn fill(letter: &mut Letter, record: &DecodedRecord<'_>) {
     letter.key = record.key.map(Bytes::copy_from_slice);
     letter.value = record.value.map(Bytes::copy_from_slice);
@@ -134,10 +146,11 @@ pub(super) fn fill(letter: &mut Letter, record: &DecodedRecord<'_>) {
     }
 }
 
-/// The letter of a record that was a letter before: the same one, with what became of it now. A doubt of before stays
-/// one, and nothing that belongs to one attempt alone can settle it. `counts` says whether that was a replay: not if the
-/// cluster is the cause.
-fn again(before: &Letter, now: Letter, counts: bool) -> Letter {
+/// Merges the result of a failed replay into the replayed letter.
+///
+/// An unknown outcome stays unknown, because no field of a single attempt can settle it. `is_counted` adds the attempt
+/// to the replay count. Replays that the cluster made fail are not counted.
+fn merge_replayed(before: &Letter, now: Letter, is_counted: bool) -> Letter {
     let mut letter = before.clone();
     letter.partition = now.partition;
     letter.failure_reason = now.failure_reason;
@@ -146,7 +159,7 @@ fn again(before: &Letter, now: Letter, counts: bool) -> Letter {
     letter.attempt_count = before.attempt_count.saturating_add(now.attempt_count);
     letter.first_attempt = before.first_attempt.min(now.first_attempt);
     letter.last_attempt = now.last_attempt;
-    letter.replay_count = before.replay_count.saturating_add(counts.into());
+    letter.replay_count = before.replay_count.saturating_add(is_counted.into());
     if before.outcome == Outcome::Unknown {
         (letter.producer_id, letter.producer_epoch, letter.sequence) = (None, None, None);
         let both = before.partition == now.partition && before.topic_id == now.topic_id;
@@ -173,23 +186,23 @@ mod tests {
     }
 
     #[test]
-    fn a_second_doubt_does_not_hide_the_first_one() {
-        let merged = again(&letter(Outcome::Unknown, 1, 100), letter(Outcome::Unknown, 2, 200), true);
+    fn unknown_outcomes_stay_unknown() {
+        let merged = merge_replayed(&letter(Outcome::Unknown, 1, 100), letter(Outcome::Unknown, 2, 200), true);
         assert_eq!((merged.outcome, merged.search_from), (Outcome::Unknown, Some(100)));
         assert_eq!((merged.producer_id, merged.producer_epoch, merged.sequence), (None, None, None));
-        let certain = again(&letter(Outcome::Unknown, 1, 100), letter(Outcome::NotWritten, 2, 200), true);
+        let certain = merge_replayed(&letter(Outcome::Unknown, 1, 100), letter(Outcome::NotWritten, 2, 200), true);
         assert_eq!(certain.outcome, Outcome::Unknown);
     }
 
     #[test]
-    fn the_attempts_of_all_times_are_counted_from_the_first_one_on() {
+    fn attempts_of_all_replays_add_up() {
         let (mut before, mut now) = (letter(Outcome::NotWritten, 1, 1), letter(Outcome::NotWritten, 2, 2));
         (before.attempt_count, now.attempt_count) = (4, 3);
         now.first_attempt = Timestamp::from_second(60).unwrap_or_default();
         now.last_attempt = now.first_attempt;
-        let merged = again(&before, now.clone(), true);
+        let merged = merge_replayed(&before, now.clone(), true);
         assert_eq!((merged.attempt_count, merged.replay_count, merged.id), (7, 1, before.id));
-        assert_eq!(again(&before, now.clone(), false).replay_count, 0, "the cluster was the cause");
+        assert_eq!(merge_replayed(&before, now.clone(), false).replay_count, 0, "the cluster was the cause");
         assert_eq!((merged.first_attempt, merged.last_attempt), (before.first_attempt, now.last_attempt));
     }
 }

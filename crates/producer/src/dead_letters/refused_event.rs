@@ -1,29 +1,30 @@
-//! The dead letter of an event that was not even accepted.
+//! The dead letter of a refused event.
 //!
-//! Rules: it is the record that would have been published, so that sending it again is publishing it; it was never tried,
-//! and is certainly not in the log.
+//! Rules: the letter contains the record that would have been published, so a replay publishes the event. The letter
+//! has no attempt and the outcome not written.
 
 use kafka_courier_batcher::DecodedRecord;
 use kafka_courier_dlq::{Letter, Outcome, Timestamp};
 use kafka_courier_event_model::{EncodeError, Event};
 use kafka_courier_idempotent_sender::core::ErrorCode;
 
-use super::make::fill;
+use super::batch_letters::fill;
 use crate::error::PublishError;
 use crate::publish::with_record;
 
-/// Sets the letter's error code, and whether its record may be taken later, from why it was not accepted.
+/// Sets the letter's error code and `retriable` from the error of the refusal.
 pub(crate) fn classify(letter: &mut Letter, error: &PublishError) {
     letter.retriable = error.is_retriable() || matches!(error, PublishError::Closed);
     letter.error_code = match error {
         PublishError::Topic { reason, .. } => reason.code(),
-        // What the brokers would have said.
+        // Brokers would answer with this code.
         PublishError::TooLarge { .. } => Some(ErrorCode::MESSAGE_TOO_LARGE),
         _ => None,
     }
     .map(|code| code.name().to_owned());
 }
 
+/// Returns the dead letter of an event that was refused for `topic`.
 pub(super) fn letter(topic: &str, event: &dyn Event, error: &PublishError) -> Result<Letter, EncodeError> {
     let mut json = Vec::new();
     event.encode_into(&mut json)?;
@@ -46,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_that_was_not_accepted_is_kept_as_the_record_that_it_would_have_been() {
+    fn refused_events_become_their_records() {
         let data = UserLoggedIn { user_id: "u-1".into(), ..Default::default() };
         let event = EventBuilder::new("s", "1").with_correlation_id("c").user_logged_in(data);
         let letter = letter("t", &event, &PublishError::Closed).unwrap();
