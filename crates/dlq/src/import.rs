@@ -101,11 +101,11 @@ impl Digest {
         (&letter.event_id, &letter.event_type, &letter.correlation_id).hash(&mut record);
         let mut rest = DefaultHasher::new();
         (&letter.failure_reason, &letter.error_code, letter.outcome).hash(&mut rest);
-        (letter.retriable, letter.first_attempt).hash(&mut rest);
+        (letter.retriable, letter.first_attempt, letter.replay.is_idle()).hash(&mut rest);
         let mut place = DefaultHasher::new();
         let known = (letter.partition, letter.topic_id, letter.search_from);
         let stamp = (letter.producer_id, letter.producer_epoch, letter.sequence);
-        (known, stamp).hash(&mut place);
+        (known, stamp, letter.replay).hash(&mut place);
         Self {
             state: State {
                 last_attempt: letter.last_attempt,
@@ -373,7 +373,7 @@ mod tests {
     fn every_field_counts() {
         let mut there = letter();
         (there.partition, there.sequence) = (Some(0), Some(0));
-        let changes: [fn(&mut Letter); 22] = [
+        let changes: [fn(&mut Letter); 23] = [
             |l| l.topic.push('x'),
             |l| l.partition = Some(1),
             |l| l.key = Some("k".into()),
@@ -396,6 +396,7 @@ mod tests {
             |l| l.producer_epoch = Some(1),
             |l| l.sequence = Some(1),
             |l| l.search_from = Some(1),
+            |l| l.replay = crate::ReplayState::InProgress,
         ];
         for (index, change) in changes.into_iter().enumerate() {
             let mut changed = there.clone();

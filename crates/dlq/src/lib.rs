@@ -35,7 +35,8 @@ mod model_tests;
 mod reach;
 #[cfg(unix)]
 mod remote;
-mod replay;
+mod replay_guard;
+mod replay_state;
 mod selection;
 mod store;
 
@@ -48,7 +49,8 @@ pub use memory::MemoryStore;
 pub use reach::{open_or_reach, reach, read_or_reach};
 #[cfg(unix)]
 pub use remote::{RemoteStore, Service};
-pub use replay::{BeginReplayError, ReplayGuard};
+pub use replay_guard::{BeginReplayError, ReplayGuard};
+pub use replay_state::{LETTER_FORMAT, ReplayState};
 pub use selection::Selection;
 pub use store::{
     AppendError, Appended, DeadLetterStore, Held, Letters, Position, SCAN_BYTES, StoreError, StoreStats, letters, purge,

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use crate::letter::{Letter, LetterId};
 use crate::limits::{Limits, Overflow, Totals};
 use crate::lost;
-use crate::replay::{BeginReplayError, ReplayGuard, ReplaySlot};
+use crate::replay_guard::{BeginReplayError, ReplayGuard, ReplaySlot};
 use crate::store::{AppendError, Appended, DeadLetterStore, Held, Position, SCAN_BYTES, StoreError, StoreStats};
 
 /// Dead letters in memory.

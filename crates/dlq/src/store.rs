@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::import::{self, Edited, Imported};
 use crate::letter::{Letter, LetterId};
-use crate::replay::{BeginReplayError, ReplayGuard};
+use crate::replay_guard::{BeginReplayError, ReplayGuard};
 use crate::selection::Selection;
 
 /// A page that [`DeadLetterStore::scan`] gives ends with the letter that brings it to so many bytes.

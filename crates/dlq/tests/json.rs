@@ -1,7 +1,7 @@
 //! A letter's JSON gives every byte back, stays on one line, and is refused where it could mean something else.
 #![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
 
-use kafka_courier_dlq::{Bytes, Header, Letter, LetterId, Outcome, Timestamp, Uuid};
+use kafka_courier_dlq::{Bytes, Header, Letter, LetterId, Outcome, ReplayState, Timestamp, Uuid};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -44,7 +44,7 @@ fn the_fields_have_the_names_that_readers_know() {
             "partition": 2, "key": "k", "headers": [{"name": "h", "value": "v"}],
             "timestamp_ms": 1705312800000_i64, "error_code": "REQUEST_TIMED_OUT", "outcome": "unknown",
             "retriable": false, "event_id": null, "event_type": null, "correlation_id": null, "replay_count": 0,
-            "producer_id": 4000,
+            "producer_id": 4000, "format": 2,
         })
     );
     survives(&letter);
@@ -121,6 +121,21 @@ fn a_letter_of_a_later_version_is_read_by_what_is_known() {
     assert_eq!(Letter::from_json(&serde_json::to_vec(&json).unwrap()).unwrap(), letter);
 }
 
+/// Fields of a newer format may change the meaning of known ones.
+#[test]
+fn newer_format_is_refused() {
+    let mut json = json_of(&letter(Bytes::from_static(b"1")));
+    json["format"] = json!(3);
+    refused(&json, "`format` is 3");
+}
+
+#[test]
+fn unknown_replay_state_is_refused() {
+    let mut json = json_of(&letter(Bytes::from_static(b"1")));
+    json["replay"] = json!({"state": "later"});
+    refused(&json, "later");
+}
+
 #[test]
 fn what_is_missing_or_contradicts_itself_is_named() {
     let without = |field: &str| {
@@ -165,6 +180,15 @@ fn any_time() -> impl Strategy<Value = Timestamp> {
     (0..253_402_300_799_i64, 0..1_000_000_000_i32).prop_map(|(second, nano)| Timestamp::new(second, nano).unwrap())
 }
 
+fn any_replay() -> impl Strategy<Value = ReplayState> {
+    let stamped = any::<(i64, i16, i32)>().prop_map(|(producer_id, producer_epoch, sequence)| ReplayState::Stamped {
+        producer_id,
+        producer_epoch,
+        sequence,
+    });
+    prop_oneof![Just(ReplayState::Idle), Just(ReplayState::InProgress), stamped]
+}
+
 prop_compose! {
     fn any_letter()(
         id in any::<u128>(),
@@ -177,6 +201,7 @@ prop_compose! {
         counts in (any::<u32>(), any::<u32>(), any::<bool>(), any::<bool>()),
         place in (any::<Option<i32>>(), any::<Option<u128>>(), any::<Option<i64>>()),
         stamp in (any::<Option<i64>>(), any::<Option<i16>>(), any::<Option<i32>>()),
+        replay in any_replay(),
     ) -> Letter {
         Letter {
             id: LetterId::from(Uuid::from_u128(id)), topic: texts.0, failure_reason: texts.1,
@@ -186,7 +211,7 @@ prop_compose! {
             attempt_count: counts.0, replay_count: counts.1, retriable: counts.2,
             outcome: if counts.3 { Outcome::Unknown } else { Outcome::NotWritten },
             partition: place.0, topic_id: place.1.map(Uuid::from_u128), search_from: place.2,
-            producer_id: stamp.0, producer_epoch: stamp.1, sequence: stamp.2,
+            producer_id: stamp.0, producer_epoch: stamp.1, sequence: stamp.2, replay,
         }
     }
 }

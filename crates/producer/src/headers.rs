@@ -44,6 +44,10 @@ pub const DLQ_PRODUCER_EPOCH: &str = "dlq.producer-epoch";
 pub const DLQ_SEQUENCE: &str = "dlq.sequence";
 /// The first offset at which it can be, decimal text.
 pub const DLQ_SEARCH_FROM: &str = "dlq.search-from";
+/// Whether a replay is sending the record, as JSON. Absent if no replay is.
+pub const DLQ_REPLAY: &str = "dlq.replay";
+/// The format of the letter, decimal text. Absent in format 1, which has no `dlq.replay`.
+pub const DLQ_FORMAT: &str = "dlq.format";
 /// When a letter arrived in the dead-letter topic, as a UUIDv7: what orders the letters of different partitions.
 pub const DLQ_ARRIVAL: &str = "dlq.arrival";
 /// On a newer version of a letter in the dead-letter topic: when the letter itself arrived.

@@ -3,12 +3,9 @@
 //! Rules: pure; on a terminal a line never breaks: cells are cut, the reason's first, and when even that is not enough
 //! columns go; nothing that a letter holds reaches the terminal as a control character.
 
-use kafka_courier::dlq::{Letter, Outcome};
+use kafka_courier::dlq::Letter;
 
 use crate::terminal::printable;
-
-/// How the reason of a letter that a replay has marked begins.
-const MARK: &str = "a replay of it was interrupted";
 
 const COLUMNS: usize = 7;
 const TITLES: [&str; COLUMNS] = ["ID", "LAST TRIED", "TOPIC", "KEY", "OUTCOME", "ERROR", "REASON"];
@@ -48,14 +45,12 @@ impl Row {
     }
 }
 
-/// The reason as a person reads it. A letter that a replay has marked is in a replay that runs, or was in one that ended
-/// before the verdict: the mark says the latter for both.
+/// Returns the reason as a person reads it. The stored state does not say whether the replay is still running.
 fn reason(letter: &Letter) -> String {
-    let is_marked = letter.outcome == Outcome::Unknown && letter.failure_reason.starts_with(MARK);
-    match letter.failure_reason.split_once("; before: ") {
-        Some((_, before)) if is_marked => format!("in a replay that has not finished; before: {before}"),
-        _ if is_marked => "in a replay that has not finished".to_owned(),
-        _ => letter.failure_reason.clone(),
+    match letter.failure_reason.as_str() {
+        reason if !letter.is_replay_unfinished() => reason.to_owned(),
+        "" => "in a replay that has not finished".to_owned(),
+        before => format!("in a replay that has not finished; before: {before}"),
     }
 }
 
@@ -128,7 +123,7 @@ fn total(widths: &[Option<usize>; COLUMNS]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use kafka_courier::dlq::{Bytes, Outcome};
+    use kafka_courier::dlq::{Bytes, Outcome, ReplayState};
 
     use super::*;
 
@@ -146,13 +141,13 @@ mod tests {
 
     #[test]
     fn mark_reads_the_same_while_running() {
-        let mut letter = Letter::new("t", None, "", kafka_courier::dlq::Timestamp::UNIX_EPOCH);
-        for mark in [MARK.to_owned(), format!("{MARK} while it went alone")] {
-            letter.failure_reason = format!("{mark}; before: no answer");
-            letter.outcome = Outcome::Unknown;
+        let mut letter = Letter::new("t", None, "no answer", kafka_courier::dlq::Timestamp::UNIX_EPOCH);
+        let stamped = ReplayState::Stamped { producer_id: 7, producer_epoch: 0, sequence: 0 };
+        for replay in [ReplayState::InProgress, stamped] {
+            (letter.replay, letter.outcome) = (replay, Outcome::Unknown);
             assert_eq!(reason(&letter), "in a replay that has not finished; before: no answer");
             letter.outcome = Outcome::NotWritten;
-            assert_eq!(reason(&letter), letter.failure_reason, "no replay marked it");
+            assert_eq!(reason(&letter), "no answer", "no replay marked it");
         }
     }
 

@@ -31,7 +31,7 @@ use crate::import::{Edited, Imported, runs};
 use crate::letter::{Letter, LetterId};
 use crate::limits::{Excess, Limits, Totals};
 use crate::lost;
-use crate::replay::{BeginReplayError, ReplayGuard, ReplaySlot};
+use crate::replay_guard::{BeginReplayError, ReplayGuard, ReplaySlot};
 use crate::store::{AppendError, Appended, DeadLetterStore, Held, Position, StoreError, StoreStats};
 use fault::{Fault, guarded};
 pub use kind::FileKind;

@@ -16,7 +16,7 @@ use super::protocol::{Answer, Refusal, Request, VERSION, receive, send};
 use crate::file::Publishing;
 use crate::import::{Edited, Imported};
 use crate::letter::{Letter, LetterId};
-use crate::replay::{BeginReplayError, ReplayGuard};
+use crate::replay_guard::{BeginReplayError, ReplayGuard};
 use crate::store::{AppendError, Appended, DeadLetterStore, Held, Position, StoreError, StoreStats};
 
 /// How long an answer may take: the store may have to open its file anew.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::import::{Edited, Imported};
 use crate::letter::{Letter, LetterId};
-use crate::replay::BeginReplayError;
+use crate::replay_guard::BeginReplayError;
 use crate::store::{AppendError, Appended, Held, Position, StoreError, StoreStats};
 
 /// The protocol's version.

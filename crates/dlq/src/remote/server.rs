@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use super::protocol::{Answer, Refusal, Request, VERSION, receive, send};
 use super::socket::Socket;
 use crate::file::FileStore;
-use crate::replay::ReplayGuard;
+use crate::replay_guard::ReplayGuard;
 use crate::store::DeadLetterStore;
 
 /// Connections at a time.

@@ -10,7 +10,7 @@ use super::*;
 use crate::file::{FileStore, FileStoreOptions, OpenError};
 use crate::letter::{Letter, LetterId};
 use crate::limits::Limits;
-use crate::replay::BeginReplayError;
+use crate::replay_guard::BeginReplayError;
 use crate::store::{AppendError, Appended, DeadLetterStore, Held, Position, StoreError};
 use crate::{Selection, Timestamp, letters, open_or_reach};
 

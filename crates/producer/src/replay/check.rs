@@ -148,7 +148,7 @@ impl Candidates {
 
     /// Says in the store that a letter goes out as a fence. `None`: it can't, or is there no more.
     async fn mark(&self, held: &Held, place: &FencePlace<'_>) -> Option<FenceLetter> {
-        let attempt = plan::Attempt {
+        let attempt = plan::ReplayAttempt {
             now: Timestamp::now(),
             partition: place.partition,
             // If the topic is another one by now, the letter's own id is what finds it.
@@ -156,10 +156,10 @@ impl Candidates {
             producer_id: Some(place.stamp.producer_id),
             log_end: None,
         };
-        let mut marked = plan::in_hand(&held.letter, &attempt);
+        let mut marked = plan::in_progress(&held.letter, &attempt);
         marked.producer_epoch = Some(place.stamp.epoch);
         marked.sequence = Some(place.stamp.base_sequence);
-        let batch = plan::single(&held.letter).ok()?;
+        let batch = plan::single_record_batch(&held.letter).ok()?;
         let marked = update(&self.store, vec![Held::new(held.position, marked)]).await.ok()?;
         (marked > 0).then(|| FenceLetter { letter_id: held.letter.id.to_string(), batch })
     }

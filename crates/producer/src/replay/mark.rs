@@ -43,7 +43,7 @@ impl<P> Run<'_, P> {
         let now = Timestamp::now();
         let mark = |(Placed { held, partition, .. }, stamp): (&Placed, &Option<Stamp>)| {
             let topic = held.letter.topic.as_str();
-            let attempt = plan::Attempt {
+            let attempt = plan::ReplayAttempt {
                 now,
                 partition: *partition,
                 topic_id: ids.get(topic).copied(),
@@ -51,8 +51,8 @@ impl<P> Run<'_, P> {
                 log_end: ends.get(&(topic, *partition)).copied(),
             };
             match stamp {
-                None => plan::in_hand(&held.letter, &attempt),
-                Some(stamp) => plan::in_hand_alone(&held.letter, &attempt, *stamp),
+                None => plan::in_progress(&held.letter, &attempt),
+                Some(stamp) => plan::in_progress_stamped(&held.letter, &attempt, *stamp),
             }
         };
         let marks: Vec<Letter> = letters.iter().zip(&stamps).map(mark).collect();

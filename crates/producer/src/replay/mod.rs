@@ -7,18 +7,18 @@
 //! - The letters of one key leave a store in the order in which they arrived: one that stays holds back those behind it.
 //! - A failure that is the cluster's does not count as a replay of the letter.
 
-mod alone;
 mod auto;
 mod check;
 mod claim;
 mod mark;
 #[cfg(test)]
-mod model;
+mod model_tests;
 mod order;
 mod plan;
 mod run;
 mod send;
 mod sort;
+mod stamped;
 mod stamps;
 
 use std::collections::BTreeMap;

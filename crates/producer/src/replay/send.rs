@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use kafka_courier_dlq::{Held, Letter, Position, Timestamp};
 use kafka_courier_idempotent_sender::driver::Command;
 
-use super::alone::AT_ONCE;
 use super::claim::Claim;
 use super::mark::Marked;
 use super::order::Waves;
 use super::plan;
 use super::run::{Placed, Run, Store, remove};
+use super::stamped::AT_ONCE;
 use super::{ReplayError, ReplayReport};
 use crate::dead_letters::refused::classify;
 use crate::delivery::Delivery;
@@ -64,7 +64,7 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
             return Ok(Err(error.clone()));
         }
         match self.producer.partition_count(&letter.topic).await {
-            Ok(count) => Ok(Ok(plan::partition(letter, count, || fastrand::i32(0..count.max(1))))),
+            Ok(count) => Ok(Ok(plan::target_partition(letter, count, || fastrand::i32(0..count.max(1))))),
             Err(PublishError::Closed) => Err(ReplayError::Closed),
             Err(error) => {
                 self.no_topic.insert(letter.topic.clone(), error.clone());
@@ -80,7 +80,7 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
         self.desk.order.stays(&held, partition);
         // Nothing was sent where its topic could not be had.
         let counts = !matches!(error, PublishError::Topic { .. }) && !error.is_outage();
-        let mut letter = plan::put_back(&held.letter, Timestamp::now(), error.to_string(), counts);
+        let mut letter = plan::after_failed_attempt(&held.letter, Timestamp::now(), error.to_string(), counts);
         classify(&mut letter, error);
         Held { letter, ..held }
     }

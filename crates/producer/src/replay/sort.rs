@@ -104,7 +104,7 @@ impl Desk {
     /// A letter that is proved not to be in the log. The proof is kept where the letter is held back: a later look may have
     /// none.
     fn is_absent(&mut self, held: Held, sorted: &mut Sorted) {
-        let held = Held { letter: plan::certain(held.letter), ..held };
+        let held = Held { letter: plan::proved_absent(held.letter), ..held };
         if self.order.is_held_back(&held, held.letter.partition) {
             sorted.changed.push(held.clone());
         }
@@ -137,10 +137,10 @@ impl Desk {
         self.report.reason(failure.why.to_string());
         self.order.stays(&held, held.letter.partition);
         // Its mark has counted this replay already.
-        let mut letter = plan::counted(held.letter, !failure.by_outage);
+        let mut letter = plan::with_replay_counted(held.letter, !failure.by_outage);
         if left == FailedOutcome::NotWritten {
-            letter = plan::certain(letter);
-            letter.failure_reason = plan::not_written(&failure.why);
+            letter = plan::proved_absent(letter);
+            letter.failure_reason = plan::fence_failure_reason(&failure.why);
         }
         sorted.changed.push(Held { letter, ..held });
     }

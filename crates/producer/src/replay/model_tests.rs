@@ -12,7 +12,7 @@ use kafka_courier_dlq::{Bytes, Held, Letter, LetterId, Outcome, Position, Select
 use proptest::prelude::*;
 
 use super::order::{Lane, Waves};
-use super::plan::{self, Attempt};
+use super::plan::{self, ReplayAttempt};
 use super::run::Placed;
 use super::sort::Desk;
 use super::stamps::{Ids, Slots};
@@ -307,7 +307,7 @@ impl<S: Store> World<S> {
             return Ok(());
         }
         desk.order.stays(&placed.held, Some(placed.partition));
-        let letter = plan::still_alone(&placed.held.letter, !matches!(fate, Fate::Outage));
+        let letter = plan::after_failed_repeat(&placed.held.letter, !matches!(fate, Fate::Outage));
         self.store.update(Held { letter, ..placed.held });
         Ok(())
     }
@@ -322,10 +322,10 @@ impl<S: Store> World<S> {
         let stamps = ids.stamp(&letters, &slots);
         for (Placed { held, partition, .. }, stamp) in letters.iter().zip(&stamps) {
             let (now, producer_id) = (Timestamp::UNIX_EPOCH, Some(7));
-            let attempt = Attempt { now, partition: *partition, topic_id: None, producer_id, log_end: None };
+            let attempt = ReplayAttempt { now, partition: *partition, topic_id: None, producer_id, log_end: None };
             let letter = match stamp {
-                Some(stamp) => plan::in_hand_alone(&held.letter, &attempt, *stamp),
-                None => plan::in_hand(&held.letter, &attempt),
+                Some(stamp) => plan::in_progress_stamped(&held.letter, &attempt, *stamp),
+                None => plan::in_progress(&held.letter, &attempt),
             };
             self.store.update(Held::new(held.position, letter));
         }
@@ -390,7 +390,7 @@ impl<S: Store> World<S> {
             Fate::Delivered => return delivered.push(held.position),
             Fate::Rejected | Fate::Outage | Fate::Lost(_) => {
                 let counts = !matches!(fate, Fate::Outage);
-                plan::put_back(&held.letter, Timestamp::UNIX_EPOCH, "again".to_owned(), counts)
+                plan::after_failed_attempt(&held.letter, Timestamp::UNIX_EPOCH, "again".to_owned(), counts)
             }
         };
         letter.partition = Some(partition);

@@ -86,7 +86,7 @@ impl<P: FnMut(&super::ReplayReport) -> std::ops::ControlFlow<()> + Send> Run<'_,
                 went.back.push(Held::new(held.position, failed(&held.letter, &error)));
             } else if error.is_outage() {
                 // Of one that may be in the log its mark says all else.
-                went.back.push(Held::new(held.position, plan::counted(mark, false)));
+                went.back.push(Held::new(held.position, plan::with_replay_counted(mark, false)));
             }
         }
     }
@@ -128,7 +128,7 @@ impl<P: FnMut(&super::ReplayReport) -> std::ops::ControlFlow<()> + Send> Run<'_,
                     self.desk.report.reason(error.to_string());
                     self.desk.order.stays(&held, held.letter.partition);
                     // What is refused now says nothing of the copy that went before.
-                    stay.push(Held { letter: plan::still_alone(&held.letter, !error.is_outage()), ..held });
+                    stay.push(Held { letter: plan::after_failed_repeat(&held.letter, !error.is_outage()), ..held });
                 }
             }
         }
@@ -164,7 +164,7 @@ async fn append(log: Arc<LogClient>, ready: Ready, deadline: Instant) -> Appende
 fn again(held: &Held) -> Option<EncodedBatch> {
     held.letter.partition?;
     let stamp = plan::stamp_to_repeat(&held.letter, wall_clock_ms())?;
-    let mut batch = plan::single(&held.letter).ok()?;
+    let mut batch = plan::single_record_batch(&held.letter).ok()?;
     batch.stamp(stamp);
     Some(batch)
 }
@@ -179,7 +179,7 @@ fn counted(result: &Result<i64, LogError>) -> Alone {
 fn batches(letters: Vec<Marked>) -> (Vec<Ready>, Vec<Held>) {
     let (mut ready, mut unfit) = (Vec::new(), Vec::new());
     for Marked { placed, mark, stamp } in letters {
-        match (plan::single(&placed.held.letter), stamp) {
+        match (plan::single_record_batch(&placed.held.letter), stamp) {
             (Ok(mut batch), Some(stamp)) => {
                 batch.stamp(stamp);
                 let Placed { held, partition, .. } = placed;
@@ -189,7 +189,7 @@ fn batches(letters: Vec<Marked>) -> (Vec<Ready>, Vec<Held>) {
             (Ok(_), None) => unfit.push(placed.before()),
             (Err(error), _) => {
                 let held = placed.before();
-                let letter = plan::put_back(&held.letter, Timestamp::now(), error.to_string(), true);
+                let letter = plan::after_failed_attempt(&held.letter, Timestamp::now(), error.to_string(), true);
                 unfit.push(Held { letter, ..held });
             }
         }
@@ -199,13 +199,13 @@ fn batches(letters: Vec<Marked>) -> (Vec<Ready>, Vec<Held>) {
 
 /// A letter of which it is certain that it was not written this time either.
 fn failed(letter: &Letter, error: &LogError) -> Letter {
-    let mut failed = plan::put_back(letter, Timestamp::now(), error.to_string(), !error.is_outage());
+    let mut failed = plan::after_failed_attempt(letter, Timestamp::now(), error.to_string(), !error.is_outage());
     failed.error_code = error.code().map(|code| code.name().to_owned());
     failed.retriable = match error.kind() {
         LogErrorKind::Refused(code) => code.is_retriable(),
         _ => true,
     };
-    plan::certain(failed)
+    plan::proved_absent(failed)
 }
 
 #[cfg(test)]
