@@ -1,4 +1,4 @@
-//! Decides what a replay does with each letter, and computes the letter's new states.
+//! Decides on each letter of a replay, and computes its new states.
 //!
 //! Rules:
 //! - Pure.
@@ -15,7 +15,7 @@ use crate::record::borrowed;
 use crate::shared::wall_clock_ms;
 use crate::verify::young;
 
-/// What a replay does with a letter.
+/// The action of a replay on a letter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Decision {
     /// Send the record: it is certainly not in the log, or the caller accepts a duplicate.
@@ -102,7 +102,7 @@ pub(crate) fn in_progress_stamped(letter: &Letter, attempt: &ReplayAttempt, stam
 }
 
 /// Returns the stamp for sending a letter again although a copy may be in flight. `None` if the letter did not leave in its
-/// own batch, or so long ago that its leader may have forgotten the stamp.
+/// own batch, or left too early: its leader may have forgotten the stamp.
 pub(crate) fn stamp_to_repeat(letter: &Letter, now_ms: i64) -> Option<Stamp> {
     let ReplayState::Stamped { producer_id, producer_epoch, sequence } = letter.replay else { return None };
     let sent_at = letter.last_attempt.as_millisecond();
@@ -171,7 +171,7 @@ pub(crate) fn proved_absent(mut letter: Letter) -> Letter {
     letter
 }
 
-/// Returns the headers of a replayed record: the record's own, and those that identify the letter.
+/// Returns the headers of a replayed record: the record's own, and the identity of its letter.
 pub(crate) fn headers(letter: &Letter) -> Vec<Header> {
     use crate::headers::{DLQ_ID, DLQ_ORIGINAL_TIMESTAMP, DLQ_POSSIBLY_WRITTEN, DLQ_REPLAY_COUNT};
     let mut headers = letter.headers.clone();
@@ -227,7 +227,7 @@ mod tests {
         assert_eq!(decide(&marked, &Replay::default()), Decision::Check);
     }
 
-    /// Whatever people write into a reason, and whatever format 1 wrote there.
+    /// Neither the text of format 1 nor any other text changes the decision.
     #[test]
     fn reason_text_decides_nothing() {
         let mut reworded = letter(Outcome::Unknown);

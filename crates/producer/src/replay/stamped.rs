@@ -1,10 +1,10 @@
-//! Letters that go alone: each in a batch of its own, under a stamp that no other record has (`stamps`).
+//! Sends letters in their own batches, each under a stamp that no other record has (`stamps`).
 //!
 //! Rules:
-//! - The stamp is in the letter's mark before the batch leaves. After a crash the next replay sends the letter again under
-//!   the same stamp, whether or not the first copy is under way: a leader takes one of them, whichever comes first, and
-//!   acknowledges the other as that one. No fence is needed, and no producer's life is ended.
-//! - Letters of a lane go again in their order only: a leader would take one that comes late for one that it has.
+//! - The stamp is in the letter's mark before the batch leaves. After a crash the next replay repeats the letter under the
+//!   same stamp, even if the first copy is in flight. The leader appends the copy that arrives first, and acknowledges the
+//!   other one as a duplicate. This needs no fence and ends no producer id.
+//! - Letters of a lane are repeated in order. A leader would take a letter that arrives late for a duplicate.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,153 +15,153 @@ use kafka_courier_idempotent_sender::core::FailedOutcome;
 use kafka_courier_idempotent_sender::driver::{LogClient, LogError, LogErrorKind};
 use tokio::task::JoinSet;
 
-use super::mark::{IDENTITY, Marked};
-use super::order::{Lane, Waves};
-use super::run::{Placed, Run, Store, remove, update};
-use super::send::{Went, in_groups};
-use super::sort::Alone;
+use super::mark::{MarkedLetter, PRODUCER_ID_TIMEOUT};
+use super::order::{ReplayLane, Waves};
+use super::run::{PlacedLetter, ReplayRun, SharedStore, remove, update};
+use super::send::{SendResults, groups_of};
+use super::sort::StampedResult;
 use super::stamps::Slots;
 use super::{ReplayError, plan};
 use crate::metrics;
 use crate::shared::wall_clock_ms;
 
-/// Letters under way at a time.
-pub(super) const AT_ONCE: usize = 64;
+/// Most letters in flight at a time.
+pub(super) const MAX_IN_FLIGHT: usize = 64;
 
-/// A letter's batch, ready to leave.
-struct Ready {
-    going: Going,
+/// A letter's batch, ready to send.
+struct ReadyBatch {
+    letter: StampedLetter,
     partition: i32,
     batch: EncodedBatch,
 }
 
-/// A letter that goes alone.
-struct Going {
+/// A letter in its own batch.
+struct StampedLetter {
     held: Held,
-    /// As it stands in its store meanwhile.
+    /// The letter as stored while its record is in progress.
     mark: Letter,
 }
 
-type Appended = (Going, Result<i64, LogError>);
+type AppendResult = (StampedLetter, Result<i64, LogError>);
 
-impl<P: FnMut(&super::ReplayReport) -> std::ops::ControlFlow<()> + Send> Run<'_, P> {
-    /// The stamps under which letters leave.
-    pub(super) async fn stamps(&mut self, letters: &[Placed]) -> Vec<Option<Stamp>> {
+impl<P: FnMut(&super::ReplayReport) -> std::ops::ControlFlow<()> + Send> ReplayRun<'_, P> {
+    /// Returns the letters' stamps. Obtains producer ids from the cluster if needed.
+    pub(super) async fn assign_stamps(&mut self, letters: &[PlacedLetter]) -> Vec<Option<Stamp>> {
         let slots = Slots::of(letters);
-        let deadline = Instant::now() + IDENTITY;
-        let mut asked = JoinSet::new();
+        let deadline = Instant::now() + PRODUCER_ID_TIMEOUT;
+        let mut requests = JoinSet::new();
         for _ in self.ids.len()..slots.needed() {
             let log = self.log.clone();
-            asked.spawn(async move { log.producer_id(deadline).await });
+            requests.spawn(async move { log.producer_id(deadline).await });
         }
-        for id in asked.join_all().await {
+        for id in requests.join_all().await {
             match id {
                 Ok(id) => self.ids.add(id),
-                // Letters without a stamp go in batches of the producer.
-                Err(error) => tracing::debug!(%error, "no producer id for dead letters"),
+                // Letters without a stamp leave in batches of the producer.
+                Err(error) => tracing::debug!(%error, "no producer id for replayed dead letters"),
             }
         }
         self.ids.stamp(letters, &slots)
     }
 
     /// Sends letters that have a stamp.
-    pub(super) async fn send_alone(&mut self, letters: Vec<Marked>, went: &mut Went) {
+    pub(super) async fn send_stamped(&mut self, letters: Vec<MarkedLetter>, results: &mut SendResults) {
         let (ready, unfit) = batches(letters);
         for held in &unfit {
-            self.desk.report.failed += 1;
-            self.desk.report.reason(held.letter.failure_reason.clone());
-            self.desk.order.stays(held, held.letter.partition);
+            self.sorter.report.failed += 1;
+            self.sorter.report.reason(held.letter.failure_reason.clone());
+            self.sorter.order.stays(held, held.letter.partition);
         }
-        went.back.extend(unfit);
-        for (Going { held, mark }, result) in self.append(ready).await {
-            self.count_alone(&mark.topic, counted(&result));
+        results.final_states.extend(unfit);
+        for (StampedLetter { held, mark }, result) in self.append(ready).await {
+            self.count_stamped(&mark.topic, result_counts(&result));
             let Err(error) = result else {
-                went.delivered.insert(held.position);
+                results.delivered.insert(held.position);
                 continue;
             };
-            self.desk.report.failed += 1;
-            self.desk.report.reason(error.to_string());
-            self.desk.order.stays(&held, mark.partition);
+            self.sorter.report.failed += 1;
+            self.sorter.report.reason(error.to_string());
+            self.sorter.order.stays(&held, mark.partition);
             if !error.is_open() {
-                went.back.push(Held::new(held.position, failed(&held.letter, &error)));
+                results.final_states.push(Held::new(held.position, failed_letter(&held.letter, &error)));
             } else if error.is_outage() {
-                // Of one that may be in the log its mark says all else.
-                went.back.push(Held::new(held.position, plan::with_replay_counted(mark, false)));
+                // The mark says everything else about a record that may be in the log.
+                results.final_states.push(Held::new(held.position, plan::with_replay_counted(mark, false)));
             }
         }
     }
 
-    /// Sends letters that went alone before once more, under their stamps, those of a lane one after the other.
-    pub(super) async fn repeat(&mut self, store: &Store, letters: Vec<Held>) -> Result<(), ReplayError> {
-        let mut waves = Waves::new(letters, |held| Lane::of(&held.letter));
+    /// Repeats letters under their stamps, one letter of each lane at a time.
+    pub(super) async fn repeat(&mut self, store: &SharedStore, letters: Vec<Held>) -> Result<(), ReplayError> {
+        let mut waves = Waves::new(letters, |held| ReplayLane::of(&held.letter));
         while let Some(mut wave) = waves.next() {
-            wave.retain(|held| !self.desk.is_held_back(held, held.letter.partition));
-            for some in in_groups(wave, self.together(AT_ONCE)) {
-                self.keep_to_the_rate(some.len()).await;
-                self.still_claimed()?;
-                self.repeat_some(store, some).await?;
+            wave.retain(|held| !self.sorter.is_held_back(held, held.letter.partition));
+            for group in groups_of(wave, self.group_size(MAX_IN_FLIGHT)) {
+                self.wait_for_rate(group.len()).await;
+                self.check_claim()?;
+                self.repeat_group(store, group).await?;
             }
         }
         Ok(())
     }
 
-    async fn repeat_some(&mut self, store: &Store, letters: Vec<Held>) -> Result<(), ReplayError> {
+    async fn repeat_group(&mut self, store: &SharedStore, letters: Vec<Held>) -> Result<(), ReplayError> {
         let mut ready = Vec::with_capacity(letters.len());
         for held in letters {
-            if let Some(batch) = again(&held) {
+            if let Some(batch) = repeat_batch(&held) {
                 let (partition, mark) = (held.letter.partition.unwrap_or_default(), held.letter.clone());
-                ready.push(Ready { partition, going: Going { held, mark }, batch });
+                ready.push(ReadyBatch { partition, letter: StampedLetter { held, mark }, batch });
             } else {
-                // Its time has just run out.
-                self.desk.report.not_found += 1;
-                self.desk.order.left_out(&held);
+                // The stamp has just become too old.
+                self.sorter.report.not_found += 1;
+                self.sorter.order.left_out(&held);
             }
         }
         let (mut delivered, mut stay) = (Vec::new(), Vec::new());
-        for (Going { held, .. }, result) in self.append(ready).await {
-            self.desk.report.count_sent(&held.letter.topic);
-            self.count_alone(&held.letter.topic, counted(&result));
+        for (StampedLetter { held, .. }, result) in self.append(ready).await {
+            self.sorter.report.count_sent(&held.letter.topic);
+            self.count_stamped(&held.letter.topic, result_counts(&result));
             match result {
                 Ok(_) => delivered.push(held.position),
                 Err(error) => {
-                    self.desk.report.failed += 1;
-                    self.desk.report.reason(error.to_string());
-                    self.desk.order.stays(&held, held.letter.partition);
-                    // What is refused now says nothing of the copy that went before.
+                    self.sorter.report.failed += 1;
+                    self.sorter.report.reason(error.to_string());
+                    self.sorter.order.stays(&held, held.letter.partition);
+                    // A refusal of this copy says nothing about the first one.
                     stay.push(Held { letter: plan::after_failed_repeat(&held.letter, !error.is_outage()), ..held });
                 }
             }
         }
-        self.desk.report.delivered += delivered.len() as u64;
+        self.sorter.report.delivered += delivered.len() as u64;
         remove(store, delivered).await?;
         update(store, stay).await.map(|_| ())
     }
 
-    /// Appends all of them, each to its own partition.
-    async fn append(&self, ready: Vec<Ready>) -> Vec<Appended> {
+    /// Appends each batch to its partition, all in parallel.
+    async fn append(&self, ready: Vec<ReadyBatch>) -> Vec<AppendResult> {
         let deadline = Instant::now() + self.producer.inner.reach.core.delivery_timeout;
-        let mut under_way = JoinSet::new();
+        let mut in_flight = JoinSet::new();
         for ready in ready {
-            under_way.spawn(append(self.log.clone(), ready, deadline));
+            in_flight.spawn(append(self.log.clone(), ready, deadline));
         }
-        under_way.join_all().await
+        in_flight.join_all().await
     }
 
-    /// Counts a letter that has left, for the producer has not sent it.
-    pub(super) fn count_alone(&self, topic: &str, result: Alone) {
+    /// Counts a letter that was sent. The producer does not count it, because it did not send the letter itself.
+    pub(super) fn count_stamped(&self, topic: &str, result: StampedResult) {
         self.producer.inner.intake.shared.counts.count_alone(result.is_ok());
         metrics::went_alone(topic, result);
     }
 }
 
-async fn append(log: Arc<LogClient>, ready: Ready, deadline: Instant) -> Appended {
-    let Ready { going, partition, batch } = ready;
-    let result = log.append(&going.mark.topic, partition, Arc::new(batch), deadline).await;
-    (going, result)
+async fn append(log: Arc<LogClient>, ready: ReadyBatch, deadline: Instant) -> AppendResult {
+    let ReadyBatch { letter, partition, batch } = ready;
+    let result = log.append(&letter.mark.topic, partition, Arc::new(batch), deadline).await;
+    (letter, result)
 }
 
-/// The batch of a letter that goes once more under its stamp, while it may.
-fn again(held: &Held) -> Option<EncodedBatch> {
+/// Returns the batch of a letter that is repeated under its stamp. `None` if the stamp is too old.
+fn repeat_batch(held: &Held) -> Option<EncodedBatch> {
     held.letter.partition?;
     let stamp = plan::stamp_to_repeat(&held.letter, wall_clock_ms())?;
     let mut batch = plan::single_record_batch(&held.letter).ok()?;
@@ -169,23 +169,24 @@ fn again(held: &Held) -> Option<EncodedBatch> {
     Some(batch)
 }
 
-/// A result as it is counted.
-fn counted(result: &Result<i64, LogError>) -> Alone {
+/// Returns a result as statistics count it.
+fn result_counts(result: &Result<i64, LogError>) -> StampedResult {
     let outcome = |error: &LogError| if error.is_open() { FailedOutcome::Unknown } else { FailedOutcome::NotWritten };
     result.as_ref().map(|_| ()).map_err(|error| (error.code(), outcome(error)))
 }
 
-/// The batches of letters, and the letters that no batch can hold, put back as letters of their own topics: none has left.
-fn batches(letters: Vec<Marked>) -> (Vec<Ready>, Vec<Held>) {
+/// Returns the letters' batches, and the letters that no batch can hold. The latter are letters
+/// of the topics in their store, and none of them has left.
+fn batches(letters: Vec<MarkedLetter>) -> (Vec<ReadyBatch>, Vec<Held>) {
     let (mut ready, mut unfit) = (Vec::new(), Vec::new());
-    for Marked { placed, mark, stamp } in letters {
+    for MarkedLetter { placed, mark, stamp } in letters {
         match (plan::single_record_batch(&placed.held.letter), stamp) {
             (Ok(mut batch), Some(stamp)) => {
                 batch.stamp(stamp);
-                let Placed { held, partition, .. } = placed;
-                ready.push(Ready { going: Going { held, mark }, partition, batch });
+                let PlacedLetter { held, partition, .. } = placed;
+                ready.push(ReadyBatch { letter: StampedLetter { held, mark }, partition, batch });
             }
-            // Without a stamp it was not meant to go so, and stays as it was.
+            // A letter without a stamp does not belong here, and stays as stored.
             (Ok(_), None) => unfit.push(placed.before()),
             (Err(error), _) => {
                 let held = placed.before();
@@ -197,8 +198,8 @@ fn batches(letters: Vec<Marked>) -> (Vec<Ready>, Vec<Held>) {
     (ready, unfit)
 }
 
-/// A letter of which it is certain that it was not written this time either.
-fn failed(letter: &Letter, error: &LogError) -> Letter {
+/// Returns the letter after a failure that certainly did not write its record.
+fn failed_letter(letter: &Letter, error: &LogError) -> Letter {
     let mut failed = plan::after_failed_attempt(letter, Timestamp::now(), error.to_string(), !error.is_outage());
     failed.error_code = error.code().map(|code| code.name().to_owned());
     failed.retriable = match error.kind() {
@@ -219,8 +220,8 @@ mod tests {
         let before = Letter::new("t", None, "why", Timestamp::UNIX_EPOCH);
         let held = Held::new(Position(1), Letter { topic: "other".to_owned(), ..before.clone() });
         let mark = held.letter.clone();
-        let placed = Placed { held, partition: 0, before: Some(Box::new(before)) };
-        let (ready, unfit) = batches(vec![Marked { placed, mark, stamp: None }]);
+        let placed = PlacedLetter { held, partition: 0, before: Some(Box::new(before)) };
+        let (ready, unfit) = batches(vec![MarkedLetter { placed, mark, stamp: None }]);
         assert_eq!((ready.len(), unfit.len(), unfit[0].letter.topic.as_str()), (0, 1, "t"));
     }
 }
