@@ -104,7 +104,7 @@ impl Letter {
         }
     }
 
-    /// Removes all data about the record's position in a log, for a letter whose record goes to another topic.
+    /// Removes all data about the record's position in a log, for a letter of another topic.
     pub fn forget_place(&mut self) {
         (self.partition, self.topic_id, self.search_from) = (None, None, None);
         (self.producer_id, self.producer_epoch, self.sequence) = (None, None, None);

@@ -252,26 +252,26 @@ impl<S: ModelStore> ReplayModel<S> {
     }
 
     fn replay(&mut self, round: &Round) -> Result<(), Killed> {
-        let mut desk = Sorter::new(round.replay());
-        desk.order.begin();
+        let mut sorter = Sorter::new(round.replay());
+        sorter.order.begin();
         self.sent = 0;
         let all = self.store.scan(None, usize::MAX);
         let Some(end) = all.last().map(|held| held.position) else { return Ok(()) };
-        self.check_letters(&all, round, &mut desk);
+        self.check_letters(&all, round, &mut sorter);
         let (mut ids, mut after) = (StampIds::default(), None);
         loop {
             let mut page = self.store.scan(after, round.page);
             page.retain(|held| held.position <= end);
             let Some(last) = page.last().map(|held| held.position) else { return Ok(()) };
             after = Some(last);
-            self.page(page, &mut ids, round, &mut desk)?;
-            if last >= end || desk.left() == 0 {
+            self.page(page, &mut ids, round, &mut sorter)?;
+            if last >= end || sorter.remaining() == 0 {
                 return Ok(());
             }
         }
     }
 
-    fn check_letters(&self, all: &[Held], round: &Round, desk: &mut Sorter) {
+    fn check_letters(&self, all: &[Held], round: &Round, sorter: &mut Sorter) {
         let mut proofs = round.proofs.iter().cycle();
         for held in all {
             let verdict = if self.written.contains(&self.numbers[&held.letter.id]) {
@@ -281,35 +281,35 @@ impl<S: ModelStore> ReplayModel<S> {
             } else {
                 Verdict::NotFound { why: WhyNot::NoFence }
             };
-            desk.checked.verdicts.insert(held.letter.id, verdict);
+            sorter.checked.verdicts.insert(held.letter.id, verdict);
         }
     }
 
-    fn page(&mut self, page: Vec<Held>, ids: &mut StampIds, round: &Round, desk: &mut Sorter) -> Result<(), Killed> {
-        let sorted = desk.sort(page, 0);
-        sorted.gone.into_iter().for_each(|position| self.store.remove(position));
+    fn page(&mut self, page: Vec<Held>, ids: &mut StampIds, round: &Round, sorter: &mut Sorter) -> Result<(), Killed> {
+        let sorted = sorter.sort(page, 0);
+        sorted.settled.into_iter().for_each(|position| self.store.remove(position));
         sorted.changed.into_iter().for_each(|held| self.store.update(held));
         let mut repeats = Waves::new(sorted.repeat, |held| ReplayLane::of(&held.letter));
         while let Some(wave) = repeats.next() {
             for held in wave {
-                if !desk.is_held_back(&held, held.letter.partition) {
-                    self.repeat(place(held), round, desk)?;
+                if !sorter.is_held_back(&held, held.letter.partition) {
+                    self.repeat(place(held), round, sorter)?;
                 }
             }
         }
         let ready = sorted.send.into_iter().map(place).collect();
-        self.send(ready, ids, round, desk)
+        self.send(ready, ids, round, sorter)
     }
 
     /// Repeats a letter under its stamp. The record is in the log once afterwards.
-    fn repeat(&mut self, placed: PlacedLetter, round: &Round, desk: &mut Sorter) -> Result<(), Killed> {
+    fn repeat(&mut self, placed: PlacedLetter, round: &Round, sorter: &mut Sorter) -> Result<(), Killed> {
         let stamp = plan::stamp_to_repeat(&placed.held.letter, 0);
         let fate = self.fate(&placed, stamp, round)?;
         if matches!(fate, RecordFate::Delivered) {
             self.store.remove(placed.held.position);
             return Ok(());
         }
-        desk.order.stays(&placed.held, Some(placed.partition));
+        sorter.order.stays(&placed.held, Some(placed.partition));
         let letter = plan::after_failed_repeat(&placed.held.letter, !matches!(fate, RecordFate::Outage));
         self.store.update(Held { letter, ..placed.held });
         Ok(())
@@ -320,9 +320,9 @@ impl<S: ModelStore> ReplayModel<S> {
         mut letters: Vec<PlacedLetter>,
         ids: &mut StampIds,
         round: &Round,
-        desk: &mut Sorter,
+        sorter: &mut Sorter,
     ) -> Result<(), Killed> {
-        letters.retain(|placed| !desk.is_held_back(&placed.held, Some(placed.partition)));
+        letters.retain(|placed| !sorter.is_held_back(&placed.held, Some(placed.partition)));
         let slots = Slots::of(&letters);
         for _ in ids.len()..slots.needed() {
             self.last_id += 1;
@@ -343,11 +343,11 @@ impl<S: ModelStore> ReplayModel<S> {
         while let Some(wave) = waves.next() {
             for (placed, stamp) in wave {
                 let position = placed.held.position;
-                if desk.is_held_back(&placed.held, Some(placed.partition)) {
+                if sorter.is_held_back(&placed.held, Some(placed.partition)) {
                     back.push(placed.held);
                 } else {
                     let fate = self.fate(&placed, stamp, round)?;
-                    self.settle(placed, fate, desk, &mut delivered);
+                    self.settle(placed, fate, sorter, &mut delivered);
                 }
                 if delivered.last() != Some(&position) {
                     unsettled.extend(stamp.map(|stamp| stamp.producer_id));
@@ -393,7 +393,7 @@ impl<S: ModelStore> ReplayModel<S> {
         true
     }
 
-    fn settle(&mut self, placed: PlacedLetter, fate: RecordFate, desk: &mut Sorter, delivered: &mut Vec<Position>) {
+    fn settle(&mut self, placed: PlacedLetter, fate: RecordFate, sorter: &mut Sorter, delivered: &mut Vec<Position>) {
         let PlacedLetter { held, partition, .. } = placed;
         let mut letter = match fate {
             RecordFate::Delivered => return delivered.push(held.position),
@@ -407,7 +407,7 @@ impl<S: ModelStore> ReplayModel<S> {
         if matches!(fate, RecordFate::Lost(_)) {
             letter.outcome = Outcome::Unknown;
         }
-        desk.order.stays(&held, Some(partition));
+        sorter.order.stays(&held, Some(partition));
         self.store.update(Held { letter, ..held });
     }
 
