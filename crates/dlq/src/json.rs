@@ -59,20 +59,20 @@ enum FieldError {
 /// For `serde_json` only: other formats do not support its raw values.
 impl Serialize for Letter {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        Json::from(self).serialize(serializer)
+        LetterJson::from(self).serialize(serializer)
     }
 }
 
 /// For `serde_json` only: other formats do not support its raw values.
 impl<'de> Deserialize<'de> for Letter {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Json::deserialize(deserializer)?.try_into().map_err(serde::de::Error::custom)
+        LetterJson::deserialize(deserializer)?.try_into().map_err(serde::de::Error::custom)
     }
 }
 
 /// The JSON object. The order of the fields is the order in the output.
 #[derive(Serialize, Deserialize)]
-struct Json {
+struct LetterJson {
     id: LetterId,
     /// The outer option says whether the field is present.
     #[serde(default, deserialize_with = "present")]
@@ -150,7 +150,7 @@ fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Erro
     })
 }
 
-impl From<&Letter> for Json {
+impl From<&Letter> for LetterJson {
     fn from(letter: &Letter) -> Self {
         let (event, event_base64) = embed(letter.value.as_deref());
         let (key, key_base64) = text(letter.key.as_deref());
@@ -186,10 +186,10 @@ impl From<&Letter> for Json {
     }
 }
 
-impl TryFrom<Json> for Letter {
+impl TryFrom<LetterJson> for Letter {
     type Error = FieldError;
 
-    fn try_from(json: Json) -> Result<Self, FieldError> {
+    fn try_from(json: LetterJson) -> Result<Self, FieldError> {
         if json.format > LETTER_FORMAT {
             return Err(FieldError::Format(json.format));
         }

@@ -30,7 +30,7 @@ impl std::fmt::Display for FileFault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Io(error) => write!(f, "{error}"),
-            Self::Damaged(reason) => write!(f, "the file is damaged: {reason}"),
+            Self::Damaged(reason) => write!(f, "its content is invalid: {reason}"),
             Self::Version(found) => write!(f, "the file has format {found}"),
             Self::Redb(found) => write!(f, "the file has database format {found}"),
             Self::Held => f.write_str("the file is open elsewhere"),

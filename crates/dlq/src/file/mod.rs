@@ -266,7 +266,7 @@ impl FileStore {
 
     /// Compacts a large file without letters. The letters stay removed if this fails.
     fn shrink_if_empty(&self, state: &mut FileState) {
-        if !self.is_empty() || !mostly_free(self.medium.bytes(), Holdings::default()) {
+        if !self.is_empty() || !is_mostly_free(self.medium.bytes(), Holdings::default()) {
             return;
         }
         let Some(mut tables) = state.tables.take() else { return };
@@ -359,7 +359,7 @@ fn open_compact(medium: &dyn Medium) -> Result<(Tables, Holdings), FileFault> {
     catch_panics(|| {
         let mut tables = Tables::new(medium.open()?)?;
         let holdings = tables.holdings()?;
-        if mostly_free(medium.bytes(), holdings) {
+        if is_mostly_free(medium.bytes(), holdings) {
             tables.compact()?;
         }
         Ok((tables, holdings))
@@ -367,7 +367,7 @@ fn open_compact(medium: &dyn Medium) -> Result<(Tables, Holdings), FileFault> {
 }
 
 /// Returns whether the file is large and mostly free.
-fn mostly_free(file_bytes: u64, holdings: Holdings) -> bool {
+fn is_mostly_free(file_bytes: u64, holdings: Holdings) -> bool {
     file_bytes > MIN_COMPACTED_BYTES && file_bytes / 8 > holdings.totals.bytes
 }
 

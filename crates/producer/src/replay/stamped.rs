@@ -64,7 +64,7 @@ impl<P: FnMut(&super::ReplayReport) -> std::ops::ControlFlow<()> + Send> ReplayR
         self.ids.stamp(letters, &slots)
     }
 
-    /// Sends letters that have a stamp.
+    /// Sends letters under their stamps.
     pub(super) async fn send_stamped(&mut self, letters: Vec<MarkedLetter>, results: &mut SendResults) {
         let (ready, unfit) = batches(letters);
         for held in &unfit {
@@ -175,8 +175,8 @@ fn result_counts(result: &Result<i64, LogError>) -> StampedResult {
     result.as_ref().map(|_| ()).map_err(|error| (error.code(), outcome(error)))
 }
 
-/// Returns the letters' batches, and the letters that no batch can hold. The latter are letters
-/// of the topics in their store, and none of them has left.
+/// Returns the letters' batches, and the letters that no batch can hold. The latter are returned
+/// as stored, with the reason: none of them has left.
 fn batches(letters: Vec<MarkedLetter>) -> (Vec<ReadyBatch>, Vec<Held>) {
     let (mut ready, mut unfit) = (Vec::new(), Vec::new());
     for MarkedLetter { placed, mark, stamp } in letters {
