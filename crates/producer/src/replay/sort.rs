@@ -174,7 +174,7 @@ impl Sorter {
 fn no_fence(imported: bool) -> String {
     let why = WhyNot::NoFence;
     if imported {
-        format!("{why}: the dead letter was imported, and its producer may still be running")
+        format!("{why} (the dead letter was imported: its producer may still be running)")
     } else {
         why.to_string()
     }

@@ -240,7 +240,7 @@ mod tests {
         let mut headers = headers(&old, "me", None);
         headers.retain(|header| header.name != DLQ_FORMAT);
         let replay = ReplayState::Stamped { producer_id: 9000, producer_epoch: 3, sequence: i32::MAX };
-        let upgraded = Letter { replay, ..letter() };
+        let upgraded = Letter { replay, failure_reason: "no answer".into(), ..old.clone() };
         let arrival = Arrival::unstamped(99, upgraded.id);
         assert_eq!(read(&old, &headers), Some(Entry::Letter(Box::new(upgraded), arrival)));
     }
