@@ -311,16 +311,16 @@ mod tests {
     #[test]
     fn edited_letter_is_reported() {
         with_stores(|store| {
-            let there = letter();
-            store.import(std::slice::from_ref(&there)).unwrap();
-            let record = Letter { topic: "other".into(), ..there.clone() };
-            let state = Letter { failure_reason: "because".into(), ..there.clone() };
+            let stored = letter();
+            store.import(std::slice::from_ref(&stored)).unwrap();
+            let record = Letter { topic: "other".into(), ..stored.clone() };
+            let state = Letter { failure_reason: "because".into(), ..stored.clone() };
             for edited in [record, state] {
                 let left = store.import(std::slice::from_ref(&edited)).unwrap();
-                assert_eq!((left.different, only(store)), (vec![there.id], there.clone()));
+                assert_eq!((left.different, only(store)), (vec![stored.id], stored.clone()));
                 let put = store.import_with(std::slice::from_ref(&edited), Edited::Replace).unwrap();
                 assert_eq!((put.replaced, put.different.len(), only(store)), (1, 0, edited));
-                store.import_with(std::slice::from_ref(&there), Edited::Replace).unwrap();
+                store.import_with(std::slice::from_ref(&stored), Edited::Replace).unwrap();
             }
         });
     }
@@ -329,13 +329,13 @@ mod tests {
     fn edit_keeps_newer_state() {
         with_stores(|store| {
             let exported = letter();
-            let mut there = later(&exported);
-            (there.outcome, there.partition, there.producer_id) = (Outcome::Unknown, Some(3), Some(7));
-            store.import(std::slice::from_ref(&there)).unwrap();
+            let mut stored = later(&exported);
+            (stored.outcome, stored.partition, stored.producer_id) = (Outcome::Unknown, Some(3), Some(7));
+            store.import(std::slice::from_ref(&stored)).unwrap();
             let edited = Letter { topic: "other".into(), ..exported };
             store.import_with(std::slice::from_ref(&edited), Edited::Replace).unwrap();
             let held = only(store);
-            assert_eq!((held.topic.as_str(), held.replay_count, held.outcome), ("other", 1, there.outcome));
+            assert_eq!((held.topic.as_str(), held.replay_count, held.outcome), ("other", 1, stored.outcome));
             // Both belong to the former topic.
             assert_eq!((held.partition, held.producer_id), (None, None));
         });
@@ -376,8 +376,8 @@ mod tests {
 
     #[test]
     fn every_field_counts() {
-        let mut there = letter();
-        (there.partition, there.sequence) = (Some(0), Some(0));
+        let mut stored = letter();
+        (stored.partition, stored.sequence) = (Some(0), Some(0));
         let changes: [fn(&mut Letter); 23] = [
             |l| l.topic.push('x'),
             |l| l.partition = Some(1),
@@ -404,13 +404,13 @@ mod tests {
             |l| l.replay = crate::ReplayState::InProgress,
         ];
         for (index, change) in changes.into_iter().enumerate() {
-            let mut changed = there.clone();
+            let mut changed = stored.clone();
             change(&mut changed);
-            assert_ne!(Digest::of(&there).compare(&Digest::of(&changed)), Compared::Same, "change {index}");
+            assert_ne!(Digest::of(&stored).compare(&Digest::of(&changed)), Compared::Same, "change {index}");
         }
-        assert_eq!(Digest::of(&there).compare(&Digest::of(&there.clone())), Compared::Same);
-        let mut placeless = there.clone();
+        assert_eq!(Digest::of(&stored).compare(&Digest::of(&stored.clone())), Compared::Same);
+        let mut placeless = stored.clone();
         placeless.forget_place();
-        assert_eq!(Digest::of(&placeless).compare(&Digest::of(&there)), Compared::Same);
+        assert_eq!(Digest::of(&placeless).compare(&Digest::of(&stored)), Compared::Same);
     }
 }

@@ -14,12 +14,12 @@ pub(crate) fn expired<'l>(store: &str, letters: impl IntoIterator<Item = &'l Let
 
 fn log<'l>(store: &str, letters: impl IntoIterator<Item = &'l Letter>, message: &str) {
     for letter in letters {
-        tracing::error!(store, id = %letter.id, topic = letter.topic, letter = whole(letter), "{message}");
+        tracing::error!(store, id = %letter.id, topic = letter.topic, letter = letter_text(letter), "{message}");
     }
 }
 
 /// Returns the whole letter for a log line.
-pub(crate) fn whole(letter: &Letter) -> String {
+pub(crate) fn letter_text(letter: &Letter) -> String {
     match letter.to_json() {
         Ok(json) => String::from_utf8_lossy(&json).into_owned(),
         Err(error) => format!("{letter:?} ({error})"),

@@ -66,8 +66,8 @@ impl MemoryStore {
         };
         loss_log::expired(self.name(), &expired);
         loss_log::dropped(self.name(), &dropped);
-        let gone = (expired.len() + dropped.len()) as u64;
-        taken.map(|taken| Appended { taken, known: letters.len() as u64 - taken, dropped: gone })
+        let dropped = (expired.len() + dropped.len()) as u64;
+        taken.map(|taken| Appended { taken, known: letters.len() as u64 - taken, dropped })
     }
 
     pub(crate) fn expire_at(&self, now: Timestamp) -> usize {
@@ -163,27 +163,27 @@ impl Ring {
 
     fn expire(&mut self, limits: &Limits, now: Timestamp) -> Vec<Letter> {
         let Some(oldest) = limits.expired_at(now) else { return Vec::new() };
-        let gone = self.pop_while(|ring| ring.letters.values().next().is_some_and(|slot| slot.arrived <= oldest));
-        self.stats.expired += gone.len() as u64;
-        gone
+        let dropped = self.pop_while(|ring| ring.letters.values().next().is_some_and(|slot| slot.arrived <= oldest));
+        self.stats.expired += dropped.len() as u64;
+        dropped
     }
 
     fn drop_excess(&mut self, limits: &Limits) -> Vec<Letter> {
         if limits.overflow == Overflow::Refuse {
             return Vec::new();
         }
-        let gone = self.pop_while(|ring| limits.exceeded(ring.totals));
-        self.stats.dropped += gone.len() as u64;
-        gone
+        let dropped = self.pop_while(|ring| limits.exceeded(ring.totals));
+        self.stats.dropped += dropped.len() as u64;
+        dropped
     }
 
     fn pop_while(&mut self, more: impl Fn(&Self) -> bool) -> Vec<Letter> {
-        let mut gone = Vec::new();
+        let mut dropped = Vec::new();
         while more(self) {
             let Some(first) = self.letters.keys().next().copied() else { break };
-            gone.extend(self.remove(first));
+            dropped.extend(self.remove(first));
         }
-        gone
+        dropped
     }
 
     fn remove(&mut self, position: Position) -> Option<Letter> {

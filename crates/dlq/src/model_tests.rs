@@ -86,7 +86,7 @@ impl Model {
 
     /// Returns `None` if the letters are refused.
     fn append(&mut self, letters: &[Letter], now: Timestamp) -> Option<Appended> {
-        let mut gone = self.expire(now);
+        let mut dropped = self.expire(now);
         let before = (self.held.clone(), self.next);
         let mut ids: HashSet<_> = self.held.iter().map(|(held, _)| held.letter.id).collect();
         let arrived = self.held.last().map_or(now, |(_, last)| now.max(*last));
@@ -103,9 +103,9 @@ impl Model {
         }
         while self.limits.overflow == Overflow::DropOldest && self.over() {
             self.held.remove(0);
-            gone += 1;
+            dropped += 1;
         }
-        Some(Appended { taken: taken as u64, known: (letters.len() - taken) as u64, dropped: gone as u64 })
+        Some(Appended { taken: taken as u64, known: (letters.len() - taken) as u64, dropped: dropped as u64 })
     }
 
     fn at(&self, which: &[usize]) -> Vec<Held> {

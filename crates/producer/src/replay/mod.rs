@@ -152,7 +152,7 @@ impl ReplayReport {
     }
 
     /// Counts the reason why a letter stays.
-    fn reason(&mut self, reason: String) {
+    fn count_reason(&mut self, reason: String) {
         const KEPT: usize = 20;
         if self.reasons.len() < KEPT || self.reasons.contains_key(&reason) {
             *self.reasons.entry(reason).or_default() += 1;

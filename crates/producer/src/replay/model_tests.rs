@@ -253,7 +253,7 @@ impl<S: ModelStore> ReplayModel<S> {
 
     fn replay(&mut self, round: &Round) -> Result<(), Killed> {
         let mut sorter = Sorter::new(round.replay());
-        sorter.order.begin();
+        sorter.order.begin_store();
         self.sent = 0;
         let all = self.store.scan(None, usize::MAX);
         let Some(end) = all.last().map(|held| held.position) else { return Ok(()) };
@@ -309,7 +309,7 @@ impl<S: ModelStore> ReplayModel<S> {
             self.store.remove(placed.held.position);
             return Ok(());
         }
-        sorter.order.stays(&placed.held, Some(placed.partition));
+        sorter.order.note_staying(&placed.held, Some(placed.partition));
         let letter = plan::after_failed_repeat(&placed.held.letter, !matches!(fate, RecordFate::Outage));
         self.store.update(Held { letter, ..placed.held });
         Ok(())
@@ -407,7 +407,7 @@ impl<S: ModelStore> ReplayModel<S> {
         if matches!(fate, RecordFate::Lost(_)) {
             letter.outcome = Outcome::Unknown;
         }
-        sorter.order.stays(&held, Some(partition));
+        sorter.order.note_staying(&held, Some(partition));
         self.store.update(Held { letter, ..held });
     }
 

@@ -80,7 +80,7 @@ impl Order {
     }
 
     /// Begins the next store.
-    pub(crate) fn begin(&mut self) {
+    pub(crate) fn begin_store(&mut self) {
         for (lane, stays) in self.present.drain() {
             note_smallest(&mut self.earlier, lane, stays.id);
         }
@@ -95,25 +95,25 @@ impl Order {
     }
 
     /// Notes that the letter stays because it was not selected. This holds back its lane in its own topic alone.
-    pub(crate) fn not_selected(&mut self, held: &Held) {
+    pub(crate) fn note_not_selected(&mut self, held: &Held) {
         if !self.replay.out_of_order {
-            self.stays_in(ReplayLane::of(&held.letter), held);
+            self.note_staying_in(ReplayLane::of(&held.letter), held);
         }
     }
 
     /// Notes that the letter stays because it was left out.
-    pub(crate) fn left_out(&mut self, held: &Held) {
+    pub(crate) fn note_left_out(&mut self, held: &Held) {
         if !self.replay.out_of_order {
-            self.stays(held, held.letter.partition);
+            self.note_staying(held, held.letter.partition);
         }
     }
 
     /// Notes that the letter stays because its record failed, or was refused, for this partition.
-    pub(crate) fn stays(&mut self, held: &Held, partition: Option<i32>) {
-        self.stays_in(ReplayLane::all(&held.letter, partition, &self.replay).collect::<Vec<_>>(), held);
+    pub(crate) fn note_staying(&mut self, held: &Held, partition: Option<i32>) {
+        self.note_staying_in(ReplayLane::all(&held.letter, partition, &self.replay).collect::<Vec<_>>(), held);
     }
 
-    fn stays_in(&mut self, lanes: impl IntoIterator<Item = ReplayLane>, held: &Held) {
+    fn note_staying_in(&mut self, lanes: impl IntoIterator<Item = ReplayLane>, held: &Held) {
         for lane in lanes {
             let stays = self.present.entry(lane).or_insert(Blocker { position: held.position, id: held.letter.id });
             stays.position = stays.position.min(held.position);
@@ -191,8 +191,8 @@ mod tests {
     #[test]
     fn letter_that_stays_holds_its_lane() {
         let mut order = Order::default();
-        order.left_out(&held(1, &letter("t", Some("k"), Some(0))));
-        order.stays(&held(2, &letter("t", None, None)), Some(1));
+        order.note_left_out(&held(1, &letter("t", Some("k"), Some(0))));
+        order.note_staying(&held(2, &letter("t", None, None)), Some(1));
         let later = letter("t", Some("k"), Some(3));
         assert!(is_held_back(&order, &later), "in every partition");
         assert!(is_held_back(&order, &letter("t", None, Some(1))));
@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn null_and_empty_keys_differ() {
         let mut order = Order::default();
-        order.left_out(&held(0, &letter("t", Some(""), Some(0))));
+        order.note_left_out(&held(0, &letter("t", Some(""), Some(0))));
         assert!(is_held_back(&order, &letter("t", Some(""), Some(0))));
         assert!(!is_held_back(&order, &letter("t", None, Some(0))));
     }
@@ -213,22 +213,22 @@ mod tests {
     #[test]
     fn out_of_order_only_failures_hold() {
         let mut order = Order::new(Replay { out_of_order: true, ..Replay::default() });
-        order.left_out(&held(0, &letter("t", Some("k"), None)));
+        order.note_left_out(&held(0, &letter("t", Some("k"), None)));
         assert!(!is_held_back(&order, &letter("t", Some("k"), None)));
-        order.stays(&held(0, &letter("t", Some("k"), None)), None);
+        order.note_staying(&held(0, &letter("t", Some("k"), None)), None);
         assert!(is_held_back(&order, &letter("t", Some("k"), None)));
     }
 
     #[test]
     fn rerouted_letters_share_a_lane() {
         let mut order = Order::new(Replay { to_topic: Some("u".to_owned()), ..Replay::default() });
-        order.not_selected(&held(0, &letter("x", Some("k"), None)));
+        order.note_not_selected(&held(0, &letter("x", Some("k"), None)));
         assert!(!is_held_back(&order, &letter("t", Some("k"), None)), "not sent to that topic");
         assert!(is_held_back(&order, &letter("x", Some("k"), None)));
-        order.stays(&held(1, &letter("u", Some("k"), None)), Some(3));
+        order.note_staying(&held(1, &letter("u", Some("k"), None)), Some(3));
         assert!(is_held_back(&order, &letter("t", Some("k"), None)));
         assert!(!is_held_back(&order, &letter("t", None, Some(0))));
-        order.left_out(&held(1, &letter("t", Some("l"), None)));
+        order.note_left_out(&held(1, &letter("t", Some("l"), None)));
         assert!(is_held_back(&order, &letter("u", Some("l"), None)));
     }
 
@@ -236,13 +236,13 @@ mod tests {
     fn other_stores_hold_later_letters() {
         let letters: Vec<Letter> = (0..3).map(|_| letter("t", Some("k"), None)).collect();
         let mut order = Order::default();
-        order.begin();
+        order.begin_store();
         order.note_later_store(&letters[1]);
         assert!(!is_held_back(&order, &letters[0]));
         assert!(is_held_back(&order, &letters[2]));
-        order.left_out(&held(0, &letters[2]));
+        order.note_left_out(&held(0, &letters[2]));
         for _ in 0..2 {
-            order.begin();
+            order.begin_store();
             assert!(!is_held_back(&order, &letters[1]), "earlier than the dead letter that stayed");
             assert!(is_held_back(&order, &letter("t", Some("k"), None)));
         }

@@ -49,7 +49,7 @@ pub(super) async fn run(
     for (index, store) in stores.iter().enumerate() {
         let claimed = store.clone();
         run.claim = Some(Claim::new(blocking(move || Ok(claimed.begin_replay())).await??));
-        run.sorter.order.begin();
+        run.sorter.order.begin_store();
         let done = run.replay_store(store, stores.get(index + 1..).unwrap_or_default()).await;
         if let Some(claim) = run.claim.take() {
             claim.release().await;

@@ -81,8 +81,8 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> ReplayRun<'_, P> {
     /// Counts a letter whose record was refused, and returns its new state: it stays with the reason.
     fn refused_letter(&mut self, held: Held, partition: Option<i32>, error: &PublishError) -> Held {
         self.sorter.report.failed += 1;
-        self.sorter.report.reason(error.to_string());
-        self.sorter.order.stays(&held, partition);
+        self.sorter.report.count_reason(error.to_string());
+        self.sorter.order.note_staying(&held, partition);
         // An attempt without a topic sent nothing.
         let counts = !matches!(error, PublishError::Topic { .. }) && !error.is_outage();
         let mut letter = plan::after_failed_attempt(&held.letter, Timestamp::now(), error.to_string(), counts);
@@ -165,9 +165,9 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> ReplayRun<'_, P> {
                 Ok(_) => _ = results.delivered.insert(held.position),
                 Err(error) => {
                     // The chain of stores has updated the letter already.
-                    self.sorter.order.stays(&held, Some(partition));
+                    self.sorter.order.note_staying(&held, Some(partition));
                     self.sorter.report.failed += 1;
-                    self.sorter.report.reason(error.reason().to_string());
+                    self.sorter.report.count_reason(error.reason().to_string());
                 }
             }
         }

@@ -50,7 +50,7 @@ impl Sorter {
                 continue;
             }
             if self.remaining() == 0 || !self.replay.selection.matches(&held.letter) {
-                self.order.not_selected(&held);
+                self.order.note_not_selected(&held);
                 continue;
             }
             self.report.selected += 1;
@@ -59,11 +59,11 @@ impl Sorter {
                 Decision::Check => self.apply_verdict(held, now_ms, &mut sorted),
                 Decision::LeaveOut => {
                     self.report.left_out += 1;
-                    self.order.left_out(&held);
+                    self.order.note_left_out(&held);
                 }
                 Decision::TooOften => {
                     self.report.too_often += 1;
-                    self.order.left_out(&held);
+                    self.order.note_left_out(&held);
                 }
             }
         }
@@ -98,8 +98,8 @@ impl Sorter {
             return self.send_or_hold_back(held, sorted);
         }
         self.report.not_found += 1;
-        self.report.reason(why);
-        self.order.left_out(&held);
+        self.report.count_reason(why);
+        self.order.note_left_out(&held);
     }
 
     /// Sends a letter that is proved absent. If the letter is held back, the proof is stored: a later check may have none.
@@ -135,8 +135,8 @@ impl Sorter {
             FenceOutcome::Unknown(failure) => (failure, FailedOutcome::Unknown),
         };
         self.report.failed += 1;
-        self.report.reason(failure.why.to_string());
-        self.order.stays(&held, held.letter.partition);
+        self.report.count_reason(failure.why.to_string());
+        self.order.note_staying(&held, held.letter.partition);
         // The mark has counted this replay.
         let mut letter = plan::with_replay_counted(held.letter, !failure.by_outage);
         if outcome == FailedOutcome::NotWritten {
@@ -166,7 +166,7 @@ impl Sorter {
 
     fn hold_back(&mut self, held: &Held, partition: Option<i32>) {
         self.report.held_back += 1;
-        self.order.stays(held, partition);
+        self.order.note_staying(held, partition);
     }
 }
 

@@ -69,8 +69,8 @@ impl<P: FnMut(&super::ReplayReport) -> std::ops::ControlFlow<()> + Send> ReplayR
         let (ready, unfit) = batches(letters);
         for held in &unfit {
             self.sorter.report.failed += 1;
-            self.sorter.report.reason(held.letter.failure_reason.clone());
-            self.sorter.order.stays(held, held.letter.partition);
+            self.sorter.report.count_reason(held.letter.failure_reason.clone());
+            self.sorter.order.note_staying(held, held.letter.partition);
         }
         results.final_states.extend(unfit);
         for (StampedLetter { held, mark }, result) in self.append(ready).await {
@@ -80,8 +80,8 @@ impl<P: FnMut(&super::ReplayReport) -> std::ops::ControlFlow<()> + Send> ReplayR
                 continue;
             };
             self.sorter.report.failed += 1;
-            self.sorter.report.reason(error.to_string());
-            self.sorter.order.stays(&held, mark.partition);
+            self.sorter.report.count_reason(error.to_string());
+            self.sorter.order.note_staying(&held, mark.partition);
             if !error.is_open() {
                 results.final_states.push(Held::new(held.position, failed_letter(&held.letter, &error)));
             } else if error.is_outage() {
@@ -114,7 +114,7 @@ impl<P: FnMut(&super::ReplayReport) -> std::ops::ControlFlow<()> + Send> ReplayR
             } else {
                 // The stamp has just become too old.
                 self.sorter.report.not_found += 1;
-                self.sorter.order.left_out(&held);
+                self.sorter.order.note_left_out(&held);
             }
         }
         let (mut delivered, mut stay) = (Vec::new(), Vec::new());
@@ -125,8 +125,8 @@ impl<P: FnMut(&super::ReplayReport) -> std::ops::ControlFlow<()> + Send> ReplayR
                 Ok(_) => delivered.push(held.position),
                 Err(error) => {
                     self.sorter.report.failed += 1;
-                    self.sorter.report.reason(error.to_string());
-                    self.sorter.order.stays(&held, held.letter.partition);
+                    self.sorter.report.count_reason(error.to_string());
+                    self.sorter.order.note_staying(&held, held.letter.partition);
                     // A refusal of this copy says nothing about the first one.
                     stay.push(Held { letter: plan::after_failed_repeat(&held.letter, !error.is_outage()), ..held });
                 }

@@ -1,7 +1,7 @@
 //! Altered bytes cause no panic, and give no letter that was not written.
 
 use super::disk::Disk;
-use super::{eager, letter, on_new_disk, open_disk};
+use super::{letter, on_new_disk, open_disk, without_pause};
 use crate::file::OpenError;
 use crate::letter::Letter;
 use crate::limits::Limits;
@@ -17,7 +17,7 @@ fn image() -> (Vec<u8>, Vec<Letter>) {
 
 /// Opens the image, and checks its letters. Returns whether it could be opened.
 fn is_opened(image: Vec<u8>, letters: &[Letter], context: &str) -> bool {
-    match open_disk(&Disk::of(image), eager()) {
+    match open_disk(&Disk::of(image), without_pause()) {
         Ok(store) => {
             let page = store.scan(None, 1000).unwrap_or_default();
             assert!(page.iter().all(|held| letters.contains(&held.letter)), "{context}");
@@ -67,7 +67,7 @@ fn truncated_file_gives_no_other_letters() {
 fn open_store_survives_altered_bytes() {
     for seed in 0..40 {
         let disk = Disk::uncached();
-        let store = open_disk(&disk, eager()).unwrap();
+        let store = open_disk(&disk, without_pause()).unwrap();
         let letters: Vec<Letter> = (0..400).map(|n| letter(n, 900)).collect();
         store.append(&letters).unwrap();
         disk.alter(seed);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::disk::Disk;
-use super::{all, at, eager, letter, on_new_disk, open_disk};
+use super::{all, at, letter, on_new_disk, open_disk, without_pause};
 use crate::file::{FileStore, FileStoreOptions};
 use crate::letter::Letter;
 use crate::limits::Limits;
@@ -37,7 +37,7 @@ fn failed_step_keeps_reported_letters() {
         assert_eq!(store.len(), taken.len() as u64, "step {step}");
         failed += usize::from(taken.len() < every);
         drop(store);
-        assert_eq!(all(&open_disk(&disk, eager()).unwrap()), taken, "step {step}, opened again");
+        assert_eq!(all(&open_disk(&disk, without_pause()).unwrap()), taken, "step {step}, opened again");
     }
     assert!(failed > 20, "{failed} of {steps} steps made an append fail");
 }
@@ -53,7 +53,7 @@ fn failed_append_keeps_earlier_letter() {
 }
 
 /// Opens a store whose pause never ends.
-fn latching(disk: &Arc<Disk>) -> FileStore {
+fn open_without_retry(disk: &Arc<Disk>) -> FileStore {
     let options = FileStoreOptions { retry_pause: Duration::MAX, ..FileStoreOptions::default() };
     open_disk(disk, options).unwrap()
 }
@@ -61,7 +61,7 @@ fn latching(disk: &Arc<Disk>) -> FileStore {
 #[test]
 fn pause_spares_the_full_disk() {
     let disk = Arc::new(Disk::default());
-    let store = latching(&disk);
+    let store = open_without_retry(&disk);
     store.append(&[letter("kept", 10)]).unwrap();
     disk.set_full(true);
     let error = store.append(&[letter("refused", 10)]).unwrap_err();
@@ -75,13 +75,13 @@ fn pause_spares_the_full_disk() {
     assert_eq!((stats.letters, stats.refused), (1, 3));
     assert_eq!(stats.latched.as_deref(), Some("no storage space"));
     drop(store);
-    assert_eq!(all(&latching(&disk)).len(), 1);
+    assert_eq!(all(&open_without_retry(&disk)).len(), 1);
 }
 
 #[test]
 fn latched_store_is_readable() {
     let disk = Arc::new(Disk::default());
-    let store = latching(&disk);
+    let store = open_without_retry(&disk);
     let kept = letter("kept", 10);
     store.append(std::slice::from_ref(&kept)).unwrap();
     disk.fail_at(disk.steps() + 1);
@@ -97,7 +97,7 @@ fn latched_store_is_readable() {
 #[test]
 fn next_write_ends_the_latch() {
     let disk = Arc::new(Disk::default());
-    let store = open_disk(&disk, eager()).unwrap();
+    let store = open_disk(&disk, without_pause()).unwrap();
     store.append(&[letter("first", 10)]).unwrap();
     disk.set_full(true);
     for _ in 0..3 {

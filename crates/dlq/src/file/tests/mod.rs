@@ -28,7 +28,7 @@ fn letter(reason: impl ToString, bytes: usize) -> Letter {
 }
 
 /// Options without a pause after a failure.
-fn eager() -> FileStoreOptions {
+fn without_pause() -> FileStoreOptions {
     FileStoreOptions { retry_pause: Duration::ZERO, ..FileStoreOptions::default() }
 }
 
@@ -40,13 +40,13 @@ pub(crate) fn open_disk(disk: &Arc<Disk>, options: FileStoreOptions) -> Result<F
 /// Creates a store on a new simulated disk.
 pub(crate) fn on_new_disk(limits: Limits) -> (Arc<Disk>, FileStore) {
     let disk = Arc::new(Disk::default());
-    let store = open_disk(&disk, FileStoreOptions { limits, ..eager() }).unwrap();
+    let store = open_disk(&disk, FileStoreOptions { limits, ..without_pause() }).unwrap();
     (disk, store)
 }
 
 /// Opens a store on a simulated disk again.
 pub(crate) fn reopen_disk(disk: &Arc<Disk>, limits: Limits) -> FileStore {
-    open_disk(disk, FileStoreOptions { limits, ..eager() }).unwrap()
+    open_disk(disk, FileStoreOptions { limits, ..without_pause() }).unwrap()
 }
 
 fn all(store: &FileStore) -> Vec<Letter> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::disk::Disk;
-use super::{all, at, eager, letter, open_disk};
+use super::{all, at, letter, open_disk, without_pause};
 use crate::file::FileStore;
 use crate::letter::{Letter, LetterId};
 use crate::store::{DeadLetterStore, Held};
@@ -45,7 +45,7 @@ impl ExpectedLetters {
 /// Appends, updates and removes letters until the power is cut.
 fn work(disk: &Arc<Disk>) -> ExpectedLetters {
     let mut expected = ExpectedLetters::default();
-    let Ok(store) = open_disk(disk, eager()) else { return expected };
+    let Ok(store) = open_disk(disk, without_pause()) else { return expected };
     for round in 0..5_usize {
         let letters: Vec<Letter> = (0..=round * 3).map(|n| letter(format!("{round}-{n}"), round * 400)).collect();
         let appended = expected.change(
@@ -77,14 +77,14 @@ fn update_and_remove(store: &FileStore, expected: &mut ExpectedLetters, round: u
 /// Returns a disk with an empty store. A file has no name before.
 fn new_disk() -> Arc<Disk> {
     let disk = Arc::new(Disk::default());
-    drop(open_disk(&disk, eager()).unwrap());
+    drop(open_disk(&disk, without_pause()).unwrap());
     Disk::of(disk.image())
 }
 
 #[test]
 fn power_cut_keeps_reported_letters() {
     let whole = new_disk();
-    work(&whole).check(&open_disk(&whole, eager()).unwrap(), "no cut");
+    work(&whole).check(&open_disk(&whole, without_pause()).unwrap(), "no cut");
     let steps = whole.steps();
     assert!(steps > 80, "{steps} steps");
     for cut in 1..=steps {
@@ -93,7 +93,8 @@ fn power_cut_keeps_reported_letters() {
         let expected = work(&disk);
         for seed in 0..3 {
             let context = format!("cut at step {cut} of {steps}, seed {seed}");
-            let store = open_disk(&disk.after_cut(seed), eager()).unwrap_or_else(|error| panic!("{context}: {error}"));
+            let store =
+                open_disk(&disk.after_cut(seed), without_pause()).unwrap_or_else(|error| panic!("{context}: {error}"));
             expected.check(&store, &context);
             store.append(&[letter("after", 1)]).unwrap();
             assert_eq!(all(&store).last().unwrap().failure_reason, "after", "{context}");
@@ -112,14 +113,15 @@ fn power_cut_in_recovery_loses_nothing() {
         for step in 1.. {
             let recovering = disk.after_cut(cut);
             recovering.cut_at(step);
-            if open_disk(&recovering, eager()).is_ok_and(|store| !all(&store).is_empty() || expected.certain.is_empty())
+            if open_disk(&recovering, without_pause())
+                .is_ok_and(|store| !all(&store).is_empty() || expected.certain.is_empty())
             {
                 break;
             }
             cuts += 1;
             let context = format!("cut at step {cut}, then at step {step} of the recovery");
-            let store =
-                open_disk(&recovering.after_cut(step), eager()).unwrap_or_else(|error| panic!("{context}: {error}"));
+            let store = open_disk(&recovering.after_cut(step), without_pause())
+                .unwrap_or_else(|error| panic!("{context}: {error}"));
             expected.check(&store, &context);
         }
     }
@@ -130,7 +132,7 @@ fn power_cut_in_recovery_loses_nothing() {
 fn power_cut_in_compaction_loses_nothing() {
     let whole = Arc::new(Disk::default());
     let (small, large) = (letter("small", 10), (0..6).map(|n| letter(n, 1_000_000)).collect::<Vec<_>>());
-    let store = open_disk(&whole, eager()).unwrap();
+    let store = open_disk(&whole, without_pause()).unwrap();
     store.append(&large).unwrap();
     store.append(std::slice::from_ref(&small)).unwrap();
     let ids: Vec<LetterId> = large.iter().map(|letter| letter.id).collect();
@@ -143,8 +145,9 @@ fn power_cut_in_compaction_loses_nothing() {
     for step in (1..).step_by(3) {
         let disk = Disk::of(before.clone());
         disk.cut_at(step);
-        drop(open_disk(&disk, eager()));
-        let store = open_disk(&disk.after_cut(step), eager()).unwrap_or_else(|error| panic!("step {step}: {error}"));
+        drop(open_disk(&disk, without_pause()));
+        let store =
+            open_disk(&disk.after_cut(step), without_pause()).unwrap_or_else(|error| panic!("step {step}: {error}"));
         assert_eq!(all(&store), std::slice::from_ref(&small), "step {step}");
         if disk.steps() < step {
             assert!(disk.image().len() < before.len() / 2, "{} of {} bytes, {cuts}", disk.image().len(), before.len());
