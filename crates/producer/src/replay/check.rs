@@ -69,9 +69,11 @@ impl FenceCandidates {
         if held.imported && letter.outcome == Outcome::Unknown && !self.replay.fence_imported {
             self.living.extend(letter.producer_id);
         }
-        if !self.replay.out_of_order && plan::stamp_to_repeat(letter, wall_clock_ms()).is_some() {
+        if !self.replay.out_of_order
+            && let Some(stamp) = plan::stamp_to_repeat(letter, wall_clock_ms())
+        {
             // The letter can be repeated under its stamp without a proof, as long as its producer id is not fenced.
-            self.living.extend(letter.producer_id);
+            self.living.insert(stamp.producer_id);
         }
         let Some(partition) = letter.partition else { return };
         let place = (letter.topic.clone(), partition);
