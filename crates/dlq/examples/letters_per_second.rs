@@ -1,8 +1,8 @@
-//! How many letters a second a file takes, each durable before it counts, and how long opening takes after a crash.
+//! Measures how many durable letters a file store takes per second, and how long it opens after a crash.
 //!
 //!     cargo run --release -p kafka-courier-dlq --example letters_per_second -- [FOLDER]
 //!
-//! FOLDER is where the file stands meanwhile: its disk is what is measured.
+//! FOLDER is the folder of the file. The example measures the disk of this folder.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, SyncSender};
@@ -18,14 +18,14 @@ fn main() -> Result<(), Error> {
     let folder = std::env::args().nth(1).map_or_else(std::env::temp_dir, PathBuf::from);
     let folder = folder.join(format!("letters-per-second-{}", std::process::id()));
     let json = letter(0).to_json()?;
-    println!("letters of {} bytes of JSON", json.len());
+    println!("dead letters of {} bytes of JSON", json.len());
     let result = [1, 10, 100, 1000].into_iter().try_for_each(|size| one_producer(&folder, size));
-    let result = result.and_then(|()| waiting(&folder, 64)).and_then(|()| opening(&folder));
+    let result = result.and_then(|()| grouped(&folder, 64)).and_then(|()| opening(&folder));
     std::fs::remove_dir_all(&folder)?;
     result
 }
 
-/// One append after the other.
+/// Measures one append after the other.
 fn one_producer(folder: &Path, size: usize) -> Result<(), Error> {
     let store = FileStore::open(folder.join(format!("one-{size}.redb")))?;
     let (begun, mut letters) = (Instant::now(), 0);
@@ -33,12 +33,12 @@ fn one_producer(folder: &Path, size: usize) -> Result<(), Error> {
         store.append(&(0..size).map(letter).collect::<Vec<_>>())?;
         letters += size;
     }
-    say(&format!("appends of {size}"), letters, begun.elapsed());
+    print_rate(&format!("appends of {size}"), letters, begun.elapsed());
     Ok(())
 }
 
-/// So many callers, each waiting for its one letter; a writer takes all that wait at once.
-fn waiting(folder: &Path, callers: usize) -> Result<(), Error> {
+/// Measures callers that each wait for one letter. A writer appends all waiting letters together.
+fn grouped(folder: &Path, callers: usize) -> Result<(), Error> {
     let store = FileStore::open(folder.join("waiting.redb"))?;
     let (send, receive) = mpsc::sync_channel::<(Letter, SyncSender<()>)>(callers);
     let begun = Instant::now();
@@ -48,7 +48,7 @@ fn waiting(folder: &Path, callers: usize) -> Result<(), Error> {
         write(&store, &receive)?;
         Ok::<usize, Error>(ran.into_iter().filter_map(|caller| caller.join().ok()).sum())
     })?;
-    say(&format!("{callers} callers with one letter each, grouped"), letters, begun.elapsed());
+    print_rate(&format!("{callers} callers with one dead letter each, grouped"), letters, begun.elapsed());
     Ok(())
 }
 
@@ -69,13 +69,13 @@ fn write(store: &FileStore, receive: &Receiver<(Letter, SyncSender<()>)>) -> Res
         let (letters, waiting): (Vec<_>, Vec<_>) = std::iter::once(first).chain(receive.try_iter()).unzip();
         store.append(&letters)?;
         for done in waiting {
-            let _ = done.send(()); // a caller that went needs no answer
+            let _ = done.send(()); // a caller that has ended needs no answer
         }
     }
     Ok(())
 }
 
-/// A file as it stands after a kill -9: copied while it is open.
+/// Measures opening after a crash. A copy of an open file is in the state after a kill.
 fn opening(folder: &Path) -> Result<(), Error> {
     for count in [10_000, 100_000, 1_000_000] {
         let (path, copy) = (folder.join("opening.redb"), folder.join("killed.redb"));
@@ -87,7 +87,7 @@ fn opening(folder: &Path) -> Result<(), Error> {
         let bytes = std::fs::metadata(&copy)?.len();
         let begun = Instant::now();
         let killed = FileStore::open(&copy)?;
-        println!("{count:>9} letters, {} MB: open after a crash {:?}", bytes / 1_000_000, begun.elapsed());
+        println!("{count:>9} dead letters, {} MB: open after a crash {:?}", bytes / 1_000_000, begun.elapsed());
         assert_eq!(killed.len(), count);
         drop((killed, store));
         let begun = Instant::now();
@@ -97,8 +97,8 @@ fn opening(folder: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn say(what: &str, letters: usize, took: Duration) {
-    println!("{:>9.0} letters/s durable, {what}", letters as f64 / took.as_secs_f64());
+fn print_rate(case: &str, letters: usize, took: Duration) {
+    println!("{:>9.0} letters/s durable, {case}", letters as f64 / took.as_secs_f64());
 }
 
 fn letter(number: usize) -> Letter {

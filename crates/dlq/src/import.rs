@@ -1,10 +1,10 @@
-//! What becomes of letters that are imported where letters of the same ids may be already.
+//! Decides on imported letters whose ids may be in the store already.
 //!
 //! Rules:
-//! - Pure. A letter of one id is kept once, and its newer state wins, whichever side has it: a letter that was sent again
-//!   since it was exported is never set back.
-//! - Of one attempt, the state in which its doubt is settled is the newer one.
-//! - A letter that was edited is taken only if the caller wants it. What is known of attempts to send it stays even then.
+//! - Pure. A letter of one id is kept once. The newer state wins, so a letter that was replayed after its export is never
+//!   set back.
+//! - Of two states of one attempt, the state with the settled outcome is the newer one.
+//! - An edited letter replaces the stored one only if the caller wants it. The data about attempts is never set back.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -15,36 +15,36 @@ use serde::{Deserialize, Serialize};
 use crate::letter::{Letter, LetterId, Outcome};
 use crate::store::{AppendError, DeadLetterStore, Held, Position};
 
-/// What to do with letters that are not what the store has under the same id.
+/// The treatment of letters that differ from the store's letters of the same ids.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Edited {
-    /// Leaves the store's letter as it is, and names it.
+    /// Keeps the store's letter, and reports its id.
     #[default]
     Leave,
-    /// Puts the imported letter in the place of the store's.
+    /// Replaces the store's letter by the imported one.
     Replace,
 }
 
-/// What became of letters that were imported.
+/// The result of an import.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct Imported {
-    /// Letters that are new here.
+    /// Letters that are new in the store.
     pub taken: u64,
-    /// Letters that were here already, in the same or in a newer state.
+    /// Letters that the store has in the same or in a newer state.
     pub known: u64,
-    /// Letters that were here in an older state, and have the newer one now.
+    /// Letters that the store had in an older state, which the newer one replaced.
     pub updated: u64,
-    /// Edited letters that are in the place of what was here.
+    /// Edited letters that replaced the store's letters.
     pub replaced: u64,
-    /// Letters that are not what is here under the same id, and were not taken.
+    /// Letters that differ from the store's letters of the same ids, and were not taken.
     pub different: Vec<LetterId>,
     /// Older letters that were dropped to make room, or because of their age.
     pub dropped: u64,
 }
 
 impl Imported {
-    /// Adds what became of further letters.
+    /// Adds the result for more letters.
     pub fn add(&mut self, more: Self) {
         self.taken += more.taken;
         self.known += more.known;
@@ -55,45 +55,46 @@ impl Imported {
     }
 }
 
-/// What is known of the attempts to send a letter: grows with each of them, and with its proof. The derived order compares
-/// the fields from the first to the last.
+/// The state of the attempts to send a letter. It grows with each attempt, and when an outcome is settled. The derived order
+/// compares the fields from first to last.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct State {
+struct AttemptState {
     last_attempt: Timestamp,
     attempts: u32,
-    /// Behind the attempts: a replay that an outage ended is not counted, so this may shrink.
+    /// Compared after the attempts: a replay that an outage ended is not counted, so this number may shrink.
     replays: u32,
-    /// Whether it is certain that the record was not written: a doubt may be settled, and none comes without an attempt.
+    /// Whether the record was certainly not written. An unknown outcome may be settled, and only an attempt makes it unknown
+    /// again.
     is_certain: bool,
 }
 
-/// What it takes to compare a letter with another version of it.
+/// A digest for comparing two versions of a letter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Digest {
-    state: State,
-    /// Hash of the record alone.
+    state: AttemptState,
+    /// Hash of the record.
     record: u64,
-    /// Hash of the rest, but for the place.
+    /// Hash of the other fields without the place.
     rest: u64,
-    /// Hash of where the record may be in a log; none if nothing is known of that.
+    /// Hash of the place: where the record may be in a log. `None` if nothing is known.
     place: Option<u64>,
 }
 
 /// How an imported letter differs from the store's of the same id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Compared {
-    /// In nothing.
+    /// Both are equal.
     Same,
-    /// The same record, in an older state.
+    /// The same record in an older state.
     Older,
-    /// The same record, in a newer state.
+    /// The same record in a newer state.
     Newer,
-    /// Another record, or another state that no attempt explains: somebody edited it.
+    /// Another record, or another state that no attempt explains: the letter was edited.
     Different,
 }
 
 impl Digest {
-    /// The letter's digest. It holds for this process alone.
+    /// Returns the letter's digest. Digests of different processes cannot be compared.
     pub fn of(letter: &Letter) -> Self {
         let mut record = DefaultHasher::new();
         (&letter.topic, &letter.key, &letter.value, letter.timestamp_ms).hash(&mut record);
@@ -101,13 +102,13 @@ impl Digest {
         (&letter.event_id, &letter.event_type, &letter.correlation_id).hash(&mut record);
         let mut rest = DefaultHasher::new();
         (&letter.failure_reason, &letter.error_code, letter.outcome).hash(&mut rest);
-        (letter.retriable, letter.first_attempt).hash(&mut rest);
+        (letter.retriable, letter.first_attempt, letter.replay.is_idle()).hash(&mut rest);
         let mut place = DefaultHasher::new();
         let known = (letter.partition, letter.topic_id, letter.search_from);
         let stamp = (letter.producer_id, letter.producer_epoch, letter.sequence);
-        (known, stamp).hash(&mut place);
+        (known, stamp, letter.replay).hash(&mut place);
         Self {
-            state: State {
+            state: AttemptState {
                 last_attempt: letter.last_attempt,
                 attempts: letter.attempt_count,
                 replays: letter.replay_count,
@@ -119,10 +120,10 @@ impl Digest {
         }
     }
 
-    /// How an imported letter differs from this one, which the store has.
+    /// Returns how an imported letter differs from this one, the store's.
     pub fn compare(&self, imported: &Self) -> Compared {
         use std::cmp::Ordering::{Equal, Greater, Less};
-        // The place of a record that was rerouted here is forgotten, and its export may still have it.
+        // A rerouted letter has lost its place here, and its export may still have the place.
         let same_place = self.place.is_none() || self.place == imported.place;
         match imported.state.cmp(&self.state) {
             _ if self.record != imported.record => Compared::Different,
@@ -134,65 +135,65 @@ impl Digest {
     }
 }
 
-/// What becomes of an imported letter whose id the store has already.
+/// The decision on an imported letter whose id is in the store.
 #[derive(Debug)]
-pub(crate) enum Fate {
+pub(crate) enum ImportDecision {
     /// The store's letter is the same, or newer.
     Known,
-    /// The store's letter stays, though it is another.
+    /// The store's letter differs, and stays.
     Different,
-    /// The imported letter is newer and takes its place.
+    /// The imported letter is newer, and replaces the store's.
     Updated(Letter),
-    /// This letter takes its place: it was edited.
+    /// The letter was edited, and replaces the store's.
     Replaced {
         letter: Letter,
-        /// Whether what it says of attempts is the imported letter's.
-        own: bool,
+        /// Whether the data about attempts is the imported letter's.
+        has_own_state: bool,
     },
 }
 
-pub(crate) fn fate(there: &Letter, imported: &Letter, how: Edited) -> Fate {
-    match (Digest::of(there).compare(&Digest::of(imported)), how) {
-        (Compared::Same | Compared::Older, _) => Fate::Known,
-        (Compared::Newer, _) => Fate::Updated(imported.clone()),
-        (Compared::Different, Edited::Leave) => Fate::Different,
+pub(crate) fn decide(stored: &Letter, imported: &Letter, treatment: Edited) -> ImportDecision {
+    match (Digest::of(stored).compare(&Digest::of(imported)), treatment) {
+        (Compared::Same | Compared::Older, _) => ImportDecision::Known,
+        (Compared::Newer, _) => ImportDecision::Updated(imported.clone()),
+        (Compared::Different, Edited::Leave) => ImportDecision::Different,
         (Compared::Different, Edited::Replace) => {
-            let (letter, own) = edited(there, imported);
-            Fate::Replaced { letter, own }
+            let (letter, has_own_state) = edited(stored, imported);
+            ImportDecision::Replaced { letter, has_own_state }
         }
     }
 }
 
 impl Imported {
-    /// Counts a letter's fate; returns the letter that takes the store's place, and whether it counts as imported.
-    pub(crate) fn count(&mut self, id: LetterId, fate: Fate) -> Option<(Letter, bool)> {
-        match fate {
-            Fate::Known => {
+    /// Counts a decision. Returns the letter that replaces the store's, and whether it counts as imported.
+    pub(crate) fn count(&mut self, id: LetterId, decision: ImportDecision) -> Option<(Letter, bool)> {
+        match decision {
+            ImportDecision::Known => {
                 self.known += 1;
                 None
             }
-            Fate::Different => {
+            ImportDecision::Different => {
                 self.different.push(id);
                 None
             }
-            Fate::Updated(letter) => {
+            ImportDecision::Updated(letter) => {
                 self.updated += 1;
                 Some((letter, true))
             }
-            Fate::Replaced { letter, own } => {
+            ImportDecision::Replaced { letter, has_own_state } => {
                 self.replaced += 1;
-                Some((letter, own))
+                Some((letter, has_own_state))
             }
         }
     }
 }
 
-/// The edited letter as it stands in the place of `there`, and whether what it says of attempts is its own: an older state
-/// than the store's is never taken. What was known of the place of a record for another topic is left out.
-pub fn edited(there: &Letter, imported: &Letter) -> (Letter, bool) {
-    let own = Digest::of(imported).state >= Digest::of(there).state;
+/// Returns the edited letter that replaces `stored`, and whether its data about attempts is the imported letter's. An older
+/// state never replaces the store's. A letter for another topic loses its place.
+pub fn edited(stored: &Letter, imported: &Letter) -> (Letter, bool) {
+    let has_own_state = Digest::of(imported).state >= Digest::of(stored).state;
     let record = imported.clone();
-    let mut letter = match own {
+    let mut letter = match has_own_state {
         true => record,
         false => Letter {
             topic: record.topic,
@@ -203,16 +204,16 @@ pub fn edited(there: &Letter, imported: &Letter) -> (Letter, bool) {
             event_id: record.event_id,
             event_type: record.event_type,
             correlation_id: record.correlation_id,
-            ..there.clone()
+            ..stored.clone()
         },
     };
-    if letter.topic != there.topic {
+    if letter.topic != stored.topic {
         letter.forget_place();
     }
-    (letter, own)
+    (letter, has_own_state)
 }
 
-/// The letters in runs within which no id repeats: what comes later is compared with what came before.
+/// Splits the letters into runs without a repeated id, so that a later letter is compared with the earlier one of its id.
 pub fn runs(letters: &[Letter]) -> Vec<&[Letter]> {
     let (mut runs, mut from, mut ids) = (Vec::new(), 0, HashSet::new());
     for (index, letter) in letters.iter().enumerate() {
@@ -226,27 +227,31 @@ pub fn runs(letters: &[Letter]) -> Vec<&[Letter]> {
     runs
 }
 
-/// Imports through a store's other methods.
-pub(crate) fn through(
+/// Imports letters by a store's other methods.
+pub(crate) fn import_with_other_methods(
     store: &(impl DeadLetterStore + ?Sized),
     letters: &[Letter],
-    how: Edited,
+    treatment: Edited,
 ) -> Result<Imported, AppendError> {
     let mut imported = Imported::default();
     for run in runs(letters) {
         let ids: Vec<LetterId> = run.iter().map(|letter| letter.id).collect();
         let (mut fresh, mut changed) = (Vec::new(), Vec::new());
         for (letter, position) in run.iter().zip(store.find(&ids)?) {
-            let there = match position {
+            let stored = match position {
                 Some(position) => store.scan(position.0.checked_sub(1).map(Position), 1)?,
                 None => Vec::new(),
             };
-            let Some(there) = there.into_iter().find(|held| held.letter.id == letter.id) else {
+            let Some(stored) = stored.into_iter().find(|held| held.letter.id == letter.id) else {
                 fresh.push(letter.clone());
                 continue;
             };
-            let taken = imported.count(letter.id, fate(&there.letter, letter, how));
-            changed.extend(taken.map(|(letter, own)| Held { letter, imported: own || there.imported, ..there }));
+            let taken = imported.count(letter.id, decide(&stored.letter, letter, treatment));
+            changed.extend(taken.map(|(letter, has_own_state)| Held {
+                letter,
+                imported: has_own_state || stored.imported,
+                ..stored
+            }));
         }
         if !changed.is_empty() {
             store.update(&changed)?;
@@ -272,7 +277,7 @@ mod tests {
         Letter::new("t", None, "why", at(100))
     }
 
-    /// After one more attempt.
+    /// The letter after one more attempt.
     fn later(letter: &Letter) -> Letter {
         Letter { replay_count: letter.replay_count + 1, last_attempt: at(200), ..letter.clone() }
     }
@@ -290,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newer_state_wins() {
+    fn newer_state_wins() {
         with_stores(|store| {
             let old = letter();
             let new = later(&old);
@@ -304,42 +309,42 @@ mod tests {
     }
 
     #[test]
-    fn an_edited_letter_is_named() {
+    fn edited_letter_is_reported() {
         with_stores(|store| {
-            let there = letter();
-            store.import(std::slice::from_ref(&there)).unwrap();
-            let record = Letter { topic: "other".into(), ..there.clone() };
-            let state = Letter { failure_reason: "because".into(), ..there.clone() };
+            let stored = letter();
+            store.import(std::slice::from_ref(&stored)).unwrap();
+            let record = Letter { topic: "other".into(), ..stored.clone() };
+            let state = Letter { failure_reason: "because".into(), ..stored.clone() };
             for edited in [record, state] {
                 let left = store.import(std::slice::from_ref(&edited)).unwrap();
-                assert_eq!((left.different, only(store)), (vec![there.id], there.clone()));
+                assert_eq!((left.different, only(store)), (vec![stored.id], stored.clone()));
                 let put = store.import_with(std::slice::from_ref(&edited), Edited::Replace).unwrap();
                 assert_eq!((put.replaced, put.different.len(), only(store)), (1, 0, edited));
-                store.import_with(std::slice::from_ref(&there), Edited::Replace).unwrap();
+                store.import_with(std::slice::from_ref(&stored), Edited::Replace).unwrap();
             }
         });
     }
 
     #[test]
-    fn an_edit_sets_no_state_back() {
+    fn edit_keeps_newer_state() {
         with_stores(|store| {
             let exported = letter();
-            let mut there = later(&exported);
-            (there.outcome, there.partition, there.producer_id) = (Outcome::Unknown, Some(3), Some(7));
-            store.import(std::slice::from_ref(&there)).unwrap();
+            let mut stored = later(&exported);
+            (stored.outcome, stored.partition, stored.producer_id) = (Outcome::Unknown, Some(3), Some(7));
+            store.import(std::slice::from_ref(&stored)).unwrap();
             let edited = Letter { topic: "other".into(), ..exported };
             store.import_with(std::slice::from_ref(&edited), Edited::Replace).unwrap();
             let held = only(store);
-            assert_eq!((held.topic.as_str(), held.replay_count, held.outcome), ("other", 1, there.outcome));
-            // Both are of the former topic.
+            assert_eq!((held.topic.as_str(), held.replay_count, held.outcome), ("other", 1, stored.outcome));
+            // Both belong to the former topic.
             assert_eq!((held.partition, held.producer_id), (None, None));
         });
     }
 
     #[test]
-    fn a_settled_attempt_is_newer() {
+    fn settled_attempt_is_newer() {
         let marked = Letter { partition: Some(0), producer_id: Some(7), ..later(&letter()) };
-        // After an outage the attempt is no replay.
+        // An attempt that an outage ended is no replay.
         let back = Letter { replay_count: 0, attempt_count: 2, outcome: Outcome::NotWritten, ..marked.clone() };
         let absent = Letter { outcome: Outcome::NotWritten, producer_id: None, ..marked.clone() };
         for newer in [back, absent] {
@@ -359,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_twice_in_an_import_is_one_letter() {
+    fn repeated_id_is_one_letter() {
         with_stores(|store| {
             let old = letter();
             let new = later(&old);
@@ -371,9 +376,9 @@ mod tests {
 
     #[test]
     fn every_field_counts() {
-        let mut there = letter();
-        (there.partition, there.sequence) = (Some(0), Some(0));
-        let changes: [fn(&mut Letter); 22] = [
+        let mut stored = letter();
+        (stored.partition, stored.sequence) = (Some(0), Some(0));
+        let changes: [fn(&mut Letter); 23] = [
             |l| l.topic.push('x'),
             |l| l.partition = Some(1),
             |l| l.key = Some("k".into()),
@@ -396,15 +401,16 @@ mod tests {
             |l| l.producer_epoch = Some(1),
             |l| l.sequence = Some(1),
             |l| l.search_from = Some(1),
+            |l| l.replay = crate::ReplayState::InProgress,
         ];
         for (index, change) in changes.into_iter().enumerate() {
-            let mut changed = there.clone();
+            let mut changed = stored.clone();
             change(&mut changed);
-            assert_ne!(Digest::of(&there).compare(&Digest::of(&changed)), Compared::Same, "change {index}");
+            assert_ne!(Digest::of(&stored).compare(&Digest::of(&changed)), Compared::Same, "change {index}");
         }
-        assert_eq!(Digest::of(&there).compare(&Digest::of(&there.clone())), Compared::Same);
-        let mut placeless = there.clone();
+        assert_eq!(Digest::of(&stored).compare(&Digest::of(&stored.clone())), Compared::Same);
+        let mut placeless = stored.clone();
         placeless.forget_place();
-        assert_eq!(Digest::of(&placeless).compare(&Digest::of(&there)), Compared::Same);
+        assert_eq!(Digest::of(&placeless).compare(&Digest::of(&stored)), Compared::Same);
     }
 }

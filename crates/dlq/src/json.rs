@@ -1,11 +1,13 @@
-//! A letter as one line of JSON, and back: byte for byte.
+//! A letter as one line of JSON, byte for byte in both directions.
 //!
-//! - `event` is the value where that is JSON, for reading. Where embedding it changed a byte (it is no JSON, or has line
-//!   breaks, or space around it, or is the word null) `event_base64` is there beside it, and that is what is read back.
-//! - `event` null without `event_base64` is a tombstone. A letter without either is refused: sending a tombstone by
-//!   mistake deletes.
-//! - Key and header values that are UTF-8 are strings, others are base64 under `key_base64`, `value_base64`.
-//! - Fields that are not known are passed over: a newer version may have written them.
+//! Rules:
+//! - `event` is the value if that is JSON, for readers. `event_base64` is present as well if embedding changed a byte: the
+//!   value is not JSON, has line breaks or surrounding space, or is the word null. `event_base64` takes precedence.
+//! - A tombstone has `event` null and no `event_base64`. A letter without either field is refused, because a tombstone
+//!   that is sent by mistake deletes data.
+//! - Key and header values that are UTF-8 are strings. Others are base64 in `key_base64` and `value_base64`.
+//! - Unknown fields are ignored, because a newer version may have written them. A newer `format` is refused: its fields may
+//!   have another meaning.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -16,44 +18,64 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::letter::{Header, Letter, LetterId, Outcome};
+use crate::replay_state::{LETTER_FORMAT, ReplayState};
 
 impl Letter {
-    /// The letter as JSON, on one line, without the line's end.
+    /// Returns the letter as JSON: one line, without a line break at the end.
+    ///
+    /// # Errors
+    /// Returns an error if the letter cannot be serialized.
     pub fn to_json(&self) -> Result<Vec<u8>, LetterError> {
         serde_json::to_vec(self).map_err(|error| LetterError(error.to_string()))
     }
 
-    /// Reads a letter from its JSON.
+    /// Reads a letter from JSON of this format or an earlier one.
+    ///
+    /// # Errors
+    /// Returns an error that names the field if the JSON is not a letter, and for the format of a newer version.
     pub fn from_json(json: &[u8]) -> Result<Self, LetterError> {
         serde_json::from_slice(json).map_err(|error| LetterError(error.to_string()))
     }
 }
 
-/// What keeps JSON from being a letter.
+/// Why JSON is not a letter.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("not a dead letter: {0}")]
 pub struct LetterError(String);
 
-/// As JSON by `serde_json`; other formats don't know its raw values.
+/// A field that is missing, contradicts another one, or cannot be read.
+#[derive(Debug, thiserror::Error)]
+enum FieldError {
+    #[error("`format` is {0}, and this version reads up to {newest}: use a newer version", newest = LETTER_FORMAT)]
+    Format(u32),
+    #[error("neither `event` nor `event_base64` is set: a tombstone has `event` null")]
+    NoEvent,
+    #[error("both `{0}` and `{0}_base64` are set: remove one")]
+    Both(&'static str),
+    #[error("`{field}_base64`: {error}")]
+    Base64 { field: &'static str, error: base64::DecodeError },
+}
+
+/// For `serde_json` only: other formats do not support its raw values.
 impl Serialize for Letter {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        Json::from(self).serialize(serializer)
+        LetterJson::from(self).serialize(serializer)
     }
 }
 
-/// From JSON by `serde_json`; other formats don't know its raw values.
+/// For `serde_json` only: other formats do not support its raw values.
 impl<'de> Deserialize<'de> for Letter {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Json::deserialize(deserializer)?.try_into().map_err(serde::de::Error::custom)
+        LetterJson::deserialize(deserializer)?.try_into().map_err(serde::de::Error::custom)
     }
 }
 
-/// The JSON, in the order of its fields.
+/// The JSON object. The order of the fields is the order in the output.
 #[derive(Serialize, Deserialize)]
-struct Json {
+struct LetterJson {
     id: LetterId,
-    /// The outer option: whether the field is there.
-    #[serde(default, deserialize_with = "there")]
+    /// The outer option says whether the field is present.
+    #[serde(default, deserialize_with = "present")]
     event: Option<Option<Box<RawValue>>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     event_base64: Option<String>,
@@ -96,6 +118,10 @@ struct Json {
     sequence: Option<i32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     search_from: Option<i64>,
+    #[serde(default, skip_serializing_if = "ReplayState::is_idle")]
+    replay: ReplayState,
+    #[serde(default = "first_format")]
+    format: u32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -107,17 +133,24 @@ struct HeaderJson {
     value_base64: Option<String>,
 }
 
-fn there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Box<RawValue>>>, D::Error> {
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Box<RawValue>>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
+}
+
+/// Format 1 had no field for its number.
+const fn first_format() -> u32 {
+    1
 }
 
 fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
     let text = String::deserialize(deserializer)?;
-    let wrong = |error| format!("{text:?} is no time (RFC 3339, such as 2024-01-15T10:00:00Z): {error}");
-    text.parse().map_err(|error: jiff::Error| serde::de::Error::custom(wrong(error)))
+    text.parse().map_err(|error: jiff::Error| {
+        let reason = format!("{text:?} is not a time: use RFC 3339, such as 2024-01-15T10:00:00Z ({error})");
+        serde::de::Error::custom(reason)
+    })
 }
 
-impl From<&Letter> for Json {
+impl From<&Letter> for LetterJson {
     fn from(letter: &Letter) -> Self {
         let (event, event_base64) = embed(letter.value.as_deref());
         let (key, key_base64) = text(letter.key.as_deref());
@@ -147,16 +180,21 @@ impl From<&Letter> for Json {
             producer_epoch: letter.producer_epoch,
             sequence: letter.sequence,
             search_from: letter.search_from,
+            replay: letter.replay,
+            format: LETTER_FORMAT,
         }
     }
 }
 
-impl TryFrom<Json> for Letter {
-    type Error = String;
+impl TryFrom<LetterJson> for Letter {
+    type Error = FieldError;
 
-    fn try_from(json: Json) -> Result<Self, String> {
-        let headers: Result<_, String> = json.headers.into_iter().map(Header::try_from).collect();
-        Ok(Self {
+    fn try_from(json: LetterJson) -> Result<Self, FieldError> {
+        if json.format > LETTER_FORMAT {
+            return Err(FieldError::Format(json.format));
+        }
+        let headers: Result<_, FieldError> = json.headers.into_iter().map(Header::try_from).collect();
+        let mut letter = Self {
             id: json.id,
             value: value(json.event, json.event_base64)?,
             topic: json.topic,
@@ -180,7 +218,12 @@ impl TryFrom<Json> for Letter {
             producer_epoch: json.producer_epoch,
             sequence: json.sequence,
             search_from: json.search_from,
-        })
+            replay: json.replay,
+        };
+        if json.format <= first_format() {
+            letter.upgrade_format_1();
+        }
+        Ok(letter)
     }
 }
 
@@ -192,18 +235,18 @@ impl From<&Header> for HeaderJson {
 }
 
 impl TryFrom<HeaderJson> for Header {
-    type Error = String;
+    type Error = FieldError;
 
-    fn try_from(json: HeaderJson) -> Result<Self, String> {
+    fn try_from(json: HeaderJson) -> Result<Self, FieldError> {
         Ok(Self { value: bytes(json.value, json.value_base64, "value")?, name: json.name })
     }
 }
 
-/// The value as JSON, as far as it is, and as base64 if that alone does not give every byte back.
+/// Returns the value as JSON if possible, and as base64 if the JSON does not keep every byte.
 fn embed(value: Option<&[u8]>) -> (Option<Box<RawValue>>, Option<String>) {
     let Some(value) = value else { return (None, None) };
     let raw = str::from_utf8(value).ok().and_then(|text| serde_json::from_str::<&RawValue>(text).ok());
-    // Line breaks stand between tokens alone: within strings JSON has them escaped.
+    // Line breaks occur only between tokens: JSON escapes them in strings.
     let raw = raw.and_then(|raw| match raw.get().contains(['\n', '\r']) {
         true => RawValue::from_string(raw.get().replace(['\n', '\r'], " ")).ok(),
         false => Some(raw.to_owned()),
@@ -213,16 +256,16 @@ fn embed(value: Option<&[u8]>) -> (Option<Box<RawValue>>, Option<String>) {
     (raw, (!exact).then(|| STANDARD.encode(value)))
 }
 
-fn value(event: Option<Option<Box<RawValue>>>, base64: Option<String>) -> Result<Option<Bytes>, String> {
+fn value(event: Option<Option<Box<RawValue>>>, base64: Option<String>) -> Result<Option<Bytes>, FieldError> {
     match (event, base64) {
-        (_, Some(base64)) => decode(&base64, "event_base64").map(Some),
+        (_, Some(base64)) => decode(&base64, "event").map(Some),
         (Some(Some(raw)), None) => Ok(Some(Bytes::from(String::from(Box::<str>::from(raw))))),
         (Some(None), None) => Ok(None),
-        (None, None) => Err("neither `event` nor `event_base64` (a tombstone has `event` null)".into()),
+        (None, None) => Err(FieldError::NoEvent),
     }
 }
 
-/// UTF-8 as it is, other bytes as base64.
+/// Returns UTF-8 as text, and other bytes as base64.
 fn text(bytes: Option<&[u8]>) -> (Option<String>, Option<String>) {
     match bytes.map(|bytes| (str::from_utf8(bytes), bytes)) {
         None => (None, None),
@@ -231,14 +274,14 @@ fn text(bytes: Option<&[u8]>) -> (Option<String>, Option<String>) {
     }
 }
 
-fn bytes(text: Option<String>, base64: Option<String>, field: &str) -> Result<Option<Bytes>, String> {
+fn bytes(text: Option<String>, base64: Option<String>, field: &'static str) -> Result<Option<Bytes>, FieldError> {
     match (text, base64) {
-        (Some(_), Some(_)) => Err(format!("both `{field}` and `{field}_base64`")),
-        (_, Some(base64)) => decode(&base64, &format!("{field}_base64")).map(Some),
+        (Some(_), Some(_)) => Err(FieldError::Both(field)),
+        (_, Some(base64)) => decode(&base64, field).map(Some),
         (text, None) => Ok(text.map(Bytes::from)),
     }
 }
 
-fn decode(base64: &str, field: &str) -> Result<Bytes, String> {
-    STANDARD.decode(base64).map(Bytes::from).map_err(|error| format!("`{field}`: {error}"))
+fn decode(base64: &str, field: &'static str) -> Result<Bytes, FieldError> {
+    STANDARD.decode(base64).map(Bytes::from).map_err(|error| FieldError::Base64 { field, error })
 }

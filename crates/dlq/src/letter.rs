@@ -1,7 +1,8 @@
-//! The dead letter: a record that was given up, why, and what it takes to send it again or to look for it.
+//! The dead letter: a record that failed, the reason, and the data for sending the record again or finding it in the log.
 //!
-//! - Key, header values and value are kept byte for byte; null and empty are told apart.
-//! - The outcome is the truth at the time of writing: a later acceptance or a check corrects it in the store.
+//! Rules:
+//! - Key, header values and value are kept byte for byte. Null and empty differ.
+//! - The outcome is the truth at the time of writing. A later acknowledgement or a check corrects the outcome in the store.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,60 +12,64 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// One dead letter.
+use crate::replay_state::ReplayState;
+
+/// A dead letter.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Letter {
-    /// Its id, its own for ever: stores keep a letter of one id once.
+    /// The letter's id. A store keeps a letter of one id once.
     pub id: LetterId,
-    /// The topic that the record was for.
+    /// The record's topic.
     pub topic: String,
-    /// The partition, once one was chosen.
+    /// The record's partition, if one was chosen.
     pub partition: Option<i32>,
     /// The record's key.
     pub key: Option<Bytes>,
     /// The record's headers, in order. Names may repeat.
     pub headers: Vec<Header>,
-    /// The record's value; none is a tombstone.
+    /// The record's value. `None` is a tombstone.
     pub value: Option<Bytes>,
-    /// The record's own timestamp, in milliseconds since 1970-01-01 UTC.
+    /// The record's timestamp, in milliseconds since 1970-01-01 UTC.
     pub timestamp_ms: i64,
-    /// The event's id, where the record has one.
+    /// The event's id, if the record has one.
     pub event_id: Option<String>,
-    /// The event's type, where the record has one.
+    /// The event's type, if the record has one.
     pub event_type: Option<String>,
-    /// What ties the event to others, where the record has one.
+    /// The event's correlation id, if the record has one.
     pub correlation_id: Option<String>,
-    /// Why it was given up, in words.
+    /// Why the record failed, for people. Nothing is decided by this text.
     pub failure_reason: String,
-    /// Kafka's name of the last error, where a broker gave one: `MESSAGE_TOO_LARGE`.
+    /// Kafka's name of the last error, if a broker returned one: `MESSAGE_TOO_LARGE`.
     pub error_code: Option<String>,
     /// Whether the record is certainly not in the log.
     pub outcome: Outcome,
-    /// Whether the same record may well be delivered later.
+    /// Whether the same record may be delivered later.
     pub retriable: bool,
-    /// How often it was tried, failed connections included.
+    /// Number of attempts, failed connections included.
     pub attempt_count: u32,
-    /// When it was first tried.
+    /// Time of the first attempt.
     pub first_attempt: Timestamp,
-    /// When it was last tried.
+    /// Time of the last attempt.
     pub last_attempt: Timestamp,
-    /// How often it was sent again from a dead-letter store.
+    /// Number of times that a replay sent the record.
     pub replay_count: u32,
-    /// The topic's id (KIP-516) at the time: one made anew under the same name has another.
+    /// Whether a replay is sending the record.
+    pub replay: ReplayState,
+    /// The topic's id (KIP-516) at the time. A topic that is recreated under the same name has another id.
     pub topic_id: Option<Uuid>,
-    /// The producer id under which it may be in the log.
+    /// The producer id under which the record may be in the log.
     pub producer_id: Option<i64>,
-    /// The producer epoch under which it may be in the log.
+    /// The producer epoch under which the record may be in the log.
     pub producer_epoch: Option<i16>,
-    /// The record's own sequence number (not its batch's first).
+    /// The record's own sequence number (not the first of its batch).
     pub sequence: Option<i32>,
-    /// The first offset at which it can be: nothing before that has to be searched.
+    /// The first offset that the record can have. A search starts here.
     pub search_from: Option<i64>,
 }
 
 impl Letter {
-    /// A letter with a new id, given up at its first attempt `at`. Its outcome is unknown until the caller knows better;
-    /// all else is absent, zero or false.
+    /// Creates a letter with a new id, for a record that failed at its first attempt `at`. The outcome is unknown, and all
+    /// other fields are absent, zero or false.
     pub fn new(
         topic: impl Into<String>,
         value: impl Into<Option<Bytes>>,
@@ -90,6 +95,7 @@ impl Letter {
             first_attempt: at,
             last_attempt: at,
             replay_count: 0,
+            replay: ReplayState::Idle,
             topic_id: None,
             producer_id: None,
             producer_epoch: None,
@@ -98,13 +104,16 @@ impl Letter {
         }
     }
 
-    /// Forgets where the record may be in a log: for a letter whose record goes to another topic.
+    /// Removes all data about the record's position in a log, for a letter of another topic.
     pub fn forget_place(&mut self) {
         (self.partition, self.topic_id, self.search_from) = (None, None, None);
         (self.producer_id, self.producer_epoch, self.sequence) = (None, None, None);
+        if !self.replay.is_idle() {
+            self.replay = ReplayState::InProgress;
+        }
     }
 
-    /// About how many bytes of memory it takes.
+    /// Returns roughly the bytes of memory that the letter takes.
     pub fn memory_bytes(&self) -> u64 {
         let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         let bytes = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
@@ -115,27 +124,27 @@ impl Letter {
     }
 }
 
-/// A record's header.
+/// A header of a record.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Header {
-    /// Its name.
+    /// The header's name.
     pub name: String,
-    /// Its value; Kafka allows null.
+    /// The header's value. Kafka allows null.
     pub value: Option<Bytes>,
 }
 
-/// Whether a record that was given up can be in the log.
+/// Whether a record that failed can be in the log.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// It is certainly not in the log: sending it again cannot make a duplicate.
+    /// The record is certainly not in the log. Sending the record again cannot create a duplicate.
     NotWritten,
-    /// It may be in the log.
+    /// The record may be in the log.
     Unknown,
 }
 
 impl Outcome {
-    /// `not_written` or `unknown`, as the JSON says it.
+    /// Returns the outcome as in JSON: `not_written` or `unknown`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NotWritten => "not_written",
@@ -161,24 +170,24 @@ impl FromStr for Outcome {
     }
 }
 
-/// No outcome has that name.
+/// A text that names no outcome.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("outcome {0:?}: it is `not_written` or `unknown`")]
+#[error("outcome {0:?} does not exist: use `not_written` or `unknown`")]
 pub struct UnknownOutcome(String);
 
-/// The id of a letter: a UUIDv7 (RFC 9562), so that ids sort by the time of their making.
+/// The id of a letter: a UUIDv7 (RFC 9562), so that ids sort by creation time.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct LetterId(Uuid);
 
 impl LetterId {
-    /// A new id. Those made by one process grow.
+    /// Creates an id. Each id of a process is greater than the previous one.
     #[allow(clippy::new_without_default)] // a default is the same each time
     pub fn new() -> Self {
         Self(Uuid::now_v7())
     }
 
-    /// The UUID.
+    /// Returns the id as a UUID.
     pub const fn as_uuid(self) -> Uuid {
         self.0
     }
@@ -204,7 +213,7 @@ impl FromStr for LetterId {
     }
 }
 
-/// That is no letter's id.
+/// A text that is not the id of a letter.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("letter id {0:?}: it is a whole UUID of 36 characters, as a list of letters has it")]
+#[error("{0:?} is not the id of a dead letter: use a whole UUID of 36 characters, as `courier dlq list` prints it")]
 pub struct NotALetterId(String);

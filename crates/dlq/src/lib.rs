@@ -1,9 +1,10 @@
-//! Dead letters: records that were given up, durable before anybody is told, truthful, and fit to be sent again.
+//! Dead letters: records that failed, kept durably with their reasons and outcomes, and ready to be sent again.
 //!
-//! A [`Letter`] is such a record with its reason; its JSON is one line and keeps every byte. A [`DeadLetterStore`] keeps
-//! letters: [`MemoryStore`] in a bounded ring, [`FileStore`] on disk;
-//! [`open_or_reach`] gets at a file through the service that holds it. A [`Selection`] picks letters. Everything here blocks and knows neither Kafka nor
-//! async: a producer calls it from a thread of its own.
+//! A [`Letter`] is a failed record with its reason. Its JSON is one line and keeps every byte. A [`DeadLetterStore`] keeps
+//! letters: [`MemoryStore`] in a bounded ring, [`FileStore`] on disk. [`open_or_reach`] opens a file, or connects to the
+//! service that holds it. A [`Selection`] selects letters.
+//!
+//! All calls block. The crate knows neither Kafka nor async: a producer calls it from a separate thread.
 //!
 //! ```
 //! use kafka_courier_dlq::{Bytes, DeadLetterStore, Letter, MemoryStore, Outcome};
@@ -21,6 +22,7 @@
 //! ```
 #![deny(missing_docs)]
 
+mod connect;
 mod file;
 mod import;
 mod json;
@@ -28,35 +30,36 @@ mod letter;
 mod limits;
 #[cfg(test)]
 mod log_tests;
-mod lost;
+mod loss_log;
 mod memory;
 #[cfg(test)]
 mod model_tests;
-mod reach;
 #[cfg(unix)]
 mod remote;
-mod replay;
+mod replay_guard;
+mod replay_state;
 mod selection;
 mod store;
 
+pub use connect::{open_or_reach, reach, read_or_reach};
 pub use file::{FileKind, FileStore, FileStoreOptions, OpenError, Publishing};
 pub use import::{Compared, Digest, Edited, Imported, edited, runs};
 pub use json::LetterError;
 pub use letter::{Header, Letter, LetterId, NotALetterId, Outcome, UnknownOutcome};
 pub use limits::{Limits, Overflow};
 pub use memory::MemoryStore;
-pub use reach::{open_or_reach, reach, read_or_reach};
 #[cfg(unix)]
 pub use remote::{RemoteStore, Service};
-pub use replay::{BeginReplayError, ReplayGuard};
+pub use replay_guard::{BeginReplayError, ReplayGuard};
+pub use replay_state::{LETTER_FORMAT, ReplayState};
 pub use selection::Selection;
 pub use store::{
     AppendError, Appended, DeadLetterStore, Held, Letters, Position, SCAN_BYTES, StoreError, StoreStats, letters, purge,
 };
 
-/// Bytes as letters keep them.
+/// The byte strings of letters.
 pub use bytes::Bytes;
-/// A moment, in UTC.
+/// A time in UTC.
 pub use jiff::Timestamp;
 /// The id of a topic.
 pub use uuid::Uuid;

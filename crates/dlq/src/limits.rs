@@ -1,7 +1,8 @@
-//! How much a store may hold, and what happens beyond: decided here, by numbers alone.
+//! The limits of a store, and the decision at a limit. Pure.
 //!
-//! - A letter that alone is over the limit is refused by either policy: dropping all others would not make room for it.
-//! - Age counts from the letter's arrival in the store, and drops by either policy.
+//! Rules:
+//! - A letter that alone exceeds the limit is refused by either policy: dropping all others would not make room.
+//! - Age counts from the letter's arrival in the store. Letters that are too old are dropped by either policy.
 
 use std::time::Duration;
 
@@ -10,26 +11,26 @@ use jiff::Timestamp;
 use crate::letter::LetterId;
 use crate::store::AppendError;
 
-/// What a store may hold. The default is no limit.
+/// The limits of a store. The default is no limit.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Limits {
-    /// At most so many letters.
+    /// Most letters in the store.
     pub max_letters: Option<u64>,
-    /// At most so many bytes, as the store counts them.
+    /// Most bytes of letters, as the store counts them.
     pub max_bytes: Option<u64>,
-    /// Letters that arrived longer ago are dropped.
+    /// Longest time since a letter's arrival. Older letters are dropped.
     pub max_age: Option<Duration>,
-    /// What happens at the limit of letters or bytes.
+    /// The policy at the limit of letters or bytes.
     pub overflow: Overflow,
 }
 
-/// What a full store does.
+/// The policy of a full store.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Overflow {
-    /// Takes no more: the letter goes to the next store.
+    /// Refuses letters. The next store of the chain takes them.
     #[default]
     Refuse,
-    /// Drops its oldest letters: each is counted, and said whole in an error log line.
+    /// Drops the oldest letters. Each one is counted, and logged whole as an error.
     DropOldest,
 }
 
@@ -52,17 +53,17 @@ impl Totals {
     }
 }
 
-/// What stands against taking more.
+/// Why a store takes no more letters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Excess {
-    /// This letter's bytes alone are over the limit.
+    /// This letter alone exceeds the limit of bytes.
     TooLarge { id: LetterId, bytes: u64, limit: u64 },
-    /// The store is full, and refuses.
+    /// The store is full, and its policy is to refuse.
     Full,
 }
 
 impl Excess {
-    /// The error for the caller who wanted to append to what is `held`.
+    /// Returns the error for the caller of an append. `held` is the store's content.
     pub(crate) fn explain(self, store: &str, held: Totals) -> AppendError {
         let store = store.to_owned();
         match self {
@@ -73,13 +74,14 @@ impl Excess {
 }
 
 impl Limits {
-    /// Whether `total`, once taken, is more than may be held.
+    /// Returns whether `total` exceeds a limit.
     pub(crate) fn exceeded(&self, total: Totals) -> bool {
         self.max_letters.is_some_and(|most| total.letters > most)
             || self.max_bytes.is_some_and(|most| total.bytes > most)
     }
 
-    /// Whether letters of these sizes may come to what is `held`; under [`Overflow::DropOldest`] the oldest go afterwards.
+    /// Decides whether letters of these sizes are taken in addition to `held`. With [`Overflow::DropOldest`] the caller drops
+    /// the oldest letters afterwards.
     pub(crate) fn admit(
         &self,
         held: Totals,
@@ -93,11 +95,11 @@ impl Limits {
             }
         }
         let full = self.overflow == Overflow::Refuse && self.exceeded(total);
-        // Nothing comes: what is held may be over a limit that was lowered since.
+        // An append without a new letter succeeds, even if the content exceeds a limit that was lowered.
         if full && total != held { Err(Excess::Full) } else { Ok(()) }
     }
 
-    /// The moment of arrival up to which letters are too old.
+    /// Returns the arrival time up to which letters are too old.
     pub(crate) fn expired_at(&self, now: Timestamp) -> Option<Timestamp> {
         now.checked_sub(self.max_age?).ok()
     }
@@ -116,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_store_that_refuses_takes_none_of_several() {
+    fn full_store_refuses_all() {
         let limits = Limits { max_letters: Some(3), ..Limits::default() };
         assert_eq!(limits.admit(totals(2, 0), sizes([1])), Ok(()));
         assert_eq!(limits.admit(totals(2, 0), sizes([1, 1])), Err(Excess::Full));
@@ -126,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_takes_whatever_fits_alone() {
+    fn ring_takes_fitting_letters() {
         let limits =
             Limits { max_letters: Some(1), max_bytes: Some(10), overflow: Overflow::DropOldest, max_age: None };
         assert_eq!(limits.admit(totals(1, 10), sizes([10, 10])), Ok(()));
@@ -137,19 +139,19 @@ mod tests {
     }
 
     #[test]
-    fn a_store_over_a_limit_that_was_lowered_takes_nothing_gladly() {
+    fn lowered_limit_accepts_empty_append() {
         let limits = Limits { max_letters: Some(1), ..Limits::default() };
         assert_eq!(limits.admit(totals(5, 0), sizes([])), Ok(()));
         assert_eq!(limits.admit(totals(5, 0), sizes([1])), Err(Excess::Full));
     }
 
     #[test]
-    fn without_a_limit_of_age_nothing_expires() {
+    fn no_age_limit_keeps_letters() {
         let now: Timestamp = "2024-01-15T10:00:00Z".parse().unwrap();
         assert_eq!(Limits::default().expired_at(now), None);
         let limits = Limits { max_age: Some(Duration::from_secs(60)), ..Limits::default() };
         assert_eq!(limits.expired_at(now), Some("2024-01-15T09:59:00Z".parse().unwrap()));
         let limits = Limits { max_age: Some(Duration::MAX), ..Limits::default() };
-        assert_eq!(limits.expired_at(now), None, "longer than time has been");
+        assert_eq!(limits.expired_at(now), None, "longer than all time");
     }
 }

@@ -1,4 +1,4 @@
-//! What leaves a store for good stands whole in the log.
+//! Dropped letters and failures are in the log.
 
 use std::io;
 use std::sync::{Arc, LazyLock};
@@ -25,7 +25,7 @@ impl io::Write for Log {
     }
 }
 
-/// With a single dispatcher a line counts as unwanted for the whole process if another test's thread reaches it first.
+/// A second dispatcher. With a single one, a log line is disabled for the whole process if another test reaches it first.
 static SECOND: LazyLock<tracing::Dispatch> = LazyLock::new(|| tracing::Dispatch::new(tracing_subscriber::registry()));
 
 fn logged(work: impl FnOnce()) -> String {
@@ -42,9 +42,9 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
 }
 
-/// In the first log line that says so: whole, and an error.
-fn says(log: &str, what: &str, letter: &Letter) {
-    let line = log.lines().find(|line| line.contains(what)).unwrap_or_else(|| panic!("{what}: {log}"));
+/// Asserts that the first log line with the message is an error and has the whole letter.
+fn assert_logged(log: &str, message: &str, letter: &Letter) {
+    let line = log.lines().find(|line| line.contains(message)).unwrap_or_else(|| panic!("{message}: {log}"));
     let json = String::from_utf8(letter.to_json().unwrap()).unwrap();
     assert!(line.contains("ERROR") && line.contains(&json.escape_debug().to_string()), "{line}");
 }
@@ -59,7 +59,7 @@ fn limits() -> Limits {
 }
 
 #[test]
-fn a_letter_dropped_from_memory_or_file_stands_whole_in_the_log() {
+fn dropped_letters_are_logged_whole() {
     let letters = ["first", "second", "third"].map(|reason| Letter::new("t", None, reason, at(0)));
     let memory = MemoryStore::with_limits(limits());
     let (_disk, file) = on_new_disk(limits());
@@ -71,23 +71,23 @@ fn a_letter_dropped_from_memory_or_file_stands_whole_in_the_log() {
     let log = logged(|| append(&letters[1], 1));
     for store in ["memory", "/simulated"] {
         let of_store: String = log.lines().filter(|line| line.contains(store)).collect::<Vec<_>>().join("\n");
-        says(&of_store, "dropped to make room", &letters[0]);
+        assert_logged(&of_store, "dropped to make room", &letters[0]);
     }
     let log = logged(|| append(&letters[2], 61));
     for store in ["memory", "/simulated"] {
         let of_store: String = log.lines().filter(|line| line.contains(store)).collect::<Vec<_>>().join("\n");
-        says(&of_store, "dropped because of its age", &letters[1]);
+        assert_logged(&of_store, "dropped because of its age", &letters[1]);
     }
 }
 
 #[test]
-fn a_failure_to_write_is_said_once_for_each_try() {
+fn each_failed_write_is_logged() {
     let (disk, store) = on_new_disk(Limits::default());
     disk.set_full(true);
     let letter = Letter::new("t", None, "why", at(0));
     let log = logged(|| drop(store.append_at(std::slice::from_ref(&letter), at(0)).unwrap_err()));
-    assert_eq!(log.matches("dead letters can't be kept in the file").count(), 1, "{log}");
+    assert_eq!(log.matches("dead-letter file failed").count(), 1, "{log}");
     disk.set_full(false);
     let log = logged(|| assert_eq!(store.append_at(&[letter], at(0)).unwrap().taken, 1));
-    assert_eq!(log.matches("dead letters can be written again").count(), 1, "{log}");
+    assert_eq!(log.matches("dead-letter file is writable again").count(), 1, "{log}");
 }

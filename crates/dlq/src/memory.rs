@@ -1,7 +1,8 @@
-//! Letters in memory: a bounded ring. What it holds ends with the process.
+//! A dead-letter store in memory: a bounded ring, lost when the process ends.
 //!
-//! - At most so many letters and so many bytes, from the first one on: letters have memory of their own.
-//! - What is dropped to make room is counted, and said whole in an error log line: nothing goes in silence.
+//! Rules:
+//! - The store has limits on letters and bytes. Letters have memory separate from the producer's buffers.
+//! - A letter that is dropped to make room is counted, and logged whole as an error.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
@@ -11,8 +12,8 @@ use parking_lot::Mutex;
 
 use crate::letter::{Letter, LetterId};
 use crate::limits::{Limits, Overflow, Totals};
-use crate::lost;
-use crate::replay::{BeginReplayError, ReplayGuard, ReplaySlot};
+use crate::loss_log;
+use crate::replay_guard::{BeginReplayError, ReplayGuard, ReplaySlot};
 use crate::store::{AppendError, Appended, DeadLetterStore, Held, Position, SCAN_BYTES, StoreError, StoreStats};
 
 /// Dead letters in memory.
@@ -24,12 +25,12 @@ pub struct MemoryStore {
 }
 
 impl MemoryStore {
-    /// How many letters it holds unless told otherwise.
+    /// Default limit of letters.
     pub const DEFAULT_LETTERS: u64 = 1000;
-    /// How many bytes of memory its letters may take unless told otherwise.
+    /// Default limit of the letters' memory, in bytes.
     pub const DEFAULT_BYTES: u64 = 64 * 1024 * 1024;
 
-    /// A ring of so many letters, and of [`MemoryStore::DEFAULT_BYTES`]; the oldest go when it is full.
+    /// Creates a ring of at most `letters` letters and [`MemoryStore::DEFAULT_BYTES`]. A full ring drops its oldest letters.
     pub fn new(letters: u64) -> Self {
         let max_bytes = Some(Self::DEFAULT_BYTES);
         Self::with_limits(Limits {
@@ -40,17 +41,17 @@ impl MemoryStore {
         })
     }
 
-    /// A store with these limits. Bytes are those of [`Letter::memory_bytes`].
+    /// Creates a store with these limits. Bytes are those of [`Letter::memory_bytes`].
     pub fn with_limits(limits: Limits) -> Self {
         Self { limits, ..Self::default() }
     }
 
-    /// How many letters it holds.
+    /// Returns the number of letters.
     pub fn len(&self) -> u64 {
         self.ring.lock().totals.letters
     }
 
-    /// Whether it holds none.
+    /// Returns whether the store has no letters.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -63,15 +64,15 @@ impl MemoryStore {
             let dropped = ring.drop_excess(&self.limits);
             (taken, expired, dropped)
         };
-        lost::expired(self.name(), &expired);
-        lost::dropped(self.name(), &dropped);
-        let gone = (expired.len() + dropped.len()) as u64;
-        taken.map(|taken| Appended { taken, known: letters.len() as u64 - taken, dropped: gone })
+        loss_log::expired(self.name(), &expired);
+        loss_log::dropped(self.name(), &dropped);
+        let dropped = (expired.len() + dropped.len()) as u64;
+        taken.map(|taken| Appended { taken, known: letters.len() as u64 - taken, dropped })
     }
 
     pub(crate) fn expire_at(&self, now: Timestamp) -> usize {
         let expired = self.ring.lock().expire(&self.limits, now);
-        lost::expired(self.name(), &expired);
+        loss_log::expired(self.name(), &expired);
         expired.len()
     }
 }
@@ -123,7 +124,7 @@ impl DeadLetterStore for MemoryStore {
 
 #[derive(Debug, Default)]
 struct Ring {
-    letters: BTreeMap<Position, Slot>,
+    letters: BTreeMap<Position, StoredLetter>,
     by_id: HashMap<LetterId, Position>,
     totals: Totals,
     next: u64,
@@ -131,14 +132,14 @@ struct Ring {
 }
 
 #[derive(Debug)]
-struct Slot {
+struct StoredLetter {
     letter: Letter,
     bytes: u64,
     arrived: Timestamp,
 }
 
 impl Ring {
-    /// How many letters were new.
+    /// Takes the letters that are new, and returns their number.
     fn take(&mut self, store: &str, limits: &Limits, letters: &[Letter], now: Timestamp) -> Result<u64, AppendError> {
         let mut ids = HashSet::new();
         let fresh: Vec<&Letter> =
@@ -147,14 +148,14 @@ impl Ring {
             self.stats.refused += letters.len() as u64;
             return Err(excess.explain(store, self.totals));
         }
-        // A clock that is set back makes no letter older than one before it.
+        // A clock that is set back makes no letter older than an earlier one.
         let arrived = self.letters.values().next_back().map_or(now, |last| now.max(last.arrived));
         for letter in &fresh {
             let (position, bytes) = (Position(self.next), letter.memory_bytes());
             self.next += 1;
             self.totals.add(bytes);
             self.by_id.insert(letter.id, position);
-            self.letters.insert(position, Slot { letter: (*letter).clone(), bytes, arrived });
+            self.letters.insert(position, StoredLetter { letter: (*letter).clone(), bytes, arrived });
         }
         self.stats.appended += fresh.len() as u64;
         Ok(fresh.len() as u64)
@@ -162,27 +163,27 @@ impl Ring {
 
     fn expire(&mut self, limits: &Limits, now: Timestamp) -> Vec<Letter> {
         let Some(oldest) = limits.expired_at(now) else { return Vec::new() };
-        let gone = self.pop_while(|ring| ring.letters.values().next().is_some_and(|slot| slot.arrived <= oldest));
-        self.stats.expired += gone.len() as u64;
-        gone
+        let dropped = self.pop_while(|ring| ring.letters.values().next().is_some_and(|slot| slot.arrived <= oldest));
+        self.stats.expired += dropped.len() as u64;
+        dropped
     }
 
     fn drop_excess(&mut self, limits: &Limits) -> Vec<Letter> {
         if limits.overflow == Overflow::Refuse {
             return Vec::new();
         }
-        let gone = self.pop_while(|ring| limits.exceeded(ring.totals));
-        self.stats.dropped += gone.len() as u64;
-        gone
+        let dropped = self.pop_while(|ring| limits.exceeded(ring.totals));
+        self.stats.dropped += dropped.len() as u64;
+        dropped
     }
 
     fn pop_while(&mut self, more: impl Fn(&Self) -> bool) -> Vec<Letter> {
-        let mut gone = Vec::new();
+        let mut dropped = Vec::new();
         while more(self) {
             let Some(first) = self.letters.keys().next().copied() else { break };
-            gone.extend(self.remove(first));
+            dropped.extend(self.remove(first));
         }
-        gone
+        dropped
     }
 
     fn remove(&mut self, position: Position) -> Option<Letter> {
@@ -239,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_ring_drops_its_oldest_and_counts_them() {
+    fn full_ring_drops_the_oldest() {
         let store = MemoryStore::new(2);
         assert_eq!(store.append(&["a", "b", "c"].map(letter)).unwrap(), Appended { taken: 3, known: 0, dropped: 1 });
         assert_eq!(store.append(&[letter("d")]).unwrap().dropped, 1);
@@ -249,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_refuses_takes_all_or_none() {
+    fn refusing_store_is_atomic() {
         let store = MemoryStore::with_limits(Limits { max_letters: Some(2), ..Limits::default() });
         store.append(&[letter("a")]).unwrap();
         let error = store.append(&["b", "c"].map(letter)).unwrap_err();
@@ -259,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn the_letter_that_is_too_large_is_named() {
+    fn oversized_letter_is_named() {
         let small = letter("small");
         let mut large = letter("large");
         large.value = Some(vec![b'x'; 10_000].into());
@@ -271,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_letter_appended_twice_is_there_once() {
+    fn repeated_append_keeps_one_letter() {
         let (store, letter) = (MemoryStore::default(), letter("a"));
         let twice = [letter.clone(), letter.clone()];
         assert_eq!(store.append(&twice).unwrap(), Appended { taken: 1, known: 1, dropped: 0 });
@@ -280,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_too_old_go_also_when_none_arrive() {
+    fn old_letters_expire_without_appends() {
         let limits = Limits { max_age: Some(Duration::from_secs(60)), ..Limits::default() };
         let store = MemoryStore::with_limits(limits);
         store.append_at(&[letter("a")], at(0)).unwrap();
@@ -293,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_letter_is_changed_in_place_but_never_put_back() {
+    fn update_never_inserts() {
         let store = MemoryStore::default();
         store.append(&["a", "b"].map(letter)).unwrap();
         let mut held = store.scan(None, 1).unwrap();
@@ -308,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_are_found_by_id_until_they_go() {
+    fn removed_letters_are_not_found() {
         let (store, letter) = (MemoryStore::default(), letter("a"));
         store.append(std::slice::from_ref(&letter)).unwrap();
         let position = store.find(&[letter.id, LetterId::new()]).unwrap();
@@ -318,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn one_replay_runs_at_a_time() {
+    fn one_replay_at_a_time() {
         let store = MemoryStore::default();
         let guard = store.begin_replay().unwrap();
         assert!(matches!(store.begin_replay(), Err(BeginReplayError::Busy { .. })));
@@ -327,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn the_selected_letters_come_in_order_over_many_pages() {
+    fn selection_keeps_order_across_pages() {
         let store = MemoryStore::new(10_000);
         let all: Vec<Letter> = (0..5_000).map(|n| letter(if n % 2 == 0 { "even" } else { "odd" })).collect();
         store.append(&all).unwrap();
@@ -337,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_ends_once_it_has_its_bytes() {
+    fn page_ends_at_its_bytes() {
         let store = MemoryStore::with_limits(Limits::default());
         for _ in 0..5 {
             let mut large = letter("large");

@@ -1,4 +1,4 @@
-//! Memory and file against a plain model: a list, searched from the front.
+//! Compares the memory store and the file store with a plain model: a list that is searched from the front.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use proptest::prelude::*;
 
-use crate::file::tests::{Disk, again, on_new_disk};
+use crate::file::tests::{Disk, on_new_disk, reopen_disk};
 use crate::letter::{Letter, LetterId};
 use crate::limits::{Limits, Overflow};
 use crate::memory::MemoryStore;
@@ -15,27 +15,27 @@ use crate::store::{AppendError, Appended, DeadLetterStore, Held, Position, Store
 use crate::{FileStore, Uuid};
 
 #[derive(Clone, Debug)]
-enum Step {
-    /// Letters by number, of so many bytes.
+enum StoreStep {
+    /// The letters by number, with the bytes of their values.
     Append(Vec<(u8, u16)>),
-    /// The n-th letters, counted round, and one that is not there.
+    /// The n-th letters modulo the store's size, and one that does not exist.
     Remove(Vec<usize>),
     Update(Vec<usize>, u32),
     Expire,
-    /// The wall clock moves, back too.
+    /// The wall clock moves forward or back.
     Clock(i8),
     Reopen,
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<StoreStep>> {
     let some = || prop::collection::vec(0..20_usize, 0..4);
     let step = prop_oneof![
-        4 => prop::collection::vec((any::<u8>(), 0..2000_u16), 0..6).prop_map(Step::Append),
-        2 => some().prop_map(Step::Remove),
-        2 => (some(), any::<u32>()).prop_map(|(which, count)| Step::Update(which, count)),
-        1 => Just(Step::Expire),
-        2 => any::<i8>().prop_map(Step::Clock),
-        1 => Just(Step::Reopen),
+        4 => prop::collection::vec((any::<u8>(), 0..2000_u16), 0..6).prop_map(StoreStep::Append),
+        2 => some().prop_map(StoreStep::Remove),
+        2 => (some(), any::<u32>()).prop_map(|(which, count)| StoreStep::Update(which, count)),
+        1 => Just(StoreStep::Expire),
+        2 => any::<i8>().prop_map(StoreStep::Clock),
+        1 => Just(StoreStep::Reopen),
     ];
     prop::collection::vec(step, 0..40)
 }
@@ -59,7 +59,7 @@ fn letter(number: u8, bytes: u16) -> Letter {
     letter
 }
 
-/// What a store is, told the plain way.
+/// The plain model of a store.
 struct Model {
     limits: Limits,
     size: fn(&Letter) -> u64,
@@ -84,9 +84,9 @@ impl Model {
         before - self.held.len()
     }
 
-    /// None: refused.
+    /// Returns `None` if the letters are refused.
     fn append(&mut self, letters: &[Letter], now: Timestamp) -> Option<Appended> {
-        let mut gone = self.expire(now);
+        let mut dropped = self.expire(now);
         let before = (self.held.clone(), self.next);
         let mut ids: HashSet<_> = self.held.iter().map(|(held, _)| held.letter.id).collect();
         let arrived = self.held.last().map_or(now, |(_, last)| now.max(*last));
@@ -103,9 +103,9 @@ impl Model {
         }
         while self.limits.overflow == Overflow::DropOldest && self.over() {
             self.held.remove(0);
-            gone += 1;
+            dropped += 1;
         }
-        Some(Appended { taken: taken as u64, known: (letters.len() - taken) as u64, dropped: gone as u64 })
+        Some(Appended { taken: taken as u64, known: (letters.len() - taken) as u64, dropped: dropped as u64 })
     }
 
     fn at(&self, which: &[usize]) -> Vec<Held> {
@@ -114,7 +114,7 @@ impl Model {
     }
 }
 
-/// A store whose clock the test sets.
+/// A store with a clock that the test sets.
 trait Timed: DeadLetterStore {
     fn append_when(&self, letters: &[Letter], now: Timestamp) -> Result<Appended, AppendError>;
     fn expire_when(&self, now: Timestamp) -> Result<usize, StoreError>;
@@ -144,23 +144,23 @@ fn run<S: Timed>(
     mut store: S,
     reopen: impl Fn(S) -> S,
     mut model: Model,
-    steps: Vec<Step>,
+    steps: Vec<StoreStep>,
 ) -> Result<(), TestCaseError> {
     let mut now = Timestamp::from_second(1_700_000_000).unwrap();
     for step in steps {
         match step {
-            Step::Append(numbers) => {
+            StoreStep::Append(numbers) => {
                 let letters: Vec<Letter> = numbers.iter().map(|(number, bytes)| letter(*number, *bytes)).collect();
                 prop_assert_eq!(store.append_when(&letters, now).ok(), model.append(&letters, now));
             }
-            Step::Remove(which) => {
+            StoreStep::Remove(which) => {
                 let mut positions: Vec<Position> = model.at(&which).iter().map(|held| held.position).collect();
                 let before = model.held.len();
                 model.held.retain(|(held, _)| !positions.contains(&held.position));
                 positions.push(Position(model.next));
                 prop_assert_eq!(store.remove(&positions).unwrap(), before - model.held.len());
             }
-            Step::Update(which, count) => {
+            StoreStep::Update(which, count) => {
                 let mut changed = model.at(&which);
                 changed.iter_mut().for_each(|held| held.letter.replay_count = count);
                 for (held, _) in &mut model.held {
@@ -170,9 +170,9 @@ fn run<S: Timed>(
                 changed.push(Held::new(Position(model.next), letter(0, 0)));
                 prop_assert_eq!(store.update(&changed).unwrap(), all);
             }
-            Step::Expire => prop_assert_eq!(store.expire_when(now).unwrap(), model.expire(now)),
-            Step::Clock(seconds) => now += jiff::SignedDuration::from_secs(seconds.into()),
-            Step::Reopen => store = reopen(store),
+            StoreStep::Expire => prop_assert_eq!(store.expire_when(now).unwrap(), model.expire(now)),
+            StoreStep::Clock(seconds) => now += jiff::SignedDuration::from_secs(seconds.into()),
+            StoreStep::Reopen => store = reopen(store),
         }
         compare(&store, &model)?;
     }
@@ -196,19 +196,19 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn memory_does_what_a_plain_list_does(limits in limits(), steps in steps()) {
+    fn memory_store_matches_the_model(limits in limits(), steps in steps()) {
         let model = Model { limits: limits.clone(), size: Letter::memory_bytes, held: Vec::new(), next: 0 };
         run(MemoryStore::with_limits(limits), |store| store, model, steps)?;
     }
 
     #[test]
-    fn a_file_does_what_a_plain_list_does(limits in limits(), steps in steps()) {
+    fn file_store_matches_the_model(limits in limits(), steps in steps()) {
         let size = |letter: &Letter| letter.to_json().unwrap().len() as u64 + 13;
         let model = Model { limits: limits.clone(), size, held: Vec::new(), next: 0 };
         let (disk, store): (Arc<Disk>, FileStore) = on_new_disk(limits.clone());
         let reopen = |store: FileStore| {
             drop(store);
-            again(&disk, limits.clone())
+            reopen_disk(&disk, limits.clone())
         };
         run(store, reopen, model, steps)?;
     }

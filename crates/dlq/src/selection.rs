@@ -1,46 +1,47 @@
-//! Which letters: what lists, replays and purges choose by.
+//! Selects letters for lists, replays, purges and exports.
 //!
-//! - Every criterion that is set must hold; of one with several values, any. Nothing set selects everything.
+//! Rules: a letter must match every criterion that is set, and one value of a criterion with several values. A selection
+//! without criteria matches every letter.
 
 use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::letter::{Letter, LetterId, Outcome};
 
-/// What letters must be like.
+/// The criteria for letters.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Selection {
-    /// One of these ids.
+    /// The letter has one of these ids.
     pub ids: Vec<LetterId>,
-    /// One of these topics.
+    /// The record's topic is one of these.
     pub topics: Vec<String>,
-    /// One of these event types.
+    /// The event's type is one of these.
     pub event_types: Vec<String>,
-    /// One of these of Kafka's error names.
+    /// Kafka's name of the last error is one of these.
     pub error_codes: Vec<String>,
-    /// One of these keys, byte for byte.
+    /// The record's key is one of these, byte for byte.
     pub keys: Vec<Bytes>,
-    /// The failure's reason contains this, in whatever case.
+    /// The reason contains this text. Case is ignored.
     pub reason: Option<String>,
-    /// This outcome.
+    /// The letter has this outcome.
     pub outcome: Option<Outcome>,
-    /// Whether the cause was one that passes.
+    /// The letter is retriable, or is not.
     pub retriable: Option<bool>,
-    /// Last tried at this moment or later.
+    /// The last attempt was at this time or later.
     pub since: Option<Timestamp>,
-    /// Last tried before this moment.
+    /// The last attempt was before this time.
     pub until: Option<Timestamp>,
-    /// Sent again at most so often before: the guard against loops.
+    /// Most replays of the letter until now. This prevents loops.
     pub max_replay_count: Option<u32>,
 }
 
 impl Selection {
-    /// Everything.
+    /// Returns a selection that matches every letter.
     pub fn all() -> Self {
         Self::default()
     }
 
-    /// Whether the letter is one of them.
+    /// Returns whether the letter matches.
     pub fn matches(&self, letter: &Letter) -> bool {
         any(&self.ids, Some(&letter.id))
             && any(&self.topics, Some(&letter.topic))
@@ -56,8 +57,8 @@ impl Selection {
     }
 }
 
-fn any<T: PartialEq>(wanted: &[T], is: Option<&T>) -> bool {
-    wanted.is_empty() || is.is_some_and(|is| wanted.contains(is))
+fn any<T: PartialEq>(wanted: &[T], value: Option<&T>) -> bool {
+    wanted.is_empty() || value.is_some_and(|value| wanted.contains(value))
 }
 
 fn contains(text: &str, part: &str) -> bool {
@@ -88,12 +89,12 @@ mod tests {
     }
 
     #[test]
-    fn nothing_set_selects_everything() {
+    fn empty_selection_matches_everything() {
         assert!(selects(|_| ()));
     }
 
     #[test]
-    fn of_one_criterion_any_value_will_do() {
+    fn any_value_matches() {
         assert!(selects(|s| s.topics = vec!["others".into(), "orders".into()]));
         assert!(!selects(|s| s.topics = vec!["others".into()]));
         assert!(selects(|s| s.event_types = vec!["order.placed".into()]));
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn every_criterion_that_is_set_must_hold() {
+    fn all_criteria_must_match() {
         assert!(!selects(|s| {
             s.topics = vec!["orders".into()];
             s.outcome = Some(Outcome::NotWritten);
@@ -114,13 +115,13 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_is_found_by_a_part_in_any_case() {
+    fn reason_ignores_case() {
         assert!(selects(|s| s.reason = Some("NOT available".into())));
         assert!(!selects(|s| s.reason = Some("too large".into())));
     }
 
     #[test]
-    fn since_is_included_and_until_is_not() {
+    fn time_range_excludes_its_end() {
         assert!(selects(|s| s.since = Some(at("2024-01-15T10:00:00Z"))));
         assert!(!selects(|s| s.since = Some(at("2024-01-15T10:00:00.001Z"))));
         assert!(!selects(|s| s.until = Some(at("2024-01-15T10:00:00Z"))));
@@ -128,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_replayed_too_often_are_left_out() {
+    fn replay_count_is_limited() {
         assert!(selects(|s| s.max_replay_count = Some(2)));
         assert!(!selects(|s| s.max_replay_count = Some(1)));
     }

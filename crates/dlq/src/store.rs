@@ -1,8 +1,9 @@
-//! What a dead-letter store is.
+//! The interface of a dead-letter store.
 //!
-//! - `append` returns once the letters are as durable as the store makes them, all of them or none.
-//! - A letter of one id is kept once, however often it is appended.
-//! - Every method blocks: call it from a thread that may.
+//! Rules:
+//! - `append` returns once all letters are as durable as the store makes them, or none of them is taken.
+//! - A letter of one id is kept once, even if it is appended several times.
+//! - Every method may block its thread.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,63 +14,93 @@ use serde::{Deserialize, Serialize};
 
 use crate::import::{self, Edited, Imported};
 use crate::letter::{Letter, LetterId};
-use crate::replay::{BeginReplayError, ReplayGuard};
+use crate::replay_guard::{BeginReplayError, ReplayGuard};
 use crate::selection::Selection;
 
-/// A page that [`DeadLetterStore::scan`] gives ends with the letter that brings it to so many bytes.
+/// Bytes that end a page of [`DeadLetterStore::scan`]. The letter that reaches them is the last one of the page.
 pub const SCAN_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Keeps dead letters.
 pub trait DeadLetterStore: Send + Sync + fmt::Debug {
-    /// Whether nobody but its holder can have letters in hand: whoever wrote here before is gone for certain. A check may end
-    /// the life of such a producer's id, to prove what it can no longer write.
+    /// Returns whether no other process writes letters here: every producer that wrote letters earlier has ended. A check may
+    /// then fence their producer ids to prove that a record is absent.
     fn is_exclusive(&self) -> bool {
         false
     }
 
-    /// What it is called in messages: `memory`, or the file's path.
+    /// Returns the store's name for messages: `memory`, or the file's path.
     fn name(&self) -> &str;
 
-    /// Takes all of the letters, durably, or none. A letter whose id is there already is left as it is there.
+    /// Appends all letters durably, or none. A letter whose id is in the store already is ignored.
+    ///
+    /// # Errors
+    /// Returns an error if the store is full, a letter is too large, or the store failed. No letter is taken then.
     fn append(&self, letters: &[Letter]) -> Result<Appended, AppendError>;
 
-    /// Takes letters that were written elsewhere, by producers that may live: their ids are not this store's to end. A store
-    /// whose [`is_exclusive`](Self::is_exclusive) is ever true tells them apart ([`Held::imported`]). A letter whose id is
-    /// there already is taken only in a newer state; one that was edited is named and left as it is here.
+    /// Imports letters of another store, whose producers may still be running: a check must not fence their producer ids. A
+    /// store whose [`is_exclusive`](Self::is_exclusive) can be true marks such letters ([`Held::imported`]). A letter whose
+    /// id is in the store already is taken only in a newer state. An edited letter is reported, and the store's one stays.
+    ///
+    /// # Errors
+    /// See [`append`](Self::append).
     fn import(&self, letters: &[Letter]) -> Result<Imported, AppendError> {
         self.import_with(letters, Edited::Leave)
     }
 
-    /// As [`import`](Self::import), and says what to do with edited letters.
+    /// Imports letters as [`import`](Self::import) does, with a choice for edited letters.
+    ///
+    /// # Errors
+    /// See [`append`](Self::append).
     fn import_with(&self, letters: &[Letter], edited: Edited) -> Result<Imported, AppendError> {
-        import::through(self, letters, edited)
+        import::import_with_other_methods(self, letters, edited)
     }
 
-    /// The letters that arrived after the one at `after`, in order of arrival: at most `limit`, and fewer once they come to
-    /// [`SCAN_BYTES`]. No letter at all means that there are no more.
+    /// Returns the letters after the position `after` in the order of arrival: at most `limit`, and fewer if they reach
+    /// [`SCAN_BYTES`]. An empty page is the end.
+    ///
+    /// # Errors
+    /// Returns an error if the store cannot be read.
     fn scan(&self, after: Option<Position>, limit: usize) -> Result<Vec<Held>, StoreError>;
 
-    /// Removes the letters at these positions, durably, and says how many there were.
+    /// Removes the letters at these positions durably, and returns the number of removed letters.
+    ///
+    /// # Errors
+    /// Returns an error if the store cannot be written.
     fn remove(&self, positions: &[Position]) -> Result<usize, StoreError>;
 
-    /// Puts these letters in the place of those that are there, durably, and says how many there were. One that has
-    /// gone, or whose id is another, is left out: it is never put back.
+    /// Replaces the letters at these positions durably, and returns the number of replaced letters. A letter that was removed,
+    /// or has another id, is not replaced and never inserted.
+    ///
+    /// # Errors
+    /// Returns an error if the store cannot be written.
     fn update(&self, changed: &[Held]) -> Result<usize, StoreError>;
 
-    /// Where the letters of these ids are.
+    /// Returns the positions of the letters with these ids.
+    ///
+    /// # Errors
+    /// Returns an error if the store cannot be read.
     fn find(&self, ids: &[LetterId]) -> Result<Vec<Option<Position>>, StoreError>;
 
-    /// Drops what is too old, and says how many. [`DeadLetterStore::append`] does so too.
+    /// Drops letters that are too old, and returns their number. [`DeadLetterStore::append`] drops them as well.
+    ///
+    /// # Errors
+    /// Returns an error if the store cannot be written.
     fn expire(&self) -> Result<usize, StoreError>;
 
-    /// What it holds and did.
+    /// Returns the store's content and counts.
+    ///
+    /// # Errors
+    /// Returns an error if the store cannot be read.
     fn stats(&self) -> Result<StoreStats, StoreError>;
 
-    /// Takes the right to replay, which only one may have at a time.
+    /// Claims the store for a replay. One replay can have the claim at a time.
+    ///
+    /// # Errors
+    /// Returns an error if another replay has the claim, or the store failed.
     fn begin_replay(&self) -> Result<ReplayGuard, BeginReplayError>;
 }
 
-/// Where a letter is in its store: grows with each letter that arrives, and is never used again.
+/// A letter's position in its store. Positions grow in the order of arrival and are never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Position(pub u64);
@@ -80,44 +111,44 @@ impl fmt::Display for Position {
     }
 }
 
-/// A letter and where it is.
+/// A letter in a store.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Held {
-    /// Where.
+    /// The letter's position.
     pub position: Position,
     /// The letter.
     pub letter: Letter,
-    /// Whether it came by an [import](DeadLetterStore::import), and what it says of its producer is still from there.
+    /// Whether the letter was [imported](DeadLetterStore::import) and still has the data of its former producer.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub imported: bool,
 }
 
 impl Held {
-    /// A letter at this place, with what this store's own producers wrote into it.
+    /// Creates a letter that this store's own producers wrote.
     pub fn new(position: Position, letter: Letter) -> Self {
         Self { position, letter, imported: false }
     }
 }
 
-/// What became of letters that were appended.
+/// The result of an append.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct Appended {
-    /// So many are new here.
+    /// Letters that are new in the store.
     pub taken: u64,
-    /// So many were here already.
+    /// Letters that were in the store already.
     pub known: u64,
-    /// So many older ones were dropped to make room, or because of their age.
+    /// Older letters that were dropped to make room, or because of their age.
     pub dropped: u64,
 }
 
-/// What a store holds, and what it did since it was opened.
+/// A store's content, and its counts since it was opened.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct StoreStats {
-    /// Letters held.
+    /// Letters in the store.
     pub letters: u64,
-    /// Their bytes, as the store counts them.
+    /// Bytes of the letters, as the store counts them.
     pub bytes: u64,
-    /// When the oldest of them arrived.
+    /// Arrival of the oldest letter.
     pub oldest: Option<Timestamp>,
     /// Letters that were taken.
     pub appended: u64,
@@ -127,40 +158,40 @@ pub struct StoreStats {
     pub dropped: u64,
     /// Letters that were dropped because of their age.
     pub expired: u64,
-    /// Letters that were not taken, because the store was full or could not write.
+    /// Letters that were refused because the store was full or could not be written.
     pub refused: u64,
-    /// Why nothing can be written at present.
+    /// Why the store cannot be written at present.
     pub latched: Option<String>,
 }
 
-/// Why letters were not taken: none of them was.
+/// Why letters were refused. No letter was taken.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AppendError {
-    /// The store is full, and its policy is to refuse.
+    /// The store is full, and its policy is to refuse letters.
     #[error(
-        "the dead-letter store {store} is full: {letters} letters, {bytes} bytes; replay or purge some, or raise its limits"
+        "the dead-letter store {store} is full with {letters} dead letters of {bytes} bytes: replay or purge some, or raise its limits"
     )]
     Full {
         /// The store.
         store: String,
-        /// Letters held.
+        /// Letters in the store.
         letters: u64,
-        /// Their bytes.
+        /// Bytes of the letters.
         bytes: u64,
     },
-    /// One of the letters alone is over the limit of bytes. The others may well be taken without it.
+    /// One letter alone exceeds the limit of bytes. The store may take the others without it.
     #[error(
-        "letter {id} takes {bytes} bytes, more than the {limit} that the dead-letter store {store} may hold in all"
+        "dead letter {id} takes {bytes} bytes, over the limit of {limit} of the dead-letter store {store}: raise the limit"
     )]
     TooLarge {
         /// The store.
         store: String,
         /// The letter.
         id: LetterId,
-        /// Its bytes.
+        /// The letter's bytes.
         bytes: u64,
-        /// What is allowed.
+        /// The store's limit, in bytes.
         limit: u64,
     },
     /// The store failed.
@@ -168,61 +199,61 @@ pub enum AppendError {
     Store(#[from] StoreError),
 }
 
-/// Why a store could not do what it was asked.
+/// Why an operation of a store failed.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// Writing or reading failed now.
+    /// Reading or writing failed.
     #[error("{}: {error}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What happened.
+        /// The operating system's error.
         error: Arc<std::io::Error>,
     },
-    /// An earlier failure: nothing is tried until a pause is over.
-    #[error("{}: {reason} (since {since}; tried again after a pause)", path.display())]
+    /// An earlier attempt failed, and the store pauses before the next one.
+    #[error("{}: {reason} (since {since}): the store tries again after a pause", path.display())]
     Latched {
         /// The file.
         path: PathBuf,
         /// The failure.
         reason: Arc<str>,
-        /// When it happened.
+        /// Time of the first failure.
         since: Timestamp,
     },
-    /// What the file holds is not what was written.
+    /// The file's content was altered.
     #[error("{} is damaged: {reason}", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// How.
+        /// The damage.
         reason: String,
     },
-    /// A letter that has no JSON.
-    #[error("letter {id}: {reason}")]
+    /// A letter cannot be encoded as JSON.
+    #[error("dead letter {id}: {reason}")]
     Letter {
         /// The letter.
         id: LetterId,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// The service that holds the store could not do it, or did not answer.
+    /// The service that holds the store failed, or did not answer.
     #[error("the service that holds {store}: {reason}")]
     Service {
         /// The store.
         store: String,
-        /// What it said.
+        /// The service's error, or the connection's.
         reason: String,
     },
 }
 
-/// The store's letters that are selected, in order of arrival, read in pages as they are asked for. Letters that arrive
-/// meanwhile come too. After an error there are no more.
+/// Returns the store's selected letters in the order of arrival, read in pages. Letters that arrive during the iteration are
+/// included. The iteration ends after an error.
 pub fn letters<'a>(store: &'a dyn DeadLetterStore, selection: &'a Selection) -> Letters<'a> {
     Letters { store, selection, page: Vec::new().into_iter(), after: None, ended: false }
 }
 
-/// See [`letters`].
+/// The iterator of [`letters`].
 #[derive(Debug)]
 pub struct Letters<'a> {
     store: &'a dyn DeadLetterStore,
@@ -267,7 +298,10 @@ impl Iterator for Letters<'_> {
     }
 }
 
-/// Removes the store's letters that are selected, and says how many there were.
+/// Removes the store's selected letters, and returns their number.
+///
+/// # Errors
+/// Returns an error if the store cannot be read or written. Letters that were removed until then stay removed.
 pub fn purge(store: &dyn DeadLetterStore, selection: &Selection) -> Result<usize, StoreError> {
     let mut removed = 0;
     let mut selected = letters(store, selection);

@@ -1,7 +1,7 @@
-//! A letter's JSON gives every byte back, stays on one line, and is refused where it could mean something else.
+//! A letter's JSON keeps every byte, stays on one line, and is refused if it is ambiguous.
 #![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
 
-use kafka_courier_dlq::{Bytes, Header, Letter, LetterId, Outcome, Timestamp, Uuid};
+use kafka_courier_dlq::{Bytes, Header, Letter, LetterId, Outcome, ReplayState, Timestamp, Uuid};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ fn json_of(letter: &Letter) -> Value {
     serde_json::from_slice(&letter.to_json().unwrap()).unwrap()
 }
 
-fn survives(letter: &Letter) {
+fn assert_round_trip(letter: &Letter) {
     let json = letter.to_json().unwrap();
     assert!(!json.contains(&b'\n') && !json.contains(&b'\r'), "{}", String::from_utf8_lossy(&json));
     let again = Letter::from_json(&json).unwrap();
@@ -26,7 +26,7 @@ fn survives(letter: &Letter) {
 }
 
 #[test]
-fn the_fields_have_the_names_that_readers_know() {
+fn json_field_names_are_stable() {
     let mut letter = letter(Bytes::from_static(br#"{"id":1}"#));
     letter.attempt_count = 3;
     letter.last_attempt = at("2024-01-15T10:01:30Z");
@@ -44,26 +44,26 @@ fn the_fields_have_the_names_that_readers_know() {
             "partition": 2, "key": "k", "headers": [{"name": "h", "value": "v"}],
             "timestamp_ms": 1705312800000_i64, "error_code": "REQUEST_TIMED_OUT", "outcome": "unknown",
             "retriable": false, "event_id": null, "event_type": null, "correlation_id": null, "replay_count": 0,
-            "producer_id": 4000,
+            "producer_id": 4000, "format": 2,
         })
     );
-    survives(&letter);
+    assert_round_trip(&letter);
 }
 
 #[test]
-fn json_that_embedding_would_change_is_there_as_base64_too() {
+fn changed_json_has_base64() {
     for (value, event) in
         [(&b"{\n  \"a\": 1\r\n}"[..], r#"{   "a": 1  }"#), (b" {\"a\":1}", r#"{"a":1}"#), (b"1\n", "1")]
     {
         let letter = letter(Bytes::from_static(value));
         let json = String::from_utf8(letter.to_json().unwrap()).unwrap();
         assert!(json.contains(&format!("\"event\":{event},\"event_base64\":\"")), "{json}");
-        survives(&letter);
+        assert_round_trip(&letter);
     }
 }
 
 #[test]
-fn json_is_kept_letter_by_letter() {
+fn json_text_is_kept() {
     for value in [
         r#"{"a":1,"a":2}"#,
         "123456789012345678901234567890.000e-7",
@@ -75,54 +75,69 @@ fn json_is_kept_letter_by_letter() {
         let letter = letter(Bytes::from(value));
         let json = String::from_utf8(letter.to_json().unwrap()).unwrap();
         assert!(json.contains(&format!("\"event\":{value},\"topic\"")), "{json}");
-        survives(&letter);
+        assert_round_trip(&letter);
     }
 }
 
 #[test]
-fn an_event_that_is_no_json_is_base64_with_event_null() {
+fn other_bytes_are_base64() {
     for value in [&b"plain text"[..], b"", b"\xff\xfe", b"{\"a\":1} {", b"null", b" null "] {
         let letter = letter(Bytes::from_static(value));
         let json = json_of(&letter);
         assert_eq!((&json["event"], json["event_base64"].is_string()), (&Value::Null, true), "{json}");
-        survives(&letter);
+        assert_round_trip(&letter);
     }
 }
 
 #[test]
-fn a_tombstone_an_empty_value_and_the_word_null_are_told_apart() {
+fn tombstone_empty_and_null_differ() {
     for value in [None, Some(Bytes::new()), Some(Bytes::from_static(b"null"))] {
-        survives(&letter(value));
+        assert_round_trip(&letter(value));
     }
     assert!(json_of(&letter(None)).get("event_base64").is_none());
 }
 
 #[test]
-fn a_null_key_and_an_empty_key_are_told_apart() {
+fn null_and_empty_keys_differ() {
     for key in [None, Some(Bytes::new()), Some(Bytes::from_static(b"\xff"))] {
         let mut letter = letter(None);
         letter.headers = vec![Header { name: String::new(), value: key.clone() }];
         letter.key = key;
-        survives(&letter);
+        assert_round_trip(&letter);
     }
 }
 
 #[test]
-fn json_nested_without_end_neither_overflows_nor_changes() {
+fn deeply_nested_json_is_kept() {
     let deep = "[".repeat(200_000) + &"]".repeat(200_000);
-    survives(&letter(Bytes::from(deep)));
+    assert_round_trip(&letter(Bytes::from(deep)));
 }
 
 #[test]
-fn a_letter_of_a_later_version_is_read_by_what_is_known() {
+fn unknown_fields_are_ignored() {
     let letter = letter(Bytes::from_static(b"1"));
     let mut json = json_of(&letter);
     json["colour"] = json!("blue");
     assert_eq!(Letter::from_json(&serde_json::to_vec(&json).unwrap()).unwrap(), letter);
 }
 
+/// Fields of a newer format may change the meaning of known ones.
 #[test]
-fn what_is_missing_or_contradicts_itself_is_named() {
+fn newer_format_is_refused() {
+    let mut json = json_of(&letter(Bytes::from_static(b"1")));
+    json["format"] = json!(3);
+    assert_refused(&json, "`format` is 3");
+}
+
+#[test]
+fn unknown_replay_state_is_refused() {
+    let mut json = json_of(&letter(Bytes::from_static(b"1")));
+    json["replay"] = json!({"state": "later"});
+    assert_refused(&json, "later");
+}
+
+#[test]
+fn invalid_fields_are_named() {
     let without = |field: &str| {
         let mut json = json_of(&letter(Bytes::from_static(b"1")));
         json.as_object_mut().unwrap().remove(field);
@@ -130,23 +145,23 @@ fn what_is_missing_or_contradicts_itself_is_named() {
     };
     for field in ["id", "topic", "failure_reason", "attempt_count", "first_attempt", "last_attempt", "outcome", "event"]
     {
-        refused(&without(field), field);
+        assert_refused(&without(field), field);
     }
     let with = |field: &str, value: Value| {
         let mut json = without(field);
         json[field] = value;
         json
     };
-    refused(&with("event_base64", json!("not base64!")), "event_base64");
+    assert_refused(&with("event_base64", json!("not base64!")), "event_base64");
     let mut both = with("key", json!("a"));
     both["key_base64"] = json!("YQ==");
-    refused(&both, "key_base64");
-    refused(&with("outcome", json!("delivered")), "not_written");
-    refused(&with("first_attempt", json!("yesterday")), "yesterday");
-    refused(&with("attempt_count", json!(-1)), "-1");
+    assert_refused(&both, "key_base64");
+    assert_refused(&with("outcome", json!("delivered")), "not_written");
+    assert_refused(&with("first_attempt", json!("yesterday")), "yesterday");
+    assert_refused(&with("attempt_count", json!(-1)), "-1");
 }
 
-fn refused(json: &Value, named: &str) {
+fn assert_refused(json: &Value, named: &str) {
     let error = Letter::from_json(&serde_json::to_vec(json).unwrap()).unwrap_err().to_string();
     assert!(error.starts_with("not a dead letter: ") && error.contains(named), "{named}: {error}");
 }
@@ -165,6 +180,15 @@ fn any_time() -> impl Strategy<Value = Timestamp> {
     (0..253_402_300_799_i64, 0..1_000_000_000_i32).prop_map(|(second, nano)| Timestamp::new(second, nano).unwrap())
 }
 
+fn any_replay() -> impl Strategy<Value = ReplayState> {
+    let stamped = any::<(i64, i16, i32)>().prop_map(|(producer_id, producer_epoch, sequence)| ReplayState::Stamped {
+        producer_id,
+        producer_epoch,
+        sequence,
+    });
+    prop_oneof![Just(ReplayState::Idle), Just(ReplayState::InProgress), stamped]
+}
+
 prop_compose! {
     fn any_letter()(
         id in any::<u128>(),
@@ -177,6 +201,7 @@ prop_compose! {
         counts in (any::<u32>(), any::<u32>(), any::<bool>(), any::<bool>()),
         place in (any::<Option<i32>>(), any::<Option<u128>>(), any::<Option<i64>>()),
         stamp in (any::<Option<i64>>(), any::<Option<i16>>(), any::<Option<i32>>()),
+        replay in any_replay(),
     ) -> Letter {
         Letter {
             id: LetterId::from(Uuid::from_u128(id)), topic: texts.0, failure_reason: texts.1,
@@ -186,19 +211,19 @@ prop_compose! {
             attempt_count: counts.0, replay_count: counts.1, retriable: counts.2,
             outcome: if counts.3 { Outcome::Unknown } else { Outcome::NotWritten },
             partition: place.0, topic_id: place.1.map(Uuid::from_u128), search_from: place.2,
-            producer_id: stamp.0, producer_epoch: stamp.1, sequence: stamp.2,
+            producer_id: stamp.0, producer_epoch: stamp.1, sequence: stamp.2, replay,
         }
     }
 }
 
 proptest! {
     #[test]
-    fn every_letter_survives_its_json_byte_for_byte(letter in any_letter()) {
-        survives(&letter);
+    fn every_letter_round_trips(letter in any_letter()) {
+        assert_round_trip(&letter);
     }
 
     #[test]
-    fn no_bytes_make_the_parser_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn parser_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = Letter::from_json(&bytes);
     }
 }

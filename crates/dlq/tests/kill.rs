@@ -1,4 +1,4 @@
-//! A process that keeps letters under load is killed with -9, hundreds of times: what it reported is there, once.
+//! Kills a process that writes letters 300 times with SIGKILL. Each reported letter is in the file once.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
 
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use kafka_courier_dlq::{Bytes, DeadLetterStore, FileStore, Letter, LetterId, Selection, Timestamp, letters};
 
-/// Set in the process that is to be killed: the file's path, and a seed.
+/// Environment of the process that is killed: the path of the file, and a seed.
 const PATH: &str = "DEAD_LETTERS_PATH";
 const SEED: &str = "DEAD_LETTERS_SEED";
 const ROUNDS: u64 = 300;
@@ -21,7 +21,7 @@ fn letter(random: &mut fastrand::Rng) -> Letter {
     Letter::new("orders", value, "broker not available", Timestamp::UNIX_EPOCH)
 }
 
-/// Appends and removes until `letters` were kept, saying each once it is durable.
+/// Appends and removes letters until `letters` were kept. Reports each letter after it is durable.
 fn write(store: &FileStore, seed: u64, letters: u64, kept: &AtomicU64) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut mine = Vec::new();
@@ -29,29 +29,29 @@ fn write(store: &FileStore, seed: u64, letters: u64, kept: &AtomicU64) {
         let batch: Vec<Letter> = (0..random.usize(1..20)).map(|_| letter(&mut random)).collect();
         store.append(&batch).unwrap();
         kept.fetch_add(batch.len() as u64, Ordering::Relaxed);
-        say("kept", batch.iter().map(|letter| letter.id));
+        report("kept", batch.iter().map(|letter| letter.id));
         mine.extend(batch.iter().map(|letter| letter.id));
         if random.u8(..4) == 0 {
-            let going: Vec<LetterId> = mine.drain(..mine.len() / 3).collect();
-            say("going", going.iter().copied());
-            let positions: Vec<_> = store.find(&going).unwrap().into_iter().flatten().collect();
-            assert_eq!(store.remove(&positions).unwrap(), going.len());
+            let removing: Vec<LetterId> = mine.drain(..mine.len() / 3).collect();
+            report("removing", removing.iter().copied());
+            let positions: Vec<_> = store.find(&removing).unwrap().into_iter().flatten().collect();
+            assert_eq!(store.remove(&positions).unwrap(), removing.len());
         }
     }
 }
 
-/// To the parent, if there is one. The runner's own line has no end yet when the first comes.
-fn say(what: &str, ids: impl Iterator<Item = LetterId>) {
+/// Writes lines to the parent process, if there is one. The first line ends the test runner's own line.
+fn report(event: &str, ids: impl Iterator<Item = LetterId>) {
     if std::env::var_os(PATH).is_none() {
         return;
     }
-    let lines: String = std::iter::once("\n".into()).chain(ids.map(|id| format!("{what} {id}\n"))).collect();
+    let lines: String = std::iter::once("\n".into()).chain(ids.map(|id| format!("{event} {id}\n"))).collect();
     std::io::stdout().lock().write_all(lines.as_bytes()).unwrap();
 }
 
-/// Also what is killed: with a path in the environment it goes on until then.
+/// This test is also the process that is killed: with a path in the environment it runs until then.
 #[test]
-fn what_several_threads_keep_at_once_is_there() {
+fn threads_share_a_store() {
     let folder = tempfile::tempdir().unwrap();
     let given = std::env::var_os(PATH);
     let path = given.as_ref().map_or_else(|| folder.path().join("letters"), Into::into);
@@ -69,20 +69,20 @@ fn what_several_threads_keep_at_once_is_there() {
     assert_eq!(stats.letters, stats.appended - stats.removed);
 }
 
-/// What a killed process had said.
+/// The reports of a killed process.
 #[derive(Default)]
-struct Said {
+struct Reports {
     kept: BTreeSet<LetterId>,
-    going: BTreeSet<LetterId>,
+    removing: BTreeSet<LetterId>,
 }
 
-impl Said {
-    fn hear(&mut self, line: &str) {
-        // The last line may be cut off: what it was about to announce was not done.
-        let Some((what, Ok(id))) = line.split_once(' ').map(|(what, id)| (what, id.parse())) else { return };
-        match what {
+impl Reports {
+    fn read_line(&mut self, line: &str) {
+        // The last line may be incomplete. Its letter was not reported.
+        let Some((event, Ok(id))) = line.split_once(' ').map(|(event, id)| (event, id.parse())) else { return };
+        match event {
             "kept" => _ = self.kept.insert(id),
-            "going" => _ = self.going.insert(id),
+            "removing" => _ = self.removing.insert(id),
             _ => (),
         }
     }
@@ -90,21 +90,21 @@ impl Said {
 
 fn start(path: &Path, seed: u64) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "what_several_threads_keep_at_once_is_there", "--nocapture", "--test-threads=1"]);
+    command.args(["--exact", "threads_share_a_store", "--nocapture", "--test-threads=1"]);
     command.env(PATH, path).env(SEED, seed.to_string());
     command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
 }
 
-/// Hears so many lines, lets a little time go by, and kills.
-fn killed(path: &Path, seed: u64, said: &mut Said) {
+/// Reads up to 80 lines, waits for a random time, and kills the process.
+fn kill_writer(path: &Path, seed: u64, reports: &mut Reports) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut child = start(path, seed);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut patience = if seed.is_multiple_of(10) { 0 } else { random.u32(..80) };
-    while patience > 0 {
-        // The first lines are the test runner's own.
-        said.hear(&lines.next().unwrap().unwrap());
-        patience -= 1;
+    let mut lines_left = if seed.is_multiple_of(10) { 0 } else { random.u32(..80) };
+    while lines_left > 0 {
+        // The first lines are those of the test runner.
+        reports.read_line(&lines.next().unwrap().unwrap());
+        lines_left -= 1;
     }
     let most = if seed.is_multiple_of(10) { 20_000_000 } else { 200_000 };
     for _ in 0..random.u32(..most) {
@@ -113,34 +113,34 @@ fn killed(path: &Path, seed: u64, said: &mut Said) {
     child.kill().unwrap();
     child.wait().unwrap();
     for line in lines {
-        said.hear(&line.unwrap());
+        reports.read_line(&line.unwrap());
     }
 }
 
 #[test]
-fn what_was_reported_is_there_once_after_hundreds_of_kills() {
+fn kills_lose_no_reported_letter() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("letters");
-    let (mut said, mut kept) = (Said::default(), 0);
+    let (mut reports, mut kept) = (Reports::default(), 0);
     for round in 0..ROUNDS {
-        killed(&path, round, &mut said);
+        kill_writer(&path, round, &mut reports);
         let store = FileStore::open(&path).unwrap();
         let found: Vec<LetterId> = letters(&store, &Selection::all()).map(|held| held.unwrap().letter.id).collect();
         let once: BTreeSet<LetterId> = found.iter().copied().collect();
         assert_eq!(
             (once.len(), store.len()),
             (found.len(), found.len() as u64),
-            "round {round}: each once, and counted"
+            "round {round}: each dead letter is there once and counted"
         );
-        let missing = said.kept.iter().filter(|id| !once.contains(id) && !said.going.contains(id)).count();
-        assert_eq!(missing, 0, "round {round}: of {} reported", said.kept.len());
-        kept += said.kept.len();
+        let missing = reports.kept.iter().filter(|id| !once.contains(id) && !reports.removing.contains(id)).count();
+        assert_eq!(missing, 0, "round {round}: of {} reported", reports.kept.len());
+        kept += reports.kept.len();
         if round % 5 == 4 {
             clear(&store);
-            said = Said::default();
+            reports = Reports::default();
         }
         if round % 10 == 9 {
-            // The next one is killed while it makes the file anew, or soon after.
+            // The next process is killed while it creates the file, or soon after.
             drop(store);
             std::fs::remove_file(&path).unwrap();
         }
@@ -154,7 +154,7 @@ fn clear(store: &FileStore) {
 }
 
 #[test]
-fn the_lock_of_a_killed_process_does_not_hold_but_that_of_a_living_one_does() {
+fn lock_ends_with_its_process() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("letters");
     let mut child = start(&path, 1);

@@ -44,6 +44,10 @@ pub const DLQ_PRODUCER_EPOCH: &str = "dlq.producer-epoch";
 pub const DLQ_SEQUENCE: &str = "dlq.sequence";
 /// The lowest possible offset of the record in the log, decimal text.
 pub const DLQ_SEARCH_FROM: &str = "dlq.search-from";
+/// Whether a replay is sending the record, as JSON. Absent if no replay is.
+pub const DLQ_REPLAY: &str = "dlq.replay";
+/// The format of the letter, decimal text. Absent in format 1, which has no `dlq.replay`.
+pub const DLQ_FORMAT: &str = "dlq.format";
 /// The arrival of a dead letter in the dead-letter topic, a UUIDv7. It orders dead letters of different partitions.
 pub const DLQ_ARRIVAL: &str = "dlq.arrival";
 /// The arrival of the dead letter's first version, on a newer version in the dead-letter topic.

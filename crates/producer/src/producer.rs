@@ -195,7 +195,7 @@ impl KafkaProducer {
         };
         let producer = Self { inner: Arc::new(inner) };
         if config.auto_replay {
-            producer.replay_unasked(&config);
+            producer.replay_automatically(&config);
         }
         Ok(producer)
     }

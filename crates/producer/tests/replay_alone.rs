@@ -130,7 +130,7 @@ async fn the_producer_of_an_imported_letter_lives_on_and_the_letter_is_not_found
     let replaying = producer(&cluster, &ours.store);
     let report = replay(&replaying, &verify()).await;
     assert_eq!((report.not_found, report.delivered), (1, 1), "{report:?}");
-    assert!(report.reasons.keys().any(|why| why.contains("it was imported")), "{report:?}");
+    assert!(report.reasons.keys().any(|why| why.contains("was imported")), "{report:?}");
     living.close(LONG).await;
     // Told that it has ended:
     certain.id = kafka_courier::dlq::LetterId::new();

@@ -5,12 +5,9 @@
 //! - A line fits the terminal: cells are cut, the reason first, and then columns are left out.
 //! - No control character of a dead letter reaches the terminal.
 
-use kafka_courier::dlq::{Letter, Outcome};
+use kafka_courier::dlq::Letter;
 
 use crate::terminal::printable;
-
-/// The start of the reason of a dead letter that a replay has marked.
-const MARK: &str = "a replay of it was interrupted";
 
 const COLUMNS: usize = 7;
 const TITLES: [&str; COLUMNS] = ["ID", "LAST ATTEMPT", "TOPIC", "KEY", "OUTCOME", "ERROR", "REASON"];
@@ -50,14 +47,12 @@ impl LetterRow {
     }
 }
 
-/// Returns the reason for a reader. A mark means that a replay is running, or ended before the verdict. The stored text
-/// names only the second case.
+/// Returns the reason as a person reads it. The stored state does not say whether the replay is still running.
 fn reason(letter: &Letter) -> String {
-    let is_marked = letter.outcome == Outcome::Unknown && letter.failure_reason.starts_with(MARK);
-    match letter.failure_reason.split_once("; before: ") {
-        Some((_, before)) if is_marked => format!("in a replay that has not finished; before: {before}"),
-        _ if is_marked => "in a replay that has not finished".to_owned(),
-        _ => letter.failure_reason.clone(),
+    match letter.failure_reason.as_str() {
+        reason if !letter.is_replay_unfinished() => reason.to_owned(),
+        "" => "in a replay that has not finished".to_owned(),
+        before => format!("in a replay that has not finished; before: {before}"),
     }
 }
 
@@ -130,7 +125,7 @@ fn total(widths: &[Option<usize>; COLUMNS]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use kafka_courier::dlq::{Bytes, Outcome};
+    use kafka_courier::dlq::{Bytes, Outcome, ReplayState};
 
     use super::*;
 
@@ -148,13 +143,13 @@ mod tests {
 
     #[test]
     fn mark_reads_the_same_while_running() {
-        let mut letter = Letter::new("t", None, "", kafka_courier::dlq::Timestamp::UNIX_EPOCH);
-        for mark in [MARK.to_owned(), format!("{MARK} while it went alone")] {
-            letter.failure_reason = format!("{mark}; before: no answer");
-            letter.outcome = Outcome::Unknown;
+        let mut letter = Letter::new("t", None, "no answer", kafka_courier::dlq::Timestamp::UNIX_EPOCH);
+        let stamped = ReplayState::Stamped { producer_id: 7, producer_epoch: 0, sequence: 0 };
+        for replay in [ReplayState::InProgress, stamped] {
+            (letter.replay, letter.outcome) = (replay, Outcome::Unknown);
             assert_eq!(reason(&letter), "in a replay that has not finished; before: no answer");
             letter.outcome = Outcome::NotWritten;
-            assert_eq!(reason(&letter), letter.failure_reason, "no replay marked it");
+            assert_eq!(reason(&letter), "no answer", "no replay marked it");
         }
     }
 

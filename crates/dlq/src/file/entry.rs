@@ -1,32 +1,33 @@
-//! What stands in the file for a letter: version, time of arrival, checksum, JSON.
+//! The bytes of a letter in the file: version, arrival, checksum and JSON.
 //!
 //! ```text
-//! byte 0      1, or 2: a letter that was imported
+//! byte 0      1, or 2 for an imported letter
 //! 1 to 8      arrival, milliseconds since 1970-01-01 UTC, little-endian
-//! 9 to 12     CRC-32C of the position and everything else, little-endian
-//! 13 on       the letter's JSON
+//! 9 to 12     CRC-32C of the position and all other bytes, little-endian
+//! from 13     the letter's JSON
 //! ```
 //!
-//! - The database checks its pages only when it opens them after a crash; the checksum here is looked at on every read,
-//!   and counts the position, so that a letter is never taken for another.
+//! Rule: the checksum is verified on every read, because the database checks its pages only when it opens them after a
+//! crash. The checksum includes the position, so that no letter is taken for another.
 
 use jiff::Timestamp;
 
+use crate::json::LetterError;
 use crate::letter::Letter;
 
 const OWN: u8 = 1;
 const IMPORTED: u8 = 2;
 const JSON: usize = 13;
 
-/// A letter as it stands in the file.
+/// A letter as stored in the file.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Entry {
+pub(super) struct StoredEntry {
     pub(super) letter: Letter,
     pub(super) arrived: Timestamp,
     pub(super) imported: bool,
 }
 
-/// The bytes for a letter's JSON.
+/// Encodes an entry from a letter's JSON.
 pub(super) fn encode(position: u64, json: &[u8], arrived: Timestamp, imported: bool) -> Vec<u8> {
     let mut entry = Vec::with_capacity(JSON + json.len());
     entry.push(if imported { IMPORTED } else { OWN });
@@ -38,23 +39,40 @@ pub(super) fn encode(position: u64, json: &[u8], arrived: Timestamp, imported: b
     entry
 }
 
-/// The entry's length for JSON of this length.
+/// Returns the length of the entry with this JSON.
 pub(super) fn length(json: &[u8]) -> u64 {
     (JSON + json.len()) as u64
 }
 
-/// The letter, and what stands with it.
-pub(super) fn decode(position: u64, entry: &[u8]) -> Result<Entry, String> {
-    let arrived = arrived(entry)?;
-    let stored: [u8; 4] = entry[9..JSON].try_into().map_err(|_| "cut off".to_owned())?;
-    if checksum(position, entry) != u32::from_le_bytes(stored) {
-        return Err("its checksum does not match".into());
-    }
-    let letter = Letter::from_json(&entry[JSON..]).map_err(|error| error.to_string())?;
-    Ok(Entry { letter, arrived, imported: entry[0] == IMPORTED })
+/// Why bytes are not an entry.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub(super) enum EntryError {
+    #[error("the entry is empty")]
+    Empty,
+    #[error("the entry is truncated")]
+    Truncated,
+    #[error("the entry has version {0}, and this version reads {own} and {imported}", own = OWN, imported = IMPORTED)]
+    Version(u8),
+    #[error("the time of arrival is invalid: {0}")]
+    Arrival(String),
+    #[error("the checksum does not match")]
+    Checksum,
+    #[error(transparent)]
+    Letter(#[from] LetterError),
 }
 
-/// The entry for another position. One that is damaged stays so.
+/// Decodes an entry.
+pub(super) fn decode(position: u64, entry: &[u8]) -> Result<StoredEntry, EntryError> {
+    let arrived = arrived(entry)?;
+    let stored: [u8; 4] = entry[9..JSON].try_into().map_err(|_| EntryError::Truncated)?;
+    if checksum(position, entry) != u32::from_le_bytes(stored) {
+        return Err(EntryError::Checksum);
+    }
+    let letter = Letter::from_json(&entry[JSON..])?;
+    Ok(StoredEntry { letter, arrived, imported: entry[0] == IMPORTED })
+}
+
+/// Returns the entry for another position. A damaged entry stays damaged.
 pub(super) fn moved(from: u64, to: u64, entry: &[u8]) -> Vec<u8> {
     let mut moved = entry.to_vec();
     if decode(from, entry).is_ok() {
@@ -64,17 +82,17 @@ pub(super) fn moved(from: u64, to: u64, entry: &[u8]) -> Vec<u8> {
     moved
 }
 
-/// When it arrived, without looking at the letter.
-pub(super) fn arrived(entry: &[u8]) -> Result<Timestamp, String> {
+/// Returns the arrival without decoding the letter.
+pub(super) fn arrived(entry: &[u8]) -> Result<Timestamp, EntryError> {
     match entry {
-        [] => Err("empty".into()),
+        [] => Err(EntryError::Empty),
         [OWN | IMPORTED, rest @ ..] if entry.len() >= JSON => {
-            let bytes = rest[..8].try_into().map_err(|_| "cut off".to_owned())?;
+            let bytes = rest[..8].try_into().map_err(|_| EntryError::Truncated)?;
             Timestamp::from_millisecond(i64::from_le_bytes(bytes))
-                .map_err(|error| format!("its time of arrival: {error}"))
+                .map_err(|error| EntryError::Arrival(error.to_string()))
         }
-        [OWN | IMPORTED, ..] => Err("cut off".into()),
-        [version, ..] => Err(format!("version {version} of a letter's entry; known are {OWN} and {IMPORTED}")),
+        [OWN | IMPORTED, ..] => Err(EntryError::Truncated),
+        [version, ..] => Err(EntryError::Version(*version)),
     }
 }
 
@@ -88,15 +106,15 @@ fn checksum(position: u64, entry: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    fn entry(imported: bool) -> (Entry, Vec<u8>) {
+    fn entry(imported: bool) -> (StoredEntry, Vec<u8>) {
         let arrived: Timestamp = "2024-01-15T10:00:00.123Z".parse().unwrap();
         let letter = Letter::new("t", bytes::Bytes::from_static(b"{}"), "why", arrived);
         let entry = encode(7, &letter.to_json().unwrap(), arrived, imported);
-        (Entry { letter, arrived, imported }, entry)
+        (StoredEntry { letter, arrived, imported }, entry)
     }
 
     #[test]
-    fn an_entry_gives_its_letter_back_and_says_whether_it_was_imported() {
+    fn entry_round_trips() {
         for imported in [false, true] {
             let (whole, entry) = entry(imported);
             assert_eq!(decode(7, &entry), Ok(whole));
@@ -104,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn no_changed_bit_goes_unnoticed() {
+    fn every_changed_bit_is_detected() {
         let (_, entry) = entry(false);
         for bit in 0..entry.len() * 8 {
             let mut changed = entry.clone();
@@ -117,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_can_be_moved_and_a_damaged_one_stays_damaged() {
+    fn moved_entry_keeps_its_damage() {
         let (whole, entry) = entry(true);
         assert_eq!(decode(9, &moved(7, 9, &entry)), Ok(whole));
         assert_eq!(moved(8, 9, &entry), entry);
@@ -125,8 +143,8 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_at_another_position_is_refused() {
+    fn wrong_position_is_refused() {
         let (_, entry) = entry(false);
-        assert_eq!(decode(8, &entry), Err("its checksum does not match".into()));
+        assert_eq!(decode(8, &entry), Err(EntryError::Checksum));
     }
 }

@@ -1,58 +1,57 @@
-//! What can go wrong beneath a store's file.
+//! Failures of a store's file.
 //!
-//! - redb checks what it reads, yet trusts some of it: where altered bytes make it panic, that is a damaged file, and no
-//!   reason to end the process.
+//! Rule: a panic of redb is a damaged file, because redb trusts some of the bytes that it reads. The process does not end.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::kind::FileKind;
 
-/// What went wrong.
+/// A failure of the file.
 #[derive(Debug)]
-pub(super) enum Fault {
-    /// The operating system said so.
+pub(super) enum FileFault {
+    /// The operating system returned an error.
     Io(io::Error),
-    /// The bytes are not what was written.
+    /// The bytes were altered.
     Damaged(String),
-    /// Written by a version with another format.
+    /// A version with another format wrote the file.
     Version(u64),
-    /// redb's own format is one that needs an upgrade.
+    /// The database's own format needs an upgrade.
     Redb(u8),
-    /// Another handle has the file.
+    /// Another handle has the file open.
     Held,
-    /// Not a file of ours.
+    /// The file is not a file of dead letters.
     Foreign,
-    /// A folder, a device, a pipe or a socket.
+    /// The path leads to a folder, a device, a pipe or a socket.
     NotRegular(FileKind),
 }
 
-impl std::fmt::Display for Fault {
+impl std::fmt::Display for FileFault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Io(error) => write!(f, "{error}"),
-            Self::Damaged(reason) => write!(f, "it is damaged: {reason}"),
-            Self::Version(found) => write!(f, "its format is {found}"),
-            Self::Redb(found) => write!(f, "its database format is {found}"),
-            Self::Held => f.write_str("it is open elsewhere"),
-            Self::Foreign => f.write_str("it is not a file of dead letters"),
-            Self::NotRegular(kind) => write!(f, "it is {kind}, not a regular file"),
+            Self::Damaged(reason) => write!(f, "its content is invalid: {reason}"),
+            Self::Version(found) => write!(f, "the file has format {found}"),
+            Self::Redb(found) => write!(f, "the file has database format {found}"),
+            Self::Held => f.write_str("the file is open elsewhere"),
+            Self::Foreign => f.write_str("the file is not a file of dead letters"),
+            Self::NotRegular(kind) => write!(f, "the path leads to {kind}, not to a regular file"),
         }
     }
 }
 
-impl From<io::Error> for Fault {
+impl From<io::Error> for FileFault {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
 }
 
-impl From<redb::Error> for Fault {
+impl From<redb::Error> for FileFault {
     fn from(error: redb::Error) -> Self {
         match error {
             redb::Error::Io(error) => Self::Io(error),
             redb::Error::Backend(error) => Self::Io(io::Error::other(error)),
-            redb::Error::PreviousIo => Self::Io(io::Error::other("an earlier failure to read or write")),
+            redb::Error::PreviousIo => Self::Io(io::Error::other("an earlier read or write failed")),
             redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => Self::Held,
             redb::Error::UpgradeRequired(found) => Self::Redb(found),
             other => Self::Damaged(other.to_string()),
@@ -62,7 +61,7 @@ impl From<redb::Error> for Fault {
 
 macro_rules! from_redb {
     ($($error:ident),*) => {
-        $(impl From<redb::$error> for Fault {
+        $(impl From<redb::$error> for FileFault {
             fn from(error: redb::$error) -> Self {
                 redb::Error::from(error).into()
             }
@@ -72,14 +71,14 @@ macro_rules! from_redb {
 
 from_redb!(DatabaseError, TransactionError, TableError, StorageError, CommitError, CompactionError);
 
-/// Does `work`; a panic is a damaged file.
-pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+/// Runs `work`, and returns a panic as a damaged file.
+pub(super) fn catch_panics<T>(work: impl FnOnce() -> Result<T, FileFault>) -> Result<T, FileFault> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(result) => result,
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason");
-            Err(Fault::Damaged(format!("the database gave up: {text}")))
+            Err(FileFault::Damaged(format!("the database panicked: {text}")))
         }
     }
 }

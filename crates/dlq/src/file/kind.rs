@@ -1,15 +1,15 @@
-//! What kind of file a path leads to.
+//! The kind of the file that a path leads to.
 //!
-//! - The kind is checked before the path is opened: opening a pipe waits for its other end, and a device may act on it.
+//! Rule: the kind is checked before the path is opened. Opening a pipe waits for its other end, and a device may react.
 
 use std::fmt;
 use std::fs::{self, FileType};
 use std::io;
 use std::path::Path;
 
-use super::fault::Fault;
+use super::fault::FileFault;
 
-/// A kind of file that can't hold dead letters.
+/// A kind of file that cannot hold dead letters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum FileKind {
@@ -21,7 +21,7 @@ pub enum FileKind {
     Pipe,
     /// A Unix socket.
     Socket,
-    /// Another kind that this system has.
+    /// Another kind of this operating system.
     Other,
 }
 
@@ -32,13 +32,13 @@ impl fmt::Display for FileKind {
             Self::Device => "a device",
             Self::Pipe => "a named pipe",
             Self::Socket => "a socket",
-            Self::Other => "no regular file",
+            Self::Other => "a special file",
         })
     }
 }
 
 impl FileKind {
-    /// `None`: a regular file.
+    /// Returns the kind. `None` for a regular file.
     fn of(found: FileType) -> Option<Self> {
         match found {
             found if found.is_file() => None,
@@ -64,15 +64,15 @@ impl FileKind {
     }
 }
 
-/// Fails unless the path leads to a regular file; links are followed.
-pub(super) fn check(path: &Path) -> Result<(), Fault> {
-    FileKind::of(fs::metadata(path)?.file_type()).map_or(Ok(()), |kind| Err(Fault::NotRegular(kind)))
+/// Returns an error unless the path leads to a regular file. Links are followed.
+pub(super) fn check(path: &Path) -> Result<(), FileFault> {
+    FileKind::of(fs::metadata(path)?.file_type()).map_or(Ok(()), |kind| Err(FileFault::NotRegular(kind)))
 }
 
-/// As [`check`], where the file need not exist.
-pub(super) fn check_if_exists(path: &Path) -> Result<(), Fault> {
+/// As [`check`], for a file that may not exist.
+pub(super) fn check_if_exists(path: &Path) -> Result<(), FileFault> {
     match check(path) {
-        Err(Fault::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(FileFault::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         checked => checked,
     }
 }

@@ -1,4 +1,4 @@
-//! After a failure nothing is tried for a while, for a disk that is full or gone fails slowly, and again and again.
+//! The pause after a failure. A disk that is full or absent fails slowly, and at every attempt.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,26 +8,26 @@ use jiff::Timestamp;
 
 use crate::store::StoreError;
 
-/// The longest pause, in first pauses.
-const MOST: u32 = 32;
+/// The longest pause, as a multiple of the first one.
+const MAX_FACTOR: u32 = 32;
 
-/// A failure, and when to try again.
+/// A failure, and the time of the next attempt.
 #[derive(Debug)]
 pub(super) struct Latch {
     reason: Arc<str>,
     since: Timestamp,
     pause: Duration,
-    /// None: never.
+    /// End of the pause. `None`: the pause never ends.
     until: Option<Instant>,
-    /// Not even reading is possible.
+    /// Whether the file cannot be read either.
     pub(super) cannot_open: bool,
 }
 
 impl Latch {
-    /// The latch after a failure, which may have come while `before` was on.
+    /// Creates the latch after a failure. `before` is the latch of the previous failure.
     pub(super) fn after(before: Option<Self>, reason: String, first: Duration, cannot_open: bool) -> Self {
         let (since, pause) = match before {
-            Some(before) => (before.since, before.pause.saturating_mul(2).min(first.saturating_mul(MOST))),
+            Some(before) => (before.since, before.pause.saturating_mul(2).min(first.saturating_mul(MAX_FACTOR))),
             None => (Timestamp::now(), first),
         };
         Self { reason: reason.into(), since, pause, until: Instant::now().checked_add(pause), cannot_open }
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_pause_doubles_up_to_thirty_two_times_the_first() {
+    fn pause_doubles_up_to_32_times() {
         let first = Duration::from_millis(10);
         let mut latch = Latch::after(None, "full".into(), first, false);
         let mut pauses = vec![latch.pause()];
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_without_end_is_never_over() {
+    fn infinite_pause_never_ends() {
         assert!(!Latch::after(None, "full".into(), Duration::MAX, false).is_over());
         assert!(Latch::after(None, "full".into(), Duration::ZERO, false).is_over());
     }

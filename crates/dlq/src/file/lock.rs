@@ -1,8 +1,9 @@
-//! Who holds a store's file: a lock file beside it, `<path>.lock`.
+//! The lock of a store's file: `<path>.lock`.
 //!
-//! - The lock is the operating system's, so it ends with its holder, however that ends; the words in the file are for others
-//!   to read and prove nothing.
-//! - The lock file stays: who removed it could remove that of a new holder.
+//! Rules:
+//! - The operating system keeps the lock, so the lock ends with its holder, also after a crash. The text in the lock file
+//!   is information for other processes, and proves nothing.
+//! - The lock file is never removed: a process could remove the file of a new holder.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -11,31 +12,31 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::fault::Fault;
+use super::fault::FileFault;
 use super::kind::{self, FileKind};
 
-/// Who holds the store's file, as far as it said so.
+/// The process that holds the store's file, as its lock file says.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
-pub(crate) struct Holder {
-    /// The process's id.
+pub(crate) struct LockHolder {
+    /// The process id.
     pub(crate) pid: Option<u32>,
-    /// The Unix socket at which it serves the letters.
+    /// The Unix socket at which the process serves the letters.
     pub(crate) service: Option<PathBuf>,
 }
 
-/// The lock, held until dropped.
+/// The exclusive lock, held until dropped.
 #[derive(Debug)]
 pub(crate) struct LockFile(Mutex<File>);
 
-/// A share of the lock, held until dropped: others may read the file too, and none may write it.
+/// The shared lock, held until dropped. Other processes may read the file, and none may write it.
 #[derive(Debug)]
 pub(crate) struct SharedLock {
-    /// None: there is no lock file, so nobody has opened the file for writing yet.
+    /// `None` without a lock file: no process has opened the file for writing yet.
     _file: Option<File>,
 }
 
 impl SharedLock {
-    /// Shares the lock without writing anything.
+    /// Takes the shared lock without writing.
     pub(crate) fn take(path: &Path) -> Result<Self, LockError> {
         kind::check_if_exists(path)?;
         let mut file = match File::open(path) {
@@ -51,30 +52,31 @@ impl SharedLock {
     }
 }
 
-/// Why the lock can't be had.
+/// Why the lock is unavailable.
 #[derive(Debug)]
 pub(crate) enum LockError {
-    Held(Holder),
+    Held(LockHolder),
     Io(io::Error),
     NotRegular(FileKind),
 }
 
-impl From<Fault> for LockError {
-    fn from(fault: Fault) -> Self {
+impl From<FileFault> for LockError {
+    fn from(fault: FileFault) -> Self {
         match fault {
-            Fault::Io(error) => Self::Io(error),
-            Fault::NotRegular(kind) => Self::NotRegular(kind),
+            FileFault::Io(error) => Self::Io(error),
+            FileFault::NotRegular(kind) => Self::NotRegular(kind),
             other => Self::Io(io::Error::other(other.to_string())),
         }
     }
 }
 
 impl LockFile {
-    /// `<path>.lock`.
+    /// Returns the path of the lock file: `<path>.lock`.
     pub(crate) fn path_for(path: &Path) -> PathBuf {
         beside(path, ".lock")
     }
 
+    /// Takes the exclusive lock, and writes the holder into the lock file.
     pub(crate) fn take(path: &Path) -> Result<Self, LockError> {
         kind::check_if_exists(path)?;
         let mut options = OpenOptions::new();
@@ -91,14 +93,14 @@ impl LockFile {
         }
     }
 
-    /// Says who holds the lock, and where it serves.
+    /// Writes the holder and its service into the lock file.
     pub(crate) fn announce(&self, service: Option<&Path>) -> io::Result<()> {
-        let holder = Holder { pid: Some(std::process::id()), service: service.map(Path::to_owned) };
+        let holder = LockHolder { pid: Some(std::process::id()), service: service.map(Path::to_owned) };
         let mut line = serde_json::to_vec(&holder)?;
         line.push(b'\n');
         let mut file = self.0.lock();
         file.seek(SeekFrom::Start(0))?;
-        // Written before it is cut: a reader in between finds a whole first line.
+        // The line is written before the file is truncated, so that a reader finds a whole first line.
         file.write_all(&line)?;
         file.set_len(line.len() as u64)
     }
@@ -106,26 +108,26 @@ impl LockFile {
 
 impl Drop for LockFile {
     fn drop(&mut self) {
-        // Only words; the lock itself goes with the file.
+        // This clears the text. Closing the file releases the lock.
         let _ = self.0.lock().set_len(0);
     }
 }
 
-/// Nothing is known of a holder that has not said anything yet.
-fn read(file: &mut File) -> Holder {
+/// Reads the holder. An empty lock file gives an unknown holder.
+fn read(file: &mut File) -> LockHolder {
     let mut text = String::new();
     let read = file.take(64 * 1024).read_to_string(&mut text);
     read.ok().and_then(|_| serde_json::from_str(text.lines().next()?).ok()).unwrap_or_default()
 }
 
-/// The file's path with something added to its name.
+/// Returns the path with `suffix` appended to the file's name.
 pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
 }
 
-/// Readable and writable for its owner alone, where there are such permissions: letters are business data.
+/// Restricts the file to its owner if the system has such permissions. Letters are business data.
 pub(crate) fn private(options: &mut OpenOptions) -> &mut OpenOptions {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);

@@ -1,7 +1,8 @@
-//! What the database stands on: the file, or in tests something that fails on purpose.
+//! The storage of the database: the file, or in tests a simulated disk.
 //!
-//! - A new file gets its name only once there is a whole database in it: killed at any moment, it is there or it is not.
-//! - A file that was taken away or replaced under us is noticed before letters are written into nowhere.
+//! Rules:
+//! - A new file gets its name after its database is complete. A process that is killed leaves a whole file or none.
+//! - A file that was removed or replaced while it was open is detected before the next write.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -12,26 +13,27 @@ use parking_lot::Mutex;
 use redb::backends::FileBackend;
 use redb::{Builder, Database, DatabaseError};
 
-use super::fault::Fault;
+use super::fault::FileFault;
 use super::kind;
 use super::lock::{beside, private};
 use super::tables::Tables;
 
-/// Pages kept in memory.
+/// Size of the database's page cache.
 const CACHE_BYTES: usize = 16 * 1024 * 1024;
 
-/// Opens the database, again after a failure.
+/// The storage of a database, which can be opened again after a failure.
 pub(super) trait Medium: Send + Sync + fmt::Debug {
-    fn open(&self) -> Result<Database, Fault>;
+    /// Opens the database.
+    fn open(&self) -> Result<Database, FileFault>;
 
-    /// Whether what was opened last is still what others find.
-    fn intact(&self) -> io::Result<()>;
+    /// Returns an error if the path leads to another file than the one that was opened last.
+    fn check_in_place(&self) -> io::Result<()>;
 
-    /// How large it is; 0 if that can't be known.
+    /// Returns the size in bytes, 0 if it is unknown.
     fn bytes(&self) -> u64;
 }
 
-/// How databases are opened: with every page checked, for one that was altered is otherwise trusted.
+/// Returns the options of the database. Every page is checked when the file is opened: redb trusts altered pages otherwise.
 pub(super) fn builder() -> Builder {
     let mut builder = Builder::new();
     builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
@@ -42,7 +44,7 @@ pub(super) fn builder() -> Builder {
 #[derive(Debug)]
 pub(super) struct DiskFile {
     path: PathBuf,
-    opened: Mutex<Option<Identity>>,
+    opened: Mutex<Option<FileIdentity>>,
 }
 
 impl DiskFile {
@@ -50,7 +52,7 @@ impl DiskFile {
         Self { path, opened: Mutex::new(None) }
     }
 
-    fn create(&self) -> Result<(), Fault> {
+    fn create(&self) -> Result<(), FileFault> {
         let new = beside(&self.path, ".new");
         kind::check_if_exists(&new)?;
         let file = private(OpenOptions::new().read(true).write(true).create(true).truncate(true)).open(&new)?;
@@ -62,18 +64,18 @@ impl DiskFile {
 }
 
 impl Medium for DiskFile {
-    fn open(&self) -> Result<Database, Fault> {
+    fn open(&self) -> Result<Database, FileFault> {
         kind::check_if_exists(&self.path)?;
-        if fs::metadata(&self.path).map_or_else(absent, |data| Ok(data.len() == 0))? {
+        if fs::metadata(&self.path).map_or_else(is_absent, |data| Ok(data.len() == 0))? {
             self.create()?;
         }
         let file = OpenOptions::new().read(true).write(true).open(&self.path)?;
-        *self.opened.lock() = Identity::of(&file.metadata()?);
+        *self.opened.lock() = FileIdentity::of(&file.metadata()?);
         Ok(open_file(file)?)
     }
 
-    fn intact(&self) -> io::Result<()> {
-        let found = fs::metadata(&self.path).map(|data| Identity::of(&data));
+    fn check_in_place(&self) -> io::Result<()> {
+        let found = fs::metadata(&self.path).map(|data| FileIdentity::of(&data));
         match found {
             Ok(found) if found == *self.opened.lock() => Ok(()),
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -90,11 +92,12 @@ fn open_file(file: File) -> Result<Database, DatabaseError> {
     builder().create_with_backend(FileBackend::new(file)?)
 }
 
-fn absent(error: io::Error) -> io::Result<bool> {
+/// Returns true if the error says that the file does not exist.
+fn is_absent(error: io::Error) -> io::Result<bool> {
     if error.kind() == io::ErrorKind::NotFound { Ok(true) } else { Err(error) }
 }
 
-/// A name is durable once its folder is.
+/// Syncs the folder, which makes a new name durable.
 fn sync_folder(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(folder) if cfg!(unix) => File::open(folder)?.sync_all(),
@@ -102,14 +105,14 @@ fn sync_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-/// What tells a file from another of the same name.
+/// Identifies a file among all files that had the same path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Identity {
+struct FileIdentity {
     device: u64,
     inode: u64,
 }
 
-impl Identity {
+impl FileIdentity {
     #[cfg(unix)]
     fn of(data: &fs::Metadata) -> Option<Self> {
         use std::os::unix::fs::MetadataExt;

@@ -1,10 +1,11 @@
-//! Letters in a file: an embedded database (redb), one process at a time.
+//! A dead-letter store in a file: an embedded database (redb) that one process has open at a time.
 //!
-//! - A letter is on disk, synced, before `append` returns; all letters of one call are one commit.
-//! - A failure latches: nothing is written until a pause is over; the next write is the probe. Reading goes on, if the file
-//!   can be opened anew. What an append that failed may have left in the file is taken out then: all or nothing. If it is
-//!   another file by then, all of its letters stay, at positions that no letter had before.
-//! - What is held is known without looking at the file, also after a restart.
+//! Rules:
+//! - A letter is synced to disk before `append` returns. All letters of one call are one commit.
+//! - A failure latches: nothing is written until a pause is over, and the next write is the probe. Reading continues if the
+//!   file can be opened again. Entries that a failed append may have left in the file are removed then, so that an append
+//!   takes all letters or none. If another file is at the path, all of its letters stay, at unused positions.
+//! - The totals are known without reading the entries, also after a restart.
 
 mod entry;
 mod fault;
@@ -13,7 +14,7 @@ mod latch;
 pub(crate) mod lock;
 mod medium;
 mod open;
-mod publishing;
+mod publisher_lock;
 mod read_only;
 mod tables;
 #[cfg(test)]
@@ -30,43 +31,44 @@ use parking_lot::Mutex;
 use crate::import::{Edited, Imported, runs};
 use crate::letter::{Letter, LetterId};
 use crate::limits::{Excess, Limits, Totals};
-use crate::lost;
-use crate::replay::{BeginReplayError, ReplayGuard, ReplaySlot};
+use crate::loss_log;
+use crate::replay_guard::{BeginReplayError, ReplayGuard, ReplaySlot};
 use crate::store::{AppendError, Appended, DeadLetterStore, Held, Position, StoreError, StoreStats};
-use fault::{Fault, guarded};
+use entry::EntryError;
+use fault::{FileFault, catch_panics};
 pub use kind::FileKind;
 use latch::Latch;
 use lock::{LockFile, SharedLock};
 use medium::{DiskFile, Medium};
 pub use open::OpenError;
-pub use publishing::Publishing;
-use tables::{Encoded, Gone, Holdings, Tables};
+pub use publisher_lock::Publishing;
+use tables::{DroppedLetters, EncodedLetter, Holdings, Tables};
 
-/// A smaller file is left as it is.
-const WORTH_COMPACTING: u64 = 4 * 1024 * 1024;
+/// Size from which a file is compacted.
+const MIN_COMPACTED_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Dead letters in a file.
+/// A dead-letter store in a file.
 #[derive(Debug)]
 pub struct FileStore {
     path: PathBuf,
     name: String,
     options: FileStoreOptions,
     medium: Box<dyn Medium>,
-    state: Mutex<State>,
+    state: Mutex<FileState>,
     stats: Mutex<StoreStats>,
     replay: ReplaySlot,
-    /// Dropped last: whoever takes the lock next finds the file closed.
+    /// Dropped last, so that the next holder finds the file closed.
     lock: Option<LockFile>,
-    /// It was opened for reading only, with a share of the lock if there is one.
+    /// The shared lock of a file that was opened for reading only.
     read_only: Option<SharedLock>,
 }
 
-/// How a file of dead letters is kept.
+/// The options of a [`FileStore`].
 #[derive(Clone, Debug)]
 pub struct FileStoreOptions {
-    /// How much it may hold. Bytes are those of the letters' JSON and 13 for each. By default there is no limit.
+    /// The store's limits. A letter counts the bytes of its JSON and 13 more. The default is no limit.
     pub limits: Limits,
-    /// How long nothing is tried after a first failure. It doubles with each further one, up to 32 times this. By default a
+    /// The pause after a first failure. It doubles with each further failure, up to 32 times this pause. The default is one
     /// second.
     pub retry_pause: Duration,
 }
@@ -78,41 +80,47 @@ impl Default for FileStoreOptions {
 }
 
 #[derive(Debug, Default)]
-struct State {
-    /// None after a failure, until it is opened anew.
+struct FileState {
+    /// `None` after a failure, until the file is opened again.
     tables: Option<Tables>,
     latch: Option<Latch>,
-    /// Where the next letter goes. What a failed append left in the file stands there or behind.
+    /// The position of the next letter. Entries of a failed append have this position or a later one.
     next: u64,
-    /// The file that `next` is of: another may be put in its place.
+    /// The identity of the file that `next` belongs to. Another file may replace it.
     identity: u64,
-    /// Entries that are no letters, and were said so.
+    /// Damaged entries that were logged.
     damaged: HashSet<Position>,
 }
 
 impl FileStore {
-    /// Opens the file at `path`, or makes it (mode 0600) and its folder (mode 0700).
+    /// Opens the file at `path`. Creates the file (mode 0600) and its folder (mode 0700) if needed.
+    ///
+    /// # Errors
+    /// Returns an error if another process has the file open, or it is not a readable file of dead letters.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
         Self::open_with(path, FileStoreOptions::default())
     }
 
-    /// As [`FileStore::open`], with options.
+    /// Opens the file as [`FileStore::open`] does, with options.
+    ///
+    /// # Errors
+    /// See [`FileStore::open`].
     pub fn open_with(path: impl AsRef<Path>, options: FileStoreOptions) -> Result<Self, OpenError> {
         let path = open::resolve(path.as_ref())?;
         let lock = open::lock(&path)?;
         let medium = Box::new(DiskFile::new(path.clone()));
-        Self::on(path, medium, Some(lock), options)
+        Self::open_medium(path, medium, Some(lock), options)
     }
 
-    fn on(
+    fn open_medium(
         path: PathBuf,
         medium: Box<dyn Medium>,
         lock: Option<LockFile>,
         options: FileStoreOptions,
     ) -> Result<Self, OpenError> {
-        // A file that can't be compacted, for want of space, is good as it is.
+        // A file that cannot be compacted for lack of space is used as it is.
         let opened = open_compact(&*medium).or_else(|_| {
-            guarded(|| {
+            catch_panics(|| {
                 let tables = Tables::new(medium.open()?)?;
                 let holdings = tables.holdings()?;
                 Ok((tables, holdings))
@@ -130,29 +138,29 @@ impl FileStore {
             lock,
             read_only: None,
         };
-        let mut state = State { tables: Some(tables), ..State::default() };
-        store.now_holds(&mut state, holdings);
+        let mut state = FileState { tables: Some(tables), ..FileState::default() };
+        store.set_holdings(&mut state, holdings);
         *store.state.lock() = state;
         Ok(store)
     }
 
-    /// Where the file is.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Says in the lock file where the letters are served.
+    /// Writes the service's socket into the lock file.
     #[cfg(unix)]
     pub(crate) fn announce(&self, service: Option<&Path>) -> std::io::Result<()> {
         self.lock.as_ref().map_or(Ok(()), |lock| lock.announce(service))
     }
 
-    /// How many letters it holds.
+    /// Returns the number of letters.
     pub fn len(&self) -> u64 {
         self.stats.lock().letters
     }
 
-    /// Whether it holds none.
+    /// Returns whether the store has no letters.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -166,102 +174,103 @@ impl FileStore {
         appended
     }
 
-    fn append_encoded(&self, letters: &[Encoded], now: Timestamp) -> Result<Appended, AppendError> {
-        let (taken, dropped) = self.admit(|tables, limits, gone| tables.append(letters, limits, now, gone))?;
+    fn append_encoded(&self, letters: &[EncodedLetter], now: Timestamp) -> Result<Appended, AppendError> {
+        let (taken, dropped) = self.admit(|tables, limits, dropped| tables.append(letters, limits, now, dropped))?;
         self.stats.lock().appended += taken;
         Ok(Appended { taken, known: letters.len() as u64 - taken, dropped })
     }
 
-    /// Letters within which no id repeats.
+    /// Imports letters without a repeated id.
     fn import_run(&self, letters: &[Letter], edited: Edited, now: Timestamp) -> Result<Imported, AppendError> {
         let encoded = encode(letters.iter().map(|letter| (letter, true)))?;
         let (mut imported, dropped) =
-            self.admit(|tables, limits, gone| tables.import(letters, &encoded, edited, (limits, now), gone))?;
+            self.admit(|tables, limits, dropped| tables.import(letters, &encoded, edited, (limits, now), dropped))?;
         imported.dropped = dropped;
         self.stats.lock().appended += imported.taken;
         Ok(imported)
     }
 
-    /// Takes letters within the limits; says how many others were dropped.
+    /// Takes letters within the limits, and returns the number of dropped letters.
     fn admit<R>(
         &self,
-        take: impl FnOnce(&Tables, &Limits, &mut Gone) -> Result<(Result<R, Excess>, Holdings), Fault>,
+        take: impl FnOnce(&Tables, &Limits, &mut DroppedLetters) -> Result<(Result<R, Excess>, Holdings), FileFault>,
     ) -> Result<(R, u64), AppendError> {
         let mut state = self.state.lock();
-        let mut gone = Gone::default();
-        let taken = self.write(&mut state, |tables| take(tables, &self.options.limits, &mut gone));
+        let mut dropped = DroppedLetters::default();
+        let taken = self.write(&mut state, |tables| take(tables, &self.options.limits, &mut dropped));
         drop(state);
         if taken.is_err() {
-            // The failure leaves open whether they are still there.
-            self.say(&gone);
+            // It is not known whether a failed change dropped the letters.
+            self.log_dropped(&dropped);
         }
         let taken = taken?;
-        self.went(&gone);
-        taken.map(|taken| (taken, gone.len())).map_err(|excess| {
+        self.count_dropped(&dropped);
+        taken.map(|taken| (taken, dropped.len())).map_err(|excess| {
             let stats = self.stats.lock();
             excess.explain(&self.name, Totals { letters: stats.letters, bytes: stats.bytes })
         })
     }
 
     pub(crate) fn expire_at(&self, now: Timestamp) -> Result<usize, StoreError> {
-        let mut gone = Gone::default();
-        let written = self.write(&mut self.state.lock(), |tables| tables.expire(&self.options.limits, now, &mut gone));
+        let mut dropped = DroppedLetters::default();
+        let written =
+            self.write(&mut self.state.lock(), |tables| tables.expire(&self.options.limits, now, &mut dropped));
         if written.is_err() {
-            self.say(&gone);
+            self.log_dropped(&dropped);
         }
         written?;
-        self.went(&gone);
-        Ok(gone.len() as usize)
+        self.count_dropped(&dropped);
+        Ok(dropped.len() as usize)
     }
 
-    /// Counts and says what is gone for good.
-    fn went(&self, gone: &Gone) {
+    /// Counts and logs the letters that a committed change dropped.
+    fn count_dropped(&self, dropped: &DroppedLetters) {
         let mut stats = self.stats.lock();
-        stats.expired += gone.expired.len() as u64;
-        stats.dropped += gone.dropped.len() as u64;
+        stats.expired += dropped.expired.len() as u64;
+        stats.dropped += dropped.dropped.len() as u64;
         drop(stats);
-        self.say(gone);
+        self.log_dropped(dropped);
     }
 
-    fn say(&self, gone: &Gone) {
-        lost::expired(&self.name, gone.expired.iter().filter_map(|letter| letter.as_ref().ok()));
-        lost::dropped(&self.name, gone.dropped.iter().filter_map(|letter| letter.as_ref().ok()));
-        for damaged in gone.expired.iter().chain(&gone.dropped).filter_map(|letter| letter.as_ref().err()) {
+    fn log_dropped(&self, dropped: &DroppedLetters) {
+        loss_log::expired(&self.name, dropped.expired.iter().filter_map(|letter| letter.as_ref().ok()));
+        loss_log::dropped(&self.name, dropped.dropped.iter().filter_map(|letter| letter.as_ref().ok()));
+        for damaged in dropped.expired.iter().chain(&dropped.dropped).filter_map(|letter| letter.as_ref().err()) {
             let entry = String::from_utf8_lossy(&damaged.entry);
             let (store, position) = (&self.name, damaged.position);
-            tracing::error!(store, position, reason = damaged.reason, %entry, "a damaged dead letter was dropped");
+            tracing::error!(store, position, reason = %damaged.reason, %entry, "damaged dead letter dropped");
         }
     }
 
-    /// Changes the file. Success ends a latch: it was the probe.
+    /// Changes the file. A successful write ends a latch.
     fn write<R>(
         &self,
-        state: &mut State,
-        work: impl FnOnce(&Tables) -> Result<(R, Holdings), Fault>,
+        state: &mut FileState,
+        work: impl FnOnce(&Tables) -> Result<(R, Holdings), FileFault>,
     ) -> Result<R, StoreError> {
         self.check_writable()?;
         if let Some(latch) = state.latch.as_ref().filter(|latch| !latch.is_over()) {
             return Err(latch.error(&self.path));
         }
         let (result, holdings) = self.with_tables(state, |tables| {
-            self.medium.intact()?;
+            self.medium.check_in_place()?;
             work(tables)
         })?;
-        self.now_holds(state, holdings);
+        self.set_holdings(state, holdings);
         if holdings.written && state.latch.take().is_some() {
             self.stats.lock().latched = None;
-            tracing::info!(store = self.name, "dead letters can be written again");
+            tracing::info!(store = self.name, "dead-letter file is writable again");
         }
         Ok(result)
     }
 
-    /// Once the last letter has gone, so has the reason for a large file. What is removed is removed, whatever comes of it.
-    fn shrink_if_empty(&self, state: &mut State) {
-        if !self.is_empty() || !mostly_free(self.medium.bytes(), Holdings::default()) {
+    /// Compacts a large file without letters. The letters stay removed if this fails.
+    fn shrink_if_empty(&self, state: &mut FileState) {
+        if !self.is_empty() || !is_mostly_free(self.medium.bytes(), Holdings::default()) {
             return;
         }
         let Some(mut tables) = state.tables.take() else { return };
-        match guarded(|| tables.compact()) {
+        match catch_panics(|| tables.compact()) {
             Ok(()) => state.tables = Some(tables),
             Err(fault) => {
                 close(tables);
@@ -272,14 +281,14 @@ impl FileStore {
 
     fn with_tables<R>(
         &self,
-        state: &mut State,
-        work: impl FnOnce(&Tables) -> Result<R, Fault>,
+        state: &mut FileState,
+        work: impl FnOnce(&Tables) -> Result<R, FileFault>,
     ) -> Result<R, StoreError> {
         let tables = match state.tables.take() {
             Some(tables) => tables,
             None => self.reopen(state)?,
         };
-        let result = guarded(|| work(&tables));
+        let result = catch_panics(|| work(&tables));
         match result {
             Ok(result) => {
                 state.tables = Some(tables);
@@ -292,83 +301,79 @@ impl FileStore {
         }
     }
 
-    /// Opens the file anew after a failure: at once, but if that failed too, not before the pause is over.
-    fn reopen(&self, state: &mut State) -> Result<Tables, StoreError> {
+    /// Opens the file again after a failure: immediately, or after the pause if the file could not be opened.
+    fn reopen(&self, state: &mut FileState) -> Result<Tables, StoreError> {
         if let Some(latch) = state.latch.as_ref().filter(|latch| latch.cannot_open && !latch.is_over()) {
             return Err(latch.error(&self.path));
         }
-        let opened = guarded(|| {
+        let opened = catch_panics(|| {
             let tables = Tables::new(self.medium.open()?)?;
-            let ((), holdings) = tables.go_on(state.identity, state.next)?;
+            let ((), holdings) = tables.resume(state.identity, state.next)?;
             Ok((tables, holdings))
         });
         match opened {
             Ok((tables, holdings)) => {
                 if holdings.identity != state.identity {
                     let letters = holdings.totals.letters;
-                    tracing::warn!(
-                        store = self.name,
-                        letters,
-                        "another file is in the place of the dead letters' file"
-                    );
+                    tracing::warn!(store = self.name, letters, "another file replaced the dead-letter file");
                     state.damaged.clear();
                 }
-                self.now_holds(state, holdings);
+                self.set_holdings(state, holdings);
                 Ok(tables)
             }
             Err(fault) => Err(self.fail(state, fault, true)),
         }
     }
 
-    fn fail(&self, state: &mut State, fault: Fault, cannot_open: bool) -> StoreError {
+    fn fail(&self, state: &mut FileState, fault: FileFault, cannot_open: bool) -> StoreError {
         let latch = Latch::after(state.latch.take(), fault.to_string(), self.options.retry_pause, cannot_open);
         let pause = latch.pause();
-        tracing::error!(store = self.name, reason = %fault, ?pause, "dead letters can't be kept in the file");
+        tracing::error!(store = self.name, reason = %fault, ?pause, "dead-letter file failed");
         self.stats.lock().latched = Some(fault.to_string());
         state.latch = Some(latch);
         let path = self.path.clone();
         match fault {
-            Fault::Io(error) => StoreError::Io { path, error: Arc::new(error) },
+            FileFault::Io(error) => StoreError::Io { path, error: Arc::new(error) },
             other => StoreError::Damaged { path, reason: other.to_string() },
         }
     }
 
-    fn now_holds(&self, state: &mut State, holdings: Holdings) {
+    fn set_holdings(&self, state: &mut FileState, holdings: Holdings) {
         (state.identity, state.next) = (holdings.identity, holdings.next);
         let mut stats = self.stats.lock();
         (stats.letters, stats.bytes) = (holdings.totals.letters, holdings.totals.bytes);
         stats.oldest = holdings.oldest;
     }
 
-    fn say_damaged(&self, state: &mut State, damaged: Vec<(Position, String)>) {
+    fn log_damaged(&self, state: &mut FileState, damaged: Vec<(Position, EntryError)>) {
         for (position, reason) in damaged {
             if state.damaged.insert(position) {
-                tracing::error!(store = self.name, %position, reason, "a dead letter is damaged and passed over");
+                tracing::error!(store = self.name, %position, %reason, "damaged dead letter skipped");
             }
         }
     }
 }
 
-/// Opens the file, and gives back to the disk what an outage long ago took.
-fn open_compact(medium: &dyn Medium) -> Result<(Tables, Holdings), Fault> {
-    guarded(|| {
+/// Opens the file, and compacts it if most of it is free, for instance after an outage.
+fn open_compact(medium: &dyn Medium) -> Result<(Tables, Holdings), FileFault> {
+    catch_panics(|| {
         let mut tables = Tables::new(medium.open()?)?;
         let holdings = tables.holdings()?;
-        if mostly_free(medium.bytes(), holdings) {
+        if is_mostly_free(medium.bytes(), holdings) {
             tables.compact()?;
         }
         Ok((tables, holdings))
     })
 }
 
-/// Whether the file is worth making smaller.
-fn mostly_free(file_bytes: u64, holdings: Holdings) -> bool {
-    file_bytes > WORTH_COMPACTING && file_bytes / 8 > holdings.totals.bytes
+/// Returns whether the file is large and mostly free.
+fn is_mostly_free(file_bytes: u64, holdings: Holdings) -> bool {
+    file_bytes > MIN_COMPACTED_BYTES && file_bytes / 8 > holdings.totals.bytes
 }
 
-/// The database writes when it is closed, and may give up on a damaged file; what counts is written by then.
+/// Closes the database. It writes when it is closed, and may panic on a damaged file. All letters are written before.
 fn close(tables: Tables) {
-    let _ = guarded(|| {
+    let _ = catch_panics(|| {
         drop(tables);
         Ok(())
     });
@@ -382,20 +387,19 @@ impl Drop for FileStore {
     }
 }
 
-/// Letters, and whether they were imported.
-fn encode<'l>(letters: impl IntoIterator<Item = (&'l Letter, bool)>) -> Result<Vec<Encoded>, StoreError> {
+/// Encodes letters. The flag says whether a letter is imported.
+fn encode<'l>(letters: impl IntoIterator<Item = (&'l Letter, bool)>) -> Result<Vec<EncodedLetter>, StoreError> {
     let encoded = letters.into_iter().map(|(letter, imported)| match letter.to_json() {
-        Ok(json) => Ok(Encoded { id: letter.id, json, imported }),
+        Ok(json) => Ok(EncodedLetter { id: letter.id, json, imported }),
         Err(error) => Err(StoreError::Letter { id: letter.id, reason: error.to_string() }),
     });
     encoded.collect()
 }
 
 impl DeadLetterStore for FileStore {
-    /// The locks say so: whoever held the file before has ended or let go of it, and nobody publishes who keeps its
-    /// letters here through others.
+    /// Returns true while this process has the file open for writing, and no process keeps letters in it through others.
     fn is_exclusive(&self) -> bool {
-        self.lock.is_some() && Publishing::nobody_is(&self.path)
+        self.lock.is_some() && Publishing::is_unused(&self.path)
     }
 
     fn name(&self) -> &str {
@@ -421,7 +425,7 @@ impl DeadLetterStore for FileStore {
     fn scan(&self, after: Option<Position>, limit: usize) -> Result<Vec<Held>, StoreError> {
         let mut state = self.state.lock();
         let (page, damaged) = self.with_tables(&mut state, |tables| tables.scan(after, limit))?;
-        self.say_damaged(&mut state, damaged);
+        self.log_damaged(&mut state, damaged);
         Ok(page)
     }
 
@@ -448,9 +452,11 @@ impl DeadLetterStore for FileStore {
         self.expire_at(Timestamp::now())
     }
 
-    /// An error if the file was removed or replaced: its letters are not where its name says.
+    /// Returns an error if the file was removed or replaced.
     fn stats(&self) -> Result<StoreStats, StoreError> {
-        self.medium.intact().map_err(|error| StoreError::Io { path: self.path.clone(), error: Arc::new(error) })?;
+        self.medium
+            .check_in_place()
+            .map_err(|error| StoreError::Io { path: self.path.clone(), error: Arc::new(error) })?;
         Ok(self.stats.lock().clone())
     }
 

@@ -1,76 +1,76 @@
-//! Opening a store's file: folder, lock, database, and what stands against each.
+//! Opens a store's file: its folder, lock and database.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::fault::Fault;
+use super::fault::FileFault;
 use super::kind::{self, FileKind};
-use super::lock::{Holder, LockError, LockFile, SharedLock};
+use super::lock::{LockError, LockFile, LockHolder, SharedLock};
 use super::tables::FORMAT;
 
-/// Links that are followed one after another, as Linux does.
+/// Most links that are followed, as on Linux.
 const LINKS_MAX: usize = 40;
 
-/// Why a store's file can't be opened.
+/// Why a store's file cannot be opened.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// Another process has it, or this one, already.
-    #[error("the dead letters in {} are held by {}: go through it, end it, or use another file", path.display(), holder(*pid))]
+    /// A process has the file open: another one, or this one.
+    #[error("the dead letters in {} are held by {}: use its service, end it, or name another file", path.display(), holder(*pid))]
     Held {
         /// The file.
         path: PathBuf,
-        /// The holder's process id, if it said so.
+        /// The holder's process id, if it is known.
         pid: Option<u32>,
-        /// The Unix socket at which the holder serves the letters, if it does.
+        /// The Unix socket of the holder's service, if there is one.
         service: Option<PathBuf>,
     },
-    /// Written by a version with another format.
-    #[error("{} has format {found}, and this version reads {known}: use the version that wrote it to export its letters", path.display())]
+    /// A version with another format wrote the file.
+    #[error("{} has format {found}, and this version reads {known}: export its dead letters with the version that wrote it", path.display())]
     Version {
         /// The file.
         path: PathBuf,
-        /// Its format.
+        /// The file's format.
         found: String,
-        /// The format that is known.
+        /// The format of this version.
         known: String,
     },
-    /// A file of something else.
-    #[error("{} is not a file of dead letters: name another", path.display())]
+    /// The file is not a file of dead letters.
+    #[error("{} is not a file of dead letters: name another one", path.display())]
     NotAStore {
         /// The file.
         path: PathBuf,
     },
-    /// A folder.
+    /// The path leads to a folder.
     #[error("{} is a folder: name a file in it", path.display())]
     Folder {
         /// The folder.
         path: PathBuf,
     },
-    /// A device, a pipe or a socket, of which nothing was touched.
-    #[error("{} is {kind}, which can't hold dead letters: name a regular file, or one that does not exist yet", path.display())]
+    /// The path leads to a device, a pipe or a socket. It was not opened.
+    #[error("{} is {kind}, which cannot hold dead letters: name a regular file, or one that does not exist yet", path.display())]
     NotRegular {
         /// The path, links followed.
         path: PathBuf,
-        /// What is there.
+        /// The kind of file.
         kind: FileKind,
     },
-    /// A file of dead letters, but its bytes were altered.
-    #[error("{} is damaged: {reason}; move it away, and a new one is made", path.display())]
+    /// The file's bytes were altered.
+    #[error("{} is damaged: {reason}: move it away, and a new file is created", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// How.
+        /// The damage.
         reason: String,
     },
-    /// The operating system refuses.
+    /// The operating system returned an error.
     #[error("{}: {error}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What happened.
+        /// The error.
         error: Arc<io::Error>,
     },
 }
@@ -84,37 +84,37 @@ impl OpenError {
         Self::Io { path: path.to_owned(), error: Arc::new(error) }
     }
 
-    pub(super) fn from_fault(path: &Path, fault: Fault) -> Self {
+    pub(super) fn from_fault(path: &Path, fault: FileFault) -> Self {
         let path = path.to_owned();
         match fault {
-            Fault::Io(error) if error.kind() == io::ErrorKind::InvalidData => Self::NotAStore { path },
-            Fault::Io(error) => Self::io(&path, error),
-            Fault::Damaged(reason) => Self::Damaged { path, reason },
-            Fault::Version(found) => Self::Version { path, found: found.to_string(), known: FORMAT.to_string() },
-            Fault::Redb(found) => {
+            FileFault::Io(error) if error.kind() == io::ErrorKind::InvalidData => Self::NotAStore { path },
+            FileFault::Io(error) => Self::io(&path, error),
+            FileFault::Damaged(reason) => Self::Damaged { path, reason },
+            FileFault::Version(found) => Self::Version { path, found: found.to_string(), known: FORMAT.to_string() },
+            FileFault::Redb(found) => {
                 Self::Version { path, found: format!("redb {found}"), known: "that of redb 4".into() }
             }
-            Fault::Held => Self::Held { path, pid: None, service: None },
-            Fault::Foreign => Self::NotAStore { path },
-            Fault::NotRegular(FileKind::Folder) => Self::Folder { path },
-            Fault::NotRegular(kind) => Self::NotRegular { path, kind },
+            FileFault::Held => Self::Held { path, pid: None, service: None },
+            FileFault::Foreign => Self::NotAStore { path },
+            FileFault::NotRegular(FileKind::Folder) => Self::Folder { path },
+            FileFault::NotRegular(kind) => Self::NotRegular { path, kind },
         }
     }
 }
 
-/// Returns the one name of a file that exists: two names of one file would have two locks. The file is not opened, because
-/// opening a pipe waits for its other end.
-pub(super) fn found(path: &Path) -> Result<PathBuf, OpenError> {
+/// Returns the canonical path of an existing file, because two names of one file would have two locks. Does not open the
+/// file: opening a pipe waits for its other end.
+pub(super) fn canonical(path: &Path) -> Result<PathBuf, OpenError> {
     let found = fs::canonicalize(path).map_err(|error| OpenError::io(path, error))?;
     kind::check(&found).map_err(|fault| OpenError::from_fault(&found, fault))?;
     Ok(found)
 }
 
-/// Returns the file's one name, in a folder that exists. Links are followed also where the file does not exist yet.
+/// Returns the file's canonical path, in a folder that exists. Follows links also if the file does not exist yet.
 pub(super) fn resolve(path: &Path) -> Result<PathBuf, OpenError> {
     let mut path = path.to_owned();
     for _ in 0..LINKS_MAX {
-        match found(&path) {
+        match canonical(&path) {
             Err(OpenError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => (),
             found => return found,
         }
@@ -123,16 +123,16 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf, OpenError> {
             Err(_) => return resolve_folder(&path),
         }
     }
-    Err(OpenError::io(&path, io::Error::other("too many links, one to the next")))
+    Err(OpenError::io(&path, io::Error::other("too many symbolic links")))
 }
 
-/// Returns a path whose last part is no link, in its folder's one name. Makes the folder.
+/// Returns the path in its canonical folder, for a path whose last part is not a link. Creates the folder.
 fn resolve_folder(path: &Path) -> Result<PathBuf, OpenError> {
     let Some(name) = path.file_name() else {
-        return Err(OpenError::io(path, io::Error::new(io::ErrorKind::InvalidInput, "not the name of a file")));
+        return Err(OpenError::io(path, io::Error::new(io::ErrorKind::InvalidInput, "the path has no file name")));
     };
     let folder = folder_of(path);
-    make_folder(folder).map_err(|error| OpenError::io(folder, error))?;
+    create_folder(folder).map_err(|error| OpenError::io(folder, error))?;
     let folder = fs::canonicalize(folder).map_err(|error| OpenError::io(folder, error))?;
     Ok(folder.join(name))
 }
@@ -141,8 +141,8 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// For its owner alone, where there are such permissions.
-fn make_folder(folder: &Path) -> io::Result<()> {
+/// Creates a folder for its owner alone, if the system has such permissions.
+fn create_folder(folder: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
@@ -150,12 +150,13 @@ fn make_folder(folder: &Path) -> io::Result<()> {
     builder.create(folder)
 }
 
+/// Takes the exclusive lock of the file.
 pub(super) fn lock(path: &Path) -> Result<LockFile, OpenError> {
     let lock = LockFile::path_for(path);
     LockFile::take(&lock).map_err(|error| not_locked(path, &lock, error))
 }
 
-/// For reading only.
+/// Takes the shared lock of the file, for reading.
 pub(super) fn share_lock(path: &Path) -> Result<SharedLock, OpenError> {
     let lock = LockFile::path_for(path);
     SharedLock::take(&lock).map_err(|error| not_locked(path, &lock, error))
@@ -163,7 +164,7 @@ pub(super) fn share_lock(path: &Path) -> Result<SharedLock, OpenError> {
 
 fn not_locked(path: &Path, lock: &Path, error: LockError) -> OpenError {
     match error {
-        LockError::Held(Holder { pid, service }) => OpenError::Held { path: path.to_owned(), pid, service },
+        LockError::Held(LockHolder { pid, service }) => OpenError::Held { path: path.to_owned(), pid, service },
         LockError::Io(error) => OpenError::io(lock, error),
         LockError::NotRegular(kind) => OpenError::NotRegular { path: lock.to_owned(), kind },
     }

@@ -1,10 +1,10 @@
-//! A store's file opened for reading only: on a disk that is full or can't be written, too.
+//! Opens a store's file for reading, also on a disk that is full or read-only.
 //!
 //! Rules:
-//! - Nothing is written: no lock file, no socket, no repair. What the database writes, such as the repair after a crash, stays
-//!   in memory and is forgotten.
-//! - While letters are read no process can open the file for writing: readers share its lock. Where there is no lock file
-//!   nobody has opened it for writing yet.
+//! - Nothing is written: no lock file, no socket, no repair. Writes of the database, such as a repair after a crash, stay in
+//!   memory and are discarded.
+//! - Readers share the file's lock, so that no process can open the file for writing meanwhile. Without a lock file no
+//!   process has opened the file for writing yet.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,95 +15,95 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use redb::{Database, StorageBackend};
 
-use super::fault::Fault;
+use super::fault::FileFault;
 use super::kind;
 use super::medium::{Medium, builder};
 use super::open::{self, OpenError};
 use super::{FileStore, FileStoreOptions};
 use crate::store::StoreError;
 
-/// Bytes that are kept together once one of them was written.
+/// Size of a block in memory. A block is kept once one of its bytes was written.
 const BLOCK: usize = 4096;
 
 impl FileStore {
-    /// Opens the file at `path` for reading: whatever would change it is an error. Writes nothing, and makes no file.
+    /// Opens the file at `path` for reading. Every change of the store is an error. Writes nothing, and creates no file.
     ///
     /// # Errors
-    ///
-    /// There is no such file, another process has it open for writing, or it is no readable file of dead letters.
+    /// Returns an error if the file does not exist, another process has it open for writing, or it is not a readable file of
+    /// dead letters.
     pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self, OpenError> {
-        let path = open::found(path.as_ref())?;
+        let path = open::canonical(path.as_ref())?;
         let lock = open::share_lock(&path)?;
         let medium = Box::new(Snapshot(path.clone()));
-        let mut store = Self::on(path, medium, None, FileStoreOptions::default())?;
+        let mut store = Self::open_medium(path, medium, None, FileStoreOptions::default())?;
         store.read_only = Some(lock);
         Ok(store)
     }
 
-    /// An error if it was opened for reading only.
+    /// Returns an error if the file was opened for reading only.
     pub(super) fn check_writable(&self) -> Result<(), StoreError> {
         if self.read_only.is_none() {
             return Ok(());
         }
-        let error = io::Error::new(io::ErrorKind::ReadOnlyFilesystem, "it was opened for reading only");
+        let error = io::Error::new(io::ErrorKind::ReadOnlyFilesystem, "the file was opened for reading only");
         Err(StoreError::Io { path: self.path.clone(), error: Arc::new(error) })
     }
 }
 
-/// The file at a path, with changes that are kept in memory.
+/// The file at a path, with changes in memory.
 #[derive(Debug)]
 struct Snapshot(PathBuf);
 
 impl Medium for Snapshot {
-    fn open(&self) -> Result<Database, Fault> {
+    fn open(&self) -> Result<Database, FileFault> {
         kind::check(&self.0)?;
         let overlay = Overlay::over(File::open(&self.0)?)?;
         Ok(builder().create_with_backend(overlay)?)
     }
 
-    fn intact(&self) -> io::Result<()> {
+    fn check_in_place(&self) -> io::Result<()> {
         Ok(())
     }
 
-    /// Never worth compacting.
+    /// Returns 0, so that the file is never compacted.
     fn bytes(&self) -> u64 {
         0
     }
 }
 
-/// A file that is only read, and what was written over it.
+/// A file that is only read, with written blocks in memory.
 #[derive(Debug)]
-struct Overlay(Mutex<State>);
+struct Overlay(Mutex<OverlayState>);
 
 #[derive(Debug)]
-struct State {
+struct OverlayState {
     file: File,
-    /// Bytes of the file that still count.
-    of_file: u64,
+    /// Bytes of the file that are still part of the content.
+    file_len: u64,
     len: u64,
-    /// Blocks that were written, by number.
+    /// Written blocks by number.
     written: BTreeMap<u64, Box<[u8]>>,
 }
 
 impl Overlay {
     fn over(file: File) -> io::Result<Self> {
         let len = file.metadata()?.len();
-        Ok(Self(Mutex::new(State { file, of_file: len, len, written: BTreeMap::new() })))
+        Ok(Self(Mutex::new(OverlayState { file, file_len: len, len, written: BTreeMap::new() })))
     }
 }
 
-impl State {
-    /// What stands in the file; zero behind its end.
+impl OverlayState {
+    /// Reads from the file, and zeros behind its end.
     fn read_file(&mut self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let there = self.of_file.saturating_sub(offset).min(out.len() as u64) as usize;
-        let (of_file, behind) = out.split_at_mut(there);
+        let available = self.file_len.saturating_sub(offset).min(out.len() as u64) as usize;
+        let (of_file, behind) = out.split_at_mut(available);
         self.file.seek(SeekFrom::Start(offset))?;
         self.file.read_exact(of_file)?;
         behind.fill(0);
         Ok(())
     }
 
-    fn block_of_file(&mut self, block: u64) -> io::Result<Box<[u8]>> {
+    fn read_block(&mut self, block: u64) -> io::Result<Box<[u8]>> {
         let mut bytes = vec![0; BLOCK].into_boxed_slice();
         self.read_file(block * BLOCK as u64, &mut bytes)?;
         Ok(bytes)
@@ -122,7 +122,7 @@ impl State {
             let (now, rest) = out.split_at_mut(out.len().min(BLOCK - within));
             match self.written.get(&block) {
                 Some(written) => now.copy_from_slice(&written[within..within + now.len()]),
-                None => now.copy_from_slice(&self.block_of_file(block)?[within..within + now.len()]),
+                None => now.copy_from_slice(&self.read_block(block)?[within..within + now.len()]),
             }
             offset += now.len() as u64;
             out = rest;
@@ -136,7 +136,7 @@ impl State {
             let (now, rest) = data.split_at(data.len().min(BLOCK - within));
             let mut bytes = match self.written.remove(&block) {
                 Some(bytes) => bytes,
-                None => self.block_of_file(block)?,
+                None => self.read_block(block)?,
             };
             bytes[within..within + now.len()].copy_from_slice(now);
             self.written.insert(block, bytes);
@@ -147,20 +147,20 @@ impl State {
         Ok(())
     }
 
-    /// What is cut off is zero if the length grows again.
+    /// Sets the length. Bytes that were cut off are zero if the length grows again.
     fn set_len(&mut self, len: u64) -> io::Result<()> {
         if len < self.len {
             let (block, within) = (len / BLOCK as u64, (len % BLOCK as u64) as usize);
             if within > 0 {
                 let mut bytes = match self.written.remove(&block) {
                     Some(bytes) => bytes,
-                    None => self.block_of_file(block)?,
+                    None => self.read_block(block)?,
                 };
                 bytes[within..].fill(0);
                 self.written.insert(block, bytes);
             }
             self.written.split_off(&len.div_ceil(BLOCK as u64));
-            self.of_file = self.of_file.min(len);
+            self.file_len = self.file_len.min(len);
         }
         self.len = len;
         Ok(())
@@ -202,7 +202,7 @@ mod tests {
         Letter::new("t", None, reason, jiff::Timestamp::UNIX_EPOCH)
     }
 
-    /// Names, bytes and times of change of what is in a folder.
+    /// Returns names, bytes and modification times of a folder's files.
     fn content(folder: &Path) -> Vec<(PathBuf, Vec<u8>, SystemTime)> {
         let mut content: Vec<_> = fs::read_dir(folder)
             .unwrap()
@@ -233,13 +233,13 @@ mod tests {
     }
 
     #[test]
-    fn a_crashed_file_is_repaired_in_memory() {
+    fn repair_stays_in_memory() {
         let (folder, copies) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let path = folder.path().join("letters");
         let copy = copies.path().join("letters");
         let crashed = FileStore::open(&path).unwrap();
         crashed.append(&[letter("a"), letter("b")]).unwrap();
-        // As it is while it is open: the database would repair it first.
+        // A copy of the open file is in the state of a crash, and needs a repair.
         fs::copy(&path, &copy).unwrap();
         let before = content(copies.path());
         assert_eq!(reasons(&FileStore::open_read_only(&copy).unwrap()), ["a", "b"]);
@@ -247,23 +247,23 @@ mod tests {
     }
 
     #[test]
-    fn whatever_would_change_it_is_refused() {
+    fn changes_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("letters");
         FileStore::open(&path).unwrap().append(&[letter("a")]).unwrap();
         let store = FileStore::open_read_only(&path).unwrap();
-        let Held { position, letter: there, .. } = store.scan(None, 1).unwrap().remove(0);
+        let Held { position, letter: stored, .. } = store.scan(None, 1).unwrap().remove(0);
         store.append(&[letter("b")]).unwrap_err();
         store.import(&[letter("b")]).unwrap_err();
         store.remove(&[position]).unwrap_err();
-        store.update(&[Held::new(position, there)]).unwrap_err();
+        store.update(&[Held::new(position, stored)]).unwrap_err();
         let said = store.expire().unwrap_err().to_string();
         assert!(said.contains("opened for reading only"), "{said}");
         assert_eq!(reasons(&store), ["a"]);
     }
 
     #[test]
-    fn readers_share_the_file_and_keep_writers_out() {
+    fn readers_exclude_writers() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("letters");
         drop(FileStore::open(&path).unwrap());
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_store_is_refused() {
+    fn other_files_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let open = |name: &str| FileStore::open_read_only(folder.path().join(name)).unwrap_err();
         assert!(matches!(open("none"), OpenError::Io { .. }));
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn an_overlay_behaves_as_a_file() {
+    fn overlay_behaves_like_a_file() {
         let seed = 7;
         let mut random = fastrand::Rng::with_seed(seed);
         let mut plain: Vec<u8> = (0..3 * BLOCK + 100).map(|_| random.u8(..)).collect();

@@ -1,9 +1,10 @@
-//! Letters in redb's tables: every change is one durable commit, or nothing.
+//! The letters in redb's tables. Every change is one durable commit.
 //!
-//! - `letters`: position to entry. `letters_by_id`: id to position. `meta`: the format's version, a random number by which
-//!   the file is known from others, the next position, and the bytes of all entries, so that what is held is known at once
-//!   after a restart.
-//! - Positions only grow, also after a restart, and if another file is put in the place of this one.
+//! Rules:
+//! - `letters` maps position to entry, and `letters_by_id` maps id to position. `meta` has the format's version, a random
+//!   number that identifies the file, the next position, and the bytes of all entries. The totals are therefore known after
+//!   a restart without reading the entries.
+//! - Positions only grow, also after a restart, and if another file replaces this one.
 
 use std::collections::HashSet;
 use std::ops::Bound;
@@ -14,9 +15,9 @@ use redb::{
 };
 use uuid::Uuid;
 
-use super::entry;
-use super::fault::Fault;
-use crate::import::{Edited, Imported, fate};
+use super::entry::{self, EntryError};
+use super::fault::FileFault;
+use crate::import::{Edited, Imported, decide};
 use crate::letter::{Letter, LetterId};
 use crate::limits::{Excess, Limits, Overflow, Totals};
 use crate::store::{Held, Position, SCAN_BYTES};
@@ -28,126 +29,126 @@ const LETTERS: TableDefinition<u64, &[u8]> = TableDefinition::new("letters");
 const BY_ID: TableDefinition<u128, u64> = TableDefinition::new("letters_by_id");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
-/// An open database with our tables.
+/// An open database with the tables of a store.
 #[derive(Debug)]
 pub(super) struct Tables(Database);
 
-/// A letter, ready to be written.
+/// A letter as it is written.
 #[derive(Debug)]
-pub(super) struct Encoded {
+pub(super) struct EncodedLetter {
     pub(super) id: LetterId,
     pub(super) json: Vec<u8>,
     pub(super) imported: bool,
 }
 
-/// What is held after a change.
+/// The content after a change.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Holdings {
     pub(super) totals: Totals,
     pub(super) oldest: Option<Timestamp>,
-    /// Where the next letter goes.
+    /// The position of the next letter.
     pub(super) next: u64,
-    /// Which file this is.
+    /// The random number that identifies the file.
     pub(super) identity: u64,
-    /// Whether there was anything to write.
+    /// Whether the change was written. A change without effect is not.
     pub(super) written: bool,
 }
 
-/// What was dropped: letters, or what should have been letters. Filled while a change is made, and true once it is written.
+/// The letters and damaged entries that a change drops. They are dropped for certain once the change is committed.
 #[derive(Default, Debug)]
-pub(super) struct Gone {
-    pub(super) expired: Vec<Result<Letter, Damaged>>,
-    pub(super) dropped: Vec<Result<Letter, Damaged>>,
+pub(super) struct DroppedLetters {
+    pub(super) expired: Vec<Result<Letter, DamagedEntry>>,
+    pub(super) dropped: Vec<Result<Letter, DamagedEntry>>,
 }
 
-/// An entry that is no letter.
+/// An entry that is not a letter.
 #[derive(Debug)]
-pub(super) struct Damaged {
+pub(super) struct DamagedEntry {
     pub(super) position: u64,
-    pub(super) reason: String,
+    pub(super) reason: EntryError,
     pub(super) entry: Vec<u8>,
 }
 
-impl Gone {
+impl DroppedLetters {
     pub(super) fn len(&self) -> u64 {
         (self.expired.len() + self.dropped.len()) as u64
     }
 }
 
-/// Letters, and where there is something else instead of one.
-pub(super) type Page = (Vec<Held>, Vec<(Position, String)>);
+/// A page of letters, and the damaged entries between them.
+pub(super) type ScannedPage = (Vec<Held>, Vec<(Position, EntryError)>);
 
 impl Tables {
-    /// Takes a database that is new, or ours.
-    pub(super) fn new(database: Database) -> Result<Self, Fault> {
+    /// Takes a database that is new, or has the tables of a store.
+    pub(super) fn new(database: Database) -> Result<Self, FileFault> {
         let tables = Self(database);
         match tables.format()? {
             Some(FORMAT) if tables.holdings()?.identity != 0 => Ok(tables),
             Some(FORMAT) => tables.write(|_| Ok(())).map(|_| tables),
-            Some(other) => Err(Fault::Version(other)),
+            Some(other) => Err(FileFault::Version(other)),
             None => tables.write(|_| Ok(())).map(|_| tables),
         }
     }
 
-    /// The format's version; none in a database that has no tables at all.
-    fn format(&self) -> Result<Option<u64>, Fault> {
+    /// Returns the format's version. `None` in a database without tables.
+    fn format(&self) -> Result<Option<u64>, FileFault> {
         let read = self.0.begin_read()?;
         match read.open_table(META) {
             Ok(meta) => match meta.get("format")? {
                 Some(format) => Ok(Some(format.value())),
-                None => Err(Fault::Foreign),
+                None => Err(FileFault::Foreign),
             },
             Err(redb::TableError::TableDoesNotExist(_)) if read.list_tables()?.next().is_none() => Ok(None),
-            Err(redb::TableError::TableDoesNotExist(_)) => Err(Fault::Foreign),
+            Err(redb::TableError::TableDoesNotExist(_)) => Err(FileFault::Foreign),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// What is held.
-    pub(super) fn holdings(&self) -> Result<Holdings, Fault> {
+    /// Returns the content.
+    pub(super) fn holdings(&self) -> Result<Holdings, FileFault> {
         let read = self.0.begin_read()?;
         let letters = read.open_table(LETTERS)?;
         let meta = read.open_table(META)?;
-        let number = |name| Ok::<_, Fault>(meta.get(name)?.map_or(0, |number| number.value()));
+        let number = |name| Ok::<_, FileFault>(meta.get(name)?.map_or(0, |number| number.value()));
         let totals = Totals { letters: letters.len()?, bytes: number("bytes")? };
         let (next, identity) = (number("next_position")?, number("identity")?);
         Ok(Holdings { totals, oldest: oldest(&letters)?, next, identity, written: false })
     }
 
-    /// All letters, or none, with what stands against them. What is too old goes first, and stays gone if there is no room
-    /// even so.
+    /// Appends all letters, or none with the excess. Letters that are too old are dropped first, and stay dropped if there
+    /// is still no room.
     pub(super) fn append(
         &self,
-        letters: &[Encoded],
+        letters: &[EncodedLetter],
         limits: &Limits,
         now: Timestamp,
-        gone: &mut Gone,
-    ) -> Result<(Result<u64, Excess>, Holdings), Fault> {
+        dropped: &mut DroppedLetters,
+    ) -> Result<(Result<u64, Excess>, Holdings), FileFault> {
         self.write(|tables| {
-            tables.expire(limits, now, gone)?;
+            tables.expire(limits, now, dropped)?;
             let fresh = tables.fresh(letters)?;
             let sizes = fresh.iter().map(|letter| (letter.id, entry::length(&letter.json)));
             let taken = match limits.admit(tables.totals, sizes) {
                 Ok(()) => tables.insert(&fresh, now).map(Ok)?,
                 Err(excess) => Err(excess),
             };
-            tables.drop_excess(limits, gone)?;
+            tables.drop_excess(limits, dropped)?;
             Ok(taken)
         })
     }
 
-    /// As [`append`](Self::append), of letters within which no id repeats; what is here in an older state, or was edited, is
-    /// put in its place. `encoded` are the letters as they are if they are new here.
+    /// Imports letters without a repeated id as [`append`](Self::append) does. Replaces letters that the store has in an older
+    /// state or that were edited. `encoded` are the same letters for the case that they are new.
     pub(super) fn import(
         &self,
         letters: &[Letter],
-        encoded: &[Encoded],
+        encoded: &[EncodedLetter],
         edited: Edited,
         (limits, now): (&Limits, Timestamp),
-        gone: &mut Gone,
-    ) -> Result<(Result<Imported, Excess>, Holdings), Fault> {
+        dropped: &mut DroppedLetters,
+    ) -> Result<(Result<Imported, Excess>, Holdings), FileFault> {
         self.write(|tables| {
-            tables.expire(limits, now, gone)?;
+            tables.expire(limits, now, dropped)?;
             let fresh = tables.fresh(encoded)?;
             let sizes = fresh.iter().map(|letter| (letter.id, entry::length(&letter.json)));
             if let Err(excess) = limits.admit(tables.totals, sizes) {
@@ -155,22 +156,27 @@ impl Tables {
             }
             let mut imported = tables.import_known(letters, edited)?;
             imported.taken = tables.insert(&fresh, now)?;
-            tables.drop_excess(limits, gone)?;
+            tables.drop_excess(limits, dropped)?;
             Ok(Ok(imported))
         })
     }
 
-    pub(super) fn expire(&self, limits: &Limits, now: Timestamp, gone: &mut Gone) -> Result<((), Holdings), Fault> {
-        self.write(|tables| tables.expire(limits, now, gone))
+    pub(super) fn expire(
+        &self,
+        limits: &Limits,
+        now: Timestamp,
+        dropped: &mut DroppedLetters,
+    ) -> Result<((), Holdings), FileFault> {
+        self.write(|tables| tables.expire(limits, now, dropped))
     }
 
-    /// Makes the file as small as its letters allow.
-    pub(super) fn compact(&mut self) -> Result<(), Fault> {
+    /// Reduces the file to the size that its letters need.
+    pub(super) fn compact(&mut self) -> Result<(), FileFault> {
         self.0.compact()?;
         Ok(())
     }
 
-    pub(super) fn remove(&self, positions: &[Position]) -> Result<(usize, Holdings), Fault> {
+    pub(super) fn remove(&self, positions: &[Position]) -> Result<(usize, Holdings), FileFault> {
         self.write(|tables| {
             let mut removed = 0;
             for position in positions {
@@ -180,21 +186,21 @@ impl Tables {
         })
     }
 
-    /// Takes up the work where it was left, in the file of this identity with `next` as its next position: removes
-    /// whatever stands there or behind. In another file all letters stay, at positions that were not used before.
-    pub(super) fn go_on(&self, identity: u64, next: u64) -> Result<((), Holdings), Fault> {
+    /// Restores the state before a failure: in the file with this identity, removes all entries from the position `next`. In
+    /// another file all letters stay, at positions that no letter had before.
+    pub(super) fn resume(&self, identity: u64, next: u64) -> Result<((), Holdings), FileFault> {
         self.write(|tables| {
             if tables.identity == identity {
                 tables.remove_from(next)?;
             } else {
-                tables.move_behind(next)?;
+                tables.move_to(next)?;
             }
-            tables.leave_out(next);
+            tables.reserve_until(next);
             Ok(())
         })
     }
 
-    pub(super) fn update(&self, changed: &[(Position, Encoded)]) -> Result<(usize, Holdings), Fault> {
+    pub(super) fn update(&self, changed: &[(Position, EncodedLetter)]) -> Result<(usize, Holdings), FileFault> {
         self.write(|tables| {
             let mut updated = 0;
             for (position, letter) in changed {
@@ -204,14 +210,14 @@ impl Tables {
         })
     }
 
-    /// Where the letters of these ids are.
-    pub(super) fn find(&self, ids: &[LetterId]) -> Result<Vec<Option<Position>>, Fault> {
+    /// Returns the positions of the letters with these ids.
+    pub(super) fn find(&self, ids: &[LetterId]) -> Result<Vec<Option<Position>>, FileFault> {
         let by_id = self.0.begin_read()?.open_table(BY_ID)?;
         ids.iter().map(|id| Ok(by_id.get(key(*id))?.map(|position| Position(position.value())))).collect()
     }
 
-    /// A page of letters, and what between them is none, with the reason.
-    pub(super) fn scan(&self, after: Option<Position>, limit: usize) -> Result<Page, Fault> {
+    /// Returns a page of letters, and the damaged entries between them.
+    pub(super) fn scan(&self, after: Option<Position>, limit: usize) -> Result<ScannedPage, FileFault> {
         let letters = self.0.begin_read()?.open_table(LETTERS)?;
         let from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.0));
         let (mut page, mut damaged, mut bytes) = (Vec::new(), Vec::new(), 0);
@@ -222,7 +228,7 @@ impl Tables {
             let (position, entry) = item?;
             let (position, entry) = (position.value(), entry.value());
             match entry::decode(position, entry) {
-                Ok(entry::Entry { letter, imported, .. }) => {
+                Ok(entry::StoredEntry { letter, imported, .. }) => {
                     bytes += entry.len() as u64;
                     page.push(Held { position: Position(position), letter, imported });
                 }
@@ -232,15 +238,18 @@ impl Tables {
         Ok((page, damaged))
     }
 
-    /// One durable commit of whatever `change` does; nothing of it if that fails. Nothing is written if nothing changed.
-    fn write<R>(&self, change: impl FnOnce(&mut Writing<'_>) -> Result<R, Fault>) -> Result<(R, Holdings), Fault> {
+    /// Runs `change` as one durable commit. Nothing is written if `change` fails or changes nothing.
+    fn write<R>(
+        &self,
+        change: impl FnOnce(&mut TableWriter<'_>) -> Result<R, FileFault>,
+    ) -> Result<(R, Holdings), FileFault> {
         let transaction = self.0.begin_write()?;
         let (result, holdings) = {
-            let mut tables = Writing::open(&transaction)?;
+            let mut tables = TableWriter::open(&transaction)?;
             let result = change(&mut tables)?;
             tables.save()?;
             let oldest = oldest(&tables.letters)?;
-            let Writing { totals, next, identity, changed: written, .. } = tables;
+            let TableWriter { totals, next, identity, changed: written, .. } = tables;
             (result, Holdings { totals, oldest, next, identity, written })
         };
         if holdings.written {
@@ -253,7 +262,7 @@ impl Tables {
 }
 
 /// The tables within a change.
-struct Writing<'a> {
+struct TableWriter<'a> {
     letters: Table<'a, u64, &'static [u8]>,
     by_id: Table<'a, u128, u64>,
     meta: Table<'a, &'static str, u64>,
@@ -263,19 +272,19 @@ struct Writing<'a> {
     changed: bool,
 }
 
-impl<'a> Writing<'a> {
-    fn open(transaction: &'a WriteTransaction) -> Result<Self, Fault> {
+impl<'a> TableWriter<'a> {
+    fn open(transaction: &'a WriteTransaction) -> Result<Self, FileFault> {
         let (letters, by_id) = (transaction.open_table(LETTERS)?, transaction.open_table(BY_ID)?);
         let meta = transaction.open_table(META)?;
-        let number = |name| Ok::<_, Fault>(meta.get(name)?.map(|number| number.value()));
+        let number = |name| Ok::<_, FileFault>(meta.get(name)?.map(|number| number.value()));
         let totals = Totals { letters: letters.len()?, bytes: number("bytes")?.unwrap_or(0) };
         let (format, identity) = (number("format")?, number("identity")?.filter(|identity| *identity != 0));
         let (next, changed) = (number("next_position")?.unwrap_or(0), format.is_none() || identity.is_none());
-        let identity = identity.unwrap_or_else(random);
+        let identity = identity.unwrap_or_else(random_identity);
         Ok(Self { letters, by_id, meta, totals, next, identity, changed })
     }
 
-    fn save(&mut self) -> Result<(), Fault> {
+    fn save(&mut self) -> Result<(), FileFault> {
         if self.changed {
             self.meta.insert("format", FORMAT)?;
             self.meta.insert("identity", self.identity)?;
@@ -285,8 +294,8 @@ impl<'a> Writing<'a> {
         Ok(())
     }
 
-    /// Those that are not here, each once.
-    fn fresh<'l>(&self, letters: &'l [Encoded]) -> Result<Vec<&'l Encoded>, Fault> {
+    /// Returns the letters whose ids are not in the store, each once.
+    fn fresh<'l>(&self, letters: &'l [EncodedLetter]) -> Result<Vec<&'l EncodedLetter>, FileFault> {
         let mut ids = HashSet::with_capacity(letters.len());
         let mut fresh = Vec::with_capacity(letters.len());
         for letter in letters {
@@ -297,13 +306,13 @@ impl<'a> Writing<'a> {
         Ok(fresh)
     }
 
-    /// A clock that is set back makes no letter older than one before it.
-    fn arrival(&self, now: Timestamp) -> Result<Timestamp, Fault> {
+    /// Returns the arrival of a letter at `now`. A clock that is set back makes no letter older than an earlier one.
+    fn arrival(&self, now: Timestamp) -> Result<Timestamp, FileFault> {
         let last = self.letters.last()?.and_then(|(_, entry)| entry::arrived(entry.value()).ok());
         Ok(last.map_or(now, |last| last.max(now)))
     }
 
-    fn insert(&mut self, letters: &[&Encoded], now: Timestamp) -> Result<u64, Fault> {
+    fn insert(&mut self, letters: &[&EncodedLetter], now: Timestamp) -> Result<u64, FileFault> {
         let arrived = self.arrival(now)?;
         for letter in letters {
             let entry = entry::encode(self.next, &letter.json, arrived, letter.imported);
@@ -316,34 +325,37 @@ impl<'a> Writing<'a> {
         Ok(letters.len() as u64)
     }
 
-    /// What becomes of the letters whose ids are here.
-    fn import_known(&mut self, letters: &[Letter], edited: Edited) -> Result<Imported, Fault> {
+    /// Imports the letters whose ids are in the store.
+    fn import_known(&mut self, letters: &[Letter], edited: Edited) -> Result<Imported, FileFault> {
         let mut imported = Imported::default();
         for letter in letters {
             let Some(position) = self.by_id.get(key(letter.id))?.map(|position| position.value()) else { continue };
-            let there = match self.letters.get(position)? {
+            let stored = match self.letters.get(position)? {
                 Some(entry) => entry::decode(position, entry.value()),
                 None => continue,
             };
-            let Ok(there) = there else {
-                imported.different.push(letter.id); // a damaged one can't be compared, and stays until it is removed
+            let Ok(stored) = stored else {
+                imported.different.push(letter.id); // a damaged letter cannot be compared, and stays until it is removed
                 continue;
             };
-            let taken = imported.count(letter.id, fate(&there.letter, letter, edited));
-            if let Some((letter, own)) = taken {
-                let json = letter.to_json().map_err(|error| Fault::Damaged(error.to_string()))?;
-                self.replace(position, &Encoded { id: letter.id, json, imported: own || there.imported })?;
+            let taken = imported.count(letter.id, decide(&stored.letter, letter, edited));
+            if let Some((letter, has_own_state)) = taken {
+                let json = letter.to_json().map_err(|error| FileFault::Damaged(error.to_string()))?;
+                self.replace(
+                    position,
+                    &EncodedLetter { id: letter.id, json, imported: has_own_state || stored.imported },
+                )?;
             }
         }
         Ok(imported)
     }
 
-    fn remove(&mut self, position: u64) -> Result<Option<Result<Letter, Damaged>>, Fault> {
+    fn remove(&mut self, position: u64) -> Result<Option<Result<Letter, DamagedEntry>>, FileFault> {
         let Some(removed) = self.letters.remove(position)? else { return Ok(None) };
         let entry = removed.value();
         self.totals.take(entry.len() as u64);
         let letter = entry::decode(position, entry).map(|entry| entry.letter);
-        let letter = letter.map_err(|reason| Damaged { position, reason, entry: entry.to_vec() });
+        let letter = letter.map_err(|reason| DamagedEntry { position, reason, entry: entry.to_vec() });
         drop(removed);
         self.changed = true;
         match &letter {
@@ -353,28 +365,28 @@ impl<'a> Writing<'a> {
         Ok(Some(letter))
     }
 
-    fn remove_from(&mut self, position: u64) -> Result<(), Fault> {
+    fn remove_from(&mut self, position: u64) -> Result<(), FileFault> {
         for position in self.positions_from(position)? {
             self.remove(position)?;
         }
         Ok(())
     }
 
-    fn positions_from(&self, position: u64) -> Result<Vec<u64>, Fault> {
+    fn positions_from(&self, position: u64) -> Result<Vec<u64>, FileFault> {
         self.letters.range(position..)?.map(|item| Ok(item?.0.value())).collect()
     }
 
-    /// Moves all letters, if the first is before this position, so that it comes to be there.
-    fn move_behind(&mut self, position: u64) -> Result<(), Fault> {
+    /// Moves all letters so that the first one is at this position, unless it is at or behind the position already.
+    fn move_to(&mut self, position: u64) -> Result<(), FileFault> {
         let positions = self.positions_from(0)?;
         let by = positions.first().map_or(0, |first| position.saturating_sub(*first));
         if by == 0 {
             return Ok(());
         }
-        let moved = |from: u64| from.checked_add(by).ok_or_else(|| Fault::Damaged("its positions are used up".into()));
+        let moved = |from: u64| from.checked_add(by).ok_or_else(|| FileFault::Damaged("no positions are left".into()));
         self.next = moved(self.next)?;
         self.changed = true;
-        // From the last on: where one goes the next has gone from.
+        // The last letter moves first, so that every target position is free.
         for from in positions.into_iter().rev() {
             let to = moved(from)?;
             let entry = self.letters.remove(from)?.map(|entry| entry::moved(from, to, entry.value()));
@@ -389,15 +401,15 @@ impl<'a> Writing<'a> {
         Ok(())
     }
 
-    /// The positions before this one are used no more.
-    fn leave_out(&mut self, next: u64) {
+    /// Excludes the positions before this one from use.
+    fn reserve_until(&mut self, next: u64) {
         if self.next < next {
             self.next = next;
             self.changed = true;
         }
     }
 
-    fn replace(&mut self, position: u64, new: &Encoded) -> Result<bool, Fault> {
+    fn replace(&mut self, position: u64, new: &EncodedLetter) -> Result<bool, FileFault> {
         let Some(old) = self.letters.get(position)? else { return Ok(false) };
         let (old_len, decoded) = (old.value().len(), entry::decode(position, old.value()));
         drop(old);
@@ -409,36 +421,36 @@ impl<'a> Writing<'a> {
         Ok(true)
     }
 
-    fn expire(&mut self, limits: &Limits, now: Timestamp, gone: &mut Gone) -> Result<(), Fault> {
+    fn expire(&mut self, limits: &Limits, now: Timestamp, dropped: &mut DroppedLetters) -> Result<(), FileFault> {
         let Some(until) = limits.expired_at(now) else { return Ok(()) };
-        // A damaged entry has no age: it goes with the one after it.
+        // A damaged entry has no age. It expires with the next letter.
         let old = |tables: &Self| Ok(oldest(&tables.letters)?.is_some_and(|arrived| arrived <= until));
-        self.pop_while(old, &mut gone.expired)
+        self.pop_while(old, &mut dropped.expired)
     }
 
-    fn drop_excess(&mut self, limits: &Limits, gone: &mut Gone) -> Result<(), Fault> {
+    fn drop_excess(&mut self, limits: &Limits, dropped: &mut DroppedLetters) -> Result<(), FileFault> {
         if limits.overflow == Overflow::Refuse {
             return Ok(());
         }
-        self.pop_while(|tables| Ok(limits.exceeded(tables.totals)), &mut gone.dropped)
+        self.pop_while(|tables| Ok(limits.exceeded(tables.totals)), &mut dropped.dropped)
     }
 
     fn pop_while(
         &mut self,
-        more: impl Fn(&Self) -> Result<bool, Fault>,
-        gone: &mut Vec<Result<Letter, Damaged>>,
-    ) -> Result<(), Fault> {
+        more: impl Fn(&Self) -> Result<bool, FileFault>,
+        dropped: &mut Vec<Result<Letter, DamagedEntry>>,
+    ) -> Result<(), FileFault> {
         while more(self)? {
             let first = self.letters.first()?.map(|(position, _)| position.value());
             let Some(first) = first else { break };
-            gone.extend(self.remove(first)?);
+            dropped.extend(self.remove(first)?);
         }
         Ok(())
     }
 }
 
-/// When the oldest letter that can be read arrived.
-fn oldest(letters: &impl ReadableTable<u64, &'static [u8]>) -> Result<Option<Timestamp>, Fault> {
+/// Returns the arrival of the oldest readable letter.
+fn oldest(letters: &impl ReadableTable<u64, &'static [u8]>) -> Result<Option<Timestamp>, FileFault> {
     for item in letters.iter()? {
         if let Ok(arrived) = entry::arrived(item?.1.value()) {
             return Ok(Some(arrived));
@@ -447,8 +459,8 @@ fn oldest(letters: &impl ReadableTable<u64, &'static [u8]>) -> Result<Option<Tim
     Ok(None)
 }
 
-/// Never 0.
-fn random() -> u64 {
+/// Returns a random number that is not 0.
+fn random_identity() -> u64 {
     let (_, random) = Uuid::now_v7().as_u64_pair();
     random
 }

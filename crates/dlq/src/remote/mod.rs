@@ -1,9 +1,10 @@
-//! A store that another process holds, through a Unix socket beside its file.
+//! A store in another process, through a Unix socket beside its file.
 //!
-//! - The holder serves ([`FileStore::serve`](crate::FileStore::serve)); its lock file says where. Others use
-//!   [`RemoteStore`], a store like any.
-//! - Socket and folder are their owner's alone: who may read the file may come in, nobody else.
-//! - A replay's claim ends with its connection, however that ends.
+//! Rules:
+//! - The holder serves the store with [`FileStore::serve`](crate::FileStore::serve), and names the socket in its lock file.
+//!   Other processes use [`RemoteStore`].
+//! - Socket and folder have the permissions of the file: their owner alone can connect.
+//! - The claim of a replay ends with its connection.
 
 mod client;
 mod protocol;

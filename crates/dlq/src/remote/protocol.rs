@@ -1,7 +1,8 @@
-//! What is said on the socket: a line of JSON for each request, and one for each answer.
+//! The protocol of the socket: one line of JSON for each request, and one for each answer.
 //!
-//! - The server begins, with its hello. Afterwards every request has one answer, in order.
-//! - No line is longer than [`MAX_LINE`]: what is longer is refused before it is read.
+//! Rules:
+//! - The server sends its hello first. Every request has one answer, in order.
+//! - No line is longer than [`MAX_LINE`]. A longer line is refused before it is read.
 
 use std::io::{self, BufRead, Write};
 
@@ -11,18 +12,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::import::{Edited, Imported};
 use crate::letter::{Letter, LetterId};
-use crate::replay::BeginReplayError;
+use crate::replay_guard::BeginReplayError;
 use crate::store::{AppendError, Appended, Held, Position, StoreError, StoreStats};
 
 /// The protocol's version.
 pub(super) const VERSION: u32 = 4;
 
-/// In bytes.
+/// Most bytes of a line.
 pub(super) const MAX_LINE: u64 = 64 * 1024 * 1024;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Request {
+pub(super) enum ServiceRequest {
     Append { letters: Vec<Letter> },
     Import { letters: Vec<Letter>, edited: Edited },
     Scan { after: Option<Position>, limit: usize },
@@ -37,7 +38,7 @@ pub(super) enum Request {
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Answer {
+pub(super) enum ServiceAnswer {
     Hello { version: u32, store: String },
     Appended(Appended),
     Imported(Imported),
@@ -46,12 +47,12 @@ pub(super) enum Answer {
     Positions(Vec<Option<Position>>),
     Stats(Box<StoreStats>),
     Done,
-    Refused(Refusal),
+    Refused(ServiceRefusal),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Refusal {
+pub(super) enum ServiceRefusal {
     Full {
         letters: u64,
         bytes: u64,
@@ -66,11 +67,11 @@ pub(super) enum Refusal {
         holder: String,
         until: Timestamp,
     },
-    /// Anything else, in words.
+    /// Another error, as text.
     Failed(String),
 }
 
-impl From<AppendError> for Refusal {
+impl From<AppendError> for ServiceRefusal {
     fn from(error: AppendError) -> Self {
         match error {
             AppendError::Full { letters, bytes, .. } => Self::Full { letters, bytes },
@@ -80,13 +81,13 @@ impl From<AppendError> for Refusal {
     }
 }
 
-impl From<StoreError> for Refusal {
+impl From<StoreError> for ServiceRefusal {
     fn from(error: StoreError) -> Self {
         Self::Failed(error.to_string())
     }
 }
 
-impl From<BeginReplayError> for Refusal {
+impl From<BeginReplayError> for ServiceRefusal {
     fn from(error: BeginReplayError) -> Self {
         match error {
             BeginReplayError::Busy { .. } => Self::Busy,
@@ -100,21 +101,24 @@ impl From<BeginReplayError> for Refusal {
 pub(super) fn send(mut stream: impl Write, message: &impl Serialize) -> io::Result<()> {
     let mut line = serde_json::to_vec(message)?;
     if line.len() as u64 >= MAX_LINE {
-        let reason = format!("{} bytes at once, more than {MAX_LINE}: take fewer letters at a time", line.len());
+        let reason = format!(
+            "a line of {} bytes exceeds the limit of {MAX_LINE}: send fewer dead letters at a time",
+            line.len()
+        );
         return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
     }
     line.push(b'\n');
     stream.write_all(&line)
 }
 
-/// Reads one line; none at the stream's end.
+/// Reads one line. `None` at the end of the stream.
 pub(super) fn receive<T: DeserializeOwned>(stream: impl BufRead) -> io::Result<Option<T>> {
     let mut line = Vec::new();
     if stream.take(MAX_LINE).read_until(b'\n', &mut line)? == 0 {
         return Ok(None);
     }
     if line.last() != Some(&b'\n') {
-        let reason = if line.len() as u64 == MAX_LINE { "a line too long" } else { "a line that is cut off" };
+        let reason = if line.len() as u64 == MAX_LINE { "the line is too long" } else { "the line is truncated" };
         return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
     }
     Ok(Some(serde_json::from_slice(&line)?))

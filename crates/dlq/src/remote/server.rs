@@ -1,7 +1,8 @@
-//! The side that holds the store: a thread that accepts, and one for each connection.
+//! The server: a thread that accepts connections, and one thread for each connection.
 //!
-//! - A connection that says nonsense is answered why, and ended. No request can do more than the store's own methods.
-//! - Ends with its handle: connections are shut, threads joined, the socket removed.
+//! Rules:
+//! - An invalid request gets an error as its answer, and ends the connection. A request can only call the store's methods.
+//! - Dropping the handle closes the connections, joins the threads and removes the socket.
 
 use std::collections::HashMap;
 use std::io::{self, BufReader};
@@ -14,33 +15,36 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::protocol::{Answer, Refusal, Request, VERSION, receive, send};
+use super::protocol::{ServiceAnswer, ServiceRefusal, ServiceRequest, VERSION, receive, send};
 use super::socket::Socket;
 use crate::file::FileStore;
-use crate::replay::ReplayGuard;
+use crate::replay_guard::ReplayGuard;
 use crate::store::DeadLetterStore;
 
-/// Connections at a time.
-const MOST: usize = 16;
+/// Most connections at a time.
+const MAX_CONNECTIONS: usize = 16;
 
-/// How long a client may leave an answer unread.
-const UNREAD: Duration = Duration::from_secs(30);
+/// Timeout for a client to read an answer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl FileStore {
-    /// Serves the letters to other processes of the same user, at a Unix socket that the lock file names, until the handle is
-    /// dropped.
+    /// Serves the letters to other processes of the same user until the handle is dropped. The lock file names the Unix
+    /// socket.
+    ///
+    /// # Errors
+    /// Returns an error if the socket or a thread cannot be created.
     pub fn serve(self: &Arc<Self>) -> io::Result<Service> {
         let socket = Socket::for_file(self.path())?;
         let connections = Arc::new(Connections { store: self.clone(), open: Mutex::default() });
-        let (listener, of_thread) = (socket.listener.try_clone()?, connections.clone());
+        let (listener, shared) = (socket.listener.try_clone()?, connections.clone());
         let acceptor = std::thread::Builder::new().name("dead-letter service".into());
-        let acceptor = acceptor.spawn(move || of_thread.accept(&listener))?;
+        let acceptor = acceptor.spawn(move || shared.accept(&listener))?;
         self.announce(Some(&socket.path))?;
         Ok(Service { store: self.clone(), socket, connections, acceptor: Some(acceptor) })
     }
 }
 
-/// Serves a store's letters to other processes, until it is dropped.
+/// The service of a store's letters to other processes. It ends when the handle is dropped.
 #[derive(Debug)]
 pub struct Service {
     store: Arc<FileStore>,
@@ -50,7 +54,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// Where it listens.
+    /// Returns the path of the socket.
     pub fn path(&self) -> &Path {
         &self.socket.path
     }
@@ -59,11 +63,11 @@ impl Service {
 impl Drop for Service {
     fn drop(&mut self) {
         if let Err(error) = self.store.announce(None) {
-            tracing::warn!(store = self.store.name(), %error, "the lock file still names a service that has ended");
+            tracing::warn!(store = self.store.name(), %error, "lock file of the dead letters still names the ended service");
         }
-        let threads = self.connections.end();
-        // Either wakes the acceptor, which finds that it is over: the first where listeners can be shut (Linux), the
-        // second while the socket has its name.
+        let threads = self.connections.close_all();
+        // Either call wakes the acceptor: the first one if the system can shut down listeners (Linux), the second one while
+        // the socket has its name.
         let _ = socket2::SockRef::from(&self.socket.listener).shutdown(Shutdown::Both);
         let _ = UnixStream::connect(&self.socket.path);
         for thread in self.acceptor.take().into_iter().chain(threads) {
@@ -75,11 +79,11 @@ impl Drop for Service {
 #[derive(Debug)]
 struct Connections {
     store: Arc<FileStore>,
-    open: Mutex<Open>,
+    open: Mutex<OpenConnections>,
 }
 
 #[derive(Debug, Default)]
-struct Open {
+struct OpenConnections {
     ended: bool,
     next: u64,
     streams: HashMap<u64, (UnixStream, Option<JoinHandle<()>>)>,
@@ -93,88 +97,92 @@ impl Connections {
             }
             let taken = stream.and_then(|stream| self.take(stream));
             if let Err(error) = taken {
-                tracing::warn!(store = self.store.name(), %error, "a connection to the dead letters failed");
-                // Out of file descriptors, most likely: it passes.
+                tracing::warn!(store = self.store.name(), %error, "connection to the dead-letter service failed");
+                // The likely cause is a lack of file descriptors, which is temporary.
                 std::thread::sleep(Duration::from_millis(50));
             }
         }
     }
 
     fn take(self: &Arc<Self>, stream: UnixStream) -> io::Result<()> {
-        stream.set_write_timeout(Some(UNREAD))?;
+        stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
         let mut open = self.open.lock();
         if open.ended {
-            return Ok(()); // it came too late to be shut with the others
+            return Ok(()); // the service has ended, and nothing would close this connection
         }
-        if open.streams.len() >= MOST {
-            let reason = format!("{MOST} connections are open already");
-            return send(&stream, &Answer::Refused(Refusal::Failed(reason)));
+        if open.streams.len() >= MAX_CONNECTIONS {
+            let reason = format!("{MAX_CONNECTIONS} connections are open already");
+            return send(&stream, &ServiceAnswer::Refused(ServiceRefusal::Failed(reason)));
         }
-        let (number, of_thread, copy) = (open.next, self.clone(), stream.try_clone()?);
+        let (number, shared, copy) = (open.next, self.clone(), stream.try_clone()?);
         open.next += 1;
         let thread = std::thread::Builder::new().name("dead-letter client".into()).spawn(move || {
-            if let Err(error) = answer(&*of_thread.store, &stream) {
-                tracing::debug!(store = of_thread.store.name(), %error, "a connection to the dead letters ended");
+            if let Err(error) = serve_connection(&*shared.store, &stream) {
+                tracing::debug!(store = shared.store.name(), %error, "connection to the dead-letter service ended");
             }
-            of_thread.open.lock().streams.remove(&number);
+            shared.open.lock().streams.remove(&number);
         })?;
         open.streams.insert(number, (copy, Some(thread)));
         Ok(())
     }
 
-    /// Shuts every connection.
-    fn end(&self) -> Vec<JoinHandle<()>> {
+    /// Closes every connection, and returns the threads.
+    fn close_all(&self) -> Vec<JoinHandle<()>> {
         let mut open = self.open.lock();
         open.ended = true;
         let threads = open.streams.values_mut().filter_map(|(stream, thread)| {
-            let _ = stream.shutdown(Shutdown::Both); // it may have ended by itself
+            let _ = stream.shutdown(Shutdown::Both); // the connection may have ended already
             thread.take()
         });
         threads.collect()
     }
 }
 
-fn answer(store: &dyn DeadLetterStore, stream: &UnixStream) -> io::Result<()> {
-    send(stream, &Answer::Hello { version: VERSION, store: store.name().to_owned() })?;
+fn serve_connection(store: &dyn DeadLetterStore, stream: &UnixStream) -> io::Result<()> {
+    send(stream, &ServiceAnswer::Hello { version: VERSION, store: store.name().to_owned() })?;
     let mut requests = BufReader::new(stream);
-    // Dropped with the connection.
+    // The claim is dropped with the connection.
     let mut claim = None;
     loop {
         let answer = match receive(&mut requests) {
-            Ok(Some(request)) => respond(store, request, &mut claim).unwrap_or_else(Answer::Refused),
+            Ok(Some(request)) => respond(store, request, &mut claim).unwrap_or_else(ServiceAnswer::Refused),
             Ok(None) => return Ok(()),
             Err(error) => {
-                send(stream, &Answer::Refused(Refusal::Failed(format!("not a request: {error}"))))?;
+                send(stream, &ServiceAnswer::Refused(ServiceRefusal::Failed(format!("not a request: {error}"))))?;
                 return Err(error);
             }
         };
         match send(stream, &answer) {
-            // Too long for a line, and nothing of it was written: the client hears why.
+            // The answer is too long, and no byte of it was written: the client gets the error.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                send(stream, &Answer::Refused(Refusal::Failed(error.to_string())))?;
+                send(stream, &ServiceAnswer::Refused(ServiceRefusal::Failed(error.to_string())))?;
             }
             sent => sent?,
         }
     }
 }
 
-fn respond(store: &dyn DeadLetterStore, request: Request, claim: &mut Option<ReplayGuard>) -> Result<Answer, Refusal> {
+fn respond(
+    store: &dyn DeadLetterStore,
+    request: ServiceRequest,
+    claim: &mut Option<ReplayGuard>,
+) -> Result<ServiceAnswer, ServiceRefusal> {
     Ok(match request {
-        Request::Append { letters } => Answer::Appended(store.append(&letters)?),
-        Request::Import { letters, edited } => Answer::Imported(store.import_with(&letters, edited)?),
-        Request::Scan { after, limit } => Answer::Letters(store.scan(after, limit)?),
-        Request::Remove { positions } => Answer::Count(store.remove(&positions)?),
-        Request::Update { changed } => Answer::Count(store.update(&changed)?),
-        Request::Find { ids } => Answer::Positions(store.find(&ids)?),
-        Request::Expire => Answer::Count(store.expire()?),
-        Request::Stats => Answer::Stats(Box::new(store.stats()?)),
-        Request::ClaimReplay => {
+        ServiceRequest::Append { letters } => ServiceAnswer::Appended(store.append(&letters)?),
+        ServiceRequest::Import { letters, edited } => ServiceAnswer::Imported(store.import_with(&letters, edited)?),
+        ServiceRequest::Scan { after, limit } => ServiceAnswer::Letters(store.scan(after, limit)?),
+        ServiceRequest::Remove { positions } => ServiceAnswer::Count(store.remove(&positions)?),
+        ServiceRequest::Update { changed } => ServiceAnswer::Count(store.update(&changed)?),
+        ServiceRequest::Find { ids } => ServiceAnswer::Positions(store.find(&ids)?),
+        ServiceRequest::Expire => ServiceAnswer::Count(store.expire()?),
+        ServiceRequest::Stats => ServiceAnswer::Stats(Box::new(store.stats()?)),
+        ServiceRequest::ClaimReplay => {
             *claim = Some(store.begin_replay()?);
-            Answer::Done
+            ServiceAnswer::Done
         }
-        Request::ReleaseReplay => {
+        ServiceRequest::ReleaseReplay => {
             *claim = None;
-            Answer::Done
+            ServiceAnswer::Done
         }
     })
 }
@@ -186,16 +194,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_that_is_accepted_while_the_service_ends_is_let_go() {
+    fn late_connection_is_closed() {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(FileStore::open(folder.path().join("letters")).unwrap());
         let connections = Arc::new(Connections { store, open: Mutex::default() });
-        assert!(connections.end().is_empty());
+        assert!(connections.close_all().is_empty());
         let (mut client, accepted) = UnixStream::pair().unwrap();
         connections.take(accepted).unwrap();
         assert!(connections.open.lock().streams.is_empty());
         assert_eq!(client.read_to_end(&mut Vec::new()).unwrap(), 0);
         let connections = Arc::into_inner(connections).unwrap();
-        assert!(Arc::into_inner(connections.store).is_some(), "nobody else holds the file");
+        assert!(Arc::into_inner(connections.store).is_some(), "no thread holds the file");
     }
 }

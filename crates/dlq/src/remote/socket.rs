@@ -1,6 +1,6 @@
-//! The socket's place: beside the file, or where paths are short enough.
+//! The path of the socket: beside the file, or in the folder for temporary files if the path is too long for a socket.
 //!
-//! - It is bound in a folder that is the owner's alone and moved from there, so that at no moment anybody else can connect.
+//! Rule: the socket is bound in a private folder and then moved, so that another user can never connect.
 
 use std::fs;
 use std::io;
@@ -12,17 +12,17 @@ use uuid::Uuid;
 
 use crate::file::lock::beside;
 
-/// A listener, and its path, which goes with it.
+/// A listener and its path. Dropping it removes the path.
 #[derive(Debug)]
 pub(super) struct Socket {
     pub(super) listener: UnixListener,
     pub(super) path: PathBuf,
-    /// Only where there was no room beside the file.
+    /// The folder of a socket that is not beside the file.
     folder: Option<PathBuf>,
 }
 
 impl Socket {
-    /// `<file>.sock`, or where that path is too long for a socket, one in the folder for temporary files.
+    /// Binds `<file>.sock`, or a socket in the folder for temporary files if that path is too long.
     pub(super) fn for_file(file: &Path) -> io::Result<Self> {
         match Self::beside(file) {
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => Self::in_temporary_folder(),
@@ -32,7 +32,7 @@ impl Socket {
 
     fn beside(file: &Path) -> io::Result<Self> {
         let (folder, path) = (beside(file, ".s"), beside(file, ".sock"));
-        // Whoever held the file before may have been killed here.
+        // A former holder may have been killed before it removed this folder.
         match fs::remove_dir_all(&folder) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => private_folder(&folder)?,
@@ -61,7 +61,7 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // What stays is a name that nobody answers at.
+        // If this fails, the path of a closed socket remains.
         let _ = fs::remove_file(&self.path);
         if let Some(folder) = &self.folder {
             let _ = fs::remove_dir(folder);

@@ -1,4 +1,4 @@
-//! A store through its service does what the store does; its holder and its clients may go at any moment.
+//! A store through its service behaves like the store. Holder and clients may end at any time.
 
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +10,7 @@ use super::*;
 use crate::file::{FileStore, FileStoreOptions, OpenError};
 use crate::letter::{Letter, LetterId};
 use crate::limits::Limits;
-use crate::replay::BeginReplayError;
+use crate::replay_guard::BeginReplayError;
 use crate::store::{AppendError, Appended, DeadLetterStore, Held, Position, StoreError};
 use crate::{Selection, Timestamp, letters, open_or_reach};
 
@@ -46,7 +46,7 @@ fn letter(reason: &str) -> Letter {
 }
 
 #[test]
-fn every_method_does_through_the_service_what_it_does_on_the_file() {
+fn remote_store_behaves_like_the_file() {
     let served = served(Limits::default());
     let client = served.client();
     assert_eq!(client.name(), served.file.name());
@@ -70,20 +70,20 @@ fn every_method_does_through_the_service_what_it_does_on_the_file() {
 }
 
 #[test]
-fn an_import_through_the_service_compares() {
+fn remote_import_compares() {
     let served = served(Limits::default());
     let client = served.client();
-    let there = letter("a");
-    client.import(std::slice::from_ref(&there)).unwrap();
-    let edited = Letter { failure_reason: "edited".into(), ..there.clone() };
-    let left = client.import(&[there.clone(), edited.clone()]).unwrap();
-    assert_eq!((left.known, left.different), (1, vec![there.id]));
+    let stored = letter("a");
+    client.import(std::slice::from_ref(&stored)).unwrap();
+    let edited = Letter { failure_reason: "edited".into(), ..stored.clone() };
+    let left = client.import(&[stored.clone(), edited.clone()]).unwrap();
+    assert_eq!((left.known, left.different), (1, vec![stored.id]));
     let put = client.import_with(std::slice::from_ref(&edited), crate::Edited::Replace).unwrap();
     assert_eq!((put.replaced, client.scan(None, 9).unwrap()[0].letter.clone()), (1, edited));
 }
 
 #[test]
-fn limits_are_the_same_errors_through_the_service() {
+fn remote_limits_are_the_same_errors() {
     let served = served(Limits { max_letters: Some(1), max_bytes: Some(2_000), ..Limits::default() });
     let client = served.client();
     client.append(&[letter("a")]).unwrap();
@@ -94,7 +94,7 @@ fn limits_are_the_same_errors_through_the_service() {
 }
 
 #[test]
-fn a_replay_is_claimed_once_whether_here_or_there() {
+fn one_claim_for_all_processes() {
     let served = served(Limits::default());
     let (one, two) = (served.client(), served.client());
     let claim = one.begin_replay().unwrap();
@@ -108,7 +108,7 @@ fn a_replay_is_claimed_once_whether_here_or_there() {
 }
 
 #[test]
-fn a_claim_is_known_to_be_lost_once_its_service_has_ended() {
+fn ended_service_loses_the_claim() {
     let served = served(Limits::default());
     let claim = served.client().begin_replay().unwrap();
     claim.holds().unwrap();
@@ -117,7 +117,7 @@ fn a_claim_is_known_to_be_lost_once_its_service_has_ended() {
 }
 
 #[test]
-fn a_claim_ends_with_its_connection() {
+fn claim_ends_with_its_connection() {
     let served = served(Limits::default());
     let mut stream = UnixStream::connect(served.service.path()).unwrap();
     stream.write_all(b"\"claim_replay\"\n").unwrap();
@@ -129,7 +129,7 @@ fn a_claim_ends_with_its_connection() {
     }
     assert!(served.file.begin_replay().is_err());
     stream.shutdown(std::net::Shutdown::Write).unwrap();
-    // The service closes its end once it is done with ours.
+    // The service closes its end after it has seen the end of ours.
     assert_eq!(answers.read_to_end(&mut Vec::new()).unwrap(), 0);
     let mut claimed = served.file.begin_replay();
     while claimed.is_err() {
@@ -139,7 +139,7 @@ fn a_claim_ends_with_its_connection() {
 }
 
 #[test]
-fn a_path_leads_to_the_letters_whether_a_service_holds_them_or_not() {
+fn path_opens_file_or_service() {
     let served = served(Limits::default());
     let error = FileStore::open(served.path()).unwrap_err();
     assert!(
@@ -161,7 +161,7 @@ fn a_path_leads_to_the_letters_whether_a_service_holds_them_or_not() {
 }
 
 #[test]
-fn a_client_finds_a_service_that_was_started_anew() {
+fn client_finds_a_restarted_service() {
     let served = served(Limits::default());
     let client = served.client();
     let Served { folder: _folder, file, service } = served;
@@ -172,7 +172,7 @@ fn a_client_finds_a_service_that_was_started_anew() {
 }
 
 #[test]
-fn socket_and_lock_are_their_owners_alone() {
+fn socket_and_lock_are_private() {
     let served = served(Limits::default());
     for path in [served.service.path(), &served.folder.path().join("letters.lock")] {
         assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
@@ -181,7 +181,7 @@ fn socket_and_lock_are_their_owners_alone() {
 }
 
 #[test]
-fn a_path_too_long_for_a_socket_is_served_from_elsewhere() {
+fn long_path_uses_a_temporary_socket() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("long".repeat(40)).join("letters");
     let file = Arc::new(FileStore::open(&path).unwrap());
@@ -195,7 +195,7 @@ fn a_path_too_long_for_a_socket_is_served_from_elsewhere() {
 }
 
 #[test]
-fn nonsense_is_answered_with_why_and_ends_the_connection() {
+fn invalid_request_ends_the_connection() {
     let served = served(Limits::default());
     for nonsense in [&b"GET / HTTP/1.1\r\n"[..], b"{\"append\":{\"letters\":[{}]}}\n", b"\xff\xff\n", b"{\"scan\":\n"] {
         let mut stream = UnixStream::connect(served.service.path()).unwrap();
@@ -208,7 +208,7 @@ fn nonsense_is_answered_with_why_and_ends_the_connection() {
 }
 
 #[test]
-fn one_connection_too_many_is_told_so() {
+fn excess_connection_is_refused() {
     let served = served(Limits::default());
     let clients: Vec<RemoteStore> = (0..16).map(|_| served.client()).collect();
     let error = RemoteStore::connect(served.service.path()).unwrap_err().to_string();
@@ -217,7 +217,7 @@ fn one_connection_too_many_is_told_so() {
 }
 
 #[test]
-fn a_service_ends_also_if_its_socket_was_taken_away() {
+fn service_without_socket_ends() {
     let Served { folder, file, service } = served(Limits::default());
     let client = RemoteStore::connect(service.path()).unwrap();
     drop(folder);
@@ -227,7 +227,7 @@ fn a_service_ends_also_if_its_socket_was_taken_away() {
 }
 
 #[test]
-fn what_was_left_by_a_service_that_was_killed_does_not_matter() {
+fn leftovers_of_killed_service_are_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("letters");
     drop(std::os::unix::net::UnixListener::bind(folder.path().join("letters.sock")).unwrap());
@@ -238,12 +238,12 @@ fn what_was_left_by_a_service_that_was_killed_does_not_matter() {
 }
 
 #[test]
-fn whoever_keeps_letters_through_the_service_counts_as_a_publisher_until_it_ends_and_an_import_does_not() {
+fn remote_append_counts_as_publisher() {
     let served = served(Limits::default());
     let client = served.client();
     client.import(&[letter("theirs")]).unwrap();
     assert!(served.file.is_exclusive() && client.scan(None, 9).unwrap()[0].imported);
-    client.append(&[letter("its own")]).unwrap();
+    client.append(&[letter("own")]).unwrap();
     assert!(!served.file.is_exclusive() && !client.scan(None, 9).unwrap()[1].imported);
     drop(client);
     assert!(served.file.is_exclusive());

@@ -154,6 +154,7 @@ fn merge_replayed(before: &Letter, now: Letter, is_counted: bool) -> Letter {
     let mut letter = before.clone();
     letter.partition = now.partition;
     letter.failure_reason = now.failure_reason;
+    letter.replay = now.replay;
     letter.error_code = now.error_code;
     letter.retriable = now.retriable;
     letter.attempt_count = before.attempt_count.saturating_add(now.attempt_count);

@@ -1,7 +1,9 @@
-//! Dead letters that are sent again unasked.
+//! Replays dead letters automatically.
 //!
-//! Rules: only while the cluster answers, only letters that are certainly not in the log and whose cause passes, at a
-//! bounded rate; it never keeps a producer alive.
+//! Rules:
+//! - A replay runs only while the cluster answers, at a bounded rate.
+//! - Only retriable letters that are certainly not in the log are sent.
+//! - The task never keeps a producer alive.
 
 use std::num::NonZeroU32;
 use std::ops::ControlFlow;
@@ -14,14 +16,14 @@ use super::Replay;
 use crate::config::KafkaConfig;
 use crate::producer::{Inner, KafkaProducer};
 
-/// How long the cluster may take to prove its health.
-const HEALTH: Duration = Duration::from_secs(5);
+/// Timeout of the health check that precedes a replay.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl KafkaProducer {
-    /// Starts sending letters again whenever that is due.
-    pub(crate) fn replay_unasked(&self, config: &KafkaConfig) {
+    /// Starts the task that replays letters at the configured interval.
+    pub(crate) fn replay_automatically(&self, config: &KafkaConfig) {
         let replay = Replay {
-            // Those that may be in the log are left out, but for those that an interrupted replay had in hand.
+            // Letters that may be in the log are left out, except letters of an unfinished replay.
             selection: Selection { retriable: Some(true), ..Selection::all() },
             rate: NonZeroU32::new(config.auto_replay_rate),
             ..Replay::default()
@@ -33,7 +35,7 @@ impl KafkaProducer {
             let rounds = async {
                 loop {
                     tokio::time::sleep(interval).await;
-                    if !round(&inner, &replay).await {
+                    if !replay_once(&inner, &replay).await {
                         return;
                     }
                 }
@@ -46,11 +48,11 @@ impl KafkaProducer {
     }
 }
 
-/// Sends again what is there, if the cluster is well. Returns whether the producer still lives.
-async fn round(inner: &Weak<Inner>, replay: &Replay) -> bool {
+/// Replays the present letters if the cluster is healthy. Returns whether the producer still exists.
+async fn replay_once(inner: &Weak<Inner>, replay: &Replay) -> bool {
     let Some(inner) = inner.upgrade() else { return false };
     let producer = KafkaProducer { inner };
-    if producer.dead_letters().is_empty() || producer.health_check(HEALTH).await.is_err() {
+    if producer.dead_letters().is_empty() || producer.health_check(HEALTH_TIMEOUT).await.is_err() {
         return true;
     }
     match producer.replay(replay, |_| ControlFlow::Continue(())).await {
@@ -59,10 +61,10 @@ async fn round(inner: &Weak<Inner>, replay: &Replay) -> bool {
             landed = report.landed,
             failed = report.failed,
             held_back = report.held_back,
-            "dead letters were sent again"
+            "dead letters replayed"
         ),
         Ok(_) => {}
-        Err(error) => tracing::warn!(%error, "dead letters could not be sent again"),
+        Err(error) => tracing::warn!(%error, "replay of dead letters failed"),
     }
     true
 }

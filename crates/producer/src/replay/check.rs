@@ -1,11 +1,11 @@
-//! Looks for doubtful letters in the log, all of a store at once.
+//! Looks for a store's doubtful letters in the log, in one check.
 //!
 //! Rules:
-//! - What was found, and what is proved to be absent, is so whatever comes later; of the rest nothing is claimed.
-//! - A fence is a letter of the replay's own that is certainly not in the log: it is sent all the same, only under another
-//!   stamp. Before it leaves, its letter says so in the store.
-//! - No producer that may live is fenced: not this one, none in a store that others write too, and none whose letters were
-//!   imported.
+//! - A letter that was found or proved absent stays so. Nothing is claimed about the others.
+//! - A fence is a letter of this replay that is certainly not in the log. Its record is sent under another stamp, and the
+//!   store says so before the record leaves.
+//! - A producer that may be running is never fenced: this producer, the producers of a store that other processes write,
+//!   and the producers of imported letters.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -14,49 +14,46 @@ use kafka_courier_dlq::{Held, LetterId, Outcome, Position, Timestamp};
 use kafka_courier_idempotent_sender::core::FailedOutcome;
 use kafka_courier_idempotent_sender::driver::DriverConfig;
 
-use super::order::Lane;
-use super::run::{Store, blocking, update};
-use super::sort::Alone;
+use super::order::{ReplayLane, TopicPartition};
+use super::run::{SharedStore, blocking, update};
+use super::sort::StampedResult;
 use super::{Replay, plan};
 use crate::shared::wall_clock_ms;
 use crate::verify::{FenceLetter, FenceOutcome, FencePlace, Fences, NotFenced, Question, Verdict, Verifier};
 
-/// How long each question to the cluster may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Timeout of each request to the cluster.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What became of the letters that were looked for, and of those that served as fences.
+/// Results for the letters that were looked for, and for the letters that were sent as fences.
 #[derive(Debug, Default)]
-pub(super) struct Checked {
+pub(super) struct CheckResults {
     pub(super) verdicts: HashMap<LetterId, Verdict>,
     pub(super) fences: HashMap<LetterId, FenceOutcome>,
 }
 
-/// A letter's partition.
-type Place = (String, i32);
-
-/// Letters that may serve as fences: certainly not in the log, and to be sent anyway.
-pub(super) struct Candidates {
-    store: Store,
-    /// Those that are the first of their lane in the store.
-    letters: HashMap<Place, VecDeque<Position>>,
-    /// The first of each partition, whatever stays before them.
-    others: HashMap<Place, VecDeque<Position>>,
-    /// How letters are sent: out of order, all of them may serve; and where imported letters' producers may be fenced, they
-    /// have ended.
+/// Letters that may be sent as fences: they are certainly not in the log, and this replay sends them in any case.
+pub(super) struct FenceCandidates {
+    store: SharedStore,
+    /// Letters that are the first of their lane in the store.
+    firsts: HashMap<TopicPartition, VecDeque<Position>>,
+    /// The first letters of each partition, although earlier ones of their lanes stay.
+    others: HashMap<TopicPartition, VecDeque<Position>>,
+    /// With `out_of_order` all letters may serve. With `fence_imported` the producers of imported letters have ended.
     replay: Replay,
-    /// What came by already.
-    seen: HashSet<Lane>,
-    /// The producers that must not be fenced: this one, by all ids that it ever had, and whoever wrote what was imported.
+    /// Lanes of the letters until now.
+    seen: HashSet<ReplayLane>,
+    /// Producer ids that must not be fenced: all ids of this producer, those of imported letters, and those of stamps that
+    /// can be repeated.
     living: HashSet<i64>,
-    /// The topics of letters that left as fences.
+    /// The topics of letters that were sent as fences.
     topics: HashMap<LetterId, String>,
 }
 
-impl Candidates {
-    pub(super) fn new(store: Store, own: Vec<i64>, replay: &Replay) -> Self {
+impl FenceCandidates {
+    pub(super) fn new(store: SharedStore, own: Vec<i64>, replay: &Replay) -> Self {
         Self {
             store,
-            letters: HashMap::new(),
+            firsts: HashMap::new(),
             others: HashMap::new(),
             replay: replay.clone(),
             seen: HashSet::new(),
@@ -65,42 +62,44 @@ impl Candidates {
         }
     }
 
-    /// A letter comes by, in the store's order, selected or not; one that is to be sent may be sent before all others of
-    /// its partition, if that overtakes none of its lane.
-    pub(super) fn pass(&mut self, held: &Held, is_sent: bool) {
+    /// Notes the next letter in the store's order, selected or not. A letter that is sent may be sent first of its
+    /// partition if it overtakes no letter of its lane.
+    pub(super) fn note(&mut self, held: &Held, is_sent: bool) {
         let letter = &held.letter;
         if held.imported && letter.outcome == Outcome::Unknown && !self.replay.fence_imported {
             self.living.extend(letter.producer_id);
         }
-        if !self.replay.out_of_order && plan::stamp_to_repeat(letter, wall_clock_ms()).is_some() {
-            // It can go again under its stamp, which takes no proof, but a producer id that is not fenced.
-            self.living.extend(letter.producer_id);
+        if !self.replay.out_of_order
+            && let Some(stamp) = plan::stamp_to_repeat(letter, wall_clock_ms())
+        {
+            // The letter can be repeated under its stamp without a proof, as long as its producer id is not fenced.
+            self.living.insert(stamp.producer_id);
         }
         let Some(partition) = letter.partition else { return };
         let place = (letter.topic.clone(), partition);
-        // Each lane counts as seen, whatever the others are.
-        let lanes = Lane::all(letter, letter.partition, &self.replay);
+        // Every lane is noted, also after the first one that was seen before.
+        let lanes = ReplayLane::all(letter, letter.partition, &self.replay);
         let new: Vec<bool> = lanes.map(|lane| self.seen.insert(lane)).collect();
         let first = !new.is_empty() && new.iter().all(|new| *new);
         if is_sent && letter.outcome == Outcome::NotWritten {
             if first {
-                keep(self.letters.entry(place.clone()).or_default(), held.position);
+                push_bounded(self.firsts.entry(place.clone()).or_default(), held.position);
             }
             if self.replay.out_of_order {
-                keep(self.others.entry(place).or_default(), held.position);
+                push_bounded(self.others.entry(place).or_default(), held.position);
             }
         }
     }
 
-    /// The next candidate for this place; each serves once.
-    async fn next(&mut self, there: &Place) -> Option<Held> {
+    /// Returns the next candidate for this partition. Each candidate is used once.
+    async fn next(&mut self, target: &TopicPartition) -> Option<Held> {
         loop {
-            let first = self.letters.get_mut(there).and_then(VecDeque::pop_front);
-            let position = first.or_else(|| self.others.get_mut(there).and_then(VecDeque::pop_front))?;
-            self.others.entry(there.clone()).or_default().retain(|other| *other != position);
+            let first = self.firsts.get_mut(target).and_then(VecDeque::pop_front);
+            let position = first.or_else(|| self.others.get_mut(target).and_then(VecDeque::pop_front))?;
+            self.others.entry(target.clone()).or_default().retain(|other| *other != position);
             let (store, before) = (self.store.clone(), position.0.checked_sub(1).map(Position));
             let page = blocking(move || store.scan(before, 1)).await.ok()?;
-            // It may have been removed, or settled, meanwhile.
+            // Another process may have removed or settled the letter.
             let is_it = |held: &Held| held.position == position && held.letter.outcome == Outcome::NotWritten;
             if let Some(held) = page.into_iter().find(is_it) {
                 return Some(held);
@@ -109,15 +108,15 @@ impl Candidates {
     }
 }
 
-/// Keeps the first ones: each producer that is gone takes one.
-fn keep(letters: &mut VecDeque<Position>, position: Position) {
+/// Keeps the first letters. Each producer id takes one.
+fn push_bounded(letters: &mut VecDeque<Position>, position: Position) {
     const KEPT: usize = 1000;
     if letters.len() < KEPT {
         letters.push_back(position);
     }
 }
 
-impl Fences for Candidates {
+impl Fences for FenceCandidates {
     async fn letter_for(&mut self, place: &FencePlace<'_>) -> Option<FenceLetter> {
         if !self.store.is_exclusive() || self.living.contains(&place.stamp.producer_id) {
             return None;
@@ -132,9 +131,12 @@ impl Fences for Candidates {
     }
 }
 
-impl Candidates {
-    /// The letters that left as fences: their topics, and what became of them.
-    pub(super) fn went<'c>(&'c self, checked: &'c Checked) -> impl Iterator<Item = (&'c str, Alone)> {
+impl FenceCandidates {
+    /// Returns the topics and results of the letters that were sent as fences.
+    pub(super) fn fence_results<'c>(
+        &'c self,
+        checked: &'c CheckResults,
+    ) -> impl Iterator<Item = (&'c str, StampedResult)> {
         checked.fences.iter().filter_map(|(id, outcome)| {
             let failed = |failure: &NotFenced, outcome| Err((failure.code, outcome));
             let result = match outcome {
@@ -146,43 +148,47 @@ impl Candidates {
         })
     }
 
-    /// Says in the store that a letter goes out as a fence. `None`: it can't, or is there no more.
+    /// Stores that a letter is sent as a fence. `None` if the letter cannot be sent or is not in the store any more.
     async fn mark(&self, held: &Held, place: &FencePlace<'_>) -> Option<FenceLetter> {
-        let attempt = plan::Attempt {
+        let attempt = plan::ReplayAttempt {
             now: Timestamp::now(),
             partition: place.partition,
-            // If the topic is another one by now, the letter's own id is what finds it.
+            // In a recreated topic the letter's own id finds the record.
             topic_id: held.letter.topic_id,
             producer_id: Some(place.stamp.producer_id),
             log_end: None,
         };
-        let mut marked = plan::in_hand(&held.letter, &attempt);
+        let mut marked = plan::in_progress(&held.letter, &attempt);
         marked.producer_epoch = Some(place.stamp.epoch);
         marked.sequence = Some(place.stamp.base_sequence);
-        let batch = plan::single(&held.letter).ok()?;
+        let batch = plan::single_record_batch(&held.letter).ok()?;
         let marked = update(&self.store, vec![Held::new(held.position, marked)]).await.ok()?;
         (marked > 0).then(|| FenceLetter { letter_id: held.letter.id.to_string(), batch })
     }
 }
 
-/// Looks for all of them.
-pub(super) async fn check(config: &DriverConfig, questions: Vec<Question>, fences: &mut Candidates) -> Checked {
+/// Looks for the records of all questions.
+pub(super) async fn check(
+    config: &DriverConfig,
+    questions: Vec<Question>,
+    fences: &mut FenceCandidates,
+) -> CheckResults {
     if questions.is_empty() {
-        return Checked::default();
+        return CheckResults::default();
     }
-    let verifier = Verifier::new(config, PATIENCE);
+    let verifier = Verifier::new(config, REQUEST_TIMEOUT);
     let findings = verifier.verify(questions, fences, |progress| {
         tracing::debug!(
             topic = progress.topic,
             partition = progress.partition,
             read = progress.read,
             total = progress.total,
-            "looking for letters in the log"
+            "searching the log for dead letters"
         );
     });
     let findings = findings.await;
     let id = |text: &str| text.parse::<LetterId>().ok();
-    Checked {
+    CheckResults {
         verdicts: findings.answers.into_iter().filter_map(|a| Some((id(&a.letter_id)?, a.verdict))).collect(),
         fences: findings.fences.into_iter().filter_map(|(letter, outcome)| Some((id(&letter)?, outcome))).collect(),
     }

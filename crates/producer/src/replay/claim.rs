@@ -1,43 +1,44 @@
-//! The right to replay a store.
+//! The claim on a store: the right to replay its letters.
 //!
-//! - It is given back where that may block, also if the replay is dropped half-way.
+//! Rule: the claim is released on a thread that may block, also if the replay is dropped.
 
 use std::time::{Duration, Instant};
 
 use kafka_courier_dlq::{ReplayGuard, StoreError};
 
-/// While the letters of a page leave: a store behind a service is asked by a round trip.
-const ASKED_EVERY: Duration = Duration::from_millis(50);
+/// Interval between two checks of the claim while the letters of a page leave. A store behind a service takes a round trip
+/// for each check.
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 pub(super) struct Claim {
     guard: Option<ReplayGuard>,
     runtime: tokio::runtime::Handle,
-    /// When it was last found to hold.
-    held_at: Option<Instant>,
+    /// Time of the last successful check.
+    checked_at: Option<Instant>,
 }
 
 impl Claim {
     pub(super) fn new(guard: ReplayGuard) -> Self {
-        Self { guard: Some(guard), runtime: tokio::runtime::Handle::current(), held_at: None }
+        Self { guard: Some(guard), runtime: tokio::runtime::Handle::current(), checked_at: None }
     }
 
-    /// Gives it back, and waits until others can have it.
+    /// Releases the claim, and waits until other processes can take it.
     pub(super) async fn release(mut self) {
         let guard = self.guard.take();
-        // Where the runtime ends the claim ends by itself.
+        // If the runtime ends, the claim ends as well.
         let _ = tokio::task::spawn_blocking(move || drop(guard)).await;
     }
 
-    /// Whether nobody else can have it.
-    pub(super) fn holds(&self) -> Result<(), StoreError> {
+    /// Returns an error if another process may have the claim now.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
         self.guard.as_ref().map_or(Ok(()), ReplayGuard::holds)
     }
 
-    /// Whether it holds, or did a moment ago.
-    pub(super) fn holds_lately(&mut self) -> Result<(), StoreError> {
-        if self.held_at.is_none_or(|at| at.elapsed() > ASKED_EVERY) {
-            self.holds()?;
-            self.held_at = Some(Instant::now());
+    /// As [`check`](Self::check), with a result that may be [`CHECK_INTERVAL`] old.
+    pub(super) fn check_recently(&mut self) -> Result<(), StoreError> {
+        if self.checked_at.is_none_or(|at| at.elapsed() > CHECK_INTERVAL) {
+            self.check()?;
+            self.checked_at = Some(Instant::now());
         }
         Ok(())
     }

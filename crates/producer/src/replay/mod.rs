@@ -1,24 +1,25 @@
-//! Dead letters sent again.
+//! Replays dead letters: publishes their records again.
 //!
 //! Rules:
-//! - A letter is removed only after its record was acknowledged; one that fails again stays, in its place.
-//! - Before a record leaves, its letter says so in the store: whoever comes after a crash knows what may be written.
-//! - One replay at a time for each store.
-//! - The letters of one key leave a store in the order in which they arrived: one that stays holds back those behind it.
-//! - A failure that is the cluster's does not count as a replay of the letter.
+//! - A letter is removed only after its record was acknowledged. A letter that fails again keeps its position.
+//! - The store says that a record is in progress before the record leaves. After a crash the next replay knows which
+//!   records may be in the log.
+//! - Each store has one replay at a time.
+//! - The letters of one key leave a store in the order of their arrival. A letter that stays holds back the later ones.
+//! - A failure that the cluster caused does not count as a replay of the letter.
 
-mod alone;
 mod auto;
 mod check;
 mod claim;
 mod mark;
 #[cfg(test)]
-mod model;
+mod model_tests;
 mod order;
 mod plan;
 mod run;
 mod send;
 mod sort;
+mod stamped;
 mod stamps;
 
 use std::collections::BTreeMap;
@@ -29,48 +30,49 @@ use kafka_courier_dlq::{BeginReplayError, Letter, Selection, StoreError};
 
 use crate::producer::KafkaProducer;
 
-/// What is to be sent again, and how.
+/// The options of a replay: which letters it sends, and how.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Replay {
-    /// Which letters. Those that arrive in a store after the replay has begun there are never among them.
+    /// The letters to replay. Letters that arrive in a store after the replay has begun there are not included.
     pub selection: Selection,
-    /// What to do with letters whose records may be in the log already.
+    /// The treatment of letters whose records may be in the log already.
     pub doubtful: Doubtful,
-    /// A letter that was sent again so often stays: the guard against loops.
+    /// Number of replays after which a letter stays. This prevents loops.
     pub max_replays: u32,
-    /// At most so many letters a second.
+    /// Most letters a second.
     pub rate: Option<NonZeroU32>,
-    /// At most so many letters.
+    /// Most letters in all.
     pub limit: Option<u64>,
-    /// Only counts.
+    /// Counts the letters, and sends none.
     pub dry_run: bool,
-    /// Takes it that whoever wrote letters that were [imported](kafka_courier_dlq::DeadLetterStore::import) has ended. A
-    /// check may end their producers' ids then, where that proves what became of them; without it those producers may
-    /// live, and only what is in the log already proves anything.
+    /// Assumes that the producers of letters that were [imported](kafka_courier_dlq::DeadLetterStore::import) have ended.
+    /// A check may then fence their producer ids to prove that a record is absent. Without this option those producers
+    /// may be running, and a check relies on the present log alone.
     pub fence_imported: bool,
-    /// The topic that all letters are sent to, instead of their own. What may be in the log is looked for in the letter's own
-    /// topic. A letter that fails there once it was under way is a letter for that topic from then on.
+    /// The topic that all letters are sent to, instead of the letter's topic. A check searches the letter's own topic. A letter
+    /// whose record was in progress and failed in this topic belongs to this topic from then on.
     pub to_topic: Option<String>,
-    /// Sends letters though earlier ones of their key are left where they are: not selected, left out, not found, or sent
-    /// again too often. A check may then also take such a letter as its fence. Without it those letters are held back. One
-    /// that fails holds back those behind it either way.
+    /// Sends a letter although an earlier one of its key stays: not selected, left out, not found, or replayed too often. A
+    /// check may then use such a letter as its fence. Without this option the letter is held back. A letter that fails in
+    /// this replay holds back the later ones in either case.
     pub out_of_order: bool,
 }
 
 impl Replay {
-    /// The topic that this letter is sent to.
+    /// Returns the topic that this letter is sent to.
     fn topic_of<'l>(&'l self, letter: &'l Letter) -> &'l str {
         self.to_topic.as_deref().unwrap_or(&letter.topic)
     }
 
-    /// Whether a letter is sent to another topic than its own.
+    /// Returns whether a letter is sent to another topic than its own.
     fn reroutes(&self, letter: &Letter) -> bool {
         self.topic_of(letter) != letter.topic
     }
 }
 
 impl Default for Replay {
-    /// Everything that is certainly not in the log, as fast as it goes, each letter at most five times.
+    /// Returns the options for all letters that are certainly not in the log, without a rate, each replayed at most five
+    /// times.
     fn default() -> Self {
         Self {
             selection: Selection::all(),
@@ -86,52 +88,52 @@ impl Default for Replay {
     }
 }
 
-/// What a replay does with letters whose outcome is unknown.
+/// The treatment of letters with an unknown outcome.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Doubtful {
-    /// Leaves them where they are; but those that an earlier replay had in hand when it was interrupted are looked for.
+    /// Leaves them where they are, except letters of an unfinished replay: these are looked for in the log.
     #[default]
     LeaveOut,
-    /// Looks for them in the log: those that are there are removed, those that are proved not to be there are sent. Where the
-    /// proof takes a letter that goes first, that is the first of another key, or with
-    /// [`out_of_order`](Replay::out_of_order) a later one of their own.
+    /// Looks for them in the log. Letters that are found are removed, and letters that are proved absent are sent. A proof
+    /// may need a letter as its fence: the first letter of another key, or with [`out_of_order`](Replay::out_of_order) a
+    /// later one of the same key.
     Verify {
-        /// Sends those too of which neither could be proved: they may be there twice afterwards.
+        /// Sends letters with neither result as well. Their records may be in the log twice afterwards.
         force: bool,
     },
-    /// Sends them: they may be there twice afterwards.
+    /// Sends them. Their records may be in the log twice afterwards.
     Send,
 }
 
-/// What a replay has done so far, in letters.
+/// The progress of a replay, in letters.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct ReplayReport {
-    /// Selected.
+    /// Letters that were selected.
     pub selected: u64,
-    /// Delivered, and removed.
+    /// Letters that were delivered and removed.
     pub delivered: u64,
-    /// Found in the log, and removed.
+    /// Letters that were found in the log and removed.
     pub landed: u64,
-    /// Failed again: they stay, with the new reason.
+    /// Letters that failed again. They stay with the new reason.
     pub failed: u64,
-    /// Left out because their records may be in the log.
+    /// Letters that were left out because their records may be in the log.
     pub left_out: u64,
-    /// Looked for, neither found nor proved to be absent, and left out.
+    /// Letters that were neither found nor proved absent, and were left out.
     pub not_found: u64,
-    /// Left out because they were sent again too often.
+    /// Letters that were left out because they were replayed too often.
     pub too_often: u64,
-    /// Held back behind an earlier letter of their key that stays.
+    /// Letters that were held back behind an earlier letter of their key.
     pub held_back: u64,
-    /// What a dry run would send, by topic; otherwise what was sent.
+    /// Letters sent by topic, or in a dry run the letters that would be sent.
     pub by_topic: BTreeMap<String, u64>,
-    /// The first few reasons for which letters failed again or were not found.
+    /// The first 20 reasons why letters failed again or were not found, with their counts.
     pub reasons: BTreeMap<String, u64>,
 }
 
 impl ReplayReport {
-    /// How many letters came to which end.
+    /// Returns the counts by result.
     fn results(&self) -> [(&'static str, u64); 7] {
         [
             ("delivered", self.delivered),
@@ -144,13 +146,13 @@ impl ReplayReport {
         ]
     }
 
-    /// Counts a letter that is sent, or would be, to this topic.
+    /// Counts a letter that is sent to this topic, or would be in a dry run.
     fn count_sent(&mut self, topic: &str) {
         *self.by_topic.entry(topic.to_owned()).or_default() += 1;
     }
 
-    /// Notes why a letter stays.
-    fn reason(&mut self, reason: String) {
+    /// Counts the reason why a letter stays.
+    fn count_reason(&mut self, reason: String) {
         const KEPT: usize = 20;
         if self.reasons.len() < KEPT || self.reasons.contains_key(&reason) {
             *self.reasons.entry(reason).or_default() += 1;
@@ -158,27 +160,32 @@ impl ReplayReport {
     }
 }
 
-/// Why a replay ended early. What it did stands in the stores.
+/// Why a replay ended early. The stores have its results until then.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplayError {
-    /// It could not begin.
+    /// The replay could not begin.
     #[error(transparent)]
     Begin(#[from] BeginReplayError),
     /// A store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The producer was closed.
-    #[error("the producer was closed during a replay")]
+    #[error("the producer was closed during a replay: run the replay again with an open producer")]
     Closed,
 }
 
 impl KafkaProducer {
-    /// Sends dead letters again, store by store: those in memory and on disk. `progress` is told after each group of letters
-    /// (at most 500, and with a rate about a second's), and may end it there: all that was sent has its verdict then.
+    /// Replays the dead letters of each store in turn. `progress` is called after each group of letters and may end the
+    /// replay. Every record that was sent has its verdict then. A group has at most 500 letters, and with a rate the
+    /// letters of about a second.
     ///
-    /// Cancel safety: what was sent is delivered all the same, and its letters say that they may be written; a
-    /// later replay looks for them.
+    /// # Errors
+    /// Returns an error if another replay has the store, a store fails, or the producer is closed.
+    ///
+    /// # Cancel safety
+    /// Records that were sent may still be delivered. Their letters are marked as in progress, and the next replay looks
+    /// for the records in the log.
     pub async fn replay(
         &self,
         replay: &Replay,

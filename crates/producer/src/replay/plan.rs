@@ -1,40 +1,34 @@
-//! What is done with each letter of a replay.
+//! Decides on each letter of a replay, and computes its new states.
 //!
-//! Rules: pure; a letter that may be in the log already is left out, unless somebody says otherwise or looked; one that
-//! was sent again too often is left out; a letter goes to the log, with what is known of it, before its record leaves.
+//! Rules:
+//! - Pure.
+//! - A letter that may be in the log is left out, unless the caller accepts a duplicate or a check has an answer.
+//! - A letter that was replayed too often is left out.
+//! - The letter's state is in the store, with all that is known of the attempt, before its record leaves.
+//! - The field `replay` says that a letter is in progress. The text of `failure_reason` decides nothing.
 
 use kafka_courier_batcher::{EncodedBatch, PushError, Record, Stamp, partition_for_key};
-use kafka_courier_dlq::{Header, Letter, Outcome, Timestamp, Uuid};
+use kafka_courier_dlq::{Header, Letter, Outcome, ReplayState, Timestamp, Uuid};
 
 use super::{Doubtful, Replay};
 use crate::record::borrowed;
 use crate::shared::wall_clock_ms;
 use crate::verify::young;
 
-/// What becomes of a letter.
+/// The action of a replay on a letter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Decision {
-    /// It is sent: it is certainly not in the log, or somebody takes the risk.
+    /// Send the record: it is certainly not in the log, or the caller accepts a duplicate.
     Send,
-    /// It is looked for first.
+    /// Search the log for the record first.
     Check,
-    /// It may be in the log, and nobody said what to do with such letters.
+    /// Leave the letter where it is: its record may be in the log, and the caller did not say how to treat such letters.
     LeaveOut,
-    /// It was sent again so often that another time would be no better.
+    /// Leave the letter where it is: it was replayed too often.
     TooOften,
 }
 
-/// The reason of a letter whose replay has not ended.
-const IN_REPLAY: &str = "a replay of it was interrupted";
-/// Of a letter that went alone: its stamp is no other record's. Begins as the other does.
-const ALONE: &str = "a replay of it was interrupted while it went alone";
-
-/// Whether a replay had this letter in hand when its process ended.
-pub(crate) fn was_interrupted(letter: &Letter) -> bool {
-    letter.outcome == Outcome::Unknown && letter.failure_reason.starts_with(IN_REPLAY)
-}
-
-/// Decides on a letter that was selected.
+/// Decides on a selected letter.
 pub(crate) fn decide(letter: &Letter, replay: &Replay) -> Decision {
     if letter.replay_count >= replay.max_replays {
         return Decision::TooOften;
@@ -42,12 +36,12 @@ pub(crate) fn decide(letter: &Letter, replay: &Replay) -> Decision {
     match (letter.outcome, replay.doubtful) {
         (Outcome::NotWritten, _) | (Outcome::Unknown, Doubtful::Send) => Decision::Send,
         (Outcome::Unknown, Doubtful::Verify { .. }) => Decision::Check,
-        (Outcome::Unknown, Doubtful::LeaveOut) if was_interrupted(letter) => Decision::Check,
+        (Outcome::Unknown, Doubtful::LeaveOut) if letter.is_replay_unfinished() => Decision::Check,
         (Outcome::Unknown, Doubtful::LeaveOut) => Decision::LeaveOut,
     }
 }
 
-/// The letter as it is sent: where it goes to another topic nothing is known of its place there.
+/// Returns the letter as it is sent: for another topic, without its position in the former topic.
 pub(crate) fn rerouted(mut letter: Letter, replay: &Replay) -> Letter {
     if replay.reroutes(&letter) {
         letter.topic = replay.topic_of(&letter).to_owned();
@@ -56,32 +50,32 @@ pub(crate) fn rerouted(mut letter: Letter, replay: &Replay) -> Letter {
     letter
 }
 
-/// What is known of an attempt to send a letter again, before its record leaves.
+/// An attempt to send a letter, as known before its record leaves.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Attempt {
+pub(crate) struct ReplayAttempt {
     pub(crate) now: Timestamp,
     pub(crate) partition: i32,
-    /// The topic's id now; `None` where nobody tells.
+    /// The topic's id now. `None` if it is not known.
     pub(crate) topic_id: Option<Uuid>,
     pub(crate) producer_id: Option<i64>,
-    /// Where the partition's log ends now.
+    /// The partition's high watermark now.
     pub(crate) log_end: Option<i64>,
 }
 
-/// The letter as it stands in its store while its record is under way: whoever finds it so knows that it may have been
-/// written, by whom, and from where on to look.
-pub(crate) fn in_hand(letter: &Letter, attempt: &Attempt) -> Letter {
+/// Returns the letter as it is stored while its record is in progress: the record may be in the log, under this producer
+/// id, from this offset.
+pub(crate) fn in_progress(letter: &Letter, attempt: &ReplayAttempt) -> Letter {
     let mut marked = letter.clone();
     let same_place = letter.partition == Some(attempt.partition) && letter.topic_id == attempt.topic_id;
     marked.partition = Some(attempt.partition);
     marked.topic_id = attempt.topic_id;
-    marked.failure_reason = format!("{IN_REPLAY}; before: {}", reason_before(letter));
+    marked.replay = ReplayState::InProgress;
     marked.replay_count = letter.replay_count.saturating_add(1);
     marked.outcome = Outcome::Unknown;
     marked.last_attempt = attempt.now;
     (marked.producer_epoch, marked.sequence) = (None, None);
     if letter.outcome == Outcome::Unknown {
-        // Two doubts can't be settled by one check of one producer's stamp; its ids may still be found.
+        // A check of one producer's stamp cannot settle two open attempts. The ids in the headers can still be found.
         marked.producer_id = None;
         marked.search_from = letter.search_from.filter(|_| same_place);
     } else {
@@ -91,50 +85,48 @@ pub(crate) fn in_hand(letter: &Letter, attempt: &Attempt) -> Letter {
     marked
 }
 
-/// Why a letter was given up before any replay.
-fn reason_before(letter: &Letter) -> &str {
-    let reason = letter.failure_reason.as_str();
-    let rest = reason.strip_prefix(ALONE).or_else(|| reason.strip_prefix(IN_REPLAY));
-    rest.map_or(reason, |rest| rest.trim_start_matches("; before: "))
-}
-
-/// As [`in_hand`], of a letter that is certainly not in the log and goes alone: in a batch of its own, under a stamp whose
-/// producer id sends nothing else to this partition, ever. Sent again under the same stamp it is taken once by a leader
-/// that remembers it, whichever copy comes first.
-pub(crate) fn in_hand_alone(letter: &Letter, attempt: &Attempt, stamp: Stamp) -> Letter {
-    let mut marked = in_hand(letter, attempt);
-    marked.failure_reason = format!("{ALONE}; before: {}", reason_before(letter));
+/// Returns the stored state of a letter that is certainly not in the log and leaves in its own batch.
+///
+/// No other record in this partition ever has the stamp's producer id. A leader that remembers the stamp appends the record
+/// once, even if a copy with the same stamp arrives earlier or later.
+pub(crate) fn in_progress_stamped(letter: &Letter, attempt: &ReplayAttempt, stamp: Stamp) -> Letter {
+    let mut marked = in_progress(letter, attempt);
     marked.producer_id = Some(stamp.producer_id);
     (marked.producer_epoch, marked.sequence) = (Some(stamp.epoch), Some(stamp.base_sequence));
+    marked.replay = ReplayState::Stamped {
+        producer_id: stamp.producer_id,
+        producer_epoch: stamp.epoch,
+        sequence: stamp.base_sequence,
+    };
     marked
 }
 
-/// The stamp under which a letter may go once more, though it may be under way: it went alone, and so lately that its
-/// leader certainly still remembers what it took under this stamp.
+/// Returns the stamp for sending a letter again although a copy may be in flight. `None` if the letter did not leave in its
+/// own batch, or left too early: its leader may have forgotten the stamp.
 pub(crate) fn stamp_to_repeat(letter: &Letter, now_ms: i64) -> Option<Stamp> {
-    let went_at = letter.last_attempt.as_millisecond();
-    let is_young = (young(now_ms)..=now_ms.saturating_mul(2).saturating_sub(young(now_ms))).contains(&went_at);
-    let went_alone = was_interrupted(letter) && letter.failure_reason.starts_with(ALONE);
-    let (producer_id, epoch) = (letter.producer_id?, letter.producer_epoch?);
-    (went_alone && is_young).then_some(Stamp { producer_id, epoch, base_sequence: letter.sequence? })
+    let ReplayState::Stamped { producer_id, producer_epoch, sequence } = letter.replay else { return None };
+    let sent_at = letter.last_attempt.as_millisecond();
+    let is_young = (young(now_ms)..=now_ms.saturating_mul(2).saturating_sub(young(now_ms))).contains(&sent_at);
+    let stamp = Stamp { producer_id, epoch: producer_epoch, base_sequence: sequence };
+    (letter.is_replay_unfinished() && is_young).then_some(stamp)
 }
 
-/// The letter after it went once more under its stamp and nothing came of that: the doubt is as it was, and so is the
-/// time that it is counted from. `counts` says whether that was a replay: not if the cluster is the cause.
-pub(crate) fn still_alone(letter: &Letter, counts: bool) -> Letter {
+/// Returns the letter after a failed repeat under its stamp. The first copy stays in doubt, and so does the time since
+/// when. `counts` says whether this was a replay: not if the cluster was the cause.
+pub(crate) fn after_failed_repeat(letter: &Letter, counts: bool) -> Letter {
     let replay_count = letter.replay_count.saturating_add(counts.into());
     Letter { replay_count, attempt_count: letter.attempt_count.saturating_add(1), ..letter.clone() }
 }
 
-/// A letter whose mark has counted the replay already, once it is known whether that counts. Its attempts grow, by which
-/// this state is newer than the mark's.
-pub(crate) fn counted(letter: Letter, counts: bool) -> Letter {
+/// Corrects the replay count of a letter whose stored state has counted the replay already. The attempt count grows, so
+/// that this state is newer than the stored one.
+pub(crate) fn with_replay_counted(letter: Letter, counts: bool) -> Letter {
     let replay_count = letter.replay_count.saturating_sub((!counts).into());
     Letter { replay_count, attempt_count: letter.attempt_count.saturating_add(1), ..letter }
 }
 
-/// A letter's record in a batch of its own, with the present time as its timestamp.
-pub(crate) fn single(letter: &Letter) -> Result<EncodedBatch, PushError> {
+/// Encodes a letter's record in its own batch. The record's timestamp is the present time.
+pub(crate) fn single_record_batch(letter: &Letter) -> Result<EncodedBatch, PushError> {
     let headers = headers(letter);
     EncodedBatch::single(&Record {
         key: letter.key.as_deref(),
@@ -144,8 +136,9 @@ pub(crate) fn single(letter: &Letter) -> Result<EncodedBatch, PushError> {
     })
 }
 
-/// The partition that a letter's record goes to: its own, while the topic has it, else its key's, or any.
-pub(crate) fn partition(letter: &Letter, count: i32, any: impl FnOnce() -> i32) -> i32 {
+/// Returns the partition for a letter's record: the letter's own while the topic has it, else the key's, or `any` without
+/// a key.
+pub(crate) fn target_partition(letter: &Letter, count: i32, any: impl FnOnce() -> i32) -> i32 {
     let own = letter.partition.filter(|partition| (0..count).contains(partition));
     own.unwrap_or_else(|| match &letter.key {
         Some(key) => partition_for_key(key, count.max(1)),
@@ -153,30 +146,32 @@ pub(crate) fn partition(letter: &Letter, count: i32, any: impl FnOnce() -> i32) 
     })
 }
 
-/// The letter after its record was not even accepted again, or failed in a way that told nothing new. `counts` says
-/// whether that was a replay: not if the cluster is the cause.
-pub(crate) fn put_back(letter: &Letter, now: Timestamp, reason: String, counts: bool) -> Letter {
+/// Returns the letter after its record was refused, or failed without a new fact about the log. `counts` says whether this
+/// was a replay: not if the cluster was the cause.
+pub(crate) fn after_failed_attempt(letter: &Letter, now: Timestamp, reason: String, counts: bool) -> Letter {
     let mut back = letter.clone();
     back.replay_count = letter.replay_count.saturating_add(counts.into());
     back.attempt_count = letter.attempt_count.saturating_add(1);
     back.last_attempt = now;
     back.failure_reason = reason;
+    back.replay = ReplayState::Idle;
     back
 }
 
-/// What a fence's letter says after it was not written.
-pub(crate) fn not_written(why: &str) -> String {
-    format!("it could not be sent again: {why}")
+/// Returns the reason of a letter that left as a fence and was not written.
+pub(crate) fn fence_failure_reason(why: &str) -> String {
+    format!("the replay failed: {why}")
 }
 
-/// The letter, of which it is proved that it is not in the log.
-pub(crate) fn certain(mut letter: Letter) -> Letter {
+/// Returns the letter with the outcome that its record is certainly not in the log.
+pub(crate) fn proved_absent(mut letter: Letter) -> Letter {
     letter.outcome = Outcome::NotWritten;
+    letter.replay = ReplayState::Idle;
     (letter.producer_id, letter.producer_epoch, letter.sequence) = (None, None, None);
     letter
 }
 
-/// The headers of a letter's record when it is sent again: its own, and what ties it to its letter.
+/// Returns the headers of a replayed record: the record's own, and the identity of its letter.
 pub(crate) fn headers(letter: &Letter) -> Vec<Header> {
     use crate::headers::{DLQ_ID, DLQ_ORIGINAL_TIMESTAMP, DLQ_POSSIBLY_WRITTEN, DLQ_REPLAY_COUNT};
     let mut headers = letter.headers.clone();
@@ -204,12 +199,12 @@ mod tests {
         letter
     }
 
-    fn attempt(partition: i32, producer_id: Option<i64>, log_end: Option<i64>) -> Attempt {
-        Attempt { now: Timestamp::UNIX_EPOCH, partition, topic_id: None, producer_id, log_end }
+    fn attempt(partition: i32, producer_id: Option<i64>, log_end: Option<i64>) -> ReplayAttempt {
+        ReplayAttempt { now: Timestamp::UNIX_EPOCH, partition, topic_id: None, producer_id, log_end }
     }
 
     #[test]
-    fn what_is_certainly_not_written_is_sent_whatever_was_said_of_the_others() {
+    fn unwritten_letter_is_always_sent() {
         for doubtful in [Doubtful::LeaveOut, Doubtful::Send, Doubtful::Verify { force: false }] {
             let replay = Replay { doubtful, ..Replay::default() };
             assert_eq!(decide(&letter(Outcome::NotWritten), &replay), Decision::Send);
@@ -217,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_written_is_left_out_unless_told() {
+    fn unknown_outcome_follows_the_option() {
         let decided = |doubtful| decide(&letter(Outcome::Unknown), &Replay { doubtful, ..Replay::default() });
         assert_eq!(decided(Doubtful::LeaveOut), Decision::LeaveOut);
         assert_eq!(decided(Doubtful::Verify { force: true }), Decision::Check);
@@ -225,69 +220,84 @@ mod tests {
     }
 
     #[test]
-    fn what_another_replay_had_in_hand_is_looked_for_unasked() {
-        let marked = in_hand(&letter(Outcome::NotWritten), &attempt(0, Some(7), Some(40)));
-        assert!(was_interrupted(&marked));
+    fn unfinished_replay_is_checked() {
+        let marked = in_progress(&letter(Outcome::NotWritten), &attempt(0, Some(7), Some(40)));
+        assert_eq!(marked.replay, ReplayState::InProgress);
         assert_eq!((marked.producer_id, marked.search_from, marked.replay_count), (Some(7), Some(40), 1));
         assert_eq!(decide(&marked, &Replay::default()), Decision::Check);
     }
 
+    /// Neither the text of format 1 nor any other text changes the decision.
     #[test]
-    fn a_letter_in_hand_twice_keeps_its_first_reason_and_claims_no_single_producer() {
-        let once = in_hand(&letter(Outcome::NotWritten), &attempt(0, Some(7), Some(40)));
-        let twice = in_hand(&once, &attempt(0, Some(8), Some(90)));
-        assert_eq!(twice.failure_reason, once.failure_reason);
+    fn reason_text_decides_nothing() {
+        let mut reworded = letter(Outcome::Unknown);
+        reworded.failure_reason = "a replay of it was interrupted while it went alone; before: why".to_owned();
+        (reworded.producer_id, reworded.producer_epoch, reworded.sequence) = (Some(7), Some(0), Some(0));
+        assert_eq!(decide(&reworded, &Replay::default()), Decision::LeaveOut);
+        assert_eq!(stamp_to_repeat(&reworded, 0), None);
+        let stamp = Stamp { producer_id: 7, epoch: 0, base_sequence: 0 };
+        let mut stamped = in_progress_stamped(&letter(Outcome::NotWritten), &attempt(0, None, None), stamp);
+        stamped.failure_reason = "because".to_owned();
+        assert_eq!(decide(&stamped, &Replay::default()), Decision::Check);
+        assert_eq!(stamp_to_repeat(&stamped, 0), Some(stamp));
+    }
+
+    #[test]
+    fn second_attempt_keeps_the_first_reason() {
+        let once = in_progress(&letter(Outcome::NotWritten), &attempt(0, Some(7), Some(40)));
+        let twice = in_progress(&once, &attempt(0, Some(8), Some(90)));
+        assert_eq!((twice.failure_reason.as_str(), twice.replay), ("why", ReplayState::InProgress));
         assert_eq!((twice.producer_id, twice.search_from, twice.replay_count), (None, Some(40), 2));
     }
 
     #[test]
-    fn only_a_letter_that_went_alone_and_lately_goes_once_more_under_its_stamp() {
+    fn young_stamp_is_repeated() {
         let stamp = Stamp { producer_id: 7, epoch: 0, base_sequence: 0 };
         let attempt = attempt(0, None, Some(40));
-        let alone = in_hand_alone(&letter(Outcome::NotWritten), &attempt, stamp);
-        assert!(was_interrupted(&alone) && alone.search_from == Some(40));
+        let stamped = in_progress_stamped(&letter(Outcome::NotWritten), &attempt, stamp);
+        assert!(stamped.is_replay_unfinished() && stamped.search_from == Some(40));
         let hours = |hours: i64| hours * 60 * 60 * 1000;
         for (now, wanted) in [(hours(0), true), (hours(11), true), (hours(13), false), (hours(-13), false)] {
-            assert_eq!(stamp_to_repeat(&alone, now), wanted.then_some(stamp), "{now}");
-            assert_eq!(stamp_to_repeat(&still_alone(&alone, true), now), wanted.then_some(stamp), "{now}");
+            assert_eq!(stamp_to_repeat(&stamped, now), wanted.then_some(stamp), "{now}");
+            assert_eq!(stamp_to_repeat(&after_failed_repeat(&stamped, true), now), wanted.then_some(stamp), "{now}");
         }
-        let mut with_others = in_hand(&letter(Outcome::NotWritten), &attempt);
+        let mut with_others = in_progress(&letter(Outcome::NotWritten), &attempt);
         (with_others.producer_id, with_others.producer_epoch, with_others.sequence) = (Some(7), Some(0), Some(0));
         assert_eq!(stamp_to_repeat(&with_others, 0), None);
-        assert_eq!(in_hand(&alone, &attempt).failure_reason, with_others.failure_reason);
-        assert_eq!(stamp_to_repeat(&certain(alone), 0), None);
+        assert_eq!(in_progress(&stamped, &attempt).replay, ReplayState::InProgress);
+        assert_eq!(stamp_to_repeat(&proved_absent(stamped), 0), None);
     }
 
     #[test]
-    fn a_letter_goes_to_its_own_partition_while_there_is_such() {
+    fn existing_partition_is_kept() {
         let mut letter = letter(Outcome::NotWritten);
         letter.key = Some(Bytes::from_static(b"k"));
         let by_key = partition_for_key(b"k", 4);
         letter.partition = Some(3 - by_key);
-        assert_eq!(partition(&letter, 4, || 9), 3 - by_key);
+        assert_eq!(target_partition(&letter, 4, || 9), 3 - by_key);
         letter.partition = Some(4);
-        assert_eq!(partition(&letter, 4, || 9), by_key);
+        assert_eq!(target_partition(&letter, 4, || 9), by_key);
         letter.key = None;
-        assert_eq!(partition(&letter, 4, || 2), 2);
+        assert_eq!(target_partition(&letter, 4, || 2), 2);
     }
 
     #[test]
-    fn a_doubt_about_one_partition_is_not_bounded_by_an_offset_of_another() {
+    fn other_partition_has_no_search_bound() {
         let mut doubtful = letter(Outcome::Unknown);
         (doubtful.partition, doubtful.search_from) = (Some(1), Some(7));
-        assert_eq!(in_hand(&doubtful, &attempt(1, None, Some(9))).search_from, Some(7));
-        assert_eq!(in_hand(&doubtful, &attempt(0, None, Some(9))).search_from, None);
+        assert_eq!(in_progress(&doubtful, &attempt(1, None, Some(9))).search_from, Some(7));
+        assert_eq!(in_progress(&doubtful, &attempt(0, None, Some(9))).search_from, None);
     }
 
     #[test]
-    fn a_letter_that_was_sent_again_too_often_is_left_out() {
+    fn replay_limit_leaves_out() {
         let mut letter = letter(Outcome::NotWritten);
         letter.replay_count = Replay::default().max_replays;
         assert_eq!(decide(&letter, &Replay::default()), Decision::TooOften);
     }
 
     #[test]
-    fn a_rerouted_letter_has_no_place() {
+    fn rerouted_letter_has_no_place() {
         let mut letter = letter(Outcome::NotWritten);
         (letter.partition, letter.producer_id, letter.search_from) = (Some(3), Some(7), Some(9));
         let to = |topic: &str| Replay { to_topic: Some(topic.to_owned()), ..Replay::default() };
@@ -301,30 +311,39 @@ mod tests {
     #[test]
     fn outage_counts_no_replay() {
         let before = letter(Outcome::NotWritten);
-        let marked = in_hand(&before, &attempt(0, Some(7), None));
+        let marked = in_progress(&before, &attempt(0, Some(7), None));
         for (counts, replays) in [(false, 0), (true, 1)] {
-            let back = put_back(&before, Timestamp::UNIX_EPOCH, "why".to_owned(), counts);
+            let back = after_failed_attempt(&before, Timestamp::UNIX_EPOCH, "why".to_owned(), counts);
             assert_eq!((back.replay_count, back.attempt_count), (replays, before.attempt_count + 1));
-            assert_eq!(counted(marked.clone(), counts).replay_count, replays);
-            assert_eq!(still_alone(&before, counts).replay_count, replays);
+            assert_eq!(with_replay_counted(marked.clone(), counts).replay_count, replays);
+            assert_eq!(after_failed_repeat(&before, counts).replay_count, replays);
         }
+    }
+
+    #[test]
+    fn failed_attempt_ends_the_replay() {
+        let marked = in_progress(&letter(Outcome::NotWritten), &attempt(0, Some(7), None));
+        let back = after_failed_attempt(&marked, Timestamp::UNIX_EPOCH, "refused".to_owned(), true);
+        assert!(!back.is_replay_unfinished());
+        assert_eq!(decide(&back, &Replay::default()), Decision::LeaveOut);
+        assert_eq!(proved_absent(marked).replay, ReplayState::Idle);
     }
 
     #[test]
     fn each_settled_state_is_newer() {
         use kafka_courier_dlq::{Compared, Digest};
         let before = letter(Outcome::NotWritten);
-        let attempt = Attempt { now: Timestamp::from_second(9).unwrap_or_default(), ..attempt(0, Some(7), None) };
+        let attempt = ReplayAttempt { now: Timestamp::from_second(9).unwrap_or_default(), ..attempt(0, Some(7), None) };
         let stamp = Stamp { producer_id: 7, epoch: 0, base_sequence: 0 };
-        let marked = in_hand_alone(&before, &attempt, stamp);
+        let marked = in_progress_stamped(&before, &attempt, stamp);
         let mut states = vec![(before, marked.clone())];
         for counts in [false, true] {
-            states.push((marked.clone(), counted(marked.clone(), counts)));
-            states.push((marked.clone(), certain(counted(marked.clone(), counts))));
-            states.push((marked.clone(), still_alone(&marked, counts)));
-            states.push((marked.clone(), put_back(&marked, attempt.now, "why".to_owned(), counts)));
+            states.push((marked.clone(), with_replay_counted(marked.clone(), counts)));
+            states.push((marked.clone(), proved_absent(with_replay_counted(marked.clone(), counts))));
+            states.push((marked.clone(), after_failed_repeat(&marked, counts)));
+            states.push((marked.clone(), after_failed_attempt(&marked, attempt.now, "why".to_owned(), counts)));
         }
-        states.push((marked.clone(), certain(marked)));
+        states.push((marked.clone(), proved_absent(marked)));
         for (older, newer) in states {
             let (older, newer) = (Digest::of(&older), Digest::of(&newer));
             assert_eq!((older.compare(&newer), newer.compare(&older)), (Compared::Newer, Compared::Older), "{newer:?}");
@@ -332,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_is_sent_again_says_which_letter_it_was() {
+    fn replayed_record_identifies_its_letter() {
         let names: Vec<String> = headers(&letter(Outcome::NotWritten)).into_iter().map(|header| header.name).collect();
         assert_eq!(names, ["dlq.id", "dlq.replay-count", "dlq.original-timestamp"]);
     }

@@ -1,10 +1,10 @@
-//! Carries a replay out: a page of letters after the other.
+//! Runs a replay: one page of letters after the other.
 //!
 //! Rules:
-//! - A page is marked durably before the first of its records leaves, and everything of it has its verdict before the
-//!   next one is read.
-//! - Every letter of the store is passed in its order, selected or not: one that stays holds back those behind it.
-//! - Nothing leaves once the claim to the store is lost.
+//! - The letters of a page are marked durably before the first record leaves. Every record has its verdict before the next
+//!   page is read.
+//! - Every letter of the store is visited in order, selected or not: a letter that stays holds back the later ones.
+//! - No record leaves after the claim on the store is lost.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -14,12 +14,12 @@ use std::time::Instant;
 use kafka_courier_dlq::{DeadLetterStore, Held, Letter, Position, StoreError};
 use kafka_courier_idempotent_sender::driver::LogClient;
 
-use super::check::{self, Candidates};
+use super::check::{self, FenceCandidates};
 use super::claim::Claim;
-use super::order::Lane;
+use super::order::ReplayLane;
 use super::plan::{self, Decision};
-use super::sort::{Desk, Sorted};
-use super::stamps::Ids;
+use super::sort::{Sorted, Sorter};
+use super::stamps::StampIds;
 use super::{Replay, ReplayError, ReplayReport};
 use crate::error::PublishError;
 use crate::metrics;
@@ -27,21 +27,21 @@ use crate::producer::KafkaProducer;
 use crate::shared::wall_clock_ms;
 use crate::verify::Question;
 
-/// Letters of a page.
-const PAGE: usize = 500;
+/// Most letters in a page.
+const PAGE_LETTERS: usize = 500;
 
 pub(super) async fn run(
     producer: &KafkaProducer,
     replay: &Replay,
     progress: impl FnMut(&ReplayReport) -> ControlFlow<()> + Send,
 ) -> Result<ReplayReport, ReplayError> {
-    let mut run = Run {
+    let mut run = ReplayRun {
         producer,
         log: Arc::new(LogClient::new(&producer.inner.reach)),
-        desk: Desk::new(replay.clone()),
+        sorter: Sorter::new(replay.clone()),
         progress,
         next_at: None,
-        ids: Ids::default(),
+        ids: StampIds::default(),
         no_topic: HashMap::new(),
         claim: None,
     };
@@ -49,8 +49,8 @@ pub(super) async fn run(
     for (index, store) in stores.iter().enumerate() {
         let claimed = store.clone();
         run.claim = Some(Claim::new(blocking(move || Ok(claimed.begin_replay())).await??));
-        run.desk.order.begin();
-        let done = run.store(store, stores.get(index + 1..).unwrap_or_default()).await;
+        run.sorter.order.begin_store();
+        let done = run.replay_store(store, stores.get(index + 1..).unwrap_or_default()).await;
         if let Some(claim) = run.claim.take() {
             claim.release().await;
         }
@@ -58,88 +58,92 @@ pub(super) async fn run(
             break;
         }
     }
-    Ok(run.desk.report)
+    Ok(run.sorter.report)
 }
 
-pub(super) struct Run<'a, P> {
+pub(super) struct ReplayRun<'a, P> {
     pub(super) producer: &'a KafkaProducer,
-    /// What is decided, and what came of it.
-    pub(super) desk: Desk,
+    /// Decides on letters, and has the report.
+    pub(super) sorter: Sorter,
     pub(super) log: Arc<LogClient>,
     progress: P,
-    /// When the next letter may be sent, where there is a rate.
+    /// Time at which the next letter may be sent, if there is a rate.
     pub(super) next_at: Option<Instant>,
-    /// The producer ids that letters leave under.
-    pub(super) ids: Ids,
-    /// Topics that could not be had, and why: their letters stay until the next replay.
+    /// The producer ids for letters in their own batches.
+    pub(super) ids: StampIds,
+    /// Topics that are unavailable, and why. Their letters stay until the next replay.
     pub(super) no_topic: HashMap<String, PublishError>,
-    /// The right to replay the present store.
+    /// The claim on the present store.
     pub(super) claim: Option<Claim>,
 }
 
-/// A letter, and the partition that it goes to.
-pub(super) struct Placed {
-    /// As it is sent: where a replay sends it to another topic, a letter of that one.
+/// A letter, and the partition for its record.
+pub(super) struct PlacedLetter {
+    /// The letter as it is sent. If the replay sends it to another topic, a letter of that topic.
     pub(super) held: Held,
     pub(super) partition: i32,
-    /// As it was in its store, where that is another topic's letter.
+    /// The letter as stored, if that is a letter of another topic.
     pub(super) before: Option<Box<Letter>>,
 }
 
-impl Placed {
-    /// The letter as it was in its store.
+impl PlacedLetter {
+    /// Returns the letter as stored.
     pub(super) fn before(&self) -> Held {
         let before = self.before.as_deref();
         before.map_or_else(|| self.held.clone(), |letter| Held { letter: letter.clone(), ..self.held })
     }
 
-    pub(super) fn lane(&self) -> Option<Lane> {
-        Lane::at(&self.held.letter, Some(self.partition))
+    pub(super) fn lane(&self) -> Option<ReplayLane> {
+        ReplayLane::at(&self.held.letter, Some(self.partition))
     }
 }
 
-pub(super) type Store = Arc<dyn DeadLetterStore>;
+pub(super) type SharedStore = Arc<dyn DeadLetterStore>;
 
-impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
-    /// Replays a store; `behind` are those whose turn comes later.
-    async fn store(&mut self, store: &Store, behind: &[Store]) -> Result<ControlFlow<()>, ReplayError> {
-        if self.desk.left() == 0 {
+impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> ReplayRun<'_, P> {
+    /// Replays a store. `later` are the stores that follow.
+    async fn replay_store(
+        &mut self,
+        store: &SharedStore,
+        later: &[SharedStore],
+    ) -> Result<ControlFlow<()>, ReplayError> {
+        if self.sorter.remaining() == 0 {
             return Ok(ControlFlow::Continue(()));
         }
-        self.pass_behind(behind).await;
-        let Some((first, end)) = self.look(store).await? else { return Ok(ControlFlow::Continue(())) };
-        // What is to end soon after it was told to must not sit out a page at a low rate.
-        let at_once = self.together(PAGE);
-        // A store that is read from its very beginning may look for letters again: this replay has seen its letters.
+        self.note_later_stores(later).await;
+        let Some((first, end)) = self.check_letters(store).await? else { return Ok(ControlFlow::Continue(())) };
+        // A replay that should end must not wait for a whole page at a low rate.
+        let page_size = self.group_size(PAGE_LETTERS);
+        // A store that is read from its start may search again for its letters, which this replay has seen.
         let mut after = first.0.checked_sub(1).map(Position);
-        while let Some((last, mut page)) = scan(store, after, at_once).await? {
+        while let Some((last, mut page)) = scan(store, after, page_size).await? {
             after = Some(last);
-            // What arrives meanwhile is for the next one: a replay has an end.
+            // Letters that arrive during the replay are for the next one, so that a replay ends.
             page.retain(|held| held.position <= end);
-            if self.page(store, page).await?.is_break() {
+            if self.replay_page(store, page).await?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
-            if last >= end || self.desk.left() == 0 {
+            if last >= end || self.sorter.remaining() == 0 {
                 break;
             }
         }
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Notes what the stores behind this one hold: it may be earlier than what this one does.
-    async fn pass_behind(&mut self, behind: &[Store]) {
-        for store in behind {
+    /// Notes the letters of the later stores. They may have arrived earlier than those of this store.
+    async fn note_later_stores(&mut self, later: &[SharedStore]) {
+        for store in later {
             let mut after = None;
             loop {
-                match scan(store, after, PAGE).await {
+                match scan(store, after, PAGE_LETTERS).await {
                     Ok(Some((last, page))) => {
                         after = Some(last);
-                        page.iter().for_each(|held| self.desk.order.is_behind(&held.letter));
+                        page.iter().for_each(|held| self.sorter.order.note_later_store(&held.letter));
                     }
                     Ok(None) => break,
                     Err(error) => {
                         let store = store.name();
-                        tracing::warn!(store, %error, "dead letters of another store can't be read: those here may overtake them");
+                        tracing::warn!(store, %error, "dead letters of a later store cannot be read, and may be overtaken");
                         break;
                     }
                 }
@@ -147,94 +151,94 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
         }
     }
 
-    /// Looks for all doubtful letters of the store, before any is sent: the log is read once. Returns the first and the
-    /// last position that there is.
-    async fn look(&mut self, store: &Store) -> Result<Option<(Position, Position)>, ReplayError> {
+    /// Looks for all doubtful letters of the store before any letter is sent, so that the log is read once. Returns the
+    /// first and the last position of the store.
+    async fn check_letters(&mut self, store: &SharedStore) -> Result<Option<(Position, Position)>, ReplayError> {
         let (mut questions, mut ends, mut after) = (Vec::new(), None, None);
-        let mut fences = Candidates::new(store.clone(), self.producer.identities(), &self.desk.replay);
-        let mut left = self.desk.left();
-        while let Some((last, page)) = scan(store, after, PAGE).await? {
+        let mut fences = FenceCandidates::new(store.clone(), self.producer.producer_ids(), &self.sorter.replay);
+        let mut left = self.sorter.remaining();
+        while let Some((last, page)) = scan(store, after, PAGE_LETTERS).await? {
             after = Some(last);
             for held in page {
                 let (first, _) = ends.unwrap_or((held.position, held.position));
                 ends = Some((first, held.position));
-                let is_selected = left > 0 && self.desk.replay.selection.matches(&held.letter);
+                let is_selected = left > 0 && self.sorter.replay.selection.matches(&held.letter);
                 left -= u64::from(is_selected);
-                let decision = is_selected.then(|| plan::decide(&held.letter, &self.desk.replay));
+                let decision = is_selected.then(|| plan::decide(&held.letter, &self.sorter.replay));
                 if decision == Some(Decision::Check) {
                     questions.extend(Question::of(&held.letter));
                 }
                 let is_sent = decision == Some(Decision::Send)
-                    && !self.desk.replay.dry_run
+                    && !self.sorter.replay.dry_run
                     // A fence is written to the letter's own topic.
-                    && !self.desk.replay.reroutes(&held.letter)
-                    && !self.desk.order.is_held_back(&held, held.letter.partition);
-                fences.pass(&held, is_sent);
+                    && !self.sorter.replay.reroutes(&held.letter)
+                    && !self.sorter.order.is_held_back(&held, held.letter.partition);
+                fences.note(&held, is_sent);
             }
         }
-        self.desk.checked = check::check(&self.producer.inner.reach, questions, &mut fences).await;
-        // Their page may never be sorted.
-        fences.went(&self.desk.checked).for_each(|(topic, result)| self.count_alone(topic, result));
+        self.sorter.checked = check::check(&self.producer.inner.reach, questions, &mut fences).await;
+        // The page of a fence may never be sorted.
+        fences.fence_results(&self.sorter.checked).for_each(|(topic, result)| self.count_stamped(topic, result));
         Ok(ends)
     }
 
-    /// Returns whether to go on: nobody said to end it.
-    async fn page(&mut self, store: &Store, page: Vec<Held>) -> Result<ControlFlow<()>, ReplayError> {
-        let (before, selected) = (self.desk.report.results(), self.desk.report.selected);
-        let Sorted { send, gone, changed, repeat, .. } = self.desk.sort(page, wall_clock_ms());
-        if self.desk.report.selected == selected {
+    /// Replays a page. Returns `Break` if `progress` ended the replay.
+    async fn replay_page(&mut self, store: &SharedStore, page: Vec<Held>) -> Result<ControlFlow<()>, ReplayError> {
+        let (before, selected) = (self.sorter.report.results(), self.sorter.report.selected);
+        let Sorted { send, settled, changed, repeat, .. } = self.sorter.sort(page, wall_clock_ms());
+        if self.sorter.report.selected == selected {
             return Ok(ControlFlow::Continue(()));
         }
-        if self.desk.replay.dry_run {
+        if self.sorter.replay.dry_run {
             for held in send.iter().chain(&repeat) {
-                self.desk.report.count_sent(self.desk.replay.topic_of(&held.letter));
+                self.sorter.report.count_sent(self.sorter.replay.topic_of(&held.letter));
             }
         } else {
-            remove(store, gone).await?;
-            self.put_back(store, changed).await?;
+            remove(store, settled).await?;
+            self.update_if_claimed(store, changed).await?;
             self.repeat(store, repeat).await?;
             let ready = self.place(store, send).await?;
             self.send(store, ready).await?;
         }
-        Ok(self.tell(before))
+        Ok(self.report_page(before))
     }
 
-    /// Tells of a page, and what whoever was told says.
-    fn tell(&mut self, before: [(&'static str, u64); 7]) -> ControlFlow<()> {
-        if !self.desk.replay.dry_run {
-            for ((result, now), (_, was)) in self.desk.report.results().into_iter().zip(before) {
+    /// Reports the progress after a page, and returns the answer of `progress`.
+    fn report_page(&mut self, before: [(&'static str, u64); 7]) -> ControlFlow<()> {
+        if !self.sorter.replay.dry_run {
+            for ((result, now), (_, was)) in self.sorter.report.results().into_iter().zip(before) {
                 metrics::replayed(result, now - was);
             }
             metrics::dead_letters(self.producer.dead_letters().len());
         }
-        (self.progress)(&self.desk.report)
+        (self.progress)(&self.sorter.report)
     }
 
-    /// Those of which no earlier letter stays.
-    pub(super) fn without_held_back(&mut self, mut letters: Vec<Placed>) -> Vec<Placed> {
-        letters.retain(|placed| !self.desk.is_held_back(&placed.held, Some(placed.partition)));
+    /// Returns the letters that are not held back.
+    pub(super) fn without_held_back(&mut self, mut letters: Vec<PlacedLetter>) -> Vec<PlacedLetter> {
+        letters.retain(|placed| !self.sorter.is_held_back(&placed.held, Some(placed.partition)));
         letters
     }
 
-    /// Nothing leaves, or is said of letters, once somebody else may replay them.
-    pub(super) fn still_claimed(&self) -> Result<(), ReplayError> {
-        Ok(self.claim.as_ref().map_or(Ok(()), Claim::holds)?)
+    /// Returns an error if another process may replay the store now.
+    pub(super) fn check_claim(&self) -> Result<(), ReplayError> {
+        Ok(self.claim.as_ref().map_or(Ok(()), Claim::check)?)
     }
 
-    /// Says more of letters than their marks do, such as that they were certainly not written: only as long as nobody
-    /// else can have sent them since.
-    pub(super) async fn put_back(&self, store: &Store, letters: Vec<Held>) -> Result<(), ReplayError> {
+    /// Replaces marks by the final states, such as that a record was certainly not written. Requires the claim, because
+    /// another process may have sent the letters otherwise.
+    pub(super) async fn update_if_claimed(&self, store: &SharedStore, letters: Vec<Held>) -> Result<(), ReplayError> {
         if !letters.is_empty() {
-            self.still_claimed()?;
+            self.check_claim()?;
             update(store, letters).await?;
         }
         Ok(())
     }
 }
 
-/// The next letters, and the last position that was looked at.
+/// Returns the next letters, and the last position among them.
 async fn scan(
-    store: &Store,
+    store: &SharedStore,
     after: Option<Position>,
     limit: usize,
 ) -> Result<Option<(Position, Vec<Held>)>, ReplayError> {
@@ -243,7 +247,7 @@ async fn scan(
     Ok(page.last().map(|held| held.position).map(|last| (last, page)))
 }
 
-pub(super) async fn remove(store: &Store, positions: Vec<Position>) -> Result<(), ReplayError> {
+pub(super) async fn remove(store: &SharedStore, positions: Vec<Position>) -> Result<(), ReplayError> {
     if positions.is_empty() {
         return Ok(());
     }
@@ -251,7 +255,7 @@ pub(super) async fn remove(store: &Store, positions: Vec<Position>) -> Result<()
     blocking(move || store.remove(&positions)).await.map(|_| ())
 }
 
-pub(super) async fn update(store: &Store, changed: Vec<Held>) -> Result<usize, ReplayError> {
+pub(super) async fn update(store: &SharedStore, changed: Vec<Held>) -> Result<usize, ReplayError> {
     if changed.is_empty() {
         return Ok(0);
     }
@@ -259,11 +263,11 @@ pub(super) async fn update(store: &Store, changed: Vec<Held>) -> Result<usize, R
     blocking(move || store.update(&changed)).await
 }
 
-/// Runs what blocks where that is allowed.
+/// Runs `work` on a thread that may block.
 pub(super) async fn blocking<R: Send + 'static>(
-    what: impl FnOnce() -> Result<R, StoreError> + Send + 'static,
+    work: impl FnOnce() -> Result<R, StoreError> + Send + 'static,
 ) -> Result<R, ReplayError> {
-    match tokio::task::spawn_blocking(what).await {
+    match tokio::task::spawn_blocking(work).await {
         Ok(result) => Ok(result?),
         Err(_) => Err(ReplayError::Closed),
     }

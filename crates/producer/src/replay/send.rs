@@ -1,8 +1,9 @@
-//! Sends letters: the shell around `order` and `stamps`.
+//! Sends letters: the IO around `order` and `stamps`.
 //!
 //! Rules:
-//! - Of each lane one letter is under way at a time: one that fails is followed by none of its lane.
-//! - A topic that could not be had once is not waited for again: the letters behind it must not find it there.
+//! - One letter of each lane is in progress at a time. If it fails, no other of its lane follows.
+//! - A topic that was unavailable once is not awaited again: a later letter must not find the topic after an earlier one
+//!   failed.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -12,59 +13,63 @@ use std::time::{Duration, Instant};
 use kafka_courier_dlq::{Held, Letter, Position, Timestamp};
 use kafka_courier_idempotent_sender::driver::Command;
 
-use super::alone::AT_ONCE;
 use super::claim::Claim;
-use super::mark::Marked;
+use super::mark::MarkedLetter;
 use super::order::Waves;
 use super::plan;
-use super::run::{Placed, Run, Store, remove};
+use super::run::{PlacedLetter, ReplayRun, SharedStore, remove};
+use super::stamped::MAX_IN_FLIGHT;
 use super::{ReplayError, ReplayReport};
 use crate::dead_letters::refused_event::classify;
 use crate::delivery::Delivery;
 use crate::error::PublishError;
 use crate::record::{ProducerRecord, borrowed};
 
-/// What became of letters that were sent.
-pub(super) struct Went {
+/// The results of letters that were sent.
+pub(super) struct SendResults {
     pub(super) delivered: HashSet<Position>,
-    /// Those of which more is known than their marks say.
-    pub(super) back: Vec<Held>,
-    /// Whether the replay can go on.
+    /// Letters with a final state to store instead of their marks.
+    pub(super) final_states: Vec<Held>,
+    /// The error that ends the replay, if there is one.
     ended: Result<(), ReplayError>,
 }
 
-impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
-    /// Settles which partition each letter goes to: its own, while there is such, else its key's. What is ready to be
-    /// sent comes back, in order.
-    pub(super) async fn place(&mut self, store: &Store, letters: Vec<Held>) -> Result<Vec<Placed>, ReplayError> {
+impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> ReplayRun<'_, P> {
+    /// Chooses each letter's partition: its own while the topic has it, else its key's. Returns the letters that can be sent,
+    /// in order.
+    pub(super) async fn place(
+        &mut self,
+        store: &SharedStore,
+        letters: Vec<Held>,
+    ) -> Result<Vec<PlacedLetter>, ReplayError> {
         let (mut ready, mut refused) = (Vec::with_capacity(letters.len()), Vec::new());
         for held in letters {
-            if self.desk.is_held_back(&held, held.letter.partition) {
+            if self.sorter.is_held_back(&held, held.letter.partition) {
                 continue;
             }
-            let letter = plan::rerouted(held.letter.clone(), &self.desk.replay);
+            let letter = plan::rerouted(held.letter.clone(), &self.sorter.replay);
             match self.destination(&letter).await? {
                 Ok(partition) => {
                     let before = (letter.topic != held.letter.topic).then(|| Box::new(held.letter));
-                    ready.push(Placed { held: Held { letter, ..held }, partition, before });
+                    ready.push(PlacedLetter { held: Held { letter, ..held }, partition, before });
                 }
                 Err(error) => {
                     let partition = held.letter.partition;
-                    refused.push(self.was_refused(held, partition, &error));
+                    refused.push(self.refused_letter(held, partition, &error));
                 }
             }
         }
-        self.put_back(store, refused).await?;
+        self.update_if_claimed(store, refused).await?;
         Ok(ready)
     }
 
-    /// The partition that a letter goes to.
+    /// Returns the partition for a letter, or the error of its topic.
     async fn destination(&mut self, letter: &Letter) -> Result<Result<i32, PublishError>, ReplayError> {
         if let Some(error) = self.no_topic.get(&letter.topic) {
             return Ok(Err(error.clone()));
         }
         match self.producer.partition_count(&letter.topic).await {
-            Ok(count) => Ok(Ok(plan::partition(letter, count, || fastrand::i32(0..count.max(1))))),
+            Ok(count) => Ok(Ok(plan::target_partition(letter, count, || fastrand::i32(0..count.max(1))))),
             Err(PublishError::Closed) => Err(ReplayError::Closed),
             Err(error) => {
                 self.no_topic.insert(letter.topic.clone(), error.clone());
@@ -73,104 +78,104 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
         }
     }
 
-    /// A letter whose record was not accepted: it stays, with the reason.
-    fn was_refused(&mut self, held: Held, partition: Option<i32>, error: &PublishError) -> Held {
-        self.desk.report.failed += 1;
-        self.desk.report.reason(error.to_string());
-        self.desk.order.stays(&held, partition);
-        // Nothing was sent where its topic could not be had.
+    /// Counts a letter whose record was refused, and returns its new state: it stays with the reason.
+    fn refused_letter(&mut self, held: Held, partition: Option<i32>, error: &PublishError) -> Held {
+        self.sorter.report.failed += 1;
+        self.sorter.report.count_reason(error.to_string());
+        self.sorter.order.note_staying(&held, partition);
+        // An attempt without a topic sent nothing.
         let counts = !matches!(error, PublishError::Topic { .. }) && !error.is_outage();
-        let mut letter = plan::put_back(&held.letter, Timestamp::now(), error.to_string(), counts);
+        let mut letter = plan::after_failed_attempt(&held.letter, Timestamp::now(), error.to_string(), counts);
         classify(&mut letter, error);
         Held { letter, ..held }
     }
 
-    /// Marks letters, sends their records, and removes those that were delivered.
-    pub(super) async fn send(&mut self, store: &Store, letters: Vec<Placed>) -> Result<(), ReplayError> {
+    /// Marks letters, sends their records, and removes delivered letters.
+    pub(super) async fn send(&mut self, store: &SharedStore, letters: Vec<PlacedLetter>) -> Result<(), ReplayError> {
         let letters = self.without_held_back(letters);
         if letters.is_empty() {
             return Ok(());
         }
-        // A letter is not said to be under way while it only waits for its turn.
-        self.keep_to_the_rate(0).await;
-        self.still_claimed()?;
-        let stamps = self.stamps(&letters).await;
+        // A letter that only waits for the rate is not marked yet.
+        self.wait_for_rate(0).await;
+        self.check_claim()?;
+        let stamps = self.assign_stamps(&letters).await;
         let marked = self.mark(store, letters, stamps).await?;
-        self.still_claimed()?;
-        let under = |marked: &Marked| Some((marked.placed.held.position, marked.stamp?.producer_id));
-        let under: Vec<(Position, i64)> = marked.iter().filter_map(under).collect();
+        self.check_claim()?;
+        let stamped = |marked: &MarkedLetter| Some((marked.placed.held.position, marked.stamp?.producer_id));
+        let stamped: Vec<(Position, i64)> = marked.iter().filter_map(stamped).collect();
         let mut waves = Waves::new(marked, |marked| marked.placed.lane());
-        let mut went = Went { delivered: HashSet::new(), back: Vec::new(), ended: Ok(()) };
+        let mut results = SendResults { delivered: HashSet::new(), final_states: Vec::new(), ended: Ok(()) };
         while let Some(wave) = waves.next() {
-            self.wave(wave, &mut went).await;
-            if went.ended.is_err() {
-                // The rest stays, as it is marked.
+            self.send_wave(wave, &mut results).await;
+            if results.ended.is_err() {
+                // The other letters keep their marks.
                 break;
             }
         }
-        let unsettled = under.into_iter().filter(|(position, _)| !went.delivered.contains(position));
+        let unsettled = stamped.into_iter().filter(|(position, _)| !results.delivered.contains(position));
         self.ids.retire(&unsettled.map(|(_, id)| id).collect());
-        self.desk.report.delivered += went.delivered.len() as u64;
-        remove(store, went.delivered.into_iter().collect()).await?;
-        self.put_back(store, went.back).await?;
-        went.ended
+        self.sorter.report.delivered += results.delivered.len() as u64;
+        remove(store, results.delivered.into_iter().collect()).await?;
+        self.update_if_claimed(store, results.final_states).await?;
+        results.ended
     }
 
-    /// Sends one letter of each lane, and waits for their verdicts.
-    async fn wave(&mut self, mut wave: Vec<Marked>, went: &mut Went) {
-        wave.retain(|Marked { placed, .. }| {
-            let is_held_back = self.desk.is_held_back(&placed.held, Some(placed.partition));
-            went.back.extend(is_held_back.then(|| placed.before()));
+    /// Sends one letter of each lane, and waits for the verdicts.
+    async fn send_wave(&mut self, mut wave: Vec<MarkedLetter>, results: &mut SendResults) {
+        wave.retain(|MarkedLetter { placed, .. }| {
+            let is_held_back = self.sorter.is_held_back(&placed.held, Some(placed.partition));
+            results.final_states.extend(is_held_back.then(|| placed.before()));
             !is_held_back
         });
-        wave.iter().for_each(|marked| self.desk.report.count_sent(&marked.mark.topic));
-        for some in in_groups(wave, self.together(AT_ONCE)) {
-            self.keep_to_the_rate(some.len()).await;
-            went.ended = self.claimed_lately();
-            if went.ended.is_err() {
+        wave.iter().for_each(|marked| self.sorter.report.count_sent(&marked.mark.topic));
+        for group in groups_of(wave, self.group_size(MAX_IN_FLIGHT)) {
+            self.wait_for_rate(group.len()).await;
+            results.ended = self.check_claim_recently();
+            if results.ended.is_err() {
                 return;
             }
-            let (alone, others): (Vec<_>, Vec<_>) = some.into_iter().partition(|marked| marked.stamp.is_some());
-            self.send_alone(alone, went).await;
-            self.send_with_others(others, went).await;
+            let (stamped, batched): (Vec<_>, Vec<_>) = group.into_iter().partition(|marked| marked.stamp.is_some());
+            self.send_stamped(stamped, results).await;
+            self.send_batched(batched, results).await;
         }
     }
 
     /// Sends letters in batches of this producer.
-    async fn send_with_others(&mut self, letters: Vec<Marked>, went: &mut Went) {
-        let mut under_way = Vec::with_capacity(letters.len());
-        for Marked { placed, .. } in letters {
+    async fn send_batched(&mut self, letters: Vec<MarkedLetter>, results: &mut SendResults) {
+        let mut in_flight = Vec::with_capacity(letters.len());
+        for MarkedLetter { placed, .. } in letters {
             let partition = placed.partition;
             match self.publish(&placed.held.letter, partition).await {
-                Ok(delivery) => under_way.push((placed.held, partition, delivery)),
+                Ok(delivery) => in_flight.push((placed.held, partition, delivery)),
                 Err(error) => {
                     if matches!(error, PublishError::Closed) {
-                        went.ended = Err(ReplayError::Closed);
+                        results.ended = Err(ReplayError::Closed);
                     }
-                    went.back.push(self.was_refused(placed.before(), Some(partition), &error));
+                    results.final_states.push(self.refused_letter(placed.before(), Some(partition), &error));
                 }
             }
         }
-        if under_way.is_empty() {
+        if in_flight.is_empty() {
             return;
         }
         self.producer.inner.intake.send_command(Command::SealOpen);
-        for (held, partition, delivery) in under_way {
+        for (held, partition, delivery) in in_flight {
             match delivery.await {
-                Ok(_) => _ = went.delivered.insert(held.position),
+                Ok(_) => _ = results.delivered.insert(held.position),
                 Err(error) => {
-                    // Its letter says so already, in its place.
-                    self.desk.order.stays(&held, Some(partition));
-                    self.desk.report.failed += 1;
-                    self.desk.report.reason(error.reason().to_string());
+                    // The chain of stores has updated the letter already.
+                    self.sorter.order.note_staying(&held, Some(partition));
+                    self.sorter.report.failed += 1;
+                    self.sorter.report.count_reason(error.reason().to_string());
                 }
             }
         }
     }
 
-    /// As [`still_claimed`](Self::still_claimed), before each of many letters.
-    fn claimed_lately(&mut self) -> Result<(), ReplayError> {
-        Ok(self.claim.as_mut().map_or(Ok(()), Claim::holds_lately)?)
+    /// As [`check_claim`](Self::check_claim), for a check before each group of letters.
+    fn check_claim_recently(&mut self) -> Result<(), ReplayError> {
+        Ok(self.claim.as_mut().map_or(Ok(()), Claim::check_recently)?)
     }
 
     async fn publish(&self, letter: &Letter, partition: i32) -> Result<Delivery, PublishError> {
@@ -186,14 +191,14 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
         self.producer.send_as(&record, Some(&Arc::new(letter.clone()))).await
     }
 
-    /// How many may leave together: not more than may leave in a second.
-    pub(super) fn together(&self, most: usize) -> usize {
-        self.desk.replay.rate.and_then(|rate| usize::try_from(rate.get()).ok()).map_or(most, |rate| rate.min(most))
+    /// Returns how many letters may leave as one group: `most`, or the letters of one second if there is a rate.
+    pub(super) fn group_size(&self, most: usize) -> usize {
+        self.sorter.replay.rate.and_then(|rate| usize::try_from(rate.get()).ok()).map_or(most, |rate| rate.min(most))
     }
 
-    /// Waits until so many letters more may leave.
-    pub(super) async fn keep_to_the_rate(&mut self, letters: usize) {
-        let Some(rate) = self.desk.replay.rate else { return };
+    /// Waits until this number of letters may leave.
+    pub(super) async fn wait_for_rate(&mut self, letters: usize) {
+        let Some(rate) = self.sorter.replay.rate else { return };
         let letters = u32::try_from(letters).unwrap_or(u32::MAX);
         let now = Instant::now();
         let at = self.next_at.map_or(now, |at| at.max(now));
@@ -202,8 +207,8 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> Run<'_, P> {
     }
 }
 
-/// The items in groups of at most so many, in order.
-pub(super) fn in_groups<T>(items: Vec<T>, at_most: usize) -> Vec<Vec<T>> {
+/// Splits the items into groups of at most `at_most`, in order.
+pub(super) fn groups_of<T>(items: Vec<T>, at_most: usize) -> Vec<Vec<T>> {
     let mut groups = Vec::new();
     for item in items {
         match groups.last_mut() {

@@ -1,7 +1,7 @@
-//! Bytes that were altered: never a panic, never a letter that was not written.
+//! Altered bytes cause no panic, and give no letter that was not written.
 
 use super::disk::Disk;
-use super::{eager, letter, on, on_new_disk};
+use super::{letter, on_new_disk, open_disk, without_pause};
 use crate::file::OpenError;
 use crate::letter::Letter;
 use crate::limits::Limits;
@@ -15,9 +15,9 @@ fn image() -> (Vec<u8>, Vec<Letter>) {
     (disk.image(), letters)
 }
 
-/// Whether it could be opened.
-fn tried(image: Vec<u8>, letters: &[Letter], context: &str) -> bool {
-    match on(&Disk::of(image), eager()) {
+/// Opens the image, and checks its letters. Returns whether it could be opened.
+fn is_opened(image: Vec<u8>, letters: &[Letter], context: &str) -> bool {
+    match open_disk(&Disk::of(image), without_pause()) {
         Ok(store) => {
             let page = store.scan(None, 1000).unwrap_or_default();
             assert!(page.iter().all(|held| letters.contains(&held.letter)), "{context}");
@@ -39,35 +39,35 @@ fn tried(image: Vec<u8>, letters: &[Letter], context: &str) -> bool {
 }
 
 #[test]
-fn altered_bytes_give_an_error_or_letters_that_were_written() {
+fn altered_file_gives_no_other_letters() {
     let (image, letters) = image();
     let mut refused = 0;
     for seed in 0..300 {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut altered = image.clone();
         for _ in 0..random.usize(1..8) {
-            // Half of them where the header is.
+            // Half of the changes are in the header.
             let offset = if random.bool() { random.usize(..512) } else { random.usize(..altered.len()) };
             altered[offset] = random.u8(..);
         }
-        refused += usize::from(!tried(altered, &letters, &format!("seed {seed}")));
+        refused += usize::from(!is_opened(altered, &letters, &format!("seed {seed}")));
     }
     assert!(refused > 50, "{refused}");
 }
 
 #[test]
-fn a_file_that_is_cut_off_is_refused_or_read_as_far_as_it_goes() {
+fn truncated_file_gives_no_other_letters() {
     let (image, letters) = image();
     for length in (0..image.len()).step_by(image.len() / 97) {
-        tried(image[..length].to_vec(), &letters, &format!("{length} bytes"));
+        is_opened(image[..length].to_vec(), &letters, &format!("{length} bytes"));
     }
 }
 
 #[test]
-fn bytes_altered_under_an_open_store_are_an_error_and_the_store_goes_on() {
+fn open_store_survives_altered_bytes() {
     for seed in 0..40 {
         let disk = Disk::uncached();
-        let store = on(&disk, eager()).unwrap();
+        let store = open_disk(&disk, without_pause()).unwrap();
         let letters: Vec<Letter> = (0..400).map(|n| letter(n, 900)).collect();
         store.append(&letters).unwrap();
         disk.alter(seed);

@@ -1,7 +1,8 @@
-//! A disk in memory that forgets what was not synced, and fails when told to.
+//! A simulated disk that loses unsynced data at a power cut, and fails at a given step.
 //!
-//! - A step is a write, a change of length or a sync. From step `cut_at` on everything fails: the power is gone.
-//! - After a cut each change since the last sync is there, or not, or torn at a sector, as a seed says.
+//! Rules:
+//! - A step is a write, a change of length or a sync. From step `cut_at` every operation fails: the power is off.
+//! - After a cut each change since the last sync is kept, lost, or torn at a sector. A seed decides.
 
 use std::io;
 use std::sync::Arc;
@@ -9,16 +10,16 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use redb::{Database, StorageBackend};
 
-use crate::file::fault::Fault;
+use crate::file::fault::FileFault;
 use crate::file::medium::{Medium, builder};
 
 const SECTOR: usize = 512;
 
 #[derive(Debug, Default)]
-pub(crate) struct Disk(Mutex<State>);
+pub(crate) struct Disk(Mutex<DiskState>);
 
 #[derive(Debug, Default)]
-struct State {
+struct DiskState {
     synced: Vec<u8>,
     now: Vec<u8>,
     unsynced: Vec<Change>,
@@ -50,38 +51,38 @@ impl Change {
 
 impl Disk {
     pub(crate) fn of(image: Vec<u8>) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(State { synced: image.clone(), now: image, ..State::default() })))
+        Arc::new(Self(Mutex::new(DiskState { synced: image.clone(), now: image, ..DiskState::default() })))
     }
 
     pub(crate) fn steps(&self) -> u64 {
         self.0.lock().steps
     }
 
-    /// The power goes at that step.
+    /// Cuts the power at that step.
     pub(crate) fn cut_at(&self, step: u64) {
         self.0.lock().cut_at = Some(step);
     }
 
-    /// That step fails, once.
+    /// Lets that step fail once.
     pub(crate) fn fail_at(&self, step: u64) {
         self.0.lock().fail_at = Some(step);
     }
 
-    /// Whether writing fails for want of space.
+    /// Sets whether writes fail because the disk is full.
     pub(crate) fn set_full(&self, full: bool) {
         self.0.lock().full = full;
     }
 
-    /// Every read is one of the disk: the database keeps no page in memory.
+    /// Creates a disk whose database keeps no page in memory, so that every read is a read of the disk.
     pub(crate) fn uncached() -> Arc<Self> {
-        Arc::new(Self(Mutex::new(State { uncached: true, ..State::default() })))
+        Arc::new(Self(Mutex::new(DiskState { uncached: true, ..DiskState::default() })))
     }
 
     pub(crate) fn image(&self) -> Vec<u8> {
         self.0.lock().now.clone()
     }
 
-    /// Alters bytes here and there.
+    /// Alters bytes at random offsets.
     pub(crate) fn alter(&self, seed: u64) {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut state = self.0.lock();
@@ -91,7 +92,7 @@ impl Disk {
         }
     }
 
-    /// What is on the disk when the power is back: seed 0 has nothing that was not synced, 1 all of it.
+    /// Returns the disk after the cut. Seed 0 keeps no unsynced change, and seed 1 keeps all of them.
     pub(crate) fn after_cut(&self, seed: u64) -> Arc<Self> {
         let state = self.0.lock();
         let mut image = state.synced.clone();
@@ -123,19 +124,19 @@ impl Disk {
     }
 }
 
-impl State {
+impl DiskState {
     fn step(&mut self) -> io::Result<()> {
-        self.alive()?;
+        self.check_power()?;
         self.steps += 1;
         if self.fail_at == Some(self.steps) {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        self.alive()
+        self.check_power()
     }
 
-    fn alive(&self) -> io::Result<()> {
+    fn check_power(&self) -> io::Result<()> {
         match self.cut_at {
-            Some(cut) if self.steps >= cut => Err(io::Error::other("the power is gone")),
+            Some(cut) if self.steps >= cut => Err(io::Error::other("the power is off")),
             _ => Ok(()),
         }
     }
@@ -145,7 +146,7 @@ impl State {
 pub(crate) struct DiskMedium(pub(crate) Arc<Disk>);
 
 impl Medium for DiskMedium {
-    fn open(&self) -> Result<Database, Fault> {
+    fn open(&self) -> Result<Database, FileFault> {
         let mut builder = builder();
         if self.0.0.lock().uncached {
             builder.set_cache_size(0);
@@ -153,7 +154,7 @@ impl Medium for DiskMedium {
         Ok(builder.create_with_backend(Backend(self.0.clone()))?)
     }
 
-    fn intact(&self) -> io::Result<()> {
+    fn check_in_place(&self) -> io::Result<()> {
         Ok(())
     }
 
@@ -168,13 +169,13 @@ struct Backend(Arc<Disk>);
 impl StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {
         let state = self.0.0.lock();
-        state.alive()?;
+        state.check_power()?;
         Ok(state.now.len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let state = self.0.0.lock();
-        state.alive()?;
+        state.check_power()?;
         let offset = usize::try_from(offset).map_err(io::Error::other)?;
         let found = state.now.get(offset..offset.saturating_add(out.len()));
         out.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);

@@ -1,16 +1,16 @@
-//! Disks that fail: nothing is taken that was not reported, nothing reported is lost, and nothing is tried in vain.
+//! Failing disks: the file has exactly the letters that were reported, and nothing is written during a pause.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::disk::Disk;
-use super::{all, at, eager, letter, on, on_new_disk};
+use super::{all, at, letter, on_new_disk, open_disk, without_pause};
 use crate::file::{FileStore, FileStoreOptions};
 use crate::letter::Letter;
 use crate::limits::Limits;
 use crate::store::{AppendError, DeadLetterStore, StoreError};
 
-/// Appends ten times, and gives what was reported as taken.
+/// Appends ten times, and returns the letters that were reported as taken.
 fn appends(store: &FileStore) -> Vec<Letter> {
     let mut taken = Vec::new();
     for round in 0..10 {
@@ -23,7 +23,7 @@ fn appends(store: &FileStore) -> Vec<Letter> {
 }
 
 #[test]
-fn after_a_failure_at_any_step_the_file_holds_just_what_was_reported() {
+fn failed_step_keeps_reported_letters() {
     let (whole, store) = on_new_disk(Limits::default());
     let begun = whole.steps();
     let every = appends(&store).len();
@@ -37,13 +37,13 @@ fn after_a_failure_at_any_step_the_file_holds_just_what_was_reported() {
         assert_eq!(store.len(), taken.len() as u64, "step {step}");
         failed += usize::from(taken.len() < every);
         drop(store);
-        assert_eq!(all(&on(&disk, eager()).unwrap()), taken, "step {step}, opened again");
+        assert_eq!(all(&open_disk(&disk, without_pause()).unwrap()), taken, "step {step}, opened again");
     }
     assert!(failed > 20, "{failed} of {steps} steps made an append fail");
 }
 
 #[test]
-fn a_letter_that_was_there_before_a_failed_append_stays() {
+fn failed_append_keeps_earlier_letter() {
     let (disk, store) = on_new_disk(Limits::default());
     let (old, new) = (letter("old", 10), letter("new", 10));
     store.append(std::slice::from_ref(&old)).unwrap();
@@ -52,16 +52,16 @@ fn a_letter_that_was_there_before_a_failed_append_stays() {
     assert_eq!(all(&store), [old]);
 }
 
-/// Never tries again.
-fn latching(disk: &Arc<Disk>) -> FileStore {
+/// Opens a store whose pause never ends.
+fn open_without_retry(disk: &Arc<Disk>) -> FileStore {
     let options = FileStoreOptions { retry_pause: Duration::MAX, ..FileStoreOptions::default() };
-    on(disk, options).unwrap()
+    open_disk(disk, options).unwrap()
 }
 
 #[test]
-fn on_a_full_disk_nothing_is_tried_until_the_pause_is_over() {
+fn pause_spares_the_full_disk() {
     let disk = Arc::new(Disk::default());
-    let store = latching(&disk);
+    let store = open_without_retry(&disk);
     store.append(&[letter("kept", 10)]).unwrap();
     disk.set_full(true);
     let error = store.append(&[letter("refused", 10)]).unwrap_err();
@@ -70,18 +70,18 @@ fn on_a_full_disk_nothing_is_tried_until_the_pause_is_over() {
     let steps = disk.steps();
     let error = store.append(&[letter("refused", 10), letter("too", 10)]).unwrap_err();
     assert!(matches!(error, AppendError::Store(StoreError::Latched { .. })), "{error}");
-    assert_eq!(disk.steps(), steps, "the disk was left alone");
+    assert_eq!(disk.steps(), steps, "the disk was not touched");
     let stats = store.stats().unwrap();
     assert_eq!((stats.letters, stats.refused), (1, 3));
     assert_eq!(stats.latched.as_deref(), Some("no storage space"));
     drop(store);
-    assert_eq!(all(&latching(&disk)).len(), 1);
+    assert_eq!(all(&open_without_retry(&disk)).len(), 1);
 }
 
 #[test]
-fn letters_can_be_read_while_nothing_is_written() {
+fn latched_store_is_readable() {
     let disk = Arc::new(Disk::default());
-    let store = latching(&disk);
+    let store = open_without_retry(&disk);
     let kept = letter("kept", 10);
     store.append(std::slice::from_ref(&kept)).unwrap();
     disk.fail_at(disk.steps() + 1);
@@ -91,13 +91,13 @@ fn letters_can_be_read_while_nothing_is_written() {
     let steps = disk.steps();
     let error = store.append(&[letter("refused", 10)]).unwrap_err();
     assert!(matches!(error, AppendError::Store(StoreError::Latched { .. })), "{error}");
-    assert_eq!(disk.steps(), steps, "opened for reading, and still not written to");
+    assert_eq!(disk.steps(), steps, "opened for reading, and not written");
 }
 
 #[test]
-fn once_there_is_space_again_the_next_write_ends_the_latch() {
+fn next_write_ends_the_latch() {
     let disk = Arc::new(Disk::default());
-    let store = on(&disk, eager()).unwrap();
+    let store = open_disk(&disk, without_pause()).unwrap();
     store.append(&[letter("first", 10)]).unwrap();
     disk.set_full(true);
     for _ in 0..3 {

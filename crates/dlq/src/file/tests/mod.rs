@@ -1,4 +1,4 @@
-//! The file as a store: on disk, on disks that lose power, and on disks that fail.
+//! Tests of the file store: on a disk, with power cuts, and on failing disks.
 
 mod altered;
 mod disk;
@@ -27,26 +27,26 @@ fn letter(reason: impl ToString, bytes: usize) -> Letter {
     Letter::new("t", value, reason.to_string(), at(0))
 }
 
-/// Tries again at once after a failure.
-fn eager() -> FileStoreOptions {
+/// Options without a pause after a failure.
+fn without_pause() -> FileStoreOptions {
     FileStoreOptions { retry_pause: Duration::ZERO, ..FileStoreOptions::default() }
 }
 
-/// A store on a simulated disk.
-pub(crate) fn on(disk: &Arc<Disk>, options: FileStoreOptions) -> Result<FileStore, OpenError> {
-    FileStore::on(PathBuf::from("/simulated"), Box::new(DiskMedium(disk.clone())), None, options)
+/// Opens a store on a simulated disk.
+pub(crate) fn open_disk(disk: &Arc<Disk>, options: FileStoreOptions) -> Result<FileStore, OpenError> {
+    FileStore::open_medium(PathBuf::from("/simulated"), Box::new(DiskMedium(disk.clone())), None, options)
 }
 
-/// A store on a new simulated disk, which can be opened again.
+/// Creates a store on a new simulated disk.
 pub(crate) fn on_new_disk(limits: Limits) -> (Arc<Disk>, FileStore) {
     let disk = Arc::new(Disk::default());
-    let store = on(&disk, FileStoreOptions { limits, ..eager() }).unwrap();
+    let store = open_disk(&disk, FileStoreOptions { limits, ..without_pause() }).unwrap();
     (disk, store)
 }
 
-/// The same, opened again.
-pub(crate) fn again(disk: &Arc<Disk>, limits: Limits) -> FileStore {
-    on(disk, FileStoreOptions { limits, ..eager() }).unwrap()
+/// Opens a store on a simulated disk again.
+pub(crate) fn reopen_disk(disk: &Arc<Disk>, limits: Limits) -> FileStore {
+    open_disk(disk, FileStoreOptions { limits, ..without_pause() }).unwrap()
 }
 
 fn all(store: &FileStore) -> Vec<Letter> {

@@ -1,4 +1,4 @@
-//! On a real disk: what it takes to open a file, and who else may.
+//! The file store on a real disk: opening, locks, limits and replaced files.
 
 use std::fs;
 use std::path::Path;
@@ -18,7 +18,7 @@ fn open(path: &Path, limits: Limits) -> FileStore {
 }
 
 #[test]
-fn letters_and_their_number_are_there_after_a_restart() {
+fn restart_keeps_letters_and_totals() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("letters");
     let letters = [letter("a", 10), letter("b", 100_000)];
@@ -33,7 +33,7 @@ fn letters_and_their_number_are_there_after_a_restart() {
 }
 
 #[test]
-fn a_position_is_never_used_again() {
+fn position_is_never_reused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("letters");
     let store = FileStore::open(&path).unwrap();
@@ -46,7 +46,7 @@ fn a_position_is_never_used_again() {
 }
 
 #[test]
-fn a_letter_is_changed_in_place_but_never_put_back() {
+fn update_never_inserts() {
     let folder = tempfile::tempdir().unwrap();
     let store = FileStore::open(folder.path().join("letters")).unwrap();
     store.append(&[letter("a", 10), letter("b", 10)]).unwrap();
@@ -62,7 +62,7 @@ fn a_letter_is_changed_in_place_but_never_put_back() {
 }
 
 #[test]
-fn a_file_that_grew_large_is_small_again_once_its_letters_have_gone() {
+fn emptied_file_is_compacted() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("letters");
     let store = FileStore::open(&path).unwrap();
@@ -71,30 +71,30 @@ fn a_file_that_grew_large_is_small_again_once_its_letters_have_gone() {
     store.append(&many()).unwrap();
     assert!(large());
     purge(&store, &Selection::all()).unwrap();
-    assert!(store.is_empty() && !large(), "at once");
+    assert!(store.is_empty() && !large(), "immediately");
     let (many, kept) = (many(), letter("kept", 10));
     store.append(&many).unwrap();
     store.append(std::slice::from_ref(&kept)).unwrap();
     let until = Some(store.find(&[kept.id]).unwrap()[0].unwrap());
     purge_before(&store, until);
-    assert!(large(), "there is a letter in it");
-    // As a kill leaves it.
+    assert!(large(), "the file is in use");
+    // The state after a kill.
     let copy = folder.path().join("copy");
     fs::copy(&path, &copy).unwrap();
     let store = FileStore::open(&copy).unwrap();
-    assert!(fs::metadata(&copy).unwrap().len() < 4 * 1024 * 1024, "opened anew");
+    assert!(fs::metadata(&copy).unwrap().len() < 4 * 1024 * 1024, "opened again");
     assert_eq!(all(&store), [kept]);
 }
 
 fn purge_before(store: &FileStore, until: Option<Position>) {
     while let Some(page) = Some(store.scan(None, 1000).unwrap()).filter(|page| page.len() > 1) {
-        let gone: Vec<_> = page.iter().map(|held| held.position).filter(|at| Some(*at) != until).collect();
-        store.remove(&gone).unwrap();
+        let removed: Vec<_> = page.iter().map(|held| held.position).filter(|at| Some(*at) != until).collect();
+        store.remove(&removed).unwrap();
     }
 }
 
 #[test]
-fn limits_hold_and_what_goes_is_counted() {
+fn limits_drop_and_count_letters() {
     let folder = tempfile::tempdir().unwrap();
     let max_age = Some(Duration::from_secs(60));
     let limits = Limits { max_letters: Some(3), max_age, overflow: Overflow::DropOldest, ..Limits::default() };
@@ -117,7 +117,7 @@ fn limits_hold_and_what_goes_is_counted() {
 
 #[cfg(unix)]
 #[test]
-fn file_and_folder_are_their_owners_alone() {
+fn file_and_folder_are_private() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state/courier/letters");
@@ -130,7 +130,7 @@ fn file_and_folder_are_their_owners_alone() {
 }
 
 #[test]
-fn who_comes_second_is_told_who_was_first() {
+fn second_opener_learns_the_holder() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("letters");
     let store = FileStore::open(&path).unwrap();
@@ -145,7 +145,7 @@ fn who_comes_second_is_told_who_was_first() {
 
 #[cfg(unix)]
 #[test]
-fn another_name_of_the_file_does_not_get_around_the_lock() {
+fn links_share_the_lock() {
     let folder = tempfile::tempdir().unwrap();
     let (path, link) = (folder.path().join("letters"), folder.path().join("link"));
     let _store = FileStore::open(&path).unwrap();
@@ -157,7 +157,7 @@ fn another_name_of_the_file_does_not_get_around_the_lock() {
 }
 
 #[test]
-fn what_is_no_file_of_letters_is_refused_and_left_as_it_is() {
+fn other_files_are_refused_untouched() {
     let folder = tempfile::tempdir().unwrap();
     let text = folder.path().join("text");
     fs::write(&text, "precious").unwrap();
@@ -194,7 +194,7 @@ fn sockets_and_pipes_are_refused_untouched() {
 
 #[cfg(unix)]
 #[test]
-fn pipe_in_its_place_stays() {
+fn pipe_in_place_stays() {
     use std::os::unix::fs::FileTypeExt;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("letters");
@@ -210,7 +210,7 @@ fn pipe_in_its_place_stays() {
 
 #[cfg(unix)]
 #[test]
-fn companion_that_is_a_pipe_is_refused() {
+fn pipe_as_lock_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("letters");
     drop(FileStore::open(&path).unwrap());
@@ -242,7 +242,7 @@ fn dangling_link_stays_a_link() {
 }
 
 #[test]
-fn another_format_is_named_and_left_alone() {
+fn other_format_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("letters");
     drop(FileStore::open(&path).unwrap());
@@ -256,7 +256,7 @@ fn another_format_is_named_and_left_alone() {
 }
 
 #[test]
-fn an_empty_file_and_one_half_made_become_a_store() {
+fn empty_file_becomes_a_store() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("letters");
     fs::write(&path, "").unwrap();
@@ -268,7 +268,7 @@ fn an_empty_file_and_one_half_made_become_a_store() {
 
 #[cfg(unix)]
 #[test]
-fn a_file_taken_away_is_noticed_before_letters_go_into_nowhere() {
+fn removed_file_is_detected() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("letters");
     let store = open(&path, Limits::default());
@@ -282,14 +282,14 @@ fn a_file_taken_away_is_noticed_before_letters_go_into_nowhere() {
     assert_eq!(reasons, ["c"]);
 }
 
-/// A letter each.
+/// Returns `n` letters with numbered reasons.
 fn letters_named(names: &str, n: usize) -> Vec<Letter> {
     (0..n).map(|n| letter(format!("{names}{n}"), 10)).collect()
 }
 
 #[cfg(unix)]
 #[test]
-fn letters_of_a_file_that_is_put_in_the_place_of_ours_stay_and_old_positions_lead_to_none_of_them() {
+fn replacing_file_keeps_its_letters() {
     let folder = tempfile::tempdir().unwrap();
     let (path, backup) = (folder.path().join("letters"), folder.path().join("backup"));
     let theirs = letters_named("theirs", 50);
@@ -326,7 +326,7 @@ fn letters_of_a_file_that_is_put_in_the_place_of_ours_stay_and_old_positions_lea
 
 #[cfg(unix)]
 #[test]
-fn a_new_file_in_the_place_of_one_taken_away_uses_no_position_again() {
+fn new_file_reuses_no_position() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("letters");
     let store = open(&path, Limits::default());
@@ -340,7 +340,7 @@ fn a_new_file_in_the_place_of_one_taken_away_uses_no_position_again() {
 
 #[cfg(unix)]
 #[test]
-fn an_older_copy_of_our_own_file_in_its_place_uses_no_position_again() {
+fn older_copy_reuses_no_position() {
     let folder = tempfile::tempdir().unwrap();
     let (path, copy) = (folder.path().join("letters"), folder.path().join("copy"));
     let store = open(&path, Limits::default());
@@ -358,11 +358,11 @@ fn an_older_copy_of_our_own_file_in_its_place_uses_no_position_again() {
 
 #[cfg(unix)]
 #[test]
-fn a_damaged_entry_of_a_file_put_in_place_stays_damaged_and_can_be_removed() {
+fn damaged_entry_of_replacement_is_removable() {
     let folder = tempfile::tempdir().unwrap();
     let (path, backup) = (folder.path().join("letters"), folder.path().join("backup"));
     FileStore::open(&backup).unwrap().append(&letters_named("theirs", 3)).unwrap();
-    rot(&backup, 1);
+    damage_entry(&backup, 1);
     let store = open(&path, Limits::default());
     store.append(&letters_named("ours", 2)).unwrap();
     fs::rename(&backup, &path).unwrap();
@@ -373,8 +373,8 @@ fn a_damaged_entry_of_a_file_put_in_place_stays_damaged_and_can_be_removed() {
     assert_eq!(store.len(), 2);
 }
 
-/// Alters the entry at this position.
-fn rot(path: &Path, position: u64) {
+/// Damages the entry at this position.
+fn damage_entry(path: &Path, position: u64) {
     let database = Database::create(path).unwrap();
     let write = database.begin_write().unwrap();
     let letters = TableDefinition::<u64, &[u8]>::new("letters");
@@ -383,13 +383,13 @@ fn rot(path: &Path, position: u64) {
 }
 
 #[test]
-fn a_damaged_letter_is_passed_over_and_counted() {
+fn damaged_letter_is_skipped() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("letters");
     let store = FileStore::open(&path).unwrap();
     store.append(&[letter("a", 10), letter("b", 10), letter("c", 10)]).unwrap();
     drop(store);
-    rot(&path, 1);
+    damage_entry(&path, 1);
     let store = FileStore::open(&path).unwrap();
     let reasons: Vec<_> = all(&store).into_iter().map(|letter| letter.failure_reason).collect();
     assert_eq!(reasons, ["a", "c"]);
@@ -399,7 +399,7 @@ fn a_damaged_letter_is_passed_over_and_counted() {
 }
 
 #[test]
-fn a_letter_that_was_imported_says_so_until_somebody_here_has_written_into_it() {
+fn update_ends_the_imported_mark() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("letters");
     let store = FileStore::open(&path).unwrap();
@@ -421,7 +421,7 @@ fn a_letter_that_was_imported_says_so_until_somebody_here_has_written_into_it() 
 }
 
 #[test]
-fn nobodys_life_may_be_ended_while_somebody_says_that_he_publishes() {
+fn publishers_end_exclusiveness() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("letters");
     let store = FileStore::open(&path).unwrap();

@@ -7,7 +7,7 @@
 //! - If the original record has a header with one of these names, the added header is last. Readers use the last one.
 
 use kafka_courier_batcher::DecodedRecord;
-use kafka_courier_dlq::{Bytes, Header, Letter, LetterId, Outcome, Timestamp};
+use kafka_courier_dlq::{Bytes, Header, LETTER_FORMAT, Letter, LetterId, Outcome, ReplayState, Timestamp};
 
 use super::claim::ClaimRecord;
 use super::index::Arrival;
@@ -83,7 +83,7 @@ fn dlq_headers(letter: &Letter, put: &mut impl FnMut(&'static str, String)) {
     put(DLQ_POSSIBLY_WRITTEN, (letter.outcome == Outcome::Unknown).to_string());
     put(DLQ_REASON_CLASS, if letter.retriable { "retriable" } else { "poison" }.to_owned());
     let published = Timestamp::from_millisecond(letter.timestamp_ms);
-    let optional: [(&'static str, Option<String>); 8] = [
+    let optional: [(&'static str, Option<String>); 9] = [
         (DLQ_ORIGINAL_TIMESTAMP, published.ok().map(|at| at.to_string())),
         (DLQ_PARTITION, letter.partition.map(|partition| partition.to_string())),
         (DLQ_ERROR_CODE, letter.error_code.clone()),
@@ -92,12 +92,24 @@ fn dlq_headers(letter: &Letter, put: &mut impl FnMut(&'static str, String)) {
         (DLQ_PRODUCER_EPOCH, letter.producer_epoch.map(|epoch| epoch.to_string())),
         (DLQ_SEQUENCE, letter.sequence.map(|sequence| sequence.to_string())),
         (DLQ_SEARCH_FROM, letter.search_from.map(|offset| offset.to_string())),
+        (DLQ_REPLAY, replay_text(letter.replay)),
     ];
     for (name, value) in optional {
         if let Some(value) = value {
             put(name, value);
         }
     }
+    put(DLQ_FORMAT, LETTER_FORMAT.to_string());
+}
+
+/// The state as in the letter's JSON. `None` if no replay is sending the record.
+fn replay_text(replay: ReplayState) -> Option<String> {
+    (!replay.is_idle()).then(|| serde_json::to_string(&replay).unwrap_or_default())
+}
+
+/// Reads the state. A text of a newer version means that a replay is in progress, and that no stamp is known.
+fn replay_state(text: &str) -> ReplayState {
+    serde_json::from_str(text).unwrap_or(ReplayState::InProgress)
 }
 
 fn connect_headers(letter: &Letter, client_id: &str, put: &mut impl FnMut(&'static str, String)) {
@@ -151,6 +163,10 @@ pub(crate) fn parse_entry(record: &DecodedRecord<'_>) -> Option<TopicEntry> {
     letter.producer_epoch = find(DLQ_PRODUCER_EPOCH).and_then(parse);
     letter.sequence = find(DLQ_SEQUENCE).and_then(parse);
     letter.search_from = find(DLQ_SEARCH_FROM).and_then(parse);
+    letter.replay = find(DLQ_REPLAY).map(replay_state).unwrap_or_default();
+    if find(DLQ_FORMAT).is_none() {
+        letter.upgrade_format_1();
+    }
     let named =
         |name: &str| original.iter().rev().find(|h| h.key == name).and_then(|h| text(h.value)).map(str::to_owned);
     letter.event_id = named(EVENT_ID);
@@ -209,6 +225,44 @@ mod tests {
         let letter = letter();
         let arrival = Arrival::unstamped(99, letter.id);
         assert_eq!(read(&letter, &headers(&letter, "me", None)), Some(TopicEntry::Letter(Box::new(letter), arrival)));
+    }
+
+    #[test]
+    fn replay_state_comes_back() {
+        let stamped = ReplayState::Stamped { producer_id: 9000, producer_epoch: 3, sequence: i32::MAX };
+        for replay in [ReplayState::InProgress, stamped] {
+            let letter = Letter { replay, ..letter() };
+            assert_eq!(read_back(&letter, "me"), Some(letter));
+        }
+    }
+
+    /// Records of format 1 have neither `dlq.format` nor `dlq.replay`: the text of the reason says that a replay began.
+    #[test]
+    fn format_1_record_is_upgraded() {
+        let mut old = letter();
+        old.failure_reason = "a replay of it was interrupted while it went alone; before: no answer".into();
+        let mut headers = headers(&old, "me", None);
+        headers.retain(|header| header.name != DLQ_FORMAT);
+        let replay = ReplayState::Stamped { producer_id: 9000, producer_epoch: 3, sequence: i32::MAX };
+        let upgraded = Letter { replay, failure_reason: "no answer".into(), ..old.clone() };
+        let arrival = Arrival::unstamped(99, upgraded.id);
+        assert_eq!(read(&old, &headers), Some(TopicEntry::Letter(Box::new(upgraded), arrival)));
+    }
+
+    #[test]
+    fn format_2_reason_is_not_read() {
+        let mut letter = letter();
+        letter.failure_reason = "a replay of it was interrupted; before: no answer".into();
+        assert_eq!(read_back(&letter, "me"), Some(letter));
+    }
+
+    #[test]
+    fn unknown_replay_state_is_in_progress() {
+        let mut headers = headers(&letter(), "me", None);
+        let at = headers.iter().position(|header| header.name == DLQ_FORMAT).unwrap();
+        headers.insert(at, header(DLQ_REPLAY, "{\"state\":\"later\"}".to_owned()));
+        let read = read(&letter(), &headers);
+        assert!(matches!(read, Some(TopicEntry::Letter(letter, _)) if letter.replay == ReplayState::InProgress));
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! The letters at a path, whoever holds them.
+//! Opens a file of dead letters, or connects to the service of the process that holds the file.
 //!
-//! Rules: a holder serves others soon after it has the file, and until shortly before it gives it up, so that being
-//! refused is believed only after a moment.
+//! Rule: a refusal is final only after a short time, because a holder starts to serve shortly after it opens the file, and
+//! stops shortly before it closes the file.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,20 +10,25 @@ use std::time::{Duration, Instant};
 use crate::file::{FileStore, FileStoreOptions, OpenError};
 use crate::store::DeadLetterStore;
 
-/// So long a holder may take until it serves others, or has given the file up.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// Timeout for a holder to serve other processes, or to close the file.
+const HOLDER_TIMEOUT: Duration = Duration::from_millis(500);
+/// Pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Opens the file at `path`, or, where a service has it open, goes through that. Blocks its thread, for half a second where
-/// somebody has the file and serves nobody.
+/// Opens the file at `path`, or connects to the service that has the file open. Blocks its thread for up to half a second if
+/// another process has the file and does not serve it.
 ///
-/// An error if the file can't be opened and its holder, if there is one, serves nobody.
+/// # Errors
+/// Returns an error if the file cannot be opened, and no process serves it.
 pub fn open_or_reach(path: impl AsRef<Path>, options: FileStoreOptions) -> Result<Arc<dyn DeadLetterStore>, OpenError> {
     open_with(|| FileStore::open_with(path.as_ref(), options.clone()))
 }
 
-/// As [`open_or_reach`], for reading alone: of a file that is there, also on a disk that is full or can't be written.
-/// Changing a store that was opened so may be an error.
+/// Opens an existing file for reading, or connects to its service, as [`open_or_reach`] does. Works on a disk that is full
+/// or read-only. Changes to the store may fail.
+///
+/// # Errors
+/// See [`open_or_reach`].
 pub fn read_or_reach(path: impl AsRef<Path>) -> Result<Arc<dyn DeadLetterStore>, OpenError> {
     open_with(|| FileStore::open_read_only(path.as_ref()))
 }
@@ -36,13 +41,13 @@ fn open_with(open: impl Fn() -> Result<FileStore, OpenError>) -> Result<Arc<dyn 
     };
     let pause = || {
         std::thread::sleep(PAUSE);
-        begun.elapsed() < PATIENCE
+        begun.elapsed() < HOLDER_TIMEOUT
     };
-    patiently(attempt, pause)
+    retry_while_held(attempt, pause)
 }
 
-/// Tries until it is something else than held, or until `pause` says that it was long enough.
-fn patiently<S>(
+/// Retries while the file is held by another process and `pause` returns true.
+fn retry_while_held<S>(
     mut attempt: impl FnMut() -> Result<S, OpenError>,
     mut pause: impl FnMut() -> bool,
 ) -> Result<S, OpenError> {
@@ -54,21 +59,27 @@ fn patiently<S>(
     }
 }
 
-/// Goes through the service of whoever holds a file, once; where there is none, or it can't be reached, the error is as it
-/// came. For those who wait, or take the file over, in their own way.
+/// Connects once to the service of the process that holds a file. For callers with their own way to wait for the file, or to
+/// take it over.
+///
+/// # Errors
+/// Returns the error `held` if there is no service, or it is unavailable.
 #[cfg(unix)]
 pub fn reach(held: OpenError) -> Result<Arc<dyn DeadLetterStore>, OpenError> {
     let OpenError::Held { service: Some(socket), .. } = &held else { return Err(held) };
     match crate::remote::RemoteStore::connect(socket) {
         Ok(store) => Ok(Arc::new(store)),
         Err(error) => {
-            tracing::debug!(socket = %socket.display(), %error, "the service that holds the dead letters can't be reached");
+            tracing::debug!(socket = %socket.display(), %error, "service of the dead-letter file is unavailable");
             Err(held)
         }
     }
 }
 
-/// Goes through the service of whoever holds a file: on this system there is none.
+/// Returns the error `held`: this system has no services.
+///
+/// # Errors
+/// Returns `held` in every case.
 #[cfg(not(unix))]
 pub fn reach(held: OpenError) -> Result<Arc<dyn DeadLetterStore>, OpenError> {
     Err(held)
@@ -83,9 +94,9 @@ mod tests {
     }
 
     #[test]
-    fn who_has_the_file_and_does_not_serve_yet_is_asked_again() {
+    fn starting_service_is_awaited() {
         let mut attempts = 0;
-        let store = patiently(
+        let store = retry_while_held(
             || {
                 attempts += 1;
                 if attempts < 4 { Err(held()) } else { Ok("served") }
@@ -96,9 +107,9 @@ mod tests {
     }
 
     #[test]
-    fn who_never_serves_is_named_after_a_while() {
+    fn silent_holder_is_reported() {
         let mut pauses = 0;
-        let refused = patiently(
+        let refused = retry_while_held(
             || Err::<(), _>(held()),
             || {
                 pauses += 1;
@@ -110,12 +121,12 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_given_up_meanwhile_is_opened() {
+    fn released_file_is_opened() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("letters");
         let held = FileStore::open(&path).unwrap();
         let holder = std::thread::spawn(move || {
-            std::thread::sleep(PAUSE * 3); // so long it keeps the file, serving nobody
+            std::thread::sleep(PAUSE * 3); // the holder does not serve meanwhile
             drop(held);
         });
         assert!(open_or_reach(&path, FileStoreOptions::default()).is_ok());

@@ -1,8 +1,10 @@
-//! Random histories of replays over a plain model of a store and of the log.
+//! Random histories of replays, with a plain model of a store and of the log.
 //!
-//! Rules: what decides is what ships (`sort`, `order`, `plan`, and the topic's index); only sending and storing are modelled.
-//! Whatever happened, the records of a lane come to be in the log in the order in which their letters arrived; and once all
-//! is well again, none is left.
+//! Rules:
+//! - The decisions are those of the shipped code: `sort`, `order`, `plan`, and the topic's index. Sending and storing are
+//!   modelled.
+//! - The records of a lane are in the log in the order in which their letters arrived, after every history.
+//! - No letter is left after a replay without failures.
 #![allow(clippy::unwrap_used)] // a helper of tests
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -11,22 +13,22 @@ use kafka_courier_batcher::Stamp;
 use kafka_courier_dlq::{Bytes, Held, Letter, LetterId, Outcome, Position, Selection, Timestamp};
 use proptest::prelude::*;
 
-use super::order::{Lane, Waves};
-use super::plan::{self, Attempt};
-use super::run::Placed;
-use super::sort::Desk;
-use super::stamps::{Ids, Slots};
+use super::order::{ReplayLane, Waves};
+use super::plan::{self, ReplayAttempt};
+use super::run::PlacedLetter;
+use super::sort::Sorter;
+use super::stamps::{Slots, StampIds};
 use super::{Doubtful, Replay};
 use crate::dead_letters::topic::index::{Arrival, FoundLetters, Index};
 use crate::verify::{Verdict, WhyNot};
 
-/// What becomes of a record that leaves.
+/// Result of a record that is sent.
 #[derive(Clone, Copy, Debug)]
-enum Fate {
+enum RecordFate {
     Delivered,
     Rejected,
     Outage,
-    /// Its answer is lost; whether it is in the log.
+    /// The answer is lost. Says whether the record is in the log.
     Lost(bool),
 }
 
@@ -37,28 +39,28 @@ struct Round {
     doubtful: Doubtful,
     max_replays: u32,
     page: usize,
-    fates: Vec<Fate>,
-    /// Whether a letter that is not in the log is proved absent.
+    fates: Vec<RecordFate>,
+    /// Whether a letter that is not in the log is proved absent, in turn.
     proofs: Vec<bool>,
-    /// The process is killed after it has sent so many.
+    /// Number of records after which the process is killed.
     killed_after: Option<usize>,
 }
 
 #[derive(Clone, Debug)]
-enum Act {
-    /// A letter arrives: its lane, its partition where the lane leaves that open, and whether it is in doubt.
+enum ModelAct {
+    /// A letter arrives: its lane, its partition if the lane has several, and whether its outcome is unknown.
     Arrive(u8, i32, bool),
     Replay(Round),
-    /// The dead-letter topic gets one partition more.
-    Raise,
+    /// The dead-letter topic gets one more partition.
+    AddPartition,
 }
 
-fn fate() -> impl Strategy<Value = Fate> {
+fn fate() -> impl Strategy<Value = RecordFate> {
     prop_oneof![
-        4 => Just(Fate::Delivered),
-        1 => Just(Fate::Rejected),
-        1 => Just(Fate::Outage),
-        1 => any::<bool>().prop_map(Fate::Lost),
+        4 => Just(RecordFate::Delivered),
+        1 => Just(RecordFate::Rejected),
+        1 => Just(RecordFate::Outage),
+        1 => any::<bool>().prop_map(RecordFate::Lost),
     ]
 }
 
@@ -84,20 +86,20 @@ fn round() -> impl Strategy<Value = Round> {
     )
 }
 
-fn acts() -> impl Strategy<Value = Vec<Act>> {
+fn acts() -> impl Strategy<Value = Vec<ModelAct>> {
     let act = prop_oneof![
-        5 => (0..5_u8, 0..2_i32, any::<bool>()).prop_map(|(lane, partition, doubt)| Act::Arrive(lane, partition, doubt)),
-        3 => round().prop_map(Act::Replay),
-        1 => Just(Act::Raise),
+        5 => (0..5_u8, 0..2_i32, any::<bool>()).prop_map(|(lane, partition, doubt)| ModelAct::Arrive(lane, partition, doubt)),
+        3 => round().prop_map(ModelAct::Replay),
+        1 => Just(ModelAct::AddPartition),
     ];
     prop::collection::vec(act, 1..40)
 }
 
-/// A store, as a replay sees it.
-trait Store {
+/// The part of a store that a replay uses.
+trait ModelStore {
     fn append(&mut self, letter: Letter);
-    fn raise(&mut self) {}
-    /// Another process opens it.
+    fn add_partition(&mut self) {}
+    /// Another process opens the store.
     fn open(&mut self) {}
     fn scan(&self, after: Option<Position>, limit: usize) -> Vec<Held>;
     fn update(&mut self, held: Held);
@@ -105,9 +107,9 @@ trait Store {
 }
 
 #[derive(Default)]
-struct File(BTreeMap<Position, Letter>, u64);
+struct ModelFile(BTreeMap<Position, Letter>, u64);
 
-impl Store for File {
+impl ModelStore for ModelFile {
     fn append(&mut self, letter: Letter) {
         self.0.insert(Position(self.1), letter);
         self.1 += 1;
@@ -125,35 +127,35 @@ impl Store for File {
 }
 
 /// A record of a dead-letter topic.
-enum Entry {
+enum TopicRecord {
     Letter(Box<Letter>, Arrival),
     Settled(LetterId),
 }
 
-struct Topic {
-    partitions: Vec<Vec<Entry>>,
+struct ModelTopic {
+    partitions: Vec<Vec<TopicRecord>>,
     index: Index,
 }
 
-impl Topic {
+impl ModelTopic {
     fn new() -> Self {
         Self { partitions: vec![Vec::new()], index: Index::default() }
     }
 
-    fn write(&mut self, partition: usize, entry: Entry) -> (i32, i64) {
+    fn write(&mut self, partition: usize, entry: TopicRecord) -> (i32, i64) {
         let log = &mut self.partitions[partition];
         log.push(entry);
         (i32::try_from(partition).unwrap(), i64::try_from(log.len() - 1).unwrap())
     }
 }
 
-impl Store for Topic {
+impl ModelStore for ModelTopic {
     fn append(&mut self, letter: Letter) {
         let spread = letter.key.as_ref().map_or(letter.id.as_uuid().as_u128() as usize, |key| usize::from(key[0]));
         let partition = spread % self.partitions.len();
-        self.write(partition, Entry::Letter(Box::new(letter), Arrival::First(Arrival::now())));
+        self.write(partition, TopicRecord::Letter(Box::new(letter), Arrival::First(Arrival::now())));
     }
-    fn raise(&mut self) {
+    fn add_partition(&mut self) {
         self.partitions.push(Vec::new());
     }
     fn open(&mut self) {
@@ -161,8 +163,8 @@ impl Store for Topic {
         for (partition, log) in (0..).zip(&self.partitions) {
             for (offset, entry) in (0..).zip(log) {
                 match entry {
-                    Entry::Letter(letter, arrival) => found.add_letter(letter.id, (partition, offset), *arrival),
-                    Entry::Settled(id) => found.remove(*id),
+                    TopicRecord::Letter(letter, arrival) => found.add_letter(letter.id, (partition, offset), *arrival),
+                    TopicRecord::Settled(id) => found.remove(*id),
                 }
             }
         }
@@ -173,8 +175,8 @@ impl Store for Topic {
         let found = self.index.after(after, limit).into_iter().map(|(_, known)| {
             let (partition, offset) = known.newest;
             match &self.partitions[usize::try_from(partition).unwrap()][usize::try_from(offset).unwrap()] {
-                Entry::Letter(letter, _) => Held::new(known.position, Letter::clone(letter)),
-                Entry::Settled(id) => panic!("{id} is at {:?}", known.newest),
+                TopicRecord::Letter(letter, _) => Held::new(known.position, Letter::clone(letter)),
+                TopicRecord::Settled(id) => panic!("{id} is at {:?}", known.newest),
             }
         });
         found.collect()
@@ -182,46 +184,47 @@ impl Store for Topic {
     fn update(&mut self, held: Held) {
         let Some((id, known)) = self.index.get(held.position) else { return };
         let partition = usize::try_from(known.newest.0).unwrap();
-        let at = self.write(partition, Entry::Letter(Box::new(held.letter), Arrival::Before(known.arrived)));
+        let at = self.write(partition, TopicRecord::Letter(Box::new(held.letter), Arrival::Before(known.arrived)));
         self.index.update(id, at);
     }
     fn remove(&mut self, position: Position) {
         let Some((id, known)) = self.index.get(position) else { return };
-        self.write(usize::try_from(known.newest.0).unwrap(), Entry::Settled(id));
+        self.write(usize::try_from(known.newest.0).unwrap(), TopicRecord::Settled(id));
         self.index.remove(id);
     }
 }
 
-/// A store, the log, and what is known to be in it.
-struct World<S> {
+/// A store, and the log.
+struct ReplayModel<S> {
     store: S,
-    /// The number of each letter, in the order of arrival.
+    /// The letters' numbers in the order of arrival.
     numbers: HashMap<LetterId, u64>,
     written: BTreeSet<u64>,
-    /// The last of each lane that came to be in the log.
-    last: HashMap<Lane, u64>,
-    /// What each partition's leader took under each producer id.
-    leader: HashMap<(i32, i64), BTreeMap<i32, u64>>,
+    /// The last written letter of each lane.
+    last_written: HashMap<ReplayLane, u64>,
+    /// The appended sequence numbers by partition and producer id, with the letters.
+    appended: HashMap<(i32, i64), BTreeMap<i32, u64>>,
     last_id: i64,
     sent: usize,
 }
 
-/// The process has ended.
+/// The process was killed.
 struct Killed;
 
-impl<S: Store> World<S> {
+impl<S: ModelStore> ReplayModel<S> {
     fn new(store: S) -> Self {
-        let (numbers, written, last, leader) = (HashMap::new(), BTreeSet::new(), HashMap::new(), HashMap::new());
-        Self { store, numbers, written, last, leader, last_id: 100, sent: 0 }
+        let (numbers, written, last_written, appended) =
+            (HashMap::new(), BTreeSet::new(), HashMap::new(), HashMap::new());
+        Self { store, numbers, written, last_written, appended, last_id: 100, sent: 0 }
     }
 
-    fn act(&mut self, act: Act) {
+    fn act(&mut self, act: ModelAct) {
         match act {
-            Act::Raise => self.store.raise(),
-            Act::Arrive(lane, partition, doubt) => self.arrive(lane, partition, doubt),
-            Act::Replay(round) => {
+            ModelAct::AddPartition => self.store.add_partition(),
+            ModelAct::Arrive(lane, partition, doubt) => self.arrive(lane, partition, doubt),
+            ModelAct::Replay(round) => {
                 self.store.open();
-                // A killed one leaves the store as it is.
+                // A killed replay leaves the store as it is.
                 let _ = self.replay(&round);
             }
         }
@@ -239,36 +242,36 @@ impl<S: Store> World<S> {
         self.store.append(letter);
     }
 
-    /// The record is in the log: none of its lane that arrived later was there before.
-    fn write(&mut self, placed: &Placed) {
+    /// Writes the record to the log. No record of its lane that arrived later may be there.
+    fn write(&mut self, placed: &PlacedLetter) {
         let number = self.numbers[&placed.held.letter.id];
         if self.written.insert(number) {
-            let before = self.last.insert(placed.lane().unwrap(), number);
-            assert!(before.is_none_or(|before| before < number), "{number} is behind {before:?}");
+            let before = self.last_written.insert(placed.lane().unwrap(), number);
+            assert!(before.is_none_or(|before| before < number), "{number} was written after {before:?}");
         }
     }
 
     fn replay(&mut self, round: &Round) -> Result<(), Killed> {
-        let mut desk = Desk::new(round.replay());
-        desk.order.begin();
+        let mut sorter = Sorter::new(round.replay());
+        sorter.order.begin_store();
         self.sent = 0;
         let all = self.store.scan(None, usize::MAX);
         let Some(end) = all.last().map(|held| held.position) else { return Ok(()) };
-        self.look(&all, round, &mut desk);
-        let (mut ids, mut after) = (Ids::default(), None);
+        self.check_letters(&all, round, &mut sorter);
+        let (mut ids, mut after) = (StampIds::default(), None);
         loop {
             let mut page = self.store.scan(after, round.page);
             page.retain(|held| held.position <= end);
             let Some(last) = page.last().map(|held| held.position) else { return Ok(()) };
             after = Some(last);
-            self.page(page, &mut ids, round, &mut desk)?;
-            if last >= end || desk.left() == 0 {
+            self.page(page, &mut ids, round, &mut sorter)?;
+            if last >= end || sorter.remaining() == 0 {
                 return Ok(());
             }
         }
     }
 
-    fn look(&self, all: &[Held], round: &Round, desk: &mut Desk) {
+    fn check_letters(&self, all: &[Held], round: &Round, sorter: &mut Sorter) {
         let mut proofs = round.proofs.iter().cycle();
         for held in all {
             let verdict = if self.written.contains(&self.numbers[&held.letter.id]) {
@@ -278,54 +281,60 @@ impl<S: Store> World<S> {
             } else {
                 Verdict::NotFound { why: WhyNot::NoFence }
             };
-            desk.checked.verdicts.insert(held.letter.id, verdict);
+            sorter.checked.verdicts.insert(held.letter.id, verdict);
         }
     }
 
-    fn page(&mut self, page: Vec<Held>, ids: &mut Ids, round: &Round, desk: &mut Desk) -> Result<(), Killed> {
-        let sorted = desk.sort(page, 0);
-        sorted.gone.into_iter().for_each(|position| self.store.remove(position));
+    fn page(&mut self, page: Vec<Held>, ids: &mut StampIds, round: &Round, sorter: &mut Sorter) -> Result<(), Killed> {
+        let sorted = sorter.sort(page, 0);
+        sorted.settled.into_iter().for_each(|position| self.store.remove(position));
         sorted.changed.into_iter().for_each(|held| self.store.update(held));
-        let mut repeats = Waves::new(sorted.repeat, |held| Lane::of(&held.letter));
+        let mut repeats = Waves::new(sorted.repeat, |held| ReplayLane::of(&held.letter));
         while let Some(wave) = repeats.next() {
             for held in wave {
-                if !desk.is_held_back(&held, held.letter.partition) {
-                    self.repeat(place(held), round, desk)?;
+                if !sorter.is_held_back(&held, held.letter.partition) {
+                    self.repeat(place(held), round, sorter)?;
                 }
             }
         }
         let ready = sorted.send.into_iter().map(place).collect();
-        self.send(ready, ids, round, desk)
+        self.send(ready, ids, round, sorter)
     }
 
-    /// Once more under the same stamp: it is in the log once, whatever came of the first copy.
-    fn repeat(&mut self, placed: Placed, round: &Round, desk: &mut Desk) -> Result<(), Killed> {
+    /// Repeats a letter under its stamp. The record is in the log once afterwards.
+    fn repeat(&mut self, placed: PlacedLetter, round: &Round, sorter: &mut Sorter) -> Result<(), Killed> {
         let stamp = plan::stamp_to_repeat(&placed.held.letter, 0);
         let fate = self.fate(&placed, stamp, round)?;
-        if matches!(fate, Fate::Delivered) {
+        if matches!(fate, RecordFate::Delivered) {
             self.store.remove(placed.held.position);
             return Ok(());
         }
-        desk.order.stays(&placed.held, Some(placed.partition));
-        let letter = plan::still_alone(&placed.held.letter, !matches!(fate, Fate::Outage));
+        sorter.order.note_staying(&placed.held, Some(placed.partition));
+        let letter = plan::after_failed_repeat(&placed.held.letter, !matches!(fate, RecordFate::Outage));
         self.store.update(Held { letter, ..placed.held });
         Ok(())
     }
 
-    fn send(&mut self, mut letters: Vec<Placed>, ids: &mut Ids, round: &Round, desk: &mut Desk) -> Result<(), Killed> {
-        letters.retain(|placed| !desk.is_held_back(&placed.held, Some(placed.partition)));
+    fn send(
+        &mut self,
+        mut letters: Vec<PlacedLetter>,
+        ids: &mut StampIds,
+        round: &Round,
+        sorter: &mut Sorter,
+    ) -> Result<(), Killed> {
+        letters.retain(|placed| !sorter.is_held_back(&placed.held, Some(placed.partition)));
         let slots = Slots::of(&letters);
         for _ in ids.len()..slots.needed() {
             self.last_id += 1;
             ids.add(self.last_id);
         }
         let stamps = ids.stamp(&letters, &slots);
-        for (Placed { held, partition, .. }, stamp) in letters.iter().zip(&stamps) {
+        for (PlacedLetter { held, partition, .. }, stamp) in letters.iter().zip(&stamps) {
             let (now, producer_id) = (Timestamp::UNIX_EPOCH, Some(7));
-            let attempt = Attempt { now, partition: *partition, topic_id: None, producer_id, log_end: None };
+            let attempt = ReplayAttempt { now, partition: *partition, topic_id: None, producer_id, log_end: None };
             let letter = match stamp {
-                Some(stamp) => plan::in_hand_alone(&held.letter, &attempt, *stamp),
-                None => plan::in_hand(&held.letter, &attempt),
+                Some(stamp) => plan::in_progress_stamped(&held.letter, &attempt, *stamp),
+                None => plan::in_progress(&held.letter, &attempt),
             };
             self.store.update(Held::new(held.position, letter));
         }
@@ -334,11 +343,11 @@ impl<S: Store> World<S> {
         while let Some(wave) = waves.next() {
             for (placed, stamp) in wave {
                 let position = placed.held.position;
-                if desk.is_held_back(&placed.held, Some(placed.partition)) {
+                if sorter.is_held_back(&placed.held, Some(placed.partition)) {
                     back.push(placed.held);
                 } else {
                     let fate = self.fate(&placed, stamp, round)?;
-                    self.settle(placed, fate, desk, &mut delivered);
+                    self.settle(placed, fate, sorter, &mut delivered);
                 }
                 if delivered.last() != Some(&position) {
                     unsettled.extend(stamp.map(|stamp| stamp.producer_id));
@@ -351,29 +360,29 @@ impl<S: Store> World<S> {
         Ok(())
     }
 
-    /// A record leaves; what is in the log of it is there from now on.
-    fn fate(&mut self, placed: &Placed, stamp: Option<Stamp>, round: &Round) -> Result<Fate, Killed> {
+    /// Sends a record, and writes it to the log if its fate says so.
+    fn fate(&mut self, placed: &PlacedLetter, stamp: Option<Stamp>, round: &Round) -> Result<RecordFate, Killed> {
         let mut fate = round.fates[self.sent % round.fates.len()];
-        if matches!(fate, Fate::Delivered | Fate::Lost(true)) && !self.takes(placed, stamp) {
-            fate = Fate::Rejected;
+        if matches!(fate, RecordFate::Delivered | RecordFate::Lost(true)) && !self.is_acknowledged(placed, stamp) {
+            fate = RecordFate::Rejected;
         }
         let is_killed = round.killed_after == Some(self.sent);
         self.sent += 1;
         if is_killed { Err(Killed) } else { Ok(fate) }
     }
 
-    /// Whether the leader takes it, as it does or did: it knows the last sequence number of each producer id.
-    fn takes(&mut self, placed: &Placed, stamp: Option<Stamp>) -> bool {
+    /// Returns whether the leader acknowledges the record: the leader knows the last sequence number of each producer id.
+    fn is_acknowledged(&mut self, placed: &PlacedLetter, stamp: Option<Stamp>) -> bool {
         let number = self.numbers[&placed.held.letter.id];
         let Some(stamp) = stamp else {
             self.write(placed);
             return true;
         };
-        let known = self.leader.entry((placed.partition, stamp.producer_id)).or_default();
+        let known = self.appended.entry((placed.partition, stamp.producer_id)).or_default();
         match known.last_key_value().map(|(last, _)| *last) {
             Some(last) if stamp.base_sequence <= last => {
-                let taken = known.get(&stamp.base_sequence);
-                assert_eq!(taken, Some(&number), "it would be taken for one that is there");
+                let duplicate = known.get(&stamp.base_sequence);
+                assert_eq!(duplicate, Some(&number), "another record has this stamp");
             }
             Some(last) if stamp.base_sequence > last + 1 => return false,
             _ => {
@@ -384,38 +393,38 @@ impl<S: Store> World<S> {
         true
     }
 
-    fn settle(&mut self, placed: Placed, fate: Fate, desk: &mut Desk, delivered: &mut Vec<Position>) {
-        let Placed { held, partition, .. } = placed;
+    fn settle(&mut self, placed: PlacedLetter, fate: RecordFate, sorter: &mut Sorter, delivered: &mut Vec<Position>) {
+        let PlacedLetter { held, partition, .. } = placed;
         let mut letter = match fate {
-            Fate::Delivered => return delivered.push(held.position),
-            Fate::Rejected | Fate::Outage | Fate::Lost(_) => {
-                let counts = !matches!(fate, Fate::Outage);
-                plan::put_back(&held.letter, Timestamp::UNIX_EPOCH, "again".to_owned(), counts)
+            RecordFate::Delivered => return delivered.push(held.position),
+            RecordFate::Rejected | RecordFate::Outage | RecordFate::Lost(_) => {
+                let counts = !matches!(fate, RecordFate::Outage);
+                plan::after_failed_attempt(&held.letter, Timestamp::UNIX_EPOCH, "again".to_owned(), counts)
             }
         };
         letter.partition = Some(partition);
         letter.error_code = Some("B".to_owned());
-        if matches!(fate, Fate::Lost(_)) {
+        if matches!(fate, RecordFate::Lost(_)) {
             letter.outcome = Outcome::Unknown;
         }
-        desk.order.stays(&held, Some(partition));
+        sorter.order.note_staying(&held, Some(partition));
         self.store.update(Held { letter, ..held });
     }
 
-    /// All is well again: nothing may be left.
-    fn heal(&mut self) {
+    /// Replays without failures. No letter may be left.
+    fn replay_all(&mut self) {
         let round = Round {
             limit: None,
             selection: 0,
             doubtful: Doubtful::Verify { force: true },
             max_replays: u32::MAX,
             page: 3,
-            fates: vec![Fate::Delivered],
+            fates: vec![RecordFate::Delivered],
             proofs: vec![true],
             killed_after: None,
         };
         for _ in 0..2 {
-            self.act(Act::Replay(round.clone()));
+            self.act(ModelAct::Replay(round.clone()));
         }
         self.store.open();
         assert_eq!(self.store.scan(None, 1), []);
@@ -437,15 +446,15 @@ impl Round {
     }
 }
 
-fn place(held: Held) -> Placed {
+fn place(held: Held) -> PlacedLetter {
     let partition = held.letter.partition.unwrap();
-    Placed { held, partition, before: None }
+    PlacedLetter { held, partition, before: None }
 }
 
-fn history(store: impl Store, acts: Vec<Act>) {
-    let mut world = World::new(store);
-    acts.into_iter().for_each(|act| world.act(act));
-    world.heal();
+fn history(store: impl ModelStore, acts: Vec<ModelAct>) {
+    let mut model = ReplayModel::new(store);
+    acts.into_iter().for_each(|act| model.act(act));
+    model.replay_all();
 }
 
 proptest! {
@@ -453,18 +462,18 @@ proptest! {
 
     #[test]
     fn lanes_leave_files_in_order(acts in acts()) {
-        history(File::default(), acts);
+        history(ModelFile::default(), acts);
     }
 
     #[test]
     fn lanes_leave_topics_in_order(acts in acts()) {
-        history(Topic::new(), acts);
+        history(ModelTopic::new(), acts);
     }
 
-    /// Retention deletes first records; what is left keeps its order.
+    /// Retention deletes the first records. The other records keep their order.
     #[test]
     fn retention_keeps_the_order(acts in prop::collection::vec((0..3_usize, any::<bool>()), 1..30), cut in 0..20_usize) {
-        let mut topic = Topic { partitions: vec![Vec::new(), Vec::new(), Vec::new()], index: Index::default() };
+        let mut topic = ModelTopic { partitions: vec![Vec::new(), Vec::new(), Vec::new()], index: Index::default() };
         let mut ids = Vec::new();
         for (partition, again) in acts {
             topic.open();
@@ -473,7 +482,7 @@ proptest! {
                 None => {
                     let letter = Letter::new("t", None, "why", Timestamp::UNIX_EPOCH);
                     ids.push(letter.id);
-                    topic.write(partition, Entry::Letter(Box::new(letter), Arrival::First(Arrival::now())));
+                    topic.write(partition, TopicRecord::Letter(Box::new(letter), Arrival::First(Arrival::now())));
                 }
             }
         }

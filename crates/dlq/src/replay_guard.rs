@@ -1,4 +1,4 @@
-//! One replay at a time per store: two would send the same letters twice.
+//! The claim of a replay on a store. Two replays at a time would send the same letters twice.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,20 +8,20 @@ use jiff::Timestamp;
 
 use crate::store::StoreError;
 
-/// The right to replay a store's letters, until it is dropped.
-#[must_use = "dropped at once, it guards nothing"]
+/// The claim on a store for a replay, held until it is dropped.
+#[must_use = "the claim ends when the guard is dropped"]
 pub struct ReplayGuard {
     release: Option<Box<dyn FnOnce() + Send + Sync>>,
     holds: Option<Box<dyn Fn() -> Result<(), StoreError> + Send + Sync>>,
 }
 
 impl ReplayGuard {
-    /// A guard that calls `release` when it is dropped, for stores of one's own.
+    /// Creates a guard that calls `release` when it is dropped. For implementations of a store.
     pub fn new(release: impl FnOnce() + Send + Sync + 'static) -> Self {
         Self { release: Some(Box::new(release)), holds: None }
     }
 
-    /// As [`new`](Self::new), of a right that can be lost: `holds` says whether it was, and why.
+    /// Creates a guard of a claim that can be lost. `holds` returns an error with the reason if it was lost.
     pub fn leased(
         release: impl FnOnce() + Send + Sync + 'static,
         holds: impl Fn() -> Result<(), StoreError> + Send + Sync + 'static,
@@ -29,7 +29,10 @@ impl ReplayGuard {
         Self { release: Some(Box::new(release)), holds: Some(Box::new(holds)) }
     }
 
-    /// Whether nobody else can have the right now; to be asked before each letter, or group of letters, leaves.
+    /// Checks that no other process can have the claim now. A replay checks this before each group of letters leaves.
+    ///
+    /// # Errors
+    /// Returns an error if the claim was lost.
     pub fn holds(&self) -> Result<(), StoreError> {
         self.holds.as_ref().map_or(Ok(()), |holds| holds())
     }
@@ -49,11 +52,11 @@ impl fmt::Debug for ReplayGuard {
     }
 }
 
-/// Why no replay can begin.
+/// Why a replay cannot begin.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BeginReplayError {
-    /// Another one runs.
+    /// Another replay is running.
     #[error("a replay of the dead letters in {store} is running: wait for its end")]
     Busy {
         /// The store.
@@ -67,17 +70,17 @@ pub enum BeginReplayError {
     Claimed {
         /// The store.
         store: String,
-        /// Who has it: its process id and host.
+        /// The process id and the host of the other process.
         holder: String,
-        /// When its claim runs out unless it is renewed, as its clock, or the broker's, has it.
+        /// End of the claim if it is not renewed, by the clock of that process or of the broker.
         until: Timestamp,
     },
-    /// The store can't be asked.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// A store's one right to replay.
+/// The claim of a store that is open in this process.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ReplaySlot(Arc<AtomicBool>);
 
