@@ -35,6 +35,9 @@ async fn waiting_for_a_topic_with(arguments: &[&str], settings: &[(&str, &str)])
     // A pipe passes a small write in one piece: if the first event arrives, the command has read all of them.
     courier.write(&format!("{LOGIN}\n{ORDER}\n{ORDER}\n{{\"type\":")).await;
     wait_for_records(&cluster, "user-events", 1).await;
+    // The command has read the answer to that event before it requests the missing topic's metadata twice more.
+    let requests = cluster.requests(ApiKey::Metadata);
+    wait_until(&cluster, |cluster| cluster.requests(ApiKey::Metadata) >= requests + 2).await;
     (cluster, courier)
 }
 
