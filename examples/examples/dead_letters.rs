@@ -23,7 +23,7 @@ async fn main() -> Result<(), Failure> {
     producer.publish_and_wait(&alert("a-1")).await?;
 
     // Too few replicas: the brokers refuse every event for longer than its delivery timeout.
-    cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::Refuse(ErrorCode::NotEnoughReplicas)));
+    cluster.inject(Rule::for_api(ApiKey::Produce).always().then(Fault::Refuse(ErrorCode::NotEnoughReplicas)));
     let deliveries = producer.publish_batch(&[alert("a-2"), alert("a-3")]).await;
     for verdict in deliveries.await {
         let error = verdict.err().ok_or("the event must fail")?;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::{Accumulator, BufferPool, Compression, EncodedBatch, Limits, Record};
 use kafka_courier_idempotent_sender::core::{
-    Action, BrokerAddress, BrokerId, ClusterMetadata, Config, ConnId, ErrorCode, LookAnswer, LookId, PartAnswer,
+    Action, BrokerAddress, BrokerId, ClusterMetadata, Config, ConnId, ErrorCode, StateLookupAnswer, LookupId, PartAnswer,
     PartitionId, PartitionMetadata, ProduceAnswer, Reason, RequestId, Sender, Submission, TopicId, TopicMetadata,
 };
 use libfuzzer_sys::fuzz_target;
@@ -45,7 +45,7 @@ struct Bench {
     connecting: Vec<ConnId>,
     open: Vec<ConnId>,
     sent: Vec<Sent>,
-    looks: Vec<(PartitionId, LookId)>,
+    looks: Vec<(PartitionId, LookupId)>,
     metadata_asked: bool,
     id_asked: bool,
     /// Number of verdicts of each record of each batch.
@@ -92,7 +92,7 @@ impl Bench {
                 self.metadata_asked = false;
                 self.sender.on_metadata_failed(self.now, "nobody");
             }
-            12 if choice == 0 => self.sender.give_up_all(self.now, &Reason::Closed),
+            12 if choice == 0 => self.sender.fail_all(self.now, &Reason::Closed),
             13 => self.open.iter().for_each(|conn| self.sender.on_session(self.now, *conn)),
             14 => drop(self.sender.want_topic(self.now, "orders")),
             _ => self.well(),
@@ -203,11 +203,11 @@ impl Bench {
     fn looked(&mut self, choice: u8, number: i32, small: i16) {
         let Some((partition, look)) = self.looks.pop() else { return };
         let answer = match choice & 3 {
-            0 => LookAnswer::Nothing,
-            1 => LookAnswer::Unavailable,
-            _ => LookAnswer::Producer { epoch: i32::from(small), last_sequence: number },
+            0 => StateLookupAnswer::Nothing,
+            1 => StateLookupAnswer::Unavailable,
+            _ => StateLookupAnswer::Producer { epoch: i32::from(small), last_sequence: number },
         };
-        self.sender.on_looked(self.now, partition, look, answer);
+        self.sender.on_state_lookup(self.now, partition, look, answer);
     }
 
     fn written(&mut self, choice: u8) {
@@ -235,7 +235,7 @@ impl Bench {
                 }
                 Action::RefreshMetadata { .. } => self.metadata_asked = true,
                 Action::InitProducerId => self.id_asked = true,
-                Action::Look { partition, look, .. } => self.looks.push((partition, look)),
+                Action::LookUpState { partition, look, .. } => self.looks.push((partition, look)),
                 Action::Settle(settlement) => {
                     let verdicts = &mut self.verdicts[settlement.token];
                     settlement.records.iter().for_each(|record| verdicts[record as usize] += 1);
@@ -257,7 +257,7 @@ impl Bench {
     }
 
     fn end(&mut self) {
-        self.sender.give_up_all(self.now, &Reason::Closed);
+        self.sender.fail_all(self.now, &Reason::Closed);
         self.carry_out();
         assert_eq!(self.sender.unsettled(), 0);
         assert!(self.verdicts.iter().flatten().all(|count| *count == 1), "a record has no verdict");

@@ -229,7 +229,7 @@ impl<T> Accumulator<T> {
     /// Returns the size of the open batch and the memory that it holds, both in bytes and 0 if no batch is open. The
     /// size is the whole batch on the wire before compression, header included.
     #[must_use]
-    pub fn gathered_and_held(&self) -> (usize, usize) {
+    pub fn open_len_and_capacity(&self) -> (usize, usize) {
         self.open.as_ref().map_or((0, 0), |open| (open.raw.len(), open.raw.capacity()))
     }
 

@@ -179,8 +179,8 @@ async fn unknown_outcomes_need_verify() {
     let cluster = cluster().await;
     let folder = Folder::new();
     // The record is written, and no attempt gets an answer.
-    cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::ApplyThenDisconnect));
-    cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::Swallow));
+    cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::ApplyThenDisconnect));
+    cluster.inject(Rule::for_api(ApiKey::Produce).always().then(Fault::Swallow));
     let settings = [("KAFKA_DELIVERY_TIMEOUT", "2s"), ("KAFKA_REQUEST_TIMEOUT", "1s")];
     let courier = CourierProcess::publish(&cluster, &["--dlq-file", &folder.file], &settings);
     courier.output_with_input(LOGIN).await.expect(1, &["1 failed and possibly written"]);

@@ -15,7 +15,7 @@ fn login(number: usize) -> String {
 async fn throttled_input_is_delivered() {
     let cluster = TestCluster::builder().topic("user-events", 3).start().await.unwrap();
     // Each request takes 150 ms, so all requests together exceed the delivery timeout of one event.
-    cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::Throttle(Duration::from_millis(150))));
+    cluster.inject(Rule::for_api(ApiKey::Produce).always().then(Fault::Throttle(Duration::from_millis(150))));
     let settings = [("KAFKA_DELIVERY_TIMEOUT", "3s"), ("KAFKA_REQUEST_TIMEOUT", "3s"), ("KAFKA_FLUSH_MESSAGES", "50")];
     let courier = CourierProcess::publish(&cluster, &[], &settings);
     let input: String = (0..4000).map(login).collect();
@@ -26,7 +26,7 @@ async fn throttled_input_is_delivered() {
 #[tokio::test]
 async fn failure_under_throttling_names_quota() {
     let cluster = TestCluster::builder().topic("user-events", 1).start().await.unwrap();
-    cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::Throttle(Duration::from_secs(60))));
+    cluster.inject(Rule::for_api(ApiKey::Produce).always().then(Fault::Throttle(Duration::from_secs(60))));
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("receipts");
     let settings = [("KAFKA_DELIVERY_TIMEOUT", "1s"), ("KAFKA_REQUEST_TIMEOUT", "1s"), ("KAFKA_FLUSH_MESSAGES", "1")];

@@ -16,7 +16,7 @@ const NO_FLUSH: &[(&str, &str)] = &[("KAFKA_FLUSH_TIMEOUT", "5m"), ("KAFKA_DELIV
 /// Starts a command whose input has ended and whose only event never gets an answer.
 async fn waiting_for_an_answer(arguments: &[&str]) -> (TestCluster, CourierProcess) {
     let cluster = cluster().await;
-    cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::Swallow));
+    cluster.inject(Rule::for_api(ApiKey::Produce).always().then(Fault::Swallow));
     let mut courier = CourierProcess::publish(&cluster, arguments, NO_FLUSH);
     courier.write(LOGIN).await;
     courier.end_input();
@@ -175,7 +175,7 @@ async fn a_signal_before_the_end_fails() {
 async fn a_signal_after_the_end_succeeds() {
     let cluster = cluster().await;
     let gate = Gate::new();
-    cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::ApplyThenHold(gate.clone())));
+    cluster.inject(Rule::for_api(ApiKey::Produce).always().then(Fault::ApplyThenHold(gate.clone())));
     let mut courier = CourierProcess::publish(&cluster, &["--grace", "600"], NO_FLUSH);
     courier.write(LOGIN).await;
     courier.end_input();
@@ -225,7 +225,7 @@ async fn dead_letters_keep_the_inputs_order() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("letters");
     let cluster = cluster().await;
-    cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::Swallow));
+    cluster.inject(Rule::for_api(ApiKey::Produce).always().then(Fault::Swallow));
     let arguments = ["--grace", "0", "--dlq-file", file.to_str().unwrap()];
     let mut courier = CourierProcess::publish(&cluster, &arguments, &[("KAFKA_DELIVERY_TIMEOUT", "10m")]);
     // A completed write means that the command has read everything beyond a pipe's 64 KiB. That is more than the initial

@@ -7,8 +7,8 @@ use kafka_courier_batcher::{EncodedBatch, Record};
 use kafka_courier_idempotent_sender::core::{
     Config, Counters, PartitionId, Reachability, Reason, RecordSet, Settlement, Submission, TopicId,
 };
-use kafka_courier_idempotent_sender::driver::security::Security;
-use kafka_courier_idempotent_sender::driver::{Command, DriverConfig, Observation, Upcalls, driver};
+use kafka_courier_idempotent_sender::driver::security::ConnectionSecurity;
+use kafka_courier_idempotent_sender::driver::{DriverCommand, DriverConfig, Observation, Upcalls, driver};
 use kafka_courier_test_broker::{ApiKey, Fault, Gate, Rule, TestCluster};
 use tokio::sync::{mpsc, watch};
 
@@ -55,7 +55,7 @@ impl Upcalls<()> for Listener {
 /// A driver on a cluster of one broker.
 struct DriverHarness {
     cluster: TestCluster,
-    commands: mpsc::UnboundedSender<Command<()>>,
+    commands: mpsc::UnboundedSender<DriverCommand<()>>,
     reported: watch::Receiver<ReportedState>,
 }
 
@@ -69,12 +69,12 @@ impl DriverHarness {
             bootstrap: vec![(address.ip().to_string().into(), address.port())],
             client_id: "connections".into(),
             connect_timeout: Duration::from_secs(60),
-            security: Security::default(),
+            security: ConnectionSecurity::default(),
             default_broker: None,
         };
         let (commands, task) = driver(config, Listener(listener)).unwrap();
         tokio::spawn(task.run());
-        commands.send(Command::WantTopic(T.into())).unwrap();
+        commands.send(DriverCommand::WantTopic(T.into())).unwrap();
         let mut harness = Self { cluster, commands, reported };
         harness.wait_until(|state| state.topic.is_some()).await;
         harness
@@ -99,7 +99,7 @@ impl DriverHarness {
                 batch: EncodedBatch::single(&record).unwrap(),
                 aged: false,
             };
-            self.commands.send(Command::Sealed(submission)).unwrap();
+            self.commands.send(DriverCommand::Sealed(submission)).unwrap();
         }
     }
 }
@@ -118,7 +118,9 @@ async fn connections_grow_close_and_reopen() {
         .await;
         for round in 0..2 {
             let gate = Gate::new();
-            harness.cluster.inject(Rule::on(ApiKey::Produce).times(allowed.into()).then(Fault::Hold(gate.clone())));
+            harness
+                .cluster
+                .inject(Rule::for_api(ApiKey::Produce).times(allowed.into()).then(Fault::Hold(gate.clone())));
             harness.submit(round);
             let arrived = gate.arrived(allowed as usize);
             tokio::time::timeout(Duration::from_secs(60), arrived).await.unwrap();

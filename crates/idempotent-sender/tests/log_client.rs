@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::{BatchView, EncodedBatch, Record, Stamp};
 use kafka_courier_idempotent_sender::core::{Backoff, Config, ErrorCode};
-use kafka_courier_idempotent_sender::driver::security::Security;
+use kafka_courier_idempotent_sender::driver::security::ConnectionSecurity;
 use kafka_courier_idempotent_sender::driver::{DriverConfig, LogClient, LogErrorKind, Offsets, ReadFrom};
 use kafka_courier_test_broker::{ApiKey, ErrorCode as Fails, Fault, Gate, Rule, TestCluster, TopicSpec};
 
@@ -31,7 +31,7 @@ fn client_with(cluster: &TestCluster, request_timeout: Duration) -> LogClient {
         bootstrap: bootstrap.split(',').map(endpoint).collect(),
         client_id: "log".into(),
         connect_timeout: Duration::from_secs(5),
-        security: Security::default(),
+        security: ConnectionSecurity::default(),
         default_broker: None,
     })
 }
@@ -142,7 +142,7 @@ async fn transient_errors_are_retried() {
         let client = client(&cluster);
         client.append(T, 0, batch(0, 0, "a"), far_deadline()).await.unwrap();
         for api in [ApiKey::ListOffsets, ApiKey::Fetch, ApiKey::DescribeConfigs] {
-            cluster.inject(Rule::on(api).then(fault.clone()));
+            cluster.inject(Rule::for_api(api).then(fault.clone()));
         }
         assert_eq!(client.offsets(T, 0, far_deadline()).await.unwrap().high_watermark, 1, "{fault:?}");
         assert_eq!(
@@ -159,7 +159,7 @@ async fn transient_errors_are_retried() {
 async fn timed_out_fetch_names_the_step() {
     let cluster = cluster(1).await;
     let client = client(&cluster);
-    cluster.inject(Rule::on(ApiKey::Fetch).always().then(Fault::Refuse(Fails::NotLeaderOrFollower)));
+    cluster.inject(Rule::for_api(ApiKey::Fetch).always().then(Fault::Refuse(Fails::NotLeaderOrFollower)));
     let error = client.fetch(T, 0, read_from(0, 9), near_deadline()).await.unwrap_err();
     let text = error.to_string();
     assert!(
@@ -172,8 +172,8 @@ async fn timed_out_fetch_names_the_step() {
 async fn timeout_reports_the_earlier_error() {
     let cluster = cluster(1).await;
     let client = client_with(&cluster, Duration::from_secs(60));
-    cluster.inject(Rule::on(ApiKey::Fetch).then(Fault::Refuse(Fails::NotLeaderOrFollower)));
-    cluster.inject(Rule::on(ApiKey::Fetch).always().then(Fault::Swallow));
+    cluster.inject(Rule::for_api(ApiKey::Fetch).then(Fault::Refuse(Fails::NotLeaderOrFollower)));
+    cluster.inject(Rule::for_api(ApiKey::Fetch).always().then(Fault::Swallow));
     let error = client.fetch(T, 0, read_from(0, 9), near_deadline()).await.unwrap_err();
     assert!(error.to_string().contains("in time: NOT_LEADER_OR_FOLLOWER"), "{error}");
 }
@@ -200,7 +200,7 @@ async fn lost_answers_append_once() {
     let client = client(&cluster);
     cluster.apply_then_disconnect(3);
     assert_eq!(client.append(T, 0, batch(0, 0, "a"), far_deadline()).await.unwrap(), 0);
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::ApplyThenRefuse(Fails::NotEnoughReplicasAfterAppend)));
+    cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::ApplyThenRefuse(Fails::NotEnoughReplicasAfterAppend)));
     assert_eq!(client.append(T, 0, batch(0, 1, "b"), far_deadline()).await.unwrap(), 1);
     assert_eq!(cluster.records(T).len(), 2);
 }
@@ -221,17 +221,17 @@ async fn unanswered_append_is_open() {
     let client = client(&cluster);
     client.offsets(T, 0, far_deadline()).await.unwrap();
     // A final refusal ends the append before the deadline. No refusal is in flight at the deadline.
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Refuse(Fails::NotEnoughReplicas)));
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Refuse(Fails::TopicAuthorizationFailed)));
+    cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Refuse(Fails::NotEnoughReplicas)));
+    cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Refuse(Fails::TopicAuthorizationFailed)));
     let error = client.append(T, 0, batch(0, 0, "a"), far_deadline()).await.unwrap_err();
     assert!(!error.is_open(), "{error}");
-    cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::Swallow));
+    cluster.inject(Rule::for_api(ApiKey::Produce).always().then(Fault::Swallow));
     let error = client.append(T, 0, batch(0, 0, "a"), near_deadline()).await.unwrap_err();
     assert!(error.is_open(), "{error}");
     cluster.clear_faults();
     // The refusal of a later attempt says nothing about an earlier attempt.
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::ApplyThenDisconnect));
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Refuse(Fails::TopicAuthorizationFailed)));
+    cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::ApplyThenDisconnect));
+    cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Refuse(Fails::TopicAuthorizationFailed)));
     let error = client.append(T, 0, batch(0, 0, "a"), far_deadline()).await.unwrap_err();
     assert!(error.is_open() && error.code().is_some(), "{error}");
     assert_eq!(cluster.records(T).len(), 1);
@@ -253,7 +253,7 @@ async fn dropped_request_leaves_client_usable() {
     let client = client(&cluster);
     client.append(T, 0, batch(0, 0, "a"), far_deadline()).await.unwrap();
     let gate = Gate::new();
-    cluster.inject(Rule::on(ApiKey::Fetch).then(Fault::Hold(gate.clone())));
+    cluster.inject(Rule::for_api(ApiKey::Fetch).then(Fault::Hold(gate.clone())));
     tokio::select! {
         _ = client.fetch(T, 0, read_from(0, 9), far_deadline()) => unreachable!("the gate is closed"),
         () = gate.arrived(1) => {}
@@ -269,7 +269,7 @@ fn futures_are_send() {
         bootstrap: Vec::new(),
         client_id: "log".into(),
         connect_timeout: Duration::from_secs(5),
-        security: Security::default(),
+        security: ConnectionSecurity::default(),
         default_broker: None,
     });
     is_send(&client.topic(T, far_deadline()));
@@ -288,7 +288,7 @@ async fn a_default_broker_is_named() {
             bootstrap: vec![broker.clone()],
             client_id: "log".into(),
             connect_timeout: Duration::from_secs(5),
-            security: Security::default(),
+            security: ConnectionSecurity::default(),
             default_broker,
         });
         let error = client.topic(T, Instant::now() + Duration::from_millis(100)).await.unwrap_err().to_string();

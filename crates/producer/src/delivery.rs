@@ -15,7 +15,7 @@ use crate::sync::Mutex;
 use crate::trace::{self, SpanOrigin};
 use kafka_courier_dlq::{Letter, LetterId};
 use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, PartitionId, Reason, RecordSet, Verdict};
-use kafka_courier_idempotent_sender::driver::Command;
+use kafka_courier_idempotent_sender::driver::DriverCommand;
 use tokio::sync::mpsc::WeakUnboundedSender;
 use tracing::Span;
 
@@ -73,7 +73,7 @@ struct BatchInner {
 /// the sender running.
 #[derive(Debug)]
 pub(crate) struct ExpediteRequest {
-    pub(crate) commands: WeakUnboundedSender<Command<Token>>,
+    pub(crate) commands: WeakUnboundedSender<DriverCommand<Token>>,
     pub(crate) partition: PartitionId,
     pub(crate) ordinal: u64,
 }
@@ -83,7 +83,7 @@ impl ExpediteRequest {
         let Self { commands, partition, ordinal } = self;
         if let Some(commands) = commands.upgrade() {
             // If the sender is gone, dropping the batch's owners settles the batch.
-            let _ = commands.send(Command::Expedite { partition, ordinal });
+            let _ = commands.send(DriverCommand::Expedite { partition, ordinal });
         }
     }
 }

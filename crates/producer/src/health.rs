@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use kafka_courier_event_model::validate_topic_name;
 use kafka_courier_idempotent_sender::core::{ErrorCode, Reason};
-use kafka_courier_idempotent_sender::driver::{Command, HealthPart, HealthProgress, Probe, Unhealthy};
+use kafka_courier_idempotent_sender::driver::{DriverCommand, HealthPart, HealthProgress, Probe, Unhealthy};
 use tokio::sync::oneshot;
 
 use crate::error::debug_as_display;
@@ -109,7 +109,11 @@ impl KafkaProducer {
         let (answer, answered) = oneshot::channel();
         let progress = Arc::new(HealthProgress::default());
         let names = topics.iter().map(|topic| Arc::from(*topic)).collect();
-        self.inner.intake.send_command(Command::Probe(Probe { topics: names, progress: progress.clone(), answer }));
+        self.inner.intake.send_command(DriverCommand::Probe(Probe {
+            topics: names,
+            progress: progress.clone(),
+            answer,
+        }));
         match tokio::time::timeout_at(until.into(), answered).await {
             Ok(Ok(result)) => result?,
             Ok(Err(_)) => return Err(failed(HealthPart::Producer, "closed".to_owned())),

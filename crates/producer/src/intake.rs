@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use kafka_courier_batcher::{Filled, PushError, Pushed, Record, partition_for_key};
 use kafka_courier_dlq::Letter;
-use kafka_courier_idempotent_sender::driver::Command;
+use kafka_courier_idempotent_sender::driver::DriverCommand;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::mpsc::error::SendError;
 
@@ -34,7 +34,7 @@ const IN_FLIGHT_DIVISOR: usize = 4;
 #[derive(Debug)]
 pub(crate) struct Intake {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) commands: UnboundedSender<Command<Token>>,
+    pub(crate) commands: UnboundedSender<DriverCommand<Token>>,
     /// The writer of dead letters.
     pub(crate) letters: Option<Sender<Work>>,
     /// Whether awaited batches are expedited.
@@ -105,7 +105,7 @@ impl Intake {
     }
 
     fn submit(&self, slot: &PartitionSlot, filled: Filled<Token>) {
-        self.send_command(Command::Sealed(self.shared.submission(slot, filled)));
+        self.send_command(DriverCommand::Sealed(self.shared.submission(slot, filled)));
     }
 
     /// Appends a record to a partition's open batch. A record that `may_move` and does not fit opens no new batch
@@ -141,7 +141,7 @@ impl Intake {
                 let (commands, partition) = (self.commands.downgrade(), slot.id);
                 pushed.token.set_expedite_request(ExpediteRequest { commands, partition, ordinal: pushed.ordinal });
             }
-            self.send_command(Command::Opened { partition: slot.id, ordinal: pushed.ordinal, deadline });
+            self.send_command(DriverCommand::Opened { partition: slot.id, ordinal: pushed.ordinal, deadline });
         }
         Ok(PushOutcome::Appended(pushed))
     }
@@ -151,7 +151,7 @@ impl Intake {
     pub(crate) fn seal_fullest(&self, needed: usize, share: MemoryShare) {
         let (shared, mut open) = (&*self.shared, Vec::new());
         for slot in shared.topics.all_slots() {
-            let (filling, held) = slot.accumulator.lock().gathered_and_held();
+            let (filling, held) = slot.accumulator.lock().open_len_and_capacity();
             if held > 0 {
                 open.push((filling, held, slot));
             }
@@ -213,8 +213,8 @@ impl Intake {
     }
 
     /// Sends a command to the sender's task. If the task has ended, the command's batch fails: it was never sent.
-    pub(crate) fn send_command(&self, command: Command<Token>) {
-        if let Err(SendError(Command::Sealed(submission))) = self.commands.send(command) {
+    pub(crate) fn send_command(&self, command: DriverCommand<Token>) {
+        if let Err(SendError(DriverCommand::Sealed(submission))) = self.commands.send(command) {
             self.shared.fail_unsent(self.letters.as_ref(), submission);
         }
     }
@@ -235,7 +235,7 @@ mod tests {
     const LIMITS: Limits = Limits { max_records: 1000, max_bytes: 1 << 20, linger: Duration::from_secs(600) };
     const MEMORY: usize = 64 << 10;
 
-    fn intake(partitions: usize, limits: Limits) -> (Intake, UnboundedReceiver<Command<Token>>) {
+    fn intake(partitions: usize, limits: Limits) -> (Intake, UnboundedReceiver<DriverCommand<Token>>) {
         let shared = Arc::new(Shared::new(limits, Compression::None, MEMORY));
         shared.topics.on_ready(TopicId(0), "t", &vec![true; partitions]);
         let (commands, received) = unbounded_channel();
@@ -248,10 +248,12 @@ mod tests {
     }
 
     /// Returns partition and record count of each sealed batch.
-    fn sealed(received: &mut UnboundedReceiver<Command<Token>>) -> Vec<(i32, u32)> {
+    fn sealed(received: &mut UnboundedReceiver<DriverCommand<Token>>) -> Vec<(i32, u32)> {
         std::iter::from_fn(|| received.try_recv().ok())
             .filter_map(|command| match command {
-                Command::Sealed(submission) => Some((submission.partition.index, submission.batch.record_count())),
+                DriverCommand::Sealed(submission) => {
+                    Some((submission.partition.index, submission.batch.record_count()))
+                }
                 _ => None,
             })
             .collect()

@@ -154,7 +154,7 @@ pub(crate) fn replayed(result: &'static str, letters: u64) {
 }
 
 /// Counts a dead letter that a replay sent in a separate batch.
-pub(crate) fn went_alone(topic: &str, result: Result<(), (Option<ErrorCode>, FailedOutcome)>) {
+pub(crate) fn count_separate_batch(topic: &str, result: Result<(), (Option<ErrorCode>, FailedOutcome)>) {
     match result {
         Ok(()) => counter!(SENT, "topic" => topic.to_owned()).increment(1),
         Err((code, outcome)) => {

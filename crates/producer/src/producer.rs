@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use kafka_courier_batcher::{Compression as Codec, Limits};
 use kafka_courier_dlq::DeadLetterStore;
 use kafka_courier_event_model::{TopicMapping, TopicMappingError};
-use kafka_courier_idempotent_sender::driver::security::{Security, TokenSource};
-use kafka_courier_idempotent_sender::driver::{Command, DriverConfig, driver};
+use kafka_courier_idempotent_sender::driver::security::{ConnectionSecurity, TokenSource};
+use kafka_courier_idempotent_sender::driver::{DriverCommand, DriverConfig, driver};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -44,7 +44,7 @@ pub(crate) struct Inner {
     pub(crate) max_block: Duration,
     pub(crate) letters: DeadLetters,
     /// The sender's configuration, for separate connections: verification, replay, claims.
-    pub(crate) reach: DriverConfig,
+    pub(crate) driver_config: DriverConfig,
     pub(crate) finished: watch::Receiver<bool>,
     pub(crate) tracer: Tracer,
 }
@@ -189,7 +189,7 @@ impl KafkaProducer {
             mapping,
             max_block,
             letters,
-            reach: driver_config,
+            driver_config,
             finished,
             tracer: Tracer { source: extras.trace, origin },
         };
@@ -254,7 +254,7 @@ impl KafkaProducer {
     /// # }
     /// ```
     pub async fn flush(&self, timeout: Duration) -> bool {
-        self.inner.intake.send_command(Command::SealOpen);
+        self.inner.intake.send_command(DriverCommand::SealOpen);
         tokio::time::timeout(timeout, self.inner.intake.shared.ledger.wait_until_settled()).await.is_ok()
     }
 
@@ -267,8 +267,8 @@ impl KafkaProducer {
     ///
     /// The verifier opens its own connections. Each of its requests may take `delivery_timeout`.
     pub fn verifier(&self) -> Verifier {
-        let reach = &self.inner.reach;
-        Verifier::new(reach, reach.core.delivery_timeout)
+        let driver_config = &self.inner.driver_config;
+        Verifier::new(driver_config, driver_config.core.delivery_timeout)
     }
 
     /// Returns the producer's counts and its view of the brokers.
@@ -323,7 +323,7 @@ impl KafkaProducer {
             // A publisher that held this lock has sent its `Opened` command by the time the lock is free.
             drop(slot.accumulator.lock());
         }
-        self.inner.intake.send_command(Command::Close { deadline: deadline_after(timeout) });
+        self.inner.intake.send_command(DriverCommand::Close { deadline: deadline_after(timeout) });
         let mut finished = self.inner.finished.clone();
         // An error means that the task has ended. `close` waits for no more than that.
         let _ = finished.wait_for(|done| *done).await;
@@ -359,7 +359,7 @@ fn security_and_runtime(
     config: &KafkaConfig,
     tokens: Option<TokenSource>,
     mut problems: Vec<String>,
-) -> Result<(Security, Handle), ConfigErrors> {
+) -> Result<(ConnectionSecurity, Handle), ConfigErrors> {
     problems.extend(config.problems());
     let security = config.security(tokens);
     let runtime = Handle::try_current().map_err(|_| {

@@ -166,7 +166,7 @@ impl KafkaProducer {
     /// # }
     /// ```
     pub async fn send(&self, record: &ProducerRecord<'_>) -> Result<Delivery, PublishError> {
-        self.send_as(record, None).await.map_err(|error| self.refused(error))
+        self.send_letter(record, None).await.map_err(|error| self.refused(error))
     }
 
     /// Counts an event that was not accepted, and returns its error.
@@ -178,7 +178,7 @@ impl KafkaProducer {
     }
 
     /// Publishes a record. `letter` is the dead letter that the record replays, if any.
-    pub(crate) async fn send_as(
+    pub(crate) async fn send_letter(
         &self,
         record: &ProducerRecord<'_>,
         letter: Option<&Arc<Letter>>,

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use kafka_courier_idempotent_sender::driver::Command;
+use kafka_courier_idempotent_sender::driver::DriverCommand;
 
 use crate::error::PublishError;
 use crate::intake::Refused;
@@ -57,7 +57,7 @@ impl KafkaProducer {
         if memory.wait_for(needed, share, remaining().min(MEMORY_STALL)).await {
             return true;
         }
-        intake.send_command(Command::SealOpen);
+        intake.send_command(DriverCommand::SealOpen);
         memory.wait_for(needed, share, remaining()).await
     }
 
@@ -94,7 +94,7 @@ impl KafkaProducer {
             TopicLookup::Requested | TopicLookup::Ready => false,
         });
         if is_due {
-            self.inner.intake.send_command(Command::WantTopic(topic.name.clone()));
+            self.inner.intake.send_command(DriverCommand::WantTopic(topic.name.clone()));
         }
         match refused {
             Some(reason) => Err(PublishError::Topic { topic: topic.name.clone(), reason }),

@@ -21,6 +21,6 @@ pub struct ProducerRecord<'a> {
 }
 
 /// Borrows a dead letter's headers as record headers.
-pub(crate) fn borrowed(headers: &[OwnedHeader]) -> Vec<Header<'_>> {
+pub(crate) fn borrowed_headers(headers: &[OwnedHeader]) -> Vec<Header<'_>> {
     headers.iter().map(|header| Header { key: &header.name, value: header.value.as_deref() }).collect()
 }

@@ -75,7 +75,7 @@ pub(crate) struct EventCounts {
 
 impl EventCounts {
     /// Counts a dead letter that was sent in a separate batch.
-    pub(crate) fn count_alone(&self, delivered: bool) {
+    pub(crate) fn count_separate_batch(&self, delivered: bool) {
         let [sent, failed] = &self.separate;
         if delivered { sent } else { failed }.fetch_add(1, Ordering::Release);
     }

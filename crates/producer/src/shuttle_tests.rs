@@ -10,7 +10,7 @@ use kafka_courier_batcher::{Compression, Limits, Record};
 use kafka_courier_idempotent_sender::core::{
     FailedOutcome, Failure, Reason, RecordSet, Settlement, Submission, TopicId, Verdict,
 };
-use kafka_courier_idempotent_sender::driver::{Command, Upcalls};
+use kafka_courier_idempotent_sender::driver::{DriverCommand, Upcalls};
 use shuttle::{future::block_on, thread};
 use tokio::sync::mpsc;
 
@@ -119,11 +119,13 @@ fn shuttle_flush_waits_for_earlier_batches() {
 
 /// Returns the publishing half of a producer with one topic of one partition and batches of two records, and the
 /// callbacks of its task. No task runs.
-fn intake() -> (Arc<Intake>, mpsc::UnboundedReceiver<Command<Token>>, Callbacks) {
+fn intake() -> (Arc<Intake>, mpsc::UnboundedReceiver<DriverCommand<Token>>, Callbacks) {
     intake_with(None)
 }
 
-fn intake_with(letters: Option<LetterSender>) -> (Arc<Intake>, mpsc::UnboundedReceiver<Command<Token>>, Callbacks) {
+fn intake_with(
+    letters: Option<LetterSender>,
+) -> (Arc<Intake>, mpsc::UnboundedReceiver<DriverCommand<Token>>, Callbacks) {
     let limits = Limits { max_records: 2, max_bytes: 1000, linger: Duration::from_secs(1) };
     let shared = Arc::new(Shared::new(limits, Compression::None, 1 << 20));
     let mut task = Callbacks { shared: shared.clone(), letters: letters.clone(), meter: None };
@@ -159,17 +161,17 @@ fn shuttle_close_follows_every_opened_batch() {
         for slot in intake.shared.topics.all_slots() {
             drop(slot.accumulator.lock());
         }
-        intake.send_command(Command::Close { deadline: std::time::Instant::now() });
+        intake.send_command(DriverCommand::Close { deadline: std::time::Instant::now() });
         let accepted: usize = publishers.into_iter().map(|publisher| publisher.join().unwrap()).sum();
         let (mut opened, mut sealed, mut closed) = (0, 0, false);
         while let Ok(command) = received.try_recv() {
             match command {
-                Command::Opened { .. } => {
+                DriverCommand::Opened { .. } => {
                     assert!(!closed, "a batch was opened after close");
                     opened += 1;
                 }
-                Command::Sealed(submission) => sealed += submission.batch.record_count() as usize,
-                Command::Close { .. } => closed = true,
+                DriverCommand::Sealed(submission) => sealed += submission.batch.record_count() as usize,
+                DriverCommand::Close { .. } => closed = true,
                 _ => {}
             }
         }
@@ -180,14 +182,14 @@ fn shuttle_close_follows_every_opened_batch() {
 }
 
 /// Ends the callbacks as the sender's task does when its runtime is dropped.
-fn end_task(mut task: Callbacks, mut received: mpsc::UnboundedReceiver<Command<Token>>) {
+fn end_task(mut task: Callbacks, mut received: mpsc::UnboundedReceiver<DriverCommand<Token>>) {
     task.ending();
     received.close();
     let mut opened = Vec::new();
     while let Ok(command) = received.try_recv() {
         match command {
-            Command::Sealed(submission) => settle_as_failed(&mut task, submission),
-            Command::Opened { partition, ordinal, .. } => opened.push((partition, ordinal)),
+            DriverCommand::Sealed(submission) => settle_as_failed(&mut task, submission),
+            DriverCommand::Opened { partition, ordinal, .. } => opened.push((partition, ordinal)),
             _ => {}
         }
     }
@@ -257,7 +259,7 @@ fn shuttle_concurrent_batches_are_full() {
         assert_eq!(accepted, 6);
         let mut ordinals = Vec::new();
         while let Ok(command) = received.try_recv() {
-            if let Command::Sealed(submission) = command {
+            if let DriverCommand::Sealed(submission) = command {
                 assert_eq!(submission.batch.record_count(), 2);
                 ordinals.push(submission.ordinal);
             }
@@ -284,7 +286,7 @@ fn shuttle_first_poll_expedites_once() {
         }
         let mut expedited = 0;
         while let Ok(command) = received.try_recv() {
-            expedited += usize::from(matches!(command, Command::Expedite { ordinal: 0, .. }));
+            expedited += usize::from(matches!(command, DriverCommand::Expedite { ordinal: 0, .. }));
         }
         assert_eq!(expedited, 1);
     });

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use kafka_courier_idempotent_sender::core::{RecordSet, TopicId, Verdict};
-use kafka_courier_idempotent_sender::driver::Command;
+use kafka_courier_idempotent_sender::driver::DriverCommand;
 use tokio::sync::mpsc::unbounded_channel;
 
 use crate::producer::KafkaProducer;
@@ -24,7 +24,7 @@ impl KafkaProducer {
         std::thread::spawn(move || {
             let _unused = unused;
             while let Some(command) = received.blocking_recv() {
-                if let Command::Sealed(submission) = command {
+                if let DriverCommand::Sealed(submission) = command {
                     let records = RecordSet::Range(0..submission.batch.record_count());
                     shared.release(submission.partition, submission.batch.capacity());
                     shared.recycle(Arc::new(submission.batch));

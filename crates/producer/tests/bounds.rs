@@ -17,7 +17,7 @@ async fn a_full_buffer_refuses_after_max_block_and_takes_again_when_there_is_roo
     config.compression = kafka_courier::Compression::None;
     let producer = Producer::build(config).unwrap();
     let gate = Gate::new();
-    cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::Hold(gate.clone())));
+    cluster.inject(Rule::for_api(ApiKey::Produce).always().then(Fault::Hold(gate.clone())));
     let value = vec![b'x'; 10_000];
     let big = ProducerRecord { topic: "t", value: Some(&value), ..ProducerRecord::default() };
     let mut accepted = Vec::new();
@@ -105,7 +105,7 @@ async fn a_lost_publish_was_not_accepted_and_a_lost_delivery_loses_nothing() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     let producer = producer(&cluster);
     let gate = Gate::new();
-    cluster.inject(Rule::on(ApiKey::Metadata).then(Fault::Hold(gate.clone())));
+    cluster.inject(Rule::for_api(ApiKey::Metadata).then(Fault::Hold(gate.clone())));
     let waiting = record("t", "k", "lost");
     let lost = tokio::time::timeout(Duration::from_millis(20), producer.send(&waiting)).await;
     assert!(lost.is_err(), "it waits for the topic");

@@ -81,7 +81,7 @@ async fn nothing_is_created_by_opening() {
 async fn a_mute_broker_is_a_warning() {
     let (cluster, mut config) = cluster("delete").await;
     (config.request_timeout, config.metadata_timeout) = (Duration::from_millis(300), Duration::from_millis(500));
-    cluster.inject(Rule::on(ApiKey::DescribeConfigs).always().then(Fault::Swallow));
+    cluster.inject(Rule::for_api(ApiKey::DescribeConfigs).always().then(Fault::Swallow));
     let store = Arc::new(DeadLetterTopic::open(&config, "dead").unwrap());
     let letter = Letter::new("t", None, "why", Timestamp::now());
     let kept = tokio::task::spawn_blocking(move || {

@@ -27,7 +27,7 @@ async fn letters(producer: &KafkaProducer) -> Vec<Letter> {
 #[tokio::test]
 async fn a_letter_holds_the_record_and_the_reason() {
     let cluster = one().await;
-    cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
+    cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
     let producer = producer(&cluster);
     let headers = [Header { key: "h", value: Some(b"\xff") }, Header { key: "n", value: None }];
     let record = ProducerRecord { topic: "t", key: Some(b"k"), headers: &headers, ..ProducerRecord::default() };
@@ -45,7 +45,7 @@ async fn a_letter_holds_the_record_and_the_reason() {
 #[tokio::test]
 async fn a_typed_events_letter_names_the_event() {
     let cluster = TestCluster::builder().topic("user-events", 1).start().await.unwrap();
-    cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
+    cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
     let producer = producer(&cluster);
     let builder = EventBuilder::new("auth-service", "1.0").with_correlation_id("req-7");
     let event = builder.user_logged_in(UserLoggedIn { user_id: "u-1".into(), ..Default::default() });
@@ -66,7 +66,7 @@ async fn an_unknown_letter_says_what_a_check_looks_for() {
     config.retry_max = 0;
     let producer = Producer::build(config).unwrap();
     producer.send(&record("t", "k", "v0")).await.unwrap().await.unwrap();
-    cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::ApplyThenDisconnect));
+    cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::ApplyThenDisconnect));
     let error = producer.send(&record("t", "k", "v1")).await.unwrap().await.unwrap_err();
     assert_eq!(error.outcome(), FailedOutcome::Unknown);
     let [letter] = &letters(&producer).await[..] else { panic!("one letter") };
@@ -127,7 +127,7 @@ fn slow() -> (Arc<Slow>, std::sync::mpsc::Sender<()>) {
 #[tokio::test]
 async fn a_failure_is_told_once_its_letter_is_kept_and_deliveries_do_not_wait_for_that() {
     let cluster = one().await;
-    cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
+    cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
     let (store, open) = slow();
     let producer = with_store(&cluster, store.clone());
     let failing = producer.send(&record("t", "k", "bad")).await.unwrap();
@@ -142,7 +142,7 @@ async fn a_failure_is_told_once_its_letter_is_kept_and_deliveries_do_not_wait_fo
 #[tokio::test]
 async fn closing_waits_for_the_letters() {
     let cluster = one().await;
-    cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
+    cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
     let (store, open) = slow();
     let producer = with_store(&cluster, store.clone());
     let failing = producer.send(&record("t", "k", "bad")).await.unwrap();
@@ -158,7 +158,7 @@ async fn closing_waits_for_the_letters() {
 #[tokio::test]
 async fn what_the_first_store_does_not_take_is_kept_in_memory() {
     let cluster = one().await;
-    cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
+    cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
     let limits = Limits { max_letters: Some(1), overflow: Overflow::Refuse, ..Limits::default() };
     let full = Arc::new(MemoryStore::with_limits(limits));
     let producer = with_store(&cluster, full.clone());
@@ -179,8 +179,8 @@ async fn a_letter_is_removed_when_a_later_acceptance_proves_that_its_record_is_i
     let producer = Producer::build(config).unwrap();
     producer.send(&record("t", "k", "v0")).await.unwrap().await.unwrap();
     let gate = Gate::new();
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::ApplyThenSwallow));
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::ApplyThenHold(gate.clone())));
+    cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::ApplyThenSwallow));
+    cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::ApplyThenHold(gate.clone())));
     let first = producer.send(&record("t", "k", "v1")).await.unwrap();
     producer.flush(Duration::from_millis(20)).await;
     let second = producer.send(&record("t", "k", "v2")).await.unwrap();
@@ -199,7 +199,7 @@ async fn letters_in_the_file_outlive_the_producer() {
     let path = folder.path().join("state/letters.redb").to_str().unwrap().to_owned();
     let build = || Producer::with(|builder| builder.with_config(config(&cluster)).dlq_file(path.clone()));
     let producer = build().unwrap();
-    cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
+    cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
     producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap_err();
     let held = build().unwrap_err().to_string();
     assert!(held.contains("dlq_file") && held.contains(&std::process::id().to_string()), "{held}");
@@ -231,7 +231,7 @@ async fn a_full_file_refuses_or_drops_the_oldest_as_it_was_told() {
             (limits.dlq_max_letters, limits.dlq_overflow, limits.dlq_file);
         let producer = Producer::build(config).unwrap();
         for value in ["a", "b"] {
-            cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
+            cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
             producer.send(&record("t", "k", value)).await.unwrap().await.unwrap_err();
         }
         let mut values: Vec<String> = letters(&producer).await.iter().map(value_of).collect();
@@ -253,7 +253,7 @@ async fn the_file_of_a_running_producer_is_reached_through_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("letters.redb").to_str().unwrap().to_owned();
     let producer = Producer::with(|builder| builder.with_config(config(&cluster)).dlq_file(path.clone())).unwrap();
-    cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
+    cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
     producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap_err();
     let removed = tokio::task::spawn_blocking(move || {
         let store = kafka_courier::dlq::open_or_reach(path, Default::default()).unwrap();

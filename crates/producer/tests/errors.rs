@@ -27,17 +27,17 @@ macro_rules! recovers {
 
             #[tokio::test]
             async fn before_the_append() {
-                recovers_from([Rule::on(ApiKey::Produce).times(3).then(Fault::Refuse(ErrorCode::$code))]).await;
+                recovers_from([Rule::for_api(ApiKey::Produce).times(3).then(Fault::Refuse(ErrorCode::$code))]).await;
             }
 
             #[tokio::test]
             async fn after_the_append() {
-                recovers_from([Rule::on(ApiKey::Produce).times(3).then(Fault::ApplyThenRefuse(ErrorCode::$code))]).await;
+                recovers_from([Rule::for_api(ApiKey::Produce).times(3).then(Fault::ApplyThenRefuse(ErrorCode::$code))]).await;
             }
 
             #[tokio::test]
             async fn before_and_after_and_without_an_answer() {
-                let on = || Rule::on(ApiKey::Produce);
+                let on = || Rule::for_api(ApiKey::Produce);
                 recovers_from([
                     on().then(Fault::Refuse(ErrorCode::$code)),
                     on().then(Fault::ApplyThenDisconnect),
@@ -172,7 +172,7 @@ async fn a_topic_that_is_not_allowed_fails_at_once_and_alone() {
     let cluster = TestCluster::builder().topic("secret", 1).topic("t", 1).start().await.unwrap();
     let producer = producer(&cluster);
     producer.send(&record("secret", "k", "k#0")).await.unwrap().await.unwrap();
-    let rule = Rule::on(ApiKey::Produce).partition("secret", 0).always();
+    let rule = Rule::for_api(ApiKey::Produce).partition("secret", 0).always();
     cluster.inject(rule.then(Fault::Refuse(ErrorCode::TopicAuthorizationFailed)));
     let mut books = Books::default();
     books.send_many(&producer, "t", 20, 3).await;
@@ -191,7 +191,7 @@ async fn retries_end_after_retry_max_and_what_may_be_written_is_unknown() {
     let mut config = config(&cluster);
     config.retry_max = 2;
     let producer = Producer::build(config).unwrap();
-    cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::Refuse(ErrorCode::RequestTimedOut)));
+    cluster.inject(Rule::for_api(ApiKey::Produce).always().then(Fault::Refuse(ErrorCode::RequestTimedOut)));
     let error = producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap_err();
     assert_eq!((error.outcome(), error.attempts()), (FailedOutcome::Unknown, 3));
     assert!(error.is_retriable() && !error.timed_out());
@@ -239,7 +239,7 @@ async fn rejected_timestamp_names_the_clock() {
     let producer = producer(&cluster);
     let mut reasons = Vec::new();
     for value in ["a", "b"] {
-        cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidTimestamp)));
+        cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidTimestamp)));
         let error = producer.send(&record("t", "k", value)).await.unwrap().await.unwrap_err();
         let letters = producer.dead_letters().list(&Selection::all(), 100).await.unwrap();
         let letter = &letters.last().unwrap().letter;

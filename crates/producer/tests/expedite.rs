@@ -45,7 +45,7 @@ async fn what_is_published_while_a_batch_is_on_its_way_shares_the_next_one() {
     let producer = Producer::build(config(&cluster)).unwrap();
     send(&producer, 1).await.remove(0).await.unwrap();
     let gate = Gate::new();
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Hold(gate.clone())));
+    cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Hold(gate.clone())));
     let mut waiting = Vec::new();
     for number in 0..50 {
         waiting.extend(send(&producer, 1).await.into_iter().map(tokio::spawn));

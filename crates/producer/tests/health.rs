@@ -78,7 +78,7 @@ async fn a_wrong_password_is_sasl_and_final() {
 #[tokio::test]
 async fn a_cluster_that_does_not_tell_its_topics_in_time_is_metadata() {
     let cluster = cluster().await;
-    cluster.inject(Rule::on(ApiKey::Metadata).always().then(Fault::Swallow));
+    cluster.inject(Rule::for_api(ApiKey::Metadata).always().then(Fault::Swallow));
     let producer = Producer::build(config(&cluster)).unwrap();
     let error = producer.health_check(Duration::from_millis(300)).await.unwrap_err();
     assert_eq!(error.part(), HealthPart::Metadata, "{error}");
@@ -129,7 +129,7 @@ async fn a_topic_that_we_may_not_write_is_write_authorization_before_the_first_e
 #[tokio::test]
 async fn who_may_write_nothing_at_all_is_told_before_the_first_event() {
     let cluster = cluster().await;
-    cluster.inject(Rule::on(ApiKey::InitProducerId).then(Fault::Refuse(ErrorCode::ClusterAuthorizationFailed)));
+    cluster.inject(Rule::for_api(ApiKey::InitProducerId).then(Fault::Refuse(ErrorCode::ClusterAuthorizationFailed)));
     let producer = Producer::build(config(&cluster)).unwrap();
     let error = producer.health_check(LONG).await.unwrap_err();
     assert_eq!((error.part(), error.is_refusal()), (HealthPart::WriteAuthorization, true), "{error}");
@@ -140,7 +140,7 @@ async fn who_may_write_nothing_at_all_is_told_before_the_first_event() {
 async fn a_broker_that_has_just_started_and_gives_no_producer_id_yet_is_asked_again() {
     let cluster = cluster().await;
     let loading = Fault::Refuse(ErrorCode::CoordinatorLoadInProgress);
-    cluster.inject(Rule::on(ApiKey::InitProducerId).times(2).then(loading));
+    cluster.inject(Rule::for_api(ApiKey::InitProducerId).times(2).then(loading));
     Producer::build(config(&cluster)).unwrap().health_check(LONG).await.unwrap();
     assert_eq!(cluster.requests(ApiKey::InitProducerId), 3);
 }

@@ -77,7 +77,7 @@ async fn nonsense_from_brokers_costs_neither_records_nor_memory() {
             config.request_timeout = Duration::from_millis(100);
             config.connect_timeout = Duration::from_millis(100);
             let producer = Producer::build(config).unwrap();
-            cluster.inject(Rule::on(api).times(2).then(fault.clone()));
+            cluster.inject(Rule::for_api(api).times(2).then(fault.clone()));
             let mut books = Books::default();
             books.send_many(&producer, "t", 60, 5).await;
             books.all_delivered(&cluster, "t").await;
@@ -93,7 +93,7 @@ async fn nonsense_from_brokers_costs_neither_records_nor_memory() {
             config.sasl_mechanism = Some(SaslMechanism::Plain);
             config.sasl_username = "alice".to_owned();
             config.sasl_password = Some("secret".into());
-            cluster.inject(Rule::on(api).times(2).then(fault.clone()));
+            cluster.inject(Rule::for_api(api).times(2).then(fault.clone()));
             let producer = Producer::build(config).unwrap();
             let first = producer.health_check(LONG).await.unwrap_err();
             assert!(!first.to_string().contains("secret"), "{first}");

@@ -92,7 +92,7 @@ async fn what_waits_is_a_gauge_that_goes_back_to_nothing() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     let producer = Producer::build(config(&cluster)).unwrap();
     let gate = Gate::new();
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Hold(gate.clone())));
+    cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Hold(gate.clone())));
     let delivery = producer.send(&record("t", "k", "v")).await.unwrap();
     gate.arrived(1).await;
     let seen = Recorded::look(&snapshotter);
@@ -116,11 +116,11 @@ async fn what_fails_is_counted_with_its_error_and_outcome_and_what_is_tried_agai
     let _guard = metrics::set_default_local_recorder(&recorder);
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     let producer = Producer::build(config(&cluster)).unwrap();
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Refuse(ErrorCode::TopicAuthorizationFailed)));
+    cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Refuse(ErrorCode::TopicAuthorizationFailed)));
     producer.send(&record("t", "k", "a")).await.unwrap().await.unwrap_err();
-    cluster.inject(Rule::on(ApiKey::Produce).times(2).then(Fault::ApplyThenRefuse(ErrorCode::RequestTimedOut)));
+    cluster.inject(Rule::for_api(ApiKey::Produce).times(2).then(Fault::ApplyThenRefuse(ErrorCode::RequestTimedOut)));
     producer.send(&record("t", "k", "b")).await.unwrap().await.unwrap();
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Throttle(Duration::from_millis(20))));
+    cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Throttle(Duration::from_millis(20))));
     producer.send(&record("t", "k", "c")).await.unwrap().await.unwrap();
     let seen = Recorded::look(&snapshotter);
     let failed = "kafka_messages_failed_total{topic=t,error=TOPIC_AUTHORIZATION_FAILED,outcome=not_written}";
@@ -169,12 +169,12 @@ async fn too_large_batches_raised_epochs_and_lost_events_are_counted() {
     config.flush_messages = 2;
     config.flush_timeout = Duration::from_secs(20);
     let producer = Producer::build(config).unwrap();
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Refuse(ErrorCode::MessageTooLarge)));
+    cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Refuse(ErrorCode::MessageTooLarge)));
     for _ in 0..2 {
         producer.send(&record("t", "k", "v")).await.unwrap().detach();
     }
     assert!(producer.flush(LONG).await);
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Refuse(ErrorCode::OutOfOrderSequenceNumber)));
+    cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Refuse(ErrorCode::OutOfOrderSequenceNumber)));
     for _ in 0..2 {
         producer.send(&record("t", "k", "v")).await.unwrap().detach();
     }

@@ -41,7 +41,7 @@ async fn dead_letters_are_counted_by_store_and_reason_and_are_a_gauge_that_falls
     assert_eq!(look(&snapshotter), told([]));
     // A key for each error: the letters of one hold back none of the other.
     for (times, error, key) in [(2, ErrorCode::TopicAuthorizationFailed, "a"), (1, ErrorCode::InvalidRecord, "b")] {
-        cluster.inject(Rule::on(ApiKey::Produce).times(times).then(Fault::Refuse(error)));
+        cluster.inject(Rule::for_api(ApiKey::Produce).times(times).then(Fault::Refuse(error)));
         for _ in 0..times {
             producer.send(&record("t", key, "v")).await.unwrap().await.unwrap_err();
         }

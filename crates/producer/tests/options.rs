@@ -64,7 +64,7 @@ async fn retry_max_is_how_many_errors_of_the_write_itself_a_batch_survives() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     for retry_max in [0, 2] {
         cluster.clear_faults();
-        cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::Refuse(ErrorCode::RequestTimedOut)));
+        cluster.inject(Rule::for_api(ApiKey::Produce).always().then(Fault::Refuse(ErrorCode::RequestTimedOut)));
         let mut config = config(&cluster);
         config.retry_max = retry_max;
         let producer = Producer::build(config).unwrap();
@@ -76,7 +76,7 @@ async fn retry_max_is_how_many_errors_of_the_write_itself_a_batch_survives() {
 #[tokio::test]
 async fn retry_backoff_is_waited_for_between_tries() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Refuse(ErrorCode::RequestTimedOut)));
+    cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Refuse(ErrorCode::RequestTimedOut)));
     let mut config = config(&cluster);
     (config.retry_backoff, config.retry_backoff_max) = (Duration::from_millis(500), Duration::from_millis(500));
     let producer = Producer::build(config).unwrap();
@@ -89,7 +89,7 @@ async fn retry_backoff_is_waited_for_between_tries() {
 #[tokio::test]
 async fn retry_backoff_max_is_the_longest_wait_however_many_tries_there_were() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
-    cluster.inject(Rule::on(ApiKey::Produce).times(12).then(Fault::Refuse(ErrorCode::RequestTimedOut)));
+    cluster.inject(Rule::for_api(ApiKey::Produce).times(12).then(Fault::Refuse(ErrorCode::RequestTimedOut)));
     let mut config = config(&cluster);
     (config.retry_backoff, config.retry_backoff_max) = (Duration::from_millis(40), Duration::from_millis(40));
     let producer = Producer::build(config).unwrap();
@@ -108,7 +108,7 @@ async fn connections(connections_per_broker: u32) -> u32 {
     config.compression = Compression::None;
     let producer = Producer::build(config).unwrap();
     let gate = Gate::new();
-    cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::Hold(gate.clone())));
+    cluster.inject(Rule::for_api(ApiKey::Produce).always().then(Fault::Hold(gate.clone())));
     let value = "x".repeat(10_000);
     for partition in 0..8 {
         let record = kafka_courier::ProducerRecord { partition: Some(partition), ..record("t", "k", &value) };
@@ -198,7 +198,7 @@ async fn most_in_flight(max_in_flight: u32) -> f64 {
     let producer = Producer::build(config).unwrap();
     producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap();
     let gate = Gate::new();
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Hold(gate.clone())));
+    cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Hold(gate.clone())));
     for _ in 0..10 {
         producer.send(&record("t", "k", "v")).await.unwrap().detach();
     }

@@ -13,7 +13,7 @@ use support::{LONG, Producer, config, record};
 /// A producer whose every event is refused for good.
 async fn refused(change: impl FnOnce(&mut KafkaConfig)) -> (Producer, TestCluster) {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
-    cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::Refuse(ErrorCode::InvalidRecord)));
+    cluster.inject(Rule::for_api(ApiKey::Produce).always().then(Fault::Refuse(ErrorCode::InvalidRecord)));
     let mut config = config(&cluster);
     change(&mut config);
     (Producer::build(config).unwrap(), cluster)

@@ -83,8 +83,8 @@ async fn five_answers_lost_at_once_lose_and_double_nothing() {
     books.send_many(&producer, "t", 10, 3).await;
     assert!(producer.flush(LONG).await);
     let gate = Gate::new();
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Hold(gate.clone())));
-    cluster.inject(Rule::on(ApiKey::Produce).times(4).then(Fault::ApplyThenDisconnect));
+    cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Hold(gate.clone())));
+    cluster.inject(Rule::for_api(ApiKey::Produce).times(4).then(Fault::ApplyThenDisconnect));
     books.send_many(&producer, "t", 500, 3).await;
     gate.arrived(1).await;
     cluster.kill(1).await;
@@ -182,8 +182,8 @@ async fn a_leader_that_swallows_requests_is_given_up_and_its_late_copies_are_not
     let mut books = Books::default();
     books.send_many(&producer, "t", 20, 3).await;
     assert!(producer.flush(LONG).await);
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::ApplyThenSwallow));
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Swallow));
+    cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::ApplyThenSwallow));
+    cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Swallow));
     let began = Instant::now();
     books.send_many(&producer, "t", 100, 3).await;
     books.all_delivered(&cluster, "t").await;

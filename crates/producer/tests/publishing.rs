@@ -75,7 +75,7 @@ async fn trying_fails_at_once_when_memory_is_full() {
     let producer = Producer::build(config).unwrap();
     producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap();
     let gate = Gate::new();
-    cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::Hold(gate.clone())));
+    cluster.inject(Rule::for_api(ApiKey::Produce).always().then(Fault::Hold(gate.clone())));
     let value = "x".repeat(10_000);
     let mut accepted = Vec::new();
     let refused = loop {
@@ -139,7 +139,7 @@ async fn when_memory_stays_full_a_batch_waits_for_it_once() {
     let producer = Producer::build(config).unwrap();
     producer.send(&record("system-events", "k", "v")).await.unwrap().await.unwrap();
     let gate = Gate::new();
-    cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::Hold(gate.clone())));
+    cluster.inject(Rule::for_api(ApiKey::Produce).always().then(Fault::Hold(gate.clone())));
     let big = "x".repeat(50_000);
     let events: Vec<_> = (0..100).map(|_| alert(&big)).collect();
     let began = tokio::time::Instant::now();

@@ -27,7 +27,7 @@ fn with_store(cluster: &TestCluster, store: Arc<dyn DeadLetterStore>) -> Produce
 /// Publishes records that fail for good; in the store they stand in this order.
 async fn fail(cluster: &TestCluster, producer: &KafkaProducer, records: &[(&str, &str)]) {
     for (key, value) in records {
-        cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
+        cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
         producer.send(&record("t", key, value)).await.unwrap().await.unwrap_err();
     }
 }
@@ -43,7 +43,7 @@ async fn letters_go_again_in_order_with_key_and_headers_and_are_removed() {
     let producer = with_store(&cluster, store.clone());
     let own = [Header { key: "own", value: Some(b"1") }];
     for n in 0..20 {
-        cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
+        cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
         let value = n.to_string();
         let record = ProducerRecord {
             topic: "t",
@@ -75,7 +75,7 @@ async fn a_letter_that_fails_again_stays_in_its_place_with_the_new_reason() {
     let producer = with_store(&cluster, store.clone());
     fail(&cluster, &producer, &[("k", "a"), ("k", "b")]).await;
     let before = store.scan(None, 9).unwrap();
-    cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::PolicyViolation)));
+    cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::PolicyViolation)));
     let report = replay(&producer, &Replay { limit: Some(1), ..Replay::default() }).await;
     assert_eq!((report.delivered, report.failed), (0, 1));
     let after = store.scan(None, 9).unwrap();
@@ -97,7 +97,7 @@ async fn a_letter_that_was_sent_again_too_often_stays() {
     fail(&cluster, &producer, &[("k", "a")]).await;
     let options = Replay { max_replays: 2, ..Replay::default() };
     for _ in 0..2 {
-        cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
+        cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
         assert_eq!(replay(&producer, &options).await.failed, 1);
     }
     assert_eq!(replay(&producer, &options).await.too_often, 1);
@@ -142,7 +142,7 @@ async fn a_doubt_stays_a_doubt_when_the_letter_fails_again_for_certain() {
     letter.outcome = Outcome::Unknown;
     store.append(&[letter]).unwrap();
     let producer = with_store(&cluster, store.clone());
-    cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
+    cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
     let report = replay(&producer, &Replay { doubtful: Doubtful::Send, ..Replay::default() }).await;
     assert_eq!(report.failed, 1);
     let held = store.scan(None, 9).unwrap();
@@ -197,7 +197,7 @@ async fn letters_go_to_the_topic_come_back_from_it_and_are_settled_there() {
     with_topic.dlq_topic = "dead".to_owned();
     let producer = Producer::build(with_topic).unwrap();
     let refused = |cluster: &TestCluster| {
-        let rule = Rule::on(ApiKey::Produce).partition("t", 0).times(1);
+        let rule = Rule::for_api(ApiKey::Produce).partition("t", 0).times(1);
         cluster.inject(rule.then(Fault::Refuse(ErrorCode::InvalidRecord)));
     };
     for n in 0..3 {
@@ -246,7 +246,7 @@ async fn in_doubt(cluster: &TestCluster, store: &Arc<MemoryStore>, fault: Fault)
     (config.retry_max, config.request_timeout) = (0, Duration::from_millis(300));
     let producer = Producer::with(|builder| builder.with_config(config).dead_letter_store(store.clone())).unwrap();
     producer.send(&record("t", "k", "first")).await.unwrap().await.unwrap();
-    cluster.inject(Rule::on(ApiKey::Produce).times(1).then(fault));
+    cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(fault));
     producer.send(&record("t", "k", "doubtful")).await.unwrap().await.unwrap_err();
     producer
 }
@@ -358,7 +358,7 @@ async fn headers_that_somebody_forwarded_make_no_letter_another_ones() {
         Header { key: headers::DLQ_REPLAY_COUNT, value: Some(b"1") },
     ];
     for value in ["one", "two"] {
-        cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
+        cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
         let record = ProducerRecord { headers: &forwarded, ..record("t", "k", value) };
         producer.send(&record).await.unwrap().await.unwrap_err();
     }
@@ -372,7 +372,7 @@ async fn a_letter_goes_again_to_the_partition_that_it_was_for() {
     let store = Arc::new(MemoryStore::default());
     let producer = with_store(&cluster, store.clone());
     for partition in [0, 1] {
-        cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
+        cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
         let record = ProducerRecord { partition: Some(partition), ..record("t", "k", "v") };
         producer.send(&record).await.unwrap().await.unwrap_err();
     }
@@ -407,7 +407,7 @@ async fn after_an_interrupted_replay_what_was_written_is_found_and_the_rest_is_s
     fail(&cluster, &first, &[("k", "1"), ("k", "2")]).await;
     let letters = store.scan(None, 9).unwrap();
     // Its process ended between the acknowledgement and the removal: the letters are back as it had marked them.
-    cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::ApplyThenSwallow));
+    cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::ApplyThenSwallow));
     let task = tokio::spawn({
         let first = first.clone();
         async move { first.replay(&Replay::default(), |_| ControlFlow::Continue(())).await }

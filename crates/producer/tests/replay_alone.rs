@@ -38,7 +38,7 @@ fn verify() -> Replay {
 
 /// Replays until a letter is marked and its batch is at the broker, and drops the replay there, as a kill does.
 async fn killed(cluster: &TestCluster, store: &Arc<FileStore>, fault: Fault) {
-    cluster.inject(Rule::on(ApiKey::Produce).always().then(fault));
+    cluster.inject(Rule::for_api(ApiKey::Produce).always().then(fault));
     let before = cluster.requests(ApiKey::Produce);
     let producer = producer(cluster, store);
     let task = tokio::spawn(async move {
@@ -96,7 +96,7 @@ async fn a_letter_whose_second_copy_is_refused_stays_in_doubt() {
     let (cluster, file) = (cluster().await, file());
     file.store.append(&[letter("only")]).unwrap();
     killed(&cluster, &file.store, Fault::Swallow).await;
-    cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
+    cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
     let report = replay(&producer(&cluster, &file.store), &Replay::default()).await;
     assert_eq!((report.failed, report.delivered), (1, 0), "{report:?}");
     let held = file.store.scan(None, 9).unwrap();
@@ -113,7 +113,7 @@ async fn of_a_living_one(cluster: &TestCluster) -> (Producer, File, Letter) {
     (config.retry_max, config.request_timeout) = (0, Duration::from_millis(300));
     let living = Producer::with(|builder| builder.with_config(config).dead_letter_store(theirs.store.clone())).unwrap();
     living.send(&record("t", "k", "first")).await.unwrap().await.unwrap();
-    cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Swallow));
+    cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Swallow));
     living.send(&record("t", "k", "doubtful")).await.unwrap().await.unwrap_err();
     let doubtful = theirs.store.scan(None, 9).unwrap().remove(0).letter;
     (living, theirs, doubtful)

@@ -206,7 +206,7 @@ async fn in_doubt(cluster: &TestCluster, key: &'static str) -> Letter {
     (config.retry_max, config.request_timeout) = (0, Duration::from_millis(300));
     let gone = Producer::with(|builder| builder.with_config(config).dead_letter_store(file.store.clone())).unwrap();
     gone.send(&record("t", key, "first")).await.unwrap().await.unwrap();
-    cluster.inject(Rule::on(ApiKey::Produce).times(1).then(Fault::Swallow));
+    cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Swallow));
     gone.send(&record("t", key, "doubtful")).await.unwrap().await.unwrap_err();
     gone.close(LONG).await;
     file.store.scan(None, 9).unwrap().remove(0).letter
@@ -264,7 +264,7 @@ async fn fence_is_no_later_letter() {
 async fn killed_replay_of_topic_goes_on() {
     let cluster = cluster().await;
     with_letters(&cluster, numbered("t", 0..4)).await;
-    cluster.inject(Rule::on(ApiKey::Produce).partition("t", 0).times(1).then(Fault::ApplyThenSwallow));
+    cluster.inject(Rule::for_api(ApiKey::Produce).partition("t", 0).times(1).then(Fault::ApplyThenSwallow));
     let producer =
         Producer::with(|builder| builder.with_config(config(&cluster)).dead_letter_store(open(&cluster))).unwrap();
     let killed = tokio::spawn(async move { producer.replay(&Replay::default(), |_| ControlFlow::Continue(())).await });
@@ -294,7 +294,7 @@ async fn outage_counts_no_replay() {
     (config.auto_replay, config.auto_replay_interval) = (true, Duration::from_millis(5));
     config.delivery_timeout = Duration::from_millis(30);
     config.retry_backoff_max = Duration::from_millis(5);
-    cluster.inject(Rule::on(ApiKey::Produce).always().then(Fault::Refuse(ErrorCode::NotEnoughReplicas)));
+    cluster.inject(Rule::for_api(ApiKey::Produce).always().then(Fault::Refuse(ErrorCode::NotEnoughReplicas)));
     let producer = Producer::with(|builder| builder.with_config(config).dead_letter_store(file.store.clone())).unwrap();
     // Far more rounds than the letters may be replayed.
     support::until(|| cluster.requests(ApiKey::Produce) > 100).await;

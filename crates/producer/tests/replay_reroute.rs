@@ -43,7 +43,7 @@ async fn in_doubt(cluster: &TestCluster, file: &File, fault: Fault) {
     (config.retry_max, config.request_timeout) = (0, Duration::from_millis(300));
     let gone = Producer::with(|builder| builder.with_config(config).dead_letter_store(file.store.clone())).unwrap();
     gone.send(&record("t", "k", "first")).await.unwrap().await.unwrap();
-    cluster.inject(Rule::on(ApiKey::Produce).times(1).then(fault));
+    cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(fault));
     gone.send(&record("t", "k", "doubtful")).await.unwrap().await.unwrap_err();
     gone.close(LONG).await;
 }

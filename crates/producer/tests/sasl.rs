@@ -72,7 +72,7 @@ async fn a_broker_that_sends_the_password_back_does_not_get_it_into_our_errors()
     let mut answer = vec![0, 0, 58, 14];
     answer.extend_from_slice(b"correct horse");
     answer.extend_from_slice(b"\x01\0\0\0\0\0\0\0\0\0");
-    cluster.inject(Rule::on(ApiKey::SaslAuthenticate).always().then(Fault::ApplyThenAnswer(answer)));
+    cluster.inject(Rule::for_api(ApiKey::SaslAuthenticate).always().then(Fault::ApplyThenAnswer(answer)));
     let producer = Producer::build(as_alice(&cluster, "correct horse")).unwrap();
     let error = producer.health_check(LONG).await.unwrap_err();
     assert!(error.is_refusal(), "{error}");
@@ -98,10 +98,10 @@ async fn a_mechanism_that_the_broker_does_not_know_is_an_error_that_names_those_
 async fn a_broker_that_asks_for_iterations_without_end_is_refused_before_any_is_done() {
     let cluster = cluster().await;
     // SCRAM is known here, and asks for 2^32 - 1 of them: an hour and more.
-    cluster.inject(Rule::on(ApiKey::SaslHandshake).always().then(Fault::ApplyThenAnswer(vec![0; 6])));
+    cluster.inject(Rule::for_api(ApiKey::SaslHandshake).always().then(Fault::ApplyThenAnswer(vec![0; 6])));
     let first = b"r=any,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4294967295";
     let answer = [&[0, 0, 0, 0, u8::try_from(first.len() + 1).unwrap()], &first[..], &[0; 9]].concat();
-    cluster.inject(Rule::on(ApiKey::SaslAuthenticate).always().then(Fault::ApplyThenAnswer(answer)));
+    cluster.inject(Rule::for_api(ApiKey::SaslAuthenticate).always().then(Fault::ApplyThenAnswer(answer)));
     let mut config = as_alice(&cluster, "correct horse");
     config.sasl_mechanism = Some(SaslMechanism::ScramSha512);
     let began = Instant::now();
@@ -126,7 +126,7 @@ async fn who_does_not_say_who_he_is_is_told_what_may_be_the_matter() {
 async fn listener_without_sasl_names_remedy() {
     let cluster = cluster().await;
     // An error 34, and no mechanisms.
-    cluster.inject(Rule::on(ApiKey::SaslHandshake).always().then(Fault::ApplyThenAnswer(vec![0, 34, 0, 0, 0, 0])));
+    cluster.inject(Rule::for_api(ApiKey::SaslHandshake).always().then(Fault::ApplyThenAnswer(vec![0, 34, 0, 0, 0, 0])));
     let producer = Producer::build(as_alice(&cluster, "correct horse")).unwrap();
     let error = producer.health_check(LONG).await.unwrap_err();
     assert!(error.is_refusal(), "{error}");
@@ -140,7 +140,7 @@ async fn a_damaged_token_is_never_shown() {
     const SECRET: &str = "Zq7xVr2mKw9pLt4nHs6bJd8fQc3gYy5eXu1aRv0o";
     let cluster = cluster().await;
     // The mechanism is known here.
-    cluster.inject(Rule::on(ApiKey::SaslHandshake).always().then(Fault::ApplyThenAnswer(vec![0; 6])));
+    cluster.inject(Rule::for_api(ApiKey::SaslHandshake).always().then(Fault::ApplyThenAnswer(vec![0; 6])));
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("token");
     let token = format!("eyJhbGciOiJub25lIn0.{SECRET}.x");
@@ -219,8 +219,8 @@ async fn a_token_is_read_from_its_file_for_each_connection() {
 async fn a_token_that_is_refused_is_so_also_where_the_broker_ends_the_connection_at_once() {
     let cluster = TestCluster::builder().topic("t", 2).token("right.token").start().await.unwrap();
     // The refusal itself arrives; what acknowledges it is not answered.
-    cluster.inject(Rule::on(ApiKey::SaslAuthenticate).times(1).then(Fault::Delay(Duration::ZERO)));
-    cluster.inject(Rule::on(ApiKey::SaslAuthenticate).always().then(Fault::Disconnect));
+    cluster.inject(Rule::for_api(ApiKey::SaslAuthenticate).times(1).then(Fault::Delay(Duration::ZERO)));
+    cluster.inject(Rule::for_api(ApiKey::SaslAuthenticate).always().then(Fault::Disconnect));
     let producer = Producer::with(|_| with_token_source(config(&cluster), "wrong.token")).unwrap();
     let error = producer.health_check(LONG).await.unwrap_err();
     assert!(error.is_refusal() && error.to_string().contains("OAUTHBEARER"), "{error}");

@@ -159,7 +159,7 @@ async fn a_batch_that_fails_says_so_on_its_span() {
     let (heard, _guard) = listen(Level::DEBUG).await;
     let cluster = TestCluster::builder().topic("system-events", 1).start().await.unwrap();
     let producer = Producer::build(config(&cluster)).unwrap();
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Refuse(ErrorCode::TopicAuthorizationFailed)));
+    cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Refuse(ErrorCode::TopicAuthorizationFailed)));
     let event = EventBuilder::new("tests", "1.0").with_correlation_id("c-9").system_alert(alert());
     producer.publish_and_wait(&event).await.unwrap_err();
     let sent = heard.spans("send system-events");

@@ -30,7 +30,7 @@ async fn an_event_that_is_given_up_has_a_line_with_its_correlation_id_and_its_re
     subscriber.with_writer(move || writer.clone()).init();
     let cluster = TestCluster::builder().topic("system-events", 1).start().await.unwrap();
     let producer = Producer::build(config(&cluster)).unwrap();
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Refuse(ErrorCode::TopicAuthorizationFailed)));
+    cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Refuse(ErrorCode::TopicAuthorizationFailed)));
     let event = EventBuilder::new("tests", "1.0").with_correlation_id("c-9").system_alert(SystemAlert::default());
     producer.publish_and_wait(&event).await.unwrap_err();
     let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();

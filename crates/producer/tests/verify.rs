@@ -92,7 +92,7 @@ async fn a_record_that_never_arrived_is_absent_once_its_producers_id_is_fenced()
     let cluster = one().await;
     let producer = hasty(&cluster);
     producer.send(&record("t", "k", "before")).await.unwrap().await.unwrap();
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Disconnect));
+    cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Disconnect));
     let letter = lost(&producer, "a").await;
     assert_eq!(letter.outcome, Outcome::Unknown);
     let findings = verify(&cluster, &[&letter], &mut NoFences).await;
@@ -114,7 +114,7 @@ async fn a_request_that_is_written_after_the_check_began_is_found_by_it() {
     let cluster = one().await;
     let producer = hasty(&cluster);
     let gate = Gate::new();
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Hold(gate.clone())));
+    cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Hold(gate.clone())));
     let letter = lost(&producer, "a").await;
     assert_eq!((letter.outcome, cluster.record_count("t")), (Outcome::Unknown, 0));
     /// Lets the late request go just before the fence.
@@ -136,7 +136,7 @@ async fn a_request_that_comes_after_the_fence_is_refused() {
     let cluster = one().await;
     let producer = hasty(&cluster);
     let gate = Gate::new();
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Hold(gate.clone())));
+    cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Hold(gate.clone())));
     let letter = lost(&producer, "a").await;
     let findings = verify(&cluster, &[&letter], &mut Fresh::default()).await;
     assert_eq!(verdicts(&findings), [Verdict::Absent]);
@@ -155,7 +155,7 @@ async fn a_request_that_comes_after_the_fence_is_refused() {
 async fn what_the_producer_itself_publishes_next_is_a_fence() {
     let cluster = one().await;
     let producer = hasty(&cluster);
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Disconnect));
+    cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Disconnect));
     let letter = lost(&producer, "a").await;
     producer.send(&record("t", "k", "next")).await.unwrap().await.unwrap();
     let findings = verify(&cluster, &[&letter], &mut NoFences).await;
@@ -166,7 +166,7 @@ async fn what_the_producer_itself_publishes_next_is_a_fence() {
 async fn a_topic_made_anew_proves_nothing() {
     let cluster = one().await;
     let producer = hasty(&cluster);
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Disconnect));
+    cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Disconnect));
     let letter = lost(&producer, "a").await;
     assert!(cluster.delete_topic("t"));
     let gone = verify(&cluster, &[&letter], &mut Fresh::default()).await;
@@ -183,7 +183,7 @@ async fn a_compacted_topic_proves_nothing_and_is_not_fenced() {
     let spec = TopicSpec::new("t", 1).config("cleanup.policy", "compact");
     let cluster = TestCluster::builder().topic_spec(spec).start().await.unwrap();
     let producer = hasty(&cluster);
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Disconnect));
+    cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Disconnect));
     let letter = lost(&producer, "a").await;
     let mut fences = Fresh::default();
     let findings = verify(&cluster, &[&letter], &mut fences).await;
@@ -195,7 +195,7 @@ async fn a_compacted_topic_proves_nothing_and_is_not_fenced() {
 async fn without_the_right_to_see_the_cleanup_policy_nothing_is_absent() {
     let cluster = one().await;
     let producer = hasty(&cluster);
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Disconnect));
+    cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Disconnect));
     let letter = lost(&producer, "a").await;
     producer.send(&record("t", "k", "next")).await.unwrap().await.unwrap();
     let verifier = producer.verifier();
@@ -209,7 +209,7 @@ async fn a_log_that_was_cut_at_its_start_proves_nothing() {
     let spec = TopicSpec::new("t", 1).config("retention.bytes", "200").config("segment.bytes", "100");
     let cluster = TestCluster::builder().topic_spec(spec).start().await.unwrap();
     let producer = hasty(&cluster);
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Disconnect));
+    cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Disconnect));
     let letter = lost(&producer, "a").await;
     for _ in 0..20 {
         producer.send(&record("t", "k", "more and more of it")).await.unwrap().await.unwrap();
@@ -225,7 +225,7 @@ async fn a_log_that_was_cut_at_its_start_proves_nothing() {
 async fn a_fence_whose_answers_are_lost_is_written_once_and_proves() {
     let cluster = one().await;
     let producer = hasty(&cluster);
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Disconnect));
+    cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Disconnect));
     let letter = lost(&producer, "a").await;
     cluster.apply_then_disconnect(2);
     let findings = verify(&cluster, &[&letter], &mut Fresh::default()).await;
@@ -239,9 +239,9 @@ async fn a_fence_that_is_refused_is_not_written_and_one_that_is_not_answered_is_
     for (fault, open) in [(Fault::Refuse(ErrorCode::TopicAuthorizationFailed), false), (Fault::Swallow, true)] {
         let cluster = one().await;
         let producer = hasty(&cluster);
-        cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Disconnect));
+        cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Disconnect));
         let letter = lost(&producer, "a").await;
-        cluster.inject(Rule::on(ApiKey::Produce).always().then(fault));
+        cluster.inject(Rule::for_api(ApiKey::Produce).always().then(fault));
         let findings = verify(&cluster, &[&letter], &mut Fresh::default()).await;
         assert_eq!(verdicts(&findings), [Verdict::NotFound { why: WhyNot::NoFence }]);
         match &findings.fences[..] {
@@ -256,7 +256,7 @@ async fn a_fence_that_is_refused_is_not_written_and_one_that_is_not_answered_is_
 async fn a_letter_with_an_old_timestamp_is_no_fence_and_is_not_sent() {
     let cluster = one().await;
     let producer = hasty(&cluster);
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Disconnect));
+    cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Disconnect));
     let letter = lost(&producer, "a").await;
     let mut fences = Fresh { age_ms: 23 * 60 * 60 * 1000, ..Fresh::default() };
     let findings = verify(&cluster, &[&letter], &mut fences).await;
@@ -269,7 +269,7 @@ async fn a_letter_with_an_old_timestamp_is_no_fence_and_is_not_sent() {
 async fn a_second_letter_under_a_stamp_that_is_taken_is_not_called_written() {
     let cluster = one().await;
     let producer = hasty(&cluster);
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Disconnect));
+    cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Disconnect));
     let letter = lost(&producer, "a").await;
     /// Somebody else's check writes its fence first, under the same stamp.
     struct Second<'a>(&'a TestCluster, Letter);

@@ -21,7 +21,7 @@ fn told(ranges: &[(i16, i16, i16)]) -> Vec<u8> {
 
 async fn cluster(ranges: &[(i16, i16, i16)]) -> TestCluster {
     let cluster = TestCluster::builder().topic("t", 2).start().await.unwrap();
-    cluster.inject(Rule::on(ApiKey::ApiVersions).always().then(Fault::ApplyThenAnswer(told(ranges))));
+    cluster.inject(Rule::for_api(ApiKey::ApiVersions).always().then(Fault::ApplyThenAnswer(told(ranges))));
     cluster
 }
 

@@ -167,23 +167,23 @@ impl TestCluster {
 
     /// Refuses the next `n` requests of a kind with an error, without applying them.
     pub fn fail_next(&self, api: ApiKey, n: u64, error: ResponseError) {
-        self.inject(Rule::on(api).times(n).then(Fault::Refuse(error)));
+        self.inject(Rule::for_api(api).times(n).then(Fault::Refuse(error)));
     }
 
     /// Applies the next `n` Produce requests and ends their connections instead of answering.
     pub fn apply_then_disconnect(&self, n: u64) {
-        self.inject(Rule::on(ApiKey::Produce).times(n).then(Fault::ApplyThenDisconnect));
+        self.inject(Rule::for_api(ApiKey::Produce).times(n).then(Fault::ApplyThenDisconnect));
     }
 
     /// Applies the next `n` requests of a kind and delays their answers.
     pub fn delay_next(&self, api: ApiKey, n: u64, by: Duration) {
-        self.inject(Rule::on(api).times(n).then(Fault::Delay(by)));
+        self.inject(Rule::for_api(api).times(n).then(Fault::Delay(by)));
     }
 
     /// Makes a broker ignore all requests until the faults are cleared: it reads them and neither applies nor answers
     /// them.
     pub fn blackhole(&self, broker: i32) {
-        self.inject(Rule::on_any().at_broker(broker).always().then(Fault::Swallow));
+        self.inject(Rule::for_any_api().at_broker(broker).always().then(Fault::Swallow));
     }
 
     /// Removes all rules. Swallowed requests stay unanswered.

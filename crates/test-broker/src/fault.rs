@@ -49,7 +49,7 @@ pub enum Fault {
 /// ```
 /// use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Rule};
 ///
-/// let rule = Rule::on(ApiKey::Produce).at_broker(2).partition("orders", 0).times(3);
+/// let rule = Rule::for_api(ApiKey::Produce).at_broker(2).partition("orders", 0).times(3);
 /// let rule = rule.then(Fault::Refuse(ErrorCode::RequestTimedOut));
 /// ```
 #[derive(Clone, Debug)]
@@ -74,13 +74,13 @@ pub struct RuleBuilder {
 impl Rule {
     /// Starts a rule for the next request of this kind.
     #[must_use]
-    pub fn on(api: ApiKey) -> RuleBuilder {
+    pub fn for_api(api: ApiKey) -> RuleBuilder {
         RuleBuilder { api: Some(api), broker: None, partition: None, times: Some(1) }
     }
 
     /// Starts a rule for the next request of any kind.
     #[must_use]
-    pub fn on_any() -> RuleBuilder {
+    pub fn for_any_api() -> RuleBuilder {
         RuleBuilder { api: None, broker: None, partition: None, times: Some(1) }
     }
 
@@ -226,8 +226,8 @@ mod tests {
     #[test]
     fn matching_rules_apply_in_order() {
         let mut faults = FaultRules::default();
-        faults.add(Rule::on(ApiKey::Produce).times(2).then(Fault::Refuse(ResponseError::RequestTimedOut)));
-        faults.add(Rule::on_any().at_broker(2).then(Fault::Refuse(ResponseError::UnknownServerError)));
+        faults.add(Rule::for_api(ApiKey::Produce).times(2).then(Fault::Refuse(ResponseError::RequestTimedOut)));
+        faults.add(Rule::for_any_api().at_broker(2).then(Fault::Refuse(ResponseError::UnknownServerError)));
         assert_eq!(code(faults.take(1, ApiKey::Metadata, &[])), None);
         assert_eq!(code(faults.take(2, ApiKey::Produce, &[])), Some(7));
         assert_eq!(code(faults.take(1, ApiKey::Produce, &[])), Some(7));
@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn partition_rule_ignores_other_partitions() {
         let mut faults = FaultRules::default();
-        let rule = Rule::on(ApiKey::Produce).partition("t", 1).always();
+        let rule = Rule::for_api(ApiKey::Produce).partition("t", 1).always();
         faults.add(rule.then(Fault::Refuse(ResponseError::RequestTimedOut)));
         assert!(faults.take(1, ApiKey::Produce, &[("t", 0), ("u", 1)]).is_none());
         let taken = faults.take(1, ApiKey::Produce, &[("t", 0), ("t", 1)]).unwrap();

@@ -34,7 +34,8 @@ async fn error_after_append_keeps_offset() {
     let cluster = cluster(1, 1).await;
     let mut client = Client::connect(&cluster, 1).await;
     client.produce(0, batch(0, 0, &["a"])).await;
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::ApplyThenRefuse(ErrorCode::NotEnoughReplicasAfterAppend)));
+    cluster
+        .inject(Rule::for_api(ApiKey::Produce).then(Fault::ApplyThenRefuse(ErrorCode::NotEnoughReplicasAfterAppend)));
     let answer = client.produce(0, batch(0, 1, &["b"])).await;
     assert_eq!((answer.error_code, answer.base_offset, count(&cluster)), (20, 1, 2));
 }
@@ -43,7 +44,7 @@ async fn error_after_append_keeps_offset() {
 async fn partition_fault_spares_other_partitions() {
     let cluster = cluster(1, 2).await;
     let mut client = Client::connect(&cluster, 1).await;
-    let rule = Rule::on(ApiKey::Produce).partition("t", 1).times(1);
+    let rule = Rule::for_api(ApiKey::Produce).partition("t", 1).times(1);
     cluster.inject(rule.then(Fault::Refuse(ErrorCode::TopicAuthorizationFailed)));
     let mut request = produce_request(0, batch(0, 0, &["a"]));
     let other = produce_request(1, batch(0, 0, &["b"])).topic_data.remove(0).partition_data.remove(0);
@@ -71,7 +72,7 @@ async fn read_requests_survive_a_disconnect() {
     let cluster = cluster(1, 1).await;
     let mut client = Client::connect(&cluster, 1).await;
     let gate = Gate::new();
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Hold(gate.clone())));
+    cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Hold(gate.clone())));
     for sequence in 0..3 {
         client.send(&produce_request(0, batch(0, sequence, &["a"])), 12).await;
     }
@@ -87,7 +88,7 @@ async fn connection_serves_requests_in_order() {
     let cluster = cluster(1, 1).await;
     let mut client = Client::connect(&cluster, 1).await;
     let gate = Gate::new();
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::ApplyThenHold(gate.clone())));
+    cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::ApplyThenHold(gate.clone())));
     let first = client.send(&produce_request(0, batch(0, 0, &["a"])), 12).await;
     let second = client.send(&produce_request(0, batch(0, 1, &["b"])), 12).await;
     gate.arrived(1).await;
@@ -104,8 +105,8 @@ async fn connection_serves_requests_in_order() {
 async fn swallowed_request_is_never_answered() {
     let cluster = cluster(1, 1).await;
     let mut client = Client::connect(&cluster, 1).await;
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Swallow));
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::ApplyThenSwallow));
+    cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Swallow));
+    cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::ApplyThenSwallow));
     client.send(&produce_request(0, batch(0, 7, &["lost"])), 12).await;
     client.send(&produce_request(0, batch(0, 0, &["a"])), 12).await;
     let third = client.send(&produce_request(0, batch(0, 1, &["b"])), 12).await;
@@ -121,7 +122,7 @@ async fn delay_and_throttle_take_time() {
     cluster.delay_next(ApiKey::Produce, 1, Duration::from_secs(40));
     assert_eq!(client.produce(0, batch(0, 0, &["a"])).await.error_code, 0);
     assert_eq!(began.elapsed().as_secs(), 40);
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::Throttle(Duration::from_secs(15))));
+    cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Throttle(Duration::from_secs(15))));
     let answer = client.call(&produce_request(0, batch(0, 1, &["b"])), 12).await;
     assert_eq!((answer.throttle_time_ms, began.elapsed().as_secs()), (15_000, 40));
     client.produce(0, batch(0, 2, &["c"])).await;
@@ -219,10 +220,10 @@ async fn acks_zero_error_ends_connection() {
 async fn answers_can_be_any_bytes() {
     let cluster = cluster(1, 1).await;
     let mut client = Client::connect(&cluster, 1).await;
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::ApplyThenAnswer(b"nonsense".to_vec())));
+    cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::ApplyThenAnswer(b"nonsense".to_vec())));
     let id = client.send(&produce_request(0, batch(0, 0, &["a"])), 12).await;
     assert_eq!(client.frame().await.unwrap(), [&id.to_be_bytes()[..], b"nonsense"].concat());
-    cluster.inject(Rule::on(ApiKey::Produce).then(Fault::ApplyThenSend(vec![0, 0, 0, 1, 7])));
+    cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::ApplyThenSend(vec![0, 0, 0, 1, 7])));
     client.send(&produce_request(0, batch(0, 1, &["b"])), 12).await;
     assert_eq!(client.frame().await.unwrap()[..], [7]);
     assert_eq!(count(&cluster), 2);

@@ -8,15 +8,15 @@ use std::time::Instant;
 
 use super::backoff::JitterRng;
 use super::config::Config;
-use super::lookup::Wanted;
+use super::lookup::LogSearchTarget;
 use super::outcome::Treatment;
-use super::types::{Action, BatchUid, LookId, PartitionId};
+use super::types::{Action, BatchUid, LookupId, PartitionId};
 
 /// A lookup that a partition requests.
 #[derive(Debug)]
 pub(crate) struct LookupRequest {
     pub(crate) partition: PartitionId,
-    pub(crate) id: LookId,
+    pub(crate) id: LookupId,
     pub(crate) target: LookupTarget,
 }
 
@@ -26,7 +26,7 @@ pub(crate) enum LookupTarget {
     /// The leader's state of this producer id.
     Producer(i64),
     /// The log of the partition.
-    Log(Wanted),
+    Log(LogSearchTarget),
 }
 
 /// Effects that the sender must apply.
@@ -65,9 +65,9 @@ impl<T> Effects<T> {
         BatchUid(self.next_uid)
     }
 
-    pub(crate) fn new_lookup_id(&mut self) -> LookId {
+    pub(crate) fn new_lookup_id(&mut self) -> LookupId {
         self.next_lookup += 1;
-        LookId(self.next_lookup)
+        LookupId(self.next_lookup)
     }
 }
 
@@ -109,7 +109,7 @@ pub struct Counters {
     /// Batches with some rejected records, whose other records were sent again.
     pub singled_out: u64,
     /// Lookups of a leader's producer state.
-    pub looks: u64,
+    pub state_lookups: u64,
     /// Searches of a log for batches that the leader's state covers.
     pub searches: u64,
     /// Batches that a log search found.

@@ -8,11 +8,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::types::{BrokerAddress, LookId, PartitionId, TopicUuid};
+use super::types::{BrokerAddress, LookupId, PartitionId, TopicUuid};
 
 /// A question to a partition's leader: its producer state (DescribeProducers, KIP-664).
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Look {
+pub struct StateLookup {
     /// The partition.
     pub partition: PartitionId,
     /// The topic's name.
@@ -22,14 +22,14 @@ pub struct Look {
     /// The leader epoch, or -1 if it is unknown.
     pub leader_epoch: i32,
     /// The id of this lookup.
-    pub look: LookId,
+    pub look: LookupId,
     /// The producer id to look up.
     pub producer_id: i64,
 }
 
 /// The leader's state of this client's producer id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum LookAnswer {
+pub enum StateLookupAnswer {
     /// The leader knows the id. These are the newest epoch and its last appended sequence number.
     Producer {
         /// The newest epoch.
@@ -60,14 +60,14 @@ pub struct LogSearch {
     /// The leader epoch, or -1 if it is unknown.
     pub leader_epoch: i32,
     /// The id of this search.
-    pub look: LookId,
+    pub look: LookupId,
     /// The batches to search for, and the part of the log to read.
-    pub wanted: Wanted,
+    pub wanted: LogSearchTarget,
 }
 
 /// The batches to search for in a log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Wanted {
+pub struct LogSearchTarget {
     /// The producer id of the batches.
     pub producer_id: i64,
     /// The epoch of the batches.

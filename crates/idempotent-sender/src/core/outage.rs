@@ -58,7 +58,7 @@ pub struct WaitingRecords {
 /// A report of an outage.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub enum BrokerNews {
+pub enum OutageReport {
     /// The outage started.
     Lost {
         /// The broker and its last address.
@@ -79,7 +79,7 @@ pub enum BrokerNews {
 
 impl<T: Clone> Sender<T> {
     /// Returns the reports since the last call.
-    pub fn take_news(&mut self) -> Vec<BrokerNews> {
+    pub fn take_outage_reports(&mut self) -> Vec<OutageReport> {
         std::mem::take(&mut self.news)
     }
 
@@ -119,7 +119,7 @@ impl<T: Clone> Sender<T> {
         broker.outage = Some(Outage { since, cause, unnamed });
         let broker = broker.address.clone();
         let waiting = self.waiting_for(id);
-        self.news.push(BrokerNews::Lost { broker, why: why.clone(), waiting });
+        self.news.push(OutageReport::Lost { broker, why: why.clone(), waiting });
     }
 
     /// Notes that a connection is open or, with `answered`, that a request was answered. Either may end an outage.
@@ -167,7 +167,7 @@ impl<T: Clone> Sender<T> {
         (broker.is_lost, broker.failing_since) = (false, None);
         if let Some(outage) = broker.outage.take() {
             let lasted = now.saturating_duration_since(outage.since);
-            self.news.push(BrokerNews::Back { broker: broker.address.clone(), lasted });
+            self.news.push(OutageReport::Back { broker: broker.address.clone(), lasted });
         }
     }
 

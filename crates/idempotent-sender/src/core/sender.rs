@@ -14,12 +14,12 @@ use super::config::{Config, ConfigError};
 use super::connections::REFUSED_PAUSE;
 use super::effects::{Context, Counters, Effects, LookupRequest, LookupTarget};
 use super::error_code::ErrorCode;
-use super::lookup::{LogSearch, Look, LookAnswer, SearchAnswer};
+use super::lookup::{LogSearch, SearchAnswer, StateLookup, StateLookupAnswer};
 use super::metadata::Metadata;
-use super::outage::BrokerNews;
+use super::outage::OutageReport;
 use super::timers::{Timer, Timers};
 use super::topics::{KnownTopics, TopicState};
-use super::types::{Action, BrokerId, LookId, PartitionId, Reason, Submission, TopicId};
+use super::types::{Action, BrokerId, LookupId, PartitionId, Reason, Submission, TopicId};
 
 /// The state of the producer id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,7 +44,7 @@ pub struct Sender<T> {
     pub(super) next_conn: u64,
     pub(super) next_request: u64,
     pub(super) dirty: Vec<BrokerId>,
-    pub(super) news: Vec<BrokerNews>,
+    pub(super) news: Vec<OutageReport>,
     producer_id_state: ProducerIdState,
     producer_id_failures: u32,
     accepted: u64,
@@ -161,17 +161,17 @@ impl<T: Clone> Sender<T> {
     }
 
     /// Handles the result of a producer state lookup.
-    pub fn on_looked(&mut self, now: Instant, partition: PartitionId, look: LookId, answer: LookAnswer) {
-        self.with_lane(partition, now, |lane, cx| lane.partition.on_looked(look, answer, cx));
+    pub fn on_state_lookup(&mut self, now: Instant, partition: PartitionId, look: LookupId, answer: StateLookupAnswer) {
+        self.with_lane(partition, now, |lane, cx| lane.partition.on_state_lookup(look, answer, cx));
     }
 
     /// Handles the result of a log search.
-    pub fn on_searched(&mut self, now: Instant, partition: PartitionId, look: LookId, answer: &SearchAnswer) {
-        self.with_lane(partition, now, |lane, cx| lane.partition.on_searched(look, answer, cx));
+    pub fn on_log_search(&mut self, now: Instant, partition: PartitionId, look: LookupId, answer: &SearchAnswer) {
+        self.with_lane(partition, now, |lane, cx| lane.partition.on_log_search(look, answer, cx));
     }
 
     /// Fails all batches without a verdict, with `reason`.
-    pub fn give_up_all(&mut self, now: Instant, reason: &Reason) {
+    pub fn fail_all(&mut self, now: Instant, reason: &Reason) {
         for id in self.topics.partitions() {
             self.with_lane(id, now, |lane, cx| lane.partition.fail_all(reason, cx));
         }
@@ -354,7 +354,7 @@ impl<T: Clone> Sender<T> {
         };
         self.out.actions.push_back(match target {
             LookupTarget::Producer(producer_id) => {
-                Action::Look(Look { partition, topic, leader, leader_epoch, look, producer_id })
+                Action::LookUpState(StateLookup { partition, topic, leader, leader_epoch, look, producer_id })
             }
             LookupTarget::Log(wanted) => {
                 Action::SearchLog(LogSearch { partition, topic, topic_uuid, leader, leader_epoch, look, wanted })
@@ -362,10 +362,10 @@ impl<T: Clone> Sender<T> {
         });
     }
 
-    fn fail_lookup(&mut self, now: Instant, partition: PartitionId, look: LookId, target: &LookupTarget) {
+    fn fail_lookup(&mut self, now: Instant, partition: PartitionId, look: LookupId, target: &LookupTarget) {
         match target {
-            LookupTarget::Producer(_) => self.on_looked(now, partition, look, LookAnswer::Unavailable),
-            LookupTarget::Log(_) => self.on_searched(now, partition, look, &SearchAnswer::Unavailable),
+            LookupTarget::Producer(_) => self.on_state_lookup(now, partition, look, StateLookupAnswer::Unavailable),
+            LookupTarget::Log(_) => self.on_log_search(now, partition, look, &SearchAnswer::Unavailable),
         }
     }
 

@@ -13,7 +13,7 @@ use kafka_courier_batcher::EncodedBatch;
 
 use super::error_code::ErrorCode;
 pub use super::failure::{Failure, RejectedRecord};
-use super::lookup::{LogSearch, Look};
+use super::lookup::{LogSearch, StateLookup};
 use super::version::NoCommonVersion;
 
 /// A topic by the number that the core assigned. The number never changes.
@@ -49,7 +49,7 @@ pub(crate) struct BatchUid(pub(crate) u64);
 /// One lookup: of a leader's producer state, or of its log. Each lookup has its own id, so a late answer never counts
 /// for a later lookup.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct LookId(pub u64);
+pub struct LookupId(pub u64);
 
 /// Kafka's 16-byte topic id (KIP-516). All bytes are zero if the broker sent none.
 pub type TopicUuid = [u8; 16];
@@ -418,9 +418,9 @@ pub enum Action<T> {
     /// Requests a producer id from any broker. The driver answers with `on_producer_id`, `on_producer_id_failed` or
     /// `on_producer_id_refused`.
     InitProducerId,
-    /// Requests the producer state of the partition's leader. The driver answers with `on_looked`.
-    Look(Look),
-    /// Searches the partition's log for batches of this producer. The driver answers with `on_searched`.
+    /// Requests the producer state of the partition's leader. The driver answers with `on_state_lookup`.
+    LookUpState(StateLookup),
+    /// Searches the partition's log for batches of this producer. The driver answers with `on_log_search`.
     SearchLog(LogSearch),
     /// Reports the verdict on these records. Each record gets exactly one.
     Settle(Settlement<T>),

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use super::health::{HealthPart, HealthProgress};
 use super::refusals::BrokerRefusals;
-use super::security::{ReplaceAt, Security};
+use super::security::{ConnectionSecurity, ReplaceAt};
 use super::stream::{FrameStream, FramesWritten, StreamHandle};
 use super::versions::Versions;
 use crate::core::{NoCommonVersion, ProducePart, Reason};
@@ -34,7 +34,7 @@ const MAX_ANSWER: usize = 16 << 20;
 pub(crate) struct Dialer {
     pub(crate) client_id: Arc<str>,
     pub(crate) timeout: Duration,
-    pub(crate) security: Security,
+    pub(crate) security: ConnectionSecurity,
     pub(crate) refusals: BrokerRefusals,
     pub(crate) default_broker: Option<(Arc<str>, u16)>,
 }

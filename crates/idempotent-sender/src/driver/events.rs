@@ -12,7 +12,8 @@ use super::control::{ProducerIdError, TopicLimit};
 use super::interface::{Observation, Upcalls};
 use super::{Driver, OpenConnection};
 use crate::core::{
-    ClusterMetadata, ConnId, LookAnswer, LookId, PartitionId, ProduceAnswer, Reason, RequestId, SearchAnswer, TopicId,
+    ClusterMetadata, ConnId, LookupId, PartitionId, ProduceAnswer, Reason, RequestId, SearchAnswer, StateLookupAnswer,
+    TopicId,
 };
 
 /// A completed IO operation.
@@ -21,8 +22,8 @@ pub(super) enum IoEvent {
     Answered(ConnId, RequestId, Instant, Result<ProduceAnswer, String>),
     Metadata(Result<ClusterMetadata, Reason>),
     ProducerId(Result<i64, ProducerIdError>),
-    Looked(PartitionId, LookId, LookAnswer),
-    Searched(PartitionId, LookId, SearchAnswer),
+    Looked(PartitionId, LookupId, StateLookupAnswer),
+    Searched(PartitionId, LookupId, SearchAnswer),
     Limit(TopicId, TopicLimit),
     HealthChecked,
 }
@@ -110,8 +111,8 @@ where
             }
             IoEvent::Limit(topic, limit) => self.handle_limit(topic, limit),
             IoEvent::HealthChecked => {}
-            IoEvent::Looked(partition, look, answer) => self.core.on_looked(now, partition, look, answer),
-            IoEvent::Searched(partition, look, answer) => self.core.on_searched(now, partition, look, &answer),
+            IoEvent::Looked(partition, look, answer) => self.core.on_state_lookup(now, partition, look, answer),
+            IoEvent::Searched(partition, look, answer) => self.core.on_log_search(now, partition, look, &answer),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::connection::Dialer;
 use super::health::Probe;
 use super::refusals::BrokerRefusals;
-use super::security::Security;
+use super::security::ConnectionSecurity;
 use crate::core::{
     BrokerId, BrokerView, Config, Counters, PartitionId, Reason, RecordSet, Settlement, Submission, TopicId,
 };
@@ -62,7 +62,7 @@ pub enum Observation<'a> {
 
 /// A command from the layer above to the driver.
 #[derive(Debug)]
-pub enum Command<T> {
+pub enum DriverCommand<T> {
     /// Request metadata of a topic.
     WantTopic(Arc<str>),
     /// Request a producer id before there is anything to send.
@@ -108,7 +108,7 @@ pub struct DriverConfig {
     /// The time limit for opening a connection, over all addresses of a name.
     pub connect_timeout: Duration,
     /// The security of connections.
-    pub security: Security,
+    pub security: ConnectionSecurity,
     /// The broker that is dialed because none was configured. Errors mention that it is the default.
     pub default_broker: Option<(Arc<str>, u16)>,
 }

@@ -14,7 +14,9 @@ use kafka_courier_batcher::BatchView;
 use tokio::time::timeout;
 
 use super::connection::{BrokerConnection, Dialer, NoAnswer};
-use crate::core::{BrokerAddress, ErrorCode, LogSearch, LoggedBatch, Look, LookAnswer, SearchAnswer, Wanted};
+use crate::core::{
+    BrokerAddress, ErrorCode, LogSearch, LogSearchTarget, LoggedBatch, SearchAnswer, StateLookup, StateLookupAnswer,
+};
 use crate::wire::describe_producers;
 use crate::wire::fetch::FetchRequest;
 use crate::wire::list_offsets::{LATEST, ListOffsetsRequest};
@@ -63,16 +65,16 @@ struct ConnectedLeader<'a> {
 
 impl LeaderClient {
     /// Asks a partition's leader for its producer state.
-    pub(super) async fn look(&self, question: &Look) -> LookAnswer {
-        let Look { topic, leader, leader_epoch, producer_id, .. } = question;
+    pub(super) async fn look(&self, question: &StateLookup) -> StateLookupAnswer {
+        let StateLookup { topic, leader, leader_epoch, producer_id, .. } = question;
         let looked = timeout(self.timeout, async {
             let leader = self.leader(leader, topic, question.partition.index, *leader_epoch).await?;
             leader.look(*producer_id).await
         });
         match looked.await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(LookError::Permanent)) => LookAnswer::Nothing,
-            Ok(Err(LookError::Transient)) | Err(_) => LookAnswer::Unavailable,
+            Ok(Err(LookError::Permanent)) => StateLookupAnswer::Nothing,
+            Ok(Err(LookError::Transient)) | Err(_) => StateLookupAnswer::Unavailable,
         }
     }
 
@@ -103,7 +105,7 @@ impl LeaderClient {
 }
 
 impl ConnectedLeader<'_> {
-    async fn look(&self, producer_id: i64) -> Result<LookAnswer, LookError> {
+    async fn look(&self, producer_id: i64) -> Result<StateLookupAnswer, LookError> {
         self.offset(LATEST).await?;
         let question = describe_producers::Request { topic: self.topic.clone(), partition: self.partition };
         let described = self.connection.request(question).await.map_err(|error| LookError::from_no_answer(&error))?;
@@ -170,7 +172,13 @@ impl ConnectedLeader<'_> {
 
 /// Adds the wanted batches before `end` to `found`. Returns the offset after the last batch. Returns `None` if no
 /// batch was read, or if a batch is damaged.
-fn collect(mut bytes: &[u8], wanted: &Wanted, from: i64, end: i64, found: &mut Vec<LoggedBatch>) -> Option<i64> {
+fn collect(
+    mut bytes: &[u8],
+    wanted: &LogSearchTarget,
+    from: i64,
+    end: i64,
+    found: &mut Vec<LoggedBatch>,
+) -> Option<i64> {
     let mut next = from;
     while let Ok((batch, rest)) = BatchView::parse(bytes) {
         let records = u32::try_from(batch.last_offset_delta).ok()?.checked_add(1)?;
@@ -201,7 +209,7 @@ mod tests {
     use kafka_courier_test_broker::TestCluster;
 
     use super::*;
-    use crate::core::{BrokerId, LookId, PartitionId, TopicId};
+    use crate::core::{BrokerId, LookupId, PartitionId, TopicId};
     use crate::driver::{DriverConfig, LogClient, LogErrorKind};
 
     const PARTITION: PartitionId = PartitionId { topic: TopicId(0), index: 0 };
@@ -216,7 +224,7 @@ mod tests {
             default_broker: None,
             client_id: "leader_client".into(),
             connect_timeout: Duration::from_secs(5),
-            security: crate::driver::security::Security::default(),
+            security: crate::driver::security::ConnectionSecurity::default(),
         };
         (cluster, config)
     }
@@ -245,21 +253,21 @@ mod tests {
         let (cluster, config) = cluster().await;
         append(&config, Stamp { producer_id: 7, epoch: 3, base_sequence: 0 }, 2).await;
         let look = async |broker, leader_epoch, producer_id| {
-            let (topic, look, leader) = ("t".into(), LookId(1), at(&cluster, broker));
-            let question = Look { partition: PARTITION, topic, leader, leader_epoch, look, producer_id };
+            let (topic, look, leader) = ("t".into(), LookupId(1), at(&cluster, broker));
+            let question = StateLookup { partition: PARTITION, topic, leader, leader_epoch, look, producer_id };
             leader_client(&config).look(&question).await
         };
-        let LookAnswer::Producer { epoch, last_sequence, age } = look(1, 0, 7).await else {
+        let StateLookupAnswer::Producer { epoch, last_sequence, age } = look(1, 0, 7).await else {
             panic!("no producer found")
         };
         assert_eq!((epoch, last_sequence), (3, 1));
         assert!(age < Duration::from_secs(60));
-        assert_eq!(look(1, 0, 8).await, LookAnswer::Nothing);
-        assert_eq!(look(2, 0, 7).await, LookAnswer::Unavailable, "a follower's state may be older");
+        assert_eq!(look(1, 0, 8).await, StateLookupAnswer::Nothing);
+        assert_eq!(look(2, 0, 7).await, StateLookupAnswer::Unavailable, "a follower's state may be older");
         assert!(cluster.move_leader("t", 0, 2));
-        assert_eq!(look(1, 0, 7).await, LookAnswer::Unavailable, "a former leader");
-        assert_eq!(look(2, 0, 7).await, LookAnswer::Unavailable, "the leader epoch is not the known one");
-        assert!(matches!(look(2, 1, 7).await, LookAnswer::Producer { .. }));
+        assert_eq!(look(1, 0, 7).await, StateLookupAnswer::Unavailable, "a former leader");
+        assert_eq!(look(2, 0, 7).await, StateLookupAnswer::Unavailable, "the leader epoch is not the known one");
+        assert!(matches!(look(2, 1, 7).await, StateLookupAnswer::Producer { .. }));
     }
 
     #[tokio::test]
@@ -268,8 +276,8 @@ mod tests {
         append(&config, Stamp { producer_id: 6, epoch: 0, base_sequence: 0 }, 2).await;
         append(&config, Stamp { producer_id: 7, epoch: 3, base_sequence: 40 }, 4).await;
         let search = async |broker, from, last_sequence| {
-            let wanted = Wanted { producer_id: 7, epoch: 3, last_sequence, from, since: 0 };
-            let (topic, leader, look) = ("t".into(), at(&cluster, broker), LookId(1));
+            let wanted = LogSearchTarget { producer_id: 7, epoch: 3, last_sequence, from, since: 0 };
+            let (topic, leader, look) = ("t".into(), at(&cluster, broker), LookupId(1));
             let (client, deadline) = (LogClient::new(&config), std::time::Instant::now() + Duration::from_secs(30));
             let topic_uuid = client.topic("t", deadline).await.unwrap().uuid;
             let question = LogSearch { partition: PARTITION, topic, topic_uuid, leader, leader_epoch: 0, look, wanted };
@@ -296,7 +304,7 @@ mod tests {
             answer.push(0);
         }
         answer.extend([0; 5]);
-        let rule = kafka_courier_test_broker::Rule::on(kafka_courier_test_broker::ApiKey::ApiVersions).always();
+        let rule = kafka_courier_test_broker::Rule::for_api(kafka_courier_test_broker::ApiKey::ApiVersions).always();
         cluster.inject(rule.then(kafka_courier_test_broker::Fault::ApplyThenAnswer(answer)));
         let began = std::time::Instant::now();
         let error = LogClient::new(&config).is_compacted("t", began + Duration::from_secs(60)).await.unwrap_err();

@@ -34,7 +34,7 @@ use self::connection::{BrokerConnection, Dialer};
 use self::control::{BrokerEndpoint, Control};
 use self::events::IoEvent;
 pub use self::health::{HealthPart, HealthProgress, Probe, Unhealthy};
-pub use self::interface::{Command, DriverConfig, Observation, Upcalls};
+pub use self::interface::{DriverCommand, DriverConfig, Observation, Upcalls};
 use self::leader_client::LeaderClient;
 use self::linger::LingerQueue;
 pub use self::log_client::{
@@ -81,7 +81,7 @@ where
     /// Dropped before the core. The core's last batches settle by being dropped.
     upcalls: U,
     core: Sender<T>,
-    commands: mpsc::UnboundedReceiver<Command<T>>,
+    commands: mpsc::UnboundedReceiver<DriverCommand<T>>,
     linger: LingerQueue,
     /// An awaited batch became due in this round.
     expedited: bool,
@@ -109,7 +109,7 @@ where
 pub fn driver<T, U>(
     config: DriverConfig,
     upcalls: U,
-) -> Result<(mpsc::UnboundedSender<Command<T>>, Driver<T, U>), Vec<ConfigError>>
+) -> Result<(mpsc::UnboundedSender<DriverCommand<T>>, Driver<T, U>), Vec<ConfigError>>
 where
     T: Clone + Send + 'static,
     U: Upcalls<T>,
@@ -210,27 +210,27 @@ where
         [self.core.next_deadline(), self.linger.next(), self.closing].into_iter().flatten().min()
     }
 
-    fn handle_command(&mut self, now: Instant, command: Command<T>) {
+    fn handle_command(&mut self, now: Instant, command: DriverCommand<T>) {
         match command {
-            Command::WantTopic(name) => {
+            DriverCommand::WantTopic(name) => {
                 self.core.want_topic(now, &name);
             }
-            Command::WantProducerId => self.core.want_producer_id(),
-            Command::Opened { partition, ordinal, deadline } => {
+            DriverCommand::WantProducerId => self.core.want_producer_id(),
+            DriverCommand::Opened { partition, ordinal, deadline } => {
                 let deadline = if self.closing.is_some() { now } else { deadline };
                 self.linger.opened(partition, ordinal, deadline);
             }
-            Command::Sealed(submission) => {
+            DriverCommand::Sealed(submission) => {
                 self.linger.sealed(submission.partition, submission.ordinal);
                 self.submit(now, submission);
             }
-            Command::Expedite { partition, ordinal } => {
+            DriverCommand::Expedite { partition, ordinal } => {
                 self.linger.awaited(partition, ordinal);
                 self.expedite(now, partition);
             }
-            Command::SealOpen => self.linger.make_all_due(now),
-            Command::Probe(probe) => self.start_health_check(probe),
-            Command::Close { deadline } => {
+            DriverCommand::SealOpen => self.linger.make_all_due(now),
+            DriverCommand::Probe(probe) => self.start_health_check(probe),
+            DriverCommand::Close { deadline } => {
                 self.closing = Some(self.closing.map_or(deadline, |at| at.min(deadline)));
                 self.linger.make_all_due(now);
             }
@@ -279,7 +279,7 @@ where
         if self.closing.is_some_and(|deadline| deadline <= now) {
             self.linger.make_all_due(now);
             self.seal_due(now, usize::MAX);
-            self.core.give_up_all(now, &Reason::Closed);
+            self.core.fail_all(now, &Reason::Closed);
             // A publisher may still be sealing a batch. The batch fails when it arrives.
             self.closing = Some(now + CLOSE_POLL_INTERVAL);
         }
@@ -304,7 +304,7 @@ where
                     let control = self.control.clone();
                     self.spawn_io(async move { IoEvent::ProducerId(control.producer_id().await) });
                 }
-                Action::Look(question) => {
+                Action::LookUpState(question) => {
                     let leader_client = self.leader_client();
                     self.spawn_io(async move {
                         let answer = leader_client.look(&question).await;
@@ -388,8 +388,8 @@ where
         let now = Instant::now();
         while let Ok(command) = self.commands.try_recv() {
             match command {
-                Command::Sealed(submission) => self.submit(now, submission),
-                Command::Opened { partition, ordinal, .. } => self.linger.opened(partition, ordinal, now),
+                DriverCommand::Sealed(submission) => self.submit(now, submission),
+                DriverCommand::Opened { partition, ordinal, .. } => self.linger.opened(partition, ordinal, now),
                 _ => {}
             }
         }
@@ -401,7 +401,7 @@ where
                 self.core.on_written(now, *conn, request);
             }
         }
-        self.core.give_up_all(now, &Reason::Closed);
+        self.core.fail_all(now, &Reason::Closed);
         while let Some(action) = self.core.poll(now) {
             match action {
                 Action::Settle(settlement) => self.upcalls.settled(settlement),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Driver;
 use super::interface::Upcalls;
-use crate::core::{BrokerAddress, BrokerNews, Reason};
+use crate::core::{BrokerAddress, OutageReport, Reason};
 
 impl<T, U> Driver<T, U>
 where
@@ -15,7 +15,7 @@ where
 {
     /// Logs the core's broker news.
     pub(super) fn log_broker_news(&mut self) {
-        for news in self.core.take_news() {
+        for news in self.core.take_outage_reports() {
             self.brokers_changed = true;
             log(&news, Instant::now());
         }
@@ -36,14 +36,14 @@ where
     }
 }
 
-fn log(news: &BrokerNews, now: Instant) {
+fn log(news: &OutageReport, now: Instant) {
     match news {
-        BrokerNews::Lost { broker, why, waiting } => {
+        OutageReport::Lost { broker, why, waiting } => {
             let fails_in = waiting.first_fails_at.map(|at| millis(at.saturating_duration_since(now)));
             let (id, address, waiting) = (broker.id.0, address(broker), waiting.events);
             tracing::warn!(broker = id, address, waiting, first_fails_in = fails_in, %why, "broker unavailable");
         }
-        BrokerNews::Back { broker, lasted } => {
+        OutageReport::Back { broker, lasted } => {
             let (id, address, away_for) = (broker.id.0, address(broker), millis(*lasted));
             tracing::info!(broker = id, address, away_for, "broker available again");
         }

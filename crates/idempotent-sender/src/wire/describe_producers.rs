@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::reader::{WireError, WireReader};
 use super::writer::WireWriter;
-use crate::core::LookAnswer;
+use crate::core::StateLookupAnswer;
 
 pub(crate) const FIRST_FLEXIBLE: i16 = 0;
 pub(crate) const VERSIONS: (i16, i16) = (0, 0);
@@ -90,18 +90,18 @@ pub(crate) fn look_answer(
     partition: i32,
     producer_id: i64,
     now_ms: i64,
-) -> LookAnswer {
+) -> StateLookupAnswer {
     let Some(asked) = answer.iter().find(|found| &*found.topic == topic && found.partition == partition) else {
-        return LookAnswer::Unavailable;
+        return StateLookupAnswer::Unavailable;
     };
     let retriable = crate::core::ErrorCode(asked.code).is_retriable();
     match asked.producers.iter().find(|producer| producer.id == producer_id) {
         Some(ActiveProducer { epoch, last_sequence, last_timestamp, .. }) => {
             let age = now_ms.saturating_sub(*last_timestamp);
             let age = Duration::from_millis(u64::try_from(age).unwrap_or(0));
-            LookAnswer::Producer { epoch: *epoch, last_sequence: *last_sequence, age }
+            StateLookupAnswer::Producer { epoch: *epoch, last_sequence: *last_sequence, age }
         }
-        None if retriable => LookAnswer::Unavailable,
-        None => LookAnswer::Nothing,
+        None if retriable => StateLookupAnswer::Unavailable,
+        None => StateLookupAnswer::Nothing,
     }
 }

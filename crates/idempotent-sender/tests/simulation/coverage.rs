@@ -133,7 +133,7 @@ impl Coverage {
         self.add("sequence wrapped", counters.sequence_wraps);
         self.add("acknowledged data lost", counters.acknowledged_lost);
         self.add("rejected record singled out", counters.singled_out);
-        self.add("look", counters.looks);
+        self.add("look", counters.state_lookups);
         self.add("search of a log", counters.searches);
         self.add("batch found in a log", counters.found_in_log);
         self.add("look answered by a follower", history.follower_looks);

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use kafka_courier_batcher::sequence_add;
 use kafka_courier_idempotent_sender::core::{
-    BrokerAddress, LogSearch, LoggedBatch, Look, LookAnswer, LookId, PartitionId, SearchAnswer,
+    BrokerAddress, LogSearch, LoggedBatch, LookupId, PartitionId, SearchAnswer, StateLookup, StateLookupAnswer,
 };
 
 use crate::cluster::{MS, SECOND};
@@ -47,7 +47,7 @@ pub(crate) struct Looks {
 }
 
 impl World {
-    pub(crate) fn request_look(&mut self, look: Look) {
+    pub(crate) fn request_look(&mut self, look: StateLookup) {
         self.history.note_look_request(&look);
         let wait = self.latency(look.leader.id.0 as usize - 1);
         self.schedule_after(wait, Event::ServeLook(Box::new(look)));
@@ -67,7 +67,7 @@ impl World {
     }
 
     /// Answers a look with the broker's own producer state, on a leader or a follower.
-    pub(crate) fn serve_look(&mut self, look: Look) {
+    pub(crate) fn serve_look(&mut self, look: StateLookup) {
         let broker = look.leader.id.0 as usize - 1;
         let partition = model_partition(look.partition);
         let runs = self.brokers[broker].runs();
@@ -78,14 +78,14 @@ impl World {
         let confirmed = self.confirms_leader(&look.leader, look.partition, look.leader_epoch);
         self.history.follower_looks += u64::from(answers && !confirmed);
         let answer = match replica.producers.get(look.producer_id) {
-            _ if !confirmed => LookAnswer::Unavailable,
-            _ if self.plan.rules.reading == Reading::Forbidden => LookAnswer::Nothing,
-            Some(known) => LookAnswer::Producer {
+            _ if !confirmed => StateLookupAnswer::Unavailable,
+            _ if self.plan.rules.reading == Reading::Forbidden => StateLookupAnswer::Nothing,
+            Some(known) => StateLookupAnswer::Producer {
                 epoch: i32::from(known.epoch),
                 last_sequence: known.last_sequence,
                 age: Duration::from_millis(now_ms.saturating_sub(known.last_timestamp).try_into().unwrap_or(0)),
             },
-            None => LookAnswer::Nothing,
+            None => StateLookupAnswer::Nothing,
         };
         let wait = if runs { self.latency(broker) } else { self.rng.range(MS..10 * SECOND) };
         self.trace(|| format!("look at p{partition} on broker {broker}: {answer:?}"));
@@ -126,7 +126,7 @@ impl World {
 }
 
 impl History {
-    fn note_look_request(&mut self, look: &Look) {
+    fn note_look_request(&mut self, look: &StateLookup) {
         let partition = model_partition(look.partition);
         let (numbers, metadata_epoch) =
             (self.last_answered[partition].clone(), self.known_leaders[partition].metadata_epoch);
@@ -134,14 +134,16 @@ impl History {
         self.looks.pending.insert(look.look.0, pending);
     }
 
-    pub(crate) fn note_look(&mut self, asked: PartitionId, look: LookId, answer: LookAnswer) {
+    pub(crate) fn note_look(&mut self, asked: PartitionId, look: LookupId, answer: StateLookupAnswer) {
         let Some(PendingLook { numbers, metadata_epoch, producer_id }) = self.looks.pending.remove(&look.0) else {
             return;
         };
         let last = match answer {
-            LookAnswer::Unavailable => return,
-            LookAnswer::Nothing => None,
-            LookAnswer::Producer { epoch, last_sequence, .. } => i16::try_from(epoch).ok().zip(Some(last_sequence)),
+            StateLookupAnswer::Unavailable => return,
+            StateLookupAnswer::Nothing => None,
+            StateLookupAnswer::Producer { epoch, last_sequence, .. } => {
+                i16::try_from(epoch).ok().zip(Some(last_sequence))
+            }
         };
         if let Some((epoch, last)) = last {
             self.note_found(model_partition(asked), metadata_epoch, producer_id, epoch, last);

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::BufferPool;
 use kafka_courier_idempotent_sender::core::{
-    Action, ClusterMetadata, ConnId, ErrorCode, LogSearch, Look, LookAnswer, PartitionId, ProduceAnswer, Reason,
-    RequestId, SearchAnswer, Sender, Submission, TopicId,
+    Action, ClusterMetadata, ConnId, ErrorCode, LogSearch, PartitionId, ProduceAnswer, Reason, RequestId, SearchAnswer,
+    Sender, StateLookup, StateLookupAnswer, Submission, TopicId,
 };
 
 use crate::cluster::{
@@ -58,8 +58,8 @@ pub(crate) enum Event {
     Metadata(Option<ClusterMetadata>),
     MetadataRefused,
     ProducerId(Result<i64, i16>),
-    ServeLook(Box<Look>),
-    LookAnswered(Box<Look>, LookAnswer),
+    ServeLook(Box<StateLookup>),
+    LookAnswered(Box<StateLookup>, StateLookupAnswer),
     CheckIds { again: bool },
     ServeSearch(Box<LogSearch>),
     SearchAnswered(Box<LogSearch>, SearchAnswer),
@@ -261,7 +261,7 @@ impl World {
             Event::Heal => self.heal_after_enough_faults(),
             Event::Close => {
                 self.history.closed_at = Some(self.now);
-                self.sender.give_up_all(now, &Reason::Closed);
+                self.sender.fail_all(now, &Reason::Closed);
             }
             Event::IdleCheck(conn) => self.close_if_idle(conn),
             Event::Connected(conn, ok) => self.finish_connect(conn, ok),
@@ -300,11 +300,11 @@ impl World {
             }
             Event::ServeLook(look) => self.serve_look(*look),
             Event::LookAnswered(look, answer) => {
-                let Look { partition, look, leader, leader_epoch, .. } = *look;
+                let StateLookup { partition, look, leader, leader_epoch, .. } = *look;
                 let confirmed = self.confirms_leader(&leader, partition, leader_epoch);
-                let answer = if confirmed { answer } else { LookAnswer::Unavailable };
+                let answer = if confirmed { answer } else { StateLookupAnswer::Unavailable };
                 self.history.note_look(partition, look, answer);
-                self.sender.on_looked(now, partition, look, answer);
+                self.sender.on_state_lookup(now, partition, look, answer);
             }
             Event::CheckIds { again } => {
                 self.check_ids();
@@ -320,7 +320,7 @@ impl World {
                     SearchAnswer::Unavailable
                 };
                 self.history.note_search(search.partition);
-                self.sender.on_searched(now, search.partition, search.look, &answer);
+                self.sender.on_log_search(now, search.partition, search.look, &answer);
             }
         }
         Ok(())
@@ -343,7 +343,7 @@ impl World {
             }
             Action::RefreshMetadata { topics } => self.refresh_metadata(&topics)?,
             Action::InitProducerId => self.init_producer_id()?,
-            Action::Look(look) => self.request_look(look),
+            Action::LookUpState(look) => self.request_look(look),
             Action::SearchLog(search) => self.request_search(search),
             Action::Settle(settlement) => {
                 self.trace(|| format!("settle {settlement:?}").chars().take(400).collect());

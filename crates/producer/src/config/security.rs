@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use kafka_courier_idempotent_sender::driver::security::{
-    ClientCertificate, Roots, SaslSettings, ScramHash, Security, TlsSettings, TokenSource,
+    ClientCertificate, ConnectionSecurity, Roots, SaslSettings, ScramHash, TlsSettings, TokenSource,
 };
 
 use kafka_courier_idempotent_sender::{HIDDEN, shown_path};
@@ -222,7 +222,7 @@ impl KafkaConfig {
     ///
     /// # Errors
     /// Returns all problems with files, and an unsupported CPU.
-    pub(crate) fn security(&self, tokens: Option<TokenSource>) -> Result<Security, ConfigErrors> {
+    pub(crate) fn security(&self, tokens: Option<TokenSource>) -> Result<ConnectionSecurity, ConfigErrors> {
         let unused_source = tokens.as_ref().and_then(|_| self.token_source_problem());
         let mut problems: Vec<String> = unused_source.iter().map(ToString::to_string).collect();
         let tls = self.security_protocol.has_tls().then(|| self.tls());
@@ -234,7 +234,7 @@ impl KafkaConfig {
                 None
             }
         });
-        match Security::new(tls, sasl) {
+        match ConnectionSecurity::new(tls, sasl) {
             Ok(security) if problems.is_empty() => Ok(security),
             secured => {
                 problems.extend(secured.err().into_iter().flatten());

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::Stamp;
 use kafka_courier_dlq::{Held, Letter, LetterId, Timestamp, Uuid};
-use kafka_courier_idempotent_sender::driver::Command;
+use kafka_courier_idempotent_sender::driver::DriverCommand;
 
 use super::run::{PlacedLetter, ReplayRun, SharedStore, blocking};
 use super::{ReplayError, plan};
@@ -132,7 +132,7 @@ impl KafkaProducer {
             if Instant::now() >= deadline {
                 return None;
             }
-            self.inner.intake.send_command(Command::WantProducerId);
+            self.inner.intake.send_command(DriverCommand::WantProducerId);
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(200));
         }

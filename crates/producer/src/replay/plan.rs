@@ -11,7 +11,7 @@ use kafka_courier_batcher::{EncodedBatch, PushError, Record, Stamp, partition_fo
 use kafka_courier_dlq::{Header, Letter, Outcome, ReplayState, Timestamp, Uuid};
 
 use super::{Doubtful, Replay};
-use crate::record::borrowed;
+use crate::record::borrowed_headers;
 use crate::shared::wall_clock_ms;
 use crate::verify::young;
 
@@ -131,7 +131,7 @@ pub(crate) fn single_record_batch(letter: &Letter) -> Result<EncodedBatch, PushE
     EncodedBatch::single(&Record {
         key: letter.key.as_deref(),
         value: letter.value.as_deref(),
-        headers: &borrowed(&headers),
+        headers: &borrowed_headers(&headers),
         timestamp: wall_clock_ms(),
     })
 }

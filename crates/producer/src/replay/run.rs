@@ -37,7 +37,7 @@ pub(super) async fn run(
 ) -> Result<ReplayReport, ReplayError> {
     let mut run = ReplayRun {
         producer,
-        log: Arc::new(LogClient::new(&producer.inner.reach)),
+        log: Arc::new(LogClient::new(&producer.inner.driver_config)),
         sorter: Sorter::new(replay.clone()),
         progress,
         next_at: None,
@@ -176,7 +176,7 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> ReplayRun<'_, P> {
                 fences.note(&held, is_sent);
             }
         }
-        self.sorter.checked = check::check(&self.producer.inner.reach, questions, &mut fences).await;
+        self.sorter.checked = check::check(&self.producer.inner.driver_config, questions, &mut fences).await;
         // The page of a fence may never be sorted.
         fences.fence_results(&self.sorter.checked).for_each(|(topic, result)| self.count_stamped(topic, result));
         Ok(ends)

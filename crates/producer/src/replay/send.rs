@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kafka_courier_dlq::{Held, Letter, Position, Timestamp};
-use kafka_courier_idempotent_sender::driver::Command;
+use kafka_courier_idempotent_sender::driver::DriverCommand;
 
 use super::claim::Claim;
 use super::mark::MarkedLetter;
@@ -23,7 +23,7 @@ use super::{ReplayError, ReplayReport};
 use crate::dead_letters::refused_event::classify;
 use crate::delivery::Delivery;
 use crate::error::PublishError;
-use crate::record::{ProducerRecord, borrowed};
+use crate::record::{ProducerRecord, borrowed_headers};
 
 /// The results of letters that were sent.
 pub(super) struct SendResults {
@@ -159,7 +159,7 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> ReplayRun<'_, P> {
         if in_flight.is_empty() {
             return;
         }
-        self.producer.inner.intake.send_command(Command::SealOpen);
+        self.producer.inner.intake.send_command(DriverCommand::SealOpen);
         for (held, partition, delivery) in in_flight {
             match delivery.await {
                 Ok(_) => _ = results.delivered.insert(held.position),
@@ -185,10 +185,10 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> ReplayRun<'_, P> {
             partition: Some(partition),
             key: letter.key.as_deref(),
             value: letter.value.as_deref(),
-            headers: &borrowed(&headers),
+            headers: &borrowed_headers(&headers),
             timestamp: None,
         };
-        self.producer.send_as(&record, Some(&Arc::new(letter.clone()))).await
+        self.producer.send_letter(&record, Some(&Arc::new(letter.clone()))).await
     }
 
     /// Returns how many letters may leave as one group: `most`, or the letters of one second if there is a rate.

@@ -139,7 +139,7 @@ impl<P: FnMut(&super::ReplayReport) -> std::ops::ControlFlow<()> + Send> ReplayR
 
     /// Appends each batch to its partition, all in parallel.
     async fn append(&self, ready: Vec<ReadyBatch>) -> Vec<AppendResult> {
-        let deadline = Instant::now() + self.producer.inner.reach.core.delivery_timeout;
+        let deadline = Instant::now() + self.producer.inner.driver_config.core.delivery_timeout;
         let mut in_flight = JoinSet::new();
         for ready in ready {
             in_flight.spawn(append(self.log.clone(), ready, deadline));
@@ -149,8 +149,8 @@ impl<P: FnMut(&super::ReplayReport) -> std::ops::ControlFlow<()> + Send> ReplayR
 
     /// Counts a letter that was sent. The producer does not count it, because it did not send the letter itself.
     pub(super) fn count_stamped(&self, topic: &str, result: StampedResult) {
-        self.producer.inner.intake.shared.counts.count_alone(result.is_ok());
-        metrics::went_alone(topic, result);
+        self.producer.inner.intake.shared.counts.count_separate_batch(result.is_ok());
+        metrics::count_separate_batch(topic, result);
     }
 }
 

@@ -77,13 +77,13 @@ fn outage_is_reported_twice() {
     bench.sender.on_connected(bench.now, bench.connects[0]);
     bench.carry_out();
     bench.sender.on_disconnected(bench.now, bench.connects[0], "reset");
-    assert_eq!(bench.sender.take_news(), [], "a lost connection is no outage yet");
+    assert_eq!(bench.sender.take_outage_reports(), [], "a lost connection is no outage yet");
     for attempt in 1..10 {
         bench.pass(Duration::from_secs(2));
         bench.sender.on_disconnected(bench.now, bench.connects[attempt], "connection refused");
         bench.carry_out();
-        match &bench.sender.take_news()[..] {
-            [BrokerNews::Lost { broker, why, waiting }] if attempt == 1 => {
+        match &bench.sender.take_outage_reports()[..] {
+            [OutageReport::Lost { broker, why, waiting }] if attempt == 1 => {
                 assert_eq!((broker, &**why, waiting.events), (&address(1), "connection refused", 3));
                 assert_eq!(waiting.first_fails_at, Some(lost_at + Config::default().delivery_timeout));
             }
@@ -94,7 +94,10 @@ fn outage_is_reported_twice() {
     }
     bench.pass(Duration::from_secs(2));
     bench.sender.on_connected(bench.now, bench.connects[10]);
-    assert_eq!(bench.sender.take_news(), [BrokerNews::Back { broker: address(1), lasted: bench.now - lost_at }]);
+    assert_eq!(
+        bench.sender.take_outage_reports(),
+        [OutageReport::Back { broker: address(1), lasted: bench.now - lost_at }]
+    );
     assert_eq!(bench.outage(), None);
 }
 
@@ -107,12 +110,12 @@ fn unnamed_lost_broker_has_outage() {
     bench.sender.on_disconnected(bench.now, bench.connects[0], "reset");
     bench.carry_out();
     bench.learn(&[2]);
-    let news = bench.sender.take_news();
-    assert!(matches!(&news[..], [BrokerNews::Lost { broker, .. }] if *broker == address(1)), "{news:?}");
+    let news = bench.sender.take_outage_reports();
+    assert!(matches!(&news[..], [OutageReport::Lost { broker, .. }] if *broker == address(1)), "{news:?}");
     bench.learn(&[2]);
-    assert_eq!(bench.sender.take_news(), []);
+    assert_eq!(bench.sender.take_outage_reports(), []);
     bench.learn(&[2, 1]);
-    assert!(matches!(bench.sender.take_news()[..], [BrokerNews::Back { .. }]));
+    assert!(matches!(bench.sender.take_outage_reports()[..], [OutageReport::Back { .. }]));
 }
 
 #[test]
@@ -123,13 +126,13 @@ fn answer_ends_silent_outage() {
     bench.sender.on_connected(bench.now, bench.connects[0]);
     bench.carry_out();
     bench.pass(Config::default().request_timeout);
-    assert!(matches!(bench.sender.take_news()[..], [BrokerNews::Lost { .. }]));
+    assert!(matches!(bench.sender.take_outage_reports()[..], [OutageReport::Lost { .. }]));
     bench.pass(Duration::from_secs(2));
     bench.sender.on_connected(bench.now, bench.connects[1]);
     bench.carry_out();
-    assert_eq!(bench.sender.take_news(), [], "the broker takes connections and answers nothing");
+    assert_eq!(bench.sender.take_outage_reports(), [], "the broker takes connections and answers nothing");
     bench.answer(bench.connects[1]);
-    assert!(matches!(bench.sender.take_news()[..], [BrokerNews::Back { .. }]));
+    assert!(matches!(bench.sender.take_outage_reports()[..], [OutageReport::Back { .. }]));
 }
 
 #[test]
@@ -149,8 +152,8 @@ fn ended_idle_connection_starts_no_outage() {
     assert_eq!(bench.outage().map(|outage| outage.since), Some(failed_at));
     bench.pass(Duration::from_secs(60));
     bench.sender.on_connected(bench.now, bench.connects[2]);
-    let back = BrokerNews::Back { broker: address(1), lasted: bench.now - failed_at };
-    assert_eq!(bench.sender.take_news().last(), Some(&back));
+    let back = OutageReport::Back { broker: address(1), lasted: bench.now - failed_at };
+    assert_eq!(bench.sender.take_outage_reports().last(), Some(&back));
 }
 
 #[test]

@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use super::super::effects::{Context, LookupRequest, LookupTarget};
 use super::super::flight::{Flight, Proof};
-use super::super::lookup::{LoggedBatch, LookAnswer, SearchAnswer, Wanted};
-use super::super::types::{BatchUid, LookId};
+use super::super::lookup::{LogSearchTarget, LoggedBatch, SearchAnswer, StateLookupAnswer};
+use super::super::types::{BatchUid, LookupId};
 use super::PartitionSender;
 
 /// A leader remembers an id whose last record is younger than this: half of the default of `producer.id.expiration.ms`.
@@ -39,7 +39,7 @@ pub(super) enum HeadDoubt {
 /// The lookup in progress, and its batch.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PendingLookup {
-    pub(super) id: LookId,
+    pub(super) id: LookupId,
     pub(super) batch: BatchUid,
     doubt: HeadDoubt,
     /// The answer to the producer state lookup, during the log search.
@@ -66,7 +66,7 @@ impl<T: Clone> PartitionSender<T> {
             // The state may be that of either topic.
             Some(_) if head.has_open_attempt() && self.is_switching() => self.back_off(cx),
             Some(stamp) if head.has_open_attempt() => {
-                cx.out.counters.looks += 1;
+                cx.out.counters.state_lookups += 1;
                 self.start_lookup(head.uid, doubt, None, LookupTarget::Producer(stamp.producer_id), cx);
             }
             _ => self.fail_head(false, cx),
@@ -87,20 +87,20 @@ impl<T: Clone> PartitionSender<T> {
     }
 
     /// Handles the result of a producer state lookup.
-    pub(crate) fn on_looked(&mut self, look: LookId, answer: LookAnswer, cx: &mut Context<'_, T>) {
+    pub(crate) fn on_state_lookup(&mut self, look: LookupId, answer: StateLookupAnswer, cx: &mut Context<'_, T>) {
         let Some(lookup) = self.end_lookup(look, cx) else { return };
         match answer {
-            LookAnswer::Producer { epoch, last_sequence, age } => {
+            StateLookupAnswer::Producer { epoch, last_sequence, age } => {
                 self.on_state(lookup, epoch, last_sequence, age, cx);
             }
-            LookAnswer::Nothing => self.fail_head(false, cx),
-            LookAnswer::Unavailable => self.back_off(cx),
+            StateLookupAnswer::Nothing => self.fail_head(false, cx),
+            StateLookupAnswer::Unavailable => self.back_off(cx),
         }
         self.close_gap(cx);
     }
 
     /// Ends the lookup and returns it, if its batch is still in doubt.
-    fn end_lookup(&mut self, look: LookId, cx: &mut Context<'_, T>) -> Option<PendingLookup> {
+    fn end_lookup(&mut self, look: LookupId, cx: &mut Context<'_, T>) -> Option<PendingLookup> {
         let lookup = self.lookup.filter(|lookup| lookup.id == look)?;
         self.lookup = None;
         match self.window.front().filter(|head| head.uid == lookup.batch).map(Flight::may_be_written) {
@@ -137,7 +137,7 @@ impl<T: Clone> PartitionSender<T> {
             }
             Some((stamp, search_from, first_timestamp)) if covered > 0 => {
                 cx.out.counters.searches += 1;
-                let wanted = Wanted {
+                let wanted = LogSearchTarget {
                     producer_id: stamp.producer_id,
                     epoch: stamp.epoch,
                     last_sequence,
@@ -152,7 +152,7 @@ impl<T: Clone> PartitionSender<T> {
     }
 
     /// Handles the result of a log search.
-    pub(crate) fn on_searched(&mut self, look: LookId, answer: &SearchAnswer, cx: &mut Context<'_, T>) {
+    pub(crate) fn on_log_search(&mut self, look: LookupId, answer: &SearchAnswer, cx: &mut Context<'_, T>) {
         let Some(lookup) = self.end_lookup(look, cx) else { return };
         let Some(LeaderState { last_sequence, proved }) = lookup.state else { return };
         match answer {

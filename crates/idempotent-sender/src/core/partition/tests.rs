@@ -9,7 +9,7 @@ use crate::core::backoff::JitterRng;
 use crate::core::config::Config;
 use crate::core::effects::Effects;
 use crate::core::error_code::ErrorCode;
-use crate::core::lookup::LookAnswer;
+use crate::core::lookup::StateLookupAnswer;
 use crate::core::types::{FailedOutcome, PartAnswer, TopicId};
 
 mod lookup;
@@ -251,8 +251,8 @@ fn late_acceptance_settles_unconfirmed_batches() {
     let again = bench.send().unwrap();
     bench.fail(again, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, -1);
     let look = bench.partition.lookup.unwrap().id;
-    let answer = LookAnswer::Producer { epoch: 0, last_sequence: 3, age: Duration::ZERO };
-    bench.decide(|partition, cx| partition.on_looked(look, answer, cx));
+    let answer = StateLookupAnswer::Producer { epoch: 0, last_sequence: 3, age: Duration::ZERO };
+    bench.decide(|partition, cx| partition.on_state_lookup(look, answer, cx));
     assert_eq!(bench.partition.unconfirmed.len(), 2, "all batches but the last, which is sent again");
     bench.verdicts();
     bench.accept(sent[1], 2);
@@ -279,11 +279,11 @@ fn late_lookup_answer_is_ignored() {
         lookups.push(bench.partition.lookup.unwrap().id);
     }
     bench.verdicts();
-    bench.decide(|partition, cx| partition.on_looked(lookups[0], LookAnswer::Nothing, cx));
+    bench.decide(|partition, cx| partition.on_state_lookup(lookups[0], StateLookupAnswer::Nothing, cx));
     assert_eq!(bench.verdicts(), [], "the state of the former leader says nothing about this one");
     assert_eq!(bench.partition.lookup.map(|lookup| lookup.id), Some(lookups[1]));
-    let found = LookAnswer::Producer { epoch: 0, last_sequence: 1, age: Duration::ZERO };
-    bench.decide(|partition, cx| partition.on_looked(lookups[1], found, cx));
+    let found = StateLookupAnswer::Producer { epoch: 0, last_sequence: 1, age: Duration::ZERO };
+    bench.decide(|partition, cx| partition.on_state_lookup(lookups[1], found, cx));
     assert_eq!(bench.partition.unconfirmed.len(), 1);
 }
 
@@ -297,7 +297,7 @@ fn certain_refusal_repeats_the_batch() {
     bench.fail(again, ErrorCode::INVALID_RECORD, -1);
     let look = bench.partition.lookup.unwrap().id;
     bench.fail(first, ErrorCode::NOT_LEADER_OR_FOLLOWER, -1);
-    bench.decide(|partition, cx| partition.on_looked(look, LookAnswer::Nothing, cx));
+    bench.decide(|partition, cx| partition.on_state_lookup(look, StateLookupAnswer::Nothing, cx));
     assert_eq!(bench.verdicts(), [], "the leader names the rejected records again, and only they fail");
     bench.now += Duration::from_secs(1);
     assert_eq!(bench.send().unwrap().1, first.1);

@@ -1,7 +1,7 @@
 //! The security of connections: TLS below, SASL above.
 //!
 //! Rules:
-//! - [`Security::new`] finds errors in settings and files, before anything is sent.
+//! - [`ConnectionSecurity::new`] finds errors in settings and files, before anything is sent.
 //! - A refusal by the cluster is permanent. Its error names the broker and the mechanism, and never contains a
 //!   secret.
 //! - Brokers' certificates are verified, unless verification is off. Each connection then logs a warning.
@@ -87,12 +87,12 @@ pub enum SaslSettings {
 
 /// The security of connections. Cheap to clone. Clones share the loaded certificates.
 #[derive(Clone, Debug, Default)]
-pub struct Security {
+pub struct ConnectionSecurity {
     tls: Option<Arc<tls::Tls>>,
     sasl: Option<Arc<SaslSettings>>,
 }
 
-impl Security {
+impl ConnectionSecurity {
     /// Checks the CPU, and loads the certificates.
     ///
     /// # Errors

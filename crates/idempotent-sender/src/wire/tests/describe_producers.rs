@@ -6,7 +6,7 @@ use kafka_protocol::messages as theirs;
 use kafka_protocol::messages::describe_producers_response::{PartitionResponse, ProducerState, TopicResponse};
 
 use super::{decoded, encoded, read_back, tags, topic};
-use crate::core::LookAnswer;
+use crate::core::StateLookupAnswer;
 use crate::wire::describe_producers::{self, ActiveProducer, DescribedPartition, look_answer};
 
 #[test]
@@ -53,23 +53,23 @@ fn producers_are_read_with_all_options() {
 #[test]
 fn look_distinguishes_found_absent_unavailable() {
     let ours = ActiveProducer { id: 7, epoch: 3, last_sequence: 12, last_timestamp: LAST_MS };
-    let found = LookAnswer::Producer { epoch: 3, last_sequence: 12, age: Duration::from_millis(5) };
+    let found = StateLookupAnswer::Producer { epoch: 3, last_sequence: 12, age: Duration::from_millis(5) };
     let look = |code, producers: &[ActiveProducer], id| {
         let answer = DescribedPartition { topic: "orders".into(), partition: 7, code, producers: producers.to_vec() };
         look_answer(&[DescribedPartition { partition: 6, ..answer.clone() }, answer], "orders", 7, id, LAST_MS + 5)
     };
     assert_eq!(look(0, &[ActiveProducer { id: 8, ..ours }, ours], 7), found);
-    assert_eq!(look(0, &[ours], 9), LookAnswer::Nothing);
-    assert_eq!(look(0, &[], 7), LookAnswer::Nothing);
-    assert_eq!(look(6, &[], 7), LookAnswer::Unavailable);
-    assert_eq!(look(29, &[], 7), LookAnswer::Nothing);
+    assert_eq!(look(0, &[ours], 9), StateLookupAnswer::Nothing);
+    assert_eq!(look(0, &[], 7), StateLookupAnswer::Nothing);
+    assert_eq!(look(6, &[], 7), StateLookupAnswer::Unavailable);
+    assert_eq!(look(29, &[], 7), StateLookupAnswer::Nothing);
 }
 
 #[test]
 fn other_partitions_prove_nothing() {
     let producers = vec![ActiveProducer { id: 7, epoch: 3, last_sequence: 12, last_timestamp: LAST_MS }];
     let answer = [DescribedPartition { topic: "orders".into(), partition: 6, code: 0, producers }];
-    assert_eq!(look_answer(&answer, "orders", 7, 7, LAST_MS), LookAnswer::Unavailable);
-    assert_eq!(look_answer(&answer, "other", 6, 7, LAST_MS), LookAnswer::Unavailable);
-    assert_eq!(look_answer(&[], "orders", 7, 7, LAST_MS), LookAnswer::Unavailable);
+    assert_eq!(look_answer(&answer, "orders", 7, 7, LAST_MS), StateLookupAnswer::Unavailable);
+    assert_eq!(look_answer(&answer, "other", 6, 7, LAST_MS), StateLookupAnswer::Unavailable);
+    assert_eq!(look_answer(&[], "orders", 7, 7, LAST_MS), StateLookupAnswer::Unavailable);
 }

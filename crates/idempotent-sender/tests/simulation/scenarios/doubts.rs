@@ -56,7 +56,7 @@ fn lost_attempt_keeps_doubt() {
     world.partitions[0].forced.push_back(Forced { code: 45, appended: None });
     announce_leader(&mut world, 1);
     world.apply_update(1, 0);
-    let looks = |world: &World| world.sender.counters().looks == 0;
+    let looks = |world: &World| world.sender.counters().state_lookups == 0;
     assert!(world.run_while(world.now + SECOND, looks).unwrap(), "the sender looks at the next leader's state");
     // The look finds the batch. The batch's only attempt is then lost with the former leader's connection.
     world.advance_time(5 * MS);
@@ -77,7 +77,7 @@ fn look_answers_its_batch_alone() {
     let (written, refused) = (Forced { code: 7, appended: Some(false) }, Forced { code: 45, appended: None });
     world.partitions[0].forced.extend([written, refused, written, refused]);
     world.publish(0, 2);
-    let looks = |world: &World| world.sender.counters().looks < 2;
+    let looks = |world: &World| world.sender.counters().state_lookups < 2;
     assert!(world.run_while(world.now + 5 * SECOND, looks).unwrap(), "the sender looks for each batch");
     // During the second look, the same broker becomes leader under another epoch without knowing that epoch, and the
     // sender loses the right to read. The first batch is the head again, and the second look does not belong to it.
@@ -240,7 +240,7 @@ fn old_records_wait_for_unconfirmed() {
     world.partitions[0].forced.push_back(Forced { code: 45, appended: None });
     announce_leader(&mut world, 1);
     world.apply_update(1, 0);
-    let looks = |world: &World| world.sender.counters().looks == 0;
+    let looks = |world: &World| world.sender.counters().state_lookups == 0;
     assert!(world.run_while(world.now + SECOND, looks).unwrap(), "the sender looks at the next leader's state");
     // The look finds the batch. Old records after this batch would make each leader forget the id. Then a third broker
     // leads, and the first answer is lost.
@@ -292,7 +292,7 @@ fn unexpected_duplicate_is_looked_for() {
     world.publish(0, 1);
     world.settle_all();
     world.assert_unknown(4..6);
-    assert_eq!(world.sender.counters().looks, 2);
+    assert_eq!(world.sender.counters().state_lookups, 2);
     world.heal_and_check();
 }
 

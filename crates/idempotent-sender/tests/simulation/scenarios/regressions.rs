@@ -111,7 +111,7 @@ fn unreplicated_finds_are_sent_again() {
     // The whole batch was appended. The leader refuses its halves as out of order, and a look finds them.
     world.inject(Fault::LimitMessage { partition: 0, bytes: 220, time: 2 * SECOND });
     world.advance_time(2 * SECOND);
-    assert!(world.sender.counters().looks > 0 && world.sender.counters().splits > 0);
+    assert!(world.sender.counters().state_lookups > 0 && world.sender.counters().splits > 0);
     assert_eq!(world.sender.unsettled(), 8, "only the leader has the records yet");
     world.inject(Fault::Kill { broker: 0, down: 60 * SECOND });
     world.settle_all();

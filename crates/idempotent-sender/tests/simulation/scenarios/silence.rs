@@ -37,7 +37,7 @@ fn one_look_proves_five_batches() {
     world.advance_time(4 * SECOND);
     world.inject(Fault::Elect { partition: 0, to: 1 });
     world.settle_all();
-    assert_eq!(world.sender.counters().looks, 1, "one look and one retry of the last batch prove all five");
+    assert_eq!(world.sender.counters().state_lookups, 1, "one look and one retry of the last batch prove all five");
     world.assert_delivered(2..12);
     world.heal_and_check();
 }

@@ -103,7 +103,7 @@ impl DeadLetterTopic {
         let check = TopicCheck::new(own.dlq_max_age, own.metadata_timeout);
         let extras = Extras { letters: DeadLetterMode::None, tokens, ..Extras::default() };
         let producer = KafkaProducer::build_with(own, Vec::new(), extras)?;
-        let log = Arc::new(LogClient::new(&producer.inner.reach));
+        let log = Arc::new(LogClient::new(&producer.inner.driver_config));
         let (requests, received) = unbounded_channel();
         let name: Arc<str> = topic.into();
         let reader = TopicReader { topic: name.clone(), log };

@@ -12,7 +12,7 @@ use kafka_courier_dlq::{Bytes, Header, LETTER_FORMAT, Letter, LetterId, Outcome,
 use super::claim::ClaimRecord;
 use super::index::Arrival;
 use crate::headers::*;
-use crate::record::borrowed;
+use crate::record::borrowed_headers;
 
 /// A record of the dead-letter topic.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -47,7 +47,7 @@ pub(crate) fn read_back(letter: &Letter, client_id: &str) -> Option<Letter> {
         timestamp: letter.timestamp_ms,
         key: letter.key.as_deref(),
         value: letter.value.as_deref(),
-        headers: borrowed(&headers),
+        headers: borrowed_headers(&headers),
     });
     match read {
         Some(TopicEntry::Letter(letter, _)) => Some(*letter),
@@ -216,7 +216,7 @@ mod tests {
             timestamp: 99,
             key: letter.key.as_deref(),
             value: letter.value.as_deref(),
-            headers: borrowed(headers),
+            headers: borrowed_headers(headers),
         })
     }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use kafka_courier_batcher::{BatchView, DecodeError};
 use kafka_courier_dlq::{Bytes, Header};
 use kafka_courier_idempotent_sender::core::ErrorCode;
-use kafka_courier_idempotent_sender::driver::{Command, LogClient, LogError, ReadFrom};
+use kafka_courier_idempotent_sender::driver::{DriverCommand, LogClient, LogError, ReadFrom};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 
@@ -22,7 +22,7 @@ use super::record::{self, TopicEntry};
 use crate::delivery::Delivery;
 use crate::error::{DeliveryError, PublishError};
 use crate::producer::KafkaProducer;
-use crate::record::{ProducerRecord, borrowed};
+use crate::record::{ProducerRecord, borrowed_headers};
 
 /// The timeout of a request to the cluster.
 const CLUSTER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -188,7 +188,7 @@ impl TopicTask {
         for record in records {
             sent.push(send(&self.producer, &self.reader.topic, record).await);
         }
-        self.producer.inner.intake.send_command(Command::SealOpen);
+        self.producer.inner.intake.send_command(DriverCommand::SealOpen);
         let mut written = Vec::with_capacity(sent.len());
         for sent in sent {
             written.push(write_outcome(sent).await);
@@ -214,7 +214,7 @@ async fn claim(claimant: Claimant, reply: SyncSender<Result<Lease, LeaseError>>)
 /// Writes one record, and waits for its outcome.
 pub(super) async fn write_one(producer: &KafkaProducer, topic: &str, record: &OutgoingRecord) -> WriteOutcome {
     let sent = send(producer, topic, record).await;
-    producer.inner.intake.send_command(Command::SealOpen);
+    producer.inner.intake.send_command(DriverCommand::SealOpen);
     write_outcome(sent).await
 }
 
@@ -224,7 +224,7 @@ async fn send(producer: &KafkaProducer, topic: &str, record: &OutgoingRecord) ->
         partition: record.partition,
         key: record.key.as_deref(),
         value: record.value.as_deref(),
-        headers: &borrowed(&record.headers),
+        headers: &borrowed_headers(&record.headers),
         timestamp: None,
     };
     producer.send(&record).await

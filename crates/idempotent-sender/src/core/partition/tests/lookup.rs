@@ -29,13 +29,13 @@ impl PartitionBench {
 
     fn finish_state_lookup(&mut self, last_sequence: i32, age: Duration) {
         let look = self.partition.lookup.unwrap().id;
-        let answer = LookAnswer::Producer { epoch: 0, last_sequence, age };
-        self.decide(|partition, cx| partition.on_looked(look, answer, cx));
+        let answer = StateLookupAnswer::Producer { epoch: 0, last_sequence, age };
+        self.decide(|partition, cx| partition.on_state_lookup(look, answer, cx));
     }
 
     fn finish_search(&mut self, answer: &SearchAnswer) {
         let look = self.partition.lookup.unwrap().id;
-        self.decide(|partition, cx| partition.on_searched(look, answer, cx));
+        self.decide(|partition, cx| partition.on_log_search(look, answer, cx));
     }
 
     /// Returns the offset at which the last requested log search starts. `None` if the last lookup is no log search.
