@@ -1,14 +1,15 @@
-//! Memory, closing, and futures that nobody waits for.
+//! Bounded memory, closing, and futures that are dropped before they complete.
 mod support;
 
 use std::time::{Duration, Instant};
 
 use kafka_courier::{FailedOutcome, ProducerRecord, PublishError};
 use kafka_courier_test_broker::{ApiKey, Fault, Gate, Rule, TestCluster};
-use support::{Books, LONG, Producer, config, in_order, producer, record};
+use support::{LONG, Producer, PublishedRecords, assert_in_order, config, producer, record};
 
+/// Events are accepted again once memory is free.
 #[tokio::test]
-async fn a_full_buffer_refuses_after_max_block_and_takes_again_when_there_is_room() {
+async fn full_buffer_refuses_after_max_block() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     let mut config = config(&cluster);
     config.buffer_memory = 1 << 20;
@@ -29,7 +30,7 @@ async fn a_full_buffer_refuses_after_max_block_and_takes_again_when_there_is_roo
         }
     };
     assert!(matches!(refused, PublishError::BufferFull { .. }) && refused.is_retriable(), "{refused}");
-    assert!((50..9_000).contains(&waited.as_millis()), "{waited:?}, and the default is 10 s");
+    assert!((50..9_000).contains(&waited.as_millis()), "{waited:?}: the default is 10 s");
     assert!(accepted.len() >= 50 && producer.stats().buffered_bytes <= 1 << 20, "{} accepted", accepted.len());
     gate.open();
     let count = accepted.len();
@@ -41,7 +42,7 @@ async fn a_full_buffer_refuses_after_max_block_and_takes_again_when_there_is_roo
 }
 
 #[tokio::test]
-async fn what_waits_for_room_is_accepted_as_soon_as_there_is_some() {
+async fn blocked_publish_resumes_when_memory_frees() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     let mut config = config(&cluster);
     config.buffer_memory = 1 << 20;
@@ -59,7 +60,7 @@ async fn what_waits_for_room_is_accepted_as_soon_as_there_is_some() {
 }
 
 #[tokio::test]
-async fn an_event_larger_than_memory_is_refused_at_once() {
+async fn event_larger_than_memory_is_refused() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     let producer = producer(&cluster);
     let value = vec![b'x'; 40 << 20];
@@ -68,23 +69,24 @@ async fn an_event_larger_than_memory_is_refused_at_once() {
     assert_eq!(producer.stats().buffered_bytes, 0);
 }
 
+/// A closed producer accepts no event.
 #[tokio::test]
-async fn closing_delivers_what_was_accepted_and_accepts_no_more() {
+async fn close_delivers_accepted_events() {
     let cluster = TestCluster::builder().brokers(3).topic("t", 6).start().await.unwrap();
     let mut config = config(&cluster);
     config.flush_timeout = Duration::from_secs(30);
     let producer = Producer::build(config).unwrap();
-    let mut books = Books::default();
-    books.send_many(&producer, "t", 500, 23).await;
+    let mut published = PublishedRecords::default();
+    published.send_many(&producer, "t", 500, 23).await;
     let report = producer.close(LONG).await;
     assert_eq!((report.delivered, report.failed), (500, 0));
     assert!(matches!(producer.send(&record("t", "k", "v")).await, Err(PublishError::Closed)));
     assert!(producer.stats().is_closed);
-    books.all_delivered(&cluster, "t").await;
+    published.assert_delivered(&cluster, "t").await;
 }
 
 #[tokio::test]
-async fn closing_gives_a_verdict_to_everything_when_the_brokers_are_silent() {
+async fn close_settles_events_of_silent_brokers() {
     let cluster = TestCluster::builder().topic("t", 4).start().await.unwrap();
     let producer = producer(&cluster);
     producer.send(&record("t", "k", "k#0")).await.unwrap().await.unwrap();
@@ -97,40 +99,41 @@ async fn closing_gives_a_verdict_to_everything_when_the_brokers_are_silent() {
     let report = producer.close(Duration::from_millis(100)).await;
     assert_eq!((report.delivered, report.failed), (1, 200));
     let verdicts: Vec<_> = deliveries.iter().map(|delivery| delivery.now().unwrap().unwrap_err().outcome()).collect();
-    assert!(verdicts.contains(&FailedOutcome::Unknown), "a request had left");
+    assert!(verdicts.contains(&FailedOutcome::Unknown), "one request was sent");
 }
 
+/// A detached delivery loses no event.
 #[tokio::test]
-async fn a_lost_publish_was_not_accepted_and_a_lost_delivery_loses_nothing() {
+async fn cancelled_publish_accepts_nothing() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     let producer = producer(&cluster);
     let gate = Gate::new();
     cluster.inject(Rule::for_api(ApiKey::Metadata).then(Fault::Hold(gate.clone())));
     let waiting = record("t", "k", "lost");
     let lost = tokio::time::timeout(Duration::from_millis(20), producer.send(&waiting)).await;
-    assert!(lost.is_err(), "it waits for the topic");
+    assert!(lost.is_err(), "the publish waits for the topic");
     gate.open();
     for number in 0..100 {
         producer.send(&record("t", "k", &format!("k#{number}"))).await.unwrap().detach();
     }
     assert!(producer.flush(LONG).await);
     let log = cluster.records("t");
-    in_order(&log);
+    assert_in_order(&log);
     assert_eq!(log.len(), 100);
 }
 
 #[tokio::test]
-async fn dropping_the_producer_still_delivers_what_was_accepted() {
+async fn dropped_producer_delivers_accepted_events() {
     let cluster = TestCluster::builder().topic("t", 2).start().await.unwrap();
     let producer = producer(&cluster);
-    let mut books = Books::default();
-    books.send_many(&producer, "t", 300, 7).await;
+    let mut published = PublishedRecords::default();
+    published.send_many(&producer, "t", 300, 7).await;
     drop(producer);
-    books.all_delivered(&cluster, "t").await;
+    published.assert_delivered(&cluster, "t").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn publishers_of_many_tasks_each_keep_their_order() {
+async fn concurrent_tasks_keep_their_order() {
     let cluster = TestCluster::builder().brokers(3).topic("t", 6).start().await.unwrap();
     let producer = producer(&cluster);
     let publisher = |task: usize| {
@@ -148,12 +151,13 @@ async fn publishers_of_many_tasks_each_keep_their_order() {
     }
     assert!(producer.flush(LONG).await);
     let log = cluster.records("t");
-    in_order(&log);
+    assert_in_order(&log);
     assert_eq!(log.len(), 4000);
 }
 
+/// The batches of 36 partitions together fill the memory long before one batch is full or `flush_timeout` has passed.
 #[tokio::test]
-async fn batches_that_nobody_fills_do_not_hold_all_memory_until_they_are_old() {
+async fn memory_pressure_seals_unfilled_batches() {
     let cluster = TestCluster::builder().topic("t", 36).start().await.unwrap();
     let mut config = config(&cluster);
     (config.buffer_memory, config.flush_bytes, config.flush_messages) = (4 << 20, 1 << 20, 1_000_000);

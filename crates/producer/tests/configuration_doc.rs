@@ -1,4 +1,4 @@
-//! The documented table of options is the one in the code; `just config-docs` writes it.
+//! The table of options in the documentation equals the options in the code. `just config-docs` writes the table.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ const BEGIN: &str = "<!-- made by `just config-docs` -->\n";
 const END: &str = "<!-- end -->\n";
 
 #[test]
-fn the_documented_options_are_those_of_the_code() {
+fn documented_options_match_the_code() {
     let mut table = String::from("| option | variable | default | what it does |\n|---|---|---|---|\n");
     for option in KafkaConfig::options() {
         let default = if option.default.is_empty() { "none".to_owned() } else { format!("`{}`", option.default) };
@@ -22,6 +22,6 @@ fn the_documented_options_are_those_of_the_code() {
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(path, format!("{before}{BEGIN}{table}{END}{after}")).unwrap();
     } else {
-        assert_eq!(written, table, "`just config-docs` brings docs/CONFIGURATION.md up to date");
+        assert_eq!(written, table, "docs/CONFIGURATION.md is out of date: run `just config-docs`");
     }
 }

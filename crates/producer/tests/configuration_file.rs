@@ -1,15 +1,15 @@
-//! Configuration files, and files that variables name.
+//! Configuration files, and files that hold the value of one option.
 #![cfg(feature = "config-file")]
-#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use kafka_courier::{Compression, ConfigLoader, KafkaConfig, Origin};
 
-struct Folder(tempfile::TempDir);
+struct SettingsFolder(tempfile::TempDir);
 
-impl Folder {
+impl SettingsFolder {
     fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
@@ -21,17 +21,17 @@ impl Folder {
     }
 }
 
-/// What is wrong with a file, without its path.
+/// Returns the problems of a file. The file's name replaces its path.
 fn problems(name: &str, text: &str) -> Vec<String> {
-    let folder = Folder::new();
+    let folder = SettingsFolder::new();
     let path = folder.file(name, text);
     let errors = KafkaConfig::from_file(&path).unwrap_err();
     errors.0.iter().map(|problem| problem.replace(&path.display().to_string(), name)).collect()
 }
 
 #[test]
-fn toml_and_json_say_the_same() {
-    let folder = Folder::new();
+fn toml_and_json_are_equivalent() {
+    let folder = SettingsFolder::new();
     let toml = folder.file(
         "courier.toml",
         r#"
@@ -59,7 +59,7 @@ fn toml_and_json_say_the_same() {
 
 #[test]
 fn javas_properties_are_understood() {
-    let folder = Folder::new();
+    let folder = SettingsFolder::new();
     let path = folder.file(
         "java.toml",
         r#"
@@ -102,7 +102,7 @@ fn javas_properties_are_understood() {
 }
 
 #[test]
-fn what_this_producer_never_does_is_refused_with_the_reason() {
+fn unsupported_java_values_are_refused() {
     let found = problems("java.toml", "acks = 1\nenable.idempotence = false\n");
     assert_eq!(found.len(), 2, "{found:?}");
     assert!(found[0].starts_with("acks in java.toml is \"1\", which is not allowed: must be all"), "{found:?}");
@@ -110,8 +110,9 @@ fn what_this_producer_never_does_is_refused_with_the_reason() {
     assert!(found[1].starts_with(idempotence), "{found:?}");
 }
 
+/// One error lists every problem of a file.
 #[test]
-fn all_problems_of_a_file_are_told_at_once() {
+fn all_problems_are_reported_together() {
     let found = problems(
         "c.toml",
         "borkers = \"a:1\"\nflush_timeout = 5\nlinger.ms = 1\nmax_in_flight = 9\nkey.serializer = \"x\"",
@@ -130,13 +131,13 @@ fn all_problems_of_a_file_are_told_at_once() {
 }
 
 #[test]
-fn what_stands_twice_is_an_error_in_json_too() {
+fn duplicate_json_options_are_errors() {
     let found = problems("c.json", r#"{"retry_max": 1, "retry_max": 2}"#);
     assert_eq!(found, ["retry_max in c.json sets retry_max, and retry_max sets it too: remove one of them"]);
 }
 
 #[test]
-fn what_is_no_toml_or_json_is_told_with_its_line_and_without_its_text() {
+fn syntax_errors_show_line_not_text() {
     let found = problems("c.toml", "client_id = \"a\"\nsasl_password = \"hunter2\n");
     assert!(found[0].starts_with("c.toml: invalid TOML settings (line 2)"), "{found:?}");
     assert!(!found[0].contains("hunter2"), "{found:?}");
@@ -147,9 +148,10 @@ fn what_is_no_toml_or_json_is_told_with_its_line_and_without_its_text() {
     }
 }
 
+/// A missing file, a folder and an endless file are errors.
 #[test]
-fn a_file_that_is_not_there_or_no_file_or_endless_is_an_error_that_names_it() {
-    let folder = Folder::new();
+fn unreadable_files_are_named() {
+    let folder = SettingsFolder::new();
     for path in [folder.0.path().join("none.toml"), folder.0.path().to_owned(), PathBuf::from("/dev/zero")] {
         let error = KafkaConfig::from_file(&path).unwrap_err().to_string();
         assert!(error.starts_with(&path.display().to_string()), "{error}");
@@ -157,8 +159,8 @@ fn a_file_that_is_not_there_or_no_file_or_endless_is_an_error_that_names_it() {
 }
 
 #[test]
-fn the_environment_goes_before_the_file_and_a_setting_before_both() {
-    let folder = Folder::new();
+fn argument_overrides_variable_overrides_file() {
+    let folder = SettingsFolder::new();
     let path = folder.file("c.toml", "retry_max = 1\nflush_messages = 1\nmax_in_flight = 1");
     let variables =
         [("KAFKA_FLUSH_MESSAGES", "2"), ("KAFKA_MAX_IN_FLIGHT", "2")].map(|(k, v)| (k.to_owned(), v.to_owned()));
@@ -176,8 +178,8 @@ fn the_environment_goes_before_the_file_and_a_setting_before_both() {
 }
 
 #[test]
-fn problems_of_all_sources_are_told_together() {
-    let folder = Folder::new();
+fn problems_of_all_sources_are_collected() {
+    let folder = SettingsFolder::new();
     let path = folder.file("c.toml", "flush_bytes = \"many\"");
     let variables = [("KAFKA_RETRY_MAX".to_owned(), "-1".to_owned())];
     let error = ConfigLoader::new()
@@ -196,8 +198,8 @@ fn problems_of_all_sources_are_told_together() {
 }
 
 #[test]
-fn a_variable_with_file_behind_it_names_a_file_that_holds_its_value() {
-    let folder = Folder::new();
+fn file_suffix_reads_value_from_file() {
+    let folder = SettingsFolder::new();
     for text in ["from-a-file", "from-a-file\n", "from-a-file\r\n"] {
         let path = folder.file("client", text).display().to_string();
         let (config, warnings) = KafkaConfig::from_variables([("KAFKA_CLIENT_ID_FILE".to_owned(), path)]).unwrap();
@@ -209,19 +211,20 @@ fn a_variable_with_file_behind_it_names_a_file_that_holds_its_value() {
 }
 
 #[test]
-fn a_file_that_a_variable_names_and_that_is_not_there_is_an_error_and_so_are_both_at_once() {
+fn missing_and_conflicting_files_are_errors() {
     let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let error = KafkaConfig::from_variables([variable("KAFKA_CLIENT_ID_FILE", "/nowhere/id")]).unwrap_err().to_string();
     assert!(error.starts_with("KAFKA_CLIENT_ID_FILE: /nowhere/id: No such file"), "{error}");
-    let folder = Folder::new();
+    let folder = SettingsFolder::new();
     let path = folder.file("client", "x").display().to_string();
     let both = [variable("KAFKA_CLIENT_ID_FILE", &path), variable("KAFKA_CLIENT_ID", "y")];
     let error = KafkaConfig::from_variables(both).unwrap_err().to_string();
     assert_eq!(error, "KAFKA_CLIENT_ID sets client_id, and KAFKA_CLIENT_ID_FILE sets it too: remove one of them");
 }
 
+/// `retry_backoff` above the default of `retry_backoff_max` raises that default, and not a value that is set.
 #[test]
-fn a_first_wait_that_is_longer_than_the_default_longest_one_takes_that_with_it() {
+fn long_backoff_raises_default_maximum() {
     let loaded = ConfigLoader::new().set("retry_backoff", "5s").load().unwrap();
     assert_eq!(loaded.config.retry_backoff_max, Duration::from_secs(5));
     let both = ConfigLoader::new().set("retry_backoff", "5s").set("retry_backoff_max", "2s").load().unwrap_err();
@@ -229,9 +232,10 @@ fn a_first_wait_that_is_longer_than_the_default_longest_one_takes_that_with_it()
     assert_eq!(both.to_string().matches("[retry_backoff").count(), 1, "{both}");
 }
 
+/// Any value may be a secret, such as one of a misspelt option.
 #[test]
-fn what_loads_a_configuration_shows_no_value_for_any_may_be_a_secret() {
-    let folder = Folder::new();
+fn loader_debug_shows_no_values() {
+    let folder = SettingsFolder::new();
     let secret = folder.file("password", "hunter2-d");
     let loader = ConfigLoader::new()
         .variables([
@@ -245,7 +249,7 @@ fn what_loads_a_configuration_shows_no_value_for_any_may_be_a_secret() {
 }
 
 #[test]
-fn what_is_wrong_with_a_secret_s_line_is_told_without_the_secret() {
+fn errors_do_not_show_secrets() {
     for text in [
         "sasl_password = hunter2",
         "sasl_password = \"hunter2",
@@ -279,14 +283,14 @@ fn what_is_wrong_with_a_secret_s_line_is_told_without_the_secret() {
 }
 
 #[test]
-fn certificates_that_are_not_verified_are_warned_of() {
+fn unverified_certificates_cause_a_warning() {
     let loaded =
         ConfigLoader::new().set("security_protocol", "SSL").set("insecure_skip_verify", "true").load().unwrap();
     assert!(loaded.warnings.iter().any(|warning| warning.contains("not verified")), "{:?}", loaded.warnings);
 }
 
 #[test]
-fn a_password_that_crosses_the_network_as_it_is_is_warned_of() {
+fn clear_text_password_causes_a_warning() {
     let loader = |protocol, mechanism| {
         let loader = ConfigLoader::new().set("security_protocol", protocol).set("sasl_mechanism", mechanism);
         loader.set("sasl_username", "alice").set("sasl_password", "hunter2").load().unwrap().warnings
@@ -298,7 +302,7 @@ fn a_password_that_crosses_the_network_as_it_is_is_warned_of() {
 }
 
 #[test]
-fn two_that_say_whom_to_trust_are_an_error() {
+fn conflicting_trust_options_are_refused() {
     let loader = ConfigLoader::new().set("security_protocol", "SSL").set("ssl_roots", "system");
     let error = loader.set("ssl_ca_location", "ca.pem").load().unwrap_err().to_string();
     assert!(error.contains("set only one of them"), "{error}");

@@ -1,5 +1,5 @@
-//! The topic of dead letters as a producer uses it: a topic that would lose them gets none.
-#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+//! A producer's topic for dead letters. A topic that would lose dead letters receives none.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod support;
 
 use std::sync::Arc;
@@ -20,7 +20,7 @@ async fn cluster(policy: &str) -> (TestCluster, KafkaConfig) {
 }
 
 #[tokio::test]
-async fn a_compacted_topic_is_passed_over() {
+async fn compacted_topic_is_skipped() {
     for (policy, in_topic) in [("compact", 0), ("compact,delete", 0), ("delete", 2)] {
         let (cluster, config) = cluster(policy).await;
         let producer = Producer::build(config).unwrap();
@@ -37,7 +37,7 @@ async fn a_compacted_topic_is_passed_over() {
 }
 
 #[tokio::test]
-async fn every_change_in_a_compacted_topic_is_refused() {
+async fn compacted_topic_refuses_every_change() {
     let (cluster, config) = cluster("delete").await;
     let open = || Arc::new(DeadLetterTopic::open(&config, "dead").unwrap());
     let store = open();
@@ -61,7 +61,7 @@ async fn every_change_in_a_compacted_topic_is_refused() {
 }
 
 #[tokio::test]
-async fn nothing_is_created_by_opening() {
+async fn opening_creates_no_topic() {
     let cluster = TestCluster::builder().topic("t", 1).auto_create_topics(1).start().await.unwrap();
     let config = config(&cluster);
     let store = Arc::new(DeadLetterTopic::open(&config, "dead").unwrap());
@@ -72,13 +72,13 @@ async fn nothing_is_created_by_opening() {
     assert_eq!(cluster.leader("dead", 0), None);
     let letter = Letter::new("t", None, "why", Timestamp::now());
     tokio::task::spawn_blocking(move || store.append(&[letter]).unwrap()).await.unwrap();
-    // The topic that was created is checked before the letter is written.
+    // The store checks the created topic before it writes the letter.
     assert!(cluster.requests(ApiKey::DescribeConfigs) > before);
     assert_eq!(cluster.record_count("dead"), 1);
 }
 
 #[tokio::test]
-async fn a_mute_broker_is_a_warning() {
+async fn silent_broker_causes_a_warning() {
     let (cluster, mut config) = cluster("delete").await;
     (config.request_timeout, config.metadata_timeout) = (Duration::from_millis(300), Duration::from_millis(500));
     cluster.inject(Rule::for_api(ApiKey::DescribeConfigs).always().then(Fault::Swallow));

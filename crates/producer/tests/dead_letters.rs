@@ -1,5 +1,5 @@
-//! What fails for good is kept as a letter before its delivery says so.
-#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+//! A record that fails permanently is stored as a dead letter before its delivery completes.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod support;
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use kafka_courier::{FailedOutcome, Header, KafkaProducer, ProducerRecord};
 use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Gate, Rule, TestCluster};
 use support::{LONG, Producer, config, producer, record};
 
-async fn one() -> TestCluster {
+async fn cluster_with_topic() -> TestCluster {
     TestCluster::builder().topic("t", 1).start().await.unwrap()
 }
 
@@ -25,15 +25,15 @@ async fn letters(producer: &KafkaProducer) -> Vec<Letter> {
 }
 
 #[tokio::test]
-async fn a_letter_holds_the_record_and_the_reason() {
-    let cluster = one().await;
+async fn dead_letter_holds_record_and_reason() {
+    let cluster = cluster_with_topic().await;
     cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
     let producer = producer(&cluster);
     let headers = [Header { key: "h", value: Some(b"\xff") }, Header { key: "n", value: None }];
     let record = ProducerRecord { topic: "t", key: Some(b"k"), headers: &headers, ..ProducerRecord::default() };
     let error = producer.send(&record).await.unwrap().await.unwrap_err();
     assert_eq!(error.attempts(), 1);
-    let [letter] = &letters(&producer).await[..] else { panic!("one letter") };
+    let [letter] = &letters(&producer).await[..] else { panic!("expected one dead letter") };
     assert_eq!((&*letter.topic, letter.partition, letter.key.as_deref()), ("t", Some(0), Some(&b"k"[..])));
     assert_eq!((&letter.value, letter.outcome, letter.attempt_count), (&None, Outcome::NotWritten, 1));
     assert_eq!(letter.error_code.as_deref(), Some("INVALID_RECORD"));
@@ -43,14 +43,14 @@ async fn a_letter_holds_the_record_and_the_reason() {
 }
 
 #[tokio::test]
-async fn a_typed_events_letter_names_the_event() {
+async fn dead_letter_names_typed_event() {
     let cluster = TestCluster::builder().topic("user-events", 1).start().await.unwrap();
     cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
     let producer = producer(&cluster);
     let builder = EventBuilder::new("auth-service", "1.0").with_correlation_id("req-7");
     let event = builder.user_logged_in(UserLoggedIn { user_id: "u-1".into(), ..Default::default() });
     producer.publish_to("user-events", &event).await.unwrap().await.unwrap_err();
-    let [letter] = &letters(&producer).await[..] else { panic!("one letter") };
+    let [letter] = &letters(&producer).await[..] else { panic!("expected one dead letter") };
     assert_eq!(letter.event_id.clone(), Some(event.id().to_string()));
     assert_eq!(letter.event_type.as_deref(), Some(event.event_type()));
     assert_eq!(letter.correlation_id.as_deref(), Some("req-7"));
@@ -60,8 +60,8 @@ async fn a_typed_events_letter_names_the_event() {
 }
 
 #[tokio::test]
-async fn an_unknown_letter_says_what_a_check_looks_for() {
-    let cluster = one().await;
+async fn unknown_outcome_keeps_verification_data() {
+    let cluster = cluster_with_topic().await;
     let mut config = config(&cluster);
     config.retry_max = 0;
     let producer = Producer::build(config).unwrap();
@@ -69,19 +69,19 @@ async fn an_unknown_letter_says_what_a_check_looks_for() {
     cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::ApplyThenDisconnect));
     let error = producer.send(&record("t", "k", "v1")).await.unwrap().await.unwrap_err();
     assert_eq!(error.outcome(), FailedOutcome::Unknown);
-    let [letter] = &letters(&producer).await[..] else { panic!("one letter") };
+    let [letter] = &letters(&producer).await[..] else { panic!("expected one dead letter") };
     assert_eq!((letter.outcome, letter.search_from, letter.sequence), (Outcome::Unknown, Some(1), Some(1)));
     assert!(letter.producer_id.is_some() && letter.producer_epoch.is_some() && letter.topic_id.is_some());
 }
 
-/// A store that keeps nothing until it is let.
+/// A store whose `append` waits for a message on the channel.
 #[derive(Debug)]
-struct Slow {
+struct GatedStore {
     inner: MemoryStore,
     gate: std::sync::Mutex<std::sync::mpsc::Receiver<()>>,
 }
 
-impl DeadLetterStore for Slow {
+impl DeadLetterStore for GatedStore {
     fn name(&self) -> &str {
         "slow"
     }
@@ -119,16 +119,17 @@ impl DeadLetterStore for Slow {
     }
 }
 
-fn slow() -> (Arc<Slow>, std::sync::mpsc::Sender<()>) {
+fn gated_store() -> (Arc<GatedStore>, std::sync::mpsc::Sender<()>) {
     let (open, gate) = std::sync::mpsc::channel();
-    (Arc::new(Slow { inner: MemoryStore::default(), gate: gate.into() }), open)
+    (Arc::new(GatedStore { inner: MemoryStore::default(), gate: gate.into() }), open)
 }
 
+/// Successful deliveries do not wait for the store.
 #[tokio::test]
-async fn a_failure_is_told_once_its_letter_is_kept_and_deliveries_do_not_wait_for_that() {
-    let cluster = one().await;
+async fn failure_waits_for_stored_dead_letter() {
+    let cluster = cluster_with_topic().await;
     cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
-    let (store, open) = slow();
+    let (store, open) = gated_store();
     let producer = with_store(&cluster, store.clone());
     let failing = producer.send(&record("t", "k", "bad")).await.unwrap();
     producer.flush(Duration::from_millis(50)).await;
@@ -140,10 +141,10 @@ async fn a_failure_is_told_once_its_letter_is_kept_and_deliveries_do_not_wait_fo
 }
 
 #[tokio::test]
-async fn closing_waits_for_the_letters() {
-    let cluster = one().await;
+async fn close_waits_for_dead_letters() {
+    let cluster = cluster_with_topic().await;
     cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
-    let (store, open) = slow();
+    let (store, open) = gated_store();
     let producer = with_store(&cluster, store.clone());
     let failing = producer.send(&record("t", "k", "bad")).await.unwrap();
     let closing = tokio::spawn(async move { producer.close(LONG).await });
@@ -156,8 +157,8 @@ async fn closing_waits_for_the_letters() {
 }
 
 #[tokio::test]
-async fn what_the_first_store_does_not_take_is_kept_in_memory() {
-    let cluster = one().await;
+async fn memory_keeps_overflow_of_first_store() {
+    let cluster = cluster_with_topic().await;
     cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
     let limits = Limits { max_letters: Some(1), overflow: Overflow::Refuse, ..Limits::default() };
     let full = Arc::new(MemoryStore::with_limits(limits));
@@ -168,12 +169,13 @@ async fn what_the_first_store_does_not_take_is_kept_in_memory() {
         delivery.await.unwrap_err();
     }
     assert_eq!(letters(&producer).await.len(), 2);
-    assert_eq!(full.len(), 0, "all of an append or nothing");
+    assert_eq!(full.len(), 0, "an append is stored as a whole or not at all");
 }
 
+/// A leader that accepts a later sequence number proves that the earlier record is in the log.
 #[tokio::test]
-async fn a_letter_is_removed_when_a_later_acceptance_proves_that_its_record_is_in_the_log() {
-    let cluster = one().await;
+async fn later_acknowledgement_removes_dead_letter() {
+    let cluster = cluster_with_topic().await;
     let mut config = config(&cluster);
     (config.retry_max, config.request_timeout) = (0, Duration::from_millis(300));
     let producer = Producer::build(config).unwrap();
@@ -193,8 +195,8 @@ async fn a_letter_is_removed_when_a_later_acceptance_proves_that_its_record_is_i
 }
 
 #[tokio::test]
-async fn letters_in_the_file_outlive_the_producer() {
-    let cluster = one().await;
+async fn dead_letter_file_outlives_producer() {
+    let cluster = cluster_with_topic().await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state/letters.redb").to_str().unwrap().to_owned();
     let build = || Producer::with(|builder| builder.with_config(config(&cluster)).dlq_file(path.clone()));
@@ -206,7 +208,7 @@ async fn letters_in_the_file_outlive_the_producer() {
     producer.close(LONG).await;
     drop(producer);
     let again = loop {
-        // The thread that keeps the letters lets the file go when everybody else has let the producer go.
+        // The store's thread releases the file once the last other reference to the producer is dropped.
         match build() {
             Ok(producer) => break producer,
             Err(error) => assert!(error.to_string().contains("held"), "{error}"),
@@ -218,9 +220,9 @@ async fn letters_in_the_file_outlive_the_producer() {
 }
 
 #[tokio::test]
-async fn a_full_file_refuses_or_drops_the_oldest_as_it_was_told() {
+async fn full_file_follows_overflow_option() {
     for (overflow, expected) in [("refuse", ["b", "a"]), ("drop_oldest", ["b", ""])] {
-        let cluster = one().await;
+        let cluster = cluster_with_topic().await;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("letters.redb").to_str().unwrap().to_owned();
         let variables = [("KAFKA_DLQ_MAX_LETTERS", "1"), ("KAFKA_DLQ_OVERFLOW", overflow), ("KAFKA_DLQ_FILE", &path)];
@@ -248,8 +250,8 @@ fn value_of(letter: &Letter) -> String {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn the_file_of_a_running_producer_is_reached_through_it() {
-    let cluster = one().await;
+async fn running_producer_shares_its_file() {
+    let cluster = cluster_with_topic().await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("letters.redb").to_str().unwrap().to_owned();
     let producer = Producer::with(|builder| builder.with_config(config(&cluster)).dlq_file(path.clone())).unwrap();

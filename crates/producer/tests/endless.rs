@@ -1,8 +1,8 @@
 //! Brokers whose answers never end: the connection is dropped, and memory stays bounded.
 //!
-//! One test alone in its process, for it looks at the process's memory.
+//! The test measures the memory of its process, so this file holds only one test.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -13,9 +13,11 @@ use support::Producer;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
-/// What is sent over and over: answers to nothing, of 4 bytes and of a MiB; zeros; and, once before them, a length of 2 GiB
-/// or of 90 MiB, which may be an answer's.
-fn pieces() -> [(&'static [u8], Vec<u8>); 5] {
+/// Returns endless answers, as bytes that are sent once and bytes that are repeated.
+///
+/// The repeated bytes are answers without a request, of 4 bytes and of 1 MiB, or plain filler. A length of 2 GiB or 90 MiB
+/// may precede the filler. 90 MiB is a valid length of an answer.
+fn answers() -> [(&'static [u8], Vec<u8>); 5] {
     let mut large = vec![0, 0x10, 0, 0, 0x7f, 0, 0, 0];
     large.resize(4 + (1 << 20), 7);
     [
@@ -27,17 +29,17 @@ fn pieces() -> [(&'static [u8], Vec<u8>); 5] {
     ]
 }
 
-/// The most memory that this process ever used, bytes.
-fn most_used() -> usize {
+/// Returns the peak resident memory of this process in bytes.
+fn peak_resident_bytes() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
 }
 
 #[tokio::test]
-async fn answers_without_end_cost_bounded_memory_and_give_an_error() {
-    let before = most_used();
-    for (first, piece) in pieces() {
+async fn endless_answers_cost_bounded_memory() {
+    let before = peak_resident_bytes();
+    for (first, piece) in answers() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
@@ -60,6 +62,6 @@ async fn answers_without_end_cost_bounded_memory_and_give_an_error() {
         assert!(!error.is_refusal(), "{error}");
         producer.close(Duration::from_secs(1)).await;
     }
-    let grown = most_used() - before;
-    assert!(grown < 256 << 20, "{} MiB more were used", grown >> 20);
+    let grown = peak_resident_bytes() - before;
+    assert!(grown < 256 << 20, "memory grew by {} MiB", grown >> 20);
 }

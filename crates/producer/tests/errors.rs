@@ -1,23 +1,23 @@
-//! Errors that a leader answers: what recovers, what is split, and what is given up alone.
-#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+//! Errors in the answers of a leader: the producer retries, splits the batch, or fails single records.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod support;
 
 use kafka_courier::dlq::Selection;
 use kafka_courier::{FailedOutcome, KafkaProducer, ProducerRecord};
 use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Rule, TestCluster, TopicSpec};
-use support::{Books, LONG, Producer, config, producer, record};
+use support::{LONG, Producer, PublishedRecords, config, producer, record};
 
-/// Publishes while faults befall some requests, and expects everything in the log once and in order.
+/// Publishes while faults hit some requests, and asserts that the log has every record once and in order.
 async fn recovers_from(faults: impl IntoIterator<Item = Rule>) {
     let cluster = TestCluster::builder().brokers(3).topic("t", 2).start().await.unwrap();
     let producer = producer(&cluster);
-    let mut books = Books::default();
-    // Known to its leaders first, so that several batches are in flight when the faults begin.
-    books.send_many(&producer, "t", 20, 7).await;
+    let mut published = PublishedRecords::default();
+    // The leaders know the producer id, so several batches are in flight when the faults begin.
+    published.send_many(&producer, "t", 20, 7).await;
     assert!(producer.flush(LONG).await);
     faults.into_iter().for_each(|fault| cluster.inject(fault));
-    books.send_many(&producer, "t", 400, 7).await;
-    books.all_delivered(&cluster, "t").await;
+    published.send_many(&producer, "t", 400, 7).await;
+    published.assert_delivered(&cluster, "t").await;
 }
 
 macro_rules! recovers {
@@ -36,7 +36,7 @@ macro_rules! recovers {
             }
 
             #[tokio::test]
-            async fn before_and_after_and_without_an_answer() {
+            async fn before_after_and_without_answer() {
                 let on = || Rule::for_api(ApiKey::Produce);
                 recovers_from([
                     on().then(Fault::Refuse(ErrorCode::$code)),
@@ -68,80 +68,83 @@ recovers! {
 }
 
 #[tokio::test]
-async fn a_coordinator_that_loads_is_asked_again() {
+async fn loading_coordinator_is_asked_again() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     cluster.fail_next(ApiKey::InitProducerId, 3, ErrorCode::CoordinatorLoadInProgress);
     producer(&cluster).send(&record("t", "k", "k#0")).await.unwrap().await.unwrap();
     assert_eq!(cluster.requests(ApiKey::InitProducerId), 4);
 }
 
+/// The cluster forgets producer ids between batches. No record is lost, and the order is kept.
 #[tokio::test]
-async fn forgotten_producer_ids_cost_no_record_and_no_order() {
+async fn forgotten_producer_ids_lose_nothing() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     let producer = producer(&cluster);
-    let mut books = Books::default();
+    let mut published = PublishedRecords::default();
     for _ in 0..5 {
-        books.send_many(&producer, "t", 50, 3).await;
+        published.send_many(&producer, "t", 50, 3).await;
         assert!(producer.flush(LONG).await);
         cluster.forget_producer_ids();
     }
-    books.all_delivered(&cluster, "t").await;
+    published.assert_delivered(&cluster, "t").await;
 }
 
-/// The producer asks a topic for its limit when it first hears of it; from here on the topic takes less.
-async fn limit_after_the_producer_asked(producer: &KafkaProducer, cluster: &TestCluster, books: &mut Books) {
-    books.send_many(producer, "t", 5, 5).await;
+/// Publishes five records, then lowers the topic's limit. The producer reads the limit of a new topic, and so knows only the
+/// former limit.
+async fn publish_then_lower_limit(producer: &KafkaProducer, cluster: &TestCluster, published: &mut PublishedRecords) {
+    published.send_many(producer, "t", 5, 5).await;
     cluster.wait_for_records("t", 5).await;
     cluster.set_topic_config("t", "max.message.bytes", "400").unwrap();
 }
 
 #[tokio::test]
-async fn a_batch_that_is_too_large_is_split_until_it_fits() {
+async fn oversized_batch_is_split_until_fitting() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     let mut config = config(&cluster);
     config.compression = kafka_courier::Compression::None;
     config.flush_timeout = std::time::Duration::from_millis(50);
     let producer = Producer::build(config).unwrap();
-    let mut books = Books::default();
-    limit_after_the_producer_asked(&producer, &cluster, &mut books).await;
-    books.send_many(&producer, "t", 300, 5).await;
-    books.all_delivered(&cluster, "t").await;
+    let mut published = PublishedRecords::default();
+    publish_then_lower_limit(&producer, &cluster, &mut published).await;
+    published.send_many(&producer, "t", 300, 5).await;
+    published.assert_delivered(&cluster, "t").await;
     let batches = cluster.batches("t");
     assert!(batches.iter().all(|batch| batch.size_bytes <= 400) && batches.len() > 10);
 }
 
 #[tokio::test]
-async fn a_record_that_is_too_large_by_itself_is_given_up_alone() {
+async fn oversized_record_fails_alone() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     let mut config = config(&cluster);
     config.compression = kafka_courier::Compression::None;
     config.flush_timeout = std::time::Duration::from_millis(50);
     let producer = Producer::build(config).unwrap();
-    let mut books = Books::default();
-    limit_after_the_producer_asked(&producer, &cluster, &mut books).await;
-    books.send_many(&producer, "t", 50, 5).await;
+    let mut published = PublishedRecords::default();
+    publish_then_lower_limit(&producer, &cluster, &mut published).await;
+    published.send_many(&producer, "t", 50, 5).await;
     let long = "x".repeat(1000);
     let large = producer.send(&record("t", "large", &long)).await.unwrap();
-    books.send_many(&producer, "t", 50, 5).await;
+    published.send_many(&producer, "t", 50, 5).await;
     let error = large.await.unwrap_err();
     assert_eq!(error.outcome(), FailedOutcome::NotWritten);
     assert_eq!(error.code(), Some(kafka_courier::ErrorCode::MESSAGE_TOO_LARGE));
-    books.all_delivered(&cluster, "t").await;
+    published.assert_delivered(&cluster, "t").await;
 }
 
+/// The error has the broker's message, and the rest of the batch is delivered.
 #[tokio::test]
-async fn a_guilty_record_is_given_up_alone_with_the_brokers_words() {
+async fn rejected_record_fails_alone() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     cluster.reject_records(|record| (record.key_text() == Some("bad")).then(|| "bad keys are refused".to_owned()));
     let mut config = config(&cluster);
     config.flush_timeout = std::time::Duration::from_millis(50);
     let producer = Producer::build(config).unwrap();
-    let mut books = Books::default();
-    books.send_many(&producer, "t", 10, 3).await;
+    let mut published = PublishedRecords::default();
+    published.send_many(&producer, "t", 10, 3).await;
     let mut guilty = Vec::new();
     for value in ["bad#0", "bad#1"] {
         guilty.push(producer.send(&record("t", "bad", value)).await.unwrap());
-        books.send_many(&producer, "t", 10, 3).await;
+        published.send_many(&producer, "t", 10, 3).await;
     }
     for delivery in guilty {
         let error = delivery.await.unwrap_err();
@@ -149,44 +152,44 @@ async fn a_guilty_record_is_given_up_alone_with_the_brokers_words() {
         assert_eq!(error.code(), Some(kafka_courier::ErrorCode::INVALID_RECORD));
         assert!(error.to_string().contains("bad keys are refused"), "{error}");
     }
-    books.all_delivered(&cluster, "t").await;
+    published.assert_delivered(&cluster, "t").await;
     assert_eq!(producer.stats().failed, 2);
 }
 
 #[tokio::test]
-async fn a_record_without_key_is_refused_alone_by_a_compacted_topic() {
+async fn keyless_record_in_compacted_topic_fails() {
     let topic = TopicSpec::new("t", 1).config("cleanup.policy", "compact");
     let cluster = TestCluster::builder().topic_spec(topic).start().await.unwrap();
     let producer = producer(&cluster);
-    let mut books = Books::default();
-    books.send_many(&producer, "t", 10, 3).await;
+    let mut published = PublishedRecords::default();
+    published.send_many(&producer, "t", 10, 3).await;
     let keyless = ProducerRecord { key: None, ..record("t", "", "v") };
     let keyless = producer.send(&keyless).await.unwrap();
-    books.send_many(&producer, "t", 10, 3).await;
+    published.send_many(&producer, "t", 10, 3).await;
     assert_eq!(keyless.await.unwrap_err().outcome(), FailedOutcome::NotWritten);
-    books.all_delivered(&cluster, "t").await;
+    published.assert_delivered(&cluster, "t").await;
 }
 
 #[tokio::test]
-async fn a_topic_that_is_not_allowed_fails_at_once_and_alone() {
+async fn unauthorized_topic_fails_alone() {
     let cluster = TestCluster::builder().topic("secret", 1).topic("t", 1).start().await.unwrap();
     let producer = producer(&cluster);
     producer.send(&record("secret", "k", "k#0")).await.unwrap().await.unwrap();
     let rule = Rule::for_api(ApiKey::Produce).partition("secret", 0).always();
     cluster.inject(rule.then(Fault::Refuse(ErrorCode::TopicAuthorizationFailed)));
-    let mut books = Books::default();
-    books.send_many(&producer, "t", 20, 3).await;
+    let mut published = PublishedRecords::default();
+    published.send_many(&producer, "t", 20, 3).await;
     let error = producer.send(&record("secret", "k", "k#1")).await.unwrap().await.unwrap_err();
     assert_eq!(error.code(), Some(kafka_courier::ErrorCode::TOPIC_AUTHORIZATION_FAILED));
     assert_eq!((error.outcome(), error.attempts()), (FailedOutcome::NotWritten, 1));
-    books.send_many(&producer, "t", 20, 3).await;
-    books.all_delivered(&cluster, "t").await;
+    published.send_many(&producer, "t", 20, 3).await;
+    published.assert_delivered(&cluster, "t").await;
     cluster.clear_faults();
     producer.send(&record("secret", "k", "k#2")).await.unwrap().await.unwrap();
 }
 
 #[tokio::test]
-async fn retries_end_after_retry_max_and_what_may_be_written_is_unknown() {
+async fn exhausted_retries_leave_unknown_outcome() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     let mut config = config(&cluster);
     config.retry_max = 2;
@@ -197,8 +200,9 @@ async fn retries_end_after_retry_max_and_what_may_be_written_is_unknown() {
     assert!(error.is_retriable() && !error.timed_out());
 }
 
-/// Publishes these values in one batch, of which the broker rejects those that begin with `bad`, each with words of its own.
-async fn each_rejected_has_its_own_text(values: &[&str]) {
+/// Publishes these values in one batch. The broker rejects each value that begins with `bad`, with a separate message.
+/// Asserts that every error and dead letter has its own message.
+async fn assert_own_messages(values: &[&str]) {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     cluster.reject_records(|record| {
         let value = record.value_text().unwrap_or_default();
@@ -227,12 +231,13 @@ async fn each_rejected_has_its_own_text(values: &[&str]) {
 }
 
 #[tokio::test]
-async fn each_rejected_record_has_its_own_text() {
-    each_rejected_has_its_own_text(&["good-1", "bad-1", "good-2", "bad-2", "bad-3"]).await;
-    each_rejected_has_its_own_text(&["bad-1", "bad-2", "bad-3"]).await;
+async fn each_rejected_record_has_own_message() {
+    assert_own_messages(&["good-1", "bad-1", "good-2", "bad-2", "bad-3"]).await;
+    assert_own_messages(&["bad-1", "bad-2", "bad-3"]).await;
 }
 
-/// Error and letter of an event whose timestamp is rejected show the clock; the reason, by which failures are grouped, does not.
+/// The error and the dead letter of a rejected timestamp show the clock. The reason does not, because failures are grouped by
+/// their reason.
 #[tokio::test]
 async fn rejected_timestamp_names_the_clock() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();

@@ -1,6 +1,6 @@
-//! Events that somebody waits for, and events that nobody does.
+//! Awaited deliveries, and deliveries that are not awaited.
 //!
-//! Rule: flush_timeout is longer than any test may take, so whatever leaves did not sit it out.
+//! Rule: `flush_timeout` is longer than a test may take, so a batch that is sent did not wait for `flush_timeout`.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod support;
 
@@ -30,7 +30,7 @@ async fn send(producer: &KafkaProducer, count: usize) -> Vec<Delivery> {
 }
 
 #[tokio::test]
-async fn who_awaits_a_delivery_does_not_sit_out_the_flush_timeout() {
+async fn awaited_delivery_skips_flush_timeout() {
     let cluster = cluster().await;
     let producer = Producer::build(config(&cluster)).unwrap();
     for offset in 0..20 {
@@ -40,7 +40,7 @@ async fn who_awaits_a_delivery_does_not_sit_out_the_flush_timeout() {
 }
 
 #[tokio::test]
-async fn what_is_published_while_a_batch_is_on_its_way_shares_the_next_one() {
+async fn events_during_flight_share_next_batch() {
     let cluster = cluster().await;
     let producer = Producer::build(config(&cluster)).unwrap();
     send(&producer, 1).await.remove(0).await.unwrap();
@@ -62,8 +62,9 @@ async fn what_is_published_while_a_batch_is_on_its_way_shares_the_next_one() {
     assert_eq!(sizes, [1, 1, 49]);
 }
 
+/// Awaited events fill batches as large as those of events that are not awaited.
 #[tokio::test]
-async fn many_deliveries_awaited_at_once_leave_in_batches_as_large_as_unawaited_ones() {
+async fn many_awaited_deliveries_fill_batches() {
     let cluster = cluster().await;
     let producer = Producer::build(config(&cluster)).unwrap();
     for delivery in send(&producer, 10_000).await {
@@ -77,7 +78,7 @@ async fn many_deliveries_awaited_at_once_leave_in_batches_as_large_as_unawaited_
 }
 
 #[tokio::test]
-async fn what_nobody_awaits_waits_for_its_batch_to_fill() {
+async fn unawaited_events_wait_for_full_batch() {
     let cluster = cluster().await;
     let producer = Producer::build(config(&cluster)).unwrap();
     send(&producer, 999).await.into_iter().for_each(Delivery::detach);
@@ -88,7 +89,7 @@ async fn what_nobody_awaits_waits_for_its_batch_to_fill() {
 }
 
 #[tokio::test]
-async fn switched_off_awaited_events_wait_as_all_do() {
+async fn awaited_events_wait_without_expedite() {
     let cluster = cluster().await;
     let mut config = config(&cluster);
     (config.expedite, config.flush_timeout) = (false, Duration::from_millis(1300)); // the default is a second
@@ -99,7 +100,7 @@ async fn switched_off_awaited_events_wait_as_all_do() {
 }
 
 #[tokio::test]
-async fn a_delivery_that_is_awaited_does_not_keep_a_dropped_producer_alive() {
+async fn dropped_producer_completes_awaited_delivery() {
     let cluster = cluster().await;
     let producer = Producer::build(config(&cluster)).unwrap();
     let delivery = send(&producer, 1).await.remove(0);

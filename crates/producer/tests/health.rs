@@ -1,5 +1,5 @@
-//! Each part of the way to the cluster fails by its own name.
-#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+//! A health check names the part of the connection that failed.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod support;
 
 use std::time::Duration;
@@ -24,14 +24,14 @@ async fn unreachable(broker: &str) -> HealthError {
 }
 
 #[tokio::test]
-async fn a_name_that_leads_nowhere_is_dns() {
+async fn unresolvable_name_fails_as_dns() {
     let error = unreachable("kafka.invalid:9092").await;
     assert_eq!(error.part(), HealthPart::Dns, "{error}");
     assert!(error.to_string().starts_with("DNS: kafka.invalid:9092: "), "{error}");
 }
 
 #[tokio::test]
-async fn a_port_that_nobody_listens_at_is_connect() {
+async fn closed_port_fails_as_connect() {
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let error = unreachable(&nobody.to_string()).await;
     assert_eq!(error.part(), HealthPart::Connect, "{error}");
@@ -39,7 +39,7 @@ async fn a_port_that_nobody_listens_at_is_connect() {
 }
 
 #[tokio::test]
-async fn who_answers_nothing_that_kafka_would_is_api_versions() {
+async fn closed_connection_fails_as_api_versions() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let broker = listener.local_addr().unwrap().to_string();
     let hang_up = tokio::spawn(async move {
@@ -53,7 +53,7 @@ async fn who_answers_nothing_that_kafka_would_is_api_versions() {
 
 #[cfg(feature = "tls")]
 #[tokio::test]
-async fn a_broker_without_tls_is_tls() {
+async fn plaintext_broker_fails_as_tls() {
     let cluster = cluster().await;
     let mut config = config(&cluster);
     config.security_protocol = SecurityProtocol::Ssl;
@@ -63,7 +63,7 @@ async fn a_broker_without_tls_is_tls() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_sasl_and_final() {
+async fn wrong_password_fails_as_sasl() {
     let cluster = TestCluster::builder().user("alice", "right").start().await.unwrap();
     let mut config = config(&cluster);
     config.security_protocol = SecurityProtocol::SaslPlaintext;
@@ -76,7 +76,7 @@ async fn a_wrong_password_is_sasl_and_final() {
 }
 
 #[tokio::test]
-async fn a_cluster_that_does_not_tell_its_topics_in_time_is_metadata() {
+async fn unanswered_metadata_fails_as_metadata() {
     let cluster = cluster().await;
     cluster.inject(Rule::for_api(ApiKey::Metadata).always().then(Fault::Swallow));
     let producer = Producer::build(config(&cluster)).unwrap();
@@ -86,7 +86,7 @@ async fn a_cluster_that_does_not_tell_its_topics_in_time_is_metadata() {
 }
 
 #[tokio::test]
-async fn a_topic_that_was_checked_is_known_to_who_publishes_without_waiting() {
+async fn checked_topic_needs_no_wait() {
     let cluster = cluster().await;
     let producer = Producer::build(config(&cluster)).unwrap();
     let record = ProducerRecord { topic: "t", value: Some(b"v"), ..ProducerRecord::default() };
@@ -95,8 +95,9 @@ async fn a_topic_that_was_checked_is_known_to_who_publishes_without_waiting() {
     producer.try_send(&record).unwrap().await.unwrap();
 }
 
+/// The cluster creates topics on demand, and the check does not cause this.
 #[tokio::test]
-async fn a_topic_that_is_not_there_is_metadata_and_is_not_created() {
+async fn missing_topic_is_not_created() {
     let cluster = TestCluster::builder().auto_create_topics(1).start().await.unwrap();
     let producer = Producer::build(config(&cluster)).unwrap();
     for _ in 0..2 {
@@ -108,8 +109,9 @@ async fn a_topic_that_is_not_there_is_metadata_and_is_not_created() {
     producer.health_check(LONG).await.unwrap();
 }
 
+/// The check fails before the first event, and again when the right to write is withdrawn later.
 #[tokio::test]
-async fn a_topic_that_we_may_not_write_is_write_authorization_before_the_first_event_and_after() {
+async fn denied_topic_fails_as_write_authorization() {
     let cluster = cluster().await;
     let producer = Producer::build(config(&cluster)).unwrap();
     producer.health_check_topics(&["t"], LONG).await.unwrap();
@@ -127,7 +129,7 @@ async fn a_topic_that_we_may_not_write_is_write_authorization_before_the_first_e
 }
 
 #[tokio::test]
-async fn who_may_write_nothing_at_all_is_told_before_the_first_event() {
+async fn denied_cluster_write_fails_first_check() {
     let cluster = cluster().await;
     cluster.inject(Rule::for_api(ApiKey::InitProducerId).then(Fault::Refuse(ErrorCode::ClusterAuthorizationFailed)));
     let producer = Producer::build(config(&cluster)).unwrap();
@@ -136,8 +138,9 @@ async fn who_may_write_nothing_at_all_is_told_before_the_first_event() {
     producer.health_check(LONG).await.unwrap();
 }
 
+/// A broker that has just started gives out no producer ids yet.
 #[tokio::test]
-async fn a_broker_that_has_just_started_and_gives_no_producer_id_yet_is_asked_again() {
+async fn loading_coordinator_is_retried() {
     let cluster = cluster().await;
     let loading = Fault::Refuse(ErrorCode::CoordinatorLoadInProgress);
     cluster.inject(Rule::for_api(ApiKey::InitProducerId).times(2).then(loading));
@@ -146,19 +149,19 @@ async fn a_broker_that_has_just_started_and_gives_no_producer_id_yet_is_asked_ag
 }
 
 #[tokio::test]
-async fn a_check_asks_for_no_producer_id_once_there_is_one_and_makes_no_connection_twice() {
+async fn checks_reuse_connection_and_producer_id() {
     let cluster = cluster().await;
     let producer = Producer::build(config(&cluster)).unwrap();
     producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap();
-    let (ids, dialled) = (cluster.requests(ApiKey::InitProducerId), cluster.requests(ApiKey::ApiVersions));
+    let (ids, handshakes) = (cluster.requests(ApiKey::InitProducerId), cluster.requests(ApiKey::ApiVersions));
     for _ in 0..3 {
         producer.health_check(LONG).await.unwrap();
     }
-    assert_eq!((cluster.requests(ApiKey::InitProducerId), cluster.requests(ApiKey::ApiVersions)), (ids, dialled));
+    assert_eq!((cluster.requests(ApiKey::InitProducerId), cluster.requests(ApiKey::ApiVersions)), (ids, handshakes));
 }
 
 #[tokio::test]
-async fn a_connection_that_died_unseen_is_made_anew() {
+async fn dead_connection_is_replaced() {
     let cluster = cluster().await;
     let producer = Producer::build(config(&cluster)).unwrap();
     producer.health_check(LONG).await.unwrap();

@@ -1,18 +1,19 @@
-//! Brokers that answer nonsense: the producer drops the connection, keeps its memory, and delivers once they have come to
-//! their senses.
+//! Brokers that send malformed answers. The producer closes the connection, keeps its memory bounded, and delivers once the
+//! answers are valid again.
 //!
-//! One test alone in its process, for it looks at the process's memory.
+//! The test measures the memory of its process, so this file holds only one test.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod support;
 
 use std::time::Duration;
 
 use kafka_courier::{SaslMechanism, SecurityProtocol};
 use kafka_courier_test_broker::{ApiKey, Fault, Rule, TestCluster};
-use support::{Books, LONG, Producer, config};
+use support::{LONG, Producer, PublishedRecords, config};
 
-/// Lengths of 2 GiB and more, a negative one, none, a wrong correlation id, half an answer.
+/// Malformed frames: lengths of 2 GiB, -1 and 0, a frame without a whole correlation id, a wrong correlation id, and half an
+/// answer.
 const FRAMES: [&[u8]; 6] = [
     &[0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 1],
     &[0xff, 0xff, 0xff, 0xff],
@@ -22,7 +23,8 @@ const FRAMES: [&[u8]; 6] = [
     &[0, 0, 1, 0, 0, 0, 0, 1, 2, 3],
 ];
 
-/// Nothing, and arrays of 2^31 elements in either format, behind what may be a header's tags, an error or a throttle time.
+/// Malformed bodies: no bytes, and arrays of 2^31 elements in both formats, after bytes that may be the tags of a header, an
+/// error or a throttle time.
 const BODIES: [&[u8]; 7] = [
     &[],
     &[0x7f, 0xff, 0xff, 0xff],
@@ -33,15 +35,15 @@ const BODIES: [&[u8]; 7] = [
     &[0xff; 64],
 ];
 
-/// Metadata (13) of the topic, with one partition: the last of a million.
-fn a_lone_partition_far_away() -> Fault {
+/// Returns a Metadata answer (version 13) in which the topic has one partition, number 999,999.
+fn metadata_with_distant_partition() -> Fault {
     let head = [0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 2, 0, 0, 2, b't'];
     let partition = [2, 0, 0, 0, 0x0f, 0x42, 0x3f, 0, 0, 0, 1, 0, 0, 0, 1, 1, 1, 1, 0];
     let tail = [0x80, 0, 0, 0, 0, 0, 0, 0];
     Fault::ApplyThenAnswer([&head[..], &[0; 17], &partition, &tail].concat())
 }
 
-/// What SCRAM's and PLAIN's answers could be instead of what they should: huge lengths, in either format, and none.
+/// Malformed answers to PLAIN and SCRAM: huge lengths in both formats, and no bytes.
 const SASL_BODIES: [&[u8]; 6] = [
     &[],
     &[0, 0, 0x7f, 0xff, 0xff, 0xff],
@@ -51,8 +53,8 @@ const SASL_BODIES: [&[u8]; 6] = [
     &[0xff; 64],
 ];
 
-/// The most memory that this process ever had reserved, bytes.
-fn reserved() -> usize {
+/// Returns the peak virtual memory of this process in bytes.
+fn peak_virtual_bytes() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmPeak:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
@@ -64,12 +66,12 @@ fn sasl_faults() -> impl Iterator<Item = Fault> {
 }
 
 #[tokio::test]
-async fn nonsense_from_brokers_costs_neither_records_nor_memory() {
+async fn malformed_answers_lose_no_records() {
     let faults = FRAMES.map(|bytes| Fault::ApplyThenSend(bytes.to_vec())).into_iter();
     let faults = faults.chain(BODIES.map(|body| Fault::ApplyThenAnswer(body.to_vec())));
-    let before = reserved();
+    let before = peak_virtual_bytes();
     let apis = [ApiKey::ApiVersions, ApiKey::Metadata, ApiKey::InitProducerId, ApiKey::Produce];
-    let faults = faults.map(|fault| (fault, &apis[..])).chain([(a_lone_partition_far_away(), &apis[1..2])]);
+    let faults = faults.map(|fault| (fault, &apis[..])).chain([(metadata_with_distant_partition(), &apis[1..2])]);
     for (fault, apis) in faults {
         for api in apis.iter().copied() {
             let cluster = TestCluster::builder().brokers(2).topic("t", 2).start().await.unwrap();
@@ -78,10 +80,10 @@ async fn nonsense_from_brokers_costs_neither_records_nor_memory() {
             config.connect_timeout = Duration::from_millis(100);
             let producer = Producer::build(config).unwrap();
             cluster.inject(Rule::for_api(api).times(2).then(fault.clone()));
-            let mut books = Books::default();
-            books.send_many(&producer, "t", 60, 5).await;
-            books.all_delivered(&cluster, "t").await;
-            assert!(cluster.requests(api) > 2, "{api:?} did not meet {fault:?} twice");
+            let mut published = PublishedRecords::default();
+            published.send_many(&producer, "t", 60, 5).await;
+            published.assert_delivered(&cluster, "t").await;
+            assert!(cluster.requests(api) > 2, "{fault:?} did not occur twice for {api:?}");
         }
     }
     for fault in sasl_faults() {
@@ -97,14 +99,14 @@ async fn nonsense_from_brokers_costs_neither_records_nor_memory() {
             let producer = Producer::build(config).unwrap();
             let first = producer.health_check(LONG).await.unwrap_err();
             assert!(!first.to_string().contains("secret"), "{first}");
-            // A refusal is final for a while; nonsense is not.
+            // A refusal lasts for a pause. After a malformed answer the producer retries.
             if !first.is_refusal() {
-                let mut books = Books::default();
-                books.send_many(&producer, "t", 20, 3).await;
-                books.all_delivered(&cluster, "t").await;
+                let mut published = PublishedRecords::default();
+                published.send_many(&producer, "t", 20, 3).await;
+                published.assert_delivered(&cluster, "t").await;
             }
         }
     }
-    let grown = reserved() - before;
-    assert!(grown < 256 << 20, "{} MiB more were reserved", grown >> 20);
+    let grown = peak_virtual_bytes() - before;
+    assert!(grown < 256 << 20, "virtual memory grew by {} MiB", grown >> 20);
 }

@@ -1,4 +1,4 @@
-//! What becomes of events when the producer, or the runtime that it lives in, goes away.
+//! Events of a producer that is dropped, or whose runtime is shut down.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -29,7 +29,7 @@ const RECORD: ProducerRecord<'static> =
     ProducerRecord { topic: "t", partition: None, key: None, value: Some(b"v"), headers: &[], timestamp: None };
 
 #[test]
-fn when_its_runtime_is_shut_down_every_event_has_a_verdict_and_no_more_are_accepted() {
+fn runtime_shutdown_settles_every_event() {
     let (ours, its) = (runtime(), runtime());
     let cluster = ours.block_on(cluster());
     let producer = its.block_on(async { Producer::build(config(&cluster)) }).unwrap();
@@ -42,11 +42,11 @@ fn when_its_runtime_is_shut_down_every_event_has_a_verdict_and_no_more_are_accep
         (sent, producer.send(&RECORD).await.unwrap())
     });
     its.shutdown_background();
-    // Whether they had left by then is up to the threads.
+    // The threads decide whether the batches were sent before the shutdown.
     for delivery in [sent, open] {
         assert!(ours.block_on(delivery).is_err());
     }
-    assert_eq!(producer.dead_letters().len(), 2, "each is a letter");
+    assert_eq!(producer.dead_letters().len(), 2, "each event is a dead letter");
     let stats = producer.stats();
     assert_eq!((stats.accepted, stats.sent, stats.failed, stats.in_flight), (3, 1, 2, 0), "{stats:?}");
     assert!(matches!(ours.block_on(producer.send(&RECORD)), Err(PublishError::Closed)));
@@ -57,7 +57,7 @@ fn when_its_runtime_is_shut_down_every_event_has_a_verdict_and_no_more_are_accep
 }
 
 #[test]
-fn a_producer_that_is_dropped_without_close_delivers_what_it_accepted_and_ends() {
+fn dropped_producer_delivers_and_ends() {
     let (ours, its) = (runtime(), runtime());
     let cluster = ours.block_on(cluster());
     let before = its.metrics().num_alive_tasks();
@@ -80,7 +80,7 @@ fn a_producer_that_is_dropped_without_close_delivers_what_it_accepted_and_ends()
 }
 
 #[test]
-fn waits_of_any_length_are_taken() {
+fn waits_of_any_length_are_accepted() {
     let ours = runtime();
     let cluster = ours.block_on(cluster());
     ours.block_on(async {
@@ -93,7 +93,7 @@ fn waits_of_any_length_are_taken() {
 }
 
 #[test]
-fn a_topic_that_is_not_there_is_waited_for_once() {
+fn missing_topic_is_awaited_once() {
     let ours = runtime();
     let cluster = ours.block_on(cluster());
     ours.block_on(async {
@@ -105,7 +105,7 @@ fn a_topic_that_is_not_there_is_waited_for_once() {
         for _ in 0..1000 {
             assert!(matches!(producer.send(&record).await, Err(PublishError::Topic { .. })));
         }
-        assert!((1..9).contains(&began.elapsed().as_secs()), "{:?}, and the default is 10 s", began.elapsed());
+        assert!((1..9).contains(&began.elapsed().as_secs()), "{:?}: the default is 10 s", began.elapsed());
         producer.send(&RECORD).await.unwrap().await.unwrap();
         producer.close(Duration::from_secs(10)).await;
     });

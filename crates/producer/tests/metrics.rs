@@ -1,5 +1,5 @@
-//! Every metric moves by the right amount, and is documented.
-#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests may, as tests do
+//! Every metric changes by the right amount.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 mod support;
 
 use std::collections::BTreeMap;
@@ -10,11 +10,11 @@ use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Gate, Rule, TestCluste
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use support::{LONG, Producer, config, record};
 
-/// What was recorded, as `name{label="value"}`; counters are as they were since the last look.
-struct Recorded(BTreeMap<String, DebugValue>);
+/// Recorded values by `name{label=value}`. A counter holds the difference to the previous snapshot.
+struct MetricsSnapshot(BTreeMap<String, DebugValue>);
 
-impl Recorded {
-    fn look(snapshotter: &Snapshotter) -> Self {
+impl MetricsSnapshot {
+    fn take(snapshotter: &Snapshotter) -> Self {
         let named = |(key, _, _, value): (metrics_util::CompositeKey, _, _, _)| {
             let key = key.key();
             let labels: Vec<_> = key.labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
@@ -45,7 +45,7 @@ impl Recorded {
     }
 }
 
-/// A recorder for this test's thread, on which its producer runs too.
+/// Returns a recorder for the thread of a test. The test's producer runs on the same thread.
 fn recorder() -> (DebuggingRecorder, Snapshotter) {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
@@ -53,7 +53,7 @@ fn recorder() -> (DebuggingRecorder, Snapshotter) {
 }
 
 #[tokio::test]
-async fn what_is_delivered_is_counted_and_measured_by_batch() {
+async fn deliveries_are_measured_by_batch() {
     let (recorder, snapshotter) = recorder();
     let _guard = metrics::set_default_local_recorder(&recorder);
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
@@ -66,7 +66,7 @@ async fn what_is_delivered_is_counted_and_measured_by_batch() {
         producer.send(&record("t", "k", &value)).await.unwrap().detach();
     }
     assert!(producer.flush(LONG).await);
-    let seen = Recorded::look(&snapshotter);
+    let seen = MetricsSnapshot::take(&snapshotter);
     assert_eq!(seen.counter("kafka_messages_sent_total{topic=t}"), 30);
     assert_eq!(seen.histogram("kafka_batch_messages{topic=t}"), [10.0; 3]);
     let bytes = seen.histogram("kafka_batch_bytes{topic=t}");
@@ -86,7 +86,7 @@ async fn what_is_delivered_is_counted_and_measured_by_batch() {
 }
 
 #[tokio::test]
-async fn what_waits_is_a_gauge_that_goes_back_to_nothing() {
+async fn waiting_gauges_return_to_zero() {
     let (recorder, snapshotter) = recorder();
     let _guard = metrics::set_default_local_recorder(&recorder);
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
@@ -95,7 +95,7 @@ async fn what_waits_is_a_gauge_that_goes_back_to_nothing() {
     cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Hold(gate.clone())));
     let delivery = producer.send(&record("t", "k", "v")).await.unwrap();
     gate.arrived(1).await;
-    let seen = Recorded::look(&snapshotter);
+    let seen = MetricsSnapshot::take(&snapshotter);
     assert_eq!(seen.gauge("kafka_requests_in_flight{}"), 1.0);
     assert!(seen.gauge("kafka_buffer_bytes{}") > 0.0);
     assert_eq!(seen.gauge("kafka_connections{broker=1,state=open}"), 1.0);
@@ -105,13 +105,13 @@ async fn what_waits_is_a_gauge_that_goes_back_to_nothing() {
     gate.open();
     delivery.await.unwrap();
     producer.close(LONG).await;
-    let seen = Recorded::look(&snapshotter);
+    let seen = MetricsSnapshot::take(&snapshotter);
     assert_eq!((seen.gauge("kafka_requests_in_flight{}"), seen.gauge("kafka_buffer_bytes{}")), (0.0, 0.0));
     assert_eq!(producer.stats().in_flight, 0);
 }
 
 #[tokio::test]
-async fn what_fails_is_counted_with_its_error_and_outcome_and_what_is_tried_again_too() {
+async fn failures_and_retries_are_counted() {
     let (recorder, snapshotter) = recorder();
     let _guard = metrics::set_default_local_recorder(&recorder);
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
@@ -122,7 +122,7 @@ async fn what_fails_is_counted_with_its_error_and_outcome_and_what_is_tried_agai
     producer.send(&record("t", "k", "b")).await.unwrap().await.unwrap();
     cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Throttle(Duration::from_millis(20))));
     producer.send(&record("t", "k", "c")).await.unwrap().await.unwrap();
-    let seen = Recorded::look(&snapshotter);
+    let seen = MetricsSnapshot::take(&snapshotter);
     let failed = "kafka_messages_failed_total{topic=t,error=TOPIC_AUTHORIZATION_FAILED,outcome=not_written}";
     assert_eq!(seen.counter(failed), 1);
     assert_eq!(seen.counter("kafka_messages_sent_total{topic=t}"), 2);
@@ -133,7 +133,7 @@ async fn what_fails_is_counted_with_its_error_and_outcome_and_what_is_tried_agai
 }
 
 #[tokio::test]
-async fn what_is_not_accepted_is_counted_by_its_reason() {
+async fn refusals_are_counted_by_reason() {
     let (recorder, snapshotter) = recorder();
     let _guard = metrics::set_default_local_recorder(&recorder);
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
@@ -151,7 +151,7 @@ async fn what_is_not_accepted_is_counted_by_its_reason() {
     }
     producer.close(LONG).await;
     producer.send(&record("t", "k", "v")).await.unwrap_err();
-    let seen = Recorded::look(&snapshotter);
+    let seen = MetricsSnapshot::take(&snapshotter);
     for (reason, count) in
         [("topic_pending", 1), ("topic_name", 1), ("topic", 1), ("partition", 1), ("too_large", 2), ("closed", 1)]
     {
@@ -161,7 +161,7 @@ async fn what_is_not_accepted_is_counted_by_its_reason() {
 }
 
 #[tokio::test]
-async fn too_large_batches_raised_epochs_and_lost_events_are_counted() {
+async fn splits_and_epoch_raises_are_counted() {
     let (recorder, snapshotter) = recorder();
     let _guard = metrics::set_default_local_recorder(&recorder);
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
@@ -179,7 +179,7 @@ async fn too_large_batches_raised_epochs_and_lost_events_are_counted() {
         producer.send(&record("t", "k", "v")).await.unwrap().detach();
     }
     assert!(producer.flush(LONG).await);
-    let seen = Recorded::look(&snapshotter);
+    let seen = MetricsSnapshot::take(&snapshotter);
     assert_eq!(seen.counter("kafka_batch_splits_total{}"), 1);
     assert_eq!(seen.counter("kafka_producer_epoch_raises_total{}"), 1);
     assert_eq!(seen.counter("kafka_acknowledged_lost_total{}"), 1);
@@ -187,7 +187,7 @@ async fn too_large_batches_raised_epochs_and_lost_events_are_counted() {
 }
 
 #[tokio::test]
-async fn a_broker_that_goes_away_is_told_of_in_stats_and_gauges() {
+async fn unreachable_broker_shows_in_stats() {
     let (recorder, snapshotter) = recorder();
     let _guard = metrics::set_default_local_recorder(&recorder);
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
@@ -201,14 +201,14 @@ async fn a_broker_that_goes_away_is_told_of_in_stats_and_gauges() {
         }
     };
     tokio::time::timeout(LONG, unreachable).await.unwrap();
-    assert_eq!(Recorded::look(&snapshotter).gauge("kafka_connections{broker=1,state=open}"), 0.0);
+    assert_eq!(MetricsSnapshot::take(&snapshotter).gauge("kafka_connections{broker=1,state=open}"), 0.0);
     assert!(cluster.restart(1).unwrap());
     delivery.await.unwrap();
     assert_eq!(producer.stats().brokers[0].state, Reachability::Connected);
 }
 
 #[tokio::test]
-async fn stats_are_json_with_the_names_that_the_metrics_have() {
+async fn stats_serialize_with_metric_names() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     let producer = Producer::build(config(&cluster)).unwrap();
     producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap();
@@ -222,7 +222,7 @@ async fn stats_are_json_with_the_names_that_the_metrics_have() {
 }
 
 #[test]
-fn every_metric_is_named_in_a_test() {
+fn every_metric_has_a_test() {
     let tests = concat!(include_str!("metrics.rs"), include_str!("metrics_dead_letters.rs"));
     for metric in METRICS {
         assert!(tests.contains(&format!("{}{{", metric.name)), "{}", metric.name);
@@ -230,7 +230,7 @@ fn every_metric_is_named_in_a_test() {
 }
 
 #[test]
-fn each_metric_has_a_name_that_prometheus_likes() {
+fn metric_names_follow_prometheus_conventions() {
     for metric in METRICS {
         let name = metric.name;
         assert!(name.starts_with("kafka_") && name.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{name}");

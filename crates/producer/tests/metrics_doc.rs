@@ -1,5 +1,5 @@
-//! Metrics, their documentation and their dashboard speak of the same; `just config-docs` writes the table.
-#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests may, as tests do
+//! The code, the documentation and the dashboard have the same metrics. `just config-docs` writes the table.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -14,7 +14,7 @@ const BEGIN: &str = "<!-- made by `just config-docs` -->\n";
 const END: &str = "<!-- end -->\n";
 
 #[test]
-fn the_documented_metrics_are_those_of_the_code() {
+fn documented_metrics_match_the_code() {
     let mut table = String::from("| metric | kind | labels | what it tells |\n|---|---|---|---|\n");
     for metric in METRICS {
         let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
@@ -27,12 +27,13 @@ fn the_documented_metrics_are_those_of_the_code() {
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(DOCUMENT, format!("{before}{BEGIN}{table}{END}{after}")).unwrap();
     } else {
-        assert_eq!(written, table, "`just config-docs` brings docs/OPERATIONS.md up to date");
+        assert_eq!(written, table, "docs/OPERATIONS.md is out of date: run `just config-docs`");
     }
 }
 
+/// Every metric is on the dashboard, and every expression uses labels of its metric.
 #[test]
-fn the_dashboard_shows_every_metric_and_no_other_by_its_own_labels() {
+fn dashboard_shows_exactly_the_metrics() {
     let text = std::fs::read_to_string(DASHBOARD).unwrap();
     let dashboard: serde_json::Value = serde_json::from_str(&text).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();
@@ -68,14 +69,14 @@ fn metrics_of(expression: &str) -> Vec<&'static str> {
             };
             name.strip_prefix(metric.name).is_some_and(|rest| suffixes.contains(&rest))
         });
-        let metric = found.unwrap_or_else(|| panic!("{name} in {expression} is no metric"));
+        let metric = found.unwrap_or_else(|| panic!("{name} in {expression} is not a metric"));
         check_labels(expression, metric.labels);
         metric.name
     };
     names.into_iter().map(metric).collect()
 }
 
-/// Asserts that an expression groups by and selects labels of the metric, or added ones.
+/// Asserts that an expression groups by and selects labels of the metric or [`ADDED_LABELS`].
 fn check_labels(expression: &str, labels: &[&str]) {
     for group in expression.split("by (").skip(1) {
         let names = group.split_once(')').unwrap().0.split(", ");

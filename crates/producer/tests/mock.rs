@@ -1,4 +1,4 @@
-//! An application's code on a producer that is none.
+//! The code of an application with a `MockProducer` in place of a producer.
 #![cfg(feature = "mock")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -22,8 +22,8 @@ fn alert(service: &str) -> impl Event + use<> {
     EventBuilder::new("tests", "1.0").with_correlation_id("c-1").system_alert(data)
 }
 
-/// What an application does with a publisher, whichever it is.
-async fn application(publisher: Arc<dyn EventPublisher>) {
+/// Uses every method of a publisher, as an application does.
+async fn run_application(publisher: Arc<dyn EventPublisher>) {
     publisher.set_topic_mapping("system.alert", "alarms").unwrap();
     assert_eq!(&*publisher.topic_for("system.alert"), "alarms");
     publisher.health_check(LONG).await.unwrap();
@@ -49,15 +49,15 @@ async fn application(publisher: Arc<dyn EventPublisher>) {
 }
 
 #[tokio::test]
-async fn an_application_cannot_tell_a_mock_from_a_producer() {
+async fn mock_behaves_like_a_producer() {
     let cluster = TestCluster::builder().topic("alarms", 1).start().await.unwrap();
     let producer = Producer::with(|builder| builder.brokers(cluster.bootstrap())).unwrap();
-    application(Arc::new(KafkaProducer::clone(&producer))).await;
-    application(Arc::new(MockProducer::new())).await;
+    run_application(Arc::new(KafkaProducer::clone(&producer))).await;
+    run_application(Arc::new(MockProducer::new())).await;
 }
 
 #[tokio::test]
-async fn a_mock_keeps_what_was_published_as_it_would_be_in_the_log() {
+async fn mock_keeps_published_events() {
     let mock = MockProducer::new();
     let event = alert("billing");
     mock.publish(&event).await.unwrap().detach();
@@ -74,7 +74,7 @@ async fn a_mock_keeps_what_was_published_as_it_would_be_in_the_log() {
 }
 
 #[tokio::test]
-async fn a_mock_fails_in_every_way_that_a_producer_can_and_recovers() {
+async fn mock_fails_and_recovers() {
     let mock = MockProducer::new();
     mock.fail_next(MockFailure::Refuse(PublishError::BufferFull { needed: 1, waited: LONG }));
     mock.fail_next(MockFailure::GiveUp(FailedOutcome::NotWritten, Reason::NoLeader));
@@ -86,7 +86,7 @@ async fn a_mock_fails_in_every_way_that_a_producer_can_and_recovers() {
     assert_eq!(error(mock.publish_and_wait(&event).await).outcome(), FailedOutcome::NotWritten);
     let unknown = error(mock.publish_and_wait(&event).await);
     assert_eq!((unknown.outcome(), unknown.is_retriable()), (FailedOutcome::Unknown, true));
-    assert_eq!(mock.publish_and_wait(&event).await.unwrap().offset, Some(0), "what failed took no offset");
+    assert_eq!(mock.publish_and_wait(&event).await.unwrap().offset, Some(0), "a failed event has no offset");
     assert_eq!(mock.published()[1].given_up, Some(FailedOutcome::Unknown));
     mock.fail_all(MockFailure::GiveUp(FailedOutcome::NotWritten, Reason::NoLeader));
     mock.set_unhealthy("no broker");
@@ -100,7 +100,7 @@ async fn a_mock_fails_in_every_way_that_a_producer_can_and_recovers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mock_takes_its_time() {
+async fn mock_delays_its_answers() {
     let mock = MockProducer::new();
     mock.set_delay(Duration::from_secs(30));
     let delivery = mock.publish(&alert("billing")).await.unwrap();
@@ -113,14 +113,14 @@ async fn a_mock_takes_its_time() {
 }
 
 #[test]
-fn outside_a_runtime_a_mock_answers_at_once() {
+fn mock_works_without_a_runtime() {
     let mock = MockProducer::new();
     mock.set_delay(LONG);
     assert!(mock.try_publish(&alert("billing")).unwrap().now().unwrap().is_ok());
 }
 
 #[tokio::test]
-async fn records_and_events_to_a_topic_by_name_are_kept_and_fail_as_others_do() {
+async fn mock_keeps_records_for_named_topics() {
     let mock = MockProducer::new();
     let publisher: &dyn EventPublisher = &mock;
     let headers = [Header { key: "tenant", value: Some(b"acme") }, Header { key: "empty", value: None }];

@@ -1,5 +1,5 @@
-//! What each option does, seen from outside: where no other test shows it already. `options_all` lists them all.
-#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+//! The visible effect of options that no other test shows. `options_coverage` lists the test of every option.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod support;
 
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use support::{LONG, Producer, config, record};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 
-/// The batches that so many records of 1000 bytes make.
+/// Publishes `count` records of 1000 bytes, and returns their batches.
 async fn batches_of(count: usize, change: impl FnOnce(&mut KafkaConfig)) -> Vec<Batch> {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     let mut config = config(&cluster);
@@ -28,7 +28,7 @@ async fn batches_of(count: usize, change: impl FnOnce(&mut KafkaConfig)) -> Vec<
 }
 
 #[tokio::test]
-async fn brokers_are_asked_one_after_the_other_until_one_answers() {
+async fn brokers_are_tried_in_turn() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let mut config = config(&cluster);
@@ -38,7 +38,7 @@ async fn brokers_are_asked_one_after_the_other_until_one_answers() {
 }
 
 #[tokio::test]
-async fn client_id_is_what_the_broker_is_told() {
+async fn client_id_reaches_the_broker() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let brokers = listener.local_addr().unwrap().to_string();
     let producer = Producer::with(|builder| builder.brokers(brokers).client_id("a-name")).unwrap();
@@ -51,7 +51,7 @@ async fn client_id_is_what_the_broker_is_told() {
 }
 
 #[tokio::test]
-async fn connect_timeout_bounds_the_wait_for_a_broker_that_says_nothing() {
+async fn connect_timeout_bounds_silent_brokers() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let brokers = listener.local_addr().unwrap().to_string();
     let producer = Producer::with(|builder| builder.brokers(brokers).connect_timeout("50ms")).unwrap();
@@ -60,7 +60,7 @@ async fn connect_timeout_bounds_the_wait_for_a_broker_that_says_nothing() {
 }
 
 #[tokio::test]
-async fn retry_max_is_how_many_errors_of_the_write_itself_a_batch_survives() {
+async fn retry_max_bounds_attempts() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     for retry_max in [0, 2] {
         cluster.clear_faults();
@@ -74,7 +74,7 @@ async fn retry_max_is_how_many_errors_of_the_write_itself_a_batch_survives() {
 }
 
 #[tokio::test]
-async fn retry_backoff_is_waited_for_between_tries() {
+async fn retry_backoff_separates_attempts() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Refuse(ErrorCode::RequestTimedOut)));
     let mut config = config(&cluster);
@@ -82,12 +82,12 @@ async fn retry_backoff_is_waited_for_between_tries() {
     let producer = Producer::build(config).unwrap();
     let began = Instant::now();
     producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap();
-    // At least half of it; all of the default would be 100 ms.
+    // Jitter leaves at least half of the backoff. The default backoff is 100 ms.
     assert!(began.elapsed() >= Duration::from_millis(250), "{:?}", began.elapsed());
 }
 
 #[tokio::test]
-async fn retry_backoff_max_is_the_longest_wait_however_many_tries_there_were() {
+async fn retry_backoff_max_caps_waits() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     cluster.inject(Rule::for_api(ApiKey::Produce).times(12).then(Fault::Refuse(ErrorCode::RequestTimedOut)));
     let mut config = config(&cluster);
@@ -95,12 +95,12 @@ async fn retry_backoff_max_is_the_longest_wait_however_many_tries_there_were() {
     let producer = Producer::build(config).unwrap();
     let began = Instant::now();
     producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap();
-    // At least half of 40 ms twelve times; doubling up to the default of a second it would be 4.1 s.
+    // Jitter leaves at least half of 12 waits of 40 ms. With the default cap of 1 s the doubled waits take at least 4.1 s.
     assert!((240..4_000).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
 }
 
-/// How many connections to one broker there are after eight partitions' batches had to wait for each other.
-async fn connections(connections_per_broker: u32) -> u32 {
+/// Returns the number of connections to one broker once the batches of eight partitions had to wait for each other.
+async fn connections_under_load(connections_per_broker: u32) -> u32 {
     let cluster = TestCluster::builder().topic("t", 8).start().await.unwrap();
     let mut config = config(&cluster);
     (config.connections_per_broker, config.max_in_flight, config.max_request_bytes) =
@@ -114,7 +114,7 @@ async fn connections(connections_per_broker: u32) -> u32 {
         let record = kafka_courier::ProducerRecord { partition: Some(partition), ..record("t", "k", &value) };
         producer.send(&record).await.unwrap().detach();
     }
-    // A broker serves one request of a connection at a time: so many at once are on so many connections.
+    // A broker serves one request of a connection at a time, so N concurrent requests are on N connections.
     tokio::time::timeout(LONG, gate.arrived(connections_per_broker as usize)).await.unwrap();
     gate.open();
     assert!(producer.flush(LONG).await);
@@ -122,9 +122,9 @@ async fn connections(connections_per_broker: u32) -> u32 {
 }
 
 #[tokio::test]
-async fn connections_per_broker_is_how_many_are_opened_under_load_and_no_more() {
+async fn connections_per_broker_bounds_connections() {
     for allowed in [1, 3, 4] {
-        assert_eq!(connections(allowed).await, allowed);
+        assert_eq!(connections_under_load(allowed).await, allowed);
     }
 }
 
@@ -154,7 +154,7 @@ async fn compression_is_snappy_or_none() {
 }
 
 #[tokio::test]
-async fn metadata_max_age_has_metadata_refreshed_unasked() {
+async fn metadata_max_age_triggers_refreshes() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     let mut config = config(&cluster);
     config.metadata_max_age = Duration::from_millis(5);
@@ -164,7 +164,7 @@ async fn metadata_max_age_has_metadata_refreshed_unasked() {
     tokio::time::timeout(LONG, refreshed).await.unwrap();
 }
 
-/// How many Produce requests four batches of four partitions take.
+/// Returns the number of Produce requests for four batches of four partitions.
 async fn requests_for_four_batches(max_request_bytes: usize) -> u64 {
     let cluster = TestCluster::builder().topic("t", 4).start().await.unwrap();
     let mut config = config(&cluster);
@@ -182,13 +182,13 @@ async fn requests_for_four_batches(max_request_bytes: usize) -> u64 {
 }
 
 #[tokio::test]
-async fn max_request_bytes_bounds_the_batches_of_a_request() {
+async fn max_request_bytes_bounds_a_request() {
     assert_eq!(requests_for_four_batches(1 << 20).await, 1);
     assert_eq!(requests_for_four_batches(15_000).await, 4);
 }
 
-/// The most requests that were unanswered at once, of ten batches of one partition.
-async fn most_in_flight(max_in_flight: u32) -> f64 {
+/// Returns the peak number of unanswered requests for ten batches of one partition.
+async fn peak_in_flight(max_in_flight: u32) -> f64 {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     let _guard = metrics::set_default_local_recorder(&recorder);
@@ -221,14 +221,14 @@ async fn most_in_flight(max_in_flight: u32) -> f64 {
 }
 
 #[tokio::test]
-async fn max_in_flight_is_how_many_batches_of_a_partition_are_unanswered_at_once() {
+async fn max_in_flight_bounds_unanswered_batches() {
     for max_in_flight in [1, 3, 5] {
-        assert_eq!(most_in_flight(max_in_flight).await, f64::from(max_in_flight));
+        assert_eq!(peak_in_flight(max_in_flight).await, f64::from(max_in_flight));
     }
 }
 
 #[tokio::test]
-async fn topic_mapping_says_where_a_type_goes() {
+async fn topic_mapping_chooses_the_topic() {
     let cluster = TestCluster::builder().topic("elsewhere", 1).start().await.unwrap();
     let mut config = config(&cluster);
     config.topic_mapping = "system.alert=elsewhere".to_owned();

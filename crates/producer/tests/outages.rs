@@ -1,47 +1,47 @@
-//! Brokers that go away, leaders that move, answers that are lost.
-#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+//! Broker outages, leader changes and lost answers.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod support;
 
 use std::time::{Duration, Instant};
 
 use kafka_courier::{FailedOutcome, ProducerRecord, PublishError};
 use kafka_courier_test_broker::{ApiKey, Fault, Gate, Rule, TestCluster, TopicSpec};
-use support::{Books, LONG, Producer, config, now_ms, producer, record};
+use support::{LONG, Producer, PublishedRecords, config, now_ms, producer, record};
 
-async fn three(partitions: i32) -> TestCluster {
+async fn three_brokers(partitions: i32) -> TestCluster {
     let topic = TopicSpec::new("t", partitions).replication(3).config("min.insync.replicas", "2");
     TestCluster::builder().brokers(3).topic_spec(topic).start().await.unwrap()
 }
 
 #[tokio::test]
-async fn lost_answers_lose_and_double_nothing() {
-    let cluster = three(3).await;
+async fn lost_answers_cause_no_duplicates() {
+    let cluster = three_brokers(3).await;
     let producer = producer(&cluster);
-    let mut books = Books::default();
+    let mut published = PublishedRecords::default();
     for round in 0..10 {
         if round % 2 == 1 {
             cluster.apply_then_disconnect(2);
         }
-        books.send_many(&producer, "t", 100, 11).await;
+        published.send_many(&producer, "t", 100, 11).await;
     }
-    books.all_delivered(&cluster, "t").await;
+    published.assert_delivered(&cluster, "t").await;
     assert!(producer.stats().retried > 0);
 }
 
 #[tokio::test]
-async fn the_very_first_answer_lost_is_no_loss() {
-    let cluster = three(1).await;
+async fn first_lost_answer_loses_nothing() {
+    let cluster = three_brokers(1).await;
     cluster.apply_then_disconnect(1);
-    let mut books = Books::default();
+    let mut published = PublishedRecords::default();
     let producer = producer(&cluster);
-    books.send_many(&producer, "t", 200, 11).await;
-    books.all_delivered(&cluster, "t").await;
+    published.send_many(&producer, "t", 200, 11).await;
+    published.assert_delivered(&cluster, "t").await;
 }
 
-/// The leader checks record times before it looks for duplicates, so it refuses what it has written itself.
+/// The leader checks timestamps before duplicates, so the leader refuses a record that it has written itself.
 #[tokio::test]
 async fn written_record_grown_too_old_is_delivered() {
-    let cluster = three(1).await;
+    let cluster = three_brokers(1).await;
     let mut config = config(&cluster);
     config.retry_backoff = Duration::from_secs(1);
     config.retry_backoff_max = Duration::from_secs(1);
@@ -55,13 +55,14 @@ async fn written_record_grown_too_old_is_delivered() {
     let (delivered, ()) = tokio::join!(delivery, too_old);
     assert_eq!(delivered.unwrap().offset, Some(0));
     assert_eq!(cluster.record_count("t"), 1);
-    assert_eq!(cluster.requests(ApiKey::Produce), 2, "the one whose answer was lost, and the one that was refused");
+    assert_eq!(cluster.requests(ApiKey::Produce), 2, "one request without an answer, and one that was refused");
 }
 
-/// A leader that recognises a batch answers with the batch's own latest time, as if the topic had LogAppendTime.
+/// A leader that recognises a duplicate answers with the batch's latest timestamp, as if the topic had LogAppendTime. The
+/// delivery reports the record's own timestamp nevertheless.
 #[tokio::test]
-async fn recognised_retry_tells_record_times() {
-    let cluster = three(1).await;
+async fn recognised_retry_reports_record_times() {
+    let cluster = three_brokers(1).await;
     let producer = producer(&cluster);
     cluster.apply_then_disconnect(1);
     let timestamps: Vec<i64> = (0..3).map(|n| now_ms() - 1000 * n).collect();
@@ -76,65 +77,66 @@ async fn recognised_retry_tells_record_times() {
 }
 
 #[tokio::test]
-async fn five_answers_lost_at_once_lose_and_double_nothing() {
-    let cluster = three(1).await;
+async fn five_lost_answers_cause_no_duplicates() {
+    let cluster = three_brokers(1).await;
     let producer = producer(&cluster);
-    let mut books = Books::default();
-    books.send_many(&producer, "t", 10, 3).await;
+    let mut published = PublishedRecords::default();
+    published.send_many(&producer, "t", 10, 3).await;
     assert!(producer.flush(LONG).await);
     let gate = Gate::new();
     cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Hold(gate.clone())));
     cluster.inject(Rule::for_api(ApiKey::Produce).times(4).then(Fault::ApplyThenDisconnect));
-    books.send_many(&producer, "t", 500, 3).await;
+    published.send_many(&producer, "t", 500, 3).await;
     gate.arrived(1).await;
     cluster.kill(1).await;
     gate.open();
     cluster.restart(1).unwrap();
-    books.all_delivered(&cluster, "t").await;
+    published.assert_delivered(&cluster, "t").await;
 }
 
 #[tokio::test]
-async fn a_leader_that_moves_to_and_fro_changes_nothing() {
-    let cluster = three(2).await;
+async fn moving_leader_loses_nothing() {
+    let cluster = three_brokers(2).await;
     let producer = producer(&cluster);
-    let mut books = Books::default();
+    let mut published = PublishedRecords::default();
     for round in 0..9 {
-        books.send_many(&producer, "t", 60, 11).await;
+        published.send_many(&producer, "t", 60, 11).await;
         for partition in 0..2 {
             assert!(cluster.move_leader("t", partition, 1 + round % 3));
         }
     }
-    books.all_delivered(&cluster, "t").await;
+    published.assert_delivered(&cluster, "t").await;
 }
 
+/// Another leader takes over, and the killed broker returns.
 #[tokio::test]
-async fn a_killed_leader_costs_nothing_under_another_and_when_it_is_back() {
-    let cluster = three(3).await;
+async fn killed_leader_loses_nothing() {
+    let cluster = three_brokers(3).await;
     let producer = producer(&cluster);
-    let mut books = Books::default();
+    let mut published = PublishedRecords::default();
     for broker in 1..=3 {
-        books.send_many(&producer, "t", 200, 11).await;
+        published.send_many(&producer, "t", 200, 11).await;
         assert!(cluster.kill(broker).await);
-        books.send_many(&producer, "t", 200, 11).await;
+        published.send_many(&producer, "t", 200, 11).await;
         assert!(cluster.restart(broker).unwrap());
     }
-    books.all_delivered(&cluster, "t").await;
+    published.assert_delivered(&cluster, "t").await;
 }
 
 #[tokio::test]
-async fn the_only_broker_may_be_away_for_a_while() {
+async fn outage_of_only_broker_loses_nothing() {
     let cluster = TestCluster::builder().topic("t", 2).start().await.unwrap();
     let producer = producer(&cluster);
-    let mut books = Books::default();
-    books.send_many(&producer, "t", 50, 5).await;
+    let mut published = PublishedRecords::default();
+    published.send_many(&producer, "t", 50, 5).await;
     assert!(cluster.kill(1).await);
-    books.send_many(&producer, "t", 50, 5).await;
+    published.send_many(&producer, "t", 50, 5).await;
     assert!(cluster.restart(1).unwrap());
-    books.all_delivered(&cluster, "t").await;
+    published.assert_delivered(&cluster, "t").await;
 }
 
 #[tokio::test]
-async fn a_cluster_that_was_away_at_the_start_takes_the_next_event_once_it_is_back() {
+async fn publishing_starts_after_initial_outage() {
     let cluster = TestCluster::builder().topic("t", 2).start().await.unwrap();
     let mut config = config(&cluster);
     config.metadata_timeout = Duration::from_millis(300);
@@ -145,7 +147,7 @@ async fn a_cluster_that_was_away_at_the_start_takes_the_next_event_once_it_is_ba
     assert!(std::error::Error::source(&first).is_some());
     assert!(cluster.restart(1).unwrap());
     producer.health_check(LONG).await.unwrap();
-    // For a second after the failure it is told at once; who asks then waits for the answer, and has it.
+    // The producer repeats the failure for one second. A later publish waits for new metadata and succeeds.
     let mut refused = 1;
     let delivery = loop {
         match producer.send(&record("t", "k", "v")).await {
@@ -162,52 +164,53 @@ async fn a_cluster_that_was_away_at_the_start_takes_the_next_event_once_it_is_ba
 }
 
 #[tokio::test]
-async fn a_paused_broker_goes_on_where_it_stopped() {
-    let cluster = three(3).await;
+async fn paused_broker_loses_nothing() {
+    let cluster = three_brokers(3).await;
     let producer = producer(&cluster);
-    let mut books = Books::default();
-    books.send_many(&producer, "t", 100, 11).await;
+    let mut published = PublishedRecords::default();
+    published.send_many(&producer, "t", 100, 11).await;
     assert!(cluster.pause(2));
-    books.send_many(&producer, "t", 100, 11).await;
+    published.send_many(&producer, "t", 100, 11).await;
     assert!(cluster.resume(2));
-    books.all_delivered(&cluster, "t").await;
+    published.assert_delivered(&cluster, "t").await;
 }
 
+/// The leader swallows requests, and has written one of them.
 #[tokio::test]
-async fn a_leader_that_swallows_requests_is_given_up_and_its_late_copies_are_not_written_twice() {
-    let cluster = three(1).await;
+async fn request_timeout_causes_no_duplicates() {
+    let cluster = three_brokers(1).await;
     let mut config = config(&cluster);
     config.request_timeout = Duration::from_millis(200);
     let producer = Producer::build(config).unwrap();
-    let mut books = Books::default();
-    books.send_many(&producer, "t", 20, 3).await;
+    let mut published = PublishedRecords::default();
+    published.send_many(&producer, "t", 20, 3).await;
     assert!(producer.flush(LONG).await);
     cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::ApplyThenSwallow));
     cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Swallow));
     let began = Instant::now();
-    books.send_many(&producer, "t", 100, 3).await;
-    books.all_delivered(&cluster, "t").await;
-    assert!((200..9_000).contains(&began.elapsed().as_millis()), "{:?}, and the default is 10 s", began.elapsed());
+    published.send_many(&producer, "t", 100, 3).await;
+    published.assert_delivered(&cluster, "t").await;
+    assert!((200..9_000).contains(&began.elapsed().as_millis()), "{:?}: the default is 10 s", began.elapsed());
 }
 
 #[tokio::test]
-async fn an_outage_longer_than_delivery_timeout_gives_each_event_a_verdict_that_the_log_confirms() {
+async fn delivery_timeout_fails_events_not_written() {
     let cluster = TestCluster::builder().topic("t", 2).start().await.unwrap();
     let mut config = config(&cluster);
     config.delivery_timeout = Duration::from_secs(1);
     let producer = Producer::build(config).unwrap();
     producer.send(&record("t", "k", "first")).await.unwrap().await.unwrap();
     assert!(cluster.kill(1).await);
-    let (began, mut lost) = (Instant::now(), Vec::new());
+    let (began, mut deliveries) = (Instant::now(), Vec::new());
     for key in 0..20 {
-        lost.push(producer.send(&record("t", &key.to_string(), "lost")).await.unwrap());
+        deliveries.push(producer.send(&record("t", &key.to_string(), "lost")).await.unwrap());
     }
-    for delivery in lost {
+    for delivery in deliveries {
         let error = delivery.await.unwrap_err();
         assert_eq!(error.outcome(), FailedOutcome::NotWritten, "{error}");
         assert!(error.timed_out() && error.to_string().starts_with("broker not available"), "{error}");
     }
-    assert!((1000..29_000).contains(&began.elapsed().as_millis()), "{:?}, and the default is 30 s", began.elapsed());
+    assert!((1000..29_000).contains(&began.elapsed().as_millis()), "{:?}: the default is 30 s", began.elapsed());
     assert!(cluster.restart(1).unwrap());
     producer.send(&record("t", "k", "last")).await.unwrap().await.unwrap();
     let values: Vec<_> = cluster.records("t").iter().map(|r| r.value_text().unwrap().to_owned()).collect();
@@ -215,19 +218,20 @@ async fn an_outage_longer_than_delivery_timeout_gives_each_event_a_verdict_that_
 }
 
 #[tokio::test]
-async fn a_topic_made_anew_is_learnt_and_written() {
+async fn recreated_topic_is_written() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     let producer = producer(&cluster);
     producer.send(&record("t", "k", "k#0")).await.unwrap().await.unwrap();
     assert!(cluster.delete_topic("t"));
     cluster.create_topic(&TopicSpec::new("t", 1)).unwrap();
-    let mut books = Books::default();
-    books.send_many(&producer, "t", 30, 3).await;
-    books.all_delivered(&cluster, "t").await;
+    let mut published = PublishedRecords::default();
+    published.send_many(&producer, "t", 30, 3).await;
+    published.assert_delivered(&cluster, "t").await;
 }
 
+/// Events for partitions that no longer exist fail. Later events use the new number of partitions.
 #[tokio::test]
-async fn a_topic_made_anew_with_fewer_partitions_is_written_by_the_new_count() {
+async fn recreated_topic_may_have_fewer_partitions() {
     let cluster = TestCluster::builder().topic("t", 12).start().await.unwrap();
     let producer = producer(&cluster);
     for key in 0..40 {
@@ -235,21 +239,21 @@ async fn a_topic_made_anew_with_fewer_partitions_is_written_by_the_new_count() {
     }
     assert!(cluster.delete_topic("t"));
     cluster.create_topic(&TopicSpec::new("t", 2)).unwrap();
-    let mut too_late = Vec::new();
+    let mut early = Vec::new();
     for key in 0..40 {
-        too_late.push(producer.send(&record("t", &format!("k{key}"), &format!("k{key}#0"))).await.unwrap());
+        early.push(producer.send(&record("t", &format!("k{key}"), &format!("k{key}#0"))).await.unwrap());
     }
     let mut failed = 0;
-    for delivery in too_late {
+    for delivery in early {
         if let Err(error) = delivery.await {
             assert_eq!(error.outcome(), FailedOutcome::NotWritten, "{error}");
             assert!(error.to_string().contains("recreated with 2 partitions") && !error.timed_out(), "{error}");
             failed += 1;
         }
     }
-    assert!(failed > 0, "40 keys lie in more than two of twelve partitions");
-    let mut books = Books::default();
-    books.send_many(&producer, "t", 100, 40).await;
+    assert!(failed > 0, "40 keys are in more than two of twelve partitions");
+    let mut published = PublishedRecords::default();
+    published.send_many(&producer, "t", 100, 40).await;
     assert!(producer.flush(LONG).await);
     let log = cluster.records("t");
     assert_eq!(log.len(), 100 + 40 - failed);

@@ -1,5 +1,5 @@
-//! Dead letters sent again.
-#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+//! Replays of dead letters.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod support;
 
 use std::num::NonZeroU32;
@@ -13,8 +13,8 @@ use kafka_courier::dlq::{
 };
 use kafka_courier::{DeadLetterTopic, Doubtful, Header, KafkaProducer, ProducerRecord, Replay, ReplayError, headers};
 use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Rule, TestCluster};
-use support::letters::values;
-use support::{LONG, Producer, config, record, until};
+use support::stores::values;
+use support::{LONG, Producer, config, record, wait_until};
 
 async fn cluster() -> TestCluster {
     TestCluster::builder().topic("t", 2).topic("other", 1).topic("dead", 2).start().await.unwrap()
@@ -24,8 +24,8 @@ fn with_store(cluster: &TestCluster, store: Arc<dyn DeadLetterStore>) -> Produce
     Producer::with(|builder| builder.with_config(config(cluster)).dead_letter_store(store)).unwrap()
 }
 
-/// Publishes records that fail for good; in the store they stand in this order.
-async fn fail(cluster: &TestCluster, producer: &KafkaProducer, records: &[(&str, &str)]) {
+/// Publishes records that fail permanently. The store keeps them in this order.
+async fn publish_failing(cluster: &TestCluster, producer: &KafkaProducer, records: &[(&str, &str)]) {
     for (key, value) in records {
         cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
         producer.send(&record("t", key, value)).await.unwrap().await.unwrap_err();
@@ -37,7 +37,7 @@ async fn replay(producer: &KafkaProducer, replay: &Replay) -> kafka_courier::Rep
 }
 
 #[tokio::test]
-async fn letters_go_again_in_order_with_key_and_headers_and_are_removed() {
+async fn replay_keeps_order_key_and_headers() {
     let cluster = cluster().await;
     let store = Arc::new(MemoryStore::default());
     let producer = with_store(&cluster, store.clone());
@@ -69,11 +69,11 @@ async fn letters_go_again_in_order_with_key_and_headers_and_are_removed() {
 }
 
 #[tokio::test]
-async fn a_letter_that_fails_again_stays_in_its_place_with_the_new_reason() {
+async fn failed_replay_keeps_the_position() {
     let cluster = cluster().await;
     let store = Arc::new(MemoryStore::default());
     let producer = with_store(&cluster, store.clone());
-    fail(&cluster, &producer, &[("k", "a"), ("k", "b")]).await;
+    publish_failing(&cluster, &producer, &[("k", "a"), ("k", "b")]).await;
     let before = store.scan(None, 9).unwrap();
     cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::PolicyViolation)));
     let report = replay(&producer, &Replay { limit: Some(1), ..Replay::default() }).await;
@@ -89,12 +89,13 @@ async fn a_letter_that_fails_again_stays_in_its_place_with_the_new_reason() {
     assert_eq!(after[1], before[1]);
 }
 
+/// A letter that reached `max_replays` stays in the store.
 #[tokio::test]
-async fn a_letter_that_was_sent_again_too_often_stays() {
+async fn max_replays_ends_replaying() {
     let cluster = cluster().await;
     let store = Arc::new(MemoryStore::default());
     let producer = with_store(&cluster, store.clone());
-    fail(&cluster, &producer, &[("k", "a")]).await;
+    publish_failing(&cluster, &producer, &[("k", "a")]).await;
     let options = Replay { max_replays: 2, ..Replay::default() };
     for _ in 0..2 {
         cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
@@ -104,12 +105,13 @@ async fn a_letter_that_was_sent_again_too_often_stays() {
     assert_eq!((store.len(), values(&cluster, "t").len()), (1, 0));
 }
 
+/// A dry run sends nothing.
 #[tokio::test]
-async fn only_what_is_selected_goes_and_a_dry_run_sends_nothing() {
+async fn replay_sends_only_the_selection() {
     let cluster = cluster().await;
     let store = Arc::new(MemoryStore::default());
     let producer = with_store(&cluster, store.clone());
-    fail(&cluster, &producer, &[("a", "1"), ("b", "2"), ("a", "3")]).await;
+    publish_failing(&cluster, &producer, &[("a", "1"), ("b", "2"), ("a", "3")]).await;
     let selection = Selection { keys: vec![b"a".as_slice().into()], ..Selection::all() };
     let options = Replay { selection, ..Replay::default() };
     let report = replay(&producer, &Replay { dry_run: true, ..options.clone() }).await;
@@ -120,7 +122,7 @@ async fn only_what_is_selected_goes_and_a_dry_run_sends_nothing() {
 }
 
 #[tokio::test]
-async fn what_may_be_written_is_left_out_unless_told() {
+async fn doubtful_letters_are_skipped_by_default() {
     let cluster = cluster().await;
     let store = Arc::new(MemoryStore::default());
     let mut letter = Letter::new("t", Bytes::from_static(b"v"), "why", now());
@@ -134,8 +136,9 @@ async fn what_may_be_written_is_left_out_unless_told() {
     assert_eq!(cluster.records("t")[0].header(headers::DLQ_POSSIBLY_WRITTEN), Some(&b"true"[..]));
 }
 
+/// A certain failure of the second sending says nothing about the first one.
 #[tokio::test]
-async fn a_doubt_stays_a_doubt_when_the_letter_fails_again_for_certain() {
+async fn failed_replay_keeps_unknown_outcome() {
     let cluster = cluster().await;
     let store = Arc::new(MemoryStore::default());
     let mut letter = Letter::new("t", None, "why", now());
@@ -153,7 +156,7 @@ async fn a_doubt_stays_a_doubt_when_the_letter_fails_again_for_certain() {
 }
 
 #[tokio::test]
-async fn a_letter_that_is_not_even_accepted_stays_with_the_reason() {
+async fn refused_letter_stays_with_reason() {
     let cluster = cluster().await;
     let store = Arc::new(MemoryStore::default());
     let mut letter = Letter::new("no such topic!", None, "why", now());
@@ -167,7 +170,7 @@ async fn a_letter_that_is_not_even_accepted_stays_with_the_reason() {
 }
 
 #[tokio::test]
-async fn two_replays_of_a_store_at_once_are_refused() {
+async fn concurrent_replays_are_refused() {
     let cluster = cluster().await;
     let store = Arc::new(MemoryStore::default());
     let producer = with_store(&cluster, store.clone());
@@ -179,11 +182,11 @@ async fn two_replays_of_a_store_at_once_are_refused() {
 }
 
 #[tokio::test]
-async fn a_rate_is_kept_to() {
+async fn replay_keeps_its_rate() {
     let cluster = cluster().await;
     let store = Arc::new(MemoryStore::default());
     let producer = with_store(&cluster, store.clone());
-    fail(&cluster, &producer, &[("a", "1"), ("a", "2"), ("a", "3")]).await;
+    publish_failing(&cluster, &producer, &[("a", "1"), ("a", "2"), ("a", "3")]).await;
     let began = Instant::now();
     let report = replay(&producer, &Replay { rate: NonZeroU32::new(20), ..Replay::default() }).await;
     assert_eq!(report.delivered, 3);
@@ -191,7 +194,7 @@ async fn a_rate_is_kept_to() {
 }
 
 #[tokio::test]
-async fn letters_go_to_the_topic_come_back_from_it_and_are_settled_there() {
+async fn topic_letters_are_replayed_and_settled() {
     let cluster = cluster().await;
     let mut with_topic = config(&cluster);
     with_topic.dlq_topic = "dead".to_owned();
@@ -224,7 +227,7 @@ async fn letters_go_to_the_topic_come_back_from_it_and_are_settled_there() {
 }
 
 #[tokio::test]
-async fn letters_go_again_unasked_when_the_cluster_is_healthy() {
+async fn auto_replay_runs_when_healthy() {
     let cluster = cluster().await;
     let store = Arc::new(MemoryStore::default());
     let mut letter = Letter::new("t", None, "broker not available", now());
@@ -235,13 +238,13 @@ async fn letters_go_again_unasked_when_the_cluster_is_healthy() {
     let mut config = config(&cluster);
     (config.auto_replay, config.auto_replay_interval) = (true, Duration::from_millis(10));
     let producer = Producer::with(|builder| builder.with_config(config).dead_letter_store(store.clone())).unwrap();
-    until(|| store.len() == 1).await;
+    wait_until(|| store.len() == 1).await;
     producer.close(LONG).await;
     assert_eq!((cluster.records("t").len(), store.len()), (1, 1));
 }
 
-/// A letter of a record that was written, its answer lost; and what is published after it.
-async fn in_doubt(cluster: &TestCluster, store: &Arc<MemoryStore>, fault: Fault) -> Producer {
+/// Publishes one record, and one whose answer is lost to `fault`. The second record is a doubtful letter in the store.
+async fn publish_doubtful(cluster: &TestCluster, store: &Arc<MemoryStore>, fault: Fault) -> Producer {
     let mut config = config(cluster);
     (config.retry_max, config.request_timeout) = (0, Duration::from_millis(300));
     let producer = Producer::with(|builder| builder.with_config(config).dead_letter_store(store.clone())).unwrap();
@@ -256,20 +259,20 @@ fn verify() -> Replay {
 }
 
 #[tokio::test]
-async fn a_doubtful_record_that_is_in_the_log_is_found_and_not_sent() {
+async fn written_doubtful_record_is_not_sent() {
     let cluster = cluster().await;
     let store = Arc::new(MemoryStore::default());
-    let producer = in_doubt(&cluster, &store, Fault::ApplyThenSwallow).await;
+    let producer = publish_doubtful(&cluster, &store, Fault::ApplyThenSwallow).await;
     let report = replay(&producer, &verify()).await;
     assert_eq!((report.landed, report.delivered, store.len()), (1, 0, 0), "{report:?}");
     assert_eq!(values(&cluster, "t"), ["first", "doubtful"]);
 }
 
 #[tokio::test]
-async fn a_doubtful_record_that_is_not_in_the_log_is_sent_once_something_later_proves_it() {
+async fn doubtful_record_is_sent_after_proof() {
     let cluster = cluster().await;
     let store = Arc::new(MemoryStore::default());
-    let producer = in_doubt(&cluster, &store, Fault::Swallow).await;
+    let producer = publish_doubtful(&cluster, &store, Fault::Swallow).await;
     let report = replay(&producer, &verify()).await;
     assert_eq!((report.not_found, report.delivered, store.len()), (1, 0, 1), "{report:?}");
     producer.send(&record("t", "k", "later")).await.unwrap().await.unwrap();
@@ -278,20 +281,21 @@ async fn a_doubtful_record_that_is_not_in_the_log_is_sent_once_something_later_p
     assert_eq!(values(&cluster, "t"), ["first", "later", "doubtful"]);
 }
 
-/// A store that nobody else writes.
+/// A store that reports exclusive access.
 #[derive(Debug)]
-struct Exclusive(MemoryStore);
+struct ExclusiveStore(MemoryStore);
 
+/// The producer of the doubtful letter has ended, so a letter that is sent anyway is the fence.
 #[tokio::test]
-async fn a_letter_to_be_sent_anyway_is_the_proof_for_a_doubtful_one_of_a_producer_that_is_gone() {
+async fn certain_letter_serves_as_fence() {
     let cluster = cluster().await;
     let first = Arc::new(MemoryStore::default());
-    let gone = in_doubt(&cluster, &first, Fault::Swallow).await;
+    let gone = publish_doubtful(&cluster, &first, Fault::Swallow).await;
     gone.close(LONG).await;
-    let store = Arc::new(Exclusive(MemoryStore::default()));
+    let store = Arc::new(ExclusiveStore(MemoryStore::default()));
     let mut letters: Vec<Letter> = first.scan(None, 9).unwrap().into_iter().map(|held| held.letter).collect();
     let mut certain = Letter::new("t", Bytes::from_static(b"certain"), "why", now());
-    // Another key's: it may go first.
+    // Letters of another key may be sent first.
     (certain.outcome, certain.partition) = (Outcome::NotWritten, letters[0].partition);
     certain.key = Some(Bytes::from_static(b"other"));
     letters.push(certain);
@@ -306,11 +310,11 @@ async fn a_letter_to_be_sent_anyway_is_the_proof_for_a_doubtful_one_of_a_produce
 async fn fence_counts_though_replay_ends() {
     let cluster = cluster().await;
     let first = Arc::new(MemoryStore::default());
-    in_doubt(&cluster, &first, Fault::Swallow).await.close(LONG).await;
-    let store = Arc::new(Exclusive(MemoryStore::default()));
+    publish_doubtful(&cluster, &first, Fault::Swallow).await.close(LONG).await;
+    let store = Arc::new(ExclusiveStore(MemoryStore::default()));
     let mut letters: Vec<Letter> = first.scan(None, 9).unwrap().into_iter().map(|held| held.letter).collect();
     let doubtful = letters[0].clone();
-    // The rest of the first page, and the fence behind it.
+    // These letters fill the first page. The fence is on the second page.
     letters.extend((0..500).map(|_| Letter { replay_count: 99, ..Letter::new("u", None, "why", now()) }));
     let mut fence = Letter::new("t", Bytes::from_static(b"fence"), "why", now());
     (fence.outcome, fence.partition, fence.key) =
@@ -326,11 +330,11 @@ async fn fence_counts_though_replay_ends() {
 }
 
 #[tokio::test]
-async fn letter_overtakes_doubtful_one_only_if_told() {
+async fn out_of_order_overtakes_doubtful_letters() {
     let cluster = cluster().await;
     let first = Arc::new(MemoryStore::default());
-    in_doubt(&cluster, &first, Fault::Swallow).await.close(LONG).await;
-    let store = Arc::new(Exclusive(MemoryStore::default()));
+    publish_doubtful(&cluster, &first, Fault::Swallow).await.close(LONG).await;
+    let store = Arc::new(ExclusiveStore(MemoryStore::default()));
     let mut letters: Vec<Letter> = first.scan(None, 9).unwrap().into_iter().map(|held| held.letter).collect();
     let mut certain = Letter::new("t", Bytes::from_static(b"certain"), "why", now());
     (certain.outcome, certain.partition, certain.key) =
@@ -345,12 +349,13 @@ async fn letter_overtakes_doubtful_one_only_if_told() {
     assert_eq!(values(&cluster, "t"), ["first", "certain", "doubtful"]);
 }
 
+/// An application may forward the headers of a replayed record. Its own failures are new letters.
 #[tokio::test]
-async fn headers_that_somebody_forwarded_make_no_letter_another_ones() {
+async fn forwarded_headers_give_no_identity() {
     let cluster = cluster().await;
     let store = Arc::new(MemoryStore::default());
     let producer = with_store(&cluster, store.clone());
-    fail(&cluster, &producer, &[("k", "original")]).await;
+    publish_failing(&cluster, &producer, &[("k", "original")]).await;
     let original = store.scan(None, 9).unwrap().remove(0).letter;
     let id = original.id.to_string();
     let forwarded = [
@@ -367,7 +372,7 @@ async fn headers_that_somebody_forwarded_make_no_letter_another_ones() {
 }
 
 #[tokio::test]
-async fn a_letter_goes_again_to_the_partition_that_it_was_for() {
+async fn replay_keeps_the_partition() {
     let cluster = cluster().await;
     let store = Arc::new(MemoryStore::default());
     let producer = with_store(&cluster, store.clone());
@@ -382,8 +387,9 @@ async fn a_letter_goes_again_to_the_partition_that_it_was_for() {
     assert_eq!(partitions, [0, 1]);
 }
 
+/// The letters have no partition.
 #[tokio::test]
-async fn letters_that_nobody_could_place_before_are_sent_in_their_turn() {
+async fn unplaced_letters_are_sent_in_order() {
     let cluster = cluster().await;
     let store = Arc::new(MemoryStore::default());
     let mut letters = Vec::new();
@@ -400,19 +406,19 @@ async fn letters_that_nobody_could_place_before_are_sent_in_their_turn() {
 }
 
 #[tokio::test]
-async fn after_an_interrupted_replay_what_was_written_is_found_and_the_rest_is_sent() {
+async fn interrupted_replay_is_completed() {
     let cluster = cluster().await;
     let store = Arc::new(MemoryStore::default());
     let first = with_store(&cluster, store.clone());
-    fail(&cluster, &first, &[("k", "1"), ("k", "2")]).await;
+    publish_failing(&cluster, &first, &[("k", "1"), ("k", "2")]).await;
     let letters = store.scan(None, 9).unwrap();
-    // Its process ended between the acknowledgement and the removal: the letters are back as it had marked them.
+    // The replay ends between acknowledgement and removal, as in a killed process, so the store has the letters as marked.
     cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::ApplyThenSwallow));
     let task = tokio::spawn({
         let first = first.clone();
         async move { first.replay(&Replay::default(), |_| ControlFlow::Continue(())).await }
     });
-    until(|| !cluster.records("t").is_empty()).await;
+    wait_until(|| !cluster.records("t").is_empty()).await;
     task.abort();
     let _ = task.await;
     let marked = store.scan(None, 9).unwrap();
@@ -430,7 +436,7 @@ fn now() -> Timestamp {
     Timestamp::now()
 }
 
-impl DeadLetterStore for Exclusive {
+impl DeadLetterStore for ExclusiveStore {
     fn is_exclusive(&self) -> bool {
         true
     }
@@ -463,8 +469,9 @@ impl DeadLetterStore for Exclusive {
     }
 }
 
+/// A replay that is stopped sends no further group of letters.
 #[tokio::test]
-async fn a_replay_that_is_told_to_end_sends_no_further_group_and_leaves_the_rest_as_it_was() {
+async fn stopped_replay_leaves_remaining_letters() {
     let cluster = cluster().await;
     let store = Arc::new(MemoryStore::default());
     let letters: Vec<Letter> = (0..600)

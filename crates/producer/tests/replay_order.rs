@@ -1,5 +1,5 @@
-//! The records of one key leave a store in the order in which they arrived there, whatever was replayed before.
-#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+//! A replay sends the letters of one key in the order of their arrival in the store, whatever was replayed before.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod support;
 
 use std::ops::ControlFlow;
@@ -12,7 +12,7 @@ use kafka_courier::dlq::{
 };
 use kafka_courier::{DeadLetterTopic, Doubtful, Replay, ReplayError, ReplayReport};
 use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Rule, TestCluster, TopicSpec};
-use support::letters::{file, values};
+use support::stores::{file_store, values};
 use support::{LONG, Producer, config, record};
 
 async fn cluster() -> TestCluster {
@@ -29,7 +29,7 @@ fn numbered(topic: &str, numbers: std::ops::Range<u32>) -> Vec<Letter> {
     numbers.map(|number| letter(topic, "k", number)).collect()
 }
 
-/// Replays with a producer of its own.
+/// Replays with a new producer.
 async fn replay(cluster: &TestCluster, store: Arc<dyn DeadLetterStore>, replay: &Replay) -> ReplayReport {
     let mut config = config(cluster);
     config.metadata_timeout = Duration::from_millis(100);
@@ -39,11 +39,11 @@ async fn replay(cluster: &TestCluster, store: Arc<dyn DeadLetterStore>, replay: 
     report
 }
 
-fn at_most(limit: u64) -> Replay {
+fn with_limit(limit: u64) -> Replay {
     Replay { limit: Some(limit), ..Replay::default() }
 }
 
-fn only(selection: Selection) -> Replay {
+fn with_selection(selection: Selection) -> Replay {
     Replay { selection, ..Replay::default() }
 }
 
@@ -51,20 +51,20 @@ fn open(cluster: &TestCluster) -> Arc<DeadLetterTopic> {
     Arc::new(DeadLetterTopic::open(&config(cluster), "dead").unwrap())
 }
 
-async fn blocking<R: Send + 'static>(what: impl FnOnce() -> R + Send + 'static) -> R {
-    tokio::task::spawn_blocking(what).await.unwrap()
+async fn spawn_blocking<R: Send + 'static>(call: impl FnOnce() -> R + Send + 'static) -> R {
+    tokio::task::spawn_blocking(call).await.unwrap()
 }
 
-async fn with_letters(cluster: &TestCluster, letters: Vec<Letter>) {
+async fn append_letters(cluster: &TestCluster, letters: Vec<Letter>) {
     let topic = open(cluster);
-    blocking(move || topic.append(&letters).unwrap()).await;
+    spawn_blocking(move || topic.append(&letters).unwrap()).await;
 }
 
 #[tokio::test]
 async fn limited_replay_of_topic_keeps_order() {
     let cluster = cluster().await;
-    with_letters(&cluster, numbered("late", 0..6)).await;
-    let report = replay(&cluster, open(&cluster), &at_most(2)).await;
+    append_letters(&cluster, numbered("late", 0..6)).await;
+    let report = replay(&cluster, open(&cluster), &with_limit(2)).await;
     assert_eq!((report.selected, report.delivered), (2, 0), "{report:?}");
     cluster.create_topic(&TopicSpec::new("late", 1)).unwrap();
     let report = replay(&cluster, open(&cluster), &Replay::default()).await;
@@ -74,9 +74,9 @@ async fn limited_replay_of_topic_keeps_order() {
 
 #[tokio::test]
 async fn refused_letter_holds_back_its_key() {
-    let (cluster, file) = (cluster().await, file());
+    let (cluster, file) = (cluster().await, file_store());
     let mut letters = numbered("t", 0..3);
-    // Larger than any batch: the producer does not accept it.
+    // The record is larger than any batch, so the producer refuses it.
     letters[0].value = Some(Bytes::from(vec![b'x'; 3 << 20]));
     letters.push(letter("t", "other", "other"));
     file.store.append(&letters).unwrap();
@@ -86,8 +86,8 @@ async fn refused_letter_holds_back_its_key() {
 }
 
 #[tokio::test]
-async fn letter_without_topic_holds_back_its_key() {
-    let (cluster, file) = (cluster().await, file());
+async fn missing_topic_holds_back_its_key() {
+    let (cluster, file) = (cluster().await, file_store());
     file.store.append(&numbered("late", 0..3)).unwrap();
     let report = replay(&cluster, file.store.clone(), &Replay::default()).await;
     assert_eq!((report.delivered, report.failed, report.held_back), (0, 1, 2), "{report:?}");
@@ -95,7 +95,7 @@ async fn letter_without_topic_holds_back_its_key() {
 
 #[tokio::test]
 async fn missing_topic_counts_no_replay() {
-    let (cluster, file) = (cluster().await, file());
+    let (cluster, file) = (cluster().await, file_store());
     file.store.append(&numbered("late", 0..2)).unwrap();
     for _ in 0..=Replay::default().max_replays {
         let report = replay(&cluster, file.store.clone(), &Replay::default()).await;
@@ -108,7 +108,7 @@ async fn missing_topic_counts_no_replay() {
 
 #[tokio::test]
 async fn failed_letter_holds_back_its_page() {
-    let (cluster, file) = (cluster().await, file());
+    let (cluster, file) = (cluster().await, file_store());
     file.store.append(&numbered("t", 0..5)).unwrap();
     cluster.reject_records(|record| (record.value_text() == Some("1")).then(|| "no".to_owned()));
     let report = replay(&cluster, file.store.clone(), &Replay::default()).await;
@@ -120,28 +120,28 @@ async fn failed_letter_holds_back_its_page() {
 
 #[tokio::test]
 async fn selection_does_not_overtake_earlier_letters() {
-    let (cluster, file) = (cluster().await, file());
+    let (cluster, file) = (cluster().await, file_store());
     let mut letters = numbered("t", 0..4);
     letters[1].error_code = Some("INVALID_RECORD".to_owned());
     letters[2].outcome = Outcome::Unknown;
     file.store.append(&letters).unwrap();
-    let by_id = |id: LetterId| only(Selection { ids: vec![id], ..Selection::all() });
-    let by_code = only(Selection { error_codes: vec!["INVALID_RECORD".to_owned()], ..Selection::all() });
+    let by_id = |id: LetterId| with_selection(Selection { ids: vec![id], ..Selection::all() });
+    let by_code = with_selection(Selection { error_codes: vec!["INVALID_RECORD".to_owned()], ..Selection::all() });
     for selected in [by_id(letters[3].id), by_code.clone()] {
         let report = replay(&cluster, file.store.clone(), &selected).await;
         assert_eq!((report.selected, report.delivered, report.held_back), (1, 0, 1), "{report:?}");
     }
-    // The third may be in the log: what came before it goes, and nothing behind it.
+    // The third record may be in the log. A replay sends the letters before it, and none after it.
     let report = replay(&cluster, file.store.clone(), &Replay::default()).await;
     assert_eq!((report.delivered, report.left_out, report.held_back), (2, 1, 1), "{report:?}");
-    let told = Replay { out_of_order: true, ..by_id(letters[3].id) };
-    assert_eq!(replay(&cluster, file.store.clone(), &told).await.delivered, 1);
+    let out_of_order = Replay { out_of_order: true, ..by_id(letters[3].id) };
+    assert_eq!(replay(&cluster, file.store.clone(), &out_of_order).await.delivered, 1);
     assert_eq!(values(&cluster, "t"), ["0", "1", "3"]);
 }
 
 #[tokio::test]
-async fn letter_sent_too_often_holds_back_its_key() {
-    let (cluster, file) = (cluster().await, file());
+async fn max_replays_hold_back_the_key() {
+    let (cluster, file) = (cluster().await, file_store());
     let mut letters = numbered("t", 0..2);
     letters[0].replay_count = 5;
     file.store.append(&letters).unwrap();
@@ -153,18 +153,18 @@ async fn letter_sent_too_often_holds_back_its_key() {
 }
 
 #[tokio::test]
-async fn raised_topic_of_letters_keeps_order() {
+async fn raised_partition_count_keeps_order() {
     let cluster = cluster().await;
-    // With one partition all stand there; from then on the letters of most keys go elsewhere.
+    // The topic has one partition with all letters. New partitions then receive the letters of most keys.
     const KEYS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
     let of_all = |number: u32| KEYS.map(|key| letter("late", key, number)).to_vec();
-    with_letters(&cluster, [of_all(0), of_all(1)].concat()).await;
+    append_letters(&cluster, [of_all(0), of_all(1)].concat()).await;
     assert!(cluster.raise_partitions("dead", 3));
-    with_letters(&cluster, [of_all(2), of_all(3)].concat()).await;
+    append_letters(&cluster, [of_all(2), of_all(3)].concat()).await;
     let spread: std::collections::BTreeSet<i32> =
         cluster.records("dead").iter().map(|record| record.partition).collect();
     assert_eq!(spread.len(), 3);
-    let report = replay(&cluster, open(&cluster), &at_most(7)).await;
+    let report = replay(&cluster, open(&cluster), &with_limit(7)).await;
     assert_eq!((report.selected, report.delivered), (7, 0), "{report:?}");
     cluster.create_topic(&TopicSpec::new("late", 1)).unwrap();
     let report = replay(&cluster, open(&cluster), &Replay::default()).await;
@@ -176,14 +176,14 @@ async fn raised_topic_of_letters_keeps_order() {
     }
 }
 
-/// A store that holds one letter: the next ones go to memory.
+/// Returns a store with room for one letter. Memory keeps the letters that follow.
 fn full_with_one() -> Arc<MemoryStore> {
     let limits = Limits { max_letters: Some(1), overflow: Overflow::Refuse, ..Limits::default() };
     Arc::new(MemoryStore::with_limits(limits))
 }
 
 #[tokio::test]
-async fn earlier_letter_in_memory_goes_first() {
+async fn earlier_letter_in_memory_is_first() {
     let (cluster, first) = (cluster().await, full_with_one());
     let producer =
         Producer::with(|builder| builder.with_config(config(&cluster)).dead_letter_store(first.clone())).unwrap();
@@ -199,9 +199,9 @@ async fn earlier_letter_in_memory_goes_first() {
     assert_eq!(values(&cluster, "t"), ["0", "1"]);
 }
 
-/// A letter in doubt of a producer that is gone.
-async fn in_doubt(cluster: &TestCluster, key: &'static str) -> Letter {
-    let file = file();
+/// Returns a doubtful letter whose producer has ended.
+async fn doubtful_letter(cluster: &TestCluster, key: &'static str) -> Letter {
+    let file = file_store();
     let mut config = config(cluster);
     (config.retry_max, config.request_timeout) = (0, Duration::from_millis(300));
     let gone = Producer::with(|builder| builder.with_config(config).dead_letter_store(file.store.clone())).unwrap();
@@ -222,38 +222,38 @@ fn placed(key: &'static str, value: &str) -> Letter {
 
 #[tokio::test]
 async fn rejected_fence_holds_back_its_key() {
-    let (cluster, file) = (cluster().await, file());
-    let doubtful = in_doubt(&cluster, "doubt").await;
+    let (cluster, file) = (cluster().await, file_store());
+    let doubtful = doubtful_letter(&cluster, "doubt").await;
     file.store.append(&[doubtful, placed("a", "bad"), placed("a", "behind"), placed("b", "good")]).unwrap();
     cluster.reject_records(|record| (record.value_text() == Some("bad")).then(|| "no".to_owned()));
     let report = replay(&cluster, file.store.clone(), &verify()).await;
     assert_eq!((report.delivered, report.failed, report.held_back, report.not_found), (2, 1, 1, 0), "{report:?}");
-    assert_eq!(values(&cluster, "t"), ["first", "good", "doubtful"], "another letter served as the fence");
+    assert_eq!(values(&cluster, "t"), ["first", "good", "doubtful"], "the letter of key b is the fence");
     cluster.accept_records();
     replay(&cluster, file.store.clone(), &verify()).await;
     assert_eq!(values(&cluster, "t"), ["first", "good", "doubtful", "bad", "behind"]);
 }
 
 #[tokio::test]
-async fn letter_not_found_holds_back_its_key() {
-    let (cluster, file) = (cluster().await, file());
-    let doubtful = in_doubt(&cluster, "k").await;
+async fn not_found_holds_back_its_key() {
+    let (cluster, file) = (cluster().await, file_store());
+    let doubtful = doubtful_letter(&cluster, "k").await;
     file.store.append(&[doubtful, placed("k", "behind")]).unwrap();
     let report = replay(&cluster, file.store.clone(), &verify()).await;
     assert_eq!((report.not_found, report.held_back, report.delivered), (1, 1, 0), "{report:?}");
-    let told = Replay { out_of_order: true, ..verify() };
-    let report = replay(&cluster, file.store.clone(), &told).await;
+    let out_of_order = Replay { out_of_order: true, ..verify() };
+    let report = replay(&cluster, file.store.clone(), &out_of_order).await;
     assert_eq!((report.not_found, report.held_back, report.delivered), (0, 0, 2), "{report:?}");
-    assert_eq!(values(&cluster, "t"), ["first", "behind", "doubtful"], "the later one was the proof");
+    assert_eq!(values(&cluster, "t"), ["first", "behind", "doubtful"], "the later letter is the fence");
 }
 
 #[tokio::test]
-async fn fence_is_no_later_letter() {
-    let (cluster, file) = (cluster().await, file());
-    let doubtful = in_doubt(&cluster, "doubt").await;
+async fn held_back_letter_is_no_fence() {
+    let (cluster, file) = (cluster().await, file_store());
+    let doubtful = doubtful_letter(&cluster, "doubt").await;
     let letters = [doubtful.clone(), placed("a", "0"), placed("a", "1")];
     file.store.append(&letters).unwrap();
-    // The only letter that could be the fence is behind one of its key that is not selected.
+    // Only the last letter could be the fence, and an earlier letter of its key is not selected.
     let selection = Selection { ids: vec![doubtful.id, letters[2].id], ..Selection::all() };
     let report = replay(&cluster, file.store.clone(), &Replay { selection, ..verify() }).await;
     assert_eq!((report.not_found, report.held_back, report.delivered), (1, 1, 0), "{report:?}");
@@ -261,17 +261,17 @@ async fn fence_is_no_later_letter() {
 }
 
 #[tokio::test]
-async fn killed_replay_of_topic_goes_on() {
+async fn killed_replay_of_topic_is_completed() {
     let cluster = cluster().await;
-    with_letters(&cluster, numbered("t", 0..4)).await;
+    append_letters(&cluster, numbered("t", 0..4)).await;
     cluster.inject(Rule::for_api(ApiKey::Produce).partition("t", 0).times(1).then(Fault::ApplyThenSwallow));
     let producer =
         Producer::with(|builder| builder.with_config(config(&cluster)).dead_letter_store(open(&cluster))).unwrap();
     let killed = tokio::spawn(async move { producer.replay(&Replay::default(), |_| ControlFlow::Continue(())).await });
-    support::until(|| cluster.record_count("t") == 1).await;
+    support::wait_until(|| cluster.record_count("t") == 1).await;
     killed.abort();
     let _ = killed.await;
-    // The claim of a replay that was dropped is given back a moment later.
+    // A dropped replay releases its claim a moment later.
     let report = loop {
         let producer =
             Producer::with(|builder| builder.with_config(config(&cluster)).dead_letter_store(open(&cluster))).unwrap();
@@ -286,7 +286,7 @@ async fn killed_replay_of_topic_goes_on() {
 
 #[tokio::test]
 async fn outage_counts_no_replay() {
-    let (cluster, file) = (cluster().await, file());
+    let (cluster, file) = (cluster().await, file_store());
     let mut letters = numbered("t", 0..3);
     letters.iter_mut().for_each(|letter| letter.retriable = true);
     file.store.append(&letters).unwrap();
@@ -296,12 +296,12 @@ async fn outage_counts_no_replay() {
     config.retry_backoff_max = Duration::from_millis(5);
     cluster.inject(Rule::for_api(ApiKey::Produce).always().then(Fault::Refuse(ErrorCode::NotEnoughReplicas)));
     let producer = Producer::with(|builder| builder.with_config(config).dead_letter_store(file.store.clone())).unwrap();
-    // Far more rounds than the letters may be replayed.
-    support::until(|| cluster.requests(ApiKey::Produce) > 100).await;
+    // 100 requests are far more rounds than a letter may have replays.
+    support::wait_until(|| cluster.requests(ApiKey::Produce) > 100).await;
     let counts: Vec<u32> = file.store.scan(None, 9).unwrap().iter().map(|held| held.letter.replay_count).collect();
-    assert!(counts.iter().all(|count| *count <= 1), "a mark may count one: {counts:?}");
+    assert!(counts.iter().all(|count| *count <= 1), "a replay in progress may count one: {counts:?}");
     cluster.clear_faults();
-    support::until(|| file.store.is_empty()).await;
+    support::wait_until(|| file.store.is_empty()).await;
     producer.close(LONG).await;
     assert_eq!(values(&cluster, "t"), ["0", "1", "2"]);
 }
@@ -309,7 +309,7 @@ async fn outage_counts_no_replay() {
 #[tokio::test]
 async fn every_replayed_letter_is_counted() {
     let cluster = TestCluster::builder().topic("t", 6).start().await.unwrap();
-    let file = file();
+    let file = file_store();
     let letters = (0..100).map(|number| Letter { partition: Some(number % 6), ..letter("t", "k", number) });
     file.store.append(&letters.collect::<Vec<_>>()).unwrap();
     let producer =

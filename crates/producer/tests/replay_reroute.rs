@@ -1,5 +1,5 @@
-//! Dead letters that are sent to another topic than their own.
-#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+//! Replays that send dead letters to another topic.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod support;
 
 use std::ops::ControlFlow;
@@ -8,14 +8,14 @@ use std::time::Duration;
 use kafka_courier::dlq::{Bytes, DeadLetterStore, Letter, Outcome, Timestamp};
 use kafka_courier::{Doubtful, Replay, ReplayReport};
 use kafka_courier_test_broker::{ApiKey, Fault, Rule, TestCluster};
-use support::letters::{File, file, values};
+use support::stores::{TempFileStore, file_store, values};
 use support::{LONG, Producer, config, record};
 
 async fn cluster() -> TestCluster {
     TestCluster::builder().topic("t", 1).topic("other", 3).start().await.unwrap()
 }
 
-fn producer(cluster: &TestCluster, file: &File) -> Producer {
+fn producer(cluster: &TestCluster, file: &TempFileStore) -> Producer {
     let mut config = config(cluster);
     (config.request_timeout, config.delivery_timeout) = (Duration::from_millis(300), Duration::from_secs(5));
     Producer::with(|builder| builder.with_config(config).dead_letter_store(file.store.clone())).unwrap()
@@ -37,8 +37,8 @@ fn letter(key: &'static str, value: &'static str) -> Letter {
     letter
 }
 
-/// A letter of an event whose answer never came.
-async fn in_doubt(cluster: &TestCluster, file: &File, fault: Fault) {
+/// Publishes one record, and one whose answer is lost to `fault`. The second record is a doubtful letter in the store.
+async fn publish_doubtful(cluster: &TestCluster, file: &TempFileStore, fault: Fault) {
     let mut config = config(cluster);
     (config.retry_max, config.request_timeout) = (0, Duration::from_millis(300));
     let gone = Producer::with(|builder| builder.with_config(config).dead_letter_store(file.store.clone())).unwrap();
@@ -49,8 +49,8 @@ async fn in_doubt(cluster: &TestCluster, file: &File, fault: Fault) {
 }
 
 #[tokio::test]
-async fn letters_of_a_key_keep_their_order_there() {
-    let (cluster, file) = (cluster().await, file());
+async fn rerouted_keys_keep_their_order() {
+    let (cluster, file) = (cluster().await, file_store());
     let letters = ["0", "1", "2", "3", "4", "5"].map(|value| letter("k", value));
     file.store.append(&letters).unwrap();
     let report = reroute(&producer(&cluster, &file), Replay::default()).await;
@@ -60,28 +60,29 @@ async fn letters_of_a_key_keep_their_order_there() {
 }
 
 #[tokio::test]
-async fn what_landed_in_its_own_topic_is_found_there() {
-    let (cluster, file) = (cluster().await, file());
-    in_doubt(&cluster, &file, Fault::ApplyThenSwallow).await;
+async fn written_record_is_not_rerouted() {
+    let (cluster, file) = (cluster().await, file_store());
+    publish_doubtful(&cluster, &file, Fault::ApplyThenSwallow).await;
     let report = reroute(&producer(&cluster, &file), verify()).await;
     assert_eq!((report.landed, report.delivered, file.store.len()), (1, 0, 0), "{report:?}");
     assert_eq!((values(&cluster, "t"), cluster.record_count("other")), (vec!["first".into(), "doubtful".into()], 0));
 }
 
 #[tokio::test]
-async fn no_letter_goes_to_its_own_topic_as_a_fence() {
-    let (cluster, file) = (cluster().await, file());
-    in_doubt(&cluster, &file, Fault::Swallow).await;
-    // Sent to its own topic, it would prove the other one absent.
+async fn rerouted_letters_are_no_fences() {
+    let (cluster, file) = (cluster().await, file_store());
+    publish_doubtful(&cluster, &file, Fault::Swallow).await;
+    // Only in the original topic would this letter prove that the doubtful record is absent.
     file.store.append(&[letter("other key", "certain")]).unwrap();
     let report = reroute(&producer(&cluster, &file), verify()).await;
     assert_eq!((report.delivered, report.not_found, file.store.len()), (1, 1, 1), "{report:?}");
     assert_eq!((values(&cluster, "t"), values(&cluster, "other")), (vec!["first".into()], vec!["certain".into()]));
 }
 
+/// A letter that fails in the other topic becomes a letter of that topic.
 #[tokio::test]
-async fn a_letter_that_fails_there_belongs_there() {
-    let (cluster, file) = (cluster().await, file());
+async fn failed_reroute_changes_the_topic() {
+    let (cluster, file) = (cluster().await, file_store());
     file.store.append(&[letter("k", "a")]).unwrap();
     cluster.reject_records(|_| Some("no".to_owned()));
     let replaying = producer(&cluster, &file);
@@ -95,15 +96,15 @@ async fn a_letter_that_fails_there_belongs_there() {
 }
 
 #[tokio::test]
-async fn a_failure_there_holds_back_its_key() {
-    let (cluster, file) = (cluster().await, file());
+async fn failed_reroute_holds_back_its_key() {
+    let (cluster, file) = (cluster().await, file_store());
     file.store.append(&[letter("k", "0"), letter("k", "1"), letter("k", "2"), letter("l", "3")]).unwrap();
     cluster.reject_records(|record| (record.value.as_deref() == Some(b"0")).then(|| "no".to_owned()));
     let replaying = producer(&cluster, &file);
     let report = reroute(&replaying, Replay::default()).await;
     assert_eq!((report.failed, report.held_back, report.delivered), (1, 2, 1), "{report:?}");
     let topics: Vec<String> = file.store.scan(None, 9).unwrap().into_iter().map(|held| held.letter.topic).collect();
-    assert_eq!(topics, ["other", "t", "t"], "what never left is a letter of its own topic still");
+    assert_eq!(topics, ["other", "t", "t"], "a letter that was not sent keeps its topic");
     cluster.accept_records();
     let report = reroute(&replaying, Replay::default()).await;
     assert_eq!((report.delivered, values(&cluster, "t").len()), (3, 0), "{report:?}");

@@ -1,5 +1,5 @@
-//! One replay at a time for a topic of dead letters, whichever process it runs in.
-#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+//! A dead-letter topic has one replay at a time, across all processes.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod support;
 
 use std::ops::ControlFlow;
@@ -14,21 +14,21 @@ async fn cluster() -> TestCluster {
     TestCluster::builder().topic("t", 1).topic("dead", 2).start().await.unwrap()
 }
 
-/// The topic as one process has it.
+/// Opens the topic as a separate process does.
 fn open(cluster: &TestCluster) -> Arc<DeadLetterTopic> {
     Arc::new(DeadLetterTopic::open(&config(cluster), "dead").unwrap())
 }
 
-async fn blocking<R: Send + 'static>(what: impl FnOnce() -> R + Send + 'static) -> R {
-    tokio::task::spawn_blocking(what).await.unwrap()
+async fn spawn_blocking<R: Send + 'static>(call: impl FnOnce() -> R + Send + 'static) -> R {
+    tokio::task::spawn_blocking(call).await.unwrap()
 }
 
 async fn claim(topic: &Arc<DeadLetterTopic>) -> Result<ReplayGuard, BeginReplayError> {
     let topic = topic.clone();
-    blocking(move || topic.begin_replay()).await
+    spawn_blocking(move || topic.begin_replay()).await
 }
 
-async fn with_letters(cluster: &TestCluster, count: usize) {
+async fn append_letters(cluster: &TestCluster, count: usize) {
     let letters: Vec<Letter> = (0..count)
         .map(|n| {
             let mut letter = Letter::new("t", Bytes::from(n.to_string()), "why", Timestamp::now());
@@ -37,11 +37,12 @@ async fn with_letters(cluster: &TestCluster, count: usize) {
         })
         .collect();
     let topic = open(cluster);
-    blocking(move || topic.append(&letters).unwrap()).await;
+    spawn_blocking(move || topic.append(&letters).unwrap()).await;
 }
 
+/// The error names the process and the end of its claim. The claim is free once its holder drops the claim.
 #[tokio::test]
-async fn a_second_process_is_told_who_replays_and_until_when_and_has_its_turn_after_that() {
+async fn second_claim_names_the_holder() {
     let cluster = cluster().await;
     let (one, other) = (open(&cluster), open(&cluster));
     let guard = claim(&one).await.unwrap();
@@ -56,10 +57,10 @@ async fn a_second_process_is_told_who_replays_and_until_when_and_has_its_turn_af
         other => panic!("{other:?}"),
     }
     assert!(matches!(claim(&one).await, Err(BeginReplayError::Busy { .. })));
-    blocking(move || drop(guard)).await;
+    spawn_blocking(move || drop(guard)).await;
     let guard = claim(&other).await.unwrap();
     assert!(matches!(claim(&one).await, Err(BeginReplayError::Claimed { .. })));
-    blocking(move || drop(guard)).await;
+    spawn_blocking(move || drop(guard)).await;
 }
 
 #[tokio::test]
@@ -71,7 +72,7 @@ async fn imports_keep_the_settled_state() {
         for marked_first in [false, true] {
             let cluster = cluster().await;
             let (topic, marked, newer) = (open(&cluster), marked.clone(), newer.clone());
-            blocking(move || {
+            spawn_blocking(move || {
                 let import =
                     |letter: &Letter| topic.import_with(std::slice::from_ref(letter), Edited::Replace).unwrap();
                 let (first, second) = if marked_first { (&marked, &newer) } else { (&newer, &marked) };
@@ -93,8 +94,8 @@ async fn imports_keep_the_settled_state() {
 async fn failed_append_leaves_no_letter() {
     let cluster = TestCluster::builder().topic("dead", 8).start().await.unwrap();
     let topic = open(&cluster);
-    blocking(move || {
-        // Without a key each record goes to any partition.
+    spawn_blocking(move || {
+        // Records without a key may be in different partitions.
         for _ in 0..20 {
             let small = Letter::new("t", Bytes::from_static(b"small"), "why", Timestamp::now());
             let large = Letter::new("t", Bytes::from(vec![b'x'; 3 << 20]), "why", Timestamp::now());
@@ -107,7 +108,7 @@ async fn failed_append_leaves_no_letter() {
 }
 
 #[tokio::test]
-async fn of_many_that_claim_at_once_one_has_it() {
+async fn concurrent_claims_have_one_winner() {
     let cluster = cluster().await;
     let topics: Vec<_> = (0..5).map(|_| open(&cluster)).collect();
     let claims = topics.iter().map(|topic| {
@@ -119,13 +120,13 @@ async fn of_many_that_claim_at_once_one_has_it() {
         guards.extend(claim.await.unwrap());
     }
     assert_eq!(guards.len(), 1);
-    blocking(move || drop(guards)).await;
+    spawn_blocking(move || drop(guards)).await;
 }
 
 #[tokio::test]
-async fn two_producers_that_replay_one_topic_at_once_deliver_each_letter_once() {
+async fn concurrent_replays_deliver_each_letter_once() {
     let cluster = cluster().await;
-    with_letters(&cluster, 50).await;
+    append_letters(&cluster, 50).await;
     let replays = (0..2).map(|_| {
         let options = |builder: Builder| builder.with_config(config(&cluster)).dead_letter_store(open(&cluster));
         let producer = Producer::with(options).unwrap();
@@ -143,26 +144,26 @@ async fn two_producers_that_replay_one_topic_at_once_deliver_each_letter_once() 
         }
     }
     assert_eq!((delivered, cluster.record_count("t")), (50, 50));
-    // Claims are no letters to whoever reads.
+    // A scan skips claims.
     let reader = open(&cluster);
-    assert!(blocking(move || reader.scan(None, 9).unwrap()).await.is_empty());
+    assert!(spawn_blocking(move || reader.scan(None, 9).unwrap()).await.is_empty());
 }
 
 #[tokio::test]
-async fn a_claim_whose_holder_was_dropped_half_way_is_free_soon() {
+async fn dropped_replay_releases_its_claim() {
     let cluster = cluster().await;
-    with_letters(&cluster, 3).await;
+    append_letters(&cluster, 3).await;
     let options = |builder: Builder| builder.with_config(config(&cluster)).dead_letter_store(open(&cluster));
     let producer = Producer::with(options).unwrap();
     let other = open(&cluster);
     let (claimed, is_claimed) = tokio::sync::oneshot::channel();
     let task = tokio::spawn(async move {
         let mut claimed = Some(claimed);
-        let told = |_: &_| {
+        let progress = |_: &_| {
             claimed.take().map(|claimed| claimed.send(()));
             ControlFlow::Continue(())
         };
-        producer.replay(&Replay::default(), told).await
+        producer.replay(&Replay::default(), progress).await
     });
     is_claimed.await.unwrap();
     task.abort();
@@ -173,5 +174,5 @@ async fn a_claim_whose_holder_was_dropped_half_way_is_free_soon() {
             Err(error) => assert!(matches!(error, BeginReplayError::Claimed { .. }), "{error}"),
         }
     };
-    blocking(move || drop(guard)).await;
+    spawn_blocking(move || drop(guard)).await;
 }

@@ -1,4 +1,4 @@
-//! Events on their way into the log when nothing goes wrong.
+//! Publishing without faults, from the event to the log.
 mod support;
 
 use std::time::Duration;
@@ -6,14 +6,14 @@ use std::time::Duration;
 use kafka_courier::events::{EventBuilder, EventId, SystemAlert, TraceContext};
 use kafka_courier::{Header, ProducerRecord, PublishError, headers};
 use kafka_courier_test_broker::{ApiKey, TestCluster};
-use support::{Books, LONG, Producer, config, producer, record};
+use support::{LONG, Producer, PublishedRecords, config, producer, record};
 
 fn alert(service: &str) -> SystemAlert {
     SystemAlert { alert_id: "a-1".to_owned(), service: service.to_owned(), ..SystemAlert::default() }
 }
 
 #[tokio::test]
-async fn the_first_event_arrives_with_its_key_json_and_headers() {
+async fn event_arrives_with_key_and_headers() {
     let cluster = TestCluster::builder().topic("system-events", 6).start().await.unwrap();
     let producer = producer(&cluster);
     let trace = TraceContext::new("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", None).unwrap();
@@ -37,7 +37,7 @@ async fn the_first_event_arrives_with_its_key_json_and_headers() {
 }
 
 #[tokio::test]
-async fn an_event_without_correlation_and_trace_has_no_such_headers() {
+async fn optional_headers_are_left_out() {
     let cluster = TestCluster::builder().topic("system-events", 1).start().await.unwrap();
     let event = EventBuilder::new("tests", "1.0").system_alert(alert("billing"));
     producer(&cluster).publish(&event).await.unwrap().await.unwrap();
@@ -46,23 +46,23 @@ async fn an_event_without_correlation_and_trace_has_no_such_headers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_records_over_six_partitions_arrive_once_and_in_order() {
+async fn ten_thousand_records_arrive_in_order() {
     let cluster = TestCluster::builder().brokers(3).topic("t", 6).start().await.unwrap();
     let producer = producer(&cluster);
-    let mut books = Books::default();
-    books.send_many(&producer, "t", 10_000, 97).await;
-    books.all_delivered(&cluster, "t").await;
+    let mut published = PublishedRecords::default();
+    published.send_many(&producer, "t", 10_000, 97).await;
+    published.assert_delivered(&cluster, "t").await;
     let batches = cluster.batches("t");
     assert!(batches.iter().all(|batch| batch.producer_id >= 0 && batch.producer_epoch == 0));
     for partition in 0..6 {
         let of = batches.iter().filter(|batch| batch.partition == partition);
         let sequences: Vec<i64> = of.clone().map(|batch| batch.base_sequence.into()).collect();
-        assert_eq!(sequences, of.map(|batch| batch.base_offset).collect::<Vec<_>>(), "sequences have no gaps");
+        assert_eq!(sequences, of.map(|batch| batch.base_offset).collect::<Vec<_>>(), "sequence numbers have no gaps");
     }
 }
 
 #[tokio::test]
-async fn another_mapping_counts_for_later_publishes() {
+async fn new_mapping_affects_later_publishes() {
     let cluster = TestCluster::builder().topic("system-events", 1).topic("alarms", 1).start().await.unwrap();
     let producer = producer(&cluster);
     let event = EventBuilder::new("tests", "1.0").system_alert(alert("billing"));
@@ -79,7 +79,7 @@ async fn another_mapping_counts_for_later_publishes() {
 }
 
 #[tokio::test]
-async fn a_record_is_written_as_it_was_given() {
+async fn record_is_written_unchanged() {
     let cluster = TestCluster::builder().topic("t", 3).start().await.unwrap();
     let producer = producer(&cluster);
     let headers = [Header { key: "a", value: None }, Header { key: "a", value: Some(b"") }];
@@ -99,7 +99,7 @@ async fn a_record_is_written_as_it_was_given() {
 }
 
 #[tokio::test]
-async fn the_timestamp_reported_is_the_leaders_where_the_topic_wants_that() {
+async fn log_append_time_is_reported() {
     let topic = kafka_courier_test_broker::TopicSpec::new("t", 1).config("message.timestamp.type", "LogAppendTime");
     let cluster = TestCluster::builder().topic_spec(topic).start().await.unwrap();
     let old = ProducerRecord { timestamp: Some(7), ..record("t", "k", "v") };
@@ -109,16 +109,16 @@ async fn the_timestamp_reported_is_the_leaders_where_the_topic_wants_that() {
 }
 
 #[tokio::test]
-async fn a_topic_that_the_cluster_creates_on_demand_is_waited_for() {
+async fn auto_created_topic_is_awaited() {
     let cluster = TestCluster::builder().brokers(3).auto_create_topics(4).start().await.unwrap();
-    let mut books = Books::default();
+    let mut published = PublishedRecords::default();
     let producer = producer(&cluster);
-    books.send_many(&producer, "made-on-demand", 100, 10).await;
-    books.all_delivered(&cluster, "made-on-demand").await;
+    published.send_many(&producer, "made-on-demand", 100, 10).await;
+    published.assert_delivered(&cluster, "made-on-demand").await;
 }
 
 #[tokio::test]
-async fn an_unknown_topic_fails_alone_after_metadata_timeout() {
+async fn unknown_topic_fails_after_metadata_timeout() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     let mut config = config(&cluster);
     config.metadata_timeout = Duration::from_secs(1);
@@ -129,11 +129,12 @@ async fn an_unknown_topic_fails_alone_after_metadata_timeout() {
     assert!(error.is_retriable());
     known.await.unwrap();
     producer.send(&record("t", "k", "w")).await.unwrap().await.unwrap();
-    assert!(producer.send(&record("nowhere", "k", "v")).await.is_err(), "it was asked for a moment ago");
+    assert!(producer.send(&record("nowhere", "k", "v")).await.is_err(), "the failure is remembered");
 }
 
+/// The batch is neither full nor older than `flush_timeout`.
 #[tokio::test]
-async fn a_flush_sends_what_is_neither_full_nor_old() {
+async fn flush_sends_open_batches() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     let mut config = config(&cluster);
     config.flush_timeout = Duration::from_secs(600);
@@ -145,7 +146,7 @@ async fn a_flush_sends_what_is_neither_full_nor_old() {
 }
 
 #[tokio::test]
-async fn health_is_a_round_trip_to_the_cluster() {
+async fn health_check_contacts_the_cluster() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     let producer = producer(&cluster);
     producer.health_check(LONG).await.unwrap();
@@ -154,8 +155,9 @@ async fn health_is_a_round_trip_to_the_cluster() {
     assert!(producer.health_check(Duration::from_millis(200)).await.is_err());
 }
 
+/// `Stats` counts a verdict before the caller has it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_has_a_verdict_finds_it_counted() {
+async fn stats_count_verdicts_before_delivery() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     let producer = producer(&cluster);
     for sent in 1..=2_000 {

@@ -1,21 +1,21 @@
-//! Who we are: brokers that ask for a password, take it or don't, and end sessions.
-#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests may, as tests do
-#[path = "support/heard.rs"]
-mod heard;
+//! Authentication: brokers that require SASL, refuse credentials and end sessions.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#[path = "support/captured_log.rs"]
+mod captured_log;
 #[path = "support/leak.rs"]
 mod leak;
 mod support;
 
-use std::io::{self, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use captured_log::CapturedLog;
 use kafka_courier::{
     Builder, ErrorCode, KafkaConfig, PublishError, SaslMechanism, Secret, SecurityProtocol, TokenSource,
 };
 use kafka_courier_test_broker::{ApiKey, Fault, Rule, TestCluster};
-use support::{Books, LONG, Producer, config, record};
+use support::{LONG, Producer, PublishedRecords, config, record};
 
 async fn cluster() -> TestCluster {
     TestCluster::builder().brokers(2).topic("t", 2).user("alice", "correct horse").start().await.unwrap()
@@ -31,16 +31,17 @@ fn as_alice(cluster: &TestCluster, password: &str) -> KafkaConfig {
 }
 
 #[tokio::test]
-async fn with_the_right_password_everything_is_delivered() {
+async fn right_password_delivers_events() {
     let cluster = cluster().await;
     let producer = Producer::build(as_alice(&cluster, "correct horse")).unwrap();
-    let mut books = Books::default();
-    books.send_many(&producer, "t", 100, 7).await;
-    books.all_delivered(&cluster, "t").await;
+    let mut published = PublishedRecords::default();
+    published.send_many(&producer, "t", 100, 7).await;
+    published.assert_delivered(&cluster, "t").await;
 }
 
+/// The refusal is immediate, and no text shows the password.
 #[tokio::test]
-async fn a_wrong_password_fails_at_once_is_not_tried_again_and_again_and_is_never_shown() {
+async fn wrong_password_is_tried_once() {
     let cluster = cluster().await;
     let config = as_alice(&cluster, "battery staple");
     let shown = format!("{config:?}");
@@ -56,7 +57,7 @@ async fn a_wrong_password_fails_at_once_is_not_tried_again_and_again_and_is_neve
         assert!(!error.is_retriable());
     }
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-    // The health check's: the others were told of that.
+    // Only the health check has authenticated. The events fail with its refusal.
     assert_eq!(cluster.requests(ApiKey::SaslAuthenticate), 1);
     let text = format!("{error} {error:?} {producer:?} {shown}");
     for word in ["127.0.0.1:", "PLAIN", "alice"] {
@@ -66,9 +67,9 @@ async fn a_wrong_password_fails_at_once_is_not_tried_again_and_again_and_is_neve
 }
 
 #[tokio::test]
-async fn a_broker_that_sends_the_password_back_does_not_get_it_into_our_errors() {
+async fn echoed_password_is_masked_in_errors() {
     let cluster = cluster().await;
-    // An error 58 with the password as its message.
+    // SASL_AUTHENTICATION_FAILED (58), with the password as the message.
     let mut answer = vec![0, 0, 58, 14];
     answer.extend_from_slice(b"correct horse");
     answer.extend_from_slice(b"\x01\0\0\0\0\0\0\0\0\0");
@@ -80,7 +81,7 @@ async fn a_broker_that_sends_the_password_back_does_not_get_it_into_our_errors()
 }
 
 #[tokio::test]
-async fn a_mechanism_that_the_broker_does_not_know_is_an_error_that_names_those_that_it_knows() {
+async fn unknown_mechanism_lists_offered_ones() {
     let cluster = cluster().await;
     let mut config = as_alice(&cluster, "correct horse");
     config.sasl_mechanism = Some(SaslMechanism::ScramSha512);
@@ -95,9 +96,9 @@ async fn a_mechanism_that_the_broker_does_not_know_is_an_error_that_names_those_
 }
 
 #[tokio::test]
-async fn a_broker_that_asks_for_iterations_without_end_is_refused_before_any_is_done() {
+async fn excessive_scram_iterations_are_refused() {
     let cluster = cluster().await;
-    // SCRAM is known here, and asks for 2^32 - 1 of them: an hour and more.
+    // The broker supports SCRAM, and requires 2^32 - 1 iterations, which take more than an hour.
     cluster.inject(Rule::for_api(ApiKey::SaslHandshake).always().then(Fault::ApplyThenAnswer(vec![0; 6])));
     let first = b"r=any,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4294967295";
     let answer = [&[0, 0, 0, 0, u8::try_from(first.len() + 1).unwrap()], &first[..], &[0; 9]].concat();
@@ -110,11 +111,11 @@ async fn a_broker_that_asks_for_iterations_without_end_is_refused_before_any_is_
     for word in ["127.0.0.1:", "alice", "SCRAM-SHA-512", "4294967295 iterations", "4096 to 1000000"] {
         assert!(error.to_string().contains(word), "{word}: {error}");
     }
-    assert_eq!(cluster.requests(ApiKey::SaslAuthenticate), 1, "nothing is proved to it");
+    assert_eq!(cluster.requests(ApiKey::SaslAuthenticate), 1, "the client sends no proof");
 }
 
 #[tokio::test]
-async fn who_does_not_say_who_he_is_is_told_what_may_be_the_matter() {
+async fn missing_authentication_names_security_protocol() {
     let cluster = cluster().await;
     let producer = Producer::build(config(&cluster)).unwrap();
     let error = producer.health_check(LONG).await.unwrap_err();
@@ -125,7 +126,7 @@ async fn who_does_not_say_who_he_is_is_told_what_may_be_the_matter() {
 #[tokio::test]
 async fn listener_without_sasl_names_remedy() {
     let cluster = cluster().await;
-    // An error 34, and no mechanisms.
+    // ILLEGAL_SASL_STATE (34), and no mechanisms.
     cluster.inject(Rule::for_api(ApiKey::SaslHandshake).always().then(Fault::ApplyThenAnswer(vec![0, 34, 0, 0, 0, 0])));
     let producer = Producer::build(as_alice(&cluster, "correct horse")).unwrap();
     let error = producer.health_check(LONG).await.unwrap_err();
@@ -136,10 +137,10 @@ async fn listener_without_sasl_names_remedy() {
 }
 
 #[tokio::test]
-async fn a_damaged_token_is_never_shown() {
+async fn damaged_tokens_are_never_shown() {
     const SECRET: &str = "Zq7xVr2mKw9pLt4nHs6bJd8fQc3gYy5eXu1aRv0o";
     let cluster = cluster().await;
-    // The mechanism is known here.
+    // The broker supports the mechanism.
     cluster.inject(Rule::for_api(ApiKey::SaslHandshake).always().then(Fault::ApplyThenAnswer(vec![0; 6])));
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("token");
@@ -155,7 +156,7 @@ async fn a_damaged_token_is_never_shown() {
         token.repeat(30_000).into(),
         Vec::new(),
     ];
-    let (heard, _listening) = heard::Heard::listen();
+    let (log, _guard) = CapturedLog::capture();
     for bytes in forms {
         std::fs::write(&path, "a").unwrap();
         let mut config = config(&cluster);
@@ -166,29 +167,30 @@ async fn a_damaged_token_is_never_shown() {
         std::fs::write(&path, &bytes).unwrap();
         let error = producer.health_check(LONG).await.unwrap_err();
         let built = Producer::build(config).err().map(|error| leak::all_of(&error)).unwrap_or_default();
-        let said = leak::all_of(&error) + &built + &heard.text();
+        let said = leak::all_of(&error) + &built + &log.text();
         assert_eq!(leak::find(SECRET.as_bytes(), &said), None, "{said}");
         assert!(error.to_string().contains("the token "), "{error}");
     }
 }
 
+/// No request is sent twice.
 #[tokio::test]
-async fn connections_are_replaced_before_their_sessions_end_and_nothing_is_sent_twice() {
+async fn connections_are_replaced_before_session_end() {
     let lifetime = Duration::from_millis(400);
     let builder = TestCluster::builder().topic("t", 2).user("alice", "correct horse").session_lifetime(lifetime);
     let cluster = builder.start().await.unwrap();
     let producer = Producer::build(as_alice(&cluster, "correct horse")).unwrap();
-    let mut books = Books::default();
+    let mut published = PublishedRecords::default();
     while cluster.requests(ApiKey::SaslAuthenticate) < 8 {
-        books.send(&producer, "t", "k").await;
+        published.send(&producer, "t", "k").await;
         assert!(producer.flush(LONG).await);
     }
-    books.all_delivered(&cluster, "t").await;
-    assert_eq!(producer.stats().retried, 0, "no connection was ended by the broker");
+    published.assert_delivered(&cluster, "t").await;
+    assert_eq!(producer.stats().retried, 0, "the broker ended no connection");
 }
 
 #[tokio::test]
-async fn a_token_is_read_from_its_file_for_each_connection() {
+async fn token_file_is_read_per_connection() {
     let cluster =
         TestCluster::builder().topic("t", 2).token("first.token").token("second.token").start().await.unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -199,15 +201,15 @@ async fn a_token_is_read_from_its_file_for_each_connection() {
     config.sasl_mechanism = Some(SaslMechanism::OAuthBearer);
     config.sasl_oauthbearer_token_location = file.display().to_string();
     let producer = Producer::build(config.clone()).unwrap();
-    let mut books = Books::default();
-    books.send_many(&producer, "t", 20, 3).await;
+    let mut published = PublishedRecords::default();
+    published.send_many(&producer, "t", 20, 3).await;
     assert!(producer.flush(LONG).await);
 
     std::fs::write(&file, "second.token").unwrap();
     cluster.kill(1).await;
     cluster.restart(1).unwrap();
-    books.send_many(&producer, "t", 20, 3).await;
-    books.all_delivered(&cluster, "t").await;
+    published.send_many(&producer, "t", 20, 3).await;
+    published.assert_delivered(&cluster, "t").await;
 
     std::fs::write(&file, "no.token").unwrap();
     let error = Producer::build(config).unwrap().health_check(LONG).await.unwrap_err();
@@ -216,9 +218,9 @@ async fn a_token_is_read_from_its_file_for_each_connection() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_refused_is_so_also_where_the_broker_ends_the_connection_at_once() {
+async fn token_refusal_survives_early_disconnect() {
     let cluster = TestCluster::builder().topic("t", 2).token("right.token").start().await.unwrap();
-    // The refusal itself arrives; what acknowledges it is not answered.
+    // The refusal arrives. The broker does not answer the client's acknowledgement.
     cluster.inject(Rule::for_api(ApiKey::SaslAuthenticate).times(1).then(Fault::Delay(Duration::ZERO)));
     cluster.inject(Rule::for_api(ApiKey::SaslAuthenticate).always().then(Fault::Disconnect));
     let producer = Producer::with(|_| with_token_source(config(&cluster), "wrong.token")).unwrap();
@@ -233,7 +235,7 @@ fn with_token_source(mut config: KafkaConfig, token: &'static str) -> Builder {
 }
 
 #[tokio::test]
-async fn a_source_of_tokens_that_panics_takes_nothing_with_it() {
+async fn panicking_token_source_is_retried() {
     let cluster = TestCluster::builder().topic("t", 2).token("right.token").start().await.unwrap();
     let asked = Arc::new(AtomicUsize::new(0));
     let source = asked.clone();
@@ -242,14 +244,15 @@ async fn a_source_of_tokens_that_panics_takes_nothing_with_it() {
         async move { if first { panic!("no token yet") } else { Ok(Secret::new("right.token")) } }
     });
     let producer = Producer::with(|_| with_token_source(config(&cluster), "").token_source(tokens)).unwrap();
-    let mut books = Books::default();
-    books.send_many(&producer, "t", 20, 3).await;
-    books.all_delivered(&cluster, "t").await;
+    let mut published = PublishedRecords::default();
+    published.send_many(&producer, "t", 20, 3).await;
+    published.assert_delivered(&cluster, "t").await;
     assert!(asked.load(Ordering::Relaxed) > 1);
 }
 
+/// A token source that is never called, and a token file that does not exist, are errors.
 #[tokio::test]
-async fn tokens_that_would_never_be_asked_for_and_files_that_are_not_there_are_errors_at_the_start() {
+async fn unusable_token_options_fail_at_build() {
     let cluster = TestCluster::builder().topic("t", 2).start().await.unwrap();
     let said = |change: fn(&mut KafkaConfig), source: bool| {
         let mut config = config(&cluster);
@@ -282,7 +285,7 @@ async fn tokens_that_would_never_be_asked_for_and_files_that_are_not_there_are_e
 }
 
 #[tokio::test]
-async fn neither_what_is_shown_of_a_producer_nor_its_statistics_have_the_password() {
+async fn debug_and_stats_hide_password() {
     let cluster = cluster().await;
     let config = as_alice(&cluster, "correct horse");
     let shown = format!("{config:?}");
@@ -293,27 +296,11 @@ async fn neither_what_is_shown_of_a_producer_nor_its_statistics_have_the_passwor
     assert!(shown.contains("alice") && !shown.contains("correct") && !shown.contains("horse"), "{shown}");
 }
 
-/// All that is logged by this thread: the runtime of a test has no other that knows of connections.
-#[derive(Clone, Default)]
-struct Logged(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Logged {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
+/// The runtime of a test has one thread, so the log of this thread has every connection.
 #[tokio::test]
-async fn the_log_at_its_most_talkative_has_neither_passwords_nor_tokens() {
-    let logged = Logged::default();
-    let writer = logged.clone();
-    support::keep_lines_wanted();
-    let told = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false);
-    let _guard = tracing::subscriber::set_default(told.with_writer(move || writer.clone()).finish());
+async fn trace_log_hides_secrets() {
+    support::keep_callsites_enabled();
+    let (log, _guard) = CapturedLog::capture();
     let cluster = cluster().await;
     let tokens = TestCluster::builder().topic("t", 2).token("right.token").start().await.unwrap();
     for password in ["correct horse", "battery staple"] {
@@ -326,10 +313,10 @@ async fn the_log_at_its_most_talkative_has_neither_passwords_nor_tokens() {
         assert_eq!(producer.health_check(LONG).await.is_ok(), token == "right.token");
         producer.close(LONG).await;
     }
-    let log = String::from_utf8(logged.0.lock().unwrap().clone()).unwrap();
+    let log = log.text();
     assert!(log.contains("step=SASL"), "the log has debug lines: {log}");
     for secret in ["correct horse", "battery staple", "right.token", "wrong.token"] {
-        // As text, and as a list of bytes.
+        // The log has neither the text nor the list of bytes.
         let bytes = format!("{:?}", secret.as_bytes());
         assert!(!log.contains(secret) && !log.contains(bytes.trim_matches(['[', ']'])), "{secret} is in {log}");
     }

@@ -1,29 +1,29 @@
-//! Files that hold a private key, and are damaged: no message shows any of the key.
-#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests may, as tests do
-#[path = "support/heard.rs"]
-mod heard;
+//! Damaged files with a private key. No message shows any part of the key.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#[path = "support/captured_log.rs"]
+mod captured_log;
 #[path = "support/leak.rs"]
 mod leak;
-#[path = "support/tls.rs"]
-mod secured;
 mod support;
+#[path = "support/tls.rs"]
+mod tls_support;
 
 use std::path::{Path, PathBuf};
 
-use heard::Heard;
+use captured_log::CapturedLog;
 use kafka_courier::{KafkaConfig, SecurityProtocol};
-use secured::{as_client, cluster, with_tls};
 use support::{LONG, Producer};
+use tls_support::{as_client, cluster, with_tls};
 
-fn file(name: &str) -> PathBuf {
+fn pem_path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls").join(name)
 }
 
-fn text(name: &str) -> String {
-    std::fs::read_to_string(file(name)).unwrap()
+fn read_pem(name: &str) -> String {
+    std::fs::read_to_string(pem_path(name)).unwrap()
 }
 
-/// The base64 of a PEM file, in one line.
+/// Returns the base64 of a PEM file in one line.
 fn body(pem: &str) -> String {
     pem.lines().filter(|line| !line.starts_with('-')).collect()
 }
@@ -37,9 +37,9 @@ fn der(pem: &str) -> Vec<u8> {
     PrivateKeyDer::from_pem_slice(pem.as_bytes()).unwrap().secret_der().to_vec()
 }
 
-/// A key's PEM in damaged forms: what was done to it, and a word of the message about it as a key.
+/// Returns damaged forms of a key: the kind of damage, the bytes, and text of the message about the key.
 fn damaged(pem: &str) -> Vec<(&'static str, Vec<u8>, &'static str)> {
-    let certificate = text("client.pem");
+    let certificate = read_pem("client.pem");
     let one_line = pem.trim().replace('\n', " ");
     let body = body(pem);
     let header = pem.lines().next().unwrap();
@@ -81,7 +81,7 @@ fn relabelled(body: &str, label: &str) -> String {
     format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n")
 }
 
-/// Without some characters before its footer.
+/// Removes this number of characters before the footer.
 fn cut(pem: &str, characters: usize) -> String {
     let at = pem.rfind("\n-----END").unwrap();
     format!("{}{}", &pem[..at - characters], &pem[at..])
@@ -96,9 +96,9 @@ fn config(role: &str, path: &Path) -> KafkaConfig {
     let mut config = KafkaConfig::default();
     let path = path.display().to_string();
     config.security_protocol = SecurityProtocol::Ssl;
-    config.ssl_ca_location = file("ca.pem").display().to_string();
-    config.ssl_certificate_location = file("client.pem").display().to_string();
-    config.ssl_key_location = file("client-pkcs8.pem").display().to_string();
+    config.ssl_ca_location = pem_path("ca.pem").display().to_string();
+    config.ssl_certificate_location = pem_path("client.pem").display().to_string();
+    config.ssl_key_location = pem_path("client-pkcs8.pem").display().to_string();
     match role {
         "key" => config.ssl_key_location = path,
         "certificate" => config.ssl_certificate_location = path,
@@ -107,7 +107,7 @@ fn config(role: &str, path: &Path) -> KafkaConfig {
     config
 }
 
-/// Nothing of the key is in the output, neither of its base64 nor of what that stands for.
+/// Asserts that the output has no part of the key, neither as base64 nor decoded.
 fn assert_hidden(pem: &str, output: &str, what: &str) {
     for secret in [body(pem).into_bytes(), pem.lines().nth(1).unwrap().into(), der(pem)] {
         let found = leak::find(&secret, output);
@@ -119,17 +119,17 @@ fn assert_hidden(pem: &str, output: &str, what: &str) {
 async fn damaged_keys_are_never_shown() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("secret.pem");
-    let (heard, _listening) = Heard::listen();
+    let (log, _guard) = CapturedLog::capture();
     for name in ["client-pkcs8.pem", "client-sec1.pem", "client-rsa-pkcs1.pem"] {
-        let pem = text(name);
+        let pem = read_pem(name);
         for (what, bytes, word) in damaged(&pem) {
-            let heard_before = heard.text().len();
+            let log_before = log.text().len();
             std::fs::write(&path, bytes).unwrap();
             for role in ["key", "certificate", "CA"] {
                 let config = config(role, &path);
                 let shown = format!("{config:?}");
-                let Err(error) = Producer::build(config) else { panic!("{what} is taken as {role}") };
-                let output = leak::all_of(&error) + &shown + &heard.text()[heard_before..];
+                let Err(error) = Producer::build(config) else { panic!("{what} is accepted as {role}") };
+                let output = leak::all_of(&error) + &shown + &log.text()[log_before..];
                 assert_hidden(&pem, &output, what);
                 let said = error.to_string();
                 assert!(said.contains("secret.pem") && (role != "key" || said.contains(word)), "{what}: {said}");
@@ -140,30 +140,30 @@ async fn damaged_keys_are_never_shown() {
 
 #[tokio::test]
 async fn keys_that_change_are_never_shown() {
-    let pem = text("client-pkcs8.pem");
+    let pem = read_pem("client-pkcs8.pem");
     let cluster = cluster("server", true).await;
     let folder = tempfile::tempdir().unwrap();
     let (key, next) = (folder.path().join("secret.pem"), folder.path().join("next"));
     std::fs::write(&key, &pem).unwrap();
     let mut config = as_client(with_tls(&cluster), "client.pem", "client-pkcs8.pem");
     config.ssl_key_location = key.display().to_string();
-    let (heard, _listening) = Heard::listen();
+    let (log, _guard) = CapturedLog::capture();
     let producer = Producer::build(config).unwrap();
     for (what, bytes, word) in damaged(&pem) {
-        let heard_before = heard.text().len();
+        let log_before = log.text().len();
         std::fs::write(&next, bytes).unwrap();
         std::fs::rename(&next, &key).unwrap();
         cluster.kill(1).await;
         cluster.restart(1).unwrap();
         producer.health_check(LONG).await.unwrap();
-        // A field is written with its backslashes escaped.
-        let said = heard.text()[heard_before..].replace("\\\\", "\\");
+        // The log escapes backslashes in fields.
+        let said = log.text()[log_before..].replace("\\\\", "\\");
         assert!(said.contains("certificate reload failed") && said.contains(word), "{what}: {said}");
         assert_hidden(&pem, &said, what);
     }
 }
 
-/// The authorities of an operating system are a process's environment: this one runs itself with another.
+/// The environment of a process names the system's authorities, so the test runs itself with another environment.
 #[test]
 fn keys_among_system_roots_stay_hidden() {
     const ITSELF: &str = "keys_among_system_roots_stay_hidden";
@@ -176,7 +176,7 @@ fn keys_among_system_roots_stay_hidden() {
     }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("roots.pem");
-    let pem = text("client-pkcs8.pem");
+    let pem = read_pem("client-pkcs8.pem");
     for (what, bytes, _) in damaged(&pem).into_iter().filter(|form| form.0 != "huge") {
         std::fs::write(&path, bytes).unwrap();
         let itself = std::process::Command::new(std::env::current_exe().unwrap())

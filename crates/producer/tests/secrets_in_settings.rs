@@ -1,24 +1,24 @@
-//! Secrets in settings, variables, arguments and the files that they name, damaged in many ways: no message shows any part.
+//! Damaged secrets in settings, variables, arguments and files. No message shows any part of a secret.
 #![cfg(feature = "config-file")]
-#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests may, as tests do
-#[path = "support/heard.rs"]
-mod heard;
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#[path = "support/captured_log.rs"]
+mod captured_log;
 #[path = "support/leak.rs"]
 mod leak;
 mod support;
 
 use std::path::PathBuf;
 
-use heard::Heard;
+use captured_log::CapturedLog;
 use kafka_courier::{ConfigLoader, KafkaConfig, LoadedConfig, SaslMechanism, Secret, SecurityProtocol};
 use support::Producer;
 
-/// No eight characters of it are in any message by accident.
+/// A text of which no message contains eight characters by accident.
 const SECRET: &str = "Zq7xVr2mKw9pLt4nHs6bJd8fQc3gYy5eXu1aRv0o";
 
-struct Folder(tempfile::TempDir);
+struct SecretFolder(tempfile::TempDir);
 
-impl Folder {
+impl SecretFolder {
     fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
@@ -34,7 +34,7 @@ fn utf16(text: &str) -> Vec<u8> {
     format!("\u{feff}{text}").encode_utf16().flat_map(u16::to_le_bytes).collect()
 }
 
-/// A secret's text in damaged forms, as a variable, an argument or a file may hold it.
+/// Returns damaged forms of a secret, as a variable, an argument or a file may hold them.
 fn damaged() -> Vec<(&'static str, String)> {
     let pem = format!("-----BEGIN PRIVATE KEY-----\n{SECRET}\n-----END PRIVATE KEY-----\n");
     vec![
@@ -79,7 +79,7 @@ fn output(loaded: Result<LoadedConfig, kafka_courier::ConfigErrors>) -> String {
     }
 }
 
-/// Options that a secret may be written to, that of the path of its file included.
+/// Options that may hold a secret by intention or mistake, and the option with the path of the secret's file.
 const NAMES: [&str; 10] = [
     "sasl_password",
     "sasl.password",
@@ -95,7 +95,7 @@ const NAMES: [&str; 10] = [
 
 #[test]
 fn variables_and_arguments_hide_secrets() {
-    let (heard, _listening) = Heard::listen();
+    let (log, _guard) = CapturedLog::capture();
     for (what, text) in damaged() {
         for name in NAMES {
             let sasl = [("security_protocol", "SASL_SSL"), ("sasl_mechanism", "PLAIN"), ("sasl_username", "me")];
@@ -109,7 +109,7 @@ fn variables_and_arguments_hide_secrets() {
             ];
             for loader in loaders {
                 let shown = format!("{loader:?}");
-                assert_hidden(&(output(loader.load()) + &shown + &heard.text()), &format!("{what} as {name}"));
+                assert_hidden(&(output(loader.load()) + &shown + &log.text()), &format!("{what} as {name}"));
             }
         }
     }
@@ -117,7 +117,7 @@ fn variables_and_arguments_hide_secrets() {
 
 #[test]
 fn files_that_variables_name_hide_secrets() {
-    let folder = Folder::new();
+    let folder = SecretFolder::new();
     for (what, text) in damaged() {
         for bytes in [text.clone().into_bytes(), utf16(&text), [text.as_bytes(), b"\xff\xfe"].concat()] {
             let path = folder.file("password", &bytes).display().to_string();
@@ -131,7 +131,7 @@ fn files_that_variables_name_hide_secrets() {
     }
 }
 
-/// Files of settings in which the secret's line is damaged.
+/// Returns settings files in which the line with the secret is damaged.
 fn damaged_files() -> Vec<(&'static str, String)> {
     let toml = [
         "sasl_password = @",
@@ -196,8 +196,8 @@ fn damaged_files() -> Vec<(&'static str, String)> {
 
 #[test]
 fn settings_files_hide_secrets() {
-    let (heard, _listening) = Heard::listen();
-    let folder = Folder::new();
+    let (log, _guard) = CapturedLog::capture();
+    let folder = SecretFolder::new();
     for (name, text) in damaged_files() {
         let whole = text.clone().into_bytes();
         let forms = [
@@ -210,7 +210,7 @@ fn settings_files_hide_secrets() {
         ];
         for (what, bytes) in forms {
             let path = folder.file(name, &bytes);
-            let said = output(ConfigLoader::new().file(&path).load()) + &heard.text();
+            let said = output(ConfigLoader::new().file(&path).load()) + &log.text();
             assert_hidden(&said, &format!("{text} {what}"));
         }
     }
@@ -220,7 +220,7 @@ fn settings_files_hide_secrets() {
 
 #[test]
 fn marks_before_a_password_are_skipped() {
-    let folder = Folder::new();
+    let folder = SecretFolder::new();
     let path = folder.file("password", format!("\u{feff}{SECRET}\r\n").as_bytes()).display().to_string();
     let loader = ConfigLoader::new().set("security_protocol", "SASL_SSL").set("sasl_mechanism", "PLAIN");
     let loaded = loader.set("sasl_username", "me").set("sasl_password_file", &path).load().unwrap();
@@ -274,7 +274,7 @@ async fn built_producers_hide_misplaced_secrets() {
         config.ssl_key_location = text.to_owned();
         config.ssl_certificate_location = text.to_owned();
         let (shown, built) = (format!("{config:?}"), Producer::build(config.clone()));
-        // What can't be told from a path is shown where it was set by the application itself.
+        // The secret alone may be a path, and `Debug` shows paths that the application sets.
         let shown = if text == SECRET { String::new() } else { shown };
         assert_hidden(&(leak::all_of(&built.unwrap_err()) + &shown), text);
         config.sasl_mechanism = Some(SaslMechanism::Plain);

@@ -1,8 +1,8 @@
-//! TLS: whom we trust, whom we don't and why, what we show of ourselves, and files that change.
-#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests may, as tests do
-#[path = "support/tls.rs"]
-mod secured;
+//! TLS: trusted and refused brokers, client certificates, and files that change.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 mod support;
+#[path = "support/tls.rs"]
+mod tls_support;
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,76 +12,81 @@ use kafka_courier::{Builder, DeliveryError, KafkaConfig, Reason, SslRoots};
 use kafka_courier_test_broker::{Layer, TestCluster};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use secured::{acceptor, as_client, cluster, file, refused, text, with_tls};
-use support::{Books, LONG, Producer, record};
+use support::{LONG, Producer, PublishedRecords, record};
+use tls_support::{acceptor, as_client, assert_refused, cluster, pem_path, pem_path_text, with_tls};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-async fn delivers(cluster: &TestCluster, config: KafkaConfig) {
+async fn assert_delivers(cluster: &TestCluster, config: KafkaConfig) {
     let producer = Producer::build(config).unwrap();
-    let mut books = Books::default();
-    books.send_many(&producer, "t", 200, 5).await;
-    books.all_delivered(cluster, "t").await;
+    let mut published = PublishedRecords::default();
+    published.send_many(&producer, "t", 200, 5).await;
+    published.assert_delivered(cluster, "t").await;
 }
 
 #[tokio::test]
-async fn a_broker_whose_authority_is_trusted_gets_the_events() {
+async fn trusted_authority_is_accepted() {
     let cluster = cluster("server", false).await;
-    delivers(&cluster, with_tls(&cluster)).await;
+    assert_delivers(&cluster, with_tls(&cluster)).await;
 }
 
 #[tokio::test]
-async fn a_certificate_of_our_own_is_shown_with_a_key_of_each_kind() {
+async fn each_client_key_kind_is_accepted() {
     for (certificate, key) in [
         ("client.pem", "client-pkcs8.pem"),
         ("client.pem", "client-sec1.pem"),
         ("client-rsa.pem", "client-rsa-pkcs1.pem"),
     ] {
         let cluster = cluster("server", true).await;
-        delivers(&cluster, as_client(with_tls(&cluster), certificate, key)).await;
+        assert_delivers(&cluster, as_client(with_tls(&cluster), certificate, key)).await;
     }
 }
 
 #[tokio::test]
-async fn an_unknown_issuer_is_refused_with_the_remedy() {
+async fn unknown_issuer_is_refused() {
     let cluster = cluster("server", false).await;
     let mut other = with_tls(&cluster);
-    other.ssl_ca_location = text("other-ca.pem");
-    refused(&cluster, other, &["127.0.0.1:", "unknown issuer", "ssl_ca_location"]).await;
+    other.ssl_ca_location = pem_path_text("other-ca.pem");
+    assert_refused(&cluster, other, &["127.0.0.1:", "unknown issuer", "ssl_ca_location"]).await;
     let mut compiled_in = with_tls(&cluster);
     compiled_in.ssl_ca_location = String::new();
-    refused(&cluster, compiled_in, &["127.0.0.1:", "unknown issuer", "ssl_ca_location"]).await;
+    assert_refused(&cluster, compiled_in, &["127.0.0.1:", "unknown issuer", "ssl_ca_location"]).await;
 }
 
 #[tokio::test]
-async fn a_wrong_host_name_is_refused_with_both_names() {
+async fn wrong_host_name_is_refused() {
     let cluster = cluster("wrong-name", false).await;
-    refused(&cluster, with_tls(&cluster), &["wrong host name", "kafka.example", "127.0.0.1", "advertised.listeners"])
-        .await;
+    assert_refused(
+        &cluster,
+        with_tls(&cluster),
+        &["wrong host name", "kafka.example", "127.0.0.1", "advertised.listeners"],
+    )
+    .await;
 }
 
+/// The broker shows the certificate of an authority as its own.
 #[tokio::test]
-async fn an_authority_s_certificate_that_a_broker_shows_as_its_own_is_refused_with_the_remedy() {
+async fn authority_certificate_as_server_is_refused() {
     let cluster = cluster("self-signed", false).await;
     let mut config = with_tls(&cluster);
-    config.ssl_ca_location = text("self-signed.pem");
-    refused(&cluster, config, &["CA:TRUE", "ssl_ca_location"]).await;
+    config.ssl_ca_location = pem_path_text("self-signed.pem");
+    assert_refused(&cluster, config, &["CA:TRUE", "ssl_ca_location"]).await;
 }
 
 #[tokio::test]
-async fn an_expired_certificate_is_refused_and_how_long_ago_it_expired() {
+async fn expired_certificate_is_refused() {
     let cluster = cluster("expired", false).await;
-    refused(&cluster, with_tls(&cluster), &["has expired", "days ago", "clock"]).await;
+    assert_refused(&cluster, with_tls(&cluster), &["has expired", "days ago", "clock"]).await;
 }
 
 #[tokio::test]
-async fn a_broker_that_wants_a_certificate_of_ours_says_so() {
+async fn missing_client_certificate_is_explained() {
     let cluster = cluster("server", true).await;
-    refused(&cluster, with_tls(&cluster), &["wants a client certificate", "ssl_certificate_location"]).await;
+    assert_refused(&cluster, with_tls(&cluster), &["wants a client certificate", "ssl_certificate_location"]).await;
 }
 
 #[tokio::test]
-async fn a_broker_without_tls_is_told_apart_from_one_that_is_away() {
+async fn plaintext_broker_is_explained() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     let mut config = with_tls(&cluster);
     config.connect_timeout = std::time::Duration::from_millis(200);
@@ -91,7 +96,7 @@ async fn a_broker_without_tls_is_told_apart_from_one_that_is_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handshake_that_fails_inside_the_broker_is_tried_again() {
+async fn internal_handshake_failure_is_retried() {
     const INTERNAL_ERROR: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 80];
     let acceptor = acceptor("server", false);
     let connections = Arc::new(AtomicUsize::new(0));
@@ -110,26 +115,26 @@ async fn a_handshake_that_fails_inside_the_broker_is_tried_again() {
         }
     });
     let cluster = TestCluster::builder().topic("t", 2).layer(layer).start().await.unwrap();
-    delivers(&cluster, with_tls(&cluster)).await;
+    assert_delivers(&cluster, with_tls(&cluster)).await;
     assert!(connections.load(Ordering::Relaxed) > 3);
 }
 
 #[tokio::test]
-async fn insecure_skip_verify_takes_any_broker() {
+async fn insecure_skip_verify_accepts_any_broker() {
     let cluster = cluster("expired", false).await;
     let mut config = with_tls(&cluster);
-    config.ssl_ca_location = text("other-ca.pem");
+    config.ssl_ca_location = pem_path_text("other-ca.pem");
     config.insecure_skip_verify = true;
-    delivers(&cluster, config).await;
+    assert_delivers(&cluster, config).await;
 }
 
 #[tokio::test]
-async fn files_that_can_t_be_used_are_errors_that_name_the_option_the_file_and_the_remedy() {
+async fn unusable_files_are_named() {
     let cluster = cluster("server", false).await;
     let config = || with_tls(&cluster);
     let with_ca = |name: &str| {
         let mut config = config();
-        config.ssl_ca_location = text(name);
+        config.ssl_ca_location = pem_path_text(name);
         config
     };
     for (config, words) in [
@@ -144,8 +149,9 @@ async fn files_that_can_t_be_used_are_errors_that_name_the_option_the_file_and_t
     }
 }
 
+/// A broken file leaves the former certificates in use.
 #[tokio::test]
-async fn files_that_change_are_read_again_and_broken_ones_leave_what_was_there() {
+async fn changed_files_are_reloaded() {
     let folder = tempfile::tempdir().unwrap();
     let ca = folder.path().join("ca.pem");
     let put = |contents: &[u8]| {
@@ -154,32 +160,32 @@ async fn files_that_change_are_read_again_and_broken_ones_leave_what_was_there()
         std::fs::rename(&next, &ca).unwrap();
     };
     let cluster = cluster("server", false).await;
-    put(&std::fs::read(file("ca.pem")).unwrap());
+    put(&std::fs::read(pem_path("ca.pem")).unwrap());
     let mut config = with_tls(&cluster);
     config.ssl_ca_location = ca.display().to_string();
     let producer = Producer::build(config).unwrap();
-    let mut books = Books::default();
-    books.send_many(&producer, "t", 20, 3).await;
+    let mut published = PublishedRecords::default();
+    published.send_many(&producer, "t", 20, 3).await;
     assert!(producer.flush(LONG).await);
 
     put(b"half a certifica");
     cluster.kill(1).await;
-    books.send_many(&producer, "t", 20, 3).await;
+    published.send_many(&producer, "t", 20, 3).await;
     cluster.restart(1).unwrap();
-    assert!(producer.flush(LONG).await, "what was there goes on");
-    books.all_delivered(&cluster, "t").await;
+    assert!(producer.flush(LONG).await, "the former certificates stay in use");
+    published.assert_delivered(&cluster, "t").await;
 
-    put(&std::fs::read(file("other-ca.pem")).unwrap());
+    put(&std::fs::read(pem_path("other-ca.pem")).unwrap());
     cluster.kill(1).await;
     cluster.restart(1).unwrap();
     let error: DeliveryError = producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap_err();
     assert!(matches!(error.reason(), Reason::Tls(why) if why.contains("unknown issuer")), "{error}");
 }
 
-/// The certificates that clients showed, in the order of their connections.
-type Shown = Arc<Mutex<Vec<CertificateDer<'static>>>>;
+/// The certificates of clients, in the order of their connections.
+type ShownCertificates = Arc<Mutex<Vec<CertificateDer<'static>>>>;
 
-async fn cluster_that_notes(shown: Shown) -> TestCluster {
+async fn cluster_recording_certificates(shown: ShownCertificates) -> TestCluster {
     let acceptor = acceptor("server", true);
     let layer = Layer::new(move |tcp| {
         let (acceptor, shown) = (acceptor.clone(), shown.clone());
@@ -193,13 +199,14 @@ async fn cluster_that_notes(shown: Shown) -> TestCluster {
     TestCluster::builder().topic("t", 2).layer(layer).start().await.unwrap()
 }
 
+/// The next connection shows the new certificate.
 #[tokio::test]
-async fn a_certificate_of_our_own_that_changes_while_events_flow_is_shown_by_the_next_connection_and_costs_no_event() {
-    let shown = Shown::default();
-    let cluster = cluster_that_notes(shown.clone()).await;
+async fn changed_client_certificate_loses_no_event() {
+    let shown = ShownCertificates::default();
+    let cluster = cluster_recording_certificates(shown.clone()).await;
     let folder = tempfile::tempdir().unwrap();
     let put = |name: &str, from: &str| {
-        std::fs::copy(file(from), folder.path().join("next")).unwrap();
+        std::fs::copy(pem_path(from), folder.path().join("next")).unwrap();
         std::fs::rename(folder.path().join("next"), folder.path().join(name)).unwrap();
     };
     put("me.pem", "client.pem");
@@ -208,35 +215,36 @@ async fn a_certificate_of_our_own_that_changes_while_events_flow_is_shown_by_the
     config.ssl_certificate_location = folder.path().join("me.pem").display().to_string();
     config.ssl_key_location = folder.path().join("me.key").display().to_string();
     let producer = Producer::build(config).unwrap();
-    let mut books = Books::default();
-    books.send_many(&producer, "t", 50, 3).await;
+    let mut published = PublishedRecords::default();
+    published.send_many(&producer, "t", 50, 3).await;
     assert!(producer.flush(LONG).await);
 
-    // Half of the change, then all of it: connections end while events are on their way.
-    let [former, latter] = ["client.pem", "client-rsa.pem"].map(|it| CertificateDer::from_pem_file(file(it)).unwrap());
+    // The certificate changes first, then the key. Connections end while events are in flight.
+    let [former, latter] =
+        ["client.pem", "client-rsa.pem"].map(|it| CertificateDer::from_pem_file(pem_path(it)).unwrap());
     for (name, from, expected) in [("me.pem", "client-rsa.pem", &former), ("me.key", "client-rsa-pkcs1.pem", &latter)] {
-        books.send_many(&producer, "t", 50, 3).await;
+        published.send_many(&producer, "t", 50, 3).await;
         put(name, from);
         shown.lock().unwrap().clear();
         cluster.kill(1).await;
-        books.send_many(&producer, "t", 50, 3).await;
+        published.send_many(&producer, "t", 50, 3).await;
         cluster.restart(1).unwrap();
-        books.send_many(&producer, "t", 50, 3).await;
+        published.send_many(&producer, "t", 50, 3).await;
         assert!(producer.flush(LONG).await);
         let shown = shown.lock().unwrap();
         assert!(!shown.is_empty() && shown.iter().all(|it| it == expected), "{name}: {} connections", shown.len());
     }
-    books.all_delivered(&cluster, "t").await;
+    published.assert_delivered(&cluster, "t").await;
 }
 
-/// The authorities of an operating system are a process's environment: this one runs itself with another.
+/// The environment of a process names the system's authorities, so the test runs itself with another environment.
 #[test]
-fn ssl_roots_trusts_the_systems_authorities_if_so_asked() {
-    const ITSELF: &str = "ssl_roots_trusts_the_systems_authorities_if_so_asked";
-    if std::env::var_os("SSL_CERT_FILE").is_none_or(|roots| roots != *text("ca.pem")) {
+fn ssl_roots_trusts_system_authorities() {
+    const ITSELF: &str = "ssl_roots_trusts_system_authorities";
+    if std::env::var_os("SSL_CERT_FILE").is_none_or(|roots| roots != *pem_path_text("ca.pem")) {
         let itself = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", ITSELF, "--test-threads", "1"])
-            .env("SSL_CERT_FILE", text("ca.pem"))
+            .env("SSL_CERT_FILE", pem_path_text("ca.pem"))
             .env_remove("SSL_CERT_DIR")
             .output()
             .unwrap();
@@ -249,14 +257,15 @@ fn ssl_roots_trusts_the_systems_authorities_if_so_asked() {
         let cluster = cluster("server", false).await;
         let mut config = with_tls(&cluster);
         config.ssl_ca_location = String::new();
-        refused(&cluster, config.clone(), &["unknown issuer"]).await;
+        assert_refused(&cluster, config.clone(), &["unknown issuer"]).await;
         config.ssl_roots = SslRoots::System;
-        delivers(&cluster, config).await;
+        assert_delivers(&cluster, config).await;
     });
 }
 
+/// One error lists wrong options, missing files and the missing runtime.
 #[test]
-fn what_is_wrong_with_options_with_files_and_with_the_place_is_told_together() {
+fn all_build_errors_are_collected() {
     let secured = Builder::default()
         .flush_messages("many")
         .max_in_flight(6)

@@ -1,8 +1,8 @@
-//! Certificates and keys that can't be used: each is named, with what to use.
-#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests may, as tests do
-#[path = "support/tls.rs"]
-mod secured;
+//! Unusable certificates and keys. Each message names the cause and the remedy.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 mod support;
+#[path = "support/tls.rs"]
+mod tls_support;
 
 use std::io;
 use std::sync::Arc;
@@ -13,29 +13,30 @@ use rustls::pki_types::pem::PemObject;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, Signer, SigningKey};
 use rustls::{ServerConfig, SignatureAlgorithm, SignatureScheme};
-use secured::{as_client, cluster, cluster_behind, file, refused, with_tls};
-use support::{Books, LONG, Producer};
+use support::{LONG, Producer, PublishedRecords};
+use tls_support::{as_client, assert_refused, cluster, cluster_behind, pem_path, with_tls};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 #[tokio::test]
-async fn a_certificate_without_names_is_explained() {
+async fn nameless_certificate_is_explained() {
     let cluster = cluster("unnamed", false).await;
-    refused(&cluster, with_tls(&cluster), &["has no names", "not for 127.0.0.1", "subjectAltName"]).await;
+    assert_refused(&cluster, with_tls(&cluster), &["has no names", "not for 127.0.0.1", "subjectAltName"]).await;
 }
 
 #[tokio::test]
 async fn address_as_dns_name_is_explained() {
     let cluster = cluster("ip-as-dns", false).await;
-    refused(&cluster, with_tls(&cluster), &["address 127.0.0.1 as a DNS name", "subjectAltName=IP:127.0.0.1"]).await;
+    assert_refused(&cluster, with_tls(&cluster), &["address 127.0.0.1 as a DNS name", "subjectAltName=IP:127.0.0.1"])
+        .await;
 }
 
-/// Signs nothing that could be verified: the certificate is looked at before that.
+/// A key whose signatures are invalid. The client checks the certificate first.
 #[derive(Clone, Copy, Debug)]
-struct NoKey(SignatureScheme);
+struct FakeKey(SignatureScheme);
 
-impl Signer for NoKey {
+impl Signer for FakeKey {
     fn sign(&self, _: &[u8]) -> Result<Vec<u8>, rustls::Error> {
         Ok(vec![0; 70])
     }
@@ -45,7 +46,7 @@ impl Signer for NoKey {
     }
 }
 
-impl SigningKey for NoKey {
+impl SigningKey for FakeKey {
     fn choose_scheme(&self, _: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
         Some(Box::new(*self))
     }
@@ -55,30 +56,31 @@ impl SigningKey for NoKey {
     }
 }
 
+/// Shows the same certificate to every client.
 #[derive(Debug)]
-struct Shows(Arc<CertifiedKey>);
+struct FixedCertificate(Arc<CertifiedKey>);
 
-impl ResolvesServerCert for Shows {
+impl ResolvesServerCert for FixedCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.0.clone())
     }
 }
 
-/// A broker that shows a certificate whose key graviola can't sign with.
+/// Starts a broker with a certificate whose key graviola cannot use for signing.
 async fn cluster_showing(certificate: &str) -> TestCluster {
     let provider = Arc::new(rustls_graviola::default_provider());
-    let chain = vec![CertificateDer::from_pem_file(file(certificate)).unwrap()];
-    let shown = CertifiedKey::new(chain, Arc::new(NoKey(SignatureScheme::ECDSA_NISTP256_SHA256)));
+    let chain = vec![CertificateDer::from_pem_file(pem_path(certificate)).unwrap()];
+    let shown = CertifiedKey::new(chain, Arc::new(FakeKey(SignatureScheme::ECDSA_NISTP256_SHA256)));
     let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let server = builder.with_no_client_auth().with_cert_resolver(Arc::new(Shows(Arc::new(shown))));
+    let server = builder.with_no_client_auth().with_cert_resolver(Arc::new(FixedCertificate(Arc::new(shown))));
     cluster_behind(TlsAcceptor::from(Arc::new(server))).await
 }
 
 #[tokio::test]
-async fn a_brokers_unusable_key_is_named() {
+async fn unusable_broker_key_is_named() {
     for (certificate, kind) in [("server-p521.pem", "ECDSA on P-521"), ("server-rsa1024.pem", "RSA of 1024 bits")] {
         let cluster = cluster_showing(certificate).await;
-        refused(&cluster, with_tls(&cluster), &[kind, "can't be verified here", "RSA of 2048"]).await;
+        assert_refused(&cluster, with_tls(&cluster), &[kind, "can't be verified here", "RSA of 2048"]).await;
     }
 }
 
@@ -86,10 +88,10 @@ async fn a_brokers_unusable_key_is_named() {
 async fn version_one_certificate_is_explained() {
     let cluster = cluster_showing("server-v1.pem").await;
     let why = ["X.509 version 1", "have it issued", "subjectAltName"];
-    refused(&cluster, with_tls(&cluster), &why).await;
+    assert_refused(&cluster, with_tls(&cluster), &why).await;
 }
 
-/// A broker that answers each greeting with the alert of a refused handshake, as one whose only key is on P-521 does.
+/// Starts a broker that answers each ClientHello with the alert `handshake_failure`, as a broker with only a P-521 key does.
 async fn cluster_refusing_handshakes() -> TestCluster {
     let layer = Layer::new(|mut tcp: TcpStream| async move {
         let mut header = [0; 5];
@@ -106,9 +108,9 @@ async fn cluster_refusing_handshakes() -> TestCluster {
 async fn refused_handshake_names_all_causes() {
     let cluster = cluster_refusing_handshakes().await;
     let causes = ["the broker's own key", "ECDSA on P-256 or P-384", "TLS 1.2 or 1.3", "HandshakeFailure"];
-    refused(&cluster, with_tls(&cluster), &[&causes[..], &["set ssl_certificate_location"]].concat()).await;
+    assert_refused(&cluster, with_tls(&cluster), &[&causes[..], &["set ssl_certificate_location"]].concat()).await;
     let known = as_client(with_tls(&cluster), "client.pem", "client-pkcs8.pem");
-    refused(&cluster, known, &[&causes[..], &["check ssl_certificate_location"]].concat()).await;
+    assert_refused(&cluster, known, &[&causes[..], &["check ssl_certificate_location"]].concat()).await;
 }
 
 #[tokio::test]
@@ -134,7 +136,7 @@ async fn chain_in_wrong_order_is_explained() {
     let cluster = cluster("server", true).await;
     let folder = tempfile::tempdir().unwrap();
     let chain = folder.path().join("chain.pem");
-    let certificate = |name: &str| std::fs::read_to_string(file(name)).unwrap();
+    let certificate = |name: &str| std::fs::read_to_string(pem_path(name)).unwrap();
     let config = || {
         let mut config = as_client(with_tls(&cluster), "client.pem", "client-pkcs8.pem");
         config.ssl_certificate_location = chain.display().to_string();
@@ -156,7 +158,7 @@ async fn byte_order_marks_are_skipped() {
     let folder = tempfile::tempdir().unwrap();
     let marked = |name: &str| {
         let path = folder.path().join(name);
-        let text = std::fs::read_to_string(file(name)).unwrap().replace('\n', "\r\n");
+        let text = std::fs::read_to_string(pem_path(name)).unwrap().replace('\n', "\r\n");
         std::fs::write(&path, format!("\u{feff}{text}")).unwrap();
         path.display().to_string()
     };
@@ -165,7 +167,7 @@ async fn byte_order_marks_are_skipped() {
     config.ssl_certificate_location = marked("client.pem");
     config.ssl_key_location = marked("client-pkcs8.pem");
     let producer = Producer::build(config).unwrap();
-    let mut books = Books::default();
-    books.send_many(&producer, "t", 20, 3).await;
-    books.all_delivered(&cluster, "t").await;
+    let mut published = PublishedRecords::default();
+    published.send_many(&producer, "t", 20, 3).await;
+    published.assert_delivered(&cluster, "t").await;
 }

@@ -1,5 +1,5 @@
-//! Topics that nothing is known of yet: those that are there, and those that are missing.
-#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+//! Topics without metadata: existing topics and missing ones.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod support;
 
 use std::time::{Duration, Instant};
@@ -12,8 +12,8 @@ use tokio::task::JoinSet;
 
 const TOPICS: u64 = 40;
 
-/// A cluster of `TOPICS` topics, and settings with a backoff that no test can wait for.
-async fn forty() -> (TestCluster, KafkaConfig) {
+/// Returns a cluster with `TOPICS` topics, and settings with a backoff that is too long for any test.
+async fn cluster_of_many_topics() -> (TestCluster, KafkaConfig) {
     let mut builder = TestCluster::builder();
     for topic in 0..TOPICS {
         builder = builder.topic(&format!("m{topic}"), 1);
@@ -26,20 +26,20 @@ async fn forty() -> (TestCluster, KafkaConfig) {
 
 #[tokio::test]
 async fn existing_topics_wait_for_no_backoff() {
-    let (cluster, config) = forty().await;
+    let (cluster, config) = cluster_of_many_topics().await;
     let producer = Producer::build(config).unwrap();
     let begun = Instant::now();
     for topic in 0..TOPICS {
         producer.send(&record(&format!("m{topic}"), "k", "v")).await.unwrap().detach();
     }
     assert!(producer.flush(LONG).await);
-    assert!(begun.elapsed() < LONG / 2, "{:?}: half of one backoff", begun.elapsed());
+    assert!(begun.elapsed() < LONG / 2, "{:?}: more than half of one backoff", begun.elapsed());
     assert_eq!((producer.close(LONG).await.delivered, cluster.record_count("m39")), (TOPICS, 1));
 }
 
 #[tokio::test]
 async fn topics_wanted_together_share_a_request() {
-    let (cluster, config) = forty().await;
+    let (cluster, config) = cluster_of_many_topics().await;
     let producer = Producer::build(config).unwrap();
     let mut publishing = JoinSet::new();
     for topic in 0..TOPICS {
@@ -52,7 +52,7 @@ async fn topics_wanted_together_share_a_request() {
 
 #[tokio::test]
 async fn missing_topic_delays_no_other() {
-    let (cluster, mut config) = forty().await;
+    let (cluster, mut config) = cluster_of_many_topics().await;
     config.metadata_timeout = LONG;
     let producer = Producer::build(config).unwrap();
     let missing = tokio::spawn({
@@ -68,7 +68,7 @@ async fn missing_topic_delays_no_other() {
     tokio::time::timeout(LONG / 2, there).await.unwrap();
     assert!(!missing.is_finished());
     cluster.create_topic(&TopicSpec::new("missing", 1)).unwrap();
-    // Any other topic's request names it too.
+    // A request for any other topic asks for the missing one too.
     assert!(producer.try_send(&record("m-too", "k", "v")).is_err());
     tokio::time::timeout(LONG / 2, missing).await.unwrap().unwrap().unwrap();
 }
@@ -78,7 +78,7 @@ fn event(event_type: &str) -> AnyEvent {
 }
 
 #[tokio::test]
-async fn missing_topics_of_a_batch_are_waited_for_side_by_side() {
+async fn missing_topics_are_awaited_concurrently() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     let mut config = config(&cluster);
     config.metadata_timeout = Duration::from_secs(2);
@@ -100,12 +100,12 @@ async fn missing_topics_of_a_batch_are_waited_for_side_by_side() {
         async move { producer.publish_batch(&events).await.await }
     });
     cluster.wait_for_records("t", 30).await;
-    assert!(!publishing.is_finished(), "the good ones did not wait for the missing topics");
+    assert!(!publishing.is_finished(), "events of the existing topic do not wait for missing topics");
     let verdicts = publishing.await.unwrap();
     assert!(begun.elapsed() < timeout * 4, "{:?} for 6 missing topics", begun.elapsed());
     let not_accepted = |error: &Error| matches!(error, Error::NotAccepted(PublishError::Topic { .. }));
     assert_eq!(verdicts.iter().filter(|verdict| verdict.is_ok()).count(), 30);
     assert_eq!(verdicts.iter().filter(|verdict| verdict.as_ref().is_err_and(not_accepted)).count(), 6);
     let offsets: Vec<_> = verdicts.iter().flatten().map(|written| written.offset.unwrap()).collect();
-    assert_eq!(offsets, (0..30).collect::<Vec<_>>(), "in their order");
+    assert_eq!(offsets, (0..30).collect::<Vec<_>>(), "the order of the events");
 }

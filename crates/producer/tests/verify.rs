@@ -1,5 +1,5 @@
-//! Whether what is in doubt is in the log, on a cluster inside the process.
-#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+//! Verification of doubtful records on a cluster inside the process.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod support;
 
 use std::time::Duration;
@@ -13,12 +13,12 @@ use kafka_courier_batcher::{EncodedBatch, Record, Stamp};
 use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Gate, Rule, TestCluster, TopicSpec};
 use support::{Producer, config, now_ms, producer, record};
 
-async fn one() -> TestCluster {
+async fn cluster_with_topic() -> TestCluster {
     TestCluster::builder().topic("t", 1).start().await.unwrap()
 }
 
-/// A producer that gives up after one try.
-fn hasty(cluster: &TestCluster) -> Producer {
+/// Returns a producer that fails records after one attempt.
+fn producer_without_retries(cluster: &TestCluster) -> Producer {
     let mut config = config(cluster);
     config.retry_max = 0;
     config.request_timeout = Duration::from_millis(300);
@@ -26,16 +26,16 @@ fn hasty(cluster: &TestCluster) -> Producer {
     Producer::build(config).unwrap()
 }
 
-/// A verifier that is not patient.
-fn quick(cluster: &TestCluster) -> Verifier {
+/// Returns a verifier with short timeouts.
+fn verifier(cluster: &TestCluster) -> Verifier {
     let mut config = config(cluster);
     config.delivery_timeout = Duration::from_secs(5);
     config.request_timeout = Duration::from_secs(1);
     Producer::build(config).unwrap().verifier()
 }
 
-/// Publishes a record whose delivery ends in doubt, or fails.
-async fn lost(producer: &KafkaProducer, value: &str) -> Letter {
+/// Publishes a record whose delivery fails, and returns the dead letter.
+async fn fail_record(producer: &KafkaProducer, value: &str) -> Letter {
     let id = [Header { key: headers::EVENT_ID, value: Some(value.as_bytes()) }];
     let record = kafka_courier::ProducerRecord { headers: &id, ..record("t", "k", value) };
     producer.send(&record).await.unwrap().await.unwrap_err();
@@ -43,14 +43,14 @@ async fn lost(producer: &KafkaProducer, value: &str) -> Letter {
     held.into_iter().map(|held| held.letter).find(|letter| letter.event_id.as_deref() == Some(value)).unwrap()
 }
 
-/// Gives a fresh letter for every fence, and remembers which were wanted.
+/// Returns a new letter for every fence, and records the requested stamps.
 #[derive(Default)]
-struct Fresh {
+struct NewFences {
     wanted: Vec<Stamp>,
     age_ms: i64,
 }
 
-impl Fences for Fresh {
+impl Fences for NewFences {
     async fn letter_for(&mut self, place: &FencePlace<'_>) -> Option<FenceLetter> {
         assert_eq!((place.topic, place.partition), ("t", 0));
         self.wanted.push(place.stamp);
@@ -70,79 +70,79 @@ fn verdicts(findings: &Findings) -> Vec<Verdict> {
 }
 
 async fn verify(cluster: &TestCluster, letters: &[&Letter], fences: &mut impl Fences) -> Findings {
-    quick(cluster).verify(questions(letters), fences, |_| ()).await
+    verifier(cluster).verify(questions(letters), fences, |_| ()).await
 }
 
 #[tokio::test]
-async fn a_record_whose_answer_was_lost_is_found_where_it_is() {
-    let cluster = one().await;
-    let producer = hasty(&cluster);
+async fn written_record_is_found() {
+    let cluster = cluster_with_topic().await;
+    let producer = producer_without_retries(&cluster);
     producer.send(&record("t", "k", "before")).await.unwrap().await.unwrap();
     cluster.apply_then_disconnect(1);
-    let letter = lost(&producer, "a").await;
+    let letter = fail_record(&producer, "a").await;
     assert_eq!(letter.outcome, Outcome::Unknown);
-    let findings = verify(&cluster, &[&letter], &mut Fresh::default()).await;
+    let findings = verify(&cluster, &[&letter], &mut NewFences::default()).await;
     assert_eq!(verdicts(&findings), [Verdict::Landed { offset: 1 }]);
     assert_eq!(findings.answers[0].letter_id, letter.id.to_string());
     assert_eq!(findings.fences, []);
 }
 
 #[tokio::test]
-async fn a_record_that_never_arrived_is_absent_once_its_producers_id_is_fenced() {
-    let cluster = one().await;
-    let producer = hasty(&cluster);
+async fn fence_proves_absence() {
+    let cluster = cluster_with_topic().await;
+    let producer = producer_without_retries(&cluster);
     producer.send(&record("t", "k", "before")).await.unwrap().await.unwrap();
     cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Disconnect));
-    let letter = lost(&producer, "a").await;
+    let letter = fail_record(&producer, "a").await;
     assert_eq!(letter.outcome, Outcome::Unknown);
     let findings = verify(&cluster, &[&letter], &mut NoFences).await;
     assert_eq!(verdicts(&findings), [Verdict::NotFound { why: WhyNot::NoFence }]);
-    let mut fences = Fresh::default();
+    let mut fences = NewFences::default();
     let findings = verify(&cluster, &[&letter], &mut fences).await;
     assert_eq!(verdicts(&findings), [Verdict::Absent]);
     assert_eq!(fences.wanted.len(), 1);
     assert_eq!(Some(fences.wanted[0].producer_id), letter.producer_id);
     let fence = format!("fence-{}", fences.wanted[0].epoch);
     assert_eq!(findings.fences, [(fence, FenceOutcome::Written { offset: 1 })]);
-    // Now that a fence is in the log it serves the next check too.
+    // The next check uses the fence in the log.
     let findings = verify(&cluster, &[&letter], &mut NoFences).await;
     assert_eq!(verdicts(&findings), [Verdict::Absent]);
 }
 
 #[tokio::test]
-async fn a_request_that_is_written_after_the_check_began_is_found_by_it() {
-    let cluster = one().await;
-    let producer = hasty(&cluster);
+async fn late_write_before_fence_is_found() {
+    let cluster = cluster_with_topic().await;
+    let producer = producer_without_retries(&cluster);
     let gate = Gate::new();
     cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Hold(gate.clone())));
-    let letter = lost(&producer, "a").await;
+    let letter = fail_record(&producer, "a").await;
     assert_eq!((letter.outcome, cluster.record_count("t")), (Outcome::Unknown, 0));
-    /// Lets the late request go just before the fence.
-    struct Late<'a>(Fresh, Gate, &'a TestCluster);
-    impl Fences for Late<'_> {
+    /// Releases the late request just before the fence is sent.
+    struct ReleasingFences<'a>(NewFences, Gate, &'a TestCluster);
+    impl Fences for ReleasingFences<'_> {
         async fn letter_for(&mut self, place: &FencePlace<'_>) -> Option<FenceLetter> {
             self.1.open();
             self.2.wait_for_records("t", 1).await;
             self.0.letter_for(place).await
         }
     }
-    let findings = verify(&cluster, &[&letter], &mut Late(Fresh::default(), gate, &cluster)).await;
+    let findings = verify(&cluster, &[&letter], &mut ReleasingFences(NewFences::default(), gate, &cluster)).await;
     assert_eq!(verdicts(&findings), [Verdict::Landed { offset: 0 }]);
     assert_eq!(cluster.record_count("t"), 2);
 }
 
 #[tokio::test]
-async fn a_request_that_comes_after_the_fence_is_refused() {
-    let cluster = one().await;
-    let producer = hasty(&cluster);
+async fn request_after_fence_is_refused() {
+    let cluster = cluster_with_topic().await;
+    let producer = producer_without_retries(&cluster);
     let gate = Gate::new();
     cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Hold(gate.clone())));
-    let letter = lost(&producer, "a").await;
-    let findings = verify(&cluster, &[&letter], &mut Fresh::default()).await;
+    let letter = fail_record(&producer, "a").await;
+    let findings = verify(&cluster, &[&letter], &mut NewFences::default()).await;
     assert_eq!(verdicts(&findings), [Verdict::Absent]);
     let taken = cluster.requests(ApiKey::Produce);
     gate.open();
-    // The late request has been judged when one behind it has.
+    // The leader has handled the late request once it has answered a later one.
     producer.close(Duration::ZERO).await;
     let other = support::producer(&cluster);
     other.send(&record("t", "k", "behind")).await.unwrap().await.unwrap();
@@ -152,51 +152,52 @@ async fn a_request_that_comes_after_the_fence_is_refused() {
 }
 
 #[tokio::test]
-async fn what_the_producer_itself_publishes_next_is_a_fence() {
-    let cluster = one().await;
-    let producer = hasty(&cluster);
+async fn later_record_serves_as_fence() {
+    let cluster = cluster_with_topic().await;
+    let producer = producer_without_retries(&cluster);
     cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Disconnect));
-    let letter = lost(&producer, "a").await;
+    let letter = fail_record(&producer, "a").await;
     producer.send(&record("t", "k", "next")).await.unwrap().await.unwrap();
     let findings = verify(&cluster, &[&letter], &mut NoFences).await;
     assert_eq!(verdicts(&findings), [Verdict::Absent]);
 }
 
 #[tokio::test]
-async fn a_topic_made_anew_proves_nothing() {
-    let cluster = one().await;
-    let producer = hasty(&cluster);
+async fn recreated_topic_proves_nothing() {
+    let cluster = cluster_with_topic().await;
+    let producer = producer_without_retries(&cluster);
     cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Disconnect));
-    let letter = lost(&producer, "a").await;
+    let letter = fail_record(&producer, "a").await;
     assert!(cluster.delete_topic("t"));
-    let gone = verify(&cluster, &[&letter], &mut Fresh::default()).await;
+    let gone = verify(&cluster, &[&letter], &mut NewFences::default()).await;
     assert_eq!(verdicts(&gone), [Verdict::NotFound { why: WhyNot::TopicMadeAnew }]);
     cluster.create_topic(&TopicSpec::new("t", 1)).unwrap();
-    let mut fences = Fresh::default();
-    let anew = verify(&cluster, &[&letter], &mut fences).await;
-    assert_eq!(verdicts(&anew), [Verdict::NotFound { why: WhyNot::TopicMadeAnew }]);
+    let mut fences = NewFences::default();
+    let recreated = verify(&cluster, &[&letter], &mut fences).await;
+    assert_eq!(verdicts(&recreated), [Verdict::NotFound { why: WhyNot::TopicMadeAnew }]);
     assert_eq!(fences.wanted, []);
 }
 
 #[tokio::test]
-async fn a_compacted_topic_proves_nothing_and_is_not_fenced() {
+async fn compacted_topic_proves_nothing() {
     let spec = TopicSpec::new("t", 1).config("cleanup.policy", "compact");
     let cluster = TestCluster::builder().topic_spec(spec).start().await.unwrap();
-    let producer = hasty(&cluster);
+    let producer = producer_without_retries(&cluster);
     cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Disconnect));
-    let letter = lost(&producer, "a").await;
-    let mut fences = Fresh::default();
+    let letter = fail_record(&producer, "a").await;
+    let mut fences = NewFences::default();
     let findings = verify(&cluster, &[&letter], &mut fences).await;
     assert_eq!(verdicts(&findings), [Verdict::NotFound { why: WhyNot::Compacted }]);
     assert_eq!(fences.wanted, []);
 }
 
+/// The client has no right to read the topic's configuration.
 #[tokio::test]
-async fn without_the_right_to_see_the_cleanup_policy_nothing_is_absent() {
-    let cluster = one().await;
-    let producer = hasty(&cluster);
+async fn unknown_cleanup_policy_proves_nothing() {
+    let cluster = cluster_with_topic().await;
+    let producer = producer_without_retries(&cluster);
     cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Disconnect));
-    let letter = lost(&producer, "a").await;
+    let letter = fail_record(&producer, "a").await;
     producer.send(&record("t", "k", "next")).await.unwrap().await.unwrap();
     let verifier = producer.verifier();
     cluster.fail_next(ApiKey::DescribeConfigs, 1, ErrorCode::TopicAuthorizationFailed);
@@ -205,12 +206,12 @@ async fn without_the_right_to_see_the_cleanup_policy_nothing_is_absent() {
 }
 
 #[tokio::test]
-async fn a_log_that_was_cut_at_its_start_proves_nothing() {
+async fn truncated_log_start_proves_nothing() {
     let spec = TopicSpec::new("t", 1).config("retention.bytes", "200").config("segment.bytes", "100");
     let cluster = TestCluster::builder().topic_spec(spec).start().await.unwrap();
-    let producer = hasty(&cluster);
+    let producer = producer_without_retries(&cluster);
     cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Disconnect));
-    let letter = lost(&producer, "a").await;
+    let letter = fail_record(&producer, "a").await;
     for _ in 0..20 {
         producer.send(&record("t", "k", "more and more of it")).await.unwrap().await.unwrap();
     }
@@ -222,27 +223,28 @@ async fn a_log_that_was_cut_at_its_start_proves_nothing() {
 }
 
 #[tokio::test]
-async fn a_fence_whose_answers_are_lost_is_written_once_and_proves() {
-    let cluster = one().await;
-    let producer = hasty(&cluster);
+async fn retried_fence_is_written_once() {
+    let cluster = cluster_with_topic().await;
+    let producer = producer_without_retries(&cluster);
     cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Disconnect));
-    let letter = lost(&producer, "a").await;
+    let letter = fail_record(&producer, "a").await;
     cluster.apply_then_disconnect(2);
-    let findings = verify(&cluster, &[&letter], &mut Fresh::default()).await;
+    let findings = verify(&cluster, &[&letter], &mut NewFences::default()).await;
     assert_eq!(verdicts(&findings), [Verdict::Absent]);
     assert!(matches!(findings.fences[..], [(_, FenceOutcome::Written { offset: 0 })]), "{findings:?}");
     assert_eq!(cluster.record_count("t"), 1);
 }
 
+/// A refused fence is not written. A fence without an answer is unknown.
 #[tokio::test]
-async fn a_fence_that_is_refused_is_not_written_and_one_that_is_not_answered_is_unknown() {
+async fn failed_fence_reports_its_outcome() {
     for (fault, open) in [(Fault::Refuse(ErrorCode::TopicAuthorizationFailed), false), (Fault::Swallow, true)] {
-        let cluster = one().await;
-        let producer = hasty(&cluster);
+        let cluster = cluster_with_topic().await;
+        let producer = producer_without_retries(&cluster);
         cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Disconnect));
-        let letter = lost(&producer, "a").await;
+        let letter = fail_record(&producer, "a").await;
         cluster.inject(Rule::for_api(ApiKey::Produce).always().then(fault));
-        let findings = verify(&cluster, &[&letter], &mut Fresh::default()).await;
+        let findings = verify(&cluster, &[&letter], &mut NewFences::default()).await;
         assert_eq!(verdicts(&findings), [Verdict::NotFound { why: WhyNot::NoFence }]);
         match &findings.fences[..] {
             [(_, FenceOutcome::Unknown(_))] if open => {}
@@ -253,12 +255,12 @@ async fn a_fence_that_is_refused_is_not_written_and_one_that_is_not_answered_is_
 }
 
 #[tokio::test]
-async fn a_letter_with_an_old_timestamp_is_no_fence_and_is_not_sent() {
-    let cluster = one().await;
-    let producer = hasty(&cluster);
+async fn old_timestamp_is_no_fence() {
+    let cluster = cluster_with_topic().await;
+    let producer = producer_without_retries(&cluster);
     cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Disconnect));
-    let letter = lost(&producer, "a").await;
-    let mut fences = Fresh { age_ms: 23 * 60 * 60 * 1000, ..Fresh::default() };
+    let letter = fail_record(&producer, "a").await;
+    let mut fences = NewFences { age_ms: 23 * 60 * 60 * 1000, ..NewFences::default() };
     let findings = verify(&cluster, &[&letter], &mut fences).await;
     assert_eq!(verdicts(&findings), [Verdict::NotFound { why: WhyNot::NoFence }]);
     assert!(matches!(&findings.fences[..], [(_, FenceOutcome::NotWritten(_))]), "{findings:?}");
@@ -266,16 +268,16 @@ async fn a_letter_with_an_old_timestamp_is_no_fence_and_is_not_sent() {
 }
 
 #[tokio::test]
-async fn a_second_letter_under_a_stamp_that_is_taken_is_not_called_written() {
-    let cluster = one().await;
-    let producer = hasty(&cluster);
+async fn second_fence_is_not_written() {
+    let cluster = cluster_with_topic().await;
+    let producer = producer_without_retries(&cluster);
     cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Disconnect));
-    let letter = lost(&producer, "a").await;
-    /// Somebody else's check writes its fence first, under the same stamp.
-    struct Second<'a>(&'a TestCluster, Letter);
-    impl Fences for Second<'_> {
+    let letter = fail_record(&producer, "a").await;
+    /// Runs a second check that writes its fence first, with the same stamp.
+    struct CompetingFences<'a>(&'a TestCluster, Letter);
+    impl Fences for CompetingFences<'_> {
         async fn letter_for(&mut self, place: &FencePlace<'_>) -> Option<FenceLetter> {
-            let mut first = Fresh::default();
+            let mut first = NewFences::default();
             let before = Box::pin(verify(self.0, &[&self.1], &mut first)).await;
             assert_eq!((verdicts(&before), &first.wanted[..]), (vec![Verdict::Absent], &[place.stamp][..]));
             let id = [Header { key: headers::DLQ_ID, value: Some(b"second") }];
@@ -283,15 +285,16 @@ async fn a_second_letter_under_a_stamp_that_is_taken_is_not_called_written() {
             Some(FenceLetter { letter_id: "second".into(), batch: EncodedBatch::single(&record).unwrap() })
         }
     }
-    let findings = verify(&cluster, &[&letter], &mut Second(&cluster, letter.clone())).await;
+    let findings = verify(&cluster, &[&letter], &mut CompetingFences(&cluster, letter.clone())).await;
     assert_eq!(verdicts(&findings), [Verdict::Absent]);
     assert!(matches!(&findings.fences[..], [(_, FenceOutcome::NotWritten(_))]), "{findings:?}");
     let values: Vec<_> = cluster.records("t").iter().map(|record| record.value_text().unwrap().to_owned()).collect();
     assert_eq!(values, ["fence"]);
 }
 
+/// The check reports its progress in each partition.
 #[tokio::test]
-async fn a_check_tells_how_far_it_has_come_and_one_partition_that_fails_costs_no_other() {
+async fn failed_partition_stops_no_other() {
     let cluster = TestCluster::builder().topic("t", 2).start().await.unwrap();
     let producer = producer(&cluster);
     for number in 0..500 {
@@ -307,7 +310,7 @@ async fn a_check_tells_how_far_it_has_come_and_one_partition_that_fails_costs_no
     let mut seen = Vec::new();
     let asked = vec![doubt(9, "c"), doubt(1, "b"), doubt(0, "a")];
     let note = |progress: Progress<'_>| seen.push((progress.partition, progress.read, progress.total));
-    let findings = quick(&cluster).verify(asked, &mut NoFences, note).await;
+    let findings = verifier(&cluster).verify(asked, &mut NoFences, note).await;
     let ids: Vec<_> = findings.answers.iter().map(|answer| answer.letter_id.as_str()).collect();
     assert_eq!(ids, ["a", "b", "c"]);
     let no_stamp = Verdict::NotFound { why: WhyNot::NoStamp };

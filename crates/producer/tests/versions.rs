@@ -1,15 +1,15 @@
-//! Brokers that speak other versions than the producer does.
-#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+//! Brokers with other protocol versions than the producer.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod support;
 
 use std::time::{Duration, Instant};
 
 use kafka_courier::{PublishError, Reason};
 use kafka_courier_test_broker::{ApiKey, Fault, Rule, TestCluster};
-use support::{Books, producer, record};
+use support::{PublishedRecords, producer, record};
 
-/// An ApiVersions answer of version 3: (api key, lowest, highest) of each request.
-fn told(ranges: &[(i16, i16, i16)]) -> Vec<u8> {
+/// Returns an ApiVersions answer (version 3) with (API key, lowest, highest) of each request.
+fn api_versions_answer(ranges: &[(i16, i16, i16)]) -> Vec<u8> {
     let mut answer = vec![0, 0, ranges.len() as u8 + 1];
     for (key, lowest, highest) in ranges {
         answer.extend([key, lowest, highest].iter().flat_map(|field| field.to_be_bytes()));
@@ -21,18 +21,19 @@ fn told(ranges: &[(i16, i16, i16)]) -> Vec<u8> {
 
 async fn cluster(ranges: &[(i16, i16, i16)]) -> TestCluster {
     let cluster = TestCluster::builder().topic("t", 2).start().await.unwrap();
-    cluster.inject(Rule::for_api(ApiKey::ApiVersions).always().then(Fault::ApplyThenAnswer(told(ranges))));
+    cluster
+        .inject(Rule::for_api(ApiKey::ApiVersions).always().then(Fault::ApplyThenAnswer(api_versions_answer(ranges))));
     cluster
 }
 
 #[tokio::test]
-async fn too_old_broker_is_one_clear_error() {
+async fn outdated_broker_is_one_error() {
     let kafka_0_10 = [(0, 0, 2), (1, 0, 3), (2, 0, 1), (3, 0, 2), (18, 0, 0)];
     let cluster = cluster(&kafka_0_10).await;
     let producer = producer(&cluster);
     let began = Instant::now();
     let error = producer.send(&record("t", "k", "v")).await.unwrap_err();
-    assert!(began.elapsed() < Duration::from_secs(5), "asking again can't help");
+    assert!(began.elapsed() < Duration::from_secs(5), "the producer does not retry");
     let words = "speaks Produce 0 to 2, kafka-courier speaks 3 to 13: Kafka 0.11 or newer is needed";
     assert!(error.to_string().contains(words), "{error}");
     assert!(!error.to_string().contains("TLS") && !error.is_retriable(), "{error}");
@@ -47,9 +48,9 @@ async fn oldest_versions_deliver_without_topic_limits() {
     let kafka_0_11 = [(0, 0, 3), (1, 0, 5), (2, 0, 2), (3, 0, 4), (18, 0, 1), (22, 0, 0), (32, 0, 0)];
     let cluster = cluster(&kafka_0_11).await;
     let producer = producer(&cluster);
-    let mut books = Books::default();
-    books.send_many(&producer, "t", 50, 7).await;
-    books.all_delivered(&cluster, "t").await;
-    assert_eq!(cluster.requests(ApiKey::DescribeConfigs), 0, "no version in common: it is never asked");
-    assert!(cluster.requests(ApiKey::ApiVersions) <= 2, "the connection for metadata is kept");
+    let mut published = PublishedRecords::default();
+    published.send_many(&producer, "t", 50, 7).await;
+    published.assert_delivered(&cluster, "t").await;
+    assert_eq!(cluster.requests(ApiKey::DescribeConfigs), 0, "no common version: the producer sends no request");
+    assert!(cluster.requests(ApiKey::ApiVersions) <= 2, "the connection for metadata is reused");
 }

@@ -1,10 +1,11 @@
-//! A producer whose counts are checked when it is closed and when it is dropped: the equations of `Stats`.
+//! A producer that checks the equations of `Stats` when it is closed and when it is dropped.
 //!
-//! Rules: tests build every producer here, so that none can forget the check (`tests/tests/audited.rs` holds them to it).
-//! The metrics of a process are shared by its tests, so they are counted by the tokio runtime that they were recorded in:
-//! each test has its own.
-#![allow(dead_code, unreachable_pub)] // each test file uses its own part
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed check fails its test
+//! Rules:
+//!  - Tests build every producer with [`Producer`], so that no test omits the check. `tests/tests/audited.rs` enforces this.
+//!  - All tests of a process share one metrics recorder. The recorder counts by tokio runtime, because each test has its own
+//!    runtime.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of this module")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed check fails its test")]
 
 use std::collections::HashMap;
 use std::ops::Deref;
@@ -15,23 +16,25 @@ use kafka_courier::{Builder, CloseReport, ConfigErrors, ConnectError, KafkaConfi
 use metrics::{Counter, CounterFn, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use tokio::runtime::{Handle, Id, RuntimeFlavor};
 
-/// How long a runtime of several threads has to come to rest.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The time that a runtime with several threads has until its counts settle.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The metrics that have an equal in `Stats`: sent, failed, refused.
-const COUNTED: [&str; 3] = ["kafka_messages_sent_total", "kafka_messages_failed_total", "kafka_messages_refused_total"];
-/// Recorded to see whether the recorder in force is the one of this file.
+/// The metrics that equal a field of `Stats`: sent, failed, refused.
+const COMPARED: [&str; 3] =
+    ["kafka_messages_sent_total", "kafka_messages_failed_total", "kafka_messages_refused_total"];
+/// A metric that shows whether the installed recorder is [`TotalsRecorder`].
 const PROBE: &str = "audited_probe";
 
-/// What was recorded and what producers say, in one runtime.
+/// The counts of one runtime, as recorded in metrics and as reported by producers.
 #[derive(Default)]
 struct Account {
     recorded: [u64; 3],
     probes: u64,
-    living: Vec<(u64, KafkaProducer)>,
-    /// The sums of the producers that were dropped.
+    live: Vec<(u64, KafkaProducer)>,
+    /// The sums of all dropped producers.
     dropped: [u64; 3],
-    /// Metrics and statistics can't be compared: a producer was dropped while it still delivered, or records elsewhere.
+    /// Whether metrics and statistics are not comparable: a producer was dropped with events in flight, or another recorder
+    /// is installed.
     incomparable: bool,
 }
 
@@ -45,12 +48,13 @@ fn runtime() -> Option<Id> {
     Handle::try_current().ok().map(|handle| handle.id())
 }
 
-/// Adds up by runtime.
-struct Totals;
+/// Adds up counters by runtime.
+struct TotalsRecorder;
 
-struct Tally(Option<usize>);
+/// A counter of the current runtime: an index into [`COMPARED`], or `None` for the probe.
+struct RuntimeCounter(Option<usize>);
 
-impl CounterFn for Tally {
+impl CounterFn for RuntimeCounter {
     fn increment(&self, value: u64) {
         let mut accounts = accounts();
         let account = accounts.entry(runtime()).or_default();
@@ -63,15 +67,15 @@ impl CounterFn for Tally {
     fn absolute(&self, _: u64) {}
 }
 
-impl Recorder for Totals {
+impl Recorder for TotalsRecorder {
     fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
     fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
     fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
 
     fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-        match COUNTED.iter().position(|name| *name == key.name()) {
+        match COMPARED.iter().position(|name| *name == key.name()) {
             None if key.name() != PROBE => Counter::noop(),
-            index => Counter::from_arc(Arc::new(Tally(index))),
+            index => Counter::from_arc(Arc::new(RuntimeCounter(index))),
         }
     }
 
@@ -84,7 +88,7 @@ impl Recorder for Totals {
     }
 }
 
-/// A producer under audit. It is used as the [`KafkaProducer`] that it is; clones are one.
+/// A [`KafkaProducer`] whose counts are checked. All clones share one producer.
 #[derive(Clone, Debug)]
 pub struct Producer(Arc<Audited>);
 
@@ -104,33 +108,34 @@ impl Deref for Producer {
 }
 
 impl Producer {
-    /// As [`KafkaProducer::build`].
+    /// Builds a producer like [`KafkaProducer::build`].
     pub fn build(config: KafkaConfig) -> Result<Self, ConfigErrors> {
-        begin();
-        KafkaProducer::build(config).map(Self::of)
+        install_recorder();
+        KafkaProducer::build(config).map(Self::audit)
     }
 
-    /// A producer from a builder with these options.
+    /// Builds a producer from a builder with these options.
     pub fn with(options: impl FnOnce(Builder) -> Builder) -> Result<Self, ConfigErrors> {
-        begin();
-        options(KafkaProducer::builder()).build().map(Self::of)
+        install_recorder();
+        options(KafkaProducer::builder()).build().map(Self::audit)
     }
 
-    /// As [`with`](Self::with), once it has spoken with the cluster.
+    /// Builds a producer like [`with`](Self::with), and waits until the cluster has answered.
     pub async fn connect_with(options: impl FnOnce(Builder) -> Builder) -> Result<Self, ConnectError> {
-        begin();
-        options(KafkaProducer::builder()).connect().await.map(Self::of)
+        install_recorder();
+        options(KafkaProducer::builder()).connect().await.map(Self::audit)
     }
 
-    fn of(producer: KafkaProducer) -> Self {
+    fn audit(producer: KafkaProducer) -> Self {
         let (runtime, mut accounts) = (runtime(), accounts());
         let account = accounts.entry(runtime).or_default();
-        let number = account.living.last().map_or(0, |(number, _)| number + 1);
-        account.living.push((number, producer.clone()));
+        let number = account.live.last().map_or(0, |(number, _)| number + 1);
+        account.live.push((number, producer.clone()));
         Self(Arc::new(Audited { producer, number, runtime }))
     }
 
-    /// As [`KafkaProducer::close`]. Its report says what the statistics say, and nothing is in flight.
+    /// Closes the producer like [`KafkaProducer::close`], and asserts that the report equals the statistics and that nothing
+    /// is in flight.
     pub async fn close(&self, timeout: Duration) -> CloseReport {
         let report = self.0.producer.close(timeout).await;
         let stats = self.stats();
@@ -140,9 +145,9 @@ impl Producer {
     }
 }
 
-/// Installs the recorder, unless the test has its own.
-fn begin() {
-    static INSTALLED: LazyLock<bool> = LazyLock::new(|| metrics::set_global_recorder(Totals).is_ok());
+/// Installs the recorder. A test may have its own recorder, which makes its counts incomparable.
+fn install_recorder() {
+    static INSTALLED: LazyLock<bool> = LazyLock::new(|| metrics::set_global_recorder(TotalsRecorder).is_ok());
     let _ = *INSTALLED;
     let before = accounts().entry(runtime()).or_default().probes;
     metrics::counter!(PROBE).increment(1);
@@ -160,31 +165,35 @@ fn sum(one: [u64; 3], other: [u64; 3]) -> [u64; 3] {
 }
 
 impl Audited {
-    /// What does not add up, if anything.
-    fn fault(&self) -> Option<String> {
+    /// Returns the first equation that does not hold.
+    fn mismatch(&self) -> Option<String> {
         let stats = self.producer.stats();
         if stats.accepted != stats.sent + stats.failed + stats.in_flight {
             return Some(format!("accepted is not sent + failed + in_flight: {stats:?}"));
         }
         let accounts = accounts();
         let account = accounts.get(&self.runtime)?;
-        let living = account.living.iter().map(|(_, producer)| counted(&producer.stats()));
-        let said = living.fold(account.dropped, sum);
+        let live = account.live.iter().map(|(_, producer)| counted(&producer.stats()));
+        let reported = live.fold(account.dropped, sum);
         let mut recorded = account.recorded;
         if self.runtime != runtime() {
-            recorded[2] = said[2]; // what was refused elsewhere was recorded there
+            // The runtime that refused an event has recorded the refusal.
+            recorded[2] = reported[2];
         }
-        (recorded != said && !account.incomparable)
-            .then(|| format!("{COUNTED:?} are {recorded:?} in the metrics and {said:?} in the statistics"))
+        (recorded != reported && !account.incomparable)
+            .then(|| format!("{COMPARED:?} are {recorded:?} in the metrics and {reported:?} in the statistics"))
     }
 
-    fn settled_fault(&self) -> Option<String> {
-        let several = Handle::try_current().is_ok_and(|handle| handle.runtime_flavor() != RuntimeFlavor::CurrentThread);
-        let deadline = Instant::now() + if several || self.runtime != runtime() { PATIENCE } else { Duration::ZERO };
+    /// Returns a mismatch that remains once the runtime's threads have settled.
+    fn settled_mismatch(&self) -> Option<String> {
+        let is_multi_threaded =
+            Handle::try_current().is_ok_and(|handle| handle.runtime_flavor() != RuntimeFlavor::CurrentThread);
+        let deadline = Instant::now()
+            + if is_multi_threaded || self.runtime != runtime() { SETTLE_TIMEOUT } else { Duration::ZERO };
         loop {
-            let fault = self.fault()?;
+            let mismatch = self.mismatch()?;
             if Instant::now() >= deadline {
-                return Some(fault);
+                return Some(mismatch);
             }
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -193,17 +202,17 @@ impl Audited {
 
 impl Drop for Audited {
     fn drop(&mut self) {
-        let fault = if std::thread::panicking() { None } else { self.settled_fault() };
+        let mismatch = if std::thread::panicking() { None } else { self.settled_mismatch() };
         let mut accounts = accounts();
         if let Some(account) = accounts.get_mut(&self.runtime) {
-            account.living.retain(|(number, _)| *number != self.number);
+            account.live.retain(|(number, _)| *number != self.number);
             let stats = self.producer.stats();
             account.dropped = sum(account.dropped, counted(&stats));
             account.incomparable |= stats.in_flight > 0;
         }
         drop(accounts);
-        if let Some(fault) = fault {
-            panic!("{fault}");
+        if let Some(mismatch) = mismatch {
+            panic!("{mismatch}");
         }
     }
 }

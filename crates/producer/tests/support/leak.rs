@@ -1,13 +1,13 @@
-//! Finds a secret in a text, in any encoding that a program prints bytes in.
+//! Finds a secret in a text, in any encoding in which a program prints bytes.
 //!
-//! Rules: eight bytes in a row are a find; letters, hexadecimal, decimal and base64 count, whatever separates the bytes.
-#![allow(dead_code)] // each test file uses its own part
+//! Rule: eight bytes in a row are a leak, as text, hexadecimal, decimal or base64, with any separator between the bytes.
+#![allow(dead_code, reason = "each test binary uses a part of this module")]
 use std::collections::HashSet;
 
-/// As many bytes of a secret are a find.
+/// The number of successive bytes of a secret that are a leak.
 const WINDOW: usize = 8;
 
-/// Base64 characters that hold at least [`WINDOW`] bytes.
+/// The number of base64 characters that hold at least [`WINDOW`] bytes.
 const CODED: usize = 11;
 
 /// Returns the encoding in which `output` shows eight bytes of `secret`, and the bytes.
@@ -44,18 +44,18 @@ pub(crate) fn find(secret: &[u8], output: &str) -> Option<(&'static str, String)
     None
 }
 
-/// Dashes and repetitions, which every PEM file has, are no secret.
+/// Returns whether the bytes are dashes or a repetition, which every PEM file has.
 fn is_plain(window: &[u8]) -> bool {
     window.iter().all(|byte| *byte == window[0]) || window.contains(&b'-') && window.contains(&b' ')
 }
 
-/// All numbers in the text that are bytes; another number between two of them is a 0.
+/// Returns all numbers in the text. A number that is no byte counts as 0.
 fn numbers(text: &str) -> Vec<u8> {
     let words = text.split(|c: char| !c.is_ascii_digit()).filter(|word| !word.is_empty());
     words.map(|word| word.parse().unwrap_or(0)).collect()
 }
 
-/// Base64 without padding.
+/// Encodes bytes as base64 without padding.
 pub(crate) fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
@@ -68,7 +68,7 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
     text
 }
 
-/// An error with its `Display`, its `Debug` in both forms, and all that its chain of sources says.
+/// Returns an error's `Display`, both forms of its `Debug`, and the texts of its sources.
 pub(crate) fn all_of(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = format!("{error}\n{error:?}\n{error:#?}\n");
     let mut next = error.source();

@@ -1,8 +1,8 @@
-//! A producer on a cluster inside the process, and the books that are kept on both.
-#![allow(dead_code)] // each test file uses its own part
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests may, as tests do
+//! A producer on a cluster inside the process, and the records that a test published on it.
+#![allow(dead_code, reason = "each test binary uses a part of this module")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 mod audited;
-pub(crate) mod letters;
+pub(crate) mod stores;
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -15,7 +15,7 @@ pub(crate) use audited::Producer;
 
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
-/// Settings for a quick test: little waiting, and more patience than any test needs.
+/// Returns settings for a quick test: short waits, and timeouts that no test reaches.
 pub(crate) fn config(cluster: &TestCluster) -> KafkaConfig {
     let variables = [("KAFKA_BROKERS".to_owned(), cluster.bootstrap())];
     let (mut config, _) = KafkaConfig::from_variables(variables).unwrap();
@@ -27,19 +27,21 @@ pub(crate) fn config(cluster: &TestCluster) -> KafkaConfig {
     config
 }
 
-/// Waits until it is so. Panics when it is not within a minute.
-pub(crate) async fn until(is_so: impl Fn() -> bool) {
+/// Waits until the condition is true. Panics if this takes longer than a minute.
+pub(crate) async fn wait_until(condition: impl Fn() -> bool) {
     let waited = async {
-        while !is_so() {
+        while !condition() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(LONG, waited).await.expect("it is not so within a minute");
+    tokio::time::timeout(LONG, waited).await.expect("the condition is false for a minute");
 }
 
-/// Called before a test listens to the log of its own thread. With a single dispatcher a line counts as unwanted for the
-/// whole process if a thread without one, such as another test's, reaches it first; with a second one it does not.
-pub(crate) fn keep_lines_wanted() {
+/// Keeps log lines enabled for a test that captures the log of its own thread. Call this function before the capture.
+///
+/// While a single dispatcher exists, the first thread that reaches a line decides for the process whether the line is
+/// enabled, and the thread of another test has no dispatcher. A second dispatcher prevents this.
+pub(crate) fn keep_callsites_enabled() {
     static SECOND: LazyLock<tracing::Dispatch> =
         LazyLock::new(|| tracing::Dispatch::new(tracing_subscriber::registry()));
     LazyLock::force(&SECOND);
@@ -53,15 +55,15 @@ pub(crate) fn record<'a>(topic: &'a str, key: &'a str, value: &'a str) -> Produc
     ProducerRecord { topic, key: Some(key.as_bytes()), value: Some(value.as_bytes()), ..ProducerRecord::default() }
 }
 
-/// Records that were published, in order: `number` counts up within each key.
+/// Published records in their order. The value of a record is `key#number`, and `number` counts up within each key.
 #[derive(Default)]
-pub(crate) struct Books {
+pub(crate) struct PublishedRecords {
     sent: Vec<(String, String, Delivery)>,
     next: BTreeMap<String, u32>,
 }
 
-impl Books {
-    /// Publishes one record of that key.
+impl PublishedRecords {
+    /// Publishes one record with this key.
     pub(crate) async fn send(&mut self, producer: &KafkaProducer, topic: &str, key: &str) {
         let number = self.next.entry(key.to_owned()).or_default();
         let value = format!("{key}#{number}");
@@ -70,24 +72,25 @@ impl Books {
         self.sent.push((key.to_owned(), value, delivery));
     }
 
-    /// Publishes `count` records over so many keys.
+    /// Publishes `count` records with `keys` keys in turn.
     pub(crate) async fn send_many(&mut self, producer: &KafkaProducer, topic: &str, count: usize, keys: usize) {
         for index in 0..count {
             self.send(producer, topic, &format!("key-{}", index % keys)).await;
         }
     }
 
-    /// Every record was delivered: it is in the log once, where its delivery says, and each key's records are in order.
-    pub(crate) async fn all_delivered(self, cluster: &TestCluster, topic: &str) {
+    /// Asserts that every record was delivered: the log has the record once, at the reported offset, and each key's records
+    /// are in order.
+    pub(crate) async fn assert_delivered(self, cluster: &TestCluster, topic: &str) {
         let mut reported = BTreeMap::new();
         for (_, value, delivery) in self.sent {
             let metadata: RecordMetadata = delivery.await.unwrap_or_else(|error| panic!("{value}: {error}"));
             reported.insert(value, (metadata.partition, metadata.offset));
         }
         let log = cluster.records(topic);
-        in_order(&log);
+        assert_in_order(&log);
         let written: Vec<_> = log.iter().map(|r| r.value_text().unwrap().to_owned()).collect();
-        assert_eq!(written.len(), reported.len(), "records in the log, and records published");
+        assert_eq!(written.len(), reported.len(), "as many records in the log as published");
         for record in &log {
             let (partition, offset) = &reported[record.value_text().unwrap()];
             assert_eq!(*partition, record.partition);
@@ -96,8 +99,8 @@ impl Books {
     }
 }
 
-/// Each key's records count up from 0 without a gap.
-pub(crate) fn in_order(log: &[Record]) {
+/// Asserts that each key's records count up from 0 without a gap.
+pub(crate) fn assert_in_order(log: &[Record]) {
     let mut next: BTreeMap<&str, u32> = BTreeMap::new();
     for record in log {
         let (key, number) = record.value_text().unwrap().rsplit_once('#').unwrap();

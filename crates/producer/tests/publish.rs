@@ -1,4 +1,4 @@
-//! The ways in which events are handed over.
+//! The methods that build a producer and publish events.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod support;
 
@@ -19,7 +19,7 @@ async fn cluster() -> TestCluster {
 }
 
 #[tokio::test]
-async fn a_builder_makes_a_producer_and_connect_proves_that_the_cluster_answers() {
+async fn connect_waits_for_the_cluster() {
     let cluster = cluster().await;
     let producer =
         Producer::connect_with(|builder| builder.brokers(cluster.bootstrap()).client_id("me")).await.unwrap();
@@ -29,24 +29,24 @@ async fn a_builder_makes_a_producer_and_connect_proves_that_the_cluster_answers(
 }
 
 #[tokio::test]
-async fn connect_fails_where_build_would_fail_and_where_nobody_answers() {
+async fn connect_reports_config_and_health_errors() {
     let wrong = Producer::connect_with(|builder| builder.max_in_flight(6)).await.unwrap_err();
     assert!(matches!(wrong, ConnectError::Config(_)), "{wrong}");
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let nobody = nobody.local_addr().unwrap().to_string();
-    let options = |builder: Builder| builder.brokers(nobody).metadata_timeout(Duration::from_millis(50));
-    let away = Producer::connect_with(options).await.unwrap_err();
-    assert!(matches!(away, ConnectError::Health(_)), "{away}");
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = silent.local_addr().unwrap().to_string();
+    let options = |builder: Builder| builder.brokers(silent).metadata_timeout(Duration::from_millis(50));
+    let unhealthy = Producer::connect_with(options).await.unwrap_err();
+    assert!(matches!(unhealthy, ConnectError::Health(_)), "{unhealthy}");
 }
 
 #[test]
-fn without_a_runtime_there_is_an_error_and_no_panic() {
+fn build_without_runtime_is_an_error() {
     let error = Producer::with(|builder| builder).unwrap_err();
     assert!(error.to_string().contains("tokio runtime"), "{error}");
 }
 
 #[tokio::test]
-async fn trying_takes_no_waiting_and_asks_for_a_topic_that_is_not_known_yet() {
+async fn try_publish_requests_unknown_topics() {
     let cluster = cluster().await;
     let producer = producer(&cluster);
     let error = producer.try_publish(&alert("billing")).unwrap_err();
@@ -63,11 +63,11 @@ async fn trying_takes_no_waiting_and_asks_for_a_topic_that_is_not_known_yet() {
     producer.try_send(&known).unwrap().await.unwrap();
     assert_eq!(cluster.record_count("system-events"), 2);
     producer.close(LONG).await;
-    assert!(matches!(producer.try_send(&record("t", "k", "v")), Err(PublishError::Closed)), "also for a new topic");
+    assert!(matches!(producer.try_send(&record("t", "k", "v")), Err(PublishError::Closed)), "a new topic too");
 }
 
 #[tokio::test]
-async fn trying_fails_at_once_when_memory_is_full() {
+async fn try_send_fails_without_memory() {
     let cluster = cluster().await;
     let mut config = config(&cluster);
     (config.buffer_memory, config.flush_bytes, config.max_block) = (1 << 20, 100_000, LONG);
@@ -92,8 +92,9 @@ async fn trying_fails_at_once_when_memory_is_full() {
     producer.try_send(&record("t", "k", &value)).unwrap().await.unwrap();
 }
 
+/// The verdicts include refused events.
 #[tokio::test]
-async fn a_batch_has_one_verdict_for_each_event_in_order_those_that_were_refused_included() {
+async fn batch_verdicts_keep_event_order() {
     let cluster = cluster().await;
     let mut config = config(&cluster);
     config.metadata_timeout = Duration::from_secs(1);
@@ -117,7 +118,7 @@ async fn a_batch_has_one_verdict_for_each_event_in_order_those_that_were_refused
 }
 
 #[tokio::test]
-async fn the_deliveries_of_a_batch_can_be_had_one_by_one() {
+async fn batch_deliveries_can_be_iterated() {
     let cluster = cluster().await;
     let producer = producer(&cluster);
     let events: Vec<_> = (0..250).map(|_| alert("billing")).collect();
@@ -129,7 +130,7 @@ async fn the_deliveries_of_a_batch_can_be_had_one_by_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_memory_stays_full_a_batch_waits_for_it_once() {
+async fn batch_waits_once_for_memory() {
     let cluster = cluster().await;
     let mut config = config(&cluster);
     (config.buffer_memory, config.flush_bytes) = (1 << 20, 100_000);
@@ -145,7 +146,7 @@ async fn when_memory_stays_full_a_batch_waits_for_it_once() {
     let began = tokio::time::Instant::now();
     let deliveries = producer.publish_batch(&events).await;
     let waited = began.elapsed();
-    // Once 5 s, less what the machine has taken meanwhile: the deadline is one of the clock that is not paused.
+    // One wait of 5 s. The deadline is on the real clock, so time that the machine has spent shortens the paused wait.
     assert!((1..10).contains(&waited.as_secs()), "{waited:?}");
     let refused = deliveries.iter().filter(|outcome| matches!(outcome, Err(PublishError::BufferFull { .. }))).count();
     assert!((50..100).contains(&refused), "{refused}");
@@ -155,7 +156,7 @@ async fn when_memory_stays_full_a_batch_waits_for_it_once() {
 }
 
 #[tokio::test]
-async fn letting_go_of_a_delivery_changes_nothing() {
+async fn detached_deliveries_are_completed() {
     let cluster = cluster().await;
     let producer = producer(&cluster);
     producer.publish(&alert("billing")).await.unwrap().detach();

@@ -1,5 +1,5 @@
-//! What the options of dead letters do, seen from outside: where no other test shows it already.
-#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+//! The visible effect of options for dead letters that no other test shows.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod support;
 
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use kafka_courier::{KafkaConfig, KafkaProducer};
 use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Rule, TestCluster};
 use support::{LONG, Producer, config, record};
 
-/// A producer whose every event is refused for good.
-async fn refused(change: impl FnOnce(&mut KafkaConfig)) -> (Producer, TestCluster) {
+/// Returns a producer whose cluster rejects every event permanently.
+async fn rejecting_producer(change: impl FnOnce(&mut KafkaConfig)) -> (Producer, TestCluster) {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     cluster.inject(Rule::for_api(ApiKey::Produce).always().then(Fault::Refuse(ErrorCode::InvalidRecord)));
     let mut config = config(&cluster);
@@ -23,15 +23,15 @@ async fn publish(producer: &KafkaProducer, value: &str) {
     producer.send(&record("t", "k", value)).await.unwrap().await.unwrap_err();
 }
 
-/// What the first store of the producer holds and did.
+/// Returns the statistics of the producer's first store.
 async fn first_store(producer: &KafkaProducer) -> StoreStats {
     producer.dead_letters().stats().await.unwrap()[0].stats.clone()
 }
 
 #[tokio::test]
-async fn dlq_buffer_is_how_many_letters_memory_keeps_the_newest() {
+async fn dlq_buffer_keeps_the_newest() {
     for kept in [1, 3] {
-        let (producer, _cluster) = refused(|config| config.dlq_buffer = kept).await;
+        let (producer, _cluster) = rejecting_producer(|config| config.dlq_buffer = kept).await;
         for value in ["a", "b", "c", "d"] {
             publish(&producer, value).await;
         }
@@ -41,11 +41,12 @@ async fn dlq_buffer_is_how_many_letters_memory_keeps_the_newest() {
     }
 }
 
+/// The next store keeps the letters that exceed the bound.
 #[tokio::test]
-async fn dlq_max_bytes_bounds_the_file_and_the_rest_goes_to_the_next_store() {
+async fn dlq_max_bytes_bounds_the_file() {
     for (bytes, in_file) in [(1, 0), (1 << 20, 3)] {
         let folder = tempfile::tempdir().unwrap();
-        let (producer, _cluster) = refused(|config| {
+        let (producer, _cluster) = rejecting_producer(|config| {
             (config.dlq_max_bytes, config.dlq_file) = (bytes, folder.path().join("f").display().to_string());
         })
         .await;
@@ -57,10 +58,10 @@ async fn dlq_max_bytes_bounds_the_file_and_the_rest_goes_to_the_next_store() {
 }
 
 #[tokio::test]
-async fn dlq_max_age_drops_letters_that_have_been_there_for_longer() {
+async fn dlq_max_age_drops_older_letters() {
     for (age, drops) in [(Duration::ZERO, false), (LONG, false), (Duration::from_millis(1), true)] {
         let folder = tempfile::tempdir().unwrap();
-        let (producer, _cluster) = refused(|config| {
+        let (producer, _cluster) = rejecting_producer(|config| {
             (config.dlq_max_age, config.dlq_file) = (age, folder.path().join("f").display().to_string());
         })
         .await;
@@ -74,7 +75,7 @@ async fn dlq_max_age_drops_letters_that_have_been_there_for_longer() {
     }
 }
 
-/// A store with so many letters that may be sent again.
+/// Returns a store with this number of retriable letters.
 fn store(letters: usize) -> Arc<MemoryStore> {
     let store = Arc::new(MemoryStore::default());
     let letter = |_| {
@@ -86,8 +87,8 @@ fn store(letters: usize) -> Arc<MemoryStore> {
     store
 }
 
-/// How long it takes until a store of five letters is empty.
-async fn emptied(auto_replay_rate: u32) -> Duration {
+/// Returns the time until the five letters of a store are replayed.
+async fn time_to_empty(auto_replay_rate: u32) -> Duration {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     let mut config = config(&cluster);
     (config.auto_replay, config.auto_replay_interval) = (true, Duration::from_millis(1));
@@ -102,15 +103,15 @@ async fn emptied(auto_replay_rate: u32) -> Duration {
 }
 
 #[tokio::test]
-async fn auto_replay_rate_bounds_how_many_letters_go_again_in_a_second() {
-    let slow = emptied(5).await;
+async fn auto_replay_rate_bounds_replays() {
+    let slow = time_to_empty(5).await;
     assert!(slow >= Duration::from_millis(500), "{slow:?}");
-    let fast = emptied(100_000).await;
+    let fast = time_to_empty(100_000).await;
     assert!(fast < slow, "{fast:?} {slow:?}");
 }
 
 #[tokio::test]
-async fn auto_replay_interval_is_waited_for_before_letters_go_again() {
+async fn auto_replay_interval_delays_replay() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     let mut config = config(&cluster);
     (config.auto_replay, config.auto_replay_interval) = (true, Duration::from_secs(1));

@@ -1,5 +1,5 @@
-//! What a replay that was killed leaves of the last letter of a partition, and letters that were imported.
-#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+//! Replays that are killed at the only letter of a partition, and imported letters.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod support;
 
 use std::ops::ControlFlow;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use kafka_courier::dlq::{Bytes, DeadLetterStore, FileStore, Letter, Outcome, Timestamp};
 use kafka_courier::{Doubtful, KafkaProducer, Replay, ReplayReport};
 use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Gate, Rule, TestCluster};
-use support::letters::{File, file, values};
+use support::stores::{TempFileStore, file_store, values};
 use support::{LONG, Producer, config, record};
 
 async fn cluster() -> TestCluster {
@@ -36,45 +36,46 @@ fn verify() -> Replay {
     Replay { doubtful: Doubtful::Verify { force: false }, ..Replay::default() }
 }
 
-/// Replays until a letter is marked and its batch is at the broker, and drops the replay there, as a kill does.
-async fn killed(cluster: &TestCluster, store: &Arc<FileStore>, fault: Fault) {
+/// Starts a replay and drops it once a letter is marked and its batch is at the broker, as a kill does.
+async fn kill_replay(cluster: &TestCluster, store: &Arc<FileStore>, fault: Fault) {
     cluster.inject(Rule::for_api(ApiKey::Produce).always().then(fault));
     let before = cluster.requests(ApiKey::Produce);
     let producer = producer(cluster, store);
     let task = tokio::spawn(async move {
         let _ = producer.replay(&Replay::default(), |_| ControlFlow::Continue(())).await;
     });
-    support::until(|| cluster.requests(ApiKey::Produce) > before).await;
+    support::wait_until(|| cluster.requests(ApiKey::Produce) > before).await;
     task.abort();
     let _ = task.await;
-    // A replay that was dropped gives its claim back a moment later.
-    support::until(|| store.begin_replay().is_ok()).await;
+    // A dropped replay releases its claim a moment later.
+    support::wait_until(|| store.begin_replay().is_ok()).await;
     cluster.clear_faults();
     assert_eq!(store.scan(None, 9).unwrap()[0].letter.outcome, Outcome::Unknown);
 }
 
 #[tokio::test]
-async fn the_only_letter_of_a_replay_that_was_killed_before_it_was_written_is_sent_by_the_next_one() {
-    let (cluster, file) = (cluster().await, file());
+async fn next_replay_sends_unwritten_letter() {
+    let (cluster, file) = (cluster().await, file_store());
     file.store.append(&[letter("only")]).unwrap();
     for _ in 0..2 {
-        killed(&cluster, &file.store, Fault::Swallow).await;
+        kill_replay(&cluster, &file.store, Fault::Swallow).await;
     }
     let report = replay(&producer(&cluster, &file.store), &Replay::default()).await;
     assert_eq!((report.delivered, report.not_found, file.store.len()), (1, 0, 0), "{report:?}");
     assert_eq!(values(&cluster, "t"), ["only"]);
 }
 
+/// The first copy of the letter reaches the log after the check of the next replay.
 #[tokio::test]
-async fn the_only_letter_of_a_replay_that_was_killed_is_written_once_though_its_first_copy_lands_behind_the_check() {
-    let (cluster, file) = (cluster().await, file());
+async fn late_copy_is_not_written_twice() {
+    let (cluster, file) = (cluster().await, file_store());
     file.store.append(&[letter("only")]).unwrap();
     let gate = Gate::new();
-    killed(&cluster, &file.store, Fault::Hold(gate.clone())).await;
+    kill_replay(&cluster, &file.store, Fault::Hold(gate.clone())).await;
     let report = replay(&producer(&cluster, &file.store), &verify()).await;
     assert_eq!((report.delivered, report.not_found, file.store.len()), (1, 0, 0), "{report:?}");
     gate.open();
-    // What stood at the gate is through once something that came later is.
+    // The broker has handled the held request once a later request is answered.
     let later = producer(&cluster, &file.store);
     later.send(&record("t", "k", "later")).await.unwrap().await.unwrap();
     later.close(LONG).await;
@@ -82,20 +83,20 @@ async fn the_only_letter_of_a_replay_that_was_killed_is_written_once_though_its_
 }
 
 #[tokio::test]
-async fn the_only_letter_of_a_replay_that_was_killed_after_it_was_written_is_found() {
-    let (cluster, file) = (cluster().await, file());
+async fn next_replay_finds_written_letter() {
+    let (cluster, file) = (cluster().await, file_store());
     file.store.append(&[letter("only")]).unwrap();
-    killed(&cluster, &file.store, Fault::ApplyThenSwallow).await;
+    kill_replay(&cluster, &file.store, Fault::ApplyThenSwallow).await;
     let report = replay(&producer(&cluster, &file.store), &Replay::default()).await;
     assert_eq!((report.landed, report.delivered, file.store.len()), (1, 0, 0), "{report:?}");
     assert_eq!(values(&cluster, "t"), ["only"]);
 }
 
 #[tokio::test]
-async fn a_letter_whose_second_copy_is_refused_stays_in_doubt() {
-    let (cluster, file) = (cluster().await, file());
+async fn refused_second_copy_stays_doubtful() {
+    let (cluster, file) = (cluster().await, file_store());
     file.store.append(&[letter("only")]).unwrap();
-    killed(&cluster, &file.store, Fault::Swallow).await;
+    kill_replay(&cluster, &file.store, Fault::Swallow).await;
     cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
     let report = replay(&producer(&cluster, &file.store), &Replay::default()).await;
     assert_eq!((report.failed, report.delivered), (1, 0), "{report:?}");
@@ -106,9 +107,9 @@ async fn a_letter_whose_second_copy_is_refused_stays_in_doubt() {
     assert_eq!(values(&cluster, "t"), ["only"]);
 }
 
-/// A letter in doubt of a producer that lives, exported from its store.
-async fn of_a_living_one(cluster: &TestCluster) -> (Producer, File, Letter) {
-    let theirs = file();
+/// Returns a producer that still runs, its store, and a copy of the doubtful letter in the store.
+async fn doubtful_letter_of_live_producer(cluster: &TestCluster) -> (Producer, TempFileStore, Letter) {
+    let theirs = file_store();
     let mut config = config(cluster);
     (config.retry_max, config.request_timeout) = (0, Duration::from_millis(300));
     let living = Producer::with(|builder| builder.with_config(config).dead_letter_store(theirs.store.clone())).unwrap();
@@ -119,10 +120,11 @@ async fn of_a_living_one(cluster: &TestCluster) -> (Producer, File, Letter) {
     (living, theirs, doubtful)
 }
 
+/// The producer of an imported letter may still run, so a replay fences its id only with `fence_imported`.
 #[tokio::test]
-async fn the_producer_of_an_imported_letter_lives_on_and_the_letter_is_not_found_unless_told() {
-    let (cluster, ours) = (cluster().await, file());
-    let (living, _theirs, doubtful) = of_a_living_one(&cluster).await;
+async fn imported_letter_is_fenced_on_request() {
+    let (cluster, ours) = (cluster().await, file_store());
+    let (living, _theirs, doubtful) = doubtful_letter_of_live_producer(&cluster).await;
     ours.store.import(std::slice::from_ref(&doubtful)).unwrap();
     let mut certain = letter("certain");
     (certain.partition, certain.key) = (Some(0), Some(Bytes::from_static(b"other")));
@@ -132,7 +134,7 @@ async fn the_producer_of_an_imported_letter_lives_on_and_the_letter_is_not_found
     assert_eq!((report.not_found, report.delivered), (1, 1), "{report:?}");
     assert!(report.reasons.keys().any(|why| why.contains("was imported")), "{report:?}");
     living.close(LONG).await;
-    // Told that it has ended:
+    // `fence_imported` states that the producer has ended.
     certain.id = kafka_courier::dlq::LetterId::new();
     ours.store.append(&[certain]).unwrap();
     let report = replay(&replaying, &Replay { fence_imported: true, ..verify() }).await;
@@ -141,14 +143,14 @@ async fn the_producer_of_an_imported_letter_lives_on_and_the_letter_is_not_found
 }
 
 #[tokio::test]
-async fn letters_of_many_producers_that_are_gone_are_all_proved_in_one_partition() {
+async fn letters_of_ended_producers_are_proved() {
     const GONE: usize = 20;
-    let (cluster, ours) = (cluster().await, file());
+    let (cluster, ours) = (cluster().await, file_store());
     for number in 0..GONE {
-        let (gone, _theirs, doubtful) = of_a_living_one(&cluster).await;
+        let (gone, _theirs, doubtful) = doubtful_letter_of_live_producer(&cluster).await;
         gone.close(LONG).await;
         let mut certain = letter("certain");
-        // Another key each: it may go first.
+        // Each letter has another key and may be sent first.
         (certain.partition, certain.key) = (Some(0), Some(format!("other-{number}").into()));
         ours.store.append(&[doubtful, certain]).unwrap();
     }
@@ -158,9 +160,10 @@ async fn letters_of_many_producers_that_are_gone_are_all_proved_in_one_partition
     assert_eq!(sent.iter().filter(|value| *value == "doubtful").count(), GONE);
 }
 
+/// Both letters have the same key.
 #[tokio::test]
-async fn the_last_letter_does_not_overtake_one_of_its_key_that_stays() {
-    let (cluster, file) = (cluster().await, file());
+async fn failed_letter_holds_back_last_letter() {
+    let (cluster, file) = (cluster().await, file_store());
     file.store.append(&["a", "b"].map(letter)).unwrap();
     cluster.reject_records(|record| (record.value_text() == Some("a")).then(|| "no".to_owned()));
     let producer = producer(&cluster, &file.store);
