@@ -110,8 +110,8 @@ async fn cancelled_publish_accepts_nothing() {
     let gate = Gate::new();
     cluster.inject(Rule::for_api(ApiKey::Metadata).then(Fault::Hold(gate.clone())));
     let waiting = record("t", "k", "lost");
-    let lost = tokio::time::timeout(Duration::from_millis(20), producer.send(&waiting)).await;
-    assert!(lost.is_err(), "the publish waits for the topic");
+    let cancelled = tokio::time::timeout(Duration::from_millis(20), producer.send(&waiting)).await;
+    assert!(cancelled.is_err(), "the publish waits for the topic");
     gate.open();
     for number in 0..100 {
         producer.send(&record("t", "k", &format!("k#{number}"))).await.unwrap().detach();

@@ -265,8 +265,8 @@ fn errors_do_not_show_secrets() {
         "sasl_password = \"hunter2\"",
         "\"hunter2\"",
     ] {
-        let said = problems("c.toml", text);
-        assert!(!said.is_empty() && !format!("{said:?}").contains("hunter2"), "{text}: {said:?}");
+        let found = problems("c.toml", text);
+        assert!(!found.is_empty() && !format!("{found:?}").contains("hunter2"), "{text}: {found:?}");
     }
     for text in [
         "{\"sasl_password\": hunter2}",
@@ -277,8 +277,8 @@ fn errors_do_not_show_secrets() {
         "\"hunter2\"",
         "[\"hunter2\"]",
     ] {
-        let said = problems("c.json", text);
-        assert!(!said.is_empty() && !format!("{said:?}").contains("hunter2"), "{text}: {said:?}");
+        let found = problems("c.json", text);
+        assert!(!found.is_empty() && !format!("{found:?}").contains("hunter2"), "{text}: {found:?}");
     }
 }
 

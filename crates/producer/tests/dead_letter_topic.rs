@@ -51,9 +51,10 @@ async fn compacted_topic_refuses_every_change() {
         assert!(matches!(unfit, UnfitTopic::Compacted { .. }), "{unfit}");
         let held = store.scan(None, 9).unwrap();
         assert_eq!(held.len(), 1);
-        let said = |error: StoreError| assert!(error.to_string().contains("cleanup.policy=compact"), "{error}");
-        said(store.update(&held).unwrap_err());
-        said(store.remove(&[held[0].position]).unwrap_err());
+        let assert_names_policy =
+            |error: StoreError| assert!(error.to_string().contains("cleanup.policy=compact"), "{error}");
+        assert_names_policy(store.update(&held).unwrap_err());
+        assert_names_policy(store.remove(&[held[0].position]).unwrap_err());
         store.import(&[Letter::new("t", None, "why", Timestamp::now())]).unwrap_err();
     });
     refused.await.unwrap();

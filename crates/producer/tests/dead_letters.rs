@@ -15,7 +15,7 @@ async fn cluster_with_topic() -> TestCluster {
     TestCluster::builder().topic("t", 1).start().await.unwrap()
 }
 
-fn with_store(cluster: &TestCluster, store: Arc<dyn DeadLetterStore>) -> Producer {
+fn producer_with_store(cluster: &TestCluster, store: Arc<dyn DeadLetterStore>) -> Producer {
     Producer::with(|builder| builder.with_config(config(cluster)).dead_letter_store(store)).unwrap()
 }
 
@@ -130,7 +130,7 @@ async fn failure_waits_for_stored_dead_letter() {
     let cluster = cluster_with_topic().await;
     cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
     let (store, open) = gated_store();
-    let producer = with_store(&cluster, store.clone());
+    let producer = producer_with_store(&cluster, store.clone());
     let failing = producer.send(&record("t", "k", "bad")).await.unwrap();
     producer.flush(Duration::from_millis(50)).await;
     producer.send(&record("t", "k", "good")).await.unwrap().await.unwrap();
@@ -145,7 +145,7 @@ async fn close_waits_for_dead_letters() {
     let cluster = cluster_with_topic().await;
     cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
     let (store, open) = gated_store();
-    let producer = with_store(&cluster, store.clone());
+    let producer = producer_with_store(&cluster, store.clone());
     let failing = producer.send(&record("t", "k", "bad")).await.unwrap();
     let closing = tokio::spawn(async move { producer.close(LONG).await });
     tokio::task::yield_now().await;
@@ -162,7 +162,7 @@ async fn memory_keeps_overflow_of_first_store() {
     cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
     let limits = Limits { max_letters: Some(1), overflow: Overflow::Refuse, ..Limits::default() };
     let full = Arc::new(MemoryStore::with_limits(limits));
-    let producer = with_store(&cluster, full.clone());
+    let producer = producer_with_store(&cluster, full.clone());
     let deliveries =
         [producer.send(&record("t", "k", "1")).await.unwrap(), producer.send(&record("t", "k", "2")).await.unwrap()];
     for delivery in deliveries {

@@ -1,4 +1,4 @@
-//! Brokers whose answers never end: the connection is dropped, and memory stays bounded.
+//! Brokers whose answers never end. The producer closes the connection, and memory stays bounded.
 //!
 //! The test measures the memory of its process, so this file holds only one test.
 #![cfg(target_os = "linux")]
@@ -15,8 +15,8 @@ use tokio::net::TcpListener;
 
 /// Returns endless answers, as bytes that are sent once and bytes that are repeated.
 ///
-/// The repeated bytes are answers without a request, of 4 bytes and of 1 MiB, or plain filler. A length of 2 GiB or 90 MiB
-/// may precede the filler. 90 MiB is a valid length of an answer.
+/// The repeated bytes are answers without a request, of 4 bytes and of 1 MiB, or plain filler. A length of 2 GiB or
+/// 90 MiB may precede the filler. 90 MiB is a valid length of an answer.
 fn answers() -> [(&'static [u8], Vec<u8>); 5] {
     let mut large = vec![0, 0x10, 0, 0, 0x7f, 0, 0, 0];
     large.resize(4 + (1 << 20), 7);

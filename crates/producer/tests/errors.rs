@@ -37,13 +37,13 @@ macro_rules! recovers {
 
             #[tokio::test]
             async fn before_after_and_without_answer() {
-                let on = || Rule::for_api(ApiKey::Produce);
+                let produce = || Rule::for_api(ApiKey::Produce);
                 recovers_from([
-                    on().then(Fault::Refuse(ErrorCode::$code)),
-                    on().then(Fault::ApplyThenDisconnect),
-                    on().then(Fault::ApplyThenRefuse(ErrorCode::$code)),
-                    on().then(Fault::Disconnect),
-                    on().then(Fault::Refuse(ErrorCode::$code)),
+                    produce().then(Fault::Refuse(ErrorCode::$code)),
+                    produce().then(Fault::ApplyThenDisconnect),
+                    produce().then(Fault::ApplyThenRefuse(ErrorCode::$code)),
+                    produce().then(Fault::Disconnect),
+                    produce().then(Fault::Refuse(ErrorCode::$code)),
                 ])
                 .await;
             }
@@ -89,8 +89,8 @@ async fn forgotten_producer_ids_lose_nothing() {
     published.assert_delivered(&cluster, "t").await;
 }
 
-/// Publishes five records, then lowers the topic's limit. The producer reads the limit of a new topic, and so knows only the
-/// former limit.
+/// Publishes five records, then lowers the topic's limit. The producer has read the limit when the topic was new to it,
+/// and knows only the former limit.
 async fn publish_then_lower_limit(producer: &KafkaProducer, cluster: &TestCluster, published: &mut PublishedRecords) {
     published.send_many(producer, "t", 5, 5).await;
     cluster.wait_for_records("t", 5).await;
@@ -141,12 +141,12 @@ async fn rejected_record_fails_alone() {
     let producer = Producer::build(config).unwrap();
     let mut published = PublishedRecords::default();
     published.send_many(&producer, "t", 10, 3).await;
-    let mut guilty = Vec::new();
+    let mut rejected = Vec::new();
     for value in ["bad#0", "bad#1"] {
-        guilty.push(producer.send(&record("t", "bad", value)).await.unwrap());
+        rejected.push(producer.send(&record("t", "bad", value)).await.unwrap());
         published.send_many(&producer, "t", 10, 3).await;
     }
-    for delivery in guilty {
+    for delivery in rejected {
         let error = delivery.await.unwrap_err();
         assert_eq!((error.outcome(), error.is_retriable()), (FailedOutcome::NotWritten, false));
         assert_eq!(error.code(), Some(kafka_courier::ErrorCode::INVALID_RECORD));
@@ -236,8 +236,8 @@ async fn each_rejected_record_has_own_message() {
     assert_own_messages(&["bad-1", "bad-2", "bad-3"]).await;
 }
 
-/// The error and the dead letter of a rejected timestamp show the clock. The reason does not, because failures are grouped by
-/// their reason.
+/// The error and the dead letter of a rejected timestamp show the clock. The reason does not, because failures are
+/// grouped by their reason.
 #[tokio::test]
 async fn rejected_timestamp_names_the_clock() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();

@@ -32,8 +32,8 @@ async fn unresolvable_name_fails_as_dns() {
 
 #[tokio::test]
 async fn closed_port_fails_as_connect() {
-    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let error = unreachable(&nobody.to_string()).await;
+    let closed_port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let error = unreachable(&closed_port.to_string()).await;
     assert_eq!(error.part(), HealthPart::Connect, "{error}");
     assert!(!error.is_refusal());
 }

@@ -1,5 +1,5 @@
-//! Brokers that send malformed answers. The producer closes the connection, keeps its memory bounded, and delivers once the
-//! answers are valid again.
+//! Brokers that send malformed answers. The producer closes the connection, keeps its memory bounded, and delivers once
+//! the answers are valid again.
 //!
 //! The test measures the memory of its process, so this file holds only one test.
 #![cfg(target_os = "linux")]
@@ -12,8 +12,8 @@ use kafka_courier::{SaslMechanism, SecurityProtocol};
 use kafka_courier_test_broker::{ApiKey, Fault, Rule, TestCluster};
 use support::{LONG, Producer, PublishedRecords, config};
 
-/// Malformed frames: lengths of 2 GiB, -1 and 0, a frame without a whole correlation id, a wrong correlation id, and half an
-/// answer.
+/// Malformed frames: lengths of 2 GiB, -1 and 0, a frame without a whole correlation id, a wrong correlation id, and
+/// half an answer.
 const FRAMES: [&[u8]; 6] = [
     &[0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 1],
     &[0xff, 0xff, 0xff, 0xff],
@@ -23,8 +23,8 @@ const FRAMES: [&[u8]; 6] = [
     &[0, 0, 1, 0, 0, 0, 0, 1, 2, 3],
 ];
 
-/// Malformed bodies: no bytes, and arrays of 2^31 elements in both formats, after bytes that may be the tags of a header, an
-/// error or a throttle time.
+/// Malformed bodies: no bytes, and arrays of 2^31 elements in both formats, after bytes that may be the tags of a
+/// header, an error or a throttle time.
 const BODIES: [&[u8]; 7] = [
     &[],
     &[0x7f, 0xff, 0xff, 0xff],
@@ -99,7 +99,7 @@ async fn malformed_answers_lose_no_records() {
             let producer = Producer::build(config).unwrap();
             let first = producer.health_check(LONG).await.unwrap_err();
             assert!(!first.to_string().contains("secret"), "{first}");
-            // A refusal lasts for a pause. After a malformed answer the producer retries.
+            // The producer keeps a refusal for a while, and retries after a malformed answer.
             if !first.is_refusal() {
                 let mut published = PublishedRecords::default();
                 published.send_many(&producer, "t", 20, 3).await;

@@ -30,60 +30,60 @@ const RECORD: ProducerRecord<'static> =
 
 #[test]
 fn runtime_shutdown_settles_every_event() {
-    let (ours, its) = (runtime(), runtime());
-    let cluster = ours.block_on(cluster());
-    let producer = its.block_on(async { Producer::build(config(&cluster)) }).unwrap();
-    let first = ours.block_on(producer.send(&RECORD)).unwrap();
-    ours.block_on(first).unwrap();
+    let (test_runtime, producer_runtime) = (runtime(), runtime());
+    let cluster = test_runtime.block_on(cluster());
+    let producer = producer_runtime.block_on(async { Producer::build(config(&cluster)) }).unwrap();
+    let first = test_runtime.block_on(producer.send(&RECORD)).unwrap();
+    test_runtime.block_on(first).unwrap();
     cluster.blackhole(1);
-    let (sent, open) = ours.block_on(async {
+    let (sent, open) = test_runtime.block_on(async {
         let sent = producer.send(&RECORD).await.unwrap();
         cluster.wait_for_requests(ApiKey::Produce, 1).await;
         (sent, producer.send(&RECORD).await.unwrap())
     });
-    its.shutdown_background();
+    producer_runtime.shutdown_background();
     // The threads decide whether the batches were sent before the shutdown.
     for delivery in [sent, open] {
-        assert!(ours.block_on(delivery).is_err());
+        assert!(test_runtime.block_on(delivery).is_err());
     }
     assert_eq!(producer.dead_letters().len(), 2, "each event is a dead letter");
     let stats = producer.stats();
     assert_eq!((stats.accepted, stats.sent, stats.failed, stats.in_flight), (3, 1, 2, 0), "{stats:?}");
-    assert!(matches!(ours.block_on(producer.send(&RECORD)), Err(PublishError::Closed)));
+    assert!(matches!(test_runtime.block_on(producer.send(&RECORD)), Err(PublishError::Closed)));
     assert!(producer.stats().is_closed);
-    assert!(ours.block_on(producer.flush(Duration::from_secs(60))));
-    let report = ours.block_on(producer.close(Duration::from_secs(60)));
+    assert!(test_runtime.block_on(producer.flush(Duration::from_secs(60))));
+    let report = test_runtime.block_on(producer.close(Duration::from_secs(60)));
     assert_eq!((report.delivered, report.failed), (1, 2));
 }
 
 #[test]
 fn dropped_producer_delivers_and_ends() {
-    let (ours, its) = (runtime(), runtime());
-    let cluster = ours.block_on(cluster());
-    let before = its.metrics().num_alive_tasks();
+    let (test_runtime, producer_runtime) = (runtime(), runtime());
+    let cluster = test_runtime.block_on(cluster());
+    let before = producer_runtime.metrics().num_alive_tasks();
     for flushed in [false, true] {
-        let producer = its.block_on(async { Producer::build(config(&cluster)) }).unwrap();
-        let delivery = ours.block_on(producer.send(&RECORD)).unwrap();
+        let producer = producer_runtime.block_on(async { Producer::build(config(&cluster)) }).unwrap();
+        let delivery = test_runtime.block_on(producer.send(&RECORD)).unwrap();
         if flushed {
-            assert!(ours.block_on(producer.flush(Duration::from_secs(10))));
+            assert!(test_runtime.block_on(producer.flush(Duration::from_secs(10))));
         }
         drop(producer);
-        ours.block_on(delivery).unwrap();
+        test_runtime.block_on(delivery).unwrap();
         let ended = async {
-            while its.metrics().num_alive_tasks() > before {
+            while producer_runtime.metrics().num_alive_tasks() > before {
                 tokio::task::yield_now().await;
             }
         };
-        ours.block_on(async { tokio::time::timeout(Duration::from_secs(30), ended).await }).unwrap();
+        test_runtime.block_on(async { tokio::time::timeout(Duration::from_secs(30), ended).await }).unwrap();
     }
     assert_eq!(cluster.record_count("t"), 2);
 }
 
 #[test]
 fn waits_of_any_length_are_accepted() {
-    let ours = runtime();
-    let cluster = ours.block_on(cluster());
-    ours.block_on(async {
+    let test_runtime = runtime();
+    let cluster = test_runtime.block_on(cluster());
+    test_runtime.block_on(async {
         let producer = Producer::build(config(&cluster)).unwrap();
         producer.send(&RECORD).await.unwrap().detach();
         assert!(producer.flush(Duration::MAX).await);
@@ -94,9 +94,9 @@ fn waits_of_any_length_are_accepted() {
 
 #[test]
 fn missing_topic_is_awaited_once() {
-    let ours = runtime();
-    let cluster = ours.block_on(cluster());
-    ours.block_on(async {
+    let test_runtime = runtime();
+    let cluster = test_runtime.block_on(cluster());
+    test_runtime.block_on(async {
         let mut config = config(&cluster);
         config.metadata_timeout = Duration::from_secs(1);
         let producer = Producer::build(config).unwrap();

@@ -1,5 +1,5 @@
-//! Metrics of dead letters. A separate thread stores dead letters, so this file holds only one test, with a recorder for the
-//! whole process.
+//! Metrics of dead letters. A separate thread stores dead letters, so this file holds only one test, with a recorder
+//! for the whole process.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 mod support;
 

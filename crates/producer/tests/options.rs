@@ -30,10 +30,10 @@ async fn batches_of(count: usize, change: impl FnOnce(&mut KafkaConfig)) -> Vec<
 #[tokio::test]
 async fn brokers_are_tried_in_turn() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
-    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let closed_port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let mut config = config(&cluster);
     let live = std::mem::take(&mut config.brokers);
-    config.brokers = [vec![nobody.to_string().parse().unwrap()], live].concat();
+    config.brokers = [vec![closed_port.to_string().parse().unwrap()], live].concat();
     Producer::build(config).unwrap().send(&record("t", "k", "v")).await.unwrap().await.unwrap();
 }
 
@@ -95,7 +95,7 @@ async fn retry_backoff_max_caps_waits() {
     let producer = Producer::build(config).unwrap();
     let began = Instant::now();
     producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap();
-    // Jitter leaves at least half of 12 waits of 40 ms. With the default cap of 1 s the doubled waits take at least 4.1 s.
+    // Jitter leaves at least half of 12 waits of 40 ms. Doubled waits up to the default of 1 s take at least 4.1 s.
     assert!((240..4_000).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
 }
 
@@ -204,7 +204,7 @@ async fn peak_in_flight(max_in_flight: u32) -> f64 {
     }
     gate.arrived(1).await;
     let mut most: f64 = 0.0;
-    let mut look = || {
+    let mut sample = || {
         for (key, _, _, value) in snapshotter.snapshot().into_vec() {
             if let ("kafka_requests_in_flight", DebugValue::Gauge(value)) = (key.key().name(), value) {
                 most = most.max(value.into_inner());
@@ -212,12 +212,12 @@ async fn peak_in_flight(max_in_flight: u32) -> f64 {
         }
         most
     };
-    while look() < f64::from(max_in_flight) {
+    while sample() < f64::from(max_in_flight) {
         tokio::task::yield_now().await;
     }
     gate.open();
     assert!(producer.flush(LONG).await);
-    look()
+    sample()
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The test of each option's effect.
 //!
-//! Rule: a test fails if the producer ignores the option and uses the default. A time is bounded on the side of the default.
+//! Rule: a test fails if the producer ignores the option and uses the default. A time is bounded on the side of the
+//! default.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use kafka_courier::KafkaConfig;

@@ -1,5 +1,5 @@
-//! The log and the statistics of an outage under load: one line when the broker becomes unavailable, and one when the broker is
-//! available again.
+//! The log and the statistics of an outage under load. The log has one line when the broker becomes unavailable, and
+//! one when the broker is available again.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #[path = "support/captured_log.rs"]
 mod captured_log;

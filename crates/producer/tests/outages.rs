@@ -40,7 +40,7 @@ async fn first_lost_answer_loses_nothing() {
 
 /// The leader checks timestamps before duplicates, so the leader refuses a record that it has written itself.
 #[tokio::test]
-async fn written_record_grown_too_old_is_delivered() {
+async fn too_old_written_record_is_delivered() {
     let cluster = three_brokers(1).await;
     let mut config = config(&cluster);
     config.retry_backoff = Duration::from_secs(1);
@@ -58,8 +58,8 @@ async fn written_record_grown_too_old_is_delivered() {
     assert_eq!(cluster.requests(ApiKey::Produce), 2, "one request without an answer, and one that was refused");
 }
 
-/// A leader that recognises a duplicate answers with the batch's latest timestamp, as if the topic had LogAppendTime. The
-/// delivery reports the record's own timestamp nevertheless.
+/// A leader that recognises a duplicate answers with the batch's latest timestamp, as if the topic had LogAppendTime.
+/// The delivery reports the record's own timestamp nevertheless.
 #[tokio::test]
 async fn recognised_retry_reports_record_times() {
     let cluster = three_brokers(1).await;
@@ -147,7 +147,7 @@ async fn publishing_starts_after_initial_outage() {
     assert!(std::error::Error::source(&first).is_some());
     assert!(cluster.restart(1).unwrap());
     producer.health_check(LONG).await.unwrap();
-    // The producer repeats the failure for one second. A later publish waits for new metadata and succeeds.
+    // The producer reports the failed lookup again for one second. A later publish waits for new metadata and succeeds.
     let mut refused = 1;
     let delivery = loop {
         match producer.send(&record("t", "k", "v")).await {

@@ -146,7 +146,7 @@ async fn batch_waits_once_for_memory() {
     let began = tokio::time::Instant::now();
     let deliveries = producer.publish_batch(&events).await;
     let waited = began.elapsed();
-    // One wait of 5 s. The deadline is on the real clock, so time that the machine has spent shortens the paused wait.
+    // The batch waits once for 5 s. The deadline is on the real clock, so real time shortens the paused wait.
     assert!((1..10).contains(&waited.as_secs()), "{waited:?}");
     let refused = deliveries.iter().filter(|outcome| matches!(outcome, Err(PublishError::BufferFull { .. }))).count();
     assert!((50..100).contains(&refused), "{refused}");

@@ -20,7 +20,7 @@ async fn cluster() -> TestCluster {
     TestCluster::builder().topic("t", 2).topic("other", 1).topic("dead", 2).start().await.unwrap()
 }
 
-fn with_store(cluster: &TestCluster, store: Arc<dyn DeadLetterStore>) -> Producer {
+fn producer_with_store(cluster: &TestCluster, store: Arc<dyn DeadLetterStore>) -> Producer {
     Producer::with(|builder| builder.with_config(config(cluster)).dead_letter_store(store)).unwrap()
 }
 
@@ -40,7 +40,7 @@ async fn replay(producer: &KafkaProducer, replay: &Replay) -> kafka_courier::Rep
 async fn replay_keeps_order_key_and_headers() {
     let cluster = cluster().await;
     let store = Arc::new(MemoryStore::default());
-    let producer = with_store(&cluster, store.clone());
+    let producer = producer_with_store(&cluster, store.clone());
     let own = [Header { key: "own", value: Some(b"1") }];
     for n in 0..20 {
         cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
@@ -72,7 +72,7 @@ async fn replay_keeps_order_key_and_headers() {
 async fn failed_replay_keeps_the_position() {
     let cluster = cluster().await;
     let store = Arc::new(MemoryStore::default());
-    let producer = with_store(&cluster, store.clone());
+    let producer = producer_with_store(&cluster, store.clone());
     publish_failing(&cluster, &producer, &[("k", "a"), ("k", "b")]).await;
     let before = store.scan(None, 9).unwrap();
     cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::PolicyViolation)));
@@ -94,7 +94,7 @@ async fn failed_replay_keeps_the_position() {
 async fn max_replays_ends_replaying() {
     let cluster = cluster().await;
     let store = Arc::new(MemoryStore::default());
-    let producer = with_store(&cluster, store.clone());
+    let producer = producer_with_store(&cluster, store.clone());
     publish_failing(&cluster, &producer, &[("k", "a")]).await;
     let options = Replay { max_replays: 2, ..Replay::default() };
     for _ in 0..2 {
@@ -110,7 +110,7 @@ async fn max_replays_ends_replaying() {
 async fn replay_sends_only_the_selection() {
     let cluster = cluster().await;
     let store = Arc::new(MemoryStore::default());
-    let producer = with_store(&cluster, store.clone());
+    let producer = producer_with_store(&cluster, store.clone());
     publish_failing(&cluster, &producer, &[("a", "1"), ("b", "2"), ("a", "3")]).await;
     let selection = Selection { keys: vec![b"a".as_slice().into()], ..Selection::all() };
     let options = Replay { selection, ..Replay::default() };
@@ -128,7 +128,7 @@ async fn doubtful_letters_are_skipped_by_default() {
     let mut letter = Letter::new("t", Bytes::from_static(b"v"), "why", now());
     letter.outcome = Outcome::Unknown;
     store.append(&[letter]).unwrap();
-    let producer = with_store(&cluster, store.clone());
+    let producer = producer_with_store(&cluster, store.clone());
     let report = replay(&producer, &Replay::default()).await;
     assert_eq!((report.left_out, report.delivered, store.len()), (1, 0, 1));
     let report = replay(&producer, &Replay { doubtful: Doubtful::Send, ..Replay::default() }).await;
@@ -144,7 +144,7 @@ async fn failed_replay_keeps_unknown_outcome() {
     let mut letter = Letter::new("t", None, "why", now());
     letter.outcome = Outcome::Unknown;
     store.append(&[letter]).unwrap();
-    let producer = with_store(&cluster, store.clone());
+    let producer = producer_with_store(&cluster, store.clone());
     cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
     let report = replay(&producer, &Replay { doubtful: Doubtful::Send, ..Replay::default() }).await;
     assert_eq!(report.failed, 1);
@@ -162,7 +162,7 @@ async fn refused_letter_stays_with_reason() {
     let mut letter = Letter::new("no such topic!", None, "why", now());
     letter.outcome = Outcome::NotWritten;
     store.append(&[letter]).unwrap();
-    let producer = with_store(&cluster, store.clone());
+    let producer = producer_with_store(&cluster, store.clone());
     assert_eq!(replay(&producer, &Replay::default()).await.failed, 1);
     let held = store.scan(None, 9).unwrap();
     assert_eq!((held[0].letter.outcome, held[0].letter.replay_count), (Outcome::NotWritten, 1));
@@ -173,7 +173,7 @@ async fn refused_letter_stays_with_reason() {
 async fn concurrent_replays_are_refused() {
     let cluster = cluster().await;
     let store = Arc::new(MemoryStore::default());
-    let producer = with_store(&cluster, store.clone());
+    let producer = producer_with_store(&cluster, store.clone());
     let _guard = store.begin_replay().unwrap();
     assert!(matches!(
         producer.replay(&Replay::default(), |_| ControlFlow::Continue(())).await,
@@ -185,7 +185,7 @@ async fn concurrent_replays_are_refused() {
 async fn replay_keeps_its_rate() {
     let cluster = cluster().await;
     let store = Arc::new(MemoryStore::default());
-    let producer = with_store(&cluster, store.clone());
+    let producer = producer_with_store(&cluster, store.clone());
     publish_failing(&cluster, &producer, &[("a", "1"), ("a", "2"), ("a", "3")]).await;
     let began = Instant::now();
     let report = replay(&producer, &Replay { rate: NonZeroU32::new(20), ..Replay::default() }).await;
@@ -217,7 +217,7 @@ async fn topic_letters_are_replayed_and_settled() {
     producer.close(LONG).await;
     let config = config(&cluster);
     let topic = Arc::new(DeadLetterTopic::open(&config, "dead").unwrap());
-    let again = with_store(&cluster, topic.clone());
+    let again = producer_with_store(&cluster, topic.clone());
     let report = replay(&again, &Replay { limit: Some(2), ..Replay::default() }).await;
     assert_eq!((report.selected, report.delivered), (2, 2), "{report:?}");
     again.close(LONG).await;
@@ -243,7 +243,8 @@ async fn auto_replay_runs_when_healthy() {
     assert_eq!((cluster.records("t").len(), store.len()), (1, 1));
 }
 
-/// Publishes one record, and one whose answer is lost to `fault`. The second record is a doubtful letter in the store.
+/// Publishes one record, then one that gets no answer because of `fault`. The store has the second record as a doubtful
+/// letter.
 async fn publish_doubtful(cluster: &TestCluster, store: &Arc<MemoryStore>, fault: Fault) -> Producer {
     let mut config = config(cluster);
     (config.retry_max, config.request_timeout) = (0, Duration::from_millis(300));
@@ -290,8 +291,8 @@ struct ExclusiveStore(MemoryStore);
 async fn certain_letter_serves_as_fence() {
     let cluster = cluster().await;
     let first = Arc::new(MemoryStore::default());
-    let gone = publish_doubtful(&cluster, &first, Fault::Swallow).await;
-    gone.close(LONG).await;
+    let ended = publish_doubtful(&cluster, &first, Fault::Swallow).await;
+    ended.close(LONG).await;
     let store = Arc::new(ExclusiveStore(MemoryStore::default()));
     let mut letters: Vec<Letter> = first.scan(None, 9).unwrap().into_iter().map(|held| held.letter).collect();
     let mut certain = Letter::new("t", Bytes::from_static(b"certain"), "why", now());
@@ -300,7 +301,7 @@ async fn certain_letter_serves_as_fence() {
     certain.key = Some(Bytes::from_static(b"other"));
     letters.push(certain);
     store.append(&letters).unwrap();
-    let producer = with_store(&cluster, store.clone());
+    let producer = producer_with_store(&cluster, store.clone());
     let report = replay(&producer, &verify()).await;
     assert_eq!((report.selected, report.delivered, report.not_found, store.0.len()), (2, 2, 0, 0), "{report:?}");
     assert_eq!(values(&cluster, "t"), ["first", "certain", "doubtful"]);
@@ -321,7 +322,7 @@ async fn fence_counts_though_replay_ends() {
         (Outcome::NotWritten, doubtful.partition, Some(Bytes::from_static(b"other")));
     letters.push(fence);
     store.append(&letters).unwrap();
-    let producer = with_store(&cluster, store.clone());
+    let producer = producer_with_store(&cluster, store.clone());
     let report = producer.replay(&verify(), |_| ControlFlow::Break(())).await.unwrap();
     assert_eq!((report.delivered, producer.stats().sent), (1, 2), "{report:?}");
     assert_eq!(values(&cluster, "t"), ["first", "fence", "doubtful"]);
@@ -341,7 +342,7 @@ async fn out_of_order_overtakes_doubtful_letters() {
         (Outcome::NotWritten, letters[0].partition, letters[0].key.clone());
     letters.push(certain);
     store.append(&letters).unwrap();
-    let producer = with_store(&cluster, store.clone());
+    let producer = producer_with_store(&cluster, store.clone());
     let report = replay(&producer, &verify()).await;
     assert_eq!((report.not_found, report.held_back, report.delivered), (1, 1, 0), "{report:?}");
     let report = replay(&producer, &Replay { out_of_order: true, ..verify() }).await;
@@ -349,12 +350,12 @@ async fn out_of_order_overtakes_doubtful_letters() {
     assert_eq!(values(&cluster, "t"), ["first", "certain", "doubtful"]);
 }
 
-/// An application may forward the headers of a replayed record. Its own failures are new letters.
+/// An application may forward the headers of a replayed record. A record with these headers that fails is a new letter.
 #[tokio::test]
 async fn forwarded_headers_give_no_identity() {
     let cluster = cluster().await;
     let store = Arc::new(MemoryStore::default());
-    let producer = with_store(&cluster, store.clone());
+    let producer = producer_with_store(&cluster, store.clone());
     publish_failing(&cluster, &producer, &[("k", "original")]).await;
     let original = store.scan(None, 9).unwrap().remove(0).letter;
     let id = original.id.to_string();
@@ -375,7 +376,7 @@ async fn forwarded_headers_give_no_identity() {
 async fn replay_keeps_the_partition() {
     let cluster = cluster().await;
     let store = Arc::new(MemoryStore::default());
-    let producer = with_store(&cluster, store.clone());
+    let producer = producer_with_store(&cluster, store.clone());
     for partition in [0, 1] {
         cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
         let record = ProducerRecord { partition: Some(partition), ..record("t", "k", "v") };
@@ -399,7 +400,7 @@ async fn unplaced_letters_are_sent_in_order() {
         letters.push(letter);
     }
     store.append(&letters).unwrap();
-    let producer = with_store(&cluster, store.clone());
+    let producer = producer_with_store(&cluster, store.clone());
     let report = replay(&producer, &Replay { rate: NonZeroU32::new(100), ..Replay::default() }).await;
     assert_eq!((report.delivered, store.len()), (5, 0));
     assert_eq!(values(&cluster, "t"), ["0", "1", "2", "3", "4"]);
@@ -409,10 +410,10 @@ async fn unplaced_letters_are_sent_in_order() {
 async fn interrupted_replay_is_completed() {
     let cluster = cluster().await;
     let store = Arc::new(MemoryStore::default());
-    let first = with_store(&cluster, store.clone());
+    let first = producer_with_store(&cluster, store.clone());
     publish_failing(&cluster, &first, &[("k", "1"), ("k", "2")]).await;
     let letters = store.scan(None, 9).unwrap();
-    // The replay ends between acknowledgement and removal, as in a killed process, so the store has the letters as marked.
+    // The replay ends between acknowledgement and removal, as in a killed process. The store keeps the marked letters.
     cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::ApplyThenSwallow));
     let task = tokio::spawn({
         let first = first.clone();
@@ -426,7 +427,7 @@ async fn interrupted_replay_is_completed() {
     assert_eq!(outcomes, [(Outcome::Unknown, true), (Outcome::Unknown, true)]);
     let later = Arc::new(MemoryStore::default());
     later.append(&marked.into_iter().map(|held| held.letter).collect::<Vec<_>>()).unwrap();
-    let second = with_store(&cluster, later.clone());
+    let second = producer_with_store(&cluster, later.clone());
     let report = replay(&second, &Replay::default()).await;
     assert_eq!((report.landed, report.delivered, later.len()), (1, 1, 0), "{report:?}");
     assert_eq!((values(&cluster, "t").len(), letters.len()), (2, 2));
@@ -482,7 +483,7 @@ async fn stopped_replay_leaves_remaining_letters() {
         })
         .collect();
     store.append(&letters).unwrap();
-    let producer = with_store(&cluster, store.clone());
+    let producer = producer_with_store(&cluster, store.clone());
     let slowly = Replay { rate: NonZeroU32::new(100), ..Replay::default() };
     let report = producer.replay(&slowly, |_| ControlFlow::Break(())).await.unwrap();
     assert_eq!((report.selected, report.delivered), (100, 100));

@@ -109,52 +109,52 @@ async fn refused_second_copy_stays_doubtful() {
 
 /// Returns a producer that still runs, its store, and a copy of the doubtful letter in the store.
 async fn doubtful_letter_of_live_producer(cluster: &TestCluster) -> (Producer, TempFileStore, Letter) {
-    let theirs = file_store();
+    let file = file_store();
     let mut config = config(cluster);
     (config.retry_max, config.request_timeout) = (0, Duration::from_millis(300));
-    let living = Producer::with(|builder| builder.with_config(config).dead_letter_store(theirs.store.clone())).unwrap();
-    living.send(&record("t", "k", "first")).await.unwrap().await.unwrap();
+    let live = Producer::with(|builder| builder.with_config(config).dead_letter_store(file.store.clone())).unwrap();
+    live.send(&record("t", "k", "first")).await.unwrap().await.unwrap();
     cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Swallow));
-    living.send(&record("t", "k", "doubtful")).await.unwrap().await.unwrap_err();
-    let doubtful = theirs.store.scan(None, 9).unwrap().remove(0).letter;
-    (living, theirs, doubtful)
+    live.send(&record("t", "k", "doubtful")).await.unwrap().await.unwrap_err();
+    let doubtful = file.store.scan(None, 9).unwrap().remove(0).letter;
+    (live, file, doubtful)
 }
 
 /// The producer of an imported letter may still run, so a replay fences its id only with `fence_imported`.
 #[tokio::test]
 async fn imported_letter_is_fenced_on_request() {
-    let (cluster, ours) = (cluster().await, file_store());
-    let (living, _theirs, doubtful) = doubtful_letter_of_live_producer(&cluster).await;
-    ours.store.import(std::slice::from_ref(&doubtful)).unwrap();
+    let (cluster, file) = (cluster().await, file_store());
+    let (live, _file, doubtful) = doubtful_letter_of_live_producer(&cluster).await;
+    file.store.import(std::slice::from_ref(&doubtful)).unwrap();
     let mut certain = letter("certain");
     (certain.partition, certain.key) = (Some(0), Some(Bytes::from_static(b"other")));
-    ours.store.append(&[certain.clone()]).unwrap();
-    let replaying = producer(&cluster, &ours.store);
+    file.store.append(&[certain.clone()]).unwrap();
+    let replaying = producer(&cluster, &file.store);
     let report = replay(&replaying, &verify()).await;
     assert_eq!((report.not_found, report.delivered), (1, 1), "{report:?}");
     assert!(report.reasons.keys().any(|why| why.contains("was imported")), "{report:?}");
-    living.close(LONG).await;
+    live.close(LONG).await;
     // `fence_imported` states that the producer has ended.
     certain.id = kafka_courier::dlq::LetterId::new();
-    ours.store.append(&[certain]).unwrap();
+    file.store.append(&[certain]).unwrap();
     let report = replay(&replaying, &Replay { fence_imported: true, ..verify() }).await;
-    assert_eq!((report.not_found, report.delivered, ours.store.len()), (0, 2, 0), "{report:?}");
+    assert_eq!((report.not_found, report.delivered, file.store.len()), (0, 2, 0), "{report:?}");
     assert_eq!(values(&cluster, "t"), ["first", "certain", "certain", "doubtful"]);
 }
 
 #[tokio::test]
 async fn letters_of_ended_producers_are_proved() {
     const GONE: usize = 20;
-    let (cluster, ours) = (cluster().await, file_store());
+    let (cluster, file) = (cluster().await, file_store());
     for number in 0..GONE {
-        let (gone, _theirs, doubtful) = doubtful_letter_of_live_producer(&cluster).await;
-        gone.close(LONG).await;
+        let (ended, _file, doubtful) = doubtful_letter_of_live_producer(&cluster).await;
+        ended.close(LONG).await;
         let mut certain = letter("certain");
         // Each letter has another key and may be sent first.
         (certain.partition, certain.key) = (Some(0), Some(format!("other-{number}").into()));
-        ours.store.append(&[doubtful, certain]).unwrap();
+        file.store.append(&[doubtful, certain]).unwrap();
     }
-    let report = replay(&producer(&cluster, &ours.store), &verify()).await;
+    let report = replay(&producer(&cluster, &file.store), &verify()).await;
     assert_eq!((report.not_found, report.delivered), (0, 2 * GONE as u64), "{report:?}");
     let sent = values(&cluster, "t");
     assert_eq!(sent.iter().filter(|value| *value == "doubtful").count(), GONE);

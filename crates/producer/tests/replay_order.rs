@@ -204,11 +204,11 @@ async fn doubtful_letter(cluster: &TestCluster, key: &'static str) -> Letter {
     let file = file_store();
     let mut config = config(cluster);
     (config.retry_max, config.request_timeout) = (0, Duration::from_millis(300));
-    let gone = Producer::with(|builder| builder.with_config(config).dead_letter_store(file.store.clone())).unwrap();
-    gone.send(&record("t", key, "first")).await.unwrap().await.unwrap();
+    let ended = Producer::with(|builder| builder.with_config(config).dead_letter_store(file.store.clone())).unwrap();
+    ended.send(&record("t", key, "first")).await.unwrap().await.unwrap();
     cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Swallow));
-    gone.send(&record("t", key, "doubtful")).await.unwrap().await.unwrap_err();
-    gone.close(LONG).await;
+    ended.send(&record("t", key, "doubtful")).await.unwrap().await.unwrap_err();
+    ended.close(LONG).await;
     file.store.scan(None, 9).unwrap().remove(0).letter
 }
 
@@ -228,7 +228,7 @@ async fn rejected_fence_holds_back_its_key() {
     cluster.reject_records(|record| (record.value_text() == Some("bad")).then(|| "no".to_owned()));
     let report = replay(&cluster, file.store.clone(), &verify()).await;
     assert_eq!((report.delivered, report.failed, report.held_back, report.not_found), (2, 1, 1, 0), "{report:?}");
-    assert_eq!(values(&cluster, "t"), ["first", "good", "doubtful"], "the letter of key b is the fence");
+    assert_eq!(values(&cluster, "t"), ["first", "good", "doubtful"], "the dead letter of key b is the fence");
     cluster.accept_records();
     replay(&cluster, file.store.clone(), &verify()).await;
     assert_eq!(values(&cluster, "t"), ["first", "good", "doubtful", "bad", "behind"]);
@@ -244,7 +244,7 @@ async fn not_found_holds_back_its_key() {
     let out_of_order = Replay { out_of_order: true, ..verify() };
     let report = replay(&cluster, file.store.clone(), &out_of_order).await;
     assert_eq!((report.not_found, report.held_back, report.delivered), (0, 0, 2), "{report:?}");
-    assert_eq!(values(&cluster, "t"), ["first", "behind", "doubtful"], "the later letter is the fence");
+    assert_eq!(values(&cluster, "t"), ["first", "behind", "doubtful"], "the later dead letter is the fence");
 }
 
 #[tokio::test]

@@ -37,15 +37,16 @@ fn letter(key: &'static str, value: &'static str) -> Letter {
     letter
 }
 
-/// Publishes one record, and one whose answer is lost to `fault`. The second record is a doubtful letter in the store.
+/// Publishes one record, then one that gets no answer because of `fault`. The store has the second record as a doubtful
+/// letter.
 async fn publish_doubtful(cluster: &TestCluster, file: &TempFileStore, fault: Fault) {
     let mut config = config(cluster);
     (config.retry_max, config.request_timeout) = (0, Duration::from_millis(300));
-    let gone = Producer::with(|builder| builder.with_config(config).dead_letter_store(file.store.clone())).unwrap();
-    gone.send(&record("t", "k", "first")).await.unwrap().await.unwrap();
+    let ended = Producer::with(|builder| builder.with_config(config).dead_letter_store(file.store.clone())).unwrap();
+    ended.send(&record("t", "k", "first")).await.unwrap().await.unwrap();
     cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(fault));
-    gone.send(&record("t", "k", "doubtful")).await.unwrap().await.unwrap_err();
-    gone.close(LONG).await;
+    ended.send(&record("t", "k", "doubtful")).await.unwrap().await.unwrap_err();
+    ended.close(LONG).await;
 }
 
 #[tokio::test]
@@ -104,7 +105,7 @@ async fn failed_reroute_holds_back_its_key() {
     let report = reroute(&replaying, Replay::default()).await;
     assert_eq!((report.failed, report.held_back, report.delivered), (1, 2, 1), "{report:?}");
     let topics: Vec<String> = file.store.scan(None, 9).unwrap().into_iter().map(|held| held.letter.topic).collect();
-    assert_eq!(topics, ["other", "t", "t"], "a letter that was not sent keeps its topic");
+    assert_eq!(topics, ["other", "t", "t"], "a dead letter that was not sent keeps its topic");
     cluster.accept_records();
     let report = reroute(&replaying, Replay::default()).await;
     assert_eq!((report.delivered, values(&cluster, "t").len()), (3, 0), "{report:?}");

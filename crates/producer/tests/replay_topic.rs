@@ -51,8 +51,11 @@ async fn second_claim_names_the_holder() {
     match claim(&other).await {
         Err(error @ BeginReplayError::Claimed { until, .. }) => {
             assert!(until > before, "{until}");
-            let said = error.to_string();
-            assert!(said.contains(&format!("process {}", std::process::id())) && said.contains("dead"), "{said}");
+            let message = error.to_string();
+            assert!(
+                message.contains(&format!("process {}", std::process::id())) && message.contains("dead"),
+                "{message}"
+            );
         }
         other => panic!("{other:?}"),
     }

@@ -21,7 +21,7 @@ async fn cluster() -> TestCluster {
     TestCluster::builder().brokers(2).topic("t", 2).user("alice", "correct horse").start().await.unwrap()
 }
 
-fn as_alice(cluster: &TestCluster, password: &str) -> KafkaConfig {
+fn config_as_alice(cluster: &TestCluster, password: &str) -> KafkaConfig {
     let mut config = config(cluster);
     config.security_protocol = SecurityProtocol::SaslPlaintext;
     config.sasl_mechanism = Some(SaslMechanism::Plain);
@@ -33,7 +33,7 @@ fn as_alice(cluster: &TestCluster, password: &str) -> KafkaConfig {
 #[tokio::test]
 async fn right_password_delivers_events() {
     let cluster = cluster().await;
-    let producer = Producer::build(as_alice(&cluster, "correct horse")).unwrap();
+    let producer = Producer::build(config_as_alice(&cluster, "correct horse")).unwrap();
     let mut published = PublishedRecords::default();
     published.send_many(&producer, "t", 100, 7).await;
     published.assert_delivered(&cluster, "t").await;
@@ -43,7 +43,7 @@ async fn right_password_delivers_events() {
 #[tokio::test]
 async fn wrong_password_is_tried_once() {
     let cluster = cluster().await;
-    let config = as_alice(&cluster, "battery staple");
+    let config = config_as_alice(&cluster, "battery staple");
     let shown = format!("{config:?}");
     let producer = Producer::build(config).unwrap();
     let began = Instant::now();
@@ -74,7 +74,7 @@ async fn echoed_password_is_masked_in_errors() {
     answer.extend_from_slice(b"correct horse");
     answer.extend_from_slice(b"\x01\0\0\0\0\0\0\0\0\0");
     cluster.inject(Rule::for_api(ApiKey::SaslAuthenticate).always().then(Fault::ApplyThenAnswer(answer)));
-    let producer = Producer::build(as_alice(&cluster, "correct horse")).unwrap();
+    let producer = Producer::build(config_as_alice(&cluster, "correct horse")).unwrap();
     let error = producer.health_check(LONG).await.unwrap_err();
     assert!(error.is_refusal(), "{error}");
     assert!(error.to_string().contains("***") && !error.to_string().contains("correct"), "{error}");
@@ -83,7 +83,7 @@ async fn echoed_password_is_masked_in_errors() {
 #[tokio::test]
 async fn unknown_mechanism_lists_offered_ones() {
     let cluster = cluster().await;
-    let mut config = as_alice(&cluster, "correct horse");
+    let mut config = config_as_alice(&cluster, "correct horse");
     config.sasl_mechanism = Some(SaslMechanism::ScramSha512);
     let producer = Producer::build(config).unwrap();
     let error = producer.health_check(LONG).await.unwrap_err();
@@ -103,7 +103,7 @@ async fn excessive_scram_iterations_are_refused() {
     let first = b"r=any,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4294967295";
     let answer = [&[0, 0, 0, 0, u8::try_from(first.len() + 1).unwrap()], &first[..], &[0; 9]].concat();
     cluster.inject(Rule::for_api(ApiKey::SaslAuthenticate).always().then(Fault::ApplyThenAnswer(answer)));
-    let mut config = as_alice(&cluster, "correct horse");
+    let mut config = config_as_alice(&cluster, "correct horse");
     config.sasl_mechanism = Some(SaslMechanism::ScramSha512);
     let began = Instant::now();
     let error = Producer::build(config).unwrap().health_check(LONG).await.unwrap_err();
@@ -128,7 +128,7 @@ async fn listener_without_sasl_names_remedy() {
     let cluster = cluster().await;
     // ILLEGAL_SASL_STATE (34), and no mechanisms.
     cluster.inject(Rule::for_api(ApiKey::SaslHandshake).always().then(Fault::ApplyThenAnswer(vec![0, 34, 0, 0, 0, 0])));
-    let producer = Producer::build(as_alice(&cluster, "correct horse")).unwrap();
+    let producer = Producer::build(config_as_alice(&cluster, "correct horse")).unwrap();
     let error = producer.health_check(LONG).await.unwrap_err();
     assert!(error.is_refusal(), "{error}");
     for word in ["ILLEGAL_SASL_STATE (34)", "set security_protocol to PLAINTEXT or SSL"] {
@@ -167,8 +167,8 @@ async fn damaged_tokens_are_never_shown() {
         std::fs::write(&path, &bytes).unwrap();
         let error = producer.health_check(LONG).await.unwrap_err();
         let built = Producer::build(config).err().map(|error| leak::all_of(&error)).unwrap_or_default();
-        let said = leak::all_of(&error) + &built + &log.text();
-        assert_eq!(leak::find(SECRET.as_bytes(), &said), None, "{said}");
+        let messages = leak::all_of(&error) + &built + &log.text();
+        assert_eq!(leak::find(SECRET.as_bytes(), &messages), None, "{messages}");
         assert!(error.to_string().contains("the token "), "{error}");
     }
 }
@@ -179,7 +179,7 @@ async fn connections_are_replaced_before_session_end() {
     let lifetime = Duration::from_millis(400);
     let builder = TestCluster::builder().topic("t", 2).user("alice", "correct horse").session_lifetime(lifetime);
     let cluster = builder.start().await.unwrap();
-    let producer = Producer::build(as_alice(&cluster, "correct horse")).unwrap();
+    let producer = Producer::build(config_as_alice(&cluster, "correct horse")).unwrap();
     let mut published = PublishedRecords::default();
     while cluster.requests(ApiKey::SaslAuthenticate) < 8 {
         published.send(&producer, "t", "k").await;
@@ -254,7 +254,7 @@ async fn panicking_token_source_is_retried() {
 #[tokio::test]
 async fn unusable_token_options_fail_at_build() {
     let cluster = TestCluster::builder().topic("t", 2).start().await.unwrap();
-    let said = |change: fn(&mut KafkaConfig), source: bool| {
+    let build_error = |change: fn(&mut KafkaConfig), source: bool| {
         let mut config = config(&cluster);
         config.security_protocol = SecurityProtocol::SaslPlaintext;
         config.sasl_mechanism = Some(SaslMechanism::OAuthBearer);
@@ -274,20 +274,20 @@ async fn unusable_token_options_fail_at_build() {
         config.security_protocol = SecurityProtocol::Plaintext;
         config.sasl_mechanism = None;
     };
-    assert!(said(plain, true).contains("sasl_mechanism is not OAUTHBEARER"));
-    assert!(said(no_sasl, true).contains("security_protocol is PLAINTEXT"));
-    let beside = said(|config| config.sasl_oauthbearer_token_location = "token".to_owned(), true);
+    assert!(build_error(plain, true).contains("sasl_mechanism is not OAUTHBEARER"));
+    assert!(build_error(no_sasl, true).contains("security_protocol is PLAINTEXT"));
+    let beside = build_error(|config| config.sasl_oauthbearer_token_location = "token".to_owned(), true);
     assert!(beside.contains("remove one of them"), "{beside}");
-    let missing = said(|config| config.sasl_oauthbearer_token_location = "/tmp/nowhere/token".to_owned(), false);
+    let missing = build_error(|config| config.sasl_oauthbearer_token_location = "/tmp/nowhere/token".to_owned(), false);
     assert!(missing.contains("/tmp/nowhere/token: No such file"), "{missing}");
-    let token = said(|config| config.sasl_oauthbearer_token_location = "a-token-itself".to_owned(), false);
+    let token = build_error(|config| config.sasl_oauthbearer_token_location = "a-token-itself".to_owned(), false);
     assert!(token.contains("the value is not the path of a file") && !token.contains("itself"), "{token}");
 }
 
 #[tokio::test]
 async fn debug_and_stats_hide_password() {
     let cluster = cluster().await;
-    let config = as_alice(&cluster, "correct horse");
+    let config = config_as_alice(&cluster, "correct horse");
     let shown = format!("{config:?}");
     let producer = Producer::build(config).unwrap();
     producer.health_check(LONG).await.unwrap();
@@ -304,7 +304,7 @@ async fn trace_log_hides_secrets() {
     let cluster = cluster().await;
     let tokens = TestCluster::builder().topic("t", 2).token("right.token").start().await.unwrap();
     for password in ["correct horse", "battery staple"] {
-        let producer = Producer::build(as_alice(&cluster, password)).unwrap();
+        let producer = Producer::build(config_as_alice(&cluster, password)).unwrap();
         assert_eq!(producer.health_check(LONG).await.is_ok(), password == "correct horse");
         producer.close(LONG).await;
     }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use captured_log::CapturedLog;
 use kafka_courier::{KafkaConfig, SecurityProtocol};
 use support::{LONG, Producer};
-use tls_support::{as_client, cluster, with_tls};
+use tls_support::{cluster, tls_config, with_client_certificate};
 
 fn pem_path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls").join(name)
@@ -131,8 +131,11 @@ async fn damaged_keys_are_never_shown() {
                 let Err(error) = Producer::build(config) else { panic!("{what} is accepted as {role}") };
                 let output = leak::all_of(&error) + &shown + &log.text()[log_before..];
                 assert_hidden(&pem, &output, what);
-                let said = error.to_string();
-                assert!(said.contains("secret.pem") && (role != "key" || said.contains(word)), "{what}: {said}");
+                let message = error.to_string();
+                assert!(
+                    message.contains("secret.pem") && (role != "key" || message.contains(word)),
+                    "{what}: {message}"
+                );
             }
         }
     }
@@ -145,7 +148,7 @@ async fn keys_that_change_are_never_shown() {
     let folder = tempfile::tempdir().unwrap();
     let (key, next) = (folder.path().join("secret.pem"), folder.path().join("next"));
     std::fs::write(&key, &pem).unwrap();
-    let mut config = as_client(with_tls(&cluster), "client.pem", "client-pkcs8.pem");
+    let mut config = with_client_certificate(tls_config(&cluster), "client.pem", "client-pkcs8.pem");
     config.ssl_key_location = key.display().to_string();
     let (log, _guard) = CapturedLog::capture();
     let producer = Producer::build(config).unwrap();
@@ -157,9 +160,9 @@ async fn keys_that_change_are_never_shown() {
         cluster.restart(1).unwrap();
         producer.health_check(LONG).await.unwrap();
         // The log escapes backslashes in fields.
-        let said = log.text()[log_before..].replace("\\\\", "\\");
-        assert!(said.contains("certificate reload failed") && said.contains(word), "{what}: {said}");
-        assert_hidden(&pem, &said, what);
+        let logged = log.text()[log_before..].replace("\\\\", "\\");
+        assert!(logged.contains("certificate reload failed") && logged.contains(word), "{what}: {logged}");
+        assert_hidden(&pem, &logged, what);
     }
 }
 
@@ -186,7 +189,7 @@ fn keys_among_system_roots_stay_hidden() {
             .env(CHILD, "1")
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&itself.stdout).into_owned() + &String::from_utf8_lossy(&itself.stderr);
-        assert_hidden(&pem, &said, what);
+        let output = String::from_utf8_lossy(&itself.stdout).into_owned() + &String::from_utf8_lossy(&itself.stderr);
+        assert_hidden(&pem, &output, what);
     }
 }

@@ -210,8 +210,8 @@ fn settings_files_hide_secrets() {
         ];
         for (what, bytes) in forms {
             let path = folder.file(name, &bytes);
-            let said = output(ConfigLoader::new().file(&path).load()) + &log.text();
-            assert_hidden(&said, &format!("{text} {what}"));
+            let messages = output(ConfigLoader::new().file(&path).load()) + &log.text();
+            assert_hidden(&messages, &format!("{text} {what}"));
         }
     }
     let huge = format!("sasl_password = \"{}", SECRET.repeat(30_000));

@@ -13,7 +13,7 @@ use kafka_courier_test_broker::{Layer, TestCluster};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use support::{LONG, Producer, PublishedRecords, record};
-use tls_support::{acceptor, as_client, assert_refused, cluster, pem_path, pem_path_text, with_tls};
+use tls_support::{acceptor, assert_refused, cluster, pem_path, pem_path_text, tls_config, with_client_certificate};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -27,7 +27,7 @@ async fn assert_delivers(cluster: &TestCluster, config: KafkaConfig) {
 #[tokio::test]
 async fn trusted_authority_is_accepted() {
     let cluster = cluster("server", false).await;
-    assert_delivers(&cluster, with_tls(&cluster)).await;
+    assert_delivers(&cluster, tls_config(&cluster)).await;
 }
 
 #[tokio::test]
@@ -38,17 +38,17 @@ async fn each_client_key_kind_is_accepted() {
         ("client-rsa.pem", "client-rsa-pkcs1.pem"),
     ] {
         let cluster = cluster("server", true).await;
-        assert_delivers(&cluster, as_client(with_tls(&cluster), certificate, key)).await;
+        assert_delivers(&cluster, with_client_certificate(tls_config(&cluster), certificate, key)).await;
     }
 }
 
 #[tokio::test]
 async fn unknown_issuer_is_refused() {
     let cluster = cluster("server", false).await;
-    let mut other = with_tls(&cluster);
+    let mut other = tls_config(&cluster);
     other.ssl_ca_location = pem_path_text("other-ca.pem");
     assert_refused(&cluster, other, &["127.0.0.1:", "unknown issuer", "ssl_ca_location"]).await;
-    let mut compiled_in = with_tls(&cluster);
+    let mut compiled_in = tls_config(&cluster);
     compiled_in.ssl_ca_location = String::new();
     assert_refused(&cluster, compiled_in, &["127.0.0.1:", "unknown issuer", "ssl_ca_location"]).await;
 }
@@ -58,7 +58,7 @@ async fn wrong_host_name_is_refused() {
     let cluster = cluster("wrong-name", false).await;
     assert_refused(
         &cluster,
-        with_tls(&cluster),
+        tls_config(&cluster),
         &["wrong host name", "kafka.example", "127.0.0.1", "advertised.listeners"],
     )
     .await;
@@ -68,7 +68,7 @@ async fn wrong_host_name_is_refused() {
 #[tokio::test]
 async fn authority_certificate_as_server_is_refused() {
     let cluster = cluster("self-signed", false).await;
-    let mut config = with_tls(&cluster);
+    let mut config = tls_config(&cluster);
     config.ssl_ca_location = pem_path_text("self-signed.pem");
     assert_refused(&cluster, config, &["CA:TRUE", "ssl_ca_location"]).await;
 }
@@ -76,19 +76,19 @@ async fn authority_certificate_as_server_is_refused() {
 #[tokio::test]
 async fn expired_certificate_is_refused() {
     let cluster = cluster("expired", false).await;
-    assert_refused(&cluster, with_tls(&cluster), &["has expired", "days ago", "clock"]).await;
+    assert_refused(&cluster, tls_config(&cluster), &["has expired", "days ago", "clock"]).await;
 }
 
 #[tokio::test]
 async fn missing_client_certificate_is_explained() {
     let cluster = cluster("server", true).await;
-    assert_refused(&cluster, with_tls(&cluster), &["wants a client certificate", "ssl_certificate_location"]).await;
+    assert_refused(&cluster, tls_config(&cluster), &["wants a client certificate", "ssl_certificate_location"]).await;
 }
 
 #[tokio::test]
 async fn plaintext_broker_is_explained() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
-    let mut config = with_tls(&cluster);
+    let mut config = tls_config(&cluster);
     config.connect_timeout = std::time::Duration::from_millis(200);
     let producer = Producer::build(config).unwrap();
     let error = producer.health_check(LONG).await.unwrap_err();
@@ -115,14 +115,14 @@ async fn internal_handshake_failure_is_retried() {
         }
     });
     let cluster = TestCluster::builder().topic("t", 2).layer(layer).start().await.unwrap();
-    assert_delivers(&cluster, with_tls(&cluster)).await;
+    assert_delivers(&cluster, tls_config(&cluster)).await;
     assert!(connections.load(Ordering::Relaxed) > 3);
 }
 
 #[tokio::test]
 async fn insecure_skip_verify_accepts_any_broker() {
     let cluster = cluster("expired", false).await;
-    let mut config = with_tls(&cluster);
+    let mut config = tls_config(&cluster);
     config.ssl_ca_location = pem_path_text("other-ca.pem");
     config.insecure_skip_verify = true;
     assert_delivers(&cluster, config).await;
@@ -131,7 +131,7 @@ async fn insecure_skip_verify_accepts_any_broker() {
 #[tokio::test]
 async fn unusable_files_are_named() {
     let cluster = cluster("server", false).await;
-    let config = || with_tls(&cluster);
+    let config = || tls_config(&cluster);
     let with_ca = |name: &str| {
         let mut config = config();
         config.ssl_ca_location = pem_path_text(name);
@@ -140,9 +140,12 @@ async fn unusable_files_are_named() {
     for (config, words) in [
         (with_ca("nowhere.pem"), ["ssl_ca_location", "nowhere.pem"]),
         (with_ca("client-pkcs8.pem"), ["ssl_ca_location", "holds no certificate"]),
-        (as_client(config(), "client.pem", "client-encrypted.pem"), ["ssl_key_location", "openssl pkey"]),
-        (as_client(config(), "client.pem", "client.pem"), ["ssl_key_location", "holds no private key"]),
-        (as_client(config(), "client.pem", "server-key.pem"), ["ssl_key_location", "that certificate's key"]),
+        (with_client_certificate(config(), "client.pem", "client-encrypted.pem"), ["ssl_key_location", "openssl pkey"]),
+        (with_client_certificate(config(), "client.pem", "client.pem"), ["ssl_key_location", "holds no private key"]),
+        (
+            with_client_certificate(config(), "client.pem", "server-key.pem"),
+            ["ssl_key_location", "that certificate's key"],
+        ),
     ] {
         let error = Producer::build(config).unwrap_err().to_string();
         assert!(words.iter().all(|word| error.contains(word)), "{error}");
@@ -154,28 +157,28 @@ async fn unusable_files_are_named() {
 async fn changed_files_are_reloaded() {
     let folder = tempfile::tempdir().unwrap();
     let ca = folder.path().join("ca.pem");
-    let put = |contents: &[u8]| {
+    let replace_file = |contents: &[u8]| {
         let next = folder.path().join("next");
         std::fs::write(&next, contents).unwrap();
         std::fs::rename(&next, &ca).unwrap();
     };
     let cluster = cluster("server", false).await;
-    put(&std::fs::read(pem_path("ca.pem")).unwrap());
-    let mut config = with_tls(&cluster);
+    replace_file(&std::fs::read(pem_path("ca.pem")).unwrap());
+    let mut config = tls_config(&cluster);
     config.ssl_ca_location = ca.display().to_string();
     let producer = Producer::build(config).unwrap();
     let mut published = PublishedRecords::default();
     published.send_many(&producer, "t", 20, 3).await;
     assert!(producer.flush(LONG).await);
 
-    put(b"half a certifica");
+    replace_file(b"half a certifica");
     cluster.kill(1).await;
     published.send_many(&producer, "t", 20, 3).await;
     cluster.restart(1).unwrap();
     assert!(producer.flush(LONG).await, "the former certificates stay in use");
     published.assert_delivered(&cluster, "t").await;
 
-    put(&std::fs::read(pem_path("other-ca.pem")).unwrap());
+    replace_file(&std::fs::read(pem_path("other-ca.pem")).unwrap());
     cluster.kill(1).await;
     cluster.restart(1).unwrap();
     let error: DeliveryError = producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap_err();
@@ -205,13 +208,13 @@ async fn changed_client_certificate_loses_no_event() {
     let shown = ShownCertificates::default();
     let cluster = cluster_recording_certificates(shown.clone()).await;
     let folder = tempfile::tempdir().unwrap();
-    let put = |name: &str, from: &str| {
+    let replace_file = |name: &str, from: &str| {
         std::fs::copy(pem_path(from), folder.path().join("next")).unwrap();
         std::fs::rename(folder.path().join("next"), folder.path().join(name)).unwrap();
     };
-    put("me.pem", "client.pem");
-    put("me.key", "client-pkcs8.pem");
-    let mut config = with_tls(&cluster);
+    replace_file("me.pem", "client.pem");
+    replace_file("me.key", "client-pkcs8.pem");
+    let mut config = tls_config(&cluster);
     config.ssl_certificate_location = folder.path().join("me.pem").display().to_string();
     config.ssl_key_location = folder.path().join("me.key").display().to_string();
     let producer = Producer::build(config).unwrap();
@@ -224,7 +227,7 @@ async fn changed_client_certificate_loses_no_event() {
         ["client.pem", "client-rsa.pem"].map(|it| CertificateDer::from_pem_file(pem_path(it)).unwrap());
     for (name, from, expected) in [("me.pem", "client-rsa.pem", &former), ("me.key", "client-rsa-pkcs1.pem", &latter)] {
         published.send_many(&producer, "t", 50, 3).await;
-        put(name, from);
+        replace_file(name, from);
         shown.lock().unwrap().clear();
         cluster.kill(1).await;
         published.send_many(&producer, "t", 50, 3).await;
@@ -248,14 +251,14 @@ fn ssl_roots_trusts_system_authorities() {
             .env_remove("SSL_CERT_DIR")
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&itself.stdout).into_owned();
-        assert!(itself.status.success() && said.contains("1 passed"), "{said}");
+        let output = String::from_utf8_lossy(&itself.stdout).into_owned();
+        assert!(itself.status.success() && output.contains("1 passed"), "{output}");
         return;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let cluster = cluster("server", false).await;
-        let mut config = with_tls(&cluster);
+        let mut config = tls_config(&cluster);
         config.ssl_ca_location = String::new();
         assert_refused(&cluster, config.clone(), &["unknown issuer"]).await;
         config.ssl_roots = SslRoots::System;

@@ -14,7 +14,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, Signer, SigningKey};
 use rustls::{ServerConfig, SignatureAlgorithm, SignatureScheme};
 use support::{LONG, Producer, PublishedRecords};
-use tls_support::{as_client, assert_refused, cluster, cluster_behind, pem_path, with_tls};
+use tls_support::{assert_refused, cluster, cluster_with_acceptor, pem_path, tls_config, with_client_certificate};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -22,13 +22,13 @@ use tokio_rustls::TlsAcceptor;
 #[tokio::test]
 async fn nameless_certificate_is_explained() {
     let cluster = cluster("unnamed", false).await;
-    assert_refused(&cluster, with_tls(&cluster), &["has no names", "not for 127.0.0.1", "subjectAltName"]).await;
+    assert_refused(&cluster, tls_config(&cluster), &["has no names", "not for 127.0.0.1", "subjectAltName"]).await;
 }
 
 #[tokio::test]
 async fn address_as_dns_name_is_explained() {
     let cluster = cluster("ip-as-dns", false).await;
-    assert_refused(&cluster, with_tls(&cluster), &["address 127.0.0.1 as a DNS name", "subjectAltName=IP:127.0.0.1"])
+    assert_refused(&cluster, tls_config(&cluster), &["address 127.0.0.1 as a DNS name", "subjectAltName=IP:127.0.0.1"])
         .await;
 }
 
@@ -73,14 +73,14 @@ async fn cluster_showing(certificate: &str) -> TestCluster {
     let shown = CertifiedKey::new(chain, Arc::new(FakeKey(SignatureScheme::ECDSA_NISTP256_SHA256)));
     let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let server = builder.with_no_client_auth().with_cert_resolver(Arc::new(FixedCertificate(Arc::new(shown))));
-    cluster_behind(TlsAcceptor::from(Arc::new(server))).await
+    cluster_with_acceptor(TlsAcceptor::from(Arc::new(server))).await
 }
 
 #[tokio::test]
 async fn unusable_broker_key_is_named() {
     for (certificate, kind) in [("server-p521.pem", "ECDSA on P-521"), ("server-rsa1024.pem", "RSA of 1024 bits")] {
         let cluster = cluster_showing(certificate).await;
-        assert_refused(&cluster, with_tls(&cluster), &[kind, "can't be verified here", "RSA of 2048"]).await;
+        assert_refused(&cluster, tls_config(&cluster), &[kind, "can't be verified here", "RSA of 2048"]).await;
     }
 }
 
@@ -88,10 +88,11 @@ async fn unusable_broker_key_is_named() {
 async fn version_one_certificate_is_explained() {
     let cluster = cluster_showing("server-v1.pem").await;
     let why = ["X.509 version 1", "have it issued", "subjectAltName"];
-    assert_refused(&cluster, with_tls(&cluster), &why).await;
+    assert_refused(&cluster, tls_config(&cluster), &why).await;
 }
 
-/// Starts a broker that answers each ClientHello with the alert `handshake_failure`, as a broker with only a P-521 key does.
+/// Starts a broker that answers each ClientHello with the alert `handshake_failure`, as a broker whose only key is on
+/// P-521 does.
 async fn cluster_refusing_handshakes() -> TestCluster {
     let layer = Layer::new(|mut tcp: TcpStream| async move {
         let mut header = [0; 5];
@@ -108,8 +109,8 @@ async fn cluster_refusing_handshakes() -> TestCluster {
 async fn refused_handshake_names_all_causes() {
     let cluster = cluster_refusing_handshakes().await;
     let causes = ["the broker's own key", "ECDSA on P-256 or P-384", "TLS 1.2 or 1.3", "HandshakeFailure"];
-    assert_refused(&cluster, with_tls(&cluster), &[&causes[..], &["set ssl_certificate_location"]].concat()).await;
-    let known = as_client(with_tls(&cluster), "client.pem", "client-pkcs8.pem");
+    assert_refused(&cluster, tls_config(&cluster), &[&causes[..], &["set ssl_certificate_location"]].concat()).await;
+    let known = with_client_certificate(tls_config(&cluster), "client.pem", "client-pkcs8.pem");
     assert_refused(&cluster, known, &[&causes[..], &["check ssl_certificate_location"]].concat()).await;
 }
 
@@ -123,7 +124,7 @@ async fn unusable_client_keys_are_refused() {
         ("client-rsa3000", "RSA of 3000 bits"),
         ("client-rsa4000", "RSA of 4000 bits"),
     ] {
-        let config = as_client(with_tls(&cluster), &format!("{name}.pem"), &format!("{name}-key.pem"));
+        let config = with_client_certificate(tls_config(&cluster), &format!("{name}.pem"), &format!("{name}-key.pem"));
         let error = Producer::build(config).unwrap_err().to_string();
         for word in ["ssl_key_location", &format!("{name}-key.pem"), kind, "2048, 3072 or 4096"] {
             assert!(error.contains(word), "{word}: {error}");
@@ -138,7 +139,7 @@ async fn chain_in_wrong_order_is_explained() {
     let chain = folder.path().join("chain.pem");
     let certificate = |name: &str| std::fs::read_to_string(pem_path(name)).unwrap();
     let config = || {
-        let mut config = as_client(with_tls(&cluster), "client.pem", "client-pkcs8.pem");
+        let mut config = with_client_certificate(tls_config(&cluster), "client.pem", "client-pkcs8.pem");
         config.ssl_certificate_location = chain.display().to_string();
         config
     };
@@ -162,7 +163,7 @@ async fn byte_order_marks_are_skipped() {
         std::fs::write(&path, format!("\u{feff}{text}")).unwrap();
         path.display().to_string()
     };
-    let mut config = with_tls(&cluster);
+    let mut config = tls_config(&cluster);
     config.ssl_ca_location = marked("ca.pem");
     config.ssl_certificate_location = marked("client.pem");
     config.ssl_key_location = marked("client-pkcs8.pem");

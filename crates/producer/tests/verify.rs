@@ -169,8 +169,8 @@ async fn recreated_topic_proves_nothing() {
     cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::Disconnect));
     let letter = fail_record(&producer, "a").await;
     assert!(cluster.delete_topic("t"));
-    let gone = verify(&cluster, &[&letter], &mut NewFences::default()).await;
-    assert_eq!(verdicts(&gone), [Verdict::NotFound { why: WhyNot::TopicMadeAnew }]);
+    let deleted = verify(&cluster, &[&letter], &mut NewFences::default()).await;
+    assert_eq!(verdicts(&deleted), [Verdict::NotFound { why: WhyNot::TopicMadeAnew }]);
     cluster.create_topic(&TopicSpec::new("t", 1)).unwrap();
     let mut fences = NewFences::default();
     let recreated = verify(&cluster, &[&letter], &mut fences).await;
@@ -309,8 +309,8 @@ async fn failed_partition_stops_no_other() {
     };
     let mut seen = Vec::new();
     let asked = vec![doubt(9, "c"), doubt(1, "b"), doubt(0, "a")];
-    let note = |progress: Progress<'_>| seen.push((progress.partition, progress.read, progress.total));
-    let findings = verifier(&cluster).verify(asked, &mut NoFences, note).await;
+    let record_progress = |progress: Progress<'_>| seen.push((progress.partition, progress.read, progress.total));
+    let findings = verifier(&cluster).verify(asked, &mut NoFences, record_progress).await;
     let ids: Vec<_> = findings.answers.iter().map(|answer| answer.letter_id.as_str()).collect();
     assert_eq!(ids, ["a", "b", "c"]);
     let no_stamp = Verdict::NotFound { why: WhyNot::NoStamp };

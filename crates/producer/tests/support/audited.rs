@@ -1,9 +1,10 @@
 //! A producer that checks the equations of `Stats` when it is closed and when it is dropped.
 //!
 //! Rules:
-//!  - Tests build every producer with [`Producer`], so that no test omits the check. `tests/tests/audited.rs` enforces this.
-//!  - All tests of a process share one metrics recorder. The recorder counts by tokio runtime, because each test has its own
-//!    runtime.
+//!  - Tests build every producer with [`Producer`], so that no test omits the check. `tests/tests/audited.rs` enforces
+//!    this rule.
+//!  - All tests of a process share one metrics recorder. The recorder counts by tokio runtime, because each test has a
+//!    separate runtime.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of this module")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed check fails its test")]
 
@@ -33,8 +34,8 @@ struct Account {
     live: Vec<(u64, KafkaProducer)>,
     /// The sums of all dropped producers.
     dropped: [u64; 3],
-    /// Whether metrics and statistics are not comparable: a producer was dropped with events in flight, or another recorder
-    /// is installed.
+    /// Whether metrics and statistics are not comparable: a producer was dropped with events in flight, or another
+    /// recorder is installed.
     incomparable: bool,
 }
 
@@ -134,8 +135,8 @@ impl Producer {
         Self(Arc::new(Audited { producer, number, runtime }))
     }
 
-    /// Closes the producer like [`KafkaProducer::close`], and asserts that the report equals the statistics and that nothing
-    /// is in flight.
+    /// Closes the producer like [`KafkaProducer::close`]. Asserts that the report equals the statistics, and that
+    /// nothing is in flight.
     pub async fn close(&self, timeout: Duration) -> CloseReport {
         let report = self.0.producer.close(timeout).await;
         let stats = self.stats();

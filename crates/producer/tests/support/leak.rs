@@ -1,6 +1,6 @@
 //! Finds a secret in a text, in any encoding in which a program prints bytes.
 //!
-//! Rule: eight bytes in a row are a leak, as text, hexadecimal, decimal or base64, with any separator between the bytes.
+//! Rule: eight successive bytes are a leak, as text, hexadecimal, decimal or base64, with any separator between bytes.
 #![allow(dead_code, reason = "each test binary uses a part of this module")]
 use std::collections::HashSet;
 

@@ -37,7 +37,7 @@ pub(crate) async fn wait_until(condition: impl Fn() -> bool) {
     tokio::time::timeout(LONG, waited).await.expect("the condition is false for a minute");
 }
 
-/// Keeps log lines enabled for a test that captures the log of its own thread. Call this function before the capture.
+/// Keeps log lines enabled for a test that captures the log of one thread. Call this function before the capture.
 ///
 /// While a single dispatcher exists, the first thread that reaches a line decides for the process whether the line is
 /// enabled, and the thread of another test has no dispatcher. A second dispatcher prevents this.
@@ -79,8 +79,8 @@ impl PublishedRecords {
         }
     }
 
-    /// Asserts that every record was delivered: the log has the record once, at the reported offset, and each key's records
-    /// are in order.
+    /// Asserts that every record was delivered: the log has the record once, at the reported offset, and each key's
+    /// records are in order.
     pub(crate) async fn assert_delivered(self, cluster: &TestCluster, topic: &str) {
         let mut reported = BTreeMap::new();
         for (_, value, delivery) in self.sent {

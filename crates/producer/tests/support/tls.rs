@@ -25,11 +25,11 @@ pub(crate) fn pem_path_text(name: &str) -> String {
 
 /// Starts a broker with this certificate. `wants_client` makes the broker require a client certificate.
 pub(crate) async fn cluster(certificate: &str, wants_client: bool) -> TestCluster {
-    cluster_behind(acceptor(certificate, wants_client)).await
+    cluster_with_acceptor(acceptor(certificate, wants_client)).await
 }
 
 /// Starts a broker that accepts TLS connections with `acceptor`.
-pub(crate) async fn cluster_behind(acceptor: TlsAcceptor) -> TestCluster {
+pub(crate) async fn cluster_with_acceptor(acceptor: TlsAcceptor) -> TestCluster {
     let layer = Layer::new(move |tcp| {
         let acceptor = acceptor.clone();
         async move { acceptor.accept(tcp).await.map_err(io::Error::other) }
@@ -52,14 +52,14 @@ pub(crate) fn acceptor(certificate: &str, wants_client: bool) -> TlsAcceptor {
     TlsAcceptor::from(Arc::new(server))
 }
 
-pub(crate) fn with_tls(cluster: &TestCluster) -> KafkaConfig {
+pub(crate) fn tls_config(cluster: &TestCluster) -> KafkaConfig {
     let mut config = config(cluster);
     config.security_protocol = SecurityProtocol::Ssl;
     config.ssl_ca_location = pem_path_text("ca.pem");
     config
 }
 
-pub(crate) fn as_client(mut config: KafkaConfig, certificate: &str, key: &str) -> KafkaConfig {
+pub(crate) fn with_client_certificate(mut config: KafkaConfig, certificate: &str, key: &str) -> KafkaConfig {
     config.ssl_certificate_location = pem_path_text(certificate);
     config.ssl_key_location = pem_path_text(key);
     config
