@@ -16,23 +16,23 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 
-type Fields = BTreeMap<String, String>;
+type SpanFields = BTreeMap<String, String>;
 
 /// The spans and events of a test, in their order.
 #[derive(Clone, Default)]
-struct SpanLog(Arc<Mutex<Vec<LogEntry>>>);
+struct SpanLog(Arc<Mutex<Vec<SpanRecord>>>);
 
 /// A span, or an event with id 0.
 #[derive(Clone, Debug, Default)]
-struct LogEntry {
+struct SpanRecord {
     id: u64,
-    fields: Fields,
+    fields: SpanFields,
     follows: Vec<u64>,
     closed: bool,
 }
 
 /// Stores fields as text.
-struct FieldVisitor<'a>(&'a mut Fields);
+struct FieldVisitor<'a>(&'a mut SpanFields);
 
 impl Visit for FieldVisitor<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
@@ -45,7 +45,7 @@ impl Visit for FieldVisitor<'_> {
 }
 
 impl SpanLog {
-    fn with(&self, id: &Id, change: impl FnOnce(&mut LogEntry)) {
+    fn with(&self, id: &Id, change: impl FnOnce(&mut SpanRecord)) {
         let mut all = self.0.lock().unwrap();
         if let Some(entry) = all.iter_mut().rev().find(|entry| entry.id == id.into_u64()) {
             change(entry);
@@ -53,7 +53,7 @@ impl SpanLog {
     }
 
     /// Returns the spans with this name, such as `send t`.
-    fn spans(&self, name: &str) -> Vec<LogEntry> {
+    fn spans(&self, name: &str) -> Vec<SpanRecord> {
         let all = self.0.lock().unwrap();
         all.iter().filter(|entry| entry.fields.get("otel.name").is_some_and(|it| it == name)).cloned().collect()
     }
@@ -61,13 +61,13 @@ impl SpanLog {
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for SpanLog {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, _: Context<'_, S>) {
-        let mut entry = LogEntry { id: id.into_u64(), ..LogEntry::default() };
+        let mut entry = SpanRecord { id: id.into_u64(), ..SpanRecord::default() };
         attributes.record(&mut FieldVisitor(&mut entry.fields));
         self.0.lock().unwrap().push(entry);
     }
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut entry = LogEntry::default();
+        let mut entry = SpanRecord::default();
         event.record(&mut FieldVisitor(&mut entry.fields));
         self.0.lock().unwrap().push(entry);
     }
