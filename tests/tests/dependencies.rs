@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// The workspace's packages that a package's users compile with it: normal and build dependencies by name.
-fn shipped() -> BTreeMap<String, BTreeSet<String>> {
+fn shipped_dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--no-deps", "--format-version", "1", "--offline"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -26,53 +26,53 @@ fn shipped() -> BTreeMap<String, BTreeSet<String>> {
 }
 
 /// Asserts that `package` knows nobody of the workspace but `allowed`.
-fn knows_only(package: &str, allowed: &[&str]) {
-    let shipped = shipped();
-    let known = shipped.get(package).unwrap_or_else(|| panic!("no package {package}"));
+fn assert_depends_only_on(package: &str, allowed: &[&str]) {
+    let shipped_dependencies = shipped_dependencies();
+    let known = shipped_dependencies.get(package).unwrap_or_else(|| panic!("no package {package}"));
     let strangers: Vec<&String> = known.iter().filter(|k| !allowed.contains(&k.as_str())).collect();
     assert!(strangers.is_empty(), "{package} depends on {strangers:?}");
 }
 
 #[test]
-fn event_model_and_batcher_know_nobody() {
-    knows_only("kafka-courier-event-model", &[]);
-    knows_only("kafka-courier-batcher", &[]);
+fn event_model_and_batcher_are_independent() {
+    assert_depends_only_on("kafka-courier-event-model", &[]);
+    assert_depends_only_on("kafka-courier-batcher", &[]);
 }
 
 #[test]
-fn the_sender_knows_the_batcher_alone() {
-    knows_only("kafka-courier-idempotent-sender", &["kafka-courier-batcher"]);
+fn sender_depends_on_batcher_only() {
+    assert_depends_only_on("kafka-courier-idempotent-sender", &["kafka-courier-batcher"]);
 }
 
 #[test]
-fn dead_letters_know_the_event_model_at_most() {
-    knows_only("kafka-courier-dlq", &["kafka-courier-event-model"]);
+fn dlq_depends_on_event_model_only() {
+    assert_depends_only_on("kafka-courier-dlq", &["kafka-courier-event-model"]);
 }
 
 #[test]
-fn the_test_broker_knows_the_batcher_alone() {
-    knows_only("kafka-courier-test-broker", &["kafka-courier-batcher"]);
+fn test_broker_depends_on_batcher_only() {
+    assert_depends_only_on("kafka-courier-test-broker", &["kafka-courier-batcher"]);
 }
 
 #[test]
-fn the_producer_joins_events_batches_sender_and_dead_letters() {
+fn producer_depends_on_its_four_parts() {
     let parts =
         ["kafka-courier-event-model", "kafka-courier-batcher", "kafka-courier-idempotent-sender", "kafka-courier-dlq"];
-    knows_only("kafka-courier", &parts);
-    let known = &shipped()["kafka-courier"];
+    assert_depends_only_on("kafka-courier", &parts);
+    let known = &shipped_dependencies()["kafka-courier"];
     assert!(parts.iter().all(|part| known.contains(*part)), "{known:?}");
 }
 
 #[test]
-fn the_binary_reaches_kafka_through_the_producer_alone() {
+fn binary_uses_kafka_through_producer() {
     // The test broker is the demo's cluster.
-    knows_only("kafka-courier-cli", &["kafka-courier", "kafka-courier-event-model", "kafka-courier-test-broker"]);
-    assert!(shipped()["kafka-courier-cli"].contains("kafka-courier"));
+    assert_depends_only_on("kafka-courier-cli", &["kafka-courier", "kafka-courier-event-model", "kafka-courier-test-broker"]);
+    assert!(shipped_dependencies()["kafka-courier-cli"].contains("kafka-courier"));
 }
 
 #[test]
-fn no_shipped_package_depends_on_tests_or_benchmarks() {
-    for (package, known) in shipped() {
+fn shipped_packages_exclude_tests_and_benches() {
+    for (package, known) in shipped_dependencies() {
         for unshipped in ["kafka-courier-tests", "kafka-courier-benches"] {
             assert!(!known.contains(unshipped), "{package} depends on {unshipped}");
         }
@@ -80,7 +80,7 @@ fn no_shipped_package_depends_on_tests_or_benchmarks() {
 }
 
 #[test]
-fn what_ships_by_default_has_its_cryptography_without_c_and_ring_only_where_it_is_asked_for() {
+fn default_tls_has_no_c_code() {
     let graph = |features: &[&str]| -> BTreeSet<String> {
         let mut command = Command::new(env!("CARGO"));
         // Not offline: the graph of all targets and features holds crates that no build here has had to download.

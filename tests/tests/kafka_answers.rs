@@ -8,7 +8,7 @@ use kafka_courier::ProducerRecord;
 use kafka_courier_batcher::Stamp;
 use kafka_courier_tests::audited::Producer;
 use kafka_courier_tests::cluster::Cluster;
-use kafka_courier_tests::raw::{Answer, Raw};
+use kafka_courier_tests::raw::{ProduceAnswer, RawConnection};
 
 const TOPIC: &str = "answers";
 const VALUE: &str = "written before the error";
@@ -19,7 +19,7 @@ fn address(cluster: &Cluster, broker: u32) -> Result<String> {
 }
 
 /// The third broker, besides these two.
-fn third(a: u32, b: u32) -> u32 {
+fn third_broker(a: u32, b: u32) -> u32 {
     6 - a - b
 }
 
@@ -32,24 +32,24 @@ fn is_in_the_log(cluster: &Cluster) -> Result<bool> {
     Ok(found)
 }
 
-async fn stamped(address: &str) -> Result<(Raw, Stamp)> {
-    let mut raw = Raw::connect(address).await?;
+async fn connect_with_stamp(address: &str) -> Result<(RawConnection, Stamp)> {
+    let mut raw = RawConnection::connect(address).await?;
     let producer_id = raw.producer_id().await?;
     Ok((raw, Stamp { producer_id, epoch: 0, base_sequence: 0 }))
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_write_that_times_out_on_its_replicas_is_answered_with_its_offset_and_is_in_the_log() {
+async fn timed_out_write_has_its_offset() {
     async fn run() -> Result<()> {
         let cluster = Cluster::start(3)?;
         cluster.create_topic(TOPIC, 1, 3, &[])?;
         let leader = cluster.leader(TOPIC, 0)?;
-        let (mut raw, stamp) = stamped(&address(&cluster, leader)?).await?;
+        let (mut raw, stamp) = connect_with_stamp(&address(&cluster, leader)?).await?;
         let follower = leader % 3 + 1;
         cluster.pause(follower)?;
         let answer = raw.produce(TOPIC, 0, stamp, VALUE.as_bytes(), Duration::from_secs(3)).await;
         cluster.resume(follower)?;
-        ensure!(answer? == Answer { code: 7, base_offset: 0 });
+        ensure!(answer? == ProduceAnswer { code: 7, base_offset: 0 });
         ensure!(is_in_the_log(&cluster)?);
         Ok(())
     }
@@ -75,7 +75,7 @@ fn create_on(cluster: &Cluster, replicas: &[u32]) -> Result<()> {
 }
 
 /// Gives the same replicas in another order: nothing moves, and the first is now the preferred leader.
-fn reorder(cluster: &Cluster, replicas: &[u32]) -> Result<()> {
+fn reorder_replicas(cluster: &Cluster, replicas: &[u32]) -> Result<()> {
     let servers = cluster.internal_bootstrap()?;
     let plan = cluster.file("order.json");
     let partition = serde_json::json!({ "topic": TOPIC, "partition": 0, "replicas": replicas });
@@ -87,7 +87,7 @@ fn reorder(cluster: &Cluster, replicas: &[u32]) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_is_replaced_while_a_write_waits_answers_not_leader_with_the_offset_and_the_record_is_in_the_log()
+async fn replaced_leader_answers_with_offset()
 {
     async fn run() -> Result<()> {
         // A paused broker counts as alive and in sync all the while, and leadership moves only when it is told to.
@@ -100,13 +100,13 @@ async fn a_leader_that_is_replaced_while_a_write_waits_answers_not_leader_with_t
         // The active controller is not the one that is paused: the election would have to wait for another.
         let leader = active_controller(&cluster)?;
         let next = leader % 3 + 1;
-        let paused = third(leader, next);
+        let paused = third_broker(leader, next);
         create_on(&cluster, &[leader, next, paused])?;
         ensure!(cluster.leader(TOPIC, 0)? == leader);
-        let (mut raw, stamp) = stamped(&address(&cluster, leader)?).await?;
+        let (mut raw, stamp) = connect_with_stamp(&address(&cluster, leader)?).await?;
         let first = raw.produce(TOPIC, 0, stamp, b"first", Duration::from_secs(20)).await?;
-        ensure!(first == Answer { code: 0, base_offset: 0 }, "{first:?}");
-        reorder(&cluster, &[next, leader, paused])?;
+        ensure!(first == ProduceAnswer { code: 0, base_offset: 0 }, "{first:?}");
+        reorder_replicas(&cluster, &[next, leader, paused])?;
         cluster.pause(paused)?;
         let second = Stamp { base_sequence: 1, ..stamp };
         let waiting =
@@ -116,7 +116,7 @@ async fn a_leader_that_is_replaced_while_a_write_waits_answers_not_leader_with_t
         cluster.resume(paused)?;
         elected?;
         let answer = answer?;
-        ensure!(answer == Answer { code: 6, base_offset: 1 }, "{answer:?}");
+        ensure!(answer == ProduceAnswer { code: 6, base_offset: 1 }, "{answer:?}");
         ensure!(cluster.leader(TOPIC, 0)? == next);
         ensure!(is_in_the_log(&cluster)?);
         Ok(())
@@ -133,13 +133,13 @@ async fn elect_once_written(cluster: &Cluster, leader: u32) -> Result<()> {
         ensure!(Instant::now() < deadline, "the record was not appended within 60 s");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    Raw::connect(&address(cluster, leader)?).await?.elect_preferred_leader(TOPIC, 0).await
+    RawConnection::connect(&address(cluster, leader)?).await?.elect_preferred_leader(TOPIC, 0).await
 }
 
 /// The leader checks record times before it looks for duplicates: it refuses what it has written, and says nothing of it. What
 /// its producer state covers is then found in the log, and not sent again until time is up.
 #[tokio::test(flavor = "multi_thread")]
-async fn written_batch_whose_repeat_is_too_old_is_delivered() {
+async fn too_old_repeat_counts_as_delivered() {
     async fn run() -> Result<()> {
         let cluster = Cluster::start_with(1, &["--proxied"])?;
         cluster.create_topic(TOPIC, 1, 1, &[("message.timestamp.before.max.ms", "500")])?;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use kafka_courier_tests::cluster::Cluster;
-use kafka_courier_tests::courier::{Courier, Finished};
+use kafka_courier_tests::courier::{Courier, FinishedRun};
 use serde_json::{Value, json};
 
 /// A dead letter for `topic`: number `number` of its store.
@@ -29,7 +29,7 @@ struct Store<'a> {
 }
 
 impl Store<'_> {
-    fn run(&self, words: &[&str], input: &str) -> Result<Finished> {
+    fn run(&self, words: &[&str], input: &str) -> Result<FinishedRun> {
         let store = self.words.iter().map(String::as_str).collect::<Vec<_>>();
         let courier = Courier::new(&[&["dlq"], words, &["--brokers", self.cluster.bootstrap()], &store].concat())?;
         let courier = courier.within(Duration::from_secs(300)).env("KAFKA_METADATA_TIMEOUT", "1500ms");
@@ -76,7 +76,7 @@ fn numbers(cluster: &Cluster, topic: &str) -> Result<BTreeMap<String, Vec<u64>>>
 }
 
 /// The topic holds all of so many letters once, those of each key in their order.
-fn in_order(cluster: &Cluster, topic: &str, count: u64) -> Result<()> {
+fn check_order(cluster: &Cluster, topic: &str, count: u64) -> Result<()> {
     let found = numbers(cluster, topic)?;
     for (key, numbers) in &found {
         ensure!(numbers.is_sorted_by(|a, b| a < b), "the records of {key} are out of order: {numbers:?}");
@@ -98,7 +98,7 @@ fn failed_limited_replay_keeps_topic_order() {
         cluster.create_topic("late", 1, 1, &[])?;
         let report = store.replay(&[], 0)?;
         ensure!(report["delivered"] == 6, "{report}");
-        in_order(&cluster, "late", 6)
+        check_order(&cluster, "late", 6)
     }
     run().unwrap();
 }
@@ -123,7 +123,7 @@ fn topic_created_during_replay_keeps_order() {
         let began = Instant::now();
         store.replay(&[], 0)?;
         println!("60,000 letters of five keys in {:.1} s", began.elapsed().as_secs_f64());
-        in_order(&cluster, "big1", 60_000)
+        check_order(&cluster, "big1", 60_000)
     }
     run().unwrap();
 }
@@ -145,7 +145,7 @@ fn raised_partitions_keep_topic_order() {
         for limit in ["30", "30", "200"] {
             store.replay(&["--limit", limit], 0)?;
         }
-        in_order(&cluster, "t", 200)
+        check_order(&cluster, "t", 200)
     }
     run().unwrap();
 }

@@ -64,19 +64,19 @@ fn compacted_topics_are_refused() {
             let said = [format!("cleanup.policy={policy}"), "set cleanup.policy=delete".to_owned()];
             let said: Vec<&str> = said.iter().map(String::as_str).collect();
             let publish = courier(&cluster, &["publish", "--no-dlq-file"])?.env("KAFKA_DLQ_TOPIC", topic);
-            publish.input_bytes(input().as_bytes())?.run()?.expect_code(78)?.expect_said(&said)?;
+            publish.input_bytes(input().as_bytes())?.run()?.expect_code(78)?.expect_stderr(&said)?;
             let import = dlq(&cluster, topic, &["import"])?.input_bytes(letters.as_bytes())?;
-            import.run()?.expect_code(78)?.expect_said(&said)?;
+            import.run()?.expect_code(78)?.expect_stderr(&said)?;
             ensure!(records(&cluster, topic)? == 0, "something was written to {topic}");
-            dlq(&cluster, topic, &["list"])?.run()?.expect_code(0)?.expect_said(&said)?;
+            dlq(&cluster, topic, &["list"])?.run()?.expect_code(0)?.expect_stderr(&said)?;
 
             set_policy(&cluster, topic, "cleanup.policy=delete")?;
             let import = dlq(&cluster, topic, &["import"])?.input_bytes(letters.as_bytes())?;
             // Kafka's retention of seven days is said.
             let said = ["150 dead letters imported", "warning: ", "retention.ms=604800000"];
-            import.run()?.expect_code(0)?.expect_said(&said)?;
+            import.run()?.expect_code(0)?.expect_stderr(&said)?;
             let again = dlq(&cluster, topic, &["import"])?.input_bytes(letters.as_bytes())?;
-            again.run()?.expect_code(0)?.expect_said(&["0 dead letters imported", "150 already stored"])?;
+            again.run()?.expect_code(0)?.expect_stderr(&["0 dead letters imported", "150 already stored"])?;
             ensure!(records(&cluster, topic)? == EVENTS, "letters were written twice");
             set_policy(&cluster, topic, "retention.ms=-1")?;
             let quiet = dlq(&cluster, topic, &["list", "--json"])?.run()?.expect_code(0)?;
@@ -97,15 +97,15 @@ fn letters_are_sent_to_another_topic() {
         cluster.create_topic("right", 3, 1, &[])?;
         let letters = letters(&cluster)?;
         let import = dlq(&cluster, "dead", &["import"])?.input_bytes(letters.as_bytes())?;
-        import.run()?.expect_code(0)?.expect_said(&["150 dead letters imported"])?;
+        import.run()?.expect_code(0)?.expect_stderr(&["150 dead letters imported"])?;
         cluster.dump("dead", |record| {
             ensure!(record.header("__connect.errors.stage") == Some("KAFKA_PRODUCE"), "{record:?}");
             Ok(())
         })?;
         let replay = dlq(&cluster, "dead", &["replay", "--all", "--to-topic", "right"])?;
-        replay.run()?.expect_code(0)?.expect_said(&["150 delivered"])?;
+        replay.run()?.expect_code(0)?.expect_stderr(&["150 delivered"])?;
         ensure!((records(&cluster, "right")?, records(&cluster, "user-events")?) == (EVENTS, 0));
-        dlq(&cluster, "dead", &["list"])?.run()?.expect_code(0)?.expect_said(&["no dead letters"])?;
+        dlq(&cluster, "dead", &["list"])?.run()?.expect_code(0)?.expect_stderr(&["no dead letters"])?;
         Ok(())
     }
     run().unwrap();

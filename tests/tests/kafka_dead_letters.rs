@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use kafka_courier_tests::cluster::Cluster;
-use kafka_courier_tests::courier::{Courier, Finished};
+use kafka_courier_tests::courier::{Courier, FinishedRun};
 use serde_json::Value;
 
 const TOPIC: &str = "outage";
@@ -25,12 +25,12 @@ const IMPATIENT: [(&str, &str); 4] = [
 ];
 
 /// A file of letters, and the commands on it.
-struct Letters<'a> {
+struct LetterFile<'a> {
     cluster: &'a Cluster,
     folder: tempfile::TempDir,
 }
 
-impl<'a> Letters<'a> {
+impl<'a> LetterFile<'a> {
     fn new(cluster: &'a Cluster) -> Result<Self> {
         Ok(Self { cluster, folder: tempfile::tempdir()? })
     }
@@ -82,7 +82,7 @@ fn event(number: u64) -> String {
 }
 
 /// The ids of the events whose receipts say this of `outcome`.
-fn told(receipts: &[Value], outcome: Option<&str>) -> BTreeSet<String> {
+fn ids_with_outcome(receipts: &[Value], outcome: Option<&str>) -> BTreeSet<String> {
     let wanted = |receipt: &&Value| receipt["outcome"].as_str() == outcome;
     receipts.iter().filter(wanted).filter_map(|receipt| receipt["id"].as_str().map(str::to_owned)).collect()
 }
@@ -92,7 +92,7 @@ fn ids(letters: &[Value]) -> BTreeSet<String> {
 }
 
 /// How often each event is in the topic.
-fn in_log(cluster: &Cluster, topic: &str) -> Result<HashMap<String, u64>> {
+fn copies_in_log(cluster: &Cluster, topic: &str) -> Result<HashMap<String, u64>> {
     let mut found = HashMap::new();
     cluster.dump(topic, |record| {
         *found.entry(record.header("event_id").context("a record that is not ours")?.to_owned()).or_default() += 1;
@@ -101,8 +101,8 @@ fn in_log(cluster: &Cluster, topic: &str) -> Result<HashMap<String, u64>> {
     Ok(found)
 }
 
-fn exactly_once(cluster: &Cluster, topic: &str, count: u64) -> Result<()> {
-    let found = in_log(cluster, topic)?;
+fn check_exactly_once(cluster: &Cluster, topic: &str, count: u64) -> Result<()> {
+    let found = copies_in_log(cluster, topic)?;
     let twice: Vec<_> = found.iter().filter(|(_, count)| **count > 1).collect();
     ensure!(
         twice.is_empty(),
@@ -115,7 +115,7 @@ fn exactly_once(cluster: &Cluster, topic: &str, count: u64) -> Result<()> {
 }
 
 /// Feeds events at a steady pace until told how many there were.
-fn feed(mut input: impl Write, until: impl Fn(u64) -> bool) -> Result<u64> {
+fn write_events(mut input: impl Write, until: impl Fn(u64) -> bool) -> Result<u64> {
     let mut number = 0;
     while !until(number) {
         input.write_all(event(number).as_bytes())?;
@@ -126,12 +126,12 @@ fn feed(mut input: impl Write, until: impl Fn(u64) -> bool) -> Result<u64> {
 }
 
 /// Publishes at a steady pace while `fault` does its work; returns the number of events and how it ended.
-fn publish_under(letters: &Letters<'_>, fault: impl FnOnce() -> Result<()> + Send) -> Result<(u64, Finished)> {
+fn publish_under(letters: &LetterFile<'_>, fault: impl FnOnce() -> Result<()> + Send) -> Result<(u64, FinishedRun)> {
     let (reader, writer) = std::io::pipe()?;
     let courier = letters.publisher(&["--topic", TOPIC])?.input(Stdio::from(reader));
     let over = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let feeder = scope.spawn(|| feed(writer, |_| over.load(std::sync::atomic::Ordering::Relaxed)));
+        let feeder = scope.spawn(|| write_events(writer, |_| over.load(std::sync::atomic::Ordering::Relaxed)));
         let running = scope.spawn(|| courier.run());
         let done = fault();
         over.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -143,7 +143,7 @@ fn publish_under(letters: &Letters<'_>, fault: impl FnOnce() -> Result<()> + Sen
 }
 
 /// Starts a replay and kills it (SIGKILL) after a while.
-fn killed_replay(letters: &Letters<'_>, after: Duration) -> Result<()> {
+fn killed_replay(letters: &LetterFile<'_>, after: Duration) -> Result<()> {
     let mut child = letters.dlq(&["replay", "--all", "--verify", "--rate", "30"])?.pipe()?;
     std::thread::sleep(after); // anywhere in its work
     child.kill()?;
@@ -152,11 +152,11 @@ fn killed_replay(letters: &Letters<'_>, after: Duration) -> Result<()> {
 }
 
 #[test]
-fn an_outage_of_a_minute_under_load_ends_in_letters_and_replays_that_are_killed_leave_each_event_once() {
+fn killed_replays_deliver_each_event_once() {
     fn run() -> Result<()> {
         let cluster = Cluster::start(3)?;
         cluster.create_topic(TOPIC, 6, 3, &[])?;
-        let letters = Letters::new(&cluster)?;
+        let letters = LetterFile::new(&cluster)?;
         let (count, run) = publish_under(&letters, || {
             std::thread::sleep(Duration::from_secs(5)); // all is well
             for broker in 1..=3 {
@@ -169,8 +169,8 @@ fn an_outage_of_a_minute_under_load_ends_in_letters_and_replays_that_are_killed_
         })?;
         let run = run.expect_code(1)?;
         let receipts = lines(&run.stdout)?;
-        let (delivered, unknown) = (told(&receipts, None), told(&receipts, Some("unknown")));
-        let not_written = told(&receipts, Some("not_written"));
+        let (delivered, unknown) = (ids_with_outcome(&receipts, None), ids_with_outcome(&receipts, Some("unknown")));
+        let not_written = ids_with_outcome(&receipts, Some("not_written"));
         let held = letters.list()?;
         println!(
             "{}",
@@ -210,26 +210,26 @@ fn an_outage_of_a_minute_under_load_ends_in_letters_and_replays_that_are_killed_
         println!("replayed in {:.1} s", began.elapsed().as_secs_f64());
         ensure!(report["not_found"] == 0 && report["failed"] == 0, "{report}");
         ensure!(letters.list()?.is_empty(), "letters are left");
-        exactly_once(&cluster, TOPIC, count)
+        check_exactly_once(&cluster, TOPIC, count)
     }
     run().unwrap();
 }
 
 #[test]
-fn answers_that_are_lost_after_the_write_make_doubtful_letters_and_verify_finds_each_in_the_log() {
+fn verify_finds_writes_without_answers() {
     /// As many as are handed over before the first verdict.
     const EVENTS: u64 = 200;
     fn run() -> Result<()> {
         let cluster = Cluster::start_with(3, &["--proxied"])?;
         cluster.create_topic(TOPIC, 6, 3, &[])?;
-        let letters = Letters::new(&cluster)?;
+        let letters = LetterFile::new(&cluster)?;
         cluster.fault(&["drop_response=1000000", "api=0"])?;
         let input: String = (0..EVENTS).map(event).collect();
         let run = letters.publisher(&["--topic", TOPIC])?.input_bytes(input.as_bytes())?.run()?.expect_code(1)?;
-        let unknown = told(&lines(&run.stdout)?, Some("unknown"));
+        let unknown = ids_with_outcome(&lines(&run.stdout)?, Some("unknown"));
         cluster.fault(&["clear"])?;
         let held = letters.list()?;
-        let landed = in_log(&cluster, TOPIC)?.len();
+        let landed = copies_in_log(&cluster, TOPIC)?.len();
         println!("{EVENTS} events: {} letters, {} unknown, {landed} in the log", held.len(), unknown.len());
         ensure!(held.len() as u64 == EVENTS && unknown.len() >= landed && landed > 0);
         // No key's letter is certain before another one of its key is in doubt: only out of order one can be the proof.
@@ -251,20 +251,20 @@ fn answers_that_are_lost_after_the_write_make_doubtful_letters_and_verify_finds_
             ensure!(report["delivered"] == left.len(), "{report}");
         }
         ensure!(letters.list()?.is_empty(), "letters are left");
-        exactly_once(&cluster, TOPIC, EVENTS)
+        check_exactly_once(&cluster, TOPIC, EVENTS)
     }
     run().unwrap();
 }
 
 /// Publishes so many events that are refused into the topic `dead`, and then lifts what they were refused for.
-fn letters_in_a_topic(cluster: &Cluster, count: u64, look: impl FnOnce() -> Result<()>) -> Result<()> {
+fn store_letters_in_topic(cluster: &Cluster, count: u64, look: impl FnOnce() -> Result<()>) -> Result<()> {
     cluster.create_topic(TOPIC, 1, 1, &[("max.message.bytes", "200")])?;
     cluster.create_topic("dead", 2, 1, &[])?;
-    let letters = Letters::new(cluster)?;
+    let letters = LetterFile::new(cluster)?;
     let input: String = (0..count).map(event).collect();
     let publisher = letters.publisher(&["--topic", TOPIC])?.env("KAFKA_DLQ_TOPIC", "dead");
     let run = publisher.input_bytes(input.as_bytes())?.run()?.expect_code(1)?;
-    run.expect_said(&[&format!("{count} dead letters were kept in dead")])?;
+    run.expect_stderr(&[&format!("{count} dead letters were kept in dead")])?;
     look()?;
     let server = ["--bootstrap-server", cluster.bootstrap(), "--alter", "--entity-type", "topics", "--entity-name"];
     let raised = [&server[..], &[TOPIC, "--add-config", "max.message.bytes=1048588"]].concat();
@@ -278,7 +278,7 @@ fn dlq_of_topic(cluster: &Cluster, words: &[&str]) -> Result<Courier> {
 }
 
 #[test]
-fn letters_in_a_topic_bear_the_headers_of_kafka_connect_and_go_again_from_there() {
+fn letters_carry_kafka_connect_headers() {
     fn run() -> Result<()> {
         let cluster = Cluster::start(1)?;
         let look = || {
@@ -296,30 +296,30 @@ fn letters_in_a_topic_bear_the_headers_of_kafka_connect_and_go_again_from_there(
             ensure!(seen == 50, "{seen} letters in the topic");
             Ok(())
         };
-        letters_in_a_topic(&cluster, 50, look)?;
+        store_letters_in_topic(&cluster, 50, look)?;
         let dlq = |words: &[&str]| dlq_of_topic(&cluster, words)?.run()?.expect_code(0);
         ensure!(lines(&dlq(&["list", "--json"])?.stdout)?.len() == 50);
         let report: Value = serde_json::from_str(&dlq(&["replay", "--all", "--json"])?.stdout)?;
         ensure!(report["delivered"] == 50, "{report}");
         ensure!(dlq(&["list", "--json"])?.stdout.is_empty(), "letters are left");
-        exactly_once(&cluster, TOPIC, 50)
+        check_exactly_once(&cluster, TOPIC, 50)
     }
     run().unwrap();
 }
 
 #[test]
-fn of_two_replays_of_a_topic_one_is_told_of_the_other_and_when_that_is_killed_the_next_takes_over_and_doubles_nothing()
+fn next_replay_takes_over_killed_one()
 {
     fn run() -> Result<()> {
         let cluster = Cluster::start(1)?;
-        letters_in_a_topic(&cluster, 8, || Ok(()))?;
+        store_letters_in_topic(&cluster, 8, || Ok(()))?;
         let mut first = dlq_of_topic(&cluster, &["replay", "--all", "--rate", "1"])?.pipe()?;
-        while in_log(&cluster, TOPIC)?.len() < 2 {
+        while copies_in_log(&cluster, TOPIC)?.len() < 2 {
             ensure!(first.try_wait()?.is_none(), "the first replay has ended");
         }
         let second = || dlq_of_topic(&cluster, &["replay", "--all", "--json"])?.within(Duration::from_secs(150)).run();
-        let told = format!("are being replayed by process {}", first.id());
-        second()?.expect_code(75)?.expect_said(&[&told])?;
+        let ids_with_outcome = format!("are being replayed by process {}", first.id());
+        second()?.expect_code(75)?.expect_stderr(&[&ids_with_outcome])?;
         first.kill()?;
         first.wait()?;
         let killed = Instant::now();
@@ -335,7 +335,7 @@ fn of_two_replays_of_a_topic_one_is_told_of_the_other_and_when_that_is_killed_th
             dlq_of_topic(&cluster, &["list", "--json"])?.run()?.expect_code(0)?.stdout.is_empty(),
             "letters are left"
         );
-        exactly_once(&cluster, TOPIC, 8)
+        check_exactly_once(&cluster, TOPIC, 8)
     }
     run().unwrap();
 }

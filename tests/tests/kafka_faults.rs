@@ -6,39 +6,39 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use kafka_courier::KafkaConfig;
 use kafka_courier_tests::cluster::Cluster;
-use kafka_courier_tests::faults::{FLOW, Fault, Flow};
-use kafka_courier_tests::traffic::{Balance, Traffic};
+use kafka_courier_tests::faults::{RECORDS_PER_STEP, ClusterFault, AcknowledgedTraffic};
+use kafka_courier_tests::traffic::{TrafficReport, Traffic};
 
 const TOPIC: &str = "ledger";
 /// Runs traffic through a cluster while `fault` breaks it, and checks the ledger.
-fn under(
+fn run_under(
     arguments: &[&str],
     config: KafkaConfig,
     fault: impl AsyncFnOnce(&Cluster, &Traffic) -> Result<()>,
-) -> Result<Balance> {
+) -> Result<TrafficReport> {
     let cluster = Cluster::start_with(3, arguments)?;
     cluster.create_topic(TOPIC, 6, 3, &[])?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let traffic = Traffic::start(&cluster, TOPIC, config)?;
-        traffic.flows(FLOW).await?;
+        traffic.wait_for_acknowledgements(RECORDS_PER_STEP).await?;
         fault(&cluster, &traffic).await?;
-        traffic.flows(FLOW).await?;
-        let balance = traffic.balance(&cluster).await?;
-        println!("{balance}");
-        Ok(balance)
+        traffic.wait_for_acknowledgements(RECORDS_PER_STEP).await?;
+        let report = traffic.finish(&cluster).await?;
+        println!("{report}");
+        Ok(report)
     })
 }
 
 /// With default settings every record is delivered.
-fn all_delivered(fault: Fault) -> Result<()> {
-    let strike = async |cluster: &Cluster, traffic: &Traffic| fault.strike(cluster, TOPIC, traffic).await;
-    let balance = under(fault.arguments(), KafkaConfig::default(), strike)?;
-    ensure!(balance.delivered == balance.accepted, "{balance}");
+fn all_delivered(fault: ClusterFault) -> Result<()> {
+    let apply = async |cluster: &Cluster, traffic: &Traffic| fault.apply(cluster, TOPIC, traffic).await;
+    let report = run_under(fault.arguments(), KafkaConfig::default(), apply)?;
+    ensure!(report.delivered == report.accepted, "{report}");
     Ok(())
 }
 
-fn quick() -> KafkaConfig {
+fn short_timeouts() -> KafkaConfig {
     let mut config = KafkaConfig::default();
     config.delivery_timeout = Duration::from_secs(5);
     config.request_timeout = Duration::from_secs(3);
@@ -46,33 +46,33 @@ fn quick() -> KafkaConfig {
 }
 
 #[test]
-fn a_leader_killed_and_started_again_loses_and_doubles_nothing() {
-    all_delivered(Fault::KillLeader).unwrap();
+fn killed_leader_delivers_exactly_once() {
+    all_delivered(ClusterFault::KillLeader).unwrap();
 }
 
 #[test]
-fn a_leader_that_is_stopped_and_continued_loses_and_doubles_nothing() {
-    all_delivered(Fault::PauseLeader).unwrap();
+fn paused_leader_delivers_exactly_once() {
+    all_delivered(ClusterFault::PauseLeader).unwrap();
 }
 
 #[test]
-fn a_rolling_restart_loses_and_doubles_nothing() {
-    all_delivered(Fault::RollingRestart).unwrap();
+fn rolling_restart_delivers_exactly_once() {
+    all_delivered(ClusterFault::RollingRestart).unwrap();
 }
 
 #[test]
-fn connections_that_are_cut_again_and_again_lose_and_double_nothing() {
-    all_delivered(Fault::CutConnections).unwrap();
+fn cut_connections_deliver_exactly_once() {
+    all_delivered(ClusterFault::CutConnections).unwrap();
 }
 
 #[test]
-fn answers_that_are_lost_after_the_write_lose_and_double_nothing() {
-    all_delivered(Fault::LoseAnswers).unwrap();
+fn lost_answers_deliver_exactly_once() {
+    all_delivered(ClusterFault::LoseAnswers).unwrap();
 }
 
 #[test]
-fn after_an_outage_longer_than_delivery_timeout_every_verdict_is_true() {
-    let balance = under(&[], quick(), async |cluster, traffic| {
+fn verdicts_hold_after_long_outage() {
+    let report = run_under(&[], short_timeouts(), async |cluster, traffic| {
         for broker in 1..=3 {
             cluster.pause(broker)?;
         }
@@ -80,12 +80,12 @@ fn after_an_outage_longer_than_delivery_timeout_every_verdict_is_true() {
         for broker in 1..=3 {
             cluster.resume(broker)?;
         }
-        traffic.flows(FLOW).await
+        traffic.wait_for_acknowledgements(RECORDS_PER_STEP).await
     })
-    .and_then(|balance| {
-        ensure!(balance.not_written + balance.unknown > 0, "the outage was not felt: {balance}");
-        Ok(balance)
+    .and_then(|report| {
+        ensure!(report.not_written + report.unknown > 0, "the outage was not felt: {report}");
+        Ok(report)
     })
     .unwrap();
-    assert_eq!(balance.delivered + balance.not_written + balance.unknown, balance.accepted, "{balance}");
+    assert_eq!(report.delivered + report.not_written + report.unknown, report.accepted, "{report}");
 }

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use anyhow::{Context, Result, ensure};
 use kafka_courier_tests::cluster::Cluster;
-use kafka_courier_tests::courier::{Courier, Finished};
+use kafka_courier_tests::courier::{Courier, FinishedRun};
 use kafka_courier_tests::ledger::Ledger;
 use kafka_courier_tests::receipts;
 use serde_json::json;
@@ -32,14 +32,14 @@ fn cluster_with_topic() -> Result<Cluster> {
 }
 
 /// Publishes the lines into [`TOPIC`].
-fn publish(cluster: &Cluster, lines: &[String], more: &[&str]) -> Result<Finished> {
+fn publish(cluster: &Cluster, lines: &[String], more: &[&str]) -> Result<FinishedRun> {
     let mut arguments = vec!["publish", "--brokers", cluster.bootstrap(), "--topic", TOPIC];
     arguments.extend_from_slice(more);
     Courier::new(&arguments)?.input_bytes((lines.join("\n") + "\n").as_bytes())?.run()
 }
 
 /// Checks that the topic holds these events, each once and in order, and no others.
-fn arrived(cluster: &Cluster, events: &[String]) -> Result<()> {
+fn check_arrived(cluster: &Cluster, events: &[String]) -> Result<()> {
     let mut ledger = Ledger::read(events.join("\n").as_bytes(), Some(TOPIC))?;
     let counts = ledger.check(cluster)?;
     ensure!(counts == [(TOPIC.to_owned(), events.len() as u64)], "{counts:?}");
@@ -47,7 +47,7 @@ fn arrived(cluster: &Cluster, events: &[String]) -> Result<()> {
 }
 
 /// An address on which nothing listens.
-fn nobody() -> Result<String> {
+fn unused_address() -> Result<String> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
 }
 
@@ -64,7 +64,7 @@ fn noise(length: usize) -> String {
 }
 
 #[test]
-fn garbage_lines_are_named_and_counted_and_all_events_around_them_arrive() {
+fn garbage_lines_are_named_and_skipped() {
     let cluster = cluster_with_topic().unwrap();
     let events = sample(300).unwrap();
     let mut lines = events.clone();
@@ -73,26 +73,26 @@ fn garbage_lines_are_named_and_counted_and_all_events_around_them_arrive() {
     lines.insert(200, r#"{"type":"user.logged_in","data":"#.to_owned());
     publish(&cluster, &lines, &[])
         .and_then(|run| run.expect_code(DATA))
-        .and_then(|run| run.expect_said(&["line 1", "line 101", "line 201"]))
+        .and_then(|run| run.expect_stderr(&["line 1", "line 101", "line 201"]))
         .unwrap();
-    arrived(&cluster, &events).unwrap();
+    check_arrived(&cluster, &events).unwrap();
 }
 
 #[test]
-fn strict_stops_at_the_first_bad_line_and_delivers_what_stood_before_it() {
+fn strict_stops_at_first_bad_line() {
     let cluster = cluster_with_topic().unwrap();
     let events = sample(300).unwrap();
     let mut lines = events.clone();
     lines.insert(100, "garbage".to_owned());
     publish(&cluster, &lines, &["--strict"])
         .and_then(|run| run.expect_code(DATA))
-        .and_then(|run| run.expect_said(&["line 101"]))
+        .and_then(|run| run.expect_stderr(&["line 101"]))
         .unwrap();
-    arrived(&cluster, &events[..100]).unwrap();
+    check_arrived(&cluster, &events[..100]).unwrap();
 }
 
 #[test]
-fn an_event_of_two_megabytes_is_refused_with_its_size_and_all_around_it_arrive() {
+fn oversized_event_fails_alone() {
     let cluster = cluster_with_topic().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("receipts.ndjson");
@@ -105,9 +105,9 @@ fn an_event_of_two_megabytes_is_refused_with_its_size_and_all_around_it_arrive()
     lines.insert(150, big.to_string());
     publish(&cluster, &lines, &["--receipts", file.to_str().unwrap()])
         .and_then(|run| run.expect_code(SOME_FAILED))
-        .and_then(|run| run.expect_said(&["line 151"]))
+        .and_then(|run| run.expect_stderr(&["line 151"]))
         .unwrap();
-    arrived(&cluster, &events).unwrap();
+    check_arrived(&cluster, &events).unwrap();
 
     let (mut delivered, mut refused) = (0, 0);
     receipts::read(&file, |receipt| {
@@ -121,7 +121,7 @@ fn an_event_of_two_megabytes_is_refused_with_its_size_and_all_around_it_arrive()
 }
 
 #[test]
-fn events_for_a_topic_that_is_not_there_fail_alone() {
+fn events_for_missing_topic_fail_alone() {
     let cluster = cluster_with_topic().unwrap();
     let mut ours = Vec::new();
     let mut lines = sample(300).unwrap();
@@ -142,7 +142,7 @@ fn events_for_a_topic_that_is_not_there_fail_alone() {
         .input_bytes(input.as_bytes())
         .and_then(Courier::run)
         .and_then(|run| run.expect_code(SOME_FAILED))
-        .and_then(|run| run.expect_said(&["no-such-topic"]))
+        .and_then(|run| run.expect_stderr(&["no-such-topic"]))
         .unwrap();
     let mut found = Vec::new();
     cluster
@@ -162,66 +162,66 @@ fn events_for_a_topic_that_is_not_there_fail_alone() {
 }
 
 #[test]
-fn a_directory_as_file_is_refused_before_anything_is_sent() {
+fn directory_is_refused_as_input() {
     let folder = tempfile::tempdir().unwrap();
     let name = folder.path().to_str().unwrap();
-    Courier::new(&["publish", "--brokers", &nobody().unwrap(), name])
+    Courier::new(&["publish", "--brokers", &unused_address().unwrap(), name])
         .and_then(Courier::run)
         .and_then(|run| run.expect_code(DATA))
-        .and_then(|run| run.expect_said(&[name, "directory"]))
+        .and_then(|run| run.expect_stderr(&[name, "directory"]))
         .unwrap();
 }
 
 #[test]
-fn a_file_that_is_not_there_is_named() {
+fn missing_file_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let name = folder.path().join("absent.ndjson");
     let name = name.to_str().unwrap();
-    Courier::new(&["publish", "--brokers", &nobody().unwrap(), name])
+    Courier::new(&["publish", "--brokers", &unused_address().unwrap(), name])
         .and_then(Courier::run)
         .and_then(|run| run.expect_code(DATA))
-        .and_then(|run| run.expect_said(&[name]))
+        .and_then(|run| run.expect_stderr(&[name]))
         .unwrap();
 }
 
 #[test]
-fn brokers_that_nothing_listens_on_are_named_and_the_exit_code_says_unreachable() {
-    let address = nobody().unwrap();
+fn unreachable_brokers_are_named() {
+    let address = unused_address().unwrap();
     let input = sample(10).unwrap().join("\n");
     Courier::new(&["publish", "--brokers", &address, "-"])
         .and_then(|run| run.input_bytes(input.as_bytes()))
         .and_then(Courier::run)
         .and_then(|run| run.expect_code(UNREACHABLE))
-        .and_then(|run| run.expect_said(&[&address]))
+        .and_then(|run| run.expect_stderr(&[&address]))
         .unwrap();
 }
 
 #[test]
-fn a_topic_name_that_kafka_does_not_allow_is_refused_with_the_rule() {
+fn invalid_topic_name_is_refused() {
     let too_long = "t".repeat(250);
     for name in ["all events", "..", "überraschung", "", &too_long] {
-        Courier::new(&["publish", "--brokers", &nobody().unwrap(), "--topic", name])
+        Courier::new(&["publish", "--brokers", &unused_address().unwrap(), "--topic", name])
             .and_then(Courier::run)
             .and_then(|run| run.expect_code(USAGE))
-            .and_then(|run| run.expect_said(&["topic"]))
+            .and_then(|run| run.expect_stderr(&["topic"]))
             .unwrap();
     }
 }
 
 #[test]
-fn a_setting_that_makes_no_sense_is_refused_by_name() {
+fn invalid_setting_is_named() {
     for (name, value) in [("KAFKA_FLUSH_MESSAGES", "many"), ("KAFKA_TOPIC_MAPPING", "a=b c")] {
-        let run = Courier::new(&["publish", "--brokers", &nobody().unwrap()]).unwrap();
+        let run = Courier::new(&["publish", "--brokers", &unused_address().unwrap()]).unwrap();
         run.env(name, value)
             .run()
             .and_then(|run| run.expect_code(CONFIG))
-            .and_then(|run| run.expect_said(&[name]))
+            .and_then(|run| run.expect_stderr(&[name]))
             .unwrap();
     }
 }
 
 #[test]
-fn a_json_array_in_a_file_is_read_as_lines_are() {
+fn json_array_is_read_as_lines() {
     let cluster = cluster_with_topic().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("events.json");
@@ -231,5 +231,5 @@ fn a_json_array_in_a_file_is_read_as_lines_are() {
         .and_then(Courier::run)
         .and_then(|run| run.expect_code(0))
         .unwrap();
-    arrived(&cluster, &events).unwrap();
+    check_arrived(&cluster, &events).unwrap();
 }

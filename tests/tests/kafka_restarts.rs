@@ -24,7 +24,7 @@ enum Down {
 }
 
 /// Swallows every answer to Produce, late enough for all five requests to be on their way.
-fn swallow(cluster: &Cluster) -> Result<()> {
+fn lose_answers(cluster: &Cluster) -> Result<()> {
     cluster.fault(&["latency_ms=150", "drop_response=100000", "api=0"])
 }
 
@@ -56,7 +56,7 @@ fn copies(cluster: &Cluster, topic: &str) -> Result<Vec<usize>> {
     Ok(counts.into_values().collect())
 }
 
-async fn ours(cluster: &Cluster, topic: &str, down: Down) -> Result<Vec<usize>> {
+async fn publish_with_courier(cluster: &Cluster, topic: &str, down: Down) -> Result<Vec<usize>> {
     let mut config = cluster.config()?;
     config.flush_messages = 1;
     config.delivery_timeout = Duration::from_secs(120);
@@ -65,7 +65,7 @@ async fn ours(cluster: &Cluster, topic: &str, down: Down) -> Result<Vec<usize>> 
     let values: Vec<String> = (0..RECORDS).map(|number| format!("record-{number}")).collect();
     let record = |value| ProducerRecord { topic, value: Some(str::as_bytes(value)), ..ProducerRecord::default() };
     producer.send(&record(&values[0])).await?.await?;
-    swallow(cluster)?;
+    lose_answers(cluster)?;
     let mut deliveries = Vec::new();
     for value in &values[1..] {
         deliveries.push(producer.send(&record(value)).await?);
@@ -78,12 +78,12 @@ async fn ours(cluster: &Cluster, topic: &str, down: Down) -> Result<Vec<usize>> 
     copies(cluster, topic)
 }
 
-async fn javas(cluster: &Cluster, topic: &str, down: Down) -> Result<(u32, Vec<usize>)> {
+async fn publish_with_java(cluster: &Cluster, topic: &str, down: Down) -> Result<(u32, Vec<usize>)> {
     let mut java = java_traffic::spawn(cluster, "Unanswered.java", topic)?;
     let mut lines = BufReader::new(java.stdout.take().context("no output")?).lines();
     let mut line = || lines.next().context("the Java producer ended early")?.context("its output can't be read");
     ensure!(line()? == "ready");
-    swallow(cluster)?;
+    lose_answers(cluster)?;
     let mut input = java.stdin.take().context("no input")?;
     input.write_all(b"\n")?;
     input.flush()?;
@@ -98,8 +98,8 @@ async fn compare(down: Down) -> Result<()> {
     for topic in ["ours", "javas"] {
         cluster.create_topic(topic, 1, 1, &[])?;
     }
-    let copies = ours(&cluster, "ours", down).await?;
-    let (acknowledged, by_java) = javas(&cluster, "javas", down).await?;
+    let copies = publish_with_courier(&cluster, "ours", down).await?;
+    let (acknowledged, by_java) = publish_with_java(&cluster, "javas", down).await?;
     println!(
         "leader {down:?}: copies of each record: kafka-courier {copies:?}; Java {by_java:?}, {acknowledged} of 5 acknowledged"
     );

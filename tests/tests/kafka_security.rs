@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A way of securing a cluster: what `kafka up` is told, and what the producer.
 #[derive(Clone, Copy)]
-struct Mode {
+struct SecurityMode {
     sasl: Option<(&'static str, SaslMechanism)>,
     tls: bool,
     client_certificate: bool,
@@ -40,7 +40,7 @@ fn mechanism_name(mechanism: SaslMechanism) -> &'static str {
     }
 }
 
-impl Mode {
+impl SecurityMode {
     fn cluster(self, more: &[&'static str]) -> Result<Cluster> {
         let mut arguments = more.to_vec();
         if let Some((name, _)) = self.sasl {
@@ -99,7 +99,7 @@ fn token(subject: &str, seconds: i64) -> Secret {
 }
 
 /// Publishes, and holds what was reported against what a Java consumer reads.
-async fn delivers(cluster: &Cluster, builder: Builder) -> Result<()> {
+async fn check_delivery(cluster: &Cluster, builder: Builder) -> Result<()> {
     let producer = Producer::with(|_| builder)?;
     let mut deliveries = Vec::new();
     for number in 0..RECORDS {
@@ -116,7 +116,7 @@ async fn delivers(cluster: &Cluster, builder: Builder) -> Result<()> {
 }
 
 /// The cluster and the producer don't come together: at once, for good, and for a reason that holds these words.
-async fn refused(builder: Builder, words: &[&str]) -> Result<HealthError> {
+async fn check_refusal(builder: Builder, words: &[&str]) -> Result<HealthError> {
     let producer = Producer::with(|_| builder)?;
     let began = Instant::now();
     let error = producer.health_check(PATIENCE).await.err().context("it should have been refused")?;
@@ -130,7 +130,7 @@ async fn refused(builder: Builder, words: &[&str]) -> Result<HealthError> {
     Ok(error)
 }
 
-async fn wrong_password_is_refused(mode: Mode, cluster: &Cluster) -> Result<()> {
+async fn check_wrong_password_refused(mode: SecurityMode, cluster: &Cluster) -> Result<()> {
     let Some((_, mechanism)) = mode.sasl else { return Ok(()) };
     let builder = match mechanism {
         SaslMechanism::OAuthBearer => {
@@ -141,85 +141,85 @@ async fn wrong_password_is_refused(mode: Mode, cluster: &Cluster) -> Result<()> 
     let mechanism = mechanism_name(mechanism);
     let mut words = vec!["127.0.0.1:", mechanism];
     words.extend((mechanism != "OAUTHBEARER").then_some("user alice"));
-    let error = refused(builder, &words).await?;
+    let error = check_refusal(builder, &words).await?;
     ensure!(error.code() == Some(ErrorCode::SASL_AUTHENTICATION_FAILED), "{error}");
     Ok(())
 }
 
-async fn strangers_are_refused(mode: Mode, cluster: &Cluster) -> Result<()> {
+async fn check_strangers_refused(mode: SecurityMode, cluster: &Cluster) -> Result<()> {
     if mode.tls {
         // Mozilla's authorities; and a file with another one than the cluster's.
         let other = path(cluster, "other-client.pem");
         for authority in ["", &other] {
-            refused(mode.producer(cluster).ssl_ca_location(authority), &["unknown issuer", "ssl_ca_location"]).await?;
+            check_refusal(mode.producer(cluster).ssl_ca_location(authority), &["unknown issuer", "ssl_ca_location"]).await?;
         }
     }
     if mode.client_certificate {
         let nobody = mode.producer(cluster).ssl_certificate_location("").ssl_key_location("");
-        refused(nobody, &["wants a client certificate", "ssl_certificate_location"]).await?;
+        check_refusal(nobody, &["wants a client certificate", "ssl_certificate_location"]).await?;
     }
     Ok(())
 }
 
-async fn holds(mode: Mode) -> Result<()> {
+async fn check_mode(mode: SecurityMode) -> Result<()> {
     let cluster = mode.cluster(&[])?;
-    delivers(&cluster, mode.producer(&cluster)).await?;
-    wrong_password_is_refused(mode, &cluster).await?;
-    strangers_are_refused(mode, &cluster).await
+    check_delivery(&cluster, mode.producer(&cluster)).await?;
+    check_wrong_password_refused(mode, &cluster).await?;
+    check_strangers_refused(mode, &cluster).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn plaintext_delivers() {
-    holds(Mode { sasl: None, tls: false, client_certificate: false }).await.unwrap();
+async fn plaintext_delivers_events() {
+    check_mode(SecurityMode { sasl: None, tls: false, client_certificate: false }).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tls_delivers_and_an_unknown_issuer_is_refused() {
-    holds(Mode { sasl: None, tls: true, client_certificate: false }).await.unwrap();
+async fn tls_refuses_unknown_issuer() {
+    check_mode(SecurityMode { sasl: None, tls: true, client_certificate: false }).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn mutual_tls_delivers_and_who_has_no_certificate_is_refused() {
-    holds(Mode { sasl: None, tls: true, client_certificate: true }).await.unwrap();
+async fn mutual_tls_requires_certificate() {
+    check_mode(SecurityMode { sasl: None, tls: true, client_certificate: true }).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_mechanism_delivers_without_tls_and_a_wrong_password_is_refused() {
+async fn sasl_plaintext_refuses_wrong_password() {
     for mechanism in MECHANISMS {
-        let mode = Mode { sasl: Some(mechanism), tls: false, client_certificate: false };
-        holds(mode).await.context(mechanism.0).unwrap();
+        let mode = SecurityMode { sasl: Some(mechanism), tls: false, client_certificate: false };
+        check_mode(mode).await.context(mechanism.0).unwrap();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_mechanism_delivers_over_tls_and_a_wrong_password_is_refused() {
+async fn sasl_over_tls_refuses_wrong_password() {
     for mechanism in MECHANISMS {
-        let mode = Mode { sasl: Some(mechanism), tls: true, client_certificate: false };
-        holds(mode).await.context(mechanism.0).unwrap();
+        let mode = SecurityMode { sasl: Some(mechanism), tls: true, client_certificate: false };
+        check_mode(mode).await.context(mechanism.0).unwrap();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_host_name_and_an_expired_certificate_are_refused_by_what_is_wrong_with_them() {
+async fn invalid_broker_certificates_are_named() {
     async fn run() -> Result<()> {
-        let mode = Mode { sasl: None, tls: true, client_certificate: false };
+        let mode = SecurityMode { sasl: None, tls: true, client_certificate: false };
         let cluster = mode.cluster(&["--certificate", "wrong-name"])?;
-        refused(mode.producer(&cluster), &["wrong host name", "kafka.example", "127.0.0.1"]).await?;
+        check_refusal(mode.producer(&cluster), &["wrong host name", "kafka.example", "127.0.0.1"]).await?;
         drop(cluster);
         let cluster = mode.cluster(&["--certificate", "expired"])?;
-        refused(mode.producer(&cluster), &["has expired", "days ago"]).await?;
-        delivers(&cluster, mode.producer(&cluster).insecure_skip_verify(true)).await
+        check_refusal(mode.producer(&cluster), &["has expired", "days ago"]).await?;
+        check_delivery(&cluster, mode.producer(&cluster).insecure_skip_verify(true)).await
     }
     run().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_speaks_otherwise_than_we_do_gets_a_hint() {
+async fn wrong_security_protocol_gets_hint() {
     async fn run() -> Result<()> {
-        let secured = Mode { sasl: Some(MECHANISMS[0]), tls: true, client_certificate: false };
+        let secured = SecurityMode { sasl: Some(MECHANISMS[0]), tls: true, client_certificate: false };
         let cluster = secured.cluster(&[])?;
         for (sasl, tls) in [(None, false), (secured.sasl, false), (None, true)] {
-            let producer = Producer::with(|_| Mode { sasl, tls, client_certificate: false }.producer(&cluster))?;
+            let producer = Producer::with(|_| SecurityMode { sasl, tls, client_certificate: false }.producer(&cluster))?;
             let error = producer.health_check(PATIENCE).await.err().context("it can't be understood")?;
             ensure!(!error.is_refusal() && error.to_string().contains("security_protocol"), "{error}");
             eprintln!("not understood, as it should: {error}");
@@ -247,9 +247,9 @@ fn acl(cluster: &Cluster, change: &str, who: &str, operation: &str) -> Result<()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn missing_rights_fail_events_by_their_code_and_nothing_else() {
+async fn missing_rights_fail_by_code() {
     async fn run() -> Result<()> {
-        let mode = Mode { sasl: Some(MECHANISMS[1]), tls: false, client_certificate: false };
+        let mode = SecurityMode { sasl: Some(MECHANISMS[1]), tls: false, client_certificate: false };
         let cluster = mode.cluster(&AUTHORIZER)?;
         let record = ProducerRecord { topic: TOPIC, value: Some(b"no"), ..ProducerRecord::default() };
         let unseen = Producer::with(|_| mode.producer(&cluster))?.send(&record).await.err().context("not even seen")?;
@@ -285,9 +285,9 @@ async fn missing_rights_fail_events_by_their_code_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sessions_that_end_are_replaced_in_time_and_nothing_is_sent_twice() {
+async fn expired_sessions_are_renewed_without_retries() {
     async fn run() -> Result<()> {
-        let mode = Mode { sasl: Some(MECHANISMS[2]), tls: true, client_certificate: false };
+        let mode = SecurityMode { sasl: Some(MECHANISMS[2]), tls: true, client_certificate: false };
         let cluster = mode.cluster(&["--set", "connections.max.reauth.ms=5000"])?;
         let producer = Producer::with(|_| mode.producer(&cluster).flush_timeout(Duration::from_millis(20)))?;
         let record = ProducerRecord { topic: TOPIC, value: Some(b"first"), ..ProducerRecord::default() };
@@ -329,9 +329,9 @@ async fn publish_through_a_cut(cluster: &Cluster, producer: &KafkaProducer) -> R
 
 /// Alice's certificate becomes bob's, the file with the key a little later, as events flow; then alice loses her rights.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_certificate_that_changes_while_events_flow_costs_none_and_is_who_we_are_from_then_on() {
+async fn changed_client_certificate_loses_no_event() {
     async fn run() -> Result<()> {
-        let mode = Mode { sasl: None, tls: true, client_certificate: true };
+        let mode = SecurityMode { sasl: None, tls: true, client_certificate: true };
         let cluster = mode.cluster(&[&AUTHORIZER[..], &["--proxied"]].concat())?;
         for who in ["User:CN=alice", "User:CN=bob"] {
             acl(&cluster, "--add", who, "Write")?;

@@ -25,7 +25,7 @@ fn producer(cluster: &Cluster, change: impl FnOnce(&mut KafkaConfig)) -> Result<
 }
 
 /// Gives up after one try of two seconds.
-fn hasty(cluster: &Cluster) -> Result<Producer> {
+fn impatient_producer(cluster: &Cluster) -> Result<Producer> {
     producer(cluster, |config| {
         config.retry_max = 0;
         config.request_timeout = Duration::from_secs(2);
@@ -76,9 +76,9 @@ async fn doubtful(producer: &KafkaProducer) -> Result<Vec<Letter>> {
 
 /// A new record for each fence.
 #[derive(Default)]
-struct Fresh(usize);
+struct NumberedFences(usize);
 
-impl Fences for Fresh {
+impl Fences for NumberedFences {
     async fn letter_for(&mut self, place: &FencePlace<'_>) -> Option<FenceLetter> {
         self.0 += 1;
         let letter_id = format!("fence-{}-{}", place.partition, place.stamp.producer_id);
@@ -92,26 +92,26 @@ impl Fences for Fresh {
 }
 
 /// Each event's places in the log.
-fn log(cluster: &Cluster) -> Result<BTreeMap<String, Vec<(i32, i64)>>> {
-    let mut log: BTreeMap<String, Vec<(i32, i64)>> = BTreeMap::new();
+fn positions_in_log(cluster: &Cluster) -> Result<BTreeMap<String, Vec<(i32, i64)>>> {
+    let mut positions_in_log: BTreeMap<String, Vec<(i32, i64)>> = BTreeMap::new();
     cluster.dump(TOPIC, |record| {
         let id = record.header(headers::EVENT_ID).unwrap_or_default();
-        log.entry(id.to_owned()).or_default().push((record.partition, record.offset));
+        positions_in_log.entry(id.to_owned()).or_default().push((record.partition, record.offset));
         Ok(())
     })?;
-    Ok(log)
+    Ok(positions_in_log)
 }
 
 /// Holds every answer against the log; how many have landed, are absent, and were not found.
-fn hold_against_the_log(cluster: &Cluster, letters: &[Letter], findings: &Findings) -> Result<[usize; 3]> {
-    let log = log(cluster)?;
+fn check_against_log(cluster: &Cluster, letters: &[Letter], findings: &Findings) -> Result<[usize; 3]> {
+    let positions_in_log = positions_in_log(cluster)?;
     let letters: BTreeMap<String, &Letter> = letters.iter().map(|letter| (letter.id.to_string(), letter)).collect();
     ensure!(findings.answers.len() == letters.len(), "{} answers", findings.answers.len());
     let mut counts = [0; 3];
     for answer in &findings.answers {
         let letter = letters[&answer.letter_id];
         let event = letter.event_id.as_deref().unwrap_or_default();
-        let there = log.get(event).map_or(&[][..], Vec::as_slice);
+        let there = positions_in_log.get(event).map_or(&[][..], Vec::as_slice);
         match &answer.verdict {
             Verdict::Landed { offset } => {
                 counts[0] += 1;
@@ -126,7 +126,7 @@ fn hold_against_the_log(cluster: &Cluster, letters: &[Letter], findings: &Findin
     }
     for (letter, fence) in &findings.fences {
         let FenceOutcome::Written { offset } = fence else { anyhow::bail!("{letter}: {fence:?}") };
-        ensure!(log.get(letter).is_some_and(|there| there.len() == 1 && there[0].1 == *offset), "{letter}: {offset}");
+        ensure!(positions_in_log.get(letter).is_some_and(|there| there.len() == 1 && there[0].1 == *offset), "{letter}: {offset}");
     }
     Ok(counts)
 }
@@ -136,12 +136,12 @@ fn questions(letters: &[Letter]) -> Vec<Question> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_answers_lost_after_the_write_and_requests_lost_before_it_each_is_told_apart() {
+async fn lost_answers_and_requests_differ() {
     async fn run() -> Result<()> {
         let cluster = Cluster::start_with(3, &["--proxied"])?;
         cluster.create_topic(TOPIC, 6, 3, &[])?;
         write_once(&cluster, 6).await?;
-        let lossy = hasty(&cluster)?;
+        let lossy = impatient_producer(&cluster)?;
         ensure!(publish(&lossy, 0..300).await? == 300);
         cluster.fault(&["drop_response=1000", "api=0"])?;
         ensure!(publish(&lossy, 300..360).await? == 0);
@@ -153,10 +153,10 @@ async fn of_answers_lost_after_the_write_and_requests_lost_before_it_each_is_tol
         lossy.close(Duration::ZERO).await;
         let verifier = producer(&cluster, |_| ())?.verifier();
         let unfenced = verifier.verify(questions(&letters), &mut NoFences, |_| ()).await;
-        let before = hold_against_the_log(&cluster, &letters, &unfenced)?;
-        let mut fences = Fresh::default();
+        let before = check_against_log(&cluster, &letters, &unfenced)?;
+        let mut fences = NumberedFences::default();
         let fenced = verifier.verify(questions(&letters), &mut fences, |_| ()).await;
-        let after = hold_against_the_log(&cluster, &letters, &fenced)?;
+        let after = check_against_log(&cluster, &letters, &fenced)?;
         println!("landed, absent, not found: {before:?}; with {} fences: {after:?}", fences.0);
         ensure!(before[0] > 0 && before[2] > 0, "{unfenced:?}");
         let why = WhyNot::NoFence;
@@ -171,19 +171,19 @@ async fn of_answers_lost_after_the_write_and_requests_lost_before_it_each_is_tol
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_paused_broker_that_goes_on_writing_after_the_check_began_makes_no_verdict_untrue() {
+async fn late_writes_refute_no_verdict() {
     async fn run() -> Result<()> {
         let cluster = Cluster::start(1)?;
         cluster.create_topic(TOPIC, 3, 1, &[])?;
-        let hasty = hasty(&cluster)?;
+        let impatient_producer = impatient_producer(&cluster)?;
         let verifier = producer(&cluster, |config| config.delivery_timeout = Duration::from_secs(60))?.verifier();
-        ensure!(publish(&hasty, 0..100).await? == 100);
+        ensure!(publish(&impatient_producer, 0..100).await? == 100);
         cluster.pause(1)?;
-        let published = publish(&hasty, 100..200).await;
-        let letters = doubtful(&hasty).await?;
+        let published = publish(&impatient_producer, 100..200).await;
+        let letters = doubtful(&impatient_producer).await?;
         let asked = questions(&letters);
         let check = tokio::spawn(async move {
-            let mut fences = Fresh::default();
+            let mut fences = NumberedFences::default();
             verifier.verify(asked, &mut fences, |_| ()).await
         });
         tokio::time::sleep(Duration::from_secs(2)).await; // the check's questions wait at the paused broker
@@ -191,11 +191,11 @@ async fn a_paused_broker_that_goes_on_writing_after_the_check_began_makes_no_ver
         cluster.resume(1)?;
         let findings = check.await?;
         ensure!(waits && published? == 0 && !letters.is_empty(), "{} letters", letters.len());
-        hasty.close(Duration::ZERO).await;
+        impatient_producer.close(Duration::ZERO).await;
         // Whatever comes late has come once another write is through.
         let later = producer(&cluster, |_| ())?;
         ensure!(publish(&later, 1000..1050).await? == 50);
-        let counts = hold_against_the_log(&cluster, &letters, &findings)?;
+        let counts = check_against_log(&cluster, &letters, &findings)?;
         println!("{} in doubt; landed, absent, not found: {counts:?}", letters.len());
         ensure!(counts[2] == 0, "{findings:?}");
         Ok(())

@@ -71,11 +71,11 @@ impl Setup {
                 std::thread::spawn(move || serve(stream, &seen));
             }
         });
-        Self::before(target, applied)
+        Self::start_proxy(target, applied)
     }
 
     /// A proxy to `target` that takes commands already.
-    fn before(target: u16, applied: Applied) -> Self {
+    fn start_proxy(target: u16, applied: Applied) -> Self {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let (port, control) = (spare_port(), spare_port());
@@ -98,7 +98,7 @@ impl Setup {
     }
 
     /// Gives the proxy a command and returns the status of its one route.
-    fn tell(&self, command: &str) -> Value {
+    fn command(&self, command: &str) -> Value {
         let (status, body) = self.http(command);
         assert!(status.contains("200"), "{command}: {status} {body}");
         serde_json::from_str::<Value>(&body).unwrap()["1"].clone()
@@ -115,11 +115,11 @@ impl Setup {
         (status, body)
     }
 
-    fn client(&self) -> Client {
+    fn client(&self) -> ProxyClient {
         let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Client(stream)
+        ProxyClient(stream)
     }
 
     fn applied(&self) -> Vec<(i16, i32)> {
@@ -127,10 +127,10 @@ impl Setup {
     }
 
     /// Waits until the status says so; panics if it does not within `PATIENCE`.
-    fn until(&self, is_so: impl Fn(&Value) -> bool) {
+    fn wait_for_status(&self, is_so: impl Fn(&Value) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let status = self.tell("status");
+            let status = self.command("status");
             if is_so(&status) {
                 return;
             }
@@ -140,7 +140,7 @@ impl Setup {
     }
 
     /// Asserts that the server gets a request, or that it does not get one within `SILENCE`.
-    fn reaches_server(&self, reaches: bool, what: &str) {
+    fn assert_reaches_server(&self, reaches: bool, what: &str) {
         let deadline = Instant::now() + if reaches { PATIENCE } else { SILENCE };
         while self.applied().is_empty() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(1));
@@ -156,7 +156,7 @@ impl Drop for Setup {
     }
 }
 
-struct Client(TcpStream);
+struct ProxyClient(TcpStream);
 
 fn frame(id: i32, api: i16, payload: usize) -> Vec<u8> {
     let mut frame = i32::try_from(8 + payload).unwrap().to_be_bytes().to_vec();
@@ -167,7 +167,7 @@ fn frame(id: i32, api: i16, payload: usize) -> Vec<u8> {
     frame
 }
 
-impl Client {
+impl ProxyClient {
     fn send(&mut self, id: i32, api: i16, payload: usize) {
         self.0.write_all(&frame(id, api, payload)).unwrap();
     }
@@ -177,7 +177,7 @@ impl Client {
         read_frame(&mut self.0).map(|body| id_at(&body, 0))
     }
 
-    fn ask(&mut self, id: i32, api: i16, payload: usize) -> Duration {
+    fn request(&mut self, id: i32, api: i16, payload: usize) -> Duration {
         let started = Instant::now();
         self.send(id, api, payload);
         assert_eq!(self.receive().unwrap(), id);
@@ -185,14 +185,14 @@ impl Client {
     }
 
     /// Asserts that the connection ended, in one of these ways.
-    fn is_over(&mut self, kinds: &[ErrorKind]) {
+    fn assert_ended(&mut self, kinds: &[ErrorKind]) {
         let error = self.receive().expect_err("the connection is still open");
         assert!(kinds.contains(&error.kind()), "{error:?}");
     }
 
-    fn is_silent(&mut self) {
+    fn assert_silent(&mut self) {
         self.0.set_read_timeout(Some(SILENCE)).unwrap();
-        self.is_over(&[ErrorKind::WouldBlock, ErrorKind::TimedOut]);
+        self.assert_ended(&[ErrorKind::WouldBlock, ErrorKind::TimedOut]);
         self.0.set_read_timeout(Some(PATIENCE)).unwrap();
     }
 }
@@ -206,17 +206,17 @@ fn without_faults_everything_passes() {
     let setup = Setup::new();
     let mut client = setup.client();
     for id in 0..100 {
-        client.ask(id, PRODUCE, usize::try_from(id).unwrap() * 1000);
+        client.request(id, PRODUCE, usize::try_from(id).unwrap() * 1000);
     }
-    assert_eq!(setup.tell("status")["produce_requests"], 100);
+    assert_eq!(setup.command("status")["produce_requests"], 100);
 }
 
 #[test]
-fn latency_delays_each_way_but_takes_no_throughput() {
+fn latency_keeps_throughput_and_order() {
     let setup = Setup::new();
     let mut client = setup.client();
-    setup.tell("set?latency_ms=200&jitter_ms=5");
-    assert!(client.ask(1, PRODUCE, 20) >= Duration::from_millis(400));
+    setup.command("set?latency_ms=200&jitter_ms=5");
+    assert!(client.request(1, PRODUCE, 20) >= Duration::from_millis(400));
     let started = Instant::now();
     for id in 0..50 {
         client.send(id, PRODUCE, 5000);
@@ -228,145 +228,145 @@ fn latency_delays_each_way_but_takes_no_throughput() {
 }
 
 #[test]
-fn a_rate_bounds_bytes_per_second() {
+fn rate_bounds_bytes_per_second() {
     let setup = Setup::new();
-    setup.tell("set?rate=100000");
-    assert!(setup.client().ask(1, PRODUCE, 50_000) >= Duration::from_millis(500));
+    setup.command("set?rate=100000");
+    assert!(setup.client().request(1, PRODUCE, 50_000) >= Duration::from_millis(500));
 }
 
 #[test]
-fn a_cut_closes_every_open_connection_and_a_reset_resets_it() {
+fn cut_closes_open_connections() {
     let setup = Setup::new();
     let (mut one, mut other) = (setup.client(), setup.client());
-    one.ask(1, PRODUCE, 20);
-    other.ask(1, PRODUCE, 20);
-    setup.tell("cut");
-    one.is_over(&CLOSED);
-    other.is_over(&CLOSED);
+    one.request(1, PRODUCE, 20);
+    other.request(1, PRODUCE, 20);
+    setup.command("cut");
+    one.assert_ended(&CLOSED);
+    other.assert_ended(&CLOSED);
     let mut third = setup.client();
-    third.ask(1, PRODUCE, 20);
-    setup.tell("cut?rst=1");
-    third.is_over(&RESET);
-    assert_eq!(setup.tell("status")["cuts"], 3);
+    third.request(1, PRODUCE, 20);
+    setup.command("cut?rst=1");
+    third.assert_ended(&RESET);
+    assert_eq!(setup.command("status")["cuts"], 3);
 }
 
 #[test]
-fn a_dropped_response_was_applied_and_is_never_seen() {
+fn dropped_response_was_still_applied() {
     let setup = Setup::new();
-    setup.tell("set?drop_response=1&api=0");
+    setup.command("set?drop_response=1&api=0");
     let mut client = setup.client();
-    client.ask(1, METADATA, 20); // not what it aims at
+    client.request(1, METADATA, 20); // not what it aims at
     let frames = [frame(2, METADATA, 20), frame(3, PRODUCE, 20), frame(4, METADATA, 20)];
     client.0.write_all(&frames.concat()).unwrap();
     assert_eq!(client.receive().unwrap(), 2);
-    client.is_over(&CLOSED);
+    client.assert_ended(&CLOSED);
     assert!(setup.applied().contains(&(PRODUCE, 3)));
-    setup.client().ask(5, PRODUCE, 20); // one shot only
+    setup.client().request(5, PRODUCE, 20); // one shot only
 }
 
 #[test]
-fn a_header_that_comes_in_pieces_is_aimed_at_all_the_same() {
+fn fault_hits_header_in_pieces() {
     let setup = Setup::new();
-    setup.tell("set?drop_response=1");
+    setup.command("set?drop_response=1");
     let mut client = setup.client();
     let frame = frame(7, PRODUCE, 20);
     for piece in [&frame[..3], &frame[3..9], &frame[9..]] {
-        let before = setup.tell("status")["up_bytes"].as_u64().unwrap();
+        let start_proxy = setup.command("status")["up_bytes"].as_u64().unwrap();
         client.0.write_all(piece).unwrap();
         // The proxy has read this piece before the next is sent.
-        setup.until(|status| status["up_bytes"].as_u64().unwrap() > before);
+        setup.wait_for_status(|status| status["up_bytes"].as_u64().unwrap() > start_proxy);
     }
-    client.is_over(&CLOSED);
-    assert_eq!(setup.tell("status")["dropped_responses"], 1);
+    client.assert_ended(&CLOSED);
+    assert_eq!(setup.command("status")["dropped_responses"], 1);
 }
 
 #[test]
-fn a_dropped_request_never_reaches_the_broker() {
+fn dropped_request_never_reaches_broker() {
     let setup = Setup::new();
-    setup.tell("set?drop_request=1&api=0");
+    setup.command("set?drop_request=1&api=0");
     let mut client = setup.client();
-    client.ask(1, METADATA, 20);
+    client.request(1, METADATA, 20);
     client.send(2, PRODUCE, 20);
-    client.is_over(&CLOSED_OR_RESET);
-    setup.client().ask(3, PRODUCE, 20);
+    client.assert_ended(&CLOSED_OR_RESET);
+    setup.client().request(3, PRODUCE, 20);
     assert_eq!(setup.applied(), [(METADATA, 1), (PRODUCE, 3)]);
 }
 
 #[test]
-fn a_cut_after_some_bytes_hits_the_middle_of_a_request() {
+fn cut_after_hits_mid_request() {
     let setup = Setup::new();
-    setup.tell("set?cut_after=1000");
+    setup.command("set?cut_after=1000");
     let mut client = setup.client();
-    client.ask(1, PRODUCE, 500);
+    client.request(1, PRODUCE, 500);
     client.send(2, PRODUCE, 5000);
-    client.is_over(&CLOSED_OR_RESET);
-    assert_eq!(setup.tell("status")["cut_times"], 0);
-    setup.client().ask(3, PRODUCE, 5000);
+    client.assert_ended(&CLOSED_OR_RESET);
+    assert_eq!(setup.command("status")["cut_times"], 0);
+    setup.client().request(3, PRODUCE, 5000);
     assert_eq!(setup.applied(), [(PRODUCE, 1), (PRODUCE, 3)]);
 }
 
 #[test]
-fn a_stalled_direction_delivers_when_the_stall_is_over() {
+fn stalled_bytes_arrive_later() {
     for (side, reaches) in [("up", false), ("down", true), ("both", false)] {
         let setup = Setup::new();
-        setup.tell(&format!("set?stall={side}"));
+        setup.command(&format!("set?stall={side}"));
         let mut client = setup.client();
         client.send(1, PRODUCE, 20);
-        client.is_silent();
-        setup.reaches_server(reaches, side);
-        setup.tell("clear");
+        client.assert_silent();
+        setup.assert_reaches_server(reaches, side);
+        setup.command("clear");
         assert_eq!(client.receive().unwrap(), 1);
-        client.ask(2, PRODUCE, 20);
+        client.request(2, PRODUCE, 20);
     }
 }
 
 #[test]
-fn a_connection_that_lost_bytes_in_a_black_hole_stays_dead() {
+fn blackholed_connection_stays_dead() {
     for (side, reaches) in [("up", false), ("down", true), ("both", false)] {
         let setup = Setup::new();
-        setup.tell(&format!("set?blackhole={side}"));
+        setup.command(&format!("set?blackhole={side}"));
         let mut client = setup.client();
         client.send(1, PRODUCE, 20);
-        client.is_silent();
-        setup.reaches_server(reaches, side);
-        setup.tell("clear");
+        client.assert_silent();
+        setup.assert_reaches_server(reaches, side);
+        setup.command("clear");
         client.send(2, PRODUCE, 20);
-        client.is_silent();
-        setup.client().ask(3, PRODUCE, 20);
+        client.assert_silent();
+        setup.client().request(3, PRODUCE, 20);
     }
 }
 
 #[test]
-fn refusing_resets_new_connections_and_leaves_older_ones() {
+fn refuse_resets_new_connections_only() {
     let setup = Setup::new();
     let mut older = setup.client();
-    older.ask(1, PRODUCE, 20);
-    setup.tell("set?refuse=1");
-    setup.client().is_over(&CLOSED_OR_RESET);
-    older.ask(2, PRODUCE, 20);
+    older.request(1, PRODUCE, 20);
+    setup.command("set?refuse=1");
+    setup.client().assert_ended(&CLOSED_OR_RESET);
+    older.request(2, PRODUCE, 20);
 }
 
 #[test]
-fn shots_wait_until_an_encrypted_connection_has_shaken_hands() {
+fn one_shot_faults_spare_tls_handshake() {
     let setup = Setup::new();
-    setup.tell("set?drop_request=1");
+    setup.command("set?drop_request=1");
     let mut client = setup.client();
     client.0.write_all(&[0x16, 3, 1, 0, 0, 0, 0, 0]).unwrap();
-    setup.until(|status| status["up_bytes"] == 8);
-    assert_eq!(setup.tell("status")["drop_request"], 1);
+    setup.wait_for_status(|status| status["up_bytes"] == 8);
+    assert_eq!(setup.command("status")["drop_request"], 1);
     client.0.write_all(&[0; 16 * 1024]).unwrap();
-    client.is_over(&CLOSED_OR_RESET);
-    assert_eq!(setup.tell("status")["dropped_requests"], 1);
+    client.assert_ended(&CLOSED_OR_RESET);
+    assert_eq!(setup.command("status")["dropped_requests"], 1);
 }
 
 #[test]
-fn a_broker_that_is_down_resets_the_client() {
-    let setup = Setup::before(spare_port(), Applied::default());
-    setup.client().is_over(&CLOSED_OR_RESET);
+fn unreachable_broker_resets_client() {
+    let setup = Setup::start_proxy(spare_port(), Applied::default());
+    setup.client().assert_ended(&CLOSED_OR_RESET);
 }
 
 #[test]
-fn a_command_that_makes_no_sense_is_refused() {
+fn invalid_commands_are_refused() {
     let setup = Setup::new();
     for command in ["set?nonsense=1", "set?rate=-1", "set?stall=left", "cut?broker=9", "nothing"] {
         let (status, body) = setup.http(command);

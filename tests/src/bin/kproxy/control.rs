@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::Routes;
-use crate::route::{End, Faults, Route, Sides, count};
+use crate::route::{End, Faults, Route, Directions, count};
 
 /// The longest request that is read.
 const LONGEST: usize = 16 * 1024;
@@ -22,7 +22,7 @@ pub(crate) async fn serve(mut client: TcpStream, routes: Arc<Routes>) {
     }
     let text = String::from_utf8_lossy(&request);
     let target = text.split_whitespace().nth(1).unwrap_or("/");
-    let (status, body) = match obey(target, &routes) {
+    let (status, body) = match execute(target, &routes) {
         Ok(body) => ("200 OK", body),
         Err(error) => ("400 Bad Request", error),
     };
@@ -36,7 +36,7 @@ pub(crate) async fn serve(mut client: TcpStream, routes: Arc<Routes>) {
     }
 }
 
-fn obey(target: &str, routes: &Routes) -> Result<String, String> {
+fn execute(target: &str, routes: &Routes) -> Result<String, String> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let mut pairs: Vec<(&str, &str)> =
         query.split('&').filter(|s| !s.is_empty()).map(|s| s.split_once('=').unwrap_or((s, "1"))).collect();
@@ -86,8 +86,8 @@ fn set(route: &Route, pairs: &[(&str, &str)]) -> Result<(), String> {
             "latency_ms" => f.latency_ms = natural(key, value)?,
             "jitter_ms" => f.jitter_ms = natural(key, value)?,
             "rate" => f.rate = natural(key, value)?,
-            "stall" => f.stall = Sides::parse(value)?,
-            "blackhole" => f.blackhole = Sides::parse(value)?,
+            "stall" => f.stall = Directions::parse(value)?,
+            "blackhole" => f.blackhole = Directions::parse(value)?,
             "refuse" => f.refuse = natural(key, value)? > 0,
             "rst" => f.rst = natural(key, value)? > 0,
             "api" => f.api = number(key, value)?,
@@ -156,7 +156,7 @@ mod tests {
     fn ended_connection_is_not_cut_again() {
         let route = Route::new("127.0.0.1:1".parse().unwrap());
         // It stays listed until all its tasks have noticed the end.
-        let (_, conn) = route.remember();
+        let (_, conn) = route.register();
         cut(&route, false);
         cut(&route, true);
         assert!(*conn.end.borrow() == End::Close, "the first end stays");

@@ -13,9 +13,9 @@ pub(crate) struct Frames {
 }
 
 /// The header of a request, or of a response as far as it has one.
-pub(crate) struct Header<'a>(&'a [u8; HEADER]);
+pub(crate) struct FrameHeader<'a>(&'a [u8; HEADER]);
 
-impl Header<'_> {
+impl FrameHeader<'_> {
     /// Of a request.
     pub(crate) fn api_key(&self) -> i16 {
         let [_, _, _, _, a, b, ..] = *self.0;
@@ -43,16 +43,16 @@ impl Header<'_> {
 impl Frames {
     /// Calls `seen` for each request whose header is complete within this chunk; true stops, and the place in the chunk
     /// where that request starts (0 if it began earlier) is returned.
-    pub(crate) fn requests(&mut self, chunk: &[u8], seen: impl FnMut(Header<'_>) -> bool) -> Option<usize> {
+    pub(crate) fn requests(&mut self, chunk: &[u8], seen: impl FnMut(FrameHeader<'_>) -> bool) -> Option<usize> {
         self.scan(HEADER, chunk, seen)
     }
 
     /// As [`Self::requests`], for responses, whose header ends with the correlation id at byte 8.
-    pub(crate) fn responses(&mut self, chunk: &[u8], seen: impl FnMut(Header<'_>) -> bool) -> Option<usize> {
+    pub(crate) fn responses(&mut self, chunk: &[u8], seen: impl FnMut(FrameHeader<'_>) -> bool) -> Option<usize> {
         self.scan(8, chunk, seen)
     }
 
-    fn scan(&mut self, header: usize, chunk: &[u8], mut seen: impl FnMut(Header<'_>) -> bool) -> Option<usize> {
+    fn scan(&mut self, header: usize, chunk: &[u8], mut seen: impl FnMut(FrameHeader<'_>) -> bool) -> Option<usize> {
         let mut at = 0;
         let mut start = 0;
         while at < chunk.len() {
@@ -71,7 +71,7 @@ impl Frames {
             at += n;
             if self.have == header {
                 self.have = 0;
-                let header_seen = Header(&self.head);
+                let header_seen = FrameHeader(&self.head);
                 self.rest = header_seen.size().saturating_sub(header - 4);
                 if seen(header_seen) {
                     return Some(start);

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::frames::Frames;
-use crate::route::{Conn, Dir, End, Faults, Route, count, fire};
+use crate::route::{Conn, Direction, End, Faults, Route, count, take_shot};
 
 /// The most read at once.
 const CHUNK: usize = 64 * 1024;
@@ -43,17 +43,17 @@ pub(crate) async fn connection(client: TcpStream, route: Arc<Route>) {
     if client.set_nodelay(true).and(broker.set_nodelay(true)).is_err() {
         return reset(&client);
     }
-    let (id, conn) = route.remember();
+    let (id, conn) = route.register();
     let (client_in, client_out) = client.into_split();
     let (broker_in, broker_out) = broker.into_split();
     let (up_tx, up_rx) = mpsc::channel(QUEUE);
     let (down_tx, down_rx) = mpsc::channel(QUEUE);
     let both = |dir| Side { route: Arc::clone(&route), conn: Arc::clone(&conn), dir };
     tokio::join!(
-        Reader::new(both(Dir::Up)).run(client_in, up_tx),
-        both(Dir::Up).write(broker_out, up_rx),
-        Reader::new(both(Dir::Down)).run(broker_in, down_tx),
-        both(Dir::Down).write(client_out, down_rx),
+        Reader::new(both(Direction::Up)).run(client_in, up_tx),
+        both(Direction::Up).write(broker_out, up_rx),
+        Reader::new(both(Direction::Down)).run(broker_in, down_tx),
+        both(Direction::Down).write(client_out, down_rx),
     );
     route.forget(id);
 }
@@ -77,11 +77,11 @@ async fn ended(end: &mut watch::Receiver<End>) -> End {
 struct Side {
     route: Arc<Route>,
     conn: Arc<Conn>,
-    dir: Dir,
+    dir: Direction,
 }
 
 /// What the faults leave of a chunk.
-struct Verdict {
+struct Forwarding {
     /// Bytes of it that pass.
     keep: usize,
     /// Whether the connection ends after them.
@@ -136,7 +136,7 @@ impl Reader {
             }
             let now = Instant::now();
             let faults = self.faults.borrow_and_update().clone();
-            let verdict = self.judge(&faults, &data);
+            let verdict = self.decide(&faults, &data);
             self.doomed |= faults.blackhole.has(self.side.dir);
             if self.doomed {
                 if verdict.last {
@@ -163,9 +163,9 @@ impl Reader {
     }
 
     /// Counts the chunk and finds the byte at which a fault ends the connection.
-    fn judge(&mut self, faults: &Faults, data: &[u8]) -> Verdict {
+    fn decide(&mut self, faults: &Faults, data: &[u8]) -> Forwarding {
         let (route, conn) = (&self.side.route, &self.side.conn);
-        if self.side.dir == Dir::Up {
+        if self.side.dir == Direction::Up {
             count(&route.counts.up_bytes, data.len() as u64);
             count(&conn.up_seen, data.len() as u64);
             if self.first && data.first() == Some(&0x16) {
@@ -177,23 +177,23 @@ impl Reader {
         self.first = false;
         let hit = match (conn.opaque.load(Relaxed), self.side.dir) {
             (true, dir) => opaque_shot(route, conn, dir),
-            (false, Dir::Up) => request_shot(&mut self.frames, route, conn, faults, data),
-            (false, Dir::Down) => response_shot(&mut self.frames, route, conn, faults, data),
+            (false, Direction::Up) => request_shot(&mut self.frames, route, conn, faults, data),
+            (false, Direction::Down) => response_shot(&mut self.frames, route, conn, faults, data),
         };
         if let Some(keep) = hit {
-            return Verdict { keep, last: true };
+            return Forwarding { keep, last: true };
         }
         if let Some(keep) = self.cut(faults, data.len()) {
-            return Verdict { keep, last: true };
+            return Forwarding { keep, last: true };
         }
-        Verdict { keep: data.len(), last: false }
+        Forwarding { keep: data.len(), last: false }
     }
 
     /// `cut_after`: the byte at which its budget is used up, if that is among the next `length`.
     fn cut(&mut self, faults: &Faults, length: usize) -> Option<usize> {
         let shots = &self.side.route.shots;
         let off = faults.cut_after == 0 || shots.cut_times.load(Relaxed) <= 0;
-        if self.side.dir == Dir::Down || off {
+        if self.side.dir == Direction::Down || off {
             self.budget = None;
             return None;
         }
@@ -206,7 +206,7 @@ impl Reader {
             return None;
         }
         let at = usize::try_from(*left).unwrap_or(length);
-        fire(&shots.cut_times).then(|| {
+        take_shot(&shots.cut_times).then(|| {
             count(&self.side.route.counts.cuts, 1);
             at
         })
@@ -218,7 +218,7 @@ impl Reader {
         now: Instant,
         faults: &Faults,
         mut data: Bytes,
-        verdict: &Verdict,
+        verdict: &Forwarding,
         to: &mpsc::Sender<Chunk>,
     ) -> bool {
         data.truncate(verdict.keep);
@@ -241,15 +241,15 @@ impl Reader {
 }
 
 /// On an encrypted connection: the next bytes after the handshake.
-fn opaque_shot(route: &Route, conn: &Conn, dir: Dir) -> Option<usize> {
+fn opaque_shot(route: &Route, conn: &Conn, dir: Direction) -> Option<usize> {
     if conn.up_seen.load(Relaxed) <= HANDSHAKE {
         return None;
     }
     let (left, counter) = match dir {
-        Dir::Up => (&route.shots.drop_request, &route.counts.dropped_requests),
-        Dir::Down => (&route.shots.drop_response, &route.counts.dropped_responses),
+        Direction::Up => (&route.shots.drop_request, &route.counts.dropped_requests),
+        Direction::Down => (&route.shots.drop_response, &route.counts.dropped_responses),
     };
-    fire(left).then(|| {
+    take_shot(left).then(|| {
         count(counter, 1);
         0
     })
@@ -261,7 +261,7 @@ fn request_shot(frames: &mut Frames, route: &Route, conn: &Conn, faults: &Faults
         if api == 0 {
             count(&route.counts.produce_requests, 1);
         }
-        if faults.aims_at(api) && fire(&route.shots.drop_request) {
+        if faults.aims_at(api) && take_shot(&route.shots.drop_request) {
             return true;
         }
         conn.awaited.lock().insert(header.request_id(), api);
@@ -273,7 +273,7 @@ fn request_shot(frames: &mut Frames, route: &Route, conn: &Conn, faults: &Faults
 fn response_shot(frames: &mut Frames, route: &Route, conn: &Conn, faults: &Faults, data: &[u8]) -> Option<usize> {
     let hit = frames.responses(data, |header| {
         let api = conn.awaited.lock().remove(&header.response_id());
-        api.is_some_and(|api| faults.aims_at(api)) && fire(&route.shots.drop_response)
+        api.is_some_and(|api| faults.aims_at(api)) && take_shot(&route.shots.drop_response)
     });
     hit.inspect(|_| count(&route.counts.dropped_responses, 1))
 }
@@ -290,7 +290,7 @@ impl Side {
         let Some(how) = finished else { return };
         self.conn.finish(how);
         // Only the client's side is reset: the broker must still get what was forwarded.
-        if how == End::Reset && self.dir == Dir::Down {
+        if how == End::Reset && self.dir == Direction::Down {
             reset(to.as_ref());
             to.forget(); // dropping it would first send an orderly end
         }

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 /// A direction: up is from client to broker.
 #[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Dir {
+pub(crate) enum Direction {
     Up,
     Down,
 }
@@ -20,8 +20,8 @@ pub(crate) struct Faults {
     pub(crate) latency_ms: u64,
     pub(crate) jitter_ms: u64,
     pub(crate) rate: u64,
-    pub(crate) stall: Sides,
-    pub(crate) blackhole: Sides,
+    pub(crate) stall: Directions,
+    pub(crate) blackhole: Directions,
     pub(crate) refuse: bool,
     pub(crate) api: i64,
     pub(crate) cut_after: u64,
@@ -36,12 +36,12 @@ impl Faults {
 }
 
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Sides {
+pub(crate) struct Directions {
     up: bool,
     down: bool,
 }
 
-impl Sides {
+impl Directions {
     pub(crate) fn parse(s: &str) -> Result<Self, String> {
         let (up, down) = match s {
             "up" => (true, false),
@@ -53,8 +53,8 @@ impl Sides {
         Ok(Self { up, down })
     }
 
-    pub(crate) fn has(self, dir: Dir) -> bool {
-        if dir == Dir::Up { self.up } else { self.down }
+    pub(crate) fn has(self, dir: Direction) -> bool {
+        if dir == Direction::Up { self.up } else { self.down }
     }
 
     pub(crate) fn name(self) -> &'static str {
@@ -122,7 +122,7 @@ impl Route {
     }
 
     /// A new connection, to be forgotten by [`Self::forget`] with its number.
-    pub(crate) fn remember(&self) -> (u64, Arc<Conn>) {
+    pub(crate) fn register(&self) -> (u64, Arc<Conn>) {
         let id = self.next.fetch_add(1, Relaxed);
         let conn = Arc::new(Conn::new());
         self.open.lock().insert(id, Arc::clone(&conn));
@@ -135,7 +135,7 @@ impl Route {
 }
 
 /// Takes one of the remaining shots, if there is one.
-pub(crate) fn fire(left: &AtomicI64) -> bool {
+pub(crate) fn take_shot(left: &AtomicI64) -> bool {
     left.fetch_update(Relaxed, Relaxed, |n| (n > 0).then_some(n - 1)).is_ok()
 }
 
