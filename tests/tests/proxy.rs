@@ -1,9 +1,9 @@
-//! kproxy, each fault by itself, against a small server that speaks Kafka's framing: it answers every request (api key,
-//! version, correlation id, payload) with a response of the same payload, and remembers which requests reached it in full.
+//! Tests of each fault of kproxy, against a small server with Kafka's framing.
 //!
-//! Each test has a proxy and a server of its own. Durations are bounded from below where a fault must take time, and from
-//! above only by far.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests may, as tests do
+//! The server answers every request (api key, version, correlation id, payload) with a response of the same payload, and
+//! records each complete request. Each test has its own proxy and server. A test bounds durations from below if the fault
+//! must take time, and from above only by a wide margin.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // test helpers unwrap, as tests do
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// How long a read waits for bytes that should come.
+/// The maximum wait of a read for expected bytes.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a read waits to see that nothing comes.
+/// The wait after which a read counts as silent.
 const SILENCE: Duration = Duration::from_millis(300);
 
 const PRODUCE: i16 = 0;
@@ -51,7 +51,7 @@ fn spare_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// The proxy before a server; both end with the test.
+/// A proxy in front of a server. Both end with the test.
 struct Setup {
     proxy: Child,
     port: u16,
@@ -74,7 +74,7 @@ impl Setup {
         Self::start_proxy(target, applied)
     }
 
-    /// A proxy to `target` that takes commands already.
+    /// Starts a proxy to `target` and waits until the proxy accepts commands.
     fn start_proxy(target: u16, applied: Applied) -> Self {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -89,7 +89,7 @@ impl Setup {
             let mut ready = String::new();
             BufReader::new(proxy.stdout.take().unwrap()).read_line(&mut ready).unwrap();
             let setup = Self { proxy, port, control, applied: Arc::clone(&applied) };
-            // It ends at once, and says nothing, where somebody took one of the ports meanwhile.
+            // The proxy ends without output if another process has taken one of the ports.
             if ready.starts_with("kproxy: commands on ") {
                 return setup;
             }
@@ -97,17 +97,17 @@ impl Setup {
         }
     }
 
-    /// Gives the proxy a command and returns the status of its one route.
+    /// Sends a command to the proxy, and returns the status of its only route.
     fn command(&self, command: &str) -> Value {
         let (status, body) = self.http(command);
         assert!(status.contains("200"), "{command}: {status} {body}");
         serde_json::from_str::<Value>(&body).unwrap()["1"].clone()
     }
 
-    /// The status line and the body of the control's answer.
+    /// Sends a command, and returns the status line and the body of the answer.
     fn http(&self, command: &str) -> (String, String) {
         let mut stream = TcpStream::connect(("127.0.0.1", self.control)).unwrap();
-        // In one write: a request in pieces could be answered, and the connection be closed, before its last one.
+        // One write sends the whole request. The proxy could answer a partial request and close the connection.
         stream.write_all(format!("GET /{command} HTTP/1.1\r\n\r\n").as_bytes()).unwrap();
         let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
         let status = lines.next().unwrap();
@@ -126,26 +126,26 @@ impl Setup {
         self.applied.lock().unwrap().clone()
     }
 
-    /// Waits until the status says so; panics if it does not within `PATIENCE`.
-    fn wait_for_status(&self, is_so: impl Fn(&Value) -> bool) {
+    /// Waits until the status meets the condition. Panics after `PATIENCE`.
+    fn wait_for_status(&self, condition: impl Fn(&Value) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let status = self.command("status");
-            if is_so(&status) {
+            if condition(&status) {
                 return;
             }
-            assert!(Instant::now() < deadline, "it is not so in time: {status}");
+            assert!(Instant::now() < deadline, "the status does not meet the condition in time: {status}");
             std::thread::yield_now();
         }
     }
 
-    /// Asserts that the server gets a request, or that it does not get one within `SILENCE`.
-    fn assert_reaches_server(&self, reaches: bool, what: &str) {
+    /// Asserts that the server gets a request, or that it gets none within `SILENCE`.
+    fn assert_reaches_server(&self, reaches: bool, side: &str) {
         let deadline = Instant::now() + if reaches { PATIENCE } else { SILENCE };
         while self.applied().is_empty() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(1));
         }
-        assert_eq!(!self.applied().is_empty(), reaches, "{what}");
+        assert_eq!(!self.applied().is_empty(), reaches, "{side}");
     }
 }
 
@@ -172,11 +172,12 @@ impl ProxyClient {
         self.0.write_all(&frame(id, api, payload)).unwrap();
     }
 
-    /// The correlation id of the next response.
+    /// Returns the correlation id of the next response.
     fn receive(&mut self) -> io::Result<i32> {
         read_frame(&mut self.0).map(|body| id_at(&body, 0))
     }
 
+    /// Sends a request, and returns the time until the response.
     fn request(&mut self, id: i32, api: i16, payload: usize) -> Duration {
         let started = Instant::now();
         self.send(id, api, payload);
@@ -184,7 +185,7 @@ impl ProxyClient {
         started.elapsed()
     }
 
-    /// Asserts that the connection ended, in one of these ways.
+    /// Asserts that the connection ended with one of these errors.
     fn assert_ended(&mut self, kinds: &[ErrorKind]) {
         let error = self.receive().expect_err("the connection is still open");
         assert!(kinds.contains(&error.kind()), "{error:?}");
@@ -223,7 +224,7 @@ fn latency_keeps_throughput_and_order() {
     }
     let ids: Vec<i32> = (0..50).map(|_| client.receive().unwrap()).collect();
     assert_eq!(ids, (0..50).collect::<Vec<_>>());
-    // One after the other they would take 20 s.
+    // Without pipelining, the requests would take 20 s.
     assert!(started.elapsed() < Duration::from_secs(10));
 }
 
@@ -255,7 +256,7 @@ fn dropped_response_was_still_applied() {
     let setup = Setup::new();
     setup.command("set?drop_response=1&api=0");
     let mut client = setup.client();
-    client.request(1, METADATA, 20); // not what it aims at
+    client.request(1, METADATA, 20); // another api key
     let frames = [frame(2, METADATA, 20), frame(3, PRODUCE, 20), frame(4, METADATA, 20)];
     client.0.write_all(&frames.concat()).unwrap();
     assert_eq!(client.receive().unwrap(), 2);
@@ -271,10 +272,10 @@ fn fault_hits_header_in_pieces() {
     let mut client = setup.client();
     let frame = frame(7, PRODUCE, 20);
     for piece in [&frame[..3], &frame[3..9], &frame[9..]] {
-        let start_proxy = setup.command("status")["up_bytes"].as_u64().unwrap();
+        let before = setup.command("status")["up_bytes"].as_u64().unwrap();
         client.0.write_all(piece).unwrap();
-        // The proxy has read this piece before the next is sent.
-        setup.wait_for_status(|status| status["up_bytes"].as_u64().unwrap() > start_proxy);
+        // The proxy must have read this piece before the test sends the next one.
+        setup.wait_for_status(|status| status["up_bytes"].as_u64().unwrap() > before);
     }
     client.assert_ended(&CLOSED);
     assert_eq!(setup.command("status")["dropped_responses"], 1);

@@ -1,4 +1,4 @@
-//! One broker's route: the faults in force on it, what is open, and what was counted.
+//! One broker's route: the current faults, the open connections, and the counters.
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-/// A direction: up is from client to broker.
+/// A direction. `Up` is from client to broker.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Direction {
     Up,
@@ -29,7 +29,7 @@ pub(crate) struct Faults {
 }
 
 impl Faults {
-    /// Whether the faults that fire a number of times aim at requests of this kind.
+    /// Returns whether the one-shot faults aim at requests with this api key.
     pub(crate) fn aims_at(&self, api: i16) -> bool {
         self.api == -1 || self.api == i64::from(api)
     }
@@ -67,7 +67,7 @@ impl Directions {
     }
 }
 
-/// How a connection is to end.
+/// The end of a connection.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum End {
     No,
@@ -80,12 +80,12 @@ pub(crate) struct Route {
     pub(crate) faults: watch::Sender<Faults>,
     pub(crate) shots: Shots,
     pub(crate) counts: Counts,
-    /// Open connections, to cut them.
+    /// The open connections, for cuts.
     pub(crate) open: Mutex<HashMap<u64, Arc<Conn>>>,
     next: AtomicU64,
 }
 
-/// Faults left to fire.
+/// The remaining counts of one-shot faults.
 #[derive(Default)]
 pub(crate) struct Shots {
     pub(crate) drop_response: AtomicI64,
@@ -116,12 +116,12 @@ impl Route {
         }
     }
 
-    /// How its faults end a connection.
+    /// Returns how the route's faults end a connection.
     pub(crate) fn end(&self) -> End {
         if self.faults.borrow().rst { End::Reset } else { End::Close }
     }
 
-    /// A new connection, to be forgotten by [`Self::forget`] with its number.
+    /// Registers a new connection, and returns it with its number for [`Self::forget`].
     pub(crate) fn register(&self) -> (u64, Arc<Conn>) {
         let id = self.next.fetch_add(1, Relaxed);
         let conn = Arc::new(Conn::new());
@@ -134,7 +134,7 @@ impl Route {
     }
 }
 
-/// Takes one of the remaining shots, if there is one.
+/// Takes one of the remaining shots. Returns false if none is left.
 pub(crate) fn take_shot(left: &AtomicI64) -> bool {
     left.fetch_update(Relaxed, Relaxed, |n| (n > 0).then_some(n - 1)).is_ok()
 }
@@ -146,7 +146,7 @@ pub(crate) fn count(counter: &AtomicU64, n: u64) {
 
 pub(crate) struct Conn {
     pub(crate) end: watch::Sender<End>,
-    /// Not Kafka frames in the clear (TLS): no aiming at requests.
+    /// Whether the connection is encrypted (TLS). The proxy then can't read requests.
     pub(crate) opaque: AtomicBool,
     /// The api keys of the requests that await their response, by correlation id.
     pub(crate) awaited: Mutex<HashMap<i32, i16>>,
@@ -163,7 +163,7 @@ impl Conn {
         }
     }
 
-    /// Ends the connection, unless it is ending already. Returns whether this call ended it.
+    /// Ends the connection. Returns false if the connection has been ended before.
     pub(crate) fn finish(&self, how: End) -> bool {
         self.end.send_if_modified(|end| {
             let is_open = *end == End::No;
