@@ -146,7 +146,13 @@ impl Ledger {
             .with_context(|| format!("{} {position:?}: {value}", self.topics[usize::from(walk.topic)]))
     }
 
-    fn check_event(&mut self, walk: &mut TopicWalk, record: &DumpedRecord<'_>, event: &Value, position: LogPosition) -> Result<()> {
+    fn check_event(
+        &mut self,
+        walk: &mut TopicWalk,
+        record: &DumpedRecord<'_>,
+        event: &Value,
+        position: LogPosition,
+    ) -> Result<()> {
         let id = id(event)?;
         let entry = self.entries.get_mut(&id).context("no event with this id was published")?;
         if let Some(first) = entry.found.replace(position) {

@@ -56,7 +56,8 @@ impl RawConnection {
                 .with_transactional_id(None)
                 .with_producer_id((-1).into())
                 .with_producer_epoch(-1);
-            let answer: InitProducerIdResponse = self.request(ApiKey::InitProducerId, INIT_PRODUCER_ID_VERSION, &request).await?;
+            let answer: InitProducerIdResponse =
+                self.request(ApiKey::InitProducerId, INIT_PRODUCER_ID_VERSION, &request).await?;
             match answer.error_code {
                 0 => return Ok(*answer.producer_id),
                 // The coordinator is loading, unavailable or elsewhere.

@@ -1,11 +1,11 @@
-//! Dependencies within the workspace point one way, so that the pure crates stay pure and each can be used by itself.
-#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests may, as tests do
+//! Dependencies within the workspace point one way, so that each crate without I/O stays usable by itself.
+#![allow(clippy::unwrap_used, clippy::panic)] // test helpers unwrap, as tests do
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use serde_json::Value;
 
-/// The workspace's packages that a package's users compile with it: normal and build dependencies by name.
+/// Returns the normal and build dependencies within the workspace, by the name of each package.
 fn shipped_dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--no-deps", "--format-version", "1", "--offline"])
@@ -17,20 +17,20 @@ fn shipped_dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let packages = metadata["packages"].as_array().unwrap();
     let name = |value: &Value| value["name"].as_str().unwrap().to_owned();
     let members: BTreeSet<String> = packages.iter().map(name).collect();
-    let ours = |package: &Value| -> BTreeSet<String> {
+    let dependencies = |package: &Value| -> BTreeSet<String> {
         let all = package["dependencies"].as_array().unwrap();
         let kept = all.iter().filter(|d| d["kind"] != "dev").map(name);
         kept.filter(|dependency| members.contains(dependency)).collect()
     };
-    packages.iter().map(|package| (name(package), ours(package))).collect()
+    packages.iter().map(|package| (name(package), dependencies(package))).collect()
 }
 
-/// Asserts that `package` knows nobody of the workspace but `allowed`.
+/// Asserts that `package` depends on no package of the workspace outside `allowed`.
 fn assert_depends_only_on(package: &str, allowed: &[&str]) {
     let shipped_dependencies = shipped_dependencies();
-    let known = shipped_dependencies.get(package).unwrap_or_else(|| panic!("no package {package}"));
-    let strangers: Vec<&String> = known.iter().filter(|k| !allowed.contains(&k.as_str())).collect();
-    assert!(strangers.is_empty(), "{package} depends on {strangers:?}");
+    let known = shipped_dependencies.get(package).unwrap_or_else(|| panic!("the workspace has no package {package}"));
+    let forbidden: Vec<&String> = known.iter().filter(|k| !allowed.contains(&k.as_str())).collect();
+    assert!(forbidden.is_empty(), "{package} depends on {forbidden:?}");
 }
 
 #[test]
@@ -65,8 +65,11 @@ fn producer_depends_on_its_four_parts() {
 
 #[test]
 fn binary_uses_kafka_through_producer() {
-    // The test broker is the demo's cluster.
-    assert_depends_only_on("kafka-courier-cli", &["kafka-courier", "kafka-courier-event-model", "kafka-courier-test-broker"]);
+    // `courier demo` runs on the test broker.
+    assert_depends_only_on(
+        "kafka-courier-cli",
+        &["kafka-courier", "kafka-courier-event-model", "kafka-courier-test-broker"],
+    );
     assert!(shipped_dependencies()["kafka-courier-cli"].contains("kafka-courier"));
 }
 
@@ -79,11 +82,12 @@ fn shipped_packages_exclude_tests_and_benches() {
     }
 }
 
+/// The default features use Graviola. `ring` is compiled only with the feature `tls-ring`.
 #[test]
 fn default_tls_has_no_c_code() {
     let graph = |features: &[&str]| -> BTreeSet<String> {
         let mut command = Command::new(env!("CARGO"));
-        // Not offline: the graph of all targets and features holds crates that no build here has had to download.
+        // Not offline: the graph of all targets and features contains crates that no build has downloaded.
         command.args(["tree", "--locked", "-p", "kafka-courier", "-e", "normal,build", "--target", "all"]);
         command.args(["--prefix", "none", "--format", "{p}"]).args(features).current_dir(env!("CARGO_MANIFEST_DIR"));
         let output = command.output().unwrap();

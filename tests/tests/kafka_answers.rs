@@ -1,5 +1,5 @@
-//! What the sender takes for granted of a broker's answers, seen on real brokers: an error can come after the append, and
-//! its base offset says so.
+//! The sender's assumptions about a broker's answers, checked on real brokers. An error can follow the append, and its base
+//! offset then shows the append.
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -15,15 +15,15 @@ const VALUE: &str = "written before the error";
 
 fn address(cluster: &Cluster, broker: u32) -> Result<String> {
     let index = usize::try_from(broker)? - 1;
-    Ok(cluster.bootstrap().split(',').nth(index).context("no such broker")?.to_owned())
+    Ok(cluster.bootstrap().split(',').nth(index).context("the cluster has no such broker")?.to_owned())
 }
 
-/// The third broker, besides these two.
+/// Returns the id of the third broker.
 fn third_broker(a: u32, b: u32) -> u32 {
     6 - a - b
 }
 
-fn is_in_the_log(cluster: &Cluster) -> Result<bool> {
+fn is_in_log(cluster: &Cluster) -> Result<bool> {
     let mut found = false;
     cluster.dump(TOPIC, |record| {
         found |= record.value.as_deref() == Some(VALUE);
@@ -50,23 +50,23 @@ async fn timed_out_write_has_its_offset() {
         let answer = raw.produce(TOPIC, 0, stamp, VALUE.as_bytes(), Duration::from_secs(3)).await;
         cluster.resume(follower)?;
         ensure!(answer? == ProduceAnswer { code: 7, base_offset: 0 });
-        ensure!(is_in_the_log(&cluster)?);
+        ensure!(is_in_log(&cluster)?);
         Ok(())
     }
     run().await.unwrap();
 }
 
-/// The broker whose controller is the active one.
+/// Returns the broker with the active controller.
 fn active_controller(cluster: &Cluster) -> Result<u32> {
     let servers = cluster.internal_bootstrap()?;
     let words = ["--bootstrap-server", &servers, "describe", "--status"];
-    let said = cluster.java("org.apache.kafka.tools.MetadataQuorumCommand", &words, Stdio::null())?;
-    let leader = said.lines().find_map(|line| line.strip_prefix("LeaderId:"));
-    leader.and_then(|id| id.trim().parse().ok()).with_context(|| format!("no LeaderId in {said:?}"))
+    let output = cluster.java("org.apache.kafka.tools.MetadataQuorumCommand", &words, Stdio::null())?;
+    let leader = output.lines().find_map(|line| line.strip_prefix("LeaderId:"));
+    leader.and_then(|id| id.trim().parse().ok()).with_context(|| format!("no LeaderId in {output:?}"))
 }
 
-/// Makes the topic, of one partition, with these replicas; the first leads.
-fn create_on(cluster: &Cluster, replicas: &[u32]) -> Result<()> {
+/// Creates the topic with one partition on these replicas. The first replica is the leader.
+fn create_topic_on(cluster: &Cluster, replicas: &[u32]) -> Result<()> {
     let servers = cluster.internal_bootstrap()?;
     let replicas: Vec<String> = replicas.iter().map(u32::to_string).collect();
     let words =
@@ -74,7 +74,7 @@ fn create_on(cluster: &Cluster, replicas: &[u32]) -> Result<()> {
     cluster.java("org.apache.kafka.tools.TopicCommand", &words, Stdio::null()).map(drop)
 }
 
-/// Gives the same replicas in another order: nothing moves, and the first is now the preferred leader.
+/// Changes the order of the replicas. No data moves, and the first replica becomes the preferred leader.
 fn reorder_replicas(cluster: &Cluster, replicas: &[u32]) -> Result<()> {
     let servers = cluster.internal_bootstrap()?;
     let plan = cluster.file("order.json");
@@ -87,21 +87,20 @@ fn reorder_replicas(cluster: &Cluster, replicas: &[u32]) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn replaced_leader_answers_with_offset()
-{
+async fn replaced_leader_answers_with_offset() {
     async fn run() -> Result<()> {
-        // A paused broker counts as alive and in sync all the while, and leadership moves only when it is told to.
+        // With these settings a paused broker stays alive and in sync, and leadership moves only by the election below.
         let settings = [
             "auto.leader.rebalance.enable=false",
             "broker.session.timeout.ms=120000",
             "replica.lag.time.max.ms=120000",
         ];
         let cluster = Cluster::start_with(3, &settings.map(|setting| ["--set", setting]).concat())?;
-        // The active controller is not the one that is paused: the election would have to wait for another.
+        // The test must not pause the active controller, because the election would wait for a new one.
         let leader = active_controller(&cluster)?;
         let next = leader % 3 + 1;
         let paused = third_broker(leader, next);
-        create_on(&cluster, &[leader, next, paused])?;
+        create_topic_on(&cluster, &[leader, next, paused])?;
         ensure!(cluster.leader(TOPIC, 0)? == leader);
         let (mut raw, stamp) = connect_with_stamp(&address(&cluster, leader)?).await?;
         let first = raw.produce(TOPIC, 0, stamp, b"first", Duration::from_secs(20)).await?;
@@ -118,14 +117,14 @@ async fn replaced_leader_answers_with_offset()
         let answer = answer?;
         ensure!(answer == ProduceAnswer { code: 6, base_offset: 1 }, "{answer:?}");
         ensure!(cluster.leader(TOPIC, 0)? == next);
-        ensure!(is_in_the_log(&cluster)?);
+        ensure!(is_in_log(&cluster)?);
         Ok(())
     }
     run().await.unwrap();
 }
 
-/// Has the preferred leader elected once this one has appended the record, which nobody acknowledges yet. Only this one is
-/// asked: Kafka's tools would sometimes wait for the paused broker.
+/// Waits until the leader has appended the unacknowledged record, and elects the preferred leader. The request goes directly
+/// to this leader, because Kafka's tools sometimes wait for the paused broker.
 async fn elect_once_written(cluster: &Cluster, leader: u32) -> Result<()> {
     let log = cluster.file(&format!("broker-{leader}/data/{TOPIC}-0/00000000000000000000.log"));
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -136,8 +135,8 @@ async fn elect_once_written(cluster: &Cluster, leader: u32) -> Result<()> {
     RawConnection::connect(&address(cluster, leader)?).await?.elect_preferred_leader(TOPIC, 0).await
 }
 
-/// The leader checks record times before it looks for duplicates: it refuses what it has written, and says nothing of it. What
-/// its producer state covers is then found in the log, and not sent again until time is up.
+/// The leader checks record times before duplicates, so that it refuses a batch that it has already written. The sender finds
+/// such a batch through the leader's producer state and the log, instead of retries until the delivery timeout.
 #[tokio::test(flavor = "multi_thread")]
 async fn too_old_repeat_counts_as_delivered() {
     async fn run() -> Result<()> {
@@ -147,7 +146,7 @@ async fn too_old_repeat_counts_as_delivered() {
         (config.retry_backoff, config.retry_backoff_max) = (Duration::from_secs(2), Duration::from_secs(2));
         let producer = Producer::build(config)?;
         let record = |value| ProducerRecord { topic: TOPIC, value: Some(str::as_bytes(value)), ..Default::default() };
-        // A topic that was just made has a leader that may not know it yet, and then the repeat is too old as well.
+        // The leader of a new topic may not know the topic yet. A retry of the first record may then be too old as well.
         let mut tries = 0;
         while producer.send(&record("first")).await?.await.is_err() {
             tries += 1;
@@ -160,7 +159,7 @@ async fn too_old_repeat_counts_as_delivered() {
         let retries = producer.stats().retried - retried;
         println!("delivered at {:?} after {:.1?}, {retries} retries", written.offset, began.elapsed());
         ensure!(written.offset == Some(1) && began.elapsed() < Duration::from_secs(10));
-        ensure!(retries == 1, "one repeat is refused, and no other is sent");
+        ensure!(retries == 1, "expected one refused retry, and no other");
         let mut copies = 0;
         cluster.dump(TOPIC, |record| {
             copies += u32::from(record.value.as_deref() == Some(VALUE));

@@ -1,7 +1,7 @@
 //! Batch sizes in a real broker's log follow the settings.
 use kafka_courier_tests::batches::BatchLimits;
 use kafka_courier_tests::cluster::Cluster;
-use kafka_courier_tests::publish::{PublishJob, MESSAGE_MAX_BYTES, create_topics};
+use kafka_courier_tests::publish::{MESSAGE_MAX_BYTES, PublishJob, create_topics};
 
 #[test]
 fn batches_end_at_topic_limit() {

@@ -1,16 +1,19 @@
-//! Three real brokers, replication 3, steady traffic, and one fault at a time: the ledger balances.
+//! Three real brokers, replication 3, steady traffic, and one fault at a time. Every verdict agrees with the log.
 //!
-//! Rules: default settings unless the test is about another; after each fault traffic must flow again before it is stopped.
+//! Rules:
+//! - Settings have their defaults unless the test is about a setting.
+//! - Records must be acknowledged again after a fault before the traffic stops.
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use kafka_courier::KafkaConfig;
 use kafka_courier_tests::cluster::Cluster;
-use kafka_courier_tests::faults::{RECORDS_PER_STEP, ClusterFault, AcknowledgedTraffic};
-use kafka_courier_tests::traffic::{TrafficReport, Traffic};
+use kafka_courier_tests::faults::{AcknowledgedTraffic, ClusterFault, RECORDS_PER_STEP};
+use kafka_courier_tests::traffic::{Traffic, TrafficReport};
 
 const TOPIC: &str = "ledger";
-/// Runs traffic through a cluster while `fault` breaks it, and checks the ledger.
+
+/// Runs traffic through a cluster during `fault`, and checks every verdict with the log.
 fn run_under(
     arguments: &[&str],
     config: KafkaConfig,
@@ -30,8 +33,8 @@ fn run_under(
     })
 }
 
-/// With default settings every record is delivered.
-fn all_delivered(fault: ClusterFault) -> Result<()> {
+/// Checks that every record is delivered with default settings.
+fn check_all_delivered(fault: ClusterFault) -> Result<()> {
     let apply = async |cluster: &Cluster, traffic: &Traffic| fault.apply(cluster, TOPIC, traffic).await;
     let report = run_under(fault.arguments(), KafkaConfig::default(), apply)?;
     ensure!(report.delivered == report.accepted, "{report}");
@@ -47,27 +50,27 @@ fn short_timeouts() -> KafkaConfig {
 
 #[test]
 fn killed_leader_delivers_exactly_once() {
-    all_delivered(ClusterFault::KillLeader).unwrap();
+    check_all_delivered(ClusterFault::KillLeader).unwrap();
 }
 
 #[test]
 fn paused_leader_delivers_exactly_once() {
-    all_delivered(ClusterFault::PauseLeader).unwrap();
+    check_all_delivered(ClusterFault::PauseLeader).unwrap();
 }
 
 #[test]
 fn rolling_restart_delivers_exactly_once() {
-    all_delivered(ClusterFault::RollingRestart).unwrap();
+    check_all_delivered(ClusterFault::RollingRestart).unwrap();
 }
 
 #[test]
 fn cut_connections_deliver_exactly_once() {
-    all_delivered(ClusterFault::CutConnections).unwrap();
+    check_all_delivered(ClusterFault::CutConnections).unwrap();
 }
 
 #[test]
 fn lost_answers_deliver_exactly_once() {
-    all_delivered(ClusterFault::LoseAnswers).unwrap();
+    check_all_delivered(ClusterFault::LoseAnswers).unwrap();
 }
 
 #[test]
@@ -76,14 +79,14 @@ fn verdicts_hold_after_long_outage() {
         for broker in 1..=3 {
             cluster.pause(broker)?;
         }
-        tokio::time::sleep(Duration::from_secs(12)).await; // the outage itself
+        tokio::time::sleep(Duration::from_secs(12)).await; // longer than the delivery timeout
         for broker in 1..=3 {
             cluster.resume(broker)?;
         }
         traffic.wait_for_acknowledgements(RECORDS_PER_STEP).await
     })
     .and_then(|report| {
-        ensure!(report.not_written + report.unknown > 0, "the outage was not felt: {report}");
+        ensure!(report.not_written + report.unknown > 0, "no record failed in the outage: {report}");
         Ok(report)
     })
     .unwrap();

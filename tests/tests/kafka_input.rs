@@ -1,4 +1,4 @@
-//! Bad input and bad surroundings: a clear error each, the right exit code, and nothing lost of the rest.
+//! Invalid input and environments: `courier` reports each error, exits with the right code, and delivers all other events.
 use std::fs;
 use std::net::TcpListener;
 
@@ -9,7 +9,7 @@ use kafka_courier_tests::ledger::Ledger;
 use kafka_courier_tests::receipts;
 use serde_json::json;
 
-/// Exit codes, from sysexits where it has one.
+/// Exit codes of `courier`, from sysexits.h where it has one.
 const SOME_FAILED: i32 = 1;
 const USAGE: i32 = 64;
 const DATA: i32 = 65;
@@ -19,7 +19,7 @@ const CONFIG: i32 = 78;
 const TOPIC: &str = "all-events";
 const BIG_ID: &str = "018f0000-0000-7000-8000-0000000000b1";
 
-/// Sample events, a line each.
+/// Returns sample events, one a line.
 fn sample(count: usize) -> Result<Vec<String>> {
     let run = Courier::new(&["sample", "--count", &count.to_string(), "--seed", "7"])?.run()?;
     Ok(run.expect_code(0)?.stdout.lines().map(String::from).collect())
@@ -38,7 +38,7 @@ fn publish(cluster: &Cluster, lines: &[String], more: &[&str]) -> Result<Finishe
     Courier::new(&arguments)?.input_bytes((lines.join("\n") + "\n").as_bytes())?.run()
 }
 
-/// Checks that the topic holds these events, each once and in order, and no others.
+/// Checks that the topic has exactly these events, each once and in order.
 fn check_arrived(cluster: &Cluster, events: &[String]) -> Result<()> {
     let mut ledger = Ledger::read(events.join("\n").as_bytes(), Some(TOPIC))?;
     let counts = ledger.check(cluster)?;
@@ -46,21 +46,21 @@ fn check_arrived(cluster: &Cluster, events: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// An address on which nothing listens.
+/// Returns an address on which no process listens.
 fn unused_address() -> Result<String> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
 }
 
-/// Text that no compression makes small, `length` bytes of it.
-fn noise(length: usize) -> String {
+/// Returns incompressible text of `length` bytes.
+fn incompressible_text(length: usize) -> String {
     let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
-    let mut letter = || {
+    let mut character = || {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
         char::from(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"[(state >> 58) as usize])
     };
-    (0..length).map(|_| letter()).collect()
+    (0..length).map(|_| character()).collect()
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn oversized_event_fails_alone() {
     let events = sample(300).unwrap();
     let big = json!({
         "id": BIG_ID, "type": "report.made", "source": "test", "version": "1",
-        "timestamp": "2026-01-15T10:00:00Z", "data": {"text": noise(2_000_000)},
+        "timestamp": "2026-01-15T10:00:00Z", "data": {"text": incompressible_text(2_000_000)},
     });
     let mut lines = events.clone();
     lines.insert(150, big.to_string());
@@ -111,7 +111,7 @@ fn oversized_event_fails_alone() {
 
     let (mut delivered, mut refused) = (0, 0);
     receipts::read(&file, |receipt| {
-        let id = receipt.id.context("no id")?.to_string();
+        let id = receipt.id.context("the receipt has no id")?.to_string();
         ensure!(receipt.error.is_some() == (id == BIG_ID), "{receipt:?}");
         *if receipt.error.is_some() { &mut refused } else { &mut delivered } += 1;
         Ok(())
@@ -123,7 +123,7 @@ fn oversized_event_fails_alone() {
 #[test]
 fn events_for_missing_topic_fail_alone() {
     let cluster = cluster_with_topic().unwrap();
-    let mut ours = Vec::new();
+    let mut expected = Vec::new();
     let mut lines = sample(300).unwrap();
     for (number, line) in lines.iter_mut().enumerate() {
         let mut event: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -131,10 +131,10 @@ fn events_for_missing_topic_fail_alone() {
             event["type"] = json!("lost.event");
             *line = event.to_string();
         } else if event["type"] == "system.alert" {
-            ours.push(line.clone());
+            expected.push(line.clone());
         }
     }
-    lines.retain(|line| line.contains(r#""lost.event""#) || ours.contains(line));
+    lines.retain(|line| line.contains(r#""lost.event""#) || expected.contains(line));
     let mapping = format!("lost.event=no-such-topic,system.alert={TOPIC}");
     let input = lines.join("\n");
     let run = Courier::new(&["publish", "--brokers", cluster.bootstrap()]).unwrap();
@@ -157,8 +157,8 @@ fn events_for_missing_topic_fail_alone() {
         ids.sort();
         ids
     };
-    assert!(!ours.is_empty());
-    assert_eq!(ids(&found), ids(&ours));
+    assert!(!expected.is_empty());
+    assert_eq!(ids(&found), ids(&expected));
 }
 
 #[test]

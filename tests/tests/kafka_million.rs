@@ -4,7 +4,7 @@
 //! small when `courier` starts.
 use kafka_courier_tests::batches::BatchLimits;
 use kafka_courier_tests::cluster::Cluster;
-use kafka_courier_tests::publish::{PublishJob, MESSAGE_MAX_BYTES, create_topics};
+use kafka_courier_tests::publish::{MESSAGE_MAX_BYTES, PublishJob, create_topics};
 
 #[test]
 fn million_events_arrive_within_64_mb() {

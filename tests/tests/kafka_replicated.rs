@@ -1,7 +1,7 @@
 //! Three real brokers, replication 3, and production settings against the brokers' default limits.
 use kafka_courier_tests::batches::BatchLimits;
 use kafka_courier_tests::cluster::Cluster;
-use kafka_courier_tests::publish::{PublishJob, MESSAGE_MAX_BYTES, create_topics};
+use kafka_courier_tests::publish::{MESSAGE_MAX_BYTES, PublishJob, create_topics};
 
 #[test]
 fn production_settings_deliver_exactly_once() {

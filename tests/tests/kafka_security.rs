@@ -1,5 +1,5 @@
-//! Every way of securing a real Kafka: what should be delivered is, and what should be refused is, with the right reason.
-#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+//! Every security mode of a real Kafka: valid credentials deliver events, and invalid ones are refused with the right reason.
+#![allow(clippy::unwrap_used)] // test helpers unwrap, as tests do
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
@@ -16,7 +16,7 @@ const TOPIC: &str = "secured";
 const RECORDS: u64 = 500;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A way of securing a cluster: what `kafka up` is told, and what the producer.
+/// A security mode of a cluster, for the arguments of `kafka up` and the settings of the producer.
 #[derive(Clone, Copy)]
 struct SecurityMode {
     sasl: Option<(&'static str, SaslMechanism)>,
@@ -41,7 +41,7 @@ fn mechanism_name(mechanism: SaslMechanism) -> &'static str {
 }
 
 impl SecurityMode {
-    fn cluster(self, more: &[&'static str]) -> Result<Cluster> {
+    fn start_cluster(self, more: &[&'static str]) -> Result<Cluster> {
         let mut arguments = more.to_vec();
         if let Some((name, _)) = self.sasl {
             arguments.extend(["--sasl", name]);
@@ -90,7 +90,7 @@ fn path(cluster: &Cluster, name: &str) -> String {
     cluster.file(name).display().to_string()
 }
 
-/// A token without a signature, for a broker with Kafka's default validator, valid for so long.
+/// Returns an unsigned token for Kafka's default validator, valid for `seconds`. A negative number makes an expired token.
 fn token(subject: &str, seconds: i64) -> Secret {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = i64::try_from(since.as_secs()).unwrap_or(0);
@@ -98,7 +98,7 @@ fn token(subject: &str, seconds: i64) -> Secret {
     Secret::new(format!("{}.{}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#), URL_SAFE_NO_PAD.encode(claims)))
 }
 
-/// Publishes, and holds what was reported against what a Java consumer reads.
+/// Publishes records, and checks that a Java consumer reads as many as were reported delivered.
 async fn check_delivery(cluster: &Cluster, builder: Builder) -> Result<()> {
     let producer = Producer::with(|_| builder)?;
     let mut deliveries = Vec::new();
@@ -111,22 +111,22 @@ async fn check_delivery(cluster: &Cluster, builder: Builder) -> Result<()> {
         delivery.await?;
     }
     let found = cluster.dump(TOPIC, |_| Ok(()))?;
-    ensure!(found == RECORDS, "{RECORDS} were delivered, {found} are there");
+    ensure!(found == RECORDS, "{RECORDS} records were delivered, {found} are in the log");
     Ok(())
 }
 
-/// The cluster and the producer don't come together: at once, for good, and for a reason that holds these words.
+/// Checks that the cluster refuses the producer: permanently, within 10 s, and with a reason that contains these words.
 async fn check_refusal(builder: Builder, words: &[&str]) -> Result<HealthError> {
     let producer = Producer::with(|_| builder)?;
     let began = Instant::now();
-    let error = producer.health_check(PATIENCE).await.err().context("it should have been refused")?;
+    let error = producer.health_check(PATIENCE).await.err().context("the cluster did not refuse the producer")?;
     ensure!(error.is_refusal(), "{error}");
     ensure!(began.elapsed() < Duration::from_secs(10), "{error}: after {:?}", began.elapsed());
     for word in words {
         ensure!(error.to_string().contains(word), "{word:?} is not in: {error}");
     }
     ensure!(!error.to_string().contains("wrong-secret"), "{error}");
-    eprintln!("refused, as it should: {error}");
+    eprintln!("refused as expected: {error}");
     Ok(error)
 }
 
@@ -148,21 +148,22 @@ async fn check_wrong_password_refused(mode: SecurityMode, cluster: &Cluster) -> 
 
 async fn check_strangers_refused(mode: SecurityMode, cluster: &Cluster) -> Result<()> {
     if mode.tls {
-        // Mozilla's authorities; and a file with another one than the cluster's.
+        // Mozilla's authorities, and a file with an authority other than the cluster's.
         let other = path(cluster, "other-client.pem");
         for authority in ["", &other] {
-            check_refusal(mode.producer(cluster).ssl_ca_location(authority), &["unknown issuer", "ssl_ca_location"]).await?;
+            check_refusal(mode.producer(cluster).ssl_ca_location(authority), &["unknown issuer", "ssl_ca_location"])
+                .await?;
         }
     }
     if mode.client_certificate {
-        let nobody = mode.producer(cluster).ssl_certificate_location("").ssl_key_location("");
-        check_refusal(nobody, &["wants a client certificate", "ssl_certificate_location"]).await?;
+        let without_certificate = mode.producer(cluster).ssl_certificate_location("").ssl_key_location("");
+        check_refusal(without_certificate, &["wants a client certificate", "ssl_certificate_location"]).await?;
     }
     Ok(())
 }
 
 async fn check_mode(mode: SecurityMode) -> Result<()> {
-    let cluster = mode.cluster(&[])?;
+    let cluster = mode.start_cluster(&[])?;
     check_delivery(&cluster, mode.producer(&cluster)).await?;
     check_wrong_password_refused(mode, &cluster).await?;
     check_strangers_refused(mode, &cluster).await
@@ -203,10 +204,10 @@ async fn sasl_over_tls_refuses_wrong_password() {
 async fn invalid_broker_certificates_are_named() {
     async fn run() -> Result<()> {
         let mode = SecurityMode { sasl: None, tls: true, client_certificate: false };
-        let cluster = mode.cluster(&["--certificate", "wrong-name"])?;
+        let cluster = mode.start_cluster(&["--certificate", "wrong-name"])?;
         check_refusal(mode.producer(&cluster), &["wrong host name", "kafka.example", "127.0.0.1"]).await?;
         drop(cluster);
-        let cluster = mode.cluster(&["--certificate", "expired"])?;
+        let cluster = mode.start_cluster(&["--certificate", "expired"])?;
         check_refusal(mode.producer(&cluster), &["has expired", "days ago"]).await?;
         check_delivery(&cluster, mode.producer(&cluster).insecure_skip_verify(true)).await
     }
@@ -217,19 +218,24 @@ async fn invalid_broker_certificates_are_named() {
 async fn wrong_security_protocol_gets_hint() {
     async fn run() -> Result<()> {
         let secured = SecurityMode { sasl: Some(MECHANISMS[0]), tls: true, client_certificate: false };
-        let cluster = secured.cluster(&[])?;
+        let cluster = secured.start_cluster(&[])?;
         for (sasl, tls) in [(None, false), (secured.sasl, false), (None, true)] {
-            let producer = Producer::with(|_| SecurityMode { sasl, tls, client_certificate: false }.producer(&cluster))?;
-            let error = producer.health_check(PATIENCE).await.err().context("it can't be understood")?;
+            let producer =
+                Producer::with(|_| SecurityMode { sasl, tls, client_certificate: false }.producer(&cluster))?;
+            let error = producer
+                .health_check(PATIENCE)
+                .await
+                .err()
+                .context("the health check passed with the wrong protocol")?;
             ensure!(!error.is_refusal() && error.to_string().contains("security_protocol"), "{error}");
-            eprintln!("not understood, as it should: {error}");
+            eprintln!("failed as expected: {error}");
         }
         Ok(())
     }
     run().await.unwrap();
 }
 
-/// Nobody may do anything, but for what `acl` allows and who is on the brokers' own listener.
+/// Denies everything that `acl` does not allow. Only the users of the internal listener have all rights.
 const AUTHORIZER: [&str; 4] = [
     "--set",
     "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
@@ -237,10 +243,10 @@ const AUTHORIZER: [&str; 4] = [
     "super.users=User:ANONYMOUS",
 ];
 
-/// Adds (`--add`) or takes back (`--remove`) somebody's right to do something with the topic.
-fn acl(cluster: &Cluster, change: &str, who: &str, operation: &str) -> Result<()> {
+/// Adds (`--add`) or removes (`--remove`) a principal's right to an operation on the topic.
+fn change_acl(cluster: &Cluster, change: &str, principal: &str, operation: &str) -> Result<()> {
     let internal = cluster.internal_bootstrap()?;
-    let mut words = vec!["--bootstrap-server", &internal, change, "--allow-principal", who];
+    let mut words = vec!["--bootstrap-server", &internal, change, "--allow-principal", principal];
     words.extend(["--operation", operation, "--topic", TOPIC]);
     words.extend((change == "--remove").then_some("--force"));
     cluster.java("org.apache.kafka.tools.AclCommand", &words, std::process::Stdio::null()).map(drop)
@@ -250,32 +256,40 @@ fn acl(cluster: &Cluster, change: &str, who: &str, operation: &str) -> Result<()
 async fn missing_rights_fail_by_code() {
     async fn run() -> Result<()> {
         let mode = SecurityMode { sasl: Some(MECHANISMS[1]), tls: false, client_certificate: false };
-        let cluster = mode.cluster(&AUTHORIZER)?;
+        let cluster = mode.start_cluster(&AUTHORIZER)?;
         let record = ProducerRecord { topic: TOPIC, value: Some(b"no"), ..ProducerRecord::default() };
-        let unseen = Producer::with(|_| mode.producer(&cluster))?.send(&record).await.err().context("not even seen")?;
+        let unseen = Producer::with(|_| mode.producer(&cluster))?
+            .send(&record)
+            .await
+            .err()
+            .context("the topic is visible without a right")?;
         ensure!(unseen.to_string().contains("TOPIC_AUTHORIZATION_FAILED (29)"), "{unseen}");
         let unhealthy = async |producer: &KafkaProducer| {
-            let error = producer.health_check_topics(&[TOPIC], PATIENCE).await.err().context("it is told before")?;
+            let error = producer
+                .health_check_topics(&[TOPIC], PATIENCE)
+                .await
+                .err()
+                .context("the health check passed without a right to write")?;
             ensure!(error.part() == HealthPart::WriteAuthorization && error.is_refusal(), "{error}");
-            eprintln!("told, as it should be: {error}");
+            eprintln!("reported as expected: {error}");
             Ok(())
         };
         let unauthorized = Producer::with(|_| mode.producer(&cluster))?;
         unhealthy(&unauthorized).await?;
-        let allow = |operation| acl(&cluster, "--add", "User:alice", operation);
+        let allow = |operation| change_acl(&cluster, "--add", "User:alice", operation);
         allow("Describe")?;
         let producer = Producer::with(|_| mode.producer(&cluster))?;
         unhealthy(&producer).await?;
         let began = Instant::now();
-        let error = producer.send(&record).await?.await.err().context("it may be seen, not written")?;
-        // Who may write to no topic may not have a producer id either.
-        let code = error.code().context("a broker's code")?;
+        let error = producer.send(&record).await?.await.err().context("the record was written without a right")?;
+        // A principal without a right to write to any topic gets no producer id either.
+        let code = error.code().context("the error has no code of a broker")?;
         ensure!(
             [ErrorCode::CLUSTER_AUTHORIZATION_FAILED, ErrorCode::TOPIC_AUTHORIZATION_FAILED].contains(&code),
             "{error}"
         );
         ensure!(!error.is_retriable() && began.elapsed() < Duration::from_secs(10), "{error}");
-        eprintln!("refused, as it should: {error}");
+        eprintln!("refused as expected: {error}");
         allow("Write")?;
         producer.health_check_topics(&[TOPIC], PATIENCE).await?;
         producer.send(&record).await?.await?;
@@ -288,12 +302,12 @@ async fn missing_rights_fail_by_code() {
 async fn expired_sessions_are_renewed_without_retries() {
     async fn run() -> Result<()> {
         let mode = SecurityMode { sasl: Some(MECHANISMS[2]), tls: true, client_certificate: false };
-        let cluster = mode.cluster(&["--set", "connections.max.reauth.ms=5000"])?;
+        let cluster = mode.start_cluster(&["--set", "connections.max.reauth.ms=5000"])?;
         let producer = Producer::with(|_| mode.producer(&cluster).flush_timeout(Duration::from_millis(20)))?;
         let record = ProducerRecord { topic: TOPIC, value: Some(b"first"), ..ProducerRecord::default() };
         let mut deliveries = vec![producer.send(&record).await?];
         ensure!(producer.flush(PATIENCE).await);
-        // A topic that was just made may not be known to its leader yet.
+        // The leader of a new topic may not know the topic yet, so that the first record may need a retry.
         let retried = producer.stats().retried;
         let began = Instant::now();
         while began.elapsed() < Duration::from_secs(15) {
@@ -305,15 +319,15 @@ async fn expired_sessions_are_renewed_without_retries() {
         for delivery in deliveries {
             delivery.await?;
         }
-        ensure!(producer.stats().retried == retried, "{retried}, then {:?}", producer.stats());
+        ensure!(producer.stats().retried == retried, "{retried} retries before, now {:?}", producer.stats());
         let found = cluster.dump(TOPIC, |_| Ok(()))?;
-        ensure!(found == count, "{count} were delivered, {found} are there");
+        ensure!(found == count, "{count} records were delivered, {found} are in the log");
         Ok(())
     }
     run().await.unwrap();
 }
 
-/// Publishes so many events, while all connections are cut.
+/// Publishes `RECORDS` events, and cuts all connections after half of them.
 async fn publish_through_a_cut(cluster: &Cluster, producer: &KafkaProducer) -> Result<Vec<Delivery>> {
     let mut deliveries = Vec::new();
     for number in 0..RECORDS {
@@ -327,14 +341,15 @@ async fn publish_through_a_cut(cluster: &Cluster, producer: &KafkaProducer) -> R
     Ok(deliveries)
 }
 
-/// Alice's certificate becomes bob's, the file with the key a little later, as events flow; then alice loses her rights.
+/// Bob's certificate replaces alice's during the traffic, and the file of the key follows a little later. Then alice loses
+/// her rights.
 #[tokio::test(flavor = "multi_thread")]
 async fn changed_client_certificate_loses_no_event() {
     async fn run() -> Result<()> {
         let mode = SecurityMode { sasl: None, tls: true, client_certificate: true };
-        let cluster = mode.cluster(&[&AUTHORIZER[..], &["--proxied"]].concat())?;
-        for who in ["User:CN=alice", "User:CN=bob"] {
-            acl(&cluster, "--add", who, "Write")?;
+        let cluster = mode.start_cluster(&[&AUTHORIZER[..], &["--proxied"]].concat())?;
+        for principal in ["User:CN=alice", "User:CN=bob"] {
+            change_acl(&cluster, "--add", principal, "Write")?;
         }
         let [certificate, key] = ["me.pem", "me.key"].map(|name| path(&cluster, name));
         let put = |from: &str, to: &str| -> Result<()> {
@@ -352,15 +367,15 @@ async fn changed_client_certificate_loses_no_event() {
         put("other-client.key", &key)?;
         deliveries.extend(publish_through_a_cut(&cluster, &producer).await?);
         ensure!(producer.flush(PATIENCE).await);
-        acl(&cluster, "--remove", "User:CN=alice", "Write")?;
+        change_acl(&cluster, "--remove", "User:CN=alice", "Write")?;
         deliveries.extend(publish_through_a_cut(&cluster, &producer).await?);
         let published = u64::try_from(deliveries.len())?;
         for delivery in deliveries {
             delivery.await?;
         }
         let found = cluster.dump(TOPIC, |_| Ok(()))?;
-        ensure!(found == published, "{published} were delivered, {found} are there");
-        // Who has alice's certificate may no longer.
+        ensure!(found == published, "{published} records were delivered, {found} are in the log");
+        // Alice's certificate no longer gives the right to write.
         let error = Producer::with(|_| mode.producer(&cluster))?.health_check_topics(&[TOPIC], PATIENCE).await.err();
         ensure!(error.as_ref().is_some_and(HealthError::is_refusal), "{error:?}");
         Ok(())

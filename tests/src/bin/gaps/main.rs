@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use kafka_courier::KafkaConfig;
 use kafka_courier_tests::cluster::Cluster;
-use kafka_courier_tests::faults::{RECORDS_PER_STEP, ClusterFault, AcknowledgedTraffic};
+use kafka_courier_tests::faults::{AcknowledgedTraffic, ClusterFault, RECORDS_PER_STEP};
 use kafka_courier_tests::java_traffic::JavaTraffic;
 use kafka_courier_tests::traffic::Traffic;
 

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::Routes;
-use crate::route::{End, Faults, Route, Directions, count};
+use crate::route::{Directions, End, Faults, Route, count};
 
 /// The maximum length of an HTTP request.
 const MAX_REQUEST: usize = 16 * 1024;
