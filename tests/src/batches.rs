@@ -81,8 +81,8 @@ impl fmt::Display for BatchStatistics {
 
 /// Checks that one idempotent producer wrote all batches, with snappy and within `limits`.
 ///
-/// All batches have one producer id and one epoch. The sequence numbers of each partition start at 0 and follow the order
-/// of offsets, without gaps and repetitions.
+/// All batches have one producer id and one epoch. The sequence numbers of each partition start at 0 and follow the
+/// order of offsets, without gaps and repetitions.
 ///
 /// # Errors
 /// Returns an error that shows the first batch that violates this.

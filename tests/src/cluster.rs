@@ -36,7 +36,9 @@ impl Cluster {
         Self::start_with(brokers, &[])
     }
 
-    /// Starts a cluster like [`Self::start`], with further arguments for `kafka up`, such as `--set message.max.bytes=1000`.
+    /// Starts a cluster like [`Self::start`], with further arguments for `kafka up`.
+    ///
+    /// An example of an argument is `--set message.max.bytes=1000`.
     ///
     /// # Errors
     /// Fails for the same reasons as [`Self::start`].
@@ -73,8 +75,8 @@ impl Cluster {
         Ok(config)
     }
 
-    /// Returns the path of a file in the cluster's folder, such as `ca.pem`, `client.pem`, `client.key`, `other-client.pem`,
-    /// `other-client.key`, `username` or `password`.
+    /// Returns the path of a file in the cluster's folder, such as `ca.pem`, `client.pem`, `client.key`,
+    /// `other-client.pem`, `other-client.key`, `username` or `password`.
     #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {
         self.home.join(name)
@@ -91,7 +93,9 @@ impl Cluster {
         Ok(ports.collect::<Vec<_>>().join(","))
     }
 
-    /// Creates a topic and waits for its leaders. `configs` are topic settings, such as `("max.message.bytes", "1000")`.
+    /// Creates a topic and waits for its leaders.
+    ///
+    /// `configs` are topic settings, such as `("max.message.bytes", "1000")`.
     ///
     /// # Errors
     /// Fails if the cluster refuses the topic.
@@ -257,7 +261,8 @@ fn tool_path() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("kafka/kafka")
 }
 
-/// Runs a command to its end and returns its standard output. An error contains standard error, which names missing tools.
+/// Runs a command to its end and returns its standard output. An error contains standard error, which names missing
+/// tools.
 fn run_to_end(mut command: Command, arguments: &str) -> Result<String> {
     let done = command.stdout(Stdio::piped()).stderr(Stdio::piped()).output().context(
         "python3 did not start: install Python 3.8 or newer (Debian/Ubuntu: apt install python3; macOS: brew install python)",

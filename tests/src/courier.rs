@@ -52,8 +52,8 @@ pub struct FinishedRun {
     pub wall: Duration,
     /// The CPU time, user and system.
     pub cpu: Duration,
-    /// The peak of resident memory in bytes, an upper bound. Linux counts the test's own memory at the time of the start, so
-    /// that a test must start `courier` before it allocates much.
+    /// The peak of resident memory in bytes, an upper bound. Linux counts the test's own memory at the time of the
+    /// start, so that a test must start `courier` before it allocates much.
     pub peak_rss: u64,
 }
 
@@ -164,7 +164,8 @@ impl FinishedRun {
     }
 }
 
-/// Waits for the child's end and returns its exit status and resource usage. Kills the child at the deadline and returns none.
+/// Waits for the child's end and returns its exit status and resource usage. Kills the child at the deadline and
+/// returns none.
 fn wait(mut child: Child, deadline: Instant) -> Result<Option<ResUse>> {
     loop {
         if let Some(used) = child.try_wait4()? {

@@ -68,8 +68,8 @@ impl JavaTraffic {
 
     /// Ends the producer.
     ///
-    /// Returns the longest time without an acknowledgement, over all partitions together and within one partition, and the
-    /// number of failed records.
+    /// Returns the longest time without an acknowledgement, over all partitions together and within one partition, and
+    /// the number of failed records.
     ///
     /// # Errors
     /// Fails if the producer's exit code is not 0.

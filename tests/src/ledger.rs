@@ -116,8 +116,8 @@ impl Ledger {
 
     /// Reads all topics and returns the number of records in each.
     ///
-    /// Every event must be in the log exactly once: unchanged, in order, with its key and headers, and in the partition that
-    /// the Java client chooses.
+    /// Every event must be in the log exactly once: unchanged, in order, with its key and headers, and in the partition
+    /// that the Java client chooses.
     ///
     /// # Errors
     /// Returns an error that shows the first wrong record, or the number of missing events.

@@ -51,8 +51,8 @@ pub fn create_topics(cluster: &Cluster, partitions: u32, replication: u32) -> Re
 impl PublishJob<'_> {
     /// Publishes the sample into the cluster's empty default topics, checks the result, and prints the figures.
     ///
-    /// The log must hold each event exactly once, unchanged, in order, and in the right partition. Each receipt must contain
-    /// the event's position. The batches must be idempotent, compressed with snappy, and within the limits.
+    /// The log must hold each event exactly once, unchanged, in order, and in the right partition. Each receipt must
+    /// contain the event's position. The batches must be idempotent, compressed with snappy, and within the limits.
     ///
     /// # Errors
     /// Returns an error that shows the first violation.

@@ -1,4 +1,5 @@
-//! A minimal Kafka connection that shows a broker's raw answers. Tests use it to check the sender's assumptions about brokers.
+//! A minimal Kafka connection that shows a broker's raw answers. Tests use it to check the sender's assumptions about
+//! brokers.
 use anyhow::{Context, Result, ensure};
 use bytes::{Buf, Bytes, BytesMut};
 use kafka_courier_batcher::{Accumulator, BufferPool, Compression, Limits, Record, Stamp};

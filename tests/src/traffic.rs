@@ -3,8 +3,8 @@
 //! Rules:
 //! - Every record has a key and a running number within that key.
 //! - Every verdict is kept with its time.
-//! - A Java consumer reads the log after the last verdict. Each verdict must agree with the log, and each record in the log
-//!   must have been accepted.
+//! - A Java consumer reads the log after the last verdict. Each verdict must agree with the log, and each record in the
+//!   log must have been accepted.
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 

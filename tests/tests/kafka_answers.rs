@@ -1,5 +1,5 @@
-//! The sender's assumptions about a broker's answers, checked on real brokers. An error can follow the append, and its base
-//! offset then shows the append.
+//! The sender's assumptions about a broker's answers, checked on real brokers. An error can follow the append, and its
+//! base offset then shows the append.
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -123,8 +123,8 @@ async fn replaced_leader_answers_with_offset() {
     run().await.unwrap();
 }
 
-/// Waits until the leader has appended the unacknowledged record, and elects the preferred leader. The request goes directly
-/// to this leader, because Kafka's tools sometimes wait for the paused broker.
+/// Waits until the leader has appended the unacknowledged record, and elects the preferred leader. The request is sent
+/// directly to this leader, because Kafka's tools sometimes wait for the paused broker.
 async fn elect_once_written(cluster: &Cluster, leader: u32) -> Result<()> {
     let log = cluster.file(&format!("broker-{leader}/data/{TOPIC}-0/00000000000000000000.log"));
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -135,8 +135,8 @@ async fn elect_once_written(cluster: &Cluster, leader: u32) -> Result<()> {
     RawConnection::connect(&address(cluster, leader)?).await?.elect_preferred_leader(TOPIC, 0).await
 }
 
-/// The leader checks record times before duplicates, so that it refuses a batch that it has already written. The sender finds
-/// such a batch through the leader's producer state and the log, instead of retries until the delivery timeout.
+/// The leader checks record times before duplicates, so that it refuses a batch that it has already written. The sender
+/// finds such a batch through the leader's producer state and the log, instead of retries until the delivery timeout.
 #[tokio::test(flavor = "multi_thread")]
 async fn too_old_repeat_counts_as_delivered() {
     async fn run() -> Result<()> {
@@ -146,7 +146,8 @@ async fn too_old_repeat_counts_as_delivered() {
         (config.retry_backoff, config.retry_backoff_max) = (Duration::from_secs(2), Duration::from_secs(2));
         let producer = Producer::build(config)?;
         let record = |value| ProducerRecord { topic: TOPIC, value: Some(str::as_bytes(value)), ..Default::default() };
-        // The leader of a new topic may not know the topic yet. A retry of the first record may then be too old as well.
+        // The leader of a new topic may not know the topic yet. A retry of the first record may then be too old as
+        // well.
         let mut tries = 0;
         while producer.send(&record("first")).await?.await.is_err() {
             tries += 1;

@@ -1,7 +1,7 @@
 //! Dead letters on a real Kafka: an outage under load, killed replays, lost answers, and a dead-letter topic.
 //!
-//! Rules: The tests run only `courier`, like its users. At the end of each test the log has each event exactly once. A Java
-//! consumer reads the log.
+//! Rules: The tests run only `courier`, like its users. At the end of each test the log has each event exactly once. A
+//! Java consumer reads the log.
 use std::collections::{BTreeSet, HashMap};
 use std::io::Write;
 use std::process::Stdio;
@@ -231,8 +231,8 @@ fn verify_finds_writes_without_answers() {
         let written = copies_in_log(&cluster, TOPIC)?.len();
         println!("{EVENTS} events: {} dead letters, {} unknown, {written} in the log", held.len(), unknown.len());
         ensure!(held.len() as u64 == EVENTS && unknown.len() >= written && written > 0);
-        // The first dead letter of each key has the outcome unknown. Only a replay out of order can publish another record
-        // of the partition as the fence.
+        // The first dead letter of each key has the outcome unknown. Only a replay out of order can publish another
+        // record of the partition as the fence.
         let report = letters.replay_with(&["--out-of-order"])?;
         let left = letters.list()?;
         ensure!(report["landed"] == written && report["not_found"] == left.len(), "{report}");
@@ -256,8 +256,8 @@ fn verify_finds_writes_without_answers() {
     run().unwrap();
 }
 
-/// Publishes `count` refused events, stores their dead letters in the topic `dead`, and then raises the limit that refused
-/// the events.
+/// Publishes `count` refused events, stores their dead letters in the topic `dead`, and then raises the limit that
+/// refused the events.
 fn store_letters_in_topic(cluster: &Cluster, count: u64, look: impl FnOnce() -> Result<()>) -> Result<()> {
     cluster.create_topic(TOPIC, 1, 1, &[("max.message.bytes", "200")])?;
     cluster.create_topic("dead", 2, 1, &[])?;

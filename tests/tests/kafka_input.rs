@@ -1,4 +1,5 @@
-//! Invalid input and environments: `courier` reports each error, exits with the right code, and delivers all other events.
+//! Invalid input and environments: `courier` reports each error, exits with the right code, and delivers all other
+//! events.
 use std::fs;
 use std::net::TcpListener;
 

@@ -1,6 +1,6 @@
-//! Five batches lose their answers, and the leader restarts before the retries. The leader then remembers only the last of
-//! the five batches, because the snapshot of its producer state keeps one batch of each producer id. Kafka's own Java
-//! producer runs under the same fault, for comparison.
+//! Five batches lose their answers, and the leader restarts before the retries. The leader then remembers only the last
+//! of the five batches, because the snapshot of its producer state keeps one batch of each producer id. Kafka's own
+//! Java producer runs under the same fault, for comparison.
 //!
 //! Rules:
 //! - One broker, one replica, one record a batch.

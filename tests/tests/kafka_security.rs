@@ -1,4 +1,5 @@
-//! Every security mode of a real Kafka: valid credentials deliver events, and invalid ones are refused with the right reason.
+//! Every security mode of a real Kafka: valid credentials deliver events, and invalid ones are refused with the right
+//! reason.
 #![allow(clippy::unwrap_used)] // test helpers unwrap, as tests do
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -90,7 +91,8 @@ fn path(cluster: &Cluster, name: &str) -> String {
     cluster.file(name).display().to_string()
 }
 
-/// Returns an unsigned token for Kafka's default validator, valid for `seconds`. A negative number makes an expired token.
+/// Returns an unsigned token for Kafka's default validator, valid for `seconds`. A negative number makes an expired
+/// token.
 fn token(subject: &str, seconds: i64) -> Secret {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = i64::try_from(since.as_secs()).unwrap_or(0);
@@ -341,8 +343,8 @@ async fn publish_through_a_cut(cluster: &Cluster, producer: &KafkaProducer) -> R
     Ok(deliveries)
 }
 
-/// Bob's certificate replaces alice's during the traffic, and the file of the key follows a little later. Then alice loses
-/// her rights.
+/// Bob's certificate replaces alice's during the traffic, and the file of the key follows a little later. Then alice
+/// loses her rights.
 #[tokio::test(flavor = "multi_thread")]
 async fn changed_client_certificate_loses_no_event() {
     async fn run() -> Result<()> {

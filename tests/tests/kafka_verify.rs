@@ -1,5 +1,5 @@
-//! Verification of unknown records on real brokers. A record reported as `landed` is in the log at the reported offset, and
-//! an absent record is not in the log and is never written later.
+//! Verification of unknown records on real brokers. A record reported as `landed` is in the log at the reported offset,
+//! and an absent record is not in the log and is never written later.
 //!
 //! Rules: A Java consumer reads the log after the check. Producers have short timeouts, so that records become unknown.
 #![allow(clippy::unwrap_used)] // test helpers unwrap, as tests do
@@ -160,7 +160,7 @@ async fn lost_answers_and_requests_differ() {
         let mut fences = NumberedFences::default();
         let fenced = verifier.verify(questions(&letters), &mut fences, |_| ()).await;
         let after = check_against_log(&cluster, &letters, &fenced)?;
-        println!("landed, absent, not found: {before:?}, with {} fences {after:?}", fences.0);
+        println!("in the log, absent, not found: {before:?}, with {} fences {after:?}", fences.0);
         ensure!(before[0] > 0 && before[2] > 0, "{unfenced:?}");
         let why = WhyNot::NoFence;
         ensure!(unfenced.answers.iter().all(|a| !matches!(&a.verdict, Verdict::NotFound { why: w } if *w != why)));
@@ -199,7 +199,7 @@ async fn late_writes_refute_no_verdict() {
         let later = producer(&cluster, |_| ())?;
         ensure!(publish(&later, 1000..1050).await? == 50);
         let counts = check_against_log(&cluster, &letters, &findings)?;
-        println!("{} unknown records: landed, absent, not found: {counts:?}", letters.len());
+        println!("{} unknown records: in the log, absent, not found: {counts:?}", letters.len());
         ensure!(counts[2] == 0, "{findings:?}");
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! Tests of each fault of kproxy, against a small server with Kafka's framing.
 //!
-//! The server answers every request (api key, version, correlation id, payload) with a response of the same payload, and
-//! records each complete request. Each test has its own proxy and server. A test bounds durations from below if the fault
-//! must take time, and from above only by a wide margin.
+//! The server answers every request (api key, version, correlation id, payload) with a response of the same payload,
+//! and records each complete request. Each test has its own proxy and server. A test bounds durations from below if the
+//! fault must take time, and from above only by a wide margin.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // test helpers unwrap, as tests do
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};

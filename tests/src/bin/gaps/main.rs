@@ -1,7 +1,7 @@
 //! `gaps [RUNS] [FAULT..]` measures the longest time without an acknowledgement during a fault of the cluster.
 //!
-//! The program runs this project's library and Kafka's Java producer in the same set-up, and prints each run and the medians.
-//! Every run has a new cluster. The two producers take turns, so that a slower machine slows down both.
+//! The program runs this project's library and Kafka's Java producer in the same set-up, and prints each run and the
+//! medians. Every run has a new cluster. The two producers take turns, so that a slower machine slows down both.
 use std::time::Duration;
 
 use anyhow::{Result, ensure};

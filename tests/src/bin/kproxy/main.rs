@@ -1,9 +1,9 @@
 //! kproxy: a fault-injecting TCP proxy for Kafka brokers. See `USAGE`.
 //!
 //! Each direction of a connection has a task that reads and a task that writes. A bounded queue of time-stamped chunks
-//! between them adds latency without a loss of throughput. The reader parses the headers of Kafka's frames, so that a fault
-//! can aim at the response to a Produce request. A request has a 4-byte size, api key, version and correlation id, and a
-//! response has a 4-byte size and the correlation id.
+//! between them adds latency without a loss of throughput. The reader parses the headers of Kafka's frames, so that a
+//! fault can aim at the response to a Produce request. A request has a 4-byte size, api key, version and correlation
+//! id, and a response has a 4-byte size and the correlation id.
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;

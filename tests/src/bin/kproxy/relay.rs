@@ -1,5 +1,5 @@
-//! One connection through the proxy. Each direction has a reader, which applies faults, and a writer, which applies latency
-//! and rate. Bytes are never reordered.
+//! One connection through the proxy. Each direction has a reader, which applies faults, and a writer, which applies
+//! latency and rate. Bytes are never reordered.
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -296,7 +296,8 @@ impl Side {
         }
     }
 
-    /// Writes all chunks. Returns how to end the connection, or none if the other side closed and the close was forwarded.
+    /// Writes all chunks. Returns how to end the connection, or none if the other side closed and the close was
+    /// forwarded.
     async fn write_queue(&self, to: &mut OwnedWriteHalf, mut from: mpsc::Receiver<Chunk>) -> Option<End> {
         let faults = self.route.faults.subscribe();
         let mut paced = Instant::now(); // the time at which all written bytes have passed under the rate
