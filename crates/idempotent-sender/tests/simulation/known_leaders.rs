@@ -19,7 +19,7 @@ const RETURN_AFTER: u32 = 4;
 impl KnownTopic {
     /// Returns whether the sender must know that this is the topic's incarnation.
     pub(crate) fn knows(&self, incarnation: u32) -> bool {
-        // The first change is the sender's first metadata. After a third change the incarnation may be a former one.
+        // The first change is the sender's first metadata. The incarnation may be a former one after a third change.
         self.incarnation == incarnation && (self.changes <= 2 || self.in_a_row >= RETURN_AFTER)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Rules:
 //! - A letter is removed only after its record was acknowledged. A letter that fails again keeps its position.
-//! - The store says that a record is in progress before the record leaves. After a crash the next replay knows which
+//! - The store says that a record is in progress before the record leaves. The next replay after a crash knows which
 //!   records may be in the log.
 //! - Each store has one replay at a time.
 //! - The letters of one key leave a store in the order of their arrival. A letter that stays holds back the later ones.

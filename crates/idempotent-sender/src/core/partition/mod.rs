@@ -87,7 +87,8 @@ pub(crate) struct PartitionSender<T> {
     /// The head batch that the leader has, but its log does not show yet. It is looked up again instead of being sent
     /// again.
     lookup_retry: Option<(BatchUid, HeadDoubt)>,
-    /// When the leader denied the topic id. Nothing is sent until metadata that was requested later names the id.
+    /// The time at which the leader denied the topic id. Nothing is sent until metadata that was requested later names
+    /// the id.
     id_denied: Option<Instant>,
     /// The recreated topic, while attempts for the former topic are in flight. Nothing is sent until they are answered.
     switching: Option<RecreatedTopic>,
