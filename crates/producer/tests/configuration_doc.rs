@@ -9,7 +9,7 @@ const END: &str = "<!-- end -->\n";
 
 #[test]
 fn the_documented_options_are_those_of_the_code() {
-    let mut table = String::from("| option | variable | default | effect |\n|---|---|---|---|\n");
+    let mut table = String::from("| option | variable | default | what it does |\n|---|---|---|---|\n");
     for option in KafkaConfig::options() {
         let default = if option.default.is_empty() { "none".to_owned() } else { format!("`{}`", option.default) };
         let secret = if option.secret { " Never shown." } else { "" };

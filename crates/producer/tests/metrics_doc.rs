@@ -15,7 +15,7 @@ const END: &str = "<!-- end -->\n";
 
 #[test]
 fn the_documented_metrics_are_those_of_the_code() {
-    let mut table = String::from("| metric | kind | labels | meaning |\n|---|---|---|---|\n");
+    let mut table = String::from("| metric | kind | labels | what it tells |\n|---|---|---|---|\n");
     for metric in METRICS {
         let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
         writeln!(table, "| `{}` | {} | {} | {} |", metric.name, metric.kind.as_str(), labels.join(", "), metric.help)

@@ -219,8 +219,8 @@ impl RunDeadLetters {
         if self.file.as_ref().is_some_and(|file| file.name() == store) && held == 0 {
             return emptied(store, count);
         }
-        // The file may have dead letters of earlier runs, and may no longer have dead letters that were delivered after all.
-        // The count of a topic is not known.
+        // The file may have dead letters of earlier runs, and may no longer have dead letters that were delivered after
+        // all. The count of a topic is not known.
         let is_file = self.file.as_ref().is_some_and(|file| file.name() == store);
         let holds_others = held != count;
         let now = if is_file && holds_others { format!(", which holds {}", HumanCount(held)) } else { String::new() };

@@ -3,7 +3,7 @@
 //! Rules:
 //! - The sender must apply metadata, and may apply a leader hint in an answer (KIP-951). It may send to a leader if an
 //!   answer named that leader with an epoch not older than the newest epoch of metadata.
-//! - After four failures in a row the sender may doubt a leader, and may send to any leader that the cluster has named.
+//! - The sender may doubt a leader after four failures in a row, and may send to any leader that the cluster has named.
 //!   The same holds without a leader in metadata, and in a recreated topic, whose epochs begin again.
 
 use std::collections::BTreeSet;

@@ -376,8 +376,8 @@ impl<T: Clone> PartitionSender<T> {
         }
     }
 
-    /// Notes that the topic was recreated. The partition switches once every attempt in flight is answered. Until then,
-    /// an answer proves nothing about other batches, because a write by topic name may reach either topic.
+    /// Notes that the topic was recreated. The partition switches once every attempt in flight is answered. An answer
+    /// before the switch proves nothing about other batches, because a write by topic name may reach either topic.
     pub(crate) fn on_topic_recreated(&mut self, new: RecreatedTopic) {
         self.switching = Some(new);
         (self.acknowledged, self.stamp_known) = (None, false);
