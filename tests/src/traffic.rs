@@ -82,7 +82,7 @@ impl Traffic {
         Ok(Self { producer, topic: topic.to_owned(), stop, sender, collector })
     }
 
-    /// Stops publishing, closes the producer, and checks every verdict with the log.
+    /// Stops publishing, closes the producer, and checks every verdict against the log.
     ///
     /// # Errors
     /// Fails if a count or a verdict disagrees with the log.

@@ -13,7 +13,7 @@ use kafka_courier_tests::traffic::{Traffic, TrafficReport};
 
 const TOPIC: &str = "ledger";
 
-/// Runs traffic through a cluster during `fault`, and checks every verdict with the log.
+/// Runs traffic through a cluster during `fault`, and checks every verdict against the log.
 fn run_under(
     arguments: &[&str],
     config: KafkaConfig,

@@ -237,7 +237,7 @@ async fn wrong_security_protocol_gets_hint() {
     run().await.unwrap();
 }
 
-/// Denies everything that `acl` does not allow. Only the users of the internal listener have all rights.
+/// Denies everything that `change_acl` does not allow. Only the users of the internal listener have all rights.
 const AUTHORIZER: [&str; 4] = [
     "--set",
     "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",

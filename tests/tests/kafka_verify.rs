@@ -102,7 +102,7 @@ fn positions_in_log(cluster: &Cluster) -> Result<BTreeMap<String, Vec<(i32, i64)
     Ok(log)
 }
 
-/// Checks every answer with the log, and returns the numbers of `landed`, absent and `not_found` records.
+/// Checks every answer against the log, and returns the numbers of `landed`, absent and `not_found` records.
 fn check_against_log(cluster: &Cluster, letters: &[Letter], findings: &Findings) -> Result<[usize; 3]> {
     let log = positions_in_log(cluster)?;
     let letters: BTreeMap<String, &Letter> = letters.iter().map(|letter| (letter.id.to_string(), letter)).collect();
