@@ -10,7 +10,7 @@
 # batch is sent again under a later sequence, and is in the log twice.
 # Affected: Node.js services that publish from several requests at a time and rely on the idempotent producer.
 #
-# Output (kafkajs 2.2.4, Node.js 20, Kafka 4.4.0; the numbers vary with timing):
+# Output (kafkajs 2.2.4, Node.js 20, Kafka 4.4.0), with numbers that vary with timing:
 #   acknowledged 3000, in the log 3000, distinct 2860: acknowledged and lost 140, twice 140
 # Needs: JDK 17+, Maven, Node.js 18+ with npm, Python 3. Fails if the behaviour changes.
 set -euo pipefail

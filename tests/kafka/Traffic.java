@@ -2,7 +2,10 @@ import java.util.Properties;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 
-/** Kafka's Java producer with its defaults: a record every 4 ms, a line for each acknowledgement, until its input ends. */
+/**
+ * Kafka's Java producer with defaults. It sends a record every 4 ms, and prints a line for each acknowledgement, until its
+ * input ends.
+ */
 public class Traffic {
     public static void main(String[] arguments) throws Exception {
         Properties properties = new Properties();
@@ -13,7 +16,7 @@ public class Traffic {
         Thread end = new Thread(() -> {
             try {
                 while (System.in.read() >= 0) { }
-            } catch (java.io.IOException gone) { /* as good as its end */ }
+            } catch (java.io.IOException gone) { /* the same as the end of the input */ }
         });
         end.setDaemon(true);
         end.start();

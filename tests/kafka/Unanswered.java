@@ -7,8 +7,9 @@ import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
 
 /**
- * Kafka's Java producer, idempotent as by default, one record a batch: sends a record and waits for its acknowledgement,
- * prints "ready", and once it is told to by a line sends five more at once. Prints how many of them were acknowledged.
+ * Kafka's Java producer with idempotence (the default) and one record a batch. It sends a record, waits for the
+ * acknowledgement, and prints "ready". After a line on standard input it sends five more records without waiting, and prints
+ * the number of their acknowledgements.
  */
 public class Unanswered {
     public static void main(String[] arguments) throws Exception {

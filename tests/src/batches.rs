@@ -1,4 +1,4 @@
-//! Record batches as they stand in the log, and what idempotent delivery promises of them.
+//! Record batches as the log holds them, and the check that one idempotent producer wrote them.
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -8,108 +8,110 @@ use serde::Deserialize;
 /// The header of a batch, as Kafka's `DumpLogSegments` prints it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Batch {
-    /// Its topic.
+pub struct LoggedBatch {
+    /// The batch's topic.
     pub topic: String,
-    /// Its partition.
+    /// The batch's partition.
     pub partition: i32,
-    /// The offset of its first record.
+    /// The offset of the first record.
     pub base_offset: i64,
-    /// The offset of its last record.
+    /// The offset of the last record.
     pub last_offset: i64,
-    /// How many records it has.
+    /// The number of records.
     pub count: i64,
-    /// The sequence number of its first record; -1 when not idempotent.
+    /// The sequence number of the first record, or -1 without idempotence.
     pub base_sequence: i32,
-    /// The sequence number of its last record.
+    /// The sequence number of the last record.
     pub last_sequence: i32,
-    /// Who wrote it; -1 when not idempotent.
+    /// The producer id, or -1 without idempotence.
     pub producer_id: i64,
     /// The producer's epoch.
     pub producer_epoch: i16,
-    /// The format: 2 is the only one since Kafka 4.
+    /// The version of the batch format. Kafka 4 knows only version 2.
     pub magic: i8,
-    /// `none`, `snappy` ..
+    /// The codec, such as `none` or `snappy`.
     pub compresscodec: String,
-    /// Bytes, with the header.
+    /// The size in bytes, with the header.
     pub size: u64,
-    /// Whether its CRC holds.
+    /// Whether the CRC is valid.
     pub isvalid: bool,
 }
 
-/// Parses what `kafka batches` prints: a JSON object a line.
-pub(crate) fn parse(text: &str) -> Result<Vec<Batch>> {
+/// Parses the output of `kafka batches`: one JSON object a line.
+pub(crate) fn parse(text: &str) -> Result<Vec<LoggedBatch>> {
     text.lines().map(|line| serde_json::from_str(line).with_context(|| format!("not a batch: {line}"))).collect()
 }
 
-/// The most that a batch may hold.
+/// The maximum size of a batch.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Records.
+pub struct BatchLimits {
+    /// The maximum number of records.
     pub records: i64,
-    /// Bytes on the wire, with the header.
+    /// The maximum size on the wire in bytes, with the header.
     pub bytes: u64,
 }
 
-/// What a topic's batches look like, for a person.
+/// Counts and sizes of a topic's batches. `Display` is for people.
 #[derive(Debug, Default)]
-pub struct Shape {
-    /// How many batches.
+pub struct BatchStatistics {
+    /// The number of batches.
     pub batches: usize,
-    /// How many records in them.
+    /// The number of records in all batches.
     pub records: i64,
-    /// Records that stand in batches of exactly as many as the limit allows.
-    pub in_full: i64,
-    /// The most records in a batch.
+    /// The number of records in batches with exactly the maximum number of records.
+    pub records_in_full_batches: i64,
+    /// The number of records in the batch that has the most.
     pub most_records: i64,
-    /// The most bytes in a batch.
+    /// The size of the largest batch in bytes.
     pub most_bytes: u64,
-    /// All bytes.
+    /// The size of all batches in bytes.
     pub bytes: u64,
 }
 
-impl fmt::Display for Shape {
+impl fmt::Display for BatchStatistics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mean = self.records as f64 / self.batches.max(1) as f64;
         write!(
             f,
-            "{} records in {} batches (mean {mean:.1}, most {}, {} in full ones), {} bytes (largest batch {})",
-            self.records, self.batches, self.most_records, self.in_full, self.bytes, self.most_bytes
+            "{} records in {} batches (mean {mean:.1}, most {}, {} in full batches), {} bytes (largest batch {})",
+            self.records, self.batches, self.most_records, self.records_in_full_batches, self.bytes, self.most_bytes
         )
     }
 }
 
-/// Checks that all batches were written by one idempotent producer with snappy within `limits`: a producer id, one epoch,
-/// and in each partition sequence numbers from 0 without a gap or a repetition, in the order of offsets.
+/// Checks that one idempotent producer wrote all batches, with snappy and within `limits`.
+///
+/// All batches have one producer id and one epoch. The sequence numbers of each partition start at 0 and follow the
+/// order of offsets, without gaps and repetitions.
 ///
 /// # Errors
-/// The first batch that breaks this.
-pub fn check_idempotent(batches: &[Batch], limits: Limits) -> Result<Shape> {
-    let mut shape = Shape::default();
+/// Returns an error that shows the first batch that violates this.
+pub fn check_idempotent(batches: &[LoggedBatch], limits: BatchLimits) -> Result<BatchStatistics> {
+    let mut statistics = BatchStatistics::default();
     let mut ends: BTreeMap<(&str, i32), (i64, i32)> = BTreeMap::new();
     let mut producer = None;
     for batch in batches {
         let stamp = (batch.producer_id, batch.producer_epoch);
         let first = *producer.get_or_insert(stamp);
         ensure!(batch.producer_id >= 0, "not idempotent: {batch:?}");
-        ensure!(stamp == first, "another producer id or epoch than the first batch's {first:?}: {batch:?}");
+        ensure!(stamp == first, "producer id and epoch differ from {first:?} of the first batch: {batch:?}");
         let (offset, sequence) = ends.get(&(&*batch.topic, batch.partition)).copied().unwrap_or((0, 0));
         ensure!(batch.base_offset == offset, "offset {offset} expected: {batch:?}");
         ensure!(batch.base_sequence == sequence, "sequence {sequence} expected: {batch:?}");
-        check_alone(batch, limits)?;
+        check_batch(batch, limits)?;
         ends.insert((&batch.topic, batch.partition), (batch.last_offset + 1, batch.last_sequence + 1));
-        shape.add(batch, limits);
+        statistics.add(batch, limits);
     }
-    Ok(shape)
+    Ok(statistics)
 }
 
-/// As many records may be sent plain: there snappy may find nothing to shrink.
-const SMALL: i64 = 3;
+/// Batches of up to this many records may be uncompressed, because snappy may not make them smaller.
+const MAX_UNCOMPRESSED_RECORDS: i64 = 3;
 
-/// What must hold of a batch whatever stands before it.
-fn check_alone(batch: &Batch, limits: Limits) -> Result<()> {
-    ensure!(batch.isvalid && batch.magic == 2, "broken, or of an old format: {batch:?}");
-    let small = batch.count <= SMALL && batch.compresscodec == "none";
+/// Checks a batch by itself, regardless of the batches before it.
+fn check_batch(batch: &LoggedBatch, limits: BatchLimits) -> Result<()> {
+    ensure!(batch.isvalid && batch.magic == 2, "invalid CRC or old format: {batch:?}");
+    let small = batch.count <= MAX_UNCOMPRESSED_RECORDS && batch.compresscodec == "none";
     ensure!(small || batch.compresscodec == "snappy", "not snappy: {batch:?}");
     ensure!(batch.last_offset - batch.base_offset + 1 == batch.count, "offsets and count differ: {batch:?}");
     ensure!(
@@ -121,15 +123,15 @@ fn check_alone(batch: &Batch, limits: Limits) -> Result<()> {
     Ok(())
 }
 
-impl Shape {
-    fn add(&mut self, batch: &Batch, limits: Limits) {
+impl BatchStatistics {
+    fn add(&mut self, batch: &LoggedBatch, limits: BatchLimits) {
         self.batches += 1;
         self.records += batch.count;
         self.bytes += batch.size;
         self.most_records = self.most_records.max(batch.count);
         self.most_bytes = self.most_bytes.max(batch.size);
         if batch.count == limits.records {
-            self.in_full += batch.count;
+            self.records_in_full_batches += batch.count;
         }
     }
 }

@@ -1,7 +1,9 @@
-//! A real Apache Kafka cluster for the length of a test.
+//! A real Apache Kafka cluster for the duration of a test.
 //!
-//! Rules: one cluster at a time in a process; it is down, and its data gone, when the [`Cluster`] is dropped; a test that
-//! panics leaves the brokers' logs behind and says where.
+//! Rules:
+//! - A process runs one cluster at a time.
+//! - Dropping a [`Cluster`] stops the brokers and deletes their data.
+//! - A test that panics keeps the brokers' logs and prints their path.
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,10 +13,10 @@ use anyhow::{Context, Result, ensure};
 use kafka_courier::KafkaConfig;
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::batches::{self, Batch};
+use crate::batches::{self, LoggedBatch};
 use crate::dump::{self, DumpedRecord};
 
-/// Held while a cluster runs: several at once would starve each other on a small machine.
+/// Held while a cluster runs. Several clusters would overload a small machine.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -29,41 +31,43 @@ impl Cluster {
     /// Starts `brokers` (1 or 3) brokers and waits until they are ready.
     ///
     /// # Errors
-    /// When Python 3, a JDK or, for the first fetch, Maven is missing, or Kafka does not start.
+    /// Fails if Python 3, a JDK or (for the first fetch) Maven is missing, or if Kafka does not start.
     pub fn start(brokers: u8) -> Result<Self> {
         Self::start_with(brokers, &[])
     }
 
-    /// As [`Self::start`], with further arguments for `kafka up`, such as `--set message.max.bytes=1000`.
+    /// Starts a cluster like [`Self::start`], with further arguments for `kafka up`.
+    ///
+    /// An example of an argument is `--set message.max.bytes=1000`.
     ///
     /// # Errors
-    /// As [`Self::start`].
+    /// Fails for the same reasons as [`Self::start`].
     pub fn start_with(brokers: u8, arguments: &[&str]) -> Result<Self> {
         let one = ONE_AT_A_TIME.lock();
         let folder = std::env::var_os("KAFKA_COURIER_CLUSTERS").map_or_else(std::env::temp_dir, PathBuf::from);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let home = folder.join(format!("kafka-courier-{}-{number}", std::process::id()));
         let count = brokers.to_string();
-        // From here on a drop cleans up, whatever happens.
+        // The value exists before the brokers start, so that its drop always cleans up.
         let mut cluster = Self { home, bootstrap: String::new(), _one: one };
         let mut words = vec!["up", "--brokers", &count];
         words.extend_from_slice(arguments);
-        let said = cluster.tool(&words)?;
-        cluster.bootstrap = said.lines().last().unwrap_or_default().to_owned();
+        let output = cluster.tool(&words)?;
+        cluster.bootstrap = output.lines().last().unwrap_or_default().to_owned();
         ensure!(!cluster.bootstrap.is_empty(), "`kafka up` printed no bootstrap servers");
         Ok(cluster)
     }
 
-    /// `host:port,..` of the brokers, for clients.
+    /// Returns the addresses of the brokers for clients, as `host:port,..`.
     #[must_use]
     pub fn bootstrap(&self) -> &str {
         &self.bootstrap
     }
 
-    /// A producer's settings for these brokers; all else is the default.
+    /// Returns a producer's default settings with these brokers.
     ///
     /// # Errors
-    /// When an address can't be read.
+    /// Fails if an address is invalid.
     pub fn config(&self) -> Result<KafkaConfig> {
         let mut config = KafkaConfig::default();
         let brokers = self.bootstrap().split(',').map(str::parse).collect::<Result<_, String>>();
@@ -71,17 +75,17 @@ impl Cluster {
         Ok(config)
     }
 
-    /// A file that the cluster left for clients: `ca.pem`, `client.pem`, `client.key`, `other-client.pem`,
-    /// `other-client.key`, `username` or `password`.
+    /// Returns the path of a file in the cluster's folder, such as `ca.pem`, `client.pem`, `client.key`,
+    /// `other-client.pem`, `other-client.key`, `username` or `password`.
     #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {
         self.home.join(name)
     }
 
-    /// `host:port,..` of the listeners on which everybody may do everything, whatever those for clients ask for.
+    /// Returns the addresses of the internal listeners, as `host:port,..`. They need no TLS, login or rights.
     ///
     /// # Errors
-    /// When the cluster's description can't be read.
+    /// Fails if the cluster's description can't be read.
     pub fn internal_bootstrap(&self) -> Result<String> {
         let plan: serde_json::Value = serde_json::from_slice(&std::fs::read(self.file("cluster.json"))?)?;
         let brokers = plan["brokers"].as_object().context("the cluster's description has no brokers")?;
@@ -89,10 +93,12 @@ impl Cluster {
         Ok(ports.collect::<Vec<_>>().join(","))
     }
 
-    /// Creates a topic and waits for its leaders. `configs` are topic settings, such as `("max.message.bytes", "1000")`.
+    /// Creates a topic and waits for its leaders.
+    ///
+    /// `configs` are topic settings, such as `("max.message.bytes", "1000")`.
     ///
     /// # Errors
-    /// When the cluster refuses it.
+    /// Fails if the cluster refuses the topic.
     pub fn create_topic(&self, name: &str, partitions: u32, replication: u32, configs: &[(&str, &str)]) -> Result<()> {
         let (partitions, replication) = (partitions.to_string(), replication.to_string());
         let mut words = vec!["topic", "create", name, "--partitions", &partitions, "--replication", &replication];
@@ -103,118 +109,119 @@ impl Cluster {
         self.tool(&words).map(drop)
     }
 
-    /// Hands every record of the topic up to its present end to `each`, in the order of offsets within a partition, and
-    /// returns how many there were. A Java consumer reads them.
+    /// Passes every record of the topic up to its current end to `each`, and returns the number of records.
+    ///
+    /// A Java consumer reads the records. The records of a partition have the order of their offsets.
     ///
     /// # Errors
-    /// When the topic is not there, a key or value is not UTF-8, or `each` fails.
+    /// Fails if the topic does not exist, if a key or value is not UTF-8, or if `each` fails.
     pub fn dump(&self, topic: &str, each: impl FnMut(&DumpedRecord<'_>) -> Result<()>) -> Result<u64> {
         dump::read(self.command(&["dump", topic]), each).with_context(|| format!("dump of {topic}"))
     }
 
-    /// The record batches in the leaders' log segments of `topics`, as Kafka's `DumpLogSegments` sees them.
+    /// Returns the record batches in the leaders' log segments of `topics`, as read by Kafka's `DumpLogSegments`.
     ///
     /// # Errors
-    /// When a topic is not there or a segment can't be read.
-    pub fn batches(&self, topics: &[&str]) -> Result<Vec<Batch>> {
+    /// Fails if a topic does not exist, or if a segment can't be read.
+    pub fn batches(&self, topics: &[&str]) -> Result<Vec<LoggedBatch>> {
         let mut words = vec!["batches"];
         words.extend_from_slice(topics);
         batches::parse(&self.tool(&words)?)
     }
 
-    /// The id (from 1) of the broker that leads a partition.
+    /// Returns the id (from 1) of a partition's leader.
     ///
     /// # Errors
-    /// When it has no leader now.
+    /// Fails if the partition has no leader now.
     pub fn leader(&self, topic: &str, partition: u32) -> Result<u32> {
-        let said = self.tool(&["leader", topic, &partition.to_string()])?;
-        said.trim().parse().with_context(|| format!("`kafka leader` printed {said:?}"))
+        let output = self.tool(&["leader", topic, &partition.to_string()])?;
+        output.trim().parse().with_context(|| format!("`kafka leader` printed {output:?}"))
     }
 
-    /// SIGKILL to a broker.
+    /// Kills a broker (SIGKILL).
     ///
     /// # Errors
-    /// When it is not running.
+    /// Fails if the broker is not running.
     pub fn kill(&self, broker: u32) -> Result<()> {
-        self.to_broker("kill", broker)
+        self.broker_command("kill", broker)
     }
 
-    /// An orderly shutdown of a broker.
+    /// Shuts a broker down (SIGTERM) and waits for its end.
     ///
     /// # Errors
-    /// When it is not running.
+    /// Fails if the broker is not running.
     pub fn stop(&self, broker: u32) -> Result<()> {
-        self.to_broker("stop", broker)
+        self.broker_command("stop", broker)
     }
 
-    /// Starts a broker that is down and waits until it is ready.
+    /// Starts a stopped broker and waits until it is ready.
     ///
     /// # Errors
-    /// When it is running, or does not start.
+    /// Fails if the broker is running, or if it does not start.
     pub fn restart(&self, broker: u32) -> Result<()> {
-        self.to_broker("start", broker)
+        self.broker_command("start", broker)
     }
 
-    /// Starts all brokers that are down and waits until they are ready.
+    /// Starts all stopped brokers and waits until they are ready.
     ///
     /// # Errors
-    /// When they do not start.
+    /// Fails if a broker does not start.
     pub fn start_all(&self) -> Result<()> {
         self.tool(&["start"]).map(drop)
     }
 
-    /// SIGSTOP to a broker.
+    /// Pauses a broker (SIGSTOP).
     ///
     /// # Errors
-    /// When it is not running.
+    /// Fails if the broker is not running.
     pub fn pause(&self, broker: u32) -> Result<()> {
-        self.to_broker("pause", broker)
+        self.broker_command("pause", broker)
     }
 
-    /// SIGCONT to a broker.
+    /// Resumes a paused broker (SIGCONT).
     ///
     /// # Errors
-    /// When it is not running.
+    /// Fails if the broker is not running.
     pub fn resume(&self, broker: u32) -> Result<()> {
-        self.to_broker("resume", broker)
+        self.broker_command("resume", broker)
     }
 
-    /// A fault of the proxies (`kafka up --proxied`), such as `["cut"]` or `["1", "drop_response=3", "api=0"]`.
+    /// Sets a fault in the proxies (`kafka up --proxied`), such as `["cut"]` or `["1", "drop_response=3", "api=0"]`.
     ///
     /// # Errors
-    /// When the cluster has no proxies, or they don't know the fault.
-    pub fn fault(&self, words: &[&str]) -> Result<()> {
-        let mut all = vec!["fault"];
-        all.extend_from_slice(words);
-        self.tool(&all).map(drop)
+    /// Fails if the cluster has no proxies, or if the proxies refuse the fault.
+    pub fn fault(&self, arguments: &[&str]) -> Result<()> {
+        let mut words = vec!["fault"];
+        words.extend_from_slice(arguments);
+        self.tool(&words).map(drop)
     }
 
-    /// The classpath of Kafka's jars.
+    /// Returns the classpath of Kafka's jars.
     ///
     /// # Errors
-    /// When Kafka was not fetched.
+    /// Fails if Kafka was not fetched.
     pub fn classpath(&self) -> Result<String> {
         Ok(self.tool(&["classpath"])?.trim().to_owned())
     }
 
-    /// Runs a class on Kafka's classpath with `input` as its standard input, and returns what it printed.
+    /// Runs a class on Kafka's classpath with `input` as its standard input, and returns its standard output.
     ///
     /// # Errors
-    /// When it exits with anything but 0.
+    /// Fails if the exit code is not 0.
     pub fn java(&self, class: &str, arguments: &[&str], input: Stdio) -> Result<String> {
         let mut words = vec!["java", class];
         words.extend_from_slice(arguments);
         let mut command = self.command(&words);
         command.stdin(input);
-        finish(command, class)
+        run_to_end(command, class)
     }
 
-    fn to_broker(&self, what: &str, broker: u32) -> Result<()> {
-        self.tool(&[what, &broker.to_string()]).map(drop)
+    fn broker_command(&self, command: &str, broker: u32) -> Result<()> {
+        self.tool(&[command, &broker.to_string()]).map(drop)
     }
 
     fn tool(&self, words: &[&str]) -> Result<String> {
-        finish(self.command(words), &words.join(" "))
+        run_to_end(self.command(words), &words.join(" "))
     }
 
     fn command(&self, words: &[&str]) -> Command {
@@ -241,11 +248,11 @@ impl Drop for Cluster {
         if std::thread::panicking() {
             match self.keep_logs() {
                 Ok(kept) => eprintln!("the brokers' logs are in {}", kept.display()),
-                Err(error) => eprintln!("the brokers' logs are lost: {error:#}"),
+                Err(error) => eprintln!("the brokers' logs could not be kept: {error:#}"),
             }
         }
         if let Err(error) = self.tool(&["down"]) {
-            eprintln!("{}: the cluster did not come down: {error:#}", self.home.display());
+            eprintln!("the cluster in {} did not stop: {error:#}", self.home.display());
         }
     }
 }
@@ -254,12 +261,13 @@ fn tool_path() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("kafka/kafka")
 }
 
-/// Runs a command to its end; an error carries what it wrote to standard error, which says what to install.
-fn finish(mut command: Command, what: &str) -> Result<String> {
+/// Runs a command to its end and returns its standard output. An error contains standard error, which names missing
+/// tools.
+fn run_to_end(mut command: Command, arguments: &str) -> Result<String> {
     let done = command.stdout(Stdio::piped()).stderr(Stdio::piped()).output().context(
         "python3 did not start: install Python 3.8 or newer (Debian/Ubuntu: apt install python3; macOS: brew install python)",
     )?;
-    let said = String::from_utf8_lossy(&done.stderr);
-    ensure!(done.status.success(), "`kafka {what}` failed with {}: {}", done.status, said.trim());
+    let stderr = String::from_utf8_lossy(&done.stderr);
+    ensure!(done.status.success(), "`kafka {arguments}` failed with {}: {}", done.status, stderr.trim());
     Ok(String::from_utf8_lossy(&done.stdout).into_owned())
 }

@@ -1,8 +1,9 @@
-//! Runs of the real `courier` binary, and what they cost.
+//! Runs of the real `courier` binary, with their time and memory.
 //!
-//! Rules: no setting of the surroundings reaches it (every `KAFKA_*` variable is removed), and nothing that it keeps stays (its
-//! state folder is a temporary one); a run that does not end is
-//! killed at its deadline and fails.
+//! Rules:
+//! - `courier` inherits no setting: every `KAFKA_*` variable is removed.
+//! - The state folder is temporary, so that a run leaves no files.
+//! - A run is killed at its deadline, and fails.
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::PathBuf;
@@ -12,55 +13,55 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use wait4::{ResUse, Wait4};
 
-/// Between two looks at whether a run has ended.
-const LOOK: Duration = Duration::from_millis(5);
+/// The time between two checks for the end of a run.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The binary: `$COURIER_BIN`, else the one that cargo built beside the test.
+/// Returns the path of the binary: `$COURIER_BIN`, or the binary that cargo built beside the test.
 ///
 /// # Errors
-/// When there is none; the message says how to build it.
+/// Fails if the binary does not exist. The message contains the command that builds it.
 pub fn binary() -> Result<PathBuf> {
     if let Some(named) = std::env::var_os("COURIER_BIN") {
         return Ok(named.into());
     }
     let test = std::env::current_exe()?;
-    let profile = test.parent().and_then(|deps| deps.parent()).context("the test stands in no target folder")?;
+    let profile = test.parent().and_then(|deps| deps.parent()).context("the test is not in a target folder")?;
     let built = profile.join("courier");
-    ensure!(built.exists(), "{} is not there: cargo build --release -p kafka-courier-cli", built.display());
+    ensure!(built.exists(), "{} does not exist: run cargo build --release -p kafka-courier-cli", built.display());
     Ok(built)
 }
 
-/// A run to be.
+/// A run that has not started.
 pub struct Courier {
     command: Command,
-    /// Where it keeps dead letters, unless told otherwise.
+    /// The default folder for dead letters.
     _state: tempfile::TempDir,
     deadline: Duration,
 }
 
 /// A run that ended.
 #[derive(Debug)]
-pub struct Finished {
-    /// The exit code; none after a signal.
+pub struct FinishedRun {
+    /// The exit code. None after a signal.
     pub code: Option<i32>,
-    /// What it wrote to standard output.
+    /// The standard output.
     pub stdout: String,
-    /// What it wrote to standard error.
+    /// The standard error.
     pub stderr: String,
-    /// From start to end.
+    /// The time from start to end.
     pub wall: Duration,
-    /// CPU time, user and system.
+    /// The CPU time, user and system.
     pub cpu: Duration,
-    /// The peak of its resident memory in bytes. Never less than the truth: on Linux it starts from the test's own
-    /// memory at the time of the start, so run first and collect afterwards.
+    /// The peak of resident memory in bytes, an upper bound. Linux counts the test's own memory at the time of the
+    /// start, so that a test must start `courier` before it allocates much.
     pub peak_rss: u64,
 }
 
 impl Courier {
-    /// `courier` with these arguments, two minutes to run, and nothing on standard input.
+    /// Returns a run with these arguments, a deadline of two minutes, and an empty standard input.
     ///
     /// # Errors
-    /// When the binary is not there.
+    /// Fails if the binary does not exist.
     pub fn new(arguments: &[&str]) -> Result<Self> {
         let mut command = Command::new(binary()?);
         let state = tempfile::tempdir()?;
@@ -81,17 +82,17 @@ impl Courier {
         self
     }
 
-    /// What it reads from standard input.
+    /// Sets the standard input.
     #[must_use]
     pub fn input(mut self, input: impl Into<Stdio>) -> Self {
         self.command.stdin(input);
         self
     }
 
-    /// Bytes for it to read from standard input.
+    /// Sets the standard input to these bytes.
     ///
     /// # Errors
-    /// When no temporary file can be written.
+    /// Fails if the temporary file for the bytes can't be written.
     pub fn input_bytes(self, bytes: &[u8]) -> Result<Self> {
         let mut file = tempfile::tempfile()?;
         std::io::Write::write_all(&mut file, bytes)?;
@@ -99,26 +100,26 @@ impl Courier {
         Ok(self.input(file))
     }
 
-    /// How long it may run.
+    /// Sets the deadline.
     #[must_use]
     pub fn within(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// Starts it with a pipe as its standard output, for another to read.
+    /// Starts `courier` with a pipe as its standard output.
     ///
     /// # Errors
-    /// When it does not start.
+    /// Fails if the process does not start.
     pub fn pipe(mut self) -> Result<Child> {
         self.command.stdout(Stdio::piped()).spawn().context("courier did not start")
     }
 
-    /// Runs it to its end.
+    /// Runs `courier` to its end. Any exit code is a result.
     ///
     /// # Errors
-    /// When it does not start or not end in time. Its exit code is no error here.
-    pub fn run(mut self) -> Result<Finished> {
+    /// Fails if the process does not start, or does not end before the deadline.
+    pub fn run(mut self) -> Result<FinishedRun> {
         let (mut out, mut err) = (tempfile::tempfile()?, tempfile::tempfile()?);
         self.command.stdout(out.try_clone()?).stderr(err.try_clone()?);
         let started = Instant::now();
@@ -127,22 +128,22 @@ impl Courier {
         let wall = started.elapsed();
         let (stdout, stderr) = (text(&mut out)?, text(&mut err)?);
         let Some(used) = ended? else {
-            bail!("courier did not end within {:?}; it wrote:\n{stdout}\n{stderr}", self.deadline);
+            bail!("courier did not end within {:?}. Its output:\n{stdout}\n{stderr}", self.deadline);
         };
         let cpu = used.rusage.utime + used.rusage.stime;
-        Ok(Finished { code: used.status.code(), stdout, stderr, wall, cpu, peak_rss: used.rusage.maxrss })
+        Ok(FinishedRun { code: used.status.code(), stdout, stderr, wall, cpu, peak_rss: used.rusage.maxrss })
     }
 }
 
-impl Finished {
-    /// Fails unless it exited with `code`, showing what it said.
+impl FinishedRun {
+    /// Checks the exit code.
     ///
     /// # Errors
-    /// When it exited otherwise.
+    /// Returns an error with the output if the exit code is not `code`.
     pub fn expect_code(self, code: i32) -> Result<Self> {
         ensure!(
             self.code == Some(code),
-            "exit code {:?}, not {code}; it wrote:\n{}\n{}",
+            "the exit code is {:?}, not {code}. The output:\n{}\n{}",
             self.code,
             self.stdout,
             self.stderr
@@ -150,20 +151,21 @@ impl Finished {
         Ok(self)
     }
 
-    /// Fails unless standard error has each of `words`.
+    /// Checks that standard error contains each of `words`.
     ///
     /// # Errors
-    /// When one is missing.
-    pub fn expect_said(self, words: &[&str]) -> Result<Self> {
+    /// Fails if a word is missing, or if `courier` panicked.
+    pub fn expect_stderr(self, words: &[&str]) -> Result<Self> {
         for word in words {
-            ensure!(self.stderr.contains(word), "standard error does not say {word:?}:\n{}", self.stderr);
+            ensure!(self.stderr.contains(word), "standard error does not contain {word:?}:\n{}", self.stderr);
         }
-        ensure!(!self.stderr.contains("panicked at"), "it panicked:\n{}", self.stderr);
+        ensure!(!self.stderr.contains("panicked at"), "courier panicked:\n{}", self.stderr);
         Ok(self)
     }
 }
 
-/// The child's end and what it used; none if it had to be killed.
+/// Waits for the child's end and returns its exit status and resource usage. Kills the child at the deadline and
+/// returns none.
 fn wait(mut child: Child, deadline: Instant) -> Result<Option<ResUse>> {
     loop {
         if let Some(used) = child.try_wait4()? {
@@ -174,7 +176,7 @@ fn wait(mut child: Child, deadline: Instant) -> Result<Option<ResUse>> {
             child.wait()?;
             return Ok(None);
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Records as a Java consumer read them, one at a time, however many there are.
+//! Records as a Java consumer reads them, streamed one at a time.
 use std::borrow::Cow;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -6,25 +6,25 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-/// A record in the log. A key or value that is not UTF-8 is an error of the dump: the project writes none.
+/// A record in the log. A key or value that is not UTF-8 is an error, because the project writes none.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DumpedRecord<'a> {
-    /// Its partition.
+    /// The record's partition.
     pub partition: i32,
-    /// Its offset in the partition.
+    /// The record's offset in the partition.
     pub offset: i64,
     /// Milliseconds since the epoch.
     pub timestamp: i64,
-    /// Where the Java client's partitioner would have put the key; none without a key.
+    /// The partition that the Java client's partitioner chooses for the key. None if the key is null.
     pub java_partition: Option<i32>,
-    /// The key; none when null, and empty when empty.
+    /// The key. None if it is null, `Some("")` if it is empty.
     #[serde(borrow)]
     pub key: Option<Cow<'a, str>>,
-    /// The value; none when null.
+    /// The value. None if it is null.
     #[serde(borrow)]
     pub value: Option<Cow<'a, str>>,
-    /// The headers in their order; a name may stand there twice.
+    /// The headers in the record's order. A name may occur more than once.
     #[serde(borrow)]
     pub headers: Vec<(Cow<'a, str>, Option<HeaderValue<'a>>)>,
 }
@@ -33,17 +33,17 @@ pub struct DumpedRecord<'a> {
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
 pub enum HeaderValue<'a> {
-    /// UTF-8.
+    /// A UTF-8 value.
     Text(#[serde(borrow)] Cow<'a, str>),
-    /// Anything else.
+    /// Any other value.
     Binary {
-        /// In base64.
+        /// The bytes in base64.
         b64: String,
     },
 }
 
 impl DumpedRecord<'_> {
-    /// The text of the header `name`, if it is there exactly once and is text.
+    /// Returns the text of the header `name` if the record has that header exactly once and its value is UTF-8.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut values = self.headers.iter().filter(|(header, _)| header == name);
@@ -54,7 +54,7 @@ impl DumpedRecord<'_> {
     }
 }
 
-/// Runs `kafka dump` and hands each record to `each`; returns how many there were.
+/// Runs `kafka dump`, passes each record to `each`, and returns the number of records.
 pub(crate) fn read(mut command: Command, mut each: impl FnMut(&DumpedRecord<'_>) -> Result<()>) -> Result<u64> {
     let mut child = command.stdout(Stdio::piped()).spawn().context("python3 did not start")?;
     let read = match child.stdout.take() {
@@ -62,7 +62,7 @@ pub(crate) fn read(mut command: Command, mut each: impl FnMut(&DumpedRecord<'_>)
         None => Ok(0),
     };
     if read.is_err() {
-        child.kill()?; // it would wait for ever for somebody to read on
+        child.kill()?; // the dump blocks on its full pipe, because no reader is left
     }
     let status = child.wait()?;
     let count = read?;

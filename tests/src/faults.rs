@@ -1,43 +1,45 @@
-//! What is done to a cluster of three while traffic flows.
+//! Faults of a three-broker cluster under traffic.
 //!
-//! Rules: each fault ends with everything running again; how long it lasts goes by what was acknowledged meanwhile.
+//! Rules:
+//! - After each fault all brokers run again.
+//! - The duration of a fault depends on the number of records that are acknowledged meanwhile.
 use anyhow::Result;
 
 use crate::cluster::Cluster;
 
-/// Records that have to be acknowledged between one step of a fault and the next.
-pub const FLOW: u64 = 500;
+/// The number of records that must be acknowledged between two steps of a fault.
+pub const RECORDS_PER_STEP: u64 = 500;
 
-/// Traffic that can be waited for.
-pub trait Flow {
-    /// Waits until `count` more records are acknowledged than are now.
+/// Traffic whose acknowledgements a fault can wait for.
+pub trait AcknowledgedTraffic {
+    /// Waits until `count` more records are acknowledged.
     ///
     /// # Errors
-    /// When they are not within a minute.
-    fn flows(&self, count: u64) -> impl Future<Output = Result<()>>;
+    /// Fails if that takes more than a minute.
+    fn wait_for_acknowledgements(&self, count: u64) -> impl Future<Output = Result<()>>;
 }
 
-/// One way to break a cluster.
+/// A fault of a cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fault {
-    /// SIGKILL to the leader of a partition, which is started again later.
+pub enum ClusterFault {
+    /// The leader of a partition is killed (SIGKILL) and started again.
     KillLeader,
-    /// SIGSTOP to the leader of a partition, which is continued later.
+    /// The leader of a partition is paused (SIGSTOP) and resumed.
     PauseLeader,
-    /// All brokers are restarted in order, one after the other.
+    /// All brokers are shut down and restarted, one after the other.
     RollingRestart,
-    /// All clients' connections are cut, again and again.
+    /// The proxies cut all connections of clients, ten times.
     CutConnections,
-    /// Produce requests are applied and their answers lost, on each broker.
+    /// Each broker applies Produce requests, and the proxy drops their answers.
     LoseAnswers,
 }
 
-impl Fault {
-    /// All of them.
+impl ClusterFault {
+    /// All faults.
     pub const ALL: [Self; 5] =
         [Self::KillLeader, Self::PauseLeader, Self::RollingRestart, Self::CutConnections, Self::LoseAnswers];
 
-    /// What `kafka up` has to be told for it.
+    /// Returns the arguments that `kafka up` needs for this fault.
     #[must_use]
     pub fn arguments(self) -> &'static [&'static str] {
         match self {
@@ -46,43 +48,43 @@ impl Fault {
         }
     }
 
-    /// Breaks the cluster and makes it whole again.
+    /// Applies the fault and removes it again.
     ///
     /// # Errors
-    /// When the cluster does not do as it is told, or traffic stops for good.
-    pub async fn strike(self, cluster: &Cluster, topic: &str, traffic: &impl Flow) -> Result<()> {
+    /// Fails if a command to the cluster fails, or if acknowledgements stop for a minute.
+    pub async fn apply(self, cluster: &Cluster, topic: &str, traffic: &impl AcknowledgedTraffic) -> Result<()> {
         match self {
             Self::KillLeader => {
                 let leader = cluster.leader(topic, 0)?;
                 cluster.kill(leader)?;
-                traffic.flows(FLOW).await?;
+                traffic.wait_for_acknowledgements(RECORDS_PER_STEP).await?;
                 cluster.restart(leader)
             }
             Self::PauseLeader => {
                 let leader = cluster.leader(topic, 0)?;
                 cluster.pause(leader)?;
-                traffic.flows(3 * FLOW).await?;
+                traffic.wait_for_acknowledgements(3 * RECORDS_PER_STEP).await?;
                 cluster.resume(leader)
             }
             Self::RollingRestart => {
                 for broker in 1..=3 {
                     cluster.stop(broker)?;
                     cluster.restart(broker)?;
-                    traffic.flows(FLOW / 2).await?;
+                    traffic.wait_for_acknowledgements(RECORDS_PER_STEP / 2).await?;
                 }
                 Ok(())
             }
             Self::CutConnections => {
                 for _ in 0..10 {
                     cluster.fault(&["cut"])?;
-                    traffic.flows(FLOW / 10).await?;
+                    traffic.wait_for_acknowledgements(RECORDS_PER_STEP / 10).await?;
                 }
                 Ok(())
             }
             Self::LoseAnswers => {
                 for broker in ["1", "2", "3"] {
                     cluster.fault(&[broker, "drop_response=3", "api=0"])?;
-                    traffic.flows(FLOW / 2).await?;
+                    traffic.wait_for_acknowledgements(RECORDS_PER_STEP / 2).await?;
                 }
                 cluster.fault(&["clear"])
             }

@@ -1,4 +1,4 @@
-//! The same traffic through Kafka's own Java producer, to compare how long a fault is felt.
+//! The same traffic through Kafka's own Java producer, to compare how long a fault stops acknowledgements.
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
@@ -9,27 +9,27 @@ use anyhow::{Context, Result, ensure};
 use parking_lot::Mutex;
 
 use crate::cluster::Cluster;
-use crate::faults::Flow;
+use crate::faults::AcknowledgedTraffic;
 use crate::traffic::longest_gaps;
 
 /// Traffic of the Java producer.
 pub struct JavaTraffic {
     child: Child,
     input: Option<ChildStdin>,
-    seen: Arc<Mutex<Seen>>,
+    seen: Arc<Mutex<Acknowledgements>>,
     reader: Option<JoinHandle<()>>,
 }
 
 #[derive(Default)]
-struct Seen {
+struct Acknowledgements {
     acknowledged: Vec<(i32, Instant)>,
     errors: u64,
 }
 
-/// Starts a Java producer, a file of `tests/kafka`; it talks over its standard input and output.
+/// Starts a Java producer from a source file in `tests/kafka`, with pipes for its standard input and output.
 ///
 /// # Errors
-/// When there is no JDK, or Kafka was not fetched.
+/// Fails if there is no JDK, or if Kafka was not fetched.
 pub fn spawn(cluster: &Cluster, source: &str, topic: &str) -> Result<Child> {
     let source = format!("{}/kafka/{source}", env!("CARGO_MANIFEST_DIR"));
     Command::new("java")
@@ -42,15 +42,15 @@ pub fn spawn(cluster: &Cluster, source: &str, topic: &str) -> Result<Child> {
 }
 
 impl JavaTraffic {
-    /// Starts it.
+    /// Starts the producer.
     ///
     /// # Errors
-    /// When there is no JDK, or Kafka was not fetched.
+    /// Fails if there is no JDK, or if Kafka was not fetched.
     pub fn start(cluster: &Cluster, topic: &str) -> Result<Self> {
         let mut child = spawn(cluster, "Traffic.java", topic)?;
         let input = child.stdin.take();
-        let output = child.stdout.take().context("no output")?;
-        let seen: Arc<Mutex<Seen>> = Arc::default();
+        let output = child.stdout.take().context("the Java producer has no output")?;
+        let seen: Arc<Mutex<Acknowledgements>> = Arc::default();
         let reader = std::thread::spawn({
             let seen = seen.clone();
             move || {
@@ -66,15 +66,18 @@ impl JavaTraffic {
         Ok(Self { child, input, seen, reader: Some(reader) })
     }
 
-    /// Ends it; the longest time without an acknowledgement, of all and of the worst partition, and how many records failed.
+    /// Ends the producer.
+    ///
+    /// Returns the longest time without an acknowledgement, over all partitions together and within one partition, and
+    /// the number of failed records.
     ///
     /// # Errors
-    /// When it does not end well.
+    /// Fails if the producer's exit code is not 0.
     pub fn end(mut self) -> Result<(Duration, Duration, u64)> {
         drop(self.input.take());
         ensure!(self.child.wait()?.success(), "the Java producer failed");
         if let Some(reader) = self.reader.take() {
-            ensure!(reader.join().is_ok(), "its reader panicked");
+            ensure!(reader.join().is_ok(), "the reader of the producer's output panicked");
         }
         let seen = self.seen.lock();
         let (longest, worst) = longest_gaps(seen.acknowledged.iter().copied());
@@ -82,8 +85,8 @@ impl JavaTraffic {
     }
 }
 
-impl Flow for JavaTraffic {
-    async fn flows(&self, count: u64) -> Result<()> {
+impl AcknowledgedTraffic for JavaTraffic {
+    async fn wait_for_acknowledgements(&self, count: u64) -> Result<()> {
         let now = || self.seen.lock().acknowledged.len() as u64;
         let (wanted, begun) = (now() + count, Instant::now());
         while now() < wanted {
@@ -96,7 +99,7 @@ impl Flow for JavaTraffic {
 
 impl Drop for JavaTraffic {
     fn drop(&mut self) {
-        // Already ended is as good.
+        // Both calls fail if the process has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

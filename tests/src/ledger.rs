@@ -1,7 +1,8 @@
-//! What was to be published, event by event, and the check that the log holds exactly that.
+//! The events that `courier sample` made, and the check that the log holds exactly these events.
 //!
-//! Rules: an event is accounted for by its id; its content is compared as JSON, whatever the order of fields; order within
-//! a key is judged by the running number that `courier sample` gives each event, never by a count.
+//! Rules:
+//! - The id identifies an event. The contents are compared as JSON, regardless of the order of fields.
+//! - The order within a key follows the running number that `courier sample` gives each event.
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::BufRead;
@@ -17,7 +18,7 @@ use crate::dump::DumpedRecord;
 pub const TOPICS: [&str; 6] =
     ["user-events", "auth-events", "api-events", "error-events", "system-events", "default-events"];
 
-/// The default topic of an event type.
+/// Returns the default topic of an event type.
 #[must_use]
 pub fn default_topic(event_type: &str) -> &'static str {
     match event_type {
@@ -30,7 +31,7 @@ pub fn default_topic(event_type: &str) -> &'static str {
     }
 }
 
-/// The field of `data` that is the record key of an event type.
+/// Returns the field of `data` that is the record key of an event type.
 fn key_field(event_type: &str) -> Option<&'static str> {
     match event_type {
         "user.logged_in" | "user.registered" | "user.logged_out" | "user.token_refreshed" => Some("user_id"),
@@ -40,35 +41,35 @@ fn key_field(event_type: &str) -> Option<&'static str> {
     }
 }
 
-/// Where a record stands.
+/// The position of a record in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    /// Its topic's index in [`Ledger::topics`].
+pub struct LogPosition {
+    /// The topic's index in [`Ledger::topics`].
     pub topic: u8,
-    /// Its partition.
+    /// The record's partition.
     pub partition: i32,
-    /// Its offset.
+    /// The record's offset.
     pub offset: i64,
 }
 
-struct Entry {
+struct ExpectedEvent {
     topic: u8,
-    /// Of its JSON.
+    /// The hash of the event's JSON.
     content: u64,
-    found: Option<Place>,
+    found: Option<LogPosition>,
 }
 
-/// The events of one `courier sample`, and where they were found.
+/// The events of one `courier sample`, and their positions in the log.
 pub struct Ledger {
     topics: Vec<String>,
-    entries: HashMap<Uuid, Entry>,
+    entries: HashMap<Uuid, ExpectedEvent>,
 }
 
 impl Ledger {
-    /// Reads events as NDJSON; `topic` is where all are to be found, else each is in its type's default topic.
+    /// Reads events as NDJSON. All belong to `topic`, or without it each belongs to the default topic of its type.
     ///
     /// # Errors
-    /// A line that is no event, or an id that comes twice.
+    /// Fails if a line is no event, or if two events have the same id.
     pub fn read(mut events: impl BufRead, topic: Option<&str>) -> Result<Self> {
         let topics = topic.map_or_else(|| TOPICS.map(String::from).to_vec(), |one| vec![one.to_owned()]);
         let mut ledger = Self { topics, entries: HashMap::new() };
@@ -84,46 +85,48 @@ impl Ledger {
         let event: Value = serde_json::from_str(line)?;
         let wanted = default_topic(text(&event, "type")?);
         let index = self.topics.iter().position(|topic| topic == wanted).unwrap_or(0);
-        let entry = Entry { topic: u8::try_from(index)?, content: content(&event), found: None };
-        ensure!(self.entries.insert(id(&event)?, entry).is_none(), "its id came before");
+        let entry = ExpectedEvent { topic: u8::try_from(index)?, content: content(&event), found: None };
+        ensure!(self.entries.insert(id(&event)?, entry).is_none(), "an earlier event has the same id");
         Ok(())
     }
 
-    /// How many events there are.
+    /// Returns the number of events.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether the ledger has no events.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// The topics, in the order of [`Place::topic`].
+    /// Returns the topics, in the order of [`LogPosition::topic`].
     #[must_use]
     pub fn topics(&self) -> Vec<&str> {
         self.topics.iter().map(String::as_str).collect()
     }
 
-    /// Where the event was found.
+    /// Returns the position at which [`Self::check`] found the event.
     #[must_use]
-    pub fn place(&self, id: &Uuid) -> Option<Place> {
+    pub fn position(&self, id: &Uuid) -> Option<LogPosition> {
         self.entries.get(id)?.found
     }
 
-    /// Reads all topics and checks that they hold every event exactly once, as it was, under its key, where the Java
-    /// client would have put it, with its headers, and in order; returns the number of records in each topic.
+    /// Reads all topics and returns the number of records in each.
+    ///
+    /// Every event must be in the log exactly once: unchanged, in order, with its key and headers, and in the partition
+    /// that the Java client chooses.
     ///
     /// # Errors
-    /// The first record that is wrong, or the number of events that are missing.
+    /// Returns an error that shows the first wrong record, or the number of missing events.
     pub fn check(&mut self, cluster: &Cluster) -> Result<Vec<(String, u64)>> {
         let mut counts = Vec::new();
         for index in 0..self.topics.len() {
             let name = self.topics[index].clone();
-            let mut walk = Walk { topic: u8::try_from(index)?, offsets: HashMap::new(), running: HashMap::new() };
-            let count = cluster.dump(&name, |record| self.take(&mut walk, record))?;
+            let mut walk = TopicWalk { topic: u8::try_from(index)?, offsets: HashMap::new(), running: HashMap::new() };
+            let count = cluster.dump(&name, |record| self.check_record(&mut walk, record))?;
             counts.push((name, count));
         }
         self.check_complete()?;
@@ -132,44 +135,50 @@ impl Ledger {
 
     fn check_complete(&self) -> Result<()> {
         let missing: Vec<&Uuid> = self.entries.iter().filter(|(_, e)| e.found.is_none()).map(|(id, _)| id).collect();
-        ensure!(missing.is_empty(), "{} events are not in the log, among them {}", missing.len(), missing[0]);
+        ensure!(missing.is_empty(), "{} events are not in the log, such as {}", missing.len(), missing[0]);
         Ok(())
     }
 
-    fn take(&mut self, walk: &mut Walk, record: &DumpedRecord<'_>) -> Result<()> {
-        let place = Place { topic: walk.topic, partition: record.partition, offset: record.offset };
-        let value = record.value.as_deref().with_context(|| format!("{place:?} has no value"))?;
-        self.take_event(walk, record, &serde_json::from_str(value)?, place)
-            .with_context(|| format!("{} {place:?}: {value}", self.topics[usize::from(walk.topic)]))
+    fn check_record(&mut self, walk: &mut TopicWalk, record: &DumpedRecord<'_>) -> Result<()> {
+        let position = LogPosition { topic: walk.topic, partition: record.partition, offset: record.offset };
+        let value = record.value.as_deref().with_context(|| format!("{position:?} has no value"))?;
+        self.check_event(walk, record, &serde_json::from_str(value)?, position)
+            .with_context(|| format!("{} {position:?}: {value}", self.topics[usize::from(walk.topic)]))
     }
 
-    fn take_event(&mut self, walk: &mut Walk, record: &DumpedRecord<'_>, event: &Value, place: Place) -> Result<()> {
+    fn check_event(
+        &mut self,
+        walk: &mut TopicWalk,
+        record: &DumpedRecord<'_>,
+        event: &Value,
+        position: LogPosition,
+    ) -> Result<()> {
         let id = id(event)?;
-        let entry = self.entries.get_mut(&id).context("its id was never published")?;
-        if let Some(first) = entry.found.replace(place) {
-            bail!("it is in the log twice, first at {first:?}");
+        let entry = self.entries.get_mut(&id).context("no event with this id was published")?;
+        if let Some(first) = entry.found.replace(position) {
+            bail!("the event is in the log twice, first at {first:?}");
         }
-        ensure!(entry.topic == walk.topic, "it belongs into {}", self.topics[usize::from(entry.topic)]);
-        ensure!(entry.content == content(event), "it is not what was published");
+        ensure!(entry.topic == walk.topic, "the event belongs to topic {}", self.topics[usize::from(entry.topic)]);
+        ensure!(entry.content == content(event), "the event differs from the published one");
         check_key(record, event)?;
         check_headers(record, event)?;
         walk.check_order(record, event)
     }
 }
 
-/// A walk through one topic.
-struct Walk {
+/// The state of reading one topic.
+struct TopicWalk {
     topic: u8,
     /// The next offset of each partition.
     offsets: HashMap<i32, i64>,
-    /// The running number last seen of each key.
+    /// The last running number of each key.
     running: HashMap<String, u64>,
 }
 
-impl Walk {
+impl TopicWalk {
     fn check_order(&mut self, record: &DumpedRecord<'_>, event: &Value) -> Result<()> {
         let next = self.offsets.entry(record.partition).or_insert(0);
-        ensure!(record.offset == *next, "offset {next} expected");
+        ensure!(record.offset == *next, "expected offset {next}");
         *next += 1;
         let number = event["sample"]["seq"].as_u64().context("no running number")?;
         let key = record.key.as_deref().unwrap_or_default();
@@ -179,7 +188,7 @@ impl Walk {
                 *last = number;
             }
             None => {
-                ensure!(number <= 1, "the first of key {key:?} has the running number {number}");
+                ensure!(number <= 1, "the first record of key {key:?} has the running number {number}");
                 self.running.insert(key.to_owned(), number);
             }
         }
@@ -191,7 +200,7 @@ fn check_key(record: &DumpedRecord<'_>, event: &Value) -> Result<()> {
     let field = key_field(text(event, "type")?);
     let of_type = field.and_then(|field| event["data"][field].as_str());
     let wanted = event["partition_key"].as_str().or(of_type);
-    ensure!(record.key.as_deref() == wanted, "its key is {:?}, not {wanted:?}", record.key);
+    ensure!(record.key.as_deref() == wanted, "the key is {:?}, not {wanted:?}", record.key);
     let java = record.java_partition.unwrap_or(record.partition);
     ensure!(record.partition == java, "the Java client puts this key into partition {java}");
     Ok(())
@@ -212,20 +221,20 @@ fn check_headers(record: &DumpedRecord<'_>, event: &Value) -> Result<()> {
 }
 
 fn text<'a>(event: &'a Value, field: &str) -> Result<&'a str> {
-    event[field].as_str().with_context(|| format!("it has no text {field:?}"))
+    event[field].as_str().with_context(|| format!("the event has no text field {field:?}"))
 }
 
 fn id(event: &Value) -> Result<Uuid> {
     Ok(Uuid::try_parse(text(event, "id")?)?)
 }
 
-/// A hash that does not depend on the order of an object's fields. Numbers are compared as they are spelled.
+/// Returns a hash that does not depend on the order of an object's fields. Numbers are hashed as they are written.
 fn content(value: &Value) -> u64 {
     let mut hasher = DefaultHasher::new();
     match value {
         Value::Array(items) => ("array", items.iter().map(content).collect::<Vec<_>>()).hash(&mut hasher),
         Value::Object(fields) => {
-            let mut all: Vec<u64> = fields.iter().map(|(name, value)| pair(name, content(value))).collect();
+            let mut all: Vec<u64> = fields.iter().map(|(name, value)| hash_field(name, content(value))).collect();
             all.sort_unstable();
             ("object", all).hash(&mut hasher);
         }
@@ -235,7 +244,7 @@ fn content(value: &Value) -> u64 {
     hasher.finish()
 }
 
-fn pair(name: &str, content: u64) -> u64 {
+fn hash_field(name: &str, content: u64) -> u64 {
     let mut hasher = DefaultHasher::new();
     (name, content).hash(&mut hasher);
     hasher.finish()

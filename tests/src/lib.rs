@@ -1,7 +1,9 @@
-//! Shared set-up of the end-to-end tests: a real Kafka cluster, the `courier` binary, and the checks of what it did.
+//! Shared set-up of the end-to-end tests: a real Kafka cluster, the `courier` binary, and the checks of its results.
 //!
-//! Rules: everything fails with the reason and what to install, nothing is skipped; whatever was started is stopped when
-//! its value is dropped; records are streamed, never collected.
+//! Rules:
+//! - No test is skipped. A missing tool is an error that names the package to install.
+//! - Dropping a value stops the processes that it started.
+//! - Records are streamed, never collected.
 #![deny(missing_docs)]
 
 #[path = "../../crates/producer/tests/support/audited.rs"]

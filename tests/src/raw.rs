@@ -1,4 +1,5 @@
-//! Requests by hand, to see a broker's raw answers: for what the sender takes for granted of brokers.
+//! A minimal Kafka connection that shows a broker's raw answers. Tests use it to check the sender's assumptions about
+//! brokers.
 use anyhow::{Context, Result, ensure};
 use bytes::{Buf, Bytes, BytesMut};
 use kafka_courier_batcher::{Accumulator, BufferPool, Compression, Limits, Record, Stamp};
@@ -14,41 +15,41 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 const PRODUCE_VERSION: i16 = 11;
-const INIT_VERSION: i16 = 4;
-const ELECT_VERSION: i16 = 2;
-/// ElectLeaders' type of election among replicas that are in sync.
+const INIT_PRODUCER_ID_VERSION: i16 = 4;
+const ELECT_LEADERS_VERSION: i16 = 2;
+/// The election type of ElectLeaders for the preferred replica.
 const PREFERRED: i8 = 0;
-/// How long a coordinator may take to load.
+/// The maximum time in which a coordinator must load.
 const LOADING_MAX: Duration = Duration::from_secs(60);
 
 /// A connection to one broker.
-pub struct Raw {
+pub struct RawConnection {
     stream: TcpStream,
     next: i32,
 }
 
-/// What a leader answered to one batch.
+/// A leader's answer to one batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Answer {
-    /// Kafka's error code; 0 is success.
+pub struct ProduceAnswer {
+    /// Kafka's error code. 0 means success.
     pub code: i16,
-    /// The first record's offset, or -1.
+    /// The offset of the first record, or -1.
     pub base_offset: i64,
 }
 
-impl Raw {
-    /// Connects.
+impl RawConnection {
+    /// Connects to a broker.
     ///
     /// # Errors
-    /// When nobody listens there.
+    /// Fails if no process listens on the address.
     pub async fn connect(address: &str) -> Result<Self> {
         Ok(Self { stream: TcpStream::connect(address).await?, next: 0 })
     }
 
-    /// A producer id.
+    /// Requests a producer id.
     ///
     /// # Errors
-    /// When the broker gives none.
+    /// Fails if the broker answers with an error.
     pub async fn producer_id(&mut self) -> Result<i64> {
         let begun = Instant::now();
         loop {
@@ -56,20 +57,21 @@ impl Raw {
                 .with_transactional_id(None)
                 .with_producer_id((-1).into())
                 .with_producer_epoch(-1);
-            let answer: InitProducerIdResponse = self.ask(ApiKey::InitProducerId, INIT_VERSION, &request).await?;
+            let answer: InitProducerIdResponse =
+                self.request(ApiKey::InitProducerId, INIT_PRODUCER_ID_VERSION, &request).await?;
             match answer.error_code {
                 0 => return Ok(*answer.producer_id),
-                // The coordinator is still loading.
+                // The coordinator is loading, unavailable or elsewhere.
                 14..=16 if begun.elapsed() < LOADING_MAX => tokio::time::sleep(Duration::from_millis(50)).await,
                 code => anyhow::bail!("no producer id: error {code}"),
             }
         }
     }
 
-    /// Sends one record to a partition with acks=all, and waits for the answer.
+    /// Sends one record to a partition with acks=all, and returns the leader's answer.
     ///
     /// # Errors
-    /// When there is no answer.
+    /// Fails if the connection ends before the answer.
     pub async fn produce(
         &mut self,
         topic: &str,
@@ -77,7 +79,7 @@ impl Raw {
         stamp: Stamp,
         value: &[u8],
         timeout: Duration,
-    ) -> Result<Answer> {
+    ) -> Result<ProduceAnswer> {
         let data = PartitionProduceData::default().with_index(partition).with_records(Some(batch(stamp, value)?));
         let name = TopicName(StrBytes::from_string(topic.to_owned()));
         let request = ProduceRequest::default()
@@ -85,23 +87,23 @@ impl Raw {
             .with_acks(-1)
             .with_timeout_ms(i32::try_from(timeout.as_millis())?)
             .with_topic_data(vec![TopicProduceData::default().with_name(name).with_partition_data(vec![data])]);
-        let answer: ProduceResponse = self.ask(ApiKey::Produce, PRODUCE_VERSION, &request).await?;
+        let answer: ProduceResponse = self.request(ApiKey::Produce, PRODUCE_VERSION, &request).await?;
         let part = answer.responses.first().and_then(|topic| topic.partition_responses.first()).context("no answer")?;
-        Ok(Answer { code: part.error_code, base_offset: part.base_offset })
+        Ok(ProduceAnswer { code: part.error_code, base_offset: part.base_offset })
     }
 
-    /// Has the controller make a partition's preferred replica its leader (KIP-460).
+    /// Requests that the controller makes a partition's preferred replica its leader (KIP-460).
     ///
     /// # Errors
-    /// When it does not.
+    /// Fails if the answer contains an error.
     pub async fn elect_preferred_leader(&mut self, topic: &str, partition: i32) -> Result<()> {
         let name = TopicName(StrBytes::from_string(topic.to_owned()));
-        let of = TopicPartitions::default().with_topic(name).with_partitions(vec![partition]);
+        let partitions = TopicPartitions::default().with_topic(name).with_partitions(vec![partition]);
         let request = ElectLeadersRequest::default()
             .with_election_type(PREFERRED)
-            .with_topic_partitions(Some(vec![of]))
+            .with_topic_partitions(Some(vec![partitions]))
             .with_timeout_ms(30_000);
-        let answer: ElectLeadersResponse = self.ask(ApiKey::ElectLeaders, ELECT_VERSION, &request).await?;
+        let answer: ElectLeadersResponse = self.request(ApiKey::ElectLeaders, ELECT_LEADERS_VERSION, &request).await?;
         ensure!(answer.error_code == 0, "no election: error {}", answer.error_code);
         let topic = answer.replica_election_results.first().context("no answer")?;
         let result = topic.partition_result.first().context("no answer")?;
@@ -109,7 +111,8 @@ impl Raw {
         Ok(())
     }
 
-    async fn ask<Q: Encodable + HeaderVersion, A: Decodable + HeaderVersion>(
+    /// Sends one request and returns the body of its response.
+    async fn request<Q: Encodable + HeaderVersion, A: Decodable + HeaderVersion>(
         &mut self,
         api: ApiKey,
         version: i16,
@@ -127,19 +130,19 @@ impl Raw {
         self.stream.write_u32(u32::try_from(frame.len())?).await?;
         self.stream.write_all(&frame).await?;
         let length = self.stream.read_u32().await?;
-        ensure!(length < 1 << 20, "an answer of {length} bytes");
+        ensure!(length < 1 << 20, "the answer has {length} bytes");
         let mut answer = vec![0; length as usize];
         self.stream.read_exact(&mut answer).await?;
         let mut answer = Bytes::from(answer);
         let header = ResponseHeader::decode(&mut answer, A::header_version(version))?;
-        ensure!(header.correlation_id == self.next, "the answer to another request");
+        ensure!(header.correlation_id == self.next, "the answer is to another request");
         let body = A::decode(&mut answer, version)?;
-        ensure!(!answer.has_remaining(), "bytes are left over");
+        ensure!(!answer.has_remaining(), "bytes follow the answer");
         Ok(body)
     }
 }
 
-/// A stamped batch of one record.
+/// Returns a stamped batch of one record.
 fn batch(stamp: Stamp, value: &[u8]) -> Result<Bytes> {
     let limits = Limits { max_records: 1, max_bytes: 1 << 20, linger: Duration::ZERO };
     let pool = BufferPool::new(0);

@@ -1,4 +1,4 @@
-//! What `courier publish --receipts` wrote, held against the log.
+//! The receipts of `courier publish --receipts`, compared with the log.
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -8,27 +8,27 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use crate::ledger::{Ledger, Place};
+use crate::ledger::{Ledger, LogPosition};
 
-/// One line: an event and where it is, or why it is nowhere.
+/// One line: the position of an event in the log, or the reason of its failure.
 #[derive(Debug, Deserialize)]
 pub struct Receipt {
-    /// The event's id; none when the line was no event.
+    /// The event's id. None if the input line was no event.
     pub id: Option<Uuid>,
-    /// Its topic.
+    /// The event's topic.
     pub topic: Option<String>,
-    /// Its partition.
+    /// The event's partition.
     pub partition: Option<i32>,
-    /// Its offset.
+    /// The event's offset.
     pub offset: Option<i64>,
-    /// Why it was not delivered.
+    /// The reason of the failure. None if the event was delivered.
     pub error: Option<serde_json::Value>,
 }
 
-/// Hands every receipt in the file to `each`.
+/// Passes every receipt in the file to `each`.
 ///
 /// # Errors
-/// When a line is no receipt, or `each` fails.
+/// Fails if a line is no receipt, or if `each` fails.
 pub fn read(file: &Path, mut each: impl FnMut(Receipt) -> Result<()>) -> Result<()> {
     for line in BufReader::new(File::open(file).with_context(|| file.display().to_string())?).lines() {
         let line = line?;
@@ -38,10 +38,10 @@ pub fn read(file: &Path, mut each: impl FnMut(Receipt) -> Result<()>) -> Result<
     Ok(())
 }
 
-/// Checks that each event of the ledger has exactly one receipt, and that it names the event's place in the log.
+/// Checks that each event of the ledger has exactly one receipt, with the event's position in the log.
 ///
 /// # Errors
-/// The first receipt that is wrong, or the number of those missing.
+/// Returns an error that shows the first wrong receipt, or the numbers of receipts and events.
 pub fn check(file: &Path, ledger: &Ledger) -> Result<()> {
     let topics = ledger.topics();
     let mut seen = HashSet::with_capacity(ledger.len());
@@ -49,12 +49,12 @@ pub fn check(file: &Path, ledger: &Ledger) -> Result<()> {
         let (Some(id), Some(topic), Some(partition), Some(offset)) =
             (receipt.id, receipt.topic, receipt.partition, receipt.offset)
         else {
-            bail!("it names no place");
+            bail!("the receipt has no id, topic, partition or offset");
         };
         let topic = topics.iter().position(|name| *name == topic).context("an unknown topic")?;
-        let place = Place { topic: u8::try_from(topic)?, partition, offset };
-        ensure!(ledger.place(&id) == Some(place), "the log has it at {:?}", ledger.place(&id));
-        ensure!(seen.insert(id), "a second one for this event");
+        let position = LogPosition { topic: u8::try_from(topic)?, partition, offset };
+        ensure!(ledger.position(&id) == Some(position), "the log has the event at {:?}", ledger.position(&id));
+        ensure!(seen.insert(id), "a second receipt for this event");
         Ok(())
     })?;
     ensure!(seen.len() == ledger.len(), "{} receipts for {} events", seen.len(), ledger.len());

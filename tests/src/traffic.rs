@@ -1,8 +1,10 @@
-//! Steady traffic through the library while a cluster is being broken, and the ledger of it afterwards.
+//! Steady traffic through the library while a cluster has faults, and the comparison of all verdicts with the log.
 //!
-//! Rules: every record has a key and a running number of that key; every verdict is kept with the time at which it came;
-//! the log is read by a Java consumer once all is over, and each verdict is held against it. Nothing that is in the log may
-//! be unaccounted for.
+//! Rules:
+//! - Every record has a key and a running number within that key.
+//! - Every verdict is kept with its time.
+//! - A Java consumer reads the log after the last verdict. Each verdict must agree with the log, and each record in the
+//!   log must have been accepted.
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -13,92 +15,92 @@ use tokio::task::JoinHandle;
 
 use crate::audited::Producer;
 use crate::cluster::Cluster;
-use crate::faults::Flow;
+use crate::faults::AcknowledgedTraffic;
 
-/// Keys that the records are spread over.
+/// The number of keys.
 const KEYS: u64 = 100;
-/// Between two records: somewhat more than 200 a second.
+/// The time between two records: a little more than 200 records a second.
 const PACE: Duration = Duration::from_millis(4);
 
-/// What became of one record.
+/// A record with its verdict.
 #[derive(Debug)]
-struct Fate {
+struct SettledRecord {
     key: u64,
     number: u64,
     partition: i32,
-    verdict: Verdict,
+    verdict: RecordVerdict,
     at: Instant,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Verdict {
+enum RecordVerdict {
     Delivered(Option<i64>),
     NotWritten,
     Unknown,
 }
 
-/// Traffic that flows.
+/// Running traffic.
 pub struct Traffic {
     producer: Producer,
     topic: String,
     stop: tokio::sync::watch::Sender<bool>,
     sender: JoinHandle<Result<u64>>,
-    collector: JoinHandle<Vec<Fate>>,
+    collector: JoinHandle<Vec<SettledRecord>>,
 }
 
-/// What the ledger of a run says.
+/// The result of a run.
 #[derive(Debug)]
-pub struct Balance {
-    /// Records accepted.
+pub struct TrafficReport {
+    /// The number of accepted records.
     pub accepted: u64,
-    /// Reported delivered, and in the log exactly once where that was said.
+    /// The number of records reported as delivered. Each is in the log exactly once, at the reported offset.
     pub delivered: u64,
-    /// Reported not written, and not in the log.
+    /// The number of records reported as not written. None is in the log.
     pub not_written: u64,
-    /// Reported unknown.
+    /// The number of records reported as unknown.
     pub unknown: u64,
-    /// Of those, the ones that are in the log (once).
-    pub unknown_landed: u64,
+    /// The number of unknown records that are in the log, once each.
+    pub unknown_in_log: u64,
     /// The longest time without any acknowledgement.
     pub longest_gap: Duration,
-    /// The longest time without one, of the partition where that was longest.
+    /// The longest time without an acknowledgement in one partition, over all partitions.
     pub worst_partition_gap: Duration,
 }
 
 impl Traffic {
-    /// Starts publishing to `topic` with these settings; the brokers are set here.
+    /// Starts publishing to `topic` with these settings and the cluster's brokers.
     ///
     /// # Errors
-    /// When the settings make no sense.
+    /// Fails if the settings are invalid.
     pub fn start(cluster: &Cluster, topic: &str, mut config: KafkaConfig) -> Result<Self> {
         config.brokers = cluster.config()?.brokers;
         let producer = Producer::build(config)?;
         let (stop, stopped) = tokio::sync::watch::channel(false);
         let (deliveries, to_collect) = mpsc::unbounded_channel();
-        let sender = tokio::spawn(send(producer.clone(), topic.to_owned(), stopped, deliveries));
+        let sender = tokio::spawn(publish(producer.clone(), topic.to_owned(), stopped, deliveries));
         let collector = tokio::spawn(collect(to_collect));
         Ok(Self { producer, topic: topic.to_owned(), stop, sender, collector })
     }
 
-    /// Stops publishing, closes the producer, and holds every verdict against the log.
+    /// Stops publishing, closes the producer, and checks every verdict against the log.
     ///
     /// # Errors
-    /// Whatever does not balance.
-    pub async fn balance(self, cluster: &Cluster) -> Result<Balance> {
+    /// Fails if a count or a verdict disagrees with the log.
+    pub async fn finish(self, cluster: &Cluster) -> Result<TrafficReport> {
         self.stop.send_replace(true);
         let accepted = self.sender.await??;
-        let report = self.producer.close(Duration::from_secs(60)).await;
-        let fates = self.collector.await?;
-        ensure!(fates.len() as u64 == accepted, "{} verdicts for {accepted} records", fates.len());
-        ensure!(report.delivered + report.failed == accepted, "{report:?} for {accepted} records");
-        let mut balance = tokio::task::block_in_place(|| check(cluster, &self.topic, &fates))?;
-        (balance.longest_gap, balance.worst_partition_gap) = gaps(&fates);
-        Ok(balance)
+        let closed = self.producer.close(Duration::from_secs(60)).await;
+        let settled = self.collector.await?;
+        ensure!(settled.len() as u64 == accepted, "{} verdicts for {accepted} records", settled.len());
+        ensure!(closed.delivered + closed.failed == accepted, "{closed:?} for {accepted} records");
+        let mut report = tokio::task::block_in_place(|| check(cluster, &self.topic, &settled))?;
+        (report.longest_gap, report.worst_partition_gap) = gaps(&settled);
+        Ok(report)
     }
 }
 
-impl Flow for Traffic {
-    async fn flows(&self, count: u64) -> Result<()> {
+impl AcknowledgedTraffic for Traffic {
+    async fn wait_for_acknowledgements(&self, count: u64) -> Result<()> {
         let wanted = self.producer.stats().sent + count;
         let begun = Instant::now();
         while self.producer.stats().sent < wanted {
@@ -109,8 +111,8 @@ impl Flow for Traffic {
     }
 }
 
-/// Publishes until told to stop; returns how many records were accepted.
-async fn send(
+/// Publishes until `stopped` is true, and returns the number of accepted records.
+async fn publish(
     producer: Producer,
     topic: String,
     stopped: tokio::sync::watch::Receiver<bool>,
@@ -131,90 +133,90 @@ async fn send(
         };
         let delivery = producer.send(&record).await?;
         accepted += 1;
-        deliveries.send((key, number, delivery)).context("the collector is gone")?;
+        deliveries.send((key, number, delivery)).context("the collector has ended")?;
     }
     Ok(accepted)
 }
 
-/// Takes each verdict down when it comes.
-async fn collect(mut deliveries: mpsc::UnboundedReceiver<(u64, u64, Delivery)>) -> Vec<Fate> {
+/// Awaits all deliveries, and notes the time of each verdict.
+async fn collect(mut deliveries: mpsc::UnboundedReceiver<(u64, u64, Delivery)>) -> Vec<SettledRecord> {
     let mut waiting = tokio::task::JoinSet::new();
     while let Some((key, number, delivery)) = deliveries.recv().await {
         waiting.spawn(async move {
             let partition = delivery.partition();
             let verdict = match delivery.await {
-                Ok(placed) => Verdict::Delivered(placed.offset),
-                Err(error) if error.outcome() == FailedOutcome::NotWritten => Verdict::NotWritten,
-                Err(_) => Verdict::Unknown,
+                Ok(placed) => RecordVerdict::Delivered(placed.offset),
+                Err(error) if error.outcome() == FailedOutcome::NotWritten => RecordVerdict::NotWritten,
+                Err(_) => RecordVerdict::Unknown,
             };
-            Fate { key, number, partition, verdict, at: Instant::now() }
+            SettledRecord { key, number, partition, verdict, at: Instant::now() }
         });
     }
     waiting.join_all().await
 }
 
-/// Where a record stands in the log.
-type Places = HashMap<(u64, u64), Vec<(i32, i64)>>;
+/// The positions (partition and offset) of each record, by key and running number.
+type LogPositions = HashMap<(u64, u64), Vec<(i32, i64)>>;
 
-/// Reads the log, and checks on the way that each key's numbers rise.
-fn read(cluster: &Cluster, topic: &str) -> Result<Places> {
-    let mut places = Places::new();
+/// Reads the log, and checks that the running numbers of each key rise.
+fn read_log(cluster: &Cluster, topic: &str) -> Result<LogPositions> {
+    let mut positions = LogPositions::new();
     let mut last: HashMap<u64, u64> = HashMap::new();
     cluster.dump(topic, |record| {
-        let value = record.value.as_deref().context("a record without value")?;
-        let (key, number) = value.split_once(' ').context("a record that is not ours")?;
+        let value = record.value.as_deref().context("a record has no value")?;
+        let (key, number) = value.split_once(' ').context("a record of another producer")?;
         let (key, number): (u64, u64) = (key.parse()?, number.parse()?);
         ensure!(record.key.as_deref() == Some(format!("key-{key}").as_str()), "{value} has key {:?}", record.key);
         if let Some(before) = last.insert(key, number) {
-            ensure!(before < number, "key {key}: {number} stands behind {before} (partition {})", record.partition);
+            ensure!(before < number, "key {key}: {number} follows {before} (partition {})", record.partition);
         }
-        places.entry((key, number)).or_default().push((record.partition, record.offset));
+        positions.entry((key, number)).or_default().push((record.partition, record.offset));
         Ok(())
     })?;
-    Ok(places)
+    Ok(positions)
 }
 
-fn check(cluster: &Cluster, topic: &str, fates: &[Fate]) -> Result<Balance> {
-    let mut places = read(cluster, topic)?;
+fn check(cluster: &Cluster, topic: &str, settled: &[SettledRecord]) -> Result<TrafficReport> {
+    let mut positions = read_log(cluster, topic)?;
     let zero = Duration::ZERO;
-    let mut balance = Balance {
-        accepted: fates.len() as u64,
+    let mut report = TrafficReport {
+        accepted: settled.len() as u64,
         delivered: 0,
         not_written: 0,
         unknown: 0,
-        unknown_landed: 0,
+        unknown_in_log: 0,
         longest_gap: zero,
         worst_partition_gap: zero,
     };
-    for fate in fates {
-        let found = places.remove(&(fate.key, fate.number)).unwrap_or_default();
-        ensure!(found.len() <= 1, "{fate:?} is in the log {} times: {found:?}", found.len());
+    for record in settled {
+        let found = positions.remove(&(record.key, record.number)).unwrap_or_default();
+        ensure!(found.len() <= 1, "{record:?} is in the log {} times: {found:?}", found.len());
         let place = found.first();
-        match (&fate.verdict, place) {
-            (Verdict::Delivered(offset), Some((partition, at))) => {
-                ensure!(*partition == fate.partition, "{fate:?} is in partition {partition}");
-                ensure!(offset.is_none_or(|offset| offset == *at), "{fate:?} is at offset {at}");
-                balance.delivered += 1;
+        match (&record.verdict, place) {
+            (RecordVerdict::Delivered(offset), Some((partition, at))) => {
+                ensure!(*partition == record.partition, "{record:?} is in partition {partition}");
+                ensure!(offset.is_none_or(|offset| offset == *at), "{record:?} is at offset {at}");
+                report.delivered += 1;
             }
-            (Verdict::NotWritten, None) => balance.not_written += 1,
-            (Verdict::Unknown, landed) => {
-                balance.unknown += 1;
-                balance.unknown_landed += u64::from(landed.is_some());
+            (RecordVerdict::NotWritten, None) => report.not_written += 1,
+            (RecordVerdict::Unknown, place) => {
+                report.unknown += 1;
+                report.unknown_in_log += u64::from(place.is_some());
             }
-            (Verdict::Delivered(_), None) => bail!("{fate:?} is not in the log"),
-            (Verdict::NotWritten, Some(place)) => bail!("{fate:?} is in the log at {place:?}"),
+            (RecordVerdict::Delivered(_), None) => bail!("{record:?} is not in the log"),
+            (RecordVerdict::NotWritten, Some(place)) => bail!("{record:?} is in the log at {place:?}"),
         }
     }
-    ensure!(places.is_empty(), "in the log, but never accepted: {places:?}");
-    Ok(balance)
+    ensure!(positions.is_empty(), "the log has records that were never accepted: {positions:?}");
+    Ok(report)
 }
 
-fn gaps(fates: &[Fate]) -> (Duration, Duration) {
-    let delivered = fates.iter().filter(|fate| matches!(fate.verdict, Verdict::Delivered(_)));
-    longest_gaps(delivered.map(|fate| (fate.partition, fate.at)))
+fn gaps(settled: &[SettledRecord]) -> (Duration, Duration) {
+    let delivered = settled.iter().filter(|record| matches!(record.verdict, RecordVerdict::Delivered(_)));
+    longest_gaps(delivered.map(|record| (record.partition, record.at)))
 }
 
-/// The longest time without an acknowledgement: of all, and of the partition where it was longest.
+/// Returns the longest time without an acknowledgement: over all partitions together, and within one partition.
 pub fn longest_gaps(acknowledged: impl Iterator<Item = (i32, Instant)>) -> (Duration, Duration) {
     let mut times: HashMap<i32, Vec<Instant>> = HashMap::new();
     for (partition, at) in acknowledged {
@@ -229,7 +231,7 @@ pub fn longest_gaps(acknowledged: impl Iterator<Item = (i32, Instant)>) -> (Dura
     (longest(&mut all), worst)
 }
 
-impl std::fmt::Display for Balance {
+impl std::fmt::Display for TrafficReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
@@ -238,7 +240,7 @@ impl std::fmt::Display for Balance {
             self.delivered,
             self.not_written,
             self.unknown,
-            self.unknown_landed,
+            self.unknown_in_log,
             self.longest_gap.as_secs_f64(),
             self.worst_partition_gap.as_secs_f64()
         )

@@ -1,8 +1,8 @@
-//! Every producer of a test is one whose counts are checked at its end.
-#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+//! Tests build producers only through `audited::Producer`, which checks the producer's counts when it is dropped.
+#![allow(clippy::unwrap_used)] // test helpers unwrap, as tests do
 use std::path::{Path, PathBuf};
 
-/// The Rust files under a folder.
+/// Returns the Rust files under a folder.
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let files = entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] });
@@ -10,7 +10,7 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn no_test_builds_a_producer_without_an_audit() {
+fn every_test_producer_is_audited() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folders = ["tests", "src", "../crates/producer/tests"].map(|folder| root.join(folder));
     let files: Vec<_> = folders.iter().flat_map(|folder| sources(folder)).collect();
@@ -18,7 +18,7 @@ fn no_test_builds_a_producer_without_an_audit() {
     let is_ours = |path: &&PathBuf| !path.ends_with("audited.rs");
     let unaudited = files.iter().filter(is_ours).filter(|path| {
         let text = std::fs::read_to_string(path).unwrap();
-        // `builder` begins so too.
+        // `KafkaProducer::build` is also the beginning of `KafkaProducer::builder`.
         text.contains("KafkaProducer::build") || text.contains("KafkaProducer::connect")
     });
     assert_eq!(unaudited.collect::<Vec<_>>(), [""; 0].map(PathBuf::from).iter().collect::<Vec<_>>());

@@ -1,12 +1,12 @@
-//! Dependencies within the workspace point one way, so that the pure crates stay pure and each can be used by itself.
-#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests may, as tests do
+//! Dependencies within the workspace point one way, so that each crate without I/O stays usable by itself.
+#![allow(clippy::unwrap_used, clippy::panic)] // test helpers unwrap, as tests do
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use serde_json::Value;
 
-/// The workspace's packages that a package's users compile with it: normal and build dependencies by name.
-fn shipped() -> BTreeMap<String, BTreeSet<String>> {
+/// Returns the normal and build dependencies within the workspace, by the name of each package.
+fn shipped_dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--no-deps", "--format-version", "1", "--offline"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -17,73 +17,77 @@ fn shipped() -> BTreeMap<String, BTreeSet<String>> {
     let packages = metadata["packages"].as_array().unwrap();
     let name = |value: &Value| value["name"].as_str().unwrap().to_owned();
     let members: BTreeSet<String> = packages.iter().map(name).collect();
-    let ours = |package: &Value| -> BTreeSet<String> {
+    let dependencies = |package: &Value| -> BTreeSet<String> {
         let all = package["dependencies"].as_array().unwrap();
         let kept = all.iter().filter(|d| d["kind"] != "dev").map(name);
         kept.filter(|dependency| members.contains(dependency)).collect()
     };
-    packages.iter().map(|package| (name(package), ours(package))).collect()
+    packages.iter().map(|package| (name(package), dependencies(package))).collect()
 }
 
-/// Asserts that `package` knows nobody of the workspace but `allowed`.
-fn knows_only(package: &str, allowed: &[&str]) {
-    let shipped = shipped();
-    let known = shipped.get(package).unwrap_or_else(|| panic!("no package {package}"));
-    let strangers: Vec<&String> = known.iter().filter(|k| !allowed.contains(&k.as_str())).collect();
-    assert!(strangers.is_empty(), "{package} depends on {strangers:?}");
-}
-
-#[test]
-fn event_model_and_batcher_know_nobody() {
-    knows_only("kafka-courier-event-model", &[]);
-    knows_only("kafka-courier-batcher", &[]);
+/// Asserts that `package` depends on no package of the workspace outside `allowed`.
+fn assert_depends_only_on(package: &str, allowed: &[&str]) {
+    let shipped_dependencies = shipped_dependencies();
+    let known = shipped_dependencies.get(package).unwrap_or_else(|| panic!("the workspace has no package {package}"));
+    let forbidden: Vec<&String> = known.iter().filter(|k| !allowed.contains(&k.as_str())).collect();
+    assert!(forbidden.is_empty(), "{package} depends on {forbidden:?}");
 }
 
 #[test]
-fn the_sender_knows_the_batcher_alone() {
-    knows_only("kafka-courier-idempotent-sender", &["kafka-courier-batcher"]);
+fn event_model_and_batcher_are_independent() {
+    assert_depends_only_on("kafka-courier-event-model", &[]);
+    assert_depends_only_on("kafka-courier-batcher", &[]);
 }
 
 #[test]
-fn dead_letters_know_the_event_model_at_most() {
-    knows_only("kafka-courier-dlq", &["kafka-courier-event-model"]);
+fn sender_depends_on_batcher_only() {
+    assert_depends_only_on("kafka-courier-idempotent-sender", &["kafka-courier-batcher"]);
 }
 
 #[test]
-fn the_test_broker_knows_the_batcher_alone() {
-    knows_only("kafka-courier-test-broker", &["kafka-courier-batcher"]);
+fn dlq_depends_on_event_model_only() {
+    assert_depends_only_on("kafka-courier-dlq", &["kafka-courier-event-model"]);
 }
 
 #[test]
-fn the_producer_joins_events_batches_sender_and_dead_letters() {
+fn test_broker_depends_on_batcher_only() {
+    assert_depends_only_on("kafka-courier-test-broker", &["kafka-courier-batcher"]);
+}
+
+#[test]
+fn producer_depends_on_its_four_parts() {
     let parts =
         ["kafka-courier-event-model", "kafka-courier-batcher", "kafka-courier-idempotent-sender", "kafka-courier-dlq"];
-    knows_only("kafka-courier", &parts);
-    let known = &shipped()["kafka-courier"];
+    assert_depends_only_on("kafka-courier", &parts);
+    let known = &shipped_dependencies()["kafka-courier"];
     assert!(parts.iter().all(|part| known.contains(*part)), "{known:?}");
 }
 
 #[test]
-fn the_binary_reaches_kafka_through_the_producer_alone() {
-    // The test broker is the demo's cluster.
-    knows_only("kafka-courier-cli", &["kafka-courier", "kafka-courier-event-model", "kafka-courier-test-broker"]);
-    assert!(shipped()["kafka-courier-cli"].contains("kafka-courier"));
+fn binary_uses_kafka_through_producer() {
+    // `courier demo` runs on the test broker.
+    assert_depends_only_on(
+        "kafka-courier-cli",
+        &["kafka-courier", "kafka-courier-event-model", "kafka-courier-test-broker"],
+    );
+    assert!(shipped_dependencies()["kafka-courier-cli"].contains("kafka-courier"));
 }
 
 #[test]
-fn no_shipped_package_depends_on_tests_or_benchmarks() {
-    for (package, known) in shipped() {
+fn shipped_packages_exclude_tests_and_benches() {
+    for (package, known) in shipped_dependencies() {
         for unshipped in ["kafka-courier-tests", "kafka-courier-benches"] {
             assert!(!known.contains(unshipped), "{package} depends on {unshipped}");
         }
     }
 }
 
+/// The default features use Graviola. `ring` is compiled only with the feature `tls-ring`.
 #[test]
-fn what_ships_by_default_has_its_cryptography_without_c_and_ring_only_where_it_is_asked_for() {
+fn default_tls_has_no_c_code() {
     let graph = |features: &[&str]| -> BTreeSet<String> {
         let mut command = Command::new(env!("CARGO"));
-        // Not offline: the graph of all targets and features holds crates that no build here has had to download.
+        // Not offline: the graph of all targets and features contains crates that no build has downloaded.
         command.args(["tree", "--locked", "-p", "kafka-courier", "-e", "normal,build", "--target", "all"]);
         command.args(["--prefix", "none", "--format", "{p}"]).args(features).current_dir(env!("CARGO_MANIFEST_DIR"));
         let output = command.output().unwrap();

@@ -1,16 +1,16 @@
-//! On a real Kafka: the records of one key leave a store of dead letters in the order in which they arrived there.
+//! A replay keeps the order in which the records of a key arrived in the store of dead letters, on a real Kafka.
 //!
-//! Rules: `courier` alone does the work; a Java consumer reads the order.
+//! Rules: The tests run only `courier`. A Java consumer reads the order.
 use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use kafka_courier_tests::cluster::Cluster;
-use kafka_courier_tests::courier::{Courier, Finished};
+use kafka_courier_tests::courier::{Courier, FinishedRun};
 use serde_json::{Value, json};
 
-/// A dead letter for `topic`: number `number` of its store.
+/// Returns a dead letter for `topic` with this number in its id and value.
 fn letter(number: u64, topic: &str, key: &str) -> String {
     let line = json!({
         "id": format!("01a224d0-0000-7000-8000-{number:012x}"), "event": {"n": number}, "topic": topic,
@@ -22,15 +22,15 @@ fn letter(number: u64, topic: &str, key: &str) -> String {
     format!("{line}\n")
 }
 
-/// `courier dlq` on a store, which these words name.
+/// `courier dlq` on the store that `options` name.
 struct Store<'a> {
     cluster: &'a Cluster,
-    words: Vec<String>,
+    options: Vec<String>,
 }
 
 impl Store<'_> {
-    fn run(&self, words: &[&str], input: &str) -> Result<Finished> {
-        let store = self.words.iter().map(String::as_str).collect::<Vec<_>>();
+    fn run(&self, words: &[&str], input: &str) -> Result<FinishedRun> {
+        let store = self.options.iter().map(String::as_str).collect::<Vec<_>>();
         let courier = Courier::new(&[&["dlq"], words, &["--brokers", self.cluster.bootstrap()], &store].concat())?;
         let courier = courier.within(Duration::from_secs(300)).env("KAFKA_METADATA_TIMEOUT", "1500ms");
         courier.input_bytes(input.as_bytes())?.run()
@@ -47,7 +47,7 @@ impl Store<'_> {
         Ok(serde_json::from_str(report)?)
     }
 
-    /// Waits until a dead letter's reason contains `part`. An error: a minute passed, or `is_running` is false, without one.
+    /// Waits until a dead letter's reason contains `part`. Fails after a minute, or when `is_running` returns false.
     fn await_reason(&self, part: &str, is_running: impl Fn() -> bool) -> Result<()> {
         let began = Instant::now();
         loop {
@@ -63,20 +63,20 @@ impl Store<'_> {
     }
 }
 
-/// The numbers of each key's records, in the order of the log.
+/// Returns the numbers of each key's records, in the order of the log.
 fn numbers(cluster: &Cluster, topic: &str) -> Result<BTreeMap<String, Vec<u64>>> {
     let mut found: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     cluster.dump(topic, |record| {
-        let value: Value = serde_json::from_str(record.value.as_deref().context("no value")?)?;
-        let key = record.key.as_deref().context("no key")?.to_owned();
-        found.entry(key).or_default().push(value["n"].as_u64().context("no number")?);
+        let value: Value = serde_json::from_str(record.value.as_deref().context("a record has no value")?)?;
+        let key = record.key.as_deref().context("a record has no key")?.to_owned();
+        found.entry(key).or_default().push(value["n"].as_u64().context("a record has no number")?);
         Ok(())
     })?;
     Ok(found)
 }
 
-/// The topic holds all of so many letters once, those of each key in their order.
-fn in_order(cluster: &Cluster, topic: &str, count: u64) -> Result<()> {
+/// Checks that the topic has `count` records, without duplicates, and in order within each key.
+fn check_order(cluster: &Cluster, topic: &str, count: u64) -> Result<()> {
     let found = numbers(cluster, topic)?;
     for (key, numbers) in &found {
         ensure!(numbers.is_sorted_by(|a, b| a < b), "the records of {key} are out of order: {numbers:?}");
@@ -91,14 +91,14 @@ fn failed_limited_replay_keeps_topic_order() {
     fn run() -> Result<()> {
         let cluster = Cluster::start(1)?;
         cluster.create_topic("dead", 1, 1, &[])?;
-        let store = Store { cluster: &cluster, words: ["--store-topic", "dead"].map(str::to_owned).to_vec() };
+        let store = Store { cluster: &cluster, options: ["--store-topic", "dead"].map(str::to_owned).to_vec() };
         store.import(&(0..6).map(|number| letter(number, "late", "k")).collect::<String>())?;
         let report = store.replay(&["--limit", "2"], 1)?;
         ensure!(report["selected"] == 2 && report["delivered"] == 0, "{report}");
         cluster.create_topic("late", 1, 1, &[])?;
         let report = store.replay(&[], 0)?;
         ensure!(report["delivered"] == 6, "{report}");
-        in_order(&cluster, "late", 6)
+        check_order(&cluster, "late", 6)
     }
     run().unwrap();
 }
@@ -109,11 +109,11 @@ fn topic_created_during_replay_keeps_order() {
         let cluster = Cluster::start(1)?;
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("letters").display().to_string();
-        let store = Store { cluster: &cluster, words: vec!["--file".to_owned(), file] };
+        let store = Store { cluster: &cluster, options: vec!["--file".to_owned(), file] };
         store.import(&(0..60_000).map(|n| letter(n, "big1", &format!("k{}", n % 5))).collect::<String>())?;
         std::thread::scope(|scope| {
             let replaying = scope.spawn(|| store.run(&["replay", "--all", "--json"], ""));
-            // The replay has put the first letters back and goes through the others.
+            // The replay has returned the first dead letters to the store, and continues with the others.
             store.await_reason("topic big1", || !replaying.is_finished())?;
             cluster.create_topic("big1", 1, 1, &[])?;
             let run = replaying.join().map_err(|_| anyhow::anyhow!("the replay failed"))??;
@@ -122,8 +122,8 @@ fn topic_created_during_replay_keeps_order() {
         })?;
         let began = Instant::now();
         store.replay(&[], 0)?;
-        println!("60,000 letters of five keys in {:.1} s", began.elapsed().as_secs_f64());
-        in_order(&cluster, "big1", 60_000)
+        println!("60,000 dead letters of five keys in {:.1} s", began.elapsed().as_secs_f64());
+        check_order(&cluster, "big1", 60_000)
     }
     run().unwrap();
 }
@@ -134,7 +134,7 @@ fn raised_partitions_keep_topic_order() {
         let cluster = Cluster::start(1)?;
         cluster.create_topic("dead", 1, 1, &[])?;
         cluster.create_topic("t", 3, 1, &[])?;
-        let store = Store { cluster: &cluster, words: ["--store-topic", "dead"].map(str::to_owned).to_vec() };
+        let store = Store { cluster: &cluster, options: ["--store-topic", "dead"].map(str::to_owned).to_vec() };
         let letters = |numbers: std::ops::Range<u64>| {
             numbers.map(|n| letter(n, "t", &format!("k{}", n % 10))).collect::<String>()
         };
@@ -145,7 +145,7 @@ fn raised_partitions_keep_topic_order() {
         for limit in ["30", "30", "200"] {
             store.replay(&["--limit", limit], 0)?;
         }
-        in_order(&cluster, "t", 200)
+        check_order(&cluster, "t", 200)
     }
     run().unwrap();
 }

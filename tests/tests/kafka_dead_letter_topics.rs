@@ -1,6 +1,6 @@
-//! Topics of dead letters on a real Kafka, by their settings: one that would lose letters takes none.
+//! Dead-letter topics on a real Kafka: `courier` refuses a topic whose settings would lose dead letters.
 //!
-//! Rules: `courier` alone does the work, as its users have it.
+//! Rule: The tests run only `courier`, like its users.
 use std::process::Stdio;
 
 use anyhow::{Result, ensure};
@@ -8,10 +8,10 @@ use kafka_courier_tests::cluster::Cluster;
 use kafka_courier_tests::courier::Courier;
 
 const EVENTS: u64 = 150;
-/// Fewer than there are events: each has several.
+/// Fewer keys than events, so that each key has several events.
 const KEYS: u64 = 6;
 
-/// Events that their topic refuses, because they are too large for it.
+/// Returns events that are too large for their topic.
 fn input() -> String {
     let event = |number: u64| {
         let user = number % KEYS;
@@ -30,7 +30,7 @@ fn dlq(cluster: &Cluster, topic: &str, words: &[&str]) -> Result<Courier> {
     courier(cluster, &[&["dlq"], words, &["--store-topic", topic]].concat())
 }
 
-/// How many records a Java consumer finds.
+/// Returns the number of records that a Java consumer reads.
 fn records(cluster: &Cluster, topic: &str) -> Result<u64> {
     cluster.dump(topic, |_| Ok(()))
 }
@@ -42,7 +42,7 @@ fn set_policy(cluster: &Cluster, topic: &str, setting: &str) -> Result<()> {
     Ok(())
 }
 
-/// One letter for each event, as lines.
+/// Returns one dead letter for each event, one a line.
 fn letters(cluster: &Cluster) -> Result<String> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("letters").display().to_string();
@@ -61,23 +61,23 @@ fn compacted_topics_are_refused() {
         let letters = letters(&cluster)?;
         for (topic, policy) in [("compacted", "compact"), ("both", "compact,delete")] {
             cluster.create_topic(topic, 1, 1, &[("cleanup.policy", policy)])?;
-            let said = [format!("cleanup.policy={policy}"), "set cleanup.policy=delete".to_owned()];
-            let said: Vec<&str> = said.iter().map(String::as_str).collect();
+            let expected = [format!("cleanup.policy={policy}"), "set cleanup.policy=delete".to_owned()];
+            let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
             let publish = courier(&cluster, &["publish", "--no-dlq-file"])?.env("KAFKA_DLQ_TOPIC", topic);
-            publish.input_bytes(input().as_bytes())?.run()?.expect_code(78)?.expect_said(&said)?;
+            publish.input_bytes(input().as_bytes())?.run()?.expect_code(78)?.expect_stderr(&expected)?;
             let import = dlq(&cluster, topic, &["import"])?.input_bytes(letters.as_bytes())?;
-            import.run()?.expect_code(78)?.expect_said(&said)?;
-            ensure!(records(&cluster, topic)? == 0, "something was written to {topic}");
-            dlq(&cluster, topic, &["list"])?.run()?.expect_code(0)?.expect_said(&said)?;
+            import.run()?.expect_code(78)?.expect_stderr(&expected)?;
+            ensure!(records(&cluster, topic)? == 0, "{topic} has records");
+            dlq(&cluster, topic, &["list"])?.run()?.expect_code(0)?.expect_stderr(&expected)?;
 
             set_policy(&cluster, topic, "cleanup.policy=delete")?;
             let import = dlq(&cluster, topic, &["import"])?.input_bytes(letters.as_bytes())?;
-            // Kafka's retention of seven days is said.
-            let said = ["150 dead letters imported", "warning: ", "retention.ms=604800000"];
-            import.run()?.expect_code(0)?.expect_said(&said)?;
+            // The warning names Kafka's default retention of seven days.
+            let expected = ["150 dead letters imported", "warning: ", "retention.ms=604800000"];
+            import.run()?.expect_code(0)?.expect_stderr(&expected)?;
             let again = dlq(&cluster, topic, &["import"])?.input_bytes(letters.as_bytes())?;
-            again.run()?.expect_code(0)?.expect_said(&["0 dead letters imported", "150 already stored"])?;
-            ensure!(records(&cluster, topic)? == EVENTS, "letters were written twice");
+            again.run()?.expect_code(0)?.expect_stderr(&["0 dead letters imported", "150 already stored"])?;
+            ensure!(records(&cluster, topic)? == EVENTS, "dead letters were written twice");
             set_policy(&cluster, topic, "retention.ms=-1")?;
             let quiet = dlq(&cluster, topic, &["list", "--json"])?.run()?.expect_code(0)?;
             ensure!(!quiet.stderr.contains("warning"), "{}", quiet.stderr);
@@ -97,15 +97,15 @@ fn letters_are_sent_to_another_topic() {
         cluster.create_topic("right", 3, 1, &[])?;
         let letters = letters(&cluster)?;
         let import = dlq(&cluster, "dead", &["import"])?.input_bytes(letters.as_bytes())?;
-        import.run()?.expect_code(0)?.expect_said(&["150 dead letters imported"])?;
+        import.run()?.expect_code(0)?.expect_stderr(&["150 dead letters imported"])?;
         cluster.dump("dead", |record| {
             ensure!(record.header("__connect.errors.stage") == Some("KAFKA_PRODUCE"), "{record:?}");
             Ok(())
         })?;
         let replay = dlq(&cluster, "dead", &["replay", "--all", "--to-topic", "right"])?;
-        replay.run()?.expect_code(0)?.expect_said(&["150 delivered"])?;
+        replay.run()?.expect_code(0)?.expect_stderr(&["150 delivered"])?;
         ensure!((records(&cluster, "right")?, records(&cluster, "user-events")?) == (EVENTS, 0));
-        dlq(&cluster, "dead", &["list"])?.run()?.expect_code(0)?.expect_said(&["no dead letters"])?;
+        dlq(&cluster, "dead", &["list"])?.run()?.expect_code(0)?.expect_stderr(&["no dead letters"])?;
         Ok(())
     }
     run().unwrap();

@@ -1,44 +1,47 @@
-//! Three real brokers, replication 3, steady traffic, and one fault at a time: the ledger balances.
+//! Three real brokers, replication 3, steady traffic, and one fault at a time. Every verdict agrees with the log.
 //!
-//! Rules: default settings unless the test is about another; after each fault traffic must flow again before it is stopped.
+//! Rules:
+//! - Settings have their defaults unless the test is about a setting.
+//! - Records must be acknowledged again after a fault before the traffic stops.
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use kafka_courier::KafkaConfig;
 use kafka_courier_tests::cluster::Cluster;
-use kafka_courier_tests::faults::{FLOW, Fault, Flow};
-use kafka_courier_tests::traffic::{Balance, Traffic};
+use kafka_courier_tests::faults::{AcknowledgedTraffic, ClusterFault, RECORDS_PER_STEP};
+use kafka_courier_tests::traffic::{Traffic, TrafficReport};
 
 const TOPIC: &str = "ledger";
-/// Runs traffic through a cluster while `fault` breaks it, and checks the ledger.
-fn under(
+
+/// Runs traffic through a cluster during `fault`, and checks every verdict against the log.
+fn run_under(
     arguments: &[&str],
     config: KafkaConfig,
     fault: impl AsyncFnOnce(&Cluster, &Traffic) -> Result<()>,
-) -> Result<Balance> {
+) -> Result<TrafficReport> {
     let cluster = Cluster::start_with(3, arguments)?;
     cluster.create_topic(TOPIC, 6, 3, &[])?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let traffic = Traffic::start(&cluster, TOPIC, config)?;
-        traffic.flows(FLOW).await?;
+        traffic.wait_for_acknowledgements(RECORDS_PER_STEP).await?;
         fault(&cluster, &traffic).await?;
-        traffic.flows(FLOW).await?;
-        let balance = traffic.balance(&cluster).await?;
-        println!("{balance}");
-        Ok(balance)
+        traffic.wait_for_acknowledgements(RECORDS_PER_STEP).await?;
+        let report = traffic.finish(&cluster).await?;
+        println!("{report}");
+        Ok(report)
     })
 }
 
-/// With default settings every record is delivered.
-fn all_delivered(fault: Fault) -> Result<()> {
-    let strike = async |cluster: &Cluster, traffic: &Traffic| fault.strike(cluster, TOPIC, traffic).await;
-    let balance = under(fault.arguments(), KafkaConfig::default(), strike)?;
-    ensure!(balance.delivered == balance.accepted, "{balance}");
+/// Checks that every record is delivered with default settings.
+fn check_all_delivered(fault: ClusterFault) -> Result<()> {
+    let apply = async |cluster: &Cluster, traffic: &Traffic| fault.apply(cluster, TOPIC, traffic).await;
+    let report = run_under(fault.arguments(), KafkaConfig::default(), apply)?;
+    ensure!(report.delivered == report.accepted, "{report}");
     Ok(())
 }
 
-fn quick() -> KafkaConfig {
+fn short_timeouts() -> KafkaConfig {
     let mut config = KafkaConfig::default();
     config.delivery_timeout = Duration::from_secs(5);
     config.request_timeout = Duration::from_secs(3);
@@ -46,46 +49,46 @@ fn quick() -> KafkaConfig {
 }
 
 #[test]
-fn a_leader_killed_and_started_again_loses_and_doubles_nothing() {
-    all_delivered(Fault::KillLeader).unwrap();
+fn killed_leader_delivers_exactly_once() {
+    check_all_delivered(ClusterFault::KillLeader).unwrap();
 }
 
 #[test]
-fn a_leader_that_is_stopped_and_continued_loses_and_doubles_nothing() {
-    all_delivered(Fault::PauseLeader).unwrap();
+fn paused_leader_delivers_exactly_once() {
+    check_all_delivered(ClusterFault::PauseLeader).unwrap();
 }
 
 #[test]
-fn a_rolling_restart_loses_and_doubles_nothing() {
-    all_delivered(Fault::RollingRestart).unwrap();
+fn rolling_restart_delivers_exactly_once() {
+    check_all_delivered(ClusterFault::RollingRestart).unwrap();
 }
 
 #[test]
-fn connections_that_are_cut_again_and_again_lose_and_double_nothing() {
-    all_delivered(Fault::CutConnections).unwrap();
+fn cut_connections_deliver_exactly_once() {
+    check_all_delivered(ClusterFault::CutConnections).unwrap();
 }
 
 #[test]
-fn answers_that_are_lost_after_the_write_lose_and_double_nothing() {
-    all_delivered(Fault::LoseAnswers).unwrap();
+fn lost_answers_deliver_exactly_once() {
+    check_all_delivered(ClusterFault::LoseAnswers).unwrap();
 }
 
 #[test]
-fn after_an_outage_longer_than_delivery_timeout_every_verdict_is_true() {
-    let balance = under(&[], quick(), async |cluster, traffic| {
+fn verdicts_hold_after_long_outage() {
+    let report = run_under(&[], short_timeouts(), async |cluster, traffic| {
         for broker in 1..=3 {
             cluster.pause(broker)?;
         }
-        tokio::time::sleep(Duration::from_secs(12)).await; // the outage itself
+        tokio::time::sleep(Duration::from_secs(12)).await; // longer than the delivery timeout
         for broker in 1..=3 {
             cluster.resume(broker)?;
         }
-        traffic.flows(FLOW).await
+        traffic.wait_for_acknowledgements(RECORDS_PER_STEP).await
     })
-    .and_then(|balance| {
-        ensure!(balance.not_written + balance.unknown > 0, "the outage was not felt: {balance}");
-        Ok(balance)
+    .and_then(|report| {
+        ensure!(report.not_written + report.unknown > 0, "no record failed in the outage: {report}");
+        Ok(report)
     })
     .unwrap();
-    assert_eq!(balance.delivered + balance.not_written + balance.unknown, balance.accepted, "{balance}");
+    assert_eq!(report.delivered + report.not_written + report.unknown, report.accepted, "{report}");
 }

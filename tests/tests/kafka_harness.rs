@@ -1,23 +1,23 @@
-//! The harness itself, against Kafka's own producers: what the other tests rely on must be able to see.
+//! Tests of the harness itself against Kafka's own producers: the checks of the other tests must detect faults.
 use std::fs::File;
 use std::io::{Seek, Write};
 use std::process::Stdio;
 
 use anyhow::Result;
-use kafka_courier_tests::batches::{Limits, check_idempotent};
+use kafka_courier_tests::batches::{BatchLimits, check_idempotent};
 use kafka_courier_tests::cluster::Cluster;
 
-const LIMITS: Limits = Limits { records: 100_000, bytes: 1_048_588 };
+const LIMITS: BatchLimits = BatchLimits { records: 100_000, bytes: 1_048_588 };
 
-fn file_of(text: &str) -> Result<File> {
+fn temporary_file(text: &str) -> Result<File> {
     let mut file = tempfile::tempfile()?;
     file.write_all(text.as_bytes())?;
     file.rewind()?;
     Ok(file)
 }
 
-/// Records written by Kafka's performance tool, 100 bytes each.
-fn perf(cluster: &Cluster, topic: &str, count: &str, settings: &[&str]) -> Result<String> {
+/// Writes records of 100 bytes with Kafka's performance tool.
+fn write_with_kafka(cluster: &Cluster, topic: &str, count: &str, settings: &[&str]) -> Result<String> {
     let bootstrap = format!("bootstrap.servers={}", cluster.bootstrap());
     let mut words = vec!["--topic", topic, "--num-records", count, "--record-size", "100", "--throughput", "-1"];
     words.extend_from_slice(&["--producer-props", &bootstrap]);
@@ -26,10 +26,10 @@ fn perf(cluster: &Cluster, topic: &str, count: &str, settings: &[&str]) -> Resul
 }
 
 #[test]
-fn a_record_of_kafkas_console_producer_is_read_back_with_all_its_parts() {
+fn console_producer_records_are_read_back() {
     let cluster = Cluster::start(1).unwrap();
     cluster.create_topic("t", 6, 1, &[("retention.ms", "-1")]).unwrap();
-    let input = file_of("a:1,b:ä\tkey\tva\"lue\nc:3\tother\t\n").unwrap();
+    let input = temporary_file("a:1,b:ä\tkey\tva\"lue\nc:3\tother\t\n").unwrap();
     let words = ["--bootstrap-server", cluster.bootstrap(), "--topic", "t"];
     let properties = ["parse.key=true", "parse.headers=true"].map(|p| ["--property", p]).concat();
     let words = [&words[..], &properties].concat();
@@ -53,42 +53,42 @@ fn a_record_of_kafkas_console_producer_is_read_back_with_all_its_parts() {
 }
 
 #[test]
-fn batches_of_the_java_producer_are_idempotent_only_where_they_are() {
+fn idempotence_check_finds_faulty_batches() {
     let cluster = Cluster::start(1).unwrap();
     for topic in ["good", "plain", "uncompressed", "two"] {
         cluster.create_topic(topic, 2, 1, &[]).unwrap();
     }
-    perf(&cluster, "good", "20000", &["compression.type=snappy", "linger.ms=10"]).unwrap();
-    perf(&cluster, "plain", "100", &["compression.type=snappy", "enable.idempotence=false"]).unwrap();
-    perf(&cluster, "uncompressed", "100", &[]).unwrap();
-    perf(&cluster, "two", "100", &["compression.type=snappy"]).unwrap();
-    perf(&cluster, "two", "100", &["compression.type=snappy"]).unwrap();
+    write_with_kafka(&cluster, "good", "20000", &["compression.type=snappy", "linger.ms=10"]).unwrap();
+    write_with_kafka(&cluster, "plain", "100", &["compression.type=snappy", "enable.idempotence=false"]).unwrap();
+    write_with_kafka(&cluster, "uncompressed", "100", &[]).unwrap();
+    write_with_kafka(&cluster, "two", "100", &["compression.type=snappy"]).unwrap();
+    write_with_kafka(&cluster, "two", "100", &["compression.type=snappy"]).unwrap();
 
     let good = cluster.batches(&["good"]).unwrap();
-    let shape = check_idempotent(&good, LIMITS).unwrap();
-    assert_eq!(shape.records, 20_000);
+    let statistics = check_idempotent(&good, LIMITS).unwrap();
+    assert_eq!(statistics.records, 20_000);
     let error = |topic: &str, limits| {
         let batches = cluster.batches(&[topic]).unwrap();
         format!("{:#}", check_idempotent(&batches, limits).unwrap_err())
     };
     assert!(error("plain", LIMITS).contains("not idempotent"));
     assert!(error("uncompressed", LIMITS).contains("not snappy"));
-    assert!(error("two", LIMITS).contains("another producer id"));
-    assert!(error("good", Limits { records: shape.most_records - 1, ..LIMITS }).contains("records"));
-    assert!(error("good", Limits { bytes: shape.most_bytes - 1, ..LIMITS }).contains("bytes"));
+    assert!(error("two", LIMITS).contains("producer id and epoch differ"));
+    assert!(error("good", BatchLimits { records: statistics.most_records - 1, ..LIMITS }).contains("records"));
+    assert!(error("good", BatchLimits { bytes: statistics.most_bytes - 1, ..LIMITS }).contains("bytes"));
 
     let gap: Vec<_> = good.iter().filter(|batch| batch.base_offset > 0).cloned().collect();
     assert!(check_idempotent(&gap, LIMITS).is_err());
 }
 
 #[test]
-fn a_partition_has_another_leader_after_its_leader_was_killed() {
+fn killed_leader_is_replaced() {
     let cluster = Cluster::start(3).unwrap();
     cluster.create_topic("t", 1, 3, &[]).unwrap();
     let first = cluster.leader("t", 0).unwrap();
     cluster.kill(first).unwrap();
-    // acks=all returns once the next leader took over.
-    perf(&cluster, "t", "1000", &["compression.type=snappy"]).unwrap();
+    // A write with acks=all succeeds only under the next leader.
+    write_with_kafka(&cluster, "t", "1000", &["compression.type=snappy"]).unwrap();
     assert_ne!(cluster.leader("t", 0).unwrap(), first);
     cluster.restart(first).unwrap();
     let mut count = 0;
@@ -103,7 +103,7 @@ fn a_partition_has_another_leader_after_its_leader_was_killed() {
 }
 
 #[test]
-fn a_topic_that_is_not_there_is_an_error_and_not_an_empty_topic() {
+fn missing_topic_is_an_error() {
     let cluster = Cluster::start(1).unwrap();
     assert!(cluster.dump("absent", |_| Ok(())).is_err());
     assert!(cluster.batches(&["absent"]).is_err());

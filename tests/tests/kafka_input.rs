@@ -1,15 +1,16 @@
-//! Bad input and bad surroundings: a clear error each, the right exit code, and nothing lost of the rest.
+//! Invalid input and environments: `courier` reports each error, exits with the right code, and delivers all other
+//! events.
 use std::fs;
 use std::net::TcpListener;
 
 use anyhow::{Context, Result, ensure};
 use kafka_courier_tests::cluster::Cluster;
-use kafka_courier_tests::courier::{Courier, Finished};
+use kafka_courier_tests::courier::{Courier, FinishedRun};
 use kafka_courier_tests::ledger::Ledger;
 use kafka_courier_tests::receipts;
 use serde_json::json;
 
-/// Exit codes, from sysexits where it has one.
+/// Exit codes of `courier`, from sysexits.h where it has one.
 const SOME_FAILED: i32 = 1;
 const USAGE: i32 = 64;
 const DATA: i32 = 65;
@@ -19,7 +20,7 @@ const CONFIG: i32 = 78;
 const TOPIC: &str = "all-events";
 const BIG_ID: &str = "018f0000-0000-7000-8000-0000000000b1";
 
-/// Sample events, a line each.
+/// Returns sample events, one a line.
 fn sample(count: usize) -> Result<Vec<String>> {
     let run = Courier::new(&["sample", "--count", &count.to_string(), "--seed", "7"])?.run()?;
     Ok(run.expect_code(0)?.stdout.lines().map(String::from).collect())
@@ -32,39 +33,39 @@ fn cluster_with_topic() -> Result<Cluster> {
 }
 
 /// Publishes the lines into [`TOPIC`].
-fn publish(cluster: &Cluster, lines: &[String], more: &[&str]) -> Result<Finished> {
+fn publish(cluster: &Cluster, lines: &[String], more: &[&str]) -> Result<FinishedRun> {
     let mut arguments = vec!["publish", "--brokers", cluster.bootstrap(), "--topic", TOPIC];
     arguments.extend_from_slice(more);
     Courier::new(&arguments)?.input_bytes((lines.join("\n") + "\n").as_bytes())?.run()
 }
 
-/// Checks that the topic holds these events, each once and in order, and no others.
-fn arrived(cluster: &Cluster, events: &[String]) -> Result<()> {
+/// Checks that the topic has exactly these events, each once and in order.
+fn check_arrived(cluster: &Cluster, events: &[String]) -> Result<()> {
     let mut ledger = Ledger::read(events.join("\n").as_bytes(), Some(TOPIC))?;
     let counts = ledger.check(cluster)?;
     ensure!(counts == [(TOPIC.to_owned(), events.len() as u64)], "{counts:?}");
     Ok(())
 }
 
-/// An address on which nothing listens.
-fn nobody() -> Result<String> {
+/// Returns an address on which no process listens.
+fn unused_address() -> Result<String> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
 }
 
-/// Text that no compression makes small, `length` bytes of it.
-fn noise(length: usize) -> String {
+/// Returns incompressible text of `length` bytes.
+fn incompressible_text(length: usize) -> String {
     let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
-    let mut letter = || {
+    let mut character = || {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
         char::from(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"[(state >> 58) as usize])
     };
-    (0..length).map(|_| letter()).collect()
+    (0..length).map(|_| character()).collect()
 }
 
 #[test]
-fn garbage_lines_are_named_and_counted_and_all_events_around_them_arrive() {
+fn garbage_lines_are_named_and_skipped() {
     let cluster = cluster_with_topic().unwrap();
     let events = sample(300).unwrap();
     let mut lines = events.clone();
@@ -73,45 +74,45 @@ fn garbage_lines_are_named_and_counted_and_all_events_around_them_arrive() {
     lines.insert(200, r#"{"type":"user.logged_in","data":"#.to_owned());
     publish(&cluster, &lines, &[])
         .and_then(|run| run.expect_code(DATA))
-        .and_then(|run| run.expect_said(&["line 1", "line 101", "line 201"]))
+        .and_then(|run| run.expect_stderr(&["line 1", "line 101", "line 201"]))
         .unwrap();
-    arrived(&cluster, &events).unwrap();
+    check_arrived(&cluster, &events).unwrap();
 }
 
 #[test]
-fn strict_stops_at_the_first_bad_line_and_delivers_what_stood_before_it() {
+fn strict_stops_at_first_bad_line() {
     let cluster = cluster_with_topic().unwrap();
     let events = sample(300).unwrap();
     let mut lines = events.clone();
     lines.insert(100, "garbage".to_owned());
     publish(&cluster, &lines, &["--strict"])
         .and_then(|run| run.expect_code(DATA))
-        .and_then(|run| run.expect_said(&["line 101"]))
+        .and_then(|run| run.expect_stderr(&["line 101"]))
         .unwrap();
-    arrived(&cluster, &events[..100]).unwrap();
+    check_arrived(&cluster, &events[..100]).unwrap();
 }
 
 #[test]
-fn an_event_of_two_megabytes_is_refused_with_its_size_and_all_around_it_arrive() {
+fn oversized_event_fails_alone() {
     let cluster = cluster_with_topic().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("receipts.ndjson");
     let events = sample(300).unwrap();
     let big = json!({
         "id": BIG_ID, "type": "report.made", "source": "test", "version": "1",
-        "timestamp": "2026-01-15T10:00:00Z", "data": {"text": noise(2_000_000)},
+        "timestamp": "2026-01-15T10:00:00Z", "data": {"text": incompressible_text(2_000_000)},
     });
     let mut lines = events.clone();
     lines.insert(150, big.to_string());
     publish(&cluster, &lines, &["--receipts", file.to_str().unwrap()])
         .and_then(|run| run.expect_code(SOME_FAILED))
-        .and_then(|run| run.expect_said(&["line 151"]))
+        .and_then(|run| run.expect_stderr(&["line 151"]))
         .unwrap();
-    arrived(&cluster, &events).unwrap();
+    check_arrived(&cluster, &events).unwrap();
 
     let (mut delivered, mut refused) = (0, 0);
     receipts::read(&file, |receipt| {
-        let id = receipt.id.context("no id")?.to_string();
+        let id = receipt.id.context("the receipt has no id")?.to_string();
         ensure!(receipt.error.is_some() == (id == BIG_ID), "{receipt:?}");
         *if receipt.error.is_some() { &mut refused } else { &mut delivered } += 1;
         Ok(())
@@ -121,9 +122,9 @@ fn an_event_of_two_megabytes_is_refused_with_its_size_and_all_around_it_arrive()
 }
 
 #[test]
-fn events_for_a_topic_that_is_not_there_fail_alone() {
+fn events_for_missing_topic_fail_alone() {
     let cluster = cluster_with_topic().unwrap();
-    let mut ours = Vec::new();
+    let mut expected = Vec::new();
     let mut lines = sample(300).unwrap();
     for (number, line) in lines.iter_mut().enumerate() {
         let mut event: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -131,10 +132,10 @@ fn events_for_a_topic_that_is_not_there_fail_alone() {
             event["type"] = json!("lost.event");
             *line = event.to_string();
         } else if event["type"] == "system.alert" {
-            ours.push(line.clone());
+            expected.push(line.clone());
         }
     }
-    lines.retain(|line| line.contains(r#""lost.event""#) || ours.contains(line));
+    lines.retain(|line| line.contains(r#""lost.event""#) || expected.contains(line));
     let mapping = format!("lost.event=no-such-topic,system.alert={TOPIC}");
     let input = lines.join("\n");
     let run = Courier::new(&["publish", "--brokers", cluster.bootstrap()]).unwrap();
@@ -142,7 +143,7 @@ fn events_for_a_topic_that_is_not_there_fail_alone() {
         .input_bytes(input.as_bytes())
         .and_then(Courier::run)
         .and_then(|run| run.expect_code(SOME_FAILED))
-        .and_then(|run| run.expect_said(&["no-such-topic"]))
+        .and_then(|run| run.expect_stderr(&["no-such-topic"]))
         .unwrap();
     let mut found = Vec::new();
     cluster
@@ -157,71 +158,71 @@ fn events_for_a_topic_that_is_not_there_fail_alone() {
         ids.sort();
         ids
     };
-    assert!(!ours.is_empty());
-    assert_eq!(ids(&found), ids(&ours));
+    assert!(!expected.is_empty());
+    assert_eq!(ids(&found), ids(&expected));
 }
 
 #[test]
-fn a_directory_as_file_is_refused_before_anything_is_sent() {
+fn directory_is_refused_as_input() {
     let folder = tempfile::tempdir().unwrap();
     let name = folder.path().to_str().unwrap();
-    Courier::new(&["publish", "--brokers", &nobody().unwrap(), name])
+    Courier::new(&["publish", "--brokers", &unused_address().unwrap(), name])
         .and_then(Courier::run)
         .and_then(|run| run.expect_code(DATA))
-        .and_then(|run| run.expect_said(&[name, "directory"]))
+        .and_then(|run| run.expect_stderr(&[name, "directory"]))
         .unwrap();
 }
 
 #[test]
-fn a_file_that_is_not_there_is_named() {
+fn missing_file_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let name = folder.path().join("absent.ndjson");
     let name = name.to_str().unwrap();
-    Courier::new(&["publish", "--brokers", &nobody().unwrap(), name])
+    Courier::new(&["publish", "--brokers", &unused_address().unwrap(), name])
         .and_then(Courier::run)
         .and_then(|run| run.expect_code(DATA))
-        .and_then(|run| run.expect_said(&[name]))
+        .and_then(|run| run.expect_stderr(&[name]))
         .unwrap();
 }
 
 #[test]
-fn brokers_that_nothing_listens_on_are_named_and_the_exit_code_says_unreachable() {
-    let address = nobody().unwrap();
+fn unreachable_brokers_are_named() {
+    let address = unused_address().unwrap();
     let input = sample(10).unwrap().join("\n");
     Courier::new(&["publish", "--brokers", &address, "-"])
         .and_then(|run| run.input_bytes(input.as_bytes()))
         .and_then(Courier::run)
         .and_then(|run| run.expect_code(UNREACHABLE))
-        .and_then(|run| run.expect_said(&[&address]))
+        .and_then(|run| run.expect_stderr(&[&address]))
         .unwrap();
 }
 
 #[test]
-fn a_topic_name_that_kafka_does_not_allow_is_refused_with_the_rule() {
+fn invalid_topic_name_is_refused() {
     let too_long = "t".repeat(250);
     for name in ["all events", "..", "überraschung", "", &too_long] {
-        Courier::new(&["publish", "--brokers", &nobody().unwrap(), "--topic", name])
+        Courier::new(&["publish", "--brokers", &unused_address().unwrap(), "--topic", name])
             .and_then(Courier::run)
             .and_then(|run| run.expect_code(USAGE))
-            .and_then(|run| run.expect_said(&["topic"]))
+            .and_then(|run| run.expect_stderr(&["topic"]))
             .unwrap();
     }
 }
 
 #[test]
-fn a_setting_that_makes_no_sense_is_refused_by_name() {
+fn invalid_setting_is_named() {
     for (name, value) in [("KAFKA_FLUSH_MESSAGES", "many"), ("KAFKA_TOPIC_MAPPING", "a=b c")] {
-        let run = Courier::new(&["publish", "--brokers", &nobody().unwrap()]).unwrap();
+        let run = Courier::new(&["publish", "--brokers", &unused_address().unwrap()]).unwrap();
         run.env(name, value)
             .run()
             .and_then(|run| run.expect_code(CONFIG))
-            .and_then(|run| run.expect_said(&[name]))
+            .and_then(|run| run.expect_stderr(&[name]))
             .unwrap();
     }
 }
 
 #[test]
-fn a_json_array_in_a_file_is_read_as_lines_are() {
+fn json_array_is_read_as_lines() {
     let cluster = cluster_with_topic().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("events.json");
@@ -231,5 +232,5 @@ fn a_json_array_in_a_file_is_read_as_lines_are() {
         .and_then(Courier::run)
         .and_then(|run| run.expect_code(0))
         .unwrap();
-    arrived(&cluster, &events).unwrap();
+    check_arrived(&cluster, &events).unwrap();
 }

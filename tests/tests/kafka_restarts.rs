@@ -1,8 +1,11 @@
-//! Five batches whose answers are lost, and a leader that restarts before they are sent again: it remembers only the last of
-//! them then (the snapshot of its producer state keeps one batch of each id). Kafka's own Java producer goes through the
-//! same, for comparison.
+//! Five batches lose their answers, and the leader restarts before the retries. The leader then remembers only the last
+//! of the five batches, because the snapshot of its producer state keeps one batch of each producer id. Kafka's own
+//! Java producer runs under the same fault, for comparison.
 //!
-//! Rules: one broker, one replica, one record a batch; the answers are swallowed by the proxy; a Java consumer reads the log.
+//! Rules:
+//! - One broker, one replica, one record a batch.
+//! - The proxy drops the answers.
+//! - A Java consumer reads the log.
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::time::{Duration, Instant};
@@ -16,20 +19,20 @@ use kafka_courier_tests::java_traffic;
 const LEADER: u32 = 1;
 const RECORDS: usize = 6;
 
-/// How the leader goes down.
+/// How the leader stops.
 #[derive(Clone, Copy, Debug)]
-enum Down {
+enum LeaderStop {
     Killed,
     Stopped,
 }
 
-/// Swallows every answer to Produce, late enough for all five requests to be on their way.
-fn swallow(cluster: &Cluster) -> Result<()> {
+/// Drops every answer to Produce, after a delay in which the client sends all five requests.
+fn lose_answers(cluster: &Cluster) -> Result<()> {
     cluster.fault(&["latency_ms=150", "drop_response=100000", "api=0"])
 }
 
-/// Once the leader has all records it goes down, the answers are let through again, and it comes back.
-async fn restart_once_written(cluster: &Cluster, topic: &str, down: Down) -> Result<()> {
+/// Waits until the leader has all records, stops the leader, removes the fault, and starts the leader again.
+async fn restart_once_written(cluster: &Cluster, topic: &str, stop: LeaderStop) -> Result<()> {
     let log = cluster.file(&format!("broker-{LEADER}/data/{topic}-0/00000000000000000000.log"));
     let deadline = Instant::now() + Duration::from_secs(60);
     let last = format!("record-{}", RECORDS - 1);
@@ -37,15 +40,15 @@ async fn restart_once_written(cluster: &Cluster, topic: &str, down: Down) -> Res
         ensure!(Instant::now() < deadline, "the records were not all written within a minute");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    match down {
-        Down::Killed => cluster.kill(LEADER)?,
-        Down::Stopped => cluster.stop(LEADER)?,
+    match stop {
+        LeaderStop::Killed => cluster.kill(LEADER)?,
+        LeaderStop::Stopped => cluster.stop(LEADER)?,
     }
     cluster.fault(&["clear"])?;
     cluster.restart(LEADER)
 }
 
-/// How often each record is in the log.
+/// Returns how often each record is in the log.
 fn copies(cluster: &Cluster, topic: &str) -> Result<Vec<usize>> {
     let mut counts = BTreeMap::new();
     cluster.dump(topic, |record| {
@@ -56,7 +59,7 @@ fn copies(cluster: &Cluster, topic: &str) -> Result<Vec<usize>> {
     Ok(counts.into_values().collect())
 }
 
-async fn ours(cluster: &Cluster, topic: &str, down: Down) -> Result<Vec<usize>> {
+async fn publish_with_courier(cluster: &Cluster, topic: &str, stop: LeaderStop) -> Result<Vec<usize>> {
     let mut config = cluster.config()?;
     config.flush_messages = 1;
     config.delivery_timeout = Duration::from_secs(120);
@@ -65,12 +68,12 @@ async fn ours(cluster: &Cluster, topic: &str, down: Down) -> Result<Vec<usize>> 
     let values: Vec<String> = (0..RECORDS).map(|number| format!("record-{number}")).collect();
     let record = |value| ProducerRecord { topic, value: Some(str::as_bytes(value)), ..ProducerRecord::default() };
     producer.send(&record(&values[0])).await?.await?;
-    swallow(cluster)?;
+    lose_answers(cluster)?;
     let mut deliveries = Vec::new();
     for value in &values[1..] {
         deliveries.push(producer.send(&record(value)).await?);
     }
-    restart_once_written(cluster, topic, down).await?;
+    restart_once_written(cluster, topic, stop).await?;
     for delivery in deliveries {
         delivery.await?;
     }
@@ -78,30 +81,32 @@ async fn ours(cluster: &Cluster, topic: &str, down: Down) -> Result<Vec<usize>> 
     copies(cluster, topic)
 }
 
-async fn javas(cluster: &Cluster, topic: &str, down: Down) -> Result<(u32, Vec<usize>)> {
+async fn publish_with_java(cluster: &Cluster, topic: &str, stop: LeaderStop) -> Result<(u32, Vec<usize>)> {
     let mut java = java_traffic::spawn(cluster, "Unanswered.java", topic)?;
-    let mut lines = BufReader::new(java.stdout.take().context("no output")?).lines();
-    let mut line = || lines.next().context("the Java producer ended early")?.context("its output can't be read");
+    let mut lines = BufReader::new(java.stdout.take().context("the Java producer has no output")?).lines();
+    let mut line = || {
+        lines.next().context("the Java producer ended early")?.context("the output of the Java producer can't be read")
+    };
     ensure!(line()? == "ready");
-    swallow(cluster)?;
-    let mut input = java.stdin.take().context("no input")?;
+    lose_answers(cluster)?;
+    let mut input = java.stdin.take().context("the Java producer has no input")?;
     input.write_all(b"\n")?;
     input.flush()?;
-    restart_once_written(cluster, topic, down).await?;
+    restart_once_written(cluster, topic, stop).await?;
     let acknowledged = line()?.parse()?;
     ensure!(java.wait()?.success());
     Ok((acknowledged, copies(cluster, topic)?))
 }
 
-async fn compare(down: Down) -> Result<()> {
+async fn compare(stop: LeaderStop) -> Result<()> {
     let cluster = Cluster::start_with(1, &["--proxied"])?;
-    for topic in ["ours", "javas"] {
+    for topic in ["by-courier", "by-java"] {
         cluster.create_topic(topic, 1, 1, &[])?;
     }
-    let copies = ours(&cluster, "ours", down).await?;
-    let (acknowledged, by_java) = javas(&cluster, "javas", down).await?;
+    let copies = publish_with_courier(&cluster, "by-courier", stop).await?;
+    let (acknowledged, by_java) = publish_with_java(&cluster, "by-java", stop).await?;
     println!(
-        "leader {down:?}: copies of each record: kafka-courier {copies:?}; Java {by_java:?}, {acknowledged} of 5 acknowledged"
+        "leader {stop:?}: copies of each record: kafka-courier {copies:?}, Java {by_java:?}, {acknowledged} of 5 acknowledged"
     );
     ensure!(copies == [1; RECORDS], "{copies:?}");
     Ok(())
@@ -109,10 +114,10 @@ async fn compare(down: Down) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_leader_with_five_unanswered_batches() {
-    compare(Down::Killed).await.unwrap();
+    compare(LeaderStop::Killed).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stopped_leader_with_five_unanswered_batches() {
-    compare(Down::Stopped).await.unwrap();
+    compare(LeaderStop::Stopped).await.unwrap();
 }

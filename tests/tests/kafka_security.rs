@@ -1,5 +1,6 @@
-//! Every way of securing a real Kafka: what should be delivered is, and what should be refused is, with the right reason.
-#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+//! Every security mode of a real Kafka: valid credentials deliver events, and invalid ones are refused with the right
+//! reason.
+#![allow(clippy::unwrap_used)] // test helpers unwrap, as tests do
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
@@ -16,9 +17,9 @@ const TOPIC: &str = "secured";
 const RECORDS: u64 = 500;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A way of securing a cluster: what `kafka up` is told, and what the producer.
+/// A security mode of a cluster, for the arguments of `kafka up` and the settings of the producer.
 #[derive(Clone, Copy)]
-struct Mode {
+struct SecurityMode {
     sasl: Option<(&'static str, SaslMechanism)>,
     tls: bool,
     client_certificate: bool,
@@ -40,8 +41,8 @@ fn mechanism_name(mechanism: SaslMechanism) -> &'static str {
     }
 }
 
-impl Mode {
-    fn cluster(self, more: &[&'static str]) -> Result<Cluster> {
+impl SecurityMode {
+    fn start_cluster(self, more: &[&'static str]) -> Result<Cluster> {
         let mut arguments = more.to_vec();
         if let Some((name, _)) = self.sasl {
             arguments.extend(["--sasl", name]);
@@ -90,7 +91,8 @@ fn path(cluster: &Cluster, name: &str) -> String {
     cluster.file(name).display().to_string()
 }
 
-/// A token without a signature, for a broker with Kafka's default validator, valid for so long.
+/// Returns an unsigned token for Kafka's default validator, valid for `seconds`. A negative number makes an expired
+/// token.
 fn token(subject: &str, seconds: i64) -> Secret {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = i64::try_from(since.as_secs()).unwrap_or(0);
@@ -98,8 +100,8 @@ fn token(subject: &str, seconds: i64) -> Secret {
     Secret::new(format!("{}.{}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#), URL_SAFE_NO_PAD.encode(claims)))
 }
 
-/// Publishes, and holds what was reported against what a Java consumer reads.
-async fn delivers(cluster: &Cluster, builder: Builder) -> Result<()> {
+/// Publishes records, and checks that a Java consumer reads as many as were reported delivered.
+async fn check_delivery(cluster: &Cluster, builder: Builder) -> Result<()> {
     let producer = Producer::with(|_| builder)?;
     let mut deliveries = Vec::new();
     for number in 0..RECORDS {
@@ -111,26 +113,26 @@ async fn delivers(cluster: &Cluster, builder: Builder) -> Result<()> {
         delivery.await?;
     }
     let found = cluster.dump(TOPIC, |_| Ok(()))?;
-    ensure!(found == RECORDS, "{RECORDS} were delivered, {found} are there");
+    ensure!(found == RECORDS, "{RECORDS} records were delivered, {found} are in the log");
     Ok(())
 }
 
-/// The cluster and the producer don't come together: at once, for good, and for a reason that holds these words.
-async fn refused(builder: Builder, words: &[&str]) -> Result<HealthError> {
+/// Checks that the cluster refuses the producer: permanently, within 10 s, and with a reason that contains these words.
+async fn check_refusal(builder: Builder, words: &[&str]) -> Result<HealthError> {
     let producer = Producer::with(|_| builder)?;
     let began = Instant::now();
-    let error = producer.health_check(PATIENCE).await.err().context("it should have been refused")?;
+    let error = producer.health_check(PATIENCE).await.err().context("the cluster did not refuse the producer")?;
     ensure!(error.is_refusal(), "{error}");
     ensure!(began.elapsed() < Duration::from_secs(10), "{error}: after {:?}", began.elapsed());
     for word in words {
         ensure!(error.to_string().contains(word), "{word:?} is not in: {error}");
     }
     ensure!(!error.to_string().contains("wrong-secret"), "{error}");
-    eprintln!("refused, as it should: {error}");
+    eprintln!("refused as expected: {error}");
     Ok(error)
 }
 
-async fn wrong_password_is_refused(mode: Mode, cluster: &Cluster) -> Result<()> {
+async fn check_wrong_password_refused(mode: SecurityMode, cluster: &Cluster) -> Result<()> {
     let Some((_, mechanism)) = mode.sasl else { return Ok(()) };
     let builder = match mechanism {
         SaslMechanism::OAuthBearer => {
@@ -141,95 +143,101 @@ async fn wrong_password_is_refused(mode: Mode, cluster: &Cluster) -> Result<()> 
     let mechanism = mechanism_name(mechanism);
     let mut words = vec!["127.0.0.1:", mechanism];
     words.extend((mechanism != "OAUTHBEARER").then_some("user alice"));
-    let error = refused(builder, &words).await?;
+    let error = check_refusal(builder, &words).await?;
     ensure!(error.code() == Some(ErrorCode::SASL_AUTHENTICATION_FAILED), "{error}");
     Ok(())
 }
 
-async fn strangers_are_refused(mode: Mode, cluster: &Cluster) -> Result<()> {
+async fn check_strangers_refused(mode: SecurityMode, cluster: &Cluster) -> Result<()> {
     if mode.tls {
-        // Mozilla's authorities; and a file with another one than the cluster's.
+        // Mozilla's authorities, and a file with an authority other than the cluster's.
         let other = path(cluster, "other-client.pem");
         for authority in ["", &other] {
-            refused(mode.producer(cluster).ssl_ca_location(authority), &["unknown issuer", "ssl_ca_location"]).await?;
+            check_refusal(mode.producer(cluster).ssl_ca_location(authority), &["unknown issuer", "ssl_ca_location"])
+                .await?;
         }
     }
     if mode.client_certificate {
-        let nobody = mode.producer(cluster).ssl_certificate_location("").ssl_key_location("");
-        refused(nobody, &["wants a client certificate", "ssl_certificate_location"]).await?;
+        let without_certificate = mode.producer(cluster).ssl_certificate_location("").ssl_key_location("");
+        check_refusal(without_certificate, &["wants a client certificate", "ssl_certificate_location"]).await?;
     }
     Ok(())
 }
 
-async fn holds(mode: Mode) -> Result<()> {
-    let cluster = mode.cluster(&[])?;
-    delivers(&cluster, mode.producer(&cluster)).await?;
-    wrong_password_is_refused(mode, &cluster).await?;
-    strangers_are_refused(mode, &cluster).await
+async fn check_mode(mode: SecurityMode) -> Result<()> {
+    let cluster = mode.start_cluster(&[])?;
+    check_delivery(&cluster, mode.producer(&cluster)).await?;
+    check_wrong_password_refused(mode, &cluster).await?;
+    check_strangers_refused(mode, &cluster).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn plaintext_delivers() {
-    holds(Mode { sasl: None, tls: false, client_certificate: false }).await.unwrap();
+async fn plaintext_delivers_events() {
+    check_mode(SecurityMode { sasl: None, tls: false, client_certificate: false }).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tls_delivers_and_an_unknown_issuer_is_refused() {
-    holds(Mode { sasl: None, tls: true, client_certificate: false }).await.unwrap();
+async fn tls_refuses_unknown_issuer() {
+    check_mode(SecurityMode { sasl: None, tls: true, client_certificate: false }).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn mutual_tls_delivers_and_who_has_no_certificate_is_refused() {
-    holds(Mode { sasl: None, tls: true, client_certificate: true }).await.unwrap();
+async fn mutual_tls_requires_certificate() {
+    check_mode(SecurityMode { sasl: None, tls: true, client_certificate: true }).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_mechanism_delivers_without_tls_and_a_wrong_password_is_refused() {
+async fn sasl_plaintext_refuses_wrong_password() {
     for mechanism in MECHANISMS {
-        let mode = Mode { sasl: Some(mechanism), tls: false, client_certificate: false };
-        holds(mode).await.context(mechanism.0).unwrap();
+        let mode = SecurityMode { sasl: Some(mechanism), tls: false, client_certificate: false };
+        check_mode(mode).await.context(mechanism.0).unwrap();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_mechanism_delivers_over_tls_and_a_wrong_password_is_refused() {
+async fn sasl_over_tls_refuses_wrong_password() {
     for mechanism in MECHANISMS {
-        let mode = Mode { sasl: Some(mechanism), tls: true, client_certificate: false };
-        holds(mode).await.context(mechanism.0).unwrap();
+        let mode = SecurityMode { sasl: Some(mechanism), tls: true, client_certificate: false };
+        check_mode(mode).await.context(mechanism.0).unwrap();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_host_name_and_an_expired_certificate_are_refused_by_what_is_wrong_with_them() {
+async fn invalid_broker_certificates_are_named() {
     async fn run() -> Result<()> {
-        let mode = Mode { sasl: None, tls: true, client_certificate: false };
-        let cluster = mode.cluster(&["--certificate", "wrong-name"])?;
-        refused(mode.producer(&cluster), &["wrong host name", "kafka.example", "127.0.0.1"]).await?;
+        let mode = SecurityMode { sasl: None, tls: true, client_certificate: false };
+        let cluster = mode.start_cluster(&["--certificate", "wrong-name"])?;
+        check_refusal(mode.producer(&cluster), &["wrong host name", "kafka.example", "127.0.0.1"]).await?;
         drop(cluster);
-        let cluster = mode.cluster(&["--certificate", "expired"])?;
-        refused(mode.producer(&cluster), &["has expired", "days ago"]).await?;
-        delivers(&cluster, mode.producer(&cluster).insecure_skip_verify(true)).await
+        let cluster = mode.start_cluster(&["--certificate", "expired"])?;
+        check_refusal(mode.producer(&cluster), &["has expired", "days ago"]).await?;
+        check_delivery(&cluster, mode.producer(&cluster).insecure_skip_verify(true)).await
     }
     run().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_speaks_otherwise_than_we_do_gets_a_hint() {
+async fn wrong_security_protocol_gets_hint() {
     async fn run() -> Result<()> {
-        let secured = Mode { sasl: Some(MECHANISMS[0]), tls: true, client_certificate: false };
-        let cluster = secured.cluster(&[])?;
+        let secured = SecurityMode { sasl: Some(MECHANISMS[0]), tls: true, client_certificate: false };
+        let cluster = secured.start_cluster(&[])?;
         for (sasl, tls) in [(None, false), (secured.sasl, false), (None, true)] {
-            let producer = Producer::with(|_| Mode { sasl, tls, client_certificate: false }.producer(&cluster))?;
-            let error = producer.health_check(PATIENCE).await.err().context("it can't be understood")?;
+            let producer =
+                Producer::with(|_| SecurityMode { sasl, tls, client_certificate: false }.producer(&cluster))?;
+            let error = producer
+                .health_check(PATIENCE)
+                .await
+                .err()
+                .context("the health check passed with the wrong protocol")?;
             ensure!(!error.is_refusal() && error.to_string().contains("security_protocol"), "{error}");
-            eprintln!("not understood, as it should: {error}");
+            eprintln!("failed as expected: {error}");
         }
         Ok(())
     }
     run().await.unwrap();
 }
 
-/// Nobody may do anything, but for what `acl` allows and who is on the brokers' own listener.
+/// Denies everything that `change_acl` does not allow. Only the users of the internal listener have all rights.
 const AUTHORIZER: [&str; 4] = [
     "--set",
     "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
@@ -237,45 +245,53 @@ const AUTHORIZER: [&str; 4] = [
     "super.users=User:ANONYMOUS",
 ];
 
-/// Adds (`--add`) or takes back (`--remove`) somebody's right to do something with the topic.
-fn acl(cluster: &Cluster, change: &str, who: &str, operation: &str) -> Result<()> {
+/// Adds (`--add`) or removes (`--remove`) a principal's right to an operation on the topic.
+fn change_acl(cluster: &Cluster, change: &str, principal: &str, operation: &str) -> Result<()> {
     let internal = cluster.internal_bootstrap()?;
-    let mut words = vec!["--bootstrap-server", &internal, change, "--allow-principal", who];
+    let mut words = vec!["--bootstrap-server", &internal, change, "--allow-principal", principal];
     words.extend(["--operation", operation, "--topic", TOPIC]);
     words.extend((change == "--remove").then_some("--force"));
     cluster.java("org.apache.kafka.tools.AclCommand", &words, std::process::Stdio::null()).map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn missing_rights_fail_events_by_their_code_and_nothing_else() {
+async fn missing_rights_fail_by_code() {
     async fn run() -> Result<()> {
-        let mode = Mode { sasl: Some(MECHANISMS[1]), tls: false, client_certificate: false };
-        let cluster = mode.cluster(&AUTHORIZER)?;
+        let mode = SecurityMode { sasl: Some(MECHANISMS[1]), tls: false, client_certificate: false };
+        let cluster = mode.start_cluster(&AUTHORIZER)?;
         let record = ProducerRecord { topic: TOPIC, value: Some(b"no"), ..ProducerRecord::default() };
-        let unseen = Producer::with(|_| mode.producer(&cluster))?.send(&record).await.err().context("not even seen")?;
+        let unseen = Producer::with(|_| mode.producer(&cluster))?
+            .send(&record)
+            .await
+            .err()
+            .context("the topic is visible without a right")?;
         ensure!(unseen.to_string().contains("TOPIC_AUTHORIZATION_FAILED (29)"), "{unseen}");
         let unhealthy = async |producer: &KafkaProducer| {
-            let error = producer.health_check_topics(&[TOPIC], PATIENCE).await.err().context("it is told before")?;
+            let error = producer
+                .health_check_topics(&[TOPIC], PATIENCE)
+                .await
+                .err()
+                .context("the health check passed without a right to write")?;
             ensure!(error.part() == HealthPart::WriteAuthorization && error.is_refusal(), "{error}");
-            eprintln!("told, as it should be: {error}");
+            eprintln!("reported as expected: {error}");
             Ok(())
         };
         let unauthorized = Producer::with(|_| mode.producer(&cluster))?;
         unhealthy(&unauthorized).await?;
-        let allow = |operation| acl(&cluster, "--add", "User:alice", operation);
+        let allow = |operation| change_acl(&cluster, "--add", "User:alice", operation);
         allow("Describe")?;
         let producer = Producer::with(|_| mode.producer(&cluster))?;
         unhealthy(&producer).await?;
         let began = Instant::now();
-        let error = producer.send(&record).await?.await.err().context("it may be seen, not written")?;
-        // Who may write to no topic may not have a producer id either.
-        let code = error.code().context("a broker's code")?;
+        let error = producer.send(&record).await?.await.err().context("the record was written without a right")?;
+        // A principal without a right to write to any topic gets no producer id either.
+        let code = error.code().context("the error has no code of a broker")?;
         ensure!(
             [ErrorCode::CLUSTER_AUTHORIZATION_FAILED, ErrorCode::TOPIC_AUTHORIZATION_FAILED].contains(&code),
             "{error}"
         );
         ensure!(!error.is_retriable() && began.elapsed() < Duration::from_secs(10), "{error}");
-        eprintln!("refused, as it should: {error}");
+        eprintln!("refused as expected: {error}");
         allow("Write")?;
         producer.health_check_topics(&[TOPIC], PATIENCE).await?;
         producer.send(&record).await?.await?;
@@ -285,15 +301,15 @@ async fn missing_rights_fail_events_by_their_code_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sessions_that_end_are_replaced_in_time_and_nothing_is_sent_twice() {
+async fn expired_sessions_are_renewed_without_retries() {
     async fn run() -> Result<()> {
-        let mode = Mode { sasl: Some(MECHANISMS[2]), tls: true, client_certificate: false };
-        let cluster = mode.cluster(&["--set", "connections.max.reauth.ms=5000"])?;
+        let mode = SecurityMode { sasl: Some(MECHANISMS[2]), tls: true, client_certificate: false };
+        let cluster = mode.start_cluster(&["--set", "connections.max.reauth.ms=5000"])?;
         let producer = Producer::with(|_| mode.producer(&cluster).flush_timeout(Duration::from_millis(20)))?;
         let record = ProducerRecord { topic: TOPIC, value: Some(b"first"), ..ProducerRecord::default() };
         let mut deliveries = vec![producer.send(&record).await?];
         ensure!(producer.flush(PATIENCE).await);
-        // A topic that was just made may not be known to its leader yet.
+        // The leader of a new topic may not know the topic yet, so that the first record may need a retry.
         let retried = producer.stats().retried;
         let began = Instant::now();
         while began.elapsed() < Duration::from_secs(15) {
@@ -305,15 +321,15 @@ async fn sessions_that_end_are_replaced_in_time_and_nothing_is_sent_twice() {
         for delivery in deliveries {
             delivery.await?;
         }
-        ensure!(producer.stats().retried == retried, "{retried}, then {:?}", producer.stats());
+        ensure!(producer.stats().retried == retried, "{retried} retries before, now {:?}", producer.stats());
         let found = cluster.dump(TOPIC, |_| Ok(()))?;
-        ensure!(found == count, "{count} were delivered, {found} are there");
+        ensure!(found == count, "{count} records were delivered, {found} are in the log");
         Ok(())
     }
     run().await.unwrap();
 }
 
-/// Publishes so many events, while all connections are cut.
+/// Publishes `RECORDS` events, and cuts all connections after half of them.
 async fn publish_through_a_cut(cluster: &Cluster, producer: &KafkaProducer) -> Result<Vec<Delivery>> {
     let mut deliveries = Vec::new();
     for number in 0..RECORDS {
@@ -327,14 +343,15 @@ async fn publish_through_a_cut(cluster: &Cluster, producer: &KafkaProducer) -> R
     Ok(deliveries)
 }
 
-/// Alice's certificate becomes bob's, the file with the key a little later, as events flow; then alice loses her rights.
+/// Bob's certificate replaces alice's during the traffic, and the file of the key follows a little later. Then alice
+/// loses her rights.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_certificate_that_changes_while_events_flow_costs_none_and_is_who_we_are_from_then_on() {
+async fn changed_client_certificate_loses_no_event() {
     async fn run() -> Result<()> {
-        let mode = Mode { sasl: None, tls: true, client_certificate: true };
-        let cluster = mode.cluster(&[&AUTHORIZER[..], &["--proxied"]].concat())?;
-        for who in ["User:CN=alice", "User:CN=bob"] {
-            acl(&cluster, "--add", who, "Write")?;
+        let mode = SecurityMode { sasl: None, tls: true, client_certificate: true };
+        let cluster = mode.start_cluster(&[&AUTHORIZER[..], &["--proxied"]].concat())?;
+        for principal in ["User:CN=alice", "User:CN=bob"] {
+            change_acl(&cluster, "--add", principal, "Write")?;
         }
         let [certificate, key] = ["me.pem", "me.key"].map(|name| path(&cluster, name));
         let put = |from: &str, to: &str| -> Result<()> {
@@ -352,15 +369,15 @@ async fn a_client_certificate_that_changes_while_events_flow_costs_none_and_is_w
         put("other-client.key", &key)?;
         deliveries.extend(publish_through_a_cut(&cluster, &producer).await?);
         ensure!(producer.flush(PATIENCE).await);
-        acl(&cluster, "--remove", "User:CN=alice", "Write")?;
+        change_acl(&cluster, "--remove", "User:CN=alice", "Write")?;
         deliveries.extend(publish_through_a_cut(&cluster, &producer).await?);
         let published = u64::try_from(deliveries.len())?;
         for delivery in deliveries {
             delivery.await?;
         }
         let found = cluster.dump(TOPIC, |_| Ok(()))?;
-        ensure!(found == published, "{published} were delivered, {found} are there");
-        // Who has alice's certificate may no longer.
+        ensure!(found == published, "{published} records were delivered, {found} are in the log");
+        // Alice's certificate no longer gives the right to write.
         let error = Producer::with(|_| mode.producer(&cluster))?.health_check_topics(&[TOPIC], PATIENCE).await.err();
         ensure!(error.as_ref().is_some_and(HealthError::is_refusal), "{error:?}");
         Ok(())

@@ -1,8 +1,8 @@
-//! Records whose delivery is in doubt, looked up on real brokers: what is said to have landed is in the log where it is
-//! said, and what is said to be absent is not, and never gets there.
+//! Verification of unknown records on real brokers. A record reported as `landed` is in the log at the reported offset,
+//! and an absent record is not in the log and is never written later.
 //!
-//! Rules: a Java consumer reads the log, after the check; producers are hasty, so that doubts arise.
-#![allow(clippy::unwrap_used)] // helpers of tests may, as tests do
+//! Rules: A Java consumer reads the log after the check. Producers have short timeouts, so that records become unknown.
+#![allow(clippy::unwrap_used)] // test helpers unwrap, as tests do
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -24,8 +24,8 @@ fn producer(cluster: &Cluster, change: impl FnOnce(&mut KafkaConfig)) -> Result<
     Ok(Producer::build(config)?)
 }
 
-/// Gives up after one try of two seconds.
-fn hasty(cluster: &Cluster) -> Result<Producer> {
+/// Builds a producer whose records fail after one attempt of two seconds.
+fn impatient_producer(cluster: &Cluster) -> Result<Producer> {
     producer(cluster, |config| {
         config.retry_max = 0;
         config.request_timeout = Duration::from_secs(2);
@@ -33,7 +33,7 @@ fn hasty(cluster: &Cluster) -> Result<Producer> {
     })
 }
 
-/// Publishes events `e-N` and waits for all verdicts; how many were delivered.
+/// Publishes events `e-N`, waits for all verdicts, and returns the number of delivered events.
 async fn publish(producer: &KafkaProducer, numbers: std::ops::Range<u32>) -> Result<usize> {
     let mut deliveries = Vec::new();
     for number in numbers {
@@ -52,12 +52,12 @@ async fn publish(producer: &KafkaProducer, numbers: std::ops::Range<u32>) -> Res
         }
     }
     if let Some(error) = failed {
-        println!("not delivered, such as: {error}");
+        println!("the last failure: {error}");
     }
     Ok(delivered)
 }
 
-/// Has each partition written to and replicated: on brokers that have just started that may take longer than the hasty wait.
+/// Writes one record to each partition with long timeouts, because the first write on new brokers may take seconds.
 async fn write_once(cluster: &Cluster, partitions: i32) -> Result<()> {
     let patient = producer(cluster, |_| ())?;
     for partition in 0..partitions {
@@ -68,17 +68,17 @@ async fn write_once(cluster: &Cluster, partitions: i32) -> Result<()> {
     Ok(())
 }
 
-/// The letters in doubt.
-async fn doubtful(producer: &KafkaProducer) -> Result<Vec<Letter>> {
+/// Returns the dead letters with the outcome unknown.
+async fn unknown_letters(producer: &KafkaProducer) -> Result<Vec<Letter>> {
     let held = producer.dead_letters().list(&Selection::all(), usize::MAX).await?;
     Ok(held.into_iter().map(|held| held.letter).filter(|letter| letter.outcome == Outcome::Unknown).collect())
 }
 
-/// A new record for each fence.
+/// Makes a new record for each fence, and counts the fences.
 #[derive(Default)]
-struct Fresh(usize);
+struct NumberedFences(usize);
 
-impl Fences for Fresh {
+impl Fences for NumberedFences {
     async fn letter_for(&mut self, place: &FencePlace<'_>) -> Option<FenceLetter> {
         self.0 += 1;
         let letter_id = format!("fence-{}-{}", place.partition, place.stamp.producer_id);
@@ -91,8 +91,8 @@ impl Fences for Fresh {
     }
 }
 
-/// Each event's places in the log.
-fn log(cluster: &Cluster) -> Result<BTreeMap<String, Vec<(i32, i64)>>> {
+/// Returns the positions (partition and offset) of each event in the log.
+fn positions_in_log(cluster: &Cluster) -> Result<BTreeMap<String, Vec<(i32, i64)>>> {
     let mut log: BTreeMap<String, Vec<(i32, i64)>> = BTreeMap::new();
     cluster.dump(TOPIC, |record| {
         let id = record.header(headers::EVENT_ID).unwrap_or_default();
@@ -102,9 +102,9 @@ fn log(cluster: &Cluster) -> Result<BTreeMap<String, Vec<(i32, i64)>>> {
     Ok(log)
 }
 
-/// Holds every answer against the log; how many have landed, are absent, and were not found.
-fn hold_against_the_log(cluster: &Cluster, letters: &[Letter], findings: &Findings) -> Result<[usize; 3]> {
-    let log = log(cluster)?;
+/// Checks every answer against the log, and returns the numbers of `landed`, absent and `not_found` records.
+fn check_against_log(cluster: &Cluster, letters: &[Letter], findings: &Findings) -> Result<[usize; 3]> {
+    let log = positions_in_log(cluster)?;
     let letters: BTreeMap<String, &Letter> = letters.iter().map(|letter| (letter.id.to_string(), letter)).collect();
     ensure!(findings.answers.len() == letters.len(), "{} answers", findings.answers.len());
     let mut counts = [0; 3];
@@ -115,11 +115,14 @@ fn hold_against_the_log(cluster: &Cluster, letters: &[Letter], findings: &Findin
         match &answer.verdict {
             Verdict::Landed { offset } => {
                 counts[0] += 1;
-                ensure!(there == [(letter.partition.unwrap_or(-1), *offset)], "{event}: {offset}, but {there:?}");
+                ensure!(
+                    there == [(letter.partition.unwrap_or(-1), *offset)],
+                    "{event}: reported at offset {offset}, but the log has {there:?}"
+                );
             }
             Verdict::Absent => {
                 counts[1] += 1;
-                ensure!(there.is_empty(), "{event} is said to be absent, but is at {there:?}");
+                ensure!(there.is_empty(), "{event} is reported absent, but the log has {there:?}");
             }
             Verdict::NotFound { .. } => counts[2] += 1,
         }
@@ -136,12 +139,12 @@ fn questions(letters: &[Letter]) -> Vec<Question> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_answers_lost_after_the_write_and_requests_lost_before_it_each_is_told_apart() {
+async fn lost_answers_and_requests_differ() {
     async fn run() -> Result<()> {
         let cluster = Cluster::start_with(3, &["--proxied"])?;
         cluster.create_topic(TOPIC, 6, 3, &[])?;
         write_once(&cluster, 6).await?;
-        let lossy = hasty(&cluster)?;
+        let lossy = impatient_producer(&cluster)?;
         ensure!(publish(&lossy, 0..300).await? == 300);
         cluster.fault(&["drop_response=1000", "api=0"])?;
         ensure!(publish(&lossy, 300..360).await? == 0);
@@ -149,20 +152,20 @@ async fn of_answers_lost_after_the_write_and_requests_lost_before_it_each_is_tol
         cluster.fault(&["drop_request=1000", "api=0"])?;
         ensure!(publish(&lossy, 360..420).await? == 0);
         cluster.fault(&["clear"])?;
-        let letters = doubtful(&lossy).await?;
+        let letters = unknown_letters(&lossy).await?;
         lossy.close(Duration::ZERO).await;
         let verifier = producer(&cluster, |_| ())?.verifier();
         let unfenced = verifier.verify(questions(&letters), &mut NoFences, |_| ()).await;
-        let before = hold_against_the_log(&cluster, &letters, &unfenced)?;
-        let mut fences = Fresh::default();
+        let before = check_against_log(&cluster, &letters, &unfenced)?;
+        let mut fences = NumberedFences::default();
         let fenced = verifier.verify(questions(&letters), &mut fences, |_| ()).await;
-        let after = hold_against_the_log(&cluster, &letters, &fenced)?;
-        println!("landed, absent, not found: {before:?}; with {} fences: {after:?}", fences.0);
+        let after = check_against_log(&cluster, &letters, &fenced)?;
+        println!("in the log, absent, not found: {before:?}, with {} fences {after:?}", fences.0);
         ensure!(before[0] > 0 && before[2] > 0, "{unfenced:?}");
         let why = WhyNot::NoFence;
         ensure!(unfenced.answers.iter().all(|a| !matches!(&a.verdict, Verdict::NotFound { why: w } if *w != why)));
         ensure!(after[0] == before[0] && after[1] > 0 && after[2] == 0 && fences.0 > 0, "{fenced:?}");
-        // What was fenced off for one check is proved for the next.
+        // The fences of one check are proofs for the next check.
         let again = verifier.verify(questions(&letters), &mut NoFences, |_| ()).await;
         ensure!(again.answers == fenced.answers);
         Ok(())
@@ -171,32 +174,32 @@ async fn of_answers_lost_after_the_write_and_requests_lost_before_it_each_is_tol
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_paused_broker_that_goes_on_writing_after_the_check_began_makes_no_verdict_untrue() {
+async fn late_writes_refute_no_verdict() {
     async fn run() -> Result<()> {
         let cluster = Cluster::start(1)?;
         cluster.create_topic(TOPIC, 3, 1, &[])?;
-        let hasty = hasty(&cluster)?;
+        let impatient = impatient_producer(&cluster)?;
         let verifier = producer(&cluster, |config| config.delivery_timeout = Duration::from_secs(60))?.verifier();
-        ensure!(publish(&hasty, 0..100).await? == 100);
+        ensure!(publish(&impatient, 0..100).await? == 100);
         cluster.pause(1)?;
-        let published = publish(&hasty, 100..200).await;
-        let letters = doubtful(&hasty).await?;
+        let published = publish(&impatient, 100..200).await;
+        let letters = unknown_letters(&impatient).await?;
         let asked = questions(&letters);
         let check = tokio::spawn(async move {
-            let mut fences = Fresh::default();
+            let mut fences = NumberedFences::default();
             verifier.verify(asked, &mut fences, |_| ()).await
         });
-        tokio::time::sleep(Duration::from_secs(2)).await; // the check's questions wait at the paused broker
+        tokio::time::sleep(Duration::from_secs(2)).await; // the requests of the check wait at the paused broker
         let waits = !check.is_finished();
         cluster.resume(1)?;
         let findings = check.await?;
         ensure!(waits && published? == 0 && !letters.is_empty(), "{} letters", letters.len());
-        hasty.close(Duration::ZERO).await;
-        // Whatever comes late has come once another write is through.
+        impatient.close(Duration::ZERO).await;
+        // A later acknowledged write shows that the broker has processed all earlier requests.
         let later = producer(&cluster, |_| ())?;
         ensure!(publish(&later, 1000..1050).await? == 50);
-        let counts = hold_against_the_log(&cluster, &letters, &findings)?;
-        println!("{} in doubt; landed, absent, not found: {counts:?}", letters.len());
+        let counts = check_against_log(&cluster, &letters, &findings)?;
+        println!("{} unknown records: in the log, absent, not found: {counts:?}", letters.len());
         ensure!(counts[2] == 0, "{findings:?}");
         Ok(())
     }

@@ -1,9 +1,9 @@
-//! kproxy, each fault by itself, against a small server that speaks Kafka's framing: it answers every request (api key,
-//! version, correlation id, payload) with a response of the same payload, and remembers which requests reached it in full.
+//! Tests of each fault of kproxy, against a small server with Kafka's framing.
 //!
-//! Each test has a proxy and a server of its own. Durations are bounded from below where a fault must take time, and from
-//! above only by far.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests may, as tests do
+//! The server answers every request (api key, version, correlation id, payload) with a response of the same payload,
+//! and records each complete request. Each test has its own proxy and server. A test bounds durations from below if the
+//! fault must take time, and from above only by a wide margin.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // test helpers unwrap, as tests do
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// How long a read waits for bytes that should come.
+/// The maximum wait of a read for expected bytes.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a read waits to see that nothing comes.
+/// The wait after which a read counts as silent.
 const SILENCE: Duration = Duration::from_millis(300);
 
 const PRODUCE: i16 = 0;
@@ -51,7 +51,7 @@ fn spare_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// The proxy before a server; both end with the test.
+/// A proxy in front of a server. Both end with the test.
 struct Setup {
     proxy: Child,
     port: u16,
@@ -71,11 +71,11 @@ impl Setup {
                 std::thread::spawn(move || serve(stream, &seen));
             }
         });
-        Self::before(target, applied)
+        Self::start_proxy(target, applied)
     }
 
-    /// A proxy to `target` that takes commands already.
-    fn before(target: u16, applied: Applied) -> Self {
+    /// Starts a proxy to `target` and waits until the proxy accepts commands.
+    fn start_proxy(target: u16, applied: Applied) -> Self {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let (port, control) = (spare_port(), spare_port());
@@ -89,7 +89,7 @@ impl Setup {
             let mut ready = String::new();
             BufReader::new(proxy.stdout.take().unwrap()).read_line(&mut ready).unwrap();
             let setup = Self { proxy, port, control, applied: Arc::clone(&applied) };
-            // It ends at once, and says nothing, where somebody took one of the ports meanwhile.
+            // The proxy ends without output if another process has taken one of the ports.
             if ready.starts_with("kproxy: commands on ") {
                 return setup;
             }
@@ -97,17 +97,17 @@ impl Setup {
         }
     }
 
-    /// Gives the proxy a command and returns the status of its one route.
-    fn tell(&self, command: &str) -> Value {
+    /// Sends a command to the proxy, and returns the status of its only route.
+    fn command(&self, command: &str) -> Value {
         let (status, body) = self.http(command);
         assert!(status.contains("200"), "{command}: {status} {body}");
         serde_json::from_str::<Value>(&body).unwrap()["1"].clone()
     }
 
-    /// The status line and the body of the control's answer.
+    /// Sends a command, and returns the status line and the body of the answer.
     fn http(&self, command: &str) -> (String, String) {
         let mut stream = TcpStream::connect(("127.0.0.1", self.control)).unwrap();
-        // In one write: a request in pieces could be answered, and the connection be closed, before its last one.
+        // One write sends the whole request. The proxy could answer a partial request and close the connection.
         stream.write_all(format!("GET /{command} HTTP/1.1\r\n\r\n").as_bytes()).unwrap();
         let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
         let status = lines.next().unwrap();
@@ -115,37 +115,37 @@ impl Setup {
         (status, body)
     }
 
-    fn client(&self) -> Client {
+    fn client(&self) -> ProxyClient {
         let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Client(stream)
+        ProxyClient(stream)
     }
 
     fn applied(&self) -> Vec<(i16, i32)> {
         self.applied.lock().unwrap().clone()
     }
 
-    /// Waits until the status says so; panics if it does not within `PATIENCE`.
-    fn until(&self, is_so: impl Fn(&Value) -> bool) {
+    /// Waits until the status meets the condition. Panics after `PATIENCE`.
+    fn wait_for_status(&self, condition: impl Fn(&Value) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let status = self.tell("status");
-            if is_so(&status) {
+            let status = self.command("status");
+            if condition(&status) {
                 return;
             }
-            assert!(Instant::now() < deadline, "it is not so in time: {status}");
+            assert!(Instant::now() < deadline, "the status does not meet the condition in time: {status}");
             std::thread::yield_now();
         }
     }
 
-    /// Asserts that the server gets a request, or that it does not get one within `SILENCE`.
-    fn reaches_server(&self, reaches: bool, what: &str) {
+    /// Asserts that the server gets a request, or that it gets none within `SILENCE`.
+    fn assert_reaches_server(&self, reaches: bool, side: &str) {
         let deadline = Instant::now() + if reaches { PATIENCE } else { SILENCE };
         while self.applied().is_empty() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(1));
         }
-        assert_eq!(!self.applied().is_empty(), reaches, "{what}");
+        assert_eq!(!self.applied().is_empty(), reaches, "{side}");
     }
 }
 
@@ -156,7 +156,7 @@ impl Drop for Setup {
     }
 }
 
-struct Client(TcpStream);
+struct ProxyClient(TcpStream);
 
 fn frame(id: i32, api: i16, payload: usize) -> Vec<u8> {
     let mut frame = i32::try_from(8 + payload).unwrap().to_be_bytes().to_vec();
@@ -167,32 +167,33 @@ fn frame(id: i32, api: i16, payload: usize) -> Vec<u8> {
     frame
 }
 
-impl Client {
+impl ProxyClient {
     fn send(&mut self, id: i32, api: i16, payload: usize) {
         self.0.write_all(&frame(id, api, payload)).unwrap();
     }
 
-    /// The correlation id of the next response.
+    /// Returns the correlation id of the next response.
     fn receive(&mut self) -> io::Result<i32> {
         read_frame(&mut self.0).map(|body| id_at(&body, 0))
     }
 
-    fn ask(&mut self, id: i32, api: i16, payload: usize) -> Duration {
+    /// Sends a request, and returns the time until the response.
+    fn request(&mut self, id: i32, api: i16, payload: usize) -> Duration {
         let started = Instant::now();
         self.send(id, api, payload);
         assert_eq!(self.receive().unwrap(), id);
         started.elapsed()
     }
 
-    /// Asserts that the connection ended, in one of these ways.
-    fn is_over(&mut self, kinds: &[ErrorKind]) {
+    /// Asserts that the connection ended with one of these errors.
+    fn assert_ended(&mut self, kinds: &[ErrorKind]) {
         let error = self.receive().expect_err("the connection is still open");
         assert!(kinds.contains(&error.kind()), "{error:?}");
     }
 
-    fn is_silent(&mut self) {
+    fn assert_silent(&mut self) {
         self.0.set_read_timeout(Some(SILENCE)).unwrap();
-        self.is_over(&[ErrorKind::WouldBlock, ErrorKind::TimedOut]);
+        self.assert_ended(&[ErrorKind::WouldBlock, ErrorKind::TimedOut]);
         self.0.set_read_timeout(Some(PATIENCE)).unwrap();
     }
 }
@@ -206,167 +207,167 @@ fn without_faults_everything_passes() {
     let setup = Setup::new();
     let mut client = setup.client();
     for id in 0..100 {
-        client.ask(id, PRODUCE, usize::try_from(id).unwrap() * 1000);
+        client.request(id, PRODUCE, usize::try_from(id).unwrap() * 1000);
     }
-    assert_eq!(setup.tell("status")["produce_requests"], 100);
+    assert_eq!(setup.command("status")["produce_requests"], 100);
 }
 
 #[test]
-fn latency_delays_each_way_but_takes_no_throughput() {
+fn latency_keeps_throughput_and_order() {
     let setup = Setup::new();
     let mut client = setup.client();
-    setup.tell("set?latency_ms=200&jitter_ms=5");
-    assert!(client.ask(1, PRODUCE, 20) >= Duration::from_millis(400));
+    setup.command("set?latency_ms=200&jitter_ms=5");
+    assert!(client.request(1, PRODUCE, 20) >= Duration::from_millis(400));
     let started = Instant::now();
     for id in 0..50 {
         client.send(id, PRODUCE, 5000);
     }
     let ids: Vec<i32> = (0..50).map(|_| client.receive().unwrap()).collect();
     assert_eq!(ids, (0..50).collect::<Vec<_>>());
-    // One after the other they would take 20 s.
+    // Without pipelining, the requests would take 20 s.
     assert!(started.elapsed() < Duration::from_secs(10));
 }
 
 #[test]
-fn a_rate_bounds_bytes_per_second() {
+fn rate_bounds_bytes_per_second() {
     let setup = Setup::new();
-    setup.tell("set?rate=100000");
-    assert!(setup.client().ask(1, PRODUCE, 50_000) >= Duration::from_millis(500));
+    setup.command("set?rate=100000");
+    assert!(setup.client().request(1, PRODUCE, 50_000) >= Duration::from_millis(500));
 }
 
 #[test]
-fn a_cut_closes_every_open_connection_and_a_reset_resets_it() {
+fn cut_closes_open_connections() {
     let setup = Setup::new();
     let (mut one, mut other) = (setup.client(), setup.client());
-    one.ask(1, PRODUCE, 20);
-    other.ask(1, PRODUCE, 20);
-    setup.tell("cut");
-    one.is_over(&CLOSED);
-    other.is_over(&CLOSED);
+    one.request(1, PRODUCE, 20);
+    other.request(1, PRODUCE, 20);
+    setup.command("cut");
+    one.assert_ended(&CLOSED);
+    other.assert_ended(&CLOSED);
     let mut third = setup.client();
-    third.ask(1, PRODUCE, 20);
-    setup.tell("cut?rst=1");
-    third.is_over(&RESET);
-    assert_eq!(setup.tell("status")["cuts"], 3);
+    third.request(1, PRODUCE, 20);
+    setup.command("cut?rst=1");
+    third.assert_ended(&RESET);
+    assert_eq!(setup.command("status")["cuts"], 3);
 }
 
 #[test]
-fn a_dropped_response_was_applied_and_is_never_seen() {
+fn dropped_response_was_still_applied() {
     let setup = Setup::new();
-    setup.tell("set?drop_response=1&api=0");
+    setup.command("set?drop_response=1&api=0");
     let mut client = setup.client();
-    client.ask(1, METADATA, 20); // not what it aims at
+    client.request(1, METADATA, 20); // another api key
     let frames = [frame(2, METADATA, 20), frame(3, PRODUCE, 20), frame(4, METADATA, 20)];
     client.0.write_all(&frames.concat()).unwrap();
     assert_eq!(client.receive().unwrap(), 2);
-    client.is_over(&CLOSED);
+    client.assert_ended(&CLOSED);
     assert!(setup.applied().contains(&(PRODUCE, 3)));
-    setup.client().ask(5, PRODUCE, 20); // one shot only
+    setup.client().request(5, PRODUCE, 20); // one shot only
 }
 
 #[test]
-fn a_header_that_comes_in_pieces_is_aimed_at_all_the_same() {
+fn fault_hits_header_in_pieces() {
     let setup = Setup::new();
-    setup.tell("set?drop_response=1");
+    setup.command("set?drop_response=1");
     let mut client = setup.client();
     let frame = frame(7, PRODUCE, 20);
     for piece in [&frame[..3], &frame[3..9], &frame[9..]] {
-        let before = setup.tell("status")["up_bytes"].as_u64().unwrap();
+        let before = setup.command("status")["up_bytes"].as_u64().unwrap();
         client.0.write_all(piece).unwrap();
-        // The proxy has read this piece before the next is sent.
-        setup.until(|status| status["up_bytes"].as_u64().unwrap() > before);
+        // The proxy must have read this piece before the test sends the next one.
+        setup.wait_for_status(|status| status["up_bytes"].as_u64().unwrap() > before);
     }
-    client.is_over(&CLOSED);
-    assert_eq!(setup.tell("status")["dropped_responses"], 1);
+    client.assert_ended(&CLOSED);
+    assert_eq!(setup.command("status")["dropped_responses"], 1);
 }
 
 #[test]
-fn a_dropped_request_never_reaches_the_broker() {
+fn dropped_request_never_reaches_broker() {
     let setup = Setup::new();
-    setup.tell("set?drop_request=1&api=0");
+    setup.command("set?drop_request=1&api=0");
     let mut client = setup.client();
-    client.ask(1, METADATA, 20);
+    client.request(1, METADATA, 20);
     client.send(2, PRODUCE, 20);
-    client.is_over(&CLOSED_OR_RESET);
-    setup.client().ask(3, PRODUCE, 20);
+    client.assert_ended(&CLOSED_OR_RESET);
+    setup.client().request(3, PRODUCE, 20);
     assert_eq!(setup.applied(), [(METADATA, 1), (PRODUCE, 3)]);
 }
 
 #[test]
-fn a_cut_after_some_bytes_hits_the_middle_of_a_request() {
+fn cut_after_hits_mid_request() {
     let setup = Setup::new();
-    setup.tell("set?cut_after=1000");
+    setup.command("set?cut_after=1000");
     let mut client = setup.client();
-    client.ask(1, PRODUCE, 500);
+    client.request(1, PRODUCE, 500);
     client.send(2, PRODUCE, 5000);
-    client.is_over(&CLOSED_OR_RESET);
-    assert_eq!(setup.tell("status")["cut_times"], 0);
-    setup.client().ask(3, PRODUCE, 5000);
+    client.assert_ended(&CLOSED_OR_RESET);
+    assert_eq!(setup.command("status")["cut_times"], 0);
+    setup.client().request(3, PRODUCE, 5000);
     assert_eq!(setup.applied(), [(PRODUCE, 1), (PRODUCE, 3)]);
 }
 
 #[test]
-fn a_stalled_direction_delivers_when_the_stall_is_over() {
+fn stalled_bytes_arrive_later() {
     for (side, reaches) in [("up", false), ("down", true), ("both", false)] {
         let setup = Setup::new();
-        setup.tell(&format!("set?stall={side}"));
+        setup.command(&format!("set?stall={side}"));
         let mut client = setup.client();
         client.send(1, PRODUCE, 20);
-        client.is_silent();
-        setup.reaches_server(reaches, side);
-        setup.tell("clear");
+        client.assert_silent();
+        setup.assert_reaches_server(reaches, side);
+        setup.command("clear");
         assert_eq!(client.receive().unwrap(), 1);
-        client.ask(2, PRODUCE, 20);
+        client.request(2, PRODUCE, 20);
     }
 }
 
 #[test]
-fn a_connection_that_lost_bytes_in_a_black_hole_stays_dead() {
+fn blackholed_connection_stays_dead() {
     for (side, reaches) in [("up", false), ("down", true), ("both", false)] {
         let setup = Setup::new();
-        setup.tell(&format!("set?blackhole={side}"));
+        setup.command(&format!("set?blackhole={side}"));
         let mut client = setup.client();
         client.send(1, PRODUCE, 20);
-        client.is_silent();
-        setup.reaches_server(reaches, side);
-        setup.tell("clear");
+        client.assert_silent();
+        setup.assert_reaches_server(reaches, side);
+        setup.command("clear");
         client.send(2, PRODUCE, 20);
-        client.is_silent();
-        setup.client().ask(3, PRODUCE, 20);
+        client.assert_silent();
+        setup.client().request(3, PRODUCE, 20);
     }
 }
 
 #[test]
-fn refusing_resets_new_connections_and_leaves_older_ones() {
+fn refuse_resets_new_connections_only() {
     let setup = Setup::new();
     let mut older = setup.client();
-    older.ask(1, PRODUCE, 20);
-    setup.tell("set?refuse=1");
-    setup.client().is_over(&CLOSED_OR_RESET);
-    older.ask(2, PRODUCE, 20);
+    older.request(1, PRODUCE, 20);
+    setup.command("set?refuse=1");
+    setup.client().assert_ended(&CLOSED_OR_RESET);
+    older.request(2, PRODUCE, 20);
 }
 
 #[test]
-fn shots_wait_until_an_encrypted_connection_has_shaken_hands() {
+fn one_shot_faults_spare_tls_handshake() {
     let setup = Setup::new();
-    setup.tell("set?drop_request=1");
+    setup.command("set?drop_request=1");
     let mut client = setup.client();
     client.0.write_all(&[0x16, 3, 1, 0, 0, 0, 0, 0]).unwrap();
-    setup.until(|status| status["up_bytes"] == 8);
-    assert_eq!(setup.tell("status")["drop_request"], 1);
+    setup.wait_for_status(|status| status["up_bytes"] == 8);
+    assert_eq!(setup.command("status")["drop_request"], 1);
     client.0.write_all(&[0; 16 * 1024]).unwrap();
-    client.is_over(&CLOSED_OR_RESET);
-    assert_eq!(setup.tell("status")["dropped_requests"], 1);
+    client.assert_ended(&CLOSED_OR_RESET);
+    assert_eq!(setup.command("status")["dropped_requests"], 1);
 }
 
 #[test]
-fn a_broker_that_is_down_resets_the_client() {
-    let setup = Setup::before(spare_port(), Applied::default());
-    setup.client().is_over(&CLOSED_OR_RESET);
+fn unreachable_broker_resets_client() {
+    let setup = Setup::start_proxy(spare_port(), Applied::default());
+    setup.client().assert_ended(&CLOSED_OR_RESET);
 }
 
 #[test]
-fn a_command_that_makes_no_sense_is_refused() {
+fn invalid_commands_are_refused() {
     let setup = Setup::new();
     for command in ["set?nonsense=1", "set?rate=-1", "set?stall=left", "cut?broker=9", "nothing"] {
         let (status, body) = setup.http(command);

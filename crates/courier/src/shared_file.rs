@@ -1,8 +1,9 @@
 //! The dead-letter file of `courier publish` and `courier dlq replay`, which several processes of one user may share.
 //!
 //! Rules:
-//! - The first process opens the file and serves it to the others. When it ends, the next process that needs the file
-//!   opens it. A request that a vanished service did not answer is repeated: a store keeps a dead letter of one id once.
+//! - The first process opens the file and serves it to the others. The next process that needs the file opens it after
+//!   the first one has ended. A request that a vanished service did not answer is repeated: a store keeps a dead letter
+//!   of one id once.
 //! - A process that publishes registers beside the file before its first write, until it ends. If no process is
 //!   registered, the processes that wrote dead letters have ended, and their producer ids may be fenced.
 

@@ -59,8 +59,8 @@ fn retry_while_held<S>(
     }
 }
 
-/// Connects once to the service of the process that holds a file. For callers with their own way to wait for the file, or to
-/// take it over.
+/// Connects once to the service of the process that holds a file. The function is for callers with their own way to wait
+/// for the file, or to take it over.
 ///
 /// # Errors
 /// Returns the error `held` if there is no service, or it is unavailable.

@@ -3,7 +3,7 @@
 //! Rules:
 //! - Pure. A letter of one id is kept once. The newer state wins, so a letter that was replayed after its export is never
 //!   set back.
-//! - Of two states of one attempt, the state with the settled outcome is the newer one.
+//! - The state with the settled outcome is the newer one of two states of one attempt.
 //! - An edited letter replaces the stored one only if the caller wants it. The data about attempts is never set back.
 
 use std::collections::HashSet;

@@ -56,14 +56,14 @@ enum FieldError {
     Base64 { field: &'static str, error: base64::DecodeError },
 }
 
-/// For `serde_json` only: other formats do not support its raw values.
+/// Supports only `serde_json`, because other formats have no raw values.
 impl Serialize for Letter {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         LetterJson::from(self).serialize(serializer)
     }
 }
 
-/// For `serde_json` only: other formats do not support its raw values.
+/// Supports only `serde_json`, because other formats have no raw values.
 impl<'de> Deserialize<'de> for Letter {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         LetterJson::deserialize(deserializer)?.try_into().map_err(serde::de::Error::custom)

@@ -80,8 +80,8 @@ impl Limits {
             || self.max_bytes.is_some_and(|most| total.bytes > most)
     }
 
-    /// Decides whether letters of these sizes are taken in addition to `held`. With [`Overflow::DropOldest`] the caller drops
-    /// the oldest letters afterwards.
+    /// Decides whether letters of these sizes are taken in addition to `held`. The caller drops the oldest letters
+    /// afterwards under [`Overflow::DropOldest`].
     pub(crate) fn admit(
         &self,
         held: Totals,

@@ -25,7 +25,8 @@ impl io::Write for Log {
     }
 }
 
-/// A second dispatcher. With a single one, a log line is disabled for the whole process if another test reaches it first.
+/// A second dispatcher. A single one would disable a log line for the whole process if another test reaches the line
+/// first.
 static SECOND: LazyLock<tracing::Dispatch> = LazyLock::new(|| tracing::Dispatch::new(tracing_subscriber::registry()));
 
 fn logged(work: impl FnOnce()) -> String {

@@ -16,7 +16,7 @@ pub struct ReplayGuard {
 }
 
 impl ReplayGuard {
-    /// Creates a guard that calls `release` when it is dropped. For implementations of a store.
+    /// Creates a guard that calls `release` when it is dropped. Implementations of a store use this function.
     pub fn new(release: impl FnOnce() + Send + Sync + 'static) -> Self {
         Self { release: Some(Box::new(release)), holds: None }
     }

@@ -1,7 +1,7 @@
-// Behind `kafka dump`: reads each partition exactly up to the end offset it had at the start, so that "not there" is a
-// fact about the topic and not a time-out. (With read_committed the end is the last stable offset.) UTF-8 keys, values
-// and header values are printed as text, others as base64 in "key_b64", "value_b64", and as {"b64": ...} in headers.
-// "java_partition" is where the Java client's partitioner puts the record's key; null without a key.
+// The program of `kafka dump`. It reads each partition exactly up to the end offset that the partition had at the start, so
+// that a missing record is a fact about the topic and not a timeout. The end is the last stable offset under read_committed.
+// UTF-8 keys, values and header values are printed as text, others as base64 in "key_b64", "value_b64", and as {"b64": ...}
+// in headers. "java_partition" is the partition that the Java client's partitioner chooses for the key, or null without a key.
 import java.io.*;
 import java.nio.*;
 import java.nio.charset.*;

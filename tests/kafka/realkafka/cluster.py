@@ -1,4 +1,4 @@
-"""The cluster directory: what is in it, its brokers' and its proxy's life."""
+"""The cluster directory, and the processes of its brokers and its proxy."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from .wire import ERRORS, HOST, ask_metadata
 
 
 class Cluster:
-    """A cluster directory.  `cluster.json` says how it was set up and never changes afterwards."""
+    """A cluster directory.  `cluster.json` describes the set-up and never changes."""
 
     def __init__(self, directory):
         self.dir = Path(directory).resolve()
@@ -24,7 +24,7 @@ class Cluster:
             die(f"no cluster in {self.dir} (start one with `kafka up`, or name its directory with --dir or $COURIER_TEST_CLUSTER)")
         self.brokers = {int(n): b for n, b in self.plan["brokers"].items()}
 
-    # -- names of things
+    # -- paths and addresses
 
     def home(self, n):
         if n not in self.brokers:
@@ -54,14 +54,13 @@ class Cluster:
             self.home(n) / "server.log", self.home(n))
 
     def wait_ready(self, nodes, seconds):
-        """Waits until each of `nodes` answers and is in the metadata that every one of them serves,
-        that is, registered and unfenced."""
+        """Waits until each of `nodes` answers, and all of them are in the metadata of each (registered and unfenced)."""
         end = time.time() + seconds
         waiting = set(nodes)
         while waiting:
             for n in sorted(waiting):
                 if self.process(n).pid is None:
-                    die(f"broker {n} stopped while starting; the end of {self.home(n)}/server.log:\n" + tail(self.home(n) / "server.log"))
+                    die(f"broker {n} ended during its start. The end of {self.home(n)}/server.log:\n" + tail(self.home(n) / "server.log"))
                 try:
                     known, _ = ask_metadata(self.brokers[n]["internal"], [], timeout=2)
                     if set(nodes) <= set(known):
@@ -69,14 +68,14 @@ class Cluster:
                 except OSError:
                     pass
             if waiting and time.time() > end:
-                die(f"not ready after {seconds} s: broker {sorted(waiting)}; see {self.home(min(waiting))}/server.log")
+                die(f"broker {sorted(waiting)} is not ready after {seconds} s: see {self.home(min(waiting))}/server.log")
             if waiting:
                 time.sleep(0.1)
 
-    # -- questions
+    # -- metadata
 
     def metadata(self, topics=None):
-        """From the first running broker that answers."""
+        """Returns the metadata of the first running broker that answers."""
         last = "no broker is running"
         for n, b in self.brokers.items():
             if self.process(n).state != "up":
@@ -95,7 +94,7 @@ class Cluster:
 
 
 def tail(path, lines=15):
-    """The end of a log: from its last error on if there is one not too far back, else the last lines."""
+    """Returns the end of a log: the lines from the last error on if it is among the last 500 lines, else the last lines."""
     try:
         rows = Path(path).read_text(errors="replace").splitlines()
     except OSError as e:
@@ -106,7 +105,7 @@ def tail(path, lines=15):
 
 
 def proxy_program():
-    """kproxy: where $KAFKA_PROXY says, else the newest that cargo built, else on PATH."""
+    """Returns the path of kproxy: $KAFKA_PROXY, else the newest build of cargo, else the program on PATH."""
     top = Path(__file__).resolve().parents[3]
     target = Path(os.environ.get("CARGO_TARGET_DIR") or top / "target")
     built = [p for p in (target / "release/kproxy", target / "debug/kproxy") if p.exists()]
@@ -134,7 +133,7 @@ def start_proxy(cluster):
 
 
 def stop_all(cluster, grace=0.0):
-    """Ends the brokers and the proxy.  Brokers are asked first (all at once) when `grace` is given."""
+    """Ends the brokers and the proxy.  With `grace`, all brokers first get SIGTERM and this time in seconds."""
     if grace:
         for n in cluster.brokers:
             cluster.process(n).signal(signal.SIGTERM)

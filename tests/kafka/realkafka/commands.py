@@ -1,4 +1,4 @@
-"""What can be asked of, and done to, a cluster that is up: its brokers, topics and records."""
+"""The commands on a running cluster: brokers, topics and records."""
 
 import json
 import os
@@ -82,8 +82,8 @@ def command_resume(args):
 
 
 def command_fault(args):
-    """Passes a command on to the proxy; see `kproxy --help` for the faults."""
-    import urllib.error  # here, because it is slow to load and every other command is quicker without it
+    """Sends a command to the proxy.  `kproxy --help` lists the faults."""
+    import urllib.error  # here, because the import is slow and no other command needs it
     import urllib.request
 
     cluster = Cluster(args.dir)
@@ -92,7 +92,7 @@ def command_fault(args):
     words = list(args.words)
     broker = words.pop(0) if words and words[0].isdigit() else "all"
     if broker != "all":
-        cluster.home(int(broker))  # checks that it exists
+        cluster.home(int(broker))  # checks that the broker exists
     action = words.pop(0) if words and "=" not in words[0] else "set" if words else "status"
     url = f"http://{HOST}:{cluster.plan['proxy_control']}/{action}?" + "&".join([f"broker={broker}", *words])
     try:
@@ -119,7 +119,7 @@ def command_topic_create(args):
     [(_, error, message)] = r.array(lambda: (r.string(), r.take("h"), r.string()))
     if error:
         die(f"topic {args.name}: {ERRORS.get(error, f'error {error}')}: {message}")
-    # The controller said yes; wait until every running broker knows every leader.
+    # The controller has created the topic. Every running broker must also know every leader.
     for n in cluster.brokers:
         end = time.time() + 15
         while cluster.process(n).state == "up":
@@ -127,7 +127,7 @@ def command_topic_create(args):
             if len(topic["partitions"]) == args.partitions and all(p["leader"] >= 0 for p in topic["partitions"].values()):
                 break
             if time.time() > end:
-                die(f"topic {args.name} was created but broker {n} still does not know all its leaders")
+                die(f"topic {args.name} was created, but broker {n} does not know all leaders after 15 s")
             time.sleep(0.05)
 
 
@@ -177,7 +177,7 @@ def command_leader(args):
 
 
 def command_consume(args):
-    """Kafka's console consumer, from the beginning; being idle for --timeout-ms is the normal end."""
+    """Runs Kafka's console consumer from the beginning.  It normally ends after --timeout-ms without a record."""
     cluster = Cluster(args.dir)
     fetch()
     cluster.topic(args.name)  # a clear message when it does not exist
@@ -196,7 +196,7 @@ def command_consume(args):
                 command += ["--property", f"print.{name}=true"]
     run = subprocess.run(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     noise = ("Processed a total of", "org.apache.kafka.common.errors.TimeoutException", "\tat ",
-             "[", "Option --")  # the idle time-out is reported as an error with a stack trace
+             "[", "Option --")  # Kafka reports the normal end as an error with a stack trace
     idle = "TimeoutException" in run.stderr
     left = [line for line in run.stderr.splitlines()
             if line.strip() and not (idle and (line.startswith(noise) or "Error processing message" in line))]
@@ -211,19 +211,19 @@ def command_dump(args):
     cluster = Cluster(args.dir)
     fetch()
     cluster.topic(args.name)  # a clear message when it does not exist
-    # The optimising JIT: a million records take half the time.
+    # The optimising JIT halves the time for a million records.
     command = [word for word in java_command() if not word.startswith("-XX:TieredStopAtLevel")]
     run = subprocess.run(command + ["-cp", dump_classes(), DUMP_CLASS, cluster.internal_bootstrap, args.name, args.isolation],
                          stdin=subprocess.DEVNULL)
     sys.exit(run.returncode)
 
 
-# A line of DumpLogSegments about one batch: "baseOffset: 0 lastOffset: 99 count: 100 ... isvalid: true".
+# DumpLogSegments prints one line for each batch: "baseOffset: 0 lastOffset: 99 count: 100 ... isvalid: true".
 FIELD = re.compile(r"(\w+): (\S+)")
 
 
 def segment_files(cluster, name):
-    """The log segments of a topic's partitions, each partition's in order, at their leaders."""
+    """Returns the log segments of a topic's partitions on their leaders, in order within each partition."""
     for index, p in cluster.topic(name)["partitions"].items():
         if p["leader"] not in cluster.brokers:
             die(f"partition {index} of {name} has no leader now")
@@ -231,7 +231,7 @@ def segment_files(cluster, name):
 
 
 def command_batches(args):
-    """Kafka's own DumpLogSegments, without decoding the records, its lines turned into JSON."""
+    """Runs Kafka's DumpLogSegments without decoding the records, and prints its lines as JSON."""
     cluster = Cluster(args.dir)
     fetch()
     files = [str(f) for name in args.names for f in segment_files(cluster, name)]
@@ -243,14 +243,14 @@ def command_batches(args):
                 topic, _, partition = Path(line[len("Dumping "):].strip()).parent.name.rpartition("-")
                 where = {"topic": topic, "partition": int(partition)}
             elif line.startswith("baseOffset: "):
-                print(json.dumps({**where, **{key: plain(value) for key, value in FIELD.findall(line)}}))
+                print(json.dumps({**where, **{key: json_value(value) for key, value in FIELD.findall(line)}}))
             elif not line.startswith("Log starting offset: "):
-                print(line, end="", file=sys.stderr)  # a batch that it could not read
+                print(line, end="", file=sys.stderr)  # an unreadable batch
     sys.exit(run.returncode)
 
 
-def plain(text):
-    """A word of DumpLogSegments as a JSON value."""
+def json_value(text):
+    """Returns a word of DumpLogSegments as a JSON value."""
     if text in ("true", "false"):
         return text == "true"
     return int(text) if text.lstrip("-").isdigit() else text

@@ -1,7 +1,9 @@
-"""Java and Kafka's jars: found, fetched once from Maven Central, and put on a command line.
+"""Java and Kafka's jars: the search for Java, one fetch from Maven Central, and the command lines.
 
-Rules: what is missing is named together with the package that brings it; a fetch that was interrupted leaves no
-half-filled cache; once filled, the cache needs neither Maven nor a network.
+Rules:
+- An error about a missing tool names the package to install.
+- An interrupted fetch leaves no incomplete cache.
+- A complete cache needs neither Maven nor a network.
 """
 
 import os
@@ -22,7 +24,7 @@ CACHES = Path(
 CACHE = CACHES / VERSION
 LIBS = CACHE / "libs"
 
-# Small heaps and the cheapest JIT: short-lived brokers on a shared machine start fastest this way.
+# Short-lived brokers on a shared machine start fastest with small heaps and the simplest JIT.
 JVM = os.environ.get("KAFKA_JVM", "-XX:+UseSerialGC -XX:TieredStopAtLevel=1").split() + ["-Djava.net.preferIPv4Stack=true"]
 
 POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">
@@ -52,7 +54,7 @@ log4j.appender.out.layout.ConversionPattern=%%d{ISO8601} %%-5p %%m (%%c{1})%%n
 DUMP_CLASS = "KafkaDump"
 DUMP_SOURCE = Path(__file__).resolve().parent / f"{DUMP_CLASS}.java"
 
-# Seconds to wait before each further attempt at a fetch that failed: a registry may be away for a moment.
+# The pauses before the retries of a failed fetch, in seconds: a registry may be briefly unavailable.
 FETCH_PAUSES = (5, 15, 30)
 
 
@@ -65,40 +67,40 @@ def note(message):
     print(message, file=sys.stderr, flush=True)
 
 
-def number(version):
-    """A version as numbers, to compare."""
+def version_number(version):
+    """Returns a version as a tuple of numbers, for comparisons."""
     return tuple(int(part) for part in version.split("."))
 
 
 def pom(version):
-    """What Maven is to fetch for a release. Without a binding for slf4j the brokers would log nothing."""
-    scala = "2.13" if number(version) >= (2, 4) else "2.12"
+    """Returns the Maven project with the jars of a release.  The brokers need a binding for slf4j to write logs."""
+    scala = "2.13" if version_number(version) >= (2, 4) else "2.12"
     wanted = [("org.apache.kafka", f"kafka_{scala}", version)]
-    if number(version) >= (4, 0):
+    if version_number(version) >= (4, 0):
         wanted += [("org.apache.kafka", "kafka-tools", version), ("org.apache.logging.log4j", "log4j-slf4j-impl", "2.24.3")]
-    else:  # log4j 1; and what Java has had no more since 11
+    else:  # log4j 1, and JAXB, which Java 11 removed
         wanted += [("org.slf4j", "slf4j-reload4j", "1.7.36"), ("javax.xml.bind", "jaxb-api", "2.3.1")]
-    if (3, 3) <= number(version) < (4, 0):
+    if (3, 3) <= version_number(version) < (4, 0):
         wanted.append(("org.apache.kafka", "kafka-tools", version))
     return POM % "".join(DEPENDENCY % one for one in wanted)
 
 
 def java(tool="java"):
-    """The path of java or javac; says what to install when it is missing or too old."""
+    """Returns the path of java or javac.  A failure names the package to install."""
     home = os.environ.get("JAVA_HOME")
     found = str(Path(home) / "bin" / tool) if home else None
     if not (found and os.access(found, os.X_OK)):
         found = shutil.which(tool)
     if not found:
         package = "openjdk-17-jre-headless" if tool == "java" else "openjdk-17-jdk-headless"
-        what = "a Java 17+ runtime" if tool == "java" else "a Java 17+ JDK"
-        die(f"`{tool}` not found: install {what} (Debian/Ubuntu: apt install {package}; Fedora: dnf install "
+        product = "a Java 17+ runtime" if tool == "java" else "a Java 17+ JDK"
+        die(f"`{tool}` not found: install {product} (Debian/Ubuntu: apt install {package}; Fedora: dnf install "
             f"java-17-openjdk-devel; macOS: brew install openjdk@17), or set JAVA_HOME", 127)
     return found
 
 
 def check_java_version():
-    """Kafka 4 brokers need Java 17; older ones fail with an obscure class-file error."""
+    """Checks for Java 17, which Kafka 4 brokers need.  An older Java fails with an obscure class-file error."""
     text = subprocess.run([java(), "-version"], capture_output=True, text=True).stderr
     try:
         parts = text.split('"')[1].split(".")
@@ -106,11 +108,11 @@ def check_java_version():
     except (IndexError, ValueError):
         return  # an unusual version string: let Kafka decide
     if major < 17:
-        die(f"{java()} is Java {major}; Kafka {VERSION} needs Java 17 or newer", 127)
+        die(f"{java()} is Java {major}: Kafka {VERSION} needs Java 17 or newer", 127)
 
 
 def resolve_jars(mvn, work):
-    """Runs Maven in `work` until its folder `libs` holds Kafka, again after a pause when that fails."""
+    """Runs Maven in `work` until its folder `libs` has Kafka, with a pause before each retry."""
     for pause in (*FETCH_PAUSES, None):
         done = subprocess.run(
             [mvn, "-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=libs", "-DincludeScope=runtime"],
@@ -118,26 +120,26 @@ def resolve_jars(mvn, work):
         if not done.returncode and list(Path(work, "libs").glob("kafka_2.*.jar")):
             return
         if pause is None:
-            die("Maven could not resolve Kafka's jars (see above); is Maven Central, or your mirror in "
-                "~/.m2/settings.xml, reachable?")
-        note(f"Maven could not resolve Kafka's jars; trying again in {pause} s")
+            die("Maven could not resolve Kafka's jars (see above): check that Maven Central, or your mirror in "
+                "~/.m2/settings.xml, is reachable")
+        note(f"Maven could not resolve Kafka's jars, retry in {pause} s")
         time.sleep(pause)
 
 
 def fetch(force=False, version=VERSION):
-    """Resolves Kafka's jars into the cache, and returns their folder.  Does nothing (and needs nothing) when they are there."""
+    """Downloads Kafka's jars into the cache, unless the cache is complete, and returns their folder."""
     cache = CACHES / version
-    complete = cache / "complete"  # written last: the jars are all there
+    complete = cache / "complete"  # written last: marks a complete cache
     if complete.exists() and not force:
         return cache / "libs"
     mvn = shutil.which("mvn")
     if not mvn:
-        die(f"`mvn` not found: Maven is needed once, to download Kafka {version} into {cache} "
+        die(f"`mvn` not found: Maven is needed once to download Kafka {version} into {cache} "
             "(Debian/Ubuntu: apt install maven; Fedora: dnf install maven; macOS: brew install maven)", 127)
     java()
     note(f"fetching Kafka {version} into {cache} ...")
     cache.mkdir(parents=True, exist_ok=True)
-    # Into a fresh folder that is then renamed: an interrupted fetch leaves no half-filled cache.
+    # The jars are downloaded into a new folder, which is then renamed. An interrupted fetch leaves no incomplete cache.
     with tempfile.TemporaryDirectory(dir=cache, prefix="fetch-") as work:
         Path(work, "pom.xml").write_text(pom(version))
         resolve_jars(mvn, work)
@@ -156,18 +158,18 @@ def classpath():
 
 
 def java_command(role="tool", heap="256m", version=VERSION):
-    """java with the options shared by all our JVMs; `role` picks the log4j configuration."""
+    """Returns java with the options that all JVMs of this tool share.  `role` selects the log4j configuration."""
     cache = CACHES / version
     return [java(), f"-Xmx{heap}", *JVM, f"-Dlog4j2.configurationFile={cache}/log4j2-{role}.xml",
             f"-Dlog4j.configuration=file:{cache}/log4j-{role}.properties"]
 
 
 def dump_classes():
-    """Compiles the class behind `kafka dump`, once per version of its source."""
+    """Compiles the class of `kafka dump` if its source has changed, and returns the classpath."""
     out = CACHE / "dump"
     compiled, text = out / DUMP_SOURCE.name, DUMP_SOURCE.read_text()
     if not compiled.exists() or compiled.read_text() != text:
         out.mkdir(parents=True, exist_ok=True)
         subprocess.run([java("javac"), "-cp", classpath(), "-d", str(out), str(DUMP_SOURCE)], check=True)
-        compiled.write_text(text)  # last, so that a failed compilation is done again
+        compiled.write_text(text)  # written last, so that a failed compilation is repeated
     return f"{out}{os.pathsep}{classpath()}"

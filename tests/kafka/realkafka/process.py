@@ -1,6 +1,6 @@
-"""Processes that the tool started, and ports for them.
+"""Processes that the tool starts, and free ports for them.
 
-Rule: no process is ever signalled that this cluster did not start.
+Rule: The tool signals only processes that this cluster started.
 """
 
 import os
@@ -16,25 +16,25 @@ from .wire import HOST
 
 
 class Process:
-    """A process we started, remembered by a pid file and recognised by a mark on its command line,
-    so that a pid that meanwhile belongs to somebody else's process is never signalled."""
+    """A process of this cluster.  The pid is in a file, and a mark on the command line identifies the process, so that the
+    tool never signals another process that has got the same pid."""
 
     def __init__(self, pid_file, mark):
         self.pid_file, self.mark = Path(pid_file), str(mark)
 
     def look(self):
-        """(pid, state letter), or (None, "") if the process is gone."""
+        """Returns (pid, state letter), or (None, "") if the process has ended."""
         try:
             pid = int(self.pid_file.read_text())
         except (OSError, ValueError):
             return None, ""
-        try:  # Linux, without the cost of running ps
+        try:  # Linux: faster than ps
             for _ in range(100):
                 state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
                 args = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                 if args or state in "ZX":
                     break
-                time.sleep(0.01)  # a process just started has no command line for a moment
+                time.sleep(0.01)  # a new process has no command line for a moment
         except OSError:
             if Path("/proc/self/stat").exists():
                 return None, ""
@@ -45,7 +45,7 @@ class Process:
 
     @property
     def pid(self):
-        """The pid if the process is alive, else None."""
+        """Returns the pid if the process is alive, else None."""
         return self.look()[0]
 
     @property
@@ -76,7 +76,7 @@ class Process:
         return True
 
     def end(self, grace=0.0):
-        """SIGTERM and `grace` seconds, then SIGKILL."""
+        """Ends the process: SIGTERM, up to `grace` seconds to end, then SIGKILL."""
         if grace and self.signal(signal.SIGTERM):
             self.signal(signal.SIGCONT)  # a paused process cannot react
             if self.wait_gone(grace):
@@ -86,8 +86,8 @@ class Process:
 
 
 def free_ports(count):
-    """Free loopback ports below the kernel's ephemeral range: there, no outgoing connection can take
-    a killed broker's port before the broker is started again."""
+    """Returns free loopback ports below the kernel's ephemeral range.  An outgoing connection can't take such a port of a
+    killed broker before the broker starts again."""
     try:
         low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     except (OSError, ValueError, IndexError):
@@ -104,7 +104,7 @@ def free_ports(count):
             except OSError:
                 s.close()
                 continue
-            held.append(s)  # keep it bound until we have them all
+            held.append(s)  # stays bound until all ports are found
             ports.append(port)
     finally:
         for s in held:

@@ -1,6 +1,6 @@
 """`kafka up` and `kafka down`: certificates, configurations, data directories, start and end of a cluster.
 
-Rules: a start that fails leaves nothing running, and its logs; only loopback addresses are listened on.
+Rules: A failed start stops all processes and keeps the logs.  Processes listen only on loopback addresses.
 """
 
 import base64
@@ -20,9 +20,9 @@ from .wire import HOST
 
 USER, PASSWORD = "alice", "alice-secret"
 MECHANISMS = {"plain": "PLAIN", "scram-256": "SCRAM-SHA-256", "scram-512": "SCRAM-SHA-512", "oauthbearer": "OAUTHBEARER"}
-# Whom the clients' certificates name.
+# The names in the clients' certificates.
 CLIENTS = {"client": USER, "other-client": "bob"}
-# What the brokers' certificates say: names, first and last day of validity.
+# The brokers' certificates: names, first and last day of validity.
 CERTIFICATES = {
     "good": ("DNS:localhost, IP:127.0.0.1", "20250101000000Z", "20450101000000Z"),
     "wrong-name": ("DNS:kafka.example", "20250101000000Z", "20450101000000Z"),
@@ -31,10 +31,10 @@ CERTIFICATES = {
 
 
 def make_tls(directory, brokers, certificate):
-    """A certificate authority, a certificate per broker (one of CERTIFICATES) and one for each of two clients."""
+    """Creates a certificate authority, a certificate (one of CERTIFICATES) for each broker, and one for each client."""
     openssl = shutil.which("openssl")
     if not openssl:
-        die("`openssl` not found: it is needed for --tls (Debian/Ubuntu: apt install openssl; macOS: brew install openssl)", 127)
+        die("`openssl` not found: --tls needs it (Debian/Ubuntu: apt install openssl; macOS: brew install openssl)", 127)
     tls = directory / "tls"
     tls.mkdir()
     tls.chmod(0o700)
@@ -120,7 +120,7 @@ def server_properties(plan, directory, n):
         "transaction.state.log.min.isr": isr,
         "share.coordinator.state.topic.replication.factor": rf,
         "share.coordinator.state.topic.min.isr": isr,
-        # small and quick: few internal partitions, no waiting for more consumers, swift fail-over
+        # speed: few internal partitions, no wait for more consumers, fast fail-over
         "offsets.topic.num.partitions": 3,
         "transaction.state.log.num.partitions": 3,
         "share.coordinator.state.topic.num.partitions": 3,
@@ -146,10 +146,10 @@ def server_properties(plan, directory, n):
         config[client + "sasl.enabled.mechanisms"] = mechanism
         if mechanism == "PLAIN":
             module = f'org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}="{PASSWORD}";'
-        elif mechanism == "OAUTHBEARER":  # tokens without a signature, which the broker's default validator takes
+        elif mechanism == "OAUTHBEARER":  # unsigned tokens, which the broker's default validator accepts
             module = ("org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required "
                       'unsecuredLoginStringClaim_sub="broker";')
-        else:  # the user is in the cluster's metadata, put there by `format --add-scram`
+        else:  # `format --add-scram` puts the user into the cluster's metadata
             module = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
         config[client + mechanism.lower() + ".sasl.jaas.config"] = module
     config.update(plan["set"])
@@ -184,7 +184,7 @@ def prepare(plan, directory):
         (directory / "username").write_text(USER + "\n")
         (directory / "password").write_text(PASSWORD + "\n")
     cluster_id = "-"
-    while cluster_id.startswith("-"):  # that would look like an option
+    while cluster_id.startswith("-"):  # a leading hyphen looks like an option
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     formats = {}
     for n in plan["brokers"]:
@@ -209,7 +209,7 @@ def command_up(args):
     fetch()
     directory = Path(args.dir).resolve()
     if (directory / "cluster.json").exists():
-        die(f"{directory} already holds a cluster: `kafka down` it first (or `kafka start` its stopped brokers)")
+        die(f"{directory} already has a cluster: run `kafka down` first, or `kafka start` for its stopped brokers")
     if directory.exists() and any(directory.iterdir()):
         die(f"{directory} is not empty: give a new directory")
     if args.proxied:
@@ -222,15 +222,15 @@ def command_up(args):
         b["advertised"] = ports.pop() if args.proxied else b["client"]
         plan["brokers"][n] = b
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # clean up as below when cancelled
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # SIGTERM cleans up as below
     directory.mkdir(parents=True, exist_ok=True)
     try:
         prepare(plan, directory)
     except BaseException:
-        shutil.rmtree(directory)  # it was empty
+        shutil.rmtree(directory)  # was empty before
         raise
 
-    # From here on `kafka down` can clean up whatever happens.
+    # The file exists before the brokers start, so that `kafka down` can always clean up.
     (directory / "cluster.json").write_text(json.dumps(plan, indent=1) + "\n")
     cluster = Cluster(directory)
     try:
@@ -240,8 +240,8 @@ def command_up(args):
             cluster.launch(n)
         cluster.wait_ready(cluster.brokers, args.timeout)
     except BaseException:
-        stop_all(cluster)  # leave the logs, but nothing running
-        note(f"start-up failed; logs are kept in {directory} until `kafka down`")
+        stop_all(cluster)  # keeps the logs
+        note(f"the start failed, and the logs are in {directory} until `kafka down`")
         raise
     bootstrap = ",".join(f"{args.host}:{b['advertised']}" for b in cluster.brokers.values())
     (directory / "bootstrap").write_text(bootstrap + "\n")
@@ -258,5 +258,5 @@ def command_down(args):
     if args.keep:
         stop_all(cluster, grace=15)
     else:
-        stop_all(cluster)  # the data goes anyway: no need for an orderly shutdown
+        stop_all(cluster)  # the data is deleted, so that no orderly shutdown is needed
         shutil.rmtree(cluster.dir)

@@ -1,7 +1,7 @@
-"""One broker of any release of Apache Kafka from 0.11 on, on loopback: KRaft from 3.3 on, with a ZooKeeper before it.
+"""One broker of any release of Apache Kafka from 0.11 on, on loopback: KRaft from 3.3 on, with a ZooKeeper before 3.3.
 
-Rules: as for the cluster: only loopback addresses, and no process is signalled that was not started here. The second listener
-of the broker is reached through a proxy that can cut every connection and make answers late.
+Rules: Processes listen only on loopback addresses, and this module signals only processes that it started.  Clients reach the
+broker through a proxy, which can cut all connections and delay answers.
 """
 
 import shutil
@@ -14,24 +14,24 @@ import time
 from pathlib import Path
 
 from .cluster import tail
-from .jars import die, fetch, java_command, number
+from .jars import die, fetch, java_command, version_number
 from .process import Process, free_ports
 from .wire import HOST, array, ask, ask_metadata, string
 
-ZOOKEEPER = "2.8.2"  # the release whose ZooKeeper serves all: older ones don't start on Java 17
+ZOOKEEPER = "2.8.2"  # the release whose ZooKeeper serves all releases, because older ones don't start on Java 17
 CLUSTER_ID = "MkU3OEVBNTcwNTJENDM2Qk"
 
 
 class Broker:
     def __init__(self, version, directory):
-        if number(version) < (0, 11):
-            die(f"Kafka {version} has no idempotent producers: 0.11 is the oldest")
-        self.version, self.number, self.dir = version, number(version), Path(directory).resolve()
+        if version_number(version) < (0, 11):
+            die(f"Kafka {version} has no idempotent producers: use 0.11 or newer")
+        self.version, self.number, self.dir = version, version_number(version), Path(directory).resolve()
         self.libs = fetch(version=version)
         self.zookeeper = self.number < (3, 3)
         self.proxy = None
 
-    # -- life
+    # -- life cycle
 
     def up(self):
         self.dir.mkdir(parents=True)
@@ -49,7 +49,7 @@ class Broker:
         self.start()
 
     def java(self, heap="512m"):
-        # The ZooKeeper clients before 3.5 need not find out their own name then, which they can't on Java 14 (ZOOKEEPER-3779).
+        # Without SASL, a ZooKeeper client before 3.5 does not resolve its own name, which fails on Java 14 (ZOOKEEPER-3779).
         return [*java_command("broker", heap, self.version), "-Dzookeeper.sasl.client=false", "-cp", f"{self.libs}/*"]
 
     def start_zookeeper(self):
@@ -127,7 +127,7 @@ class Broker:
     # -- topics
 
     def metadata(self, topics):
-        """As the tool's, also of a broker of 0.11, which knows no Metadata v5: ({node: ..}, {topic: {"partitions": ..}})."""
+        """Returns ({node: ..}, {topic: {"partitions": ..}}) like `ask_metadata`.  A broker of 0.11 knows only Metadata v4."""
         if self.number >= (1, 0):
             return ask_metadata(self.internal, topics, timeout=5)
         r = ask(self.internal, 3, 4, array(string(t) for t in topics) + b"\0", timeout=5)
@@ -143,7 +143,7 @@ class Broker:
             lambda: (r.take("h"), r.string(), r.take("b"), r.array(partition)))}
 
     def create(self, topic, partitions):
-        """Makes a topic and waits for its leaders."""
+        """Creates a topic and waits for its leaders."""
         body = array([string(topic) + struct.pack(">ih", partitions, 1) + array([]) + array([])])
         end = time.time() + 30
         while True:
@@ -165,7 +165,7 @@ class Broker:
 
 
 class Proxy:
-    """In front of a broker's listener for clients. `delay` makes its answers late, in seconds; `cut` ends every connection."""
+    """A proxy for the broker's client listener.  `delay` delays answers, in seconds, and `cut` ends all connections."""
 
     def __init__(self, listen, to):
         self.to, self.live, self.delay = to, [], 0.0

@@ -1,7 +1,7 @@
-"""A very small Kafka client, for this tool's own questions.
+"""A minimal Kafka client for this tool's own requests.
 
-Enough of the protocol (non-flexible request versions, plaintext INTERNAL listener) to ask for metadata and to create
-topics in milliseconds instead of starting a JVM for each question.
+The client knows non-flexible request versions on the plaintext INTERNAL listener.  It fetches metadata and creates topics in
+milliseconds, without the start of a JVM.
 """
 
 import socket
@@ -67,7 +67,7 @@ def ask(port, api, version, body, timeout=10.0):
 
 
 def ask_metadata(port, topics=None, timeout=10.0):
-    """Metadata v5: ({node: (host, port)}, {topic: {"error", "partitions": {p: {...}}}})."""
+    """Requests Metadata v5.  Returns ({node: (host, port)}, {topic: {"error", "partitions": {p: {...}}}})."""
     body = struct.pack(">i", -1) if topics is None else array(string(t) for t in topics)
     r = ask(port, 3, 5, body + b"\0", timeout)
     r.take("i")  # throttle time
@@ -89,7 +89,7 @@ def ask_metadata(port, topics=None, timeout=10.0):
 
 
 def ask_end_offset(port, topic, partition):
-    """ListOffsets v2 at the partition's leader: its high watermark."""
+    """Requests ListOffsets v2 from the partition's leader.  Returns the high watermark, or None on an error."""
     body = struct.pack(">ib", -1, 0) + array(
         [string(topic) + array([struct.pack(">iq", partition, -1)])])
     r = ask(port, 2, 2, body)

@@ -33,8 +33,9 @@ const LOST: u32 = 10;
 /// Run a demonstration on a cluster inside this process, with faults (needs no Kafka)
 ///
 /// Three brokers run inside the process. The demonstration publishes events of all types while leaders move, answers are
-/// lost and a broker is killed. Events that the brokers reject become dead letters and are replayed. At the end every
-/// verdict is checked against the brokers' logs, and the result is printed as `ledger: ok` or `ledger: FAILED`.
+/// lost and a broker is killed. Events that the brokers reject become dead letters and are replayed. The
+/// demonstration ends with a check of every verdict against the brokers' logs, and prints `ledger: ok` or
+/// `ledger: FAILED`.
 #[derive(Args, Debug)]
 pub(crate) struct DemoArgs {
     /// Publish this number of events, 1 to 1000000

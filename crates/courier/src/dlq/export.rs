@@ -2,7 +2,7 @@
 //!
 //! Rules:
 //! - A line is the dead letter's own JSON, from which an import restores the same dead letter.
-//! - The output file is on disk before the command reports success. Until then an existing file is unchanged.
+//! - The output file is on disk before the command reports success. An existing file is unchanged until then.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};

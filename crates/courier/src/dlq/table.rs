@@ -66,7 +66,7 @@ pub(crate) struct LetterTable {
 }
 
 impl LetterTable {
-    /// Returns a table for rows like these on a terminal of this `width`. Without a width nothing is cut.
+    /// Returns a table for rows like these on a terminal of this `width`. Nothing is cut if there is no width.
     pub(crate) fn fit(rows: &[LetterRow], width: Option<usize>) -> Self {
         let wanted: [usize; COLUMNS] = std::array::from_fn(|i| {
             let cells = rows.iter().map(|row| console::measure_text_width(&row.0[i]));

@@ -127,7 +127,7 @@ impl Advice {
         if !self.has_retriable {
             let they = if them == "it" { "it fails" } else { "they fail" };
             return format!(
-                "{they} again until the cause is fixed: raise the topic's max.message.bytes or fix what rejects {them}, \
+                "{they} again until the cause is fixed: raise the topic's max.message.bytes or change the setting that rejects {them}, \
                  then {replay} sends {them} (--to-topic sends {them} to another topic), or `courier dlq purge{option}` with \
                  a selection removes {them}"
             );
@@ -219,8 +219,8 @@ impl RunDeadLetters {
         if self.file.as_ref().is_some_and(|file| file.name() == store) && held == 0 {
             return emptied(store, count);
         }
-        // The file may have dead letters of earlier runs, and may no longer have those that were delivered after all. The
-        // count of a topic is not known.
+        // The file may have dead letters of earlier runs, and may no longer have dead letters that were delivered after
+        // all. The count of a topic is not known.
         let is_file = self.file.as_ref().is_some_and(|file| file.name() == store);
         let holds_others = held != count;
         let now = if is_file && holds_others { format!(", which holds {}", HumanCount(held)) } else { String::new() };

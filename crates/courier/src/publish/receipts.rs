@@ -2,7 +2,7 @@
 //!
 //! Rules:
 //! - An existing file is overwritten only after a broker was reached.
-//! - After the first failed write nothing more is written, and the error is kept.
+//! - The first failed write ends all writing, and its error is kept.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};

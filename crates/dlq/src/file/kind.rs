@@ -69,7 +69,7 @@ pub(super) fn check(path: &Path) -> Result<(), FileFault> {
     FileKind::of(fs::metadata(path)?.file_type()).map_or(Ok(()), |kind| Err(FileFault::NotRegular(kind)))
 }
 
-/// As [`check`], for a file that may not exist.
+/// Does the same as [`check`] for a file that may not exist.
 pub(super) fn check_if_exists(path: &Path) -> Result<(), FileFault> {
     match check(path) {
         Err(FileFault::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(()),

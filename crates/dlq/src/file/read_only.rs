@@ -3,8 +3,8 @@
 //! Rules:
 //! - Nothing is written: no lock file, no socket, no repair. Writes of the database, such as a repair after a crash, stay in
 //!   memory and are discarded.
-//! - Readers share the file's lock, so that no process can open the file for writing meanwhile. Without a lock file no
-//!   process has opened the file for writing yet.
+//! - Readers share the file's lock, so that no process can open the file for writing meanwhile. No process has
+//!   opened the file for writing yet if there is no lock file.
 
 use std::collections::BTreeMap;
 use std::fs::File;

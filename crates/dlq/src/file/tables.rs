@@ -186,8 +186,8 @@ impl Tables {
         })
     }
 
-    /// Restores the state before a failure: in the file with this identity, removes all entries from the position `next`. In
-    /// another file all letters stay, at positions that no letter had before.
+    /// Restores the state before a failure: removes all entries from the position `next`, if the file has this identity.
+    /// All letters of another file stay, at positions that no letter had before.
     pub(super) fn resume(&self, identity: u64, next: u64) -> Result<((), Holdings), FileFault> {
         self.write(|tables| {
             if tables.identity == identity {

@@ -26,7 +26,7 @@ pub(crate) struct ReadyPartition {
 pub(crate) struct InFlightRequest {
     pub(crate) id: RequestId,
     pub(crate) sent_at: Instant,
-    /// When the socket took the last byte of the request.
+    /// The time at which the socket took the last byte of the request.
     pub(crate) written_at: Option<Instant>,
     pub(crate) bytes: usize,
     /// The partitions with a batch in the request.
@@ -45,7 +45,7 @@ pub(crate) struct BrokerConn {
     pub(crate) load: usize,
     pub(crate) last_answer: Option<Instant>,
     pub(crate) last_used: Instant,
-    /// When the session with the broker is about to end.
+    /// The time to replace the connection, shortly before the session with the broker ends.
     pub(crate) replace_at: Option<Instant>,
     /// Whether the connection takes no new requests. It is closed once nothing is in flight on it.
     pub(crate) retiring: bool,

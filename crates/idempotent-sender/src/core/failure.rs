@@ -23,9 +23,9 @@ pub struct Failure {
     pub timed_out: bool,
     /// The number of tries. Failed connections count.
     pub attempts: u32,
-    /// When the batch was first tried, if it was.
+    /// The time of the first attempt, if there was one.
     pub first_attempt: Option<Instant>,
-    /// When the batch was last tried, if it was.
+    /// The time of the last attempt, if there was one.
     pub last_attempt: Option<Instant>,
     /// The stamp of the batch, if the batch may be in the log. A later verification searches for this stamp.
     pub stamp: Option<kafka_courier_batcher::Stamp>,

@@ -51,7 +51,7 @@ impl Outage {
 pub struct WaitingRecords {
     /// Records in batches without a verdict.
     pub events: u64,
-    /// When the first of these records fails, unless the broker returns earlier.
+    /// The time at which the first of these records fails, unless the broker returns earlier.
     pub first_fails_at: Option<Instant>,
 }
 

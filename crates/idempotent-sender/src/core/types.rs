@@ -287,7 +287,7 @@ pub struct Submission<T> {
     pub token: T,
     /// The number of the batch among the batches of its partition: dense, from 0. Batches are sent in this order.
     pub ordinal: u64,
-    /// When the first record was published. `delivery_timeout` counts from here.
+    /// The time at which the first record was published. `delivery_timeout` counts from here.
     pub published_at: Instant,
     /// The encoded records.
     pub batch: EncodedBatch,
@@ -460,9 +460,9 @@ pub struct Settlement<T> {
     pub records: RecordSet,
     /// The verdict.
     pub verdict: Verdict,
-    /// When the first record was published.
+    /// The time at which the first record was published.
     pub published_at: Instant,
-    /// When the batch was first tried, if it was.
+    /// The time of the first attempt, if there was one.
     pub first_attempt: Option<Instant>,
     /// The encoded records, for dead letters and for reuse of the buffer.
     pub batch: Arc<EncodedBatch>,

@@ -48,7 +48,7 @@ pub(crate) struct BrokerConnection {
     pending: Arc<PendingBatches>,
     /// Frames that opening the connection took.
     pub(crate) setup_frames: u64,
-    /// When to replace the connection: its SASL session ends soon after.
+    /// The time to replace the connection, shortly before its SASL session ends.
     pub(crate) replace_at: ReplaceAt,
 }
 

@@ -5,7 +5,7 @@
 //!   write waits for its replicas.
 //! - Known brokers are asked before the configured ones. The configured ones are asked again when all known brokers
 //!   are gone (KIP-899). Each failure rotates the order.
-//! - After a refusal of the credentials, no broker is asked for a pause. Callers get that refusal meanwhile.
+//! - A refusal of the credentials starts a pause without requests to any broker. Callers get that refusal meanwhile.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -185,8 +185,8 @@ impl Control {
         self.state.lock().await.connection.is_some()
     }
 
-    /// Returns a connection as [`connection`](Self::connection) does, and reports each step in `progress`. After a
-    /// failure, `progress` holds the step that failed.
+    /// Returns a connection as [`connection`](Self::connection) does, and reports each step in `progress`, which holds
+    /// the failed step after a failure.
     pub(super) async fn connection_with_progress(
         &self,
         progress: &HealthProgress,

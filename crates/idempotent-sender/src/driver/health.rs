@@ -104,7 +104,7 @@ pub struct Probe {
     pub topics: Vec<Arc<str>>,
     /// The current part of this check.
     pub progress: Arc<HealthProgress>,
-    /// Where the result is sent.
+    /// The receiver of the result.
     pub answer: oneshot::Sender<Result<(), Unhealthy>>,
 }
 
@@ -118,8 +118,8 @@ pub struct Unhealthy {
 }
 
 impl Control {
-    /// Checks a round trip, and that the topics exist and are writable. Without a producer id, it also checks that a
-    /// broker assigns one.
+    /// Checks a round trip, and that the topics exist and are writable. The check also requests a producer id if there
+    /// is none.
     pub(crate) async fn check(
         &self,
         topics: Vec<Arc<str>>,

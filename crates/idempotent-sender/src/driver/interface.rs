@@ -73,7 +73,7 @@ pub enum DriverCommand<T> {
         partition: PartitionId,
         /// The batch's ordinal in its partition.
         ordinal: u64,
-        /// When the batch's linger is over.
+        /// The end of the batch's linger.
         deadline: Instant,
     },
     /// Deliver a batch.
@@ -91,7 +91,7 @@ pub enum DriverCommand<T> {
     Probe(Probe),
     /// Close. Batches without a verdict fail at `deadline`.
     Close {
-        /// When to fail the remaining batches.
+        /// The time at which the remaining batches fail.
         deadline: Instant,
     },
 }

@@ -383,7 +383,7 @@ where
 {
     fn drop(&mut self) {
         self.upcalls.ending();
-        // From here on, a publisher with a sealed batch gets the batch back.
+        // A publisher with a sealed batch gets the batch back after this call.
         self.commands.close();
         let now = Instant::now();
         while let Ok(command) = self.commands.try_recv() {

@@ -14,9 +14,9 @@ use crate::core::TopicUuid;
 pub(crate) const FIRST_FLEXIBLE: i16 = 12;
 /// Version 5 and later report the log's start.
 pub(crate) const VERSIONS: (i16, i16) = (5, 13);
-/// From this version on, topics are named by id.
+/// The first version that names topics by id.
 const BY_TOPIC_ID: i16 = 13;
-/// From this version on, an answer has a top-level error code.
+/// The first version whose answers have a top-level error code.
 const TOP_LEVEL_ERROR: i16 = 7;
 
 /// Requests records of one partition from its leader, up to the high watermark.

@@ -11,7 +11,7 @@ use super::splice::{BatchSlot, PendingBatches, correlation_id};
 use super::writer::WireWriter;
 use crate::core::{BrokerAddress, BrokerId, PartAnswer, ProduceAnswer, ProducePart, TopicUuid};
 
-/// From this version on, topics are named by id.
+/// The first version that names topics by id.
 const BY_TOPIC_ID: i16 = 13;
 pub(crate) const FIRST_FLEXIBLE: i16 = 9;
 pub(crate) const VERSIONS: (i16, i16) = (3, 13);

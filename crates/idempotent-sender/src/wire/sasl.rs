@@ -9,7 +9,7 @@ pub(crate) mod handshake {
     use super::{Arc, WireError, WireReader, WireWriter};
 
     pub(crate) const FIRST_FLEXIBLE: i16 = i16::MAX;
-    /// In version 0, bare SASL tokens follow, without Kafka's framing.
+    /// Version 0 is excluded, because bare SASL tokens without Kafka's framing follow it.
     pub(crate) const VERSIONS: (i16, i16) = (1, 1);
 
     /// Requests a mechanism.

@@ -62,7 +62,7 @@ pub(crate) struct SplicedFrame {
 }
 
 impl SplicedFrame {
-    /// Creates a frame of a request of `len` bytes and its batches. The length comes first.
+    /// Creates a frame of a request of `len` bytes and its batches. The frame begins with its length.
     pub(crate) fn new(len: usize, slots: Vec<BatchSlot>) -> Self {
         let all = slots.iter().map(|slot| slot.batch.len()).sum::<usize>() + len;
         let length = u32::try_from(all).unwrap_or(u32::MAX).to_be_bytes();

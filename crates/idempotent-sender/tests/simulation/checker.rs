@@ -10,8 +10,8 @@
 //! - A delivery has the leader's append time if and only if the topic has LogAppendTime.
 //! - The design excuses the following cases only, and never a delivery at an offset:
 //!   - The leader forgot the producer id between a record's publication and its append. The cause is an unclean
-//!     election, or old records while an attempt of this record was in doubt. In the second case, no old records were
-//!     sent after this record before its verdict.
+//!     election, or old records while an attempt of this record was in doubt. The second cause requires that no old
+//!     records were sent after this record before its verdict.
 //!   - A recreated topic is written by name, and the sender did not know that incarnation when it sent the stamp.
 //!   - An unclean election has truncated the log without the sender's knowledge. A record in doubt may then precede the
 //!     offset at which its check begins.

@@ -227,8 +227,8 @@ impl World {
             // The broker knows no leader until its first update.
             self.brokers[broker].views[partition].leader = None;
             let replica = &mut self.partitions[partition].replicas[broker];
-            // After a kill and after an orderly stop, the broker loads a snapshot of its whole log. It remembers one
-            // batch of each producer.
+            // A restarted broker loads a snapshot of its whole log, after a kill and after an orderly stop. It
+            // remembers one batch of each producer.
             replica.producers = Producers::rebuild(&replica.log, replica.log.len());
             replica.offline = false;
             self.expire_ids(partition, broker);

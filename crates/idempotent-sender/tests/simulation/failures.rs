@@ -2,8 +2,8 @@
 //!
 //! Rules:
 //! - Every sending of a record counts as an attempt, and is between the first and the last attempt of the failure.
-//! - A record is unknown only if it has an open attempt, or a leader answered with 46. Without an open attempt, 46
-//!   contradicts the earlier refusals.
+//! - A record is unknown only if it has an open attempt, or a leader answered with 46. An answer of 46 contradicts the
+//!   earlier refusals if no attempt is open.
 //! - The failure of a record that may be written names the record's stamp, its topic's id, and an offset that does not
 //!   exceed the record's offset.
 

@@ -362,7 +362,7 @@ impl World {
         !paused.is_empty()
     }
 
-    /// Ends all faults. From then on every record must get its verdict, and new records must be delivered.
+    /// Ends all faults. Every record must then get its verdict, and new records must be delivered.
     pub(crate) fn heal(&mut self) {
         self.trace(|| "all faults end".to_owned());
         self.healed = true;

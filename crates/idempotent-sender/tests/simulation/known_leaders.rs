@@ -3,7 +3,7 @@
 //! Rules:
 //! - The sender must apply metadata, and may apply a leader hint in an answer (KIP-951). It may send to a leader if an
 //!   answer named that leader with an epoch not older than the newest epoch of metadata.
-//! - After four failures in a row the sender may doubt a leader, and may send to any leader that the cluster has named.
+//! - The sender may doubt a leader after four failures in a row, and may send to any leader that the cluster has named.
 //!   The same holds without a leader in metadata, and in a recreated topic, whose epochs begin again.
 
 use std::collections::BTreeSet;
@@ -19,7 +19,7 @@ const RETURN_AFTER: u32 = 4;
 impl KnownTopic {
     /// Returns whether the sender must know that this is the topic's incarnation.
     pub(crate) fn knows(&self, incarnation: u32) -> bool {
-        // The first change is the sender's first metadata. After a third change the incarnation may be a former one.
+        // The first change is the sender's first metadata. The incarnation may be a former one after a third change.
         self.incarnation == incarnation && (self.changes <= 2 || self.in_a_row >= RETURN_AFTER)
     }
 }

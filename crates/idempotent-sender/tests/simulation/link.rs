@@ -2,7 +2,7 @@
 //!
 //! Rules:
 //! - A connection delivers in order in both directions. A loss affects all later messages too.
-//! - After the client has closed a connection, the broker may still read the requests that were written completely.
+//! - The broker may still read completely written requests of a connection that the client has closed.
 //! - A request never arrives if the connection ends before the socket took the request's last byte.
 
 use std::collections::VecDeque;

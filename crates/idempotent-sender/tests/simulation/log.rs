@@ -1,7 +1,7 @@
 //! A replica's log and its producer state, after Apache Kafka's `ProducerStateManager`.
 //!
 //! Rules:
-//! - A replica remembers five batches of a producer. After a start or the load of a snapshot, it remembers one.
+//! - A replica remembers five batches of a producer, but only one after a start or the load of a snapshot.
 //! - A duplicate has the epoch and exactly the first and last sequence of a remembered batch.
 //! - An unknown producer may begin at any sequence. Kafka 4.5 and newer accept only sequence 0 in a partition that was
 //!   never written.

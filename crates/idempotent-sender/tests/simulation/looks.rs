@@ -1,8 +1,8 @@
 //! Looks at producer states and logs: the brokers' answers, their filtering, and the results for each record.
 //!
 //! Rules:
-//! - Every replica answers DescribeProducers with its own state, which may be older or newer than the leader's. Before
-//!   and after the request, the driver confirms_leader that the broker leads under the epoch that the sender knows.
+//! - Every replica answers DescribeProducers with its own state, which may be older or newer than the leader's. The
+//!   driver confirms before and after the request that the broker leads under the epoch that the sender knows.
 //! - A sender without the right to read receives no state and no log.
 //! - A look belongs to the batch that was answered last. A record that the look finds counts as found while leader and
 //!   epoch stay the same, and so do all earlier records. The answer itself counts for the look's batch only.
@@ -58,7 +58,7 @@ impl World {
         self.schedule_after(wait, Event::ServeSearch(Box::new(search)));
     }
 
-    /// Returns whether the broker confirms_leader that it leads the partition, under the given epoch if any (ListOffsets).
+    /// Returns whether the broker confirms that it leads the partition, under the given epoch if any (ListOffsets).
     pub(crate) fn confirms_leader(&self, leader: &BrokerAddress, partition: PartitionId, epoch: i32) -> bool {
         let broker = leader.id.0 as usize - 1;
         let view = self.brokers[broker].views[model_partition(partition)];

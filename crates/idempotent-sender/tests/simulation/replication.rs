@@ -3,8 +3,8 @@
 //! Rules (Apache Kafka's `Partition`, `ReplicaFetcherThread`):
 //! - A follower fetches only from the leader of the epoch that it knows. It first truncates its log to the part that
 //!   the leader has, and then rebuilds its producer state from a snapshot and the rest of its log.
-//! - The high watermark is the smallest log end offset of the ISR, as the leader knows it, and never decreases. In
-//!   Kafka 3.7 and newer, it does not advance while the ISR is smaller than `min.insync.replicas`.
+//! - The high watermark is the smallest log end offset of the ISR, as the leader knows it, and never decreases. It does
+//!   not advance in Kafka 3.7 and newer while the ISR is smaller than `min.insync.replicas`.
 
 use crate::cluster::{BROKERS, MS};
 use crate::log::Producers;

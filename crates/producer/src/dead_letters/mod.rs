@@ -105,8 +105,8 @@ impl KafkaConfig {
     }
 }
 
-/// Starts the service through which other processes reach the file. Without the service the file works for this
-/// process.
+/// Starts the service through which other processes reach the file. A failure leaves the file usable for this process
+/// alone.
 #[cfg(unix)]
 fn serve(file: &Arc<FileStore>) -> Option<Service> {
     let served = file.serve();

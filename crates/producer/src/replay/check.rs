@@ -38,7 +38,7 @@ pub(super) struct FenceCandidates {
     firsts: HashMap<TopicPartition, VecDeque<Position>>,
     /// The first letters of each partition, although earlier ones of their lanes stay.
     others: HashMap<TopicPartition, VecDeque<Position>>,
-    /// With `out_of_order` all letters may serve. With `fence_imported` the producers of imported letters have ended.
+    /// All letters may serve with `out_of_order`. The producers of imported letters have ended with `fence_imported`.
     replay: Replay,
     /// Lanes of the letters until now.
     seen: HashSet<ReplayLane>,
@@ -153,7 +153,7 @@ impl FenceCandidates {
         let attempt = plan::ReplayAttempt {
             now: Timestamp::now(),
             partition: place.partition,
-            // In a recreated topic the letter's own id finds the record.
+            // The letter's own id finds the record in a recreated topic.
             topic_id: held.letter.topic_id,
             producer_id: Some(place.stamp.producer_id),
             log_end: None,

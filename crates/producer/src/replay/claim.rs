@@ -34,7 +34,7 @@ impl Claim {
         self.guard.as_ref().map_or(Ok(()), ReplayGuard::holds)
     }
 
-    /// As [`check`](Self::check), with a result that may be [`CHECK_INTERVAL`] old.
+    /// Does the same as [`check`](Self::check), with a result that may be [`CHECK_INTERVAL`] old.
     pub(super) fn check_recently(&mut self) -> Result<(), StoreError> {
         if self.checked_at.is_none_or(|at| at.elapsed() > CHECK_INTERVAL) {
             self.check()?;

@@ -81,8 +81,8 @@ impl<P> ReplayRun<'_, P> {
         Ok(marked)
     }
 
-    /// Returns the partitions' high watermarks. Records that are sent from now on have no lower offset. Without the
-    /// watermark, for instance because the right to describe is missing, a later check reads from the log's start.
+    /// Returns the partitions' high watermarks. Records that are sent from now on have no lower offset. A later check
+    /// reads from the log's start if the watermark is missing, for instance because the right to describe is missing.
     async fn log_ends<'l>(&self, letters: &'l [PlacedLetter]) -> BTreeMap<(&'l str, i32), i64> {
         let mut ends = BTreeMap::new();
         let deadline = Instant::now() + LOG_END_TIMEOUT;

@@ -2,7 +2,7 @@
 //!
 //! Rules:
 //! - A letter is removed only after its record was acknowledged. A letter that fails again keeps its position.
-//! - The store says that a record is in progress before the record leaves. After a crash the next replay knows which
+//! - The store says that a record is in progress before the record leaves. The next replay after a crash knows which
 //!   records may be in the log.
 //! - Each store has one replay at a time.
 //! - The letters of one key leave a store in the order of their arrival. A letter that stays holds back the later ones.
@@ -46,14 +46,14 @@ pub struct Replay {
     /// Counts the letters, and sends none.
     pub dry_run: bool,
     /// Assumes that the producers of letters that were [imported](kafka_courier_dlq::DeadLetterStore::import) have ended.
-    /// A check may then fence their producer ids to prove that a record is absent. Without this option those producers
-    /// may be running, and a check relies on the present log alone.
+    /// A check may then fence their producer ids to prove that a record is absent. Those producers may otherwise be
+    /// running, and a check relies on the present log alone.
     pub fence_imported: bool,
     /// The topic that all letters are sent to, instead of the letter's topic. A check searches the letter's own topic. A letter
     /// whose record was in progress and failed in this topic belongs to this topic from then on.
     pub to_topic: Option<String>,
     /// Sends a letter although an earlier one of its key stays: not selected, left out, not found, or replayed too often. A
-    /// check may then use such a letter as its fence. Without this option the letter is held back. A letter that fails in
+    /// check may then use such a letter as its fence. The letter is otherwise held back. A letter that fails in
     /// this replay holds back the later ones in either case.
     pub out_of_order: bool,
 }

@@ -173,7 +173,7 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> ReplayRun<'_, P> {
         }
     }
 
-    /// As [`check_claim`](Self::check_claim), for a check before each group of letters.
+    /// Does the same as [`check_claim`](Self::check_claim), for a check before each group of letters.
     fn check_claim_recently(&mut self) -> Result<(), ReplayError> {
         Ok(self.claim.as_mut().map_or(Ok(()), Claim::check_recently)?)
     }

@@ -1,8 +1,8 @@
 //! Sends letters in their own batches, each under a stamp that no other record has (`stamps`).
 //!
 //! Rules:
-//! - The stamp is in the letter's mark before the batch leaves. After a crash the next replay repeats the letter under the
-//!   same stamp, even if the first copy is in flight. The leader appends the copy that arrives first, and acknowledges the
+//! - The stamp is in the letter's mark before the batch leaves. The next replay after a crash repeats the letter under
+//!   the same stamp, even if the first copy is in flight. The leader appends the copy that arrives first, and acknowledges the
 //!   other one as a duplicate. This needs no fence and ends no producer id.
 //! - Letters of a lane are repeated in order. A leader would take a letter that arrives late for a duplicate.
 

@@ -34,7 +34,7 @@ pub struct Doubt {
     pub event_id: Option<String>,
     /// The id of the topic to which the record was sent. A recreated topic of the same name has another id.
     pub topic_id: Option<TopicUuid>,
-    /// The producer id of the record. Without a producer id the record can be found, and its absence cannot be proved.
+    /// The producer id of the record. If it is `None`, the record can be found, and its absence cannot be proved.
     pub producer_id: Option<i64>,
     /// The producer epoch, if known. It is unknown for a record whose replay was interrupted by a crash.
     pub producer_epoch: Option<i16>,

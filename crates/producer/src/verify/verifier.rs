@@ -125,8 +125,8 @@ pub struct NotFenced {
 pub trait Fences: Send {
     /// Returns a dead letter for this place, or `None`.
     ///
-    /// Before the method returns, a durable mark must state that the dead letter has the outcome unknown under this
-    /// stamp. A process that crashes later can then search for the record.
+    /// A durable mark must state before the return that the dead letter has the outcome unknown under this stamp. A
+    /// process that crashes later can then search for the record.
     fn letter_for(&mut self, place: &FencePlace<'_>) -> impl Future<Output = Option<FenceLetter>> + Send;
 }
 

@@ -36,7 +36,7 @@ pub(super) fn has_errors(response: &ProduceResponse) -> bool {
     response.responses.iter().flat_map(|topic| &topic.partition_responses).any(|partition| partition.error_code != 0)
 }
 
-/// Returns the topic's name. From version 13 on the name is looked up by the topic id.
+/// Returns the topic's name, which is looked up by the topic id in version 13 and newer.
 pub(super) fn topic_name(cluster: &ClusterModel, topic: &TopicProduceData, version: i16) -> Option<String> {
     match version {
         BY_TOPIC_ID.. => cluster.name_of(topic.topic_id).map(str::to_owned),

@@ -95,7 +95,7 @@ fn encode<R: Encodable + HeaderVersion>(call: &Call<'_>, response: &R) -> Result
     wire::encode(call.correlation_id, call.version, response).map(Reply::Frame)
 }
 
-/// Applies a Produce request. Under acks=0 there is no answer, and an error ends the connection.
+/// Applies a Produce request. A request with acks=0 gets no answer, and its error ends the connection.
 fn produce_reply(call: &Call<'_>, request: &ProduceRequest) -> Result<Reply, Malformed> {
     let response = produce::answer(call, request);
     match request.acks {

@@ -72,7 +72,7 @@ impl Producers {
     }
 
     /// Checks the sequences of a batch. `reloaded_at` is the log end offset at the leader's last restart, 0 without a
-    /// restart. Under `strict_first`, an unknown id must begin at sequence 0 (KAFKA-15591).
+    /// restart. An unknown id must begin at sequence 0 under `strict_first` (KAFKA-15591).
     pub(crate) fn check_sequence(
         &self,
         stamp: Stamp,

@@ -97,7 +97,7 @@ pub(crate) const SCHEMAS: &[Schema] = &[
     Schema { tags: FETCH_TAGS, ..request(ApiKey::Fetch, (4, 16), 12, FETCH) },
     request(ApiKey::ListOffsets, (1, 9), 6, LIST_OFFSETS),
     request(ApiKey::Metadata, (0, 13), 9, METADATA),
-    // After version 0, authentication continues without headers (KIP-43). Clients with SaslAuthenticate use version 1
+    // Authentication continues without headers after version 0 (KIP-43). Clients with SaslAuthenticate use version 1
     // (KIP-152), but librdkafka requires version 0 in the list.
     Schema { listed_from: 0, ..request(ApiKey::SaslHandshake, (1, 1), NEVER, &[STRING]) },
     request(ApiKey::ApiVersions, (0, 4), 3, API_VERSIONS),

@@ -73,7 +73,7 @@ impl<'a> Walker<'a> {
         Err(Malformed("varint"))
     }
 
-    /// Reads a length or count. Null is 0. In versions without varints, a `short` length has 16 bits, any other 32.
+    /// Reads a length or count. Null is 0. A `short` length has 16 bits in versions without varints, any other 32.
     fn length(&mut self, short: bool, part: &'static str) -> Result<usize, Malformed> {
         let length = if self.flexible {
             i64::from(self.varint()?) - 1

@@ -1,68 +1,68 @@
-//! How long a fault of the cluster is felt: the longest time without an acknowledgement, for this project's library and for
-//! Kafka's Java producer, in the same set-up. `gaps [RUNS] [FAULT..]`; prints each run and the medians.
+//! `gaps [RUNS] [FAULT..]` measures the longest time without an acknowledgement during a fault of the cluster.
 //!
-//! Rules: a fresh cluster for every run; the two in turn, so that a machine that grows slower slows both.
+//! The program runs this project's library and Kafka's Java producer in the same set-up, and prints each run and the
+//! medians. Every run has a new cluster. The two producers take turns, so that a slower machine slows down both.
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use kafka_courier::KafkaConfig;
 use kafka_courier_tests::cluster::Cluster;
-use kafka_courier_tests::faults::{FLOW, Fault, Flow};
+use kafka_courier_tests::faults::{AcknowledgedTraffic, ClusterFault, RECORDS_PER_STEP};
 use kafka_courier_tests::java_traffic::JavaTraffic;
 use kafka_courier_tests::traffic::Traffic;
 
 const TOPIC: &str = "ledger";
 
-/// The Java producer's default since Kafka 4.0; ours is longer, and would be felt as a gap.
-const JAVAS_LINGER: Duration = Duration::from_millis(5);
+/// The Java producer's default since Kafka 4.0. kafka-courier's default is longer and would add to the gaps.
+const JAVA_LINGER: Duration = Duration::from_millis(5);
 
-/// Of all partitions together, and of the worst.
+/// The longest gaps: over all partitions together, and within one partition.
 type Gaps = (Duration, Duration);
 
 fn main() -> Result<()> {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let runs: usize = words.first().map_or(Ok(5), |runs| runs.parse())?;
-    let wanted = |fault: &Fault| words.len() < 2 || words[1..].contains(&format!("{fault:?}"));
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let runs: usize = arguments.first().map_or(Ok(5), |runs| runs.parse())?;
+    let wanted = |fault: &ClusterFault| arguments.len() < 2 || arguments[1..].contains(&format!("{fault:?}"));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    for fault in Fault::ALL.into_iter().filter(wanted) {
-        let (mut ours, mut java) = (Vec::new(), Vec::new());
+    for fault in ClusterFault::ALL.into_iter().filter(wanted) {
+        let (mut courier, mut java) = (Vec::new(), Vec::new());
         for _ in 0..runs {
-            ours.push(runtime.block_on(run_ours(fault))?);
+            courier.push(runtime.block_on(run_courier(fault))?);
             java.push(runtime.block_on(run_java(fault))?);
         }
-        println!("{fault:?}: kafka-courier {}; Java {}", medians(ours), medians(java));
+        println!("{fault:?}: kafka-courier {}; Java {}", medians(courier), medians(java));
     }
     Ok(())
 }
 
-fn cluster(fault: Fault) -> Result<Cluster> {
+fn start_cluster(fault: ClusterFault) -> Result<Cluster> {
     let cluster = Cluster::start_with(3, fault.arguments())?;
     cluster.create_topic(TOPIC, 6, 3, &[])?;
     Ok(cluster)
 }
 
-async fn run_ours(fault: Fault) -> Result<Gaps> {
-    let cluster = cluster(fault)?;
+async fn run_courier(fault: ClusterFault) -> Result<Gaps> {
+    let cluster = start_cluster(fault)?;
     let mut config = KafkaConfig::default();
-    config.flush_timeout = JAVAS_LINGER;
+    config.flush_timeout = JAVA_LINGER;
     let traffic = Traffic::start(&cluster, TOPIC, config)?;
-    traffic.flows(FLOW).await?;
-    fault.strike(&cluster, TOPIC, &traffic).await?;
-    traffic.flows(FLOW).await?;
-    let balance = traffic.balance(&cluster).await?;
-    eprintln!("{fault:?}: kafka-courier: {balance}");
-    ensure!(balance.delivered == balance.accepted, "{balance}");
-    Ok((balance.longest_gap, balance.worst_partition_gap))
+    traffic.wait_for_acknowledgements(RECORDS_PER_STEP).await?;
+    fault.apply(&cluster, TOPIC, &traffic).await?;
+    traffic.wait_for_acknowledgements(RECORDS_PER_STEP).await?;
+    let report = traffic.finish(&cluster).await?;
+    eprintln!("{fault:?}: kafka-courier: {report}");
+    ensure!(report.delivered == report.accepted, "{report}");
+    Ok((report.longest_gap, report.worst_partition_gap))
 }
 
-async fn run_java(fault: Fault) -> Result<Gaps> {
-    let cluster = cluster(fault)?;
+async fn run_java(fault: ClusterFault) -> Result<Gaps> {
+    let cluster = start_cluster(fault)?;
     let traffic = JavaTraffic::start(&cluster, TOPIC)?;
-    traffic.flows(FLOW).await?;
-    fault.strike(&cluster, TOPIC, &traffic).await?;
-    traffic.flows(FLOW).await?;
+    traffic.wait_for_acknowledgements(RECORDS_PER_STEP).await?;
+    fault.apply(&cluster, TOPIC, &traffic).await?;
+    traffic.wait_for_acknowledgements(RECORDS_PER_STEP).await?;
     let (longest, worst, errors) = traffic.end()?;
-    eprintln!("{fault:?}: Java: longest gap {longest:.1?}, of a partition {worst:.1?}, {errors} failed");
+    eprintln!("{fault:?}: Java: longest gap {longest:.1?}, within a partition {worst:.1?}, {errors} failed");
     Ok((longest, worst))
 }
 

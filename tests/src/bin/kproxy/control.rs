@@ -1,4 +1,4 @@
-//! The commands, over HTTP. A command that is wrong in part changes nothing of the routes after the wrong part.
+//! The commands over HTTP. A command with an invalid argument stops at the first route that refuses the argument.
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
@@ -6,15 +6,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::Routes;
-use crate::route::{End, Faults, Route, Sides, count};
+use crate::route::{Directions, End, Faults, Route, count};
 
-/// The longest request that is read.
-const LONGEST: usize = 16 * 1024;
+/// The maximum length of an HTTP request.
+const MAX_REQUEST: usize = 16 * 1024;
 
 pub(crate) async fn serve(mut client: TcpStream, routes: Arc<Routes>) {
     let mut request = Vec::new();
     let mut buffer = [0; 4096];
-    while !request.windows(4).any(|w| w == b"\r\n\r\n") && request.len() < LONGEST {
+    while !request.windows(4).any(|w| w == b"\r\n\r\n") && request.len() < MAX_REQUEST {
         match client.read(&mut buffer).await {
             Ok(n) if n > 0 => request.extend_from_slice(&buffer[..n]),
             _ => return,
@@ -22,7 +22,7 @@ pub(crate) async fn serve(mut client: TcpStream, routes: Arc<Routes>) {
     }
     let text = String::from_utf8_lossy(&request);
     let target = text.split_whitespace().nth(1).unwrap_or("/");
-    let (status, body) = match obey(target, &routes) {
+    let (status, body) = match execute(target, &routes) {
         Ok(body) => ("200 OK", body),
         Err(error) => ("400 Bad Request", error),
     };
@@ -30,13 +30,13 @@ pub(crate) async fn serve(mut client: TcpStream, routes: Arc<Routes>) {
         "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}\n",
         body.len() + 1
     );
-    // A client that hung up meanwhile is no concern of the proxy.
+    // The client may have closed the connection already.
     if client.write_all(reply.as_bytes()).await.is_ok() {
         drop(client.shutdown().await);
     }
 }
 
-fn obey(target: &str, routes: &Routes) -> Result<String, String> {
+fn execute(target: &str, routes: &Routes) -> Result<String, String> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let mut pairs: Vec<(&str, &str)> =
         query.split('&').filter(|s| !s.is_empty()).map(|s| s.split_once('=').unwrap_or((s, "1"))).collect();
@@ -86,8 +86,8 @@ fn set(route: &Route, pairs: &[(&str, &str)]) -> Result<(), String> {
             "latency_ms" => f.latency_ms = natural(key, value)?,
             "jitter_ms" => f.jitter_ms = natural(key, value)?,
             "rate" => f.rate = natural(key, value)?,
-            "stall" => f.stall = Sides::parse(value)?,
-            "blackhole" => f.blackhole = Sides::parse(value)?,
+            "stall" => f.stall = Directions::parse(value)?,
+            "blackhole" => f.blackhole = Directions::parse(value)?,
             "refuse" => f.refuse = natural(key, value)? > 0,
             "rst" => f.rst = natural(key, value)? > 0,
             "api" => f.api = number(key, value)?,
@@ -103,7 +103,7 @@ fn set(route: &Route, pairs: &[(&str, &str)]) -> Result<(), String> {
             _ => return Err(format!("no such fault {key:?}; see kproxy --help")),
         }
     }
-    // Aims before shots: a shot must not hit what the old aim pointed at.
+    // The api key is set before the shots, so that a shot never hits a request of the earlier api key.
     route.faults.send_replace(f);
     for (left, n) in shots {
         left.store(n, Relaxed);
@@ -155,11 +155,11 @@ mod tests {
     #[test]
     fn ended_connection_is_not_cut_again() {
         let route = Route::new("127.0.0.1:1".parse().unwrap());
-        // It stays listed until all its tasks have noticed the end.
-        let (_, conn) = route.remember();
+        // The connection stays listed until all of its tasks have ended.
+        let (_, conn) = route.register();
         cut(&route, false);
         cut(&route, true);
-        assert!(*conn.end.borrow() == End::Close, "the first end stays");
+        assert!(*conn.end.borrow() == End::Close, "the second cut changed the end");
         assert_eq!(route.counts.cuts.load(Relaxed), 1);
     }
 }

@@ -1,34 +1,37 @@
-//! Kafka's frames in one direction of a connection, followed a chunk at a time: only their headers are looked at.
+//! Parser for the headers of Kafka's frames in one direction of a connection, chunk by chunk.
 
-/// The bytes of a header: size, api key, version and correlation id.
-const HEADER: usize = 12;
+/// The length of a request header: size, api key, version and correlation id.
+const REQUEST_HEADER: usize = 12;
 
-/// Where in the frames a direction is.
+/// The length of a response header: size and correlation id.
+const RESPONSE_HEADER: usize = 8;
+
+/// The position in the frames of one direction.
 #[derive(Default)]
 pub(crate) struct Frames {
-    head: [u8; HEADER],
+    head: [u8; REQUEST_HEADER],
     have: usize,
-    /// Bytes of the current frame still to come after its header.
+    /// The bytes of the current frame that have not arrived, without the header.
     rest: usize,
 }
 
-/// The header of a request, or of a response as far as it has one.
-pub(crate) struct Header<'a>(&'a [u8; HEADER]);
+/// The header of a request or response.
+pub(crate) struct FrameHeader<'a>(&'a [u8; REQUEST_HEADER]);
 
-impl Header<'_> {
-    /// Of a request.
+impl FrameHeader<'_> {
+    /// Returns the api key of a request.
     pub(crate) fn api_key(&self) -> i16 {
         let [_, _, _, _, a, b, ..] = *self.0;
         i16::from_be_bytes([a, b])
     }
 
-    /// Of a request.
+    /// Returns the correlation id of a request.
     pub(crate) fn request_id(&self) -> i32 {
         let [.., a, b, c, d] = *self.0;
         i32::from_be_bytes([a, b, c, d])
     }
 
-    /// Of a response.
+    /// Returns the correlation id of a response.
     pub(crate) fn response_id(&self) -> i32 {
         let [_, _, _, _, a, b, c, d, ..] = *self.0;
         i32::from_be_bytes([a, b, c, d])
@@ -41,18 +44,19 @@ impl Header<'_> {
 }
 
 impl Frames {
-    /// Calls `seen` for each request whose header is complete within this chunk; true stops, and the place in the chunk
-    /// where that request starts (0 if it began earlier) is returned.
-    pub(crate) fn requests(&mut self, chunk: &[u8], seen: impl FnMut(Header<'_>) -> bool) -> Option<usize> {
-        self.scan(HEADER, chunk, seen)
+    /// Calls `seen` for each request whose header is complete within this chunk, until a call returns true.
+    ///
+    /// Returns the position in the chunk at which that request starts, or 0 if the request started in an earlier chunk.
+    pub(crate) fn requests(&mut self, chunk: &[u8], seen: impl FnMut(FrameHeader<'_>) -> bool) -> Option<usize> {
+        self.scan(REQUEST_HEADER, chunk, seen)
     }
 
-    /// As [`Self::requests`], for responses, whose header ends with the correlation id at byte 8.
-    pub(crate) fn responses(&mut self, chunk: &[u8], seen: impl FnMut(Header<'_>) -> bool) -> Option<usize> {
-        self.scan(8, chunk, seen)
+    /// Does the same as [`Self::requests`] for responses.
+    pub(crate) fn responses(&mut self, chunk: &[u8], seen: impl FnMut(FrameHeader<'_>) -> bool) -> Option<usize> {
+        self.scan(RESPONSE_HEADER, chunk, seen)
     }
 
-    fn scan(&mut self, header: usize, chunk: &[u8], mut seen: impl FnMut(Header<'_>) -> bool) -> Option<usize> {
+    fn scan(&mut self, header: usize, chunk: &[u8], mut seen: impl FnMut(FrameHeader<'_>) -> bool) -> Option<usize> {
         let mut at = 0;
         let mut start = 0;
         while at < chunk.len() {
@@ -71,7 +75,7 @@ impl Frames {
             at += n;
             if self.have == header {
                 self.have = 0;
-                let header_seen = Header(&self.head);
+                let header_seen = FrameHeader(&self.head);
                 self.rest = header_seen.size().saturating_sub(header - 4);
                 if seen(header_seen) {
                     return Some(start);

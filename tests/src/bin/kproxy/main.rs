@@ -1,9 +1,9 @@
 //! kproxy: a fault-injecting TCP proxy for Kafka brokers. See `USAGE`.
 //!
-//! One task per direction of a connection reads, one writes, and a bounded queue of time-stamped chunks between them
-//! carries latency without costing throughput. Kafka's framing (4-byte size, then in requests api key, version,
-//! correlation id; in responses the correlation id) is followed in passing, a few bytes per frame, so that a fault can aim
-//! at "the response to a Produce request".
+//! Each direction of a connection has a task that reads and a task that writes. A bounded queue of time-stamped chunks
+//! between them adds latency without a loss of throughput. The reader parses the headers of Kafka's frames, so that a
+//! fault can aim at the response to a Produce request. A request has a 4-byte size, api key, version and correlation
+//! id, and a response has a 4-byte size and the correlation id.
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -32,26 +32,26 @@ control address (GET or POST, all arguments in the query):
 Lasting faults (0 or off removes one):
   latency_ms=N  jitter_ms=N     delay every chunk, in each direction; order is kept
   rate=N                        at most N bytes per second, per connection and direction
-  stall=up|down|both            hold bytes back (a partition that heals: they arrive later)
-  blackhole=up|down|both        swallow bytes: a connection that lost some never carries any again
+  stall=up|down|both            hold bytes back until the fault is removed (a network partition that heals)
+  blackhole=up|down|both        drop bytes: a connection that lost bytes never carries bytes again
                                 (up: client to broker; down: broker to client, i.e. lost responses)
-  refuse=1                      reset new connections at once
+  refuse=1                      reset new connections immediately
 
 Faults that fire a number of times, each closing the connection it hits:
   drop_response=N               N responses: the request reaches the broker and is answered, but the
                                 connection is cut before the client sees the answer
   drop_request=N                N requests: cut before any byte of the request reaches the broker
-  api=K                         which requests these two aim at (default 0, Produce; -1: any)
-  cut_after=BYTES  cut_times=N  cut N connections (default 1) after BYTES more bytes of requests on
-                                one of them, in the middle of a request if need be
+  api=K                         the api key of the requests for these two (default 0, Produce; -1: any)
+  cut_after=BYTES  cut_times=N  cut N connections (default 1), each after BYTES more bytes of requests,
+                                possibly in the middle of a request
   rst=1                         cut with a TCP reset instead of an orderly close
 
-On encrypted connections requests cannot be told apart: there api is ignored, drop_response hits the
-next bytes a broker sends and drop_request the next a client sends (after the first 8 KiB, so that the
-handshake passes).
+On encrypted connections kproxy cannot read requests and ignores api. There drop_response hits the next
+bytes that a broker sends, and drop_request the next bytes that a client sends. Both spare the first
+8 KiB, so that the handshake passes.
 ";
 
-/// What is waited when the system has no descriptor left for a connection.
+/// The pause after a failed accept, for example when the process has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 type Routes = BTreeMap<String, Arc<Route>>;
@@ -87,7 +87,7 @@ async fn run(args: &[String]) -> Result<(), String> {
     let control = control.ok_or("--control is required")?;
     let listener = bind(control).await?;
     let routes = Arc::new(routes);
-    // Whoever started it knows by this line that every port is its own.
+    // The parent process waits for this line: all ports are bound now.
     println!("kproxy: commands on {control}");
     loop {
         match listener.accept().await {

@@ -1,4 +1,4 @@
-//! One broker's route: the faults in force on it, what is open, and what was counted.
+//! One broker's route: the current faults, the open connections, and the counters.
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-/// A direction: up is from client to broker.
+/// A direction. `Up` is from client to broker.
 #[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Dir {
+pub(crate) enum Direction {
     Up,
     Down,
 }
@@ -20,8 +20,8 @@ pub(crate) struct Faults {
     pub(crate) latency_ms: u64,
     pub(crate) jitter_ms: u64,
     pub(crate) rate: u64,
-    pub(crate) stall: Sides,
-    pub(crate) blackhole: Sides,
+    pub(crate) stall: Directions,
+    pub(crate) blackhole: Directions,
     pub(crate) refuse: bool,
     pub(crate) api: i64,
     pub(crate) cut_after: u64,
@@ -29,19 +29,19 @@ pub(crate) struct Faults {
 }
 
 impl Faults {
-    /// Whether the faults that fire a number of times aim at requests of this kind.
+    /// Returns whether the one-shot faults aim at requests with this api key.
     pub(crate) fn aims_at(&self, api: i16) -> bool {
         self.api == -1 || self.api == i64::from(api)
     }
 }
 
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Sides {
+pub(crate) struct Directions {
     up: bool,
     down: bool,
 }
 
-impl Sides {
+impl Directions {
     pub(crate) fn parse(s: &str) -> Result<Self, String> {
         let (up, down) = match s {
             "up" => (true, false),
@@ -53,8 +53,8 @@ impl Sides {
         Ok(Self { up, down })
     }
 
-    pub(crate) fn has(self, dir: Dir) -> bool {
-        if dir == Dir::Up { self.up } else { self.down }
+    pub(crate) fn has(self, dir: Direction) -> bool {
+        if dir == Direction::Up { self.up } else { self.down }
     }
 
     pub(crate) fn name(self) -> &'static str {
@@ -67,7 +67,7 @@ impl Sides {
     }
 }
 
-/// How a connection is to end.
+/// The end of a connection.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum End {
     No,
@@ -80,12 +80,12 @@ pub(crate) struct Route {
     pub(crate) faults: watch::Sender<Faults>,
     pub(crate) shots: Shots,
     pub(crate) counts: Counts,
-    /// Open connections, to cut them.
+    /// The open connections, for cuts.
     pub(crate) open: Mutex<HashMap<u64, Arc<Conn>>>,
     next: AtomicU64,
 }
 
-/// Faults left to fire.
+/// The remaining counts of one-shot faults.
 #[derive(Default)]
 pub(crate) struct Shots {
     pub(crate) drop_response: AtomicI64,
@@ -116,13 +116,13 @@ impl Route {
         }
     }
 
-    /// How its faults end a connection.
+    /// Returns how the route's faults end a connection.
     pub(crate) fn end(&self) -> End {
         if self.faults.borrow().rst { End::Reset } else { End::Close }
     }
 
-    /// A new connection, to be forgotten by [`Self::forget`] with its number.
-    pub(crate) fn remember(&self) -> (u64, Arc<Conn>) {
+    /// Registers a new connection, and returns it with its number for [`Self::forget`].
+    pub(crate) fn register(&self) -> (u64, Arc<Conn>) {
         let id = self.next.fetch_add(1, Relaxed);
         let conn = Arc::new(Conn::new());
         self.open.lock().insert(id, Arc::clone(&conn));
@@ -134,8 +134,8 @@ impl Route {
     }
 }
 
-/// Takes one of the remaining shots, if there is one.
-pub(crate) fn fire(left: &AtomicI64) -> bool {
+/// Takes one of the remaining shots. Returns false if none is left.
+pub(crate) fn take_shot(left: &AtomicI64) -> bool {
     left.fetch_update(Relaxed, Relaxed, |n| (n > 0).then_some(n - 1)).is_ok()
 }
 
@@ -146,7 +146,7 @@ pub(crate) fn count(counter: &AtomicU64, n: u64) {
 
 pub(crate) struct Conn {
     pub(crate) end: watch::Sender<End>,
-    /// Not Kafka frames in the clear (TLS): no aiming at requests.
+    /// Whether the connection is encrypted (TLS). The proxy then can't read requests.
     pub(crate) opaque: AtomicBool,
     /// The api keys of the requests that await their response, by correlation id.
     pub(crate) awaited: Mutex<HashMap<i32, i16>>,
@@ -163,7 +163,7 @@ impl Conn {
         }
     }
 
-    /// Ends the connection, unless it is ending already. Returns whether this call ended it.
+    /// Ends the connection. Returns false if the connection has been ended before.
     pub(crate) fn finish(&self, how: End) -> bool {
         self.end.send_if_modified(|end| {
             let is_open = *end == End::No;

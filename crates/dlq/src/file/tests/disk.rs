@@ -1,8 +1,8 @@
 //! A simulated disk that loses unsynced data at a power cut, and fails at a given step.
 //!
 //! Rules:
-//! - A step is a write, a change of length or a sync. From step `cut_at` every operation fails: the power is off.
-//! - After a cut each change since the last sync is kept, lost, or torn at a sector. A seed decides.
+//! - A step is a write, a change of length or a sync. Every operation from step `cut_at` on fails: the power is off.
+//! - Each change between the last sync and a cut is kept, lost, or torn at a sector. A seed decides.
 
 use std::io;
 use std::sync::Arc;

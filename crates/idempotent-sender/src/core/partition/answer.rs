@@ -5,8 +5,7 @@
 //!  - An error answer counts only for the head, and only if the attempt was fresh. A late error answer changes nothing.
 //!  - A sequence error never causes a new stamp for a batch with an open attempt. A lookup decides instead.
 //!  - DUPLICATE_SEQUENCE_NUMBER for a batch without an open attempt contradicts the earlier refusals. Only the log
-//!    shows where the batch is. During a switch to a recreated topic, the answer is a refusal: the recreated topic has
-//!    a later batch.
+//!    shows where the batch is. The answer is a refusal during a switch to a recreated topic, which has a later batch.
 
 use std::sync::Arc;
 

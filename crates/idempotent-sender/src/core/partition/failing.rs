@@ -7,8 +7,7 @@
 //!    verdict. The first batch without an open attempt blocks itself and all later batches. Those continue under the
 //!    next epoch once no batch precedes them.
 //!  - An acceptance proves that there was no gap.
-//!  - During a switch to a recreated topic, no batch is blocked: the recreated topic may accept batches that the former
-//!    topic refused.
+//!  - No batch is blocked during a switch to a recreated topic, which may accept batches that the former topic refused.
 
 use std::time::Instant;
 

@@ -87,7 +87,8 @@ pub(crate) struct PartitionSender<T> {
     /// The head batch that the leader has, but its log does not show yet. It is looked up again instead of being sent
     /// again.
     lookup_retry: Option<(BatchUid, HeadDoubt)>,
-    /// When the leader denied the topic id. Nothing is sent until metadata that was requested later names the id.
+    /// The time at which the leader denied the topic id. Nothing is sent until metadata that was requested later names
+    /// the id.
     id_denied: Option<Instant>,
     /// The recreated topic, while attempts for the former topic are in flight. Nothing is sent until they are answered.
     switching: Option<RecreatedTopic>,
@@ -375,8 +376,8 @@ impl<T: Clone> PartitionSender<T> {
         }
     }
 
-    /// Notes that the topic was recreated. The partition switches once every attempt in flight is answered. Until then,
-    /// an answer proves nothing about other batches, because a write by topic name may reach either topic.
+    /// Notes that the topic was recreated. The partition switches once every attempt in flight is answered. An answer
+    /// before the switch proves nothing about other batches, because a write by topic name may reach either topic.
     pub(crate) fn on_topic_recreated(&mut self, new: RecreatedTopic) {
         self.switching = Some(new);
         (self.acknowledged, self.stamp_known) = (None, false);

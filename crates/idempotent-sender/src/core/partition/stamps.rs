@@ -5,8 +5,8 @@
 //!    stamp.
 //!  - A new producer id fences nothing, so it is taken only if no batch of the former id can be appended any more. This
 //!    holds in two cases: every batch is settled and fenced by an acceptance, or the leader answered that the id is
-//!    fenced (INVALID_PRODUCER_EPOCH). In the second case, the leader knows an epoch above all epochs of this client
-//!    and appends none of its batches.
+//!    fenced (INVALID_PRODUCER_EPOCH). Such a leader knows an epoch above all epochs of this client and appends none of
+//!    its batches.
 
 use kafka_courier_batcher::{Stamp, sequence_add};
 
@@ -14,7 +14,7 @@ use super::super::effects::Context;
 use super::super::types::RequestId;
 use super::{OutgoingBatch, PartitionSender, unconfirmed};
 
-/// From this epoch on, a partition changes to another producer id as soon as this is safe.
+/// The first epoch at which a partition changes to another producer id as soon as this is safe.
 const RETIRING_EPOCH: i16 = i16::MAX - 1000;
 /// The number of answers in a row that the id is fenced to which the partition reacts with the next epoch. A proof of
 /// absence fences an id a thousand epochs above all epochs it saw. Raising the epoch that far takes longer than

@@ -191,7 +191,7 @@ impl Leaders {
             cluster.topics.into_iter().find(|found| *found.name == *topic).ok_or(AttemptError::PartitionMissing)?;
         match ErrorCode(found.code) {
             ErrorCode(0) => {}
-            // Kafka calls this code retriable because a topic may just be created. For this client the code is the
+            // Kafka calls this code retriable because a topic may just be created. This client takes the code as the
             // answer.
             none @ ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => return Err(AttemptError::Permanent(none)),
             ErrorCode(code) => return Err(AttemptError::from_code(code)),

@@ -139,7 +139,7 @@ impl LogClient {
     ///
     /// # Errors
     ///
-    /// As described at [`LogClient`].
+    /// [`LogClient`] describes the errors.
     ///
     /// # Cancel safety
     ///
@@ -181,7 +181,7 @@ impl LogClient {
     ///
     /// # Errors
     ///
-    /// As described at [`LogClient`].
+    /// [`LogClient`] describes the errors.
     ///
     /// # Cancel safety
     ///

@@ -24,7 +24,7 @@ use crate::wire::sasl::{authenticate, handshake};
 /// The longest session that counts.
 const LONGEST_SESSION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// When to replace a connection. A broker closes a connection whose session is over (KIP-368). `None`: never.
+/// The time to replace a connection, or `None` for never. A broker closes a connection whose session is over (KIP-368).
 pub(in crate::driver) type ReplaceAt = Option<Instant>;
 
 impl SaslSettings {

@@ -57,7 +57,7 @@ fn topic_answer(version: i16, code: i16, partitions: Vec<MetadataResponsePartiti
     if version >= 10 { answer.with_topic_id(UUIDS[0].to_vec().try_into().unwrap()) } else { answer }
 }
 
-/// An answer with each option of its version. From version 12 on, one topic has no name.
+/// An answer with each option of its version. One topic has no name in version 12 and newer.
 fn full_answer(version: i16) -> theirs::MetadataResponse {
     let partitions = vec![partition(version, 1, 2, 8), partition(version, 0, -1, -1)];
     let mut topics = vec![

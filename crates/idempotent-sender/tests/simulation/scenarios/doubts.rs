@@ -79,7 +79,7 @@ fn look_answers_its_batch_alone() {
     world.publish(0, 2);
     let looks = |world: &World| world.sender.counters().state_lookups < 2;
     assert!(world.run_while(world.now + 5 * SECOND, looks).unwrap(), "the sender looks for each batch");
-    // During the second look, the same broker becomes leader under another epoch without knowing that epoch, and the
+    // The same broker becomes leader under another epoch during the second look, without knowing that epoch, and the
     // sender loses the right to read. The first batch is the head again, and the second look does not belong to it.
     world.plan.rules.reading = Reading::Forbidden;
     world.brokers[0].update_delay = 20 * SECOND;

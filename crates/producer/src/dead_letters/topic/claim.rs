@@ -3,8 +3,8 @@
 //! Rules:
 //! - This module is pure, and the holder is a function of the log alone. All readers of the same records find the same
 //!   holder, independent of their clocks.
-//! - A claim is valid if no process holds the topic, or if the claim names the holder's last record. In the second case
-//!   the holder wrote nothing between the claimant's read and the claim. The log's order decides between concurrent
+//! - A claim is valid if no process holds the topic, or if the claim names the holder's last record. The
+//!   holder then wrote nothing between the claimant's read and the claim. The log's order decides between concurrent
 //!   claims: the first one is valid.
 //! - Clocks only decide whether a claim is worth an attempt. A claimant watches the holder for a whole lease by its own
 //!   clock before it takes a claim over. A holder that renewed nothing in this time has a lease that expired by its own

@@ -311,7 +311,7 @@ impl DeadLetterTopic {
         let release = move || {
             let (done, released) = sync_channel(1);
             if lease.release.send(done).is_ok() {
-                // Without an answer the claim expires.
+                // The claim expires if there is no answer.
                 let _ = released.recv_timeout(DELIVERY_TIMEOUT);
             }
             taken.store(false, Ordering::Release);
@@ -402,7 +402,7 @@ impl DeadLetterStore for DeadLetterTopic {
         let places = self.write_all(records.collect())?;
         let mut index = self.index.lock();
         for ((held, _), at) in indexed.iter().zip(places) {
-            // Without an offset the index keeps the older version, until the next scan.
+            // The index keeps the older version until the next scan if there is no offset.
             if let Some(at) = at {
                 index.update(held.letter.id, at);
             }

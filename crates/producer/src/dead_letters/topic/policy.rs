@@ -132,7 +132,7 @@ mod tests {
     fn short_retention_causes_a_warning() {
         assert_eq!(warnings(&cleanup("delete", 60_000, -1), 61), 1);
         assert_eq!(warnings(&cleanup("delete", 60_000, -1), 60), 0);
-        // Without a limit of age, every retention is shorter.
+        // Every retention is shorter than no limit of age.
         assert_eq!(warnings(&cleanup("delete", i64::MAX, -1), 0), 1);
         assert_eq!(warnings(&cleanup("delete", -1, -1), 0), 0);
         assert_eq!(warnings(&cleanup("delete", -1, 1_000), 0), 1);

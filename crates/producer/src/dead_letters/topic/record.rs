@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn replay_state_comes_back() {
+    fn replay_state_is_read_back() {
         let stamped = ReplayState::Stamped { producer_id: 9000, producer_epoch: 3, sequence: i32::MAX };
         for replay in [ReplayState::InProgress, stamped] {
             let letter = Letter { replay, ..letter() };

@@ -2,7 +2,7 @@
 //!
 //! Rules:
 //! - One task answers requests in order. Only a claim to replay runs concurrently, because it can take a whole lease.
-//! - Once all senders of requests are dropped and all claims are released, the task closes its producer and ends.
+//! - The task closes its producer and ends once all senders of requests are dropped and all claims are released.
 
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;

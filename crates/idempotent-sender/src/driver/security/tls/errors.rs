@@ -77,7 +77,7 @@ fn describe_certificate(error: &CertificateError) -> String {
     const CLOCK: &str = "have it renewed, or set this machine's clock";
     match error {
         CertificateError::UnknownIssuer => {
-            "the broker's certificate comes from an unknown issuer: set ssl_ca_location to the PEM file of the \
+            "the broker's certificate has an unknown issuer: set ssl_ca_location to the PEM file of the \
              authority that issued it"
                 .to_owned()
         }
