@@ -1,7 +1,7 @@
 //! An HTTP service that publishes `api.request` for each request, and `api.error` for each failed request.
 //!
 //! Rule: a request never waits for Kafka. The service drops and counts an event that finds no room, and the client
-//! receives its response all the same.
+//! still receives its response.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -311,7 +311,7 @@ impl<T> Open<T> {
 pub enum PushError {
     /// A batch of this record alone exceeds the limit.
     #[error(
-        "a batch of this record alone takes {size} bytes, over the limit of {limit}: raise the limit, or shrink it"
+        "a batch of this record alone takes {size} bytes, over the limit of {limit}: shrink the record, or raise the limit"
     )]
     TooLarge {
         /// Bytes of a batch with only this record, before compression, header included.

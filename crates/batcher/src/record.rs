@@ -2,7 +2,7 @@
 //!
 //! Rules:
 //!  - Null and empty always differ.
-//!  - The length is known before the first byte is written.
+//!  - The length is known before the first byte is written, and equals the bytes that are written.
 
 use crate::varint;
 
@@ -44,7 +44,7 @@ impl Layout {
         Self { offset_delta, timestamp_delta, body: payload.saturating_add(1 + deltas) }
     }
 
-    /// Returns the bytes that the record adds to its batch.
+    /// Returns the number of bytes that the record adds to its batch.
     pub(crate) fn len(&self) -> usize {
         self.body.saturating_add(varint::len(self.body as i64))
     }

@@ -98,8 +98,8 @@ Exit codes:
   77   the brokers refused the client (SASL), or every failed event (authorization), or their TLS
        certificate is not trusted
   78   the configuration is invalid, or the topic of --topic does not exist
-  130  Ctrl-C came before the end of the input, or twice before every event had its verdict
-  143  SIGTERM or SIGHUP came, in the same cases
+  130  Ctrl-C before the end of the input, or a second Ctrl-C before all verdicts
+  143  SIGTERM or SIGHUP, in the same cases
 If some events fail and other input is not an event, the code is 1 or 77. 130 and 143 take
 precedence over all others.";
 

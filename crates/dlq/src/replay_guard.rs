@@ -57,14 +57,14 @@ impl fmt::Debug for ReplayGuard {
 #[non_exhaustive]
 pub enum BeginReplayError {
     /// Another replay is running.
-    #[error("a replay of the dead letters in {store} is running: wait for its end")]
+    #[error("a replay of the dead letters in {store} is running: wait until it finishes")]
     Busy {
         /// The store.
         store: String,
     },
     /// Another process has claimed the store.
     #[error(
-        "the dead letters in {store} are being replayed by {holder}: wait for its end, or, if it has crashed, until its \
+        "the dead letters in {store} are being replayed by {holder}: wait until it finishes, or, if it has crashed, until its \
          claim runs out at {until:.0}"
     )]
     Claimed {

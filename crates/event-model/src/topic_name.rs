@@ -39,7 +39,7 @@ pub enum TopicNameError {
         name: String,
     },
     /// The name has a character that Kafka does not allow.
-    #[error("topic name {name:?} has {found:?} in it: only a-z, A-Z, 0-9, '.', '_' and '-' are allowed")]
+    #[error("topic name {name:?} contains {found:?}: only a-z, A-Z, 0-9, '.', '_' and '-' are allowed")]
     Character {
         /// The name, truncated to the longest allowed length.
         name: String,

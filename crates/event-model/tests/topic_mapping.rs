@@ -53,7 +53,7 @@ fn invalid_topic_changes_nothing() {
     let error = mapping.set_topic_mapping("api.request", "a b").unwrap_err();
     assert_eq!(
         error.to_string(),
-        "topic mapping for type \"api.request\": topic name \"a b\" has ' ' in it: \
+        "topic mapping for type \"api.request\": topic name \"a b\" contains ' ': \
          only a-z, A-Z, 0-9, '.', '_' and '-' are allowed"
     );
     assert_eq!(topic(&mapping, "api.request"), "api-events");

@@ -17,7 +17,7 @@ use crate::error::{Error, PublishError};
 ///
 /// # Cancel safety
 ///
-/// Dropping it loses only the verdicts. Accepted events are delivered all the same.
+/// Dropping it loses only the verdicts. Accepted events are still delivered.
 #[derive(Debug)]
 #[must_use = "deliveries hold the verdicts of the events: await them, or call `.detach()`"]
 pub struct Deliveries {
@@ -33,7 +33,7 @@ impl Deliveries {
         Self { outcomes, verdicts: Vec::new(), first_open: 0 }
     }
 
-    /// Detaches the deliveries. Each accepted event is delivered, or becomes a dead letter, all the same.
+    /// Detaches the deliveries. Each accepted event is still delivered, or becomes a dead letter.
     ///
     /// The errors of events that were not accepted are lost.
     pub fn detach(self) {}

@@ -298,7 +298,7 @@ fn position(set: &RecordSet, index: u32) -> Option<u32> {
 ///
 /// # Cancel safety
 ///
-/// Dropping it loses only the verdict. The event is delivered, or becomes a dead letter, all the same.
+/// Dropping it loses only the verdict. The event is still delivered, or becomes a dead letter.
 #[derive(Clone, Debug)]
 #[must_use = "a delivery is the event's verdict: await it, or call `.detach()`"]
 pub struct Delivery {
@@ -317,7 +317,7 @@ impl Delivery {
         self.state.follows_from(create_span);
     }
 
-    /// Detaches the delivery. The event is delivered, or becomes a dead letter, all the same.
+    /// Detaches the delivery. The event is still delivered, or becomes a dead letter.
     pub fn detach(self) {}
 
     /// Returns the verdict, if it is known already.

@@ -235,7 +235,7 @@ impl KafkaProducer {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future loses no event. The batches are sent all the same.
+    /// Dropping the future loses no event. The batches are still sent.
     ///
     /// # Examples
     ///

@@ -99,7 +99,7 @@ impl KafkaProducer {
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, the event may have been accepted. An accepted event is delivered all the same.
+    /// If the future is dropped, the event may have been accepted. An accepted event is still delivered.
     pub async fn publish_and_wait(&self, event: &dyn Event) -> Result<RecordMetadata, Error> {
         Ok(self.publish(event).await?.await?)
     }
@@ -214,7 +214,7 @@ impl KafkaProducer {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future ends only the wait. The producer learns the topic all the same.
+    /// Dropping the future ends only the wait. The producer still learns the topic.
     pub async fn learn_topic(&self, topic: &str) -> Result<(), PublishError> {
         self.partition_count(topic).await.map(|_| ())
     }

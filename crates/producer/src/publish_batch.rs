@@ -34,7 +34,7 @@ impl KafkaProducer {
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, events accepted until then are delivered all the same. The others were not accepted.
+    /// If the future is dropped, events accepted until then are still delivered. The others were not accepted.
     ///
     /// # Examples
     ///

@@ -98,6 +98,7 @@ impl SpanOrigin {
         Self { client_id: config.client_id.clone(), server: config.brokers.first().cloned() }
     }
 
+    /// Returns host and port of the first entry of `brokers`, the span attributes `server.address` and `server.port`.
     fn server(&self) -> (Option<&str>, Option<u16>) {
         let server = self.server.as_ref();
         (server.map(|it| &*it.host), server.map(|it| it.port))

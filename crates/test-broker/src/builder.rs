@@ -91,6 +91,7 @@ impl Default for Builder {
                 default_partitions: 1,
                 default_replication: 1,
             },
+            // Smaller than Kafka's, which has 100 MiB and no limit on connections: tests run many clusters in a process.
             wire: WireLimits { max_request_bytes: 32 << 20, max_buffered_bytes: 128 << 20, max_connections: 256 },
         }
     }

@@ -117,7 +117,7 @@ fn stop(end: StopReason, last: Option<InputPosition>, left: Option<FirstUnpublis
         ),
         (Kept::None, true) => format!(": no event from {from} on was published, so continue at {from}"),
         (Kept::Some | Kept::None, false) => format!(
-            ": some events from {from} on were not published (--receipts lists them), and to continue at {from} publishes \
+            ": some events from {from} on were not published (--receipts lists them), and continuing at {from} would publish \
              the others twice"
         ),
     };

@@ -1,4 +1,8 @@
 //! The pause after a failure. A disk that is full or absent fails slowly, and at every attempt.
+//!
+//! Rules:
+//!  - No attempt is made during a pause. Each failure doubles the pause, up to [`MAX_FACTOR`] times the first.
+//!  - A pause of zero means no pause. A pause beyond the clock's range never ends.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -4,6 +4,8 @@
 //! - The operating system keeps the lock, so the lock ends with its holder, also after a crash. The text in the lock file
 //!   is information for other processes, and proves nothing.
 //! - The lock file is never removed: a process could remove the file of a new holder.
+//! - The suffixes of a store's files (`.lock`, `.publishers`, `.new`, `.s`, `.sock`) are unique and never change: processes
+//!   of other versions look for them.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};

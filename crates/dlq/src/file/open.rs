@@ -18,7 +18,7 @@ const LINKS_MAX: usize = 40;
 #[non_exhaustive]
 pub enum OpenError {
     /// A process has the file open: another one, or this one.
-    #[error("the dead letters in {} are held by {}: use its service, end it, or name another file", path.display(), holder(*pid))]
+    #[error("the dead letters in {} are held by {}: connect through its service, stop it, or choose another file", path.display(), holder(*pid))]
     Held {
         /// The file.
         path: PathBuf,
@@ -58,7 +58,7 @@ pub enum OpenError {
         kind: FileKind,
     },
     /// The file's bytes were altered.
-    #[error("{} is damaged: {reason}: move it away, and a new file is created", path.display())]
+    #[error("{} is damaged: {reason}: move it aside, and a new file will be created", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,

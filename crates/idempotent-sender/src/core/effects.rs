@@ -2,6 +2,7 @@
 //!
 //! Rules:
 //!  - A partition reads and changes only its own state. It records effects here, and the sender applies them.
+//!  - The ids of batches and lookups are never used twice. A batch that gets another stamp gets another id too.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -60,11 +61,13 @@ impl<T> Effects<T> {
         self.refresh_metadata || self.retiring_id.is_some() || !self.lookups.is_empty()
     }
 
+    /// Returns an id for a batch with a new stamp.
     pub(crate) fn new_uid(&mut self) -> BatchUid {
         self.next_uid += 1;
         BatchUid(self.next_uid)
     }
 
+    /// Returns an id by which a lookup's answer is matched to its question.
     pub(crate) fn new_lookup_id(&mut self) -> LookupId {
         self.next_lookup += 1;
         LookupId(self.next_lookup)

@@ -13,7 +13,7 @@ use kafka_courier_idempotent_sender::core::{
 use crate::causes::{TOO_LARGE, WRITE_ERRORS};
 use crate::cluster::{BROKERS, MS, Micros, PARTITIONS, TOPICS, topic_of};
 use crate::known_leaders::{KnownLeaders, KnownTopic};
-use crate::looks::Looks;
+use crate::lookups::Looks;
 use crate::plan::{BatchPlan, RecordPlan};
 use crate::record::RecordHistory;
 use crate::sending::{DENIALS, Pace};

@@ -17,7 +17,7 @@ mod history;
 mod known_leaders;
 mod link;
 mod log;
-mod looks;
+mod lookups;
 mod plan;
 mod produce;
 mod random;

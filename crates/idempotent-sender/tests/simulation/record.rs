@@ -7,7 +7,7 @@ use kafka_courier_idempotent_sender::core::PartAnswer;
 use crate::cluster::{Micros, Partition};
 use crate::failures::SearchKey;
 use crate::history::RecordVerdict;
-use crate::looks::LookResults;
+use crate::lookups::LookResults;
 use crate::sending::Attempts;
 
 #[derive(Clone, Debug)]

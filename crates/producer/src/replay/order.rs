@@ -2,7 +2,7 @@
 //!
 //! Rules:
 //! - Pure. Letters are visited in the store's order, selected or not.
-//! - A letter that stays holds back all later ones of its lane. A letter that was left out does not with `out_of_order`. A
+//! - A letter that stays holds back all later ones of its lane. With `out_of_order`, a letter that was left out does not hold back later ones. A
 //!   letter that failed always does.
 //! - Ids decide between stores, because ids grow within a process: the letter with the smaller id is the earlier one.
 //! - A letter that is sent to another topic keeps its order there as well: it has a lane in both topics.

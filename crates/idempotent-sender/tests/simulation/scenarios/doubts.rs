@@ -70,7 +70,7 @@ fn lost_attempt_keeps_doubt() {
 }
 
 #[test]
-fn look_answers_its_batch_alone() {
+fn lookup_applies_to_its_batch() {
     let mut world = ready_world(Config { max_in_flight: 1, ..Config::default() }, Rules::default());
     world.prime(0);
     // Both batches are written and not acknowledged. Their retries are refused as out of sequence.

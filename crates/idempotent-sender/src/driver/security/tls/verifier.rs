@@ -1,7 +1,10 @@
 //! Verifiers of brokers' certificates.
 //!
-//! Rule: rustls' own verifier decides about trust. An unsupported key is named before, because rustls reports it as a
-//! bad signature.
+//! Rules:
+//!  - rustls' own verifier decides about trust. An unsupported key is named before, because rustls reports it as a bad
+//!    signature.
+//!  - [`AcceptAnyServer`] trusts every certificate (`insecure_skip_verify`), and still verifies that the broker holds the
+//!    certificate's key.
 
 use std::sync::Arc;
 
