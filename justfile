@@ -94,7 +94,11 @@ simulate schedules="100000":
 
 # Plant each known defect into a copy of the last commit: the simulation must find every one
 plants *names:
-    crates/idempotent-sender/tests/plants/run {{ names }}
+    .ci/plants kafka-courier-idempotent-sender crates/idempotent-sender/tests/plants {{ names }}
+
+# Plant each known defect of the journal, and demand that the simulation of crashes finds it (5 minutes)
+plants-spool *names:
+    .ci/plants kafka-courier-spool crates/spool/tests/plants {{ names }}
 
 # Fuzz one target, for example: just fuzz broker_answer -max_total_time=60 (needs nightly and cargo-fuzz)
 fuzz target *args:

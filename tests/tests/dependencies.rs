@@ -45,6 +45,11 @@ fn sender_depends_on_batcher_only() {
 }
 
 #[test]
+fn spool_depends_on_batcher_only() {
+    assert_depends_only_on("kafka-courier-spool", &["kafka-courier-batcher"]);
+}
+
+#[test]
 fn dlq_depends_on_event_model_only() {
     assert_depends_only_on("kafka-courier-dlq", &["kafka-courier-event-model"]);
 }

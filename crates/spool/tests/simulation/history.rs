@@ -1,0 +1,96 @@
+//! The committed rounds, and a comparison with the state that an opening reads.
+//!
+//! Rules:
+//!  - Every record of a committed round is there, with its bytes, unless it is settled, or damaged and named.
+//!  - A round that was under way at a crash is there whole, or not at all.
+//!  - Nothing else is there.
+
+use std::collections::BTreeMap;
+
+use kafka_courier_spool::core::entry::{Entry, Ordinal, Partition};
+use kafka_courier_spool::core::recover::Recovered;
+use kafka_courier_spool::core::table::Table;
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct History {
+    /// The table of all committed rounds.
+    pub(crate) table: Table,
+    /// Each committed record: the byte that its piece repeats.
+    pub(crate) records: BTreeMap<(Partition, Ordinal), u8>,
+}
+
+impl History {
+    pub(crate) fn apply(&mut self, entries: &[Entry]) {
+        for entry in entries {
+            self.table.apply(entry);
+            match entry {
+                Entry::Piece(piece) => {
+                    for n in 0..u64::from(piece.count) {
+                        self.records.insert((piece.partition, piece.first.plus(n)), piece.records[0]);
+                    }
+                }
+                Entry::Mark { partition, settled, .. } => {
+                    self.records.retain(|(of, ordinal), _| of != partition || ordinal >= settled);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The records that the files hold.
+    fn held(recovered: &Recovered) -> Result<BTreeMap<(Partition, Ordinal), u8>, String> {
+        let mut held = BTreeMap::new();
+        for piece in recovered.pieces.values() {
+            let byte = piece.records[0];
+            if piece.records.len() != piece.count as usize * 40 || piece.records.iter().any(|other| *other != byte) {
+                return Err(format!("other bytes than written: {piece:?}"));
+            }
+            let settled = recovered.table.partitions[&piece.partition].settled;
+            for n in 0..u64::from(piece.count) {
+                let ordinal = piece.first.plus(n);
+                if ordinal >= settled && held.insert((piece.partition, ordinal), byte).is_some() {
+                    return Err(format!("record {ordinal:?} of {:?} is there twice", piece.partition));
+                }
+            }
+        }
+        Ok(held)
+    }
+
+    /// Compares an opening without damage.
+    pub(crate) fn compare(&self, recovered: &Recovered) -> Result<(), String> {
+        if !recovered.damage.is_empty() {
+            return Err(format!("damage where there is none: {:?}", recovered.damage));
+        }
+        if recovered.table != self.table {
+            return Err(format!("another table\n{:?}\n{:?}", recovered.table, self.table));
+        }
+        let held = Self::held(recovered)?;
+        if held != self.records {
+            let missing: Vec<_> = self.records.keys().filter(|key| !held.contains_key(key)).collect();
+            let more: Vec<_> = held.keys().filter(|key| !self.records.contains_key(key)).collect();
+            return Err(format!("missing {missing:?}, more {more:?}"));
+        }
+        Ok(())
+    }
+
+    /// Compares an opening with damage: missing records are named, and all others are right.
+    pub(crate) fn compare_damaged(&self, recovered: &Recovered) -> Result<(), String> {
+        let held = Self::held(recovered)?;
+        for (key, byte) in &held {
+            let settled = self.table.partitions.get(&key.0).map(|state| state.settled).unwrap_or_default();
+            match self.records.get(key) {
+                Some(known) if known == byte => {}
+                None if key.1 < settled => {} // its mark is damaged
+                other => return Err(format!("{key:?} is {byte}, and was {other:?}")),
+            }
+        }
+        for key in self.records.keys().filter(|key| !held.contains_key(key)) {
+            let state = recovered.table.partitions.get(&key.0);
+            // A dead letter is kept elsewhere.
+            if !state.is_some_and(|state| state.is_out(key.1)) {
+                return Err(format!("{key:?} is missing, and not named as lost: {state:?} {:?}", recovered.damage));
+            }
+        }
+        Ok(())
+    }
+}
