@@ -20,7 +20,7 @@ pub struct Kafka {
 /// topics and create other topics on demand.
 pub async fn kafka() -> Result<Kafka, Failure> {
     if std::env::var_os("KAFKA_BROKERS").is_some() {
-        let (config, _warnings) = KafkaConfig::from_env()?;
+        let config = KafkaConfig::from_env()?;
         return Ok(Kafka { config, cluster: None });
     }
     inside().await

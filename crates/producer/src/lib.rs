@@ -41,8 +41,8 @@ pub mod verify;
 
 pub use builder::{Builder, Setting};
 pub use config::{
-    Compression, ConfigErrors, ConfigLoader, EffectiveOption, Endpoint, KafkaConfig, LoadedConfig, OptionDoc, Origin,
-    SaslMechanism, SecurityProtocol, SslRoots,
+    Compression, ConfigErrors, ConfigLoader, ConfigWarning, EffectiveOption, Endpoint, KafkaConfig, LoadedConfig,
+    OptionDoc, Origin, SaslMechanism, SecurityProtocol, SslRoots,
 };
 pub use dead_letters::{DeadLetterStats, DeadLetterTopic, DeadLetters, Listed, TopicWarning, UnfitTopic};
 pub use deliveries::Deliveries;

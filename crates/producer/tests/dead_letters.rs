@@ -227,7 +227,7 @@ async fn full_file_follows_overflow_option() {
         let path = folder.path().join("letters.redb").to_str().unwrap().to_owned();
         let variables = [("KAFKA_DLQ_MAX_LETTERS", "1"), ("KAFKA_DLQ_OVERFLOW", overflow), ("KAFKA_DLQ_FILE", &path)];
         let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let limits = kafka_courier::KafkaConfig::from_variables(variables).unwrap().0;
+        let limits = kafka_courier::KafkaConfig::from_variables(variables).unwrap();
         let mut config = config(&cluster);
         (config.dlq_max_letters, config.dlq_overflow, config.dlq_file) =
             (limits.dlq_max_letters, limits.dlq_overflow, limits.dlq_file);

@@ -19,6 +19,7 @@ use kafka_courier_idempotent_sender::{HIDDEN, Secret, shown_file, shown_path};
 use super::file::SettingsFileError;
 use super::names::{self, Meaning, shown_key};
 use super::resolve::{EntryError, LoadedConfig, Origin, Resolver, SourceEntry};
+use super::warning::ConfigWarning;
 use super::{ConfigErrors, KafkaConfig};
 
 const PREFIX: &str = "KAFKA_";
@@ -46,7 +47,7 @@ pub struct ConfigLoader {
     file: Vec<SourceEntry>,
     environment: Vec<SourceEntry>,
     settings: Vec<SourceEntry>,
-    warnings: Vec<String>,
+    warnings: Vec<ConfigWarning>,
     problems: Vec<String>,
 }
 
@@ -137,7 +138,9 @@ impl ConfigLoader {
         let has_brokers = self.environment.iter().any(|entry| entry.name == "brokers");
         match fallback {
             Some(entry) if !has_brokers => self.environment.push(entry),
-            Some(_) => self.warnings.push(format!("{BOOTSTRAP_SERVERS} is ignored: KAFKA_BROKERS is set too")),
+            Some(_) => self
+                .warnings
+                .push(ConfigWarning::IgnoredVariable { variable: BOOTSTRAP_SERVERS, preferred: "KAFKA_BROKERS" }),
             None => {}
         }
         self
@@ -145,15 +148,15 @@ impl ConfigLoader {
 }
 
 /// Returns the warning about a variable that names no option.
-fn unknown_variable(variable: &str, name: &str) -> String {
+fn unknown_variable(variable: &str, name: &str) -> ConfigWarning {
     let hidden = format!("{PREFIX}{HIDDEN}");
-    let variable = if shown_key(variable) == variable { variable } else { &hidden };
+    let variable = if shown_key(variable) == variable { variable.to_owned() } else { hidden };
     if let Meaning::Unsupported(instead) = names::meaning(name) {
-        return format!("{variable} is not an option of kafka-courier and is ignored: {instead}");
+        return ConfigWarning::UnsupportedVariable { variable, instead };
     }
-    let meant = names::nearest(name).filter(|near| !near.contains('.'));
-    let meant = meant.map_or_else(String::new, |near| format!(": did you mean {PREFIX}{}?", near.to_uppercase()));
-    format!("{variable} is not an option of kafka-courier and is ignored{meant}")
+    let near = names::nearest(name).filter(|near| !near.contains('.'));
+    let suggestion = near.map(|near| format!("{PREFIX}{}", near.to_uppercase()));
+    ConfigWarning::UnknownVariable { variable, suggestion }
 }
 
 /// Returns a setting of a source. If `option` is an option's name with the suffix `_file`, `value` is the path of a
@@ -225,23 +228,22 @@ pub(super) fn read_text(path: &Path) -> Result<Secret, ReadError> {
 }
 
 impl KafkaConfig {
-    /// Returns the defaults, changed by the `KAFKA_*` variables of this process, and the warnings about unknown
-    /// variables. An empty variable counts as unset.
+    /// Returns the defaults, changed by the `KAFKA_*` variables of this process. An empty variable counts as unset.
+    ///
+    /// Warnings are logged, for example about a variable that names no option. [`ConfigLoader`] returns them.
     ///
     /// # Errors
     /// Returns all problems of the variables.
-    pub fn from_env() -> Result<(Self, Vec<String>), ConfigErrors> {
-        ConfigLoader::new().env().load().map(|loaded| (loaded.config, loaded.warnings))
+    pub fn from_env() -> Result<Self, ConfigErrors> {
+        ConfigLoader::new().env().load().map(LoadedConfig::into_config)
     }
 
     /// Returns a configuration as [`from_env`](Self::from_env) does, from the given variables.
     ///
     /// # Errors
     /// Returns all problems of the variables.
-    pub fn from_variables(
-        variables: impl IntoIterator<Item = (String, String)>,
-    ) -> Result<(Self, Vec<String>), ConfigErrors> {
-        ConfigLoader::new().variables(variables).load().map(|loaded| (loaded.config, loaded.warnings))
+    pub fn from_variables(variables: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigErrors> {
+        ConfigLoader::new().variables(variables).load().map(LoadedConfig::into_config)
     }
 
     /// Returns the defaults, changed by a file: JSON if its name ends in `.json`, else TOML. Keys are names of options
@@ -251,6 +253,6 @@ impl KafkaConfig {
     /// Returns all problems of the file, including unknown names.
     #[cfg(feature = "config-file")]
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigErrors> {
-        ConfigLoader::new().file(path).load().map(|loaded| loaded.config)
+        ConfigLoader::new().file(path).load().map(LoadedConfig::into_config)
     }
 }

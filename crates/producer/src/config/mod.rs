@@ -16,6 +16,7 @@ mod resolve;
 mod security;
 mod tree;
 mod value;
+mod warning;
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ pub use load::ConfigLoader;
 pub use resolve::{EffectiveOption, LoadedConfig, Origin};
 pub use security::{SaslMechanism, SecurityProtocol, SslRoots};
 pub use value::{Compression, Endpoint};
+pub use warning::ConfigWarning;
 
 pub(crate) use value::OptionValue;
 

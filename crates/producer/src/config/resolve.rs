@@ -15,6 +15,7 @@ use kafka_courier_idempotent_sender::{HIDDEN, Secret};
 use super::load::ReadError;
 use super::names::{self, Meaning, shown_key};
 use super::problem::ConfigProblem;
+use super::warning::{self, ConfigWarning};
 use super::{ConfigErrors, KafkaConfig, SetError, is_misplaced};
 
 /// The source of a setting.
@@ -129,7 +130,7 @@ pub struct LoadedConfig {
     /// The configuration.
     pub config: KafkaConfig,
     /// Ignored variables, and options that weaken security.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<ConfigWarning>,
     origins: HashMap<&'static str, (Origin, String)>,
     value_files: Vec<(String, PathBuf)>,
 }
@@ -149,6 +150,12 @@ pub struct EffectiveOption {
 }
 
 impl LoadedConfig {
+    /// Returns the configuration, and logs the warnings.
+    pub(super) fn into_config(self) -> KafkaConfig {
+        warning::log(&self.warnings);
+        self.config
+    }
+
     /// Returns the source of an option's value.
     pub fn origin(&self, option: &str) -> Origin {
         self.origins.get(option).map_or(Origin::Default, |(origin, _)| origin.clone())
@@ -173,13 +180,13 @@ pub(super) struct Resolver {
     config: KafkaConfig,
     origins: HashMap<&'static str, (Origin, String)>,
     value_files: Vec<(String, PathBuf)>,
-    warnings: Vec<String>,
+    warnings: Vec<ConfigWarning>,
     problems: Vec<String>,
 }
 
 impl Resolver {
     /// Starts from the defaults, with the warnings and problems of reading the sources.
-    pub(super) fn new(warnings: Vec<String>, problems: Vec<String>) -> Self {
+    pub(super) fn new(warnings: Vec<ConfigWarning>, problems: Vec<String>) -> Self {
         Self { warnings, problems, ..Self::default() }
     }
 
@@ -276,12 +283,12 @@ impl Resolver {
         let whole: Vec<String> = self.config.typed_problems().iter().map(|problem| self.locate(problem)).collect();
         self.problems.extend(whole);
         if !self.problems.is_empty() {
-            self.warnings.sort();
+            self.warnings.sort_by_cached_key(ToString::to_string);
             self.problems.extend(self.warnings.iter().map(|warning| format!("warning: {warning}")));
             return Err(ConfigErrors(self.problems));
         }
-        self.warnings.extend(self.config.security_warnings().map(str::to_owned));
-        self.warnings.sort();
+        self.warnings.extend(self.config.security_warnings());
+        self.warnings.sort_by_cached_key(ToString::to_string);
         let Self { config, origins, value_files, warnings, .. } = self;
         Ok(LoadedConfig { config, warnings, origins, value_files })
     }

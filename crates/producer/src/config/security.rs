@@ -15,6 +15,7 @@ use super::load::{read_text, unreadable_value};
 use super::problem::ConfigProblem;
 use super::resolve::EntryError;
 use super::value::InvalidValue;
+use super::warning::ConfigWarning;
 use super::{ConfigErrors, KafkaConfig, OptionValue, is_misplaced};
 
 /// An option with a fixed set of names.
@@ -157,17 +158,11 @@ impl KafkaConfig {
     }
 
     /// Returns warnings about options that weaken security.
-    pub(super) fn security_warnings(&self) -> impl Iterator<Item = &'static str> {
-        let unverified = self.insecure_skip_verify.then_some(
-            "insecure_skip_verify is set: certificates of brokers are not verified, and any server may act as a broker",
-        );
-        let readable = self.security_protocol == SecurityProtocol::SaslPlaintext
+    pub(super) fn security_warnings(&self) -> impl Iterator<Item = ConfigWarning> {
+        let is_readable = self.security_protocol == SecurityProtocol::SaslPlaintext
             && self.sasl_mechanism == Some(SaslMechanism::Plain);
-        let readable = readable.then_some(
-            "sasl_mechanism is PLAIN, but security_protocol is SASL_PLAINTEXT, and the password crosses the network in \
-             clear text: set security_protocol to SASL_SSL, or sasl_mechanism to a SCRAM mechanism",
-        );
-        unverified.into_iter().chain(readable)
+        let unverified = self.insecure_skip_verify.then_some(ConfigWarning::UnverifiedBrokers);
+        unverified.into_iter().chain(is_readable.then_some(ConfigWarning::ReadablePassword))
     }
 
     fn tls_problems(&self, problems: &mut Vec<ConfigProblem>) {

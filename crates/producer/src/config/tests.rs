@@ -2,8 +2,9 @@
 
 use super::*;
 
-fn read(variables: &[(&str, &str)]) -> Result<(KafkaConfig, Vec<String>), ConfigErrors> {
-    KafkaConfig::from_variables(variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())))
+fn read(variables: &[(&str, &str)]) -> Result<(KafkaConfig, Vec<ConfigWarning>), ConfigErrors> {
+    let variables = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+    ConfigLoader::new().variables(variables).load().map(|loaded| (loaded.config, loaded.warnings))
 }
 
 #[test]
@@ -54,9 +55,9 @@ fn all_problems_are_reported() {
 #[test]
 fn default_texts_parse_back() {
     let variables = KafkaConfig::options().into_iter().map(|option| (option.variable, option.default));
-    let (config, warnings) = KafkaConfig::from_variables(variables).unwrap();
-    assert_eq!(config, KafkaConfig::default());
-    assert!(warnings.is_empty());
+    let loaded = ConfigLoader::new().variables(variables).load().unwrap();
+    assert_eq!(loaded.config, KafkaConfig::default());
+    assert!(loaded.warnings.is_empty());
 }
 
 #[test]
@@ -75,9 +76,12 @@ fn contradictions_name_both_options() {
 
 #[test]
 fn misspelt_variables_get_a_suggestion() {
+    let (_, warnings) = read(&[("KAFKA_BORKERS", "x:1")]).unwrap();
+    let suggestion = Some("KAFKA_BROKERS".to_owned());
+    assert_eq!(warnings, [ConfigWarning::UnknownVariable { variable: "KAFKA_BORKERS".to_owned(), suggestion }]);
     assert_eq!(
-        read(&[("KAFKA_BORKERS", "x:1")]).unwrap().1,
-        ["KAFKA_BORKERS is not an option of kafka-courier and is ignored: did you mean KAFKA_BROKERS?"]
+        warnings[0].to_string(),
+        "KAFKA_BORKERS is not an option of kafka-courier and is ignored: did you mean KAFKA_BROKERS?"
     );
 }
 

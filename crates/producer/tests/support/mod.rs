@@ -18,7 +18,7 @@ pub(crate) const LONG: Duration = Duration::from_secs(60);
 /// Returns settings for a quick test: short waits, and timeouts that no test reaches.
 pub(crate) fn config(cluster: &TestCluster) -> KafkaConfig {
     let variables = [("KAFKA_BROKERS".to_owned(), cluster.bootstrap())];
-    let (mut config, _) = KafkaConfig::from_variables(variables).unwrap();
+    let mut config = KafkaConfig::from_variables(variables).unwrap();
     config.flush_timeout = Duration::from_millis(1);
     config.retry_backoff = Duration::from_millis(2);
     config.retry_backoff_max = Duration::from_millis(20);
