@@ -118,10 +118,10 @@ struct LetterJson {
     sequence: Option<i32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     search_from: Option<i64>,
-    #[serde(default, skip_serializing_if = "ReplayState::is_idle")]
-    replay: ReplayState,
-    #[serde(default = "first_format")]
-    format: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    replay: Option<ReplayState>,
+    #[serde(default)]
+    format: Option<u32>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -135,11 +135,6 @@ struct HeaderJson {
 
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Box<RawValue>>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
-}
-
-/// Format 1 had no field for its number.
-const fn first_format() -> u32 {
-    1
 }
 
 fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
@@ -180,8 +175,8 @@ impl From<&Letter> for LetterJson {
             producer_epoch: letter.producer_epoch,
             sequence: letter.sequence,
             search_from: letter.search_from,
-            replay: letter.replay,
-            format: LETTER_FORMAT,
+            replay: (!letter.replay.is_idle()).then_some(letter.replay),
+            format: Some(LETTER_FORMAT),
         }
     }
 }
@@ -190,8 +185,10 @@ impl TryFrom<LetterJson> for Letter {
     type Error = FieldError;
 
     fn try_from(json: LetterJson) -> Result<Self, FieldError> {
-        if json.format > LETTER_FORMAT {
-            return Err(FieldError::Format(json.format));
+        // Letters of format 1 have no such field.
+        let format = json.format.unwrap_or(1);
+        if format > LETTER_FORMAT {
+            return Err(FieldError::Format(format));
         }
         let headers: Result<_, FieldError> = json.headers.into_iter().map(Header::try_from).collect();
         let mut letter = Self {
@@ -218,9 +215,9 @@ impl TryFrom<LetterJson> for Letter {
             producer_epoch: json.producer_epoch,
             sequence: json.sequence,
             search_from: json.search_from,
-            replay: json.replay,
+            replay: json.replay.unwrap_or_default(),
         };
-        if json.format <= first_format() {
+        if format == 1 {
             letter.upgrade_format_1();
         }
         Ok(letter)

@@ -56,3 +56,14 @@ fn format_2_survives_unchanged() {
         assert_eq!(String::from_utf8(letter.to_json().unwrap()).unwrap(), line);
     }
 }
+
+/// Tools that rebuild a line of JSON write absent fields as null.
+#[test]
+fn null_replay_fields_are_absent() {
+    let lines = fs::read_to_string(golden("letters-1.ndjson")).unwrap();
+    for line in lines.lines() {
+        let with_nulls = format!("{},\"replay\":null,\"format\":null}}", line.strip_suffix('}').unwrap());
+        let read = Letter::from_json(with_nulls.as_bytes()).unwrap();
+        assert_eq!(read, Letter::from_json(line.as_bytes()).unwrap());
+    }
+}

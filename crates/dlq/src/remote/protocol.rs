@@ -15,8 +15,8 @@ use crate::letter::{Letter, LetterId};
 use crate::replay_guard::BeginReplayError;
 use crate::store::{AppendError, Appended, Held, Position, StoreError, StoreStats};
 
-/// The protocol's version.
-pub(super) const VERSION: u32 = 4;
+/// The protocol's version. It changes with the meaning of a letter: a service of another version would drop new fields.
+pub(super) const VERSION: u32 = 5;
 
 /// Most bytes of a line.
 pub(super) const MAX_LINE: u64 = 64 * 1024 * 1024;

@@ -20,12 +20,17 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Opens a folder, and creates it where needed.
+    /// Opens a folder, and creates it where needed. The names of new folders are durable then.
     ///
     /// # Errors
     /// The operating system's error.
     pub fn open(path: &Path) -> io::Result<Self> {
+        let missing: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
         DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        for parent in missing.iter().filter_map(|folder| folder.parent()) {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            File::open(parent)?.sync_all()?;
+        }
         Ok(Self { path: path.to_owned(), handle: File::open(path)? })
     }
 }
