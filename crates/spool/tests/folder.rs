@@ -68,6 +68,26 @@ fn settled_segments_are_recycled() {
 }
 
 #[test]
+fn second_opening_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let _journal = open(folder.path()).unwrap();
+    let error = Folder::open(folder.path()).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ResourceBusy, "{error}");
+}
+
+#[test]
+fn unreadable_files_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(open(folder.path()).unwrap());
+    let path = folder.path().join("journal-0000000000000000");
+    let mut bytes = std::fs::read(&path).unwrap();
+    (bytes[20], bytes[2068]) = (!bytes[20], !bytes[2068]);
+    std::fs::write(&path, &bytes).unwrap();
+    drop(open(folder.path()).unwrap());
+    assert_eq!(std::fs::read(folder.path().join("damaged-0000000000000000")).unwrap(), bytes);
+}
+
+#[test]
 fn files_are_private() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("spool");
@@ -87,8 +107,7 @@ fn two_spools_are_refused() {
     let (mut journal, _) = Journal::open(Folder::open(other.path()).unwrap(), settings).unwrap();
     journal.commit(Vec::new()).unwrap();
     drop(journal);
-    let name = |path: &Path| std::fs::read_dir(path).unwrap().next().unwrap().unwrap().path();
-    std::fs::copy(name(other.path()), one.path().join("journal-00000000000000ff")).unwrap();
+    std::fs::copy(other.path().join("journal-0000000000000000"), one.path().join("journal-00000000000000ff")).unwrap();
     // The copy has another number than its name, and holds another spool all the same.
     let error = open(one.path()).unwrap_err();
     assert!(matches!(&error, OpenError::OtherSpool { name } if name == "journal-00000000000000ff"), "{error}");

@@ -2,7 +2,8 @@
 //!
 //! Rules:
 //!  - Frames are searched at every multiple of [`BLOCK`], so that one damaged frame hides no other.
-//!  - Reading begins at the last whole base. The base contains the state of all earlier frames.
+//!  - Reading begins at the last whole base, or else at the first frame. A base contains the state of all earlier frames.
+//!  - A checkpoint replaces the state of the frames before it, and keeps their records.
 //!  - A missing frame that a later frame names as durable is damage: the frame is reported, and everything behind it counts.
 //!  - Any other missing frame is the unsynced tail of a crash. That frame and all later ones are void. No event in
 //!    them was reported as stored, and none was sent.
@@ -32,8 +33,10 @@ pub struct Damage {
     pub first: FrameSequence,
     /// The last frame.
     pub last: FrameSequence,
-    /// The segment of the frame before, or of the frame behind it where there is none before.
-    pub near: SegmentNumber,
+    /// The segment of the frame before.
+    pub after: SegmentNumber,
+    /// The segment of the frame behind.
+    pub before: SegmentNumber,
 }
 
 /// The state of a spool as its files say.
@@ -118,7 +121,16 @@ pub fn recover(segments: &[SegmentBytes], retired: &[SegmentBytes]) -> Result<Re
     let Some(start) = start(&bases, &frames) else { return Ok(recovered) };
     read_from(start, &frames, &entries, &bases, &mut recovered);
     name_lost(&mut recovered);
+    recovered.last_life = recovered.last_life.max(last_life(&recovered));
     Ok(recovered)
+}
+
+/// The last life that the entries name. The headers may be damaged.
+fn last_life(recovered: &Recovered) -> Life {
+    let table = &recovered.table;
+    let begun = table.partitions.values().flat_map(|state| state.begins.values());
+    let lives = table.bindings.keys().chain(begun).chain(recovered.pieces.values().map(|piece| &piece.life));
+    lives.max().copied().unwrap_or_default()
 }
 
 fn scan<'a>(segment: &'a SegmentBytes, frames: &mut BTreeMap<FrameSequence, Found<'a>>) {
@@ -165,10 +177,16 @@ fn oldest(entries: &Entries) -> SegmentNumber {
     entries.values().flatten().filter_map(oldest).max().unwrap_or_default()
 }
 
-/// The frame at which reading begins: that of the last whole base, or else the first checkpoint.
+/// The frame at which reading begins: that of the last whole base, or else the first one.
 fn start(bases: &BTreeMap<FrameSequence, Base>, frames: &Frames<'_>) -> Option<FrameSequence> {
     let whole = bases.values().rev().find(|base| is_whole(base, frames)).map(|base| base.first);
-    let first = || frames.iter().find(|(_, found)| found.frame.kind == FrameKind::Checkpoint).map(|(at, _)| *at);
+    let first = || {
+        let (first, found) = frames.first_key_value()?;
+        // The first frame of a segment is a checkpoint. It is missing otherwise, and so is that of a base.
+        let base = bases.values().find(|base| base.first <= *first && *first <= base.last).map(|base| base.first);
+        let is_headed = found.frame.kind == FrameKind::Checkpoint;
+        Some(base.unwrap_or(if is_headed { *first } else { FrameSequence(first.0.saturating_sub(1)) }))
+    };
     whole.or_else(first)
 }
 
@@ -180,23 +198,16 @@ fn read_from(
     recovered: &mut Recovered,
 ) {
     let mut expected = start;
-    let mut near = frames.get(&start).map(|found| found.segment).unwrap_or_default();
+    let mut near = frames.range(start..).next().map(|(_, found)| found.segment).unwrap_or_default();
     for (&sequence, found) in frames.range(start..) {
-        if sequence > expected {
-            // Frames that a base does not resume are void, not missing.
-            let before = FrameSequence(sequence.0.saturating_sub(1));
-            let last = bases.get(&sequence).map_or(before, |base| base.resumes);
-            let proved =
-                frames.range(sequence..).map(|(_, later)| later.frame.synced_through).max().unwrap_or_default();
-            if last >= expected && proved < last {
-                return;
-            }
-            if last >= expected {
-                recovered.damage.push(Damage { first: expected, last, near });
-            }
+        if sequence > expected && !passes_gap(expected, (sequence, found.segment), near, frames, bases, recovered) {
+            return;
         }
         if bases.get(&sequence).is_some_and(|base| is_torn(base, frames)) {
             return;
+        }
+        if found.frame.kind == FrameKind::Checkpoint {
+            recovered.table = Table::default();
         }
         entries.get(&sequence).into_iter().flatten().for_each(|entry| take_in(entry, recovered));
         recovered.resumes = sequence;
@@ -204,6 +215,31 @@ fn read_from(
         near = found.segment;
         expected = skip_void(sequence.next(), bases);
     }
+}
+
+/// Enters the frames from `expected` up to the next one that was read as damage, if they were durable. Returns whether the
+/// next one counts.
+fn passes_gap(
+    expected: FrameSequence,
+    (sequence, segment): (FrameSequence, SegmentNumber),
+    near: SegmentNumber,
+    frames: &Frames<'_>,
+    bases: &BTreeMap<FrameSequence, Base>,
+    recovered: &mut Recovered,
+) -> bool {
+    // Frames that a base does not resume are void, not missing.
+    let before = FrameSequence(sequence.0.saturating_sub(1));
+    let missing = bases.get(&sequence).map_or(before, |base| base.resumes);
+    if missing < expected {
+        return true;
+    }
+    let proved = frames.range(sequence..).map(|(_, later)| later.frame.synced_through).max().unwrap_or_default();
+    let last = missing.min(proved);
+    if last >= expected {
+        recovered.damage.push(Damage { first: expected, last, after: near, before: segment });
+        recovered.resumes = last;
+    }
+    last == missing
 }
 
 /// Returns whether a crash interrupted the writing of a base: a frame of it is missing, and none names it as durable.
@@ -247,6 +283,7 @@ fn name_lost(recovered: &mut Recovered) {
         own.for_each(|((_, first), piece)| held.insert(*first, piece.end()));
         let mut next = state.settled;
         for (first, end) in held.iter() {
+            // A record that was lost before is in neither.
             state.lost.insert(next, first);
             next = next.max(end);
         }

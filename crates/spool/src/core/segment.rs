@@ -1,6 +1,6 @@
 //! Segments: the files of the journal.
 //!
-//! The first block of each file is a header. Frames follow.
+//! The first block of each file has the header twice, at 0 and in the middle. Frames follow.
 //!
 //! ```text
 //! offset  size  field
@@ -14,7 +14,9 @@
 //!     48     4  CRC-32C of bytes 0..48
 //! ```
 //!
-//! Rule: the header names the segment, and the seed of its frames' CRCs.
+//! Rules:
+//!  - The header names the segment, and the seed of its frames' CRCs.
+//!  - A damaged sector leaves one header whole.
 
 use super::frame::{BLOCK, SpoolId};
 
@@ -22,6 +24,8 @@ use super::frame::{BLOCK, SpoolId};
 pub const FORMAT: u16 = 1;
 const MAGIC: &[u8; 8] = b"KCSPOOL1";
 const HEADER_LEN: usize = 52;
+/// The offset of the second header.
+const SECOND: usize = 2048;
 
 /// A segment's number. Numbers are never used twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -70,15 +74,19 @@ impl SegmentHeader {
     /// Appends the header's block to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let start = out.len();
-        out.extend_from_slice(MAGIC);
-        out.extend_from_slice(&FORMAT.to_le_bytes());
-        out.extend_from_slice(&FORMAT.to_le_bytes());
-        out.extend_from_slice(&[0; 4]);
-        out.extend_from_slice(&self.spool.0);
-        out.extend_from_slice(&self.number.0.to_le_bytes());
-        out.extend_from_slice(&self.life.0.to_le_bytes());
-        let crc = crc32c::crc32c(out.get(start..).unwrap_or_default());
-        out.extend_from_slice(&crc.to_le_bytes());
+        for _ in 0..2 {
+            let header = out.len();
+            out.extend_from_slice(MAGIC);
+            out.extend_from_slice(&FORMAT.to_le_bytes());
+            out.extend_from_slice(&FORMAT.to_le_bytes());
+            out.extend_from_slice(&[0; 4]);
+            out.extend_from_slice(&self.spool.0);
+            out.extend_from_slice(&self.number.0.to_le_bytes());
+            out.extend_from_slice(&self.life.0.to_le_bytes());
+            let crc = crc32c::crc32c(out.get(header..).unwrap_or_default());
+            out.extend_from_slice(&crc.to_le_bytes());
+            out.resize(header + SECOND, 0);
+        }
         out.resize(start + BLOCK as usize, 0);
     }
 
@@ -87,7 +95,8 @@ impl SegmentHeader {
     /// # Errors
     /// [`HeaderError`] where the bytes are no header that this version can read.
     pub fn decode(bytes: &[u8]) -> Result<Self, HeaderError> {
-        Self::read(bytes).ok_or(HeaderError::Unrecognised)?
+        let second = || Self::read(bytes.get(SECOND..)?);
+        Self::read(bytes).or_else(second).ok_or(HeaderError::Unrecognised)?
     }
 
     fn read(bytes: &[u8]) -> Option<Result<Self, HeaderError>> {
@@ -129,6 +138,8 @@ mod tests {
         for bit in 0..HEADER_LEN * 8 {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(SegmentHeader::decode(&damaged), Ok(HEADER), "the second header counts");
+            damaged[SECOND + bit / 8] ^= 1 << (bit % 8);
             assert_eq!(SegmentHeader::decode(&damaged), Err(HeaderError::Unrecognised), "bit {bit}");
         }
         assert_eq!(SegmentHeader::decode(&bytes[..51]), Err(HeaderError::Unrecognised));

@@ -68,16 +68,16 @@ impl PartitionTable {
         self.dead_letters.contains(ordinal) || self.lost.contains(ordinal)
     }
 
-    /// Returns how many records from `first` up to `end` are sent.
+    /// Returns how many records from `first` up to `end` have a number. Lost records keep theirs: they may be sent.
     #[must_use]
     pub fn count_sent(&self, first: Ordinal, end: Ordinal) -> u64 {
-        // A record is a dead letter or lost, never both.
-        let out = self.dead_letters.count_within(first, end) + self.lost.count_within(first, end);
-        end.0.saturating_sub(first.0).saturating_sub(out)
+        end.0.saturating_sub(first.0).saturating_sub(self.dead_letters.count_within(first, end))
     }
 
     fn begin(&mut self, from: Ordinal, life: Life) {
-        if self.begins.insert(from, life) != Some(life) {
+        // A repeated entry can follow the mark that dropped its begin.
+        let is_dropped = self.begins.range(from..=self.settled.max(from)).any(|(later, _)| *later > from);
+        if !is_dropped && self.begins.insert(from, life) != Some(life) {
             // A mark left the stamp that the former life's next record would have had.
             self.moves.remove(&from);
         }
@@ -86,19 +86,29 @@ impl PartitionTable {
     fn take_out(&mut self, first: Ordinal, end: Ordinal, why: OutReason) {
         let first = first.max(self.settled);
         match why {
-            OutReason::DeadLetter => self.dead_letters.insert(first, end),
+            // A dead letter of a lost record changes no number.
+            OutReason::DeadLetter => {
+                let lost: Vec<_> = self.lost.iter().collect();
+                let mut next = first;
+                for (lost_first, lost_end) in lost {
+                    self.dead_letters.insert(next, lost_first.min(end));
+                    next = next.max(lost_end);
+                }
+                self.dead_letters.insert(next, end);
+            }
             OutReason::Lost => self.lost.insert(first, end),
         }
     }
 
-    /// Drops the state before the mark. `anchor` is the stamp of the first unsettled record.
-    fn settle(&mut self, settled: Ordinal, anchor: Option<Stamp>, keeps: impl Fn(i64) -> bool) {
+    /// Drops the state before the mark, and keeps the stamp of the first unsettled record.
+    fn settle(&mut self, settled: Ordinal) {
+        let anchor = stamps::stamp_at(self, settled);
         self.settled = settled;
         self.end = self.end.max(settled);
         self.cuts.retain(|_, end| *end > settled);
         self.dead_letters.remove_before(settled);
         self.lost.remove_before(settled);
-        self.moves.retain(|from, stamp| *from >= settled || keeps(stamp.producer_id));
+        self.moves.retain(|from, _| *from >= settled);
         if let Some(stamp) = anchor {
             self.moves.insert(settled, stamp);
         }
@@ -165,17 +175,13 @@ impl Table {
         if settled <= state.settled {
             return;
         }
-        let anchor = stamps::stamp_at(state, &self.bindings, settled);
-        let begun: Vec<Life> = state.begins.range(..settled).map(|(_, life)| *life).collect();
-        let keeps = |producer_id| is_unbegun(&self.bindings, &begun, producer_id);
-        state.settle(settled, anchor, keeps);
+        state.settle(settled);
     }
 
     fn apply_move(&mut self, partition: Partition, from: Ordinal, stamp: Stamp) {
         let state = self.partitions.entry(partition).or_default();
-        let begun: Vec<Life> = state.begins.range(..state.settled).map(|(_, life)| *life).collect();
         // A repeated entry can follow the mark that dropped its move.
-        if from >= state.settled || is_unbegun(&self.bindings, &begun, stamp.producer_id) {
+        if from >= state.settled {
             state.moves.insert(from, stamp);
         }
     }
@@ -195,12 +201,6 @@ impl Table {
         }
         entries
     }
-}
-
-/// Returns whether a producer id belongs to a life without a settled record in a partition. Its moves say which
-/// of its numbers are used.
-fn is_unbegun(bindings: &BTreeMap<Life, Binding>, begun: &[Life], producer_id: i64) -> bool {
-    bindings.iter().any(|(life, binding)| binding.producer_id == producer_id && !begun.contains(life))
 }
 
 fn checkpoint_partition(partition: Partition, state: &PartitionTable, entries: &mut Vec<Entry>) {

@@ -46,11 +46,14 @@ impl<D: Disk> Journal<D> {
             return Err(error);
         }
         self.durable = last;
-        self.is_proved = false;
         self.repeat.clear();
+        self.marked.clear();
         self.held.clear();
         let segment = self.segments.current();
         pieces.iter().for_each(|piece| self.hold(piece.clone(), segment));
+        // A crash may have torn a base that no frame proves, and its predecessors are removed.
+        self.write_round(FrameKind::Proof, &[])?;
+        self.is_proved = true;
         Ok(())
     }
 }

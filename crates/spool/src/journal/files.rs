@@ -25,6 +25,8 @@ const DAMAGED: &str = "damaged-";
 pub(super) struct OldFile {
     pub(super) name: String,
     pub(super) number: Option<SegmentNumber>,
+    /// Neither header can be read, and the file is not empty.
+    pub(super) is_unreadable: bool,
 }
 
 /// Returns a segment's file name.
@@ -57,7 +59,9 @@ pub(super) fn read<D: Disk>(disk: &D, new: SpoolId) -> Result<(Recovered, SpoolI
             Err(HeaderError::Unrecognised) => None,
             Err(source @ HeaderError::TooNew { .. }) => return Err(OpenError::Header { name, source }),
         };
-        old.push(OldFile { number: header.map(|header| header.number).or(number(&name)), name: name.clone() });
+        let is_unreadable = header.is_none() && bytes.iter().any(|byte| *byte != 0);
+        let of = header.map(|header| header.number).or(number(&name));
+        old.push(OldFile { number: of, is_unreadable, name: name.clone() });
         match header {
             Some(header) if *spool.get_or_insert(header.spool) != header.spool => {
                 return Err(OpenError::OtherSpool { name });

@@ -7,6 +7,8 @@
 //!  - A file whose write or sync failed is never written again. The journal writes its whole state into a new segment.
 //!    If that fails too, the journal is latched and commits nothing more.
 //!  - Control entries, and the numbers of records, are in two frames: one damaged frame loses records at most, by name.
+//!    Records that a mark settles pin their segment until the mark is in two frames, too.
+//!  - A base is proved durable before anything that it supersedes is removed.
 //!  - A segment is recycled, oldest first, once it holds no unsettled record and two newer checkpoints are durable.
 
 mod base;
@@ -24,6 +26,11 @@ use crate::core::table::Table;
 use crate::disk::Disk;
 
 use segments::Segments;
+
+/// The largest round, in bytes.
+pub const ROUND_BYTES_MAX: usize = 1 << 28;
+/// Most bytes of records that a round copies to free the oldest segment, beside one run.
+const COPIED_BYTES: usize = 1 << 20;
 
 /// Settings of a journal.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +88,15 @@ pub enum CommitError {
     /// until the spool is opened again.
     #[error("the journal can't be written: {0}")]
     Failed(io::Error),
+    /// The round is too large. Nothing was written.
+    #[error("a round of {bytes} bytes is over the limit of {ROUND_BYTES_MAX}: commit fewer records at a time")]
+    TooLarge {
+        /// The size of the round.
+        bytes: usize,
+    },
+    /// A run of records is empty. Nothing was written.
+    #[error("a run of no records")]
+    EmptyPiece,
     /// An earlier round failed.
     #[error("the journal could not be written before, and is closed to further rounds")]
     Latched,
@@ -109,6 +125,8 @@ pub struct Journal<D: Disk> {
     durable: FrameSequence,
     /// The control entries of the last frame, which the next one repeats.
     repeat: Vec<Entry>,
+    /// The partitions of the last frame's marks: the next frame repeats them, and frees their records.
+    marked: Vec<Partition>,
     /// Whether a durable frame names the last round as durable.
     is_proved: bool,
     is_latched: bool,
@@ -133,6 +151,7 @@ impl<D: Disk> Journal<D> {
             next: recovered.next_frame,
             durable: recovered.resumes,
             repeat: Vec::new(),
+            marked: Vec::new(),
             is_proved: true,
             is_latched: false,
         };
@@ -164,7 +183,11 @@ impl<D: Disk> Journal<D> {
 
     /// Returns the durable unsettled records, by partition and ordinal.
     pub fn pieces(&self) -> impl Iterator<Item = &Piece> {
-        self.held.values().map(|held| &held.piece)
+        self.held.values().map(|held| &held.piece).filter(|piece| piece.end() > self.settled(piece.partition))
+    }
+
+    fn settled(&self, partition: Partition) -> Ordinal {
+        self.table.partitions.get(&partition).map(|state| state.settled).unwrap_or_default()
     }
 
     /// Returns whether the journal commits nothing more, because writing failed.
@@ -187,9 +210,15 @@ impl<D: Disk> Journal<D> {
         if self.is_latched {
             return Err(CommitError::Latched);
         }
+        if entries.iter().any(|entry| matches!(entry, Entry::Piece(piece) if piece.count == 0)) {
+            return Err(CommitError::EmptyPiece);
+        }
         let copies = self.oldest_pieces();
         let mut bytes = self.encode_repeat();
         entries.iter().for_each(|entry| entry.encode(&mut bytes));
+        if bytes.len() > ROUND_BYTES_MAX {
+            return Err(CommitError::TooLarge { bytes: bytes.len() });
+        }
         copies.iter().for_each(|piece| Entry::Piece(piece.clone()).encode(&mut bytes));
         match self.write_round(FrameKind::Round, &bytes) {
             Ok(()) => self.take_in(entries, copies),
@@ -212,7 +241,11 @@ impl<D: Disk> Journal<D> {
             return Ok(());
         }
         match self.write_round(FrameKind::Proof, &self.encode_repeat()) {
-            Ok(()) => self.is_proved = true,
+            Ok(()) => {
+                self.is_proved = true;
+                self.free_marked();
+                self.recycle();
+            }
             Err(error) => self.fail_over(Vec::new(), error)?,
         }
         Ok(())
@@ -260,6 +293,7 @@ impl<D: Disk> Journal<D> {
 
     /// Enters a durable round.
     fn take_in(&mut self, entries: Vec<Entry>, copies: Vec<Piece>) {
+        self.free_marked();
         let segment = self.segments.current();
         for piece in copies {
             self.hold(piece, segment);
@@ -268,7 +302,7 @@ impl<D: Disk> Journal<D> {
             self.table.apply(entry);
             match entry {
                 Entry::Piece(piece) => self.hold(piece.clone(), segment),
-                Entry::Mark { partition, .. } => self.drop_settled(*partition),
+                Entry::Mark { partition, .. } => self.marked.push(*partition),
                 _ => {}
             }
         }
@@ -276,15 +310,21 @@ impl<D: Disk> Journal<D> {
         self.is_proved = false;
     }
 
+    /// Drops the records that the marks of the frame before the last one settle.
+    fn free_marked(&mut self) {
+        for partition in std::mem::take(&mut self.marked) {
+            self.drop_settled(partition);
+        }
+    }
+
     fn hold(&mut self, piece: Piece, segment: SegmentNumber) {
-        let settled = self.table.partitions.get(&piece.partition).map(|state| state.settled).unwrap_or_default();
-        if piece.end() > settled {
+        if piece.end() > self.settled(piece.partition) {
             self.held.insert((piece.partition, piece.first), Held { piece, segment });
         }
     }
 
     fn drop_settled(&mut self, partition: Partition) {
-        let settled = self.table.partitions.get(&partition).map(|state| state.settled).unwrap_or_default();
+        let settled = self.settled(partition);
         while let Some((key, _)) = self
             .held
             .range((partition, Ordinal(0))..)
@@ -321,8 +361,14 @@ impl<D: Disk> Journal<D> {
         if oldest == self.segments.current() {
             return Vec::new();
         }
+        let mut bytes = 0;
         let own = self.held.values().filter(|held| held.segment == oldest);
-        own.map(|held| held.piece.clone()).collect()
+        let some = own.take_while(|held| {
+            let has_room = bytes < COPIED_BYTES;
+            bytes += held.piece.records.len();
+            has_room
+        });
+        some.map(|held| held.piece.clone()).collect()
     }
 
     fn recycle(&mut self) {
@@ -333,7 +379,8 @@ impl<D: Disk> Journal<D> {
     /// Removes the files that a base supersedes. Damaged ones are kept under another name.
     fn clear_away(&mut self, old: Vec<files::OldFile>, damage: &[Damage]) {
         for file in old {
-            let is_damaged = damage.iter().any(|damage| Some(damage.near) == file.number);
+            let is_near = |number| damage.iter().any(|damage| damage.after <= number && number <= damage.before);
+            let is_damaged = file.is_unreadable || file.number.is_some_and(is_near);
             // A file that stays is read again at the next opening, and superseded again.
             let _ = match is_damaged {
                 true => self.disk.rename(&file.name, &files::quarantined(&file.name)),
@@ -348,7 +395,6 @@ impl<D: Disk> Journal<D> {
 fn repeated(entry: Entry) -> Option<Entry> {
     match entry {
         Entry::Piece(piece) => Some(Entry::End { partition: piece.partition, end: piece.end() }),
-        Entry::Mark { .. } => None,
         control => Some(control),
     }
 }

@@ -53,8 +53,10 @@ enum Spare {
 #[derive(Clone, Copy, Debug)]
 struct UsedSegment {
     number: SegmentNumber,
-    /// Whether its checkpoint is durable. False where writing failed.
+    /// Whether its checkpoint is durable.
     is_durable: bool,
+    /// Whether the file can be recycled: writing never failed, and it has the common size.
+    is_reusable: bool,
 }
 
 /// The segments in use, and a file to recycle.
@@ -111,8 +113,13 @@ impl<F> Segments<F> {
     /// Appends bytes to the current segment, and syncs it. After an error the file is not used again.
     pub(super) fn write<D: Disk<File = F>>(&mut self, disk: &D, bytes: &[u8]) -> io::Result<()> {
         let Some(current) = &mut self.current else { return Err(io::ErrorKind::NotFound.into()) };
-        disk.write_at(&current.file, current.offset, bytes)?;
-        disk.sync(&current.file)?;
+        let written = disk.write_at(&current.file, current.offset, bytes).and_then(|()| disk.sync(&current.file));
+        if written.is_err()
+            && let Some(used) = self.used.back_mut()
+        {
+            used.is_reusable = false;
+        }
+        written?;
         current.offset += bytes.len() as u64;
         Ok(())
     }
@@ -120,8 +127,9 @@ impl<F> Segments<F> {
     /// Makes a composed segment the current one.
     pub(super) fn begin<D: Disk<File = F>>(&mut self, disk: &D, draft: Draft, size: u64) -> io::Result<()> {
         let name = files::name(draft.number);
+        let common_size = size;
         let size = size.max(draft.bytes.len() as u64);
-        self.used.push_back(UsedSegment { number: draft.number, is_durable: false });
+        self.used.push_back(UsedSegment { number: draft.number, is_durable: false, is_reusable: false });
         let file = if self.spare == Some(Spare::Ready) {
             self.spare = None;
             disk.rename(files::SPARE, &name)?;
@@ -135,7 +143,7 @@ impl<F> Segments<F> {
         self.is_removing = false;
         self.spare = self.spare.map(|_| Spare::Ready);
         if let Some(used) = self.used.back_mut() {
-            used.is_durable = true;
+            (used.is_durable, used.is_reusable) = (true, draft.bytes.len() as u64 <= common_size);
         }
         self.current = Some(Current { file, number: draft.number, offset: draft.bytes.len() as u64, size });
         Ok(())
@@ -143,22 +151,21 @@ impl<F> Segments<F> {
 
     /// Takes segments out of use that hold nothing unsettled. `oldest` is the oldest segment that does.
     pub(super) fn recycle<D: Disk<File = F>>(&mut self, disk: &D, oldest: Option<SegmentNumber>) {
-        while let Some(number) = self.used.front().map(|used| used.number)
-            && oldest.is_none_or(|oldest| number < oldest)
+        while let Some(used) = self.used.front().copied()
+            && oldest.is_none_or(|oldest| used.number < oldest)
             && self.used.iter().skip(1).filter(|newer| newer.is_durable).count() >= 2
         {
             if self.is_removing && disk.sync_folder().is_err() {
                 return;
             }
+            let name = files::name(used.number);
+            if used.is_reusable && self.spare.is_none() && disk.rename(&name, files::SPARE).is_ok() {
+                self.spare = Some(Spare::Retired);
+            } else if disk.remove(&name).is_err_and(|error| error.kind() != io::ErrorKind::NotFound) {
+                return;
+            }
             self.is_removing = true;
             self.used.pop_front();
-            let name = files::name(number);
-            // A file that can't be renamed or removed is superseded at the next opening.
-            if self.spare.is_none() && disk.rename(&name, files::SPARE).is_ok() {
-                self.spare = Some(Spare::Retired);
-            } else {
-                let _ = disk.remove(&name);
-            }
         }
     }
 }

@@ -266,7 +266,7 @@ impl World<'_> {
                 Some(Entry::Out { partition, first, end, why: OutReason::DeadLetter })
             }
             84..88 => Some(Entry::Bind { life, producer_id: 4000 + life.0 as i64, epoch: 0 }),
-            88..92 if unsettled > 0 && table.bindings.contains_key(&life) => {
+            88..92 if unsettled > 0 => {
                 let stamp = Stamp { producer_id: 4000 + life.0 as i64, epoch: 1, base_sequence: 0 };
                 let from = Ordinal(settled.0 + self.rng.range(0..unsettled));
                 Some(Entry::Move { partition, from, stamp })
