@@ -23,6 +23,8 @@ struct Inode {
     durable: Vec<u8>,
     visible: Vec<u8>,
     dirty: BTreeSet<usize>,
+    /// A sync failed: the file must not be written again.
+    has_failed: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -133,8 +135,9 @@ impl ModelDisk {
             }
             inode.visible.clone_from(&inode.durable);
         }
+        let kept_names = [0, 50, 100][rng.index(3)];
         for change in std::mem::take(&mut state.pending) {
-            if rng.percent(kept) {
+            if rng.percent(kept_names) {
                 apply(&mut state.durable_names, &change);
             }
         }
@@ -192,7 +195,9 @@ impl Disk for ModelDisk {
         let inode = state.next_inode;
         state.next_inode += 1;
         let zeros = vec![0; size as usize];
-        state.inodes.insert(inode, Inode { durable: zeros.clone(), visible: zeros, dirty: BTreeSet::new() });
+        state
+            .inodes
+            .insert(inode, Inode { durable: zeros.clone(), visible: zeros, dirty: BTreeSet::new(), has_failed: false });
         let change = NameChange::Link(name.to_owned(), inode);
         apply(&mut state.names, &change);
         state.pending.push(change);
@@ -214,6 +219,7 @@ impl Disk for ModelDisk {
         let fails = !died && state.fails().is_err();
         let length = if fails { state.rng.index(length + 1) } else { length };
         let inode = state.inodes.get_mut(file).ok_or(io::ErrorKind::NotFound)?;
+        assert!(!inode.has_failed, "a file is written again after its sync failed");
         let (start, end) = (offset as usize, offset as usize + length);
         if inode.visible.len() < end {
             inode.visible.resize(end, 0);
@@ -236,6 +242,7 @@ impl Disk for ModelDisk {
         let inode = state.inodes.get_mut(file).ok_or(io::ErrorKind::NotFound)?;
         let dirty = std::mem::take(&mut inode.dirty);
         if fails.is_err() {
+            inode.has_failed = true;
             let keeps: Vec<usize> = dirty.into_iter().filter(|_| state.rng.percent(50)).collect();
             keeps.into_iter().for_each(|sector| write_sector(inode, sector));
             return fails;

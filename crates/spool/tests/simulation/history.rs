@@ -7,9 +7,12 @@
 
 use std::collections::BTreeMap;
 
+use kafka_courier_batcher::Stamp;
+
 use kafka_courier_spool::core::entry::{Entry, Ordinal, Partition};
 use kafka_courier_spool::core::recover::Recovered;
-use kafka_courier_spool::core::table::Table;
+use kafka_courier_spool::core::stamps::stamp_of;
+use kafka_courier_spool::core::table::{PartitionTable, Table};
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct History {
@@ -19,8 +22,45 @@ pub(crate) struct History {
     pub(crate) records: BTreeMap<(Partition, Ordinal), u8>,
 }
 
+/// Returns whether an entry may change the stamp of a record that has one.
+fn changes_stamp(entry: &Entry, (of, ordinal): (Partition, Ordinal)) -> bool {
+    match entry {
+        Entry::Move { partition, from, .. } => *partition == of && *from <= ordinal,
+        Entry::Out { partition, first, .. } => *partition == of && *first < ordinal,
+        _ => false,
+    }
+}
+
+/// One damaged frame loses records alone.
+fn without_lost(table: &Table) -> Table {
+    let mut table = table.clone();
+    let empty = PartitionTable::default().lost;
+    table.partitions.values_mut().for_each(|state| state.lost = empty.clone());
+    table
+}
+
 impl History {
-    pub(crate) fn apply(&mut self, entries: &[Entry]) {
+    /// Takes in a committed round.
+    pub(crate) fn apply(&mut self, entries: &[Entry]) -> Result<(), String> {
+        let before = self.stamps();
+        self.apply_entries(entries);
+        let after = self.stamps();
+        for (key, stamp) in &before {
+            let is_changed = entries.iter().any(|entry| changes_stamp(entry, *key));
+            if after.get(key).is_some_and(|later| later != stamp) && !is_changed {
+                return Err(format!("{key:?} had {stamp:?}, and has {:?}", after[key]));
+            }
+        }
+        Ok(())
+    }
+
+    /// The stamps of all unsettled records that have one.
+    fn stamps(&self) -> BTreeMap<(Partition, Ordinal), Stamp> {
+        let stamp = |key: &(Partition, Ordinal)| Some((*key, stamp_of(self.table.partitions.get(&key.0)?, key.1)?));
+        self.records.keys().filter_map(stamp).collect()
+    }
+
+    fn apply_entries(&mut self, entries: &[Entry]) {
         for entry in entries {
             self.table.apply(entry);
             match entry {
@@ -76,6 +116,19 @@ impl History {
     /// Compares an opening with damage: missing records are named, and all others are right.
     pub(crate) fn compare_damaged(&self, recovered: &Recovered) -> Result<(), String> {
         let held = Self::held(recovered)?;
+        let lost = recovered.lost().flat_map(|(of, first, end)| (first.0..end.0).map(move |at| (of, Ordinal(at))));
+        for key in lost {
+            let is_known = self.table.partitions.get(&key.0).is_some_and(|state| state.lost.contains(key.1));
+            if !is_known && (held.contains_key(&key) || !self.records.contains_key(&key)) {
+                return Err(format!("{key:?} is named as lost, and is not"));
+            }
+            if !is_known && recovered.damage.is_empty() {
+                return Err(format!("{key:?} is lost without damage"));
+            }
+        }
+        if without_lost(&recovered.table) != without_lost(&self.table) {
+            return Err(format!("another table after damage\n{:?}\n{:?}", recovered.table, self.table));
+        }
         for (key, byte) in &held {
             let settled = self.table.partitions.get(&key.0).map(|state| state.settled).unwrap_or_default();
             match self.records.get(key) {

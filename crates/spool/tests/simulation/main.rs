@@ -21,7 +21,7 @@ fn random_lives_keep_every_round() {
         Some(seed) => seed..seed + 1,
         None => {
             let first = variable("SIM_FIRST").unwrap_or(1);
-            first..first + variable("SIM_SCHEDULES").unwrap_or(2_000)
+            first..first + variable("SIM_SCHEDULES").unwrap_or(500)
         }
     };
     let mut seen = BTreeMap::new();

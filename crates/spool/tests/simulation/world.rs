@@ -67,6 +67,8 @@ impl World<'_> {
 
     /// Opens the spool, and compares.
     fn open(&mut self) -> Result<Option<Journal<ModelDisk>>, String> {
+        // Each process draws another id, which counts for a new spool alone.
+        self.settings.new_spool = SpoolId(self.rng.next().to_le_bytes().repeat(2).try_into().unwrap_or([0; 16]));
         let (journal, recovered) = match Journal::open(self.disk.clone(), self.settings) {
             Ok(opened) => opened,
             Err(OpenError::Io { .. }) => {
@@ -86,7 +88,7 @@ impl World<'_> {
     fn settle_under_way(&mut self, recovered: &kafka_courier_spool::core::recover::Recovered) -> Result<(), String> {
         let Some(entries) = self.under_way.take() else { return self.history.compare(recovered) };
         let mut with = self.history.clone();
-        with.apply(&entries);
+        with.apply(&entries)?;
         if with.compare(recovered).is_ok() {
             self.saw("round under way survived");
             self.history = with;
@@ -109,7 +111,7 @@ impl World<'_> {
             let entries = self.round(journal.life(), &mut begun);
             let segments = journal.segment_count();
             match journal.commit(entries.clone()) {
-                Ok(_) => self.history.apply(&entries),
+                Ok(_) => self.history.apply(&entries)?,
                 Err(error) => {
                     let latched = matches!(error, CommitError::Latched);
                     if !latched {
@@ -171,10 +173,10 @@ impl World<'_> {
     fn damage(&mut self) -> Result<(), String> {
         let Some(mut journal) = self.open()? else { return Err("no opening without faults".to_owned()) };
         let mut begun = [false; PARTITIONS];
-        for _ in 0..1 + self.rng.index(4) {
+        for _ in 0..self.rng.index(5) {
             let entries = self.round(journal.life(), &mut begun);
             journal.commit(entries.clone()).map_err(|error| format!("{error:?}"))?;
-            self.history.apply(&entries);
+            self.history.apply(&entries)?;
         }
         journal.prove().map_err(|error| format!("{error:?}"))?;
         drop(journal);
@@ -202,7 +204,7 @@ impl World<'_> {
         // The history continues with the state of the files.
         let mut history = History { table: recovered.table.clone(), records: BTreeMap::new() };
         let pieces: Vec<Entry> = recovered.pieces.into_values().map(Entry::Piece).collect();
-        history.apply(&pieces);
+        history.apply(&pieces)?;
         let settled = |partition: &Partition| history.table.partitions[partition].settled;
         let records = history.records.clone();
         history.records = records.into_iter().filter(|((of, at), _)| *at >= settled(of)).collect();
