@@ -11,6 +11,7 @@ use kafka_courier_batcher::Stamp;
 
 use kafka_courier_spool::core::entry::{Entry, Ordinal, Partition};
 use kafka_courier_spool::core::recover::Recovered;
+use kafka_courier_spool::core::segment::Life;
 use kafka_courier_spool::core::stamps::stamp_of;
 use kafka_courier_spool::core::table::{PartitionTable, Table};
 
@@ -20,6 +21,8 @@ pub(crate) struct History {
     pub(crate) table: Table,
     /// Each committed record: the byte that its piece repeats.
     pub(crate) records: BTreeMap<(Partition, Ordinal), u8>,
+    /// The life that accepted each record.
+    pub(crate) lives: BTreeMap<(Partition, Ordinal), Life>,
 }
 
 /// Returns whether an entry may change the stamp of a record that has one.
@@ -45,6 +48,12 @@ impl History {
         let before = self.stamps();
         self.apply_entries(entries);
         let after = self.stamps();
+        // The producer id of life n is 4000 + n. Only the life that got an id extends its numbers.
+        if let Some((key, stamp)) =
+            after.iter().find(|(key, stamp)| stamp.producer_id < 4000 + self.lives[key].0 as i64)
+        {
+            return Err(format!("{key:?} of {:?} extends the numbers of an earlier life: {stamp:?}", self.lives[key]));
+        }
         for (key, stamp) in &before {
             let is_changed = entries.iter().any(|entry| changes_stamp(entry, *key));
             if after.get(key).is_some_and(|later| later != stamp) && !is_changed {
@@ -67,6 +76,7 @@ impl History {
                 Entry::Piece(piece) => {
                     for n in 0..u64::from(piece.count) {
                         self.records.insert((piece.partition, piece.first.plus(n)), piece.records[0]);
+                        self.lives.insert((piece.partition, piece.first.plus(n)), piece.life);
                     }
                 }
                 Entry::Mark { partition, settled, .. } => {
@@ -124,6 +134,12 @@ impl History {
             }
             if !is_known && recovered.damage.is_empty() {
                 return Err(format!("{key:?} is lost without damage"));
+            }
+        }
+        for (key, stamp) in self.stamps().iter().filter(|(key, _)| held.contains_key(*key)) {
+            let state = &recovered.table.partitions[&key.0];
+            if stamp_of(state, key.1) != Some(*stamp) {
+                return Err(format!("{key:?} had {stamp:?} before the damage, and has {:?}", stamp_of(state, key.1)));
             }
         }
         if without_lost(&recovered.table) != without_lost(&self.table) {

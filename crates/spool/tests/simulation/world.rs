@@ -202,7 +202,7 @@ impl World<'_> {
             self.saw("record lost and named");
         }
         // The history continues with the state of the files.
-        let mut history = History { table: recovered.table.clone(), records: BTreeMap::new() };
+        let mut history = History { table: recovered.table.clone(), ..History::default() };
         let pieces: Vec<Entry> = recovered.pieces.into_values().map(Entry::Piece).collect();
         history.apply(&pieces)?;
         let settled = |partition: &Partition| history.table.partitions[partition].settled;
