@@ -28,7 +28,7 @@ pub(crate) struct SettingsArgs {
     /// property names of the Java client. Environment variables take precedence over the file.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Set any option, such as flush_timeout=5ms [repeatable]
+    /// Set any option, such as flush_timeout=5ms (repeatable)
     ///
     /// Takes precedence over environment variables and the file. `courier config --explain` describes all options.
     #[arg(long, value_name = "OPTION=VALUE", value_parser = Unshown(setting))]

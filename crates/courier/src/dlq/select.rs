@@ -19,16 +19,16 @@ const SELECTION: &str = "Selection";
 #[derive(Args, Clone, Default, Debug)]
 #[command(next_help_heading = SELECTION)]
 pub(super) struct SelectionArgs {
-    /// Select events for this topic [repeatable]
+    /// Select events for this topic (repeatable)
     #[arg(long, value_name = "TOPIC")]
     for_topic: Vec<String>,
-    /// Select events of this type [repeatable]
+    /// Select events of this type (repeatable)
     #[arg(long, value_name = "TYPE")]
     event_type: Vec<String>,
     /// Select reasons that contain this text, in upper or lower case
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// Select this Kafka error, such as MESSAGE_TOO_LARGE [repeatable]
+    /// Select this Kafka error, such as MESSAGE_TOO_LARGE (repeatable)
     #[arg(long, value_name = "NAME", value_parser = error_name)]
     error_code: Vec<String>,
     /// Select events that are not in the log (not_written), or may be (unknown)
@@ -45,10 +45,10 @@ pub(super) struct SelectionArgs {
     /// Select dead letters whose last attempt is before this time
     #[arg(long, value_name = "TIME", value_parser = moment)]
     until: Option<Timestamp>,
-    /// Select records with this key [repeatable]
+    /// Select records with this key (repeatable)
     #[arg(long, value_name = "KEY")]
     key: Vec<String>,
-    /// Select the dead letter with this id [repeatable]
+    /// Select the dead letter with this id (repeatable)
     #[arg(long, value_name = "ID")]
     id: Vec<LetterId>,
     /// Select up to N dead letters, the oldest first

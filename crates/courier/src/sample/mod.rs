@@ -28,7 +28,7 @@ pub(crate) struct SampleArgs {
     /// Generate the events from this seed: the same seed gives the same events
     #[arg(long, value_name = "S", value_parser = crate::whole_number::<u64>, default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Print only events of this type [repeatable]
+    /// Print only events of this type (repeatable)
     #[arg(long = "type", value_name = "TYPE", value_parser = PossibleValuesParser::new(BUILT_IN.iter().map(|b| b.event_type)))]
     pub(crate) types: Vec<String>,
     /// Start at this event time
