@@ -4,17 +4,17 @@
 //! printing and parsing.
 #![no_main]
 
-use kafka_courier::{Endpoint, KafkaConfig};
+use kafka_courier::{ConfigLoader, Endpoint, LoadedConfig};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let text = String::from_utf8_lossy(data);
     let pairs = text.lines().map(|line| line.split_once('=').unwrap_or((line, "")));
     let variables = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    match KafkaConfig::from_variables(variables) {
-        Ok((config, warnings)) => {
+    match ConfigLoader::new().variables(variables).load() {
+        Ok(LoadedConfig { config, warnings, .. }) => {
             assert_eq!(config.validate(), Ok(()));
-            assert!(warnings.iter().all(|warning| warning.starts_with("KAFKA_")));
+            assert!(warnings.iter().all(|warning| !warning.to_string().is_empty()));
             for broker in &config.brokers {
                 assert_eq!(broker.to_string().parse::<Endpoint>().as_ref(), Ok(broker));
             }

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::{Accumulator, BufferPool, Compression, EncodedBatch, Limits, Record};
 use kafka_courier_idempotent_sender::core::{
-    Action, BrokerAddress, BrokerId, ClusterMetadata, Config, ConnId, ErrorCode, StateLookupAnswer, LookupId, PartAnswer,
-    PartitionId, PartitionMetadata, ProduceAnswer, Reason, RequestId, Sender, Submission, TopicId, TopicMetadata,
+    Action, BrokerAddress, BrokerId, ClusterMetadata, Config, ConnId, ErrorCode, LoggedBatch, LookupId, PartAnswer,
+    PartitionId, PartitionMetadata, ProduceAnswer, Reason, RequestId, SearchAnswer, Sender, StateLookupAnswer,
+    Submission, TopicId, TopicMetadata,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -45,7 +46,8 @@ struct Bench {
     connecting: Vec<ConnId>,
     open: Vec<ConnId>,
     sent: Vec<Sent>,
-    looks: Vec<(PartitionId, LookupId)>,
+    lookups: Vec<(PartitionId, LookupId)>,
+    searches: Vec<(PartitionId, LookupId)>,
     metadata_asked: bool,
     id_asked: bool,
     /// Number of verdicts of each record of each batch.
@@ -62,7 +64,8 @@ impl Bench {
             connecting: Vec::new(),
             open: Vec::new(),
             sent: Vec::new(),
-            looks: Vec::new(),
+            lookups: Vec::new(),
+            searches: Vec::new(),
             metadata_asked: false,
             id_asked: false,
             verdicts: Vec::new(),
@@ -85,7 +88,7 @@ impl Bench {
             5 => self.connected(),
             6 => self.ended(choice, code),
             7 => self.producer_id(choice, number, code),
-            8 => self.looked(choice, number, small),
+            8 => self.answer_lookup(choice, number, small),
             9 => self.now += Duration::from_millis(u64::from(any.unsigned_abs() % 20_000)),
             10 => self.written(choice),
             11 if self.metadata_asked => {
@@ -200,14 +203,37 @@ impl Bench {
         }
     }
 
-    fn looked(&mut self, choice: u8, number: i32, small: i16) {
-        let Some((partition, look)) = self.looks.pop() else { return };
+    fn answer_lookup(&mut self, choice: u8, number: i32, small: i16) {
+        if let Some((partition, look)) = self.searches.pop() {
+            return self.answer_search(partition, look, choice, number);
+        }
+        let Some((partition, look)) = self.lookups.pop() else { return };
         let answer = match choice & 3 {
             0 => StateLookupAnswer::Nothing,
             1 => StateLookupAnswer::Unavailable,
-            _ => StateLookupAnswer::Producer { epoch: i32::from(small), last_sequence: number },
+            _ => StateLookupAnswer::Producer {
+                epoch: i32::from(small),
+                last_sequence: number,
+                age: Duration::from_secs(u64::from(choice) << 10),
+            },
         };
         self.sender.on_state_lookup(self.now, partition, look, answer);
+    }
+
+    fn answer_search(&mut self, partition: PartitionId, look: LookupId, choice: u8, number: i32) {
+        let records = u32::from(choice >> 2);
+        let batch = |base_sequence| LoggedBatch {
+            base_sequence,
+            records,
+            base_offset: i64::from(number),
+            log_append_time: (choice & 4 != 0).then_some(i64::from(number)),
+        };
+        let answer = match choice & 3 {
+            0 => SearchAnswer::Unreadable,
+            1 => SearchAnswer::Unavailable,
+            _ => SearchAnswer::Read(vec![batch(number), batch(number.wrapping_add(1)), batch(0)]),
+        };
+        self.sender.on_log_search(self.now, partition, look, &answer);
     }
 
     fn written(&mut self, choice: u8) {
@@ -235,7 +261,8 @@ impl Bench {
                 }
                 Action::RefreshMetadata { .. } => self.metadata_asked = true,
                 Action::InitProducerId => self.id_asked = true,
-                Action::LookUpState { partition, look, .. } => self.looks.push((partition, look)),
+                Action::LookUpState(lookup) => self.lookups.push((lookup.partition, lookup.look)),
+                Action::SearchLog(search) => self.searches.push((search.partition, search.look)),
                 Action::Settle(settlement) => {
                     let verdicts = &mut self.verdicts[settlement.token];
                     settlement.records.iter().for_each(|record| verdicts[record as usize] += 1);
