@@ -29,7 +29,7 @@ pub(crate) struct History {
 fn changes_stamp(entry: &Entry, (of, ordinal): (Partition, Ordinal)) -> bool {
     match entry {
         Entry::Move { partition, from, .. } => *partition == of && *from <= ordinal,
-        Entry::Out { partition, first, .. } => *partition == of && *first < ordinal,
+        Entry::Out { partition, first, .. } => *partition == of && *first <= ordinal,
         _ => false,
     }
 }
@@ -56,8 +56,8 @@ impl History {
         }
         for (key, stamp) in &before {
             let is_changed = entries.iter().any(|entry| changes_stamp(entry, *key));
-            if after.get(key).is_some_and(|later| later != stamp) && !is_changed {
-                return Err(format!("{key:?} had {stamp:?}, and has {:?}", after[key]));
+            if self.records.contains_key(key) && after.get(key) != Some(stamp) && !is_changed {
+                return Err(format!("{key:?} had {stamp:?}, and has {:?}", after.get(key)));
             }
         }
         Ok(())

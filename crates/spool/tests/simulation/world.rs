@@ -147,6 +147,9 @@ impl World<'_> {
     }
 
     fn check(&self, journal: &Journal<ModelDisk>) -> Result<(), String> {
+        if self.disk.has_violation() {
+            return Err("a file was written again after its sync failed".to_owned());
+        }
         if journal.table() != &self.history.table {
             return Err(format!("another table\n{:?}\n{:?}", journal.table(), self.history.table));
         }
