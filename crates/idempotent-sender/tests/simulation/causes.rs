@@ -72,7 +72,7 @@ impl World {
                 Ok("sequence")
             }
             Reason::Broker { code, .. } if !WRITE_ERRORS.contains(&code.0) => Err("that code does not end a batch"),
-            Reason::NoAnswer(words) if words.contains("the leader has it") => {
+            Reason::NoAnswer(words) if words.contains("the leader has the batch") => {
                 // The 46 of an old broker means the same.
                 let found = self.history.is_found_by_look(number) || record.codes.contains(&46);
                 if found && failure.outcome == FailedOutcome::Unknown {
