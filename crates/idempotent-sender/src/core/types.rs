@@ -134,6 +134,9 @@ impl FailedOutcome {
     }
 }
 
+/// The text of [`Reason::NoAnswer`] for a batch that is in the leader's log, and possibly not in its replicas' logs.
+pub const UNCONFIRMED: &str = "the leader has the batch, but did not confirm that its replicas have it";
+
 /// Why an attempt, or a batch, failed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]

@@ -14,7 +14,7 @@
 //! A record that may be written fails because of a final code, a size or a sequence number only after a look at its
 //! leader.
 
-use kafka_courier_idempotent_sender::core::{ErrorCode, FailedOutcome, Failure, Reason};
+use kafka_courier_idempotent_sender::core::{ErrorCode, FailedOutcome, Failure, Reason, UNCONFIRMED};
 
 use crate::cluster::{BROKERS, MS, Micros, SECOND, topic_and_index, topic_of};
 use crate::record::RecordHistory;
@@ -54,7 +54,8 @@ impl World {
         }
         match &failure.reason {
             Reason::Closed if self.history.closed_at == Some(self.now) => Ok("closed"),
-            Reason::Broker { code, message: Some(words) } if words.contains("recreated") => {
+            // The model's brokers send a text with INVALID_RECORD alone. All others are the sender's own.
+            Reason::Broker { code, message: Some(_) } if *code != ErrorCode::INVALID_RECORD => {
                 self.recreation_cause(number, code.0, failure)
             }
             Reason::Broker { code, .. } if *code == ErrorCode::SASL_AUTHENTICATION_FAILED => {
@@ -72,7 +73,7 @@ impl World {
                 Ok("sequence")
             }
             Reason::Broker { code, .. } if !WRITE_ERRORS.contains(&code.0) => Err("that code does not end a batch"),
-            Reason::NoAnswer(words) if words.contains("the leader has the batch") => {
+            Reason::NoAnswer(words) if &**words == UNCONFIRMED => {
                 // The 46 of an old broker means the same.
                 let found = self.history.is_found_by_look(number) || record.codes.contains(&46);
                 if found && failure.outcome == FailedOutcome::Unknown {

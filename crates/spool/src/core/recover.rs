@@ -269,7 +269,14 @@ fn take_in(entry: &Entry, recovered: &mut Recovered) {
         }
         Entry::Mark { partition, .. } => {
             let settled = recovered.table.partitions.get(partition).map(|state| state.settled).unwrap_or_default();
-            recovered.pieces.retain(|(of, _), piece| of != partition || piece.end() > settled);
+            while let Some((&key, _)) = recovered
+                .pieces
+                .range((*partition, Ordinal(0))..)
+                .next()
+                .filter(|((of, _), piece)| of == partition && piece.end() <= settled)
+            {
+                recovered.pieces.remove(&key);
+            }
         }
         _ => {}
     }

@@ -14,9 +14,9 @@ use crate::disk::Disk;
 const FRAME_BYTES: usize = 1 << 20;
 
 impl<D: Disk> Journal<D> {
-    /// Writes a base into a new segment: `entries`, the table and the pieces. `proved` is the last frame that is known to be
-    /// durable where it was written.
-    pub(super) fn write_base(&mut self, proved: FrameSequence, entries: &[Entry], pieces: &[Piece]) -> io::Result<()> {
+    /// Writes a base into a new segment: the table and the pieces. `proved` is the last frame that is known to be durable
+    /// where it was written.
+    pub(super) fn write_base(&mut self, proved: FrameSequence, pieces: &[Piece]) -> io::Result<()> {
         let mut rounds: Vec<Vec<u8>> = Vec::new();
         for piece in pieces {
             if rounds.last().is_none_or(|round| round.len() >= FRAME_BYTES) {
@@ -32,7 +32,7 @@ impl<D: Disk> Journal<D> {
         let mut draft = self.segments.draft(self.spool, self.life);
         let mut control = Vec::new();
         base.encode(&mut control);
-        self.table.checkpoint().iter().chain(entries).for_each(|entry| entry.encode(&mut control));
+        self.table.checkpoint().iter().for_each(|entry| entry.encode(&mut control));
 
         let resumes = std::mem::replace(&mut self.durable, proved);
         for _ in 0..2 {

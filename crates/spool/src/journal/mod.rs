@@ -13,9 +13,9 @@
 
 mod base;
 mod files;
+mod held;
 mod segments;
 
-use std::collections::BTreeMap;
 use std::io;
 
 use crate::core::entry::{Entry, Ordinal, Partition, Piece};
@@ -25,6 +25,7 @@ use crate::core::segment::{HeaderError, Life, SegmentNumber};
 use crate::core::table::Table;
 use crate::disk::Disk;
 
+use held::HeldPieces;
 use segments::Segments;
 
 /// The largest round, in bytes.
@@ -102,13 +103,6 @@ pub enum CommitError {
     Latched,
 }
 
-/// A record run that is not settled, and the segment that holds it.
-#[derive(Clone, Debug)]
-struct Held {
-    piece: Piece,
-    segment: SegmentNumber,
-}
-
 /// An open spool. Belongs to one thread.
 #[derive(Debug)]
 pub struct Journal<D: Disk> {
@@ -117,7 +111,7 @@ pub struct Journal<D: Disk> {
     spool: SpoolId,
     life: Life,
     table: Table,
-    held: BTreeMap<(Partition, Ordinal), Held>,
+    held: HeldPieces,
     segments: Segments<D::File>,
     /// The number for the next frame.
     next: FrameSequence,
@@ -146,7 +140,7 @@ impl<D: Disk> Journal<D> {
             spool,
             life: Life(recovered.last_life.0.saturating_add(1)),
             table: recovered.table.clone(),
-            held: BTreeMap::new(),
+            held: HeldPieces::default(),
             segments: Segments::new(recovered.next_segment),
             next: recovered.next_frame,
             durable: recovered.resumes,
@@ -156,9 +150,7 @@ impl<D: Disk> Journal<D> {
             is_latched: false,
         };
         let pieces: Vec<Piece> = recovered.pieces.values().cloned().collect();
-        journal
-            .write_base(recovered.proved, &[], &pieces)
-            .map_err(|source| OpenError::Io { name: ".".into(), source })?;
+        journal.write_base(recovered.proved, &pieces).map_err(|source| OpenError::Io { name: ".".into(), source })?;
         journal.clear_away(old, &recovered.damage);
         Ok((journal, recovered))
     }
@@ -183,7 +175,7 @@ impl<D: Disk> Journal<D> {
 
     /// Returns the durable unsettled records, by partition and ordinal.
     pub fn pieces(&self) -> impl Iterator<Item = &Piece> {
-        self.held.values().map(|held| &held.piece).filter(|piece| piece.end() > self.settled(piece.partition))
+        self.held.iter().filter(|piece| piece.end() > self.settled(piece.partition))
     }
 
     fn settled(&self, partition: Partition) -> Ordinal {
@@ -313,26 +305,13 @@ impl<D: Disk> Journal<D> {
     /// Drops the records that the marks of the frame before the last one settle.
     fn free_marked(&mut self) {
         for partition in std::mem::take(&mut self.marked) {
-            self.drop_settled(partition);
+            self.held.drop_settled(partition, self.settled(partition));
         }
     }
 
     fn hold(&mut self, piece: Piece, segment: SegmentNumber) {
         if piece.end() > self.settled(piece.partition) {
-            self.held.insert((piece.partition, piece.first), Held { piece, segment });
-        }
-    }
-
-    fn drop_settled(&mut self, partition: Partition) {
-        let settled = self.settled(partition);
-        while let Some((key, _)) = self
-            .held
-            .range((partition, Ordinal(0))..)
-            .next()
-            .filter(|((of, _), held)| *of == partition && held.piece.end() <= settled)
-        {
-            let key = *key;
-            self.held.remove(&key);
+            self.held.insert(piece, segment);
         }
     }
 
@@ -345,7 +324,7 @@ impl<D: Disk> Journal<D> {
             _ => None,
         });
         let pieces: Vec<Piece> = self.pieces().cloned().chain(new).collect();
-        if self.write_base(durable, &[], &pieces).is_err() {
+        if self.write_base(durable, &pieces).is_err() {
             (self.table, self.is_latched) = (before, true);
             return Err(CommitError::Failed(error));
         }
@@ -357,23 +336,12 @@ impl<D: Disk> Journal<D> {
         if self.segments.len() <= self.settings.segments_max {
             return Vec::new();
         }
-        let Some(oldest) = self.held.values().map(|held| held.segment).min() else { return Vec::new() };
-        if oldest == self.segments.current() {
-            return Vec::new();
-        }
-        let mut bytes = 0;
-        let own = self.held.values().filter(|held| held.segment == oldest);
-        let some = own.take_while(|held| {
-            let has_room = bytes < COPIED_BYTES;
-            bytes += held.piece.records.len();
-            has_room
-        });
-        some.map(|held| held.piece.clone()).collect()
+        let oldest = self.held.oldest_segment().filter(|oldest| *oldest != self.segments.current());
+        oldest.map_or_else(Vec::new, |oldest| self.held.some_of(oldest, COPIED_BYTES))
     }
 
     fn recycle(&mut self) {
-        let oldest = self.held.values().map(|held| held.segment).min();
-        self.segments.recycle(&self.disk, oldest);
+        self.segments.recycle(&self.disk, self.held.oldest_segment());
     }
 
     /// Removes the files that a base supersedes. Damaged ones are kept under another name.

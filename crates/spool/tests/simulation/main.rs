@@ -6,6 +6,7 @@
 
 mod disk;
 mod history;
+#[path = "../../../idempotent-sender/tests/simulation/rng.rs"]
 mod rng;
 mod world;
 

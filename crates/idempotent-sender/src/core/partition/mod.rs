@@ -111,7 +111,7 @@ pub(crate) struct RecreatedTopic {
 
 /// Returns the reason for a batch that a lookup found, but no acceptance confirmed.
 fn unconfirmed() -> Reason {
-    Reason::NoAnswer("the leader has the batch, but did not confirm that its replicas have it".into())
+    Reason::NoAnswer(UNCONFIRMED.into())
 }
 
 /// A batch to send now.
