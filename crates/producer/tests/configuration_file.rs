@@ -2,6 +2,9 @@
 #![cfg(feature = "config-file")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/captured_log.rs"]
+mod captured_log;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -280,6 +283,17 @@ fn errors_do_not_show_secrets() {
         let found = problems("c.json", text);
         assert!(!found.is_empty() && !format!("{found:?}").contains("hunter2"), "{text}: {found:?}");
     }
+}
+
+#[test]
+fn configuration_warnings_are_logged() {
+    let (log, _guard) = captured_log::CapturedLog::capture();
+    let variables = [("KAFKA_BORKERS".to_owned(), "x:1".to_owned()), ("KAFKA_RETRY_MAX".to_owned(), "3".to_owned())];
+    let config = KafkaConfig::from_variables(variables).unwrap();
+    assert_eq!(config.retry_max, 3);
+    let text = log.text();
+    assert_eq!(text.matches("configuration warning").count(), 1, "{text}");
+    assert!(text.contains("WARN") && text.contains("did you mean KAFKA_BROKERS?"), "{text}");
 }
 
 #[test]

@@ -20,6 +20,8 @@ use crate::cluster::{BROKERS, MS, Micros, SECOND, topic_and_index, topic_of};
 use crate::record::RecordHistory;
 use crate::world::World;
 
+/// The sender's codes for a topic that was recreated.
+const RECREATED: [ErrorCode; 2] = [ErrorCode::INCONSISTENT_TOPIC_ID, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION];
 /// Codes that are write errors. A lost answer is a write error too.
 pub(crate) const WRITE_ERRORS: &[i16] = &[-1, 2, 7, 13];
 /// Codes for a batch that is too large. The sender splits the batch if the batch has several records.
@@ -54,8 +56,8 @@ impl World {
         }
         match &failure.reason {
             Reason::Closed if self.history.closed_at == Some(self.now) => Ok("closed"),
-            // The model's brokers send a text with INVALID_RECORD alone. All others are the sender's own.
-            Reason::Broker { code, message: Some(_) } if *code != ErrorCode::INVALID_RECORD => {
+            // The model's brokers send no text with these codes. The sender has one for a recreated topic.
+            Reason::Broker { code, message: Some(_) } if RECREATED.contains(code) => {
                 self.recreation_cause(number, code.0, failure)
             }
             Reason::Broker { code, .. } if *code == ErrorCode::SASL_AUTHENTICATION_FAILED => {

@@ -27,7 +27,8 @@ use self::stamps::{EpochMove, NextStamp};
 use super::effects::Context;
 use super::flight::{Flight, History, PendingAttempt, Proof, TargetLog};
 use super::types::{
-    Action, BatchUid, BrokerId, PartitionId, Reason, RecordSet, RequestId, Settlement, Submission, TopicUuid, Verdict,
+    Action, BatchUid, BrokerId, PartitionId, Reason, RecordSet, RequestId, Settlement, Submission, TopicUuid,
+    UNCONFIRMED, Verdict,
 };
 
 /// A leader that received nothing for this long may have forgotten the producer id.
