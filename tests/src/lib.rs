@@ -6,7 +6,7 @@
 //! - Records are streamed, never collected.
 #![deny(missing_docs)]
 
-#[path = "../../crates/producer/tests/support/audited.rs"]
+#[path = "../../crates/kafka-courier/tests/support/audited.rs"]
 pub mod audited;
 pub mod batches;
 pub mod cluster;

@@ -12,7 +12,7 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
 #[test]
 fn every_test_producer_is_audited() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let folders = ["tests", "src", "../crates/producer/tests"].map(|folder| root.join(folder));
+    let folders = ["tests", "src", "../crates/kafka-courier/tests"].map(|folder| root.join(folder));
     let files: Vec<_> = folders.iter().flat_map(|folder| sources(folder)).collect();
     assert!(files.len() > 50, "{files:?}");
     let is_ours = |path: &&PathBuf| !path.ends_with("audited.rs");
