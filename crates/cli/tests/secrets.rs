@@ -1,6 +1,6 @@
 //! Secrets in arguments, variables and files: no error shows any part of one.
 #![allow(clippy::unwrap_used)] // test helpers
-#[path = "../../producer/tests/support/leak.rs"]
+#[path = "../../kafka-courier/tests/support/leak.rs"]
 mod leak;
 mod support;
 

@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     fn file(name: &str) -> String {
-        format!("{}/../producer/tests/tls/{name}", env!("CARGO_MANIFEST_DIR"))
+        format!("{}/../kafka-courier/tests/tls/{name}", env!("CARGO_MANIFEST_DIR"))
     }
 
     #[test]
