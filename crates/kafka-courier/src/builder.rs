@@ -11,8 +11,8 @@ use kafka_courier_idempotent_sender::Secret;
 use kafka_courier_idempotent_sender::driver::security::TokenSource;
 
 use crate::config::{ConfigErrors, Endpoint, KafkaConfig, OptionValue, SaslMechanism};
-use crate::producer::{ConnectError, DeadLetterMode, KafkaProducer};
-use crate::trace::TraceContextSource;
+use crate::producer::{ConnectError, KafkaProducer};
+use kafka_courier_producer::{TraceContextSource, Unconnected};
 
 /// Builds a [`KafkaProducer`]: starts with the defaults, and has one method for each option, with the option's name.
 ///
@@ -44,7 +44,8 @@ pub struct Builder {
 /// Settings that have no text form.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Extras {
-    pub(crate) letters: DeadLetterMode,
+    /// The application's own store of dead letters.
+    pub(crate) letters: Option<Arc<dyn DeadLetterStore>>,
     pub(crate) trace: Option<TraceContextSource>,
     pub(crate) tokens: Option<TokenSource>,
 }
@@ -59,11 +60,46 @@ impl Builder {
 
     /// Keeps dead letters in `store`, which takes precedence over `dlq_file` and `dlq_topic`.
     pub fn dead_letter_store(mut self, store: Arc<dyn DeadLetterStore>) -> Self {
-        self.extras.letters = DeadLetterMode::Kept(Some(store));
+        self.extras.letters = Some(store);
         self
     }
 
     /// Adds the trace context of the originating spans to records.
+    ///
+    /// # Examples
+    ///
+    /// A source for the crates `opentelemetry` and `tracing-opentelemetry`:
+    ///
+    /// ```no_run
+    /// # // Stands for the two crates, with the methods that are used.
+    /// # trait OpenTelemetrySpanExt { fn context(&self) -> Context; }
+    /// # impl OpenTelemetrySpanExt for tracing::Span { fn context(&self) -> Context { Context } }
+    /// # #[derive(Clone)]
+    /// # struct Context;
+    /// # impl Context {
+    /// #     fn span(&self) -> &Self { self }
+    /// #     fn span_context(&self) -> &Self { self }
+    /// #     fn trace_id(&self) -> &'static str { "4bf92f3577b34da6a3ce929d0e0e4736" }
+    /// #     fn span_id(&self) -> &'static str { "00f067aa0ba902b7" }
+    /// #     fn trace_flags(&self) -> u8 { 1 }
+    /// #     fn trace_state(&self) -> &Self { self }
+    /// #     fn header(&self) -> String { String::new() }
+    /// # }
+    /// use kafka_courier::events::TraceContext;
+    /// use kafka_courier::{KafkaProducer, TraceContextSource};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let source = TraceContextSource::new(|span| {
+    ///     let context = span.context(); // OpenTelemetrySpanExt
+    ///     let context = context.span().span_context().clone();
+    ///     let parent = format!("00-{}-{}-{:02x}", context.trace_id(), context.span_id(), context.trace_flags());
+    ///     TraceContext::new(&parent, Some(&context.trace_state().header())).ok()
+    /// });
+    /// let producer = KafkaProducer::builder().trace_context(source).build()?;
+    /// # drop(producer);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn trace_context(mut self, source: TraceContextSource) -> Self {
         self.extras.trace = Some(source);
         self
@@ -114,6 +150,18 @@ impl Builder {
     pub fn build(self) -> Result<KafkaProducer, ConfigErrors> {
         let (config, problems, extras) = self.take();
         KafkaProducer::build_with(config, problems, extras)
+    }
+
+    /// Builds a producer without a sender and without dead letters: its batches go to the caller, who gives them their
+    /// verdicts. The project's benchmarks measure publishing alone with it.
+    ///
+    /// # Errors
+    ///
+    /// As [`KafkaProducer::build`].
+    #[doc(hidden)]
+    pub fn build_unconnected(self) -> Result<(KafkaProducer, Unconnected), ConfigErrors> {
+        let (config, problems, extras) = self.take();
+        KafkaProducer::build_unconnected(config, problems, extras)
     }
 
     /// Builds the producer and waits for the cluster: [`KafkaProducer::connect`] with these settings.

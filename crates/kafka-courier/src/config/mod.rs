@@ -36,7 +36,7 @@ use kafka_courier_dlq::Overflow;
 use kafka_courier_idempotent_sender::core::{Backoff, Config as CoreConfig};
 use kafka_courier_idempotent_sender::{HIDDEN, Secret, may_be_content};
 
-use crate::error::debug_as_display;
+use kafka_courier_producer::debug_as_display;
 
 /// The documentation of an option.
 #[derive(Clone, PartialEq, Eq, Debug)]
