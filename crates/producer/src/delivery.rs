@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Waker};
 use crate::error::DeliveryError;
 use crate::ledger::BatchLedger;
 use crate::sync::Mutex;
-use crate::trace::{self, SpanOrigin};
+use crate::trace::{self, EventTrace, SpanOrigin};
 use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, PartitionId, Reason, RecordSet, Verdict};
 use kafka_courier_idempotent_sender::driver::DriverCommand;
 use tokio::sync::mpsc::WeakUnboundedSender;
@@ -316,9 +316,13 @@ impl Delivery {
         Self { state, index, timestamp }
     }
 
-    /// Links the batch's `send` span to the event's `create` span.
-    pub(crate) fn follows_from(&self, create_span: &Span) {
-        self.state.follows_from(create_span);
+    /// Links the batch's `send` span to the event's `create` span, if there is one.
+    #[inline]
+    pub(crate) fn linked_to(self, event_trace: &EventTrace) -> Self {
+        if let Some(span) = event_trace.span() {
+            self.state.follows_from(span);
+        }
+        self
     }
 
     /// Detaches the delivery. The event is still delivered, or becomes a dead letter.

@@ -17,14 +17,19 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 
+use crate::callbacks::Callbacks;
+use crate::counts::EventCounts;
 use crate::delivery::Token;
 use crate::failure_sink::FailureSink;
 use crate::intake::Intake;
 use crate::metrics::{self, Meter};
-use crate::shared::{Callbacks, Shared};
+use crate::shared::Shared;
 use crate::stats::Stats;
 use crate::sync::Ordering;
 use crate::trace::{SpanOrigin, TraceContextSource, Tracer};
+
+/// The result of a record that was sent in a separate batch, not through the sender.
+pub type SeparateResult = Result<(), (Option<ErrorCode>, FailedOutcome)>;
 
 /// The settings of an [`Engine`].
 #[derive(Debug)]
@@ -213,7 +218,7 @@ impl Engine {
         let deadline = Instant::now() + timeout;
         let mut pause = Duration::from_millis(1);
         loop {
-            let present = self.intake.shared.producer_ids.lock().last().copied();
+            let present = self.intake.shared.cluster.producer_id();
             if present.is_some() || Instant::now() >= deadline {
                 return present;
             }
@@ -225,11 +230,11 @@ impl Engine {
 
     /// Returns all producer ids that this engine ever had. Batches of earlier ids may be in flight.
     pub fn producer_ids(&self) -> Vec<i64> {
-        self.intake.shared.producer_ids.lock().clone()
+        self.intake.shared.cluster.producer_ids()
     }
 
     /// Counts a record that was sent to `topic` outside of this engine, with its result.
-    pub fn count_separate_batch(&self, topic: &str, result: Result<(), (Option<ErrorCode>, FailedOutcome)>) {
+    pub fn count_separate_batch(&self, topic: &str, result: SeparateResult) {
         self.intake.shared.counts.count_separate_batch(result.is_ok());
         metrics::count_separate_batch(topic, result);
     }
@@ -269,7 +274,7 @@ impl Engine {
 fn callbacks(config: &EngineConfig, sink: Option<Arc<dyn FailureSink>>) -> Callbacks {
     let shared = Shared {
         origin: config.origin.clone(),
-        is_metered: config.is_metered,
+        counts: EventCounts::new(config.is_metered),
         ..Shared::new(config.limits, config.compression, config.buffer_memory)
     };
     let meter = config.is_metered.then(|| Meter::start(config.buffer_memory));

@@ -10,7 +10,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use kafka_courier_batcher::EncodedBatch;
-use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, PartitionId, Reason, RecordSet, Verdict};
+use kafka_courier_idempotent_sender::core::{
+    FailedOutcome, Failure, PartitionId, Reason, RecordSet, Submission, Verdict,
+};
 
 use crate::delivery::{Tag, Token};
 use crate::shared::{Charge, Shared};
@@ -160,4 +162,38 @@ pub(crate) struct FailedPart {
     pub(crate) records: RecordSet,
     pub(crate) batch: Arc<EncodedBatch>,
     pub(crate) charge: usize,
+}
+
+/// Hands failed records to the sink, which gives them their verdict. The verdict follows immediately if there is no
+/// sink.
+pub(crate) fn fail_records(
+    shared: &Arc<Shared>,
+    sink: Option<&Arc<dyn FailureSink>>,
+    failed: FailedPart,
+    failure: Arc<Failure>,
+) {
+    if failed.token.state().decide(failed.records.len()) {
+        shared.ledger.decide();
+    }
+    let charge = shared.charge_failed(failed.partition, failed.charge);
+    let undelivered = Undelivered::new(shared, failed, failure, charge);
+    match sink {
+        Some(sink) => sink.undelivered(undelivered),
+        None => {
+            undelivered.log_failure(&[]);
+            undelivered.settle();
+        }
+    }
+}
+
+/// Fails a batch that the sender's task did not take because the task has ended. The batch was never sent.
+pub(crate) fn fail_unsent(shared: &Arc<Shared>, sink: Option<&Arc<dyn FailureSink>>, submission: Submission<Token>) {
+    let Submission { token, partition, batch, .. } = submission;
+    let failure = Failure::untried(FailedOutcome::NotWritten, Reason::Closed);
+    let records = RecordSet::Range(0..batch.record_count());
+    let charge = batch.capacity();
+    let failure = Arc::new(failure);
+    shared.counts.count_verdict(token.state().topic(), records.len(), &Verdict::Failed(failure.clone()));
+    let failed = FailedPart { token, partition, records, batch: Arc::new(batch), charge };
+    fail_records(shared, sink, failed, failure);
 }

@@ -16,7 +16,7 @@ use tokio::sync::mpsc::error::SendError;
 
 use crate::delivery::{BatchState, Delivery, ExpediteRequest, Tag, Token};
 use crate::error::PublishError;
-use crate::failure_sink::FailureSink;
+use crate::failure_sink::{FailureSink, fail_unsent};
 use crate::memory::MemoryShare;
 use crate::shared::Shared;
 use crate::sync::Ordering;
@@ -213,7 +213,7 @@ impl Intake {
     /// Sends a command to the sender's task. If the task has ended, the command's batch fails: it was never sent.
     pub(crate) fn send_command(&self, command: DriverCommand<Token>) {
         if let Err(SendError(DriverCommand::Sealed(submission))) = self.commands.send(command) {
-            self.shared.fail_unsent(self.sink.as_ref(), submission);
+            fail_unsent(&self.shared, self.sink.as_ref(), submission);
         }
     }
 }

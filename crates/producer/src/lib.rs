@@ -9,7 +9,10 @@
 //! Applications use the crate `kafka-courier`, which exports what they need.
 #![deny(missing_docs)]
 
+mod callbacks;
 mod clock;
+mod cluster_view;
+mod counts;
 mod deliveries;
 mod delivery;
 mod engine;
@@ -40,7 +43,7 @@ mod trace;
 pub use clock::ClockOf;
 pub use deliveries::Deliveries;
 pub use delivery::{Delivery, RecordMetadata, Tag, Token};
-pub use engine::{Engine, EngineConfig, Unconnected};
+pub use engine::{Engine, EngineConfig, SeparateResult, Unconnected};
 pub use error::{DeliveryError, Error, PublishError};
 pub use failure_sink::{FailureSink, Landed, Undelivered};
 pub use health::HealthError;
@@ -48,6 +51,6 @@ pub use health::HealthError;
 pub use promise::{Promise, Promises};
 pub use publish::with_record;
 pub use record::ProducerRecord;
-pub use shared::{Callbacks, wall_clock_ms};
+pub use shared::wall_clock_ms;
 pub use stats::{BrokerOutage, BrokerStats, Stats};
 pub use trace::{SpanOrigin, TraceContextSource};

@@ -105,7 +105,7 @@ impl Engine {
         let event_trace = self.tracer.trace_event(topic, event);
         let offer = |topic: &TopicEntry| self.offer_event(topic, event, &event_trace);
         let accepted = self.offer_first(topic, offer).or_else(|refused| self.offer_now(topic, refused, &offer));
-        accepted.map(|delivery| event_trace.link(delivery)).map_err(|error| self.refused(error))
+        accepted.map(|delivery| delivery.linked_to(&event_trace)).map_err(|error| self.refused(error))
     }
 
     /// Publishes a record as given: key, value, headers.
@@ -142,7 +142,7 @@ impl Engine {
             Ok(delivery) => Ok(delivery),
             Err(refused) => self.offer_until(record.topic, refused, self.max_block, offer).await,
         };
-        accepted.map(|delivery| event_trace.link(delivery))
+        accepted.map(|delivery| delivery.linked_to(&event_trace))
     }
 
     /// Publishes a record as given, without waiting.
@@ -159,7 +159,7 @@ impl Engine {
         let offer = |topic: &TopicEntry| self.intake.offer(topic, record.partition, &raw);
         let accepted =
             self.offer_first(record.topic, offer).or_else(|refused| self.offer_now(record.topic, refused, &offer));
-        accepted.map(|delivery| event_trace.link(delivery)).map_err(|error| self.refused(error))
+        accepted.map(|delivery| delivery.linked_to(&event_trace)).map_err(|error| self.refused(error))
     }
 
     /// Waits until a topic's partitions are known, and returns their number.
@@ -194,7 +194,7 @@ impl Engine {
     pub(crate) fn offer_once(&self, topic: &str, event: &dyn Event) -> Result<Delivery, Box<RefusedOffer>> {
         let event_trace = self.tracer.trace_event(topic, event);
         match self.offer_first(topic, |topic| self.offer_event(topic, event, &event_trace)) {
-            Ok(delivery) => Ok(event_trace.link(delivery)),
+            Ok(delivery) => Ok(delivery.linked_to(&event_trace)),
             Err(refused) => Err(Box::new(RefusedOffer { event_trace, refused })),
         }
     }
@@ -226,7 +226,7 @@ impl Engine {
             with_record(event, &json, event_trace.context(), |record| self.intake.offer(topic, None, record))
         };
         let delivery = self.offer_until(topic, refused, max_block, offer).await?;
-        Ok(event_trace.link(delivery))
+        Ok(delivery.linked_to(&event_trace))
     }
 
     /// Returns the entry of a topic, a new one for a new name.

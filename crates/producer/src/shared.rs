@@ -1,4 +1,4 @@
-//! State shared by publishers and the sender's task, and the callbacks of that task.
+//! State shared by publishers and the sender's task.
 //!
 //! The rules of this module:
 //!  - Nothing here blocks.
@@ -8,19 +8,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kafka_courier_batcher::{BufferPool, Compression, EncodedBatch, Filled, Limits};
-use kafka_courier_idempotent_sender::core::{
-    BrokerView, Counters, FailedOutcome, Failure, PartitionId, Reason, RecordSet, Settlement, Submission, TopicId,
-    Verdict,
-};
-use kafka_courier_idempotent_sender::driver::{Observation, Upcalls};
+use kafka_courier_idempotent_sender::core::{PartitionId, RecordSet, Submission, Verdict};
 
-use crate::clock;
+use crate::cluster_view::ClusterView;
+use crate::counts::EventCounts;
 use crate::delivery::{BatchProgress, Token};
-use crate::failure_sink::{FailedPart, FailureSink, Landed, Undelivered};
 use crate::ledger::BatchLedger;
 use crate::memory::{Memory, MemoryShare};
-use crate::metrics::{self, Meter};
-use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
+use crate::sync::AtomicBool;
 use crate::topics::{PartitionSlot, TopicTable};
 use crate::trace::SpanOrigin;
 
@@ -38,15 +33,10 @@ pub(crate) struct Shared {
     pub(crate) origin: SpanOrigin,
     pub(crate) closed: AtomicBool,
     pub(crate) counts: EventCounts,
-    /// Whether the metrics count the events. An engine that serves another one is not counted.
-    pub(crate) is_metered: bool,
+    pub(crate) cluster: ClusterView,
     /// Memory of failed batches that the failure sink holds. It is separate from `buffer_memory`, so that a slow sink
     /// does not block deliverable events.
     pub(crate) failed_memory: Memory,
-    /// All producer ids so far, the present one last. Batches of earlier ids may be in flight.
-    pub(crate) producer_ids: Mutex<Vec<i64>>,
-    /// The brokers as of the sender's last report.
-    pub(crate) brokers: Mutex<Vec<BrokerView>>,
 }
 
 /// The memory to which a failed batch is charged until the failure sink settles it.
@@ -56,39 +46,6 @@ pub(crate) enum Charge {
     Failed(usize),
     /// `buffer_memory`, if the memory for failed batches is full.
     Publishers(usize),
-}
-
-/// The counts of [`Stats`](crate::Stats), read without a lock. Each verdict is counted once, in `Shared::count`.
-#[derive(Debug, Default)]
-pub(crate) struct EventCounts {
-    pub(crate) sent: AtomicU64,
-    pub(crate) failed: AtomicU64,
-    pub(crate) retried: AtomicU64,
-    /// Events that were not accepted.
-    pub(crate) refused: AtomicU64,
-    /// Records that were sent in separate batches, not through the sender: delivered and failed.
-    separate: [AtomicU64; 2],
-}
-
-impl EventCounts {
-    /// Counts a record that was sent in a separate batch.
-    pub(crate) fn count_separate_batch(&self, delivered: bool) {
-        let [sent, failed] = &self.separate;
-        if delivered { sent } else { failed }.fetch_add(1, Ordering::Release);
-    }
-
-    /// Returns the delivered and failed events, separately sent records included.
-    pub(crate) fn settled(&self) -> (u64, u64) {
-        let [sent, failed] = &self.separate;
-        let both =
-            |own: &AtomicU64, separate: &AtomicU64| own.load(Ordering::Acquire) + separate.load(Ordering::Acquire);
-        (both(&self.sent, sent), both(&self.failed, failed))
-    }
-
-    /// Returns the number of records that were sent in separate batches.
-    pub(crate) fn sent_separately(&self) -> u64 {
-        self.separate.iter().map(|count| count.load(Ordering::Acquire)).sum()
-    }
 }
 
 /// Returns the time in milliseconds since 1970-01-01 UTC.
@@ -108,10 +65,8 @@ impl Shared {
             origin: SpanOrigin::default(),
             closed: false.into(),
             counts: EventCounts::default(),
-            is_metered: false,
-            producer_ids: Mutex::default(),
+            cluster: ClusterView::default(),
             failed_memory: Memory::new(buffer_memory / 4),
-            brokers: Mutex::default(),
         }
     }
 
@@ -130,20 +85,6 @@ impl Shared {
             batch: sealed.batch,
         }
     }
-}
-
-impl Shared {
-    /// Counts a verdict in the statistics and the metrics, before the publisher is notified.
-    fn count(&self, topic: &Arc<str>, records: u32, verdict: &Verdict) {
-        let (count, records) = match verdict {
-            Verdict::Delivered { .. } => (&self.counts.sent, u64::from(records)),
-            Verdict::Failed(_) => (&self.counts.failed, u64::from(records)),
-        };
-        count.fetch_add(records, Ordering::Release);
-        if self.is_metered {
-            metrics::count_verdict(topic, records, verdict);
-        }
-    }
 
     pub(crate) fn release(&self, partition: PartitionId, bytes: usize) {
         match self.topics.slot(partition) {
@@ -159,7 +100,7 @@ impl Shared {
     }
 
     /// Charges a failed batch to the memory for failed batches, if there is room.
-    fn charge_failed(&self, partition: PartitionId, bytes: usize) -> Charge {
+    pub(crate) fn charge_failed(&self, partition: PartitionId, bytes: usize) -> Charge {
         if self.failed_memory.reserve(bytes, MemoryShare::Within) {
             self.release(partition, bytes);
             return Charge::Failed(bytes);
@@ -191,162 +132,6 @@ impl Shared {
         }
         if progress.settled {
             self.ledger.remove(token.state().number);
-        }
-    }
-}
-
-impl Shared {
-    /// Hands failed records to the sink, which gives them their verdict. The verdict follows immediately if there is no
-    /// sink.
-    pub(crate) fn fail_records(
-        self: &Arc<Self>,
-        sink: Option<&Arc<dyn FailureSink>>,
-        failed: FailedPart,
-        failure: Arc<Failure>,
-    ) {
-        if failed.token.state().decide(failed.records.len()) {
-            self.ledger.decide();
-        }
-        let charge = self.charge_failed(failed.partition, failed.charge);
-        let undelivered = Undelivered::new(self, failed, failure, charge);
-        match sink {
-            Some(sink) => sink.undelivered(undelivered),
-            None => {
-                undelivered.log_failure(&[]);
-                undelivered.settle();
-            }
-        }
-    }
-
-    /// Fails a batch that the sender's task did not take because the task has ended. The batch was never sent.
-    pub(crate) fn fail_unsent(self: &Arc<Self>, sink: Option<&Arc<dyn FailureSink>>, submission: Submission<Token>) {
-        let Submission { token, partition, batch, .. } = submission;
-        let failure = Failure::untried(FailedOutcome::NotWritten, Reason::Closed);
-        let records = RecordSet::Range(0..batch.record_count());
-        let charge = batch.capacity();
-        let failure = Arc::new(failure);
-        self.count(token.state().topic(), records.len(), &Verdict::Failed(failure.clone()));
-        let failed = FailedPart { token, partition, records, batch: Arc::new(batch), charge };
-        self.fail_records(sink, failed, failure);
-    }
-}
-
-/// The callbacks of the sender's task.
-pub struct Callbacks {
-    pub(crate) shared: Arc<Shared>,
-    /// The sink of failed records. A failure is settled immediately if there is none.
-    pub(crate) sink: Option<Arc<dyn FailureSink>>,
-    /// The recorder of metrics. An engine that serves another one has none.
-    pub(crate) meter: Option<Meter>,
-}
-
-/// Runs when the task has ended or its runtime was dropped. Nothing more is accepted, and open batches fail.
-impl Drop for Callbacks {
-    fn drop(&mut self) {
-        self.shared.closed.store(true, Ordering::SeqCst);
-        for slot in self.shared.topics.all_slots() {
-            let filled = slot.accumulator.lock().seal();
-            if let Some(filled) = filled {
-                self.shared.fail_unsent(self.sink.as_ref(), self.shared.submission(&slot, filled));
-            }
-        }
-    }
-}
-
-impl Callbacks {
-    /// Fails the records of a settlement.
-    fn fail_settlement(&self, settlement: Settlement<Token>, failure: Arc<Failure>) {
-        let Settlement { token, partition, records, batch, charge, .. } = settlement;
-        let failed = FailedPart { token, partition, records, batch, charge };
-        self.shared.fail_records(self.sink.as_ref(), failed, failure);
-    }
-}
-
-impl Upcalls<Token> for Callbacks {
-    fn settled(&mut self, settlement: Settlement<Token>) {
-        let topic = settlement.token.state().topic();
-        self.shared.count(topic, settlement.records.len(), &settlement.verdict);
-        if self.meter.is_some() {
-            metrics::record_settlement(topic, &settlement);
-        }
-        if let Verdict::Failed(failure) = &settlement.verdict {
-            let failure = clock::explain(failure.clone(), wall_clock_ms());
-            return self.fail_settlement(settlement, failure);
-        }
-        let Settlement { token, partition, records, verdict, batch, charge, .. } = settlement;
-        self.shared.recycle(batch);
-        self.shared.release(partition, charge);
-        let progress = token.state().settle(records, verdict);
-        self.shared.update_ledger(&token, progress);
-    }
-
-    fn corrected(&mut self, token: Token, records: RecordSet, base_offset: Option<i64>) {
-        // A settled `Delivery` keeps its verdict. Only the sink is notified.
-        tracing::warn!(
-            batch = token.state().number,
-            events = records.len(),
-            ?base_offset,
-            "events that failed as unknown are in the log"
-        );
-        if let Some(sink) = &self.sink {
-            sink.landed(Landed { token, records, base_offset });
-        }
-    }
-
-    fn topic_ready(&mut self, topic: TopicId, name: &Arc<str>, available: &[bool]) {
-        self.shared.topics.on_ready(topic, name, available);
-    }
-
-    fn topic_limit(&mut self, name: &Arc<str>, bytes: usize) {
-        self.shared.topics.on_limit(name, bytes);
-    }
-
-    fn topic_failed(&mut self, _topic: TopicId, name: &Arc<str>, reason: &Reason) {
-        self.shared.topics.on_failed(name, reason);
-    }
-
-    fn ending(&mut self) {
-        self.shared.closed.store(true, Ordering::SeqCst);
-        for slot in self.shared.topics.all_slots() {
-            // A publisher that held this lock has sent its `Opened` command by the time the lock is free.
-            drop(slot.accumulator.lock());
-        }
-    }
-
-    fn producer_id(&mut self, id: i64) {
-        self.shared.producer_ids.lock().push(id);
-    }
-
-    fn lingered(&mut self, partition: PartitionId, ordinal: u64) -> Option<Submission<Token>> {
-        let slot = self.shared.topics.slot(partition)?;
-        let filled = {
-            let mut accumulator = slot.accumulator.lock();
-            if accumulator.open_ordinal() != Some(ordinal) {
-                return None;
-            }
-            accumulator.seal()?
-        };
-        self.shared.topics.on_lingered(partition);
-        Some(self.shared.submission(&slot, filled))
-    }
-
-    fn is_idle(&self) -> bool {
-        self.shared.ledger.is_decided()
-    }
-
-    fn counted(&mut self, counters: &Counters, requests_in_flight: usize) {
-        if let Some(meter) = &mut self.meter {
-            meter.counted(counters, requests_in_flight, self.shared.memory.used());
-        }
-        self.shared.counts.retried.store(counters.record_retries, Ordering::Relaxed);
-    }
-
-    fn observed(&mut self, observation: Observation<'_>) {
-        if let Some(meter) = &mut self.meter {
-            meter.observed(&observation);
-        }
-        if let Observation::Brokers(brokers) = observation {
-            *self.shared.brokers.lock() = brokers.to_vec();
         }
     }
 }

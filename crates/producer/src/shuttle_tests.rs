@@ -15,12 +15,13 @@ use kafka_courier_idempotent_sender::driver::{DriverCommand, Upcalls};
 use shuttle::{future::block_on, thread};
 use tokio::sync::mpsc;
 
+use crate::callbacks::Callbacks;
 use crate::delivery::{Delivery, Token};
 use crate::failure_sink::{FailureSink, Landed, Undelivered};
 use crate::intake::{Intake, Refused};
 use crate::ledger::BatchLedger;
 use crate::memory::{Memory, MemoryShare};
-use crate::shared::{Callbacks, Shared};
+use crate::shared::Shared;
 use crate::stats::Stats;
 use crate::sync::Ordering;
 use crate::trace::SpanOrigin;

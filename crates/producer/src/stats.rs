@@ -141,7 +141,7 @@ impl Stats {
             buffered_bytes: shared.memory.used(),
             dead_letter_queue_size: 0,
             is_closed: shared.closed.load(Ordering::Relaxed),
-            brokers: shared.brokers.lock().iter().map(|view| BrokerStats::of(view, now)).collect(),
+            brokers: shared.cluster.brokers().iter().map(|view| BrokerStats::of(view, now)).collect(),
         }
     }
 }

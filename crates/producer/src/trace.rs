@@ -18,8 +18,6 @@ use tracing::field::Empty;
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Span};
 
-use crate::delivery::Delivery;
-
 /// The header of W3C Trace Context that identifies the parent span of a record.
 pub(crate) const TRACEPARENT: &str = "traceparent";
 /// The header of W3C Trace Context for the data of tracing vendors.
@@ -82,13 +80,10 @@ struct CreateSpan {
 }
 
 impl EventTrace {
-    /// Links the batch of `delivery` to the event's `create` span.
+    /// Returns the event's `create` span, if there is one.
     #[inline]
-    pub(crate) fn link(&self, delivery: Delivery) -> Delivery {
-        if let Some(traced) = &self.0 {
-            delivery.follows_from(&traced.span);
-        }
-        delivery
+    pub(crate) fn span(&self) -> Option<&Span> {
+        self.0.as_ref().map(|traced| &traced.span)
     }
 
     /// Returns the context that the producer adds to the record.

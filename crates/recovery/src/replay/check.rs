@@ -15,10 +15,10 @@ use kafka_courier_idempotent_sender::core::FailedOutcome;
 use kafka_courier_idempotent_sender::driver::DriverConfig;
 
 use super::order::{ReplayLane, TopicPartition};
-use super::run::{SharedStore, blocking, update};
-use super::sort::StampedResult;
+use super::store_io::{SharedStore, blocking, update};
 use super::{Replay, plan};
 use crate::verify::{FenceLetter, FenceOutcome, FencePlace, Fences, NotFenced, Question, Verdict, Verifier};
+use kafka_courier_producer::SeparateResult;
 use kafka_courier_producer::wall_clock_ms;
 
 /// Timeout of each request to the cluster.
@@ -136,7 +136,7 @@ impl FenceCandidates {
     pub(super) fn fence_results<'c>(
         &'c self,
         checked: &'c CheckResults,
-    ) -> impl Iterator<Item = (&'c str, StampedResult)> {
+    ) -> impl Iterator<Item = (&'c str, SeparateResult)> {
         checked.fences.iter().filter_map(|(id, outcome)| {
             let failed = |failure: &NotFenced, outcome| Err((failure.code, outcome));
             let result = match outcome {

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use kafka_courier_batcher::Stamp;
 use kafka_courier_dlq::{Held, Letter, LetterId, Timestamp, Uuid};
 
-use super::run::{PlacedLetter, ReplayRun, SharedStore, blocking};
+use super::placed::PlacedLetter;
+use super::run::ReplayRun;
+use super::store_io::{SharedStore, blocking};
 use super::{ReplayError, plan};
 
 /// Timeout for a producer id. Letters are marked without one afterwards.

@@ -14,12 +14,14 @@ mod mark;
 #[cfg(test)]
 mod model_tests;
 mod order;
+mod placed;
 mod plan;
 pub(crate) mod run;
 mod send;
 mod sort;
 mod stamped;
 mod stamps;
+mod store_io;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;

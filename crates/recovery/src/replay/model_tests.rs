@@ -14,12 +14,13 @@ use kafka_courier_dlq::{Bytes, Held, Letter, LetterId, Outcome, Position, Select
 use proptest::prelude::*;
 
 use super::order::{ReplayLane, Waves};
+use super::placed::PlacedLetter;
 use super::plan::{self, ReplayAttempt};
-use super::run::PlacedLetter;
 use super::sort::Sorter;
 use super::stamps::{Slots, StampIds};
 use super::{Doubtful, Replay};
-use crate::dead_letters::topic::index::{Arrival, FoundLetters, Index};
+use crate::dead_letters::topic::arrival::Arrival;
+use crate::dead_letters::topic::index::{FoundLetters, Index};
 use crate::verify::{Verdict, WhyNot};
 
 /// Result of a record that is sent.

@@ -11,15 +11,16 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use kafka_courier_dlq::{DeadLetterStore, Held, Letter, Position, StoreError};
+use kafka_courier_dlq::{Held, Position};
 use kafka_courier_idempotent_sender::driver::LogClient;
 
 use super::check::{self, FenceCandidates};
 use super::claim::Claim;
-use super::order::ReplayLane;
+use super::placed::PlacedLetter;
 use super::plan::{self, Decision};
 use super::sort::{Sorted, Sorter};
 use super::stamps::StampIds;
+use super::store_io::{SharedStore, blocking, remove, scan, update};
 use super::{Replay, ReplayError, ReplayReport};
 use crate::dead_letters::DeadLetters;
 use crate::metrics;
@@ -80,29 +81,6 @@ pub(super) struct ReplayRun<'a, P> {
     /// The claim on the present store.
     pub(super) claim: Option<Claim>,
 }
-
-/// A letter, and the partition for its record.
-pub(super) struct PlacedLetter {
-    /// The letter as it is sent. If the replay sends it to another topic, a letter of that topic.
-    pub(super) held: Held,
-    pub(super) partition: i32,
-    /// The letter as stored, if that is a letter of another topic.
-    pub(super) before: Option<Box<Letter>>,
-}
-
-impl PlacedLetter {
-    /// Returns the letter as stored.
-    pub(super) fn before(&self) -> Held {
-        let before = self.before.as_deref();
-        before.map_or_else(|| self.held.clone(), |letter| Held { letter: letter.clone(), ..self.held })
-    }
-
-    pub(super) fn lane(&self) -> Option<ReplayLane> {
-        ReplayLane::at(&self.held.letter, Some(self.partition))
-    }
-}
-
-pub(super) type SharedStore = Arc<dyn DeadLetterStore>;
 
 impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> ReplayRun<'_, P> {
     /// Replays a store. `later` are the stores that follow.
@@ -237,42 +215,5 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> ReplayRun<'_, P> {
             update(store, letters).await?;
         }
         Ok(())
-    }
-}
-
-/// Returns the next letters, and the last position among them.
-async fn scan(
-    store: &SharedStore,
-    after: Option<Position>,
-    limit: usize,
-) -> Result<Option<(Position, Vec<Held>)>, ReplayError> {
-    let reading = store.clone();
-    let page = blocking(move || reading.scan(after, limit)).await?;
-    Ok(page.last().map(|held| held.position).map(|last| (last, page)))
-}
-
-pub(super) async fn remove(store: &SharedStore, positions: Vec<Position>) -> Result<(), ReplayError> {
-    if positions.is_empty() {
-        return Ok(());
-    }
-    let store = store.clone();
-    blocking(move || store.remove(&positions)).await.map(|_| ())
-}
-
-pub(super) async fn update(store: &SharedStore, changed: Vec<Held>) -> Result<usize, ReplayError> {
-    if changed.is_empty() {
-        return Ok(0);
-    }
-    let store = store.clone();
-    blocking(move || store.update(&changed)).await
-}
-
-/// Runs `work` on a thread that may block.
-pub(super) async fn blocking<R: Send + 'static>(
-    work: impl FnOnce() -> Result<R, StoreError> + Send + 'static,
-) -> Result<R, ReplayError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => Ok(result?),
-        Err(_) => Err(ReplayError::Closed),
     }
 }

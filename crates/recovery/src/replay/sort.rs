@@ -7,16 +7,13 @@
 use std::collections::HashSet;
 
 use kafka_courier_dlq::{Held, Position};
-use kafka_courier_idempotent_sender::core::{ErrorCode, FailedOutcome};
+use kafka_courier_idempotent_sender::core::FailedOutcome;
 
 use super::check::CheckResults;
 use super::order::{Order, ReplayLane};
 use super::plan::{self, Decision};
 use super::{Doubtful, Replay, ReplayReport};
 use crate::verify::{FenceOutcome, Verdict, WhyNot};
-
-/// Result of a record that was sent in its own batch.
-pub(super) type StampedResult = Result<(), (Option<ErrorCode>, FailedOutcome)>;
 
 /// Sorts letters by the action of the replay, and counts the results.
 #[derive(Debug)]

@@ -17,15 +17,14 @@ use tokio::task::JoinSet;
 
 use super::mark::{MarkedLetter, PRODUCER_ID_TIMEOUT};
 use super::order::{ReplayLane, Waves};
-use super::run::{PlacedLetter, ReplayRun, SharedStore, remove, update};
+use super::placed::PlacedLetter;
+use super::run::ReplayRun;
 use super::send::{SendResults, groups_of};
-use super::sort::StampedResult;
-use super::stamps::Slots;
+use super::stamps::{MAX_IN_FLIGHT, Slots};
+use super::store_io::{SharedStore, remove, update};
 use super::{ReplayError, plan};
+use kafka_courier_producer::SeparateResult;
 use kafka_courier_producer::wall_clock_ms;
-
-/// Most letters in flight at a time.
-pub(super) const MAX_IN_FLIGHT: usize = 64;
 
 /// A letter's batch, ready to send.
 struct ReadyBatch {
@@ -147,7 +146,7 @@ impl<P: FnMut(&super::ReplayReport) -> std::ops::ControlFlow<()> + Send> ReplayR
     }
 
     /// Counts a letter that was sent. The producer does not count it, because it did not send the letter itself.
-    pub(super) fn count_stamped(&self, topic: &str, result: StampedResult) {
+    pub(super) fn count_stamped(&self, topic: &str, result: SeparateResult) {
         self.engine.count_separate_batch(topic, result);
     }
 }
@@ -168,7 +167,7 @@ fn repeat_batch(held: &Held) -> Option<EncodedBatch> {
 }
 
 /// Returns a result as statistics count it.
-fn result_counts(result: &Result<i64, LogError>) -> StampedResult {
+fn result_counts(result: &Result<i64, LogError>) -> SeparateResult {
     let outcome = |error: &LogError| if error.is_open() { FailedOutcome::Unknown } else { FailedOutcome::NotWritten };
     result.as_ref().map(|_| ()).map_err(|error| (error.code(), outcome(error)))
 }

@@ -13,7 +13,10 @@ use kafka_courier_batcher::{Stamp, sequence_add};
 use kafka_courier_dlq::Outcome;
 
 use super::order::{ReplayLane, TopicPartition};
-use super::run::PlacedLetter;
+use super::placed::PlacedLetter;
+
+/// Most letters in flight at a time.
+pub(super) const MAX_IN_FLIGHT: usize = 64;
 
 /// The producer ids of a replay's stamps.
 #[derive(Debug, Default)]

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use kafka_courier_idempotent_sender::core::ErrorCode;
 
 use super::policy::{TopicWarning, UnfitTopic, check_settings};
-use super::task::TopicReader;
+use super::reader::TopicReader;
 use kafka_courier_producer::Engine;
 
 /// How long the result of a check is valid.

@@ -13,9 +13,10 @@ use kafka_courier_dlq::{
 };
 
 use super::DeadLetterTopic;
-use super::index::{Arrival, FoundLetters};
+use super::arrival::{Arrival, LogPosition};
+use super::index::FoundLetters;
 use super::record::{self, TopicEntry};
-use super::task::{LogPosition, TopicRequest};
+use super::task::TopicRequest;
 
 /// The letters of the topic, up to the offsets that were read.
 #[derive(Debug, Default)]

@@ -14,36 +14,11 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use kafka_courier_dlq::{LetterId, Position, Uuid};
 
+use super::arrival::{Arrival, LogPosition};
 use super::record::TopicEntry;
-use super::task::LogPosition;
 
 /// The number of this process's letters with the outcome unknown that stay in the index for a correction.
 const REMEMBERED: usize = 4096;
-/// The number of bits of a UUIDv7 below its milliseconds.
-const STAMP_BITS: u32 = 80;
-
-/// The arrival of a letter according to one of its records.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Arrival {
-    /// The stamp of the letter's first record.
-    First(Uuid),
-    /// The arrival in the record of a newer version.
-    Before(Uuid),
-}
-
-impl Arrival {
-    /// Returns the stamp of a letter that arrives now.
-    pub(crate) fn now() -> Uuid {
-        LetterId::new().as_uuid()
-    }
-
-    /// Returns the arrival of a letter whose record has no stamp. The record's timestamp orders such letters, and the
-    /// letter's id orders letters of the same millisecond.
-    pub(crate) fn unstamped(timestamp_ms: i64, id: LetterId) -> Self {
-        let millis = u128::try_from(timestamp_ms).unwrap_or(0) << STAMP_BITS;
-        Self::First(Uuid::from_u128(millis | (id.as_uuid().as_u128() & ((1 << STAMP_BITS) - 1))))
-    }
-}
 
 /// The letters that a scan of the topic found.
 #[derive(Debug, Default)]

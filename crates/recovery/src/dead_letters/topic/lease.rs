@@ -16,8 +16,9 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::claim::{ClaimAction, ClaimHolder, ClaimPosition, ClaimRecord, ClaimState, ClaimStatus};
+use super::reader::{RequestError, TopicPage, TopicReader};
 use super::record::TopicEntry;
-use super::task::{OutgoingRecord, RequestError, TopicPage, TopicReader, WriteOutcome, write_one};
+use super::writer::{OutgoingRecord, WriteOutcome, write_one};
 use crate::headers::DLQ_CLAIM;
 use kafka_courier_producer::Engine;
 use kafka_courier_producer::wall_clock_ms;

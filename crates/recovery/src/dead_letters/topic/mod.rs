@@ -7,14 +7,17 @@
 //! - A topic that refused letters in an outage is not tried for a pause. The next store takes the letters meanwhile.
 //! - A topic whose settings would lose letters accepts none.
 
+pub(crate) mod arrival;
 mod check;
 mod claim;
 mod import;
 pub(crate) mod index;
 mod lease;
 mod policy;
+mod reader;
 mod record;
 mod task;
+mod writer;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -33,13 +36,16 @@ use kafka_courier_producer::Engine;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
+use self::arrival::{Arrival, LogPosition};
 use self::check::TopicCheck;
 use self::import::TopicContents;
-use self::index::{Arrival, FoundLetters, Index, IndexedLetter};
+use self::index::{FoundLetters, Index, IndexedLetter};
 use self::lease::LeaseError;
 pub use self::policy::{TopicWarning, UnfitTopic};
+use self::reader::{TopicPage, TopicReader};
 use self::record::TopicEntry;
-use self::task::{LogPosition, OutgoingRecord, Reply, TopicPage, TopicReader, TopicRequest, TopicTask, WriteOutcome};
+use self::task::{Reply, TopicRequest, TopicTask};
+use self::writer::{OutgoingRecord, WriteOutcome};
 
 /// The timeout of an answer of the task, longer than the task's own timeouts.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);

@@ -9,8 +9,8 @@
 use kafka_courier_batcher::DecodedRecord;
 use kafka_courier_dlq::{Bytes, Header, LETTER_FORMAT, Letter, LetterId, Outcome, ReplayState, Timestamp};
 
+use super::arrival::Arrival;
 use super::claim::ClaimRecord;
-use super::index::Arrival;
 use crate::headers::borrowed_headers;
 use crate::headers::*;
 
