@@ -11,10 +11,9 @@ use kafka_courier_idempotent_sender::Secret;
 use kafka_courier_idempotent_sender::driver::security::TokenSource;
 
 use crate::config::{ConfigErrors, Endpoint, KafkaConfig, OptionValue, SaslMechanism};
-use crate::producer::{ConnectError, KafkaProducer};
-use kafka_courier_producer::{TraceContextSource, Unconnected};
+use kafka_courier_producer::TraceContextSource;
 
-/// Builds a [`KafkaProducer`]: starts with the defaults, and has one method for each option, with the option's name.
+/// Builds a [`KafkaProducer`](crate::KafkaProducer): starts with the defaults, and has one method for each option, with the option's name.
 ///
 /// # Examples
 ///
@@ -135,47 +134,11 @@ impl Builder {
         if problems.is_empty() { Ok(config) } else { Err(ConfigErrors(problems)) }
     }
 
-    fn take(mut self) -> (KafkaConfig, Vec<String>, Extras) {
+    pub(crate) fn take(mut self) -> (KafkaConfig, Vec<String>, Extras) {
         if !self.sets_longest_wait {
             self.config.raise_backoff_max();
         }
         (self.config, self.problems, self.extras)
-    }
-
-    /// Builds the producer: [`KafkaProducer::build`] with these settings.
-    ///
-    /// # Errors
-    ///
-    /// As [`KafkaProducer::build`].
-    pub fn build(self) -> Result<KafkaProducer, ConfigErrors> {
-        let (config, problems, extras) = self.take();
-        KafkaProducer::build_with(config, problems, extras)
-    }
-
-    /// Builds a producer without a sender and without dead letters: its batches go to the caller, who gives them their
-    /// verdicts. The project's benchmarks measure publishing alone with it.
-    ///
-    /// # Errors
-    ///
-    /// As [`KafkaProducer::build`].
-    #[doc(hidden)]
-    pub fn build_unconnected(self) -> Result<(KafkaProducer, Unconnected), ConfigErrors> {
-        let (config, problems, extras) = self.take();
-        KafkaProducer::build_unconnected(config, problems, extras)
-    }
-
-    /// Builds the producer and waits for the cluster: [`KafkaProducer::connect`] with these settings.
-    ///
-    /// # Errors
-    ///
-    /// As [`KafkaProducer::connect`].
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`KafkaProducer::connect`].
-    pub async fn connect(self) -> Result<KafkaProducer, ConnectError> {
-        let (config, problems, extras) = self.take();
-        KafkaProducer::connect_with(config, problems, extras).await
     }
 
     /// Stores a setting, or notes its problem.

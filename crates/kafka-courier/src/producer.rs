@@ -323,6 +323,44 @@ impl KafkaProducer {
     }
 }
 
+impl Builder {
+    /// Builds the producer: [`KafkaProducer::build`] with these settings.
+    ///
+    /// # Errors
+    ///
+    /// As [`KafkaProducer::build`].
+    pub fn build(self) -> Result<KafkaProducer, ConfigErrors> {
+        let (config, problems, extras) = self.take();
+        KafkaProducer::build_with(config, problems, extras)
+    }
+
+    /// Builds a producer without a sender and without dead letters: its batches go to the caller, who gives them their
+    /// verdicts. The project's benchmarks measure publishing alone with it.
+    ///
+    /// # Errors
+    ///
+    /// As [`KafkaProducer::build`].
+    #[doc(hidden)]
+    pub fn build_unconnected(self) -> Result<(KafkaProducer, Unconnected), ConfigErrors> {
+        let (config, problems, extras) = self.take();
+        KafkaProducer::build_unconnected(config, problems, extras)
+    }
+
+    /// Builds the producer and waits for the cluster: [`KafkaProducer::connect`] with these settings.
+    ///
+    /// # Errors
+    ///
+    /// As [`KafkaProducer::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`KafkaProducer::connect`].
+    pub async fn connect(self) -> Result<KafkaProducer, ConnectError> {
+        let (config, problems, extras) = self.take();
+        KafkaProducer::connect_with(config, problems, extras).await
+    }
+}
+
 /// Loads the files that `config` names for TLS and SASL, and finds the current tokio runtime.
 ///
 /// # Errors

@@ -39,6 +39,16 @@ struct BrokerHandle {
     running: Mutex<Option<BrokerTasks>>,
 }
 
+impl Builder {
+    /// Starts the brokers on ports of the loopback address, on the current tokio runtime.
+    ///
+    /// # Errors
+    /// Returns [`StartError`] if no port is free, or the description is invalid.
+    pub async fn start(self) -> Result<TestCluster, StartError> {
+        TestCluster::start(self).await
+    }
+}
+
 impl TestCluster {
     /// Returns a builder for a cluster.
     #[must_use]

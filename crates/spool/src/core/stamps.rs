@@ -6,7 +6,7 @@
 //!  - A move holds up to the next move, and for records of one life. A life's first records in a partition have no stamp
 //!    before the life's own move. A life that repeats the records of an earlier one therefore never extends its numbers.
 
-use kafka_courier_batcher::{Stamp, sequence_add};
+use kafka_courier_batcher::Stamp;
 
 use super::entry::Ordinal;
 use super::table::PartitionTable;
@@ -16,24 +16,13 @@ use super::table::PartitionTable;
 /// The record itself need not be accepted yet.
 #[must_use]
 pub fn stamp_of(state: &PartitionTable, ordinal: Ordinal) -> Option<Stamp> {
-    if state.is_out(ordinal) { None } else { stamp_at(state, ordinal) }
-}
-
-/// Returns the stamp that the next sent record from `ordinal` on has.
-pub(super) fn stamp_at(state: &PartitionTable, ordinal: Ordinal) -> Option<Stamp> {
-    let (from, first) = state.moves.range(..=ordinal).next_back()?;
-    if state.begins.range(..=ordinal).next_back().is_some_and(|(begin, _)| begin > from) {
-        return None;
-    }
-    // Sequence numbers have 31 bits, and so has any remainder.
-    let passed = u32::try_from(state.count_sent(*from, ordinal) % (1 << 31)).ok()?;
-    Some(Stamp { base_sequence: sequence_add(first.base_sequence, passed), ..*first })
+    if state.is_out(ordinal) { None } else { state.stamp_at(ordinal) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::entry::{Entry, OutReason, Partition, Piece, TopicNumber};
-    use super::super::segment::Life;
+    use super::super::ids::Life;
     use super::super::table::Table;
     use super::*;
 
