@@ -33,10 +33,11 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("spool", &["batcher"]),
     ("dlq", &["event-model"]),
     ("test-broker", &["batcher"]),
-    ("idempotent-sender", &["batcher"]),
-    ("producer", &["event-model", "batcher", "idempotent-sender"]),
-    ("recovery", &["event-model", "batcher", "dlq", "idempotent-sender", "producer"]),
-    ("facade", &["event-model", "batcher", "dlq", "idempotent-sender", "producer", "recovery"]),
+    ("client", &["batcher"]),
+    ("idempotent-sender", &["batcher", "client"]),
+    ("producer", &["event-model", "batcher", "client", "idempotent-sender"]),
+    ("recovery", &["event-model", "batcher", "dlq", "client", "idempotent-sender", "producer"]),
+    ("facade", &["event-model", "batcher", "dlq", "client", "idempotent-sender", "producer", "recovery"]),
     // `courier demo` runs on the test broker.
     ("cli", &["facade", "event-model", "test-broker"]),
 ];

@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
+use kafka_courier_client::security::TokenSource;
 use kafka_courier_dlq::{DeadLetterStore, FileStore, FileStoreOptions, Limits};
-use kafka_courier_idempotent_sender::driver::security::TokenSource;
 use kafka_courier_recovery::{DeadLetterTopic, DeadLetters, Stores, TopicEngine, TopicOptions};
 
 use crate::config::{ConfigErrors, KafkaConfig};

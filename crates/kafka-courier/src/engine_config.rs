@@ -1,8 +1,9 @@
 //! The settings of the engine, made from the options.
 
 use kafka_courier_batcher::{Compression as Codec, Limits};
+use kafka_courier_client::config::ClientConfig;
+use kafka_courier_client::security::{ConnectionSecurity, TokenSource};
 use kafka_courier_idempotent_sender::driver::DriverConfig;
-use kafka_courier_idempotent_sender::driver::security::{ConnectionSecurity, TokenSource};
 use kafka_courier_producer::{Engine, EngineConfig, SpanOrigin, TraceContextSource};
 use kafka_courier_recovery::{DeadLetterTopic, TopicEngine, TopicOptions};
 
@@ -19,14 +20,17 @@ impl KafkaConfig {
     ) -> Result<EngineConfig, ConfigErrors> {
         let mapping = self.mapping().map_err(|error| ConfigErrors(vec![error.to_string()]))?;
         let server = self.brokers.first().map(|broker| (broker.host.clone(), broker.port));
-        let driver = DriverConfig {
-            core: self.core(),
+        let client = ClientConfig {
             bootstrap: self.brokers.iter().map(|broker| (broker.host.clone(), broker.port)).collect(),
             client_id: self.client_id.as_str().into(),
             connect_timeout: self.connect_timeout,
+            request_timeout: self.request_timeout,
+            retry_backoff: self.retry_backoff,
+            retry_backoff_max: self.retry_backoff_max,
             security,
             default_broker: self.default_broker(),
         };
+        let driver = DriverConfig { core: self.core(), client };
         Ok(EngineConfig {
             driver,
             limits: Limits {

@@ -10,8 +10,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kafka_courier_client::security::{ConnectionSecurity, TokenSource};
 use kafka_courier_event_model::TopicMappingError;
-use kafka_courier_idempotent_sender::driver::security::{ConnectionSecurity, TokenSource};
 use kafka_courier_producer::{Engine, EngineConfig, FailureSink, HealthError, Stats, Unconnected};
 use kafka_courier_recovery::verify::Verifier;
 use kafka_courier_recovery::{AutoReplay, DeadLetters, Recovery, Replay, ReplayError, ReplayReport};

@@ -7,9 +7,8 @@
 
 use std::sync::Arc;
 
-use kafka_courier_idempotent_sender::core::{
-    Counters, Failure, PartitionId, Reason, RecordSet, Settlement, Submission, TopicId, Verdict,
-};
+use kafka_courier_client::{PartitionId, Reason, TopicId};
+use kafka_courier_idempotent_sender::core::{Counters, Failure, RecordSet, Settlement, Submission, Verdict};
 use kafka_courier_idempotent_sender::driver::{Observation, Upcalls};
 
 use crate::clock;

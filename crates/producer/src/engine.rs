@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::{Compression, Limits};
+use kafka_courier_client::config::ClientConfig;
+use kafka_courier_client::{ErrorCode, TopicId};
 use kafka_courier_event_model::{TopicMapping, TopicMappingError};
-use kafka_courier_idempotent_sender::core::{
-    ConfigError, ErrorCode, FailedOutcome, RecordSet, Settlement, Submission, TopicId, Verdict,
-};
+use kafka_courier_idempotent_sender::core::{ConfigError, FailedOutcome, RecordSet, Settlement, Submission, Verdict};
 use kafka_courier_idempotent_sender::driver::{DriverCommand, DriverConfig, Upcalls, driver};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -177,9 +177,14 @@ impl Engine {
         self.mapping.topic_for(event_type)
     }
 
-    /// Returns the sender's settings, for separate connections to the same cluster.
-    pub fn driver_config(&self) -> &DriverConfig {
-        &self.driver_config
+    /// Returns the settings of connections, for separate connections to the same cluster.
+    pub fn client_config(&self) -> &ClientConfig {
+        &self.driver_config.client
+    }
+
+    /// Returns the time from publishing to the verdict of an event, at most.
+    pub fn delivery_timeout(&self) -> Duration {
+        self.driver_config.core.delivery_timeout
     }
 
     /// Seals all open batches, so that they leave now.
@@ -300,8 +305,8 @@ pub(crate) fn deadline_after(wait: Duration) -> Instant {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use kafka_courier_client::security::ConnectionSecurity;
     use kafka_courier_idempotent_sender::core::Config as CoreConfig;
-    use kafka_courier_idempotent_sender::driver::security::ConnectionSecurity;
 
     use super::*;
     use crate::record::ProducerRecord;
@@ -309,14 +314,17 @@ pub(crate) mod tests {
     /// Returns an engine without a sender.
     pub(crate) fn unconnected() -> (Engine, Unconnected) {
         let limits = Limits { max_records: 1000, max_bytes: 1 << 20, linger: Duration::from_secs(600) };
-        let driver = DriverConfig {
-            core: CoreConfig::default(),
+        let client = ClientConfig {
             bootstrap: Vec::new(),
             client_id: "test".into(),
             connect_timeout: Duration::from_secs(1),
+            request_timeout: Duration::from_secs(1),
+            retry_backoff: Duration::from_secs(1),
+            retry_backoff_max: Duration::from_secs(1),
             security: ConnectionSecurity::default(),
             default_broker: None,
         };
+        let driver = DriverConfig { core: CoreConfig::default(), client };
         let config = EngineConfig {
             driver,
             limits,

@@ -10,9 +10,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use kafka_courier_batcher::EncodedBatch;
-use kafka_courier_idempotent_sender::core::{
-    FailedOutcome, Failure, PartitionId, Reason, RecordSet, Submission, Verdict,
-};
+use kafka_courier_client::{PartitionId, Reason};
+use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, RecordSet, Submission, Verdict};
 
 use crate::delivery::{Tag, Token};
 use crate::shared::{Charge, Shared};

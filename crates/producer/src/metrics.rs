@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::error::PublishError;
-use kafka_courier_idempotent_sender::core::{BrokerView, Counters, ErrorCode, FailedOutcome, Settlement, Verdict};
+use kafka_courier_client::ErrorCode;
+use kafka_courier_idempotent_sender::core::{BrokerView, Counters, FailedOutcome, Settlement, Verdict};
 use kafka_courier_idempotent_sender::driver::Observation;
 pub use metrics::Unit;
 use metrics::{counter, gauge, histogram};

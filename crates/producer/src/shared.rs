@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kafka_courier_batcher::{BufferPool, Compression, EncodedBatch, Filled, Limits};
-use kafka_courier_idempotent_sender::core::{PartitionId, RecordSet, Submission, Verdict};
+use kafka_courier_client::PartitionId;
+use kafka_courier_idempotent_sender::core::{RecordSet, Submission, Verdict};
 
 use crate::cluster_view::ClusterView;
 use crate::counts::EventCounts;

@@ -34,8 +34,7 @@ impl Recovery {
 
     /// Returns a verifier, which searches the log for records with the outcome `unknown` over its own connections.
     pub fn verifier(&self) -> Verifier {
-        let config = self.engine.driver_config();
-        Verifier::new(config, config.core.delivery_timeout)
+        Verifier::new(self.engine.client_config(), self.engine.delivery_timeout())
     }
 
     /// Replays the dead letters of each store in turn. `progress` is called after each group of letters and may end the

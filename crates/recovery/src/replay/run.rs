@@ -11,8 +11,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
+use kafka_courier_client::log_client::LogClient;
 use kafka_courier_dlq::{Held, Position};
-use kafka_courier_idempotent_sender::driver::LogClient;
 
 use super::check::{self, FenceCandidates};
 use super::claim::Claim;
@@ -41,7 +41,7 @@ pub(crate) async fn run(
     let mut run = ReplayRun {
         engine,
         letters,
-        log: Arc::new(LogClient::new(engine.driver_config())),
+        log: Arc::new(LogClient::new(engine.client_config())),
         sorter: Sorter::new(replay.clone()),
         progress,
         next_at: None,
@@ -158,7 +158,7 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> ReplayRun<'_, P> {
                 fences.note(&held, is_sent);
             }
         }
-        self.sorter.checked = check::check(self.engine.driver_config(), questions, &mut fences).await;
+        self.sorter.checked = check::check(self.engine.client_config(), questions, &mut fences).await;
         // The page of a fence may never be sorted.
         fences.fence_results(&self.sorter.checked).for_each(|(topic, result)| self.count_stamped(topic, result));
         Ok(ends)

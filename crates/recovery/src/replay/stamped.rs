@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use kafka_courier_batcher::{EncodedBatch, Stamp};
+use kafka_courier_client::log_client::{LogClient, LogError, LogErrorKind};
 use kafka_courier_dlq::{Held, Letter, Timestamp};
+use kafka_courier_idempotent_sender::append_batch;
 use kafka_courier_idempotent_sender::core::FailedOutcome;
-use kafka_courier_idempotent_sender::driver::{LogClient, LogError, LogErrorKind};
 use tokio::task::JoinSet;
 
 use super::mark::{MarkedLetter, PRODUCER_ID_TIMEOUT};
@@ -137,7 +138,7 @@ impl<P: FnMut(&super::ReplayReport) -> std::ops::ControlFlow<()> + Send> ReplayR
 
     /// Appends each batch to its partition, all in parallel.
     async fn append(&self, ready: Vec<ReadyBatch>) -> Vec<AppendResult> {
-        let deadline = Instant::now() + self.engine.driver_config().core.delivery_timeout;
+        let deadline = Instant::now() + self.engine.delivery_timeout();
         let mut in_flight = JoinSet::new();
         for ready in ready {
             in_flight.spawn(append(self.log.clone(), ready, deadline));
@@ -153,7 +154,7 @@ impl<P: FnMut(&super::ReplayReport) -> std::ops::ControlFlow<()> + Send> ReplayR
 
 async fn append(log: Arc<LogClient>, ready: ReadyBatch, deadline: Instant) -> AppendResult {
     let ReadyBatch { letter, partition, batch } = ready;
-    let result = log.append(&letter.mark.topic, partition, Arc::new(batch), deadline).await;
+    let result = append_batch(&log, &letter.mark.topic, partition, Arc::new(batch), deadline).await;
     (letter, result)
 }
 

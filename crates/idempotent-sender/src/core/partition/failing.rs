@@ -12,10 +12,10 @@
 use std::time::Instant;
 
 use kafka_courier_batcher::Stamp;
+use kafka_courier_client::Reason;
 
 use super::super::effects::Context;
 use super::super::flight::{Flight, Proof};
-use super::super::types::Reason;
 use super::stamps::EpochMove;
 use super::{PartitionSender, UNKNOWN_BATCHES_MAX, UnknownBatch, unconfirmed};
 

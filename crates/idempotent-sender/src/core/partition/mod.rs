@@ -21,15 +21,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::{EncodedBatch, Stamp};
+use kafka_courier_client::{BrokerId, PartitionId, Reason, TopicUuid};
 
 use self::lookup::{HeadDoubt, PendingLookup};
 use self::stamps::{EpochMove, NextStamp};
 use super::effects::Context;
 use super::flight::{Flight, History, PendingAttempt, Proof, TargetLog};
-use super::types::{
-    Action, BatchUid, BrokerId, PartitionId, Reason, RecordSet, RequestId, Settlement, Submission, TopicUuid,
-    UNCONFIRMED, Verdict,
-};
+use super::types::{Action, BatchUid, RecordSet, RequestId, Settlement, Submission, UNCONFIRMED, Verdict};
 
 /// A leader that received nothing for this long may have forgotten the producer id.
 const IDLE_REARM: Duration = Duration::from_secs(60);

@@ -26,12 +26,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
+use kafka_courier_client::log_client::LogClient;
+use kafka_courier_client::security::TokenSource;
 use kafka_courier_dlq::{
     AppendError, Appended, BeginReplayError, DeadLetterStore, Edited, Held, Imported, Letter, LetterId, Outcome,
     Position, ReplayGuard, SCAN_BYTES, StoreError, StoreStats, Uuid,
 };
-use kafka_courier_idempotent_sender::driver::LogClient;
-use kafka_courier_idempotent_sender::driver::security::TokenSource;
 use kafka_courier_producer::Engine;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -125,7 +125,7 @@ impl DeadLetterTopic {
     /// Creates a store that writes through `engine`, which has no failure sink. Runs on the current tokio runtime.
     #[doc(hidden)]
     pub fn with_engine(engine: Engine, topic: &str, options: TopicOptions) -> Self {
-        let log = Arc::new(LogClient::new(engine.driver_config()));
+        let log = Arc::new(LogClient::new(engine.client_config()));
         let (requests, received) = unbounded_channel();
         let name: Arc<str> = topic.into();
         let reader = TopicReader { topic: name.clone(), log };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::{BatchView, DecodeError};
-use kafka_courier_idempotent_sender::driver::{LogClient, LogError, ReadFrom};
+use kafka_courier_client::log_client::{LogClient, LogError, ReadFrom};
 
 use super::policy::UnfitTopic;
 use super::record::{self, TopicEntry};

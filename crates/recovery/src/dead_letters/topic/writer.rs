@@ -2,8 +2,8 @@
 //!
 //! Rule: each record has its own outcome, in the order of the records.
 
+use kafka_courier_client::ErrorCode;
 use kafka_courier_dlq::{Bytes, Header};
-use kafka_courier_idempotent_sender::core::ErrorCode;
 use kafka_courier_producer::{Delivery, DeliveryError, Engine, ProducerRecord, PublishError};
 
 use crate::headers::borrowed_headers;
