@@ -50,7 +50,7 @@ docs:
 
 # Write the tables in docs/CONFIGURATION.md and docs/OPERATIONS.md from the code
 config-docs:
-    UPDATE_DOCS=1 cargo test -q -p kafka-courier --test configuration_doc --test metrics_doc
+    UPDATE_DOCS=1 cargo test -q -p kafka-courier --test configuration --test observability document
 
 # Run the concurrent parts through random schedules of threads (shuttle)
 shuttle:
