@@ -49,12 +49,15 @@ pub use deliveries::Deliveries;
 pub use delivery::{Delivery, RecordMetadata};
 pub use error::{DeliveryError, Error, PublishError};
 pub use health::HealthError;
+#[doc(inline)]
 pub use kafka_courier_batcher::Header;
-pub use kafka_courier_dlq as dlq;
-pub use kafka_courier_event_model as events;
+#[doc(inline)]
 pub use kafka_courier_idempotent_sender::Secret;
+#[doc(inline)]
 pub use kafka_courier_idempotent_sender::core::{ErrorCode, FailedOutcome, Reachability, Reason};
+#[doc(inline)]
 pub use kafka_courier_idempotent_sender::driver::HealthPart;
+#[doc(inline)]
 pub use kafka_courier_idempotent_sender::driver::security::{TokenError, TokenSource};
 #[doc(hidden)] // used by the command `courier`
 pub use kafka_courier_idempotent_sender::shown_file;
@@ -67,3 +70,23 @@ pub use record::ProducerRecord;
 pub use replay::{Doubtful, Replay, ReplayError, ReplayReport};
 pub use stats::{BrokerOutage, BrokerStats, Stats};
 pub use trace::TraceContextSource;
+
+/// Typed events: the envelope, its builder, built-in and custom types, and the topic of each type.
+///
+/// An [`EventBuilder`](events::EventBuilder) makes events, [`event_data!`](events::event_data) adds a type in one line,
+/// [`AnyEvent`](events::AnyEvent) reads JSON of any type, and a [`TopicMapping`](events::TopicMapping) chooses topics.
+/// Every event implements [`Event`](events::Event).
+pub mod events {
+    #[doc(inline)]
+    pub use kafka_courier_event_model::*;
+}
+
+/// Dead letters: failed records with their reasons and outcomes, and the stores that keep them.
+///
+/// A [`Letter`](dlq::Letter) is a failed record. A [`DeadLetterStore`](dlq::DeadLetterStore) keeps letters, in memory
+/// ([`MemoryStore`](dlq::MemoryStore)) or on disk ([`FileStore`](dlq::FileStore)). A [`Selection`](dlq::Selection) selects
+/// letters. [`KafkaProducer::dead_letters`] reads those of a producer, and [`KafkaProducer::replay`] publishes them again.
+pub mod dlq {
+    #[doc(inline)]
+    pub use kafka_courier_dlq::*;
+}
