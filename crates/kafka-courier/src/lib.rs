@@ -21,14 +21,17 @@ pub use config::{
     Compression, ConfigErrors, ConfigLoader, ConfigWarning, EffectiveOption, Endpoint, KafkaConfig, LoadedConfig,
     OptionDoc, Origin, SaslMechanism, SecurityProtocol, SslRoots,
 };
+#[doc(inline)]
 pub use kafka_courier_batcher::Header;
+#[doc(inline)]
 pub use kafka_courier_client::health_part::HealthPart;
+#[doc(inline)]
 pub use kafka_courier_client::security::{TokenError, TokenSource};
 #[doc(hidden)] // used by the command `courier`
 pub use kafka_courier_client::shown_file;
+#[doc(inline)]
 pub use kafka_courier_client::{ErrorCode, Reason, Secret};
-pub use kafka_courier_dlq as dlq;
-pub use kafka_courier_event_model as events;
+#[doc(inline)]
 pub use kafka_courier_idempotent_sender::core::{FailedOutcome, Reachability};
 #[doc(inline)]
 pub use kafka_courier_producer::metrics::{MetricDoc, MetricKind};
@@ -47,3 +50,23 @@ pub use metrics::{METRICS, describe_metrics};
 pub use mock::{MockFailure, MockProducer, PublishedEvent, SentRecord};
 pub use producer::{CloseReport, ConnectError, KafkaProducer};
 pub use publisher::{Answer, EventPublisher};
+
+/// Typed events: the envelope, its builder, built-in and custom types, and the topic of each type.
+///
+/// An [`EventBuilder`](events::EventBuilder) makes events, [`event_data!`](events::event_data) adds a type in one line,
+/// [`AnyEvent`](events::AnyEvent) reads JSON of any type, and a [`TopicMapping`](events::TopicMapping) chooses topics.
+/// Every event implements [`Event`](events::Event).
+pub mod events {
+    #[doc(inline)]
+    pub use kafka_courier_event_model::*;
+}
+
+/// Dead letters: failed records with their reasons and outcomes, and the stores that keep them.
+///
+/// A [`Letter`](dlq::Letter) is a failed record. A [`DeadLetterStore`](dlq::DeadLetterStore) keeps letters, in memory
+/// ([`MemoryStore`](dlq::MemoryStore)) or on disk ([`FileStore`](dlq::FileStore)). A [`Selection`](dlq::Selection) selects
+/// letters. [`KafkaProducer::dead_letters`] reads those of a producer, and [`KafkaProducer::replay`] publishes them again.
+pub mod dlq {
+    #[doc(inline)]
+    pub use kafka_courier_dlq::*;
+}
