@@ -41,8 +41,9 @@ pub mod verify;
 
 pub use builder::{Builder, Setting};
 pub use config::{
-    Compression, ConfigErrors, ConfigLoader, ConfigWarning, EffectiveOption, Endpoint, KafkaConfig, LoadedConfig,
-    OptionDoc, Origin, SaslMechanism, SecurityProtocol, SslRoots,
+    AllowedValues, Compression, ConfigErrors, ConfigLoader, ConfigProblem, ConfigProblemKind, ConfigWarning,
+    EffectiveOption, Endpoint, EndpointError, InvalidValue, KafkaConfig, LoadedConfig, OptionDoc, Origin,
+    SaslMechanism, SecurityProtocol, SslRoots,
 };
 pub use dead_letters::{DeadLetterStats, DeadLetterTopic, DeadLetters, Listed, TopicWarning, UnfitTopic};
 pub use deliveries::Deliveries;

@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::builder::{Builder, Extras};
-use crate::config::{Compression, ConfigErrors, KafkaConfig};
+use crate::config::{Compression, ConfigErrors, ConfigProblem, KafkaConfig};
 use crate::dead_letters::DeadLetters;
 use crate::error::debug_as_display;
 use crate::health::HealthError;
@@ -121,7 +121,7 @@ impl KafkaProducer {
 
     pub(crate) async fn connect_with(
         config: KafkaConfig,
-        problems: Vec<String>,
+        problems: Vec<ConfigProblem>,
         extras: Extras,
     ) -> Result<Self, ConnectError> {
         let timeout = config.metadata_timeout;
@@ -140,10 +140,14 @@ impl KafkaProducer {
     }
 
     /// Builds a producer. `problems` are the problems that the caller has found already.
-    pub(crate) fn build_with(config: KafkaConfig, problems: Vec<String>, extras: Extras) -> Result<Self, ConfigErrors> {
+    pub(crate) fn build_with(
+        config: KafkaConfig,
+        problems: Vec<ConfigProblem>,
+        extras: Extras,
+    ) -> Result<Self, ConfigErrors> {
         let tokens = extras.tokens;
         let (security, runtime) = security_and_runtime(&config, tokens.clone(), problems)?;
-        let mapping = config.mapping().map_err(|error| ConfigErrors(vec![error.to_string()]))?;
+        let mapping = config.mapping()?;
         let limits =
             Limits { max_records: config.flush_messages, max_bytes: config.flush_bytes, linger: config.flush_timeout };
         let codec = match config.compression {
@@ -172,7 +176,7 @@ impl KafkaProducer {
             default_broker: config.default_broker(),
         };
         let (commands, task) = driver(driver_config.clone(), callbacks)
-            .map_err(|problems| ConfigErrors(problems.iter().map(ToString::to_string).collect()))?;
+            .map_err(|problems| problems.into_iter().map(ConfigProblem::from).collect::<Vec<_>>())?;
         let (done, finished) = watch::channel(false);
         let last_letters = letters.clone();
         runtime.spawn(async move {
@@ -358,19 +362,17 @@ impl Drop for Inner {
 fn security_and_runtime(
     config: &KafkaConfig,
     tokens: Option<TokenSource>,
-    mut problems: Vec<String>,
+    mut problems: Vec<ConfigProblem>,
 ) -> Result<(ConnectionSecurity, Handle), ConfigErrors> {
     problems.extend(config.problems());
     let security = config.security(tokens);
-    let runtime = Handle::try_current().map_err(|_| {
-        ConfigErrors(vec!["no tokio runtime here: build the producer inside one, such as in #[tokio::main]".into()])
-    });
+    let runtime = Handle::try_current().map_err(|_| ConfigProblem::no_runtime());
     match (security, runtime) {
         (Ok(security), Ok(runtime)) if problems.is_empty() => Ok((security, runtime)),
         (security, runtime) => {
-            let found = [security.err(), runtime.err()].into_iter().flatten().flat_map(|ConfigErrors(found)| found);
-            problems.extend(found);
-            Err(ConfigErrors(problems))
+            problems.extend(security.err().into_iter().flatten());
+            problems.extend(runtime.err());
+            Err(problems.into())
         }
     }
 }

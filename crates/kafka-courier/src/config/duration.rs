@@ -5,20 +5,19 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::value::InvalidValue;
+use super::value::AllowedValues;
 
 const UNITS: &[(&str, f64)] =
     &[("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
 
-/// Parses a duration. The error describes the format.
-pub(super) fn parse(text: &str) -> Result<Duration, InvalidValue> {
-    const HELP: &str = "must be a duration with units, such as 500ms, 1s or 1m30s (units: ns us ms s m h)";
+/// Parses a duration.
+pub(super) fn parse(text: &str) -> Result<Duration, AllowedValues> {
     if text == "0" {
         return Ok(Duration::ZERO);
     }
     let (mut rest, mut total) = (text, Duration::ZERO);
     if rest.is_empty() {
-        return Err(HELP.into());
+        return Err(AllowedValues::Duration);
     }
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
@@ -28,7 +27,7 @@ pub(super) fn parse(text: &str) -> Result<Duration, InvalidValue> {
         let seconds = UNITS.iter().find(|known| known.0 == unit).map(|known| known.1);
         let value = number.parse::<f64>().ok().filter(|value| value.is_finite());
         let part = seconds.zip(value).and_then(|(unit, value)| Duration::try_from_secs_f64(unit * value).ok());
-        total = part.and_then(|part| total.checked_add(part)).ok_or(HELP)?;
+        total = part.and_then(|part| total.checked_add(part)).ok_or(AllowedValues::Duration)?;
         rest = tail;
     }
     Ok(total)

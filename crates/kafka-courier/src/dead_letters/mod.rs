@@ -20,7 +20,7 @@ use kafka_courier_event_model::{EncodeError, Event};
 use kafka_courier_idempotent_sender::driver::security::TokenSource;
 use tokio::sync::oneshot;
 
-use crate::config::{ConfigErrors, KafkaConfig};
+use crate::config::{ConfigErrors, ConfigProblem, KafkaConfig};
 use crate::error::PublishError;
 use crate::shared::Shared;
 use chain::{StoreChain, StoreKind, StoreLink};
@@ -137,16 +137,15 @@ impl DeadLetters {
         }
         links.extend(store.map(|store| StoreLink::local(store, StoreKind::Custom)));
         if !config.dlq_file.is_empty() {
-            let file = FileStore::open_with(&config.dlq_file, config.dlq_file_options())
-                .map_err(|error| ConfigErrors(vec![format!("dlq_file: {error}")]))?;
+            let file =
+                FileStore::open_with(&config.dlq_file, config.dlq_file_options()).map_err(ConfigProblem::dlq_file)?;
             let file = Arc::new(file);
             service = serve(&file);
             links.push(StoreLink::local(file, StoreKind::File));
         }
         links.push(StoreLink::local(Arc::new(MemoryStore::new(config.dlq_buffer as u64)), StoreKind::Memory));
         let chain = Arc::new(StoreChain::new(links));
-        let work = writer::start(chain.clone(), shared.clone())
-            .map_err(|error| ConfigErrors(vec![format!("starting the dead-letter thread failed: {error}")]))?;
+        let work = writer::start(chain.clone(), shared.clone()).map_err(ConfigProblem::dead_letter_thread)?;
         Ok(Self { chain, work, _service: service.map(Arc::new) })
     }
 
