@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::connection::BrokerConnection;
+use super::connection::{BrokerConnection, NoAnswer};
 use super::control::{ProducerIdError, TopicLimit};
 use super::interface::{Observation, Upcalls};
 use super::{Driver, OpenConnection};
@@ -19,7 +19,7 @@ use crate::core::{
 /// A completed IO operation.
 pub(super) enum IoEvent {
     Dialed(ConnId, Result<BrokerConnection, Reason>),
-    Answered(ConnId, RequestId, Instant, Result<ProduceAnswer, String>),
+    Answered(ConnId, RequestId, Instant, Result<ProduceAnswer, NoAnswer>),
     Metadata(Result<ClusterMetadata, Reason>),
     ProducerId(Result<i64, ProducerIdError>),
     Looked(PartitionId, LookupId, StateLookupAnswer),
@@ -78,8 +78,9 @@ where
                 }
                 self.core.on_answer(now, conn, request, answer);
             }
-            IoEvent::Answered(conn, _, _, Err(why)) => {
+            IoEvent::Answered(conn, _, _, Err(error)) => {
                 if self.connections.contains_key(&conn) {
+                    let why = error.to_string();
                     let broker = self.core.broker_of(conn).map(|broker| broker.0);
                     tracing::debug!(broker, why, "broker disconnected");
                     self.disconnect(conn);

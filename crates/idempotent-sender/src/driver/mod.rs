@@ -364,7 +364,7 @@ where
             let (keys, since): (Vec<PartKey>, _) = (parts.iter().map(PartKey::of).collect(), Instant::now());
             let answer = connection.produce(timeout, parts).await;
             let answer = answer.map(|Produced(response)| response.into_answer(&keys));
-            IoEvent::Answered(conn, request, since, answer.map_err(|error| error.to_string()))
+            IoEvent::Answered(conn, request, since, answer)
         });
         // The first poll queues the request on its connection. The order of polls is the order on the wire.
         match futures_util::poll!(&mut io) {
