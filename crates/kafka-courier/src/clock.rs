@@ -11,8 +11,7 @@ use std::sync::Arc;
 use kafka_courier_dlq::Timestamp;
 use kafka_courier_idempotent_sender::core::{ErrorCode, Failure, Reason};
 
-/// Kafka's code for a record whose timestamp the topic does not accept.
-const INVALID_TIMESTAMP: ErrorCode = ErrorCode(32);
+const INVALID_TIMESTAMP: ErrorCode = ErrorCode::INVALID_TIMESTAMP;
 
 /// Adds the remedy to each reason, and this machine's time to the failure, if the broker rejected a timestamp.
 pub(crate) fn explain(failure: Arc<Failure>, now_ms: i64) -> Arc<Failure> {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::cluster::PartitionLane;
+use super::error_code::ErrorCode;
 use super::types::{PartitionId, TopicId, TopicUuid};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -116,7 +117,7 @@ impl<T: Clone> KnownTopics<T> {
             uuid: [0; 16],
             state: TopicState::Failed,
             discovery: TopicDiscovery { next: now, failures: 0, named: false },
-            code: 0,
+            code: ErrorCode::NONE.0,
             lanes: Vec::new(),
             count: 0,
             former: VecDeque::new(),

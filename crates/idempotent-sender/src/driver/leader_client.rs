@@ -122,7 +122,7 @@ impl ConnectedLeader<'_> {
             self.connection.request(question).await.map_err(|error| LookError::from_no_answer(&error))?;
         let part = answer.iter().find(|part| part.topic == *self.topic && part.partition == partition);
         match part.ok_or(LookError::Transient)? {
-            part if part.code != 0 => Err(LookError::from_code(part.code)),
+            part if part.code != ErrorCode::NONE.0 => Err(LookError::from_code(part.code)),
             part => Ok(part.offset),
         }
     }
@@ -160,11 +160,11 @@ impl ConnectedLeader<'_> {
         };
         let Fetched((code, parts)) =
             self.connection.request(request).await.map_err(|error| LookError::from_no_answer(&error))?;
-        if code != 0 {
+        if code != ErrorCode::NONE.0 {
             return Err(LookError::from_code(code));
         }
         match parts.into_iter().find(|part| part.index == self.partition).ok_or(LookError::Transient)? {
-            part if part.code != 0 => Err(LookError::from_code(part.code)),
+            part if part.code != ErrorCode::NONE.0 => Err(LookError::from_code(part.code)),
             part => Ok(part.records),
         }
     }

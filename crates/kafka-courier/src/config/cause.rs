@@ -13,13 +13,35 @@ use kafka_courier_idempotent_sender::HIDDEN;
 use kafka_courier_idempotent_sender::core::ConfigError as CoreError;
 use kafka_courier_idempotent_sender::driver::security::SecurityError;
 
+use super::choices::{SaslMechanism, SecurityProtocol, SslRoots};
+use super::duration;
 #[cfg(feature = "config-file")]
 use super::file::SettingsFileError;
 use super::names::OPTIONS_HINT;
-use super::problem::ConfigProblemKind;
 use super::source::{EntryError, SystemError};
 use super::value::InvalidValue;
-use super::{SaslMechanism, SecurityProtocol, SslRoots, duration};
+
+/// The kind of a [`ConfigProblem`](crate::ConfigProblem).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum ConfigProblemKind {
+    /// A source sets an option that does not exist, or that kafka-courier does not support.
+    UnknownOption,
+    /// The option does not allow the value.
+    InvalidValue,
+    /// Two settings or two options contradict each other.
+    Contradiction,
+    /// Another option requires an option that is not set.
+    MissingValue,
+    /// A file of settings, of one value, of a certificate or of a key cannot be used.
+    UnreadableFile,
+    /// A command-line argument contains a secret, which every user of the machine can read.
+    SecretArgument,
+    /// The file of dead letters cannot be opened.
+    DeadLetterStore,
+    /// The process lacks a tokio runtime, a thread, or support for TLS.
+    Environment,
+}
 
 /// The error of opening the file of dead letters. Clones of one error are equal.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -34,7 +56,7 @@ impl PartialEq for StoreError {
 
 impl Eq for StoreError {}
 
-/// What is wrong with a setting, with two options, or with the surroundings of the producer.
+/// What is wrong with a setting, with two options, or with the producer's process.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(super) enum ProblemCause {
     #[cfg(feature = "config-file")]

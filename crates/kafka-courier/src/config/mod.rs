@@ -7,7 +7,9 @@
 
 mod cause;
 mod check;
+mod choices;
 mod duration;
+mod endpoint;
 #[cfg(feature = "config-file")]
 mod file;
 mod load;
@@ -25,12 +27,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use cause::ConfigProblemKind;
+pub use choices::{Compression, SaslMechanism, SecurityProtocol, SslRoots};
+pub use endpoint::{Endpoint, EndpointError};
 pub use load::ConfigLoader;
 pub use origin::Origin;
-pub use problem::{ConfigErrors, ConfigProblem, ConfigProblemKind};
+pub use problem::{ConfigErrors, ConfigProblem};
 pub use resolve::{EffectiveOption, LoadedConfig};
-pub use security::{SaslMechanism, SecurityProtocol, SslRoots};
-pub use value::{AllowedValues, Compression, Endpoint, EndpointError, InvalidValue};
+pub use value::{AllowedValues, InvalidValue};
 pub use warning::ConfigWarning;
 
 pub(crate) use value::OptionValue;

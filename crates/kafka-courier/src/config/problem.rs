@@ -15,33 +15,11 @@ use kafka_courier_idempotent_sender::core::ConfigError as CoreError;
 use kafka_courier_idempotent_sender::driver::security::SecurityError;
 use kafka_courier_idempotent_sender::{HIDDEN, shown_file};
 
-use super::cause::{ProblemCause, StoreError};
+use super::cause::{ConfigProblemKind, ProblemCause, StoreError};
 use super::origin::{Origin, SettingPlace};
 use super::value::InvalidValue;
 use super::warning::ConfigWarning;
 use crate::error::debug_as_display;
-
-/// The kind of a [`ConfigProblem`].
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[non_exhaustive]
-pub enum ConfigProblemKind {
-    /// A source sets an option that does not exist, or that kafka-courier does not support.
-    UnknownOption,
-    /// The option does not allow the value.
-    InvalidValue,
-    /// Two settings or two options contradict each other.
-    Contradiction,
-    /// Another option requires an option that is not set.
-    MissingValue,
-    /// A file of settings, of one value, of a certificate or of a key cannot be used.
-    UnreadableFile,
-    /// A command-line argument contains a secret, which every user of the machine can read.
-    SecretArgument,
-    /// The file of dead letters cannot be opened.
-    DeadLetterStore,
-    /// The process lacks a tokio runtime, a thread, or support for TLS.
-    Environment,
-}
 
 /// A problem of a configuration.
 ///
@@ -304,8 +282,8 @@ impl std::error::Error for ConfigErrors {}
 mod tests {
     use kafka_courier_event_model::TopicMappingProblem;
 
+    use super::super::choices::{SaslMechanism, SecurityProtocol, SslRoots};
     use super::super::value::AllowedValues;
-    use super::super::{SaslMechanism, SecurityProtocol, SslRoots};
     use super::*;
 
     /// Returns a cause of each variant that merged configurations have.

@@ -1,9 +1,8 @@
-//! The security of connections: the types of the options, their checks, and the security settings of the driver.
+//! The security of connections: the checks of the options, and the security settings of the driver.
 //!
 //! Rules: an option without effect is an error and never ignored. Otherwise an operator who sets a password or a
 //! certificate would learn too late that it is unused. A dangerous combination causes a warning.
 
-use std::fmt;
 use std::path::PathBuf;
 
 use kafka_courier_idempotent_sender::driver::security::{
@@ -13,90 +12,11 @@ use kafka_courier_idempotent_sender::driver::security::{
 use kafka_courier_idempotent_sender::{HIDDEN, shown_path};
 
 use super::cause::ProblemCause;
+use super::choices::{SaslMechanism, SecurityProtocol, SslRoots};
 use super::problem::ConfigProblem;
 use super::source::{read_text, unreadable_value};
-use super::value::AllowedValues;
 use super::warning::ConfigWarning;
-use super::{ConfigErrors, KafkaConfig, OptionValue, is_misplaced};
-
-/// An option with a fixed set of names.
-macro_rules! choice {
-    ($(#[$meta:meta])+ $name:ident { $($(#[$item_meta:meta])+ $item:ident = $text:literal,)+ }) => {
-        $(#[$meta])+
-        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-        #[non_exhaustive]
-        pub enum $name {
-            $($(#[$item_meta])+ $item,)+
-        }
-
-        impl OptionValue for $name {
-            fn read(text: &str) -> Result<Self, AllowedValues> {
-                let found = [$(($text, Self::$item)),+].into_iter().find(|known| known.0.eq_ignore_ascii_case(text));
-                found.map(|known| known.1).ok_or(AllowedValues::OneOf(&[$($text),+]))
-            }
-
-            fn write(&self) -> String {
-                self.to_string()
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(match self {
-                    $(Self::$item => $text,)+
-                })
-            }
-        }
-    };
-}
-
-choice! {
-    /// The protocol of connections to brokers.
-    SecurityProtocol {
-        /// Neither encryption nor authentication.
-        Plaintext = "PLAINTEXT",
-        /// TLS.
-        Ssl = "SSL",
-        /// SASL without encryption.
-        SaslPlaintext = "SASL_PLAINTEXT",
-        /// SASL over TLS.
-        SaslSsl = "SASL_SSL",
-    }
-}
-
-choice! {
-    /// The SASL mechanism.
-    SaslMechanism {
-        /// The client sends the password itself. Only suitable over TLS.
-        Plain = "PLAIN",
-        /// SCRAM with SHA-256: both sides prove knowledge of the password.
-        ScramSha256 = "SCRAM-SHA-256",
-        /// SCRAM with SHA-512: both sides prove knowledge of the password.
-        ScramSha512 = "SCRAM-SHA-512",
-        /// The client sends a token.
-        OAuthBearer = "OAUTHBEARER",
-    }
-}
-
-choice! {
-    /// The trusted certificate authorities if `ssl_ca_location` is empty.
-    SslRoots {
-        /// Mozilla's authorities at the time of the build.
-        CompiledIn = "compiled-in",
-        /// The authorities of the operating system.
-        System = "system",
-    }
-}
-
-impl SecurityProtocol {
-    const fn has_tls(self) -> bool {
-        matches!(self, Self::Ssl | Self::SaslSsl)
-    }
-
-    const fn has_sasl(self) -> bool {
-        matches!(self, Self::SaslPlaintext | Self::SaslSsl)
-    }
-}
+use super::{ConfigErrors, KafkaConfig, is_misplaced};
 
 fn path(text: &str) -> Option<PathBuf> {
     (!text.is_empty()).then(|| text.into())
@@ -353,12 +273,5 @@ mod tests {
         });
         assert_eq!(found.len(), 1);
         assert!(found[0].contains("ssl_key_location is not set"), "{found:?}");
-    }
-
-    #[test]
-    fn names_ignore_case() {
-        assert_eq!(SecurityProtocol::read("sasl_ssl").map(|it| it.write()), Ok("SASL_SSL".to_owned()));
-        assert_eq!(SaslMechanism::read("SCRAM-SHA-256"), Ok(SaslMechanism::ScramSha256));
-        assert!(SaslMechanism::read("GSSAPI").unwrap_err().to_string().contains("OAUTHBEARER"));
     }
 }

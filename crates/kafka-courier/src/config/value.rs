@@ -4,13 +4,14 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use kafka_courier_dlq::Overflow;
 use kafka_courier_idempotent_sender::{HIDDEN, Secret};
 
-use super::{SecurityProtocol, duration};
+use super::choices::{Compression, SaslMechanism, SecurityProtocol, SslRoots};
+use super::duration;
+use super::endpoint::{ADDRESS, Endpoint, EndpointError};
 
 /// The values that an option allows. `Display` returns a phrase that follows "must be", such as `true or false`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -177,94 +178,6 @@ impl OptionValue for Secret {
     }
 }
 
-/// The address of a broker.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Endpoint {
-    /// Host name or IP address.
-    pub host: Arc<str>,
-    /// Port.
-    pub port: u16,
-}
-
-/// The form of a broker's address.
-const ADDRESS: &str = "host:port, such as kafka-1:9092 or [::1]:9092";
-
-/// The error of a text that is not the address of a broker. It does not contain the text, which may be a secret.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum EndpointError {
-    /// The text is not `host:port`.
-    NotAnAddress,
-    /// The address begins with a protocol, as in the listeners of a broker's own configuration.
-    Protocol(SecurityProtocol),
-    /// The IPv6 address has no brackets.
-    NoBrackets,
-}
-
-impl EndpointError {
-    /// Returns the remedy, which follows the form of an address.
-    fn remedy(self) -> String {
-        match self {
-            Self::NotAnAddress => String::new(),
-            Self::Protocol(protocol) => format!(": remove {protocol}://, and set security_protocol to {protocol}"),
-            Self::NoBrackets => ": put the IPv6 address in brackets".to_owned(),
-        }
-    }
-}
-
-impl fmt::Display for EndpointError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a broker is {ADDRESS}{}", self.remedy())
-    }
-}
-
-impl std::error::Error for EndpointError {}
-
-impl FromStr for Endpoint {
-    type Err = EndpointError;
-
-    /// Parses `host:port`, `host` (port 9092) or `[::1]:9092`.
-    fn from_str(text: &str) -> Result<Self, EndpointError> {
-        const WRONG: EndpointError = EndpointError::NotAnAddress;
-        if let Some(protocol) = scheme(text) {
-            return Err(EndpointError::Protocol(protocol));
-        }
-        let (host, port) = match text.strip_prefix('[') {
-            Some(rest) => {
-                let (host, rest) = rest.split_once(']').ok_or(WRONG)?;
-                (host, if rest.is_empty() { None } else { Some(rest.strip_prefix(':').ok_or(WRONG)?) })
-            }
-            None => match text.rsplit_once(':') {
-                Some((host, _)) if host.contains(':') => return Err(EndpointError::NoBrackets),
-                Some((host, port)) => (host, Some(port)),
-                None => (text, None),
-            },
-        };
-        let known = |c: char| c.is_ascii_alphanumeric() || "-._:%".contains(c);
-        if host.is_empty() || !host.chars().all(known) {
-            return Err(WRONG);
-        }
-        let port = port.map_or(Some(9092), |port| port.parse().ok().filter(|port| *port > 0));
-        Ok(Self { host: host.into(), port: port.ok_or(WRONG)? })
-    }
-}
-
-/// Returns the protocol before a broker's address, as in the listeners of a broker's own configuration.
-fn scheme(text: &str) -> Option<SecurityProtocol> {
-    let (scheme, _) = text.split_once("://")?;
-    SecurityProtocol::read(scheme).ok()
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
-
 impl OptionValue for Vec<Endpoint> {
     /// Hides the user and password of a URL.
     fn shown(text: &str) -> Option<String> {
@@ -289,7 +202,7 @@ impl OptionValue for Vec<Endpoint> {
 
 impl OptionValue for Duration {
     fn read(text: &str) -> Result<Self, AllowedValues> {
-        duration::parse(text)
+        duration::parse(text).ok_or(AllowedValues::Duration)
     }
 
     fn write(&self) -> String {
@@ -341,17 +254,6 @@ impl OptionValue for String {
     }
 }
 
-/// The compression of batches.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-#[non_exhaustive]
-pub enum Compression {
-    /// No compression.
-    None,
-    /// Snappy.
-    #[default]
-    Snappy,
-}
-
 impl OptionValue for Overflow {
     fn read(text: &str) -> Result<Self, AllowedValues> {
         match &*text.to_ascii_lowercase() {
@@ -369,65 +271,25 @@ impl OptionValue for Overflow {
     }
 }
 
-impl OptionValue for Compression {
-    fn read(text: &str) -> Result<Self, AllowedValues> {
-        match &*text.to_ascii_lowercase() {
-            "none" => Ok(Self::None),
-            "snappy" => Ok(Self::Snappy),
-            _ => Err(AllowedValues::OneOf(&["none", "snappy"])),
-        }
-    }
+macro_rules! choices {
+    ($($name:ty),+) => {
+        $(impl OptionValue for $name {
+            fn read(text: &str) -> Result<Self, AllowedValues> {
+                Self::with_text(text).ok_or(AllowedValues::OneOf(Self::TEXTS))
+            }
 
-    fn write(&self) -> String {
-        match self {
-            Self::None => "none".to_owned(),
-            Self::Snappy => "snappy".to_owned(),
-        }
-    }
+            fn write(&self) -> String {
+                self.to_string()
+            }
+        })+
+    };
 }
+
+choices!(Compression, SaslMechanism, SecurityProtocol, SslRoots);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn broker_addresses_are_parsed() {
-        for (text, host, port) in [
-            ("kafka-1:9093", "kafka-1", 9093),
-            ("localhost", "localhost", 9092),
-            ("[::1]:19092", "::1", 19092),
-            ("[::1]", "::1", 9092),
-        ] {
-            let endpoint: Endpoint = text.parse().unwrap();
-            assert_eq!((&*endpoint.host, endpoint.port), (host, port));
-            assert_eq!(endpoint.to_string().parse(), Ok(endpoint));
-        }
-    }
-
-    #[test]
-    fn invalid_broker_addresses_are_errors() {
-        for text in
-            ["", ":9092", "host:", "host:0", "host:99999", "::1:9092", "http://kafka:9092", "a b:1", "[::1", "[::1]9"]
-        {
-            assert!(text.parse::<Endpoint>().is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn listener_form_names_the_remedy() {
-        for (text, protocol) in [
-            ("PLAINTEXT://kafka:9092", "PLAINTEXT"),
-            ("ssl://kafka:9093", "SSL"),
-            ("SASL_SSL://[::1]:9093", "SASL_SSL"),
-        ] {
-            let error = text.parse::<Endpoint>().unwrap_err().to_string();
-            assert!(
-                error.contains(&format!("remove {protocol}://, and set security_protocol to {protocol}")),
-                "{error}"
-            );
-        }
-        assert_eq!(Vec::<Endpoint>::shown("a:1,SSL://me:hunter2@b:1").as_deref(), Some("a:1,***@b:1"));
-    }
 
     #[test]
     fn names_and_booleans_ignore_case() {
@@ -443,6 +305,20 @@ mod tests {
         let secret = Option::<Secret>::read("s3cret").unwrap().unwrap();
         assert_eq!((secret.expose(), OptionValue::write(&secret)), ("s3cret", "***".to_owned()));
         assert_eq!(Option::<Secret>::read("").unwrap(), None);
+    }
+
+    #[test]
+    fn choices_list_their_values() {
+        assert_eq!(SecurityProtocol::read("sasl_ssl").map(|it| it.write()), Ok("SASL_SSL".to_owned()));
+        assert_eq!(SaslMechanism::read("SCRAM-SHA-256"), Ok(SaslMechanism::ScramSha256));
+        let allowed = SaslMechanism::read("GSSAPI").unwrap_err();
+        assert_eq!(allowed.to_string(), "one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER");
+        assert_eq!(SslRoots::read("none").unwrap_err().to_string(), "compiled-in or system");
+    }
+
+    #[test]
+    fn passwords_of_addresses_are_hidden() {
+        assert_eq!(Vec::<Endpoint>::shown("a:1,SSL://me:hunter2@b:1").as_deref(), Some("a:1,***@b:1"));
     }
 
     #[test]

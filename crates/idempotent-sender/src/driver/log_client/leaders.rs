@@ -22,8 +22,6 @@ use crate::driver::{DriverConfig, broker_timeout};
 use crate::wire::describe_configs::{CLEANUP_POLICY, RETENTION_BYTES, RETENTION_MS};
 use crate::wire::messenger::Produced;
 
-/// `OFFSET_OUT_OF_RANGE`: the offset is not in the log.
-const OFFSET_OUT_OF_RANGE: i16 = 1;
 /// Transient errors of a leader that changes or was just elected, in addition to the core's retriable codes.
 const TRANSIENT: &[ErrorCode] = &[
     ErrorCode::NOT_LEADER_OR_FOLLOWER,
@@ -55,8 +53,8 @@ impl AttemptError {
     /// Classifies an error code of any API but Produce. The core's table classifies the codes of Produce.
     pub(super) fn from_code(code: i16) -> Self {
         let error = ErrorCode(code);
-        match code {
-            OFFSET_OUT_OF_RANGE => Self::OutOfRange,
+        match error {
+            ErrorCode::OFFSET_OUT_OF_RANGE => Self::OutOfRange,
             _ if TRANSIENT.contains(&error) || error.is_retriable() => Self::Transient(error),
             _ => Self::Permanent(error),
         }
@@ -190,7 +188,7 @@ impl Leaders {
         let found =
             cluster.topics.into_iter().find(|found| *found.name == *topic).ok_or(AttemptError::PartitionMissing)?;
         match ErrorCode(found.code) {
-            ErrorCode(0) => {}
+            ErrorCode::NONE => {}
             // Kafka calls this code retriable because a topic may just be created. This client takes the code as the
             // answer.
             none @ ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => return Err(AttemptError::Permanent(none)),
@@ -218,7 +216,7 @@ impl Leaders {
     pub(super) async fn cleanup(&self, topic: &str) -> Result<Cleanup, AttemptError> {
         let settings = &[CLEANUP_POLICY, RETENTION_MS, RETENTION_BYTES];
         let answer = self.control.topic_settings(topic.into(), settings).await.map_err(AttemptError::from_connect)?;
-        if answer.code != 0 {
+        if answer.code != ErrorCode::NONE.0 {
             return Err(AttemptError::from_code(answer.code));
         }
         let policy = answer.value(CLEANUP_POLICY).ok_or(AttemptError::PartitionMissing)?;
