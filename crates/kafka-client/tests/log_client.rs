@@ -1,4 +1,5 @@
 //! Tests of the log client against an in-process cluster: reads, appends and errors.
+#![allow(clippy::unwrap_used)] // test helpers may panic
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -10,7 +10,7 @@ use kafka_courier_client::Secret;
 use kafka_courier_client::security::TokenSource;
 use kafka_courier_dlq::DeadLetterStore;
 
-use crate::config::{ConfigErrors, Endpoint, KafkaConfig, OptionValue, SaslMechanism};
+use crate::config::{ConfigErrors, ConfigProblem, Endpoint, InvalidValue, KafkaConfig, OptionValue, SaslMechanism};
 use kafka_courier_producer::TraceContextSource;
 
 /// Builds a [`KafkaProducer`](crate::KafkaProducer): starts with the defaults, and has one method for each option, with the option's name.
@@ -34,7 +34,7 @@ use kafka_courier_producer::TraceContextSource;
 #[must_use = "nothing is built before `.build()`, `.connect()` or `.config()`"]
 pub struct Builder {
     pub(crate) config: KafkaConfig,
-    pub(crate) problems: Vec<String>,
+    pub(crate) problems: Vec<ConfigProblem>,
     /// Whether `retry_backoff_max` was set. If not, a higher `retry_backoff` raises it.
     sets_longest_wait: bool,
     extras: Extras,
@@ -131,10 +131,10 @@ impl Builder {
     pub fn config(self) -> Result<KafkaConfig, ConfigErrors> {
         let (config, mut problems, _) = self.take();
         problems.extend(config.problems());
-        if problems.is_empty() { Ok(config) } else { Err(ConfigErrors(problems)) }
+        if problems.is_empty() { Ok(config) } else { Err(problems.into()) }
     }
 
-    pub(crate) fn take(mut self) -> (KafkaConfig, Vec<String>, Extras) {
+    pub(crate) fn take(mut self) -> (KafkaConfig, Vec<ConfigProblem>, Extras) {
         if !self.sets_longest_wait {
             self.config.raise_backoff_max();
         }
@@ -142,11 +142,16 @@ impl Builder {
     }
 
     /// Stores a setting, or notes its problem.
-    pub(crate) fn set<T>(mut self, name: &str, value: impl Setting<T>, put: impl FnOnce(&mut KafkaConfig, T)) -> Self {
+    pub(crate) fn set<T>(
+        mut self,
+        name: &'static str,
+        value: impl Setting<T>,
+        put: impl FnOnce(&mut KafkaConfig, T),
+    ) -> Self {
         self.sets_longest_wait |= name == "retry_backoff_max";
         match value.setting() {
             Ok(value) => put(&mut self.config, value),
-            Err(problem) => self.problems.push(format!("{name} {problem}")),
+            Err(error) => self.problems.push(ConfigProblem::of_text(name, error)),
         }
         self
     }
@@ -158,38 +163,38 @@ pub trait Setting<T> {
     ///
     /// # Errors
     ///
-    /// The value, and the values that the option allows.
-    fn setting(self) -> Result<T, String>;
+    /// The value and the values that the option allows.
+    fn setting(self) -> Result<T, InvalidValue>;
 }
 
 impl<T> Setting<T> for T {
-    fn setting(self) -> Result<T, String> {
+    fn setting(self) -> Result<T, InvalidValue> {
         Ok(self)
     }
 }
 
 /// Reads the option's text, as in a configuration file or an environment variable.
 impl<T: OptionValue> Setting<T> for &str {
-    fn setting(self) -> Result<T, String> {
-        T::read(self).map_err(|allowed| format!("is {}, which is not allowed: {allowed}", T::shown(self)))
+    fn setting(self) -> Result<T, InvalidValue> {
+        T::parse(self)
     }
 }
 
 /// Reads the text as [`&str`](str) does.
 impl Setting<Vec<Endpoint>> for String {
-    fn setting(self) -> Result<Vec<Endpoint>, String> {
+    fn setting(self) -> Result<Vec<Endpoint>, InvalidValue> {
         self.as_str().setting()
     }
 }
 
 impl Setting<Option<Self>> for Secret {
-    fn setting(self) -> Result<Option<Self>, String> {
+    fn setting(self) -> Result<Option<Self>, InvalidValue> {
         Ok(Some(self))
     }
 }
 
 impl Setting<Option<Self>> for SaslMechanism {
-    fn setting(self) -> Result<Option<Self>, String> {
+    fn setting(self) -> Result<Option<Self>, InvalidValue> {
         Ok(Some(self))
     }
 }
@@ -208,7 +213,7 @@ mod tests {
     #[test]
     fn all_problems_are_reported_together() {
         let errors = Builder::default().brokers("a:b").max_in_flight(6).flush_messages(0).config().unwrap_err();
-        assert_eq!(errors.0.len(), 3, "{errors}");
+        assert_eq!(errors.problems().len(), 3, "{errors}");
         assert!(errors.to_string().contains("brokers is \"a:b\""), "{errors}");
     }
 

@@ -8,7 +8,7 @@ use kafka_courier_client::security::TokenSource;
 use kafka_courier_dlq::{DeadLetterStore, FileStore, FileStoreOptions, Limits};
 use kafka_courier_recovery::{DeadLetterTopic, DeadLetters, Stores, TopicEngine, TopicOptions};
 
-use crate::config::{ConfigErrors, KafkaConfig};
+use crate::config::{ConfigErrors, ConfigProblem, KafkaConfig};
 
 impl KafkaConfig {
     /// Returns the options of a dead-letter file: the limits `dlq_max_letters`, `dlq_max_bytes` and `dlq_max_age` (0:
@@ -40,12 +40,8 @@ pub(crate) fn start(
     };
     let file = match config.dlq_file.as_str() {
         "" => None,
-        path => Some(
-            FileStore::open_with(path, config.dlq_file_options())
-                .map_err(|error| ConfigErrors(vec![format!("dlq_file: {error}")]))?,
-        ),
+        path => Some(FileStore::open_with(path, config.dlq_file_options()).map_err(ConfigProblem::dlq_file)?),
     };
     let stores = Stores { topic, custom: store, file, memory_letters: config.dlq_buffer as u64 };
-    DeadLetters::start(stores)
-        .map_err(|error| ConfigErrors(vec![format!("starting the dead-letter thread failed: {error}")]))
+    Ok(DeadLetters::start(stores).map_err(ConfigProblem::dead_letter_thread)?)
 }

@@ -18,7 +18,7 @@ impl KafkaConfig {
         trace: Option<TraceContextSource>,
         is_metered: bool,
     ) -> Result<EngineConfig, ConfigErrors> {
-        let mapping = self.mapping().map_err(|error| ConfigErrors(vec![error.to_string()]))?;
+        let mapping = self.mapping()?;
         let server = self.brokers.first().map(|broker| (broker.host.clone(), broker.port));
         let client = ClientConfig {
             bootstrap: self.brokers.iter().map(|broker| (broker.host.clone(), broker.port)).collect(),

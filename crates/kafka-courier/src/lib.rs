@@ -18,8 +18,9 @@ mod publisher;
 
 pub use builder::{Builder, Setting};
 pub use config::{
-    Compression, ConfigErrors, ConfigLoader, ConfigWarning, EffectiveOption, Endpoint, KafkaConfig, LoadedConfig,
-    OptionDoc, Origin, SaslMechanism, SecurityProtocol, SslRoots,
+    AllowedValues, Compression, ConfigErrors, ConfigLoader, ConfigProblem, ConfigProblemKind, ConfigWarning,
+    EffectiveOption, Endpoint, EndpointError, InvalidValue, KafkaConfig, LoadedConfig, OptionDoc, Origin,
+    SaslMechanism, SecurityProtocol, SslRoots,
 };
 #[doc(inline)]
 pub use kafka_courier_batcher::Header;

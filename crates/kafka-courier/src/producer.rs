@@ -18,7 +18,7 @@ use kafka_courier_recovery::{AutoReplay, DeadLetters, Recovery, Replay, ReplayEr
 use tokio::runtime::Handle;
 
 use crate::builder::{Builder, Extras};
-use crate::config::{ConfigErrors, KafkaConfig};
+use crate::config::{ConfigErrors, ConfigProblem, KafkaConfig};
 use crate::dead_letters;
 use kafka_courier_producer::debug_as_display;
 
@@ -87,7 +87,7 @@ impl KafkaProducer {
 
     pub(crate) async fn connect_with(
         config: KafkaConfig,
-        problems: Vec<String>,
+        problems: Vec<ConfigProblem>,
         extras: Extras,
     ) -> Result<Self, ConnectError> {
         let timeout = config.metadata_timeout;
@@ -106,7 +106,11 @@ impl KafkaProducer {
     }
 
     /// Builds a producer. `problems` are the problems that the caller has found already.
-    pub(crate) fn build_with(config: KafkaConfig, problems: Vec<String>, extras: Extras) -> Result<Self, ConfigErrors> {
+    pub(crate) fn build_with(
+        config: KafkaConfig,
+        problems: Vec<ConfigProblem>,
+        extras: Extras,
+    ) -> Result<Self, ConfigErrors> {
         let (security, runtime) = security_and_runtime(&config, extras.tokens.clone(), problems)?;
         let engine_config = config.engine(security, extras.trace, true)?;
         let letters = dead_letters::start(&config, extras.letters, extras.tokens)?;
@@ -122,7 +126,7 @@ impl KafkaProducer {
     /// Builds a producer without a sender and without dead letters. Its batches go to the caller.
     pub(crate) fn build_unconnected(
         config: KafkaConfig,
-        problems: Vec<String>,
+        problems: Vec<ConfigProblem>,
         extras: Extras,
     ) -> Result<(Self, Unconnected), ConfigErrors> {
         let (security, _) = security_and_runtime(&config, extras.tokens, problems)?;
@@ -369,19 +373,17 @@ impl Builder {
 pub(crate) fn security_and_runtime(
     config: &KafkaConfig,
     tokens: Option<TokenSource>,
-    mut problems: Vec<String>,
+    mut problems: Vec<ConfigProblem>,
 ) -> Result<(ConnectionSecurity, Handle), ConfigErrors> {
     problems.extend(config.problems());
     let security = config.security(tokens);
-    let runtime = Handle::try_current().map_err(|_| {
-        ConfigErrors(vec!["no tokio runtime here: build the producer inside one, such as in #[tokio::main]".into()])
-    });
+    let runtime = Handle::try_current().map_err(|_| ConfigProblem::no_runtime());
     match (security, runtime) {
         (Ok(security), Ok(runtime)) if problems.is_empty() => Ok((security, runtime)),
         (security, runtime) => {
-            let found = [security.err(), runtime.err()].into_iter().flatten().flat_map(|ConfigErrors(found)| found);
-            problems.extend(found);
-            Err(ConfigErrors(problems))
+            problems.extend(security.err().into_iter().flatten());
+            problems.extend(runtime.err());
+            Err(problems.into())
         }
     }
 }
@@ -393,5 +395,5 @@ pub(crate) fn start_engine(
     runtime: &Handle,
 ) -> Result<Engine, ConfigErrors> {
     let started = Engine::start(config, sink, runtime);
-    started.map_err(|problems| ConfigErrors(problems.iter().map(ToString::to_string).collect()))
+    Ok(started.map_err(|problems| problems.into_iter().map(ConfigProblem::from).collect::<Vec<_>>())?)
 }

@@ -12,8 +12,7 @@ use jiff::Timestamp;
 use kafka_courier_client::{ErrorCode, Reason};
 use kafka_courier_idempotent_sender::core::Failure;
 
-/// Kafka's code for a record whose timestamp the topic does not accept.
-const INVALID_TIMESTAMP: ErrorCode = ErrorCode(32);
+const INVALID_TIMESTAMP: ErrorCode = ErrorCode::INVALID_TIMESTAMP;
 
 /// Adds the remedy to each reason, and this machine's time to the failure, if the broker rejected a timestamp.
 pub(crate) fn explain(failure: Arc<Failure>, now_ms: i64) -> Arc<Failure> {

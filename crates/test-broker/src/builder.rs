@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use crate::layer::Layer;
-use crate::model::{ClusterLimits, TopicConfig, TopicCreation};
+use crate::model::{ClusterLimits, TopicConfig, TopicConfigError, TopicCreation};
 use crate::shared::{ClusterSecurity, WireLimits};
 
 /// The description of a topic to create.
@@ -50,7 +50,7 @@ impl TopicSpec {
         &self.name
     }
 
-    pub(crate) fn to_creation(&self) -> Result<TopicCreation, String> {
+    pub(crate) fn to_creation(&self) -> Result<TopicCreation, TopicConfigError> {
         let mut config = TopicConfig::default();
         for (name, value) in &self.configs {
             config.set(name, value)?;

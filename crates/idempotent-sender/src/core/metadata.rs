@@ -240,7 +240,7 @@ impl<T: Clone> Sender<T> {
         let Some(id) = self.topics.id(&found.name) else { return };
         let Some(topic) = self.topics.get_mut(id) else { return };
         topic.code = found.code;
-        if found.code != 0 {
+        if found.code != ErrorCode::NONE.0 {
             let code = ErrorCode(found.code);
             if matches!(topic.state, TopicState::Pending(_)) && !code.is_retriable() {
                 self.fail_topic(id);
@@ -329,12 +329,12 @@ impl<T: Clone> Sender<T> {
 
     fn fail_topic(&mut self, id: TopicId) {
         let Some(topic) = self.topics.get(id) else { return };
-        let reason = match topic.code {
-            0 => {
+        let reason = match ErrorCode(topic.code) {
+            ErrorCode::NONE => {
                 let why = self.metadata.last_failure.clone();
                 Reason::NotAvailable(why.unwrap_or_else(|| "no broker answered for the topic in time".into()))
             }
-            code => Reason::Broker { code: ErrorCode(code), message: None },
+            code => Reason::Broker { code, message: None },
         };
         self.fail_topic_for(id, reason);
     }

@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use kafka_courier_client::{PartitionId, TopicId, TopicUuid};
+use kafka_courier_client::{ErrorCode, PartitionId, TopicId, TopicUuid};
 
 use super::cluster::PartitionLane;
 
@@ -117,7 +117,7 @@ impl<T: Clone> KnownTopics<T> {
             uuid: [0; 16],
             state: TopicState::Failed,
             discovery: TopicDiscovery { next: now, failures: 0, named: false },
-            code: 0,
+            code: ErrorCode::NONE.0,
             lanes: Vec::new(),
             count: 0,
             former: VecDeque::new(),

@@ -25,7 +25,7 @@ fn problems(name: &str, text: &str) -> Vec<String> {
     let folder = SettingsFolder::new();
     let path = folder.file(name, text);
     let errors = KafkaConfig::from_file(&path).unwrap_err();
-    errors.0.iter().map(|problem| problem.replace(&path.display().to_string(), name)).collect()
+    errors.problems().iter().map(|problem| problem.to_string().replace(&path.display().to_string(), name)).collect()
 }
 
 #[test]
@@ -192,8 +192,11 @@ fn problems_of_all_sources_are_collected() {
         "KAFKA_RETRY_MAX (retry_max) is".into(),
         "--set max_block".into(),
     ];
-    assert_eq!(error.0.len(), 3, "{error}");
-    assert!(error.0.iter().zip(&starts).all(|(problem, start)| problem.starts_with(start)), "{error}");
+    assert_eq!(error.problems().len(), 3, "{error}");
+    assert!(
+        error.problems().iter().zip(&starts).all(|(problem, start)| problem.to_string().starts_with(start)),
+        "{error}"
+    );
 }
 
 #[test]
@@ -227,7 +230,7 @@ fn long_backoff_raises_default_maximum() {
     let loaded = ConfigLoader::new().set("retry_backoff", "5s").load().unwrap();
     assert_eq!(loaded.config.retry_backoff_max, Duration::from_secs(5));
     let both = ConfigLoader::new().set("retry_backoff", "5s").set("retry_backoff_max", "2s").load().unwrap_err();
-    assert_eq!(both.0.len(), 1, "{both}");
+    assert_eq!(both.problems().len(), 1, "{both}");
     assert_eq!(both.to_string().matches("[retry_backoff").count(), 1, "{both}");
 }
 

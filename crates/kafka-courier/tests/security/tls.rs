@@ -268,7 +268,8 @@ fn all_build_errors_are_collected() {
         .sasl_mechanism("OAUTHBEARER")
         .sasl_oauthbearer_token_location("/tmp/nowhere/token")
         .ssl_ca_location("/nowhere/ca.pem");
-    let found = secured.build().unwrap_err().0;
+    let error = secured.build().unwrap_err();
+    let found: Vec<String> = error.problems().iter().map(ToString::to_string).collect();
     let expected = [
         "flush_messages is \"many\"",
         "max_in_flight is 6",
