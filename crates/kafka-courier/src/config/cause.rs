@@ -7,11 +7,11 @@
 
 use std::sync::Arc;
 
+use kafka_courier_client::HIDDEN;
+use kafka_courier_client::security::SecurityError;
 use kafka_courier_dlq::OpenError;
 use kafka_courier_event_model::{TopicMappingError, TopicMappingProblem, TopicNameError};
-use kafka_courier_client::HIDDEN;
 use kafka_courier_idempotent_sender::core::ConfigError as CoreError;
-use kafka_courier_client::security::SecurityError;
 
 use super::choices::{SaslMechanism, SecurityProtocol, SslRoots};
 use super::duration;

@@ -10,10 +10,10 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use kafka_courier_dlq::OpenError;
-use kafka_courier_idempotent_sender::core::ConfigError as CoreError;
 use kafka_courier_client::security::SecurityError;
 use kafka_courier_client::{HIDDEN, shown_file};
+use kafka_courier_dlq::OpenError;
+use kafka_courier_idempotent_sender::core::ConfigError as CoreError;
 
 use super::cause::{ConfigProblemKind, ProblemCause, StoreError};
 use super::origin::{Origin, SettingPlace};
