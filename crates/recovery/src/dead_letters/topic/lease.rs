@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use super::claim::{ClaimAction, ClaimHolder, ClaimPosition, ClaimRecord, ClaimState, ClaimStatus};
 use super::reader::{RequestError, TopicPage, TopicReader};
-use super::record::TopicEntry;
+use super::record::LoggedEntry;
 use super::writer::{OutgoingRecord, WriteOutcome, write_one};
 use crate::headers::DLQ_CLAIM;
 use kafka_courier_producer::Engine;
@@ -185,7 +185,7 @@ impl Claimant {
                 view.state = ClaimState::beginning_at(from);
             }
             for (offset, entry) in entries {
-                if let TopicEntry::Claim { claim, at_ms } = entry {
+                if let LoggedEntry::Claim { claim, at_ms } = entry {
                     view.state.apply(offset, at_ms, *claim);
                 }
             }

@@ -43,7 +43,7 @@ use self::index::{FoundLetters, Index, IndexedLetter};
 use self::lease::LeaseError;
 pub use self::policy::{TopicWarning, UnfitTopic};
 use self::reader::{TopicPage, TopicReader};
-use self::record::TopicEntry;
+use self::record::LoggedEntry;
 use self::task::{Reply, TopicRequest, TopicTask};
 use self::writer::{OutgoingRecord, WriteOutcome};
 
@@ -260,7 +260,7 @@ impl DeadLetterTopic {
     fn read_to_ends(
         &self,
         ends: &mut HashMap<i32, i64>,
-        mut take: impl FnMut(LogPosition, TopicEntry),
+        mut take: impl FnMut(LogPosition, LoggedEntry),
     ) -> Result<(), StoreError> {
         for partition in 0..self.request(TopicRequest::Partitions)? {
             loop {
@@ -309,7 +309,7 @@ impl DeadLetterTopic {
             );
         }
         for (offset, entry) in entries {
-            if let (TopicEntry::Letter(letter, _), Some(awaited)) = (entry, awaited.get_mut(&(partition, offset))) {
+            if let (LoggedEntry::Letter(letter, _), Some(awaited)) = (entry, awaited.get_mut(&(partition, offset))) {
                 *awaited = Some(*letter);
             }
         }
