@@ -14,12 +14,12 @@ use kafka_courier_client::security::SecurityError;
 use kafka_courier_client::{HIDDEN, shown_file};
 use kafka_courier_dlq::OpenError;
 use kafka_courier_idempotent_sender::core::ConfigError as CoreError;
+use kafka_courier_producer::debug_as_display;
 
 use super::cause::{ConfigProblemKind, DlqFileError, ProblemCause};
 use super::origin::{Origin, SettingPlace};
 use super::value::InvalidValue;
 use super::warning::ConfigWarning;
-use kafka_courier_producer::debug_as_display;
 
 /// A problem of a configuration.
 ///

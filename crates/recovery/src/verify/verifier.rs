@@ -17,11 +17,11 @@ use kafka_courier_client::config::ClientConfig;
 use kafka_courier_client::log_client::{LogClient, LogError, LogErrorKind, ReadFrom};
 use kafka_courier_dlq::{Letter, Uuid};
 use kafka_courier_idempotent_sender::append_batch;
+use kafka_courier_producer::wall_clock_ms;
 
 use super::check::{ObservedTopic, OffsetContent, PartitionCheck, young};
 use super::scan::scan;
 use super::{Doubt, Verdict, WhyNot};
-use kafka_courier_producer::wall_clock_ms;
 
 /// The bytes of one Fetch.
 const FETCH_BYTES: u32 = 4 << 20;
@@ -206,6 +206,7 @@ impl Question {
 impl Verifier {
     /// Creates a verifier with separate connections to the cluster in `config`. Each request, including its retries,
     /// may take `timeout`.
+    #[doc(hidden)]
     pub fn new(config: &ClientConfig, timeout: Duration) -> Self {
         Self { client: LogClient::new(config), timeout }
     }

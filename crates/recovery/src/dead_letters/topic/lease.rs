@@ -12,6 +12,7 @@ use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant, SystemTime};
 
 use kafka_courier_dlq::{Header, Timestamp, Uuid};
+use kafka_courier_producer::{Engine, wall_clock_ms};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -20,8 +21,6 @@ use super::reader::{RequestError, TopicPage, TopicReader};
 use super::record::LoggedEntry;
 use super::writer::{OutgoingRecord, WriteOutcome, write_one};
 use crate::headers::DLQ_CLAIM;
-use kafka_courier_producer::Engine;
-use kafka_courier_producer::wall_clock_ms;
 
 /// The partition with the claim records.
 const PARTITION: i32 = 0;

@@ -66,7 +66,24 @@ pub trait TopicEngine {
     /// # Errors
     ///
     /// Returns all problems of the configuration.
+    #[doc(hidden)]
     fn start(&self, tokens: Option<TokenSource>) -> Result<(Engine, TopicOptions), Self::Error>;
+}
+
+impl<C: TopicEngine + ?Sized> TopicEngine for &C {
+    type Error = C::Error;
+
+    fn start(&self, tokens: Option<TokenSource>) -> Result<(Engine, TopicOptions), C::Error> {
+        C::start(self, tokens)
+    }
+}
+
+impl<C: TopicEngine + ?Sized> TopicEngine for Arc<C> {
+    type Error = C::Error;
+
+    fn start(&self, tokens: Option<TokenSource>) -> Result<(Engine, TopicOptions), C::Error> {
+        C::start(self, tokens)
+    }
 }
 
 /// The settings of a [`DeadLetterTopic`].
@@ -99,6 +116,7 @@ pub struct DeadLetterTopic {
 
 impl DeadLetterTopic {
     /// The delivery timeout of a letter. The engine that is handed in should give up a record after it.
+    #[doc(hidden)]
     pub const DELIVERY_TIMEOUT: Duration = DELIVERY_TIMEOUT;
 
     /// Opens a store in `topic` of the cluster in `config`. Does not wait for Kafka. [`check`](Self::check) waits, and
