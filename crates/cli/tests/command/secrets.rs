@@ -37,7 +37,7 @@ async fn arguments_hide_their_values() {
     }
     for (brokers, word) in [
         (format!("SASL_SSL://me:{SECRET}@kafka:9092"), "set security_protocol to SASL_SSL"),
-        (format!("me:{SECRET}@kafka:9092"), "a broker is host:port"),
+        (format!("me:{SECRET}@kafka:9092"), "host:port, such as kafka-1:9092"),
     ] {
         let (code, text) = hidden(&["config", "--brokers", &brokers], &[]).await;
         assert!(code == Some(64) && text.contains(word), "{text}");
