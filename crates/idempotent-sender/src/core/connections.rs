@@ -107,7 +107,7 @@ impl<T: Clone> Sender<T> {
         for part in sent.parts {
             let answer = answers.next().flatten();
             self.with_lane(part.partition, now, |lane, cx| {
-                let leader = lane.partition.leader;
+                let leader = lane.partition.leader();
                 if lane.generation == part.generation {
                     lane.unanswered = lane.unanswered.saturating_sub(1);
                 }
@@ -119,7 +119,7 @@ impl<T: Clone> Sender<T> {
                         lane.partition.after_loss(current, cx);
                     }
                 }
-                if lane.partition.leader != leader || (lane.unanswered == 0 && !lane.queued) {
+                if lane.partition.leader() != leader || (lane.unanswered == 0 && !lane.queued) {
                     lane.unbind();
                 }
             });

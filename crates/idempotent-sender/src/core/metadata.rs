@@ -21,7 +21,7 @@ use std::time::Instant;
 use super::cluster::{KnownBroker, PartitionLane};
 use super::connections::REFUSED_PAUSE;
 use super::error_code::ErrorCode;
-use super::partition::RecreatedTopic;
+use super::partition::{RecreatedMetadata, RecreatedTopic};
 use super::sender::Sender;
 use super::timers::Timer;
 use super::topics::{KnownTopic, TopicDiscovery, TopicIdChange, TopicState};
@@ -175,7 +175,7 @@ impl<T: Clone> Sender<T> {
         let reason = Reason::NotAvailable(why);
         for id in self.topics.partitions() {
             if let Some(lane) = self.topics.lane_mut(id)
-                && lane.partition.leader.is_none()
+                && lane.partition.leader().is_none()
             {
                 lane.partition.on_unreachable(now, &reason);
             }
@@ -198,7 +198,7 @@ impl<T: Clone> Sender<T> {
             self.fail_topic_for(id, reason.clone());
         }
         for id in self.topics.partitions() {
-            if self.topics.lane(id).is_some_and(|lane| lane.partition.leader.is_none() && !lane.partition.is_idle()) {
+            if self.topics.lane(id).is_some_and(|lane| lane.partition.leader().is_none() && !lane.partition.is_idle()) {
                 self.refuse_lane(id, reason, now);
             }
         }
@@ -265,16 +265,18 @@ impl<T: Clone> Sender<T> {
         must_announce |= self.grow(id, count);
         for partition in &found.partitions {
             let partition_id = PartitionId { topic: id, index: partition.index };
+            let leader_epoch = Some(partition.leader_epoch).filter(|epoch| *epoch >= 0);
+            let latest = RecreatedMetadata { uuid, leader: partition.leader, leader_epoch };
             let changed = self.with_lane(partition_id, now, |lane, _| {
-                if lane.partition.note_recreated_topic(uuid, partition.leader, partition.leader_epoch) {
+                if lane.partition.note_recreated_topic(latest) {
                     return false;
                 }
                 lane.partition.on_topic_id(uuid, requested_at);
-                let had_leader = lane.partition.leader.is_some();
-                if lane.partition.adopt_leader(partition.leader, partition.leader_epoch) {
+                let had_leader = lane.partition.leader().is_some();
+                if lane.partition.adopt_leader(partition.leader, leader_epoch) {
                     lane.unbind();
                 }
-                had_leader != lane.partition.leader.is_some()
+                had_leader != lane.partition.leader().is_some()
             });
             must_announce |= changed.unwrap_or(false);
         }

@@ -174,7 +174,7 @@ impl<T: Clone> Sender<T> {
     /// Returns the records that wait for a broker: those of the partitions that it leads.
     pub(super) fn waiting_for(&self, id: BrokerId) -> WaitingRecords {
         let lanes = self.topics.iter().flat_map(|topic| &topic.lanes);
-        let led = lanes.map(|lane| &lane.partition).filter(|partition| partition.leader == Some(id));
+        let led = lanes.map(|lane| &lane.partition).filter(|partition| partition.leader() == Some(id));
         led.fold(WaitingRecords::default(), |waiting, partition| {
             let deadline = partition.deadline(self.config.delivery_timeout);
             let first_fails_at = [waiting.first_fails_at, deadline].into_iter().flatten().min();

@@ -48,7 +48,7 @@ impl<T: Clone> Sender<T> {
     /// Appends a partition that has something to send to the ready list of its connection or its leader.
     pub(super) fn make_ready(&mut self, id: PartitionId) {
         let Some(lane) = self.topics.lane_mut(id) else { return };
-        let Some(leader) = lane.partition.leader else { return };
+        let Some(leader) = lane.partition.leader() else { return };
         let ready = lane.ready();
         match lane.conn.and_then(|conn| self.conns.get_mut(&conn)) {
             Some(conn) => conn.push_ready(ready),

@@ -248,7 +248,7 @@ impl<T: Clone> Sender<T> {
     /// Returns the end of the last throttling by the leader of a partition, and the reason for verdicts. `None` if the
     /// leader never throttled this client.
     fn throttled(&self, id: PartitionId) -> Option<(Instant, Reason)> {
-        let leader = self.topics.lane(id)?.partition.leader?;
+        let leader = self.topics.lane(id)?.partition.leader()?;
         let broker = self.brokers.get(&leader)?;
         let reason = Reason::Throttled { broker: leader, last: broker.last_throttle };
         broker.throttled_until.map(|until| (until, reason))
@@ -276,13 +276,13 @@ impl<T: Clone> Sender<T> {
         let producer_id = self.producer_id();
         let lane = self.topics.lane_mut(id)?;
         let mut cx = Context { now, config: &self.config, jitter: &mut self.jitter, out: &mut self.out, producer_id };
-        let (was_switching, had_leader) = (lane.partition.is_switching(), lane.partition.leader.is_some());
+        let (was_switching, had_leader) = (lane.partition.is_switching(), lane.partition.leader().is_some());
         let result = decide(lane, &mut cx);
         let mut must_announce = false;
         if lane.partition.switch_topic(&mut cx) {
             lane.unbind();
             // If the partition switches immediately, the caller announces the whole topic.
-            must_announce = was_switching && had_leader != lane.partition.leader.is_some();
+            must_announce = was_switching && had_leader != lane.partition.leader().is_some();
         }
         self.after_lane(id, now);
         if must_announce {
@@ -345,13 +345,14 @@ impl<T: Clone> Sender<T> {
     fn start_lookup(&mut self, now: Instant, LookupRequest { partition, id: look, target }: LookupRequest) {
         let topic = self.topics.get(partition.topic).map(|topic| topic.name.clone());
         let lane = self.topics.lane(partition).map(|lane| &lane.partition);
-        let led = lane.and_then(|known| Some((known.leader?, known.leader_epoch(), known.log.topic_uuid)));
+        let led = lane.and_then(|known| Some((known.leader()?, known.leader_epoch(), known.log().topic_uuid)));
         let (Some(topic), Some((id, leader_epoch, topic_uuid))) = (topic, led) else {
             return self.fail_lookup(now, partition, look, &target);
         };
         let Some(leader) = self.brokers.get(&id).map(|broker| broker.address.clone()) else {
             return self.fail_lookup(now, partition, look, &target);
         };
+        let leader_epoch = leader_epoch.unwrap_or(-1);
         self.out.actions.push_back(match target {
             LookupTarget::Producer(producer_id) => {
                 Action::LookUpState(StateLookup { partition, topic, leader, leader_epoch, look, producer_id })
@@ -371,8 +372,16 @@ impl<T: Clone> Sender<T> {
 
     pub(super) fn announce(&mut self, id: TopicId) {
         let Some(topic) = self.topics.get(id) else { return };
-        let available = topic.lanes.iter().take(topic.count).map(|lane| lane.partition.leader.is_some()).collect();
+        let available = topic.lanes.iter().take(topic.count).map(|lane| lane.partition.leader().is_some()).collect();
         self.out.actions.push_back(Action::TopicReady { topic: id, available });
+    }
+
+    /// Returns the first partition whose states contradict each other, and how. The driver never calls this
+    /// method, and a simulation does.
+    #[doc(hidden)]
+    pub fn inconsistency(&self) -> Option<(PartitionId, &'static str)> {
+        let lanes = self.topics.iter().flat_map(|topic| &topic.lanes);
+        lanes.map(|lane| &lane.partition).find_map(|partition| Some((partition.id, partition.inconsistency()?)))
     }
 
     /// Returns the name of a topic.
