@@ -38,7 +38,7 @@ static *targets:
 
 # Check the library's features in every combination, except tls-ring, which compiles C (needs cargo-hack)
 hack:
-    cargo hack check --feature-powerset --exclude-features tls-ring -p kafka-courier -p kafka-courier-idempotent-sender
+    cargo hack check --feature-powerset --exclude-features tls-ring -p kafka-courier -p kafka-courier-client -p kafka-courier-idempotent-sender
 
 # Check for known vulnerabilities in RustSec's database, which it fetches
 audit:

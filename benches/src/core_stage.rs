@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::EncodedBatch;
-use kafka_courier_idempotent_sender::core::{
-    Action, BrokerAddress, BrokerId, ClusterMetadata, Config, PartAnswer, PartitionId, PartitionMetadata,
-    ProduceAnswer, ProducePart, Sender, Submission, TopicId, TopicMetadata,
+use kafka_courier_client::{
+    BrokerAddress, BrokerId, ClusterMetadata, PartAnswer, PartitionId, PartitionMetadata, ProduceAnswer, ProducePart,
+    TopicId, TopicMetadata,
 };
+use kafka_courier_idempotent_sender::core::{Action, Config, Sender, Submission};
 
 /// A core, its topic, and one circulating batch for each partition.
 pub struct CoreStage {

@@ -5,4 +5,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|data: &[u8]| kafka_courier_idempotent_sender::decode_anything(data));
+fuzz_target!(|data: &[u8]| kafka_courier_client::decode_anything(data));

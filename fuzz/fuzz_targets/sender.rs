@@ -10,10 +10,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::{Accumulator, BufferPool, Compression, EncodedBatch, Limits, Record};
+use kafka_courier_client::{
+    BrokerAddress, BrokerId, ClusterMetadata, ErrorCode, PartAnswer, PartitionId, PartitionMetadata, ProduceAnswer,
+    Reason, TopicId, TopicMetadata,
+};
 use kafka_courier_idempotent_sender::core::{
-    Action, BrokerAddress, BrokerId, ClusterMetadata, Config, ConnId, ErrorCode, LoggedBatch, LookupId, PartAnswer,
-    PartitionId, PartitionMetadata, ProduceAnswer, Reason, RequestId, SearchAnswer, Sender, StateLookupAnswer,
-    Submission, TopicId, TopicMetadata,
+    Action, Config, ConnId, LoggedBatch, LookupId, RequestId, SearchAnswer, Sender, StateLookupAnswer, Submission,
 };
 use libfuzzer_sys::fuzz_target;
 

@@ -40,8 +40,13 @@ fn event_model_and_batcher_are_independent() {
 }
 
 #[test]
-fn sender_depends_on_batcher_only() {
-    assert_depends_only_on("kafka-courier-idempotent-sender", &["kafka-courier-batcher"]);
+fn client_depends_on_batcher_only() {
+    assert_depends_only_on("kafka-courier-client", &["kafka-courier-batcher"]);
+}
+
+#[test]
+fn sender_depends_on_batcher_and_client() {
+    assert_depends_only_on("kafka-courier-idempotent-sender", &["kafka-courier-batcher", "kafka-courier-client"]);
 }
 
 #[test]
@@ -60,9 +65,14 @@ fn test_broker_depends_on_batcher_only() {
 }
 
 #[test]
-fn producer_depends_on_its_four_parts() {
-    let parts =
-        ["kafka-courier-event-model", "kafka-courier-batcher", "kafka-courier-idempotent-sender", "kafka-courier-dlq"];
+fn producer_depends_on_its_five_parts() {
+    let parts = [
+        "kafka-courier-event-model",
+        "kafka-courier-batcher",
+        "kafka-courier-client",
+        "kafka-courier-idempotent-sender",
+        "kafka-courier-dlq",
+    ];
     assert_depends_only_on("kafka-courier", &parts);
     let known = &shipped_dependencies()["kafka-courier"];
     assert!(parts.iter().all(|part| known.contains(*part)), "{known:?}");

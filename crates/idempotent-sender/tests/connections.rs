@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::{EncodedBatch, Record};
-use kafka_courier_idempotent_sender::core::{
-    Config, Counters, PartitionId, Reachability, Reason, RecordSet, Settlement, Submission, TopicId,
-};
-use kafka_courier_idempotent_sender::driver::security::ConnectionSecurity;
+use kafka_courier_client::config::ClientConfig;
+use kafka_courier_client::security::ConnectionSecurity;
+use kafka_courier_client::{PartitionId, Reason, TopicId};
+use kafka_courier_idempotent_sender::core::{Config, Counters, Reachability, RecordSet, Settlement, Submission};
 use kafka_courier_idempotent_sender::driver::{DriverCommand, DriverConfig, Observation, Upcalls, driver};
 use kafka_courier_test_broker::{ApiKey, Fault, Gate, Rule, TestCluster};
 use tokio::sync::{mpsc, watch};
@@ -65,12 +65,17 @@ impl DriverHarness {
         let (listener, reported) = watch::channel(ReportedState::default());
         let address = cluster.address(1).unwrap();
         let config = DriverConfig {
+            client: ClientConfig {
+                bootstrap: vec![(address.ip().to_string().into(), address.port())],
+                client_id: "connections".into(),
+                connect_timeout: Duration::from_secs(60),
+                request_timeout: core.request_timeout,
+                retry_backoff: core.backoff.base,
+                retry_backoff_max: core.backoff.cap,
+                security: ConnectionSecurity::default(),
+                default_broker: None,
+            },
             core,
-            bootstrap: vec![(address.ip().to_string().into(), address.port())],
-            client_id: "connections".into(),
-            connect_timeout: Duration::from_secs(60),
-            security: ConnectionSecurity::default(),
-            default_broker: None,
         };
         let (commands, task) = driver(config, Listener(listener)).unwrap();
         tokio::spawn(task.run());

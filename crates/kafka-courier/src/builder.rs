@@ -6,9 +6,9 @@
 
 use std::sync::Arc;
 
+use kafka_courier_client::Secret;
+use kafka_courier_client::security::TokenSource;
 use kafka_courier_dlq::DeadLetterStore;
-use kafka_courier_idempotent_sender::Secret;
-use kafka_courier_idempotent_sender::driver::security::TokenSource;
 
 use crate::config::{ConfigErrors, Endpoint, KafkaConfig, OptionValue, SaslMechanism};
 use crate::producer::{ConnectError, DeadLetterMode, KafkaProducer};

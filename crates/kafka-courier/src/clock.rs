@@ -8,8 +8,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use kafka_courier_client::{ErrorCode, Reason};
 use kafka_courier_dlq::Timestamp;
-use kafka_courier_idempotent_sender::core::{ErrorCode, Failure, Reason};
+use kafka_courier_idempotent_sender::core::Failure;
 
 /// Kafka's code for a record whose timestamp the topic does not accept.
 const INVALID_TIMESTAMP: ErrorCode = ErrorCode(32);

@@ -9,8 +9,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kafka_courier_client::{ErrorCode, Reason};
 use kafka_courier_event_model::{EncodeError, TopicNameError};
-use kafka_courier_idempotent_sender::core::{ErrorCode, FailedOutcome, Failure, Reason};
+use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure};
 
 use crate::clock::ClockOf;
 

@@ -8,9 +8,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use kafka_courier_client::health_check::Unhealthy;
+use kafka_courier_client::health_part::{HealthPart, HealthProgress};
+use kafka_courier_client::{ErrorCode, Reason};
 use kafka_courier_event_model::validate_topic_name;
-use kafka_courier_idempotent_sender::core::{ErrorCode, Reason};
-use kafka_courier_idempotent_sender::driver::{DriverCommand, HealthPart, HealthProgress, Probe, Unhealthy};
+use kafka_courier_idempotent_sender::driver::{DriverCommand, Probe};
 use tokio::sync::oneshot;
 
 use crate::error::debug_as_display;

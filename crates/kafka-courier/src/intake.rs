@@ -225,7 +225,7 @@ mod tests {
     use std::time::Duration;
 
     use kafka_courier_batcher::{Compression, Limits};
-    use kafka_courier_idempotent_sender::core::TopicId;
+    use kafka_courier_client::TopicId;
     use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
     use super::*;

@@ -50,14 +50,14 @@ pub use delivery::{Delivery, RecordMetadata};
 pub use error::{DeliveryError, Error, PublishError};
 pub use health::HealthError;
 pub use kafka_courier_batcher::Header;
+pub use kafka_courier_client::health_part::HealthPart;
+pub use kafka_courier_client::security::{TokenError, TokenSource};
+#[doc(hidden)] // used by the command `courier`
+pub use kafka_courier_client::shown_file;
+pub use kafka_courier_client::{ErrorCode, Reason, Secret};
 pub use kafka_courier_dlq as dlq;
 pub use kafka_courier_event_model as events;
-pub use kafka_courier_idempotent_sender::Secret;
-pub use kafka_courier_idempotent_sender::core::{ErrorCode, FailedOutcome, Reachability, Reason};
-pub use kafka_courier_idempotent_sender::driver::HealthPart;
-pub use kafka_courier_idempotent_sender::driver::security::{TokenError, TokenSource};
-#[doc(hidden)] // used by the command `courier`
-pub use kafka_courier_idempotent_sender::shown_file;
+pub use kafka_courier_idempotent_sender::core::{FailedOutcome, Reachability};
 pub use metrics::{METRICS, MetricDoc, MetricKind, describe_metrics};
 #[cfg(feature = "mock")]
 pub use mock::{MockFailure, MockProducer, PublishedEvent, SentRecord};

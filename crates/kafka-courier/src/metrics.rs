@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::error::PublishError;
+use kafka_courier_client::ErrorCode;
 use kafka_courier_dlq::Letter;
-use kafka_courier_idempotent_sender::core::{BrokerView, Counters, ErrorCode, FailedOutcome, Settlement, Verdict};
+use kafka_courier_idempotent_sender::core::{BrokerView, Counters, FailedOutcome, Settlement, Verdict};
 use kafka_courier_idempotent_sender::driver::Observation;
 use metrics::{Unit, counter, gauge, histogram};
 

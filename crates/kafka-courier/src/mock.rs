@@ -10,8 +10,9 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use kafka_courier_client::Reason;
 use kafka_courier_event_model::{Event, EventId, TopicMapping, TopicMappingError, validate_topic_name};
-use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, Reason, RecordSet, Verdict};
+use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, RecordSet, Verdict};
 use tokio::runtime::Handle;
 
 use crate::deliveries::Deliveries;

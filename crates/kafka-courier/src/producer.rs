@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::{Compression as Codec, Limits};
+use kafka_courier_client::config::ClientConfig;
+use kafka_courier_client::security::{ConnectionSecurity, TokenSource};
 use kafka_courier_dlq::DeadLetterStore;
 use kafka_courier_event_model::{TopicMapping, TopicMappingError};
-use kafka_courier_idempotent_sender::driver::security::{ConnectionSecurity, TokenSource};
 use kafka_courier_idempotent_sender::driver::{DriverCommand, DriverConfig, driver};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -165,11 +166,16 @@ impl KafkaProducer {
         let callbacks = Callbacks { shared: shared.clone(), letters: writer.clone(), meter };
         let driver_config = DriverConfig {
             core: config.core(),
-            bootstrap: config.brokers.iter().map(|broker| (broker.host.clone(), broker.port)).collect(),
-            client_id: config.client_id.as_str().into(),
-            connect_timeout: config.connect_timeout,
-            security,
-            default_broker: config.default_broker(),
+            client: ClientConfig {
+                bootstrap: config.brokers.iter().map(|broker| (broker.host.clone(), broker.port)).collect(),
+                client_id: config.client_id.as_str().into(),
+                connect_timeout: config.connect_timeout,
+                request_timeout: config.request_timeout,
+                retry_backoff: config.retry_backoff,
+                retry_backoff_max: config.retry_backoff_max,
+                security,
+                default_broker: config.default_broker(),
+            },
         };
         let (commands, task) = driver(driver_config.clone(), callbacks)
             .map_err(|problems| ConfigErrors(problems.iter().map(ToString::to_string).collect()))?;
@@ -268,7 +274,7 @@ impl KafkaProducer {
     /// The verifier opens its own connections. Each of its requests may take `delivery_timeout`.
     pub fn verifier(&self) -> Verifier {
         let driver_config = &self.inner.driver_config;
-        Verifier::new(driver_config, driver_config.core.delivery_timeout)
+        Verifier::new(&driver_config.client, driver_config.core.delivery_timeout)
     }
 
     /// Returns the producer's counts and its view of the brokers.

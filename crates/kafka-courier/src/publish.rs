@@ -408,7 +408,7 @@ pub(crate) fn with_record<R>(
 mod tests {
     use std::time::Instant;
 
-    use kafka_courier_idempotent_sender::core::Reason;
+    use kafka_courier_client::Reason;
     use kafka_courier_test_broker::TestCluster;
 
     use super::*;

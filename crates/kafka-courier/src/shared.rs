@@ -9,9 +9,9 @@ use std::sync::mpsc::{SendError, Sender};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kafka_courier_batcher::{BufferPool, Compression, EncodedBatch, Filled, Limits};
+use kafka_courier_client::{PartitionId, Reason, TopicId};
 use kafka_courier_idempotent_sender::core::{
-    BrokerView, Counters, FailedOutcome, Failure, PartitionId, Reason, RecordSet, Settlement, Submission, TopicId,
-    Verdict,
+    BrokerView, Counters, FailedOutcome, Failure, RecordSet, Settlement, Submission, Verdict,
 };
 use kafka_courier_idempotent_sender::driver::{Observation, Upcalls};
 

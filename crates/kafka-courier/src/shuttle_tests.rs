@@ -7,9 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kafka_courier_batcher::{Compression, Limits, Record};
-use kafka_courier_idempotent_sender::core::{
-    FailedOutcome, Failure, Reason, RecordSet, Settlement, Submission, TopicId, Verdict,
-};
+use kafka_courier_client::{Reason, TopicId};
+use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, RecordSet, Settlement, Submission, Verdict};
 use kafka_courier_idempotent_sender::driver::{DriverCommand, Upcalls};
 use shuttle::{future::block_on, thread};
 use tokio::sync::mpsc;

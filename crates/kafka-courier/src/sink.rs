@@ -4,7 +4,8 @@
 
 use std::sync::Arc;
 
-use kafka_courier_idempotent_sender::core::{RecordSet, TopicId, Verdict};
+use kafka_courier_client::TopicId;
+use kafka_courier_idempotent_sender::core::{RecordSet, Verdict};
 use kafka_courier_idempotent_sender::driver::DriverCommand;
 use tokio::sync::mpsc::unbounded_channel;
 

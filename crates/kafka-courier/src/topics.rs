@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use kafka_courier_batcher::{Accumulator, Compression, Limits};
-use kafka_courier_idempotent_sender::core::{PartitionId, Reason, TopicId};
+use kafka_courier_client::{PartitionId, Reason, TopicId};
 use tokio::sync::watch;
 
 use crate::delivery::Token;

@@ -8,9 +8,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use kafka_courier_client::{BrokerAddress, BrokerId, PartitionId, Reason};
+
 use super::outage::Outage;
 use super::partition::PartitionSender;
-use super::types::{BrokerAddress, BrokerId, ConnId, PartitionId, Reason, RequestId};
+use super::types::{ConnId, RequestId};
 
 /// An entry of a partition in a ready list. The entry is valid only while the generation of the partition is the same.
 #[derive(Clone, Copy, Debug)]

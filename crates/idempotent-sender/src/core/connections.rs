@@ -7,17 +7,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
+
+use kafka_courier_client::refusals::REFUSED_PAUSE;
+use kafka_courier_client::{BrokerId, PartitionId, ProduceAnswer, Reason};
 
 use super::cluster::{BrokerConn, InFlightRequest};
 use super::outage::OutageCause;
 use super::sender::Sender;
 use super::timers::Timer;
-use super::types::{Action, BrokerId, ConnId, PartitionId, ProduceAnswer, Reason, RequestId};
-
-/// The pause after a refusal. The core opens no connection to that broker meanwhile, and batches that need the broker
-/// fail immediately. Repeated attempts with a wrong password would lock accounts.
-pub(crate) const REFUSED_PAUSE: Duration = Duration::from_secs(5);
+use super::types::{Action, ConnId, RequestId};
 
 impl BrokerConn {
     pub(crate) fn new(broker: BrokerId, now: Instant) -> Self {

@@ -7,11 +7,13 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use kafka_courier_client::PartitionId;
+
 use super::backoff::JitterRng;
 use super::config::Config;
 use super::lookup::LogSearchTarget;
 use super::outcome::Treatment;
-use super::types::{Action, BatchUid, LookupId, PartitionId};
+use super::types::{Action, BatchUid, LookupId};
 
 /// A lookup that a partition requests.
 #[derive(Debug)]

@@ -7,10 +7,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::types::{FailedOutcome, Reason, TopicUuid};
+use kafka_courier_client::{Reason, RejectedRecord, TopicUuid};
 
-/// A rejected record: its index and the message of the broker.
-pub type RejectedRecord = (u32, Option<Arc<str>>);
+use super::types::FailedOutcome;
 
 /// The verdict on a failed batch.
 #[derive(Clone, PartialEq, Eq, Debug)]

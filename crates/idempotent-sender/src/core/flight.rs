@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use kafka_courier_batcher::{DecodeError, EncodedBatch, Stamp, sequence_add};
+use kafka_courier_client::{Reason, RejectedRecord, TopicUuid};
 
-use super::types::{BatchUid, FailedOutcome, Failure, Reason, RecordSet, RejectedRecord, RequestId, TopicUuid};
+use super::types::{BatchUid, FailedOutcome, Failure, RecordSet, RequestId};
 
 /// Proof that a batch is in the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

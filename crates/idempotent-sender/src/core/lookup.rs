@@ -8,7 +8,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::types::{BrokerAddress, LookupId, PartitionId, TopicUuid};
+use kafka_courier_client::{BrokerAddress, PartitionId, TopicUuid};
+
+use super::types::LookupId;
 
 /// A question to a partition's leader: its producer state (DescribeProducers, KIP-664).
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -18,14 +18,15 @@ pub(super) mod tests;
 use std::sync::Arc;
 use std::time::Instant;
 
+use kafka_courier_client::refusals::REFUSED_PAUSE;
+use kafka_courier_client::{BrokerAddress, ClusterMetadata, ErrorCode, PartitionId, Reason, TopicId, TopicMetadata};
+
 use super::cluster::{KnownBroker, PartitionLane};
-use super::connections::REFUSED_PAUSE;
-use super::error_code::ErrorCode;
 use super::partition::{RecreatedMetadata, RecreatedTopic};
 use super::sender::Sender;
 use super::timers::Timer;
 use super::topics::{KnownTopic, TopicDiscovery, TopicIdChange, TopicState};
-use super::types::{Action, BrokerAddress, ClusterMetadata, PartitionId, Reason, TopicId, TopicMetadata};
+use super::types::Action;
 
 /// The request in flight.
 #[derive(Clone, Copy, Debug)]

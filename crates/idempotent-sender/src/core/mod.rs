@@ -2,6 +2,7 @@
 //!
 //! Rules:
 //!  - The core has no IO, reads no clock, spawns no task, and draws random numbers only from its seed.
+//!  - Ids, error codes, reasons and the brokers' answers are kafka-client's types. No codec and no connection is here.
 //!  - Inputs carry `now`. The core returns actions. A simulation therefore drives the same code as the driver.
 
 mod backoff;
@@ -9,7 +10,6 @@ mod cluster;
 mod config;
 mod connections;
 mod effects;
-mod error_code;
 mod failure;
 mod flight;
 mod lookup;
@@ -23,17 +23,13 @@ mod sender;
 mod timers;
 mod topics;
 mod types;
-mod version;
 
 pub use backoff::Backoff;
 pub use config::{Config, ConfigError};
-pub(crate) use connections::REFUSED_PAUSE;
 pub use effects::Counters;
-pub use error_code::ErrorCode;
 pub use lookup::{LogSearch, LogSearchTarget, LoggedBatch, SearchAnswer, StateLookup, StateLookupAnswer};
 pub use observe::{BrokerView, OutageView, Reachability};
 pub use outage::{OutageReport, WaitingRecords};
 pub use outcome::{Classification, Treatment, classify};
 pub use sender::Sender;
 pub use types::*;
-pub use version::NoCommonVersion;

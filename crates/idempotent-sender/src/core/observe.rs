@@ -7,10 +7,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use kafka_courier_client::{BrokerAddress, BrokerId};
+
 use super::outage::{Outage, WaitingRecords};
 use super::sender::Sender;
 use super::topics::TopicState;
-use super::types::{BrokerAddress, BrokerId, ConnId};
+use super::types::ConnId;
 
 /// The state of the connections to a broker.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

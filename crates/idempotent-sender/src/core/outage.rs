@@ -13,9 +13,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use kafka_courier_client::{BrokerAddress, BrokerId};
+
 use super::cluster::BrokerConn;
 use super::sender::Sender;
-use super::types::{BrokerAddress, BrokerId};
 
 /// How long a broker with an outage is kept after the cluster stops naming it.
 const UNNAMED_OUTAGE_MAX: Duration = Duration::from_secs(60 * 60);

@@ -11,8 +11,7 @@
 //!    NOT_ENOUGH_REPLICAS_AFTER_APPEND before). This is a wait for the cluster, not a failed write.
 //!  - A disconnect or a timeout of the client is no answer and has no row. The attempt stays open.
 
-use super::error_code::ErrorCode;
-use super::types::PartAnswer;
+use kafka_courier_client::{ErrorCode, PartAnswer};
 
 /// The reaction to an answer, applied to the head batch of a partition.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

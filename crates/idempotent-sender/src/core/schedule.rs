@@ -12,11 +12,13 @@ mod tests;
 
 use std::time::Instant;
 
+use kafka_courier_client::{BrokerId, PartitionId, ProducePart, Reason};
+
 use super::cluster::{BrokerConn, InFlightRequest, KnownBroker, ReadyPartition};
 use super::effects::Context;
 use super::sender::Sender;
 use super::timers::Timer;
-use super::types::{Action, BrokerId, ConnId, PartitionId, ProducePart, Reason, RequestId};
+use super::types::{Action, ConnId, RequestId};
 
 /// The load from which a connection is busy, so that another connection pays off. A whole request also makes it busy.
 const BUSY_BYTES: usize = 512 << 10;

@@ -8,18 +8,19 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use kafka_courier_client::refusals::REFUSED_PAUSE;
+use kafka_courier_client::{BrokerId, ErrorCode, PartitionId, Reason, TopicId};
+
 use super::backoff::JitterRng;
 use super::cluster::{BrokerConns, KnownBrokers, PartitionLane};
 use super::config::{Config, ConfigError};
-use super::connections::REFUSED_PAUSE;
 use super::effects::{Context, Counters, Effects, LookupRequest, LookupTarget};
-use super::error_code::ErrorCode;
 use super::lookup::{LogSearch, SearchAnswer, StateLookup, StateLookupAnswer};
 use super::metadata::Metadata;
 use super::outage::OutageReport;
 use super::timers::{Timer, Timers};
 use super::topics::{KnownTopics, TopicState};
-use super::types::{Action, BrokerId, LookupId, PartitionId, Reason, Submission, TopicId};
+use super::types::{Action, LookupId, Submission};
 
 /// The state of the producer id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

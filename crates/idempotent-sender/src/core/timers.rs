@@ -8,7 +8,9 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Instant;
 
-use super::types::{BrokerId, ConnId, PartitionId, TopicId};
+use kafka_courier_client::{BrokerId, PartitionId, TopicId};
+
+use super::types::ConnId;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Timer {

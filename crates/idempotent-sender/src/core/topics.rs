@@ -8,8 +8,9 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
+use kafka_courier_client::{PartitionId, TopicId, TopicUuid};
+
 use super::cluster::PartitionLane;
-use super::types::{PartitionId, TopicId, TopicUuid};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum TopicState {

@@ -4,34 +4,15 @@
 //!  - The types are plain data and decide nothing.
 //!  - Every id is an index or a counter that the core assigned.
 
-use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use kafka_courier_batcher::EncodedBatch;
+use kafka_courier_client::{BrokerAddress, PartitionId, ProducePart, Reason, TopicId};
 
-use super::error_code::ErrorCode;
-pub use super::failure::{Failure, RejectedRecord};
+pub use super::failure::Failure;
 use super::lookup::{LogSearch, StateLookup};
-use super::version::NoCommonVersion;
-
-/// A topic by the number that the core assigned. The number never changes.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct TopicId(pub u32);
-
-/// A partition of a topic.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct PartitionId {
-    /// The topic.
-    pub topic: TopicId,
-    /// Kafka's partition index, from 0.
-    pub index: i32,
-}
-
-/// A broker's node id.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct BrokerId(pub i32);
 
 /// One connection to a broker. An id is never reused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -50,9 +31,6 @@ pub(crate) struct BatchUid(pub(crate) u64);
 /// for a later lookup.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct LookupId(pub u64);
-
-/// Kafka's 16-byte topic id (KIP-516). All bytes are zero if the broker sent none.
-pub type TopicUuid = [u8; 16];
 
 /// The records of a submitted batch that a verdict is for, by their index in that batch.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -137,135 +115,6 @@ impl FailedOutcome {
 /// The text of [`Reason::NoAnswer`] for a batch that is in the leader's log, and possibly not in its replicas' logs.
 pub const UNCONFIRMED: &str = "the leader has the batch, but did not confirm that its replicas have it";
 
-/// Why an attempt, or a batch, failed.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum Reason {
-    /// A broker answered with an error.
-    Broker {
-        /// Kafka's error code.
-        code: ErrorCode,
-        /// The broker's message, if it sent one.
-        message: Option<Arc<str>>,
-    },
-    /// No answer arrived: the connection ended after the whole request was sent.
-    NoAnswer(Arc<str>),
-    /// The request was not sent: no connection to the leader was available.
-    NotAvailable(Arc<str>),
-    /// The TLS handshake failed: one side does not trust the other.
-    Tls(Arc<str>),
-    /// The broker and kafka-courier have no version of a request in common. A retry fails the same way.
-    NoCommonVersion(Arc<NoCommonVersion>),
-    /// The partition has no known leader.
-    NoLeader,
-    /// The leader throttled this client for longer than the records could wait (a quota of the cluster).
-    Throttled {
-        /// The leader.
-        broker: BrokerId,
-        /// The throttle time in the leader's last answer (KIP-219).
-        last: Duration,
-    },
-    /// The cluster assigned no producer id.
-    NoProducerId(Arc<str>),
-    /// The producer was closed before the records were delivered.
-    Closed,
-    /// The batch could not be decoded. This is a defect of kafka-courier.
-    Corrupt(Arc<str>),
-}
-
-impl Reason {
-    /// Returns Kafka's error code, if a broker sent one.
-    pub fn code(&self) -> Option<ErrorCode> {
-        match self {
-            Self::Broker { code, .. } => Some(*code),
-            _ => None,
-        }
-    }
-
-    /// Returns Kafka's name of the error, or the name of another cause: `MESSAGE_TOO_LARGE`, `no_leader`. Metrics and
-    /// dead letters have these names.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Broker { code, .. } => code.name(),
-            Self::NoAnswer(_) => "no_answer",
-            Self::NotAvailable(_) => "not_available",
-            Self::Tls(_) => "tls",
-            Self::NoCommonVersion(_) => "no_common_version",
-            Self::NoLeader => "no_leader",
-            Self::Throttled { .. } => "throttled",
-            Self::NoProducerId(_) => "no_producer_id",
-            Self::Closed => "closed",
-            Self::Corrupt(_) => "corrupt",
-        }
-    }
-
-    /// Returns whether the cluster, or the leader of the partition, was unavailable to this client.
-    pub fn is_absence(&self) -> bool {
-        match self {
-            Self::NoAnswer(_) | Self::NotAvailable(_) | Self::NoLeader | Self::NoProducerId(_) => true,
-            Self::Tls(_) | Self::NoCommonVersion(_) | Self::Throttled { .. } => true,
-            Self::Broker { code, .. } => code.is_client_refusal(),
-            Self::Closed | Self::Corrupt(_) => false,
-        }
-    }
-
-    /// Returns whether the cause is the cluster and not the records: the cluster was unavailable or accepted no records
-    /// then.
-    pub fn is_outage(&self) -> bool {
-        match self {
-            Self::Broker { code, .. } => code.is_outage(),
-            Self::Closed => true,
-            _ => self.is_absence(),
-        }
-    }
-
-    /// Returns whether the same records may be accepted later.
-    pub fn is_retriable(&self) -> bool {
-        match self {
-            Self::Broker { code, .. } => code.is_retriable(),
-            Self::Corrupt(_) | Self::Tls(_) | Self::NoCommonVersion(_) => false,
-            _ => true,
-        }
-    }
-
-    /// Returns whether the cluster refuses this client (authentication, authorization), or this client refuses the
-    /// broker (TLS). An administrator of the cluster must fix both.
-    pub fn is_refusal(&self) -> bool {
-        match self {
-            Self::Broker { code, .. } => code.is_refusal(),
-            Self::Tls(_) => true,
-            _ => false,
-        }
-    }
-}
-
-impl std::error::Error for Reason {}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Broker { code, message } => {
-                write!(f, "{code}: {}", message.as_deref().unwrap_or(code.description()))?;
-                code.remedy().map_or(Ok(()), |remedy| write!(f, ": {remedy}"))
-            }
-            Self::NoAnswer(why) => write!(f, "no answer from the broker: {why}"),
-            Self::NotAvailable(why) => write!(f, "broker not available: {why}"),
-            Self::Tls(why) => write!(f, "TLS: {why}"),
-            Self::NoCommonVersion(which) => write!(f, "{which}"),
-            Self::NoLeader => f.write_str("broker not available: the partition has no leader"),
-            Self::Throttled { broker, last } => write!(
-                f,
-                "broker {} throttles this client, most recently for {last:?}: raise its quota (producer_byte_rate), or \
-                 publish more slowly",
-                broker.0
-            ),
-            Self::NoProducerId(why) => write!(f, "broker not available: no producer id: {why}"),
-            Self::Closed => f.write_str("the producer was closed before the record was delivered"),
-            Self::Corrupt(why) => write!(f, "the batch could not be decoded: {why}"),
-        }
-    }
-}
-
 /// The verdict: exactly one for each record.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Verdict {
@@ -297,95 +146,6 @@ pub struct Submission<T> {
     /// Whether the newest record is so old, by its timestamp, that a leader may forget the producer id right after the
     /// append (leaders expire producer ids by record time).
     pub aged: bool,
-}
-
-/// One batch within a Produce request.
-#[derive(Clone, Debug)]
-pub struct ProducePart {
-    /// The partition of the batch.
-    pub partition: PartitionId,
-    /// The topic's name.
-    pub topic: Arc<str>,
-    /// The topic's id, for Produce v13.
-    pub topic_uuid: TopicUuid,
-    /// The stamped bytes.
-    pub batch: Arc<EncodedBatch>,
-}
-
-/// The answer to one batch of a Produce request.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PartAnswer {
-    /// Kafka's error code. 0 is success.
-    pub code: i16,
-    /// The offset of the first record, or -1. [`classify`](super::classify) decides for which errors an offset proves
-    /// the append.
-    pub base_offset: i64,
-    /// Milliseconds since the Unix epoch, or -1. The leader's time if the topic uses LogAppendTime. A leader that
-    /// recognizes a duplicate sends the latest timestamp of the batch, whatever the topic uses.
-    pub log_append_time: i64,
-    /// The rejected records by index in the batch, each with its message (KIP-467).
-    pub record_errors: Vec<RejectedRecord>,
-    /// The broker's message for the whole batch.
-    pub message: Option<Arc<str>>,
-    /// The leader that the broker knows, and its epoch (KIP-951).
-    pub leader: Option<(BrokerId, i32)>,
-}
-
-/// The address of a broker.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BrokerAddress {
-    /// Node id.
-    pub id: BrokerId,
-    /// Host name or address.
-    pub host: Arc<str>,
-    /// Port.
-    pub port: u16,
-}
-
-/// The answer to a Produce request.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ProduceAnswer {
-    /// How long the broker asks this client to pause (KIP-219).
-    pub throttle: Duration,
-    /// One answer for each batch, in the order of the request. `None` if the broker left the batch out.
-    pub parts: Vec<Option<PartAnswer>>,
-    /// Addresses of the leaders that `parts` name (KIP-951).
-    pub brokers: Vec<BrokerAddress>,
-}
-
-/// A partition in a Metadata answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PartitionMetadata {
-    /// Partition index, from 0.
-    pub index: i32,
-    /// The error code. 0 is none.
-    pub code: i16,
-    /// The leader, if there is one.
-    pub leader: Option<BrokerId>,
-    /// The leader epoch, or -1.
-    pub leader_epoch: i32,
-}
-
-/// A topic in a Metadata answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TopicMetadata {
-    /// The name.
-    pub name: Arc<str>,
-    /// The topic id. All bytes are zero if the broker sent none.
-    pub uuid: TopicUuid,
-    /// The error code. 0 is none.
-    pub code: i16,
-    /// The partitions, in any order.
-    pub partitions: Vec<PartitionMetadata>,
-}
-
-/// A Metadata answer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ClusterMetadata {
-    /// Every live broker.
-    pub brokers: Vec<BrokerAddress>,
-    /// The requested topics.
-    pub topics: Vec<TopicMetadata>,
 }
 
 /// An instruction to the driver.

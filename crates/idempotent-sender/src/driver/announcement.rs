@@ -2,18 +2,12 @@
 //!
 //! Rule: no producer publishes to a topic before a broker was asked for the topic's `max.message.bytes`.
 
-use super::Driver;
-use super::control::TopicLimit;
-use super::events::IoEvent;
-use super::interface::Upcalls;
-use crate::core::TopicId;
+use kafka_courier_client::TopicId;
+use kafka_courier_client::control::TopicLimit;
 
-/// The state of a topic's announcement.
-pub(super) enum Announcement {
-    /// The driver waits for the topic's limit. The flags are the available partitions.
-    AwaitingLimit(Vec<bool>),
-    Announced,
-}
+use super::interface::Upcalls;
+use super::io_event::IoEvent;
+use super::{Announcement, Driver};
 
 impl<T, U> Driver<T, U>
 where

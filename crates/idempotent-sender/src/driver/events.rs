@@ -1,4 +1,4 @@
-//! Completed IO of the driver, passed to the core as it happens.
+//! Passes completed IO to the core as it happens.
 //!
 //! Rule: the core is notified of written requests before the end of their connection. Otherwise an attempt that was
 //! sent would count as unsent.
@@ -7,26 +7,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::connection::BrokerConnection;
-use super::control::{ProducerIdError, TopicLimit};
-use super::interface::{Observation, Upcalls};
-use super::{Driver, OpenConnection};
-use crate::core::{
-    ClusterMetadata, ConnId, LookupId, PartitionId, ProduceAnswer, Reason, RequestId, SearchAnswer, StateLookupAnswer,
-    TopicId,
-};
+use kafka_courier_client::Reason;
+use kafka_courier_client::control::ProducerIdError;
 
-/// A completed IO operation.
-pub(super) enum IoEvent {
-    Dialed(ConnId, Result<BrokerConnection, Reason>),
-    Answered(ConnId, RequestId, Instant, Result<ProduceAnswer, String>),
-    Metadata(Result<ClusterMetadata, Reason>),
-    ProducerId(Result<i64, ProducerIdError>),
-    Looked(PartitionId, LookupId, StateLookupAnswer),
-    Searched(PartitionId, LookupId, SearchAnswer),
-    Limit(TopicId, TopicLimit),
-    HealthChecked,
-}
+use super::interface::{Observation, Upcalls};
+use super::io_event::IoEvent;
+use super::{Driver, OpenConnection};
 
 impl<T, U> Driver<T, U>
 where

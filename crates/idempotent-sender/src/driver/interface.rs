@@ -5,13 +5,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::connection::Dialer;
-use super::health::Probe;
-use super::refusals::BrokerRefusals;
-use super::security::ConnectionSecurity;
-use crate::core::{
-    BrokerId, BrokerView, Config, Counters, PartitionId, Reason, RecordSet, Settlement, Submission, TopicId,
-};
+use kafka_courier_client::config::ClientConfig;
+use kafka_courier_client::health_check::Unhealthy;
+use kafka_courier_client::health_part::HealthProgress;
+use kafka_courier_client::{BrokerId, PartitionId, Reason, TopicId};
+use tokio::sync::oneshot;
+
+use crate::core::{BrokerView, Config, Counters, RecordSet, Settlement, Submission};
 
 /// Callbacks of the driver to the layer above. The driver's task calls them, so they must not block.
 pub trait Upcalls<T>: Send + 'static {
@@ -96,31 +96,22 @@ pub enum DriverCommand<T> {
     },
 }
 
+/// A request for a health check.
+#[derive(Debug)]
+pub struct Probe {
+    /// Topics that must exist and be writable, in addition to the topics that were published to.
+    pub topics: Vec<Arc<str>>,
+    /// The current part of this check.
+    pub progress: Arc<HealthProgress>,
+    /// The receiver of the result.
+    pub answer: oneshot::Sender<Result<(), Unhealthy>>,
+}
+
 /// The settings of a driver.
 #[derive(Clone, Debug)]
 pub struct DriverConfig {
     /// The core's settings.
     pub core: Config,
-    /// The bootstrap brokers: host and port.
-    pub bootstrap: Vec<(Arc<str>, u16)>,
-    /// The client id, sent with each request.
-    pub client_id: Arc<str>,
-    /// The time limit for opening a connection, over all addresses of a name.
-    pub connect_timeout: Duration,
-    /// The security of connections.
-    pub security: ConnectionSecurity,
-    /// The broker that is dialed because none was configured. Errors mention that it is the default.
-    pub default_broker: Option<(Arc<str>, u16)>,
-}
-
-impl DriverConfig {
-    pub(super) fn dialer(&self) -> Dialer {
-        Dialer {
-            client_id: self.client_id.clone(),
-            timeout: self.connect_timeout,
-            security: self.security.clone(),
-            refusals: BrokerRefusals::default(),
-            default_broker: self.default_broker.clone(),
-        }
-    }
+    /// The settings of connections, and of the requests that any broker can answer.
+    pub client: ClientConfig,
 }

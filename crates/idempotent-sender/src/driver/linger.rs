@@ -10,7 +10,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Instant;
 
-use crate::core::PartitionId;
+use kafka_courier_client::PartitionId;
 
 /// Open batches and their deadlines.
 #[derive(Debug, Default)]
@@ -100,7 +100,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::core::TopicId;
+    use kafka_courier_client::TopicId;
 
     fn partition(index: i32) -> PartitionId {
         PartitionId { topic: TopicId(0), index }

@@ -5,21 +5,17 @@
 //! - The requests of a connection are written in the order of the core's actions: each future is polled once, which
 //!   queues its request, before the next future is created.
 //! - The driver ends when it was closed, or when the command channel is closed, and each batch has a verdict.
+//!
+//! Imports: this parent imports `interface`, `io_event`, `linger` and `lookups`, which never import it. `announcement`,
+//! `events` and `outage_log` add methods to [`Driver`]: they import this parent, and it imports nothing from them.
 
 mod announcement;
-mod connection;
-mod control;
 mod events;
-mod health;
 mod interface;
-mod leader_client;
+mod io_event;
 mod linger;
-mod log_client;
+mod lookups;
 mod outage_log;
-mod refusals;
-pub mod security;
-mod stream;
-mod versions;
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
@@ -27,25 +23,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use kafka_courier_client::connection::{BrokerConnection, Dialer, broker_timeout};
+use kafka_courier_client::control::Control;
+use kafka_courier_client::{BrokerAddress, PartitionId, ProducePart, Reason, TopicId};
 use tokio::sync::mpsc;
 
-use self::announcement::Announcement;
-use self::connection::{BrokerConnection, Dialer};
-use self::control::{BrokerEndpoint, Control};
-use self::events::IoEvent;
-pub use self::health::{HealthPart, HealthProgress, Probe, Unhealthy};
-pub use self::interface::{DriverCommand, DriverConfig, Observation, Upcalls};
-use self::leader_client::LeaderClient;
+pub use self::interface::{DriverCommand, DriverConfig, Observation, Probe, Upcalls};
+use self::io_event::IoEvent;
 use self::linger::LingerQueue;
-pub use self::log_client::{
-    Cleanup, FetchedBatches, LogClient, LogError, LogErrorKind, LogOperation, Offsets, ReadFrom, TopicInfo,
-};
-use crate::core::{
-    Action, BrokerAddress, ConfigError, ConnId, PartitionId, ProducePart, Reason, RequestId, Sender, Submission,
-    TopicId,
-};
-use crate::wire::messenger::Produced;
-use crate::wire::produce::PartKey;
+use self::lookups::LookupClient;
+use crate::core::{Action, ConfigError, ConnId, RequestId, Sender, Submission};
 
 /// Commands per round, before the core is polled again.
 const COMMANDS_PER_ROUND: usize = 256;
@@ -53,14 +40,6 @@ const COMMANDS_PER_ROUND: usize = 256;
 const SEALS_PER_ROUND: usize = 8;
 /// The interval between checks for batches that are still being sealed, after the deadline of a close.
 const CLOSE_POLL_INTERVAL: Duration = Duration::from_millis(5);
-/// The leader's timeout ends this long before the client's. The leader's answer then still says whether it wrote the
-/// batch.
-const ANSWER_HEADROOM: Duration = Duration::from_secs(2);
-
-/// Returns the leader's timeout for a write, from the client's request timeout.
-fn broker_timeout(ours: Duration) -> Duration {
-    ours.saturating_sub(ANSWER_HEADROOM).max(ours / 2)
-}
 
 type IoFuture = Pin<Box<dyn Future<Output = IoEvent> + Send>>;
 
@@ -70,6 +49,13 @@ struct OpenConnection {
     unwritten: VecDeque<RequestId>,
     /// Frames that were reported to the core as written, plus the frames of the connection's setup.
     reported: u64,
+}
+
+/// The state of a topic's announcement.
+enum Announcement {
+    /// The driver waits for the topic's limit. The flags are the available partitions.
+    AwaitingLimit(Vec<bool>),
+    Announced,
 }
 
 /// The driver's task. [`driver`] creates it, [`Driver::run`] runs it.
@@ -116,8 +102,7 @@ where
 {
     let (sender, commands) = mpsc::unbounded_channel();
     let request_timeout = config.core.request_timeout;
-    let dialer = config.dialer();
-    let bootstrap: Vec<BrokerEndpoint> = config.bootstrap;
+    let dialer = Dialer::new(&config.client);
     let driver = Driver {
         core: Sender::new(config.core)?,
         upcalls,
@@ -128,7 +113,7 @@ where
         connections: HashMap::new(),
         topics: HashMap::new(),
         io: FuturesUnordered::new(),
-        control: Arc::new(Control::new(dialer.clone(), request_timeout, bootstrap)),
+        control: Arc::new(Control::new(&config.client, dialer.clone())),
         dialer,
         produce_timeout: broker_timeout(request_timeout),
         closing: None,
@@ -305,16 +290,16 @@ where
                     self.spawn_io(async move { IoEvent::ProducerId(control.producer_id().await) });
                 }
                 Action::LookUpState(question) => {
-                    let leader_client = self.leader_client();
+                    let lookup_client = self.lookup_client();
                     self.spawn_io(async move {
-                        let answer = leader_client.look(&question).await;
+                        let answer = lookup_client.look_up(&question).await;
                         IoEvent::Looked(question.partition, question.look, answer)
                     });
                 }
                 Action::SearchLog(question) => {
-                    let leader_client = self.leader_client();
+                    let lookup_client = self.lookup_client();
                     self.spawn_io(async move {
-                        let answer = leader_client.search(&question).await;
+                        let answer = lookup_client.search(&question).await;
                         IoEvent::Searched(question.partition, question.look, answer)
                     });
                 }
@@ -336,8 +321,8 @@ where
         }
     }
 
-    fn leader_client(&self) -> LeaderClient {
-        LeaderClient { dialer: self.dialer.clone(), timeout: self.control.timeout }
+    fn lookup_client(&self) -> LookupClient {
+        LookupClient { dialer: self.dialer.clone(), timeout: self.control.request_timeout() }
     }
 
     fn disconnect(&mut self, conn: ConnId) {
@@ -361,9 +346,8 @@ where
         let connection = open.connection.clone();
         let timeout = self.produce_timeout;
         let mut io: IoFuture = Box::pin(async move {
-            let (keys, since): (Vec<PartKey>, _) = (parts.iter().map(PartKey::of).collect(), Instant::now());
+            let since = Instant::now();
             let answer = connection.produce(timeout, parts).await;
-            let answer = answer.map(|Produced(response)| response.into_answer(&keys));
             IoEvent::Answered(conn, request, since, answer.map_err(|error| error.to_string()))
         });
         // The first poll queues the request on its connection. The order of polls is the order on the wire.

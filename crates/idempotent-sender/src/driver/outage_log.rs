@@ -4,9 +4,11 @@
 
 use std::time::{Duration, Instant};
 
+use kafka_courier_client::{BrokerAddress, Reason};
+
 use super::Driver;
 use super::interface::Upcalls;
-use crate::core::{BrokerAddress, OutageReport, Reason};
+use crate::core::OutageReport;
 
 impl<T, U> Driver<T, U>
 where

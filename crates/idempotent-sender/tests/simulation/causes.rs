@@ -14,7 +14,8 @@
 //! A record that may be written fails because of a final code, a size or a sequence number only after a look at its
 //! leader.
 
-use kafka_courier_idempotent_sender::core::{ErrorCode, FailedOutcome, Failure, Reason, UNCONFIRMED};
+use kafka_courier_client::{ErrorCode, Reason};
+use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, UNCONFIRMED};
 
 use crate::cluster::{BROKERS, MS, Micros, SECOND, topic_and_index, topic_of};
 use crate::record::RecordHistory;

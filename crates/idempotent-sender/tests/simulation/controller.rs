@@ -9,9 +9,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use kafka_courier_idempotent_sender::core::{
-    BrokerId, ClusterMetadata, ErrorCode, PartitionMetadata, Reason, TopicMetadata,
-};
+use kafka_courier_client::{BrokerId, ClusterMetadata, ErrorCode, PartitionMetadata, Reason, TopicMetadata};
 
 use crate::cluster::{
     BROKERS, MS, Micros, PARTITIONS, Replica, SECOND, TOPICS, View, partition_of, partitions_of, topic_by_name,

@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use kafka_courier_idempotent_sender::core::{Counters, ErrorCode};
+use kafka_courier_client::ErrorCode;
+use kafka_courier_idempotent_sender::core::Counters;
 
 use crate::history::{History, RecordVerdict};
 

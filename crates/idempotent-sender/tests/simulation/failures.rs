@@ -8,7 +8,8 @@
 //!   exceed the record's offset.
 
 use kafka_courier_batcher::{Stamp, sequence_add};
-use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, TopicUuid};
+use kafka_courier_client::TopicUuid;
+use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure};
 
 use crate::cluster::{topic_of, uuid};
 use crate::log::LogEntry;

@@ -6,8 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use kafka_courier_batcher::{Accumulator, BatchView, Compression, DecodedRecord, Limits, Record};
+use kafka_courier_client::{ProduceAnswer, ProducePart};
 use kafka_courier_idempotent_sender::core::{
-    ConnId, FailedOutcome, ProduceAnswer, ProducePart, RecordSet, RequestId, Settlement, Submission, Verdict,
+    ConnId, FailedOutcome, RecordSet, RequestId, Settlement, Submission, Verdict,
 };
 
 use crate::causes::{TOO_LARGE, WRITE_ERRORS};

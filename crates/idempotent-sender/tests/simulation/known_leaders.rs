@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 
-use kafka_courier_idempotent_sender::core::{PartAnswer, TopicUuid};
+use kafka_courier_client::{PartAnswer, TopicUuid};
 
 use crate::cluster::{PARTITIONS, topic_of};
 use crate::history::History;

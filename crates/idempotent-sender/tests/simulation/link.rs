@@ -7,7 +7,8 @@
 
 use std::collections::VecDeque;
 
-use kafka_courier_idempotent_sender::core::{ConnId, ProduceAnswer, ProducePart, RequestId};
+use kafka_courier_client::{ProduceAnswer, ProducePart};
+use kafka_courier_idempotent_sender::core::{ConnId, RequestId};
 
 use crate::cluster::{MS, Micros, SECOND};
 use crate::controller::refusal;

@@ -11,8 +11,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kafka_courier_batcher::sequence_add;
+use kafka_courier_client::{BrokerAddress, PartitionId};
 use kafka_courier_idempotent_sender::core::{
-    BrokerAddress, LogSearch, LoggedBatch, LookupId, PartitionId, SearchAnswer, StateLookup, StateLookupAnswer,
+    LogSearch, LoggedBatch, LookupId, SearchAnswer, StateLookup, StateLookupAnswer,
 };
 
 use crate::cluster::{MS, SECOND};

@@ -10,9 +10,8 @@
 use std::rc::Rc;
 
 use kafka_courier_batcher::{BatchView, sequence_add};
-use kafka_courier_idempotent_sender::core::{
-    BrokerAddress, BrokerId, ConnId, PartAnswer, ProduceAnswer, ProducePart, RequestId,
-};
+use kafka_courier_client::{BrokerAddress, BrokerId, PartAnswer, ProduceAnswer, ProducePart};
+use kafka_courier_idempotent_sender::core::{ConnId, RequestId};
 
 use crate::cluster::{MS, partitions_of, topic_of, uuid};
 use crate::history::record_number;

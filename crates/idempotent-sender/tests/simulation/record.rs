@@ -2,7 +2,7 @@
 //!
 //! Rule: requests and answers are the only sources of the history. The sender's own state is none.
 
-use kafka_courier_idempotent_sender::core::PartAnswer;
+use kafka_courier_client::PartAnswer;
 
 use crate::cluster::{Micros, Partition};
 use crate::failures::SearchKey;

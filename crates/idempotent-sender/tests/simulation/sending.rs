@@ -9,7 +9,8 @@
 //! - A batch is sent again only after its backoff. One request for metadata and one for a producer id may be in flight,
 //!   and each of them respects its backoff.
 
-use kafka_courier_idempotent_sender::core::{ConnId, ProducePart, RequestId};
+use kafka_courier_client::ProducePart;
+use kafka_courier_idempotent_sender::core::{ConnId, RequestId};
 
 use crate::cluster::{Micros, TOPICS, topic_of};
 use crate::history::{InFlightRequest, PartRecords, format_parts};

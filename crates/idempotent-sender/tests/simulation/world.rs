@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::BufferPool;
+use kafka_courier_client::{ClusterMetadata, ErrorCode, PartitionId, ProduceAnswer, Reason, TopicId};
 use kafka_courier_idempotent_sender::core::{
-    Action, ClusterMetadata, ConnId, ErrorCode, LogSearch, PartitionId, ProduceAnswer, Reason, RequestId, SearchAnswer,
-    Sender, StateLookup, StateLookupAnswer, Submission, TopicId,
+    Action, ConnId, LogSearch, RequestId, SearchAnswer, Sender, StateLookup, StateLookupAnswer, Submission,
 };
 
 use crate::cluster::{

@@ -13,7 +13,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kafka_courier_idempotent_sender::{HIDDEN, Secret, shown_file, shown_path};
+use kafka_courier_client::{HIDDEN, Secret, shown_file, shown_path};
 
 #[cfg(feature = "config-file")]
 use super::file::SettingsFileError;

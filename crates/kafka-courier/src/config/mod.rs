@@ -32,9 +32,9 @@ pub(crate) use value::OptionValue;
 
 use value::InvalidValue;
 
+use kafka_courier_client::{HIDDEN, Secret, may_be_content};
 use kafka_courier_dlq::Overflow;
 use kafka_courier_idempotent_sender::core::{Backoff, Config as CoreConfig};
-use kafka_courier_idempotent_sender::{HIDDEN, Secret, may_be_content};
 
 use crate::error::debug_as_display;
 

@@ -5,7 +5,7 @@
 //! - A property that this producer does not support is an error with the remedy.
 //! - The error for a misspelt name suggests the nearest name.
 
-use kafka_courier_idempotent_sender::HIDDEN;
+use kafka_courier_client::HIDDEN;
 
 use super::KafkaConfig;
 

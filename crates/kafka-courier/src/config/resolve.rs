@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use kafka_courier_idempotent_sender::{HIDDEN, Secret};
+use kafka_courier_client::{HIDDEN, Secret};
 
 use super::load::ReadError;
 use super::names::{self, Meaning, shown_key};

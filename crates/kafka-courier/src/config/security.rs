@@ -5,11 +5,11 @@
 
 use std::path::PathBuf;
 
-use kafka_courier_idempotent_sender::driver::security::{
+use kafka_courier_client::security::{
     ClientCertificate, ConnectionSecurity, Roots, SaslSettings, ScramHash, TlsSettings, TokenSource,
 };
 
-use kafka_courier_idempotent_sender::{HIDDEN, shown_path};
+use kafka_courier_client::{HIDDEN, shown_path};
 
 use super::load::{read_text, unreadable_value};
 use super::problem::ConfigProblem;

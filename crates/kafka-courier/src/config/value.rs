@@ -8,8 +8,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kafka_courier_client::{HIDDEN, Secret};
 use kafka_courier_dlq::Overflow;
-use kafka_courier_idempotent_sender::{HIDDEN, Secret};
 
 use super::{SecurityProtocol, duration};
 

@@ -13,11 +13,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Sender, channel};
 
+use kafka_courier_client::security::TokenSource;
 use kafka_courier_dlq::{
     DeadLetterStore, FileStore, FileStoreOptions, Held, Letter, Limits, MemoryStore, Selection, StoreError, StoreStats,
 };
 use kafka_courier_event_model::{EncodeError, Event};
-use kafka_courier_idempotent_sender::driver::security::TokenSource;
 use tokio::sync::oneshot;
 
 use crate::config::{ConfigErrors, KafkaConfig};

@@ -4,9 +4,9 @@
 //! has no attempt and the outcome not written.
 
 use kafka_courier_batcher::DecodedRecord;
+use kafka_courier_client::ErrorCode;
 use kafka_courier_dlq::{Letter, Outcome, Timestamp};
 use kafka_courier_event_model::{EncodeError, Event};
-use kafka_courier_idempotent_sender::core::ErrorCode;
 
 use super::batch_letters::fill;
 use crate::error::PublishError;

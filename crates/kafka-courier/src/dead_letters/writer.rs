@@ -10,8 +10,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use kafka_courier_batcher::EncodedBatch;
+use kafka_courier_client::PartitionId;
 use kafka_courier_dlq::Letter;
-use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, PartitionId, RecordSet, Verdict};
+use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, RecordSet, Verdict};
 use tokio::sync::oneshot;
 
 use super::batch_letters::{BatchLetter, Clocks, FailedBatch, letters};

@@ -10,9 +10,9 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
+use kafka_courier_client::config::ClientConfig;
 use kafka_courier_dlq::{Held, LetterId, Outcome, Position, Timestamp};
 use kafka_courier_idempotent_sender::core::FailedOutcome;
-use kafka_courier_idempotent_sender::driver::DriverConfig;
 
 use super::order::{ReplayLane, TopicPartition};
 use super::run::{SharedStore, blocking, update};
@@ -169,7 +169,7 @@ impl FenceCandidates {
 
 /// Looks for the records of all questions.
 pub(super) async fn check(
-    config: &DriverConfig,
+    config: &ClientConfig,
     questions: Vec<Question>,
     fences: &mut FenceCandidates,
 ) -> CheckResults {

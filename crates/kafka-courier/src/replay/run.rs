@@ -11,8 +11,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
+use kafka_courier_client::log_client::LogClient;
 use kafka_courier_dlq::{DeadLetterStore, Held, Letter, Position, StoreError};
-use kafka_courier_idempotent_sender::driver::LogClient;
 
 use super::check::{self, FenceCandidates};
 use super::claim::Claim;
@@ -37,7 +37,7 @@ pub(super) async fn run(
 ) -> Result<ReplayReport, ReplayError> {
     let mut run = ReplayRun {
         producer,
-        log: Arc::new(LogClient::new(&producer.inner.driver_config)),
+        log: Arc::new(LogClient::new(&producer.inner.driver_config.client)),
         sorter: Sorter::new(replay.clone()),
         progress,
         next_at: None,
@@ -176,7 +176,7 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> ReplayRun<'_, P> {
                 fences.note(&held, is_sent);
             }
         }
-        self.sorter.checked = check::check(&self.producer.inner.driver_config, questions, &mut fences).await;
+        self.sorter.checked = check::check(&self.producer.inner.driver_config.client, questions, &mut fences).await;
         // The page of a fence may never be sorted.
         fences.fence_results(&self.sorter.checked).for_each(|(topic, result)| self.count_stamped(topic, result));
         Ok(ends)

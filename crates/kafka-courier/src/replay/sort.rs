@@ -6,8 +6,9 @@
 
 use std::collections::HashSet;
 
+use kafka_courier_client::ErrorCode;
 use kafka_courier_dlq::{Held, Position};
-use kafka_courier_idempotent_sender::core::{ErrorCode, FailedOutcome};
+use kafka_courier_idempotent_sender::core::FailedOutcome;
 
 use super::check::CheckResults;
 use super::order::{Order, ReplayLane};

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use kafka_courier_batcher::{EncodedBatch, Stamp};
+use kafka_courier_client::log_client::{LogClient, LogError, LogErrorKind};
 use kafka_courier_dlq::{Held, Letter, Timestamp};
+use kafka_courier_idempotent_sender::append_batch;
 use kafka_courier_idempotent_sender::core::FailedOutcome;
-use kafka_courier_idempotent_sender::driver::{LogClient, LogError, LogErrorKind};
 use tokio::task::JoinSet;
 
 use super::mark::{MarkedLetter, PRODUCER_ID_TIMEOUT};
@@ -156,7 +157,7 @@ impl<P: FnMut(&super::ReplayReport) -> std::ops::ControlFlow<()> + Send> ReplayR
 
 async fn append(log: Arc<LogClient>, ready: ReadyBatch, deadline: Instant) -> AppendResult {
     let ReadyBatch { letter, partition, batch } = ready;
-    let result = log.append(&letter.mark.topic, partition, Arc::new(batch), deadline).await;
+    let result = append_batch(&log, &letter.mark.topic, partition, Arc::new(batch), deadline).await;
     (letter, result)
 }
 

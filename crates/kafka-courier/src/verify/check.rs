@@ -16,7 +16,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use kafka_courier_batcher::{Stamp, sequence_add};
-use kafka_courier_idempotent_sender::core::TopicUuid;
+use kafka_courier_client::TopicUuid;
 
 use super::{Doubt, Verdict, WhyNot};
 

@@ -18,7 +18,7 @@ mod verifier;
 use std::fmt;
 use std::sync::Arc;
 
-use kafka_courier_idempotent_sender::core::TopicUuid;
+use kafka_courier_client::TopicUuid;
 
 pub(crate) use check::young;
 pub use verifier::{

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::{Accumulator, BufferPool, Compression, Header, Limits, Record, Stamp};
-use kafka_courier_idempotent_sender::core::TopicUuid;
+use kafka_courier_client::TopicUuid;
 
 use super::check::{PartitionCheck, TopicState};
 use super::scan::scan;

@@ -12,9 +12,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::{EncodedBatch, Stamp};
+use kafka_courier_client::ErrorCode;
+use kafka_courier_client::config::ClientConfig;
+use kafka_courier_client::log_client::{LogClient, LogError, LogErrorKind, ReadFrom};
 use kafka_courier_dlq::{Letter, Uuid};
-use kafka_courier_idempotent_sender::core::ErrorCode;
-use kafka_courier_idempotent_sender::driver::{DriverConfig, LogClient, LogError, LogErrorKind, ReadFrom};
+use kafka_courier_idempotent_sender::append_batch;
 
 use super::check::{OffsetContent, PartitionCheck, TopicState, young};
 use super::scan::scan;
@@ -204,7 +206,7 @@ impl Question {
 impl Verifier {
     /// Creates a verifier with separate connections to the cluster in `config`. Each request, including its retries,
     /// may take `timeout`.
-    pub fn new(config: &DriverConfig, timeout: Duration) -> Self {
+    pub fn new(config: &ClientConfig, timeout: Duration) -> Self {
         Self { client: LogClient::new(config), timeout }
     }
 
@@ -343,7 +345,7 @@ impl PartitionRun<'_> {
         batch.stamp(stamp);
         self.check.watch(&letter_id);
         let verifier = self.verifier;
-        let appended = verifier.client.append(self.topic, self.partition, Arc::new(batch), verifier.deadline());
+        let appended = append_batch(&verifier.client, self.topic, self.partition, Arc::new(batch), verifier.deadline());
         let result = appended.await.map_err(|error| FenceFailure::of(&error));
         if let Ok(offset) = &result {
             self.check.on_fenced(stamp, *offset);

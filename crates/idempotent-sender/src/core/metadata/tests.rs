@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::{Accumulator, BufferPool, Compression, Limits, Record};
-
-use crate::core::types::{
-    BrokerAddress, BrokerId, ClusterMetadata, FailedOutcome, PartAnswer, PartitionMetadata, ProduceAnswer, Submission,
-    TopicId, TopicMetadata, TopicUuid, Verdict,
+use kafka_courier_client::{
+    BrokerAddress, BrokerId, ClusterMetadata, ErrorCode, PartAnswer, PartitionId, PartitionMetadata, ProduceAnswer,
+    ProducePart, Reason, TopicId, TopicMetadata, TopicUuid,
 };
-use crate::core::{Action, Config, ConnId, ErrorCode, PartitionId, ProducePart, Reason, RequestId, Sender};
+
+use crate::core::types::{FailedOutcome, Submission, Verdict};
+use crate::core::{Action, Config, ConnId, RequestId, Sender};
 
 mod unknown_topics;
 

@@ -1,7 +1,8 @@
 //! Each outage is reported once when it starts and once when it ends.
 
+use kafka_courier_client::{ClusterMetadata, PartitionMetadata, TopicMetadata};
+
 use super::*;
-use crate::core::types::{ClusterMetadata, PartitionMetadata, TopicMetadata};
 use crate::core::{Action, Config, ConnId, Reachability};
 
 struct OutageBench {
@@ -57,8 +58,8 @@ impl OutageBench {
     /// Answers the oldest request of a connection.
     fn answer(&mut self, conn: ConnId) {
         let request = self.sender.conns[&conn].inflight[0].id;
-        let part = crate::core::PartAnswer { base_offset: 0, log_append_time: -1, ..Default::default() };
-        let answer = crate::core::ProduceAnswer { parts: vec![Some(part)], ..Default::default() };
+        let part = kafka_courier_client::PartAnswer { base_offset: 0, log_append_time: -1, ..Default::default() };
+        let answer = kafka_courier_client::ProduceAnswer { parts: vec![Some(part)], ..Default::default() };
         self.sender.on_answer(self.now, conn, request, answer);
         self.carry_out();
     }

@@ -10,14 +10,12 @@
 use std::sync::Arc;
 
 use kafka_courier_batcher::Stamp;
+use kafka_courier_client::{ErrorCode, PartAnswer, Reason, RejectedRecord};
 
 use super::super::effects::Context;
-use super::super::error_code::ErrorCode;
 use super::super::flight::{Flight, Proof};
 use super::super::outcome::{Classification, Treatment, classify};
-use super::super::types::{
-    Action, FailedOutcome, Failure, PartAnswer, Reason, RecordSet, RejectedRecord, RequestId, Verdict,
-};
+use super::super::types::{Action, FailedOutcome, Failure, RecordSet, RequestId, Verdict};
 use super::PartitionSender;
 use super::retry::HeadDoubt;
 use super::stamps::EpochMove;

@@ -11,9 +11,11 @@
 
 use std::time::Instant;
 
+use kafka_courier_client::Reason;
+
 use super::super::effects::Context;
 use super::super::flight::{Flight, Proof};
-use super::super::types::{Reason, UNCONFIRMED};
+use super::super::types::UNCONFIRMED;
 use super::PartitionSender;
 use super::stamps::EpochMove;
 

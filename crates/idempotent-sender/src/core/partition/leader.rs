@@ -11,8 +11,7 @@
 use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::Stamp;
-
-use super::super::types::BrokerId;
+use kafka_courier_client::BrokerId;
 
 /// A leader that received nothing for this long may have forgotten the producer id.
 const IDLE_REARM: Duration = Duration::from_secs(60);

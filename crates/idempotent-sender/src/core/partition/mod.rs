@@ -76,6 +76,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::EncodedBatch;
+use kafka_courier_client::{BrokerId, PartitionId, Reason, TopicUuid};
 
 use self::leader::KnownLeader;
 use self::retry::RetryState;
@@ -85,9 +86,7 @@ pub(crate) use self::topic::{RecreatedMetadata, RecreatedTopic};
 use self::unknown::UnknownBatches;
 use super::effects::Context;
 use super::flight::{Flight, History, Proof, TargetLog};
-use super::types::{
-    Action, BatchUid, BrokerId, PartitionId, Reason, RecordSet, Settlement, Submission, TopicUuid, Verdict,
-};
+use super::types::{Action, BatchUid, RecordSet, Settlement, Submission, Verdict};
 
 /// The batches of one partition, and the states that decide about the next one.
 #[derive(Debug)]

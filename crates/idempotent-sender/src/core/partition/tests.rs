@@ -3,15 +3,15 @@
 use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::{Accumulator, BufferPool, Compression, Limits, Record, Stamp};
+use kafka_courier_client::{ErrorCode, PartAnswer, TopicId};
 
 use super::unknown::UNKNOWN_BATCHES_MAX;
 use super::*;
 use crate::core::backoff::JitterRng;
 use crate::core::config::Config;
 use crate::core::effects::Effects;
-use crate::core::error_code::ErrorCode;
 use crate::core::lookup::StateLookupAnswer;
-use crate::core::types::{FailedOutcome, PartAnswer, RequestId, TopicId};
+use crate::core::types::{FailedOutcome, RequestId};
 
 mod lookup;
 

@@ -8,8 +8,9 @@
 
 use std::time::Instant;
 
+use kafka_courier_client::{BrokerId, Reason, TopicUuid};
+
 use super::super::flight::TargetLog;
-use super::super::types::{BrokerId, Reason, TopicUuid};
 
 /// A recreated topic, as far as it concerns a partition.
 #[derive(Clone, Debug)]

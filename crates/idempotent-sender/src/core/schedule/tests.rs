@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::{Accumulator, BufferPool, Compression, Limits, Record};
+use kafka_courier_client::{
+    BrokerAddress, ClusterMetadata, PartAnswer, PartitionId, PartitionMetadata, ProduceAnswer, ProducePart, Reason,
+    TopicId, TopicMetadata,
+};
 
 use crate::core::cluster::BrokerConn;
-use crate::core::types::{
-    BrokerAddress, ClusterMetadata, Failure, PartAnswer, PartitionMetadata, ProduceAnswer, Reason, Submission, TopicId,
-    TopicMetadata, Verdict,
-};
-use crate::core::{Action, Backoff, Config, ConnId, PartitionId, ProducePart, RequestId, Sender};
+use crate::core::types::{Failure, Submission, Verdict};
+use crate::core::{Action, Backoff, Config, ConnId, RequestId, Sender};
 
 const PARTITIONS: i32 = 4;
 
@@ -111,7 +112,7 @@ impl ScheduleBench {
 }
 
 fn metadata() -> ClusterMetadata {
-    let id = crate::core::BrokerId(1);
+    let id = kafka_courier_client::BrokerId(1);
     let partition = |index| PartitionMetadata { index, code: 0, leader: Some(id), leader_epoch: 1 };
     let topic = TopicMetadata {
         name: "orders".into(),
@@ -260,7 +261,7 @@ fn timeout_names_the_throttling() {
     assert_eq!((bench.sent.len(), bench.settled), (1, 1));
     bench.now += Duration::from_secs(30);
     bench.carry_out();
-    let throttled = Reason::Throttled { broker: crate::core::BrokerId(1), last: Duration::from_secs(40) };
+    let throttled = Reason::Throttled { broker: kafka_courier_client::BrokerId(1), last: Duration::from_secs(40) };
     let reasons: Vec<_> = bench.failures.iter().map(|failure| (failure.reason.clone(), failure.timed_out)).collect();
     assert_eq!(reasons, [(throttled.clone(), true), (throttled, true)]);
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use kafka_courier_idempotent_sender::core::{Action, Config, ErrorCode};
+use kafka_courier_client::ErrorCode;
+use kafka_courier_idempotent_sender::core::{Action, Config};
 
 use super::ready_world;
 use crate::cluster::{MS, SECOND};

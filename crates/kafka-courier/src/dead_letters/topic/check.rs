@@ -9,7 +9,7 @@
 
 use std::time::{Duration, Instant};
 
-use kafka_courier_idempotent_sender::core::ErrorCode;
+use kafka_courier_client::ErrorCode;
 
 use super::policy::{TopicWarning, UnfitTopic, check_settings};
 use super::task::TopicReader;

@@ -23,12 +23,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
+use kafka_courier_client::log_client::LogClient;
+use kafka_courier_client::security::TokenSource;
 use kafka_courier_dlq::{
     AppendError, Appended, BeginReplayError, DeadLetterStore, Edited, Held, Imported, Letter, LetterId, Outcome,
     Position, ReplayGuard, SCAN_BYTES, StoreError, StoreStats, Uuid,
 };
-use kafka_courier_idempotent_sender::driver::LogClient;
-use kafka_courier_idempotent_sender::driver::security::TokenSource;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
@@ -103,7 +103,7 @@ impl DeadLetterTopic {
         let check = TopicCheck::new(own.dlq_max_age, own.metadata_timeout);
         let extras = Extras { letters: DeadLetterMode::None, tokens, ..Extras::default() };
         let producer = KafkaProducer::build_with(own, Vec::new(), extras)?;
-        let log = Arc::new(LogClient::new(&producer.inner.driver_config));
+        let log = Arc::new(LogClient::new(&producer.inner.driver_config.client));
         let (requests, received) = unbounded_channel();
         let name: Arc<str> = topic.into();
         let reader = TopicReader { topic: name.clone(), log };

@@ -9,7 +9,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use kafka_courier_idempotent_sender::driver::Cleanup;
+use kafka_courier_client::log_client::Cleanup;
 
 /// The reason why a topic must not have dead letters.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

@@ -9,9 +9,10 @@ use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::{BatchView, DecodeError};
+use kafka_courier_client::ErrorCode;
+use kafka_courier_client::log_client::{LogClient, LogError, ReadFrom};
 use kafka_courier_dlq::{Bytes, Header};
-use kafka_courier_idempotent_sender::core::ErrorCode;
-use kafka_courier_idempotent_sender::driver::{DriverCommand, LogClient, LogError, ReadFrom};
+use kafka_courier_idempotent_sender::driver::DriverCommand;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 

@@ -1,0 +1,23 @@
+//! The results of the driver's IO.
+//!
+//! Rule: plain data. Each spawned operation ends in one event.
+
+use std::time::Instant;
+
+use kafka_courier_client::connection::BrokerConnection;
+use kafka_courier_client::control::{ProducerIdError, TopicLimit};
+use kafka_courier_client::{ClusterMetadata, PartitionId, ProduceAnswer, Reason, TopicId};
+
+use crate::core::{ConnId, LookupId, RequestId, SearchAnswer, StateLookupAnswer};
+
+/// A completed IO operation.
+pub(super) enum IoEvent {
+    Dialed(ConnId, Result<BrokerConnection, Reason>),
+    Answered(ConnId, RequestId, Instant, Result<ProduceAnswer, String>),
+    Metadata(Result<ClusterMetadata, Reason>),
+    ProducerId(Result<i64, ProducerIdError>),
+    Looked(PartitionId, LookupId, StateLookupAnswer),
+    Searched(PartitionId, LookupId, SearchAnswer),
+    Limit(TopicId, TopicLimit),
+    HealthChecked,
+}

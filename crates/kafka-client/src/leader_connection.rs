@@ -1,0 +1,186 @@
+//! A connection to a partition's leader: its producer states, its offsets, its log.
+//!
+//! Rules:
+//! - Each question has a separate connection. A connection with Produce requests may be silent while a write waits
+//!   for its replicas.
+//! - Followers answer DescribeProducers too, with older state. The broker must therefore answer ListOffsets under the
+//!   known leader epoch before and after the question. Otherwise the question has no result.
+//! - A read ends at the high watermark. Each record that it returns is on every in-sync replica.
+//! - Answers are returned as data. The caller decides what they prove.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::connection::{BrokerConnection, Dialer, NoAnswer};
+use crate::error_code::ErrorCode;
+use crate::ids::{BrokerAddress, TopicUuid};
+use crate::wire::describe_producers::{self, DescribedPartition};
+use crate::wire::fetch::FetchRequest;
+use crate::wire::list_offsets::ListOffsetsRequest;
+use crate::wire::messenger::{Fetched, ListedOffsets};
+
+pub use crate::wire::describe_producers::ActiveProducer;
+pub use crate::wire::list_offsets::LATEST;
+
+/// The largest Fetch, in bytes.
+const FETCH_BYTES: i32 = 4 << 20;
+
+/// Why a question to a leader has no result.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LeaderError {
+    /// The question may succeed later.
+    Transient,
+    /// The question never succeeds: a right is missing, or no version of a request is in common.
+    Permanent,
+}
+
+impl LeaderError {
+    fn from_code(code: i16) -> Self {
+        let code = ErrorCode(code);
+        let transient = [ErrorCode::NOT_LEADER_OR_FOLLOWER, ErrorCode::FENCED_LEADER_EPOCH];
+        if code.is_retriable() || transient.contains(&code) { Self::Transient } else { Self::Permanent }
+    }
+
+    fn from_no_answer(error: &NoAnswer) -> Self {
+        match error {
+            NoAnswer::Failed(_) => Self::Transient,
+            NoAnswer::NoVersion(_) => Self::Permanent,
+        }
+    }
+}
+
+/// A partition's leader, with a connection to it.
+///
+/// # Cancel safety
+///
+/// All methods are cancel safe: the requests only read.
+pub struct LeaderConnection {
+    connection: BrokerConnection,
+    topic: Arc<str>,
+    partition: i32,
+    /// The known leader epoch, or -1.
+    epoch: i32,
+}
+
+impl LeaderConnection {
+    /// Opens a connection to the leader of a partition, under the known leader epoch or -1.
+    ///
+    /// # Errors
+    ///
+    /// Any failure to connect is [`LeaderError::Transient`].
+    pub async fn open(
+        dialer: &Dialer,
+        leader: &BrokerAddress,
+        topic: Arc<str>,
+        partition: i32,
+        epoch: i32,
+    ) -> Result<Self, LeaderError> {
+        let connection = dialer.dial(&leader.host, leader.port).await.map_err(|_| LeaderError::Transient)?;
+        Ok(Self { connection, topic, partition, epoch })
+    }
+
+    /// Returns the leader's state of a producer id, or `None` if the leader does not know the id or may not answer
+    /// this client.
+    ///
+    /// # Errors
+    ///
+    /// [`LeaderError::Transient`] also if the broker is not confirmed as the leader before and after the question.
+    pub async fn producer_state(&self, producer_id: i64) -> Result<Option<ActiveProducer>, LeaderError> {
+        self.offset(LATEST).await?;
+        let question = describe_producers::Request { topic: self.topic.clone(), partition: self.partition };
+        let described = self.connection.request(question).await.map_err(|error| LeaderError::from_no_answer(&error))?;
+        self.offset(LATEST).await?;
+        find_producer(&described.0, &self.topic, self.partition, producer_id)
+    }
+
+    /// Returns the offset of the first record of this time or later, in milliseconds since the Unix epoch. The time
+    /// [`LATEST`] stands for the high watermark. Returns -1 if there is no such record. Only the leader answers.
+    ///
+    /// # Errors
+    ///
+    /// [`LeaderError`] describes the errors.
+    pub async fn offset(&self, timestamp: i64) -> Result<i64, LeaderError> {
+        let (topic, partition) = (self.topic.clone(), self.partition);
+        let question = ListOffsetsRequest { topic, partition, leader_epoch: self.epoch, timestamp };
+        let ListedOffsets(answer) =
+            self.connection.request(question).await.map_err(|error| LeaderError::from_no_answer(&error))?;
+        let part = answer.iter().find(|part| part.topic == self.topic && part.partition == partition);
+        match part.ok_or(LeaderError::Transient)? {
+            part if part.code != 0 => Err(LeaderError::from_code(part.code)),
+            part => Ok(part.offset),
+        }
+    }
+
+    /// Reads record batches from `offset` on, up to 4 MiB. The last batch may be cut off.
+    ///
+    /// # Errors
+    ///
+    /// [`LeaderError`] describes the errors.
+    pub async fn fetch(&self, topic_uuid: TopicUuid, offset: i64) -> Result<Vec<u8>, LeaderError> {
+        let request = FetchRequest {
+            topic: self.topic.clone(),
+            topic_uuid,
+            partition: self.partition,
+            leader_epoch: self.epoch,
+            offset,
+            max_bytes: FETCH_BYTES,
+            max_wait: Duration::ZERO,
+        };
+        let Fetched((code, parts)) =
+            self.connection.request(request).await.map_err(|error| LeaderError::from_no_answer(&error))?;
+        if code != 0 {
+            return Err(LeaderError::from_code(code));
+        }
+        match parts.into_iter().find(|part| part.index == self.partition).ok_or(LeaderError::Transient)? {
+            part if part.code != 0 => Err(LeaderError::from_code(part.code)),
+            part => Ok(part.records),
+        }
+    }
+}
+
+/// Returns the state of one producer id in the requested partition. An answer for another partition proves nothing.
+fn find_producer(
+    answer: &[DescribedPartition],
+    topic: &str,
+    partition: i32,
+    producer_id: i64,
+) -> Result<Option<ActiveProducer>, LeaderError> {
+    let asked = answer.iter().find(|found| &*found.topic == topic && found.partition == partition);
+    let asked = asked.ok_or(LeaderError::Transient)?;
+    match asked.producers.iter().find(|producer| producer.id == producer_id) {
+        Some(found) => Ok(Some(*found)),
+        None if ErrorCode(asked.code).is_retriable() => Err(LeaderError::Transient),
+        None => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OURS: ActiveProducer = ActiveProducer { id: 7, epoch: 3, last_sequence: 12, last_timestamp: 1 };
+
+    fn answer(code: i16, partition: i32, producers: &[ActiveProducer]) -> DescribedPartition {
+        DescribedPartition { topic: "orders".into(), partition, code, producers: producers.to_vec() }
+    }
+
+    #[test]
+    fn states_are_found_absent_or_unavailable() {
+        let find = |code, producers: &[ActiveProducer], id| {
+            find_producer(&[answer(code, 6, producers), answer(code, 7, producers)], "orders", 7, id)
+        };
+        assert_eq!(find(0, &[ActiveProducer { id: 8, ..OURS }, OURS], 7), Ok(Some(OURS)));
+        assert_eq!(find(0, &[OURS], 9), Ok(None));
+        assert_eq!(find(0, &[], 7), Ok(None));
+        assert_eq!(find(6, &[], 7), Err(LeaderError::Transient));
+        assert_eq!(find(29, &[], 7), Ok(None));
+    }
+
+    #[test]
+    fn other_partitions_prove_nothing() {
+        let other = [answer(0, 6, &[OURS])];
+        assert_eq!(find_producer(&other, "orders", 7, 7), Err(LeaderError::Transient));
+        assert_eq!(find_producer(&other, "other", 6, 7), Err(LeaderError::Transient));
+        assert_eq!(find_producer(&[], "orders", 7, 7), Err(LeaderError::Transient));
+    }
+}
