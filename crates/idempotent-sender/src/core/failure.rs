@@ -9,7 +9,27 @@ use std::time::Instant;
 
 use kafka_courier_client::{Reason, RejectedRecord, TopicUuid};
 
-use super::types::FailedOutcome;
+/// Whether a record that was not delivered may be in the log.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum FailedOutcome {
+    /// The record is certainly not in the log.
+    NotWritten,
+    /// The record may be in the log: an attempt was not answered, or its answer proves neither.
+    Unknown,
+}
+
+impl FailedOutcome {
+    /// Returns `not_written` or `unknown`, the values in dead letters.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotWritten => "not_written",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// The text of [`Reason::NoAnswer`] for a batch that is in the leader's log, and possibly not in its replicas' logs.
+pub const UNCONFIRMED: &str = "the leader has the batch, but did not confirm that its replicas have it";
 
 /// The verdict on a failed batch.
 #[derive(Clone, PartialEq, Eq, Debug)]

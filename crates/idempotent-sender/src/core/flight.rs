@@ -13,7 +13,9 @@ use std::time::Instant;
 use kafka_courier_batcher::{DecodeError, EncodedBatch, Stamp, sequence_add};
 use kafka_courier_client::{Reason, RejectedRecord, TopicUuid};
 
-use super::types::{BatchUid, FailedOutcome, Failure, RecordSet, RequestId};
+use super::failure::{FailedOutcome, Failure};
+use super::ids::{BatchUid, RequestId};
+use super::types::RecordSet;
 
 /// Proof that a batch is in the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use kafka_courier_client::{BrokerAddress, PartitionId, TopicUuid};
 
-use super::types::LookupId;
+use super::ids::LookupId;
 
 /// A question to a partition's leader: its producer state (DescribeProducers, KIP-664).
 #[derive(Clone, PartialEq, Eq, Debug)]

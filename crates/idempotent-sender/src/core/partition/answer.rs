@@ -13,9 +13,11 @@ use kafka_courier_batcher::Stamp;
 use kafka_courier_client::{ErrorCode, PartAnswer, Reason, RejectedRecord};
 
 use super::super::effects::Context;
+use super::super::failure::{FailedOutcome, Failure};
 use super::super::flight::{Flight, Proof};
+use super::super::ids::RequestId;
 use super::super::outcome::{Classification, Treatment, classify};
-use super::super::types::{Action, FailedOutcome, Failure, RecordSet, RequestId, Verdict};
+use super::super::types::{Action, RecordSet, Verdict};
 use super::PartitionSender;
 use super::retry::HeadDoubt;
 use super::stamps::EpochMove;

@@ -14,8 +14,8 @@ use std::time::Instant;
 use kafka_courier_client::Reason;
 
 use super::super::effects::Context;
+use super::super::failure::UNCONFIRMED;
 use super::super::flight::{Flight, Proof};
-use super::super::types::UNCONFIRMED;
 use super::PartitionSender;
 use super::stamps::EpochMove;
 

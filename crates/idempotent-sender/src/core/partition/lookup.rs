@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use super::super::effects::{Context, LookupRequest, LookupTarget};
 use super::super::flight::{Flight, Proof};
+use super::super::ids::{BatchUid, LookupId};
 use super::super::lookup::{LogSearchTarget, LoggedBatch, SearchAnswer, StateLookupAnswer};
-use super::super::types::{BatchUid, LookupId};
 use super::PartitionSender;
 use super::retry::{CoveringState, HeadDoubt, PendingLookup};
 

@@ -86,7 +86,8 @@ pub(crate) use self::topic::{RecreatedMetadata, RecreatedTopic};
 use self::unknown::UnknownBatches;
 use super::effects::Context;
 use super::flight::{Flight, History, Proof, TargetLog};
-use super::types::{Action, BatchUid, RecordSet, Settlement, Submission, Verdict};
+use super::ids::BatchUid;
+use super::types::{Action, RecordSet, Settlement, Submission, Verdict};
 
 /// The batches of one partition, and the states that decide about the next one.
 #[derive(Debug)]

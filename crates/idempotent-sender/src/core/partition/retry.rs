@@ -9,7 +9,7 @@ use std::time::Instant;
 use kafka_courier_client::Reason;
 
 use super::super::effects::Context;
-use super::super::types::{BatchUid, LookupId};
+use super::super::ids::{BatchUid, LookupId};
 
 /// Why a head batch is in doubt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -7,7 +7,7 @@
 
 use super::super::effects::Context;
 use super::super::flight::Flight;
-use super::super::types::RequestId;
+use super::super::ids::RequestId;
 use super::{OutgoingBatch, PartitionSender};
 
 impl<T: Clone> PartitionSender<T> {

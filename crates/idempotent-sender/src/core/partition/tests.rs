@@ -10,8 +10,9 @@ use super::*;
 use crate::core::backoff::JitterRng;
 use crate::core::config::Config;
 use crate::core::effects::Effects;
+use crate::core::failure::FailedOutcome;
+use crate::core::ids::RequestId;
 use crate::core::lookup::StateLookupAnswer;
-use crate::core::types::{FailedOutcome, RequestId};
 
 mod lookup;
 

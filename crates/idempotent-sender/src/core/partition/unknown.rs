@@ -9,7 +9,8 @@ use std::collections::VecDeque;
 use kafka_courier_batcher::Stamp;
 
 use super::super::flight::{Flight, PendingAttempt};
-use super::super::types::{RecordSet, RequestId};
+use super::super::ids::RequestId;
+use super::super::types::RecordSet;
 
 /// The number of failed batches that are kept.
 pub(super) const UNKNOWN_BATCHES_MAX: usize = 256;
