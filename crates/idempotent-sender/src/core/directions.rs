@@ -79,8 +79,10 @@ fn states_know_no_partition() {
     }
     for file in files("partition").iter().filter(|file| !file.ends_with("mod.rs")) {
         let found = imports(file, "super::");
-        let others: Vec<_> =
-            found.iter().filter(|name| !states.contains(*name) && !name.is_empty() && *name != "PartitionSender").collect();
+        let others: Vec<_> = found
+            .iter()
+            .filter(|name| !states.contains(*name) && !name.is_empty() && *name != "PartitionSender")
+            .collect();
         assert!(others.is_empty(), "{} imports {others:?}", file.display());
     }
 }

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use kafka_courier_batcher::{DecodeError, EncodedBatch, Stamp, sequence_add};
+use kafka_courier_batcher::{DecodeError, EncodedBatch, Sequence, Stamp};
 use kafka_courier_client::{Reason, RejectedRecord, TopicUuid};
 
 use super::failure::{FailedOutcome, Failure};
@@ -138,9 +138,9 @@ impl<T: Clone> Flight<T> {
     }
 
     /// Returns the last sequence number of a stamped batch.
-    pub(crate) fn last_sequence(&self) -> Option<i32> {
+    pub(crate) fn last_sequence(&self) -> Option<Sequence> {
         let count = self.batch.record_count().max(1);
-        self.stamp().map(|stamp| sequence_add(stamp.base_sequence, count - 1))
+        self.stamp().map(|stamp| stamp.sequence().advance(count - 1))
     }
 
     /// Writes a stamp into the batch and updates the CRC.
@@ -226,8 +226,7 @@ impl<T: Clone> Flight<T> {
         let Some((mut first, mut second)) = self.batch.split()? else { return Ok(None) };
         if let Some(stamp) = self.stamp() {
             first.stamp(stamp);
-            let base_sequence = sequence_add(stamp.base_sequence, first.record_count());
-            second.stamp(Stamp { base_sequence, ..stamp });
+            second.stamp(stamp.advance(first.record_count()));
         }
         let (records_1, records_2) = self.records.split_at(first.record_count());
         let half = self.charge / 2;

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use kafka_courier_batcher::Sequence;
 use kafka_courier_client::{BrokerAddress, PartitionId, TopicUuid};
 
 use super::ids::LookupId;
@@ -109,8 +110,7 @@ pub enum SearchAnswer {
 impl LoggedBatch {
     /// Returns the offset of `base_sequence`, if this batch has all `records` records from `base_sequence` on.
     pub(crate) fn offset_of(&self, base_sequence: i32, records: u32) -> Option<i64> {
-        // Sequence numbers wrap at 2^31.
-        let skipped = base_sequence.wrapping_sub(self.base_sequence) & i32::MAX;
+        let skipped = Sequence::wrapping(self.base_sequence).distance(Sequence::wrapping(base_sequence));
         let end = i64::from(skipped) + i64::from(records);
         (end <= i64::from(self.records)).then(|| self.base_offset + i64::from(skipped))
     }

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use kafka_courier_batcher::{BatchView, DecodeError, DecodedRecord, EncodedBatch, sequence_add};
+use kafka_courier_batcher::{BatchView, DecodeError, DecodedRecord, EncodedBatch};
 use kafka_courier_dlq::{Bytes, Header, Letter, Outcome, Timestamp, Uuid};
 use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, RecordSet};
 
@@ -118,7 +118,7 @@ fn letter(failed: &FailedBatch<'_>, clocks: Clocks, position: u32) -> Letter {
     if let Some(stamp) = failure.stamp {
         letter.producer_id = Some(stamp.producer_id);
         letter.producer_epoch = Some(stamp.epoch);
-        letter.sequence = Some(sequence_add(stamp.base_sequence, position));
+        letter.sequence = Some(stamp.advance(position).base_sequence);
     }
     letter
 }

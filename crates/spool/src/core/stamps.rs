@@ -6,7 +6,7 @@
 //!  - A move holds up to the next move, and for records of one life. A life's first records in a partition have no stamp
 //!    before the life's own move. A life that repeats the records of an earlier one therefore never extends its numbers.
 
-use kafka_courier_batcher::{Stamp, sequence_add};
+use kafka_courier_batcher::Stamp;
 
 use super::entry::Ordinal;
 use super::table::PartitionTable;
@@ -27,7 +27,7 @@ pub(super) fn stamp_at(state: &PartitionTable, ordinal: Ordinal) -> Option<Stamp
     }
     // Sequence numbers have 31 bits, and so has any remainder.
     let passed = u32::try_from(state.count_sent(*from, ordinal) % (1 << 31)).ok()?;
-    Some(Stamp { base_sequence: sequence_add(first.base_sequence, passed), ..*first })
+    Some(first.advance(passed))
 }
 
 #[cfg(test)]

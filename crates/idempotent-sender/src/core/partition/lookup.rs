@@ -15,6 +15,8 @@
 
 use std::time::Duration;
 
+use kafka_courier_batcher::Sequence;
+
 use super::super::effects::{Context, LookupRequest, LookupTarget};
 use super::super::flight::{Flight, Proof};
 use super::super::ids::{BatchUid, LookupId};
@@ -201,7 +203,6 @@ impl<T: Clone> PartitionSender<T> {
 /// all the time.
 fn is_covered<T: Clone>(flight: &Flight<T>, epoch: i32, last_sequence: i32) -> bool {
     let (Some(stamp), Some(ours)) = (flight.stamp(), flight.last_sequence()) else { return false };
-    // Sequence numbers wrap at 2^31, and half of them precede any number.
-    let ahead = last_sequence.wrapping_sub(ours) & i32::MAX;
-    i32::from(stamp.epoch) == epoch && last_sequence >= 0 && ahead < 1 << 30
+    let has_passed = |last: Sequence| ours == last || ours.precedes(last);
+    i32::from(stamp.epoch) == epoch && Sequence::new(last_sequence).is_some_and(has_passed)
 }

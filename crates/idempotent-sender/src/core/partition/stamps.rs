@@ -9,7 +9,7 @@
 //!    its batches.
 //!  - A gap and fences concern an assigned producer id, so they end with it.
 
-use kafka_courier_batcher::{Stamp, sequence_add};
+use kafka_courier_batcher::{Sequence, Stamp};
 
 use super::super::config::Config;
 use super::super::effects::Counters;
@@ -62,7 +62,7 @@ impl EpochMove {
 struct NextStamp {
     producer_id: i64,
     epoch: i16,
-    sequence: i32,
+    sequence: Sequence,
     /// Whether a batch of this epoch failed as unknown. Nothing new is stamped until the result of the later batches is
     /// clear.
     gap: bool,
@@ -123,8 +123,8 @@ impl PartitionStamps {
         let StampSource::Unassigned(left) = self.source else { return true };
         let Some(producer_id) = available.filter(|id| Some(*id) != left) else { return false };
         let (epoch, sequence) = match left {
-            None => (config.first_epoch, config.first_sequence),
-            Some(_) => (0, 0),
+            None => (config.first_epoch, Sequence::wrapping(config.first_sequence)),
+            Some(_) => (0, Sequence::FIRST),
         };
         self.source = StampSource::Assigned(NextStamp { producer_id, epoch, sequence, gap: false, fenced: 0 });
         true
@@ -133,9 +133,10 @@ impl PartitionStamps {
     /// Returns the stamp for a batch of `records` records, and whether the sequence number after it wraps.
     pub(super) fn take(&mut self, records: u32) -> Option<(Stamp, bool)> {
         let next = self.next_mut()?;
-        let stamp = Stamp { producer_id: next.producer_id, epoch: next.epoch, base_sequence: next.sequence };
-        next.sequence = sequence_add(next.sequence, records);
-        Some((stamp, next.sequence < stamp.base_sequence))
+        let base_sequence = next.sequence.number();
+        let stamp = Stamp { producer_id: next.producer_id, epoch: next.epoch, base_sequence };
+        next.sequence = next.sequence.advance(records);
+        Some((stamp, next.sequence.number() < base_sequence))
     }
 
     /// Returns the producer id that is well on the way to its last epoch, and the epoch.
@@ -168,7 +169,7 @@ impl PartitionStamps {
         } else {
             counters.epoch_raises += 1;
             next.epoch += 1;
-            next.sequence = 0;
+            next.sequence = Sequence::FIRST;
         }
     }
 

@@ -15,11 +15,10 @@ use super::super::types::RecordSet;
 /// The number of failed batches that are kept.
 pub(super) const UNKNOWN_BATCHES_MAX: usize = 256;
 
-/// Returns whether `ours` precedes `other` under the same producer id and epoch. Sequence numbers wrap at 2^31, and
-/// half of them precede any number.
+/// Returns whether `ours` precedes `other` under the same producer id and epoch.
 pub(super) fn lies_before(ours: Stamp, other: Stamp) -> bool {
-    let ahead = other.base_sequence.wrapping_sub(ours.base_sequence) & i32::MAX;
-    ours.producer_id == other.producer_id && ours.epoch == other.epoch && ahead > 0 && ahead < 1 << 30
+    let same_epoch = ours.producer_id == other.producer_id && ours.epoch == other.epoch;
+    same_epoch && ours.sequence().precedes(other.sequence())
 }
 
 /// A failed batch with the outcome unknown.
