@@ -48,8 +48,8 @@ pub struct Failure {
     pub last_attempt: Option<Instant>,
     /// The stamp of the batch, if the batch may be in the log. A later verification searches for this stamp.
     pub stamp: Option<kafka_courier_batcher::Stamp>,
-    /// The id of the topic at that time. All bytes are zero if the brokers sent none.
-    pub topic_uuid: TopicUuid,
+    /// The id of the topic at that time. `None` if the brokers sent none.
+    pub topic_uuid: Option<TopicUuid>,
     /// The offset at which a verification starts: the end of the records that were acknowledged before the first
     /// attempt. `None` if nothing was acknowledged.
     pub search_from: Option<i64>,
@@ -71,7 +71,7 @@ impl Failure {
             first_attempt: None,
             last_attempt: None,
             stamp: None,
-            topic_uuid: [0; 16],
+            topic_uuid: None,
             search_from: None,
             rejected: None,
             clock_ms: None,

@@ -24,8 +24,9 @@ pub(crate) enum Proof {
     None,
     /// The batch is in the log at an unknown offset.
     Written,
-    /// The batch is in the log at this offset, with this log append time.
-    At(i64, Option<i64>),
+    /// The leader has acknowledged the batch, or the log shows it: at this offset, with this log append time, both
+    /// unless the answer has none.
+    At(Option<i64>, Option<i64>),
 }
 
 /// An attempt whose answer may still arrive.
@@ -91,7 +92,8 @@ pub(crate) struct Flight<T> {
 /// The log to which a batch is sent, as far as a verification needs it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct TargetLog {
-    pub(crate) topic_uuid: TopicUuid,
+    /// `None` if the brokers send no topic ids.
+    pub(crate) topic_uuid: Option<TopicUuid>,
     /// The offset after the last acknowledged record.
     pub(crate) acknowledged_to: Option<i64>,
 }
@@ -234,7 +236,7 @@ impl<T: Clone> Flight<T> {
         let front = self.part(uids[0], first, records_1, half);
         let mut back = self.part(uids[1], second, records_2, self.charge - half);
         back.abandoned.iter_mut().for_each(|attempt| attempt.records_before += skipped);
-        if let Proof::At(offset, _) = &mut back.proof {
+        if let Proof::At(Some(offset), _) = &mut back.proof {
             *offset += i64::from(skipped);
         }
         Ok(Some([front, back]))

@@ -22,8 +22,8 @@ pub struct StateLookup {
     pub topic: Arc<str>,
     /// The leader's address.
     pub leader: BrokerAddress,
-    /// The leader epoch, or -1 if it is unknown.
-    pub leader_epoch: i32,
+    /// The leader epoch. `None` if it is unknown.
+    pub leader_epoch: Option<i32>,
     /// The id of this lookup.
     pub look: LookupId,
     /// The producer id to look up.
@@ -56,12 +56,12 @@ pub struct LogSearch {
     pub partition: PartitionId,
     /// The topic's name.
     pub topic: Arc<str>,
-    /// The topic id, for brokers that identify topics by id.
-    pub topic_uuid: TopicUuid,
+    /// The topic id, for brokers that identify topics by id. `None` if the brokers sent none.
+    pub topic_uuid: Option<TopicUuid>,
     /// The leader's address.
     pub leader: BrokerAddress,
-    /// The leader epoch, or -1 if it is unknown.
-    pub leader_epoch: i32,
+    /// The leader epoch. `None` if it is unknown.
+    pub leader_epoch: Option<i32>,
     /// The id of this search.
     pub look: LookupId,
     /// The batches to search for, and the part of the log to read.

@@ -34,11 +34,12 @@ pub(crate) struct TopicDiscovery {
 #[derive(Debug)]
 pub(crate) struct KnownTopic<T> {
     pub(crate) name: Arc<str>,
-    uuid: TopicUuid,
+    /// `None` if the brokers send no topic ids.
+    uuid: Option<TopicUuid>,
     pub(crate) state: TopicState,
     pub(crate) discovery: TopicDiscovery,
-    /// The error code of the topic in the last Metadata answer.
-    pub(crate) code: i16,
+    /// The error of the topic in the last Metadata answer.
+    pub(crate) error: Option<ErrorCode>,
     /// One lane for each partition that the topic ever had.
     lanes: Vec<PartitionLane<T>>,
     /// The present number of partitions.
@@ -65,7 +66,7 @@ pub(crate) enum TopicIdChange {
 }
 
 impl<T: Clone> KnownTopic<T> {
-    pub(crate) fn uuid(&self) -> TopicUuid {
+    pub(crate) fn uuid(&self) -> Option<TopicUuid> {
         self.uuid
     }
 
@@ -74,7 +75,7 @@ impl<T: Clone> KnownTopic<T> {
     }
 
     /// Returns the lane of a partition, with the topic's name and id.
-    pub(crate) fn lane_mut(&mut self, index: i32) -> Option<(&mut PartitionLane<T>, &Arc<str>, TopicUuid)> {
+    pub(crate) fn lane_mut(&mut self, index: i32) -> Option<(&mut PartitionLane<T>, &Arc<str>, Option<TopicUuid>)> {
         Some((self.lanes.get_mut(usize::try_from(index).ok()?)?, &self.name, self.uuid))
     }
 
@@ -104,11 +105,9 @@ impl<T: Clone> KnownTopic<T> {
     }
 
     /// Adopts the id in an answer. A recreated topic is not recognized if the brokers send no ids.
-    pub(crate) fn learn_uuid(&mut self, uuid: TopicUuid) -> TopicIdChange {
-        if uuid == [0; 16] {
-            return TopicIdChange::Same;
-        }
-        if uuid != self.uuid && self.former.contains(&uuid) {
+    pub(crate) fn learn_uuid(&mut self, uuid: Option<TopicUuid>) -> TopicIdChange {
+        let Some(uuid) = uuid else { return TopicIdChange::Same };
+        if Some(uuid) != self.uuid && self.former.contains(&uuid) {
             self.former_named += 1;
             if self.former_named < FORMER_ID_ANSWERS {
                 return TopicIdChange::Former;
@@ -116,13 +115,10 @@ impl<T: Clone> KnownTopic<T> {
             self.former.clear();
         }
         self.former_named = 0;
-        if uuid == self.uuid {
+        if Some(uuid) == self.uuid {
             return TopicIdChange::Same;
         }
-        let before = std::mem::replace(&mut self.uuid, uuid);
-        if before == [0; 16] {
-            return TopicIdChange::Same;
-        }
+        let Some(before) = self.uuid.replace(uuid) else { return TopicIdChange::Same };
         if self.former.len() == FORMER_IDS_MAX {
             self.former.pop_front();
         }
@@ -152,10 +148,10 @@ impl<T: Clone> KnownTopics<T> {
         self.by_name.insert(name.clone(), id);
         self.list.push(KnownTopic {
             name,
-            uuid: [0; 16],
+            uuid: None,
             state: TopicState::Failed,
             discovery: TopicDiscovery { next: now, failures: 0, named: false },
-            code: 0,
+            error: None,
             lanes: Vec::new(),
             count: 0,
             former: VecDeque::new(),

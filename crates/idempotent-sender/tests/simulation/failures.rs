@@ -21,7 +21,7 @@ pub(crate) struct SearchKey {
     stamp: Stamp,
     /// The record's sequence number.
     sequence: i32,
-    topic_uuid: TopicUuid,
+    topic_uuid: Option<TopicUuid>,
     pub(crate) from: i64,
 }
 
@@ -37,7 +37,7 @@ impl SearchKey {
     ) -> bool {
         let same_stamp = self.stamp.producer_id == entry.producer_id && self.stamp.epoch == entry.epoch;
         let same_sequence = self.sequence == Sequence::wrapping(entry.first).advance(index).number();
-        let same_topic = self.topic_uuid == uuid(topic_of(partition), incarnation);
+        let same_topic = self.topic_uuid == Some(uuid(topic_of(partition), incarnation));
         let is_ahead = is_cut || self.from <= entry.base_offset + i64::from(index);
         same_stamp && same_sequence && same_topic && is_ahead
     }

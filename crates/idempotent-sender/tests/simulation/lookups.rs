@@ -60,10 +60,10 @@ impl World {
     }
 
     /// Returns whether the broker confirms that it leads the partition, under the given epoch if any (ListOffsets).
-    pub(crate) fn confirms_leader(&self, leader: &BrokerAddress, partition: PartitionId, epoch: i32) -> bool {
+    pub(crate) fn confirms_leader(&self, leader: &BrokerAddress, partition: PartitionId, epoch: Option<i32>) -> bool {
         let broker = leader.id.0 as usize - 1;
         let view = self.brokers[broker].views[model_partition(partition)];
-        let leads = view.exists && view.leader == Some(broker) && (epoch < 0 || epoch == view.epoch);
+        let leads = view.exists && view.leader == Some(broker) && epoch.is_none_or(|epoch| epoch == view.epoch);
         leads && self.brokers[broker].runs() && !self.partitions[model_partition(partition)].replicas[broker].offline
     }
 

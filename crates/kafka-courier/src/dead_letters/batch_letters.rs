@@ -113,7 +113,7 @@ fn letter(failed: &FailedBatch<'_>, clocks: Clocks, position: u32) -> Letter {
     };
     letter.retriable = failure.reason.is_retriable();
     letter.attempt_count = failure.attempts;
-    letter.topic_id = (failure.topic_uuid != [0; 16]).then(|| Uuid::from_bytes(failure.topic_uuid));
+    letter.topic_id = failure.topic_uuid.map(Uuid::from_bytes);
     letter.search_from = failure.search_from;
     if let Some(stamp) = failure.stamp {
         letter.producer_id = Some(stamp.producer_id);

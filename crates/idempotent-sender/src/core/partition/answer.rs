@@ -23,10 +23,10 @@ use super::retry::HeadDoubt;
 use super::stamps::EpochMove;
 use super::unknown::lies_before;
 
-/// Returns the offset of the record that follows `records_before` records of an accepted attempt, or -1 if the answer
-/// has no offset.
-fn offset_after(answer: &PartAnswer, records_before: u32) -> i64 {
-    if answer.base_offset < 0 { -1 } else { answer.base_offset + i64::from(records_before) }
+/// Returns the offset of the record that follows `records_before` records of an accepted attempt, if the answer has an
+/// offset.
+fn offset_after(answer: &PartAnswer, records_before: u32) -> Option<i64> {
+    (answer.base_offset >= 0).then(|| answer.base_offset + i64::from(records_before))
 }
 
 /// Returns the rejected records of an answer with their messages, by their index in the submitted batch.
@@ -347,7 +347,7 @@ impl<T: Clone> PartitionSender<T> {
     fn correct_attempt(&mut self, request: RequestId, answer: &PartAnswer, cx: &mut Context<'_, T>) -> Option<Stamp> {
         let mut last = None;
         for (failed, attempt) in self.unknown_batches.take_attempted(request) {
-            let base_offset = Some(offset_after(answer, attempt.records_before)).filter(|offset| *offset >= 0);
+            let base_offset = offset_after(answer, attempt.records_before);
             last = failed.stamp;
             cx.out.counters.corrections += 1;
             cx.out.actions.push_back(Action::Correct { token: failed.token, records: failed.records, base_offset });

@@ -157,7 +157,7 @@ impl<T: Clone> PartitionSender<T> {
                 |batch: &LoggedBatch| Some((batch.offset_of(ours.base_sequence, count)?, batch.log_append_time));
             if let Some((offset, time)) = batches.iter().find_map(found) {
                 cx.out.counters.found_in_log += u64::from(flight.proof == Proof::None);
-                flight.prove(Proof::At(offset, time));
+                flight.prove(Proof::At(Some(offset), time));
             }
         }
         if self.window.front().is_some_and(|head| head.proof != Proof::None) {

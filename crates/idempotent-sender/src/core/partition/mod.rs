@@ -228,7 +228,7 @@ impl<T: Clone> PartitionSender<T> {
     }
 
     /// Adopts the topic id in metadata that was requested at `requested_at`.
-    pub(crate) fn on_topic_id(&mut self, uuid: TopicUuid, requested_at: Instant) {
+    pub(crate) fn on_topic_id(&mut self, uuid: Option<TopicUuid>, requested_at: Instant) {
         self.topic.learn_id(uuid, requested_at);
     }
 
@@ -299,7 +299,7 @@ impl<T: Clone> PartitionSender<T> {
 
     fn settle_delivered(&mut self, flight: Flight<T>, cx: &mut Context<'_, T>) {
         let (base_offset, log_append_time) = match flight.proof {
-            Proof::At(offset, time) => (Some(offset).filter(|offset| *offset >= 0), time),
+            Proof::At(offset, time) => (offset, time),
             Proof::None | Proof::Written => (None, None),
         };
         if let Some(base) = base_offset {

@@ -157,7 +157,7 @@ fn four_failures_allow_older_epoch() {
 fn recreated_topic_clears_leader_failures() {
     let mut bench = PartitionBench::new(Config::default());
     (0..3).for_each(|_| bench.partition.doubt_leader());
-    let latest = RecreatedMetadata { uuid: [2; 16], leader: Some(BrokerId(2)), leader_epoch: Some(5) };
+    let latest = RecreatedMetadata { uuid: Some([2; 16]), leader: Some(BrokerId(2)), leader_epoch: Some(5) };
     let latest_metadata = Some(latest);
     bench.decide(|partition, cx| {
         partition.on_topic_recreated(RecreatedTopic { reason: Reason::Closed, removed: None, latest_metadata });
@@ -366,11 +366,11 @@ fn halves_have_consecutive_offsets() {
     let mut bench = PartitionBench::new(Config::default());
     bench.submit(0, 5);
     bench.send().unwrap();
-    bench.partition.window[0].prove(Proof::At(40, None));
+    bench.partition.window[0].prove(Proof::At(Some(40), None));
     let uids = [bench.out.new_uid(), bench.out.new_uid()];
     let [front, back] = bench.partition.window[0].split(uids).unwrap().unwrap();
     let skipped = i64::from(front.records.len());
-    assert_eq!((front.proof, back.proof), (Proof::At(40, None), Proof::At(40 + skipped, None)));
+    assert_eq!((front.proof, back.proof), (Proof::At(Some(40), None), Proof::At(Some(40 + skipped), None)));
     assert_eq!(front.charge + back.charge, bench.partition.window[0].charge);
 }
 
@@ -422,7 +422,7 @@ fn old_records_end_pipelining() {
 #[test]
 fn unknown_verdict_has_search_offset() {
     let mut bench = PartitionBench::new(Config::default());
-    bench.partition.on_topic_id([9; 16], bench.now);
+    bench.partition.on_topic_id(Some([9; 16]), bench.now);
     (0..2).for_each(|ordinal| bench.submit(ordinal, 3));
     let first = bench.send().unwrap();
     bench.accept(first, 40);
@@ -431,5 +431,5 @@ fn unknown_verdict_has_search_offset() {
     let (_, verdict) = bench.verdicts().pop().unwrap();
     let Verdict::Failed(failure) = verdict else { panic!("{verdict:?}") };
     assert_eq!((failure.outcome, failure.stamp), (FailedOutcome::Unknown, Some(stamp)));
-    assert_eq!((failure.search_from, failure.topic_uuid), (Some(43), [9; 16]));
+    assert_eq!((failure.search_from, failure.topic_uuid), (Some(43), Some([9; 16])));
 }

@@ -26,7 +26,7 @@ pub(crate) struct RecreatedTopic {
 /// The partition of a recreated topic in metadata.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct RecreatedMetadata {
-    pub(crate) uuid: TopicUuid,
+    pub(crate) uuid: Option<TopicUuid>,
     pub(crate) leader: Option<BrokerId>,
     pub(crate) leader_epoch: Option<i32>,
 }
@@ -86,7 +86,7 @@ impl TopicLife {
 
     /// Adopts the topic id in metadata that was requested at `requested_at`. Metadata that was requested before the
     /// leader denied the id may be out of date, so it ends the block only if it names another id.
-    pub(super) fn learn_id(&mut self, uuid: TopicUuid, requested_at: Instant) {
+    pub(super) fn learn_id(&mut self, uuid: Option<TopicUuid>, requested_at: Instant) {
         let is_another = self.log.topic_uuid != uuid;
         self.log.topic_uuid = uuid;
         self.id_denied = self.id_denied.filter(|denied_at| requested_at < *denied_at && !is_another);
@@ -126,7 +126,7 @@ impl TopicLife {
     }
 
     /// Starts the life of the recreated topic. `missing` is why it does not have this partition, if it does not.
-    pub(super) fn start(&mut self, uuid: TopicUuid, missing: Option<Reason>) {
+    pub(super) fn start(&mut self, uuid: Option<TopicUuid>, missing: Option<Reason>) {
         self.presence = missing.map_or(TopicPresence::Present, TopicPresence::Missing);
         self.id_denied = None;
         self.log = TargetLog { topic_uuid: uuid, acknowledged_to: None };

@@ -34,7 +34,6 @@ impl<T: Clone> Sender<T> {
         let Some(leader) = self.cluster.broker(id).map(|broker| broker.address().clone()) else {
             return self.fail_lookup(now, partition, look, &target);
         };
-        let leader_epoch = leader_epoch.unwrap_or(-1);
         self.out.actions.push_back(match target {
             LookupTarget::Producer(producer_id) => {
                 Action::LookUpState(StateLookup { partition, topic, leader, leader_epoch, look, producer_id })

@@ -159,9 +159,8 @@ impl<T: Clone> Sender<T> {
     fn learn_topic(&mut self, now: Instant, requested_at: Instant, found: TopicMetadata) {
         let Some(id) = self.topics.id(&found.name) else { return };
         let Some(topic) = self.topics.get_mut(id) else { return };
-        topic.code = found.code;
-        if found.code != 0 {
-            let code = ErrorCode(found.code);
+        topic.error = Some(found.code).filter(|code| *code != 0).map(ErrorCode);
+        if let Some(code) = topic.error {
             if matches!(topic.state, TopicState::Pending(_)) && !code.is_retriable() {
                 self.fail_topic(id);
             }
@@ -170,7 +169,7 @@ impl<T: Clone> Sender<T> {
         if found.partitions.is_empty() {
             return; // equals a missing topic: it is requested again
         }
-        let id_change = topic.learn_uuid(found.uuid);
+        let id_change = topic.learn_uuid(Some(found.uuid).filter(|uuid| *uuid != [0; 16]));
         if id_change == TopicIdChange::Former {
             return;
         }
@@ -235,12 +234,12 @@ impl<T: Clone> Sender<T> {
 
     fn fail_topic(&mut self, id: TopicId) {
         let Some(topic) = self.topics.get(id) else { return };
-        let reason = match topic.code {
-            0 => {
+        let reason = match topic.error {
+            None => {
                 let why = self.metadata.last_failure().cloned();
                 Reason::NotAvailable(why.unwrap_or_else(|| "no broker answered for the topic in time".into()))
             }
-            code => Reason::Broker { code: ErrorCode(code), message: None },
+            Some(code) => Reason::Broker { code, message: None },
         };
         self.fail_topic_for(id, reason);
     }

@@ -78,7 +78,7 @@ impl<T: Clone> Sender<T> {
             Some(TopicState::Failed) => {
                 if let Some(topic) = self.topics.get_mut(id) {
                     topic.state = pending;
-                    topic.code = 0;
+                    topic.error = None;
                 }
                 self.timers.set(now + self.config.metadata_timeout, Timer::Topic(id));
                 self.want_unknown_topic(now, id);
