@@ -23,7 +23,7 @@ const BUSY_BYTES: usize = 512 << 10;
 
 /// The brokers that the cluster named, and the connections to them.
 #[derive(Debug)]
-pub(crate) struct Cluster {
+pub(crate) struct KnownCluster {
     brokers: BTreeMap<BrokerId, KnownBroker>,
     conns: BTreeMap<ConnId, BrokerConn>,
     /// Brokers to which something may be sent.
@@ -32,7 +32,7 @@ pub(crate) struct Cluster {
     next_request: u64,
 }
 
-impl Cluster {
+impl KnownCluster {
     pub(crate) fn new() -> Self {
         Self { brokers: BTreeMap::new(), conns: BTreeMap::new(), dirty: Vec::new(), next_conn: 0, next_request: 0 }
     }

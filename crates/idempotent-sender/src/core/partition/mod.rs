@@ -20,20 +20,23 @@
 //! | [`PartitionStamps`] | *unassigned*, or *assigned*: with or without a gap, and the number of fences |
 //!
 //! ```text
-//!                 metadata, hint                 accepted
-//!   no leader ──────────────────► one in flight ──────────► pipelining
-//!       ▲                           │ ▲     ▲                   │
-//!       │ metadata without leader   │ │     └───────────────────┤ error, lost answer, new leader,
-//!       └───────────────────────────┤ │                         │ new epoch, old records, a minute
-//!                                   │ │                         │
-//!        error, lost answer ────────┤ │ end of the backoff      │
-//!                                   ▼ │                         │
-//!                              backing off ◄──── looking up ◄───┘ error with an earlier open attempt
+//!                metadata, hint                 acceptance
+//!   no leader ─────────────────► one in flight ────────────► pipelining
+//!       ▲                          │  ▲    ▲                     │
+//!       │ metadata: no leader      │  │    └─────────────────────┤ new leader, epoch or topic id,
+//!       └──────────────────────────┤  │                          │ old records, a minute
+//!                                  │  │ end of the backoff       │
+//!            error, lost answer    │  │                          │ error, lost answer
+//!                                  ▼  │                          │
+//!                                backing off ◄───────────────────┤
+//!                                     ▲                          │
+//!                   result is unclear │                          │ refused, and an earlier attempt is open
+//!                                looking up ◄────────────────────┘
 //!
-//!             all answered, or                      metadata: topic recreated
-//!   present ◄────────────────── recreated ◄──────── present, missing
+//!               all answered                 metadata: recreated
+//!   present ◄────────────────── recreated ◄──────────────────────── present, missing
 //!                                   │
-//!                                   └─────────────► missing: the new topic has fewer partitions
+//!                                   └─────► missing, if the new topic has fewer partitions
 //!
 //!              first batch                    batch failed as unknown
 //!   unassigned ───────────► assigned, no gap ◄───────────────────────► assigned, gap
@@ -54,8 +57,8 @@
 //! | assigned | any | any | any | | window and unconfirmed have its id and epoch, in the order of their sequences |
 //! | gap | any | any | any | assigned | nothing new is stamped |
 //!
-//! A gap or a fence without a producer id, pipelining without an acceptance, two lookups, and a recreated topic without
-//! this partition that is already present cannot be represented.
+//! The types exclude: a gap or a fence without a producer id, pipelining without an acceptance, two lookups, and a topic
+//! that is both recreated and missing.
 
 mod answer;
 mod consistency;

@@ -19,7 +19,7 @@ use std::time::Instant;
 use kafka_courier_client::{PartitionId, Reason, TopicId};
 
 use super::backoff::JitterRng;
-use super::cluster::Cluster;
+use super::cluster::KnownCluster;
 use super::config::{Config, ConfigError};
 use super::effects::{Context, Counters, Effects};
 use super::lane::PartitionLane;
@@ -37,7 +37,7 @@ pub struct Sender<T> {
     jitter: JitterRng,
     out: Effects<T>,
     topics: KnownTopics<T>,
-    cluster: Cluster,
+    cluster: KnownCluster,
     metadata: MetadataRequests,
     producer_ids: ProducerIds,
     timers: Timers,
@@ -60,7 +60,7 @@ impl<T: Clone> Sender<T> {
             config,
             out: Effects::new(),
             topics: KnownTopics::new(),
-            cluster: Cluster::new(),
+            cluster: KnownCluster::new(),
             metadata: MetadataRequests::default(),
             producer_ids: ProducerIds::new(),
             timers: Timers::default(),

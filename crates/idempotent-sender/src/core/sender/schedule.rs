@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use kafka_courier_client::{BrokerId, PartitionId, ProducePart, Reason};
 
-use super::super::cluster::{Cluster, InFlightRequest};
+use super::super::cluster::{InFlightRequest, KnownCluster};
 use super::super::effects::Context;
 use super::super::ids::{ConnId, RequestId};
 use super::super::lane::ReadyPartition;
@@ -194,7 +194,7 @@ impl<T: Clone> Sender<T> {
         let Some(conn) = self.cluster.conn_mut(id) else { return };
         self.out.actions.push_back(Action::Send { conn: id, request: request.id, parts });
         conn.push_request(request, now);
-        let (broker, busy) = (conn.broker(), Cluster::is_busy(conn, &self.config));
+        let (broker, busy) = (conn.broker(), KnownCluster::is_busy(conn, &self.config));
         self.arm_conn(id);
         if busy {
             self.connect_another(broker, now);
