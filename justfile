@@ -48,9 +48,10 @@ audit:
 docs:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
-# Write the tables in docs/CONFIGURATION.md and docs/OPERATIONS.md from the code
+# Write the tables in docs/CONFIGURATION.md, docs/EVENTS.md and docs/OPERATIONS.md from the code
 config-docs:
-    UPDATE_DOCS=1 cargo test -q -p kafka-courier --test configuration_doc --test metrics_doc
+    UPDATE_DOCS=1 cargo test -q -p kafka-courier -p kafka-courier-event-model \
+        --test configuration --test events --test observability document
 
 # Run the concurrent parts through random schedules of threads (shuttle)
 shuttle:
@@ -59,6 +60,10 @@ shuttle:
 # Run kcat and the Java client on the test broker, and courier on librdkafka's mock cluster (needs kcat, JDK 17, Python 3)
 test-interop:
     tests/interop/run
+
+# Follow "Adding an event type" in CONTRIBUTING.md in a copy of the project
+recipe:
+    .ci/recipe
 
 # Measure the gaps in delivery that faults cause, beside Kafka's Java producer: medians of five runs (half an hour)
 gaps *args:

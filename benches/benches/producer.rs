@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use kafka_courier::{Compression, Delivery, KafkaProducer, ProducerRecord};
-use kafka_courier_benches::{RECORDS, keys, values};
+use kafka_courier_benches::{RECORDS, keys, sink, values};
 use kafka_courier_test_broker::{TestCluster, TopicSpec};
 use tokio::runtime::{Builder, Runtime};
 
@@ -26,8 +26,8 @@ fn record<'a>(key: &'a [u8], value: &'a [u8]) -> ProducerRecord<'a> {
 /// Awaits verdicts that are already known.
 fn completion(criterion: &mut Criterion) {
     let (runtime, keys, values) = (runtime(), keys(RECORDS), values(RECORDS));
-    let built = runtime.block_on(async { KafkaProducer::builder().flush_messages(100).build() }).unwrap();
-    let producer = built.into_sink("t", 1).unwrap();
+    let builder = KafkaProducer::builder().flush_messages(100);
+    let producer = runtime.block_on(async { sink(builder, "t", 1) }).unwrap();
     let publish = || {
         let sent = keys.iter().zip(&values).map(|(key, value)| producer.try_send(&record(key, value)).unwrap());
         let deliveries: Vec<Delivery> = sent.collect();

@@ -3,8 +3,10 @@
 
 mod core_stage;
 mod records;
+mod sink;
 mod stages;
 
 pub use core_stage::CoreStage;
 pub use records::{VALUE_LEN, api_request, keys, limits, values};
+pub use sink::sink;
 pub use stages::{RECORDS, Stage, all};

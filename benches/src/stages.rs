@@ -15,6 +15,7 @@ use kafka_courier_batcher::{
 
 use crate::core_stage::CoreStage;
 use crate::records::{VALUE_LEN, api_request, keys, limits, values};
+use crate::sink::sink;
 
 /// Records per round.
 pub const RECORDS: usize = 1000;
@@ -168,8 +169,7 @@ impl Sink {
     fn new(compression: Compression) -> Result<Self, Box<dyn Error>> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let builder = KafkaProducer::builder().flush_messages(BATCH).compression(compression);
-        let producer =
-            runtime.block_on(async { builder.build() })?.into_sink("t", 1).ok_or("the producer is already cloned")?;
+        let producer = runtime.block_on(async { sink(builder, "t", 1) })?;
         Ok(Self { runtime, producer, deliveries: Vec::with_capacity(RECORDS) })
     }
 

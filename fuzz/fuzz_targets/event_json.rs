@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use kafka_courier_event_model::{
-    AnyEvent, ApiError, ApiRequest, Envelope, Event, EventData, SystemAlert, UserLoggedIn, UserLoggedOut,
+    AnyEvent, ApiError, ApiRequest, BUILT_IN, Envelope, Event, EventData, SystemAlert, UserLoggedIn, UserLoggedOut,
     UserRegistered, UserTokenRefreshed,
 };
 use libfuzzer_sys::fuzz_target;
@@ -25,6 +25,12 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(encode(&again), json);
     keyed(event.clone(), "a \"key\"\u{0}");
     keyed(event.clone(), "");
+    for built_in in BUILT_IN {
+        let Ok(typed) = built_in.decode(&event) else { continue };
+        let again = AnyEvent::from_json(&encode(&typed)).expect("our own event can be read");
+        let again = built_in.decode(&again).expect("our own event keeps its type");
+        assert_eq!((again.id(), again.key()), (typed.id(), typed.key()));
+    }
     typed::<UserLoggedIn>(&event, |_| true);
     typed::<UserLoggedOut>(&event, |_| true);
     typed::<UserRegistered>(&event, |_| true);

@@ -3,42 +3,42 @@
 //! Rules:
 //! - The id identifies an event. The contents are compared as JSON, regardless of the order of fields.
 //! - The order within a key follows the running number that `courier sample` gives each event.
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::BufRead;
+use std::sync::LazyLock;
 
 use anyhow::{Context, Result, bail, ensure};
+use kafka_courier::events::{BUILT_IN, BuiltIn};
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::cluster::Cluster;
 use crate::dump::DumpedRecord;
 
-/// The default topics, in the order in which the ledger numbers them.
-pub const TOPICS: [&str; 6] =
-    ["user-events", "auth-events", "api-events", "error-events", "system-events", "default-events"];
+/// The default topics, in the order in which the ledger numbers them. The last one is the topic of types that are not
+/// built in.
+pub static TOPICS: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
+    let mut topics: Vec<_> = BUILT_IN.iter().map(|built_in| built_in.default_topic).collect();
+    topics.push("default-events");
+    let mut seen = HashSet::new();
+    topics.retain(|topic| seen.insert(*topic));
+    topics
+});
+
+fn built_in(event_type: &str) -> Option<&'static BuiltIn> {
+    BUILT_IN.iter().find(|built_in| built_in.event_type == event_type)
+}
 
 /// Returns the default topic of an event type.
 #[must_use]
 pub fn default_topic(event_type: &str) -> &'static str {
-    match event_type {
-        "user.logged_in" | "user.registered" | "user.logged_out" => "user-events",
-        "user.token_refreshed" => "auth-events",
-        "api.request" => "api-events",
-        "api.error" => "error-events",
-        "system.alert" => "system-events",
-        _ => "default-events",
-    }
+    built_in(event_type).map_or("default-events", |built_in| built_in.default_topic)
 }
 
 /// Returns the field of `data` that is the record key of an event type.
 fn key_field(event_type: &str) -> Option<&'static str> {
-    match event_type {
-        "user.logged_in" | "user.registered" | "user.logged_out" | "user.token_refreshed" => Some("user_id"),
-        "api.request" | "api.error" => Some("request_id"),
-        "system.alert" => Some("service"),
-        _ => None,
-    }
+    built_in(event_type).map(|built_in| built_in.key_field)
 }
 
 /// The position of a record in the log.
@@ -71,7 +71,7 @@ impl Ledger {
     /// # Errors
     /// Fails if a line is no event, or if two events have the same id.
     pub fn read(mut events: impl BufRead, topic: Option<&str>) -> Result<Self> {
-        let topics = topic.map_or_else(|| TOPICS.map(String::from).to_vec(), |one| vec![one.to_owned()]);
+        let topics = topic.map_or_else(|| TOPICS.iter().map(ToString::to_string).collect(), |one| vec![one.to_owned()]);
         let mut ledger = Self { topics, entries: HashMap::new() };
         let mut line = String::new();
         while events.read_line(&mut line)? > 0 {

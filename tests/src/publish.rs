@@ -42,7 +42,7 @@ pub struct CheckedRun {
 /// # Errors
 /// Fails if the cluster refuses a topic.
 pub fn create_topics(cluster: &Cluster, partitions: u32, replication: u32) -> Result<()> {
-    for topic in TOPICS {
+    for topic in TOPICS.iter() {
         cluster.create_topic(topic, partitions, replication, &[])?;
     }
     Ok(())

@@ -1,4 +1,6 @@
 //! Three real brokers, replication 3, and production settings against the brokers' default limits.
+//!
+//! The test has its own file, because it measures memory like `kafka_million`.
 use kafka_courier_tests::batches::BatchLimits;
 use kafka_courier_tests::cluster::Cluster;
 use kafka_courier_tests::publish::{MESSAGE_MAX_BYTES, PublishJob, create_topics};

@@ -59,7 +59,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 async fn main() -> Result<(), Box<dyn Error>> {
     let sink = || -> Result<KafkaProducer, Box<dyn Error>> {
         let builder = KafkaProducer::builder().flush_messages(1000).buffer_memory(256 << 20);
-        Ok(builder.build()?.into_sink("t", PARTITIONS).ok_or("the producer is already cloned")?)
+        Ok(kafka_courier_benches::sink(builder, "t", PARTITIONS)?)
     };
     let (one, other) = (sink()?, sink()?);
     let ways = [("1", vec![&one]), ("2", vec![&one, &one]), ("2, a producer each", vec![&one, &other])];

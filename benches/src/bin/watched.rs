@@ -73,8 +73,7 @@ fn send(producer: &KafkaProducer, keys: &[Vec<u8>], values: &[Vec<u8>], topic: &
 
 /// Runs a producer that discards its batches.
 fn sink(runtime: &tokio::runtime::Runtime, rounds: u32) -> Outcome<()> {
-    let producer =
-        runtime.block_on(async { builder().build() })?.into_sink("t", 1).ok_or("the producer is already cloned")?;
+    let producer = runtime.block_on(async { kafka_courier_benches::sink(builder(), "t", 1) })?;
     let (keys, values) = (keys(RECORDS), values(RECORDS));
     for _ in 0..rounds {
         send(&producer, &keys, &values, "t")?;

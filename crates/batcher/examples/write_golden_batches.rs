@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a tool for developers: a failure is a panic")]
 
 #[allow(dead_code, reason = "the tests use more of it")]
-#[path = "../tests/cases/mod.rs"]
+#[path = "../tests/batches/cases.rs"]
 mod cases;
 
 use std::path::PathBuf;

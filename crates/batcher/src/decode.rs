@@ -5,11 +5,9 @@
 //!  - No memory is reserved by a length from the input.
 //!  - Inconsistent input is an error.
 
+use crate::decode_error::DecodeError;
 use crate::header::{CRC_END, HEADER_LEN, LENGTH_END, MAGIC};
-use crate::records::Records;
-use crate::snappy;
 use crate::stamp::Stamp;
-use std::borrow::Cow;
 
 const CODEC_MASK: i16 = 0b111;
 const LOG_APPEND_TIME: i16 = 1 << 3;
@@ -44,7 +42,7 @@ pub struct BatchView<'a> {
     /// Record count in the header.
     pub record_count: u32,
     bytes: &'a [u8],
-    body: &'a [u8],
+    pub(crate) body: &'a [u8],
 }
 
 fn at<const N: usize>(header: &[u8; HEADER_LEN], start: usize) -> [u8; N] {
@@ -137,67 +135,4 @@ impl<'a> BatchView<'a> {
             base_sequence: self.base_sequence,
         })
     }
-
-    /// Decompresses the records to at most `max_uncompressed` bytes. Uncompressed records are borrowed.
-    ///
-    /// # Errors
-    /// Returns [`DecodeError::UnsupportedCodec`], [`DecodeError::Snappy`] or [`DecodeError::TooLarge`]. The iterator
-    /// reports errors within records.
-    pub fn records(&self, max_uncompressed: usize) -> Result<Records<'a>, DecodeError> {
-        let body = match self.codec() {
-            _ if self.record_count == 0 && self.body.is_empty() => Cow::Borrowed(self.body),
-            0 if self.body.len() > max_uncompressed => {
-                return Err(DecodeError::TooLarge { max: max_uncompressed });
-            }
-            0 => Cow::Borrowed(self.body),
-            2 => Cow::Owned(snappy::decompress(self.body, max_uncompressed)?),
-            other => return Err(DecodeError::UnsupportedCodec(other)),
-        };
-        Ok(Records::new(self, body))
-    }
-}
-
-/// Why bytes cannot be decoded as a record batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum DecodeError {
-    /// The input ends within the batch.
-    #[error("the input ends within a record batch")]
-    Truncated,
-    /// The batch's length is smaller than its header.
-    #[error("the record batch's length is smaller than its header")]
-    BadLength,
-    /// The batch has another format than v2.
-    #[error("record batch format {0} is not supported: only format 2 is")]
-    UnsupportedMagic(i8),
-    /// The batch is compressed with another codec than snappy.
-    #[error("compression codec {0} is not supported: only none (0) and snappy (2) are")]
-    UnsupportedCodec(u8),
-    /// The record count is negative or exceeds the batch's range of offsets.
-    #[error("the record batch's record count is negative or exceeds its range of offsets")]
-    BadCount,
-    /// The uncompressed records exceed the caller's bound.
-    #[error("the records exceed {max} bytes uncompressed")]
-    TooLarge {
-        /// The caller's bound, in bytes.
-        max: usize,
-    },
-    /// The compressed bytes are neither framed nor raw snappy.
-    #[error("the records are neither framed nor raw snappy")]
-    Snappy,
-    /// A varint exceeds its type.
-    #[error("a varint in a record exceeds its type")]
-    BadVarint,
-    /// A length or count within a record is negative or exceeds the record.
-    #[error("a length or count within a record is negative or exceeds the record")]
-    BadRecord,
-    /// Extra bytes follow a record's last field or the last record.
-    #[error("extra bytes follow a record")]
-    TrailingBytes,
-    /// Offsets within the batch do not rise, or exceed the last offset.
-    #[error("the offsets within the record batch do not rise, or exceed its last offset")]
-    BadOffset,
-    /// A record header's key is not UTF-8.
-    #[error("a record header's key is not UTF-8")]
-    BadHeaderKey,
 }

@@ -27,6 +27,7 @@
 mod accumulator;
 mod buffer_pool;
 mod decode;
+mod decode_error;
 mod encoded;
 mod filled;
 mod header;
@@ -45,7 +46,8 @@ mod varint;
 
 pub use accumulator::{Accumulator, PushError, Pushed};
 pub use buffer_pool::BufferPool;
-pub use decode::{BatchView, DecodeError};
+pub use decode::BatchView;
+pub use decode_error::DecodeError;
 pub use encoded::EncodedBatch;
 pub use filled::{Filled, Sealed};
 pub use header::HEADER_LEN;

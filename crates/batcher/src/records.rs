@@ -5,8 +5,10 @@
 //!  - Iteration ends after the first error.
 //!  - Headers are collected one by one, so that a header count reserves no memory.
 
-use crate::decode::{BatchView, DecodeError};
+use crate::decode::BatchView;
+use crate::decode_error::DecodeError;
 use crate::record::{Header, Record};
+use crate::snappy;
 use crate::varint::{self, VarintError};
 use std::borrow::Cow;
 
@@ -18,6 +20,26 @@ pub struct Records<'a> {
     base_timestamp: i64,
     append_time: Option<i64>,
     last_offset_delta: i32,
+}
+
+impl<'a> BatchView<'a> {
+    /// Decompresses the records to at most `max_uncompressed` bytes. Uncompressed records are borrowed.
+    ///
+    /// # Errors
+    /// Returns [`DecodeError::UnsupportedCodec`], [`DecodeError::Snappy`] or [`DecodeError::TooLarge`]. The iterator
+    /// reports errors within records.
+    pub fn records(&self, max_uncompressed: usize) -> Result<Records<'a>, DecodeError> {
+        let body = match self.codec() {
+            _ if self.record_count == 0 && self.body.is_empty() => Cow::Borrowed(self.body),
+            0 if self.body.len() > max_uncompressed => {
+                return Err(DecodeError::TooLarge { max: max_uncompressed });
+            }
+            0 => Cow::Borrowed(self.body),
+            2 => Cow::Owned(snappy::decompress(self.body, max_uncompressed)?),
+            other => return Err(DecodeError::UnsupportedCodec(other)),
+        };
+        Ok(Records::new(self, body))
+    }
 }
 
 impl<'a> Records<'a> {

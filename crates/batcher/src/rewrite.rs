@@ -8,7 +8,8 @@
 
 use crate::accumulator::PushError;
 use crate::buffer_pool::BufferPool;
-use crate::decode::{BatchView, DecodeError};
+use crate::decode::BatchView;
+use crate::decode_error::DecodeError;
 use crate::encoded::EncodedBatch;
 use crate::header::HEADER_LEN;
 use crate::limits::{Compression, MAX_BYTES};

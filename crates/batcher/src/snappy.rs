@@ -9,7 +9,7 @@
 use std::cell::RefCell;
 
 use crate::buffer_pool::BufferPool;
-use crate::decode::DecodeError;
+use crate::decode_error::DecodeError;
 use crate::header::HEADER_LEN;
 
 /// Magic, then version 1 and lowest compatible version 1.

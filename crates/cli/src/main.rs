@@ -4,6 +4,7 @@
 //! - A command prints its result to standard output and everything else to standard error.
 //! - The exit code names the outcome (see `exit`).
 
+mod argument;
 mod config;
 mod demo;
 mod dlq;
@@ -26,6 +27,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use kafka_courier_event_model::validate_topic_name;
 
+use crate::argument::ArgumentError;
 use crate::exit::Exit;
 use crate::terminal::printable;
 
@@ -85,17 +87,17 @@ fn main() -> ExitCode {
 }
 
 /// Parses a topic's name on the command line.
-fn topic_name(name: &str) -> Result<String, String> {
+fn topic_name(name: &str) -> Result<String, ArgumentError> {
     validate_topic_name(name).map_err(|error| match usage::is_value(name) {
-        true => format!("topic: {error}"),
-        false => "topic: only a-z, A-Z, 0-9, '.', '_' and '-' are allowed, up to 249 characters".to_owned(),
+        true => ArgumentError::TopicName(error),
+        false => ArgumentError::HiddenTopicName,
     })?;
     Ok(name.to_owned())
 }
 
 /// Parses a number on the command line.
-fn whole_number<N: std::str::FromStr>(text: &str) -> Result<N, String> {
-    text.parse().map_err(|_| "expected a whole number, such as 100".to_owned())
+fn whole_number<N: std::str::FromStr>(text: &str) -> Result<N, ArgumentError> {
+    text.parse().map_err(|_| ArgumentError::NotANumber)
 }
 
 /// Prints each line of the text to standard error, with control characters escaped. A text has several lines if, for

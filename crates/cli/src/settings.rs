@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
 use clap::{Arg, Args, Command};
-use kafka_courier::{ConfigErrors, ConfigLoader, Endpoint, LoadedConfig, Secret};
+use kafka_courier::{ConfigErrors, ConfigLoader, Endpoint, EndpointError, LoadedConfig, Secret};
 
+use crate::argument::ArgumentError;
 use crate::exit::{CommandError, Exit};
 
 #[derive(Args, Clone, Debug)]
@@ -35,8 +36,8 @@ pub(crate) struct SettingsArgs {
     set: Vec<(String, Secret)>,
 }
 
-fn setting(text: &str) -> Result<(String, Secret), String> {
-    let (option, value) = text.split_once('=').ok_or("expected OPTION=VALUE, such as flush_timeout=5ms")?;
+fn setting(text: &str) -> Result<(String, Secret), ArgumentError> {
+    let (option, value) = text.split_once('=').ok_or(ArgumentError::NotASetting)?;
     Ok((option.trim().to_owned(), value.into()))
 }
 
@@ -44,20 +45,21 @@ fn setting(text: &str) -> Result<(String, Secret), String> {
 #[derive(Clone, Debug)]
 struct BrokerList(Vec<Endpoint>);
 
-fn brokers(text: &str) -> Result<BrokerList, String> {
+fn brokers(text: &str) -> Result<BrokerList, ArgumentError> {
     let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-    parts.map(str::parse).collect::<Result<_, _>>().map(BrokerList)
+    let brokers = parts.map(str::parse).collect::<Result<_, EndpointError>>()?;
+    Ok(BrokerList(brokers))
 }
 
 /// Parses an argument's value. Unlike clap's own error, the error does not show the value, which may be a secret.
 #[derive(Clone)]
-struct Unshown<T>(fn(&str) -> Result<T, String>);
+struct Unshown<T>(fn(&str) -> Result<T, ArgumentError>);
 
 impl<T: Clone + Send + Sync + 'static> TypedValueParser for Unshown<T> {
     type Value = T;
 
     fn parse_ref(&self, command: &Command, argument: Option<&Arg>, value: &OsStr) -> Result<T, clap::Error> {
-        let read = value.to_str().ok_or_else(|| "not UTF-8".to_owned()).and_then(self.0);
+        let read = value.to_str().ok_or(ArgumentError::NotUtf8).and_then(self.0);
         read.map_err(|why| {
             let name = argument.and_then(Arg::get_long).unwrap_or_default();
             clap::Error::raw(ErrorKind::ValueValidation, format!("invalid value for --{name}: {why}\n"))

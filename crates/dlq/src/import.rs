@@ -13,7 +13,6 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::letter::{Letter, LetterId, Outcome};
-use crate::store::{AppendError, DeadLetterStore, Held, Position};
 
 /// The treatment of letters that differ from the store's letters of the same ids.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
@@ -227,47 +226,10 @@ pub fn runs(letters: &[Letter]) -> Vec<&[Letter]> {
     runs
 }
 
-/// Imports letters by a store's other methods.
-pub(crate) fn import_with_other_methods(
-    store: &(impl DeadLetterStore + ?Sized),
-    letters: &[Letter],
-    treatment: Edited,
-) -> Result<Imported, AppendError> {
-    let mut imported = Imported::default();
-    for run in runs(letters) {
-        let ids: Vec<LetterId> = run.iter().map(|letter| letter.id).collect();
-        let (mut fresh, mut changed) = (Vec::new(), Vec::new());
-        for (letter, position) in run.iter().zip(store.find(&ids)?) {
-            let stored = match position {
-                Some(position) => store.scan(position.0.checked_sub(1).map(Position), 1)?,
-                None => Vec::new(),
-            };
-            let Some(stored) = stored.into_iter().find(|held| held.letter.id == letter.id) else {
-                fresh.push(letter.clone());
-                continue;
-            };
-            let taken = imported.count(letter.id, decide(&stored.letter, letter, treatment));
-            changed.extend(taken.map(|(letter, has_own_state)| Held {
-                letter,
-                imported: has_own_state || stored.imported,
-                ..stored
-            }));
-        }
-        if !changed.is_empty() {
-            store.update(&changed)?;
-        }
-        let appended = store.append(&fresh)?;
-        imported.taken += appended.taken;
-        imported.known += appended.known;
-        imported.dropped += appended.dropped;
-    }
-    Ok(imported)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{FileStore, MemoryStore};
+    use crate::{DeadLetterStore, FileStore, MemoryStore};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()

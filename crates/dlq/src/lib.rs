@@ -24,6 +24,8 @@
 
 mod connect;
 mod file;
+mod format_1;
+mod held;
 mod import;
 mod json;
 mod letter;
@@ -40,9 +42,11 @@ mod replay_guard;
 mod replay_state;
 mod selection;
 mod store;
+mod store_error;
 
 pub use connect::{open_or_reach, reach, read_or_reach};
 pub use file::{FileKind, FileStore, FileStoreOptions, OpenError, Publishing};
+pub use held::{Held, Position};
 pub use import::{Compared, Digest, Edited, Imported, edited, runs};
 pub use json::LetterError;
 pub use letter::{Header, Letter, LetterId, NotALetterId, Outcome, UnknownOutcome};
@@ -53,9 +57,8 @@ pub use remote::{RemoteStore, Service};
 pub use replay_guard::{BeginReplayError, ReplayGuard};
 pub use replay_state::{LETTER_FORMAT, ReplayState};
 pub use selection::Selection;
-pub use store::{
-    AppendError, Appended, DeadLetterStore, Held, Letters, Position, SCAN_BYTES, StoreError, StoreStats, letters, purge,
-};
+pub use store::{Appended, DeadLetterStore, Letters, SCAN_BYTES, StoreStats, letters, purge};
+pub use store_error::{AppendError, StoreError};
 
 /// The byte strings of letters.
 pub use bytes::Bytes;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::letter::LetterId;
-use crate::store::AppendError;
+use crate::store_error::AppendError;
 
 /// The limits of a store. The default is no limit.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]

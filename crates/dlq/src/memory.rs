@@ -10,11 +10,13 @@ use std::ops::Bound;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
+use crate::held::{Held, Position};
 use crate::letter::{Letter, LetterId};
 use crate::limits::{Limits, Overflow, Totals};
 use crate::loss_log;
 use crate::replay_guard::{BeginReplayError, ReplayGuard, ReplaySlot};
-use crate::store::{AppendError, Appended, DeadLetterStore, Held, Position, SCAN_BYTES, StoreError, StoreStats};
+use crate::store::{Appended, DeadLetterStore, SCAN_BYTES, StoreStats};
+use crate::store_error::{AppendError, StoreError};
 
 /// Dead letters in memory.
 #[derive(Debug, Default)]

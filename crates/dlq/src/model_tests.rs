@@ -8,10 +8,12 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 
 use crate::file::tests::{Disk, on_new_disk, reopen_disk};
+use crate::held::{Held, Position};
 use crate::letter::{Letter, LetterId};
 use crate::limits::{Limits, Overflow};
 use crate::memory::MemoryStore;
-use crate::store::{AppendError, Appended, DeadLetterStore, Held, Position, StoreError};
+use crate::store::{Appended, DeadLetterStore};
+use crate::store_error::{AppendError, StoreError};
 use crate::{FileStore, Uuid};
 
 #[derive(Clone, Debug)]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 
-use crate::store::StoreError;
+use crate::store_error::StoreError;
 
 /// The claim on a store for a replay, held until it is dropped.
 #[must_use = "the claim ends when the guard is dropped"]

@@ -6,16 +6,16 @@
 //! - Every method may block its thread.
 
 use std::fmt;
-use std::path::PathBuf;
-use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::held::{Held, Position};
 use crate::import::{self, Edited, Imported};
 use crate::letter::{Letter, LetterId};
 use crate::replay_guard::{BeginReplayError, ReplayGuard};
 use crate::selection::Selection;
+use crate::store_error::{AppendError, StoreError};
 
 /// Bytes that end a page of [`DeadLetterStore::scan`]. The letter that reaches them is the last one of the page.
 pub const SCAN_BYTES: u64 = 4 * 1024 * 1024;
@@ -52,7 +52,7 @@ pub trait DeadLetterStore: Send + Sync + fmt::Debug {
     /// # Errors
     /// See [`append`](Self::append).
     fn import_with(&self, letters: &[Letter], edited: Edited) -> Result<Imported, AppendError> {
-        import::import_with_other_methods(self, letters, edited)
+        import_with_other_methods(self, letters, edited)
     }
 
     /// Returns the letters after the position `after` in the order of arrival: at most `limit`, and fewer if they reach
@@ -100,36 +100,6 @@ pub trait DeadLetterStore: Send + Sync + fmt::Debug {
     fn begin_replay(&self) -> Result<ReplayGuard, BeginReplayError>;
 }
 
-/// A letter's position in its store. Positions grow in the order of arrival and are never reused.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Position(pub u64);
-
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
-    }
-}
-
-/// A letter in a store.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Held {
-    /// The letter's position.
-    pub position: Position,
-    /// The letter.
-    pub letter: Letter,
-    /// Whether the letter was [imported](DeadLetterStore::import) and still has the data of its former producer.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub imported: bool,
-}
-
-impl Held {
-    /// Creates a letter that this store's own producers wrote.
-    pub fn new(position: Position, letter: Letter) -> Self {
-        Self { position, letter, imported: false }
-    }
-}
-
 /// The result of an append.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct Appended {
@@ -162,89 +132,6 @@ pub struct StoreStats {
     pub refused: u64,
     /// Why the store cannot be written at present.
     pub latched: Option<String>,
-}
-
-/// Why letters were refused. No letter was taken.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum AppendError {
-    /// The store is full, and its policy is to refuse letters.
-    #[error(
-        "the dead-letter store {store} is full with {letters} dead letters of {bytes} bytes: replay or purge some, or raise its limits"
-    )]
-    Full {
-        /// The store.
-        store: String,
-        /// Letters in the store.
-        letters: u64,
-        /// Bytes of the letters.
-        bytes: u64,
-    },
-    /// One letter alone exceeds the limit of bytes. The store may take the others without it.
-    #[error(
-        "dead letter {id} takes {bytes} bytes, over the limit of {limit} of the dead-letter store {store}: raise the limit"
-    )]
-    TooLarge {
-        /// The store.
-        store: String,
-        /// The letter.
-        id: LetterId,
-        /// The letter's bytes.
-        bytes: u64,
-        /// The store's limit, in bytes.
-        limit: u64,
-    },
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// Why an operation of a store failed.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StoreError {
-    /// Reading or writing failed.
-    #[error("{}: {error}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The operating system's error.
-        error: Arc<std::io::Error>,
-    },
-    /// An earlier attempt failed, and the store pauses before the next one.
-    #[error("{}: {reason} (since {since}): the store tries again after a pause", path.display())]
-    Latched {
-        /// The file.
-        path: PathBuf,
-        /// The failure.
-        reason: Arc<str>,
-        /// Time of the first failure.
-        since: Timestamp,
-    },
-    /// The file's content was altered.
-    #[error("{} is damaged: {reason}", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// The damage.
-        reason: String,
-    },
-    /// A letter cannot be encoded as JSON.
-    #[error("dead letter {id}: {reason}")]
-    Letter {
-        /// The letter.
-        id: LetterId,
-        /// The reason.
-        reason: String,
-    },
-    /// The service that holds the store failed, or did not answer.
-    #[error("the service that holds {store}: {reason}")]
-    Service {
-        /// The store.
-        store: String,
-        /// The service's error, or the connection's.
-        reason: String,
-    },
 }
 
 /// Returns the store's selected letters in the order of arrival, read in pages. Letters that arrive during the iteration are
@@ -316,4 +203,41 @@ pub fn purge(store: &dyn DeadLetterStore, selection: &Selection) -> Result<usize
         }
         removed += store.remove(&page)?;
     }
+}
+
+/// Imports letters by a store's other methods.
+fn import_with_other_methods(
+    store: &(impl DeadLetterStore + ?Sized),
+    letters: &[Letter],
+    treatment: Edited,
+) -> Result<Imported, AppendError> {
+    let mut imported = Imported::default();
+    for run in import::runs(letters) {
+        let ids: Vec<LetterId> = run.iter().map(|letter| letter.id).collect();
+        let (mut fresh, mut changed) = (Vec::new(), Vec::new());
+        for (letter, position) in run.iter().zip(store.find(&ids)?) {
+            let stored = match position {
+                Some(position) => store.scan(position.0.checked_sub(1).map(Position), 1)?,
+                None => Vec::new(),
+            };
+            let Some(stored) = stored.into_iter().find(|held| held.letter.id == letter.id) else {
+                fresh.push(letter.clone());
+                continue;
+            };
+            let taken = imported.count(letter.id, import::decide(&stored.letter, letter, treatment));
+            changed.extend(taken.map(|(letter, has_own_state)| Held {
+                letter,
+                imported: has_own_state || stored.imported,
+                ..stored
+            }));
+        }
+        if !changed.is_empty() {
+            store.update(&changed)?;
+        }
+        let appended = store.append(&fresh)?;
+        imported.taken += appended.taken;
+        imported.known += appended.known;
+        imported.dropped += appended.dropped;
+    }
+    Ok(imported)
 }

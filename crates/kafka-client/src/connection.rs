@@ -262,7 +262,7 @@ async fn negotiate_versions(messenger: &mut Messenger<FrameStream>) -> Result<Ve
         messenger.override_version_ranges(api_versions_only(highest));
         let (code, ranges) = messenger.request(ApiVersionsRequest).await.map_err(VersionsError::Failed)?.0;
         match code {
-            0 => {
+            api_versions::NONE => {
                 messenger.override_version_ranges(version_ranges(&ranges));
                 return Ok(ranges);
             }

@@ -134,7 +134,7 @@ impl Control {
         request: MetadataRequest,
     ) -> Result<MetadataAnswer, Reason> {
         match timeout(self.timeout, connection.request(request)).await {
-            Ok(Ok(Metadata(answer))) if answer.code == 0 => {
+            Ok(Ok(Metadata(answer))) if answer.code == ErrorCode::NONE.0 => {
                 self.state.lock().await.known =
                     answer.cluster.brokers.iter().map(|broker| (broker.host.clone(), broker.port)).collect();
                 Ok(answer)

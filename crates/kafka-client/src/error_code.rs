@@ -6,11 +6,15 @@
 
 use std::fmt;
 
-/// An error code of the Kafka protocol (never 0, which is success).
+/// An error code of the Kafka protocol. The code of a failure is never [`NONE`](Self::NONE).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct ErrorCode(pub i16);
 
 impl ErrorCode {
+    /// Success.
+    pub const NONE: Self = Self(0);
+    /// The offset is not within the range of offsets maintained by the server.
+    pub(crate) const OFFSET_OUT_OF_RANGE: Self = Self(1);
     /// The server experienced an unexpected error when processing the request.
     pub const UNKNOWN_SERVER_ERROR: Self = Self(-1);
     /// This message has failed its CRC checksum, exceeds the valid size, has a null key for a compacted topic, or is

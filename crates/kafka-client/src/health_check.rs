@@ -106,7 +106,8 @@ fn check_topics(answer: &MetadataAnswer) -> Result<(), Unhealthy> {
         check_topic(topic)?;
     }
     for (topic, operations) in &answer.operations {
-        if operations & WRITE == 0 && answer.cluster.topics.iter().any(|found| found.name == *topic && found.code == 0)
+        if operations & WRITE == 0
+            && answer.cluster.topics.iter().any(|found| found.name == *topic && found.code == ErrorCode::NONE.0)
         {
             let (part, code) = (HealthPart::WriteAuthorization, ErrorCode::TOPIC_AUTHORIZATION_FAILED);
             let message =
@@ -120,7 +121,7 @@ fn check_topics(answer: &MetadataAnswer) -> Result<(), Unhealthy> {
 fn check_topic(topic: &TopicMetadata) -> Result<(), Unhealthy> {
     let code = ErrorCode(topic.code);
     let part = match code {
-        ErrorCode(0) => return Ok(()),
+        ErrorCode::NONE => return Ok(()),
         ErrorCode::TOPIC_AUTHORIZATION_FAILED => HealthPart::WriteAuthorization,
         _ => HealthPart::Metadata,
     };

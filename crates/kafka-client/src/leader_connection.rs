@@ -106,7 +106,7 @@ impl LeaderConnection {
             self.connection.request(question).await.map_err(|error| LeaderError::from_no_answer(&error))?;
         let part = answer.iter().find(|part| part.topic == self.topic && part.partition == partition);
         match part.ok_or(LeaderError::Transient)? {
-            part if part.code != 0 => Err(LeaderError::from_code(part.code)),
+            part if part.code != ErrorCode::NONE.0 => Err(LeaderError::from_code(part.code)),
             part => Ok(part.offset),
         }
     }
@@ -128,11 +128,11 @@ impl LeaderConnection {
         };
         let Fetched((code, parts)) =
             self.connection.request(request).await.map_err(|error| LeaderError::from_no_answer(&error))?;
-        if code != 0 {
+        if code != ErrorCode::NONE.0 {
             return Err(LeaderError::from_code(code));
         }
         match parts.into_iter().find(|part| part.index == self.partition).ok_or(LeaderError::Transient)? {
-            part if part.code != 0 => Err(LeaderError::from_code(part.code)),
+            part if part.code != ErrorCode::NONE.0 => Err(LeaderError::from_code(part.code)),
             part => Ok(part.records),
         }
     }

@@ -10,11 +10,10 @@ use kafka_courier_client::Secret;
 use kafka_courier_client::security::TokenSource;
 use kafka_courier_dlq::DeadLetterStore;
 
-use crate::config::{ConfigErrors, Endpoint, KafkaConfig, OptionValue, SaslMechanism};
-use crate::producer::{ConnectError, DeadLetterMode, KafkaProducer};
-use crate::trace::TraceContextSource;
+use crate::config::{ConfigErrors, ConfigProblem, Endpoint, InvalidValue, KafkaConfig, OptionValue, SaslMechanism};
+use kafka_courier_producer::TraceContextSource;
 
-/// Builds a [`KafkaProducer`]: starts with the defaults, and has one method for each option, with the option's name.
+/// Builds a [`KafkaProducer`](crate::KafkaProducer): starts with the defaults, and has one method for each option, with the option's name.
 ///
 /// # Examples
 ///
@@ -35,7 +34,7 @@ use crate::trace::TraceContextSource;
 #[must_use = "nothing is built before `.build()`, `.connect()` or `.config()`"]
 pub struct Builder {
     pub(crate) config: KafkaConfig,
-    pub(crate) problems: Vec<String>,
+    pub(crate) problems: Vec<ConfigProblem>,
     /// Whether `retry_backoff_max` was set. If not, a higher `retry_backoff` raises it.
     sets_longest_wait: bool,
     extras: Extras,
@@ -44,7 +43,8 @@ pub struct Builder {
 /// Settings that have no text form.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Extras {
-    pub(crate) letters: DeadLetterMode,
+    /// The application's own store of dead letters.
+    pub(crate) letters: Option<Arc<dyn DeadLetterStore>>,
     pub(crate) trace: Option<TraceContextSource>,
     pub(crate) tokens: Option<TokenSource>,
 }
@@ -59,11 +59,46 @@ impl Builder {
 
     /// Keeps dead letters in `store`, which takes precedence over `dlq_file` and `dlq_topic`.
     pub fn dead_letter_store(mut self, store: Arc<dyn DeadLetterStore>) -> Self {
-        self.extras.letters = DeadLetterMode::Kept(Some(store));
+        self.extras.letters = Some(store);
         self
     }
 
     /// Adds the trace context of the originating spans to records.
+    ///
+    /// # Examples
+    ///
+    /// A source for the crates `opentelemetry` and `tracing-opentelemetry`:
+    ///
+    /// ```no_run
+    /// # // Stands for the two crates, with the methods that are used.
+    /// # trait OpenTelemetrySpanExt { fn context(&self) -> Context; }
+    /// # impl OpenTelemetrySpanExt for tracing::Span { fn context(&self) -> Context { Context } }
+    /// # #[derive(Clone)]
+    /// # struct Context;
+    /// # impl Context {
+    /// #     fn span(&self) -> &Self { self }
+    /// #     fn span_context(&self) -> &Self { self }
+    /// #     fn trace_id(&self) -> &'static str { "4bf92f3577b34da6a3ce929d0e0e4736" }
+    /// #     fn span_id(&self) -> &'static str { "00f067aa0ba902b7" }
+    /// #     fn trace_flags(&self) -> u8 { 1 }
+    /// #     fn trace_state(&self) -> &Self { self }
+    /// #     fn header(&self) -> String { String::new() }
+    /// # }
+    /// use kafka_courier::events::TraceContext;
+    /// use kafka_courier::{KafkaProducer, TraceContextSource};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let source = TraceContextSource::new(|span| {
+    ///     let context = span.context(); // OpenTelemetrySpanExt
+    ///     let context = context.span().span_context().clone();
+    ///     let parent = format!("00-{}-{}-{:02x}", context.trace_id(), context.span_id(), context.trace_flags());
+    ///     TraceContext::new(&parent, Some(&context.trace_state().header())).ok()
+    /// });
+    /// let producer = KafkaProducer::builder().trace_context(source).build()?;
+    /// # drop(producer);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn trace_context(mut self, source: TraceContextSource) -> Self {
         self.extras.trace = Some(source);
         self
@@ -96,46 +131,27 @@ impl Builder {
     pub fn config(self) -> Result<KafkaConfig, ConfigErrors> {
         let (config, mut problems, _) = self.take();
         problems.extend(config.problems());
-        if problems.is_empty() { Ok(config) } else { Err(ConfigErrors(problems)) }
+        if problems.is_empty() { Ok(config) } else { Err(problems.into()) }
     }
 
-    fn take(mut self) -> (KafkaConfig, Vec<String>, Extras) {
+    pub(crate) fn take(mut self) -> (KafkaConfig, Vec<ConfigProblem>, Extras) {
         if !self.sets_longest_wait {
             self.config.raise_backoff_max();
         }
         (self.config, self.problems, self.extras)
     }
 
-    /// Builds the producer: [`KafkaProducer::build`] with these settings.
-    ///
-    /// # Errors
-    ///
-    /// As [`KafkaProducer::build`].
-    pub fn build(self) -> Result<KafkaProducer, ConfigErrors> {
-        let (config, problems, extras) = self.take();
-        KafkaProducer::build_with(config, problems, extras)
-    }
-
-    /// Builds the producer and waits for the cluster: [`KafkaProducer::connect`] with these settings.
-    ///
-    /// # Errors
-    ///
-    /// As [`KafkaProducer::connect`].
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`KafkaProducer::connect`].
-    pub async fn connect(self) -> Result<KafkaProducer, ConnectError> {
-        let (config, problems, extras) = self.take();
-        KafkaProducer::connect_with(config, problems, extras).await
-    }
-
     /// Stores a setting, or notes its problem.
-    pub(crate) fn set<T>(mut self, name: &str, value: impl Setting<T>, put: impl FnOnce(&mut KafkaConfig, T)) -> Self {
+    pub(crate) fn set<T>(
+        mut self,
+        name: &'static str,
+        value: impl Setting<T>,
+        put: impl FnOnce(&mut KafkaConfig, T),
+    ) -> Self {
         self.sets_longest_wait |= name == "retry_backoff_max";
         match value.setting() {
             Ok(value) => put(&mut self.config, value),
-            Err(problem) => self.problems.push(format!("{name} {problem}")),
+            Err(error) => self.problems.push(ConfigProblem::of_text(name, error)),
         }
         self
     }
@@ -147,38 +163,38 @@ pub trait Setting<T> {
     ///
     /// # Errors
     ///
-    /// The value, and the values that the option allows.
-    fn setting(self) -> Result<T, String>;
+    /// The value and the values that the option allows.
+    fn setting(self) -> Result<T, InvalidValue>;
 }
 
 impl<T> Setting<T> for T {
-    fn setting(self) -> Result<T, String> {
+    fn setting(self) -> Result<T, InvalidValue> {
         Ok(self)
     }
 }
 
 /// Reads the option's text, as in a configuration file or an environment variable.
 impl<T: OptionValue> Setting<T> for &str {
-    fn setting(self) -> Result<T, String> {
-        T::read(self).map_err(|allowed| format!("is {}, which is not allowed: {allowed}", T::shown(self)))
+    fn setting(self) -> Result<T, InvalidValue> {
+        T::parse(self)
     }
 }
 
 /// Reads the text as [`&str`](str) does.
 impl Setting<Vec<Endpoint>> for String {
-    fn setting(self) -> Result<Vec<Endpoint>, String> {
+    fn setting(self) -> Result<Vec<Endpoint>, InvalidValue> {
         self.as_str().setting()
     }
 }
 
 impl Setting<Option<Self>> for Secret {
-    fn setting(self) -> Result<Option<Self>, String> {
+    fn setting(self) -> Result<Option<Self>, InvalidValue> {
         Ok(Some(self))
     }
 }
 
 impl Setting<Option<Self>> for SaslMechanism {
-    fn setting(self) -> Result<Option<Self>, String> {
+    fn setting(self) -> Result<Option<Self>, InvalidValue> {
         Ok(Some(self))
     }
 }
@@ -197,7 +213,7 @@ mod tests {
     #[test]
     fn all_problems_are_reported_together() {
         let errors = Builder::default().brokers("a:b").max_in_flight(6).flush_messages(0).config().unwrap_err();
-        assert_eq!(errors.0.len(), 3, "{errors}");
+        assert_eq!(errors.problems().len(), 3, "{errors}");
         assert!(errors.to_string().contains("brokers is \"a:b\""), "{errors}");
     }
 

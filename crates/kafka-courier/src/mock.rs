@@ -12,21 +12,16 @@ use std::time::Duration;
 
 use kafka_courier_client::Reason;
 use kafka_courier_event_model::{Event, EventId, TopicMapping, TopicMappingError, validate_topic_name};
-use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, RecordSet, Verdict};
+use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, Verdict};
 use tokio::runtime::Handle;
 
-use crate::deliveries::Deliveries;
-use crate::delivery::{Delivery, Token};
-use crate::error::PublishError;
-use crate::health::HealthError;
-use crate::ledger::BatchLedger;
+use kafka_courier_producer::{
+    Deliveries, Delivery, HealthError, ProducerRecord, Promise, Promises, PublishError, Stats,
+};
+use parking_lot::Mutex;
+
 use crate::producer::CloseReport;
 use crate::publisher::{Answer, EventPublisher};
-use crate::record::ProducerRecord;
-use crate::shared::wall_clock_ms;
-use crate::stats::Stats;
-use crate::sync::Mutex;
-use crate::trace::SpanOrigin;
 
 /// How a [`MockProducer`] fails an event.
 #[derive(Clone, Debug)]
@@ -113,7 +108,7 @@ pub struct MockProducer {
 #[derive(Debug, Default)]
 struct MockInner {
     mapping: TopicMapping,
-    ledger: Arc<BatchLedger>,
+    promises: Promises,
     state: Mutex<MockState>,
 }
 
@@ -269,18 +264,16 @@ impl MockProducer {
 
     /// Returns the delivery of an event, and settles it with `verdict` after `delay`.
     fn promise(&self, topic: Arc<str>, verdict: Verdict, delay: Duration) -> Delivery {
-        let token = Token::new(&topic, 0, &self.inner.ledger, &SpanOrigin::default());
-        token.state().set_record_count(1);
-        let delivery = Delivery::new(token.state().clone(), 0, wall_clock_ms());
+        let (promise, delivery) = self.inner.promises.promise(&topic);
         let inner = self.inner.clone();
         match Handle::try_current() {
             Ok(runtime) if !delay.is_zero() => {
                 drop(runtime.spawn(async move {
                     tokio::time::sleep(delay).await;
-                    inner.settle(&token, verdict);
+                    inner.settle(promise, verdict);
                 }));
             }
-            _ => inner.settle(&token, verdict),
+            _ => inner.settle(promise, verdict),
         }
         delivery
     }
@@ -296,7 +289,7 @@ impl MockState {
 }
 
 impl MockInner {
-    fn settle(&self, token: &Token, verdict: Verdict) {
+    fn settle(&self, promise: Promise, verdict: Verdict) {
         let mut state = self.state.lock();
         state.stats.in_flight -= 1;
         match verdict {
@@ -307,13 +300,7 @@ impl MockInner {
             }
         }
         drop(state);
-        let progress = token.state().settle(RecordSet::Range(0..1), verdict);
-        if progress.decided {
-            self.ledger.decide();
-        }
-        if progress.settled {
-            self.ledger.remove(token.state().number);
-        }
+        promise.settle(verdict);
     }
 }
 
@@ -360,7 +347,7 @@ impl EventPublisher for MockProducer {
     }
 
     fn flush(&self, timeout: Duration) -> Answer<'_, bool> {
-        Box::pin(async move { tokio::time::timeout(timeout, self.inner.ledger.wait_until_settled()).await.is_ok() })
+        Box::pin(async move { tokio::time::timeout(timeout, self.inner.promises.settled()).await.is_ok() })
     }
 
     fn health_check(&self, _timeout: Duration) -> Answer<'_, Result<(), HealthError>> {

@@ -1,68 +1,33 @@
-//! [`KafkaProducer`], the handle that applications hold: construction, flush, close.
+//! [`KafkaProducer`], the handle that applications hold: the engine, and the dead letters of its failures.
 //!
 //! The rules of this module:
 //!  - A clone of the handle is cheap.
 //!  - `build` never waits for Kafka.
-//!  - `publish` returns without waiting, unless the topic is still unknown or memory is full.
+//!  - Each method hands its work to the engine or to the recovery. Nothing is decided here.
 
+use std::num::NonZeroU32;
+use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use kafka_courier_batcher::{Compression as Codec, Limits};
-use kafka_courier_client::config::ClientConfig;
 use kafka_courier_client::security::{ConnectionSecurity, TokenSource};
-use kafka_courier_dlq::DeadLetterStore;
-use kafka_courier_event_model::{TopicMapping, TopicMappingError};
-use kafka_courier_idempotent_sender::driver::{DriverCommand, DriverConfig, driver};
+use kafka_courier_event_model::TopicMappingError;
+use kafka_courier_producer::{Engine, EngineConfig, FailureSink, HealthError, Stats, Unconnected};
+use kafka_courier_recovery::verify::Verifier;
+use kafka_courier_recovery::{AutoReplay, DeadLetters, Recovery, Replay, ReplayError, ReplayReport};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
 
 use crate::builder::{Builder, Extras};
-use crate::config::{Compression, ConfigErrors, KafkaConfig};
-use crate::dead_letters::DeadLetters;
-use crate::error::debug_as_display;
-use crate::health::HealthError;
-use crate::intake::Intake;
-use crate::metrics::Meter;
-use crate::shared::{Callbacks, Shared};
-use crate::stats::Stats;
-use crate::sync::Ordering;
-use crate::trace::{SpanOrigin, Tracer};
-use crate::verify::Verifier;
+use crate::config::{ConfigErrors, ConfigProblem, KafkaConfig};
+use crate::dead_letters;
+use kafka_courier_producer::debug_as_display;
 
 /// Publishes events to Kafka.
 ///
 /// One producer serves a whole process: clone the handle, and share the clones between tasks and threads.
 #[derive(Clone, Debug)]
 pub struct KafkaProducer {
-    pub(crate) inner: Arc<Inner>,
-}
-
-#[derive(Debug)]
-pub(crate) struct Inner {
-    pub(crate) intake: Intake,
-    pub(crate) mapping: TopicMapping,
-    pub(crate) max_block: Duration,
-    pub(crate) letters: DeadLetters,
-    /// The sender's configuration, for separate connections: verification, replay, claims.
-    pub(crate) driver_config: DriverConfig,
-    pub(crate) finished: watch::Receiver<bool>,
-    pub(crate) tracer: Tracer,
-}
-
-/// The handling of records that failed.
-#[derive(Clone, Debug)]
-pub(crate) enum DeadLetterMode {
-    /// The producer keeps dead letters. The given store takes precedence over the configured stores.
-    Kept(Option<Arc<dyn DeadLetterStore>>),
-    /// The producer keeps nothing. Its caller gets the error and keeps the record.
-    None,
-}
-
-impl Default for DeadLetterMode {
-    fn default() -> Self {
-        Self::Kept(None)
-    }
+    pub(crate) inner: Arc<Recovery>,
 }
 
 /// The final counts of a closed producer.
@@ -122,7 +87,7 @@ impl KafkaProducer {
 
     pub(crate) async fn connect_with(
         config: KafkaConfig,
-        problems: Vec<String>,
+        problems: Vec<ConfigProblem>,
         extras: Extras,
     ) -> Result<Self, ConnectError> {
         let timeout = config.metadata_timeout;
@@ -141,69 +106,36 @@ impl KafkaProducer {
     }
 
     /// Builds a producer. `problems` are the problems that the caller has found already.
-    pub(crate) fn build_with(config: KafkaConfig, problems: Vec<String>, extras: Extras) -> Result<Self, ConfigErrors> {
-        let tokens = extras.tokens;
-        let (security, runtime) = security_and_runtime(&config, tokens.clone(), problems)?;
-        let mapping = config.mapping().map_err(|error| ConfigErrors(vec![error.to_string()]))?;
-        let limits =
-            Limits { max_records: config.flush_messages, max_bytes: config.flush_bytes, linger: config.flush_timeout };
-        let codec = match config.compression {
-            Compression::None => Codec::None,
-            Compression::Snappy => Codec::Snappy,
-        };
-        let origin = SpanOrigin::of(&config);
-        let shared = Shared::new(limits, codec, config.buffer_memory);
-        let metered = matches!(extras.letters, DeadLetterMode::Kept(_));
-        let shared = Arc::new(Shared { origin: origin.clone(), metered, ..shared });
-        let (letters, writer) = match extras.letters {
-            DeadLetterMode::None => (DeadLetters::none(), None),
-            DeadLetterMode::Kept(store) => {
-                let letters = DeadLetters::start(&config, store, tokens, &shared)?;
-                (letters.clone(), Some(letters.writer()))
-            }
-        };
-        let meter = metered.then(|| Meter::start(config.buffer_memory, letters.len()));
-        let callbacks = Callbacks { shared: shared.clone(), letters: writer.clone(), meter };
-        let driver_config = DriverConfig {
-            core: config.core(),
-            client: ClientConfig {
-                bootstrap: config.brokers.iter().map(|broker| (broker.host.clone(), broker.port)).collect(),
-                client_id: config.client_id.as_str().into(),
-                connect_timeout: config.connect_timeout,
-                request_timeout: config.request_timeout,
-                retry_backoff: config.retry_backoff,
-                retry_backoff_max: config.retry_backoff_max,
-                security,
-                default_broker: config.default_broker(),
-            },
-        };
-        let (commands, task) = driver(driver_config.clone(), callbacks)
-            .map_err(|problems| ConfigErrors(problems.iter().map(ToString::to_string).collect()))?;
-        let (done, finished) = watch::channel(false);
-        let last_letters = letters.clone();
-        runtime.spawn(async move {
-            task.run().await;
-            last_letters.settled().await;
-            done.send_replace(true);
-        });
-        // A batch without linger is due when it is opened, and needs no expediting.
-        let expedite = config.expedite && !config.flush_timeout.is_zero();
-        let intake = Intake { shared, commands, letters: writer, expedite };
-        let max_block = config.max_block;
-        let inner = Inner {
-            intake,
-            mapping,
-            max_block,
-            letters,
-            driver_config,
-            finished,
-            tracer: Tracer { source: extras.trace, origin },
-        };
-        let producer = Self { inner: Arc::new(inner) };
+    pub(crate) fn build_with(
+        config: KafkaConfig,
+        problems: Vec<ConfigProblem>,
+        extras: Extras,
+    ) -> Result<Self, ConfigErrors> {
+        let (security, runtime) = security_and_runtime(&config, extras.tokens.clone(), problems)?;
+        let engine_config = config.engine(security, extras.trace, true)?;
+        let letters = dead_letters::start(&config, extras.letters, extras.tokens)?;
+        let engine = start_engine(engine_config, Some(Arc::new(letters.clone())), &runtime)?;
+        let producer = Self::from_engine(engine, letters);
         if config.auto_replay {
-            producer.replay_automatically(&config);
+            let rate = NonZeroU32::new(config.auto_replay_rate);
+            AutoReplay { interval: config.auto_replay_interval, rate }.start(&producer.inner);
         }
         Ok(producer)
+    }
+
+    /// Builds a producer without a sender and without dead letters. Its batches go to the caller.
+    pub(crate) fn build_unconnected(
+        config: KafkaConfig,
+        problems: Vec<ConfigProblem>,
+        extras: Extras,
+    ) -> Result<(Self, Unconnected), ConfigErrors> {
+        let (security, _) = security_and_runtime(&config, extras.tokens, problems)?;
+        let (engine, unconnected) = Engine::unconnected(config.engine(security, extras.trace, true)?, None);
+        Ok((Self::from_engine(engine, DeadLetters::none()), unconnected))
+    }
+
+    fn from_engine(engine: Engine, letters: DeadLetters) -> Self {
+        Self { inner: Arc::new(Recovery::new(engine, letters)) }
     }
 
     /// Maps an event type to `topic` for all later events.
@@ -227,12 +159,12 @@ impl KafkaProducer {
     /// # }
     /// ```
     pub fn set_topic_mapping(&self, event_type: &str, topic: &str) -> Result<(), TopicMappingError> {
-        self.inner.mapping.set_topic_mapping(event_type, topic)
+        self.inner.engine().set_topic_mapping(event_type, topic)
     }
 
     /// Returns the topic of events of this type.
     pub fn topic_for(&self, event_type: &str) -> Arc<str> {
-        self.inner.mapping.topic_for(event_type)
+        self.inner.engine().topic_for(event_type)
     }
 
     /// Sends all open batches, and waits until every event that was accepted before the call has its verdict.
@@ -260,21 +192,77 @@ impl KafkaProducer {
     /// # }
     /// ```
     pub async fn flush(&self, timeout: Duration) -> bool {
-        self.inner.intake.send_command(DriverCommand::SealOpen);
-        tokio::time::timeout(timeout, self.inner.intake.shared.ledger.wait_until_settled()).await.is_ok()
+        self.inner.engine().flush(timeout).await
+    }
+
+    /// Checks within `timeout` that the cluster is reachable and writable.
+    ///
+    /// The check proves:
+    ///  - a round trip to a broker (DNS, TCP, TLS, SASL, metadata), over an open connection if there is one.
+    ///  - that every topic that was published to exists and is writable, if brokers report that (Kafka 2.3 and later).
+    ///  - that the cluster assigns a producer id, until the first event. Assignment needs the right to write at all
+    ///    (IDEMPOTENT_WRITE or WRITE).
+    ///
+    /// It does not prove that each partition's leader is reachable or has enough in-sync replicas.
+    ///
+    /// Use it for readiness and at startup, not for liveness: a liveness probe that asks Kafka restarts every instance
+    /// while a broker is away.
+    ///
+    /// # Errors
+    ///
+    /// A [`HealthError`] names the failed part.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn health_check(&self, timeout: Duration) -> Result<(), HealthError> {
+        self.inner.engine().health_check(timeout).await
+    }
+
+    /// Checks the cluster as [`health_check`](Self::health_check) does, and that `topics` exist and are writable.
+    ///
+    /// No topic is created. The topics' partitions are known afterwards, and [`try_publish`](Self::try_publish) accepts
+    /// events for them.
+    ///
+    /// # Errors
+    ///
+    /// As [`health_check`](Self::health_check).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`health_check`](Self::health_check).
+    pub async fn health_check_topics(&self, topics: &[&str], timeout: Duration) -> Result<(), HealthError> {
+        self.inner.engine().health_check_topics(topics, timeout).await
     }
 
     /// Returns the dead letters of this producer.
     pub fn dead_letters(&self) -> DeadLetters {
-        self.inner.letters.clone()
+        self.inner.letters().clone()
+    }
+
+    /// Replays the dead letters of each store in turn. `progress` is called after each group of letters and may end the
+    /// replay. Every record that was sent has its verdict then. A group has at most 500 letters, and with a rate the
+    /// letters of about a second.
+    ///
+    /// # Errors
+    /// Returns an error if another replay has the store, a store fails, or the producer is closed.
+    ///
+    /// # Cancel safety
+    /// Records that were sent may still be delivered. Their letters are marked as in progress, and the next replay looks
+    /// for the records in the log.
+    pub async fn replay(
+        &self,
+        replay: &Replay,
+        progress: impl FnMut(&ReplayReport) -> ControlFlow<()> + Send,
+    ) -> Result<ReplayReport, ReplayError> {
+        self.inner.replay(replay, progress).await
     }
 
     /// Returns a verifier, which searches the log for records with the outcome `unknown`.
     ///
     /// The verifier opens its own connections. Each of its requests may take `delivery_timeout`.
     pub fn verifier(&self) -> Verifier {
-        let driver_config = &self.inner.driver_config;
-        Verifier::new(&driver_config.client, driver_config.core.delivery_timeout)
+        self.inner.verifier()
     }
 
     /// Returns the producer's counts and its view of the brokers.
@@ -296,7 +284,9 @@ impl KafkaProducer {
     /// # }
     /// ```
     pub fn stats(&self) -> Stats {
-        Stats::of(&self.inner.intake.shared, self.inner.letters.len())
+        let mut stats = self.inner.engine().stats();
+        stats.dead_letter_queue_size = self.inner.letters().len();
+        stats
     }
 
     /// Closes the producer: refuses new events, delivers accepted ones for at most `timeout`, and fails the rest.
@@ -323,36 +313,55 @@ impl KafkaProducer {
     /// # }
     /// ```
     pub async fn close(&self, timeout: Duration) -> CloseReport {
-        let shared = &*self.inner.intake.shared;
-        shared.closed.store(true, Ordering::SeqCst);
-        for slot in shared.topics.all_slots() {
-            // A publisher that held this lock has sent its `Opened` command by the time the lock is free.
-            drop(slot.accumulator.lock());
-        }
-        self.inner.intake.send_command(DriverCommand::Close { deadline: deadline_after(timeout) });
-        let mut finished = self.inner.finished.clone();
-        // An error means that the task has ended. `close` waits for no more than that.
-        let _ = finished.wait_for(|done| *done).await;
-        let in_memory = self.inner.letters.in_memory();
+        let (engine, letters) = (self.inner.engine(), self.inner.letters());
+        engine.close(timeout).await;
+        let in_memory = letters.in_memory();
         if in_memory > 0 {
             tracing::warn!(
                 letters = in_memory,
                 "dead letters are only in memory and are lost with the process: set dlq_file or dlq_topic to keep them"
             );
         }
-        let (delivered, failed) = shared.counts.settled();
-        CloseReport { delivered, failed, dead_lettered: self.inner.letters.kept(), in_memory }
+        let (delivered, failed) = engine.settled();
+        CloseReport { delivered, failed, dead_lettered: letters.kept(), in_memory }
     }
 }
 
-impl Drop for Inner {
-    fn drop(&mut self) {
-        let shared = &*self.intake.shared;
-        if !shared.closed.load(Ordering::Relaxed) && !shared.ledger.is_decided() {
-            tracing::warn!(
-                "producer dropped without close(): accepted events are delivered only while the runtime lives"
-            );
-        }
+impl Builder {
+    /// Builds the producer: [`KafkaProducer::build`] with these settings.
+    ///
+    /// # Errors
+    ///
+    /// As [`KafkaProducer::build`].
+    pub fn build(self) -> Result<KafkaProducer, ConfigErrors> {
+        let (config, problems, extras) = self.take();
+        KafkaProducer::build_with(config, problems, extras)
+    }
+
+    /// Builds a producer without a sender and without dead letters: its batches go to the caller, who gives them their
+    /// verdicts. The project's benchmarks measure publishing alone with it.
+    ///
+    /// # Errors
+    ///
+    /// As [`KafkaProducer::build`].
+    #[doc(hidden)]
+    pub fn build_unconnected(self) -> Result<(KafkaProducer, Unconnected), ConfigErrors> {
+        let (config, problems, extras) = self.take();
+        KafkaProducer::build_unconnected(config, problems, extras)
+    }
+
+    /// Builds the producer and waits for the cluster: [`KafkaProducer::connect`] with these settings.
+    ///
+    /// # Errors
+    ///
+    /// As [`KafkaProducer::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`KafkaProducer::connect`].
+    pub async fn connect(self) -> Result<KafkaProducer, ConnectError> {
+        let (config, problems, extras) = self.take();
+        KafkaProducer::connect_with(config, problems, extras).await
     }
 }
 
@@ -361,28 +370,30 @@ impl Drop for Inner {
 /// # Errors
 ///
 /// `problems` and the problems of the configuration, its files and the runtime, all together.
-fn security_and_runtime(
+pub(crate) fn security_and_runtime(
     config: &KafkaConfig,
     tokens: Option<TokenSource>,
-    mut problems: Vec<String>,
+    mut problems: Vec<ConfigProblem>,
 ) -> Result<(ConnectionSecurity, Handle), ConfigErrors> {
     problems.extend(config.problems());
     let security = config.security(tokens);
-    let runtime = Handle::try_current().map_err(|_| {
-        ConfigErrors(vec!["no tokio runtime here: build the producer inside one, such as in #[tokio::main]".into()])
-    });
+    let runtime = Handle::try_current().map_err(|_| ConfigProblem::no_runtime());
     match (security, runtime) {
         (Ok(security), Ok(runtime)) if problems.is_empty() => Ok((security, runtime)),
         (security, runtime) => {
-            let found = [security.err(), runtime.err()].into_iter().flatten().flat_map(|ConfigErrors(found)| found);
-            problems.extend(found);
-            Err(ConfigErrors(problems))
+            problems.extend(security.err().into_iter().flatten());
+            problems.extend(runtime.err());
+            Err(problems.into())
         }
     }
 }
 
-/// Returns the instant `wait` from now, at most a year ahead.
-pub(crate) fn deadline_after(wait: Duration) -> Instant {
-    const A_YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-    Instant::now() + wait.min(A_YEAR)
+/// Starts an engine on `runtime`.
+pub(crate) fn start_engine(
+    config: EngineConfig,
+    sink: Option<Arc<dyn FailureSink>>,
+    runtime: &Handle,
+) -> Result<Engine, ConfigErrors> {
+    let started = Engine::start(config, sink, runtime);
+    Ok(started.map_err(|problems| problems.into_iter().map(ConfigProblem::from).collect::<Vec<_>>())?)
 }

@@ -11,13 +11,11 @@ use std::time::Duration;
 
 use kafka_courier_event_model::{Event, TopicMappingError};
 
-use crate::deliveries::Deliveries;
-use crate::delivery::{Delivery, RecordMetadata};
-use crate::error::{Error, PublishError};
-use crate::health::HealthError;
+use kafka_courier_producer::{
+    Deliveries, Delivery, Error, HealthError, ProducerRecord, PublishError, RecordMetadata, Stats,
+};
+
 use crate::producer::{CloseReport, KafkaProducer};
-use crate::record::ProducerRecord;
-use crate::stats::Stats;
 
 /// The future that a method of [`EventPublisher`] returns.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use kafka_courier_spool::core::entry::{Entry, Ordinal, Partition, Piece, Topic, TopicNumber};
-use kafka_courier_spool::core::frame::SpoolId;
+use kafka_courier_spool::core::ids::SpoolId;
 use kafka_courier_spool::core::recover::Recovered;
 use kafka_courier_spool::disk::Folder;
 use kafka_courier_spool::journal::{Journal, OpenError, Settings};

@@ -4,9 +4,8 @@
 
 use std::time::Duration;
 
-use crate::cluster::{StartError, TestCluster};
 use crate::layer::Layer;
-use crate::model::{ClusterLimits, TopicConfig, TopicCreation};
+use crate::model::{ClusterLimits, TopicConfig, TopicConfigError, TopicCreation};
 use crate::shared::{ClusterSecurity, WireLimits};
 
 /// The description of a topic to create.
@@ -51,7 +50,7 @@ impl TopicSpec {
         &self.name
     }
 
-    pub(crate) fn to_creation(&self) -> Result<TopicCreation, String> {
+    pub(crate) fn to_creation(&self) -> Result<TopicCreation, TopicConfigError> {
         let mut config = TopicConfig::default();
         for (name, value) in &self.configs {
             config.set(name, value)?;
@@ -66,7 +65,7 @@ impl TopicSpec {
     }
 }
 
-/// The description of a cluster that has not started. [`TestCluster::builder`] returns a builder.
+/// The description of a cluster that has not started. [`TestCluster::builder`](crate::TestCluster::builder) returns a builder.
 #[derive(Clone, Debug)]
 pub struct Builder {
     pub(crate) brokers: i32,
@@ -186,13 +185,5 @@ impl Builder {
     pub fn max_connections(mut self, count: usize) -> Self {
         self.wire.max_connections = count;
         self
-    }
-
-    /// Starts the brokers on ports of the loopback address, on the current tokio runtime.
-    ///
-    /// # Errors
-    /// Returns [`StartError`] if no port is free, or the description is invalid.
-    pub async fn start(self) -> Result<TestCluster, StartError> {
-        TestCluster::start(self).await
     }
 }

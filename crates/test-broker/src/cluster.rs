@@ -39,6 +39,16 @@ struct BrokerHandle {
     running: Mutex<Option<BrokerTasks>>,
 }
 
+impl Builder {
+    /// Starts the brokers on ports of the loopback address, on the current tokio runtime.
+    ///
+    /// # Errors
+    /// Returns [`StartError`] if no port is free, or the description is invalid.
+    pub async fn start(self) -> Result<TestCluster, StartError> {
+        TestCluster::start(self).await
+    }
+}
+
 impl TestCluster {
     /// Returns a builder for a cluster.
     #[must_use]
@@ -133,7 +143,7 @@ impl TestCluster {
         let mut state = self.shared.lock();
         let refuse = |message| StartError::Topic { topic: topic.to_owned(), message };
         let found = state.cluster.topic_mut(topic).ok_or_else(|| refuse("the topic does not exist".to_owned()))?;
-        found.config.set(name, value).map_err(refuse)
+        found.config.set(name, value).map_err(|error| refuse(error.to_string()))
     }
 
     /// Denies every client the right to write a topic, or allows it again, as an ACL does. Reading stays allowed.
@@ -350,7 +360,7 @@ impl TestCluster {
 
 fn create(cluster: &mut ClusterModel, topic: &TopicSpec) -> Result<(), StartError> {
     let refuse = |message| StartError::Topic { topic: topic.name().to_owned(), message };
-    let new = topic.to_creation().map_err(refuse)?;
+    let new = topic.to_creation().map_err(|error| refuse(error.to_string()))?;
     cluster.create(&new, false).map(drop).map_err(|error| refuse(error.message))
 }
 

@@ -22,11 +22,14 @@ use kafka_courier_event_model::{BUILT_IN, Event};
 use kafka_courier_test_broker::TestCluster;
 
 use self::ledger::{DemoLedger, EventVerdict, check};
+use crate::argument::ArgumentError;
 use crate::exit::Exit;
 use crate::sample::Samples;
 
 const BROKERS: i32 = 3;
 const PARTITIONS: i32 = 6;
+/// The largest number of events of a demonstration.
+const MAX_EVENTS: u64 = 1_000_000;
 /// The largest number of answers that are lost.
 const LOST: u32 = 10;
 
@@ -46,9 +49,9 @@ pub(crate) struct DemoArgs {
     seed: u64,
 }
 
-fn events(text: &str) -> Result<u64, String> {
-    let in_range = text.parse().ok().filter(|events| (1..=1_000_000).contains(events));
-    in_range.ok_or_else(|| "expected a number of events from 1 to 1000000".to_owned())
+fn events(text: &str) -> Result<u64, ArgumentError> {
+    let in_range = text.parse().ok().filter(|events| (1..=MAX_EVENTS).contains(events));
+    in_range.ok_or(ArgumentError::NoEventCount { max: MAX_EVENTS })
 }
 
 /// A fault, and the title of the scene in which a part of the events is published.
@@ -123,8 +126,7 @@ async fn play(args: &DemoArgs, stage: &Stage) -> anyhow::Result<DemoLedger> {
     let cluster = builder.start().await?;
     stage.print_line(format_args!("{BROKERS} brokers inside this process: {}", cluster.bootstrap()));
     let mut config = KafkaConfig::default();
-    config.brokers =
-        cluster.bootstrap().split(',').map(str::parse).collect::<Result<_, _>>().map_err(anyhow::Error::msg)?;
+    config.brokers = cluster.bootstrap().split(',').map(str::parse).collect::<Result<_, _>>()?;
     // Enough for all dead letters of a scene, because memory is the only store of the demo.
     config.dlq_buffer = count(args.events);
     config.retry_backoff = stage.retry_backoff;

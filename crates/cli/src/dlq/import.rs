@@ -165,7 +165,7 @@ impl<'s> ImportRun<'s> {
         }
     }
 
-    fn reject_line(&mut self, name: &str, error: &str) -> Result<(), CommandError> {
+    fn reject_line(&mut self, name: &str, error: &LetterLineError) -> Result<(), CommandError> {
         if !self.skip_invalid {
             self.take()?;
             let remedy = "fix the line and import again, or skip invalid lines with --skip-invalid";
@@ -213,8 +213,41 @@ impl<'s> ImportRun<'s> {
     }
 }
 
-/// The dead letter of a line, or the error with the line's number.
-type LetterLine = Result<Letter, String>;
+/// The dead letter of a line.
+type LetterLine = Result<Letter, LetterLineError>;
+
+/// Why a line is not a dead letter.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", self.text())]
+struct LetterLineError {
+    /// The number of the line, counted from 1.
+    number: u64,
+    cause: LetterLineFault,
+}
+
+#[derive(Debug)]
+enum LetterLineFault {
+    TooLong { max: u64 },
+    Json(serde_json::Error),
+}
+
+impl LetterLineError {
+    /// Returns the error with the line of the input and the column.
+    fn text(&self) -> String {
+        let number = self.number;
+        let error = match &self.cause {
+            LetterLineFault::TooLong { max } => {
+                return format!("line {number}: longer than {max} bytes, the limit of a dead letter");
+            }
+            LetterLineFault::Json(error) => error,
+        };
+        let (column, text) = (error.column(), error.to_string());
+        // The parser appends the position in its own input, which is one line.
+        let position = format!(" at line {} column {column}", error.line());
+        let text = text.strip_suffix(&position).unwrap_or(&text);
+        if column == 0 { format!("line {number}: {text}") } else { format!("line {number}, column {column}: {text}") }
+    }
+}
 
 /// A reader of the input's lines.
 struct LetterLines<R> {
@@ -228,6 +261,10 @@ struct LetterLines<R> {
 impl<R: BufRead> LetterLines<R> {
     fn of(from: R) -> Self {
         Self { from, line: Vec::new(), number: 0, longest: LONGEST_LINE }
+    }
+
+    fn error(&self, cause: LetterLineFault) -> LetterLineError {
+        LetterLineError { number: self.number, cause }
     }
 
     fn read(&mut self) -> ImportStep {
@@ -248,25 +285,14 @@ impl<R: BufRead> LetterLines<R> {
             }
             if self.line.len() as u64 == self.longest && self.line.last() != Some(&b'\n') {
                 self.from.skip_until(b'\n')?;
-                let (number, longest) = (self.number, self.longest);
-                return Ok(Some(Err(format!(
-                    "line {number}: longer than {longest} bytes, the limit of a dead letter"
-                ))));
+                return Ok(Some(Err(self.error(LetterLineFault::TooLong { max: self.longest }))));
             }
             if !self.line.trim_ascii().is_empty() {
                 let letter = serde_json::from_slice(&self.line);
-                return Ok(Some(letter.map_err(|error| line_error(self.number, &error))));
+                return Ok(Some(letter.map_err(|error| self.error(LetterLineFault::Json(error)))));
             }
         }
     }
-}
-
-/// Returns the error with the line of the input and the column.
-fn line_error(number: u64, error: &serde_json::Error) -> String {
-    let (column, text) = (error.column(), error.to_string());
-    let position = format!(" at line {} column {column}", error.line());
-    let text = text.strip_suffix(&position).unwrap_or(&text);
-    if column == 0 { format!("line {number}: {text}") } else { format!("line {number}, column {column}: {text}") }
 }
 
 #[cfg(test)]
@@ -294,7 +320,7 @@ mod tests {
         let good = line(&letter);
         let text = format!("{good}\n{{\"id\":7}}\n{}\r\n[\n{}", good.trim_end(), good.trim_end());
         let lines = parsed(&text, LONGEST_LINE);
-        let bad: Vec<&String> = lines.iter().filter_map(|line| line.as_ref().err()).collect();
+        let bad: Vec<String> = lines.iter().filter_map(|line| line.as_ref().err()).map(ToString::to_string).collect();
         assert_eq!(lines.iter().flatten().collect::<Vec<_>>(), vec![&letter; 3]);
         assert!(bad[0].starts_with("line 3, column 7: ") && !bad[0].contains("at line"), "{bad:?}");
         assert!(bad[1].starts_with("line 5") && bad.len() == 2, "{bad:?}");
@@ -305,7 +331,7 @@ mod tests {
         let good = line(&letter());
         let text = format!("{}\n{good}", "x".repeat(2 * good.len()));
         let lines = parsed(&text, good.len() as u64);
-        assert!(matches!(&lines[..], [Err(bad), Ok(_)] if bad.starts_with("line 1: longer")), "{lines:?}");
+        assert!(matches!(&lines[..], [Err(bad), Ok(_)] if bad.to_string().starts_with("line 1: longer")), "{lines:?}");
     }
 
     /// 5000 valid lines, and the largest number of lines read but not stored.

@@ -10,10 +10,20 @@ use kafka_courier::ErrorCode;
 use kafka_courier::dlq::{Bytes, LetterId, Outcome, Selection};
 
 use super::store::StoreArgs;
+use crate::argument::ArgumentError;
 use crate::exit::{CommandError, Exit};
 
 /// Heading of the options that select dead letters.
 const SELECTION: &str = "Selection";
+
+/// Why a selection of a command that changes the store is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+enum SelectionError {
+    #[error("nothing is selected: select dead letters, for example with --for-topic orders, or pass --all")]
+    Empty,
+    #[error("--all conflicts with the other selection options: remove --all or the others")]
+    AllAndOthers,
+}
 
 /// Conditions that a dead letter must meet.
 #[derive(Args, Clone, Default, Debug)]
@@ -94,13 +104,11 @@ impl SelectionArgs {
     }
 
     /// Returns the selection. An empty selection is an error unless `all` is set.
-    fn explicit(&self, all: bool) -> Result<Selection, &'static str> {
+    fn explicit(&self, all: bool) -> Result<Selection, SelectionError> {
         let selection = self.selection();
         match (all, selection == Selection::all()) {
-            (false, true) => {
-                Err("nothing is selected: select dead letters, for example with --for-topic orders, or pass --all")
-            }
-            (true, false) => Err("--all conflicts with the other selection options: remove --all or the others"),
+            (false, true) => Err(SelectionError::Empty),
+            (true, false) => Err(SelectionError::AllAndOthers),
             _ => Ok(selection),
         }
     }
@@ -112,7 +120,7 @@ impl SelectionArgs {
 }
 
 /// Returns Kafka's name of an error in upper case, as dead letters contain it.
-fn error_name(text: &str) -> Result<String, String> {
+fn error_name(text: &str) -> Result<String, ArgumentError> {
     let wanted = text.to_uppercase().replace('-', "_");
     let names = || ErrorCode::all().map(ErrorCode::name);
     if let Some(name) = names().find(|name| *name == wanted) {
@@ -120,35 +128,30 @@ fn error_name(text: &str) -> Result<String, String> {
     }
     let words: Vec<&str> = wanted.split('_').filter(|word| word.len() > 2).collect();
     let shared = |name: &str| name.split('_').filter(|word| words.contains(word)).count();
-    let mut near: Vec<&str> = names().filter(|name| shared(name) > 0).collect();
-    near.sort_by_key(|name| std::cmp::Reverse(shared(name)));
-    near.truncate(3);
-    match near.is_empty() {
-        true => Err("unknown Kafka error".to_owned()),
-        false => Err(format!("unknown Kafka error, similar names: {}", near.join(", "))),
-    }
+    let mut similar: Vec<&str> = names().filter(|name| shared(name) > 0).collect();
+    similar.sort_by_key(|name| std::cmp::Reverse(shared(name)));
+    similar.truncate(3);
+    Err(ArgumentError::UnknownErrorName { similar })
 }
 
-fn moment(text: &str) -> Result<Timestamp, String> {
+fn moment(text: &str) -> Result<Timestamp, ArgumentError> {
     moment_at(text, Timestamp::now())
 }
 
 /// Parses a time, a day (its start in UTC), or an age before `now`.
-fn moment_at(text: &str, now: Timestamp) -> Result<Timestamp, String> {
+fn moment_at(text: &str, now: Timestamp) -> Result<Timestamp, ArgumentError> {
     if let Ok(at) = text.parse() {
         return Ok(at);
     }
     if let Ok(day) = text.parse::<Date>() {
-        return TimeZone::UTC.to_timestamp(day.at(0, 0, 0, 0)).map_err(|error| error.to_string());
+        return TimeZone::UTC.to_timestamp(day.at(0, 0, 0, 0)).map_err(|_| ArgumentError::DayOutOfRange);
     }
-    let wrong =
-        "expected a time such as 2024-01-15T10:00:00Z, a day such as 2024-01-15, or an age such as 15m, 1h30m or 2d";
-    let span: Span = text.parse().map_err(|_| wrong)?;
-    let ago = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong)?;
+    let span: Span = text.parse().map_err(|_| ArgumentError::NotATime)?;
+    let ago = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| ArgumentError::NotATime)?;
     if ago.is_negative() {
-        return Err(wrong.to_owned());
+        return Err(ArgumentError::NotATime);
     }
-    now.checked_sub(ago).map_err(|_| "the age is too large".to_owned())
+    now.checked_sub(ago).map_err(|_| ArgumentError::AgeTooLarge)
 }
 
 #[cfg(test)]
@@ -157,7 +160,7 @@ mod tests {
 
     #[test]
     fn wrong_number_names_the_expected() {
-        assert_eq!(crate::whole_number::<u64>("x"), Err("expected a whole number, such as 100".to_owned()));
+        assert_eq!(crate::whole_number::<u64>("x"), Err(ArgumentError::NotANumber));
         assert_eq!(crate::whole_number("7"), Ok(7_u64));
     }
 
@@ -186,10 +189,10 @@ mod tests {
 
     #[test]
     fn unknown_error_lists_similar_names() {
-        assert_eq!(error_name("message_Too-large").as_deref(), Ok("MESSAGE_TOO_LARGE"));
-        let wrong = error_name("MESSAGE_LARGE").unwrap_err();
+        assert_eq!(error_name("message_Too-large"), Ok("MESSAGE_TOO_LARGE".to_owned()));
+        let wrong = error_name("MESSAGE_LARGE").unwrap_err().to_string();
         assert!(wrong.contains("similar names: MESSAGE_TOO_LARGE"), "{wrong}");
-        assert_eq!(error_name("x").unwrap_err(), "unknown Kafka error");
+        assert_eq!(error_name("x").unwrap_err().to_string(), "unknown Kafka error");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use clap::Args;
 use kafka_courier::dlq::{self, DeadLetterStore, FileStoreOptions, OpenError};
 use kafka_courier::{DeadLetterTopic, KafkaConfig, KafkaProducer, shown_file};
 
+use crate::argument::ArgumentError;
 use crate::exit::{CommandError, Exit};
 use crate::files::CommandFiles;
 use crate::settings::SettingsArgs;
@@ -39,11 +40,9 @@ pub(super) struct StoreArgs {
     settings: SettingsArgs,
 }
 
-/// Refuses `--topic`: it could mean the store or, as in `courier publish`, the destination.
-fn former_topic(_: &str) -> Result<String, String> {
-    let why =
-        "use --store-topic for the topic that holds the dead letters, or `dlq replay --to-topic` for their destination";
-    Err(why.to_owned())
+/// Refuses `--topic`.
+fn former_topic(_: &str) -> Result<String, ArgumentError> {
+    Err(ArgumentError::FormerTopicOption)
 }
 
 /// A store, and the settings for a producer of its dead letters. The settings name no other store.

@@ -12,6 +12,7 @@ use kafka_courier_event_model::AnyEvent;
 use tokio::sync::{mpsc, watch};
 
 use super::position::InputPosition;
+use super::reader::ItemError;
 
 /// Lines in a group.
 const GROUP: usize = 256;
@@ -24,7 +25,7 @@ const CAPACITY: usize = 4;
 #[derive(Debug)]
 pub(crate) struct InputLine {
     pub(crate) position: InputPosition,
-    pub(crate) event: Result<AnyEvent, String>,
+    pub(crate) event: Result<AnyEvent, ItemError>,
 }
 
 /// A message of the reader.

@@ -150,7 +150,8 @@ async fn prepare(args: &PublishArgs) -> Result<Prepared, CommandError> {
     check_files(files, args, &loaded, &wanted)?;
     let mut config = loaded.config;
     let file = args.file.clone();
-    let source = open(move || reader::open(&file)).await?.map_err(|why| CommandError(Exit::Data, why))?;
+    let source =
+        open(move || reader::open(&file)).await?.map_err(|error| CommandError(Exit::Data, error.to_string()))?;
     let (patience, delivery_timeout) = (config.metadata_timeout, config.delivery_timeout);
     config.validate().map_err(|errors| CommandError(Exit::Config, errors.to_string()))?;
     config.dlq_file = String::new();

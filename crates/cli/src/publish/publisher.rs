@@ -119,9 +119,9 @@ impl Publisher {
             }
             let Some(QueuedLine { line, .. }) = self.waiting.front() else { continue };
             match &line.event {
-                Err(why) => {
+                Err(error) => {
                     let position = line.position;
-                    monitor.tally.bad(position.place, why.clone());
+                    monitor.tally.bad(position.place, error.to_string());
                     self.waiting.pop_front();
                     if self.strict {
                         self.bad = Some(position);
@@ -271,7 +271,7 @@ impl Publisher {
                     monitor.dead_letters.refused(&topic, &event, &PublishError::Closed);
                     monitor.tally.unpublished((ticket, place), event.id().clone(), topic);
                 }
-                Err(why) => monitor.tally.bad(place, why),
+                Err(why) => monitor.tally.bad(place, why.to_string()),
             }
         }
         first

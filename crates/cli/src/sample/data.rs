@@ -8,7 +8,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use jiff::{SignedDuration, Timestamp};
 use kafka_courier_event_model::{
-    ApiError, ApiRequest, SystemAlert, UserLoggedIn, UserLoggedOut, UserRegistered, UserTokenRefreshed,
+    ApiError, ApiRequest, BuiltIn, SystemAlert, UserLoggedIn, UserLoggedOut, UserRegistered, UserTokenRefreshed,
 };
 use serde_json::{Map, Value, json};
 
@@ -20,6 +20,8 @@ const APP_USERS: u32 = 150;
 const REQUESTS: u32 = 250;
 /// Requests that failed.
 const FAILED_REQUESTS: u32 = 80;
+/// Keys of a type without realistic data.
+const EXAMPLE_KEYS: u32 = 10;
 
 const SERVICES: [&str; 20] = [
     "accounts",
@@ -201,6 +203,18 @@ impl SampleData {
             resolved: self.rng.bool(),
             extra: Map::new(),
         }
+    }
+
+    /// Returns the data of one of the type's examples, with a key that no other type has and a time before the event.
+    pub(super) fn example(&mut self, built_in: &BuiltIn) -> Option<Value> {
+        let examples: Vec<&str> = built_in.examples.lines().collect();
+        let mut event: Map<String, Value> = serde_json::from_str(self.pick(&examples)).ok()?;
+        let mut data = event.remove("data")?;
+        let fields = data.as_object_mut()?;
+        let key = format!("{}-{:05}", built_in.event_type, self.rng.u32(..EXAMPLE_KEYS));
+        fields.insert(built_in.key_field.to_owned(), key.into());
+        fields.insert(built_in.time_field.to_owned(), self.moments_ago(50).to_string().into());
+        Some(data)
     }
 
     fn web_user(&mut self) -> (String, String) {

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use fastrand::Rng;
 use jiff::Timestamp;
 use kafka_courier_event_model::{
-    ApiError, ApiRequest, BUILT_IN, Envelope, Event, EventBuilder, EventData, SystemAlert, UserLoggedIn, UserLoggedOut,
-    UserRegistered, UserTokenRefreshed,
+    AnyEvent, ApiError, ApiRequest, BUILT_IN, BuiltIn, Event, EventBuilder, EventData, SystemAlert, UserLoggedIn,
+    UserLoggedOut, UserRegistered, UserTokenRefreshed,
 };
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::data::SampleData;
@@ -17,7 +17,11 @@ use super::data::SampleData;
 /// Longest time between two events, in microseconds.
 const MAX_STEP_US: i64 = 2_000;
 
+/// Weight of a type that is not in `KINDS`.
+const EXAMPLE_WEIGHT: usize = 2;
+
 /// An event type with its weight and its constructor.
+#[derive(Clone, Copy)]
 struct SampleKind {
     event_type: &'static str,
     source: &'static str,
@@ -25,7 +29,13 @@ struct SampleKind {
     make: Make,
 }
 
-type Make = fn(&mut Samples, &EventBuilder) -> Box<dyn Event>;
+#[derive(Clone, Copy)]
+enum Make {
+    /// Realistic data.
+    Drawn(fn(&mut Samples, &EventBuilder) -> Box<dyn Event>),
+    /// The data of an example, for types that are not in `KINDS`.
+    Example(&'static BuiltIn),
+}
 
 const KINDS: [SampleKind; 7] = [
     kind::<ApiRequest>("api-gateway", 48, |samples, builder| samples.make(builder, SampleData::api_request)),
@@ -39,8 +49,23 @@ const KINDS: [SampleKind; 7] = [
     kind::<UserRegistered>("auth-service", 3, |samples, builder| samples.make(builder, SampleData::user_registered)),
 ];
 
-const fn kind<T: EventData>(source: &'static str, weight: usize, make: Make) -> SampleKind {
-    SampleKind { event_type: T::TYPE, source, weight, make }
+const fn kind<T: EventData>(
+    source: &'static str,
+    weight: usize,
+    make: fn(&mut Samples, &EventBuilder) -> Box<dyn Event>,
+) -> SampleKind {
+    SampleKind { event_type: T::TYPE, source, weight, make: Make::Drawn(make) }
+}
+
+/// Returns every built-in type: those in `KINDS` first.
+fn kinds() -> impl Iterator<Item = SampleKind> {
+    let others = BUILT_IN.iter().filter(|built_in| KINDS.iter().all(|kind| kind.event_type != built_in.event_type));
+    KINDS.into_iter().chain(others.map(|built_in| SampleKind {
+        event_type: built_in.event_type,
+        source: "sample",
+        weight: EXAMPLE_WEIGHT,
+        make: Make::Example(built_in),
+    }))
 }
 
 /// An endless iterator over events, the same for the same seed, start and types.
@@ -56,14 +81,14 @@ pub(crate) struct Samples {
 }
 
 impl Samples {
-    /// Returns events that start at `start`, of these types. If none of the types is in `KINDS`, returns all types.
+    /// Returns events that start at `start`, of these types. If none of the types is built in, returns all types.
     pub(crate) fn new(seed: u64, start: Timestamp, types: &[String]) -> Self {
         let mut rng = Rng::with_seed(seed);
         let stamp = Arc::new(Mutex::new((Uuid::nil(), start)));
-        let wanted = |kind: &&SampleKind| types.iter().any(|wanted| wanted == kind.event_type);
-        let all = !KINDS.iter().any(|kind| wanted(&kind));
+        let wanted = |kind: &SampleKind| types.iter().any(|wanted| wanted == kind.event_type);
+        let all = !kinds().any(|kind| wanted(&kind));
         let mut draws = Vec::new();
-        for kind in KINDS.iter().filter(|kind| all || wanted(kind)) {
+        for kind in kinds().filter(|kind| all || wanted(kind)) {
             let stamp = stamp.clone();
             let read = move || *stamp.lock().unwrap_or_else(PoisonError::into_inner);
             let builder = Arc::new(EventBuilder::new(kind.source, "1.0").with_stamper(read));
@@ -98,10 +123,21 @@ impl Samples {
         Box::new(event)
     }
 
+    /// Makes an event from an example of its type. Returns `None` if the example is no event, which the tests of the
+    /// examples prevent.
+    fn make_from_example(&mut self, builder: &EventBuilder, built_in: &BuiltIn) -> Option<Box<dyn Event>> {
+        let data = self.data.example(built_in)?;
+        let event = builder.untyped(built_in.event_type, data).ok()?;
+        let number = self.number(&event);
+        let mut json: Map<String, Value> = serde_json::from_str(event.as_str()).ok()?;
+        json.insert("sample".to_owned(), json!({ "seq": number }));
+        Some(Box::new(AnyEvent::from_json(&serde_json::to_vec(&json).ok()?).ok()?))
+    }
+
     /// Returns the event's number within its default topic and key.
-    fn number<T: EventData>(&mut self, event: &Envelope<T>) -> u64 {
-        let built_in = BUILT_IN.iter().find(|built_in| built_in.event_type == T::TYPE);
-        let topic = built_in.map_or(T::TYPE, |built_in| built_in.default_topic);
+    fn number(&mut self, event: &impl Event) -> u64 {
+        let built_in = BUILT_IN.iter().find(|built_in| built_in.event_type == event.event_type());
+        let topic = built_in.map_or("", |built_in| built_in.default_topic);
         let numbers = self.numbers.entry(topic).or_default();
         let key = event.key().unwrap_or_default();
         match numbers.get_mut(&*key) {
@@ -124,6 +160,9 @@ impl Iterator for Samples {
         self.step();
         let draws = self.draws.clone();
         let (make, builder) = draws.get(self.rng.usize(..draws.len()))?;
-        Some(make(self, builder))
+        match make {
+            Make::Drawn(make) => Some(make(self, builder)),
+            Make::Example(built_in) => self.make_from_example(builder, built_in),
+        }
     }
 }

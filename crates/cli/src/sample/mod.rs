@@ -16,6 +16,8 @@ use kafka_courier_event_model::{BUILT_IN, Event};
 
 pub(crate) use generator::Samples;
 
+use crate::argument::ArgumentError;
+
 /// Size of a write to standard output in bytes.
 const CHUNK: usize = 64 * 1024;
 
@@ -39,8 +41,8 @@ pub(crate) struct SampleArgs {
     pub(crate) start: Timestamp,
 }
 
-fn count(text: &str) -> Result<u64, String> {
-    text.parse().map_err(|_| "expected a number of events, 0 or more".to_owned())
+fn count(text: &str) -> Result<u64, ArgumentError> {
+    text.parse().map_err(|_| ArgumentError::NotACount)
 }
 
 /// Prints the events as NDJSON to standard output. A reader that ends early is not an error.

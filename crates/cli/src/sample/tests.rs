@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use clap::Parser;
-use kafka_courier_event_model::AnyEvent;
+use kafka_courier_event_model::{AnyEvent, EventBuilder};
 use serde_json::Value;
 
 use super::*;
@@ -55,7 +55,7 @@ fn keys_belong_to_one_topic() {
         topics_of_keys.entry(event.key().unwrap().into_owned()).or_default().insert(built_in.default_topic);
     }
     assert_eq!(types.len(), BUILT_IN.len());
-    assert_eq!(topics_of_keys.len(), 1000);
+    assert!((1000..1100).contains(&topics_of_keys.len()), "{}", topics_of_keys.len());
     assert!(topics_of_keys.values().all(|topics| topics.len() == 1));
 }
 
@@ -98,18 +98,23 @@ fn data_times_precede_the_event() {
 
 #[test]
 fn every_event_fits_its_type() {
-    use kafka_courier_event_model::*;
     for line in print("--count 5000").lines() {
         let event = AnyEvent::from_json(line.as_bytes()).unwrap();
-        match event.event_type() {
-            UserLoggedIn::TYPE => assert!(event.decode::<UserLoggedIn>().is_ok(), "{line}"),
-            UserRegistered::TYPE => assert!(event.decode::<UserRegistered>().is_ok(), "{line}"),
-            UserLoggedOut::TYPE => assert!(event.decode::<UserLoggedOut>().is_ok(), "{line}"),
-            UserTokenRefreshed::TYPE => assert!(event.decode::<UserTokenRefreshed>().is_ok(), "{line}"),
-            ApiRequest::TYPE => assert!(event.decode::<ApiRequest>().is_ok(), "{line}"),
-            ApiError::TYPE => assert!(event.decode::<ApiError>().is_ok(), "{line}"),
-            SystemAlert::TYPE => assert!(event.decode::<SystemAlert>().is_ok(), "{line}"),
-            other => panic!("{other}"),
+        let built_in = BUILT_IN.iter().find(|built_in| built_in.event_type == event.event_type()).unwrap();
+        assert!(built_in.decode(&event).is_ok(), "{line}");
+    }
+}
+
+/// Types without realistic data are sampled from their examples.
+#[test]
+fn examples_become_events_of_their_type() {
+    let mut data = data::SampleData::new(fastrand::Rng::with_seed(1), Timestamp::UNIX_EPOCH);
+    let builder = EventBuilder::new("sample", "1.0");
+    for built_in in BUILT_IN {
+        for _ in 0..20 {
+            let event = builder.untyped(built_in.event_type, data.example(built_in).unwrap()).unwrap();
+            assert!(event.key().unwrap().starts_with(built_in.event_type.as_bytes()), "{event:?}");
+            assert!(built_in.decode(&event).is_ok(), "{event:?}");
         }
     }
 }

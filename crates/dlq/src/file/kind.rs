@@ -1,13 +1,7 @@
 //! The kind of the file that a path leads to.
-//!
-//! Rule: the kind is checked before the path is opened. Opening a pipe waits for its other end, and a device may react.
 
 use std::fmt;
-use std::fs::{self, FileType};
-use std::io;
-use std::path::Path;
-
-use super::fault::FileFault;
+use std::fs::FileType;
 
 /// A kind of file that cannot hold dead letters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,7 +33,7 @@ impl fmt::Display for FileKind {
 
 impl FileKind {
     /// Returns the kind. `None` for a regular file.
-    fn of(found: FileType) -> Option<Self> {
+    pub(super) fn of(found: FileType) -> Option<Self> {
         match found {
             found if found.is_file() => None,
             found if found.is_dir() => Some(Self::Folder),
@@ -61,18 +55,5 @@ impl FileKind {
     #[cfg(not(unix))]
     fn of_special(_: FileType) -> Self {
         Self::Other
-    }
-}
-
-/// Returns an error unless the path leads to a regular file. Links are followed.
-pub(super) fn check(path: &Path) -> Result<(), FileFault> {
-    FileKind::of(fs::metadata(path)?.file_type()).map_or(Ok(()), |kind| Err(FileFault::NotRegular(kind)))
-}
-
-/// Does the same as [`check`] for a file that may not exist.
-pub(super) fn check_if_exists(path: &Path) -> Result<(), FileFault> {
-    match check(path) {
-        Err(FileFault::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        checked => checked,
     }
 }

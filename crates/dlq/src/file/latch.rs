@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::store::StoreError;
+use crate::store_error::StoreError;
 
 /// The longest pause, as a multiple of the first one.
 const MAX_FACTOR: u32 = 32;

@@ -15,7 +15,8 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::fault::FileFault;
-use super::kind::{self, FileKind};
+use super::kind::FileKind;
+use super::regular;
 
 /// The process that holds the store's file, as its lock file says.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
@@ -40,7 +41,7 @@ pub(crate) struct SharedLock {
 impl SharedLock {
     /// Takes the shared lock without writing.
     pub(crate) fn take(path: &Path) -> Result<Self, LockError> {
-        kind::check_if_exists(path)?;
+        regular::check_if_exists(path)?;
         let mut file = match File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self { _file: None }),
@@ -80,7 +81,7 @@ impl LockFile {
 
     /// Takes the exclusive lock, and writes the holder into the lock file.
     pub(crate) fn take(path: &Path) -> Result<Self, LockError> {
-        kind::check_if_exists(path)?;
+        regular::check_if_exists(path)?;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         let mut file = private(&mut options).open(path).map_err(LockError::Io)?;

@@ -14,8 +14,8 @@ use redb::backends::FileBackend;
 use redb::{Builder, Database, DatabaseError};
 
 use super::fault::FileFault;
-use super::kind;
 use super::lock::{beside, private};
+use super::regular;
 use super::tables::Tables;
 
 /// Size of the database's page cache.
@@ -54,7 +54,7 @@ impl DiskFile {
 
     fn create(&self) -> Result<(), FileFault> {
         let new = beside(&self.path, ".new");
-        kind::check_if_exists(&new)?;
+        regular::check_if_exists(&new)?;
         let file = private(OpenOptions::new().read(true).write(true).create(true).truncate(true)).open(&new)?;
         Tables::new(open_file(file)?)?;
         fs::rename(&new, &self.path)?;
@@ -65,7 +65,7 @@ impl DiskFile {
 
 impl Medium for DiskFile {
     fn open(&self) -> Result<Database, FileFault> {
-        kind::check_if_exists(&self.path)?;
+        regular::check_if_exists(&self.path)?;
         if fs::metadata(&self.path).map_or_else(is_absent, |data| Ok(data.len() == 0))? {
             self.create()?;
         }

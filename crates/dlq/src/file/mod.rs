@@ -16,6 +16,7 @@ mod medium;
 mod open;
 mod publisher_lock;
 mod read_only;
+mod regular;
 mod tables;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -28,12 +29,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
+use crate::held::{Held, Position};
 use crate::import::{Edited, Imported, runs};
 use crate::letter::{Letter, LetterId};
 use crate::limits::{Excess, Limits, Totals};
 use crate::loss_log;
 use crate::replay_guard::{BeginReplayError, ReplayGuard, ReplaySlot};
-use crate::store::{AppendError, Appended, DeadLetterStore, Held, Position, StoreError, StoreStats};
+use crate::store::{Appended, DeadLetterStore, StoreStats};
+use crate::store_error::{AppendError, StoreError};
 use entry::EntryError;
 use fault::{FileFault, catch_panics};
 pub use kind::FileKind;

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::fault::FileFault;
-use super::kind::{self, FileKind};
+use super::kind::FileKind;
 use super::lock::{LockError, LockFile, LockHolder, SharedLock};
+use super::regular;
 use super::tables::FORMAT;
 
 /// Most links that are followed, as on Linux.
@@ -106,7 +107,7 @@ impl OpenError {
 /// file: opening a pipe waits for its other end.
 pub(super) fn canonical(path: &Path) -> Result<PathBuf, OpenError> {
     let found = fs::canonicalize(path).map_err(|error| OpenError::io(path, error))?;
-    kind::check(&found).map_err(|fault| OpenError::from_fault(&found, fault))?;
+    regular::check(&found).map_err(|fault| OpenError::from_fault(&found, fault))?;
     Ok(found)
 }
 

@@ -9,8 +9,8 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use super::kind;
 use super::lock::{beside, private};
+use super::regular;
 
 /// Indicates, until it is dropped, that this process publishes and keeps its letters in a file that another process holds.
 #[derive(Debug)]
@@ -39,6 +39,6 @@ fn open(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.read(true).write(true).create(true).truncate(false);
     let lock = beside(&path.canonicalize()?, ".publishers");
-    kind::check_if_exists(&lock).map_err(|fault| io::Error::other(format!("{}: {fault}", lock.display())))?;
+    regular::check_if_exists(&lock).map_err(|fault| io::Error::other(format!("{}: {fault}", lock.display())))?;
     private(&mut options).open(lock)
 }

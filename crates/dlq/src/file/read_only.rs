@@ -16,11 +16,11 @@ use parking_lot::Mutex;
 use redb::{Database, StorageBackend};
 
 use super::fault::FileFault;
-use super::kind;
 use super::medium::{Medium, builder};
 use super::open::{self, OpenError};
+use super::regular;
 use super::{FileStore, FileStoreOptions};
-use crate::store::StoreError;
+use crate::store_error::StoreError;
 
 /// Size of a block in memory. A block is kept once one of its bytes was written.
 const BLOCK: usize = 4096;
@@ -56,7 +56,7 @@ struct Snapshot(PathBuf);
 
 impl Medium for Snapshot {
     fn open(&self) -> Result<Database, FileFault> {
-        kind::check(&self.0)?;
+        regular::check(&self.0)?;
         let overlay = Overlay::over(File::open(&self.0)?)?;
         Ok(builder().create_with_backend(overlay)?)
     }
@@ -195,8 +195,9 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
+    use crate::held::Held;
     use crate::letter::Letter;
-    use crate::store::{DeadLetterStore, Held};
+    use crate::store::DeadLetterStore;
 
     fn letter(reason: &str) -> Letter {
         Letter::new("t", None, reason, jiff::Timestamp::UNIX_EPOCH)

@@ -17,10 +17,11 @@ use uuid::Uuid;
 
 use super::entry::{self, EntryError};
 use super::fault::FileFault;
+use crate::held::{Held, Position};
 use crate::import::{Edited, Imported, decide};
 use crate::letter::{Letter, LetterId};
 use crate::limits::{Excess, Limits, Overflow, Totals};
-use crate::store::{Held, Position, SCAN_BYTES};
+use crate::store::SCAN_BYTES;
 
 /// The format of the file.
 pub(super) const FORMAT: u64 = 1;

@@ -15,10 +15,12 @@ use parking_lot::Mutex;
 
 use super::protocol::{ServiceAnswer, ServiceRefusal, ServiceRequest, VERSION, receive, send};
 use crate::file::Publishing;
+use crate::held::{Held, Position};
 use crate::import::{Edited, Imported};
 use crate::letter::{Letter, LetterId};
 use crate::replay_guard::{BeginReplayError, ReplayGuard};
-use crate::store::{AppendError, Appended, DeadLetterStore, Held, Position, StoreError, StoreStats};
+use crate::store::{Appended, DeadLetterStore, StoreStats};
+use crate::store_error::{AppendError, StoreError};
 
 /// Timeout of an answer. The store may have to open its file again first.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);

@@ -10,10 +10,12 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::held::{Held, Position};
 use crate::import::{Edited, Imported};
 use crate::letter::{Letter, LetterId};
 use crate::replay_guard::BeginReplayError;
-use crate::store::{AppendError, Appended, Held, Position, StoreError, StoreStats};
+use crate::store::{Appended, StoreStats};
+use crate::store_error::{AppendError, StoreError};
 
 /// The protocol's version. It changes with the meaning of a letter: a service of another version would drop new fields.
 pub(super) const VERSION: u32 = 5;

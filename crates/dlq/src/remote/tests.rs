@@ -8,10 +8,12 @@ use std::sync::Arc;
 
 use super::*;
 use crate::file::{FileStore, FileStoreOptions, OpenError};
+use crate::held::{Held, Position};
 use crate::letter::{Letter, LetterId};
 use crate::limits::Limits;
 use crate::replay_guard::BeginReplayError;
-use crate::store::{AppendError, Appended, DeadLetterStore, Held, Position, StoreError};
+use crate::store::{Appended, DeadLetterStore};
+use crate::store_error::{AppendError, StoreError};
 use crate::{Selection, Timestamp, letters, open_or_reach};
 
 struct Served {

@@ -22,7 +22,7 @@ pub struct ApiRequest {
     pub path: String,
     /// The response's HTTP status.
     pub status_code: u16,
-    /// Duration of the request: in JSON `duration_ms`, a number of milliseconds with its fraction.
+    /// Duration of the request in milliseconds, with a fraction down to nanoseconds (`150.25`).
     #[serde(rename = "duration_ms", with = "duration_ms")]
     pub duration: Duration,
     /// The client's IP address.

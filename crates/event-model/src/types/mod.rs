@@ -1,4 +1,4 @@
-//! The table of built-in types. A new type is one struct in this folder and one line in the table.
+//! The table of built-in types. A new type is one struct in this folder, one line in the table, and one golden file.
 //!
 //! - Fields have their names in JSON. Optional fields are `Option` and left out when absent. Other fields are always
 //!   written.
@@ -14,11 +14,12 @@ pub use system::*;
 pub use user::*;
 
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 
-use crate::{Envelope, EventBuilder, event_data};
+use crate::{AnyEvent, Envelope, Event, EventBuilder, EventData, ParseError, event_data};
 
 /// A row of the table of built-in types.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct BuiltIn {
     /// The type's name.
@@ -27,6 +28,36 @@ pub struct BuiltIn {
     pub default_topic: &'static str,
     /// The field of `data` that holds the record's key.
     pub key_field: &'static str,
+    /// The field of `data` that holds the event's own time.
+    pub time_field: &'static str,
+    /// Two events as JSON, one on each line: one with every field, one with only the required fields.
+    pub examples: &'static str,
+    read: Reader,
+}
+
+type Reader = fn(&AnyEvent) -> Result<Box<dyn Event>, ParseError>;
+
+impl BuiltIn {
+    /// Reads an event of this type from its JSON, with every field of its data.
+    ///
+    /// # Errors
+    /// Returns a [`ParseError`] if the event has another type, or if its data does not fit the type.
+    pub fn decode(&self, event: &AnyEvent) -> Result<Box<dyn Event>, ParseError> {
+        (self.read)(event)
+    }
+}
+
+/// The table has one row for each type.
+impl PartialEq for BuiltIn {
+    fn eq(&self, other: &Self) -> bool {
+        self.event_type == other.event_type
+    }
+}
+
+impl Eq for BuiltIn {}
+
+fn read<T: EventData + DeserializeOwned + 'static>(event: &AnyEvent) -> Result<Box<dyn Event>, ParseError> {
+    Ok(Box::new(event.decode::<T>()?))
 }
 
 macro_rules! built_in_events {
@@ -36,6 +67,9 @@ macro_rules! built_in_events {
             event_type: $event_type,
             default_topic: $topic,
             key_field: stringify!($key),
+            time_field: stringify!($time),
+            examples: include_str!(concat!("../../tests/golden/", $event_type, ".ndjson")),
+            read: read::<$data>,
         }),+];
 
         $(event_data!($data, $event_type, key = $key);)+

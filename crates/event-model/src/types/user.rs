@@ -78,7 +78,7 @@ pub struct UserRegistered {
 pub struct UserLoggedOut {
     /// The user's id.
     pub user_id: String,
-    /// The ended session's id.
+    /// The ended session's id, as in the `user.logged_in` that began it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_id: Option<String>,
     /// Time of the logout.

@@ -62,14 +62,29 @@ impl Default for Config {
 
 /// A setting that is out of bounds.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{name} is {value}, but must be {allowed}")]
-pub struct ConfigError {
-    /// The setting.
-    pub name: &'static str,
-    /// The value.
-    pub value: String,
-    /// The valid values.
-    pub allowed: &'static str,
+pub enum ConfigError {
+    /// The setting does not allow the value.
+    #[error("{name} is {value}, but must be {allowed}")]
+    OutOfBounds {
+        /// The setting.
+        name: &'static str,
+        /// The value.
+        value: String,
+        /// The valid values.
+        allowed: &'static str,
+    },
+    /// The setting is longer than another one.
+    #[error("{name} is {value:?}, more than {limit} ({limit_value:?}): lower {name}, or raise {limit}")]
+    AboveLimit {
+        /// The setting.
+        name: &'static str,
+        /// The setting's value.
+        value: Duration,
+        /// The other setting.
+        limit: &'static str,
+        /// The other setting's value.
+        limit_value: Duration,
+    },
 }
 
 impl Config {
@@ -78,7 +93,7 @@ impl Config {
         let mut problems = Vec::new();
         let mut check = |ok: bool, name, value: String, allowed| {
             if !ok {
-                problems.push(ConfigError { name, value, allowed });
+                problems.push(ConfigError::OutOfBounds { name, value, allowed });
             }
         };
         check(
@@ -107,12 +122,11 @@ impl Config {
         }
         check(self.first_epoch >= 0, "first_epoch", self.first_epoch.to_string(), "at least 0");
         check(self.first_sequence >= 0, "first_sequence", self.first_sequence.to_string(), "at least 0");
-        check(
-            self.backoff.base <= self.backoff.cap,
-            "retry_backoff",
-            format!("{:?}, more than retry_backoff_max ({:?})", self.backoff.base, self.backoff.cap),
-            "at most that: lower it, or raise retry_backoff_max",
-        );
+        if self.backoff.base > self.backoff.cap {
+            let (value, limit_value) = (self.backoff.base, self.backoff.cap);
+            let (name, limit) = ("retry_backoff", "retry_backoff_max");
+            problems.push(ConfigError::AboveLimit { name, value, limit, limit_value });
+        }
         problems
     }
 }

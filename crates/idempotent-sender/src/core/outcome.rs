@@ -45,9 +45,6 @@ pub struct Classification {
     pub refused: bool,
 }
 
-/// Kafka's `NONE`: success.
-const NONE: ErrorCode = ErrorCode(0);
-
 /// Errors for which a broker checks before the append.
 const REFUSALS: &[ErrorCode] = &[
     ErrorCode::CORRUPT_MESSAGE,
@@ -80,7 +77,7 @@ const REFUSALS_WITHOUT_OFFSET: &[ErrorCode] =
 
 /// The treatment of each code that does not follow Kafka's retriable flag.
 const ROWS: &[(ErrorCode, Treatment)] = &[
-    (NONE, Treatment::Delivered),
+    (ErrorCode::NONE, Treatment::Delivered),
     (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, Treatment::WaitForLeader),
     (ErrorCode::LEADER_NOT_AVAILABLE, Treatment::WaitForLeader),
     (ErrorCode::NOT_LEADER_OR_FOLLOWER, Treatment::WaitForLeader),
@@ -143,7 +140,7 @@ mod tests {
     }
 
     rows! {
-        success_is_delivered: NONE => Delivered, refused false;
+        success_is_delivered: ErrorCode::NONE => Delivered, refused false;
         unknown_server_error_is_retried: ErrorCode::UNKNOWN_SERVER_ERROR => Retry, refused false;
         corrupt_message_is_retried: ErrorCode::CORRUPT_MESSAGE => Retry, refused true;
         unknown_partition_waits_for_leader: ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => WaitForLeader, refused true;

@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use kafka_courier_client::{PartitionId, TopicId, TopicUuid};
+use kafka_courier_client::{ErrorCode, PartitionId, TopicId, TopicUuid};
 
 use super::lane::{PartitionLane, ReadyPartition};
 

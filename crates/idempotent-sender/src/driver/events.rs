@@ -64,8 +64,9 @@ where
                 }
                 self.core.on_answer(now, conn, request, answer);
             }
-            IoEvent::Answered(conn, _, _, Err(why)) => {
+            IoEvent::Answered(conn, _, _, Err(error)) => {
                 if self.connections.contains_key(&conn) {
+                    let why = error.to_string();
                     let broker = self.core.broker_of(conn).map(|broker| broker.0);
                     tracing::debug!(broker, why, "broker disconnected");
                     self.disconnect(conn);

@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use kafka_courier_client::connection::BrokerConnection;
+use kafka_courier_client::connection::{BrokerConnection, NoAnswer};
 use kafka_courier_client::control::{ProducerIdError, TopicLimit};
 use kafka_courier_client::{ClusterMetadata, PartitionId, ProduceAnswer, Reason, TopicId};
 
@@ -13,7 +13,7 @@ use crate::core::{ConnId, LookupId, RequestId, SearchAnswer, StateLookupAnswer};
 /// A completed IO operation.
 pub(super) enum IoEvent {
     Dialed(ConnId, Result<BrokerConnection, Reason>),
-    Answered(ConnId, RequestId, Instant, Result<ProduceAnswer, String>),
+    Answered(ConnId, RequestId, Instant, Result<ProduceAnswer, NoAnswer>),
     Metadata(Result<ClusterMetadata, Reason>),
     ProducerId(Result<i64, ProducerIdError>),
     Looked(PartitionId, LookupId, StateLookupAnswer),

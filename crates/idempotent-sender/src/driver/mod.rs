@@ -347,7 +347,7 @@ where
         let mut io: IoFuture = Box::pin(async move {
             let since = Instant::now();
             let answer = connection.produce(timeout, parts).await;
-            IoEvent::Answered(conn, request, since, answer.map_err(|error| error.to_string()))
+            IoEvent::Answered(conn, request, since, answer)
         });
         // The first poll queues the request on its connection. The order of polls is the order on the wire.
         match futures_util::poll!(&mut io) {

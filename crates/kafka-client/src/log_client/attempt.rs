@@ -8,8 +8,6 @@ use super::error::LogErrorKind;
 use crate::error_code::ErrorCode;
 use crate::reason::Reason;
 
-/// `OFFSET_OUT_OF_RANGE`: the offset is not in the log.
-const OFFSET_OUT_OF_RANGE: i16 = 1;
 /// Transient errors of a leader that changes or was just elected, in addition to the codes that Kafka calls retriable.
 const TRANSIENT: &[ErrorCode] = &[
     ErrorCode::NOT_LEADER_OR_FOLLOWER,
@@ -42,8 +40,8 @@ impl AttemptError {
     /// Produce.
     pub(super) fn from_code(code: i16) -> Self {
         let error = ErrorCode(code);
-        match code {
-            OFFSET_OUT_OF_RANGE => Self::OutOfRange,
+        match error {
+            ErrorCode::OFFSET_OUT_OF_RANGE => Self::OutOfRange,
             _ if TRANSIENT.contains(&error) || error.is_retriable() => Self::Transient(error),
             _ => Self::Permanent(error),
         }

@@ -119,7 +119,7 @@ impl Leaders {
         let found =
             cluster.topics.into_iter().find(|found| *found.name == *topic).ok_or(AttemptError::PartitionMissing)?;
         match ErrorCode(found.code) {
-            ErrorCode(0) => {}
+            ErrorCode::NONE => {}
             // Kafka calls this code retriable because a topic may just be created. This client takes the code as the
             // answer.
             none @ ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => return Err(AttemptError::Permanent(none)),
@@ -147,7 +147,7 @@ impl Leaders {
     pub(super) async fn cleanup(&self, topic: &str) -> Result<Cleanup, AttemptError> {
         let settings = &[CLEANUP_POLICY, RETENTION_MS, RETENTION_BYTES];
         let answer = self.control.topic_settings(topic.into(), settings).await.map_err(AttemptError::from_connect)?;
-        if answer.code != 0 {
+        if answer.code != ErrorCode::NONE.0 {
             return Err(AttemptError::from_code(answer.code));
         }
         let policy = answer.value(CLEANUP_POLICY).ok_or(AttemptError::PartitionMissing)?;

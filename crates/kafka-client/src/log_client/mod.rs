@@ -150,7 +150,7 @@ impl LogClient {
             let messenger::ListedOffsets(answer) = leader.ask(request, self.time_limit(left)).await?;
             let part = answer.iter().find(|part| *part.topic == *topic && part.partition == partition);
             match part.ok_or(AttemptError::PartitionMissing)? {
-                part if part.code != 0 => Err(AttemptError::from_code(part.code)),
+                part if part.code != ErrorCode::NONE.0 => Err(AttemptError::from_code(part.code)),
                 part => Ok(part.offset),
             }
         })
@@ -304,14 +304,14 @@ impl LogClient {
 
 /// Returns the batches of the requested partition from a Fetch answer.
 fn fetched(code: i16, parts: Vec<FetchedPart>, partition: i32) -> Result<FetchedBatches, AttemptError> {
-    if code != 0 {
+    if code != ErrorCode::NONE.0 {
         return Err(AttemptError::from_code(code));
     }
     let part = parts.into_iter().find(|part| part.index == partition).ok_or(AttemptError::PartitionMissing)?;
-    match part.code {
-        0 => Ok(FetchedBatches { high_watermark: part.high_watermark, log_start: part.log_start, bytes: part.records }),
-        code => Err(AttemptError::from_code(code)),
+    if part.code != ErrorCode::NONE.0 {
+        return Err(AttemptError::from_code(part.code));
     }
+    Ok(FetchedBatches { high_watermark: part.high_watermark, log_start: part.log_start, bytes: part.records })
 }
 
 /// Returns the offset of the batch from a Produce answer. The error includes whether the leader certainly refused

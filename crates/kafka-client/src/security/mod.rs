@@ -29,6 +29,24 @@ pub use self::token::{TokenError, TokenSource};
 use crate::reason::Reason;
 use crate::stream::ByteStream;
 
+/// A problem of the settings or the files of connections. Its text begins with the [`option`](Self::option), and has the
+/// remedy.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct SecurityError(tls::TlsSetupError);
+
+impl SecurityError {
+    /// Returns the option at fault.
+    pub const fn option(&self) -> &'static str {
+        self.0.option()
+    }
+
+    /// Returns whether a file is at fault.
+    pub const fn is_about_file(&self) -> bool {
+        self.0.is_about_file()
+    }
+}
+
 /// The security of connections. Cheap to clone. Clones share the loaded certificates.
 #[derive(Clone, Debug, Default)]
 pub struct ConnectionSecurity {
@@ -42,8 +60,9 @@ impl ConnectionSecurity {
     /// # Errors
     ///
     /// Returns each error with its remedy.
-    pub fn new(tls: Option<TlsSettings>, sasl: Option<SaslSettings>) -> Result<Self, Vec<String>> {
-        let tls = tls.map(tls::Tls::load).transpose()?;
+    pub fn new(tls: Option<TlsSettings>, sasl: Option<SaslSettings>) -> Result<Self, Vec<SecurityError>> {
+        let tls = tls.map(tls::Tls::load).transpose();
+        let tls = tls.map_err(|errors| errors.into_iter().map(SecurityError).collect::<Vec<_>>())?;
         Ok(Self { tls: tls.map(Arc::new), sasl: sasl.map(Arc::new) })
     }
 

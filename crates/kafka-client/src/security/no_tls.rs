@@ -14,13 +14,24 @@ use crate::stream::ByteStream;
 #[derive(Debug)]
 pub(super) enum Tls {}
 
+/// Why TLS can't be set up.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("security_protocol (KAFKA_SECURITY_PROTOCOL) asks for TLS, which this build lacks: build with the feature tls")]
+pub(super) struct TlsSetupError;
+
+impl TlsSetupError {
+    pub(super) const fn option(&self) -> &'static str {
+        "security_protocol"
+    }
+
+    pub(super) const fn is_about_file(&self) -> bool {
+        false
+    }
+}
+
 impl Tls {
-    pub(super) fn load(_: TlsSettings) -> Result<Self, Vec<String>> {
-        Err(vec![
-            "security_protocol (KAFKA_SECURITY_PROTOCOL) asks for TLS, which this build lacks: build with the feature \
-             tls"
-            .to_owned(),
-        ])
+    pub(super) fn load(_: TlsSettings) -> Result<Self, Vec<TlsSetupError>> {
+        Err(vec![TlsSetupError])
     }
 
     pub(super) fn refresh(&self) {

@@ -135,7 +135,7 @@ impl SaslExchange<'_> {
         let asked = self.messenger.request(handshake::Request { mechanism: self.mechanism }).await;
         let Mechanisms((code, known)) = asked.map_err(|error| self.failed(&error))?;
         match ErrorCode(code) {
-            ErrorCode(0) => Ok(()),
+            ErrorCode::NONE => Ok(()),
             ErrorCode::UNSUPPORTED_SASL_MECHANISM => {
                 let known: Vec<&str> = known.iter().map(|name| &**name).take(8).collect();
                 Err(self.refused(
@@ -196,7 +196,7 @@ impl SaslExchange<'_> {
     ) -> Result<authenticate::Answer, Reason> {
         let request = authenticate::Request { message: Zeroizing::new(message) };
         let Authenticated(answer) = self.messenger.request(request).await.map_err(|error| self.failed(&error))?;
-        if answer.code == 0 {
+        if answer.code == ErrorCode::NONE.0 {
             return Ok(answer);
         }
         let code = ErrorCode(answer.code);

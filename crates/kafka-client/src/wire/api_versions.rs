@@ -20,6 +20,8 @@ pub(crate) fn encode(out: &mut Vec<u8>, version: i16) {
 
 /// The code of a broker that does not support the version of the request (KIP-511).
 pub(crate) const UNSUPPORTED_VERSION: i16 = 35;
+/// `NONE`: success.
+pub(crate) const NONE: i16 = 0;
 
 /// Returns the error code and the broker's ranges. A broker that does not support the version answers in version 0 or
 /// in another version, so nothing is read after that code.

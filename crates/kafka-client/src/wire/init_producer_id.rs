@@ -1,5 +1,6 @@
 //! InitProducerId, versions 0 to 5 (KIP-98, 360).
 
+use super::api_versions::NONE;
 use super::reader::{WireError, WireReader};
 use super::writer::WireWriter;
 
@@ -26,7 +27,7 @@ pub(crate) fn decode(bytes: &[u8], version: i16) -> Result<(i16, i64), WireError
     reader.i16("producer epoch")?;
     reader.skip_tags()?;
     reader.finish("InitProducerId");
-    if code == 0 && id < 0 {
+    if code == NONE && id < 0 {
         return Err(WireError::Malformed { what: "producer id" });
     }
     Ok((code, id))

@@ -3,11 +3,11 @@
 //! Rules: an error has the place and a hint. It repeats neither the text nor the parser's error, because any line may
 //! contain a secret, and parsers quote the text that they reject.
 
-use super::load::ReadError;
+use super::source::ReadError;
 use super::tree::{SettingsNode, TreeError, pairs};
 
 /// An error of a settings file. It shows no text of the file except names of settings.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(super) enum SettingsFileError {
     #[error(transparent)]
     Read(#[from] ReadError),

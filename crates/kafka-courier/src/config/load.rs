@@ -9,27 +9,26 @@
 //! - Any text may be a secret. It is not shown, and the buffer that it was read into is overwritten after use.
 
 use std::ffi::OsString;
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+#[cfg(feature = "config-file")]
+use std::path::Path;
 
-use kafka_courier_client::{HIDDEN, Secret, shown_file, shown_path};
+use kafka_courier_client::{HIDDEN, Secret};
+use serde::de::{self, Deserialize, Deserializer};
 
 #[cfg(feature = "config-file")]
 use super::file::SettingsFileError;
 use super::names::{self, Meaning, shown_key};
-use super::resolve::{EntryError, LoadedConfig, Origin, Resolver, SourceEntry};
+use super::origin::Origin;
+use super::problem::ConfigProblem;
+use super::resolve::{LoadedConfig, Resolver};
+use super::source::{EntryError, SourceEntry};
+use super::tree::{self, SettingsNode};
 use super::warning::ConfigWarning;
 use super::{ConfigErrors, KafkaConfig};
 
 const PREFIX: &str = "KAFKA_";
 /// The name of `KAFKA_BROKERS` in most other clients. `KAFKA_BROKERS` takes precedence.
 const BOOTSTRAP_SERVERS: &str = "KAFKA_BOOTSTRAP_SERVERS";
-const FILE_SUFFIX: &str = "_file";
-/// The byte order mark that some editors write.
-const BYTE_ORDER_MARK: char = '\u{feff}';
-/// The largest file of settings, or of one setting, in bytes.
-const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// Loads a configuration from several sources. [`load`](Self::load) merges them.
 ///
@@ -48,7 +47,7 @@ pub struct ConfigLoader {
     environment: Vec<SourceEntry>,
     settings: Vec<SourceEntry>,
     warnings: Vec<ConfigWarning>,
-    problems: Vec<String>,
+    problems: Vec<ConfigProblem>,
 }
 
 impl ConfigLoader {
@@ -62,10 +61,10 @@ impl ConfigLoader {
     pub fn file(mut self, path: impl AsRef<Path>) -> Self {
         let path = path.as_ref();
         let is_json = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
-        let read = read_text(path).map_err(SettingsFileError::from);
+        let read = super::source::read_text(path).map_err(SettingsFileError::from);
         match read.and_then(|text| super::file::read(text.expose(), is_json)) {
             Ok(pairs) => self.add_pairs(pairs, &Origin::File(path.to_owned())),
-            Err(error) => self.problems.push(format!("{}: {error}", shown_file(path))),
+            Err(error) => self.problems.push(ConfigProblem::of_file(path, error)),
         }
         self
     }
@@ -92,7 +91,7 @@ impl ConfigLoader {
     }
 
     fn with_setting(mut self, origin: Origin, option: &str, value: &str) -> Self {
-        self.settings.push(source_entry(origin, option.to_owned(), option, Ok(value.into())));
+        self.settings.push(SourceEntry::read(origin, option.to_owned(), option, Ok(value.into())));
         self
     }
 
@@ -111,10 +110,10 @@ impl ConfigLoader {
     }
 
     /// Adds the names and values of a settings file. `<option>_file` names a file with the value.
-    pub(super) fn add_pairs(&mut self, pairs: Vec<(String, String)>, origin: &Origin) {
+    fn add_pairs(&mut self, pairs: Vec<(String, String)>, origin: &Origin) {
         for (key, value) in pairs {
             let option = key.clone();
-            self.file.push(source_entry(origin.clone(), key, &option, Ok(value.into())));
+            self.file.push(SourceEntry::read(origin.clone(), key, &option, Ok(value.into())));
         }
     }
 
@@ -126,7 +125,7 @@ impl ConfigLoader {
             let value = value.into_string().map(Secret::from).map_err(|_| EntryError::NotUtf8);
             let is_fallback = variable == BOOTSTRAP_SERVERS;
             let option = if is_fallback { "brokers".to_owned() } else { rest.to_lowercase() };
-            let entry = source_entry(Origin::Environment(variable.clone()), variable, &option, value);
+            let entry = SourceEntry::read(Origin::Environment(variable.clone()), variable, &option, value);
             if is_fallback {
                 fallback = Some(entry);
             } else if names::option_named(&entry.name).is_some() {
@@ -159,74 +158,6 @@ fn unknown_variable(variable: &str, name: &str) -> ConfigWarning {
     ConfigWarning::UnknownVariable { variable, suggestion }
 }
 
-/// Returns a setting of a source. If `option` is an option's name with the suffix `_file`, `value` is the path of a
-/// file with the value.
-fn source_entry(origin: Origin, key: String, option: &str, value: Result<Secret, EntryError>) -> SourceEntry {
-    let Some(name) = option.strip_suffix(FILE_SUFFIX).and_then(names::option_named) else {
-        return SourceEntry { origin, key, name: option.to_owned(), value, file: None };
-    };
-    let path = value.map(|path| PathBuf::from(path.expose()));
-    let value = path.clone().and_then(|path| {
-        let text = read_text(&path).map_err(|error| unreadable_value(name, &path, error))?;
-        Ok(without_line_end(text.expose().trim_start_matches(BYTE_ORDER_MARK)).into())
-    });
-    let file = path.ok().filter(|_| value.is_ok());
-    SourceEntry { origin, key, name: name.to_owned(), value, file }
-}
-
-/// Returns the error of an unreadable file with a value. The value itself, which may be a secret, may be given instead
-/// of the file's path.
-pub(super) fn unreadable_value(value: &str, path: &Path, error: ReadError) -> EntryError {
-    // A password can be as short as a path.
-    let is_option = names::option_named(value).is_some();
-    let shown = if is_option && !KafkaConfig::is_secret(value) { shown_file(path) } else { shown_path(path) };
-    match shown {
-        shown if shown == HIDDEN => EntryError::NotAPath { value: value.to_owned() },
-        path => EntryError::Unreadable { path, error },
-    }
-}
-
-/// Removes the line end that editors append.
-fn without_line_end(text: &str) -> &str {
-    text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text))
-}
-
-/// The error of reading a file of settings, of one setting or of a token.
-#[derive(Clone, Debug, thiserror::Error)]
-pub(super) enum ReadError {
-    #[error("{0}")]
-    Io(Arc<std::io::Error>),
-    #[error("the file is larger than {MAX_FILE_BYTES} bytes")]
-    TooLarge,
-    #[error("the file is not UTF-8: save it as UTF-8")]
-    NotUtf8,
-}
-
-impl From<std::io::Error> for ReadError {
-    fn from(error: std::io::Error) -> Self {
-        match error.kind() {
-            std::io::ErrorKind::InvalidData => Self::NotUtf8,
-            _ => Self::Io(Arc::new(error)),
-        }
-    }
-}
-
-/// Reads a file of settings, of one setting or of a token, up to [`MAX_FILE_BYTES`] bytes.
-pub(super) fn read_text(path: &Path) -> Result<Secret, ReadError> {
-    let file = std::fs::File::open(path)?;
-    // The buffer has spare room for the whole file: a buffer that grows, or a probe read into a small rest, leaves
-    // copies of a secret in memory.
-    let length = file.metadata().map_or(0, |metadata| metadata.len()).min(MAX_FILE_BYTES);
-    let mut text = String::with_capacity(usize::try_from(length).unwrap_or(0) + 64);
-    let read = file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text);
-    let (length, text) = (text.len() as u64, Secret::new(text)); // overwrites the text when dropped
-    match read {
-        Ok(_) if length > MAX_FILE_BYTES => Err(ReadError::TooLarge),
-        Ok(_) => Ok(text),
-        Err(error) => Err(error.into()),
-    }
-}
-
 impl KafkaConfig {
     /// Returns the defaults, changed by the `KAFKA_*` variables of this process. An empty variable counts as unset.
     ///
@@ -254,5 +185,19 @@ impl KafkaConfig {
     #[cfg(feature = "config-file")]
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigErrors> {
         ConfigLoader::new().file(path).load().map(LoadedConfig::into_config)
+    }
+}
+
+/// Deserializes a configuration from any format, for instance as a part of an application's own configuration. Keys are
+/// names of options or of Java properties. The error contains all problems.
+impl<'de> Deserialize<'de> for KafkaConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let pairs = tree::pairs(SettingsNode::deserialize(deserializer)?).map_err(de::Error::custom)?;
+        let mut loader = ConfigLoader::new();
+        loader.add_pairs(pairs, &Origin::Default);
+        loader
+            .load()
+            .map(|loaded| loaded.config)
+            .map_err(|errors| de::Error::custom(errors.lines().collect::<Vec<_>>().join("; ")))
     }
 }

@@ -5,15 +5,20 @@
 //! - All problems are reported together. Each problem names the option, the value and the allowed values.
 //! - No table and no error shows a secret.
 
+mod cause;
 mod check;
+mod choices;
 mod duration;
+mod endpoint;
 #[cfg(feature = "config-file")]
 mod file;
 mod load;
 mod names;
+mod origin;
 mod problem;
 mod resolve;
 mod security;
+mod source;
 mod tree;
 mod value;
 mod warning;
@@ -22,21 +27,21 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use cause::ConfigProblemKind;
+pub use choices::{Compression, SaslMechanism, SecurityProtocol, SslRoots};
+pub use endpoint::{Endpoint, EndpointError};
 pub use load::ConfigLoader;
-pub use resolve::{EffectiveOption, LoadedConfig, Origin};
-pub use security::{SaslMechanism, SecurityProtocol, SslRoots};
-pub use value::{Compression, Endpoint};
+pub use origin::Origin;
+pub use problem::{ConfigErrors, ConfigProblem};
+pub use resolve::{EffectiveOption, LoadedConfig};
+pub use value::{AllowedValues, InvalidValue};
 pub use warning::ConfigWarning;
 
 pub(crate) use value::OptionValue;
 
-use value::InvalidValue;
-
 use kafka_courier_client::{HIDDEN, Secret, may_be_content};
 use kafka_courier_dlq::Overflow;
 use kafka_courier_idempotent_sender::core::{Backoff, Config as CoreConfig};
-
-use crate::error::debug_as_display;
 
 /// The documentation of an option.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -52,15 +57,6 @@ pub struct OptionDoc {
     pub help: String,
     /// Whether the option's value is never shown.
     pub secret: bool,
-}
-
-/// A text that is not a value of an option.
-#[derive(Debug)]
-pub(crate) struct SetError {
-    /// The text, or [`HIDDEN`] if the option is a secret.
-    shown: String,
-    /// The values that the option accepts.
-    allowed: InvalidValue,
 }
 
 macro_rules! options {
@@ -101,17 +97,12 @@ macro_rules! options {
             const NAMES: &'static [&'static str] = &[$(stringify!($name)),+];
 
             /// Sets the option `name` from text.
-            fn set(&mut self, name: &str, text: &str) -> Result<(), SetError> {
+            fn set(&mut self, name: &str, text: &str) -> Result<(), InvalidValue> {
                 match name {
-                    $(stringify!($name) => match OptionValue::read(text) {
-                        Ok(value) => {
-                            self.$name = value;
-                            Ok(())
-                        }
-                        Err(allowed) => Err(SetError { shown: <$kind as OptionValue>::shown(text), allowed }),
-                    },)+
-                    _ => Err(SetError { shown: HIDDEN.to_owned(), allowed: "the option does not exist".into() }),
+                    $(stringify!($name) => self.$name = OptionValue::parse(text)?,)+
+                    _ => return Err(InvalidValue::hidden(AllowedValues::Other("a value of an option".to_owned()))),
                 }
+                Ok(())
             }
 
             /// Returns the name and value of every option, and whether the value is a secret. Secrets are hidden.
@@ -250,21 +241,6 @@ options! {
     auto_replay_rate: u32 = 100;
 }
 
-/// All problems of a configuration, one line each. The warnings of several sources ([`ConfigLoader`]) follow the
-/// problems. Each warning begins with `warning: `.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ConfigErrors(pub Vec<String>);
-
-debug_as_display!(ConfigErrors);
-
-impl fmt::Display for ConfigErrors {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join("\n"))
-    }
-}
-
-impl std::error::Error for ConfigErrors {}
-
 impl KafkaConfig {
     /// Checks the bounds of options, and options that depend on each other.
     ///
@@ -272,7 +248,7 @@ impl KafkaConfig {
     /// Returns all problems.
     pub fn validate(&self) -> Result<(), ConfigErrors> {
         let problems = self.problems();
-        if problems.is_empty() { Ok(()) } else { Err(ConfigErrors(problems)) }
+        if problems.is_empty() { Ok(()) } else { Err(problems.into()) }
     }
 
     /// Raises `retry_backoff_max` to `retry_backoff`, for sources that set only `retry_backoff`.

@@ -23,8 +23,8 @@ const JAVA: &[(&str, &str)] = &[
 
 /// Java properties with one allowed meaning: the allowed values, and the reason.
 const FIXED: &[(&str, &[&str], &str)] = &[
-    ("acks", &["all", "-1"], "must be all: a delivered event is on every in-sync replica"),
-    ("enable.idempotence", &["true"], "must be true: each event is in the log once, in order"),
+    ("acks", &["all", "-1"], "a delivered event is on every in-sync replica"),
+    ("enable.idempotence", &["true"], "each event is in the log once, in order"),
 ];
 
 /// Java properties that this producer does not support, and the remedy.
@@ -71,8 +71,8 @@ const MAX_NAME_LEN: usize = 80;
 pub(super) enum Meaning {
     /// An option. `millis`: its value is a number of milliseconds, as in Java.
     Option { name: &'static str, millis: bool },
-    /// A Java property with a fixed meaning: the allowed values, and the reason.
-    Fixed(&'static [&'static str], &'static str),
+    /// A Java property with a fixed meaning: its name, the allowed values, and the reason.
+    Fixed { name: &'static str, values: &'static [&'static str], reason: &'static str },
     /// A Java property without support: the remedy.
     Unsupported(&'static str),
     /// An unknown name.
@@ -84,8 +84,8 @@ pub(super) fn meaning(key: &str) -> Meaning {
     if let Some(name) = option_named(key) {
         return Meaning::Option { name, millis: false };
     }
-    if let Some((_, allowed, why)) = FIXED.iter().find(|fixed| fixed.0 == key) {
-        return Meaning::Fixed(allowed, why);
+    if let Some((name, values, reason)) = FIXED.iter().find(|fixed| fixed.0 == key) {
+        return Meaning::Fixed { name, values, reason };
     }
     let dotted = key.replace('_', ".");
     if let Some((_, instead)) = UNSUPPORTED.iter().find(|strange| strange.0 == dotted) {
@@ -174,7 +174,7 @@ mod tests {
         ] {
             assert_eq!(meaning(key), Meaning::Option { name, millis }, "{key}");
         }
-        assert!(matches!(meaning("acks"), Meaning::Fixed(..)));
+        assert!(matches!(meaning("acks"), Meaning::Fixed { .. }));
         assert!(matches!(meaning("key.serializer"), Meaning::Unsupported(_)));
         assert!(matches!(meaning("ssl_key_password"), Meaning::Unsupported(why) if why.contains("decrypt it")));
         assert_eq!(meaning("group.id"), Meaning::Unknown);

@@ -1,4 +1,4 @@
-//! The security of connections: the types of the options, their checks, and the security settings of the driver.
+//! The security of connections: the checks of the options, and the security settings of the driver.
 //!
 //! Rules: an option without effect is an error and never ignored. Otherwise an operator who sets a password or a
 //! certificate would learn too late that it is unused. A dangerous combination causes a warning.
@@ -11,88 +11,12 @@ use kafka_courier_client::security::{
 
 use kafka_courier_client::{HIDDEN, shown_path};
 
-use super::load::{read_text, unreadable_value};
+use super::cause::ProblemCause;
+use super::choices::{SaslMechanism, SecurityProtocol, SslRoots};
 use super::problem::ConfigProblem;
-use super::resolve::EntryError;
-use super::value::InvalidValue;
+use super::source::{read_text, unreadable_value};
 use super::warning::ConfigWarning;
-use super::{ConfigErrors, KafkaConfig, OptionValue, is_misplaced};
-
-/// An option with a fixed set of names.
-macro_rules! choice {
-    ($(#[$meta:meta])+ $name:ident { $($(#[$item_meta:meta])+ $item:ident = $text:literal,)+ }) => {
-        $(#[$meta])+
-        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-        #[non_exhaustive]
-        pub enum $name {
-            $($(#[$item_meta])+ $item,)+
-        }
-
-        impl OptionValue for $name {
-            fn read(text: &str) -> Result<Self, InvalidValue> {
-                let names = [$(($text, Self::$item)),+];
-                let found = names.iter().find(|known| known.0.eq_ignore_ascii_case(text));
-                found.map(|known| known.1).ok_or_else(|| {
-                    format!("must be one of {}", names.map(|known| known.0).join(", ")).into()
-                })
-            }
-
-            fn write(&self) -> String {
-                match self {
-                    $(Self::$item => $text.to_owned(),)+
-                }
-            }
-        }
-    };
-}
-
-choice! {
-    /// The protocol of connections to brokers.
-    SecurityProtocol {
-        /// Neither encryption nor authentication.
-        Plaintext = "PLAINTEXT",
-        /// TLS.
-        Ssl = "SSL",
-        /// SASL without encryption.
-        SaslPlaintext = "SASL_PLAINTEXT",
-        /// SASL over TLS.
-        SaslSsl = "SASL_SSL",
-    }
-}
-
-choice! {
-    /// The SASL mechanism.
-    SaslMechanism {
-        /// The client sends the password itself. Only suitable over TLS.
-        Plain = "PLAIN",
-        /// SCRAM with SHA-256: both sides prove knowledge of the password.
-        ScramSha256 = "SCRAM-SHA-256",
-        /// SCRAM with SHA-512: both sides prove knowledge of the password.
-        ScramSha512 = "SCRAM-SHA-512",
-        /// The client sends a token.
-        OAuthBearer = "OAUTHBEARER",
-    }
-}
-
-choice! {
-    /// The trusted certificate authorities if `ssl_ca_location` is empty.
-    SslRoots {
-        /// Mozilla's authorities at the time of the build.
-        CompiledIn = "compiled-in",
-        /// The authorities of the operating system.
-        System = "system",
-    }
-}
-
-impl SecurityProtocol {
-    const fn has_tls(self) -> bool {
-        matches!(self, Self::Ssl | Self::SaslSsl)
-    }
-
-    const fn has_sasl(self) -> bool {
-        matches!(self, Self::SaslPlaintext | Self::SaslSsl)
-    }
-}
+use super::{ConfigErrors, KafkaConfig, is_misplaced};
 
 fn path(text: &str) -> Option<PathBuf> {
     (!text.is_empty()).then(|| text.into())
@@ -109,10 +33,10 @@ impl KafkaConfig {
         ]
     }
 
-    pub(super) fn security_problems(&self, problems: &mut Vec<ConfigProblem>) {
+    pub(super) fn security_problems(&self, problems: &mut Vec<ProblemCause>) {
         let misplaced = self.locations().into_iter().filter(|(name, text)| is_misplaced(name, text));
         let allowed = "the path of a file: write the present value to a file";
-        problems.extend(misplaced.map(|(option, _)| ConfigProblem::NotAllowed {
+        problems.extend(misplaced.map(|(option, _)| ProblemCause::OutOfBounds {
             option,
             value: HIDDEN.to_owned(),
             allowed,
@@ -146,12 +70,12 @@ impl KafkaConfig {
         &self,
         options: &[(&'static str, bool)],
         (feature, remedy): (&'static str, &'static str),
-        problems: &mut Vec<ConfigProblem>,
+        problems: &mut Vec<ProblemCause>,
     ) {
         let set = options.iter().filter(|option| option.1).map(|option| option.0);
-        problems.extend(set.map(|option| ConfigProblem::WithoutEffect {
+        problems.extend(set.map(|option| ProblemCause::WithoutEffect {
             option,
-            protocol: self.security_protocol.write(),
+            protocol: self.security_protocol,
             feature,
             remedy,
         }));
@@ -165,10 +89,10 @@ impl KafkaConfig {
         unverified.into_iter().chain(is_readable.then_some(ConfigWarning::ReadablePassword))
     }
 
-    fn tls_problems(&self, problems: &mut Vec<ConfigProblem>) {
+    fn tls_problems(&self, problems: &mut Vec<ProblemCause>) {
         if !self.ssl_ca_location.is_empty() && self.ssl_roots != Self::default().ssl_roots {
             let file = shown_path(self.ssl_ca_location.as_ref());
-            problems.push(ConfigProblem::TwoRoots { roots: self.ssl_roots.write(), file });
+            problems.push(ProblemCause::TwoRoots { roots: self.ssl_roots, file });
         }
         let (certificate, key) = (&self.ssl_certificate_location, &self.ssl_key_location);
         if certificate.is_empty() != key.is_empty() {
@@ -176,18 +100,18 @@ impl KafkaConfig {
                 true => ("ssl_certificate_location", certificate, "ssl_key_location"),
                 false => ("ssl_key_location", key, "ssl_certificate_location"),
             };
-            problems.push(ConfigProblem::HalfCertificate { option, file: shown_path(file.as_ref()), missing });
+            problems.push(ProblemCause::HalfCertificate { option, file: shown_path(file.as_ref()), missing });
         }
     }
 
-    fn sasl_problems(&self, problems: &mut Vec<ConfigProblem>) {
-        let unused = |option, mechanism: SaslMechanism, credential| ConfigProblem::UnusedCredential {
+    fn sasl_problems(&self, problems: &mut Vec<ProblemCause>) {
+        let unused = |option, mechanism: SaslMechanism, credential| ProblemCause::UnusedCredential {
             option,
-            mechanism: mechanism.write(),
+            mechanism,
             credential,
         };
         match self.sasl_mechanism {
-            None => problems.push(ConfigProblem::NoMechanism { protocol: self.security_protocol.write() }),
+            None => problems.push(ProblemCause::NoMechanism { protocol: self.security_protocol }),
             Some(mechanism @ SaslMechanism::OAuthBearer) => {
                 let set = [
                     ("sasl_username", !self.sasl_username.is_empty()),
@@ -198,12 +122,11 @@ impl KafkaConfig {
             }
             Some(mechanism) => {
                 if self.sasl_username.is_empty() || self.sasl_username.contains('\0') {
-                    let (username, mechanism) = (self.sasl_username.clone(), mechanism.write());
-                    problems.push(ConfigProblem::NoUsername { username, mechanism });
+                    problems.push(ProblemCause::NoUsername { username: self.sasl_username.clone(), mechanism });
                 }
                 match self.sasl_password.as_ref().map(|it| it.expose()).unwrap_or_default() {
-                    "" => problems.push(ConfigProblem::NoPassword { mechanism: mechanism.write() }),
-                    text if text.contains('\0') => problems.push(ConfigProblem::PasswordWithNul),
+                    "" => problems.push(ProblemCause::NoPassword { mechanism }),
+                    text if text.contains('\0') => problems.push(ProblemCause::PasswordWithNul),
                     _ => {}
                 }
                 if !self.sasl_oauthbearer_token_location.is_empty() {
@@ -219,34 +142,34 @@ impl KafkaConfig {
     /// Returns all problems with files, and an unsupported CPU.
     pub(crate) fn security(&self, tokens: Option<TokenSource>) -> Result<ConnectionSecurity, ConfigErrors> {
         let unused_source = tokens.as_ref().and_then(|_| self.token_source_problem());
-        let mut problems: Vec<String> = unused_source.iter().map(ToString::to_string).collect();
+        let mut problems: Vec<_> = unused_source.into_iter().map(ConfigProblem::from).collect();
         let tls = self.security_protocol.has_tls().then(|| self.tls());
         let mechanism = self.sasl_mechanism.filter(|_| self.security_protocol.has_sasl());
         let sasl = mechanism.and_then(|mechanism| match self.sasl(mechanism, tokens) {
             Ok(sasl) => Some(sasl),
             Err(problem) => {
-                problems.push(problem.to_string());
+                problems.push(problem.into());
                 None
             }
         });
         match ConnectionSecurity::new(tls, sasl) {
             Ok(security) if problems.is_empty() => Ok(security),
             secured => {
-                problems.extend(secured.err().into_iter().flatten());
-                Err(ConfigErrors(problems))
+                problems.extend(secured.err().into_iter().flatten().map(ConfigProblem::from));
+                Err(problems.into())
             }
         }
     }
 
     /// Returns the problem if the configuration never uses a `token_source`.
-    fn token_source_problem(&self) -> Option<TokenProblem> {
+    fn token_source_problem(&self) -> Option<ProblemCause> {
         let location = &self.sasl_oauthbearer_token_location;
         if !self.security_protocol.has_sasl() {
-            Some(TokenProblem::SourceWithoutSasl { protocol: self.security_protocol.write() })
+            Some(ProblemCause::TokensWithoutSasl { protocol: self.security_protocol })
         } else if self.sasl_mechanism != Some(SaslMechanism::OAuthBearer) {
-            Some(TokenProblem::SourceWithoutMechanism)
+            Some(ProblemCause::TokensWithoutMechanism)
         } else if !location.is_empty() {
-            Some(TokenProblem::SourceAndFile { file: shown_path(location.as_ref()) })
+            Some(ProblemCause::TwoTokenSources { file: shown_path(location.as_ref()) })
         } else {
             None
         }
@@ -263,7 +186,7 @@ impl KafkaConfig {
         TlsSettings { roots, client, insecure_skip_verify: self.insecure_skip_verify }
     }
 
-    fn sasl(&self, mechanism: SaslMechanism, tokens: Option<TokenSource>) -> Result<SaslSettings, TokenProblem> {
+    fn sasl(&self, mechanism: SaslMechanism, tokens: Option<TokenSource>) -> Result<SaslSettings, ProblemCause> {
         let username = self.sasl_username.clone();
         let password = self.sasl_password.clone().unwrap_or_else(|| "".into());
         let scram = |hash| SaslSettings::Scram { hash, username: username.clone(), password: password.clone() };
@@ -275,33 +198,18 @@ impl KafkaConfig {
         }
     }
 
-    fn tokens(&self, tokens: Option<TokenSource>) -> Result<TokenSource, TokenProblem> {
+    fn tokens(&self, tokens: Option<TokenSource>) -> Result<TokenSource, ProblemCause> {
         if let Some(tokens) = tokens {
             return Ok(tokens);
         }
-        let file = path(&self.sasl_oauthbearer_token_location).ok_or(TokenProblem::Missing)?;
+        let file = path(&self.sasl_oauthbearer_token_location).ok_or(ProblemCause::NoToken)?;
         // Each connection reads the file again. A missing file is reported now.
-        read_text(&file).map_err(|error| TokenProblem::Unreadable(unreadable_value("the token", &file, error)))?;
+        read_text(&file).map_err(|error| {
+            let error = unreadable_value("the token", &file, error);
+            ProblemCause::NoValue { option: "sasl_oauthbearer_token_location", error }
+        })?;
         Ok(TokenSource::file(file))
     }
-}
-
-/// A problem with the source of OAUTHBEARER tokens.
-#[derive(Debug, thiserror::Error)]
-enum TokenProblem {
-    #[error("a token_source is given, but security_protocol is {protocol}, without SASL: set it to SASL_SSL")]
-    SourceWithoutSasl { protocol: String },
-    #[error("a token_source is given, but sasl_mechanism is not OAUTHBEARER: set it to OAUTHBEARER")]
-    SourceWithoutMechanism,
-    #[error("a token_source is given, and sasl_oauthbearer_token_location is {file:?}: remove one of them")]
-    SourceAndFile { file: String },
-    #[error(
-        "sasl_mechanism is OAUTHBEARER, but no token is given: set sasl_oauthbearer_token_location, or call \
-         token_source of the builder"
-    )]
-    Missing,
-    #[error("sasl_oauthbearer_token_location: {0}")]
-    Unreadable(EntryError),
 }
 
 #[cfg(test)]
@@ -314,7 +222,7 @@ mod tests {
         change(&mut config);
         let mut problems = Vec::new();
         config.security_problems(&mut problems);
-        problems.iter().map(ToString::to_string).collect()
+        problems.into_iter().map(|cause| ConfigProblem::from(cause).to_string()).collect()
     }
 
     #[test]
@@ -365,12 +273,5 @@ mod tests {
         });
         assert_eq!(found.len(), 1);
         assert!(found[0].contains("ssl_key_location is not set"), "{found:?}");
-    }
-
-    #[test]
-    fn names_ignore_case() {
-        assert_eq!(SecurityProtocol::read("sasl_ssl").map(|it| it.write()), Ok("SASL_SSL".to_owned()));
-        assert_eq!(SaslMechanism::read("SCRAM-SHA-256"), Ok(SaslMechanism::ScramSha256));
-        assert!(SaslMechanism::read("GSSAPI").unwrap_err().to_string().contains("OAUTHBEARER"));
     }
 }

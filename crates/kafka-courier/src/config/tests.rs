@@ -29,10 +29,12 @@ fn variables_set_options() {
 
 #[test]
 fn warnings_follow_problems() {
-    let errors = read(&[("KAFKA_RETRYMAX", "3"), ("KAFKA_FLUSH_TIMEOUT", "5")]).unwrap_err().0;
-    assert_eq!(errors.len(), 2, "{errors:?}");
-    assert!(errors[0].contains("KAFKA_FLUSH_TIMEOUT"), "{errors:?}");
-    assert!(errors[1].starts_with("warning: KAFKA_RETRYMAX") && errors[1].contains("KAFKA_RETRY_MAX"), "{errors:?}");
+    let errors = read(&[("KAFKA_RETRYMAX", "3"), ("KAFKA_FLUSH_TIMEOUT", "5")]).unwrap_err();
+    assert_eq!((errors.problems().len(), errors.warnings().len()), (1, 1), "{errors}");
+    let lines: Vec<String> = errors.to_string().lines().map(str::to_owned).collect();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[0].contains("KAFKA_FLUSH_TIMEOUT"), "{lines:?}");
+    assert!(lines[1].starts_with("warning: KAFKA_RETRYMAX") && lines[1].contains("KAFKA_RETRY_MAX"), "{lines:?}");
 }
 
 #[test]
@@ -47,7 +49,7 @@ fn kubernetes_service_variables_are_warnings() {
 fn all_problems_are_reported() {
     let error =
         read(&[("KAFKA_FLUSH_TIMEOUT", "5"), ("KAFKA_MAX_IN_FLIGHT", "6"), ("KAFKA_BROKERS", "::")]).unwrap_err();
-    assert_eq!(error.0.len(), 3, "{error}");
+    assert_eq!(error.problems().len(), 3, "{error}");
     assert!(error.to_string().contains("KAFKA_FLUSH_TIMEOUT (flush_timeout) is \"5\""), "{error}");
     assert!(error.to_string().contains("KAFKA_MAX_IN_FLIGHT (max_in_flight) is 6"), "{error}");
 }
@@ -130,7 +132,11 @@ fn contradictions_name_both_places() {
 #[test]
 fn unknown_settings_are_errors() {
     let error = ConfigLoader::new().set("flush_mesages", "1").load().unwrap_err();
-    assert_eq!(error.0, ["flush_mesages is not an option of kafka-courier: did you mean flush_messages?"]);
+    let text = "flush_mesages is not an option of kafka-courier: did you mean flush_messages?";
+    assert_eq!(error.to_string(), text);
+    let problem = &error.problems()[0];
+    assert_eq!(problem.kind(), ConfigProblemKind::UnknownOption);
+    assert_eq!((problem.option(), problem.suggestion()), (Some("flush_mesages"), Some("flush_messages")));
 }
 
 #[test]
@@ -139,8 +145,11 @@ fn builders_accept_option_texts() {
         KafkaConfig::builder().brokers("a:1").flush_messages(5).client_id("c").max_block("1m").config().unwrap();
     assert_eq!((built.flush_messages, &*built.client_id, built.max_block), (5, "c", Duration::from_secs(60)));
     let error = KafkaConfig::builder().flush_timeout("5").brokers("::").max_in_flight(6).config().unwrap_err();
-    assert_eq!(error.0.len(), 3, "{error}");
-    assert!(error.0[0].starts_with("flush_timeout is \"5\", which is not allowed: must be a duration"), "{error}");
+    assert_eq!(error.problems().len(), 3, "{error}");
+    assert!(
+        error.to_string().starts_with("flush_timeout is \"5\", which is not allowed: must be a duration"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -185,8 +194,9 @@ fn events_never_map_to_dlq_topic() {
         ("*=all", "all", "type \"*\""),
     ] {
         let error = read(&[("KAFKA_TOPIC_MAPPING", mapping), ("KAFKA_DLQ_TOPIC", topic)]).unwrap_err();
-        assert_eq!(error.0.len(), 1, "{error}");
-        assert!(error.0[0].contains("dlq_topic") && error.0[0].contains(word), "{error}");
+        assert_eq!(error.problems().len(), 1, "{error}");
+        let text = error.to_string();
+        assert!(text.contains("dlq_topic") && text.contains(word), "{text}");
     }
     let (config, _) = read(&[("KAFKA_TOPIC_MAPPING", "api.*=calls"), ("KAFKA_DLQ_TOPIC", "error-events")]).unwrap();
     assert_eq!(config.dlq_topic, "error-events");

@@ -10,9 +10,7 @@ use std::fmt;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::KafkaConfig;
-use super::load::ConfigLoader;
 use super::names::shown_key;
-use super::resolve::Origin;
 
 /// The deepest nesting of tables.
 const MAX_DEPTH: usize = 16;
@@ -118,7 +116,7 @@ fn table_or_scalar(mut pairs: Vec<(String, SettingsNode)>) -> SettingsNode {
 }
 
 /// An error of the structure of settings. It contains the name of a setting as problems show it, and no value.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(super) enum TreeError {
     #[error("expected a table of names and values")]
     NotATable,
@@ -186,15 +184,4 @@ fn merge_mapping(pairs: Vec<(String, String)>) -> Vec<(String, String)> {
         pairs.push((MAPPING.trim_end_matches('.').to_owned(), entries.collect::<Vec<_>>().join(",")));
     }
     pairs
-}
-
-/// Deserializes a configuration from any format, for instance as a part of an application's own configuration. Keys are
-/// names of options or of Java properties. The error contains all problems.
-impl<'de> Deserialize<'de> for KafkaConfig {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let pairs = pairs(SettingsNode::deserialize(deserializer)?).map_err(de::Error::custom)?;
-        let mut loader = ConfigLoader::new();
-        loader.add_pairs(pairs, &Origin::Default);
-        loader.load().map(|loaded| loaded.config).map_err(|errors| de::Error::custom(errors.0.join("; ")))
-    }
 }

@@ -1,33 +1,112 @@
 //! The types of options: parsing from text and formatting as text.
 //!
-//! Rules: an error states the allowed values. The caller adds the option's name and the value.
+//! Rule: an error has the allowed values as data, and the value unless it may be a secret. The caller adds the option.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use kafka_courier_client::{HIDDEN, Secret};
 use kafka_courier_dlq::Overflow;
 
-use super::{SecurityProtocol, duration};
+use super::choices::{Compression, SaslMechanism, SecurityProtocol, SslRoots};
+use super::duration;
+use super::endpoint::{ADDRESS, Endpoint, EndpointError};
 
-/// The error of a text that is not a value of an option: a statement of the allowed values, such as `must be true or
-/// false`.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct InvalidValue(Cow<'static, str>);
+/// The values that an option allows. `Display` returns a phrase that follows "must be", such as `true or false`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum AllowedValues {
+    /// One of these texts, in upper or lower case.
+    OneOf(&'static [&'static str]),
+    /// One of these texts, because kafka-courier always behaves so.
+    Only {
+        /// The texts.
+        values: &'static [&'static str],
+        /// The reason.
+        reason: &'static str,
+    },
+    /// A whole number up to `max`.
+    WholeNumber {
+        /// The largest number.
+        max: u64,
+    },
+    /// A duration with units, such as `1m30s`.
+    Duration,
+    /// A whole number of milliseconds, in a property of the Java client.
+    Milliseconds,
+    /// At least one broker.
+    Brokers,
+    /// The addresses of brokers. One of them is invalid.
+    Broker(EndpointError),
+    /// The path of a file.
+    FilePath,
+    /// Other values.
+    Other(String),
+}
 
-impl From<&'static str> for InvalidValue {
-    fn from(allowed: &'static str) -> Self {
-        Self(allowed.into())
+impl From<EndpointError> for AllowedValues {
+    fn from(error: EndpointError) -> Self {
+        Self::Broker(error)
     }
 }
 
-impl From<String> for InvalidValue {
-    fn from(allowed: String) -> Self {
-        Self(allowed.into())
+impl fmt::Display for AllowedValues {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OneOf([one, other]) => write!(f, "{one} or {other}"),
+            Self::OneOf(values) => write!(f, "one of {}", values.join(", ")),
+            Self::Only { values, reason } => write!(f, "{}: {reason}", values.first().unwrap_or(&"unset")),
+            Self::WholeNumber { max } => write!(f, "a whole number, at most {max}"),
+            Self::Duration => f.write_str("a duration with units, such as 500ms, 1s or 1m30s (units: ns us ms s m h)"),
+            Self::Milliseconds => f.write_str("whole milliseconds, such as 500"),
+            Self::Brokers => f.write_str("at least one broker, such as localhost:9092"),
+            Self::Broker(error) => write!(f, "{ADDRESS}{}", error.remedy()),
+            Self::FilePath => {
+                f.write_str("the path of a file: write the present value to a file, and set the option to its path")
+            }
+            Self::Other(phrase) => f.write_str(phrase),
+        }
+    }
+}
+
+/// The error of a text that is not a value of an option.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{} is not allowed: must be {allowed}", self.shown())]
+pub struct InvalidValue {
+    /// The text. `None` if the text may be a secret.
+    value: Option<String>,
+    allowed: AllowedValues,
+}
+
+impl InvalidValue {
+    /// Creates the error of a value that is shown. `allowed` is a phrase that follows "must be".
+    pub fn new(value: impl Into<String>, allowed: impl Into<String>) -> Self {
+        Self::shown_as(value.into(), AllowedValues::Other(allowed.into()))
+    }
+
+    pub(super) const fn shown_as(value: String, allowed: AllowedValues) -> Self {
+        Self { value: Some(value), allowed }
+    }
+
+    /// Returns the error of a value that may be a secret.
+    pub(super) const fn hidden(allowed: AllowedValues) -> Self {
+        Self { value: None, allowed }
+    }
+
+    /// Returns the value, or `***` if it may be a secret.
+    pub fn value(&self) -> &str {
+        self.value.as_deref().unwrap_or(HIDDEN)
+    }
+
+    /// Returns the values that the option allows.
+    pub const fn allowed(&self) -> &AllowedValues {
+        &self.allowed
+    }
+
+    /// Returns the value in quotes, or `***` if it may be a secret.
+    pub(super) fn shown(&self) -> String {
+        self.value.as_ref().map_or_else(|| HIDDEN.to_owned(), |value| format!("{value:?}"))
     }
 }
 
@@ -42,11 +121,19 @@ pub trait OptionValue: Sized {
     ///
     /// # Errors
     /// Returns the allowed values.
-    fn read(text: &str) -> Result<Self, InvalidValue>;
+    fn read(text: &str) -> Result<Self, AllowedValues>;
 
-    /// Returns a rejected text as problems show it.
-    fn shown(text: &str) -> String {
-        if Self::SECRET { HIDDEN.to_owned() } else { format!("{text:?}") }
+    /// Parses a value as [`read`](Self::read) does.
+    ///
+    /// # Errors
+    /// Returns the text, unless it may be a secret, and the allowed values.
+    fn parse(text: &str) -> Result<Self, InvalidValue> {
+        Self::read(text).map_err(|allowed| InvalidValue { value: Self::shown(text), allowed })
+    }
+
+    /// Returns a rejected text as problems show it, without quotes. Returns `None` if the text may be a secret.
+    fn shown(text: &str) -> Option<String> {
+        (!Self::SECRET).then(|| text.to_owned())
     }
 
     /// Returns the text that [`read`](Self::read) parses, or the placeholder of a secret.
@@ -62,11 +149,11 @@ pub trait OptionValue: Sized {
 impl<T: OptionValue> OptionValue for Option<T> {
     const SECRET: bool = T::SECRET;
 
-    fn read(text: &str) -> Result<Self, InvalidValue> {
+    fn read(text: &str) -> Result<Self, AllowedValues> {
         if text.is_empty() { Ok(None) } else { T::read(text).map(Some) }
     }
 
-    fn shown(text: &str) -> String {
+    fn shown(text: &str) -> Option<String> {
         T::shown(text)
     }
 
@@ -82,7 +169,7 @@ impl<T: OptionValue> OptionValue for Option<T> {
 impl OptionValue for Secret {
     const SECRET: bool = true;
 
-    fn read(text: &str) -> Result<Self, InvalidValue> {
+    fn read(text: &str) -> Result<Self, AllowedValues> {
         Ok(Self::new(text))
     }
 
@@ -91,75 +178,19 @@ impl OptionValue for Secret {
     }
 }
 
-/// The address of a broker.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Endpoint {
-    /// Host name or IP address.
-    pub host: Arc<str>,
-    /// Port.
-    pub port: u16,
-}
-
-impl FromStr for Endpoint {
-    type Err = String;
-
-    /// Parses `host:port`, `host` (port 9092) or `[::1]:9092`.
-    fn from_str(text: &str) -> Result<Self, String> {
-        const HELP: &str = "a broker is host:port, such as kafka-1:9092 or [::1]:9092";
-        if let Some(protocol) = scheme(text) {
-            return Err(format!("{HELP}: remove {protocol}://, and set security_protocol to {protocol}"));
-        }
-        let (host, port) = match text.strip_prefix('[') {
-            Some(rest) => {
-                let (host, rest) = rest.split_once(']').ok_or(HELP)?;
-                (host, if rest.is_empty() { None } else { Some(rest.strip_prefix(':').ok_or(HELP)?) })
-            }
-            None => match text.rsplit_once(':') {
-                Some((host, _)) if host.contains(':') => {
-                    return Err(format!("{HELP}: put the IPv6 address in brackets"));
-                }
-                Some((host, port)) => (host, Some(port)),
-                None => (text, None),
-            },
-        };
-        let known = |c: char| c.is_ascii_alphanumeric() || "-._:%".contains(c);
-        if host.is_empty() || !host.chars().all(known) {
-            return Err(HELP.to_owned());
-        }
-        let port = port.map_or(Some(9092), |port| port.parse().ok().filter(|port| *port > 0));
-        Ok(Self { host: host.into(), port: port.ok_or(HELP)? })
-    }
-}
-
-/// Returns the protocol before a broker's address, as in the listeners of a broker's own configuration.
-fn scheme(text: &str) -> Option<String> {
-    let (scheme, _) = text.split_once("://")?;
-    SecurityProtocol::read(scheme).ok().map(|protocol| protocol.write())
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
-
 impl OptionValue for Vec<Endpoint> {
     /// Hides the user and password of a URL.
-    fn shown(text: &str) -> String {
+    fn shown(text: &str) -> Option<String> {
         let part =
             |part: &str| part.rsplit_once('@').map_or_else(|| part.to_owned(), |it| format!("{HIDDEN}@{}", it.1));
-        format!("{:?}", text.split(',').map(part).collect::<Vec<_>>().join(","))
+        Some(text.split(',').map(part).collect::<Vec<_>>().join(","))
     }
 
-    fn read(text: &str) -> Result<Self, InvalidValue> {
+    fn read(text: &str) -> Result<Self, AllowedValues> {
         let endpoints: Result<Self, <Endpoint as FromStr>::Err> =
             text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::parse).collect();
         match endpoints? {
-            list if list.is_empty() => Err("must have at least one broker, such as localhost:9092".into()),
+            list if list.is_empty() => Err(AllowedValues::Brokers),
             list => Ok(list),
         }
     }
@@ -170,8 +201,8 @@ impl OptionValue for Vec<Endpoint> {
 }
 
 impl OptionValue for Duration {
-    fn read(text: &str) -> Result<Self, InvalidValue> {
-        duration::parse(text)
+    fn read(text: &str) -> Result<Self, AllowedValues> {
+        duration::parse(text).ok_or(AllowedValues::Duration)
     }
 
     fn write(&self) -> String {
@@ -184,8 +215,8 @@ impl OptionValue for Duration {
 }
 
 impl OptionValue for u32 {
-    fn read(text: &str) -> Result<Self, InvalidValue> {
-        text.parse().map_err(|_| format!("must be a whole number, at most {}", Self::MAX).into())
+    fn read(text: &str) -> Result<Self, AllowedValues> {
+        text.parse().map_err(|_| AllowedValues::WholeNumber { max: Self::MAX.into() })
     }
 
     fn write(&self) -> String {
@@ -194,8 +225,8 @@ impl OptionValue for u32 {
 }
 
 impl OptionValue for usize {
-    fn read(text: &str) -> Result<Self, InvalidValue> {
-        text.parse().map_err(|_| format!("must be a whole number, at most {}", Self::MAX).into())
+    fn read(text: &str) -> Result<Self, AllowedValues> {
+        text.parse().map_err(|_| AllowedValues::WholeNumber { max: Self::MAX as u64 })
     }
 
     fn write(&self) -> String {
@@ -204,8 +235,8 @@ impl OptionValue for usize {
 }
 
 impl OptionValue for bool {
-    fn read(text: &str) -> Result<Self, InvalidValue> {
-        text.to_ascii_lowercase().parse().map_err(|_| "must be true or false".into())
+    fn read(text: &str) -> Result<Self, AllowedValues> {
+        text.to_ascii_lowercase().parse().map_err(|_| AllowedValues::OneOf(&["true", "false"]))
     }
 
     fn write(&self) -> String {
@@ -214,7 +245,7 @@ impl OptionValue for bool {
 }
 
 impl OptionValue for String {
-    fn read(text: &str) -> Result<Self, InvalidValue> {
+    fn read(text: &str) -> Result<Self, AllowedValues> {
         Ok(text.to_owned())
     }
 
@@ -223,23 +254,12 @@ impl OptionValue for String {
     }
 }
 
-/// The compression of batches.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-#[non_exhaustive]
-pub enum Compression {
-    /// No compression.
-    None,
-    /// Snappy.
-    #[default]
-    Snappy,
-}
-
 impl OptionValue for Overflow {
-    fn read(text: &str) -> Result<Self, InvalidValue> {
+    fn read(text: &str) -> Result<Self, AllowedValues> {
         match &*text.to_ascii_lowercase() {
             "refuse" => Ok(Self::Refuse),
             "drop_oldest" => Ok(Self::DropOldest),
-            _ => Err("must be refuse or drop_oldest".into()),
+            _ => Err(AllowedValues::OneOf(&["refuse", "drop_oldest"])),
         }
     }
 
@@ -251,65 +271,25 @@ impl OptionValue for Overflow {
     }
 }
 
-impl OptionValue for Compression {
-    fn read(text: &str) -> Result<Self, InvalidValue> {
-        match &*text.to_ascii_lowercase() {
-            "none" => Ok(Self::None),
-            "snappy" => Ok(Self::Snappy),
-            _ => Err("must be none or snappy".into()),
-        }
-    }
+macro_rules! choices {
+    ($($name:ty),+) => {
+        $(impl OptionValue for $name {
+            fn read(text: &str) -> Result<Self, AllowedValues> {
+                Self::with_text(text).ok_or(AllowedValues::OneOf(Self::TEXTS))
+            }
 
-    fn write(&self) -> String {
-        match self {
-            Self::None => "none".to_owned(),
-            Self::Snappy => "snappy".to_owned(),
-        }
-    }
+            fn write(&self) -> String {
+                self.to_string()
+            }
+        })+
+    };
 }
+
+choices!(Compression, SaslMechanism, SecurityProtocol, SslRoots);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn broker_addresses_are_parsed() {
-        for (text, host, port) in [
-            ("kafka-1:9093", "kafka-1", 9093),
-            ("localhost", "localhost", 9092),
-            ("[::1]:19092", "::1", 19092),
-            ("[::1]", "::1", 9092),
-        ] {
-            let endpoint: Endpoint = text.parse().unwrap();
-            assert_eq!((&*endpoint.host, endpoint.port), (host, port));
-            assert_eq!(endpoint.to_string().parse(), Ok(endpoint));
-        }
-    }
-
-    #[test]
-    fn invalid_broker_addresses_are_errors() {
-        for text in
-            ["", ":9092", "host:", "host:0", "host:99999", "::1:9092", "http://kafka:9092", "a b:1", "[::1", "[::1]9"]
-        {
-            assert!(text.parse::<Endpoint>().is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn listener_form_names_the_remedy() {
-        for (text, protocol) in [
-            ("PLAINTEXT://kafka:9092", "PLAINTEXT"),
-            ("ssl://kafka:9093", "SSL"),
-            ("SASL_SSL://[::1]:9093", "SASL_SSL"),
-        ] {
-            let error = text.parse::<Endpoint>().unwrap_err();
-            assert!(
-                error.contains(&format!("remove {protocol}://, and set security_protocol to {protocol}")),
-                "{error}"
-            );
-        }
-        assert_eq!(Vec::<Endpoint>::shown("a:1,SSL://me:hunter2@b:1"), "\"a:1,***@b:1\"");
-    }
 
     #[test]
     fn names_and_booleans_ignore_case() {
@@ -325,6 +305,20 @@ mod tests {
         let secret = Option::<Secret>::read("s3cret").unwrap().unwrap();
         assert_eq!((secret.expose(), OptionValue::write(&secret)), ("s3cret", "***".to_owned()));
         assert_eq!(Option::<Secret>::read("").unwrap(), None);
+    }
+
+    #[test]
+    fn choices_list_their_values() {
+        assert_eq!(SecurityProtocol::read("sasl_ssl").map(|it| it.write()), Ok("SASL_SSL".to_owned()));
+        assert_eq!(SaslMechanism::read("SCRAM-SHA-256"), Ok(SaslMechanism::ScramSha256));
+        let allowed = SaslMechanism::read("GSSAPI").unwrap_err();
+        assert_eq!(allowed.to_string(), "one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER");
+        assert_eq!(SslRoots::read("none").unwrap_err().to_string(), "compiled-in or system");
+    }
+
+    #[test]
+    fn passwords_of_addresses_are_hidden() {
+        assert_eq!(Vec::<Endpoint>::shown("a:1,SSL://me:hunter2@b:1").as_deref(), Some("a:1,***@b:1"));
     }
 
     #[test]

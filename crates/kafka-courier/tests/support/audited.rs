@@ -1,7 +1,7 @@
 //! A producer that checks the equations of `Stats` when it is closed and when it is dropped.
 //!
 //! Rules:
-//!  - Tests build every producer with [`Producer`], so that no test omits the check. `tests/tests/audited.rs` enforces
+//!  - Tests build every producer with [`Producer`], so that no test omits the check. `tests/tests/local/audited.rs` enforces
 //!    this rule.
 //!  - All tests of a process share one metrics recorder. The recorder counts by tokio runtime, because each test has a
 //!    separate runtime.

@@ -13,6 +13,7 @@ pub(crate) struct CapturedLog(Arc<Mutex<Vec<u8>>>);
 impl CapturedLog {
     /// Captures the log of this thread at level trace until the guard is dropped.
     pub(crate) fn capture() -> (Self, DefaultGuard) {
+        super::keep_callsites_enabled();
         let log = Self::default();
         let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false);
         (log.clone(), tracing::subscriber::set_default(subscriber.with_writer(log).finish()))

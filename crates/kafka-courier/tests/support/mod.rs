@@ -2,7 +2,12 @@
 #![allow(dead_code, reason = "each test binary uses a part of this module")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 mod audited;
+pub(crate) mod captured_log;
+pub(crate) mod leak;
+pub(crate) mod process;
 pub(crate) mod stores;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -37,7 +42,7 @@ pub(crate) async fn wait_until(condition: impl Fn() -> bool) {
     tokio::time::timeout(LONG, waited).await.expect("the condition is false for a minute");
 }
 
-/// Keeps log lines enabled for a test that captures the log of one thread. Call this function before the capture.
+/// Keeps log lines enabled for a test that listens on one thread. A test calls this function before it listens.
 ///
 /// While a single dispatcher exists, the first thread that reaches a line decides for the process whether the line is
 /// enabled, and the thread of another test has no dispatcher. A second dispatcher prevents this.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use kafka_courier_batcher::Stamp;
 
 use super::frame::FrameSequence;
-use super::segment::{Life, SegmentNumber};
+use super::ids::{Life, SegmentNumber};
 
 /// The number of a record among all records that a spool ever took for a partition, from 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]

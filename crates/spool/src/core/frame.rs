@@ -17,16 +17,12 @@
 //!  - The CRC is seeded with the spool, the segment's number and the frame's offset. Bytes that an earlier use of a
 //!    recycled file left behind never pass.
 
-use super::segment::SegmentNumber;
+use super::ids::{SegmentNumber, SpoolId};
 
 /// The alignment of frames, in bytes. A torn write damages whole blocks of this size.
 pub const BLOCK: u64 = 4096;
 /// Bytes before a frame's entries.
 pub const FRAME_HEADER: usize = 28;
-
-/// The identity of a spool, drawn at its creation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SpoolId(pub [u8; 16]);
 
 /// A frame's number, dense over all segments of a spool. The first frame has 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -4,6 +4,7 @@
 
 pub mod entry;
 pub mod frame;
+pub mod ids;
 pub mod ranges;
 pub mod recover;
 pub mod segment;

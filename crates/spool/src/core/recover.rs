@@ -14,7 +14,8 @@ use std::collections::BTreeMap;
 
 use super::entry::{self, Base, Entry, EntryError, Ordinal, Partition, Piece};
 use super::frame::{self, BLOCK, Frame, FrameKind, FramePlace, FrameSequence};
-use super::segment::{Life, SegmentHeader, SegmentNumber};
+use super::ids::{Life, SegmentNumber};
+use super::segment::SegmentHeader;
 use super::table::Table;
 
 /// A segment that was read.

@@ -18,7 +18,8 @@
 //!  - The header names the segment, and the seed of its frames' CRCs.
 //!  - A damaged sector leaves one header whole.
 
-use super::frame::{BLOCK, SpoolId};
+use super::frame::BLOCK;
+use super::ids::{Life, SegmentNumber, SpoolId};
 
 /// The format that this version writes.
 pub const FORMAT: u16 = 1;
@@ -26,22 +27,6 @@ const MAGIC: &[u8; 8] = b"KCSPOOL1";
 const HEADER_LEN: usize = 52;
 /// The offset of the second header.
 const SECOND: usize = 2048;
-
-/// A segment's number. Numbers are never used twice.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SegmentNumber(pub u64);
-
-impl SegmentNumber {
-    /// Returns the number of the segment after this one.
-    #[must_use]
-    pub fn next(self) -> Self {
-        Self(self.0.saturating_add(1))
-    }
-}
-
-/// One opening of a spool by one process. The first has the number 1.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Life(pub u64);
 
 /// A segment's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

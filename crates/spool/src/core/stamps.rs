@@ -16,24 +16,13 @@ use super::table::PartitionTable;
 /// The record itself need not be accepted yet.
 #[must_use]
 pub fn stamp_of(state: &PartitionTable, ordinal: Ordinal) -> Option<Stamp> {
-    if state.is_out(ordinal) { None } else { stamp_at(state, ordinal) }
-}
-
-/// Returns the stamp that the next sent record from `ordinal` on has.
-pub(super) fn stamp_at(state: &PartitionTable, ordinal: Ordinal) -> Option<Stamp> {
-    let (from, first) = state.moves.range(..=ordinal).next_back()?;
-    if state.begins.range(..=ordinal).next_back().is_some_and(|(begin, _)| begin > from) {
-        return None;
-    }
-    // Sequence numbers have 31 bits, and so has any remainder.
-    let passed = u32::try_from(state.count_sent(*from, ordinal) % (1 << 31)).ok()?;
-    Some(first.advance(passed))
+    if state.is_out(ordinal) { None } else { state.stamp_at(ordinal) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::entry::{Entry, OutReason, Partition, Piece, TopicNumber};
-    use super::super::segment::Life;
+    use super::super::ids::Life;
     use super::super::table::Table;
     use super::*;
 

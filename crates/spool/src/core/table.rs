@@ -12,9 +12,8 @@ use std::sync::Arc;
 use kafka_courier_batcher::Stamp;
 
 use super::entry::{Entry, Ordinal, OutReason, Partition, Topic, TopicNumber};
+use super::ids::Life;
 use super::ranges::OrdinalSet;
-use super::segment::Life;
-use super::stamps;
 
 /// A life's producer id and the epoch that the cluster gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +61,17 @@ impl Default for PartitionTable {
 }
 
 impl PartitionTable {
+    /// Returns the stamp that the next sent record from `ordinal` on has.
+    pub(super) fn stamp_at(&self, ordinal: Ordinal) -> Option<Stamp> {
+        let (from, first) = self.moves.range(..=ordinal).next_back()?;
+        if self.begins.range(..=ordinal).next_back().is_some_and(|(begin, _)| begin > from) {
+            return None;
+        }
+        // Sequence numbers have 31 bits, and so has any remainder.
+        let passed = u32::try_from(self.count_sent(*from, ordinal) % (1 << 31)).ok()?;
+        Some(first.advance(passed))
+    }
+
     /// Returns whether a record is not sent: it is a dead letter, or lost.
     #[must_use]
     pub fn is_out(&self, ordinal: Ordinal) -> bool {
@@ -102,7 +112,7 @@ impl PartitionTable {
 
     /// Drops the state before the mark, and keeps the stamp of the first unsettled record.
     fn settle(&mut self, settled: Ordinal) {
-        let anchor = stamps::stamp_at(self, settled);
+        let anchor = self.stamp_at(settled);
         self.settled = settled;
         self.end = self.end.max(settled);
         self.cuts.retain(|_, end| *end > settled);

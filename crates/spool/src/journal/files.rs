@@ -8,9 +8,9 @@
 //!
 //! Rule: a segment counts if its name and its header agree. A file that is being recycled has the one before the other.
 
-use crate::core::frame::SpoolId;
+use crate::core::ids::{Life, SegmentNumber, SpoolId};
 use crate::core::recover::{self, Recovered, SegmentBytes};
-use crate::core::segment::{HeaderError, Life, SegmentHeader, SegmentNumber};
+use crate::core::segment::{HeaderError, SegmentHeader};
 use crate::disk::Disk;
 
 use super::OpenError;

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::core::entry::{Ordinal, Partition, Piece};
-use crate::core::segment::SegmentNumber;
+use crate::core::ids::SegmentNumber;
 
 /// The key of a piece.
 type PieceKey = (Partition, Ordinal);

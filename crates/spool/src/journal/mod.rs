@@ -19,9 +19,10 @@ mod segments;
 use std::io;
 
 use crate::core::entry::{Entry, Ordinal, Partition, Piece};
-use crate::core::frame::{self, Frame, FrameKind, FramePlace, FrameSequence, SpoolId};
+use crate::core::frame::{self, Frame, FrameKind, FramePlace, FrameSequence};
+use crate::core::ids::{Life, SegmentNumber, SpoolId};
 use crate::core::recover::{Damage, RecoverError, Recovered};
-use crate::core::segment::{HeaderError, Life, SegmentNumber};
+use crate::core::segment::HeaderError;
 use crate::core::table::Table;
 use crate::disk::Disk;
 

@@ -11,8 +11,9 @@ use std::collections::VecDeque;
 use std::io;
 
 use super::files;
-use crate::core::frame::{BLOCK, FramePlace, SpoolId};
-use crate::core::segment::{Life, SegmentHeader, SegmentNumber};
+use crate::core::frame::{BLOCK, FramePlace};
+use crate::core::ids::{Life, SegmentNumber, SpoolId};
+use crate::core::segment::SegmentHeader;
 use crate::disk::Disk;
 
 /// A segment that is being composed.

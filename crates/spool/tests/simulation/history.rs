@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use kafka_courier_batcher::Stamp;
 
 use kafka_courier_spool::core::entry::{Entry, Ordinal, Partition};
+use kafka_courier_spool::core::ids::Life;
 use kafka_courier_spool::core::recover::Recovered;
-use kafka_courier_spool::core::segment::Life;
 use kafka_courier_spool::core::stamps::stamp_of;
 use kafka_courier_spool::core::table::{PartitionTable, Table};
 

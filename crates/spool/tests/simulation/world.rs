@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use kafka_courier_batcher::Stamp;
 use kafka_courier_spool::core::entry::{Entry, Ordinal, OutReason, Partition, Piece, Topic, TopicNumber};
-use kafka_courier_spool::core::frame::SpoolId;
-use kafka_courier_spool::core::segment::Life;
+use kafka_courier_spool::core::ids::{Life, SpoolId};
 use kafka_courier_spool::disk::Disk;
 use kafka_courier_spool::journal::{CommitError, Journal, OpenError, Settings};
 

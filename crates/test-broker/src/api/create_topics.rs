@@ -34,7 +34,7 @@ fn create(
         let value = entry.value.as_deref().unwrap_or_default();
         config
             .set(&entry.name, value)
-            .map_err(|message| CreateError { code: ResponseError::InvalidConfig, message })?;
+            .map_err(|error| CreateError { code: ResponseError::InvalidConfig, message: error.to_string() })?;
     }
     let new = TopicCreation {
         name: topic.name.to_string(),

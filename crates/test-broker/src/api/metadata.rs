@@ -55,7 +55,7 @@ pub(super) fn answer(call: &Call<'_>, request: &MetadataRequest) -> MetadataResp
 
 fn authorised(cluster: &ClusterModel, topic: MetadataResponseTopic) -> MetadataResponseTopic {
     let denied = topic.name.as_ref().is_some_and(|name| cluster.is_denied(name.as_str()));
-    let exists = topic.error_code == 0;
+    let exists = topic.error_code == super::NO_ERROR;
     let operations = if denied { ALL & !WRITE } else { ALL };
     topic.with_topic_authorized_operations(if exists { operations } else { NOT_REQUESTED })
 }

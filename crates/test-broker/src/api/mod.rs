@@ -29,6 +29,9 @@ use kafka_protocol::protocol::StrBytes;
 use crate::fault::Rule;
 use crate::shared::SharedState;
 
+/// The error code of success, Kafka's `NONE`.
+const NO_ERROR: i16 = 0;
+
 /// The context of a request.
 pub(crate) struct Call<'a> {
     pub(crate) shared: &'a SharedState,

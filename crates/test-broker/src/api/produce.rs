@@ -33,7 +33,11 @@ pub(super) fn answer(call: &Call<'_>, request: &ProduceRequest) -> ProduceRespon
 
 /// Returns whether any partition was refused.
 pub(super) fn has_errors(response: &ProduceResponse) -> bool {
-    response.responses.iter().flat_map(|topic| &topic.partition_responses).any(|partition| partition.error_code != 0)
+    response
+        .responses
+        .iter()
+        .flat_map(|topic| &topic.partition_responses)
+        .any(|partition| partition.error_code != super::NO_ERROR)
 }
 
 /// Returns the topic's name, which is looked up by the topic id in version 13 and newer.

@@ -38,6 +38,15 @@ impl Default for TopicConfig {
     }
 }
 
+/// Why a setting of a topic is invalid.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum TopicConfigError {
+    #[error("Unknown topic config name: {0}")]
+    Name(String),
+    #[error("Invalid value {value} for configuration {name}: must be {allowed}")]
+    Value { name: String, value: String, allowed: String },
+}
+
 /// Kafka's setting types, with their numbers in DescribeConfigs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ConfigType {
@@ -70,8 +79,8 @@ impl TopicConfig {
         ]
     }
 
-    /// Changes a setting by name. The error explains why the name or the value is invalid.
-    pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+    /// Changes a setting by name.
+    pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<(), TopicConfigError> {
         match name {
             "cleanup.policy" => (self.compacted, self.deletes) = policy(value)?,
             "max.message.bytes" => self.max_message_bytes = number(name, value, 0, i32::MAX)?,
@@ -82,37 +91,41 @@ impl TopicConfig {
             "retention.bytes" => self.retention_bytes = number(name, value, -1, i64::MAX)?,
             "retention.ms" => self.retention_ms = number(name, value, -1, i64::MAX)?,
             "segment.bytes" => self.segment_bytes = number(name, value, 14, i32::MAX)?,
-            _ => return Err(format!("Unknown topic config name: {name}")),
+            _ => return Err(TopicConfigError::Name(name.to_owned())),
         }
         Ok(())
     }
 }
 
-fn number<N>(name: &str, value: &str, min: N, max: N) -> Result<N, String>
+fn invalid(name: &str, value: &str, allowed: &str) -> TopicConfigError {
+    TopicConfigError::Value { name: name.to_owned(), value: value.to_owned(), allowed: allowed.to_owned() }
+}
+
+fn number<N>(name: &str, value: &str, min: N, max: N) -> Result<N, TopicConfigError>
 where
     N: std::str::FromStr + PartialOrd + Display,
 {
     match value.parse::<N>() {
         Ok(number) if number >= min && number <= max => Ok(number),
-        _ => Err(format!("Invalid value {value} for configuration {name}: must be a number from {min} to {max}")),
+        _ => Err(invalid(name, value, &format!("a number from {min} to {max}"))),
     }
 }
 
 /// Returns whether a cleanup policy compacts, and whether it deletes.
-fn policy(value: &str) -> Result<(bool, bool), String> {
+fn policy(value: &str) -> Result<(bool, bool), TopicConfigError> {
     match value {
         "delete" => Ok((false, true)),
         "compact" => Ok((true, false)),
         "compact,delete" | "delete,compact" => Ok((true, true)),
-        _ => Err(format!("Invalid value {value} for configuration cleanup.policy: must be compact or delete")),
+        _ => Err(invalid("cleanup.policy", value, "compact or delete")),
     }
 }
 
-fn timestamp_type(value: &str) -> Result<bool, String> {
+fn timestamp_type(value: &str) -> Result<bool, TopicConfigError> {
     match value {
         "CreateTime" => Ok(false),
         "LogAppendTime" => Ok(true),
-        _ => Err(format!("Invalid value {value} for configuration message.timestamp.type")),
+        _ => Err(invalid("message.timestamp.type", value, "CreateTime or LogAppendTime")),
     }
 }
 

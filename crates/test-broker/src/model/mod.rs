@@ -15,7 +15,7 @@ mod topic;
 
 pub(crate) use check::{AppendTarget, CheckedBatch, MAX_UNCOMPRESSED, RecordFilter, check_batch};
 pub(crate) use cluster::{BrokerInfo, ClusterLimits, ClusterModel, CreateError, CreatedTopic, TopicCreation};
-pub(crate) use config::{ConfigType, TopicConfig};
+pub(crate) use config::{ConfigType, TopicConfig, TopicConfigError};
 pub(crate) use partition::{LogAppendInfo, PartitionModel};
 pub(crate) use topic::TopicModel;
 

@@ -7,6 +7,19 @@
 
 use std::io::{self, BufRead};
 
+/// An error of the array itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum ArrayError {
+    #[error("the input ends inside the array")]
+    NoEnd,
+    #[error("longer than {max} bytes: the rest of the input is not read")]
+    TooLong { max: usize },
+    #[error("an element is missing beside a comma")]
+    NoElement,
+    #[error("{0:?} follows the array: the rest of the input is not read")]
+    TextAfterEnd(char),
+}
+
 pub(super) struct ArrayElements<R> {
     input: R,
     max: usize,
@@ -74,7 +87,7 @@ impl<R: BufRead> ArrayElements<R> {
     }
 
     /// Reads the next element into [`text`](Self::text), or returns the error of the array.
-    pub(super) fn next_element(&mut self) -> io::Result<Option<Result<(), String>>> {
+    pub(super) fn next_element(&mut self) -> io::Result<Option<Result<(), ArrayError>>> {
         match self.place {
             ArrayState::First | ArrayState::Next => self.element(),
             ArrayState::Closed => self.end(),
@@ -82,42 +95,38 @@ impl<R: BufRead> ArrayElements<R> {
         }
     }
 
-    fn element(&mut self) -> io::Result<Option<Result<(), String>>> {
+    fn element(&mut self) -> io::Result<Option<Result<(), ArrayError>>> {
         self.text.clear();
         let mut nesting = Nesting::default();
         loop {
             let Some(byte) = self.byte()? else {
                 self.place = ArrayState::End;
-                return Ok(Some(Err("the input ends inside the array".to_owned())));
+                return Ok(Some(Err(ArrayError::NoEnd)));
             };
             if nesting.ends_before(byte) {
                 return self.finish(byte);
             }
             if self.text.len() == self.max {
                 self.place = ArrayState::End;
-                return Ok(Some(Err(format!("longer than {} bytes: the rest of the input is not read", self.max))));
+                return Ok(Some(Err(ArrayError::TooLong { max: self.max })));
             }
             self.text.push(byte);
         }
     }
 
-    fn finish(&mut self, end: u8) -> io::Result<Option<Result<(), String>>> {
+    fn finish(&mut self, end: u8) -> io::Result<Option<Result<(), ArrayError>>> {
         let is_first = self.place == ArrayState::First;
         self.place = if end == b']' { ArrayState::Closed } else { ArrayState::Next };
         if !self.text.trim_ascii().is_empty() {
             return Ok(Some(Ok(())));
         }
-        if is_first && end == b']' {
-            self.end()
-        } else {
-            Ok(Some(Err("an element is missing beside a comma".to_owned())))
-        }
+        if is_first && end == b']' { self.end() } else { Ok(Some(Err(ArrayError::NoElement))) }
     }
 
-    fn end(&mut self) -> io::Result<Option<Result<(), String>>> {
+    fn end(&mut self) -> io::Result<Option<Result<(), ArrayError>>> {
         self.place = ArrayState::End;
         let rest = self.after_space()?;
-        Ok(rest.map(|byte| Err(format!("{:?} follows the array: the rest of the input is not read", char::from(byte)))))
+        Ok(rest.map(|byte| Err(ArrayError::TextAfterEnd(byte.into()))))
     }
 
     fn after_space(&mut self) -> io::Result<Option<u8>> {
@@ -140,7 +149,7 @@ impl<R: BufRead> ArrayElements<R> {
 mod tests {
     use super::*;
 
-    fn elements(text: &str) -> Vec<Result<String, String>> {
+    fn elements(text: &str) -> Vec<Result<String, ArrayError>> {
         let mut elements = ArrayElements::new(text.strip_prefix('[').unwrap().as_bytes(), 20);
         let mut seen = Vec::new();
         while let Some(element) = elements.next_element().unwrap() {
@@ -149,7 +158,7 @@ mod tests {
         seen
     }
 
-    fn ok(text: &str) -> Result<String, String> {
+    fn ok(text: &str) -> Result<String, ArrayError> {
         Ok(text.to_owned())
     }
 
@@ -160,7 +169,7 @@ mod tests {
 
     #[test]
     fn missing_element_is_an_error() {
-        let empty = || Err("an element is missing beside a comma".to_owned());
+        let empty = || Err(ArrayError::NoElement);
         assert_eq!(elements("[1,,2]"), [ok("1"), empty(), ok("2")]);
         assert_eq!(elements("[1,]"), [ok("1"), empty()]);
         assert_eq!(elements("[,]"), [empty(), empty()]);
@@ -171,18 +180,18 @@ mod tests {
     fn text_after_array_is_an_error() {
         for text in ["[1] x", "[] x"] {
             let mut seen = elements(text);
-            assert!(seen.pop().unwrap().unwrap_err().contains("'x' follows the array"));
+            assert_eq!(seen.pop().unwrap(), Err(ArrayError::TextAfterEnd('x')));
             assert_eq!(seen, elements(text.trim_end_matches('x')));
         }
     }
 
     #[test]
     fn unclosed_array_is_an_error() {
-        assert!(elements("[1, {\"a\"")[1].as_ref().unwrap_err().contains("ends inside"));
+        assert_eq!(elements("[1, {\"a\"")[1], Err(ArrayError::NoEnd));
     }
 
     #[test]
     fn overlong_element_is_an_error() {
-        assert!(elements(&format!("[\"{}\"]", "x".repeat(50)))[0].as_ref().unwrap_err().contains("longer than 20"));
+        assert_eq!(elements(&format!("[\"{}\"]", "x".repeat(50)))[0], Err(ArrayError::TooLong { max: 20 }));
     }
 }

@@ -10,30 +10,65 @@ mod array;
 mod split;
 
 use std::cell::RefCell;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
 use kafka_courier_event_model::{AnyEvent, ParseError};
 
+use self::array::ArrayError;
 use super::line_channel::{InputLine, LineReceiver, LineSender, line_channel};
 use super::position::{InputPlace, InputPosition};
 
 /// Approximate longest error about an item, in bytes.
 const LONGEST_ERROR: usize = 500;
 
-/// Opens the input. `-` is standard input. The error names the file.
-pub(crate) fn open(name: &str) -> Result<Box<dyn Read + Send>, String> {
+/// Why an item of the input is not an event.
+#[derive(Debug)]
+pub(crate) enum ItemError {
+    /// The item is not the JSON of an event.
+    Parse {
+        place: InputPlace,
+        error: ParseError,
+    },
+    Array(ArrayError),
+    LineTooLong {
+        max: usize,
+    },
+}
+
+impl fmt::Display for ItemError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Parse { place, error } => f.write_str(&describe_error(*place, error)),
+            Self::Array(error) => error.fmt(f),
+            Self::LineTooLong { max } => write!(f, "longer than {max} bytes"),
+        }
+    }
+}
+
+/// Why the input can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenInputError {
+    #[error("{name} is a directory: name a file of events, or - for standard input")]
+    Directory { name: String },
+    #[error("cannot open {file}: {error}")]
+    Io { file: String, error: io::Error },
+}
+
+/// Opens the input. `-` is standard input.
+pub(crate) fn open(name: &str) -> Result<Box<dyn Read + Send>, OpenInputError> {
     if name == "-" {
         return Ok(Box::new(io::stdin()));
     }
     let path = Path::new(name);
     if path.is_dir() {
-        return Err(format!("{name} is a directory: name a file of events, or - for standard input"));
+        return Err(OpenInputError::Directory { name: name.to_owned() });
     }
     match File::open(path) {
         Ok(file) => Ok(Box::new(file)),
-        Err(error) => Err(format!("cannot open {}: {error}", kafka_courier::shown_file(path))),
+        Err(error) => Err(OpenInputError::Io { file: kafka_courier::shown_file(path), error }),
     }
 }
 
@@ -50,13 +85,13 @@ pub(crate) fn start(input: Box<dyn Read + Send>) -> io::Result<LineReceiver> {
 
 /// Parses and sends an item. Returns whether the reader must continue.
 fn parse(sender: &RefCell<LineSender>, position: InputPosition, text: &[u8]) -> bool {
-    let event = AnyEvent::from_json(text).map_err(|error| describe_error(position.place, &error));
+    let event = AnyEvent::from_json(text).map_err(|error| ItemError::Parse { place: position.place, error });
     sender.borrow_mut().add(InputLine { position, event }, text.len())
 }
 
 /// Sends an item that is not an event. Returns whether the reader must continue.
-fn reject(sender: &RefCell<LineSender>, position: InputPosition, why: String) -> bool {
-    sender.borrow_mut().add(InputLine { position, event: Err(why) }, 0)
+fn reject(sender: &RefCell<LineSender>, position: InputPosition, error: ItemError) -> bool {
+    sender.borrow_mut().add(InputLine { position, event: Err(error) }, 0)
 }
 
 /// An input that sends all complete lines to the publisher before each read.

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::io::{self, BufRead, BufReader, Read};
 
 use super::array::ArrayElements;
-use super::{InputPlace, InputPosition, LineSender, parse, reject};
+use super::{InputPlace, InputPosition, ItemError, LineSender, parse, reject};
 
 /// Longest event that is read, in bytes. Kafka's limit is far lower.
 const MAX_EVENT: usize = 64 << 20;
@@ -128,7 +128,7 @@ fn read_lines<R: BufRead>(
         let position = InputPosition { place: InputPlace::Line(number), start, end: input.offset() };
         let text = line.trim_ascii();
         let wanted = if is_too_long {
-            reject(sender, position, format!("longer than {MAX_EVENT} bytes"))
+            reject(sender, position, ItemError::LineTooLong { max: MAX_EVENT })
         } else {
             text.is_empty() || parse(sender, position, text)
         };
@@ -167,7 +167,7 @@ fn read_array<R: BufRead>(input: CountingReader<R>, sender: &RefCell<LineSender>
         let position = InputPosition { place: InputPlace::Element(number), start, end: elements.input().offset() };
         let wanted = match element {
             Ok(()) => parse(sender, position, elements.text()),
-            Err(why) => reject(sender, position, why),
+            Err(error) => reject(sender, position, ItemError::Array(error)),
         };
         if !wanted {
             return Ok(());

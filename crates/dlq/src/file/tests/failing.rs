@@ -8,7 +8,8 @@ use super::{all, at, letter, on_new_disk, open_disk, without_pause};
 use crate::file::{FileStore, FileStoreOptions};
 use crate::letter::Letter;
 use crate::limits::Limits;
-use crate::store::{AppendError, DeadLetterStore, StoreError};
+use crate::store::DeadLetterStore;
+use crate::store_error::{AppendError, StoreError};
 
 /// Appends ten times, and returns the letters that were reported as taken.
 fn appends(store: &FileStore) -> Vec<Letter> {

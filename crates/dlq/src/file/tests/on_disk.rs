@@ -8,10 +8,12 @@ use redb::{Database, TableDefinition};
 
 use super::{all, at, letter};
 use crate::file::{FileKind, FileStore, FileStoreOptions, OpenError};
+use crate::held::{Held, Position};
 use crate::letter::Letter;
 use crate::limits::{Limits, Overflow};
 use crate::selection::Selection;
-use crate::store::{AppendError, DeadLetterStore, Held, Position, purge};
+use crate::store::{DeadLetterStore, purge};
+use crate::store_error::AppendError;
 
 fn open(path: &Path, limits: Limits) -> FileStore {
     FileStore::open_with(path, FileStoreOptions { limits, retry_pause: Duration::ZERO }).unwrap()

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::disk::Disk;
 use super::{all, at, letter, open_disk, without_pause};
 use crate::file::FileStore;
+use crate::held::Held;
 use crate::letter::{Letter, LetterId};
-use crate::store::{DeadLetterStore, Held};
+use crate::store::DeadLetterStore;
 
 /// The reported content, and the content after a change that a power cut left unreported.
 #[derive(Default)]

@@ -159,7 +159,7 @@ impl<T: Clone> Sender<T> {
     fn learn_topic(&mut self, now: Instant, requested_at: Instant, found: TopicMetadata) {
         let Some(id) = self.topics.id(&found.name) else { return };
         let Some(topic) = self.topics.get_mut(id) else { return };
-        topic.error = Some(found.code).filter(|code| *code != 0).map(ErrorCode);
+        topic.error = Some(ErrorCode(found.code)).filter(|code| *code != ErrorCode::NONE);
         if let Some(code) = topic.error {
             if matches!(topic.state, TopicState::Pending(_)) && !code.is_retriable() {
                 self.fail_topic(id);

@@ -17,8 +17,9 @@ use rustls::sign::CertifiedKey;
 use rustls::{Error as TlsError, InconsistentKeys, RootCertStore};
 use zeroize::Zeroizing;
 
-use super::keys::{KeyKind, USABLE};
-use super::pem::{self, PemError};
+use super::keys::KeyKind;
+use super::pem;
+use super::setup_error::{TlsFileProblem, TlsSetupError};
 use crate::secret::shown_path;
 use crate::security::settings::{ClientCertificate, Roots, TlsSettings};
 
@@ -68,7 +69,7 @@ impl TlsFiles {
     /// # Errors
     ///
     /// Returns each error.
-    pub(super) fn read(settings: &TlsSettings, provider: &CryptoProvider) -> Result<Self, Vec<String>> {
+    pub(super) fn read(settings: &TlsSettings, provider: &CryptoProvider) -> Result<Self, Vec<TlsSetupError>> {
         let roots = roots(&settings.roots);
         let client = settings.client.as_ref().map(|files| client(files, provider)).transpose();
         match (roots, client) {
@@ -78,7 +79,7 @@ impl TlsFiles {
     }
 }
 
-fn roots(roots: &Roots) -> Result<RootCertStore, String> {
+fn roots(roots: &Roots) -> Result<RootCertStore, TlsSetupError> {
     let mut store = RootCertStore::empty();
     match roots {
         Roots::CompiledIn => store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
@@ -86,11 +87,7 @@ fn roots(roots: &Roots) -> Result<RootCertStore, String> {
             let found = rustls_native_certs::load_native_certs();
             let (added, _) = store.add_parsable_certificates(found.certs);
             if added == 0 {
-                let why = found.errors.first().map(native_roots_error).unwrap_or_default();
-                return Err(format!(
-                    "ssl_roots is system, but this system has no certificate authorities{why}: set ssl_ca_location, \
-                     or ssl_roots to compiled-in"
-                ));
+                return Err(TlsSetupError::NoSystemRoots { reason: found.errors.first().map(native_roots_error) });
             }
         }
         Roots::File(path) => {
@@ -107,30 +104,34 @@ fn roots(roots: &Roots) -> Result<RootCertStore, String> {
 fn native_roots_error(error: &rustls_native_certs::Error) -> String {
     use rustls_native_certs::ErrorKind;
     match &error.kind {
-        ErrorKind::Io { inner, path } => format!(" ({}: {inner}: {})", error.context, shown_path(path)),
-        _ => format!(" ({})", error.context),
+        ErrorKind::Io { inner, path } => format!("{}: {inner}: {}", error.context, shown_path(path)),
+        _ => error.context.to_owned(),
     }
 }
 
-fn unreadable(option: &str, path: &Path) -> String {
-    format!("{option}: {} holds a certificate that can't be read: copy the file again", shown_path(path))
+fn unreadable(option: &'static str, path: &Path) -> TlsSetupError {
+    TlsSetupError::File { option, problem: TlsFileProblem::Certificate { path: shown_path(path) } }
 }
 
-fn client(client: &ClientCertificate, provider: &CryptoProvider) -> Result<CertifiedKey, String> {
+fn key_error(problem: TlsFileProblem) -> TlsSetupError {
+    TlsSetupError::File { option: "ssl_key_location", problem }
+}
+
+fn client(client: &ClientCertificate, provider: &CryptoProvider) -> Result<CertifiedKey, TlsSetupError> {
     let chain = certificates("ssl_certificate_location", &client.certificate)?;
     let key = private_key(&client.key)?;
-    let name = shown_path(&client.key);
+    let path = || shown_path(&client.key);
     let kind = KeyKind::of_private(&key);
-    let named = kind.map_or_else(|| "of an unknown kind".to_owned(), |kind| kind.to_string());
-    let key =
-        provider.key_provider.load_private_key(key).map_err(|_| match kind.filter(|kind| kind.is_verifiable()) {
-            Some(kind) => format!("ssl_key_location: the key in {name} ({kind}) is damaged: copy the file again"),
-            None => format!("ssl_key_location: the key in {name} is {named}, which can't be used: use {USABLE}"),
-        })?;
+    let key = provider.key_provider.load_private_key(key).map_err(|_| {
+        key_error(match kind.filter(|kind| kind.is_verifiable()) {
+            Some(kind) => TlsFileProblem::DamagedKey { path: path(), kind },
+            None => TlsFileProblem::UnusableKey { path: path(), kind },
+        })
+    })?;
     let schemes = provider.signature_verification_algorithms.supported_schemes();
     let signed = key.choose_scheme(&schemes).is_some_and(|signer| signer.sign(b"kafka-courier").is_ok());
     if !signed {
-        return Err(format!("ssl_key_location: the key in {name} is {named}, which can't sign here: use {USABLE}"));
+        return Err(key_error(TlsFileProblem::UnableToSign { path: path(), kind }));
     }
     let certified = CertifiedKey::new(chain, key);
     match certified.keys_match() {
@@ -140,53 +141,49 @@ fn client(client: &ClientCertificate, provider: &CryptoProvider) -> Result<Certi
     }
 }
 
-/// Describes a key that does not belong to the first certificate. The right certificate is further down, or in
-/// another file.
-fn mismatch(client: &ClientCertificate, certified: &CertifiedKey) -> String {
+/// Returns the error of a key that does not belong to the first certificate. The right certificate is further down, or
+/// in another file.
+fn mismatch(client: &ClientCertificate, certified: &CertifiedKey) -> TlsSetupError {
     let (key, file) = (shown_path(&client.key), shown_path(&client.certificate));
     let is_of_key = |certificate: &CertificateDer<'static>| {
         CertifiedKey::new(vec![certificate.clone()], certified.key.clone()).keys_match().is_ok()
     };
     match certified.cert.iter().position(is_of_key) {
-        Some(place) => format!(
-            "ssl_certificate_location: the certificates in {file} are in the wrong order: the certificate of the key \
-             {key} is number {}: put it first, then its issuer's, and so on",
-            place + 1
-        ),
-        None => format!(
-            "ssl_key_location: {key} is not the key of the certificate in {file}: name that certificate's key, or \
-             the key's certificate"
-        ),
+        Some(index) => TlsSetupError::File {
+            option: "ssl_certificate_location",
+            problem: TlsFileProblem::WrongOrder { path: file, key, number: index + 1 },
+        },
+        None => key_error(TlsFileProblem::OtherKey { path: key, certificate: file }),
     }
 }
 
-fn read(option: &str, path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
-    let failed = |error: std::io::Error| format!("{option}: {}: {error}", shown_path(path));
+fn read(option: &'static str, path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsSetupError> {
+    let failed = |error: std::io::Error| TlsSetupError::unreadable(option, shown_path(path), &error);
     let file = std::fs::File::open(path).map_err(failed)?;
     // The buffer has room for the whole file. A buffer that grows leaves copies behind.
     let length = file.metadata().map_err(failed)?.len().min(LARGEST);
     let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 64));
     file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > LARGEST {
-        return Err(format!("{option}: {} is larger than {LARGEST} bytes: name a PEM file", shown_path(path)));
+        let problem = TlsFileProblem::TooLarge { path: shown_path(path), max: LARGEST };
+        return Err(TlsSetupError::File { option, problem });
     }
     Ok(bytes)
 }
 
-fn certificates(option: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    objects(option, path, "certificate", false)
+fn certificates(option: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsSetupError> {
+    objects(option, path, false)
 }
 
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    let keys = objects("ssl_key_location", path, "private key", true)?;
-    keys.into_iter().next().ok_or_else(|| format!("ssl_key_location: {} holds no private key", shown_path(path)))
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsSetupError> {
+    let keys = objects("ssl_key_location", path, true)?;
+    keys.into_iter().next().ok_or_else(|| key_error(TlsFileProblem::NoKey { path: shown_path(path) }))
 }
 
-fn objects<T: PemObject>(option: &str, path: &Path, what: &str, wants_key: bool) -> Result<Vec<T>, String> {
+fn objects<T: PemObject>(option: &'static str, path: &Path, wants_key: bool) -> Result<Vec<T>, TlsSetupError> {
     let file = read(option, path)?;
     pem::objects(&file, wants_key).map_err(|error| {
-        let lead =
-            if error == PemError::Encrypted { "no private key that can be used" } else { &*format!("no {what}") };
-        format!("{option}: {} holds {lead}: {error}", shown_path(path))
+        let problem = TlsFileProblem::Pem { path: shown_path(path), wants_key, error };
+        TlsSetupError::File { option, problem }
     })
 }

@@ -14,7 +14,7 @@ pub(super) const USABLE: &str = "RSA of 2048, 3072 or 4096 bits, ECDSA on P-256 
 
 /// A kind of key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum KeyKind {
+pub(in super::super) enum KeyKind {
     /// RSA, with the modulus size in bits.
     Rsa(usize),
     /// Any other kind, by name.

@@ -11,6 +11,7 @@ mod files;
 mod keys;
 mod pem;
 mod provider;
+mod setup_error;
 mod verifier;
 
 use std::error::Error;
@@ -26,6 +27,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use self::files::{FileStates, TlsFiles};
+pub(super) use self::setup_error::TlsSetupError;
 use self::verifier::{AcceptAnyServer, BrokerVerifier};
 use super::settings::TlsSettings;
 use crate::reason::Reason;
@@ -46,8 +48,8 @@ struct Loaded {
 
 impl Tls {
     /// Checks the CPU, and reads the files.
-    pub(super) fn load(settings: TlsSettings) -> Result<Self, Vec<String>> {
-        let provider = provider::provider().map_err(|why| vec![why])?;
+    pub(super) fn load(settings: TlsSettings) -> Result<Self, Vec<TlsSetupError>> {
+        let provider = provider::provider().map_err(|error| vec![error])?;
         let seen = FileStates::of(&settings);
         let config = configure(&settings, &provider)?;
         Ok(Self { settings, provider, loaded: Mutex::new(Loaded { config, seen }) })
@@ -67,7 +69,7 @@ impl Tls {
                 tracing::info!("certificates reloaded");
             }
             Err(problems) => {
-                let why = problems.join("; ");
+                let why = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
                 tracing::error!(why, "certificate reload failed, the earlier certificates stay in use");
             }
         }
@@ -108,16 +110,17 @@ impl fmt::Debug for Tls {
     }
 }
 
-fn configure(settings: &TlsSettings, provider: &Arc<CryptoProvider>) -> Result<Arc<ClientConfig>, Vec<String>> {
+fn configure(settings: &TlsSettings, provider: &Arc<CryptoProvider>) -> Result<Arc<ClientConfig>, Vec<TlsSetupError>> {
     let files = TlsFiles::read(settings, provider)?;
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
-        .map_err(|error| vec![error.to_string()])?
+        .map_err(|error| vec![TlsSetupError::Library(error.to_string())])?
         .dangerous();
     let builder = match settings.insecure_skip_verify {
         true => builder.with_custom_certificate_verifier(Arc::new(AcceptAnyServer(provider.clone()))),
         false => {
-            let verifier = BrokerVerifier::new(files.roots, provider).map_err(|why| vec![why])?;
+            let verifier = BrokerVerifier::new(files.roots, provider)
+                .map_err(|error| vec![TlsSetupError::Library(error.to_string())])?;
             builder.with_custom_certificate_verifier(Arc::new(verifier))
         }
     };

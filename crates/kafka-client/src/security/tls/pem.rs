@@ -21,7 +21,7 @@ pub(super) struct Section<'a> {
 
 /// Why a file is not a valid PEM file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub(super) enum PemError {
+pub(in super::super) enum PemError {
     #[error("the file is empty")]
     Empty,
     #[error("the file is UTF-16 text: save it as UTF-8")]

@@ -7,18 +7,12 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
-/// Returns the provider for this CPU. The error names the missing features.
-pub(super) fn provider() -> Result<Arc<CryptoProvider>, String> {
-    let missing = missing();
-    preferred(&missing).or_else(fallback).map(Arc::new).ok_or_else(|| lacks(&missing))
-}
+use super::setup_error::TlsSetupError;
 
-fn lacks(missing: &[&str]) -> String {
-    format!(
-        "security_protocol asks for TLS, but this CPU lacks features that the cryptography (graviola) needs: {}: use \
-         another CPU, or build with the feature tls-ring",
-        missing.join(", ")
-    )
+/// Returns the provider for this CPU. The error names the missing features.
+pub(super) fn provider() -> Result<Arc<CryptoProvider>, TlsSetupError> {
+    let missing = missing();
+    preferred(&missing).or_else(fallback).map(Arc::new).ok_or(TlsSetupError::Cpu { missing })
 }
 
 #[cfg(feature = "tls-ring")]
@@ -85,7 +79,7 @@ mod tests {
 
     #[test]
     fn missing_features_are_named() {
-        let error = lacks(&["adx", "avx2"]);
+        let error = TlsSetupError::Cpu { missing: vec!["adx", "avx2"] }.to_string();
         assert!(error.contains("adx, avx2") && error.contains("tls-ring"), "{error}");
         assert!(preferred(&["adx"]).is_none());
     }

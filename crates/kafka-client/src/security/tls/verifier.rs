@@ -8,8 +8,8 @@
 
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{VerifierBuilderError, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, RootCertStore, SignatureScheme};
@@ -26,9 +26,8 @@ pub(super) struct UnusableKey(KeyKind);
 pub(super) struct BrokerVerifier(Arc<WebPkiServerVerifier>);
 
 impl BrokerVerifier {
-    pub(super) fn new(roots: RootCertStore, provider: &Arc<CryptoProvider>) -> Result<Self, String> {
-        let builder = WebPkiServerVerifier::builder_with_provider(roots.into(), provider.clone());
-        builder.build().map(Self).map_err(|error| error.to_string())
+    pub(super) fn new(roots: RootCertStore, provider: &Arc<CryptoProvider>) -> Result<Self, VerifierBuilderError> {
+        WebPkiServerVerifier::builder_with_provider(roots.into(), provider.clone()).build().map(Self)
     }
 }
 

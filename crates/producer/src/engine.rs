@@ -1,0 +1,351 @@
+//! [`Engine`]: construction, flush, close.
+//!
+//! The rules of this module:
+//!  - Starting an engine never waits for Kafka.
+//!  - The engine is finished once every accepted event has its verdict and the failure sink has settled its records.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kafka_courier_batcher::{Compression, Limits};
+use kafka_courier_client::config::ClientConfig;
+use kafka_courier_client::{ErrorCode, TopicId};
+use kafka_courier_event_model::{TopicMapping, TopicMappingError};
+use kafka_courier_idempotent_sender::core::{ConfigError, FailedOutcome, RecordSet, Settlement, Submission, Verdict};
+use kafka_courier_idempotent_sender::driver::{DriverCommand, DriverConfig, Upcalls, driver};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
+
+use crate::callbacks::Callbacks;
+use crate::counts::EventCounts;
+use crate::delivery::Token;
+use crate::failure_sink::FailureSink;
+use crate::intake::Intake;
+use crate::metrics::{self, Meter};
+use crate::shared::Shared;
+use crate::stats::Stats;
+use crate::sync::Ordering;
+use crate::trace::{SpanOrigin, TraceContextSource, Tracer};
+
+/// The result of a record that was sent in a separate batch, not through the sender.
+pub type SeparateResult = Result<(), (Option<ErrorCode>, FailedOutcome)>;
+
+/// The settings of an [`Engine`].
+#[derive(Debug)]
+pub struct EngineConfig {
+    /// The settings of the sender and its connections.
+    pub driver: DriverConfig,
+    /// The limits of a batch.
+    pub limits: Limits,
+    /// The compression of batches.
+    pub compression: Compression,
+    /// The memory for events without a verdict, in bytes.
+    pub buffer_memory: usize,
+    /// How long publishing waits for memory.
+    pub max_block: Duration,
+    /// Whether a batch with an awaited delivery leaves before its linger ends.
+    pub expedite: bool,
+    /// The topics of event types.
+    pub mapping: TopicMapping,
+    /// The attributes of every span.
+    pub origin: SpanOrigin,
+    /// The source of trace contexts.
+    pub trace: Option<TraceContextSource>,
+    /// Whether the metrics count the events. An engine that serves another one is not counted.
+    pub is_metered: bool,
+}
+
+/// Publishes events and records through one sender.
+///
+/// An engine that is dropped stays alive in its sender's task until the accepted events have their verdicts.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) intake: Intake,
+    pub(crate) mapping: TopicMapping,
+    pub(crate) max_block: Duration,
+    pub(crate) tracer: Tracer,
+    driver_config: DriverConfig,
+    finished: watch::Receiver<bool>,
+}
+
+/// The sender's side of an engine without a sender, for a transport other than Kafka's.
+///
+/// The holder receives the engine's commands, and reports topics and verdicts. The engine finishes once this value is
+/// dropped.
+pub struct Unconnected {
+    /// The engine's commands.
+    pub commands: UnboundedReceiver<DriverCommand<Token>>,
+    /// The callbacks that the sender's task calls.
+    callbacks: Callbacks,
+    /// The number of announced topics.
+    topics: u32,
+    _done: watch::Sender<bool>,
+}
+
+impl Unconnected {
+    /// Announces a topic with this number of partitions, each with a leader.
+    pub fn announce_topic(&mut self, topic: &str, partitions: usize) {
+        self.callbacks.topic_ready(TopicId(self.topics), &topic.into(), &vec![true; partitions]);
+        self.topics += 1;
+    }
+
+    /// Gives every record of a sealed batch the same verdict, as the sender's task does.
+    pub fn settle(&mut self, submission: Submission<Token>, verdict: Verdict) {
+        let Submission { partition, token, published_at, batch, .. } = submission;
+        let (records, charge) = (RecordSet::Range(0..batch.record_count()), batch.capacity());
+        let batch = Arc::new(batch);
+        let first_attempt = None;
+        self.callbacks.settled(Settlement {
+            token,
+            partition,
+            records,
+            verdict,
+            published_at,
+            first_attempt,
+            batch,
+            charge,
+        });
+    }
+}
+
+impl Engine {
+    /// Starts an engine, and the sender's task on `runtime`. Never waits for Kafka. `sink` takes the records that fail.
+    ///
+    /// # Errors
+    ///
+    /// All problems of the sender's settings.
+    pub fn start(
+        config: EngineConfig,
+        sink: Option<Arc<dyn FailureSink>>,
+        runtime: &Handle,
+    ) -> Result<Self, Vec<ConfigError>> {
+        let callbacks = callbacks(&config, sink.clone());
+        let shared = callbacks.shared.clone();
+        let (commands, task) = driver(config.driver.clone(), callbacks)?;
+        let (done, finished) = watch::channel(false);
+        let last = sink.clone();
+        runtime.spawn(async move {
+            task.run().await;
+            if let Some(sink) = last {
+                sink.settled().await;
+            }
+            done.send_replace(true);
+        });
+        Ok(Self::new(config, shared, commands, sink, finished))
+    }
+
+    /// Creates an engine whose batches go to the caller.
+    pub fn unconnected(config: EngineConfig, sink: Option<Arc<dyn FailureSink>>) -> (Self, Unconnected) {
+        let callbacks = callbacks(&config, sink.clone());
+        let (sender, commands) = unbounded_channel();
+        let (done, finished) = watch::channel(false);
+        let engine = Self::new(config, callbacks.shared.clone(), sender, sink, finished);
+        (engine, Unconnected { commands, callbacks, topics: 0, _done: done })
+    }
+
+    fn new(
+        config: EngineConfig,
+        shared: Arc<Shared>,
+        commands: UnboundedSender<DriverCommand<Token>>,
+        sink: Option<Arc<dyn FailureSink>>,
+        finished: watch::Receiver<bool>,
+    ) -> Self {
+        // A batch without linger is due when it is opened, and needs no expediting.
+        let expedite = config.expedite && !config.limits.linger.is_zero();
+        Self {
+            intake: Intake { shared, commands, sink, expedite },
+            mapping: config.mapping,
+            max_block: config.max_block,
+            tracer: Tracer { source: config.trace, origin: config.origin },
+            driver_config: config.driver,
+            finished,
+        }
+    }
+
+    /// Maps an event type to `topic` for all later events.
+    ///
+    /// # Errors
+    ///
+    /// [`TopicMappingError`] if the event type or the topic's name is invalid, or if `topic` is the dead-letter topic.
+    pub fn set_topic_mapping(&self, event_type: &str, topic: &str) -> Result<(), TopicMappingError> {
+        self.mapping.set_topic_mapping(event_type, topic)
+    }
+
+    /// Returns the topic of events of this type.
+    pub fn topic_for(&self, event_type: &str) -> Arc<str> {
+        self.mapping.topic_for(event_type)
+    }
+
+    /// Returns the settings of connections, for separate connections to the same cluster.
+    pub fn client_config(&self) -> &ClientConfig {
+        &self.driver_config.client
+    }
+
+    /// Returns the time from publishing to the verdict of an event, at most.
+    pub fn delivery_timeout(&self) -> Duration {
+        self.driver_config.core.delivery_timeout
+    }
+
+    /// Seals all open batches, so that they leave now.
+    pub fn seal_open(&self) {
+        self.intake.send_command(DriverCommand::SealOpen);
+    }
+
+    /// Seals all open batches, and waits until every event that was accepted before the call has its verdict.
+    ///
+    /// Returns `false` if some verdict is still missing after `timeout`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses no event. The batches are still sent.
+    pub async fn flush(&self, timeout: Duration) -> bool {
+        self.seal_open();
+        tokio::time::timeout(timeout, self.intake.shared.ledger.wait_until_settled()).await.is_ok()
+    }
+
+    /// Returns the counts and the view of the brokers. The number of dead letters is 0.
+    pub fn stats(&self) -> Stats {
+        Stats::of(&self.intake.shared)
+    }
+
+    /// Returns the delivered and the failed events since the start.
+    pub fn settled(&self) -> (u64, u64) {
+        self.intake.shared.counts.settled()
+    }
+
+    /// Returns the producer id of new batches. `None` if the cluster has assigned none within `timeout`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn producer_id(&self, timeout: Duration) -> Option<i64> {
+        let deadline = Instant::now() + timeout;
+        let mut pause = Duration::from_millis(1);
+        loop {
+            let present = self.intake.shared.cluster.producer_id();
+            if present.is_some() || Instant::now() >= deadline {
+                return present;
+            }
+            self.intake.send_command(DriverCommand::WantProducerId);
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(200));
+        }
+    }
+
+    /// Returns all producer ids that this engine ever had. Batches of earlier ids may be in flight.
+    pub fn producer_ids(&self) -> Vec<i64> {
+        self.intake.shared.cluster.producer_ids()
+    }
+
+    /// Counts a record that was sent to `topic` outside of this engine, with its result.
+    pub fn count_separate_batch(&self, topic: &str, result: SeparateResult) {
+        self.intake.shared.counts.count_separate_batch(result.is_ok());
+        metrics::count_separate_batch(topic, result);
+    }
+
+    /// Refuses new events, delivers accepted ones for at most `timeout`, and fails the rest. Every event has its verdict
+    /// when the future is ready.
+    ///
+    /// # Cancel safety
+    ///
+    /// The close continues in the background after the future is dropped.
+    pub async fn close(&self, timeout: Duration) {
+        let shared = &*self.intake.shared;
+        shared.closed.store(true, Ordering::SeqCst);
+        for slot in shared.topics.all_slots() {
+            // A publisher that held this lock has sent its `Opened` command by the time the lock is free.
+            drop(slot.accumulator.lock());
+        }
+        self.intake.send_command(DriverCommand::Close { deadline: deadline_after(timeout) });
+        self.finished().await;
+    }
+
+    /// Waits until the engine is finished: closed, or its sender's task has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub fn finished(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut finished = self.finished.clone();
+        async move {
+            // An error means that the task has ended.
+            let _ = finished.wait_for(|done| *done).await;
+        }
+    }
+}
+
+/// Returns the callbacks of a sender, with the state that they share with the engine.
+fn callbacks(config: &EngineConfig, sink: Option<Arc<dyn FailureSink>>) -> Callbacks {
+    let shared = Shared {
+        origin: config.origin.clone(),
+        counts: EventCounts::new(config.is_metered),
+        ..Shared::new(config.limits, config.compression, config.buffer_memory)
+    };
+    let meter = config.is_metered.then(|| Meter::start(config.buffer_memory));
+    Callbacks { shared: Arc::new(shared), sink, meter }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let shared = &*self.intake.shared;
+        if !shared.closed.load(Ordering::Relaxed) && !shared.ledger.is_decided() {
+            tracing::warn!(
+                "producer dropped without close(): accepted events are delivered only while the runtime lives"
+            );
+        }
+    }
+}
+
+/// Returns the instant `wait` from now, at most a year ahead.
+pub(crate) fn deadline_after(wait: Duration) -> Instant {
+    const A_YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+    Instant::now() + wait.min(A_YEAR)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use kafka_courier_client::security::ConnectionSecurity;
+    use kafka_courier_idempotent_sender::core::Config as CoreConfig;
+
+    use super::*;
+    use crate::record::ProducerRecord;
+
+    /// Returns an engine without a sender.
+    pub(crate) fn unconnected() -> (Engine, Unconnected) {
+        let limits = Limits { max_records: 1000, max_bytes: 1 << 20, linger: Duration::from_secs(600) };
+        let client = ClientConfig {
+            bootstrap: Vec::new(),
+            client_id: "test".into(),
+            connect_timeout: Duration::from_secs(1),
+            request_timeout: Duration::from_secs(1),
+            retry_backoff: Duration::from_secs(1),
+            retry_backoff_max: Duration::from_secs(1),
+            security: ConnectionSecurity::default(),
+            default_broker: None,
+        };
+        let driver = DriverConfig { core: CoreConfig::default(), client };
+        let config = EngineConfig {
+            driver,
+            limits,
+            compression: Compression::None,
+            buffer_memory: 1 << 20,
+            max_block: Duration::ZERO,
+            expedite: false,
+            mapping: TopicMapping::default(),
+            origin: SpanOrigin::default(),
+            trace: None,
+            is_metered: false,
+        };
+        Engine::unconnected(config, None)
+    }
+
+    #[test]
+    fn unsettled_records_are_in_flight() {
+        let (engine, mut unconnected) = unconnected();
+        unconnected.announce_topic("t", 2);
+        let record = ProducerRecord { topic: "t", value: Some(b"v"), ..ProducerRecord::default() };
+        let delivery = engine.try_send(&record).unwrap();
+        assert_eq!((engine.stats().in_flight, delivery.now()), (1, None));
+    }
+}

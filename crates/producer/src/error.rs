@@ -1,0 +1,274 @@
+//! Errors before an event is accepted ([`PublishError`]) and after ([`DeliveryError`]). [`Error`] is either of them.
+//!
+//! The rules of this module:
+//!  - An event with a `PublishError` was not accepted. The producer keeps nothing of it.
+//!  - An accepted event gets a verdict. Its `DeliveryError` says whether the event may be in the log.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kafka_courier_client::{ErrorCode, Reason};
+use kafka_courier_event_model::{EncodeError, TopicNameError};
+use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure};
+
+use crate::clock::ClockOf;
+
+/// Why an event was not accepted.
+#[derive(Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The event can't be encoded as JSON.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// The topic's name is invalid.
+    #[error(transparent)]
+    TopicName(#[from] TopicNameError),
+    /// The event is too large for a batch.
+    #[error("the event needs a batch of {size} bytes, and {what} allows {limit}: make it smaller, or raise the limit")]
+    TooLarge {
+        /// Bytes of a batch that holds only this event, uncompressed.
+        size: usize,
+        /// The largest allowed size in bytes.
+        limit: usize,
+        /// The setting that limits the size.
+        what: &'static str,
+    },
+    /// No memory became free within `max_block`.
+    #[error(
+        "buffer_memory has no room for {needed} bytes after {waited:?}: events are published faster than the cluster takes them"
+    )]
+    BufferFull {
+        /// Bytes that the event needs.
+        needed: usize,
+        /// How long `publish` waited.
+        waited: Duration,
+    },
+    /// The topic is unavailable.
+    #[error("topic {topic}: {reason}")]
+    Topic {
+        /// The topic.
+        topic: Arc<str>,
+        /// The cause.
+        #[source]
+        reason: Reason,
+    },
+    /// The topic's partitions are not known yet, and the call does not wait. The producer has requested the metadata.
+    #[error("topic {topic}: partitions not known yet, metadata was requested: try again later")]
+    TopicPending {
+        /// The topic.
+        topic: Arc<str>,
+    },
+    /// The topic has no such partition.
+    #[error("partition {partition} does not exist: topic {topic} has partitions 0 to {highest}")]
+    Partition {
+        /// The topic.
+        topic: Arc<str>,
+        /// The requested partition.
+        partition: i32,
+        /// The topic's highest partition.
+        highest: i32,
+    },
+    /// The producer was closed.
+    #[error("the producer is closed")]
+    Closed,
+}
+
+impl PublishError {
+    /// Returns the name of the variant, such as `too_large`: the label `reason` of `kafka_messages_refused_total`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Encode(_) => "encode",
+            Self::TopicName(_) => "topic_name",
+            Self::TooLarge { .. } => "too_large",
+            Self::BufferFull { .. } => "buffer_full",
+            Self::Topic { .. } => "topic",
+            Self::TopicPending { .. } => "topic_pending",
+            Self::Partition { .. } => "partition",
+            Self::Closed => "closed",
+        }
+    }
+
+    /// Returns whether the same event may be accepted later.
+    pub fn is_retriable(&self) -> bool {
+        match self {
+            Self::BufferFull { .. } | Self::TopicPending { .. } => true,
+            Self::Topic { reason, .. } => reason.is_retriable(),
+            _ => false,
+        }
+    }
+
+    /// Returns whether the cause is the cluster or the producer's end, not the event.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::BufferFull { .. } | Self::TopicPending { .. } | Self::Closed => true,
+            Self::Topic { reason, .. } => reason.is_outage(),
+            _ => false,
+        }
+    }
+
+    /// Returns whether the cluster refuses the client: authorization, authentication, or a certificate that is not
+    /// trusted.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Topic { reason, .. } if reason.is_refusal())
+    }
+}
+
+/// Why an accepted event failed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DeliveryError {
+    topic: Arc<str>,
+    partition: i32,
+    failure: Arc<Failure>,
+    /// The broker's error for this event, where the broker names one (KIP-467).
+    own: Option<Box<Reason>>,
+}
+
+impl DeliveryError {
+    /// Returns the event's topic.
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// Returns the event's partition.
+    pub fn partition(&self) -> i32 {
+        self.partition
+    }
+
+    /// Creates the error of the record at `index` of its batch.
+    pub(crate) fn new(topic: Arc<str>, partition: i32, failure: Arc<Failure>, index: u32) -> Self {
+        let own = match failure.reason_of(index) {
+            Cow::Owned(own) => Some(Box::new(own)),
+            Cow::Borrowed(_) => None,
+        };
+        Self { topic, partition, failure, own }
+    }
+
+    /// Returns whether the event is certainly not in the log, or possibly.
+    pub fn outcome(&self) -> FailedOutcome {
+        self.failure.outcome
+    }
+
+    /// Returns the last error.
+    pub fn reason(&self) -> &Reason {
+        self.own.as_deref().unwrap_or(&self.failure.reason)
+    }
+
+    /// Returns Kafka's error code, where a broker sent one.
+    pub fn code(&self) -> Option<ErrorCode> {
+        self.failure.reason.code()
+    }
+
+    /// Returns the number of attempts, failed connections included.
+    pub fn attempts(&self) -> u32 {
+        self.failure.attempts
+    }
+
+    /// Returns whether the same event may be delivered later.
+    pub fn is_retriable(&self) -> bool {
+        self.failure.reason.is_retriable()
+    }
+
+    /// Returns whether the cluster refuses the client: authorization, authentication, or a certificate that is not
+    /// trusted.
+    pub fn is_refusal(&self) -> bool {
+        self.failure.reason.is_refusal()
+    }
+
+    /// Returns whether `delivery_timeout` expired.
+    pub fn timed_out(&self) -> bool {
+        self.failure.timed_out
+    }
+}
+
+impl fmt::Display for DeliveryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (reason, Failure { outcome, attempts, timed_out, .. }) = (self.reason(), &*self.failure);
+        let late = if *timed_out { ", delivery_timeout expired" } else { "" };
+        let tries = if *attempts == 1 { "attempt" } else { "attempts" };
+        write!(
+            f,
+            "{reason}{} (topic {}, partition {}, {attempts} {tries}{late}, {})",
+            ClockOf(&self.failure),
+            self.topic,
+            self.partition,
+            outcome.as_str()
+        )
+    }
+}
+
+/// Implements `Debug` by `Display`: `main` prints a returned error by `Debug`, and people read that text.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! debug_as_display {
+    ($($error:ty),*) => {
+        $(impl std::fmt::Debug for $error {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                std::fmt::Display::fmt(self, f)
+            }
+        })*
+    };
+}
+pub(crate) use crate::debug_as_display;
+
+debug_as_display!(PublishError, DeliveryError, Error);
+
+impl std::error::Error for DeliveryError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(self.reason())
+    }
+}
+
+/// Why an event is not in the log, or possibly not.
+#[derive(Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The event was not accepted. The producer keeps nothing of it.
+    #[error(transparent)]
+    NotAccepted(#[from] PublishError),
+    /// The event was accepted, and failed.
+    #[error(transparent)]
+    Failed(#[from] DeliveryError),
+}
+
+impl Error {
+    /// Returns whether the cluster refuses the client: authorization, authentication, or a certificate that is not
+    /// trusted.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::NotAccepted(error) => error.is_refusal(),
+            Self::Failed(error) => error.is_refusal(),
+        }
+    }
+
+    /// Returns whether the event is certainly not in the log, or possibly. An event that was not accepted is not in the
+    /// log.
+    pub fn outcome(&self) -> FailedOutcome {
+        match self {
+            Self::NotAccepted(_) => FailedOutcome::NotWritten,
+            Self::Failed(error) => error.outcome(),
+        }
+    }
+
+    /// Returns whether the same event may be accepted and delivered later.
+    pub fn is_retriable(&self) -> bool {
+        match self {
+            Self::NotAccepted(error) => error.is_retriable(),
+            Self::Failed(error) => error.is_retriable(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_output_is_readable() {
+        let reason = Reason::Broker { code: ErrorCode(3), message: None };
+        let error = Error::from(PublishError::Topic { topic: "orders".into(), reason });
+        let text = format!("{error:?}");
+        assert!(text.starts_with("topic orders: ") && text.contains("UNKNOWN_TOPIC_OR_PARTITION"), "{text}");
+    }
+}

@@ -1,0 +1,198 @@
+//! [`FailureSink`], the engine's way out for records that failed, and [`Undelivered`], those records.
+//!
+//! The rules of this module:
+//!  - Failed records keep their batch and memory until the sink settles or drops them. Their deliveries are ready then.
+//!  - Records that are dropped without a call of [`Undelivered::settle`] fail as unknown.
+//!  - The engine does not read the tags and notes that a sink leaves at a batch.
+
+use std::fmt::{self, Debug};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use kafka_courier_batcher::EncodedBatch;
+use kafka_courier_client::{PartitionId, Reason};
+use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, RecordSet, Submission, Verdict};
+
+use crate::delivery::{Tag, Token};
+use crate::shared::{Charge, Shared};
+
+/// Takes the records that failed for good, for instance to keep them as dead letters.
+pub trait FailureSink: Debug + Send + Sync {
+    /// Takes failed records. The sender's task calls this method, which must not block.
+    fn undelivered(&self, undelivered: Undelivered);
+
+    /// Notes that records which failed as unknown are in the log.
+    fn landed(&self, landed: Landed);
+
+    /// Returns a future that is ready once all records taken before are settled.
+    fn settled(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+}
+
+/// Failed records, with the batch and memory that they hold.
+pub struct Undelivered {
+    shared: Arc<Shared>,
+    token: Token,
+    partition: PartitionId,
+    records: RecordSet,
+    failure: Arc<Failure>,
+    /// The batch, until the records are settled.
+    batch: Option<Arc<EncodedBatch>>,
+    charge: Charge,
+}
+
+impl Undelivered {
+    pub(crate) fn new(shared: &Arc<Shared>, failed: FailedPart, failure: Arc<Failure>, charge: Charge) -> Self {
+        let FailedPart { token, partition, records, batch, .. } = failed;
+        Self { shared: shared.clone(), token, partition, records, failure, batch: Some(batch), charge }
+    }
+
+    /// Returns the records' topic.
+    pub fn topic(&self) -> &str {
+        self.token.state().topic()
+    }
+
+    /// Returns the records' partition.
+    pub fn partition(&self) -> i32 {
+        self.partition.index
+    }
+
+    /// Returns the failed records, by index in the batch as it was accepted.
+    pub fn records(&self) -> &RecordSet {
+        &self.records
+    }
+
+    /// Returns why the records failed.
+    pub fn failure(&self) -> &Failure {
+        &self.failure
+    }
+
+    /// Returns the encoded batch of exactly these records.
+    pub fn batch(&self) -> &[u8] {
+        self.batch.as_deref().map_or(&[], EncodedBatch::as_bytes)
+    }
+
+    /// Returns the size of the batch before compression, in bytes.
+    pub fn uncompressed_len(&self) -> usize {
+        self.batch.as_deref().map_or(0, EncodedBatch::uncompressed_len)
+    }
+
+    /// Returns the tags of the batch's records, each with the record's index.
+    pub fn tags(&self) -> Vec<(u32, Tag)> {
+        self.token.state().tags()
+    }
+
+    /// Leaves notes at the batch, each for a record by its index. [`Landed::take_notes`] returns them if the record is
+    /// found in the log later.
+    pub fn leave_notes(&self, notes: impl IntoIterator<Item = (u32, Tag)>) {
+        self.token.state().leave_notes(notes);
+    }
+
+    /// Logs one warning for the batch, with some correlation ids of its events.
+    pub fn log_failure(&self, correlation_ids: &[&str]) {
+        tracing::warn!(
+            topic = self.topic(),
+            partition = self.partition.index,
+            events = self.records.len(),
+            outcome = self.failure.outcome.as_str(),
+            attempts = self.failure.attempts,
+            reason = %self.failure.reason,
+            ?correlation_ids,
+            "events failed"
+        );
+    }
+
+    /// Gives the records their verdict, and returns their memory.
+    pub fn settle(mut self) {
+        let failure = self.failure.clone();
+        self.finish(failure);
+    }
+
+    fn finish(&mut self, failure: Arc<Failure>) {
+        if let Some(batch) = self.batch.take() {
+            let records = std::mem::replace(&mut self.records, RecordSet::Range(0..0));
+            self.shared.recycle(batch);
+            self.shared.settle_failed(&self.token, self.partition, records, self.charge, Verdict::Failed(failure));
+        }
+    }
+}
+
+impl Drop for Undelivered {
+    fn drop(&mut self) {
+        self.finish(Arc::new(Failure::untried(FailedOutcome::Unknown, Reason::Closed)));
+    }
+}
+
+impl Debug for Undelivered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { partition, records, failure, .. } = self;
+        f.debug_struct("Undelivered")
+            .field("partition", partition)
+            .field("records", records)
+            .field("failure", failure)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Records that failed as unknown, and that an answer proved to be in the log later.
+#[derive(Debug)]
+pub struct Landed {
+    pub(crate) token: Token,
+    pub(crate) records: RecordSet,
+    pub(crate) base_offset: Option<i64>,
+}
+
+impl Landed {
+    /// Returns the offset of the first record, if known.
+    pub fn base_offset(&self) -> Option<i64> {
+        self.base_offset
+    }
+
+    /// Takes the notes that the sink left for these records, each with the record's index.
+    pub fn take_notes(&self) -> Vec<(u32, Tag)> {
+        self.token.state().take_notes(&self.records)
+    }
+}
+
+/// The part of a batch that failed, with the memory that it is charged for.
+#[derive(Debug)]
+pub(crate) struct FailedPart {
+    pub(crate) token: Token,
+    pub(crate) partition: PartitionId,
+    pub(crate) records: RecordSet,
+    pub(crate) batch: Arc<EncodedBatch>,
+    pub(crate) charge: usize,
+}
+
+/// Hands failed records to the sink, which gives them their verdict. The verdict follows immediately if there is no
+/// sink.
+pub(crate) fn fail_records(
+    shared: &Arc<Shared>,
+    sink: Option<&Arc<dyn FailureSink>>,
+    failed: FailedPart,
+    failure: Arc<Failure>,
+) {
+    if failed.token.state().decide(failed.records.len()) {
+        shared.ledger.decide();
+    }
+    let charge = shared.charge_failed(failed.partition, failed.charge);
+    let undelivered = Undelivered::new(shared, failed, failure, charge);
+    match sink {
+        Some(sink) => sink.undelivered(undelivered),
+        None => {
+            undelivered.log_failure(&[]);
+            undelivered.settle();
+        }
+    }
+}
+
+/// Fails a batch that the sender's task did not take because the task has ended. The batch was never sent.
+pub(crate) fn fail_unsent(shared: &Arc<Shared>, sink: Option<&Arc<dyn FailureSink>>, submission: Submission<Token>) {
+    let Submission { token, partition, batch, .. } = submission;
+    let failure = Failure::untried(FailedOutcome::NotWritten, Reason::Closed);
+    let records = RecordSet::Range(0..batch.record_count());
+    let charge = batch.capacity();
+    let failure = Arc::new(failure);
+    shared.counts.count_verdict(token.state().topic(), records.len(), &Verdict::Failed(failure.clone()));
+    let failed = FailedPart { token, partition, records, batch: Arc::new(batch), charge };
+    fail_records(shared, sink, failed, failure);
+}

@@ -1,0 +1,56 @@
+//! The engine of kafka-courier: it accepts events, batches them, hands the batches to the sender, and gives each event its
+//! verdict.
+//!
+//! - [`Engine`] publishes, flushes, checks the cluster and closes.
+//! - [`Delivery`] is the future of one verdict, [`Deliveries`] of many.
+//! - [`FailureSink`] takes the records that failed for good. The engine knows neither dead letters nor where settings come
+//!   from: the crates `kafka-courier-recovery` and `kafka-courier` add both.
+//!
+//! Applications use the crate `kafka-courier`, which exports what they need.
+#![deny(missing_docs)]
+
+mod callbacks;
+mod clock;
+mod cluster_view;
+mod counts;
+mod deliveries;
+mod delivery;
+mod engine;
+mod error;
+mod failure_sink;
+pub mod headers;
+mod health;
+mod intake;
+mod keyless_partitioner;
+mod ledger;
+mod memory;
+pub mod metrics;
+mod offer;
+#[cfg(feature = "mock")]
+mod promise;
+mod publish;
+mod publish_batch;
+mod publish_waits;
+mod record;
+mod shared;
+#[cfg(all(test, shuttle))]
+mod shuttle_tests;
+mod stats;
+mod sync;
+mod topics;
+mod trace;
+
+pub use clock::ClockOf;
+pub use deliveries::Deliveries;
+pub use delivery::{Delivery, RecordMetadata, Tag, Token};
+pub use engine::{Engine, EngineConfig, SeparateResult, Unconnected};
+pub use error::{DeliveryError, Error, PublishError};
+pub use failure_sink::{FailureSink, Landed, Undelivered};
+pub use health::HealthError;
+#[cfg(feature = "mock")]
+pub use promise::{Promise, Promises};
+pub use publish::with_record;
+pub use record::ProducerRecord;
+pub use shared::wall_clock_ms;
+pub use stats::{BrokerOutage, BrokerStats, Stats};
+pub use trace::{SpanOrigin, TraceContextSource};

@@ -1,0 +1,23 @@
+//! What kafka-courier does with records that failed for good.
+//!
+//! - [`DeadLetters`] keeps them in its stores: [`DeadLetterTopic`], file, memory. It is the engine's failure sink.
+//! - [`verify`] searches the log for records with the outcome unknown.
+//! - [`Recovery::replay`] publishes dead letters again.
+//!
+//! The crate knows no source of settings. Applications use the crate `kafka-courier`, which exports what they need.
+#![deny(missing_docs)]
+
+mod auto_replay;
+mod dead_letters;
+pub mod headers;
+pub mod metrics;
+mod recovery;
+mod replay;
+pub mod verify;
+
+pub use auto_replay::AutoReplay;
+pub use dead_letters::{
+    DeadLetterStats, DeadLetterTopic, DeadLetters, Listed, Stores, TopicEngine, TopicOptions, TopicWarning, UnfitTopic,
+};
+pub use recovery::Recovery;
+pub use replay::{Doubtful, Replay, ReplayError, ReplayReport};

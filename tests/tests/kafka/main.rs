@@ -1,0 +1,14 @@
+//! Tests on a real Apache Kafka. `tests/kafka/run-suite` runs them one by one.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod answers;
+mod batches;
+mod dead_letter_order;
+mod dead_letter_topics;
+mod dead_letters;
+mod faults;
+mod harness;
+mod input;
+mod restarts;
+mod security;
+mod verify;
