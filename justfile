@@ -38,7 +38,7 @@ static *targets:
 
 # Check the library's features in every combination, except tls-ring, which compiles C (needs cargo-hack)
 hack:
-    cargo hack check --feature-powerset --exclude-features tls-ring -p kafka-courier -p kafka-courier-client -p kafka-courier-idempotent-sender
+    cargo hack check --feature-powerset --exclude-features tls-ring -p kafka-courier -p kafka-courier-client
 
 # Check for known vulnerabilities in RustSec's database, which it fetches
 audit:
@@ -55,7 +55,7 @@ config-docs:
 
 # Run the concurrent parts through random schedules of threads (shuttle)
 shuttle:
-    RUSTFLAGS='--cfg shuttle' CARGO_TARGET_DIR=target/shuttle cargo test -p kafka-courier --lib shuttle
+    RUSTFLAGS='--cfg shuttle' CARGO_TARGET_DIR=target/shuttle cargo test -p kafka-courier-producer --lib shuttle
 
 # Run kcat and the Java client on the test broker, and courier on librdkafka's mock cluster (needs kcat, JDK 17, Python 3)
 test-interop:

@@ -122,9 +122,9 @@ impl<'r> Iterator for RecordIter<'r> {
 
 impl<'r> RecordIter<'r> {
     fn read(&mut self) -> Result<DecodedRecord<'r>, DecodeError> {
-        let mut outer = Fields { rest: self.rest };
+        let mut outer = RecordFields { rest: self.rest };
         let length = outer.varint()?;
-        let mut fields = Fields { rest: outer.bytes(length)? };
+        let mut fields = RecordFields { rest: outer.bytes(length)? };
         self.rest = outer.rest;
         // Attributes: none are defined, and Java's readers ignore them.
         fields.bytes(1)?;
@@ -159,11 +159,11 @@ impl<'r> RecordIter<'r> {
 }
 
 /// The unread bytes of a record.
-struct Fields<'r> {
+struct RecordFields<'r> {
     rest: &'r [u8],
 }
 
-impl<'r> Fields<'r> {
+impl<'r> RecordFields<'r> {
     fn varint(&mut self) -> Result<i64, DecodeError> {
         self.number(32)
     }

@@ -34,7 +34,7 @@ enum SharingGroup {
 
 /// The identity of a file on this machine.
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum FileIdentity {
+enum FileOnDisk {
     Existing(FileNode),
     /// The folder of a file that does not exist yet, if the folder exists, and the rest of the file's path.
     Absent(Option<FileNode>, OsString),
@@ -49,7 +49,7 @@ type FileNode = PathBuf;
 struct NamedFile {
     /// The name in messages, such as `--receipts x`.
     name: String,
-    identity: FileIdentity,
+    identity: FileOnDisk,
     group: SharingGroup,
 }
 
@@ -162,7 +162,7 @@ impl CommandFiles {
         self.push(format!("{what} {}", shown_file(path)), identity(path), group);
     }
 
-    fn push(&mut self, name: String, identity: Option<FileIdentity>, group: SharingGroup) {
+    fn push(&mut self, name: String, identity: Option<FileOnDisk>, group: SharingGroup) {
         self.named.extend(identity.map(|identity| NamedFile { name, identity, group }));
     }
 }
@@ -200,15 +200,15 @@ fn folder_of(path: &Path) -> &Path {
 }
 
 /// Returns `None` if the file is not compared, or if its path leads nowhere. Opening the file reports such a path.
-fn identity(path: &Path) -> Option<FileIdentity> {
+fn identity(path: &Path) -> Option<FileOnDisk> {
     match path.metadata() {
-        Ok(metadata) => node(&metadata, path).map(FileIdentity::Existing),
+        Ok(metadata) => node(&metadata, path).map(FileOnDisk::Existing),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let resolved = resolve(path).ok()?;
             let folder = folder_of(&resolved);
             match folder.metadata().ok().and_then(|metadata| node(&metadata, folder)) {
-                Some(node) => Some(FileIdentity::Absent(Some(node), resolved.file_name()?.to_owned())),
-                None => Some(FileIdentity::Absent(None, resolved.into_os_string())),
+                Some(node) => Some(FileOnDisk::Absent(Some(node), resolved.file_name()?.to_owned())),
+                None => Some(FileOnDisk::Absent(None, resolved.into_os_string())),
             }
         }
         Err(_) => None,
@@ -228,15 +228,15 @@ fn node(metadata: &Metadata, path: &Path) -> Option<FileNode> {
 }
 
 #[cfg(unix)]
-fn stream(stream: &impl std::os::fd::AsFd) -> Option<FileIdentity> {
+fn stream(stream: &impl std::os::fd::AsFd) -> Option<FileOnDisk> {
     let file = fs::File::from(stream.as_fd().try_clone_to_owned().ok()?);
     let metadata = file.metadata().ok().filter(Metadata::is_file)?;
-    node(&metadata, Path::new("")).map(FileIdentity::Existing)
+    node(&metadata, Path::new("")).map(FileOnDisk::Existing)
 }
 
 /// Windows does not name the file of a stream.
 #[cfg(not(unix))]
-fn stream<S>(_: &S) -> Option<FileIdentity> {
+fn stream<S>(_: &S) -> Option<FileOnDisk> {
     None
 }
 

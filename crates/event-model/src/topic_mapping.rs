@@ -25,7 +25,7 @@ const ANY: char = '*';
 /// `default-events`.
 #[derive(Debug)]
 pub struct TopicMapping {
-    table: ArcSwap<Table>,
+    table: ArcSwap<MappingTable>,
     /// The topic of dead letters, which no event goes to; empty if there is none.
     reserved: Box<str>,
 }
@@ -33,7 +33,7 @@ pub struct TopicMapping {
 type Topics = HashMap<Box<str>, Arc<str>, RandomState>;
 
 #[derive(Clone, Debug)]
-struct Table {
+struct MappingTable {
     /// Types with an entry of their own.
     own: Topics,
     /// Those, and the built-in types.
@@ -43,7 +43,7 @@ struct Table {
     default: Arc<str>,
 }
 
-impl Table {
+impl MappingTable {
     fn set(&mut self, pattern: &Pattern<'_>, topic: &Arc<str>) {
         match *pattern {
             Pattern::Type(event_type) => {
@@ -108,7 +108,7 @@ impl TopicMapping {
     /// Creates a mapping with the defaults for an application whose dead letters go to the topic `reserved`. A change that
     /// sends events to this topic is refused. [`conflict`](Self::conflict) tells whether the defaults do.
     pub fn reserving(reserved: &str) -> Self {
-        let mut table = Table {
+        let mut table = MappingTable {
             own: Topics::default(),
             topics: Topics::default(),
             prefixes: Vec::new(),
@@ -163,7 +163,7 @@ impl TopicMapping {
 
     fn set_all(&self, entries: &[(Pattern<'_>, Arc<str>)]) {
         self.table.rcu(|table| {
-            let mut table = Table::clone(table);
+            let mut table = MappingTable::clone(table);
             for (pattern, topic) in entries {
                 table.set(pattern, topic);
             }

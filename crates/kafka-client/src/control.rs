@@ -194,9 +194,11 @@ impl Control {
         &self,
         topic: Arc<str>,
         settings: &'static [&'static str],
-    ) -> Result<describe_configs::Answer, Reason> {
+    ) -> Result<describe_configs::TopicSettings, Reason> {
         let connection = self.connection().await?;
-        match timeout(self.timeout, connection.request(describe_configs::Request { topic, settings })).await {
+        match timeout(self.timeout, connection.request(describe_configs::DescribeConfigsRequest { topic, settings }))
+            .await
+        {
             Ok(Ok(TopicConfigs(answer))) => Ok(answer),
             Ok(Err(error)) => Err(self.no_answer_reason(&connection, error).await),
             Err(_) => self.fail(&connection, format!("no answer within {:?}", self.timeout)).await,

@@ -87,7 +87,8 @@ impl LeaderConnection {
     /// [`LeaderError::Transient`] also if the broker is not confirmed as the leader before and after the question.
     pub async fn producer_state(&self, producer_id: i64) -> Result<Option<ActiveProducer>, LeaderError> {
         self.offset(LATEST).await?;
-        let question = describe_producers::Request { topic: self.topic.clone(), partition: self.partition };
+        let question =
+            describe_producers::DescribeProducersRequest { topic: self.topic.clone(), partition: self.partition };
         let described = self.connection.request(question).await.map_err(|error| LeaderError::from_no_answer(&error))?;
         self.offset(LATEST).await?;
         find_producer(&described.0, &self.topic, self.partition, producer_id)

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use kafka_courier_client::Secret;
 use kafka_courier_client::security::TokenSource;
 use kafka_courier_dlq::DeadLetterStore;
+use kafka_courier_producer::TraceContextSource;
 
 use crate::config::{ConfigErrors, ConfigProblem, Endpoint, InvalidValue, KafkaConfig, OptionValue, SaslMechanism};
-use kafka_courier_producer::TraceContextSource;
 
 /// Builds a [`KafkaProducer`](crate::KafkaProducer): starts with the defaults, and has one method for each option, with the option's name.
 ///

@@ -18,7 +18,8 @@ const ALL: [MetricDoc; ENGINE.len() + RECOVERY.len()] = {
 
 /// Registers the help text and unit of each metric with the recorder.
 ///
-/// `KafkaProducer::build` calls this function. An application that installs its recorder later calls it afterwards.
+/// `KafkaProducer::build` registers the same texts. An application that installs its recorder later calls this function
+/// afterwards.
 pub fn describe_metrics() {
     describe(METRICS);
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use kafka_courier_client::security::{ConnectionSecurity, TokenSource};
 use kafka_courier_event_model::TopicMappingError;
-use kafka_courier_producer::{Engine, EngineConfig, FailureSink, HealthError, Stats, Unconnected};
+use kafka_courier_producer::{Engine, EngineConfig, FailureSink, HealthError, Stats, Unconnected, debug_as_display};
 use kafka_courier_recovery::verify::Verifier;
 use kafka_courier_recovery::{AutoReplay, DeadLetters, Recovery, Replay, ReplayError, ReplayReport};
 use tokio::runtime::Handle;
@@ -20,7 +20,6 @@ use tokio::runtime::Handle;
 use crate::builder::{Builder, Extras};
 use crate::config::{ConfigErrors, ConfigProblem, KafkaConfig};
 use crate::dead_letters;
-use kafka_courier_producer::debug_as_display;
 
 /// Publishes events to Kafka.
 ///
@@ -130,7 +129,7 @@ impl KafkaProducer {
         extras: Extras,
     ) -> Result<(Self, Unconnected), ConfigErrors> {
         let (security, _) = security_and_runtime(&config, extras.tokens, problems)?;
-        let (engine, unconnected) = Engine::unconnected(config.engine(security, extras.trace, true)?, None);
+        let (engine, unconnected) = Engine::unconnected(config.engine(security, extras.trace, false)?);
         Ok((Self::from_engine(engine, DeadLetters::none()), unconnected))
     }
 

@@ -11,7 +11,7 @@ use crate::delivery::{Delivery, RecordMetadata};
 use crate::error::{Error, PublishError};
 
 /// The deliveries of a batch of events: for each event its [`Delivery`], or why the event was not accepted.
-/// [`publish_batch`](crate::Engine::publish_batch) returns it.
+/// `publish_batch` returns it.
 ///
 /// Await it for all verdicts in the order of the events, or iterate (`into_iter`) for single deliveries.
 ///

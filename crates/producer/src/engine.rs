@@ -136,11 +136,11 @@ impl Engine {
     }
 
     /// Creates an engine whose batches go to the caller.
-    pub fn unconnected(config: EngineConfig, sink: Option<Arc<dyn FailureSink>>) -> (Self, Unconnected) {
-        let callbacks = callbacks(&config, sink.clone());
+    pub fn unconnected(config: EngineConfig) -> (Self, Unconnected) {
+        let callbacks = callbacks(&config, None);
         let (sender, commands) = unbounded_channel();
         let (done, finished) = watch::channel(false);
-        let engine = Self::new(config, callbacks.shared.clone(), sender, sink, finished);
+        let engine = Self::new(config, callbacks.shared.clone(), sender, None, finished);
         (engine, Unconnected { commands, callbacks, topics: 0, _done: done })
     }
 
@@ -204,7 +204,8 @@ impl Engine {
         tokio::time::timeout(timeout, self.intake.shared.ledger.wait_until_settled()).await.is_ok()
     }
 
-    /// Returns the counts and the view of the brokers. The number of dead letters is 0.
+    /// Returns the counts and the view of the brokers. `dead_letter_queue_size` is 0, for the holder of the dead letters
+    /// to fill in.
     pub fn stats(&self) -> Stats {
         Stats::of(&self.intake.shared)
     }
@@ -337,7 +338,7 @@ pub(crate) mod tests {
             trace: None,
             is_metered: false,
         };
-        Engine::unconnected(config, None)
+        Engine::unconnected(config)
     }
 
     #[test]

@@ -100,6 +100,7 @@ impl PublishError {
     }
 
     /// Returns whether the cause is the cluster or the producer's end, not the event.
+    #[doc(hidden)]
     pub fn is_outage(&self) -> bool {
         match self {
             Self::BufferFull { .. } | Self::TopicPending { .. } | Self::Closed => true,

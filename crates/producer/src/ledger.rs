@@ -2,7 +2,7 @@
 //!
 //! The rules of this module:
 //!  - A batch is entered when it is opened, and removed after its last verdict. A batch is decided earlier than removed
-//!    while its dead letters are being stored.
+//!    while the failure sink holds its records.
 //!  - The lock is taken two or three times per batch, and never per record.
 
 use std::collections::BTreeSet;

@@ -29,7 +29,7 @@ impl Engine {
         topic: &str,
         mut refused: Refused,
         max_block: Duration,
-        offer: impl Fn(&TopicEntry) -> Offered,
+        mut offer: impl FnMut(&TopicEntry) -> Offered,
     ) -> Result<Delivery, PublishError> {
         let mut deadline = None;
         loop {
@@ -51,11 +51,13 @@ impl Engine {
         offer: &impl Fn(&TopicEntry) -> Offered,
     ) -> Result<Delivery, PublishError> {
         let entry = self.topic(topic)?;
-        let known_now = matches!(refused, Refused::NoTopic) && entry.partitions.is_some();
-        let refused = match known_now.then(|| offer(&entry)) {
-            Some(Ok(delivery)) => return Ok(delivery),
-            Some(Err(again)) => again,
-            None => refused,
+        let refused = match refused {
+            // A topic that is still unknown refuses an event that can't be encoded too.
+            Refused::NoTopic => match offer(&entry) {
+                Ok(delivery) => return Ok(delivery),
+                Err(again) => again,
+            },
+            refused => refused,
         };
         match refused {
             Refused::Error(error) => Err(error),

@@ -219,10 +219,13 @@ impl Engine {
         max_block: Duration,
     ) -> Result<Delivery, PublishError> {
         let RefusedOffer { event_trace, refused } = *refused_offer;
-        // A separate buffer: the thread's scratch buffer serves other events across an await point.
+        // A separate buffer: the thread's scratch buffer serves other events across an await point. It is filled after the
+        // first wait, because waiting tasks must not hold memory while memory is short.
         let mut json = Vec::new();
-        event.encode_into(&mut json)?;
         let offer = |topic: &TopicEntry| {
+            if json.is_empty() {
+                event.encode_into(&mut json).map_err(|error| Refused::Error(error.into()))?;
+            }
             with_record(event, &json, event_trace.context(), |record| self.intake.offer(topic, None, record))
         };
         let delivery = self.offer_until(topic, refused, max_block, offer).await?;

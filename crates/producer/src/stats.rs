@@ -45,7 +45,7 @@ pub struct Stats {
     pub in_flight: u64,
     /// Bytes of memory held for events without a verdict.
     pub buffered_bytes: usize,
-    /// Dead letters held now.
+    /// Dead letters held now. The engine knows none: the holder of the dead letters sets the field.
     pub dead_letter_queue_size: u64,
     /// Whether the producer is closed.
     pub is_closed: bool,

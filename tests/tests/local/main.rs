@@ -3,4 +3,5 @@
 
 mod audited;
 mod dependencies;
+mod module_directions;
 mod proxy;

@@ -11,8 +11,8 @@ use std::io;
 use kafka_courier_event_model::AnyEvent;
 use tokio::sync::{mpsc, watch};
 
+use super::item_error::ItemError;
 use super::position::InputPosition;
-use super::reader::ItemError;
 
 /// Lines in a group.
 const GROUP: usize = 256;

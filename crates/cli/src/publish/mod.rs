@@ -9,6 +9,7 @@
 
 mod counts;
 mod dead_letters;
+mod item_error;
 mod line_channel;
 mod monitor;
 mod pace;

@@ -45,7 +45,7 @@ struct TallyEntry {
     state: ItemState,
 }
 
-type Verdict = Result<RecordMetadata, DeliveryError>;
+type DeliveryResult = Result<RecordMetadata, DeliveryError>;
 
 enum ItemState {
     /// The event's topic is not known yet.
@@ -275,7 +275,7 @@ impl Tally {
         }
     }
 
-    fn note_oldest(&mut self, verdict: Option<Verdict>) {
+    fn note_oldest(&mut self, verdict: Option<DeliveryResult>) {
         let Some(TallyEntry { place, id, state }) = self.queue.pop_front() else { return };
         self.noted += 1;
         self.first_open = self.first_open.saturating_sub(1);
@@ -298,7 +298,7 @@ impl Tally {
         }
     }
 
-    fn note_verdict(&mut self, at: ReceiptLine<'_>, verdict: Option<Verdict>) {
+    fn note_verdict(&mut self, at: ReceiptLine<'_>, verdict: Option<DeliveryResult>) {
         let (outcome, error, kind, reason) = match verdict {
             Some(Ok(metadata)) => {
                 self.counts.delivered += 1;

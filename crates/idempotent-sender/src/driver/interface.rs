@@ -108,6 +108,8 @@ pub struct Probe {
 }
 
 /// The settings of a driver.
+///
+/// `request_timeout` and the backoff are in both parts, for Produce requests and for all others. They have the same values.
 #[derive(Clone, Debug)]
 pub struct DriverConfig {
     /// The core's settings.

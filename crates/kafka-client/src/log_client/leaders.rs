@@ -90,11 +90,11 @@ impl Drop for CutUnlessAnswered<'_> {
 pub(super) struct Leaders {
     control: Control,
     dialer: Dialer,
-    state: Mutex<LeaderState>,
+    state: Mutex<KnownLeaders>,
 }
 
 #[derive(Default)]
-struct LeaderState {
+struct KnownLeaders {
     topics: HashMap<Arc<str>, TopicMetadata>,
     brokers: HashMap<BrokerId, BrokerAddress>,
     connections: HashMap<BrokerId, Arc<PooledConnection>>,

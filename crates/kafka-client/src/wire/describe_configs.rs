@@ -20,12 +20,12 @@ pub(crate) const RETENTION_BYTES: &str = "retention.bytes";
 
 /// Requests settings of one topic.
 #[derive(Debug)]
-pub(crate) struct Request {
+pub(crate) struct DescribeConfigsRequest {
     pub(crate) topic: Arc<str>,
     pub(crate) settings: &'static [&'static str],
 }
 
-impl Request {
+impl DescribeConfigsRequest {
     pub(crate) fn encode(&self, out: &mut Vec<u8>, version: i16) {
         let mut writer = WireWriter::new(out, version >= FIRST_FLEXIBLE);
         writer.count(1);
@@ -49,12 +49,12 @@ pub(crate) type ConfigEntry = (Arc<str>, Option<Arc<str>>);
 
 /// The settings of the requested topic.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Answer {
+pub(crate) struct TopicSettings {
     pub(crate) code: i16,
     pub(crate) settings: Vec<ConfigEntry>,
 }
 
-impl Answer {
+impl TopicSettings {
     /// Returns the value of a setting, if the broker reported it.
     pub(crate) fn value(&self, name: &str) -> Option<&str> {
         self.settings.iter().find(|(known, _)| &**known == name)?.1.as_deref()
@@ -62,10 +62,10 @@ impl Answer {
 }
 
 /// Returns the topic's error code and settings. Each request is for one topic.
-pub(crate) fn decode(bytes: &[u8], version: i16) -> Result<Answer, WireError> {
+pub(crate) fn decode(bytes: &[u8], version: i16) -> Result<TopicSettings, WireError> {
     let mut reader = WireReader::new(bytes, version >= FIRST_FLEXIBLE);
     reader.i32("throttle time")?;
-    let mut answer = Answer::default();
+    let mut answer = TopicSettings::default();
     reader.vec("results", 7, |reader| {
         answer.code = reader.i16("error code")?;
         reader.nullable_string("error message")?;

@@ -9,12 +9,12 @@ pub(crate) const FIRST_FLEXIBLE: i16 = 0;
 pub(crate) const VERSIONS: (i16, i16) = (0, 0);
 
 #[derive(Debug)]
-pub(crate) struct Request {
+pub(crate) struct DescribeProducersRequest {
     pub(crate) topic: Arc<str>,
     pub(crate) partition: i32,
 }
 
-impl Request {
+impl DescribeProducersRequest {
     pub(crate) fn encode(&self, out: &mut Vec<u8>, version: i16) {
         let mut writer = WireWriter::new(out, version >= FIRST_FLEXIBLE);
         writer.count(1);

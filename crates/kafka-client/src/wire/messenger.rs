@@ -86,9 +86,9 @@ message!(ApiVersionsRequest => ApiVersions((i16, Vec<api_versions::ApiRange>)), 
 message!(InitProducerIdRequest => ProducerId((i16, i64)), InitProducerId, init_producer_id::VERSIONS,
     flexible init_producer_id::FIRST_FLEXIBLE, header init_producer_id::FIRST_FLEXIBLE,
     |_, out, version| init_producer_id::encode(out, version), init_producer_id::decode);
-message!(describe_producers::Request => Producers(Vec<describe_producers::DescribedPartition>), DescribeProducers,
+message!(describe_producers::DescribeProducersRequest => Producers(Vec<describe_producers::DescribedPartition>), DescribeProducers,
     describe_producers::VERSIONS, flexible describe_producers::FIRST_FLEXIBLE, header describe_producers::FIRST_FLEXIBLE,
-    describe_producers::Request::encode, describe_producers::decode);
+    describe_producers::DescribeProducersRequest::encode, describe_producers::decode);
 
 message!(FetchRequest => Fetched(FetchAnswer), Fetch, fetch::VERSIONS,
     flexible fetch::FIRST_FLEXIBLE, header fetch::FIRST_FLEXIBLE, FetchRequest::encode, fetch::decode);
@@ -96,9 +96,9 @@ message!(ListOffsetsRequest => ListedOffsets(Vec<ListedOffset>), ListOffsets, li
     flexible list_offsets::FIRST_FLEXIBLE, header list_offsets::FIRST_FLEXIBLE,
     ListOffsetsRequest::encode, list_offsets::decode);
 
-message!(describe_configs::Request => TopicConfigs(describe_configs::Answer), DescribeConfigs, describe_configs::VERSIONS,
+message!(describe_configs::DescribeConfigsRequest => TopicConfigs(describe_configs::TopicSettings), DescribeConfigs, describe_configs::VERSIONS,
     flexible describe_configs::FIRST_FLEXIBLE, header describe_configs::FIRST_FLEXIBLE,
-    describe_configs::Request::encode, describe_configs::decode);
+    describe_configs::DescribeConfigsRequest::encode, describe_configs::decode);
 
 message!(handshake::Request => Mechanisms((i16, Vec<Arc<str>>)), SaslHandshake, handshake::VERSIONS,
     flexible handshake::FIRST_FLEXIBLE, header handshake::FIRST_FLEXIBLE, handshake::Request::encode, handshake::decode);

@@ -18,7 +18,7 @@ use super::duration;
 #[cfg(feature = "config-file")]
 use super::file::SettingsFileError;
 use super::names::OPTIONS_HINT;
-use super::source::{EntryError, SystemError};
+use super::source::{SettingValueError, SystemError};
 use super::value::InvalidValue;
 
 /// The kind of a [`ConfigProblem`](crate::ConfigProblem).
@@ -46,15 +46,15 @@ pub enum ConfigProblemKind {
 /// The error of opening the file of dead letters. Clones of one error are equal.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct StoreError(pub(super) Arc<OpenError>);
+pub(super) struct DlqFileError(pub(super) Arc<OpenError>);
 
-impl PartialEq for StoreError {
+impl PartialEq for DlqFileError {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
-impl Eq for StoreError {}
+impl Eq for DlqFileError {}
 
 /// What is wrong with a setting, with two options, or with the producer's process.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -71,7 +71,7 @@ pub(super) enum ProblemCause {
     #[error(" sets {option}, and {other} sets it too: remove one of them")]
     SetTwice { option: &'static str, other: String },
     #[error(": {error}")]
-    NoValue { option: &'static str, error: EntryError },
+    NoValue { option: &'static str, error: SettingValueError },
     #[error(
         " is a secret, and every user of this machine can read the arguments of a process: set KAFKA_{}, or set \
          {option}_file to a file with the secret",
@@ -136,7 +136,7 @@ pub(super) enum ProblemCause {
     #[error("no tokio runtime here: build the producer inside one, such as in #[tokio::main]")]
     NoRuntime,
     #[error(": {0}")]
-    DlqFile(StoreError),
+    DlqFile(DlqFileError),
     #[error("starting the dead-letter thread failed: {0}")]
     DeadLetterThread(SystemError),
 }
@@ -272,7 +272,7 @@ impl ProblemCause {
             Self::NameAndValueSwapped | Self::UnknownOption { .. } | Self::UnsupportedOption { .. } => {
                 ConfigProblemKind::UnknownOption
             }
-            Self::NoValue { error: EntryError::Unreadable { .. }, .. } => ConfigProblemKind::UnreadableFile,
+            Self::NoValue { error: SettingValueError::Unreadable { .. }, .. } => ConfigProblemKind::UnreadableFile,
             Self::NoUsername { username, .. } if username.is_empty() => ConfigProblemKind::MissingValue,
             Self::NoValue { .. }
             | Self::InvalidValue { .. }

@@ -21,7 +21,7 @@ use super::names::{self, Meaning, shown_key};
 use super::origin::Origin;
 use super::problem::ConfigProblem;
 use super::resolve::{LoadedConfig, Resolver};
-use super::source::{EntryError, SourceEntry};
+use super::source::{SettingValueError, SourceEntry};
 use super::tree::{self, SettingsNode};
 use super::warning::ConfigWarning;
 use super::{ConfigErrors, KafkaConfig};
@@ -122,7 +122,7 @@ impl ConfigLoader {
         for (variable, value) in variables {
             let Ok(variable) = variable.into_string() else { continue };
             let Some(rest) = variable.strip_prefix(PREFIX).filter(|_| !value.is_empty()) else { continue };
-            let value = value.into_string().map(Secret::from).map_err(|_| EntryError::NotUtf8);
+            let value = value.into_string().map(Secret::from).map_err(|_| SettingValueError::NotUtf8);
             let is_fallback = variable == BOOTSTRAP_SERVERS;
             let option = if is_fallback { "brokers".to_owned() } else { rest.to_lowercase() };
             let entry = SourceEntry::read(Origin::Environment(variable.clone()), variable, &option, value);

@@ -14,12 +14,12 @@ use kafka_courier_client::security::SecurityError;
 use kafka_courier_client::{HIDDEN, shown_file};
 use kafka_courier_dlq::OpenError;
 use kafka_courier_idempotent_sender::core::ConfigError as CoreError;
+use kafka_courier_producer::debug_as_display;
 
-use super::cause::{ConfigProblemKind, ProblemCause, StoreError};
+use super::cause::{ConfigProblemKind, DlqFileError, ProblemCause};
 use super::origin::{Origin, SettingPlace};
 use super::value::InvalidValue;
 use super::warning::ConfigWarning;
-use kafka_courier_producer::debug_as_display;
 
 /// A problem of a configuration.
 ///
@@ -116,7 +116,7 @@ impl ConfigProblem {
 
     /// Returns the problem of a `dlq_file` that cannot be opened.
     pub(crate) fn dlq_file(error: OpenError) -> Self {
-        ProblemCause::DlqFile(StoreError(Arc::new(error))).into()
+        ProblemCause::DlqFile(DlqFileError(Arc::new(error))).into()
     }
 
     /// Returns the problem of a dead-letter thread that cannot be started.

@@ -28,14 +28,14 @@ pub(super) struct SourceEntry {
     /// The option's name, without the prefix of a variable.
     pub(super) name: String,
     /// The value, or the reason for a missing value. Any value may be a secret, even if the name is misspelt.
-    pub(super) value: Result<Secret, EntryError>,
+    pub(super) value: Result<Secret, SettingValueError>,
     /// The file with the value, if the setting names one.
     pub(super) file: Option<PathBuf>,
 }
 
 /// The reason for a missing value of a setting.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub(super) enum EntryError {
+pub(super) enum SettingValueError {
     #[error("the value is not UTF-8")]
     NotUtf8,
     /// The value may have been given instead of the path of its file.
@@ -55,7 +55,7 @@ impl fmt::Debug for SourceEntry {
 impl SourceEntry {
     /// Returns a setting of a source. If `option` is an option's name with the suffix `_file`, `value` is the path of a
     /// file with the value.
-    pub(super) fn read(origin: Origin, key: String, option: &str, value: Result<Secret, EntryError>) -> Self {
+    pub(super) fn read(origin: Origin, key: String, option: &str, value: Result<Secret, SettingValueError>) -> Self {
         let Some(name) = option.strip_suffix(FILE_SUFFIX).and_then(names::option_named) else {
             return Self { origin, key, name: option.to_owned(), value, file: None };
         };
@@ -105,13 +105,13 @@ impl From<std::io::Error> for SystemError {
 
 /// Returns the error of an unreadable file with a value. The value itself, which may be a secret, may be given instead
 /// of the file's path.
-pub(super) fn unreadable_value(value: &str, path: &Path, error: ReadError) -> EntryError {
+pub(super) fn unreadable_value(value: &str, path: &Path, error: ReadError) -> SettingValueError {
     // A password can be as short as a path.
     let is_option = names::option_named(value).is_some();
     let shown = if is_option && !KafkaConfig::is_secret(value) { shown_file(path) } else { shown_path(path) };
     match shown {
-        shown if shown == HIDDEN => EntryError::NotAPath { value: value.to_owned() },
-        path => EntryError::Unreadable { path, error },
+        shown if shown == HIDDEN => SettingValueError::NotAPath { value: value.to_owned() },
+        path => SettingValueError::Unreadable { path, error },
     }
 }
 

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant, SystemTime};
 use kafka_courier_batcher::{BatchView, DecodeError, DecodedRecord};
 use kafka_courier_dlq::{Bytes, Header, Letter, Outcome, Timestamp, Uuid};
 use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, RecordSet};
+use kafka_courier_producer::ClockOf;
 
 use crate::headers;
-use kafka_courier_producer::ClockOf;
 
 /// A failed batch, or the failed part of a batch.
 #[derive(Debug)]

@@ -123,6 +123,7 @@ impl DeadLetters {
     /// # Errors
     ///
     /// The operating system's error, if it starts no thread.
+    #[doc(hidden)]
     pub fn start(stores: Stores) -> std::io::Result<Self> {
         let (mut links, mut service) = (Vec::new(), None);
         links.extend(stores.topic.map(|topic| StoreLink::in_cluster(Arc::new(topic))));
@@ -140,6 +141,7 @@ impl DeadLetters {
     }
 
     /// Returns dead letters without a store.
+    #[doc(hidden)]
     pub fn none() -> Self {
         Self { chain: Arc::new(StoreChain::new(Vec::new())), work: channel().0, _service: None }
     }
@@ -175,11 +177,13 @@ impl DeadLetters {
     }
 
     /// Returns the number of letters that the stores accepted, including the topic.
+    #[doc(hidden)]
     pub fn kept(&self) -> u64 {
         self.chain.links.iter().map(|link| link.kept.load(Ordering::Relaxed)).sum()
     }
 
     /// Returns the number of letters in memory only.
+    #[doc(hidden)]
     pub fn in_memory(&self) -> u64 {
         self.chain.links.iter().filter(|link| link.is_memory()).map(StoreLink::held).sum()
     }

@@ -7,10 +7,9 @@ use kafka_courier_batcher::DecodedRecord;
 use kafka_courier_client::ErrorCode;
 use kafka_courier_dlq::{Letter, Outcome, Timestamp};
 use kafka_courier_event_model::{EncodeError, Event};
+use kafka_courier_producer::{PublishError, with_record};
 
 use super::batch_letters::fill;
-use kafka_courier_producer::PublishError;
-use kafka_courier_producer::with_record;
 
 /// Sets the letter's error code and `retriable` from the error of the refusal.
 pub(crate) fn classify(letter: &mut Letter, error: &PublishError) {

@@ -13,13 +13,12 @@ use std::time::Duration;
 use kafka_courier_client::config::ClientConfig;
 use kafka_courier_dlq::{Held, LetterId, Outcome, Position, Timestamp};
 use kafka_courier_idempotent_sender::core::FailedOutcome;
+use kafka_courier_producer::{SeparateResult, wall_clock_ms};
 
 use super::order::{ReplayLane, TopicPartition};
 use super::store_io::{SharedStore, blocking, update};
 use super::{Replay, plan};
 use crate::verify::{FenceLetter, FenceOutcome, FencePlace, Fences, NotFenced, Question, Verdict, Verifier};
-use kafka_courier_producer::SeparateResult;
-use kafka_courier_producer::wall_clock_ms;
 
 /// Timeout of each request to the cluster.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);

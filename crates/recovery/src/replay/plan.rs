@@ -9,11 +9,11 @@
 
 use kafka_courier_batcher::{EncodedBatch, PushError, Record, Stamp, partition_for_key};
 use kafka_courier_dlq::{Header, Letter, Outcome, ReplayState, Timestamp, Uuid};
+use kafka_courier_producer::wall_clock_ms;
 
 use super::{Doubtful, Replay};
 use crate::headers::borrowed_headers;
 use crate::verify::young;
-use kafka_courier_producer::wall_clock_ms;
 
 /// The action of a replay on a letter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

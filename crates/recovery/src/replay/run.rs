@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use kafka_courier_client::log_client::LogClient;
 use kafka_courier_dlq::{Held, Position};
+use kafka_courier_producer::{Engine, PublishError, wall_clock_ms};
 
 use super::check::{self, FenceCandidates};
 use super::claim::Claim;
@@ -25,9 +26,6 @@ use super::{Replay, ReplayError, ReplayReport};
 use crate::dead_letters::DeadLetters;
 use crate::metrics;
 use crate::verify::Question;
-use kafka_courier_producer::Engine;
-use kafka_courier_producer::PublishError;
-use kafka_courier_producer::wall_clock_ms;
 
 /// Most letters in a page.
 const PAGE_LETTERS: usize = 500;

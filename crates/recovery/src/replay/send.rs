@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kafka_courier_dlq::{Held, Letter, Position, Timestamp};
+use kafka_courier_producer::{Delivery, ProducerRecord, PublishError, Tag};
 
 use super::claim::Claim;
 use super::mark::MarkedLetter;
@@ -23,9 +24,6 @@ use super::store_io::{SharedStore, remove};
 use super::{ReplayError, ReplayReport};
 use crate::dead_letters::refused_event::classify;
 use crate::headers::borrowed_headers;
-use kafka_courier_producer::ProducerRecord;
-use kafka_courier_producer::PublishError;
-use kafka_courier_producer::{Delivery, Tag};
 
 /// The results of letters that were sent.
 pub(super) struct SendResults {

@@ -14,6 +14,7 @@ use kafka_courier_client::log_client::{LogClient, LogError, LogErrorKind};
 use kafka_courier_dlq::{Held, Letter, Timestamp};
 use kafka_courier_idempotent_sender::append_batch;
 use kafka_courier_idempotent_sender::core::FailedOutcome;
+use kafka_courier_producer::{SeparateResult, wall_clock_ms};
 use tokio::task::JoinSet;
 
 use super::mark::{MarkedLetter, PRODUCER_ID_TIMEOUT};
@@ -24,8 +25,6 @@ use super::send::{SendResults, groups_of};
 use super::stamps::{MAX_IN_FLIGHT, Slots};
 use super::store_io::{SharedStore, remove, update};
 use super::{ReplayError, plan};
-use kafka_courier_producer::SeparateResult;
-use kafka_courier_producer::wall_clock_ms;
 
 /// A letter's batch, ready to send.
 struct ReadyBatch {

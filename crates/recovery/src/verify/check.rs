@@ -27,7 +27,7 @@ const FENCE_STEP: i16 = 1000;
 
 /// The topic as the cluster describes it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct TopicState {
+pub(super) struct ObservedTopic {
     /// The topic id. All bytes are zero if the id is unknown.
     pub(super) uuid: TopicUuid,
     /// Whether the topic is compacted. `None` if unknown.
@@ -97,7 +97,7 @@ pub(super) enum OffsetContent {
 /// The check of one partition's doubts.
 #[derive(Debug)]
 pub(super) struct PartitionCheck {
-    topic: TopicState,
+    topic: ObservedTopic,
     cases: Vec<Case>,
     ids: HashMap<i64, TrackedId>,
     by_event: HashMap<String, Vec<usize>>,
@@ -117,7 +117,7 @@ pub(super) struct PartitionCheck {
 }
 
 impl PartitionCheck {
-    pub(super) fn new(doubts: Vec<Doubt>, topic: TopicState) -> Self {
+    pub(super) fn new(doubts: Vec<Doubt>, topic: ObservedTopic) -> Self {
         let mut check = Self {
             topic,
             cases: Vec::with_capacity(doubts.len()),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use kafka_courier_batcher::{Accumulator, BufferPool, Compression, Header, Limits, Record, Stamp};
 use kafka_courier_client::TopicUuid;
 
-use super::check::{PartitionCheck, TopicState};
+use super::check::{ObservedTopic, PartitionCheck};
 use super::scan::scan;
 use super::{Doubt, Verdict};
 use crate::headers::{DLQ_ID, EVENT_ID};
@@ -18,12 +18,12 @@ use crate::headers::{DLQ_ID, EVENT_ID};
 pub(super) const NOW: i64 = 1_800_000_000_000;
 pub(super) const DAY: i64 = 24 * 60 * 60 * 1000;
 pub(super) const UUID: TopicUuid = [7; 16];
-pub(super) const TOPIC: TopicState = TopicState { uuid: UUID, compacted: Some(false) };
+pub(super) const TOPIC: ObservedTopic = ObservedTopic { uuid: UUID, compacted: Some(false) };
 /// The producer id of the doubts.
 pub(super) const Q: i64 = 42;
 
 /// The leader's state of a producer id.
-struct LeaderState {
+struct ProducerMemory {
     epoch: i16,
     /// The last batch's timestamp and offset.
     last: (i64, i64),
@@ -33,7 +33,7 @@ struct LeaderState {
 #[derive(Default)]
 pub(super) struct ModelLog {
     batches: Vec<(i64, Vec<u8>)>,
-    known: HashMap<i64, LeaderState>,
+    known: HashMap<i64, ProducerMemory>,
     /// The event at each offset.
     pub(super) events: Vec<String>,
     pub(super) start: i64,
@@ -97,7 +97,7 @@ impl ModelLog {
     pub(super) fn produce_records(&mut self, stamp: Stamp, timestamp: i64, records: &[(&str, &str)]) -> Option<i64> {
         let end = self.end();
         let known = self.known.entry(stamp.producer_id);
-        let known = known.or_insert_with(|| LeaderState { epoch: 0, last: (i64::MIN, 0), batches: HashMap::new() });
+        let known = known.or_insert_with(|| ProducerMemory { epoch: 0, last: (i64::MIN, 0), batches: HashMap::new() });
         if stamp.epoch < known.epoch {
             return None;
         }
@@ -116,7 +116,7 @@ impl ModelLog {
     /// minutes, so batches after `read_to`, the reader's offset, do not expire an id.
     pub(super) fn forget(&mut self, read_to: i64) {
         self.known
-            .retain(|_, LeaderState { last: (timestamp, offset), .. }| NOW - *timestamp < DAY || *offset >= read_to);
+            .retain(|_, ProducerMemory { last: (timestamp, offset), .. }| NOW - *timestamp < DAY || *offset >= read_to);
     }
 
     /// Reads from the check's next offset up to the high watermark.
@@ -140,7 +140,7 @@ impl ModelLog {
         self.check_of(TOPIC, doubts)
     }
 
-    pub(super) fn check_of(&self, topic: TopicState, doubts: Vec<Doubt>) -> PartitionCheck {
+    pub(super) fn check_of(&self, topic: ObservedTopic, doubts: Vec<Doubt>) -> PartitionCheck {
         let mut check = PartitionCheck::new(doubts, topic);
         check.begin_at(check.from().max(self.start));
         self.read(&mut check);

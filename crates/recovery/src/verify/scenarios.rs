@@ -3,7 +3,7 @@
 use kafka_courier_batcher::Stamp;
 use proptest::prelude::*;
 
-use super::check::{PartitionCheck, TopicState};
+use super::check::{ObservedTopic, PartitionCheck};
 use super::model::{DAY, ModelLog, NOW, Q, TOPIC, UUID, bytes, doubt, stamp, verdicts};
 use super::scan::{ScanError, scan};
 use super::verifier::{FenceOutcome, SentFence, outcome_of};
@@ -243,10 +243,10 @@ fn exhausted_epochs_leave_no_fence() {
 fn unprovable_topics_have_a_reason() {
     let mut log = ModelLog::default();
     log.produce(stamp(4, 0), NOW, &["x"]);
-    let recreated = TopicState { uuid: [8; 16], ..TOPIC };
-    let unnamed = TopicState { uuid: [0; 16], ..TOPIC };
-    let compacted = TopicState { compacted: Some(true), ..TOPIC };
-    let unknown = TopicState { compacted: None, ..TOPIC };
+    let recreated = ObservedTopic { uuid: [8; 16], ..TOPIC };
+    let unnamed = ObservedTopic { uuid: [0; 16], ..TOPIC };
+    let compacted = ObservedTopic { compacted: Some(true), ..TOPIC };
+    let unknown = ObservedTopic { compacted: None, ..TOPIC };
     for (topic, why) in [
         (recreated, WhyNot::TopicMadeAnew),
         (unnamed, WhyNot::TopicIdUnknown),
@@ -269,8 +269,8 @@ fn stamps_need_the_same_topic() {
     let mut log = ModelLog::default();
     // Producer ids start again in a rebuilt cluster, so the batch is from another producer.
     log.produce(stamp(3, 0), NOW, &["foreign"]);
-    let recreated = TopicState { uuid: [8; 16], ..TOPIC };
-    let unnamed = TopicState { uuid: [0; 16], ..TOPIC };
+    let recreated = ObservedTopic { uuid: [8; 16], ..TOPIC };
+    let unnamed = ObservedTopic { uuid: [0; 16], ..TOPIC };
     let anonymous = Doubt { event_id: None, ..doubt("b", 3, 0) };
     assert_eq!(verdicts(log.check_of(TOPIC, vec![anonymous.clone()])), found_at(0));
     assert_eq!(verdicts(log.check_of(recreated, vec![anonymous.clone()])), not_found(WhyNot::TopicMadeAnew));

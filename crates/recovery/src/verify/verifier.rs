@@ -17,11 +17,11 @@ use kafka_courier_client::config::ClientConfig;
 use kafka_courier_client::log_client::{LogClient, LogError, LogErrorKind, ReadFrom};
 use kafka_courier_dlq::{Letter, Uuid};
 use kafka_courier_idempotent_sender::append_batch;
+use kafka_courier_producer::wall_clock_ms;
 
-use super::check::{OffsetContent, PartitionCheck, TopicState, young};
+use super::check::{ObservedTopic, OffsetContent, PartitionCheck, young};
 use super::scan::scan;
 use super::{Doubt, Verdict, WhyNot};
-use kafka_courier_producer::wall_clock_ms;
 
 /// The bytes of one Fetch.
 const FETCH_BYTES: u32 = 4 << 20;
@@ -206,6 +206,7 @@ impl Question {
 impl Verifier {
     /// Creates a verifier with separate connections to the cluster in `config`. Each request, including its retries,
     /// may take `timeout`.
+    #[doc(hidden)]
     pub fn new(config: &ClientConfig, timeout: Duration) -> Self {
         Self { client: LogClient::new(config), timeout }
     }
@@ -262,7 +263,7 @@ impl Verifier {
     }
 
     /// Requests the topic's id and cleanup policy.
-    async fn describe(&self, topic: &str) -> Result<TopicState, WhyNot> {
+    async fn describe(&self, topic: &str) -> Result<ObservedTopic, WhyNot> {
         let info = self.client.topic(topic, self.deadline()).await.map_err(|error| not_read(&error))?;
         let compacted = match self.client.is_compacted(topic, self.deadline()).await {
             Ok(compacted) => Some(compacted),
@@ -271,11 +272,11 @@ impl Verifier {
                 None
             }
         };
-        Ok(TopicState { uuid: info.uuid, compacted })
+        Ok(ObservedTopic { uuid: info.uuid, compacted })
     }
 
     /// Returns the reason why the read may not be of the described topic.
-    async fn changed_topic(&self, topic: &str, described: TopicState) -> Option<WhyNot> {
+    async fn changed_topic(&self, topic: &str, described: ObservedTopic) -> Option<WhyNot> {
         match self.client.topic(topic, self.deadline()).await {
             Ok(info) if info.uuid == described.uuid => None,
             Ok(_) => Some(WhyNot::TopicMadeAnew),

@@ -184,7 +184,7 @@ pub enum OutReason {
 
 /// Why the entries of a frame can't be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum EntryError {
+pub enum EntryDecodeError {
     /// A later version wrote an entry whose meaning is needed.
     #[error("entry of kind {0}, which a later version wrote")]
     UnknownKind(u8),
@@ -298,28 +298,28 @@ fn put_range(out: &mut Vec<u8>, partition: Partition, first: Ordinal, end: Ordin
 /// Reads the entries of a frame, in order.
 ///
 /// # Errors
-/// [`EntryError`] at the first entry that this version can't read.
-pub fn decode_all(mut bytes: &[u8]) -> Result<Vec<Entry>, EntryError> {
+/// [`EntryDecodeError`] at the first entry that this version can't read.
+pub fn decode_all(mut bytes: &[u8]) -> Result<Vec<Entry>, EntryDecodeError> {
     let mut entries = Vec::new();
     while let Some((&kind, rest)) = bytes.split_first() {
-        let malformed = EntryError::Malformed(kind);
+        let malformed = EntryDecodeError::Malformed(kind);
         let (length, rest) = rest.split_first_chunk::<4>().ok_or(malformed)?;
         let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| malformed)?;
         let (body, rest) = rest.split_at_checked(length).ok_or(malformed)?;
         bytes = rest;
         match kind {
-            1..=12 => entries.push(Fields(body).entry(kind).ok_or(malformed)?),
+            1..=12 => entries.push(EntryFields(body).entry(kind).ok_or(malformed)?),
             SKIPPABLE.. => {}
-            _ => return Err(EntryError::UnknownKind(kind)),
+            _ => return Err(EntryDecodeError::UnknownKind(kind)),
         }
     }
     Ok(entries)
 }
 
 /// The bytes of a body that are not read yet.
-struct Fields<'a>(&'a [u8]);
+struct EntryFields<'a>(&'a [u8]);
 
-impl Fields<'_> {
+impl EntryFields<'_> {
     fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (field, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
@@ -466,7 +466,7 @@ mod tests {
             for length in 5..whole.len() - fixed {
                 let mut bytes = whole[..length].to_vec();
                 bytes[1..5].copy_from_slice(&(length as u32 - 5).to_le_bytes());
-                assert_eq!(decode_all(&bytes), Err(EntryError::Malformed(whole[0])));
+                assert_eq!(decode_all(&bytes), Err(EntryDecodeError::Malformed(whole[0])));
             }
         }
     }
@@ -475,6 +475,6 @@ mod tests {
     fn unknown_kinds_skip_or_refuse() {
         let skipped = [200, 2, 0, 0, 0, 1, 2];
         assert_eq!(decode_all(&skipped), Ok(vec![]));
-        assert_eq!(decode_all(&[100, 0, 0, 0, 0]), Err(EntryError::UnknownKind(100)));
+        assert_eq!(decode_all(&[100, 0, 0, 0, 0]), Err(EntryDecodeError::UnknownKind(100)));
     }
 }

@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 
-use super::entry::{self, Base, Entry, EntryError, Ordinal, Partition, Piece};
+use super::entry::{self, Base, Entry, EntryDecodeError, Ordinal, Partition, Piece};
 use super::frame::{self, BLOCK, Frame, FrameKind, FramePlace, FrameSequence};
 use super::ids::{Life, SegmentNumber};
 use super::segment::SegmentHeader;
@@ -83,7 +83,7 @@ pub enum RecoverError {
         /// The frame.
         sequence: FrameSequence,
         /// Why.
-        error: EntryError,
+        error: EntryDecodeError,
     },
 }
 

@@ -7,18 +7,7 @@
 
 use std::io::{self, BufRead};
 
-/// An error of the array itself.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub(crate) enum ArrayError {
-    #[error("the input ends inside the array")]
-    NoEnd,
-    #[error("longer than {max} bytes: the rest of the input is not read")]
-    TooLong { max: usize },
-    #[error("an element is missing beside a comma")]
-    NoElement,
-    #[error("{0:?} follows the array: the rest of the input is not read")]
-    TextAfterEnd(char),
-}
+use super::super::item_error::ArrayError;
 
 pub(super) struct ArrayElements<R> {
     input: R,

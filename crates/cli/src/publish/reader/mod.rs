@@ -10,43 +10,15 @@ mod array;
 mod split;
 
 use std::cell::RefCell;
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use kafka_courier_event_model::{AnyEvent, ParseError};
+use kafka_courier_event_model::AnyEvent;
 
-use self::array::ArrayError;
+use super::item_error::ItemError;
 use super::line_channel::{InputLine, LineReceiver, LineSender, line_channel};
 use super::position::{InputPlace, InputPosition};
-
-/// Approximate longest error about an item, in bytes.
-const LONGEST_ERROR: usize = 500;
-
-/// Why an item of the input is not an event.
-#[derive(Debug)]
-pub(crate) enum ItemError {
-    /// The item is not the JSON of an event.
-    Parse {
-        place: InputPlace,
-        error: ParseError,
-    },
-    Array(ArrayError),
-    LineTooLong {
-        max: usize,
-    },
-}
-
-impl fmt::Display for ItemError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Parse { place, error } => f.write_str(&describe_error(*place, error)),
-            Self::Array(error) => error.fmt(f),
-            Self::LineTooLong { max } => write!(f, "longer than {max} bytes"),
-        }
-    }
-}
 
 /// Why the input can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -112,24 +84,11 @@ impl Read for HandoverInput<'_> {
     }
 }
 
-/// Returns the error about text that is not an event.
-fn describe_error(place: InputPlace, error: &ParseError) -> String {
-    let mut text = error.to_string();
-    // The parser's line is always 1, because it parses one line. `place` has the line of the input.
-    if let Some(at) = text.rfind(" at line 1 column ") {
-        text.replace_range(at.." at line 1".len() + at, " at");
-    }
-    if let Some((end, _)) = text.char_indices().find(|(at, _)| *at >= LONGEST_ERROR) {
-        text.replace_range(end.., "...");
-    }
-    if let (InputPlace::Line(_), ParseError::Syntax { is_truncated: true, .. }) = (place, error) {
-        text.push_str(": write one event per line (`jq -c` does)");
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
+    use kafka_courier_event_model::ParseError;
+
+    use super::super::item_error::{LONGEST_ERROR, describe_error};
     use super::super::line_channel::Handover;
     use super::*;
 

@@ -85,7 +85,7 @@ use self::leader::KnownLeader;
 use self::retry::RetryState;
 use self::stamps::PartitionStamps;
 use self::topic::TopicLife;
-pub(crate) use self::topic::{RecreatedMetadata, RecreatedTopic};
+pub(crate) use self::topic::{LatestMetadata, RecreatedTopic};
 use self::unknown::UnknownBatches;
 use super::effects::Context;
 use super::flight::{Flight, History, Proof, TargetLog};

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use super::super::effects::Context;
 use super::PartitionSender;
 use super::stamps::EpochMove;
-use super::topic::{RecreatedMetadata, RecreatedTopic};
+use super::topic::{LatestMetadata, RecreatedTopic};
 
 impl<T: Clone> PartitionSender<T> {
     /// Notes that the topic was recreated. The partition switches once every attempt in flight is answered. An answer
@@ -30,7 +30,7 @@ impl<T: Clone> PartitionSender<T> {
     }
 
     /// Stores the metadata of a recreated topic until the switch. Returns whether a switch is pending.
-    pub(crate) fn note_recreated_topic(&mut self, latest: RecreatedMetadata) -> bool {
+    pub(crate) fn note_recreated_topic(&mut self, latest: LatestMetadata) -> bool {
         self.topic.note_metadata(latest)
     }
 

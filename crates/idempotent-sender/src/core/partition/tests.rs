@@ -157,7 +157,7 @@ fn four_failures_allow_older_epoch() {
 fn recreated_topic_clears_leader_failures() {
     let mut bench = PartitionBench::new(Config::default());
     (0..3).for_each(|_| bench.partition.doubt_leader());
-    let latest = RecreatedMetadata { uuid: Some([2; 16]), leader: Some(BrokerId(2)), leader_epoch: Some(5) };
+    let latest = LatestMetadata { uuid: Some([2; 16]), leader: Some(BrokerId(2)), leader_epoch: Some(5) };
     let latest_metadata = Some(latest);
     bench.decide(|partition, cx| {
         partition.on_topic_recreated(RecreatedTopic { reason: Reason::Closed, removed: None, latest_metadata });

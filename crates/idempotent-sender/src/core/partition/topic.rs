@@ -20,12 +20,12 @@ pub(crate) struct RecreatedTopic {
     /// Why the recreated topic does not have this partition, if it does not.
     pub(crate) removed: Option<Reason>,
     /// The recreated topic in the latest metadata.
-    pub(crate) latest_metadata: Option<RecreatedMetadata>,
+    pub(crate) latest_metadata: Option<LatestMetadata>,
 }
 
-/// The partition of a recreated topic in metadata.
+/// The partition in the latest metadata.
 #[derive(Clone, Copy, Default, Debug)]
-pub(crate) struct RecreatedMetadata {
+pub(crate) struct LatestMetadata {
     pub(crate) uuid: Option<TopicUuid>,
     pub(crate) leader: Option<BrokerId>,
     pub(crate) leader_epoch: Option<i32>,
@@ -107,7 +107,7 @@ impl TopicLife {
     }
 
     /// Stores the metadata of a recreated topic until the switch. Returns whether a switch is pending.
-    pub(super) fn note_metadata(&mut self, latest: RecreatedMetadata) -> bool {
+    pub(super) fn note_metadata(&mut self, latest: LatestMetadata) -> bool {
         if let TopicPresence::Recreated(new) = &mut self.presence {
             new.latest_metadata = Some(latest);
         }

@@ -17,7 +17,7 @@ use kafka_courier_client::refusals::REFUSED_PAUSE;
 use kafka_courier_client::{BrokerAddress, ClusterMetadata, ErrorCode, PartitionId, Reason, TopicId, TopicMetadata};
 
 use super::super::metadata::InFlightMetadata;
-use super::super::partition::{RecreatedMetadata, RecreatedTopic};
+use super::super::partition::{LatestMetadata, RecreatedTopic};
 use super::super::timers::Timer;
 use super::super::topics::{TopicDiscovery, TopicIdChange, TopicState};
 use super::super::types::Action;
@@ -186,23 +186,34 @@ impl<T: Clone> Sender<T> {
         for partition in &found.partitions {
             let partition_id = PartitionId { topic: id, index: partition.index };
             let leader_epoch = Some(partition.leader_epoch).filter(|epoch| *epoch >= 0);
-            let latest = RecreatedMetadata { uuid, leader: partition.leader, leader_epoch };
-            let changed = self.with_lane(partition_id, now, |lane, _| {
-                if lane.partition.note_recreated_topic(latest) {
-                    return false;
-                }
-                lane.partition.on_topic_id(uuid, requested_at);
-                let had_leader = lane.partition.leader().is_some();
-                if lane.partition.adopt_leader(partition.leader, leader_epoch) {
-                    lane.unbind();
-                }
-                had_leader != lane.partition.leader().is_some()
-            });
-            must_announce |= changed.unwrap_or(false);
+            let latest = LatestMetadata { uuid, leader: partition.leader, leader_epoch };
+            must_announce |= self.learn_partition(now, requested_at, partition_id, latest);
         }
         if must_announce {
             self.announce(id);
         }
+    }
+
+    /// Adopts the metadata of a partition. Returns whether the partition got or lost its leader.
+    fn learn_partition(
+        &mut self,
+        now: Instant,
+        requested_at: Instant,
+        id: PartitionId,
+        latest: LatestMetadata,
+    ) -> bool {
+        let changed = self.with_lane(id, now, |lane, _| {
+            if lane.partition.note_recreated_topic(latest) {
+                return false;
+            }
+            lane.partition.on_topic_id(latest.uuid, requested_at);
+            let had_leader = lane.partition.leader().is_some();
+            if lane.partition.adopt_leader(latest.leader, latest.leader_epoch) {
+                lane.unbind();
+            }
+            had_leader != lane.partition.leader().is_some()
+        });
+        changed.unwrap_or(false)
     }
 
     /// Switches the partitions to a recreated topic with `count` partitions.

@@ -11,8 +11,8 @@ use crate::wire::describe_configs;
 #[test]
 fn request_is_for_one_topic() {
     let settings = &[describe_configs::CLEANUP_POLICY, describe_configs::RETENTION_MS];
-    let request = describe_configs::Request { topic: "orders".into(), settings };
-    for version in versions::<describe_configs::Request>() {
+    let request = describe_configs::DescribeConfigsRequest { topic: "orders".into(), settings };
+    for version in versions::<describe_configs::DescribeConfigsRequest>() {
         let read: theirs::DescribeConfigsRequest = read_back(&request, version);
         assert!(!read.include_synonyms && !read.include_documentation);
         assert_eq!(read.resources.len(), 1);
@@ -40,7 +40,7 @@ fn configs(version: i16, code: i16, configs: Vec<DescribeConfigsResourceResult>)
 
 #[test]
 fn settings_are_read_with_all_options() {
-    for version in versions::<describe_configs::Request>() {
+    for version in versions::<describe_configs::DescribeConfigsRequest>() {
         let other = config(version, "retention.ms", Some("604800000"));
         let bytes =
             configs(version, 0, vec![other.clone(), config(version, "max.message.bytes", Some("1048588")), other]);
@@ -53,7 +53,7 @@ fn settings_are_read_with_all_options() {
 
 #[test]
 fn null_settings_have_no_value() {
-    for version in versions::<describe_configs::Request>() {
+    for version in versions::<describe_configs::DescribeConfigsRequest>() {
         let bytes = configs(version, 0, vec![config(version, "max.message.bytes", None)]);
         let read = describe_configs::decode(&bytes, version).unwrap();
         assert_eq!((read.code, read.value("max.message.bytes")), (0, None));

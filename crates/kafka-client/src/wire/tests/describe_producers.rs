@@ -8,7 +8,7 @@ use crate::wire::describe_producers::{self, ActiveProducer, DescribedPartition};
 
 #[test]
 fn request_is_for_one_partition() {
-    let request = describe_producers::Request { topic: "orders".into(), partition: 7 };
+    let request = describe_producers::DescribeProducersRequest { topic: "orders".into(), partition: 7 };
     let read: theirs::DescribeProducersRequest = read_back(&request, 0);
     assert_eq!(read.topics.len(), 1);
     assert_eq!((&*read.topics[0].name.0, &read.topics[0].partition_indexes[..]), ("orders", &[7][..]));

@@ -35,10 +35,10 @@ fn keys_versions_headers_match_the_schema() {
     agree::<MetadataRequest, theirs::MetadataRequest>(4, 13);
     agree::<ApiVersionsRequest, theirs::ApiVersionsRequest>(0, 3);
     agree::<InitProducerIdRequest, theirs::InitProducerIdRequest>(0, 5);
-    agree::<describe_producers::Request, theirs::DescribeProducersRequest>(0, 0);
+    agree::<describe_producers::DescribeProducersRequest, theirs::DescribeProducersRequest>(0, 0);
     agree::<FetchRequest, theirs::FetchRequest>(5, 13);
     agree::<ListOffsetsRequest, theirs::ListOffsetsRequest>(1, 7);
-    agree::<describe_configs::Request, theirs::DescribeConfigsRequest>(1, 4);
+    agree::<describe_configs::DescribeConfigsRequest, theirs::DescribeConfigsRequest>(1, 4);
     agree::<handshake::Request, theirs::SaslHandshakeRequest>(1, 1);
     agree::<authenticate::Request, theirs::SaslAuthenticateRequest>(0, 2);
 }

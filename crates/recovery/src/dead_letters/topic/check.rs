@@ -10,10 +10,10 @@
 use std::time::{Duration, Instant};
 
 use kafka_courier_client::ErrorCode;
+use kafka_courier_producer::Engine;
 
 use super::policy::{TopicWarning, UnfitTopic, check_settings};
 use super::reader::TopicReader;
-use kafka_courier_producer::Engine;
 
 /// How long the result of a check is valid.
 const VALID: Duration = Duration::from_secs(600);

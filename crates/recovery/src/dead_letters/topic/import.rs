@@ -15,7 +15,7 @@ use kafka_courier_dlq::{
 use super::DeadLetterTopic;
 use super::arrival::{Arrival, LogPosition};
 use super::index::FoundLetters;
-use super::record::{self, TopicEntry};
+use super::record::{self, LoggedEntry};
 use super::task::TopicRequest;
 
 /// The letters of the topic, up to the offsets that were read.
@@ -94,9 +94,9 @@ impl DeadLetterTopic {
         self.read_to_ends(ends, |at, entry| {
             found.add_entry(at, &entry);
             match entry {
-                TopicEntry::Letter(letter, _) => _ = digests.insert(letter.id, Digest::of(&letter)),
-                TopicEntry::Settled(id) => _ = digests.remove(&id),
-                TopicEntry::Claim { .. } => {}
+                LoggedEntry::Letter(letter, _) => _ = digests.insert(letter.id, Digest::of(&letter)),
+                LoggedEntry::Settled(id) => _ = digests.remove(&id),
+                LoggedEntry::Claim { .. } => {}
             }
         })
     }
@@ -105,7 +105,7 @@ impl DeadLetterTopic {
     fn read_one(&self, (partition, offset): LogPosition, id: LetterId) -> Result<Letter, StoreError> {
         let page = self.request(|reply| TopicRequest::Read(partition, Some(offset), reply))?;
         let found = page.entries.into_iter().find_map(|(found, entry)| match entry {
-            TopicEntry::Letter(letter, _) if found == offset && letter.id == id => Some(*letter),
+            LoggedEntry::Letter(letter, _) if found == offset && letter.id == id => Some(*letter),
             _ => None,
         });
         found.ok_or_else(|| {

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use kafka_courier_dlq::{LetterId, Position, Uuid};
 
 use super::arrival::{Arrival, LogPosition};
-use super::record::TopicEntry;
+use super::record::LoggedEntry;
 
 /// The number of this process's letters with the outcome unknown that stay in the index for a correction.
 const REMEMBERED: usize = 4096;
@@ -37,11 +37,11 @@ struct SeenLetter {
 
 impl FoundLetters {
     /// Adds a record of the topic. Records of a partition must be added in the order of their offsets.
-    pub(crate) fn add_entry(&mut self, at: LogPosition, entry: &TopicEntry) {
+    pub(crate) fn add_entry(&mut self, at: LogPosition, entry: &LoggedEntry) {
         match entry {
-            TopicEntry::Letter(letter, arrival) => self.add_letter(letter.id, at, *arrival),
-            TopicEntry::Settled(id) => self.remove(*id),
-            TopicEntry::Claim { .. } => {}
+            LoggedEntry::Letter(letter, arrival) => self.add_letter(letter.id, at, *arrival),
+            LoggedEntry::Settled(id) => self.remove(*id),
+            LoggedEntry::Claim { .. } => {}
         }
     }
 

@@ -12,16 +12,15 @@ use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant, SystemTime};
 
 use kafka_courier_dlq::{Header, Timestamp, Uuid};
+use kafka_courier_producer::{Engine, wall_clock_ms};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::claim::{ClaimAction, ClaimHolder, ClaimPosition, ClaimRecord, ClaimState, ClaimStatus};
 use super::reader::{RequestError, TopicPage, TopicReader};
-use super::record::TopicEntry;
+use super::record::LoggedEntry;
 use super::writer::{OutgoingRecord, WriteOutcome, write_one};
 use crate::headers::DLQ_CLAIM;
-use kafka_courier_producer::Engine;
-use kafka_courier_producer::wall_clock_ms;
 
 /// The partition with the claim records.
 const PARTITION: i32 = 0;
@@ -185,7 +184,7 @@ impl Claimant {
                 view.state = ClaimState::beginning_at(from);
             }
             for (offset, entry) in entries {
-                if let TopicEntry::Claim { claim, at_ms } = entry {
+                if let LoggedEntry::Claim { claim, at_ms } = entry {
                     view.state.apply(offset, at_ms, *claim);
                 }
             }

@@ -43,7 +43,7 @@ use self::index::{FoundLetters, Index, IndexedLetter};
 use self::lease::LeaseError;
 pub use self::policy::{TopicWarning, UnfitTopic};
 use self::reader::{TopicPage, TopicReader};
-use self::record::TopicEntry;
+use self::record::LoggedEntry;
 use self::task::{Reply, TopicRequest, TopicTask};
 use self::writer::{OutgoingRecord, WriteOutcome};
 
@@ -66,7 +66,24 @@ pub trait TopicEngine {
     /// # Errors
     ///
     /// Returns all problems of the configuration.
+    #[doc(hidden)]
     fn start(&self, tokens: Option<TokenSource>) -> Result<(Engine, TopicOptions), Self::Error>;
+}
+
+impl<C: TopicEngine + ?Sized> TopicEngine for &C {
+    type Error = C::Error;
+
+    fn start(&self, tokens: Option<TokenSource>) -> Result<(Engine, TopicOptions), C::Error> {
+        C::start(self, tokens)
+    }
+}
+
+impl<C: TopicEngine + ?Sized> TopicEngine for Arc<C> {
+    type Error = C::Error;
+
+    fn start(&self, tokens: Option<TokenSource>) -> Result<(Engine, TopicOptions), C::Error> {
+        C::start(self, tokens)
+    }
 }
 
 /// The settings of a [`DeadLetterTopic`].
@@ -99,6 +116,7 @@ pub struct DeadLetterTopic {
 
 impl DeadLetterTopic {
     /// The delivery timeout of a letter. The engine that is handed in should give up a record after it.
+    #[doc(hidden)]
     pub const DELIVERY_TIMEOUT: Duration = DELIVERY_TIMEOUT;
 
     /// Opens a store in `topic` of the cluster in `config`. Does not wait for Kafka. [`check`](Self::check) waits, and
@@ -260,7 +278,7 @@ impl DeadLetterTopic {
     fn read_to_ends(
         &self,
         ends: &mut HashMap<i32, i64>,
-        mut take: impl FnMut(LogPosition, TopicEntry),
+        mut take: impl FnMut(LogPosition, LoggedEntry),
     ) -> Result<(), StoreError> {
         for partition in 0..self.request(TopicRequest::Partitions)? {
             loop {
@@ -309,7 +327,7 @@ impl DeadLetterTopic {
             );
         }
         for (offset, entry) in entries {
-            if let (TopicEntry::Letter(letter, _), Some(awaited)) = (entry, awaited.get_mut(&(partition, offset))) {
+            if let (LoggedEntry::Letter(letter, _), Some(awaited)) = (entry, awaited.get_mut(&(partition, offset))) {
                 *awaited = Some(*letter);
             }
         }

@@ -9,7 +9,7 @@ use kafka_courier_batcher::{BatchView, DecodeError};
 use kafka_courier_client::log_client::{LogClient, LogError, ReadFrom};
 
 use super::policy::UnfitTopic;
-use super::record::{self, TopicEntry};
+use super::record::{self, LoggedEntry};
 use super::writer::WriteFailure;
 
 /// The timeout of a request to the cluster.
@@ -39,7 +39,7 @@ pub(crate) enum RequestError {
 /// A page of entries.
 #[derive(Debug)]
 pub(crate) struct TopicPage {
-    pub(crate) entries: Vec<(i64, TopicEntry)>,
+    pub(crate) entries: Vec<(i64, LoggedEntry)>,
     /// The offset of the read.
     pub(crate) from: i64,
     /// The offset of the next page. `None` if the read was at the end of the partition.
@@ -73,7 +73,7 @@ impl TopicReader {
 }
 
 /// Returns the entries of these batches from `offset`, and the offset after the last batch.
-fn parse_entries(mut bytes: &[u8], offset: i64) -> (Vec<(i64, TopicEntry)>, i64) {
+fn parse_entries(mut bytes: &[u8], offset: i64) -> (Vec<(i64, LoggedEntry)>, i64) {
     let (mut found, mut next) = (Vec::new(), offset);
     while let Ok((batch, rest)) = BatchView::parse(bytes) {
         bytes = rest;

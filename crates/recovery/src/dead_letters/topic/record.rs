@@ -16,7 +16,7 @@ use crate::headers::*;
 
 /// A record of the dead-letter topic.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum TopicEntry {
+pub(crate) enum LoggedEntry {
     /// A letter or its newer version, and the letter's arrival.
     Letter(Box<Letter>, Arrival),
     /// The letter with this id is settled, and no longer a dead letter.
@@ -50,7 +50,7 @@ pub(crate) fn read_back(letter: &Letter, client_id: &str) -> Option<Letter> {
         headers: borrowed_headers(&headers),
     });
     match read {
-        Some(TopicEntry::Letter(letter, _)) => Some(*letter),
+        Some(LoggedEntry::Letter(letter, _)) => Some(*letter),
         _ => None,
     }
 }
@@ -126,14 +126,14 @@ fn connect_headers(letter: &Letter, client_id: &str, put: &mut impl FnMut(&'stat
 }
 
 /// Parses a record of the topic. Returns `None` for a record that this library did not write.
-pub(crate) fn parse_entry(record: &DecodedRecord<'_>) -> Option<TopicEntry> {
+pub(crate) fn parse_entry(record: &DecodedRecord<'_>) -> Option<LoggedEntry> {
     let last = record.headers.last()?;
     if last.key == DLQ_SETTLED && record.value.is_none() {
-        return text(last.value)?.parse().ok().map(TopicEntry::Settled);
+        return text(last.value)?.parse().ok().map(LoggedEntry::Settled);
     }
     if last.key == DLQ_CLAIM {
         let claim = serde_json::from_slice(record.value?).ok()?;
-        return Some(TopicEntry::Claim { claim: Box::new(claim), at_ms: record.timestamp });
+        return Some(LoggedEntry::Claim { claim: Box::new(claim), at_ms: record.timestamp });
     }
     let dlq_id = record.headers.iter().rposition(|header| header.key == DLQ_ID)?;
     let (original, added) = record.headers.split_at(dlq_id);
@@ -175,7 +175,7 @@ pub(crate) fn parse_entry(record: &DecodedRecord<'_>) -> Option<TopicEntry> {
     let first = find(DLQ_ARRIVAL).and_then(parse).map(Arrival::First);
     let before = find(DLQ_FIRST_ARRIVAL).and_then(parse).map(Arrival::Before);
     let arrival = before.or(first).unwrap_or_else(|| Arrival::unstamped(record.timestamp, letter.id));
-    Some(TopicEntry::Letter(Box::new(letter), arrival))
+    Some(LoggedEntry::Letter(Box::new(letter), arrival))
 }
 
 fn text(value: Option<&[u8]>) -> Option<&str> {
@@ -210,7 +210,7 @@ mod tests {
         letter
     }
 
-    fn read(letter: &Letter, headers: &[Header]) -> Option<TopicEntry> {
+    fn read(letter: &Letter, headers: &[Header]) -> Option<LoggedEntry> {
         parse_entry(&DecodedRecord {
             offset_delta: 0,
             timestamp: 99,
@@ -224,7 +224,7 @@ mod tests {
     fn letters_read_back_whole() {
         let letter = letter();
         let arrival = Arrival::unstamped(99, letter.id);
-        assert_eq!(read(&letter, &headers(&letter, "me", None)), Some(TopicEntry::Letter(Box::new(letter), arrival)));
+        assert_eq!(read(&letter, &headers(&letter, "me", None)), Some(LoggedEntry::Letter(Box::new(letter), arrival)));
     }
 
     #[test]
@@ -246,7 +246,7 @@ mod tests {
         let replay = ReplayState::Stamped { producer_id: 9000, producer_epoch: 3, sequence: i32::MAX };
         let upgraded = Letter { replay, failure_reason: "no answer".into(), ..old.clone() };
         let arrival = Arrival::unstamped(99, upgraded.id);
-        assert_eq!(read(&old, &headers), Some(TopicEntry::Letter(Box::new(upgraded), arrival)));
+        assert_eq!(read(&old, &headers), Some(LoggedEntry::Letter(Box::new(upgraded), arrival)));
     }
 
     #[test]
@@ -262,7 +262,7 @@ mod tests {
         let at = headers.iter().position(|header| header.name == DLQ_FORMAT).unwrap();
         headers.insert(at, header(DLQ_REPLAY, "{\"state\":\"later\"}".to_owned()));
         let read = read(&letter(), &headers);
-        assert!(matches!(read, Some(TopicEntry::Letter(letter, _)) if letter.replay == ReplayState::InProgress));
+        assert!(matches!(read, Some(LoggedEntry::Letter(letter, _)) if letter.replay == ReplayState::InProgress));
     }
 
     #[test]
@@ -270,7 +270,7 @@ mod tests {
         let mut letter = Letter::new("t", None, "why", "2024-01-15T10:00:00Z".parse().unwrap());
         letter.outcome = Outcome::NotWritten;
         let arrival = Arrival::unstamped(99, letter.id);
-        assert_eq!(read(&letter, &headers(&letter, "me", None)), Some(TopicEntry::Letter(Box::new(letter), arrival)));
+        assert_eq!(read(&letter, &headers(&letter, "me", None)), Some(LoggedEntry::Letter(Box::new(letter), arrival)));
     }
 
     #[test]
@@ -283,7 +283,7 @@ mod tests {
         assert_eq!(values, [&b"THEIRS"[..], b"KAFKA_PRODUCE"]);
         assert_eq!(
             read(&letter, &headers),
-            Some(TopicEntry::Letter(Box::new(letter.clone()), Arrival::unstamped(99, letter.id)))
+            Some(LoggedEntry::Letter(Box::new(letter.clone()), Arrival::unstamped(99, letter.id)))
         );
     }
 
@@ -300,7 +300,7 @@ mod tests {
         second.headers = headers(&first, "me", None).into_iter().filter(|h| !h.name.starts_with("__connect")).collect();
         second.id = LetterId::new();
         let arrival = Arrival::unstamped(99, second.id);
-        assert_eq!(read(&second, &headers(&second, "me", None)), Some(TopicEntry::Letter(Box::new(second), arrival)));
+        assert_eq!(read(&second, &headers(&second, "me", None)), Some(LoggedEntry::Letter(Box::new(second), arrival)));
     }
 
     #[test]
@@ -312,7 +312,7 @@ mod tests {
             // Earlier versions of this library wrote the arrival after all other headers.
             former.push(arrival_header(wanted));
             for headers in [current, former] {
-                assert_eq!(read(&letter, &headers), Some(TopicEntry::Letter(Box::new(letter.clone()), wanted)));
+                assert_eq!(read(&letter, &headers), Some(LoggedEntry::Letter(Box::new(letter.clone()), wanted)));
             }
         }
     }
@@ -335,8 +335,8 @@ mod tests {
         let mut tombstone = letter();
         tombstone.value = None;
         let id = tombstone.id;
-        assert_eq!(read(&tombstone, &settled_headers(id)), Some(TopicEntry::Settled(id)));
-        assert!(matches!(read(&tombstone, &headers(&tombstone, "me", None)), Some(TopicEntry::Letter(..))));
+        assert_eq!(read(&tombstone, &settled_headers(id)), Some(LoggedEntry::Settled(id)));
+        assert!(matches!(read(&tombstone, &headers(&tombstone, "me", None)), Some(LoggedEntry::Letter(..))));
     }
 
     #[test]
@@ -351,7 +351,7 @@ mod tests {
             read(&letter, &letter.headers)
         };
         let read = record(serde_json::to_vec(&claim).unwrap());
-        assert_eq!(read, Some(TopicEntry::Claim { claim: Box::new(claim), at_ms: 99 }));
+        assert_eq!(read, Some(LoggedEntry::Claim { claim: Box::new(claim), at_ms: 99 }));
         assert_eq!(record(b"{}".to_vec()), None);
     }
 

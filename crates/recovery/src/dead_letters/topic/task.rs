@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
+use kafka_courier_producer::Engine;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 
@@ -16,7 +17,6 @@ use super::lease::{self, Claimant, Lease, LeaseError};
 use super::policy::{TopicWarning, UnfitTopic};
 use super::reader::{CLUSTER_TIMEOUT, RequestError, TopicPage, TopicReader};
 use super::writer::{OutgoingRecord, WriteOutcome, write_each};
-use kafka_courier_producer::Engine;
 
 /// The sender of the answer to a request.
 pub(crate) type Reply<A> = SyncSender<Result<A, RequestError>>;
@@ -88,7 +88,7 @@ impl TopicTask {
                 }
             }
         }
-        // Claimant that are still held after the timeout are dropped with the runtime, and expire.
+        // Claims that are still held after the timeout are dropped with the runtime, and expire.
         let _ = tokio::time::timeout(CLUSTER_TIMEOUT, async { while claims.join_next().await.is_some() {} }).await;
         self.engine.close(CLUSTER_TIMEOUT).await;
     }

@@ -2,7 +2,6 @@
 //!
 //! Checked are the modules at the top of each crate, and the siblings within each folder. A folder's own module and its
 //! children are one room: they may use each other.
-#![allow(clippy::unwrap_used, clippy::panic)] // test helpers unwrap, as tests do
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
