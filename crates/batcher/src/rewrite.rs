@@ -16,7 +16,6 @@ use crate::limits::{Compression, MAX_BYTES};
 use crate::raw::RawBatch;
 use crate::record::Record;
 use crate::records::DecodedRecord;
-use crate::stamp::{Stamp, sequence_add};
 
 impl EncodedBatch {
     /// Encodes one record as an uncompressed batch without a stamp.
@@ -57,7 +56,7 @@ impl EncodedBatch {
         let mut back = finish(back, self.compression());
         if let Some(stamp) = self.current_stamp() {
             front.stamp(stamp);
-            back.stamp(Stamp { base_sequence: sequence_add(stamp.base_sequence, moved), ..stamp });
+            back.stamp(stamp.advance(moved));
         }
         Ok(Some((front, back)))
     }

@@ -1,6 +1,8 @@
 //! The stamp by which a leader identifies records (KIP-98).
 //!
-//! Rule: sequence numbers count records from 0 to `i32::MAX`, then from 0 again.
+//! Rule: each record of a batch has its own stamp: that of the batch, advanced by the record's index.
+
+use crate::sequence::Sequence;
 
 /// Producer id, epoch and the sequence number of a batch's first record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -13,24 +15,16 @@ pub struct Stamp {
     pub base_sequence: i32,
 }
 
-/// Returns the sequence number `n` records after `seq`. The number 0 follows `i32::MAX`, as in the Java client's
-/// `DefaultRecordBatch.incrementSequence`.
-#[must_use]
-pub fn sequence_add(seq: i32, n: u32) -> i32 {
-    let period = i64::from(i32::MAX) + 1;
-    (i64::from(seq) + i64::from(n)).rem_euclid(period) as i32
-}
+impl Stamp {
+    /// Returns the sequence number of the first record.
+    #[must_use]
+    pub const fn sequence(self) -> Sequence {
+        Sequence::wrapping(self.base_sequence)
+    }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sequence_wraps_to_zero() {
-        assert_eq!(sequence_add(0, 0), 0);
-        assert_eq!(sequence_add(41, 1), 42);
-        assert_eq!(sequence_add(i32::MAX, 1), 0);
-        assert_eq!(sequence_add(i32::MAX - 1, 5), 3);
-        assert_eq!(sequence_add(i32::MAX, u32::MAX), i32::MAX - 1);
+    /// Returns the stamp of the record that follows `records` records.
+    #[must_use]
+    pub const fn advance(self, records: u32) -> Self {
+        Self { base_sequence: self.sequence().advance(records).number(), ..self }
     }
 }

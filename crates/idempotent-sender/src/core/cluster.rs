@@ -1,189 +1,172 @@
 //! Brokers, connections, and the requests in flight on them.
 //!
 //! Rules:
-//!  - This module holds plain state.
-//!  - `schedule` decides which batch is sent on which connection. `connections` and `sender` react to answers and
-//!    failures.
+//!  - A connection belongs to one broker, which lists it until the connection is removed.
+//!  - A connection is opened only if none is being opened, the limit is not reached, and no pause runs.
+//!  - Nothing here decides which batch is sent.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, Instant};
+mod broker;
+mod conn;
 
-use kafka_courier_client::{BrokerAddress, BrokerId, PartitionId, Reason};
+use std::collections::BTreeMap;
+use std::time::Instant;
 
-use super::outage::Outage;
-use super::partition::PartitionSender;
-use super::types::{ConnId, RequestId};
+use kafka_courier_client::{BrokerAddress, BrokerId};
 
-/// An entry of a partition in a ready list. The entry is valid only while the generation of the partition is the same.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ReadyPartition {
-    pub(crate) partition: PartitionId,
-    pub(crate) generation: u32,
-    /// Bytes of the next batch when the entry was made. The entry adds these bytes to the load of a connection.
-    pub(crate) len: usize,
-}
+pub(crate) use self::broker::KnownBroker;
+pub(crate) use self::conn::{BrokerConn, InFlightRequest};
+use super::config::Config;
+use super::ids::{ConnId, RequestId};
 
-/// A request that waits for its answer.
+/// The load from which a connection is busy, so that another connection pays off. A whole request also makes it busy.
+const BUSY_BYTES: usize = 512 << 10;
+
+/// The brokers that the cluster named, and the connections to them.
 #[derive(Debug)]
-pub(crate) struct InFlightRequest {
-    pub(crate) id: RequestId,
-    pub(crate) sent_at: Instant,
-    /// The time at which the socket took the last byte of the request.
-    pub(crate) written_at: Option<Instant>,
-    pub(crate) bytes: usize,
-    /// The partitions with a batch in the request.
-    pub(crate) parts: Vec<ReadyPartition>,
+pub(crate) struct KnownCluster {
+    brokers: BTreeMap<BrokerId, KnownBroker>,
+    conns: BTreeMap<ConnId, BrokerConn>,
+    /// Brokers to which something may be sent.
+    dirty: Vec<BrokerId>,
+    next_conn: u64,
+    next_request: u64,
 }
 
-/// A connection to a broker.
-#[derive(Debug)]
-pub(crate) struct BrokerConn {
-    pub(crate) broker: BrokerId,
-    pub(crate) up: bool,
-    pub(crate) inflight: VecDeque<InFlightRequest>,
-    /// Partitions that are bound to this connection and have something to send.
-    pub(crate) ready: VecDeque<ReadyPartition>,
-    /// Bytes in flight, plus the bytes of the batches that wait on this connection.
-    pub(crate) load: usize,
-    pub(crate) last_answer: Option<Instant>,
-    pub(crate) last_used: Instant,
-    /// The time to replace the connection, shortly before the session with the broker ends.
-    pub(crate) replace_at: Option<Instant>,
-    /// Whether the connection takes no new requests. It is closed once nothing is in flight on it.
-    pub(crate) retiring: bool,
-    /// The earliest timer that is set.
-    pub(crate) armed: Option<Instant>,
-}
+impl KnownCluster {
+    pub(crate) fn new() -> Self {
+        Self { brokers: BTreeMap::new(), conns: BTreeMap::new(), dirty: Vec::new(), next_conn: 0, next_request: 0 }
+    }
 
-/// A broker that the cluster named.
-#[derive(Debug)]
-pub(crate) struct KnownBroker {
-    pub(crate) address: BrokerAddress,
-    pub(crate) conns: Vec<ConnId>,
-    /// Partitions that have something to send and nothing in flight.
-    pub(crate) ready: VecDeque<ReadyPartition>,
-    pub(crate) failures: u32,
-    pub(crate) retry_at: Option<Instant>,
-    /// The refusal that ended the last connection, by the broker or by this client, and its end. No connection is
-    /// opened before that end, whatever else happens.
-    pub(crate) refusal: Option<(Instant, Reason)>,
-    pub(crate) throttled_until: Option<Instant>,
-    /// The last throttle time that was not zero.
-    pub(crate) last_throttle: Duration,
-    pub(crate) dirty: bool,
-    /// Whether the last connection was lost or could not be opened, and none has been opened since.
-    pub(crate) is_lost: bool,
-    /// The first failure since the broker was last reached. An outage counts from this time.
-    pub(crate) failing_since: Option<Instant>,
-    pub(crate) outage: Option<Outage>,
-}
+    pub(crate) fn broker(&self, id: BrokerId) -> Option<&KnownBroker> {
+        self.brokers.get(&id)
+    }
 
-impl KnownBroker {
-    pub(crate) fn new(address: BrokerAddress) -> Self {
-        Self {
-            address,
-            conns: Vec::new(),
-            ready: VecDeque::new(),
-            failures: 0,
-            retry_at: None,
-            refusal: None,
-            throttled_until: None,
-            last_throttle: Duration::ZERO,
-            dirty: false,
-            is_lost: false,
-            failing_since: None,
-            outage: None,
+    pub(crate) fn broker_mut(&mut self, id: BrokerId) -> Option<&mut KnownBroker> {
+        self.brokers.get_mut(&id)
+    }
+
+    pub(crate) fn brokers(&self) -> impl Iterator<Item = (&BrokerId, &KnownBroker)> {
+        self.brokers.iter()
+    }
+
+    pub(crate) fn conn(&self, id: ConnId) -> Option<&BrokerConn> {
+        self.conns.get(&id)
+    }
+
+    pub(crate) fn conn_mut(&mut self, id: ConnId) -> Option<&mut BrokerConn> {
+        self.conns.get_mut(&id)
+    }
+
+    pub(crate) fn conns(&self) -> impl Iterator<Item = &BrokerConn> {
+        self.conns.values()
+    }
+
+    /// Returns a broker and one of its connections.
+    pub(crate) fn broker_and_conn(
+        &mut self,
+        broker: BrokerId,
+        conn: ConnId,
+    ) -> Option<(&mut KnownBroker, &mut BrokerConn)> {
+        Some((self.brokers.get_mut(&broker)?, self.conns.get_mut(&conn)?))
+    }
+
+    /// Returns a new id for a request.
+    pub(crate) fn new_request(&mut self) -> RequestId {
+        self.next_request += 1;
+        RequestId(self.next_request)
+    }
+
+    /// Notes that something may be sent to a broker.
+    pub(crate) fn mark_dirty(&mut self, id: BrokerId) {
+        if let Some(broker) = self.brokers.get_mut(&id)
+            && broker.mark_dirty()
+        {
+            self.dirty.push(id);
         }
     }
 
-    /// Returns why no batch may wait for the broker now.
-    pub(crate) fn refusal_at(&self, now: Instant) -> Option<&Reason> {
-        self.refusal.as_ref().filter(|(until, _)| *until > now).map(|(_, reason)| reason)
-    }
-}
-
-impl BrokerConn {
-    /// Returns whether the connection takes requests.
-    pub(crate) fn is_open(&self) -> bool {
-        self.up && !self.retiring
+    pub(crate) fn pop_dirty(&mut self) -> Option<BrokerId> {
+        self.dirty.pop()
     }
 
-    /// Appends a partition to the ready list of this connection.
-    pub(crate) fn push_ready(&mut self, ready: ReadyPartition) {
-        self.load += ready.len;
-        self.ready.push_back(ready);
+    /// Adopts an address.
+    pub(crate) fn learn(&mut self, address: &BrokerAddress) {
+        let broker = self.brokers.entry(address.id).or_insert_with(|| KnownBroker::new(address.clone()));
+        broker.learn_address(address);
     }
 
-    pub(crate) fn pop_ready(&mut self) -> Option<ReadyPartition> {
-        let ready = self.ready.pop_front()?;
-        self.load = self.load.saturating_sub(ready.len);
-        Some(ready)
+    /// Forgets each broker that is not named, unless it is in use or refused this client a moment ago.
+    pub(crate) fn forget_unnamed(&mut self, now: Instant, named: &[BrokerAddress]) {
+        self.brokers.retain(|id, broker| broker.is_kept(now) || named.iter().any(|address| address.id == *id));
     }
 
-    /// Puts back the entry that was popped last.
-    pub(crate) fn unpop_ready(&mut self, ready: ReadyPartition) {
-        self.load += ready.len;
-        self.ready.push_front(ready);
+    /// Returns whether a connection to the broker is open.
+    pub(crate) fn is_connected(&self, id: BrokerId) -> bool {
+        self.conns_of(id).any(|(_, conn)| conn.is_up())
     }
 
-    pub(crate) fn push_request(&mut self, request: InFlightRequest) {
-        self.load += request.bytes;
-        self.inflight.push_back(request);
+    /// Returns the connections of a broker, from the oldest to the newest.
+    pub(crate) fn conns_of(&self, id: BrokerId) -> impl Iterator<Item = (ConnId, &BrokerConn)> {
+        let ids = self.brokers.get(&id).map(KnownBroker::conns).unwrap_or_default();
+        ids.iter().filter_map(|id| Some((*id, self.conns.get(id)?)))
     }
 
-    pub(crate) fn take_request(&mut self, id: RequestId) -> Option<InFlightRequest> {
-        let position = self.inflight.iter().position(|request| request.id == id)?;
-        let request = self.inflight.remove(position)?;
-        self.load = self.load.saturating_sub(request.bytes);
-        Some(request)
+    /// Returns the connection with the least load that takes requests.
+    pub(crate) fn least_loaded(&self, id: BrokerId) -> Option<ConnId> {
+        let open = self.conns_of(id).filter(|(_, conn)| conn.is_open());
+        open.min_by_key(|(_, conn)| conn.load()).map(|(id, _)| id)
     }
-}
 
-pub(crate) type KnownBrokers = BTreeMap<BrokerId, KnownBroker>;
-pub(crate) type BrokerConns = BTreeMap<ConnId, BrokerConn>;
-
-/// A partition and its binding to a connection.
-#[derive(Debug)]
-pub(crate) struct PartitionLane<T> {
-    pub(crate) partition: PartitionSender<T>,
-    /// The connection to which the partition is bound while any of its batches is unanswered there.
-    pub(crate) conn: Option<ConnId>,
-    /// A counter that grows when the leader moves or the connection ends. Entries and answers of an older generation do
-    /// not count.
-    pub(crate) generation: u32,
-    /// Unanswered batches on the bound connection.
-    pub(crate) unanswered: u32,
-    /// Whether the partition is in a ready list.
-    pub(crate) queued: bool,
-    /// Whether the partition sends nothing until all its batches are answered, to move to another connection.
-    pub(crate) drain: bool,
-    /// The earliest timer that is set.
-    pub(crate) armed: Option<Instant>,
-}
-
-impl<T: Clone> PartitionLane<T> {
-    pub(crate) fn new(id: PartitionId) -> Self {
-        Self {
-            partition: PartitionSender::new(id),
-            conn: None,
-            generation: 0,
-            unanswered: 0,
-            queued: false,
-            drain: false,
-            armed: None,
+    /// Adds a connection to open, unless one is being opened, the limit is reached, or the pause has not ended.
+    pub(crate) fn add_conn(&mut self, id: BrokerId, limit: u32, now: Instant) -> Option<(ConnId, BrokerAddress)> {
+        let opening = self.conns_of(id).any(|(_, conn)| !conn.is_up());
+        let kept = self.conns_of(id).filter(|(_, conn)| !conn.is_retiring()).count();
+        let broker = self.brokers.get_mut(&id)?;
+        if opening || kept >= limit as usize || broker.must_wait(now) {
+            return None;
         }
+        self.next_conn += 1;
+        let conn = ConnId(self.next_conn);
+        broker.add_conn(conn);
+        self.conns.insert(conn, BrokerConn::new(id, now));
+        Some((conn, broker.address().clone()))
     }
 
-    /// Unbinds the partition from its connection. Unanswered batches there no longer count.
-    pub(crate) fn unbind(&mut self) {
-        self.conn = None;
-        self.generation = self.generation.wrapping_add(1);
-        self.unanswered = 0;
-        self.queued = false;
-        self.drain = false;
+    pub(crate) fn remove_conn(&mut self, id: ConnId) -> Option<BrokerConn> {
+        let conn = self.conns.remove(&id)?;
+        if let Some(broker) = self.brokers.get_mut(&conn.broker()) {
+            broker.remove_conn(id);
+        }
+        Some(conn)
     }
 
-    pub(crate) fn ready(&self) -> ReadyPartition {
-        ReadyPartition { partition: self.partition.id, generation: self.generation, len: self.partition.next_len() }
+    /// Returns whether a connection is busy.
+    pub(crate) fn is_busy(conn: &BrokerConn, config: &Config) -> bool {
+        conn.load() >= BUSY_BYTES.min(config.max_request_bytes)
+    }
+
+    /// Returns whether all connections to a broker are busy.
+    pub(crate) fn is_all_busy(&self, id: BrokerId, config: &Config) -> bool {
+        self.conns_of(id).all(|(_, conn)| Self::is_busy(conn, config))
+    }
+
+    /// Returns the time of the next check of a connection. The timeout of a request does not run while the broker
+    /// throttles this client.
+    pub(crate) fn conn_deadline(&self, conn: &BrokerConn, config: &Config) -> Instant {
+        conn.deadline(self.brokers.get(&conn.broker()).and_then(KnownBroker::throttled_until), config)
+    }
+
+    /// Returns the time for a new timer of a connection, if no earlier timer is set.
+    pub(crate) fn arm_conn(&mut self, id: ConnId, config: &Config) -> Option<Instant> {
+        let at = self.conn_deadline(self.conns.get(&id)?, config);
+        self.conns.get_mut(&id)?.arm(at).then_some(at)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn add_second_conn(&mut self, broker: BrokerId, conn: ConnId, now: Instant) {
+        self.conns.insert(conn, BrokerConn::new(broker, now));
+        if let Some(broker) = self.brokers.get_mut(&broker) {
+            broker.add_conn(conn);
+        }
     }
 }

@@ -11,9 +11,10 @@ use kafka_courier_client::PartitionId;
 
 use super::backoff::JitterRng;
 use super::config::Config;
+use super::ids::{BatchUid, LookupId};
 use super::lookup::LogSearchTarget;
 use super::outcome::Treatment;
-use super::types::{Action, BatchUid, LookupId};
+use super::types::Action;
 
 /// A lookup that a partition requests.
 #[derive(Debug)]

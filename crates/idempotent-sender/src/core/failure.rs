@@ -9,7 +9,27 @@ use std::time::Instant;
 
 use kafka_courier_client::{Reason, RejectedRecord, TopicUuid};
 
-use super::types::FailedOutcome;
+/// Whether a record that was not delivered may be in the log.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum FailedOutcome {
+    /// The record is certainly not in the log.
+    NotWritten,
+    /// The record may be in the log: an attempt was not answered, or its answer proves neither.
+    Unknown,
+}
+
+impl FailedOutcome {
+    /// Returns `not_written` or `unknown`, the values in dead letters.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotWritten => "not_written",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// The text of [`Reason::NoAnswer`] for a batch that is in the leader's log, and possibly not in its replicas' logs.
+pub const UNCONFIRMED: &str = "the leader has the batch, but did not confirm that its replicas have it";
 
 /// The verdict on a failed batch.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -28,8 +48,8 @@ pub struct Failure {
     pub last_attempt: Option<Instant>,
     /// The stamp of the batch, if the batch may be in the log. A later verification searches for this stamp.
     pub stamp: Option<kafka_courier_batcher::Stamp>,
-    /// The id of the topic at that time. All bytes are zero if the brokers sent none.
-    pub topic_uuid: TopicUuid,
+    /// The id of the topic at that time. `None` if the brokers sent none.
+    pub topic_uuid: Option<TopicUuid>,
     /// The offset at which a verification starts: the end of the records that were acknowledged before the first
     /// attempt. `None` if nothing was acknowledged.
     pub search_from: Option<i64>,
@@ -51,7 +71,7 @@ impl Failure {
             first_attempt: None,
             last_attempt: None,
             stamp: None,
-            topic_uuid: [0; 16],
+            topic_uuid: None,
             search_from: None,
             rejected: None,
             clock_ms: None,

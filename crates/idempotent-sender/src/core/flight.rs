@@ -10,10 +10,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use kafka_courier_batcher::{DecodeError, EncodedBatch, Stamp, sequence_add};
+use kafka_courier_batcher::{DecodeError, EncodedBatch, Sequence, Stamp};
 use kafka_courier_client::{Reason, RejectedRecord, TopicUuid};
 
-use super::types::{BatchUid, FailedOutcome, Failure, RecordSet, RequestId};
+use super::failure::{FailedOutcome, Failure};
+use super::ids::{BatchUid, RequestId};
+use super::types::RecordSet;
 
 /// Proof that a batch is in the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,8 +24,9 @@ pub(crate) enum Proof {
     None,
     /// The batch is in the log at an unknown offset.
     Written,
-    /// The batch is in the log at this offset, with this log append time.
-    At(i64, Option<i64>),
+    /// The leader has acknowledged the batch, or the log shows it: at this offset, with this log append time, both
+    /// unless the answer has none.
+    At(Option<i64>, Option<i64>),
 }
 
 /// An attempt whose answer may still arrive.
@@ -89,7 +92,8 @@ pub(crate) struct Flight<T> {
 /// The log to which a batch is sent, as far as a verification needs it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct TargetLog {
-    pub(crate) topic_uuid: TopicUuid,
+    /// `None` if the brokers send no topic ids.
+    pub(crate) topic_uuid: Option<TopicUuid>,
     /// The offset after the last acknowledged record.
     pub(crate) acknowledged_to: Option<i64>,
 }
@@ -136,9 +140,9 @@ impl<T: Clone> Flight<T> {
     }
 
     /// Returns the last sequence number of a stamped batch.
-    pub(crate) fn last_sequence(&self) -> Option<i32> {
+    pub(crate) fn last_sequence(&self) -> Option<Sequence> {
         let count = self.batch.record_count().max(1);
-        self.stamp().map(|stamp| sequence_add(stamp.base_sequence, count - 1))
+        self.stamp().map(|stamp| stamp.sequence().advance(count - 1))
     }
 
     /// Writes a stamp into the batch and updates the CRC.
@@ -224,8 +228,7 @@ impl<T: Clone> Flight<T> {
         let Some((mut first, mut second)) = self.batch.split()? else { return Ok(None) };
         if let Some(stamp) = self.stamp() {
             first.stamp(stamp);
-            let base_sequence = sequence_add(stamp.base_sequence, first.record_count());
-            second.stamp(Stamp { base_sequence, ..stamp });
+            second.stamp(stamp.advance(first.record_count()));
         }
         let (records_1, records_2) = self.records.split_at(first.record_count());
         let half = self.charge / 2;
@@ -233,7 +236,7 @@ impl<T: Clone> Flight<T> {
         let front = self.part(uids[0], first, records_1, half);
         let mut back = self.part(uids[1], second, records_2, self.charge - half);
         back.abandoned.iter_mut().for_each(|attempt| attempt.records_before += skipped);
-        if let Proof::At(offset, _) = &mut back.proof {
+        if let Proof::At(Some(offset), _) = &mut back.proof {
             *offset += i64::from(skipped);
         }
         Ok(Some([front, back]))

@@ -8,9 +8,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use kafka_courier_batcher::Sequence;
 use kafka_courier_client::{BrokerAddress, PartitionId, TopicUuid};
 
-use super::types::LookupId;
+use super::ids::LookupId;
 
 /// A question to a partition's leader: its producer state (DescribeProducers, KIP-664).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -21,8 +22,8 @@ pub struct StateLookup {
     pub topic: Arc<str>,
     /// The leader's address.
     pub leader: BrokerAddress,
-    /// The leader epoch, or -1 if it is unknown.
-    pub leader_epoch: i32,
+    /// The leader epoch. `None` if it is unknown.
+    pub leader_epoch: Option<i32>,
     /// The id of this lookup.
     pub look: LookupId,
     /// The producer id to look up.
@@ -55,12 +56,12 @@ pub struct LogSearch {
     pub partition: PartitionId,
     /// The topic's name.
     pub topic: Arc<str>,
-    /// The topic id, for brokers that identify topics by id.
-    pub topic_uuid: TopicUuid,
+    /// The topic id, for brokers that identify topics by id. `None` if the brokers sent none.
+    pub topic_uuid: Option<TopicUuid>,
     /// The leader's address.
     pub leader: BrokerAddress,
-    /// The leader epoch, or -1 if it is unknown.
-    pub leader_epoch: i32,
+    /// The leader epoch. `None` if it is unknown.
+    pub leader_epoch: Option<i32>,
     /// The id of this search.
     pub look: LookupId,
     /// The batches to search for, and the part of the log to read.
@@ -109,8 +110,7 @@ pub enum SearchAnswer {
 impl LoggedBatch {
     /// Returns the offset of `base_sequence`, if this batch has all `records` records from `base_sequence` on.
     pub(crate) fn offset_of(&self, base_sequence: i32, records: u32) -> Option<i64> {
-        // Sequence numbers wrap at 2^31.
-        let skipped = base_sequence.wrapping_sub(self.base_sequence) & i32::MAX;
+        let skipped = Sequence::wrapping(self.base_sequence).distance(Sequence::wrapping(base_sequence));
         let end = i64::from(skipped) + i64::from(records);
         (end <= i64::from(self.records)).then(|| self.base_offset + i64::from(skipped))
     }

@@ -13,10 +13,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kafka_courier_client::{BrokerAddress, BrokerId};
-
-use super::cluster::BrokerConn;
-use super::sender::Sender;
+use kafka_courier_client::BrokerAddress;
 
 /// How long a broker with an outage is kept after the cluster stops naming it.
 const UNNAMED_OUTAGE_MAX: Duration = Duration::from_secs(60 * 60);
@@ -34,16 +31,88 @@ pub(crate) enum OutageCause {
 
 /// The outage of a broker.
 #[derive(Debug)]
-pub(crate) struct Outage {
-    pub(crate) since: Instant,
+struct Outage {
+    since: Instant,
     cause: OutageCause,
     /// Whether the cluster has stopped naming the broker since.
     unnamed: bool,
 }
 
-impl Outage {
+/// Whether a broker is reached. An outage follows from this state.
+#[derive(Debug, Default)]
+pub(crate) struct BrokerContact {
+    /// Whether the last connection was lost or could not be opened, and none has been opened since.
+    is_lost: bool,
+    /// The first failure since the broker was last reached. An outage counts from this time.
+    failing_since: Option<Instant>,
+    outage: Option<Outage>,
+}
+
+impl BrokerContact {
+    /// Notes that the last connection ended. It counts as a failure if it could not be opened, or if records wait.
+    pub(crate) fn lose(&mut self, now: Instant, is_failure: bool) {
+        self.is_lost = true;
+        if is_failure {
+            self.failing_since.get_or_insert(now);
+        }
+    }
+
+    /// Starts an outage, if there is none. Returns whether one started.
+    pub(crate) fn begin_outage(&mut self, now: Instant, cause: OutageCause) -> bool {
+        let unnamed = cause == OutageCause::NotNamed;
+        if let Some(outage) = &mut self.outage {
+            outage.unnamed |= unnamed;
+            return false;
+        }
+        self.outage = Some(Outage { since: self.failing_since.unwrap_or(now), cause, unnamed });
+        true
+    }
+
+    /// Notes that a connection is open or, with `answered`, that a request was answered. Either may end an outage.
+    /// Returns the duration of the outage that ended.
+    pub(crate) fn reached(&mut self, now: Instant, answered: bool) -> Option<Duration> {
+        match &self.outage {
+            Some(outage) if answered || outage.cause != OutageCause::NoAnswer => self.end_outage(now),
+            Some(_) => None,
+            None => {
+                (self.is_lost, self.failing_since) = (false, None);
+                None
+            }
+        }
+    }
+
+    /// Notes that the cluster names the broker. Returns the duration of the outage that ended.
+    pub(crate) fn named(&mut self, now: Instant) -> Option<Duration> {
+        if self.outage.as_ref().is_some_and(|outage| outage.unnamed) { self.end_outage(now) } else { None }
+    }
+
+    fn end_outage(&mut self, now: Instant) -> Option<Duration> {
+        (self.is_lost, self.failing_since) = (false, None);
+        self.outage.take().map(|outage| now.saturating_duration_since(outage.since))
+    }
+
+    pub(crate) fn is_lost(&self) -> bool {
+        self.is_lost
+    }
+
+    /// Returns whether something failed and no outage has started.
+    pub(crate) fn fails_without_outage(&self) -> bool {
+        self.failing_since.is_some() && self.outage.is_none()
+    }
+
+    /// Forgets a failure after which no records wait for the broker. A later outage counts from its own failure.
+    pub(crate) fn forget_failure(&mut self) {
+        self.failing_since = None;
+    }
+
+    /// Returns the start of the outage, if there is one.
+    pub(crate) fn outage_since(&self) -> Option<Instant> {
+        self.outage.as_ref().map(|outage| outage.since)
+    }
+
+    /// Returns whether the broker is kept for its outage, although the cluster does not name it.
     pub(crate) fn is_remembered(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.since) < UNNAMED_OUTAGE_MAX
+        self.outage_since().is_some_and(|since| now.saturating_duration_since(since) < UNNAMED_OUTAGE_MAX)
     }
 }
 
@@ -77,112 +146,3 @@ pub enum OutageReport {
         lasted: Duration,
     },
 }
-
-impl<T: Clone> Sender<T> {
-    /// Returns the reports since the last call.
-    pub fn take_outage_reports(&mut self) -> Vec<OutageReport> {
-        std::mem::take(&mut self.news)
-    }
-
-    /// Notes that a connection ended or could not be opened.
-    pub(super) fn note_disconnected(&mut self, now: Instant, conn: &BrokerConn, why: &Arc<str>) {
-        if self.is_connected(conn.broker) {
-            return;
-        }
-        let is_failure = !conn.up || self.waiting_for(conn.broker).events > 0;
-        let Some(broker) = self.brokers.get_mut(&conn.broker) else { return };
-        broker.is_lost = true;
-        if is_failure {
-            broker.failing_since.get_or_insert(now);
-        }
-        if !conn.up {
-            self.begin_outage(now, conn.broker, OutageCause::NoConnection, why);
-        }
-    }
-
-    fn is_connected(&self, id: BrokerId) -> bool {
-        let Some(broker) = self.brokers.get(&id) else { return false };
-        broker.conns.iter().any(|conn| self.conns.get(conn).is_some_and(|conn| conn.up))
-    }
-
-    /// Starts an outage, unless a connection to the broker is open.
-    pub(super) fn begin_outage(&mut self, now: Instant, id: BrokerId, cause: OutageCause, why: &Arc<str>) {
-        if self.is_connected(id) {
-            return;
-        }
-        let Some(broker) = self.brokers.get_mut(&id) else { return };
-        let unnamed = cause == OutageCause::NotNamed;
-        if let Some(outage) = &mut broker.outage {
-            outage.unnamed |= unnamed;
-            return;
-        }
-        let since = broker.failing_since.unwrap_or(now);
-        broker.outage = Some(Outage { since, cause, unnamed });
-        let broker = broker.address.clone();
-        let waiting = self.waiting_for(id);
-        self.news.push(OutageReport::Lost { broker, why: why.clone(), waiting });
-    }
-
-    /// Notes that a connection is open or, with `answered`, that a request was answered. Either may end an outage.
-    pub(super) fn note_reached(&mut self, now: Instant, id: BrokerId, answered: bool) {
-        let Some(broker) = self.brokers.get_mut(&id) else { return };
-        if broker.outage.as_ref().is_some_and(|outage| answered || outage.cause != OutageCause::NoAnswer) {
-            self.end_outage(now, id);
-        } else if broker.outage.is_none() {
-            (broker.is_lost, broker.failing_since) = (false, None);
-        }
-    }
-
-    /// Compares the known brokers with the brokers that the cluster names. The difference starts and ends outages.
-    pub(super) fn note_named(&mut self, now: Instant, named: &[BrokerAddress]) {
-        let is_named = |id: BrokerId| named.iter().any(|address| address.id == id);
-        let lost = self.brokers.iter().filter(|(_, broker)| broker.is_lost);
-        for id in lost.map(|(id, _)| *id).collect::<Vec<_>>() {
-            let is_unnamed = self.brokers.get(&id).and_then(|broker| broker.outage.as_ref()).is_some_and(|o| o.unnamed);
-            match (is_named(id), is_unnamed) {
-                (false, _) => {
-                    self.begin_outage(now, id, OutageCause::NotNamed, &"the cluster no longer names the broker".into())
-                }
-                (true, true) => self.end_outage(now, id),
-                (true, false) => {}
-            }
-        }
-    }
-
-    /// Forgets the failure of each broker without an outage for which no records wait any more, because its partitions
-    /// have other leaders. A later outage counts from its own failure.
-    pub(super) fn forget_failures(&mut self) {
-        let failing =
-            self.brokers.iter().filter(|(_, broker)| broker.failing_since.is_some() && broker.outage.is_none());
-        for id in failing.map(|(id, _)| *id).collect::<Vec<_>>() {
-            if self.waiting_for(id).events == 0
-                && let Some(broker) = self.brokers.get_mut(&id)
-            {
-                broker.failing_since = None;
-            }
-        }
-    }
-
-    fn end_outage(&mut self, now: Instant, id: BrokerId) {
-        let Some(broker) = self.brokers.get_mut(&id) else { return };
-        (broker.is_lost, broker.failing_since) = (false, None);
-        if let Some(outage) = broker.outage.take() {
-            let lasted = now.saturating_duration_since(outage.since);
-            self.news.push(OutageReport::Back { broker: broker.address.clone(), lasted });
-        }
-    }
-
-    /// Returns the records that wait for a broker: those of the partitions that it leads.
-    pub(super) fn waiting_for(&self, id: BrokerId) -> WaitingRecords {
-        let lanes = self.topics.iter().flat_map(|topic| &topic.lanes);
-        let led = lanes.map(|lane| &lane.partition).filter(|partition| partition.leader == Some(id));
-        led.fold(WaitingRecords::default(), |waiting, partition| {
-            let deadline = partition.deadline(self.config.delivery_timeout);
-            let first_fails_at = [waiting.first_fails_at, deadline].into_iter().flatten().min();
-            WaitingRecords { events: waiting.events + partition.unsettled(), first_fails_at }
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests;

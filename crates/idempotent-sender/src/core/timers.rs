@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use kafka_courier_client::{BrokerId, PartitionId, TopicId};
 
-use super::types::ConnId;
+use super::ids::ConnId;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Timer {

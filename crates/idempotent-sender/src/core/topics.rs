@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use kafka_courier_client::{ErrorCode, PartitionId, TopicId, TopicUuid};
 
-use super::cluster::PartitionLane;
+use super::lane::{PartitionLane, ReadyPartition};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum TopicState {
@@ -34,15 +34,16 @@ pub(crate) struct TopicDiscovery {
 #[derive(Debug)]
 pub(crate) struct KnownTopic<T> {
     pub(crate) name: Arc<str>,
-    pub(crate) uuid: TopicUuid,
+    /// `None` if the brokers send no topic ids.
+    uuid: Option<TopicUuid>,
     pub(crate) state: TopicState,
     pub(crate) discovery: TopicDiscovery,
-    /// The error code of the topic in the last Metadata answer.
-    pub(crate) code: i16,
+    /// The error of the topic in the last Metadata answer.
+    pub(crate) error: Option<ErrorCode>,
     /// One lane for each partition that the topic ever had.
-    pub(crate) lanes: Vec<PartitionLane<T>>,
+    lanes: Vec<PartitionLane<T>>,
     /// The present number of partitions.
-    pub(crate) count: usize,
+    count: usize,
     /// The last former ids. An answer that names one of them is out of date.
     former: VecDeque<TopicUuid>,
     /// Answers in a row that named a former id.
@@ -64,13 +65,49 @@ pub(crate) enum TopicIdChange {
     Former,
 }
 
-impl<T> KnownTopic<T> {
-    /// Adopts the id in an answer. A recreated topic is not recognized if the brokers send no ids.
-    pub(crate) fn learn_uuid(&mut self, uuid: TopicUuid) -> TopicIdChange {
-        if uuid == [0; 16] {
-            return TopicIdChange::Same;
+impl<T: Clone> KnownTopic<T> {
+    pub(crate) fn uuid(&self) -> Option<TopicUuid> {
+        self.uuid
+    }
+
+    pub(crate) fn lanes(&self) -> &[PartitionLane<T>] {
+        &self.lanes
+    }
+
+    /// Returns the lane of a partition, with the topic's name and id.
+    pub(crate) fn lane_mut(&mut self, index: i32) -> Option<(&mut PartitionLane<T>, &Arc<str>, Option<TopicUuid>)> {
+        Some((self.lanes.get_mut(usize::try_from(index).ok()?)?, &self.name, self.uuid))
+    }
+
+    /// Returns whether each present partition has a leader.
+    pub(crate) fn available(&self) -> Vec<bool> {
+        self.lanes.iter().take(self.count).map(|lane| lane.partition.leader().is_some()).collect()
+    }
+
+    /// Notes that the recreated topic has `count` partitions, if it has fewer than before.
+    pub(crate) fn shrink(&mut self, count: usize) {
+        self.count = count.min(self.lanes.len());
+    }
+
+    /// Adds partitions up to `count`. A topic never loses partitions unless it is recreated. Returns whether it has
+    /// more partitions now.
+    pub(crate) fn grow(&mut self, id: TopicId, count: usize) -> bool {
+        for index in self.lanes.len()..count {
+            let index = i32::try_from(index).unwrap_or(i32::MAX);
+            self.lanes.push(PartitionLane::new(PartitionId { topic: id, index }));
         }
-        if uuid != self.uuid && self.former.contains(&uuid) {
+        for lane in self.lanes.iter_mut().take(count).skip(self.count) {
+            lane.partition.on_partition_restored();
+        }
+        let more = count > self.count;
+        self.count = self.count.max(count);
+        more
+    }
+
+    /// Adopts the id in an answer. A recreated topic is not recognized if the brokers send no ids.
+    pub(crate) fn learn_uuid(&mut self, uuid: Option<TopicUuid>) -> TopicIdChange {
+        let Some(uuid) = uuid else { return TopicIdChange::Same };
+        if Some(uuid) != self.uuid && self.former.contains(&uuid) {
             self.former_named += 1;
             if self.former_named < FORMER_ID_ANSWERS {
                 return TopicIdChange::Former;
@@ -78,13 +115,10 @@ impl<T> KnownTopic<T> {
             self.former.clear();
         }
         self.former_named = 0;
-        if uuid == self.uuid {
+        if Some(uuid) == self.uuid {
             return TopicIdChange::Same;
         }
-        let before = std::mem::replace(&mut self.uuid, uuid);
-        if before == [0; 16] {
-            return TopicIdChange::Same;
-        }
+        let Some(before) = self.uuid.replace(uuid) else { return TopicIdChange::Same };
         if self.former.len() == FORMER_IDS_MAX {
             self.former.pop_front();
         }
@@ -114,10 +148,10 @@ impl<T: Clone> KnownTopics<T> {
         self.by_name.insert(name.clone(), id);
         self.list.push(KnownTopic {
             name,
-            uuid: [0; 16],
+            uuid: None,
             state: TopicState::Failed,
             discovery: TopicDiscovery { next: now, failures: 0, named: false },
-            code: ErrorCode::NONE.0,
+            error: None,
             lanes: Vec::new(),
             count: 0,
             former: VecDeque::new(),
@@ -142,12 +176,23 @@ impl<T: Clone> KnownTopics<T> {
         self.get_mut(id.topic)?.lanes.get_mut(usize::try_from(id.index).ok()?)
     }
 
+    /// Returns the lane of an entry in a ready list, if the entry is valid.
+    pub(crate) fn current_lane(&mut self, ready: &ReadyPartition) -> Option<&mut PartitionLane<T>> {
+        self.lane_mut(ready.partition).filter(|lane| lane.is_current(ready))
+    }
+
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut KnownTopic<T>> {
         self.list.iter_mut()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &KnownTopic<T>> {
         self.list.iter()
+    }
+
+    /// Returns the topics that the cluster is not known to have.
+    pub(crate) fn pending(&self) -> Vec<TopicId> {
+        let ids = (0..).map(TopicId).zip(&self.list);
+        ids.filter(|(_, topic)| matches!(topic.state, TopicState::Pending(_))).map(|(id, _)| id).collect()
     }
 
     /// Returns the ids of all partitions.

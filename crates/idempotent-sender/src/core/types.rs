@@ -1,8 +1,6 @@
-//! Data that the core and its driver exchange: ids, inputs and actions.
+//! Data that the core and its driver exchange: inputs and actions.
 //!
-//! Rules:
-//!  - The types are plain data and decide nothing.
-//!  - Every id is an index or a counter that the core assigned.
+//! Rule: the types are plain data and decide nothing.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,26 +9,9 @@ use std::time::Instant;
 use kafka_courier_batcher::EncodedBatch;
 use kafka_courier_client::{BrokerAddress, PartitionId, ProducePart, Reason, TopicId};
 
-pub use super::failure::Failure;
+use super::failure::Failure;
+use super::ids::{ConnId, RequestId};
 use super::lookup::{LogSearch, StateLookup};
-
-/// One connection to a broker. An id is never reused.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct ConnId(pub u64);
-
-/// One Produce request. An id is never reused.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct RequestId(pub u64);
-
-/// One queued or stamped batch. A batch that is stamped again gets a new id, so late answers to its former stamp never
-/// count for the new stamp.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub(crate) struct BatchUid(pub(crate) u64);
-
-/// One lookup: of a leader's producer state, or of its log. Each lookup has its own id, so a late answer never counts
-/// for a later lookup.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct LookupId(pub u64);
 
 /// The records of a submitted batch that a verdict is for, by their index in that batch.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -92,28 +73,6 @@ impl RecordSet {
         (Self::List(named), Self::List(others))
     }
 }
-
-/// Whether a record that was not delivered may be in the log.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum FailedOutcome {
-    /// The record is certainly not in the log.
-    NotWritten,
-    /// The record may be in the log: an attempt was not answered, or its answer proves neither.
-    Unknown,
-}
-
-impl FailedOutcome {
-    /// Returns `not_written` or `unknown`, the values in dead letters.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::NotWritten => "not_written",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-/// The text of [`Reason::NoAnswer`] for a batch that is in the leader's log, and possibly not in its replicas' logs.
-pub const UNCONFIRMED: &str = "the leader has the batch, but did not confirm that its replicas have it";
 
 /// The verdict: exactly one for each record.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -26,7 +26,7 @@ impl LookupClient {
         let StateLookup { partition, topic, leader, leader_epoch, producer_id, .. } = question;
         let looked = timeout(self.timeout, async {
             let (topic, index) = (topic.clone(), partition.index);
-            let leader = LeaderConnection::open(&self.dialer, leader, topic, index, *leader_epoch).await?;
+            let leader = LeaderConnection::open(&self.dialer, leader, topic, index, leader_epoch.unwrap_or(-1)).await?;
             leader.producer_state(*producer_id).await
         });
         match looked.await {
@@ -45,7 +45,7 @@ impl LookupClient {
         let LogSearch { partition, topic, leader, leader_epoch, .. } = question;
         let searched = timeout(self.timeout, async {
             let (topic, index) = (topic.clone(), partition.index);
-            let leader = LeaderConnection::open(&self.dialer, leader, topic, index, *leader_epoch).await?;
+            let leader = LeaderConnection::open(&self.dialer, leader, topic, index, leader_epoch.unwrap_or(-1)).await?;
             search(&leader, question).await
         });
         match searched.await {
@@ -64,7 +64,7 @@ async fn search(leader: &LeaderConnection, question: &LogSearch) -> Result<Vec<L
     };
     let mut found = Vec::new();
     while (0..end).contains(&next) {
-        let bytes = leader.fetch(question.topic_uuid, next).await?;
+        let bytes = leader.fetch(question.topic_uuid.unwrap_or_default(), next).await?;
         let Some(next_offset) = collect(&bytes, &question.wanted, next, end, &mut found) else {
             // The batches have another format than v2, or are damaged.
             return Err(if bytes.is_empty() { LeaderError::Transient } else { LeaderError::Permanent });
@@ -176,7 +176,14 @@ mod tests {
         append(&config, Stamp { producer_id: 7, epoch: 3, base_sequence: 0 }, 2).await;
         let look = async |broker, leader_epoch, producer_id| {
             let (topic, look, leader) = ("t".into(), LookupId(1), at(&cluster, broker));
-            let question = StateLookup { partition: PARTITION, topic, leader, leader_epoch, look, producer_id };
+            let question = StateLookup {
+                partition: PARTITION,
+                topic,
+                leader,
+                leader_epoch: Some(leader_epoch),
+                look,
+                producer_id,
+            };
             lookup_client(&config).look_up(&question).await
         };
         let StateLookupAnswer::Producer { epoch, last_sequence, age } = look(1, 0, 7).await else {
@@ -201,8 +208,9 @@ mod tests {
             let wanted = LogSearchTarget { producer_id: 7, epoch: 3, last_sequence, from, since: 0 };
             let (topic, leader, look) = ("t".into(), at(&cluster, broker), LookupId(1));
             let (client, deadline) = (LogClient::new(&config), Instant::now() + Duration::from_secs(30));
-            let topic_uuid = client.topic("t", deadline).await.unwrap().uuid;
-            let question = LogSearch { partition: PARTITION, topic, topic_uuid, leader, leader_epoch: 0, look, wanted };
+            let topic_uuid = Some(client.topic("t", deadline).await.unwrap().uuid);
+            let question =
+                LogSearch { partition: PARTITION, topic, topic_uuid, leader, leader_epoch: Some(0), look, wanted };
             lookup_client(&config).search(&question).await
         };
         let found = |answer| match answer {

@@ -6,14 +6,13 @@
 //!   queues its request, before the next future is created.
 //! - The driver ends when it was closed, or when the command channel is closed, and each batch has a verdict.
 //!
-//! Imports: this parent imports `interface`, `io_event`, `linger` and `lookups`, which never import it. `announcement`,
+//! Imports: this parent imports `interface`, `io_event` and `lookups`, which never import it. `announcement`,
 //! `events` and `outage_log` add methods to [`Driver`]: they import this parent, and it imports nothing from them.
 
 mod announcement;
 mod events;
 mod interface;
 mod io_event;
-mod linger;
 mod lookups;
 mod outage_log;
 
@@ -23,6 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use kafka_courier_batcher::LingerQueue;
 use kafka_courier_client::connection::{BrokerConnection, Dialer, broker_timeout};
 use kafka_courier_client::control::Control;
 use kafka_courier_client::{BrokerAddress, PartitionId, ProducePart, Reason, TopicId};
@@ -30,7 +30,6 @@ use tokio::sync::mpsc;
 
 pub use self::interface::{DriverCommand, DriverConfig, Observation, Probe, Upcalls};
 use self::io_event::IoEvent;
-use self::linger::LingerQueue;
 use self::lookups::LookupClient;
 use crate::core::{Action, ConfigError, ConnId, RequestId, Sender, Submission};
 
@@ -68,7 +67,7 @@ where
     upcalls: U,
     core: Sender<T>,
     commands: mpsc::UnboundedReceiver<DriverCommand<T>>,
-    linger: LingerQueue,
+    linger: LingerQueue<PartitionId>,
     /// An awaited batch became due in this round.
     expedited: bool,
     /// Whether the command channel is open.
@@ -192,7 +191,7 @@ where
     }
 
     fn next_wake(&self) -> Option<Instant> {
-        [self.core.next_deadline(), self.linger.next(), self.closing].into_iter().flatten().min()
+        [self.core.next_deadline(), self.linger.next_due(), self.closing].into_iter().flatten().min()
     }
 
     fn handle_command(&mut self, now: Instant, command: DriverCommand<T>) {

@@ -19,7 +19,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kafka_courier_batcher::sequence_add;
+use kafka_courier_batcher::Sequence;
 
 use crate::cluster::{PARTITIONS, SECOND, TOPICS, topic_of};
 use crate::history::RecordVerdict;
@@ -127,7 +127,7 @@ impl World {
 
     /// Returns the entry's record at this index.
     fn occurrence(&self, partition: usize, incarnation: u32, entry: &LogEntry, index: u32, lost: bool) -> Occurrence {
-        let sequence = sequence_add(entry.first, index);
+        let sequence = Sequence::wrapping(entry.first).advance(index).number();
         let first_use = self.history.first_use(partition, entry.producer_id, entry.epoch, sequence);
         let offset = entry.base_offset + i64::from(index);
         let number = entry.records[index as usize];

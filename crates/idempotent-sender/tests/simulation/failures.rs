@@ -7,7 +7,7 @@
 //! - The failure of a record that may be written names the record's stamp, its topic's id, and an offset that does not
 //!   exceed the record's offset.
 
-use kafka_courier_batcher::{Stamp, sequence_add};
+use kafka_courier_batcher::{Sequence, Stamp};
 use kafka_courier_client::TopicUuid;
 use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure};
 
@@ -21,7 +21,7 @@ pub(crate) struct SearchKey {
     stamp: Stamp,
     /// The record's sequence number.
     sequence: i32,
-    topic_uuid: TopicUuid,
+    topic_uuid: Option<TopicUuid>,
     pub(crate) from: i64,
 }
 
@@ -36,8 +36,8 @@ impl SearchKey {
         is_cut: bool,
     ) -> bool {
         let same_stamp = self.stamp.producer_id == entry.producer_id && self.stamp.epoch == entry.epoch;
-        let same_sequence = self.sequence == sequence_add(entry.first, index);
-        let same_topic = self.topic_uuid == uuid(topic_of(partition), incarnation);
+        let same_sequence = self.sequence == Sequence::wrapping(entry.first).advance(index).number();
+        let same_topic = self.topic_uuid == Some(uuid(topic_of(partition), incarnation));
         let is_ahead = is_cut || self.from <= entry.base_offset + i64::from(index);
         same_stamp && same_sequence && same_topic && is_ahead
     }
@@ -62,7 +62,7 @@ impl World {
             }
             let stamp =
                 failure.stamp.ok_or_else(|| format!("record {number} is unknown, but its failure has no stamp"))?;
-            let sequence = sequence_add(stamp.base_sequence, position as u32);
+            let sequence = stamp.advance(position as u32).base_sequence;
             let (topic_uuid, from) = (failure.topic_uuid, failure.search_from.unwrap_or(0));
             self.history.records[number as usize].search = Some(SearchKey { stamp, sequence, topic_uuid, from });
         }

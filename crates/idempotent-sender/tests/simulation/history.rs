@@ -374,7 +374,7 @@ impl History {
         let numbers = numbers_in(part.batch.as_bytes())?;
         let incarnation = self.known_topics[topic_of(partition)].incarnation;
         for (n, number) in (0_u32..).zip(&numbers) {
-            let sequence = kafka_courier_batcher::sequence_add(stamp.base_sequence, n);
+            let sequence = stamp.advance(n).base_sequence;
             let key = (partition, stamp.producer_id, stamp.epoch, sequence);
             let first_use = *self.stamps.entry(key).or_insert(StampUse { record: *number, incarnation });
             if first_use.record != *number {

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use kafka_courier_batcher::sequence_add;
+use kafka_courier_batcher::Sequence;
 use kafka_courier_client::{BrokerAddress, PartitionId};
 use kafka_courier_idempotent_sender::core::{
     LogSearch, LoggedBatch, LookupId, SearchAnswer, StateLookup, StateLookupAnswer,
@@ -60,10 +60,10 @@ impl World {
     }
 
     /// Returns whether the broker confirms that it leads the partition, under the given epoch if any (ListOffsets).
-    pub(crate) fn confirms_leader(&self, leader: &BrokerAddress, partition: PartitionId, epoch: i32) -> bool {
+    pub(crate) fn confirms_leader(&self, leader: &BrokerAddress, partition: PartitionId, epoch: Option<i32>) -> bool {
         let broker = leader.id.0 as usize - 1;
         let view = self.brokers[broker].views[model_partition(partition)];
-        let leads = view.exists && view.leader == Some(broker) && (epoch < 0 || epoch == view.epoch);
+        let leads = view.exists && view.leader == Some(broker) && epoch.is_none_or(|epoch| epoch == view.epoch);
         leads && self.brokers[broker].runs() && !self.partitions[model_partition(partition)].replicas[broker].offline
     }
 
@@ -172,7 +172,7 @@ impl History {
     /// Marks the records up to the last sequence number of a producer's epoch as found, back to 200 numbers.
     fn note_found(&mut self, partition: usize, metadata_epoch: i32, producer_id: i64, epoch: i16, last: i32) {
         for back in 0..200 {
-            let sequence = sequence_add(last, (1 << 31) - back);
+            let sequence = Sequence::wrapping(last).advance((1 << 31) - back).number();
             if let Some(first_use) = self.first_use(partition, producer_id, epoch, sequence) {
                 self.records[first_use.record as usize].look_results.found_in = Some(metadata_epoch);
             }

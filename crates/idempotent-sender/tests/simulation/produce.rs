@@ -9,7 +9,7 @@
 
 use std::rc::Rc;
 
-use kafka_courier_batcher::{BatchView, sequence_add};
+use kafka_courier_batcher::BatchView;
 use kafka_courier_client::{BrokerAddress, BrokerId, PartAnswer, ProduceAnswer, ProducePart};
 use kafka_courier_idempotent_sender::core::{ConnId, RequestId};
 
@@ -159,7 +159,7 @@ impl World {
             producer_id: stamp.producer_id,
             epoch: stamp.epoch,
             first: stamp.base_sequence,
-            last: sequence_add(stamp.base_sequence, view.record_count - 1),
+            last: stamp.advance(view.record_count - 1).base_sequence,
             max_timestamp: view.max_timestamp,
             records: Rc::from(numbers),
             forgets: model.forgets,

@@ -330,7 +330,12 @@ impl World {
         while let Some(action) = self.sender.poll(self.instant()) {
             self.perform(action)?;
         }
-        Ok(())
+        // A contradiction lasts for many steps, and the check takes time.
+        let check = if self.steps.is_multiple_of(8) { self.sender.inconsistency() } else { None };
+        match check {
+            Some((partition, why)) => Err(format!("the states of {partition:?} contradict each other: {why}")),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn perform(&mut self, action: Action<usize>) -> Result<(), String> {

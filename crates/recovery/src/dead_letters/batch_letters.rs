@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use kafka_courier_batcher::{BatchView, DecodeError, DecodedRecord, sequence_add};
+use kafka_courier_batcher::{BatchView, DecodeError, DecodedRecord};
 use kafka_courier_dlq::{Bytes, Header, Letter, Outcome, Timestamp, Uuid};
 use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, RecordSet};
 use kafka_courier_producer::ClockOf;
@@ -113,12 +113,12 @@ fn letter(failed: &FailedBatch<'_>, clocks: Clocks, position: u32) -> Letter {
     };
     letter.retriable = failure.reason.is_retriable();
     letter.attempt_count = failure.attempts;
-    letter.topic_id = (failure.topic_uuid != [0; 16]).then(|| Uuid::from_bytes(failure.topic_uuid));
+    letter.topic_id = failure.topic_uuid.map(Uuid::from_bytes);
     letter.search_from = failure.search_from;
     if let Some(stamp) = failure.stamp {
         letter.producer_id = Some(stamp.producer_id);
         letter.producer_epoch = Some(stamp.epoch);
-        letter.sequence = Some(sequence_add(stamp.base_sequence, position));
+        letter.sequence = Some(stamp.advance(position).base_sequence);
     }
     letter
 }

@@ -9,7 +9,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use kafka_courier_batcher::{Stamp, sequence_add};
+use kafka_courier_batcher::{Sequence, Stamp};
 use kafka_courier_dlq::Outcome;
 
 use super::order::{ReplayLane, TopicPartition};
@@ -26,7 +26,7 @@ pub(super) struct StampIds(Vec<StampId>);
 struct StampId {
     producer_id: i64,
     /// The next sequence number by partition.
-    next: HashMap<TopicPartition, i32>,
+    next: HashMap<TopicPartition, Sequence>,
 }
 
 /// The index of each letter's producer id. `None` for a letter with an unknown outcome: one stamp cannot settle two open
@@ -71,9 +71,9 @@ impl StampIds {
         let stamps = letters.iter().zip(&slots.0).map(|(placed, slot)| {
             let id = self.0.get_mut((*slot)?)?;
             let next = id.next.entry((placed.held.letter.topic.clone(), placed.partition)).or_default();
-            let base_sequence = *next;
-            *next = sequence_add(base_sequence, 1);
-            Some(Stamp { producer_id: id.producer_id, epoch: 0, base_sequence })
+            let first = *next;
+            *next = first.advance(1);
+            Some(Stamp { producer_id: id.producer_id, epoch: 0, base_sequence: first.number() })
         });
         stamps.collect()
     }

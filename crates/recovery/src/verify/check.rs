@@ -15,7 +15,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use kafka_courier_batcher::{Stamp, sequence_add};
+use kafka_courier_batcher::{Sequence, Stamp};
 use kafka_courier_client::TopicUuid;
 
 use super::{Doubt, Verdict, WhyNot};
@@ -399,13 +399,13 @@ impl TrackedId {
         if first < 0 || deltas < 0 {
             return Vec::new();
         }
-        // Sequence numbers wrap from i32::MAX to 0.
         let last = first.checked_add(deltas);
-        let wrapped = last.is_none().then(|| sequence_add(first, deltas.unsigned_abs()));
+        let wrapped = last.is_none().then(|| stamp.advance(deltas.unsigned_abs()).base_sequence);
         let before_wrap = self.stamped.range((stamp.epoch, first)..=(stamp.epoch, last.unwrap_or(i32::MAX)));
         let after_wrap = wrapped.map(|last| self.stamped.range((stamp.epoch, 0)..=(stamp.epoch, last)));
         let all = before_wrap.chain(after_wrap.into_iter().flatten());
-        let at = |sequence: i32| batch.base_offset.saturating_add(i64::from(sequence.wrapping_sub(first) & i32::MAX));
+        let passed = |sequence: i32| stamp.sequence().distance(Sequence::wrapping(sequence));
+        let at = |sequence: i32| batch.base_offset.saturating_add(passed(sequence).into());
         all.flat_map(|((_, sequence), cases)| cases.iter().map(move |case| (at(*sequence), *case))).collect()
     }
 }

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kafka_courier_batcher::{Stamp, sequence_add};
+use kafka_courier_batcher::Stamp;
 
 use super::entry::{Entry, Ordinal, OutReason, Partition, Topic, TopicNumber};
 use super::ids::Life;
@@ -69,7 +69,7 @@ impl PartitionTable {
         }
         // Sequence numbers have 31 bits, and so has any remainder.
         let passed = u32::try_from(self.count_sent(*from, ordinal) % (1 << 31)).ok()?;
-        Some(Stamp { base_sequence: sequence_add(first.base_sequence, passed), ..*first })
+        Some(first.advance(passed))
     }
 
     /// Returns whether a record is not sent: it is a dead letter, or lost.

@@ -106,10 +106,7 @@ impl PartitionModel {
         if let Some(stamp) = batch.stamp {
             let known = KnownBatch {
                 base_sequence: stamp.base_sequence,
-                last_sequence: kafka_courier_batcher::sequence_add(
-                    stamp.base_sequence,
-                    batch.records.saturating_sub(1),
-                ),
+                last_sequence: stamp.advance(batch.records.saturating_sub(1)).base_sequence,
                 base_offset,
                 last_offset: self.log.end_offset() - 1,
                 timestamp: append_time.unwrap_or(batch.max_timestamp),

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use kafka_courier_batcher::{Stamp, sequence_add};
+use kafka_courier_batcher::{Sequence, Stamp};
 use kafka_protocol::ResponseError;
 
 use super::ProduceError;
@@ -97,14 +97,14 @@ impl Producers {
         if stamp.epoch > entry.epoch {
             return if stamp.base_sequence == 0 { Ok(SequenceCheck::New) } else { Err(out_of_order(stamp, None)) };
         }
-        let last_sequence = sequence_add(stamp.base_sequence, records.saturating_sub(1));
+        let last_sequence = stamp.advance(records.saturating_sub(1)).base_sequence;
         let same =
             |batch: &&KnownBatch| batch.base_sequence == stamp.base_sequence && batch.last_sequence == last_sequence;
         if let Some(known) = entry.known_since(reloaded_at).find(same) {
             return Ok(SequenceCheck::Duplicate(*known));
         }
         match entry.last() {
-            Some(last) if sequence_add(last.last_sequence, 1) != stamp.base_sequence => {
+            Some(last) if Sequence::wrapping(last.last_sequence).advance(1).number() != stamp.base_sequence => {
                 Err(out_of_order(stamp, Some(last.last_sequence)))
             }
             _ => Ok(SequenceCheck::New),

@@ -13,18 +13,20 @@ use kafka_courier_batcher::Stamp;
 use kafka_courier_client::{ErrorCode, PartAnswer, Reason, RejectedRecord};
 
 use super::super::effects::Context;
+use super::super::failure::{FailedOutcome, Failure};
 use super::super::flight::{Flight, Proof};
+use super::super::ids::RequestId;
 use super::super::outcome::{Classification, Treatment, classify};
-use super::super::types::{Action, FailedOutcome, Failure, RecordSet, RequestId, Verdict};
+use super::super::types::{Action, RecordSet, Verdict};
 use super::PartitionSender;
-use super::failing::lies_before;
-use super::lookup::HeadDoubt;
-use super::stamps::{EpochMove, FENCED_MAX};
+use super::retry::HeadDoubt;
+use super::stamps::EpochMove;
+use super::unknown::lies_before;
 
-/// Returns the offset of the record that follows `records_before` records of an accepted attempt, or -1 if the answer
-/// has no offset.
-fn offset_after(answer: &PartAnswer, records_before: u32) -> i64 {
-    if answer.base_offset < 0 { -1 } else { answer.base_offset + i64::from(records_before) }
+/// Returns the offset of the record that follows `records_before` records of an accepted attempt, if the answer has an
+/// offset.
+fn offset_after(answer: &PartAnswer, records_before: u32) -> Option<i64> {
+    (answer.base_offset >= 0).then(|| answer.base_offset + i64::from(records_before))
 }
 
 /// Returns the rejected records of an answer with their messages, by their index in the submitted batch.
@@ -73,7 +75,7 @@ impl<T: Clone> PartitionSender<T> {
         let Some((decides, was_open)) = current else { return };
         // A rejection of one batch is no reason for the batches that wait after it.
         if !matches!(outcome.treatment, Treatment::Reject | Treatment::Split) {
-            self.last_failure = Some(reason);
+            self.retry.failed(reason);
         }
         if decides {
             cx.out.counters.answered(answer.code, outcome.treatment);
@@ -97,13 +99,9 @@ impl<T: Clone> PartitionSender<T> {
         cx.out.counters.answered(0, Treatment::Delivered);
         self.prove_all_before(stamp, cx);
         if current {
-            self.stamp_known = !aged && !self.is_switching();
-            (self.doubts, self.fenced) = (0, 0);
-            self.acknowledged = self.stamp_known.then_some((stamp.producer_id, stamp.epoch, cx.now));
-            self.failures = 0;
-            self.backoff_until = None;
-            self.solo = false;
-            self.last_failure = None;
+            self.leader.accepted(stamp, !aged && !self.is_switching(), cx.now);
+            self.stamps.not_fenced();
+            self.retry.accepted();
         }
         self.settle_proved(cx);
     }
@@ -112,13 +110,13 @@ impl<T: Clone> PartitionSender<T> {
     /// log if the leader knew the id. Otherwise nothing will ever prove them.
     fn prove_all_before(&mut self, stamp: Stamp, cx: &mut Context<'_, T>) {
         let before = |flight: &&mut Flight<T>| flight.stamp().is_some_and(|ours| lies_before(ours, stamp));
-        if self.leader_knew(stamp.producer_id, cx.now) {
+        if self.leader.knew(stamp.producer_id, cx.now) {
             let sent = self.unconfirmed.iter_mut().chain(&mut self.window);
             sent.filter(before).filter(|flight| flight.provable).for_each(|flight| flight.prove(Proof::Written));
             self.correct_epoch(stamp, cx);
         } else {
             self.window.iter_mut().filter(before).for_each(|earlier| earlier.provable = false);
-            self.unknown_batches.iter_mut().for_each(|failed| failed.provable = false);
+            self.unknown_batches.forget_proofs();
         }
     }
 
@@ -134,7 +132,7 @@ impl<T: Clone> PartitionSender<T> {
         while self.window.front().is_some_and(|head| matches!(head.proof, Proof::At(..))) {
             if let Some(head) = self.window.pop_front() {
                 // No lookup is needed any more.
-                self.lookup = self.lookup.filter(|lookup| lookup.batch != head.uid);
+                self.retry.forget_lookup_of(head.uid);
                 self.settle_delivered(head, cx);
             }
         }
@@ -156,14 +154,16 @@ impl<T: Clone> PartitionSender<T> {
             Treatment::NewTopicId => {
                 cx.out.refresh_metadata = true;
                 // Another attempt under this topic id could be in doubt when the new id arrives.
-                self.id_denied = Some(cx.now);
+                self.topic.deny_id(cx.now);
                 self.back_off(cx);
             }
             Treatment::Retry => self.retry_head(cx),
             Treatment::Split => self.split_head(cx),
             Treatment::Sequence => {
-                let fenced = answer.code == ErrorCode::INVALID_PRODUCER_EPOCH.0;
-                self.fenced = if fenced { self.fenced + 1 } else { 0 };
+                match answer.code == ErrorCode::INVALID_PRODUCER_EPOCH.0 {
+                    true => self.stamps.fenced(),
+                    false => self.stamps.not_fenced(),
+                }
                 self.on_sequence_refused(was_open, cx);
             }
             Treatment::Reject => self.reject_head(answer, cx),
@@ -172,7 +172,7 @@ impl<T: Clone> PartitionSender<T> {
 
     fn wait_for_leader(&mut self, answer: &PartAnswer, cx: &mut Context<'_, T>) {
         let hint = answer.leader.filter(|(_, epoch)| *epoch >= 0 && !self.is_switching());
-        let hinted = hint.is_some_and(|(leader, epoch)| self.adopt_leader(Some(leader), epoch));
+        let hinted = hint.is_some_and(|(leader, epoch)| self.adopt_leader(Some(leader), Some(epoch)));
         if !hinted {
             self.doubt_leader();
             cx.out.refresh_metadata = true;
@@ -225,9 +225,7 @@ impl<T: Clone> PartitionSender<T> {
         if proved {
             return self.settle_written_head(cx);
         }
-        // The leader may have lost acknowledged records (an unclean election), so new records may be written at a lower
-        // offset.
-        self.log.acknowledged_to = None;
+        self.topic.forget_acknowledged();
         if was_open {
             self.lookup_or_fail(HeadDoubt::OutOfSequence, cx);
         } else {
@@ -238,7 +236,7 @@ impl<T: Clone> PartitionSender<T> {
     /// Restamps the window after a sequence error: the leader expects other stamps, and no batch of the window is
     /// written. The partition raises the epoch or takes another producer id.
     fn restamp_after_sequence_error(&mut self, cx: &mut Context<'_, T>) {
-        let (climbs, leaves) = (self.fenced > 0, self.fenced > FENCED_MAX);
+        let (climbs, leaves) = (self.stamps.is_fenced(), self.stamps.must_leave_id());
         if self.is_switching() {
             return; // the remaining batches are restamped once the other answers have arrived
         }
@@ -316,13 +314,13 @@ impl<T: Clone> PartitionSender<T> {
         let Some(flight) = current else { return false };
         let reason = if written {
             flight.write_errors += 1;
-            self.solo = true;
+            self.retry.send_alone();
             Reason::NoAnswer(why.clone())
         } else {
             Reason::NotAvailable(why.clone())
         };
         flight.history.reason = Some(reason.clone());
-        self.last_failure = Some(reason);
+        self.retry.failed(reason);
         true
     }
 
@@ -348,12 +346,8 @@ impl<T: Clone> PartitionSender<T> {
     /// Reports that failed batches of the accepted attempt are in the log. Returns the stamp of the last one.
     fn correct_attempt(&mut self, request: RequestId, answer: &PartAnswer, cx: &mut Context<'_, T>) -> Option<Stamp> {
         let mut last = None;
-        for failed in std::mem::take(&mut self.unknown_batches) {
-            let Some(attempt) = failed.attempts.iter().find(|attempt| attempt.request == request) else {
-                self.unknown_batches.push_back(failed);
-                continue;
-            };
-            let base_offset = Some(offset_after(answer, attempt.records_before)).filter(|offset| *offset >= 0);
+        for (failed, attempt) in self.unknown_batches.take_attempted(request) {
+            let base_offset = offset_after(answer, attempt.records_before);
             last = failed.stamp;
             cx.out.counters.corrections += 1;
             cx.out.actions.push_back(Action::Correct { token: failed.token, records: failed.records, base_offset });
@@ -363,17 +357,7 @@ impl<T: Clone> PartitionSender<T> {
 
     /// Reports that failed batches of this producer id and epoch are in the log, if they precede the accepted stamp.
     fn correct_epoch(&mut self, stamp: Stamp, cx: &mut Context<'_, T>) {
-        if self.unknown_batches.is_empty() {
-            return;
-        }
-        let all: Vec<_> =
-            (0..self.unknown_batches.len()).filter(|i| self.unknown_batches[*i].is_proved_by(stamp)).collect();
-        self.correct_positions(&all, cx);
-    }
-
-    fn correct_positions(&mut self, positions: &[usize], cx: &mut Context<'_, T>) {
-        for position in positions.iter().rev() {
-            let Some(failed) = self.unknown_batches.remove(*position) else { continue };
+        for failed in self.unknown_batches.take_proved(stamp) {
             cx.out.counters.corrections += 1;
             cx.out.actions.push_back(Action::Correct {
                 token: failed.token,
@@ -409,14 +393,14 @@ impl<T: Clone> PartitionSender<T> {
             .or(throttled)
             .or(unanswered)
             .or_else(|| flight.history.reason.clone())
-            .or_else(|| self.last_failure.clone());
-        let reason = reason.unwrap_or_else(|| match self.leader {
+            .or_else(|| self.retry.last_failure().cloned());
+        let reason = reason.unwrap_or_else(|| match self.leader() {
             None => Reason::NoLeader,
             Some(_) => Reason::NotAvailable("nothing could be sent to the leader in time".into()),
         });
-        let failure: Failure = flight.failure(reason, timed_out, &self.log);
+        let failure: Failure = flight.failure(reason, timed_out, self.log());
         if failure.outcome == FailedOutcome::Unknown {
-            self.remember(&flight);
+            self.unknown_batches.remember(&flight);
         }
         cx.out.counters.records_failed += u64::from(flight.records.len());
         self.settle(flight, Verdict::Failed(Arc::new(failure)), cx);

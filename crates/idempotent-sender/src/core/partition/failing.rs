@@ -11,39 +11,25 @@
 
 use std::time::Instant;
 
-use kafka_courier_batcher::Stamp;
 use kafka_courier_client::Reason;
 
 use super::super::effects::Context;
+use super::super::failure::UNCONFIRMED;
 use super::super::flight::{Flight, Proof};
+use super::PartitionSender;
 use super::stamps::EpochMove;
-use super::{PartitionSender, UNKNOWN_BATCHES_MAX, UnknownBatch, unconfirmed};
 
-/// Returns whether `ours` precedes `other` under the same producer id and epoch. Sequence numbers wrap at 2^31, and
-/// half of them precede any number.
-pub(super) fn lies_before(ours: Stamp, other: Stamp) -> bool {
-    let ahead = other.base_sequence.wrapping_sub(ours.base_sequence) & i32::MAX;
-    ours.producer_id == other.producer_id && ours.epoch == other.epoch && ahead > 0 && ahead < 1 << 30
-}
-
-impl<T> UnknownBatch<T> {
-    pub(super) fn is_proved_by(&self, accepted: Stamp) -> bool {
-        // The batch must precede the accepted one. Batches that a lookup found, and that another leader lacks, are sent
-        // again after later batches have failed.
-        self.provable && self.stamp.is_some_and(|ours| lies_before(ours, accepted))
-    }
-
-    pub(super) fn same_epoch(&self, producer_id: i64, epoch: i16) -> bool {
-        self.stamp.is_some_and(|stamp| stamp.producer_id == producer_id && stamp.epoch == epoch)
-    }
+/// Returns the reason for a batch that a lookup found, but no acceptance confirmed.
+fn unconfirmed() -> Reason {
+    Reason::NoAnswer(UNCONFIRMED.into())
 }
 
 impl<T: Clone> PartitionSender<T> {
     /// Fails the head, or settles it as delivered if it is proved.
     pub(super) fn fail_head(&mut self, timed_out: bool, cx: &mut Context<'_, T>) {
         let Some(head) = self.window.pop_front() else { return };
-        self.lookup = None;
-        self.backoff_until = None;
+        self.retry.forget_lookup();
+        self.retry.end_backoff();
         let proved = head.proof != Proof::None;
         let may_be_written = head.may_be_written();
         self.settle_failed(head, None, timed_out, cx);
@@ -52,7 +38,7 @@ impl<T: Clone> PartitionSender<T> {
         }
         self.stop_pipelining();
         if may_be_written {
-            self.gap = true;
+            self.stamps.open_gap();
         } else if !self.is_switching() {
             self.restamp_all(EpochMove::Blocked, cx);
         }
@@ -60,13 +46,11 @@ impl<T: Clone> PartitionSender<T> {
 
     /// Ends the gap after a batch failed as unknown, once this is safe.
     pub(super) fn close_gap(&mut self, cx: &mut Context<'_, T>) {
-        if !self.gap || self.is_switching() {
+        if !self.stamps.has_gap() || self.is_switching() {
             return;
         }
-        let (id, epoch) = self.next.map_or((-1, -1), |next| (next.producer_id, next.epoch));
-        if !self.unknown_batches.iter().any(|failed| failed.same_epoch(id, epoch)) {
-            self.gap = false; // all failed batches proved to be written
-            return;
+        if !self.stamps.id_and_epoch().is_some_and(|stamps| self.unknown_batches.any_of(stamps)) {
+            return self.stamps.close_gap(); // all failed batches proved to be written
         }
         match self.window.front() {
             None => self.raise_epoch(EpochMove::GapEnded, cx),
@@ -86,22 +70,18 @@ impl<T: Clone> PartitionSender<T> {
             flight.forget_stamp(cx.out.new_uid());
             self.queue.push_front(flight);
         }
-        self.lookup = None;
+        self.retry.forget_lookup();
         self.raise_epoch(cause, cx);
     }
 
-    /// Keeps a failed batch for a correction.
-    pub(super) fn remember(&mut self, flight: &Flight<T>) {
-        if self.unknown_batches.len() == UNKNOWN_BATCHES_MAX {
-            self.unknown_batches.pop_front();
+    /// Raises the epoch and restarts the sequence at 0. Takes another producer id after the last epoch, and if the id
+    /// was fenced. An acceptance proves nothing about batches of the former epoch any more.
+    pub(super) fn raise_epoch(&mut self, cause: EpochMove, cx: &mut Context<'_, T>) {
+        self.leader.stop_pipelining();
+        for flight in std::mem::take(&mut self.unconfirmed) {
+            self.settle_failed(flight, Some(unconfirmed()), false, cx);
         }
-        self.unknown_batches.push_back(UnknownBatch {
-            provable: flight.provable,
-            attempts: flight.attempts().collect(),
-            token: flight.token.clone(),
-            records: flight.records.clone(),
-            stamp: flight.stamp(),
-        });
+        self.stamps.raise_epoch(cause, &mut cx.out.counters);
     }
 
     /// Fails batches older than `delivery_timeout`. `throttled` is the end and the reason of the last throttling. If it
@@ -148,15 +128,15 @@ impl<T: Clone> PartitionSender<T> {
         for flight in window.into_iter().chain(std::mem::take(&mut self.queue)).chain(early) {
             self.settle_failed(flight, Some(reason.clone()), false, cx);
         }
-        self.lookup = None;
-        if self.next.is_some() {
+        self.retry.forget_lookup();
+        if self.stamps.is_assigned() {
             self.raise_epoch(EpochMove::AllFailed, cx);
         }
     }
 
     /// Fails the queue if the topic no longer has this partition. No queued batch has a stamp.
     pub(crate) fn fail_if_removed(&mut self, cx: &mut Context<'_, T>) {
-        if let Some(reason) = self.removed.clone() {
+        if let Some(reason) = self.topic.missing().cloned() {
             for flight in std::mem::take(&mut self.queue) {
                 self.settle_failed(flight, Some(reason.clone()), false, cx);
             }

@@ -15,44 +15,20 @@
 
 use std::time::Duration;
 
+use kafka_courier_batcher::Sequence;
+
 use super::super::effects::{Context, LookupRequest, LookupTarget};
 use super::super::flight::{Flight, Proof};
+use super::super::ids::{BatchUid, LookupId};
 use super::super::lookup::{LogSearchTarget, LoggedBatch, SearchAnswer, StateLookupAnswer};
-use super::super::types::{BatchUid, LookupId};
 use super::PartitionSender;
+use super::retry::{CoveringState, HeadDoubt, PendingLookup};
 
 /// A leader remembers an id whose last record is younger than this: half of the default of `producer.id.expiration.ms`.
 const YOUNG_ID: Duration = Duration::from_secs(12 * 60 * 60);
 /// How far the leader's clock may be behind this machine's, in milliseconds. A topic with LogAppendTime has the times
 /// of the leader.
 const CLOCK_SKEW_MS: i64 = 60_000;
-
-/// Why a head batch is in doubt.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum HeadDoubt {
-    /// The leader expects another sequence number, and an earlier attempt is open.
-    OutOfSequence,
-    /// The leader refuses the batch before it looks for duplicates, and an earlier attempt is open.
-    Refused,
-}
-
-/// The lookup in progress, and its batch.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct PendingLookup {
-    pub(super) id: LookupId,
-    pub(super) batch: BatchUid,
-    doubt: HeadDoubt,
-    /// The answer to the producer state lookup, during the log search.
-    state: Option<LeaderState>,
-}
-
-/// The answer to a producer state lookup.
-#[derive(Clone, Copy, Debug)]
-struct LeaderState {
-    last_sequence: i32,
-    /// How many of the first batches of the window it proves to be appended.
-    proved: usize,
-}
 
 impl<T: Clone> PartitionSender<T> {
     /// Looks up the producer state if an attempt of the head is open. Otherwise the head certainly is not written, and
@@ -77,12 +53,12 @@ impl<T: Clone> PartitionSender<T> {
         &mut self,
         batch: BatchUid,
         doubt: HeadDoubt,
-        state: Option<LeaderState>,
+        state: Option<CoveringState>,
         target: LookupTarget,
         cx: &mut Context<'_, T>,
     ) {
         let id = cx.out.new_lookup_id();
-        self.lookup = Some(PendingLookup { id, batch, doubt, state });
+        self.retry.start_lookup(PendingLookup { id, batch, doubt, state });
         cx.out.lookups.push(LookupRequest { partition: self.id, id, target });
     }
 
@@ -101,8 +77,7 @@ impl<T: Clone> PartitionSender<T> {
 
     /// Ends the lookup and returns it, if its batch is still in doubt.
     fn end_lookup(&mut self, look: LookupId, cx: &mut Context<'_, T>) -> Option<PendingLookup> {
-        let lookup = self.lookup.filter(|lookup| lookup.id == look)?;
-        self.lookup = None;
+        let lookup = self.retry.end_lookup(look)?;
         match self.window.front().filter(|head| head.uid == lookup.batch).map(Flight::may_be_written) {
             Some(true) => return Some(lookup),
             // The last open attempt was refused meanwhile, so nothing is uncertain. The leader decides again, and names
@@ -124,7 +99,7 @@ impl<T: Clone> PartitionSender<T> {
     ) {
         let covered = self.window.iter().take_while(|flight| is_covered(flight, epoch, last_sequence)).count();
         let proves = |flight: &&Flight<T>| {
-            flight.provable && flight.stamp().is_some_and(|stamp| self.leader_knew(stamp.producer_id, cx.now))
+            flight.provable && flight.stamp().is_some_and(|stamp| self.leader.knew(stamp.producer_id, cx.now))
         };
         let proved = self.window.iter().take(covered).take_while(proves).count();
         let head =
@@ -144,7 +119,7 @@ impl<T: Clone> PartitionSender<T> {
                     from: search_from,
                     since: first_timestamp.saturating_sub(CLOCK_SKEW_MS).max(0),
                 };
-                let state = Some(LeaderState { last_sequence, proved });
+                let state = Some(CoveringState { last_sequence, proved });
                 self.start_lookup(lookup.batch, lookup.doubt, state, LookupTarget::Log(wanted), cx);
             }
             _ => self.fail_head(false, cx),
@@ -154,7 +129,7 @@ impl<T: Clone> PartitionSender<T> {
     /// Handles the result of a log search.
     pub(crate) fn on_log_search(&mut self, look: LookupId, answer: &SearchAnswer, cx: &mut Context<'_, T>) {
         let Some(lookup) = self.end_lookup(look, cx) else { return };
-        let Some(LeaderState { last_sequence, proved }) = lookup.state else { return };
+        let Some(CoveringState { last_sequence, proved }) = lookup.state else { return };
         match answer {
             _ if self.is_switching() => self.back_off(cx),
             SearchAnswer::Read(batches) => {
@@ -182,17 +157,17 @@ impl<T: Clone> PartitionSender<T> {
                 |batch: &LoggedBatch| Some((batch.offset_of(ours.base_sequence, count)?, batch.log_append_time));
             if let Some((offset, time)) = batches.iter().find_map(found) {
                 cx.out.counters.found_in_log += u64::from(flight.proof == Proof::None);
-                flight.prove(Proof::At(offset, time));
+                flight.prove(Proof::At(Some(offset), time));
             }
         }
         if self.window.front().is_some_and(|head| head.proof != Proof::None) {
-            (self.failures, self.backoff_until, self.last_failure) = (0, None, None);
+            self.retry.succeeded();
         } else if is_whole {
             // The log has later batches of this producer but not this one, so the leader had forgotten the producer id
             // meanwhile.
             self.fail_head(false, cx);
         } else {
-            self.lookup_retry = Some((lookup.batch, lookup.doubt));
+            self.retry.look_up_again(lookup);
             self.back_off(cx);
         }
         self.settle_proved(cx);
@@ -216,7 +191,7 @@ impl<T: Clone> PartitionSender<T> {
                 self.settle_delivered(flight, cx);
             }
         }
-        self.gap = false;
+        self.stamps.close_gap();
         self.settle_proved(cx);
         if self.waits_for_unconfirmed() {
             self.back_off(cx);
@@ -228,7 +203,6 @@ impl<T: Clone> PartitionSender<T> {
 /// all the time.
 fn is_covered<T: Clone>(flight: &Flight<T>, epoch: i32, last_sequence: i32) -> bool {
     let (Some(stamp), Some(ours)) = (flight.stamp(), flight.last_sequence()) else { return false };
-    // Sequence numbers wrap at 2^31, and half of them precede any number.
-    let ahead = last_sequence.wrapping_sub(ours) & i32::MAX;
-    i32::from(stamp.epoch) == epoch && last_sequence >= 0 && ahead < 1 << 30
+    let has_passed = |last: Sequence| ours == last || ours.precedes(last);
+    i32::from(stamp.epoch) == epoch && Sequence::new(last_sequence).is_some_and(has_passed)
 }

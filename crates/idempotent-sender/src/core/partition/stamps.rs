@@ -1,4 +1,4 @@
-//! Stamps of a partition: the next stamp, the next epoch, and the change to another producer id.
+//! The stamps of a partition: producer id, epoch and next sequence number.
 //!
 //! Rules:
 //!  - A stamp always means the same records. An epoch is raised only if every batch without a verdict has lost its
@@ -7,27 +7,19 @@
 //!    holds in two cases: every batch is settled and fenced by an acceptance, or the leader answered that the id is
 //!    fenced (INVALID_PRODUCER_EPOCH). Such a leader knows an epoch above all epochs of this client and appends none of
 //!    its batches.
+//!  - A gap and fences concern an assigned producer id, so they end with it.
 
-use kafka_courier_batcher::{Stamp, sequence_add};
+use kafka_courier_batcher::{Sequence, Stamp};
 
-use super::super::effects::Context;
-use super::super::types::RequestId;
-use super::{OutgoingBatch, PartitionSender, unconfirmed};
+use super::super::config::Config;
+use super::super::effects::Counters;
 
 /// The first epoch at which a partition changes to another producer id as soon as this is safe.
 const RETIRING_EPOCH: i16 = i16::MAX - 1000;
 /// The number of answers in a row that the id is fenced to which the partition reacts with the next epoch. A proof of
 /// absence fences an id a thousand epochs above all epochs it saw. Raising the epoch that far takes longer than
 /// `delivery_timeout`.
-pub(super) const FENCED_MAX: u32 = 5;
-
-/// The next stamp.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct NextStamp {
-    pub(super) producer_id: i64,
-    pub(super) epoch: i16,
-    pub(super) sequence: i32,
-}
+const FENCED_MAX: u32 = 5;
 
 /// Why a partition raises its epoch or changes its producer id.
 #[derive(Clone, Copy, Debug)]
@@ -65,97 +57,161 @@ impl EpochMove {
     }
 }
 
-impl<T: Clone> PartitionSender<T> {
-    /// Stamps the first batch of the queue and moves it to the window, as sent in `request`.
-    pub(super) fn stamp_next(&mut self, request: RequestId, cx: &mut Context<'_, T>) -> Option<OutgoingBatch> {
-        self.queue.front()?;
-        self.retire_id(cx);
-        let next = match &mut self.next {
-            Some(next) => next,
-            None => {
-                let producer_id = cx.producer_id.filter(|id| Some(*id) != self.exhausted)?;
-                let (epoch, sequence) = match self.exhausted {
-                    None => (cx.config.first_epoch, cx.config.first_sequence),
-                    Some(_) => (0, 0),
-                };
-                self.next.insert(NextStamp { producer_id, epoch, sequence })
-            }
+/// The next stamp.
+#[derive(Clone, Copy, Debug)]
+struct NextStamp {
+    producer_id: i64,
+    epoch: i16,
+    sequence: Sequence,
+    /// Whether a batch of this epoch failed as unknown. Nothing new is stamped until the result of the later batches is
+    /// clear.
+    gap: bool,
+    /// Answers in a row that another process fenced the producer id.
+    fenced: u32,
+}
+
+/// The source of stamps.
+#[derive(Clone, Copy, Debug)]
+enum StampSource {
+    /// The producer id that the partition left, if it left one. It is never used again here.
+    Unassigned(Option<i64>),
+    Assigned(NextStamp),
+}
+
+/// The stamps of a partition.
+#[derive(Debug)]
+pub(super) struct PartitionStamps {
+    source: StampSource,
+}
+
+impl PartitionStamps {
+    pub(super) fn new() -> Self {
+        Self { source: StampSource::Unassigned(None) }
+    }
+
+    fn next(&self) -> Option<&NextStamp> {
+        match &self.source {
+            StampSource::Unassigned(_) => None,
+            StampSource::Assigned(next) => Some(next),
+        }
+    }
+
+    fn next_mut(&mut self) -> Option<&mut NextStamp> {
+        match &mut self.source {
+            StampSource::Unassigned(_) => None,
+            StampSource::Assigned(next) => Some(next),
+        }
+    }
+
+    /// Returns the producer id and epoch of the next stamp. `None` if no producer id is assigned.
+    pub(super) fn id_and_epoch(&self) -> Option<(i64, i16)> {
+        self.next().map(|next| (next.producer_id, next.epoch))
+    }
+
+    pub(super) fn is_assigned(&self) -> bool {
+        self.next().is_some()
+    }
+
+    /// Returns whether all epochs of this producer id are used up.
+    pub(super) fn has_used_up(&self, producer_id: i64) -> bool {
+        matches!(self.source, StampSource::Unassigned(Some(left)) if left == producer_id)
+    }
+
+    /// Takes the producer id of the cluster, if none is assigned. Returns whether one is assigned now. The first id
+    /// starts where the configuration says.
+    pub(super) fn assign(&mut self, available: Option<i64>, config: &Config) -> bool {
+        let StampSource::Unassigned(left) = self.source else { return true };
+        let Some(producer_id) = available.filter(|id| Some(*id) != left) else { return false };
+        let (epoch, sequence) = match left {
+            None => (config.first_epoch, Sequence::wrapping(config.first_sequence)),
+            Some(_) => (0, Sequence::FIRST),
         };
-        let mut flight = self.queue.pop_front()?;
-        flight.search_from = self.log.acknowledged_to;
-        flight.set_stamp(Stamp { producer_id: next.producer_id, epoch: next.epoch, base_sequence: next.sequence });
-        let after = sequence_add(next.sequence, flight.batch.record_count());
-        if after < next.sequence {
-            cx.out.counters.sequence_wraps += 1;
-        }
-        next.sequence = after;
-        if flight.history.tries > 0 {
-            cx.out.counters.batch_retries += 1;
-            cx.out.counters.record_retries += u64::from(flight.records.len());
-        }
-        flight.mark_sent(request, cx.now);
-        self.acknowledged = self.acknowledged.filter(|_| !flight.aged);
-        let outgoing = OutgoingBatch { batch: flight.batch.clone(), solo: self.solo };
-        self.window.push_back(flight);
-        Some(outgoing)
+        self.source = StampSource::Assigned(NextStamp { producer_id, epoch, sequence, gap: false, fenced: 0 });
+        true
     }
 
-    /// Changes the producer id well before its epochs are used up. A new id fences nothing, and batches in flight under
-    /// the old id can still be appended. The change therefore happens only if every batch has a verdict, and an
-    /// acceptance under the present epoch fences the batches that may not be in the log yet.
-    fn retire_id(&mut self, cx: &mut Context<'_, T>) {
-        let Some(next) = self.next.filter(|next| next.epoch >= RETIRING_EPOCH) else { return };
-        let nothing_sent = self.window.is_empty() && self.unconfirmed.is_empty();
-        let fenced = self.acknowledged.is_some_and(|(id, epoch, _)| id == next.producer_id && epoch == next.epoch);
-        let has_unknown = self.unknown_batches.iter().any(|failed| failed.same_epoch(next.producer_id, next.epoch));
-        if !nothing_sent || !fenced || has_unknown {
-            return;
-        }
-        match cx.producer_id {
-            Some(id) if id != next.producer_id => {
-                cx.out.counters.ids_exhausted += 1;
-                self.leave_id(next.producer_id);
-            }
-            Some(_) => cx.out.retiring_id = Some(next.producer_id),
-            None => {}
+    /// Returns the stamp for a batch of `records` records, and whether the sequence number after it wraps.
+    pub(super) fn take(&mut self, records: u32) -> Option<(Stamp, bool)> {
+        let next = self.next_mut()?;
+        let base_sequence = next.sequence.number();
+        let stamp = Stamp { producer_id: next.producer_id, epoch: next.epoch, base_sequence };
+        next.sequence = next.sequence.advance(records);
+        Some((stamp, next.sequence.number() < base_sequence))
+    }
+
+    /// Returns the producer id that is well on the way to its last epoch, and the epoch.
+    pub(super) fn retiring(&self) -> Option<(i64, i16)> {
+        self.id_and_epoch().filter(|(_, epoch)| *epoch >= RETIRING_EPOCH)
+    }
+
+    /// Leaves the producer id for good.
+    pub(super) fn leave_id(&mut self) {
+        if let Some((producer_id, _)) = self.id_and_epoch() {
+            self.source = StampSource::Unassigned(Some(producer_id));
         }
     }
 
-    fn leave_id(&mut self, producer_id: i64) {
-        self.fenced = 0;
-        self.exhausted = Some(producer_id);
-        self.next = None;
-        self.stamp_known = false;
-    }
-
-    /// Raises the epoch and restarts the sequence at 0. Takes another producer id after the last epoch, and if the id
-    /// was fenced. An acceptance proves nothing about batches of the former epoch any more.
-    pub(super) fn raise_epoch(&mut self, cause: EpochMove, cx: &mut Context<'_, T>) {
-        *cx.out.counters.epoch_moves.entry(cause.as_str()).or_default() += u64::from(self.next.is_some());
-        self.stamp_known = false;
-        self.gap = false;
-        for flight in std::mem::take(&mut self.unconfirmed) {
-            self.settle_failed(flight, Some(unconfirmed()), false, cx);
-        }
-        match &mut self.next {
-            Some(NextStamp { producer_id, .. }) if matches!(cause, EpochMove::Fenced) => {
-                let fenced = *producer_id;
-                cx.out.counters.fenced_ids_left += 1;
-                self.leave_id(fenced);
-            }
+    /// Raises the epoch and restarts the sequence at 0. Leaves the producer id after the last epoch, and if the id was
+    /// fenced.
+    pub(super) fn raise_epoch(&mut self, cause: EpochMove, counters: &mut Counters) {
+        let moves = counters.epoch_moves.entry(cause.as_str()).or_default();
+        let Some(next) = self.next_mut() else { return };
+        *moves += 1;
+        next.gap = false;
+        if matches!(cause, EpochMove::Fenced) {
+            counters.fenced_ids_left += 1;
+            self.leave_id();
+        } else if next.epoch == i16::MAX {
             // The partition had no quiet moment during a thousand epochs, or its id would have changed. The order of
             // batches that failed as unknown cannot be kept here. Everything else can.
-            Some(NextStamp { producer_id, epoch: i16::MAX, .. }) => {
-                let used_up = *producer_id;
-                cx.out.counters.ids_exhausted += 1;
-                self.leave_id(used_up);
-            }
-            Some(next) => {
-                cx.out.counters.epoch_raises += 1;
-                next.epoch += 1;
-                next.sequence = 0;
-            }
-            None => {}
+            counters.ids_exhausted += 1;
+            self.leave_id();
+        } else {
+            counters.epoch_raises += 1;
+            next.epoch += 1;
+            next.sequence = Sequence::FIRST;
         }
+    }
+
+    pub(super) fn has_gap(&self) -> bool {
+        self.next().is_some_and(|next| next.gap)
+    }
+
+    /// Notes that a batch of this epoch failed as unknown.
+    pub(super) fn open_gap(&mut self) {
+        if let Some(next) = self.next_mut() {
+            next.gap = true;
+        }
+    }
+
+    /// Notes that all failed batches of this epoch proved to be written, or that the next acceptance proves them.
+    pub(super) fn close_gap(&mut self) {
+        if let Some(next) = self.next_mut() {
+            next.gap = false;
+        }
+    }
+
+    /// Notes an answer that the id is fenced.
+    pub(super) fn fenced(&mut self) {
+        if let Some(next) = self.next_mut() {
+            next.fenced += 1;
+        }
+    }
+
+    /// Notes an answer that shows that the id is not fenced.
+    pub(super) fn not_fenced(&mut self) {
+        if let Some(next) = self.next_mut() {
+            next.fenced = 0;
+        }
+    }
+
+    /// Returns whether the last answers were that the id is fenced.
+    pub(super) fn is_fenced(&self) -> bool {
+        self.next().is_some_and(|next| next.fenced > 0)
+    }
+
+    /// Returns whether another epoch is hopeless, because the id was fenced too often.
+    pub(super) fn must_leave_id(&self) -> bool {
+        self.next().is_some_and(|next| next.fenced > FENCED_MAX)
     }
 }

@@ -2,15 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use kafka_courier_batcher::{Accumulator, BufferPool, Compression, Limits, Record};
+use kafka_courier_batcher::{Accumulator, BufferPool, Compression, Limits, Record, Stamp};
 use kafka_courier_client::{ErrorCode, PartAnswer, TopicId};
 
+use super::unknown::UNKNOWN_BATCHES_MAX;
 use super::*;
 use crate::core::backoff::JitterRng;
 use crate::core::config::Config;
 use crate::core::effects::Effects;
+use crate::core::failure::FailedOutcome;
+use crate::core::ids::RequestId;
 use crate::core::lookup::StateLookupAnswer;
-use crate::core::types::FailedOutcome;
 
 mod lookup;
 
@@ -30,7 +32,7 @@ struct PartitionBench {
 impl PartitionBench {
     fn new(config: Config) -> Self {
         let mut partition = PartitionSender::new(PartitionId { topic: TopicId(0), index: 0 });
-        partition.adopt_leader(Some(BrokerId(1)), 5);
+        partition.adopt_leader(Some(BrokerId(1)), Some(5));
         let (jitter, out, now) = (JitterRng::new(1), Effects::new(), Instant::now());
         Self { partition, config, jitter, out, now, requests: 0, submitted: 0, aged: false }
     }
@@ -141,27 +143,28 @@ fn batches_leave_by_ordinal() {
 #[test]
 fn four_failures_allow_older_epoch() {
     let mut bench = PartitionBench::new(Config::default());
-    assert!(!bench.partition.adopt_leader(Some(BrokerId(2)), 4));
+    assert!(!bench.partition.adopt_leader(Some(BrokerId(2)), Some(4)));
     for _ in 0..3 {
         bench.partition.doubt_leader();
-        assert!(!bench.partition.adopt_leader(Some(BrokerId(2)), 4));
+        assert!(!bench.partition.adopt_leader(Some(BrokerId(2)), Some(4)));
     }
     bench.partition.doubt_leader();
-    assert!(bench.partition.adopt_leader(Some(BrokerId(2)), 4));
-    assert_eq!(bench.partition.leader, Some(BrokerId(2)));
+    assert!(bench.partition.adopt_leader(Some(BrokerId(2)), Some(4)));
+    assert_eq!(bench.partition.leader(), Some(BrokerId(2)));
 }
 
 #[test]
 fn recreated_topic_clears_leader_failures() {
     let mut bench = PartitionBench::new(Config::default());
     (0..3).for_each(|_| bench.partition.doubt_leader());
-    let latest_metadata = Some(([2; 16], Some(BrokerId(2)), 5));
+    let latest = LatestMetadata { uuid: Some([2; 16]), leader: Some(BrokerId(2)), leader_epoch: Some(5) };
+    let latest_metadata = Some(latest);
     bench.decide(|partition, cx| {
         partition.on_topic_recreated(RecreatedTopic { reason: Reason::Closed, removed: None, latest_metadata });
         partition.switch_topic(cx)
     });
     bench.partition.doubt_leader();
-    assert!(!bench.partition.adopt_leader(Some(BrokerId(1)), 4));
+    assert!(!bench.partition.adopt_leader(Some(BrokerId(1)), Some(4)));
 }
 
 #[test]
@@ -169,7 +172,7 @@ fn late_refusal_closes_the_attempt() {
     let mut bench = PartitionBench::new(Config::default());
     bench.submit(0, 1);
     let first = bench.send().unwrap();
-    bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(2)), 6));
+    bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(2)), Some(6)));
     assert!(bench.partition.window[0].may_be_written());
     let second = bench.send().unwrap();
     assert_eq!(second.1, first.1, "the same stamp");
@@ -185,7 +188,7 @@ fn late_acceptance_settles_the_batch() {
     let mut bench = PartitionBench::new(Config::default());
     bench.submit(0, 1);
     let first = bench.send().unwrap();
-    bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(2)), 6));
+    bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(2)), Some(6)));
     bench.accept(first, 9);
     assert_eq!(bench.verdicts(), [(0, delivered(9))]);
 }
@@ -195,7 +198,7 @@ fn late_acceptance_settles_both_halves() {
     let mut bench = PartitionBench::new(Config::default());
     bench.submit(0, 5);
     let whole = bench.send().unwrap();
-    bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(2)), 6));
+    bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(2)), Some(6)));
     let again = bench.send().unwrap();
     bench.fail(again, ErrorCode::MESSAGE_TOO_LARGE, -1);
     assert_eq!(bench.partition.window.len(), 2, "two halves");
@@ -210,7 +213,7 @@ fn late_refusal_closes_both_halves() {
     let mut bench = PartitionBench::new(Config::default());
     bench.submit(0, 2);
     let whole = bench.send().unwrap();
-    bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(2)), 6));
+    bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(2)), Some(6)));
     let again = bench.send().unwrap();
     bench.fail(again, ErrorCode::MESSAGE_TOO_LARGE, -1);
     assert!(bench.partition.window.iter().all(Flight::may_be_written));
@@ -223,7 +226,7 @@ fn late_acceptance_corrects_failed_halves() {
     let mut bench = PartitionBench::new(Config::default());
     bench.submit(0, 4);
     let whole = bench.send().unwrap();
-    bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(2)), 6));
+    bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(2)), Some(6)));
     let again = bench.send().unwrap();
     bench.fail(again, ErrorCode::MESSAGE_TOO_LARGE, -1);
     bench.now += bench.config.delivery_timeout;
@@ -247,10 +250,10 @@ fn late_acceptance_settles_unconfirmed_batches() {
     let first = bench.send().unwrap();
     bench.accept(first, 0);
     let sent = bench.send_all();
-    bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(2)), 6));
+    bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(2)), Some(6)));
     let again = bench.send().unwrap();
     bench.fail(again, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, -1);
-    let look = bench.partition.lookup.unwrap().id;
+    let look = bench.partition.retry.pending_lookup().unwrap();
     let answer = StateLookupAnswer::Producer { epoch: 0, last_sequence: 3, age: Duration::ZERO };
     bench.decide(|partition, cx| partition.on_state_lookup(look, answer, cx));
     assert_eq!(bench.partition.unconfirmed.len(), 2, "all batches but the last, which is sent again");
@@ -273,15 +276,15 @@ fn late_lookup_answer_is_ignored() {
     bench.send().unwrap();
     let mut lookups = Vec::new();
     for leader in [2, 3] {
-        bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(leader)), 4 + leader));
+        bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(leader)), Some(4 + leader)));
         let again = bench.send().unwrap();
         bench.fail(again, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, -1);
-        lookups.push(bench.partition.lookup.unwrap().id);
+        lookups.push(bench.partition.retry.pending_lookup().unwrap());
     }
     bench.verdicts();
     bench.decide(|partition, cx| partition.on_state_lookup(lookups[0], StateLookupAnswer::Nothing, cx));
     assert_eq!(bench.verdicts(), [], "the state of the former leader says nothing about this one");
-    assert_eq!(bench.partition.lookup.map(|lookup| lookup.id), Some(lookups[1]));
+    assert_eq!(bench.partition.retry.pending_lookup(), Some(lookups[1]));
     let found = StateLookupAnswer::Producer { epoch: 0, last_sequence: 1, age: Duration::ZERO };
     bench.decide(|partition, cx| partition.on_state_lookup(lookups[1], found, cx));
     assert_eq!(bench.partition.unconfirmed.len(), 1);
@@ -292,10 +295,10 @@ fn certain_refusal_repeats_the_batch() {
     let mut bench = PartitionBench::new(Config::default());
     bench.submit(0, 3);
     let first = bench.send().unwrap();
-    bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(2)), 6));
+    bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(2)), Some(6)));
     let again = bench.send().unwrap();
     bench.fail(again, ErrorCode::INVALID_RECORD, -1);
-    let look = bench.partition.lookup.unwrap().id;
+    let look = bench.partition.retry.pending_lookup().unwrap();
     bench.fail(first, ErrorCode::NOT_LEADER_OR_FOLLOWER, -1);
     bench.decide(|partition, cx| partition.on_state_lookup(look, StateLookupAnswer::Nothing, cx));
     assert_eq!(bench.verdicts(), [], "the leader names the rejected records again, and only they fail");
@@ -348,7 +351,7 @@ fn former_leader_loss_keeps_pipelining() {
     let first = bench.send().unwrap();
     bench.accept(first, 0);
     let former = bench.send().unwrap();
-    bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(2)), 6));
+    bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(2)), Some(6)));
     let again = bench.send().unwrap();
     bench.accept(again, 1);
     (2..5).for_each(|ordinal| bench.submit(ordinal, 1));
@@ -363,11 +366,11 @@ fn halves_have_consecutive_offsets() {
     let mut bench = PartitionBench::new(Config::default());
     bench.submit(0, 5);
     bench.send().unwrap();
-    bench.partition.window[0].prove(Proof::At(40, None));
+    bench.partition.window[0].prove(Proof::At(Some(40), None));
     let uids = [bench.out.new_uid(), bench.out.new_uid()];
     let [front, back] = bench.partition.window[0].split(uids).unwrap().unwrap();
     let skipped = i64::from(front.records.len());
-    assert_eq!((front.proof, back.proof), (Proof::At(40, None), Proof::At(40 + skipped, None)));
+    assert_eq!((front.proof, back.proof), (Proof::At(Some(40), None), Proof::At(Some(40 + skipped), None)));
     assert_eq!(front.charge + back.charge, bench.partition.window[0].charge);
 }
 
@@ -401,25 +404,25 @@ fn old_records_end_pipelining() {
     bench.submit(0, 1);
     let first = bench.send().unwrap();
     bench.accept(first, 0);
-    assert!(bench.partition.leader_knew(7, bench.now));
+    assert!(bench.partition.leader.knew(7, bench.now));
     bench.aged = true;
     bench.submit(1, 1);
     let old = bench.send().unwrap();
-    assert!(!bench.partition.leader_knew(7, bench.now), "it may be appended, and the id forgotten right after");
+    assert!(!bench.partition.leader.knew(7, bench.now), "it may be appended, and the id forgotten right after");
     bench.accept(old, 1);
-    assert!(!bench.partition.leader_knew(7, bench.now));
+    assert!(!bench.partition.leader.knew(7, bench.now));
     bench.aged = false;
     (2..6).for_each(|ordinal| bench.submit(ordinal, 1));
     let next = bench.send().unwrap();
     assert!(bench.send().is_none(), "only one in flight");
     bench.accept(next, 2);
-    assert!(bench.partition.leader_knew(7, bench.now));
+    assert!(bench.partition.leader.knew(7, bench.now));
 }
 
 #[test]
 fn unknown_verdict_has_search_offset() {
     let mut bench = PartitionBench::new(Config::default());
-    bench.partition.log.topic_uuid = [9; 16];
+    bench.partition.on_topic_id(Some([9; 16]), bench.now);
     (0..2).for_each(|ordinal| bench.submit(ordinal, 3));
     let first = bench.send().unwrap();
     bench.accept(first, 40);
@@ -428,5 +431,5 @@ fn unknown_verdict_has_search_offset() {
     let (_, verdict) = bench.verdicts().pop().unwrap();
     let Verdict::Failed(failure) = verdict else { panic!("{verdict:?}") };
     assert_eq!((failure.outcome, failure.stamp), (FailedOutcome::Unknown, Some(stamp)));
-    assert_eq!((failure.search_from, failure.topic_uuid), (Some(43), [9; 16]));
+    assert_eq!((failure.search_from, failure.topic_uuid), (Some(43), Some([9; 16])));
 }

@@ -28,13 +28,13 @@ impl PartitionBench {
     }
 
     fn finish_state_lookup(&mut self, last_sequence: i32, age: Duration) {
-        let look = self.partition.lookup.unwrap().id;
+        let look = self.partition.retry.pending_lookup().unwrap();
         let answer = StateLookupAnswer::Producer { epoch: 0, last_sequence, age };
         self.decide(|partition, cx| partition.on_state_lookup(look, answer, cx));
     }
 
     fn finish_search(&mut self, answer: &SearchAnswer) {
-        let look = self.partition.lookup.unwrap().id;
+        let look = self.partition.retry.pending_lookup().unwrap();
         self.decide(|partition, cx| partition.on_log_search(look, answer, cx));
     }
 
@@ -175,7 +175,7 @@ fn late_duplicate_keeps_times_of_halves() {
     let mut bench = PartitionBench::new(Config::default());
     bench.submit(0, 2);
     let (whole, _) = bench.send().unwrap();
-    bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(2)), 6));
+    bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(2)), Some(6)));
     let again = bench.send().unwrap();
     bench.fail(again, ErrorCode::MESSAGE_TOO_LARGE, -1);
     for half in &mut bench.partition.window {

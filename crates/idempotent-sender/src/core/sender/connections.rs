@@ -12,48 +12,29 @@ use std::time::Instant;
 use kafka_courier_client::refusals::REFUSED_PAUSE;
 use kafka_courier_client::{BrokerId, PartitionId, ProduceAnswer, Reason};
 
-use super::cluster::{BrokerConn, InFlightRequest};
-use super::outage::OutageCause;
-use super::sender::Sender;
-use super::timers::Timer;
-use super::types::{Action, ConnId, RequestId};
-
-impl BrokerConn {
-    pub(crate) fn new(broker: BrokerId, now: Instant) -> Self {
-        Self {
-            broker,
-            up: false,
-            inflight: Default::default(),
-            ready: Default::default(),
-            load: 0,
-            last_answer: None,
-            last_used: now,
-            replace_at: None,
-            retiring: false,
-            armed: None,
-        }
-    }
-}
+use super::super::cluster::{BrokerConn, InFlightRequest};
+use super::super::ids::{ConnId, RequestId};
+use super::super::outage::OutageCause;
+use super::super::timers::Timer;
+use super::super::types::Action;
+use super::Sender;
 
 impl<T: Clone> Sender<T> {
     /// Handles a connection that is ready for requests.
     pub fn on_connected(&mut self, now: Instant, id: ConnId) {
-        let Some(conn) = self.conns.get_mut(&id) else { return };
-        conn.up = true;
-        conn.last_used = now;
-        let broker = conn.broker;
+        let Some(conn) = self.cluster.conn_mut(id) else { return };
+        conn.opened(now);
+        let broker = conn.broker();
         self.note_reached(now, broker, false);
         self.arm_conn(id);
         self.rebalance_partitions(broker);
-        self.mark_dirty(broker);
+        self.cluster.mark_dirty(broker);
     }
 
     /// Gives a new connection its share of the partitions. Partitions that only wait on older connections are
     /// distributed again. A fair share of the others moves as soon as all their batches are answered.
     fn rebalance_partitions(&mut self, id: BrokerId) {
-        let Some(broker) = self.brokers.get(&id) else { return };
-        let up: Vec<ConnId> =
-            broker.conns.iter().filter(|c| self.conns.get(c).is_some_and(BrokerConn::is_open)).copied().collect();
+        let up: Vec<ConnId> = self.cluster.conns_of(id).filter(|(_, conn)| conn.is_open()).map(|(id, _)| id).collect();
         if up.len() < 2 {
             return;
         }
@@ -61,8 +42,8 @@ impl<T: Clone> Sender<T> {
         let mut bound = 0usize;
         for partition in self.topics.partitions() {
             let Some(lane) = self.topics.lane_mut(partition) else { continue };
-            if lane.conn.is_some_and(|conn| up.contains(&conn)) {
-                lane.drain = bound.is_multiple_of(up.len());
+            if lane.conn().is_some_and(|conn| up.contains(&conn)) {
+                lane.set_drain(bound.is_multiple_of(up.len()));
                 bound += 1;
             }
         }
@@ -71,44 +52,39 @@ impl<T: Clone> Sender<T> {
     /// Releases the partitions that wait on a connection and have nothing unanswered there. Their order does not depend
     /// on that connection.
     fn release_waiting(&mut self, broker: BrokerId, id: ConnId) {
-        let (Some(broker), Some(conn)) = (self.brokers.get_mut(&broker), self.conns.get_mut(&id)) else { return };
-        for _ in 0..conn.ready.len() {
+        let Some((broker, conn)) = self.cluster.broker_and_conn(broker, id) else { return };
+        for _ in 0..conn.ready().len() {
             let Some(ready) = conn.pop_ready() else { return };
-            match self.topics.lane_mut(ready.partition).filter(|lane| lane.generation == ready.generation) {
-                Some(lane) if lane.unanswered == 0 => {
-                    (lane.conn, lane.drain) = (None, false);
-                    broker.ready.push_back(ready);
-                }
-                Some(_) => conn.push_ready(ready),
-                None => {}
+            let Some(lane) = self.topics.current_lane(&ready) else { continue };
+            if lane.leave_conn() {
+                broker.ready.push_back(ready);
+            } else {
+                conn.push_ready(ready);
             }
         }
     }
 
     /// Notes that the socket took the last byte of a request.
     pub fn on_written(&mut self, now: Instant, id: ConnId, request: RequestId) {
-        let Some(conn) = self.conns.get_mut(&id) else { return };
-        if let Some(request) = conn.inflight.iter_mut().find(|r| r.id == request) {
-            request.written_at = Some(now);
+        if let Some(conn) = self.cluster.conn_mut(id) {
+            conn.written(request, now);
         }
     }
 
     /// Handles the answer to a request.
     pub fn on_answer(&mut self, now: Instant, id: ConnId, request: RequestId, answer: ProduceAnswer) {
-        let Some(conn) = self.conns.get_mut(&id) else { return };
-        let Some(sent) = conn.take_request(request) else { return };
-        conn.last_answer = Some(now);
-        conn.last_used = now;
-        let broker = conn.broker;
+        let Some(conn) = self.cluster.conn_mut(id) else { return };
+        let Some(sent) = conn.answered(request, now) else { return };
+        let broker = conn.broker();
         self.learn_leaders(now, &answer);
         self.note_answered(broker, &answer, now);
         let mut answers = answer.parts.into_iter();
         for part in sent.parts {
             let answer = answers.next().flatten();
             self.with_lane(part.partition, now, |lane, cx| {
-                let leader = lane.partition.leader;
-                if lane.generation == part.generation {
-                    lane.unanswered = lane.unanswered.saturating_sub(1);
+                let leader = lane.partition.leader();
+                if lane.is_current(&part) {
+                    lane.answered();
                 }
                 match &answer {
                     Some(answer) => lane.partition.on_answer(sent.id, answer, cx),
@@ -118,13 +94,13 @@ impl<T: Clone> Sender<T> {
                         lane.partition.after_loss(current, cx);
                     }
                 }
-                if lane.partition.leader != leader || (lane.unanswered == 0 && !lane.queued) {
+                if lane.partition.leader() != leader || (lane.is_answered() && !lane.is_queued()) {
                     lane.unbind();
                 }
             });
         }
         self.close_retired(now, id);
-        self.mark_dirty(broker);
+        self.cluster.mark_dirty(broker);
     }
 
     /// Adopts the addresses of the leaders that an answer names. Memory is kept for each broker, so addresses of other
@@ -140,48 +116,41 @@ impl<T: Clone> Sender<T> {
     }
 
     fn note_answered(&mut self, id: BrokerId, answer: &ProduceAnswer, now: Instant) {
-        let Some(broker) = self.brokers.get_mut(&id) else { return };
-        broker.failures = 0;
-        broker.retry_at = None;
-        if !answer.throttle.is_zero() {
-            let until = now + answer.throttle;
-            broker.throttled_until = broker.throttled_until.max(Some(until));
-            broker.last_throttle = answer.throttle;
+        let Some(broker) = self.cluster.broker_mut(id) else { return };
+        if let Some(until) = broker.answered(now, answer.throttle) {
             self.out.counters.throttled += answer.throttle;
             self.timers.set(until, Timer::Broker(id));
         }
-        if broker.outage.is_some() {
+        if broker.contact.outage_since().is_some() {
             self.note_reached(now, id, true);
         }
     }
 
     /// Handles a connection that could not be opened, or that ended.
     pub fn on_disconnected(&mut self, now: Instant, id: ConnId, why: &str) {
-        let Some(conn) = self.conns.remove(&id) else { return };
+        let Some(conn) = self.cluster.remove_conn(id) else { return };
         let why: Arc<str> = why.into();
-        if let Some(broker) = self.brokers.get_mut(&conn.broker) {
-            broker.conns.retain(|other| *other != id);
-            broker.failures = broker.failures.saturating_add(1);
-            let at = now + self.config.backoff.wait(broker.failures, &mut self.jitter);
-            broker.retry_at = Some(at);
-            self.timers.set(at, Timer::Broker(conn.broker));
+        if let Some(broker) = self.cluster.broker_mut(conn.broker()) {
+            let at = now + self.config.backoff.wait(broker.failed(), &mut self.jitter);
+            broker.retry_at(at);
+            self.timers.set(at, Timer::Broker(conn.broker()));
         }
-        if conn.up {
+        if conn.is_up() {
             self.release_lanes(&conn, now, &why);
         } else {
-            self.note_unreachable(conn.broker, now, why.clone());
+            self.note_unreachable(conn.broker(), now, why.clone());
         }
         self.note_disconnected(now, &conn, &why);
         self.want_metadata(now);
-        self.mark_dirty(conn.broker);
+        self.cluster.mark_dirty(conn.broker());
     }
 
     /// Notes for the waiting partitions that their broker could not be reached.
     fn note_unreachable(&mut self, id: BrokerId, now: Instant, why: Arc<str>) {
-        let Some(broker) = self.brokers.get(&id) else { return };
+        let Some(broker) = self.cluster.broker(id) else { return };
         let reason = Reason::NotAvailable(why);
         for ready in &broker.ready {
-            if let Some(lane) = self.topics.lane_mut(ready.partition).filter(|l| l.generation == ready.generation) {
+            if let Some(lane) = self.topics.current_lane(ready) {
                 lane.partition.doubt_leader();
                 lane.partition.on_unreachable(now, &reason);
             }
@@ -191,33 +160,31 @@ impl<T: Clone> Sender<T> {
     /// Handles a connection that the broker or this client refused. A retry does not change that, so batches that wait
     /// for the broker fail immediately.
     pub fn on_refused(&mut self, now: Instant, id: ConnId, reason: &Reason) {
-        let Some(conn) = self.conns.remove(&id) else { return };
-        let Some(broker) = self.brokers.get_mut(&conn.broker) else { return };
-        broker.conns.retain(|other| *other != id);
+        let Some(conn) = self.cluster.remove_conn(id) else { return };
+        let Some(broker) = self.cluster.broker_mut(conn.broker()) else { return };
         let at = now + REFUSED_PAUSE;
-        broker.failures = broker.failures.saturating_add(1);
-        broker.refusal = Some((at, reason.clone()));
-        self.timers.set(at, Timer::Broker(conn.broker));
+        broker.refused(at, reason);
+        self.timers.set(at, Timer::Broker(conn.broker()));
         self.note_disconnected(now, &conn, &reason.to_string().into());
-        self.mark_dirty(conn.broker);
+        self.cluster.mark_dirty(conn.broker());
     }
 
     /// Notes that the session of a connection ends soon after `at` (KIP-368). The connection is replaced then.
     pub fn on_session(&mut self, at: Instant, id: ConnId) {
-        if let Some(conn) = self.conns.get_mut(&id) {
-            conn.replace_at = Some(at);
+        if let Some(conn) = self.cluster.conn_mut(id) {
+            conn.replace_at(at);
             self.arm_conn(id);
         }
     }
 
     /// Retires a connection: it takes no new requests. Partitions leave it once nothing of theirs is unanswered there.
     fn retire(&mut self, now: Instant, id: ConnId) {
-        let Some(conn) = self.conns.get_mut(&id) else { return };
-        conn.retiring = true;
+        let Some(conn) = self.cluster.conn_mut(id) else { return };
+        conn.retire();
         self.out.counters.sessions_replaced += 1;
-        let broker = conn.broker;
+        let broker = conn.broker();
         for partition in self.topics.partitions() {
-            let bound = self.topics.lane_mut(partition).filter(|lane| lane.conn == Some(id) && lane.unanswered == 0);
+            let bound = self.topics.lane_mut(partition).filter(|lane| lane.conn() == Some(id) && lane.is_answered());
             if let Some(lane) = bound {
                 lane.unbind();
                 self.after_lane(partition, now);
@@ -225,12 +192,12 @@ impl<T: Clone> Sender<T> {
         }
         self.close_retired(now, id);
         self.arm_conn(id);
-        self.mark_dirty(broker);
+        self.cluster.mark_dirty(broker);
     }
 
     /// Closes a retired connection once nothing is in flight on it.
     fn close_retired(&mut self, now: Instant, id: ConnId) {
-        if self.conns.get(&id).is_some_and(|conn| conn.retiring && conn.inflight.is_empty()) {
+        if self.cluster.conn(id).is_some_and(|conn| conn.is_retiring() && conn.inflight().is_empty()) {
             self.close_idle(now, id);
         }
     }
@@ -238,21 +205,16 @@ impl<T: Clone> Sender<T> {
     fn release_lanes(&mut self, conn: &BrokerConn, now: Instant, why: &Arc<str>) {
         // Whether the connection carried the outstanding attempt of a partition, or only abandoned ones.
         let mut touched: BTreeMap<PartitionId, bool> = BTreeMap::new();
-        for InFlightRequest { id, written_at, parts, .. } in &conn.inflight {
+        for InFlightRequest { id, written_at, parts, .. } in conn.inflight() {
             for part in parts {
                 let Some(lane) = self.topics.lane_mut(part.partition) else { continue };
                 *touched.entry(part.partition).or_default() |= lane.partition.on_lost(*id, written_at.is_some(), why);
-                if lane.generation == part.generation {
+                if lane.is_current(part) {
                     lane.unbind();
                 }
             }
         }
-        for ready in &conn.ready {
-            if let Some(lane) = self.topics.lane_mut(ready.partition).filter(|l| l.generation == ready.generation) {
-                lane.unbind();
-            }
-            self.after_lane(ready.partition, now);
-        }
+        self.release_ready(conn, now);
         for (partition, current) in touched {
             self.with_lane(partition, now, |lane, cx| lane.partition.after_loss(current, cx));
         }
@@ -261,36 +223,44 @@ impl<T: Clone> Sender<T> {
     /// Checks whether the oldest request of a connection timed out, the session is about to end, or the connection has
     /// been idle for nearly as long as the broker allows.
     pub(super) fn check_conn(&mut self, now: Instant, id: ConnId) {
-        let Some(conn) = self.conns.get_mut(&id) else { return };
-        conn.armed = conn.armed.filter(|at| *at > now);
-        let Some(conn) = self.conns.get(&id) else { return };
-        let due = self.conn_deadline(conn) <= now;
-        let old = !conn.retiring && conn.replace_at.is_some_and(|at| at <= now);
+        let Some(conn) = self.cluster.conn_mut(id) else { return };
+        conn.disarm(now);
+        let Some(conn) = self.cluster.conn(id) else { return };
+        let due = self.cluster.conn_deadline(conn, &self.config) <= now;
         if !due {
             self.arm_conn(id);
-        } else if old {
+        } else if conn.is_old(now) {
             self.retire(now, id);
-        } else if conn.inflight.is_empty() {
+        } else if conn.inflight().is_empty() {
             self.close_idle(now, id);
         } else {
-            let (broker, why) = (conn.broker, format!("no answer within {:?}", self.config.request_timeout));
+            let (broker, why) = (conn.broker(), format!("no answer within {:?}", self.config.request_timeout));
             self.out.actions.push_back(Action::Disconnect { conn: id });
             self.on_disconnected(now, id, &why);
             self.begin_outage(now, broker, OutageCause::NoAnswer, &why.into());
         }
     }
 
-    fn close_idle(&mut self, now: Instant, id: ConnId) {
-        let Some(conn) = self.conns.remove(&id) else { return };
-        if let Some(broker) = self.brokers.get_mut(&conn.broker) {
-            broker.conns.retain(|other| *other != id);
+    /// Sets the timer of a connection.
+    pub(super) fn arm_conn(&mut self, id: ConnId) {
+        if let Some(at) = self.cluster.arm_conn(id, &self.config) {
+            self.timers.set(at, Timer::Conn(id));
         }
-        for ready in &conn.ready {
-            if let Some(lane) = self.topics.lane_mut(ready.partition).filter(|l| l.generation == ready.generation) {
+    }
+
+    fn close_idle(&mut self, now: Instant, id: ConnId) {
+        let Some(conn) = self.cluster.remove_conn(id) else { return };
+        self.release_ready(&conn, now);
+        self.out.actions.push_back(Action::Disconnect { conn: id });
+    }
+
+    /// Releases the partitions that wait on a connection that ended.
+    fn release_ready(&mut self, conn: &BrokerConn, now: Instant) {
+        for ready in conn.ready() {
+            if let Some(lane) = self.topics.current_lane(ready) {
                 lane.unbind();
             }
             self.after_lane(ready.partition, now);
         }
-        self.out.actions.push_back(Action::Disconnect { conn: id });
     }
 }

@@ -2,6 +2,8 @@
 
 use kafka_courier_client::{ClusterMetadata, PartitionMetadata, TopicMetadata};
 
+use std::time::Duration;
+
 use super::*;
 use crate::core::{Action, Config, ConnId, Reachability};
 
@@ -50,14 +52,14 @@ impl OutageBench {
 
     /// Submits a batch of `records` records that were published now.
     fn submit(&mut self, ordinal: u64, records: u32) {
-        let submission = crate::core::metadata::tests::submission(self.now, 0, ordinal, records);
+        let submission = crate::core::sender::metadata::tests::submission(self.now, 0, ordinal, records);
         self.sender.on_sealed(self.now, submission).unwrap();
         self.carry_out();
     }
 
     /// Answers the oldest request of a connection.
     fn answer(&mut self, conn: ConnId) {
-        let request = self.sender.conns[&conn].inflight[0].id;
+        let request = self.sender.cluster.conn(conn).unwrap().inflight()[0].id;
         let part = kafka_courier_client::PartAnswer { base_offset: 0, log_append_time: -1, ..Default::default() };
         let answer = kafka_courier_client::ProduceAnswer { parts: vec![Some(part)], ..Default::default() };
         self.sender.on_answer(self.now, conn, request, answer);
@@ -165,8 +167,7 @@ fn failed_second_connection_starts_no_outage() {
     bench.sender.on_connected(bench.now, bench.connects[0]);
     bench.carry_out();
     let second = ConnId(1_000);
-    bench.sender.conns.insert(second, BrokerConn::new(BrokerId(1), bench.now));
-    bench.sender.brokers.get_mut(&BrokerId(1)).unwrap().conns.push(second);
+    bench.sender.cluster.add_second_conn(BrokerId(1), second, bench.now);
     bench.sender.on_disconnected(bench.now, second, "connection refused");
     bench.answer(bench.connects[0]);
     bench.sender.on_disconnected(bench.now, bench.connects[0], "closed by the broker");
@@ -185,8 +186,7 @@ fn outage_counts_from_last_loss() {
     bench.sender.on_connected(bench.now, bench.connects[0]);
     bench.carry_out();
     let second = ConnId(1_000);
-    bench.sender.conns.insert(second, BrokerConn::new(BrokerId(1), bench.now));
-    bench.sender.brokers.get_mut(&BrokerId(1)).unwrap().conns.push(second);
+    bench.sender.cluster.add_second_conn(BrokerId(1), second, bench.now);
     bench.sender.on_connected(bench.now, second);
     bench.sender.on_disconnected(bench.now, bench.connects[0], "reset");
     bench.now += Duration::from_millis(3);

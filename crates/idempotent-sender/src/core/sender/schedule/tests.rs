@@ -11,7 +11,8 @@ use kafka_courier_client::{
 };
 
 use crate::core::cluster::BrokerConn;
-use crate::core::types::{Failure, Submission, Verdict};
+use crate::core::failure::Failure;
+use crate::core::types::{Submission, Verdict};
 use crate::core::{Action, Backoff, Config, ConnId, RequestId, Sender};
 
 const PARTITIONS: i32 = 4;
@@ -107,7 +108,7 @@ impl ScheduleBench {
     }
 
     fn conns(&self) -> impl Iterator<Item = &BrokerConn> {
-        self.sender.conns.values()
+        self.sender.cluster.conns()
     }
 }
 
@@ -226,7 +227,7 @@ fn answered_connection_has_no_load() {
         bench.answer_next(Duration::ZERO);
     }
     assert_eq!(bench.settled, 20);
-    assert!(bench.conns().all(|conn| conn.load == 0), "{:?}", bench.sender.conns);
+    assert!(bench.conns().all(|conn| conn.load() == 0), "{:?}", bench.sender.cluster);
 }
 
 #[test]
@@ -238,14 +239,14 @@ fn closing_idle_connection_keeps_batches() {
     bench.answer_next(Duration::from_secs(5));
     bench.answer_next(Duration::from_secs(5));
     assert!(
-        bench.sent.is_empty() && bench.conns().any(|conn| !conn.ready.is_empty()),
+        bench.sent.is_empty() && bench.conns().any(|conn| !conn.ready().is_empty()),
         "throttled, and one batch waits"
     );
     for _ in 0..10 {
         bench.now += Duration::from_secs(1);
         bench.carry_out();
     }
-    assert_eq!(bench.conns().filter(|conn| conn.up).count(), 0, "the idle connection was closed");
+    assert_eq!(bench.conns().filter(|conn| conn.is_up()).count(), 0, "the idle connection was closed");
     bench.connect_next();
     bench.answer_next(Duration::ZERO);
     assert_eq!(bench.settled, 3);

@@ -8,8 +8,8 @@ use kafka_courier_client::{
     ProducePart, Reason, TopicId, TopicMetadata, TopicUuid,
 };
 
-use crate::core::types::{FailedOutcome, Submission, Verdict};
-use crate::core::{Action, Config, ConnId, RequestId, Sender};
+use crate::core::types::{Submission, Verdict};
+use crate::core::{Action, Config, ConnId, FailedOutcome, RequestId, Sender};
 
 mod unknown_topics;
 
