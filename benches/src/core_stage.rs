@@ -78,18 +78,18 @@ impl CoreStage {
     fn answer(&self, parts: &[ProducePart]) -> ProduceAnswer {
         let part = |part: &ProducePart| {
             let base_offset = (self.sent[part.partition.index as usize] as i64 - 1) * 100;
-            Some(PartAnswer { base_offset, log_append_time: -1, ..PartAnswer::default() })
+            Some(PartAnswer { base_offset: Some(base_offset), ..PartAnswer::default() })
         };
         ProduceAnswer { parts: parts.iter().map(part).collect(), ..ProduceAnswer::default() }
     }
 
     fn metadata(&self) -> ClusterMetadata {
         let id = BrokerId(1);
-        let partition = |index| PartitionMetadata { index, code: 0, leader: Some(id), leader_epoch: 1 };
+        let partition = |index| PartitionMetadata { index, code: 0, leader: Some(id), leader_epoch: Some(1) };
         let partitions = (0..self.free.len() as i32).map(partition).collect();
         ClusterMetadata {
             brokers: vec![BrokerAddress { id, host: "b".into(), port: 9092 }],
-            topics: vec![TopicMetadata { name: "t".into(), uuid: [1; 16], code: 0, partitions }],
+            topics: vec![TopicMetadata { name: "t".into(), uuid: Some([1; 16]), code: 0, partitions }],
         }
     }
 }

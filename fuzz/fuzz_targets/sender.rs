@@ -136,10 +136,11 @@ impl Bench {
             return;
         }
         let sent = self.sent.remove(choice as usize / 32 % self.sent.len());
+        let offset = if choice & 2 == 0 { i64::from(number) } else { i64::from(number) << 32 | i64::MAX >> 32 };
         let part = PartAnswer {
             code,
-            base_offset: if choice & 2 == 0 { i64::from(number) } else { i64::from(number) << 32 | i64::MAX >> 32 },
-            log_append_time: i64::from(number),
+            base_offset: Some(offset).filter(|offset| *offset >= 0),
+            log_append_time: u32::try_from(number).ok().map(i64::from),
             record_errors: if choice & 4 == 0 { Vec::new() } else { vec![(number as u32 % 9, None), (0, None)] },
             message: None,
             leader: (choice & 64 != 0).then_some((BrokerId(number & 3), number)),
@@ -161,11 +162,11 @@ impl Bench {
             index,
             code,
             leader: (choice & 32 != 0 || number >> index & 1 == 0).then_some(BrokerId(number >> (2 * index) & 3)),
-            leader_epoch: i32::from(code) + i32::from(choice >> 6),
+            leader_epoch: Some(i32::from(code) + i32::from(choice >> 6)).filter(|epoch| *epoch >= 0),
         };
         let topic = TopicMetadata {
             name: "orders".into(),
-            uuid: [choice & 3; 16],
+            uuid: Some([choice & 3; 16]).filter(|uuid| *uuid != [0; 16]),
             code: if choice & 4 == 0 { 0 } else { code },
             partitions: (0..PARTITIONS - i32::from(choice & 1)).map(partition).collect(),
         };

@@ -11,7 +11,7 @@ use kafka_courier_client::log_client::{AppendDecision, LogClient, LogError};
 
 use crate::core::{Treatment, classify};
 
-/// Appends a stamped batch. Returns the first record's offset once every in-sync replica has the batch. The same bytes
+/// Appends a stamped batch. Returns the first record's offset, if the leader names it, once every in-sync replica has the batch. The same bytes
 /// are sent again after each lost answer and each transient error, until `deadline`.
 ///
 /// Appending the same batch again, later or in another process, is safe as long as the leader remembers the stamp.
@@ -29,7 +29,7 @@ pub async fn append_batch(
     partition: i32,
     batch: Arc<EncodedBatch>,
     deadline: Instant,
-) -> Result<i64, LogError> {
+) -> Result<Option<i64>, LogError> {
     client.append(topic, partition, batch, decide, deadline).await
 }
 

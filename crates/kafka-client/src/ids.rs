@@ -21,8 +21,11 @@ pub struct PartitionId {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct BrokerId(pub i32);
 
-/// Kafka's 16-byte topic id (KIP-516). All bytes are zero if the broker sent none.
+/// Kafka's 16-byte topic id (KIP-516). A broker without topic ids sends zeros, which are read as `None`.
 pub type TopicUuid = [u8; 16];
+
+/// How the wire says that there is no topic id.
+pub(crate) const NO_UUID: TopicUuid = [0; 16];
 
 /// The address of a broker.
 #[derive(Clone, Debug, PartialEq, Eq)]

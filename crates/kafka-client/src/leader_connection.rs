@@ -58,12 +58,12 @@ pub struct LeaderConnection {
     connection: BrokerConnection,
     topic: Arc<str>,
     partition: i32,
-    /// The known leader epoch, or -1.
-    epoch: i32,
+    /// The leader epoch, if known.
+    epoch: Option<i32>,
 }
 
 impl LeaderConnection {
-    /// Opens a connection to the leader of a partition, under the known leader epoch or -1.
+    /// Opens a connection to the leader of a partition, under the leader epoch, if it is known.
     ///
     /// # Errors
     ///
@@ -73,7 +73,7 @@ impl LeaderConnection {
         leader: &BrokerAddress,
         topic: Arc<str>,
         partition: i32,
-        epoch: i32,
+        epoch: Option<i32>,
     ) -> Result<Self, LeaderError> {
         let connection = dialer.dial(&leader.host, leader.port).await.map_err(|_| LeaderError::Transient)?;
         Ok(Self { connection, topic, partition, epoch })
@@ -95,12 +95,12 @@ impl LeaderConnection {
     }
 
     /// Returns the offset of the first record of this time or later, in milliseconds since the Unix epoch. The time
-    /// [`LATEST`] stands for the high watermark. Returns -1 if there is no such record. Only the leader answers.
+    /// [`LATEST`] stands for the high watermark. Returns `None` if there is no such record. Only the leader answers.
     ///
     /// # Errors
     ///
     /// [`LeaderError`] describes the errors.
-    pub async fn offset(&self, timestamp: i64) -> Result<i64, LeaderError> {
+    pub async fn offset(&self, timestamp: i64) -> Result<Option<i64>, LeaderError> {
         let (topic, partition) = (self.topic.clone(), self.partition);
         let question = ListOffsetsRequest { topic, partition, leader_epoch: self.epoch, timestamp };
         let ListedOffsets(answer) =
@@ -108,7 +108,7 @@ impl LeaderConnection {
         let part = answer.iter().find(|part| part.topic == self.topic && part.partition == partition);
         match part.ok_or(LeaderError::Transient)? {
             part if part.code != ErrorCode::NONE.0 => Err(LeaderError::from_code(part.code)),
-            part => Ok(part.offset),
+            part => Ok(Some(part.offset).filter(|offset| *offset >= 0)),
         }
     }
 
@@ -117,7 +117,7 @@ impl LeaderConnection {
     /// # Errors
     ///
     /// [`LeaderError`] describes the errors.
-    pub async fn fetch(&self, topic_uuid: TopicUuid, offset: i64) -> Result<Vec<u8>, LeaderError> {
+    pub async fn fetch(&self, topic_uuid: Option<TopicUuid>, offset: i64) -> Result<Vec<u8>, LeaderError> {
         let request = FetchRequest {
             topic: self.topic.clone(),
             topic_uuid,

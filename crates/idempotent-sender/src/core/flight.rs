@@ -55,8 +55,8 @@ impl EndedAttempt {
     /// Returns the log append time, if the answer has one. A leader that recognizes a duplicate answers with the latest
     /// timestamp of the batch, even if the topic keeps the timestamps of the producer
     /// (`message.timestamp.type=CreateTime`).
-    pub(crate) fn log_append_time(&self, answered: i64) -> Option<i64> {
-        Some(answered).filter(|time| *time >= 0 && *time != self.newest)
+    pub(crate) fn log_append_time(&self, answered: Option<i64>) -> Option<i64> {
+        answered.filter(|time| *time != self.newest)
     }
 }
 

@@ -6,7 +6,7 @@
 //!    (Apache Kafka's `ReplicaManager` and `ProducerAppendInfo`). The answer says nothing about other attempts.
 //!  - `DelayedProduce` keeps the base offset in the errors that end its wait. UNKNOWN_TOPIC_OR_PARTITION,
 //!    NOT_LEADER_OR_FOLLOWER and FENCED_LEADER_EPOCH are no refusals if they have an offset. An offset in any other
-//!    error means nothing, because some brokers send 0 where Kafka sends -1.
+//!    error means nothing, because some brokers send 0 where Kafka sends none.
 //!  - REQUEST_TIMED_OUT with a base offset is the timeout of the leader while replicas are missing (since Kafka 3.7,
 //!    NOT_ENOUGH_REPLICAS_AFTER_APPEND before). This is a wait for the cluster, not a failed write.
 //!  - A disconnect or a timeout of the client is no answer and has no row. The attempt stays open.
@@ -106,7 +106,7 @@ const ROWS: &[(ErrorCode, Treatment)] = &[
 /// Classifies an answer by the table.
 pub fn classify(answer: &PartAnswer) -> Classification {
     let code = ErrorCode(answer.code);
-    let names_an_offset = answer.base_offset >= 0;
+    let names_an_offset = answer.base_offset.is_some();
     let treatment = match ROWS.iter().find(|row| row.0 == code) {
         _ if code == ErrorCode::REQUEST_TIMED_OUT && names_an_offset => Treatment::Wait,
         Some(row) => row.1,
@@ -122,11 +122,11 @@ mod tests {
     use super::*;
 
     fn classify_without_offset(code: ErrorCode) -> Classification {
-        classify(&PartAnswer { code: code.0, base_offset: -1, ..PartAnswer::default() })
+        classify(&PartAnswer { code: code.0, base_offset: None, ..PartAnswer::default() })
     }
 
     fn classify_with_offset(code: ErrorCode) -> Classification {
-        classify(&PartAnswer { code: code.0, base_offset: 5, ..PartAnswer::default() })
+        classify(&PartAnswer { code: code.0, base_offset: Some(5), ..PartAnswer::default() })
     }
 
     macro_rules! rows {

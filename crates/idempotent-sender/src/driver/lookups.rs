@@ -26,7 +26,7 @@ impl LookupClient {
         let StateLookup { partition, topic, leader, leader_epoch, producer_id, .. } = question;
         let looked = timeout(self.timeout, async {
             let (topic, index) = (topic.clone(), partition.index);
-            let leader = LeaderConnection::open(&self.dialer, leader, topic, index, leader_epoch.unwrap_or(-1)).await?;
+            let leader = LeaderConnection::open(&self.dialer, leader, topic, index, *leader_epoch).await?;
             leader.producer_state(*producer_id).await
         });
         match looked.await {
@@ -45,7 +45,7 @@ impl LookupClient {
         let LogSearch { partition, topic, leader, leader_epoch, .. } = question;
         let searched = timeout(self.timeout, async {
             let (topic, index) = (topic.clone(), partition.index);
-            let leader = LeaderConnection::open(&self.dialer, leader, topic, index, leader_epoch.unwrap_or(-1)).await?;
+            let leader = LeaderConnection::open(&self.dialer, leader, topic, index, *leader_epoch).await?;
             search(&leader, question).await
         });
         match searched.await {
@@ -57,14 +57,15 @@ impl LookupClient {
 }
 
 async fn search(leader: &LeaderConnection, question: &LogSearch) -> Result<Vec<LoggedBatch>, LeaderError> {
+    let mut found = Vec::new();
     let end = leader.offset(LATEST).await?;
-    let mut next = match question.wanted.from {
-        Some(from) => from,
+    let next = match question.wanted.from {
+        Some(from) => Some(from),
         None => leader.offset(question.wanted.since).await?,
     };
-    let mut found = Vec::new();
+    let (Some(end), Some(mut next)) = (end, next) else { return Ok(found) };
     while (0..end).contains(&next) {
-        let bytes = leader.fetch(question.topic_uuid.unwrap_or_default(), next).await?;
+        let bytes = leader.fetch(question.topic_uuid, next).await?;
         let Some(next_offset) = collect(&bytes, &question.wanted, next, end, &mut found) else {
             // The batches have another format than v2, or are damaged.
             return Err(if bytes.is_empty() { LeaderError::Transient } else { LeaderError::Permanent });
@@ -208,7 +209,7 @@ mod tests {
             let wanted = LogSearchTarget { producer_id: 7, epoch: 3, last_sequence, from, since: 0 };
             let (topic, leader, look) = ("t".into(), at(&cluster, broker), LookupId(1));
             let (client, deadline) = (LogClient::new(&config), Instant::now() + Duration::from_secs(30));
-            let topic_uuid = Some(client.topic("t", deadline).await.unwrap().uuid);
+            let topic_uuid = client.topic("t", deadline).await.unwrap().uuid;
             let question =
                 LogSearch { partition: PARTITION, topic, topic_uuid, leader, leader_epoch: Some(0), look, wanted };
             lookup_client(&config).search(&question).await

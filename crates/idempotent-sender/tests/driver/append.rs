@@ -54,9 +54,9 @@ async fn lost_answers_append_once() {
     let cluster = cluster(3).await;
     let client = client(&cluster);
     cluster.apply_then_disconnect(3);
-    assert_eq!(append_batch(&client, T, 0, batch(0, 0, "a"), far_deadline()).await.unwrap(), 0);
+    assert_eq!(append_batch(&client, T, 0, batch(0, 0, "a"), far_deadline()).await.unwrap(), Some(0));
     cluster.inject(Rule::for_api(ApiKey::Produce).then(Fault::ApplyThenRefuse(Fails::NotEnoughReplicasAfterAppend)));
-    assert_eq!(append_batch(&client, T, 0, batch(0, 1, "b"), far_deadline()).await.unwrap(), 1);
+    assert_eq!(append_batch(&client, T, 0, batch(0, 1, "b"), far_deadline()).await.unwrap(), Some(1));
     assert_eq!(cluster.records(T).len(), 2);
 }
 

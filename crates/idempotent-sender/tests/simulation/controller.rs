@@ -347,11 +347,11 @@ impl World {
         self.trace(|| format!("metadata: {:?}", cluster.topics));
         let named = cluster.topics.iter().filter_map(|found| Some((topic_by_name(&found.name)?, found)));
         for (topic, found) in named.filter(|(_, found)| found.code == 0) {
-            self.history.learn_incarnation(topic, found.uuid, found.partitions.len());
+            self.history.learn_incarnation(topic, found.uuid.unwrap_or_default(), found.partitions.len());
             for metadata in &found.partitions {
                 let leader = metadata.leader.map(|leader| leader.0 as usize - 1);
                 let partition = partition_of(topic, metadata.index as usize);
-                self.history.known_leaders[partition].note_metadata(leader, metadata.leader_epoch);
+                self.history.known_leaders[partition].note_metadata(leader, metadata.leader_epoch.unwrap_or(-1));
                 self.history.denials[partition] = 0;
             }
         }
@@ -366,11 +366,11 @@ impl World {
             index: index as i32,
             code: if view.leader.is_some() { 0 } else { 5 },
             leader: view.leader.map(|leader| BrokerId(leader as i32 + 1)),
-            leader_epoch: view.epoch,
+            leader_epoch: Some(view.epoch),
         };
         TopicMetadata {
             name: topic_name(topic).into(),
-            uuid: incarnation.map_or([0; 16], |incarnation| uuid(topic, incarnation)),
+            uuid: incarnation.map(|incarnation| uuid(topic, incarnation)),
             code: if incarnation.is_none() { 3 } else { 0 },
             partitions: views.into_iter().map(partition).collect(),
         }

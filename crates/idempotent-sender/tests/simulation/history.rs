@@ -294,7 +294,7 @@ impl History {
                 continue;
             };
             // REQUEST_TIMED_OUT with an offset means that replicas are missing, and the sender waits for them.
-            let waits = answer.code == 7 && answer.base_offset >= 0;
+            let waits = answer.code == 7 && answer.base_offset.is_some();
             if WRITE_ERRORS.contains(&answer.code) && !waits {
                 self.count_write_error(numbers);
             }

@@ -34,11 +34,12 @@ pub(crate) enum PartState {
 }
 
 pub(crate) fn error(code: i16) -> PartAnswer {
-    PartAnswer { code, base_offset: -1, log_append_time: -1, ..PartAnswer::default() }
+    PartAnswer { code, ..PartAnswer::default() }
 }
 
 pub(crate) fn appended(code: i16, base_offset: i64, time: i64) -> PartAnswer {
-    PartAnswer { base_offset, log_append_time: if code == 0 { time } else { -1 }, ..error(code) }
+    let log_append_time = Some(time).filter(|time| code == 0 && *time >= 0);
+    PartAnswer { base_offset: Some(base_offset), log_append_time, ..error(code) }
 }
 
 impl World {
@@ -183,7 +184,9 @@ impl World {
         let replica = &model.replicas[broker];
         let topic = topic_of(partition);
         let incarnation = partitions_of(topic).find(|p| views[*p].exists).map(|p| views[p].incarnation);
-        if self.plan.rules.by_id && incarnation.is_none_or(|incarnation| part.topic_uuid != uuid(topic, incarnation)) {
+        if self.plan.rules.by_id
+            && incarnation.is_none_or(|incarnation| part.topic_uuid != Some(uuid(topic, incarnation)))
+        {
             return Some(error(100));
         }
         if !view.exists {

@@ -93,10 +93,10 @@ impl RecordHistory {
 
     /// Notes the answer to an attempt. `position` is the record's index in its batch.
     pub(crate) fn note_answer(&mut self, answer: &PartAnswer, position: i64) {
-        if answer.code == 0 && answer.base_offset >= 0 {
-            self.acknowledged = Some(answer.base_offset + position);
+        if let (0, Some(base_offset)) = (answer.code, answer.base_offset) {
+            self.acknowledged = Some(base_offset + position);
         }
-        let is_open = answer.code != 0 && (answer.base_offset >= 0 || OPEN.contains(&answer.code));
+        let is_open = answer.code != 0 && (answer.base_offset.is_some() || OPEN.contains(&answer.code));
         self.in_doubt |= is_open;
         self.unresolved -= u32::from(!is_open);
         let named = answer.record_errors.iter().any(|error| i64::from(error.0) == position);

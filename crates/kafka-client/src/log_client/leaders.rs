@@ -29,8 +29,8 @@ use crate::wire::produce::{ProduceAnswer, ProducePart};
 /// A partition's leader, with a connection to it.
 pub(super) struct PartitionLeader {
     pub(super) topic: Arc<str>,
-    pub(super) topic_uuid: TopicUuid,
-    pub(super) epoch: i32,
+    pub(super) topic_uuid: Option<TopicUuid>,
+    pub(super) epoch: Option<i32>,
     pooled: Arc<PooledConnection>,
 }
 

@@ -193,7 +193,7 @@ impl LogClient {
         .await
     }
 
-    /// Appends a stamped batch. Returns the first record's offset once every in-sync replica has the batch. The same
+    /// Appends a stamped batch. Returns the first record's offset, if the leader names it, once every in-sync replica has the batch. The same
     /// bytes are sent again after each lost answer and each answer that `decide` retries, until `deadline`.
     ///
     /// Appending the same batch again, later or in another process, is safe as long as the leader remembers the
@@ -213,7 +213,7 @@ impl LogClient {
         batch: Arc<EncodedBatch>,
         decide: impl Fn(&PartAnswer) -> AppendDecision + Sync,
         deadline: Instant,
-    ) -> Result<i64, LogError> {
+    ) -> Result<Option<i64>, LogError> {
         let step = LogOperation::of("appending to", topic, Some(partition));
         let (open, batch, decide) = (&AtomicBool::new(false), &batch, &decide);
         let result = self
@@ -243,7 +243,7 @@ impl LogClient {
         part: ProducePart,
         decide: impl Fn(&PartAnswer) -> AppendDecision,
         left: Duration,
-    ) -> Result<i64, (AttemptError, bool)> {
+    ) -> Result<Option<i64>, (AttemptError, bool)> {
         let time_limit = self.time_limit(left);
         let answered = leader.produce(part, time_limit).await.map_err(|failure| (failure, false))?;
         let answer = answered.parts.into_iter().next().flatten();
@@ -316,7 +316,7 @@ fn fetched(code: i16, parts: Vec<FetchedPart>, partition: i32) -> Result<Fetched
 
 /// Returns the offset of the batch from a Produce answer. The error includes whether the leader certainly refused
 /// this attempt.
-fn appended(answer: &PartAnswer, decision: AppendDecision) -> Result<i64, (AttemptError, bool)> {
+fn appended(answer: &PartAnswer, decision: AppendDecision) -> Result<Option<i64>, (AttemptError, bool)> {
     let code = ErrorCode(answer.code);
     match decision {
         AppendDecision::Written => Ok(answer.base_offset),

@@ -8,7 +8,7 @@ use crate::ids::TopicUuid;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TopicInfo {
     /// The topic id, all zero if the brokers have none (before Kafka 2.8).
-    pub uuid: TopicUuid,
+    pub uuid: Option<TopicUuid>,
     /// The number of partitions, numbered from 0.
     pub partitions: usize,
 }

@@ -23,10 +23,10 @@ const TOP_LEVEL_ERROR: i16 = 7;
 #[derive(Debug)]
 pub(crate) struct FetchRequest {
     pub(crate) topic: Arc<str>,
-    pub(crate) topic_uuid: TopicUuid,
+    pub(crate) topic_uuid: Option<TopicUuid>,
     pub(crate) partition: i32,
-    /// The known leader epoch, or -1.
-    pub(crate) leader_epoch: i32,
+    /// The leader epoch, if known.
+    pub(crate) leader_epoch: Option<i32>,
     pub(crate) offset: i64,
     pub(crate) max_bytes: i32,
     /// How long the leader may wait for a first record.
@@ -60,7 +60,7 @@ impl FetchRequest {
         }
         writer.count(1);
         if version >= BY_TOPIC_ID {
-            writer.out.extend_from_slice(&self.topic_uuid);
+            writer.uuid(self.topic_uuid);
         } else {
             writer.string(&self.topic);
         }
@@ -79,7 +79,7 @@ impl FetchRequest {
     fn encode_partition(&self, writer: &mut WireWriter<'_>, version: i16) {
         writer.i32(self.partition);
         if version >= 9 {
-            writer.i32(self.leader_epoch);
+            writer.i32(self.leader_epoch.unwrap_or(-1));
         }
         writer.i64(self.offset);
         if version >= 12 {

@@ -22,8 +22,8 @@ pub(crate) const EARLIEST: i64 = -2;
 pub(crate) struct ListOffsetsRequest {
     pub(crate) topic: Arc<str>,
     pub(crate) partition: i32,
-    /// The known leader epoch, or -1.
-    pub(crate) leader_epoch: i32,
+    /// The leader epoch, if known.
+    pub(crate) leader_epoch: Option<i32>,
     /// [`LATEST`], [`EARLIEST`], or milliseconds since the Unix epoch.
     pub(crate) timestamp: i64,
 }
@@ -49,7 +49,7 @@ impl ListOffsetsRequest {
         writer.count(1);
         writer.i32(self.partition);
         if version >= 4 {
-            writer.i32(self.leader_epoch);
+            writer.i32(self.leader_epoch.unwrap_or(-1));
         }
         writer.i64(self.timestamp);
         writer.no_tags();

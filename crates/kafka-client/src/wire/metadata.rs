@@ -29,8 +29,8 @@ pub struct PartitionMetadata {
     pub code: i16,
     /// The leader, if there is one.
     pub leader: Option<BrokerId>,
-    /// The leader epoch, or -1.
-    pub leader_epoch: i32,
+    /// The leader epoch, if the broker sent one.
+    pub leader_epoch: Option<i32>,
 }
 
 /// A topic in a Metadata answer.
@@ -38,8 +38,8 @@ pub struct PartitionMetadata {
 pub struct TopicMetadata {
     /// The name.
     pub name: Arc<str>,
-    /// The topic id. All bytes are zero if the broker sent none.
-    pub uuid: TopicUuid,
+    /// The topic id, if the broker sent one.
+    pub uuid: Option<TopicUuid>,
     /// The error code. 0 is none.
     pub code: i16,
     /// The partitions, in any order.
@@ -77,7 +77,7 @@ impl MetadataRequest {
         writer.count(self.topics.len());
         for topic in &self.topics {
             if version >= 10 {
-                writer.out.extend_from_slice(&[0; 16]);
+                writer.uuid(None);
             }
             writer.string(topic);
             writer.no_tags();
@@ -139,7 +139,7 @@ fn broker(reader: &mut WireReader<'_>) -> Result<BrokerAddress, WireError> {
 fn topic(reader: &mut WireReader<'_>, version: i16) -> Result<Option<(TopicMetadata, Operations)>, WireError> {
     let code = reader.i16("topic error code")?;
     let name = reader.nullable_string("topic name")?;
-    let uuid = if version >= 10 { reader.uuid("topic id")? } else { [0; 16] };
+    let uuid = if version >= 10 { reader.uuid("topic id")? } else { None };
     reader.i8("is internal")?;
     let partitions = reader.vec("partitions", 18, |reader| partition(reader, version))?;
     let end = partitions.len() + MAX_GAPS;
@@ -156,6 +156,7 @@ fn partition(reader: &mut WireReader<'_>, version: i16) -> Result<PartitionMetad
     let index = reader.i32("partition index")?;
     let leader = reader.i32("leader id")?;
     let leader_epoch = if version >= 7 { reader.i32("leader epoch")? } else { -1 };
+    let leader_epoch = Some(leader_epoch).filter(|epoch| *epoch >= 0);
     reader.skip_i32s("replicas")?;
     reader.skip_i32s("in-sync replicas")?;
     if version >= 5 {

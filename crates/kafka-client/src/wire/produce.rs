@@ -28,8 +28,8 @@ pub struct ProducePart {
     pub partition: PartitionId,
     /// The topic's name.
     pub topic: Arc<str>,
-    /// The topic's id, for Produce v13.
-    pub topic_uuid: TopicUuid,
+    /// The topic's id, for Produce v13. `None` if the broker sent none.
+    pub topic_uuid: Option<TopicUuid>,
     /// The stamped bytes.
     pub batch: Arc<EncodedBatch>,
 }
@@ -39,11 +39,11 @@ pub struct ProducePart {
 pub struct PartAnswer {
     /// Kafka's error code. 0 is success.
     pub code: i16,
-    /// The offset of the first record, or -1. Only some errors with an offset prove the append: the caller decides.
-    pub base_offset: i64,
-    /// Milliseconds since the Unix epoch, or -1. The leader's time if the topic uses LogAppendTime. A leader that
+    /// The offset of the first record. Only some errors with an offset prove the append: the caller decides.
+    pub base_offset: Option<i64>,
+    /// Milliseconds since the Unix epoch. The leader's time if the topic uses LogAppendTime. A leader that
     /// recognizes a duplicate sends the latest timestamp of the batch, whatever the topic uses.
-    pub log_append_time: i64,
+    pub log_append_time: Option<i64>,
     /// The rejected records by index in the batch, each with its message (KIP-467).
     pub record_errors: Vec<RejectedRecord>,
     /// The broker's message for the whole batch.
@@ -108,7 +108,7 @@ impl ProduceRequest {
         writer.count(topics.len());
         for topic in topics {
             if version >= BY_TOPIC_ID {
-                writer.out.extend_from_slice(&topic[0].topic_uuid);
+                writer.uuid(topic[0].topic_uuid);
             } else {
                 writer.string(&topic[0].topic);
             }
@@ -133,7 +133,7 @@ impl ProduceResponse {
         let parts = &mut response.parts;
         reader.vec("topics", 2, |reader| {
             let key = if version >= BY_TOPIC_ID {
-                TopicKey::Uuid(reader.uuid("topic id")?)
+                TopicKey::Uuid(reader.uuid("topic id")?.unwrap_or_default())
             } else {
                 TopicKey::Name(reader.string("topic name")?)
             };
@@ -192,7 +192,7 @@ impl PartKey {
     pub(crate) fn of(part: &ProducePart) -> Self {
         Self {
             name: TopicKey::Name(part.topic.clone()),
-            uuid: TopicKey::Uuid(part.topic_uuid),
+            uuid: TopicKey::Uuid(part.topic_uuid.unwrap_or_default()),
             index: part.partition.index,
         }
     }
@@ -202,8 +202,8 @@ fn part_answer(reader: &mut WireReader<'_>, version: i16) -> Result<(i32, PartAn
     let index = reader.i32("partition index")?;
     let mut answer = PartAnswer {
         code: reader.i16("error code")?,
-        base_offset: reader.i64("base offset")?,
-        log_append_time: reader.i64("log append time")?,
+        base_offset: reader.optional_i64("base offset")?,
+        log_append_time: reader.optional_i64("log append time")?,
         ..PartAnswer::default()
     };
     if version >= 5 {

@@ -5,6 +5,7 @@
 //! - Missing bytes are an error, never a panic.
 //! - Encodings: "Protocol Primitive Types" of the Kafka protocol guide. Compact forms and tags: KIP-482.
 
+use crate::ids::{NO_UUID, TopicUuid};
 use std::sync::Arc;
 
 /// Why an answer can't be decoded.
@@ -70,13 +71,19 @@ impl<'a> WireReader<'a> {
         Ok(i64::from_be_bytes(self.array(what)?))
     }
 
+    /// Reads a number that is negative where there is none.
+    pub(crate) fn optional_i64(&mut self, what: &'static str) -> Result<Option<i64>, WireError> {
+        Ok(Some(self.i64(what)?).filter(|value| *value >= 0))
+    }
+
     /// Reads a port, which Kafka sends as a 32-bit number.
     pub(crate) fn port(&mut self, what: &'static str) -> Result<u16, WireError> {
         u16::try_from(self.i32(what)?).map_err(|_| WireError::Malformed { what })
     }
 
-    pub(crate) fn uuid(&mut self, what: &'static str) -> Result<[u8; 16], WireError> {
-        self.array(what)
+    /// Reads a topic id, which is all zeros where there is none.
+    pub(crate) fn uuid(&mut self, what: &'static str) -> Result<Option<TopicUuid>, WireError> {
+        Ok(Some(self.array(what)?).filter(|uuid| *uuid != NO_UUID))
     }
 
     fn unsigned_varint(&mut self, what: &'static str) -> Result<u32, WireError> {

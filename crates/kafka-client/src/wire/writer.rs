@@ -3,6 +3,8 @@
 //! Rule: lengths fit by construction, because the sender's own data is written. The callers' limits are far below
 //! strings of 32,767 bytes and arrays of `i32::MAX` elements.
 
+use crate::ids::{NO_UUID, TopicUuid};
+
 /// Appends to a request's bytes.
 pub(crate) struct WireWriter<'a> {
     pub(crate) out: &'a mut Vec<u8>,
@@ -24,6 +26,11 @@ impl<'a> WireWriter<'a> {
 
     pub(crate) fn i32(&mut self, value: i32) {
         self.out.extend_from_slice(&value.to_be_bytes());
+    }
+
+    /// Writes a topic id, which is all zeros where there is none.
+    pub(crate) fn uuid(&mut self, uuid: Option<TopicUuid>) {
+        self.out.extend_from_slice(&uuid.unwrap_or(NO_UUID));
     }
 
     pub(crate) fn i64(&mut self, value: i64) {

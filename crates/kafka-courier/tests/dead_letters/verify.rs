@@ -168,11 +168,11 @@ async fn recreated_topic_proves_nothing() {
     let letter = fail_record(&producer, "a").await;
     assert!(cluster.delete_topic("t"));
     let deleted = verify(&cluster, &[&letter], &mut NewFences::default()).await;
-    assert_eq!(verdicts(&deleted), [Verdict::NotFound { why: WhyNot::TopicMadeAnew }]);
+    assert_eq!(verdicts(&deleted), [Verdict::NotFound { why: WhyNot::TopicRecreated }]);
     cluster.create_topic(&TopicSpec::new("t", 1)).unwrap();
     let mut fences = NewFences::default();
     let recreated = verify(&cluster, &[&letter], &mut fences).await;
-    assert_eq!(verdicts(&recreated), [Verdict::NotFound { why: WhyNot::TopicMadeAnew }]);
+    assert_eq!(verdicts(&recreated), [Verdict::NotFound { why: WhyNot::TopicRecreated }]);
     assert_eq!(fences.wanted, []);
 }
 
@@ -313,7 +313,7 @@ async fn failed_partition_stops_no_other() {
     assert_eq!(ids, ["a", "b", "c"]);
     let no_stamp = Verdict::NotFound { why: WhyNot::NoStamp };
     assert_eq!(verdicts(&findings)[..2], [no_stamp.clone(), no_stamp]);
-    assert_eq!(verdicts(&findings)[2], Verdict::NotFound { why: WhyNot::TopicMadeAnew });
+    assert_eq!(verdicts(&findings)[2], Verdict::NotFound { why: WhyNot::TopicRecreated });
     for partition in [0, 1] {
         let last = seen.iter().rfind(|(of, _, _)| *of == partition).unwrap();
         assert!(last.1 == last.2 && last.1 > 0, "{seen:?}");

@@ -101,9 +101,9 @@ impl<P> ReplayRun<'_, P> {
             let topic = held.letter.topic.as_str();
             if !ids.contains_key(topic)
                 && let Ok(info) = self.log.topic(topic, deadline).await
-                && info.uuid != [0; 16]
+                && let Some(uuid) = info.uuid
             {
-                ids.insert(topic, Uuid::from_bytes(info.uuid));
+                ids.insert(topic, Uuid::from_bytes(uuid));
             }
         }
         ids

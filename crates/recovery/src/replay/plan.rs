@@ -13,7 +13,7 @@ use kafka_courier_producer::wall_clock_ms;
 
 use super::{Doubtful, Replay};
 use crate::headers::borrowed_headers;
-use crate::verify::young;
+use crate::verify::oldest_remembered_ms;
 
 /// The action of a replay on a letter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,7 +106,9 @@ pub(crate) fn in_progress_stamped(letter: &Letter, attempt: &ReplayAttempt, stam
 pub(crate) fn stamp_to_repeat(letter: &Letter, now_ms: i64) -> Option<Stamp> {
     let ReplayState::Stamped { producer_id, producer_epoch, sequence } = letter.replay else { return None };
     let sent_at = letter.last_attempt.as_millisecond();
-    let is_young = (young(now_ms)..=now_ms.saturating_mul(2).saturating_sub(young(now_ms))).contains(&sent_at);
+    let is_young = (oldest_remembered_ms(now_ms)
+        ..=now_ms.saturating_mul(2).saturating_sub(oldest_remembered_ms(now_ms)))
+        .contains(&sent_at);
     let stamp = Stamp { producer_id, epoch: producer_epoch, base_sequence: sequence };
     (letter.is_replay_unfinished() && is_young).then_some(stamp)
 }

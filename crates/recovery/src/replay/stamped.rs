@@ -40,7 +40,7 @@ struct StampedLetter {
     mark: Letter,
 }
 
-type AppendResult = (StampedLetter, Result<i64, LogError>);
+type AppendResult = (StampedLetter, Result<Option<i64>, LogError>);
 
 impl<P: FnMut(&super::ReplayReport) -> std::ops::ControlFlow<()> + Send> ReplayRun<'_, P> {
     /// Returns the letters' stamps. Obtains producer ids from the cluster if needed.
@@ -167,7 +167,7 @@ fn repeat_batch(held: &Held) -> Option<EncodedBatch> {
 }
 
 /// Returns a result as statistics count it.
-fn result_counts(result: &Result<i64, LogError>) -> SeparateResult {
+fn result_counts(result: &Result<Option<i64>, LogError>) -> SeparateResult {
     let outcome = |error: &LogError| if error.is_open() { FailedOutcome::Unknown } else { FailedOutcome::NotWritten };
     result.as_ref().map(|_| ()).map_err(|error| (error.code(), outcome(error)))
 }

@@ -29,7 +29,7 @@ const FENCE_STEP: i16 = 1000;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct ObservedTopic {
     /// The topic id. All bytes are zero if the id is unknown.
-    pub(super) uuid: TopicUuid,
+    pub(super) uuid: Option<TopicUuid>,
     /// Whether the topic is compacted. `None` if unknown.
     pub(super) compacted: Option<bool>,
 }
@@ -149,7 +149,7 @@ impl PartitionCheck {
         }
         self.by_letter.entry(doubt.letter_id.clone()).or_default().push(index);
         // An offset in a deleted topic is meaningless in a recreated topic.
-        let same_topic = is_known(self.topic.uuid) && doubt.topic_id == Some(self.topic.uuid);
+        let same_topic = self.topic.uuid.is_some() && doubt.topic_id == self.topic.uuid;
         let from = if same_topic { doubt.search_from.unwrap_or(0).max(0) } else { 0 };
         self.cases.push(Case { doubt, same_topic, from, found: None, taken: None, unreadable: None });
     }
@@ -334,7 +334,7 @@ impl PartitionCheck {
         let Some(producer_id) = case.doubt.producer_id else { return Some(WhyNot::NoStamp) };
         match case.doubt.topic_id {
             _ if case.same_topic => {}
-            Some(sent_to) if is_known(sent_to) && is_known(self.topic.uuid) => return Some(WhyNot::TopicMadeAnew),
+            Some(sent_to) if is_known(sent_to) && self.topic.uuid.is_some() => return Some(WhyNot::TopicRecreated),
             _ => return Some(WhyNot::TopicIdUnknown),
         }
         match self.topic.compacted {
@@ -361,9 +361,9 @@ impl PartitionCheck {
     /// counts, because its epoch is above all others.
     fn fence_of(&self, producer_id: i64, epoch: Option<i16>, now_ms: i64) -> Fenced {
         let Some(id) = self.ids.get(&producer_id) else { return Fenced::No };
-        let young = young(now_ms);
+        let oldest_remembered_ms = oldest_remembered_ms(now_ms);
         let last = epoch.zip(id.last);
-        let is_read = last.is_some_and(|(epoch, (last, timestamp))| last > epoch && timestamp >= young);
+        let is_read = last.is_some_and(|(epoch, (last, timestamp))| last > epoch && timestamp >= oldest_remembered_ms);
         match id.fence {
             _ if is_read => Fenced::From(i64::MIN),
             Some((fence, offset)) if epoch.is_none_or(|epoch| fence > epoch) => Fenced::From(offset),
@@ -373,11 +373,11 @@ impl PartitionCheck {
 }
 
 /// Returns the oldest timestamp of a batch that a leader certainly still remembers.
-pub(crate) fn young(now_ms: i64) -> i64 {
+pub(crate) fn oldest_remembered_ms(now_ms: i64) -> i64 {
     now_ms.saturating_sub(FENCE_LIFETIME_MS)
 }
 
-/// Returns whether a topic id is known. Brokers before Kafka 2.8 return an id of zeros.
+/// Returns whether the topic id of a letter is one. Letters of earlier versions have zeros where the broker sent none.
 fn is_known(uuid: TopicUuid) -> bool {
     uuid != [0; 16]
 }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use kafka_courier_client::TopicUuid;
 
-pub(crate) use check::young;
+pub(crate) use check::oldest_remembered_ms;
 pub use verifier::{
     Answer, FenceLetter, FenceOutcome, FencePlace, Fences, Findings, NoFences, NotFenced, Progress, Question, Verifier,
 };
@@ -77,7 +77,7 @@ pub enum WhyNot {
         log_start: i64,
     },
     /// The topic was deleted, or recreated under the same name.
-    TopicMadeAnew,
+    TopicRecreated,
     /// A topic id is unknown (brokers before Kafka 2.8), so the topic may have been recreated.
     TopicIdUnknown,
     /// The topic is compacted, and compaction removes records from the middle of the log.
@@ -119,7 +119,7 @@ impl fmt::Display for WhyNot {
             Self::LogStartPast { log_start } => {
                 write!(f, "offsets where it may have been were deleted: the log begins at offset {log_start}")
             }
-            Self::TopicMadeAnew => f.write_str("the topic has since been deleted or recreated"),
+            Self::TopicRecreated => f.write_str("the topic has since been deleted or recreated"),
             Self::TopicIdUnknown => f.write_str("the topic's id is unknown, so the topic may have been recreated"),
             Self::Compacted => f.write_str("the topic is compacted, and compaction may have removed it"),
             Self::CleanupPolicyUnknown => {

@@ -18,7 +18,7 @@ use crate::headers::{DLQ_ID, EVENT_ID};
 pub(super) const NOW: i64 = 1_800_000_000_000;
 pub(super) const DAY: i64 = 24 * 60 * 60 * 1000;
 pub(super) const UUID: TopicUuid = [7; 16];
-pub(super) const TOPIC: ObservedTopic = ObservedTopic { uuid: UUID, compacted: Some(false) };
+pub(super) const TOPIC: ObservedTopic = ObservedTopic { uuid: Some(UUID), compacted: Some(false) };
 /// The producer id of the doubts.
 pub(super) const Q: i64 = 42;
 

@@ -243,12 +243,12 @@ fn exhausted_epochs_leave_no_fence() {
 fn unprovable_topics_have_a_reason() {
     let mut log = ModelLog::default();
     log.produce(stamp(4, 0), NOW, &["x"]);
-    let recreated = ObservedTopic { uuid: [8; 16], ..TOPIC };
-    let unnamed = ObservedTopic { uuid: [0; 16], ..TOPIC };
+    let recreated = ObservedTopic { uuid: Some([8; 16]), ..TOPIC };
+    let unnamed = ObservedTopic { uuid: None, ..TOPIC };
     let compacted = ObservedTopic { compacted: Some(true), ..TOPIC };
     let unknown = ObservedTopic { compacted: None, ..TOPIC };
     for (topic, why) in [
-        (recreated, WhyNot::TopicMadeAnew),
+        (recreated, WhyNot::TopicRecreated),
         (unnamed, WhyNot::TopicIdUnknown),
         (compacted, WhyNot::Compacted),
         (unknown, WhyNot::CleanupPolicyUnknown),
@@ -269,11 +269,11 @@ fn stamps_need_the_same_topic() {
     let mut log = ModelLog::default();
     // Producer ids start again in a rebuilt cluster, so the batch is from another producer.
     log.produce(stamp(3, 0), NOW, &["foreign"]);
-    let recreated = ObservedTopic { uuid: [8; 16], ..TOPIC };
-    let unnamed = ObservedTopic { uuid: [0; 16], ..TOPIC };
+    let recreated = ObservedTopic { uuid: Some([8; 16]), ..TOPIC };
+    let unnamed = ObservedTopic { uuid: None, ..TOPIC };
     let anonymous = Doubt { event_id: None, ..doubt("b", 3, 0) };
     assert_eq!(verdicts(log.check_of(TOPIC, vec![anonymous.clone()])), found_at(0));
-    assert_eq!(verdicts(log.check_of(recreated, vec![anonymous.clone()])), not_found(WhyNot::TopicMadeAnew));
+    assert_eq!(verdicts(log.check_of(recreated, vec![anonymous.clone()])), not_found(WhyNot::TopicRecreated));
     assert_eq!(verdicts(log.check_of(unnamed, vec![anonymous.clone()])), not_found(WhyNot::TopicIdUnknown));
     for unknown in [None, Some([0; 16])] {
         let doubt = Doubt { topic_id: unknown, ..anonymous.clone() };
@@ -323,7 +323,7 @@ fn fence_outcome(log: &[Vec<u8>], offset: i64) -> FenceOutcome {
     check.watch("letter-f");
     check.on_fenced(stamp(1003, 0), offset);
     assert_eq!(scan(&log.concat(), &mut check), Ok(true));
-    let sent = SentFence { letter_id: "letter-f".into(), stamp: stamp(1003, 0), result: Ok(offset) };
+    let sent = SentFence { letter_id: "letter-f".into(), stamp: stamp(1003, 0), result: Ok(Some(offset)) };
     outcome_of(sent, &check).1
 }
 
@@ -471,5 +471,5 @@ fn verdicts_have_texts() {
         Verdict::NotFound { why }.to_string(),
         "neither found nor proved absent: offsets where it may have been were deleted: the log begins at offset 9"
     );
-    assert_eq!(UUID, TOPIC.uuid);
+    assert_eq!(Some(UUID), TOPIC.uuid);
 }

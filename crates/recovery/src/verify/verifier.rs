@@ -19,7 +19,7 @@ use kafka_courier_dlq::{Letter, Uuid};
 use kafka_courier_idempotent_sender::append_batch;
 use kafka_courier_producer::wall_clock_ms;
 
-use super::check::{ObservedTopic, OffsetContent, PartitionCheck, young};
+use super::check::{ObservedTopic, OffsetContent, PartitionCheck, oldest_remembered_ms};
 use super::scan::scan;
 use super::{Doubt, Verdict, WhyNot};
 
@@ -163,7 +163,7 @@ pub(super) struct SentFence {
     pub(super) letter_id: String,
     pub(super) stamp: Stamp,
     /// The acknowledged offset.
-    pub(super) result: Result<i64, FenceFailure>,
+    pub(super) result: Result<Option<i64>, FenceFailure>,
 }
 
 /// The failure of a fence without an acknowledgement.
@@ -279,7 +279,7 @@ impl Verifier {
     async fn changed_topic(&self, topic: &str, described: ObservedTopic) -> Option<WhyNot> {
         match self.client.topic(topic, self.deadline()).await {
             Ok(info) if info.uuid == described.uuid => None,
-            Ok(_) => Some(WhyNot::TopicMadeAnew),
+            Ok(_) => Some(WhyNot::TopicRecreated),
             Err(error) => Some(not_read(&error)),
         }
     }
@@ -291,7 +291,7 @@ impl Verifier {
 
 fn not_read(error: &LogError) -> WhyNot {
     match error.code() {
-        Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION) => WhyNot::TopicMadeAnew,
+        Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION) => WhyNot::TopicRecreated,
         _ => WhyNot::NotRead(error.to_string().into()),
     }
 }
@@ -338,7 +338,7 @@ impl PartitionRun<'_> {
 
     async fn fence(&mut self, stamp: Stamp, letter: FenceLetter) -> SentFence {
         let FenceLetter { letter_id, mut batch } = letter;
-        if batch.max_timestamp() < young(wall_clock_ms()) {
+        if batch.max_timestamp() < oldest_remembered_ms(wall_clock_ms()) {
             let why = "its timestamp is so old that the leader would forget the fence immediately".into();
             let cause = NotFenced { why, code: None, by_outage: false };
             return SentFence { letter_id, stamp, result: Err(FenceFailure { open: false, rejected: false, cause }) };
@@ -348,7 +348,7 @@ impl PartitionRun<'_> {
         let verifier = self.verifier;
         let appended = append_batch(&verifier.client, self.topic, self.partition, Arc::new(batch), verifier.deadline());
         let result = appended.await.map_err(|error| FenceFailure::of(&error));
-        if let Ok(offset) = &result {
+        if let Ok(Some(offset)) = &result {
             self.check.on_fenced(stamp, *offset);
         }
         SentFence { letter_id, stamp, result }
@@ -403,16 +403,20 @@ impl PartitionRun<'_> {
 pub(super) fn outcome_of(sent: SentFence, check: &PartitionCheck) -> (String, FenceOutcome) {
     let outcome = match (check.watched(&sent.letter_id), sent.result) {
         (Some(offset), _) => FenceOutcome::Written { offset },
-        (None, Ok(offset)) => acknowledged(offset, check.content_at(sent.stamp, offset)),
+        (None, Ok(None)) => FenceOutcome::Unknown(not_fenced("acknowledged without an offset".to_owned())),
+        (None, Ok(Some(offset))) => acknowledged(offset, check.content_at(sent.stamp, offset)),
         (None, Err(FenceFailure { open: true, cause, .. })) => FenceOutcome::Unknown(cause),
         (None, Err(FenceFailure { cause, .. })) => FenceOutcome::NotWritten(cause),
     };
     (sent.letter_id, outcome)
 }
 
+fn not_fenced(why: String) -> NotFenced {
+    NotFenced { why: why.into(), code: None, by_outage: false }
+}
+
 /// Returns the outcome of a fence that was acknowledged and whose record was not read.
 fn acknowledged(offset: i64, content: OffsetContent) -> FenceOutcome {
-    let not_fenced = |why: String| NotFenced { why: why.into(), code: None, by_outage: false };
     match content {
         // The topic recompresses batches with an unsupported codec.
         OffsetContent::FenceStamp => FenceOutcome::Written { offset },

@@ -26,7 +26,7 @@ use super::unknown::lies_before;
 /// Returns the offset of the record that follows `records_before` records of an accepted attempt, if the answer has an
 /// offset.
 fn offset_after(answer: &PartAnswer, records_before: u32) -> Option<i64> {
-    (answer.base_offset >= 0).then(|| answer.base_offset + i64::from(records_before))
+    answer.base_offset.map(|base| base + i64::from(records_before))
 }
 
 /// Returns the rejected records of an answer with their messages, by their index in the submitted batch.

@@ -66,15 +66,16 @@ impl PartitionBench {
         Some((request, outgoing.batch.current_stamp().unwrap()))
     }
 
-    /// Answers a batch with an error, and with an offset unless `base_offset` is -1.
+    /// Answers a batch with an error, and with an offset unless `base_offset` is negative.
     fn fail(&mut self, (request, _): (RequestId, Stamp), ErrorCode(code): ErrorCode, base_offset: i64) {
-        let answer = PartAnswer { code, base_offset, log_append_time: -1, ..PartAnswer::default() };
+        let base_offset = Some(base_offset).filter(|offset| *offset >= 0);
+        let answer = PartAnswer { code, base_offset, ..PartAnswer::default() };
         self.decide(|partition, cx| partition.on_answer(request, &answer, cx));
     }
 
     /// Answers a batch with a success.
     fn accept(&mut self, (request, _): (RequestId, Stamp), base_offset: i64) {
-        let answer = PartAnswer { code: 0, base_offset, log_append_time: -1, ..PartAnswer::default() };
+        let answer = PartAnswer { code: 0, base_offset: Some(base_offset), ..PartAnswer::default() };
         self.decide(|partition, cx| partition.on_answer(request, &answer, cx));
     }
 

@@ -169,7 +169,7 @@ impl<T: Clone> Sender<T> {
         if found.partitions.is_empty() {
             return; // equals a missing topic: it is requested again
         }
-        let id_change = topic.learn_uuid(Some(found.uuid).filter(|uuid| *uuid != [0; 16]));
+        let id_change = topic.learn_uuid(found.uuid);
         if id_change == TopicIdChange::Former {
             return;
         }
@@ -185,8 +185,7 @@ impl<T: Clone> Sender<T> {
         must_announce |= self.topics.get_mut(id).is_some_and(|topic| topic.grow(id, count));
         for partition in &found.partitions {
             let partition_id = PartitionId { topic: id, index: partition.index };
-            let leader_epoch = Some(partition.leader_epoch).filter(|epoch| *epoch >= 0);
-            let latest = LatestMetadata { uuid, leader: partition.leader, leader_epoch };
+            let latest = LatestMetadata { uuid, leader: partition.leader, leader_epoch: partition.leader_epoch };
             must_announce |= self.learn_partition(now, requested_at, partition_id, latest);
         }
         if must_announce {

@@ -180,12 +180,8 @@ impl<T: Clone> Sender<T> {
         };
         lane.sent();
         let again = PartFollowUp { more: lane.partition.has_unsent(), solo: outgoing.solo };
-        let part = ProducePart {
-            partition: ready.partition,
-            topic: name.clone(),
-            topic_uuid: uuid.unwrap_or_default(),
-            batch: outgoing.batch,
-        };
+        let part =
+            ProducePart { partition: ready.partition, topic: name.clone(), topic_uuid: uuid, batch: outgoing.batch };
         NextPart::Part(part, again)
     }
 

@@ -16,9 +16,9 @@ use crate::wire::list_offsets::{self, EARLIEST, LATEST, ListOffsetsRequest, List
 fn fetch_request_has_no_session() {
     let request = FetchRequest {
         topic: "orders".into(),
-        topic_uuid: UUIDS[2],
+        topic_uuid: Some(UUIDS[2]),
         partition: 7,
-        leader_epoch: 3,
+        leader_epoch: Some(3),
         offset: 1 << 40,
         max_bytes: 1 << 20,
         max_wait: Duration::from_millis(500),
@@ -91,7 +91,7 @@ fn top_level_fetch_error_is_read() {
 #[test]
 fn offset_request_for_start_and_end() {
     for (timestamp, expected) in [(LATEST, -1), (EARLIEST, -2)] {
-        let request = ListOffsetsRequest { topic: "orders".into(), partition: 7, leader_epoch: 3, timestamp };
+        let request = ListOffsetsRequest { topic: "orders".into(), partition: 7, leader_epoch: Some(3), timestamp };
         for version in versions::<ListOffsetsRequest>() {
             let read: theirs::ListOffsetsRequest = read_back(&request, version);
             assert_eq!((read.replica_id.0, read.isolation_level, read.topics.len()), (-1, 0, 1));

@@ -81,11 +81,11 @@ fn full_answer(version: i16) -> theirs::MetadataResponse {
 }
 
 fn expected(version: i16) -> MetadataAnswer {
-    let uuid = if version >= 10 { UUIDS[0] } else { [0; 16] };
-    let epoch = |epoch| if version >= 7 { epoch } else { -1 };
+    let uuid = (version >= 10).then_some(UUIDS[0]);
+    let epoch = |epoch| (version >= 7).then_some(epoch);
     let partitions = vec![
         PartitionMetadata { index: 1, code: 0, leader: Some(BrokerId(2)), leader_epoch: epoch(8) },
-        PartitionMetadata { index: 0, code: 5, leader: None, leader_epoch: -1 },
+        PartitionMetadata { index: 0, code: 5, leader: None, leader_epoch: None },
     ];
     let brokers = vec![
         BrokerAddress { id: BrokerId(1), host: "kafka-1".into(), port: 9092 },

@@ -37,7 +37,7 @@ fn part(topic: usize, index: i32) -> ProducePart {
     ProducePart {
         partition: PartitionId { topic: TopicId(u32::try_from(topic).unwrap()), index },
         topic: NAMES[topic].into(),
-        topic_uuid: UUIDS[topic],
+        topic_uuid: Some(UUIDS[topic]),
         // More than 128 bytes, so that the compact length takes two bytes.
         batch: batch(&format!("{topic}/{index}").repeat(60)),
     }
@@ -103,7 +103,7 @@ fn partitions(version: i16) -> [(PartitionProduceResponse, PartAnswer); 3] {
     };
     let ours =
         |code, base_offset, log_append_time| PartAnswer { code, base_offset, log_append_time, ..Default::default() };
-    let (mut full, mut expected) = (theirs(1, 87, -1, -1), ours(87, -1, -1));
+    let (mut full, mut expected) = (theirs(1, 87, -1, -1), ours(87, None, None));
     let mut none = theirs(2, 6, i64::MAX, -1);
     if version >= 8 {
         let rejected = BatchIndexAndErrorMessage::default().with_batch_index(3).with_unknown_tagged_fields(tags());
@@ -121,9 +121,9 @@ fn partitions(version: i16) -> [(PartitionProduceResponse, PartAnswer); 3] {
         none = none.with_current_leader(LeaderIdAndEpoch::default().with_leader_epoch(12));
     }
     [
-        (theirs(0, 0, 42, 1_700_000_000_123), ours(0, 42, 1_700_000_000_123)),
+        (theirs(0, 0, 42, 1_700_000_000_123), ours(0, Some(42), Some(1_700_000_000_123))),
         (full, expected),
-        (none, ours(6, i64::MAX, -1)),
+        (none, ours(6, Some(i64::MAX), None)),
     ]
 }
 
@@ -210,7 +210,7 @@ fn offsets(version: i16, request: &[(usize, i32)], answer: &[(usize, i32, i64)])
     let topics = answer.iter().map(|(at, index, offset)| topic_answer(*at, version, vec![partition(*index, *offset)]));
     let bytes = encoded(&theirs::ProduceResponse::default().with_responses(topics.collect()), version);
     let answer = ProduceResponse::decode(&bytes, version).unwrap().into_answer(&keys(request));
-    answer.parts.into_iter().map(|part| part.map(|part| part.base_offset)).collect()
+    answer.parts.into_iter().map(|part| part.and_then(|part| part.base_offset)).collect()
 }
 
 #[test]

@@ -155,11 +155,11 @@ fn uncovered_batch_is_unknown() {
 
 #[test]
 fn duplicate_keeps_record_times() {
-    let times = |answered: i64| {
+    let times = |answered: Option<i64>| {
         let mut bench = PartitionBench::with_lost_answer();
         bench.now += Duration::from_secs(1);
         let (request, _) = bench.send().unwrap();
-        let answer = PartAnswer { code: 0, base_offset: 41, log_append_time: answered, ..PartAnswer::default() };
+        let answer = PartAnswer { code: 0, base_offset: Some(41), log_append_time: answered, ..PartAnswer::default() };
         bench.decide(|partition, cx| partition.on_answer(request, &answer, cx));
         match bench.verdicts().pop() {
             Some((_, Verdict::Delivered { log_append_time, .. })) => log_append_time,
@@ -167,7 +167,7 @@ fn duplicate_keeps_record_times() {
         }
     };
     // The timestamp of the records in these tests is 1.
-    assert_eq!((times(-1), times(1), times(1234)), (None, None, Some(1234)));
+    assert_eq!((times(None), times(Some(1)), times(Some(1234))), (None, None, Some(1234)));
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn late_duplicate_keeps_times_of_halves() {
     for half in &mut bench.partition.window {
         half.abandoned[0].newest = 9;
     }
-    let answer = PartAnswer { code: 0, base_offset: 40, log_append_time: 9, ..PartAnswer::default() };
+    let answer = PartAnswer { code: 0, base_offset: Some(40), log_append_time: Some(9), ..PartAnswer::default() };
     bench.decide(|partition, cx| partition.on_answer(whole, &answer, cx));
     assert_eq!(bench.verdicts(), [(0, delivered(40)), (0, delivered(41))]);
 }

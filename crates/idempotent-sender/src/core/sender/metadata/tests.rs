@@ -73,9 +73,9 @@ impl MetadataBench {
     /// Delivers the same metadata with this leader for all partitions.
     fn learn_with(&mut self, uuid: TopicUuid, partitions: i32, leader: Option<BrokerId>) {
         let id = BrokerId(1);
-        let partition = |index| PartitionMetadata { index, code: 0, leader, leader_epoch: 1 };
+        let partition = |index| PartitionMetadata { index, code: 0, leader, leader_epoch: Some(1) };
         let partitions = (0..partitions).map(partition).collect();
-        let topic = TopicMetadata { name: "orders".into(), uuid, code: 0, partitions };
+        let topic = TopicMetadata { name: "orders".into(), uuid: Some(uuid), code: 0, partitions };
         let brokers = vec![BrokerAddress { id, host: "one".into(), port: 9092 }];
         self.sender.on_metadata(self.now, ClusterMetadata { brokers, topics: vec![topic] });
         self.carry_out();
@@ -100,7 +100,7 @@ impl MetadataBench {
 
     fn answer(&mut self, code: i16) {
         let (conn, request, parts) = self.sent.remove(0);
-        let answer = PartAnswer { code, base_offset: if code == 0 { 0 } else { -1 }, ..PartAnswer::default() };
+        let answer = PartAnswer { code, base_offset: (code == 0).then_some(0), ..PartAnswer::default() };
         let parts = parts.iter().map(|_| Some(answer.clone())).collect();
         self.sender.on_answer(self.now, conn, request, ProduceAnswer { parts, ..ProduceAnswer::default() });
         self.carry_out();
@@ -109,7 +109,7 @@ impl MetadataBench {
     /// Returns the topic id in a Produce request for the first partition.
     fn uuid_in_use(&mut self) -> TopicUuid {
         self.submit(0);
-        let uuid = self.sent[0].2[0].topic_uuid;
+        let uuid = self.sent[0].2[0].topic_uuid.unwrap();
         self.accept();
         uuid
     }
@@ -169,7 +169,7 @@ fn only_leaders_are_kept_as_brokers() {
     let brokers = (2..5000).map(|id| BrokerAddress { id: BrokerId(id), host: "far".into(), port: 9092 }).collect();
     let moved = PartAnswer {
         code: ErrorCode::NOT_LEADER_OR_FOLLOWER.0,
-        base_offset: -1,
+        base_offset: None,
         leader: Some((BrokerId(77), 2)),
         ..PartAnswer::default()
     };
@@ -215,7 +215,7 @@ fn refused_batches_reach_recreated_topic() {
     bench.fail(ErrorCode::UNKNOWN_TOPIC_ID);
     assert_eq!(bench.not_written(), [1, 1], "the recreated topic has no such partition");
     for _ in 0..2 {
-        assert_eq!(bench.sent[0].2[0].topic_uuid, PRESENT);
+        assert_eq!(bench.sent[0].2[0].topic_uuid, Some(PRESENT));
         bench.accept();
     }
     assert!(matches!(bench.verdicts[2..], [(0, Verdict::Delivered { .. }), (0, Verdict::Delivered { .. })]));
@@ -263,7 +263,7 @@ fn denied_id_waits_for_metadata() {
         "metadata is slow, and an attempt under this id would be in doubt"
     );
     bench.learn(PRESENT, 1);
-    assert_eq!(bench.sent[0].2[0].topic_uuid, PRESENT);
+    assert_eq!(bench.sent[0].2[0].topic_uuid, Some(PRESENT));
     bench.accept();
     assert!(matches!(bench.verdicts[..], [(0, Verdict::Delivered { .. })]), "{:?}", bench.verdicts);
 }
@@ -285,7 +285,7 @@ fn older_metadata_keeps_id_denied() {
     bench.carry_out();
     assert!(bench.sent.is_empty() && bench.asked == 3, "an attempt under this id would be in doubt: {}", bench.asked);
     bench.learn(FORMER, 1);
-    assert_eq!(bench.sent[0].2[0].topic_uuid, FORMER, "the leader was out of date");
+    assert_eq!(bench.sent[0].2[0].topic_uuid, Some(FORMER), "the leader was out of date");
 }
 
 #[test]
@@ -302,7 +302,7 @@ fn missing_topic_is_requested_until_back() {
         let (asked, brokers) = (bench.asked, vec![BrokerAddress { id: BrokerId(1), host: "one".into(), port: 9092 }]);
         let removed = TopicMetadata {
             name: "orders".into(),
-            uuid: FORMER,
+            uuid: Some(FORMER),
             code: ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.0,
             partitions: Vec::new(),
         };
@@ -332,7 +332,7 @@ fn refused_metadata_is_requested_again() {
     bench.carry_out();
     assert_eq!((bench.asked, bench.verdicts.len()), (asked + 1, 0));
     bench.learn(PRESENT, 1);
-    assert_eq!(bench.sent[0].2[0].topic_uuid, PRESENT);
+    assert_eq!(bench.sent[0].2[0].topic_uuid, Some(PRESENT));
 }
 
 /// Returns a bench with three batches of one partition in flight when the topic is recreated. The brokers take topic
@@ -361,7 +361,7 @@ fn acceptance_while_switching_proves_nothing_else() {
         bench.verdicts
     );
     assert!(matches!(bench.verdicts[1], (0, Verdict::Delivered { base_offset: Some(_), .. })));
-    assert_eq!(bench.sent[0].2[0].topic_uuid, PRESENT);
+    assert_eq!(bench.sent[0].2[0].topic_uuid, Some(PRESENT));
 }
 
 #[test]

@@ -43,8 +43,8 @@ impl OutageBench {
     /// Delivers metadata with these brokers. The first one leads.
     fn learn(&mut self, brokers: &[i32]) {
         let leader = brokers.first().map(|id| BrokerId(*id));
-        let partitions = vec![PartitionMetadata { index: 0, code: 0, leader, leader_epoch: -1 }];
-        let topic = TopicMetadata { name: "orders".into(), uuid: [1; 16], code: 0, partitions };
+        let partitions = vec![PartitionMetadata { index: 0, code: 0, leader, leader_epoch: None }];
+        let topic = TopicMetadata { name: "orders".into(), uuid: Some([1; 16]), code: 0, partitions };
         let brokers = brokers.iter().map(|id| address(*id)).collect();
         self.sender.on_metadata(self.now, ClusterMetadata { brokers, topics: vec![topic] });
         self.carry_out();
@@ -60,7 +60,7 @@ impl OutageBench {
     /// Answers the oldest request of a connection.
     fn answer(&mut self, conn: ConnId) {
         let request = self.sender.cluster.conn(conn).unwrap().inflight()[0].id;
-        let part = kafka_courier_client::PartAnswer { base_offset: 0, log_append_time: -1, ..Default::default() };
+        let part = kafka_courier_client::PartAnswer { base_offset: Some(0), ..Default::default() };
         let answer = kafka_courier_client::ProduceAnswer { parts: vec![Some(part)], ..Default::default() };
         self.sender.on_answer(self.now, conn, request, answer);
         self.carry_out();

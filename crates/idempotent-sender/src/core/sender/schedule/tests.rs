@@ -92,7 +92,7 @@ impl ScheduleBench {
     /// Answers the oldest unanswered request with a success.
     fn answer_next(&mut self, throttle: Duration) {
         let (conn, request, parts) = self.sent.remove(0);
-        let accepted = PartAnswer { code: 0, base_offset: 0, log_append_time: -1, ..PartAnswer::default() };
+        let accepted = PartAnswer { code: 0, base_offset: Some(0), ..PartAnswer::default() };
         let parts = parts.iter().map(|_| Some(accepted.clone())).collect();
         self.sender.on_answer(self.now, conn, request, ProduceAnswer { throttle, parts, ..ProduceAnswer::default() });
         self.carry_out();
@@ -114,10 +114,10 @@ impl ScheduleBench {
 
 fn metadata() -> ClusterMetadata {
     let id = kafka_courier_client::BrokerId(1);
-    let partition = |index| PartitionMetadata { index, code: 0, leader: Some(id), leader_epoch: 1 };
+    let partition = |index| PartitionMetadata { index, code: 0, leader: Some(id), leader_epoch: Some(1) };
     let topic = TopicMetadata {
         name: "orders".into(),
-        uuid: [1; 16],
+        uuid: Some([1; 16]),
         code: 0,
         partitions: (0..PARTITIONS).map(partition).collect(),
     };

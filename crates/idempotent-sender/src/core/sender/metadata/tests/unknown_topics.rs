@@ -39,9 +39,9 @@ impl TopicBench {
     fn answer(&mut self, present: &[&str]) {
         let topic = |name: &String| {
             let code = if present.contains(&name.as_str()) { 0 } else { ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.0 };
-            let partition = PartitionMetadata { index: 0, code: 0, leader: Some(BrokerId(1)), leader_epoch: 1 };
+            let partition = PartitionMetadata { index: 0, code: 0, leader: Some(BrokerId(1)), leader_epoch: Some(1) };
             let partitions = if code == 0 { vec![partition] } else { Vec::new() };
-            TopicMetadata { name: name.as_str().into(), uuid: [1; 16], code, partitions }
+            TopicMetadata { name: name.as_str().into(), uuid: Some([1; 16]), code, partitions }
         };
         let topics = self.asked.last().unwrap().iter().map(topic).collect();
         let brokers = vec![BrokerAddress { id: BrokerId(1), host: "one".into(), port: 9092 }];
