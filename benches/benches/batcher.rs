@@ -5,7 +5,7 @@
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use kafka_courier_batcher::{
-    Accumulator, BatchView, BufferPool, Compression, Filled, Header, Limits, Record, Stamp, murmur2,
+    Accumulator, BatchView, BufferPool, Compression, Header, Limits, Record, SealedBatch, Stamp, murmur2,
 };
 use std::hint::black_box;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ fn record(event: &Event) -> Record<'_> {
 }
 
 /// Fills one batch with all events. The last event seals it.
-fn filled(events: &[Event], compression: Compression, pool: &BufferPool) -> Filled<()> {
+fn filled(events: &[Event], compression: Compression, pool: &BufferPool) -> SealedBatch<()> {
     let mut accumulator = Accumulator::new(LIMITS, compression);
     let now = Instant::now();
     let mut sealed = None;

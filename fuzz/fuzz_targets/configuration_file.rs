@@ -27,8 +27,8 @@ fuzz_target!(|data: &[u8]| {
         Ok(config) => assert_eq!(config.validate(), Ok(())),
         Err(problems) => {
             let name = path.display().to_string();
-            assert!(!problems.0.is_empty());
-            assert!(problems.0.iter().any(|problem| problem.contains(&name)), "{problems}");
+            assert!(!problems.problems().is_empty());
+            assert!(problems.problems().iter().any(|problem| problem.to_string().contains(&name)), "{problems}");
         }
     }
 });

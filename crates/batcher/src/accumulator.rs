@@ -6,12 +6,12 @@
 //!  - [`seal_reason`] alone decides when a batch is sealed.
 
 use crate::buffer_pool::BufferPool;
-use crate::filled::Filled;
 use crate::header::HEADER_LEN;
 use crate::limits::{Compression, Limits};
 use crate::raw::RawBatch;
 use crate::record::{Layout, Record};
 use crate::seal::{Fill, SealEvent, SealReason, seal_reason};
+use crate::sealed::SealedBatch;
 use std::time::Instant;
 
 /// The open batch of one partition. `T` is the caller's token for a batch.
@@ -50,7 +50,7 @@ pub struct Pushed<T, R = T> {
     pub ordinal: u64,
     /// Batches that this record sealed, in order: the batch that had no room for the record, then the record's own
     /// batch if the record filled it. Boxed, because most records seal nothing.
-    pub sealed: [Option<Box<Filled<T>>>; 2],
+    pub sealed: [Option<Box<SealedBatch<T>>>; 2],
 }
 
 impl<T> Accumulator<T> {
@@ -247,12 +247,12 @@ impl<T> Accumulator<T> {
     }
 
     /// Seals the open batch if it is due.
-    pub fn seal_due(&mut self, now: Instant) -> Option<Filled<T>> {
+    pub fn seal_due(&mut self, now: Instant) -> Option<SealedBatch<T>> {
         self.seal_on(SealEvent::Tick(now))
     }
 
     /// Seals the open batch.
-    pub fn seal(&mut self) -> Option<Filled<T>> {
+    pub fn seal(&mut self) -> Option<SealedBatch<T>> {
         self.seal_on(SealEvent::Asked)
     }
 
@@ -260,16 +260,16 @@ impl<T> Accumulator<T> {
         seal_reason(&self.open.as_ref()?.fill(), &self.limits, event)
     }
 
-    fn seal_on(&mut self, event: SealEvent) -> Option<Filled<T>> {
+    fn seal_on(&mut self, event: SealEvent) -> Option<SealedBatch<T>> {
         let reason = self.reason_on(event)?;
         self.seal_for(reason)
     }
 
-    fn seal_for(&mut self, reason: SealReason) -> Option<Filled<T>> {
+    fn seal_for(&mut self, reason: SealReason) -> Option<SealedBatch<T>> {
         let open = self.open.take()?;
         self.hint = BufferPool::class_of(open.raw.len());
         self.sealed_records += u64::from(open.raw.records());
-        Some(Filled {
+        Some(SealedBatch {
             token: open.token,
             ordinal: open.ordinal,
             opened_at: open.opened_at,

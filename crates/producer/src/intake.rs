@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use kafka_courier_batcher::{Filled, PushError, Pushed, Record, partition_for_key};
+use kafka_courier_batcher::{PushError, Pushed, Record, SealedBatch, partition_for_key};
 use kafka_courier_idempotent_sender::driver::DriverCommand;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::mpsc::error::SendError;
@@ -44,7 +44,7 @@ enum PushOutcome {
     /// The record is in the open batch.
     Appended(Pushed<Token, Arc<BatchState>>),
     /// The record does not fit into the open batch. The batch is sealed, and the record needs another partition.
-    Sealed(Filled<Token>),
+    Sealed(SealedBatch<Token>),
 }
 
 /// Why a record was not accepted now.
@@ -102,7 +102,7 @@ impl Intake {
         }
     }
 
-    fn submit(&self, slot: &PartitionSlot, filled: Filled<Token>) {
+    fn submit(&self, slot: &PartitionSlot, filled: SealedBatch<Token>) {
         self.send_command(DriverCommand::Sealed(self.shared.submission(slot, filled)));
     }
 

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use kafka_courier_batcher::{BufferPool, Compression, EncodedBatch, Filled, Limits};
+use kafka_courier_batcher::{BufferPool, Compression, EncodedBatch, Limits, SealedBatch};
 use kafka_courier_client::PartitionId;
 use kafka_courier_idempotent_sender::core::{RecordSet, Submission, Verdict};
 
@@ -72,7 +72,7 @@ impl Shared {
     }
 
     /// Encodes a full or due batch for the sender.
-    pub(crate) fn submission(&self, slot: &PartitionSlot, filled: Filled<Token>) -> Submission<Token> {
+    pub(crate) fn submission(&self, slot: &PartitionSlot, filled: SealedBatch<Token>) -> Submission<Token> {
         filled.token.state().set_record_count(filled.record_count());
         let sealed = filled.encode(&self.pool);
         slot.release(&self.memory, sealed.released);

@@ -5,7 +5,7 @@
 //!  - Every reserved byte is compared with the held bytes.
 
 use kafka_courier_batcher::{
-    Accumulator, BufferPool, Compression, Filled, HEADER_LEN, Limits, PushError, Pushed, Record, SealReason,
+    Accumulator, BufferPool, Compression, HEADER_LEN, Limits, PushError, Pushed, Record, SealReason, SealedBatch,
 };
 use std::borrow::Borrow;
 use std::time::{Duration, Instant};
@@ -55,7 +55,7 @@ impl Rig {
     }
 }
 
-fn held(filled: Option<impl Borrow<Filled<u64>>>) -> (u64, u32, SealReason) {
+fn held(filled: Option<impl Borrow<SealedBatch<u64>>>) -> (u64, u32, SealReason) {
     let filled = filled.unwrap();
     let filled = filled.borrow();
     (filled.ordinal, filled.record_count(), filled.reason)

@@ -4,8 +4,8 @@
 //! occur.
 
 use kafka_courier_batcher::{
-    Accumulator, BufferPool, Compression, DecodedRecord, EncodedBatch, Filled, Header, Limits, PushError, Pushed,
-    Record,
+    Accumulator, BufferPool, Compression, DecodedRecord, EncodedBatch, Header, Limits, PushError, Pushed, Record,
+    SealedBatch,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -89,7 +89,7 @@ pub(crate) fn fill_batches(
 ) -> (Vec<EncodedBatch>, Vec<Owned>) {
     let mut accumulator = Accumulator::new(limits, compression);
     let (mut batches, mut accepted, mut charged) = (Vec::new(), Vec::new(), 0_usize);
-    let mut encode = |filled: Filled<()>, charged: &mut usize| {
+    let mut encode = |filled: SealedBatch<()>, charged: &mut usize| {
         let before = filled.charged();
         let sealed = filled.encode(pool);
         assert_eq!(before - sealed.released, sealed.batch.capacity());

@@ -157,7 +157,7 @@ async fn send(args: &ReplayArgs, opened: OpenedStore, replay: &Replay) -> Result
     monitor.bar.finish_and_clear();
     producer.close(GRACE).await;
     let report = match done {
-        Some(done) => done.map_err(failed)?,
+        Some(done) => done.map_err(|error| command_error(&error))?,
         None => return Err(CommandError(signals.exit(), STOPPED_NOW.to_owned())),
     };
     print_report(args, &report, monitor.began.elapsed())?;
@@ -214,10 +214,13 @@ fn print_report(args: &ReplayArgs, report: &ReplayReport, took: Duration) -> Res
     Ok(())
 }
 
-fn failed(error: ReplayError) -> CommandError {
-    let exit = match &error {
-        ReplayError::Begin(BeginReplayError::Busy { .. } | BeginReplayError::Claimed { .. }) => Exit::Busy,
-        _ => Exit::Io,
-    };
-    CommandError(exit, format!("{error} (delivered dead letters are removed, all others stay)"))
+/// Returns the exit code and message of a replay that ended in an error.
+fn command_error(error: &ReplayError) -> CommandError {
+    match error {
+        ReplayError::Begin(BeginReplayError::Busy { .. } | BeginReplayError::Claimed { .. }) => {
+            CommandError(Exit::Busy, error.to_string())
+        }
+        ReplayError::Begin(_) => CommandError(Exit::Io, error.to_string()),
+        _ => CommandError(Exit::Io, format!("{error} (delivered dead letters are removed, all others stay)")),
+    }
 }

@@ -9,7 +9,8 @@
 //! 1. `ids`, `backoff`, `config`, `failure`, `outcome`, `lookup`: plain data
 //! 2. `timers`, `types`, `effects`: what the core and its driver exchange
 //! 3. `flight`: one batch
-//! 4. `partition`: one partition. Its states are `leader`, `topic`, `retry`, `stamps`, `unknown`
+//! 4. `partition`: one partition. Its four states are `leader`, `topic`, `retry`, `stamps`. `unknown` holds failed batches
+//!    that an answer may still correct
 //! 5. `lane`, `topics`: partitions and their connections
 //! 6. `outage`, `cluster`: brokers and connections
 //! 7. `metadata`, `producer_ids`, `views`: requests, and data for monitoring

@@ -29,15 +29,16 @@ impl Claim {
         let _ = tokio::task::spawn_blocking(move || drop(guard)).await;
     }
 
-    /// Returns an error if another process may have the claim now.
-    pub(super) fn check(&self) -> Result<(), StoreError> {
+    /// Returns an error if another process may have the claim now. Asks the process that holds a shared file, so it may
+    /// block for a moment.
+    pub(super) fn ensure_held(&self) -> Result<(), StoreError> {
         self.guard.as_ref().map_or(Ok(()), ReplayGuard::holds)
     }
 
-    /// Does the same as [`check`](Self::check), with a result that may be [`CHECK_INTERVAL`] old.
+    /// Does the same as [`ensure_held`](Self::ensure_held), with a result that may be [`CHECK_INTERVAL`] old.
     pub(super) fn check_recently(&mut self) -> Result<(), StoreError> {
         if self.checked_at.is_none_or(|at| at.elapsed() > CHECK_INTERVAL) {
-            self.check()?;
+            self.ensure_held()?;
             self.checked_at = Some(Instant::now());
         }
         Ok(())

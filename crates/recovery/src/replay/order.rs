@@ -1,4 +1,4 @@
-//! Decides which letters may leave a store, so that the letters of one key leave in the order of their arrival.
+//! Holds back the letters behind one that stays, so that the letters of one key leave in the order of their arrival.
 //!
 //! Rules:
 //! - Pure. Letters are visited in the store's order, selected or not.

@@ -1,4 +1,4 @@
-//! Decides on each letter of a replay, and computes its new states.
+//! Decides on one letter alone: send it, search the log for it, or leave it. Computes its new states.
 //!
 //! Rules:
 //! - Pure.

@@ -202,7 +202,7 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> ReplayRun<'_, P> {
 
     /// Returns an error if another process may replay the store now.
     pub(super) fn check_claim(&self) -> Result<(), ReplayError> {
-        Ok(self.claim.as_ref().map_or(Ok(()), Claim::check)?)
+        Ok(self.claim.as_ref().map_or(Ok(()), Claim::ensure_held)?)
     }
 
     /// Replaces marks by the final states, such as that a record was certainly not written. Requires the claim, because

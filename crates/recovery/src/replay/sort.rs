@@ -1,4 +1,4 @@
-//! Decides on each letter of a page.
+//! Applies plan, check results and order to the letters of a page, and counts the results.
 //!
 //! Rules:
 //! - Pure. Letters are visited in the store's order.

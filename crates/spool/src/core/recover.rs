@@ -201,7 +201,7 @@ fn read_from(
     let mut expected = start;
     let mut near = frames.range(start..).next().map(|(_, found)| found.segment).unwrap_or_default();
     for (&sequence, found) in frames.range(start..) {
-        if sequence > expected && !passes_gap(expected, (sequence, found.segment), near, frames, bases, recovered) {
+        if sequence > expected && !cross_gap(expected, (sequence, found.segment), near, frames, bases, recovered) {
             return;
         }
         if bases.get(&sequence).is_some_and(|base| is_torn(base, frames)) {
@@ -218,9 +218,9 @@ fn read_from(
     }
 }
 
-/// Enters the frames from `expected` up to the next one that was read as damage, if they were durable. Returns whether the
-/// next one counts.
-fn passes_gap(
+/// Records the durable frames that are missing from `expected` up to the next one that was read as damage. Returns whether
+/// the next one counts.
+fn cross_gap(
     expected: FrameSequence,
     (sequence, segment): (FrameSequence, SegmentNumber),
     near: SegmentNumber,

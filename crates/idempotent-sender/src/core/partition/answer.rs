@@ -100,7 +100,7 @@ impl<T: Clone> PartitionSender<T> {
         self.prove_all_before(stamp, cx);
         if current {
             self.leader.accepted(stamp, !aged && !self.is_switching(), cx.now);
-            self.stamps.not_fenced();
+            self.stamps.reset_fenced_answers();
             self.retry.accepted();
         }
         self.settle_proved(cx);
@@ -161,8 +161,8 @@ impl<T: Clone> PartitionSender<T> {
             Treatment::Split => self.split_head(cx),
             Treatment::Sequence => {
                 match answer.code == ErrorCode::INVALID_PRODUCER_EPOCH.0 {
-                    true => self.stamps.fenced(),
-                    false => self.stamps.not_fenced(),
+                    true => self.stamps.count_fenced_answer(),
+                    false => self.stamps.reset_fenced_answers(),
                 }
                 self.on_sequence_refused(was_open, cx);
             }

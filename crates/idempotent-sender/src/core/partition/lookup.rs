@@ -62,7 +62,8 @@ impl<T: Clone> PartitionSender<T> {
         cx.out.lookups.push(LookupRequest { partition: self.id, id, target });
     }
 
-    /// Handles the result of a producer state lookup.
+    /// Sends the head again, searches the log, backs off or fails the head, by the leader's producer state. A result for a
+    /// head that is settled changes nothing.
     pub(crate) fn on_state_lookup(&mut self, look: LookupId, answer: StateLookupAnswer, cx: &mut Context<'_, T>) {
         let Some(lookup) = self.end_lookup(look, cx) else { return };
         match answer {
@@ -108,7 +109,7 @@ impl<T: Clone> PartitionSender<T> {
         match head {
             _ if self.is_switching() => self.back_off(cx),
             Some(_) if proved > 0 && recognizable && lookup.doubt == HeadDoubt::OutOfSequence && age < YOUNG_ID => {
-                self.resend_last_proved(proved, cx);
+                self.settle_by_acceptance(proved, cx);
             }
             Some((stamp, search_from, first_timestamp)) if covered > 0 => {
                 cx.out.counters.searches += 1;
@@ -137,7 +138,7 @@ impl<T: Clone> PartitionSender<T> {
                 self.on_log_read(lookup, batches, is_whole, cx);
             }
             SearchAnswer::Unavailable => self.back_off(cx),
-            SearchAnswer::Unreadable if proved > 0 => self.resend_last_proved(proved, cx),
+            SearchAnswer::Unreadable if proved > 0 => self.settle_by_acceptance(proved, cx),
             SearchAnswer::Unreadable => self.fail_head(false, cx),
         }
         self.close_gap(cx);
@@ -173,9 +174,10 @@ impl<T: Clone> PartitionSender<T> {
         self.settle_proved(cx);
     }
 
-    /// Sends the last proved batch again. The leader remembers at least this batch, and its acceptance also proves all
-    /// earlier ones.
-    fn resend_last_proved(&mut self, proved: usize, cx: &mut Context<'_, T>) {
+    /// Leaves the proof of the proved batches to the next acceptance. All but the last of several are unconfirmed from now
+    /// on, and the last one is sent again: the leader remembers at least this batch. A single one is unconfirmed too, and
+    /// the batch behind it is sent.
+    fn settle_by_acceptance(&mut self, proved: usize, cx: &mut Context<'_, T>) {
         self.mark_appended(proved.max(2) - 1, cx);
     }
 

@@ -16,9 +16,9 @@ use super::super::effects::Counters;
 
 /// The first epoch at which a partition changes to another producer id as soon as this is safe.
 const RETIRING_EPOCH: i16 = i16::MAX - 1000;
-/// The number of answers in a row that the id is fenced to which the partition reacts with the next epoch. A proof of
-/// absence fences an id a thousand epochs above all epochs it saw. Raising the epoch that far takes longer than
-/// `delivery_timeout`.
+/// After this many answers in a row that the id is fenced, one more makes the partition leave the id. Each earlier one
+/// only raises the epoch. A proof of absence fences an id a thousand epochs above all epochs it saw. Raising the epoch that
+/// far takes longer than `delivery_timeout`.
 const FENCED_MAX: u32 = 5;
 
 /// Why a partition raises its epoch or changes its producer id.
@@ -67,7 +67,7 @@ struct NextStamp {
     /// clear.
     gap: bool,
     /// Answers in a row that another process fenced the producer id.
-    fenced: u32,
+    fenced_answers: u32,
 }
 
 /// The source of stamps.
@@ -126,7 +126,7 @@ impl PartitionStamps {
             None => (config.first_epoch, Sequence::wrapping(config.first_sequence)),
             Some(_) => (0, Sequence::FIRST),
         };
-        self.source = StampSource::Assigned(NextStamp { producer_id, epoch, sequence, gap: false, fenced: 0 });
+        self.source = StampSource::Assigned(NextStamp { producer_id, epoch, sequence, gap: false, fenced_answers: 0 });
         true
     }
 
@@ -177,7 +177,7 @@ impl PartitionStamps {
         self.next().is_some_and(|next| next.gap)
     }
 
-    /// Notes that a batch of this epoch failed as unknown.
+    /// Notes that a batch of this epoch failed as unknown. Nothing new is stamped until the gap is closed.
     pub(super) fn open_gap(&mut self) {
         if let Some(next) = self.next_mut() {
             next.gap = true;
@@ -191,27 +191,27 @@ impl PartitionStamps {
         }
     }
 
-    /// Notes an answer that the id is fenced.
-    pub(super) fn fenced(&mut self) {
+    /// Counts an answer that the id is fenced.
+    pub(super) fn count_fenced_answer(&mut self) {
         if let Some(next) = self.next_mut() {
-            next.fenced += 1;
+            next.fenced_answers += 1;
         }
     }
 
     /// Notes an answer that shows that the id is not fenced.
-    pub(super) fn not_fenced(&mut self) {
+    pub(super) fn reset_fenced_answers(&mut self) {
         if let Some(next) = self.next_mut() {
-            next.fenced = 0;
+            next.fenced_answers = 0;
         }
     }
 
     /// Returns whether the last answers were that the id is fenced.
     pub(super) fn is_fenced(&self) -> bool {
-        self.next().is_some_and(|next| next.fenced > 0)
+        self.next().is_some_and(|next| next.fenced_answers > 0)
     }
 
     /// Returns whether another epoch is hopeless, because the id was fenced too often.
     pub(super) fn must_leave_id(&self) -> bool {
-        self.next().is_some_and(|next| next.fenced > FENCED_MAX)
+        self.next().is_some_and(|next| next.fenced_answers > FENCED_MAX)
     }
 }

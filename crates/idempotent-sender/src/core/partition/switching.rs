@@ -62,7 +62,7 @@ impl<T: Clone> PartitionSender<T> {
         self.leader.replace(latest.leader, latest.leader_epoch);
         self.retry.forget_lookup();
         self.retry.end_backoff();
-        self.stamps.not_fenced();
+        self.stamps.reset_fenced_answers();
         self.raise_epoch(EpochMove::TopicRecreated, cx);
         self.topic.start(latest.uuid, removed);
         self.fail_if_removed(cx);

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 /// A sealed batch that is not yet compressed and has no header yet.
 #[derive(Debug)]
-pub struct Filled<T> {
+pub struct SealedBatch<T> {
     /// The caller's token for this batch.
     pub token: T,
     /// The batch's number among the partition's batches: dense, from 0.
@@ -26,7 +26,7 @@ pub struct Filled<T> {
 
 /// An encoded batch, ready to be stamped and sent.
 #[derive(Debug)]
-pub struct Sealed<T> {
+pub struct CompressedBatch<T> {
     /// The caller's token for this batch.
     pub token: T,
     /// The batch's number among the partition's batches: dense, from 0.
@@ -41,7 +41,7 @@ pub struct Sealed<T> {
     pub released: usize,
 }
 
-impl<T> Filled<T> {
+impl<T> SealedBatch<T> {
     /// Returns the number of records.
     #[must_use]
     pub fn record_count(&self) -> u32 {
@@ -63,10 +63,10 @@ impl<T> Filled<T> {
     /// Compresses the batch and writes its header. Buffers are taken from `pool` and returned to it. This method uses
     /// up to twice the charged memory while it runs.
     #[must_use]
-    pub fn encode(self, pool: &BufferPool) -> Sealed<T> {
+    pub fn encode(self, pool: &BufferPool) -> CompressedBatch<T> {
         let charged = self.charged();
         let batch = self.raw.finish(self.compression, pool);
-        Sealed {
+        CompressedBatch {
             token: self.token,
             ordinal: self.ordinal,
             opened_at: self.opened_at,
