@@ -20,8 +20,8 @@ fuzz_target!(|data: &[u8]| {
             }
         }
         Err(problems) => {
-            assert!(!problems.0.is_empty());
-            assert!(problems.0.iter().all(|problem| problem.starts_with("KAFKA_")), "{problems}");
+            assert!(!problems.problems().is_empty());
+            assert!(problems.problems().iter().all(|problem| problem.to_string().starts_with("KAFKA_")), "{problems}");
         }
     }
 });
