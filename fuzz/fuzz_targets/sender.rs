@@ -30,6 +30,7 @@ fuzz_target!(|data: &[u8]| {
     let mut bench = Bench::new();
     for step in data.chunks_exact(8).take(256) {
         bench.step(step);
+        assert_eq!(bench.sender.inconsistency(), None);
     }
     bench.end();
 });

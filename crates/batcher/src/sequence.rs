@@ -4,7 +4,8 @@
 //!  - Sequence numbers count records from 0 to `i32::MAX`, then from 0 again, as in the Java client's
 //!    `DefaultRecordBatch.incrementSequence`. All arithmetic is therefore modulo 2^31.
 //!  - Of two different numbers, one precedes the other by less than half of the period. A leader keeps the last five
-//!    batches of a producer id, so compared numbers are never further apart.
+//!    batches of a producer id, and a partition stamps nothing new behind a batch that failed as unknown, so compared
+//!    numbers are never further apart.
 
 /// The number of sequence numbers.
 const PERIOD: u32 = 1 << 31;

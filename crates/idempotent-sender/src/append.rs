@@ -11,8 +11,8 @@ use kafka_courier_client::log_client::{AppendDecision, LogClient, LogError};
 
 use crate::core::{Treatment, classify};
 
-/// Appends a stamped batch. Returns the first record's offset, if the leader names it, once every in-sync replica has the batch. The same bytes
-/// are sent again after each lost answer and each transient error, until `deadline`.
+/// Appends a stamped batch. Returns the first record's offset, if the leader names it, once every in-sync replica has the
+/// batch. The same bytes are sent again after each lost answer and each transient error, until `deadline`.
 ///
 /// Appending the same batch again, later or in another process, is safe as long as the leader remembers the stamp.
 ///

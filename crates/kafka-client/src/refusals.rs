@@ -1,7 +1,8 @@
 //! Recent refusals of the client, per broker.
 //!
-//! Rule: a broker that refused the client is not dialed for [`REFUSED_PAUSE`]. Callers get the earlier refusal meanwhile. A wrong password that is tried again and again locks accounts. Every failure counts as a
-//! refusal but an unreachable broker.
+//! Rule: a broker that refused the client is not dialed for [`REFUSED_PAUSE`]. Callers get the earlier refusal meanwhile.
+//! A wrong password that is tried again and again locks accounts. Every failure counts as a refusal but an unreachable
+//! broker.
 
 use std::collections::HashMap;
 use std::sync::Arc;

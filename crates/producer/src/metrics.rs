@@ -1,8 +1,8 @@
 //! Metrics, through the facade `metrics`.
 //!
 //! The rules of this module:
-//!  - Each metric is defined once, in a table made by [`metric_table!`]. Names follow Prometheus: base units, plural, `_total` for
-//!    counters.
+//!  - Each metric is defined once, in a table made by [`metric_table!`]. Names follow Prometheus: base units, plural,
+//!    `_total` for counters.
 //!  - Only refused events are recorded singly. Otherwise a record covers at least a batch, a request or a round of the
 //!    sender's task.
 //!  - Labels hold topics, broker ids and Kafka's error names, never text from users.

@@ -330,7 +330,7 @@ impl World {
         while let Some(action) = self.sender.poll(self.instant()) {
             self.perform(action)?;
         }
-        // A contradiction lasts for many steps, and the check takes time.
+        // The check after every step would take a third of the time.
         let check = if self.steps.is_multiple_of(8) { self.sender.inconsistency() } else { None };
         match check {
             Some((partition, why)) => Err(format!("the states of {partition:?} contradict each other: {why}")),

@@ -193,8 +193,8 @@ impl LogClient {
         .await
     }
 
-    /// Appends a stamped batch. Returns the first record's offset, if the leader names it, once every in-sync replica has the batch. The same
-    /// bytes are sent again after each lost answer and each answer that `decide` retries, until `deadline`.
+    /// Appends a stamped batch. Returns the first record's offset, if the leader names it, once every in-sync replica has
+    /// the batch. The same bytes are sent again after each lost answer and each answer that `decide` retries, until `deadline`.
     ///
     /// Appending the same batch again, later or in another process, is safe as long as the leader remembers the
     /// stamp.

@@ -7,7 +7,7 @@ use crate::ids::TopicUuid;
 /// A topic's current state in the cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TopicInfo {
-    /// The topic id, all zero if the brokers have none (before Kafka 2.8).
+    /// The topic id. `None` if the brokers have none (before Kafka 2.8).
     pub uuid: Option<TopicUuid>,
     /// The number of partitions, numbered from 0.
     pub partitions: usize,

@@ -28,7 +28,7 @@ const FENCE_STEP: i16 = 1000;
 /// The topic as the cluster describes it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct ObservedTopic {
-    /// The topic id. All bytes are zero if the id is unknown.
+    /// The topic id, if it is known.
     pub(super) uuid: Option<TopicUuid>,
     /// Whether the topic is compacted. `None` if unknown.
     pub(super) compacted: Option<bool>,

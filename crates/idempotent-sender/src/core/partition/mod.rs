@@ -16,7 +16,7 @@
 //! |---|---|
 //! | [`KnownLeader`] | no leader, or a leader. Its trust: *none*, *accepted* (an acceptance proves earlier batches), *pipelining* |
 //! | [`TopicLife`] | *present*, *recreated* (a switch is pending) or *missing*. Beside it: the leader denied the topic id |
-//! | [`RetryState`] | *ready*, *backing off*, *looking up* the head, or *looking up again* after the backoff |
+//! | [`RetryState`] | *ready* or *backing off*. Beside it: *looking up* the head, or *looking up again* after the backoff |
 //! | [`PartitionStamps`] | *unassigned*, or *assigned*: with or without a gap, and the number of fences |
 //!
 //! ```text
@@ -42,10 +42,10 @@
 //!   unassigned ───────────► assigned, no gap ◄───────────────────────► assigned, gap
 //!       ▲                       │      epoch raised, or an acceptance       │
 //!       └───────────────────────┴───────────────────────────────────────────┘
-//!                  last epoch, or fenced too often
+//!       a quiet moment near the last epoch, the last epoch, or fenced too often
 //! ```
 //!
-//! Each row is a state, and what the others may then be. [`PartitionSender::inconsistency`] checks the rows.
+//! Each row is a state, and what the others may then be. [`PartitionSender::inconsistency`] checks the rows except gap.
 //!
 //! | state | leader | topic | retry | stamps | batches |
 //! |---|---|---|---|---|---|
@@ -53,7 +53,7 @@
 //! | pipelining | known | present | any | assigned | any |
 //! | recreated | no trust | | any | assigned | an attempt is outstanding. The valid records of a rejected batch wait in the window without a stamp |
 //! | missing | no trust | no denied id | not looking up | any | none, except those that wait for earlier ordinals |
-//! | unassigned | any | any | not looking up | | window and unconfirmed are empty |
+//! | unassigned | not pipelining | any | not looking up | | window and unconfirmed are empty |
 //! | assigned | any | any | any | | window and unconfirmed have its id and epoch, in the order of their sequences |
 //! | gap | any | any | any | assigned | nothing new is stamped |
 //!

@@ -80,7 +80,7 @@ impl RetryState {
         self.backoff_until = None;
     }
 
-    /// Notes that the leader has the head batch: the next failure is the first of its row.
+    /// Notes that the leader has the head batch: the next failure is the first in a row.
     pub(super) fn succeeded(&mut self) {
         (self.failures, self.backoff_until, self.last_failure) = (0, None, None);
     }

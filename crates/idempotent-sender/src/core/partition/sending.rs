@@ -8,7 +8,8 @@
 use super::super::effects::Context;
 use super::super::flight::Flight;
 use super::super::ids::RequestId;
-use super::{OutgoingBatch, PartitionSender};
+use super::OutgoingBatch;
+use super::PartitionSender;
 
 impl<T: Clone> PartitionSender<T> {
     /// Returns the next batch that may be sent now, recorded as sent in `request`.

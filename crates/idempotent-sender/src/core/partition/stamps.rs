@@ -139,12 +139,12 @@ impl PartitionStamps {
         Some((stamp, next.sequence.number() < base_sequence))
     }
 
-    /// Returns the producer id that is well on the way to its last epoch, and the epoch.
+    /// Returns the producer id that is close to its last epoch, and the epoch.
     pub(super) fn retiring(&self) -> Option<(i64, i16)> {
         self.id_and_epoch().filter(|(_, epoch)| *epoch >= RETIRING_EPOCH)
     }
 
-    /// Leaves the producer id for good.
+    /// Leaves the producer id permanently.
     pub(super) fn leave_id(&mut self) {
         if let Some((producer_id, _)) = self.id_and_epoch() {
             self.source = StampSource::Unassigned(Some(producer_id));
@@ -210,7 +210,7 @@ impl PartitionStamps {
         self.next().is_some_and(|next| next.fenced_answers > 0)
     }
 
-    /// Returns whether another epoch is hopeless, because the id was fenced too often.
+    /// Returns whether no other epoch helps, because the id was fenced too often.
     pub(super) fn must_leave_id(&self) -> bool {
         self.next().is_some_and(|next| next.fenced_answers > FENCED_MAX)
     }

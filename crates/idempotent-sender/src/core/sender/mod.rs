@@ -41,7 +41,7 @@ pub struct Sender<T> {
     metadata: MetadataRequests,
     producer_ids: ProducerIds,
     timers: Timers,
-    news: Vec<OutageReport>,
+    outage_reports: Vec<OutageReport>,
     accepted: u64,
 }
 
@@ -64,7 +64,7 @@ impl<T: Clone> Sender<T> {
             metadata: MetadataRequests::default(),
             producer_ids: ProducerIds::new(),
             timers: Timers::default(),
-            news: Vec::new(),
+            outage_reports: Vec::new(),
             accepted: 0,
         })
     }

@@ -14,7 +14,7 @@ use super::Sender;
 impl<T: Clone> Sender<T> {
     /// Returns the reports since the last call.
     pub fn take_outage_reports(&mut self) -> Vec<OutageReport> {
-        std::mem::take(&mut self.news)
+        std::mem::take(&mut self.outage_reports)
     }
 
     /// Notes that a connection ended or could not be opened.
@@ -40,7 +40,7 @@ impl<T: Clone> Sender<T> {
         if broker.contact.begin_outage(now, cause) {
             let broker = broker.address().clone();
             let waiting = self.waiting_for(id);
-            self.news.push(OutageReport::Lost { broker, why: why.clone(), waiting });
+            self.outage_reports.push(OutageReport::Lost { broker, why: why.clone(), waiting });
         }
     }
 
@@ -48,7 +48,7 @@ impl<T: Clone> Sender<T> {
     pub(super) fn note_reached(&mut self, now: Instant, id: BrokerId, answered: bool) {
         let Some(broker) = self.cluster.broker_mut(id) else { return };
         if let Some(lasted) = broker.contact.reached(now, answered) {
-            self.news.push(OutageReport::Back { broker: broker.address().clone(), lasted });
+            self.outage_reports.push(OutageReport::Back { broker: broker.address().clone(), lasted });
         }
     }
 
@@ -61,7 +61,7 @@ impl<T: Clone> Sender<T> {
             } else if let Some(broker) = self.cluster.broker_mut(id)
                 && let Some(lasted) = broker.contact.named(now)
             {
-                self.news.push(OutageReport::Back { broker: broker.address().clone(), lasted });
+                self.outage_reports.push(OutageReport::Back { broker: broker.address().clone(), lasted });
             }
         }
     }
