@@ -34,8 +34,31 @@ fn modules(src: &Path) -> BTreeMap<Module, PathBuf> {
 /// Returns the source without comments, texts and what follows the first inline module of tests.
 fn code(source: &str) -> String {
     let end = source.find("\n#[cfg(test)]\nmod tests {").unwrap_or(source.len());
-    let lines = source[..end].lines().map(|line| line.split("//").next().unwrap_or_default());
-    lines.flat_map(|line| line.split('"').step_by(2).chain(["\n"])).collect()
+    let (mut rest, mut code) = (&source[..end], String::new());
+    while let Some(next) = rest.chars().next() {
+        let skipped = match next {
+            '/' if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),
+            '"' => text_len(rest),
+            '\'' if rest.starts_with("'\"'") => 3,
+            _ => 0,
+        };
+        if skipped == 0 {
+            code.push(next);
+        }
+        rest = &rest[skipped.max(next.len_utf8())..];
+    }
+    code
+}
+
+/// Returns the length of the text that begins with a quotation mark here, with both marks.
+fn text_len(text: &str) -> usize {
+    let mut is_escaped = false;
+    let end = text.char_indices().skip(1).find(|(_, character)| {
+        let is_end = *character == '"' && !is_escaped;
+        is_escaped = *character == '\\' && !is_escaped;
+        is_end
+    });
+    end.map_or(text.len(), |(at, _)| at + 1)
 }
 
 /// Splits the tree of a `use` declaration into its paths.
@@ -159,6 +182,14 @@ fn modules_import_without_circles() {
         }
     }
     assert!(checked > 20, "only {checked} folders have modules");
+}
+
+#[test]
+fn known_imports_are_read() {
+    let imports = imports(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/producer/src"));
+    let module = |name: &str| vec![name.to_owned()];
+    assert!(imports[&module("engine")].contains(&module("intake")), "{imports:?}");
+    assert!(!imports[&module("intake")].contains(&module("engine")), "{imports:?}");
 }
 
 #[test]

@@ -67,15 +67,15 @@ impl MetadataBench {
 
     /// Delivers metadata with this topic id and number of partitions.
     fn learn(&mut self, uuid: TopicUuid, partitions: i32) {
-        self.learn_with(uuid, partitions, Some(BrokerId(1)));
+        self.learn_with(Some(uuid), partitions, Some(BrokerId(1)));
     }
 
     /// Delivers the same metadata with this leader for all partitions.
-    fn learn_with(&mut self, uuid: TopicUuid, partitions: i32, leader: Option<BrokerId>) {
+    fn learn_with(&mut self, uuid: Option<TopicUuid>, partitions: i32, leader: Option<BrokerId>) {
         let id = BrokerId(1);
         let partition = |index| PartitionMetadata { index, code: 0, leader, leader_epoch: Some(1) };
         let partitions = (0..partitions).map(partition).collect();
-        let topic = TopicMetadata { name: "orders".into(), uuid: Some(uuid), code: 0, partitions };
+        let topic = TopicMetadata { name: "orders".into(), uuid, code: 0, partitions };
         let brokers = vec![BrokerAddress { id, host: "one".into(), port: 9092 }];
         self.sender.on_metadata(self.now, ClusterMetadata { brokers, topics: vec![topic] });
         self.carry_out();
@@ -138,7 +138,7 @@ fn former_topic_id_is_ignored() {
 fn missing_topic_id_changes_nothing() {
     let mut bench = MetadataBench::new();
     bench.learn(PRESENT, 2);
-    bench.learn([0; 16], 2);
+    bench.learn_with(None, 2, Some(BrokerId(1)));
     assert_eq!(bench.uuid_in_use(), PRESENT);
 }
 
@@ -383,7 +383,7 @@ fn switch_without_leader_is_announced() {
     let mut bench = MetadataBench::new();
     bench.learn(FORMER, 1);
     bench.submit(0);
-    bench.learn_with(PRESENT, 1, None);
+    bench.learn_with(Some(PRESENT), 1, None);
     assert_eq!(bench.available, [true]);
     bench.fail(ErrorCode::UNKNOWN_TOPIC_ID);
     assert_eq!(bench.available, [false]);
