@@ -70,8 +70,7 @@ impl Cluster {
     /// Fails if an address is invalid.
     pub fn config(&self) -> Result<KafkaConfig> {
         let mut config = KafkaConfig::default();
-        let brokers = self.bootstrap().split(',').map(str::parse).collect::<Result<_, String>>();
-        config.brokers = brokers.map_err(anyhow::Error::msg)?;
+        config.brokers = self.bootstrap().split(',').map(str::parse).collect::<Result<_, _>>()?;
         Ok(config)
     }
 
