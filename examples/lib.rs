@@ -34,7 +34,7 @@ pub async fn inside() -> Result<Kafka, Failure> {
     }
     let cluster = cluster.start().await?;
     let mut config = KafkaConfig::default();
-    config.brokers = cluster.bootstrap().split(',').map(str::parse).collect::<Result<_, String>>()?;
+    config.brokers = cluster.bootstrap().split(',').map(str::parse).collect::<Result<_, _>>()?;
     Ok(Kafka { config, cluster: Some(cluster) })
 }
 
