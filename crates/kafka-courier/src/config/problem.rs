@@ -7,11 +7,12 @@
 //! - Nothing here shows a secret: neither a text nor an accessor.
 
 use std::fmt;
+#[cfg(feature = "config-file")]
 use std::path::Path;
 use std::sync::Arc;
 
+use kafka_courier_client::HIDDEN;
 use kafka_courier_client::security::SecurityError;
-use kafka_courier_client::{HIDDEN, shown_file};
 use kafka_courier_dlq::OpenError;
 use kafka_courier_idempotent_sender::core::ConfigError as CoreError;
 use kafka_courier_producer::debug_as_display;
@@ -58,6 +59,7 @@ enum ProblemPlace {
     /// A setting.
     Setting(SettingPlace),
     /// A file of settings as a whole.
+    #[cfg(feature = "config-file")]
     File(Origin),
     /// A setting whose name may be a secret.
     HiddenSetting(Origin),
@@ -90,7 +92,7 @@ impl ConfigProblem {
     /// Returns the problem of an unreadable file of settings. The path may be a misplaced secret.
     #[cfg(feature = "config-file")]
     pub(super) fn of_file(path: &Path, error: super::file::SettingsFileError) -> Self {
-        let place = ProblemPlace::File(Origin::File(shown_file(path).into()));
+        let place = ProblemPlace::File(Origin::File(kafka_courier_client::shown_file(path).into()));
         Self { cause: ProblemCause::SettingsFile(error), place, related: None }
     }
 
@@ -173,7 +175,9 @@ impl ConfigProblem {
             ProblemPlace::Unknown => None,
             ProblemPlace::Unset => Some(&Origin::Default),
             ProblemPlace::Setting(place) => Some(place.origin()),
-            ProblemPlace::File(origin) | ProblemPlace::HiddenSetting(origin) => Some(origin),
+            #[cfg(feature = "config-file")]
+            ProblemPlace::File(origin) => Some(origin),
+            ProblemPlace::HiddenSetting(origin) => Some(origin),
         }
     }
 
@@ -185,6 +189,7 @@ impl ConfigProblem {
             ProblemPlace::Unset => write!(f, "KAFKA_{} ({option})", option.to_uppercase()),
             ProblemPlace::Setting(place) if self.cause.names_option() => f.write_str(&place.with_option(option)),
             ProblemPlace::Setting(place) => write!(f, "{place}"),
+            #[cfg(feature = "config-file")]
             ProblemPlace::File(origin) => write!(f, "{origin}"),
             ProblemPlace::HiddenSetting(Origin::Argument(_)) => write!(f, "{HIDDEN} in the arguments"),
             ProblemPlace::HiddenSetting(Origin::Environment(_)) => write!(f, "{HIDDEN} in the environment"),
