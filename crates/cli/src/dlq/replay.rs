@@ -143,11 +143,18 @@ async fn send(args: &ReplayArgs, opened: OpenedStore, replay: &Replay) -> Result
     let mut signals = Signals::catch();
     let patience = opened.config.metadata_timeout;
     let builder = KafkaProducer::builder().with_config(opened.config).dead_letter_store(opened.store);
-    let producer = builder.build().map_err(|errors| CommandError(Exit::Config, errors.to_string()))?;
+    // The files of TLS and SASL may be named pipes, which block.
+    let built = tokio::select! {
+        biased;
+        () = signals.reached(1) => return Err(CommandError(signals.exit(), STOPPED_BEFORE.to_owned())),
+        built = tokio::task::spawn_blocking(move || builder.build()) => built,
+    };
+    let built = built.map_err(|error| CommandError(Exit::Io, error.to_string()))?;
+    let producer = built.map_err(|errors| CommandError(Exit::Config, errors.to_string()))?;
     if needs_brokers(args) {
         let reached = tokio::select! {
             biased;
-            () = signals.reached(1) => return Err(CommandError(signals.exit(), "stopped by a signal before anything was sent".to_owned())),
+            () = signals.reached(1) => return Err(CommandError(signals.exit(), STOPPED_BEFORE.to_owned())),
             reached = producer.health_check(patience) => reached,
         };
         reached?;
@@ -177,6 +184,7 @@ fn needs_brokers(args: &ReplayArgs) -> bool {
 /// Heading of the options for events that may already be in the log.
 const UNKNOWN: &str = "Events with unknown outcome";
 
+const STOPPED_BEFORE: &str = "stopped by a signal before anything was sent";
 const STOPPED_NOW: &str =
     "stopped immediately: dead letters in flight stay, and the next replay searches the log for them";
 

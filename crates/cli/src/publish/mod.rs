@@ -145,7 +145,9 @@ struct Prepared {
 /// Checks files, settings and the cluster, and creates the parts of a run.
 async fn prepare(args: &PublishArgs) -> Result<Prepared, CommandError> {
     let files = named_files(args)?;
-    let loaded = args.settings.load().map_err(|errors| CommandError(Exit::Config, errors.to_string()))?;
+    let settings = args.settings.clone();
+    let loaded = open(move || settings.load()).await?;
+    let loaded = loaded.map_err(|errors| CommandError(Exit::Config, errors.to_string()))?;
     check_destination("--topic", args.topic.as_deref(), &loaded.config.dlq_topic)?;
     let wanted = FileChoice::of(args, &loaded.config);
     check_files(files, args, &loaded, &wanted)?;
@@ -163,7 +165,8 @@ async fn prepare(args: &PublishArgs) -> Result<Prepared, CommandError> {
     if let Some(file) = &file {
         builder = builder.dead_letter_store(file.clone());
     }
-    let producer = builder.build().map_err(|errors| CommandError(Exit::Config, errors.to_string()))?;
+    let built = open(move || builder.build()).await?;
+    let producer = built.map_err(|errors| CommandError(Exit::Config, errors.to_string()))?;
     producer.health_check(patience).await?;
     let fit = producer.dead_letters().check_topic().await;
     let warnings = fit.map_err(|unfit| CommandError(Exit::Config, format!("dlq_topic: {unfit}")))?;
@@ -228,7 +231,7 @@ async fn create_receipts(args: &PublishArgs) -> Result<Receipts, CommandError> {
     created.map_err(|error| CommandError(Exit::CantCreate, format!("cannot create {name}: {error}")))
 }
 
-/// Opens a file on a separate thread, because opening a named pipe waits for its other side.
+/// Opens or reads files on a separate thread, because a named pipe waits for its other side, and a signal must end the wait.
 async fn open<T: Send + 'static>(open: impl FnOnce() -> T + Send + 'static) -> Result<T, CommandError> {
     tokio::task::spawn_blocking(open).await.map_err(|error| CommandError(Exit::Io, error.to_string()))
 }

@@ -240,3 +240,25 @@ async fn dead_letters_keep_the_inputs_order() {
     let read: Vec<String> = (0..ids.len() as u32).map(|number| number.to_string()).collect();
     assert_eq!(ids, read, "dead letters of published events are first");
 }
+
+/// A file of settings may be a named pipe, which waits for its other side.
+#[cfg(unix)]
+#[tokio::test]
+async fn signal_ends_the_reading_of_files() {
+    for option in ["--config", "KAFKA_SSL_CA_LOCATION"] {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let path = pipe.to_str().unwrap();
+        let cluster = cluster().await;
+        let courier = match option {
+            "--config" => CourierProcess::publish(&cluster, &["--config", path], &[]),
+            variable => CourierProcess::publish(&cluster, &[], &[("KAFKA_SECURITY_PROTOCOL", "SSL"), (variable, path)]),
+        };
+        // The pipe opens for writing once the command has opened it for reading.
+        let writer = tokio::task::spawn_blocking(move || std::fs::File::options().write(true).open(pipe));
+        let _writer = writer.await.unwrap().unwrap();
+        courier.signal("TERM");
+        courier.output().await.expect(143, &["stopped by a signal before anything was read"]);
+    }
+}

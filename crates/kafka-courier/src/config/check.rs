@@ -10,6 +10,11 @@ use super::cause::ProblemCause;
 use super::problem::ConfigProblem;
 use super::{ConfigErrors, KafkaConfig, duration};
 
+/// The longest client id in bytes. The header of a request has 16 bits for the length.
+const MAX_CLIENT_ID: usize = 32_767;
+/// The smallest memory in bytes that holds an open batch.
+const MIN_BUFFER_MEMORY: usize = 1024;
+
 /// The longest duration of an option. A deadline further away might not be representable as an instant.
 const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
@@ -23,6 +28,10 @@ impl KafkaConfig {
         let mut problems: Vec<_> = self.core().problems().into_iter().map(ProblemCause::from).collect();
         if self.brokers.is_empty() {
             problems.push(not_allowed("brokers", "empty", "at least one broker, such as localhost:9092"));
+        }
+        if self.client_id.len() > MAX_CLIENT_ID {
+            let value = format!("{} bytes long", self.client_id.len());
+            problems.push(not_allowed("client_id", &value, "at most 32767 bytes long"));
         }
         self.batch_problems(&mut problems);
         self.time_problems(&mut problems);
@@ -73,7 +82,9 @@ impl KafkaConfig {
         if self.flush_bytes < 128 {
             problems.push(not_allowed("flush_bytes", &self.flush_bytes.to_string(), "at least 128"));
         }
-        if self.buffer_memory < self.flush_bytes.min(1 << 20) {
+        if self.buffer_memory < MIN_BUFFER_MEMORY {
+            problems.push(not_allowed("buffer_memory", &self.buffer_memory.to_string(), "at least 1024"));
+        } else if self.buffer_memory < self.flush_bytes.min(1 << 20) {
             problems.push(ProblemCause::BatchExceedsMemory { memory: self.buffer_memory, batch: self.flush_bytes });
         }
     }

@@ -70,9 +70,9 @@ fn durations_over_a_year_are_errors() {
 
 #[test]
 fn contradictions_name_both_options() {
-    let config = KafkaConfig { buffer_memory: 1000, delivery_timeout: Duration::from_millis(1), ..Default::default() };
+    let config = KafkaConfig { buffer_memory: 2000, delivery_timeout: Duration::from_millis(1), ..Default::default() };
     let error = config.validate().unwrap_err().to_string();
-    assert!(error.contains("buffer_memory is 1000") && error.contains("flush_bytes (1048576)"), "{error}");
+    assert!(error.contains("buffer_memory is 2000") && error.contains("flush_bytes (1048576)"), "{error}");
     assert!(error.contains("delivery_timeout is 1ms, less than flush_timeout (1s)"), "{error}");
 }
 
@@ -209,4 +209,27 @@ fn set_brokers_are_not_default() {
     let default = KafkaConfig::default().default_broker().map(|(host, port)| (host.to_string(), port));
     assert_eq!(default, Some(("localhost".to_owned(), 9092)));
     assert_eq!(KafkaConfig::builder().brokers("a:1").config().unwrap().default_broker(), None);
+}
+
+#[test]
+fn long_client_id_is_refused() {
+    let problem = |length: usize| {
+        let config = KafkaConfig { client_id: "x".repeat(length), ..KafkaConfig::default() };
+        config.validate().map_err(|errors| errors.to_string())
+    };
+    assert_eq!(problem(32_767), Ok(()));
+    let error = problem(32_768).unwrap_err();
+    assert!(error.contains("client_id") && error.contains("32768 bytes long") && error.contains("32767"), "{error}");
+    assert!(error.len() < 200, "{error}");
+}
+
+#[test]
+fn memory_below_a_batch_is_refused() {
+    let small = |memory| {
+        let config = KafkaConfig { buffer_memory: memory, flush_bytes: 128, ..KafkaConfig::default() };
+        config.validate().map_err(|errors| errors.to_string())
+    };
+    assert_eq!(small(1024), Ok(()));
+    let error = small(1023).unwrap_err();
+    assert!(error.contains("buffer_memory") && error.contains("at least 1024"), "{error}");
 }
