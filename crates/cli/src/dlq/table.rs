@@ -66,14 +66,15 @@ pub(crate) struct LetterTable {
 }
 
 impl LetterTable {
-    /// Returns a table for rows like these on a terminal of this `width`. Nothing is cut if there is no width.
+    /// Returns a table for rows like these on a terminal of this `width`. Nothing is cut if there is no width, and a long
+    /// cell pads no other row.
     pub(crate) fn fit(rows: &[LetterRow], width: Option<usize>) -> Self {
         let wanted: [usize; COLUMNS] = std::array::from_fn(|i| {
             let cells = rows.iter().map(|row| console::measure_text_width(&row.0[i]));
             cells.chain([TITLES[i].len()]).max().unwrap_or_default()
         });
-        let Some(width) = width else { return Self { widths: wanted.map(Some), is_cut: false } };
-        let mut widths: [Option<usize>; COLUMNS] = std::array::from_fn(|i| Some(wanted[i].min(MOST[i])));
+        let Some(width) = width else { return Self { widths: at_most(wanted), is_cut: false } };
+        let mut widths = at_most(wanted);
         for omitted in [None].into_iter().chain(OMITTED.map(Some)) {
             if let Some(column) = omitted {
                 widths[column] = None;
@@ -101,11 +102,16 @@ impl LetterTable {
                 Some(tail) => console::truncate_str(cell, width, tail),
                 None => cell.into(),
             };
+            let width = width.max(console::measure_text_width(&cell));
             line.push_str(&console::pad_str(&cell, width + GAP, console::Alignment::Left, None));
         }
         line.truncate(line.trim_end().len());
         line
     }
+}
+
+fn at_most(wanted: [usize; COLUMNS]) -> [Option<usize>; COLUMNS] {
+    std::array::from_fn(|i| Some(wanted[i].min(MOST[i])))
 }
 
 /// Cuts columns, down to their smallest widths, until the line fits.
@@ -180,6 +186,16 @@ mod tests {
         let line = LetterTable::fit(&rows, None).line(&rows[0]);
         assert!(line.contains(rows[0].0[6].trim_end()) && !line.contains('…'), "{line}");
         assert!(line.contains("2024-01-15T10:00:00Z"), "{line}");
+    }
+
+    #[test]
+    fn long_cell_pads_no_other_row() {
+        let (short, mut long) = (letter("no answer"), letter("no answer"));
+        long.key = Some(Bytes::from(vec![b'k'; 10_000]));
+        let rows = [LetterRow::of(&short), LetterRow::of(&long)];
+        let table = LetterTable::fit(&rows, None);
+        assert!(table.line(&rows[0]).len() < 500, "{}", table.line(&rows[0]));
+        assert!(table.line(&rows[1]).contains(&"k".repeat(10_000)));
     }
 
     #[test]

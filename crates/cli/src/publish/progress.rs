@@ -15,11 +15,15 @@ use crate::terminal::printable;
 
 /// Shortest interval between two updates.
 const EVERY: Duration = Duration::from_millis(100);
+/// Time between two lines about an outage, where standard error is no terminal.
+const REPORT_EVERY: Duration = Duration::from_secs(60);
 
 pub(super) struct ProgressLine {
     bar: ProgressBar,
     started: Instant,
     shown: Option<Instant>,
+    /// When a line about an outage was last printed without a terminal.
+    reported: Instant,
 }
 
 /// Events without a verdict.
@@ -37,7 +41,8 @@ impl ProgressLine {
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
             bar.set_style(style);
         }
-        Self { bar, started: Instant::now(), shown: None }
+        let started = Instant::now();
+        Self { bar, started, shown: None, reported: started }
     }
 
     /// Returns a function that prints a line above the progress line.
@@ -67,7 +72,13 @@ impl ProgressLine {
             .iter()
             .filter(|broker| broker.outage.is_some() || broker.state == Reachability::Unreachable)
             .collect();
-        line.extend(outage(&away, waiting));
+        let outage = outage(&away, waiting);
+        let is_outage = outage.is_some();
+        line.extend(outage);
+        if is_report_due(self.bar.is_hidden(), is_outage, self.reported.elapsed()) {
+            self.reported = Instant::now();
+            crate::say(&line);
+        }
         self.bar.set_message(line);
         self.bar.tick();
     }
@@ -80,6 +91,11 @@ impl ProgressLine {
     pub(super) fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }
+}
+
+/// Whether a line about an outage is due. A terminal shows the progress line instead.
+fn is_report_due(is_hidden: bool, is_outage: bool, since_last: Duration) -> bool {
+    is_hidden && is_outage && since_last >= REPORT_EVERY
 }
 
 fn line(counts: &InputCounts, in_flight: u64, took: Duration, doing: &str) -> String {
@@ -134,6 +150,14 @@ mod tests {
         assert!(outage(&away[..1], waiting).unwrap().starts_with("; broker 1 ("));
         assert_eq!(outage(&[], waiting), None);
         assert_eq!(outage(&away, Backlog { until_failure: None, ..waiting }), None);
+    }
+
+    #[test]
+    fn long_outages_are_reported_without_terminal() {
+        assert!(is_report_due(true, true, REPORT_EVERY));
+        assert!(!is_report_due(true, true, REPORT_EVERY / 2), "the last report is recent");
+        assert!(!is_report_due(false, true, REPORT_EVERY), "the terminal shows the line");
+        assert!(!is_report_due(true, false, REPORT_EVERY), "all brokers answer");
     }
 
     #[test]
