@@ -40,7 +40,7 @@ pub(super) struct ReplayArgs {
     #[arg(long)]
     dry_run: bool,
     /// Send up to N dead letters per second
-    #[arg(long, value_name = "N", value_parser = crate::whole_number::<NonZeroU32>)]
+    #[arg(long, value_name = "N", value_parser = crate::positive_number)]
     rate: Option<NonZeroU32>,
     /// Send to this topic instead of the dead letters' own topics
     ///

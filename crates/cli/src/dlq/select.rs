@@ -162,6 +162,16 @@ mod tests {
     fn wrong_number_names_the_expected() {
         assert_eq!(crate::whole_number::<u64>("x"), Err(ArgumentError::NotANumber));
         assert_eq!(crate::whole_number("7"), Ok(7_u64));
+        for text in ["4294967296", "99999999999999999999"] {
+            assert_eq!(crate::whole_number::<u32>(text), Err(ArgumentError::NumberTooLarge), "{text}");
+        }
+    }
+
+    #[test]
+    fn zero_rate_names_the_minimum() {
+        assert_eq!(crate::positive_number("0").unwrap_err().to_string(), "must be at least 1");
+        assert_eq!(crate::positive_number("x"), Err(ArgumentError::NotANumber));
+        assert_eq!(crate::positive_number("7").map(u32::from), Ok(7));
     }
 
     fn at(text: &str) -> Timestamp {
