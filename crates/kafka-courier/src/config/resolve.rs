@@ -93,7 +93,11 @@ impl Resolver {
         for entry in entries {
             let Some(option) = self.add(&entry) else { continue };
             if let Some(other) = seen.insert(option, entry.key.clone()) {
-                self.report(&entry, ProblemCause::SetTwice { option, other });
+                let cause = match other == entry.key {
+                    true => ProblemCause::Repeated { option },
+                    false => ProblemCause::SetTwice { option, other },
+                };
+                self.report(&entry, cause);
             }
         }
     }
