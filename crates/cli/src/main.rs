@@ -11,6 +11,7 @@ mod dlq;
 mod exit;
 mod files;
 mod help;
+mod input;
 mod logging;
 mod publish;
 mod sample;

@@ -10,7 +10,6 @@
 //! - Ctrl-C ends the import after the lines that were read completely, even while the command waits for input.
 //! - The producers that wrote the dead letters may be alive, so their ids are not fenced (see the store's `import`).
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -24,6 +23,7 @@ use kafka_courier_event_model::{TopicNameError, validate_topic_name};
 
 use super::store::StoreArgs;
 use crate::exit::{CommandError, Exit};
+use crate::input;
 use crate::signals::Signals;
 
 /// Dead letters in a group, unless they exceed [`SCAN_BYTES`].
@@ -60,16 +60,10 @@ pub(super) struct ImportArgs {
 
 pub(super) fn run(args: &ImportArgs) -> Result<Exit, CommandError> {
     let name = if args.from == Path::new("-") { "standard input".to_owned() } else { shown_file(&args.from) };
-    let from: Box<dyn BufRead + Send> = if args.from == Path::new("-") {
-        Box::new(BufReader::new(io::stdin()))
-    } else {
-        let file =
-            File::open(&args.from).map_err(|error| CommandError(Exit::Data, format!("cannot open {name}: {error}")))?;
-        Box::new(BufReader::new(file))
-    };
+    let from = input::open(&args.from, "dead letters").map_err(|error| CommandError(Exit::Data, error.to_string()))?;
     let signals = Signals::catch();
     let opened = args.store.open_or_create(&args.from)?;
-    let lines = read_ahead(LetterLines::of(from));
+    let lines = read_ahead(LetterLines::of(BufReader::new(from)));
     let edited = if args.replace { Edited::Replace } else { Edited::Leave };
     let mut import = ImportRun::into(&*opened.store, args.skip_invalid, edited);
     let done = import.run(|| next(&lines, &signals), &name);
