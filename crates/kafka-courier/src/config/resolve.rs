@@ -6,7 +6,9 @@
 //! - A problem begins with the place of its setting. The value of a secret is never shown.
 //! - An option whose setting was rejected has another value than the sources say. The problems of that value are not
 //!   reported.
-//! - This module does no IO. A source passes on the settings that it could not read as problems.
+//! - A source passes on the settings that it could not read as problems.
+//! - A valid configuration causes no IO here. An invalid one is checked with the files of TLS and SASL, so that one error
+//!   has all problems.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -179,6 +181,9 @@ impl Resolver {
             self.config.raise_backoff_max();
         }
         let mut merged = self.config.problems();
+        if !(merged.is_empty() && self.problems.is_empty()) {
+            merged.extend(self.config.file_problems());
+        }
         merged.retain(|problem| !self.rejected.iter().any(|option| problem.concerns(option)));
         self.problems.extend(merged.into_iter().map(|problem| problem.located(|option| self.origins.get(option))));
         if !self.problems.is_empty() {
