@@ -20,6 +20,10 @@ pub(crate) enum ArgumentError {
     FormerTopicOption,
     #[error("expected a whole number, such as 100")]
     NotANumber,
+    #[error("the number is too large: use a smaller one")]
+    NumberTooLarge,
+    #[error("must be at least 1")]
+    Zero,
     #[error("expected a number of events, 0 or more")]
     NotACount,
     #[error("expected a number of events from 1 to {max}")]

@@ -11,6 +11,7 @@ mod dlq;
 mod exit;
 mod files;
 mod help;
+mod input;
 mod logging;
 mod publish;
 mod sample;
@@ -22,6 +23,7 @@ mod terminal;
 mod usage;
 
 use std::io::Write;
+use std::num::{IntErrorKind, NonZeroU32, ParseIntError};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -96,8 +98,17 @@ fn topic_name(name: &str) -> Result<String, ArgumentError> {
 }
 
 /// Parses a number on the command line.
-fn whole_number<N: std::str::FromStr>(text: &str) -> Result<N, ArgumentError> {
-    text.parse().map_err(|_| ArgumentError::NotANumber)
+fn whole_number<N: TryFrom<u64>>(text: &str) -> Result<N, ArgumentError> {
+    let number: u64 = text.parse().map_err(|error: ParseIntError| match error.kind() {
+        IntErrorKind::PosOverflow => ArgumentError::NumberTooLarge,
+        _ => ArgumentError::NotANumber,
+    })?;
+    number.try_into().map_err(|_| ArgumentError::NumberTooLarge)
+}
+
+/// Parses a number on the command line that must not be zero.
+fn positive_number(text: &str) -> Result<NonZeroU32, ArgumentError> {
+    NonZeroU32::new(whole_number(text)?).ok_or(ArgumentError::Zero)
 }
 
 /// Prints each line of the text to standard error, with control characters escaped. A text has several lines if, for

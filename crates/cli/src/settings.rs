@@ -38,7 +38,10 @@ pub(crate) struct SettingsArgs {
 
 fn setting(text: &str) -> Result<(String, Secret), ArgumentError> {
     let (option, value) = text.split_once('=').ok_or(ArgumentError::NotASetting)?;
-    Ok((option.trim().to_owned(), value.into()))
+    match option.trim() {
+        "" => Err(ArgumentError::NotASetting),
+        option => Ok((option.to_owned(), value.into())),
+    }
 }
 
 /// The value of one `--brokers`.

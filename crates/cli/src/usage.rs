@@ -61,7 +61,7 @@ fn hide(error: &mut clap::Error) {
 
 /// Returns a word of the command line, or `***` if the word may be a secret.
 pub(crate) fn shown_word(text: &str) -> String {
-    shown_file(Path::new(text))
+    if text.is_empty() { String::new() } else { shown_file(Path::new(text)) }
 }
 
 /// Whether an error shows this value of an option.

@@ -134,7 +134,10 @@ impl<T: EventData + DeserializeOwned> Envelope<T> {
 fn check_type<T: EventData>(fields: &Fields<'_>) -> Result<(), ParseError> {
     match fields.name("type")? {
         Some(found) if found == T::TYPE => Ok(()),
-        Some(found) => Err(ParseError::invalid("type", &found, T::TYPE)),
+        Some(_) => {
+            let found = fields.raw("type").map_or("", |raw| raw.get());
+            Err(ParseError::invalid("type", found, format!("{:?}", T::TYPE)))
+        }
         None => Err(ParseError::Missing { field: "type", expected: "a string" }),
     }
 }

@@ -28,6 +28,8 @@ pub(crate) const NAMES: [&str; 10] = [
 ];
 
 const TIMESTAMP: &str = "an RFC 3339 time such as \"2024-01-15T10:00:00Z\"";
+const TRACEPARENT: &str =
+    "a value such as \"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\" (lower case hex, ids not all zero)";
 
 /// The fields of one event's JSON.
 #[derive(Default)]
@@ -101,11 +103,11 @@ impl<'a> Fields<'a> {
             return Ok(None);
         };
         TraceContext::new(&traceparent, tracestate.as_deref()).map(Some).map_err(|error| {
-            let (field, value) = match error {
-                TraceContextError::Traceparent => ("traceparent", &traceparent),
-                TraceContextError::Tracestate => ("tracestate", tracestate.as_ref().unwrap_or(&traceparent)),
+            let (field, expected) = match error {
+                TraceContextError::Traceparent => ("traceparent", TRACEPARENT),
+                TraceContextError::Tracestate => ("tracestate", "printable ASCII"),
             };
-            ParseError::invalid(field, value, error.to_string())
+            ParseError::invalid(field, self.raw(field).map_or("", RawValue::get), expected)
         })
     }
 }

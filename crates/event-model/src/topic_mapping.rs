@@ -173,21 +173,26 @@ impl TopicMapping {
 
     fn parse<'a>(&self, mappings: &'a str) -> Result<Vec<(Pattern<'a>, Arc<str>)>, TopicMappingError> {
         let mut entries: Vec<(Pattern<'a>, Arc<str>)> = Vec::new();
-        let mut problems = Vec::new();
+        let mut problems: Vec<TopicMappingProblem> = Vec::new();
+        let mut report = |problem| {
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
+        };
         if mappings.trim().is_empty() {
             return Ok(entries);
         }
         for entry in mappings.split(',').map(str::trim) {
             let Some((event_type, topic)) = entry.split_once('=') else {
-                problems.push(TopicMappingProblem::NoEqualsSign { entry: entry.to_owned() });
+                report(TopicMappingProblem::NoEqualsSign { entry: entry.to_owned() });
                 continue;
             };
             match self.check(event_type.trim(), topic.trim()) {
                 Ok((pattern, _)) if entries.iter().any(|(seen, _)| *seen == pattern) => {
-                    problems.push(TopicMappingProblem::Twice { event_type: event_type.trim().to_owned() });
+                    report(TopicMappingProblem::Twice { event_type: event_type.trim().to_owned() });
                 }
                 Ok(parsed) => entries.push(parsed),
-                Err(problem) => problems.push(problem),
+                Err(problem) => report(problem),
             }
         }
         if problems.is_empty() { Ok(entries) } else { Err(TopicMappingError { problems }) }
@@ -214,7 +219,7 @@ impl TopicMapping {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct TopicMappingError {
-    /// The problems, in the order of the entries. Never empty.
+    /// The problems, in the order of the entries. Equal problems occur once. Never empty.
     pub problems: Vec<TopicMappingProblem>,
 }
 
@@ -241,7 +246,7 @@ impl std::error::Error for TopicMappingError {}
 #[non_exhaustive]
 pub enum TopicMappingProblem {
     /// The entry is not of the form `type=topic`.
-    #[error("topic mapping entry {entry:?} is not of the form type=topic")]
+    #[error("topic mapping entry {entry:?} is not of the form type=topic: fix or remove it")]
     NoEqualsSign {
         /// The entry.
         entry: String,

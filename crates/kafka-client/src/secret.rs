@@ -97,9 +97,12 @@ const SHORT_PATH: usize = 20;
 const LONGEST_EXTENSION: usize = 10;
 
 /// Returns the path of any file, for errors. Returns `***` if the text may be a secret in place of a path. Unlike
-/// [`shown_path`], it shows short names, and any extension.
+/// [`shown_path`], it shows short names, and any extension. An empty path is shown as `""`.
 pub fn shown_file(path: &Path) -> String {
     let text = path.display().to_string();
+    if text.is_empty() {
+        return "\"\"".to_owned();
+    }
     let is_extension = |extension: &str| {
         extension.len() <= LONGEST_EXTENSION && extension.starts_with(|c: char| c.is_ascii_lowercase())
     };
@@ -146,6 +149,7 @@ mod tests {
         for secret in ["Zq7xVr2mKw9pLt4nHs6bJd8f", "Zq7xVr2mKw9/pLt4nHs6bJd8f", "eyJhbGciOi.J9.x", "-----BEGIN"] {
             assert_eq!(shown_file(Path::new(secret)), HIDDEN, "{secret}");
         }
+        assert_eq!(shown_file(Path::new("")), "\"\"");
         assert!(may_be_content(&"MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcw".repeat(2)));
         assert!(may_be_content("MIGHAgEAMBMG/yqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg"));
         assert!(!may_be_content("/var/lib/docker/overlay2/0123456789012345678901234567890123456789012345/key"));

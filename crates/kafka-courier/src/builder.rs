@@ -130,7 +130,7 @@ impl Builder {
     /// All problems of the settings together.
     pub fn config(self) -> Result<KafkaConfig, ConfigErrors> {
         let (config, mut problems, _) = self.take();
-        problems.extend(config.problems());
+        add_problems(&config, &mut problems);
         if problems.is_empty() { Ok(config) } else { Err(problems.into()) }
     }
 
@@ -155,6 +155,16 @@ impl Builder {
         }
         self
     }
+}
+
+/// Adds the problems of the configuration. A rejected setting left its option as it was, so problems of such an option are
+/// left out.
+pub(crate) fn add_problems(config: &KafkaConfig, problems: &mut Vec<ConfigProblem>) {
+    let mut found = config.problems();
+    let rejected =
+        |problem: &ConfigProblem| problems.iter().filter_map(ConfigProblem::option).any(|it| problem.concerns(it));
+    found.retain(|problem| !rejected(problem));
+    problems.extend(found);
 }
 
 /// A value for an option of the [`Builder`]: the option's own type, or its text as in a configuration file.
@@ -215,6 +225,14 @@ mod tests {
         let errors = Builder::default().brokers("a:b").max_in_flight(6).flush_messages(0).config().unwrap_err();
         assert_eq!(errors.problems().len(), 3, "{errors}");
         assert!(errors.to_string().contains("brokers is \"a:b\""), "{errors}");
+    }
+
+    #[test]
+    fn rejected_setting_has_one_problem() {
+        let builder = Builder::default().security_protocol("SASL_SSL").sasl_mechanism("NONE");
+        let errors = builder.config().unwrap_err();
+        assert_eq!(errors.problems().len(), 1, "{errors}");
+        assert!(errors.to_string().starts_with("sasl_mechanism is \"NONE\""), "{errors}");
     }
 
     #[test]

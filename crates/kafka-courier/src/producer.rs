@@ -17,7 +17,7 @@ use kafka_courier_recovery::verify::Verifier;
 use kafka_courier_recovery::{AutoReplay, DeadLetters, Recovery, Replay, ReplayError, ReplayReport};
 use tokio::runtime::Handle;
 
-use crate::builder::{Builder, Extras};
+use crate::builder::{Builder, Extras, add_problems};
 use crate::config::{ConfigErrors, ConfigProblem, KafkaConfig};
 use crate::dead_letters;
 
@@ -374,7 +374,7 @@ pub(crate) fn security_and_runtime(
     tokens: Option<TokenSource>,
     mut problems: Vec<ConfigProblem>,
 ) -> Result<(ConnectionSecurity, Handle), ConfigErrors> {
-    problems.extend(config.problems());
+    add_problems(config, &mut problems);
     let security = config.security(tokens);
     let runtime = Handle::try_current().map_err(|_| ConfigProblem::no_runtime());
     match (security, runtime) {

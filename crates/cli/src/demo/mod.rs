@@ -42,10 +42,10 @@ const LOST: u32 = 10;
 #[derive(Args, Debug)]
 pub(crate) struct DemoArgs {
     /// Publish this number of events, 1 to 1000000
-    #[arg(long, value_name = "N", default_value_t = 40_000, value_parser = events)]
+    #[arg(long, value_name = "N", default_value_t = 40_000, allow_negative_numbers = true, value_parser = events)]
     events: u64,
     /// Generate the events from this seed: the same seed gives the same events
-    #[arg(long, value_name = "S", value_parser = crate::whole_number::<u64>, default_value_t = 1)]
+    #[arg(long, value_name = "S", allow_negative_numbers = true, value_parser = crate::whole_number::<u64>, default_value_t = 1)]
     seed: u64,
 }
 

@@ -12,6 +12,7 @@ use clap::Args;
 use kafka_courier::dlq::{Letter, letters};
 use kafka_courier::shown_file;
 
+use super::list::ScannedLetter;
 use super::select::SelectionArgs;
 use super::store::StoreArgs;
 use super::{output_failed, store_failed};
@@ -33,17 +34,22 @@ pub(super) struct ExportArgs {
 }
 
 pub(super) fn run(args: &ExportArgs) -> Result<Exit, CommandError> {
+    let selection = args.selection.checked("dlq export")?;
     let opened = args.store.open_to_read_beside(&args.to)?;
+    let found = letters(&*opened.store, &selection).take(args.selection.max_items());
     if args.to == Path::new("-") {
         let mut out = BufWriter::new(io::stdout().lock());
-        export(args, &opened, &mut out, output_failed)?;
+        export(found, &mut out, output_failed)?;
         return Ok(Exit::Ok);
     }
     let name = shown_file(&args.to);
     let write_failed = |error: io::Error| CommandError(Exit::Io, format!("cannot write {name}: {error}"));
-    let create_failed = |error: io::Error| CommandError(Exit::CantCreate, format!("cannot create {name}: {error}"));
+    let create_failed = |error: io::Error| {
+        let why = format!("cannot create {name}: {error}: name a file, or - for standard output");
+        CommandError(Exit::CantCreate, why)
+    };
     let mut out = Replacement::of(&args.to).map_err(create_failed)?;
-    let count = export(args, &opened, &mut out.writer, write_failed)?;
+    let count = export(found, &mut out.writer, write_failed)?;
     if count == 0 && out.replaces() {
         crate::say(&format!("no dead letter is selected: {name} is unchanged"));
         return Ok(Exit::Ok);
@@ -114,14 +120,12 @@ impl Drop for Replacement {
 }
 
 fn export(
-    args: &ExportArgs,
-    opened: &super::store::OpenedStore,
+    found: impl Iterator<Item = ScannedLetter>,
     out: &mut impl Write,
     failed: impl Fn(io::Error) -> CommandError,
 ) -> Result<u64, CommandError> {
-    let selection = args.selection.selection();
     let mut count = 0;
-    for held in letters(&*opened.store, &selection).take(args.selection.max_items()) {
+    for held in found {
         write_line(out, &held.map_err(store_failed)?.letter, &failed)?;
         count += 1;
     }

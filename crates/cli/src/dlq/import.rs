@@ -4,12 +4,12 @@
 //! - Memory is bounded: dead letters are stored in groups while the input is read.
 //! - An invalid line ends the import with an error that names the line. Earlier lines are imported. `--skip-invalid`
 //!   skips such lines.
+//! - A dead letter with an invalid topic name is refused: no replay could send it. Stores may hold such letters.
 //! - An import may be repeated: the store replaces a dead letter only by a newer state of it. An edited dead letter is
 //!   reported, and replaces the stored one only with `--replace`.
 //! - Ctrl-C ends the import after the lines that were read completely, even while the command waits for input.
 //! - The producers that wrote the dead letters may be alive, so their ids are not fenced (see the store's `import`).
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -19,9 +19,11 @@ use clap::Args;
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kafka_courier::dlq::{AppendError, DeadLetterStore, Edited, Imported, Letter, SCAN_BYTES};
 use kafka_courier::shown_file;
+use kafka_courier_event_model::{TopicNameError, validate_topic_name};
 
 use super::store::StoreArgs;
 use crate::exit::{CommandError, Exit};
+use crate::input;
 use crate::signals::Signals;
 
 /// Dead letters in a group, unless they exceed [`SCAN_BYTES`].
@@ -58,16 +60,10 @@ pub(super) struct ImportArgs {
 
 pub(super) fn run(args: &ImportArgs) -> Result<Exit, CommandError> {
     let name = if args.from == Path::new("-") { "standard input".to_owned() } else { shown_file(&args.from) };
-    let from: Box<dyn BufRead + Send> = if args.from == Path::new("-") {
-        Box::new(BufReader::new(io::stdin()))
-    } else {
-        let file =
-            File::open(&args.from).map_err(|error| CommandError(Exit::Data, format!("cannot open {name}: {error}")))?;
-        Box::new(BufReader::new(file))
-    };
+    let from = input::open(&args.from, "dead letters").map_err(|error| CommandError(Exit::Data, error.to_string()))?;
     let signals = Signals::catch();
     let opened = args.store.open_or_create(&args.from)?;
-    let lines = read_ahead(LetterLines::of(from));
+    let lines = read_ahead(LetterLines::of(BufReader::new(from)));
     let edited = if args.replace { Edited::Replace } else { Edited::Leave };
     let mut import = ImportRun::into(&*opened.store, args.skip_invalid, edited);
     let done = import.run(|| next(&lines, &signals), &name);
@@ -229,6 +225,7 @@ struct LetterLineError {
 enum LetterLineFault {
     TooLong { max: u64 },
     Json(serde_json::Error),
+    Topic(TopicNameError),
 }
 
 impl LetterLineError {
@@ -239,6 +236,7 @@ impl LetterLineError {
             LetterLineFault::TooLong { max } => {
                 return format!("line {number}: longer than {max} bytes, the limit of a dead letter");
             }
+            LetterLineFault::Topic(error) => return format!("line {number}: the topic is invalid: {error}"),
             LetterLineFault::Json(error) => error,
         };
         let (column, text) = (error.column(), error.to_string());
@@ -288,11 +286,17 @@ impl<R: BufRead> LetterLines<R> {
                 return Ok(Some(Err(self.error(LetterLineFault::TooLong { max: self.longest }))));
             }
             if !self.line.trim_ascii().is_empty() {
-                let letter = serde_json::from_slice(&self.line);
-                return Ok(Some(letter.map_err(|error| self.error(LetterLineFault::Json(error)))));
+                return Ok(Some(letter(&self.line).map_err(|fault| self.error(fault))));
             }
         }
     }
+}
+
+/// Parses a line, and checks the topic's name.
+fn letter(line: &[u8]) -> Result<Letter, LetterLineFault> {
+    let letter: Letter = serde_json::from_slice(line).map_err(LetterLineFault::Json)?;
+    validate_topic_name(&letter.topic).map_err(LetterLineFault::Topic)?;
+    Ok(letter)
 }
 
 #[cfg(test)]
@@ -324,6 +328,19 @@ mod tests {
         assert_eq!(lines.iter().flatten().collect::<Vec<_>>(), vec![&letter; 3]);
         assert!(bad[0].starts_with("line 3, column 7: ") && !bad[0].contains("at line"), "{bad:?}");
         assert!(bad[1].starts_with("line 5") && bad.len() == 2, "{bad:?}");
+    }
+
+    #[test]
+    fn invalid_topic_is_an_error() {
+        let good = line(&letter());
+        for topic in ["a b", "", "..", &"a".repeat(250)] {
+            let wrong = line(&Letter { topic: topic.to_owned(), ..letter() });
+            let lines = parsed(&format!("{good}{wrong}{good}"), LONGEST_LINE);
+            assert!(
+                matches!(&lines[..], [Ok(_), Err(bad), Ok(_)] if bad.to_string().starts_with("line 2: the topic is")),
+                "{lines:?}"
+            );
+        }
     }
 
     #[test]

@@ -28,8 +28,8 @@ pub(super) struct ListArgs {
 }
 
 pub(super) fn run(args: &ListArgs) -> Result<Exit, CommandError> {
+    let selection = args.selection.checked("dlq list")?;
     let opened = args.store.open_to_read()?;
-    let selection = args.selection.selection();
     let found = letters(&*opened.store, &selection).take(args.selection.max_items());
     let mut out = BufWriter::new(io::stdout().lock());
     if args.json {
@@ -41,7 +41,7 @@ pub(super) fn run(args: &ListArgs) -> Result<Exit, CommandError> {
     Ok(Exit::Ok)
 }
 
-type ScannedLetter = Result<Held, StoreError>;
+pub(super) type ScannedLetter = Result<Held, StoreError>;
 
 fn json(out: &mut impl Write, found: impl Iterator<Item = ScannedLetter>) -> Result<(), CommandError> {
     for held in found {

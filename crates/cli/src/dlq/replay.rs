@@ -40,7 +40,7 @@ pub(super) struct ReplayArgs {
     #[arg(long)]
     dry_run: bool,
     /// Send up to N dead letters per second
-    #[arg(long, value_name = "N", value_parser = crate::whole_number::<NonZeroU32>)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = crate::positive_number)]
     rate: Option<NonZeroU32>,
     /// Send to this topic instead of the dead letters' own topics
     ///
@@ -48,7 +48,7 @@ pub(super) struct ReplayArgs {
     #[arg(long, value_name = "TOPIC", value_parser = crate::topic_name)]
     to_topic: Option<String>,
     /// Leave out dead letters that were already replayed N times
-    #[arg(long, value_name = "N", value_parser = crate::whole_number::<u32>, default_value_t = Replay::default().max_replays)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = crate::whole_number::<u32>, default_value_t = Replay::default().max_replays)]
     max_replays: u32,
     /// Print the report as a line of JSON to standard output
     #[arg(long)]

@@ -16,13 +16,17 @@ use crate::exit::{CommandError, Exit};
 /// Heading of the options that select dead letters.
 const SELECTION: &str = "Selection";
 
-/// Why a selection of a command that changes the store is refused.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+/// Why a selection is refused.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 enum SelectionError {
     #[error("nothing is selected: select dead letters, for example with --for-topic orders, or pass --all")]
     Empty,
     #[error("--all conflicts with the other selection options: remove --all or the others")]
     AllAndOthers,
+    #[error(
+        "--since {since} is not before --until {until}, which selects nothing: name an earlier --since, or a later --until"
+    )]
+    EmptyRange { since: Timestamp, until: Timestamp },
 }
 
 /// Conditions that a dead letter must meet.
@@ -62,7 +66,7 @@ pub(super) struct SelectionArgs {
     #[arg(long, value_name = "ID")]
     id: Vec<LetterId>,
     /// Select up to N dead letters, the oldest first
-    #[arg(long, value_name = "N", value_parser = crate::whole_number::<u64>)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = crate::whole_number::<u64>)]
     pub(super) limit: Option<u64>,
 }
 
@@ -81,14 +85,29 @@ pub(super) struct ChosenArgs {
 impl ChosenArgs {
     /// Returns the selection for `command`. An empty selection without `--all` is an error.
     pub(super) fn selection(&self, command: &str) -> Result<Selection, CommandError> {
-        self.letters.explicit(self.all).map_err(|why| CommandError(Exit::Usage, format!("{command}: {why}")))
+        self.letters.explicit(self.all).map_err(|why| why.of(command))
+    }
+}
+
+impl SelectionError {
+    fn of(&self, command: &str) -> CommandError {
+        CommandError(Exit::Usage, format!("{command}: {self}"))
     }
 }
 
 impl SelectionArgs {
-    /// Returns the selection, without the limit.
-    pub(super) fn selection(&self) -> Selection {
-        Selection {
+    /// Returns the selection for `command`, without the limit. An empty range of times is an error.
+    pub(super) fn checked(&self, command: &str) -> Result<Selection, CommandError> {
+        self.selection().map_err(|why| why.of(command))
+    }
+
+    fn selection(&self) -> Result<Selection, SelectionError> {
+        if let (Some(since), Some(until)) = (self.since, self.until)
+            && since >= until
+        {
+            return Err(SelectionError::EmptyRange { since, until });
+        }
+        Ok(Selection {
             ids: self.id.clone(),
             topics: self.for_topic.clone(),
             event_types: self.event_type.clone(),
@@ -100,12 +119,12 @@ impl SelectionArgs {
             since: self.since,
             until: self.until,
             max_replay_count: None,
-        }
+        })
     }
 
     /// Returns the selection. An empty selection is an error unless `all` is set.
     fn explicit(&self, all: bool) -> Result<Selection, SelectionError> {
-        let selection = self.selection();
+        let selection = self.selection()?;
         match (all, selection == Selection::all()) {
             (false, true) => Err(SelectionError::Empty),
             (true, false) => Err(SelectionError::AllAndOthers),
@@ -146,12 +165,29 @@ fn moment_at(text: &str, now: Timestamp) -> Result<Timestamp, ArgumentError> {
     if let Ok(day) = text.parse::<Date>() {
         return TimeZone::UTC.to_timestamp(day.at(0, 0, 0, 0)).map_err(|_| ArgumentError::DayOutOfRange);
     }
-    let span: Span = text.parse().map_err(|_| ArgumentError::NotATime)?;
+    let span: Span = text.parse().map_err(|_| span_error(text))?;
     let ago = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| ArgumentError::NotATime)?;
     if ago.is_negative() {
         return Err(ArgumentError::NotATime);
     }
     now.checked_sub(ago).map_err(|_| ArgumentError::AgeTooLarge)
+}
+
+/// Returns the error of a text that is no span. A span of small numbers in the same units tells whether the numbers are
+/// too large.
+fn span_error(text: &str) -> ArgumentError {
+    let mut small = String::new();
+    for c in text.chars() {
+        match (c.is_ascii_digit(), small.ends_with('1')) {
+            (true, true) => {}
+            (true, false) => small.push('1'),
+            (false, _) => small.push(c),
+        }
+    }
+    match small.parse::<Span>() {
+        Ok(span) if !span.is_negative() => ArgumentError::AgeTooLarge,
+        _ => ArgumentError::NotATime,
+    }
 }
 
 #[cfg(test)]
@@ -162,6 +198,16 @@ mod tests {
     fn wrong_number_names_the_expected() {
         assert_eq!(crate::whole_number::<u64>("x"), Err(ArgumentError::NotANumber));
         assert_eq!(crate::whole_number("7"), Ok(7_u64));
+        for text in ["4294967296", "99999999999999999999"] {
+            assert_eq!(crate::whole_number::<u32>(text), Err(ArgumentError::NumberTooLarge), "{text}");
+        }
+    }
+
+    #[test]
+    fn zero_rate_names_the_minimum() {
+        assert_eq!(crate::positive_number("0").unwrap_err().to_string(), "must be at least 1");
+        assert_eq!(crate::positive_number("x"), Err(ArgumentError::NotANumber));
+        assert_eq!(crate::positive_number("7").map(u32::from), Ok(7));
     }
 
     fn at(text: &str) -> Timestamp {
@@ -184,6 +230,28 @@ mod tests {
         }
         for text in ["", "yesterday", "15", "-15m", "15m ago", "2024-01-32", "1y"] {
             assert!(moment_at(text, now).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn overlong_age_is_too_large() {
+        let now = at("2024-01-15T10:00:00Z");
+        for text in ["99999999999d", "999999999999999999999999h", "7000000d", "1h99999999999999999999m"] {
+            assert_eq!(moment_at(text, now), Err(ArgumentError::AgeTooLarge), "{text}");
+        }
+        for text in ["-99999999999d", "99999999999", "99999999999x"] {
+            assert_eq!(moment_at(text, now), Err(ArgumentError::NotATime), "{text}");
+        }
+    }
+
+    #[test]
+    fn empty_range_is_an_error() {
+        let (early, late) = (Some(at("2024-01-15T10:00:00Z")), Some(at("2024-01-15T11:00:00Z")));
+        let between = |since, until| SelectionArgs { since, until, ..Default::default() }.checked("dlq list");
+        assert!(between(early, late).is_ok() && between(late, None).is_ok());
+        for until in [early, late] {
+            let CommandError(exit, why) = between(late, until).unwrap_err();
+            assert!(exit == Exit::Usage && why.starts_with("dlq list: --since 2024-01-15T11:00:00Z is not"), "{why}");
         }
     }
 

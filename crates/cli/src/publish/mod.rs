@@ -39,6 +39,7 @@ use self::session::{PublishSession, SessionOptions};
 use self::unmapped::Unmapped;
 use crate::exit::{CommandError, Exit};
 use crate::files::CommandFiles;
+use crate::input;
 use crate::settings::{SettingsArgs, check_destination};
 use crate::signals::Signals;
 
@@ -69,7 +70,7 @@ pub(crate) struct PublishArgs {
     /// Continue for this long after Ctrl-C, SIGTERM or SIGHUP
     ///
     /// The first half is for publishing events that were read, the whole time for their delivery.
-    #[arg(long, value_name = "SECONDS", value_parser = crate::whole_number::<u64>, default_value_t = 30)]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = crate::whole_number::<u64>, default_value_t = 30)]
     grace: u64,
     /// Keep dead letters in this file [env: KAFKA_DLQ_FILE]
     ///
@@ -153,8 +154,9 @@ async fn prepare(args: &PublishArgs) -> Result<Prepared, CommandError> {
     check_files(files, args, &loaded, &wanted)?;
     let mut config = loaded.config;
     let file = args.file.clone();
-    let source =
-        open(move || reader::open(&file)).await?.map_err(|error| CommandError(Exit::Data, error.to_string()))?;
+    let source = open(move || input::open(Path::new(&file), "events"))
+        .await?
+        .map_err(|error| CommandError(Exit::Data, error.to_string()))?;
     let (patience, delivery_timeout) = (config.metadata_timeout, config.delivery_timeout);
     config.validate().map_err(|errors| CommandError(Exit::Config, errors.to_string()))?;
     config.dlq_file = String::new();
@@ -228,7 +230,10 @@ async fn create_receipts(args: &PublishArgs) -> Result<Receipts, CommandError> {
     let Some(path) = args.receipts.clone() else { return Ok(Receipts::default()) };
     let name = shown_file(&path);
     let created = open(move || Receipts::create(&path)).await?;
-    created.map_err(|error| CommandError(Exit::CantCreate, format!("cannot create {name}: {error}")))
+    created.map_err(|error| {
+        let why = format!("--receipts: cannot create {name}: {error}: name a file, or - for standard output");
+        CommandError(Exit::CantCreate, why)
+    })
 }
 
 /// Opens or reads files on a separate thread, because a named pipe waits for its other side, and a signal must end the wait.

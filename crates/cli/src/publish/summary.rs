@@ -69,7 +69,8 @@ impl Summary {
         }
         let failed = self.tally.receipts_failed();
         if let (Some(error), Some(path)) = (failed, receipts) {
-            crate::say(&format!("receipts {}: {error}: the file is incomplete", shown_file(path)));
+            let name = if path == Path::new("-") { "standard output".to_owned() } else { shown_file(path) };
+            crate::say(&format!("cannot write receipts to {name}: {error}: some receipts are missing"));
         }
         self.interrupted.unwrap_or_else(|| exit_code(counts, self.end, failed.is_some()))
     }

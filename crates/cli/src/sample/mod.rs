@@ -28,7 +28,7 @@ pub(crate) struct SampleArgs {
     #[arg(long, value_name = "N", default_value_t = 10, allow_negative_numbers = true, value_parser = count)]
     pub(crate) count: u64,
     /// Generate the events from this seed: the same seed gives the same events
-    #[arg(long, value_name = "S", value_parser = crate::whole_number::<u64>, default_value_t = 1)]
+    #[arg(long, value_name = "S", allow_negative_numbers = true, value_parser = crate::whole_number::<u64>, default_value_t = 1)]
     pub(crate) seed: u64,
     /// Print only events of this type (repeatable)
     #[arg(long = "type", value_name = "TYPE", value_parser = PossibleValuesParser::new(BUILT_IN.iter().map(|b| b.event_type)))]

@@ -45,7 +45,37 @@ async fn all_errors_are_reported() {
             ["courier: --set retry_max is \"many\"", "courier: KAFKA_FLUSH_BYTES (flush_bytes) is 1, but must"];
         output.expect(78, &[&in_file, in_argument, in_variable]);
     }
-    run(&["config", "--set", "retry_max"], &[]).await.expect(64, &["such as flush_timeout=5ms"]);
+}
+
+#[tokio::test]
+async fn malformed_settings_name_the_form() {
+    for setting in ["retry_max", "=1", " = 1"] {
+        run(&["config", "--set", setting], &[]).await.expect(64, &["such as flush_timeout=5ms"]);
+    }
+}
+
+#[tokio::test]
+async fn negative_numbers_reach_the_check() {
+    let limit = &["dlq", "list", "--limit", "-1"];
+    for arguments in [&["sample", "--seed", "-1"][..], limit, &["publish", "--grace", "-1"]] {
+        run(arguments, &[]).await.expect(64, &["invalid value '-1'", "expected a whole number"]);
+    }
+    run(&["demo", "--events", "-1"], &[]).await.expect(64, &["invalid value '-1'", "from 1 to"]);
+    for option in ["--rate", "--max-replays"] {
+        run(&["dlq", "replay", "--all", option, "-1"], &[]).await.expect(64, &["invalid value '-1'"]);
+    }
+    run(&["dlq", "replay", "--all", "--rate", "0"], &[]).await.expect(64, &["must be at least 1"]);
+}
+
+#[tokio::test]
+async fn unusable_inputs_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    let letters = folder.path().join("letters").display().to_string();
+    run(&["publish", ""], &[]).await.expect(65, &["cannot open \"\": No such file"]);
+    for command in [&["publish"][..], &["dlq", "import", "--file", &letters]] {
+        run(&[command, &[path]].concat(), &[]).await.expect(65, &[path, "is a directory: name a file of"]);
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 use std::fs;
 use std::process::Stdio;
 
+use tokio::io::AsyncWriteExt;
+
 use crate::support::{CourierProcess, LOGIN, ORDER, cluster, code_after, command, ids, receipts};
 
 /// Events for missing topics fail soon.
@@ -74,6 +76,25 @@ async fn receipts_have_input_order() {
             [Some("line 5"), Some("user-events"), None],
         ]
     );
+}
+
+#[tokio::test]
+async fn folder_for_receipts_has_remedy() {
+    let (cluster, folder) = (cluster().await, tempfile::tempdir().unwrap());
+    let path = folder.path().to_str().unwrap();
+    let courier = CourierProcess::publish(&cluster, &["--receipts", path], &[]);
+    courier.output_with_input("").await.expect(73, &["--receipts: cannot create", path, "name a file, or - for"]);
+}
+
+#[tokio::test]
+async fn closed_receipts_pipe_is_named() {
+    let cluster = cluster().await;
+    let mut courier = CourierProcess::publish(&cluster, &["--receipts", "-"], &[]);
+    let (mut input, output) = courier.pipes();
+    drop(output);
+    input.write_all(format!("{LOGIN}\n").as_bytes()).await.unwrap();
+    drop(input);
+    courier.output().await.expect(74, &["receipts to standard output: Broken pipe"]);
 }
 
 #[tokio::test]

@@ -71,6 +71,13 @@ fn list_allows_spaces_around_names() {
 }
 
 #[test]
+fn equal_problems_are_reported_once() {
+    let error = TopicMapping::new().apply(",").unwrap_err();
+    assert_eq!(error.problems, [TopicMappingProblem::NoEqualsSign { entry: String::new() }]);
+    assert_eq!(TopicMapping::new().apply("a=b,a=b,a=b").unwrap_err().problems.len(), 1);
+}
+
+#[test]
 fn invalid_list_reports_all_problems() {
     let mapping = TopicMapping::new();
     let error = mapping.apply("a=ok,b,=c,d=..,a=again,,e=").unwrap_err();

@@ -157,8 +157,15 @@ fn error_names_field_value_remedy() {
     ] {
         assert_eq!(refused(json).to_string(), message, "{json}");
     }
-    let error = refused(r#"{"type":"t","traceparent":"01-x"}"#).to_string();
-    assert!(error.starts_with(r#"field "traceparent" is 01-x, expected traceparent must"#), "{error}");
+}
+
+#[test]
+fn invalid_trace_is_quoted() {
+    let error = refused(r#"{"type":"t","traceparent":"zz"}"#).to_string();
+    assert!(error.starts_with(r#"field "traceparent" is "zz", expected a value such as "00-0af"#), "{error}");
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let error = refused(&format!(r#"{{"type":"t","traceparent":"{parent}","tracestate":"ä=b"}}"#)).to_string();
+    assert_eq!(error, r#"field "tracestate" is "ä=b", expected printable ASCII"#);
 }
 
 #[test]
@@ -230,7 +237,7 @@ fn wrong_type_or_missing_field_fails() {
     let head = r#""id":"1","source":"s","version":"1","timestamp":"2024-01-15T10:00:00Z""#;
     assert_eq!(
         read(&format!(r#"{{{head},"type":"order.paid","data":{{}}}}"#)),
-        r#"field "type" is order.paid, expected order.placed"#
+        r#"field "type" is "order.paid", expected "order.placed""#
     );
     assert_eq!(
         read(&format!(r#"{{{head},"type":"order.placed","data":{{"order_id":"o"}}}}"#)),

@@ -70,6 +70,8 @@ pub(super) enum ProblemCause {
     UnsupportedOption { key: String, instead: &'static str },
     #[error(" sets {option}, and {other} sets it too: remove one of them")]
     SetTwice { option: &'static str, other: String },
+    #[error(" is set twice: remove one of them")]
+    Repeated { option: &'static str },
     #[error(": {error}")]
     NoValue { option: &'static str, error: SettingValueError },
     #[error(
@@ -184,6 +186,7 @@ impl ProblemCause {
             Self::NameAndValueSwapped | Self::NoRuntime | Self::DeadLetterThread(_) => return None,
             Self::UnknownOption { key, .. } | Self::UnsupportedOption { key, .. } => key,
             Self::SetTwice { option, .. }
+            | Self::Repeated { option }
             | Self::NoValue { option, .. }
             | Self::SecretArgument { option }
             | Self::InvalidValue { option, .. }
@@ -284,6 +287,7 @@ impl ProblemCause {
             | Self::PasswordWithNul => ConfigProblemKind::InvalidValue,
             Self::SecretArgument { .. } => ConfigProblemKind::SecretArgument,
             Self::SetTwice { .. }
+            | Self::Repeated { .. }
             | Self::AboveOption { .. }
             | Self::BatchExceedsMemory { .. }
             | Self::FlushExceedsDelivery { .. }

@@ -3,6 +3,7 @@
 //! Rule: an error does not contain the text, which may be a secret.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -30,6 +31,10 @@ pub enum EndpointError {
     Protocol(SecurityProtocol),
     /// The IPv6 address has no brackets.
     NoBrackets,
+    /// The text is a URL of another protocol, or has a path or a query.
+    Url,
+    /// The text has a user name or a password.
+    Credentials,
 }
 
 impl EndpointError {
@@ -39,6 +44,10 @@ impl EndpointError {
             Self::NotAnAddress => String::new(),
             Self::Protocol(protocol) => format!(": remove {protocol}://, and set security_protocol to {protocol}"),
             Self::NoBrackets => ": put the IPv6 address in brackets".to_owned(),
+            Self::Url => ": a URL is not allowed, so name only its host and port".to_owned(),
+            Self::Credentials => {
+                ": remove the user name and the password, and set sasl_username and sasl_password".to_owned()
+            }
         }
     }
 }
@@ -60,13 +69,19 @@ impl FromStr for Endpoint {
         if let Some(protocol) = scheme(text) {
             return Err(EndpointError::Protocol(protocol));
         }
+        if text.contains(['/', '?', '#']) {
+            return Err(EndpointError::Url);
+        }
+        if text.contains('@') {
+            return Err(EndpointError::Credentials);
+        }
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {
                 let (host, rest) = rest.split_once(']').ok_or(WRONG)?;
                 (host, if rest.is_empty() { None } else { Some(rest.strip_prefix(':').ok_or(WRONG)?) })
             }
             None => match text.rsplit_once(':') {
-                Some((host, _)) if host.contains(':') => return Err(EndpointError::NoBrackets),
+                Some((host, _)) if host.contains(':') => return Err(without_brackets(text)),
                 Some((host, port)) => (host, Some(port)),
                 None => (text, None),
             },
@@ -78,6 +93,13 @@ impl FromStr for Endpoint {
         let port = port.map_or(Some(9092), |port| port.parse().ok().filter(|port| *port > 0));
         Ok(Self { host: host.into(), port: port.ok_or(WRONG)? })
     }
+}
+
+/// Returns the error of a text with several colons and no brackets.
+fn without_brackets(text: &str) -> EndpointError {
+    let is_ipv6 = |text: &str| text.split('%').next().is_some_and(|address| address.parse::<Ipv6Addr>().is_ok());
+    let host = text.rsplit_once(':').map_or(text, |(host, _)| host);
+    if is_ipv6(text) || is_ipv6(host) { EndpointError::NoBrackets } else { EndpointError::NotAnAddress }
 }
 
 /// Returns the protocol before a broker's address, as in the listeners of a broker's own configuration.
@@ -120,6 +142,23 @@ mod tests {
             ["", ":9092", "host:", "host:0", "host:99999", "::1:9092", "http://kafka:9092", "a b:1", "[::1", "[::1]9"]
         {
             assert!(text.parse::<Endpoint>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn each_form_has_its_error() {
+        for (text, expected) in [
+            ("::1:9092", EndpointError::NoBrackets),
+            ("fe80::1", EndpointError::NoBrackets),
+            ("fe80::1%eth0:9092", EndpointError::NoBrackets),
+            ("2001:db8::7:19092", EndpointError::NoBrackets),
+            ("kafka:9092:9093", EndpointError::NotAnAddress),
+            ("http://user:hunter2@kafka:9092/", EndpointError::Url),
+            ("kafka:9092/path", EndpointError::Url),
+            ("http://[::1]:9092", EndpointError::Url),
+            ("user:hunter2@kafka:9092", EndpointError::Credentials),
+        ] {
+            assert_eq!(text.parse::<Endpoint>(), Err(expected), "{text}");
         }
     }
 

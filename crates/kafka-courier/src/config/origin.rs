@@ -44,8 +44,9 @@ pub(super) struct SettingPlace {
 
 impl SettingPlace {
     pub(super) fn new(origin: &Origin, key: &str) -> Self {
-        let shown = shown_key(key);
+        let shown = if key.is_empty() { "\"\"" } else { shown_key(key) };
         let origin = match origin {
+            origin if key.is_empty() => origin.clone(),
             Origin::Argument(argument) if shown != key => Origin::Argument(argument.replace(key, shown)),
             Origin::Environment(variable) if shown != key => Origin::Environment(variable.replace(key, shown)),
             origin => origin.clone(),

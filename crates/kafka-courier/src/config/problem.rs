@@ -134,6 +134,11 @@ impl ConfigProblem {
         self
     }
 
+    /// Returns whether the problem concerns the option, alone or together with another one.
+    pub(crate) fn concerns(&self, option: &str) -> bool {
+        [self.cause.option(), self.cause.related()].contains(&Some(option))
+    }
+
     /// Returns the kind of the problem.
     pub fn kind(&self) -> ConfigProblemKind {
         self.cause.kind()

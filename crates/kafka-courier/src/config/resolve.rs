@@ -4,9 +4,13 @@
 //! - A later source overrides an earlier one, in the order file, environment, argument. Problems of all sources are
 //!   reported.
 //! - A problem begins with the place of its setting. The value of a secret is never shown.
-//! - This module does no IO. A source passes on the settings that it could not read as problems.
+//! - An option whose setting was rejected has another value than the sources say. The problems of that value are not
+//!   reported.
+//! - A source passes on the settings that it could not read as problems.
+//! - A valid configuration causes no IO here. An invalid one is checked with the files of TLS and SASL, so that one error
+//!   has all problems.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use kafka_courier_client::Secret;
@@ -76,6 +80,8 @@ impl LoadedConfig {
 pub(super) struct Resolver {
     config: KafkaConfig,
     origins: HashMap<&'static str, SettingPlace>,
+    /// Options whose last setting was rejected.
+    rejected: HashSet<&'static str>,
     value_files: Vec<(String, PathBuf)>,
     warnings: Vec<ConfigWarning>,
     problems: Vec<ConfigProblem>,
@@ -93,7 +99,11 @@ impl Resolver {
         for entry in entries {
             let Some(option) = self.add(&entry) else { continue };
             if let Some(other) = seen.insert(option, entry.key.clone()) {
-                self.report(&entry, ProblemCause::SetTwice { option, other });
+                let cause = match other == entry.key {
+                    true => ProblemCause::Repeated { option },
+                    false => ProblemCause::SetTwice { option, other },
+                };
+                self.report(&entry, cause);
             }
         }
     }
@@ -105,8 +115,14 @@ impl Resolver {
         match names::meaning(&entry.name) {
             Meaning::Option { name, millis } => {
                 match self.set(name, millis, entry) {
-                    Ok(()) => drop(self.origins.insert(name, entry.place())),
-                    Err(cause) => self.report(entry, cause),
+                    Ok(()) => {
+                        self.rejected.remove(name);
+                        self.origins.insert(name, entry.place());
+                    }
+                    Err(cause) => {
+                        self.rejected.insert(name);
+                        self.report(entry, cause);
+                    }
                 }
                 return Some(name);
             }
@@ -164,7 +180,11 @@ impl Resolver {
         if !self.origins.contains_key("retry_backoff_max") {
             self.config.raise_backoff_max();
         }
-        let merged = self.config.problems();
+        let mut merged = self.config.problems();
+        if !(merged.is_empty() && self.problems.is_empty()) {
+            merged.extend(self.config.file_problems());
+        }
+        merged.retain(|problem| !self.rejected.iter().any(|option| problem.concerns(option)));
         self.problems.extend(merged.into_iter().map(|problem| problem.located(|option| self.origins.get(option))));
         if !self.problems.is_empty() {
             self.warnings.sort_by_cached_key(ToString::to_string);

@@ -11,7 +11,7 @@ use kafka_courier_client::security::{
 
 use kafka_courier_client::{HIDDEN, shown_path};
 
-use super::cause::ProblemCause;
+use super::cause::{ConfigProblemKind, ProblemCause};
 use super::choices::{SaslMechanism, SecurityProtocol, SslRoots};
 use super::problem::ConfigProblem;
 use super::source::{read_text, unreadable_value};
@@ -159,6 +159,13 @@ impl KafkaConfig {
                 Err(problems.into())
             }
         }
+    }
+
+    /// Returns the problems of the files of TLS and SASL.
+    pub(super) fn file_problems(&self) -> impl Iterator<Item = ConfigProblem> {
+        let problems = self.security(None).err().into_iter().flatten();
+        // Without a token file the application may give a token source.
+        problems.filter(|problem| problem.kind() == ConfigProblemKind::UnreadableFile)
     }
 
     /// Returns the problem if the configuration never uses a `token_source`.

@@ -179,11 +179,11 @@ impl OptionValue for Secret {
 }
 
 impl OptionValue for Vec<Endpoint> {
-    /// Hides the user and password of a URL.
+    /// Hides the user, the password and the query of URLs. A password may have a comma, so all text before the last `@`
+    /// is hidden.
     fn shown(text: &str) -> Option<String> {
-        let part =
-            |part: &str| part.rsplit_once('@').map_or_else(|| part.to_owned(), |it| format!("{HIDDEN}@{}", it.1));
-        Some(text.split(',').map(part).collect::<Vec<_>>().join(","))
+        let shown = text.rsplit_once('@').map_or_else(|| text.to_owned(), |it| format!("{HIDDEN}@{}", it.1));
+        Some(shown.split_once('?').map_or_else(|| shown.clone(), |it| format!("{}?{HIDDEN}", it.0)))
     }
 
     fn read(text: &str) -> Result<Self, AllowedValues> {
@@ -318,7 +318,14 @@ mod tests {
 
     #[test]
     fn passwords_of_addresses_are_hidden() {
-        assert_eq!(Vec::<Endpoint>::shown("a:1,SSL://me:hunter2@b:1").as_deref(), Some("a:1,***@b:1"));
+        for (text, shown) in [
+            ("a:1,SSL://me:hunter2@b:1", "***@b:1"),
+            ("http://me:hunt,er2@b:1/", "***@b:1/"),
+            ("http://b:1/?token=hunter2,c:1", "http://b:1/?***"),
+            ("a:1,b", "a:1,b"),
+        ] {
+            assert_eq!(Vec::<Endpoint>::shown(text).as_deref(), Some(shown));
+        }
     }
 
     #[test]

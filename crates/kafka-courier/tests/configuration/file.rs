@@ -130,9 +130,31 @@ fn all_problems_are_reported_together() {
 }
 
 #[test]
+fn unreadable_files_join_other_problems() {
+    let valid = "security_protocol = \"SSL\"\nssl_ca_location = \"/nowhere/ca.pem\"\n\
+                 ssl_certificate_location = \"/nowhere/me.pem\"\nssl_key_location = \"/nowhere/me.key\"\n";
+    let found = problems("c.toml", &format!("{valid}metadata_timeout = \"0s\"\n"));
+    assert_eq!(found.len(), 4, "{found:#?}");
+    assert!(
+        found[0].starts_with("metadata_timeout in c.toml is 0") && found[3].contains("/nowhere/me.key"),
+        "{found:#?}"
+    );
+    let folder = SettingsFolder::new();
+    assert!(KafkaConfig::from_file(folder.file("c.toml", valid)).is_ok());
+}
+
+#[test]
 fn duplicate_json_options_are_errors() {
     let found = problems("c.json", r#"{"retry_max": 1, "retry_max": 2}"#);
-    assert_eq!(found, ["retry_max in c.json sets retry_max, and retry_max sets it too: remove one of them"]);
+    assert_eq!(found, ["retry_max in c.json is set twice: remove one of them"]);
+    let found = problems("c.json", r#"{"linger.ms": 1, "linger.ms": 2}"#);
+    assert_eq!(found, ["linger.ms in c.json (flush_timeout) is set twice: remove one of them"]);
+}
+
+#[test]
+fn empty_names_are_quoted() {
+    let found = problems("c.json", r#"{"": 1}"#);
+    assert!(found[0].starts_with("\"\" in c.json is not an option"), "{found:?}");
 }
 
 #[test]

@@ -243,6 +243,30 @@ fn secret_given_as_path_is_named() {
 }
 
 #[test]
+fn rejected_setting_is_not_called_unset() {
+    let key = format!("-----BEGIN PRIVATE KEY-----\n{SECRET}");
+    for (settings, expected) in [
+        (
+            &[("SECURITY_PROTOCOL", "SSL"), ("SSL_CERTIFICATE_LOCATION", "a.pem"), ("SSL_KEY_LOCATION", &*key)][..],
+            "KAFKA_SSL_KEY_LOCATION (ssl_key_location) is ***",
+        ),
+        (
+            &[("SECURITY_PROTOCOL", "SASL_SSL"), ("SASL_MECHANISM", "NONE")],
+            "KAFKA_SASL_MECHANISM (sasl_mechanism) is \"NONE\"",
+        ),
+        (
+            &[("SECURITY_PROTOCOL", "SLL"), ("SSL_CA_LOCATION", "a.pem")],
+            "KAFKA_SECURITY_PROTOCOL (security_protocol) is \"SLL\"",
+        ),
+    ] {
+        let variables = settings.iter().map(|(name, value)| (format!("KAFKA_{name}"), (*value).to_owned()));
+        let errors = KafkaConfig::from_variables(variables).unwrap_err();
+        assert_eq!(errors.problems().len(), 1, "{errors}");
+        assert!(errors.to_string().starts_with(expected), "{errors}");
+    }
+}
+
+#[test]
 fn every_option_file_hides_content() {
     let pem = format!("-----BEGIN PRIVATE KEY-----\n{SECRET}\n-----END PRIVATE KEY-----");
     for option in KafkaConfig::options() {

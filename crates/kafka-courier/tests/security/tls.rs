@@ -267,7 +267,9 @@ fn all_build_errors_are_collected() {
         .security_protocol("SASL_SSL")
         .sasl_mechanism("OAUTHBEARER")
         .sasl_oauthbearer_token_location("/tmp/nowhere/token")
-        .ssl_ca_location("/nowhere/ca.pem");
+        .ssl_ca_location("/nowhere/ca.pem")
+        .ssl_certificate_location("/nowhere/me.pem")
+        .ssl_key_location("/nowhere/me.key");
     let error = secured.build().unwrap_err();
     let found: Vec<String> = error.problems().iter().map(ToString::to_string).collect();
     let expected = [
@@ -275,6 +277,8 @@ fn all_build_errors_are_collected() {
         "max_in_flight is 6",
         "sasl_oauthbearer_token_location: /tmp/nowhere/token",
         "ssl_ca_location: /nowhere/ca.pem",
+        "ssl_certificate_location: /nowhere/me.pem",
+        "ssl_key_location: /nowhere/me.key",
         "no tokio runtime here",
     ];
     assert_eq!(found.len(), expected.len(), "{found:#?}");

@@ -10,39 +10,13 @@ mod array;
 mod split;
 
 use std::cell::RefCell;
-use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
 
 use kafka_courier_event_model::AnyEvent;
 
 use super::item_error::ItemError;
 use super::line_channel::{InputLine, LineReceiver, LineSender, line_channel};
 use super::position::{InputPlace, InputPosition};
-
-/// Why the input can't be opened.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum OpenInputError {
-    #[error("{name} is a directory: name a file of events, or - for standard input")]
-    Directory { name: String },
-    #[error("cannot open {file}: {error}")]
-    Io { file: String, error: io::Error },
-}
-
-/// Opens the input. `-` is standard input.
-pub(crate) fn open(name: &str) -> Result<Box<dyn Read + Send>, OpenInputError> {
-    if name == "-" {
-        return Ok(Box::new(io::stdin()));
-    }
-    let path = Path::new(name);
-    if path.is_dir() {
-        return Err(OpenInputError::Directory { name: name.to_owned() });
-    }
-    match File::open(path) {
-        Ok(file) => Ok(Box::new(file)),
-        Err(error) => Err(OpenInputError::Io { file: kafka_courier::shown_file(path), error }),
-    }
-}
 
 /// Reads the input on a separate thread, and sends its lines.
 pub(crate) fn start(input: Box<dyn Read + Send>) -> io::Result<LineReceiver> {

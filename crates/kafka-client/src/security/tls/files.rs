@@ -8,12 +8,13 @@
 
 use std::io::Read as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::{Error as TlsError, InconsistentKeys, RootCertStore};
 use zeroize::Zeroizing;
 
@@ -74,7 +75,7 @@ impl TlsFiles {
         let client = settings.client.as_ref().map(|files| client(files, provider)).transpose();
         match (roots, client) {
             (Ok(roots), Ok(client)) => Ok(Self { roots, client }),
-            (roots, client) => Err(roots.err().into_iter().chain(client.err()).collect()),
+            (roots, client) => Err(roots.err().into_iter().chain(client.err().into_iter().flatten()).collect()),
         }
     }
 }
@@ -117,10 +118,17 @@ fn key_error(problem: TlsFileProblem) -> TlsSetupError {
     TlsSetupError::File { option: "ssl_key_location", problem }
 }
 
-fn client(client: &ClientCertificate, provider: &CryptoProvider) -> Result<CertifiedKey, TlsSetupError> {
-    let chain = certificates("ssl_certificate_location", &client.certificate)?;
-    let key = private_key(&client.key)?;
-    let path = || shown_path(&client.key);
+fn client(client: &ClientCertificate, provider: &CryptoProvider) -> Result<CertifiedKey, Vec<TlsSetupError>> {
+    let chain = certificates("ssl_certificate_location", &client.certificate);
+    match (chain, signing_key(&client.key, provider)) {
+        (Ok(chain), Ok(key)) => certified(client, chain, key).map_err(|error| vec![error]),
+        (chain, key) => Err(chain.err().into_iter().chain(key.err()).collect()),
+    }
+}
+
+fn signing_key(file: &Path, provider: &CryptoProvider) -> Result<Arc<dyn SigningKey>, TlsSetupError> {
+    let key = private_key(file)?;
+    let path = || shown_path(file);
     let kind = KeyKind::of_private(&key);
     let key = provider.key_provider.load_private_key(key).map_err(|_| {
         key_error(match kind.filter(|kind| kind.is_verifiable()) {
@@ -133,6 +141,15 @@ fn client(client: &ClientCertificate, provider: &CryptoProvider) -> Result<Certi
     if !signed {
         return Err(key_error(TlsFileProblem::UnableToSign { path: path(), kind }));
     }
+    Ok(key)
+}
+
+/// Checks that the key belongs to the first certificate.
+fn certified(
+    client: &ClientCertificate,
+    chain: Vec<CertificateDer<'static>>,
+    key: Arc<dyn SigningKey>,
+) -> Result<CertifiedKey, TlsSetupError> {
     let certified = CertifiedKey::new(chain, key);
     match certified.keys_match() {
         Ok(()) | Err(TlsError::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
