@@ -12,8 +12,7 @@ use clap::Args;
 use kafka_courier::dlq::{Letter, letters};
 use kafka_courier::shown_file;
 
-use super::list::ScannedLetter;
-use super::select::SelectionArgs;
+use super::select::{ScannedLetter, SelectionArgs};
 use super::store::StoreArgs;
 use super::{output_failed, store_failed};
 use crate::exit::{CommandError, Exit};

@@ -4,9 +4,9 @@ use std::io::{self, BufWriter, Write};
 
 use clap::Args;
 use console::Term;
-use kafka_courier::dlq::{Held, StoreError, letters};
+use kafka_courier::dlq::letters;
 
-use super::select::SelectionArgs;
+use super::select::{ScannedLetter, SelectionArgs};
 use super::store::StoreArgs;
 use super::table::{LetterRow, LetterTable};
 use super::{output_failed, store_failed};
@@ -40,8 +40,6 @@ pub(super) fn run(args: &ListArgs) -> Result<Exit, CommandError> {
     out.flush().map_err(output_failed)?;
     Ok(Exit::Ok)
 }
-
-pub(super) type ScannedLetter = Result<Held, StoreError>;
 
 fn json(out: &mut impl Write, found: impl Iterator<Item = ScannedLetter>) -> Result<(), CommandError> {
     for held in found {

@@ -7,7 +7,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Span, SpanRelativeTo, Timestamp};
 use kafka_courier::ErrorCode;
-use kafka_courier::dlq::{Bytes, LetterId, Outcome, Selection};
+use kafka_courier::dlq::{Bytes, Held, LetterId, Outcome, Selection, StoreError};
 
 use super::store::StoreArgs;
 use crate::argument::ArgumentError;
@@ -15,6 +15,9 @@ use crate::exit::{CommandError, Exit};
 
 /// Heading of the options that select dead letters.
 const SELECTION: &str = "Selection";
+
+/// A selected dead letter, or why its store could not be read further.
+pub(super) type ScannedLetter = Result<Held, StoreError>;
 
 /// Why a selection is refused.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
