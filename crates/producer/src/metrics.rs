@@ -1,7 +1,7 @@
 //! Metrics, through the facade `metrics`.
 //!
 //! The rules of this module:
-//!  - Each metric is defined once, in a table made by [`metric_table!`]. Names follow Prometheus: base units, plural,
+//!  - Each metric is defined once, in a table made by `metric_table!`. Names follow Prometheus: base units, plural,
 //!    `_total` for counters.
 //!  - Only refused events are recorded singly. Otherwise a record covers at least a batch, a request or a round of the
 //!    sender's task.
@@ -59,7 +59,7 @@ pub struct MetricDoc {
 }
 
 impl MetricDoc {
-    /// Creates the documentation of a metric. [`metric_table!`] calls it.
+    /// Creates the documentation of a metric. `metric_table!` calls it.
     #[doc(hidden)]
     pub const fn new(
         name: &'static str,

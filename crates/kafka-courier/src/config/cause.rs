@@ -133,7 +133,7 @@ pub(super) enum ProblemCause {
          builder"
     )]
     NoToken,
-    #[error("{0}")]
+    #[error("{}", after_option(.0))]
     Security(SecurityError),
     #[error("no tokio runtime here: build the producer inside one, such as in #[tokio::main]")]
     NoRuntime,
@@ -159,10 +159,16 @@ impl From<CoreError> for ProblemCause {
     }
 }
 
+/// Returns the text of an error without the option at its start, where the place of the setting stands.
+fn after_option(error: &SecurityError) -> String {
+    let text = error.to_string();
+    text.strip_prefix(error.option()).map_or_else(|| format!(": {text}"), str::to_owned)
+}
+
 impl ProblemCause {
     /// Returns whether the text is a sentence of its own.
     pub(super) const fn is_sentence(&self) -> bool {
-        matches!(self, Self::Security(_) | Self::NoRuntime | Self::DeadLetterThread(_))
+        matches!(self, Self::NoRuntime | Self::DeadLetterThread(_))
     }
 
     /// Returns whether the place of the setting is followed by the option's name. Other texts contain the name, or are
