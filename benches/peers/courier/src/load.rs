@@ -76,7 +76,7 @@ pub async fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
 
 async fn prepare(args: Args) -> Result<Load, Failure> {
     let mut config = KafkaConfig::default();
-    config.brokers = args.bootstrap.split(',').map(str::parse).collect::<Result<_, String>>()?;
+    config.brokers = args.bootstrap.split(',').map(str::parse).collect::<Result<_, _>>()?;
     config.flush_messages = args.x("flush-messages", 1_000_000);
     config.flush_bytes = args.batch_bytes;
     config.flush_timeout = Duration::from_millis(args.linger_ms);
