@@ -143,7 +143,8 @@ fn publish_under(letters: &LetterFile<'_>, fault: impl FnOnce() -> Result<()> + 
 
 /// Starts a replay, and kills it (SIGKILL) after this time.
 fn killed_replay(letters: &LetterFile<'_>, after: Duration) -> Result<()> {
-    let mut child = letters.dlq(&["replay", "--all", "--verify", "--rate", "30"])?.pipe()?;
+    // At this rate three killed replays send fewer letters than there are.
+    let mut child = letters.dlq(&["replay", "--all", "--verify", "--rate", "10"])?.pipe()?;
     std::thread::sleep(after);
     child.kill()?;
     child.wait()?;
