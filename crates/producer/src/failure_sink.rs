@@ -196,3 +196,49 @@ pub(crate) fn fail_unsent(shared: &Arc<Shared>, sink: Option<&Arc<dyn FailureSin
     let failed = FailedPart { token, partition, records, batch: Arc::new(batch), charge };
     fail_records(shared, sink, failed, failure);
 }
+
+#[cfg(test)]
+mod tests {
+    use kafka_courier_batcher::{Compression, Limits, Record};
+    use kafka_courier_client::TopicId;
+    use kafka_courier_idempotent_sender::driver::DriverCommand;
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+    use crate::intake::Intake;
+
+    /// Drops failed records without settling them, as a sink that panics does.
+    #[derive(Debug)]
+    struct DroppingSink;
+
+    impl FailureSink for DroppingSink {
+        fn undelivered(&self, undelivered: Undelivered) {
+            drop(undelivered);
+        }
+
+        fn landed(&self, _: Landed) {}
+
+        fn settled(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+            Box::pin(async {})
+        }
+    }
+
+    #[test]
+    fn dropped_records_fail_as_unknown() {
+        let limits = Limits { max_records: 2, max_bytes: 1 << 20, linger: std::time::Duration::from_secs(600) };
+        let shared = Arc::new(Shared::new(limits, Compression::None, 1 << 20));
+        shared.topics.on_ready(TopicId(0), "t", &[true]);
+        let (commands, received) = unbounded_channel::<DriverCommand<Token>>();
+        drop(received); // the sender's task has ended, so a full batch fails at once
+        let sink: Arc<dyn FailureSink> = Arc::new(DroppingSink);
+        let intake = Intake { shared: shared.clone(), commands, sink: Some(sink), expedite: false };
+        let record = Record { key: None, value: Some(b"v"), headers: &[], timestamp: 0 };
+        let offer = || intake.offer(&shared.topics.get_or_add("t"), None, &record).ok().unwrap();
+        let deliveries = [offer(), offer()];
+        for delivery in &deliveries {
+            assert_eq!(delivery.now().unwrap().unwrap_err().outcome(), FailedOutcome::Unknown);
+        }
+        assert_eq!((shared.memory.used(), shared.failed_memory.used()), (0, 0), "all memory is returned");
+        assert!(shared.ledger.is_decided());
+    }
+}
