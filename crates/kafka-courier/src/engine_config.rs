@@ -1,5 +1,7 @@
 //! The settings of the engine, made from the options.
 
+use std::time::Duration;
+
 use kafka_courier_batcher::{Compression as Codec, Limits};
 use kafka_courier_client::config::ClientConfig;
 use kafka_courier_client::security::{ConnectionSecurity, TokenSource};
@@ -9,6 +11,9 @@ use kafka_courier_recovery::{DeadLetterTopic, TopicEngine, TopicOptions};
 
 use crate::config::{Compression, ConfigErrors, KafkaConfig};
 use crate::producer::{security_and_runtime, start_engine};
+
+/// The longest linger of dead letters in a topic.
+const TOPIC_LINGER: Duration = Duration::from_millis(5);
 
 impl KafkaConfig {
     /// Returns the settings of an engine. `is_metered` says whether the metrics count its events.
@@ -76,6 +81,3 @@ impl TopicEngine for KafkaConfig {
         Ok((engine, options))
     }
 }
-
-/// The longest linger of dead letters.
-const TOPIC_LINGER: std::time::Duration = std::time::Duration::from_millis(5);

@@ -32,13 +32,18 @@ use crate::stream::ByteStream;
 /// A problem of the settings or the files of connections. Its text begins with the [`option`](Self::option), and has the
 /// remedy.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error(transparent)]
+#[error("{}{}", .0.option(), .0)]
 pub struct SecurityError(tls::TlsSetupError);
 
 impl SecurityError {
     /// Returns the option at fault.
     pub const fn option(&self) -> &'static str {
         self.0.option()
+    }
+
+    /// Returns the text without the option, for a caller that names the setting instead.
+    pub fn detail(&self) -> String {
+        self.0.to_string()
     }
 
     /// Returns whether a file is at fault.

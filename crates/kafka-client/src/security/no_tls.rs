@@ -14,9 +14,9 @@ use crate::stream::ByteStream;
 #[derive(Debug)]
 pub(super) enum Tls {}
 
-/// Why TLS can't be set up.
+/// Why TLS can't be set up. The text follows the option.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("security_protocol (KAFKA_SECURITY_PROTOCOL) asks for TLS, which this build lacks: build with the feature tls")]
+#[error(" asks for TLS, which this build lacks: build with the feature tls")]
 pub(super) struct TlsSetupError;
 
 impl TlsSetupError {

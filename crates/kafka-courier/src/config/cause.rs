@@ -133,7 +133,7 @@ pub(super) enum ProblemCause {
          builder"
     )]
     NoToken,
-    #[error("{}", after_option(.0))]
+    #[error("{}", .0.detail())]
     Security(SecurityError),
     #[error("no tokio runtime here: build the producer inside one, such as in #[tokio::main]")]
     NoRuntime,
@@ -157,12 +157,6 @@ impl From<CoreError> for ProblemCause {
             }
         }
     }
-}
-
-/// Returns the text of an error without the option at its start, where the place of the setting stands.
-fn after_option(error: &SecurityError) -> String {
-    let text = error.to_string();
-    text.strip_prefix(error.option()).map_or_else(|| format!(": {text}"), str::to_owned)
 }
 
 impl ProblemCause {

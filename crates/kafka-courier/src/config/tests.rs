@@ -233,3 +233,17 @@ fn memory_below_a_batch_is_refused() {
     let error = small(1023).unwrap_err();
     assert!(error.contains("buffer_memory") && error.contains("at least 1024"), "{error}");
 }
+
+#[cfg(feature = "tls")]
+#[test]
+fn problems_of_files_name_their_variable() {
+    let error = read(&[
+        ("KAFKA_FLUSH_TIMEOUT", "5"),
+        ("KAFKA_SECURITY_PROTOCOL", "SSL"),
+        ("KAFKA_SSL_CA_LOCATION", "/no/such/ca.pem"),
+    ]);
+    let text = error.unwrap_err().to_string();
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines.len() == 2 && lines.iter().all(|line| line.starts_with("KAFKA_")), "{text}");
+    assert!(text.contains("KAFKA_SSL_CA_LOCATION (ssl_ca_location): /no/such/ca.pem: "), "{text}");
+}

@@ -69,7 +69,11 @@ impl Tls {
                 tracing::info!("certificates reloaded");
             }
             Err(problems) => {
-                let why = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+                let why = problems
+                    .iter()
+                    .map(|problem| format!("{}{problem}", problem.option()))
+                    .collect::<Vec<_>>()
+                    .join("; ");
                 tracing::error!(why, "certificate reload failed, the earlier certificates stay in use");
             }
         }

@@ -7,25 +7,25 @@ use std::io;
 use super::keys::{KeyKind, USABLE};
 use super::pem::PemError;
 
-/// Why TLS can't be set up. The text begins with the option.
+/// Why TLS can't be set up. The text follows the [`option`](Self::option).
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(in super::super) enum TlsSetupError {
     #[error(
-        "security_protocol asks for TLS, but this CPU lacks features that the cryptography (graviola) needs: {}: use \
+        " asks for TLS, but this CPU lacks features that the cryptography (graviola) needs: {}: use \
          another CPU, or build with the feature tls-ring",
         missing.join(", ")
     )]
     Cpu { missing: Vec<&'static str> },
     #[error(
-        "ssl_roots is system, but this system has no certificate authorities{}: set ssl_ca_location, or ssl_roots to \
+        " is system, but this system has no certificate authorities{}: set ssl_ca_location, or ssl_roots to \
          compiled-in",
         reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"))
     )]
     NoSystemRoots { reason: Option<String> },
     /// rustls refuses the settings. The text is its error's.
-    #[error("security_protocol asks for TLS, but its setup failed: {0}")]
+    #[error(" asks for TLS, but its setup failed: {0}")]
     Library(String),
-    #[error("{option}: {problem}")]
+    #[error(": {problem}")]
     File { option: &'static str, problem: TlsFileProblem },
 }
 
