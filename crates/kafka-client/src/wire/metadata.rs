@@ -107,7 +107,7 @@ pub(crate) struct MetadataAnswer {
 pub(crate) fn decode(bytes: &[u8], version: i16) -> Result<MetadataAnswer, WireError> {
     let mut reader = WireReader::new(bytes, version >= FIRST_FLEXIBLE);
     reader.i32("throttle time")?;
-    let brokers = reader.vec("brokers", 10, broker)?;
+    let brokers = reader.vec("brokers", 10, WireReader::broker_address)?;
     if brokers.len() > MAX_BROKERS {
         return Err(WireError::Malformed { what: "number of brokers" });
     }
@@ -123,15 +123,6 @@ pub(crate) fn decode(bytes: &[u8], version: i16) -> Result<MetadataAnswer, WireE
     let (topics, operations): (Vec<_>, Vec<_>) = topics.into_iter().flatten().unzip();
     let operations = operations.into_iter().filter(|(_, bits)| *bits != UNKNOWN_OPERATIONS).collect();
     Ok(MetadataAnswer { cluster: ClusterMetadata { brokers, topics }, code, operations })
-}
-
-fn broker(reader: &mut WireReader<'_>) -> Result<BrokerAddress, WireError> {
-    let id = BrokerId(reader.i32("node id")?);
-    let host = reader.display_text("host")?.ok_or(WireError::Malformed { what: "host" })?;
-    let port = reader.port("port")?;
-    reader.nullable_string("rack")?;
-    reader.skip_tags()?;
-    Ok(BrokerAddress { id, host, port })
 }
 
 /// Reads a topic and its operations. Returns `None` for a topic without a name, which only a request by id can

@@ -146,7 +146,7 @@ impl ProduceResponse {
         let brokers = &mut response.brokers;
         reader.tags(|tag, field| {
             if tag == 0 && version >= 10 {
-                *brokers = field.vec("node endpoints", 11, node_endpoint)?;
+                *brokers = field.vec("node endpoints", 11, WireReader::broker_address)?;
             }
             Ok(())
         })?;
@@ -228,13 +228,4 @@ fn part_answer(reader: &mut WireReader<'_>, version: i16) -> Result<(i32, PartAn
         Ok(())
     })?;
     Ok((index, answer))
-}
-
-fn node_endpoint(reader: &mut WireReader<'_>) -> Result<BrokerAddress, WireError> {
-    let id = BrokerId(reader.i32("node id")?);
-    let host = reader.display_text("host")?.ok_or(WireError::Malformed { what: "host" })?;
-    let port = reader.port("port")?;
-    reader.nullable_string("rack")?;
-    reader.skip_tags()?;
-    Ok(BrokerAddress { id, host, port })
 }

@@ -1,11 +1,11 @@
-//! Reads Kafka's primitive types from untrusted bytes.
+//! Reads Kafka's primitive types, and the address of a broker, from untrusted bytes.
 //!
 //! Rules:
 //! - A length is checked against the remaining bytes before memory is reserved for it.
 //! - Missing bytes are an error, never a panic.
 //! - Encodings: "Protocol Primitive Types" of the Kafka protocol guide. Compact forms and tags: KIP-482.
 
-use crate::ids::{NO_UUID, TopicUuid};
+use crate::ids::{BrokerAddress, BrokerId, NO_UUID, TopicUuid};
 use std::sync::Arc;
 
 /// Why an answer can't be decoded.
@@ -76,9 +76,14 @@ impl<'a> WireReader<'a> {
         Ok(Some(self.i64(what)?).filter(|value| *value >= 0))
     }
 
-    /// Reads a port, which Kafka sends as a 32-bit number.
-    pub(crate) fn port(&mut self, what: &'static str) -> Result<u16, WireError> {
-        u16::try_from(self.i32(what)?).map_err(|_| WireError::Malformed { what })
+    /// Reads a broker's id, host, port and rack, with the tags behind them. Kafka sends the port as a 32-bit number.
+    pub(crate) fn broker_address(&mut self) -> Result<BrokerAddress, WireError> {
+        let id = BrokerId(self.i32("node id")?);
+        let host = self.display_text("host")?.ok_or(WireError::Malformed { what: "host" })?;
+        let port = u16::try_from(self.i32("port")?).map_err(|_| WireError::Malformed { what: "port" })?;
+        self.nullable_string("rack")?;
+        self.skip_tags()?;
+        Ok(BrokerAddress { id, host, port })
     }
 
     /// Reads a topic id, which is all zeros where there is none.
