@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use crate::support::{self, CommandOutput, CourierProcess, LOGIN, LONG, ORDER, cluster, command, ids, receipts};
+use crate::support::{
+    self, CommandOutput, CourierProcess, LOGIN, ORDER, cluster, command, ids, receipts, wait_for_file,
+};
 use kafka_courier_test_broker::{ApiKey, Fault, Rule, TestCluster, TopicSpec};
 use serde_json::Value;
 
@@ -347,12 +348,7 @@ async fn signal_ends_a_waiting_import() {
     let mut import = CourierProcess::start(command(&["dlq", "import", "--file", &other.file], &[]));
     let two: String = exported.lines().take(2).map(|line| format!("{line}\n")).collect();
     import.write(&two).await;
-    let made = async {
-        while !std::path::Path::new(&other.file).exists() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(LONG, made).await.expect("the file exists in time");
+    wait_for_file(std::path::Path::new(&other.file)).await;
     other.dlq(&["stats"]).await.expect(0, &[]);
     import.signal("INT");
     import.output().await.expect(130, &["stopped by a signal", "2 dead letters imported"]);
