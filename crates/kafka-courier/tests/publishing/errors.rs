@@ -2,7 +2,7 @@
 
 use crate::support::{LONG, Producer, PublishedRecords, config, producer, record};
 use kafka_courier::dlq::Selection;
-use kafka_courier::{FailedOutcome, KafkaProducer, ProducerRecord};
+use kafka_courier::{FailedOutcome, ProducerRecord};
 use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Rule, TestCluster, TopicSpec};
 
 /// Publishes while faults hit some requests, and asserts that the log has every record once and in order.
@@ -87,23 +87,24 @@ async fn forgotten_producer_ids_lose_nothing() {
     published.assert_delivered(&cluster, "t").await;
 }
 
-/// Publishes five records, then lowers the topic's limit. The producer has read the limit when the topic was new to it,
-/// and knows only the former limit.
-async fn publish_then_lower_limit(producer: &KafkaProducer, cluster: &TestCluster, published: &mut PublishedRecords) {
-    published.send_many(producer, "t", 5, 5).await;
+/// Returns a producer that has published five records and learned the topic's limit on batches, which is lowered then.
+/// The producer does not read it again.
+async fn producer_above_limit(cluster: &TestCluster, published: &mut PublishedRecords) -> Producer {
+    let mut config = config(cluster);
+    config.compression = kafka_courier::Compression::None;
+    config.flush_timeout = std::time::Duration::from_millis(50);
+    let producer = Producer::build(config).unwrap();
+    published.send_many(&producer, "t", 5, 5).await;
     cluster.wait_for_records("t", 5).await;
     cluster.set_topic_config("t", "max.message.bytes", "400").unwrap();
+    producer
 }
 
 #[tokio::test]
 async fn oversized_batch_is_split_until_fitting() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
-    let mut config = config(&cluster);
-    config.compression = kafka_courier::Compression::None;
-    config.flush_timeout = std::time::Duration::from_millis(50);
-    let producer = Producer::build(config).unwrap();
     let mut published = PublishedRecords::default();
-    publish_then_lower_limit(&producer, &cluster, &mut published).await;
+    let producer = producer_above_limit(&cluster, &mut published).await;
     published.send_many(&producer, "t", 300, 5).await;
     published.assert_delivered(&cluster, "t").await;
     let batches = cluster.batches("t");
@@ -113,12 +114,8 @@ async fn oversized_batch_is_split_until_fitting() {
 #[tokio::test]
 async fn oversized_record_fails_alone() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
-    let mut config = config(&cluster);
-    config.compression = kafka_courier::Compression::None;
-    config.flush_timeout = std::time::Duration::from_millis(50);
-    let producer = Producer::build(config).unwrap();
     let mut published = PublishedRecords::default();
-    publish_then_lower_limit(&producer, &cluster, &mut published).await;
+    let producer = producer_above_limit(&cluster, &mut published).await;
     published.send_many(&producer, "t", 50, 5).await;
     let long = "x".repeat(1000);
     let large = producer.send(&record("t", "large", &long)).await.unwrap();

@@ -27,6 +27,16 @@ impl OutageBench {
         bench
     }
 
+    /// A bench whose first broker has a connection, and `records` records to send.
+    fn connected(brokers: &[i32], records: u32) -> Self {
+        let mut bench = Self::new();
+        bench.learn(brokers);
+        bench.submit(0, records);
+        bench.sender.on_connected(bench.now, bench.connects[0]);
+        bench.carry_out();
+        bench
+    }
+
     fn carry_out(&mut self) {
         while let Some(action) = self.sender.poll(self.now) {
             if let Action::Connect { conn, .. } = action {
@@ -73,12 +83,8 @@ impl OutageBench {
 
 #[test]
 fn outage_is_reported_twice() {
-    let mut bench = OutageBench::new();
-    bench.learn(&[1]);
-    bench.submit(0, 3);
+    let mut bench = OutageBench::connected(&[1], 3);
     let lost_at = bench.now;
-    bench.sender.on_connected(bench.now, bench.connects[0]);
-    bench.carry_out();
     bench.sender.on_disconnected(bench.now, bench.connects[0], "reset");
     assert_eq!(bench.sender.take_outage_reports(), [], "a lost connection is no outage yet");
     for attempt in 1..10 {
@@ -123,11 +129,7 @@ fn unnamed_lost_broker_has_outage() {
 
 #[test]
 fn answer_ends_silent_outage() {
-    let mut bench = OutageBench::new();
-    bench.learn(&[1]);
-    bench.submit(0, 1);
-    bench.sender.on_connected(bench.now, bench.connects[0]);
-    bench.carry_out();
+    let mut bench = OutageBench::connected(&[1], 1);
     bench.pass(Config::default().request_timeout);
     assert!(matches!(bench.sender.take_outage_reports()[..], [OutageReport::Lost { .. }]));
     bench.pass(Duration::from_secs(2));
@@ -140,11 +142,7 @@ fn answer_ends_silent_outage() {
 
 #[test]
 fn ended_idle_connection_starts_no_outage() {
-    let mut bench = OutageBench::new();
-    bench.learn(&[1]);
-    bench.submit(0, 1);
-    bench.sender.on_connected(bench.now, bench.connects[0]);
-    bench.carry_out();
+    let mut bench = OutageBench::connected(&[1], 1);
     bench.answer(bench.connects[0]);
     bench.sender.on_disconnected(bench.now, bench.connects[0], "closed by the broker");
     bench.pass(Duration::from_secs(5 * 60 * 60));
@@ -161,11 +159,7 @@ fn ended_idle_connection_starts_no_outage() {
 
 #[test]
 fn failed_second_connection_starts_no_outage() {
-    let mut bench = OutageBench::new();
-    bench.learn(&[1]);
-    bench.submit(0, 1);
-    bench.sender.on_connected(bench.now, bench.connects[0]);
-    bench.carry_out();
+    let mut bench = OutageBench::connected(&[1], 1);
     let second = ConnId(1_000);
     bench.sender.cluster.add_second_conn(BrokerId(1), second, bench.now);
     bench.sender.on_disconnected(bench.now, second, "connection refused");
@@ -180,11 +174,7 @@ fn failed_second_connection_starts_no_outage() {
 
 #[test]
 fn outage_counts_from_last_loss() {
-    let mut bench = OutageBench::new();
-    bench.learn(&[1]);
-    bench.submit(0, 1);
-    bench.sender.on_connected(bench.now, bench.connects[0]);
-    bench.carry_out();
+    let mut bench = OutageBench::connected(&[1], 1);
     let second = ConnId(1_000);
     bench.sender.cluster.add_second_conn(BrokerId(1), second, bench.now);
     bench.sender.on_connected(bench.now, second);
@@ -199,11 +189,7 @@ fn outage_counts_from_last_loss() {
 
 #[test]
 fn moved_leader_ends_the_wait() {
-    let mut bench = OutageBench::new();
-    bench.learn(&[1, 2]);
-    bench.submit(0, 1);
-    bench.sender.on_connected(bench.now, bench.connects[0]);
-    bench.carry_out();
+    let mut bench = OutageBench::connected(&[1, 2], 1);
     bench.sender.on_disconnected(bench.now, bench.connects[0], "reset");
     bench.carry_out();
     bench.learn(&[2, 1]);
