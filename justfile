@@ -97,6 +97,17 @@ bench-peers *args:
 simulate schedules="100000":
     SIM_SCHEDULES={{ schedules }} cargo test --release -p kafka-courier-idempotent-sender --test simulation random_schedules -- --nocapture
 
+# Run all property tests on new random cases. A failure can be repeated with PROPTEST_RNG_SEED and the printed seed
+properties runs="20":
+    #!/usr/bin/env bash
+    set -euo pipefail
+    for run in $(seq {{ runs }}); do
+        export PROPTEST_RNG_SEED=$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')
+        echo "-- run $run: PROPTEST_RNG_SEED=$PROPTEST_RNG_SEED"
+        cargo test -q -p kafka-courier-event-model -p kafka-courier-batcher -p kafka-courier-dlq -p kafka-courier-spool \
+            -p kafka-courier-recovery --lib --test events --test batches --test letters
+    done
+
 # Plant each known defect into a copy of the last commit: the simulation must find every one
 plants *names:
     .ci/plants kafka-courier-idempotent-sender crates/idempotent-sender/tests/plants {{ names }}

@@ -63,7 +63,8 @@ impl MemoryStore {
             let mut ring = self.ring.lock();
             let expired = ring.expire(&self.limits, now);
             let taken = ring.take(self.name(), &self.limits, letters, now);
-            let dropped = ring.drop_excess(&self.limits);
+            // Letters that are refused make no room: they would drop others for nothing.
+            let dropped = if taken.is_ok() { ring.drop_excess(&self.limits) } else { Vec::new() };
             (taken, expired, dropped)
         };
         loss_log::expired(self.name(), &expired);

@@ -61,6 +61,11 @@ fn letter(number: u8, bytes: u16) -> Letter {
     letter
 }
 
+/// The bytes that a letter takes in a file.
+fn file_bytes(letter: &Letter) -> u64 {
+    letter.to_json().unwrap().len() as u64 + 13
+}
+
 /// The plain model of a store.
 struct Model {
     limits: Limits,
@@ -194,6 +199,30 @@ fn compare(store: &dyn DeadLetterStore, model: &Model) -> Result<(), TestCaseErr
     Ok(())
 }
 
+/// Updates make a store larger than its limit, and then a letter is refused because it alone exceeds the limit.
+fn refused_after_growth(store: &dyn DeadLetterStore, limit: u64) {
+    store.append(&[letter(0, 400), letter(1, 400)]).unwrap();
+    let mut held = store.scan(None, usize::MAX).unwrap();
+    for held in &mut held {
+        held.letter.failure_reason = "r".repeat(200);
+    }
+    assert_eq!(store.update(&held).unwrap(), 2);
+    assert!(store.stats().unwrap().bytes > limit);
+    assert!(matches!(store.append(&[letter(2, 2000)]), Err(AppendError::TooLarge { .. })));
+    assert_eq!(store.scan(None, usize::MAX).unwrap(), held, "no letter made room for one that was not taken");
+    assert_eq!(store.stats().unwrap().dropped, 0);
+}
+
+#[test]
+fn refused_letter_drops_no_other() {
+    let ring = |max_bytes| Limits { max_bytes: Some(max_bytes), ..Limits::default() };
+    let memory = letter(0, 400).memory_bytes() * 2;
+    refused_after_growth(&MemoryStore::with_limits(Limits { overflow: Overflow::DropOldest, ..ring(memory) }), memory);
+    let file = file_bytes(&letter(0, 400)) * 2;
+    let (_disk, store) = on_new_disk(Limits { overflow: Overflow::DropOldest, ..ring(file) });
+    refused_after_growth(&store, file);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
@@ -205,8 +234,7 @@ proptest! {
 
     #[test]
     fn file_store_matches_the_model(limits in limits(), steps in steps()) {
-        let size = |letter: &Letter| letter.to_json().unwrap().len() as u64 + 13;
-        let model = Model { limits: limits.clone(), size, held: Vec::new(), next: 0 };
+        let model = Model { limits: limits.clone(), size: file_bytes, held: Vec::new(), next: 0 };
         let (disk, store): (Arc<Disk>, FileStore) = on_new_disk(limits.clone());
         let reopen = |store: FileStore| {
             drop(store);

@@ -129,12 +129,12 @@ impl Tables {
             tables.expire(limits, now, dropped)?;
             let fresh = tables.fresh(letters)?;
             let sizes = fresh.iter().map(|letter| (letter.id, entry::length(&letter.json)));
-            let taken = match limits.admit(tables.totals, sizes) {
-                Ok(()) => tables.insert(&fresh, now).map(Ok)?,
-                Err(excess) => Err(excess),
-            };
+            if let Err(excess) = limits.admit(tables.totals, sizes) {
+                return Ok(Err(excess));
+            }
+            let taken = tables.insert(&fresh, now)?;
             tables.drop_excess(limits, dropped)?;
-            Ok(taken)
+            Ok(Ok(taken))
         })
     }
 
