@@ -1,8 +1,8 @@
 //! A write-ahead log for events on their way to Kafka.
 //!
-//! A process commits records in rounds: one write, one sync, any number of records. After a crash the next process opens
-//! the same folder and gets every record of every committed round, with the ordinals, cuts and producer ids from which
-//! their stamps follow. A leader therefore recognises a repeated record, and appends it once.
+//! A process commits sealed batches in rounds: one write, one sync, any number of batches. After a crash the next process
+//! opens the same folder and gets every batch of every committed round, with the moves from which the stamps of its records
+//! follow. A leader therefore recognises a repeated record, and appends it once.
 //!
 //! | Module | Contents |
 //! |---|---|

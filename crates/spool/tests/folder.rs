@@ -5,47 +5,58 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use kafka_courier_spool::core::entry::{Entry, Ordinal, Partition, Piece, Topic, TopicNumber};
+use kafka_courier_batcher::Stamp;
+use kafka_courier_spool::core::entry::{BatchHead, Entry, JournalBatch, Ordinal, Partition, Topic, TopicNumber};
 use kafka_courier_spool::core::ids::SpoolId;
 use kafka_courier_spool::core::recover::Recovered;
 use kafka_courier_spool::disk::Folder;
-use kafka_courier_spool::journal::{Journal, OpenError, Settings};
+use kafka_courier_spool::journal::{CommitError, Journal, OpenError, ReadError, Settings};
 
 const PARTITION: Partition = Partition { topic: TopicNumber(0), index: 3 };
-const SETTINGS: Settings = Settings { segment_bytes: 64 * 1024, segments_max: 8, new_spool: SpoolId([9; 16]) };
+const SETTINGS: Settings = Settings {
+    segment_bytes: 64 * 1024,
+    segments_kept: 8,
+    max_bytes: 1 << 20,
+    keep_free: 0,
+    new_spool: SpoolId([9; 16]),
+};
 
 fn open(path: &Path) -> Result<(Journal<Folder>, Recovered), OpenError> {
     Journal::open(Folder::open(path).unwrap(), SETTINGS)
 }
 
-/// The rounds of a first life: a topic, a producer id, and records.
+fn batch(journal: &Journal<Folder>, first: u64, count: u32, bytes: &[u8]) -> Entry {
+    let (life, first) = (journal.life(), Ordinal(first));
+    let head = BatchHead { partition: PARTITION, life, first, count, notes: (*b"line 2").into() };
+    Entry::Batch(JournalBatch { head, bytes: bytes.into() })
+}
+
+/// The rounds of a first life: a topic, a batch, and the stamps of its records.
 fn first_rounds(journal: &mut Journal<Folder>) {
-    let life = journal.life();
+    let (life, from) = (journal.life(), Ordinal(0));
     let topic = Topic { number: TopicNumber(0), name: "orders".into(), id: [5; 16], partitions: 4 };
-    journal.commit(vec![Entry::Topic(topic), Entry::Bind { life, producer_id: 4001, epoch: 0 }]).unwrap();
-    let piece = Piece {
-        partition: PARTITION,
-        life,
-        first: Ordinal(0),
-        count: 2,
-        base_timestamp: 1_700_000_000_000,
-        records: (*b"two encoded records").into(),
-    };
-    journal.commit(vec![Entry::Begin { partition: PARTITION, life, from: Ordinal(0) }, Entry::Piece(piece)]).unwrap();
+    let begin = Entry::Begin { partition: PARTITION, life, from };
+    journal.commit(vec![Entry::Topic(topic), begin, batch(journal, 0, 2, b"a record batch")]).unwrap();
+    let stamp = Stamp { producer_id: 4001, epoch: 0, base_sequence: 0 };
+    let moved = Entry::Move { partition: PARTITION, from, stamp, skips: vec![(Ordinal(1), Ordinal(2))] };
+    journal.commit(vec![moved]).unwrap();
 }
 
 #[test]
 fn rounds_survive_an_opening() {
     let folder = tempfile::tempdir().unwrap();
     let (mut journal, recovered) = open(folder.path()).unwrap();
-    assert!(recovered.pieces.is_empty() && recovered.damage.is_empty());
+    assert!(recovered.batches.is_empty() && recovered.damage.is_empty());
     first_rounds(&mut journal);
     let table = journal.table().clone();
     drop(journal);
     let (journal, recovered) = open(folder.path()).unwrap();
     assert_eq!((recovered.table, recovered.damage), (table, vec![]));
-    let records: Vec<_> = journal.pieces().map(|piece| piece.records.to_vec()).collect();
-    assert_eq!(records, [b"two encoded records"]);
+    let heads: Vec<_> = journal.batches().collect();
+    assert_eq!((heads.len(), &*heads[0].notes), (1, b"line 2".as_slice()));
+    let batch = journal.read(PARTITION, Ordinal(0)).unwrap();
+    assert_eq!((&batch.head, &*batch.bytes), (heads[0], b"a record batch".as_slice()));
+    assert!(matches!(journal.read(PARTITION, Ordinal(1)), Err(ReadError::NotHeld)));
     assert_eq!(journal.life().0, 2);
 }
 
@@ -53,18 +64,107 @@ fn rounds_survive_an_opening() {
 fn settled_segments_are_recycled() {
     let folder = tempfile::tempdir().unwrap();
     let (mut journal, _) = open(folder.path()).unwrap();
-    let life = journal.life();
     for round in 0..100 {
-        let first = Ordinal(round);
-        let records = vec![7; 10_000].into();
-        let piece = Piece { partition: PARTITION, life, first, count: 1, base_timestamp: 0, records };
-        let mark = Entry::Mark { partition: PARTITION, settled: first, end_offset: round as i64 };
-        journal.commit(vec![Entry::Piece(piece), mark]).unwrap();
+        let mark = Entry::Mark { partition: PARTITION, settled: Ordinal(round), end_offset: round as i64 };
+        journal.commit(vec![batch(&journal, round, 1, &[7; 10_000]), mark]).unwrap();
     }
     // A megabyte was written.
     let files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap()).collect();
     let bytes: u64 = files.iter().map(|file| file.metadata().unwrap().len()).sum();
     assert!(bytes <= 5 * SETTINGS.segment_bytes, "{bytes} in {files:?}");
+}
+
+/// Commits batches of one record until the spool is full.
+fn fill(journal: &mut Journal<Folder>) -> u64 {
+    for first in 0.. {
+        match journal.commit(vec![batch(journal, first, 1, &[7; 10_000])]) {
+            Ok(_) => {}
+            Err(CommitError::Full { needed }) => {
+                assert!(needed > 10_000 && journal.room() < 10_000);
+                return first;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    unreachable!()
+}
+
+#[test]
+fn full_spool_takes_marks_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut journal, _) = open(folder.path()).unwrap();
+    let count = fill(&mut journal);
+    assert!(journal.file_bytes() <= SETTINGS.max_bytes);
+    for settled in 1..=count {
+        let mark = Entry::Mark { partition: PARTITION, settled: Ordinal(settled), end_offset: 0 };
+        journal.commit(vec![mark]).unwrap();
+    }
+    assert!(!journal.is_latched() && journal.file_bytes() <= SETTINGS.max_bytes);
+    journal.prove().unwrap();
+    journal.prepare().unwrap();
+    assert!(journal.room() > SETTINGS.max_bytes / 2, "{} bytes of room", journal.room());
+    journal.commit(vec![batch(&journal, count, 1, &[7; 10_000])]).unwrap();
+}
+
+#[test]
+fn full_spool_opens_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut journal, _) = open(folder.path()).unwrap();
+    let count = fill(&mut journal);
+    journal.prepare().unwrap();
+    drop(journal);
+    let (journal, recovered) = open(folder.path()).unwrap();
+    assert_eq!(recovered.batches.len() as u64, count);
+    for first in 0..count {
+        assert_eq!(*journal.read(PARTITION, Ordinal(first)).unwrap().bytes, [7; 10_000]);
+    }
+}
+
+#[test]
+fn free_bytes_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings { keep_free: u64::MAX, ..SETTINGS };
+    let (mut journal, _) = Journal::open(Folder::open(folder.path()).unwrap(), settings).unwrap();
+    assert_eq!(journal.room(), 0);
+    let error = journal.commit(vec![batch(&journal, 0, 1, b"a record batch")]).unwrap_err();
+    assert!(matches!(error, CommitError::Full { .. }), "{error}");
+    journal.commit(vec![Entry::Mark { partition: PARTITION, settled: Ordinal(0), end_offset: 0 }]).unwrap();
+}
+
+#[test]
+fn opening_keeps_batches_in_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut journal, _) = open(folder.path()).unwrap();
+    let count = fill(&mut journal);
+    journal.prove().unwrap();
+    drop(journal);
+    let before = std::fs::read(folder.path().join("journal-0000000000000001")).unwrap();
+    let (journal, recovered) = open(folder.path()).unwrap();
+    assert_eq!((recovered.batches.len() as u64, journal.copied_bytes()), (count, 0));
+    let written = std::fs::metadata(folder.path().join("journal-0000000000000000")).unwrap().len();
+    assert_eq!(written, SETTINGS.segment_bytes);
+    assert_eq!(std::fs::read(folder.path().join("journal-0000000000000001")).unwrap(), before);
+}
+
+#[test]
+fn recreated_topics_are_dropped() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut journal, _) = open(folder.path()).unwrap();
+    let topic = |number, name: &str| {
+        Entry::Topic(Topic { number: TopicNumber(number), name: name.into(), id: [number as u8; 16], partitions: 4 })
+    };
+    let mark = Entry::Mark { partition: PARTITION, settled: Ordinal(1), end_offset: 0 };
+    let topics = vec![topic(0, "orders"), topic(1, "users"), topic(2, "orders")];
+    journal.commit(topics).unwrap();
+    journal.commit(vec![batch(&journal, 0, 1, b"a record batch")]).unwrap();
+    drop(journal);
+    let (mut journal, _) = open(folder.path()).unwrap();
+    assert_eq!(journal.table().topics.len(), 3, "a record of the former topic is not settled");
+    journal.commit(vec![mark]).unwrap();
+    drop(journal);
+    let (journal, _) = open(folder.path()).unwrap();
+    assert_eq!(journal.table().topics.keys().map(|number| number.0).collect::<Vec<_>>(), [1, 2]);
+    assert!(journal.table().partitions.is_empty());
 }
 
 #[test]

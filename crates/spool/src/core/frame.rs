@@ -7,22 +7,27 @@
 //!      5     3  zero
 //!      8     8  sequence of the frame, dense over all segments of a spool
 //!     16     8  sequence of the last frame that was durable when this one was written
-//!     24     4  CRC-32C of the seed, bytes 0..24 and the entries
-//!     28        entries
+//!     24     4  CRC-32C of the seed and bytes 0..24
+//!     28     4  CRC-32C of the seed, bytes 0..28 and the entries
+//!     32        entries
 //! ```
 //!
 //! Rules:
 //!  - All numbers are little-endian.
 //!  - A frame begins at a multiple of [`BLOCK`]. Two frames never share a block, so that a torn write damages one frame.
-//!  - The CRC is seeded with the spool, the segment's number and the frame's offset. Bytes that an earlier use of a
+//!  - The CRCs are seeded with the spool, the segment's number and the frame's offset. Bytes that an earlier use of a
 //!    recycled file left behind never pass.
+//!  - The header has a separate CRC. A reader therefore knows the length of a frame whose entries are damaged, and computes
+//!    the CRC of a few bytes alone where payload looks like a header.
 
 use super::ids::{SegmentNumber, SpoolId};
 
 /// The alignment of frames, in bytes. A torn write damages whole blocks of this size.
 pub const BLOCK: u64 = 4096;
 /// Bytes before a frame's entries.
-pub const FRAME_HEADER: usize = 28;
+pub const FRAME_HEADER: usize = 32;
+/// Bytes of the header that its CRC covers.
+const HEAD: usize = 24;
 
 /// A frame's number, dense over all segments of a spool. The first frame has 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -86,12 +91,11 @@ pub fn span(entries: usize) -> u64 {
     (FRAME_HEADER as u64 + entries as u64).next_multiple_of(BLOCK)
 }
 
-fn crc(place: FramePlace, head: &[u8], entries: &[u8]) -> u32 {
+fn crc(place: FramePlace, bytes: &[u8]) -> u32 {
     let mut crc = crc32c::crc32c(&place.spool.0);
     crc = crc32c::crc32c_append(crc, &place.segment.0.to_le_bytes());
     crc = crc32c::crc32c_append(crc, &place.offset.to_le_bytes());
-    crc = crc32c::crc32c_append(crc, head);
-    crc32c::crc32c_append(crc, entries)
+    crc32c::crc32c_append(crc, bytes)
 }
 
 /// Appends a frame to `out`, and zeros up to the next multiple of [`BLOCK`].
@@ -104,32 +108,61 @@ pub fn encode(place: FramePlace, frame: &Frame<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(&[frame.kind as u8, 0, 0, 0]);
     out.extend_from_slice(&frame.sequence.0.to_le_bytes());
     out.extend_from_slice(&frame.synced_through.0.to_le_bytes());
-    let crc = crc(place, out.get(start..).unwrap_or_default(), frame.entries);
+    let head_crc = crc(place, out.get(start..).unwrap_or_default());
+    out.extend_from_slice(&head_crc.to_le_bytes());
+    let crc = crc32c::crc32c_append(crc(place, out.get(start..).unwrap_or_default()), frame.entries);
     out.extend_from_slice(&crc.to_le_bytes());
     out.extend_from_slice(frame.entries);
     let end = start as u64 + span(frame.entries.len());
     out.resize(usize::try_from(end).unwrap_or(usize::MAX), 0);
 }
 
-/// Returns the frame at the start of `bytes`, or `None` where the bytes are no frame of this place.
+/// The bytes at the start of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decoded<'a> {
+    /// A frame.
+    Frame(Frame<'a>),
+    /// A frame of this place whose entries are damaged, or were written in part.
+    Damaged {
+        /// The bytes from this frame to the next.
+        span: u64,
+    },
+    /// No frame of this place.
+    Nothing,
+}
+
+/// Reads the frame at the start of `bytes`.
 #[must_use]
-pub fn decode(place: FramePlace, bytes: &[u8]) -> Option<Frame<'_>> {
-    let head = bytes.first_chunk::<FRAME_HEADER>()?;
-    let length = usize::try_from(u32::from_le_bytes(*head.first_chunk()?)).ok()?;
-    let kind = match head.get(4..8)? {
+pub fn decode(place: FramePlace, bytes: &[u8]) -> Decoded<'_> {
+    let Some(head) = bytes.first_chunk::<FRAME_HEADER>() else { return Decoded::Nothing };
+    let Some((length, mut frame)) = decode_head(place, head) else { return Decoded::Nothing };
+    let entries = FRAME_HEADER.checked_add(length).and_then(|end| bytes.get(FRAME_HEADER..end));
+    let (covered, stored) = head.split_at(HEAD + 4);
+    match entries {
+        Some(entries) if crc32c::crc32c_append(crc(place, covered), entries).to_le_bytes() == stored => {
+            frame.entries = entries;
+            Decoded::Frame(frame)
+        }
+        _ => Decoded::Damaged { span: span(length) },
+    }
+}
+
+/// Reads a header: the length of the entries, and the frame without them.
+fn decode_head(place: FramePlace, head: &[u8; FRAME_HEADER]) -> Option<(usize, Frame<'static>)> {
+    let (covered, rest) = head.split_at_checked(HEAD)?;
+    if crc(place, covered).to_le_bytes() != rest.get(..4)? {
+        return None;
+    }
+    let length = usize::try_from(u32::from_le_bytes(*covered.first_chunk()?)).ok()?;
+    let kind = match covered.get(4..8)? {
         [1, 0, 0, 0] => FrameKind::Round,
         [2, 0, 0, 0] => FrameKind::Checkpoint,
         [3, 0, 0, 0] => FrameKind::Proof,
         _ => return None,
     };
-    let entries = bytes.get(FRAME_HEADER..FRAME_HEADER.checked_add(length)?)?;
-    let stored = u32::from_le_bytes(*head.last_chunk()?);
-    if crc(place, head.get(..24)?, entries) != stored {
-        return None;
-    }
-    let sequence = FrameSequence(u64::from_le_bytes(*head.get(8..16)?.first_chunk()?));
-    let synced_through = FrameSequence(u64::from_le_bytes(*head.get(16..24)?.first_chunk()?));
-    Some(Frame { kind, sequence, synced_through, entries })
+    let sequence = FrameSequence(u64::from_le_bytes(*covered.get(8..16)?.first_chunk()?));
+    let synced_through = FrameSequence(u64::from_le_bytes(*covered.get(16..24)?.first_chunk()?));
+    Some((length, Frame { kind, sequence, synced_through, entries: &[] }))
 }
 
 #[cfg(test)]
@@ -145,13 +178,13 @@ mod tests {
 
     #[test]
     fn frame_reads_back() {
-        for length in [0, 1, 4067, 4068, 4069, 9000] {
+        for length in [0, 1, 4063, 4064, 4065, 9000] {
             let entries = vec![5; length];
             let mut bytes = Vec::new();
             encode(PLACE, &frame(&entries), &mut bytes);
             assert_eq!(bytes.len() as u64, span(length));
             assert_eq!(bytes.len() as u64 % BLOCK, 0);
-            assert_eq!(decode(PLACE, &bytes), Some(frame(&entries)));
+            assert_eq!(decode(PLACE, &bytes), Decoded::Frame(frame(&entries)));
         }
     }
 
@@ -159,9 +192,9 @@ mod tests {
     fn frame_belongs_to_its_place() {
         let mut bytes = Vec::new();
         encode(PLACE, &frame(b"entries"), &mut bytes);
-        assert_eq!(decode(FramePlace { offset: 4096, ..PLACE }, &bytes), None);
-        assert_eq!(decode(FramePlace { segment: SegmentNumber(4), ..PLACE }, &bytes), None);
-        assert_eq!(decode(FramePlace { spool: SpoolId([8; 16]), ..PLACE }, &bytes), None);
+        assert_eq!(decode(FramePlace { offset: 4096, ..PLACE }, &bytes), Decoded::Nothing);
+        assert_eq!(decode(FramePlace { segment: SegmentNumber(4), ..PLACE }, &bytes), Decoded::Nothing);
+        assert_eq!(decode(FramePlace { spool: SpoolId([8; 16]), ..PLACE }, &bytes), Decoded::Nothing);
     }
 
     #[test]
@@ -171,7 +204,8 @@ mod tests {
         for bit in 0..(FRAME_HEADER + 7) * 8 {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(decode(PLACE, &damaged), None, "bit {bit}");
+            let expected = if bit < 28 * 8 { Decoded::Nothing } else { Decoded::Damaged { span: 4096 } };
+            assert_eq!(decode(PLACE, &damaged), expected, "bit {bit}");
         }
     }
 
@@ -180,12 +214,13 @@ mod tests {
         let mut bytes = Vec::new();
         encode(PLACE, &frame(b"entries"), &mut bytes);
         for length in 0..FRAME_HEADER + 7 {
-            assert_eq!(decode(PLACE, &bytes[..length]), None);
+            let expected = if length < FRAME_HEADER { Decoded::Nothing } else { Decoded::Damaged { span: 4096 } };
+            assert_eq!(decode(PLACE, &bytes[..length]), expected);
         }
     }
 
     #[test]
     fn zeros_are_no_frame() {
-        assert_eq!(decode(PLACE, &[0; 4096]), None);
+        assert_eq!(decode(PLACE, &[0; 4096]), Decoded::Nothing);
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Rule: no file, clock, thread or random number. The same bytes give the same result.
 
+pub mod encoding;
 pub mod entry;
 pub mod frame;
 pub mod ids;

@@ -26,6 +26,13 @@ impl OrdinalSet {
         self.ranges.insert(first, end);
     }
 
+    /// Returns the set of the ordinals of all ranges, each with the ordinal after its last.
+    pub fn from_ranges(ranges: impl IntoIterator<Item = (Ordinal, Ordinal)>) -> Self {
+        let mut set = Self::default();
+        ranges.into_iter().for_each(|(first, end)| set.insert(first, end));
+        set
+    }
+
     /// Removes all ordinals before `end`.
     pub fn remove_before(&mut self, end: Ordinal) {
         while let Some((&begin, &stop)) = self.ranges.first_key_value().filter(|(begin, _)| **begin < end) {

@@ -1,12 +1,14 @@
-//! The table: everything that the journal says, apart from the records.
+//! The table: everything that the journal says, apart from the batches.
 //!
 //! Rules:
-//!  - The table is a fold over entries in the order of their frames. A repeated entry changes nothing.
-//!  - The table drops the state before a partition's mark. The stamp of the first unsettled record is then kept as a move, so
-//!    that the numbers of later records stay the same.
+//!  - The table is a fold over entries in the order of their frames. The entries of a frame, taken in again in the same
+//!    order, change nothing.
+//!  - A move supersedes all moves at or behind its ordinal. A begin ends the run of the former life.
+//!  - The table drops the state before a partition's mark. The run of stamps of the first unsettled record is then kept as an
+//!    anchor, so that the numbers of later records stay the same.
 //!  - [`Table::checkpoint`] lists the entries from which an empty table becomes this one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use kafka_courier_batcher::Stamp;
@@ -15,13 +17,33 @@ use super::entry::{Entry, Ordinal, OutReason, Partition, Topic, TopicNumber};
 use super::ids::Life;
 use super::ranges::OrdinalSet;
 
-/// A life's producer id and the epoch that the cluster gave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Binding {
-    /// The producer id.
-    pub producer_id: i64,
-    /// The epoch.
-    pub epoch: i16,
+/// The stamps of the records from an ordinal on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StampRun {
+    /// The stamp of the first record that is not skipped.
+    pub stamp: Stamp,
+    /// Records without a number.
+    pub skips: OrdinalSet,
+}
+
+impl StampRun {
+    /// Creates a run that begins at `from`.
+    fn new(from: Ordinal, stamp: Stamp, skips: &[(Ordinal, Ordinal)]) -> Self {
+        let mut skips = OrdinalSet::from_ranges(skips.iter().copied());
+        skips.remove_before(from);
+        Self { stamp, skips }
+    }
+
+    /// Returns the stamp of the first record from `ordinal` on that is not skipped. The run begins at `from`.
+    pub(super) fn stamp_from(&self, from: Ordinal, ordinal: Ordinal) -> Option<Stamp> {
+        let passed = ordinal.0.saturating_sub(from.0).saturating_sub(self.skips.count_within(from, ordinal));
+        // Sequence numbers have 31 bits, and so has any remainder.
+        Some(self.stamp.advance(u32::try_from(passed % (1 << 31)).ok()?))
+    }
+
+    fn skip_list(&self) -> Vec<(Ordinal, Ordinal)> {
+        self.skips.iter().collect()
+    }
 }
 
 /// The state of a partition.
@@ -35,12 +57,12 @@ pub struct PartitionTable {
     pub end: Ordinal,
     /// Each life's first ordinal.
     pub begins: BTreeMap<Ordinal, Life>,
-    /// The unsettled batches: first ordinal, and the ordinal after the last.
-    pub cuts: BTreeMap<Ordinal, Ordinal>,
-    /// The stamps that begin at an ordinal.
-    pub moves: BTreeMap<Ordinal, Stamp>,
+    /// The run of stamps that began before the first unsettled record, and holds from that record on.
+    pub anchor: Option<StampRun>,
+    /// The runs of stamps that begin at an unsettled record, by their first ordinal.
+    pub moves: BTreeMap<Ordinal, StampRun>,
     /// Unsettled records that are dead letters.
-    pub dead_letters: OrdinalSet,
+    pub done: OrdinalSet,
     /// Unsettled records that are lost.
     pub lost: OrdinalSet,
 }
@@ -52,90 +74,81 @@ impl Default for PartitionTable {
             end_offset: -1,
             end: Ordinal(0),
             begins: BTreeMap::new(),
-            cuts: BTreeMap::new(),
+            anchor: None,
             moves: BTreeMap::new(),
-            dead_letters: OrdinalSet::default(),
+            done: OrdinalSet::default(),
             lost: OrdinalSet::default(),
         }
     }
 }
 
 impl PartitionTable {
-    /// Returns the stamp that the next sent record from `ordinal` on has.
-    pub(super) fn stamp_at(&self, ordinal: Ordinal) -> Option<Stamp> {
-        let (from, first) = self.moves.range(..=ordinal).next_back()?;
-        if self.begins.range(..=ordinal).next_back().is_some_and(|(begin, _)| begin > from) {
-            return None;
-        }
-        // Sequence numbers have 31 bits, and so has any remainder.
-        let passed = u32::try_from(self.count_sent(*from, ordinal) % (1 << 31)).ok()?;
-        Some(first.advance(passed))
+    /// Returns the run of stamps to which a record belongs, and the ordinal from which its stamp counts.
+    pub(super) fn run_at(&self, ordinal: Ordinal) -> Option<(Ordinal, &StampRun)> {
+        let moved = self.moves.range(..=ordinal).next_back().map(|(from, run)| (*from, run));
+        let anchor = || self.anchor.as_ref().map(|run| (self.settled, run)).filter(|(from, _)| *from <= ordinal);
+        let (from, run) = moved.or_else(anchor)?;
+        let begin = self.begins.range(..=ordinal).next_back();
+        begin.is_none_or(|(begin, _)| *begin <= from).then_some((from, run))
     }
 
     /// Returns whether a record is not sent: it is a dead letter, or lost.
     #[must_use]
     pub fn is_out(&self, ordinal: Ordinal) -> bool {
-        self.dead_letters.contains(ordinal) || self.lost.contains(ordinal)
-    }
-
-    /// Returns how many records from `first` up to `end` have a number. Lost records keep theirs: they may be sent.
-    #[must_use]
-    pub fn count_sent(&self, first: Ordinal, end: Ordinal) -> u64 {
-        end.0.saturating_sub(first.0).saturating_sub(self.dead_letters.count_within(first, end))
+        self.done.contains(ordinal) || self.lost.contains(ordinal)
     }
 
     fn begin(&mut self, from: Ordinal, life: Life) {
         // A repeated entry can follow the mark that dropped its begin.
         let is_dropped = self.begins.range(from..=self.settled.max(from)).any(|(later, _)| *later > from);
-        if !is_dropped && self.begins.insert(from, life) != Some(life) {
-            // A mark left the stamp that the former life's next record would have had.
-            self.moves.remove(&from);
+        if !is_dropped && self.begins.insert(from, life) != Some(life) && from == self.settled {
+            // The anchor would give the former life's next record a stamp.
+            self.anchor = None;
+        }
+    }
+
+    fn apply_move(&mut self, from: Ordinal, run: StampRun) {
+        self.moves.split_off(&from);
+        // A repeated entry can follow the mark that dropped its move. A move at the mark takes precedence over the anchor, and
+        // keeps it: a repeated move may supersede the former one again.
+        if from >= self.settled {
+            self.moves.insert(from, run);
         }
     }
 
     fn take_out(&mut self, first: Ordinal, end: Ordinal, why: OutReason) {
         let first = first.max(self.settled);
         match why {
-            // A dead letter of a lost record changes no number.
-            OutReason::DeadLetter => {
-                let lost: Vec<_> = self.lost.iter().collect();
-                let mut next = first;
-                for (lost_first, lost_end) in lost {
-                    self.dead_letters.insert(next, lost_first.min(end));
-                    next = next.max(lost_end);
-                }
-                self.dead_letters.insert(next, end);
-            }
+            OutReason::Settled => self.done.insert(first, end),
             OutReason::Lost => self.lost.insert(first, end),
         }
     }
 
-    /// Drops the state before the mark, and keeps the stamp of the first unsettled record.
+    /// Drops the state before the mark, and keeps the run of the first unsettled record.
     fn settle(&mut self, settled: Ordinal) {
-        let anchor = self.stamp_at(settled);
+        let run = self.run_at(settled).filter(|(from, _)| *from < settled);
+        self.anchor = run.and_then(|(from, run)| {
+            let mut skips = run.skips.clone();
+            skips.remove_before(settled);
+            Some(StampRun { stamp: run.stamp_from(from, settled)?, skips })
+        });
         self.settled = settled;
         self.end = self.end.max(settled);
-        self.cuts.retain(|_, end| *end > settled);
-        self.dead_letters.remove_before(settled);
+        self.done.remove_before(settled);
         self.lost.remove_before(settled);
-        self.moves.retain(|from, _| *from >= settled);
-        if let Some(stamp) = anchor {
-            self.moves.insert(settled, stamp);
-        }
+        self.moves = self.moves.split_off(&settled);
         let current = self.begins.range(..=settled).next_back().map(|(from, _)| *from);
         self.begins.retain(|from, _| *from > settled || Some(*from) == current);
     }
 }
 
-/// The durable state of a spool, apart from the records.
+/// The durable state of a spool, apart from the batches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
     /// Kafka's id of the cluster, once it is known.
     pub cluster: Option<Arc<str>>,
     /// The topics.
     pub topics: BTreeMap<TopicNumber, Topic>,
-    /// Each life's producer id. The last binding of a life counts.
-    pub bindings: BTreeMap<Life, Binding>,
     /// The partitions.
     pub partitions: BTreeMap<Partition, PartitionTable>,
 }
@@ -148,35 +161,32 @@ impl Table {
             Entry::Topic(topic) => {
                 self.topics.insert(topic.number, topic.clone());
             }
-            Entry::Bind { life, producer_id, epoch } => {
-                self.bindings.insert(*life, Binding { producer_id: *producer_id, epoch: *epoch });
-            }
-            Entry::Piece(piece) => {
-                let state = self.partition(piece.partition);
-                state.end = state.end.max(piece.end());
-            }
+            Entry::Batch(batch) => self.accept(batch.head.partition, batch.head.end()),
+            Entry::End { partition, end } => self.accept(*partition, *end),
             Entry::Begin { partition, life, from } => {
                 self.partition(*partition).begin(*from, *life);
             }
-            Entry::Cut { partition, first, end } => {
-                let state = self.partition(*partition);
-                if *end > state.settled {
-                    state.cuts.insert(*first, *end);
-                }
+            Entry::Move { partition, from, stamp, skips } => {
+                self.partition(*partition).apply_move(*from, StampRun::new(*from, *stamp, skips));
             }
-            Entry::Move { partition, from, stamp } => self.apply_move(*partition, *from, *stamp),
+            Entry::Anchor { partition, stamp, skips } => {
+                let state = self.partition(*partition);
+                state.anchor = Some(StampRun::new(state.settled, *stamp, skips));
+            }
             Entry::Out { partition, first, end, why } => self.partition(*partition).take_out(*first, *end, *why),
             Entry::Mark { partition, settled, end_offset } => self.settle(*partition, *settled, *end_offset),
-            Entry::End { partition, end } => {
-                let state = self.partition(*partition);
-                state.end = state.end.max(*end);
-            }
-            Entry::Base(_) | Entry::Oldest(_) => {}
+            Entry::Base(_) => {}
         }
     }
 
     fn partition(&mut self, partition: Partition) -> &mut PartitionTable {
         self.partitions.entry(partition).or_default()
+    }
+
+    /// Takes in that records up to `end` are accepted.
+    pub(super) fn accept(&mut self, partition: Partition, end: Ordinal) {
+        let state = self.partition(partition);
+        state.end = state.end.max(end);
     }
 
     fn settle(&mut self, partition: Partition, settled: Ordinal, end_offset: i64) {
@@ -188,12 +198,16 @@ impl Table {
         state.settle(settled);
     }
 
-    fn apply_move(&mut self, partition: Partition, from: Ordinal, stamp: Stamp) {
-        let state = self.partitions.entry(partition).or_default();
-        // A repeated entry can follow the mark that dropped its move.
-        if from >= state.settled {
-            state.moves.insert(from, stamp);
-        }
+    /// Drops topics that were recreated, once all their records are settled. Another topic has their name, and a greater number.
+    pub fn drop_replaced(&mut self) {
+        let replaced = |topic: &Topic| {
+            self.topics.values().any(|other| other.name == topic.name && other.number > topic.number)
+                && self.partitions.iter().all(|(of, state)| of.topic != topic.number || state.end <= state.settled)
+        };
+        let dropped: BTreeSet<_> =
+            self.topics.values().filter(|topic| replaced(topic)).map(|topic| topic.number).collect();
+        self.topics.retain(|number, _| !dropped.contains(number));
+        self.partitions.retain(|partition, _| !dropped.contains(&partition.topic));
     }
 
     /// Returns the entries from which an empty table becomes this one.
@@ -201,11 +215,6 @@ impl Table {
     pub fn checkpoint(&self) -> Vec<Entry> {
         let mut entries: Vec<Entry> = self.cluster.iter().cloned().map(Entry::Cluster).collect();
         entries.extend(self.topics.values().cloned().map(Entry::Topic));
-        entries.extend(self.bindings.iter().map(|(life, binding)| Entry::Bind {
-            life: *life,
-            producer_id: binding.producer_id,
-            epoch: binding.epoch,
-        }));
         for (partition, state) in &self.partitions {
             checkpoint_partition(*partition, state, &mut entries);
         }
@@ -217,9 +226,17 @@ fn checkpoint_partition(partition: Partition, state: &PartitionTable, entries: &
     entries.push(Entry::Mark { partition, settled: state.settled, end_offset: state.end_offset });
     entries.push(Entry::End { partition, end: state.end });
     entries.extend(state.begins.iter().map(|(from, life)| Entry::Begin { partition, life: *life, from: *from }));
-    entries.extend(state.moves.iter().map(|(from, stamp)| Entry::Move { partition, from: *from, stamp: *stamp }));
-    entries.extend(state.cuts.iter().map(|(first, end)| Entry::Cut { partition, first: *first, end: *end }));
+    entries.extend(state.anchor.iter().map(|run| Entry::Anchor {
+        partition,
+        stamp: run.stamp,
+        skips: run.skip_list(),
+    }));
+    let moved = |(from, run): (&Ordinal, &StampRun)| {
+        let (from, stamp, skips) = (*from, run.stamp, run.skip_list());
+        Entry::Move { partition, from, stamp, skips }
+    };
+    entries.extend(state.moves.iter().map(moved));
     let out = |why| move |(first, end)| Entry::Out { partition, first, end, why };
-    entries.extend(state.dead_letters.iter().map(out(OutReason::DeadLetter)));
+    entries.extend(state.done.iter().map(out(OutReason::Settled)));
     entries.extend(state.lost.iter().map(out(OutReason::Lost)));
 }

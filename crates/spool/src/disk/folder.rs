@@ -3,17 +3,23 @@
 //! Rules:
 //!  - The folder has mode 0700 and its files 0600, because records may be confidential.
 //!  - The operating system locks the file `lock` for one process. A second one would remove files that the first one
-//!    writes.
+//!    writes. The file names the process, for messages alone.
+//!  - [`FolderView`] creates and writes nothing. It has the lock only while it looks whether a process holds the folder.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::Disk;
+use super::{Disk, ReadFolder};
 
 /// The file that one process locks.
 const LOCK: &str = "lock";
+/// How often an opening tries to lock the folder, and the time between two tries. A [`FolderView`] has the lock for an
+/// instant.
+const LOCK_TRIES: u32 = 10;
+const LOCK_INTERVAL: Duration = Duration::from_millis(10);
 /// Zeros that are written at a time.
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
@@ -39,7 +45,7 @@ impl Folder {
             File::open(parent)?.sync_all()?;
         }
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path.join(LOCK))?;
-        lock.try_lock().map_err(|error| match error {
+        take_lock(&lock).map_err(|error| match error {
             TryLockError::WouldBlock => {
                 let text =
                     format!("{}: another process uses this spool: stop it, or use another folder", path.display());
@@ -47,8 +53,45 @@ impl Folder {
             }
             TryLockError::Error(error) => error,
         })?;
+        // Messages name the process without its pid if the disk is full.
+        let _ = lock.write_all_at(format!("{:<10}\n", std::process::id()).as_bytes(), 0);
         Ok(Self { path: path.to_owned(), handle: File::open(path)?, _lock: lock })
     }
+}
+
+/// Locks the file of a folder for this process.
+fn take_lock(lock: &File) -> Result<(), TryLockError> {
+    for _ in 1..LOCK_TRIES {
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_INTERVAL),
+            done => return done,
+        }
+    }
+    lock.try_lock()
+}
+
+/// Returns the names of the files in a folder, in order.
+fn file_names(folder: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        // A name that is no UTF-8 is no file of a spool.
+        if entry.file_type()?.is_file()
+            && let Ok(name) = entry.file_name().into_string()
+        {
+            names.push(name);
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+fn read_part(path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(offset))?;
+    let mut bytes = Vec::with_capacity(length);
+    file.take(length as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Writes `size` zero bytes, so that later writes change no metadata.
@@ -66,31 +109,26 @@ impl Disk for Folder {
     type File = File;
 
     fn list(&self) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&self.path)? {
-            let entry = entry?;
-            // A name that is no UTF-8 is no file of a spool.
-            if entry.file_type()?.is_file()
-                && let Ok(name) = entry.file_name().into_string()
-            {
-                names.push(name);
-            }
-        }
-        names.sort_unstable();
-        Ok(names)
+        file_names(&self.path)
     }
 
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         fs::read(self.path.join(name))
     }
 
+    fn read_at(&self, name: &str, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        read_part(&self.path.join(name), offset, length)
+    }
+
+    fn free(&self) -> io::Result<u64> {
+        let system = rustix::fs::fstatvfs(&self.handle)?;
+        Ok(system.f_bavail.saturating_mul(system.f_frsize))
+    }
+
     fn create(&self, name: &str, size: u64) -> io::Result<File> {
         let path = self.path.join(name);
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        fill(&file, size).inspect_err(|_| {
-            // A part of a file takes room, and helps no process. It is read as an empty segment if it stays.
-            let _ = fs::remove_file(&path);
-        })?;
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        fill(&file, size)?;
         Ok(file)
     }
 
@@ -116,5 +154,57 @@ impl Disk for Folder {
 
     fn sync_folder(&self) -> io::Result<()> {
         self.handle.sync_all()
+    }
+}
+
+/// A folder that is only read. Another process may hold it.
+#[derive(Clone, Debug)]
+pub struct FolderView {
+    path: PathBuf,
+}
+
+impl FolderView {
+    /// Returns the view of a folder. Touches no file.
+    #[must_use]
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.to_owned() }
+    }
+
+    /// Returns whether a process holds the folder.
+    ///
+    /// # Errors
+    /// The operating system's error, if the lock can't be read.
+    pub fn is_held(&self) -> io::Result<bool> {
+        let lock = match File::open(self.path.join(LOCK)) {
+            Ok(lock) => lock,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        // The lock is released when the file is closed.
+        match lock.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// Returns the process that opened the folder last, if the lock names it.
+    #[must_use]
+    pub fn last_holder(&self) -> Option<u32> {
+        fs::read_to_string(self.path.join(LOCK)).ok()?.trim().parse().ok()
+    }
+}
+
+impl ReadFolder for FolderView {
+    fn list(&self) -> io::Result<Vec<String>> {
+        file_names(&self.path)
+    }
+
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        fs::read(self.path.join(name))
+    }
+
+    fn read_at(&self, name: &str, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        read_part(&self.path.join(name), offset, length)
     }
 }

@@ -3,10 +3,11 @@
 //! Rules:
 //!  - The journal touches files through [`Disk`] alone, so that a simulation can crash it at every operation.
 //!  - The bytes of a file survive a loss of power after [`Disk::sync`], and the names after [`Disk::sync_folder`].
+//!  - A spool that is not opened is read through [`ReadFolder`], which can't change anything.
 
 mod folder;
 
-pub use folder::Folder;
+pub use folder::{Folder, FolderView};
 
 use std::io;
 
@@ -27,7 +28,19 @@ pub trait Disk {
     /// The operating system's error, [`io::ErrorKind::NotFound`] where the file does not exist.
     fn read(&self, name: &str) -> io::Result<Vec<u8>>;
 
-    /// Creates a file of `size` zero bytes, all of them written.
+    /// Reads `length` bytes of a file from an offset on, or fewer where the file ends before.
+    ///
+    /// # Errors
+    /// The operating system's error.
+    fn read_at(&self, name: &str, offset: u64, length: usize) -> io::Result<Vec<u8>>;
+
+    /// Returns how many bytes the file system has for new files.
+    ///
+    /// # Errors
+    /// The operating system's error.
+    fn free(&self) -> io::Result<u64>;
+
+    /// Creates a file of `size` zero bytes, all of them written and durable. After an error, a part of the file may exist.
     ///
     /// # Errors
     /// The operating system's error: among others [`io::ErrorKind::StorageFull`].
@@ -68,4 +81,39 @@ pub trait Disk {
     /// # Errors
     /// The operating system's error.
     fn sync_folder(&self) -> io::Result<()>;
+}
+
+/// The operations that read a folder. Every [`Disk`] has them.
+pub trait ReadFolder {
+    /// Returns the names of all files.
+    ///
+    /// # Errors
+    /// The operating system's error.
+    fn list(&self) -> io::Result<Vec<String>>;
+
+    /// Reads a whole file, as [`Disk::read`] does.
+    ///
+    /// # Errors
+    /// The operating system's error, [`io::ErrorKind::NotFound`] where the file does not exist.
+    fn read(&self, name: &str) -> io::Result<Vec<u8>>;
+
+    /// Reads a part of a file, as [`Disk::read_at`] does.
+    ///
+    /// # Errors
+    /// The operating system's error.
+    fn read_at(&self, name: &str, offset: u64, length: usize) -> io::Result<Vec<u8>>;
+}
+
+impl<D: Disk> ReadFolder for D {
+    fn list(&self) -> io::Result<Vec<String>> {
+        Disk::list(self)
+    }
+
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        Disk::read(self, name)
+    }
+
+    fn read_at(&self, name: &str, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        Disk::read_at(self, name, offset, length)
+    }
 }

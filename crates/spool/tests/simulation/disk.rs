@@ -5,7 +5,8 @@
 //!  - The death of a process keeps everything visible. A loss of power keeps each unsynced sector or not, by chance, and
 //!    each unsynced change of a name or not.
 //!  - A failed sync leaves its file's sectors visible and clean: a later sync of the file does not write them.
-//!  - After [`ModelDisk::crash_after`] operations every operation fails.
+//!  - After [`ModelDisk::crash_after`] operations every operation fails. The last one may be done in part.
+//!  - The files that have a name take room, and a file that does not fit is created in part.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,9 +60,17 @@ struct State {
     next_inode: u64,
     /// Operations until the process dies.
     fuel: Option<u64>,
-    /// Per cent of syncs and writes that fail.
+    /// Per cent of operations that change something and fail.
     failing: u64,
+    /// Per cent of reads of a part of a file that fail.
+    failing_reads: u64,
+    /// A file that can't be read.
+    unreadable: Option<String>,
+    /// The most bytes that files have.
+    budget: u64,
     operations: u64,
+    /// How often each kind of operation failed, or was done in part.
+    failed: BTreeMap<&'static str, u64>,
     /// A file was written again after its sync failed.
     violation: bool,
     rng: Rng,
@@ -89,9 +98,18 @@ impl State {
         }
     }
 
-    fn fails(&mut self) -> io::Result<()> {
+    fn fails(&mut self, operation: &'static str) -> io::Result<()> {
         let failing = self.failing;
-        if failing > 0 && self.rng.percent(failing) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        if failing == 0 || !self.rng.percent(failing) {
+            return Ok(());
+        }
+        *self.failed.entry(operation).or_default() += 1;
+        Err(self.rng.pick(&[io::ErrorKind::StorageFull, io::ErrorKind::Other]).into())
+    }
+
+    fn free(&self) -> u64 {
+        let used: u64 = self.names.values().map(|inode| self.inodes[inode].visible.len() as u64).sum();
+        self.budget.saturating_sub(used)
     }
 }
 
@@ -105,7 +123,11 @@ impl ModelDisk {
             next_inode: 0,
             fuel: None,
             failing: 0,
+            failing_reads: 0,
+            unreadable: None,
+            budget: u64::MAX,
             operations: 0,
+            failed: BTreeMap::new(),
             violation: false,
             rng: Rng::new(seed),
         })))
@@ -116,9 +138,49 @@ impl ModelDisk {
         self.0.borrow_mut().fuel = operations;
     }
 
-    /// Writes and syncs fail in `percent` of all cases.
+    /// Operations that change something fail in `percent` of all cases.
     pub(crate) fn fail(&self, percent: u64) {
         self.0.borrow_mut().failing = percent;
+    }
+
+    /// Reads of a part of a file fail in `percent` of all cases.
+    pub(crate) fn fail_reads(&self, percent: u64) {
+        self.0.borrow_mut().failing_reads = percent;
+    }
+
+    /// The file can't be read any more.
+    pub(crate) fn break_file(&self, name: Option<&str>) {
+        self.0.borrow_mut().unreadable = name.map(str::to_owned);
+    }
+
+    /// Files have `bytes` bytes at most.
+    pub(crate) fn limit(&self, bytes: u64) {
+        self.0.borrow_mut().budget = bytes;
+    }
+
+    /// Returns how often each kind of operation failed, or was done in part.
+    pub(crate) fn failed(&self) -> BTreeMap<&'static str, u64> {
+        self.0.borrow().failed.clone()
+    }
+
+    /// Runs `inspect` while no operation fails or counts.
+    pub(crate) fn without_faults<T>(&self, inspect: impl FnOnce() -> T) -> T {
+        let exchange = |(fuel, failing, failing_reads, operations)| {
+            let state = &mut *self.0.borrow_mut();
+            let before = (state.fuel, state.failing, state.failing_reads, state.operations);
+            (state.fuel, state.failing, state.failing_reads, state.operations) =
+                (fuel, failing, failing_reads, operations);
+            before
+        };
+        let before = exchange((None, 0, 0, 0));
+        let result = inspect();
+        exchange(before);
+        result
+    }
+
+    /// Returns whether the process died.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.0.borrow().fuel == Some(0)
     }
 
     pub(crate) fn has_violation(&self) -> bool {
@@ -141,6 +203,7 @@ impl ModelDisk {
                 }
             }
             inode.visible.clone_from(&inode.durable);
+            inode.has_failed = false;
         }
         let kept_names = [0, 50, 100][rng.index(3)];
         for change in std::mem::take(&mut state.pending) {
@@ -190,26 +253,59 @@ impl Disk for ModelDisk {
         let state = &mut *self.0.borrow_mut();
         state.step()?;
         let inode = state.names.get(name).ok_or(io::ErrorKind::NotFound)?;
+        if state.unreadable.as_deref() == Some(name) {
+            return Err(io::ErrorKind::Other.into());
+        }
         Ok(state.inodes[inode].visible.clone())
+    }
+
+    fn read_at(&self, name: &str, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let state = &mut *self.0.borrow_mut();
+        state.step()?;
+        let failing = state.failing_reads;
+        if state.unreadable.as_deref() == Some(name) || (failing > 0 && state.rng.percent(failing)) {
+            *state.failed.entry("read").or_default() += 1;
+            return Err(io::ErrorKind::Other.into());
+        }
+        let inode = state.names.get(name).ok_or(io::ErrorKind::NotFound)?;
+        let bytes = &state.inodes[inode].visible;
+        let start = (offset as usize).min(bytes.len());
+        Ok(bytes[start..(start + length).min(bytes.len())].to_vec())
+    }
+
+    fn free(&self) -> io::Result<u64> {
+        Ok(self.0.borrow().free())
     }
 
     fn create(&self, name: &str, size: u64) -> io::Result<u64> {
         let state = &mut *self.0.borrow_mut();
-        state.step()?;
+        let died = state.step();
+        if died.is_err() && state.rng.percent(50) {
+            return died.map(|()| 0);
+        }
         if state.names.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
+        let failed = died.and_then(|()| {
+            state.fails("create")?;
+            if state.free() < size { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        });
+        // A failure in the middle leaves a part of the file.
+        let whole = size as usize;
+        let length = if failed.is_err() { state.rng.index(whole).min(state.free() as usize) } else { whole };
+        if failed.is_err() {
+            *state.failed.entry("create in part").or_default() += 1;
+        }
         let inode = state.next_inode;
         state.next_inode += 1;
-        let zeros = vec![0; size as usize];
+        let zeros = vec![0; length];
         state
             .inodes
             .insert(inode, Inode { durable: zeros.clone(), visible: zeros, dirty: BTreeSet::new(), has_failed: false });
         let change = NameChange::Link(name.to_owned(), inode);
         apply(&mut state.names, &change);
         state.pending.push(change);
-        state.fails()?;
-        Ok(inode)
+        failed.map(|()| inode)
     }
 
     fn open(&self, name: &str) -> io::Result<u64> {
@@ -223,7 +319,7 @@ impl Disk for ModelDisk {
         // The process may die in the middle of a write.
         let died = state.step().is_err();
         let length = if died { state.rng.index(bytes.len() + 1) } else { bytes.len() };
-        let fails = !died && state.fails().is_err();
+        let fails = !died && state.fails("write").is_err();
         let length = if fails { state.rng.index(length + 1) } else { length };
         let inode = state.inodes.get_mut(file).ok_or(io::ErrorKind::NotFound)?;
         state.violation = state.violation || inode.has_failed;
@@ -245,7 +341,7 @@ impl Disk for ModelDisk {
     fn sync(&self, file: &u64) -> io::Result<()> {
         let state = &mut *self.0.borrow_mut();
         state.step()?;
-        let fails = state.fails();
+        let fails = state.fails("sync");
         let inode = state.inodes.get_mut(file).ok_or(io::ErrorKind::NotFound)?;
         let dirty = std::mem::take(&mut inode.dirty);
         if fails.is_err() {
@@ -261,6 +357,7 @@ impl Disk for ModelDisk {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let state = &mut *self.0.borrow_mut();
         state.step()?;
+        state.fails("rename")?;
         if !state.names.contains_key(from) {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -273,6 +370,10 @@ impl Disk for ModelDisk {
     fn remove(&self, name: &str) -> io::Result<()> {
         let state = &mut *self.0.borrow_mut();
         state.step()?;
+        state.fails("remove")?;
+        if !state.names.contains_key(name) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         let change = NameChange::Remove(name.to_owned());
         apply(&mut state.names, &change);
         state.pending.push(change);
@@ -282,7 +383,7 @@ impl Disk for ModelDisk {
     fn sync_folder(&self) -> io::Result<()> {
         let state = &mut *self.0.borrow_mut();
         state.step()?;
-        state.fails()?;
+        state.fails("sync of the folder")?;
         state.pending.clear();
         state.durable_names.clone_from(&state.names);
         Ok(())

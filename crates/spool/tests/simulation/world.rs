@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use kafka_courier_batcher::Stamp;
-use kafka_courier_spool::core::entry::{Entry, Ordinal, OutReason, Partition, Piece, Topic, TopicNumber};
-use kafka_courier_spool::core::ids::{Life, SpoolId};
-use kafka_courier_spool::disk::Disk;
-use kafka_courier_spool::journal::{CommitError, Journal, OpenError, Settings};
+use kafka_courier_spool::core::entry::{BatchHead, Entry, Ordinal, Partition};
+use kafka_courier_spool::core::frame::FrameSequence;
+use kafka_courier_spool::core::ids::SpoolId;
+use kafka_courier_spool::core::recover::{HeldBatch, Recovered};
+use kafka_courier_spool::journal::{CommitError, Journal, OpenError, ReadError, Settings};
 
 use crate::disk::ModelDisk;
-use crate::history::History;
+use crate::history::{History, Opened};
 use crate::rng::Rng;
+use crate::rounds::{self, Begun};
 
 /// Events that some schedule of two thousand must have.
 pub(crate) const MUST_OCCUR: &[&str] = &[
@@ -23,265 +24,359 @@ pub(crate) const MUST_OCCUR: &[&str] = &[
     "recycled segment",
     "failed over",
     "latched",
+    "read in a latched journal",
     "damage named",
     "damage to the last round named",
     "record lost and named",
+    "damage with a round under way",
+    "damage and death in an opening",
+    "unreadable segment",
+    "damaged batch not read",
+    "full",
+    "full without room on the disk",
+    "freed after full",
+    "batches copied forward",
+    "round larger than a segment",
+    "hundred segments",
+    "failed: create in part",
+    "failed: read",
+    "failed: rename",
+    "failed: remove",
+    "failed: sync",
+    "failed: sync of the folder",
 ];
 
-const PARTITIONS: usize = 3;
-
-struct World<'a> {
-    rng: Rng,
-    disk: ModelDisk,
-    settings: Settings,
-    history: History,
+pub(crate) struct World<'a> {
+    pub(crate) rng: Rng,
+    pub(crate) disk: ModelDisk,
+    pub(crate) settings: Settings,
+    pub(crate) history: History,
     /// A round that may be durable.
-    under_way: Option<Vec<Entry>>,
-    seen: &'a mut BTreeMap<&'static str, u64>,
+    pub(crate) under_way: Option<Vec<Entry>>,
+    /// The last two committed rounds of the last life, older first. The newer one names the older one as durable.
+    pub(crate) committed: [Option<FrameSequence>; 2],
+    /// A bit was flipped, and no opening has reported it.
+    pub(crate) is_flipped: bool,
+    /// Whether the disk has a limit.
+    is_limited: bool,
+    /// Whether records are settled.
+    settles: bool,
+    seen: &'a mut BTreeMap<String, u64>,
 }
 
-pub(crate) fn run(seed: u64, seen: &mut BTreeMap<&'static str, u64>) -> Result<(), String> {
+pub(crate) fn run(seed: u64, seen: &mut BTreeMap<String, u64>) -> Result<(), String> {
     let mut rng = Rng::new(seed);
+    let segment_bytes = rng.pick(&[12_288, 20_480, 40_960, 131_072]);
     let settings = Settings {
-        segment_bytes: rng.pick(&[20_480, 40_960, 131_072]),
-        segments_max: rng.pick(&[3, 4, 8]),
+        segment_bytes,
+        segments_kept: rng.pick(&[3, 4, 8]),
+        // A small segment holds one round, and no copies beside it.
+        max_bytes: if segment_bytes < 40_960 { u64::MAX } else { rng.pick(&[u64::MAX, 6 * segment_bytes]) },
+        keep_free: rng.pick(&[0, segment_bytes]),
         new_spool: SpoolId([seed as u8; 16]),
     };
     let disk = ModelDisk::new(seed);
-    let mut world = World { rng, disk, settings, history: History::default(), under_way: None, seen };
+    let is_limited = rng.percent(25);
+    if is_limited {
+        disk.limit(20 * segment_bytes);
+    }
+    let settles = !rng.percent(6);
+    let history = History::default();
+    let (under_way, committed, is_flipped) = (None, [None; 2], false);
+    let mut world = World { rng, disk, settings, history, under_way, committed, is_flipped, is_limited, settles, seen };
     let lives = 2 + world.rng.index(5);
     for _ in 0..lives {
         world.live()?;
         world.end()?;
     }
-    world.disk.crash_after(None);
-    world.disk.fail(0);
-    world.open().map(|_| ())
+    world.disk.limit(u64::MAX);
+    world.open()?.ok_or("no opening without faults")?;
+    for (operation, count) in world.disk.failed() {
+        *world.seen.entry(format!("failed: {operation}")).or_default() += count;
+    }
+    Ok(())
+}
+
+/// Reads every batch of an opening, which the journal and the files must name alike.
+pub(crate) fn opened(journal: &Journal<ModelDisk>, recovered: Recovered) -> Result<Opened, String> {
+    let heads: Vec<_> = recovered.batches.values().map(|held| &held.head).collect();
+    if journal.batches().collect::<Vec<_>>() != heads {
+        return Err("the journal has other batches than the files".to_owned());
+    }
+    let read =
+        |head: &BatchHead| journal.read(head.partition, head.first).map_err(|error| format!("{head:?}: {error}"));
+    let batches = heads.into_iter().map(read).collect::<Result<_, _>>()?;
+    Ok(Opened { recovered, batches })
+}
+
+/// The state that an opening reads, in one line.
+pub(crate) fn trace_of(journal: &Journal<ModelDisk>, recovered: &Recovered) -> String {
+    let Recovered { damage, unreadable, bases, resumes, proved, next_frame, batches, .. } = recovered;
+    let place = |((of, first), held): (&(Partition, Ordinal), &HeldBatch)| {
+        format!("{}:{}..{} in {}/{}", of.index, first.0, held.head.end().0, held.place.segment.0, held.frame.0)
+    };
+    let places: Vec<_> = batches.iter().map(place).collect();
+    let bases: Vec<_> = bases.iter().map(|base| (base.resumes.0, base.first.0, base.last.0)).collect();
+    let life = journal.life().0;
+    let frames = (resumes.0, proved.0, next_frame.0);
+    let lost: Vec<_> = recovered.lost().map(|(of, first, end)| (of.index, first.0, end.0)).collect();
+    format!("life {life}, {frames:?}, {damage:?} {unreadable:?} {lost:?}, bases {bases:?}, {places:?}")
 }
 
 impl World<'_> {
-    fn saw(&mut self, name: &'static str) {
-        *self.seen.entry(name).or_default() += 1;
+    /// Prints a step of a replayed schedule.
+    pub(crate) fn trace(&self, step: impl FnOnce() -> String) {
+        if std::env::var_os("SIM_SEED").is_some() {
+            println!("{}", step());
+        }
+    }
+
+    pub(crate) fn saw(&mut self, name: &str) {
+        *self.seen.entry(name.to_owned()).or_default() += 1;
     }
 
     /// Opens the spool, and compares.
-    fn open(&mut self) -> Result<Option<Journal<ModelDisk>>, String> {
+    pub(crate) fn open(&mut self) -> Result<Option<Journal<ModelDisk>>, String> {
         // Each process draws another id, which counts for a new spool alone.
         self.settings.new_spool = SpoolId(self.rng.next().to_le_bytes().repeat(2).try_into().unwrap_or([0; 16]));
         let (journal, recovered) = match Journal::open(self.disk.clone(), self.settings) {
             Ok(opened) => opened,
-            Err(OpenError::Io { .. }) => {
+            Err(error @ (OpenError::Io { .. } | OpenError::Read(ReadError::Io { .. }))) => {
+                self.trace(|| format!("not opened: {error}"));
                 self.saw("death in an opening");
+                if self.is_flipped {
+                    self.saw("damage and death in an opening");
+                }
                 return Ok(None);
             }
             Err(error) => return Err(format!("{error:?}")),
         };
-        self.settle_under_way(&recovered)?;
+        self.trace(|| trace_of(&journal, &recovered));
         if journal.table() != &recovered.table {
             return Err("the journal has another table than the files".to_owned());
         }
+        let opened = self.disk.without_faults(|| opened(&journal, recovered))?;
+        if std::mem::take(&mut self.is_flipped) {
+            self.settle_flip(opened)?;
+        } else {
+            self.settle_under_way(&opened)?;
+        }
+        self.committed = [None; 2];
         Ok(Some(journal))
     }
 
     /// The round that was under way is there or not.
-    fn settle_under_way(&mut self, recovered: &kafka_courier_spool::core::recover::Recovered) -> Result<(), String> {
-        let Some(entries) = self.under_way.take() else { return self.history.compare(recovered) };
+    fn settle_under_way(&mut self, opened: &Opened) -> Result<(), String> {
+        let Some(entries) = self.under_way.take() else { return self.history.compare(opened) };
         let mut with = self.history.clone();
         with.apply(&entries)?;
-        if with.compare(recovered).is_ok() {
+        if with.compare(opened).is_ok() {
             self.saw("round under way survived");
             self.history = with;
             return Ok(());
         }
         self.saw("round under way gone");
-        self.history.compare(recovered)
+        self.history.compare(opened)
     }
 
     fn live(&mut self) -> Result<(), String> {
-        let budget = 1 + self.rng.range(0..120);
+        let is_long = self.rng.percent(if self.settles { 2 } else { 30 });
+        let budget = 1 + self.rng.range(0..120) * if is_long { 12 } else { 1 };
         let dies = self.rng.percent(80);
         let failing = if self.rng.percent(25) { 1 + self.rng.range(0..12) } else { 0 };
         self.disk.fail(failing);
         self.disk.crash_after(dies.then_some(budget));
         let Some(mut journal) = self.open()? else { return Ok(()) };
-        let mut begun = [false; PARTITIONS];
+        self.disk.fail_reads(if self.rng.percent(20) { 20 } else { 0 });
+        let mut begun = Begun::default();
         let before = self.disk.operations();
         while self.disk.operations() < before + budget {
-            let entries = self.round(journal.life(), &mut begun);
-            let segments = journal.segment_count();
-            match journal.commit(entries.clone()) {
-                Ok(_) => self.history.apply(&entries)?,
-                Err(error) => {
-                    let latched = matches!(error, CommitError::Latched);
-                    if !latched {
-                        self.under_way = Some(entries);
-                    }
-                    self.saw(if dies { "death in a round" } else { "latched" });
-                    return self.refuses(&mut journal);
-                }
-            }
-            match journal.segment_count().cmp(&segments) {
-                std::cmp::Ordering::Greater => self.saw("new segment"),
-                std::cmp::Ordering::Less => self.saw("recycled segment"),
-                std::cmp::Ordering::Equal => {}
-            }
-            if failing > 0 {
-                self.saw("failed over");
+            if !self.commit(&mut journal, &mut begun, failing > 0)? {
+                return Ok(());
             }
             self.check(&journal)?;
-            let idle = self.rng.percent(20);
-            if idle && journal.prove().is_err() {
+            if self.rng.percent(20) && !self.idle(&mut journal)? {
                 return Ok(());
             }
         }
         Ok(())
     }
 
-    /// A latched journal commits nothing.
-    fn refuses(&mut self, journal: &mut Journal<ModelDisk>) -> Result<(), String> {
-        match journal.commit(Vec::new()) {
-            Err(CommitError::Latched) => Ok(()),
-            other => Err(format!("a journal that failed commits again: {other:?}")),
+    /// The journal is idle. Returns whether the life continues.
+    fn idle(&mut self, journal: &mut Journal<ModelDisk>) -> Result<bool, String> {
+        for result in [journal.prove(), journal.prepare()] {
+            if let Err(CommitError::Failed(_) | CommitError::Latched) = result {
+                self.check_latched(journal)?;
+                return Ok(false);
+            }
         }
+        Ok(!self.disk.is_dead())
     }
 
-    fn check(&self, journal: &Journal<ModelDisk>) -> Result<(), String> {
+    /// Commits a round. Returns whether the life continues.
+    fn commit(&mut self, journal: &mut Journal<ModelDisk>, begun: &mut Begun, fails: bool) -> Result<bool, String> {
+        let begun_before = *begun;
+        let entries = rounds::round(&mut self.rng, &self.history.table, journal.life(), begun, self.settles);
+        let (segments, bytes, room) = (journal.segment_count(), journal.file_bytes(), journal.room());
+        match journal.commit(entries.clone()) {
+            Ok(committed) => {
+                self.trace(|| format!("  frame {}: {}", committed.frame.0, rounds::trace_of(&entries)));
+                self.committed = [self.committed[1], Some(committed.frame)];
+                self.history.apply(&entries)?;
+                let has_batches = entries.iter().any(|entry| matches!(entry, Entry::Batch(_)));
+                let has_grown = journal.file_bytes() > bytes && journal.file_bytes() > self.settings.max_bytes;
+                if has_batches && has_grown && !fails {
+                    return Err(format!("batches took {} bytes in {:?}", journal.file_bytes(), self.settings));
+                }
+                if rounds::length(&entries) > self.settings.segment_bytes {
+                    self.saw("round larger than a segment");
+                }
+            }
+            Err(CommitError::Full { .. } | CommitError::NoSegment(_)) if self.disk.is_dead() => {
+                self.saw("death in a round");
+                return Ok(false);
+            }
+            Err(error @ (CommitError::Full { .. } | CommitError::NoSegment(_))) => {
+                *begun = begun_before;
+                return self.refused(journal, &entries, (room, fails), &error);
+            }
+            // A life ends with the round that latches the journal.
+            Err(CommitError::Latched) => return Err("the journal is latched, and no round failed".to_owned()),
+            Err(error) => {
+                self.trace(|| format!("  {error}: {}", rounds::trace_of(&entries)));
+                self.under_way = Some(entries);
+                self.saw(if self.disk.is_dead() { "death in a round" } else { "latched" });
+                self.check_latched(journal)?;
+                return Ok(false);
+            }
+        }
+        match journal.segment_count().cmp(&segments) {
+            std::cmp::Ordering::Greater => self.saw("new segment"),
+            std::cmp::Ordering::Less => self.saw("recycled segment"),
+            std::cmp::Ordering::Equal => {}
+        }
+        if journal.segment_count() >= 100 {
+            self.saw("hundred segments");
+        }
+        if fails {
+            self.saw("failed over");
+        }
+        Ok(true)
+    }
+
+    /// A round was refused. Nothing of it is there, control entries are refused by the disk alone, and the journal frees
+    /// itself once records are settled. Returns whether the life continues.
+    fn refused(
+        &mut self,
+        journal: &mut Journal<ModelDisk>,
+        entries: &[Entry],
+        (room, fails): (u64, bool),
+        error: &CommitError,
+    ) -> Result<bool, String> {
+        if fails {
+            return Ok(true);
+        }
+        let has_batches = entries.iter().any(|entry| matches!(entry, Entry::Batch(_)));
+        if !has_batches && !self.is_limited {
+            return Err(format!("control entries do not fit: {error}"));
+        }
+        if has_batches && rounds::length(entries) <= room {
+            return Err(format!("{} bytes do not fit a room of {room}: {error}", rounds::length(entries)));
+        }
+        self.saw(if self.is_limited { "full without room on the disk" } else { "full" });
+        if self.rng.percent(30) { self.free(journal) } else { Ok(true) }
+    }
+
+    /// Settles everything. The journal then has room again.
+    fn free(&mut self, journal: &mut Journal<ModelDisk>) -> Result<bool, String> {
+        for _ in 0..6 {
+            let marks = rounds::marks(&self.history.table);
+            match journal.commit(marks.clone()) {
+                Ok(committed) => self.committed = [self.committed[1], Some(committed.frame)],
+                Err(CommitError::Failed(_)) if self.disk.is_dead() => {
+                    self.under_way = Some(marks);
+                    return Ok(false);
+                }
+                Err(_) if self.disk.is_dead() => return Ok(false),
+                Err(CommitError::Full { .. }) if self.is_limited => return Ok(true),
+                Err(error) => return Err(format!("marks do not fit: {error}")),
+            }
+            self.history.apply(&marks)?;
+            if !self.idle(journal)? {
+                return Ok(false);
+            }
+        }
+        if journal.room() < self.settings.segment_bytes / 2 && !self.is_limited {
+            return Err(format!("{} bytes of room, and everything is settled", journal.room()));
+        }
+        self.saw("freed after full");
+        Ok(true)
+    }
+
+    /// A latched journal commits nothing, and reads durable batches.
+    fn check_latched(&mut self, journal: &mut Journal<ModelDisk>) -> Result<(), String> {
+        match (journal.commit(Vec::new()), journal.prove(), journal.prepare()) {
+            (Err(CommitError::Latched), Err(CommitError::Latched), Err(CommitError::Latched)) => {}
+            other => return Err(format!("a journal that failed continues: {other:?}")),
+        }
+        self.check_reads(journal)?;
+        self.saw("read in a latched journal");
+        Ok(())
+    }
+
+    /// Every unsettled batch can be read.
+    fn check_reads(&self, journal: &Journal<ModelDisk>) -> Result<(), String> {
+        for head in journal.batches() {
+            let read = self.disk.without_faults(|| journal.read(head.partition, head.first));
+            self.history.check_batch(&read.map_err(|error| format!("{head:?}: {error}"))?)?;
+        }
+        Ok(())
+    }
+
+    fn check(&mut self, journal: &Journal<ModelDisk>) -> Result<(), String> {
         if self.disk.has_violation() {
             return Err("a file was written again after its sync failed".to_owned());
         }
         if journal.table() != &self.history.table {
             return Err(format!("another table\n{:?}\n{:?}", journal.table(), self.history.table));
         }
+        if journal.copied_bytes() > 0 {
+            self.saw("batches copied forward");
+        }
+        if self.rng.percent(10) {
+            self.check_reads(journal)?;
+        }
         // A round may begin a segment before the oldest one is free, and so may each segment that fails.
-        let bound = self.settings.segments_max + 5;
-        if journal.segment_count() > bound {
-            return Err(format!("{} segments in use, at most {bound} are needed", journal.segment_count()));
+        let segment = self.settings.segment_bytes.max(65_536);
+        let needed = (self.settings.segments_kept as u64 + 12) * segment + 4 * journal.batch_bytes();
+        if self.settings.max_bytes == u64::MAX && !self.is_limited && journal.file_bytes() > needed && self.settles {
+            return Err(format!(
+                "{} bytes of {} segments in use for {}, copied {}, at most {needed} are needed with {:?}",
+                journal.file_bytes(),
+                journal.segment_count(),
+                journal.batch_bytes(),
+                journal.copied_bytes(),
+                self.settings,
+            ));
         }
         Ok(())
     }
 
-    /// The process ends: it dies, the power fails, or a bit flips before the next opening.
+    /// The process ends: it dies, the power fails, or bytes are damaged before the next opening.
     fn end(&mut self) -> Result<(), String> {
         self.disk.crash_after(None);
         self.disk.fail(0);
+        self.disk.fail_reads(0);
         if self.rng.percent(60) {
             self.saw("loss of power");
+            self.trace(|| "loss of power".to_owned());
             self.disk.lose_power();
         }
-        if self.rng.percent(15) { self.damage() } else { Ok(()) }
-    }
-
-    /// Opens, so that everything is durable and proved, flips a bit, and opens again.
-    fn damage(&mut self) -> Result<(), String> {
-        let Some(mut journal) = self.open()? else { return Err("no opening without faults".to_owned()) };
-        let mut begun = [false; PARTITIONS];
-        for _ in 0..self.rng.pick(&[0, 1, 2, 4, 12, 40]) {
-            let entries = self.round(journal.life(), &mut begun);
-            journal.commit(entries.clone()).map_err(|error| format!("{error:?}"))?;
-            self.history.apply(&entries)?;
-        }
-        journal.prove().map_err(|error| format!("{error:?}"))?;
-        drop(journal);
-        self.disk.lose_power();
-        let names = self.disk.list().map_err(|error| error.to_string())?;
-        let names: Vec<_> = names.into_iter().filter(|name| name.starts_with("journal-")).collect();
-        let name = names[self.rng.index(names.len())].clone();
-        // A bit of a header or a frame, mostly of its first bytes. Most blocks of a file hold none.
-        let bytes = self.disk.read(&name).map_err(|error| error.to_string())?;
-        let used: Vec<usize> = (0..bytes.len() / 4096).filter(|block| bytes[block * 4096..][..32] != [0; 32]).collect();
-        let block = used.get(self.rng.index(used.len())).copied().unwrap_or(0);
-        let offset = block * 4096 + self.rng.pick(&[0, 9, 25, 30, 60, 200]);
-        let bit = self.rng.index(8) as u8;
-        self.disk.flip(&name, offset, bit);
-        let (_, recovered) = Journal::open(self.disk.clone(), self.settings).map_err(|error| format!("{error:?}"))?;
-        self.history.compare_damaged(&recovered)?;
-        if !recovered.damage.is_empty() {
-            self.saw("damage named");
-        }
-        if recovered.damage.iter().any(|damage| damage.last.next() >= recovered.resumes) {
-            self.saw("damage to the last round named");
-        }
-        if recovered.lost().next().is_some() {
-            self.saw("record lost and named");
-        }
-        // The history continues with the state of the files.
-        let mut history = History { table: recovered.table.clone(), ..History::default() };
-        let pieces: Vec<Entry> = recovered.pieces.into_values().map(Entry::Piece).collect();
-        history.apply(&pieces)?;
-        let settled = |partition: &Partition| history.table.partitions[partition].settled;
-        let records = history.records.clone();
-        history.records = records.into_iter().filter(|((of, at), _)| *at >= settled(of)).collect();
-        self.history = history;
-        Ok(())
-    }
-
-    fn partition(&mut self) -> (usize, Partition) {
-        let index = self.rng.index(PARTITIONS);
-        (index, Partition { topic: TopicNumber(1), index: index as i32 })
-    }
-
-    /// The entries of one round.
-    fn round(&mut self, life: Life, begun: &mut [bool; PARTITIONS]) -> Vec<Entry> {
-        let mut entries = Vec::new();
-        let mut table = self.history.table.clone();
-        for _ in 0..1 + self.rng.index(4) {
-            let entry = self.entry(&table, life, begun, &mut entries);
-            if let Some(entry) = entry {
-                table.apply(&entry);
-                entries.push(entry);
-            }
-            entries.iter().for_each(|entry| table.apply(entry));
-        }
-        entries
-    }
-
-    fn entry(
-        &mut self,
-        table: &kafka_courier_spool::core::table::Table,
-        life: Life,
-        begun: &mut [bool; PARTITIONS],
-        entries: &mut Vec<Entry>,
-    ) -> Option<Entry> {
-        let (index, partition) = self.partition();
-        let state = table.partitions.get(&partition).cloned().unwrap_or_default();
-        let (settled, end) = (state.settled, state.end);
-        let unsettled = end.0 - settled.0;
         match self.rng.range(0..100) {
-            0..50 => {
-                if !std::mem::replace(&mut begun[index], true) {
-                    entries.push(Entry::Begin { partition, life, from: end });
-                }
-                let most = if self.rng.percent(10) { 250 } else { 9 };
-                let count = 1 + self.rng.range(0..most) as u32;
-                let byte = 1 + self.rng.index(250) as u8;
-                let records = vec![byte; count as usize * 40].into();
-                Some(Entry::Piece(Piece { partition, life, first: end, count, base_timestamp: 7, records }))
-            }
-            50..70 if unsettled > 0 => {
-                let settled = Ordinal(settled.0 + 1 + self.rng.range(0..unsettled));
-                Some(Entry::Mark { partition, settled, end_offset: settled.0 as i64 })
-            }
-            70..78 if unsettled > 0 => {
-                let first = Ordinal(settled.0 + self.rng.range(0..unsettled));
-                Some(Entry::Cut { partition, first, end })
-            }
-            78..84 if unsettled > 0 => {
-                let first = Ordinal(settled.0 + self.rng.range(0..unsettled));
-                let end = Ordinal((first.0 + 1 + self.rng.range(0..3)).min(end.0));
-                Some(Entry::Out { partition, first, end, why: OutReason::DeadLetter })
-            }
-            84..88 => Some(Entry::Bind { life, producer_id: 4000 + life.0 as i64, epoch: 0 }),
-            88..92 if unsettled > 0 => {
-                let stamp = Stamp { producer_id: 4000 + life.0 as i64, epoch: 1, base_sequence: 0 };
-                let from = Ordinal(settled.0 + self.rng.range(0..unsettled));
-                Some(Entry::Move { partition, from, stamp })
-            }
-            92..95 => {
-                let name = format!("topic-{}", self.rng.index(5)).into();
-                Some(Entry::Topic(Topic { number: TopicNumber(1), name, id: [1; 16], partitions: 3 }))
-            }
-            95..97 => Some(Entry::Cluster("cluster".into())),
-            _ => None,
+            0..15 => self.damage(),
+            15..30 => self.flip_under_way(),
+            30..36 => self.break_segment(),
+            _ => Ok(()),
         }
     }
 }

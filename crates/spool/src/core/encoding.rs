@@ -1,0 +1,432 @@
+//! The bytes of entries.
+//!
+//! ```text
+//! kind u8 | length of the body u32 | body
+//! ```
+//!
+//! | Kind | Entry | Body |
+//! |---|---|---|
+//! | 1 | `Cluster` | name |
+//! | 2 | `Topic` | number u32, id 16 bytes, partitions u32, name |
+//! | 3 | `Batch` | CRC-32C of the rest u32, partition, life u64, first u64, count u32, length of the notes u32, notes, Kafka's batch |
+//! | 4 | `Begin` | partition, life u64, from u64 |
+//! | 5 | `Move` | partition, from u64, stamp, ranges of skipped ordinals |
+//! | 6 | `Anchor` | partition, stamp, ranges of skipped ordinals |
+//! | 7 | `Out` | partition, first u64, end u64, reason u8 |
+//! | 8 | `Mark` | partition, settled u64, end offset i64 |
+//! | 9 | `End` | partition, end u64 |
+//! | 10 | `Base` | resumes u64, first u64, last u64 |
+//!
+//! A partition is topic u32, index i32. A stamp is producer id i64, epoch i16, base sequence i32. A range is first u64, end u64.
+//!
+//! Rules:
+//!  - All numbers are little-endian.
+//!  - A reader skips an unknown kind from 128 on. An unknown kind below 128 refuses the journal: its meaning is needed.
+//!  - A body has the length that its kind demands. Anything else refuses the frame.
+//!  - A batch has a CRC, so that it can be read without the rest of its frame.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use kafka_courier_batcher::Stamp;
+
+use super::entry::{Base, BatchHead, Entry, JournalBatch, Ordinal, OutReason, Partition, Topic, TopicNumber};
+use super::frame::FrameSequence;
+use super::ids::Life;
+
+/// Why the entries of a frame can't be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EntryDecodeError {
+    /// A later version wrote an entry whose meaning is needed.
+    #[error("entry of kind {0}, which a later version wrote")]
+    UnknownKind(u8),
+    /// The body does not have the form of its kind.
+    #[error("entry of kind {0} with a body of another form")]
+    Malformed(u8),
+}
+
+/// The first kind that a reader may skip.
+const SKIPPABLE: u8 = 128;
+/// The kind of a batch.
+const BATCH: u8 = 3;
+/// Bytes before the body of an entry.
+pub const ENTRY_HEADER: usize = 5;
+/// Bytes of a batch's CRC.
+const BATCH_CRC: usize = 4;
+
+impl Entry {
+    fn kind(&self) -> u8 {
+        match self {
+            Self::Cluster(_) => 1,
+            Self::Topic(_) => 2,
+            Self::Batch(_) => BATCH,
+            Self::Begin { .. } => 4,
+            Self::Move { .. } => 5,
+            Self::Anchor { .. } => 6,
+            Self::Out { .. } => 7,
+            Self::Mark { .. } => 8,
+            Self::End { .. } => 9,
+            Self::Base(_) => 10,
+        }
+    }
+
+    /// Appends the entry's bytes to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.push(self.kind());
+        let length_at = out.len();
+        out.extend_from_slice(&[0; 4]);
+        self.encode_body(out);
+        let length = u32::try_from(out.len() - length_at - 4).unwrap_or(u32::MAX);
+        if let Some(place) = out.get_mut(length_at..length_at + 4) {
+            place.copy_from_slice(&length.to_le_bytes());
+        }
+    }
+
+    fn encode_body(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Cluster(id) => out.extend_from_slice(id.as_bytes()),
+            Self::Topic(topic) => {
+                out.extend_from_slice(&topic.number.0.to_le_bytes());
+                out.extend_from_slice(&topic.id);
+                out.extend_from_slice(&topic.partitions.to_le_bytes());
+                out.extend_from_slice(topic.name.as_bytes());
+            }
+            Self::Batch(batch) => encode_batch(batch, out),
+            Self::Begin { partition, life, from } => {
+                put_partition(out, *partition);
+                out.extend_from_slice(&life.0.to_le_bytes());
+                out.extend_from_slice(&from.0.to_le_bytes());
+            }
+            Self::Move { partition, from, stamp, skips } => {
+                put_partition(out, *partition);
+                out.extend_from_slice(&from.0.to_le_bytes());
+                put_run(out, *stamp, skips);
+            }
+            Self::Anchor { partition, stamp, skips } => {
+                put_partition(out, *partition);
+                put_run(out, *stamp, skips);
+            }
+            Self::Out { partition, first, end, why } => {
+                put_range(out, *partition, *first, *end);
+                out.push(*why as u8);
+            }
+            Self::Mark { partition, settled, end_offset } => {
+                put_partition(out, *partition);
+                out.extend_from_slice(&settled.0.to_le_bytes());
+                out.extend_from_slice(&end_offset.to_le_bytes());
+            }
+            Self::End { partition, end } => {
+                put_partition(out, *partition);
+                out.extend_from_slice(&end.0.to_le_bytes());
+            }
+            Self::Base(base) => {
+                for frame in [base.resumes, base.first, base.last] {
+                    out.extend_from_slice(&frame.0.to_le_bytes());
+                }
+            }
+        }
+    }
+}
+
+/// Appends the entry of a batch whose body is `body` to `out`.
+pub fn encode_body(body: &[u8], out: &mut Vec<u8>) {
+    out.push(BATCH);
+    out.extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes());
+    out.extend_from_slice(body);
+}
+
+fn put_partition(out: &mut Vec<u8>, partition: Partition) {
+    out.extend_from_slice(&partition.topic.0.to_le_bytes());
+    out.extend_from_slice(&partition.index.to_le_bytes());
+}
+
+fn put_range(out: &mut Vec<u8>, partition: Partition, first: Ordinal, end: Ordinal) {
+    put_partition(out, partition);
+    out.extend_from_slice(&first.0.to_le_bytes());
+    out.extend_from_slice(&end.0.to_le_bytes());
+}
+
+fn put_run(out: &mut Vec<u8>, stamp: Stamp, skips: &[(Ordinal, Ordinal)]) {
+    out.extend_from_slice(&stamp.producer_id.to_le_bytes());
+    out.extend_from_slice(&stamp.epoch.to_le_bytes());
+    out.extend_from_slice(&stamp.base_sequence.to_le_bytes());
+    for (first, end) in skips {
+        out.extend_from_slice(&first.0.to_le_bytes());
+        out.extend_from_slice(&end.0.to_le_bytes());
+    }
+}
+
+fn encode_batch(batch: &JournalBatch, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(&[0; BATCH_CRC]);
+    let BatchHead { partition, life, first, count, notes } = &batch.head;
+    put_partition(out, *partition);
+    out.extend_from_slice(&life.0.to_le_bytes());
+    out.extend_from_slice(&first.0.to_le_bytes());
+    out.extend_from_slice(&count.to_le_bytes());
+    out.extend_from_slice(&u32::try_from(notes.len()).unwrap_or(u32::MAX).to_le_bytes());
+    out.extend_from_slice(notes);
+    out.extend_from_slice(&batch.bytes);
+    let crc = crc32c::crc32c(out.get(start + BATCH_CRC..).unwrap_or_default());
+    if let Some(place) = out.get_mut(start..start + BATCH_CRC) {
+        place.copy_from_slice(&crc.to_le_bytes());
+    }
+}
+
+/// An entry of a frame that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DecodedEntry {
+    /// Any entry but a batch.
+    Control(Entry),
+    /// A batch, whose bytes stay where they are.
+    Batch {
+        /// The place of its records.
+        head: BatchHead,
+        /// The range of the entry's body in the bytes of all entries.
+        body: Range<usize>,
+    },
+}
+
+/// Reads the entries of a frame, in order.
+///
+/// # Errors
+/// [`EntryDecodeError`] at the first entry that this version can't read.
+pub fn decode_all(bytes: &[u8]) -> Result<Vec<DecodedEntry>, EntryDecodeError> {
+    let (mut entries, mut rest) = (Vec::new(), bytes);
+    while let Some((&kind, after)) = rest.split_first() {
+        let malformed = EntryDecodeError::Malformed(kind);
+        let (length, after) = after.split_first_chunk::<4>().ok_or(malformed)?;
+        let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| malformed)?;
+        let (body, after) = after.split_at_checked(length).ok_or(malformed)?;
+        let end = bytes.len() - after.len();
+        rest = after;
+        match kind {
+            BATCH => {
+                let head = EntryFields(body).batch_head().ok_or(malformed)?;
+                entries.push(DecodedEntry::Batch { head, body: end - length..end });
+            }
+            1..=10 => entries.push(DecodedEntry::Control(EntryFields(body).entry(kind).ok_or(malformed)?)),
+            SKIPPABLE.. => {}
+            _ => return Err(EntryDecodeError::UnknownKind(kind)),
+        }
+    }
+    Ok(entries)
+}
+
+/// Reads a batch from the body of its entry, or returns `None` where its CRC does not match.
+#[must_use]
+pub fn decode_batch(body: &[u8]) -> Option<JournalBatch> {
+    let (head, bytes) = checked_batch(body)?;
+    Some(JournalBatch { head, bytes: bytes.into() })
+}
+
+/// Reads everything but the bytes of a batch, or returns `None` where the CRC of the whole body does not match.
+#[must_use]
+pub fn decode_head(body: &[u8]) -> Option<BatchHead> {
+    checked_batch(body).map(|(head, _)| head)
+}
+
+fn checked_batch(body: &[u8]) -> Option<(BatchHead, &[u8])> {
+    let (crc, rest) = body.split_first_chunk::<BATCH_CRC>()?;
+    if u32::from_le_bytes(*crc) != crc32c::crc32c(rest) {
+        return None;
+    }
+    let mut fields = EntryFields(body);
+    Some((fields.batch_head()?, fields.0))
+}
+
+/// The bytes of a body that are not read yet.
+struct EntryFields<'a>(&'a [u8]);
+
+impl EntryFields<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (field, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*field)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.take().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.take().map(u64::from_le_bytes)
+    }
+
+    fn i64(&mut self) -> Option<i64> {
+        self.take().map(i64::from_le_bytes)
+    }
+
+    fn ordinal(&mut self) -> Option<Ordinal> {
+        self.u64().map(Ordinal)
+    }
+
+    fn life(&mut self) -> Option<Life> {
+        self.u64().map(Life)
+    }
+
+    fn partition(&mut self) -> Option<Partition> {
+        let topic = TopicNumber(self.u32()?);
+        Some(Partition { topic, index: self.take().map(i32::from_le_bytes)? })
+    }
+
+    fn stamp(&mut self) -> Option<Stamp> {
+        let producer_id = self.i64()?;
+        let epoch = self.take().map(i16::from_le_bytes)?;
+        Some(Stamp { producer_id, epoch, base_sequence: self.take().map(i32::from_le_bytes)? })
+    }
+
+    fn text(&mut self) -> Option<Arc<str>> {
+        let text = std::str::from_utf8(self.0).ok()?;
+        self.0 = &[];
+        Some(text.into())
+    }
+
+    fn topic(&mut self) -> Option<Topic> {
+        let number = TopicNumber(self.u32()?);
+        let id = self.take()?;
+        let partitions = self.u32()?;
+        Some(Topic { number, id, partitions, name: self.text()? })
+    }
+
+    fn skips(&mut self) -> Option<Vec<(Ordinal, Ordinal)>> {
+        let mut skips = Vec::new();
+        while !self.0.is_empty() {
+            skips.push((self.ordinal()?, self.ordinal()?));
+        }
+        Some(skips)
+    }
+
+    /// Reads up to the bytes of the batch.
+    fn batch_head(&mut self) -> Option<BatchHead> {
+        self.take::<BATCH_CRC>()?;
+        let partition = self.partition()?;
+        let life = self.life()?;
+        let first = self.ordinal()?;
+        let count = self.u32().filter(|count| *count > 0)?;
+        let length = usize::try_from(self.u32()?).ok()?;
+        let (notes, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(BatchHead { partition, life, first, count, notes: notes.into() })
+    }
+
+    fn entry(mut self, kind: u8) -> Option<Entry> {
+        let entry = match kind {
+            1 => Entry::Cluster(self.text()?),
+            2 => Entry::Topic(self.topic()?),
+            4 => Entry::Begin { partition: self.partition()?, life: self.life()?, from: self.ordinal()? },
+            5 => {
+                let (partition, from, stamp) = (self.partition()?, self.ordinal()?, self.stamp()?);
+                Entry::Move { partition, from, stamp, skips: self.skips()? }
+            }
+            6 => Entry::Anchor { partition: self.partition()?, stamp: self.stamp()?, skips: self.skips()? },
+            7 => {
+                let (partition, first, end) = (self.partition()?, self.ordinal()?, self.ordinal()?);
+                let why = match self.take()? {
+                    [1] => OutReason::Settled,
+                    [2] => OutReason::Lost,
+                    _ => return None,
+                };
+                Entry::Out { partition, first, end, why }
+            }
+            8 => Entry::Mark { partition: self.partition()?, settled: self.ordinal()?, end_offset: self.i64()? },
+            10 => {
+                let mut frame = || self.u64().map(FrameSequence);
+                Entry::Base(Base { resumes: frame()?, first: frame()?, last: frame()? })
+            }
+            9 => Entry::End { partition: self.partition()?, end: self.ordinal()? },
+            _ => return None,
+        };
+        self.0.is_empty().then_some(entry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one_of_each() -> Vec<Entry> {
+        let partition = Partition { topic: TopicNumber(2), index: 7 };
+        let (first, end) = (Ordinal(3), Ordinal(9));
+        let stamp = Stamp { producer_id: 5, epoch: 1, base_sequence: 17 };
+        let batch = BatchHead { partition, life: Life(1), first, count: 6, notes: (*b"notes").into() };
+        let topic = Topic { number: TopicNumber(2), name: "orders".into(), id: [4; 16], partitions: 12 };
+        vec![
+            Entry::Cluster("cluster".into()),
+            Entry::Topic(topic),
+            Entry::Batch(JournalBatch { head: batch, bytes: (*b"batch").into() }),
+            Entry::Begin { partition, life: Life(1), from: first },
+            Entry::Move { partition, from: first, stamp, skips: vec![(Ordinal(4), end)] },
+            Entry::Anchor { partition, stamp, skips: vec![(first, Ordinal(4)), (Ordinal(5), end)] },
+            Entry::Out { partition, first, end, why: OutReason::Lost },
+            Entry::Mark { partition, settled: end, end_offset: -1 },
+            Entry::Base(Base { resumes: FrameSequence(3), first: FrameSequence(7), last: FrameSequence(8) }),
+            Entry::End { partition, end },
+        ]
+    }
+
+    fn encoded(entries: &[Entry]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        entries.iter().for_each(|entry| entry.encode(&mut bytes));
+        bytes
+    }
+
+    /// Reads entries, batches included.
+    fn decoded(bytes: &[u8]) -> Result<Vec<Entry>, EntryDecodeError> {
+        let entry = |entry| match entry {
+            DecodedEntry::Control(entry) => entry,
+            DecodedEntry::Batch { head, body } => {
+                let batch = decode_batch(&bytes[body]).unwrap();
+                assert_eq!(batch.head, head);
+                Entry::Batch(batch)
+            }
+        };
+        Ok(decode_all(bytes)?.into_iter().map(entry).collect())
+    }
+
+    #[test]
+    fn entries_read_back() {
+        let entries = one_of_each();
+        assert_eq!(decoded(&encoded(&entries)), Ok(entries));
+    }
+
+    #[test]
+    fn damaged_batch_is_not_read() {
+        let batch = one_of_each().remove(2);
+        let bytes = encoded(&[batch]);
+        for bit in 5 * 8..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(decode_batch(&damaged[5..]), None, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn every_shorter_body_is_malformed() {
+        for entry in one_of_each() {
+            // A text, the bytes of a batch and a list of ranges may end early.
+            let (fixed, step) = match &entry {
+                Entry::Cluster(_) => continue,
+                Entry::Topic(topic) => (topic.name.len(), 1),
+                Entry::Batch(batch) => (batch.bytes.len(), 1),
+                Entry::Move { skips, .. } | Entry::Anchor { skips, .. } => (skips.len() * 16, 16),
+                _ => (0, 1),
+            };
+            let whole = encoded(&[entry]);
+            for length in 5..whole.len() {
+                let is_whole = length >= whole.len() - fixed && (whole.len() - length).is_multiple_of(step);
+                let mut bytes = whole[..length].to_vec();
+                bytes[1..5].copy_from_slice(&(length as u32 - 5).to_le_bytes());
+                let malformed = Err(EntryDecodeError::Malformed(whole[0]));
+                assert_eq!(decode_all(&bytes) == malformed, !is_whole, "{length} bytes of {whole:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn unknown_kinds_skip_or_refuse() {
+        let skipped = [200, 2, 0, 0, 0, 1, 2];
+        assert_eq!(decode_all(&skipped), Ok(vec![]));
+        assert_eq!(decode_all(&[100, 0, 0, 0, 0]), Err(EntryDecodeError::UnknownKind(100)));
+    }
+}
