@@ -21,7 +21,7 @@ use crate::reason::Reason;
 use crate::refusals::BrokerRefusal;
 use crate::wire::describe_configs;
 use crate::wire::messenger::{InitProducerIdRequest, Metadata, ProducerId, TopicConfigs};
-use crate::wire::metadata::{ClusterMetadata, MetadataAnswer, MetadataRequest};
+use crate::wire::metadata::{ClusterMetadata, MetadataAnswer, MetadataRequest, TopicMetadata};
 
 /// Why there is no producer id.
 #[derive(Debug)]
@@ -113,7 +113,21 @@ impl Control {
         self.ask_metadata(MetadataRequest { topics, auto_create: false, operations: false }).await
     }
 
+    /// Requests the cluster's id, if its brokers send one, and the metadata of these topics. Never creates a topic.
+    ///
+    /// # Errors
+    ///
+    /// As [`metadata`](Self::metadata).
+    pub async fn identity(&self, topics: Vec<Arc<str>>) -> Result<(Option<Arc<str>>, Vec<TopicMetadata>), Reason> {
+        let answer = self.ask(MetadataRequest { topics, auto_create: false, operations: false }).await?;
+        Ok((answer.cluster_id, answer.cluster.topics))
+    }
+
     async fn ask_metadata(&self, request: MetadataRequest) -> Result<ClusterMetadata, Reason> {
+        Ok(self.ask(request).await?.cluster)
+    }
+
+    async fn ask(&self, request: MetadataRequest) -> Result<MetadataAnswer, Reason> {
         self.dialer.security.refresh();
         let had_connection = self.state.lock().await.connection.is_some();
         match self.metadata_once(request.clone()).await {
@@ -122,9 +136,9 @@ impl Control {
         }
     }
 
-    async fn metadata_once(&self, request: MetadataRequest) -> Result<ClusterMetadata, Reason> {
+    async fn metadata_once(&self, request: MetadataRequest) -> Result<MetadataAnswer, Reason> {
         let connection = self.connection().await?;
-        Ok(self.metadata_over(&connection, request).await?.cluster)
+        self.metadata_over(&connection, request).await
     }
 
     /// Requests metadata over this connection, and remembers the brokers in the answer.

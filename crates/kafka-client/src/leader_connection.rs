@@ -6,6 +6,8 @@
 //! - Followers answer DescribeProducers too, with older state. The broker must therefore answer ListOffsets under the
 //!   known leader epoch before and after the question. Otherwise the question has no result.
 //! - A read ends at the high watermark. Each record that it returns is on every in-sync replica.
+//! - The log may end behind the high watermark. A leader answers OffsetForLeaderEpoch for its current epoch with the
+//!   log's end.
 //! - Answers are returned as data. The caller decides what they prove.
 
 use std::sync::Arc;
@@ -17,7 +19,8 @@ use crate::ids::{BrokerAddress, TopicUuid};
 use crate::wire::describe_producers::{self, DescribedPartition};
 use crate::wire::fetch::FetchRequest;
 use crate::wire::list_offsets::ListOffsetsRequest;
-use crate::wire::messenger::{Fetched, ListedOffsets};
+use crate::wire::messenger::{EpochEnds, Fetched, ListedOffsets};
+use crate::wire::offset_for_leader_epoch::{EpochEnd, EpochEndRequest};
 
 pub use crate::wire::describe_producers::ActiveProducer;
 pub use crate::wire::list_offsets::LATEST;
@@ -79,12 +82,12 @@ impl LeaderConnection {
         Ok(Self { connection, topic, partition, epoch })
     }
 
-    /// Returns the leader's state of a producer id, or `None` if the leader does not know the id or may not answer
-    /// this client.
+    /// Returns the leader's state of a producer id, or `None` if the leader does not know the id.
     ///
     /// # Errors
     ///
     /// [`LeaderError::Transient`] also if the broker is not confirmed as the leader before and after the question.
+    /// [`LeaderError::Permanent`] also without the right Read on the topic.
     pub async fn producer_state(&self, producer_id: i64) -> Result<Option<ActiveProducer>, LeaderError> {
         self.offset(LATEST).await?;
         let question =
@@ -110,6 +113,21 @@ impl LeaderConnection {
             part if part.code != ErrorCode::NONE.0 => Err(LeaderError::from_code(part.code)),
             part => Ok(Some(part.offset).filter(|offset| *offset >= 0)),
         }
+    }
+
+    /// Returns the end of the leader's log: the offset of its next record. Records between the high watermark and the
+    /// end are not on every in-sync replica yet, and no read returns them. Only the leader answers.
+    ///
+    /// # Errors
+    ///
+    /// [`LeaderError::Transient`] also if the leader epoch is unknown. [`LeaderError::Permanent`] also without the right
+    /// Describe on the topic.
+    pub async fn log_end(&self) -> Result<i64, LeaderError> {
+        let leader_epoch = self.epoch.ok_or(LeaderError::Transient)?;
+        let question = EpochEndRequest { topic: self.topic.clone(), partition: self.partition, leader_epoch };
+        let EpochEnds(answer) =
+            self.connection.request(question).await.map_err(|error| LeaderError::from_no_answer(&error))?;
+        find_log_end(&answer, &self.topic, self.partition, leader_epoch)
     }
 
     /// Reads record batches from `offset` on, up to 4 MiB. The last batch may be cut off.
@@ -148,10 +166,20 @@ fn find_producer(
 ) -> Result<Option<ActiveProducer>, LeaderError> {
     let asked = answer.iter().find(|found| &*found.topic == topic && found.partition == partition);
     let asked = asked.ok_or(LeaderError::Transient)?;
-    match asked.producers.iter().find(|producer| producer.id == producer_id) {
-        Some(found) => Ok(Some(*found)),
-        None if ErrorCode(asked.code).is_retriable() => Err(LeaderError::Transient),
-        None => Ok(None),
+    if asked.code != ErrorCode::NONE.0 {
+        return Err(LeaderError::from_code(asked.code));
+    }
+    Ok(asked.producers.iter().find(|producer| producer.id == producer_id).copied())
+}
+
+/// Returns the end of the log from a leader's answer for its current epoch. The end of an earlier epoch is not the
+/// end of the log.
+fn find_log_end(answer: &[EpochEnd], topic: &str, partition: i32, leader_epoch: i32) -> Result<i64, LeaderError> {
+    let asked = answer.iter().find(|found| &*found.topic == topic && found.partition == partition);
+    match asked.ok_or(LeaderError::Transient)? {
+        part if part.code != ErrorCode::NONE.0 => Err(LeaderError::from_code(part.code)),
+        part if part.leader_epoch == leader_epoch && part.end_offset >= 0 => Ok(part.end_offset),
+        _ => Err(LeaderError::Transient),
     }
 }
 
@@ -173,8 +201,32 @@ mod tests {
         assert_eq!(find(0, &[ActiveProducer { id: 8, ..OURS }, OURS], 7), Ok(Some(OURS)));
         assert_eq!(find(0, &[OURS], 9), Ok(None));
         assert_eq!(find(0, &[], 7), Ok(None));
-        assert_eq!(find(6, &[], 7), Err(LeaderError::Transient));
-        assert_eq!(find(29, &[], 7), Ok(None));
+        for code in [3, 6, 56, 74] {
+            assert_eq!(find(code, &[], 7), Err(LeaderError::Transient), "code {code}");
+        }
+        for code in [17, 29, 31] {
+            assert_eq!(find(code, &[], 7), Err(LeaderError::Permanent), "code {code}");
+        }
+        assert_eq!(find(29, &[OURS], 7), Err(LeaderError::Permanent), "an error has no state");
+    }
+
+    #[test]
+    fn only_current_epoch_ends_the_log() {
+        let find = |code, leader_epoch, end_offset| {
+            let part = EpochEnd { topic: "orders".into(), partition: 7, code, leader_epoch, end_offset };
+            let other = EpochEnd { partition: 6, end_offset: 99, ..part.clone() };
+            find_log_end(&[other, part], "orders", 7, 3)
+        };
+        assert_eq!([find(0, 3, 40), find(0, 3, 0)], [Ok(40), Ok(0)]);
+        for (code, epoch, end) in
+            [(0, 2, 40), (0, 4, 40), (0, -1, -1), (0, 3, -1), (6, -1, -1), (74, -1, -1), (75, 3, 9)]
+        {
+            assert_eq!(find(code, epoch, end), Err(LeaderError::Transient), "code {code}, epoch {epoch}, end {end}");
+        }
+        for code in [29, 31] {
+            assert_eq!(find(code, -1, -1), Err(LeaderError::Permanent), "code {code}");
+        }
+        assert_eq!(find_log_end(&[], "orders", 7, 3), Err(LeaderError::Transient));
     }
 
     #[test]

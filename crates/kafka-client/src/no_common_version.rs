@@ -25,6 +25,7 @@ impl NoCommonVersion {
     const fn oldest_kafka(&self) -> &'static str {
         match self.api.as_bytes() {
             b"DescribeConfigs" => "1.1",
+            b"OffsetForLeaderEpoch" => "2.1",
             b"DescribeProducers" => "2.8",
             _ => "0.11",
         }

@@ -44,6 +44,8 @@ pub enum Reason {
     NoProducerId(Arc<str>),
     /// The producer was closed before the records were delivered.
     Closed,
+    /// The spool could not be written, so the batch was not sent.
+    NotStored(Arc<str>),
     /// The batch could not be decoded. This is a defect of kafka-courier.
     Corrupt(Arc<str>),
 }
@@ -70,6 +72,7 @@ impl Reason {
             Self::Throttled { .. } => "throttled",
             Self::NoProducerId(_) => "no_producer_id",
             Self::Closed => "closed",
+            Self::NotStored(_) => "not_stored",
             Self::Corrupt(_) => "corrupt",
         }
     }
@@ -80,7 +83,7 @@ impl Reason {
             Self::NoAnswer(_) | Self::NotAvailable(_) | Self::NoLeader | Self::NoProducerId(_) => true,
             Self::Tls(_) | Self::NoCommonVersion(_) | Self::Throttled { .. } => true,
             Self::Broker { code, .. } => code.is_client_refusal(),
-            Self::Closed | Self::Corrupt(_) => false,
+            Self::Closed | Self::NotStored(_) | Self::Corrupt(_) => false,
         }
     }
 
@@ -98,7 +101,7 @@ impl Reason {
     pub fn is_retriable(&self) -> bool {
         match self {
             Self::Broker { code, .. } => code.is_retriable(),
-            Self::Corrupt(_) | Self::Tls(_) | Self::NoCommonVersion(_) => false,
+            Self::Corrupt(_) | Self::NotStored(_) | Self::Tls(_) | Self::NoCommonVersion(_) => false,
             _ => true,
         }
     }
@@ -136,6 +139,7 @@ impl fmt::Display for Reason {
             ),
             Self::NoProducerId(why) => write!(f, "broker not available: no producer id: {why}"),
             Self::Closed => f.write_str("the producer was closed before the record was delivered"),
+            Self::NotStored(why) => write!(f, "the spool could not be written, so the record was not sent: {why}"),
             Self::Corrupt(why) => write!(f, "the batch could not be decoded: {why}"),
         }
     }

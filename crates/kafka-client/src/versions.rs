@@ -57,7 +57,7 @@ impl Versions {
     /// Logs the negotiated versions.
     pub(crate) fn log(&self) {
         let [produce, metadata, init_producer_id] = REQUIRED_APIS.map(|(key, _, ours)| self.common(key, ours));
-        let [fetch, list_offsets, describe_configs, describe_producers] =
+        let [fetch, list_offsets, describe_configs, describe_producers, offset_for_leader_epoch] =
             OPTIONAL_APIS.map(|(key, _, ours)| self.common(key, ours));
         tracing::debug!(
             broker = %self.broker,
@@ -68,6 +68,7 @@ impl Versions {
             list_offsets,
             describe_configs,
             describe_producers,
+            offset_for_leader_epoch,
             "versions negotiated"
         );
     }
@@ -106,6 +107,7 @@ mod tests {
         let broker = versions(&[(0, 0, 3), (3, 0, 4), (22, 0, 0), (32, 0, 0)]);
         assert_eq!(broker.check(ApiKey::DescribeConfigs).unwrap_err().theirs, Some((0, 0)));
         assert_eq!(broker.check(ApiKey::DescribeProducers).unwrap_err().theirs, None);
+        assert_eq!(broker.check(ApiKey::OffsetForLeaderEpoch).unwrap_err().ours, (2, 4));
         assert_eq!(broker.check(ApiKey::Metadata), Ok(()));
     }
 }

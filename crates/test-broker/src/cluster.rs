@@ -225,6 +225,27 @@ impl TestCluster {
         self.shared.lock().cluster.partitions_mut().for_each(|partition| partition.producers.forget_before(limit));
     }
 
+    /// Pauses the replication of a partition. Appended records stay behind the high watermark, where no client reads
+    /// them, and the leader answers `acks=all` with `REQUEST_TIMED_OUT (7)` and the offset. A change of leader resumes
+    /// replication, and so does [`resume_replication`](Self::resume_replication). Returns whether the partition exists.
+    pub fn pause_replication(&self, topic: &str, partition: i32) -> bool {
+        self.hold_replication(topic, partition, true)
+    }
+
+    /// Resumes the replication of a partition. Returns whether the partition exists.
+    pub fn resume_replication(&self, topic: &str, partition: i32) -> bool {
+        self.hold_replication(topic, partition, false)
+    }
+
+    fn hold_replication(&self, topic: &str, partition: i32, held: bool) -> bool {
+        let mut state = self.shared.lock();
+        let found = state.cluster.topic_mut(topic).and_then(|topic| topic.partition_mut(partition));
+        let exists = found.map(|partition| partition.hold_replication(held)).is_some();
+        drop(state);
+        self.shared.note_change();
+        exists
+    }
+
     /// Kills a broker and waits until its connections and their requests have ended. Its port refuses connections from
     /// then on. Other in-sync replicas take over its partitions. Returns whether the broker was alive.
     pub async fn kill(&self, broker: i32) -> bool {

@@ -29,7 +29,7 @@
 //!
 //! # Limits
 //!
-//! The cluster has no durability, replication (all replicas of a partition share one log), transactions or consumer
+//! The cluster has no durability, replication (all replicas of a partition share one log, and tests pause its high watermark), transactions or consumer
 //! groups. TLS needs a [`Layer`]. The SASL mechanisms are PLAIN and OAUTHBEARER. Batches must be uncompressed or
 //! snappy. Memory is bounded for logs ([`Builder::max_log_bytes`]), requests, connections and partitions, whatever
 //! clients send.

@@ -17,6 +17,7 @@ use rskafka::protocol::traits::ReadError;
 use super::fetch::{self, FetchAnswer, FetchRequest};
 use super::list_offsets::{self, ListOffsetsRequest, ListedOffset};
 use super::metadata::{MetadataAnswer, MetadataRequest};
+use super::offset_for_leader_epoch::{self, EpochEnd, EpochEndRequest};
 use super::produce::{ProduceRequest, ProduceResponse};
 use super::sasl::{authenticate, handshake};
 use super::{api_versions, describe_configs, describe_producers, init_producer_id};
@@ -95,6 +96,9 @@ message!(FetchRequest => Fetched(FetchAnswer), Fetch, fetch::VERSIONS,
 message!(ListOffsetsRequest => ListedOffsets(Vec<ListedOffset>), ListOffsets, list_offsets::VERSIONS,
     flexible list_offsets::FIRST_FLEXIBLE, header list_offsets::FIRST_FLEXIBLE,
     ListOffsetsRequest::encode, list_offsets::decode);
+message!(EpochEndRequest => EpochEnds(Vec<EpochEnd>), OffsetForLeaderEpoch, offset_for_leader_epoch::VERSIONS,
+    flexible offset_for_leader_epoch::FIRST_FLEXIBLE, header offset_for_leader_epoch::FIRST_FLEXIBLE,
+    EpochEndRequest::encode, offset_for_leader_epoch::decode);
 
 message!(describe_configs::DescribeConfigsRequest => TopicConfigs(describe_configs::TopicSettings), DescribeConfigs, describe_configs::VERSIONS,
     flexible describe_configs::FIRST_FLEXIBLE, header describe_configs::FIRST_FLEXIBLE,
@@ -138,9 +142,10 @@ pub(crate) const REQUIRED_APIS: [SupportedApi; 3] = [
     (ApiKey::InitProducerId, "InitProducerId", init_producer_id::VERSIONS),
 ];
 /// Requests that are optional: each is checked when it is sent.
-pub(crate) const OPTIONAL_APIS: [SupportedApi; 4] = [
+pub(crate) const OPTIONAL_APIS: [SupportedApi; 5] = [
     (ApiKey::Fetch, "Fetch", fetch::VERSIONS),
     (ApiKey::ListOffsets, "ListOffsets", list_offsets::VERSIONS),
     (ApiKey::DescribeConfigs, "DescribeConfigs", describe_configs::VERSIONS),
     (ApiKey::DescribeProducers, "DescribeProducers", describe_producers::VERSIONS),
+    (ApiKey::OffsetForLeaderEpoch, "OffsetForLeaderEpoch", offset_for_leader_epoch::VERSIONS),
 ];

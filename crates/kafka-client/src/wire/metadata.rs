@@ -97,6 +97,8 @@ impl MetadataRequest {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MetadataAnswer {
     pub(crate) cluster: ClusterMetadata,
+    /// The id of the cluster, if the broker sent one.
+    pub(crate) cluster_id: Option<Arc<str>>,
     /// The top-level error code (version 13), otherwise 0.
     pub(crate) code: i16,
     /// The client's authorized operations on the topics, if the broker reports them.
@@ -111,7 +113,7 @@ pub(crate) fn decode(bytes: &[u8], version: i16) -> Result<MetadataAnswer, WireE
     if brokers.len() > MAX_BROKERS {
         return Err(WireError::Malformed { what: "number of brokers" });
     }
-    reader.nullable_string("cluster id")?;
+    let cluster_id = reader.nullable_string("cluster id")?;
     reader.i32("controller id")?;
     let topics = reader.vec("topics", 8, |reader| topic(reader, version))?;
     if (8..=10).contains(&version) {
@@ -122,7 +124,7 @@ pub(crate) fn decode(bytes: &[u8], version: i16) -> Result<MetadataAnswer, WireE
     reader.finish("Metadata");
     let (topics, operations): (Vec<_>, Vec<_>) = topics.into_iter().flatten().unzip();
     let operations = operations.into_iter().filter(|(_, bits)| *bits != UNKNOWN_OPERATIONS).collect();
-    Ok(MetadataAnswer { cluster: ClusterMetadata { brokers, topics }, code, operations })
+    Ok(MetadataAnswer { cluster: ClusterMetadata { brokers, topics }, cluster_id, code, operations })
 }
 
 /// Reads a topic and its operations. Returns `None` for a topic without a name, which only a request by id can

@@ -14,6 +14,7 @@ pub(crate) mod init_producer_id;
 pub(crate) mod list_offsets;
 pub(crate) mod messenger;
 pub(crate) mod metadata;
+pub(crate) mod offset_for_leader_epoch;
 pub(crate) mod produce;
 mod reader;
 pub(crate) mod sasl;
@@ -50,6 +51,9 @@ pub fn decode_anything(bytes: &[u8]) {
     }
     for version in list_offsets::VERSIONS.0..=list_offsets::VERSIONS.1 {
         let _ = list_offsets::decode(bytes, version);
+    }
+    for version in offset_for_leader_epoch::VERSIONS.0..=offset_for_leader_epoch::VERSIONS.1 {
+        let _ = offset_for_leader_epoch::decode(bytes, version);
     }
     for version in describe_configs::VERSIONS.0..=describe_configs::VERSIONS.1 {
         let _ = describe_configs::decode(bytes, version);

@@ -4,6 +4,7 @@
 //! - There are no fetch sessions. Every answer is full and has session id 0, like the answers of a broker with a full
 //!   session cache.
 //! - An answer contains whole batches only, and at least one if there is any.
+//! - An answer ends at the high watermark.
 //! - A repeated partition is answered once.
 
 use std::collections::BTreeSet;
@@ -117,7 +118,7 @@ fn answer_partition(
         check_epoch(partition, asked.current_leader_epoch)?;
         let max = usize::try_from(asked.partition_max_bytes).unwrap_or(0).min(reading.left);
         let may_read = reading.read == 0 || max > 0;
-        let batches = partition.log.read(asked.fetch_offset, max).ok_or(ResponseError::OffsetOutOfRange)?;
+        let batches = partition.read(asked.fetch_offset, max).ok_or(ResponseError::OffsetOutOfRange)?;
         // Only the first batch of an answer may exceed the requested size.
         let fits = batches.first().is_none_or(|batch| reading.read == 0 || batch.len() <= max);
         Ok((partition, if may_read && fits { join(&batches) } else { Bytes::new() }))
@@ -155,8 +156,8 @@ fn join(batches: &[Bytes]) -> Bytes {
 fn described(index: i32, partition: &PartitionModel) -> PartitionData {
     PartitionData::default()
         .with_partition_index(index)
-        .with_high_watermark(partition.log.end_offset())
-        .with_last_stable_offset(partition.log.end_offset())
+        .with_high_watermark(partition.high_watermark())
+        .with_last_stable_offset(partition.high_watermark())
         .with_log_start_offset(partition.log.start_offset())
         .with_aborted_transactions(None)
 }

@@ -1,7 +1,7 @@
 //! ListOffsets, versions 1 to 9 (KIP-79, KIP-734).
 //!
 //! Rules: only the leader answers, and only under its own epoch (KIP-320). Both isolation levels have the same end
-//! offset, because there are no transactions.
+//! offset, because there are no transactions. Records behind the high watermark have no offset.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
@@ -59,11 +59,12 @@ fn leader_epoch(call: &Call<'_>, partition: &PartitionModel) -> i32 {
 
 fn find(partition: &PartitionModel, timestamp: i64) -> Result<Option<(i64, i64)>, ResponseError> {
     let log = &partition.log;
+    let is_readable = |(offset, _): &(i64, i64)| *offset < partition.high_watermark();
     match timestamp {
-        LATEST => Ok(Some((log.end_offset(), -1))),
+        LATEST => Ok(Some((partition.high_watermark(), -1))),
         EARLIEST | EARLIEST_LOCAL => Ok(Some((log.start_offset(), -1))),
-        MAX_TIMESTAMP => Ok(log.find_latest_time(MAX_UNCOMPRESSED)),
-        0.. => Ok(log.find_time(timestamp, MAX_UNCOMPRESSED)),
+        MAX_TIMESTAMP => Ok(log.find_latest_time(MAX_UNCOMPRESSED).filter(is_readable)),
+        0.. => Ok(log.find_time(timestamp, MAX_UNCOMPRESSED).filter(is_readable)),
         _ => Err(ResponseError::UnsupportedVersion),
     }
 }

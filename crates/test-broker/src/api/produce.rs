@@ -83,6 +83,10 @@ fn answer_partition(
         Ok(appended) => accepted(data.index, appended),
         Err(refusal) => refused(data.index, refusal),
     };
+    // A leader waits for its replicas up to the request's time limit. This leader answers immediately instead.
+    if request.acks == -1 && result.as_ref().is_ok_and(|appended| !appended.replicated) {
+        response.error_code = ResponseError::RequestTimedOut.code();
+    }
     if let Some(Refuse { code, applied: true, .. }) = refuse {
         response.error_code = code.code();
     }

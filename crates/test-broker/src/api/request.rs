@@ -7,14 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use kafka_protocol::messages::{
     ApiKey, ApiVersionsRequest, CreateTopicsRequest, DescribeConfigsRequest, DescribeProducersRequest, FetchRequest,
-    InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest, SaslAuthenticateRequest,
-    SaslHandshakeRequest,
+    InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+    SaslAuthenticateRequest, SaslHandshakeRequest,
 };
 use kafka_protocol::protocol::{Encodable, HeaderVersion};
 
 use super::{
     Call, Reply, SaslSession, api_versions, create_topics, describe_configs, describe_producers, fetch,
-    init_producer_id, list_offsets, metadata, produce, sasl,
+    init_producer_id, list_offsets, metadata, offset_for_leader_epoch, produce, sasl,
 };
 use crate::model::ClusterModel;
 use crate::wire::{self, Malformed, Schema};
@@ -29,6 +29,7 @@ pub(crate) enum DecodedRequest {
     ApiVersions(ApiVersionsRequest),
     CreateTopics(CreateTopicsRequest),
     InitProducerId(InitProducerIdRequest),
+    OffsetForLeaderEpoch(OffsetForLeaderEpochRequest),
     DescribeConfigs(DescribeConfigsRequest),
     SaslAuthenticate(SaslAuthenticateRequest),
     DescribeProducers(DescribeProducersRequest),
@@ -46,6 +47,7 @@ impl DecodedRequest {
             ApiKey::ApiVersions => Self::ApiVersions(wire::decode(schema, version, body)?),
             ApiKey::CreateTopics => Self::CreateTopics(wire::decode(schema, version, body)?),
             ApiKey::InitProducerId => Self::InitProducerId(wire::decode(schema, version, body)?),
+            ApiKey::OffsetForLeaderEpoch => Self::OffsetForLeaderEpoch(wire::decode(schema, version, body)?),
             ApiKey::DescribeConfigs => Self::DescribeConfigs(wire::decode(schema, version, body)?),
             ApiKey::SaslAuthenticate => Self::SaslAuthenticate(wire::decode(schema, version, body)?),
             ApiKey::DescribeProducers => Self::DescribeProducers(wire::decode(schema, version, body)?),
@@ -83,6 +85,7 @@ impl DecodedRequest {
             Self::ApiVersions(request) => encode(call, &api_versions::answer(call, request))?,
             Self::CreateTopics(request) => encode(call, &create_topics::answer(call, request))?,
             Self::InitProducerId(request) => encode(call, &init_producer_id::answer(call, request))?,
+            Self::OffsetForLeaderEpoch(request) => encode(call, &offset_for_leader_epoch::answer(call, request))?,
             Self::DescribeConfigs(request) => encode(call, &describe_configs::answer(call, request))?,
             Self::SaslAuthenticate(request) => encode(call, &sasl::authenticate(call, session, request))?,
             Self::DescribeProducers(request) => encode(call, &describe_producers::answer(call, request))?,

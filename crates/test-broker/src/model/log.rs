@@ -105,16 +105,16 @@ impl PartitionLog {
         }
     }
 
-    /// Returns whole batches, starting with the batch that contains `offset`. The first batch is returned whatever its
-    /// size. More batches follow up to `max` bytes in total. `None` means that the offset is out of range.
-    pub(crate) fn read(&self, offset: i64, max: usize) -> Option<Vec<Bytes>> {
+    /// Returns whole batches before `end`, starting with the batch that contains `offset`. The first batch is returned
+    /// whatever its size. More batches follow up to `max` bytes in total. `None` means that the offset is out of range.
+    pub(crate) fn read(&self, offset: i64, end: i64, max: usize) -> Option<Vec<Bytes>> {
         if offset < self.start_offset || offset > self.end_offset {
             return None;
         }
         let first = self.batches.partition_point(|batch| batch.last_offset < offset);
         let mut left = max;
         let mut found = Vec::new();
-        for batch in self.batches.range(first..) {
+        for batch in self.batches.range(first..).take_while(|batch| batch.last_offset < end) {
             if !found.is_empty() && batch.bytes.len() > left {
                 break;
             }
@@ -122,6 +122,15 @@ impl PartitionLog {
             found.push(batch.bytes.clone());
         }
         Some(found)
+    }
+
+    /// Returns the newest leader epoch of a batch that is at most `epoch`, if there is one, and the offset of the first
+    /// batch of a newer epoch, or the end of the log.
+    pub(crate) fn end_of_epoch(&self, epoch: i32) -> (Option<i32>, i64) {
+        let epoch_of = |batch: &StoredBatch| batch.view().map_or(0, |view| view.partition_leader_epoch);
+        let newer = self.batches.partition_point(|batch| epoch_of(batch) <= epoch);
+        let last = newer.checked_sub(1).and_then(|last| self.batches.get(last));
+        (last.map(epoch_of), self.batches.get(newer).map_or(self.end_offset, |batch| batch.base_offset))
     }
 
     /// Returns offset and timestamp of the first record at or after a timestamp.

@@ -3,7 +3,8 @@
 //!
 //! Rules:
 //! - Methods take the time as an argument. They never wait, and report failures as results.
-//! - All replicas of a partition share one log. An appended batch is committed, and no failover loses it.
+//! - All replicas of a partition share one log. No failover loses an appended batch. It is committed,
+//!   unless replication is paused.
 
 mod check;
 mod cluster;

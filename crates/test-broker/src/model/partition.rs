@@ -3,9 +3,12 @@
 //! Rules:
 //! - Checks run in a broker's order: leader, in-sync replicas, the batch's bytes, duplicates.
 //! - Every change of leader raises the leader epoch, and so does the loss of a leader.
+//! - Appends raise the high watermark, unless replication is paused. A change of leader resumes replication, because the
+//!   new leader has all records.
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use kafka_protocol::ResponseError;
 
 use super::log::PartitionLog;
@@ -21,6 +24,8 @@ pub(crate) struct PartitionModel {
     pub(crate) leader_epoch: i32,
     pub(crate) log: PartitionLog,
     pub(crate) producers: Producers,
+    /// The high watermark while replication is paused.
+    held_at: Option<i64>,
     /// The end of the log when a replica last went down. The replica remembers one earlier batch of each producer id.
     reloaded_at: BTreeMap<i32, i64>,
 }
@@ -32,6 +37,8 @@ pub(crate) struct LogAppendInfo {
     /// The leader's time under LogAppendTime, else -1. A duplicate has its own latest timestamp, as in Kafka's answer.
     pub(crate) log_append_time: i64,
     pub(crate) log_start_offset: i64,
+    /// Whether the batch is before the high watermark.
+    pub(crate) replicated: bool,
     /// The change of the log's charged bytes. Negative if retention removed more.
     pub(crate) grown: i64,
 }
@@ -57,8 +64,37 @@ impl PartitionModel {
             leader_epoch: 0,
             log: PartitionLog::default(),
             producers: Producers::new(producer_limit),
+            held_at: None,
             reloaded_at: BTreeMap::new(),
         }
+    }
+
+    /// Returns the end of the records that readers see.
+    pub(crate) fn high_watermark(&self) -> i64 {
+        self.held_at.map_or(self.log.end_offset(), |held| held.max(self.log.start_offset()))
+    }
+
+    /// Stops the high watermark, or lets it reach the end of the log again.
+    pub(crate) fn hold_replication(&mut self, held: bool) {
+        self.held_at = held.then(|| self.high_watermark());
+    }
+
+    /// Returns whole batches before the high watermark, as [`PartitionLog::read`].
+    pub(crate) fn read(&self, offset: i64, max: usize) -> Option<Vec<Bytes>> {
+        self.log.read(offset, self.high_watermark(), max)
+    }
+
+    /// Returns the end offset of a leader epoch, and the newest epoch with batches up to there. The current epoch ends
+    /// at the end of the log. `None` means that the epoch is newer, or none.
+    pub(crate) fn end_of_epoch(&self, epoch: i32) -> Option<(i32, i64)> {
+        if epoch == self.leader_epoch {
+            return Some((epoch, self.log.end_offset()));
+        }
+        let is_earlier = (0..self.leader_epoch).contains(&epoch);
+        is_earlier.then(|| {
+            let (newest, end) = self.log.end_of_epoch(epoch);
+            (newest.unwrap_or(epoch), end)
+        })
     }
 
     /// Appends a batch, or finds the batch in the log.
@@ -79,6 +115,7 @@ impl PartitionModel {
                 base_offset: known.base_offset,
                 log_append_time: known.timestamp,
                 log_start_offset: self.log.start_offset(),
+                replicated: known.last_offset < self.high_watermark(),
                 grown: 0,
             });
         }
@@ -123,6 +160,7 @@ impl PartitionModel {
             base_offset,
             log_append_time: append_time.unwrap_or(-1),
             log_start_offset: self.log.start_offset(),
+            replicated: base_offset < self.high_watermark(),
             grown: self.log.charged() as i64 - before as i64,
         }
     }
@@ -131,8 +169,7 @@ impl PartitionModel {
     pub(crate) fn move_leader(&mut self, to: i32) -> bool {
         let is_in_sync = self.in_sync.contains(&to);
         if is_in_sync && self.leader != Some(to) {
-            self.leader = Some(to);
-            self.leader_epoch += 1;
+            self.change_leader(Some(to));
         }
         is_in_sync
     }
@@ -149,16 +186,20 @@ impl PartitionModel {
             self.in_sync.retain(|id| *id != broker);
         }
         if self.leader == Some(broker) {
-            self.leader = self.in_sync.iter().copied().find(|id| *id != broker);
-            self.leader_epoch += 1;
+            self.change_leader(self.in_sync.iter().copied().find(|id| *id != broker));
         }
+    }
+
+    fn change_leader(&mut self, to: Option<i32>) {
+        self.leader = to;
+        self.leader_epoch += 1;
+        self.held_at = None;
     }
 
     /// Adds a restarted broker to the in-sync replicas. `alive` lists all live brokers, the restarted one included.
     pub(crate) fn broker_up(&mut self, broker: i32, alive: &[i32]) {
         if self.leader.is_none() && self.in_sync == [broker] {
-            self.leader = Some(broker);
-            self.leader_epoch += 1;
+            self.change_leader(Some(broker));
         }
         if self.leader.is_some() {
             let returned = self.replicas.iter().filter(|id| alive.contains(id) && !self.in_sync.contains(id));
@@ -195,6 +236,23 @@ mod tests {
         assert_eq!(partition.leader, None);
         partition.broker_up(3, &[1, 3]);
         assert_eq!((partition.leader, partition.in_sync.clone()), (Some(3), vec![3, 1]));
+    }
+
+    #[test]
+    fn new_leader_resumes_replication() {
+        let mut partition = partition();
+        partition.hold_replication(true);
+        assert!(partition.held_at.is_some() && partition.move_leader(1));
+        assert!(partition.held_at.is_some(), "the leader is the same");
+        assert!(partition.move_leader(2));
+        assert_eq!(partition.held_at, None);
+    }
+
+    #[test]
+    fn epochs_end_where_newer_begin() {
+        let mut partition = partition();
+        partition.leader_epoch = 2;
+        assert_eq!([-1, 0, 2, 3].map(|epoch| partition.end_of_epoch(epoch)), [None, Some((0, 0)), Some((2, 0)), None]);
     }
 
     #[test]

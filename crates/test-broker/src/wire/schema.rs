@@ -103,6 +103,7 @@ pub(crate) const SCHEMAS: &[Schema] = &[
     request(ApiKey::ApiVersions, (0, 4), 3, API_VERSIONS),
     request(ApiKey::CreateTopics, (2, 7), 5, CREATE_TOPICS),
     request(ApiKey::InitProducerId, (0, 5), 2, INIT_PRODUCER_ID),
+    request(ApiKey::OffsetForLeaderEpoch, (2, 4), 4, OFFSET_FOR_LEADER_EPOCH),
     request(ApiKey::DescribeConfigs, (1, 4), 4, DESCRIBE_CONFIGS),
     request(ApiKey::SaslAuthenticate, (0, 2), 2, &[all(FieldType::Bytes)]),
     request(ApiKey::DescribeProducers, (0, 0), 0, DESCRIBE_PRODUCERS),
@@ -189,6 +190,12 @@ const INIT_PRODUCER_ID: &[Field] = &[
     STRING,                         // transactional id
     I32,                            // transaction timeout
     since(3, FieldType::Fixed(10)), // producer id and epoch
+];
+
+const OFFSET_FOR_LEADER_EPOCH: &[Field] = &[
+    since(3, FieldType::Fixed(4)), // replica id
+    // Topic, then partition, current leader epoch, leader epoch.
+    all(FieldType::Structs(&[STRING, all(FieldType::Structs(&[I32, I32, I32]))])),
 ];
 
 const DESCRIBE_CONFIGS: &[Field] = &[

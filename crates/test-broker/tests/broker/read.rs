@@ -1,8 +1,9 @@
-//! Tests of Fetch, ListOffsets, Metadata, CreateTopics, DescribeConfigs, DescribeProducers and ApiVersions.
+//! Tests of Fetch, ListOffsets, Metadata, CreateTopics, DescribeConfigs, DescribeProducers,
+//! OffsetForLeaderEpoch and ApiVersions.
 
-use crate::support::{Client, batch, cluster, stamped, text};
+use crate::support::{Client, batch, cluster, now_ms, stamped, text};
 use bytes::Bytes;
-use kafka_courier_batcher::{BatchView, Compression};
+use kafka_courier_batcher::{BatchView, Compression, Stamp};
 use kafka_courier_test_broker::{ApiKey, ErrorCode, TestCluster};
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
@@ -10,9 +11,10 @@ use kafka_protocol::messages::describe_producers_request::TopicRequest;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use kafka_protocol::messages::{
     ApiVersionsRequest, CreateTopicsRequest, DescribeConfigsRequest, DescribeProducersRequest, FetchRequest,
-    FetchResponse, ListOffsetsRequest, MetadataRequest,
+    FetchResponse, ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest,
 };
 
 async fn topic_id(client: &mut Client) -> uuid::Uuid {
@@ -232,6 +234,68 @@ async fn followers_describe_producers_only() {
     }
     assert!(cluster.move_leader("t", 0, 2) && cluster.move_leader("t", 0, 1));
     assert_eq!(leader.call(&list(0), 7).await.topics[0].partitions[0].error_code, 74);
+}
+
+/// Returns the error code, the epoch and the end offset of a leader epoch.
+async fn epoch_end(client: &mut Client, version: i16, current: i32, epoch: i32) -> (i16, i32, i64) {
+    let partition = OffsetForLeaderPartition::default().with_current_leader_epoch(current).with_leader_epoch(epoch);
+    let topic = OffsetForLeaderTopic::default().with_topic(text("t").into()).with_partitions(vec![partition]);
+    let request = OffsetForLeaderEpochRequest::default().with_topics(vec![topic]);
+    let answer = client.call(&request, version).await;
+    let partition = &answer.topics[0].partitions[0];
+    (partition.error_code, partition.leader_epoch, partition.end_offset)
+}
+
+#[tokio::test]
+async fn leader_epochs_have_end_offsets() {
+    let cluster = cluster(2, 1).await;
+    let (mut first, mut second) = (Client::connect(&cluster, 1).await, Client::connect(&cluster, 2).await);
+    first.produce(0, batch(0, 0, &["a", "b"])).await;
+    assert!(cluster.move_leader("t", 0, 2) && cluster.move_leader("t", 0, 1));
+    first.produce(0, batch(0, 2, &["c"])).await;
+    for version in 2..=4 {
+        let mut ends = Vec::new();
+        for epoch in [2, 1, 0, 3, -1] {
+            ends.push(epoch_end(&mut first, version, 2, epoch).await);
+        }
+        assert_eq!(ends, [(0, 2, 3), (0, 0, 2), (0, 0, 2), (0, -1, -1), (0, -1, -1)], "v{version}");
+        assert_eq!(epoch_end(&mut first, version, 1, 1).await, (ErrorCode::FencedLeaderEpoch.code(), -1, -1));
+        assert_eq!(epoch_end(&mut first, version, 3, 3).await, (ErrorCode::UnknownLeaderEpoch.code(), -1, -1));
+        assert_eq!(epoch_end(&mut second, version, 2, 2).await, (ErrorCode::NotLeaderOrFollower.code(), -1, -1));
+    }
+}
+
+#[tokio::test]
+async fn paused_replication_hides_appended_records() {
+    let cluster = cluster(1, 1).await;
+    let mut client = Client::connect(&cluster, 1).await;
+    client.produce(0, batch(0, 0, &["a"])).await;
+    assert!(cluster.pause_replication("t", 0) && !cluster.pause_replication("t", 1));
+    let stamp = Stamp { producer_id: 7, epoch: 0, base_sequence: 1 };
+    let later = now_ms() + 60_000;
+    let unreplicated = stamped(Some(stamp), &[(None, "b", later), (None, "c", later)], Compression::None);
+    for _ in 0..2 {
+        // The second answer is to a duplicate.
+        let late = client.produce(0, unreplicated.clone()).await;
+        assert_eq!((late.error_code, late.base_offset), (ErrorCode::RequestTimedOut.code(), 1));
+    }
+    let known = client.produce(0, batch(0, 0, &["a"])).await;
+    assert_eq!((known.error_code, known.base_offset), (0, 0), "the batch was replicated before");
+    let id = topic_id(&mut client).await;
+    assert_eq!(fetched(&client.call(&fetch(12, id, 0, 1 << 20), 12).await), (0, vec!["a".into()]));
+    assert_eq!(fetched(&client.call(&fetch(12, id, 1, 1 << 20), 12).await), (0, vec![]));
+    for (timestamp, offset) in [(-1, 1), (-3, -1), (later, -1), (0, 0)] {
+        assert_eq!(offset_at(&mut client, 7, timestamp).await, (0, offset), "time {timestamp}");
+    }
+    assert_eq!(epoch_end(&mut client, 4, 0, 0).await, (0, 0, 3), "the log ends behind the high watermark");
+    let waiting = client.send(&fetch(12, id, 1, 1 << 20).with_max_wait_ms(60_000), 12).await;
+    cluster.wait_for_requests(ApiKey::Fetch, 3).await;
+    assert!(cluster.resume_replication("t", 0));
+    let answer = client.receive::<FetchRequest>(waiting, 12).await.unwrap();
+    assert_eq!(fetched(&answer), (0, vec!["b".into(), "c".into()]));
+    for (timestamp, offset) in [(-1, 3), (-3, 1), (later, 1)] {
+        assert_eq!(offset_at(&mut client, 7, timestamp).await, (0, offset), "time {timestamp}");
+    }
 }
 
 #[tokio::test]

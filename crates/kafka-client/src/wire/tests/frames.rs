@@ -12,6 +12,7 @@ use crate::wire::fetch::FetchRequest;
 use crate::wire::list_offsets::ListOffsetsRequest;
 use crate::wire::messenger::{ApiVersionsRequest, InitProducerIdRequest, api_versions_only, version_ranges};
 use crate::wire::metadata::MetadataRequest;
+use crate::wire::offset_for_leader_epoch::EpochEndRequest;
 use crate::wire::produce::ProduceRequest;
 use crate::wire::sasl::{authenticate, handshake};
 use crate::wire::{describe_configs, describe_producers};
@@ -38,6 +39,7 @@ fn keys_versions_headers_match_the_schema() {
     agree::<describe_producers::DescribeProducersRequest, theirs::DescribeProducersRequest>(0, 0);
     agree::<FetchRequest, theirs::FetchRequest>(5, 13);
     agree::<ListOffsetsRequest, theirs::ListOffsetsRequest>(1, 7);
+    agree::<EpochEndRequest, theirs::OffsetForLeaderEpochRequest>(2, 4);
     agree::<describe_configs::DescribeConfigsRequest, theirs::DescribeConfigsRequest>(1, 4);
     agree::<handshake::Request, theirs::SaslHandshakeRequest>(1, 1);
     agree::<authenticate::Request, theirs::SaslAuthenticateRequest>(0, 2);

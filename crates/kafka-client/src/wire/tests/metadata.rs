@@ -97,7 +97,8 @@ fn expected(version: i16) -> MetadataAnswer {
     ];
     let told = if version >= 8 { vec![("orders".into(), 1_234), ("none".into(), 1_234)] } else { Vec::new() };
     let code = if version >= 13 { 129 } else { 0 };
-    MetadataAnswer { cluster: ClusterMetadata { brokers, topics }, code, operations: told }
+    let cluster_id = Some("c".into());
+    MetadataAnswer { cluster: ClusterMetadata { brokers, topics }, cluster_id, code, operations: told }
 }
 
 #[test]
@@ -117,7 +118,8 @@ fn answer_is_read_without_options() {
     for version in versions::<MetadataRequest>() {
         let bytes = encoded(&theirs::MetadataResponse::default().with_cluster_id(None), version);
         let read = decoded(&bytes, &["brokers", "topics"], |bytes| decode(bytes, version));
-        let empty = MetadataAnswer { cluster: ClusterMetadata::default(), code: 0, operations: Vec::new() };
+        let cluster = ClusterMetadata::default();
+        let empty = MetadataAnswer { cluster, cluster_id: None, code: 0, operations: Vec::new() };
         assert_eq!(read, empty, "version {version}");
     }
 }

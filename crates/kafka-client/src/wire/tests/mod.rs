@@ -13,6 +13,7 @@ mod fetch;
 mod frames;
 mod init_producer_id;
 mod metadata;
+mod offset_for_leader_epoch;
 mod produce;
 mod sasl;
 

@@ -9,11 +9,12 @@ use kafka_protocol::messages::describe_producers_request::TopicRequest;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic, ReplicaState};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
     ApiKey, ApiVersionsRequest, CreateTopicsRequest, DescribeConfigsRequest, DescribeProducersRequest, FetchRequest,
-    InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest, SaslAuthenticateRequest,
-    SaslHandshakeRequest, TopicName,
+    InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+    SaslAuthenticateRequest, SaslHandshakeRequest, TopicName,
 };
 use kafka_protocol::protocol::{Encodable, StrBytes};
 use uuid::Uuid;
@@ -67,6 +68,12 @@ fn list_offsets(version: i16) -> Bytes {
     encoded(&ListOffsetsRequest::default().with_topics(vec![topic]), version)
 }
 
+fn offset_for_leader_epoch(version: i16) -> Bytes {
+    let partition = OffsetForLeaderPartition::default().with_partition(1).with_leader_epoch(3);
+    let topic = OffsetForLeaderTopic::default().with_topic(name()).with_partitions(vec![partition.clone(), partition]);
+    encoded(&OffsetForLeaderEpochRequest::default().with_topics(vec![topic.clone(), topic]), version)
+}
+
 fn metadata(version: i16) -> Bytes {
     let topic = MetadataRequestTopic::default().with_name(Some(name()));
     encoded(&MetadataRequest::default().with_topics(Some(vec![topic.clone(), topic])), version)
@@ -101,6 +108,7 @@ fn sample(key: ApiKey, version: i16) -> Bytes {
         ApiKey::Fetch => fetch(version),
         ApiKey::ListOffsets => list_offsets(version),
         ApiKey::Metadata => metadata(version),
+        ApiKey::OffsetForLeaderEpoch => offset_for_leader_epoch(version),
         ApiKey::SaslHandshake => encoded(&SaslHandshakeRequest::default().with_mechanism(text("PLAIN")), version),
         ApiKey::ApiVersions if version < 3 => Bytes::new(),
         ApiKey::ApiVersions => {
