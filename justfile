@@ -89,6 +89,10 @@ bench-watched:
 bench-growth:
     cargo run --release -p kafka-courier-benches --bin growth
 
+# Measure how fast events become durable in a spool, beside a bare loop of write and sync in a folder (a minute)
+bench-spool folder=".":
+    cargo run --release -p kafka-courier-benches --bin spool -- {{ folder }}
+
 # Compare Kafka clients on a real Kafka (needs C and C++ compilers, CMake, Go, JDK 17, Python 3)
 bench-peers *args:
     benches/peers/run {{ args }}

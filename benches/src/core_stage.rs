@@ -44,7 +44,8 @@ impl CoreStage {
             let partition = PartitionId { topic: self.topic, index: index as i32 };
             let (ordinal, now) = (self.sent[index], self.now);
             self.sent[index] += 1;
-            let submission = Submission { partition, token: (), ordinal, published_at: now, batch, aged: false };
+            let submission =
+                Submission { partition, token: (), ordinal, published_at: now, batch, aged: false, stored: None };
             if let Err(back) = self.sender.on_sealed(now, submission) {
                 *free = Some(back.batch);
             }

@@ -125,7 +125,7 @@ impl Bench {
         let ordinal = self.ordinals.entry(partition).or_default();
         let batch = batch(count);
         let submission =
-            Submission { partition, token, ordinal: *ordinal, published_at: self.now, batch, aged: choice & 16 != 0 };
+            Submission { partition, token, ordinal: *ordinal, published_at: self.now, batch, aged: choice & 16 != 0, stored: None };
         if self.sender.on_sealed(self.now, submission).is_ok() {
             *ordinal += 1;
             self.verdicts.push(vec![0; count as usize]);
@@ -213,7 +213,7 @@ impl Bench {
         }
         let Some((partition, look)) = self.lookups.pop() else { return };
         let answer = match choice & 3 {
-            0 => StateLookupAnswer::Nothing,
+            0 => StateLookupAnswer::NotKnown,
             1 => StateLookupAnswer::Unavailable,
             _ => StateLookupAnswer::Producer {
                 epoch: i32::from(small),
@@ -252,6 +252,7 @@ impl Bench {
             assert!(round < 100_000, "the sender never becomes idle");
             let Some(action) = self.sender.poll(self.now) else { break };
             match action {
+                Action::Persist(stamps) => self.sender.on_persisted(self.now, stamps.partition, stamps.id),
                 Action::Connect { conn, .. } => self.connecting.push(conn),
                 Action::Disconnect { conn } => {
                     self.connecting.retain(|other| *other != conn);

@@ -68,6 +68,13 @@ impl<T> Accumulator<T> {
         }
     }
 
+    /// Numbers the batches from `ordinal` on, where earlier batches of the partition were sealed elsewhere. Call it before
+    /// the first push.
+    #[must_use]
+    pub fn starting_at(self, ordinal: u64) -> Self {
+        Self { next_ordinal: ordinal, ..self }
+    }
+
     /// Changes the limits, for instance when a topic accepts smaller batches than assumed. The new limits apply from
     /// the next call. An open batch keeps the records that it already holds.
     pub fn set_limits(&mut self, limits: Limits) {

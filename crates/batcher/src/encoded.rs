@@ -4,8 +4,11 @@
 //!  - Only the stamp can change.
 //!  - Stamping computes the CRC, and nothing else does.
 
-use crate::header::{self, HeaderFields};
+use crate::decode::BatchView;
+use crate::decode_error::DecodeError;
+use crate::header::{self, HEADER_LEN, HeaderFields};
 use crate::limits::Compression;
+use crate::snappy;
 use crate::stamp::Stamp;
 
 /// A sealed, encoded record batch v2 with base offset 0 and leader epoch -1. Immutable apart from its stamp.
@@ -31,6 +34,28 @@ impl EncodedBatch {
             max_timestamp: fields.max_timestamp,
             stamp: None,
         }
+    }
+
+    /// Reads a batch back that [`as_bytes`](Self::as_bytes) returned, without its stamp. The bytes come from the caller's own
+    /// storage, which has checked them: the records are not decoded, and the CRC is not checked.
+    ///
+    /// # Errors
+    /// Returns an error if the bytes are not exactly one batch of this crate.
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, DecodeError> {
+        let (view, rest) = BatchView::parse(&bytes)?;
+        if !rest.is_empty() {
+            return Err(DecodeError::TrailingBytes);
+        }
+        if view.record_count == 0 {
+            return Err(DecodeError::BadCount);
+        }
+        let (compression, uncompressed_len) = match view.codec() {
+            0 => (Compression::None, bytes.len()),
+            2 => (Compression::Snappy, HEADER_LEN + snappy::decompressed_len(view.body)?),
+            other => return Err(DecodeError::UnsupportedCodec(other)),
+        };
+        let (records, first_timestamp, max_timestamp) = (view.record_count, view.base_timestamp, view.max_timestamp);
+        Ok(Self { buf: bytes, compression, uncompressed_len, records, first_timestamp, max_timestamp, stamp: None })
     }
 
     /// Returns the whole batch, header included. The CRC is valid after the first [`stamp`](Self::stamp).
@@ -103,5 +128,46 @@ impl EncodedBatch {
 
     pub(crate) fn shrink_to_fit(&mut self) {
         self.buf.shrink_to_fit();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buffer_pool::BufferPool;
+    use crate::raw::RawBatch;
+    use crate::record::{Layout, Record};
+
+    fn batch(compression: Compression, values: &[&[u8]]) -> EncodedBatch {
+        let mut raw = RawBatch::new(Vec::new());
+        for (at, value) in (0..).zip(values) {
+            let record = Record { key: Some(b"k"), value: Some(value), headers: &[], timestamp: 1000 + at };
+            let layout: Layout = raw.layout(record.payload_len(), record.timestamp);
+            raw.append(&record, layout);
+        }
+        raw.finish(compression, &BufferPool::new(0))
+    }
+
+    #[test]
+    fn stored_bytes_are_the_batch() {
+        let long = vec![b'v'; 100_000];
+        for compression in [Compression::None, Compression::Snappy] {
+            let mut before = batch(compression, &[&long, b"w", &long]);
+            let mut after = EncodedBatch::from_bytes(before.as_bytes().to_vec()).unwrap();
+            assert_eq!((after.record_count(), after.uncompressed_len()), (3, before.uncompressed_len()));
+            assert_eq!((after.first_timestamp(), after.max_timestamp()), (1000, 1002));
+            assert_eq!((after.compression(), after.current_stamp()), (before.compression(), None));
+            let stamp = Stamp { producer_id: 7, epoch: 1, base_sequence: 40 };
+            before.stamp(stamp);
+            after.stamp(stamp);
+            assert_eq!(before.as_bytes(), after.as_bytes());
+        }
+    }
+
+    #[test]
+    fn other_bytes_are_no_batch() {
+        let bytes = batch(Compression::None, &[b"v"]).as_bytes().to_vec();
+        assert_eq!(EncodedBatch::from_bytes(bytes[..69].to_vec()).unwrap_err(), DecodeError::Truncated);
+        assert_eq!(EncodedBatch::from_bytes([&bytes[..], b"x"].concat()).unwrap_err(), DecodeError::TrailingBytes);
     }
 }

@@ -45,11 +45,31 @@ impl EncodedBatch {
         }
         let last = self.record_count() - 1;
         let half = self.uncompressed_len().midpoint(HEADER_LEN);
+        self.split_where(|index, front_len, back_records| {
+            index == 0 || (index < last && back_records == 0 && front_len < half)
+        })
+        .map(Some)
+    }
+
+    /// Splits the batch before the record at `index`, as [`split`](Self::split) does. Returns `None` if one part would be
+    /// empty.
+    ///
+    /// # Errors
+    /// Returns an error if the batch cannot be decoded, which is a defect of this crate.
+    pub fn split_at(&self, index: u32) -> Result<Option<(Self, Self)>, DecodeError> {
+        if index == 0 || index >= self.record_count() {
+            return Ok(None);
+        }
+        self.split_where(|at, _, _| at < index).map(Some)
+    }
+
+    /// Splits the batch. `to_front` gets a record's index, the bytes of the first part, and the records of the second.
+    fn split_where(&self, to_front: impl Fn(u32, usize, u32) -> bool) -> Result<(Self, Self), DecodeError> {
         let mut front = RawBatch::new(Vec::new());
         let mut back = RawBatch::new(Vec::new());
         self.each_record(|index, record| {
-            let to_front = index == 0 || (index < last && back.records() == 0 && front.len() < half);
-            append(if to_front { &mut front } else { &mut back }, record);
+            let is_first = to_front(index, front.len(), back.records());
+            append(if is_first { &mut front } else { &mut back }, record);
         })?;
         let moved = front.records();
         let mut front = finish(front, self.compression());
@@ -58,7 +78,7 @@ impl EncodedBatch {
             front.stamp(stamp);
             back.stamp(stamp.advance(moved));
         }
-        Ok(Some((front, back)))
+        Ok((front, back))
     }
 
     /// Returns the batch without the records at these rising indexes, which the leader rejected (KIP-467). The new

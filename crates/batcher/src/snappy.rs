@@ -73,6 +73,20 @@ pub(crate) fn decompress(input: &[u8], max: usize) -> Result<Vec<u8>, DecodeErro
     Ok(out)
 }
 
+/// Returns the length of framed snappy that this crate wrote, decompressed.
+pub(crate) fn decompressed_len(input: &[u8]) -> Result<usize, DecodeError> {
+    let mut rest = input.get(FRAME_HEADER.len()..).ok_or(DecodeError::Snappy)?;
+    let mut length = 0_usize;
+    while !rest.is_empty() {
+        let (block_len, after) = rest.split_first_chunk::<4>().ok_or(DecodeError::Snappy)?;
+        let block_len = usize::try_from(u32::from_be_bytes(*block_len)).map_err(|_| DecodeError::Snappy)?;
+        let (block, after) = after.split_at_checked(block_len).ok_or(DecodeError::Snappy)?;
+        length = length.saturating_add(snap::raw::decompress_len(block).map_err(|_| DecodeError::Snappy)?);
+        rest = after;
+    }
+    Ok(length)
+}
+
 fn append_block(
     decoder: &mut snap::raw::Decoder,
     block: &[u8],

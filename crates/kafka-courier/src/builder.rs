@@ -203,6 +203,12 @@ impl Setting<Option<Self>> for Secret {
     }
 }
 
+impl Setting<Option<Self>> for u64 {
+    fn setting(self) -> Result<Option<Self>, InvalidValue> {
+        Ok(Some(self))
+    }
+}
+
 impl Setting<Option<Self>> for SaslMechanism {
     fn setting(self) -> Result<Option<Self>, InvalidValue> {
         Ok(Some(self))

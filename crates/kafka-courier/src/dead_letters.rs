@@ -9,6 +9,7 @@ use kafka_courier_dlq::{DeadLetterStore, FileStore, FileStoreOptions, Limits};
 use kafka_courier_recovery::{DeadLetterTopic, DeadLetters, Stores, TopicEngine, TopicOptions};
 
 use crate::config::{ConfigErrors, ConfigProblem, KafkaConfig};
+use crate::spool;
 
 impl KafkaConfig {
     /// Returns the options of a dead-letter file: the limits `dlq_max_letters`, `dlq_max_bytes` and `dlq_max_age` (0:
@@ -39,8 +40,13 @@ pub(crate) fn start(
         }
     };
     let file = match config.dlq_file.as_str() {
+        "" if topic.is_none() && store.is_none() => spool::dead_letter_file(config),
         "" => None,
-        path => Some(FileStore::open_with(path, config.dlq_file_options()).map_err(ConfigProblem::dlq_file)?),
+        path => Some(path.into()),
+    };
+    let file = match file {
+        None => None,
+        Some(path) => Some(FileStore::open_with(path, config.dlq_file_options()).map_err(ConfigProblem::dlq_file)?),
     };
     let stores = Stores { topic, custom: store, file, memory_letters: config.dlq_buffer as u64 };
     Ok(DeadLetters::start(stores).map_err(ConfigProblem::dead_letter_thread)?)

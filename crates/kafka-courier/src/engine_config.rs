@@ -54,6 +54,7 @@ impl KafkaConfig {
             origin: SpanOrigin::new(self.client_id.clone(), server),
             trace,
             is_metered,
+            spool: None,
         })
     }
 }

@@ -15,12 +15,13 @@ mod mock;
 mod producer;
 mod publish;
 mod publisher;
+pub mod spool;
 
 pub use builder::{Builder, Setting};
 pub use config::{
     AllowedValues, Compression, ConfigErrors, ConfigLoader, ConfigProblem, ConfigProblemKind, ConfigWarning,
     EffectiveOption, Endpoint, EndpointError, InvalidValue, KafkaConfig, LoadedConfig, OptionDoc, Origin,
-    SaslMechanism, SecurityProtocol, SslRoots,
+    SaslMechanism, SecurityProtocol, SpoolFull, SslRoots,
 };
 #[doc(inline)]
 pub use kafka_courier_batcher::Header;
@@ -38,8 +39,9 @@ pub use kafka_courier_idempotent_sender::core::{FailedOutcome, Reachability};
 pub use kafka_courier_producer::metrics::{MetricDoc, MetricKind};
 #[doc(inline)]
 pub use kafka_courier_producer::{
-    BrokerOutage, BrokerStats, Deliveries, Delivery, DeliveryError, Error, HealthError, ProducerRecord, PublishError,
-    RecordMetadata, Stats, TraceContextSource,
+    BatchReadError, BrokerOutage, BrokerStats, Deliveries, Delivery, DeliveryError, DeliveryErrorKind, Error,
+    HealthError, ProducerRecord, PublishError, RecordMetadata, SpoolFault, SpoolOpenError, SpoolStats, Stats,
+    StoreError, Stored, TraceContextSource,
 };
 #[doc(inline)]
 pub use kafka_courier_recovery::{

@@ -294,6 +294,8 @@ impl MockInner {
         state.stats.in_flight -= 1;
         match verdict {
             Verdict::Delivered { .. } => state.stats.sent += 1,
+            // A mock has no durable log.
+            Verdict::Stored => {}
             Verdict::Failed(_) => {
                 state.stats.failed += 1;
                 state.stats.dead_letter_queue_size += 1;
@@ -366,6 +368,7 @@ impl EventPublisher for MockProducer {
             self.flush(timeout).await;
             let stats = self.stats();
             CloseReport {
+                stored: 0,
                 delivered: stats.sent,
                 failed: stats.failed,
                 dead_lettered: stats.dead_letter_queue_size,

@@ -12,14 +12,16 @@ use std::time::Duration;
 
 use kafka_courier_client::security::{ConnectionSecurity, TokenSource};
 use kafka_courier_event_model::TopicMappingError;
-use kafka_courier_producer::{Engine, EngineConfig, FailureSink, HealthError, Stats, Unconnected, debug_as_display};
+use kafka_courier_producer::{
+    Engine, EngineConfig, FailureSink, HealthError, StartError, Stats, Unconnected, debug_as_display,
+};
 use kafka_courier_recovery::verify::Verifier;
 use kafka_courier_recovery::{AutoReplay, DeadLetters, Recovery, Replay, ReplayError, ReplayReport};
 use tokio::runtime::Handle;
 
 use crate::builder::{Builder, Extras, add_problems};
 use crate::config::{ConfigErrors, ConfigProblem, KafkaConfig};
-use crate::dead_letters;
+use crate::{dead_letters, spool};
 
 /// Publishes events to Kafka.
 ///
@@ -31,8 +33,8 @@ pub struct KafkaProducer {
 
 /// The final counts of a closed producer.
 ///
-/// Nothing is in flight after a close, so `delivered + failed` is the number of all events that the producer ever
-/// accepted. Both numbers equal `sent` and `failed` of [`Stats`] and of the metrics.
+/// Nothing is in flight after a close, so `delivered + failed + stored` is the number of all events that the producer ever
+/// accepted. The numbers equal `sent`, `failed` and `stored` of [`Stats`], and the first two those of the metrics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct CloseReport {
@@ -40,6 +42,9 @@ pub struct CloseReport {
     pub delivered: u64,
     /// Events that failed since the producer was built.
     pub failed: u64,
+    /// Events that the producer left in its spool. The next producer with the same `spool_dir` delivers them. 0 without a
+    /// spool.
+    pub stored: u64,
     /// Dead letters that stores have taken since the producer was built: one for each failed event, and each that the
     /// application stored itself.
     pub dead_lettered: u64,
@@ -111,7 +116,8 @@ impl KafkaProducer {
         extras: Extras,
     ) -> Result<Self, ConfigErrors> {
         let (security, runtime) = security_and_runtime(&config, extras.tokens.clone(), problems)?;
-        let engine_config = config.engine(security, extras.trace, true)?;
+        let mut engine_config = config.engine(security, extras.trace, true)?;
+        engine_config.spool = spool::open(&config)?;
         let letters = dead_letters::start(&config, extras.letters, extras.tokens)?;
         let engine = start_engine(engine_config, Some(Arc::new(letters.clone())), &runtime)?;
         let producer = Self::from_engine(engine, letters);
@@ -288,9 +294,10 @@ impl KafkaProducer {
         stats
     }
 
-    /// Closes the producer: refuses new events, delivers accepted ones for at most `timeout`, and fails the rest.
+    /// Closes the producer: refuses new events, delivers accepted ones for at most `timeout`, and fails the rest. Events in
+    /// a spool do not fail: the next producer with the same `spool_dir` delivers them.
     ///
-    /// Every event has its verdict when the future is ready.
+    /// Every event has its verdict when the future is ready. The spool's folder is free then.
     ///
     /// # Cancel safety
     ///
@@ -322,7 +329,7 @@ impl KafkaProducer {
             );
         }
         let (delivered, failed) = engine.settled();
-        CloseReport { delivered, failed, dead_lettered: letters.kept(), in_memory }
+        CloseReport { delivered, failed, stored: engine.left_stored(), dead_lettered: letters.kept(), in_memory }
     }
 }
 
@@ -394,5 +401,9 @@ pub(crate) fn start_engine(
     runtime: &Handle,
 ) -> Result<Engine, ConfigErrors> {
     let started = Engine::start(config, sink, runtime);
-    Ok(started.map_err(|problems| problems.into_iter().map(ConfigProblem::from).collect::<Vec<_>>())?)
+    Ok(started.map_err(|error| match error {
+        StartError::Config(problems) => problems.into_iter().map(ConfigProblem::from).collect(),
+        StartError::Spool(error) => vec![ConfigProblem::spool(error)],
+        StartError::Thread(error) => vec![ConfigProblem::spool_thread(error)],
+    })?)
 }

@@ -72,6 +72,41 @@ impl KafkaProducer {
         self.inner.engine().publish_and_wait(event).await
     }
 
+    /// Publishes an event, and waits until it is in the spool, on disk. The event is then delivered once, by this process or
+    /// by a later one with the same `spool_dir`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAccepted`] if the event was not accepted. [`Error::NotStored`] if the producer has no spool, and nothing
+    /// was published then, or if the spool could not be written.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the event may have been accepted. An accepted event is still stored and delivered.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use kafka_courier_test_broker::TestCluster;
+    /// # use kafka_courier::KafkaProducer;
+    /// # use kafka_courier::events::{EventBuilder, UserLoggedIn};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cluster = TestCluster::builder().topic("user-events", 6).start().await?;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let spool = folder.path().join("spool").display().to_string();
+    /// let producer = KafkaProducer::builder().brokers(cluster.bootstrap()).spool_dir(spool).build()?;
+    /// # let builder = EventBuilder::new("auth-service", "1.0");
+    /// let event = builder.user_logged_in(UserLoggedIn { user_id: "u-42".into(), ..Default::default() });
+    /// let delivery = producer.publish_stored(&event).await?; // on disk
+    /// delivery.await?; // in Kafka
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn publish_stored(&self, event: &dyn Event) -> Result<Delivery, Error> {
+        self.inner.engine().publish_stored(event).await
+    }
+
     /// Publishes an event to the topic of its type without waiting.
     ///
     /// # Errors

@@ -52,6 +52,15 @@ pub trait EventPublisher: Debug + Send + Sync {
         Box::pin(async move { Ok(self.publish(event).await?.await?) })
     }
 
+    /// Publishes an event and waits until it is in the spool: [`KafkaProducer::publish_stored`].
+    fn publish_stored<'a>(&'a self, event: &'a dyn Event) -> Answer<'a, Result<Delivery, Error>> {
+        Box::pin(async move {
+            let delivery = self.publish(event).await?;
+            delivery.stored().await?;
+            Ok(delivery)
+        })
+    }
+
     /// Publishes a record as given: [`KafkaProducer::send`].
     fn send<'a>(&'a self, record: &'a ProducerRecord<'a>) -> Answer<'a, Result<Delivery, PublishError>>;
 
@@ -97,6 +106,10 @@ impl EventPublisher for KafkaProducer {
 
     fn publish_batch<'a>(&'a self, events: &'a [&'a dyn Event]) -> Answer<'a, Deliveries> {
         Box::pin(self.publish_batch(events))
+    }
+
+    fn publish_stored<'a>(&'a self, event: &'a dyn Event) -> Answer<'a, Result<Delivery, Error>> {
+        Box::pin(self.publish_stored(event))
     }
 
     fn send<'a>(&'a self, record: &'a ProducerRecord<'a>) -> Answer<'a, Result<Delivery, PublishError>> {

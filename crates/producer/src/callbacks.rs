@@ -3,19 +3,21 @@
 //! The rules of this module:
 //!  - Nothing here blocks.
 //!  - Memory is released before a verdict is given, so that a woken publisher finds room.
-//!  - Once the task has ended, nothing more is accepted, and open batches fail.
+//!  - Once the task has ended, nothing more is accepted, and open batches fail. A spool stores them instead.
 
 use std::sync::Arc;
 
 use kafka_courier_client::{PartitionId, Reason, TopicId};
-use kafka_courier_idempotent_sender::core::{Counters, Failure, RecordSet, Settlement, Submission, Verdict};
+use kafka_courier_idempotent_sender::core::{Counters, Failure, RecordSet, Settlement, StampMove, Submission, Verdict};
 use kafka_courier_idempotent_sender::driver::{Observation, Upcalls};
+use tokio::sync::mpsc::UnboundedSender;
 
 use crate::clock;
 use crate::delivery::Token;
 use crate::failure_sink::{FailedPart, FailureSink, Landed, fail_records, fail_unsent};
 use crate::metrics::{self, Meter};
 use crate::shared::{Shared, wall_clock_ms};
+use crate::spool::{SpoolCommand, TopicNews};
 use crate::sync::Ordering;
 
 /// The callbacks of the sender's task.
@@ -25,6 +27,8 @@ pub(crate) struct Callbacks {
     pub(crate) sink: Option<Arc<dyn FailureSink>>,
     /// The recorder of metrics. An engine that serves another one has none.
     pub(crate) meter: Option<Meter>,
+    /// The task that learns the ids of topics, for the spool.
+    pub(crate) topic_news: Option<UnboundedSender<TopicNews>>,
 }
 
 /// Runs when the task has ended or its runtime was dropped. Nothing more is accepted, and open batches fail.
@@ -33,14 +37,31 @@ impl Drop for Callbacks {
         self.shared.closed.store(true, Ordering::SeqCst);
         for slot in self.shared.topics.all_slots() {
             let filled = slot.accumulator.lock().seal();
-            if let Some(filled) = filled {
-                fail_unsent(&self.shared, self.sink.as_ref(), self.shared.submission(&slot, filled));
+            let submission = filled.map(|filled| self.shared.submission(&slot, filled));
+            if let Some(unsent) = submission.and_then(|submission| store(&self.shared, submission)) {
+                fail_unsent(&self.shared, self.sink.as_ref(), unsent);
             }
         }
     }
 }
 
+/// Hands a batch to the spool. Returns the batch if there is no spool, or its thread has ended.
+fn store(shared: &Shared, submission: Submission<Token>) -> Option<Submission<Token>> {
+    match &shared.spool {
+        Some(spool) => spool.send(SpoolCommand::Sealed(submission)),
+        None => Some(submission),
+    }
+}
+
 impl Callbacks {
+    /// Passes news of a topic to the task of the spool, if there is one.
+    fn pass_on(&self, news: impl FnOnce() -> TopicNews) {
+        if let Some(watch) = &self.topic_news {
+            // The task may have ended with its runtime.
+            let _ = watch.send(news());
+        }
+    }
+
     /// Fails the records of a settlement.
     fn fail_settlement(&self, settlement: Settlement<Token>, failure: Arc<Failure>) {
         let Settlement { token, partition, records, batch, charge, .. } = settlement;
@@ -61,10 +82,22 @@ impl Upcalls<Token> for Callbacks {
             return self.fail_settlement(settlement, failure);
         }
         let Settlement { token, partition, records, verdict, batch, charge, .. } = settlement;
+        if let (Verdict::Delivered { base_offset, .. }, Some(spool)) = (&verdict, &self.shared.spool)
+            && let Some(stored) = token.state().stored()
+        {
+            let (place, records, base_offset) = (stored.place, records.clone(), *base_offset);
+            spool.send(SpoolCommand::Delivered { place, records, base_offset });
+        }
         self.shared.recycle(batch);
         self.shared.release(partition, charge);
         let progress = token.state().settle(records, verdict);
         self.shared.update_ledger(&token, progress);
+    }
+
+    fn persist(&mut self, stamps: StampMove) {
+        if let Some(spool) = &self.shared.spool {
+            spool.send(SpoolCommand::Persist(stamps));
+        }
     }
 
     fn corrected(&mut self, token: Token, records: RecordSet, base_offset: Option<i64>) {
@@ -81,7 +114,13 @@ impl Upcalls<Token> for Callbacks {
     }
 
     fn topic_ready(&mut self, topic: TopicId, name: &Arc<str>, available: &[bool]) {
+        if let Some(spool) = &self.shared.spool {
+            let partitions = u32::try_from(available.len()).unwrap_or(u32::MAX);
+            // The spool knows a topic before it gets the topic's first batch.
+            spool.send(SpoolCommand::Topic { topic, name: name.clone(), partitions });
+        }
         self.shared.topics.on_ready(topic, name, available);
+        self.pass_on(|| TopicNews::Ready(topic, name.clone()));
     }
 
     fn topic_limit(&mut self, name: &Arc<str>, bytes: usize) {
@@ -90,6 +129,9 @@ impl Upcalls<Token> for Callbacks {
 
     fn topic_failed(&mut self, _topic: TopicId, name: &Arc<str>, reason: &Reason) {
         self.shared.topics.on_failed(name, reason);
+        if self.shared.topics.get(name).is_some_and(|topic| topic.partitions.is_some()) {
+            self.pass_on(|| TopicNews::Failed(name.clone()));
+        }
     }
 
     fn ending(&mut self) {
@@ -114,7 +156,7 @@ impl Upcalls<Token> for Callbacks {
             accumulator.seal()?
         };
         self.shared.topics.on_lingered(partition);
-        Some(self.shared.submission(&slot, filled))
+        store(&self.shared, self.shared.submission(&slot, filled))
     }
 
     fn is_idle(&self) -> bool {

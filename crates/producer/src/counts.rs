@@ -17,6 +17,8 @@ pub(crate) struct EventCounts {
     pub(crate) sent: AtomicU64,
     pub(crate) failed: AtomicU64,
     pub(crate) retried: AtomicU64,
+    /// Events that a durable log holds for a later process.
+    pub(crate) stored: AtomicU64,
     /// Events that were not accepted.
     pub(crate) refused: AtomicU64,
     /// Records that were sent in separate batches, not through the sender: delivered and failed.
@@ -33,6 +35,7 @@ impl EventCounts {
         let (count, records) = match verdict {
             Verdict::Delivered { .. } => (&self.sent, u64::from(records)),
             Verdict::Failed(_) => (&self.failed, u64::from(records)),
+            Verdict::Stored => (&self.stored, u64::from(records)),
         };
         count.fetch_add(records, Ordering::Release);
         if self.is_metered {

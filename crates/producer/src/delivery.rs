@@ -2,8 +2,11 @@
 //!
 //! The rules of this module:
 //!  - A batch has one shared state and one set of wakers. A [`Delivery`] is a reference to that state, and an index.
+//!  - A batch of a producer with a spool is reported as stored once, before its verdict.
 //!  - Every record of a batch gets exactly one verdict, whatever happens to the producer. The records without a
 //!    verdict fail as unknown when the last owner of the batch is dropped.
+
+mod stored;
 
 use std::any::Any;
 use std::pin::Pin;
@@ -19,6 +22,10 @@ use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, RecordSet, V
 use kafka_courier_idempotent_sender::driver::DriverCommand;
 use tokio::sync::mpsc::WeakUnboundedSender;
 use tracing::Span;
+
+use stored::StoreState;
+pub use stored::Stored;
+pub(crate) use stored::{StoreRequest, StoredIdentity};
 
 /// The place of a delivered event in the log.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -71,6 +78,9 @@ struct BatchInner {
     expedite_request: Option<ExpediteRequest>,
     /// The batch's `send` span, until its last verdict.
     span: Option<Span>,
+    store: StoreState,
+    /// The tasks that wait until the batch is stored.
+    store_wakers: Vec<Waker>,
 }
 
 /// A request to the sender to expedite a batch. The request holds the command channel weakly, so that it does not keep
@@ -164,6 +174,28 @@ impl BatchState {
         self.inner.lock().expedite_request = Some(expedite_request);
     }
 
+    /// Notes that the producer has a spool, which is asked to store the batch once a task waits for that.
+    pub(crate) fn set_store_request(&self, store_request: StoreRequest) {
+        self.inner.lock().store = StoreState::Pending(Some(store_request));
+    }
+
+    /// Notes that the batch is stored, and wakes the tasks that wait for that.
+    pub(crate) fn set_stored(&self, identity: StoredIdentity) {
+        let mut inner = self.inner.lock();
+        inner.store = StoreState::Stored(identity);
+        let wakers = std::mem::take(&mut inner.store_wakers);
+        drop(inner);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Returns the identity of the batch's records in the spool, if the spool has them.
+    pub(crate) fn stored(&self) -> Option<StoredIdentity> {
+        match &self.inner.lock().store {
+            StoreState::Stored(identity) => Some(identity.clone()),
+            _ => None,
+        }
+    }
+
     /// Sets the number of records, when the batch is sealed.
     pub(crate) fn set_record_count(&self, total: u32) {
         let mut inner = self.inner.lock();
@@ -209,9 +241,10 @@ impl BatchState {
         let settled = Some(inner.settled) == inner.total;
         let ended = inner.span.take_if(|_| settled);
         let wakers = std::mem::take(&mut inner.wakers);
+        let store_wakers = std::mem::take(&mut inner.store_wakers);
         drop(inner);
         drop(ended);
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.into_iter().chain(store_wakers).for_each(Waker::wake);
         BatchProgress { decided, settled }
     }
 
@@ -245,10 +278,11 @@ impl BatchState {
         }
         inner.fallback = Some(Arc::new(Failure::untried(FailedOutcome::Unknown, Reason::Closed)));
         let wakers = std::mem::take(&mut inner.wakers);
+        let store_wakers = std::mem::take(&mut inner.store_wakers);
         let ended = inner.span.take();
         drop(inner);
         drop(ended);
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.into_iter().chain(store_wakers).for_each(Waker::wake);
         Abandoned { undecided, unsettled: true }
     }
 
@@ -277,6 +311,7 @@ impl BatchState {
                 timestamp: log_append_time.unwrap_or(timestamp),
             }),
             Verdict::Failed(failure) => Err(self.error(failure, index)),
+            Verdict::Stored => Err(DeliveryError::still_stored(self.topic.clone(), self.partition)),
         }
     }
 

@@ -24,6 +24,9 @@ use crate::failure_sink::FailureSink;
 use crate::intake::Intake;
 use crate::metrics::{self, Meter};
 use crate::shared::Shared;
+use crate::spool::{OpenSpool, SpoolCommand, SpoolOpenError, SpoolSender, TopicNews};
+use crate::spool_host::EngineHost;
+use crate::spool_start::SpoolParts;
 use crate::stats::Stats;
 use crate::sync::Ordering;
 use crate::trace::{SpanOrigin, TraceContextSource, Tracer};
@@ -54,6 +57,19 @@ pub struct EngineConfig {
     pub trace: Option<TraceContextSource>,
     /// Whether the metrics count the events. An engine that serves another one is not counted.
     pub is_metered: bool,
+    /// The spool, which has events on disk before they are sent.
+    pub spool: Option<OpenSpool>,
+}
+
+/// Why an engine can't start.
+#[derive(Debug)]
+pub enum StartError {
+    /// Settings of the sender are out of bounds.
+    Config(Vec<ConfigError>),
+    /// The spool can't be read.
+    Spool(SpoolOpenError),
+    /// The operating system starts no thread for the spool.
+    Thread(std::io::Error),
 }
 
 /// Publishes events and records through one sender.
@@ -114,21 +130,39 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// All problems of the sender's settings.
+    /// [`StartError`]: all problems of the sender's settings, or why the spool can't be used.
     pub fn start(
-        config: EngineConfig,
+        mut config: EngineConfig,
         sink: Option<Arc<dyn FailureSink>>,
         runtime: &Handle,
-    ) -> Result<Self, Vec<ConfigError>> {
-        let callbacks = callbacks(&config, sink.clone());
+    ) -> Result<Self, StartError> {
+        let spool = config.spool.take().map(SpoolParts::new).transpose().map_err(StartError::Spool)?;
+        let (topic_news, news) = spool.as_ref().map(|_| unbounded_channel()).unzip();
+        let callbacks = callbacks(&config, sink.clone(), spool.as_ref().map(SpoolParts::sender), topic_news);
         let shared = callbacks.shared.clone();
-        let (commands, task) = driver(config.driver.clone(), callbacks)?;
+        let (commands, task) = driver(config.driver.clone(), callbacks).map_err(StartError::Config)?;
+        let start_spool = |(parts, news): (SpoolParts, _)| {
+            let host = EngineHost {
+                shared: shared.clone(),
+                sink: sink.clone(),
+                commands: commands.clone(),
+                spool: parts.id(),
+                nonce: parts.nonce(),
+                is_metered: config.is_metered,
+                runtime: runtime.clone(),
+            };
+            parts.start(host, &config.driver.client, news)
+        };
+        let running = spool.zip(news).map(start_spool).transpose().map_err(StartError::Thread)?;
         let (done, finished) = watch::channel(false);
         let last = sink.clone();
         runtime.spawn(async move {
             task.run().await;
             if let Some(sink) = last {
                 sink.settled().await;
+            }
+            if let Some(running) = running {
+                running.finish().await;
             }
             done.send_replace(true);
         });
@@ -137,7 +171,7 @@ impl Engine {
 
     /// Creates an engine whose batches go to the caller.
     pub fn unconnected(config: EngineConfig) -> (Self, Unconnected) {
-        let callbacks = callbacks(&config, None);
+        let callbacks = callbacks(&config, None, None, None);
         let (sender, commands) = unbounded_channel();
         let (done, finished) = watch::channel(false);
         let engine = Self::new(config, callbacks.shared.clone(), sender, None, finished);
@@ -215,6 +249,16 @@ impl Engine {
         self.intake.shared.counts.settled()
     }
 
+    /// Returns whether the engine has a spool.
+    pub fn has_spool(&self) -> bool {
+        self.intake.shared.spool.is_some()
+    }
+
+    /// Returns the events that this closed engine left in the spool.
+    pub fn left_stored(&self) -> u64 {
+        self.intake.shared.counts.stored.load(Ordering::Acquire)
+    }
+
     /// Returns the producer id of new batches. `None` if the cluster has assigned none within `timeout`.
     ///
     /// # Cancel safety
@@ -251,15 +295,25 @@ impl Engine {
     /// # Cancel safety
     ///
     /// The close continues in the background after the future is dropped.
+    ///
+    /// Events in a spool do not fail. Events that are not delivered in time stay there for the next process.
     pub async fn close(&self, timeout: Duration) {
+        self.begin_close(timeout);
+        self.finished().await;
+    }
+
+    fn begin_close(&self, timeout: Duration) {
         let shared = &*self.intake.shared;
         shared.closed.store(true, Ordering::SeqCst);
         for slot in shared.topics.all_slots() {
             // A publisher that held this lock has sent its `Opened` command by the time the lock is free.
             drop(slot.accumulator.lock());
         }
-        self.intake.send_command(DriverCommand::Close { deadline: deadline_after(timeout) });
-        self.finished().await;
+        let deadline = deadline_after(timeout);
+        if let Some(spool) = &shared.spool {
+            spool.send(SpoolCommand::Close { deadline });
+        }
+        self.intake.send_command(DriverCommand::Close { deadline });
     }
 
     /// Waits until the engine is finished: closed, or its sender's task has ended.
@@ -277,20 +331,33 @@ impl Engine {
 }
 
 /// Returns the callbacks of a sender, with the state that they share with the engine.
-fn callbacks(config: &EngineConfig, sink: Option<Arc<dyn FailureSink>>) -> Callbacks {
+fn callbacks(
+    config: &EngineConfig,
+    sink: Option<Arc<dyn FailureSink>>,
+    spool: Option<SpoolSender<Token>>,
+    topic_news: Option<UnboundedSender<TopicNews>>,
+) -> Callbacks {
     let shared = Shared {
         origin: config.origin.clone(),
         counts: EventCounts::new(config.is_metered),
+        spool,
         ..Shared::new(config.limits, config.compression, config.buffer_memory)
     };
     let meter = config.is_metered.then(|| Meter::start(config.buffer_memory));
-    Callbacks { shared: Arc::new(shared), sink, meter }
+    Callbacks { shared: Arc::new(shared), sink, meter, topic_news }
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
         let shared = &*self.intake.shared;
-        if !shared.closed.load(Ordering::Relaxed) && !shared.ledger.is_decided() {
+        if shared.closed.load(Ordering::Relaxed) {
+            return;
+        }
+        if shared.spool.is_some() {
+            // Events in the spool wait for the cluster without limit, and so would the sender's task.
+            return self.begin_close(self.delivery_timeout());
+        }
+        if !shared.ledger.is_decided() {
             tracing::warn!(
                 "producer dropped without close(): accepted events are delivered only while the runtime lives"
             );
@@ -337,6 +404,7 @@ pub(crate) mod tests {
             origin: SpanOrigin::default(),
             trace: None,
             is_metered: false,
+            spool: None,
         };
         Engine::unconnected(config)
     }

@@ -14,6 +14,7 @@ use kafka_courier_event_model::{EncodeError, TopicNameError};
 use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure};
 
 use crate::clock::ClockOf;
+use crate::spool::SpoolFault;
 
 /// Why an event was not accepted.
 #[derive(Clone, thiserror::Error)]
@@ -70,6 +71,20 @@ pub enum PublishError {
         /// The topic's highest partition.
         highest: i32,
     },
+    /// The spool has no room for the event, and got none within `max_block` if `spool_full` is `block`.
+    #[error(
+        "the spool has no room for {needed} bytes after {waited:?}: raise spool_max_bytes, free the disk, or publish again \
+         when the cluster has taken stored events"
+    )]
+    SpoolFull {
+        /// Bytes that the event needs.
+        needed: usize,
+        /// How long `publish` waited.
+        waited: Duration,
+    },
+    /// The spool accepts no events.
+    #[error(transparent)]
+    Spool(#[from] SpoolFault),
     /// The producer was closed.
     #[error("the producer is closed")]
     Closed,
@@ -86,6 +101,8 @@ impl PublishError {
             Self::Topic { .. } => "topic",
             Self::TopicPending { .. } => "topic_pending",
             Self::Partition { .. } => "partition",
+            Self::SpoolFull { .. } => "spool_full",
+            Self::Spool(_) => "spool",
             Self::Closed => "closed",
         }
     }
@@ -93,7 +110,7 @@ impl PublishError {
     /// Returns whether the same event may be accepted later.
     pub fn is_retriable(&self) -> bool {
         match self {
-            Self::BufferFull { .. } | Self::TopicPending { .. } => true,
+            Self::BufferFull { .. } | Self::TopicPending { .. } | Self::SpoolFull { .. } => true,
             Self::Topic { reason, .. } => reason.is_retriable(),
             _ => false,
         }
@@ -104,6 +121,7 @@ impl PublishError {
     pub fn is_outage(&self) -> bool {
         match self {
             Self::BufferFull { .. } | Self::TopicPending { .. } | Self::Closed => true,
+            Self::SpoolFull { .. } | Self::Spool(_) => true,
             Self::Topic { reason, .. } => reason.is_outage(),
             _ => false,
         }
@@ -116,7 +134,21 @@ impl PublishError {
     }
 }
 
-/// Why an accepted event failed.
+/// The state of an accepted event that was not delivered.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum DeliveryErrorKind {
+    /// The event failed. It becomes a dead letter.
+    Failed,
+    /// The spool could not be written, so the event was not sent. It becomes a dead letter. The disk may have the event
+    /// all the same, and a later process delivers it then: the outcome is unknown.
+    NotStored,
+    /// The producer was closed, and the spool has the event: the next process that opens the spool delivers it. The event
+    /// did not fail.
+    StillStored,
+}
+
+/// Why an accepted event failed, or was not delivered before its producer was closed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DeliveryError {
     topic: Arc<str>,
@@ -124,9 +156,20 @@ pub struct DeliveryError {
     failure: Arc<Failure>,
     /// The broker's error for this event, where the broker names one (KIP-467).
     own: Option<Box<Reason>>,
+    /// Whether the spool has the event for a later process.
+    is_stored: bool,
 }
 
 impl DeliveryError {
+    /// Returns the state of the event.
+    pub fn kind(&self) -> DeliveryErrorKind {
+        match &self.failure.reason {
+            _ if self.is_stored => DeliveryErrorKind::StillStored,
+            Reason::NotStored(_) => DeliveryErrorKind::NotStored,
+            _ => DeliveryErrorKind::Failed,
+        }
+    }
+
     /// Returns the event's topic.
     pub fn topic(&self) -> &str {
         &self.topic
@@ -143,7 +186,13 @@ impl DeliveryError {
             Cow::Owned(own) => Some(Box::new(own)),
             Cow::Borrowed(_) => None,
         };
-        Self { topic, partition, failure, own }
+        Self { topic, partition, failure, own, is_stored: false }
+    }
+
+    /// Creates the error of a record that the spool has for a later process.
+    pub(crate) fn still_stored(topic: Arc<str>, partition: i32) -> Self {
+        let failure = Arc::new(Failure::untried(FailedOutcome::Unknown, Reason::Closed));
+        Self { topic, partition, failure, own: None, is_stored: true }
     }
 
     /// Returns whether the event is certainly not in the log, or possibly.
@@ -166,9 +215,10 @@ impl DeliveryError {
         self.failure.attempts
     }
 
-    /// Returns whether the same event may be delivered later.
+    /// Returns whether the same event may be delivered later, if it is published again. Not if a later process delivers it
+    /// anyway.
     pub fn is_retriable(&self) -> bool {
-        self.failure.reason.is_retriable()
+        !self.is_stored && self.failure.reason.is_retriable()
     }
 
     /// Returns whether the cluster refuses the client: authorization, authentication, or a certificate that is not
@@ -185,6 +235,14 @@ impl DeliveryError {
 
 impl fmt::Display for DeliveryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_stored {
+            let Self { topic, partition, .. } = self;
+            return write!(
+                f,
+                "the producer was closed, and the next process with its spool delivers the event (topic {topic}, partition \
+                 {partition})"
+            );
+        }
         let (reason, Failure { outcome, attempts, timed_out, .. }) = (self.reason(), &*self.failure);
         let late = if *timed_out { ", delivery_timeout expired" } else { "" };
         let tries = if *attempts == 1 { "attempt" } else { "attempts" };
@@ -213,7 +271,19 @@ macro_rules! debug_as_display {
 }
 pub(crate) use crate::debug_as_display;
 
-debug_as_display!(PublishError, DeliveryError, Error);
+/// Why an event is not in the producer's spool.
+#[derive(Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The producer has no spool.
+    #[error("the producer has no spool: set spool_dir")]
+    NoSpool,
+    /// The spool could not be written.
+    #[error(transparent)]
+    NotStored(DeliveryError),
+}
+
+debug_as_display!(PublishError, DeliveryError, StoreError, Error);
 
 impl std::error::Error for DeliveryError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
@@ -231,6 +301,9 @@ pub enum Error {
     /// The event was accepted, and failed.
     #[error(transparent)]
     Failed(#[from] DeliveryError),
+    /// The event is not in the spool. It was not accepted if the producer has none.
+    #[error(transparent)]
+    NotStored(#[from] StoreError),
 }
 
 impl Error {
@@ -239,7 +312,8 @@ impl Error {
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::NotAccepted(error) => error.is_refusal(),
-            Self::Failed(error) => error.is_refusal(),
+            Self::Failed(error) | Self::NotStored(StoreError::NotStored(error)) => error.is_refusal(),
+            Self::NotStored(StoreError::NoSpool) => false,
         }
     }
 
@@ -248,7 +322,8 @@ impl Error {
     pub fn outcome(&self) -> FailedOutcome {
         match self {
             Self::NotAccepted(_) => FailedOutcome::NotWritten,
-            Self::Failed(error) => error.outcome(),
+            Self::Failed(error) | Self::NotStored(StoreError::NotStored(error)) => error.outcome(),
+            Self::NotStored(StoreError::NoSpool) => FailedOutcome::NotWritten,
         }
     }
 
@@ -256,7 +331,8 @@ impl Error {
     pub fn is_retriable(&self) -> bool {
         match self {
             Self::NotAccepted(error) => error.is_retriable(),
-            Self::Failed(error) => error.is_retriable(),
+            Self::Failed(error) | Self::NotStored(StoreError::NotStored(error)) => error.is_retriable(),
+            Self::NotStored(StoreError::NoSpool) => false,
         }
     }
 }

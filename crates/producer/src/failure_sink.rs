@@ -3,6 +3,7 @@
 //! The rules of this module:
 //!  - Failed records keep their batch and memory until the sink settles or drops them. Their deliveries are ready then.
 //!  - Records that are dropped without a call of [`Undelivered::settle`] fail as unknown.
+//!  - The spool keeps failed records until the sink says that their dead letters survive the process.
 //!  - The engine does not read the tags and notes that a sink leaves at a batch.
 
 use std::fmt::{self, Debug};
@@ -13,8 +14,9 @@ use kafka_courier_batcher::EncodedBatch;
 use kafka_courier_client::{PartitionId, Reason};
 use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, RecordSet, Submission, Verdict};
 
-use crate::delivery::{Tag, Token};
+use crate::delivery::{StoredIdentity, Tag, Token};
 use crate::shared::{Charge, Shared};
+use crate::spool::{SpoolCommand, StoredRecord};
 
 /// Takes the records that failed for good, for instance to keep them as dead letters.
 pub trait FailureSink: Debug + Send + Sync {
@@ -38,12 +40,28 @@ pub struct Undelivered {
     /// The batch, until the records are settled.
     batch: Option<Arc<EncodedBatch>>,
     charge: Charge,
+    /// The identity of the records in the spool, if the spool has them.
+    stored: Option<StoredIdentity>,
 }
 
 impl Undelivered {
     pub(crate) fn new(shared: &Arc<Shared>, failed: FailedPart, failure: Arc<Failure>, charge: Charge) -> Self {
         let FailedPart { token, partition, records, batch, .. } = failed;
-        Self { shared: shared.clone(), token, partition, records, failure, batch: Some(batch), charge }
+        let stored = shared.spool.as_ref().and_then(|_| token.state().stored());
+        Self { shared: shared.clone(), token, partition, records, failure, batch: Some(batch), charge, stored }
+    }
+
+    /// Returns the identity of the record at `index` in the spool. `None` if no spool has it.
+    pub fn stored_record(&self, index: u32) -> Option<StoredRecord> {
+        let StoredIdentity { place, spool, nonce } = self.stored.as_ref()?;
+        let partition = place.partition;
+        Some(StoredRecord {
+            spool: *spool,
+            nonce: nonce.clone(),
+            topic: partition.topic.0,
+            partition: partition.index,
+            ordinal: place.ordinal(index).0,
+        })
     }
 
     /// Returns the records' topic.
@@ -101,15 +119,29 @@ impl Undelivered {
         );
     }
 
-    /// Gives the records their verdict, and returns their memory.
+    /// Gives the records their verdict, and returns their memory. The records are kept elsewhere: their dead letters
+    /// survive the process.
     pub fn settle(mut self) {
         let failure = self.failure.clone();
-        self.finish(failure);
+        self.finish(failure, true);
     }
 
-    fn finish(&mut self, failure: Arc<Failure>) {
+    /// Gives the records their verdict, as [`settle`](Self::settle) does. Some of their dead letters do not survive the
+    /// process, so a spool keeps the records.
+    pub fn settle_not_durable(mut self) {
+        let failure = self.failure.clone();
+        self.finish(failure, false);
+    }
+
+    fn finish(&mut self, failure: Arc<Failure>, is_durable: bool) {
         if let Some(batch) = self.batch.take() {
             let records = std::mem::replace(&mut self.records, RecordSet::Range(0..0));
+            if let (Some(spool), Some(StoredIdentity { place, .. })) = (&self.shared.spool, self.stored.take()) {
+                spool.send(match is_durable {
+                    true => SpoolCommand::Kept { place, records: records.clone() },
+                    false => SpoolCommand::NotKept { place },
+                });
+            }
             self.shared.recycle(batch);
             self.shared.settle_failed(&self.token, self.partition, records, self.charge, Verdict::Failed(failure));
         }
@@ -118,7 +150,7 @@ impl Undelivered {
 
 impl Drop for Undelivered {
     fn drop(&mut self) {
-        self.finish(Arc::new(Failure::untried(FailedOutcome::Unknown, Reason::Closed)));
+        self.finish(Arc::new(Failure::untried(FailedOutcome::Unknown, Reason::Closed)), false);
     }
 }
 
@@ -176,11 +208,14 @@ pub(crate) fn fail_records(
     }
     let charge = shared.charge_failed(failed.partition, failed.charge);
     let undelivered = Undelivered::new(shared, failed, failure, charge);
+    if let (Some(spool), Some(StoredIdentity { place, .. })) = (&shared.spool, &undelivered.stored) {
+        spool.send(SpoolCommand::Failed { place: *place, records: undelivered.records.clone() });
+    }
     match sink {
         Some(sink) => sink.undelivered(undelivered),
         None => {
             undelivered.log_failure(&[]);
-            undelivered.settle();
+            undelivered.settle_not_durable();
         }
     }
 }

@@ -75,6 +75,8 @@ impl Engine {
     ///  - that the cluster assigns a producer id, until the first event. Assignment needs the right to write at all
     ///    (IDEMPOTENT_WRITE or WRITE).
     ///
+    ///  - that the spool accepts events and holds no partition back, if the producer has a spool.
+    ///
     /// It does not prove that each partition's leader is reachable or has enough in-sync replicas.
     ///
     /// Use it for readiness and at startup, not for liveness: a liveness probe that asks Kafka restarts every instance
@@ -106,6 +108,9 @@ impl Engine {
     pub async fn health_check_topics(&self, topics: &[&str], timeout: Duration) -> Result<(), HealthError> {
         let failed = |part, why: String| HealthError { part, why, reason: None };
         let until = deadline_after(timeout);
+        if let Some(why) = self.intake.shared.spool.as_ref().and_then(|spool| spool.status.complaint()) {
+            return Err(failed(HealthPart::Producer, format!("spool: {why}")));
+        }
         for topic in topics {
             validate_topic_name(topic).map_err(|error| failed(HealthPart::Metadata, error.to_string()))?;
         }

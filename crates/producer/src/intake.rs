@@ -14,11 +14,12 @@ use kafka_courier_idempotent_sender::driver::DriverCommand;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::mpsc::error::SendError;
 
-use crate::delivery::{BatchState, Delivery, ExpediteRequest, Tag, Token};
+use crate::delivery::{BatchState, Delivery, ExpediteRequest, StoreRequest, Tag, Token};
 use crate::error::PublishError;
 use crate::failure_sink::{FailureSink, fail_unsent};
 use crate::memory::MemoryShare;
 use crate::shared::Shared;
+use crate::spool::SpoolCommand;
 use crate::sync::Ordering;
 use crate::topics::{PartitionSlot, Partitions, TopicEntry};
 
@@ -53,6 +54,8 @@ pub(crate) enum Refused {
     NoTopic,
     /// There is no memory for the record now.
     NoMemory { needed: usize, share: MemoryShare },
+    /// There is no room for the record in the spool now.
+    NoRoom { needed: usize },
     /// The record can't be accepted.
     Error(PublishError),
 }
@@ -103,7 +106,11 @@ impl Intake {
     }
 
     fn submit(&self, slot: &PartitionSlot, filled: SealedBatch<Token>) {
-        self.send_command(DriverCommand::Sealed(self.shared.submission(slot, filled)));
+        let submission = self.shared.submission(slot, filled);
+        let Some(spool) = &self.shared.spool else { return self.send_command(DriverCommand::Sealed(submission)) };
+        if let Some(unsent) = spool.send(SpoolCommand::Sealed(submission)) {
+            fail_unsent(&self.shared, self.sink.as_ref(), unsent);
+        }
     }
 
     /// Appends a record to a partition's open batch. A record that `may_move` and does not fit opens no new batch
@@ -122,17 +129,36 @@ impl Intake {
         if shared.closed.load(Ordering::SeqCst) {
             return Err(Refused::Error(PublishError::Closed));
         }
+        if let Some(fault) = shared.spool.as_ref().and_then(|spool| spool.status.fault()) {
+            return Err(Refused::Error(fault.clone().into()));
+        }
         if may_move && !accumulator.fits(record) {
             return accumulator.seal().map(PushOutcome::Sealed).ok_or(Refused::NoTopic);
         }
         let token = || Token::new(&topic.name, slot.id.index, &shared.ledger, &shared.origin);
-        let reserve = &mut |bytes| slot.reserve(&shared.memory, bytes);
+        let mut is_spool_full = false;
+        let reserve = &mut |bytes| {
+            let space = shared.spool.as_ref().map(|spool| &spool.status.space);
+            if space.is_some_and(|space| !space.reserve(bytes)) {
+                is_spool_full = true;
+                return false;
+            }
+            let is_reserved = slot.reserve(&shared.memory, bytes);
+            if let (false, Some(space)) = (is_reserved, space) {
+                space.release(bytes);
+            }
+            is_reserved
+        };
         let pushed = accumulator
             .push_at(Instant::now, record, reserve, &shared.pool, token, |token| token.state().clone())
-            .map_err(|error| self.refusal(slot, error))?;
+            .map_err(|error| self.refusal(slot, error, is_spool_full))?;
         // The lock is still held, so the batch can't fail before the record has its tag.
         if let Some(tag) = tag {
             pushed.token.tag_record(pushed.index, tag.clone());
+        }
+        if let (Some(spool), Some(_)) = (&shared.spool, pushed.opened) {
+            let (spool, partition, ordinal) = (spool.clone(), slot.id, pushed.ordinal);
+            pushed.token.set_store_request(StoreRequest { spool, partition, ordinal });
         }
         if let (Some(deadline), None) = (pushed.opened, &pushed.sealed[1]) {
             if self.expedite {
@@ -167,9 +193,10 @@ impl Intake {
         }
     }
 
-    fn refusal(&self, slot: &PartitionSlot, error: PushError) -> Refused {
+    fn refusal(&self, slot: &PartitionSlot, error: PushError, is_spool_full: bool) -> Refused {
         let limit = self.shared.memory.limit();
         match error {
+            PushError::NoMemory { needed } if is_spool_full && needed <= limit => Refused::NoRoom { needed },
             PushError::NoMemory { needed } if needed <= limit => {
                 let held = slot.held.load(Ordering::Relaxed);
                 Refused::NoMemory { needed, share: self.shared.memory.share(held, needed) }

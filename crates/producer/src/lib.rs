@@ -35,6 +35,9 @@ mod record;
 mod shared;
 #[cfg(all(test, shuttle))]
 mod shuttle_tests;
+mod spool;
+mod spool_host;
+mod spool_start;
 mod stats;
 mod sync;
 mod topics;
@@ -42,9 +45,9 @@ mod trace;
 
 pub use clock::ClockOf;
 pub use deliveries::Deliveries;
-pub use delivery::{Delivery, RecordMetadata, Tag, Token};
-pub use engine::{Engine, EngineConfig, SeparateResult, Unconnected};
-pub use error::{DeliveryError, Error, PublishError};
+pub use delivery::{Delivery, RecordMetadata, Stored, Tag, Token};
+pub use engine::{Engine, EngineConfig, SeparateResult, StartError, Unconnected};
+pub use error::{DeliveryError, DeliveryErrorKind, Error, PublishError, StoreError};
 pub use failure_sink::{FailureSink, Landed, Undelivered};
 pub use health::HealthError;
 #[cfg(feature = "mock")]
@@ -52,5 +55,9 @@ pub use promise::{Promise, Promises};
 pub use publish::with_record;
 pub use record::ProducerRecord;
 pub use shared::wall_clock_ms;
-pub use stats::{BrokerOutage, BrokerStats, Stats};
+pub use spool::{
+    BatchReadError, OpenSpool, SpoolDamage, SpoolFault, SpoolHolder, SpoolOpenError, SpoolSettings, SpoolView,
+    SpoolViewError, StoredPart, StoredPartition, StoredRecord,
+};
+pub use stats::{BrokerOutage, BrokerStats, SpoolStats, Stats};
 pub use trace::{SpanOrigin, TraceContextSource};

@@ -79,6 +79,11 @@ impl Memory {
         self.used.try_update(Ordering::Relaxed, Ordering::Relaxed, grown).is_ok()
     }
 
+    /// Charges `bytes` that are held already, beyond the limit where needed.
+    pub(crate) fn charge(&self, bytes: usize) {
+        self.used.fetch_add(bytes, Ordering::SeqCst);
+    }
+
     /// Releases `bytes`.
     pub(crate) fn release(&self, bytes: usize) {
         if bytes > 0 {

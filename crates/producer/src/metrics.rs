@@ -75,6 +75,8 @@ impl MetricDoc {
 
 /// OpenTelemetry's bounds for durations in seconds.
 const SECONDS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+/// Bounds for the duration of a sync, which takes well under a millisecond on a fast disk.
+const SYNC_SECONDS: &[f64] = &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0];
 const BYTES: &[f64] = &[256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0, 4_194_304.0];
 const MESSAGES: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 5000.0];
 const RATIO: &[f64] = &[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0];
@@ -103,7 +105,7 @@ metric_table! {
     FAILED = "kafka_messages_failed_total", Counter, Count, ["topic", "error", "outcome"], &[],
         "Events that failed, by Kafka's error name or another cause, and by outcome: unknown (possibly in the log) or not_written (certainly not).";
     REFUSED = "kafka_messages_refused_total", Counter, Count, ["reason"], &[],
-        "Events that were not accepted, by reason: encode, topic_name, too_large, buffer_full, topic, topic_pending, partition, closed. The producer keeps nothing of them.";
+        "Events that were not accepted, by reason: encode, topic_name, too_large, buffer_full, topic, topic_pending, partition, spool_full, spool, closed. The producer keeps nothing of them.";
     RETRIES = "kafka_retry_attempts_total", Counter, Count, [], &[], "Events in batches that were sent again.";
     SENT_BYTES = "kafka_message_bytes_total", Counter, Bytes, ["topic"], &[], "Bytes of acknowledged batches on the wire.";
     DELIVERY = "kafka_delivery_duration_seconds", Histogram, Seconds, ["topic"], SECONDS,
@@ -126,6 +128,14 @@ metric_table! {
     BUFFER_LIMIT = "kafka_buffer_limit_bytes", Gauge, Bytes, [], &[], "The limit on that memory, buffer_memory.";
     CONNECTIONS = "kafka_connections", Gauge, Count, ["broker", "state"], &[],
         "Connections for Produce requests, by the broker's node id and by state: open or opening.";
+    SPOOL_RECORDS = "kafka_spool_records", Gauge, Count, [], &[],
+        "Events in the spool that are neither delivered nor durable dead letters.";
+    SPOOL_BYTES = "kafka_spool_bytes", Gauge, Bytes, [], &[], "Bytes of the stored batches with such events.";
+    SPOOL_OLDEST = "kafka_spool_oldest_record_timestamp_seconds", Gauge, Seconds, [], &[],
+        "Unix time of the oldest such event's record, 0 if there is none.";
+    SPOOL_SYNC = "kafka_spool_sync_duration_seconds", Histogram, Seconds, [], SYNC_SECONDS,
+        "Time to write and sync one round of the spool.";
+    SPOOL_ROUNDS = "kafka_spool_rounds_total", Counter, Count, [], &[], "Durable rounds of the spool. A round holds all batches that waited for it.";
     METADATA = "kafka_metadata_refreshed_timestamp_seconds", Gauge, Seconds, [], &[], "Unix time of the last metadata response.";
     BUILD = "kafka_courier_build_info", Gauge, Count, ["version"], &[], "Always 1. The label has the version.";
 }
@@ -162,6 +172,7 @@ pub(crate) fn count_separate_batch(topic: &str, result: Result<(), (Option<Error
 pub(crate) fn count_verdict(topic: &Arc<str>, records: u64, verdict: &Verdict) {
     match verdict {
         Verdict::Delivered { .. } => counter!(SENT, "topic" => topic.clone()).increment(records),
+        Verdict::Stored => {}
         Verdict::Failed(failure) => {
             let labels = [
                 ("topic", topic.clone()),
@@ -188,6 +199,19 @@ pub(crate) fn record_settlement<T>(topic: &Arc<str>, settlement: &Settlement<T>)
         histogram!(BATCH_BYTES, "topic" => topic()).record(bytes as f64);
         histogram!(COMPRESSION, "topic" => topic()).record(bytes as f64 / before.max(1) as f64);
     }
+}
+
+/// Records a durable round of the spool.
+pub(crate) fn record_spool_round(took: Duration) {
+    histogram!(SPOOL_SYNC).record(took);
+    counter!(SPOOL_ROUNDS).increment(1);
+}
+
+/// Records the counts of the spool.
+pub(crate) fn record_spool_level(records: u64, bytes: u64, oldest_ms: Option<i64>) {
+    gauge!(SPOOL_BYTES).set(bytes as f64);
+    gauge!(SPOOL_RECORDS).set(records as f64);
+    gauge!(SPOOL_OLDEST).set(oldest_ms.unwrap_or(0) as f64 / 1000.0);
 }
 
 /// Records the reports of the sender's task.

@@ -62,10 +62,12 @@ impl Engine {
         match refused {
             Refused::Error(error) => Err(error),
             Refused::NoTopic => self.pending_topic(&entry),
+            Refused::NoRoom { needed } => Err(PublishError::SpoolFull { needed, waited: Duration::ZERO }),
             Refused::NoMemory { needed, share } => {
                 self.intake.seal_fullest(needed, share);
                 offer(&entry).map_err(|refused| match refused {
                     Refused::Error(error) => error,
+                    Refused::NoRoom { needed } => PublishError::SpoolFull { needed, waited: Duration::ZERO },
                     _ => PublishError::BufferFull { needed, waited: Duration::ZERO },
                 })
             }

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use kafka_courier_idempotent_sender::core::{RecordSet, Verdict};
+use kafka_courier_spool::core::entry::{Ordinal, Partition, TopicNumber};
 
-use crate::delivery::{Delivery, Token};
+use crate::delivery::{Delivery, StoredIdentity, Token};
 use crate::ledger::BatchLedger;
 use crate::shared::wall_clock_ms;
+use crate::spool::StoredPlace;
 use crate::trace::SpanOrigin;
 
 /// Makes deliveries, and knows which of them have no verdict yet.
@@ -27,6 +29,10 @@ impl Promises {
     pub fn promise(&self, topic: &str) -> (Promise, Delivery) {
         let token = Token::new(topic, 0, &self.ledger, &SpanOrigin::default());
         token.state().set_record_count(1);
+        // A mock stores everything.
+        let partition = Partition { topic: TopicNumber(0), index: 0 };
+        let place = StoredPlace { partition, first: Ordinal(0) };
+        token.state().set_stored(StoredIdentity { place, spool: [0; 16], nonce: [].into() });
         let delivery = Delivery::new(token.state().clone(), 0, wall_clock_ms());
         (Promise { token, ledger: self.ledger.clone() }, delivery)
     }

@@ -15,7 +15,7 @@ use kafka_courier_event_model::{Event, EventId, TraceContext, validate_topic_nam
 
 use crate::delivery::{Delivery, RecordMetadata, Tag};
 use crate::engine::Engine;
-use crate::error::{Error, PublishError};
+use crate::error::{Error, PublishError, StoreError};
 use crate::headers;
 use crate::intake::Refused;
 use crate::metrics;
@@ -82,6 +82,25 @@ impl Engine {
     /// If the future is dropped, the event may have been accepted. An accepted event is still delivered.
     pub async fn publish_and_wait(&self, event: &dyn Event) -> Result<RecordMetadata, Error> {
         Ok(self.publish(event).await?.await?)
+    }
+
+    /// Publishes an event, and waits until it is in the spool, on disk.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAccepted`] if the event was not accepted. [`Error::NotStored`] if the engine has no spool, and nothing
+    /// was published then, or if the spool could not be written.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the event may have been accepted. An accepted event is still stored and delivered.
+    pub async fn publish_stored(&self, event: &dyn Event) -> Result<Delivery, Error> {
+        if !self.has_spool() {
+            return Err(StoreError::NoSpool.into());
+        }
+        let delivery = self.publish(event).await?;
+        delivery.stored().await?;
+        Ok(delivery)
     }
 
     /// Publishes an event to the topic of its type without waiting.

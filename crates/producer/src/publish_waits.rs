@@ -1,7 +1,8 @@
 //! The waits of `publish`: for an unknown topic, and for memory.
 //!
 //! The rules of this module:
-//!  - Each wait has an end: `metadata_timeout` or [`TOPIC_RETRY_WAIT`] for a topic, `max_block` for memory.
+//!  - Each wait has an end: `metadata_timeout` or [`TOPIC_RETRY_WAIT`] for a topic, `max_block` for memory and for room in the
+//!    spool.
 //!  - A wait reserves nothing, so a dropped future loses nothing.
 
 use std::time::{Duration, Instant};
@@ -35,6 +36,10 @@ impl Engine {
         match refused {
             Refused::Error(error) => Err(error),
             Refused::NoTopic => self.wait_for_topic(topic).await,
+            Refused::NoRoom { needed } => {
+                let deadline = *deadline.get_or_insert_with(|| deadline_after(max_block));
+                self.wait_for_room(needed, max_block, deadline).await
+            }
             Refused::NoMemory { needed, share } => {
                 let deadline = *deadline.get_or_insert_with(|| deadline_after(max_block));
                 if self.wait_for_memory(needed, share, deadline).await {
@@ -43,6 +48,17 @@ impl Engine {
                 Err(PublishError::BufferFull { needed, waited: max_block })
             }
         }
+    }
+
+    /// Waits for room in the spool until `deadline`, if the spool's publishers wait.
+    async fn wait_for_room(&self, needed: usize, max_block: Duration, deadline: Instant) -> Result<(), PublishError> {
+        let Some(spool) = &self.intake.shared.spool else { return Ok(()) };
+        let space = &spool.status.space;
+        if !space.blocks() {
+            return Err(PublishError::SpoolFull { needed, waited: Duration::ZERO });
+        }
+        let waited = tokio::time::timeout_at(deadline.into(), space.room_for(needed)).await;
+        waited.map_err(|_| PublishError::SpoolFull { needed, waited: max_block })
     }
 
     /// Waits for memory until `deadline`. Returns whether there is room.

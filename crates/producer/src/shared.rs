@@ -16,6 +16,7 @@ use crate::counts::EventCounts;
 use crate::delivery::{BatchProgress, Token};
 use crate::ledger::BatchLedger;
 use crate::memory::{Memory, MemoryShare};
+use crate::spool::SpoolSender;
 use crate::sync::AtomicBool;
 use crate::topics::{PartitionSlot, TopicTable};
 use crate::trace::SpanOrigin;
@@ -38,6 +39,8 @@ pub(crate) struct Shared {
     /// Memory of failed batches that the failure sink holds. It is separate from `buffer_memory`, so that a slow sink
     /// does not block deliverable events.
     pub(crate) failed_memory: Memory,
+    /// The way to the spool, if the producer has one.
+    pub(crate) spool: Option<SpoolSender<Token>>,
 }
 
 /// The memory to which a failed batch is charged until the failure sink settles it.
@@ -56,6 +59,11 @@ pub fn wall_clock_ms() -> i64 {
     i64::try_from(millis).unwrap_or(i64::MAX)
 }
 
+/// Returns whether a leader may forget the producer id right after it has appended the batch.
+pub(crate) fn is_aged(batch: &EncodedBatch) -> bool {
+    batch.max_timestamp() < wall_clock_ms() - i64::try_from(AGED.as_millis()).unwrap_or(0)
+}
+
 impl Shared {
     pub(crate) fn new(limits: Limits, compression: Compression, buffer_memory: usize) -> Self {
         Self {
@@ -68,6 +76,7 @@ impl Shared {
             counts: EventCounts::default(),
             cluster: ClusterView::default(),
             failed_memory: Memory::new(buffer_memory / 4),
+            spool: None,
         }
     }
 
@@ -76,13 +85,16 @@ impl Shared {
         filled.token.state().set_record_count(filled.record_count());
         let sealed = filled.encode(&self.pool);
         slot.release(&self.memory, sealed.released);
-        let old = wall_clock_ms() - i64::try_from(AGED.as_millis()).unwrap_or(0);
+        if let Some(spool) = &self.spool {
+            spool.status.space.release(sealed.released);
+        }
         Submission {
             partition: slot.id,
             token: sealed.token,
             ordinal: sealed.ordinal,
             published_at: sealed.opened_at,
-            aged: sealed.batch.max_timestamp() < old,
+            aged: is_aged(&sealed.batch),
+            stored: None,
             batch: sealed.batch,
         }
     }
@@ -124,6 +136,17 @@ impl Shared {
         }
         let progress = token.state().settle_decided(records, verdict);
         self.update_ledger(token, progress);
+    }
+
+    /// Gives a batch that the spool has the verdict that this process does not deliver it.
+    pub(crate) fn settle_stored(&self, submission: Submission<Token>) {
+        let Submission { token, partition, batch, .. } = submission;
+        let (records, charge) = (RecordSet::Range(0..batch.record_count()), batch.capacity());
+        self.counts.count_verdict(token.state().topic(), records.len(), &Verdict::Stored);
+        self.pool.put(batch.into_buffer());
+        self.release(partition, charge);
+        let progress = token.state().settle(records, Verdict::Stored);
+        self.update_ledger(&token, progress);
     }
 
     /// Updates the ledger after a verdict.

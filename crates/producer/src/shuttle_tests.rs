@@ -143,7 +143,7 @@ fn intake_with(
 ) -> (Arc<Intake>, mpsc::UnboundedReceiver<DriverCommand<Token>>, Callbacks) {
     let limits = Limits { max_records: 2, max_bytes: 1000, linger: Duration::from_secs(1) };
     let shared = Arc::new(Shared::new(limits, Compression::None, 1 << 20));
-    let mut task = Callbacks { shared: shared.clone(), sink: sink.clone(), meter: None };
+    let mut task = Callbacks { shared: shared.clone(), sink: sink.clone(), meter: None, topic_news: None };
     task.topic_ready(TopicId(0), &"t".into(), &[true]);
     let (commands, received) = mpsc::unbounded_channel();
     (Arc::new(Intake { shared, commands, sink, expedite: true }), received, task)
@@ -309,7 +309,7 @@ fn shuttle_first_poll_expedites_once() {
 
 /// Polls a future once.
 async fn polled_once<F: Future + Unpin>(mut future: F) -> Option<F::Output> {
-    std::future::poll_fn(|cx| match std::pin::Pin::new(&mut future).poll(cx) {
+    std::future::poll_fn(|cx| match Pin::new(&mut future).poll(cx) {
         std::task::Poll::Ready(output) => std::task::Poll::Ready(Some(output)),
         std::task::Poll::Pending => std::task::Poll::Ready(None),
     })

@@ -8,21 +8,22 @@ use kafka_courier_idempotent_sender::core::{BrokerView, OutageView, Reachability
 use serde::{Serialize, Serializer};
 
 use crate::shared::Shared;
-use crate::sync::Ordering;
+use crate::spool::{SpoolFault, SpoolStatus};
+use crate::sync::{AtomicU64, Ordering};
 
 /// The counts of a producer and its view of the brokers.
 ///
 /// # Equations
 ///
-/// The equation `accepted = sent + failed + in_flight` holds at any time. Each accepted event is counted once, with its
-/// verdict, as `sent` or as `failed`. A later correction (an event that failed as `unknown` is found in the log) does
+/// The equation `accepted = sent + failed + stored + in_flight` holds at any time. Each accepted event is counted once, with
+/// its verdict, as `sent` or as `failed`, or as `stored` if a closed producer leaves it to a later process. Events that an
+/// earlier process left in the spool count as accepted by this one. A later correction (an event that failed as `unknown` is found in the log) does
 /// not change the counts. A refused event was never accepted. A dead letter that is replayed is accepted again.
 ///
 /// The metrics have the same values, summed over the producers of a process: `kafka_messages_sent_total` over all
 /// topics is `sent`, `kafka_messages_failed_total` is `failed`, and `kafka_messages_refused_total` is `refused`.
 ///
-/// `in_flight` is 0 after `close`. `delivered` and `failed` of its report are `sent` and
-/// `failed`.
+/// `in_flight` is 0 after `close`. `delivered`, `failed` and `stored` of its report are `sent`, `failed` and `stored`.
 ///
 /// # JSON
 ///
@@ -36,6 +37,8 @@ pub struct Stats {
     pub sent: u64,
     /// Events that failed.
     pub failed: u64,
+    /// Events that a closed producer left in its spool for a later process. They did not fail. 0 without a spool.
+    pub stored: u64,
     /// Events that were not accepted. Their publishers got a [`PublishError`](crate::PublishError), and the producer
     /// keeps nothing of them.
     pub refused: u64,
@@ -49,8 +52,47 @@ pub struct Stats {
     pub dead_letter_queue_size: u64,
     /// Whether the producer is closed.
     pub is_closed: bool,
+    /// The spool, if the producer has one.
+    pub spool: Option<SpoolStats>,
     /// Every broker that the cluster has named, by node id.
     pub brokers: Vec<BrokerStats>,
+}
+
+/// The spool of a producer. The counts are at most a quarter of a second old.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+#[non_exhaustive]
+pub struct SpoolStats {
+    /// Stored events that are neither delivered nor durable dead letters.
+    pub records: u64,
+    /// Bytes of the batches with such events.
+    pub bytes: u64,
+    /// Events that earlier processes left in the spool and that this process took over.
+    pub recovered: u64,
+    /// Partitions that wait, because no durable store takes their dead letters.
+    pub held_partitions: u64,
+    /// Why the spool accepts no events, if it accepts none.
+    pub fault: Option<String>,
+    /// Whether the cause is that the brokers belong to another cluster than the stored events.
+    pub is_other_cluster: bool,
+}
+
+impl SpoolStats {
+    fn of(status: &SpoolStatus) -> Self {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Self {
+            records: read(&status.records),
+            bytes: read(&status.bytes),
+            recovered: read(&status.recovered),
+            held_partitions: read(&status.held_partitions),
+            fault: status.fault().map(ToString::to_string),
+            is_other_cluster: matches!(status.fault(), Some(SpoolFault::OtherCluster { .. })),
+        }
+    }
+
+    /// Returns whether the spool accepts no events, because it could not be written or belongs to another cluster.
+    pub fn is_latched(&self) -> bool {
+        self.fault.is_some()
+    }
 }
 
 /// A broker, with the connections for Produce requests.
@@ -130,17 +172,22 @@ impl Stats {
         // The verdicts are read first, so that no verdict is counted for an event that is not yet counted as accepted.
         let (sent, failed) = counts.settled();
         let published: u64 = shared.topics.all_slots().iter().map(|slot| slot.accepted()).sum();
-        let accepted = published + counts.sent_separately();
+        let spool = shared.spool.as_ref().map(|spool| SpoolStats::of(&spool.status));
+        let stored = counts.stored.load(Ordering::Acquire);
+        let recovered = spool.as_ref().map_or(0, |spool| spool.recovered);
+        let accepted = published + counts.sent_separately() + recovered;
         Self {
             accepted,
             sent,
             failed,
+            stored,
             refused: counts.refused.load(Ordering::Relaxed),
             retried: counts.retried.load(Ordering::Relaxed),
-            in_flight: accepted.saturating_sub(sent + failed),
+            in_flight: accepted.saturating_sub(sent + failed + stored),
             buffered_bytes: shared.memory.used(),
             dead_letter_queue_size: 0,
             is_closed: shared.closed.load(Ordering::Relaxed),
+            spool,
             brokers: shared.cluster.brokers().iter().map(|view| BrokerStats::of(view, now)).collect(),
         }
     }

@@ -54,6 +54,12 @@ impl PartitionSlot {
         reserved
     }
 
+    /// Charges memory that this partition holds already.
+    pub(crate) fn charge(&self, memory: &Memory, bytes: usize) {
+        memory.charge(bytes);
+        self.held.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// Releases memory of this partition.
     pub(crate) fn release(&self, memory: &Memory, bytes: usize) {
         self.held.fetch_sub(bytes, Ordering::Relaxed);
@@ -172,11 +178,21 @@ impl TopicTable {
 
     /// Stores the partitions of a topic. `available` says for each partition whether it has a leader.
     pub(crate) fn on_ready(&self, id: TopicId, name: &str, available: &[bool]) {
+        self.add_partitions(id, name, available, |_| 0);
+    }
+
+    /// Stores the partitions of a topic as earlier processes knew them. `first_batch` gives the number of a partition's
+    /// next batch.
+    pub(crate) fn on_recovered(&self, id: TopicId, name: &str, partitions: usize, first_batch: impl Fn(i32) -> u64) {
+        self.add_partitions(id, name, &vec![true; partitions], first_batch);
+    }
+
+    fn add_partitions(&self, id: TopicId, name: &str, available: &[bool], first_batch: impl Fn(i32) -> u64) {
         let before = self.get_or_add(name);
         let mut slots = before.partitions.as_ref().map_or_else(Vec::new, |partitions| partitions.slots.clone());
         for index in slots.len()..available.len() {
             let id = PartitionId { topic: id, index: i32::try_from(index).unwrap_or(i32::MAX) };
-            let mut accumulator = Accumulator::new(self.limits, self.compression);
+            let mut accumulator = Accumulator::new(self.limits, self.compression).starting_at(first_batch(id.index));
             self.limit(&mut accumulator, before.state.limit.load(Ordering::Relaxed));
             slots.push(Arc::new(PartitionSlot { id, accumulator: Mutex::new(accumulator), held: AtomicUsize::new(0) }));
         }

@@ -220,7 +220,7 @@ pub(crate) fn note_verdict(span: &Span, records: &RecordSet, verdict: &Verdict) 
                 span.record("messaging.kafka.offset", offset);
             }
         }
-        Verdict::Delivered { base_offset: None, .. } => {}
+        Verdict::Delivered { base_offset: None, .. } | Verdict::Stored => {}
         Verdict::Failed(failure) => {
             span.record("error.type", failure.reason.name());
             span.record("otel.status_code", "ERROR");

@@ -34,7 +34,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("test-broker", &["batcher"]),
     ("client", &["batcher"]),
     ("idempotent-sender", &["batcher", "client"]),
-    ("producer", &["event-model", "batcher", "client", "idempotent-sender"]),
+    ("producer", &["event-model", "batcher", "spool", "client", "idempotent-sender"]),
     ("recovery", &["event-model", "batcher", "dlq", "client", "idempotent-sender", "producer"]),
     ("facade", &["event-model", "batcher", "dlq", "client", "idempotent-sender", "producer", "recovery"]),
     // `courier demo` runs on the test broker.

@@ -70,6 +70,11 @@ impl KnownCluster {
         Some((self.brokers.get_mut(&broker)?, self.conns.get_mut(&conn)?))
     }
 
+    /// Begins the ids of connections and requests at `first`.
+    pub(crate) fn start_ids_at(&mut self, first: u64) {
+        (self.next_conn, self.next_request) = (first, first);
+    }
+
     /// Returns a new id for a request.
     pub(crate) fn new_request(&mut self) -> RequestId {
         self.next_request += 1;

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::backoff::Backoff;
+use super::lookup::YOUNG_ID;
 
 /// The settings of the core. `Default` returns the documented defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +32,9 @@ pub struct Config {
     /// The time without a request after which a connection is closed. It is shorter than the broker's own limit (10
     /// minutes).
     pub idle_timeout: Duration,
+    /// How long after its last record a leader surely remembers a producer id: half of the broker's
+    /// `producer.id.expiration.ms`, which is a day by default. It decides about stored batches.
+    pub id_memory: Duration,
     /// The seed of the random jitter.
     pub seed: u64,
     /// The epoch with which a partition starts under its first producer id: 0. A test of used-up epochs starts near
@@ -53,6 +57,7 @@ impl Default for Config {
             metadata_max_age: Duration::from_secs(300),
             connections_per_broker: 4,
             idle_timeout: Duration::from_secs(540),
+            id_memory: YOUNG_ID,
             seed: 0,
             first_epoch: 0,
             first_sequence: 0,

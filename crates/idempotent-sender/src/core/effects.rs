@@ -11,7 +11,7 @@ use kafka_courier_client::PartitionId;
 
 use super::backoff::JitterRng;
 use super::config::Config;
-use super::ids::{BatchUid, LookupId};
+use super::ids::{BatchUid, LookupId, MoveId};
 use super::lookup::LogSearchTarget;
 use super::outcome::Treatment;
 use super::types::Action;
@@ -44,6 +44,7 @@ pub(crate) struct Effects<T> {
     pub(crate) counters: Counters,
     next_uid: u64,
     next_lookup: u64,
+    next_move: u64,
 }
 
 impl<T> Effects<T> {
@@ -56,7 +57,13 @@ impl<T> Effects<T> {
             counters: Counters::default(),
             next_uid: 0,
             next_lookup: 0,
+            next_move: 0,
         }
+    }
+
+    /// Begins all ids at `first`.
+    pub(crate) fn start_ids_at(&mut self, first: u64) {
+        (self.next_uid, self.next_lookup, self.next_move) = (first, first, first);
     }
 
     /// Returns whether a partition requests something from the sender.
@@ -68,6 +75,12 @@ impl<T> Effects<T> {
     pub(crate) fn new_uid(&mut self) -> BatchUid {
         self.next_uid += 1;
         BatchUid(self.next_uid)
+    }
+
+    /// Returns an id by which the answer to a request for durable stamps is matched to the request.
+    pub(crate) fn new_move_id(&mut self) -> MoveId {
+        self.next_move += 1;
+        MoveId(self.next_move)
     }
 
     /// Returns an id by which a lookup's answer is matched to its question.
@@ -94,6 +107,8 @@ pub struct Counters {
     pub records_delivered: u64,
     /// Records that failed.
     pub records_failed: u64,
+    /// Records without a verdict that a durable log holds for a later process.
+    pub records_stored: u64,
     /// Batches that were sent again.
     pub batch_retries: u64,
     /// Records in batches that were sent again.
@@ -120,6 +135,8 @@ pub struct Counters {
     pub searches: u64,
     /// Batches that a log search found.
     pub found_in_log: u64,
+    /// Batches of an earlier process whose leader was asked before they were sent.
+    pub resumed: u64,
     /// Batches with the outcome `Unknown` that a later answer proved to be in the log.
     pub corrections: u64,
     /// Produce requests.

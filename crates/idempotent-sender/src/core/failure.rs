@@ -31,6 +31,9 @@ impl FailedOutcome {
 /// The text of [`Reason::NoAnswer`] for a batch that is in the leader's log, and possibly not in its replicas' logs.
 pub const UNCONFIRMED: &str = "the leader has the batch, but did not confirm that its replicas have it";
 
+/// The text of [`Reason::NotAvailable`] for a batch of an earlier process behind one that failed as unknown.
+pub const FOLLOWS_UNKNOWN: &str = "a request of an earlier process can still write this batch";
+
 /// The verdict on a failed batch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Failure {

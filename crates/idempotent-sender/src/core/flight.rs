@@ -15,7 +15,7 @@ use kafka_courier_client::{Reason, RejectedRecord, TopicUuid};
 
 use super::failure::{FailedOutcome, Failure};
 use super::ids::{BatchUid, RequestId};
-use super::types::RecordSet;
+use super::types::{RecordSet, StoredBatch};
 
 /// Proof that a batch is in the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,6 +70,15 @@ pub(crate) struct Flight<T> {
     pub(crate) charge: usize,
     pub(crate) published_at: Instant,
     pub(crate) aged: bool,
+    /// The batch's place in the durable log that holds it. Such a batch never fails because of time or an outage.
+    pub(crate) stored: Option<StoredBatch>,
+    /// Whether the stamp is that of an earlier process, which may have sent the batch.
+    pub(crate) is_inherited: bool,
+    /// Whether the leader must be asked for its producer state before the batch is sent.
+    pub(crate) needs_lookup: bool,
+    /// Whether requests of an earlier process may append the batch, although the leader's state ends before it: this one
+    /// and those of batches that failed as unknown.
+    pub(crate) may_arrive: bool,
     /// The partition's `acknowledged_to` when the batch got its present stamp: the batch is in the log at no earlier
     /// offset. A later `acknowledged_to` could be an offset after the batch, because a leader that forgot the producer
     /// id may append another batch twice.
@@ -135,6 +144,23 @@ impl<T: Clone> Flight<T> {
         self.open || !self.abandoned.is_empty()
     }
 
+    /// Returns the number of the first record in the durable log that holds the batch.
+    pub(crate) fn first_stored(&self) -> Option<u64> {
+        let place = self.stored?;
+        self.records.get(0).map(|index| place.first + u64::from(index))
+    }
+
+    /// Returns the number after the last record in the durable log that holds the batch.
+    pub(crate) fn end_stored(&self) -> Option<u64> {
+        let place = self.stored?;
+        self.records.iter().last().map(|index| place.first + u64::from(index) + 1)
+    }
+
+    /// Returns whether no attempt is outstanding and no retry is left. A stored batch is retried without end.
+    pub(crate) fn has_spent_retries(&self, retry_max: u32) -> bool {
+        self.outstanding.is_none() && self.write_errors > retry_max && self.stored.is_none()
+    }
+
     pub(crate) fn stamp(&self) -> Option<Stamp> {
         self.batch.current_stamp()
     }
@@ -143,6 +169,14 @@ impl<T: Clone> Flight<T> {
     pub(crate) fn last_sequence(&self) -> Option<Sequence> {
         let count = self.batch.record_count().max(1);
         self.stamp().map(|stamp| stamp.sequence().advance(count - 1))
+    }
+
+    /// Returns whether a leader with this epoch and last sequence number has the batch, if the leader knew the producer id
+    /// all the time.
+    pub(crate) fn is_covered(&self, epoch: i32, last_sequence: i32) -> bool {
+        let (Some(stamp), Some(ours)) = (self.stamp(), self.last_sequence()) else { return false };
+        let has_passed = |last: Sequence| ours == last || ours.precedes(last);
+        i32::from(stamp.epoch) == epoch && Sequence::new(last_sequence).is_some_and(has_passed)
     }
 
     /// Writes a stamp into the batch and updates the CRC.
@@ -154,6 +188,8 @@ impl<T: Clone> Flight<T> {
     pub(crate) fn mark_sent(&mut self, request: RequestId, now: Instant) {
         self.outstanding = Some(request);
         self.fresh = true;
+        // The leader may forget old records at once, and would append a repeat.
+        self.needs_lookup = self.aged && self.stored.is_some();
         self.history.record_try(now);
     }
 
@@ -198,6 +234,7 @@ impl<T: Clone> Flight<T> {
         self.outstanding = None;
         self.abandoned.clear();
         self.open = false;
+        (self.is_inherited, self.needs_lookup, self.may_arrive) = (false, false, false);
         self.fresh = false;
         self.proof = Proof::None;
         self.provable = true;
@@ -225,7 +262,16 @@ impl<T: Clone> Flight<T> {
     /// Splits a batch into two halves whose records keep their sequence numbers (KIP-126). Returns `None` if the batch
     /// has only one record.
     pub(crate) fn split(&self, uids: [BatchUid; 2]) -> Result<Option<[Self; 2]>, DecodeError> {
-        let Some((mut first, mut second)) = self.batch.split()? else { return Ok(None) };
+        Ok(self.batch.split()?.map(|parts| self.parts(parts, uids)))
+    }
+
+    /// Splits a batch before the record at `index`, as [`split`](Self::split) does. Returns `None` if one part would be
+    /// empty.
+    pub(crate) fn split_at(&self, index: u32, uids: [BatchUid; 2]) -> Result<Option<[Self; 2]>, DecodeError> {
+        Ok(self.batch.split_at(index)?.map(|parts| self.parts(parts, uids)))
+    }
+
+    fn parts(&self, (mut first, mut second): (EncodedBatch, EncodedBatch), uids: [BatchUid; 2]) -> [Self; 2] {
         if let Some(stamp) = self.stamp() {
             first.stamp(stamp);
             second.stamp(stamp.advance(first.record_count()));
@@ -239,7 +285,7 @@ impl<T: Clone> Flight<T> {
         if let Proof::At(Some(offset), _) = &mut back.proof {
             *offset += i64::from(skipped);
         }
-        Ok(Some([front, back]))
+        [front, back]
     }
 
     /// Splits a batch into the `rejected` records (sorted positions) and the others, both unstamped. Returns `None` if
@@ -266,6 +312,10 @@ impl<T: Clone> Flight<T> {
             charge,
             published_at: self.published_at,
             aged: self.aged,
+            stored: self.stored,
+            is_inherited: self.is_inherited,
+            needs_lookup: self.needs_lookup,
+            may_arrive: self.may_arrive,
             search_from: self.search_from,
             outstanding: None,
             fresh: false,

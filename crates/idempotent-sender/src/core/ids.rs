@@ -19,3 +19,7 @@ pub(crate) struct BatchUid(pub(crate) u64);
 /// for a later lookup.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct LookupId(pub u64);
+
+/// One request to make stamps durable. A late answer never counts for a later request.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct MoveId(pub u64);

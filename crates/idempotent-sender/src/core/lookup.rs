@@ -13,6 +13,12 @@ use kafka_courier_client::{BrokerAddress, PartitionId, TopicUuid};
 
 use super::ids::LookupId;
 
+/// A leader remembers an id whose last record is younger than this: half of the default of `producer.id.expiration.ms`.
+pub(crate) const YOUNG_ID: Duration = Duration::from_secs(12 * 60 * 60);
+/// How far the leader's clock may be behind this machine's, in milliseconds. A topic with LogAppendTime has the times
+/// of the leader.
+pub(crate) const CLOCK_SKEW_MS: i64 = 60_000;
+
 /// A question to a partition's leader: its producer state (DescribeProducers, KIP-664).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StateLookup {
@@ -43,8 +49,10 @@ pub enum StateLookupAnswer {
         /// (`producer.id.expiration.ms`).
         age: Duration,
     },
-    /// The leader does not know the id, or may not answer this client.
-    Nothing,
+    /// The leader does not know the id.
+    NotKnown,
+    /// The question has no answer: the permission is missing, or no version of the request is in common.
+    Unreadable,
     /// The leader was unavailable, or the broker is not confirmed as the leader.
     Unavailable,
 }
@@ -81,6 +89,9 @@ pub struct LogSearchTarget {
     pub from: Option<i64>,
     /// The earliest possible timestamp, in milliseconds since the Unix epoch.
     pub since: i64,
+    /// Whether the result must cover the whole log of the leader. It is unavailable while records are behind the high
+    /// watermark: nobody can read them, and the wanted batches may be among them.
+    pub whole_log: bool,
 }
 
 /// A batch of this producer in the log, on every in-sync replica.
@@ -113,6 +124,13 @@ impl LoggedBatch {
         let skipped = Sequence::wrapping(self.base_sequence).distance(Sequence::wrapping(base_sequence));
         let end = i64::from(skipped) + i64::from(records);
         (end <= i64::from(self.records)).then(|| self.base_offset + i64::from(skipped))
+    }
+
+    /// Returns how many records of this batch have the sequence number `base_sequence` or a later one. `base_sequence` is
+    /// one of this batch.
+    pub(crate) fn records_from(&self, base_sequence: i32) -> u32 {
+        let skipped = Sequence::wrapping(self.base_sequence).distance(Sequence::wrapping(base_sequence));
+        self.records.saturating_sub(skipped)
     }
 }
 

@@ -6,7 +6,7 @@
 //!  - Inputs carry `now`. The core returns actions. A simulation therefore drives the same code as the driver.
 //!  - A module imports only modules above it in this list, so no two modules import each other:
 //!
-//! 1. `ids`, `backoff`, `config`, `failure`, `outcome`, `lookup`: plain data
+//! 1. `ids`, `backoff`, `lookup`, `config`, `failure`, `outcome`: plain data
 //! 2. `timers`, `types`, `effects`: what the core and its driver exchange
 //! 3. `flight`: one batch
 //! 4. `partition`: one partition. Its four states are `leader`, `topic`, `retry`, `stamps`. `unknown` holds failed batches
@@ -41,8 +41,8 @@ mod views;
 pub use backoff::Backoff;
 pub use config::{Config, ConfigError};
 pub use effects::Counters;
-pub use failure::{FailedOutcome, Failure, UNCONFIRMED};
-pub use ids::{ConnId, LookupId, RequestId};
+pub use failure::{FOLLOWS_UNKNOWN, FailedOutcome, Failure, UNCONFIRMED};
+pub use ids::{ConnId, LookupId, MoveId, RequestId};
 pub use lookup::{LogSearch, LogSearchTarget, LoggedBatch, SearchAnswer, StateLookup, StateLookupAnswer};
 pub use outage::{OutageReport, WaitingRecords};
 pub use outcome::{Classification, Treatment, classify};

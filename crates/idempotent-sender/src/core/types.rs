@@ -6,11 +6,11 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use kafka_courier_batcher::EncodedBatch;
+use kafka_courier_batcher::{EncodedBatch, Stamp};
 use kafka_courier_client::{BrokerAddress, PartitionId, ProducePart, Reason, TopicId};
 
 use super::failure::Failure;
-use super::ids::{ConnId, RequestId};
+use super::ids::{ConnId, MoveId, RequestId};
 use super::lookup::{LogSearch, StateLookup};
 
 /// The records of a submitted batch that a verdict is for, by their index in that batch.
@@ -87,6 +87,50 @@ pub enum Verdict {
     },
     /// The records failed.
     Failed(Arc<Failure>),
+    /// The sender ends without a verdict, and a durable log holds the records: a later process delivers them.
+    Stored,
+}
+
+/// The place of a batch in a durable log, which holds its records until their verdict.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StoredBatch {
+    /// The number of the first record among all records that the log took for the partition. The other records follow
+    /// without gaps.
+    pub first: u64,
+    /// The process that the log took the batch from, as a number that grows with each process.
+    pub life: u64,
+    /// The stamp that an earlier process gave to the batch, and under which it may have sent it.
+    pub inherited: Option<InheritedStamp>,
+}
+
+/// The stamp of a batch of an earlier process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct InheritedStamp {
+    /// The stamp of the first record.
+    pub stamp: Stamp,
+    /// The end offset of the records that were acknowledged before: the batch is at no earlier offset. `None` if it is
+    /// not known.
+    pub search_from: Option<i64>,
+    /// Whether an earlier batch of this producer id and epoch was acknowledged. Its leader then knew the producer id.
+    pub is_acknowledged: bool,
+    /// Whether an earlier batch of this producer id and epoch failed as unknown. A late request can still append that batch,
+    /// and then this one.
+    pub follows_unknown: bool,
+}
+
+/// The stamps of the records of a partition from one record on, to be made durable before any of them leaves.
+///
+/// Records that failed before have no number: their failure must be durable too.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StampMove {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The id of this request.
+    pub id: MoveId,
+    /// The number of the first record, as in [`StoredBatch::first`].
+    pub from: u64,
+    /// The stamp of the first record.
+    pub stamp: Stamp,
 }
 
 /// A sealed batch to deliver.
@@ -105,6 +149,9 @@ pub struct Submission<T> {
     /// Whether the newest record is so old, by its timestamp, that a leader may forget the producer id right after the
     /// append (leaders expire producer ids by record time).
     pub aged: bool,
+    /// The batch's place in a durable log. Such a batch never fails because of time or an outage: it fails only if it is
+    /// rejected, or if its outcome can't be determined.
+    pub stored: Option<Box<StoredBatch>>,
 }
 
 /// An instruction to the driver.
@@ -144,6 +191,9 @@ pub enum Action<T> {
     LookUpState(StateLookup),
     /// Searches the partition's log for batches of this producer. The driver answers with `on_log_search`.
     SearchLog(LogSearch),
+    /// Makes the stamps of records durable. Verdicts that were reported before must be durable first. The driver answers
+    /// with `on_persisted` once they are. Nothing leaves under these stamps before.
+    Persist(StampMove),
     /// Reports the verdict on these records. Each record gets exactly one.
     Settle(Settlement<T>),
     /// Reports that records with the outcome `Unknown` are in the log.

@@ -11,12 +11,15 @@ use kafka_courier_client::health_part::HealthProgress;
 use kafka_courier_client::{BrokerId, PartitionId, Reason, TopicId};
 use tokio::sync::oneshot;
 
-use crate::core::{BrokerView, Config, Counters, RecordSet, Settlement, Submission};
+use crate::core::{BrokerView, Config, Counters, MoveId, RecordSet, Settlement, StampMove, Submission};
 
 /// Callbacks of the driver to the layer above. The driver's task calls them, so they must not block.
 pub trait Upcalls<T>: Send + 'static {
     /// Reports a verdict.
     fn settled(&mut self, settlement: Settlement<T>);
+    /// Makes the stamps of records durable, after the verdicts that were reported before. The layer above answers with
+    /// [`DriverCommand::Persisted`]. Never called for batches that are not [stored](Submission::stored).
+    fn persist(&mut self, stamps: StampMove);
     /// Reports that records with the outcome `unknown` are in the log.
     fn corrected(&mut self, token: T, records: RecordSet, base_offset: Option<i64>);
     /// Reports that a topic can be published to, or that its partitions or leaders have changed.
@@ -78,6 +81,13 @@ pub enum DriverCommand<T> {
     },
     /// Deliver a batch.
     Sealed(Submission<T>),
+    /// The stamps of this request are durable.
+    Persisted {
+        /// The partition.
+        partition: PartitionId,
+        /// The request's id.
+        id: MoveId,
+    },
     /// Expedite this open batch, because a caller awaits a delivery of it.
     Expedite {
         /// The partition.

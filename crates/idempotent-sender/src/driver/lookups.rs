@@ -3,15 +3,21 @@
 //! Rules:
 //! - Each lookup has a separate connection to the leader, and a time limit.
 //! - A search reads up to the high watermark. Each record that it finds is on every in-sync replica.
+//! - A search of the whole log has no result until the high watermark has passed the end of the leader's log. Nothing
+//!   reads the records between them, and the wanted batches may be among them.
 
 use std::time::{Duration, SystemTime};
 
 use kafka_courier_batcher::BatchView;
 use kafka_courier_client::connection::Dialer;
 use kafka_courier_client::leader_connection::{LATEST, LeaderConnection, LeaderError};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::core::{LogSearch, LogSearchTarget, LoggedBatch, SearchAnswer, StateLookup, StateLookupAnswer};
+
+/// The pauses in which the high watermark may reach the end of the log, in milliseconds: a second in total. Replicas are
+/// usually milliseconds behind.
+const CATCH_UP_PAUSES_MS: [u64; 6] = [5, 15, 50, 130, 300, 500];
 
 /// Asks leaders, one connection for each lookup.
 pub(super) struct LookupClient {
@@ -35,7 +41,8 @@ impl LookupClient {
                 last_sequence: state.last_sequence,
                 age: age(state.last_timestamp, wall_clock_ms()),
             },
-            Ok(Ok(None) | Err(LeaderError::Permanent)) => StateLookupAnswer::Nothing,
+            Ok(Ok(None)) => StateLookupAnswer::NotKnown,
+            Ok(Err(LeaderError::Permanent)) => StateLookupAnswer::Unreadable,
             Ok(Err(LeaderError::Transient)) | Err(_) => StateLookupAnswer::Unavailable,
         }
     }
@@ -57,25 +64,63 @@ impl LookupClient {
 }
 
 async fn search(leader: &LeaderConnection, question: &LogSearch) -> Result<Vec<LoggedBatch>, LeaderError> {
-    let mut found = Vec::new();
-    let end = leader.offset(LATEST).await?;
-    let next = match question.wanted.from {
+    let end = leader.offset(LATEST).await?.ok_or(LeaderError::Transient)?;
+    let from = match question.wanted.from {
         Some(from) => Some(from),
         None => leader.offset(question.wanted.since).await?,
     };
-    let (Some(end), Some(mut next)) = (end, next) else { return Ok(found) };
-    while (0..end).contains(&next) {
-        let bytes = leader.fetch(question.topic_uuid, next).await?;
-        let Some(next_offset) = collect(&bytes, &question.wanted, next, end, &mut found) else {
-            // The batches have another format than v2, or are damaged.
-            return Err(if bytes.is_empty() { LeaderError::Transient } else { LeaderError::Permanent });
-        };
-        if found.iter().any(|batch| batch.offset_of(question.wanted.last_sequence, 1).is_some()) {
-            break;
-        }
-        next = next_offset;
+    // If no record before the high watermark is young enough, the search skips all of them.
+    let mut reading = LogReading { leader, question, next: from.unwrap_or(end).max(0), found: Vec::new() };
+    let is_found = reading.read_to(end).await?;
+    if !is_found && question.wanted.whole_log {
+        reading.read_to_log_end(end).await?;
     }
-    Ok(found)
+    Ok(reading.found)
+}
+
+/// A search in progress.
+struct LogReading<'a> {
+    leader: &'a LeaderConnection,
+    question: &'a LogSearch,
+    /// The next offset to read.
+    next: i64,
+    found: Vec<LoggedBatch>,
+}
+
+impl LogReading<'_> {
+    /// Reads up to `end`. Returns whether the search has found its last sequence number, and ends early.
+    async fn read_to(&mut self, end: i64) -> Result<bool, LeaderError> {
+        let wanted = &self.question.wanted;
+        while self.next < end {
+            let bytes = self.leader.fetch(self.question.topic_uuid, self.next).await?;
+            let Some(next_offset) = collect(&bytes, wanted, self.next, end, &mut self.found) else {
+                // The batches have another format than v2, or are damaged.
+                return Err(if bytes.is_empty() { LeaderError::Transient } else { LeaderError::Permanent });
+            };
+            // An answer may contain batches behind `end`. A later call reads them again.
+            self.next = next_offset.min(end);
+            if self.found.iter().any(|batch| batch.offset_of(wanted.last_sequence, 1).is_some()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Reads from the high watermark `end` up to the end that the log has now. Fails if the high watermark does not reach
+    /// that end soon.
+    async fn read_to_log_end(&mut self, mut end: i64) -> Result<(), LeaderError> {
+        let log_end = self.leader.log_end().await?;
+        let mut pauses = CATCH_UP_PAUSES_MS.into_iter();
+        while end < log_end {
+            let pause = pauses.next().ok_or(LeaderError::Transient)?;
+            sleep(Duration::from_millis(pause)).await;
+            end = self.leader.offset(LATEST).await?.ok_or(LeaderError::Transient)?;
+            if self.read_to(end).await? {
+                break;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Adds the wanted batches before `end` to `found`. Returns the offset after the last batch. Returns `None` if no
@@ -127,7 +172,8 @@ mod tests {
     use kafka_courier_client::log_client::LogClient;
     use kafka_courier_client::security::ConnectionSecurity;
     use kafka_courier_client::{BrokerAddress, BrokerId, PartitionId, TopicId};
-    use kafka_courier_test_broker::TestCluster;
+    use kafka_courier_test_broker::{ApiKey, ErrorCode, TestCluster};
+    use tokio::task::JoinHandle;
 
     use super::*;
     use crate::append_batch;
@@ -192,7 +238,7 @@ mod tests {
         };
         assert_eq!((epoch, last_sequence), (3, 1));
         assert!(age < Duration::from_secs(60));
-        assert_eq!(look(1, 0, 8).await, StateLookupAnswer::Nothing);
+        assert_eq!(look(1, 0, 8).await, StateLookupAnswer::NotKnown);
         assert_eq!(look(2, 0, 7).await, StateLookupAnswer::Unavailable, "a follower's state may be older");
         assert!(cluster.move_leader("t", 0, 2));
         assert_eq!(look(1, 0, 7).await, StateLookupAnswer::Unavailable, "a former leader");
@@ -201,27 +247,134 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn refused_state_differs_from_unknown() {
+        let (cluster, config) = cluster().await;
+        append(&config, Stamp { producer_id: 7, epoch: 3, base_sequence: 0 }, 1).await;
+        for (error, expected) in [
+            (ErrorCode::TopicAuthorizationFailed, StateLookupAnswer::Unreadable),
+            (ErrorCode::ClusterAuthorizationFailed, StateLookupAnswer::Unreadable),
+            (ErrorCode::NotLeaderOrFollower, StateLookupAnswer::Unavailable),
+            (ErrorCode::UnknownTopicOrPartition, StateLookupAnswer::Unavailable),
+        ] {
+            cluster.fail_next(ApiKey::DescribeProducers, 1, error);
+            let (topic, look, leader) = ("t".into(), LookupId(1), at(&cluster, 1));
+            let leader_epoch = Some(0);
+            let question = StateLookup { partition: PARTITION, topic, leader, leader_epoch, look, producer_id: 7 };
+            assert_eq!(lookup_client(&config).look_up(&question).await, expected, "{error:?}");
+        }
+    }
+
+    /// Returns a search for producer 7 in epoch 3 from the first offset on, at the first broker.
+    async fn log_search(cluster: &TestCluster, config: &ClientConfig, last_sequence: i32) -> LogSearch {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let topic_uuid = LogClient::new(config).topic("t", deadline).await.unwrap().uuid;
+        let (from, since, whole_log) = (Some(0), 0, false);
+        LogSearch {
+            partition: PARTITION,
+            topic: "t".into(),
+            topic_uuid,
+            leader: at(cluster, 1),
+            leader_epoch: Some(0),
+            look: LookupId(1),
+            wanted: LogSearchTarget { producer_id: 7, epoch: 3, last_sequence, from, since, whole_log },
+        }
+    }
+
+    /// Returns the sequence number and offset of each found batch.
+    fn found(answer: SearchAnswer) -> Vec<(i32, i64)> {
+        match answer {
+            SearchAnswer::Read(found) => found.iter().map(|batch| (batch.base_sequence, batch.base_offset)).collect(),
+            other => panic!("not read: {other:?}"),
+        }
+    }
+
+    #[tokio::test]
     async fn search_stops_at_wanted_sequence() {
         let (cluster, config) = cluster().await;
         append(&config, Stamp { producer_id: 6, epoch: 0, base_sequence: 0 }, 2).await;
         append(&config, Stamp { producer_id: 7, epoch: 3, base_sequence: 40 }, 4).await;
-        let search = async |broker, from, last_sequence| {
-            let wanted = LogSearchTarget { producer_id: 7, epoch: 3, last_sequence, from, since: 0 };
-            let (topic, leader, look) = ("t".into(), at(&cluster, broker), LookupId(1));
-            let (client, deadline) = (LogClient::new(&config), Instant::now() + Duration::from_secs(30));
-            let topic_uuid = client.topic("t", deadline).await.unwrap().uuid;
-            let question =
-                LogSearch { partition: PARTITION, topic, topic_uuid, leader, leader_epoch: Some(0), look, wanted };
+        let search = async |broker, from| {
+            let mut question = log_search(&cluster, &config, 43).await;
+            (question.leader, question.wanted.from) = (at(&cluster, broker), from);
             lookup_client(&config).search(&question).await
         };
-        let found = |answer| match answer {
-            SearchAnswer::Read(found) => found.iter().map(|b: &LoggedBatch| (b.base_sequence, b.base_offset)).collect(),
-            _ => vec![],
+        assert_eq!(found(search(1, Some(3)).await), [(41, 3), (42, 4), (43, 5)]);
+        assert_eq!(found(search(1, None).await), [(40, 2), (41, 3), (42, 4), (43, 5)]);
+        assert_eq!(search(1, Some(6)).await, SearchAnswer::Read(vec![]));
+        assert_eq!(search(2, Some(0)).await, SearchAnswer::Unavailable);
+    }
+
+    /// Starts a cluster with sequence numbers 40 and 41 of producer 7, and 42 behind the high watermark. Returns it with
+    /// a search of the whole log for sequence number 43, and the task that appends 42.
+    async fn unreplicated() -> (TestCluster, ClientConfig, LogSearch, JoinHandle<()>) {
+        let (cluster, config) = cluster().await;
+        append(&config, Stamp { producer_id: 7, epoch: 3, base_sequence: 40 }, 2).await;
+        assert!(cluster.pause_replication("t", 0));
+        let writer = config.clone();
+        let late = Stamp { producer_id: 7, epoch: 3, base_sequence: 42 };
+        let appended = tokio::spawn(async move { append(&writer, late, 1).await });
+        cluster.wait_for_records("t", 3).await;
+        let mut question = log_search(&cluster, &config, 43).await;
+        question.wanted.whole_log = true;
+        (cluster, config, question, appended)
+    }
+
+    #[tokio::test]
+    async fn unreplicated_records_end_no_search() {
+        let (cluster, config, mut question, appended) = unreplicated().await;
+        let client = lookup_client(&config);
+        assert_eq!(client.search(&question).await, SearchAnswer::Unavailable);
+        question.wanted.from = Some(2);
+        assert_eq!(client.search(&question).await, SearchAnswer::Unavailable);
+        (question.wanted.from, question.wanted.since) = (None, wall_clock_ms() + 3_600_000);
+        assert_eq!(client.search(&question).await, SearchAnswer::Unavailable, "no record is that young");
+        question.wanted.whole_log = false;
+        assert_eq!(client.search(&question).await, SearchAnswer::Read(vec![]));
+        assert!(cluster.resume_replication("t", 0));
+        appended.await.unwrap();
+        question.wanted.whole_log = true;
+        assert_eq!(client.search(&question).await, SearchAnswer::Read(vec![]));
+        question.wanted.from = Some(0);
+        assert_eq!(found(client.search(&question).await), [(40, 0), (41, 1), (42, 2)]);
+    }
+
+    #[tokio::test]
+    async fn search_waits_for_slow_replicas() {
+        let (cluster, config, question, appended) = unreplicated().await;
+        let client = lookup_client(&config);
+        let resume = async {
+            cluster.wait_for_requests(ApiKey::OffsetForLeaderEpoch, 1).await;
+            assert!(cluster.resume_replication("t", 0));
         };
-        assert_eq!(found(search(1, Some(3), 43).await), [(41, 3), (42, 4), (43, 5)]);
-        assert_eq!(found(search(1, None, 43).await), [(40, 2), (41, 3), (42, 4), (43, 5)]);
-        assert_eq!(search(1, Some(6), 43).await, SearchAnswer::Read(vec![]));
-        assert_eq!(search(2, Some(0), 43).await, SearchAnswer::Unavailable);
+        let (answer, ()) = tokio::join!(client.search(&question), resume);
+        assert_eq!(found(answer), [(40, 0), (41, 1), (42, 2)]);
+        appended.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn found_sequence_ends_whole_search() {
+        let (cluster, config, mut question, appended) = unreplicated().await;
+        question.wanted.last_sequence = 41;
+        assert_eq!(found(lookup_client(&config).search(&question).await), [(40, 0), (41, 1)]);
+        assert_eq!(cluster.requests(ApiKey::OffsetForLeaderEpoch), 0);
+        appended.abort();
+    }
+
+    #[tokio::test]
+    async fn unknown_log_end_is_no_result() {
+        let (cluster, config) = cluster().await;
+        append(&config, Stamp { producer_id: 7, epoch: 3, base_sequence: 40 }, 1).await;
+        let mut question = log_search(&cluster, &config, 43).await;
+        question.wanted.whole_log = true;
+        let client = lookup_client(&config);
+        cluster.fail_next(ApiKey::OffsetForLeaderEpoch, 1, ErrorCode::TopicAuthorizationFailed);
+        assert_eq!(client.search(&question).await, SearchAnswer::Unreadable);
+        cluster.fail_next(ApiKey::OffsetForLeaderEpoch, 1, ErrorCode::NotLeaderOrFollower);
+        assert_eq!(client.search(&question).await, SearchAnswer::Unavailable);
+        question.leader_epoch = None;
+        assert_eq!(client.search(&question).await, SearchAnswer::Unavailable, "the leader epoch is unknown");
+        question.leader_epoch = Some(0);
+        assert_eq!(found(client.search(&question).await), [(40, 0)]);
     }
 
     #[test]

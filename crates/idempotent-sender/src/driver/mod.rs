@@ -208,6 +208,7 @@ where
                 self.linger.sealed(submission.partition, submission.ordinal);
                 self.submit(now, submission);
             }
+            DriverCommand::Persisted { partition, id } => self.core.on_persisted(now, partition, id),
             DriverCommand::Expedite { partition, ordinal } => {
                 self.linger.awaited(partition, ordinal);
                 self.expedite(now, partition);
@@ -302,6 +303,7 @@ where
                         IoEvent::Searched(question.partition, question.look, answer)
                     });
                 }
+                Action::Persist(stamps) => self.upcalls.persist(stamps),
                 Action::Settle(settlement) => {
                     let partition = settlement.partition;
                     // A caller that sees the verdict also sees it counted.

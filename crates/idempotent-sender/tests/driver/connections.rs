@@ -6,7 +6,9 @@ use kafka_courier_batcher::{EncodedBatch, Record};
 use kafka_courier_client::config::ClientConfig;
 use kafka_courier_client::security::ConnectionSecurity;
 use kafka_courier_client::{PartitionId, Reason, TopicId};
-use kafka_courier_idempotent_sender::core::{Config, Counters, Reachability, RecordSet, Settlement, Submission};
+use kafka_courier_idempotent_sender::core::{
+    Config, Counters, Reachability, RecordSet, Settlement, StampMove, Submission,
+};
 use kafka_courier_idempotent_sender::driver::{DriverCommand, DriverConfig, Observation, Upcalls, driver};
 use kafka_courier_test_broker::{ApiKey, Fault, Gate, Rule, TestCluster};
 use tokio::sync::{mpsc, watch};
@@ -43,6 +45,7 @@ impl Upcalls<()> for Listener {
     fn is_idle(&self) -> bool {
         true
     }
+    fn persist(&mut self, _: StampMove) {}
     fn corrected(&mut self, (): (), _: RecordSet, _: Option<i64>) {}
     fn topic_limit(&mut self, _: &Arc<str>, _: usize) {}
     fn topic_failed(&mut self, _: TopicId, _: &Arc<str>, _: &Reason) {}
@@ -102,6 +105,7 @@ impl DriverHarness {
                 published_at: Instant::now(),
                 batch: EncodedBatch::single(&record).unwrap(),
                 aged: false,
+                stored: None,
             };
             self.commands.send(DriverCommand::Sealed(submission)).unwrap();
         }

@@ -13,11 +13,15 @@
 //!
 //! A record that may be written fails because of a final code, a size or a sequence number only after a look at its
 //! leader.
+//!
+//! A stored record fails only because the leader rejected its content or its size, or because its outcome can't be
+//! determined. Time, retries, rights and credentials never fail it.
 
 use kafka_courier_client::{ErrorCode, Reason};
-use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, UNCONFIRMED};
+use kafka_courier_idempotent_sender::core::{FOLLOWS_UNKNOWN, FailedOutcome, Failure, UNCONFIRMED};
 
 use crate::cluster::{BROKERS, MS, Micros, SECOND, topic_and_index, topic_of};
+use crate::plan::Reading;
 use crate::record::RecordHistory;
 use crate::world::World;
 
@@ -29,6 +33,8 @@ pub(crate) const WRITE_ERRORS: &[i16] = &[-1, 2, 7, 13];
 pub(crate) const TOO_LARGE: &[i16] = &[10, 18];
 /// Codes after which no attempt can succeed.
 const FINAL: &[i16] = &[17, 21, 29, 31, 32, 35, 42, 43, 44, 48, 76, 87, 999];
+/// Codes with which the model's leaders reject the content of some records of a batch.
+const OF_RECORDS: &[i16] = &[32, 87];
 /// Codes that mean that the batch's stamp does not match the leader's state.
 const SEQUENCE: &[i16] = &[45, 46, 47, 59];
 
@@ -41,6 +47,27 @@ impl World {
         })?;
         *self.history.causes.entry(cause).or_default() += 1;
         Ok(())
+    }
+
+    /// Checks the cause of the failure of a stored record.
+    pub(crate) fn check_stored_failure(&self, number: u32, failure: &Failure) -> Result<(), String> {
+        let record = &self.history.records[number as usize];
+        let code = failure.reason.code().map(|code| code.0);
+        let is_rejected =
+            code.is_some_and(|code| OF_RECORDS.contains(&code) || TOO_LARGE.contains(&code) && record.too_large_alone);
+        let is_refused = code.is_some_and(|code| FINAL.contains(&code) || SEQUENCE.contains(&code));
+        let is_unconfirmed = matches!(&failure.reason, Reason::NoAnswer(words) if &**words == UNCONFIRMED);
+        let follows = matches!(&failure.reason, Reason::NotAvailable(words) if &**words == FOLLOWS_UNKNOWN);
+        let is_caused = match failure.outcome {
+            FailedOutcome::NotWritten => is_rejected,
+            // Without the right to read, no answer may name the cause.
+            FailedOutcome::Unknown if self.plan.rules.reading != Reading::Allowed => true,
+            FailedOutcome::Unknown => is_rejected || is_refused || is_unconfirmed || follows,
+        };
+        if is_caused && !failure.timed_out {
+            return Ok(());
+        }
+        Err(format!("p{} record {number} is stored, but failed: {failure:?} {record:?}", record.partition))
     }
 
     fn cause(&self, number: u32, published_at: Micros, failure: &Failure) -> Result<&'static str, &'static str> {

@@ -8,6 +8,9 @@ use kafka_courier_client::ErrorCode;
 use kafka_courier_idempotent_sender::core::Counters;
 
 use crate::history::{History, RecordVerdict};
+use crate::lives::Lives;
+use crate::plan::Reading;
+use crate::record::RecordHistory;
 
 /// Every code of the outcome table and of the refusals, one other code that Kafka calls retriable, and one unknown
 /// code.
@@ -94,6 +97,19 @@ const REQUIRED: &[&str] = &[
     "record unknown",
 ];
 
+const REQUIRED_IN_LIVES: &[&str] = &[
+    "death",
+    "inherited batch",
+    "batch resumed",
+    "search of a log",
+    "batch found in a log",
+    "acknowledged data lost",
+    "split",
+    "record delivered",
+    "record not written",
+    "record unknown",
+];
+
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Coverage {
     counts: BTreeMap<String, u64>,
@@ -145,6 +161,7 @@ impl Coverage {
         self.add("several connections to a broker", u64::from(history.parallel_connections > 1));
         self.add("request", counters.requests);
         self.add("batch sent again", counters.batch_retries);
+        self.add("batch resumed", counters.resumed);
         for record in &history.records {
             self.add(
                 match record.verdict {
@@ -152,9 +169,27 @@ impl Coverage {
                     Some(RecordVerdict::Delivered(None)) => "record delivered, offset unknown",
                     Some(RecordVerdict::NotWritten(_)) => "record not written",
                     Some(RecordVerdict::Unknown(_)) => "record unknown",
+                    Some(RecordVerdict::Stored) => "record stored",
                     None => "record without verdict",
                 },
                 1,
+            );
+        }
+    }
+
+    pub(crate) fn note_lives(&mut self, lives: &Lives, history: &History, reading: Reading) {
+        self.add("death", lives.deaths);
+        self.add("inherited batch", lives.inherited);
+        self.add("batch resumed", lives.counters.resumed);
+        self.add("search of a log", lives.counters.searches);
+        self.add("batch found in a log", lives.counters.found_in_log);
+        self.add("acknowledged data lost", lives.counters.acknowledged_lost);
+        self.add("split", lives.counters.splits);
+        if reading == Reading::Allowed {
+            let unknown = |record: &&RecordHistory| matches!(record.verdict, Some(RecordVerdict::Unknown(_)));
+            self.add(
+                "record unknown though the log is readable",
+                history.records.iter().filter(unknown).count() as u64,
             );
         }
     }
@@ -173,6 +208,12 @@ impl Coverage {
         for (name, count) in &other.counts {
             self.add(name, *count);
         }
+    }
+
+    /// Returns the required items of schedules with several lives that were never reached.
+    pub(crate) fn missing_in_lives(&self) -> Vec<String> {
+        let all = REQUIRED_IN_LIVES.iter().map(|name| (*name).to_owned());
+        all.filter(|name| self.counts.get(name).is_none_or(|count| *count == 0)).collect()
     }
 
     /// Returns the required items that were never reached.

@@ -3,7 +3,7 @@
 //! Rule: a fault changes the model cluster only. The sender notices the fault like a sender on a real cluster.
 
 use crate::cluster::{BROKERS, Forced, MS, Micros, PARTITIONS, PARTITIONS_AT_FIRST, SECOND, topic_of};
-use crate::world::{Event, STARTED_MS, World};
+use crate::world::{Event, World};
 
 /// The minimum number of faults with an effect in a schedule.
 pub(crate) const MIN_FAULTS: u64 = 3;
@@ -417,7 +417,7 @@ impl World {
         let Some(expiration) = self.plan.rules.id_expiration_ms else { return };
         let oldest = self.clock_ms() - expiration;
         let model = &mut self.partitions[partition];
-        let aged = model.replicas[broker].producers.expire(oldest, STARTED_MS);
+        let aged = model.replicas[broker].producers.expire(oldest);
         model.expiries += u32::from(aged);
     }
 

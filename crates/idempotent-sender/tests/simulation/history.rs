@@ -26,6 +26,8 @@ pub(crate) enum RecordVerdict {
     Delivered(Option<i64>),
     NotWritten(Option<i16>),
     Unknown(Option<i16>),
+    /// A durable log holds the record for a later process.
+    Stored,
 }
 
 #[derive(Clone, Debug)]
@@ -113,9 +115,12 @@ pub(crate) fn record_number(record: &DecodedRecord<'_>) -> Result<u32, String> {
 
 impl World {
     pub(crate) fn submit_from_plan(&mut self, index: usize) -> Result<(), String> {
+        if self.wait_for_life(index) {
+            return Ok(());
+        }
         let planned = self.plan.batches[index].clone();
         let submission = self.open_batch(&planned)?;
-        if !self.rng.percent(self.plan.rules.sealed_late) {
+        if self.lives.is_some() || !self.rng.percent(self.plan.rules.sealed_late) {
             return self.submit_sealed(submission);
         }
         // The sealing of a batch takes longer on some threads than on others.
@@ -132,10 +137,21 @@ impl World {
     }
 
     pub(crate) fn submit_sealed(&mut self, submission: Submission<usize>) -> Result<(), String> {
+        if self.lives.is_some() { self.store(submission) } else { self.submit_to_sender(submission) }
+    }
+
+    pub(crate) fn submit_to_sender(&mut self, submission: Submission<usize>) -> Result<(), String> {
         let now = self.instant();
-        self.sender
-            .on_sealed(now, submission)
-            .map_err(|_| "the sender refused a batch for a known partition".to_owned())
+        match self.sender.on_sealed(now, submission) {
+            Ok(()) => Ok(()),
+            // Metadata can be older than that of an earlier process, and lack a partition of a grown topic.
+            Err(submission) if self.lives.is_some() => {
+                self.unsubmitted += 1;
+                self.schedule_after(50 * MS, Event::SubmitAgain(Box::new(submission)));
+                Ok(())
+            }
+            Err(_) => Err("the sender refused a batch for a known partition".to_owned()),
+        }
     }
 
     fn open_batch(&mut self, planned: &BatchPlan) -> Result<Submission<usize>, String> {
@@ -155,6 +171,7 @@ impl World {
             ordinal,
             published_at: self.instant() - std::time::Duration::from_micros(self.now - published_at),
             aged: planned.age_ms > 0,
+            stored: None,
             batch,
         };
         let count = planned.records.len() as u32;
@@ -189,6 +206,8 @@ impl World {
     }
 
     pub(crate) fn note_settlement(&mut self, settlement: Settlement<usize>) -> Result<(), String> {
+        let numbers = numbers_in(settlement.batch.as_bytes())?;
+        self.note_stored(&settlement, &numbers);
         let Settlement { token, partition, records, verdict, batch, charge, .. } = settlement;
         let settled_in = self.forgets_and_incarnation(model_partition(partition));
         let history = &mut self.history;
@@ -196,7 +215,8 @@ impl World {
         batch_history.returned += charge;
         let published_at = batch_history.published_at;
         let late = self.now.saturating_sub(batch_history.published_at);
-        if late > self.plan.config.delivery_timeout.as_micros() as Micros + MS {
+        let is_stored = self.lives.is_some();
+        if !is_stored && late > self.plan.config.delivery_timeout.as_micros() as Micros + MS {
             return Err(format!("batch {token} has its verdict {} ms after its publication", late / MS));
         }
         let (first, count) = (batch_history.first, batch_history.count);
@@ -207,9 +227,13 @@ impl World {
             }
             numbers.push(first + index);
             let record_verdict = RecordVerdict::of(&verdict, position);
-            if let Verdict::Failed(failure) = &verdict {
-                self.note_cause(first + index, published_at, failure)?;
-                self.note_failure(first + index, position, failure)?;
+            match &verdict {
+                Verdict::Failed(failure) if is_stored => self.check_stored_failure(first + index, failure)?,
+                Verdict::Failed(failure) => {
+                    self.note_cause(first + index, published_at, failure)?;
+                    self.note_failure(first + index, position, failure)?;
+                }
+                Verdict::Delivered { .. } | Verdict::Stored => {}
             }
             let record = &mut self.history.records[(first + index) as usize];
             record.settled_in = settled_in;
@@ -274,6 +298,7 @@ impl RecordVerdict {
                     FailedOutcome::Unknown => Self::Unknown(code),
                 }
             }
+            Verdict::Stored => Self::Stored,
         }
     }
 }
@@ -347,6 +372,12 @@ impl History {
         }
     }
 
+    /// Adds a batch of an earlier process. Returns its token.
+    pub(crate) fn add_batch(&mut self, first: u32, count: u32, published_at: Micros, charge: usize) -> usize {
+        self.batches.push(BatchHistory { first, count, published_at, charge, returned: 0 });
+        self.batches.len() - 1
+    }
+
     /// Returns the epochs of all stamps that were sent to the partition.
     pub(crate) fn epochs_of(&self, partition: usize) -> BTreeSet<i16> {
         self.stamps.keys().filter(|stamp| stamp.0 == partition).map(|stamp| stamp.2).collect()
@@ -402,7 +433,7 @@ impl History {
     }
 }
 
-fn numbers_in(bytes: &[u8]) -> Result<Vec<u32>, String> {
+pub(crate) fn numbers_in(bytes: &[u8]) -> Result<Vec<u32>, String> {
     let (view, _) = BatchView::parse(bytes).map_err(|error| error.to_string())?;
     let records = view.records(1 << 20).map_err(|error| error.to_string())?;
     records.iter().map(|record| record_number(&record.map_err(|error| error.to_string())?)).collect()

@@ -31,6 +31,8 @@ pub(crate) struct LogEntry {
     pub(crate) forgets: u32,
     /// The partition's `expiries` at the append.
     pub(crate) expiries: u32,
+    /// Whether half of the time until the producer id expires had passed at the append.
+    pub(crate) is_old: bool,
 }
 
 impl LogEntry {
@@ -52,6 +54,7 @@ pub(crate) struct Producer {
     pub(crate) epoch: i16,
     pub(crate) last_sequence: i32,
     pub(crate) last_timestamp: i64,
+    is_old: bool,
     batches: VecDeque<RememberedBatch>,
 }
 
@@ -114,6 +117,7 @@ impl Producers {
             epoch: entry.epoch,
             last_sequence: 0,
             last_timestamp: 0,
+            is_old: false,
             batches: VecDeque::new(),
         });
         if known.epoch != entry.epoch {
@@ -125,6 +129,7 @@ impl Producers {
         }
         known.last_sequence = entry.last;
         known.last_timestamp = entry.max_timestamp;
+        known.is_old = entry.is_old;
         let LogEntry { first, last, base_offset, max_timestamp: timestamp, .. } = *entry;
         known.batches.push_back(RememberedBatch { first, last, base_offset, timestamp });
     }
@@ -151,10 +156,10 @@ impl Producers {
     }
 
     /// Forgets the producers whose last batch is not newer than `oldest`. Returns whether one of those batches had an
-    /// old timestamp already at its append, which is a timestamp before `started`.
-    pub(crate) fn expire(&mut self, oldest: i64, started: i64) -> bool {
+    /// old timestamp already at its append.
+    pub(crate) fn expire(&mut self, oldest: i64) -> bool {
         let before = self.0.len();
-        let aged = self.0.values().any(|p| p.last_timestamp <= oldest && p.last_timestamp < started);
+        let aged = self.0.values().any(|p| p.last_timestamp <= oldest && p.is_old);
         self.0.retain(|_, producer| producer.last_timestamp > oldest);
         aged && self.0.len() < before
     }

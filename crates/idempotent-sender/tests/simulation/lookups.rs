@@ -80,17 +80,28 @@ impl World {
         self.history.follower_looks += u64::from(answers && !confirmed);
         let answer = match replica.producers.get(look.producer_id) {
             _ if !confirmed => StateLookupAnswer::Unavailable,
-            _ if self.plan.rules.reading == Reading::Forbidden => StateLookupAnswer::Nothing,
+            _ if self.plan.rules.reading == Reading::Forbidden => StateLookupAnswer::Unreadable,
             Some(known) => StateLookupAnswer::Producer {
                 epoch: i32::from(known.epoch),
                 last_sequence: known.last_sequence,
-                age: Duration::from_millis(now_ms.saturating_sub(known.last_timestamp).try_into().unwrap_or(0)),
+                age: self.look_age(now_ms.saturating_sub(known.last_timestamp)),
             },
-            None => StateLookupAnswer::Nothing,
+            None => StateLookupAnswer::NotKnown,
         };
         let wait = if runs { self.latency(broker) } else { self.rng.range(MS..10 * SECOND) };
         self.trace(|| format!("look at p{partition} on broker {broker}: {answer:?}"));
         self.schedule_after(wait, Event::LookAnswered(Box::new(look), answer));
+    }
+
+    /// Returns an age in a cluster with the default of `producer.id.expiration.ms`, which is a day. A sender of stored batches
+    /// knows the schedule's own value.
+    fn look_age(&self, age_ms: i64) -> Duration {
+        if self.lives.is_some() {
+            return Duration::from_millis(age_ms.try_into().unwrap_or(0));
+        }
+        let day_ms = 24 * 3600 * 1000;
+        let scaled = self.plan.rules.id_expiration_ms.map_or(age_ms, |expiration| age_ms * day_ms / expiration);
+        Duration::from_millis(scaled.try_into().unwrap_or(0))
     }
 
     /// Answers a search with the batches of a producer's epoch, up to the leader's high watermark.
@@ -114,6 +125,7 @@ impl World {
             _ if !self.confirms_leader(&search.leader, search.partition, search.leader_epoch) => {
                 SearchAnswer::Unavailable
             }
+            Reading::Allowed if wanted.whole_log && replica.end() > replica.high_watermark => SearchAnswer::Unavailable,
             Reading::Allowed => {
                 SearchAnswer::Read(replica.log.iter().skip_while(old).filter(ours).map(logged).collect())
             }
@@ -141,7 +153,7 @@ impl History {
         };
         let last = match answer {
             StateLookupAnswer::Unavailable => return,
-            StateLookupAnswer::Nothing => None,
+            StateLookupAnswer::NotKnown | StateLookupAnswer::Unreadable => None,
             StateLookupAnswer::Producer { epoch, last_sequence, .. } => {
                 i16::try_from(epoch).ok().zip(Some(last_sequence))
             }

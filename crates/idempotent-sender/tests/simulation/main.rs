@@ -16,6 +16,7 @@ mod faults;
 mod history;
 mod known_leaders;
 mod link;
+mod lives;
 mod log;
 mod lookups;
 mod plan;
@@ -59,22 +60,42 @@ fn simulate(seed: u64, coverage: &mut Coverage, tracing: bool) -> Result<(), Str
     Ok(())
 }
 
-fn simulate_catching_panics(seed: u64, coverage: &mut Coverage, tracing: bool) -> Result<(), String> {
-    let outcome = catch_unwind(AssertUnwindSafe(|| simulate(seed, coverage, tracing)));
-    outcome
-        .unwrap_or_else(|_| Err("the simulation panicked".into()))
-        .map_err(|why| format!("{why}\n{}", replay_command(seed)))
+/// Runs one schedule in which the process ends several times.
+fn simulate_lives(seed: u64, coverage: &mut Coverage, tracing: bool) -> Result<(), String> {
+    let mut world = World::new(random::random_lives(seed), tracing)?;
+    world.finish()?;
+    world.probe()?;
+    world.check()?;
+    coverage.note(world.sender.counters(), &world.history);
+    if let Some(lives) = &world.lives {
+        coverage.note_lives(lives, &world.history, world.plan.rules.reading);
+    }
+    Ok(())
 }
 
-fn replay_command(seed: u64) -> String {
+type Simulation = fn(u64, &mut Coverage, bool) -> Result<(), String>;
+
+fn simulate_catching_panics(
+    (name, simulation): (&str, Simulation),
+    seed: u64,
+    coverage: &mut Coverage,
+    tracing: bool,
+) -> Result<(), String> {
+    let outcome = catch_unwind(AssertUnwindSafe(|| simulation(seed, coverage, tracing)));
+    outcome
+        .unwrap_or_else(|_| Err("the simulation panicked".into()))
+        .map_err(|why| format!("{why}\n{}", replay_command(name, seed)))
+}
+
+fn replay_command(name: &str, seed: u64) -> String {
     format!(
         "replay: SIM_SEED={seed} SIM_TRACE=1 cargo test --release -p kafka-courier-idempotent-sender \
-         --test simulation random_schedules -- --nocapture"
+         --test simulation {name} -- --nocapture"
     )
 }
 
 /// Runs schedules on all cores until all have finished or one has failed.
-fn run(first: u64, schedules: u64) -> (Coverage, Vec<String>) {
+fn run(simulation: (&str, Simulation), first: u64, schedules: u64) -> (Coverage, Vec<String>) {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let next = AtomicU64::new(0);
     let failures = Mutex::new(Vec::new());
@@ -88,7 +109,7 @@ fn run(first: u64, schedules: u64) -> (Coverage, Vec<String>) {
                     if index >= schedules {
                         break;
                     }
-                    if let Err(failure) = simulate_catching_panics(first + index, &mut own, false) {
+                    if let Err(failure) = simulate_catching_panics(simulation, first + index, &mut own, false) {
                         failures.lock().unwrap().push(failure);
                         next.store(schedules, Ordering::Relaxed);
                     }
@@ -100,22 +121,32 @@ fn run(first: u64, schedules: u64) -> (Coverage, Vec<String>) {
     (coverage.into_inner().unwrap(), failures.into_inner().unwrap())
 }
 
-#[test]
-fn random_schedules_keep_all_invariants() {
+/// Runs the schedules that the environment names, and prints what they reached.
+fn run_schedules(simulation: (&str, Simulation), debug_schedules: u64, missing: fn(&Coverage) -> Vec<String>) {
     if let Some(seed) = env_number("SIM_SEED") {
         let tracing = std::env::var_os("SIM_TRACE").is_some();
-        simulate_catching_panics(seed, &mut Coverage::default(), tracing).unwrap();
+        simulate_catching_panics(simulation, seed, &mut Coverage::default(), tracing).unwrap();
         return;
     }
-    let default = if cfg!(debug_assertions) { 1_000 } else { 20_000 };
+    let default = if cfg!(debug_assertions) { debug_schedules } else { 20_000 };
     let schedules = env_number("SIM_SCHEDULES").unwrap_or(default);
     let started = Instant::now();
-    let (coverage, failures) = run(env_number("SIM_FIRST").unwrap_or(1), schedules);
+    let (coverage, failures) = run(simulation, env_number("SIM_FIRST").unwrap_or(1), schedules);
     coverage.print();
     println!("{:.0} schedules a second", coverage.schedules as f64 / started.elapsed().as_secs_f64());
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     if schedules >= MIN_COVERAGE_SCHEDULES {
-        let missing = coverage.missing();
+        let missing = missing(&coverage);
         assert!(missing.is_empty(), "never reached: {missing:?}");
     }
+}
+
+#[test]
+fn random_schedules_keep_all_invariants() {
+    run_schedules(("random_schedules", simulate), 1_000, Coverage::missing);
+}
+
+#[test]
+fn random_lives_keep_stored_records() {
+    run_schedules(("random_lives", simulate_lives), 300, Coverage::missing_in_lives);
 }

@@ -6,6 +6,7 @@ use kafka_courier_idempotent_sender::core::Config;
 
 use crate::cluster::Micros;
 use crate::faults::Fault;
+use crate::lives::LifeEnd;
 use crate::log::SequenceRules;
 
 /// The sender's rights to read.
@@ -110,6 +111,8 @@ pub(crate) struct Plan {
     pub(crate) heal_at: Micros,
     /// The time at which the producer is closed and fails all remaining records. `None`: the producer stays open.
     pub(crate) close_at: Option<Micros>,
+    /// The ends of the processes. If there is one, batches are stored in a durable log.
+    pub(crate) lives: Vec<LifeEnd>,
 }
 
 impl BatchPlan {

@@ -165,6 +165,7 @@ impl World {
             records: Rc::from(numbers),
             forgets: model.forgets,
             expiries: model.expiries,
+            is_old: false,
         };
         Ok((entry, times))
     }
@@ -266,6 +267,8 @@ impl World {
                 if time >= 0 {
                     entry.max_timestamp = time;
                 }
+                let half = self.plan.rules.id_expiration_ms.map(|ms| ms / 2);
+                entry.is_old = half.is_some_and(|ms| entry.max_timestamp <= clock - ms);
                 let placed = (entry.base_offset, entry.records.len(), time);
                 self.trace(|| {
                     format!("broker {broker} appends p{partition} {} at {}", format_entry(&entry), entry.base_offset)
@@ -311,6 +314,7 @@ impl World {
             records: Rc::from([FOREIGN]),
             forgets,
             expiries,
+            is_old: false,
         };
         self.append_if_in_sequence(broker, partition, fence);
         true

@@ -9,6 +9,7 @@ use kafka_courier_idempotent_sender::core::{Backoff, Config};
 
 use crate::cluster::{BROKERS, Forced, MS, Micros, PARTITIONS, SECOND, topic_of};
 use crate::faults::Fault;
+use crate::lives::LifeEnd;
 use crate::log::SequenceRules;
 use crate::plan::Reading::{Allowed, Forbidden, StateOnly};
 use crate::plan::{BatchPlan, Plan, RecordPlan, Rules};
@@ -39,7 +40,81 @@ pub(crate) fn random_plan(seed: u64) -> Plan {
         // A producer's close waits for the threads that seal batches.
         rules.sealed_late = 0;
     }
-    Plan { seed, config, rules, batches, faults, heal_at, close_at }
+    Plan { seed, config, rules, batches, faults, heal_at, close_at, lives: Vec::new() }
+}
+
+/// Draws a schedule in which the process ends several times. No topic is deleted in it.
+pub(crate) fn random_lives(seed: u64) -> Plan {
+    let mut plan = random_plan(seed);
+    let mut rng = Rng::new(seed.wrapping_mul(0xD6E8_FEB8_6659_FD93));
+    plan.close_at = None;
+    if plan.rules.sequence.first_must_be_zero {
+        // Such a leader refuses the first batch of an id in the same way as a batch that it has appended long ago.
+        plan.config.first_sequence = 0;
+    }
+    plan.faults.retain(|(_, fault)| !matches!(fault, Fault::DeleteTopic { .. } | Fault::CreateTopic { .. }));
+    if plan.rules.reading == Forbidden && !plan.rules.sequence.first_must_be_zero {
+        plan.rules.sequence.old_codes |= seed.is_multiple_of(2);
+    }
+    if plan.rules.reading == Forbidden || plan.config.first_sequence != 0 {
+        // A client without the right to read can't tell a leader that refuses at random from one that has the batch. A
+        // leader that knows nothing of an id refuses only numbers other than 0, and late requests as well.
+        plan.faults.retain(|(_, fault)| !matches!(fault, Fault::Force { forced: Forced { code: 45, .. }, .. }));
+    }
+    if let Some(expiration) = plan.rules.id_expiration_ms {
+        plan.config.id_memory = Duration::from_millis(expiration.unsigned_abs() / 2);
+    }
+    let mut at = 0;
+    for _ in 0..rng.range(1..6) {
+        at = match rng.range(0..100) {
+            0..40 => rng.range(0..plan.heal_at),
+            40..75 => plan.batches[rng.index(plan.batches.len())].at + rng.range(0..60 * MS),
+            // Shortly after the start of the next process, or in its recovery.
+            _ => at + rng.range(0..400 * MS),
+        };
+        let down = match rng.range(0..100) {
+            0..60 => rng.range(0..100 * MS),
+            60..90 => rng.range(0..20 * SECOND),
+            _ => rng.range(60..300) * SECOND,
+        };
+        at = at.min(plan.heal_at);
+        plan.lives.push(LifeEnd { at, down, is_orderly: rng.percent(15) });
+    }
+    for end in plan.lives.clone() {
+        if rng.percent(40) {
+            hinder_restart(&mut rng, &mut plan, end);
+        }
+    }
+    plan
+}
+
+/// Adds faults to the end of a process and the start of the next one, in a partition that has batches in flight: their
+/// requests arrive late, and meanwhile the leader rejects, splits or fences the batches, or changes.
+fn hinder_restart(rng: &mut Rng, plan: &mut Plan, end: LifeEnd) {
+    let last = plan.batches.iter().rev().find(|batch| batch.at <= end.at);
+    let restart = end.at + end.down + rng.range(0..200 * MS);
+    let Some(partition) = last.map(|batch| batch.partition).filter(|_| restart < plan.heal_at) else { return };
+    let broker = partition % BROKERS;
+    let before = rng.range(5 * MS..150 * MS).min(end.at);
+    let by = rng.pick(&[50 * MS, 600 * MS, 3 * SECOND, 9 * SECOND]);
+    let mut add = |at: Micros, fault: Fault| plan.faults.push((at, fault));
+    if rng.percent(80) {
+        add(end.at - before, Fault::Slow { broker, time: before, by });
+    }
+    if rng.percent(40) {
+        add(end.at - before, Fault::LimitMessage { partition, bytes: rng.pick(&[150, 400]), time: before + end.down });
+    }
+    let time = rng.range(20..2000) * MS;
+    for _ in 0..rng.range(1..3) {
+        let fault = match rng.range(0..100) {
+            0..30 => Fault::LimitMessage { partition, bytes: rng.pick(&[70, 70, 150]), time },
+            30..45 => Fault::LimitAge { partition, ms: rng.pick(&[5, 40, 500]), time },
+            45..60 => Fault::Compact { partition, names_rejected: rng.percent(80), time },
+            60..80 => Fault::FenceId { partition },
+            _ => Fault::Elect { partition, to: rng.index(BROKERS) },
+        };
+        add(restart + rng.range(0..100 * MS), fault);
+    }
 }
 
 fn config(rng: &mut Rng, seed: u64) -> Config {

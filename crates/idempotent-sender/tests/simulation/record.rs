@@ -79,6 +79,13 @@ impl RecordHistory {
         }
     }
 
+    /// Notes that another process continues.
+    pub(crate) fn note_new_life(&mut self) {
+        self.attempts = Attempts::default();
+        self.in_doubt |= self.unresolved > 0;
+        self.unresolved = 0;
+    }
+
     /// Returns whether the record may be in the log without an acknowledgement.
     pub(crate) fn may_be_written(&self) -> bool {
         self.in_doubt || self.unresolved > 0

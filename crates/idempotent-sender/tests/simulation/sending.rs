@@ -146,6 +146,7 @@ impl World {
             if sent.iter().any(|(other, _)| *other == partition) {
                 return Err(format!("{request:?} contains two batches of p{partition}"));
             }
+            self.check_stored(part)?;
             sent.push((partition, self.history.check_stamp(part, self.now)?));
         }
         for (partition, numbers) in &sent {

@@ -22,6 +22,7 @@ use crate::cluster::{
 use crate::faults::Fault;
 use crate::history::History;
 use crate::link::Link;
+use crate::lives::{LifeEnd, Lives};
 use crate::plan::Plan;
 use crate::produce::DelayedProduce;
 use crate::rng::Rng;
@@ -33,6 +34,7 @@ const MAX_STEPS: u64 = 2_000_000;
 pub(crate) enum Event {
     Submit(usize),
     SubmitSealed(Box<Submission<usize>>),
+    SubmitAgain(Box<Submission<usize>>),
     Fault(Fault),
     Heal,
     IdleCheck(ConnId),
@@ -63,6 +65,31 @@ pub(crate) enum Event {
     CheckIds { again: bool },
     ServeSearch(Box<LogSearch>),
     SearchAnswered(Box<LogSearch>, SearchAnswer),
+    LogWritten(u64),
+    EndLife(LifeEnd),
+    StartLife,
+}
+
+impl Event {
+    /// Returns whether the event is lost with the process.
+    fn is_of_client(&self) -> bool {
+        matches!(
+            self,
+            Self::SubmitAgain(_)
+                | Self::Connected(..)
+                | Self::Written(..)
+                | Self::Answer(..)
+                | Self::Closed(_)
+                | Self::ServeMetadata(..)
+                | Self::Metadata(_)
+                | Self::MetadataRefused
+                | Self::ProducerId(_)
+                | Self::ServeLook(_)
+                | Self::LookAnswered(..)
+                | Self::ServeSearch(_)
+                | Self::SearchAnswered(..)
+        )
+    }
 }
 
 struct Scheduled {
@@ -111,13 +138,15 @@ pub(crate) struct World {
     pub(crate) healed: bool,
     pub(crate) tracing: bool,
     pub(crate) metadata_requests: u64,
+    /// The processes of the schedule, if batches are stored.
+    pub(crate) lives: Option<Lives>,
     base: Instant,
     queue: BinaryHeap<Scheduled>,
     order: u64,
     steps: u64,
     /// The number of each topic's partitions that the sender has reported, the number before that, and the time of the
     /// change.
-    partition_counts: [(usize, usize, Micros); TOPICS],
+    pub(crate) partition_counts: [(usize, usize, Micros); TOPICS],
 }
 
 /// The wall clock at the schedule's start, in milliseconds since the Unix epoch.
@@ -147,6 +176,7 @@ impl World {
             healed: false,
             tracing,
             metadata_requests: 0,
+            lives: (!plan.lives.is_empty()).then(Lives::default),
             base: Instant::now(),
             queue: BinaryHeap::new(),
             order: 0,
@@ -163,6 +193,9 @@ impl World {
             self.schedule_at(at, Event::Fault(fault));
         }
         self.schedule_at(self.plan.heal_at, Event::Heal);
+        for end in std::mem::take(&mut self.plan.lives) {
+            self.schedule_at(end.at, Event::EndLife(end));
+        }
         if let Some(close_at) = self.plan.close_at {
             self.schedule_at(close_at, Event::Close);
         }
@@ -257,6 +290,10 @@ impl World {
                 self.unsubmitted -= 1;
                 self.submit_sealed(*submission)?;
             }
+            Event::SubmitAgain(submission) => {
+                self.unsubmitted -= 1;
+                self.submit_to_sender(*submission)?;
+            }
             Event::Fault(fault) => self.inject(fault),
             Event::Heal => self.heal_after_enough_faults(),
             Event::Close => {
@@ -322,11 +359,19 @@ impl World {
                 self.history.note_search(search.partition);
                 self.sender.on_log_search(now, search.partition, search.look, &answer);
             }
+            Event::LogWritten(life) => self.log_written(life)?,
+            Event::EndLife(end) => self.end_life(end)?,
+            Event::StartLife => self.start_life(),
         }
         Ok(())
     }
 
-    fn perform_actions(&mut self) -> Result<(), String> {
+    /// Drops the events of a process that has ended.
+    pub(crate) fn forget_client_events(&mut self) {
+        self.queue.retain(|scheduled| !scheduled.event.is_of_client());
+    }
+
+    pub(crate) fn perform_actions(&mut self) -> Result<(), String> {
         while let Some(action) = self.sender.poll(self.instant()) {
             self.perform(action)?;
         }
@@ -350,6 +395,10 @@ impl World {
             Action::InitProducerId => self.init_producer_id()?,
             Action::LookUpState(look) => self.request_look(look),
             Action::SearchLog(search) => self.request_search(search),
+            Action::Persist(stamps) => {
+                self.trace(|| format!("persist {stamps:?}"));
+                self.persist(stamps)?;
+            }
             Action::Settle(settlement) => {
                 self.trace(|| format!("settle {settlement:?}").chars().take(400).collect());
                 self.note_settlement(settlement)?;
@@ -360,7 +409,7 @@ impl World {
             }
             Action::TopicReady { topic, available } => {
                 self.history.pace.metadata.note_known(topic.0 as usize);
-                self.topic_ready(topic, available.len());
+                self.topic_ready(topic, available.len())?;
             }
             Action::TopicFailed { topic, .. } => {
                 let name = topic_name(topic.0 as usize);
@@ -372,19 +421,24 @@ impl World {
     }
 
     /// Notes a topic's number of partitions, and schedules the plan's batches once every topic is known.
-    fn topic_ready(&mut self, topic: TopicId, count: usize) {
+    fn topic_ready(&mut self, topic: TopicId, count: usize) -> Result<(), String> {
         let known = &mut self.partition_counts[topic.0 as usize];
         if known.0 != count {
             *known = (count, known.0.max(1), self.now);
         }
-        if self.partition_counts.iter().any(|count| count.0 == 0) || self.submitting {
-            return;
+        if self.partition_counts.iter().any(|count| count.0 == 0) {
+            return Ok(());
+        }
+        self.resume_life()?;
+        if self.submitting {
+            return Ok(());
         }
         self.submitting = true;
         for index in 0..self.plan.batches.len() {
             let at = self.plan.batches[index].at;
             self.schedule_at(at, Event::Submit(index));
         }
+        Ok(())
     }
 }
 

@@ -12,6 +12,7 @@ use kafka_courier_client::security::SecurityError;
 use kafka_courier_dlq::OpenError;
 use kafka_courier_event_model::{TopicMappingError, TopicMappingProblem, TopicNameError};
 use kafka_courier_idempotent_sender::core::ConfigError as CoreError;
+use kafka_courier_producer::SpoolOpenError;
 
 use super::choices::{SaslMechanism, SecurityProtocol, SslRoots};
 use super::duration;
@@ -39,6 +40,8 @@ pub enum ConfigProblemKind {
     SecretArgument,
     /// The file of dead letters cannot be opened.
     DeadLetterStore,
+    /// The spool cannot be opened: another process has it, or its files cannot be used.
+    Spool,
     /// The process lacks a tokio runtime, a thread, or support for TLS.
     Environment,
 }
@@ -55,6 +58,19 @@ impl PartialEq for DlqFileError {
 }
 
 impl Eq for DlqFileError {}
+
+/// The error of opening the spool. Clones of one error are equal.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct SpoolError(pub(super) Arc<SpoolOpenError>);
+
+impl PartialEq for SpoolError {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for SpoolError {}
 
 /// What is wrong with a setting, with two options, or with the producer's process.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -141,6 +157,10 @@ pub(super) enum ProblemCause {
     DlqFile(DlqFileError),
     #[error("starting the dead-letter thread failed: {0}")]
     DeadLetterThread(SystemError),
+    #[error(": {0}")]
+    Spool(SpoolError),
+    #[error("starting the spool's thread failed: {0}")]
+    SpoolThread(SystemError),
 }
 
 fn remedy(suggestion: Option<&str>) -> String {
@@ -162,7 +182,7 @@ impl From<CoreError> for ProblemCause {
 impl ProblemCause {
     /// Returns whether the text is a sentence of its own.
     pub(super) const fn is_sentence(&self) -> bool {
-        matches!(self, Self::NoRuntime | Self::DeadLetterThread(_))
+        matches!(self, Self::NoRuntime | Self::DeadLetterThread(_) | Self::SpoolThread(_))
     }
 
     /// Returns whether the place of the setting is followed by the option's name. Other texts contain the name, or are
@@ -183,7 +203,8 @@ impl ProblemCause {
         Some(match self {
             #[cfg(feature = "config-file")]
             Self::SettingsFile(_) => return None,
-            Self::NameAndValueSwapped | Self::NoRuntime | Self::DeadLetterThread(_) => return None,
+            Self::NameAndValueSwapped | Self::NoRuntime => return None,
+            Self::DeadLetterThread(_) | Self::SpoolThread(_) => return None,
             Self::UnknownOption { key, .. } | Self::UnsupportedOption { key, .. } => key,
             Self::SetTwice { option, .. }
             | Self::Repeated { option }
@@ -208,6 +229,7 @@ impl ProblemCause {
             Self::TwoTokenSources { .. } => "sasl_oauthbearer_token_location",
             Self::Security(error) => error.option(),
             Self::DlqFile(_) => "dlq_file",
+            Self::Spool(_) => "spool_dir",
         })
     }
 
@@ -302,8 +324,11 @@ impl ProblemCause {
                 ConfigProblemKind::MissingValue
             }
             Self::Security(error) if error.is_about_file() => ConfigProblemKind::UnreadableFile,
-            Self::Security(_) | Self::NoRuntime | Self::DeadLetterThread(_) => ConfigProblemKind::Environment,
+            Self::Security(_) | Self::NoRuntime | Self::DeadLetterThread(_) | Self::SpoolThread(_) => {
+                ConfigProblemKind::Environment
+            }
             Self::DlqFile(_) => ConfigProblemKind::DeadLetterStore,
+            Self::Spool(_) => ConfigProblemKind::Spool,
         }
     }
 }

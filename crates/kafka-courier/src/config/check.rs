@@ -15,6 +15,10 @@ const MAX_CLIENT_ID: usize = 32_767;
 /// The smallest memory in bytes that holds an open batch.
 const MIN_BUFFER_MEMORY: usize = 1024;
 
+/// The smallest spool in bytes: four files of 16 MiB. Files are freed in their order once two newer ones are in use, and
+/// one is reserved for facts.
+const MIN_SPOOL_BYTES: u64 = 64 << 20;
+
 /// The longest duration of an option. A deadline further away might not be representable as an instant.
 const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
@@ -38,6 +42,9 @@ impl KafkaConfig {
         self.security_problems(&mut problems);
         problems.extend(self.checked_mapping().err());
         self.dead_letter_problems(&mut problems);
+        if self.spool_max_bytes < MIN_SPOOL_BYTES {
+            problems.push(not_allowed("spool_max_bytes", &self.spool_max_bytes.to_string(), "at least 67108864"));
+        }
         problems
     }
 

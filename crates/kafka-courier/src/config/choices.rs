@@ -74,6 +74,18 @@ choice! {
 }
 
 choice! {
+    /// The behaviour of a full spool.
+    #[derive(Default)]
+    SpoolFull {
+        /// Publishing fails before the event is accepted.
+        #[default]
+        Refuse = "refuse",
+        /// Publishing waits for room, up to `max_block`.
+        Block = "block",
+    }
+}
+
+choice! {
     /// The compression of batches.
     #[derive(Default)]
     Compression {

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use cause::ConfigProblemKind;
-pub use choices::{Compression, SaslMechanism, SecurityProtocol, SslRoots};
+pub use choices::{Compression, SaslMechanism, SecurityProtocol, SpoolFull, SslRoots};
 pub use endpoint::{Endpoint, EndpointError};
 pub use load::ConfigLoader;
 pub use origin::Origin;
@@ -232,6 +232,21 @@ options! {
     /// A Kafka topic for dead letters, tried before any other store. Empty for no topic. No event may be mapped to it.
     /// Dead letters that an unreachable cluster causes skip the topic. A compacted topic is refused.
     dlq_topic: String = String::new();
+    /// A folder for accepted events, created if it is missing. Events are on disk before they are sent, and a later
+    /// process with the same folder delivers the events that this process left. One process at a time holds the folder.
+    /// Dead letters are in dead-letters.redb in this folder if neither dlq_file nor dlq_topic is set. Empty for no spool.
+    spool_dir: String = String::new();
+    /// The maximum size of the spool's files, in bytes, at least 64 MiB.
+    spool_max_bytes: u64 = 10 << 30;
+    /// The bytes that the spool leaves free on its file system. Empty for the smaller of 1 GiB and a tenth of the file
+    /// system.
+    spool_keep_free: Option<u64> = None;
+    /// The behaviour of a full spool: refuse (publishing fails, and nothing of the event is kept) or block (publishing
+    /// waits for room, up to max_block).
+    spool_full: SpoolFull = SpoolFull::Refuse;
+    /// The time after which the spool stores facts that no caller waits for, such as deliveries. Events are stored
+    /// immediately.
+    spool_idle_sync: Duration = Duration::from_millis(100);
     /// Whether dead letters are replayed automatically once the cluster is healthy, if they are certainly not in the
     /// log and their cause is temporary.
     auto_replay: bool = false;

@@ -15,9 +15,9 @@ use kafka_courier_client::HIDDEN;
 use kafka_courier_client::security::SecurityError;
 use kafka_courier_dlq::OpenError;
 use kafka_courier_idempotent_sender::core::ConfigError as CoreError;
-use kafka_courier_producer::debug_as_display;
+use kafka_courier_producer::{SpoolOpenError, debug_as_display};
 
-use super::cause::{ConfigProblemKind, DlqFileError, ProblemCause};
+use super::cause::{ConfigProblemKind, DlqFileError, ProblemCause, SpoolError};
 use super::origin::{Origin, SettingPlace};
 use super::value::InvalidValue;
 use super::warning::ConfigWarning;
@@ -124,6 +124,32 @@ impl ConfigProblem {
     /// Returns the problem of a dead-letter thread that cannot be started.
     pub(crate) fn dead_letter_thread(error: std::io::Error) -> Self {
         ProblemCause::DeadLetterThread(error.into()).into()
+    }
+
+    /// Returns the problem of a `spool_dir` that cannot be opened.
+    pub(crate) fn spool(error: SpoolOpenError) -> Self {
+        ProblemCause::Spool(SpoolError(Arc::new(error))).into()
+    }
+
+    /// Returns the problem of a spool's thread that cannot be started.
+    pub(crate) fn spool_thread(error: std::io::Error) -> Self {
+        ProblemCause::SpoolThread(error.into()).into()
+    }
+
+    /// Returns why the spool cannot be opened, if that is the problem.
+    pub fn spool_error(&self) -> Option<&SpoolOpenError> {
+        match &self.cause {
+            ProblemCause::Spool(error) => Some(&error.0),
+            _ => None,
+        }
+    }
+
+    /// Returns why the file of dead letters cannot be opened, if that is the problem.
+    pub fn dead_letter_error(&self) -> Option<&OpenError> {
+        match &self.cause {
+            ProblemCause::DlqFile(error) => Some(&error.0),
+            _ => None,
+        }
     }
 
     /// Returns the problem with the places of its options in the sources. `place` returns an option's place.

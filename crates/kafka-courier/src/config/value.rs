@@ -9,7 +9,7 @@ use std::time::Duration;
 use kafka_courier_client::{HIDDEN, Secret};
 use kafka_courier_dlq::Overflow;
 
-use super::choices::{Compression, SaslMechanism, SecurityProtocol, SslRoots};
+use super::choices::{Compression, SaslMechanism, SecurityProtocol, SpoolFull, SslRoots};
 use super::duration;
 use super::endpoint::{ADDRESS, Endpoint, EndpointError};
 
@@ -224,6 +224,16 @@ impl OptionValue for u32 {
     }
 }
 
+impl OptionValue for u64 {
+    fn read(text: &str) -> Result<Self, AllowedValues> {
+        text.parse().map_err(|_| AllowedValues::WholeNumber { max: Self::MAX })
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
+    }
+}
+
 impl OptionValue for usize {
     fn read(text: &str) -> Result<Self, AllowedValues> {
         text.parse().map_err(|_| AllowedValues::WholeNumber { max: Self::MAX as u64 })
@@ -285,7 +295,7 @@ macro_rules! choices {
     };
 }
 
-choices!(Compression, SaslMechanism, SecurityProtocol, SslRoots);
+choices!(Compression, SaslMechanism, SecurityProtocol, SpoolFull, SslRoots);
 
 #[cfg(test)]
 mod tests {

@@ -4,6 +4,7 @@
 mod metrics;
 mod metrics_dead_letters;
 mod metrics_document;
+mod metrics_spool;
 mod outage_log;
 #[path = "../support/mod.rs"]
 mod support;

@@ -221,7 +221,8 @@ async fn stats_serialize_with_metric_names() {
 
 #[test]
 fn every_metric_has_a_test() {
-    let tests = concat!(include_str!("metrics.rs"), include_str!("metrics_dead_letters.rs"));
+    let tests =
+        concat!(include_str!("metrics.rs"), include_str!("metrics_dead_letters.rs"), include_str!("metrics_spool.rs"));
     for metric in METRICS {
         assert!(tests.contains(&format!("{}{{", metric.name)), "{}", metric.name);
     }

@@ -140,8 +140,10 @@ impl Producer {
     pub async fn close(&self, timeout: Duration) -> CloseReport {
         let report = self.0.producer.close(timeout).await;
         let stats = self.stats();
-        assert_eq!((report.delivered, report.failed), (stats.sent, stats.failed), "{report:?}: {stats:?}");
-        assert_eq!((stats.in_flight, stats.accepted), (0, stats.sent + stats.failed), "closed: {stats:?}");
+        let reported = (report.delivered, report.failed, report.stored);
+        assert_eq!(reported, (stats.sent, stats.failed, stats.stored), "{report:?}: {stats:?}");
+        let settled = stats.sent + stats.failed + stats.stored;
+        assert_eq!((stats.in_flight, stats.accepted), (0, settled), "closed: {stats:?}");
         report
     }
 }
@@ -169,8 +171,8 @@ impl Audited {
     /// Returns the first equation that does not hold.
     fn mismatch(&self) -> Option<String> {
         let stats = self.producer.stats();
-        if stats.accepted != stats.sent + stats.failed + stats.in_flight {
-            return Some(format!("accepted is not sent + failed + in_flight: {stats:?}"));
+        if stats.accepted != stats.sent + stats.failed + stats.stored + stats.in_flight {
+            return Some(format!("accepted is not sent + failed + stored + in_flight: {stats:?}"));
         }
         let accounts = accounts();
         let account = accounts.get(&self.runtime)?;

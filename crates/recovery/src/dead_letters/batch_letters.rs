@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use kafka_courier_batcher::{BatchView, DecodeError, DecodedRecord};
-use kafka_courier_dlq::{Bytes, Header, Letter, Outcome, Timestamp, Uuid};
+use kafka_courier_dlq::{Bytes, Header, Letter, LetterId, Outcome, Timestamp, Uuid};
 use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, RecordSet};
-use kafka_courier_producer::ClockOf;
+use kafka_courier_producer::{ClockOf, StoredRecord};
+use sha2::{Digest, Sha256};
 
 use crate::headers;
 
@@ -144,6 +145,26 @@ pub(super) fn fill(letter: &mut Letter, record: &DecodedRecord<'_>) {
         let value = header.value.map(Bytes::copy_from_slice);
         letter.headers.push(Header { name: header.key.into(), value });
     }
+}
+
+/// Returns the id of the letter of a record in a spool: a UUIDv8 (RFC 9562) that begins with the record's timestamp, as a
+/// UUIDv7 does, and continues with a hash of the record's identity.
+pub(super) fn stored_id(record: &StoredRecord, timestamp_ms: i64) -> LetterId {
+    let mut hash = Sha256::new();
+    hash.update(record.spool);
+    hash.update(u64::try_from(record.nonce.len()).unwrap_or(u64::MAX).to_be_bytes());
+    hash.update(&*record.nonce);
+    hash.update(record.topic.to_be_bytes());
+    hash.update(record.partition.to_be_bytes());
+    hash.update(record.ordinal.to_be_bytes());
+    let digest = hash.finalize();
+    let mut bytes = [0; 16];
+    bytes.iter_mut().zip(digest).for_each(|(byte, of_hash)| *byte = of_hash);
+    let [_, _, time @ ..] = timestamp_ms.to_be_bytes();
+    bytes[..6].copy_from_slice(&time);
+    bytes[6] = bytes[6] & 0x0f | 0x80; // version 8
+    bytes[8] = bytes[8] & 0x3f | 0x80; // variant of RFC 9562
+    Uuid::from_bytes(bytes).into()
 }
 
 /// Merges the result of a failed replay into the replayed letter.

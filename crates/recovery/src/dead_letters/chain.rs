@@ -7,6 +7,7 @@
 //! - A replayed letter that fails again replaces its former version in the store that still holds it.
 //! - Each store is read separately. An unreadable store hides no letter of another store.
 
+use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -110,6 +111,24 @@ impl StoreLink {
         };
         let (store, kept) = (self.store.name().to_owned(), self.kept.load(Ordering::Relaxed));
         DeadLetterStats { store, kept, stats, error }
+    }
+
+    /// Calls `offer`, which returns the letters that the store does not hold, and returns them. Adds the others to
+    /// `volatile` if the store does not survive the process.
+    fn noting_volatile(
+        &self,
+        letters: Vec<PendingLetter>,
+        volatile: &mut HashSet<LetterId>,
+        offer: impl FnOnce(&Self, Vec<PendingLetter>) -> Vec<PendingLetter>,
+    ) -> Vec<PendingLetter> {
+        if !self.is_memory() {
+            return offer(self, letters);
+        }
+        let offered: Vec<LetterId> = letters.iter().map(|pending| pending.letter.id).collect();
+        let left = offer(self, letters);
+        let refused: HashSet<LetterId> = left.iter().map(|pending| pending.letter.id).collect();
+        volatile.extend(offered.into_iter().filter(|id| !refused.contains(id)));
+        left
     }
 
     /// Offers the letters to the store. Returns the refused letters in their order.
@@ -289,27 +308,34 @@ impl StoreChain {
     }
 
     /// Keeps the letters, and returns once each letter is in its final place. Letters in one store keep their order.
-    pub(crate) fn keep(&self, letters: Vec<PendingLetter>) {
-        let mut left = self.replace(letters);
+    /// Returns the ids of the letters that are lost with the process: only memory or the log took them.
+    pub(crate) fn keep(&self, letters: Vec<PendingLetter>) -> HashSet<LetterId> {
+        let mut volatile = HashSet::new();
+        let mut left = self.replace(letters, &mut volatile);
         for link in &self.links {
             if left.is_empty() {
-                return;
+                return volatile;
             }
-            left = link.keep(left);
+            left = link.noting_volatile(left, &mut volatile, |link, letters| link.keep(letters));
         }
         let left: Vec<Letter> = left.into_iter().map(|keep| keep.letter).collect();
         metrics::letters_kept("log", &left);
         self.logged.fetch_add(left.len() as u64, Ordering::Relaxed);
         left.iter().for_each(log_whole);
+        volatile.extend(left.iter().map(|letter| letter.id));
+        volatile
     }
 
     /// Replaces the letters that a store already holds. Returns the letters that a store must still accept.
-    fn replace(&self, letters: Vec<PendingLetter>) -> Vec<PendingLetter> {
+    fn replace(&self, letters: Vec<PendingLetter>, volatile: &mut HashSet<LetterId>) -> Vec<PendingLetter> {
         if !letters.iter().any(|pending| pending.is_replayed) {
             return letters;
         }
         let (replayed, new): (Vec<_>, Vec<_>) = letters.into_iter().partition(|pending| pending.is_replayed);
-        let held_nowhere = self.links.iter().fold(replayed, |left, link| link.replace(left));
+        let mut held_nowhere = replayed;
+        for link in &self.links {
+            held_nowhere = link.noting_volatile(held_nowhere, volatile, |link, letters| link.replace(letters));
+        }
         held_nowhere.into_iter().chain(new).collect()
     }
 
@@ -339,145 +365,4 @@ impl StoreChain {
 }
 
 #[cfg(test)]
-mod tests {
-    use kafka_courier_dlq::{FileStore, Limits, MemoryStore, Overflow, Timestamp};
-
-    use super::*;
-
-    fn letter(replay_count: u32) -> Letter {
-        let mut letter = Letter::new("t", None, "why", Timestamp::UNIX_EPOCH);
-        letter.replay_count = replay_count;
-        letter
-    }
-
-    fn pending(letters: &[Letter], is_cluster_absent: bool) -> Vec<PendingLetter> {
-        let pending = |letter: &Letter| PendingLetter {
-            letter: letter.clone(),
-            is_replayed: letter.replay_count > 0,
-            is_cluster_absent,
-        };
-        letters.iter().map(pending).collect()
-    }
-
-    fn store(letters: u64) -> Arc<MemoryStore> {
-        let limits = Limits { max_letters: Some(letters), overflow: Overflow::Refuse, ..Limits::default() };
-        Arc::new(MemoryStore::with_limits(limits))
-    }
-
-    #[test]
-    fn refused_letters_move_to_next_store() {
-        let (first, second) = (store(2), store(1));
-        let chain = StoreChain::new(vec![
-            StoreLink::local(first.clone(), StoreKind::Memory),
-            StoreLink::local(second.clone(), StoreKind::Memory),
-        ]);
-        for _ in 0..4 {
-            chain.keep(pending(&[letter(0)], false));
-        }
-        assert_eq!((first.len(), second.len(), chain.logged.load(Ordering::Relaxed)), (2, 1, 1));
-    }
-
-    #[test]
-    fn absent_cluster_skips_topic() {
-        let (topic, file) = (store(9), store(9));
-        let chain = StoreChain::new(vec![
-            StoreLink::new(topic.clone(), StoreKind::Topic, true),
-            StoreLink::local(file.clone(), StoreKind::Memory),
-        ]);
-        chain.keep(pending(&[letter(0)], true));
-        chain.keep(pending(&[letter(0), letter(0)], false));
-        assert_eq!((topic.len(), file.len()), (2, 1));
-    }
-
-    #[test]
-    fn replayed_letters_are_replaced() {
-        let file = store(9);
-        let chain = StoreChain::new(vec![StoreLink::local(file.clone(), StoreKind::Memory)]);
-        let (a, b) = (letter(0), letter(0));
-        chain.keep(pending(&[a.clone(), b.clone()], false));
-        let mut again = a.clone();
-        (again.replay_count, again.outcome) = (1, Outcome::NotWritten);
-        chain.keep(pending(std::slice::from_ref(&again), true));
-        let held: Vec<Letter> = file.scan(None, 9).unwrap().into_iter().map(|held| held.letter).collect();
-        assert_eq!(held, [again, b]);
-    }
-
-    #[test]
-    fn replayed_letters_without_store_are_kept() {
-        let file = store(9);
-        StoreChain::new(vec![StoreLink::local(file.clone(), StoreKind::Memory)]).keep(pending(&[letter(1)], false));
-        assert_eq!(file.len(), 1);
-    }
-
-    /// Returns a file store whose folder is deleted.
-    fn deleted_store() -> Arc<FileStore> {
-        let folder = tempfile::tempdir().unwrap();
-        let file = Arc::new(FileStore::open(folder.path().join("letters")).unwrap());
-        file.append(&[letter(0)]).unwrap();
-        drop(folder);
-        file
-    }
-
-    #[test]
-    fn unreadable_stores_hide_no_other() {
-        let (file, memory) = (deleted_store(), store(9));
-        let chain = StoreChain::new(vec![
-            StoreLink::local(file, StoreKind::File),
-            StoreLink::local(memory.clone(), StoreKind::Memory),
-        ]);
-        chain.keep(pending(&[letter(0)], false));
-        let listed = chain.list(&Selection::all(), 9);
-        assert_eq!((listed.letters.len(), listed.unread.len()), (1, 1), "{listed:?}");
-        let stats: Vec<_> = chain.links.iter().map(StoreLink::stats).collect();
-        assert!(stats[0].error.is_some() && stats[1].stats.letters == 1, "{stats:?}");
-        chain.purge(&Selection::all()).unwrap_err();
-        assert_eq!(memory.len(), 0);
-    }
-
-    #[test]
-    fn letters_of_deleted_stores_move() {
-        let (file, memory) = (deleted_store(), store(9));
-        let chain = StoreChain::new(vec![
-            StoreLink::local(file, StoreKind::File),
-            StoreLink::local(memory.clone(), StoreKind::Memory),
-        ]);
-        // The store notices the deletion at its next write.
-        chain.keep(pending(&[letter(0)], false));
-        let mut again = letter(1);
-        again.outcome = Outcome::NotWritten;
-        chain.keep(pending(std::slice::from_ref(&again), false));
-        let held = memory.scan(None, 9).unwrap().pop().unwrap().letter;
-        assert_eq!((held.id, held.outcome), (again.id, Outcome::Unknown));
-    }
-
-    #[test]
-    fn written_letters_leave_every_store() {
-        let (first, second) = (store(1), store(9));
-        let chain = StoreChain::new(vec![
-            StoreLink::local(first.clone(), StoreKind::Memory),
-            StoreLink::local(second.clone(), StoreKind::Memory),
-        ]);
-        let letters = [letter(0), letter(0), letter(0)];
-        letters.iter().for_each(|letter| chain.keep(pending(std::slice::from_ref(letter), false)));
-        assert_eq!(chain.remove_written(&[letters[0].id, letters[2].id]), 2);
-        assert_eq!((first.len(), second.len()), (0, 1));
-    }
-
-    #[test]
-    fn mixed_causes_keep_their_order() {
-        let (topic, file) = (store(0), store(9));
-        let chain = StoreChain::new(vec![
-            StoreLink::new(topic.clone(), StoreKind::Topic, true),
-            StoreLink::local(file.clone(), StoreKind::Memory),
-        ]);
-        let letters = [letter(0), letter(0), letter(0)];
-        let pending = |(letter, is_cluster_absent): (&Letter, bool)| PendingLetter {
-            letter: letter.clone(),
-            is_replayed: false,
-            is_cluster_absent,
-        };
-        chain.keep(letters.iter().zip([true, false, true]).map(pending).collect());
-        let held: Vec<Letter> = file.scan(None, 9).unwrap().into_iter().map(|held| held.letter).collect();
-        assert_eq!(held, letters);
-    }
-}
+mod tests;

@@ -5,6 +5,7 @@
 mod batch_letters;
 mod chain;
 pub(crate) mod refused_event;
+mod spooled;
 pub(crate) mod topic;
 pub(crate) mod writer;
 
@@ -21,6 +22,7 @@ use tokio::sync::oneshot;
 
 use crate::metrics;
 use chain::{StoreChain, StoreKind, StoreLink};
+pub use spooled::{UnsettledRecord, unsettled_records};
 pub use topic::{DeadLetterTopic, TopicEngine, TopicOptions, TopicWarning, UnfitTopic};
 use writer::Work;
 

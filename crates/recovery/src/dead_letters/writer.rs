@@ -1,6 +1,7 @@
 //! The thread that keeps dead letters, and then settles the failed records.
 //!
 //! Rules:
+//! - A record of a spool has the same letter id in each process, so a crash between letter and settlement adds no letter.
 //! - A record is settled as failed after its letter is kept. Verdicts of delivered records never wait for letters.
 //! - All waiting letters are kept in one call to the store (group commit), within bounds.
 //! - The writer is a thread and not a task, because stores block. It outlives its runtime until all its work is done.
@@ -14,7 +15,7 @@ use kafka_courier_idempotent_sender::core::FailedOutcome;
 use kafka_courier_producer::{Landed, Tag, Undelivered};
 use tokio::sync::oneshot;
 
-use super::batch_letters::{BatchLetter, Clocks, FailedBatch, letters};
+use super::batch_letters::{BatchLetter, Clocks, FailedBatch, letters, stored_id};
 use super::chain::{PendingLetter, StoreChain, log_whole};
 use crate::metrics;
 
@@ -95,7 +96,7 @@ impl LetterWriter {
             Work::Landed(landed) => self.remove_written(&landed),
             Work::Put { letters, kept } => {
                 let pending = |letter| PendingLetter { letter, is_replayed: false, is_cluster_absent: false };
-                self.chain.keep(letters.into_iter().map(pending).collect());
+                let _ = self.chain.keep(letters.into_iter().map(pending).collect());
                 metrics::dead_letters(self.chain.held());
                 // The caller may have dropped its future.
                 let _ = kept.send(());
@@ -112,7 +113,7 @@ impl LetterWriter {
             return;
         }
         let clocks = Clocks::read();
-        let mut all = Vec::new();
+        let (mut all, mut ids) = (Vec::new(), Vec::new());
         for failed in &failed {
             let letters = letters_of(failed, clocks);
             if failed.failure().outcome == FailedOutcome::Unknown {
@@ -123,11 +124,17 @@ impl LetterWriter {
             let is_cluster_absent = failed.failure().reason.is_absence();
             let pending =
                 |BatchLetter { letter, is_replayed, .. }| PendingLetter { letter, is_replayed, is_cluster_absent };
+            ids.push(letters.iter().map(|one| one.letter.id).collect::<Vec<LetterId>>());
             all.extend(letters.into_iter().map(pending));
         }
-        self.chain.keep(all);
+        let volatile = self.chain.keep(all);
         metrics::dead_letters(self.chain.held());
-        failed.into_iter().for_each(Undelivered::settle);
+        for (failed, ids) in failed.into_iter().zip(ids) {
+            match ids.iter().any(|id| volatile.contains(id)) {
+                true => failed.settle_not_durable(),
+                false => failed.settle(),
+            }
+        }
     }
 
     fn remove_written(&self, landed: &Landed) {
@@ -168,7 +175,13 @@ fn letters_of(failed: &Undelivered, clocks: Clocks) -> Vec<BatchLetter> {
         failure: failed.failure(),
         batch: failed.batch(),
     };
-    letters(&batch, clocks, &replayed)
+    let mut letters = letters(&batch, clocks, &replayed);
+    for one in letters.iter_mut().filter(|one| !one.is_replayed) {
+        if let Some(record) = failed.stored_record(one.index) {
+            one.letter.id = stored_id(&record, one.letter.timestamp_ms);
+        }
+    }
+    letters
 }
 
 /// Logs one warning for a failed batch, with some correlation ids of its events. Each event has its own line at debug
@@ -190,5 +203,5 @@ fn log_failure(failed: &Undelivered, letters: &[BatchLetter]) {
 pub(crate) fn log_and_settle(failed: Undelivered) {
     failed.log_failure(&[]);
     letters_of(&failed, Clocks::read()).iter().for_each(|one| log_whole(&one.letter));
-    failed.settle();
+    failed.settle_not_durable();
 }

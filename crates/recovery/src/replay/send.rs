@@ -10,6 +10,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use kafka_courier_client::Reason;
 use kafka_courier_dlq::{Held, Letter, Position, Timestamp};
 use kafka_courier_producer::{Delivery, ProducerRecord, PublishError, Tag};
 
@@ -179,6 +180,11 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> ReplayRun<'_, P> {
     }
 
     async fn publish(&self, letter: &Letter, partition: i32) -> Result<Delivery, PublishError> {
+        if self.engine.has_spool() {
+            // A later process would deliver the stored record, and the next replay the letter.
+            let reason = Reason::NoProducerId("a dead letter needs its own, because the producer has a spool".into());
+            return Err(PublishError::Topic { topic: letter.topic.as_str().into(), reason });
+        }
         let headers = plan::headers(letter);
         let record = ProducerRecord {
             topic: &letter.topic,

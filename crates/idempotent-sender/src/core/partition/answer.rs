@@ -40,6 +40,13 @@ fn rejected_records(records: &RecordSet, answer: &PartAnswer) -> Vec<RejectedRec
     rejected
 }
 
+/// Returns whether a rejection is about the content of records. Any other one ends once a right, a setting or a clock is
+/// corrected, and a stored batch waits for this.
+fn concerns_records(answer: &PartAnswer, records: u32) -> bool {
+    let names_some = !answer.record_errors.is_empty() && answer.record_errors.len() < records as usize;
+    answer.code == ErrorCode::INVALID_RECORD.0 || names_some
+}
+
 impl<T: Clone> PartitionSender<T> {
     /// Handles the answer of the leader to one attempt.
     pub(crate) fn on_answer(&mut self, request: RequestId, answer: &PartAnswer, cx: &mut Context<'_, T>) {
@@ -160,11 +167,15 @@ impl<T: Clone> PartitionSender<T> {
             Treatment::Retry => self.retry_head(cx),
             Treatment::Split => self.split_head(cx),
             Treatment::Sequence => {
-                match answer.code == ErrorCode::INVALID_PRODUCER_EPOCH.0 {
+                let is_fenced = answer.code == ErrorCode::INVALID_PRODUCER_EPOCH.0;
+                match is_fenced {
                     true => self.stamps.count_fenced_answer(),
                     false => self.stamps.reset_fenced_answers(),
                 }
-                self.on_sequence_refused(was_open, cx);
+                let is_stored = self.window.front().is_some_and(|head| head.stored.is_some());
+                let is_foreign = is_fenced || answer.code == ErrorCode::UNKNOWN_PRODUCER_ID.0;
+                let doubt = if is_foreign && is_stored { HeadDoubt::Foreign } else { HeadDoubt::OutOfSequence };
+                self.on_sequence_refused(was_open, doubt, cx);
             }
             Treatment::Reject => self.reject_head(answer, cx),
         }
@@ -181,6 +192,9 @@ impl<T: Clone> PartitionSender<T> {
     }
 
     fn on_duplicate(&mut self, was_open: bool, cx: &mut Context<'_, T>) {
+        if was_open && self.is_repeated_in_vain() {
+            return self.fail_head(false, cx);
+        }
         if was_open {
             return self.mark_appended(1, cx);
         }
@@ -197,7 +211,7 @@ impl<T: Clone> PartitionSender<T> {
     fn retry_head(&mut self, cx: &mut Context<'_, T>) {
         let Some(head) = self.window.front_mut() else { return };
         head.write_errors += 1;
-        if head.write_errors > cx.config.retry_max {
+        if head.write_errors > cx.config.retry_max && head.stored.is_none() {
             self.fail_head(false, cx);
         } else {
             self.back_off(cx);
@@ -220,14 +234,15 @@ impl<T: Clone> PartitionSender<T> {
         }
     }
 
-    fn on_sequence_refused(&mut self, was_open: bool, cx: &mut Context<'_, T>) {
+    fn on_sequence_refused(&mut self, was_open: bool, doubt: HeadDoubt, cx: &mut Context<'_, T>) {
         let proved = self.window.front().is_some_and(|head| head.proof == Proof::Written);
         if proved {
             return self.settle_written_head(cx);
         }
         self.topic.forget_acknowledged();
-        if was_open {
-            self.lookup_or_fail(HeadDoubt::OutOfSequence, cx);
+        // A request of an earlier process can still arrive, so an inherited batch is never certain to be absent.
+        if was_open || self.window.front().is_some_and(|head| head.is_inherited) {
+            self.lookup_or_fail(doubt, cx);
         } else {
             self.restamp_after_sequence_error(cx);
         }
@@ -250,6 +265,9 @@ impl<T: Clone> PartitionSender<T> {
 
     fn reject_head(&mut self, answer: &PartAnswer, cx: &mut Context<'_, T>) {
         let Some(head) = self.window.front_mut() else { return };
+        if head.stored.is_some() && !concerns_records(answer, head.batch.record_count()) {
+            return self.back_off(cx);
+        }
         if head.may_be_written() {
             return self.lookup_or_fail(HeadDoubt::Refused, cx);
         }
@@ -331,10 +349,7 @@ impl<T: Clone> PartitionSender<T> {
             return self.close_gap(cx);
         }
         self.stop_pipelining();
-        let spent = self
-            .window
-            .front()
-            .is_some_and(|head| head.outstanding.is_none() && head.write_errors > cx.config.retry_max);
+        let spent = self.window.front().is_some_and(|head| head.has_spent_retries(cx.config.retry_max));
         if spent {
             self.fail_head(false, cx);
         } else if self.backoff_end(cx.now).is_none() && !self.window.is_empty() {
@@ -368,7 +383,7 @@ impl<T: Clone> PartitionSender<T> {
     }
 
     /// Fails the head because it could not be decoded. This is a defect of kafka-courier, so the reason reports it.
-    fn fail_corrupt(&mut self, why: &str, cx: &mut Context<'_, T>) {
+    pub(super) fn fail_corrupt(&mut self, why: &str, cx: &mut Context<'_, T>) {
         if let Some(head) = self.window.front_mut() {
             head.history.reason = Some(Reason::Corrupt(why.into()));
         }

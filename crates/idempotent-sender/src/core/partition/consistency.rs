@@ -11,6 +11,13 @@ impl<T: Clone> PartitionSender<T> {
         self.inconsistent_leader().or_else(|| self.inconsistent_topic()).or_else(|| self.inconsistent_stamps())
     }
 
+    /// Returns the producer id and epoch of the inherited stamps, if every sent batch has one.
+    fn inherited_run(&self) -> Option<(i64, i16)> {
+        let mut sent = self.unconfirmed.iter().chain(&self.window);
+        let stamp = self.unconfirmed.front().or(self.window.front())?.stamp()?;
+        sent.all(|flight| flight.is_inherited).then_some((stamp.producer_id, stamp.epoch))
+    }
+
     fn has_outstanding(&self) -> bool {
         self.window.iter().chain(&self.unconfirmed).any(|flight| flight.outstanding.is_some())
     }
@@ -20,7 +27,7 @@ impl<T: Clone> PartitionSender<T> {
         if self.leader().is_none() && (is_pipelining || self.has_outstanding() || self.retry.is_looking_up()) {
             return Some("a partition without a leader waits for an answer of a leader");
         }
-        if is_pipelining && !self.stamps.is_assigned() {
+        if is_pipelining && !self.stamps.is_assigned() && !self.has_resumed {
             return Some("the leader is trusted with stamps that are not assigned");
         }
         None
@@ -33,7 +40,8 @@ impl<T: Clone> PartitionSender<T> {
                 "a switch to a recreated topic is pending, but nothing is outstanding, or an answer is trusted",
             );
         }
-        let has_batches = !self.window.is_empty() || !self.unconfirmed.is_empty() || !self.queue.is_empty();
+        let has_queued = !self.queue.is_empty() && !self.queues_stored();
+        let has_batches = !self.window.is_empty() || !self.unconfirmed.is_empty() || has_queued;
         let waits = self.topic.lacks_id() || self.retry.is_looking_up();
         if self.topic.missing().is_some() && (is_trusted || has_batches || waits) {
             return Some("the topic does not have the partition, but the partition has batches or waits");
@@ -57,7 +65,8 @@ impl<T: Clone> PartitionSender<T> {
                 }
                 return Some("a batch in the window has no stamp");
             };
-            if self.stamps.id_and_epoch() != Some((stamp.producer_id, stamp.epoch)) {
+            let run = if flight.is_inherited { self.inherited_run() } else { self.stamps.id_and_epoch() };
+            if run != Some((stamp.producer_id, stamp.epoch)) {
                 return Some("a batch in the window has another producer id or epoch than the next stamp");
             }
             if before.is_some_and(|before| !lies_before(before, stamp)) {

@@ -32,6 +32,9 @@ impl<T: Clone> PartitionSender<T> {
         self.retry.end_backoff();
         let proved = head.proof != Proof::None;
         let may_be_written = head.may_be_written();
+        if may_be_written && !proved {
+            self.doubt_inherited_behind(&head);
+        }
         self.settle_failed(head, None, timed_out, cx);
         if proved {
             return;
@@ -97,10 +100,14 @@ impl<T: Clone> PartitionSender<T> {
         }
     }
 
-    /// Fails all waiting batches, because the leader refuses this client, with `reason`.
+    /// Fails all waiting batches, because the leader refuses this client, with `reason`. Stored batches wait.
     pub(crate) fn refuse(&mut self, reason: &Reason, cx: &mut Context<'_, T>) {
         while let Some(oldest) = self.oldest_mut() {
             oldest.history.record_unreachable(cx.now, reason);
+            if oldest.stored.is_some() {
+                self.retry.failed(reason.clone());
+                return self.back_off(cx);
+            }
             self.fail_oldest(false, cx);
         }
     }
@@ -126,7 +133,10 @@ impl<T: Clone> PartitionSender<T> {
         let early = std::mem::take(&mut self.early).into_values();
         let window = std::mem::take(&mut self.window);
         for flight in window.into_iter().chain(std::mem::take(&mut self.queue)).chain(early) {
-            self.settle_failed(flight, Some(reason.clone()), false, cx);
+            match flight.stored {
+                Some(_) => self.settle_stored(flight, cx),
+                None => self.settle_failed(flight, Some(reason.clone()), false, cx),
+            }
         }
         self.retry.forget_lookup();
         if self.stamps.is_assigned() {
@@ -134,17 +144,35 @@ impl<T: Clone> PartitionSender<T> {
         }
     }
 
-    /// Fails the queue if the topic no longer has this partition. No queued batch has a stamp.
+    /// Fails the queue if the topic no longer has this partition. No queued batch has a stamp. Stored batches wait.
     pub(crate) fn fail_if_removed(&mut self, cx: &mut Context<'_, T>) {
-        if let Some(reason) = self.topic.missing().cloned() {
-            for flight in std::mem::take(&mut self.queue) {
-                self.settle_failed(flight, Some(reason.clone()), false, cx);
-            }
+        let Some(reason) = self.topic.missing().cloned() else { return };
+        if self.queues_stored() {
+            return self.retry.failed(reason);
+        }
+        for flight in std::mem::take(&mut self.queue) {
+            self.settle_failed(flight, Some(reason.clone()), false, cx);
         }
     }
 
-    /// Fails the queue, with `reason`, because no producer id is available.
+    /// Returns whether stored batches are queued. All batches of a partition are stored, or none is.
+    pub(super) fn queues_stored(&self) -> bool {
+        self.queue.front().is_some_and(|flight| flight.stored.is_some())
+    }
+
+    /// Notes that no producer id is available. Batches of the window have one, so the reason is not theirs.
+    pub(crate) fn on_no_producer_id(&mut self, now: Instant, reason: &Reason) {
+        self.retry.failed(reason.clone());
+        if let Some(next) = self.queue.front_mut() {
+            next.history.record_unreachable(now, reason);
+        }
+    }
+
+    /// Fails the queue, with `reason`, because no producer id is available. Stored batches wait.
     pub(crate) fn fail_queue(&mut self, reason: &Reason, cx: &mut Context<'_, T>) {
+        if self.queues_stored() {
+            return self.on_no_producer_id(cx.now, reason);
+        }
         for mut flight in std::mem::take(&mut self.queue) {
             flight.history.record_try(cx.now);
             self.settle_failed(flight, Some(reason.clone()), false, cx);

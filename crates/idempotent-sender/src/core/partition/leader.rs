@@ -112,6 +112,12 @@ impl KnownLeader {
         self.trust = if knows_stamp { LeaderTrust::Pipelining(last) } else { LeaderTrust::None };
     }
 
+    /// Notes that the leader knows this producer id: its state or its answer shows it. The next acceptance proves earlier
+    /// batches.
+    pub(super) fn knows(&mut self, stamp: Stamp, now: Instant) {
+        self.trust = LeaderTrust::Accepted(Acceptance { producer_id: stamp.producer_id, epoch: stamp.epoch, at: now });
+    }
+
     /// Returns to one batch in flight. Acceptances still prove earlier batches.
     pub(super) fn stop_pipelining(&mut self) {
         if let LeaderTrust::Pipelining(last) = self.trust {
@@ -124,9 +130,9 @@ impl KnownLeader {
         self.trust = LeaderTrust::None;
     }
 
-    /// Returns whether several batches may be in flight.
-    pub(super) fn is_pipelining(&self, now: Instant) -> bool {
-        matches!(self.trust, LeaderTrust::Pipelining(last) if last.is_recent(now))
+    /// Returns whether several batches under this producer id may be in flight.
+    pub(super) fn is_pipelining(&self, producer_id: Option<i64>, now: Instant) -> bool {
+        matches!(self.trust, LeaderTrust::Pipelining(last) if Some(last.producer_id) == producer_id && last.is_recent(now))
     }
 
     /// Returns whether the last acceptance was under this producer id and epoch.

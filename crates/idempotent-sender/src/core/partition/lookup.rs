@@ -15,20 +15,12 @@
 
 use std::time::Duration;
 
-use kafka_courier_batcher::Sequence;
-
 use super::super::effects::{Context, LookupRequest, LookupTarget};
 use super::super::flight::{Flight, Proof};
 use super::super::ids::{BatchUid, LookupId};
-use super::super::lookup::{LogSearchTarget, LoggedBatch, SearchAnswer, StateLookupAnswer};
+use super::super::lookup::{CLOCK_SKEW_MS, LogSearchTarget, LoggedBatch, SearchAnswer, StateLookupAnswer, YOUNG_ID};
 use super::PartitionSender;
-use super::retry::{CoveringState, HeadDoubt, PendingLookup};
-
-/// A leader remembers an id whose last record is younger than this: half of the default of `producer.id.expiration.ms`.
-const YOUNG_ID: Duration = Duration::from_secs(12 * 60 * 60);
-/// How far the leader's clock may be behind this machine's, in milliseconds. A topic with LogAppendTime has the times
-/// of the leader.
-const CLOCK_SKEW_MS: i64 = 60_000;
+use super::retry::{CoveringState, HeadDoubt, PendingLookup, RunState};
 
 impl<T: Clone> PartitionSender<T> {
     /// Looks up the producer state if an attempt of the head is open. Otherwise the head certainly is not written, and
@@ -49,7 +41,7 @@ impl<T: Clone> PartitionSender<T> {
         }
     }
 
-    fn start_lookup(
+    pub(super) fn start_lookup(
         &mut self,
         batch: BatchUid,
         doubt: HeadDoubt,
@@ -67,11 +59,14 @@ impl<T: Clone> PartitionSender<T> {
     pub(crate) fn on_state_lookup(&mut self, look: LookupId, answer: StateLookupAnswer, cx: &mut Context<'_, T>) {
         let Some(lookup) = self.end_lookup(look, cx) else { return };
         match answer {
+            StateLookupAnswer::Unavailable => self.back_off(cx),
+            _ if self.window.front().is_some_and(|head| head.stored.is_some()) => {
+                self.on_state_of_stored(lookup, answer, cx);
+            }
             StateLookupAnswer::Producer { epoch, last_sequence, age } => {
                 self.on_state(lookup, epoch, last_sequence, age, cx);
             }
-            StateLookupAnswer::Nothing => self.fail_head(false, cx),
-            StateLookupAnswer::Unavailable => self.back_off(cx),
+            StateLookupAnswer::NotKnown | StateLookupAnswer::Unreadable => self.fail_head(false, cx),
         }
         self.close_gap(cx);
     }
@@ -98,7 +93,7 @@ impl<T: Clone> PartitionSender<T> {
         age: Duration,
         cx: &mut Context<'_, T>,
     ) {
-        let covered = self.window.iter().take_while(|flight| is_covered(flight, epoch, last_sequence)).count();
+        let covered = self.window.iter().take_while(|flight| flight.is_covered(epoch, last_sequence)).count();
         let proves = |flight: &&Flight<T>| {
             flight.provable && flight.stamp().is_some_and(|stamp| self.leader.knew(stamp.producer_id, cx.now))
         };
@@ -119,8 +114,9 @@ impl<T: Clone> PartitionSender<T> {
                     last_sequence,
                     from: search_from,
                     since: first_timestamp.saturating_sub(CLOCK_SKEW_MS).max(0),
+                    whole_log: false,
                 };
-                let state = Some(CoveringState { last_sequence, proved });
+                let state = Some(CoveringState { last_sequence, proved, run: RunState::Covered });
                 self.start_lookup(lookup.batch, lookup.doubt, state, LookupTarget::Log(wanted), cx);
             }
             _ => self.fail_head(false, cx),
@@ -130,18 +126,29 @@ impl<T: Clone> PartitionSender<T> {
     /// Handles the result of a log search.
     pub(crate) fn on_log_search(&mut self, look: LookupId, answer: &SearchAnswer, cx: &mut Context<'_, T>) {
         let Some(lookup) = self.end_lookup(look, cx) else { return };
-        let Some(CoveringState { last_sequence, proved }) = lookup.state else { return };
+        let Some(state @ CoveringState { last_sequence, proved, .. }) = lookup.state else { return };
         match answer {
             _ if self.is_switching() => self.back_off(cx),
+            SearchAnswer::Read(batches) if self.window.front().is_some_and(|head| head.stored.is_some()) => {
+                self.on_log_read_of_stored(lookup, state, batches, cx);
+            }
             SearchAnswer::Read(batches) => {
                 let is_whole = batches.iter().any(|batch| batch.offset_of(last_sequence, 1).is_some());
                 self.on_log_read(lookup, batches, is_whole, cx);
             }
             SearchAnswer::Unavailable => self.back_off(cx),
-            SearchAnswer::Unreadable if proved > 0 => self.settle_by_acceptance(proved, cx),
+            SearchAnswer::Unreadable if proved > 0 && !self.is_repeated_in_vain() => {
+                self.settle_by_acceptance(proved, cx)
+            }
             SearchAnswer::Unreadable => self.fail_head(false, cx),
         }
         self.close_gap(cx);
+    }
+
+    /// Returns whether the head is a stored batch whose repeat the leader did not recognize. Nothing else can confirm it, and
+    /// time does not end the wait.
+    pub(super) fn is_repeated_in_vain(&self) -> bool {
+        self.window.front().is_some_and(|head| head.stored.is_some() && head.repeated)
     }
 
     /// Settles batches from the log. `is_whole` means that the log shows everything that the state covers.
@@ -177,7 +184,7 @@ impl<T: Clone> PartitionSender<T> {
     /// Leaves the proof of the proved batches to the next acceptance. All but the last of several are unconfirmed from now
     /// on, and the last one is sent again: the leader remembers at least this batch. A single one is unconfirmed too, and
     /// the batch behind it is sent.
-    fn settle_by_acceptance(&mut self, proved: usize, cx: &mut Context<'_, T>) {
+    pub(super) fn settle_by_acceptance(&mut self, proved: usize, cx: &mut Context<'_, T>) {
         self.mark_appended(proved.max(2) - 1, cx);
     }
 
@@ -199,12 +206,4 @@ impl<T: Clone> PartitionSender<T> {
             self.back_off(cx);
         }
     }
-}
-
-/// Returns whether a leader with this epoch and last sequence number has the batch, if the leader knew the producer id
-/// all the time.
-fn is_covered<T: Clone>(flight: &Flight<T>, epoch: i32, last_sequence: i32) -> bool {
-    let (Some(stamp), Some(ours)) = (flight.stamp(), flight.last_sequence()) else { return false };
-    let has_passed = |last: Sequence| ours == last || ours.precedes(last);
-    i32::from(stamp.epoch) == epoch && Sequence::new(last_sequence).is_some_and(has_passed)
 }

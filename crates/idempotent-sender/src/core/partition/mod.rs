@@ -65,6 +65,7 @@ mod consistency;
 mod failing;
 mod leader;
 mod lookup;
+mod resume;
 mod retry;
 mod sending;
 mod stamps;
@@ -86,7 +87,7 @@ use self::retry::RetryState;
 use self::stamps::PartitionStamps;
 use self::topic::TopicLife;
 pub(crate) use self::topic::{LatestMetadata, RecreatedTopic};
-use self::unknown::UnknownBatches;
+use self::unknown::{InheritedGap, UnknownBatches};
 use super::effects::Context;
 use super::flight::{Flight, History, Proof, TargetLog};
 use super::ids::BatchUid;
@@ -109,6 +110,10 @@ pub(crate) struct PartitionSender<T> {
     /// window.
     unconfirmed: VecDeque<Flight<T>>,
     unknown_batches: UnknownBatches<T>,
+    /// Whether the partition had a batch of an earlier process.
+    has_resumed: bool,
+    /// The batches of an earlier process that failed as unknown.
+    inherited_gap: InheritedGap,
 }
 
 /// A batch to send now.
@@ -132,13 +137,17 @@ impl<T: Clone> PartitionSender<T> {
             next_ordinal: 0,
             unconfirmed: VecDeque::new(),
             unknown_batches: UnknownBatches::new(),
+            has_resumed: false,
+            inherited_gap: InheritedGap::default(),
         }
     }
 
     /// Takes a batch. The batch is queued once all earlier ordinals are queued.
     pub(crate) fn enqueue(&mut self, submission: Submission<T>, uid: BatchUid) {
         let ordinal = submission.ordinal;
-        let flight = Flight {
+        let stored = submission.stored.map(|place| *place);
+        let inherited = stored.and_then(|place| place.inherited);
+        let mut flight = Flight {
             uid,
             token: submission.token,
             records: RecordSet::Range(0..submission.batch.record_count()),
@@ -146,20 +155,34 @@ impl<T: Clone> PartitionSender<T> {
             batch: Arc::new(submission.batch),
             published_at: submission.published_at,
             aged: submission.aged,
-            search_from: None,
+            stored,
+            is_inherited: inherited.is_some(),
+            needs_lookup: inherited.is_some(),
+            may_arrive: false,
+            search_from: inherited.and_then(|inherited| inherited.search_from),
             outstanding: None,
             abandoned: Vec::new(),
             fresh: false,
-            open: false,
+            open: inherited.is_some(),
             proof: Proof::None,
             provable: true,
             repeated: false,
             write_errors: 0,
             history: History::default(),
         };
+        if let Some(inherited) = inherited {
+            flight.set_stamp(inherited.stamp);
+            self.has_resumed = true;
+        }
         self.early.insert(ordinal, flight);
         while let Some(flight) = self.early.remove(&self.next_ordinal) {
-            self.queue.push_back(flight);
+            // An inherited stamp precedes every stamp of this process.
+            if flight.is_inherited {
+                self.window.push_back(flight);
+                self.doubt_if_behind_unknown();
+            } else {
+                self.queue.push_back(flight)
+            }
             self.next_ordinal += 1;
         }
     }
@@ -197,7 +220,8 @@ impl<T: Clone> PartitionSender<T> {
     /// Returns the bytes of the next batch on the wire, or 0.
     pub(crate) fn next_len(&self) -> usize {
         let resend = self.window.iter().find(|flight| flight.outstanding.is_none());
-        resend.or(self.queue.front()).map_or(0, |flight| flight.batch.len())
+        let repeat = self.unconfirmed.back().filter(|_| self.waits_for_unconfirmed());
+        resend.or(repeat).or(self.queue.front()).map_or(0, |flight| flight.batch.len())
     }
 
     /// Returns the end of the backoff, if it lies after `now`.
@@ -240,10 +264,10 @@ impl<T: Clone> PartitionSender<T> {
         self.stamps.has_used_up(producer_id)
     }
 
-    /// Returns when the oldest batch reaches `timeout`.
+    /// Returns when the oldest batch reaches `timeout`. A stored batch has no deadline.
     pub(crate) fn deadline(&self, timeout: Duration) -> Option<Instant> {
         let oldest = self.unconfirmed.front().or(self.window.front()).or(self.queue.front());
-        oldest.map(|flight| flight.published_at + timeout)
+        oldest.filter(|flight| flight.stored.is_none()).map(|flight| flight.published_at + timeout)
     }
 
     /// Adopts a leader from metadata or from a hint, if it is newer than the known leader. Batches in flight at the
@@ -255,6 +279,8 @@ impl<T: Clone> PartitionSender<T> {
             return false;
         }
         self.take_back_unconfirmed();
+        // What another leader said about them counts no longer.
+        self.window.iter_mut().for_each(|flight| flight.needs_lookup |= flight.is_inherited);
         let moved = leader != before;
         if moved {
             self.window.iter_mut().for_each(Flight::abandon);
@@ -276,8 +302,7 @@ impl<T: Clone> PartitionSender<T> {
         self.leader.doubt();
     }
 
-    /// Notes a failure before anything was sent: of a connection to the leader, or of a request for metadata or a
-    /// producer id.
+    /// Notes a failure before anything was sent: of a connection to the leader, or of a request for metadata.
     pub(crate) fn on_unreachable(&mut self, now: Instant, reason: &Reason) {
         self.retry.failed(reason.clone());
         if let Some(head) = self.window.front_mut().or(self.queue.front_mut())
@@ -311,6 +336,16 @@ impl<T: Clone> PartitionSender<T> {
         }
         cx.out.counters.records_delivered += u64::from(flight.records.len());
         self.settle(flight, Verdict::Delivered { base_offset, log_append_time }, cx);
+    }
+
+    /// Returns a batch to the durable log: a later process delivers it. The batch is delivered instead if a proof shows
+    /// that it is in the log of the leader.
+    fn settle_stored(&mut self, flight: Flight<T>, cx: &mut Context<'_, T>) {
+        if flight.proof != Proof::None {
+            return self.settle_delivered(flight, cx);
+        }
+        cx.out.counters.records_stored += u64::from(flight.records.len());
+        self.settle(flight, Verdict::Stored, cx);
     }
 
     fn settle(&self, flight: Flight<T>, verdict: Verdict, cx: &mut Context<'_, T>) {

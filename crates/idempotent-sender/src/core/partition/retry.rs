@@ -18,6 +18,18 @@ pub(super) enum HeadDoubt {
     OutOfSequence,
     /// The leader refuses the batch before it looks for duplicates, and an earlier attempt is open.
     Refused,
+    /// The leader knows a later epoch of the producer id, or nothing of the id, and the batch is stored. Nothing follows
+    /// about earlier attempts.
+    Foreign,
+    /// An earlier process may have sent the batch.
+    Inherited,
+}
+
+impl HeadDoubt {
+    /// Returns whether the leader has refused the stamp.
+    pub(super) fn is_of_stamp(self) -> bool {
+        matches!(self, Self::OutOfSequence | Self::Foreign)
+    }
 }
 
 /// The lookup in progress, and its batch.
@@ -36,6 +48,18 @@ pub(super) struct CoveringState {
     pub(super) last_sequence: i32,
     /// How many of the first batches of the window it proves to be appended.
     pub(super) proved: usize,
+    pub(super) run: RunState,
+}
+
+/// What a leader's producer state says of the run of stamps of the head batch: its producer id and epoch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum RunState {
+    /// The state covers the head.
+    Covered,
+    /// The leader knows a later epoch: it takes no stamp of this run.
+    Fenced,
+    /// The leader has forgotten the run.
+    Forgotten,
 }
 
 /// The lookup of the head batch.

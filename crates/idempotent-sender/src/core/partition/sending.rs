@@ -7,7 +7,8 @@
 
 use super::super::effects::Context;
 use super::super::flight::Flight;
-use super::super::ids::RequestId;
+use super::super::ids::{MoveId, RequestId};
+use super::super::types::{Action, StampMove};
 use super::OutgoingBatch;
 use super::PartitionSender;
 
@@ -31,12 +32,17 @@ impl<T: Clone> PartitionSender<T> {
             let last = self.unconfirmed.pop_back();
             self.window.extend(last.map(|last| Flight { repeated: true, ..last }));
         }
+        self.refresh_ages(cx);
+        if self.must_look_up(cx) {
+            return None;
+        }
         let window_size = self.window_size(cx);
         let solo = self.is_solo();
         for flight in self.window.iter_mut().take(window_size) {
             match flight.outstanding {
                 Some(_) if flight.fresh => {}
                 Some(_) => return None,
+                None if flight.needs_lookup => return None,
                 None => {
                     if flight.history.tries > 0 {
                         cx.out.counters.batch_retries += 1;
@@ -60,7 +66,9 @@ impl<T: Clone> PartitionSender<T> {
 
     /// Returns whether the last unconfirmed batch must be sent before any other.
     pub(super) fn waits_for_unconfirmed(&self) -> bool {
-        self.window.is_empty() && self.queue.front().is_none_or(|next| next.aged)
+        // A batch under this process's producer id proves nothing about those of an earlier process.
+        let is_inherited = self.unconfirmed.back().is_some_and(|last| last.is_inherited);
+        self.window.is_empty() && (is_inherited || self.queue.front().is_none_or(|next| next.aged))
     }
 
     /// Returns how many of the first batches of the window may be in flight.
@@ -68,7 +76,11 @@ impl<T: Clone> PartitionSender<T> {
         // The leader may forget the producer id once old records are written, and then append the batches before them a
         // second time.
         let aged = self.window.iter().chain(self.queue.front()).any(|flight| flight.aged);
-        if self.leader.is_pipelining(cx.now) && !aged { cx.config.max_in_flight as usize } else { 1 }
+        // The leader may know the id of an earlier process, and nothing of this one.
+        let stamp = self.window.front().and_then(Flight::stamp).map(|stamp| stamp.producer_id);
+        let producer_id = stamp.or(self.stamps.id_and_epoch().map(|(producer_id, _)| producer_id));
+        let is_pipelining = self.leader.is_pipelining(producer_id, cx.now);
+        if is_pipelining && !aged { cx.config.max_in_flight as usize } else { 1 }
     }
 
     /// Stamps the first batch of the queue and moves it to the window, as sent in `request`.
@@ -76,6 +88,9 @@ impl<T: Clone> PartitionSender<T> {
         self.queue.front()?;
         self.retire_id(cx);
         if !self.stamps.assign(cx.producer_id, cx.config) {
+            return None;
+        }
+        if !self.has_durable_stamp(cx) {
             return None;
         }
         let mut flight = self.queue.pop_front()?;
@@ -94,6 +109,33 @@ impl<T: Clone> PartitionSender<T> {
         let outgoing = OutgoingBatch { batch: flight.batch.clone(), solo: self.is_solo() };
         self.window.push_back(flight);
         Some(outgoing)
+    }
+
+    /// Returns whether the first batch of the queue may be stamped. A batch of a durable log waits until the log has its
+    /// stamp, so that every later process computes the same one.
+    fn has_durable_stamp(&mut self, cx: &mut Context<'_, T>) -> bool {
+        let Some((place, from)) = self.queue.front().and_then(|next| Some((next.stored?, next.first_stored()?))) else {
+            return true;
+        };
+        // A new producer id fences nothing, so every batch of an earlier process has its verdict first.
+        if self.window.iter().chain(&self.unconfirmed).any(|flight| flight.is_inherited) {
+            return false;
+        }
+        if self.stamps.is_durable(place.life) {
+            return true;
+        }
+        if !self.stamps.is_move_requested(place.life) {
+            let id = cx.out.new_move_id();
+            let stamp = self.stamps.request_move(id, place.life);
+            let partition = self.id;
+            cx.out.actions.extend(stamp.map(|stamp| Action::Persist(StampMove { partition, id, from, stamp })));
+        }
+        false
+    }
+
+    /// Notes that requested stamps are durable.
+    pub(crate) fn on_persisted(&mut self, id: MoveId) {
+        self.stamps.persisted(id);
     }
 
     /// Changes the producer id well before its epochs are used up. A new id fences nothing, and batches in flight under

@@ -13,6 +13,7 @@ use kafka_courier_batcher::{Sequence, Stamp};
 
 use super::super::config::Config;
 use super::super::effects::Counters;
+use super::super::ids::MoveId;
 
 /// The first epoch at which a partition changes to another producer id as soon as this is safe.
 const RETIRING_EPOCH: i16 = i16::MAX - 1000;
@@ -68,6 +69,15 @@ struct NextStamp {
     gap: bool,
     /// Answers in a row that another process fenced the producer id.
     fenced_answers: u32,
+    durability: StampDurability,
+}
+
+/// Whether the stamps from the next one on are durable, for records of one life of the log that holds them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum StampDurability {
+    None,
+    Requested(MoveId, u64),
+    Durable(u64),
 }
 
 /// The source of stamps.
@@ -126,7 +136,15 @@ impl PartitionStamps {
             None => (config.first_epoch, Sequence::wrapping(config.first_sequence)),
             Some(_) => (0, Sequence::FIRST),
         };
-        self.source = StampSource::Assigned(NextStamp { producer_id, epoch, sequence, gap: false, fenced_answers: 0 });
+        let durability = StampDurability::None;
+        self.source = StampSource::Assigned(NextStamp {
+            producer_id,
+            epoch,
+            sequence,
+            gap: false,
+            fenced_answers: 0,
+            durability,
+        });
         true
     }
 
@@ -137,6 +155,35 @@ impl PartitionStamps {
         let stamp = Stamp { producer_id: next.producer_id, epoch: next.epoch, base_sequence };
         next.sequence = next.sequence.advance(records);
         Some((stamp, next.sequence.number() < base_sequence))
+    }
+
+    /// Returns whether the next stamp is durable for records of this life of the log.
+    pub(super) fn is_durable(&self, life: u64) -> bool {
+        self.next().is_some_and(|next| next.durability == StampDurability::Durable(life))
+    }
+
+    /// Returns whether durable stamps for records of this life were requested.
+    pub(super) fn is_move_requested(&self, life: u64) -> bool {
+        let requested = self.next().map(|next| next.durability);
+        matches!(requested, Some(StampDurability::Requested(_, for_life)) if for_life == life)
+    }
+
+    /// Notes that the next stamp is being made durable, for records of this life. Returns the stamp.
+    pub(super) fn request_move(&mut self, id: MoveId, life: u64) -> Option<Stamp> {
+        let next = self.next_mut()?;
+        next.durability = StampDurability::Requested(id, life);
+        let NextStamp { producer_id, epoch, sequence, .. } = *next;
+        Some(Stamp { producer_id, epoch, base_sequence: sequence.number() })
+    }
+
+    /// Notes that requested stamps are durable.
+    pub(super) fn persisted(&mut self, id: MoveId) {
+        if let Some(next) = self.next_mut()
+            && let StampDurability::Requested(requested, life) = next.durability
+            && requested == id
+        {
+            next.durability = StampDurability::Durable(life);
+        }
     }
 
     /// Returns the producer id that is close to its last epoch, and the epoch.
@@ -170,6 +217,7 @@ impl PartitionStamps {
             counters.epoch_raises += 1;
             next.epoch += 1;
             next.sequence = Sequence::FIRST;
+            next.durability = StampDurability::None;
         }
     }
 

@@ -13,8 +13,10 @@ use crate::core::effects::Effects;
 use crate::core::failure::FailedOutcome;
 use crate::core::ids::RequestId;
 use crate::core::lookup::StateLookupAnswer;
+use crate::core::types::StoredBatch;
 
 mod lookup;
+mod resume;
 
 /// A partition, and its inputs and effects.
 struct PartitionBench {
@@ -27,6 +29,8 @@ struct PartitionBench {
     submitted: u64,
     /// Whether submitted records are old by their timestamps.
     aged: bool,
+    /// Whether a batch before inherited ones failed as unknown.
+    follows_unknown: bool,
 }
 
 impl PartitionBench {
@@ -34,7 +38,7 @@ impl PartitionBench {
         let mut partition = PartitionSender::new(PartitionId { topic: TopicId(0), index: 0 });
         partition.adopt_leader(Some(BrokerId(1)), Some(5));
         let (jitter, out, now) = (JitterRng::new(1), Effects::new(), Instant::now());
-        Self { partition, config, jitter, out, now, requests: 0, submitted: 0, aged: false }
+        Self { partition, config, jitter, out, now, requests: 0, submitted: 0, aged: false, follows_unknown: false }
     }
 
     fn decide<R>(&mut self, decide: impl FnOnce(&mut PartitionSender<u32>, &mut Context<'_, u32>) -> R) -> R {
@@ -43,6 +47,10 @@ impl PartitionBench {
     }
 
     fn submit(&mut self, ordinal: u64, records: usize) {
+        self.submit_stored(ordinal, records, None);
+    }
+
+    fn submit_stored(&mut self, ordinal: u64, records: usize, stored: Option<StoredBatch>) {
         let limits = Limits { max_records: u32::MAX, max_bytes: 1 << 20, linger: Duration::ZERO };
         let mut accumulator = Accumulator::new(limits, Compression::None);
         let pool = BufferPool::new(0);
@@ -55,7 +63,8 @@ impl PartitionBench {
         let partition = self.partition.id;
         let token = self.submitted as u32;
         self.submitted += 1;
-        let submission = Submission { partition, token, ordinal, published_at: self.now, batch, aged: self.aged };
+        let (published_at, aged, stored) = (self.now, self.aged, stored.map(Box::new));
+        let submission = Submission { partition, token, ordinal, published_at, batch, aged, stored };
         self.partition.enqueue(submission, uid);
     }
 
@@ -283,7 +292,7 @@ fn late_lookup_answer_is_ignored() {
         lookups.push(bench.partition.retry.pending_lookup().unwrap());
     }
     bench.verdicts();
-    bench.decide(|partition, cx| partition.on_state_lookup(lookups[0], StateLookupAnswer::Nothing, cx));
+    bench.decide(|partition, cx| partition.on_state_lookup(lookups[0], StateLookupAnswer::NotKnown, cx));
     assert_eq!(bench.verdicts(), [], "the state of the former leader says nothing about this one");
     assert_eq!(bench.partition.retry.pending_lookup(), Some(lookups[1]));
     let found = StateLookupAnswer::Producer { epoch: 0, last_sequence: 1, age: Duration::ZERO };
@@ -301,7 +310,7 @@ fn certain_refusal_repeats_the_batch() {
     bench.fail(again, ErrorCode::INVALID_RECORD, -1);
     let look = bench.partition.retry.pending_lookup().unwrap();
     bench.fail(first, ErrorCode::NOT_LEADER_OR_FOLLOWER, -1);
-    bench.decide(|partition, cx| partition.on_state_lookup(look, StateLookupAnswer::Nothing, cx));
+    bench.decide(|partition, cx| partition.on_state_lookup(look, StateLookupAnswer::NotKnown, cx));
     assert_eq!(bench.verdicts(), [], "the leader names the rejected records again, and only they fail");
     bench.now += Duration::from_secs(1);
     assert_eq!(bench.send().unwrap().1, first.1);

@@ -15,6 +15,15 @@ use super::super::types::RecordSet;
 /// The number of failed batches that are kept.
 pub(super) const UNKNOWN_BATCHES_MAX: usize = 256;
 
+/// What the batches of an earlier process that failed as unknown mean for those behind them.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct InheritedGap {
+    /// A refused repeat may follow from the gap.
+    pub(super) is_open: bool,
+    /// A leader forgets the producer id once it appends one of them, because of its old records.
+    pub(super) is_old: bool,
+}
+
 /// Returns whether `ours` precedes `other` under the same producer id and epoch.
 pub(super) fn lies_before(ours: Stamp, other: Stamp) -> bool {
     let same_epoch = ours.producer_id == other.producer_id && ours.epoch == other.epoch;

@@ -22,6 +22,7 @@ use super::backoff::JitterRng;
 use super::cluster::KnownCluster;
 use super::config::{Config, ConfigError};
 use super::effects::{Context, Counters, Effects};
+use super::ids::MoveId;
 use super::lane::PartitionLane;
 use super::metadata::MetadataRequests;
 use super::outage::OutageReport;
@@ -102,7 +103,12 @@ impl<T: Clone> Sender<T> {
         Ok(())
     }
 
-    /// Fails all batches without a verdict, with `reason`.
+    /// Handles the news that requested stamps are durable.
+    pub fn on_persisted(&mut self, now: Instant, partition: PartitionId, id: MoveId) {
+        self.with_lane(partition, now, |lane, _| lane.partition.on_persisted(id));
+    }
+
+    /// Fails all batches without a verdict, with `reason`. Stored batches return to their log.
     pub fn fail_all(&mut self, now: Instant, reason: &Reason) {
         for id in self.topics.partitions() {
             self.with_lane(id, now, |lane, cx| lane.partition.fail_all(reason, cx));
@@ -117,7 +123,8 @@ impl<T: Clone> Sender<T> {
 
     /// Returns the number of records without a verdict.
     pub fn unsettled(&self) -> u64 {
-        self.accepted - self.out.counters.records_delivered - self.out.counters.records_failed
+        let counters = &self.out.counters;
+        self.accepted - counters.records_delivered - counters.records_failed - counters.records_stored
     }
 
     /// Returns whether the sender has a producer id.
@@ -248,6 +255,14 @@ impl<T: Clone> Sender<T> {
         let Some(topic) = self.topics.get(id) else { return };
         let available = topic.available();
         self.out.actions.push_back(Action::TopicReady { topic: id, available });
+    }
+
+    /// Begins all ids of this sender at `first`. The senders of a simulation with several processes share the ids of one
+    /// network.
+    #[doc(hidden)]
+    pub fn start_ids_at(&mut self, first: u64) {
+        self.out.start_ids_at(first);
+        self.cluster.start_ids_at(first);
     }
 
     /// Returns the first partition whose states contradict each other, and how. The driver never calls this

@@ -35,7 +35,7 @@ impl<T: Clone> Sender<T> {
         for id in self.topics.partitions() {
             self.with_lane(id, now, |lane, cx| match lane.partition.wants_producer_id() {
                 true if is_final => lane.partition.fail_queue(&reason, cx),
-                true => lane.partition.on_unreachable(cx.now, &reason),
+                true => lane.partition.on_no_producer_id(cx.now, &reason),
                 false => {}
             });
         }

@@ -23,8 +23,16 @@ use crate::world::World;
 
 /// Returns a cluster without faults whose topics the sender knows.
 fn ready_world(config: Config, rules: Rules) -> World {
-    let plan =
-        Plan { seed: 1, config, rules, batches: Vec::new(), faults: Vec::new(), heal_at: 1 << 40, close_at: None };
+    let plan = Plan {
+        seed: 1,
+        config,
+        rules,
+        batches: Vec::new(),
+        faults: Vec::new(),
+        heal_at: 1 << 40,
+        close_at: None,
+        lives: Vec::new(),
+    };
     let mut world = World::new(plan, std::env::var_os("SIM_TRACE").is_some()).unwrap();
     world.run_for(SECOND).unwrap();
     assert!(world.submitting, "the topics are known after a second");

@@ -33,7 +33,7 @@ impl PartitionBench {
         self.decide(|partition, cx| partition.on_state_lookup(look, answer, cx));
     }
 
-    fn finish_search(&mut self, answer: &SearchAnswer) {
+    pub(super) fn finish_search(&mut self, answer: &SearchAnswer) {
         let look = self.partition.retry.pending_lookup().unwrap();
         self.decide(|partition, cx| partition.on_log_search(look, answer, cx));
     }
@@ -46,16 +46,16 @@ impl PartitionBench {
         }
     }
 
-    fn outcomes(&mut self) -> Vec<FailedOutcome> {
+    pub(super) fn outcomes(&mut self) -> Vec<FailedOutcome> {
         let failed = self.verdicts().into_iter().map(|(token, verdict)| match verdict {
             Verdict::Failed(failure) => failure.outcome,
-            Verdict::Delivered { .. } => panic!("{token} was delivered"),
+            verdict => panic!("{token} has {verdict:?}"),
         });
         failed.collect()
     }
 }
 
-fn logged(base_sequence: i32, records: u32, base_offset: i64) -> SearchAnswer {
+pub(super) fn logged(base_sequence: i32, records: u32, base_offset: i64) -> SearchAnswer {
     SearchAnswer::Read(vec![LoggedBatch { base_sequence, records, base_offset, log_append_time: None }])
 }
 

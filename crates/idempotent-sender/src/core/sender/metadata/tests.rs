@@ -25,7 +25,7 @@ pub(in crate::core) fn submission(now: Instant, index: i32, ordinal: u64, record
     }
     let batch = sealed.remove(0).encode(&BufferPool::new(0)).batch;
     let partition = PartitionId { topic: TopicId(0), index };
-    Submission { partition, token: 0, ordinal, published_at: now, batch, aged: false }
+    Submission { partition, token: 0, ordinal, published_at: now, batch, aged: false, stored: None }
 }
 
 /// A sender, one broker that leads its topic, and the actions of the sender.
@@ -372,7 +372,7 @@ fn refusal_while_switching_blocks_nothing() {
     bench.carry_out();
     let outcome = |(_, verdict): &(i32, Verdict)| match verdict {
         Verdict::Failed(failure) => failure.outcome,
-        Verdict::Delivered { .. } => panic!("{verdict:?}"),
+        verdict => panic!("{verdict:?}"),
     };
     let outcomes: Vec<_> = bench.verdicts[1..].iter().map(outcome).collect();
     assert_eq!(outcomes, [FailedOutcome::NotWritten, FailedOutcome::Unknown, FailedOutcome::Unknown]);

@@ -76,8 +76,15 @@ impl ScheduleBench {
         let batch = pushed.sealed.into_iter().flatten().next().unwrap().encode(&BufferPool::new(0)).batch;
         let ordinal = &mut self.ordinals[index as usize];
         let partition = PartitionId { topic: TopicId(0), index };
-        let submission =
-            Submission { partition, token: 0, ordinal: *ordinal, published_at: self.now, batch, aged: false };
+        let submission = Submission {
+            partition,
+            token: 0,
+            ordinal: *ordinal,
+            published_at: self.now,
+            batch,
+            aged: false,
+            stored: None,
+        };
         *ordinal += 1;
         self.sender.on_sealed(self.now, submission).unwrap();
         self.carry_out();

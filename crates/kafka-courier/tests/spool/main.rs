@@ -1,0 +1,11 @@
+//! Producers with a spool: events on disk, and the processes that follow each other on one folder.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod faults;
+mod letters;
+mod restarts;
+mod room;
+mod spool_folder;
+mod storing;
+#[path = "../support/mod.rs"]
+mod support;

@@ -1,0 +1,133 @@
+//! Commands to the spool's thread, and its decisions for the [`SpoolHost`].
+//!
+//! Rule: plain data and one trait. Nothing here decides.
+
+use std::sync::Arc;
+use std::sync::mpsc::{SendError, Sender};
+use std::time::{Duration, Instant};
+
+use kafka_courier_client::{PartitionId, TopicId, TopicUuid};
+use kafka_courier_idempotent_sender::core::{FailedOutcome, MoveId, RecordSet, StampMove, Submission};
+use kafka_courier_spool::core::entry::{Ordinal, Partition};
+
+use super::fault::SpoolFault;
+use super::status::SpoolStatus;
+
+/// The place of a batch in the spool: its partition there, and the number of its first record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct StoredPlace {
+    pub(crate) partition: Partition,
+    pub(crate) first: Ordinal,
+}
+
+impl StoredPlace {
+    /// Returns the number of the record at `index` of the batch.
+    pub(crate) fn ordinal(&self, index: u32) -> Ordinal {
+        self.first.plus(index.into())
+    }
+}
+
+/// A topic as the cluster names it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct TopicIdentity {
+    pub(crate) topic: TopicId,
+    /// The id, if the brokers send one.
+    pub(crate) uuid: Option<TopicUuid>,
+    pub(crate) partitions: u32,
+    /// The id of the cluster, if the brokers send one.
+    pub(crate) cluster: Option<Arc<str>>,
+}
+
+/// A request to the spool's thread.
+#[derive(Debug)]
+pub(crate) enum SpoolCommand<T> {
+    /// Store a batch, then hand it to the sender.
+    Sealed(Submission<T>),
+    /// Seal this open batch at the start of the next round, because a caller waits until it is stored.
+    Awaited {
+        partition: PartitionId,
+        /// The batch's number in its partition.
+        batch: u64,
+    },
+    /// The sender knows this topic, with this number of partitions.
+    Topic { topic: TopicId, name: Arc<str>, partitions: u32 },
+    /// The cluster has named a topic that the sender knows.
+    Identity(TopicIdentity),
+    /// Records are in the log.
+    Delivered { place: StoredPlace, records: RecordSet, base_offset: Option<i64> },
+    /// Records failed, and their dead letters are not durable yet.
+    Failed { place: StoredPlace, records: RecordSet },
+    /// The dead letters of failed records are durable.
+    Kept { place: StoredPlace, records: RecordSet },
+    /// No durable store took the dead letters of failed records.
+    NotKept { place: StoredPlace },
+    /// Make the stamps of records durable.
+    Persist(StampMove),
+    /// Send nothing more after this time. Stored batches stay stored.
+    Close { deadline: Instant },
+    /// Store all accepted batches, and end.
+    Finish,
+}
+
+/// A decision of the spool. The order of decisions counts.
+#[derive(Debug)]
+pub(crate) enum Effect<T> {
+    /// The batch is durable. Its deliveries report that.
+    Durable { token: T, place: StoredPlace, reserved: usize },
+    /// The sender may have the batch.
+    Release(Submission<T>),
+    /// The stamps of this request are durable.
+    Persisted { partition: PartitionId, id: MoveId },
+    /// The batch is not stored, and is not sent.
+    NotStored(Submission<T>, SpoolFault),
+    /// The sender ends before it got the batch. A later process delivers the batch.
+    LeftStored(Submission<T>),
+    /// The batch was for a topic that was deleted since, or for a partition that it no longer has.
+    Orphaned(Submission<T>, FailedOutcome),
+    /// The partition sends nothing under new stamps, because no durable store took a dead letter.
+    Held(Partition),
+}
+
+/// The counts that the metrics show.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct SpoolLevel {
+    pub(crate) records: u64,
+    pub(crate) bytes: u64,
+    /// The timestamp of the oldest unsettled record, in milliseconds since 1970-01-01 UTC.
+    pub(crate) oldest_ms: Option<i64>,
+}
+
+/// The producer around the spool's thread. The thread calls each method, so no method waits.
+pub(crate) trait SpoolHost<T>: Send + 'static {
+    /// Seals the open batch of a partition, if it still has this number.
+    fn seal(&self, partition: PartitionId, batch: u64) -> Option<Submission<T>>;
+    /// Carries out a decision.
+    fn apply(&self, effect: Effect<T>);
+    /// Notes a durable round, and how long its write took.
+    fn round_durable(&self, took: Duration);
+    /// Notes the counts.
+    fn note_level(&self, level: SpoolLevel);
+}
+
+/// The way to the spool's thread.
+#[derive(Debug)]
+pub(crate) struct SpoolSender<T> {
+    pub(crate) commands: Sender<SpoolCommand<T>>,
+    pub(crate) status: Arc<SpoolStatus>,
+}
+
+impl<T> Clone for SpoolSender<T> {
+    fn clone(&self) -> Self {
+        Self { commands: self.commands.clone(), status: self.status.clone() }
+    }
+}
+
+impl<T> SpoolSender<T> {
+    /// Sends a command. Returns the batch of a command that finds no thread.
+    pub(crate) fn send(&self, command: SpoolCommand<T>) -> Option<Submission<T>> {
+        match self.commands.send(command) {
+            Err(SendError(SpoolCommand::Sealed(submission))) => Some(submission),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! The batches of earlier processes: which of their records are still to be sent, and under which stamp.
+//!
+//! Rules:
+//!  - A settled record is not sent again. The parts between settled records become separate batches, and so do the parts of
+//!    separate runs of stamps.
+//!  - A record keeps the stamp under which an earlier process may have sent it.
+//!  - A stamp holds for one topic id. Records that may be in a deleted topic are unknown. The others are sent to the topic
+//!    that has its name now.
+
+use std::ops::Range;
+
+use kafka_courier_batcher::{DecodeError, EncodedBatch};
+use kafka_courier_client::TopicUuid;
+use kafka_courier_idempotent_sender::core::{FailedOutcome, InheritedStamp};
+use kafka_courier_spool::core::entry::{BatchHead, Ordinal};
+use kafka_courier_spool::core::stamps::{run_of, stamp_at};
+use kafka_courier_spool::core::table::PartitionTable;
+
+/// The id of a topic whose brokers send none.
+pub(crate) const NO_TOPIC_ID: TopicUuid = [0; 16];
+
+/// The decision about a batch of an earlier process, once the cluster has named its topic.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Resumption {
+    /// The batch is sent, under the stamp that it may have.
+    Send(Option<InheritedStamp>),
+    /// The batch fails.
+    Fail(FailedOutcome),
+}
+
+/// Returns the decision about a batch: `stored_for` is the topic's id when the batch was stored, `present` its id now, and
+/// `has_partition` whether the topic has the batch's partition now.
+pub(crate) fn resumption(
+    stored_for: TopicUuid,
+    present: Option<TopicUuid>,
+    has_partition: bool,
+    inherited: Option<InheritedStamp>,
+) -> Resumption {
+    let is_other = present.is_some_and(|present| stored_for != NO_TOPIC_ID && stored_for != present);
+    match inherited {
+        Some(_) if is_other || !has_partition => Resumption::Fail(FailedOutcome::Unknown),
+        None if !has_partition => Resumption::Fail(FailedOutcome::NotWritten),
+        inherited => Resumption::Send(inherited),
+    }
+}
+
+/// Returns the parts of a batch whose records are unsettled, have no gap between them, and belong to one run of stamps. The
+/// parts are ranges of the records' indexes in the batch.
+pub(crate) fn unsettled_parts(state: &PartitionTable, head: &BatchHead) -> Vec<Range<u32>> {
+    let mut parts: Vec<Range<u32>> = Vec::new();
+    let mut part_run = None;
+    for index in 0..head.count {
+        let ordinal = head.first.plus(index.into());
+        if ordinal < state.settled || state.is_out(ordinal) {
+            continue;
+        }
+        let run = run_of(state, ordinal).map(|run| run.from);
+        match parts.last_mut() {
+            Some(part) if part.end == index && run == part_run => part.end += 1,
+            _ => parts.push(index..index + 1),
+        }
+        part_run = run;
+    }
+    parts
+}
+
+/// Returns the batch of the records of a part alone.
+///
+/// # Errors
+///
+/// The bytes are no batch, or the batch has no such records.
+pub(crate) fn batch_of_part(bytes: &[u8], count: u32, part: &Range<u32>) -> Result<EncodedBatch, DecodeError> {
+    let whole = EncodedBatch::from_bytes(bytes.to_vec())?;
+    if whole.record_count() != count {
+        return Err(DecodeError::BadCount);
+    }
+    if *part == (0..count) {
+        return Ok(whole);
+    }
+    let others: Vec<u32> = (0..count).filter(|index| !part.contains(index)).collect();
+    whole.without(&others)?.ok_or(DecodeError::BadCount)
+}
+
+/// Returns the stamp under which an earlier process may have sent the record `first` and those after it.
+pub(crate) fn inherited_stamp(state: &PartitionTable, first: Ordinal) -> Option<InheritedStamp> {
+    let (stamp, run) = (stamp_at(state, first)?, run_of(state, first)?);
+    let search_from = Some(state.end_offset).filter(|offset| *offset >= 0);
+    let passed = run.stamp.sequence().distance(stamp.sequence());
+    let skipped = first.0.saturating_sub(run.from.0).saturating_sub(passed.into());
+    // Records that the move did not skip failed under its stamps, and no later move followed: they are unknown.
+    let follows_unknown = state.done.count_within(run.from, first) > skipped;
+    Some(InheritedStamp { stamp, search_from, is_acknowledged: run.has_settled, follows_unknown })
+}

@@ -1,0 +1,41 @@
+//! The spool: accepted events are on disk before they are sent, and a later process delivers the events that this one
+//! left.
+//!
+//! A producer with a spool hands each sealed batch to the spool's thread instead of the sender. The thread stores all
+//! batches that wait in one round, then hands them on.
+//!
+//! | Module | Contents |
+//! |---|---|
+//! | `stage`, `lane`, `log`, `inherit` | Pure: numbers, order, settled records, due rounds. No IO, thread or clock. |
+//! | `thread` | The thread that owns the journal. |
+//! | `open` | Opens the folder, and reads the batches of earlier processes. |
+//! | `view` | Reads a folder that is not opened, for commands. |
+//! | `topic_watch` | The task that learns how the cluster names itself and its topics. |
+//! | `command`, `status`, `space`, `fault` | The interface to the rest of the producer. |
+//!
+//! Rule: nothing here knows deliveries, memory or dead letters. The producer carries out the spool's decisions.
+
+mod command;
+mod fault;
+mod inherit;
+mod lane;
+mod log;
+mod open;
+mod space;
+mod stage;
+mod status;
+#[cfg(test)]
+mod tests;
+mod thread;
+mod topic_watch;
+mod view;
+
+pub(crate) use command::{Effect, SpoolCommand, SpoolHost, SpoolLevel, SpoolSender, StoredPlace};
+pub use fault::SpoolFault;
+pub use open::{BatchReadError, OpenSpool, SpoolHolder, SpoolOpenError, SpoolSettings};
+pub(crate) use open::{RecoveredSpool, RecoveredTopic, UnsettledBatch};
+pub(crate) use stage::{RecoveredBatch, Stage};
+pub(crate) use status::SpoolStatus;
+pub(crate) use thread::{SpoolThread, start};
+pub(crate) use topic_watch::{TopicNews, watch_topics};
+pub use view::{SpoolDamage, SpoolView, SpoolViewError, StoredPart, StoredPartition, StoredRecord};

@@ -1,0 +1,266 @@
+//! Opens a spool's folder, and reads the batches of earlier processes.
+//!
+//! Rule: nothing is decided here about a record's stamp or fate. `inherit` does that.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kafka_courier_batcher::{DecodeError, EncodedBatch};
+use kafka_courier_idempotent_sender::core::InheritedStamp;
+use kafka_courier_spool::core::entry::{Partition, Topic};
+use kafka_courier_spool::core::ids::{Life, SpoolId};
+use kafka_courier_spool::disk::{Folder, FolderView};
+use kafka_courier_spool::journal::{Journal, OpenError, ReadError, SEGMENT_BYTES, Settings};
+
+use super::command::StoredPlace;
+use super::inherit::{batch_of_part, inherited_stamp, unsettled_parts};
+use super::stage::RecoveredPartition;
+
+/// The number of segments beyond which a mostly settled one is freed by copying.
+const SEGMENTS_KEPT: usize = 4;
+/// The most bytes of the file system that stay free by default.
+const KEEP_FREE: u64 = 1 << 30;
+/// The divisor of the file system's size that gives the other default.
+const KEEP_FREE_DIVISOR: u64 = 10;
+
+/// The settings of a spool.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SpoolSettings {
+    /// The folder. It is created if it is missing.
+    pub dir: PathBuf,
+    /// The most bytes of all files of the journal. At least 64 MiB: a smaller spool may never
+    /// be freed once it is full.
+    pub max_bytes: u64,
+    /// The bytes of the file system that stay free. `None` is the smaller of 1 GiB and a tenth of the file system.
+    pub keep_free: Option<u64>,
+    /// Whether publishing waits for room, up to `max_block`.
+    pub blocks: bool,
+    /// The time after which facts are stored that no caller waits for.
+    pub idle_sync: Duration,
+}
+
+/// Why a spool can't be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpoolOpenError {
+    /// Another process has the folder.
+    #[error("{}: {} has this spool: stop it, or use another folder", dir.display(), SpoolHolder { pid: *pid })]
+    Locked {
+        /// The folder.
+        dir: PathBuf,
+        /// The process, if the lock file names it.
+        pid: Option<u32>,
+    },
+    /// The folder can't be used.
+    #[error("{}: {source}", dir.display())]
+    Folder {
+        /// The folder.
+        dir: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The files can't be read.
+    #[error("{}: {source}", dir.display())]
+    Journal {
+        /// The folder.
+        dir: PathBuf,
+        /// The cause.
+        source: OpenError,
+    },
+    /// A stored batch can't be read.
+    #[error("{}: a stored batch can't be read: {source}", dir.display())]
+    Batch {
+        /// The folder.
+        dir: PathBuf,
+        /// The cause.
+        source: BatchReadError,
+    },
+}
+
+/// Why a stored batch can't be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BatchReadError {
+    /// The journal did not return the batch.
+    #[error(transparent)]
+    Journal(#[from] ReadError),
+    /// The bytes are no batch of this producer.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+}
+
+/// The process that has a spool.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SpoolHolder {
+    /// The process, if the lock file names it.
+    pub pid: Option<u32>,
+}
+
+impl fmt::Display for SpoolHolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.pid {
+            Some(pid) => write!(f, "process {pid}"),
+            None => f.write_str("another process"),
+        }
+    }
+}
+
+/// An open spool, for an engine.
+pub struct OpenSpool {
+    pub(crate) dir: PathBuf,
+    pub(crate) journal: Journal<Folder>,
+    pub(crate) idle_sync: Duration,
+    pub(crate) blocks: bool,
+}
+
+impl fmt::Debug for OpenSpool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenSpool").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
+/// A topic that earlier processes stored events for.
+#[derive(Debug)]
+pub(crate) struct RecoveredTopic {
+    pub(crate) name: Arc<str>,
+    /// The topic under each of its numbers. A topic that was created again has several.
+    pub(crate) numbers: Vec<Topic>,
+}
+
+impl RecoveredTopic {
+    /// Returns the number of partitions, as the cluster named it last.
+    pub(crate) fn partitions(&self) -> usize {
+        self.numbers.last().map_or(0, |topic| topic.partitions as usize)
+    }
+}
+
+/// Unsettled records that an earlier process stored.
+#[derive(Debug)]
+pub(crate) struct UnsettledBatch {
+    pub(crate) place: StoredPlace,
+    /// The life that stored the batch, and the bytes that it added to its batches.
+    pub(crate) life: Life,
+    pub(crate) notes: Arc<[u8]>,
+    pub(crate) inherited: Option<InheritedStamp>,
+    pub(crate) batch: EncodedBatch,
+}
+
+/// The state of a spool at its opening.
+#[derive(Debug)]
+pub(crate) struct RecoveredSpool {
+    pub(crate) spool: SpoolId,
+    pub(crate) life: Life,
+    pub(crate) cluster: Option<Arc<str>>,
+    /// The topics, in the order of their first numbers.
+    pub(crate) topics: Vec<RecoveredTopic>,
+    pub(crate) partitions: Vec<RecoveredPartition>,
+    /// The unsettled batches of each partition, in their order. The key is the topic's place in `topics`, and the
+    /// partition.
+    pub(crate) batches: BTreeMap<(usize, i32), Vec<UnsettledBatch>>,
+}
+
+impl OpenSpool {
+    /// Opens a spool's folder, or creates it.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolOpenError`]: another process has the folder, or its files can't be used.
+    pub fn open(settings: &SpoolSettings) -> Result<Self, SpoolOpenError> {
+        let SpoolSettings { dir, idle_sync, max_bytes, keep_free, blocks } = settings.clone();
+        let folder = Folder::open(&dir).map_err(|source| match source.kind() {
+            io::ErrorKind::ResourceBusy => {
+                SpoolOpenError::Locked { pid: FolderView::new(&dir).last_holder(), dir: dir.clone() }
+            }
+            _ => SpoolOpenError::Folder { dir: dir.clone(), source },
+        })?;
+        let mut new_spool = [0; 16];
+        fastrand::fill(&mut new_spool);
+        let settings = Settings {
+            segment_bytes: SEGMENT_BYTES,
+            segments_kept: SEGMENTS_KEPT,
+            max_bytes,
+            keep_free: keep_free.unwrap_or_else(|| default_keep_free(&dir)),
+            new_spool: SpoolId(new_spool),
+        };
+        let (journal, recovered) =
+            Journal::open(folder, settings).map_err(|source| SpoolOpenError::Journal { dir: dir.clone(), source })?;
+        for damage in &recovered.damage {
+            tracing::error!(dir = %dir.display(), ?damage, "spool has damaged frames");
+        }
+        for (partition, first, end) in recovered.lost() {
+            let (records, partition) = (end.0.saturating_sub(first.0), partition.index);
+            tracing::error!(dir = %dir.display(), partition, records, "stored events were damaged on the disk and are lost");
+        }
+        Ok(Self { dir, journal, idle_sync, blocks })
+    }
+
+    /// Reads the batches of earlier processes.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolOpenError::Batch`].
+    pub(crate) fn recover(&self) -> Result<RecoveredSpool, SpoolOpenError> {
+        let table = self.journal.table();
+        let mut topics: Vec<RecoveredTopic> = Vec::new();
+        for topic in table.topics.values() {
+            match topics.iter_mut().find(|known| known.name == topic.name) {
+                Some(known) => known.numbers.push(topic.clone()),
+                None => topics.push(RecoveredTopic { name: topic.name.clone(), numbers: vec![topic.clone()] }),
+            }
+        }
+        let partitions = table.partitions.iter().map(|(partition, state)| RecoveredPartition {
+            partition: *partition,
+            settled: state.settled,
+            end: state.end,
+            end_offset: state.end_offset,
+            done: state.done.iter().collect(),
+            lost: state.lost.iter().collect(),
+        });
+        let partitions = partitions.collect();
+        let batches =
+            self.unsettled(&topics).map_err(|source| SpoolOpenError::Batch { dir: self.dir.clone(), source })?;
+        let (spool, life) = (self.journal.spool(), self.journal.life());
+        Ok(RecoveredSpool { spool, life, cluster: table.cluster.clone(), topics, partitions, batches })
+    }
+
+    fn unsettled(
+        &self,
+        topics: &[RecoveredTopic],
+    ) -> Result<BTreeMap<(usize, i32), Vec<UnsettledBatch>>, BatchReadError> {
+        let place_of = |partition: Partition| {
+            topics.iter().position(|topic| topic.numbers.iter().any(|number| number.number == partition.topic))
+        };
+        let mut batches: BTreeMap<(usize, i32), Vec<UnsettledBatch>> = BTreeMap::new();
+        // The journal lists batches by topic number, partition and ordinal, which is their order.
+        for head in self.journal.batches() {
+            let Some(state) = self.journal.table().partitions.get(&head.partition) else { continue };
+            let Some(topic) = place_of(head.partition) else { continue };
+            let parts = unsettled_parts(state, head);
+            if parts.is_empty() {
+                continue;
+            }
+            let stored = self.journal.read(head.partition, head.first)?;
+            for part in parts {
+                let first = head.first.plus(part.start.into());
+                let batch = batch_of_part(&stored.bytes, head.count, &part)?;
+                let inherited = inherited_stamp(state, first);
+                let place = StoredPlace { partition: head.partition, first };
+                let (life, notes) = (head.life, head.notes.clone());
+                let unsettled = UnsettledBatch { place, life, notes, inherited, batch };
+                batches.entry((topic, head.partition.index)).or_default().push(unsettled);
+            }
+        }
+        Ok(batches)
+    }
+}
+
+/// Returns the smaller of 1 GiB and a tenth of the folder's file system.
+fn default_keep_free(dir: &Path) -> u64 {
+    // A file system that does not answer has an unknown size.
+    let size = rustix::fs::statvfs(dir).map_or(u64::MAX, |system| system.f_blocks.saturating_mul(system.f_frsize));
+    KEEP_FREE.min(size / KEEP_FREE_DIVISOR)
+}

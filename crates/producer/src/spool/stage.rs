@@ -1,0 +1,414 @@
+//! [`Stage`]: every decision between a sealed batch and the sender. Pure.
+//!
+//! Rules:
+//!  - A batch gets its numbers in the spool in the order of its partition's batches. It leaves once its round is durable.
+//!  - A life's first batch in a partition follows the entry that begins the life there, and a topic's first batch the
+//!    topic's entry.
+//!  - No batch leaves before the cluster has named its topic and itself.
+//!  - A stamp is reported durable once its move is. Its move follows everything that was settled before it.
+//!  - A round that has no room is repeated. Marks and moves fit a full spool, and free it.
+//!  - Nothing more is stored after a failed round. Batches that were durable before are still delivered.
+
+mod round;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use kafka_courier_client::{PartitionId, TopicId, TopicUuid};
+use kafka_courier_idempotent_sender::core::{FailedOutcome, InheritedStamp, StampMove, StoredBatch, Submission};
+use kafka_courier_spool::core::entry::{Entry, Ordinal, Partition, Topic, TopicNumber};
+use kafka_courier_spool::core::ids::Life;
+
+use super::command::{Effect, SpoolCommand, SpoolLevel, StoredPlace, TopicIdentity};
+use super::fault::SpoolFault;
+use super::inherit::{NO_TOPIC_ID, Resumption, resumption};
+use super::lane::{DurableBatch, Lane};
+use super::log::PartitionLog;
+
+/// A batch that an earlier process stored.
+#[derive(Debug)]
+pub(crate) struct RecoveredBatch<T> {
+    pub(crate) place: StoredPlace,
+    pub(crate) submission: Submission<T>,
+    pub(crate) inherited: Option<InheritedStamp>,
+}
+
+/// A partition as the journal has it.
+#[derive(Debug)]
+pub(crate) struct RecoveredPartition {
+    pub(crate) partition: Partition,
+    pub(crate) settled: Ordinal,
+    pub(crate) end: Ordinal,
+    pub(crate) end_offset: i64,
+    /// Ranges of records behind `settled` that are dead letters.
+    pub(crate) done: Vec<(Ordinal, Ordinal)>,
+    /// Ranges of records behind `settled` that are lost.
+    pub(crate) lost: Vec<(Ordinal, Ordinal)>,
+}
+
+/// A topic of the spool.
+#[derive(Debug)]
+struct StagedTopic {
+    name: Arc<str>,
+    /// The topic's numbers in the spool, with the topic id of each. The last one takes new batches.
+    numbers: Vec<(TopicNumber, TopicUuid)>,
+    partitions: u32,
+    /// The number of partitions that the sender knows.
+    ready: u32,
+    /// The topic as the cluster named it last.
+    identity: Option<TopicIdentity>,
+    /// Whether the journal lacks the topic as it is now.
+    is_changed: bool,
+}
+
+/// A batch that waits for its round.
+#[derive(Debug)]
+struct AcceptedBatch<T> {
+    partition: PartitionId,
+    place: StoredPlace,
+    submission: Submission<T>,
+}
+
+/// Everything between the sealed batches and the sender.
+#[derive(Debug)]
+pub(crate) struct Stage<T> {
+    life: Life,
+    /// Bytes that each batch of this life has in the journal.
+    notes: Arc<[u8]>,
+    cluster: Option<Arc<str>>,
+    is_cluster_changed: bool,
+    topics: BTreeMap<TopicId, StagedTopic>,
+    next_number: u32,
+    lanes: BTreeMap<PartitionId, Lane<T>>,
+    logs: BTreeMap<Partition, PartitionLog>,
+    /// The partitions where this life has begun.
+    begun: BTreeSet<Partition>,
+    /// The partitions of which the journal lacks something.
+    changed: BTreeSet<Partition>,
+    /// Batches that wait for a round, in their order.
+    accepted: VecDeque<AcceptedBatch<T>>,
+    /// Batches and moves of the round that is being written.
+    written: Vec<AcceptedBatch<T>>,
+    moves: Vec<StampMove>,
+    /// The entries of that round apart from batches.
+    facts: Vec<Entry>,
+    /// Whether the last round had no room for the next batch.
+    is_full: bool,
+    /// Why nothing more is stored.
+    write_fault: Option<SpoolFault>,
+    /// Why nothing is sent: the brokers belong to another cluster.
+    send_fault: Option<SpoolFault>,
+    /// Whether the sender gets nothing more.
+    is_ending: bool,
+    effects: Vec<Effect<T>>,
+}
+
+impl<T: Clone> Stage<T> {
+    /// Creates the stage of a life. `notes` are the bytes that each of its batches has in the journal.
+    pub(crate) fn new(life: Life, notes: Arc<[u8]>, cluster: Option<Arc<str>>) -> Self {
+        Self {
+            life,
+            notes,
+            cluster,
+            is_cluster_changed: false,
+            topics: BTreeMap::new(),
+            next_number: 0,
+            lanes: BTreeMap::new(),
+            logs: BTreeMap::new(),
+            begun: BTreeSet::new(),
+            changed: BTreeSet::new(),
+            accepted: VecDeque::new(),
+            written: Vec::new(),
+            moves: Vec::new(),
+            facts: Vec::new(),
+            is_full: false,
+            write_fault: None,
+            send_fault: None,
+            is_ending: false,
+            effects: Vec::new(),
+        }
+    }
+
+    /// Adds a topic of the journal, in the order of the topics' numbers. `topic` is the sender's number of its name.
+    pub(crate) fn recover_topic(&mut self, topic: TopicId, stored: &Topic) {
+        self.next_number = self.next_number.max(stored.number.0.saturating_add(1));
+        let staged = self.topics.entry(topic).or_insert_with(|| StagedTopic {
+            name: stored.name.clone(),
+            numbers: Vec::new(),
+            partitions: stored.partitions,
+            ready: 0,
+            identity: None,
+            is_changed: false,
+        });
+        staged.numbers.push((stored.number, stored.id));
+        staged.partitions = stored.partitions;
+    }
+
+    /// Adds a partition of the journal.
+    pub(crate) fn recover_partition(&mut self, recovered: &RecoveredPartition) {
+        let RecoveredPartition { partition, settled, end, end_offset, done, lost } = recovered;
+        let mut log = PartitionLog::new(*partition, *settled, *end, *end_offset);
+        done.iter().chain(lost).for_each(|(first, end)| log.note_settled(*first, *end));
+        self.logs.insert(*partition, log);
+        self.changed.insert(*partition);
+    }
+
+    /// Adds the unsettled batches of a partition, those of an older topic number first, each in its order. Their numbers
+    /// count from 0, and new batches follow.
+    pub(crate) fn recover_batches(&mut self, id: PartitionId, batches: Vec<RecoveredBatch<T>>) {
+        let Some(latest) = self.latest(id) else { return };
+        let mut lane = Lane::new(latest, batches.len() as u64);
+        lane.sending = batches.first().map_or(latest, |first| first.place.partition);
+        for RecoveredBatch { place, submission, inherited } in batches {
+            if let Some(log) = self.logs.get_mut(&place.partition) {
+                let batch = &submission.batch;
+                log.hold(place.first, batch.record_count(), batch.len() as u64, batch.first_timestamp());
+            }
+            lane.durable.push_back(DurableBatch { place, submission, inheritance: Some(inherited) });
+        }
+        self.lanes.insert(id, lane);
+    }
+
+    /// Returns the partition of the spool that takes new batches.
+    fn latest(&self, id: PartitionId) -> Option<Partition> {
+        let (number, _) = self.topics.get(&id.topic)?.numbers.last()?;
+        Some(Partition { topic: *number, index: id.index })
+    }
+
+    /// Handles a command. `Awaited`, `Close` and `Finish` are the thread's.
+    pub(crate) fn handle(&mut self, command: SpoolCommand<T>) {
+        match command {
+            SpoolCommand::Sealed(submission) => self.submit(submission),
+            SpoolCommand::Topic { topic, name, partitions } => self.learn_topic(topic, &name, partitions),
+            SpoolCommand::Identity(identity) => self.identify(identity),
+            SpoolCommand::Delivered { place, records, base_offset } => {
+                self.with_log(place.partition, |log| log.deliver(place, &records, base_offset));
+                self.release_after(place.partition);
+            }
+            SpoolCommand::Failed { place, records } => self.with_log(place.partition, |log| log.fail(&records)),
+            SpoolCommand::Kept { place, records } => {
+                self.with_log(place.partition, |log| log.keep(place, &records));
+                self.release_after(place.partition);
+            }
+            SpoolCommand::NotKept { place } => self.hold(place.partition),
+            SpoolCommand::Persist(stamps) => {
+                if let Some(sending) = self.lanes.get(&stamps.partition).map(|lane| lane.sending) {
+                    self.with_log(sending, |log| log.request_move(stamps));
+                }
+            }
+            SpoolCommand::Awaited { .. } | SpoolCommand::Close { .. } | SpoolCommand::Finish => {}
+        }
+    }
+
+    fn with_log(&mut self, partition: Partition, change: impl FnOnce(&mut PartitionLog)) {
+        if let Some(log) = self.logs.get_mut(&partition) {
+            change(log);
+            self.changed.insert(partition);
+        }
+    }
+
+    fn hold(&mut self, partition: Partition) {
+        if let Some(log) = self.logs.get_mut(&partition).filter(|log| !log.is_held) {
+            log.is_held = true;
+            self.effects.push(Effect::Held(partition));
+        }
+    }
+
+    /// Takes a sealed batch.
+    pub(crate) fn submit(&mut self, submission: Submission<T>) {
+        let id = submission.partition;
+        if let Some(fault) = &self.write_fault {
+            return self.effects.push(Effect::NotStored(submission, fault.clone()));
+        }
+        let Some(latest) = self.latest(id) else {
+            // A topic is learnt before its partitions accept events.
+            let fault = SpoolFault::Write(format!("{id:?} is not known to the spool").into());
+            return self.effects.push(Effect::NotStored(submission, fault));
+        };
+        let lane = self.lanes.entry(id).or_insert_with(|| Lane::new(latest, 0));
+        for submission in lane.take(submission) {
+            self.accept(id, submission);
+        }
+    }
+
+    fn accept(&mut self, id: PartitionId, mut submission: Submission<T>) {
+        let Some(partition) = self.lanes.get(&id).map(|lane| lane.accepting) else { return };
+        let log =
+            self.logs.entry(partition).or_insert_with(|| PartitionLog::new(partition, Ordinal(0), Ordinal(0), -1));
+        let batch = &submission.batch;
+        let place = log.accept(batch.record_count(), batch.len() as u64, batch.first_timestamp());
+        submission.stored = Some(Box::new(StoredBatch { first: place.first.0, life: self.life.0, inherited: None }));
+        self.accepted.push_back(AcceptedBatch { partition: id, place, submission });
+    }
+
+    /// Adds a topic that the sender knows, or notes that it has more partitions.
+    fn learn_topic(&mut self, topic: TopicId, name: &Arc<str>, partitions: u32) {
+        let next = TopicNumber(self.next_number);
+        let staged = self.topics.entry(topic).or_insert_with(|| {
+            self.next_number += 1;
+            let numbers = vec![(next, NO_TOPIC_ID)];
+            StagedTopic { name: name.clone(), numbers, partitions, ready: 0, identity: None, is_changed: true }
+        });
+        staged.ready = partitions;
+        if staged.partitions != partitions {
+            (staged.partitions, staged.is_changed) = (partitions, true);
+        }
+        self.release_topic(topic);
+    }
+
+    fn release_topic(&mut self, topic: TopicId) {
+        for id in self.lanes_of(topic) {
+            self.release(id);
+        }
+    }
+
+    /// Notes how the cluster names itself and a topic. Batches of the topic may leave then.
+    fn identify(&mut self, identity: TopicIdentity) {
+        if self.is_other_cluster(&identity) {
+            return;
+        }
+        let Some(staged) = self.topics.get_mut(&identity.topic) else { return };
+        if staged.partitions != identity.partitions {
+            (staged.partitions, staged.is_changed) = (identity.partitions, true);
+        }
+        let topic = identity.topic;
+        let present = identity.uuid.unwrap_or(NO_TOPIC_ID);
+        staged.identity = Some(identity);
+        if let Some((_, stored)) = staged.numbers.last_mut().filter(|(_, stored)| *stored != present)
+            && present != NO_TOPIC_ID
+        {
+            staged.is_changed = true;
+            if *stored == NO_TOPIC_ID {
+                *stored = present;
+            } else {
+                // Another topic with the same name has its own numbers and offsets.
+                staged.numbers.push((TopicNumber(self.next_number), present));
+                self.next_number += 1;
+            }
+        }
+        self.renumber(topic);
+        self.release_topic(topic);
+    }
+
+    fn is_other_cluster(&mut self, identity: &TopicIdentity) -> bool {
+        match (&self.cluster, &identity.cluster) {
+            (Some(spool), Some(cluster)) if spool != cluster => {
+                self.send_fault = Some(SpoolFault::OtherCluster { spool: spool.clone(), cluster: cluster.clone() });
+                true
+            }
+            (None, Some(cluster)) => {
+                (self.cluster, self.is_cluster_changed) = (Some(cluster.clone()), true);
+                false
+            }
+            _ => self.send_fault.is_some(),
+        }
+    }
+
+    /// Returns why the spool should accept no more events.
+    pub(crate) fn fault(&self) -> Option<&SpoolFault> {
+        self.write_fault.as_ref().or(self.send_fault.as_ref())
+    }
+
+    /// Makes the lanes of a topic accept new batches under its latest number.
+    fn renumber(&mut self, topic: TopicId) {
+        for id in self.lanes_of(topic) {
+            if let (Some(latest), Some(lane)) = (self.latest(id), self.lanes.get_mut(&id)) {
+                lane.accepting = latest;
+            }
+        }
+    }
+
+    fn lanes_of(&self, topic: TopicId) -> Vec<PartitionId> {
+        let (first, last) = (PartitionId { topic, index: i32::MIN }, PartitionId { topic, index: i32::MAX });
+        self.lanes.range(first..=last).map(|(id, _)| *id).collect()
+    }
+
+    /// Hands the durable batches of a lane to the sender, as far as they may leave.
+    fn release(&mut self, id: PartitionId) {
+        let Some(staged) = self.topics.get(&id.topic) else { return };
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        if self.is_ending {
+            let left = lane.durable.drain(..).map(|batch| Effect::LeftStored(batch.submission));
+            return self.effects.extend(left);
+        }
+        let Some(identity) = staged.identity.as_ref().filter(|_| self.send_fault.is_none()) else { return };
+        let index = u32::try_from(id.index).unwrap_or(u32::MAX);
+        let has_partition = index < identity.partitions;
+        if has_partition && index >= staged.ready {
+            return;
+        }
+        while let Some(next) = lane.durable.front() {
+            let to = next.place.partition;
+            if to != lane.sending {
+                if self.logs.get(&lane.sending).is_some_and(|log| !log.is_settled()) {
+                    return;
+                }
+                lane.sending = to;
+            }
+            let Some(DurableBatch { mut submission, inheritance, .. }) = lane.durable.pop_front() else { return };
+            let number = staged.numbers.iter().find(|(number, _)| *number == to.topic);
+            let stored_for = number.map_or(NO_TOPIC_ID, |(_, id)| *id);
+            let resumed = match inheritance {
+                Some(inherited) => resumption(stored_for, identity.uuid, has_partition, inherited),
+                None if has_partition => Resumption::Send(None),
+                None => Resumption::Fail(FailedOutcome::NotWritten),
+            };
+            match resumed {
+                Resumption::Send(inherited) => {
+                    submission.stored = submission.stored.map(|stored| Box::new(StoredBatch { inherited, ..*stored }));
+                    self.effects.push(Effect::Release(lane.numbered(submission)));
+                }
+                Resumption::Fail(outcome) => {
+                    lane.skip_one();
+                    self.effects.push(Effect::Orphaned(submission, outcome));
+                }
+            }
+        }
+    }
+
+    /// Hands out batches that waited until everything in `partition` is settled.
+    fn release_after(&mut self, partition: Partition) {
+        if self.logs.get(&partition).is_none_or(|log| !log.is_settled()) {
+            return;
+        }
+        let topic = self.topics.iter().find(|(_, staged)| staged.numbers.iter().any(|(n, _)| *n == partition.topic));
+        if let Some((topic, staged)) = topic
+            && staged.numbers.len() > 1
+        {
+            self.release(PartitionId { topic: *topic, index: partition.index });
+        }
+    }
+
+    /// Notes that the sender gets nothing more. Durable batches stay stored.
+    pub(crate) fn end(&mut self) {
+        self.is_ending = true;
+        let lanes: Vec<PartitionId> = self.lanes.keys().copied().collect();
+        lanes.into_iter().for_each(|id| self.release(id));
+    }
+
+    /// Returns whether the sender gets nothing more.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.is_ending
+    }
+
+    /// Returns the decisions since the last call, in order.
+    pub(crate) fn take_effects(&mut self) -> Vec<Effect<T>> {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Returns the number of partitions that wait for a durable dead letter.
+    pub(crate) fn held_partitions(&self) -> u64 {
+        self.logs.values().filter(|log| log.is_held).count() as u64
+    }
+
+    /// Returns the counts for the metrics.
+    pub(crate) fn level(&self) -> SpoolLevel {
+        let mut level = SpoolLevel::default();
+        for log in self.logs.values() {
+            level.records += log.unsettled();
+            level.bytes += log.bytes();
+            level.oldest_ms = level.oldest_ms.into_iter().chain(log.oldest_ms()).min();
+        }
+        level
+    }
+}

@@ -1,0 +1,141 @@
+//! The rounds of a [`Stage`]: their entries, and the decisions that follow their end.
+//!
+//! Rules:
+//!  - The entries of a round are in the order of their dependence: cluster, topics, batches, dead letters, marks, moves.
+//!  - A refused round is repeated: its facts first, its batches as soon as they have room.
+
+use kafka_courier_idempotent_sender::core::StampMove;
+use kafka_courier_spool::core::entry::{BatchHead, Entry, JournalBatch, Topic};
+
+use super::super::command::{Effect, StoredPlace};
+use super::super::fault::SpoolFault;
+use super::super::lane::{DurableBatch, Lane};
+use super::super::log::PartitionLog;
+use super::{AcceptedBatch, Stage};
+
+/// More bytes than an entry of the journal has beside its batch, notes and entry of its partition.
+const BATCH_OVERHEAD: u64 = 256;
+
+impl<T: Clone> Stage<T> {
+    /// Returns whether a round should start now.
+    pub(crate) fn is_round_due(&self) -> bool {
+        let is_move_due = || self.changed.iter().any(|of| self.logs.get(of).is_some_and(PartitionLog::is_move_due));
+        let has_batch = !self.accepted.is_empty() && !self.is_full;
+        self.write_fault.is_none() && (has_batch || is_move_due())
+    }
+
+    /// Returns whether the journal lacks something, for which no caller waits.
+    pub(crate) fn has_changes(&self) -> bool {
+        let is_new = self.is_cluster_changed || self.topics.values().any(|topic| topic.is_changed);
+        self.write_fault.is_none() && (is_new || !self.changed.is_empty() || !self.facts.is_empty())
+    }
+
+    /// Returns the entries of the next round: one batch or more, while they have `bytes` bytes, and `room` bytes at most.
+    /// [`committed`](Self::committed), [`refused`](Self::refused) or [`failed`](Self::failed) must follow.
+    pub(crate) fn round(&mut self, bytes: u64, room: u64) -> Vec<Entry> {
+        if self.write_fault.is_some() {
+            return Vec::new();
+        }
+        // The facts of a refused round precede the later ones.
+        let mut entries = std::mem::take(&mut self.facts);
+        if std::mem::take(&mut self.is_cluster_changed) {
+            entries.extend(self.cluster.clone().map(Entry::Cluster));
+        }
+        for staged in self.topics.values_mut() {
+            if let (true, Some((number, id))) = (std::mem::take(&mut staged.is_changed), staged.numbers.last()) {
+                let (name, partitions) = (staged.name.clone(), staged.partitions);
+                entries.push(Entry::Topic(Topic { number: *number, name, id: *id, partitions }));
+            }
+        }
+        let mut total = 0;
+        self.is_full = false;
+        while let Some(batch) = self.accepted.pop_front() {
+            total += (batch.submission.batch.len() + self.notes.len()) as u64 + BATCH_OVERHEAD;
+            let is_first = self.written.is_empty();
+            if total > room || (total > bytes && !is_first) {
+                self.is_full = is_first;
+                self.accepted.push_front(batch);
+                break;
+            }
+            self.write_batch(&batch, &mut entries);
+            self.written.push(batch);
+        }
+        for partition in std::mem::take(&mut self.changed) {
+            let Some(log) = self.logs.get_mut(&partition) else { continue };
+            self.moves.extend(log.write(&mut entries));
+        }
+        self.facts = entries.iter().filter(|entry| !matches!(entry, Entry::Batch(_))).cloned().collect();
+        entries
+    }
+
+    /// Returns whether batches wait for a round.
+    pub(crate) fn has_waiting(&self) -> bool {
+        !self.accepted.is_empty()
+    }
+
+    /// Returns whether the next batch waits for room.
+    pub(crate) fn is_full(&self) -> bool {
+        self.is_full
+    }
+
+    /// Notes that nothing of the round was written, because it does not fit. The next round repeats it.
+    pub(crate) fn refused(&mut self) {
+        self.is_full = true;
+        let begun = &mut self.begun;
+        self.facts.retain(|fact| match fact {
+            // The begin of a life rides with the life's first batch.
+            Entry::Begin { partition, .. } => {
+                begun.remove(partition);
+                false
+            }
+            _ => true,
+        });
+        let written = std::mem::take(&mut self.written);
+        written.into_iter().rev().for_each(|batch| self.accepted.push_front(batch));
+    }
+
+    /// Fails the batches that wait for room, because no later round will have any.
+    pub(crate) fn abandon_waiting(&mut self) {
+        let waiting = std::mem::take(&mut self.accepted);
+        self.effects.extend(waiting.into_iter().map(|batch| Effect::NotStored(batch.submission, SpoolFault::Full)));
+        self.is_full = false;
+    }
+
+    fn write_batch(&mut self, batch: &AcceptedBatch<T>, entries: &mut Vec<Entry>) {
+        let StoredPlace { partition, first } = batch.place;
+        if self.begun.insert(partition) {
+            entries.push(Entry::Begin { partition, life: self.life, from: first });
+        }
+        let encoded = &batch.submission.batch;
+        let (life, count, notes) = (self.life, encoded.record_count(), self.notes.clone());
+        let head = BatchHead { partition, life, first, count, notes };
+        entries.push(Entry::Batch(JournalBatch { head, bytes: encoded.as_bytes().into() }));
+    }
+
+    /// Notes that the round is durable.
+    pub(crate) fn committed(&mut self) {
+        self.facts.clear();
+        for AcceptedBatch { partition, place, submission } in std::mem::take(&mut self.written) {
+            let reserved = submission.batch.capacity();
+            self.effects.push(Effect::Durable { token: submission.token.clone(), place, reserved });
+            if let Some(lane) = self.lanes.get_mut(&partition) {
+                lane.durable.push_back(DurableBatch { place, submission, inheritance: None });
+            }
+            self.release(partition);
+        }
+        for StampMove { partition, id, .. } in std::mem::take(&mut self.moves) {
+            self.effects.push(Effect::Persisted { partition, id });
+        }
+    }
+
+    /// Notes that the round failed. Nothing more is stored.
+    pub(crate) fn failed(&mut self, fault: &SpoolFault) {
+        self.write_fault = Some(fault.clone());
+        self.moves.clear();
+        let waiting = std::mem::take(&mut self.written).into_iter().chain(std::mem::take(&mut self.accepted));
+        let waiting: Vec<_> = waiting.map(|batch| batch.submission).collect();
+        let early = self.lanes.values_mut().flat_map(Lane::take_early);
+        let lost = waiting.into_iter().chain(early).map(|submission| Effect::NotStored(submission, fault.clone()));
+        self.effects.extend(lost);
+    }
+}

@@ -1,0 +1,164 @@
+//! The batches of an earlier process: the decisions about them, and their order.
+
+use kafka_courier_client::TopicUuid;
+use kafka_courier_idempotent_sender::core::{FailedOutcome, InheritedStamp};
+use kafka_courier_spool::core::entry::{BatchHead, Ordinal, OutReason, Partition, Topic, TopicNumber};
+use kafka_courier_spool::core::table::Table;
+
+use super::super::inherit::{Resumption, batch_of_part, inherited_stamp, resumption, unsettled_parts};
+use super::super::stage::{RecoveredBatch, RecoveredPartition};
+use super::*;
+
+const OLD: TopicUuid = [1; 16];
+const PLACE: Partition = Partition { topic: TopicNumber(4), index: 0 };
+
+fn inherited() -> InheritedStamp {
+    let stamp = Stamp { producer_id: 5, epoch: 0, base_sequence: 0 };
+    InheritedStamp { stamp, search_from: None, is_acknowledged: false, follows_unknown: false }
+}
+
+#[test]
+fn stamps_hold_for_one_topic_id() {
+    let (unknown, not_written) =
+        (Resumption::Fail(FailedOutcome::Unknown), Resumption::Fail(FailedOutcome::NotWritten));
+    let sent = Some(inherited());
+    assert_eq!(resumption(OLD, Some(OLD), true, sent), Resumption::Send(sent));
+    assert_eq!(resumption(OLD, Some([2; 16]), true, sent), unknown, "the record may be in the deleted topic");
+    assert_eq!(resumption(OLD, Some([2; 16]), true, None), Resumption::Send(None));
+    assert_eq!(resumption(OLD, Some([2; 16]), false, None), not_written);
+    assert_eq!(resumption(OLD, Some(OLD), false, sent), unknown);
+    assert_eq!(resumption(OLD, None, true, sent), Resumption::Send(sent), "old brokers send no topic ids");
+    assert_eq!(resumption([0; 16], Some(OLD), true, sent), Resumption::Send(sent), "the id was not known then");
+}
+
+fn table(entries: &[Entry]) -> Table {
+    let mut table = Table::default();
+    entries.iter().for_each(|entry| table.apply(entry));
+    table
+}
+
+fn head(first: u64, count: u32) -> BatchHead {
+    BatchHead { partition: PLACE, life: Life(1), first: Ordinal(first), count, notes: [].into() }
+}
+
+#[test]
+fn settled_records_split_batches() {
+    let end = Entry::End { partition: PLACE, end: Ordinal(20) };
+    let out = Entry::Out { partition: PLACE, first: Ordinal(6), end: Ordinal(8), why: OutReason::Settled };
+    let mark = Entry::Mark { partition: PLACE, settled: Ordinal(3), end_offset: 40 };
+    let table = table(&[end, out, mark]);
+    let state = &table.partitions[&PLACE];
+    assert_eq!(unsettled_parts(state, &head(1, 9)), [2..5, 7..9]);
+    assert_eq!(unsettled_parts(state, &head(0, 3)), []);
+    assert_eq!(unsettled_parts(state, &head(10, 2)), std::slice::from_ref(&(0..2)));
+    let moved =
+        |from| Entry::Move { partition: PLACE, from: Ordinal(from), stamp: inherited().stamp, skips: Vec::new() };
+    let mut table = table.clone();
+    [moved(4), moved(10)].iter().for_each(|entry| table.apply(entry));
+    let state = &table.partitions[&PLACE];
+    assert_eq!(unsettled_parts(state, &head(3, 3)), [0..1, 1..3], "a run of stamps begins within the batch");
+    assert_eq!(unsettled_parts(state, &head(8, 4)), [0..2, 2..4]);
+    let whole = batch_of(9);
+    let part = batch_of_part(whole.as_bytes(), 9, &(2..5)).unwrap();
+    assert_eq!(part.record_count(), 3);
+    assert!(batch_of_part(whole.as_bytes(), 8, &(0..8)).is_err(), "the journal and the batch disagree");
+}
+
+#[test]
+fn inherited_stamp_follows_the_table() {
+    let stamp = Stamp { producer_id: 5, epoch: 2, base_sequence: 10 };
+    let begin = Entry::Begin { partition: PLACE, life: Life(1), from: Ordinal(0) };
+    let end = Entry::End { partition: PLACE, end: Ordinal(20) };
+    let skips = vec![(Ordinal(4), Ordinal(5))];
+    let moved = Entry::Move { partition: PLACE, from: Ordinal(2), stamp, skips };
+    let mut table = table(&[begin, end, moved]);
+    let of = |table: &Table, first| inherited_stamp(&table.partitions[&PLACE], Ordinal(first));
+    assert_eq!(of(&table, 0), None, "no process could send the record");
+    let found = of(&table, 6).unwrap();
+    assert_eq!((found.stamp.base_sequence, found.search_from, found.is_acknowledged), (13, None, false));
+    table.apply(&Entry::Mark { partition: PLACE, settled: Ordinal(3), end_offset: 40 });
+    let found = of(&table, 6).unwrap();
+    assert_eq!((found.stamp.base_sequence, found.search_from, found.is_acknowledged), (13, Some(40), true));
+}
+
+/// Returns a stage with a topic and two unsettled batches of an earlier process, the first of them sent.
+fn recovered_stage() -> Stage<u64> {
+    let mut stage = Stage::new(Life(2), [].into(), Some("c".into()));
+    stage.recover_topic(TOPIC, &Topic { number: PLACE.topic, name: "t".into(), id: OLD, partitions: 1 });
+    let (done, lost) = (Vec::new(), Vec::new());
+    let (settled, end) = (Ordinal(10), Ordinal(14));
+    stage.recover_partition(&RecoveredPartition { partition: PLACE, settled, end, end_offset: 3, done, lost });
+    let batch = |number: u64, inherited| {
+        let place = StoredPlace { partition: PLACE, first: Ordinal(10 + 2 * number) };
+        let stored =
+            kafka_courier_idempotent_sender::core::StoredBatch { first: place.first.0, life: 1, inherited: None };
+        let submission = Submission { stored: Some(Box::new(stored)), ..submission(0, number, 2) };
+        RecoveredBatch { place, submission, inherited }
+    };
+    stage.recover_batches(partition(0), vec![batch(0, Some(inherited())), batch(1, None)]);
+    stage
+}
+
+#[test]
+fn recovered_batches_precede_new_ones() {
+    let mut stage = recovered_stage();
+    stage.submit(submission(0, 2, 1));
+    commit(&mut stage);
+    assert_eq!(released(&stage.take_effects()), [0; 0], "the sender does not know the topic");
+    learn(&mut stage, 1);
+    stage.handle(SpoolCommand::Identity(TopicIdentity {
+        topic: TOPIC,
+        uuid: Some(OLD),
+        partitions: 1,
+        cluster: Some("c".into()),
+    }));
+    let effects = stage.take_effects();
+    assert_eq!(released(&effects), [0, 1, 2]);
+    let Effect::Release(first) = &effects[0] else { panic!("{effects:?}") };
+    assert_eq!(first.stored.as_ref().unwrap().inherited, Some(inherited()));
+    let Effect::Release(new) = &effects[2] else { panic!("{effects:?}") };
+    assert_eq!((new.stored.as_ref().unwrap().first, new.stored.as_ref().unwrap().life), (14, 2));
+}
+
+#[test]
+fn recreated_topic_fails_sent_batches() {
+    let mut stage = recovered_stage();
+    stage.submit(submission(0, 2, 1));
+    commit(&mut stage);
+    learn(&mut stage, 1);
+    stage.handle(identity(2, 1, "c"));
+    let effects = stage.take_effects();
+    assert!(matches!(&effects[1], Effect::Orphaned(batch, FailedOutcome::Unknown) if batch.token == 0), "{effects:?}");
+    assert_eq!(released(&effects), [0, 1], "the sender's numbers have no gap");
+    stage.submit(submission(0, 3, 1));
+    let written = commit(&mut stage);
+    let Some(Entry::Topic(topic)) = written.first() else { panic!("{written:?}") };
+    assert_eq!((topic.number, topic.id), (TopicNumber(5), [2; 16]), "the new topic has its own offsets");
+    let effects = stage.take_effects();
+    assert_eq!(
+        places(&effects)[0],
+        StoredPlace { partition: Partition { topic: topic.number, index: 0 }, first: Ordinal(0) }
+    );
+    assert_eq!(released(&effects), [0; 0], "records of the old topic are unsettled");
+}
+
+#[test]
+fn later_number_follows_settled_one() {
+    let mut stage = recovered_stage();
+    learn(&mut stage, 1);
+    stage.handle(identity(2, 1, "c"));
+    stage.submit(submission(0, 2, 1));
+    commit(&mut stage);
+    assert_eq!(released(&stage.take_effects()), [0]);
+    let place = |first| StoredPlace { partition: PLACE, first: Ordinal(first) };
+    let records = RecordSet::Range(0..2);
+    stage.handle(SpoolCommand::Failed { place: place(10), records: records.clone() });
+    stage.handle(SpoolCommand::Delivered { place: place(12), records: records.clone(), base_offset: Some(0) });
+    assert_eq!(released(&stage.take_effects()), [0; 0]);
+    stage.handle(SpoolCommand::Kept { place: place(10), records });
+    assert_eq!(released(&stage.take_effects()), [1]);
+    stage.handle(SpoolCommand::Persist(move_of(0, 1, 0)));
+    let written = commit(&mut stage);
+    let is_new = |entry: &Entry| matches!(entry, Entry::Move { partition, .. } if partition.topic == TopicNumber(5));
+    assert!(written.iter().any(is_new), "{written:?}");
+}

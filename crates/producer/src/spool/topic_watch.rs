@@ -1,0 +1,128 @@
+//! The task that learns how the cluster names itself and the topics that the sender knows.
+//!
+//! Rules:
+//!  - A topic is asked for again each time that the sender announces it, because it may have been created again.
+//!  - A topic of the spool that the sender fails to find is requested again. Its events wait for it.
+//!  - The task ends with the sender's task.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kafka_courier_client::config::ClientConfig;
+use kafka_courier_client::connection::Dialer;
+use kafka_courier_client::control::Control;
+use kafka_courier_client::{ErrorCode, TopicId};
+use kafka_courier_idempotent_sender::driver::DriverCommand;
+use tokio::sync::mpsc::{UnboundedReceiver, WeakUnboundedSender};
+
+use super::command::{SpoolCommand, SpoolSender, TopicIdentity};
+
+/// The time after which a missing topic is requested again.
+const TOPIC_RETRY: Duration = Duration::from_secs(1);
+
+/// News of a topic, from the sender's task.
+#[derive(Debug)]
+pub(crate) enum TopicNews {
+    /// The sender knows the topic.
+    Ready(TopicId, Arc<str>),
+    /// The sender did not find the topic.
+    Failed(Arc<str>),
+}
+
+/// Returns the task. It reads `news`, and ends once that channel is closed.
+pub(crate) fn watch_topics<T: Send + 'static>(
+    config: &ClientConfig,
+    spool: SpoolSender<T>,
+    commands: WeakUnboundedSender<DriverCommand<T>>,
+    news: UnboundedReceiver<TopicNews>,
+) -> impl Future<Output = ()> + Send + 'static {
+    let control = Control::new(config, Dialer::new(config));
+    let pause = config.retry_backoff;
+    let watch = TopicWatch { control, pause, longest: config.retry_backoff_max.max(pause), spool, commands };
+    watch.run(news)
+}
+
+struct TopicWatch<T> {
+    control: Control,
+    pause: Duration,
+    longest: Duration,
+    spool: SpoolSender<T>,
+    commands: WeakUnboundedSender<DriverCommand<T>>,
+}
+
+impl<T: Send + 'static> TopicWatch<T> {
+    async fn run(self, mut news: UnboundedReceiver<TopicNews>) {
+        let mut unnamed: Vec<(TopicId, Arc<str>)> = Vec::new();
+        let mut missing: Vec<Arc<str>> = Vec::new();
+        let mut pause = self.pause;
+        loop {
+            let wait = match (unnamed.is_empty(), missing.is_empty()) {
+                (true, true) => None,
+                (false, _) => Some(pause),
+                (true, false) => Some(TOPIC_RETRY),
+            };
+            tokio::select! {
+                next = news.recv() => match next {
+                    None => return,
+                    Some(TopicNews::Failed(name)) => missing.push(name),
+                    Some(TopicNews::Ready(topic, name)) => {
+                        unnamed.retain(|(other, _)| *other != topic);
+                        unnamed.push((topic, name));
+                        pause = self.pause;
+                        // Other topics are usually announced in the same moment, and share the request.
+                        while let Ok(more) = news.try_recv() {
+                            match more {
+                                TopicNews::Ready(topic, name) => unnamed.push((topic, name)),
+                                TopicNews::Failed(name) => missing.push(name),
+                            }
+                        }
+                        unnamed = self.name(unnamed).await;
+                    }
+                },
+                () = sleep(wait) => {
+                    pause = (pause * 2).min(self.longest);
+                    unnamed = self.name(unnamed).await;
+                    self.request(std::mem::take(&mut missing));
+                }
+            }
+        }
+    }
+
+    /// Asks the cluster for topics. Returns the topics that it did not name.
+    async fn name(&self, topics: Vec<(TopicId, Arc<str>)>) -> Vec<(TopicId, Arc<str>)> {
+        if topics.is_empty() {
+            return topics;
+        }
+        let names = topics.iter().map(|(_, name)| name.clone()).collect();
+        let Ok((cluster, named)) = self.control.identity(names).await else { return topics };
+        let (mut known, mut left) = (Vec::new(), Vec::new());
+        for (topic, name) in topics {
+            match named.iter().find(|other| other.name == name && other.code == ErrorCode::NONE.0) {
+                Some(found) if !found.partitions.is_empty() => {
+                    let partitions = u32::try_from(found.partitions.len()).unwrap_or(u32::MAX);
+                    known.push(TopicIdentity { topic, uuid: found.uuid, partitions, cluster: cluster.clone() });
+                }
+                _ => left.push((topic, name)),
+            }
+        }
+        for identity in known {
+            self.spool.send(SpoolCommand::Identity(identity));
+        }
+        left
+    }
+
+    fn request(&self, names: Vec<Arc<str>>) {
+        let Some(commands) = self.commands.upgrade() else { return };
+        for name in names {
+            // The sender's task may have ended. Nothing waits for the topic then.
+            let _ = commands.send(DriverCommand::WantTopic(name));
+        }
+    }
+}
+
+async fn sleep(wait: Option<Duration>) {
+    match wait {
+        Some(wait) => tokio::time::sleep(wait).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,131 @@
+//! [`EngineHost`]: the producer as its spool's thread sees it.
+//!
+//! Rules:
+//!  - A batch is reported as stored before the sender gets it.
+//!  - A stored batch that the sender no longer takes is left to a later process.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kafka_courier_client::{ErrorCode, PartitionId, Reason};
+use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, RecordSet, Submission, Verdict};
+use kafka_courier_idempotent_sender::driver::DriverCommand;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::error::SendError;
+
+use crate::delivery::{StoredIdentity, Token};
+use crate::failure_sink::{FailedPart, FailureSink, fail_records};
+use crate::metrics;
+use crate::shared::Shared;
+use crate::spool::{Effect, SpoolFault, SpoolHost, SpoolLevel};
+use crate::sync::Ordering;
+
+/// Acts for the spool's thread.
+pub(crate) struct EngineHost {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) sink: Option<Arc<dyn FailureSink>>,
+    /// The sender's commands. The sender ends by a command, so this end may stay open.
+    pub(crate) commands: UnboundedSender<DriverCommand<Token>>,
+    /// The id of the spool.
+    pub(crate) spool: [u8; 16],
+    /// The random bytes of this life.
+    pub(crate) nonce: Arc<[u8]>,
+    pub(crate) is_metered: bool,
+    pub(crate) runtime: Handle,
+}
+
+impl EngineHost {
+    fn send(&self, command: DriverCommand<Token>) {
+        if let Err(SendError(DriverCommand::Sealed(submission))) = self.commands.send(command) {
+            self.shared.settle_stored(submission);
+        }
+    }
+
+    /// Returns room that a batch reserved on its way to the disk.
+    fn release_room(&self, bytes: usize) {
+        if let Some(spool) = &self.shared.spool {
+            spool.status.space.release(bytes);
+        }
+    }
+
+    /// Wakes a closing sender's task, which waits until each batch has a verdict.
+    fn wake_closing_sender(&self) {
+        if self.shared.closed.load(Ordering::SeqCst) {
+            self.send(DriverCommand::SealOpen);
+        }
+    }
+
+    fn fail(&self, submission: Submission<Token>, outcome: FailedOutcome, reason: Reason) {
+        // The sink and the metrics recorder are called from the runtime's threads otherwise.
+        let _entered = self.runtime.enter();
+        let Submission { token, partition, batch, .. } = submission;
+        let failure = Arc::new(Failure::untried(outcome, reason));
+        let records = RecordSet::Range(0..batch.record_count());
+        let charge = batch.capacity();
+        self.shared.counts.count_verdict(token.state().topic(), records.len(), &Verdict::Failed(failure.clone()));
+        let failed = FailedPart { token, partition, records, batch: Arc::new(batch), charge };
+        fail_records(&self.shared, self.sink.as_ref(), failed, failure);
+        self.wake_closing_sender();
+    }
+}
+
+impl SpoolHost<Token> for EngineHost {
+    fn seal(&self, partition: PartitionId, batch: u64) -> Option<Submission<Token>> {
+        let slot = self.shared.topics.slot(partition)?;
+        let filled = {
+            let mut accumulator = slot.accumulator.lock();
+            if accumulator.open_ordinal() != Some(batch) {
+                return None;
+            }
+            accumulator.seal()?
+        };
+        Some(self.shared.submission(&slot, filled))
+    }
+
+    fn apply(&self, effect: Effect<Token>) {
+        match effect {
+            Effect::Durable { token, place, reserved } => {
+                self.release_room(reserved);
+                let (spool, nonce) = (self.spool, self.nonce.clone());
+                token.state().set_stored(StoredIdentity { place, spool, nonce });
+            }
+            Effect::Release(submission) => self.send(DriverCommand::Sealed(submission)),
+            Effect::Persisted { partition, id } => self.send(DriverCommand::Persisted { partition, id }),
+            Effect::NotStored(submission, fault) => {
+                self.release_room(submission.batch.capacity());
+                let outcome = match fault {
+                    SpoolFault::Full => FailedOutcome::NotWritten,
+                    // The failed write may have reached the disk, and a later process then delivers the batch.
+                    _ => FailedOutcome::Unknown,
+                };
+                self.fail(submission, outcome, Reason::NotStored(fault.to_string().into()));
+            }
+            Effect::LeftStored(submission) => {
+                self.shared.settle_stored(submission);
+                self.wake_closing_sender();
+            }
+            Effect::Orphaned(submission, outcome) => {
+                let message = "the topic was deleted and created again since an earlier process stored the event";
+                let code = ErrorCode::UNKNOWN_TOPIC_ID;
+                self.fail(submission, outcome, Reason::Broker { code, message: Some(message.into()) });
+            }
+            Effect::Held(partition) => tracing::warn!(
+                partition = partition.index,
+                "no durable store takes dead letters of stored events, the partition waits: check dlq_file and dlq_topic"
+            ),
+        }
+    }
+
+    fn round_durable(&self, took: Duration) {
+        if self.is_metered {
+            metrics::record_spool_round(took);
+        }
+    }
+
+    fn note_level(&self, level: SpoolLevel) {
+        if self.is_metered {
+            metrics::record_spool_level(level.records, level.bytes, level.oldest_ms);
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! The start and the end of an engine's spool.
+//!
+//! Rules:
+//!  - The topics of earlier processes accept events before Kafka is reachable, with the partitions that they had.
+//!  - The sender gets a topic's number by the order of requests. The spool's topics are requested first, in their order.
+//!  - The thread ends once the sender's task has ended, or its runtime was dropped.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use kafka_courier_batcher::EncodedBatch;
+use kafka_courier_client::config::ClientConfig;
+use kafka_courier_client::{PartitionId, TopicId};
+use kafka_courier_idempotent_sender::core::{StoredBatch, Submission};
+use kafka_courier_idempotent_sender::driver::DriverCommand;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::oneshot;
+
+use crate::delivery::{StoredIdentity, Token};
+use crate::shared::{Shared, is_aged, wall_clock_ms};
+use crate::spool::{
+    OpenSpool, RecoveredBatch, RecoveredSpool, RecoveredTopic, SpoolCommand, SpoolOpenError, SpoolSender, SpoolStatus,
+    SpoolThread, Stage, TopicNews, UnsettledBatch, start, watch_topics,
+};
+use crate::spool_host::EngineHost;
+use crate::sync::Ordering;
+
+/// The length of the random bytes of a life.
+const NONCE_LEN: usize = 16;
+
+/// A spool that was read, before its thread starts.
+pub(crate) struct SpoolParts {
+    open: OpenSpool,
+    recovered: RecoveredSpool,
+    nonce: Arc<[u8]>,
+    sender: SpoolSender<Token>,
+    commands: Receiver<SpoolCommand<Token>>,
+}
+
+/// The thread of a spool. It ends when this value is dropped, after it has stored all accepted batches.
+pub(crate) struct RunningSpool {
+    end: SpoolEnd,
+    ended: oneshot::Receiver<()>,
+}
+
+/// Ends the spool's thread when it is dropped.
+struct SpoolEnd(SpoolSender<Token>);
+
+impl Drop for SpoolEnd {
+    fn drop(&mut self) {
+        self.0.send(SpoolCommand::Finish);
+    }
+}
+
+impl RunningSpool {
+    /// Ends the thread, and waits until its files are closed.
+    pub(crate) async fn finish(self) {
+        drop(self.end);
+        // An error means that the thread has panicked: its files are closed, too.
+        let _ = self.ended.await;
+    }
+}
+
+impl SpoolParts {
+    /// Reads the batches of earlier processes.
+    pub(crate) fn new(open: OpenSpool) -> Result<Self, SpoolOpenError> {
+        let recovered = open.recover()?;
+        let mut nonce = [0; NONCE_LEN];
+        fastrand::fill(&mut nonce);
+        let (commands, received) = channel();
+        let sender = SpoolSender { commands, status: Arc::new(SpoolStatus::new(open.blocks)) };
+        Ok(Self { open, recovered, nonce: nonce.into(), sender, commands: received })
+    }
+
+    /// Returns the way to the thread.
+    pub(crate) fn sender(&self) -> SpoolSender<Token> {
+        self.sender.clone()
+    }
+
+    /// Returns the spool's id.
+    pub(crate) fn id(&self) -> [u8; 16] {
+        self.recovered.spool.0
+    }
+
+    /// Returns the random bytes of this life.
+    pub(crate) fn nonce(&self) -> Arc<[u8]> {
+        self.nonce.clone()
+    }
+
+    /// Starts the thread, and the task that learns the ids of topics.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's error, if it starts no thread.
+    pub(crate) fn start(
+        self,
+        host: EngineHost,
+        client: &ClientConfig,
+        news: UnboundedReceiver<TopicNews>,
+    ) -> std::io::Result<RunningSpool> {
+        let Self { open, recovered, nonce, sender, commands } = self;
+        // The first event must find the room that the thread later reports.
+        sender.status.space.set_room(open.journal.room());
+        request_topics(&host, &recovered);
+        let (runtime, weak) = (host.runtime.clone(), host.commands.downgrade());
+        let stage = recovered_stage(&host.shared, recovered, nonce, &sender.status);
+        let status = sender.status.clone();
+        let OpenSpool { journal, idle_sync, .. } = open;
+        let ended = start(SpoolThread { journal, stage, host, commands, status, idle_sync })?;
+        runtime.spawn(watch_topics(client, sender.clone(), weak, news));
+        Ok(RunningSpool { end: SpoolEnd(sender), ended })
+    }
+}
+
+fn topic_id(index: usize) -> TopicId {
+    TopicId(u32::try_from(index).unwrap_or(u32::MAX))
+}
+
+/// Requests the topics of earlier processes, and accepts events for them.
+fn request_topics(host: &EngineHost, recovered: &RecoveredSpool) {
+    for (index, topic) in recovered.topics.iter().enumerate() {
+        // The sender's task starts later, so the channel is open.
+        let _ = host.commands.send(DriverCommand::WantTopic(topic.name.clone()));
+        let first_batch = |partition| recovered.batches.get(&(index, partition)).map_or(0, |held| held.len() as u64);
+        host.shared.topics.on_recovered(topic_id(index), &topic.name, topic.partitions(), first_batch);
+    }
+}
+
+/// Returns the stage with the batches of earlier processes.
+fn recovered_stage(
+    shared: &Arc<Shared>,
+    recovered: RecoveredSpool,
+    nonce: Arc<[u8]>,
+    status: &SpoolStatus,
+) -> Stage<Token> {
+    let RecoveredSpool { spool, life, cluster, topics, partitions, batches } = recovered;
+    let mut stage = Stage::new(life, nonce, cluster);
+    for (index, topic) in topics.iter().enumerate() {
+        topic.numbers.iter().for_each(|number| stage.recover_topic(topic_id(index), number));
+    }
+    partitions.iter().for_each(|partition| stage.recover_partition(partition));
+    let mut records = 0;
+    for ((index, partition), held) in batches {
+        let Some(topic) = topics.get(index) else { continue };
+        let id = PartitionId { topic: topic_id(index), index: partition };
+        let submit = |(number, batch): (u64, UnsettledBatch)| {
+            records += u64::from(batch.batch.record_count());
+            recovered_batch(shared, topic, id, number, spool.0, batch)
+        };
+        let submissions = (0..).zip(held).map(submit).collect();
+        stage.recover_batches(id, submissions);
+    }
+    status.recovered.store(records, Ordering::Relaxed);
+    stage
+}
+
+/// Returns the time at which a batch was published, by its newest record. An age that the clock can't express is none: the
+/// batch is old by its timestamps.
+fn published_at(batch: &EncodedBatch) -> Instant {
+    let now = Instant::now();
+    let age = u64::try_from(wall_clock_ms().saturating_sub(batch.max_timestamp())).unwrap_or(0);
+    now.checked_sub(Duration::from_millis(age)).unwrap_or(now)
+}
+
+/// Returns a batch of an earlier process, for the sender. It has no publisher.
+fn recovered_batch(
+    shared: &Arc<Shared>,
+    topic: &RecoveredTopic,
+    partition: PartitionId,
+    number: u64,
+    spool: [u8; 16],
+    stored: UnsettledBatch,
+) -> RecoveredBatch<Token> {
+    let UnsettledBatch { place, life, notes, inherited, batch } = stored;
+    let token = Token::new(&topic.name, partition.index, &shared.ledger, &shared.origin);
+    token.state().set_record_count(batch.record_count());
+    token.state().set_stored(StoredIdentity { place, spool, nonce: notes });
+    match shared.topics.slot(partition) {
+        Some(slot) => slot.charge(&shared.memory, batch.capacity()),
+        None => shared.memory.charge(batch.capacity()),
+    }
+    let submission = Submission {
+        partition,
+        token,
+        ordinal: number,
+        published_at: published_at(&batch),
+        aged: is_aged(&batch),
+        stored: Some(Box::new(StoredBatch { first: place.first.0, life: life.0, inherited: None })),
+        batch,
+    };
+    RecoveredBatch { place, submission, inherited }
+}
