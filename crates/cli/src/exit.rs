@@ -12,7 +12,7 @@ use kafka_courier::{HealthError, HealthPart};
 pub(crate) enum Exit {
     /// Everything was done.
     Ok = 0,
-    /// Some records failed.
+    /// Some records failed, or a spool is damaged.
     SomeFailed = 1,
     /// The command line is invalid.
     Usage = 64,
@@ -24,7 +24,8 @@ pub(crate) enum Exit {
     CantCreate = 73,
     /// Reading or writing failed.
     Io = 74,
-    /// Another process holds the dead letters or replays them. A later run may succeed.
+    /// Another process holds the dead letters or the spool, or replays dead letters, or events are left in the spool. A later
+    /// run may succeed.
     Busy = 75,
     /// The brokers refuse the client, or the client does not trust the brokers.
     Refused = 77,

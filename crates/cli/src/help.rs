@@ -56,6 +56,36 @@ Examples:
   courier dlq import dead-letters.ndjson
   courier dlq import --replace edited.ndjson";
 
+const SPOOL: &str = "\
+Examples:
+  courier spool stats /var/lib/app/spool
+  courier spool drain /var/lib/app/spool --brokers localhost:9092";
+
+const SPOOL_STATS: &str = "\
+Examples:
+  courier spool stats /var/lib/app/spool
+  courier spool stats /var/lib/app/spool --json | jq .events";
+
+const SPOOL_LIST: &str = "\
+Examples:
+  courier spool list /var/lib/app/spool --topic orders --limit 20
+  courier spool list /var/lib/app/spool --json | jq 'select(.may_be_sent)'";
+
+const SPOOL_CHECK: &str = "\
+Example:
+  courier spool check /var/lib/app/spool";
+
+const SPOOL_EXPORT: &str = "\
+Example:
+  courier spool export /var/lib/app/spool events.ndjson
+  courier dlq import --file exported.redb events.ndjson
+  courier dlq replay --file exported.redb --all --verify";
+
+const SPOOL_DRAIN: &str = "\
+Examples:
+  courier spool drain /var/lib/app/spool --brokers localhost:9092
+  courier spool drain /var/lib/app/spool --timeout 60";
+
 const CONFIG: &str = "\
 Examples:
   courier config --explain
@@ -74,13 +104,15 @@ Examples:
 const ALL_CODES: &str = "\
 Exit codes:
   0    everything was done, and every event was delivered
-  1    some events or dead letters were not delivered, or edited dead letters were not imported
+  1    some events or dead letters were not delivered, edited dead letters were not imported, or a
+       spool is damaged
   64   the command line is invalid, or names one file twice
-  65   some input is not an event or a dead letter, or the input does not exist
+  65   some input is not an event or a dead letter, or the input or the spool does not exist
   69   no broker could be reached
   73   a file could not be created
   74   reading or writing failed
-  75   another process holds or replays the dead letters: try again later
+  75   another process holds or replays the dead letters, or has the spool, or events are left in
+       the spool: try again later
   77   the brokers refused the client (SASL, authorization), or their TLS certificate is not trusted
   78   the configuration is invalid, or a topic of the command line does not exist
   130  Ctrl-C interrupted the command
@@ -117,6 +149,21 @@ Exit codes:
   78   the configuration is invalid, or the topic of --store-topic does not exist or is compacted
   130  Ctrl-C stopped a replay or an import
   143  SIGTERM or SIGHUP stopped a replay or an import";
+
+const SPOOL_CODES: &str = "\
+Exit codes:
+  0    everything was done. After drain, no event is left in the spool
+  1    the spool is damaged (check), or some events became dead letters (drain)
+  64   the command line is invalid, or names one file twice
+  65   the folder holds no spool, or an event in it can't be read
+  73   a file could not be created
+  74   reading or writing failed
+  75   a process has the spool, or wrote it meanwhile, or events are left in it (drain): try again
+       later
+  77   the brokers refused the client (SASL, authorization), or their TLS certificate is not trusted
+  78   the configuration is invalid, or the brokers belong to another cluster than the events
+  130  Ctrl-C stopped a drain
+  143  SIGTERM or SIGHUP stopped a drain";
 
 const CONFIG_CODES: &str = "\
 Exit codes:
@@ -176,6 +223,30 @@ pub(crate) fn dlq_export() -> String {
 
 pub(crate) fn dlq_import() -> String {
     join(IMPORT, DLQ_CODES)
+}
+
+pub(crate) fn spool() -> String {
+    join(SPOOL, SPOOL_CODES)
+}
+
+pub(crate) fn spool_stats() -> String {
+    join(SPOOL_STATS, SPOOL_CODES)
+}
+
+pub(crate) fn spool_list() -> String {
+    join(SPOOL_LIST, SPOOL_CODES)
+}
+
+pub(crate) fn spool_check() -> String {
+    join(SPOOL_CHECK, SPOOL_CODES)
+}
+
+pub(crate) fn spool_export() -> String {
+    join(SPOOL_EXPORT, SPOOL_CODES)
+}
+
+pub(crate) fn spool_drain() -> String {
+    join(SPOOL_DRAIN, SPOOL_CODES)
 }
 
 pub(crate) fn config() -> String {

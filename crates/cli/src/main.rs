@@ -14,11 +14,14 @@ mod help;
 mod input;
 mod logging;
 mod publish;
+mod replacement;
 mod sample;
 mod settings;
 mod shared_file;
 mod signals;
+mod spool;
 mod state_folder;
+mod table;
 mod terminal;
 mod usage;
 
@@ -52,6 +55,8 @@ enum CourierCommand {
     Publish(publish::PublishArgs),
     #[command(after_long_help = help::dlq())]
     Dlq(Box<dlq::DlqArgs>),
+    #[command(after_long_help = help::spool())]
+    Spool(Box<spool::SpoolArgs>),
     #[command(after_long_help = help::config())]
     Config(config::ConfigArgs),
     #[command(after_long_help = help::demo())]
@@ -76,6 +81,7 @@ fn main() -> ExitCode {
     match cli.command {
         CourierCommand::Publish(args) => publish::run(args).into(),
         CourierCommand::Dlq(args) => dlq::run(*args),
+        CourierCommand::Spool(args) => spool::run(&args),
         CourierCommand::Config(args) => config::run(&args).into(),
         CourierCommand::Demo(args) => demo::run(&args).into(),
         CourierCommand::Sample(args) => match sample::run(&args) {

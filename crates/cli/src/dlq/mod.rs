@@ -24,6 +24,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use kafka_courier::dlq::StoreError;
 
+pub(crate) use self::export::write_line;
 pub(crate) use self::table::{LetterRow, LetterTable};
 use crate::exit::{CommandError, Exit};
 use crate::help;

@@ -1,25 +1,20 @@
 //! Dead letters as lines of a table.
 //!
-//! Rules:
-//! - The code does no IO.
-//! - A line fits the terminal: cells are cut, the reason first, and then columns are left out.
-//! - No control character of a dead letter reaches the terminal.
+//! Rules: the reason is cut first.
 
 use kafka_courier::dlq::Letter;
 
+use crate::table::{Layout, Table, key_cell};
 use crate::terminal::printable;
 
 const COLUMNS: usize = 7;
-const TITLES: [&str; COLUMNS] = ["ID", "LAST ATTEMPT", "TOPIC", "KEY", "OUTCOME", "ERROR", "REASON"];
-/// The smallest width of each column.
-const LEAST: [usize; COLUMNS] = [36, 20, 8, 4, 11, 9, 16];
-/// The largest width of each column on a terminal.
-const MOST: [usize; COLUMNS] = [36, 20, 32, 24, 11, 32, usize::MAX];
-/// Columns in the order in which their cells are cut.
-const CUT: [usize; 4] = [6, 3, 2, 5];
-/// Columns in the order in which they are left out.
-const OMITTED: [usize; 6] = [3, 5, 1, 4, 2, 6];
-const GAP: usize = 2;
+const LAYOUT: Layout<COLUMNS> = Layout {
+    titles: ["ID", "LAST ATTEMPT", "TOPIC", "KEY", "OUTCOME", "ERROR", "REASON"],
+    least: [36, 20, 8, 4, 11, 9, 16],
+    most: [36, 20, 32, 24, 11, 32, usize::MAX],
+    cut: &[6, 3, 2, 5],
+    omitted: &[3, 5, 1, 4, 2, 6],
+};
 
 /// The cells of a dead letter.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,18 +22,11 @@ pub(crate) struct LetterRow([String; COLUMNS]);
 
 impl LetterRow {
     pub(crate) fn of(letter: &Letter) -> Self {
-        let key = match letter.key.as_deref().map(|key| (str::from_utf8(key), key)) {
-            None => "-".to_owned(),
-            Some((Ok(text), _)) => text.to_owned(),
-            Some((Err(_), bytes)) => {
-                format!("0x{}", bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
-            }
-        };
         let cells = [
             letter.id.to_string(),
             format!("{:.0}", letter.last_attempt),
             letter.topic.clone(),
-            key,
+            key_cell(letter.key.as_deref()),
             letter.outcome.to_string(),
             letter.error_code.clone().unwrap_or_else(|| "-".to_owned()),
             reason(letter),
@@ -56,77 +44,25 @@ fn reason(letter: &Letter) -> String {
     }
 }
 
-/// The widths of a table's columns.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct LetterTable {
-    /// `None` if the column is left out.
-    widths: [Option<usize>; COLUMNS],
-    /// Whether cells are cut.
-    is_cut: bool,
-}
+/// A table of dead letters.
+#[derive(Clone, Debug)]
+pub(crate) struct LetterTable(Table<COLUMNS>);
 
 impl LetterTable {
-    /// Returns a table for rows like these on a terminal of this `width`. Nothing is cut if there is no width, and a long
-    /// cell pads no other row.
+    /// Returns a table for rows like these on a terminal of this `width`.
     pub(crate) fn fit(rows: &[LetterRow], width: Option<usize>) -> Self {
-        let wanted: [usize; COLUMNS] = std::array::from_fn(|i| {
-            let cells = rows.iter().map(|row| console::measure_text_width(&row.0[i]));
-            cells.chain([TITLES[i].len()]).max().unwrap_or_default()
-        });
-        let Some(width) = width else { return Self { widths: at_most(wanted), is_cut: false } };
-        let mut widths = at_most(wanted);
-        for omitted in [None].into_iter().chain(OMITTED.map(Some)) {
-            if let Some(column) = omitted {
-                widths[column] = None;
-            }
-            cut(&mut widths, width);
-            if total(&widths) <= width {
-                break;
-            }
-        }
-        Self { widths, is_cut: true }
+        Self(Table::fit(&LAYOUT, rows.iter().map(|row| &row.0), width))
     }
 
     /// Returns the title line.
     pub(crate) fn title(&self) -> String {
-        self.line(&LetterRow(TITLES.map(str::to_owned)))
+        self.0.title()
     }
 
     /// Returns the line of a row.
     pub(crate) fn line(&self, row: &LetterRow) -> String {
-        let mut line = String::new();
-        for (cell, width) in row.0.iter().zip(self.widths) {
-            let Some(width) = width else { continue };
-            let cut = if self.is_cut { Some("…") } else { None };
-            let cell = match cut {
-                Some(tail) => console::truncate_str(cell, width, tail),
-                None => cell.into(),
-            };
-            let width = width.max(console::measure_text_width(&cell));
-            line.push_str(&console::pad_str(&cell, width + GAP, console::Alignment::Left, None));
-        }
-        line.truncate(line.trim_end().len());
-        line
+        self.0.line(&row.0)
     }
-}
-
-fn at_most(wanted: [usize; COLUMNS]) -> [Option<usize>; COLUMNS] {
-    std::array::from_fn(|i| Some(wanted[i].min(MOST[i])))
-}
-
-/// Cuts columns, down to their smallest widths, until the line fits.
-fn cut(widths: &mut [Option<usize>; COLUMNS], width: usize) {
-    for column in CUT {
-        let over = total(widths).saturating_sub(width);
-        if let Some(is) = &mut widths[column] {
-            *is -= over.min(is.saturating_sub(LEAST[column]));
-        }
-    }
-}
-
-fn total(widths: &[Option<usize>; COLUMNS]) -> usize {
-    let shown: Vec<usize> = widths.iter().copied().flatten().collect();
-    shown.iter().sum::<usize>() + GAP * shown.len().saturating_sub(1)
 }
 
 #[cfg(test)]
@@ -175,7 +111,7 @@ mod tests {
     fn narrow_terminal_keeps_the_reason() {
         let rows = rows();
         let wide = LetterTable::fit(&rows, Some(160)).title();
-        assert!(TITLES.iter().all(|title| wide.contains(title)), "{wide}");
+        assert!(LAYOUT.titles.iter().all(|title| wide.contains(title)), "{wide}");
         let narrow = LetterTable::fit(&rows, Some(80)).title();
         assert!(narrow.contains("REASON") && narrow.contains("TOPIC") && !narrow.contains("KEY"), "{narrow}");
     }

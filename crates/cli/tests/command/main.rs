@@ -19,5 +19,7 @@ mod receipts;
 mod secrets;
 #[cfg(unix)]
 mod signals;
+#[cfg(unix)]
+mod spool;
 mod support;
 mod unreachable;
