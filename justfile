@@ -97,9 +97,9 @@ bench-spool folder=".":
 bench-peers *args:
     benches/peers/run {{ args }}
 
-# Run random schedules of the sender against the model cluster, and count how often each rule was reached
+# Run random schedules of the sender against the model cluster, with and without processes that die, and count what they reached
 simulate schedules="100000":
-    SIM_SCHEDULES={{ schedules }} cargo test --release -p kafka-courier-idempotent-sender --test simulation random_schedules -- --nocapture
+    SIM_SCHEDULES={{ schedules }} cargo test --release -p kafka-courier-idempotent-sender --test simulation random -- --nocapture
 
 # Run all property tests on new random cases. A failure can be repeated with PROPTEST_RNG_SEED and the printed seed
 properties runs="20":

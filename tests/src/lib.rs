@@ -18,4 +18,5 @@ pub mod ledger;
 pub mod publish;
 pub mod raw;
 pub mod receipts;
+pub mod spool_kills;
 pub mod traffic;

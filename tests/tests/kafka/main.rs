@@ -9,6 +9,8 @@ mod dead_letters;
 mod faults;
 mod harness;
 mod input;
+mod log_end;
 mod restarts;
 mod security;
+mod spool_kills;
 mod verify;

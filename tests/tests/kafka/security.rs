@@ -12,7 +12,7 @@ use kafka_courier::{
 use kafka_courier_tests::audited::Producer;
 use kafka_courier_tests::cluster::Cluster;
 
-const TOPIC: &str = "secured";
+pub(crate) const TOPIC: &str = "secured";
 const RECORDS: u64 = 500;
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -237,7 +237,7 @@ async fn wrong_security_protocol_gets_hint() {
 }
 
 /// Denies everything that `change_acl` does not allow. Only the users of the internal listener have all rights.
-const AUTHORIZER: [&str; 4] = [
+pub(crate) const AUTHORIZER: [&str; 4] = [
     "--set",
     "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
     "--set",
@@ -245,7 +245,7 @@ const AUTHORIZER: [&str; 4] = [
 ];
 
 /// Adds (`--add`) or removes (`--remove`) a principal's right to an operation on the topic.
-fn change_acl(cluster: &Cluster, change: &str, principal: &str, operation: &str) -> Result<()> {
+pub(crate) fn change_acl(cluster: &Cluster, change: &str, principal: &str, operation: &str) -> Result<()> {
     let internal = cluster.internal_bootstrap()?;
     let mut words = vec!["--bootstrap-server", &internal, change, "--allow-principal", principal];
     words.extend(["--operation", operation, "--topic", TOPIC]);

@@ -23,6 +23,7 @@ use kafka_courier_batcher::Sequence;
 
 use crate::cluster::{PARTITIONS, SECOND, TOPICS, topic_of};
 use crate::history::RecordVerdict;
+use crate::lives::Lives;
 use crate::log::{FOREIGN, LogEntry};
 use crate::record::RecordHistory;
 use crate::world::World;
@@ -188,8 +189,11 @@ impl World {
         let record = &self.history.records[number as usize];
         let forgotten = occurrence.forgets > record.forgets;
         let expired = occurrence.expiries > record.expiries && record.in_doubt && !record.followed_by_old;
-        // A stored batch is sent again only if its leader surely remembers the id.
-        let expired = expired && self.lives.is_none();
+        // A stored batch is sent again only if its leader surely remembers the id. A leader that has forgotten the id takes a
+        // request that arrives late.
+        let is_late = self.plan.rules.late_arrival_percent > 0;
+        let is_old = |lives: &Lives| record.aged || lives.was_old(number);
+        let expired = expired && (is_late || self.lives.as_ref().is_none_or(is_old));
         forgotten || expired || self.is_other_incarnation(occurrence.sent_in, occurrence.incarnation)
     }
 

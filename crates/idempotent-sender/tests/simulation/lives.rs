@@ -129,6 +129,8 @@ pub(crate) struct Lives {
     durable: BTreeSet<u32>,
     /// Old records of earlier lives, with a stamp.
     old_inherited: BTreeSet<u32>,
+    /// The same of all lives.
+    ever_old: BTreeSet<u32>,
     /// The plan's batches that wait for a process, each with the time at which it found none.
     waiting: Vec<(Micros, usize)>,
     /// The batches of earlier lives are submitted.
@@ -142,6 +144,11 @@ pub(crate) struct Lives {
 impl Lives {
     pub(crate) fn is_settled(&self) -> bool {
         self.is_resumed && self.writes.is_empty()
+    }
+
+    /// Returns whether the record was old when a later life sent it.
+    pub(crate) fn was_old(&self, number: u32) -> bool {
+        self.ever_old.contains(&number)
     }
 
     /// Returns whether the log has the record. Otherwise the record was never accepted.
@@ -471,6 +478,7 @@ impl World {
         let is_aged = logged.is_aged || self.now - logged.published_at >= old_after;
         if is_aged && inherited.is_some() {
             lives.old_inherited.extend(logged.number + part.start..logged.number + part.end);
+            lives.ever_old.extend(logged.number + part.start..logged.number + part.end);
         }
         lives.inherited += u64::from(inherited.is_some());
         let submission = Submission {

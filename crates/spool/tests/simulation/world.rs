@@ -181,7 +181,8 @@ impl World<'_> {
 
     fn live(&mut self) -> Result<(), String> {
         let is_long = self.rng.percent(if self.settles { 2 } else { 30 });
-        let budget = 1 + self.rng.range(0..120) * if is_long { 12 } else { 1 };
+        let factor = if self.settles { 12 } else { 30 };
+        let budget = 1 + self.rng.range(0..120) * if is_long { factor } else { 1 };
         let dies = self.rng.percent(80);
         let failing = if self.rng.percent(25) { 1 + self.rng.range(0..12) } else { 0 };
         self.disk.fail(failing);
