@@ -71,7 +71,7 @@ pub(crate) struct Flight<T> {
     pub(crate) published_at: Instant,
     pub(crate) aged: bool,
     /// The batch's place in the durable log that holds it. Such a batch never fails because of time or an outage.
-    pub(crate) stored: Option<StoredBatch>,
+    pub(crate) stored: Option<Box<StoredBatch>>,
     /// Whether the stamp is that of an earlier process, which may have sent the batch.
     pub(crate) is_inherited: bool,
     /// Whether the leader must be asked for its producer state before the batch is sent.
@@ -146,13 +146,13 @@ impl<T: Clone> Flight<T> {
 
     /// Returns the number of the first record in the durable log that holds the batch.
     pub(crate) fn first_stored(&self) -> Option<u64> {
-        let place = self.stored?;
+        let place = self.stored.as_deref()?;
         self.records.get(0).map(|index| place.first + u64::from(index))
     }
 
     /// Returns the number after the last record in the durable log that holds the batch.
     pub(crate) fn end_stored(&self) -> Option<u64> {
-        let place = self.stored?;
+        let place = self.stored.as_deref()?;
         self.records.iter().last().map(|index| place.first + u64::from(index) + 1)
     }
 
@@ -312,7 +312,7 @@ impl<T: Clone> Flight<T> {
             charge,
             published_at: self.published_at,
             aged: self.aged,
-            stored: self.stored,
+            stored: self.stored.clone(),
             is_inherited: self.is_inherited,
             needs_lookup: self.needs_lookup,
             may_arrive: self.may_arrive,

@@ -133,9 +133,10 @@ impl<T: Clone> PartitionSender<T> {
         let early = std::mem::take(&mut self.early).into_values();
         let window = std::mem::take(&mut self.window);
         for flight in window.into_iter().chain(std::mem::take(&mut self.queue)).chain(early) {
-            match flight.stored {
-                Some(_) => self.settle_stored(flight, cx),
-                None => self.settle_failed(flight, Some(reason.clone()), false, cx),
+            if flight.stored.is_some() {
+                self.settle_stored(flight, cx);
+            } else {
+                self.settle_failed(flight, Some(reason.clone()), false, cx);
             }
         }
         self.retry.forget_lookup();

@@ -130,9 +130,14 @@ impl KnownLeader {
         self.trust = LeaderTrust::None;
     }
 
-    /// Returns whether several batches under this producer id may be in flight.
-    pub(super) fn is_pipelining(&self, producer_id: Option<i64>, now: Instant) -> bool {
-        matches!(self.trust, LeaderTrust::Pipelining(last) if Some(last.producer_id) == producer_id && last.is_recent(now))
+    /// Returns whether several batches may be in flight.
+    pub(super) fn is_pipelining(&self, now: Instant) -> bool {
+        matches!(self.trust, LeaderTrust::Pipelining(last) if last.is_recent(now))
+    }
+
+    /// Returns whether the last acceptance was under another producer id than this one.
+    pub(super) fn trusts_another_id(&self, producer_id: Option<i64>) -> bool {
+        self.trust.acceptance().is_some_and(|last| Some(last.producer_id) != producer_id)
     }
 
     /// Returns whether the last acceptance was under this producer id and epoch.

@@ -110,6 +110,8 @@ pub(crate) struct PartitionSender<T> {
     /// window.
     unconfirmed: VecDeque<Flight<T>>,
     unknown_batches: UnknownBatches<T>,
+    /// Whether the partition had a batch of a durable log.
+    has_stored: bool,
     /// Whether the partition had a batch of an earlier process.
     has_resumed: bool,
     /// The batches of an earlier process that failed as unknown.
@@ -137,6 +139,7 @@ impl<T: Clone> PartitionSender<T> {
             next_ordinal: 0,
             unconfirmed: VecDeque::new(),
             unknown_batches: UnknownBatches::new(),
+            has_stored: false,
             has_resumed: false,
             inherited_gap: InheritedGap::default(),
         }
@@ -145,8 +148,8 @@ impl<T: Clone> PartitionSender<T> {
     /// Takes a batch. The batch is queued once all earlier ordinals are queued.
     pub(crate) fn enqueue(&mut self, submission: Submission<T>, uid: BatchUid) {
         let ordinal = submission.ordinal;
-        let stored = submission.stored.map(|place| *place);
-        let inherited = stored.and_then(|place| place.inherited);
+        let inherited = submission.stored.as_deref().and_then(|place| place.inherited);
+        self.has_stored |= submission.stored.is_some();
         let mut flight = Flight {
             uid,
             token: submission.token,
@@ -155,7 +158,7 @@ impl<T: Clone> PartitionSender<T> {
             batch: Arc::new(submission.batch),
             published_at: submission.published_at,
             aged: submission.aged,
-            stored,
+            stored: submission.stored,
             is_inherited: inherited.is_some(),
             needs_lookup: inherited.is_some(),
             may_arrive: false,

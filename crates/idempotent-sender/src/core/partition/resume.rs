@@ -34,10 +34,6 @@ const IN_FLIGHT_MAX: u32 = 5;
 impl<T: Clone> PartitionSender<T> {
     /// Notes which stored batches have become old. They wait for any time, and their records' times stay.
     pub(super) fn refresh_ages(&mut self, cx: &Context<'_, T>) {
-        let is_stored = self.window.front().or(self.queue.front()).is_some_and(|first| first.stored.is_some());
-        if !is_stored {
-            return;
-        }
         let sent = self.unconfirmed.iter_mut().chain(&mut self.window);
         for flight in sent.chain(self.queue.front_mut()) {
             flight.aged |= cx.now.saturating_duration_since(flight.published_at) >= cx.config.id_memory;
@@ -55,12 +51,12 @@ impl<T: Clone> PartitionSender<T> {
         if failed.may_arrive {
             return;
         }
-        self.doubt_inherited((failed.stored.map(|place| place.first), failed.end_stored()), 1);
+        self.doubt_inherited((failed.stored.as_deref().map(|place| place.first), failed.end_stored()), 1);
     }
 
     /// Notes the gap before the first inherited batches, if an earlier process failed one as unknown.
     pub(super) fn doubt_if_behind_unknown(&mut self) {
-        let inherited = self.window.back().and_then(|last| last.stored?.inherited);
+        let inherited = self.window.back().and_then(|last| last.stored.as_deref()?.inherited);
         if inherited.is_some_and(|inherited| inherited.follows_unknown) {
             self.inherited_gap.is_open = true;
             self.doubt_inherited((None, None), 0);
@@ -70,7 +66,7 @@ impl<T: Clone> PartitionSender<T> {
     /// Marks the first inherited batches of the window that a process may have had in flight, behind `in_flight` others. The
     /// last of those begins and ends at `before`.
     fn doubt_inherited(&mut self, mut before: (Option<u64>, Option<u64>), mut in_flight: u32) {
-        let first = |flight: &Flight<T>| flight.stored.map(|place| place.first);
+        let first = |flight: &Flight<T>| flight.stored.as_deref().map(|place| place.first);
         for flight in self.window.iter_mut().take_while(|flight| flight.is_inherited) {
             // Parts with settled records between them may be of one batch.
             let is_next = before.1.is_none_or(|end| flight.first_stored() == Some(end));
@@ -353,7 +349,7 @@ impl<T: Clone> PartitionSender<T> {
 impl<T: Clone> Flight<T> {
     /// Returns whether no batch of the inherited producer id and epoch was acknowledged.
     fn is_unacknowledged(&self) -> bool {
-        let inherited = self.stored.and_then(|place| place.inherited).filter(|_| self.is_inherited);
+        let inherited = self.stored.as_deref().and_then(|place| place.inherited).filter(|_| self.is_inherited);
         inherited.is_some_and(|inherited| !inherited.is_acknowledged)
     }
 

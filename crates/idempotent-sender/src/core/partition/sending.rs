@@ -32,9 +32,11 @@ impl<T: Clone> PartitionSender<T> {
             let last = self.unconfirmed.pop_back();
             self.window.extend(last.map(|last| Flight { repeated: true, ..last }));
         }
-        self.refresh_ages(cx);
-        if self.must_look_up(cx) {
-            return None;
+        if self.has_stored {
+            self.refresh_ages(cx);
+            if self.must_look_up(cx) {
+                return None;
+            }
         }
         let window_size = self.window_size(cx);
         let solo = self.is_solo();
@@ -77,10 +79,15 @@ impl<T: Clone> PartitionSender<T> {
         // second time.
         let aged = self.window.iter().chain(self.queue.front()).any(|flight| flight.aged);
         // The leader may know the id of an earlier process, and nothing of this one.
-        let stamp = self.window.front().and_then(Flight::stamp).map(|stamp| stamp.producer_id);
-        let producer_id = stamp.or(self.stamps.id_and_epoch().map(|(producer_id, _)| producer_id));
-        let is_pipelining = self.leader.is_pipelining(producer_id, cx.now);
+        let is_of_another = self.has_resumed && self.leader.trusts_another_id(self.next_producer_id());
+        let is_pipelining = self.leader.is_pipelining(cx.now) && !is_of_another;
         if is_pipelining && !aged { cx.config.max_in_flight as usize } else { 1 }
+    }
+
+    /// Returns the producer id of the next batch.
+    fn next_producer_id(&self) -> Option<i64> {
+        let sent = self.window.front().and_then(Flight::stamp).map(|stamp| stamp.producer_id);
+        sent.or(self.stamps.id_and_epoch().map(|(producer_id, _)| producer_id))
     }
 
     /// Stamps the first batch of the queue and moves it to the window, as sent in `request`.
@@ -114,9 +121,11 @@ impl<T: Clone> PartitionSender<T> {
     /// Returns whether the first batch of the queue may be stamped. A batch of a durable log waits until the log has its
     /// stamp, so that every later process computes the same one.
     fn has_durable_stamp(&mut self, cx: &mut Context<'_, T>) -> bool {
-        let Some((place, from)) = self.queue.front().and_then(|next| Some((next.stored?, next.first_stored()?))) else {
+        if !self.has_stored {
             return true;
-        };
+        }
+        let next = self.queue.front().and_then(|next| Some((*next.stored.as_deref()?, next.first_stored()?)));
+        let Some((place, from)) = next else { return true };
         // A new producer id fences nothing, so every batch of an earlier process has its verdict first.
         if self.window.iter().chain(&self.unconfirmed).any(|flight| flight.is_inherited) {
             return false;
