@@ -18,6 +18,8 @@ use kafka_courier_tests::audited::Producer;
 use kafka_courier_tests::spool_kills::{KEYS, WRITERS};
 
 const PATIENCE: Duration = Duration::from_secs(600);
+/// The time between two records of a task. It bounds the log that a test reads.
+const PACE: Duration = Duration::from_millis(2);
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Result<()> {
@@ -68,6 +70,7 @@ async fn write(
             delivery.stored().await?;
             (&*ledger).write_all(format!("{number}\n").as_bytes())?;
         }
+        tokio::time::sleep(PACE).await;
     }
 }
 
