@@ -41,6 +41,17 @@ pub(crate) enum Exit {
 #[derive(Debug)]
 pub(crate) struct CommandError(pub(crate) Exit, pub(crate) String);
 
+impl CommandError {
+    /// Prints the reason, which is empty if the command has printed it, and returns the exit code.
+    pub(crate) fn report(self) -> Exit {
+        let Self(exit, why) = self;
+        if !why.is_empty() {
+            crate::say(&why);
+        }
+        exit
+    }
+}
+
 impl From<HealthError> for CommandError {
     fn from(error: HealthError) -> Self {
         match error.is_refusal() {

@@ -5,11 +5,11 @@
 //!  - Memory is released before a verdict is given, so that a woken publisher finds room.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use kafka_courier_batcher::{BufferPool, Compression, EncodedBatch, Limits, SealedBatch};
 use kafka_courier_client::PartitionId;
-use kafka_courier_idempotent_sender::core::{RecordSet, Submission, Verdict};
+use kafka_courier_idempotent_sender::core::{ID_MEMORY, RecordSet, Submission, Verdict};
 
 use crate::cluster_view::ClusterView;
 use crate::counts::EventCounts;
@@ -20,10 +20,6 @@ use crate::spool::SpoolSender;
 use crate::sync::AtomicBool;
 use crate::topics::{PartitionSlot, TopicTable};
 use crate::trace::SpanOrigin;
-
-/// A batch is aged once its newest record is this old. A leader may forget a producer id a day after that record's
-/// timestamp. The limit is half of that day.
-const AGED: Duration = Duration::from_secs(12 * 60 * 60);
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -61,7 +57,7 @@ pub fn wall_clock_ms() -> i64 {
 
 /// Returns whether a leader may forget the producer id right after it has appended the batch.
 pub(crate) fn is_aged(batch: &EncodedBatch) -> bool {
-    batch.max_timestamp() < wall_clock_ms() - i64::try_from(AGED.as_millis()).unwrap_or(0)
+    batch.max_timestamp() < wall_clock_ms() - i64::try_from(ID_MEMORY.as_millis()).unwrap_or(0)
 }
 
 impl Shared {

@@ -80,15 +80,7 @@ pub(crate) fn run(args: DlqArgs) -> ExitCode {
     };
     drop(entered);
     runtime.shutdown_background();
-    match done {
-        Ok(exit) => exit.into(),
-        Err(CommandError(exit, why)) => {
-            if !why.is_empty() {
-                crate::say(&why);
-            }
-            exit.into()
-        }
-    }
+    done.unwrap_or_else(CommandError::report).into()
 }
 
 /// Returns the error of a failed store.

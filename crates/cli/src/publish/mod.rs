@@ -97,15 +97,7 @@ pub(crate) fn run(args: PublishArgs) -> Exit {
             return Exit::Io;
         }
     };
-    let exit = runtime.block_on(async {
-        match publish(args).await {
-            Ok(exit) => exit,
-            Err(CommandError(exit, why)) => {
-                crate::say(&why);
-                exit
-            }
-        }
-    });
+    let exit = runtime.block_on(publish(args)).unwrap_or_else(CommandError::report);
     // The reader's thread may still wait for input.
     runtime.shutdown_background();
     exit

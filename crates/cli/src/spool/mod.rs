@@ -55,15 +55,7 @@ pub(crate) fn run(args: &SpoolArgs) -> ExitCode {
         SpoolCommand::Export(args) => export::run(args),
         SpoolCommand::Drain(args) => drain::run(args),
     };
-    match done {
-        Ok(exit) => exit.into(),
-        Err(CommandError(exit, why)) => {
-            if !why.is_empty() {
-                crate::say(&why);
-            }
-            exit.into()
-        }
-    }
+    done.unwrap_or_else(CommandError::report).into()
 }
 
 /// Returns the error of a spool that can't be read.

@@ -6,7 +6,10 @@
 use std::time::Duration;
 
 use super::backoff::Backoff;
-use super::lookup::YOUNG_ID;
+
+/// How long after its last record a leader surely remembers a producer id: half of the default of
+/// `producer.id.expiration.ms`, which is a day.
+pub const ID_MEMORY: Duration = Duration::from_secs(12 * 60 * 60);
 
 /// The settings of the core. `Default` returns the documented defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +36,7 @@ pub struct Config {
     /// minutes).
     pub idle_timeout: Duration,
     /// How long after its last record a leader surely remembers a producer id: half of the broker's
-    /// `producer.id.expiration.ms`, which is a day by default. It decides about stored batches.
+    /// `producer.id.expiration.ms`.
     pub id_memory: Duration,
     /// The seed of the random jitter.
     pub seed: u64,
@@ -57,7 +60,7 @@ impl Default for Config {
             metadata_max_age: Duration::from_secs(300),
             connections_per_broker: 4,
             idle_timeout: Duration::from_secs(540),
-            id_memory: YOUNG_ID,
+            id_memory: ID_MEMORY,
             seed: 0,
             first_epoch: 0,
             first_sequence: 0,

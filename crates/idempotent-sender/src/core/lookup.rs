@@ -13,8 +13,6 @@ use kafka_courier_client::{BrokerAddress, PartitionId, TopicUuid};
 
 use super::ids::LookupId;
 
-/// A leader remembers an id whose last record is younger than this: half of the default of `producer.id.expiration.ms`.
-pub(crate) const YOUNG_ID: Duration = Duration::from_secs(12 * 60 * 60);
 /// How far the leader's clock may be behind this machine's, in milliseconds. A topic with LogAppendTime has the times
 /// of the leader.
 pub(crate) const CLOCK_SKEW_MS: i64 = 60_000;
@@ -90,7 +88,7 @@ pub struct LogSearchTarget {
     /// The earliest possible timestamp, in milliseconds since the Unix epoch.
     pub since: i64,
     /// Whether the result must cover the whole log of the leader. It is unavailable while records are behind the high
-    /// watermark: nobody can read them, and the wanted batches may be among them.
+    /// watermark: no client can read them, and the wanted batches may be among them.
     pub whole_log: bool,
 }
 

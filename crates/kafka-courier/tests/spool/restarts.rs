@@ -32,6 +32,13 @@ fn publish_and_die(test: &Runtime, folder: &SpoolFolder, config: &KafkaConfig, n
     own.shutdown_background();
 }
 
+/// Delivers everything that the folder has.
+async fn deliver_rest(folder: &SpoolFolder, config: KafkaConfig) {
+    let last = folder.next_producer(config).await;
+    assert!(last.flush(LONG).await);
+    last.close(LONG).await;
+}
+
 fn assert_each_once(cluster: &TestCluster, next: &[u32]) {
     let log = cluster.records("t");
     assert_eq!(log.len(), next.iter().sum::<u32>() as usize);
@@ -50,11 +57,7 @@ fn killed_producers_deliver_each_event_once() {
         }
         publish_and_die(&test, &folder, &config, &mut next, 60);
     }
-    test.block_on(async {
-        let last = folder.next_producer(config).await;
-        assert!(last.flush(LONG).await);
-        last.close(LONG).await;
-    });
+    test.block_on(deliver_rest(&folder, config));
     assert_each_once(&cluster, &next);
 }
 
@@ -92,11 +95,7 @@ fn outage_ends_after_several_processes() {
         publish_and_die(&test, &folder, &config, &mut next, 20);
     }
     test.block_on(async { assert!(cluster.restart(1).unwrap()) });
-    test.block_on(async {
-        let last = folder.next_producer(config).await;
-        assert!(last.flush(LONG).await);
-        last.close(LONG).await;
-    });
+    test.block_on(deliver_rest(&folder, config));
     assert_each_once(&cluster, &next);
 }
 
@@ -107,11 +106,7 @@ fn recreated_topic_gets_unsent_events() {
     let config = folder.config(&cluster);
     let mut next = [0; KEYS];
     publish_and_die(&test, &folder, &config, &mut next, 7);
-    test.block_on(async {
-        let last = folder.next_producer(config.clone()).await;
-        assert!(last.flush(LONG).await);
-        last.close(LONG).await;
-    });
+    test.block_on(deliver_rest(&folder, config.clone()));
     assert!(test.block_on(cluster.kill(1)));
     let mut unsent = [0; KEYS];
     publish_and_die(&test, &folder, &config, &mut unsent, 14);

@@ -18,7 +18,7 @@ use std::time::Duration;
 use super::super::effects::{Context, LookupRequest, LookupTarget};
 use super::super::flight::{Flight, Proof};
 use super::super::ids::{BatchUid, LookupId};
-use super::super::lookup::{CLOCK_SKEW_MS, LogSearchTarget, LoggedBatch, SearchAnswer, StateLookupAnswer, YOUNG_ID};
+use super::super::lookup::{CLOCK_SKEW_MS, LogSearchTarget, LoggedBatch, SearchAnswer, StateLookupAnswer};
 use super::PartitionSender;
 use super::retry::{CoveringState, HeadDoubt, PendingLookup, RunState};
 
@@ -103,7 +103,12 @@ impl<T: Clone> PartitionSender<T> {
         let recognizable = self.window.front().is_some_and(|head| !head.repeated);
         match head {
             _ if self.is_switching() => self.back_off(cx),
-            Some(_) if proved > 0 && recognizable && lookup.doubt == HeadDoubt::OutOfSequence && age < YOUNG_ID => {
+            Some(_)
+                if proved > 0
+                    && recognizable
+                    && lookup.doubt == HeadDoubt::OutOfSequence
+                    && age < cx.config.id_memory =>
+            {
                 self.settle_by_acceptance(proved, cx);
             }
             Some((stamp, search_from, first_timestamp)) if covered > 0 => {

@@ -222,7 +222,7 @@ fn old_records_need_the_log() {
 fn old_gap_needs_the_log() {
     let mut bench = PartitionBench::new(Config::default());
     bench.inherit(&[2], 4, false);
-    let age = crate::core::lookup::YOUNG_ID;
+    let age = crate::core::ID_MEMORY;
     bench.ask(StateLookupAnswer::Producer { epoch: 2, last_sequence: 1, age });
     assert!(bench.wanted().unwrap().whole_log, "the leader may have forgotten the id in between");
     bench.finish_search(&logged(4, 2, 40));
