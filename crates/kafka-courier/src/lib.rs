@@ -5,6 +5,7 @@
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
+mod awaited;
 mod builder;
 mod config;
 mod dead_letters;
@@ -17,6 +18,7 @@ mod publish;
 mod publisher;
 pub mod spool;
 
+pub use awaited::{AwaitedDelivery, AwaitedError};
 pub use builder::{Builder, Setting};
 pub use config::{
     AllowedValues, Compression, ConfigErrors, ConfigLoader, ConfigProblem, ConfigProblemKind, ConfigWarning,

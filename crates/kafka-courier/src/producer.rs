@@ -45,8 +45,8 @@ pub struct CloseReport {
     /// Events that the producer left in its spool. The next producer with the same `spool_dir` delivers them. 0 without a
     /// spool.
     pub stored: u64,
-    /// Dead letters that stores have taken since the producer was built: one for each failed event, and each that the
-    /// application stored itself.
+    /// Dead letters that stores have taken since the producer was built: one for each failed event, except those that returned
+    /// to a waiting caller ([`send_awaited`](KafkaProducer::send_awaited)), and each that the application stored itself.
     pub dead_lettered: u64,
     /// Dead letters that only memory holds. They are lost with the process, unless the application reads
     /// [`dead_letters`](KafkaProducer::dead_letters) or replays them through another producer.

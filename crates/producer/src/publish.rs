@@ -141,6 +141,19 @@ impl Engine {
         self.send_tagged(record, None).await.map_err(|error| self.refused(error))
     }
 
+    /// Publishes a record as [`send`](Self::send) does. The failure sink gets `tag` if the record fails.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`publish`](Self::publish).
+    pub async fn send_with_tag(&self, record: &ProducerRecord<'_>, tag: &Tag) -> Result<Delivery, PublishError> {
+        self.send_tagged(record, Some(tag)).await.map_err(|error| self.refused(error))
+    }
+
     /// Publishes a record as [`send`](Self::send) does, and does not count a refusal. The failure sink gets `tag` if the
     /// record fails.
     ///

@@ -17,7 +17,7 @@ pub mod verify;
 
 pub use auto_replay::AutoReplay;
 pub use dead_letters::{
-    DeadLetterStats, DeadLetterTopic, DeadLetters, Listed, Stores, TopicEngine, TopicOptions, TopicWarning, UnfitTopic,
+    AwaitedRecord, DeadLetterStats, DeadLetterTopic, DeadLetters, Listed, Stores, TopicEngine, TopicOptions, TopicWarning, UnfitTopic,
     UnsettledRecord, unsettled_records,
 };
 pub use recovery::Recovery;

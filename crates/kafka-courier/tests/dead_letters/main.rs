@@ -1,6 +1,7 @@
 //! Dead letters: how they are stored, verified and replayed.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod awaited;
 mod replay;
 mod replay_interrupted;
 mod replay_order;

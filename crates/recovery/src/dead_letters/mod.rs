@@ -2,6 +2,7 @@
 //!
 //! Rules: a letter is kept before its delivery reports the failure. Blocking calls run on threads that may block.
 
+mod awaited;
 mod batch_letters;
 mod chain;
 pub(crate) mod refused_event;
@@ -21,6 +22,7 @@ use kafka_courier_producer::{FailureSink, Landed, PublishError, Undelivered};
 use tokio::sync::oneshot;
 
 use crate::metrics;
+pub use awaited::AwaitedRecord;
 use chain::{StoreChain, StoreKind, StoreLink};
 pub use spooled::{UnsettledRecord, unsettled_records};
 pub use topic::{DeadLetterTopic, TopicEngine, TopicOptions, TopicWarning, UnfitTopic};

@@ -15,6 +15,7 @@ use kafka_courier_idempotent_sender::core::FailedOutcome;
 use kafka_courier_producer::{Landed, Tag, Undelivered};
 use tokio::sync::oneshot;
 
+use super::awaited::without_returned;
 use super::batch_letters::{BatchLetter, Clocks, FailedBatch, letters, stored_id};
 use super::chain::{PendingLetter, StoreChain, log_whole};
 use crate::metrics;
@@ -163,7 +164,7 @@ fn log_dead_letter(letter: &Letter) {
     );
 }
 
-/// Returns the letters of failed records.
+/// Returns the letters of failed records. A record whose failure returns to its caller has none.
 fn letters_of(failed: &Undelivered, clocks: Clocks) -> Vec<BatchLetter> {
     let tags = failed.tags().into_iter();
     let replayed: Vec<(u32, Arc<Letter>)> =
@@ -181,7 +182,7 @@ fn letters_of(failed: &Undelivered, clocks: Clocks) -> Vec<BatchLetter> {
             one.letter.id = stored_id(&record, one.letter.timestamp_ms);
         }
     }
-    letters
+    without_returned(failed, letters)
 }
 
 /// Logs one warning for a failed batch, with some correlation ids of its events. Each event has its own line at debug

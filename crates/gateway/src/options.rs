@@ -1,0 +1,291 @@
+//! The options of the gateway: one table of names, defaults and documentation.
+//!
+//! Rules:
+//! - The table below lists every option once. The arguments of `courier serve`, their variables and docs/HTTP.md are made
+//!   from it.
+//! - An error names the option and the allowed values, and not the value.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::shapes::ack::{Ack, TopicAcks};
+
+/// The documentation of an option.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct GatewayOption {
+    /// The option's name.
+    pub name: &'static str,
+    /// The option's default, as text.
+    pub default: String,
+    /// The option's meaning.
+    pub help: String,
+    /// Whether the option is true or false.
+    pub is_switch: bool,
+}
+
+/// Why a value of an option is invalid.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{option}: expected {expected}")]
+pub struct OptionError {
+    /// The option.
+    pub option: &'static str,
+    /// The allowed values.
+    pub expected: &'static str,
+}
+
+/// The text of an option's value.
+trait OptionText: Sized {
+    /// The allowed values, in words.
+    const EXPECTED: &'static str;
+    fn read(text: &str) -> Option<Self>;
+    fn write(&self) -> String;
+    fn is_switch() -> bool {
+        false
+    }
+}
+
+macro_rules! options {
+    ($($(#[doc = $doc:literal])+ $name:ident: $kind:ty = $default:expr;)+) => {
+        /// The options of a gateway. `Default` returns the documented defaults.
+        #[derive(Clone, PartialEq, Debug)]
+        #[non_exhaustive]
+        pub struct GatewayConfig {
+            $($(#[doc = $doc])+ pub $name: $kind,)+
+        }
+
+        impl Default for GatewayConfig {
+            fn default() -> Self {
+                Self { $($name: $default,)+ }
+            }
+        }
+
+        impl GatewayConfig {
+            /// Sets the option `name` from text.
+            ///
+            /// # Errors
+            ///
+            /// [`OptionError`] if there is no such option, or if the value is invalid.
+            pub fn set(&mut self, name: &str, text: &str) -> Result<(), OptionError> {
+                match name {
+                    $(stringify!($name) => {
+                        let expected = <$kind as OptionText>::EXPECTED;
+                        let invalid = OptionError { option: stringify!($name), expected };
+                        self.$name = OptionText::read(text.trim()).ok_or(invalid)?;
+                    })+
+                    _ => return Err(OptionError { option: "an option", expected: "the name of an option" }),
+                }
+                Ok(())
+            }
+
+            /// Returns the documentation of every option, in the order of the table.
+            pub fn options() -> Vec<GatewayOption> {
+                let defaults = Self::default();
+                vec![$(GatewayOption {
+                    name: stringify!($name),
+                    default: OptionText::write(&defaults.$name),
+                    help: concat!($($doc),+).trim().to_owned(),
+                    is_switch: <$kind as OptionText>::is_switch(),
+                },)+]
+            }
+        }
+    };
+}
+
+options! {
+    /// The address for events.
+    listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8080));
+    /// The address for probes, metrics and statistics.
+    management: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 9090));
+    /// Whether any client may publish on an address that other machines reach. Without it, such an address is refused.
+    insecure_no_auth: bool = false;
+    /// The acknowledgement if a request asks for none: broker, disk or memory.
+    ack: Ack = Ack::Broker;
+    /// The weakest acknowledgement that a request may ask for: memory, disk or broker.
+    ack_floor: Ack = Ack::Memory;
+    /// Acknowledgements of single topics, as topic=default or topic=default:floor, separated by commas. A topic that ends
+    /// in * is a prefix, and the longest one counts.
+    topic_acks: TopicAcks = TopicAcks::default();
+    /// The time from a request's head to its answer, if the request asks for none.
+    answer_timeout: Duration = Duration::from_secs(30);
+    /// The longest time that a request may ask for.
+    answer_timeout_max: Duration = Duration::from_secs(300);
+    /// The largest head of a request in bytes, at least 8192. HTTP/1.1 answers a larger one with 431.
+    max_head_bytes: u32 = 16 << 10;
+    /// The longest time for a request's head, and the time that a body has beyond min_body_rate.
+    head_timeout: Duration = Duration::from_secs(10);
+    /// The lowest average rate of a body in bytes per second, 0 for none.
+    min_body_rate: u32 = 1024;
+    /// The largest body in bytes, compressed or not. For NDJSON it bounds each line.
+    max_body_bytes: usize = 16 << 20;
+    /// The largest body in bytes after decompression. For NDJSON it bounds nothing beyond max_body_bytes.
+    max_decompressed_bytes: usize = 16 << 20;
+    /// The maximum number of events in a request.
+    max_events: usize = 10_000;
+    /// The deepest nesting of JSON, up to 127.
+    max_json_depth: usize = 64;
+    /// Memory for the bodies of all requests, in bytes. A request without room gets 503.
+    max_inflight_bytes: usize = 64 << 20;
+    /// The maximum number of connections for events. Further clients wait until a connection ends.
+    max_connections: usize = 10_000;
+    /// The maximum number of concurrent requests of an HTTP/2 connection.
+    max_streams: u32 = 100;
+    /// The time after which a connection without a request is closed.
+    idle_timeout: Duration = Duration::from_secs(75);
+    /// The time from a signal to the end of accepting connections. The gateway is not ready then, and serves requests.
+    drain_delay: Duration = Duration::from_secs(5);
+    /// The time for requests and events that are under way when the gateway ends.
+    grace: Duration = Duration::from_secs(30);
+}
+
+impl GatewayConfig {
+    /// Checks the bounds of options, and options that depend on each other.
+    ///
+    /// # Errors
+    ///
+    /// All problems, one a line.
+    pub fn validate(&self) -> Result<(), String> {
+        let mut problems = Vec::new();
+        let mut require = |is_valid: bool, problem: &str| {
+            if !is_valid {
+                problems.push(problem.to_owned());
+            }
+        };
+        require(self.max_head_bytes >= 8192, "max_head_bytes: expected 8192 or more");
+        require((1..=127).contains(&self.max_json_depth), "max_json_depth: expected 1 to 127");
+        require(self.max_connections > 0, "max_connections: expected 1 or more");
+        require(self.max_streams > 0, "max_streams: expected 1 or more");
+        require(self.max_events > 0, "max_events: expected 1 or more");
+        require(
+            self.max_inflight_bytes >= self.max_body_bytes.max(self.max_decompressed_bytes),
+            "max_inflight_bytes: expected max_body_bytes and max_decompressed_bytes or more",
+        );
+        require(self.ack >= self.ack_floor, "ack: expected ack_floor or a stronger acknowledgement");
+        require(
+            self.listen.ip().is_loopback() || self.insecure_no_auth,
+            "listen: other machines reach this address, and any of their clients could publish: listen on 127.0.0.1 behind a \
+             proxy that authenticates, or set insecure_no_auth",
+        );
+        if problems.is_empty() { Ok(()) } else { Err(problems.join("\n")) }
+    }
+}
+
+impl OptionText for SocketAddr {
+    const EXPECTED: &'static str = "an address such as 127.0.0.1:8080 or [::1]:8080";
+
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl OptionText for bool {
+    const EXPECTED: &'static str = "true or false";
+
+    fn read(text: &str) -> Option<Self> {
+        text.to_ascii_lowercase().parse().ok()
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
+    }
+
+    fn is_switch() -> bool {
+        true
+    }
+}
+
+macro_rules! numbers {
+    ($($kind:ty),+) => {$(
+        impl OptionText for $kind {
+            const EXPECTED: &'static str = "a whole number";
+
+            fn read(text: &str) -> Option<Self> {
+                text.parse().ok()
+            }
+
+            fn write(&self) -> String {
+                self.to_string()
+            }
+        }
+    )+};
+}
+
+numbers!(u32, usize);
+
+impl OptionText for Duration {
+    const EXPECTED: &'static str = "a time such as 500ms, 10s or 5m";
+
+    fn read(text: &str) -> Option<Self> {
+        crate::shapes::query::duration(text)
+    }
+
+    fn write(&self) -> String {
+        match self.subsec_millis() {
+            0 => format!("{}s", self.as_secs()),
+            _ => format!("{}ms", self.as_millis()),
+        }
+    }
+}
+
+impl OptionText for Ack {
+    const EXPECTED: &'static str = "broker, disk or memory";
+
+    fn read(text: &str) -> Option<Self> {
+        Self::parse(text)
+    }
+
+    fn write(&self) -> String {
+        self.as_str().to_owned()
+    }
+}
+
+impl OptionText for TopicAcks {
+    const EXPECTED: &'static str = "topic=ack or topic=ack:floor, separated by commas, such as orders=disk:disk,logs.*=memory";
+
+    fn read(text: &str) -> Option<Self> {
+        Self::parse(text)
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid_text() {
+        let mut config = GatewayConfig::default();
+        for option in GatewayConfig::options() {
+            config.set(option.name, &option.default).unwrap();
+        }
+        assert_eq!(config, GatewayConfig::default());
+        config.validate().unwrap();
+    }
+
+    #[test]
+    fn errors_name_option_and_values() {
+        let mut config = GatewayConfig::default();
+        let error = config.set("idle_timeout", "soon").unwrap_err();
+        assert_eq!(error.to_string(), "idle_timeout: expected a time such as 500ms, 10s or 5m");
+        assert!(config.set("idle", "1s").is_err());
+    }
+
+    #[test]
+    fn bounds_are_checked_together() {
+        let mut config = GatewayConfig::default();
+        (config.max_head_bytes, config.ack_floor, config.ack) = (100, Ack::Broker, Ack::Memory);
+        config.listen = SocketAddr::from(([0, 0, 0, 0], 8080));
+        let problems = config.validate().unwrap_err();
+        let named: Vec<&str> = problems.lines().filter_map(|line| line.split(':').next()).collect();
+        assert_eq!(named, ["max_head_bytes", "ack", "listen"]);
+        config.insecure_no_auth = true;
+        assert!(!config.validate().unwrap_err().contains("listen"));
+    }
+}

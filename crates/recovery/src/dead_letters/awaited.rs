@@ -1,0 +1,127 @@
+//! [`AwaitedRecord`], a record whose caller waits for the verdict and publishes the record again itself.
+//!
+//! Rules:
+//! - A record that is certainly not written returns to its caller, and has no dead letter. A retry of the caller and a replay
+//!   of the dead letter would otherwise write the record twice.
+//! - The caller and the dead-letter thread agree once: either the caller has the failure, or a dead letter keeps the record.
+//! - A record that is possibly written, or that a spool has, always has a dead letter.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use kafka_courier_dlq::LetterId;
+use kafka_courier_idempotent_sender::core::FailedOutcome;
+use kafka_courier_producer::Undelivered;
+
+use super::batch_letters::BatchLetter;
+
+const WAITING: u8 = 0;
+/// The caller no longer waits. A failure becomes a dead letter.
+const DETACHED: u8 = 1;
+/// The record is certainly not written, and its failure returns to the caller.
+const RETURNED: u8 = 2;
+
+/// The tag of a record whose caller waits.
+#[derive(Debug)]
+pub struct AwaitedRecord {
+    state: AtomicU8,
+    letter: OnceLock<LetterId>,
+    /// Whether a spool chooses the id of the dead letter.
+    is_spooled: bool,
+}
+
+impl AwaitedRecord {
+    /// Creates the tag. `is_spooled` says whether the producer has a spool.
+    pub fn new(is_spooled: bool) -> Self {
+        Self { state: AtomicU8::new(WAITING), letter: OnceLock::new(), is_spooled }
+    }
+
+    /// Ends the wait, so that a later failure becomes a dead letter. Returns `false` if the failure returns to the caller,
+    /// who gets the verdict soon.
+    pub fn detach(&self) -> bool {
+        if !self.is_spooled {
+            let _ = self.letter.get_or_init(LetterId::new);
+        }
+        let changed = self.state.compare_exchange(WAITING, DETACHED, Ordering::AcqRel, Ordering::Acquire);
+        changed != Err(RETURNED)
+    }
+
+    /// Returns the id of the record's dead letter, or the id that the dead letter will have if the record fails. `None` if
+    /// the record has none, or if a spool chooses the id later.
+    pub fn letter(&self) -> Option<LetterId> {
+        match self.state.load(Ordering::Acquire) {
+            RETURNED => None,
+            _ => self.letter.get().copied(),
+        }
+    }
+
+    /// Returns a failure to the caller, unless the caller no longer waits. The dead-letter thread calls it for a record that
+    /// is certainly not written.
+    fn give_back(&self) -> bool {
+        self.state.compare_exchange(WAITING, RETURNED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Notes the id of the record's dead letter, and returns the id that the dead letter must have. `stored` is the id that
+    /// the spool demands.
+    fn name_letter(&self, stored: Option<LetterId>, new: LetterId) -> LetterId {
+        *self.letter.get_or_init(|| stored.unwrap_or(new))
+    }
+}
+
+/// Returns the letters of failed records, without those whose failure returns to a waiting caller. The others have the ids
+/// that their callers know.
+pub(super) fn without_returned(failed: &Undelivered, mut letters: Vec<BatchLetter>) -> Vec<BatchLetter> {
+    let tags = failed.tags().into_iter();
+    let awaited: HashMap<u32, Arc<AwaitedRecord>> =
+        tags.filter_map(|(index, tag)| tag.downcast().ok().map(|awaited| (index, awaited))).collect();
+    // One letter stands for all records of a batch that could not be decoded.
+    if awaited.is_empty() || u32::try_from(letters.len()) != Ok(failed.records().len()) {
+        return letters;
+    }
+    let is_certain = failed.failure().outcome == FailedOutcome::NotWritten;
+    letters.retain_mut(|one| {
+        let Some(awaited) = awaited.get(&one.index) else { return true };
+        let is_stored = failed.stored_record(one.index).is_some();
+        if is_certain && !is_stored && awaited.give_back() {
+            return false;
+        }
+        one.letter.id = awaited.name_letter(is_stored.then_some(one.letter.id), one.letter.id);
+        true
+    });
+    letters
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failure_has_one_owner() {
+        let awaited = AwaitedRecord::new(false);
+        assert!(awaited.give_back());
+        assert!(!awaited.detach(), "the caller has the failure");
+        assert_eq!(awaited.letter(), None);
+        let detached = AwaitedRecord::new(false);
+        assert!(detached.detach() && detached.detach());
+        assert!(!detached.give_back(), "a dead letter keeps the record");
+    }
+
+    #[test]
+    fn detached_record_knows_its_letter() {
+        let awaited = AwaitedRecord::new(false);
+        assert_eq!(awaited.letter(), None);
+        awaited.detach();
+        let promised = awaited.letter().unwrap();
+        assert_eq!(awaited.name_letter(None, LetterId::new()), promised);
+    }
+
+    #[test]
+    fn spool_chooses_the_id() {
+        let (awaited, stored) = (AwaitedRecord::new(true), LetterId::new());
+        awaited.detach();
+        assert_eq!(awaited.letter(), None);
+        assert_eq!(awaited.name_letter(Some(stored), LetterId::new()), stored);
+        assert_eq!(awaited.letter(), Some(stored));
+    }
+}
