@@ -10,6 +10,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::compact::{MAX_DEPTH, compact};
@@ -111,15 +112,45 @@ impl AnyEvent {
     /// Sets the record's key and writes it to the JSON as `partition_key`.
     #[must_use]
     pub fn with_key(mut self, key: &str) -> Self {
-        let value = serde_json::Value::from(key).to_string();
-        let mut json = self.json.into_string();
-        match partition_key_at(&json) {
-            Some(range) => json.replace_range(range, &value),
-            None => json.insert_str(json.len() - 1, &format!(",\"partition_key\":{value}")),
-        }
-        self.json = json.into();
+        self.set_field("partition_key", key.into());
         self.key = Some(key.into());
         self
+    }
+
+    /// Sets the correlation id and writes it to the JSON, unless the event has one.
+    #[must_use]
+    pub fn with_default_correlation_id(mut self, correlation_id: &str) -> Self {
+        if self.correlation_id.is_none() {
+            self.set_field("correlation_id", correlation_id.into());
+            self.correlation_id = Some(correlation_id.into());
+        }
+        self
+    }
+
+    /// Sets the trace context and writes it to the JSON, unless the event has one.
+    #[must_use]
+    pub fn with_default_trace_context(mut self, trace: &TraceContext) -> Self {
+        if self.trace.is_none() {
+            self.set_field("traceparent", trace.traceparent().into());
+            match trace.tracestate() {
+                Some(state) => self.set_field("tracestate", state.into()),
+                // A state without a parent means nothing, and must not join another parent.
+                None if field_at(&self.json, "tracestate").is_some() => self.set_field("tracestate", Value::Null),
+                None => {}
+            }
+            self.trace = Some(trace.clone());
+        }
+        self
+    }
+
+    /// Writes a field of the envelope to the JSON.
+    fn set_field(&mut self, name: &str, value: Value) {
+        let mut json = std::mem::take(&mut self.json).into_string();
+        match field_at(&json, name) {
+            Some(range) => json.replace_range(range, &value.to_string()),
+            None => json.insert_str(json.len() - 1, &format!(",\"{name}\":{value}")),
+        }
+        self.json = json.into();
     }
 
     /// Decodes the event as type `T`.
@@ -131,10 +162,10 @@ impl AnyEvent {
     }
 }
 
-/// Returns the position of the value of `partition_key` in `json`.
-fn partition_key_at(json: &str) -> Option<std::ops::Range<usize>> {
+/// Returns the position of the value of a field of the envelope in `json`.
+fn field_at(json: &str, name: &str) -> Option<std::ops::Range<usize>> {
     let (text, fields) = Fields::parse(json.as_bytes()).ok()?;
-    let value = fields.raw("partition_key")?.get();
+    let value = fields.raw(name)?.get();
     let start = value.as_ptr().addr() - text.as_ptr().addr();
     Some(start..start + value.len())
 }

@@ -1,7 +1,7 @@
 //! Events from JSON: preserved text, filled-in fields, and errors.
 
 use kafka_courier_event_model::{
-    AnyEvent, Envelope, Event, EventBuilder, EventData, ParseError, UserLoggedIn, event_data,
+    AnyEvent, Envelope, Event, EventBuilder, EventData, ParseError, TraceContext, UserLoggedIn, event_data,
 };
 use serde_json::json;
 
@@ -112,6 +112,24 @@ fn overridden_key_is_written() {
     let keyed_again = keyed.with_key("c");
     assert_eq!(encode(&keyed_again), json.replace(r#"a\"b"#, "c"));
     assert_eq!(key(&keyed_again).unwrap(), "c");
+}
+
+#[test]
+fn request_context_fills_absent_fields() {
+    let trace = |last: char| {
+        TraceContext::new(&format!("00-0af7651916cd43dd8448eb211c80319c-b7ad6b716920333{last}-01"), None).unwrap()
+    };
+    let filled = |json: &str| {
+        let event = any(json).with_default_correlation_id("r-\"1").with_default_trace_context(&trace('1'));
+        let read = any(event.as_str());
+        assert_eq!((read.correlation_id(), read.trace()), (event.correlation_id(), event.trace()), "{json}");
+        (event.correlation_id().unwrap().to_owned(), event.trace().unwrap().clone())
+    };
+    let absent = ("r-\"1".to_owned(), trace('1'));
+    assert_eq!(filled(r#"{"type":"t"}"#), absent);
+    assert_eq!(filled(r#"{"type":"t","correlation_id":null,"traceparent":null,"tracestate":"a=b"}"#), absent);
+    let own = format!(r#"{{"type":"t","correlation_id":"mine","traceparent":"{}"}}"#, trace('2').traceparent());
+    assert_eq!(filled(&own), ("mine".to_owned(), trace('2')));
 }
 
 #[test]
