@@ -48,10 +48,10 @@ audit:
 docs:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
-# Write the tables in docs/CONFIGURATION.md, docs/EVENTS.md and docs/OPERATIONS.md from the code
+# Write the tables in docs/CONFIGURATION.md, docs/EVENTS.md, docs/HTTP.md and docs/OPERATIONS.md from the code
 config-docs:
-    UPDATE_DOCS=1 cargo test -q -p kafka-courier -p kafka-courier-event-model \
-        --test configuration --test events --test observability document
+    UPDATE_DOCS=1 cargo test -q -p kafka-courier -p kafka-courier-event-model -p kafka-courier-gateway \
+        --test configuration --test events --test observability --test service document
 
 # Run the concurrent parts through random schedules of threads (shuttle)
 shuttle:

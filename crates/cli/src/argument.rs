@@ -40,6 +40,8 @@ pub(crate) enum ArgumentError {
     DayOutOfRange,
     #[error("expected OPTION=VALUE, such as flush_timeout=5ms")]
     NotASetting,
+    #[error("expected the address of a probe, such as http://127.0.0.1:9090/readyz")]
+    NotAProbe,
     #[error("not UTF-8")]
     NotUtf8,
     #[error(transparent)]

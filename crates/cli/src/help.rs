@@ -14,6 +14,17 @@ Examples:
   courier sample --count 1000 | courier publish --brokers localhost:9092
   courier publish --topic orders --receipts receipts.ndjson --strict events.json";
 
+const SERVE: &str = "\
+Examples:
+  courier serve --embedded-broker
+  courier serve --brokers localhost:9092 --spool /var/lib/app/spool
+  courier serve --listen 127.0.0.1:8080 --ack-floor disk --spool /var/lib/app/spool";
+
+const HEALTH: &str = "\
+Examples:
+  courier health
+  courier health --url http://127.0.0.1:9090/livez";
+
 const DLQ: &str = "\
 Examples:
   courier dlq list --since 1h
@@ -135,6 +146,24 @@ Exit codes:
 If some events fail and other input is not an event, the code is 1 or 77. 130 and 143 take
 precedence over all others.";
 
+const SERVE_CODES: &str = "\
+Exit codes:
+  0    a signal ended the service, and every accepted event was delivered, or is in the spool or a
+       dead letter
+  64   the command line is invalid, or names one file twice
+  73   the file of dead letters or the spool could not be created
+  74   an address could not be listened on, or reading or writing failed
+  75   another process has the spool or an address: try again later
+  78   the configuration is invalid
+  130  a second Ctrl-C ended the service before all verdicts
+  143  SIGTERM or SIGHUP, in the same case";
+
+const HEALTH_CODES: &str = "\
+Exit codes:
+  0    the service is healthy
+  1    the service is not healthy, or does not answer
+  64   the command line is invalid";
+
 const DLQ_CODES: &str = "\
 Exit codes:
   0    everything was done
@@ -191,6 +220,14 @@ pub(crate) fn courier() -> String {
 
 pub(crate) fn publish() -> String {
     join(PUBLISH, PUBLISH_CODES)
+}
+
+pub(crate) fn serve() -> String {
+    join(SERVE, SERVE_CODES)
+}
+
+pub(crate) fn health() -> String {
+    join(HEALTH, HEALTH_CODES)
 }
 
 pub(crate) fn dlq() -> String {

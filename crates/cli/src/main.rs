@@ -10,12 +10,14 @@ mod demo;
 mod dlq;
 mod exit;
 mod files;
+mod health;
 mod help;
 mod input;
 mod logging;
 mod publish;
 mod replacement;
 mod sample;
+mod serve;
 mod settings;
 mod shared_file;
 mod signals;
@@ -53,6 +55,10 @@ struct Cli {
 enum CourierCommand {
     #[command(after_long_help = help::publish())]
     Publish(publish::PublishArgs),
+    #[command(after_long_help = help::serve())]
+    Serve(Box<serve::ServeArgs>),
+    #[command(after_long_help = help::health())]
+    Health(health::HealthArgs),
     #[command(after_long_help = help::dlq())]
     Dlq(Box<dlq::DlqArgs>),
     #[command(after_long_help = help::spool())]
@@ -80,6 +86,8 @@ fn main() -> ExitCode {
     }
     match cli.command {
         CourierCommand::Publish(args) => publish::run(args).into(),
+        CourierCommand::Serve(args) => serve::run(*args).into(),
+        CourierCommand::Health(args) => health::run(&args).into(),
         CourierCommand::Dlq(args) => dlq::run(*args),
         CourierCommand::Spool(args) => spool::run(&args),
         CourierCommand::Config(args) => config::run(&args).into(),

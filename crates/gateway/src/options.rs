@@ -97,7 +97,14 @@ options! {
     listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8080));
     /// The address for probes, metrics and statistics.
     management: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 9090));
-    /// Whether any client may publish on an address that other machines reach. Without it, such an address is refused.
+    /// A file of clients with bearer tokens, read again when it changes. Empty for no authentication.
+    tokens_file: String = String::new();
+    /// A PEM file with the certificate of the service and its intermediate certificates, read again when it changes. The
+    /// address for events then takes TLS only. Empty for no TLS.
+    tls_certificate: String = String::new();
+    /// A PEM file with the certificate's private key, not encrypted.
+    tls_key: String = String::new();
+    /// Whether any client may publish on an address that other machines reach. Such an address needs tokens_file otherwise.
     insecure_no_auth: bool = false;
     /// The acknowledgement if a request asks for none: broker, disk or memory.
     ack: Ack = Ack::Broker;
@@ -106,7 +113,8 @@ options! {
     /// Acknowledgements of single topics, as topic=default or topic=default:floor, separated by commas. A topic that ends
     /// in * is a prefix, and the longest one counts.
     topic_acks: TopicAcks = TopicAcks::default();
-    /// The time from a request's head to its answer, if the request asks for none.
+    /// The time from the end of a request's body to its answer, if the request asks for none. Each line of NDJSON may wait for
+    /// room for this time.
     answer_timeout: Duration = Duration::from_secs(30);
     /// The longest time that a request may ask for.
     answer_timeout_max: Duration = Duration::from_secs(300);
@@ -132,13 +140,34 @@ options! {
     max_streams: u32 = 100;
     /// The time after which a connection without a request is closed.
     idle_timeout: Duration = Duration::from_secs(75);
+    /// The time for which the answer to a request with an idempotency-key is repeated, in the memory of this process. 0s
+    /// refuses such requests.
+    dedupe_window: Duration = Duration::from_secs(600);
+    /// The maximum number of keys. A full table forgets the oldest, which shortens the window.
+    dedupe_max_keys: usize = 100_000;
+    /// Memory for keys and their answers, in bytes. A full table forgets the oldest.
+    dedupe_max_bytes: usize = 64 << 20;
     /// The time from a signal to the end of accepting connections. The gateway is not ready then, and serves requests.
     drain_delay: Duration = Duration::from_secs(5);
     /// The time for requests and events that are under way when the gateway ends.
     grace: Duration = Duration::from_secs(30);
 }
 
+/// The limits of connections for probes, metrics and statistics: idle ones must not keep a probe waiting.
+const MANAGEMENT_CONNECTIONS: usize = 256;
+const MANAGEMENT_TIMEOUT: Duration = Duration::from_secs(5);
+
 impl GatewayConfig {
+    /// Returns the options of the listener for probes, metrics and statistics.
+    pub(crate) fn for_management(&self) -> Self {
+        Self {
+            max_connections: MANAGEMENT_CONNECTIONS,
+            head_timeout: MANAGEMENT_TIMEOUT,
+            idle_timeout: MANAGEMENT_TIMEOUT,
+            ..self.clone()
+        }
+    }
+
     /// Checks the bounds of options, and options that depend on each other.
     ///
     /// # Errors
@@ -160,11 +189,15 @@ impl GatewayConfig {
             self.max_inflight_bytes >= self.max_body_bytes.max(self.max_decompressed_bytes),
             "max_inflight_bytes: expected max_body_bytes and max_decompressed_bytes or more",
         );
+        require(
+            self.tls_certificate.is_empty() == self.tls_key.is_empty(),
+            "tls_certificate, tls_key: set both, or none of them",
+        );
         require(self.ack >= self.ack_floor, "ack: expected ack_floor or a stronger acknowledgement");
         require(
-            self.listen.ip().is_loopback() || self.insecure_no_auth,
-            "listen: other machines reach this address, and any of their clients could publish: listen on 127.0.0.1 behind a \
-             proxy that authenticates, or set insecure_no_auth",
+            self.listen.ip().is_loopback() || !self.tokens_file.is_empty() || self.insecure_no_auth,
+            "listen: other machines reach this address, and any of their clients could publish: set tokens_file, or \
+             insecure_no_auth behind a proxy that authenticates",
         );
         if problems.is_empty() { Ok(()) } else { Err(problems.join("\n")) }
     }
@@ -179,6 +212,18 @@ impl OptionText for SocketAddr {
 
     fn write(&self) -> String {
         self.to_string()
+    }
+}
+
+impl OptionText for String {
+    const EXPECTED: &'static str = "text";
+
+    fn read(text: &str) -> Option<Self> {
+        Some(text.to_owned())
+    }
+
+    fn write(&self) -> String {
+        self.clone()
     }
 }
 
@@ -244,7 +289,8 @@ impl OptionText for Ack {
 }
 
 impl OptionText for TopicAcks {
-    const EXPECTED: &'static str = "topic=ack or topic=ack:floor, separated by commas, such as orders=disk:disk,logs.*=memory";
+    const EXPECTED: &'static str =
+        "topic=ack or topic=ack:floor, separated by commas, such as orders=disk:disk,logs.*=memory";
 
     fn read(text: &str) -> Option<Self> {
         Self::parse(text)

@@ -29,6 +29,9 @@ pub use config::{
 pub use kafka_courier_batcher::Header;
 #[doc(inline)]
 pub use kafka_courier_client::health_part::HealthPart;
+#[cfg(feature = "tls")]
+#[doc(hidden)] // used by the gateway
+pub use kafka_courier_client::security::tls_provider;
 #[doc(inline)]
 pub use kafka_courier_client::security::{TokenError, TokenSource};
 #[doc(hidden)] // used by the command `courier`

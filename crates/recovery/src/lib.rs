@@ -17,8 +17,8 @@ pub mod verify;
 
 pub use auto_replay::AutoReplay;
 pub use dead_letters::{
-    AwaitedRecord, DeadLetterStats, DeadLetterTopic, DeadLetters, Listed, Stores, TopicEngine, TopicOptions, TopicWarning, UnfitTopic,
-    UnsettledRecord, unsettled_records,
+    AwaitedRecord, DeadLetterStats, DeadLetterTopic, DeadLetters, Listed, Stores, TopicEngine, TopicOptions,
+    TopicWarning, UnfitTopic, UnsettledRecord, unsettled_records,
 };
 pub use recovery::Recovery;
 pub use replay::{Doubtful, Replay, ReplayError, ReplayReport};

@@ -37,8 +37,9 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("producer", &["event-model", "batcher", "spool", "client", "idempotent-sender"]),
     ("recovery", &["event-model", "batcher", "dlq", "client", "idempotent-sender", "producer"]),
     ("facade", &["event-model", "batcher", "dlq", "client", "idempotent-sender", "producer", "recovery"]),
+    ("gateway", &["facade"]),
     // `courier demo` runs on the test broker.
-    ("cli", &["facade", "event-model", "test-broker"]),
+    ("cli", &["facade", "event-model", "gateway", "test-broker"]),
 ];
 
 fn package(name: &str) -> String {

@@ -18,6 +18,10 @@ mod publish;
 mod receipts;
 mod secrets;
 #[cfg(unix)]
+mod serve;
+#[cfg(unix)]
+mod serve_kills;
+#[cfg(unix)]
 mod signals;
 #[cfg(unix)]
 mod spool;

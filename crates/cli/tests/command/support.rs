@@ -123,8 +123,8 @@ impl CourierProcess {
         assert!(std::process::Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
     }
 
-    /// Waits for a line with this text on standard error.
-    pub(crate) async fn wait_for_line(&mut self, text: &str) {
+    /// Waits for a line with this text on standard error, and returns the line.
+    pub(crate) async fn wait_for_line(&mut self, text: &str) -> String {
         let mut line = String::new();
         while !line.contains(text) {
             line.clear();
@@ -132,6 +132,7 @@ impl CourierProcess {
             assert!(matches!(read, Ok(Ok(1..))), "no line with {text:?} in:\n{}", self.stderr);
             self.stderr.push_str(&line);
         }
+        line
     }
 
     /// Returns the next line of standard output.

@@ -38,6 +38,8 @@ async fn silent_port_has_a_remedy() {
 async fn help_has_examples_and_codes() {
     let commands = [
         "publish",
+        "serve",
+        "health",
         "config",
         "demo",
         "sample",

@@ -29,6 +29,17 @@ pub use self::token::{TokenError, TokenSource};
 use crate::reason::Reason;
 use crate::stream::ByteStream;
 
+/// Returns the cryptography provider of this build, for servers of the project.
+///
+/// # Errors
+///
+/// The reason, if the provider does not run on this CPU.
+#[cfg(feature = "tls")]
+#[doc(hidden)]
+pub fn tls_provider() -> Result<Arc<rustls::crypto::CryptoProvider>, String> {
+    tls::provider().map_err(|error| error.to_string())
+}
+
 /// A problem of the settings or the files of connections. Its text begins with the [`option`](Self::option), and has the
 /// remedy.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

@@ -27,6 +27,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use self::files::{FileStates, TlsFiles};
+pub(super) use self::provider::provider;
 pub(super) use self::setup_error::TlsSetupError;
 use self::verifier::{AcceptAnyServer, BrokerVerifier};
 use super::settings::TlsSettings;
@@ -49,7 +50,7 @@ struct Loaded {
 impl Tls {
     /// Checks the CPU, and reads the files.
     pub(super) fn load(settings: TlsSettings) -> Result<Self, Vec<TlsSetupError>> {
-        let provider = provider::provider().map_err(|error| vec![error])?;
+        let provider = provider().map_err(|error| vec![error])?;
         let seen = FileStates::of(&settings);
         let config = configure(&settings, &provider)?;
         Ok(Self { settings, provider, loaded: Mutex::new(Loaded { config, seen }) })

@@ -10,7 +10,7 @@ use rustls::crypto::CryptoProvider;
 use super::setup_error::TlsSetupError;
 
 /// Returns the provider for this CPU. The error names the missing features.
-pub(super) fn provider() -> Result<Arc<CryptoProvider>, TlsSetupError> {
+pub(in super::super) fn provider() -> Result<Arc<CryptoProvider>, TlsSetupError> {
     let missing = missing();
     preferred(&missing).or_else(fallback).map(Arc::new).ok_or(TlsSetupError::Cpu { missing })
 }

@@ -1,0 +1,78 @@
+//! The memory for the bodies of all requests.
+//!
+//! Rule: a share is taken before the bytes are read, and returns when it is dropped.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The memory for the bodies of all requests.
+#[derive(Clone, Debug)]
+pub(crate) struct Budget(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    used: AtomicUsize,
+    limit: usize,
+}
+
+/// The share of one request.
+#[derive(Debug)]
+pub(crate) struct Share {
+    budget: Budget,
+    bytes: usize,
+}
+
+impl Budget {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self(Arc::new(Inner { used: AtomicUsize::new(0), limit }))
+    }
+
+    /// Takes a share, if there is room for it.
+    pub(crate) fn take(&self, bytes: usize) -> Option<Share> {
+        let mut share = Share { budget: self.clone(), bytes: 0 };
+        share.grow_to(bytes).then_some(share)
+    }
+
+    /// Returns the bytes in use.
+    pub(crate) fn used(&self) -> usize {
+        self.0.used.load(Ordering::Relaxed)
+    }
+}
+
+impl Share {
+    /// Raises the share to `bytes`. Returns `false`, and changes nothing, if there is no room.
+    pub(crate) fn grow_to(&mut self, bytes: usize) -> bool {
+        let Some(more) = bytes.checked_sub(self.bytes).filter(|more| *more > 0) else { return true };
+        let Inner { used, limit } = &*self.budget.0;
+        let raised = used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+            used.checked_add(more).filter(|used| used <= limit)
+        });
+        if raised.is_ok() {
+            self.bytes = bytes;
+        }
+        raised.is_ok()
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.0.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_return_their_bytes() {
+        let budget = Budget::new(10);
+        let mut share = budget.take(4).unwrap();
+        assert!(share.grow_to(9) && share.grow_to(5), "a share never shrinks");
+        assert_eq!(budget.used(), 9);
+        assert!(budget.take(2).is_none() && !share.grow_to(11));
+        assert_eq!(budget.used(), 9);
+        drop(share);
+        assert_eq!(budget.used(), 0);
+    }
+}

@@ -1,0 +1,141 @@
+//! Probes, metrics and statistics.
+//!
+//! Rules:
+//! - `/livez` never depends on Kafka: a restart does not bring a broker back.
+//! - `/readyz` says whether the service accepts events, not whether Kafka is there.
+//! - Only probes and metrics are open to other machines. A request for the rest names this machine as its host, so that no page
+//!   of another site reaches it (DNS rebinding).
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
+use hyper::http::uri::Authority;
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use kafka_courier::{Reachability, Stats};
+use tokio::sync::watch;
+
+use super::Phase;
+use super::gateway::Gateway;
+use super::head::text;
+use super::metrics::MetricsText;
+use crate::shapes::openapi;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+/// Prometheus' text format.
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Answers requests of probes and operators.
+#[derive(Clone, Debug)]
+pub(super) struct Management {
+    gateway: Gateway,
+    metrics: MetricsText,
+    phase: watch::Receiver<Phase>,
+    address: SocketAddr,
+}
+
+impl Management {
+    pub(super) fn new(
+        gateway: Gateway,
+        metrics: MetricsText,
+        phase: watch::Receiver<Phase>,
+        address: SocketAddr,
+    ) -> Self {
+        Self { gateway, metrics, phase, address }
+    }
+
+    pub(super) fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return answer(StatusCode::METHOD_NOT_ALLOWED, TEXT, "these routes have the method GET\n".to_owned());
+        }
+        match request.uri().path() {
+            "/livez" | "/healthz" | "/startupz" => answer(StatusCode::OK, TEXT, "ok\n".to_owned()),
+            "/readyz" => self.ready(request.uri().query() == Some("verbose")),
+            "/metrics" => answer(StatusCode::OK, METRICS, self.metrics.render()),
+            "/stats" | "/openapi.json" if !self.may_manage(request.headers()) => {
+                let why = "this route needs a token with the right manage, or a loopback address and a host such as localhost\n";
+                answer(StatusCode::FORBIDDEN, TEXT, why.to_owned())
+            }
+            "/stats" => self.stats(),
+            "/openapi.json" => answer(StatusCode::OK, "application/json", format!("{}\n", openapi::document())),
+            _ => answer(StatusCode::NOT_FOUND, TEXT, "no such route\n".to_owned()),
+        }
+    }
+
+    fn may_manage(&self, headers: &HeaderMap) -> bool {
+        let is_local = self.address.ip().is_loopback() && text(headers, HOST.as_str()).is_some_and(is_local_host);
+        let has_right = || matches!(self.gateway.client(headers), Ok(Some(client)) if client.may_manage);
+        is_local || has_right()
+    }
+
+    fn ready(&self, is_verbose: bool) -> Response<Full<Bytes>> {
+        let is_draining = *self.phase.borrow() > Phase::Running;
+        let refusal = self.gateway.refusal().map(|failure| failure.detail);
+        let is_ready = !is_draining && refusal.is_none();
+        let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let mut body = String::new();
+        if is_verbose {
+            let mark = |is_ok| if is_ok { "+" } else { "-" };
+            let draining = if is_draining { "the service ends" } else { "ok" };
+            let _ = writeln!(body, "[{}] serving: {draining}", mark(!is_draining));
+            let _ = writeln!(
+                body,
+                "[{}] accepting events: {}",
+                mark(refusal.is_none()),
+                refusal.as_deref().unwrap_or("ok")
+            );
+            // Not a condition: events are accepted while Kafka is away.
+            let _ = writeln!(body, "[i] kafka: {}", kafka(&self.gateway.producer().stats()));
+        }
+        body.push_str(if is_ready { "ok\n" } else { "not ready\n" });
+        answer(status, TEXT, body)
+    }
+
+    fn stats(&self) -> Response<Full<Bytes>> {
+        let stats = serde_json::json!({
+            "requests": self.gateway.requests(),
+            "body_bytes": self.gateway.body_bytes(),
+            "producer": self.gateway.producer().stats(),
+        });
+        answer(StatusCode::OK, "application/json", format!("{stats}\n"))
+    }
+}
+
+/// Returns whether the header `Host` names this machine by an address or as localhost.
+fn is_local_host(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    let name = authority.host().trim_matches(['[', ']']);
+    name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
+fn kafka(stats: &Stats) -> String {
+    let reachable = stats.brokers.iter().filter(|broker| broker.state != Reachability::Unreachable).count();
+    match stats.brokers.len() {
+        0 => "no broker has answered yet".to_owned(),
+        known => format!("{reachable} of {known} brokers are reachable"),
+    }
+}
+
+fn answer(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_is_local() {
+        for host in ["localhost", "LOCALHOST:9090", "127.0.0.1:9090", "[::1]:9090"] {
+            assert!(is_local_host(host), "{host}");
+        }
+        for host in ["", "evil.example", "127.0.0.1.evil.example:9090", "10.0.0.1", "localhost.evil"] {
+            assert!(!is_local_host(host), "{host}");
+        }
+    }
+}

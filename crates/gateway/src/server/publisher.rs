@@ -1,0 +1,206 @@
+//! Publishes the records of one request in their order, and collects their verdicts.
+//!
+//! Rules:
+//! - After a record that may be accepted later, no further record of the request is tried: a retry would change their order.
+//! - A record that is certainly not written returns to the client. Once the client no longer waits, its failure becomes a dead
+//!   letter.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use kafka_courier::{AwaitedDelivery, Header, KafkaProducer, ProducerRecord, PublishError, Stored};
+use tokio::time::timeout_at;
+
+use crate::shapes::ack::{Ack, AckRules};
+use crate::shapes::answer::EventResult;
+use crate::shapes::failure::{Failure, failed, not_stored, refused};
+use crate::shapes::principal::Principal;
+use crate::shapes::problem::Problem;
+use crate::shapes::record::OutRecord;
+use crate::shapes::verdict::Verdict;
+
+/// The time for a verdict that was decided when the client's time was over.
+const DECIDED: Duration = Duration::from_secs(5);
+
+/// Publishes the records of one request.
+pub(super) struct Publisher<'a> {
+    producer: &'a KafkaProducer,
+    rules: &'a AckRules,
+    client: Option<&'a Principal>,
+    asked: Option<Ack>,
+    events: Vec<PublishedEvent>,
+    /// Whether an earlier record may be accepted later.
+    is_blocked: bool,
+}
+
+struct PublishedEvent {
+    id: Option<String>,
+    topic: Arc<str>,
+    step: Step,
+}
+
+/// The next step of an event.
+enum Step {
+    Decided(Verdict),
+    /// Waits for the spool.
+    Storing(Stored, AwaitedDelivery),
+    /// Waits for Kafka.
+    Delivering(AwaitedDelivery),
+}
+
+impl<'a> Publisher<'a> {
+    pub(super) fn new(
+        producer: &'a KafkaProducer,
+        rules: &'a AckRules,
+        client: Option<&'a Principal>,
+        asked: Option<Ack>,
+    ) -> Self {
+        Self { producer, rules, client, asked, events: Vec::new(), is_blocked: false }
+    }
+
+    /// Returns the number of events until now.
+    pub(super) fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Notes an event that can't be published.
+    pub(super) fn fail(&mut self, failure: Failure) {
+        self.push(None, "".into(), Step::Decided(Verdict::Failed(failure)));
+    }
+
+    /// Publishes a record. Waits for room until `until`.
+    pub(super) async fn publish(&mut self, record: OutRecord, until: Instant) {
+        let step = match self.is_blocked {
+            true => {
+                let why = "an earlier event of the request was not accepted: send the request's failed events again";
+                Step::Decided(Verdict::Failed(Failure::new(Problem::NotTried, why)))
+            }
+            false => self.accept(&record, until).await.unwrap_or_else(|failure| {
+                self.is_blocked = failure.problem.is_retriable();
+                Step::Decided(Verdict::Failed(failure))
+            }),
+        };
+        self.push(record.id, record.topic, step);
+    }
+
+    fn push(&mut self, id: Option<String>, topic: Arc<str>, step: Step) {
+        self.events.push(PublishedEvent { id, topic, step });
+    }
+
+    async fn accept(&self, record: &OutRecord, until: Instant) -> Result<Step, Failure> {
+        self.client.map_or(Ok(()), |client| client.check_topic(&record.topic))?;
+        let ack = self.rules.choose(&record.topic, self.asked, self.client.and_then(|client| client.floor))?;
+        let headers: Vec<Header<'_>> =
+            record.headers.iter().map(|(key, value)| Header { key, value: Some(value) }).collect();
+        let out = ProducerRecord {
+            topic: &record.topic,
+            partition: record.partition,
+            key: record.key.as_deref(),
+            value: record.value.as_deref(),
+            headers: &headers,
+            timestamp: None,
+        };
+        if ack == Ack::Memory {
+            in_time(until, self.producer.send(&out)).await?.detach();
+            return Ok(Step::Decided(Verdict::Accepted { topic: record.topic.clone() }));
+        }
+        let delivery = in_time(until, self.producer.send_awaited(&out)).await?;
+        Ok(match ack {
+            Ack::Disk => Step::Storing(delivery.stored(), delivery),
+            _ => Step::Delivering(delivery),
+        })
+    }
+
+    /// Waits for the verdicts of all events until `until`.
+    pub(super) async fn finish(mut self, until: Instant) -> Vec<EventResult> {
+        // Each batch leaves as soon as one of its deliveries is polled.
+        std::future::poll_fn(|cx| {
+            self.events.iter_mut().for_each(|event| event.poll_verdict(cx));
+            Poll::Ready(())
+        })
+        .await;
+        let mut results = Vec::with_capacity(self.events.len());
+        for mut event in self.events {
+            let decided = std::future::poll_fn(|cx| {
+                event.poll_verdict(cx);
+                if matches!(event.step, Step::Decided(_)) { Poll::Ready(()) } else { Poll::Pending }
+            });
+            // A result that is late changes nothing: the step says which.
+            let _ = timeout_at(until.into(), decided).await;
+            let verdict = overdue(event.step, &event.topic, self.rules.has_spool).await;
+            results.push(EventResult { id: event.id, verdict });
+        }
+        results
+    }
+}
+
+/// Waits until a record is accepted. A record that is not accepted in time certainly is not.
+async fn in_time<T>(until: Instant, accepted: impl Future<Output = Result<T, PublishError>>) -> Result<T, Failure> {
+    match timeout_at(until.into(), accepted).await {
+        Ok(accepted) => accepted.map_err(|error| refused(&error)),
+        Err(_) => {
+            let why = "the event was not accepted in time: the topic or room for the event is not available";
+            Err(Failure::new(Problem::KafkaUnavailable, why))
+        }
+    }
+}
+
+impl PublishedEvent {
+    /// Moves the event as far as it goes now.
+    fn poll_verdict(&mut self, cx: &mut Context<'_>) {
+        if let Step::Storing(stored, _) = &mut self.step {
+            match Pin::new(stored).poll(cx) {
+                Poll::Pending => return,
+                Poll::Ready(Ok(())) => {
+                    self.step = Step::Decided(Verdict::Stored { topic: self.topic.clone() });
+                    return;
+                }
+                // The delivery has the verdict, and the dead letter.
+                Poll::Ready(Err(error)) => {
+                    let failed = Step::Decided(Verdict::Failed(not_stored(&error)));
+                    if let Step::Storing(_, delivery) = std::mem::replace(&mut self.step, failed) {
+                        self.step = Step::Delivering(delivery);
+                    }
+                }
+            }
+        }
+        if let Step::Delivering(delivery) = &mut self.step
+            && let Poll::Ready(verdict) = Pin::new(delivery).poll(cx)
+        {
+            let stored = || Verdict::Stored { topic: self.topic.clone() };
+            self.step = Step::Decided(match verdict {
+                Ok(place) => Verdict::Written { topic: place.topic, partition: place.partition, offset: place.offset },
+                Err(error) => failed(&error).map_or_else(stored, Verdict::Failed),
+            });
+        }
+    }
+}
+
+/// Returns the verdict of an event whose time is over.
+async fn overdue(step: Step, topic: &Arc<str>, has_spool: bool) -> Verdict {
+    let delivery = match step {
+        Step::Decided(verdict) => return verdict,
+        Step::Storing(_, delivery) | Step::Delivering(delivery) => delivery,
+    };
+    if has_spool && delivery.stored().now_or_never().is_some_and(|stored| stored.is_ok()) {
+        return Verdict::Stored { topic: topic.clone() };
+    }
+    match delivery.detach() {
+        Ok(letter) => Verdict::Failed(Failure::no_verdict().with_letter(letter)),
+        Err(decided) => {
+            let mut event = PublishedEvent { id: None, topic: topic.clone(), step: Step::Delivering(decided) };
+            let verdict = std::future::poll_fn(|cx| {
+                event.poll_verdict(cx);
+                if matches!(event.step, Step::Decided(_)) { Poll::Ready(()) } else { Poll::Pending }
+            });
+            let _ = tokio::time::timeout(DECIDED, verdict).await;
+            match event.step {
+                Step::Decided(verdict) => verdict,
+                _ => Verdict::Failed(Failure::no_verdict()),
+            }
+        }
+    }
+}

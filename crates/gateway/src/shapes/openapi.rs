@@ -1,0 +1,245 @@
+//! The description of the interface as an OpenAPI 3.1 document.
+//!
+//! Rule: statuses and codes come from the table of problems, so that the document cannot lack one.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::problem::Problem;
+
+/// Returns the document.
+pub fn document() -> Value {
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "courier serve",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Events over HTTP, published to Apache Kafka. Keys of requests (idempotency-key) are known to one \
+                            instance: send a client's requests to one instance, for example by a hash of the key.",
+        },
+        "paths": {
+            "/v1/events": { "post": events() },
+            "/v1/topics/{topic}": { "post": record() },
+        },
+        "components": {
+            "schemas": schemas(),
+            "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } },
+        },
+        "security": [{}, { "token": [] }],
+    })
+}
+
+fn events() -> Value {
+    let event = json!({ "$ref": "#/components/schemas/Event" });
+    let parameters = [
+        query("partial", "Publish the valid events of an array if others are invalid", json!({ "type": "boolean" })),
+        header(
+            "ce-specversion",
+            "Makes the body the data of a CloudEvent, whose attributes are headers",
+            json!({ "const": "1.0" }),
+        ),
+    ];
+    json!({
+        "operationId": "publishEvents",
+        "summary": "Publish one event or several",
+        "parameters": common().into_iter().chain(parameters).collect::<Vec<_>>(),
+        "requestBody": { "required": true, "content": {
+            "application/json": { "schema": { "oneOf": [event, { "type": "array", "items": event }] } },
+            "application/x-ndjson": { "schema": { "type": "string", "description": "An event in each line" } },
+            "application/cloudevents+json": { "schema": { "$ref": "#/components/schemas/CloudEvent" } },
+        } },
+        "responses": responses(true),
+    })
+}
+
+fn record() -> Value {
+    let topic = json!({ "name": "topic", "in": "path", "required": true,
+        "schema": { "type": "string", "pattern": "^[a-zA-Z0-9._-]{1,249}$" } });
+    let parameters = [
+        topic,
+        query("key", "The record's key", json!({ "type": "string" })),
+        query("partition", "The record's partition", json!({ "type": "integer", "minimum": 0, "maximum": i32::MAX })),
+        query("tombstone", "A record without a value", json!({ "type": "boolean" })),
+    ];
+    json!({
+        "operationId": "publishRecord",
+        "summary": "Publish the body as the value of a record",
+        "parameters": common().into_iter().chain(parameters).collect::<Vec<_>>(),
+        "requestBody": { "required": true, "content": { "application/octet-stream": {} } },
+        "responses": responses(false),
+    })
+}
+
+/// The parameters of every route.
+fn common() -> Vec<Value> {
+    let id = json!({ "type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!-~]+$" });
+    let key = json!({ "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$" });
+    vec![
+        query("ack", "The meaning of an answer of success", json!({ "enum": ["broker", "disk", "memory"] })),
+        query(
+            "timeout",
+            "The time from the end of the body to the answer",
+            json!({ "type": "string", "pattern": "^[0-9]+(ms|s|m)$" }),
+        ),
+        header("idempotency-key", "Names the request, which is published once", key),
+        header("x-request-id", "The id of the request", id.clone()),
+        header("x-correlation-id", "The correlation id of events that have none", id),
+        header("traceparent", "The trace of events that have none", json!({ "type": "string" })),
+    ]
+}
+
+fn query(name: &str, description: &str, schema: Value) -> Value {
+    json!({ "name": name, "in": "query", "description": description, "schema": schema })
+}
+
+fn header(name: &str, description: &str, schema: Value) -> Value {
+    json!({ "name": name, "in": "header", "description": description, "schema": schema })
+}
+
+fn responses(has_many: bool) -> Value {
+    let one = json!({ "$ref": "#/components/schemas/Result" });
+    let schema = match has_many {
+        true => json!({ "oneOf": [one, { "$ref": "#/components/schemas/Results" }] }),
+        false => one,
+    };
+    let success = |description: &str| json!({ "description": description, "content": { "application/json": { "schema": schema } } });
+    let mut responses = Map::new();
+    responses.insert("200".to_owned(), success("Every event is in the log of every in-sync replica"));
+    responses.insert(
+        "202".to_owned(),
+        success("Every event is accepted: ack says whether it is in Kafka, on disk or in memory"),
+    );
+    if has_many {
+        responses.insert("207".to_owned(), success("Some events succeeded, and some failed"));
+    }
+    let mut by_status: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
+    for problem in Problem::ALL {
+        by_status.entry(problem.status()).or_default().push(problem.code());
+    }
+    for (status, codes) in by_status {
+        let content = json!({ "application/problem+json": { "schema": { "$ref": "#/components/schemas/Problem" } } });
+        let response = json!({ "description": format!("Codes: {}", codes.join(", ")), "content": content });
+        responses.insert(status.to_string(), response);
+    }
+    responses.insert("431".to_owned(), json!({ "description": "The head of the request is too large" }));
+    Value::Object(responses)
+}
+
+fn schemas() -> Value {
+    let codes: Vec<&str> = Problem::ALL.iter().map(|problem| problem.code()).collect();
+    let verdict = json!({ "enum": ["not_written", "unknown"] });
+    let text = json!({ "type": "string" });
+    json!({
+        "Event": {
+            "type": "object",
+            "required": ["type"],
+            "properties": {
+                "id": { "type": "string", "minLength": 1 },
+                "type": { "type": "string", "minLength": 1 },
+                "source": text,
+                "version": text,
+                "timestamp": { "type": "string", "format": "date-time" },
+                "correlation_id": { "type": ["string", "null"] },
+                "partition_key": { "type": ["string", "null"] },
+                "data": { "type": "object" },
+            },
+        },
+        "CloudEvent": {
+            "type": "object",
+            "required": ["specversion", "id", "source", "type"],
+            "properties": {
+                "specversion": { "const": "1.0" },
+                "id": { "type": "string", "minLength": 1 },
+                "source": { "type": "string", "minLength": 1 },
+                "type": { "type": "string", "minLength": 1 },
+                "partitionkey": text,
+            },
+        },
+        "Result": {
+            "type": "object",
+            "properties": {
+                "status": { "type": "integer" },
+                "ack": { "enum": ["broker", "disk", "memory"] },
+                "id": text,
+                "topic": text,
+                "partition": { "type": "integer" },
+                "offset": { "type": "integer" },
+                "note": text,
+                "code": { "enum": codes },
+                "verdict": verdict,
+                "detail": text,
+                "dead_letter": text,
+            },
+        },
+        "Results": {
+            "type": "object",
+            "required": ["succeeded", "failed", "events"],
+            "properties": {
+                "succeeded": { "type": "integer" },
+                "failed": { "type": "integer" },
+                "events": { "type": "array", "items": { "$ref": "#/components/schemas/Result" } },
+                "stopped": { "type": "object" },
+            },
+        },
+        "Problem": {
+            "type": "object",
+            "required": ["type", "title", "status", "code", "detail", "request_id"],
+            "properties": {
+                "type": text,
+                "title": text,
+                "status": { "type": "integer" },
+                "code": { "enum": codes },
+                "detail": text,
+                "verdict": verdict,
+                "index": { "type": "integer" },
+                "dead_letter": text,
+                "retry_after": { "type": "integer" },
+                "request_id": text,
+                "events": { "type": "array", "items": { "$ref": "#/components/schemas/Result" } },
+            },
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shapes::query::{Query, QueryOf};
+
+    #[test]
+    fn document_names_every_status() {
+        let document = document();
+        for path in ["/v1/events", "/v1/topics/{topic}"] {
+            let responses = &document["paths"][path]["post"]["responses"];
+            for problem in Problem::ALL {
+                let description = responses[problem.status().to_string()]["description"].as_str().unwrap();
+                assert!(description.contains(problem.code()), "{path}: {problem:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn documented_parameters_are_accepted() {
+        let document = document();
+        let examples = [("ack", "disk"), ("timeout", "5s"), ("partition", "1")];
+        for (path, of) in [("/v1/events", QueryOf::Events), ("/v1/topics/{topic}", QueryOf::Record)] {
+            let parameters = document["paths"][path]["post"]["parameters"].as_array().unwrap();
+            for parameter in parameters.iter().filter(|parameter| parameter["in"] == "query") {
+                let name = parameter["name"].as_str().unwrap();
+                let example = examples.iter().find(|(of, _)| *of == name).map_or("true", |(_, example)| example);
+                Query::parse(&format!("{name}={example}"), of).unwrap_or_else(|failure| panic!("{path}: {failure:?}"));
+            }
+        }
+    }
+
+    #[test]
+    fn references_have_their_schema() {
+        let document = document();
+        let text = document.to_string();
+        for reference in text.split("#/components/schemas/").skip(1) {
+            let name = reference.split('"').next().unwrap();
+            assert!(document["components"]["schemas"][name].is_object(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Clients with bearer tokens, and their rights.
+//!
+//! Rules:
+//! - The file has digests of tokens, never a token. Comparing takes the same time for each token.
+//! - A file with an invalid line has no effect at all.
+//!
+//! A line is a name, the SHA-256 of a token in hex, and rights: `topics=a,b.*` (default: all topics), `floor=ACK`, and `manage`
+//! for statistics on the second listener. `#` begins a comment.
+
+use sha2::{Digest, Sha256};
+
+use super::ack::Ack;
+use super::failure::Failure;
+use super::problem::Problem;
+
+type TokenDigest = [u8; 32];
+
+/// A client with a token.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Principal {
+    /// The client's name, in logs.
+    pub name: String,
+    /// The weakest acknowledgement that the client may ask for.
+    pub floor: Option<Ack>,
+    /// Whether the client may read statistics.
+    pub may_manage: bool,
+    digest: TokenDigest,
+    /// Topics and prefixes of topics. `None` allows all.
+    topics: Option<Vec<TopicPattern>>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct TopicPattern {
+    name: String,
+    is_prefix: bool,
+}
+
+/// All clients of a file.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Principals(Vec<Principal>);
+
+/// Why a file of tokens is invalid.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("line {line}: expected {expected}")]
+pub struct PrincipalError {
+    /// The number of the line, from 1.
+    pub line: usize,
+    /// The expected part of the line.
+    pub expected: &'static str,
+}
+
+impl Principals {
+    /// Parses a file.
+    ///
+    /// # Errors
+    ///
+    /// The first invalid line.
+    pub fn parse(text: &str) -> Result<Self, PrincipalError> {
+        let mut all: Vec<Principal> = Vec::new();
+        for (line, text) in (1..).zip(text.lines()) {
+            let text = text.split('#').next().unwrap_or_default().trim();
+            if text.is_empty() {
+                continue;
+            }
+            let principal = Principal::parse(text).map_err(|expected| PrincipalError { line, expected })?;
+            if all.iter().any(|known| known.digest == principal.digest) {
+                return Err(PrincipalError { line, expected: "a digest that no other line has" });
+            }
+            all.push(principal);
+        }
+        Ok(Self(all))
+    }
+
+    /// Finds the client of a request by its header `authorization`.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem::Unauthenticated`].
+    pub fn find(&self, authorization: Option<&[u8]>) -> Result<&Principal, Failure> {
+        let Some((scheme, token)) = authorization.and_then(|value| value.split_at_checked(7)) else {
+            return Err(unauthenticated("send the header authorization: Bearer and a token"));
+        };
+        if !scheme.eq_ignore_ascii_case(b"bearer ") {
+            return Err(unauthenticated("use the scheme Bearer"));
+        }
+        let digest: TokenDigest = Sha256::digest(token.trim_ascii()).into();
+        let mut found = None;
+        for principal in &self.0 {
+            // Every line is compared whole.
+            if is_same(&principal.digest, &digest) {
+                found = Some(principal);
+            }
+        }
+        found.ok_or_else(|| unauthenticated("the token is not known"))
+    }
+}
+
+/// Compares digests in a time that does not depend on their bytes.
+fn is_same(one: &TokenDigest, other: &TokenDigest) -> bool {
+    let difference = one.iter().zip(other).fold(0, |difference, (a, b)| difference | (a ^ b));
+    std::hint::black_box(difference) == 0
+}
+
+fn unauthenticated(why: &str) -> Failure {
+    Failure::new(Problem::Unauthenticated, why)
+}
+
+impl Principal {
+    fn parse(line: &str) -> Result<Self, &'static str> {
+        let mut words = line.split_ascii_whitespace();
+        let (Some(name), Some(digest)) = (words.next(), words.next()) else {
+            return Err("a name, and the SHA-256 of a token");
+        };
+        let digest = parse_digest(digest).ok_or("the SHA-256 of a token as 64 hex digits")?;
+        let mut principal = Self { name: name.to_owned(), floor: None, may_manage: false, digest, topics: None };
+        for word in words {
+            match word.split_once('=') {
+                Some(("topics", topics)) => {
+                    let topics = topics.split(',').map(TopicPattern::parse).collect::<Option<_>>();
+                    principal.topics = Some(topics.ok_or("topics=TOPIC,PREFIX*")?);
+                }
+                Some(("floor", floor)) => {
+                    principal.floor = Some(Ack::parse(floor).ok_or("floor=broker, disk or memory")?);
+                }
+                None if word == "manage" => principal.may_manage = true,
+                _ => return Err("topics=.., floor=.. or manage"),
+            }
+        }
+        Ok(principal)
+    }
+
+    /// Checks that the client may publish to a topic.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem::TopicNotAllowed`].
+    pub fn check_topic(&self, topic: &str) -> Result<(), Failure> {
+        let allows = |pattern: &TopicPattern| match pattern.is_prefix {
+            true => topic.starts_with(&pattern.name),
+            false => topic == pattern.name,
+        };
+        match self.topics.as_ref().is_none_or(|topics| topics.iter().any(allows)) {
+            true => Ok(()),
+            false => {
+                let why = format!("client {} may not publish to topic {topic:?}", self.name);
+                Err(Failure::new(Problem::TopicNotAllowed, why))
+            }
+        }
+    }
+}
+
+impl TopicPattern {
+    fn parse(text: &str) -> Option<Self> {
+        let (name, is_prefix) = match text.strip_suffix('*') {
+            Some(prefix) => (prefix, true),
+            None => (text, false),
+        };
+        let is_valid = !name.contains('*') && (is_prefix || !name.is_empty());
+        is_valid.then(|| Self { name: name.to_owned(), is_prefix })
+    }
+}
+
+fn parse_digest(hex: &str) -> Option<TokenDigest> {
+    let mut digest = [0; 32];
+    let (pairs, rest) = hex.as_bytes().as_chunks::<2>();
+    if pairs.len() != digest.len() || !rest.is_empty() {
+        return None;
+    }
+    for (byte, [high, low]) in digest.iter_mut().zip(pairs) {
+        let digit = |c: &u8| char::from(*c).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        *byte = digit(high)? << 4 | digit(low)?;
+    }
+    Some(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SHA-256 of `secret` and of `other`.
+    const SECRET: &str = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
+    const OTHER: &str = "d9298a10d1b0735837dc4bd85dac641b0f3cef27a47e5d53a54f2f3f5b2fcffa";
+
+    #[test]
+    fn token_finds_its_client() {
+        let file =
+            format!("# clients\nbilling {SECRET} topics=orders,logs.* floor=disk # main\n\nops {OTHER} manage\n");
+        let all = Principals::parse(&file).unwrap();
+        let billing = all.find(Some(b"Bearer secret")).unwrap();
+        assert_eq!((billing.name.as_str(), billing.floor, billing.may_manage), ("billing", Some(Ack::Disk), false));
+        for (topic, is_allowed) in [("orders", true), ("logs.web", true), ("orders2", false), ("users", false)] {
+            assert_eq!(billing.check_topic(topic).is_ok(), is_allowed, "{topic}");
+        }
+        let ops = all.find(Some(b"bearer other")).unwrap();
+        assert!(ops.may_manage && ops.check_topic("any").is_ok());
+    }
+
+    #[test]
+    fn other_tokens_are_refused() {
+        let all = Principals::parse(&format!("billing {SECRET}")).unwrap();
+        for header in [None, Some(&b""[..]), Some(b"Bearer"), Some(b"Bearer secret2"), Some(b"Basic secret")] {
+            assert_eq!(all.find(header).unwrap_err().problem, Problem::Unauthenticated, "{header:?}");
+        }
+        assert!(Principals::default().find(Some(b"Bearer secret")).is_err());
+    }
+
+    #[test]
+    fn invalid_line_is_named() {
+        for line in [
+            "a",
+            "a zz",
+            &format!("a {SECRET} admin"),
+            &format!("a {SECRET} topics=a*b"),
+            &format!("a {SECRET} floor=x"),
+        ] {
+            let error = Principals::parse(&format!("x {OTHER}\n{line}")).unwrap_err();
+            assert_eq!(error.line, 2, "{line}");
+        }
+        assert_eq!(Principals::parse(&format!("a {SECRET}\nb {SECRET}")).unwrap_err().line, 2);
+    }
+}

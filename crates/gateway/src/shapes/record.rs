@@ -1,0 +1,72 @@
+//! [`OutRecord`], a record to publish, and the context that a request gives its events.
+
+use std::sync::Arc;
+
+use kafka_courier::events::TraceContext;
+use kafka_courier::headers::{CORRELATION_ID, EVENT_ID, EVENT_TYPE};
+
+/// A record to publish.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OutRecord {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition. `None` chooses it by the key.
+    pub partition: Option<i32>,
+    /// The key.
+    pub key: Option<Vec<u8>>,
+    /// The value. `None` is a tombstone.
+    pub value: Option<Vec<u8>>,
+    /// The headers, in order.
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// The event's id, for the answer.
+    pub id: Option<String>,
+}
+
+/// The context that a request gives its events. An event's own values take precedence.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Context {
+    /// Connects events of the same request or process.
+    pub correlation_id: Option<String>,
+    /// The trace.
+    pub trace: Option<TraceContext>,
+}
+
+/// The topic of an event type.
+pub type TopicOf<'a> = &'a (dyn Fn(&str) -> Arc<str> + Sync);
+
+/// How the bodies of a request are read.
+#[derive(Clone, Copy)]
+pub struct Reading<'a> {
+    /// The topic of each event type.
+    pub topic_of: TopicOf<'a>,
+    /// The context of the request.
+    pub context: &'a Context,
+    /// The deepest nesting of JSON.
+    pub max_depth: usize,
+    /// The maximum number of events.
+    pub max_events: usize,
+}
+
+impl std::fmt::Debug for Reading<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reading").field("context", &self.context).finish_non_exhaustive()
+    }
+}
+
+/// Returns the headers by which consumers and dead letters know an event.
+pub(crate) fn event_headers(
+    id: &str,
+    event_type: &str,
+    correlation_id: Option<&str>,
+    trace: Option<&TraceContext>,
+) -> Vec<(String, Vec<u8>)> {
+    let texts = [
+        (EVENT_ID, Some(id)),
+        (EVENT_TYPE, Some(event_type)),
+        (CORRELATION_ID, correlation_id),
+        ("traceparent", trace.map(TraceContext::traceparent)),
+        ("tracestate", trace.and_then(TraceContext::tracestate)),
+    ];
+    let present = texts.into_iter().filter_map(|(name, text)| Some((name, text?)));
+    present.map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec())).collect()
+}

@@ -1,0 +1,63 @@
+//! The orderly end.
+
+use std::time::Duration;
+
+use kafka_courier_test_broker::{ApiKey, Fault, Gate, Rule};
+use tokio::net::TcpStream;
+
+use crate::support::{JSON, LOGIN, Service, cluster};
+
+#[tokio::test]
+async fn drain_finishes_requests() {
+    let cluster = cluster().await;
+    let service = Service::start(&cluster, |_| {}).await;
+    service.producer.learn_topic("user-events").await.unwrap();
+    let gate = Gate::new();
+    cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Hold(gate.clone())));
+    let (address, mut client) = (service.server.address(), service.connect().await);
+    let request = tokio::spawn(async move {
+        let reply = client.post("/v1/events", JSON, LOGIN).await;
+        (reply, client.closed().await)
+    });
+    gate.arrived(1).await;
+    let drain = tokio::spawn(service.server.drain());
+    while TcpStream::connect(address).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    gate.open();
+    let (reply, rest) = request.await.unwrap();
+    reply.expect(200);
+    assert_eq!(rest, "", "the connection ends after its answer");
+    let report = drain.await.unwrap();
+    assert_eq!((report.producer.delivered, report.requests, report.is_complete), (1, 1, true));
+}
+
+#[tokio::test]
+async fn draining_service_still_serves() {
+    let cluster = cluster().await;
+    let service = Service::start(&cluster, |config| config.drain_delay = Duration::from_secs(2)).await;
+    let (events, management) = (service.server.address(), service.server.management_address());
+    let drain = tokio::spawn(service.server.drain());
+    let ready = || async {
+        let mut client = crate::support::Client::connect(management).await;
+        client.send("GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await;
+        client.reply().await.status
+    };
+    while ready().await == 200 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let mut client = crate::support::Client::connect(events).await;
+    client.post("/v1/events", JSON, LOGIN).await.expect(200);
+    assert_eq!(drain.await.unwrap().producer.delivered, 1);
+}
+
+#[tokio::test]
+async fn requests_are_cut_after_the_grace() {
+    let cluster = cluster().await;
+    let service = Service::start(&cluster, |config| config.grace = Duration::from_millis(100)).await;
+    let mut client = service.connect().await;
+    client.send(format!("POST /v1/events HTTP/1.1\r\nhost: h\r\n{JSON}content-length: 90\r\n\r\n{{")).await;
+    let drain = tokio::spawn(service.server.drain());
+    assert_eq!(client.closed().await, "");
+    assert!(!drain.await.unwrap().is_complete);
+}

@@ -1,0 +1,88 @@
+//! Requests with a key are published once.
+
+use std::time::Duration;
+
+use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Gate, Rule};
+
+use crate::support::{JSON, LOGIN, Service, cluster};
+
+fn keyed(key: &str) -> String {
+    format!("{JSON}idempotency-key: {key}\r\n")
+}
+
+#[tokio::test]
+async fn repeated_request_gets_first_answer() {
+    let cluster = cluster().await;
+    let service = Service::start(&cluster, |_| {}).await;
+    let first = service.post("/v1/events", &keyed("k-1"), LOGIN).await;
+    let again = service.post("/v1/events?timeout=5s", &keyed("\"k-1\""), LOGIN).await;
+    assert_eq!(first.expect(200), again.expect(200));
+    assert!(!first.head.contains("idempotent-replayed") && again.head.contains("idempotent-replayed: true"));
+    let other = format!("[{LOGIN}]");
+    service.post("/v1/events", &keyed("k-1"), &other).await.expect_problem(422, "key-reused");
+    service.post("/v1/events", &keyed("k-2"), LOGIN).await.expect(200);
+    assert_eq!(cluster.records("user-events").len(), 2);
+}
+
+#[tokio::test]
+async fn lost_answer_is_found_again() {
+    let cluster = cluster().await;
+    let service = Service::start(&cluster, |_| {}).await;
+    service.producer.learn_topic("user-events").await.unwrap();
+    let gate = Gate::new();
+    cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Hold(gate.clone())));
+    let mut client = service.connect().await;
+    let (head, length) = (keyed("k-1"), LOGIN.len());
+    client.send(format!("POST /v1/events HTTP/1.1\r\nhost: h\r\n{head}content-length: {length}\r\n\r\n{LOGIN}")).await;
+    gate.arrived(1).await;
+    drop(client); // the client hangs up before the answer
+    let waiting = service.post("/v1/events?timeout=200ms", &keyed("k-1"), LOGIN).await;
+    waiting.expect_problem(409, "key-under-way");
+    gate.open();
+    let answer = service.post("/v1/events", &keyed("k-1"), LOGIN).await;
+    assert_eq!(answer.expect(200)["offset"], 0);
+    assert_eq!(cluster.records("user-events").len(), 1);
+}
+
+#[tokio::test]
+async fn certain_failure_may_be_retried() {
+    let cluster = cluster().await;
+    let service = Service::start(&cluster, |_| {}).await;
+    cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
+    service.post("/v1/events", &keyed("k-1"), LOGIN).await.expect_problem(422, "rejected");
+    service.post("/v1/events", &keyed("k-1"), LOGIN).await.expect(200);
+    assert_eq!(cluster.records("user-events").len(), 1);
+}
+
+#[tokio::test]
+async fn unknown_answer_is_repeated() {
+    let cluster = cluster().await;
+    let mut kafka = crate::support::kafka(&cluster);
+    (kafka.delivery_timeout, kafka.request_timeout) = (Duration::from_millis(600), Duration::from_millis(200));
+    let service = Service::with(kafka, |_| {}).await;
+    service.post("/v1/events", JSON, LOGIN).await.expect(200);
+    cluster.inject(Rule::for_api(ApiKey::Produce).always().then(Fault::ApplyThenDisconnect));
+    let first = service.post("/v1/events", &keyed("k-1"), LOGIN).await.expect_problem(504, "unknown");
+    cluster.clear_faults();
+    let again = service.post("/v1/events", &keyed("k-1"), LOGIN).await.expect_problem(504, "unknown");
+    assert_eq!(first["dead_letter"], again["dead_letter"]);
+    assert_eq!(cluster.records("user-events").len(), 2, "a retry does not write the event twice");
+}
+
+#[tokio::test]
+async fn keyed_lines_are_published_once() {
+    let cluster = cluster().await;
+    let service = Service::start(&cluster, |_| {}).await;
+    let headers = "content-type: application/x-ndjson\r\nidempotency-key: k-1\r\n";
+    let lines = format!("{LOGIN}\nnonsense\n{LOGIN}\n");
+    let first = service.post("/v1/events", headers, &lines).await.expect(207);
+    assert_eq!(first, service.post("/v1/events", headers, &lines).await.expect(207));
+    assert_eq!(cluster.records("user-events").len(), 2);
+}
+
+#[tokio::test]
+async fn keys_can_be_switched_off() {
+    let cluster = cluster().await;
+    let service = Service::start(&cluster, |config| config.dedupe_window = Duration::ZERO).await;
+    service.post("/v1/events", &keyed("k-1"), LOGIN).await.expect_problem(400, "bad-request");
+}

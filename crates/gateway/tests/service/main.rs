@@ -1,0 +1,15 @@
+//! The service on a cluster inside the process, over real sockets.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod acks;
+mod arbitrary;
+mod clients;
+mod document;
+mod drain;
+mod events;
+mod keys;
+mod ledger;
+mod limits;
+mod management;
+mod support;
+mod tls;
