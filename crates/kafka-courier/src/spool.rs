@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use kafka_courier_producer::{OpenSpool, SpoolSettings};
 #[doc(inline)]
-pub use kafka_courier_producer::{SpoolDamage, SpoolHolder, SpoolView, SpoolViewError, StoredPart, StoredPartition};
+pub use kafka_courier_producer::{
+    SpoolDamage, SpoolEnds, SpoolHolder, SpoolView, SpoolViewError, StoredPart, StoredPartition,
+};
 #[doc(inline)]
 pub use kafka_courier_recovery::{UnsettledRecord, unsettled_records};
 

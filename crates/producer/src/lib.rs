@@ -56,8 +56,8 @@ pub use publish::with_record;
 pub use record::ProducerRecord;
 pub use shared::wall_clock_ms;
 pub use spool::{
-    BatchReadError, OpenSpool, SpoolDamage, SpoolFault, SpoolHolder, SpoolOpenError, SpoolSettings, SpoolView,
-    SpoolViewError, StoredPart, StoredPartition, StoredRecord,
+    BatchReadError, OpenSpool, SpoolDamage, SpoolEnds, SpoolFault, SpoolHolder, SpoolOpenError, SpoolSettings,
+    SpoolView, SpoolViewError, StoredPart, StoredPartition, StoredRecord,
 };
 pub use stats::{BrokerOutage, BrokerStats, SpoolStats, Stats};
 pub use trace::{SpanOrigin, TraceContextSource};
