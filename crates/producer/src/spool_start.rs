@@ -186,7 +186,12 @@ fn recovered_batch(
         ordinal: number,
         published_at: published_at(&batch),
         aged: is_aged(&batch),
-        stored: Some(Box::new(StoredBatch { first: place.first.0, life: life.0, inherited: None })),
+        stored: Some(Box::new(StoredBatch {
+            first: place.first.0,
+            topic: place.partition.topic.0,
+            life: life.0,
+            inherited: None,
+        })),
         batch,
     };
     RecoveredBatch { place, submission, inherited }

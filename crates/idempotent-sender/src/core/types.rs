@@ -97,6 +97,9 @@ pub struct StoredBatch {
     /// The number of the first record among all records that the log took for the partition. The other records follow
     /// without gaps.
     pub first: u64,
+    /// The number of the topic in the log. A topic that is deleted and created again has another number, and the records of
+    /// each number have separate stamps in the log.
+    pub topic: u32,
     /// The process that the log took the batch from, as a number that grows with each process.
     pub life: u64,
     /// The stamp that an earlier process gave to the batch, and under which it may have sent it.

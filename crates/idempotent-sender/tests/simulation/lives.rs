@@ -5,6 +5,8 @@
 //! - The log has what a spool has: batches, marks, records that are out, and moves of stamps. The stamps of an earlier life
 //!   follow from it alone.
 //! - Every sent record is in the log, under the stamp that follows from the log.
+//! - The log gives a partition another topic number now and then. The sender gets the batches of a number once all of the
+//!   former number are settled.
 //! - Written requests of a dead process may still arrive. Nothing else of it remains.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -41,6 +43,8 @@ pub(crate) struct LifeEnd {
 #[derive(Clone, Debug)]
 struct LoggedSubmission {
     first: u64,
+    /// The number of the topic.
+    topic: u32,
     life: u64,
     /// The number of the first record in the history.
     number: u32,
@@ -62,6 +66,8 @@ struct StoredPartition {
     batches: Vec<LoggedSubmission>,
     /// The first ordinal of each life.
     begins: BTreeMap<u64, u64>,
+    /// The first ordinals of the topic's numbers after the first one.
+    numbers: BTreeSet<u64>,
     /// The ordinal after the last settled one.
     mark: u64,
     end_offset: Option<i64>,
@@ -76,6 +82,11 @@ struct StoredPartition {
     known: BTreeSet<u64>,
     known_mark: u64,
     known_end: Option<i64>,
+    /// The number of the topic that new batches get, and the one that the sender's batches have.
+    accepting: u32,
+    sending: u32,
+    /// Batches that wait until all of the former number are settled.
+    held: VecDeque<Submission<usize>>,
 }
 
 impl StoredPartition {
@@ -83,7 +94,22 @@ impl StoredPartition {
     fn run_of(&self, ordinal: u64) -> Option<(u64, &StampRun)> {
         let (from, run) = self.runs.range(..=ordinal).next_back()?;
         let begun = self.begins.range(..=ordinal).next_back().map_or(0, |(begin, _)| *begin);
+        let begun = begun.max(self.number_begin(ordinal));
         (begun <= *from && !run.skips.contains(&ordinal)).then_some((*from, run))
+    }
+
+    /// Returns the first ordinal that has the same number of the topic.
+    fn number_begin(&self, ordinal: u64) -> u64 {
+        self.numbers.range(..=ordinal).next_back().copied().unwrap_or(0)
+    }
+
+    /// Takes the next batch for the sender. Returns whether the sender may have it now.
+    fn may_send(&mut self, place: &StoredBatch) -> bool {
+        if place.topic != self.sending && self.known_mark < place.first {
+            return false;
+        }
+        self.sending = place.topic;
+        true
     }
 
     fn stamp_of(&self, ordinal: u64) -> Option<Stamp> {
@@ -101,6 +127,9 @@ impl StoredPartition {
         self.next = self.batches.last().map_or(0, |last| last.first + u64::from(last.batch.record_count()));
         (self.submitted, self.known_mark, self.known_end) = (0, self.mark, self.end_offset);
         self.known = self.done.clone();
+        self.accepting = self.batches.last().map_or(0, |last| last.topic);
+        self.sending = 0;
+        self.held.clear();
     }
 }
 
@@ -143,7 +172,7 @@ pub(crate) struct Lives {
 
 impl Lives {
     pub(crate) fn is_settled(&self) -> bool {
-        self.is_resumed && self.writes.is_empty()
+        self.is_resumed && self.writes.is_empty() && self.partitions.iter().all(|stored| stored.held.is_empty())
     }
 
     /// Returns whether the record was old when a later life sent it.
@@ -163,11 +192,14 @@ impl World {
         let numbers = numbers_in(submission.batch.as_bytes())?;
         let partition = model_partition(submission.partition);
         let published_at = self.micros(submission.published_at);
+        let is_renumbered = self.plan.renumbers && self.rng.percent(4);
         let Some(lives) = &mut self.lives else { return Err("no log".to_owned()) };
         let stored = &mut lives.partitions[partition];
         let number = *numbers.first().ok_or("an empty batch")?;
+        stored.accepting += u32::from(is_renumbered);
         let logged = LoggedSubmission {
             first: stored.next,
+            topic: stored.accepting,
             life: lives.life,
             number,
             published_at,
@@ -207,16 +239,18 @@ impl World {
         match write {
             LogWrite::Batch(partition, submission, logged) => {
                 let stored = &mut lives.partitions[partition];
-                let place = StoredBatch { first: logged.first, life: logged.life, inherited: None };
+                let LoggedSubmission { first, topic, life, .. } = logged;
+                let place = StoredBatch { first, topic, life, inherited: None };
                 if !stored.begins.values().any(|life| *life == logged.life) {
                     stored.begins.insert(logged.first, logged.life);
                 }
+                if stored.batches.last().is_some_and(|last| last.topic != topic) {
+                    stored.numbers.insert(first);
+                }
                 lives.durable.extend(logged.number..logged.number + logged.batch.record_count());
                 stored.batches.push(logged);
-                let ordinal = stored.submitted;
-                stored.submitted += 1;
-                let submission = Submission { ordinal, stored: Some(Box::new(place)), ..*submission };
-                self.submit_to_sender(submission)?;
+                stored.held.push_back(Submission { stored: Some(Box::new(place)), ..*submission });
+                self.send_held(partition)?;
             }
             LogWrite::Mark(partition, mark, end_offset) => {
                 let stored = &mut lives.partitions[partition];
@@ -228,7 +262,7 @@ impl World {
                 stored.unknown.extend(ordinals.iter().filter(|_| is_unknown));
                 stored.done.extend(&ordinals);
                 stored.known.extend(&ordinals);
-                self.advance_mark(partition);
+                self.advance_mark(partition)?;
             }
             LogWrite::Move(partition, stamps, done) => {
                 let stored = &mut lives.partitions[partition];
@@ -242,9 +276,25 @@ impl World {
         Ok(())
     }
 
+    /// Hands the batches to the sender that it may have.
+    fn send_held(&mut self, partition: usize) -> Result<(), String> {
+        loop {
+            let Some(lives) = &mut self.lives else { return Ok(()) };
+            let stored = &mut lives.partitions[partition];
+            let place = stored.held.front().and_then(|next| next.stored.as_deref().copied());
+            if place.is_none_or(|place| !stored.may_send(&place)) {
+                return Ok(());
+            }
+            let Some(next) = stored.held.pop_front() else { return Ok(()) };
+            let ordinal = stored.submitted;
+            stored.submitted += 1;
+            self.submit_to_sender(Submission { ordinal, ..next })?;
+        }
+    }
+
     /// Writes a mark if the settled records have become more.
-    fn advance_mark(&mut self, partition: usize) {
-        let Some(lives) = &mut self.lives else { return };
+    fn advance_mark(&mut self, partition: usize) -> Result<(), String> {
+        let Some(lives) = &mut self.lives else { return Ok(()) };
         let stored = &mut lives.partitions[partition];
         let before = stored.known_mark;
         while stored.known.remove(&stored.known_mark) {
@@ -253,7 +303,9 @@ impl World {
         let (mark, end_offset) = (stored.known_mark, stored.known_end);
         if mark > before {
             self.write_log(LogWrite::Mark(partition, mark, end_offset));
+            self.send_held(partition)?;
         }
+        Ok(())
     }
 
     /// Makes stamps durable.
@@ -266,9 +318,9 @@ impl World {
     }
 
     /// Notes a verdict.
-    pub(crate) fn note_stored(&mut self, settlement: &Settlement<usize>, numbers: &[u32]) {
+    pub(crate) fn note_stored(&mut self, settlement: &Settlement<usize>, numbers: &[u32]) -> Result<(), String> {
         let partition = model_partition(settlement.partition);
-        let Some(lives) = &mut self.lives else { return };
+        let Some(lives) = &mut self.lives else { return Ok(()) };
         let ordinals: Vec<u64> = numbers.iter().filter_map(|number| lives.ordinals.get(number).copied()).collect();
         match &settlement.verdict {
             Verdict::Delivered { base_offset, .. } => {
@@ -276,7 +328,7 @@ impl World {
                 stored.known.extend(&ordinals);
                 let end = base_offset.map(|base| base + numbers.len() as i64);
                 stored.known_end = stored.known_end.max(end);
-                self.advance_mark(partition);
+                self.advance_mark(partition)?;
             }
             Verdict::Failed(failure) => {
                 let is_unknown = failure.outcome == FailedOutcome::Unknown;
@@ -284,6 +336,7 @@ impl World {
             }
             Verdict::Stored => {}
         }
+        Ok(())
     }
 
     /// Checks that sent records are in the log, under their stamps.
@@ -421,6 +474,8 @@ impl World {
         let Some(lives) = self.lives.as_mut().filter(|lives| !lives.is_resumed) else { return Ok(()) };
         lives.is_resumed = true;
         for partition in 0..PARTITIONS {
+            // The last records that were settled may be behind the mark.
+            self.advance_mark(partition)?;
             let Some(lives) = &self.lives else { return Ok(()) };
             let batches = lives.partitions[partition].batches.clone();
             for logged in &batches {
@@ -467,7 +522,8 @@ impl World {
         let Some(lives) = &mut self.lives else { return Ok(()) };
         let stored = &mut lives.partitions[partition];
         let first = logged.first + u64::from(part.start);
-        let search_from = stored.end_offset;
+        // The offsets of another number are those of another topic.
+        let search_from = stored.end_offset.filter(|_| stored.mark > stored.number_begin(first));
         let inherited = stored.stamp_of(first).zip(stored.run_of(first)).map(|(stamp, (from, _))| InheritedStamp {
             stamp,
             search_from,
@@ -481,17 +537,17 @@ impl World {
             lives.ever_old.extend(logged.number + part.start..logged.number + part.end);
         }
         lives.inherited += u64::from(inherited.is_some());
-        let submission = Submission {
+        let LoggedSubmission { topic, life, .. } = *logged;
+        stored.held.push_back(Submission {
             partition: core_partition(partition),
             token,
-            ordinal: stored.submitted,
+            ordinal: 0,
             published_at,
             batch,
             aged: logged.is_aged,
-            stored: Some(Box::new(StoredBatch { first, life: logged.life, inherited })),
-        };
-        stored.submitted += 1;
-        self.submit_to_sender(submission)
+            stored: Some(Box::new(StoredBatch { first, topic, life, inherited })),
+        });
+        self.send_held(partition)
     }
 
     /// Checks at the end that no record is in a log that the durable log never had.

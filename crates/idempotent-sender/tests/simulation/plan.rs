@@ -113,6 +113,8 @@ pub(crate) struct Plan {
     pub(crate) close_at: Option<Micros>,
     /// The ends of the processes. If there is one, batches are stored in a durable log.
     pub(crate) lives: Vec<LifeEnd>,
+    /// Whether the durable log gives topics other numbers, as if they were created again.
+    pub(crate) renumbers: bool,
 }
 
 impl BatchPlan {

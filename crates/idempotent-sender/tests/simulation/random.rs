@@ -40,7 +40,7 @@ pub(crate) fn random_plan(seed: u64) -> Plan {
         // A producer's close waits for the threads that seal batches.
         rules.sealed_late = 0;
     }
-    Plan { seed, config, rules, batches, faults, heal_at, close_at, lives: Vec::new() }
+    Plan { seed, config, rules, batches, faults, heal_at, close_at, lives: Vec::new(), renumbers: false }
 }
 
 /// Draws a schedule in which the process ends several times. No topic is deleted in it.
@@ -85,6 +85,7 @@ pub(crate) fn random_lives(seed: u64) -> Plan {
             hinder_restart(&mut rng, &mut plan, end);
         }
     }
+    plan.renumbers = rng.percent(30);
     plan
 }
 

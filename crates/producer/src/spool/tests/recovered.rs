@@ -1,7 +1,7 @@
 //! The batches of an earlier process: the decisions about them, and their order.
 
 use kafka_courier_client::TopicUuid;
-use kafka_courier_idempotent_sender::core::{FailedOutcome, InheritedStamp};
+use kafka_courier_idempotent_sender::core::{FailedOutcome, InheritedStamp, StoredBatch};
 use kafka_courier_spool::core::entry::{BatchHead, Ordinal, OutReason, Partition, Topic, TopicNumber};
 use kafka_courier_spool::core::table::Table;
 
@@ -90,8 +90,7 @@ fn recovered_stage() -> Stage<u64> {
     stage.recover_partition(&RecoveredPartition { partition: PLACE, settled, end, end_offset: 3, done, lost });
     let batch = |number: u64, inherited| {
         let place = StoredPlace { partition: PLACE, first: Ordinal(10 + 2 * number) };
-        let stored =
-            kafka_courier_idempotent_sender::core::StoredBatch { first: place.first.0, life: 1, inherited: None };
+        let stored = StoredBatch { first: place.first.0, topic: PLACE.topic.0, life: 1, inherited: None };
         let submission = Submission { stored: Some(Box::new(stored)), ..submission(0, number, 2) };
         RecoveredBatch { place, submission, inherited }
     };

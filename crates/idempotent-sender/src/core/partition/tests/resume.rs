@@ -28,14 +28,14 @@ impl PartitionBench {
             let stamp = inherited(first).advance(index);
             let follows_unknown = self.follows_unknown;
             let inherited = Some(InheritedStamp { stamp, search_from: None, is_acknowledged, follows_unknown });
-            self.submit_stored(ordinal, *count, Some(StoredBatch { first: index.into(), life: 1, inherited }));
+            self.submit_stored(ordinal, *count, Some(StoredBatch { first: index.into(), topic: 0, life: 1, inherited }));
             index += *count as u32;
         }
     }
 
     /// Submits a batch of one record that has no stamp yet.
     fn submit_new(&mut self, ordinal: u64, life: u64) {
-        self.submit_stored(ordinal, 1, Some(StoredBatch { first: ordinal, life, inherited: None }));
+        self.submit_stored(ordinal, 1, Some(StoredBatch { first: ordinal, topic: 0, life, inherited: None }));
     }
 
     /// Asks the leader, which must be what the partition waits for, and answers.
@@ -108,6 +108,22 @@ fn next_life_is_persisted() {
     bench.accept(first, 40);
     assert!(bench.send().is_none(), "a later process would not know that the run goes on");
     assert_eq!(bench.persist(), Some((1, own(0, 1))));
+    assert_eq!(bench.send_later(), Some(own(0, 1)));
+}
+
+#[test]
+fn next_topic_number_is_persisted() {
+    let mut bench = PartitionBench::new(Config::default());
+    for topic in 0..2 {
+        let stored = StoredBatch { first: 0, topic, life: 1, inherited: None };
+        bench.submit_stored(topic.into(), 1, Some(stored));
+    }
+    bench.send();
+    assert_eq!(bench.persist(), Some((0, own(0, 0))));
+    let first = bench.send().unwrap();
+    bench.accept(first, 40);
+    assert!(bench.send().is_none(), "the log has no stamps under the other number");
+    assert_eq!(bench.persist(), Some((0, own(0, 1))));
     assert_eq!(bench.send_later(), Some(own(0, 1)));
 }
 
@@ -317,7 +333,7 @@ fn old_gap_leaves_no_trust() {
     bench.aged = false;
     let stamp = inherited(1);
     let inherited = InheritedStamp { stamp, search_from: None, is_acknowledged: false, follows_unknown: false };
-    bench.submit_stored(1, 1, Some(StoredBatch { first: 1, life: 1, inherited: Some(inherited) }));
+    bench.submit_stored(1, 1, Some(StoredBatch { first: 1, topic: 0, life: 1, inherited: Some(inherited) }));
     bench.ask(StateLookupAnswer::Unreadable);
     bench.ask(state(2, 0));
     assert!(!bench.partition.leader.knew(3, bench.now), "it may have forgotten the id when the batch arrives");
