@@ -3,6 +3,8 @@
 //! Rules:
 //! - Each lookup has a separate connection to the leader, and a time limit.
 //! - A search reads up to the high watermark. Each record that it finds is on every in-sync replica.
+//! - A search of the whole log that begins at a time finds nothing for certain only if the log still has an older record,
+//!   or has all its records.
 //! - A search of the whole log has no result until the high watermark has passed the end of the leader's log. Nothing
 //!   reads the records between them, and the wanted batches may be among them.
 
@@ -10,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use kafka_courier_batcher::BatchView;
 use kafka_courier_client::connection::Dialer;
-use kafka_courier_client::leader_connection::{LATEST, LeaderConnection, LeaderError};
+use kafka_courier_client::leader_connection::{EARLIEST, LATEST, LeaderConnection, LeaderError};
 use tokio::time::{sleep, timeout};
 
 use crate::core::{LogSearch, LogSearchTarget, LoggedBatch, SearchAnswer, StateLookup, StateLookupAnswer};
@@ -33,15 +35,18 @@ impl LookupClient {
         let looked = timeout(self.timeout, async {
             let (topic, index) = (topic.clone(), partition.index);
             let leader = LeaderConnection::open(&self.dialer, leader, topic, index, *leader_epoch).await?;
-            leader.producer_state(*producer_id).await
+            Ok(match leader.producer_state(*producer_id).await? {
+                Some(state) => StateLookupAnswer::Producer {
+                    epoch: state.epoch,
+                    last_sequence: state.last_sequence,
+                    age: age(state.last_timestamp, wall_clock_ms()),
+                },
+                // Records that are deleted later are no longer missing from the state.
+                None => StateLookupAnswer::NotKnown { log_start: log_start(&leader).await? },
+            })
         });
         match looked.await {
-            Ok(Ok(Some(state))) => StateLookupAnswer::Producer {
-                epoch: state.epoch,
-                last_sequence: state.last_sequence,
-                age: age(state.last_timestamp, wall_clock_ms()),
-            },
-            Ok(Ok(None)) => StateLookupAnswer::NotKnown,
+            Ok(Ok(answer)) => answer,
             Ok(Err(LeaderError::Permanent)) => StateLookupAnswer::Unreadable,
             Ok(Err(LeaderError::Transient)) | Err(_) => StateLookupAnswer::Unavailable,
         }
@@ -63,6 +68,10 @@ impl LookupClient {
     }
 }
 
+async fn log_start(leader: &LeaderConnection) -> Result<i64, LeaderError> {
+    leader.offset(EARLIEST).await?.ok_or(LeaderError::Transient)
+}
+
 async fn search(leader: &LeaderConnection, question: &LogSearch) -> Result<Vec<LoggedBatch>, LeaderError> {
     let end = leader.offset(LATEST).await?.ok_or(LeaderError::Transient)?;
     let from = match question.wanted.from {
@@ -75,7 +84,15 @@ async fn search(leader: &LeaderConnection, question: &LogSearch) -> Result<Vec<L
     if !is_found && question.wanted.whole_log {
         reading.read_to_log_end(end).await?;
     }
-    Ok(reading.found)
+    let found = reading.found;
+    if found.is_empty() && question.wanted.whole_log && question.wanted.from.is_none() {
+        // The wanted batches may be among the records that are deleted.
+        let log_start = log_start(leader).await?;
+        if log_start > 0 && from.unwrap_or(end) <= log_start {
+            return Err(LeaderError::Permanent);
+        }
+    }
+    Ok(found)
 }
 
 /// A search in progress.
@@ -238,7 +255,7 @@ mod tests {
         };
         assert_eq!((epoch, last_sequence), (3, 1));
         assert!(age < Duration::from_secs(60));
-        assert_eq!(look(1, 0, 8).await, StateLookupAnswer::NotKnown);
+        assert_eq!(look(1, 0, 8).await, StateLookupAnswer::NotKnown { log_start: 0 });
         assert_eq!(look(2, 0, 7).await, StateLookupAnswer::Unavailable, "a follower's state may be older");
         assert!(cluster.move_leader("t", 0, 2));
         assert_eq!(look(1, 0, 7).await, StateLookupAnswer::Unavailable, "a former leader");

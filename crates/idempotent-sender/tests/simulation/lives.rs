@@ -98,6 +98,15 @@ impl StoredPartition {
         (begun <= *from && !run.skips.contains(&ordinal)).then_some((*from, run))
     }
 
+    /// Returns whether a record of the producer id and epoch of this run is settled before the mark.
+    fn is_acknowledged(&self, from: u64) -> bool {
+        let Some(run) = self.runs.get(&from) else { return false };
+        let is_same = |other: &StampRun| {
+            (other.stamp.producer_id, other.stamp.epoch) == (run.stamp.producer_id, run.stamp.epoch)
+        };
+        self.runs.range(..self.mark).any(|(_, other)| is_same(other))
+    }
+
     /// Returns the first ordinal that has the same number of the topic.
     fn number_begin(&self, ordinal: u64) -> u64 {
         self.numbers.range(..=ordinal).next_back().copied().unwrap_or(0)
@@ -527,7 +536,7 @@ impl World {
         let inherited = stored.stamp_of(first).zip(stored.run_of(first)).map(|(stamp, (from, _))| InheritedStamp {
             stamp,
             search_from,
-            is_acknowledged: stored.mark > from,
+            is_acknowledged: stored.is_acknowledged(from),
             follows_unknown: stored.unknown.range(from..first).next().is_some(),
         });
         let old_after = self.plan.config.id_memory.as_micros() as Micros;

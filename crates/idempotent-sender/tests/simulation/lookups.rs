@@ -86,7 +86,7 @@ impl World {
                 last_sequence: known.last_sequence,
                 age: self.look_age(now_ms.saturating_sub(known.last_timestamp)),
             },
-            None => StateLookupAnswer::NotKnown,
+            None => StateLookupAnswer::NotKnown { log_start: self.partitions[partition].log_start },
         };
         let wait = if runs { self.latency(broker) } else { self.rng.range(MS..10 * SECOND) };
         self.trace(|| format!("look at p{partition} on broker {broker}: {answer:?}"));
@@ -111,6 +111,8 @@ impl World {
         let replica = &self.partitions[partition].replicas[broker];
         let wanted = search.wanted;
         let old = |entry: &&LogEntry| wanted.from.is_none() && entry.max_timestamp < wanted.since;
+        let log_start = self.partitions[partition].log_start;
+        let present = |entry: &&LogEntry| entry.base_offset >= log_start;
         let ours = |entry: &&LogEntry| {
             let is_of_epoch = (entry.producer_id, entry.epoch) == (wanted.producer_id, wanted.epoch);
             is_of_epoch && entry.end() > wanted.from.unwrap_or(0) && entry.end() <= replica.high_watermark
@@ -126,8 +128,17 @@ impl World {
                 SearchAnswer::Unavailable
             }
             Reading::Allowed if wanted.whole_log && replica.end() > replica.high_watermark => SearchAnswer::Unavailable,
+            // Kafka answers OFFSET_OUT_OF_RANGE.
+            Reading::Allowed if wanted.from.is_some_and(|from| from < log_start) => SearchAnswer::Unreadable,
             Reading::Allowed => {
-                SearchAnswer::Read(replica.log.iter().skip_while(old).filter(ours).map(logged).collect())
+                let found = replica.log.iter().filter(present).skip_while(old).filter(ours).map(logged);
+                let found: Vec<LoggedBatch> = found.collect();
+                let first = replica.log.iter().find(present);
+                let is_cut = log_start > 0 && first.is_none_or(|first| first.max_timestamp >= wanted.since);
+                match wanted.from.is_none() && wanted.whole_log && is_cut && found.is_empty() {
+                    true => SearchAnswer::Unreadable,
+                    false => SearchAnswer::Read(found),
+                }
             }
             Reading::Forbidden | Reading::StateOnly => SearchAnswer::Unreadable,
         };
@@ -153,7 +164,7 @@ impl History {
         };
         let last = match answer {
             StateLookupAnswer::Unavailable => return,
-            StateLookupAnswer::NotKnown | StateLookupAnswer::Unreadable => None,
+            StateLookupAnswer::NotKnown { .. } | StateLookupAnswer::Unreadable => None,
             StateLookupAnswer::Producer { epoch, last_sequence, .. } => {
                 i16::try_from(epoch).ok().zip(Some(last_sequence))
             }

@@ -84,6 +84,9 @@ pub(crate) fn random_lives(seed: u64) -> Plan {
         if rng.percent(40) {
             hinder_restart(&mut rng, &mut plan, end);
         }
+        if rng.percent(15) {
+            forget_at_restart(&mut rng, &mut plan, end);
+        }
     }
     plan.renumbers = rng.percent(30);
     plan
@@ -116,6 +119,17 @@ fn hinder_restart(rng: &mut Rng, plan: &mut Plan, end: LifeEnd) {
         };
         add(restart + rng.range(0..100 * MS), fault);
     }
+}
+
+/// Deletes the records of a partition at the end of a process, and stops all brokers. They forget the partition's producer
+/// ids, unless something was appended meanwhile.
+fn forget_at_restart(rng: &mut Rng, plan: &mut Plan, end: LifeEnd) {
+    let last = plan.batches.iter().rev().find(|batch| batch.at <= end.at);
+    let Some(partition) = last.map(|batch| batch.partition) else { return };
+    let at = end.at + rng.range(0..40 * MS);
+    plan.faults.push((at, Fault::DeleteRecords { partition }));
+    let down = rng.pick(&[20, 200, 900]) * MS;
+    plan.faults.extend((0..BROKERS).map(|broker| (at + MS, Fault::Kill { broker, down })));
 }
 
 fn config(rng: &mut Rng, seed: u64) -> Config {

@@ -8,7 +8,8 @@
 //!    one of this process's producer id.
 //!  - A leader that appended nothing of a producer id knows nothing of it. A leader that knows nothing of an id of which a
 //!    batch was acknowledged, or whose records are old, has forgotten it: the log decides, and what it does not show is not
-//!    written.
+//!    written. The same holds if records are deleted that the batch may be among: a leader that starts with an empty log
+//!    forgets all ids.
 //!  - Boundaries of batches are free, and sequence numbers are not: a batch of which the leader has a part is split there.
 //!  - Without the right to read states, a refused repeat of a batch of an earlier process counts as appended once the leader
 //!    accepts a later batch under the same producer id.
@@ -118,13 +119,17 @@ impl<T: Clone> PartitionSender<T> {
                     _ => self.restamp_behind_gap(cx),
                 }
             }
-            StateLookupAnswer::NotKnown if head.is_unacknowledged() && !self.may_be_forgotten() => match lookup.doubt {
-                // The leader knows nothing, and refuses to begin with this sequence number (KAFKA-15591). It refuses no 0.
-                doubt if doubt.is_of_stamp() && stamp.base_sequence != 0 => self.restamp_behind_gap(cx),
-                _ => self.send_absent(lookup, cx),
-            },
+            StateLookupAnswer::NotKnown { log_start }
+                if head.is_unacknowledged(log_start) && !self.may_be_forgotten() =>
+            {
+                match lookup.doubt {
+                    // The leader knows nothing, and refuses to begin with this sequence number (KAFKA-15591). It refuses no 0.
+                    doubt if doubt.is_of_stamp() && stamp.base_sequence != 0 => self.restamp_behind_gap(cx),
+                    _ => self.send_absent(lookup, cx),
+                }
+            }
             StateLookupAnswer::Producer { .. } => self.search_run(lookup, RunState::Fenced, cx),
-            StateLookupAnswer::NotKnown => self.search_run(lookup, RunState::Forgotten, cx),
+            StateLookupAnswer::NotKnown { .. } => self.search_run(lookup, RunState::Forgotten, cx),
             StateLookupAnswer::Unreadable => self.on_unreadable_state(lookup, stamp, cx),
             StateLookupAnswer::Unavailable => {}
         }
@@ -347,10 +352,12 @@ impl<T: Clone> PartitionSender<T> {
 }
 
 impl<T: Clone> Flight<T> {
-    /// Returns whether no batch of the inherited producer id and epoch was acknowledged.
-    fn is_unacknowledged(&self) -> bool {
+    /// Returns whether no batch of the inherited producer id and epoch was acknowledged, and none of them can be among the
+    /// records that the log no longer has.
+    fn is_unacknowledged(&self, log_start: i64) -> bool {
         let inherited = self.stored.as_deref().and_then(|place| place.inherited).filter(|_| self.is_inherited);
-        inherited.is_some_and(|inherited| !inherited.is_acknowledged)
+        let is_whole = log_start <= self.search_from.unwrap_or(0);
+        is_whole && inherited.is_some_and(|inherited| !inherited.is_acknowledged)
     }
 
     /// Returns whether the batch begins at or before a sequence number.

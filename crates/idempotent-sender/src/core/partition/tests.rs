@@ -18,6 +18,9 @@ use crate::core::types::StoredBatch;
 mod lookup;
 mod resume;
 
+/// A leader that does not know the producer id, and whose log has all of its records.
+const NOT_KNOWN: StateLookupAnswer = StateLookupAnswer::NotKnown { log_start: 0 };
+
 /// A partition, and its inputs and effects.
 struct PartitionBench {
     partition: PartitionSender<u32>,
@@ -292,7 +295,7 @@ fn late_lookup_answer_is_ignored() {
         lookups.push(bench.partition.retry.pending_lookup().unwrap());
     }
     bench.verdicts();
-    bench.decide(|partition, cx| partition.on_state_lookup(lookups[0], StateLookupAnswer::NotKnown, cx));
+    bench.decide(|partition, cx| partition.on_state_lookup(lookups[0], NOT_KNOWN, cx));
     assert_eq!(bench.verdicts(), [], "the state of the former leader says nothing about this one");
     assert_eq!(bench.partition.retry.pending_lookup(), Some(lookups[1]));
     let found = StateLookupAnswer::Producer { epoch: 0, last_sequence: 1, age: Duration::ZERO };
@@ -310,7 +313,7 @@ fn certain_refusal_repeats_the_batch() {
     bench.fail(again, ErrorCode::INVALID_RECORD, -1);
     let look = bench.partition.retry.pending_lookup().unwrap();
     bench.fail(first, ErrorCode::NOT_LEADER_OR_FOLLOWER, -1);
-    bench.decide(|partition, cx| partition.on_state_lookup(look, StateLookupAnswer::NotKnown, cx));
+    bench.decide(|partition, cx| partition.on_state_lookup(look, NOT_KNOWN, cx));
     assert_eq!(bench.verdicts(), [], "the leader names the rejected records again, and only they fail");
     bench.now += Duration::from_secs(1);
     assert_eq!(bench.send().unwrap().1, first.1);

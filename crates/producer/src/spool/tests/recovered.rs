@@ -66,7 +66,7 @@ fn settled_records_split_batches() {
 
 #[test]
 fn inherited_stamp_follows_the_table() {
-    let stamp = Stamp { producer_id: 5, epoch: 2, base_sequence: 10 };
+    let stamp = Stamp { producer_id: 5, epoch: 2, base_sequence: 0 };
     let begin = Entry::Begin { partition: PLACE, life: Life(1), from: Ordinal(0) };
     let end = Entry::End { partition: PLACE, end: Ordinal(20) };
     let skips = vec![(Ordinal(4), Ordinal(5))];
@@ -75,10 +75,23 @@ fn inherited_stamp_follows_the_table() {
     let of = |table: &Table, first| inherited_stamp(&table.partitions[&PLACE], Ordinal(first));
     assert_eq!(of(&table, 0), None, "no process could send the record");
     let found = of(&table, 6).unwrap();
-    assert_eq!((found.stamp.base_sequence, found.search_from, found.is_acknowledged), (13, None, false));
+    assert_eq!((found.stamp.base_sequence, found.search_from, found.is_acknowledged), (3, None, false));
     table.apply(&Entry::Mark { partition: PLACE, settled: Ordinal(3), end_offset: 40 });
     let found = of(&table, 6).unwrap();
-    assert_eq!((found.stamp.base_sequence, found.search_from, found.is_acknowledged), (13, Some(40), true));
+    assert_eq!((found.stamp.base_sequence, found.search_from, found.is_acknowledged), (3, Some(40), true));
+}
+
+#[test]
+fn continued_run_is_acknowledged() {
+    let moved = |from, base_sequence| {
+        let stamp = Stamp { producer_id: 5, epoch: 2, base_sequence };
+        Entry::Move { partition: PLACE, from: Ordinal(from), stamp, skips: Vec::new() }
+    };
+    let end = Entry::End { partition: PLACE, end: Ordinal(20) };
+    let mark = Entry::Mark { partition: PLACE, settled: Ordinal(6), end_offset: 40 };
+    let table = table(&[end, moved(0, 0), moved(6, 6), mark]);
+    let found = inherited_stamp(&table.partitions[&PLACE], Ordinal(6)).unwrap();
+    assert!(found.is_acknowledged, "records 0 to 5 have the same producer id and epoch");
 }
 
 /// Returns a stage with a topic and two unsettled batches of an earlier process, the first of them sent.

@@ -132,9 +132,9 @@ fn each_leader_is_asked_again() {
     for (leader, epoch) in [(2, 6), (1, 6)] {
         let mut bench = PartitionBench::new(Config::default());
         bench.inherit(&[2, 3], 0, false);
-        bench.ask(StateLookupAnswer::NotKnown);
+        bench.ask(NOT_KNOWN);
         bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(leader)), Some(epoch)));
-        bench.ask(StateLookupAnswer::NotKnown);
+        bench.ask(NOT_KNOWN);
         assert_eq!(bench.send_later(), Some(inherited(0)));
     }
 }
@@ -146,8 +146,8 @@ fn state_decides_about_absent_batch() {
         (4, state(2, 1), false),
         (0, state(1, 9), true),
         (4, state(1, 9), false),
-        (0, StateLookupAnswer::NotKnown, true),
-        (4, StateLookupAnswer::NotKnown, true),
+        (0, NOT_KNOWN, true),
+        (4, NOT_KNOWN, true),
         (4, StateLookupAnswer::Unreadable, true),
     ] {
         let mut bench = PartitionBench::new(Config::default());
@@ -157,6 +157,21 @@ fn state_decides_about_absent_batch() {
         assert_eq!(bench.send_later(), expected, "{first} {answer:?}");
         let persisted = (!keeps_stamp).then_some((0, own(0, 0)));
         assert_eq!(bench.persist(), persisted, "{first} {answer:?}");
+    }
+}
+
+#[test]
+fn deleted_records_show_no_absence() {
+    for (search_from, log_start, is_sent) in
+        [(None, 0, true), (None, 1, false), (Some(40), 40, true), (Some(40), 41, false)]
+    {
+        let mut bench = PartitionBench::new(Config::default());
+        let (is_acknowledged, follows_unknown) = (false, false);
+        let inherited = InheritedStamp { stamp: inherited(0), search_from, is_acknowledged, follows_unknown };
+        bench.submit_stored(0, 1, Some(StoredBatch { first: 0, topic: 0, life: 1, inherited: Some(inherited) }));
+        bench.ask(StateLookupAnswer::NotKnown { log_start });
+        assert_eq!(bench.wanted().is_none(), is_sent, "{search_from:?} {log_start}");
+        assert_eq!(bench.send_later().is_some(), is_sent, "{search_from:?} {log_start}");
     }
 }
 
@@ -187,7 +202,7 @@ fn partly_covered_batch_is_split() {
 fn partly_logged_batch_is_split() {
     let mut bench = PartitionBench::new(Config::default());
     bench.inherit(&[5], 0, true);
-    bench.ask(StateLookupAnswer::NotKnown);
+    bench.ask(NOT_KNOWN);
     bench.finish_search(&logged(0, 3, 40));
     assert_eq!(bench.verdicts(), [(0, delivered(40))]);
     assert_eq!(bench.send_later(), Some(inherited(3)));
@@ -197,7 +212,7 @@ fn partly_logged_batch_is_split() {
 fn forgotten_run_needs_whole_log() {
     let mut bench = PartitionBench::new(Config::default());
     bench.inherit(&[5], 0, true);
-    bench.ask(StateLookupAnswer::NotKnown);
+    bench.ask(NOT_KNOWN);
     let wanted = bench.wanted().unwrap();
     assert!(wanted.whole_log, "the batch may be behind the high watermark");
     assert_eq!((wanted.producer_id, wanted.epoch, wanted.last_sequence), (3, 2, 4));
@@ -207,12 +222,12 @@ fn forgotten_run_needs_whole_log() {
 fn forgotten_run_keeps_stamps_until_refused() {
     let mut bench = PartitionBench::new(Config::default());
     bench.inherit(&[2], 4, true);
-    bench.ask(StateLookupAnswer::NotKnown);
+    bench.ask(NOT_KNOWN);
     bench.finish_search(&SearchAnswer::Read(vec![]));
     let sent = bench.send().unwrap();
     assert_eq!(sent.1, inherited(4), "a request of the dead process can still arrive");
     bench.fail(sent, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, -1);
-    bench.answer_state(StateLookupAnswer::NotKnown);
+    bench.answer_state(NOT_KNOWN);
     bench.finish_search(&SearchAnswer::Read(vec![]));
     assert!(bench.send_later().is_none());
     assert_eq!(bench.persist(), Some((0, own(0, 0))));
@@ -220,7 +235,7 @@ fn forgotten_run_keeps_stamps_until_refused() {
 
 #[test]
 fn old_records_need_the_log() {
-    for answer in [state(2, 1), StateLookupAnswer::NotKnown] {
+    for answer in [state(2, 1), NOT_KNOWN] {
         let mut bench = PartitionBench::new(Config::default());
         bench.aged = true;
         bench.inherit(&[2], 0, false);
@@ -282,10 +297,10 @@ fn unreadable_duplicate_counts_as_appended() {
 fn rejected_inherited_batch_is_unknown() {
     let mut bench = PartitionBench::new(Config::default());
     bench.inherit(&[2], 0, false);
-    bench.ask(StateLookupAnswer::NotKnown);
+    bench.ask(NOT_KNOWN);
     let sent = bench.send().unwrap();
     bench.fail(sent, ErrorCode::INVALID_RECORD, -1);
-    bench.answer_state(StateLookupAnswer::NotKnown);
+    bench.answer_state(NOT_KNOWN);
     assert_eq!(bench.outcomes(), [FailedOutcome::Unknown], "a request of the dead process can still arrive");
 }
 
@@ -293,20 +308,20 @@ fn rejected_inherited_batch_is_unknown() {
 fn gap_behind_unknown_proves_nothing() {
     let mut bench = PartitionBench::new(Config::default());
     bench.inherit(&[1; 7], 0, false);
-    bench.ask(StateLookupAnswer::NotKnown);
+    bench.ask(NOT_KNOWN);
     let sent = bench.send().unwrap();
     bench.fail(sent, ErrorCode::INVALID_RECORD, -1);
-    bench.answer_state(StateLookupAnswer::NotKnown);
+    bench.answer_state(NOT_KNOWN);
     // The dead process had up to five batches in flight, and a late request for the first makes room for the others.
     for _ in 0..4 {
         let sent = bench.send().unwrap();
         bench.fail(sent, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, -1);
-        bench.answer_state(StateLookupAnswer::NotKnown);
+        bench.answer_state(NOT_KNOWN);
     }
     assert_eq!(bench.outcomes(), [FailedOutcome::Unknown; 5]);
     let sent = bench.send().unwrap();
     bench.fail(sent, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, -1);
-    bench.answer_state(StateLookupAnswer::NotKnown);
+    bench.answer_state(NOT_KNOWN);
     assert!(bench.send_later().is_none());
     assert_eq!(bench.persist(), Some((5, own(0, 0))), "no process had the sixth batch in flight");
 }
@@ -368,7 +383,7 @@ fn new_batches_wait_for_inherited() {
     let mut bench = PartitionBench::new(Config::default());
     bench.inherit(&[1, 1], 0, false);
     (2..4).for_each(|ordinal| bench.submit_new(ordinal, 2));
-    bench.ask(StateLookupAnswer::NotKnown);
+    bench.ask(NOT_KNOWN);
     let first = bench.send().unwrap();
     bench.accept(first, 40);
     let second = bench.send().unwrap();
