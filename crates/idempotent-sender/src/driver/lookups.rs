@@ -15,7 +15,7 @@ use kafka_courier_client::connection::Dialer;
 use kafka_courier_client::leader_connection::{EARLIEST, LATEST, LeaderConnection, LeaderError};
 use tokio::time::{sleep, timeout};
 
-use crate::core::{LogSearch, LogSearchTarget, LoggedBatch, SearchAnswer, StateLookup, StateLookupAnswer};
+use crate::core::{CLOCK_SKEW_MS, LogSearch, LogSearchTarget, LoggedBatch, SearchAnswer, StateLookup, StateLookupAnswer};
 
 /// The pauses in which the high watermark may reach the end of the log, in milliseconds: a second in total. Replicas are
 /// usually milliseconds behind.
@@ -168,13 +168,18 @@ fn collect(
     (next > from).then_some(next)
 }
 
-/// Returns the age of a timestamp at `now`, both in milliseconds since the Unix epoch. A time in the future has the
-/// age zero.
+/// Returns the age of a timestamp at `now`, both in milliseconds since the Unix epoch. A time in the future has the age
+/// zero if the leader's clock may explain it. Otherwise a clock was wrong, and the age is unknown: the greatest one.
 fn age(timestamp: i64, now: i64) -> Duration {
-    Duration::from_millis(u64::try_from(now.saturating_sub(timestamp)).unwrap_or(0))
+    match u64::try_from(now.saturating_sub(timestamp)) {
+        Ok(age) => Duration::from_millis(age),
+        Err(_) if timestamp.saturating_sub(now) <= CLOCK_SKEW_MS => Duration::ZERO,
+        Err(_) => Duration::MAX,
+    }
 }
 
-fn wall_clock_ms() -> i64 {
+/// Returns the time in milliseconds since the Unix epoch.
+pub(super) fn wall_clock_ms() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
@@ -397,5 +402,6 @@ mod tests {
     #[test]
     fn future_timestamps_have_age_zero() {
         assert_eq!((age(5, 12), age(12, 5)), (Duration::from_millis(7), Duration::ZERO));
+        assert_eq!(age(CLOCK_SKEW_MS + 6, 5), Duration::MAX, "one of the clocks was wrong");
     }
 }

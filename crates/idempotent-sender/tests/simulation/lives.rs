@@ -15,6 +15,7 @@ use kafka_courier_batcher::{EncodedBatch, Stamp};
 use kafka_courier_client::ProducePart;
 use kafka_courier_idempotent_sender::core::{
     ConnId, Counters, FailedOutcome, InheritedStamp, Sender, Settlement, StampMove, StoredBatch, Submission, Verdict,
+    is_old,
 };
 
 use crate::cluster::{MS, Micros, PARTITIONS, TOPICS, topic_name};
@@ -436,12 +437,14 @@ impl World {
         let now = self.instant();
         let Some(lives) = &mut self.lives else { return };
         lives.life += 1;
+        let life = lives.life;
         (lives.is_down, lives.busy_until) = (false, 0);
         lives.old_inherited.clear();
         lives.partitions.iter_mut().for_each(StoredPartition::reopen);
         let durable = &lives.durable;
         lives.ordinals.retain(|number, _| durable.contains(number));
         self.forget_volatile_verdicts();
+        self.start_clock(life);
         for topic in 0..TOPICS {
             self.sender.want_topic(now, topic_name(topic));
         }
@@ -527,7 +530,12 @@ impl World {
         let batch = logged.batch.without(&others).map_err(|error| error.to_string())?.ok_or("an empty part")?;
         let token =
             self.history.add_batch(logged.number + part.start, part.end - part.start, self.now, batch.capacity());
-        let published_at = self.instant() - std::time::Duration::from_micros(self.now - logged.published_at);
+        // The age is known by timestamps and the wall clock alone.
+        let (wall_clock, timestamp) = (self.machine_clock_ms(), batch.max_timestamp());
+        let age_ms = u64::try_from(wall_clock - timestamp).unwrap_or(0);
+        let published_at = self.instant().checked_sub(std::time::Duration::from_millis(age_ms));
+        let published_at = published_at.unwrap_or_else(|| self.instant());
+        let aged = is_old(timestamp, wall_clock, self.plan.config.id_memory);
         let Some(lives) = &mut self.lives else { return Ok(()) };
         let stored = &mut lives.partitions[partition];
         let first = logged.first + u64::from(part.start);
@@ -553,7 +561,7 @@ impl World {
             ordinal: 0,
             published_at,
             batch,
-            aged: logged.is_aged,
+            aged,
             stored: Some(Box::new(StoredBatch { first, topic, life, inherited })),
         });
         self.send_held(partition)

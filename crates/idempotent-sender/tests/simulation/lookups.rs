@@ -73,7 +73,7 @@ impl World {
         let partition = model_partition(look.partition);
         let runs = self.brokers[broker].runs();
         let view = self.brokers[broker].views[partition];
-        let now_ms = self.clock_ms();
+        let now_ms = self.machine_clock_ms();
         let replica = &self.partitions[partition].replicas[broker];
         let answers = runs && view.exists && !replica.offline;
         let confirmed = self.confirms_leader(&look.leader, look.partition, look.leader_epoch);
@@ -97,7 +97,7 @@ impl World {
     /// knows the schedule's own value.
     fn look_age(&self, age_ms: i64) -> Duration {
         if self.lives.is_some() {
-            return Duration::from_millis(age_ms.try_into().unwrap_or(0));
+            return u64::try_from(age_ms).map_or(Duration::MAX, Duration::from_millis);
         }
         let day_ms = 24 * 3600 * 1000;
         let scaled = self.plan.rules.id_expiration_ms.map_or(age_ms, |expiration| age_ms * day_ms / expiration);

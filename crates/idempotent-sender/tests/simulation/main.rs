@@ -19,6 +19,7 @@ mod link;
 mod lives;
 mod log;
 mod lookups;
+mod machine;
 mod plan;
 mod produce;
 mod random;

@@ -40,7 +40,8 @@ pub(crate) fn random_plan(seed: u64) -> Plan {
         // A producer's close waits for the threads that seal batches.
         rules.sealed_late = 0;
     }
-    Plan { seed, config, rules, batches, faults, heal_at, close_at, lives: Vec::new(), renumbers: false }
+    Plan { seed, config, rules, batches, faults, heal_at, close_at, lives: Vec::new(), suspensions: Vec::new(),
+        starts_with_wrong_clock: false, renumbers: false }
 }
 
 /// Draws a schedule in which the process ends several times. No topic is deleted in it.
@@ -89,6 +90,10 @@ pub(crate) fn random_lives(seed: u64) -> Plan {
         }
     }
     plan.renumbers = rng.percent(30);
+    plan.starts_with_wrong_clock = rng.percent(20);
+    if plan.rules.id_expiration_ms.is_some() && rng.percent(60) {
+        suspend(&mut rng, &mut plan);
+    }
     plan
 }
 
@@ -119,6 +124,17 @@ fn hinder_restart(rng: &mut Rng, plan: &mut Plan, end: LifeEnd) {
         };
         add(restart + rng.range(0..100 * MS), fault);
     }
+}
+
+/// Suspends the machine of the process shortly after a batch has left, for longer than leaders remember. The answer to the
+/// batch is lost.
+fn suspend(rng: &mut Rng, plan: &mut Plan) {
+    let batch = &plan.batches[rng.index(plan.batches.len())];
+    let (at, broker) = (batch.at, batch.partition % BROKERS);
+    plan.faults.push((at, Fault::LoseAnswers { broker, time: SECOND }));
+    let time = rng.range(150..500) * SECOND;
+    plan.suspensions.push((at + rng.range(0..30 * MS), time));
+    plan.heal_at += time;
 }
 
 /// Deletes the records of a partition at the end of a process, and stops all brokers. They forget the partition's producer

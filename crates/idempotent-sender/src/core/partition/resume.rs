@@ -10,6 +10,8 @@
 //!    batch was acknowledged, or whose records are old, has forgotten it: the log decides, and what it does not show is not
 //!    written. The same holds if records are deleted that the batch may be among: a leader that starts with an empty log
 //!    forgets all ids.
+//!  - A record is old by the wall clock or by the time that this process has run, whichever says so. An inherited record with a
+//!    time in the future is old too.
 //!  - Boundaries of batches are free, and sequence numbers are not: a batch of which the leader has a part is split there.
 //!  - Without the right to read states, a refused repeat of a batch of an earlier process counts as appended once the leader
 //!    accepts a later batch under the same producer id.
@@ -21,6 +23,7 @@ use std::time::Duration;
 use kafka_courier_batcher::{Sequence, Stamp};
 use kafka_courier_client::Reason;
 
+use super::super::config::is_old;
 use super::super::effects::{Context, LookupTarget};
 use super::super::failure::FOLLOWS_UNKNOWN;
 use super::super::flight::{Flight, Proof};
@@ -35,10 +38,21 @@ const IN_FLIGHT_MAX: u32 = 5;
 impl<T: Clone> PartitionSender<T> {
     /// Notes which stored batches have become old. They wait for any time, and their records' times stay.
     pub(super) fn refresh_ages(&mut self, cx: &Context<'_, T>) {
+        let memory = cx.config.id_memory;
         let sent = self.unconfirmed.iter_mut().chain(&mut self.window);
         for flight in sent.chain(self.queue.front_mut()) {
-            flight.aged |= cx.now.saturating_duration_since(flight.published_at) >= cx.config.id_memory;
+            let timestamp = flight.batch.max_timestamp();
+            // The application may have given a record of this process a time in the future.
+            let counts = |wall_clock: &i64| flight.is_inherited || timestamp <= *wall_clock;
+            let is_old = cx.wall_clock.filter(counts).is_some_and(|now| is_old(timestamp, now, memory));
+            flight.aged |= is_old || cx.now.saturating_duration_since(flight.published_at) >= memory;
         }
+    }
+
+    /// Notes that the wall clock and the time that this process has run disagree: the machine was suspended, or its clock was
+    /// set. The leader may have forgotten the producer id.
+    pub(crate) fn on_clock_jump(&mut self) {
+        self.leader.forget_acceptance();
     }
 
     /// Notes the gap behind an inherited batch that fails as unknown. The dead process may have had the batches behind it in

@@ -34,6 +34,7 @@ struct PartitionBench {
     aged: bool,
     /// Whether a batch before inherited ones failed as unknown.
     follows_unknown: bool,
+    wall_clock: Option<i64>,
 }
 
 impl PartitionBench {
@@ -41,12 +42,24 @@ impl PartitionBench {
         let mut partition = PartitionSender::new(PartitionId { topic: TopicId(0), index: 0 });
         partition.adopt_leader(Some(BrokerId(1)), Some(5));
         let (jitter, out, now) = (JitterRng::new(1), Effects::new(), Instant::now());
-        Self { partition, config, jitter, out, now, requests: 0, submitted: 0, aged: false, follows_unknown: false }
+        Self {
+            partition,
+            config,
+            jitter,
+            out,
+            now,
+            requests: 0,
+            submitted: 0,
+            aged: false,
+            follows_unknown: false,
+            wall_clock: None,
+        }
     }
 
     fn decide<R>(&mut self, decide: impl FnOnce(&mut PartitionSender<u32>, &mut Context<'_, u32>) -> R) -> R {
-        let Self { partition, config, jitter, out, now, .. } = self;
-        decide(partition, &mut Context { now: *now, config, jitter, out, producer_id: Some(7) })
+        let Self { partition, config, jitter, out, now, wall_clock, .. } = self;
+        let (now, wall_clock) = (*now, *wall_clock);
+        decide(partition, &mut Context { now, wall_clock, config, jitter, out, producer_id: Some(7) })
     }
 
     fn submit(&mut self, ordinal: u64, records: usize) {

@@ -176,6 +176,19 @@ fn deleted_records_show_no_absence() {
 }
 
 #[test]
+fn wall_clock_shows_old_records() {
+    let day = 24 * 60 * 60 * 1000;
+    // The record has the timestamp 1. A machine that was suspended has another wall clock, and the same `now`.
+    for (wall_clock, is_old) in [(1, false), (day, true), (0, true)] {
+        let mut bench = PartitionBench::new(Config::default());
+        bench.wall_clock = Some(wall_clock);
+        bench.inherit(&[1], 0, false);
+        bench.ask(NOT_KNOWN);
+        assert_eq!(bench.wanted().is_some(), is_old, "a leader forgets old records: {wall_clock}");
+    }
+}
+
+#[test]
 fn covered_batches_need_an_acceptance() {
     let mut bench = PartitionBench::new(Config::default());
     bench.inherit(&[2, 3], 0, false);
