@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use kafka_courier_batcher::{EncodedBatch, Stamp};
 use kafka_courier_client::ProducePart;
 use kafka_courier_idempotent_sender::core::{
-    ConnId, Counters, FailedOutcome, InheritedStamp, Sender, Settlement, StampMove, StoredBatch, Submission, Verdict,
+    ConnId, Counters, InheritedStamp, Sender, Settlement, StampMove, StoredBatch, Submission, Verdict,
     is_old,
 };
 
@@ -59,6 +59,8 @@ struct LoggedSubmission {
 struct StampRun {
     stamp: Stamp,
     skips: BTreeSet<u64>,
+    /// Whether a record before the mark is out, although it has a stamp of the run.
+    has_out: bool,
 }
 
 /// What the log has of a partition.
@@ -74,8 +76,6 @@ struct StoredPartition {
     end_offset: Option<i64>,
     /// Records behind the mark that are settled.
     done: BTreeSet<u64>,
-    /// Records that failed as unknown.
-    unknown: BTreeSet<u64>,
     runs: BTreeMap<u64, StampRun>,
     /// What the process knows beyond it: the next ordinal, the next batch's number, settled records, the mark.
     next: u64,
@@ -128,6 +128,30 @@ impl StoredPartition {
         Some(run.stamp.advance(passed as u32))
     }
 
+    /// Returns whether a record before `end` is out, although it has a stamp of the run that begins at `from`. A mark drops the
+    /// records before it.
+    fn has_out_before(&self, end: u64, from: u64) -> bool {
+        let has_stamp = |run: &StampRun| self.done.range(from..end.max(from)).any(|out| !run.skips.contains(out));
+        self.runs.get(&from).is_some_and(|run| run.has_out || has_stamp(run))
+    }
+
+    /// Notes a mark. It drops the records before it.
+    fn settle(&mut self, mark: u64) {
+        if mark <= self.mark {
+            return;
+        }
+        // The log keeps of them whether one is out.
+        if let Some((from, _)) = self.runs.range(..mark).next_back() {
+            let from = *from;
+            let has_out = self.has_out_before(mark, from);
+            if let Some(run) = self.runs.get_mut(&from) {
+                run.has_out = has_out;
+            }
+        }
+        self.mark = mark;
+        self.done = self.done.split_off(&mark);
+    }
+
     fn is_settled(&self, ordinal: u64) -> bool {
         ordinal < self.mark || self.done.contains(&ordinal)
     }
@@ -148,8 +172,8 @@ impl StoredPartition {
 enum LogWrite {
     Batch(usize, Box<Submission<usize>>, LoggedSubmission),
     Mark(usize, u64, Option<i64>),
-    /// Failed records, and whether their outcome is unknown.
-    Out(usize, Vec<u64>, bool),
+    /// Failed records.
+    Out(usize, Vec<u64>),
     /// The stamps, and the settled records behind the mark.
     Move(usize, StampMove, BTreeSet<u64>),
 }
@@ -264,12 +288,11 @@ impl World {
             }
             LogWrite::Mark(partition, mark, end_offset) => {
                 let stored = &mut lives.partitions[partition];
-                stored.mark = stored.mark.max(mark);
+                stored.settle(mark);
                 stored.end_offset = stored.end_offset.max(end_offset);
             }
-            LogWrite::Out(partition, ordinals, is_unknown) => {
+            LogWrite::Out(partition, ordinals) => {
                 let stored = &mut lives.partitions[partition];
-                stored.unknown.extend(ordinals.iter().filter(|_| is_unknown));
                 stored.done.extend(&ordinals);
                 stored.known.extend(&ordinals);
                 self.advance_mark(partition)?;
@@ -279,7 +302,7 @@ impl World {
                 stored.runs.split_off(&stamps.from);
                 stored.done.extend(&done);
                 let skips = stored.done.range(stamps.from..).copied().collect();
-                stored.runs.insert(stamps.from, StampRun { stamp: stamps.stamp, skips });
+                stored.runs.insert(stamps.from, StampRun { stamp: stamps.stamp, skips, has_out: false });
                 self.sender.on_persisted(now, stamps.partition, stamps.id);
             }
         }
@@ -340,10 +363,7 @@ impl World {
                 stored.known_end = stored.known_end.max(end);
                 self.advance_mark(partition)?;
             }
-            Verdict::Failed(failure) => {
-                let is_unknown = failure.outcome == FailedOutcome::Unknown;
-                self.write_log(LogWrite::Out(partition, ordinals, is_unknown));
-            }
+            Verdict::Failed(_) => self.write_log(LogWrite::Out(partition, ordinals)),
             Verdict::Stored => {}
         }
         Ok(())
@@ -545,7 +565,7 @@ impl World {
             stamp,
             search_from,
             is_acknowledged: stored.is_acknowledged(from),
-            follows_unknown: stored.unknown.range(from..first).next().is_some(),
+            follows_unknown: stored.has_out_before(first, from),
         });
         let old_after = self.plan.config.id_memory.as_micros() as Micros;
         let is_aged = logged.is_aged || self.now - logged.published_at >= old_after;

@@ -82,6 +82,17 @@ fn inherited_stamp_follows_the_table() {
 }
 
 #[test]
+fn unknown_batch_is_known_behind_mark() {
+    let stamp = Stamp { producer_id: 5, epoch: 2, base_sequence: 0 };
+    let moved = Entry::Move { partition: PLACE, from: Ordinal(0), stamp, skips: Vec::new() };
+    let end = Entry::End { partition: PLACE, end: Ordinal(20) };
+    let out = Entry::Out { partition: PLACE, first: Ordinal(0), end: Ordinal(4), why: OutReason::Settled };
+    let mark = Entry::Mark { partition: PLACE, settled: Ordinal(4), end_offset: -1 };
+    let table = table(&[end, moved, out, mark]);
+    assert!(inherited_stamp(&table.partitions[&PLACE], Ordinal(4)).unwrap().follows_unknown);
+}
+
+#[test]
 fn continued_run_is_acknowledged() {
     let moved = |from, base_sequence| {
         let stamp = Stamp { producer_id: 5, epoch: 2, base_sequence };
