@@ -197,6 +197,14 @@ pub enum Action<T> {
     /// Makes the stamps of records durable. Verdicts that were reported before must be durable first. The driver answers
     /// with `on_persisted` once they are. Nothing leaves under these stamps before.
     Persist(StampMove),
+    /// Reports that stored records wait: the broker refuses them until a right, a setting or a clock is corrected. The next
+    /// verdict in the partition ends the wait.
+    Waits {
+        /// The partition.
+        partition: PartitionId,
+        /// The broker's refusal.
+        reason: Reason,
+    },
     /// Reports the verdict on these records. Each record gets exactly one.
     Settle(Settlement<T>),
     /// Reports that records with the outcome `Unknown` are in the log.

@@ -307,6 +307,11 @@ where
                     });
                 }
                 Action::Persist(stamps) => self.upcalls.persist(stamps),
+                Action::Waits { partition, reason } => {
+                    if let Some(name) = self.core.topic_name(partition.topic) {
+                        self.upcalls.waits(partition, &name, &reason);
+                    }
+                }
                 Action::Settle(settlement) => {
                     let partition = settlement.partition;
                     // A caller that sees the verdict also sees it counted.

@@ -430,6 +430,9 @@ impl World {
                 self.trace(|| format!("persist {stamps:?}"));
                 self.persist(stamps)?;
             }
+            Action::Waits { partition, reason } => {
+                self.trace(|| format!("{partition:?} waits: {reason}"));
+            }
             Action::Settle(settlement) => {
                 self.trace(|| format!("settle {settlement:?}").chars().take(400).collect());
                 self.note_settlement(settlement)?;

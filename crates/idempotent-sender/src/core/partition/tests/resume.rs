@@ -189,6 +189,24 @@ fn wall_clock_shows_old_records() {
 }
 
 #[test]
+fn refused_times_hold_stored_batches() {
+    for named in [vec![], vec![1], vec![0, 1]] {
+        let mut bench = PartitionBench::new(Config::default());
+        bench.submit_stored(0, 2, Some(StoredBatch { first: 0, topic: 0, life: 1, inherited: None }));
+        bench.send();
+        bench.persist();
+        let (request, _) = bench.send().unwrap();
+        let record_errors = named.iter().map(|index| (*index, Some("too old".into()))).collect();
+        let answer = PartAnswer { code: ErrorCode::INVALID_TIMESTAMP.0, record_errors, ..PartAnswer::default() };
+        bench.decide(|partition, cx| partition.on_answer(request, &answer, cx));
+        assert!(bench.verdicts().is_empty(), "no stored event fails because of time: {named:?}");
+        let waits = bench.out.actions.iter().any(|action| matches!(action, Action::Waits { .. }));
+        assert!(waits, "the wait is reported: {named:?}");
+        assert_eq!(bench.send_later(), Some(own(0, 0)));
+    }
+}
+
+#[test]
 fn covered_batches_need_an_acceptance() {
     let mut bench = PartitionBench::new(Config::default());
     bench.inherit(&[2, 3], 0, false);
