@@ -361,7 +361,10 @@ impl<T: Clone> Stage<T> {
                 }
                 Resumption::Fail(outcome) => {
                     lane.skip_one();
-                    self.effects.push(Effect::Orphaned(submission, outcome));
+                    let inherited = inheritance.flatten();
+                    submission.stored = submission.stored.map(|stored| Box::new(StoredBatch { inherited, ..*stored }));
+                    let topic = Some(stored_for).filter(|id| *id != NO_TOPIC_ID);
+                    self.effects.push(Effect::Orphaned(submission, outcome, topic));
                 }
             }
         }

@@ -151,7 +151,9 @@ fn recreated_topic_fails_sent_batches() {
     learn(&mut stage, 1);
     stage.handle(identity(2, 1, "c"));
     let effects = stage.take_effects();
-    assert!(matches!(&effects[1], Effect::Orphaned(batch, FailedOutcome::Unknown) if batch.token == 0), "{effects:?}");
+    let Effect::Orphaned(batch, FailedOutcome::Unknown, Some(OLD)) = &effects[1] else { panic!("{effects:?}") };
+    let stamp = batch.stored.as_ref().unwrap().inherited;
+    assert_eq!((batch.token, stamp), (0, Some(inherited())), "a verification needs the stamp");
     assert_eq!(released(&effects), [0, 1], "the sender's numbers have no gap");
     stage.submit(submission(0, 3, 1));
     let written = commit(&mut stage);
