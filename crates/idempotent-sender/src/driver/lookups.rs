@@ -15,7 +15,9 @@ use kafka_courier_client::connection::Dialer;
 use kafka_courier_client::leader_connection::{EARLIEST, LATEST, LeaderConnection, LeaderError};
 use tokio::time::{sleep, timeout};
 
-use crate::core::{CLOCK_SKEW_MS, LogSearch, LogSearchTarget, LoggedBatch, SearchAnswer, StateLookup, StateLookupAnswer};
+use crate::core::{
+    CLOCK_SKEW_MS, LogSearch, LogSearchTarget, LoggedBatch, SearchAnswer, StateLookup, StateLookupAnswer,
+};
 
 /// The pauses in which the high watermark may reach the end of the log, in milliseconds: a second in total. Replicas are
 /// usually milliseconds behind.
@@ -35,19 +37,24 @@ impl LookupClient {
         let looked = timeout(self.timeout, async {
             let (topic, index) = (topic.clone(), partition.index);
             let leader = LeaderConnection::open(&self.dialer, leader, topic, index, *leader_epoch).await?;
-            Ok(match leader.producer_state(*producer_id).await? {
-                Some(state) => StateLookupAnswer::Producer {
+            let state = leader.producer_state(*producer_id).await;
+            // Records that are deleted after the state was read are not missing from it.
+            Ok(match state {
+                Ok(Some(state)) => StateLookupAnswer::Producer {
                     epoch: state.epoch,
                     last_sequence: state.last_sequence,
                     age: age(state.last_timestamp, wall_clock_ms()),
                 },
-                // Records that are deleted later are no longer missing from the state.
-                None => StateLookupAnswer::NotKnown { log_start: log_start(&leader).await? },
+                Ok(None) => StateLookupAnswer::NotKnown { log_start: log_start(&leader).await? },
+                Err(LeaderError::Permanent) => {
+                    StateLookupAnswer::Unreadable { log_start: Some(log_start(&leader).await?) }
+                }
+                Err(LeaderError::Transient) => StateLookupAnswer::Unavailable,
             })
         });
         match looked.await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(LeaderError::Permanent)) => StateLookupAnswer::Unreadable,
+            Ok(Err(LeaderError::Permanent)) => StateLookupAnswer::Unreadable { log_start: None },
             Ok(Err(LeaderError::Transient)) | Err(_) => StateLookupAnswer::Unavailable,
         }
     }
@@ -273,8 +280,8 @@ mod tests {
         let (cluster, config) = cluster().await;
         append(&config, Stamp { producer_id: 7, epoch: 3, base_sequence: 0 }, 1).await;
         for (error, expected) in [
-            (ErrorCode::TopicAuthorizationFailed, StateLookupAnswer::Unreadable),
-            (ErrorCode::ClusterAuthorizationFailed, StateLookupAnswer::Unreadable),
+            (ErrorCode::TopicAuthorizationFailed, StateLookupAnswer::Unreadable { log_start: Some(0) }),
+            (ErrorCode::ClusterAuthorizationFailed, StateLookupAnswer::Unreadable { log_start: Some(0) }),
             (ErrorCode::NotLeaderOrFollower, StateLookupAnswer::Unavailable),
             (ErrorCode::UnknownTopicOrPartition, StateLookupAnswer::Unavailable),
         ] {

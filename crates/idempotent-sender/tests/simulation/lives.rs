@@ -11,11 +11,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use kafka_courier_batcher::{EncodedBatch, Stamp};
 use kafka_courier_client::ProducePart;
 use kafka_courier_idempotent_sender::core::{
-    ConnId, Counters, InheritedStamp, Sender, Settlement, StampMove, StoredBatch, Submission, Verdict,
-    is_old,
+    ConnId, Counters, InheritedStamp, Sender, Settlement, StampMove, StoredBatch, Submission, Verdict, is_old,
 };
 
 use crate::cluster::{MS, Micros, PARTITIONS, TOPICS, topic_name};
@@ -23,6 +21,7 @@ use crate::history::numbers_in;
 use crate::known_leaders::KnownLeaders;
 use crate::plan::Reading;
 use crate::sending::Pace;
+use crate::stored_log::{LoggedSubmission, StampRun, StoredPartition};
 use crate::world::{World, core_partition, model_partition};
 
 /// Ids of the senders are this far apart.
@@ -38,133 +37,6 @@ pub(crate) struct LifeEnd {
     pub(crate) down: Micros,
     /// The process closes, and the log writes everything that it was given.
     pub(crate) is_orderly: bool,
-}
-
-/// A batch in the log.
-#[derive(Clone, Debug)]
-struct LoggedSubmission {
-    first: u64,
-    /// The number of the topic.
-    topic: u32,
-    life: u64,
-    /// The number of the first record in the history.
-    number: u32,
-    published_at: Micros,
-    is_aged: bool,
-    batch: EncodedBatch,
-}
-
-/// The stamps from an ordinal on.
-#[derive(Clone, Debug)]
-struct StampRun {
-    stamp: Stamp,
-    skips: BTreeSet<u64>,
-    /// Whether a record before the mark is out, although it has a stamp of the run.
-    has_out: bool,
-}
-
-/// What the log has of a partition.
-#[derive(Debug, Default)]
-struct StoredPartition {
-    batches: Vec<LoggedSubmission>,
-    /// The first ordinal of each life.
-    begins: BTreeMap<u64, u64>,
-    /// The first ordinals of the topic's numbers after the first one.
-    numbers: BTreeSet<u64>,
-    /// The ordinal after the last settled one.
-    mark: u64,
-    end_offset: Option<i64>,
-    /// Records behind the mark that are settled.
-    done: BTreeSet<u64>,
-    runs: BTreeMap<u64, StampRun>,
-    /// What the process knows beyond it: the next ordinal, the next batch's number, settled records, the mark.
-    next: u64,
-    submitted: u64,
-    known: BTreeSet<u64>,
-    known_mark: u64,
-    known_end: Option<i64>,
-    /// The number of the topic that new batches get, and the one that the sender's batches have.
-    accepting: u32,
-    sending: u32,
-    /// Batches that wait until all of the former number are settled.
-    held: VecDeque<Submission<usize>>,
-}
-
-impl StoredPartition {
-    /// Returns the run of stamps of a record, and its first ordinal.
-    fn run_of(&self, ordinal: u64) -> Option<(u64, &StampRun)> {
-        let (from, run) = self.runs.range(..=ordinal).next_back()?;
-        let begun = self.begins.range(..=ordinal).next_back().map_or(0, |(begin, _)| *begin);
-        let begun = begun.max(self.number_begin(ordinal));
-        (begun <= *from && !run.skips.contains(&ordinal)).then_some((*from, run))
-    }
-
-    /// Returns whether a record of the producer id and epoch of this run is settled before the mark.
-    fn is_acknowledged(&self, from: u64) -> bool {
-        let Some(run) = self.runs.get(&from) else { return false };
-        let is_same = |other: &StampRun| {
-            (other.stamp.producer_id, other.stamp.epoch) == (run.stamp.producer_id, run.stamp.epoch)
-        };
-        self.runs.range(..self.mark).any(|(_, other)| is_same(other))
-    }
-
-    /// Returns the first ordinal that has the same number of the topic.
-    fn number_begin(&self, ordinal: u64) -> u64 {
-        self.numbers.range(..=ordinal).next_back().copied().unwrap_or(0)
-    }
-
-    /// Takes the next batch for the sender. Returns whether the sender may have it now.
-    fn may_send(&mut self, place: &StoredBatch) -> bool {
-        if place.topic != self.sending && self.known_mark < place.first {
-            return false;
-        }
-        self.sending = place.topic;
-        true
-    }
-
-    fn stamp_of(&self, ordinal: u64) -> Option<Stamp> {
-        let (from, run) = self.run_of(ordinal)?;
-        let passed = ordinal - from - run.skips.range(from..ordinal).count() as u64;
-        Some(run.stamp.advance(passed as u32))
-    }
-
-    /// Returns whether a record before `end` is out, although it has a stamp of the run that begins at `from`. A mark drops the
-    /// records before it.
-    fn has_out_before(&self, end: u64, from: u64) -> bool {
-        let has_stamp = |run: &StampRun| self.done.range(from..end.max(from)).any(|out| !run.skips.contains(out));
-        self.runs.get(&from).is_some_and(|run| run.has_out || has_stamp(run))
-    }
-
-    /// Notes a mark. It drops the records before it.
-    fn settle(&mut self, mark: u64) {
-        if mark <= self.mark {
-            return;
-        }
-        // The log keeps of them whether one is out.
-        if let Some((from, _)) = self.runs.range(..mark).next_back() {
-            let from = *from;
-            let has_out = self.has_out_before(mark, from);
-            if let Some(run) = self.runs.get_mut(&from) {
-                run.has_out = has_out;
-            }
-        }
-        self.mark = mark;
-        self.done = self.done.split_off(&mark);
-    }
-
-    fn is_settled(&self, ordinal: u64) -> bool {
-        ordinal < self.mark || self.done.contains(&ordinal)
-    }
-
-    /// Forgets everything that only the dead process knew.
-    fn reopen(&mut self) {
-        self.next = self.batches.last().map_or(0, |last| last.first + u64::from(last.batch.record_count()));
-        (self.submitted, self.known_mark, self.known_end) = (0, self.mark, self.end_offset);
-        self.known = self.done.clone();
-        self.accepting = self.batches.last().map_or(0, |last| last.topic);
-        self.sending = 0;
-        self.held.clear();
-    }
 }
 
 /// A write to the log.

@@ -75,18 +75,21 @@ impl World {
         let view = self.brokers[broker].views[partition];
         let now_ms = self.machine_clock_ms();
         let replica = &self.partitions[partition].replicas[broker];
+        let log_start = self.partitions[partition].log_start;
         let answers = runs && view.exists && !replica.offline;
         let confirmed = self.confirms_leader(&look.leader, look.partition, look.leader_epoch);
         self.history.follower_looks += u64::from(answers && !confirmed);
         let answer = match replica.producers.get(look.producer_id) {
             _ if !confirmed => StateLookupAnswer::Unavailable,
-            _ if self.plan.rules.reading == Reading::Forbidden => StateLookupAnswer::Unreadable,
+            _ if self.plan.rules.reading == Reading::Forbidden => {
+                StateLookupAnswer::Unreadable { log_start: Some(log_start) }
+            }
             Some(known) => StateLookupAnswer::Producer {
                 epoch: i32::from(known.epoch),
                 last_sequence: known.last_sequence,
                 age: self.look_age(now_ms.saturating_sub(known.last_timestamp)),
             },
-            None => StateLookupAnswer::NotKnown { log_start: self.partitions[partition].log_start },
+            None => StateLookupAnswer::NotKnown { log_start },
         };
         let wait = if runs { self.latency(broker) } else { self.rng.range(MS..10 * SECOND) };
         self.trace(|| format!("look at p{partition} on broker {broker}: {answer:?}"));
@@ -164,7 +167,7 @@ impl History {
         };
         let last = match answer {
             StateLookupAnswer::Unavailable => return,
-            StateLookupAnswer::NotKnown { .. } | StateLookupAnswer::Unreadable => None,
+            StateLookupAnswer::NotKnown { .. } | StateLookupAnswer::Unreadable { .. } => None,
             StateLookupAnswer::Producer { epoch, last_sequence, .. } => {
                 i16::try_from(epoch).ok().zip(Some(last_sequence))
             }

@@ -28,6 +28,7 @@ mod replication;
 mod rng;
 mod scenarios;
 mod sending;
+mod stored_log;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

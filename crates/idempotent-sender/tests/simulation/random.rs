@@ -40,8 +40,19 @@ pub(crate) fn random_plan(seed: u64) -> Plan {
         // A producer's close waits for the threads that seal batches.
         rules.sealed_late = 0;
     }
-    Plan { seed, config, rules, batches, faults, heal_at, close_at, lives: Vec::new(), suspensions: Vec::new(),
-        starts_with_wrong_clock: false, renumbers: false }
+    Plan {
+        seed,
+        config,
+        rules,
+        batches,
+        faults,
+        heal_at,
+        close_at,
+        lives: Vec::new(),
+        suspensions: Vec::new(),
+        starts_with_wrong_clock: false,
+        renumbers: false,
+    }
 }
 
 /// Draws a schedule in which the process ends several times. No topic is deleted in it.

@@ -63,7 +63,9 @@ pub(crate) enum Event {
     ProducerId(Result<i64, i16>),
     ServeLook(Box<StateLookup>),
     LookAnswered(Box<StateLookup>, StateLookupAnswer),
-    CheckIds { again: bool },
+    CheckIds {
+        again: bool,
+    },
     ServeSearch(Box<LogSearch>),
     SearchAnswered(Box<LogSearch>, SearchAnswer),
     LogWritten(u64),

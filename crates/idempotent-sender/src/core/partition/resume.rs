@@ -9,7 +9,7 @@
 //!  - A leader that appended nothing of a producer id knows nothing of it. A leader that knows nothing of an id of which a
 //!    batch was acknowledged, or whose records are old, has forgotten it: the log decides, and what it does not show is not
 //!    written. The same holds if records are deleted that the batch may be among: a leader that starts with an empty log
-//!    forgets all ids.
+//!    forgets all ids. Without the right to read, such a batch is unknown.
 //!  - A record is old by the wall clock or by the time that this process has run, whichever says so. An inherited record with a
 //!    time in the future is old too.
 //!  - Boundaries of batches are free, and sequence numbers are not: a batch of which the leader has a part is split there.
@@ -144,7 +144,7 @@ impl<T: Clone> PartitionSender<T> {
             }
             StateLookupAnswer::Producer { .. } => self.search_run(lookup, RunState::Fenced, cx),
             StateLookupAnswer::NotKnown { .. } => self.search_run(lookup, RunState::Forgotten, cx),
-            StateLookupAnswer::Unreadable => self.on_unreadable_state(lookup, stamp, cx),
+            StateLookupAnswer::Unreadable { log_start } => self.on_unreadable_state(lookup, stamp, log_start, cx),
             StateLookupAnswer::Unavailable => {}
         }
     }
@@ -349,11 +349,18 @@ impl<T: Clone> PartitionSender<T> {
     }
 
     /// Decides about the head if the leader's state can't be read.
-    fn on_unreadable_state(&mut self, lookup: PendingLookup, stamp: Stamp, cx: &mut Context<'_, T>) {
+    fn on_unreadable_state(
+        &mut self,
+        lookup: PendingLookup,
+        stamp: Stamp,
+        log_start: Option<i64>,
+        cx: &mut Context<'_, T>,
+    ) {
         let Some(head) = self.window.front() else { return };
+        let is_whole = log_start.is_some_and(|log_start| head.is_behind(log_start));
         // A leader that remembers the id recognizes a repeat, or refuses it.
         match lookup.doubt {
-            HeadDoubt::Inherited if !self.may_be_forgotten() => self.end_doubts(),
+            HeadDoubt::Inherited if is_whole && !self.may_be_forgotten() => self.end_doubts(),
             HeadDoubt::OutOfSequence
                 if head.is_inherited && !head.repeated && !self.may_be_forgotten() && !self.inherited_gap.is_open =>
             {
@@ -370,8 +377,12 @@ impl<T: Clone> Flight<T> {
     /// records that the log no longer has.
     fn is_unacknowledged(&self, log_start: i64) -> bool {
         let inherited = self.stored.as_deref().and_then(|place| place.inherited).filter(|_| self.is_inherited);
-        let is_whole = log_start <= self.search_from.unwrap_or(0);
-        is_whole && inherited.is_some_and(|inherited| !inherited.is_acknowledged)
+        self.is_behind(log_start) && inherited.is_some_and(|inherited| !inherited.is_acknowledged)
+    }
+
+    /// Returns whether the batch can't be among the records that the log no longer has.
+    fn is_behind(&self, log_start: i64) -> bool {
+        log_start <= self.search_from.unwrap_or(0)
     }
 
     /// Returns whether the batch begins at or before a sequence number.

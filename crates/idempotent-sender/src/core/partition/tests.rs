@@ -21,6 +21,9 @@ mod resume;
 /// A leader that does not know the producer id, and whose log has all of its records.
 const NOT_KNOWN: StateLookupAnswer = StateLookupAnswer::NotKnown { log_start: 0 };
 
+/// A leader whose state is unreadable, and whose log has all of its records.
+const UNREADABLE: StateLookupAnswer = StateLookupAnswer::Unreadable { log_start: Some(0) };
+
 /// A partition, and its inputs and effects.
 struct PartitionBench {
     partition: PartitionSender<u32>,

@@ -28,7 +28,11 @@ impl PartitionBench {
             let stamp = inherited(first).advance(index);
             let follows_unknown = self.follows_unknown;
             let inherited = Some(InheritedStamp { stamp, search_from: None, is_acknowledged, follows_unknown });
-            self.submit_stored(ordinal, *count, Some(StoredBatch { first: index.into(), topic: 0, life: 1, inherited }));
+            self.submit_stored(
+                ordinal,
+                *count,
+                Some(StoredBatch { first: index.into(), topic: 0, life: 1, inherited }),
+            );
             index += *count as u32;
         }
     }
@@ -148,7 +152,7 @@ fn state_decides_about_absent_batch() {
         (4, state(1, 9), false),
         (0, NOT_KNOWN, true),
         (4, NOT_KNOWN, true),
-        (4, StateLookupAnswer::Unreadable, true),
+        (4, UNREADABLE, true),
     ] {
         let mut bench = PartitionBench::new(Config::default());
         bench.inherit(&[2], first, false);
@@ -176,6 +180,17 @@ fn deleted_records_show_no_absence() {
 }
 
 #[test]
+fn deleted_records_need_the_right_to_read() {
+    for (log_start, is_sent) in [(Some(0), true), (Some(1), false), (None, false)] {
+        let mut bench = PartitionBench::new(Config::default());
+        bench.inherit(&[1], 0, false);
+        bench.ask(StateLookupAnswer::Unreadable { log_start });
+        assert_eq!(bench.send_later().is_some(), is_sent, "{log_start:?}");
+        assert_eq!(bench.outcomes().is_empty(), is_sent, "{log_start:?}");
+    }
+}
+
+#[test]
 fn wall_clock_shows_old_records() {
     let day = 24 * 60 * 60 * 1000;
     // The record has the timestamp 1. A machine that was suspended has another wall clock, and the same `now`.
@@ -199,9 +214,9 @@ fn refused_times_hold_stored_batches() {
         let record_errors = named.iter().map(|index| (*index, Some("too old".into()))).collect();
         let answer = PartAnswer { code: ErrorCode::INVALID_TIMESTAMP.0, record_errors, ..PartAnswer::default() };
         bench.decide(|partition, cx| partition.on_answer(request, &answer, cx));
-        assert!(bench.verdicts().is_empty(), "no stored event fails because of time: {named:?}");
         let waits = bench.out.actions.iter().any(|action| matches!(action, Action::Waits { .. }));
         assert!(waits, "the wait is reported: {named:?}");
+        assert!(bench.verdicts().is_empty(), "no stored event fails because of time: {named:?}");
         assert_eq!(bench.send_later(), Some(own(0, 0)));
     }
 }
@@ -276,7 +291,7 @@ fn old_records_need_the_log() {
     let mut bench = PartitionBench::new(Config::default());
     bench.aged = true;
     bench.inherit(&[2], 0, false);
-    bench.ask(StateLookupAnswer::Unreadable);
+    bench.ask(UNREADABLE);
     assert_eq!(bench.outcomes(), [FailedOutcome::Unknown]);
 }
 
@@ -308,10 +323,10 @@ fn unreadable_duplicate_counts_as_appended() {
     let repeat = |code: ErrorCode| {
         let mut bench = PartitionBench::new(Config::default());
         bench.inherit(&[1, 1], 0, false);
-        bench.ask(StateLookupAnswer::Unreadable);
+        bench.ask(UNREADABLE);
         let first = bench.send().unwrap();
         bench.fail(first, code, -1);
-        bench.answer_state(StateLookupAnswer::Unreadable);
+        bench.answer_state(UNREADABLE);
         bench
     };
     let mut bench = repeat(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
@@ -380,7 +395,7 @@ fn old_gap_leaves_no_trust() {
     let stamp = inherited(1);
     let inherited = InheritedStamp { stamp, search_from: None, is_acknowledged: false, follows_unknown: false };
     bench.submit_stored(1, 1, Some(StoredBatch { first: 1, topic: 0, life: 1, inherited: Some(inherited) }));
-    bench.ask(StateLookupAnswer::Unreadable);
+    bench.ask(UNREADABLE);
     bench.ask(state(2, 0));
     assert!(!bench.partition.leader.knew(3, bench.now), "it may have forgotten the id when the batch arrives");
 }
@@ -389,13 +404,13 @@ fn old_gap_leaves_no_trust() {
 fn gap_behind_unknown_is_no_duplicate() {
     let mut bench = PartitionBench::new(Config::default());
     bench.inherit(&[1, 1], 0, false);
-    bench.ask(StateLookupAnswer::Unreadable);
+    bench.ask(UNREADABLE);
     let sent = bench.send().unwrap();
     bench.fail(sent, ErrorCode::INVALID_RECORD, -1);
-    bench.answer_state(StateLookupAnswer::Unreadable);
+    bench.answer_state(UNREADABLE);
     let sent = bench.send().unwrap();
     bench.fail(sent, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, -1);
-    bench.answer_state(StateLookupAnswer::Unreadable);
+    bench.answer_state(UNREADABLE);
     assert_eq!(bench.outcomes(), [FailedOutcome::Unknown; 2]);
 }
 
