@@ -406,6 +406,25 @@ mod tests {
         assert_eq!(found(client.search(&question).await), [(40, 0)]);
     }
 
+    #[tokio::test]
+    async fn deleted_records_prove_no_absence() {
+        let (cluster, config) = cluster().await;
+        cluster.set_topic_config("t", "retention.bytes", "1").unwrap();
+        append(&config, Stamp { producer_id: 6, epoch: 0, base_sequence: 0 }, 3).await;
+        let (topic, look, leader) = ("t".into(), LookupId(1), at(&cluster, 1));
+        let question = StateLookup { partition: PARTITION, topic, leader, leader_epoch: Some(0), look, producer_id: 7 };
+        let client = lookup_client(&config);
+        assert_eq!(client.look_up(&question).await, StateLookupAnswer::NotKnown { log_start: 2 });
+        let mut question = log_search(&cluster, &config, 43).await;
+        question.wanted.whole_log = true;
+        for from in [None, Some(0)] {
+            question.wanted.from = from;
+            assert_eq!(client.search(&question).await, SearchAnswer::Unreadable, "{from:?}");
+        }
+        question.wanted.from = Some(2);
+        assert_eq!(found(client.search(&question).await), []);
+    }
+
     #[test]
     fn future_timestamps_have_age_zero() {
         assert_eq!((age(5, 12), age(12, 5)), (Duration::from_millis(7), Duration::ZERO));

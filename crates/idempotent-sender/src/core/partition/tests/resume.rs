@@ -191,6 +191,18 @@ fn deleted_records_need_the_right_to_read() {
 }
 
 #[test]
+fn clock_jump_ends_pipelining() {
+    let mut bench = PartitionBench::new(Config::default());
+    (0..4).for_each(|ordinal| bench.submit_new(ordinal, 1));
+    bench.send();
+    bench.persist();
+    let first = bench.send().unwrap();
+    bench.accept(first, 40);
+    bench.decide(|partition, _| partition.on_clock_jump());
+    assert_eq!(bench.send_all().len(), 1, "the leader may have forgotten the producer id");
+}
+
+#[test]
 fn wall_clock_shows_old_records() {
     let day = 24 * 60 * 60 * 1000;
     // The record has the timestamp 1. A machine that was suspended has another wall clock, and the same `now`.
