@@ -45,7 +45,10 @@ impl<T: Clone> PartitionSender<T> {
             // The application may have given a record of this process a time in the future.
             let counts = |wall_clock: &i64| flight.is_inherited || timestamp <= *wall_clock;
             let is_old = cx.wall_clock.filter(counts).is_some_and(|now| is_old(timestamp, now, memory));
-            flight.aged |= is_old || cx.now.saturating_duration_since(flight.published_at) >= memory;
+            let is_old = is_old || cx.now.saturating_duration_since(flight.published_at) >= memory;
+            // An attempt of a young batch may be in the log, and its leader may have forgotten the id since.
+            flight.needs_lookup |= is_old && !flight.aged;
+            flight.aged |= is_old;
         }
     }
 
