@@ -93,6 +93,8 @@ impl<T> Effects<T> {
 /// Inputs of a decision that come from outside the partition.
 pub(crate) struct Context<'a, T> {
     pub(crate) now: Instant,
+    /// The wall clock in milliseconds since the Unix epoch. `None` unless some batch is stored.
+    pub(crate) wall_clock: Option<i64>,
     pub(crate) config: &'a Config,
     pub(crate) jitter: &'a mut JitterRng,
     pub(crate) out: &'a mut Effects<T>,
