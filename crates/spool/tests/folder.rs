@@ -188,6 +188,26 @@ fn unreadable_files_are_kept() {
 }
 
 #[test]
+fn numbers_of_moved_segment_are_skipped() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut journal, _) = open(folder.path()).unwrap();
+    first_rounds(&mut journal);
+    drop(journal);
+    let (mut journal, before) = open(folder.path()).unwrap();
+    let committed = journal.commit(vec![batch(&journal, 2, 1, b"a record batch")]).unwrap();
+    drop(journal);
+    let (kept, moved) = ("journal-0000000000000001", "damaged-0000000000000001");
+    std::fs::rename(folder.path().join(kept), folder.path().join(moved)).unwrap();
+    let (journal, recovered) = open(folder.path()).unwrap();
+    assert_eq!((recovered.unreadable, recovered.table), (vec![moved.to_owned()], before.table));
+    assert!(recovered.next_frame > committed.frame, "the segment may have frames of these numbers");
+    assert!(!folder.path().join(kept).exists() && folder.path().join("journal-0000000000000002").exists());
+    drop(journal);
+    let (_, recovered) = open(folder.path()).unwrap();
+    assert_eq!(recovered.unreadable, [""; 0], "the loss was named");
+}
+
+#[test]
 fn files_are_private() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("spool");

@@ -191,6 +191,13 @@ impl OpenSpool {
         for damage in &recovered.damage {
             tracing::error!(dir = %dir.display(), ?damage, "spool has damaged frames");
         }
+        for name in &recovered.unreadable {
+            tracing::error!(
+                dir = %dir.display(),
+                name,
+                "spool has lost its newest segment: the events that it held are lost, and delivered ones may be sent again"
+            );
+        }
         for (partition, first, end) in recovered.lost() {
             let (records, partition) = (end.0.saturating_sub(first.0), partition.index);
             tracing::error!(dir = %dir.display(), partition, records, "stored events were damaged on the disk and are lost");

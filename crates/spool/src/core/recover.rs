@@ -65,7 +65,7 @@ pub struct Recovered {
     pub batches: BTreeMap<(Partition, Ordinal), HeldBatch>,
     /// Durable frames that can't be read. They are reported at each opening until their segment is retired.
     pub damage: Vec<Damage>,
-    /// Segments that can't be read at all. The unproved rounds of the last life may be in one of them.
+    /// Segments that can't be read at all, or were moved away. The last rounds may be in one of them.
     pub unreadable: Vec<String>,
     /// The bases that void frames which may still be in the files.
     pub bases: Vec<Base>,

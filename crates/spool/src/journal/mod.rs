@@ -35,6 +35,7 @@ use crate::core::table::Table;
 use crate::disk::{Disk, ReadFolder};
 
 pub use error::{CommitError, OpenError, ReadError};
+use files::ReadFailure;
 use held::HeldBatches;
 use round::Round;
 use segments::Segments;
@@ -106,7 +107,7 @@ impl<D: Disk> Journal<D> {
     /// [`OpenError`]. No file is then changed, apart from a new segment that may be incomplete.
     pub fn open(disk: D, settings: Settings) -> Result<(Self, Recovered), OpenError> {
         let files::FolderState { mut recovered, spool, old } =
-            files::read(&disk, settings.new_spool, settings.segment_bytes)?;
+            files::read(&disk, settings.new_spool, settings.segment_bytes, ReadFailure::Refuses)?;
         recovered.table.drop_replaced();
         let has_useless_spare = old.has_useless_spare;
         let mut journal = Self {

@@ -9,7 +9,7 @@
 
 use std::io;
 
-use super::files::{self, FolderState};
+use super::files::{self, FolderState, ReadFailure};
 use super::{OpenError, ReadError, read_body};
 use crate::core::encoding;
 use crate::core::entry::{JournalBatch, Ordinal, Partition};
@@ -71,7 +71,7 @@ impl<R: ReadFolder> Snapshot<R> {
                 return Err(SnapshotError::NoSpool);
             }
             check_rights(&folder, &before)?;
-            let state = files::read(&folder, SpoolId([0; 16]), super::SEGMENT_BYTES);
+            let state = files::read(&folder, SpoolId([0; 16]), super::SEGMENT_BYTES, ReadFailure::IsNamed);
             if before != segments(&folder)? {
                 former = None;
                 continue;
@@ -175,7 +175,7 @@ fn check_rights<R: ReadFolder>(folder: &R, names: &[String]) -> Result<(), OpenE
         if let Err(source) = folder.read_at(name, 0, 1)
             && source.kind() == io::ErrorKind::PermissionDenied
         {
-            return Err(OpenError::Io { name: name.clone(), source });
+            return Err(OpenError::Unreadable { name: name.clone(), source });
         }
     }
     Ok(())

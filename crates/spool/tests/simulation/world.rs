@@ -16,6 +16,7 @@ use crate::rounds::{self, Begun};
 /// Events that some schedule of two thousand must have.
 pub(crate) const MUST_OCCUR: &[&str] = &[
     "death in an opening",
+    "error in an opening",
     "death in a round",
     "loss of power",
     "round under way survived",
@@ -31,6 +32,7 @@ pub(crate) const MUST_OCCUR: &[&str] = &[
     "damage with a round under way",
     "damage and death in an opening",
     "unreadable segment",
+    "segment moved away",
     "damaged batch not read",
     "full",
     "full without room on the disk",
@@ -141,9 +143,11 @@ impl World<'_> {
         self.settings.new_spool = SpoolId(self.rng.next().to_le_bytes().repeat(2).try_into().unwrap_or([0; 16]));
         let (journal, recovered) = match Journal::open(self.disk.clone(), self.settings) {
             Ok(opened) => opened,
-            Err(error @ (OpenError::Io { .. } | OpenError::Read(ReadError::Io { .. }))) => {
+            Err(
+                error @ (OpenError::Io { .. } | OpenError::Unreadable { .. } | OpenError::Read(ReadError::Io { .. })),
+            ) => {
                 self.trace(|| format!("not opened: {error}"));
-                self.saw("death in an opening");
+                self.saw(if self.disk.is_dead() { "death in an opening" } else { "error in an opening" });
                 if self.is_flipped {
                     self.saw("damage and death in an opening");
                 }
@@ -187,6 +191,7 @@ impl World<'_> {
         let failing = if self.rng.percent(25) { 1 + self.rng.range(0..12) } else { 0 };
         self.disk.fail(failing);
         self.disk.crash_after(dies.then_some(budget));
+        self.disk.fail_reads(if self.rng.percent(5) { 10 } else { 0 });
         let Some(mut journal) = self.open()? else { return Ok(()) };
         self.disk.fail_reads(if self.rng.percent(20) { 20 } else { 0 });
         let mut begun = Begun::default();
