@@ -309,6 +309,11 @@ impl<T: Clone> Stage<T> {
         self.write_fault.as_ref().or(self.send_fault.as_ref())
     }
 
+    /// Returns whether nothing more is stored.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.write_fault.is_some()
+    }
+
     /// Makes the lanes of a topic accept new batches under its latest number.
     fn renumber(&mut self, topic: TopicId) {
         for id in self.lanes_of(topic) {

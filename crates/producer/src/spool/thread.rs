@@ -70,11 +70,17 @@ where
     Ok(is_ended)
 }
 
-/// Returns whether no later round can have a file: the folder is gone, or may not be written.
-fn is_permanent(error: &CommitError) -> bool {
+/// Returns whether a later round may have room. It has none if the folder is gone or may not be written, or the journal is
+/// latched.
+fn is_temporary(error: &CommitError) -> bool {
     use std::io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
-    let CommitError::NoSegment(error) = error else { return false };
-    matches!(error.kind(), NotFound | NotADirectory | PermissionDenied | ReadOnlyFilesystem)
+    match error {
+        CommitError::Full { .. } => true,
+        CommitError::NoSegment(error) => {
+            !matches!(error.kind(), NotFound | NotADirectory | PermissionDenied | ReadOnlyFilesystem)
+        }
+        _ => false,
+    }
 }
 
 impl<T: Clone, H: SpoolHost<T>, D: Disk> SpoolThread<T, H, D> {
@@ -176,22 +182,22 @@ impl<T: Clone, H: SpoolHost<T>, D: Disk> SpoolThread<T, H, D> {
                 self.note_room();
                 self.stage.committed();
             }
-            // The fault is reported once. Nothing is written afterwards.
-            Err(CommitError::Latched) => {}
-            Err(error @ (CommitError::Full { .. } | CommitError::NoSegment(_)))
-                if is_proof && !is_permanent(&error) =>
-            {
-                self.note_room();
-            }
-            Err(error @ (CommitError::Full { .. } | CommitError::NoSegment(_))) if !is_permanent(&error) => {
+            Err(error) if is_proof && is_temporary(&error) => self.note_room(),
+            Err(error) if is_temporary(&error) => {
                 tracing::debug!(%error, "round of the spool has no room");
                 self.stage.refused();
             }
-            Err(error) => {
-                tracing::error!(%error, "spool write failed, no more events are accepted");
-                self.stage.failed(&SpoolFault::Write(error.to_string().into()));
-            }
+            Err(error) => self.fail(&error),
         }
+    }
+
+    /// Stores nothing more after an error that no later round survives. The first such error is reported.
+    fn fail(&mut self, error: &CommitError) {
+        if self.stage.has_failed() {
+            return;
+        }
+        tracing::error!(%error, "spool write failed, no more events are accepted");
+        self.stage.failed(&SpoolFault::Write(error.to_string().into()));
     }
 
     /// Frees room for the batches that wait for it, or fails them if the thread ends.
@@ -208,8 +214,12 @@ impl<T: Clone, H: SpoolHost<T>, D: Disk> SpoolThread<T, H, D> {
         if self.stage.is_ending() {
             return self.stage.abandon_waiting();
         }
-        // An error leaves the room as it is, and the next round tries again.
-        let _ = self.journal.prepare();
+        // The want of a file leaves the room as it is, and the next round tries again.
+        if let Err(error) = self.journal.prepare()
+            && !is_temporary(&error)
+        {
+            return self.fail(&error);
+        }
         self.note_room();
         progress.room_at.get_or_insert_with(|| Instant::now() + ROOM_PAUSE);
     }

@@ -57,6 +57,8 @@ impl World<'_> {
         if self.rng.percent(50) {
             return Ok(());
         }
+        let frames = self.frames(&name).into_iter().map(|(_, sequence)| sequence.0);
+        self.history.damaged.extend(frames);
         let moved = self.disk.rename(&name, &name.replacen("journal-", "damaged-", 1));
         moved.map_err(|error| error.to_string())?;
         self.saw("segment moved away");

@@ -131,6 +131,7 @@ impl<T: Clone> Stage<T> {
     /// Notes that the round failed. Nothing more is stored.
     pub(crate) fn failed(&mut self, fault: &SpoolFault) {
         self.write_fault = Some(fault.clone());
+        self.is_full = false;
         self.moves.clear();
         let waiting = std::mem::take(&mut self.written).into_iter().chain(std::mem::take(&mut self.accepted));
         let waiting: Vec<_> = waiting.map(|batch| batch.submission).collect();

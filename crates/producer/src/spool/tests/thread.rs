@@ -103,11 +103,16 @@ struct RunningThread {
 }
 
 fn run(idle_sync: Duration) -> RunningThread {
+    run_with(idle_sync, 8)
+}
+
+/// Runs a thread whose journal copies batches beyond `segments_kept` segments.
+fn run_with(idle_sync: Duration, segments_kept: usize) -> RunningThread {
     let (folder, fails) = (tempfile::tempdir().unwrap(), Arc::new(AtomicBool::new(false)));
     let disk = FailingDisk { folder: Folder::open(folder.path()).unwrap(), fails: fails.clone() };
     let settings = Settings {
         segment_bytes: 1 << 16,
-        segments_kept: 8,
+        segments_kept,
         max_bytes: 1 << 24,
         keep_free: 0,
         new_spool: SpoolId([7; 16]),
@@ -136,6 +141,30 @@ fn latched_thread_refuses_batches() {
     thread.fails.store(false, Ordering::SeqCst);
     thread.sender.send(SpoolCommand::Sealed(submission(0, 3, 1)));
     assert!(matches!(thread.effects.recv().unwrap(), Effect::NotStored(..)), "a latched spool stays latched");
+    thread.sender.send(SpoolCommand::Finish);
+    thread.ended.blocking_recv().unwrap();
+}
+
+/// A round that has no room lets the thread copy batches out of the oldest segment. The copy fails, and so does every later
+/// round.
+#[test]
+fn failed_copy_refuses_batches() {
+    let thread = run_with(Duration::from_secs(600), 1);
+    let seal = |number: u64, blocks: usize| {
+        // A record has ten bytes, and a round takes whole blocks of 4,096.
+        let records = blocks * 4096 / 10 - 300;
+        thread.sender.send(SpoolCommand::Sealed(submission(0, number, records)));
+    };
+    // The first segment has 16 blocks: header, two checkpoints, proof, and these rounds. The next one begins with 9 blocks.
+    for (number, blocks) in [1, 6, 7].into_iter().enumerate() {
+        seal(number as u64, blocks);
+        assert!(matches!(thread.effects.recv().unwrap(), Effect::Durable { .. }));
+        assert!(matches!(thread.effects.recv().unwrap(), Effect::Release(_)));
+    }
+    thread.fails.store(true, Ordering::SeqCst);
+    seal(3, 8);
+    assert!(matches!(thread.effects.recv().unwrap(), Effect::NotStored(batch, _) if batch.token == 3));
+    assert!(matches!(thread.sender.status.fault(), Some(SpoolFault::Write(_))));
     thread.sender.send(SpoolCommand::Finish);
     thread.ended.blocking_recv().unwrap();
 }
