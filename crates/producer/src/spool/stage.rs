@@ -6,7 +6,7 @@
 //!    topic's entry.
 //!  - No batch leaves before the cluster has named its topic and itself.
 //!  - A stamp is reported durable once its move is. Its move follows everything that was settled before it.
-//!  - A round that has no room is repeated. Marks and moves fit a full spool, and free it.
+//!  - A round that has no room is repeated, its facts first and alone. Marks and moves fit a full spool, and free it.
 //!  - Nothing more is stored after a failed round. Batches that were durable before are still delivered.
 
 mod round;
@@ -94,6 +94,8 @@ pub(crate) struct Stage<T> {
     facts: Vec<Entry>,
     /// Whether the last round had no room for the next batch.
     is_full: bool,
+    /// Whether the next round has no batch, because the last one had no room for its facts beside batches.
+    is_facts_turn: bool,
     /// Why nothing more is stored.
     write_fault: Option<SpoolFault>,
     /// Why nothing is sent: the brokers belong to another cluster.
@@ -122,6 +124,7 @@ impl<T: Clone> Stage<T> {
             moves: Vec::new(),
             facts: Vec::new(),
             is_full: false,
+            is_facts_turn: false,
             write_fault: None,
             send_fault: None,
             is_ending: false,

@@ -40,7 +40,7 @@ fn submission(index: i32, number: u64, records: usize) -> Submission<u64> {
 
 fn batch_of(records: usize) -> EncodedBatch {
     use kafka_courier_batcher::{Accumulator, BufferPool, Compression, Limits};
-    let limits = Limits { max_records: 1000, max_bytes: 1 << 20, linger: std::time::Duration::ZERO };
+    let limits = Limits { max_records: 10_000, max_bytes: 1 << 20, linger: std::time::Duration::ZERO };
     let (mut accumulator, pool) = (Accumulator::new(limits, Compression::None), BufferPool::new(0));
     for _ in 0..records {
         let record = Record { key: None, value: Some(b"v"), headers: &[], timestamp: 7 };
@@ -241,10 +241,12 @@ fn round_without_room_is_repeated() {
     let first = stage.round(u64::MAX, u64::MAX);
     stage.refused();
     assert!(stage.is_full() && !stage.is_round_due() && stage.has_changes());
-    let facts = stage.round(u64::MAX, 0);
-    stage.committed();
+    let facts = commit(&mut stage);
     assert!(facts.len() == 2 && facts.iter().all(|fact| first.contains(fact)), "facts fit a full spool: {facts:?}");
-    assert!(stage.is_full() && !stage.has_changes());
+    assert!(!stage.is_full() && stage.is_round_due() && !stage.has_changes());
+    assert_eq!(stage.round(u64::MAX, 0), []);
+    stage.committed();
+    assert!(stage.is_full() && !stage.is_round_due(), "the batch has no room");
     let rest = commit(&mut stage);
     assert!(matches!(rest[..], [Entry::Begin { .. }, Entry::Batch(_)]), "{rest:?}");
     assert_eq!(released(&stage.take_effects()), [0]);
