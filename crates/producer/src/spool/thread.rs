@@ -2,6 +2,7 @@
 //!
 //! Rules:
 //!  - One round is one write and one sync, for all that waits. Commands gather while a round is written.
+//!  - The thread ends although the last facts have no room. The spool is then as after a crash.
 //!  - A round starts immediately for a batch or a move, and after `idle_sync` for anything else.
 //!  - Nothing is decided here. The stage decides, and the host acts.
 
@@ -45,6 +46,8 @@ struct Progress {
     /// The end of the pause after a round without room.
     room_at: Option<Instant>,
     is_finishing: bool,
+    /// Whether the last facts have no room. A later process finds the same facts from the leaders.
+    is_cut_short: bool,
     /// The time of the next report of the counts, if they may have changed since the last one.
     level_at: Option<Instant>,
 }
@@ -86,11 +89,19 @@ fn is_temporary(error: &CommitError) -> bool {
 impl<T: Clone, H: SpoolHost<T>, D: Disk> SpoolThread<T, H, D> {
     fn run(mut self) {
         let now = Instant::now();
-        let mut progress =
-            Progress { idle_since: Some(now), close_at: None, room_at: None, is_finishing: false, level_at: None };
+        let mut progress = Progress {
+            idle_since: Some(now),
+            close_at: None,
+            room_at: None,
+            is_finishing: false,
+            is_cut_short: false,
+            level_at: None,
+        };
         self.note_room();
         self.report_level();
-        while !(progress.is_finishing && !self.stage.is_round_due() && !self.stage.has_changes()) {
+        while !(progress.is_cut_short
+            || (progress.is_finishing && !self.stage.is_round_due() && !self.stage.has_changes()))
+        {
             self.receive(&mut progress);
             self.end_in_time(&mut progress);
             let is_idle_over = progress.idle_since.is_some_and(|since| since.elapsed() >= self.idle_sync);
@@ -186,6 +197,10 @@ impl<T: Clone, H: SpoolHost<T>, D: Disk> SpoolThread<T, H, D> {
             Err(error) if is_temporary(&error) => {
                 tracing::debug!(%error, "round of the spool has no room");
                 self.stage.refused();
+                if progress.is_finishing && !self.stage.has_waiting() {
+                    tracing::warn!(%error, "spool has no room for its last facts: the next process asks the leaders again");
+                    progress.is_cut_short = true;
+                }
             }
             Err(error) => self.fail(&error),
         }
