@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use kafka_courier_spool::disk::Disk;
-use kafka_courier_spool::journal::{CommitError, Journal};
+use kafka_courier_spool::journal::{CommitError, Journal, SEGMENT_BYTES};
 
 use super::command::{Effect, SpoolCommand, SpoolHost};
 use super::fault::SpoolFault;
@@ -19,8 +19,8 @@ use super::stage::Stage;
 use super::status::SpoolStatus;
 use crate::sync::Ordering;
 
-/// The bytes of batches in one round.
-const ROUND_BYTES: u64 = 16 << 20;
+/// The bytes of batches in one round. An opening writes the last round again, and fits the reserve of a full disk.
+const ROUND_BYTES: u64 = SEGMENT_BYTES / 2;
 /// The pause between rounds without room.
 const ROOM_PAUSE: Duration = Duration::from_millis(20);
 /// The time between two reports of the counts.

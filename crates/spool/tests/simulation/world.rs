@@ -40,6 +40,7 @@ pub(crate) const MUST_OCCUR: &[&str] = &[
     "batches copied forward",
     "round larger than a segment",
     "hundred segments",
+    "many openings",
     "failed: create in part",
     "failed: read",
     "failed: rename",
@@ -382,7 +383,26 @@ impl World<'_> {
             0..15 => self.damage(),
             15..30 => self.flip_under_way(),
             30..36 => self.break_segment(),
+            36..38 => self.open_often(),
             _ => Ok(()),
         }
+    }
+
+    /// Processes open the spool and store nothing. The files do not grow with their number.
+    fn open_often(&mut self) -> Result<(), String> {
+        let Some(first) = self.open()?.filter(|_| !self.is_limited) else { return Ok(()) };
+        let before = first.file_bytes();
+        drop(first);
+        for _ in 0..30 {
+            drop(self.open()?);
+        }
+        let Some(last) = self.open()? else { return Err("no opening without faults".to_owned()) };
+        let segment = self.settings.segment_bytes.max(65_536);
+        let most = before.max(2 * last.batch_bytes()) + (self.settings.segments_kept as u64 + 4) * segment;
+        if last.file_bytes() > most {
+            return Err(format!("{} bytes after many openings, {before} before", last.file_bytes()));
+        }
+        self.saw("many openings");
+        Ok(())
     }
 }
