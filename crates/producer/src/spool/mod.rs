@@ -37,5 +37,5 @@ pub(crate) use open::{RecoveredSpool, RecoveredTopic, UnsettledBatch};
 pub(crate) use stage::{RecoveredBatch, Stage};
 pub(crate) use status::SpoolStatus;
 pub(crate) use thread::{SpoolThread, start};
-pub(crate) use topic_watch::{TopicNews, watch_topics};
+pub(crate) use topic_watch::{TopicIds, TopicNews, watch_topics};
 pub use view::{SpoolDamage, SpoolView, SpoolViewError, StoredPart, StoredPartition, StoredRecord};

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use kafka_courier_client::{PartitionId, TopicId, TopicUuid};
-use kafka_courier_idempotent_sender::core::{FailedOutcome, InheritedStamp, StampMove, StoredBatch, Submission};
+use kafka_courier_idempotent_sender::core::{InheritedStamp, StampMove, StoredBatch, Submission};
 use kafka_courier_spool::core::entry::{Entry, Ordinal, Partition, Topic, TopicNumber};
 use kafka_courier_spool::core::ids::Life;
 
@@ -167,7 +167,7 @@ impl<T: Clone> Stage<T> {
                 let batch = &submission.batch;
                 log.hold(place.first, batch.record_count(), batch.len() as u64, batch.first_timestamp());
             }
-            lane.durable.push_back(DurableBatch { place, submission, inheritance: Some(inherited) });
+            lane.durable.push_back(DurableBatch { place, submission, inherited });
         }
         self.lanes.insert(id, lane);
     }
@@ -253,6 +253,8 @@ impl<T: Clone> Stage<T> {
             StagedTopic { name: name.clone(), numbers, partitions, ready: 0, identity: None, is_changed: true }
         });
         staged.ready = partitions;
+        // The cluster names the topic again, because the topic may have been created again.
+        staged.identity = staged.identity.take().filter(|identity| identity.partitions == partitions);
         if staged.partitions != partitions {
             (staged.partitions, staged.is_changed) = (partitions, true);
         }
@@ -271,8 +273,9 @@ impl<T: Clone> Stage<T> {
             return;
         }
         let Some(staged) = self.topics.get_mut(&identity.topic) else { return };
-        if staged.partitions != identity.partitions {
-            (staged.partitions, staged.is_changed) = (identity.partitions, true);
+        let partitions = identity.partitions.max(staged.ready);
+        if staged.partitions != partitions {
+            (staged.partitions, staged.is_changed) = (partitions, true);
         }
         let topic = identity.topic;
         let present = identity.uuid.unwrap_or(NO_TOPIC_ID);
@@ -341,7 +344,8 @@ impl<T: Clone> Stage<T> {
         }
         let Some(identity) = staged.identity.as_ref().filter(|_| self.send_fault.is_none()) else { return };
         let index = u32::try_from(id.index).unwrap_or(u32::MAX);
-        let has_partition = index < identity.partitions;
+        // One of the two answers may be older than the partition.
+        let has_partition = index < identity.partitions.max(staged.ready);
         if has_partition && index >= staged.ready {
             return;
         }
@@ -353,15 +357,15 @@ impl<T: Clone> Stage<T> {
                 }
                 lane.sending = to;
             }
-            let Some(DurableBatch { mut submission, inheritance, .. }) = lane.durable.pop_front() else { return };
             let number = staged.numbers.iter().find(|(number, _)| *number == to.topic);
             let stored_for = number.map_or(NO_TOPIC_ID, |(_, id)| *id);
-            let resumed = match inheritance {
-                Some(inherited) => resumption(stored_for, identity.uuid, has_partition, inherited),
-                None if has_partition => Resumption::Send(None),
-                None => Resumption::Fail(FailedOutcome::NotWritten),
-            };
+            let resumed = resumption(stored_for, identity.uuid, has_partition, next.inherited);
+            if resumed == Resumption::Wait {
+                return;
+            }
+            let Some(DurableBatch { mut submission, .. }) = lane.durable.pop_front() else { return };
             match resumed {
+                Resumption::Wait => {}
                 Resumption::Send(inherited) => {
                     submission.stored = submission.stored.map(|stored| Box::new(StoredBatch { inherited, ..*stored }));
                     self.effects.push(Effect::Release(lane.numbered(submission)));

@@ -141,6 +141,33 @@ fn unnamed_topic_keeps_durable_batches() {
 }
 
 #[test]
+fn added_partition_takes_batches() {
+    let mut stage = ready_stage();
+    learn(&mut stage, 6);
+    stage.submit(submission(5, 0, 1));
+    commit(&mut stage);
+    let effects = stage.take_effects();
+    assert!(matches!(effects[..], [Effect::Durable { .. }]), "the cluster has named fewer partitions: {effects:?}");
+    stage.handle(identity(1, 2, "c"));
+    assert_eq!(released(&stage.take_effects()), [0], "the sender knows more than the last answer");
+}
+
+#[test]
+fn batch_waits_for_its_partition() {
+    let mut stage = ready_stage();
+    learn(&mut stage, 6);
+    stage.submit(submission(5, 0, 1));
+    learn(&mut stage, 2);
+    stage.handle(identity(1, 2, "c"));
+    commit(&mut stage);
+    let effects = stage.take_effects();
+    assert!(matches!(effects[..], [Effect::Durable { .. }]), "both answers are old: {effects:?}");
+    learn(&mut stage, 6);
+    stage.handle(identity(1, 6, "c"));
+    assert_eq!(released(&stage.take_effects()), [0]);
+}
+
+#[test]
 fn round_has_bounded_bytes() {
     let mut stage = ready_stage();
     (0..3).for_each(|number| stage.submit(submission(0, number, 1)));

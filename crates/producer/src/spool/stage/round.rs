@@ -123,7 +123,7 @@ impl<T: Clone> Stage<T> {
             let reserved = submission.batch.capacity();
             self.effects.push(Effect::Durable { token: submission.token.clone(), place, reserved });
             if let Some(lane) = self.lanes.get_mut(&partition) {
-                lane.durable.push_back(DurableBatch { place, submission, inheritance: None });
+                lane.durable.push_back(DurableBatch { place, submission, inherited: None });
             }
             self.release(partition);
         }

@@ -26,7 +26,9 @@ fn stamps_hold_for_one_topic_id() {
     assert_eq!(resumption(OLD, Some([2; 16]), true, sent), unknown, "the record may be in the deleted topic");
     assert_eq!(resumption(OLD, Some([2; 16]), true, None), Resumption::Send(None));
     assert_eq!(resumption(OLD, Some([2; 16]), false, None), not_written);
-    assert_eq!(resumption(OLD, Some(OLD), false, sent), unknown);
+    assert_eq!(resumption(OLD, Some(OLD), false, sent), Resumption::Wait, "a topic keeps its partitions");
+    assert_eq!(resumption(OLD, Some(OLD), false, None), Resumption::Wait);
+    assert_eq!(resumption(OLD, Some([2; 16]), false, sent), unknown);
     assert_eq!(resumption(OLD, None, true, sent), Resumption::Send(sent), "old brokers send no topic ids");
     assert_eq!(resumption([0; 16], Some(OLD), true, sent), Resumption::Send(sent), "the id was not known then");
 }
