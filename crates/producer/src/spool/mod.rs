@@ -30,7 +30,7 @@ mod thread;
 mod topic_watch;
 mod view;
 
-pub(crate) use command::{Effect, SpoolCommand, SpoolHost, SpoolLevel, SpoolSender, StoredPlace};
+pub(crate) use command::{Effect, SettledNotice, SpoolCommand, SpoolHost, SpoolLevel, SpoolSender, StoredPlace};
 pub use fault::SpoolFault;
 pub use open::{BatchReadError, OpenSpool, SpoolHolder, SpoolOpenError, SpoolSettings};
 pub(crate) use open::{RecoveredSpool, RecoveredTopic, UnsettledBatch};

@@ -19,7 +19,7 @@ use kafka_courier_idempotent_sender::core::{InheritedStamp, StampMove, StoredBat
 use kafka_courier_spool::core::entry::{Entry, Ordinal, Partition, Topic, TopicNumber};
 use kafka_courier_spool::core::ids::Life;
 
-use super::command::{Effect, SpoolCommand, SpoolLevel, StoredPlace, TopicIdentity};
+use super::command::{Effect, SettledNotice, SpoolCommand, SpoolLevel, StoredPlace, TopicIdentity};
 use super::fault::SpoolFault;
 use super::inherit::{NO_TOPIC_ID, Resumption, resumption};
 use super::lane::{DurableBatch, Lane};
@@ -90,6 +90,10 @@ pub(crate) struct Stage<T> {
     /// Batches and moves of the round that is being written.
     written: Vec<AcceptedBatch<T>>,
     moves: Vec<StampMove>,
+    /// Notices of records that the journal does not have as settled yet.
+    notices: Vec<SettledNotice>,
+    /// Those of the round that is being written.
+    written_notices: Vec<SettledNotice>,
     /// The entries of that round apart from batches.
     facts: Vec<Entry>,
     /// Whether the last round had no room for the next batch.
@@ -122,6 +126,8 @@ impl<T: Clone> Stage<T> {
             accepted: VecDeque::new(),
             written: Vec::new(),
             moves: Vec::new(),
+            notices: Vec::new(),
+            written_notices: Vec::new(),
             facts: Vec::new(),
             is_full: false,
             is_facts_turn: false,
@@ -189,7 +195,8 @@ impl<T: Clone> Stage<T> {
                 self.release_after(place.partition);
             }
             SpoolCommand::Failed { place, records } => self.with_log(place.partition, |log| log.fail(&records)),
-            SpoolCommand::Kept { place, records } => {
+            SpoolCommand::Kept { place, records, notice } => {
+                self.notices.extend(Some(notice).filter(|_| self.write_fault.is_none()));
                 self.with_log(place.partition, |log| log.keep(place, &records));
                 self.release_after(place.partition);
             }

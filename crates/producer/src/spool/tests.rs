@@ -12,7 +12,7 @@ use kafka_courier_idempotent_sender::core::{MoveId, RecordSet, StampMove, Submis
 use kafka_courier_spool::core::entry::Entry;
 use kafka_courier_spool::core::ids::Life;
 
-use super::command::{Effect, SpoolCommand, StoredPlace, TopicIdentity};
+use super::command::{Effect, SettledNotice, SpoolCommand, StoredPlace, TopicIdentity};
 use super::fault::SpoolFault;
 use super::stage::Stage;
 
@@ -68,6 +68,10 @@ fn ready_stage() -> Stage<u64> {
     learn(&mut stage, 2);
     stage.handle(identity(1, 2, "c"));
     stage
+}
+
+fn kept(place: StoredPlace, records: RecordSet) -> SpoolCommand<u64> {
+    SpoolCommand::Kept { place, records, notice: SettledNotice::new(|| ()) }
 }
 
 /// Commits a round. Returns its entries.
@@ -190,13 +194,32 @@ fn move_waits_for_durable_letters() {
     stage.handle(SpoolCommand::Persist(move_of(0, 7, 0)));
     assert!(!stage.is_round_due());
     assert_eq!(commit(&mut stage), []);
-    stage.handle(SpoolCommand::Kept { place, records });
+    stage.handle(kept(place, records));
     assert!(stage.is_round_due());
     let written = commit(&mut stage);
     let [Entry::Out { first, end, .. }, Entry::Move { from, skips, .. }] = &written[..] else { panic!("{written:?}") };
     assert_eq!((first.0, end.0, from.0), (1, 2, 0));
     assert_eq!(skips[..], [(*first, *end)], "the dead letter has no number");
-    assert!(matches!(stage.take_effects()[..], [Effect::Persisted { id: MoveId(7), .. }]));
+    assert!(matches!(stage.take_effects()[..], [Effect::Settled(_), Effect::Persisted { id: MoveId(7), .. }]));
+}
+
+#[test]
+fn notice_follows_a_durable_round() {
+    let mut stage = ready_stage();
+    stage.submit(submission(0, 0, 2));
+    commit(&mut stage);
+    let place = places(&stage.take_effects())[0];
+    stage.handle(SpoolCommand::Failed { place, records: RecordSet::Range(0..1) });
+    stage.handle(kept(place, RecordSet::Range(0..1)));
+    assert!(!stage.round(u64::MAX, u64::MAX).is_empty());
+    stage.refused();
+    assert!(stage.take_effects().is_empty(), "the journal does not have the dead letter");
+    commit(&mut stage);
+    assert!(matches!(stage.take_effects()[..], [Effect::Settled(_)]));
+    stage.handle(kept(place, RecordSet::Range(1..2)));
+    stage.round(u64::MAX, u64::MAX);
+    stage.failed(&SpoolFault::Write("full".into()));
+    assert!(stage.take_effects().is_empty());
 }
 
 #[test]

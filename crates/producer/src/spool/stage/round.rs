@@ -67,6 +67,7 @@ impl<T: Clone> Stage<T> {
             let Some(log) = self.logs.get_mut(&partition) else { continue };
             self.moves.extend(log.write(&mut entries));
         }
+        self.written_notices.append(&mut self.notices);
         self.facts = entries.iter().filter(|entry| !matches!(entry, Entry::Batch(_))).cloned().collect();
         entries
     }
@@ -127,6 +128,7 @@ impl<T: Clone> Stage<T> {
             }
             self.release(partition);
         }
+        self.effects.extend(std::mem::take(&mut self.written_notices).into_iter().map(Effect::Settled));
         for StampMove { partition, id, .. } in std::mem::take(&mut self.moves) {
             self.effects.push(Effect::Persisted { partition, id });
         }
@@ -137,6 +139,8 @@ impl<T: Clone> Stage<T> {
         self.write_fault = Some(fault.clone());
         self.is_full = false;
         self.moves.clear();
+        self.notices.clear();
+        self.written_notices.clear();
         let waiting = std::mem::take(&mut self.written).into_iter().chain(std::mem::take(&mut self.accepted));
         let waiting: Vec<_> = waiting.map(|batch| batch.submission).collect();
         let early = self.lanes.values_mut().flat_map(Lane::take_early);

@@ -157,7 +157,7 @@ fn later_number_follows_settled_one() {
     stage.handle(SpoolCommand::Failed { place: place(10), records: records.clone() });
     stage.handle(SpoolCommand::Delivered { place: place(12), records: records.clone(), base_offset: Some(0) });
     assert_eq!(released(&stage.take_effects()), [0; 0]);
-    stage.handle(SpoolCommand::Kept { place: place(10), records });
+    stage.handle(kept(place(10), records));
     assert_eq!(released(&stage.take_effects()), [1]);
     stage.handle(SpoolCommand::Persist(move_of(0, 1, 0)));
     let written = commit(&mut stage);
