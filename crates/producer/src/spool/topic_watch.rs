@@ -125,8 +125,7 @@ impl<T: Send + 'static> TopicWatch<T> {
         for (topic, name) in topics {
             match named.iter().find(|other| other.name == name && other.code == ErrorCode::NONE.0) {
                 Some(found)
-                    if !found.partitions.is_empty()
-                        && !found.uuid.is_some_and(|id| self.ids.is_former(&name, id)) =>
+                    if !found.partitions.is_empty() && !found.uuid.is_some_and(|id| self.ids.is_former(&name, id)) =>
                 {
                     let partitions = u32::try_from(found.partitions.len()).unwrap_or(u32::MAX);
                     known.push(TopicIdentity { topic, uuid: found.uuid, partitions, cluster: cluster.clone() });

@@ -12,7 +12,9 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use kafka_courier_dlq::{AppendError, DeadLetterStore, Held, Letter, LetterId, Outcome, Position, Selection, StoreError};
+use kafka_courier_dlq::{
+    AppendError, DeadLetterStore, Held, Letter, LetterId, Outcome, Position, Selection, StoreError,
+};
 
 use super::topic::DeadLetterTopic;
 use super::{DeadLetterStats, Listed};

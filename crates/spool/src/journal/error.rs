@@ -50,7 +50,9 @@ pub enum OpenError {
 /// Returns what to do about a file that can't be read.
 fn remedy(name: &str, source: &io::Error) -> String {
     match source.kind() {
-        io::ErrorKind::PermissionDenied => "start the process as the user that owns the file, or change its owner".into(),
+        io::ErrorKind::PermissionDenied => {
+            "start the process as the user that owns the file, or change its owner".into()
+        }
         _ if name == files::SPARE => "start again, or remove the file: it holds no event".into(),
         _ => format!(
             "start again. If the disk never returns the file, rename it to {}: events in it are then lost, and events that \

@@ -183,11 +183,7 @@ fn used(number: SegmentNumber, size: u64, is_damaged: bool) -> UsedSegment {
 }
 
 /// Returns the spool of the files, by their headers.
-fn spool_of<R: ReadFolder>(
-    disk: &R,
-    names: &[String],
-    failure: ReadFailure,
-) -> Result<Option<SpoolId>, OpenError> {
+fn spool_of<R: ReadFolder>(disk: &R, names: &[String], failure: ReadFailure) -> Result<Option<SpoolId>, OpenError> {
     let mut spool = None;
     for name in names {
         let bytes = match disk.read_at(name, 0, BLOCK as usize) {
