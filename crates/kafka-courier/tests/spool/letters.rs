@@ -78,7 +78,7 @@ fn crash(folder: &SpoolFolder, to: &SpoolFolder) {
 
 async fn replay(producer: &KafkaProducer, doubtful: Doubtful) -> ReplayReport {
     let replay = Replay { doubtful, ..Replay::default() };
-    producer.replay(replay, |_| ControlFlow::Continue(())).await.unwrap()
+    producer.replay(&replay, |_| ControlFlow::Continue(())).await.unwrap()
 }
 
 /// A process dies between the dead letter and the journal. An operator then corrects the topic, replays, and starts the next
@@ -172,7 +172,7 @@ async fn letters_in_memory_hold_the_partition() {
     assert!(error.to_string().contains("dlq_file"), "{error}");
     let waiting = producer.send(&record("t", "k", "2")).await.unwrap();
     waiting.stored().await.unwrap();
-    let report = producer.close(std::time::Duration::from_millis(100)).await;
+    let report = producer.close(Duration::from_millis(100)).await;
     assert_eq!((report.delivered, report.failed, report.stored, report.in_memory), (2, 2, 1, 1));
     drop(producer);
     config.dlq_max_letters = 0;

@@ -99,9 +99,7 @@ impl<T: Clone, H: SpoolHost<T>, D: Disk> SpoolThread<T, H, D> {
         };
         self.note_room();
         self.report_level();
-        while !(progress.is_cut_short
-            || (progress.is_finishing && !self.stage.is_round_due() && !self.stage.has_changes()))
-        {
+        while !self.is_over(&progress) {
             self.receive(&mut progress);
             self.end_in_time(&mut progress);
             let is_idle_over = progress.idle_since.is_some_and(|since| since.elapsed() >= self.idle_sync);
@@ -120,6 +118,12 @@ impl<T: Clone, H: SpoolHost<T>, D: Disk> SpoolThread<T, H, D> {
         // An error leaves the last round unproved, as a crash does.
         let _ = self.journal.prove();
         self.report_level();
+    }
+
+    /// Returns whether the thread ends: nothing more comes, and everything is written or has no room.
+    fn is_over(&self, progress: &Progress) -> bool {
+        let is_written = progress.is_finishing && !self.stage.is_round_due() && !self.stage.has_changes();
+        is_written || progress.is_cut_short
     }
 
     /// Waits for a command if nothing is due, and takes all commands that are there.
