@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::spool_folder::SpoolFolder;
 use crate::support::{LONG, Producer, record, wait_until};
 use kafka_courier::dlq::{Letter, Outcome, Selection};
-use kafka_courier::{Doubtful, HealthPart, KafkaProducer, Replay, ReplayReport};
+use kafka_courier::{Doubtful, Header, HealthPart, KafkaProducer, ProducerRecord, Replay, ReplayReport, headers};
 use kafka_courier_test_broker::{Record, TestCluster};
 
 /// The file of dead letters in the folder of a spool.
@@ -90,7 +90,10 @@ async fn unsettled_letter_is_not_replayed() {
     // No process stores that the dead letter is durable.
     config.spool_idle_sync = LONG;
     let producer = Producer::build(config).unwrap();
-    producer.send(&record("t", "k", "bad")).await.unwrap().stored().await.unwrap();
+    // A dead letter that is certain has no stamp, so the check finds the event by its id.
+    let id = [Header { key: headers::EVENT_ID, value: Some(b"event-1") }];
+    let event = ProducerRecord { headers: &id, ..record("t", "k", "bad") };
+    producer.send(&event).await.unwrap().stored().await.unwrap();
     wait_until(|| producer.dead_letters().len() == 1).await;
     crash(&folder, &crashed);
     cluster.accept_records();

@@ -52,7 +52,8 @@ impl World<'_> {
         self.disk.break_file(None);
         match refused {
             Err(OpenError::Unreadable { name: named, .. }) if named == name => self.saw("unreadable segment"),
-            other => return Err(format!("{name} can't be read: {other:?}")),
+            Err(error) => return Err(format!("{name} can't be read, and the opening fails with {error}")),
+            Ok(_) => return Err(format!("{name} can't be read, and is opened")),
         }
         if self.rng.percent(50) {
             return Ok(());
