@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 
 use crate::spool_folder::SpoolFolder;
-use crate::support::{LONG, Producer, process, record};
+use crate::support::{LONG, Producer, process, record, wait_until};
 use kafka_courier::{Compression, DeliveryErrorKind, FailedOutcome, HealthPart, PublishError, SpoolFault, StoreError};
 use kafka_courier_test_broker::{ApiKey, Fault, Rule, TestCluster};
 
@@ -16,6 +16,7 @@ async fn latched_spool_refuses_events() {
     config.compression = Compression::None;
     let producer = Producer::build(config).unwrap();
     producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap();
+    wait_until(|| folder.path().join("spare").exists()).await;
     // The present file takes more rounds. The next one can't be created.
     std::fs::remove_dir_all(folder.path()).unwrap();
     let large = "x".repeat(500_000);
