@@ -6,8 +6,10 @@ use kafka_courier_batcher::Stamp;
 
 use super::frame::FrameSequence;
 use super::ids::Life;
+use super::inputs::{InputNumber, ItemSet};
 
-/// The number of a record among all records that a spool ever took for a partition, from 0.
+/// The number of a record among all records that a spool ever took for a partition, from 0. Also the number of an item in
+/// its input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ordinal(pub u64);
 
@@ -145,6 +147,20 @@ pub enum Entry {
     },
     /// The frames of a base.
     Base(Base),
+    /// An input.
+    Input {
+        /// The number within the spool.
+        input: InputNumber,
+        /// The name that the layer above gave it.
+        name: Arc<str>,
+    },
+    /// Items of an input that are dealt with. The frame also holds the batches with their records.
+    Items {
+        /// The input.
+        input: InputNumber,
+        /// The items.
+        items: ItemSet,
+    },
 }
 
 /// A base: frames that hold the whole table, and the batches of all frames that may not be durable. An opening writes one.
