@@ -15,11 +15,14 @@ use std::task::{Context, Poll, Waker};
 
 use crate::error::DeliveryError;
 use crate::ledger::BatchLedger;
+use crate::spool::{BatchItems, InputItem};
 use crate::sync::Mutex;
 use crate::trace::{self, EventTrace, SpanOrigin};
 use kafka_courier_client::{PartitionId, Reason};
 use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, RecordSet, Verdict};
 use kafka_courier_idempotent_sender::driver::DriverCommand;
+use kafka_courier_spool::core::entry::Ordinal;
+use kafka_courier_spool::core::inputs::{InputNumber, ItemSet};
 use tokio::sync::mpsc::WeakUnboundedSender;
 use tracing::Span;
 
@@ -81,6 +84,8 @@ struct BatchInner {
     store: StoreState,
     /// The tasks that wait until the batch is stored.
     store_wakers: Vec<Waker>,
+    /// The items of the records, for each input.
+    items: Vec<(InputNumber, ItemSet)>,
 }
 
 /// A request to the sender to expedite a batch. The request holds the command channel weakly, so that it does not keep
@@ -155,7 +160,32 @@ impl Token {
     }
 }
 
+impl BatchItems for Token {
+    fn items(&self) -> Vec<(InputNumber, ItemSet)> {
+        self.state().inner.lock().items.clone()
+    }
+}
+
 impl BatchState {
+    /// Adds the item of a record.
+    pub(crate) fn add_item(&self, item: &InputItem) {
+        let (input, number) = (item.input.0, Ordinal(item.number));
+        let mut inner = self.inner.lock();
+        match inner.items.iter_mut().find(|(of, _)| *of == input) {
+            Some((_, items)) => items.insert(number, item.check),
+            None => {
+                let mut items = ItemSet::default();
+                items.insert(number, item.check);
+                inner.items.push((input, items));
+            }
+        }
+    }
+
+    /// Returns whether some records are items of an input.
+    pub(crate) fn has_items(&self) -> bool {
+        !self.inner.lock().items.is_empty()
+    }
+
     pub(crate) fn topic(&self) -> &Arc<str> {
         &self.topic
     }

@@ -16,6 +16,7 @@ use tokio::sync::mpsc::error::SendError;
 
 use crate::delivery::{StoredIdentity, Token};
 use crate::failure_sink::{FailedPart, FailureSink, fail_records};
+use crate::inputs::sink_of_unstored;
 use crate::metrics;
 use crate::shared::Shared;
 use crate::spool::{Effect, SpoolFault, SpoolHost, SpoolLevel};
@@ -56,7 +57,13 @@ impl EngineHost {
         }
     }
 
-    fn fail(&self, submission: Submission<Token>, outcome: FailedOutcome, reason: Reason) {
+    fn fail(
+        &self,
+        sink: Option<&Arc<dyn FailureSink>>,
+        submission: Submission<Token>,
+        outcome: FailedOutcome,
+        reason: Reason,
+    ) {
         // The sink and the metrics recorder are called from the runtime's threads otherwise.
         let _entered = self.runtime.enter();
         let Submission { token, partition, batch, .. } = submission;
@@ -65,7 +72,7 @@ impl EngineHost {
         let charge = batch.capacity();
         self.shared.counts.count_verdict(token.state().topic(), records.len(), &Verdict::Failed(failure.clone()));
         let failed = FailedPart { token, partition, records, batch: Arc::new(batch), charge };
-        fail_records(&self.shared, self.sink.as_ref(), failed, failure);
+        fail_records(&self.shared, sink, failed, failure);
         self.wake_closing_sender();
     }
 }
@@ -99,7 +106,8 @@ impl SpoolHost<Token> for EngineHost {
                     // The failed write may have reached the disk, and a later process then delivers the batch.
                     _ => FailedOutcome::Unknown,
                 };
-                self.fail(submission, outcome, Reason::NotStored(fault.to_string().into()));
+                let sink = sink_of_unstored(&submission.token, self.sink.as_ref());
+                self.fail(sink, submission, outcome, Reason::NotStored(fault.to_string().into()));
             }
             Effect::LeftStored(submission) => {
                 self.shared.settle_stored(submission);
@@ -108,7 +116,7 @@ impl SpoolHost<Token> for EngineHost {
             Effect::Orphaned(submission, outcome) => {
                 let message = "the topic was deleted and created again since an earlier process stored the event";
                 let code = ErrorCode::UNKNOWN_TOPIC_ID;
-                self.fail(submission, outcome, Reason::Broker { code, message: Some(message.into()) });
+                self.fail(self.sink.as_ref(), submission, outcome, Reason::Broker { code, message: Some(message.into()) });
             }
             Effect::Held(partition) => tracing::warn!(
                 partition = partition.index,

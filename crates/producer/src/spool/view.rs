@@ -18,6 +18,7 @@ use kafka_courier_spool::core::table::PartitionTable;
 use kafka_courier_spool::disk::FolderView;
 use kafka_courier_spool::journal::{DamagedFrames, OpenError, Snapshot, SnapshotError};
 
+use super::input::{SpooledInput, spooled_inputs};
 use super::inherit::{NO_TOPIC_ID, batch_of_part, inherited_stamp, unsettled_parts};
 use super::open::{BatchReadError, SpoolHolder};
 
@@ -319,6 +320,11 @@ impl SpoolView {
             SpoolDamage::Lost { topic, partition: partition.index, records: end.0.saturating_sub(first.0) }
         }));
         damage
+    }
+
+    /// Returns the inputs whose items were published through the spool, the oldest first.
+    pub fn inputs(&self) -> Vec<SpooledInput> {
+        spooled_inputs(&self.snapshot.table().inputs)
     }
 
     /// Returns the names of files that are kept because of damage.
