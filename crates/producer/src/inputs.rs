@@ -2,29 +2,17 @@
 //!
 //! The rules of this module:
 //!  - An input is begun before its items. The channel to the spool's thread keeps that order.
-//!  - An event with an item has no dead letter if it could not be stored: the item is still in its input.
-
-use std::sync::Arc;
 
 use kafka_courier_event_model::Event;
 use kafka_courier_spool::core::entry::Ordinal;
 use kafka_courier_spool::core::inputs::{InputNumber, ItemSet};
 
-use crate::delivery::{Delivery, Token};
+use crate::delivery::Delivery;
 use crate::engine::Engine;
 use crate::error::PublishError;
-use crate::failure_sink::FailureSink;
 use crate::spool::{InputId, InputItem, SpoolCommand, SpooledInput};
 use crate::sync::Ordering;
 use crate::topics::TopicEntry;
-
-/// Returns the sink for a batch that is not stored: none if its records are items of an input.
-pub(crate) fn sink_of_unstored<'a>(
-    token: &Token,
-    sink: Option<&'a Arc<dyn FailureSink>>,
-) -> Option<&'a Arc<dyn FailureSink>> {
-    sink.filter(|_| !token.state().has_items())
-}
 
 impl Engine {
     /// Returns the inputs that the spool had when it was opened, the oldest first.

@@ -16,8 +16,7 @@ use tokio::sync::mpsc::error::SendError;
 
 use crate::delivery::{BatchState, Delivery, ExpediteRequest, StoreRequest, Tag, Token};
 use crate::error::PublishError;
-use crate::failure_sink::{FailureSink, fail_unsent};
-use crate::inputs::sink_of_unstored;
+use crate::failure_sink::{FailureSink, fail_unsent, sink_of_unstored};
 use crate::memory::MemoryShare;
 use crate::shared::Shared;
 use crate::spool::{InputItem, SpoolCommand};

@@ -15,8 +15,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::mpsc::error::SendError;
 
 use crate::delivery::{StoredIdentity, Token};
-use crate::failure_sink::{FailedPart, FailureSink, fail_records};
-use crate::inputs::sink_of_unstored;
+use crate::failure_sink::{FailedPart, FailureSink, fail_records, sink_of_unstored};
 use crate::metrics;
 use crate::shared::Shared;
 use crate::spool::{Effect, SpoolFault, SpoolHost, SpoolLevel};

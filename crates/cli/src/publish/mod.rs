@@ -4,12 +4,15 @@
 //! - The output accounts for every item of the input: delivered, failed with a reason, not published, or not an event.
 //! - Ctrl-C, SIGTERM or SIGHUP stops reading, and the command delivers the events that were read. A second signal ends the
 //!   command with the verdicts that are known.
+//! - With a spool, a run continues where an earlier one was killed (`input_start`, `session/spooled`).
 //! - Memory is bounded by the producer's buffer and by the number of unrecorded verdicts.
 //! - An event passes through `reader` (a thread), `line_channel` (bounded) and `publisher`. `session` runs them.
 
 mod counts;
 mod dead_letters;
+mod input_start;
 mod item_error;
+mod known_items;
 mod line_channel;
 mod monitor;
 mod pace;
@@ -21,21 +24,29 @@ mod reader;
 mod reasons;
 mod receipts;
 mod session;
+mod spool_run;
+mod spool_summary;
 mod summary;
 mod tally;
 mod topic_waits;
 mod unmapped;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use kafka_courier::{ErrorCode, KafkaProducer, LoadedConfig, PublishError, Reason, shown_file};
+use kafka_courier::{
+    ErrorCode, KafkaConfig, KafkaProducer, LoadedConfig, PublishError, Reason, SpoolFull, shown_file,
+};
+use serde_json::json;
 
 use self::dead_letters::{FileChoice, RunDeadLetters};
 use self::line_channel::LineReceiver;
+use self::reader::Source;
 use self::receipts::Receipts;
 use self::session::{PublishSession, SessionOptions};
+use self::spool_run::SpoolRun;
 use self::unmapped::Unmapped;
 use crate::exit::{CommandError, Exit};
 use crate::files::CommandFiles;
@@ -47,6 +58,10 @@ use crate::signals::Signals;
 const LONGEST_GRACE: u64 = u32::MAX as u64;
 /// Heading of the options about dead letters.
 const DEAD_LETTERS: &str = "Dead letters";
+/// Heading of the options about a spool.
+const SPOOL: &str = "Spool";
+/// How long a run with a spool waits for Kafka before it reads.
+const FIRST_CONTACT: Duration = Duration::from_secs(3);
 
 /// Publish events from a file or standard input
 ///
@@ -67,7 +82,7 @@ pub(crate) struct PublishArgs {
     /// Stop at the first item that is not an event, and deliver the events before it
     #[arg(long)]
     strict: bool,
-    /// Continue for this long after Ctrl-C, SIGTERM or SIGHUP
+    /// Continue for this long after Ctrl-C, SIGTERM or SIGHUP, and after the end of the input with --spool
     ///
     /// The first half is for publishing events that were read, the whole time for their delivery.
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = crate::whole_number::<u64>, default_value_t = 30)]
@@ -81,6 +96,24 @@ pub(crate) struct PublishArgs {
     /// Do not keep dead letters in a file
     #[arg(long, help_heading = DEAD_LETTERS)]
     no_dlq_file: bool,
+    /// Print the counts of the summary as a line of JSON to standard output
+    #[arg(long)]
+    json: bool,
+    /// Store events in this folder before they are sent [env: KAFKA_SPOOL_DIR]
+    ///
+    /// A run that was killed at any moment continues with the same FILE and folder: each line is in Kafka once. Unreachable
+    /// brokers do not stop the run: events are stored, and delivered by this run or a later one. Exit code 75 says that
+    /// events or lines are left.
+    #[arg(long, value_name = "DIR", help_heading = SPOOL)]
+    spool: Option<PathBuf>,
+    /// Stay until everything in the spool is delivered
+    #[arg(long, help_heading = SPOOL)]
+    wait: bool,
+    /// Publish a file from its start that was published to its end before, or has changed since
+    ///
+    /// A run that did not reach the end of the file continues, with --again too.
+    #[arg(long, help_heading = SPOOL)]
+    again: bool,
     /// Read events from this file (- is standard input)
     #[arg(value_name = "FILE", default_value = "-")]
     file: String,
@@ -97,10 +130,23 @@ pub(crate) fn run(args: PublishArgs) -> Exit {
             return Exit::Io;
         }
     };
-    let exit = runtime.block_on(publish(args)).unwrap_or_else(CommandError::report);
+    let is_json = args.json;
+    let exit = runtime.block_on(publish(args)).unwrap_or_else(|error| {
+        if is_json {
+            print_failure(&error);
+        }
+        error.report()
+    });
     // The reader's thread may still wait for input.
     runtime.shutdown_background();
     exit
+}
+
+/// Prints the error of a run that has read nothing as a line of JSON.
+fn print_failure(CommandError(exit, why): &CommandError) {
+    let try_again = (*exit == Exit::Busy).then_some("held");
+    // A reader that has ended changes no outcome.
+    let _ = writeln!(std::io::stdout(), "{}", json!({ "exit": *exit as u8, "error": why, "try_again": try_again }));
 }
 
 async fn publish(args: PublishArgs) -> Result<Exit, CommandError> {
@@ -110,7 +156,7 @@ async fn publish(args: PublishArgs) -> Result<Exit, CommandError> {
         () = signals.reached(1) => None,
         ready = prepare(&args) => Some(ready?),
     };
-    let Some(Prepared { producer, delivery_timeout, unmapped, lines, receipts, dead_letters }) = ready else {
+    let Some(Prepared { producer, delivery_timeout, unmapped, lines, receipts, dead_letters, spool }) = ready else {
         return Err(CommandError(signals.exit(), "stopped by a signal before anything was read".to_owned()));
     };
     let options = SessionOptions {
@@ -120,9 +166,10 @@ async fn publish(args: PublishArgs) -> Result<Exit, CommandError> {
         input: args.file,
         delivery_timeout,
         unmapped,
+        spool,
     };
     let summary = PublishSession::new(producer, options, lines, receipts, dead_letters, signals).run().await;
-    Ok(summary.print(args.receipts.as_deref()))
+    Ok(summary.print(args.receipts.as_deref(), args.json))
 }
 
 /// The parts of a run before the first event is read.
@@ -133,6 +180,7 @@ struct Prepared {
     lines: LineReceiver,
     receipts: Receipts,
     dead_letters: RunDeadLetters,
+    spool: Option<SpoolRun>,
 }
 
 /// Checks files, settings and the cluster, and creates the parts of a run.
@@ -145,6 +193,7 @@ async fn prepare(args: &PublishArgs) -> Result<Prepared, CommandError> {
     let wanted = FileChoice::of(args, &loaded.config);
     check_files(files, args, &loaded, &wanted)?;
     let mut config = loaded.config;
+    let mut spool = spool_of(args, &mut config)?;
     let file = args.file.clone();
     let source = open(move || input::open(Path::new(&file), "events"))
         .await?
@@ -153,28 +202,85 @@ async fn prepare(args: &PublishArgs) -> Result<Prepared, CommandError> {
     config.validate().map_err(|errors| CommandError(Exit::Config, errors.to_string()))?;
     config.dlq_file = String::new();
     let settings = config.clone();
-    let file = open(move || wanted.open(&settings)).await??;
+    let letters = open(move || wanted.open(&settings)).await??;
     let mapping = config.topic_mapping.clone();
     let mut builder = KafkaProducer::builder().with_config(config);
-    if let Some(file) = &file {
-        builder = builder.dead_letter_store(file.clone());
+    if let Some(letters) = &letters {
+        builder = builder.dead_letter_store(letters.clone());
     }
     let built = open(move || builder.build()).await?;
-    let producer = built.map_err(|errors| CommandError(Exit::Config, errors.to_string()))?;
-    producer.health_check(patience).await?;
-    let fit = producer.dead_letters().check_topic().await;
-    let warnings = fit.map_err(|unfit| CommandError(Exit::Config, format!("dlq_topic: {unfit}")))?;
-    warnings.iter().for_each(|warning| crate::say(&format!("warning: {warning}")));
-    if let Some(topic) = &args.topic {
-        producer.learn_topic(topic).await.map_err(|error| topic_error(topic, &error))?;
+    let producer = built.map_err(|errors| match &spool {
+        Some(spool) => spool_run::build_failed(&spool.dir, &errors),
+        None => CommandError(Exit::Config, errors.to_string()),
+    })?;
+    if check_cluster(&producer, spool.as_ref(), patience).await? {
+        check_topics(&producer, args.topic.as_deref()).await?;
     }
     let unmapped = Unmapped::new(&producer, &mapping);
     let receipts = create_receipts(args).await?;
+    let mut source = Source::of(source);
+    if let Some(spool) = &mut spool {
+        let (producer, file, again) = (producer.clone(), args.file.clone(), args.again);
+        (source, spool.input) = open(move || spool_run::open_input(&producer, &file, again, source)).await??;
+    }
     let lines = reader::start(source).map_err(|error| {
         CommandError(Exit::Io, format!("cannot read {}: {error}", shown_file(Path::new(&args.file))))
     })?;
-    let dead_letters = RunDeadLetters::new(producer.dead_letters(), file, args.no_dlq_file);
-    Ok(Prepared { producer, delivery_timeout, unmapped, lines, receipts, dead_letters })
+    let dead_letters = RunDeadLetters::new(producer.dead_letters(), letters, args.no_dlq_file);
+    Ok(Prepared { producer, delivery_timeout, unmapped, lines, receipts, dead_letters, spool })
+}
+
+/// Returns the spool that arguments and settings choose, and sets its options.
+fn spool_of(args: &PublishArgs, config: &mut KafkaConfig) -> Result<Option<SpoolRun>, CommandError> {
+    if let Some(dir) = &args.spool {
+        config.spool_dir = dir.display().to_string();
+    }
+    let option = [(args.wait, "--wait"), (args.again, "--again")].into_iter().find(|(is_set, _)| *is_set);
+    match (config.spool_dir.as_str(), option) {
+        ("", None) => Ok(None),
+        ("", Some((_, option))) => {
+            Err(CommandError(Exit::Usage, format!("{option} needs a spool: name its folder with --spool")))
+        }
+        (dir, _) => {
+            let run = SpoolRun { dir: dir.into(), input: None, waits: args.wait };
+            // Events wait for room, because a refused one would be a dead letter.
+            config.spool_full = SpoolFull::Block;
+            Ok(Some(run))
+        }
+    }
+}
+
+/// Checks the cluster. Returns whether it is reachable. A run without a spool needs it, and every run ends if the brokers
+/// refuse the client.
+async fn check_cluster(
+    producer: &KafkaProducer,
+    spool: Option<&SpoolRun>,
+    patience: Duration,
+) -> Result<bool, CommandError> {
+    let Some(spool) = spool else {
+        producer.health_check(patience).await?;
+        return Ok(true);
+    };
+    match producer.health_check(patience.min(FIRST_CONTACT)).await {
+        Ok(()) => Ok(true),
+        Err(error) if error.is_refusal() => Err(error.into()),
+        Err(error) => {
+            let dir = spool.shown();
+            crate::say(&format!("warning: {error}: events are stored in {dir}, and delivered once brokers answer"));
+            Ok(false)
+        }
+    }
+}
+
+/// Checks the dead-letter topic and the topic of `--topic`.
+async fn check_topics(producer: &KafkaProducer, topic: Option<&str>) -> Result<(), CommandError> {
+    let fit = producer.dead_letters().check_topic().await;
+    let warnings = fit.map_err(|unfit| CommandError(Exit::Config, format!("dlq_topic: {unfit}")))?;
+    warnings.iter().for_each(|warning| crate::say(&format!("warning: {warning}")));
+    if let Some(topic) = topic {
+        producer.learn_topic(topic).await.map_err(|error| topic_error(topic, &error))?;
+    }
+    Ok(())
 }
 
 /// Returns the files that arguments name. Fails if two of them are the same.

@@ -214,7 +214,7 @@ proptest! {
         }
         (1..=INPUTS).for_each(|input| life.publish(input, usize::MAX));
         (0..PARTITIONS).for_each(|index| life.seal(index));
-        while life.stage.is_round_due() || life.stage.has_changes() {
+        while life.stage.has_waiting() || life.stage.has_changes() {
             assert!(life.round(&mut disk, u64::MAX, RoundEnd::Durable));
         }
         disk.check();
