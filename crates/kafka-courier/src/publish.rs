@@ -240,12 +240,7 @@ impl KafkaProducer {
     /// # Errors
     ///
     /// As [`try_publish`](Self::try_publish).
-    pub fn try_publish_item(
-        &self,
-        topic: &str,
-        event: &dyn Event,
-        item: &InputItem,
-    ) -> Result<Delivery, PublishError> {
+    pub fn try_publish_item(&self, topic: &str, event: &dyn Event, item: &InputItem) -> Result<Delivery, PublishError> {
         self.inner.engine().try_publish_item(topic, event, item)
     }
 

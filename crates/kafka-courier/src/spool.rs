@@ -11,11 +11,11 @@
 
 use std::path::{Path, PathBuf};
 
-use kafka_courier_producer::{OpenSpool, SpoolSettings};
 #[doc(inline)]
 pub use kafka_courier_producer::{
     InputId, InputItem, SpoolDamage, SpoolHolder, SpoolView, SpoolViewError, SpooledInput, StoredPart, StoredPartition,
 };
+use kafka_courier_producer::{OpenSpool, SpoolSettings};
 #[doc(inline)]
 pub use kafka_courier_recovery::{UnsettledRecord, unsettled_records};
 

@@ -6,6 +6,7 @@
 //!  - Every record of a batch gets exactly one verdict, whatever happens to the producer. The records without a
 //!    verdict fail as unknown when the last owner of the batch is dropped.
 
+mod items;
 mod stored;
 
 use std::any::Any;
@@ -15,13 +16,11 @@ use std::task::{Context, Poll, Waker};
 
 use crate::error::DeliveryError;
 use crate::ledger::BatchLedger;
-use crate::spool::{BatchItems, InputItem};
 use crate::sync::Mutex;
 use crate::trace::{self, EventTrace, SpanOrigin};
 use kafka_courier_client::{PartitionId, Reason};
 use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, RecordSet, Verdict};
 use kafka_courier_idempotent_sender::driver::DriverCommand;
-use kafka_courier_spool::core::entry::Ordinal;
 use kafka_courier_spool::core::inputs::{InputNumber, ItemSet};
 use tokio::sync::mpsc::WeakUnboundedSender;
 use tracing::Span;
@@ -160,32 +159,7 @@ impl Token {
     }
 }
 
-impl BatchItems for Token {
-    fn items(&self) -> Vec<(InputNumber, ItemSet)> {
-        self.state().inner.lock().items.clone()
-    }
-}
-
 impl BatchState {
-    /// Adds the item of a record.
-    pub(crate) fn add_item(&self, item: &InputItem) {
-        let (input, number) = (item.input.0, Ordinal(item.number));
-        let mut inner = self.inner.lock();
-        match inner.items.iter_mut().find(|(of, _)| *of == input) {
-            Some((_, items)) => items.insert(number, item.check),
-            None => {
-                let mut items = ItemSet::default();
-                items.insert(number, item.check);
-                inner.items.push((input, items));
-            }
-        }
-    }
-
-    /// Returns whether some records are items of an input.
-    pub(crate) fn has_items(&self) -> bool {
-        !self.inner.lock().items.is_empty()
-    }
-
     pub(crate) fn topic(&self) -> &Arc<str> {
         &self.topic
     }

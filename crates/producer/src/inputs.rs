@@ -43,12 +43,7 @@ impl Engine {
     /// # Errors
     ///
     /// As [`try_publish`](Self::try_publish).
-    pub fn try_publish_item(
-        &self,
-        topic: &str,
-        event: &dyn Event,
-        item: &InputItem,
-    ) -> Result<Delivery, PublishError> {
+    pub fn try_publish_item(&self, topic: &str, event: &dyn Event, item: &InputItem) -> Result<Delivery, PublishError> {
         let event_trace = self.tracer.trace_event(topic, event);
         let offer = |topic: &TopicEntry| self.offer_event(topic, event, &event_trace, Some(item));
         let accepted = self.offer_first(topic, offer).or_else(|refused| self.offer_now(topic, refused, &offer));

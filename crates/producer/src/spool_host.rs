@@ -115,7 +115,12 @@ impl SpoolHost<Token> for EngineHost {
             Effect::Orphaned(submission, outcome) => {
                 let message = "the topic was deleted and created again since an earlier process stored the event";
                 let code = ErrorCode::UNKNOWN_TOPIC_ID;
-                self.fail(self.sink.as_ref(), submission, outcome, Reason::Broker { code, message: Some(message.into()) });
+                self.fail(
+                    self.sink.as_ref(),
+                    submission,
+                    outcome,
+                    Reason::Broker { code, message: Some(message.into()) },
+                );
             }
             Effect::Held(partition) => tracing::warn!(
                 partition = partition.index,

@@ -33,12 +33,11 @@ mod unmapped;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use kafka_courier::{
-    ErrorCode, KafkaConfig, KafkaProducer, LoadedConfig, PublishError, Reason, SpoolFull, shown_file,
-};
+use kafka_courier::{ErrorCode, KafkaConfig, KafkaProducer, LoadedConfig, PublishError, Reason, shown_file};
 use serde_json::json;
 
 use self::dead_letters::{FileChoice, RunDeadLetters};
@@ -52,6 +51,7 @@ use crate::exit::{CommandError, Exit};
 use crate::files::CommandFiles;
 use crate::input;
 use crate::settings::{SettingsArgs, check_destination};
+use crate::shared_file::SharedFile;
 use crate::signals::Signals;
 
 /// The longest grace period in seconds. Longer ones are reduced to it.
@@ -60,8 +60,6 @@ const LONGEST_GRACE: u64 = u32::MAX as u64;
 const DEAD_LETTERS: &str = "Dead letters";
 /// Heading of the options about a spool.
 const SPOOL: &str = "Spool";
-/// How long a run with a spool waits for Kafka before it reads.
-const FIRST_CONTACT: Duration = Duration::from_secs(3);
 
 /// Publish events from a file or standard input
 ///
@@ -121,6 +119,12 @@ pub(crate) struct PublishArgs {
     settings: SettingsArgs,
 }
 
+impl PublishArgs {
+    fn grace(&self) -> Duration {
+        Duration::from_secs(self.grace.min(LONGEST_GRACE))
+    }
+}
+
 /// Runs the command and prints its summary or its error.
 pub(crate) fn run(args: PublishArgs) -> Exit {
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
@@ -162,7 +166,7 @@ async fn publish(args: PublishArgs) -> Result<Exit, CommandError> {
     let options = SessionOptions {
         topic: args.topic.as_deref().map(Into::into),
         strict: args.strict,
-        grace: Duration::from_secs(args.grace.min(LONGEST_GRACE)),
+        grace: args.grace(),
         input: args.file,
         delivery_timeout,
         unmapped,
@@ -193,7 +197,7 @@ async fn prepare(args: &PublishArgs) -> Result<Prepared, CommandError> {
     let wanted = FileChoice::of(args, &loaded.config);
     check_files(files, args, &loaded, &wanted)?;
     let mut config = loaded.config;
-    let mut spool = spool_of(args, &mut config)?;
+    let mut spool = SpoolRun::of(args, &mut config)?;
     let file = args.file.clone();
     let source = open(move || input::open(Path::new(&file), "events"))
         .await?
@@ -204,17 +208,11 @@ async fn prepare(args: &PublishArgs) -> Result<Prepared, CommandError> {
     let settings = config.clone();
     let letters = open(move || wanted.open(&settings)).await??;
     let mapping = config.topic_mapping.clone();
-    let mut builder = KafkaProducer::builder().with_config(config);
-    if let Some(letters) = &letters {
-        builder = builder.dead_letter_store(letters.clone());
-    }
-    let built = open(move || builder.build()).await?;
-    let producer = built.map_err(|errors| match &spool {
-        Some(spool) => spool_run::build_failed(&spool.dir, &errors),
-        None => CommandError(Exit::Config, errors.to_string()),
-    })?;
-    if check_cluster(&producer, spool.as_ref(), patience).await? {
+    let producer = build(config, letters.as_ref(), spool.as_ref()).await?;
+    if spool_run::check_cluster(&producer, spool.as_ref(), patience).await? {
         check_topics(&producer, args.topic.as_deref()).await?;
+        // Brokers that answer say within this time that a topic does not exist.
+        spool.iter_mut().for_each(|spool| spool.patience += patience);
     }
     let unmapped = Unmapped::new(&producer, &mapping);
     let receipts = create_receipts(args).await?;
@@ -230,46 +228,20 @@ async fn prepare(args: &PublishArgs) -> Result<Prepared, CommandError> {
     Ok(Prepared { producer, delivery_timeout, unmapped, lines, receipts, dead_letters, spool })
 }
 
-/// Returns the spool that arguments and settings choose, and sets its options.
-fn spool_of(args: &PublishArgs, config: &mut KafkaConfig) -> Result<Option<SpoolRun>, CommandError> {
-    if let Some(dir) = &args.spool {
-        config.spool_dir = dir.display().to_string();
-    }
-    let option = [(args.wait, "--wait"), (args.again, "--again")].into_iter().find(|(is_set, _)| *is_set);
-    match (config.spool_dir.as_str(), option) {
-        ("", None) => Ok(None),
-        ("", Some((_, option))) => {
-            Err(CommandError(Exit::Usage, format!("{option} needs a spool: name its folder with --spool")))
-        }
-        (dir, _) => {
-            let run = SpoolRun { dir: dir.into(), input: None, waits: args.wait };
-            // Events wait for room, because a refused one would be a dead letter.
-            config.spool_full = SpoolFull::Block;
-            Ok(Some(run))
-        }
-    }
-}
-
-/// Checks the cluster. Returns whether it is reachable. A run without a spool needs it, and every run ends if the brokers
-/// refuse the client.
-async fn check_cluster(
-    producer: &KafkaProducer,
+async fn build(
+    config: KafkaConfig,
+    letters: Option<&Arc<SharedFile>>,
     spool: Option<&SpoolRun>,
-    patience: Duration,
-) -> Result<bool, CommandError> {
-    let Some(spool) = spool else {
-        producer.health_check(patience).await?;
-        return Ok(true);
-    };
-    match producer.health_check(patience.min(FIRST_CONTACT)).await {
-        Ok(()) => Ok(true),
-        Err(error) if error.is_refusal() => Err(error.into()),
-        Err(error) => {
-            let dir = spool.shown();
-            crate::say(&format!("warning: {error}: events are stored in {dir}, and delivered once brokers answer"));
-            Ok(false)
-        }
+) -> Result<KafkaProducer, CommandError> {
+    let mut builder = KafkaProducer::builder().with_config(config);
+    if let Some(letters) = letters {
+        builder = builder.dead_letter_store(letters.clone());
     }
+    let built = open(move || builder.build()).await?;
+    built.map_err(|errors| match spool {
+        Some(spool) => spool_run::build_failed(&spool.dir, &errors),
+        None => CommandError(Exit::Config, errors.to_string()),
+    })
 }
 
 /// Checks the dead-letter topic and the topic of `--topic`.

@@ -7,8 +7,8 @@
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use kafka_courier::{KafkaProducer, Stats};
 use kafka_courier::spool::InputItem;
+use kafka_courier::{KafkaProducer, Stats};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 
 use super::dead_letters::RunDeadLetters;

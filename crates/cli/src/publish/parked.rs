@@ -83,7 +83,12 @@ mod tests {
         let position = InputPosition { place: InputPlace::Line(line), start: 0, end: 0 };
         let json =
             format!("{{\"id\":\"{line}\",\"type\":\"t\",\"timestamp\":\"2024-01-15T10:00:00Z\",\"x\":\"{text}\"}}");
-        ParkedEvent { position, check: 0, event: AnyEvent::from_json(json.as_bytes()).unwrap(), ticket: Ticket::default() }
+        ParkedEvent {
+            position,
+            check: 0,
+            event: AnyEvent::from_json(json.as_bytes()).unwrap(),
+            ticket: Ticket::default(),
+        }
     }
 
     fn places<'a>(events: impl IntoIterator<Item = &'a ParkedEvent>) -> Vec<String> {

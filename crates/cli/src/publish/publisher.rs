@@ -149,7 +149,9 @@ impl Publisher {
                 Err(error) => {
                     let position = line.position;
                     monitor.tally.bad(position.place, error.to_string());
-                    monitor.skip(self.item(position, line.check));
+                    if !self.strict {
+                        monitor.skip(self.item(position, line.check));
+                    }
                     self.waiting.pop_front();
                     if self.strict {
                         self.bad = Some(position);
@@ -183,7 +185,8 @@ impl Publisher {
 
     /// Processes the first line, an event: publishes it, parks it, or records its failure.
     async fn publish_first(&mut self, monitor: &mut Monitor, conditions: StopConditions) -> Result<(), StopReason> {
-        let Some(QueuedLine { line: InputLine { position, check, event: Ok(event) }, ticket }) = self.waiting.front() else {
+        let Some(QueuedLine { line: InputLine { position, check, event: Ok(event) }, ticket }) = self.waiting.front()
+        else {
             return Ok(());
         };
         monitor.check(conditions)?;
@@ -299,10 +302,11 @@ impl Publisher {
 
     /// Reports all items in the queue and all parked events as not published. Returns the place of the first such event.
     pub(super) fn report_unpublished(&mut self, monitor: &mut Monitor) -> Option<InputPlace> {
-        let parked = self.parked.take_all().into_iter().map(|(topic, ParkedEvent { position, check, event, ticket })| {
-            let line = InputLine { position, check, event: Ok(event) };
-            (Some(topic), QueuedLine { line, ticket: Some(ticket) })
-        });
+        let parked =
+            self.parked.take_all().into_iter().map(|(topic, ParkedEvent { position, check, event, ticket })| {
+                let line = InputLine { position, check, event: Ok(event) };
+                (Some(topic), QueuedLine { line, ticket: Some(ticket) })
+            });
         let waiting = std::mem::take(&mut self.waiting).into_iter().map(|taken| (None, taken));
         let mut first = None;
         for (topic, QueuedLine { line: InputLine { position, check: _, event }, ticket }) in parked.chain(waiting) {
@@ -322,8 +326,9 @@ impl Publisher {
 
     /// Drops the lines that were not published. They are still in the input.
     pub(super) fn forget_unpublished(&mut self, monitor: &mut Monitor) {
-        self.waiting.clear();
-        monitor.tally.forget(self.parked.take_all().into_iter().map(|(_, parked)| parked.ticket));
+        let waiting = std::mem::take(&mut self.waiting).into_iter().filter_map(|taken| taken.ticket);
+        let parked = self.parked.take_all().into_iter().map(|(_, parked)| parked.ticket);
+        monitor.tally.forget(waiting.chain(parked));
     }
 
     fn topic_of(&self, event: &AnyEvent) -> Arc<str> {

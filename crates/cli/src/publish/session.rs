@@ -82,7 +82,7 @@ impl PublishSession {
         let SessionOptions { topic, strict, grace, input, unmapped, spool, .. } = options;
         let lines_of = spool.as_ref().map(|spool| SpooledLines(spool.input));
         let publisher = Publisher::new(producer.clone(), topic, strict, unmapped, lines_of);
-        let patience = spool.as_ref().filter(|spool| !spool.waits).map(|_| grace);
+        let patience = spool.as_ref().filter(|spool| !spool.waits).map(|spool| spool.patience);
         let (last, is_whole, left) = (None, false, None);
         Self { producer, grace, input, lines, monitor, publisher, spool, patience, last, is_whole, left }
     }

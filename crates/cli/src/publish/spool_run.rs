@@ -7,17 +7,22 @@
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use indicatif::HumanCount;
-use kafka_courier::spool::{InputId, SpoolHolder};
-use kafka_courier::{ConfigErrors, ConfigProblem, KafkaProducer, SpoolOpenError, shown_file};
+use kafka_courier::spool::{InputId, SpoolHolder, SpooledInput};
+use kafka_courier::{ConfigErrors, ConfigProblem, KafkaConfig, KafkaProducer, SpoolFull, SpoolOpenError, shown_file};
 
+use super::PublishArgs;
 use super::input_start::{InputStart, start_of};
 use super::known_items::KnownItems;
-use super::position::InputPlace;
+use super::position::{InputPlace, InputPosition};
 use super::reader::Source;
 use crate::exit::{CommandError, Exit};
 use crate::terminal::printable;
+
+/// How long a run waits for Kafka before it reads.
+const FIRST_CONTACT: Duration = Duration::from_secs(3);
 
 /// The spool of a run.
 #[derive(Debug)]
@@ -27,12 +32,56 @@ pub(super) struct SpoolRun {
     pub(super) input: Option<InputId>,
     /// Whether the run stays until everything is delivered.
     pub(super) waits: bool,
+    /// The time in which a group of lines must be published, unless the run waits.
+    pub(super) patience: Duration,
 }
 
 impl SpoolRun {
+    /// Returns the spool that arguments and settings choose, and sets its options.
+    pub(super) fn of(args: &PublishArgs, config: &mut KafkaConfig) -> Result<Option<Self>, CommandError> {
+        if let Some(dir) = &args.spool {
+            config.spool_dir = dir.display().to_string();
+        }
+        let option = [(args.wait, "--wait"), (args.again, "--again")].into_iter().find(|(is_set, _)| *is_set);
+        match (config.spool_dir.as_str(), option) {
+            ("", None) => Ok(None),
+            ("", Some((_, option))) => {
+                Err(CommandError(Exit::Usage, format!("{option} needs a spool: name its folder with --spool")))
+            }
+            (dir, _) => {
+                let run = Self { dir: dir.into(), input: None, waits: args.wait, patience: args.grace() };
+                // Events wait for room, because a refused one would be a dead letter.
+                config.spool_full = SpoolFull::Block;
+                Ok(Some(run))
+            }
+        }
+    }
+
     /// Returns the folder as messages show it.
     pub(super) fn shown(&self) -> String {
         shown_file(&self.dir)
+    }
+}
+
+/// Checks the cluster. Returns whether it is reachable. A run without a spool needs it, and every run ends if the brokers
+/// refuse the client.
+pub(super) async fn check_cluster(
+    producer: &KafkaProducer,
+    spool: Option<&SpoolRun>,
+    patience: Duration,
+) -> Result<bool, CommandError> {
+    let Some(spool) = spool else {
+        producer.health_check(patience).await?;
+        return Ok(true);
+    };
+    match producer.health_check(patience.min(FIRST_CONTACT)).await {
+        Ok(()) => Ok(true),
+        Err(error) if error.is_refusal() => Err(error.into()),
+        Err(error) => {
+            let dir = spool.shown();
+            crate::say(&format!("warning: {error}: events are stored in {dir}, and delivered once brokers answer"));
+            Ok(false)
+        }
     }
 }
 
@@ -72,39 +121,37 @@ pub(super) fn open_input(
         );
         CommandError(Exit::Data, why)
     })?;
-    match start {
+    let (input, at) = match start {
         InputStart::New => {
             let input = producer.begin_input(&name);
-            Ok((Source { items: Some(KnownItems::default()), ..opened }, input))
+            return Ok((Source { items: Some(KnownItems::default()), ..opened }, input));
         }
-        InputStart::Finished { input } => {
-            let count = HumanCount(input.count());
-            let of = renamed(&name, input.name());
-            crate::say(&format!(
-                "{shown}: all of its {count} items{of} are stored or delivered already: --again publishes them again"
-            ));
-            let id = Some(input.id());
-            Ok((Source { input: Box::new(io::empty()), first: None, items: Some(KnownItems::of(input)) }, id))
-        }
-        InputStart::Continue { input, at } => {
-            let count = HumanCount(input.count());
-            let of = renamed(&name, input.name());
-            crate::say(&format!(
-                "{shown}: continues at {}, byte {}: {count} items{of} are stored or delivered already",
-                at.place, at.start
-            ));
-            let id = Some(input.id());
-            let known = Some(KnownItems::of(input));
-            // An array is read from its start.
-            let InputPlace::Line(number) = at.place else { return Ok((Source { items: known, ..opened }, id)) };
+        InputStart::Finished { input } => (input, None),
+        InputStart::Continue { input, at } => (input, Some(at)),
+    };
+    crate::say(&format!("{shown}: {}", place_of(&input, &name, at)));
+    let id = Some(input.id());
+    let items = Some(KnownItems::of(input));
+    let source = match at {
+        None => Source { input: Box::new(io::empty()), first: None, items },
+        Some(InputPosition { place: InputPlace::Line(number), start, .. }) => {
             let mut rest = File::open(path).map_err(failed)?;
-            rest.seek(SeekFrom::Start(at.start)).map_err(failed)?;
-            Ok((Source { input: Box::new(rest), first: Some((number, at.start)), items: known }, id))
+            rest.seek(SeekFrom::Start(start)).map_err(failed)?;
+            Source { input: Box::new(rest), first: Some((number, start)), items }
         }
-    }
+        // An array is read from its start.
+        Some(_) => Source { items, ..opened },
+    };
+    Ok((source, id))
 }
 
-/// Returns the note about a file that was published under another name.
-fn renamed(name: &str, known: &str) -> String {
-    if name == known { String::new() } else { format!(" (as {})", printable(known)) }
+/// Returns the text about the place where the run continues. `at` is `None` at the end of the file.
+fn place_of(input: &SpooledInput, name: &str, at: Option<InputPosition>) -> String {
+    let count = HumanCount(input.count());
+    let of = if name == &**input.name() { String::new() } else { format!(" (as {})", printable(input.name())) };
+    let state = format!("{count} items{of} are stored or delivered already");
+    match at {
+        Some(InputPosition { place, start, .. }) => format!("continues at {place}, byte {start}: {state}"),
+        None => format!("all of its {state}: --again publishes them again"),
+    }
 }

@@ -33,7 +33,10 @@ impl SpoolEnd {
             0 => format!(", none left in {}", self.dir),
             left => {
                 let left = HumanCount(left);
-                format!(", {left} left in {}: run the command again, or `courier spool drain`, to deliver them", self.dir)
+                format!(
+                    ", {left} left in {}: run the command again, or `courier spool drain`, to deliver them",
+                    self.dir
+                )
             }
         });
         text

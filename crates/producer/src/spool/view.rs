@@ -18,8 +18,8 @@ use kafka_courier_spool::core::table::PartitionTable;
 use kafka_courier_spool::disk::FolderView;
 use kafka_courier_spool::journal::{DamagedFrames, OpenError, Snapshot, SnapshotError};
 
-use super::input::{SpooledInput, spooled_inputs};
 use super::inherit::{NO_TOPIC_ID, batch_of_part, inherited_stamp, unsettled_parts};
+use super::input::{SpooledInput, spooled_inputs};
 use super::open::{BatchReadError, SpoolHolder};
 
 /// The identity of a record among the records of all spools. Every process that reads the spool has the same value.

@@ -116,11 +116,7 @@ fn skip_space(input: &mut impl BufRead) -> io::Result<u64> {
 }
 
 /// Reads lines. `begun` is the part of the first line that was read.
-fn read_lines<R: BufRead>(
-    mut input: CountingReader<R>,
-    begun: FirstLine,
-    sink: &impl ItemSink,
-) -> io::Result<()> {
+fn read_lines<R: BufRead>(mut input: CountingReader<R>, begun: FirstLine, sink: &impl ItemSink) -> io::Result<()> {
     let FirstLine { number: first, text: mut line, mut start } = begun;
     for number in first.. {
         let read = (&mut input).take(MAX_EVENT as u64 + 1).read_until(b'\n', &mut line)?;

@@ -29,17 +29,35 @@ enum DeliveryEnd {
 impl PublishSession {
     pub(super) async fn run_spooled(mut self, spool: SpoolRun) -> Summary {
         let is_file = spool.input.is_some();
+        let (end, ends) = self.publish_spooled(is_file).await;
+        let delivered = self.deliver_spooled(&spool, ends).await;
+        self.close_spooled(&delivered).await;
+        let stats = self.monitor.producer_stats();
+        let (left, unread) = match left(&spool).await {
+            Ok(left) => (left, None),
+            Err(error) => (stats.stored, Some(error)),
+        };
+        let error = if let DeliveryEnd::Failed(error) = delivered { Some(error) } else { unread };
+        let was_cut = self.monitor.signals.times() > 0 && (left > 0 || end == StopReason::Signal);
+        let (dir, fault) = (spool.shown(), error.map(|CommandError(exit, why)| (exit, why)));
+        let (delivered, failed) = (stats.sent, stats.failed);
+        let spool_end = SpoolEnd { dir, delivered, failed, left, is_file, fault };
+        let mut summary = self.summary(end, was_cut).await;
+        summary.spool = Some(spool_end);
+        summary
+    }
+
+    /// Publishes the input. Returns why reading ended, and the end of the grace period if a signal ended it.
+    async fn publish_spooled(&mut self, is_file: bool) -> (StopReason, Option<Instant>) {
         let mut end = self.publish_all().await.err().unwrap_or(StopReason::InputEnded);
         let mut ends = None;
         match end {
             StopReason::Strict | StopReason::InputFailed => self.finish_before_bad(self.patience()).await,
             StopReason::Signal => {
                 ends = Some(self.grace_begins());
-                if !is_file {
-                    let conditions = self.rest_conditions();
-                    if self.publish_rest(conditions).await.is_ok() && self.is_whole {
-                        end = StopReason::InputEnded;
-                    }
+                let conditions = self.rest_conditions();
+                if !is_file && self.publish_rest(conditions).await.is_ok() && self.is_whole {
+                    end = StopReason::InputEnded;
                 }
             }
             _ => {}
@@ -50,29 +68,7 @@ impl PublishSession {
             self.report_rest().await;
         }
         self.monitor.keep().await;
-        let delivered = self.deliver_spooled(&spool, ends).await;
-        self.close_spooled(&delivered).await;
-        let stats = self.monitor.producer_stats();
-        let (left, unread) = match left(&spool).await {
-            Ok(left) => (left, None),
-            Err(error) => (stats.stored, Some(error)),
-        };
-        let failed = match delivered {
-            DeliveryEnd::Failed(error) => Some(error),
-            _ => unread,
-        };
-        let was_cut = self.monitor.signals.times() > 0 && (left > 0 || end == StopReason::Signal);
-        let spool_end = SpoolEnd {
-            dir: spool.shown(),
-            delivered: stats.sent,
-            failed: stats.failed,
-            left,
-            is_file,
-            fault: failed.map(|CommandError(exit, why)| (exit, why)),
-        };
-        let mut summary = self.summary(end, was_cut).await;
-        summary.spool = Some(spool_end);
-        summary
+        (end, ends)
     }
 
     /// Delivers what the spool has, until all is delivered, the grace period is over, or a signal ends the run.
