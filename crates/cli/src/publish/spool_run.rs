@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use indicatif::HumanCount;
+use kafka_courier::dlq::OpenError;
 use kafka_courier::spool::{InputId, SpoolHolder, SpooledInput};
 use kafka_courier::{ConfigErrors, ConfigProblem, KafkaConfig, KafkaProducer, SpoolFull, SpoolOpenError, shown_file};
 
@@ -87,6 +88,7 @@ pub(super) async fn check_cluster(
 
 /// Returns the error of a producer that can't be built.
 pub(super) fn build_failed(dir: &Path, errors: &ConfigErrors) -> CommandError {
+    let is_held = |problem: &ConfigProblem| matches!(problem.dead_letter_error(), Some(OpenError::Held { .. }));
     match errors.problems().iter().find_map(ConfigProblem::spool_error) {
         Some(SpoolOpenError::Locked { pid, .. }) => {
             let (dir, holder) = (shown_file(dir), SpoolHolder { pid: *pid });
@@ -94,6 +96,7 @@ pub(super) fn build_failed(dir: &Path, errors: &ConfigErrors) -> CommandError {
             CommandError(Exit::Busy, why)
         }
         Some(error) => CommandError(Exit::Io, error.to_string()),
+        None if errors.problems().iter().any(is_held) => CommandError(Exit::Busy, errors.to_string()),
         None => CommandError(Exit::Config, errors.to_string()),
     }
 }
