@@ -15,7 +15,7 @@ use kafka_courier_tests::publish::create_topics;
 use crate::spool_kills::{Rng, number};
 
 /// Events of the file.
-const EVENTS: &str = "60000";
+const EVENTS: &str = "100000";
 const PATIENCE: Duration = Duration::from_secs(600);
 
 #[test]
@@ -38,7 +38,7 @@ fn killed_publish_delivers_once() -> Result<()> {
         command.args(arguments).env("XDG_STATE_HOME", folder.path()).stdin(Stdio::null());
         let mut child = command.stderr(File::create(&log)?).spawn()?;
         // Every fifth run is killed while it opens the spool.
-        let time = if life % 5 == 4 { rng.below(40) } else { 50 + rng.below(450) };
+        let time = if life % 5 == 4 { rng.below(40) } else { 100 + rng.below(1_900) };
         std::thread::sleep(Duration::from_millis(time));
         killed += u64::from(child.try_wait()?.is_none());
         child.kill()?;
