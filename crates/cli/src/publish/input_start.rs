@@ -1,9 +1,9 @@
-//! How a run goes on with an input that earlier runs may have published, in whole or in part.
+//! Where a run continues with an input that earlier runs may have published, in whole or in part.
 //!
 //! Rules:
 //! - The code does no IO beside reading.
 //! - An input is known by its name. A file without a known name is known by the bytes of the items that are dealt with: a
-//!   renamed file goes on.
+//!   renamed file continues.
 //! - An item that is dealt with is not published again, unless the whole file is.
 
 use std::cell::RefCell;
@@ -66,7 +66,7 @@ impl ItemSink for Scan {
     }
 }
 
-/// How a run goes on with a file.
+/// Where a run continues with a file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum InputStart {
     /// The file is published from its start.

@@ -4,7 +4,7 @@
 //! - The output accounts for every item of the input: delivered, failed with a reason, not published, or not an event.
 //! - Ctrl-C, SIGTERM or SIGHUP stops reading, and the command delivers the events that were read. A second signal ends the
 //!   command with the verdicts that are known.
-//! - With a spool, a run continues where an earlier one was killed (`input_start`, `session/spooled`).
+//! - A run with a spool continues where an earlier one was killed (`input_start`, `session/spooled`).
 //! - Memory is bounded by the producer's buffer and by the number of unrecorded verdicts.
 //! - An event passes through `reader` (a thread), `line_channel` (bounded) and `publisher`. `session` runs them.
 

@@ -3,8 +3,8 @@
 //! Rules:
 //! - A line stays in the queue until it is processed. An interruption loses no line: it is published later or reported.
 //! - Events of one topic are published in input order. A topic that is not known yet delays only its own events.
-//! - The pace of the cluster limits publishing (see `pace`). With a spool that is the pace of the disk.
-//! - With a spool an event waits for memory, for room on the disk, and for the metadata of its topic, without limit.
+//! - The pace of the cluster limits publishing (see `pace`). The disk sets the pace with a spool.
+//! - An event waits for memory, for room on the disk, and for the metadata of its topic without limit, if there is a spool.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
-//! A run with a spool: its folder, its input, and how a run goes on with a file.
+//! A run with a spool: its folder, its input, and the place where a run continues with a file.
 //!
 //! Rules:
-//! - A file has a durable position. A pipe has none: what was read is stored, or becomes a dead letter.
+//! - A file has a durable position. A pipe has none: its events are stored, or become dead letters.
 //! - The input is read before anything of it is published, as far as earlier runs published it.
 
 use std::fs::File;

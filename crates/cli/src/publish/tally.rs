@@ -54,7 +54,7 @@ enum ItemEnd {
     Stored,
 }
 
-/// Returns the end of an event, if it is known. With a spool an event that is stored has its end, whatever its verdict.
+/// Returns the end of an event, if it is known. An event that is stored has its end, whatever its verdict.
 fn end_of(delivery: &Delivery, is_spooled: bool) -> Option<ItemEnd> {
     match delivery.now() {
         Some(Ok(metadata)) => Some(ItemEnd::Verdict(Ok(metadata))),

@@ -112,8 +112,8 @@ impl PublishSession {
         let _ = tokio::time::timeout(timeout + 5 * CLOSE_TIMEOUT, closed).await;
     }
 
-    /// Returns the conditions that interrupt the publishing of what was read. Without `--wait` a group of lines must be
-    /// published within the grace period.
+    /// Returns the conditions that interrupt the publishing of lines that were read. A group of lines must be published in
+    /// time, unless the run waits.
     pub(super) fn patience(&self) -> StopConditions {
         let deadline = self.patience.map(|patience| Instant::now() + patience);
         StopConditions { deadline, ..UNINTERRUPTED }
