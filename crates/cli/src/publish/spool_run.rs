@@ -101,7 +101,7 @@ pub(super) fn build_failed(dir: &Path, errors: &ConfigErrors) -> CommandError {
     }
 }
 
-/// Decides how the run goes on with its input, says so, and opens the input there. `file` is the argument. Blocks.
+/// Decides where the run continues with its input, says so, and opens the input there. `file` is the argument. Blocks.
 pub(super) fn open_input(
     producer: &KafkaProducer,
     file: &str,
