@@ -87,7 +87,7 @@ async fn killed_run_continues_once() {
     let file = spooled.file_of("events", &text);
     let (mut continued, mut random) = (0, fastrand::Rng::with_seed(7));
     for kill in 0..12 {
-        let mut run = spooled.start(&cluster.bootstrap(), &[&file]);
+        let run = spooled.start(&cluster.bootstrap(), &[&file]);
         let time = if kill % 4 == 3 { random.u64(..40) } else { random.u64(50..400) };
         tokio::time::sleep(Duration::from_millis(time)).await;
         run.signal("KILL");
@@ -227,7 +227,7 @@ async fn held_spool_asks_for_another_try() {
 async fn signal_keeps_the_position() {
     let (cluster, spooled) = (cluster().await, Spooled::new());
     let file = spooled.file("events", 1..20_001);
-    let mut run = spooled.start(&cluster.bootstrap(), &[&file]);
+    let run = spooled.start(&cluster.bootstrap(), &[&file]);
     wait_for_records(&cluster, "user-events", 100).await;
     run.signal("INT");
     let first = run.output().await;

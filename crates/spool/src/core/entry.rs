@@ -6,20 +6,8 @@ use kafka_courier_batcher::Stamp;
 
 use super::frame::FrameSequence;
 use super::ids::Life;
+pub use super::ids::Ordinal;
 use super::inputs::{InputNumber, ItemSet};
-
-/// The number of a record among all records that a spool ever took for a partition, from 0. Also the number of an item in
-/// its input.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Ordinal(pub u64);
-
-impl Ordinal {
-    /// Returns the ordinal `n` records later.
-    #[must_use]
-    pub fn plus(self, n: u64) -> Self {
-        Self(self.0.saturating_add(n))
-    }
-}
 
 /// A topic's number within a spool. A topic that is deleted and created again has another number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]

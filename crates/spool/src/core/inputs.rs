@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::entry::Ordinal;
+use super::ids::Ordinal;
 use super::ranges::OrdinalSet;
 
 /// The number of inputs that a table keeps.

@@ -75,7 +75,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// A process.
-struct Life {
+struct Process {
     stage: Stage<ItemBatch>,
     /// The items that the process still has to publish.
     rest: BTreeMap<u32, VecDeque<u64>>,
@@ -97,9 +97,9 @@ struct Disk {
 const SKIPPED: u64 = 5;
 
 impl Disk {
-    fn start(&mut self) -> Life {
+    fn start(&mut self) -> Process {
         self.lives += 1;
-        let mut stage = Stage::new(kafka_courier_spool::core::ids::Life(self.lives), (*b"nonce").into(), None);
+        let mut stage = Stage::new(Life(self.lives), (*b"nonce").into(), None);
         stage.handle(SpoolCommand::Topic { topic: TOPIC, name: "t".into(), partitions: PARTITIONS as u32 });
         let mut rest = BTreeMap::new();
         for input in 1..=INPUTS {
@@ -110,7 +110,7 @@ impl Disk {
             let has = |item: &u64| table.as_ref().is_some_and(|table| table.items.numbers.contains(Ordinal(*item)));
             rest.insert(input, (1..=self.items).filter(|item| !has(item)).collect());
         }
-        Life { stage, rest, open: BTreeMap::new(), next_batch: BTreeMap::new() }
+        Process { stage, rest, open: BTreeMap::new(), next_batch: BTreeMap::new() }
     }
 
     /// Writes the entries of a round.
@@ -139,7 +139,7 @@ impl Disk {
     }
 }
 
-impl Life {
+impl Process {
     fn publish(&mut self, input: u32, items: usize) {
         for _ in 0..items {
             let Some(item) = self.rest.get_mut(&input).and_then(VecDeque::pop_front) else { return };
