@@ -1,14 +1,21 @@
 //! Reads a spool without opening it, as `courier spool` does. The option `spool_dir` gives a producer a spool.
 //!
 //! A [`SpoolView`] is the state of a folder at one moment, and [`unsettled_records`] are its records.
+//!
+//! A spool also keeps the position of files whose lines are published through it: a [`SpooledInput`] has the items that are
+//! dealt with, whatever moment the process was killed at. [`KafkaProducer::spool_inputs`] returns them.
+//! [`KafkaProducer::publish_item`] publishes the event of another item.
+//!
+//! [`KafkaProducer::spool_inputs`]: crate::KafkaProducer::spool_inputs
+//! [`KafkaProducer::publish_item`]: crate::KafkaProducer::publish_item
 
 use std::path::{Path, PathBuf};
 
-use kafka_courier_producer::{OpenSpool, SpoolSettings};
 #[doc(inline)]
 pub use kafka_courier_producer::{
-    SpoolDamage, SpoolEnds, SpoolHolder, SpoolView, SpoolViewError, StoredPart, StoredPartition,
+    InputId, InputItem, SpoolDamage, SpoolEnds, SpoolHolder, SpoolView, SpoolViewError, SpooledInput, StoredPart, StoredPartition,
 };
+use kafka_courier_producer::{OpenSpool, SpoolSettings};
 #[doc(inline)]
 pub use kafka_courier_recovery::{UnsettledRecord, unsettled_records};
 

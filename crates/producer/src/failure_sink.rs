@@ -227,6 +227,14 @@ pub(crate) fn fail_records(
     }
 }
 
+/// Returns the sink for a batch that is not stored: none if its records are items of an input, which still has them.
+pub(crate) fn sink_of_unstored<'a>(
+    token: &Token,
+    sink: Option<&'a Arc<dyn FailureSink>>,
+) -> Option<&'a Arc<dyn FailureSink>> {
+    sink.filter(|_| !token.state().has_items())
+}
+
 /// Fails a batch that the sender's task did not take because the task has ended. The batch was never sent.
 pub(crate) fn fail_unsent(shared: &Arc<Shared>, sink: Option<&Arc<dyn FailureSink>>, submission: Submission<Token>) {
     let Submission { token, partition, batch, .. } = submission;

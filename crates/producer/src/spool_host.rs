@@ -15,7 +15,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::mpsc::error::SendError;
 
 use crate::delivery::{StoredIdentity, Token};
-use crate::failure_sink::{FailedPart, FailureSink, fail_records};
+use crate::failure_sink::{FailedPart, FailureSink, fail_records, sink_of_unstored};
 use crate::metrics;
 use crate::shared::Shared;
 use crate::spool::{Effect, SpoolFault, SpoolHost, SpoolLevel};
@@ -56,7 +56,7 @@ impl EngineHost {
         }
     }
 
-    fn fail(&self, submission: Submission<Token>, failure: Failure) {
+    fn fail(&self, sink: Option<&Arc<dyn FailureSink>>, submission: Submission<Token>, failure: Failure) {
         // The sink and the metrics recorder are called from the runtime's threads otherwise.
         let _entered = self.runtime.enter();
         let Submission { token, partition, batch, .. } = submission;
@@ -65,7 +65,7 @@ impl EngineHost {
         let charge = batch.capacity();
         self.shared.counts.count_verdict(token.state().topic(), records.len(), &Verdict::Failed(failure.clone()));
         let failed = FailedPart { token, partition, records, batch: Arc::new(batch), charge };
-        fail_records(&self.shared, self.sink.as_ref(), failed, failure);
+        fail_records(&self.shared, sink, failed, failure);
         self.wake_closing_sender();
     }
 }
@@ -100,7 +100,9 @@ impl SpoolHost<Token> for EngineHost {
                     // The failed write may have reached the disk, and a later process then delivers the batch.
                     _ => FailedOutcome::Unknown,
                 };
-                self.fail(submission, Failure::untried(outcome, Reason::NotStored(fault.to_string().into())));
+                let sink = sink_of_unstored(&submission.token, self.sink.as_ref());
+                let failure = Failure::untried(outcome, Reason::NotStored(fault.to_string().into()));
+                self.fail(sink, submission, failure);
             }
             Effect::LeftStored(submission) => {
                 self.shared.settle_stored(submission);
@@ -115,7 +117,7 @@ impl SpoolHost<Token> for EngineHost {
                 let (stamp, search_from) = inherited.map(|sent| (sent.stamp, sent.search_from)).unzip();
                 let search_from = search_from.flatten();
                 let failure = Failure { stamp, search_from, topic_uuid, ..Failure::untried(outcome, reason) };
-                self.fail(submission, failure);
+                self.fail(self.sink.as_ref(), submission, failure);
             }
             Effect::Held(partition) => tracing::warn!(
                 partition = partition.index,

@@ -13,15 +13,15 @@ use kafka_courier_tests::spool_kills::KillLoop;
 const TOPIC: &str = "stored";
 const WRITER: &str = env!("CARGO_BIN_EXE_spool_writer");
 
-fn number(name: &str, default: u64) -> Result<u64> {
+pub(crate) fn number(name: &str, default: u64) -> Result<u64> {
     std::env::var(name).map_or(Ok(default), |value| Ok(value.parse()?))
 }
 
 /// Splitmix64.
-struct Rng(u64);
+pub(crate) struct Rng(pub(crate) u64);
 
 impl Rng {
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use kafka_courier_client::{PartitionId, TopicId, TopicUuid};
 use kafka_courier_idempotent_sender::core::{FailedOutcome, MoveId, RecordSet, StampMove, Submission};
 use kafka_courier_spool::core::entry::{Ordinal, Partition};
+use kafka_courier_spool::core::inputs::{InputNumber, ItemSet};
 
 use super::fault::SpoolFault;
 use super::status::SpoolStatus;
@@ -83,10 +84,20 @@ pub(crate) enum SpoolCommand<T> {
     NotKept { place: StoredPlace },
     /// Make the stamps of records durable.
     Persist(StampMove),
+    /// An input begins.
+    Input { input: InputNumber, name: Arc<str> },
+    /// Items of an input have no record.
+    Skipped { input: InputNumber, items: ItemSet },
     /// Send nothing more after this time. Stored batches stay stored.
     Close { deadline: Instant },
     /// Store all accepted batches, and end.
     Finish,
+}
+
+/// The token of a batch.
+pub(crate) trait BatchItems {
+    /// Returns the items of the batch's records, for each input.
+    fn items(&self) -> Vec<(InputNumber, ItemSet)>;
 }
 
 /// A decision of the spool. The order of decisions counts.

@@ -11,13 +11,14 @@
 //! | `open` | Opens the folder, and reads the batches of earlier processes. |
 //! | `view` | Reads a folder that is not opened, for commands. |
 //! | `topic_watch` | The task that learns how the cluster names itself and its topics. |
-//! | `command`, `status`, `space`, `fault` | The interface to the rest of the producer. |
+//! | `command`, `status`, `space`, `fault`, `input` | The interface to the rest of the producer. |
 //!
 //! Rule: nothing here knows deliveries, memory or dead letters. The producer carries out the spool's decisions.
 
 mod command;
 mod fault;
 mod inherit;
+mod input;
 mod lane;
 mod log;
 mod open;
@@ -30,8 +31,9 @@ mod thread;
 mod topic_watch;
 mod view;
 
-pub(crate) use command::{Effect, SettledNotice, SpoolCommand, SpoolHost, SpoolLevel, SpoolSender, StoredPlace};
+pub(crate) use command::{BatchItems, Effect, SettledNotice, SpoolCommand, SpoolHost, SpoolLevel, SpoolSender, StoredPlace};
 pub use fault::SpoolFault;
+pub use input::{InputId, InputItem, SpooledInput};
 pub use open::{BatchReadError, OpenSpool, SpoolHolder, SpoolOpenError, SpoolSettings};
 pub(crate) use open::{RecoveredSpool, RecoveredTopic, UnsettledBatch};
 pub(crate) use stage::{RecoveredBatch, Stage};

@@ -7,6 +7,7 @@
 //!  - No batch leaves before the cluster has named its topic and itself.
 //!  - A stamp is reported durable once its move is. Its move follows everything that was settled before it.
 //!  - A round that has no room is repeated, its facts first and alone. Marks and moves fit a full spool, and free it.
+//!  - The items of a batch's records are in the batch's round.
 //!  - Nothing more is stored after a failed round. Batches that were durable before are still delivered.
 
 mod round;
@@ -18,8 +19,9 @@ use kafka_courier_client::{PartitionId, TopicId, TopicUuid};
 use kafka_courier_idempotent_sender::core::{InheritedStamp, StampMove, StoredBatch, Submission};
 use kafka_courier_spool::core::entry::{Entry, Ordinal, Partition, Topic, TopicNumber};
 use kafka_courier_spool::core::ids::Life;
+use kafka_courier_spool::core::inputs::{InputNumber, ItemSet};
 
-use super::command::{Effect, SettledNotice, SpoolCommand, SpoolLevel, StoredPlace, TopicIdentity};
+use super::command::{BatchItems, Effect, SettledNotice, SpoolCommand, SpoolLevel, StoredPlace, TopicIdentity};
 use super::fault::SpoolFault;
 use super::inherit::{NO_TOPIC_ID, Resumption, resumption};
 use super::lane::{DurableBatch, Lane};
@@ -96,6 +98,11 @@ pub(crate) struct Stage<T> {
     written_notices: Vec<SettledNotice>,
     /// The entries of that round apart from batches.
     facts: Vec<Entry>,
+    /// Inputs that the journal lacks.
+    inputs: Vec<Entry>,
+    /// Items without a record that the journal lacks, and those of the round that is being written.
+    skipped: BTreeMap<InputNumber, ItemSet>,
+    written_skipped: BTreeMap<InputNumber, ItemSet>,
     /// Whether the last round had no room for the next batch.
     is_full: bool,
     /// Whether the next round has no batch, because the last one had no room for its facts beside batches.
@@ -109,7 +116,7 @@ pub(crate) struct Stage<T> {
     effects: Vec<Effect<T>>,
 }
 
-impl<T: Clone> Stage<T> {
+impl<T: Clone + BatchItems> Stage<T> {
     /// Creates the stage of a life. `notes` are the bytes that each of its batches has in the journal.
     pub(crate) fn new(life: Life, notes: Arc<[u8]>, cluster: Option<Arc<str>>) -> Self {
         Self {
@@ -129,6 +136,9 @@ impl<T: Clone> Stage<T> {
             notices: Vec::new(),
             written_notices: Vec::new(),
             facts: Vec::new(),
+            inputs: Vec::new(),
+            skipped: BTreeMap::new(),
+            written_skipped: BTreeMap::new(),
             is_full: false,
             is_facts_turn: false,
             write_fault: None,
@@ -206,6 +216,8 @@ impl<T: Clone> Stage<T> {
                     self.with_log(sending, |log| log.request_move(stamps));
                 }
             }
+            SpoolCommand::Input { input, name } => self.inputs.push(Entry::Input { input, name }),
+            SpoolCommand::Skipped { input, items } => self.skipped.entry(input).or_default().merge(&items),
             SpoolCommand::Awaited { .. } | SpoolCommand::Close { .. } | SpoolCommand::Finish => {}
         }
     }

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use kafka_courier_client::{PartitionId, Reason};
+use kafka_courier_spool::core::inputs::Inputs;
 
 use super::fault::SpoolFault;
+use super::input::{SpooledInput, spooled_inputs};
 use super::space::SpoolSpace;
-use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
 
 /// The state of a spool. Its thread writes it.
 #[derive(Debug)]
@@ -28,6 +30,10 @@ pub(crate) struct SpoolStatus {
     pub(crate) is_full: AtomicBool,
     /// The partitions that wait, because a broker refuses their events.
     pub(crate) waits: PartitionWaits,
+    /// The inputs at the opening.
+    inputs: OnceLock<Inputs>,
+    /// The number for the next input.
+    pub(crate) next_input: AtomicU32,
 }
 
 /// The partitions whose stored events a broker refuses until a right, a setting or a clock is corrected.
@@ -77,7 +83,21 @@ impl SpoolStatus {
             held_partitions: 0.into(),
             is_full: false.into(),
             waits: PartitionWaits::default(),
+            inputs: OnceLock::new(),
+            next_input: 1.into(),
         }
+    }
+
+    /// Stores the inputs of the opening, once.
+    pub(crate) fn set_inputs(&self, inputs: Inputs) {
+        self.next_input.store(inputs.next().0, Ordering::Relaxed);
+        // There is one opening.
+        let _ = self.inputs.set(inputs);
+    }
+
+    /// Returns the inputs at the opening.
+    pub(crate) fn inputs(&self) -> Vec<SpooledInput> {
+        self.inputs.get().map(spooled_inputs).unwrap_or_default()
     }
 
     /// Returns why the spool accepts no events, if it accepts none.

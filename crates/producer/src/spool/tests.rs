@@ -1,5 +1,6 @@
 //! The stage against a model, and its single decisions.
 
+mod items;
 mod model;
 mod recovered;
 mod thread;
@@ -11,12 +12,19 @@ use kafka_courier_client::{PartitionId, TopicId};
 use kafka_courier_idempotent_sender::core::{MoveId, RecordSet, StampMove, Submission};
 use kafka_courier_spool::core::entry::Entry;
 use kafka_courier_spool::core::ids::Life;
+use kafka_courier_spool::core::inputs::{InputNumber, ItemSet};
 
-use super::command::{Effect, SettledNotice, SpoolCommand, StoredPlace, TopicIdentity};
+use super::command::{BatchItems, Effect, SettledNotice, SpoolCommand, StoredPlace, TopicIdentity};
 use super::fault::SpoolFault;
 use super::stage::Stage;
 
 const TOPIC: TopicId = TopicId(0);
+
+impl BatchItems for u64 {
+    fn items(&self) -> Vec<(InputNumber, ItemSet)> {
+        Vec::new()
+    }
+}
 
 fn partition(index: i32) -> PartitionId {
     PartitionId { topic: TOPIC, index }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use kafka_courier_spool::disk::Disk;
 use kafka_courier_spool::journal::{CommitError, Journal, SEGMENT_BYTES};
 
-use super::command::{Effect, SpoolCommand, SpoolHost};
+use super::command::{BatchItems, Effect, SpoolCommand, SpoolHost};
 use super::fault::SpoolFault;
 use super::stage::Stage;
 use super::status::SpoolStatus;
@@ -59,7 +59,7 @@ struct Progress {
 /// The operating system's error, if it starts no thread.
 pub(crate) fn start<T, H, D>(thread: SpoolThread<T, H, D>) -> std::io::Result<tokio::sync::oneshot::Receiver<()>>
 where
-    T: Clone + Send + 'static,
+    T: Clone + BatchItems + Send + 'static,
     H: SpoolHost<T>,
     D: Disk + Send + 'static,
     D::File: Send,
@@ -86,7 +86,7 @@ fn is_temporary(error: &CommitError) -> bool {
     }
 }
 
-impl<T: Clone, H: SpoolHost<T>, D: Disk> SpoolThread<T, H, D> {
+impl<T: Clone + BatchItems, H: SpoolHost<T>, D: Disk> SpoolThread<T, H, D> {
     fn run(mut self) {
         let now = Instant::now();
         let mut progress = Progress {

@@ -19,6 +19,7 @@ use kafka_courier_spool::disk::FolderView;
 use kafka_courier_spool::journal::{DamagedFrames, OpenError, Snapshot, SnapshotError};
 
 use super::inherit::{NO_TOPIC_ID, batch_of_part, inherited_stamp, unsettled_parts};
+use super::input::{SpooledInput, spooled_inputs};
 use super::open::{BatchReadError, SpoolHolder};
 
 /// The identity of a record among the records of all spools. Every process that reads the spool has the same value.
@@ -351,6 +352,11 @@ impl SpoolView {
             SpoolDamage::Lost { topic, partition: partition.index, records: end.0.saturating_sub(first.0) }
         }));
         damage
+    }
+
+    /// Returns the inputs whose items were published through the spool, the oldest first.
+    pub fn inputs(&self) -> Vec<SpooledInput> {
+        spooled_inputs(&self.snapshot.table().inputs)
     }
 
     /// Returns the names of files that are kept because of damage.

@@ -15,6 +15,7 @@ use kafka_courier_batcher::Stamp;
 
 use super::entry::{Entry, Ordinal, OutReason, Partition, Topic, TopicNumber};
 use super::ids::Life;
+use super::inputs::Inputs;
 use super::ranges::OrdinalSet;
 
 /// The stamps of the records from an ordinal on.
@@ -163,6 +164,8 @@ pub struct Table {
     pub topics: BTreeMap<TopicNumber, Topic>,
     /// The partitions.
     pub partitions: BTreeMap<Partition, PartitionTable>,
+    /// The inputs.
+    pub inputs: Inputs,
 }
 
 impl Table {
@@ -188,6 +191,8 @@ impl Table {
             Entry::Out { partition, first, end, why } => self.partition(*partition).take_out(*first, *end, *why),
             Entry::Mark { partition, settled, end_offset } => self.settle(*partition, *settled, *end_offset),
             Entry::Base(_) => {}
+            Entry::Input { input, name } => self.inputs.begin(*input, name),
+            Entry::Items { input, items } => self.inputs.deal(*input, items),
         }
     }
 
@@ -229,6 +234,12 @@ impl Table {
         entries.extend(self.topics.values().cloned().map(Entry::Topic));
         for (partition, state) in &self.partitions {
             checkpoint_partition(*partition, state, &mut entries);
+        }
+        for (number, table) in self.inputs.iter() {
+            entries.push(Entry::Input { input: number, name: table.name.clone() });
+            if !table.items.is_empty() {
+                entries.push(Entry::Items { input: number, items: table.items.clone() });
+            }
         }
         entries
     }

@@ -1,14 +1,18 @@
 //! The rounds of a [`Stage`]: their entries, and the decisions that follow their end.
 //!
 //! Rules:
-//!  - The entries of a round are in the order of their dependence: cluster, topics, batches, dead letters, marks, moves.
-//!  - A refused round is repeated: its facts first and alone, then its batches as soon as they have room. The facts may be
-//!    what had no room, and they may free it.
+//!  - The entries of a round are in the order of their dependence: cluster, topics, batches, items, dead letters, marks, moves.
+//!  - A refused round is repeated: its facts first and alone, then its batches as soon as they have room, with their items.
+//!    The facts may be what had no room, and they may free it.
+//!  - A round names the items of an input in one entry, so that a reader has all of them or none.
+
+use std::collections::BTreeMap;
 
 use kafka_courier_idempotent_sender::core::StampMove;
 use kafka_courier_spool::core::entry::{BatchHead, Entry, JournalBatch, Topic};
+use kafka_courier_spool::core::inputs::{InputNumber, ItemSet};
 
-use super::super::command::{Effect, StoredPlace};
+use super::super::command::{BatchItems, Effect, StoredPlace};
 use super::super::fault::SpoolFault;
 use super::super::lane::{DurableBatch, Lane};
 use super::super::log::PartitionLog;
@@ -16,8 +20,10 @@ use super::{AcceptedBatch, Stage};
 
 /// More bytes than an entry of the journal has beside its batch, notes and entry of its partition.
 const BATCH_OVERHEAD: u64 = 256;
+/// Bytes of a range of items.
+const RANGE_BYTES: u64 = 16;
 
-impl<T: Clone> Stage<T> {
+impl<T: Clone + BatchItems> Stage<T> {
     /// Returns whether a round should start now.
     pub(crate) fn is_round_due(&self) -> bool {
         let is_move_due = || self.changed.iter().any(|of| self.logs.get(of).is_some_and(PartitionLog::is_move_due));
@@ -28,7 +34,8 @@ impl<T: Clone> Stage<T> {
     /// Returns whether the journal lacks something, for which no caller waits.
     pub(crate) fn has_changes(&self) -> bool {
         let is_new = self.is_cluster_changed || self.topics.values().any(|topic| topic.is_changed);
-        self.write_fault.is_none() && (is_new || !self.changed.is_empty() || !self.facts.is_empty())
+        let has_inputs = !self.inputs.is_empty() || !self.skipped.is_empty();
+        self.write_fault.is_none() && (is_new || has_inputs || !self.changed.is_empty() || !self.facts.is_empty())
     }
 
     /// Returns the entries of the next round: one batch or more, while they have `bytes` bytes, and `room` bytes at most. The
@@ -49,11 +56,17 @@ impl<T: Clone> Stage<T> {
                 entries.push(Entry::Topic(Topic { number: *number, name, id: *id, partitions }));
             }
         }
+        entries.append(&mut self.inputs);
+        self.written_skipped = std::mem::take(&mut self.skipped);
+        let mut round_items = self.written_skipped.clone();
         let mut total = 0;
         self.is_full = false;
         let takes_batches = !std::mem::take(&mut self.is_facts_turn);
         while let Some(batch) = self.accepted.pop_front_if(|_| takes_batches) {
+            let items = batch.submission.token.items();
+            let ranges: usize = items.iter().map(|(_, items)| items.numbers.iter().count()).sum();
             total += (batch.submission.batch.len() + self.notes.len()) as u64 + BATCH_OVERHEAD;
+            total += ranges as u64 * RANGE_BYTES;
             let is_first = self.written.is_empty();
             if total > room || (total > bytes && !is_first) {
                 self.is_full = is_first;
@@ -62,7 +75,9 @@ impl<T: Clone> Stage<T> {
             }
             self.write_batch(&batch, &mut entries);
             self.written.push(batch);
+            add_items(&mut round_items, &items);
         }
+        entries.extend(round_items.into_iter().map(|(input, items)| Entry::Items { input, items }));
         for partition in std::mem::take(&mut self.changed) {
             let Some(log) = self.logs.get_mut(&partition) else { continue };
             self.moves.extend(log.write(&mut entries));
@@ -85,6 +100,7 @@ impl<T: Clone> Stage<T> {
     /// Notes that nothing of the round was written, because it does not fit. The next round repeats it.
     pub(crate) fn refused(&mut self) {
         self.is_full = true;
+        self.skipped = std::mem::take(&mut self.written_skipped);
         let begun = &mut self.begun;
         self.facts.retain(|fact| match fact {
             // The begin of a life rides with the life's first batch.
@@ -92,6 +108,8 @@ impl<T: Clone> Stage<T> {
                 begun.remove(partition);
                 false
             }
+            // Items ride with their batches.
+            Entry::Items { .. } => false,
             _ => true,
         });
         let written = std::mem::take(&mut self.written);
@@ -120,6 +138,7 @@ impl<T: Clone> Stage<T> {
     /// Notes that the round is durable.
     pub(crate) fn committed(&mut self) {
         self.facts.clear();
+        self.written_skipped.clear();
         for AcceptedBatch { partition, place, submission } in std::mem::take(&mut self.written) {
             let reserved = submission.batch.capacity();
             self.effects.push(Effect::Durable { token: submission.token.clone(), place, reserved });
@@ -147,4 +166,9 @@ impl<T: Clone> Stage<T> {
         let lost = waiting.into_iter().chain(early).map(|submission| Effect::NotStored(submission, fault.clone()));
         self.effects.extend(lost);
     }
+}
+
+/// Adds the items of a batch to those of its round.
+fn add_items(round: &mut BTreeMap<InputNumber, ItemSet>, items: &[(InputNumber, ItemSet)]) {
+    items.iter().for_each(|(input, items)| round.entry(*input).or_default().merge(items));
 }
