@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 
 #[doc(inline)]
 pub use kafka_courier_producer::{
-    InputId, InputItem, SpoolDamage, SpoolEnds, SpoolHolder, SpoolView, SpoolViewError, SpooledInput, StoredPart, StoredPartition,
+    InputId, InputItem, SpoolDamage, SpoolEnds, SpoolHolder, SpoolView, SpoolViewError, SpooledInput, StoredPart,
+    StoredPartition,
 };
 use kafka_courier_producer::{OpenSpool, SpoolSettings};
 #[doc(inline)]

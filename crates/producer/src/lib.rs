@@ -57,8 +57,8 @@ pub use publish::with_record;
 pub use record::ProducerRecord;
 pub use shared::wall_clock_ms;
 pub use spool::{
-    BatchReadError, InputId, InputItem, OpenSpool, SpoolDamage, SpoolEnds, SpoolFault, SpoolHolder, SpoolOpenError, SpoolSettings,
-    SpoolView, SpoolViewError, SpooledInput, StoredPart, StoredPartition, StoredRecord,
+    BatchReadError, InputId, InputItem, OpenSpool, SpoolDamage, SpoolEnds, SpoolFault, SpoolHolder, SpoolOpenError,
+    SpoolSettings, SpoolView, SpoolViewError, SpooledInput, StoredPart, StoredPartition, StoredRecord,
 };
 pub use stats::{BrokerOutage, BrokerStats, SpoolStats, Stats};
 pub use trace::{SpanOrigin, TraceContextSource};

@@ -31,7 +31,9 @@ mod thread;
 mod topic_watch;
 mod view;
 
-pub(crate) use command::{BatchItems, Effect, SettledNotice, SpoolCommand, SpoolHost, SpoolLevel, SpoolSender, StoredPlace};
+pub(crate) use command::{
+    BatchItems, Effect, SettledNotice, SpoolCommand, SpoolHost, SpoolLevel, SpoolSender, StoredPlace,
+};
 pub use fault::SpoolFault;
 pub use input::{InputId, InputItem, SpooledInput};
 pub use open::{BatchReadError, OpenSpool, SpoolHolder, SpoolOpenError, SpoolSettings};
