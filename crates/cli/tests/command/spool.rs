@@ -9,7 +9,7 @@ use kafka_courier::{KafkaProducer, ProducerRecord};
 use kafka_courier_test_broker::{ApiKey, Fault, Rule, TestCluster};
 use serde_json::{Value, json};
 
-use crate::support::{CommandOutput, CourierProcess, LONG, command, receipts, wait_for_records};
+use crate::support::{CommandOutput, CourierProcess, LONG, command, receipts, wait_for_records, wait_until};
 
 /// A folder with a spool.
 struct SpoolFolder {
@@ -46,6 +46,8 @@ impl SpoolFolder {
         }
         if appends {
             wait_for_records(cluster, topics[0], 1).await;
+        } else {
+            wait_until(cluster, |cluster| cluster.requests(ApiKey::Produce) > 0).await;
         }
         producer.close(Duration::ZERO).await;
         spool
@@ -211,6 +213,43 @@ async fn exported_events_can_be_replayed() {
     // Events of different keys have no order.
     values.sort();
     assert_eq!(values, [r#"{"event":0}"#, r#"{"event":1}"#, r#"{"event":2}"#].map(|value| value.as_bytes().to_vec()));
+}
+
+/// The spool is that of the settings, or the folder that has the file of dead letters.
+#[tokio::test]
+async fn replay_fences_no_spooled_id() {
+    for beside in [false, true] {
+        let cluster = cluster(&["orders"]).await;
+        let spool = SpoolFolder::with_events(&cluster, &["orders"], false).await;
+        let letters = if beside { Path::new(&spool.dir).join("letters") } else { spool.path("letters") };
+        let (lines, letters) = (spool.path("lines.ndjson"), letters.display().to_string());
+        spool.run("export", &[lines.to_str().unwrap()]).await.expect(0, &[]);
+        let mut exported = fs::read_to_string(&lines).unwrap();
+        assert!(exported.contains(r#""outcome":"unknown""#), "{exported}");
+        exported.push_str(
+            r#"{"id":"0190163d-8694-739b-aea5-966c26f8ad91","event":{"event":9},"topic":"orders","partition":0,"key":"other",
+                "failure_reason":"no","attempt_count":1,"first_attempt":"2024-01-15T10:00:00Z","headers":[],"format":2,
+                "last_attempt":"2024-01-15T10:00:00Z","outcome":"not_written","retriable":true,"replay_count":0}"#
+                .replace('\n', " ").as_str(),
+        );
+        fs::write(&lines, exported).unwrap();
+        cluster.clear_faults();
+        let dlq = async |arguments: &[&str]| {
+            let brokers = cluster.bootstrap();
+            let arguments = [&["dlq"], arguments, &["--file", &letters, "--brokers", &brokers]].concat();
+            let settings = [("KAFKA_SPOOL_DIR", spool.dir.as_str())];
+            let settings = if beside { &[][..] } else { &settings[..] };
+            CourierProcess::start(command(&arguments, settings)).output().await
+        };
+        dlq(&["import", lines.to_str().unwrap()]).await.expect(0, &["4 dead letters"]);
+        let replay = ["replay", "--all", "--verify", "--fence-imported"];
+        let undelivered = dlq(&replay).await;
+        undelivered.expect(1, &["1 delivered", "3 neither found in the log nor proved absent", "run courier spool drain"]);
+        assert_eq!(cluster.record_count("orders"), 1, "no event of the spool is sent");
+        drain_all(&spool, &cluster, 3).await;
+        dlq(&replay).await.expect(0, &["3 found in the log and removed"]);
+        assert_eq!(cluster.record_count("orders"), 4);
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 
 mod faults;
 mod letters;
+mod replay;
 mod restarts;
 mod room;
 mod spool_folder;

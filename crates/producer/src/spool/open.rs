@@ -2,7 +2,7 @@
 //!
 //! Rule: nothing is decided here about a record's stamp or fate. `inherit` does that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use kafka_courier_spool::disk::{Folder, FolderView};
 use kafka_courier_spool::journal::{Journal, OpenError, ReadError, SEGMENT_BYTES, Settings};
 
 use super::command::StoredPlace;
-use super::inherit::{batch_of_part, inherited_stamp, unsettled_parts};
+use super::inherit::{batch_of_part, held_producer_ids, inherited_stamp, unsettled_parts};
 use super::stage::RecoveredPartition;
 
 /// The number of segments beyond which a mostly settled one is freed by copying.
@@ -196,6 +196,11 @@ impl OpenSpool {
             tracing::error!(dir = %dir.display(), partition, records, "stored events were damaged on the disk and are lost");
         }
         Ok(Self { dir, journal, idle_sync, blocks })
+    }
+
+    /// Returns the producer ids under which earlier processes may have sent records that are not settled.
+    pub(crate) fn held_producer_ids(&self) -> BTreeSet<i64> {
+        held_producer_ids(self.journal.table(), false)
     }
 
     /// Reads the batches of earlier processes.

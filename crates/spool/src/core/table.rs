@@ -98,6 +98,18 @@ impl PartitionTable {
         self.done.contains(ordinal) || self.lost.contains(ordinal)
     }
 
+    /// Returns whether every record is delivered, a dead letter, or lost.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        let out = self.done.count_within(self.settled, self.end) + self.lost.count_within(self.settled, self.end);
+        self.end.0.saturating_sub(self.settled.0) <= out
+    }
+
+    /// Returns the producer ids of the stamps that unsettled and next records have.
+    pub fn producer_ids(&self) -> impl Iterator<Item = i64> {
+        self.anchor.iter().chain(self.moves.values()).map(|run| run.stamp.producer_id)
+    }
+
     fn begin(&mut self, from: Ordinal, life: Life) {
         // A repeated entry can follow the mark that dropped its begin.
         let is_dropped = self.begins.range(from..=self.settled.max(from)).any(|(later, _)| *later > from);
