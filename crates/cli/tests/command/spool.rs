@@ -30,7 +30,7 @@ impl SpoolFolder {
 
     fn producer(&self, cluster: &TestCluster) -> KafkaProducer {
         let builder = KafkaProducer::builder().brokers(cluster.bootstrap()).spool_dir(self.dir.clone());
-        builder.flush_timeout(Duration::from_millis(1)).build().unwrap()
+        builder.spool_any_filesystem(true).flush_timeout(Duration::from_millis(1)).build().unwrap()
     }
 
     /// Stores three events for each topic, and closes the producer. The brokers answer no Produce request meanwhile. If
@@ -244,7 +244,8 @@ async fn replay_fences_no_spooled_id() {
         dlq(&["import", lines.to_str().unwrap()]).await.expect(0, &["4 dead letters"]);
         let replay = ["replay", "--all", "--verify", "--fence-imported"];
         let undelivered = dlq(&replay).await;
-        undelivered.expect(1, &["1 delivered", "3 neither found in the log nor proved absent", "run courier spool drain"]);
+        undelivered
+            .expect(1, &["1 delivered", "3 neither found in the log nor proved absent", "run courier spool drain"]);
         assert_eq!(cluster.record_count("orders"), 1, "no event of the spool is sent");
         drain_all(&spool, &cluster, 3).await;
         dlq(&replay).await.expect(0, &["3 found in the log and removed"]);
@@ -362,4 +363,21 @@ async fn rejected_events_become_dead_letters() {
     let letters = Path::new(&spool.dir).join("dead-letters.redb").display().to_string();
     let list = CourierProcess::start(command(&["dlq", "list", "--json", "--file", &letters], &[])).output().await;
     assert_eq!(receipts(&list.out).len(), 3, "{}", list.err);
+}
+
+#[tokio::test]
+async fn copied_spool_is_adopted() {
+    let cluster = cluster(&["orders"]).await;
+    let original = SpoolFolder::with_events(&cluster, &["orders"], false).await;
+    let copy = SpoolFolder::new();
+    fs::create_dir(&copy.dir).unwrap();
+    for file in fs::read_dir(&original.dir).unwrap() {
+        let path = file.unwrap().path();
+        fs::copy(&path, Path::new(&copy.dir).join(path.file_name().unwrap())).unwrap();
+    }
+    cluster.clear_faults();
+    copy.drain(&cluster, &[]).await.expect(78, &["was copied or moved", "courier spool adopt"]);
+    copy.run("adopt", &[]).await.expect(0, &["is adopted: the next producer with it delivers 3 events"]);
+    drain_all(&copy, &cluster, 3).await;
+    SpoolFolder::new().run("adopt", &[]).await.expect(65, &["no spool"]);
 }

@@ -247,6 +247,10 @@ options! {
     /// The time after which the spool stores facts that no caller waits for, such as deliveries. Events are stored
     /// immediately.
     spool_idle_sync: Duration = Duration::from_millis(100);
+    /// Whether the spool may be on a file system whose syncs promise nothing. A folder in memory or on a network file
+    /// system (tmpfs, ramfs, NFS, SMB, Ceph, 9P and others) is otherwise refused, and a container's layer (overlay) and
+    /// FUSE cause a warning. File systems are checked on Linux alone.
+    spool_any_filesystem: bool = false;
     /// Whether dead letters are replayed automatically once the cluster is healthy, if they are certainly not in the
     /// log and their cause is temporary.
     auto_replay: bool = false;

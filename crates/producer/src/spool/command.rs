@@ -36,6 +36,8 @@ pub(crate) struct TopicIdentity {
     pub(crate) partitions: u32,
     /// The id of the cluster, if the brokers send one.
     pub(crate) cluster: Option<Arc<str>>,
+    /// Why the brokers can't show their producer states, if they can't.
+    pub(crate) outdated: Option<Arc<str>>,
 }
 
 /// A request to the spool's thread.

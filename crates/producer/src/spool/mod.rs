@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `stage`, `lane`, `log`, `inherit` | Pure: numbers, order, settled records, due rounds. No IO, thread or clock. |
 //! | `thread` | The thread that owns the journal. |
-//! | `open` | Opens the folder, and reads the batches of earlier processes. |
+//! | `open`, `file_system`, `origin` | Opens the folder, and reads the batches of earlier processes. |
 //! | `view` | Reads a folder that is not opened, for commands. |
 //! | `topic_watch` | The task that learns how the cluster names itself and its topics. |
 //! | `command`, `status`, `space`, `fault` | The interface to the rest of the producer. |
@@ -17,10 +17,12 @@
 
 mod command;
 mod fault;
+mod file_system;
 mod inherit;
 mod lane;
 mod log;
 mod open;
+mod origin;
 mod space;
 mod stage;
 mod status;
@@ -32,8 +34,10 @@ mod view;
 
 pub(crate) use command::{Effect, SpoolCommand, SpoolHost, SpoolLevel, SpoolSender, StoredPlace};
 pub use fault::SpoolFault;
+pub use file_system::UnfitFileSystem;
 pub use open::{BatchReadError, OpenSpool, SpoolHolder, SpoolOpenError, SpoolSettings};
 pub(crate) use open::{RecoveredSpool, RecoveredTopic, UnsettledBatch};
+pub use origin::adopt;
 pub(crate) use stage::{RecoveredBatch, Stage};
 pub(crate) use status::SpoolStatus;
 pub(crate) use thread::{SpoolThread, start};

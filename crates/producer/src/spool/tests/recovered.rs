@@ -111,6 +111,7 @@ fn recovered_batches_precede_new_ones() {
         uuid: Some(OLD),
         partitions: 1,
         cluster: Some("c".into()),
+        outdated: None,
     }));
     let effects = stage.take_effects();
     assert_eq!(released(&effects), [0, 1, 2]);
