@@ -168,6 +168,15 @@ impl Upcalls<Token> for Callbacks {
             meter.counted(counters, requests_in_flight, self.shared.memory.used());
         }
         self.shared.counts.retried.store(counters.record_retries, Ordering::Relaxed);
+        if let Some(spool) = &self.shared.spool {
+            let held = counters.held_in_doubt;
+            if spool.status.doubtful_partitions.swap(held, Ordering::Relaxed) < held {
+                tracing::warn!(
+                    partitions = held,
+                    "nothing shows whether stored events are written, and partitions wait: check the right to read their topics"
+                );
+            }
+        }
     }
 
     fn observed(&mut self, observation: Observation<'_>) {

@@ -51,6 +51,8 @@ const TESTED: &[(&str, &str, &str)] = &[
     ("spool_full", "spool/room", "full_spool_follows_spool_full"),
     ("spool_idle_sync", "spool/storing", "spool_idle_sync_delays_marks"),
     ("spool_any_filesystem", "spool/storing", "memory_file_system_is_refused"),
+    ("spool_old_timestamps", "spool/old_timestamps", "old_events_get_new_timestamps"),
+    ("spool_doubt", "spool/doubt", "unreadable_log_follows_spool_doubt"),
     ("auto_replay", "dead_letters/replay", "auto_replay_runs_when_healthy"),
     ("auto_replay_interval", "configuration/options_dead_letters", "auto_replay_interval_delays_replay"),
     ("auto_replay_rate", "configuration/options_dead_letters", "auto_replay_rate_bounds_replays"),

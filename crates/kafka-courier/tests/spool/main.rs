@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod copies;
+mod doubt;
 mod faults;
 mod letters;
+mod old_timestamps;
 mod replay;
 mod restarts;
 mod room;

@@ -21,6 +21,8 @@ pub(crate) struct SpoolStatus {
     pub(crate) recovered: AtomicU64,
     /// Partitions that wait for a durable dead letter.
     pub(crate) held_partitions: AtomicU64,
+    /// Partitions that wait because nothing shows whether an event is written. The sender counts them.
+    pub(crate) doubtful_partitions: AtomicU64,
     /// Whether batches wait for room.
     pub(crate) is_full: AtomicBool,
 }
@@ -35,6 +37,7 @@ impl SpoolStatus {
             bytes: 0.into(),
             recovered: 0.into(),
             held_partitions: 0.into(),
+            doubtful_partitions: 0.into(),
             is_full: false.into(),
         }
     }
@@ -57,6 +60,11 @@ impl SpoolStatus {
         }
         if self.is_full.load(Ordering::Relaxed) {
             return Some("batches wait for room: raise spool_max_bytes, or free the disk".into());
+        }
+        let doubtful = self.doubtful_partitions.load(Ordering::Relaxed);
+        if doubtful > 0 {
+            let why = "nothing shows whether their events are written: grant Read on the topics, or change spool_doubt";
+            return Some(format!("{doubtful} partitions wait, because {why}").into());
         }
         match self.held_partitions.load(Ordering::Relaxed) {
             0 => None,

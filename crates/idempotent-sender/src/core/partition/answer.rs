@@ -8,6 +8,7 @@
 //!    shows where the batch is. The answer is a refusal during a switch to a recreated topic, which has a later batch.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kafka_courier_batcher::Stamp;
 use kafka_courier_client::{ErrorCode, PartAnswer, Reason, RejectedRecord};
@@ -22,6 +23,10 @@ use super::PartitionSender;
 use super::retry::HeadDoubt;
 use super::stamps::EpochMove;
 use super::unknown::lies_before;
+
+/// The age from which renewed timestamps may help a batch whose timestamps were refused. A younger one is refused because
+/// of a clock.
+const RENEWABLE_AGE: Duration = Duration::from_secs(60);
 
 /// Returns the offset of the record that follows `records_before` records of an accepted attempt, if the answer has an
 /// offset.
@@ -98,7 +103,8 @@ impl<T: Clone> PartitionSender<T> {
             let Some(ended) = flight.end_attempt(request) else { continue };
             current |= ended.current;
             accepted = flight.stamp().map(|stamp| (stamp, flight.aged));
-            let time = ended.log_append_time(answer.log_append_time);
+            let is_former = |time: &i64| flight.former_newest.contains(time);
+            let time = ended.log_append_time(answer.log_append_time).filter(|time| !is_former(time));
             flight.prove(Proof::At(offset_after(answer, ended.records_before), time));
         }
         let corrected = self.correct_attempt(request, answer, cx);
@@ -228,7 +234,10 @@ impl<T: Clone> PartitionSender<T> {
                 self.window.push_front(second);
                 self.window.push_front(first);
             }
-            Some(Ok(None)) => self.lookup_or_fail(HeadDoubt::Refused, cx),
+            Some(Ok(None)) => {
+                self.window.iter_mut().take(1).for_each(|head| head.is_rejected = true);
+                self.lookup_or_fail(HeadDoubt::Refused, cx);
+            }
             Some(Err(error)) => self.fail_corrupt(&error.to_string(), cx),
             None => {}
         }
@@ -265,10 +274,20 @@ impl<T: Clone> PartitionSender<T> {
 
     fn reject_head(&mut self, answer: &PartAnswer, cx: &mut Context<'_, T>) {
         let Some(head) = self.window.front_mut() else { return };
+        let waited = cx.now.saturating_duration_since(head.times_at);
+        if head.stored.is_some()
+            && cx.config.renews_timestamps
+            && answer.code == ErrorCode::INVALID_TIMESTAMP.0
+            && waited >= RENEWABLE_AGE
+        {
+            head.is_time_refused = true;
+            return self.back_off(cx);
+        }
         if head.stored.is_some() && !concerns_records(answer, head.batch.record_count()) {
             return self.back_off(cx);
         }
         if head.may_be_written() {
+            head.is_rejected = true;
             return self.lookup_or_fail(HeadDoubt::Refused, cx);
         }
         let count = head.batch.record_count();

@@ -32,11 +32,15 @@ use super::stamps::EpochMove;
 const IN_FLIGHT_MAX: u32 = 5;
 
 impl<T: Clone> PartitionSender<T> {
-    /// Notes which stored batches have become old. They wait for any time, and their records' times stay.
+    /// Notes which stored batches have become old. The first batch of the queue was never sent under its next stamp, and is
+    /// young once its timestamps are renewed.
     pub(super) fn refresh_ages(&mut self, cx: &Context<'_, T>) {
         let sent = self.unconfirmed.iter_mut().chain(&mut self.window);
         for flight in sent.chain(self.queue.front_mut()) {
-            flight.aged |= cx.now.saturating_duration_since(flight.published_at) >= cx.config.id_memory;
+            flight.refresh_age(cx.now, cx.config.id_memory);
+        }
+        if let Some(next) = self.queue.front_mut().filter(|_| cx.config.renews_timestamps) {
+            next.renew_timestamps(cx.now);
         }
     }
 
@@ -233,7 +237,7 @@ impl<T: Clone> PartitionSender<T> {
 
     fn search(&mut self, lookup: PendingLookup, state: CoveringState, cx: &mut Context<'_, T>) {
         let Some((head, stamp)) = self.window.front().and_then(|head| Some((head, head.stamp()?))) else { return };
-        let since = head.batch.first_timestamp().saturating_sub(CLOCK_SKEW_MS).max(0);
+        let since = head.earliest_timestamp().saturating_sub(CLOCK_SKEW_MS).max(0);
         let wanted = LogSearchTarget {
             producer_id: stamp.producer_id,
             epoch: stamp.epoch,

@@ -15,8 +15,10 @@ use crate::core::ids::RequestId;
 use crate::core::lookup::StateLookupAnswer;
 use crate::core::types::StoredBatch;
 
+mod doubt;
 mod lookup;
 mod resume;
+mod timestamps;
 
 /// A partition, and its inputs and effects.
 struct PartitionBench {

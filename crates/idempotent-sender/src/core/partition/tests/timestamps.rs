@@ -1,0 +1,119 @@
+//! New timestamps for stored batches that have waited for long.
+
+use super::*;
+use crate::core::types::InheritedStamp;
+
+const HALF_A_DAY: Duration = Duration::from_secs(12 * 60 * 60);
+const HALF_A_DAY_MS: i64 = 12 * 60 * 60 * 1000;
+
+fn renewing() -> PartitionBench {
+    PartitionBench::new(Config { renews_timestamps: true, ..Config::default() })
+}
+
+impl PartitionBench {
+    fn submit_waiting(&mut self, ordinal: u64, inherited: Option<InheritedStamp>) {
+        self.submit_stored(ordinal, 1, Some(StoredBatch { first: ordinal, life: 1, inherited }));
+    }
+
+    /// Makes all requested stamps durable.
+    fn persist_all(&mut self) {
+        for action in std::mem::take(&mut self.out.actions) {
+            if let Action::Persist(stamps) = action {
+                self.partition.on_persisted(stamps.id);
+            }
+        }
+    }
+
+    /// Returns the timestamps of the sent batches. A batch is submitted with the timestamp 1.
+    fn sent_times(&self) -> Vec<i64> {
+        self.partition.window.iter().map(|flight| flight.batch.max_timestamp()).collect()
+    }
+}
+
+#[test]
+fn waiting_batches_are_renewed_and_pipelined() {
+    let mut bench = renewing();
+    (0..3).for_each(|ordinal| bench.submit_waiting(ordinal, None));
+    bench.now += HALF_A_DAY;
+    bench.send();
+    bench.persist_all();
+    let first = bench.send().unwrap();
+    assert_eq!(bench.sent_times(), [1 + HALF_A_DAY_MS]);
+    bench.accept(first, 0);
+    assert_eq!(bench.send_all().len(), 2, "renewed records make no leader forget the producer id");
+    assert_eq!(bench.sent_times(), [1 + HALF_A_DAY_MS; 2]);
+}
+
+#[test]
+fn kept_timestamps_go_one_by_one() {
+    let mut bench = PartitionBench::new(Config::default());
+    (0..3).for_each(|ordinal| bench.submit_waiting(ordinal, None));
+    bench.now += HALF_A_DAY;
+    bench.send();
+    bench.persist_all();
+    let first = bench.send().unwrap();
+    assert_eq!(bench.sent_times(), [1]);
+    bench.accept(first, 0);
+    assert_eq!(bench.send_all().len(), 1);
+}
+
+#[test]
+fn young_batches_keep_their_timestamps() {
+    let mut bench = renewing();
+    bench.submit_waiting(0, None);
+    bench.now += HALF_A_DAY - Duration::from_secs(1);
+    bench.send();
+    bench.persist_all();
+    bench.send().unwrap();
+    assert_eq!(bench.sent_times(), [1]);
+}
+
+/// The application published records with old timestamps, which have not waited.
+#[test]
+fn chosen_timestamps_are_kept() {
+    let mut bench = renewing();
+    bench.aged = true;
+    bench.submit_waiting(0, None);
+    bench.send();
+    bench.persist_all();
+    bench.now += Duration::from_secs(1);
+    bench.send().unwrap();
+    assert_eq!(bench.sent_times(), [1]);
+    assert!(bench.partition.window[0].aged);
+}
+
+#[test]
+fn inherited_batch_is_renewed_once_absent() {
+    let mut bench = renewing();
+    let stamp = Stamp { producer_id: 3, epoch: 2, base_sequence: 0 };
+    let inherited = InheritedStamp { stamp, search_from: None, is_acknowledged: false, follows_unknown: false };
+    bench.submit_waiting(0, Some(inherited));
+    bench.now += HALF_A_DAY;
+    assert!(bench.send().is_none());
+    let look = bench.partition.retry.pending_lookup().unwrap();
+    bench.decide(|partition, cx| partition.on_state_lookup(look, StateLookupAnswer::NotKnown, cx));
+    let look = bench.partition.retry.pending_lookup().unwrap();
+    let empty = crate::core::lookup::SearchAnswer::Read(Vec::new());
+    bench.decide(|partition, cx| partition.on_log_search(look, &empty, cx));
+    assert_eq!(bench.send().map(|(_, stamp)| stamp), Some(stamp));
+    assert_eq!(bench.sent_times(), [1 + HALF_A_DAY_MS]);
+    let head = &bench.partition.window[0];
+    assert!(head.aged, "a request of the dead process may still bring the former timestamps");
+    assert_eq!(head.earliest_timestamp(), 1, "a search finds either");
+}
+
+#[test]
+fn refused_timestamps_are_renewed() {
+    let mut bench = renewing();
+    bench.submit_waiting(0, None);
+    bench.send();
+    bench.persist_all();
+    bench.now += Duration::from_secs(120);
+    let refused = bench.send().unwrap();
+    bench.fail(refused, ErrorCode::INVALID_TIMESTAMP, -1);
+    bench.now += Duration::from_secs(1);
+    let again = bench.send().unwrap();
+    assert_eq!((again.1, bench.sent_times()), (refused.1, vec![121_001]));
+    bench.accept(again, 0);
+    assert_eq!(bench.verdicts(), [(0, delivered(0))]);
+}
