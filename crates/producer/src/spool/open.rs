@@ -19,7 +19,7 @@ use kafka_courier_spool::journal::{Journal, OpenError, ReadError, SEGMENT_BYTES,
 use super::command::StoredPlace;
 use super::file_system::{UnfitFileSystem, check_file_system};
 use super::inherit::{batch_of_part, held_producer_ids, inherited_stamp, unsettled_parts};
-use super::origin::check_origin;
+use super::origin::mark_if_original;
 use super::stage::RecoveredPartition;
 
 /// The number of segments beyond which a mostly settled one is freed by copying.
@@ -204,7 +204,10 @@ impl OpenSpool {
             check_file_system(&dir, found)
                 .map_err(|file_system| SpoolOpenError::FileSystem { dir: dir.clone(), file_system })?;
         }
-        check_origin(&dir, &folder)?;
+        let is_usable = mark_if_original(&dir, &folder);
+        if !is_usable.map_err(|source| SpoolOpenError::Folder { dir: dir.clone(), source })? {
+            return Err(SpoolOpenError::Copied { dir });
+        }
         let mut new_spool = [0; 16];
         fastrand::fill(&mut new_spool);
         let settings = Settings {
