@@ -18,6 +18,9 @@ use super::failure::{FailedOutcome, Failure};
 use super::ids::{BatchUid, RequestId};
 use super::types::{RecordSet, StoredBatch};
 
+/// The age from which new timestamps may help a batch whose timestamps were refused.
+const RENEWABLE_AGE: Duration = Duration::from_secs(60);
+
 /// Proof that a batch is in the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Proof {
@@ -75,7 +78,7 @@ pub(crate) struct Flight<T> {
     pub(crate) times_at: Instant,
     /// The newest timestamps of former attempts, before the timestamps were moved. A leader answers a repeat with them.
     pub(crate) former_newest: Vec<i64>,
-    /// Whether the application chose old timestamps. They stay.
+    /// Whether the timestamps stay: the application chose old ones, or a clock is wrong.
     pub(crate) has_own_times: bool,
     /// Whether a leader refused the timestamps.
     pub(crate) is_time_refused: bool,
@@ -221,7 +224,7 @@ impl<T: Clone> Flight<T> {
     /// remembers a producer id by these times, and `message.timestamp.before.max.ms` counts from them.
     pub(crate) fn renew_timestamps(&mut self, now: Instant) {
         let waited = now.saturating_duration_since(self.times_at);
-        let is_due = self.is_time_refused || self.aged && !self.has_own_times;
+        let is_due = !self.has_own_times && (self.is_time_refused || self.aged);
         if self.stored.is_none() || self.outstanding.is_some() || !is_due || waited.is_zero() {
             return;
         }
@@ -236,6 +239,15 @@ impl<T: Clone> Flight<T> {
         (self.times_at, self.is_time_refused) = (now, false);
         // An open attempt has the former timestamps, and may be appended.
         self.aged &= self.has_open_attempt();
+    }
+
+    /// Notes that a leader refused the timestamps. Returns whether new ones may help.
+    pub(crate) fn is_renewable_after_refusal(&mut self, now: Instant) -> bool {
+        let is_young = now.saturating_duration_since(self.times_at) < RENEWABLE_AGE;
+        // The refused times are those of a clock. Time helps if it is ahead, and a move forward would undo that.
+        self.has_own_times |= is_young;
+        self.is_time_refused = self.stored.is_some() && !self.has_own_times;
+        self.is_time_refused
     }
 
     /// Notes that the batch is sent in `request`.

@@ -8,7 +8,6 @@
 //!    shows where the batch is. The answer is a refusal during a switch to a recreated topic, which has a later batch.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use kafka_courier_batcher::Stamp;
 use kafka_courier_client::{ErrorCode, PartAnswer, Reason, RejectedRecord};
@@ -23,10 +22,6 @@ use super::PartitionSender;
 use super::retry::HeadDoubt;
 use super::stamps::EpochMove;
 use super::unknown::lies_before;
-
-/// The age from which renewed timestamps may help a batch whose timestamps were refused. A younger one is refused because
-/// of a clock.
-const RENEWABLE_AGE: Duration = Duration::from_secs(60);
 
 /// Returns the offset of the record that follows `records_before` records of an accepted attempt, if the answer has an
 /// offset.
@@ -274,13 +269,8 @@ impl<T: Clone> PartitionSender<T> {
 
     fn reject_head(&mut self, answer: &PartAnswer, cx: &mut Context<'_, T>) {
         let Some(head) = self.window.front_mut() else { return };
-        let waited = cx.now.saturating_duration_since(head.times_at);
-        if head.stored.is_some()
-            && cx.config.renews_timestamps
-            && answer.code == ErrorCode::INVALID_TIMESTAMP.0
-            && waited >= RENEWABLE_AGE
-        {
-            head.is_time_refused = true;
+        let is_of_time = answer.code == ErrorCode::INVALID_TIMESTAMP.0 && cx.config.renews_timestamps;
+        if is_of_time && head.is_renewable_after_refusal(cx.now) {
             return self.back_off(cx);
         }
         if head.stored.is_some() && !concerns_records(answer, head.batch.record_count()) {

@@ -117,3 +117,18 @@ fn refused_timestamps_are_renewed() {
     bench.accept(again, 0);
     assert_eq!(bench.verdicts(), [(0, delivered(0))]);
 }
+
+/// The clock of the producer is ahead. The leader takes the records once its own clock has caught up.
+#[test]
+fn fresh_refused_timestamps_are_kept() {
+    let mut bench = renewing();
+    bench.submit_waiting(0, None);
+    bench.send();
+    bench.persist_all();
+    for _ in 0..3 {
+        let refused = bench.send().unwrap();
+        bench.fail(refused, ErrorCode::INVALID_TIMESTAMP, -1);
+        assert_eq!((bench.sent_times(), bench.verdicts().len()), (vec![1], 0));
+        bench.now += HALF_A_DAY;
+    }
+}
