@@ -42,10 +42,7 @@ impl HeldIds {
 
     fn add(&mut self, folder: &Path) -> Result<(), SpoolViewError> {
         // A process that opens the spool after this look uses the ids of the table, or ids that no letter has.
-        let holder = match SpoolView::holder_of(folder) {
-            Err(SpoolViewError::Missing { .. }) => return Ok(()),
-            holder => holder?,
-        };
+        let holder = SpoolView::holder_of(folder)?;
         let view = match SpoolView::read(folder) {
             Err(SpoolViewError::Missing { .. }) => return Ok(()),
             view => view?,
