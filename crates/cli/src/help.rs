@@ -162,8 +162,8 @@ Exit codes:
   65   the folder holds no spool, or an event in it can't be read
   73   a file could not be created
   74   reading or writing failed
-  75   a process has the spool, or wrote it meanwhile, or events are left in it (drain): try again
-       later
+  75   a process has the spool (export), or wrote it meanwhile, or events are left in it (drain): try
+       again later
   77   the brokers refused the client (SASL, authorization), or their TLS certificate is not trusted
   78   the configuration is invalid, or the brokers belong to another cluster than the events
   130  Ctrl-C stopped a drain

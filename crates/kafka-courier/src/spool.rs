@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use kafka_courier_producer::{OpenSpool, SpoolSettings};
 #[doc(inline)]
 pub use kafka_courier_producer::{
-    SpoolDamage, SpoolHolder, SpoolView, SpoolViewError, StoredPart, StoredPartition, UnfitFileSystem,
+    SpoolDamage, SpoolEnds, SpoolHolder, SpoolView, SpoolViewError, StoredPart, StoredPartition, UnfitFileSystem,
 };
 #[doc(inline)]
 pub use kafka_courier_recovery::{UnsettledRecord, unsettled_records};

@@ -57,8 +57,8 @@ pub use record::ProducerRecord;
 pub use shared::wall_clock_ms;
 pub use spool::adopt as adopt_spool;
 pub use spool::{
-    BatchReadError, OpenSpool, SpoolDamage, SpoolFault, SpoolHolder, SpoolOpenError, SpoolSettings, SpoolView,
-    SpoolViewError, StoredPart, StoredPartition, StoredRecord, UnfitFileSystem,
+    BatchReadError, OpenSpool, SpoolDamage, SpoolEnds, SpoolFault, SpoolHolder, SpoolOpenError, SpoolSettings,
+    SpoolView, SpoolViewError, StoredPart, StoredPartition, StoredRecord, UnfitFileSystem,
 };
 pub use stats::{BrokerOutage, BrokerStats, SpoolStats, Stats};
 pub use trace::{SpanOrigin, TraceContextSource};

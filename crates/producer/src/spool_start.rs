@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 use kafka_courier_batcher::EncodedBatch;
 use kafka_courier_client::config::ClientConfig;
 use kafka_courier_client::{PartitionId, TopicId};
-use kafka_courier_idempotent_sender::core::{StoredBatch, Submission};
+use kafka_courier_idempotent_sender::core::{ID_MEMORY, StoredBatch, Submission, is_old};
 use kafka_courier_idempotent_sender::driver::DriverCommand;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 
 use crate::delivery::{StoredIdentity, Token};
-use crate::shared::{Shared, is_aged, wall_clock_ms};
+use crate::shared::{Shared, wall_clock_ms};
 use crate::spool::{
     OpenSpool, RecoveredBatch, RecoveredSpool, RecoveredTopic, SpoolCommand, SpoolOpenError, SpoolSender, SpoolStatus,
     SpoolThread, Stage, TopicNews, UnsettledBatch, start, watch_topics,
@@ -185,8 +185,13 @@ fn recovered_batch(
         token,
         ordinal: number,
         published_at: published_at(&batch),
-        aged: is_aged(&batch),
-        stored: Some(Box::new(StoredBatch { first: place.first.0, life: life.0, inherited: None })),
+        aged: is_old(batch.max_timestamp(), wall_clock_ms(), ID_MEMORY),
+        stored: Some(Box::new(StoredBatch {
+            first: place.first.0,
+            topic: place.partition.topic.0,
+            life: life.0,
+            inherited: None,
+        })),
         batch,
     };
     RecoveredBatch { place, submission, inherited }

@@ -70,8 +70,6 @@ pub struct SpoolStats {
     pub recovered: u64,
     /// Partitions that wait, because no durable store takes their dead letters.
     pub held_partitions: u64,
-    /// Partitions that wait, because nothing shows whether an event of an earlier process is written (`spool_doubt=hold`).
-    pub doubtful_partitions: u64,
     /// Why the spool accepts no events, if it accepts none.
     pub fault: Option<String>,
     /// Whether the cause is that the brokers belong to another cluster than the stored events.
@@ -88,7 +86,6 @@ impl SpoolStats {
             bytes: read(&status.bytes),
             recovered: read(&status.recovered),
             held_partitions: read(&status.held_partitions),
-            doubtful_partitions: read(&status.doubtful_partitions),
             fault: status.fault().map(ToString::to_string),
             is_other_cluster: matches!(status.fault(), Some(SpoolFault::OtherCluster { .. })),
             has_outdated_brokers: matches!(status.fault(), Some(SpoolFault::OutdatedBrokers(_))),

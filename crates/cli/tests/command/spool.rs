@@ -308,12 +308,47 @@ async fn held_spool_is_only_read() {
     spool.run("check", &[]).await.expect(0, &["3 events"]);
     let pid = format!("process {} has this spool", std::process::id());
     spool.run("export", &[]).await.expect(75, &[&pid]);
-    spool.drain(&cluster, &[]).await.expect(75, &[&pid]);
+    spool.drain(&cluster, &["--timeout", "0"]).await.expect(75, &[&pid]);
     producer.close(Duration::ZERO).await;
     // The closed producer still has its dead letters.
     spool.drain(&cluster, &[]).await.expect(75, &["dead-letters.redb are held by process"]);
     drop(producer);
     drain_all(&spool, &cluster, 3).await;
+}
+
+#[tokio::test]
+async fn drain_waits_for_delivering_process() {
+    let cluster = cluster(&["orders"]).await;
+    let spool = SpoolFolder::new();
+    let producer = spool.producer(&cluster);
+    producer.health_check_topics(&["orders"], LONG).await.unwrap();
+    cluster.inject(Rule::for_api(ApiKey::Produce).always().then(Fault::Disconnect));
+    store(&producer, "orders", 3).await;
+    let mut drain = CourierProcess::start(command(&["spool", "drain", &spool.dir], &[]));
+    drain.wait_for_line("delivers its 3 events: waiting until that is done").await;
+    cluster.clear_faults();
+    drain.output().await.expect(0, &[&format!("process {} delivered 3 events", std::process::id())]);
+    let stats = spool.stats().await;
+    assert_eq!(stats["events"], json!(0));
+    producer.close(LONG).await;
+}
+
+#[tokio::test]
+async fn drain_takes_released_spool() {
+    let cluster = cluster(&["orders"]).await;
+    let spool = SpoolFolder::new();
+    let producer = spool.producer(&cluster);
+    producer.health_check_topics(&["orders"], LONG).await.unwrap();
+    cluster.inject(Rule::for_api(ApiKey::Produce).always().then(Fault::Disconnect));
+    store(&producer, "orders", 3).await;
+    let brokers = cluster.bootstrap();
+    let mut drain = CourierProcess::start(command(&["spool", "drain", &spool.dir, "--brokers", &brokers], &[]));
+    drain.wait_for_line("waiting until that is done").await;
+    cluster.clear_faults();
+    cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Disconnect));
+    producer.close(Duration::ZERO).await;
+    drop(producer);
+    drain.output().await.expect(0, &["none left in "]);
 }
 
 #[tokio::test]

@@ -23,6 +23,14 @@ pub enum DoubtPolicy {
     Resend,
 }
 
+/// Returns whether a leader that keeps producer ids for `memory` may have forgotten the id of records with this timestamp,
+/// by this wall clock. Both are in milliseconds since the Unix epoch. A timestamp in the future shows that a clock was
+/// wrong, so the age of the records is unknown.
+#[must_use]
+pub fn is_old(timestamp: i64, wall_clock: i64, memory: Duration) -> bool {
+    u128::try_from(wall_clock.saturating_sub(timestamp)).map_or(true, |age| age >= memory.as_millis())
+}
+
 /// The settings of the core. `Default` returns the documented defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {

@@ -195,7 +195,8 @@ impl World {
         let is_old = |lives: &Lives| record.aged || lives.was_old(number);
         let expired = expired && (is_late || self.lives.as_ref().is_none_or(is_old));
         // A record with a new timestamp is remembered for longer than any request is on its way.
-        let expired = expired && (!self.plan.config.renews_timestamps || record.aged || self.is_delayed(number));
+        let is_renewed = self.plan.config.renews_timestamps && !self.plan.starts_with_wrong_clock;
+        let expired = expired && (!is_renewed || record.aged || self.is_delayed(number));
         forgotten || expired || self.is_other_incarnation(occurrence.sent_in, occurrence.incarnation)
     }
 

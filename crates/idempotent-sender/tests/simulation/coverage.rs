@@ -98,6 +98,7 @@ const REQUIRED: &[&str] = &[
 ];
 
 const REQUIRED_IN_LIVES: &[&str] = &[
+    "fault records_deleted",
     "death",
     "inherited batch",
     "batch resumed",

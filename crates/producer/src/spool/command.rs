@@ -84,8 +84,9 @@ pub(crate) enum Effect<T> {
     NotStored(Submission<T>, SpoolFault),
     /// The sender ends before it got the batch. A later process delivers the batch.
     LeftStored(Submission<T>),
-    /// The batch was for a topic that was deleted since, or for a partition that it no longer has.
-    Orphaned(Submission<T>, FailedOutcome),
+    /// The batch was for a topic that was deleted since, or for a partition that it no longer has. The topic has its id in
+    /// the journal.
+    Orphaned(Submission<T>, FailedOutcome, Option<TopicUuid>),
     /// The partition sends nothing under new stamps, because no durable store took a dead letter.
     Held(Partition),
 }

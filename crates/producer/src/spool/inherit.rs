@@ -92,9 +92,9 @@ pub(crate) fn held_producer_ids(table: &Table, has_publisher: bool) -> BTreeSet<
 pub(crate) fn inherited_stamp(state: &PartitionTable, first: Ordinal) -> Option<InheritedStamp> {
     let (stamp, run) = (stamp_at(state, first)?, run_of(state, first)?);
     let search_from = Some(state.end_offset).filter(|offset| *offset >= 0);
-    let passed = run.stamp.sequence().distance(stamp.sequence());
-    let skipped = first.0.saturating_sub(run.from.0).saturating_sub(passed.into());
     // Records that the move did not skip failed under its stamps, and no later move followed: they are unknown.
-    let follows_unknown = state.done.count_within(run.from, first) > skipped;
-    Some(InheritedStamp { stamp, search_from, is_acknowledged: run.has_settled, follows_unknown })
+    let follows_unknown = run.has_out;
+    // An epoch begins at 0, so that a run with another first number continues a run that is settled or in doubt before it.
+    let is_acknowledged = run.has_settled || run.stamp.base_sequence != 0;
+    Some(InheritedStamp { stamp, search_from, is_acknowledged, follows_unknown })
 }

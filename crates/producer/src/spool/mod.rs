@@ -43,4 +43,4 @@ pub(crate) use stage::{RecoveredBatch, Stage};
 pub(crate) use status::SpoolStatus;
 pub(crate) use thread::{SpoolThread, start};
 pub(crate) use topic_watch::{TopicNews, watch_topics};
-pub use view::{SpoolDamage, SpoolView, SpoolViewError, StoredPart, StoredPartition, StoredRecord};
+pub use view::{SpoolDamage, SpoolEnds, SpoolView, SpoolViewError, StoredPart, StoredPartition, StoredRecord};

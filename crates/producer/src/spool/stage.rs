@@ -237,7 +237,8 @@ impl<T: Clone> Stage<T> {
             self.logs.entry(partition).or_insert_with(|| PartitionLog::new(partition, Ordinal(0), Ordinal(0), -1));
         let batch = &submission.batch;
         let place = log.accept(batch.record_count(), batch.len() as u64, batch.first_timestamp());
-        submission.stored = Some(Box::new(StoredBatch { first: place.first.0, life: self.life.0, inherited: None }));
+        let (topic, life) = (partition.topic.0, self.life.0);
+        submission.stored = Some(Box::new(StoredBatch { first: place.first.0, topic, life, inherited: None }));
         self.accepted.push_back(AcceptedBatch { partition: id, place, submission });
     }
 
@@ -364,7 +365,10 @@ impl<T: Clone> Stage<T> {
                 }
                 Resumption::Fail(outcome) => {
                     lane.skip_one();
-                    self.effects.push(Effect::Orphaned(submission, outcome));
+                    let inherited = inheritance.flatten();
+                    submission.stored = submission.stored.map(|stored| Box::new(StoredBatch { inherited, ..*stored }));
+                    let topic = Some(stored_for).filter(|id| *id != NO_TOPIC_ID);
+                    self.effects.push(Effect::Orphaned(submission, outcome, topic));
                 }
             }
         }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use kafka_courier_batcher::{EncodedBatch, Stamp};
 use kafka_courier_client::TopicUuid;
-use kafka_courier_spool::core::entry::{JournalBatch, Partition};
+use kafka_courier_spool::core::entry::{JournalBatch, Ordinal, Partition};
 use kafka_courier_spool::core::recover::HeldBatch;
 use kafka_courier_spool::core::table::PartitionTable;
 use kafka_courier_spool::disk::FolderView;
@@ -84,6 +84,10 @@ pub struct StoredPartition {
     /// Records that were damaged on the disk and are lost.
     pub lost: u64,
 }
+
+/// The end of each partition of a spool at one moment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SpoolEnds(BTreeMap<Partition, Ordinal>);
 
 /// Damage of a spool's files.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -242,6 +246,23 @@ impl SpoolView {
     /// all ids that it uses.
     pub fn producer_ids(&self, holder: Option<SpoolHolder>) -> BTreeSet<i64> {
         held_producer_ids(self.snapshot.table(), holder.is_some())
+    }
+
+    /// Returns the end of each partition. Records that a process stores later are behind it.
+    pub fn ends(&self) -> SpoolEnds {
+        SpoolEnds(self.snapshot.table().partitions.iter().map(|(partition, state)| (*partition, state.end)).collect())
+    }
+
+    /// Returns the number of records before these ends that are neither delivered nor dead letters.
+    pub fn records_before(&self, ends: &SpoolEnds) -> u64 {
+        let table = self.snapshot.table();
+        let counted = self.snapshot.batches().filter_map(|batch| {
+            let (state, end) = (table.partitions.get(&batch.head.partition)?, *ends.0.get(&batch.head.partition)?);
+            let before = u32::try_from(end.0.saturating_sub(batch.head.first.0)).unwrap_or(u32::MAX);
+            let parts = unsettled_parts(state, &batch.head).into_iter();
+            Some(parts.map(|part| u64::from(part.end.min(before).saturating_sub(part.start))).sum::<u64>())
+        });
+        counted.sum()
     }
 
     fn partition(&self, partition: Partition, lost: u64) -> StoredPartition {

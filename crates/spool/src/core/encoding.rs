@@ -11,7 +11,7 @@
 //! | 3 | `Batch` | CRC-32C of the rest u32, partition, life u64, first u64, count u32, length of the notes u32, notes, Kafka's batch |
 //! | 4 | `Begin` | partition, life u64, from u64 |
 //! | 5 | `Move` | partition, from u64, stamp, ranges of skipped ordinals |
-//! | 6 | `Anchor` | partition, stamp, ranges of skipped ordinals |
+//! | 6 | `Anchor` | partition, whether an earlier record of the run is out u8, stamp, ranges of skipped ordinals |
 //! | 7 | `Out` | partition, first u64, end u64, reason u8 |
 //! | 8 | `Mark` | partition, settled u64, end offset i64 |
 //! | 9 | `End` | partition, end u64 |
@@ -102,8 +102,9 @@ impl Entry {
                 out.extend_from_slice(&from.0.to_le_bytes());
                 put_run(out, *stamp, skips);
             }
-            Self::Anchor { partition, stamp, skips } => {
+            Self::Anchor { partition, stamp, skips, has_out } => {
                 put_partition(out, *partition);
+                out.push(u8::from(*has_out));
                 put_run(out, *stamp, skips);
             }
             Self::Out { partition, first, end, why } => {
@@ -319,7 +320,15 @@ impl EntryFields<'_> {
                 let (partition, from, stamp) = (self.partition()?, self.ordinal()?, self.stamp()?);
                 Entry::Move { partition, from, stamp, skips: self.skips()? }
             }
-            6 => Entry::Anchor { partition: self.partition()?, stamp: self.stamp()?, skips: self.skips()? },
+            6 => {
+                let partition = self.partition()?;
+                let has_out = match self.take()? {
+                    [0] => false,
+                    [1] => true,
+                    _ => return None,
+                };
+                Entry::Anchor { partition, stamp: self.stamp()?, skips: self.skips()?, has_out }
+            }
             7 => {
                 let (partition, first, end) = (self.partition()?, self.ordinal()?, self.ordinal()?);
                 let why = match self.take()? {
@@ -357,7 +366,7 @@ mod tests {
             Entry::Batch(JournalBatch { head: batch, bytes: (*b"batch").into() }),
             Entry::Begin { partition, life: Life(1), from: first },
             Entry::Move { partition, from: first, stamp, skips: vec![(Ordinal(4), end)] },
-            Entry::Anchor { partition, stamp, skips: vec![(first, Ordinal(4)), (Ordinal(5), end)] },
+            Entry::Anchor { partition, stamp, skips: vec![(first, Ordinal(4)), (Ordinal(5), end)], has_out: true },
             Entry::Out { partition, first, end, why: OutReason::Lost },
             Entry::Mark { partition, settled: end, end_offset: -1 },
             Entry::Base(Base { resumes: FrameSequence(3), first: FrameSequence(7), last: FrameSequence(8) }),

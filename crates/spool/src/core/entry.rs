@@ -115,6 +115,8 @@ pub enum Entry {
         stamp: Stamp,
         /// Unsettled records without a number, as in `Move`.
         skips: Vec<(Ordinal, Ordinal)>,
+        /// Whether an earlier record of the run is out, although it has a number.
+        has_out: bool,
     },
     /// Records that are not sent: they are dead letters, or lost. Their numbers are not given to other records.
     Out {

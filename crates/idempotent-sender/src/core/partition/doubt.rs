@@ -12,8 +12,12 @@ use kafka_courier_client::Reason;
 use super::super::config::DoubtPolicy;
 use super::super::effects::Context;
 use super::super::flight::{Flight, Proof};
+use super::super::types::Action;
 use super::PartitionSender;
 use super::stamps::EpochMove;
+
+/// Why a partition waits.
+const IN_DOUBT: &str = "nothing shows whether its events are written: grant Read on the topic, or change spool_doubt";
 
 impl<T: Clone> PartitionSender<T> {
     /// Decides about a head that would fail as unknown. Returns whether it is held or sent again instead.
@@ -22,8 +26,9 @@ impl<T: Clone> PartitionSender<T> {
         match cx.config.doubt {
             DoubtPolicy::Fail => false,
             DoubtPolicy::Hold => {
-                (head.is_held, head.needs_lookup) = (true, true);
-                cx.out.counters.held_in_doubt += 1;
+                head.needs_lookup = true;
+                let reason = Reason::NoAnswer(IN_DOUBT.into());
+                cx.out.actions.push_back(Action::Waits { partition: self.id, reason });
                 self.retry.forget_lookup();
                 self.back_off(cx);
                 true
@@ -39,14 +44,6 @@ impl<T: Clone> PartitionSender<T> {
                 self.restamp_all(EpochMove::InDoubt, cx);
                 true
             }
-        }
-    }
-
-    /// Ends the wait of the head, before its next lookup decides.
-    pub(super) fn end_hold(&mut self, cx: &mut Context<'_, T>) {
-        if let Some(head) = self.window.front_mut().filter(|head| head.is_held) {
-            head.is_held = false;
-            cx.out.counters.held_in_doubt -= 1;
         }
     }
 }

@@ -58,7 +58,6 @@ impl<T: Clone> PartitionSender<T> {
     /// head that is settled changes nothing.
     pub(crate) fn on_state_lookup(&mut self, look: LookupId, answer: StateLookupAnswer, cx: &mut Context<'_, T>) {
         let Some(lookup) = self.end_lookup(look, cx) else { return };
-        self.end_hold(cx);
         match answer {
             StateLookupAnswer::Unavailable => self.back_off(cx),
             _ if self.window.front().is_some_and(|head| head.stored.is_some()) => {
@@ -67,7 +66,7 @@ impl<T: Clone> PartitionSender<T> {
             StateLookupAnswer::Producer { epoch, last_sequence, age } => {
                 self.on_state(lookup, epoch, last_sequence, age, cx);
             }
-            StateLookupAnswer::NotKnown | StateLookupAnswer::Unreadable => self.fail_head(false, cx),
+            StateLookupAnswer::NotKnown { .. } | StateLookupAnswer::Unreadable { .. } => self.fail_head(false, cx),
         }
         self.close_gap(cx);
     }

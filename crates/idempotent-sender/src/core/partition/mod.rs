@@ -161,10 +161,10 @@ impl<T: Clone> PartitionSender<T> {
             aged: submission.aged,
             times_at: submission.published_at,
             former_newest: Vec::new(),
-            has_own_times: false,
+            has_own_times: submission.aged && inherited.is_none(),
+            keeps_times: false,
             is_time_refused: false,
             is_rejected: false,
-            is_held: false,
             may_be_doubled: false,
             stored: submission.stored,
             is_inherited: inherited.is_some(),
@@ -360,7 +360,6 @@ impl<T: Clone> PartitionSender<T> {
     }
 
     fn settle(&self, flight: Flight<T>, verdict: Verdict, cx: &mut Context<'_, T>) {
-        cx.out.counters.held_in_doubt -= u64::from(flight.is_held);
         cx.out.actions.push_back(Action::Settle(Settlement {
             token: flight.token,
             partition: self.id,

@@ -12,6 +12,7 @@ use super::super::ids::{MoveId, RequestId};
 use super::super::types::{Action, StampMove};
 use super::OutgoingBatch;
 use super::PartitionSender;
+use super::stamps::RunScope;
 
 impl<T: Clone> PartitionSender<T> {
     /// Returns the next batch that may be sent now, recorded as sent in `request`.
@@ -52,7 +53,7 @@ impl<T: Clone> PartitionSender<T> {
                         cx.out.counters.record_retries += u64::from(flight.records.len());
                     }
                     if cx.config.renews_timestamps {
-                        flight.renew_timestamps(cx.now);
+                        flight.renew_timestamps(cx.now, cx.wall_clock);
                     }
                     flight.mark_sent(request, cx.now);
                     let outgoing = OutgoingBatch { batch: flight.batch.clone(), solo };
@@ -134,12 +135,13 @@ impl<T: Clone> PartitionSender<T> {
         if self.window.iter().chain(&self.unconfirmed).any(|flight| flight.is_inherited) {
             return false;
         }
-        if self.stamps.is_durable(place.life) {
+        let scope = RunScope::of(&place);
+        if self.stamps.is_durable(scope) {
             return true;
         }
-        if !self.stamps.is_move_requested(place.life) {
+        if !self.stamps.is_move_requested(scope) {
             let id = cx.out.new_move_id();
-            let stamp = self.stamps.request_move(id, place.life);
+            let stamp = self.stamps.request_move(id, scope);
             let partition = self.id;
             cx.out.actions.extend(stamp.map(|stamp| Action::Persist(StampMove { partition, id, from, stamp })));
         }

@@ -1,7 +1,7 @@
 //! The batches of an earlier process: the decisions about them, and their order.
 
 use kafka_courier_client::TopicUuid;
-use kafka_courier_idempotent_sender::core::{FailedOutcome, InheritedStamp};
+use kafka_courier_idempotent_sender::core::{FailedOutcome, InheritedStamp, StoredBatch};
 use kafka_courier_spool::core::entry::{BatchHead, Ordinal, OutReason, Partition, Topic, TopicNumber};
 use kafka_courier_spool::core::table::Table;
 
@@ -66,7 +66,7 @@ fn settled_records_split_batches() {
 
 #[test]
 fn inherited_stamp_follows_the_table() {
-    let stamp = Stamp { producer_id: 5, epoch: 2, base_sequence: 10 };
+    let stamp = Stamp { producer_id: 5, epoch: 2, base_sequence: 0 };
     let begin = Entry::Begin { partition: PLACE, life: Life(1), from: Ordinal(0) };
     let end = Entry::End { partition: PLACE, end: Ordinal(20) };
     let skips = vec![(Ordinal(4), Ordinal(5))];
@@ -75,10 +75,34 @@ fn inherited_stamp_follows_the_table() {
     let of = |table: &Table, first| inherited_stamp(&table.partitions[&PLACE], Ordinal(first));
     assert_eq!(of(&table, 0), None, "no process could send the record");
     let found = of(&table, 6).unwrap();
-    assert_eq!((found.stamp.base_sequence, found.search_from, found.is_acknowledged), (13, None, false));
+    assert_eq!((found.stamp.base_sequence, found.search_from, found.is_acknowledged), (3, None, false));
     table.apply(&Entry::Mark { partition: PLACE, settled: Ordinal(3), end_offset: 40 });
     let found = of(&table, 6).unwrap();
-    assert_eq!((found.stamp.base_sequence, found.search_from, found.is_acknowledged), (13, Some(40), true));
+    assert_eq!((found.stamp.base_sequence, found.search_from, found.is_acknowledged), (3, Some(40), true));
+}
+
+#[test]
+fn unknown_batch_is_known_behind_mark() {
+    let stamp = Stamp { producer_id: 5, epoch: 2, base_sequence: 0 };
+    let moved = Entry::Move { partition: PLACE, from: Ordinal(0), stamp, skips: Vec::new() };
+    let end = Entry::End { partition: PLACE, end: Ordinal(20) };
+    let out = Entry::Out { partition: PLACE, first: Ordinal(0), end: Ordinal(4), why: OutReason::Settled };
+    let mark = Entry::Mark { partition: PLACE, settled: Ordinal(4), end_offset: -1 };
+    let table = table(&[end, moved, out, mark]);
+    assert!(inherited_stamp(&table.partitions[&PLACE], Ordinal(4)).unwrap().follows_unknown);
+}
+
+#[test]
+fn continued_run_is_acknowledged() {
+    let moved = |from, base_sequence| {
+        let stamp = Stamp { producer_id: 5, epoch: 2, base_sequence };
+        Entry::Move { partition: PLACE, from: Ordinal(from), stamp, skips: Vec::new() }
+    };
+    let end = Entry::End { partition: PLACE, end: Ordinal(20) };
+    let mark = Entry::Mark { partition: PLACE, settled: Ordinal(6), end_offset: 40 };
+    let table = table(&[end, moved(0, 0), moved(6, 6), mark]);
+    let found = inherited_stamp(&table.partitions[&PLACE], Ordinal(6)).unwrap();
+    assert!(found.is_acknowledged, "records 0 to 5 have the same producer id and epoch");
 }
 
 /// Returns a stage with a topic and two unsettled batches of an earlier process, the first of them sent.
@@ -90,8 +114,7 @@ fn recovered_stage() -> Stage<u64> {
     stage.recover_partition(&RecoveredPartition { partition: PLACE, settled, end, end_offset: 3, done, lost });
     let batch = |number: u64, inherited| {
         let place = StoredPlace { partition: PLACE, first: Ordinal(10 + 2 * number) };
-        let stored =
-            kafka_courier_idempotent_sender::core::StoredBatch { first: place.first.0, life: 1, inherited: None };
+        let stored = StoredBatch { first: place.first.0, topic: PLACE.topic.0, life: 1, inherited: None };
         let submission = Submission { stored: Some(Box::new(stored)), ..submission(0, number, 2) };
         RecoveredBatch { place, submission, inherited }
     };
@@ -129,7 +152,9 @@ fn recreated_topic_fails_sent_batches() {
     learn(&mut stage, 1);
     stage.handle(identity(2, 1, "c"));
     let effects = stage.take_effects();
-    assert!(matches!(&effects[1], Effect::Orphaned(batch, FailedOutcome::Unknown) if batch.token == 0), "{effects:?}");
+    let Effect::Orphaned(batch, FailedOutcome::Unknown, Some(OLD)) = &effects[1] else { panic!("{effects:?}") };
+    let stamp = batch.stored.as_ref().unwrap().inherited;
+    assert_eq!((batch.token, stamp), (0, Some(inherited())), "a verification needs the stamp");
     assert_eq!(released(&effects), [0, 1], "the sender's numbers have no gap");
     stage.submit(submission(0, 3, 1));
     let written = commit(&mut stage);

@@ -6,13 +6,21 @@ use crate::core::types::InheritedStamp;
 const HALF_A_DAY: Duration = Duration::from_secs(12 * 60 * 60);
 const HALF_A_DAY_MS: i64 = 12 * 60 * 60 * 1000;
 
+/// Records are published at 1 by the wall clock.
 fn renewing() -> PartitionBench {
-    PartitionBench::new(Config { renews_timestamps: true, ..Config::default() })
+    let mut bench = PartitionBench::new(Config { renews_timestamps: true, ..Config::default() });
+    bench.wall_clock = Some(1);
+    bench
 }
 
 impl PartitionBench {
+    fn wait(&mut self, time: Duration) {
+        self.now += time;
+        self.wall_clock = self.wall_clock.map(|before| before + time.as_millis() as i64);
+    }
+
     fn submit_waiting(&mut self, ordinal: u64, inherited: Option<InheritedStamp>) {
-        self.submit_stored(ordinal, 1, Some(StoredBatch { first: ordinal, life: 1, inherited }));
+        self.submit_stored(ordinal, 1, Some(StoredBatch { first: ordinal, topic: 0, life: 1, inherited }));
     }
 
     /// Makes all requested stamps durable.
@@ -34,7 +42,7 @@ impl PartitionBench {
 fn waiting_batches_are_renewed_and_pipelined() {
     let mut bench = renewing();
     (0..3).for_each(|ordinal| bench.submit_waiting(ordinal, None));
-    bench.now += HALF_A_DAY;
+    bench.wait(HALF_A_DAY);
     bench.send();
     bench.persist_all();
     let first = bench.send().unwrap();
@@ -48,7 +56,7 @@ fn waiting_batches_are_renewed_and_pipelined() {
 fn kept_timestamps_go_one_by_one() {
     let mut bench = PartitionBench::new(Config::default());
     (0..3).for_each(|ordinal| bench.submit_waiting(ordinal, None));
-    bench.now += HALF_A_DAY;
+    bench.wait(HALF_A_DAY);
     bench.send();
     bench.persist_all();
     let first = bench.send().unwrap();
@@ -61,7 +69,7 @@ fn kept_timestamps_go_one_by_one() {
 fn young_batches_keep_their_timestamps() {
     let mut bench = renewing();
     bench.submit_waiting(0, None);
-    bench.now += HALF_A_DAY - Duration::from_secs(1);
+    bench.wait(HALF_A_DAY - Duration::from_secs(1));
     bench.send();
     bench.persist_all();
     bench.send().unwrap();
@@ -76,7 +84,7 @@ fn chosen_timestamps_are_kept() {
     bench.submit_waiting(0, None);
     bench.send();
     bench.persist_all();
-    bench.now += Duration::from_secs(1);
+    bench.wait(Duration::from_secs(1));
     bench.send().unwrap();
     assert_eq!(bench.sent_times(), [1]);
     assert!(bench.partition.window[0].aged);
@@ -88,10 +96,10 @@ fn inherited_batch_is_renewed_once_absent() {
     let stamp = Stamp { producer_id: 3, epoch: 2, base_sequence: 0 };
     let inherited = InheritedStamp { stamp, search_from: None, is_acknowledged: false, follows_unknown: false };
     bench.submit_waiting(0, Some(inherited));
-    bench.now += HALF_A_DAY;
+    bench.wait(HALF_A_DAY);
     assert!(bench.send().is_none());
     let look = bench.partition.retry.pending_lookup().unwrap();
-    bench.decide(|partition, cx| partition.on_state_lookup(look, StateLookupAnswer::NotKnown, cx));
+    bench.decide(|partition, cx| partition.on_state_lookup(look, StateLookupAnswer::NotKnown { log_start: 0 }, cx));
     let look = bench.partition.retry.pending_lookup().unwrap();
     let empty = crate::core::lookup::SearchAnswer::Read(Vec::new());
     bench.decide(|partition, cx| partition.on_log_search(look, &empty, cx));
@@ -108,10 +116,10 @@ fn refused_timestamps_are_renewed() {
     bench.submit_waiting(0, None);
     bench.send();
     bench.persist_all();
-    bench.now += Duration::from_secs(120);
+    bench.wait(Duration::from_secs(120));
     let refused = bench.send().unwrap();
     bench.fail(refused, ErrorCode::INVALID_TIMESTAMP, -1);
-    bench.now += Duration::from_secs(1);
+    bench.wait(Duration::from_secs(1));
     let again = bench.send().unwrap();
     assert_eq!((again.1, bench.sent_times()), (refused.1, vec![121_001]));
     bench.accept(again, 0);
@@ -129,6 +137,26 @@ fn fresh_refused_timestamps_are_kept() {
         let refused = bench.send().unwrap();
         bench.fail(refused, ErrorCode::INVALID_TIMESTAMP, -1);
         assert_eq!((bench.sent_times(), bench.verdicts().len()), (vec![1], 0));
-        bench.now += HALF_A_DAY;
+        bench.wait(HALF_A_DAY);
     }
+}
+
+/// The clock of the process was a day ahead when it took over the batch, and was corrected then.
+#[test]
+fn wrong_clock_moves_times_back() {
+    let mut bench = renewing();
+    bench.submit_waiting(0, None);
+    bench.send();
+    bench.persist_all();
+    bench.wall_clock = Some(1 + 2 * HALF_A_DAY_MS);
+    let refused = bench.send().unwrap();
+    assert_eq!(bench.sent_times(), [1 + 2 * HALF_A_DAY_MS]);
+    bench.fail(refused, ErrorCode::INVALID_TIMESTAMP, -1);
+    bench.wall_clock = Some(5_000);
+    for _ in 0..2 {
+        bench.now += Duration::from_secs(1);
+        let again = bench.send().unwrap();
+        bench.fail(again, ErrorCode::INVALID_TIMESTAMP, -1);
+    }
+    assert_eq!(bench.sent_times(), [5_000]);
 }
