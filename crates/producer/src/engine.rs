@@ -162,11 +162,15 @@ impl Engine {
         let last = sink.clone();
         runtime.spawn(async move {
             task.run().await;
-            if let Some(sink) = last {
+            if let Some(sink) = &last {
                 sink.settled().await;
             }
             if let Some(running) = running {
                 running.finish().await;
+                // The last round may have settled records that the sink waits for.
+                if let Some(sink) = &last {
+                    sink.settled().await;
+                }
             }
             done.send_replace(true);
         });

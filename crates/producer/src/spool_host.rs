@@ -91,6 +91,7 @@ impl SpoolHost<Token> for EngineHost {
                 token.state().set_stored(StoredIdentity { place, spool, nonce });
             }
             Effect::Release(submission) => self.send(DriverCommand::Sealed(submission)),
+            Effect::Settled(notice) => notice.call(),
             Effect::Persisted { partition, id } => self.send(DriverCommand::Persisted { partition, id }),
             Effect::NotStored(submission, fault) => {
                 self.release_room(submission.batch.capacity());

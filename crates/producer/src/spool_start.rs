@@ -21,7 +21,7 @@ use crate::delivery::{StoredIdentity, Token};
 use crate::shared::{Shared, wall_clock_ms};
 use crate::spool::{
     OpenSpool, RecoveredBatch, RecoveredSpool, RecoveredTopic, SpoolCommand, SpoolOpenError, SpoolSender, SpoolStatus,
-    SpoolThread, Stage, TopicNews, UnsettledBatch, start, watch_topics,
+    SpoolThread, Stage, TopicIds, TopicNews, UnsettledBatch, start, watch_topics,
 };
 use crate::spool_host::EngineHost;
 use crate::sync::Ordering;
@@ -104,13 +104,23 @@ impl SpoolParts {
         sender.status.space.set_room(open.journal.room());
         request_topics(&host, &recovered);
         let (runtime, weak) = (host.runtime.clone(), host.commands.downgrade());
+        let ids = topic_ids(&recovered);
         let stage = recovered_stage(&host.shared, recovered, nonce, &sender.status);
         let status = sender.status.clone();
         let OpenSpool { journal, idle_sync, .. } = open;
         let ended = start(SpoolThread { journal, stage, host, commands, status, idle_sync })?;
-        runtime.spawn(watch_topics(client, sender.clone(), weak, news));
+        runtime.spawn(watch_topics(client, sender.clone(), weak, news, ids));
         Ok(RunningSpool { end: SpoolEnd(sender), ended })
     }
+}
+
+/// Returns the ids of the topics that earlier processes knew.
+fn topic_ids(recovered: &RecoveredSpool) -> TopicIds {
+    let mut ids = TopicIds::default();
+    for topic in recovered.topics.iter().flat_map(|topic| &topic.numbers) {
+        ids.is_former(&topic.name, topic.id);
+    }
+    ids
 }
 
 fn topic_id(index: usize) -> TopicId {

@@ -16,6 +16,7 @@ async fn latched_spool_refuses_events() {
     config.compression = Compression::None;
     let producer = Producer::build(config).unwrap();
     producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap();
+    wait_until(|| folder.path().join("spare").exists()).await;
     // The present file takes more rounds. The next one can't be created.
     std::fs::remove_dir_all(folder.path()).unwrap();
     let large = "x".repeat(500_000);

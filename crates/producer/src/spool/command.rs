@@ -2,6 +2,7 @@
 //!
 //! Rule: plain data and one trait. Nothing here decides.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::{SendError, Sender};
 use std::time::{Duration, Instant};
@@ -40,6 +41,25 @@ pub(crate) struct TopicIdentity {
     pub(crate) outdated: Option<Arc<str>>,
 }
 
+/// A call that follows once the journal has failed records as settled. It is not made if the journal can't be written.
+pub(crate) struct SettledNotice(Box<dyn FnOnce() + Send>);
+
+impl SettledNotice {
+    pub(crate) fn new(call: impl FnOnce() + Send + 'static) -> Self {
+        Self(Box::new(call))
+    }
+
+    pub(crate) fn call(self) {
+        (self.0)();
+    }
+}
+
+impl fmt::Debug for SettledNotice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SettledNotice")
+    }
+}
+
 /// A request to the spool's thread.
 #[derive(Debug)]
 pub(crate) enum SpoolCommand<T> {
@@ -60,7 +80,7 @@ pub(crate) enum SpoolCommand<T> {
     /// Records failed, and their dead letters are not durable yet.
     Failed { place: StoredPlace, records: RecordSet },
     /// The dead letters of failed records are durable.
-    Kept { place: StoredPlace, records: RecordSet },
+    Kept { place: StoredPlace, records: RecordSet, notice: SettledNotice },
     /// No durable store took the dead letters of failed records.
     NotKept { place: StoredPlace },
     /// Make the stamps of records durable.
@@ -78,6 +98,8 @@ pub(crate) enum Effect<T> {
     Durable { token: T, place: StoredPlace, reserved: usize },
     /// The sender may have the batch.
     Release(Submission<T>),
+    /// The journal has the failed records as settled. No process sends them again.
+    Settled(SettledNotice),
     /// The stamps of this request are durable.
     Persisted { partition: PartitionId, id: MoveId },
     /// The batch is not stored, and is not sent.

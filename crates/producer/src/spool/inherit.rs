@@ -25,12 +25,14 @@ pub(crate) const NO_TOPIC_ID: TopicUuid = [0; 16];
 pub(crate) enum Resumption {
     /// The batch is sent, under the stamp that it may have.
     Send(Option<InheritedStamp>),
+    /// The batch waits: the cluster's answer is older than the topic's partition.
+    Wait,
     /// The batch fails.
     Fail(FailedOutcome),
 }
 
 /// Returns the decision about a batch: `stored_for` is the topic's id when the batch was stored, `present` its id now, and
-/// `has_partition` whether the topic has the batch's partition now.
+/// `has_partition` whether the topic has the batch's partition now. Kafka removes no partition of a topic.
 pub(crate) fn resumption(
     stored_for: TopicUuid,
     present: Option<TopicUuid>,
@@ -38,7 +40,9 @@ pub(crate) fn resumption(
     inherited: Option<InheritedStamp>,
 ) -> Resumption {
     let is_other = present.is_some_and(|present| stored_for != NO_TOPIC_ID && stored_for != present);
+    let is_same = !is_other && present == Some(stored_for);
     match inherited {
+        _ if is_same && !has_partition => Resumption::Wait,
         Some(_) if is_other || !has_partition => Resumption::Fail(FailedOutcome::Unknown),
         None if !has_partition => Resumption::Fail(FailedOutcome::NotWritten),
         inherited => Resumption::Send(inherited),

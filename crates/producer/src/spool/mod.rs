@@ -34,7 +34,7 @@ mod topic_watch;
 mod view;
 
 pub use adopt::adopt;
-pub(crate) use command::{Effect, SpoolCommand, SpoolHost, SpoolLevel, SpoolSender, StoredPlace};
+pub(crate) use command::{Effect, SettledNotice, SpoolCommand, SpoolHost, SpoolLevel, SpoolSender, StoredPlace};
 pub use fault::SpoolFault;
 pub use file_system::UnfitFileSystem;
 pub use open::{BatchReadError, OpenSpool, SpoolHolder, SpoolOpenError, SpoolSettings};
@@ -42,5 +42,5 @@ pub(crate) use open::{RecoveredSpool, RecoveredTopic, UnsettledBatch};
 pub(crate) use stage::{RecoveredBatch, Stage};
 pub(crate) use status::SpoolStatus;
 pub(crate) use thread::{SpoolThread, start};
-pub(crate) use topic_watch::{TopicNews, watch_topics};
+pub(crate) use topic_watch::{TopicIds, TopicNews, watch_topics};
 pub use view::{SpoolDamage, SpoolEnds, SpoolView, SpoolViewError, StoredPart, StoredPartition, StoredRecord};

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use kafka_courier_batcher::{DecodeError, EncodedBatch};
 use kafka_courier_idempotent_sender::core::InheritedStamp;
-use kafka_courier_spool::core::entry::{Partition, Topic};
+use kafka_courier_spool::core::entry::{Partition, Topic, TopicNumber};
 use kafka_courier_spool::core::ids::{Life, SpoolId};
 use kafka_courier_spool::disk::{Folder, FolderView};
 use kafka_courier_spool::journal::{Journal, OpenError, ReadError, SEGMENT_BYTES, Settings};
@@ -222,6 +222,13 @@ impl OpenSpool {
         for damage in &recovered.damage {
             tracing::error!(dir = %dir.display(), ?damage, "spool has damaged frames");
         }
+        for name in &recovered.unreadable {
+            tracing::error!(
+                dir = %dir.display(),
+                name,
+                "spool has lost its newest segment: the events that it held are lost, and delivered ones may be sent again"
+            );
+        }
         for (partition, first, end) in recovered.lost() {
             let (records, partition) = (end.0.saturating_sub(first.0), partition.index);
             tracing::error!(dir = %dir.display(), partition, records, "stored events were damaged on the disk and are lost");
@@ -248,7 +255,9 @@ impl OpenSpool {
                 None => topics.push(RecoveredTopic { name: topic.name.clone(), numbers: vec![topic.clone()] }),
             }
         }
-        let partitions = table.partitions.iter().map(|(partition, state)| RecoveredPartition {
+        self.log_unnamed(&topics);
+        let is_named = |(partition, _): &(&Partition, _)| topic_of(&topics, partition.topic).is_some();
+        let partitions = table.partitions.iter().filter(is_named).map(|(partition, state)| RecoveredPartition {
             partition: *partition,
             settled: state.settled,
             end: state.end,
@@ -263,18 +272,31 @@ impl OpenSpool {
         Ok(RecoveredSpool { spool, life, cluster: table.cluster.clone(), topics, partitions, batches })
     }
 
+    /// Logs the batches whose topic the journal does not name, because its entries are damaged. They stay in the files.
+    fn log_unnamed(&self, topics: &[RecoveredTopic]) {
+        let mut unnamed: BTreeMap<TopicNumber, u64> = BTreeMap::new();
+        for head in self.journal.batches().filter(|head| topic_of(topics, head.partition.topic).is_none()) {
+            *unnamed.entry(head.partition.topic).or_default() += u64::from(head.count);
+        }
+        for (topic, records) in unnamed {
+            tracing::error!(
+                dir = %self.dir.display(),
+                topic = topic.0,
+                records,
+                "stored events are for a topic that the damaged spool does not name, and are not sent: save them with courier spool export"
+            );
+        }
+    }
+
     fn unsettled(
         &self,
         topics: &[RecoveredTopic],
     ) -> Result<BTreeMap<(usize, i32), Vec<UnsettledBatch>>, BatchReadError> {
-        let place_of = |partition: Partition| {
-            topics.iter().position(|topic| topic.numbers.iter().any(|number| number.number == partition.topic))
-        };
         let mut batches: BTreeMap<(usize, i32), Vec<UnsettledBatch>> = BTreeMap::new();
         // The journal lists batches by topic number, partition and ordinal, which is their order.
         for head in self.journal.batches() {
             let Some(state) = self.journal.table().partitions.get(&head.partition) else { continue };
-            let Some(topic) = place_of(head.partition) else { continue };
+            let Some(topic) = topic_of(topics, head.partition.topic) else { continue };
             let parts = unsettled_parts(state, head);
             if parts.is_empty() {
                 continue;
@@ -292,6 +314,11 @@ impl OpenSpool {
         }
         Ok(batches)
     }
+}
+
+/// Returns the place of the topic with a number of the spool.
+fn topic_of(topics: &[RecoveredTopic], number: TopicNumber) -> Option<usize> {
+    topics.iter().position(|topic| topic.numbers.iter().any(|known| known.number == number))
 }
 
 /// Returns the smaller of 1 GiB and a tenth of the folder's file system.

@@ -208,6 +208,17 @@ impl SpoolView {
         Ok(is_held.then(|| SpoolHolder { pid: folder.last_holder() }))
     }
 
+    /// Returns whether no process has opened the spool since this state was read. A process that had the spool before, and
+    /// still has it, is not seen: [`holder_of`](Self::holder_of) returns it.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolViewError::Journal`].
+    pub fn is_unopened(&self) -> Result<bool, SpoolViewError> {
+        let unopened = self.snapshot.is_unopened();
+        unopened.map_err(|source| SpoolViewError::Journal { dir: self.dir.clone(), source })
+    }
+
     /// Returns the partitions with unsettled or lost records, by topic and partition.
     ///
     /// # Errors

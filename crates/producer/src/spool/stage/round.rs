@@ -2,7 +2,8 @@
 //!
 //! Rules:
 //!  - The entries of a round are in the order of their dependence: cluster, topics, batches, dead letters, marks, moves.
-//!  - A refused round is repeated: its facts first, its batches as soon as they have room.
+//!  - A refused round is repeated: its facts first and alone, then its batches as soon as they have room. The facts may be
+//!    what had no room, and they may free it.
 
 use kafka_courier_idempotent_sender::core::StampMove;
 use kafka_courier_spool::core::entry::{BatchHead, Entry, JournalBatch, Topic};
@@ -30,7 +31,8 @@ impl<T: Clone> Stage<T> {
         self.write_fault.is_none() && (is_new || !self.changed.is_empty() || !self.facts.is_empty())
     }
 
-    /// Returns the entries of the next round: one batch or more, while they have `bytes` bytes, and `room` bytes at most.
+    /// Returns the entries of the next round: one batch or more, while they have `bytes` bytes, and `room` bytes at most. The
+    /// round after a refused one has the facts alone.
     /// [`committed`](Self::committed), [`refused`](Self::refused) or [`failed`](Self::failed) must follow.
     pub(crate) fn round(&mut self, bytes: u64, room: u64) -> Vec<Entry> {
         if self.write_fault.is_some() {
@@ -49,7 +51,8 @@ impl<T: Clone> Stage<T> {
         }
         let mut total = 0;
         self.is_full = false;
-        while let Some(batch) = self.accepted.pop_front() {
+        let takes_batches = !std::mem::take(&mut self.is_facts_turn);
+        while let Some(batch) = self.accepted.pop_front_if(|_| takes_batches) {
             total += (batch.submission.batch.len() + self.notes.len()) as u64 + BATCH_OVERHEAD;
             let is_first = self.written.is_empty();
             if total > room || (total > bytes && !is_first) {
@@ -64,6 +67,7 @@ impl<T: Clone> Stage<T> {
             let Some(log) = self.logs.get_mut(&partition) else { continue };
             self.moves.extend(log.write(&mut entries));
         }
+        self.written_notices.append(&mut self.notices);
         self.facts = entries.iter().filter(|entry| !matches!(entry, Entry::Batch(_))).cloned().collect();
         entries
     }
@@ -91,6 +95,7 @@ impl<T: Clone> Stage<T> {
             _ => true,
         });
         let written = std::mem::take(&mut self.written);
+        self.is_facts_turn = !written.is_empty() && !self.facts.is_empty();
         written.into_iter().rev().for_each(|batch| self.accepted.push_front(batch));
     }
 
@@ -119,10 +124,11 @@ impl<T: Clone> Stage<T> {
             let reserved = submission.batch.capacity();
             self.effects.push(Effect::Durable { token: submission.token.clone(), place, reserved });
             if let Some(lane) = self.lanes.get_mut(&partition) {
-                lane.durable.push_back(DurableBatch { place, submission, inheritance: None });
+                lane.durable.push_back(DurableBatch { place, submission, inherited: None });
             }
             self.release(partition);
         }
+        self.effects.extend(std::mem::take(&mut self.written_notices).into_iter().map(Effect::Settled));
         for StampMove { partition, id, .. } in std::mem::take(&mut self.moves) {
             self.effects.push(Effect::Persisted { partition, id });
         }
@@ -131,7 +137,10 @@ impl<T: Clone> Stage<T> {
     /// Notes that the round failed. Nothing more is stored.
     pub(crate) fn failed(&mut self, fault: &SpoolFault) {
         self.write_fault = Some(fault.clone());
+        self.is_full = false;
         self.moves.clear();
+        self.notices.clear();
+        self.written_notices.clear();
         let waiting = std::mem::take(&mut self.written).into_iter().chain(std::mem::take(&mut self.accepted));
         let waiting: Vec<_> = waiting.map(|batch| batch.submission).collect();
         let early = self.lanes.values_mut().flat_map(Lane::take_early);

@@ -1,12 +1,16 @@
 //! The batches of an earlier process: the decisions about them, and their order.
 
+use std::time::Duration;
+
 use kafka_courier_client::TopicUuid;
 use kafka_courier_idempotent_sender::core::{FailedOutcome, InheritedStamp, StoredBatch};
-use kafka_courier_spool::core::entry::{BatchHead, Ordinal, OutReason, Partition, Topic, TopicNumber};
+use kafka_courier_spool::core::entry::{BatchHead, JournalBatch, Ordinal, OutReason, Partition, Topic, TopicNumber};
 use kafka_courier_spool::core::table::Table;
 
 use super::super::inherit::{Resumption, batch_of_part, inherited_stamp, resumption, unsettled_parts};
+use super::super::open::{OpenSpool, SpoolSettings};
 use super::super::stage::{RecoveredBatch, RecoveredPartition};
+use super::super::view::SpoolView;
 use super::*;
 
 const OLD: TopicUuid = [1; 16];
@@ -26,7 +30,9 @@ fn stamps_hold_for_one_topic_id() {
     assert_eq!(resumption(OLD, Some([2; 16]), true, sent), unknown, "the record may be in the deleted topic");
     assert_eq!(resumption(OLD, Some([2; 16]), true, None), Resumption::Send(None));
     assert_eq!(resumption(OLD, Some([2; 16]), false, None), not_written);
-    assert_eq!(resumption(OLD, Some(OLD), false, sent), unknown);
+    assert_eq!(resumption(OLD, Some(OLD), false, sent), Resumption::Wait, "a topic keeps its partitions");
+    assert_eq!(resumption(OLD, Some(OLD), false, None), Resumption::Wait);
+    assert_eq!(resumption(OLD, Some([2; 16]), false, sent), unknown);
     assert_eq!(resumption(OLD, None, true, sent), Resumption::Send(sent), "old brokers send no topic ids");
     assert_eq!(resumption([0; 16], Some(OLD), true, sent), Resumption::Send(sent), "the id was not known then");
 }
@@ -181,10 +187,30 @@ fn later_number_follows_settled_one() {
     stage.handle(SpoolCommand::Failed { place: place(10), records: records.clone() });
     stage.handle(SpoolCommand::Delivered { place: place(12), records: records.clone(), base_offset: Some(0) });
     assert_eq!(released(&stage.take_effects()), [0; 0]);
-    stage.handle(SpoolCommand::Kept { place: place(10), records });
+    stage.handle(kept(place(10), records));
     assert_eq!(released(&stage.take_effects()), [1]);
     stage.handle(SpoolCommand::Persist(move_of(0, 1, 0)));
     let written = commit(&mut stage);
     let is_new = |entry: &Entry| matches!(entry, Entry::Move { partition, .. } if partition.topic == TopicNumber(5));
     assert!(written.iter().any(is_new), "{written:?}");
+}
+
+#[test]
+fn batch_without_topic_is_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = SpoolSettings {
+        dir: folder.path().to_owned(),
+        max_bytes: 1 << 30,
+        keep_free: Some(0),
+        blocks: false,
+        idle_sync: Duration::from_millis(1),
+    };
+    let mut open = OpenSpool::open(&settings).unwrap();
+    let batch = JournalBatch { head: head(0, 1), bytes: submission(0, 0, 1).batch.as_bytes().into() };
+    open.journal.commit(vec![Entry::Batch(batch)]).unwrap();
+    let recovered = open.recover().unwrap();
+    assert!(recovered.partitions.is_empty() && recovered.batches.is_empty(), "nothing waits for the topic");
+    drop(open);
+    let view = SpoolView::read(folder.path()).unwrap();
+    assert_eq!(view.parts().map(|part| part.unwrap().topic.to_string()).collect::<Vec<_>>(), ["topic number 4"]);
 }

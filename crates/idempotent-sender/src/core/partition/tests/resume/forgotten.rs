@@ -18,7 +18,7 @@ fn deleted_records_show_no_absence() {
 }
 
 #[test]
-fn deleted_records_need_the_right_to_read() {
+fn deleted_records_need_right_to_read() {
     for (log_start, is_sent) in [(Some(0), true), (Some(1), false), (None, false)] {
         let mut bench = PartitionBench::new(Config::default());
         bench.inherit(&[1], 0, false);
@@ -29,7 +29,7 @@ fn deleted_records_need_the_right_to_read() {
 }
 
 #[test]
-fn lost_answer_is_looked_up_after_suspension() {
+fn suspension_forces_a_lookup() {
     let mut bench = PartitionBench::new(Config::default());
     bench.wall_clock = Some(1);
     bench.submit_new(0, 1);
