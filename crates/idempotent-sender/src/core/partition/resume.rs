@@ -23,7 +23,6 @@ use std::time::Duration;
 use kafka_courier_batcher::{Sequence, Stamp};
 use kafka_courier_client::Reason;
 
-use super::super::config::is_old;
 use super::super::effects::{Context, LookupTarget};
 use super::super::failure::FOLLOWS_UNKNOWN;
 use super::super::flight::{Flight, Proof};
