@@ -255,7 +255,7 @@ impl<T: Clone> Flight<T> {
         let age = wall_clock.map_or(0, |wall_clock| wall_clock.saturating_sub(self.batch.max_timestamp()));
         let is_moved_too_far = age < 0 && self.batch.moved_ms() > 0;
         // Fresh times are refused because of a clock. Time helps if it is ahead, and a move forward would undo that.
-        self.keeps_times = age < RENEWABLE_AGE_MS && !is_moved_too_far;
+        self.keeps_times = (self.keeps_times || age < RENEWABLE_AGE_MS) && !is_moved_too_far;
         self.is_time_refused = self.stored.is_some() && !self.keeps_times;
         self.is_time_refused
     }
