@@ -226,12 +226,14 @@ async fn replay_fences_no_spooled_id() {
         spool.run("export", &[lines.to_str().unwrap()]).await.expect(0, &[]);
         let mut exported = fs::read_to_string(&lines).unwrap();
         assert!(exported.contains(r#""outcome":"unknown""#), "{exported}");
-        exported.push_str(
-            r#"{"id":"0190163d-8694-739b-aea5-966c26f8ad91","event":{"event":9},"topic":"orders","partition":0,"key":"other",
-                "failure_reason":"no","attempt_count":1,"first_attempt":"2024-01-15T10:00:00Z","headers":[],"format":2,
-                "last_attempt":"2024-01-15T10:00:00Z","outcome":"not_written","retriable":true,"replay_count":0}"#
-                .replace('\n', " ").as_str(),
-        );
+        // A dead letter of another key that can serve as a fence.
+        let mut certain: Value = serde_json::from_str(exported.lines().next().unwrap()).unwrap();
+        for (name, value) in
+            [("id", "0190163d-8694-739b-aea5-966c26f8ad91"), ("outcome", "not_written"), ("key", "other")]
+        {
+            certain[name] = json!(value);
+        }
+        exported.push_str(&format!("{certain}\n"));
         fs::write(&lines, exported).unwrap();
         cluster.clear_faults();
         let dlq = async |arguments: &[&str]| {
