@@ -204,6 +204,7 @@ fn batch_without_topic_is_left() {
         keep_free: Some(0),
         blocks: false,
         idle_sync: Duration::from_millis(1),
+        any_filesystem: true,
     };
     let mut open = OpenSpool::open(&settings).unwrap();
     let batch = JournalBatch { head: head(0, 1), bytes: submission(0, 0, 1).batch.as_bytes().into() };
