@@ -19,7 +19,6 @@ pub struct EncodedBatch {
     compression: Compression,
     uncompressed_len: usize,
     records: u32,
-    first_timestamp: i64,
     max_timestamp: i64,
     /// The milliseconds by which the records' timestamps were moved.
     moved_ms: i64,
@@ -33,7 +32,6 @@ impl EncodedBatch {
             compression,
             uncompressed_len,
             records: fields.records,
-            first_timestamp: fields.base_timestamp,
             max_timestamp: fields.max_timestamp,
             moved_ms: 0,
             stamp: None,
@@ -58,9 +56,9 @@ impl EncodedBatch {
             2 => (Compression::Snappy, HEADER_LEN + snappy::decompressed_len(view.body)?),
             other => return Err(DecodeError::UnsupportedCodec(other)),
         };
-        let (records, first_timestamp, max_timestamp) = (view.record_count, view.base_timestamp, view.max_timestamp);
+        let (records, max_timestamp) = (view.record_count, view.max_timestamp);
         let (moved_ms, stamp) = (0, None);
-        Ok(Self { buf: bytes, compression, uncompressed_len, records, first_timestamp, max_timestamp, moved_ms, stamp })
+        Ok(Self { buf: bytes, compression, uncompressed_len, records, max_timestamp, moved_ms, stamp })
     }
 
     /// Returns the whole batch, header included. The CRC is valid after the first [`stamp`](Self::stamp).
@@ -98,7 +96,7 @@ impl EncodedBatch {
     /// Returns the first record's timestamp, in milliseconds since the Unix epoch.
     #[must_use]
     pub fn first_timestamp(&self) -> i64 {
-        self.first_timestamp
+        header::first_timestamp(&self.buf)
     }
 
     /// Returns the latest timestamp of the records, in milliseconds since the Unix epoch.
@@ -116,10 +114,10 @@ impl EncodedBatch {
     /// Moves every record's timestamp by `ms` milliseconds. Records have their timestamps relative to the header's, so they
     /// are not decoded. The CRC is valid after the next [`stamp`](Self::stamp).
     pub fn move_timestamps(&mut self, ms: i64) {
-        self.first_timestamp = self.first_timestamp.saturating_add(ms);
+        let first = self.first_timestamp().saturating_add(ms);
         self.max_timestamp = self.max_timestamp.saturating_add(ms);
         self.moved_ms = self.moved_ms.saturating_add(ms);
-        header::write_timestamps(&mut self.buf, self.first_timestamp, self.max_timestamp);
+        header::write_timestamps(&mut self.buf, first, self.max_timestamp);
     }
 
     /// Returns by how many milliseconds the records' timestamps were moved since the batch was sealed or read.
