@@ -160,6 +160,12 @@ impl World {
         }
     }
 
+    /// Returns whether the last byte of a request has left.
+    pub(crate) fn is_written(&self, conn: ConnId, request: RequestId) -> bool {
+        let sent = self.links.get(&conn).and_then(|link| link.in_transit.iter().find(|sent| sent.id == request));
+        sent.is_none_or(|sent| sent.written)
+    }
+
     pub(crate) fn arrive(&mut self, conn: ConnId, request: RequestId) -> Result<(), String> {
         let Some(link) = self.links.get_mut(&conn) else { return Ok(()) };
         let Some(position) = link.in_transit.iter().position(|sent| sent.id == request) else { return Ok(()) };

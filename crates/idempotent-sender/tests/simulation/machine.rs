@@ -26,6 +26,12 @@ impl Machine {
 }
 
 impl World {
+    /// Returns whether an event waits for the end of a suspension. The machine writes nothing meanwhile.
+    pub(crate) fn waits_for_machine(&self, event: &Event) -> bool {
+        let is_unwritten = || matches!(event, Event::Arrive(conn, request) if !self.is_written(*conn, *request));
+        self.machine.is_suspended(self.now) && (event.is_of_machine() || is_unwritten())
+    }
+
     pub(crate) fn suspend(&mut self, time: Micros) {
         if self.lives.is_none() || self.machine.is_suspended(self.now) {
             return;

@@ -79,7 +79,7 @@ pub(crate) enum Event {
 
 impl Event {
     /// Returns whether the event waits while the machine of the process is suspended.
-    fn is_of_machine(&self) -> bool {
+    pub(crate) fn is_of_machine(&self) -> bool {
         let is_local = matches!(
             self,
             Self::Submit(_) | Self::SubmitSealed(_) | Self::LogWritten(_) | Self::EndLife(_) | Self::StartLife
@@ -310,7 +310,7 @@ impl World {
     }
 
     fn handle(&mut self, event: Event) -> Result<(), String> {
-        if self.machine.is_suspended(self.now) && event.is_of_machine() {
+        if self.waits_for_machine(&event) {
             self.schedule_at(self.machine.suspended_until, event);
             return Ok(());
         }

@@ -375,7 +375,7 @@ impl<T: Clone> Stage<T> {
             if resumed == Resumption::Wait {
                 return;
             }
-            let Some(DurableBatch { mut submission, inherited: former, .. }) = lane.durable.pop_front() else { return };
+            let Some(DurableBatch { mut submission, inherited, .. }) = lane.durable.pop_front() else { return };
             match resumed {
                 Resumption::Wait => {}
                 Resumption::Send(inherited) => {
@@ -384,8 +384,7 @@ impl<T: Clone> Stage<T> {
                 }
                 Resumption::Fail(outcome) => {
                     lane.skip_one();
-                    submission.stored =
-                        submission.stored.map(|stored| Box::new(StoredBatch { inherited: former, ..*stored }));
+                    submission.stored = submission.stored.map(|stored| Box::new(StoredBatch { inherited, ..*stored }));
                     let topic = Some(stored_for).filter(|id| *id != NO_TOPIC_ID);
                     self.effects.push(Effect::Orphaned(submission, outcome, topic));
                 }
