@@ -87,6 +87,10 @@ Examples:
   courier spool drain /var/lib/app/spool --brokers localhost:9092
   courier spool drain /var/lib/app/spool --timeout 60";
 
+const SPOOL_ADOPT: &str = "\
+Example:
+  courier spool adopt /var/lib/app/spool";
+
 const CONFIG: &str = "\
 Examples:
   courier config --explain
@@ -250,6 +254,10 @@ pub(crate) fn spool_export() -> String {
 
 pub(crate) fn spool_drain() -> String {
     join(SPOOL_DRAIN, SPOOL_CODES)
+}
+
+pub(crate) fn spool_adopt() -> String {
+    join(SPOOL_ADOPT, SPOOL_CODES)
 }
 
 pub(crate) fn config() -> String {

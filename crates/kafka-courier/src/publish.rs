@@ -94,7 +94,7 @@ impl KafkaProducer {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let cluster = TestCluster::builder().topic("user-events", 6).start().await?;
-    /// # let folder = tempfile::tempdir()?;
+    /// # let folder = tempfile::tempdir_in(".")?;
     /// # let spool = folder.path().join("spool").display().to_string();
     /// let producer = KafkaProducer::builder().brokers(cluster.bootstrap()).spool_dir(spool).build()?;
     /// # let builder = EventBuilder::new("auth-service", "1.0");

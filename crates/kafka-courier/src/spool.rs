@@ -14,11 +14,14 @@ use std::path::{Path, PathBuf};
 #[doc(inline)]
 pub use kafka_courier_producer::{
     InputId, InputItem, SpoolDamage, SpoolEnds, SpoolHolder, SpoolView, SpoolViewError, SpooledInput, StoredPart,
-    StoredPartition,
+    StoredPartition, UnfitFileSystem,
 };
 use kafka_courier_producer::{OpenSpool, SpoolSettings};
 #[doc(inline)]
 pub use kafka_courier_recovery::{UnsettledRecord, unsettled_records};
+
+#[doc(inline)]
+pub use kafka_courier_producer::adopt_spool as adopt;
 
 use crate::config::{ConfigErrors, ConfigProblem, KafkaConfig, SpoolFull};
 
@@ -36,6 +39,7 @@ pub(crate) fn open(config: &KafkaConfig) -> Result<Option<OpenSpool>, ConfigErro
         keep_free: config.spool_keep_free,
         blocks: config.spool_full == SpoolFull::Block,
         idle_sync: config.spool_idle_sync,
+        any_filesystem: config.spool_any_filesystem,
     };
     Ok(Some(OpenSpool::open(&settings).map_err(ConfigProblem::spool)?))
 }

@@ -89,6 +89,11 @@ impl Undelivered {
         self.batch.as_deref().map_or(&[], EncodedBatch::as_bytes)
     }
 
+    /// Returns by how many milliseconds the sender moved the records' timestamps.
+    pub fn moved_ms(&self) -> i64 {
+        self.batch.as_deref().map_or(0, EncodedBatch::moved_ms)
+    }
+
     /// Returns the size of the batch before compression, in bytes.
     pub fn uncompressed_len(&self) -> usize {
         self.batch.as_deref().map_or(0, EncodedBatch::uncompressed_len)

@@ -56,9 +56,10 @@ pub use promise::{Promise, Promises};
 pub use publish::with_record;
 pub use record::ProducerRecord;
 pub use shared::wall_clock_ms;
+pub use spool::adopt as adopt_spool;
 pub use spool::{
     BatchReadError, InputId, InputItem, OpenSpool, SpoolDamage, SpoolEnds, SpoolFault, SpoolHolder, SpoolOpenError,
-    SpoolSettings, SpoolView, SpoolViewError, SpooledInput, StoredPart, StoredPartition, StoredRecord,
+    SpoolSettings, SpoolView, SpoolViewError, SpooledInput, StoredPart, StoredPartition, StoredRecord, UnfitFileSystem,
 };
 pub use stats::{BrokerOutage, BrokerStats, SpoolStats, Stats};
 pub use trace::{SpanOrigin, TraceContextSource};

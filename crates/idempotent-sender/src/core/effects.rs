@@ -139,6 +139,8 @@ pub struct Counters {
     pub found_in_log: u64,
     /// Batches of an earlier process whose leader was asked before they were sent.
     pub resumed: u64,
+    /// Stored batches that were sent again although they may be written (`DoubtPolicy::Resend`).
+    pub resent_in_doubt: u64,
     /// Batches with the outcome `Unknown` that a later answer proved to be in the log.
     pub corrections: u64,
     /// Produce requests.

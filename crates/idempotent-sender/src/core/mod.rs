@@ -39,7 +39,7 @@ mod types;
 mod views;
 
 pub use backoff::Backoff;
-pub use config::{Config, ConfigError, ID_MEMORY, is_old};
+pub use config::{Config, ConfigError, DoubtPolicy, ID_MEMORY, is_old};
 pub use effects::Counters;
 pub use failure::{FOLLOWS_UNKNOWN, FailedOutcome, Failure, UNCONFIRMED};
 pub use ids::{ConnId, LookupId, MoveId, RequestId};

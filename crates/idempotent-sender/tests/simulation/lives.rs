@@ -73,6 +73,8 @@ pub(crate) struct Lives {
     is_down: bool,
     pub(crate) deaths: u64,
     pub(crate) inherited: u64,
+    /// Records that were sent with new timestamps.
+    pub(crate) renewed: u64,
     pub(crate) counters: Counters,
 }
 

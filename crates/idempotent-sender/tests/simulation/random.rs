@@ -75,6 +75,7 @@ pub(crate) fn random_lives(seed: u64) -> Plan {
     }
     if let Some(expiration) = plan.rules.id_expiration_ms {
         plan.config.id_memory = Duration::from_millis(expiration.unsigned_abs() / 2);
+        plan.config.renews_timestamps = rng.percent(60);
     }
     let mut at = 0;
     for _ in 0..rng.range(1..6) {

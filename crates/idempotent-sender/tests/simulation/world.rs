@@ -145,6 +145,10 @@ pub(crate) struct World {
     pub(crate) delayed: BTreeMap<u64, DelayedProduce>,
     pub(crate) next_delayed: u64,
     pub(crate) next_append: u64,
+    /// The time at which the request was sent that is served now.
+    pub(crate) served_since: Micros,
+    /// The longest time that a request with a record was on its way.
+    pub(crate) delays: BTreeMap<u32, Micros>,
     pub(crate) next_producer_id: i64,
     pub(crate) history: History,
     pub(crate) pool: BufferPool,
@@ -185,6 +189,8 @@ impl World {
             delayed: BTreeMap::new(),
             next_delayed: 0,
             next_append: 0,
+            served_since: 0,
+            delays: BTreeMap::new(),
             next_producer_id: 4000,
             history: History::default(),
             pool: BufferPool::new(1 << 20),

@@ -38,6 +38,8 @@ pub(crate) struct TopicIdentity {
     pub(crate) partitions: u32,
     /// The id of the cluster, if the brokers send one.
     pub(crate) cluster: Option<Arc<str>>,
+    /// Why the brokers can't show their producer states, if they can't.
+    pub(crate) outdated: Option<Arc<str>>,
 }
 
 /// A call that follows once the journal has failed records as settled. It is not made if the journal can't be written.

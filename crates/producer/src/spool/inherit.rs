@@ -7,6 +7,7 @@
 //!  - A stamp holds for one topic id. Records that may be in a deleted topic are unknown. The others are sent to the topic
 //!    that has its name now.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use kafka_courier_batcher::{DecodeError, EncodedBatch};
@@ -14,7 +15,7 @@ use kafka_courier_client::TopicUuid;
 use kafka_courier_idempotent_sender::core::{FailedOutcome, InheritedStamp};
 use kafka_courier_spool::core::entry::{BatchHead, Ordinal};
 use kafka_courier_spool::core::stamps::{run_of, stamp_at};
-use kafka_courier_spool::core::table::PartitionTable;
+use kafka_courier_spool::core::table::{PartitionTable, Table};
 
 /// The id of a topic whose brokers send none.
 pub(crate) const NO_TOPIC_ID: TopicUuid = [0; 16];
@@ -83,6 +84,12 @@ pub(crate) fn batch_of_part(bytes: &[u8], count: u32, part: &Range<u32>) -> Resu
     }
     let others: Vec<u32> = (0..count).filter(|index| !part.contains(index)).collect();
     whole.without(&others)?.ok_or(DecodeError::BadCount)
+}
+
+/// Returns the producer ids of the partitions with unsettled records, or of all partitions while a process publishes.
+pub(crate) fn held_producer_ids(table: &Table, has_publisher: bool) -> BTreeSet<i64> {
+    let partitions = table.partitions.values().filter(|state| has_publisher || !state.is_drained());
+    partitions.flat_map(PartitionTable::producer_ids).collect()
 }
 
 /// Returns the stamp under which an earlier process may have sent the record `first` and those after it.

@@ -317,6 +317,10 @@ impl<T: Clone + BatchItems> Stage<T> {
     }
 
     fn is_other_cluster(&mut self, identity: &TopicIdentity) -> bool {
+        if let Some(why) = &identity.outdated {
+            self.send_fault = Some(SpoolFault::OutdatedBrokers(why.clone()));
+            return true;
+        }
         match (&self.cluster, &identity.cluster) {
             (Some(spool), Some(cluster)) if spool != cluster => {
                 self.send_fault = Some(SpoolFault::OtherCluster { spool: spool.clone(), cluster: cluster.clone() });

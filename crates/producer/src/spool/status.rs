@@ -52,7 +52,7 @@ impl PartitionWaits {
         self.is_any.store(true, Ordering::Relaxed);
         let before = self.list.lock().insert(partition, text.clone());
         if before.as_ref() != Some(&text) {
-            tracing::warn!(topic, partition = partition.index, %reason, "a broker refuses stored events, the partition waits");
+            tracing::warn!(topic, partition = partition.index, %reason, "stored events of a partition wait");
         }
     }
 

@@ -67,7 +67,7 @@ fn learn(stage: &mut Stage<u64>, partitions: u32) {
 
 fn identity(uuid: u8, partitions: u32, cluster: &str) -> SpoolCommand<u64> {
     let (uuid, cluster) = (Some([uuid; 16]), Some(cluster.into()));
-    SpoolCommand::Identity(TopicIdentity { topic: TOPIC, uuid, partitions, cluster })
+    SpoolCommand::Identity(TopicIdentity { topic: TOPIC, uuid, partitions, cluster, outdated: None })
 }
 
 /// Returns a stage whose topic is known.

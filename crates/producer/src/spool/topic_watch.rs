@@ -3,6 +3,7 @@
 //! Rules:
 //!  - A topic is asked for again each time that the sender announces it, because it may have been created again.
 //!  - A topic of the spool that the sender fails to find is requested again. Its events wait for it.
+//!  - Brokers that can't show their producer states are reported with each topic.
 //!  - A topic id that another one has followed never returns. A broker that answers with it is asked again.
 //!  - The task ends with the sender's task.
 
@@ -121,6 +122,7 @@ impl<T: Send + 'static> TopicWatch<T> {
         }
         let names = topics.iter().map(|(_, name)| name.clone()).collect();
         let Ok((cluster, named)) = self.control.identity(names).await else { return topics };
+        let outdated = self.control.lack_of_producer_states().await;
         let (mut known, mut left) = (Vec::new(), Vec::new());
         for (topic, name) in topics {
             match named.iter().find(|other| other.name == name && other.code == ErrorCode::NONE.0) {
@@ -128,7 +130,8 @@ impl<T: Send + 'static> TopicWatch<T> {
                     if !found.partitions.is_empty() && !found.uuid.is_some_and(|id| self.ids.is_former(&name, id)) =>
                 {
                     let partitions = u32::try_from(found.partitions.len()).unwrap_or(u32::MAX);
-                    known.push(TopicIdentity { topic, uuid: found.uuid, partitions, cluster: cluster.clone() });
+                    let (cluster, outdated) = (cluster.clone(), outdated.clone());
+                    known.push(TopicIdentity { topic, uuid: found.uuid, partitions, cluster, outdated });
                 }
                 _ => left.push((topic, name)),
             }

@@ -5,7 +5,7 @@
 //!  - A record has the stamp that the next process would find for it.
 //!  - A process that holds the spool may settle or move records after they were read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use kafka_courier_spool::core::table::PartitionTable;
 use kafka_courier_spool::disk::FolderView;
 use kafka_courier_spool::journal::{DamagedFrames, OpenError, Snapshot, SnapshotError};
 
-use super::inherit::{NO_TOPIC_ID, batch_of_part, inherited_stamp, unsettled_parts};
+use super::inherit::{NO_TOPIC_ID, batch_of_part, held_producer_ids, inherited_stamp, unsettled_parts};
 use super::input::{SpooledInput, spooled_inputs};
 use super::open::{BatchReadError, SpoolHolder};
 
@@ -252,6 +252,12 @@ impl SpoolView {
         partitions.retain(|counted| counted.records > 0 || counted.lost > 0);
         partitions.sort_by(|one, other| (&one.topic, one.partition).cmp(&(&other.topic, other.partition)));
         Ok(partitions)
+    }
+
+    /// Returns the producer ids under which records of the spool may still be sent. If a process holds the spool, these are
+    /// all ids that it uses.
+    pub fn producer_ids(&self, holder: Option<SpoolHolder>) -> BTreeSet<i64> {
+        held_producer_ids(self.snapshot.table(), holder.is_some())
     }
 
     /// Returns the end of each partition. Records that a process stores later are behind it.

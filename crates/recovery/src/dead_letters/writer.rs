@@ -189,6 +189,7 @@ fn letters_of(failed: &Undelivered, clocks: Clocks) -> Vec<BatchLetter> {
         records: failed.records(),
         failure: failed.failure(),
         batch: failed.batch(),
+        moved_ms: failed.moved_ms(),
     };
     let mut letters = letters(&batch, clocks, &replayed);
     for one in letters.iter_mut().filter(|one| !one.is_replayed) {

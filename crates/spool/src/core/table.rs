@@ -101,6 +101,18 @@ impl PartitionTable {
         self.done.contains(ordinal) || self.lost.contains(ordinal)
     }
 
+    /// Returns whether every record is delivered, a dead letter, or lost.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        let out = self.done.count_within(self.settled, self.end) + self.lost.count_within(self.settled, self.end);
+        self.end.0.saturating_sub(self.settled.0) <= out
+    }
+
+    /// Returns the producer ids of the stamps that unsettled and next records have.
+    pub fn producer_ids(&self) -> impl Iterator<Item = i64> {
+        self.anchor.iter().chain(self.moves.values()).map(|run| run.stamp.producer_id)
+    }
+
     /// Returns whether a record before `end` is out, although it has a number of the run. The run counts from `from` on.
     pub(super) fn has_out_before(&self, end: Ordinal, from: Ordinal, run: &StampRun) -> bool {
         let has_number = |(first, stop): (Ordinal, Ordinal)| {

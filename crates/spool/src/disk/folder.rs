@@ -12,7 +12,8 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Disk, ReadFolder};
+use super::identity::{self, FolderOrigin};
+use super::{Disk, FileSystem, ReadFolder};
 
 /// The file that one process locks.
 const LOCK: &str = "lock";
@@ -56,6 +57,30 @@ impl Folder {
         // Messages name the process without its pid if the disk is full.
         let _ = lock.write_all_at(format!("{:<10}\n", std::process::id()).as_bytes(), 0);
         Ok(Self { path: path.to_owned(), handle: File::open(path)?, _lock: lock })
+    }
+
+    /// Returns whether the folder was copied since a process has marked it.
+    ///
+    /// # Errors
+    /// The operating system's error.
+    pub fn origin(&self) -> io::Result<FolderOrigin> {
+        identity::origin(&self.path)
+    }
+
+    /// Marks the folder as an original. The mark is durable then.
+    ///
+    /// # Errors
+    /// The operating system's error.
+    pub fn mark(&self) -> io::Result<()> {
+        identity::mark(&self.path)
+    }
+
+    /// Returns the file system of the folder.
+    ///
+    /// # Errors
+    /// The operating system's error.
+    pub fn file_system(&self) -> io::Result<FileSystem> {
+        FileSystem::of(&self.handle)
     }
 }
 

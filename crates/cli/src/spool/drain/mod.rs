@@ -156,6 +156,8 @@ async fn build(chosen: &ChosenFolder) -> Result<KafkaProducer, CommandError> {
     let mut config: KafkaConfig = chosen.config.clone();
     config.spool_dir = chosen.dir.display().to_string();
     config.auto_replay = false;
+    // The events are here already, and no further one is stored.
+    config.spool_any_filesystem = true;
     let builder = KafkaProducer::builder().with_config(config);
     let built = tokio::task::spawn_blocking(move || builder.build()).await;
     let built = built.map_err(|error| CommandError(Exit::Io, error.to_string()))?;
@@ -166,6 +168,7 @@ fn build_failed(chosen: &ChosenFolder, errors: &ConfigErrors) -> CommandError {
     let is_held = |problem: &ConfigProblem| matches!(problem.dead_letter_error(), Some(OpenError::Held { .. }));
     match errors.problems().iter().find_map(ConfigProblem::spool_error) {
         Some(SpoolOpenError::Locked { pid, .. }) => held(&chosen.shown(), SpoolHolder { pid: *pid }),
+        Some(error @ SpoolOpenError::Copied { .. }) => CommandError(Exit::Config, error.to_string()),
         Some(error) => CommandError(Exit::Io, error.to_string()),
         None if errors.problems().iter().any(is_held) => CommandError(Exit::Busy, errors.to_string()),
         None => CommandError(Exit::Config, errors.to_string()),
@@ -216,7 +219,8 @@ async fn deliver(
 /// Returns why no further event can be delivered, if that is so.
 fn fault(spool: &SpoolStats, in_flight: u64) -> Option<CommandError> {
     if let Some(fault) = &spool.fault {
-        let exit = if spool.is_other_cluster { Exit::Config } else { Exit::Io };
+        let is_config = spool.is_other_cluster || spool.has_outdated_brokers;
+        let exit = if is_config { Exit::Config } else { Exit::Io };
         return Some(CommandError(exit, fault.clone()));
     }
     if in_flight > 0 || spool.held_partitions == 0 {

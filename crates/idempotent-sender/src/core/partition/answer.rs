@@ -107,7 +107,8 @@ impl<T: Clone> PartitionSender<T> {
             let Some(ended) = flight.end_attempt(request) else { continue };
             current |= ended.current;
             accepted = flight.stamp().map(|stamp| (stamp, flight.aged));
-            let time = ended.log_append_time(answer.log_append_time);
+            let is_former = |time: &i64| flight.former_newest.contains(time);
+            let time = ended.log_append_time(answer.log_append_time).filter(|time| !is_former(time));
             flight.prove(Proof::At(offset_after(answer, ended.records_before), time));
         }
         let corrected = self.correct_attempt(request, answer, cx);
@@ -237,7 +238,10 @@ impl<T: Clone> PartitionSender<T> {
                 self.window.push_front(second);
                 self.window.push_front(first);
             }
-            Some(Ok(None)) => self.lookup_or_fail(HeadDoubt::Refused, cx),
+            Some(Ok(None)) => {
+                self.window.iter_mut().take(1).for_each(|head| head.is_rejected = true);
+                self.lookup_or_fail(HeadDoubt::Refused, cx);
+            }
             Some(Err(error)) => self.fail_corrupt(&error.to_string(), cx),
             None => {}
         }
@@ -274,12 +278,17 @@ impl<T: Clone> PartitionSender<T> {
 
     fn reject_head(&mut self, answer: &PartAnswer, cx: &mut Context<'_, T>) {
         let Some(head) = self.window.front_mut() else { return };
+        let is_of_time = answer.code == ErrorCode::INVALID_TIMESTAMP.0 && cx.config.renews_timestamps;
+        if is_of_time && head.is_renewable_after_refusal(cx.wall_clock) {
+            return self.back_off(cx);
+        }
         if head.stored.is_some() && !concerns_records(answer, head.batch.record_count()) {
             let (partition, reason) = (self.id, rejection(answer));
             cx.out.actions.push_back(Action::Waits { partition, reason });
             return self.back_off(cx);
         }
         if head.may_be_written() {
+            head.is_rejected = true;
             return self.lookup_or_fail(HeadDoubt::Refused, cx);
         }
         let count = head.batch.record_count();

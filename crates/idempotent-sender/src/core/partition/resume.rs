@@ -23,7 +23,6 @@ use std::time::Duration;
 use kafka_courier_batcher::{Sequence, Stamp};
 use kafka_courier_client::Reason;
 
-use super::super::config::is_old;
 use super::super::effects::{Context, LookupTarget};
 use super::super::failure::FOLLOWS_UNKNOWN;
 use super::super::flight::{Flight, Proof};
@@ -36,19 +35,16 @@ use super::stamps::EpochMove;
 const IN_FLIGHT_MAX: u32 = 5;
 
 impl<T: Clone> PartitionSender<T> {
-    /// Notes which stored batches have become old. They wait for any time, and their records' times stay.
+    /// Notes which stored batches have become old. The first batch of the queue was never sent under its next stamp, and is
+    /// young once its timestamps are renewed.
     pub(super) fn refresh_ages(&mut self, cx: &Context<'_, T>) {
         let memory = cx.config.id_memory;
         let sent = self.unconfirmed.iter_mut().chain(&mut self.window);
         for flight in sent.chain(self.queue.front_mut()) {
-            let timestamp = flight.batch.max_timestamp();
-            // The application may have given a record of this process a time in the future.
-            let counts = |wall_clock: &i64| flight.is_inherited || timestamp <= *wall_clock;
-            let is_old = cx.wall_clock.filter(counts).is_some_and(|now| is_old(timestamp, now, memory));
-            let is_old = is_old || cx.now.saturating_duration_since(flight.published_at) >= memory;
-            // An attempt of a young batch may be in the log, and its leader may have forgotten the id since.
-            flight.needs_lookup |= is_old && !flight.aged;
-            flight.aged |= is_old;
+            flight.refresh_age(cx.now, cx.wall_clock, memory);
+        }
+        if let Some(next) = self.queue.front_mut().filter(|_| cx.config.renews_timestamps) {
+            next.renew_timestamps(cx.now, cx.wall_clock);
         }
     }
 
@@ -255,7 +251,7 @@ impl<T: Clone> PartitionSender<T> {
 
     fn search(&mut self, lookup: PendingLookup, state: CoveringState, cx: &mut Context<'_, T>) {
         let Some((head, stamp)) = self.window.front().and_then(|head| Some((head, head.stamp()?))) else { return };
-        let since = head.batch.first_timestamp().saturating_sub(CLOCK_SKEW_MS).max(0);
+        let since = head.earliest_timestamp().saturating_sub(CLOCK_SKEW_MS).max(0);
         let wanted = LogSearchTarget {
             producer_id: stamp.producer_id,
             epoch: stamp.epoch,

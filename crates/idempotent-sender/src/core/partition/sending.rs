@@ -4,6 +4,7 @@
 //!  - Nothing is sent during a backoff, a lookup, a switch to a recreated topic, or after the leader denied the topic id.
 //!  - A batch that must be sent again leaves before any new batch is stamped.
 //!  - A batch is stamped when it first leaves.
+//!  - A stored batch that has waited for long gets new timestamps when it leaves (`Config::renews_timestamps`).
 
 use super::super::effects::Context;
 use super::super::flight::Flight;
@@ -50,6 +51,9 @@ impl<T: Clone> PartitionSender<T> {
                     if flight.history.tries > 0 {
                         cx.out.counters.batch_retries += 1;
                         cx.out.counters.record_retries += u64::from(flight.records.len());
+                    }
+                    if cx.config.renews_timestamps {
+                        flight.renew_timestamps(cx.now, cx.wall_clock);
                     }
                     flight.mark_sent(request, cx.now);
                     let outgoing = OutgoingBatch { batch: flight.batch.clone(), solo };

@@ -38,6 +38,8 @@ pub(super) enum EpochMove {
     AcknowledgedLost,
     /// The leader repeatedly answered with a higher epoch: another process uses the id, or fenced it.
     Fenced,
+    /// Batches in doubt are sent again.
+    InDoubt,
     /// The topic was recreated.
     TopicRecreated,
     /// All batches failed.
@@ -53,6 +55,7 @@ impl EpochMove {
             Self::GapBlocked => "gap_blocked",
             Self::AcknowledgedLost => "acknowledged_lost",
             Self::Fenced => "fenced",
+            Self::InDoubt => "in_doubt",
             Self::TopicRecreated => "topic_recreated",
             Self::AllFailed => "all_failed",
         }

@@ -15,8 +15,10 @@ use crate::core::ids::RequestId;
 use crate::core::lookup::StateLookupAnswer;
 use crate::core::types::StoredBatch;
 
+mod doubt;
 mod lookup;
 mod resume;
+mod timestamps;
 
 /// A leader that does not know the producer id, and whose log has all of its records.
 const NOT_KNOWN: StateLookupAnswer = StateLookupAnswer::NotKnown { log_start: 0 };

@@ -140,6 +140,7 @@ fn recovered_batches_precede_new_ones() {
         uuid: Some(OLD),
         partitions: 1,
         cluster: Some("c".into()),
+        outdated: None,
     }));
     let effects = stage.take_effects();
     assert_eq!(released(&effects), [0, 1, 2]);
@@ -203,6 +204,7 @@ fn batch_without_topic_is_left() {
         keep_free: Some(0),
         blocks: false,
         idle_sync: Duration::from_millis(1),
+        any_filesystem: true,
     };
     let mut open = OpenSpool::open(&settings).unwrap();
     let batch = JournalBatch { head: head(0, 1), bytes: submission(0, 0, 1).batch.as_bytes().into() };
